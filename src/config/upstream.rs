@@ -1,0 +1,78 @@
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use url::Url;
+
+use crate::domain::UpstreamApi;
+
+/// `upstream.*`: how Partner Center is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// Scheme, host and, where an environment wants one, path prefix.
+    pub base_url: Url,
+    /// Which call answers for the newest date of the simplified form.
+    pub source: UpstreamApi,
+    /// Path of the commercial call below `base_url`; begins with `/`.
+    pub commercial_path: String,
+    /// Sent as `X-Locale`.
+    pub locale: String,
+    /// Sent as `MS-PartnerCenter-Application`.
+    pub application: String,
+    /// Until a connection stands.
+    pub connect_timeout: Duration,
+    /// One attempt: from sending the request to the last byte of its answer.
+    pub attempt_timeout: Duration,
+    /// One logical call: waiting for a place, tokens, attempts and the pauses between them.
+    pub deadline: Duration,
+    /// Calls under way at once.
+    pub max_concurrency: NonZeroUsize,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// Largest accepted body in bytes, counted after decompression.
+    pub max_body: usize,
+    /// Whose credentials are shown.
+    pub auth: AuthConfig,
+}
+
+/// `upstream.auth.*`: how access tokens are had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthConfig {
+    /// App+User, the secure application model: a refresh token is redeemed, and may rotate.
+    RefreshToken {
+        /// The token endpoint and who asks there.
+        grant: GrantConfig,
+        /// Holds the refresh token; rewritten whenever it rotates.
+        refresh_token_file: PathBuf,
+    },
+    /// App only: the client's own credentials. The insights call refuses them.
+    ClientCredentials {
+        /// The token endpoint and who asks there.
+        grant: GrantConfig,
+    },
+    /// Another program writes the bare access token; read again whenever the file changes.
+    TokenFile {
+        /// Holds the access token and nothing else.
+        token_file: PathBuf,
+    },
+}
+
+/// A token endpoint, and who asks there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantConfig {
+    /// `…/oauth2/token` (v1) or `…/oauth2/v2.0/token` (v2).
+    pub token_url: Url,
+    /// The application's id.
+    pub client_id: String,
+    /// Holds the client secret and nothing else.
+    pub client_secret_file: PathBuf,
+    /// What the token is for.
+    pub audience: TokenAudience,
+}
+
+/// What an access token is for, in the words of the endpoint's version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenAudience {
+    /// v1: `resource=…`.
+    Resource(String),
+    /// v2: `scope=…`.
+    Scope(String),
+}

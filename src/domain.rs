@@ -1,0 +1,15 @@
+//! The nouns of the service: customers, processed dates, usage rows, and what may be summed.
+//!
+//! Microsoft's words win here, since they are the words in every ticket. Nothing in this module
+//! knows HTTP, JSON or the clock.
+
+pub mod aggregate;
+mod customer;
+mod license_usage;
+mod processed_date;
+mod upstream_api;
+
+pub use customer::{CustomerId, InvalidCustomerId};
+pub use license_usage::{Snapshot, SnapshotError, UsageRow};
+pub use processed_date::{InvalidProcessedDate, ProcessedAt, ProcessedDate};
+pub use upstream_api::UpstreamApi;

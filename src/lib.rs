@@ -1,0 +1,8 @@
+//! usage-proxy: license usage per customer, cached in front of Partner Center.
+
+pub mod clock;
+pub mod config;
+pub mod domain;
+pub mod jitter;
+pub mod shutdown;
+pub mod usage;

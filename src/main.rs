@@ -1,0 +1,3 @@
+//! The `usage-proxy` command.
+
+fn main() {}

@@ -1,0 +1,82 @@
+//! The end of the process in two steps, and the tasks that it waits for.
+//!
+//! *Draining* asks everyone to finish what is under way and to begin nothing new; *cancelling*
+//! drops what has not finished by then.
+
+use std::future::Future;
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A handle on the process's end; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    draining: CancellationToken,
+    cancelled: CancellationToken,
+    tasks: TaskTracker,
+}
+
+// === impl Shutdown ===
+
+impl Shutdown {
+    /// A handle that nothing has been asked of yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs a task that belongs to no request; it is dropped when [`Shutdown::cancel`] is called.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let cancelled = self.cancelled.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = cancelled.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Asks everyone to finish.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Whether [`Shutdown::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Completes once [`Shutdown::drain`] was called.
+    pub async fn draining(&self) {
+        self.draining.cancelled().await;
+    }
+
+    /// Drops every task that is still running and waits until they are gone.
+    pub async fn cancel(&self) {
+        self.draining.cancel();
+        self.cancelled.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn cancelling_drops_what_still_runs_and_waits_for_it() {
+        let shutdown = Shutdown::new();
+        let (dropped, told) = tokio::sync::oneshot::channel::<()>();
+        shutdown.spawn(async move {
+            let _held = dropped;
+            std::future::pending::<()>().await;
+        });
+
+        shutdown.cancel().await;
+
+        assert!(shutdown.is_draining());
+        assert!(
+            told.await.is_err(),
+            "the task was dropped, its sender with it"
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! The port to where usage comes from, and everything that can go wrong there.
+//!
+//! It knows neither status codes nor our own problem documents: those are the business of
+//! `upstream` on the one side and `api` on the other.
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use uuid::Uuid;
+
+use crate::domain::{CustomerId, ProcessedDate, Snapshot, UpstreamApi};
+
+/// Where the license usage of customers comes from.
+pub trait UsageSource: fmt::Debug + Send + Sync + 'static {
+    /// Makes one logical call: retries, paging and tokens are the source's own business.
+    ///
+    /// # Errors
+    ///
+    /// A [`SourceError`] says what went wrong and what may come of asking again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the call and leaves nothing behind.
+    fn fetch(&self, call: Call) -> FetchFuture<'_>;
+}
+
+/// What [`UsageSource::fetch`] returns.
+pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<Fetched, SourceError>> + Send + 'a>>;
+
+/// One logical call.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Whose usage is asked for.
+    pub customer_id: CustomerId,
+    /// For which date, and of which call.
+    pub question: Question,
+    /// What the caller brought to trace the call by.
+    pub trace: CallTrace,
+}
+
+/// Which of a customer's snapshots a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Question {
+    /// The newest processed data, as told by this call.
+    Newest(UpstreamApi),
+    /// The data of one processed date; only the commercial call can tell it.
+    Dated(ProcessedDate),
+}
+
+impl Question {
+    /// The upstream call that answers it.
+    pub fn api(self) -> UpstreamApi {
+        match self {
+            Self::Newest(api) => api,
+            Self::Dated(_) => UpstreamApi::Commercial,
+        }
+    }
+}
+
+/// What a caller brought to trace an upstream call by.
+#[derive(Clone, Debug, Default)]
+pub struct CallTrace {
+    /// The caller's own correlation id, passed on as `MS-CorrelationId`; a new one is made where
+    /// there is none.
+    pub correlation_id: Option<Uuid>,
+    /// W3C `traceparent`, passed on as it is.
+    pub traceparent: Option<HeaderValue>,
+}
+
+/// The answer to a call.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// What was told.
+    pub snapshot: Snapshot,
+    /// The body, byte for byte, where the call is the one whose form clients know (insights).
+    pub native: Option<Bytes>,
+    /// What Microsoft support would ask for.
+    pub ids: CallIds,
+}
+
+/// The ids of one logical upstream call, as sent and as Partner Center returned them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallIds {
+    /// `MS-RequestId`: one per logical call, kept over its retries.
+    pub request_id: Uuid,
+    /// `MS-CorrelationId`.
+    pub correlation_id: Uuid,
+}
+
+/// A call that brought no usage.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{kind}: {detail}")]
+pub struct SourceError {
+    /// What it means to whoever asked.
+    pub kind: SourceErrorKind,
+    /// One sentence for people; no secret, no address of ours.
+    pub detail: Arc<str>,
+    /// How the upstream put it, where it answered.
+    pub refusal: Option<Arc<Refusal>>,
+    /// The ids of the call; `None` where nothing was sent.
+    pub ids: Option<CallIds>,
+}
+
+/// What a failed call means: a variant for each situation that someone could act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SourceErrorKind {
+    /// Partner Center knows no such customer.
+    UnknownCustomer,
+    /// The partner has no relationship with the customer.
+    NoRelationship,
+    /// The customer is known, but nothing was processed on the date asked for.
+    NothingProcessed,
+    /// The upstream wants fewer calls; nothing should be sent before this has passed.
+    Throttled {
+        /// Counted from when the error was made.
+        retry_after: Duration,
+    },
+    /// A passing fault that outlasted the retries; the upstream may have said for how long.
+    Unavailable {
+        /// Counted from when the error was made.
+        retry_after: Option<Duration>,
+    },
+    /// No answer within the call's deadline.
+    TimedOut,
+    /// Our credentials were refused: a person must act, and `detail` says how.
+    CredentialsRefused,
+    /// The upstream called our request wrong, or refused it in a way we do not know.
+    Rejected,
+    /// The answer is not what the upstream's schema promises.
+    Malformed,
+    /// The call ended without a result: its task panicked, or the process is ending.
+    Interrupted,
+}
+
+impl SourceErrorKind {
+    /// Stable name for logs, metric labels and `Cache-Status` details.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownCustomer => "unknown-customer",
+            Self::NoRelationship => "no-relationship",
+            Self::NothingProcessed => "nothing-processed",
+            Self::Throttled { .. } => "throttled",
+            Self::Unavailable { .. } => "unavailable",
+            Self::TimedOut => "timed-out",
+            Self::CredentialsRefused => "credentials-refused",
+            Self::Rejected => "rejected",
+            Self::Malformed => "malformed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// Whether the upstream settled the question: asking again soon would bring the same, and data
+    /// held from before must not be served in its place.
+    pub const fn is_authoritative(self) -> bool {
+        matches!(
+            self,
+            Self::UnknownCustomer | Self::NoRelationship | Self::NothingProcessed
+        )
+    }
+}
+
+impl fmt::Display for SourceErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An upstream's refusal in its own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// The upstream's own code, such as `900421`; numbers as text.
+    pub code: Option<String>,
+    /// The upstream's own sentence, cut to a readable length.
+    pub description: Option<String>,
+    /// `MS-RequestId` of the refusal.
+    pub request_id: Option<String>,
+    /// `MS-CorrelationId` of the refusal.
+    pub correlation_id: Option<String>,
+}
