@@ -4,5 +4,6 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod jitter;
+pub mod representation;
 pub mod shutdown;
 pub mod usage;

@@ -1,0 +1,134 @@
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Snapshot, UsageRow, aggregate};
+
+/// The simplified form: what dashboards are promised, whatever Microsoft sends.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Usage<'a> {
+    #[serde(borrow)]
+    pub(super) customer_id: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) customer_name: Option<Cow<'a, str>>,
+    /// `YYYY-MM-DD`; null when there are no rows.
+    processed_date: Option<String>,
+    #[serde(borrow)]
+    pub(super) products: Vec<Product<'a>>,
+    #[serde(borrow)]
+    workloads: Vec<Workload<'a>>,
+}
+
+/// One product, its workloads beneath it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Product<'a> {
+    #[serde(borrow)]
+    pub(super) product_name: Cow<'a, str>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub(super) product_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) service_name: Cow<'a, str>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub(super) service_code: Option<Cow<'a, str>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub(super) channel: Option<Cow<'a, str>>,
+    /// Seats: the maximum over the workloads.
+    licenses_qualified: u64,
+    #[serde(borrow)]
+    pub(super) workloads: Vec<ProductWorkload<'a>>,
+}
+
+/// One product's usage in one workload.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ProductWorkload<'a> {
+    #[serde(borrow)]
+    pub(super) workload_name: Cow<'a, str>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub(super) workload_code: Option<Cow<'a, str>>,
+    pub(super) licenses_active: u64,
+    pub(super) licenses_qualified: u64,
+    /// Percent, 0 to 100; null when nothing qualified.
+    pub(super) usage_percent: Option<f64>,
+    pub(super) processed_date: String,
+}
+
+/// One workload, summed over products.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Workload<'a> {
+    #[serde(borrow)]
+    workload_name: Cow<'a, str>,
+    licenses_active: u64,
+    licenses_qualified: u64,
+    /// Percent, 0 to 100; null when nothing qualified.
+    usage_percent: Option<f64>,
+}
+
+pub(super) fn render(snapshot: &Snapshot) -> serde_json::Result<Box<[u8]>> {
+    let usage = Usage {
+        customer_id: Cow::Owned(snapshot.customer_id().to_string()),
+        customer_name: snapshot.customer_name().map(Cow::Borrowed),
+        processed_date: snapshot.processed_date().map(|date| date.to_string()),
+        products: aggregate::products(snapshot)
+            .into_iter()
+            .map(Product::from)
+            .collect(),
+        workloads: aggregate::workloads(snapshot)
+            .into_iter()
+            .map(Workload::from)
+            .collect(),
+    };
+    serde_json::to_vec(&usage).map(Vec::into_boxed_slice)
+}
+
+// === impl Product ===
+
+impl<'a> From<aggregate::ProductUsage<'a>> for Product<'a> {
+    fn from(usage: aggregate::ProductUsage<'a>) -> Self {
+        let product = usage.product;
+        Self {
+            product_name: Cow::Borrowed(&product.product_name),
+            product_id: product.product_id.as_deref().map(Cow::Borrowed),
+            service_name: Cow::Borrowed(&product.service_name),
+            service_code: product.service_code.as_deref().map(Cow::Borrowed),
+            channel: product.channel.as_deref().map(Cow::Borrowed),
+            licenses_qualified: usage.licenses_qualified,
+            workloads: usage
+                .workloads
+                .into_iter()
+                .map(ProductWorkload::from)
+                .collect(),
+        }
+    }
+}
+
+// === impl ProductWorkload ===
+
+impl<'a> From<&'a UsageRow> for ProductWorkload<'a> {
+    fn from(row: &'a UsageRow) -> Self {
+        Self {
+            workload_name: Cow::Borrowed(&row.workload_name),
+            workload_code: row.workload_code.as_deref().map(Cow::Borrowed),
+            licenses_active: row.licenses_active,
+            licenses_qualified: row.licenses_qualified,
+            usage_percent: row.usage_percent_or_ratio(),
+            processed_date: row.processed_at.date().to_string(),
+        }
+    }
+}
+
+// === impl Workload ===
+
+impl<'a> From<aggregate::WorkloadUsage<'a>> for Workload<'a> {
+    fn from(usage: aggregate::WorkloadUsage<'a>) -> Self {
+        Self {
+            workload_name: Cow::Borrowed(usage.workload_name),
+            licenses_active: usage.licenses_active,
+            licenses_qualified: usage.licenses_qualified,
+            usage_percent: usage.usage_percent(),
+        }
+    }
+}

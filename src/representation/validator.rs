@@ -1,0 +1,67 @@
+use std::fmt::Write;
+
+use http::HeaderValue;
+use jiff::{Timestamp, fmt::strtime, tz::TimeZone};
+use sha2::{Digest, Sha256};
+
+use super::Coding;
+
+/// Bits of the digest that stand in a validator: two bodies never share it by accident.
+const DIGEST_BYTES: usize = 16;
+
+/// A strong validator (RFC 9110 §8.8.3): the same bytes have the same, after a restart too.
+pub(super) fn strong_etag(body: &[u8]) -> HeaderValue {
+    let digest = Sha256::digest(body);
+    let mut etag = String::with_capacity(2 * DIGEST_BYTES + 2);
+    etag.push('"');
+    for byte in digest.iter().take(DIGEST_BYTES) {
+        write!(etag, "{byte:02x}").unwrap_or_default();
+    }
+    etag.push('"');
+    ascii(&etag)
+}
+
+/// The validator of the same body in a coding.
+pub(super) fn for_coding(identity: &HeaderValue, coding: Coding) -> HeaderValue {
+    let Some(token) = coding.token() else {
+        return identity.clone();
+    };
+    let opaque = identity.to_str().unwrap_or_default().trim_matches('"');
+    ascii(&format!("\"{opaque}-{token}\""))
+}
+
+/// An instant as HTTP writes it (RFC 9110 §5.6.7), such as `Thu, 09 Mar 2017 00:00:00 GMT`.
+pub fn http_date(at: Timestamp) -> HeaderValue {
+    let utc = at.to_zoned(TimeZone::UTC);
+    ascii(&strtime::format("%a, %d %b %Y %H:%M:%S GMT", &utc).unwrap_or_default())
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "digits, letters and punctuation are always a header value"
+)]
+fn ascii(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("visible ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_is_written_as_http_wants_it() {
+        let at = "2017-03-09T00:00:00Z".parse().unwrap();
+
+        assert_eq!(http_date(at), "Thu, 09 Mar 2017 00:00:00 GMT");
+    }
+
+    #[test]
+    fn a_coding_has_a_validator_of_its_own_that_is_strong_too() {
+        let identity = strong_etag(b"{}");
+
+        let gzip = for_coding(&identity, Coding::Gzip);
+
+        assert_ne!(identity, gzip);
+        assert!(gzip.to_str().unwrap().starts_with('"') && gzip.to_str().unwrap().ends_with('"'));
+    }
+}
