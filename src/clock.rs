@@ -1,5 +1,7 @@
 //! Time as the service sees it: monotonic for ages and deadlines, wall time for dates.
 
+mod manual;
+
 use std::{
     fmt,
     future::Future,
@@ -9,6 +11,8 @@ use std::{
 };
 
 use jiff::Timestamp;
+
+pub use self::manual::ManualClock;
 
 /// Where components get the time from, so that a test can move it.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {

@@ -7,9 +7,11 @@ pub mod aggregate;
 mod customer;
 mod license_usage;
 mod processed_date;
+mod question;
 mod upstream_api;
 
 pub use customer::{CustomerId, InvalidCustomerId};
 pub use license_usage::{Snapshot, SnapshotError, UsageRow};
 pub use processed_date::{InvalidProcessedDate, ProcessedAt, ProcessedDate};
+pub use question::Question;
 pub use upstream_api::UpstreamApi;

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http::HeaderValue;
 use uuid::Uuid;
 
-use crate::domain::{CustomerId, ProcessedDate, Snapshot, UpstreamApi};
+pub use crate::domain::Question;
+use crate::domain::{CustomerId, Snapshot};
 
 /// Where the license usage of customers comes from.
 pub trait UsageSource: fmt::Debug + Send + Sync + 'static {
@@ -37,25 +38,6 @@ pub struct Call {
     pub question: Question,
     /// What the caller brought to trace the call by.
     pub trace: CallTrace,
-}
-
-/// Which of a customer's snapshots a call is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Question {
-    /// The newest processed data, as told by this call.
-    Newest(UpstreamApi),
-    /// The data of one processed date; only the commercial call can tell it.
-    Dated(ProcessedDate),
-}
-
-impl Question {
-    /// The upstream call that answers it.
-    pub fn api(self) -> UpstreamApi {
-        match self {
-            Self::Newest(api) => api,
-            Self::Dated(_) => UpstreamApi::Commercial,
-        }
-    }
 }
 
 /// What a caller brought to trace an upstream call by.

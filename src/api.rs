@@ -1,0 +1,239 @@
+//! The API listener: what dashboards call.
+//!
+//! Nearly every request is a hit, so the two routes are told apart by hand and the request's
+//! context is passed as arguments: nothing here allocates but the header values of the answer.
+
+mod caching;
+mod extract;
+mod metrics;
+mod negotiation;
+mod problem;
+mod route;
+mod usage;
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Request, Response, StatusCode};
+use uuid::Uuid;
+
+pub use self::metrics::ApiMetrics;
+use self::route::Route;
+use crate::{
+    cache::{CacheResult, CacheStatus},
+    clock::SharedClock,
+    config::RequestLog,
+    problem::{Body, Problem},
+    request_id::{self, X_REQUEST_ID},
+    usage::UsageService,
+};
+
+/// Everything an API request needs; clones share it.
+#[derive(Clone, Debug)]
+pub struct Api {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    usage: UsageService,
+    clock: SharedClock,
+    metrics: ApiMetrics,
+    log: RequestLog,
+}
+
+/// A request that has arrived.
+struct Arrived<'a, B> {
+    request: &'a Request<B>,
+    at: Instant,
+    request_id: &'a HeaderValue,
+}
+
+/// What a request came to.
+struct Served {
+    response: Response<Body>,
+    status: CacheStatus,
+    /// What was found in the cache; `None` where it was not asked.
+    result: Option<CacheResult>,
+    /// The ids of the upstream call that this request made.
+    upstream_request_id: Option<Uuid>,
+}
+
+// === impl Api ===
+
+impl Api {
+    /// Longest accepted path and query, in bytes.
+    const MAX_URI: usize = 8 * 1024;
+
+    /// Most accepted bytes of header names and values.
+    const MAX_HEADERS: usize = 16 * 1024;
+
+    /// A request that took this long is logged also where only problems are.
+    const SLOW: Duration = Duration::from_secs(1);
+
+    /// An API over this service.
+    pub fn new(
+        usage: UsageService,
+        clock: SharedClock,
+        metrics: ApiMetrics,
+        log: RequestLog,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                usage,
+                clock,
+                metrics,
+                log,
+            }),
+        }
+    }
+
+    /// Answers one request, counts it and logs it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels no upstream call; the request is then neither counted nor
+    /// logged as answered, since it was not.
+    pub async fn serve<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Body> {
+        let inner = &*self.inner;
+        let _in_flight = inner.metrics.enter();
+        let at = inner.clock.now();
+        let request_id = request_id::accept_or_mint(request.headers());
+        let route = Route::of(request.uri().path());
+        let arrived = Arrived {
+            request: &request,
+            at,
+            request_id: &request_id,
+        };
+
+        let mut served = inner.dispatch(route, &arrived).await;
+
+        let headers = served.response.headers_mut();
+        headers.insert(caching::CACHE_STATUS, caching::cache_status(&served.status));
+        headers.insert(X_REQUEST_ID, request_id.clone());
+        // A duration takes a second look at the clock; everything else went by the first.
+        let took = inner.clock.now().saturating_duration_since(at);
+        let status = served.response.status();
+        inner
+            .metrics
+            .answered(route, request.method(), status, served.result, took);
+        if inner.wants_log(status, took) {
+            log(route, &request, &served, &request_id, peer, took);
+        }
+        served.response
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    async fn dispatch<B>(&self, route: Route<'_>, arrived: &Arrived<'_, B>) -> Served {
+        let uri = arrived.request.uri();
+        if uri.path_and_query().map_or(0, |both| both.as_str().len()) > Api::MAX_URI {
+            return arrived.refuse(Problem::new(
+                StatusCode::URI_TOO_LONG,
+                "uri-too-long",
+                "URI too long",
+                format!("path and query may have {} bytes", Api::MAX_URI),
+            ));
+        }
+        let headers = arrived.request.headers().iter();
+        if headers
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum::<usize>()
+            > Api::MAX_HEADERS
+        {
+            return arrived.refuse(Problem::new(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers-too-large",
+                "Header fields too large",
+                format!(
+                    "header names and values may have {} bytes",
+                    Api::MAX_HEADERS
+                ),
+            ));
+        }
+        match route {
+            Route::Usage { customer } => usage::simplified(self, arrived, customer).await,
+            Route::Native { customer } => usage::native(self, arrived, customer).await,
+            Route::Unmatched => arrived.refuse(Problem::not_found(uri.path())),
+        }
+    }
+
+    fn wants_log(&self, status: StatusCode, took: Duration) -> bool {
+        match self.log {
+            RequestLog::All => true,
+            RequestLog::Problems => {
+                status.is_client_error() || status.is_server_error() || took >= Api::SLOW
+            }
+            RequestLog::Off => false,
+        }
+    }
+}
+
+// === impl Arrived ===
+
+impl<B> Arrived<'_, B> {
+    /// Answers with a problem that has nothing to do with the cache.
+    fn refuse(&self, problem: Problem) -> Served {
+        let status = CacheStatus {
+            detail: Some("not-consulted"),
+            ..CacheStatus::default()
+        };
+        self.answer_problem(problem, status, None, None)
+    }
+
+    fn answer_problem(
+        &self,
+        problem: Problem,
+        status: CacheStatus,
+        result: Option<CacheResult>,
+        correlation_id: Option<Uuid>,
+    ) -> Served {
+        let headers = self.request.headers();
+        let correlation_id = correlation_id
+            .or_else(|| extract::correlation_id(headers))
+            .map_or_else(
+                || self.request_id.to_str().unwrap_or_default().to_owned(),
+                |id| id.to_string(),
+            );
+        let path = self.request.uri().path();
+        Served {
+            response: problem
+                .of_request(path, self.request_id, Some(correlation_id))
+                .into_response(),
+            status,
+            result,
+            upstream_request_id: None,
+        }
+    }
+}
+
+/// One line per request. It names the path, which names the customer, and no more of the request:
+/// a query or a header may hold what is nobody's business.
+fn log<B>(
+    route: Route<'_>,
+    request: &Request<B>,
+    served: &Served,
+    request_id: &HeaderValue,
+    peer: SocketAddr,
+    took: Duration,
+) {
+    let upstream = served.upstream_request_id.map(tracing::field::display);
+    tracing::info!(
+        target: "usage_proxy::request",
+        method = request.method().as_str(),
+        route = route.pattern(),
+        path = crate::problem::readable(request.uri().path()),
+        status = served.response.status().as_u16(),
+        cache = served.result.map_or("none", CacheResult::as_str),
+        duration_ms = took.as_secs_f64() * 1_000.0,
+        request_id = request_id.to_str().unwrap_or_default(),
+        caller = %peer.ip(),
+        ms_request_id = upstream,
+        "request"
+    );
+}

@@ -1,0 +1,241 @@
+//! What a request says, read into types that cannot hold a bad value.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, StatusCode, header};
+use uuid::Uuid;
+
+use crate::{
+    domain::{CustomerId, ProcessedDate},
+    problem::{Problem, readable},
+    usage::{Directive, source::CallTrace},
+};
+
+const MS_CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid");
+const X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The customer of a path segment, percent-encoded or not. Plain ones are read without allocating.
+pub(super) fn customer_id(segment: &str) -> Result<CustomerId, Problem> {
+    let decoded = if segment.contains('%') {
+        percent_decoded(segment)
+    } else {
+        Some(Cow::Borrowed(segment))
+    };
+    decoded
+        .and_then(|text| CustomerId::parse(&text).ok())
+        .ok_or_else(|| {
+            bad_request(
+                "customer-id",
+                "Not a customer id",
+                format!(
+                    "the customer id is {:?}; {}",
+                    readable(segment),
+                    crate::domain::InvalidCustomerId
+                ),
+            )
+        })
+}
+
+/// The `processedDate` of a query string; `None` where there is none.
+pub(super) fn processed_date(
+    query: Option<&str>,
+    today: impl FnOnce() -> ProcessedDate,
+) -> Result<Option<ProcessedDate>, Problem> {
+    let mut found = None;
+    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        if name != "processedDate" {
+            return Err(unknown_parameter(
+                &name,
+                "expected processedDate=YYYY-MM-DD or none",
+            ));
+        }
+        if found.replace(value).is_some() {
+            return Err(bad_request(
+                "duplicate-parameter",
+                "Parameter given twice",
+                "the query has processedDate more than once; expected it once",
+            ));
+        }
+    }
+    let Some(text) = found else { return Ok(None) };
+    let date = ProcessedDate::parse(&text).map_err(|invalid| {
+        bad_request(
+            "processed-date",
+            "Not a date",
+            format!("processedDate is {:?}; {invalid}", readable(&text)),
+        )
+    })?;
+    let today = today();
+    if date > today {
+        return Err(bad_request(
+            "processed-date",
+            "Date in the future",
+            format!("processedDate is {date}; expected a date up to today, {today} in UTC"),
+        ));
+    }
+    Ok(Some(date))
+}
+
+/// That there is no query, for a resource that has none.
+pub(super) fn no_query(query: Option<&str>) -> Result<(), Problem> {
+    match url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).next() {
+        None => Ok(()),
+        Some((name, _)) => Err(unknown_parameter(
+            &name,
+            "the native form is of the newest date only and takes no parameters",
+        )),
+    }
+}
+
+/// The caller's `Cache-Control`. Where it asks for both, never asking wins: it is the stricter.
+pub(super) fn directive(headers: &HeaderMap) -> Directive {
+    let mut found = Directive::Any;
+    for value in headers.get_all(header::CACHE_CONTROL) {
+        for directive in value.as_bytes().split(|byte| *byte == b',') {
+            let directive = directive.trim_ascii();
+            if directive.eq_ignore_ascii_case(b"only-if-cached") {
+                return Directive::OnlyIfCached;
+            }
+            if directive.eq_ignore_ascii_case(b"no-cache") {
+                found = Directive::NoCache;
+            }
+        }
+    }
+    found
+}
+
+/// What the caller brought to trace an upstream call by.
+pub(super) fn call_trace(headers: &HeaderMap) -> CallTrace {
+    CallTrace {
+        correlation_id: correlation_id(headers),
+        traceparent: headers
+            .get(TRACEPARENT)
+            .filter(|value| is_traceparent(value.as_bytes()))
+            .cloned(),
+    }
+}
+
+/// The caller's correlation id, if it is a GUID.
+pub(super) fn correlation_id(headers: &HeaderMap) -> Option<Uuid> {
+    [MS_CORRELATION_ID, X_CORRELATION_ID]
+        .into_iter()
+        .filter_map(|name| headers.get(name))
+        .find_map(|value| Uuid::try_parse_ascii(value.as_bytes()).ok())
+}
+
+/// Whether the value has the form of W3C Trace Context §3.2: `version-trace-parent-flags`.
+fn is_traceparent(value: &[u8]) -> bool {
+    let mut fields = value.split(|byte| *byte == b'-');
+    let mut hex = |len: usize| {
+        fields.next().is_some_and(|field| {
+            field.len() == len
+                && field
+                    .iter()
+                    .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte))
+        })
+    };
+    hex(2) && hex(32) && hex(16) && hex(2) && fields.next().is_none()
+}
+
+fn percent_decoded(segment: &str) -> Option<Cow<'_, str>> {
+    percent_encoding::percent_decode_str(segment)
+        .decode_utf8()
+        .ok()
+}
+
+fn unknown_parameter(name: &str, expected: &str) -> Problem {
+    bad_request(
+        "unknown-parameter",
+        "Unknown query parameter",
+        format!("the query has {:?}; {expected}", readable(name)),
+    )
+}
+
+fn bad_request(name: &str, title: &'static str, detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, name, title, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn today() -> ProcessedDate {
+        ProcessedDate::parse("2026-11-22").unwrap()
+    }
+
+    #[test]
+    fn a_customer_id_may_be_percent_encoded_but_is_never_a_path() {
+        let plain = customer_id("4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04").unwrap();
+
+        assert_eq!(
+            customer_id("%7B4D3CF487-70F4-4E1E-9FF1-B2BFCE8D9F04%7D").unwrap(),
+            plain
+        );
+        for segment in [
+            "",
+            "..",
+            "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04%2f..",
+            "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04%00",
+            "%EF%BC%94d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04",
+            "%ff",
+            "%",
+        ] {
+            assert_eq!(
+                customer_id(segment).unwrap_err().status(),
+                StatusCode::BAD_REQUEST,
+                "{segment}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_date_is_read_once_and_up_to_today() {
+        assert!(processed_date(None, today).unwrap().is_none());
+        assert!(processed_date(Some(""), today).unwrap().is_none());
+        for query in ["processedDate=2026-11-22", "processedDate=2026%2D11%2D22"] {
+            assert_eq!(processed_date(Some(query), today).unwrap(), Some(today()));
+        }
+        for query in [
+            "processedDate=",
+            "processedDate=2026-02-30",
+            "processedDate=2026-11-23",
+            "processedDate=2026-11-23T00:00:00%2B14:00",
+            "processedDate=2026-11-01&processedDate=2026-11-01",
+            "processeddate=2026-11-01",
+            "top=1",
+        ] {
+            assert!(processed_date(Some(query), today).is_err(), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_caching_directive_is_found_among_others() {
+        let of = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(value));
+            directive(&headers)
+        };
+
+        assert_eq!(of("max-age=0, No-Cache"), Directive::NoCache);
+        assert_eq!(of("no-cache,only-if-cached"), Directive::OnlyIfCached);
+        assert_eq!(of("no-cache=\"x\", max-age=0"), Directive::Any);
+    }
+
+    #[test]
+    fn what_is_no_traceparent_is_not_passed_on() {
+        assert!(is_traceparent(
+            b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        ));
+        for value in [
+            &b""[..],
+            b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            b"00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+        ] {
+            assert!(!is_traceparent(value));
+        }
+    }
+}

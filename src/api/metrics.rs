@@ -1,0 +1,176 @@
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
+
+use super::route::Route;
+use crate::cache::CacheResult;
+
+/// What the API listener counts. The children that a request touches are resolved here, once.
+#[derive(Clone, Debug)]
+pub struct ApiMetrics {
+    requests: IntCounterVec,
+    known_requests: Vec<IntCounter>,
+    durations: Vec<Histogram>,
+    in_flight: IntGauge,
+}
+
+/// A request under way; counted for as long as this lives.
+#[derive(Debug)]
+pub(super) struct InFlight(IntGauge);
+
+/// Methods with a child of their own; the last stands for all others.
+const METHODS: [&str; 3] = ["GET", "HEAD", "other"];
+
+/// Statuses with a child of their own from the start.
+const STATUSES: [u16; 13] = [
+    200, 304, 400, 403, 404, 405, 406, 414, 431, 500, 502, 503, 504,
+];
+
+/// Values of the `cache` label: each result, and requests that never came to the cache.
+const CACHE: usize = CacheResult::ALL.len() + 1;
+
+/// Upper bounds in seconds, from a hit to a call that used up its deadline.
+const BUCKETS: [f64; 14] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+// === impl ApiMetrics ===
+
+impl ApiMetrics {
+    /// Registers every family, each child at zero.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is registered already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let requests = IntCounterVec::new(
+            Opts::new(
+                "usage_proxy_http_requests_total",
+                "Requests answered on the API listener.",
+            ),
+            &["route", "method", "status"],
+        )?;
+        registry.register(Box::new(requests.clone()))?;
+        let durations = HistogramVec::new(
+            HistogramOpts::new(
+                "usage_proxy_http_request_duration_seconds",
+                "From the arrival of a request's head until its answer is ready to be sent.",
+            )
+            .buckets(BUCKETS.to_vec()),
+            &["route", "cache"],
+        )?;
+        registry.register(Box::new(durations.clone()))?;
+        let in_flight = IntGauge::new(
+            "usage_proxy_http_requests_in_flight",
+            "Requests being answered on the API listener.",
+        )?;
+        registry.register(Box::new(in_flight.clone()))?;
+
+        let mut known_requests = Vec::new();
+        let mut known_durations = Vec::new();
+        for route in Route::PATTERNS {
+            for method in METHODS {
+                for status in STATUSES {
+                    let labels = [route, method, &status.to_string()];
+                    known_requests.push(requests.with_label_values(&labels));
+                }
+            }
+            for result in CacheResult::ALL {
+                known_durations.push(durations.with_label_values(&[route, result.as_str()]));
+            }
+            known_durations.push(durations.with_label_values(&[route, "none"]));
+        }
+        Ok(Self {
+            requests,
+            known_requests,
+            durations: known_durations,
+            in_flight,
+        })
+    }
+
+    pub(super) fn enter(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    pub(super) fn answered(
+        &self,
+        route: Route<'_>,
+        method: &Method,
+        status: StatusCode,
+        result: Option<CacheResult>,
+        took: Duration,
+    ) {
+        self.count(route, method, status);
+        let result = result.map_or(CACHE - 1, |result| result as usize);
+        if let Some(histogram) = self.durations.get(route.index() * CACHE + result) {
+            histogram.observe(took.as_secs_f64());
+        }
+    }
+
+    fn count(&self, route: Route<'_>, method: &Method, status: StatusCode) {
+        let method_index = match *method {
+            Method::GET => 0,
+            Method::HEAD => 1,
+            _ => 2,
+        };
+        let known = STATUSES
+            .iter()
+            .position(|known| *known == status.as_u16())
+            .map(|at| (route.index() * METHODS.len() + method_index) * STATUSES.len() + at)
+            .and_then(|at| self.known_requests.get(at));
+        match known {
+            Some(counter) => counter.inc(),
+            None => {
+                let method = METHODS.get(method_index).copied().unwrap_or("other");
+                self.requests
+                    .with_label_values(&[route.pattern(), method, status.as_str()])
+                    .inc();
+            }
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_counted_under_its_own_labels() {
+        let metrics = ApiMetrics::new(&Registry::new()).unwrap();
+        let route = Route::Native { customer: "x" };
+
+        for status in [StatusCode::OK, StatusCode::IM_A_TEAPOT] {
+            metrics.answered(
+                route,
+                &Method::HEAD,
+                status,
+                Some(CacheResult::Negative),
+                Duration::ZERO,
+            );
+        }
+
+        for status in ["200", "418"] {
+            let counted = metrics
+                .requests
+                .with_label_values(&[route.pattern(), "HEAD", status])
+                .get();
+            assert_eq!(counted, 1, "{status}");
+        }
+        let observed: u64 = metrics
+            .durations
+            .iter()
+            .map(Histogram::get_sample_count)
+            .sum();
+        assert_eq!(observed, 2);
+    }
+}

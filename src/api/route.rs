@@ -1,0 +1,82 @@
+/// The routes of the API listener. Their URI space is Partner Center's own, plus `/usage`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route<'a> {
+    /// `/v1/customers/{customer_id}/usage`: the simplified form.
+    Usage { customer: &'a str },
+    /// `/v1/customers/{customer_id}/analytics/licenses/usage`: the native form.
+    Native { customer: &'a str },
+    /// Anything else.
+    Unmatched,
+}
+
+// === impl Route ===
+
+impl<'a> Route<'a> {
+    /// The patterns, by [`Route::index`]: the values of the `route` label.
+    pub(super) const PATTERNS: [&'static str; 3] = [
+        "/v1/customers/{customer_id}/usage",
+        "/v1/customers/{customer_id}/analytics/licenses/usage",
+        "unmatched",
+    ];
+
+    /// The route of a path as it was sent: a percent-encoded slash stays within its segment.
+    pub(super) fn of(path: &'a str) -> Self {
+        let Some((customer, rest)) = path
+            .strip_prefix("/v1/customers/")
+            .and_then(|rest| rest.split_once('/'))
+        else {
+            return Self::Unmatched;
+        };
+        match rest {
+            "usage" => Self::Usage { customer },
+            "analytics/licenses/usage" => Self::Native { customer },
+            _ => Self::Unmatched,
+        }
+    }
+
+    pub(super) fn index(self) -> usize {
+        match self {
+            Self::Usage { .. } => 0,
+            Self::Native { .. } => 1,
+            Self::Unmatched => 2,
+        }
+    }
+
+    pub(super) fn pattern(self) -> &'static str {
+        Self::PATTERNS
+            .get(self.index())
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_has_one_route() {
+        for (path, route) in [
+            ("/v1/customers/x/usage", Route::Usage { customer: "x" }),
+            (
+                "/v1/customers/a%2fb/usage",
+                Route::Usage { customer: "a%2fb" },
+            ),
+            ("/v1/customers//usage", Route::Usage { customer: "" }),
+            (
+                "/v1/customers/x/analytics/licenses/usage",
+                Route::Native { customer: "x" },
+            ),
+            ("/v1/customers/x/usage/", Route::Unmatched),
+            ("/v1/customers/x/y/usage", Route::Unmatched),
+            ("/v1/customers/x", Route::Unmatched),
+            ("/v1/customers", Route::Unmatched),
+            ("//v1/customers/x/usage", Route::Unmatched),
+            ("/V1/customers/x/usage", Route::Unmatched),
+            ("/", Route::Unmatched),
+            ("", Route::Unmatched),
+        ] {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
+    }
+}

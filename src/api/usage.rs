@@ -1,0 +1,126 @@
+//! The two usage resources: extract, ask [`UsageService`](crate::usage::UsageService), answer.
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+
+use super::{Arrived, Inner, Served, caching, extract, negotiation, problem};
+use crate::{
+    domain::ProcessedDate,
+    problem::Problem,
+    representation::Form,
+    usage::{Answer, Query, Unanswered, source::CallIds},
+};
+
+const MS_REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");
+const MS_CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid");
+
+/// `GET /v1/customers/{customer_id}/usage`.
+pub(super) async fn simplified<B>(api: &Inner, arrived: &Arrived<'_, B>, customer: &str) -> Served {
+    let today = || ProcessedDate::of(api.clock.wall());
+    let date = |query: Option<&str>| extract::processed_date(query, today);
+    match read(arrived, customer, negotiation::SIMPLIFIED_FORMS, date) {
+        Ok(query) => answer(api, arrived, query).await,
+        Err(problem) => arrived.refuse(problem),
+    }
+}
+
+/// `GET /v1/customers/{customer_id}/analytics/licenses/usage`.
+pub(super) async fn native<B>(api: &Inner, arrived: &Arrived<'_, B>, customer: &str) -> Served {
+    let date = |query: Option<&str>| extract::no_query(query).map(|()| None);
+    match read(arrived, customer, negotiation::NATIVE_FORMS, date) {
+        Ok(query) => answer(api, arrived, query).await,
+        Err(problem) => arrived.refuse(problem),
+    }
+}
+
+fn read<B>(
+    arrived: &Arrived<'_, B>,
+    customer: &str,
+    forms: &[Form],
+    date: impl FnOnce(Option<&str>) -> Result<Option<ProcessedDate>, Problem>,
+) -> Result<Query, Problem> {
+    let request = arrived.request;
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(Problem::method_not_allowed(request.method(), "GET, HEAD"));
+    }
+    Ok(Query {
+        customer_id: extract::customer_id(customer)?,
+        date: date(request.uri().query())?,
+        form: negotiation::form(request.headers(), forms)?,
+        directive: extract::directive(request.headers()),
+    })
+}
+
+async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, query: Query) -> Served {
+    let headers = arrived.request.headers();
+    let coding = match negotiation::coding(headers) {
+        Ok(coding) => coding,
+        Err(problem) => return arrived.refuse(problem),
+    };
+    let trace = || extract::call_trace(headers);
+    let answer = match api.usage.answer(query, trace, arrived.at).await {
+        Ok(answer) => answer,
+        Err(unanswered) => return unanswered_problem(arrived, &unanswered),
+    };
+    let prepared = &answer.held.prepared;
+    if prepared.ready(query.form, coding).is_none()
+        && let Err(error) = api.usage.render(prepared, query.form, coding).await
+    {
+        tracing::error!(customer.id = %query.customer_id, %error, "a stored answer could not be rendered");
+    }
+    let Some((document, encoded)) = prepared.ready(query.form, coding) else {
+        return arrived.refuse(not_rendered());
+    };
+    let mut response =
+        caching::respond(headers, &answer.held, query.form, coding, document, encoded);
+    if let Some(ids) = answer.ids {
+        name_upstream_call(response.headers_mut(), ids);
+    }
+    let Answer {
+        status,
+        result,
+        ids,
+        ..
+    } = answer;
+    Served {
+        response,
+        status,
+        result: Some(result),
+        upstream_request_id: ids.map(|ids| ids.request_id),
+    }
+}
+
+fn unanswered_problem<B>(arrived: &Arrived<'_, B>, unanswered: &Unanswered) -> Served {
+    let correlation_id = unanswered.ids.map(|ids| ids.correlation_id);
+    let mut served = arrived.answer_problem(
+        problem::of(&unanswered.cause),
+        unanswered.status,
+        Some(unanswered.result),
+        correlation_id,
+    );
+    if let Some(ids) = unanswered.ids {
+        name_upstream_call(served.response.headers_mut(), ids);
+        served.upstream_request_id = Some(ids.request_id);
+    }
+    served
+}
+
+/// The upstream call's ids, for whoever asks Microsoft's support about it.
+fn name_upstream_call(headers: &mut http::HeaderMap, ids: CallIds) {
+    for (name, id) in [
+        (MS_REQUEST_ID, ids.request_id),
+        (MS_CORRELATION_ID, ids.correlation_id),
+    ] {
+        if let Ok(value) = HeaderValue::try_from(id.to_string()) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+fn not_rendered() -> Problem {
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "not-rendered",
+        "The answer could not be rendered",
+        "the usage is held, but this form of it could not be made; the log says why",
+    )
+}

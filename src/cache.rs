@@ -1,0 +1,478 @@
+//! What is held: which processed date is newest for a customer, and the snapshot of each date.
+//!
+//! moka bounds memory; freshness is judged here, by a clock that is given, because entries must
+//! outlive their freshness to be served stale. The two maps are separate because they age
+//! differently: "which date is newest" changes and goes stale, a snapshot of a date is settled.
+//!
+//! Nothing here asks upstream or waits; [`SingleFlight`] and [`Failures`] are the pieces with which
+//! [`usage`](crate::usage) does.
+
+mod failures;
+mod freshness;
+mod key;
+mod metrics;
+mod newest;
+mod single_flight;
+mod snapshots;
+mod status;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use http::HeaderValue;
+
+pub use self::{
+    failures::{Failure, Failures},
+    freshness::{Freshness, FreshnessPolicy},
+    key::{NewestKey, SnapshotKey},
+    metrics::CacheMetrics,
+    single_flight::{Boarding, Lost, Role, SingleFlight, Ticket},
+    status::{CacheResult, CacheStatus, Forward},
+};
+use self::{newest::NewestDates, snapshots::Snapshots};
+use crate::{
+    config::CacheConfig,
+    domain::{CustomerId, ProcessedDate, Question, UpstreamApi},
+    jitter::Jitter,
+    representation::Prepared,
+};
+
+/// The two maps, and the rules that keep them in step.
+#[derive(Debug)]
+pub struct UsageCache {
+    policy: FreshnessPolicy,
+    newest: NewestDates,
+    snapshots: Snapshots,
+    /// Held while something is changed, so that a check and the change that hangs on it are one
+    /// step. Look-ups never take it.
+    changes: Mutex<()>,
+    metrics: CacheMetrics,
+    max_bytes: u64,
+}
+
+/// An answer from memory, and how it may be used.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Every form of it.
+    pub prepared: Arc<Prepared>,
+    /// When it was stored or last confirmed.
+    pub stored_at: Instant,
+    /// How old it is now.
+    pub age: Duration,
+    /// What may be done with it now.
+    pub freshness: Freshness,
+    /// Whole seconds until it goes stale; negative since.
+    pub ttl: i64,
+    /// `Cache-Control` to send along.
+    pub cache_control: HeaderValue,
+}
+
+/// What became of an answer that was to be stored.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The answer to hand out, stored or not.
+    pub held: Held,
+    /// Whether it is held from now on.
+    pub stored: bool,
+    /// What it did to the newest date.
+    pub change: Change,
+}
+
+/// What an answer changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing of the kind was held.
+    New,
+    /// The same content again: validators stay, freshness begins anew.
+    Confirmed,
+    /// Other content, or a newer date.
+    Replaced,
+    /// An older date than the one held: the held one stays the newest.
+    WentBackwards,
+}
+
+/// What a purge is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PurgeScope {
+    /// Only this customer; everyone where absent.
+    pub customer_id: Option<CustomerId>,
+    /// Only this date.
+    pub processed_date: Option<ProcessedDate>,
+}
+
+/// What a purge does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PurgeMode {
+    /// Marks stale: the next request asks upstream, and falls back on what is held.
+    Soft,
+    /// Drops.
+    Hard,
+}
+
+/// The cache as a whole, for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// Snapshots held.
+    pub entries: u64,
+    /// Customers whose newest date is known.
+    pub customers: u64,
+    /// Bytes in use.
+    pub weight_bytes: u64,
+    /// Bytes that may be used.
+    pub capacity_bytes: u64,
+    /// The newest processed date of any customer.
+    pub newest_processed_date: Option<ProcessedDate>,
+}
+
+/// One snapshot held for a customer, for operators.
+#[derive(Clone, Debug)]
+pub struct Holding {
+    /// Which call told it.
+    pub api: UpstreamApi,
+    /// Its date; `None` when the customer has no rows.
+    pub processed_date: Option<ProcessedDate>,
+    /// Whether this is the customer's newest.
+    pub is_newest: bool,
+    /// The answer it would give now.
+    pub held: Held,
+    /// Bytes it takes.
+    pub weight_bytes: usize,
+    /// Until a request for it asks upstream; zero when the next one would, `None` when none will.
+    pub refresh_in: Option<Duration>,
+}
+
+// === impl UsageCache ===
+
+impl UsageCache {
+    /// The share of memory for newest dates; the rest is for snapshots.
+    const NEWEST_SHARE: u64 = 16;
+
+    /// The largest snapshot that is stored, as a share of the memory for snapshots.
+    const ENTRY_SHARE: u64 = 4;
+
+    /// An empty cache of this size.
+    pub fn new(config: &CacheConfig, jitter: Jitter, metrics: CacheMetrics) -> Self {
+        let newest_bytes = config.max_bytes / Self::NEWEST_SHARE;
+        let snapshot_bytes = config.max_bytes - newest_bytes;
+        let cache = Self {
+            policy: FreshnessPolicy::new(config, jitter),
+            newest: NewestDates::new(newest_bytes),
+            snapshots: Snapshots::new(snapshot_bytes, snapshot_bytes / Self::ENTRY_SHARE, &metrics),
+            changes: Mutex::new(()),
+            metrics,
+            max_bytes: config.max_bytes,
+        };
+        cache.metrics.capacity.set(gauge(config.max_bytes));
+        cache
+    }
+
+    /// What is held for a question, whatever its age.
+    ///
+    /// `preferred` is the call whose snapshot is looked at first where a date is asked for.
+    pub fn look_up(
+        &self,
+        customer_id: CustomerId,
+        question: Question,
+        preferred: UpstreamApi,
+        now: Instant,
+    ) -> Option<Held> {
+        match question {
+            Question::Newest(api) => self.look_up_newest(NewestKey { customer_id, api }, now),
+            Question::Dated(date) => self.look_up_dated(customer_id, date, preferred, now),
+        }
+    }
+
+    fn look_up_newest(&self, key: NewestKey, now: Instant) -> Option<Held> {
+        let newest = self.newest.get(&key)?;
+        let snapshot = self.snapshots.get(&key.snapshot(newest.date))?;
+        let age = now.saturating_duration_since(newest.stored_at);
+        let purged = newest.is_purged() || snapshot.is_purged();
+        Some(Held {
+            prepared: Arc::clone(&snapshot.prepared),
+            stored_at: newest.stored_at,
+            age,
+            freshness: self.policy.judge(newest.lifetime, age, purged),
+            ttl: freshness::ttl(newest.lifetime, age),
+            cache_control: newest.cache_control.clone(),
+        })
+    }
+
+    fn look_up_dated(
+        &self,
+        customer_id: CustomerId,
+        date: ProcessedDate,
+        preferred: UpstreamApi,
+        now: Instant,
+    ) -> Option<Held> {
+        let of = |api| {
+            let date = Some(date);
+            self.snapshots.get(&SnapshotKey {
+                customer_id,
+                api,
+                date,
+            })
+        };
+        let other = UpstreamApi::ALL.into_iter().find(|api| *api != preferred);
+        let snapshot = of(preferred).or_else(|| other.and_then(of))?;
+        Some(self.settled(
+            &snapshot.prepared,
+            snapshot.stored_at,
+            snapshot.is_purged(),
+            now,
+        ))
+    }
+
+    /// A snapshot asked for by its date does not go stale: whoever is handed it may keep it for
+    /// another freshness lifetime.
+    fn settled(
+        &self,
+        prepared: &Arc<Prepared>,
+        stored_at: Instant,
+        purged: bool,
+        now: Instant,
+    ) -> Held {
+        let age = now.saturating_duration_since(stored_at);
+        let fresh_for = self.policy.fresh_for();
+        Held {
+            prepared: Arc::clone(prepared),
+            stored_at,
+            age,
+            freshness: if purged {
+                Freshness::StaleIfError
+            } else {
+                Freshness::Fresh
+            },
+            ttl: freshness::ttl(fresh_for, Duration::ZERO),
+            cache_control: self.policy.cache_control(age + fresh_for),
+        }
+    }
+
+    /// Stores the answer to a question, keeping what it confirms.
+    ///
+    /// Whether it may be stored at all is for the caller to say: an answer that a purge overtook
+    /// is handed out with [`UsageCache::pass_through`].
+    pub fn store(&self, question: Question, prepared: Prepared, now: Instant) -> Stored {
+        let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = SnapshotKey {
+            customer_id: prepared.customer_id(),
+            api: question.api(),
+            date: prepared.processed_date(),
+        };
+        let earlier = self.snapshots.get(&key);
+        let unchanged = earlier
+            .as_ref()
+            .is_some_and(|earlier| prepared.is_unchanged_from(&earlier.prepared));
+        let prepared = match &earlier {
+            Some(earlier) if unchanged => Arc::clone(&earlier.prepared),
+            Some(earlier) => Arc::new(prepared.succeeding(&earlier.prepared)),
+            None => Arc::new(prepared),
+        };
+        let stored = self.snapshots.insert(key, Arc::clone(&prepared), now);
+        let change = match (&earlier, unchanged) {
+            (None, _) => Change::New,
+            (Some(_), true) => Change::Confirmed,
+            (Some(_), false) => Change::Replaced,
+        };
+        match question {
+            Question::Dated(_) => Stored {
+                held: self.settled(&prepared, now, false, now),
+                stored,
+                change,
+            },
+            Question::Newest(_) => self.store_newest(key, prepared, stored, change, now),
+        }
+    }
+
+    fn store_newest(
+        &self,
+        snapshot: SnapshotKey,
+        prepared: Arc<Prepared>,
+        stored: bool,
+        change: Change,
+        now: Instant,
+    ) -> Stored {
+        let key = snapshot.newest();
+        let before = self.newest.get(&key);
+        if let Some(before) =
+            before.filter(|before| snapshot.date.is_some() && snapshot.date < before.date)
+            && self.snapshots.get(&key.snapshot(before.date)).is_some()
+        {
+            self.newest.insert(
+                key,
+                before.date,
+                self.policy.draw_lifetime(),
+                &self.policy,
+                now,
+            );
+            if let Some(held) = self.look_up_newest(key, now) {
+                let change = Change::WentBackwards;
+                return Stored {
+                    held,
+                    stored,
+                    change,
+                };
+            }
+        }
+        let lifetime = self.policy.draw_lifetime();
+        if stored {
+            self.newest
+                .insert(key, snapshot.date, lifetime, &self.policy, now);
+        } else {
+            // What is held is known to be outdated, and the new does not fit.
+            self.newest.remove(&key);
+        }
+        if let Some(date) = snapshot.date {
+            self.metrics.saw_processed_date(date);
+        }
+        let held = Held {
+            prepared,
+            stored_at: now,
+            age: Duration::ZERO,
+            freshness: Freshness::Fresh,
+            ttl: freshness::ttl(lifetime, Duration::ZERO),
+            cache_control: self.policy.cache_control(lifetime),
+        };
+        Stored {
+            held,
+            stored,
+            change,
+        }
+    }
+
+    /// An answer that is handed out without being stored.
+    pub fn pass_through(&self, prepared: Prepared, now: Instant) -> Held {
+        self.settled(&Arc::new(prepared), now, false, now)
+    }
+
+    /// Drops a customer's newest date: the upstream says that it may not be had any more.
+    pub fn forget_newest(&self, customer_id: CustomerId, api: UpstreamApi) {
+        let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.newest.remove(&NewestKey { customer_id, api });
+    }
+
+    /// Weighs a snapshot again, after more forms of it were made.
+    pub fn reweigh(&self, prepared: &Arc<Prepared>) {
+        let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        for api in UpstreamApi::ALL {
+            self.snapshots.reweigh(
+                SnapshotKey {
+                    customer_id: prepared.customer_id(),
+                    api,
+                    date: prepared.processed_date(),
+                },
+                prepared,
+            );
+        }
+    }
+
+    /// Marks stale or drops what is held; returns how many snapshots that was.
+    pub fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
+        let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.newest.purge(scope, mode);
+        self.snapshots.purge(scope, mode)
+    }
+
+    /// The cache as a whole.
+    pub fn overview(&self) -> Overview {
+        let (entries, snapshot_bytes) = self.snapshots.size();
+        let (customers, newest_bytes) = self.newest.size();
+        Overview {
+            entries,
+            customers,
+            weight_bytes: snapshot_bytes + newest_bytes,
+            capacity_bytes: self.max_bytes,
+            newest_processed_date: self.metrics.newest_processed_date(),
+        }
+    }
+
+    /// Whether anything is held that could be served.
+    pub fn has_data(&self) -> bool {
+        !self.snapshots.is_empty()
+    }
+
+    /// Everything held for one customer, newest first.
+    pub fn holdings(&self, customer_id: CustomerId, now: Instant) -> Vec<Holding> {
+        let mut holdings: Vec<_> = self
+            .snapshots
+            .of_customer(customer_id)
+            .into_iter()
+            .map(|(key, snapshot)| {
+                let newest = self
+                    .newest
+                    .get(&key.newest())
+                    .filter(|newest| newest.date == key.date)
+                    .and_then(|_| self.look_up_newest(key.newest(), now));
+                let is_newest = newest.is_some();
+                let held = newest.unwrap_or_else(|| {
+                    self.settled(
+                        &snapshot.prepared,
+                        snapshot.stored_at,
+                        snapshot.is_purged(),
+                        now,
+                    )
+                });
+                Holding {
+                    api: key.api,
+                    processed_date: key.date,
+                    is_newest,
+                    weight_bytes: snapshot.weight(),
+                    refresh_in: refresh_in(&held, is_newest),
+                    held,
+                }
+            })
+            .collect();
+        holdings.sort_by_key(|holding| std::cmp::Reverse((holding.processed_date, holding.api)));
+        holdings
+    }
+
+    /// The rules of freshness in force.
+    pub fn policy(&self) -> &FreshnessPolicy {
+        &self.policy
+    }
+
+    /// The counters of this cache.
+    pub fn metrics(&self) -> &CacheMetrics {
+        &self.metrics
+    }
+
+    /// Sets the gauges that are read from the maps; to be called before a scrape.
+    pub fn update_gauges(&self) {
+        let overview = self.overview();
+        self.metrics.entries.set(gauge(overview.entries));
+        self.metrics.weight.set(gauge(overview.weight_bytes));
+    }
+}
+
+impl PurgeScope {
+    /// Whether something of this customer and date is meant. `None` for a date that is not known
+    /// yet, or that there is none: it is meant unless a certain date is.
+    pub fn covers(&self, customer_id: CustomerId, date: Option<ProcessedDate>) -> bool {
+        let customer = self.customer_id.is_none_or(|wanted| wanted == customer_id);
+        let date = self
+            .processed_date
+            .is_none_or(|wanted| Some(wanted) == date);
+        customer && date
+    }
+}
+
+fn refresh_in(held: &Held, is_newest: bool) -> Option<Duration> {
+    match held.freshness {
+        Freshness::Fresh if is_newest => {
+            Some(Duration::from_secs(u64::try_from(held.ttl).unwrap_or(0)))
+        }
+        Freshness::Fresh => None,
+        Freshness::StaleWhileRevalidate | Freshness::StaleIfError | Freshness::Expired => {
+            Some(Duration::ZERO)
+        }
+    }
+}
+
+/// A count as a gauge takes it.
+fn gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::{config::CacheConfig, jitter::Jitter};
+
+/// How long a stored answer may be reused, and how long it may be served past that.
+///
+/// Each duration counts from when our copy arrived or was last confirmed, and never from Partner
+/// Center's `processedDateTime`, when the seats were counted. See RFC 9111 §4.2 and RFC 5861.
+#[derive(Clone, Debug)]
+pub struct FreshnessPolicy {
+    fresh_for: Duration,
+    stale_while_revalidate: Duration,
+    stale_if_error: Duration,
+    jitter: Jitter,
+}
+
+/// What may be done with a stored answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Freshness {
+    /// Serve it.
+    Fresh,
+    /// Serve it at once, and refresh it behind the caller's back (RFC 5861 §3).
+    StaleWhileRevalidate,
+    /// Ask upstream, and serve it if that fails (RFC 5861 §4).
+    StaleIfError,
+    /// Ask upstream; it is too old to stand in for a failure.
+    Expired,
+}
+
+// === impl FreshnessPolicy ===
+
+impl FreshnessPolicy {
+    /// Lifetimes differ by as much either way, so that what was stored together does not expire
+    /// together.
+    const SPREAD: f64 = 0.1;
+
+    pub(super) fn new(config: &CacheConfig, jitter: Jitter) -> Self {
+        Self {
+            fresh_for: whole_seconds(config.fresh_for),
+            stale_while_revalidate: config.stale_while_revalidate,
+            stale_if_error: config.stale_if_error,
+            jitter,
+        }
+    }
+
+    /// The freshness lifetime before jitter.
+    pub fn fresh_for(&self) -> Duration {
+        self.fresh_for
+    }
+
+    /// A freshness lifetime for a new entry, in whole seconds, so that `Age` in whole seconds stays
+    /// below `max-age` for as long as the entry is fresh.
+    pub(super) fn draw_lifetime(&self) -> Duration {
+        let spread = 1.0 + Self::SPREAD * (2.0 * self.jitter.fraction() - 1.0);
+        whole_seconds(self.fresh_for.mul_f64(spread))
+    }
+
+    /// What may be done with an entry of this lifetime at this age. One that was purged softly is
+    /// as old as if its freshness and its revalidation window had passed.
+    pub(super) fn judge(&self, lifetime: Duration, age: Duration, purged: bool) -> Freshness {
+        let stale_for = age.checked_sub(lifetime);
+        match stale_for {
+            None if !purged => Freshness::Fresh,
+            Some(stale_for) if stale_for < self.stale_while_revalidate && !purged => {
+                Freshness::StaleWhileRevalidate
+            }
+            Some(stale_for) if stale_for >= self.stale_if_error => Freshness::Expired,
+            _ => Freshness::StaleIfError,
+        }
+    }
+
+    /// `Cache-Control` of an entry with this whole lifetime: a client subtracts `Age` from it
+    /// (RFC 9111 §4.2).
+    pub(super) fn cache_control(&self, lifetime: Duration) -> HeaderValue {
+        let text = format!(
+            "private, max-age={}, stale-while-revalidate={}",
+            lifetime.as_secs(),
+            self.stale_while_revalidate.as_secs()
+        );
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
+            .unwrap_or(HeaderValue::from_static("private, no-cache"))
+    }
+}
+
+/// Whole seconds from now until an entry of this lifetime goes stale; negative since it has.
+pub(super) fn ttl(lifetime: Duration, age: Duration) -> i64 {
+    let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    seconds(lifetime).saturating_sub(seconds(age))
+}
+
+fn whole_seconds(duration: Duration) -> Duration {
+    let rounded = duration.as_secs() + u64::from(duration.subsec_millis() >= 500);
+    Duration::from_secs(rounded.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn policy(jitter: Jitter) -> FreshnessPolicy {
+        FreshnessPolicy {
+            fresh_for: 15 * MINUTE,
+            stale_while_revalidate: 60 * MINUTE,
+            stale_if_error: 7 * 24 * 60 * MINUTE,
+            jitter,
+        }
+    }
+
+    #[test]
+    fn an_entry_ages_from_fresh_to_expired() {
+        let policy = policy(Jitter::Fixed(0.5));
+        let judge = |minutes| policy.judge(15 * MINUTE, minutes * MINUTE, false);
+
+        assert_eq!(judge(0), Freshness::Fresh);
+        assert_eq!(judge(14), Freshness::Fresh);
+        assert_eq!(judge(15), Freshness::StaleWhileRevalidate);
+        assert_eq!(judge(74), Freshness::StaleWhileRevalidate);
+        assert_eq!(judge(75), Freshness::StaleIfError);
+        assert_eq!(judge(7 * 24 * 60 + 14), Freshness::StaleIfError);
+        assert_eq!(judge(7 * 24 * 60 + 15), Freshness::Expired);
+    }
+
+    #[test]
+    fn a_soft_purge_ends_the_revalidation_window_and_no_more() {
+        let policy = policy(Jitter::Fixed(0.5));
+        let judge = |minutes| policy.judge(15 * MINUTE, minutes * MINUTE, true);
+
+        assert_eq!(judge(0), Freshness::StaleIfError);
+        assert_eq!(judge(20), Freshness::StaleIfError);
+        assert_eq!(judge(7 * 24 * 60 + 15), Freshness::Expired);
+    }
+
+    proptest! {
+        #[test]
+        fn age_is_below_max_age_for_as_long_as_an_entry_is_fresh(
+            fresh_for_ms in 0..10_000_000_u64,
+            fraction in 0.0..1.0_f64,
+            age_ms in 0..12_000_000_u64,
+        ) {
+            let mut policy = policy(Jitter::Fixed(fraction));
+            policy.fresh_for = whole_seconds(Duration::from_millis(fresh_for_ms));
+            let lifetime = policy.draw_lifetime();
+            let age = Duration::from_millis(age_ms);
+
+            if policy.judge(lifetime, age, false) == Freshness::Fresh {
+                prop_assert!(age.as_secs() < lifetime.as_secs());
+                prop_assert!(ttl(lifetime, age) > 0);
+            }
+        }
+
+        #[test]
+        fn lifetimes_stay_within_a_tenth(fraction in 0.0..1.0_f64) {
+            let lifetime = policy(Jitter::Fixed(fraction)).draw_lifetime().as_secs();
+
+            prop_assert!((810..=990).contains(&lifetime));
+        }
+
+        #[test]
+        fn getting_older_never_makes_fresher(a_ms in 0..1_000_000_000_u64, b_ms in 0..1_000_000_000_u64, purged: bool) {
+            let policy = policy(Jitter::Fixed(0.5));
+            let judge = |ms| policy.judge(15 * MINUTE, Duration::from_millis(ms), purged);
+
+            prop_assert!(judge(a_ms.min(b_ms)) <= judge(a_ms.max(b_ms)));
+        }
+    }
+}

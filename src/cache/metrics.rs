@@ -1,0 +1,135 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use super::CacheResult;
+use crate::domain::ProcessedDate;
+
+/// What the cache and the fetches behind it count. Children are resolved here, once.
+#[derive(Clone, Debug)]
+pub struct CacheMetrics {
+    results: [IntCounter; CacheResult::ALL.len()],
+    /// Requests that waited for another request's upstream call.
+    pub collapsed: IntCounter,
+    /// Stale answers served while a refresh ran behind them.
+    pub stale_while_revalidate: IntCounter,
+    /// Stale answers served because upstream failed.
+    pub stale_if_error: IntCounter,
+    /// Upstream calls under way to fill the cache.
+    pub fills_in_flight: IntGauge,
+    pub(super) entries: IntGauge,
+    pub(super) weight: IntGauge,
+    pub(super) capacity: IntGauge,
+    pub(super) evicted_for_size: IntCounter,
+    pub(super) evicted_by_purge: IntCounter,
+    pub(super) refused_for_size: IntCounter,
+    newest_processed: IntGauge,
+    newest_processed_date: Arc<Mutex<Option<ProcessedDate>>>,
+}
+
+// === impl CacheMetrics ===
+
+impl CacheMetrics {
+    /// Registers every family, each child at zero.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is registered already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let labelled = |name: &str, help: &str, label: &str| -> prometheus::Result<IntCounterVec> {
+            let family = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(family.clone()))?;
+            Ok(family)
+        };
+        let results = labelled(
+            "usage_proxy_cache_requests_total",
+            "Usage requests by what they found in the cache.",
+            "result",
+        )?;
+        let stale = labelled(
+            "usage_proxy_stale_served_total",
+            "Stale answers served, by why.",
+            "reason",
+        )?;
+        let evictions = labelled(
+            "usage_proxy_cache_evictions_total",
+            "Snapshots that left the cache or were too large to enter it, by cause.",
+            "cause",
+        )?;
+        Ok(Self {
+            results: CacheResult::ALL.map(|result| results.with_label_values(&[result.as_str()])),
+            collapsed: counter(
+                "usage_proxy_collapsed_total",
+                "Requests that waited for another request's upstream call.",
+            )?,
+            stale_while_revalidate: stale.with_label_values(&["while-revalidate"]),
+            stale_if_error: stale.with_label_values(&["if-error"]),
+            fills_in_flight: gauge(
+                "usage_proxy_fills_in_flight",
+                "Upstream calls under way to fill the cache.",
+            )?,
+            entries: gauge("usage_proxy_cache_entries", "Snapshots held.")?,
+            weight: gauge(
+                "usage_proxy_cache_weight_bytes",
+                "Memory that the cache uses.",
+            )?,
+            capacity: gauge(
+                "usage_proxy_cache_capacity_bytes",
+                "Memory that the cache may use.",
+            )?,
+            evicted_for_size: evictions.with_label_values(&["size"]),
+            evicted_by_purge: evictions.with_label_values(&["purge"]),
+            refused_for_size: evictions.with_label_values(&["oversized"]),
+            newest_processed: gauge(
+                "usage_proxy_newest_processed_timestamp_seconds",
+                "Newest processed date of any customer, as midnight UTC in Unix time; 0 before the first.",
+            )?,
+            newest_processed_date: Arc::default(),
+        })
+    }
+
+    /// Counts a request.
+    pub fn requested(&self, result: CacheResult) {
+        if let Some(counter) = self.results.get(result as usize) {
+            counter.inc();
+        }
+    }
+
+    /// Hits, of all usage requests so far; `None` before the first.
+    #[expect(clippy::cast_precision_loss, reason = "a ratio of counts")]
+    pub fn hit_ratio(&self) -> Option<f64> {
+        let count =
+            |result: CacheResult| self.results.get(result as usize).map_or(0, IntCounter::get);
+        let all: u64 = CacheResult::ALL.into_iter().map(count).sum();
+        let served = count(CacheResult::Hit) + count(CacheResult::Stale);
+        (all > 0).then(|| served as f64 / all as f64)
+    }
+
+    pub(super) fn saw_processed_date(&self, date: ProcessedDate) {
+        let mut newest = self
+            .newest_processed_date
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if newest.is_none_or(|before| before < date) {
+            *newest = Some(date);
+            self.newest_processed.set(date.start().as_second());
+        }
+    }
+
+    pub(super) fn newest_processed_date(&self) -> Option<ProcessedDate> {
+        *self
+            .newest_processed_date
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

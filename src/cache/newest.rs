@@ -1,0 +1,96 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use http::HeaderValue;
+
+use super::{FreshnessPolicy, NewestKey, PurgeMode, PurgeScope};
+use crate::domain::ProcessedDate;
+
+/// Customer → its newest processed date. This is what goes stale.
+#[derive(Debug)]
+pub(super) struct NewestDates {
+    dates: moka::sync::Cache<NewestKey, Arc<Newest>>,
+}
+
+/// A customer's newest date, as we were last told.
+#[derive(Debug)]
+pub(super) struct Newest {
+    /// `None` when the customer has no rows.
+    pub(super) date: Option<ProcessedDate>,
+    pub(super) stored_at: Instant,
+    pub(super) lifetime: Duration,
+    pub(super) cache_control: HeaderValue,
+    purged: AtomicBool,
+}
+
+// === impl NewestDates ===
+
+impl NewestDates {
+    /// Bytes of one entry: key, value, header text, and moka's own records of it.
+    const ENTRY_BYTES: u32 = 400;
+
+    pub(super) fn new(max_bytes: u64) -> Self {
+        Self {
+            dates: moka::sync::Cache::builder()
+                .max_capacity(max_bytes)
+                .weigher(|_, _| Self::ENTRY_BYTES)
+                .build(),
+        }
+    }
+
+    pub(super) fn get(&self, key: &NewestKey) -> Option<Arc<Newest>> {
+        self.dates.get(key)
+    }
+
+    pub(super) fn insert(
+        &self,
+        key: NewestKey,
+        date: Option<ProcessedDate>,
+        lifetime: Duration,
+        policy: &FreshnessPolicy,
+        now: Instant,
+    ) {
+        let newest = Newest {
+            date,
+            stored_at: now,
+            lifetime,
+            cache_control: policy.cache_control(lifetime),
+            purged: AtomicBool::new(false),
+        };
+        self.dates.insert(key, Arc::new(newest));
+    }
+
+    pub(super) fn remove(&self, key: &NewestKey) {
+        self.dates.invalidate(key);
+    }
+
+    pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode) {
+        for (key, newest) in &self.dates {
+            if scope.covers(key.customer_id, newest.date) {
+                match mode {
+                    PurgeMode::Soft => newest.purged.store(true, Ordering::Relaxed),
+                    PurgeMode::Hard => self.dates.invalidate(&*key),
+                }
+            }
+        }
+    }
+
+    /// Entries and bytes.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.dates.run_pending_tasks();
+        (self.dates.entry_count(), self.dates.weighted_size())
+    }
+}
+
+// === impl Newest ===
+
+impl Newest {
+    pub(super) fn is_purged(&self) -> bool {
+        self.purged.load(Ordering::Relaxed)
+    }
+}

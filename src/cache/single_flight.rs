@@ -1,0 +1,326 @@
+use std::{
+    collections::HashMap,
+    fmt,
+    future::Future,
+    hash::Hash,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::watch;
+
+use crate::shutdown::Shutdown;
+
+/// Request collapsing: of all who want the same at the same time, one fetch is made.
+///
+/// The fetch runs in a task of its own and belongs to nobody's request: a leader that goes away
+/// cancels nothing. moka has coalescing too, but runs the load inside its first caller's future.
+pub struct SingleFlight<K, V> {
+    flights: Flights<K, V>,
+    next_id: AtomicU64,
+    shutdown: Shutdown,
+}
+
+type Flights<K, V> = Arc<Mutex<HashMap<K, Flight<V>>>>;
+
+/// One fetch under way.
+struct Flight<V> {
+    id: u64,
+    outcome: watch::Receiver<Option<V>>,
+}
+
+/// A place in a flight, as leader or follower.
+#[derive(Debug)]
+pub struct Boarding<V> {
+    /// Whether this caller began the fetch.
+    pub role: Role,
+    outcome: watch::Receiver<Option<V>>,
+}
+
+/// Who began a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// This caller did.
+    Leader,
+    /// Someone before did; its result is shared, its failure too.
+    Follower,
+}
+
+/// The fetch's own handle on its flight. Dropping it frees the key, also when the fetch panics.
+pub struct Ticket<K: Eq + Hash, V> {
+    key: K,
+    id: u64,
+    flights: Flights<K, V>,
+}
+
+/// The fetch ended without an outcome: it panicked, or the process is ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the fetch ended without an outcome")]
+pub struct Lost;
+
+// === impl SingleFlight ===
+
+impl<K, V> SingleFlight<K, V>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Nothing is under way; fetches will be spawned through `shutdown`.
+    pub fn new(shutdown: Shutdown) -> Self {
+        Self {
+            flights: Flights::default(),
+            next_id: AtomicU64::new(0),
+            shutdown,
+        }
+    }
+
+    /// Joins the fetch for `key`, or begins it.
+    ///
+    /// Before one is begun, `settled` is asked: an outcome may have arrived since the caller last
+    /// looked. It runs under the lock of this table and must be quick.
+    ///
+    /// # Errors
+    ///
+    /// What `settled` found, so that the caller can use it instead.
+    pub fn board<S, F>(
+        &self,
+        key: K,
+        settled: impl FnOnce() -> Option<S>,
+        fetch: impl FnOnce(Ticket<K, V>) -> F,
+    ) -> Result<Boarding<V>, S>
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        let (id, land) = {
+            let mut flights = lock(&self.flights);
+            if let Some(flight) = flights.get(&key) {
+                let outcome = flight.outcome.clone();
+                return Ok(Boarding {
+                    role: Role::Follower,
+                    outcome,
+                });
+            }
+            if let Some(settled) = settled() {
+                return Err(settled);
+            }
+            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+            let (land, outcome) = watch::channel(None);
+            flights.insert(key.clone(), Flight { id, outcome });
+            (id, land)
+        };
+        let outcome = land.subscribe();
+        let flights = Arc::clone(&self.flights);
+        let fetch = fetch(Ticket { key, id, flights });
+        self.shutdown.spawn(async move {
+            let value = fetch.await;
+            land.send_replace(Some(value));
+        });
+        Ok(Boarding {
+            role: Role::Leader,
+            outcome,
+        })
+    }
+
+    /// Sends the flights that `matches` on alone: they go on for who waits, but may not store what
+    /// they bring, and nobody joins them any more.
+    pub fn detach(&self, matches: impl Fn(&K) -> bool) {
+        lock(&self.flights).retain(|key, _| !matches(key));
+    }
+
+    /// How many fetches are under way, those sent on alone excepted.
+    pub fn len(&self) -> usize {
+        lock(&self.flights).len()
+    }
+
+    /// Whether no fetch is under way.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<K, V> fmt::Debug for SingleFlight<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SingleFlight")
+            .field("under_way", &lock(&self.flights).len())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Boarding ===
+
+impl<V: Clone> Boarding<V> {
+    /// Waits for the outcome.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`] when the fetch ended without one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the wait, and never the fetch.
+    pub async fn outcome(mut self) -> Result<V, Lost> {
+        let outcome = self
+            .outcome
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| Lost)?;
+        outcome.clone().ok_or(Lost)
+    }
+}
+
+// === impl Ticket ===
+
+impl<K: Eq + Hash, V> Ticket<K, V> {
+    /// Ends the flight: later callers look for themselves. What it brought is given to `store`
+    /// before that, in the same step.
+    ///
+    /// # Errors
+    ///
+    /// What it brought, where the flight was [detached](SingleFlight::detach): it must not be
+    /// stored.
+    pub fn land<B, T>(self, brought: B, store: impl FnOnce(B) -> T) -> Result<T, B> {
+        let mut flights = lock(&self.flights);
+        if flights
+            .get(&self.key)
+            .is_none_or(|flight| flight.id != self.id)
+        {
+            return Err(brought);
+        }
+        let stored = store(brought);
+        flights.remove(&self.key);
+        Ok(stored)
+    }
+}
+
+impl<K: Eq + Hash, V> Drop for Ticket<K, V> {
+    fn drop(&mut self) {
+        let mut flights = lock(&self.flights);
+        if flights
+            .get(&self.key)
+            .is_some_and(|flight| flight.id == self.id)
+        {
+            flights.remove(&self.key);
+        }
+    }
+}
+
+impl<K: Eq + Hash, V> fmt::Debug for Ticket<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A panic while the lock is held leaves the table whole: each step under it is one insert or
+/// remove.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::sync::{Barrier, oneshot};
+
+    use super::*;
+
+    const NEVER: fn() -> Option<()> = || None;
+
+    fn flights() -> SingleFlight<&'static str, u32> {
+        SingleFlight::new(Shutdown::new())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_thousand_callers_make_one_fetch_though_leaders_hang_up() {
+        const CALLERS: usize = 1_000;
+        let flights = Arc::new(flights());
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let barrier = Arc::new(Barrier::new(CALLERS));
+        let (release, held) = watch::channel(false);
+        let mut callers = tokio::task::JoinSet::new();
+        for caller in 0..CALLERS {
+            let (flights, fetches, barrier) = (flights.clone(), fetches.clone(), barrier.clone());
+            let (mut held, release) = (held.clone(), release.clone());
+            callers.spawn(async move {
+                let boarding = flights
+                    .board("key", NEVER, |ticket| async move {
+                        fetches.fetch_add(1, Ordering::Relaxed);
+                        held.wait_for(|released| *released).await.unwrap();
+                        let _landed = ticket.land((), |()| ());
+                        7
+                    })
+                    .unwrap();
+                if barrier.wait().await.is_leader() {
+                    release.send_replace(true);
+                }
+                // The one who began it, and every tenth besides, hang up without waiting.
+                if boarding.role == Role::Leader || caller % 10 == 0 {
+                    return None;
+                }
+                Some(boarding.outcome().await)
+            });
+        }
+
+        let outcomes: Vec<_> = callers.join_all().await.into_iter().flatten().collect();
+
+        assert_eq!(fetches.load(Ordering::Relaxed), 1);
+        assert!(outcomes.len() >= CALLERS * 9 / 10 - 1);
+        assert!(outcomes.iter().all(|outcome| *outcome == Ok(7)));
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_panic_frees_the_key_and_its_waiters() {
+        let flights = flights();
+        let boarding = flights
+            .board("key", NEVER, |ticket| async move {
+                let _ticket = ticket;
+                panic!("as the test wants it");
+            })
+            .unwrap();
+
+        assert_eq!(boarding.outcome().await, Err(Lost));
+
+        assert!(flights.is_empty());
+        let again = flights.board("key", NEVER, |_ticket| async { 1 }).unwrap();
+        assert_eq!(again.role, Role::Leader);
+        assert_eq!(again.outcome().await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_detached_flight_reaches_its_waiters_but_stores_nothing() {
+        let flights = flights();
+        let (release, held) = oneshot::channel::<()>();
+        let (told, stored) = oneshot::channel();
+        let before = flights
+            .board("key", NEVER, |ticket| async move {
+                held.await.unwrap();
+                told.send(ticket.land((), |()| ()).is_ok()).unwrap();
+                1
+            })
+            .unwrap();
+
+        flights.detach(|key| *key == "key");
+        let after = flights.board("key", NEVER, |_ticket| async { 2 }).unwrap();
+        release.send(()).unwrap();
+
+        assert_eq!(after.role, Role::Leader);
+        assert_eq!(before.outcome().await, Ok(1));
+        assert_eq!(stored.await, Ok(false));
+        assert_eq!(after.outcome().await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn what_settled_in_the_meantime_is_not_fetched() {
+        let flights = flights();
+
+        let found = flights.board("key", || Some("settled"), |_ticket| async { 1 });
+
+        assert_eq!(found.map(|boarding| boarding.role), Err("settled"));
+        assert!(flights.is_empty());
+    }
+}

@@ -1,0 +1,129 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use moka::notification::RemovalCause;
+
+use super::{CacheMetrics, PurgeMode, PurgeScope, SnapshotKey};
+use crate::{domain::CustomerId, representation::Prepared};
+
+/// (Customer, date) → every form of its usage. Settled: it stays until space is needed.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    snapshots: moka::sync::Cache<SnapshotKey, Arc<Snapshot>>,
+    max_entry_bytes: u64,
+    metrics: CacheMetrics,
+}
+
+/// One snapshot, held.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) prepared: Arc<Prepared>,
+    pub(super) stored_at: Instant,
+    purged: AtomicBool,
+}
+
+// === impl Snapshots ===
+
+impl Snapshots {
+    /// Bytes that moka and the allocator take for an entry besides its content, as measured.
+    const OVERHEAD_BYTES: usize = 350;
+
+    pub(super) fn new(max_bytes: u64, max_entry_bytes: u64, metrics: &CacheMetrics) -> Self {
+        let evictions = metrics.clone();
+        Self {
+            snapshots: moka::sync::Cache::builder()
+                .max_capacity(max_bytes)
+                .weigher(|_, snapshot: &Arc<Snapshot>| {
+                    u32::try_from(snapshot.weight()).unwrap_or(u32::MAX)
+                })
+                .eviction_listener(move |_, _, cause| match cause {
+                    RemovalCause::Size => evictions.evicted_for_size.inc(),
+                    RemovalCause::Explicit => evictions.evicted_by_purge.inc(),
+                    RemovalCause::Replaced | RemovalCause::Expired => {}
+                })
+                .build(),
+            max_entry_bytes,
+            metrics: metrics.clone(),
+        }
+    }
+
+    pub(super) fn get(&self, key: &SnapshotKey) -> Option<Arc<Snapshot>> {
+        self.snapshots.get(key)
+    }
+
+    /// Returns whether it is held from now on; one larger than an entry's share is not, and what
+    /// stood in its place goes too, since it is known to be outdated.
+    pub(super) fn insert(&self, key: SnapshotKey, prepared: Arc<Prepared>, now: Instant) -> bool {
+        let snapshot = Snapshot {
+            prepared,
+            stored_at: now,
+            purged: AtomicBool::new(false),
+        };
+        if snapshot.weight() as u64 > self.max_entry_bytes {
+            self.metrics.refused_for_size.inc();
+            self.snapshots.invalidate(&key);
+            return false;
+        }
+        self.snapshots.insert(key, Arc::new(snapshot));
+        true
+    }
+
+    /// Has moka weigh an entry again, if it still is the one that holds `prepared`.
+    pub(super) fn reweigh(&self, key: SnapshotKey, prepared: &Arc<Prepared>) {
+        if let Some(snapshot) = self.snapshots.get(&key)
+            && Arc::ptr_eq(&snapshot.prepared, prepared)
+        {
+            self.snapshots.insert(key, snapshot);
+        }
+    }
+
+    pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
+        let mut purged = 0;
+        for (key, snapshot) in &self.snapshots {
+            if scope.covers(key.customer_id, key.date) {
+                purged += 1;
+                match mode {
+                    PurgeMode::Soft => snapshot.purged.store(true, Ordering::Relaxed),
+                    PurgeMode::Hard => self.snapshots.invalidate(&*key),
+                }
+            }
+        }
+        purged
+    }
+
+    pub(super) fn of_customer(&self, customer_id: CustomerId) -> Vec<(SnapshotKey, Arc<Snapshot>)> {
+        self.snapshots
+            .iter()
+            .filter(|(key, _)| key.customer_id == customer_id)
+            .map(|(key, snapshot)| (*key, snapshot))
+            .collect()
+    }
+
+    /// Entries and bytes.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.snapshots.run_pending_tasks();
+        (self.snapshots.entry_count(), self.snapshots.weighted_size())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.snapshots.iter().next().is_none()
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    pub(super) fn is_purged(&self) -> bool {
+        self.purged.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that holding it takes.
+    pub(super) fn weight(&self) -> usize {
+        self.prepared.weight() + Snapshots::OVERHEAD_BYTES
+    }
+}

@@ -1,0 +1,197 @@
+//! Problem documents: how every error looks to whoever called (RFC 9457).
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+
+/// An error, as a caller is told of it.
+///
+/// The document has no top-level `code`, `description` or `data`: Microsoft's SDK would take them
+/// for its own fault format and lose the `Retry-After`.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// Boxed, since it is the rare side of results.
+    parts: Box<Parts>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Parts {
+    /// What kind of problem it is; the same for every occurrence.
+    #[serde(rename = "type")]
+    uri: String,
+    title: &'static str,
+    #[serde(serialize_with = "as_number")]
+    status: StatusCode,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<UpstreamRefusal>,
+    #[serde(skip)]
+    headers: HeaderMap,
+}
+
+/// How the upstream refused, in its own words.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpstreamRefusal {
+    /// HTTP status.
+    pub status: u16,
+    /// The upstream's own code.
+    pub code: Option<String>,
+    /// The upstream's own sentence.
+    pub description: Option<String>,
+    /// `MS-RequestId`.
+    pub request_id: Option<String>,
+    /// `MS-CorrelationId`.
+    pub correlation_id: Option<String>,
+}
+
+/// A body that is whole.
+pub type Body = http_body_util::Full<Bytes>;
+
+// === impl Problem ===
+
+impl Problem {
+    /// The media type of problem documents.
+    pub const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+    /// A problem of the kind that `name` names, such as `unknown-customer`.
+    pub fn new(
+        status: StatusCode,
+        name: &str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        let parts = Parts {
+            uri: format!("urn:usage-proxy:problem:{name}"),
+            title,
+            status,
+            detail: detail.into(),
+            instance: None,
+            request_id: None,
+            correlation_id: None,
+            upstream: None,
+            headers: HeaderMap::new(),
+        };
+        Self {
+            parts: Box::new(parts),
+        }
+    }
+
+    /// No such resource here.
+    pub fn not_found(path: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            "No such resource",
+            format!("there is nothing at {}", readable(path)),
+        )
+    }
+
+    /// The resource has no such method; `allow` lists those it has.
+    pub fn method_not_allowed(method: &http::Method, allow: &'static str) -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "Method not allowed",
+            format!(
+                "{} is not allowed here; use {allow}",
+                readable(method.as_str())
+            ),
+        )
+        .with_header(header::ALLOW, HeaderValue::from_static(allow))
+    }
+
+    /// Sends a header along.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.parts.headers.insert(name, value);
+        self
+    }
+
+    /// Says when asking again may help: whole seconds, at least 1 (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn with_retry_after(self, seconds: u64) -> Self {
+        self.with_header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
+    }
+
+    /// Says how the upstream refused.
+    #[must_use]
+    pub fn with_upstream(mut self, upstream: Option<UpstreamRefusal>) -> Self {
+        self.parts.upstream = upstream;
+        self
+    }
+
+    /// Says which request this was.
+    #[must_use]
+    pub fn of_request(
+        mut self,
+        instance: &str,
+        request_id: &HeaderValue,
+        correlation_id: Option<String>,
+    ) -> Self {
+        self.parts.instance = Some(readable(instance));
+        self.parts.request_id = request_id.to_str().ok().map(str::to_owned);
+        self.parts.correlation_id = correlation_id;
+        self
+    }
+
+    /// The status it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.parts.status
+    }
+
+    /// The answer. It must not be stored: what it says may be over in a second.
+    pub fn into_response(self) -> Response<Body> {
+        let body = serde_json::to_vec(&self.parts).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.parts.status;
+        let headers = response.headers_mut();
+        *headers = self.parts.headers;
+        headers.insert(header::CONTENT_TYPE, Self::MEDIA_TYPE);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+/// Text of a caller's, cut to what a person reads.
+pub fn readable(text: &str) -> String {
+    const MOST: usize = 200;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_of_nothing_is_a_second() {
+        let response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "throttled", "t", "d")
+            .with_retry_after(0)
+            .into_response();
+
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
+    }
+
+    #[test]
+    fn a_long_path_is_cut_at_a_character() {
+        assert_eq!(readable(&"ż".repeat(300)), format!("{}…", "ż".repeat(200)));
+    }
+}
