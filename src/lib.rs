@@ -1,5 +1,6 @@
 //! usage-proxy: license usage per customer, cached in front of Partner Center.
 
+pub mod admin;
 pub mod api;
 pub mod cache;
 pub mod clock;
@@ -9,5 +10,6 @@ pub mod jitter;
 pub mod problem;
 pub mod representation;
 pub mod request_id;
+pub mod serve;
 pub mod shutdown;
 pub mod usage;

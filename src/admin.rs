@@ -1,0 +1,119 @@
+//! The admin listener: metrics, probes, and a look at what is held. Never on the API listener.
+
+mod cache;
+pub mod readiness;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::Serialize;
+
+use self::readiness::Readiness;
+use crate::{
+    clock::SharedClock,
+    problem::Problem,
+    request_id::{self, X_REQUEST_ID},
+    usage::UsageService,
+};
+
+/// Everything the admin listener shows; clones share it.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// What is held.
+    pub usage: UsageService,
+    /// Whether we can answer.
+    pub readiness: Arc<Readiness>,
+    /// What is scraped.
+    pub metrics: Arc<dyn Scrape>,
+    /// For ages.
+    pub clock: SharedClock,
+}
+
+/// Something that can be scraped.
+pub trait Scrape: std::fmt::Debug + Send + Sync + 'static {
+    /// Every metric in the Prometheus text format, version 0.0.4.
+    fn text(&self) -> String;
+}
+
+/// The admin listener's routes.
+pub fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/cache", get(cache::show))
+        .route("/cache/purge", post(cache::purge))
+        .with_state(admin)
+        .layer(middleware::from_fn(problems))
+}
+
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    admin.usage.cache().update_gauges();
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, content_type)], admin.metrics.text())
+}
+
+/// The process lives: whoever reads this has its answer.
+async fn healthz() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
+    let report = admin.readiness.report();
+    let status = if report.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(report))
+}
+
+#[derive(Debug, Serialize)]
+struct Health {
+    status: &'static str,
+}
+
+/// Gives every answer its request id, and puts problem documents in the place of what axum says
+/// where no route or method fits.
+async fn problems(request: Request, next: Next) -> Response {
+    let request_id = request_id::accept_or_mint(request.headers());
+    let path = request.uri().path().to_owned();
+    let method = request.method().clone();
+    let response = next.run(request).await;
+    let mut response = match response.status() {
+        StatusCode::NOT_FOUND => answer(Problem::not_found(&path), &path, &request_id),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let allow = allowed(response.headers());
+            answer(
+                Problem::method_not_allowed(&method, allow),
+                &path,
+                &request_id,
+            )
+        }
+        _ => response,
+    };
+    response.headers_mut().insert(X_REQUEST_ID, request_id);
+    response
+}
+
+/// The methods of a route, as axum tells them.
+fn allowed(headers: &HeaderMap) -> &'static str {
+    match headers.get(header::ALLOW).map(HeaderValue::as_bytes) {
+        Some(b"POST") => "POST",
+        _ => "GET, HEAD",
+    }
+}
+
+fn answer(problem: Problem, path: &str, request_id: &HeaderValue) -> Response {
+    problem
+        .of_request(path, request_id, None)
+        .into_response()
+        .map(axum::body::Body::new)
+}

@@ -1,0 +1,226 @@
+//! `/cache`: what is held, and dropping it.
+
+use axum::{
+    Json,
+    extract::{RawQuery, Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use super::{Admin, answer};
+use crate::{
+    cache::{Freshness, Holding, PurgeMode, PurgeScope},
+    domain::{CustomerId, ProcessedDate},
+    problem::{Problem, readable},
+    request_id,
+};
+
+/// `GET /cache`, and `GET /cache?customer=` for one customer.
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Response {
+    match Selection::parse(query.as_deref(), &["customer"]) {
+        Err(problem) => refuse(problem, &request),
+        Ok(Selection {
+            customer_id: None, ..
+        }) => Json(Overview::of(&admin)).into_response(),
+        Ok(Selection {
+            customer_id: Some(customer_id),
+            ..
+        }) => {
+            let now = admin.clock.now();
+            let holdings = admin.usage.cache().holdings(customer_id, now);
+            Json(Customer {
+                customer_id: customer_id.to_string(),
+                holdings: holdings.iter().map(Held::from).collect(),
+            })
+            .into_response()
+        }
+    }
+}
+
+/// `POST /cache/purge`, of a customer, of a date, or of everything.
+pub(super) async fn purge(
+    State(admin): State<Admin>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Response {
+    let selection = match Selection::parse(query.as_deref(), &["customer", "processedDate", "hard"])
+    {
+        Ok(selection) => selection,
+        Err(problem) => return refuse(problem, &request),
+    };
+    let scope = PurgeScope {
+        customer_id: selection.customer_id,
+        processed_date: selection.processed_date,
+    };
+    let purged = admin.usage.purge(scope, selection.mode);
+    let mode = match selection.mode {
+        PurgeMode::Soft => "soft",
+        PurgeMode::Hard => "hard",
+    };
+    tracing::info!(
+        mode,
+        purged,
+        customer_id = scope.customer_id.map(tracing::field::display),
+        processed_date = scope.processed_date.map(tracing::field::display),
+        "the cache was purged"
+    );
+    Json(Purged { purged, mode }).into_response()
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Overview {
+    entries: u64,
+    customers: u64,
+    bytes: u64,
+    capacity_bytes: u64,
+    /// Hits and stale hits, of all usage requests so far; null before the first.
+    hit_ratio: Option<f64>,
+    newest_processed_date: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Customer {
+    customer_id: String,
+    holdings: Vec<Held>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Held {
+    processed_date: Option<String>,
+    source: &'static str,
+    newest: bool,
+    rows: usize,
+    bytes: usize,
+    age_seconds: u64,
+    freshness: &'static str,
+    /// Until a request for it asks upstream: 0 when the next one will, null when none does.
+    refresh_in_seconds: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Purged {
+    purged: usize,
+    mode: &'static str,
+}
+
+/// What a query picks.
+#[derive(Debug)]
+struct Selection {
+    customer_id: Option<CustomerId>,
+    processed_date: Option<ProcessedDate>,
+    mode: PurgeMode,
+}
+
+// === impl Overview ===
+
+impl Overview {
+    fn of(admin: &Admin) -> Self {
+        let cache = admin.usage.cache();
+        let overview = cache.overview();
+        Self {
+            entries: overview.entries,
+            customers: overview.customers,
+            bytes: overview.weight_bytes,
+            capacity_bytes: overview.capacity_bytes,
+            hit_ratio: cache.metrics().hit_ratio(),
+            newest_processed_date: overview.newest_processed_date.map(|date| date.to_string()),
+        }
+    }
+}
+
+// === impl Held ===
+
+impl From<&Holding> for Held {
+    fn from(holding: &Holding) -> Self {
+        Self {
+            processed_date: holding.processed_date.map(|date| date.to_string()),
+            source: holding.api.as_str(),
+            newest: holding.is_newest,
+            rows: holding.held.prepared.rows(),
+            bytes: holding.weight_bytes,
+            age_seconds: holding.held.age.as_secs(),
+            freshness: match holding.held.freshness {
+                Freshness::Fresh => "fresh",
+                Freshness::StaleWhileRevalidate => "stale-while-revalidate",
+                Freshness::StaleIfError => "stale-if-error",
+                Freshness::Expired => "expired",
+            },
+            refresh_in_seconds: holding.refresh_in.map(|duration| duration.as_secs()),
+        }
+    }
+}
+
+// === impl Selection ===
+
+impl Selection {
+    fn parse(query: Option<&str>, allowed: &[&str]) -> Result<Self, Problem> {
+        let mut selection = Self {
+            customer_id: None,
+            processed_date: None,
+            mode: PurgeMode::Soft,
+        };
+        let mut seen: Vec<String> = Vec::new();
+        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            if !allowed.contains(&name.as_ref()) {
+                let expected = allowed.join(", ");
+                return Err(bad_request(format!(
+                    "the query has {:?}; expected {expected} or none",
+                    readable(&name)
+                )));
+            }
+            if seen.iter().any(|seen| *seen == name) {
+                return Err(bad_request(format!("the query has {name} more than once")));
+            }
+            selection.set(&name, &value)?;
+            seen.push(name.into_owned());
+        }
+        Ok(selection)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Problem> {
+        let wrong =
+            |expected: String| bad_request(format!("{name} is {:?}; {expected}", readable(value)));
+        match name {
+            "customer" => {
+                let customer_id =
+                    CustomerId::parse(value).map_err(|invalid| wrong(invalid.to_string()))?;
+                self.customer_id = Some(customer_id);
+            }
+            "processedDate" => {
+                let date =
+                    ProcessedDate::parse(value).map_err(|invalid| wrong(invalid.to_string()))?;
+                self.processed_date = Some(date);
+            }
+            _ => {
+                self.mode = match value {
+                    "true" => PurgeMode::Hard,
+                    "false" => PurgeMode::Soft,
+                    _ => return Err(wrong("expected true or false".to_owned())),
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bad_request(detail: String) -> Problem {
+    Problem::new(
+        StatusCode::BAD_REQUEST,
+        "bad-request",
+        "Bad request",
+        detail,
+    )
+}
+
+fn refuse(problem: Problem, request: &Request) -> Response {
+    let request_id = request_id::accept_or_mint(request.headers());
+    answer(problem, request.uri().path(), &request_id)
+}

@@ -1,0 +1,133 @@
+//! Whether we can answer, as named gates that each say what they wait for.
+//!
+//! Readiness does not ask whether Partner Center is up: a service that can serve what it holds
+//! stays in rotation.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// The gates; all of them must be open.
+#[derive(Default)]
+pub struct Readiness {
+    gates: Vec<(&'static str, Look)>,
+}
+
+/// Looks at a gate.
+type Look = Box<dyn Fn() -> Gate + Send + Sync>;
+
+/// One gate, as it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gate {
+    /// What it waits for; open where absent.
+    pub waits_for: Option<String>,
+    /// What a person should know though it is open.
+    pub note: Option<String>,
+}
+
+/// What `/readyz` shows.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Whether every gate is open.
+    pub ready: bool,
+    gates: Vec<GateReport>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GateReport {
+    name: &'static str,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+// === impl Readiness ===
+
+impl Readiness {
+    /// Adds a gate, which is looked at anew for each report.
+    #[must_use]
+    pub fn gate(
+        mut self,
+        name: &'static str,
+        look: impl Fn() -> Gate + Send + Sync + 'static,
+    ) -> Self {
+        self.gates.push((name, Box::new(look)));
+        self
+    }
+
+    /// All gates as they stand.
+    pub fn report(&self) -> Report {
+        let gates: Vec<_> = self
+            .gates
+            .iter()
+            .map(|(name, look)| {
+                let Gate { waits_for, note } = look();
+                GateReport {
+                    name,
+                    ready: waits_for.is_none(),
+                    waits_for,
+                    note,
+                }
+            })
+            .collect();
+        Report {
+            ready: gates.iter().all(|gate| gate.ready),
+            gates,
+        }
+    }
+}
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.gates.iter().map(|(name, _)| name))
+            .finish()
+    }
+}
+
+// === impl Gate ===
+
+impl Gate {
+    /// A gate that waits for nothing.
+    pub fn open() -> Self {
+        Self::default()
+    }
+
+    /// A gate that waits for this.
+    pub fn waiting_for(what: impl Into<String>) -> Self {
+        Self {
+            waits_for: Some(what.into()),
+            note: None,
+        }
+    }
+
+    /// Says something besides.
+    #[must_use]
+    pub fn with_note(mut self, note: Option<String>) -> Self {
+        self.note = note;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_closed_gate_closes_all_and_says_why() {
+        let readiness = Readiness::default()
+            .gate("open", Gate::open)
+            .gate("closed", || Gate::waiting_for("a token"));
+
+        let report = readiness.report();
+
+        assert!(!report.ready);
+        assert_eq!(
+            serde_json::to_value(report).unwrap()["gates"][1],
+            serde_json::json!({"name": "closed", "ready": false, "waitsFor": "a token"})
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! The accept loop: connections over hyper, with a header timeout, and drained at the end.
+//!
+//! Not `axum::serve`, which sets no timer: there, half a request head stays open for ever.
+
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, time::Duration};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::shutdown::Shutdown;
+
+/// How long a client may take over the head of a request; also how long a connection may stand
+/// idle between two requests.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// The pause after the system could not give us a connection, so as not to spin while it is out of
+/// file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves connections until `stop` completes, then lets requests that are under way finish for up
+/// to `drain_timeout`. Returns how many connections were left by then.
+///
+/// # Cancel safety
+///
+/// Dropping the future stops accepting; connections go on until `tasks` is cancelled.
+pub async fn serve<H, F, B>(
+    listener: TcpListener,
+    handler: H,
+    stop: impl Future<Output = ()>,
+    drain_timeout: Duration,
+    tasks: &Shutdown,
+) -> usize
+where
+    H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let connections = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => accept(stream, peer, handler.clone(), &connections, tasks),
+            Err(error) => refused(error).await,
+        }
+    }
+    drop(listener);
+    let open = connections.count();
+    match tokio::time::timeout(drain_timeout, connections.shutdown()).await {
+        Ok(()) => 0,
+        Err(_elapsed) => open,
+    }
+}
+
+fn accept<H, F, B>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    handler: H,
+    connections: &GracefulShutdown,
+    tasks: &Shutdown,
+) where
+    H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection was gone before it was served");
+        return;
+    }
+    let service = service_fn(move |request| {
+        let answer = handler(request, peer);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    let connection = connections.watch(connection);
+    tasks.spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%peer, %error, "a connection ended early");
+        }
+    });
+}
+
+/// A connection that went away before we took it is nobody's trouble; anything else is ours.
+async fn refused(error: io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if !matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    ) {
+        tracing::error!(%error, "no connection could be accepted; trying again shortly");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
