@@ -1,7 +1,6 @@
 //! Configuration: file, environment and flags, parsed once into types that cannot hold a bad value.
 
-mod cache;
-mod log;
+pub mod secret;
 mod upstream;
 
 pub use cache::CacheConfig;

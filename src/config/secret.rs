@@ -1,0 +1,187 @@
+//! Secrets, which live in files of their own and in types that do not print.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use secrecy::{SecretString, zeroize::Zeroizing};
+
+/// Larger than any token of Microsoft's, and small enough that a wrong path does no harm.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// Why a file holds no secret. It names the file, never what the file holds.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file is missing, or this process may not read it.
+    #[error("cannot read {path}: {cause}; check that it exists and that this user may read it")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// Nothing stands in it, white space apart.
+    #[error("{path} is empty; write the secret into it, and nothing else")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not a text: UTF-16 from an editor, an archive, a key in binary form.
+    #[error("{path} is not UTF-8 text; save the secret as plain text")]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No secret of Partner Center's is that long.
+    #[error("{path} is larger than 64 KiB; name the file that holds the secret and nothing else")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Reads the secret that is all a file holds; a byte-order mark before it and white space after it
+/// are no part of it.
+///
+/// # Errors
+///
+/// [`SecretError`], one variant for each thing that a person can put right.
+pub fn read_secret(path: &Path) -> Result<SecretString, SecretError> {
+    let unreadable = |cause| SecretError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    };
+    // As large as it may get, so that growing leaves no copy behind, and wiped when dropped.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
+    File::open(path)
+        .map_err(unreadable)?
+        .take(MAX_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() > MAX_BYTES {
+        return Err(SecretError::TooLarge {
+            path: path.to_owned(),
+        });
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText {
+        path: path.to_owned(),
+    })?;
+    match text.trim_start_matches('\u{feff}').trim_end() {
+        "" => Err(SecretError::Empty {
+            path: path.to_owned(),
+        }),
+        secret => Ok(SecretString::from(secret)),
+    }
+}
+
+/// What to say if others than its owner can read a secret's file.
+///
+/// `None` where they cannot, where the system has no such permissions, and where the file cannot be
+/// looked at: [`read_secret`] says that better.
+pub fn permissions_warning(path: &Path) -> Option<String> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+        (mode & 0o044 != 0).then(|| {
+            format!(
+                "{} can be read by others (mode {mode:03o}); chmod 600 would keep it to its owner",
+                path.display()
+            )
+        })
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    fn file(content: &[u8]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_secret_is_what_stands_before_the_final_newline() {
+        for content in ["s3cr3t", "s3cr3t\n", "s3cr3t\r\n", "\u{feff}s3cr3t \n\n"] {
+            let file = file(content.as_bytes());
+
+            let secret = read_secret(file.path()).unwrap();
+
+            assert_eq!(secret.expose_secret(), "s3cr3t", "{content:?}");
+            assert!(!format!("{secret:?}").contains("s3cr3t"));
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_secret_is_refused_by_name() {
+        for (content, reason) in [
+            (Vec::new(), "is empty"),
+            (b" \r\n\n".to_vec(), "is empty"),
+            (b"\xff\xfes\0e\0c\0".to_vec(), "not UTF-8"),
+            (vec![b'x'; MAX_BYTES + 1], "larger than 64 KiB"),
+        ] {
+            let file = file(&content);
+
+            let error = read_secret(file.path()).unwrap_err().to_string();
+
+            assert!(error.contains(reason), "{error}");
+            assert!(
+                error.contains(&file.path().display().to_string()),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_largest_secret_is_read_whole() {
+        let file = file(&vec![b'x'; MAX_BYTES]);
+
+        assert_eq!(
+            read_secret(file.path()).unwrap().expose_secret().len(),
+            MAX_BYTES
+        );
+    }
+
+    #[test]
+    fn a_missing_file_says_what_to_check() {
+        let error = read_secret(Path::new("no/such/secret"))
+            .unwrap_err()
+            .to_string();
+
+        assert!(error.starts_with("cannot read no/such/secret: "), "{error}");
+        assert!(error.contains("check that it exists"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_secret_that_others_can_read_is_warned_of() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        for (mode, warned) in [
+            (0o600, false),
+            (0o400, false),
+            (0o640, true),
+            (0o604, true),
+            (0o644, true),
+        ] {
+            let file = file(b"s3cr3t");
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+
+            let warning = permissions_warning(file.path());
+
+            assert_eq!(warning.is_some(), warned, "{mode:o}");
+        }
+    }
+}
