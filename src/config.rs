@@ -1,8 +1,88 @@
 //! Configuration: file, environment and flags, parsed once into types that cannot hold a bad value.
+//!
+//! `keys` is the one table that everything follows. `settings` gathers what the [`Sources`] state,
+//! `form` judges each value, `rules` what lies between them; then each slice reads its own. Every
+//! fault is reported at once, by [`ConfigErrors`]. Secrets stay in files, read by [`secret`].
 
+mod admin;
+mod auth;
+mod cache;
+mod duration;
+mod effective;
+mod fault;
+mod file;
+mod form;
+mod keys;
+mod log;
+mod rules;
 pub mod secret;
+mod server;
+mod settings;
+mod size;
+mod sources;
+#[cfg(test)]
+mod tests;
 mod upstream;
+mod warnings;
 
-pub use cache::CacheConfig;
-pub use log::RequestLog;
-pub use upstream::{AuthConfig, GrantConfig, TokenAudience, UpstreamConfig};
+use std::collections::BTreeMap;
+
+pub use self::{
+    admin::AdminConfig,
+    cache::CacheConfig,
+    fault::{ConfigErrors, Fault},
+    log::{LogConfig, LogFormat, RequestLog},
+    server::ServerConfig,
+    sources::{Flag, Sources},
+    upstream::{AuthConfig, GrantConfig, TokenAudience, UpstreamConfig},
+};
+use self::{fault::Place, settings::Settings};
+
+/// Everything that can be configured, each slice for the component that it is named after.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The listener that dashboards use.
+    pub server: ServerConfig,
+    /// The listener of probes, metrics and cache administration.
+    pub admin: AdminConfig,
+    /// How Partner Center is asked.
+    pub upstream: UpstreamConfig,
+    /// How much is held, and for how long it may be served.
+    pub cache: CacheConfig,
+    /// What is logged, and how it is written.
+    pub log: LogConfig,
+    /// Where each key was stated that was; the others have their default.
+    places: BTreeMap<&'static str, Place>,
+}
+
+impl Config {
+    /// Reads all sources; flags beat the environment, which beats the file, which beats defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigErrors`] names every fault of every source at once: what cannot be read, unknown
+    /// keys, bad values (a better source's value excuses none), missing keys, and keys at odds.
+    pub fn load(sources: Sources) -> Result<Self, ConfigErrors> {
+        let mut faults = Vec::new();
+        let settings = Settings::gather(sources, &mut faults);
+        if !settings.is_incomplete() {
+            rules::check(&settings, &mut faults);
+        }
+        match Self::read(settings) {
+            Some(config) if faults.is_empty() => Ok(config),
+            _ => Err(ConfigErrors::new(faults)),
+        }
+    }
+
+    /// `None` where a key has no value, which is a fault already reported.
+    fn read(settings: Settings) -> Option<Self> {
+        Some(Self {
+            server: ServerConfig::read(&settings)?,
+            admin: AdminConfig::read(&settings)?,
+            upstream: UpstreamConfig::read(&settings)?,
+            cache: CacheConfig::read(&settings)?,
+            log: LogConfig::read(&settings)?,
+            places: settings.into_places(),
+        })
+    }
+}

@@ -1,18 +1,41 @@
 use std::time::Duration;
 
-/// `cache.*`: how much is held, and for how long it serves.
+use super::{keys, settings::Settings};
+
+/// `cache.*`: how much is held, and for how long it may be served.
+///
+/// Every duration counts from when our copy arrived. The two stale windows both begin where
+/// freshness ends ([RFC 5861 §3–4](https://www.rfc-editor.org/rfc/rfc5861#section-3)), so
+/// `stale_if_error` is never the shorter one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// Memory for everything held, in bytes.
+    /// What all held snapshots may weigh, in bytes; above zero. Default `256MiB`.
     pub max_bytes: u64,
-    /// How long the newest date of a customer is served without asking.
+    /// How long the newest date is served without asking upstream; above zero. Default `15m`.
     pub fresh_for: Duration,
-    /// How long past that it is served at once, with a refresh behind it.
+    /// How long past that it is served at once while one refresh runs; zero never does.
+    /// Default `1h`.
     pub stale_while_revalidate: Duration,
-    /// How long past `fresh_for` it is served when the upstream fails.
+    /// How long past freshness it is served when asking upstream fails; zero never does.
+    /// Default `7d`.
     pub stale_if_error: Duration,
-    /// How long "no such customer" and "no relationship" are remembered.
+    /// How long "no such customer" and "no relationship" are remembered; zero never does.
+    /// Default `30s`.
     pub negative_fresh_for: Duration,
-    /// The shortest time between two calls that callers may force for one customer.
+    /// Between two upstream calls that callers' `no-cache` may force for one customer; zero lets
+    /// every one through. Default `30s`.
     pub min_refresh_interval: Duration,
+}
+
+impl CacheConfig {
+    pub(super) fn read(settings: &Settings) -> Option<Self> {
+        Some(Self {
+            max_bytes: settings.get(&keys::CACHE_MAX_BYTES)?,
+            fresh_for: settings.get(&keys::CACHE_FRESH_FOR)?,
+            stale_while_revalidate: settings.get(&keys::CACHE_STALE_WHILE_REVALIDATE)?,
+            stale_if_error: settings.get(&keys::CACHE_STALE_IF_ERROR)?,
+            negative_fresh_for: settings.get(&keys::CACHE_NEGATIVE_FRESH_FOR)?,
+            min_refresh_interval: settings.get(&keys::CACHE_MIN_REFRESH_INTERVAL)?,
+        })
+    }
 }

@@ -2,34 +2,39 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use url::Url;
 
+use super::{keys, settings::Settings};
 use crate::domain::UpstreamApi;
 
 /// `upstream.*`: how Partner Center is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamConfig {
-    /// Scheme, host and, where an environment wants one, path prefix.
+    /// Scheme, host and, where an environment wants one, path prefix. Default
+    /// `https://api.partnercenter.microsoft.com`; `http` only to this machine.
     pub base_url: Url,
-    /// Which call answers for the newest date of the simplified form.
+    /// Which call answers for the newest date of the simplified form. Default `insights`.
     pub source: UpstreamApi,
-    /// Path of the commercial call below `base_url`; begins with `/`.
+    /// Path of the commercial call below `base_url`; begins with `/`. Default
+    /// `/v1/analytics/commercial/usage/license/`.
     pub commercial_path: String,
-    /// Sent as `X-Locale`.
+    /// Sent as `X-Locale`; visible ASCII. Default `en-US`.
     pub locale: String,
-    /// Sent as `MS-PartnerCenter-Application`.
+    /// Sent as `MS-PartnerCenter-Application`; visible ASCII. Default `usage-proxy`.
     pub application: String,
-    /// Until a connection stands.
+    /// Until a connection stands; above zero, at most `attempt_timeout`. Default `2s`.
     pub connect_timeout: Duration,
-    /// One attempt: from sending the request to the last byte of its answer.
+    /// One attempt: from sending the request to the last byte of its answer; above zero, at
+    /// most `deadline`. Default `10s`.
     pub attempt_timeout: Duration,
     /// One logical call: waiting for a place, tokens, attempts and the pauses between them.
+    /// Default `25s`.
     pub deadline: Duration,
-    /// Calls under way at once.
+    /// Calls under way at once. Default `16`.
     pub max_concurrency: NonZeroUsize,
-    /// Attempts after the first.
+    /// Attempts after the first; zero never tries again. Default `3`.
     pub retries: u32,
-    /// Largest accepted body in bytes, counted after decompression.
+    /// Largest accepted body in bytes, counted after decompression; above zero. Default `32MiB`.
     pub max_body: usize,
-    /// Whose credentials are shown.
+    /// Whose credentials are shown. No default.
     pub auth: AuthConfig,
 }
 
@@ -75,4 +80,23 @@ pub enum TokenAudience {
     Resource(String),
     /// v2: `scope=…`.
     Scope(String),
+}
+
+impl UpstreamConfig {
+    pub(super) fn read(settings: &Settings) -> Option<Self> {
+        Some(Self {
+            base_url: settings.get(&keys::UPSTREAM_BASE_URL)?,
+            source: settings.get(&keys::UPSTREAM_SOURCE)?,
+            commercial_path: settings.get(&keys::UPSTREAM_COMMERCIAL_PATH)?,
+            locale: settings.get(&keys::UPSTREAM_LOCALE)?,
+            application: settings.get(&keys::UPSTREAM_APPLICATION)?,
+            connect_timeout: settings.get(&keys::UPSTREAM_CONNECT_TIMEOUT)?,
+            attempt_timeout: settings.get(&keys::UPSTREAM_ATTEMPT_TIMEOUT)?,
+            deadline: settings.get(&keys::UPSTREAM_DEADLINE)?,
+            max_concurrency: settings.get(&keys::UPSTREAM_MAX_CONCURRENCY)?,
+            retries: settings.get(&keys::UPSTREAM_RETRIES)?,
+            max_body: settings.get(&keys::UPSTREAM_MAX_BODY)?,
+            auth: AuthConfig::read(settings)?,
+        })
+    }
 }

@@ -1,0 +1,135 @@
+use url::Url;
+
+use super::{AuthConfig, GrantConfig, TokenAudience, keys, settings::Settings};
+
+/// `upstream.auth.kind`: which of the `upstream.auth.*` keys have a meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AuthKind {
+    RefreshToken,
+    ClientCredentials,
+    TokenFile,
+}
+
+/// The two generations of the token endpoint, which name what a token is for differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenEndpoint {
+    V1,
+    V2,
+}
+
+/// What tokens are for, unless configured otherwise.
+const PARTNER_CENTER: &str = "https://api.partnercenter.microsoft.com";
+
+// === impl AuthKind ===
+
+impl AuthKind {
+    pub(super) const ALL: [Self; 3] =
+        [Self::RefreshToken, Self::ClientCredentials, Self::TokenFile];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::RefreshToken => "refresh_token",
+            Self::ClientCredentials => "client_credentials",
+            Self::TokenFile => "token_file",
+        }
+    }
+}
+
+// === impl TokenEndpoint ===
+
+impl TokenEndpoint {
+    /// Judged by the end of the path, since the tenant and the authority are the partner's.
+    pub(super) fn of(url: &Url) -> Option<Self> {
+        let path = url.path();
+        if path.ends_with("/oauth2/v2.0/token") {
+            Some(Self::V2)
+        } else if path.ends_with("/oauth2/token") {
+            Some(Self::V1)
+        } else {
+            None
+        }
+    }
+}
+
+// === impl AuthConfig ===
+
+impl AuthConfig {
+    pub(super) fn read(settings: &Settings) -> Option<Self> {
+        let kind = settings.get(&keys::AUTH_KIND)?;
+        Some(match kind {
+            AuthKind::RefreshToken => Self::RefreshToken {
+                grant: GrantConfig::read(settings, kind)?,
+                refresh_token_file: settings.get(&keys::AUTH_REFRESH_TOKEN_FILE)?,
+            },
+            AuthKind::ClientCredentials => Self::ClientCredentials {
+                grant: GrantConfig::read(settings, kind)?,
+            },
+            AuthKind::TokenFile => Self::TokenFile {
+                token_file: settings.get(&keys::AUTH_TOKEN_FILE)?,
+            },
+        })
+    }
+
+    pub(super) const fn kind(&self) -> AuthKind {
+        match self {
+            Self::RefreshToken { .. } => AuthKind::RefreshToken,
+            Self::ClientCredentials { .. } => AuthKind::ClientCredentials,
+            Self::TokenFile { .. } => AuthKind::TokenFile,
+        }
+    }
+
+    /// The token endpoint and who asks there, for the kinds that have one.
+    pub const fn grant(&self) -> Option<&GrantConfig> {
+        match self {
+            Self::RefreshToken { grant, .. } | Self::ClientCredentials { grant } => Some(grant),
+            Self::TokenFile { .. } => None,
+        }
+    }
+}
+
+impl GrantConfig {
+    fn read(settings: &Settings, kind: AuthKind) -> Option<Self> {
+        let token_url = settings.get(&keys::AUTH_TOKEN_URL)?;
+        let stated = settings
+            .get(&keys::AUTH_SCOPE)
+            .map(TokenAudience::Scope)
+            .or_else(|| {
+                settings
+                    .get(&keys::AUTH_RESOURCE)
+                    .map(TokenAudience::Resource)
+            });
+        Some(Self {
+            audience: stated.or_else(|| TokenAudience::by_default(kind, &token_url))?,
+            token_url,
+            client_id: settings.get(&keys::AUTH_CLIENT_ID)?,
+            client_secret_file: settings.get(&keys::AUTH_CLIENT_SECRET_FILE)?,
+        })
+    }
+}
+
+impl TokenAudience {
+    /// Partner Center, in the words of this endpoint; `None` where its version cannot be told.
+    fn by_default(kind: AuthKind, token_url: &Url) -> Option<Self> {
+        Some(match (TokenEndpoint::of(token_url)?, kind) {
+            (TokenEndpoint::V1, _) => Self::Resource(PARTNER_CENTER.to_owned()),
+            (TokenEndpoint::V2, AuthKind::ClientCredentials) => {
+                Self::Scope(format!("{PARTNER_CENTER}/.default"))
+            }
+            (TokenEndpoint::V2, _) => Self::Scope(format!("{PARTNER_CENTER}/user_impersonation")),
+        })
+    }
+
+    pub(super) fn scope(&self) -> Option<&String> {
+        match self {
+            Self::Scope(scope) => Some(scope),
+            Self::Resource(_) => None,
+        }
+    }
+
+    pub(super) fn resource(&self) -> Option<&String> {
+        match self {
+            Self::Resource(resource) => Some(resource),
+            Self::Scope(_) => None,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The TOML file, flattened into dotted names that know where they stand.
+
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    fault::{Fault, Place, Position, sounds_secret},
+    keys::{self, Value},
+};
+
+/// One `name = value` of the file.
+pub(super) struct Entry {
+    /// Dotted: `cache.fresh_for`.
+    pub(super) name: String,
+    pub(super) name_place: Place,
+    pub(super) value: Value,
+    pub(super) value_place: Place,
+}
+
+struct Document<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+/// Every entry of the file, or why there are none.
+pub(super) fn read(path: &Path) -> Result<Vec<Entry>, Vec<Fault>> {
+    let whole = |problem: String| {
+        let place = Place::File {
+            path: path.to_owned(),
+            position: None,
+        };
+        vec![Fault::at(place, problem)]
+    };
+    let bytes = std::fs::read(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| whole(format!("is not UTF-8: {}", error.utf8_error())))?;
+    Document { path, text: &text }.entries()
+}
+
+impl Document<'_> {
+    fn entries(&self) -> Result<Vec<Entry>, Vec<Fault>> {
+        let (table, errors) = DeTable::parse_recoverable(self.text);
+        if errors.is_empty() {
+            let mut entries = Vec::new();
+            self.flatten("", table.get_ref(), &mut entries);
+            Ok(entries)
+        } else {
+            Err(errors
+                .iter()
+                .map(|error| self.syntax_fault(error))
+                .collect())
+        }
+    }
+
+    fn flatten(&self, prefix: &str, table: &DeTable<'_>, entries: &mut Vec<Entry>) {
+        for (part, value) in table {
+            let name = join(prefix, part.get_ref());
+            match value.get_ref() {
+                DeValue::Table(table) if keys::find(&name).is_none() && !table.is_empty() => {
+                    self.flatten(&name, table, entries);
+                }
+                DeValue::Table(_) if keys::is_table(&name) => {}
+                stated => entries.push(Entry {
+                    name,
+                    name_place: self.place(part.span().start),
+                    value: value_of(stated),
+                    value_place: self.place(value.span().start),
+                }),
+            }
+        }
+    }
+
+    fn syntax_fault(&self, error: &toml::de::Error) -> Fault {
+        let place = self.place(error.span().map_or(0, |span| span.start));
+        let line = match &place {
+            Place::File {
+                position: Some(position),
+                ..
+            } => self.text.lines().nth(position.line - 1),
+            _ => None,
+        };
+        let line = match line.map(str::trim) {
+            None | Some("") => String::new(),
+            Some(line) if may_hold_a_secret(line) => " (line not shown)".to_owned(),
+            Some(line) => format!(", in `{line}`"),
+        };
+        Fault::at(place, format!("not TOML: {}{line}", error.message()))
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        Place::File {
+            path: self.path.to_owned(),
+            position: Some(Position::of(self.text, offset)),
+        }
+    }
+}
+
+/// A part that would read as several is quoted, as TOML wants it too.
+fn join(prefix: &str, part: &str) -> String {
+    let bare = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    let part = if !part.is_empty() && part.chars().all(bare) {
+        part.to_owned()
+    } else {
+        format!("{part:?}")
+    };
+    match prefix {
+        "" => part,
+        _ => format!("{prefix}.{part}"),
+    }
+}
+
+fn value_of(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Integer(number) => Value::Number(
+            i128::from_str_radix(number.as_str(), number.radix())
+                .map_or_else(|_| number.to_string(), |number| number.to_string()),
+        ),
+        DeValue::Float(_) => Value::Other("a number with a fraction"),
+        DeValue::Boolean(_) => Value::Other("a boolean"),
+        DeValue::Datetime(_) => Value::Other("a date or time"),
+        DeValue::Array(_) => Value::Other("an array"),
+        DeValue::Table(_) => Value::Other("a table"),
+    }
+}
+
+/// A broken line has no key to go by, only words. One that begins like a known key is shown,
+/// unless that key names a file, where a secret may have been pasted instead.
+fn may_hold_a_secret(line: &str) -> bool {
+    let name = keys::last_part(line.split('=').next().unwrap_or(line).trim());
+    let harmless = !name.ends_with("_file")
+        && keys::ALL
+            .iter()
+            .any(|key| keys::last_part(key.name()) == name);
+    sounds_secret(line) && !harmless
+}

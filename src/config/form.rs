@@ -1,0 +1,268 @@
+//! What a value may look like: how it is read, printed, and asked for.
+
+use std::{borrow::Cow, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use http::HeaderValue;
+use tracing_subscriber::EnvFilter;
+use url::{Host, Url};
+
+use super::{LogFormat, RequestLog, auth::AuthKind, duration, size};
+use crate::domain::UpstreamApi;
+
+/// One form of value; many keys may share it.
+pub(super) struct Form<T> {
+    /// Completes "expected …".
+    pub(super) expected: &'static str,
+    pub(super) parse: fn(&str) -> Result<T, Refusal>,
+    /// What `parse` reads back.
+    pub(super) print: fn(&T) -> String,
+    /// Whether TOML may give it as an integer, without quotes.
+    pub(super) number: bool,
+}
+
+/// Why a text is not a value of its form; completes "the value …".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal(Cow<'static, str>);
+
+pub(super) const ADDRESS: Form<SocketAddr> = Form {
+    expected: "an IP address and a port, such as `127.0.0.1:8080` or `[::1]:8080`",
+    parse: |text| {
+        text.parse()
+            .map_err(|_| "is not an IP address with a port".into())
+    },
+    print: SocketAddr::to_string,
+    number: false,
+};
+
+pub(super) const DURATION: Form<Duration> = Form {
+    expected: "a duration such as `250ms`, `30s`, `15m`, `1h30m` or `7d`; `0s` turns it off",
+    parse: duration::parse,
+    print: duration::print,
+    number: true,
+};
+
+pub(super) const POSITIVE_DURATION: Form<Duration> = Form {
+    expected: "a duration above zero, such as `250ms`, `30s`, `15m`, `1h30m` or `7d`",
+    parse: |text| match duration::parse(text)? {
+        Duration::ZERO => Err("is zero".into()),
+        duration => Ok(duration),
+    },
+    print: duration::print,
+    number: true,
+};
+
+pub(super) const SIZE: Form<u64> = Form {
+    expected: "a size above zero, such as `64KiB`, `256MiB`, `1GB` or a number of bytes",
+    parse: positive_size,
+    print: |bytes| size::print(*bytes),
+    number: true,
+};
+
+pub(super) const SIZE_IN_MEMORY: Form<usize> = Form {
+    expected: SIZE.expected,
+    parse: |text| usize::try_from(positive_size(text)?).map_err(|_| "is too large".into()),
+    print: |bytes| u64::try_from(*bytes).map_or_else(|_| bytes.to_string(), size::print),
+    number: true,
+};
+
+pub(super) const CONCURRENCY: Form<NonZeroUsize> = Form {
+    expected: "a whole number from 1 to 10000",
+    parse: |text| {
+        text.parse()
+            .ok()
+            .filter(|count: &NonZeroUsize| count.get() <= 10_000)
+            .ok_or_else(|| "is out of range".into())
+    },
+    print: NonZeroUsize::to_string,
+    number: true,
+};
+
+pub(super) const RETRIES: Form<u32> = Form {
+    expected: "a whole number from 0 to 100",
+    parse: |text| {
+        text.parse()
+            .ok()
+            .filter(|count| *count <= 100)
+            .ok_or_else(|| "is out of range".into())
+    },
+    print: u32::to_string,
+    number: true,
+};
+
+pub(super) const ENDPOINT: Form<Url> = Form {
+    expected: "an `https://` URL with a host, perhaps a path, and nothing else; \
+               `http://` only to this machine",
+    parse: endpoint,
+    print: |url| match url.path() {
+        "/" => url.as_str().trim_end_matches('/').to_owned(),
+        _ => url.to_string(),
+    },
+    number: false,
+};
+
+pub(super) const URL_PATH: Form<String> = Form {
+    expected: "a path that begins with one `/`, without `..`, query or fragment",
+    parse: url_path,
+    print: String::clone,
+    number: false,
+};
+
+pub(super) const HEADER_VALUE: Form<String> = Form {
+    expected: "text in visible ASCII, since it is sent as a header",
+    parse: header_value,
+    print: String::clone,
+    number: false,
+};
+
+/// An OAuth parameter: visible ASCII and single spaces, which every one of them fits.
+pub(super) const OAUTH_TEXT: Form<String> = Form {
+    expected: "text in visible ASCII",
+    parse: header_value,
+    print: String::clone,
+    number: false,
+};
+
+pub(super) const FILE: Form<PathBuf> = Form {
+    expected: "the path of a file",
+    parse: |text| match text {
+        "" => Err("is empty".into()),
+        _ if text.contains(char::is_control) => Err("holds control characters".into()),
+        _ => Ok(PathBuf::from(text)),
+    },
+    print: |path| path.to_string_lossy().into_owned(),
+    number: false,
+};
+
+pub(super) const LOG_FILTER: Form<String> = Form {
+    expected: "directives as tracing's EnvFilter reads them, such as `info` or \
+               `info,usage_proxy=debug`",
+    parse: |text| match EnvFilter::try_new(text) {
+        _ if text.trim().is_empty() => Err("is empty".into()),
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("is refused ({error})").into()),
+    },
+    print: String::clone,
+    number: false,
+};
+
+pub(super) const SOURCE: Form<UpstreamApi> = Form {
+    expected: "`insights` or `commercial`",
+    parse: |text| choice(&UpstreamApi::ALL, UpstreamApi::as_str, text),
+    print: |source| source.as_str().to_owned(),
+    number: false,
+};
+
+pub(super) const AUTH_KIND: Form<AuthKind> = Form {
+    expected: "`refresh_token`, `client_credentials` or `token_file`",
+    parse: |text| choice(&AuthKind::ALL, AuthKind::as_str, text),
+    print: |kind| kind.as_str().to_owned(),
+    number: false,
+};
+
+pub(super) const LOG_FORMAT: Form<LogFormat> = Form {
+    expected: "`json` or `text`",
+    parse: |text| choice(&LogFormat::ALL, LogFormat::as_str, text),
+    print: |format| format.as_str().to_owned(),
+    number: false,
+};
+
+pub(super) const REQUEST_LOG: Form<RequestLog> = Form {
+    expected: "`all`, `problems` or `off`",
+    parse: |text| choice(&RequestLog::ALL, RequestLog::as_str, text),
+    print: |requests| requests.as_str().to_owned(),
+    number: false,
+};
+
+// === impl Refusal ===
+
+impl From<&'static str> for Refusal {
+    fn from(reason: &'static str) -> Self {
+        Self(Cow::Borrowed(reason))
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self(Cow::Owned(reason))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn positive_size(text: &str) -> Result<u64, Refusal> {
+    match size::parse(text)? {
+        0 => Err("is zero".into()),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Where credentials are sent: never in clear, except on this very machine.
+fn endpoint(text: &str) -> Result<Url, Refusal> {
+    let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+    let host = url.host().ok_or("has no host")?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("holds a user name or password".into());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("has a query or fragment".into());
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback(&host) => Ok(url),
+        "http" => Err("would send credentials in clear to another machine".into()),
+        _ => Err("is neither http nor https".into()),
+    }
+}
+
+fn is_loopback(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
+    }
+}
+
+/// Nothing that could change the host, climb out of the base URL, or end the path.
+fn url_path(text: &str) -> Result<String, Refusal> {
+    if !text.starts_with('/') {
+        return Err("does not begin with `/`".into());
+    }
+    if text.starts_with("//") {
+        return Err("begins with `//`, which would name another host".into());
+    }
+    if text.contains(['?', '#']) {
+        return Err("has a query or fragment".into());
+    }
+    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err("climbs with `.` or `..`".into());
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:@".contains(c);
+    if !text.chars().all(plain) {
+        return Err("holds characters that a path would have to escape".into());
+    }
+    Ok(text.to_owned())
+}
+
+fn header_value(text: &str) -> Result<String, Refusal> {
+    if text.is_empty() {
+        return Err("is empty".into());
+    }
+    if text.trim() != text {
+        return Err("begins or ends with white space".into());
+    }
+    match HeaderValue::from_str(text) {
+        Ok(value) if value.to_str().is_ok() && !text.contains('\t') => Ok(text.to_owned()),
+        _ => Err("holds characters outside visible ASCII".into()),
+    }
+}
+
+fn choice<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str, text: &str) -> Result<T, Refusal> {
+    all.iter()
+        .copied()
+        .find(|value| name(*value) == text)
+        .ok_or_else(|| "is none of these".into())
+}

@@ -1,0 +1,163 @@
+//! What single values cannot tell: keys that are missing, out of place, or at odds with another.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    auth::{AuthKind, TokenEndpoint},
+    fault::{Fault, Place},
+    keys::{self, AnyKey, Key, Presence},
+    settings::Settings,
+};
+
+/// Every fault between keys. A key whose own value was refused breaks no rule besides.
+pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
+    check_presence(settings, faults);
+    check_audience(settings, faults);
+    check_listeners(settings, faults);
+    for (shorter, longer, because) in [
+        (
+            &keys::UPSTREAM_CONNECT_TIMEOUT,
+            &keys::UPSTREAM_ATTEMPT_TIMEOUT,
+            "connecting is part of an attempt, so it may not take longer",
+        ),
+        (
+            &keys::UPSTREAM_ATTEMPT_TIMEOUT,
+            &keys::UPSTREAM_DEADLINE,
+            "an attempt is part of a call, so it may not take longer",
+        ),
+        (
+            &keys::CACHE_STALE_WHILE_REVALIDATE,
+            &keys::CACHE_STALE_IF_ERROR,
+            "what may be served while upstream is asked may be served when asking fails",
+        ),
+    ] {
+        check_order(settings, shorter, longer, because, faults);
+    }
+}
+
+fn check_presence(settings: &Settings, faults: &mut Vec<Fault>) {
+    let kind = settings.get(&keys::AUTH_KIND);
+    for key in keys::ALL {
+        faults.extend(match settings.place(key.name()) {
+            Some(place) => misplaced(*key, place, kind),
+            None => missing(*key, kind),
+        });
+    }
+}
+
+fn misplaced(key: &dyn AnyKey, place: &Place, kind: Option<AuthKind>) -> Option<Fault> {
+    let (Presence::RequiredBy(kinds) | Presence::AllowedBy(kinds)) = key.presence() else {
+        return None;
+    };
+    let kind = kind.filter(|kind| !kinds.contains(kind))?;
+    let owners: Vec<_> = kinds.iter().map(|kind| kind.as_str()).collect();
+    let problem = format!(
+        "{}: does not belong to {}, only to {}",
+        key.name(),
+        stated_kind(kind),
+        owners.join(" and "),
+    );
+    Some(Fault::at(place.clone(), problem))
+}
+
+fn missing(key: &dyn AnyKey, kind: Option<AuthKind>) -> Option<Fault> {
+    match key.presence() {
+        Presence::Required => Some(Fault::missing(key, "")),
+        Presence::RequiredBy(kinds) => {
+            let kind = kind.filter(|kind| kinds.contains(kind))?;
+            let because = format!(", and {} needs it", stated_kind(kind));
+            Some(Fault::missing(key, &because))
+        }
+        Presence::Default(_) | Presence::Optional | Presence::AllowedBy(_) => None,
+    }
+}
+
+fn stated_kind(kind: AuthKind) -> String {
+    format!("{} = {:?}", keys::AUTH_KIND.name(), kind.as_str())
+}
+
+/// Exactly one of scope and resource, or a token URL that tells which to assume.
+fn check_audience(settings: &Settings, faults: &mut Vec<Fault>) {
+    let (scope, resource) = (keys::AUTH_SCOPE.name(), keys::AUTH_RESOURCE.name());
+    match (settings.place(scope), settings.place(resource)) {
+        (Some(scope_place), Some(place)) => faults.push(Fault::at(
+            place.clone(),
+            format!("{resource}: stands beside {scope} ({scope_place}); expected one of them"),
+        )),
+        (None, None) => {
+            let token_url = &keys::AUTH_TOKEN_URL;
+            let unclear = settings
+                .get(token_url)
+                .is_some_and(|url| TokenEndpoint::of(&url).is_none());
+            if let Some(place) = settings.place(token_url.name()).filter(|_| unclear) {
+                let problem = format!(
+                    "{}: ends neither in /oauth2/token nor in /oauth2/v2.0/token, so it does not \
+                     tell what tokens are for; expected {resource} or {scope} as well",
+                    token_url.name(),
+                );
+                faults.push(Fault::at(place.clone(), problem));
+            }
+        }
+        (Some(_), None) | (None, Some(_)) => {}
+    }
+}
+
+fn check_listeners(settings: &Settings, faults: &mut Vec<Fault>) {
+    let (api, admin) = (&keys::SERVER_LISTEN, &keys::ADMIN_LISTEN);
+    if let (Some(a), Some(b)) = (settings.get(api), settings.get(admin))
+        && collide(a, b)
+    {
+        let because = "both would listen on the same port";
+        conflict(settings, (api, &a), (admin, &b), because, faults);
+    }
+}
+
+/// Whether two listeners would want the same port: port 0 takes a free one, and an unspecified
+/// address takes every address (the one of IPv6 those of IPv4 too).
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let covers = |any: IpAddr, one: IpAddr| {
+        any == one || any.is_unspecified() && (any.is_ipv6() || one.is_ipv4())
+    };
+    a.port() != 0 && a.port() == b.port() && (covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+}
+
+fn check_order(
+    settings: &Settings,
+    shorter: &Key<Duration>,
+    longer: &Key<Duration>,
+    because: &str,
+    faults: &mut Vec<Fault>,
+) {
+    if let (Some(a), Some(b)) = (settings.get(shorter), settings.get(longer))
+        && a > b
+    {
+        conflict(settings, (shorter, &a), (longer, &b), because, faults);
+    }
+}
+
+/// A fault between two values, standing where the first stated one does.
+fn conflict<T>(
+    settings: &Settings,
+    (a, a_value): (&Key<T>, &T),
+    (b, b_value): (&Key<T>, &T),
+    because: &str,
+    faults: &mut Vec<Fault>,
+) {
+    let (a_place, b_place) = (settings.place(a.name()), settings.place(b.name()));
+    // Defaults do not conflict with each other, so one of the two was stated.
+    let Some(place) = a_place.or(b_place) else {
+        return;
+    };
+    let b_origin = b_place.map_or_else(|| "by default".to_owned(), Place::to_string);
+    let problem = format!(
+        "{} = {:?}, but {} = {:?} ({b_origin}): {because}",
+        a.name(),
+        a.print(a_value),
+        b.name(),
+        b.print(b_value),
+    );
+    faults.push(Fault::at(place.clone(), problem));
+}

@@ -1,0 +1,109 @@
+use super::*;
+
+/// A value other than the default for every key that goes with `kind`.
+fn every_key(kind: &str, audience: &str) -> String {
+    let auth = match kind {
+        "token_file" => {
+            "[upstream.auth]\nkind = \"token_file\"\ntoken_file = \"/a \\\"b\\\"\"".into()
+        }
+        _ => grant(kind, V2, audience),
+    };
+    format!(
+        r#"
+        [server]
+        listen = "[::1]:81"
+        drain_timeout = "0s"
+        [admin]
+        listen = "0.0.0.0:82"
+        [upstream]
+        base_url = "http://localhost:7070/partner/"
+        source = "commercial"
+        commercial_path = "/partner/v1/x"
+        locale = "de-DE"
+        application = 'Contoso "Dash" # boards'
+        connect_timeout = "250ms"
+        attempt_timeout = "1m30s"
+        deadline = "2h"
+        max_concurrency = "7"
+        retries = 0
+        max_body = 1000
+        [cache]
+        max_bytes = "1GB"
+        fresh_for = "1ms"
+        stale_while_revalidate = "2d"
+        stale_if_error = "2d"
+        negative_fresh_for = "0s"
+        min_refresh_interval = "1d1h1m1s1ms"
+        [log]
+        format = "text"
+        filter = "warn,usage_proxy=trace"
+        requests = "problems"
+        {auth}"#
+    )
+}
+
+#[test]
+fn the_effective_configuration_loads_back_to_the_same() {
+    for toml in [
+        TOKEN_FILE.to_owned(),
+        grant("refresh_token", V2, ""),
+        grant("client_credentials", V1, ""),
+        every_key("token_file", ""),
+        every_key("refresh_token", "scope = 's'"),
+        every_key("client_credentials", "resource = 'r'"),
+    ] {
+        let config = load(&toml);
+
+        let again = load(&config.effective());
+
+        assert_eq!(values(&again), values(&config), "{}", config.effective());
+    }
+}
+
+#[test]
+fn no_key_is_lost_between_reading_and_showing() {
+    let all = [
+        every_key("token_file", ""),
+        every_key("refresh_token", "scope = 's'"),
+        every_key("client_credentials", "resource = 'r'"),
+    ];
+    let shown: Vec<_> = all.iter().map(|toml| load(toml)).collect();
+
+    for key in keys::ALL {
+        let found: Vec<_> = shown.iter().filter_map(|config| key.toml(config)).collect();
+
+        assert!(!found.is_empty(), "{}", key.name());
+        if let keys::Presence::Default(default) = key.presence() {
+            let default = format!("{default:?}");
+            let kept = found
+                .iter()
+                .any(|value| value.trim_matches('"') == default.trim_matches('"'));
+            assert!(!kept, "{} did not change from {default}", key.name());
+        }
+    }
+}
+
+#[test]
+fn the_effective_configuration_says_where_each_value_came_from() {
+    let file = TomlFile::new(format!("{TOKEN_FILE}[cache]\nfresh_for = \"60s\"\n"));
+    let sources = file
+        .sources()
+        .with_variable("USAGE_PROXY__UPSTREAM__RETRIES", "1")
+        .with_flag("--listen", "server.listen", "127.0.0.1:0");
+
+    let effective = Config::load(sources).unwrap().effective();
+
+    let path = file.0.path().display();
+    for line in [
+        "listen = \"127.0.0.1:0\" # flag --listen".to_owned(),
+        "listen = \"127.0.0.1:9090\" # default".to_owned(),
+        "retries = 1 # environment variable USAGE_PROXY__UPSTREAM__RETRIES".to_owned(),
+        format!("fresh_for = \"1m\" # {path}:5:13"),
+        "max_bytes = \"256MiB\" # default".to_owned(),
+    ] {
+        assert!(
+            effective.lines().any(|found| found == line),
+            "{line}\n{effective}"
+        );
+    }
+}

@@ -1,0 +1,113 @@
+use super::*;
+
+#[test]
+fn a_file_that_cannot_be_read_names_itself() {
+    let missing = Config::load(minimal().with_file("no/such.toml"))
+        .unwrap_err()
+        .to_string();
+    let binary = faults(b"a = \"\xff\"");
+
+    assert!(
+        missing.starts_with("no/such.toml: cannot be read: "),
+        "{missing}"
+    );
+    assert!(binary[0].starts_with("FILE: is not UTF-8: "), "{binary:?}");
+}
+
+#[test]
+fn a_syntax_error_names_line_and_column_and_shows_the_line() {
+    let faults = faults("[cache]\nfresh_for = 15m\n");
+
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].starts_with("FILE:2:13: not TOML: "), "{faults:?}");
+    assert!(faults[0].ends_with(", in `fresh_for = 15m`"), "{faults:?}");
+}
+
+#[test]
+fn a_broken_line_with_a_secret_is_not_shown() {
+    for line in [
+        "client_secret = \"s3cr3t",
+        "client_secret_file = s3cr3t",
+        "upstream.auth = { refresh_token = s3cr3t }",
+        "password = s3cr3t!",
+    ] {
+        let faults = faults(line).join("\n");
+
+        assert!(faults.contains("line not shown"), "{line}: {faults}");
+        assert!(!faults.contains("s3cr3t"), "{line}: {faults}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_toml_does_not_hide_faults_elsewhere() {
+    let file = TomlFile::new("[");
+    let sources = file
+        .sources()
+        .with_variable("USAGE_PROXY__LOG__REQUESTS", "some");
+
+    let faults = file.faults(sources);
+
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(
+        faults[1].contains("USAGE_PROXY__LOG__REQUESTS"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn what_stands_in_the_wrong_shape_is_a_fault() {
+    for (toml, expected) in [
+        (
+            "cache = 5",
+            "FILE:1:1: cache: is a table; expected keys in it, such as cache.",
+        ),
+        ("[[cache]]", "cache: is a table"),
+        (
+            "cache.fresh_for.x = 1",
+            "cache.fresh_for: is a table; expected a duration",
+        ),
+        (
+            "cache.fresh_for = ['1m']",
+            "cache.fresh_for: is an array; expected a duration",
+        ),
+        (
+            "cache.fresh_for = 1.5",
+            "cache.fresh_for: is a number with a fraction; expected",
+        ),
+        (
+            "upstream.locale = true",
+            "upstream.locale: is a boolean; expected text",
+        ),
+        (
+            "upstream.locale = 7",
+            "upstream.locale = 7: is a number, not text in quotes",
+        ),
+        (
+            "upstream.locale = 1979-05-27",
+            "upstream.locale: is a date or time",
+        ),
+        (
+            "\"cache.fresh_for\" = '1m'",
+            "\"cache.fresh_for\": unknown key",
+        ),
+        (
+            "[tls]\ncert = 'x'",
+            "FILE:2:1: tls.cert: unknown key; the nearest is ",
+        ),
+        ("[tls]", "tls: unknown key"),
+        (
+            "fresh_for = '1m'",
+            "fresh_for: unknown key; the nearest is cache.fresh_for",
+        ),
+    ] {
+        let faults = faults(format!("{toml}\n{TOKEN_FILE}"));
+
+        assert_eq!(faults.len(), 1, "{toml}: {faults:?}");
+        assert!(faults[0].contains(expected), "{toml}: {faults:?}");
+    }
+}
+
+#[test]
+fn an_empty_table_states_nothing() {
+    load(&format!("[server]\n[cache]\n{TOKEN_FILE}"));
+}

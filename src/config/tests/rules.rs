@@ -1,0 +1,225 @@
+use super::*;
+
+#[test]
+fn keys_at_odds_are_both_named() {
+    for (toml, expected) in [
+        (
+            "upstream.attempt_timeout = '30s'",
+            "FILE:1:28: upstream.attempt_timeout = \"30s\", but upstream.deadline = \"25s\" (by default)",
+        ),
+        (
+            "upstream.deadline = '5s'",
+            "FILE:1:21: upstream.attempt_timeout = \"10s\", but upstream.deadline = \"5s\" (FILE:1:21)",
+        ),
+        (
+            "upstream.connect_timeout = '11s'",
+            "upstream.connect_timeout = \"11s\", but upstream.attempt_timeout = \"10s\"",
+        ),
+        (
+            "cache.stale_if_error = '30m'",
+            "cache.stale_while_revalidate = \"1h\", but cache.stale_if_error = \"30m\"",
+        ),
+        (
+            "admin.listen = '127.0.0.1:8080'",
+            "server.listen = \"127.0.0.1:8080\", but admin.listen = \"127.0.0.1:8080\"",
+        ),
+        (
+            "admin.listen = '0.0.0.0:8080'",
+            "both would listen on the same port",
+        ),
+        (
+            "admin.listen = '[::]:8080'",
+            "both would listen on the same port",
+        ),
+    ] {
+        let faults = faults(format!("{toml}\n{TOKEN_FILE}"));
+
+        assert_eq!(faults.len(), 1, "{toml}: {faults:?}");
+        assert!(faults[0].contains(expected), "{toml}: {faults:?}");
+    }
+}
+
+#[test]
+fn listeners_that_do_not_meet_are_fine() {
+    for (server, admin) in [
+        ("127.0.0.1:0", "127.0.0.1:0"),
+        ("127.0.0.1:8080", "127.0.0.2:8080"),
+        ("0.0.0.0:8080", "[::1]:8080"),
+    ] {
+        let sources = minimal()
+            .with_flag("--listen", "server.listen", server)
+            .with_flag("--admin-listen", "admin.listen", admin);
+
+        assert!(Config::load(sources).is_ok(), "{server} {admin}");
+    }
+}
+
+#[test]
+fn equal_durations_are_in_order() {
+    load(&format!(
+        "upstream.connect_timeout = '25s'\nupstream.attempt_timeout = '25s'\n\
+         cache.stale_if_error = '1h'\n{TOKEN_FILE}"
+    ));
+}
+
+#[test]
+fn each_kind_of_auth_names_what_it_lacks() {
+    for (kind, lacking) in [
+        (
+            "refresh_token",
+            &[
+                "token_url",
+                "client_id",
+                "client_secret_file",
+                "refresh_token_file",
+            ][..],
+        ),
+        (
+            "client_credentials",
+            &["token_url", "client_id", "client_secret_file"],
+        ),
+        ("token_file", &["token_file"]),
+    ] {
+        let faults = faults(format!("upstream.auth.kind = {kind:?}"));
+
+        assert_eq!(faults.len(), lacking.len(), "{kind}: {faults:?}");
+        for (fault, key) in faults.iter().zip(lacking) {
+            let expected =
+                format!("upstream.auth.{key}: missing, and upstream.auth.kind = {kind:?} needs it");
+            assert!(fault.starts_with(&expected), "{kind}: {fault}");
+        }
+    }
+}
+
+#[test]
+fn keys_of_another_kind_of_auth_are_out_of_place() {
+    let faults = faults(grant(
+        "client_credentials",
+        V2,
+        "refresh_token_file = '/r'\ntoken_file = '/t'",
+    ));
+
+    assert_eq!(
+        faults,
+        [
+            "FILE:7:22: upstream.auth.refresh_token_file: does not belong to upstream.auth.kind = \
+             \"client_credentials\", only to refresh_token",
+            "FILE:8:14: upstream.auth.token_file: does not belong to upstream.auth.kind = \
+             \"client_credentials\", only to token_file",
+        ]
+    );
+}
+
+#[test]
+fn what_tokens_are_for_follows_the_endpoint() {
+    const API: &str = "https://api.partnercenter.microsoft.com";
+    for (kind, token_url, more, audience) in [
+        (
+            "refresh_token",
+            V2,
+            "",
+            TokenAudience::Scope(format!("{API}/user_impersonation")),
+        ),
+        (
+            "client_credentials",
+            V2,
+            "",
+            TokenAudience::Scope(format!("{API}/.default")),
+        ),
+        (
+            "refresh_token",
+            V1,
+            "",
+            TokenAudience::Resource(API.to_owned()),
+        ),
+        (
+            "client_credentials",
+            V1,
+            "",
+            TokenAudience::Resource(API.to_owned()),
+        ),
+        (
+            "refresh_token",
+            V2,
+            "scope = 'a b'",
+            TokenAudience::Scope("a b".to_owned()),
+        ),
+        (
+            "refresh_token",
+            "https://sts.example.com/token",
+            "resource = 'r'",
+            TokenAudience::Resource("r".to_owned()),
+        ),
+    ] {
+        let config = load(&grant(kind, token_url, more));
+
+        let found = config.upstream.auth.grant().map(|grant| &grant.audience);
+        assert_eq!(found, Some(&audience), "{kind} {token_url} {more}");
+    }
+}
+
+#[test]
+fn what_tokens_are_for_must_be_clear() {
+    for (toml, expected) in [
+        (
+            grant("refresh_token", V2, "scope = 's'\nresource = 'r'"),
+            "FILE:8:12: upstream.auth.resource: stands beside upstream.auth.scope (FILE:7:9)",
+        ),
+        (
+            grant("client_credentials", "https://sts.example.com/token", ""),
+            "FILE:3:13: upstream.auth.token_url: ends neither in /oauth2/token nor",
+        ),
+    ] {
+        let faults = faults(&toml);
+
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].starts_with(expected), "{faults:?}");
+    }
+}
+
+#[test]
+fn what_is_hardly_meant_is_warned_of() {
+    for (toml, expected) in [
+        (TOKEN_FILE.to_owned(), None),
+        (grant("refresh_token", V2, ""), None),
+        (
+            grant("client_credentials", V2, ""),
+            Some("refuses that call without a user"),
+        ),
+        (
+            grant("refresh_token", V1, "scope = 's'"),
+            Some("wants upstream.auth.resource"),
+        ),
+        (
+            grant("refresh_token", V2, "resource = 'r'"),
+            Some("wants upstream.auth.scope"),
+        ),
+        (
+            format!("cache.max_bytes = '1MiB'\n{TOKEN_FILE}"),
+            Some("below upstream.max_body"),
+        ),
+        (
+            format!("server.drain_timeout = '5s'\n{TOKEN_FILE}"),
+            Some("below upstream.deadline"),
+        ),
+        (
+            format!("log.filter = 'inof'\n{TOKEN_FILE}"),
+            Some("\"inof\" is no level"),
+        ),
+        (
+            format!("log.filter = 'INFO,hyper=warn,[span]=debug'\n{TOKEN_FILE}"),
+            None,
+        ),
+    ] {
+        let warnings = load(&toml).warnings();
+
+        assert_eq!(
+            warnings.len(),
+            usize::from(expected.is_some()),
+            "{toml}: {warnings:?}"
+        );
+        if let Some(expected) = expected {
+            assert!(warnings[0].contains(expected), "{toml}: {warnings:?}");
+        }
+    }
+}

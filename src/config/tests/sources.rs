@@ -1,0 +1,119 @@
+use super::*;
+
+#[test]
+fn flags_beat_the_environment_beats_the_file_beats_defaults() {
+    let file = TomlFile::new(format!(
+        "server.listen = \"127.0.0.1:1\"\nlog.filter = \"warn\"\ncache.fresh_for = \"1m\"\n{TOKEN_FILE}"
+    ));
+    let sources = file
+        .sources()
+        .with_variable("USAGE_PROXY__SERVER__LISTEN", "127.0.0.1:2")
+        .with_variable("USAGE_PROXY__LOG__FILTER", "debug")
+        .with_flag("--listen", "server.listen", "127.0.0.1:3");
+
+    let config = Config::load(sources).unwrap();
+
+    assert_eq!(config.server.listen.port(), 3);
+    assert_eq!(config.log.filter, "debug");
+    assert_eq!(config.cache.fresh_for.as_secs(), 60);
+    assert_eq!(config.upstream.retries, 3);
+}
+
+#[test]
+fn every_key_can_be_given_in_the_environment() {
+    for key in keys::ALL {
+        let variable = keys::variable(key.name());
+
+        let errors =
+            Config::load(Sources::default().with_variable(&variable, "\u{1}")).unwrap_err();
+
+        let named = format!("environment variable {variable}: {}", key.name());
+        assert!(errors.to_string().contains(&named), "{errors}");
+    }
+}
+
+#[test]
+fn foreign_variables_are_none_of_our_business() {
+    let sources = minimal()
+        .with_variable("USAGE_PROXY_SERVICE_HOST", "10.0.0.1")
+        .with_variable("USAGE_PROXY_PORT", "tcp://10.0.0.1:8080")
+        .with_variable("PATH", "/bin");
+
+    assert!(Config::load(sources).is_ok());
+}
+
+#[test]
+fn all_faults_of_all_sources_are_reported_at_once_in_order() {
+    let file = TomlFile::new(
+        "[cache]\nfresh_for = 15\nfresh_fro = \"30s\"\n[server]\nlisten = \"localhost\"\n",
+    );
+    let sources = file
+        .sources()
+        .with_variable("USAGE_PROXY__UPSTREAM__RETRIES", "-1")
+        .with_variable("USAGE_PROXY__CAHCE__MAX_BYTES", "1GiB")
+        .with_flag("--admin-listen", "admin.listen", ":9090");
+
+    let faults = file.faults(sources);
+
+    assert_eq!(
+        faults,
+        [
+            "FILE:2:13: cache.fresh_for = 15: is a bare number, without a unit; expected a duration \
+             above zero, such as `250ms`, `30s`, `15m`, `1h30m` or `7d`",
+            "FILE:3:1: cache.fresh_fro: unknown key; the nearest is cache.fresh_for",
+            "FILE:5:10: server.listen = \"localhost\": is not an IP address with a port; expected an \
+             IP address and a port, such as `127.0.0.1:8080` or `[::1]:8080`",
+            "environment variable USAGE_PROXY__CAHCE__MAX_BYTES: cahce.max_bytes: unknown key; the \
+             nearest is cache.max_bytes, as USAGE_PROXY__CACHE__MAX_BYTES",
+            "environment variable USAGE_PROXY__UPSTREAM__RETRIES: upstream.retries = \"-1\": is out \
+             of range; expected a whole number from 0 to 100",
+            "flag --admin-listen: admin.listen = \":9090\": is not an IP address with a port; \
+             expected an IP address and a port, such as `127.0.0.1:8080` or `[::1]:8080`",
+            "upstream.auth.kind: missing; expected `refresh_token`, `client_credentials` or \
+             `token_file`, in the file or as USAGE_PROXY__UPSTREAM__AUTH__KIND",
+        ]
+    );
+}
+
+#[test]
+fn a_bad_value_is_a_fault_even_where_a_better_source_beats_it() {
+    let file = TomlFile::new(format!("log.requests = \"some\"\n{TOKEN_FILE}"));
+    let sources = file
+        .sources()
+        .with_variable("USAGE_PROXY__LOG__REQUESTS", "all");
+
+    let faults = file.faults(sources);
+
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(
+        faults[0].starts_with("FILE:1:16: log.requests = \"some\""),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn a_variable_in_lower_case_is_told_its_spelling() {
+    let sources = minimal().with_variable("USAGE_PROXY__cache__fresh_for", "30s");
+
+    let errors = Config::load(sources).unwrap_err().to_string();
+
+    assert!(
+        errors.contains("as USAGE_PROXY__CACHE__FRESH_FOR"),
+        "{errors}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_utf_8_is_a_fault() {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    let value = std::ffi::OsString::from_vec(vec![0xff]);
+    let errors =
+        Config::load(minimal().with_variable("USAGE_PROXY__UPSTREAM__LOCALE", value)).unwrap_err();
+
+    assert!(
+        errors.to_string().contains("upstream.locale: is not UTF-8"),
+        "{errors}"
+    );
+}

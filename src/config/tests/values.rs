@@ -1,0 +1,163 @@
+use super::*;
+
+#[test]
+fn a_bad_value_says_why_and_what_was_expected() {
+    for (key, value, reason) in [
+        (
+            "server.listen",
+            "127.0.0.1",
+            "not an IP address with a port",
+        ),
+        ("server.drain_timeout", "25", "bare number"),
+        (
+            "upstream.base_url",
+            "api.partnercenter.microsoft.com",
+            "not a URL",
+        ),
+        (
+            "upstream.base_url",
+            "ftp://localhost",
+            "neither http nor https",
+        ),
+        ("upstream.base_url", "https://", "not a URL"),
+        ("upstream.base_url", "mailto:someone", "no host"),
+        (
+            "upstream.base_url",
+            "https://host/?a=b",
+            "query or fragment",
+        ),
+        ("upstream.base_url", "https://host/#a", "query or fragment"),
+        (
+            "upstream.base_url",
+            "https://me:pw@host/",
+            "user name or password",
+        ),
+        (
+            "upstream.base_url",
+            "http://api.partnercenter.microsoft.com",
+            "in clear",
+        ),
+        ("upstream.base_url", "http://10.0.0.1:7070", "in clear"),
+        (
+            "upstream.base_url",
+            "http://localhost.example.com",
+            "in clear",
+        ),
+        (
+            "upstream.auth.token_url",
+            "http://login.example.com/oauth2/token",
+            "in clear",
+        ),
+        ("upstream.source", "Insights", "none of these"),
+        ("upstream.commercial_path", "v1/x", "does not begin"),
+        (
+            "upstream.commercial_path",
+            "//evil.example.com/",
+            "another host",
+        ),
+        ("upstream.commercial_path", "/v1/../../x", "climbs"),
+        ("upstream.commercial_path", "/v1/..", "climbs"),
+        ("upstream.commercial_path", "/v1?a=b", "query or fragment"),
+        ("upstream.commercial_path", "/v1/%2e%2e/x", "characters"),
+        ("upstream.commercial_path", "/v1\\x", "characters"),
+        ("upstream.locale", "", "empty"),
+        ("upstream.locale", " en-US", "white space"),
+        ("upstream.application", "Übersicht", "outside visible ASCII"),
+        ("upstream.application", "a\nb", "outside visible ASCII"),
+        ("upstream.connect_timeout", "0s", "zero"),
+        ("upstream.attempt_timeout", "0ms", "zero"),
+        ("upstream.deadline", "0s", "zero"),
+        ("upstream.max_concurrency", "0", "out of range"),
+        ("upstream.max_concurrency", "10001", "out of range"),
+        ("upstream.retries", "101", "out of range"),
+        ("upstream.max_body", "0", "zero"),
+        ("upstream.auth.kind", "password", "none of these"),
+        ("upstream.auth.client_id", "", "empty"),
+        ("upstream.auth.token_file", "", "empty"),
+        ("cache.max_bytes", "0MiB", "zero"),
+        ("cache.max_bytes", "256M", "unknown unit"),
+        ("cache.fresh_for", "0s", "zero"),
+        ("log.format", "xml", "none of these"),
+        ("log.filter", "", "empty"),
+        ("log.filter", "usage_proxy=loud", "refused"),
+        ("log.requests", "none", "none of these"),
+    ] {
+        let sources = Sources::default().with_flag("--set", key, value);
+
+        let errors = Config::load(sources).unwrap_err().to_string();
+
+        let line = errors.lines().find(|line| line.starts_with("flag --set: "));
+        let line = line.unwrap_or_else(|| panic!("{key} = {value:?}: {errors}"));
+        assert!(
+            line.contains(key) && line.contains(reason),
+            "{key} = {value:?}: {line}"
+        );
+        assert!(line.contains("; expected "), "{key} = {value:?}: {line}");
+    }
+}
+
+#[test]
+fn http_is_for_this_machine_alone() {
+    for url in [
+        "http://localhost:7070",
+        "http://127.0.0.1:7070/x",
+        "http://[::1]",
+        "http://a.localhost",
+    ] {
+        let sources = minimal().with_flag("--upstream", "upstream.base_url", url);
+
+        assert!(Config::load(sources).is_ok(), "{url}");
+    }
+}
+
+#[test]
+fn a_value_that_could_be_secret_is_never_shown() {
+    for (key, value) in [
+        ("upstream.base_url", "http://me:s3cr3t@host"),
+        ("upstream.base_url", "https://host/?sig=s3cr3t"),
+        ("upstream.auth.client_secret_file", "s3cr3t\n"),
+        ("upstream.auth.client_secret", "s3cr3t"),
+        ("upstream.auth.clientsecret", "s3cr3t"),
+        ("upstream.clent_scret", "s3cr3t"),
+        ("password", "s3cr3t"),
+    ] {
+        let errors = Config::load(minimal().with_flag("--set", key, value)).unwrap_err();
+
+        assert!(!errors.to_string().contains("s3cr3t"), "{key}: {errors}");
+        assert!(
+            !format!("{errors:?}").contains("s3cr3t"),
+            "{key}: {errors:?}"
+        );
+    }
+}
+
+#[test]
+fn a_secret_in_configuration_is_sent_to_a_file() {
+    for (key, file) in [
+        ("client_secret", "client_secret_file"),
+        ("refresh_token", "refresh_token_file"),
+        ("access_token", "token_file"),
+        ("token", "token_file"),
+        ("password", "client_secret_file"),
+    ] {
+        let faults = faults(format!("{TOKEN_FILE}{key} = \"s3cr3t\""));
+
+        let expected = format!(
+            "FILE:4:1: upstream.auth.{key}: secrets never stand in configuration; write it to a \
+             file of its own, and name that file in upstream.auth.{file} or \
+             USAGE_PROXY__UPSTREAM__AUTH__{}",
+            file.to_uppercase()
+        );
+        assert_eq!(faults, [expected]);
+    }
+}
+
+#[test]
+fn a_mistyped_file_key_is_a_typing_error_and_no_secret() {
+    let faults = faults(format!("{TOKEN_FILE}token_fiel = \"/t\""));
+
+    assert!(
+        faults[0].ends_with("the nearest is upstream.auth.token_file"),
+        "{faults:?}"
+    );
+}

@@ -1,0 +1,80 @@
+use super::{AuthConfig, Config, TokenAudience, auth::TokenEndpoint, duration, size};
+use crate::domain::UpstreamApi;
+
+impl Config {
+    /// What is allowed but hardly meant, each a sentence that names its keys.
+    pub fn warnings(&self) -> Vec<String> {
+        [
+            self.insights_without_a_user(),
+            self.audience_of_another_endpoint(),
+            self.cache_below_one_answer(),
+            self.drain_before_the_deadline(),
+            self.filter_without_a_level(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn insights_without_a_user(&self) -> Option<String> {
+        let app_only = matches!(self.upstream.auth, AuthConfig::ClientCredentials { .. });
+        (app_only && self.upstream.source == UpstreamApi::Insights).then(|| {
+            "upstream.auth.kind = \"client_credentials\" with upstream.source = \"insights\": \
+             Partner Center refuses that call without a user; choose \"commercial\", or \
+             upstream.auth.kind = \"refresh_token\""
+                .to_owned()
+        })
+    }
+
+    fn audience_of_another_endpoint(&self) -> Option<String> {
+        let grant = self.upstream.auth.grant()?;
+        let wanted = match (TokenEndpoint::of(&grant.token_url)?, &grant.audience) {
+            (TokenEndpoint::V1, TokenAudience::Scope(_)) => "upstream.auth.resource",
+            (TokenEndpoint::V2, TokenAudience::Resource(_)) => "upstream.auth.scope",
+            _ => return None,
+        };
+        Some(format!(
+            "upstream.auth.token_url is of the version that wants {wanted}, which is not configured"
+        ))
+    }
+
+    fn cache_below_one_answer(&self) -> Option<String> {
+        let (held, body) = (self.cache.max_bytes, self.upstream.max_body);
+        (held < u64::try_from(body).unwrap_or(u64::MAX)).then(|| {
+            format!(
+                "cache.max_bytes = {} is below upstream.max_body: the largest answers cannot be \
+                 held",
+                size::print(held)
+            )
+        })
+    }
+
+    fn drain_before_the_deadline(&self) -> Option<String> {
+        let (drain, deadline) = (self.server.drain_timeout, self.upstream.deadline);
+        (drain < deadline).then(|| {
+            format!(
+                "server.drain_timeout = {} is below upstream.deadline = {}: a request that waits \
+                 for Partner Center may be cut at shutdown",
+                duration::print(&drain),
+                duration::print(&deadline),
+            )
+        })
+    }
+
+    /// A bare word that is no level is a target to `EnvFilter`: `inof` would silence all the rest.
+    fn filter_without_a_level(&self) -> Option<String> {
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        let word = self.log.filter.split(',').find(|directive| {
+            let bare = !directive.is_empty() && !directive.contains(['=', '[', ':']);
+            let level = LEVELS
+                .iter()
+                .any(|level| directive.eq_ignore_ascii_case(level));
+            bare && !level && directive.parse::<u8>().is_err()
+        })?;
+        Some(format!(
+            "log.filter: {word:?} is no level, so it is read as a target to trace; the levels are \
+             {}",
+            LEVELS.join(", ")
+        ))
+    }
+}
