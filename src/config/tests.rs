@@ -4,6 +4,7 @@ mod anything;
 mod effective;
 mod file;
 mod rules;
+mod shipped;
 mod sources;
 mod values;
 
