@@ -8,7 +8,7 @@ use super::{
 /// Everything that is wrong with a configuration, found at once.
 ///
 /// Displays one fault a line: those of the file from top to bottom, then environment variables by
-/// name, flags as given, and what is missing. No line holds a value that could be a secret.
+/// name, flags by name, and what is missing. No line holds a value that could be a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     faults: Vec<Fault>,
@@ -164,9 +164,7 @@ impl Position {
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         Self {
             line: before.matches('\n').count() + 1,
-            column: before.chars().count()
-                - before.get(..line_start).map_or(0, |s| s.chars().count())
-                + 1,
+            column: before.get(line_start..).unwrap_or("").chars().count() + 1,
         }
     }
 }
@@ -188,9 +186,9 @@ pub(super) fn sounds_secret(name: &str) -> bool {
     .any(|word| name.contains(word))
 }
 
-/// A secret pasted where its file should be named, or a URL that carries credentials.
+/// A secret pasted where its file or its owner should be named, or a URL that carries credentials.
 fn may_hold_a_secret(key: &str, value: &str) -> bool {
-    key.ends_with("_file") || value.contains(['@', '?'])
+    key.ends_with("_file") || key.ends_with("client_id") || value.contains(['@', '?', '#'])
 }
 
 /// The key that names a file, for an unknown key that would hold the secret itself.

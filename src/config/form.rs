@@ -138,6 +138,7 @@ pub(super) const LOG_FILTER: Form<String> = Form {
                `info,usage_proxy=debug`",
     parse: |text| match EnvFilter::try_new(text) {
         _ if text.trim().is_empty() => Err("is empty".into()),
+        _ if text.contains(char::is_control) => Err("holds control characters".into()),
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("is refused ({error})").into()),
     },

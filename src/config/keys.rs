@@ -7,6 +7,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use url::Url;
 
+use self::Presence::{AllowedBy, Default, Optional, Required, RequiredBy};
 use super::{
     AuthConfig, Config, GrantConfig, LogFormat, RequestLog,
     auth::AuthKind,
@@ -79,8 +80,6 @@ macro_rules! keys {
         pub(super) static ALL: &[&dyn AnyKey] = &[$(&$ident),*];
     };
 }
-
-use Presence::{AllowedBy, Default, Optional, Required, RequiredBy};
 
 const GRANTS: &[AuthKind] = &[AuthKind::RefreshToken, AuthKind::ClientCredentials];
 

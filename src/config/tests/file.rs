@@ -30,6 +30,7 @@ fn a_broken_line_with_a_secret_is_not_shown() {
         "client_secret_file = s3cr3t",
         "upstream.auth = { refresh_token = s3cr3t }",
         "password = s3cr3t!",
+        "base_url = https://me:s3cr3t@host",
     ] {
         let faults = faults(line).join("\n");
 

@@ -79,6 +79,7 @@ fn a_bad_value_says_why_and_what_was_expected() {
         ("cache.fresh_for", "0s", "zero"),
         ("log.format", "xml", "none of these"),
         ("log.filter", "", "empty"),
+        ("log.filter", "info\n", "control characters"),
         ("log.filter", "usage_proxy=loud", "refused"),
         ("log.requests", "none", "none of these"),
     ] {
@@ -116,6 +117,8 @@ fn a_value_that_could_be_secret_is_never_shown() {
         ("upstream.base_url", "http://me:s3cr3t@host"),
         ("upstream.base_url", "https://host/?sig=s3cr3t"),
         ("upstream.auth.client_secret_file", "s3cr3t\n"),
+        ("upstream.auth.client_id", "s3cr3t\n"),
+        ("upstream.auth.token_url", "https://host/#s3cr3t"),
         ("upstream.auth.client_secret", "s3cr3t"),
         ("upstream.auth.clientsecret", "s3cr3t"),
         ("upstream.clent_scret", "s3cr3t"),
