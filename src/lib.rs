@@ -12,4 +12,5 @@ pub mod representation;
 pub mod request_id;
 pub mod serve;
 pub mod shutdown;
+pub mod simulator;
 pub mod usage;

@@ -1,0 +1,213 @@
+//! A stand-in for Partner Center: what the demo, the tests and the benches talk to.
+//!
+//! It serves the token endpoint, the insights and commercial calls and the list of customers over
+//! real HTTP, gets things wrong on demand ([`Faults`]), and is watched and steered through a
+//! [`SimulatorHandle`] or, over HTTP, under `/_simulator`. It shares no type with `upstream` or
+//! `domain`: one mistaken about Partner Center must not make the other mistaken too.
+
+mod api;
+mod control;
+mod faults;
+mod filter;
+mod fleet;
+mod gate;
+mod handle;
+mod overrides;
+mod record;
+mod reply;
+mod simulation;
+mod throttle;
+mod tokens;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, routing::post};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use jiff::{civil::Date, tz::Offset};
+use secrecy::SecretString;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::{Clock, SharedClock, SystemClock},
+    shutdown::Shutdown,
+};
+use simulation::Simulation;
+
+pub use faults::{BodyFault, FaultScope, Faults};
+pub use fleet::{
+    DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, HISTORY_DAYS, NO_RELATIONSHIP_CUSTOMER,
+    NO_RELATIONSHIP_CUSTOMERS, PROCESSING_LAG_DAYS, WIDE_CUSTOMER, customer_id, documented_body,
+};
+pub use handle::SimulatorHandle;
+pub use overrides::{Override, SimulatedRow};
+pub use record::{RecordedRequest, SimulatedApi};
+
+/// How long answers may still take once the end has begun; what is held then is dropped.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// Pause after a connection could not be accepted, so that a lack of descriptors is no busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// What kind of Partner Center to be.
+#[derive(Clone, Debug)]
+pub struct SimulatorOptions {
+    /// Generated customers, beside the documented one.
+    pub customers: usize,
+    /// What the generated customers and their usage follow from.
+    pub seed: u64,
+    /// Rows of [`WIDE_CUSTOMER`]; 0 for no such customer.
+    pub wide_rows: usize,
+    /// The newest processed date is [`PROCESSING_LAG_DAYS`] before this day.
+    pub today: Date,
+    /// Faults to begin with.
+    pub faults: Faults,
+    /// Most rows in a page of the commercial call, and how many when none are asked for.
+    pub page_size: usize,
+    /// Whether API calls without a live access token are refused.
+    pub require_token: bool,
+    /// The only client id that gets tokens; any when absent.
+    pub client_id: Option<String>,
+    /// The only client secret that gets tokens; any when absent.
+    pub client_secret: Option<SecretString>,
+    /// How long access tokens live.
+    pub expires_in: Duration,
+    /// Whether redeeming a refresh token spends it and brings a new one.
+    pub rotate: bool,
+    /// What tokens expire and minutes pass by; latency takes real time all the same.
+    pub clock: SharedClock,
+}
+
+/// A stand-in that is bound to its address and not yet serving.
+#[derive(Debug)]
+pub struct Simulator {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    simulation: Arc<Simulation>,
+}
+
+// === impl SimulatorOptions ===
+
+impl Default for SimulatorOptions {
+    fn default() -> Self {
+        Self {
+            customers: 25,
+            seed: 1,
+            wide_rows: 0,
+            today: Offset::UTC.to_datetime(SystemClock.wall()).date(),
+            faults: Faults::default(),
+            page_size: 10_000,
+            require_token: true,
+            client_id: None,
+            client_secret: None,
+            expires_in: Duration::from_secs(3_599),
+            rotate: true,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+// === impl Simulator ===
+
+impl Simulator {
+    /// Takes the address; connections queue there until [`Simulator::run`].
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be had.
+    pub async fn bind(listen: SocketAddr, options: SimulatorOptions) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        Ok(Self {
+            local_addr: listener.local_addr()?,
+            listener,
+            simulation: Arc::new(Simulation::new(options)),
+        })
+    }
+
+    /// Where it listens: the real port, also when port 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Control over it, also while it runs.
+    pub fn handle(&self) -> SimulatorHandle {
+        SimulatorHandle {
+            simulation: Arc::clone(&self.simulation),
+        }
+    }
+
+    /// Serves until `shutdown` drains, and does not wait for answers that are held then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the listener and every connection.
+    pub async fn run(self, shutdown: Shutdown) {
+        let service = TowerToHyperService::new(router(self.simulation));
+        let draining = CancellationToken::new();
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        connections.spawn(serve(stream, service.clone(), draining.clone()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the simulator could not accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+                () = shutdown.draining() => break,
+            }
+        }
+        drop(self.listener);
+        draining.cancel();
+        let finished = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, finished).await.is_err() {
+            connections.shutdown().await;
+        }
+    }
+}
+
+/// Serves one connection until its end, or until its current answer once `draining`.
+async fn serve(
+    stream: TcpStream,
+    service: TowerToHyperService<Router>,
+    draining: CancellationToken,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "the simulator could not set TCP_NODELAY");
+    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to the simulator ended early");
+    }
+}
+
+/// Everything that is served, in one list.
+fn router(simulation: Arc<Simulation>) -> Router {
+    Router::new()
+        .merge(api::routes())
+        .merge(control::routes())
+        .route("/{tenant}/oauth2/token", post(tokens::v1))
+        .route("/{tenant}/oauth2/v2.0/token", post(tokens::v2))
+        .fallback(api::unknown)
+        .with_state(simulation)
+}

@@ -1,0 +1,271 @@
+//! The calls of Partner Center, and what they all have in common.
+
+mod commercial;
+mod customers;
+mod insights;
+mod sabotage;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{RawPathParams, Request, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{
+    HeaderName, StatusCode,
+    header::{AUTHORIZATION, RETRY_AFTER},
+    request::Parts,
+};
+use serde_json::json;
+use url::form_urlencoded;
+use uuid::Uuid;
+
+use super::{Simulation, faults::Faults, record::SimulatedApi, reply::Reply, tokens::Grant};
+use crate::clock::whole_seconds_up;
+
+/// A call under way: what was asked, and what is to go wrong.
+#[derive(Debug)]
+pub(super) struct Call {
+    api: SimulatedApi,
+    head: Parts,
+    faults: Faults,
+}
+
+/// What is wrong with a request.
+#[derive(Debug)]
+struct BadRequest(String);
+
+/// Every call, with and without the prefix that some environments have.
+pub(super) fn routes() -> Router<Arc<Simulation>> {
+    ["", "/partner"]
+        .into_iter()
+        .fold(Router::new(), |router, prefix| {
+            let path = |rest: &str| format!("{prefix}/v1/{rest}");
+            router
+                .route(&path("customers"), get(list_customers))
+                .route(
+                    &path("customers/{id}/analytics/licenses/usage"),
+                    get(customer_usage),
+                )
+                .route(
+                    &path("analytics/commercial/usage/license"),
+                    get(fleet_usage),
+                )
+                .route(
+                    &path("analytics/commercial/usage/license/"),
+                    get(fleet_usage),
+                )
+        })
+}
+
+async fn customer_usage(
+    State(simulation): State<Arc<Simulation>>,
+    parameters: RawPathParams,
+    request: Request,
+) -> Response {
+    let customer = parameters.iter().map(|(_, id)| id).next().unwrap_or("");
+    let answer = |_: &Call| insights::answer(&simulation, customer);
+    attend(&simulation, SimulatedApi::Insights, request, answer).await
+}
+
+async fn fleet_usage(State(simulation): State<Arc<Simulation>>, request: Request) -> Response {
+    let answer = |call: &Call| commercial::answer(&simulation, call);
+    attend(&simulation, SimulatedApi::Commercial, request, answer).await
+}
+
+async fn list_customers(State(simulation): State<Arc<Simulation>>, request: Request) -> Response {
+    let answer = |call: &Call| customers::answer(&simulation, call);
+    attend(&simulation, SimulatedApi::Customers, request, answer).await
+}
+
+/// Answers to anything else.
+pub(super) async fn unknown(
+    State(simulation): State<Arc<Simulation>>,
+    request: Request,
+) -> Response {
+    let answer = |call: &Call| {
+        let description = format!("There is nothing at {}.", call.head.uri.path());
+        Reply::refusal(StatusCode::NOT_FOUND, "404", &description)
+    };
+    attend(&simulation, SimulatedApi::Other, request, answer).await
+}
+
+/// Takes a call from its arrival to its answer.
+///
+/// Its faults are those that were set when it arrived; its data is that of when it is answered,
+/// so a test can hold a call, change what it will be told, and let it go.
+async fn attend(
+    simulation: &Simulation,
+    api: SimulatedApi,
+    request: Request,
+    answer: impl FnOnce(&Call) -> Reply,
+) -> Response {
+    let (head, _) = request.into_parts();
+    let sequence = simulation.recorder.arrived(api, &head);
+    let faults = simulation.faults().take_for(api);
+    let call = Call { api, head, faults };
+    if api.is_call() {
+        simulation.call_gate.passage().await;
+    }
+    if !call.faults.latency.is_zero() {
+        tokio::time::sleep(call.faults.latency).await;
+    }
+    let reply = match refusal(simulation, &call) {
+        Some(refusal) => refusal,
+        None => answer(&call),
+    };
+    let reply = sabotage::spoil(reply, &call);
+    let reply = dress(reply, &call);
+    simulation.recorder.answered(sequence, reply.status);
+    reply.into_response()
+}
+
+/// Why a call gets no data, if it gets none whatever it asks for.
+fn refusal(simulation: &Simulation, call: &Call) -> Option<Reply> {
+    throttled(simulation, &call.faults)
+        .or_else(|| failed(&call.faults))
+        .or_else(|| unauthorized(simulation, call))
+}
+
+fn throttled(simulation: &Simulation, faults: &Faults) -> Option<Reply> {
+    let limit = faults.calls_per_minute?;
+    let left = simulation
+        .throttle
+        .admit(limit, simulation.clock.now())
+        .err()?;
+    let seconds = whole_seconds_up(left).to_string();
+    let retry_after = faults.retry_after.as_ref().unwrap_or(&seconds);
+    Some(too_many_requests(Some(retry_after)))
+}
+
+fn failed(faults: &Faults) -> Option<Reply> {
+    let status = faults.status?;
+    let retry_after = faults.retry_after.as_deref();
+    if status == StatusCode::TOO_MANY_REQUESTS && faults.code.is_none() {
+        return Some(too_many_requests(retry_after));
+    }
+    let code = faults.code.as_deref().unwrap_or(status.as_str());
+    let description = faults.description.as_deref();
+    let description = description.unwrap_or("This is a simulated fault.");
+    let reply = Reply::refusal(status, code, description);
+    Some(match retry_after {
+        Some(retry_after) => reply.with_header(RETRY_AFTER.as_str(), retry_after),
+        None => reply,
+    })
+}
+
+/// Throttling has a body of its own.
+fn too_many_requests(retry_after: Option<&str>) -> Reply {
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    let seconds = retry_after.filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
+    let message = match seconds {
+        Some(seconds) => format!("Rate limit is exceeded. Try again in {seconds} seconds."),
+        None => "Rate limit is exceeded.".into(),
+    };
+    let reply = Reply::json(
+        status,
+        &json!({ "statusCode": status.as_u16(), "message": message }),
+    );
+    match retry_after {
+        Some(retry_after) => reply.with_header(RETRY_AFTER.as_str(), retry_after),
+        None => reply,
+    }
+}
+
+fn unauthorized(simulation: &Simulation, call: &Call) -> Option<Reply> {
+    let refuse = |code, text| Some(Reply::refusal(StatusCode::UNAUTHORIZED, code, text));
+    if call.faults.mfa_required {
+        return refuse(
+            "900421",
+            "The token carries no proof of multi-factor authentication.",
+        );
+    }
+    if !simulation.require_token || !call.api.is_call() {
+        return None;
+    }
+    let now = simulation.clock.now();
+    let grant = call
+        .bearer_token()
+        .and_then(|token| simulation.tokens.grant(token, now));
+    match grant {
+        None => refuse("800001", "The access token is missing, expired or unknown."),
+        Some(Grant::App) if call.api == SimulatedApi::Insights => {
+            refuse("400", "This call needs App+User credentials.")
+        }
+        Some(Grant::App | Grant::User) => None,
+    }
+}
+
+/// The headers that every answer carries.
+fn dress(reply: Reply, call: &Call) -> Reply {
+    let id = |name| call.header(name).map_or_else(new_id, str::to_owned);
+    let vector = new_id().replace('-', "");
+    let vector = vector.get(..16).unwrap_or(&vector);
+    let reply = reply
+        .with_header("ms-requestid", id("ms-requestid"))
+        .with_header("ms-correlationid", id("ms-correlationid"))
+        .with_header("ms-cv", format!("{vector}.0"))
+        .with_header("ms-serverid", "030020525");
+    if call.header("validatemfa") != Some("true") {
+        return reply;
+    }
+    let compliant = if call.faults.mfa_required {
+        "false"
+    } else {
+        "true"
+    };
+    reply.with_header("ismfacompliant", compliant)
+}
+
+fn new_id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+// === impl Call ===
+
+impl Call {
+    fn header(&self, name: &'static str) -> Option<&str> {
+        let value = self.head.headers.get(HeaderName::from_static(name))?;
+        value.to_str().ok()
+    }
+
+    fn bearer_token(&self) -> Option<&str> {
+        let (scheme, token) = self.header(AUTHORIZATION.as_str())?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    }
+
+    /// The first value of a query parameter.
+    fn parameter(&self, name: &str) -> Option<String> {
+        self.parameters()
+            .find(|(held, _)| held == name)
+            .map(|(_, value)| value)
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        let query = self.head.uri.query().unwrap_or("");
+        form_urlencoded::parse(query.as_bytes()).into_owned()
+    }
+
+    /// A query parameter that is a whole number, at least `least`.
+    fn number(&self, name: &str, least: usize) -> Result<Option<usize>, BadRequest> {
+        let Some(text) = self.parameter(name) else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(number) if number >= least => Ok(Some(number)),
+            Ok(_) | Err(_) => Err(BadRequest(format!(
+                "{name} is '{text}': expected a whole number, at least {least}"
+            ))),
+        }
+    }
+}
+
+// === impl BadRequest ===
+
+impl From<BadRequest> for Reply {
+    fn from(BadRequest(description): BadRequest) -> Self {
+        Self::refusal(StatusCode::BAD_REQUEST, "2100", &description)
+    }
+}

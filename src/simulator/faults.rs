@@ -1,0 +1,339 @@
+//! What the stand-in is told to get wrong.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::record::SimulatedApi;
+
+/// Faults on demand; the default is none.
+///
+/// As JSON and as `KEY=VALUE` the keys are the names of the fields. All but the `token_` ones and
+/// `strict_rotation` concern API calls: those that `api` names, and no more of them than `times`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Faults {
+    /// Which API calls are concerned.
+    pub api: FaultScope,
+    /// How many API calls more are concerned; all when absent. Counts down as calls arrive.
+    pub times: Option<u64>,
+    /// Added before an answer; milliseconds in JSON.
+    #[serde(with = "milliseconds")]
+    pub latency: Duration,
+    /// Answered instead of data; any status but success.
+    #[serde(with = "status_code")]
+    pub status: Option<StatusCode>,
+    /// `code` of the error body that goes with `status`.
+    pub code: Option<String>,
+    /// `description` of the error body that goes with `status`.
+    pub description: Option<String>,
+    /// Sent as `Retry-After` with `status` and when throttling: seconds or an HTTP date.
+    pub retry_after: Option<String>,
+    /// More calls than this in a minute are throttled; a refused call counts too.
+    pub calls_per_minute: Option<u64>,
+    /// 401 with code 900421: the token carries no proof of multi-factor authentication.
+    pub mfa_required: bool,
+    /// What is done to the body.
+    pub body: Option<BodyFault>,
+    /// Size of [`BodyFault::Oversized`] and [`BodyFault::GzipBomb`] in bytes, once inflated.
+    pub body_bytes: usize,
+    /// Announce the whole body, send half of it, close the connection.
+    pub close_mid_body: bool,
+    /// A UTF-8 byte-order mark before every API body.
+    pub bom: bool,
+    /// `links.next.uri` of every commercial answer, whether more rows follow or not.
+    pub next_link: Option<String>,
+    /// Answered by the token endpoint instead of a token.
+    #[serde(with = "status_code")]
+    pub token_status: Option<StatusCode>,
+    /// `error` of the token endpoint's answer, such as `invalid_grant`; 400 unless `token_status`
+    /// says otherwise.
+    pub token_error: Option<String>,
+    /// How many token requests more fail by `token_status` and `token_error`; all when absent.
+    pub token_times: Option<u64>,
+    /// Refuse a refresh token that was redeemed before.
+    pub strict_rotation: bool,
+}
+
+/// Which API calls faults concern.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultScope {
+    /// Every API call.
+    #[default]
+    All,
+    /// The insights call.
+    Insights,
+    /// The commercial call.
+    Commercial,
+    /// The list of customers.
+    Customers,
+}
+
+/// What is done to a body; the answer is otherwise well-formed HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BodyFault {
+    /// JSON that ends in the middle.
+    Truncated,
+    /// An HTML page.
+    Html,
+    /// Nothing.
+    Empty,
+    /// Bytes that are not even text.
+    Garbage,
+    /// A small gzip body that inflates to `body_bytes`; only for clients that accept gzip.
+    GzipBomb,
+    /// The right JSON, followed by white space up to `body_bytes`.
+    Oversized,
+    /// One row more, of another customer.
+    ForeignCustomer,
+    /// A first row without counts and without its date.
+    MissingFields,
+    /// A first row with less than no seats in use.
+    NegativeCounts,
+    /// A first row with more seats than a 64-bit signed number can tell.
+    HugeCounts,
+    /// A `totalCount` that is one more than there are rows.
+    WrongTotal,
+}
+
+// === impl Faults ===
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            api: FaultScope::All,
+            times: None,
+            latency: Duration::ZERO,
+            status: None,
+            code: None,
+            description: None,
+            retry_after: None,
+            calls_per_minute: None,
+            mfa_required: false,
+            body: None,
+            body_bytes: 64 * 1024 * 1024,
+            close_mid_body: false,
+            bom: false,
+            next_link: None,
+            token_status: None,
+            token_error: None,
+            token_times: None,
+            strict_rotation: false,
+        }
+    }
+}
+
+impl Faults {
+    /// Sets one fault by its key, as `--fault KEY=VALUE` has it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the key, when it is unknown or cannot have this value.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let text = Value::from(value);
+        let typed = serde_json::from_str(value).unwrap_or_else(|_| text.clone());
+        let with = |value| self.patched(Map::from_iter([(key.to_owned(), value)]));
+        *self = with(typed)
+            .or_else(|error| with(text).map_err(|_| error))
+            .map_err(|error| format!("fault `{key}`: {error}"))?;
+        Ok(())
+    }
+
+    /// These faults with the fields of `patch` in place of their own; `null` takes one away.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says which field is unknown or has a value that it cannot have.
+    pub(super) fn patched(&self, patch: Map<String, Value>) -> Result<Self, String> {
+        let mut fields = match serde_json::to_value(self) {
+            Ok(Value::Object(fields)) => fields,
+            Ok(_) | Err(_) => Map::new(),
+        };
+        for (key, value) in patch {
+            match value {
+                Value::Null if fields.contains_key(&key) => fields.remove(&key),
+                value => fields.insert(key, value),
+            };
+        }
+        serde_json::from_value(Value::Object(fields)).map_err(|error| error.to_string())
+    }
+
+    /// The faults that concern a call of `api` that arrives now, which `times` counts.
+    pub(super) fn take_for(&mut self, api: SimulatedApi) -> Self {
+        if !self.api.includes(api) || !take_one(&mut self.times) {
+            return Self::default();
+        }
+        self.clone()
+    }
+
+    /// How the token endpoint is to fail for the request that arrives now, if at all.
+    pub(super) fn take_token_failure(&mut self) -> Option<(StatusCode, String)> {
+        if self.token_status.is_none() && self.token_error.is_none() {
+            return None;
+        }
+        take_one(&mut self.token_times).then(|| {
+            let status = self.token_status.unwrap_or(StatusCode::BAD_REQUEST);
+            let error = self.token_error.clone();
+            (status, error.unwrap_or_else(|| default_token_error(status)))
+        })
+    }
+}
+
+/// Counts one down; `false` when none are left.
+fn take_one(times: &mut Option<u64>) -> bool {
+    match times {
+        None => true,
+        Some(0) => false,
+        Some(left) => {
+            *left -= 1;
+            true
+        }
+    }
+}
+
+fn default_token_error(status: StatusCode) -> String {
+    let error = if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        "temporarily_unavailable"
+    } else {
+        "invalid_grant"
+    };
+    error.into()
+}
+
+// === impl FaultScope ===
+
+impl FaultScope {
+    fn includes(self, api: SimulatedApi) -> bool {
+        match self {
+            Self::All => api.is_call(),
+            Self::Insights => api == SimulatedApi::Insights,
+            Self::Commercial => api == SimulatedApi::Commercial,
+            Self::Customers => api == SimulatedApi::Customers,
+        }
+    }
+}
+
+mod milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+mod status_code {
+    use http::StatusCode;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        status: &Option<StatusCode>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        status.map(|status| status.as_u16()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<StatusCode>, D::Error> {
+        let Some(number) = Option::<u16>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        StatusCode::from_u16(number)
+            .ok()
+            .filter(|status| !status.is_informational() && number < 600)
+            .map(Some)
+            .ok_or_else(|| {
+                D::Error::custom(format!("expected a status of 200 to 599, not {number}"))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_can_be_set_by_its_key() {
+        let mut faults = Faults::default();
+
+        for (key, value) in [
+            ("api", "insights"),
+            ("times", "2"),
+            ("latency", "300"),
+            ("status", "503"),
+            ("code", "2032"),
+            ("retry_after", "57"),
+            ("calls_per_minute", "10"),
+            ("mfa_required", "true"),
+            ("body", "gzip_bomb"),
+            ("close_mid_body", "true"),
+            ("token_error", "invalid_grant"),
+        ] {
+            faults.set(key, value).unwrap();
+        }
+
+        assert_eq!(faults.api, FaultScope::Insights);
+        assert_eq!(faults.latency, Duration::from_millis(300));
+        assert_eq!(faults.status, Some(StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(faults.code.as_deref(), Some("2032"));
+        assert_eq!(faults.retry_after.as_deref(), Some("57"));
+        assert_eq!(faults.body, Some(BodyFault::GzipBomb));
+        assert!(faults.mfa_required && faults.close_mid_body);
+    }
+
+    #[test]
+    fn a_bad_fault_is_named_and_changes_nothing() {
+        let mut faults = Faults::default();
+
+        for (key, value, named) in [
+            ("latncy", "300", "latncy"),
+            ("latency", "soon", "latency"),
+            ("status", "99", "200 to 599"),
+            ("body", "green", "green"),
+        ] {
+            let error = faults.set(key, value).unwrap_err();
+
+            assert!(error.contains(named), "{error}");
+        }
+        assert_eq!(faults, Faults::default());
+    }
+
+    #[test]
+    fn null_takes_a_fault_away() {
+        let mut faults = Faults::default();
+        faults.set("status", "500").unwrap();
+
+        let patch = Map::from_iter([("status".to_owned(), Value::Null)]);
+
+        assert_eq!(faults.patched(patch).unwrap(), Faults::default());
+    }
+
+    #[test]
+    fn times_counts_only_the_calls_that_are_concerned() {
+        let mut faults = Faults {
+            api: FaultScope::Insights,
+            times: Some(1),
+            bom: true,
+            ..Faults::default()
+        };
+
+        assert!(!faults.take_for(SimulatedApi::Commercial).bom);
+        assert!(faults.take_for(SimulatedApi::Insights).bom);
+        assert!(!faults.take_for(SimulatedApi::Insights).bom);
+    }
+}

@@ -1,0 +1,167 @@
+use std::collections::HashSet;
+
+use sha2::{Digest, Sha256};
+
+use super::*;
+
+const NEWEST: Date = date(2026, 11, 17);
+
+fn fleet() -> Fleet {
+    Fleet::new(1, 200, 0)
+}
+
+fn counts(customer: &Customer, as_of: AsOf) -> Vec<(u64, u64)> {
+    customer
+        .rows(as_of, NEWEST)
+        .map(|row| (row.active, row.qualified))
+        .collect()
+}
+
+#[test]
+fn the_documented_body_is_the_example_of_the_reference_behind_a_byte_order_mark() {
+    let body = documented_body();
+
+    let (mark, example) = body.split_at(3);
+    assert_eq!(mark, BYTE_ORDER_MARK);
+    assert_eq!(example.len(), 2_666);
+    let digest: String = Sha256::digest(example)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(
+        digest,
+        "331674376ccd2386b7846e81808c9b028d748303707be4aae9be7189060fd7a0"
+    );
+}
+
+#[test]
+fn the_documented_rows_are_those_of_the_example() {
+    let fleet = fleet();
+    let example: serde_json::Value = serde_json::from_slice(DOCUMENTED_USAGE).unwrap();
+
+    let rows: Vec<_> = fleet
+        .customer(DOCUMENTED_CUSTOMER)
+        .unwrap()
+        .rows(AsOf::Newest, NEWEST)
+        .collect();
+
+    let items = example["items"].as_array().unwrap();
+    assert_eq!(rows.len(), items.len());
+    for (row, item) in rows.iter().zip(items) {
+        assert_eq!(row.customer_name, item["customerName"]);
+        assert_eq!(row.product_name, item["productName"]);
+        assert_eq!(row.workload_name, item["workloadName"]);
+        assert_eq!(row.service_name, item["serviceName"]);
+        assert_eq!(row.channel, item["channel"]);
+        assert_eq!(row.active, item["licensesActive"]);
+        assert_eq!(row.qualified, item["licensesQualified"]);
+        let instant = format!("{}+00:00", row.processed);
+        assert_eq!(instant, item["processedDateTime"].as_str().unwrap());
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_fleet_and_another_seed_is_another() {
+    let ids = |fleet: &Fleet| -> Vec<Uuid> { fleet.customers().iter().map(|c| c.id).collect() };
+
+    let (one, same, other) = (fleet(), fleet(), Fleet::new(2, 200, 0));
+
+    assert_eq!(ids(&one), ids(&same));
+    assert_eq!(one.customers()[7].id, customer_id(1, 6));
+    assert_ne!(customer_id(1, 6), other.customers()[7].id);
+    let distinct: HashSet<_> = ids(&one).into_iter().collect();
+    assert_eq!(distinct.len(), 201);
+}
+
+#[test]
+fn a_twentieth_of_the_fleet_is_empty_and_nobody_has_more_than_twelve_rows() {
+    let fleet = fleet();
+
+    let rows: Vec<_> = fleet
+        .customers()
+        .iter()
+        .map(|customer| customer.rows(AsOf::Newest, NEWEST).count())
+        .collect();
+
+    assert_eq!(rows.iter().filter(|&&rows| rows == 0).count(), 10);
+    assert!(rows.iter().all(|&rows| rows <= MOST_ROWS));
+}
+
+#[test]
+fn a_tenth_of_the_fleet_has_mixed_dates_some_at_an_odd_time() {
+    let fleet = fleet();
+    let dates = |customer: &Customer| -> HashSet<DateTime> {
+        let rows = customer.rows(AsOf::Newest, NEWEST);
+        rows.map(|row| row.processed).collect()
+    };
+
+    let mixed: Vec<_> = fleet
+        .customers()
+        .iter()
+        .map(dates)
+        .filter(|dates| dates.len() > 1)
+        .collect();
+
+    assert_eq!(mixed.len(), 20);
+    let odd = |dates: &&HashSet<DateTime>| dates.contains(&NEWEST.to_datetime(ODD_TIME));
+    assert_eq!(mixed.iter().filter(odd).count(), 10);
+    assert_eq!(
+        NEWEST.to_datetime(ODD_TIME).to_string(),
+        "2026-11-17T03:25:16.36"
+    );
+}
+
+#[test]
+fn history_reaches_back_four_hundred_days_and_no_further() {
+    let fleet = fleet();
+    let customer = fleet.customer(customer_id(1, 0)).unwrap();
+    let has_rows = |day| customer.rows(AsOf::Date(day), NEWEST).next().is_some();
+
+    assert!(has_rows(NEWEST));
+    assert!(has_rows(NEWEST.saturating_sub(399.days())));
+    assert!(!has_rows(NEWEST.saturating_sub(400.days())));
+    assert!(!has_rows(NEWEST.saturating_add(1.day())));
+}
+
+#[test]
+fn what_was_told_for_a_date_does_not_change_when_a_newer_one_is_processed() {
+    let fleet = fleet();
+    let customer = fleet.customer(customer_id(1, 0)).unwrap();
+    let told = counts(customer, AsOf::Newest);
+
+    let later = customer
+        .rows(AsOf::Date(NEWEST), NEWEST.saturating_add(30.days()))
+        .map(|row| (row.active, row.qualified))
+        .collect::<Vec<_>>();
+
+    assert_eq!(told, later);
+    let earlier = AsOf::Date(NEWEST.saturating_sub(40.days()));
+    assert_ne!(told, counts(customer, earlier));
+}
+
+#[test]
+fn seats_are_the_same_in_every_workload_of_a_product() {
+    let fleet = fleet();
+
+    for customer in fleet.customers() {
+        let mut seats = HashMap::new();
+        for row in customer.rows(AsOf::Newest, NEWEST) {
+            let first = *seats.entry(row.product_id).or_insert(row.qualified);
+            assert_eq!(
+                first, row.qualified,
+                "{} {}",
+                row.customer_name, row.product_name
+            );
+        }
+    }
+}
+
+#[test]
+fn the_wide_customer_has_as_many_rows_as_asked_for() {
+    let fleet = Fleet::new(1, 0, 5_000);
+
+    let customer = fleet.customer(WIDE_CUSTOMER).unwrap();
+
+    assert_eq!(customer.rows(AsOf::Newest, NEWEST).count(), 5_000);
+    assert!(self::fleet().customer(WIDE_CUSTOMER).is_none());
+}

@@ -1,0 +1,87 @@
+use jiff::civil::{Date, date};
+
+use super::draw::Draw;
+
+/// Days from one turning point of a curve to the next.
+const STRIDE: i64 = 16;
+
+/// How long a number of seats stays before the customer buys or returns some.
+const CONTRACT_DAYS: i64 = 90;
+
+/// Seats of a product on a day: they change now and then, and alike for all its workloads.
+pub(super) fn qualified(product: Draw, day: Date, seats: u64) -> u64 {
+    let contract = day_number(day).div_euclid(CONTRACT_DAYS);
+    let change = product.with_text("contract").with(contract.cast_unsigned());
+    seats + change.below(seats / 5 + 1)
+}
+
+/// Seats in use on a day: wanders between turning points, trembles daily, never above `qualified`.
+pub(super) fn active(workload: Draw, day: Date, qualified: u64) -> u64 {
+    let day = day_number(day);
+    let (turn, into) = (day.div_euclid(STRIDE), day.rem_euclid(STRIDE));
+    let (before, after) = (level(workload, turn), level(workload, turn + 1));
+    let along = (before * (STRIDE - into) + after * into) / STRIDE;
+    let tremble = workload
+        .with_text("tremble")
+        .with(day.cast_unsigned())
+        .below(60);
+    let permille = (along.unsigned_abs() + tremble).min(1_000);
+    qualified * permille / 1_000
+}
+
+/// How much of a product is in use at a turning point, in thousandths.
+fn level(workload: Draw, turn: i64) -> i64 {
+    let drawn = workload
+        .with_text("level")
+        .with(turn.cast_unsigned())
+        .below(850);
+    100 + drawn.cast_signed()
+}
+
+fn day_number(day: Date) -> i64 {
+    day.duration_since(date(2000, 1, 1))
+        .as_hours()
+        .div_euclid(24)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::ToSpan;
+
+    use super::*;
+
+    fn days() -> impl Iterator<Item = Date> {
+        date(2026, 1, 1).series(1.day()).take(400)
+    }
+
+    #[test]
+    fn usage_moves_from_day_to_day_and_never_exceeds_the_seats() {
+        let draw = Draw::new(7);
+
+        let usage: Vec<_> = days().map(|day| active(draw, day, 500)).collect();
+
+        assert!(usage.iter().all(|&active| active <= 500));
+        let moved = usage.windows(2).filter(|days| days[0] != days[1]).count();
+        assert!(moved > 300, "moved on {moved} of 399 days");
+    }
+
+    #[test]
+    fn a_day_does_not_jump() {
+        let draw = Draw::new(7);
+
+        let usage: Vec<_> = days().map(|day| active(draw, day, 1_000)).collect();
+
+        assert!(usage.windows(2).all(|days| days[0].abs_diff(days[1]) < 150));
+    }
+
+    #[test]
+    fn seats_change_seldom_and_by_a_fifth_at_most() {
+        let draw = Draw::new(7);
+
+        let seats: Vec<_> = days().map(|day| qualified(draw, day, 100)).collect();
+
+        assert!(seats.iter().all(|seats| (100..=120).contains(seats)));
+        let changes = seats.windows(2).filter(|days| days[0] != days[1]).count();
+        assert!((1..=5).contains(&changes), "changed {changes} times");
+    }
+}

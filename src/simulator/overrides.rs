@@ -1,0 +1,130 @@
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use jiff::civil::{Date, DateTime, Time};
+use uuid::Uuid;
+
+use super::{
+    fleet::{self, AsOf, Row},
+    reply::Reply,
+};
+
+/// What is told about one customer instead of what the fleet says.
+#[derive(Clone, Debug)]
+pub enum Override {
+    /// These rows, as the newest data; both usage calls put them in their own words.
+    Rows(Vec<SimulatedRow>),
+    /// This body, with status 200, to every call that asks for this customer alone.
+    Body(Bytes),
+    /// This answer, to every call that asks for this customer alone.
+    Status {
+        /// Its status.
+        status: StatusCode,
+        /// Its body, sent as JSON unless `headers` say otherwise.
+        body: Bytes,
+        /// Headers beside, or in place of, the usual ones.
+        headers: HeaderMap,
+    },
+}
+
+/// One row of [`Override::Rows`].
+#[derive(Clone, Debug)]
+pub struct SimulatedRow {
+    /// The customer's name.
+    pub customer_name: String,
+    /// The product's name; its id follows from it.
+    pub product_name: String,
+    /// The workload's code.
+    pub workload_code: String,
+    /// The workload's name.
+    pub workload_name: String,
+    /// The service's code.
+    pub service_code: String,
+    /// The service's name.
+    pub service_name: String,
+    /// The sales channel.
+    pub channel: String,
+    /// Seats in use.
+    pub licenses_active: u64,
+    /// Seats that could be in use.
+    pub licenses_qualified: u64,
+    /// When it was processed, in UTC.
+    pub processed: DateTime,
+}
+
+/// The overrides at one moment, by customer.
+pub(super) type Overrides = HashMap<Uuid, Arc<Override>>;
+
+// === impl Override ===
+
+impl Override {
+    /// The rows for `as_of`; `None` when the override tells no rows.
+    pub(super) fn rows(&self, customer_id: Uuid, as_of: AsOf) -> Option<Vec<Row<'_>>> {
+        let Self::Rows(rows) = self else {
+            return None;
+        };
+        let wanted = |row: &&SimulatedRow| match as_of {
+            AsOf::Newest => true,
+            AsOf::Date(day) => row.processed.date() == day,
+        };
+        let rows = rows.iter().filter(wanted);
+        Some(rows.map(|row| row.row(customer_id)).collect())
+    }
+
+    /// The answer to a call for this customer alone; `None` when rows are told.
+    pub(super) fn reply(&self) -> Option<Reply> {
+        match self {
+            Self::Rows(_) => None,
+            Self::Body(body) => Some(Reply::raw_json(StatusCode::OK, body.clone())),
+            Self::Status {
+                status,
+                body,
+                headers,
+            } => {
+                let mut reply = Reply::raw_json(*status, body.clone());
+                for (name, value) in headers {
+                    reply.headers.insert(name, value.clone());
+                }
+                Some(reply)
+            }
+        }
+    }
+}
+
+// === impl SimulatedRow ===
+
+impl SimulatedRow {
+    /// A row of an Office product, resold, with nothing in use; every field may still be changed.
+    pub fn new(product_name: &str, workload_name: &str, qualified: u64, processed: Date) -> Self {
+        Self {
+            customer_name: "Overridden customer".into(),
+            product_name: product_name.into(),
+            workload_code: workload_name.to_uppercase(),
+            workload_name: workload_name.into(),
+            service_code: "O365".into(),
+            service_name: "o365".into(),
+            channel: "reseller".into(),
+            licenses_active: 0,
+            licenses_qualified: qualified,
+            processed: processed.to_datetime(Time::midnight()),
+        }
+    }
+
+    fn row(&self, customer_id: Uuid) -> Row<'_> {
+        Row {
+            customer_id,
+            customer_name: &self.customer_name,
+            product_id: fleet::product_id(&self.product_name),
+            product_name: &self.product_name,
+            workload_code: &self.workload_code,
+            workload_name: &self.workload_name,
+            service_code: &self.service_code,
+            service_name: &self.service_name,
+            channel: &self.channel,
+            active: self.licenses_active,
+            qualified: self.licenses_qualified,
+            processed: self.processed,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! An answer before it is sent, whole in memory, so that faults can still be done to it.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+};
+use hyper::body::Frame;
+use serde::Serialize;
+use serde_json::json;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+/// A status, headers and a body.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) delivery: Delivery,
+}
+
+/// How much of the body arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    Whole,
+    /// The whole length is announced, half of it is sent, and the connection closed.
+    Half,
+}
+
+// === impl Reply ===
+
+impl Reply {
+    /// A body of JSON, whatever it says.
+    pub(super) fn raw_json(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, JSON)]),
+            body: body.into(),
+            delivery: Delivery::Whole,
+        }
+    }
+
+    pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {
+        match serde_json::to_vec(body) {
+            Ok(body) => Self::raw_json(status, body),
+            Err(error) => Self::raw_json(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
+    }
+
+    /// A refusal in Partner Center's own words.
+    pub(super) fn refusal(status: StatusCode, code: &str, description: &str) -> Self {
+        let body = json!({
+            "code": code,
+            "description": description,
+            "data": [],
+            "source": "PartnerFD",
+        });
+        Self::json(status, &body)
+    }
+
+    pub(super) fn with_header(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+}
+
+impl IntoResponse for Reply {
+    fn into_response(mut self) -> Response {
+        self.headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        let body = match self.delivery {
+            Delivery::Whole => Body::from(self.body),
+            Delivery::Half => Body::new(HalfBody::of(&self.body)),
+        };
+        (self.status, self.headers, body).into_response()
+    }
+}
+
+/// A body that breaks off.
+#[derive(Debug)]
+enum HalfBody {
+    Sending(Bytes),
+    /// What was sent is still on its way: an error now would overtake it.
+    Flushing,
+    Broken,
+}
+
+// === impl HalfBody ===
+
+impl HalfBody {
+    fn of(body: &Bytes) -> Self {
+        Self::Sending(body.slice(..body.len() / 2))
+    }
+}
+
+impl hyper::body::Body for HalfBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match &mut *self {
+            Self::Sending(half) => {
+                let half = std::mem::take(half);
+                *self = Self::Flushing;
+                Poll::Ready(Some(Ok(Frame::data(half))))
+            }
+            Self::Flushing => {
+                *self = Self::Broken;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Self::Broken => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::civil::Date;
+use secrecy::SecretString;
+
+use super::{
+    SimulatorOptions,
+    faults::Faults,
+    fleet::{self, Fleet},
+    gate::Gate,
+    overrides::Overrides,
+    record::Recorder,
+    throttle::Throttle,
+    tokens::TokenBook,
+};
+use crate::clock::SharedClock;
+
+/// Everything that the stand-in is and remembers; HTTP and the handle are two ways to it.
+#[derive(Debug)]
+pub(super) struct Simulation {
+    pub(super) fleet: Fleet,
+    pub(super) clock: SharedClock,
+    pub(super) tokens: TokenBook,
+    pub(super) recorder: Recorder,
+    pub(super) throttle: Throttle,
+    /// What API calls wait before.
+    pub(super) call_gate: Gate,
+    /// What token requests wait before.
+    pub(super) token_gate: Gate,
+    pub(super) page_size: usize,
+    pub(super) require_token: bool,
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret: Option<SecretString>,
+    faults: Mutex<Faults>,
+    today: Mutex<Date>,
+    overrides: Mutex<Overrides>,
+}
+
+// === impl Simulation ===
+
+impl Simulation {
+    pub(super) fn new(options: SimulatorOptions) -> Self {
+        Self {
+            fleet: Fleet::new(options.seed, options.customers, options.wide_rows),
+            clock: options.clock,
+            tokens: TokenBook::new(options.rotate, options.expires_in),
+            recorder: Recorder::new(),
+            throttle: Throttle::default(),
+            call_gate: Gate::open(),
+            token_gate: Gate::open(),
+            page_size: options.page_size.max(1),
+            require_token: options.require_token,
+            client_id: options.client_id,
+            client_secret: options.client_secret,
+            faults: Mutex::new(options.faults),
+            today: Mutex::new(options.today),
+            overrides: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(super) fn faults(&self) -> MutexGuard<'_, Faults> {
+        lock(&self.faults)
+    }
+
+    pub(super) fn today(&self) -> MutexGuard<'_, Date> {
+        lock(&self.today)
+    }
+
+    pub(super) fn newest_date(&self) -> Date {
+        fleet::newest_date(*self.today())
+    }
+
+    /// The overrides as they are now.
+    pub(super) fn overrides(&self) -> Overrides {
+        self.overrides_mut().clone()
+    }
+
+    pub(super) fn overrides_mut(&self) -> MutexGuard<'_, Overrides> {
+        lock(&self.overrides)
+    }
+}
+
+/// Nothing panics while it holds one of these locks half-changed, so a poisoned one is as good.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

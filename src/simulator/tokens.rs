@@ -1,0 +1,266 @@
+//! The token endpoint, v1 and v2, and the tokens that it gave out.
+
+mod book;
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::{
+    body::to_bytes,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, request::Parts};
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use serde_json::{Value, json};
+use url::form_urlencoded;
+use uuid::Uuid;
+
+pub(super) use book::{Grant, TokenBook};
+
+use super::{Simulation, record::SimulatedApi, reply::Reply};
+use book::{Issued, Redemption};
+
+/// Largest form that is read.
+const LARGEST_FORM: usize = 64 * 1024;
+
+/// The version of the token endpoint: they take and send much the same, differently spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    V1,
+    V2,
+}
+
+/// The body of a token answer.
+#[derive(Serialize)]
+struct Granted<'a> {
+    token_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'static str>,
+    expires_in: Value,
+    ext_expires_in: Value,
+    #[serde(flatten)]
+    v1: Option<GrantedByV1<'a>>,
+    access_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+}
+
+/// What only v1 tells.
+#[derive(Serialize)]
+struct GrantedByV1<'a> {
+    not_before: String,
+    expires_on: String,
+    resource: &'a str,
+}
+
+/// A refusal in the words of Microsoft's identity platform.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    error: String,
+    code: u32,
+    text: String,
+}
+
+/// `POST /{tenant}/oauth2/token`.
+pub(super) async fn v1(State(simulation): State<Arc<Simulation>>, request: Request) -> Response {
+    serve(&simulation, Version::V1, request).await
+}
+
+/// `POST /{tenant}/oauth2/v2.0/token`.
+pub(super) async fn v2(State(simulation): State<Arc<Simulation>>, request: Request) -> Response {
+    serve(&simulation, Version::V2, request).await
+}
+
+async fn serve(simulation: &Simulation, version: Version, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let sequence = simulation.recorder.arrived(SimulatedApi::Token, &head);
+    simulation.token_gate.passage().await;
+    let form = to_bytes(body, LARGEST_FORM).await.unwrap_or_default();
+    let form: HashMap<String, String> = form_urlencoded::parse(&form).into_owned().collect();
+    let failure = simulation.faults().take_token_failure();
+    let answer = match failure {
+        Some((status, error)) => Err(Refusal::on_demand(status, error)),
+        None => redeem(simulation, version, &form),
+    };
+    let reply = answer.unwrap_or_else(|refusal| refusal.reply(simulation, &head));
+    simulation.recorder.answered(sequence, reply.status);
+    reply
+        .with_header("cache-control", "no-store, no-cache")
+        .into_response()
+}
+
+/// Checks who asks and what for, and gives out tokens.
+fn redeem(
+    simulation: &Simulation,
+    version: Version,
+    form: &HashMap<String, String>,
+) -> Result<Reply, Refusal> {
+    let grant_type = required(form, "grant_type")?;
+    check_client(simulation, form)?;
+    let audience = required(form, version.audience_parameter())?;
+    let now = simulation.clock.now();
+    let issued = match grant_type {
+        "refresh_token" => {
+            let presented = required(form, "refresh_token")?;
+            let strict = simulation.faults().strict_rotation;
+            let redemption = Redemption { strict, now };
+            simulation
+                .tokens
+                .redeem(presented, redemption)
+                .ok_or_else(Refusal::spent_refresh_token)?
+        }
+        "client_credentials" => simulation.tokens.issue(Grant::App, now),
+        other => return Err(Refusal::unsupported(other)),
+    };
+    let body = version.body(&issued, audience, simulation.clock.wall());
+    Ok(Reply::json(StatusCode::OK, &body))
+}
+
+fn required<'a>(form: &'a HashMap<String, String>, name: &str) -> Result<&'a str, Refusal> {
+    form.get(name)
+        .map(String::as_str)
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| Refusal::missing(name))
+}
+
+fn check_client(simulation: &Simulation, form: &HashMap<String, String>) -> Result<(), Refusal> {
+    let id = required(form, "client_id")?;
+    let secret = form.get("client_secret").map_or("", String::as_str);
+    if secret.is_empty() {
+        return Err(Refusal::no_client_secret());
+    }
+    let expected = &simulation.client_id;
+    if expected.as_deref().is_some_and(|expected| expected != id) {
+        return Err(Refusal::unknown_client(id));
+    }
+    // The secret of a stand-in is worth nothing, so it need not be compared in constant time.
+    match &simulation.client_secret {
+        Some(expected) if expected.expose_secret() != secret => Err(Refusal::wrong_secret()),
+        Some(_) | None => Ok(()),
+    }
+}
+
+// === impl Version ===
+
+impl Version {
+    fn audience_parameter(self) -> &'static str {
+        match self {
+            Self::V1 => "resource",
+            Self::V2 => "scope",
+        }
+    }
+
+    /// The answer: v1 sends its numbers as strings.
+    fn body<'a>(self, issued: &'a Issued, audience: &'a str, now: Timestamp) -> Granted<'a> {
+        let lifetime = issued.expires_in.as_secs();
+        let begins = now.as_second();
+        let (expires_in, v1) = match self {
+            Self::V1 => {
+                let v1 = GrantedByV1 {
+                    not_before: begins.to_string(),
+                    expires_on: begins.saturating_add_unsigned(lifetime).to_string(),
+                    resource: audience,
+                };
+                (Value::from(lifetime.to_string()), Some(v1))
+            }
+            Self::V2 => (Value::from(lifetime), None),
+        };
+        Granted {
+            token_type: "Bearer",
+            scope: (issued.grant == Grant::User).then_some("user_impersonation"),
+            ext_expires_in: expires_in.clone(),
+            expires_in,
+            v1,
+            access_token: &issued.access_token,
+            refresh_token: issued.refresh_token.as_deref(),
+        }
+    }
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    fn new(status: StatusCode, error: &str, code: u32, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            error: error.into(),
+            code,
+            text: text.into(),
+        }
+    }
+
+    fn on_demand(status: StatusCode, error: String) -> Self {
+        let (code, text) = match error.as_str() {
+            "invalid_grant" => (
+                50173,
+                "The provided grant has expired due to it being revoked.",
+            ),
+            "interaction_required" => (50076, "You must use multi-factor authentication."),
+            "invalid_client" => (7000215, "Invalid client secret provided."),
+            _ => (90033, "A transient error has occurred. Please try again."),
+        };
+        Self {
+            status,
+            error,
+            code,
+            text: text.into(),
+        }
+    }
+
+    fn missing(name: &str) -> Self {
+        let text = format!("The request body must contain the following parameter: '{name}'.");
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", 900144, text)
+    }
+
+    fn unsupported(grant_type: &str) -> Self {
+        let text = format!("The app requested an unsupported grant type '{grant_type}'.");
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "unsupported_grant_type",
+            70003,
+            text,
+        )
+    }
+
+    fn spent_refresh_token() -> Self {
+        let text = "The provided grant has expired due to it being revoked, \
+                    a fresh auth token is needed.";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_grant", 50173, text)
+    }
+
+    fn no_client_secret() -> Self {
+        let text = "The request body must contain the following parameter: \
+                    'client_assertion' or 'client_secret'.";
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_client", 7000218, text)
+    }
+
+    fn unknown_client(id: &str) -> Self {
+        let text = format!("Application with identifier '{id}' was not found in the directory.");
+        Self::new(StatusCode::BAD_REQUEST, "unauthorized_client", 700016, text)
+    }
+
+    fn wrong_secret() -> Self {
+        let text = "Invalid client secret provided.";
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_client", 7000215, text)
+    }
+
+    fn reply(self, simulation: &Simulation, head: &Parts) -> Reply {
+        let correlation_id = head
+            .headers
+            .get("client-request-id")
+            .and_then(|id| id.to_str().ok())
+            .map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
+        let body = json!({
+            "error": self.error,
+            "error_description": format!("AADSTS{}: {}", self.code, self.text),
+            "error_codes": [self.code],
+            "timestamp": simulation.clock.wall().strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            "trace_id": Uuid::new_v4().to_string(),
+            "correlation_id": correlation_id,
+        });
+        Reply::json(self.status, &body)
+    }
+}

@@ -1,0 +1,181 @@
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use uuid::Uuid;
+
+/// Every token that was given out or redeemed, and what became of it.
+#[derive(Debug)]
+pub(crate) struct TokenBook {
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug)]
+struct Entries {
+    access: HashMap<String, Access>,
+    refresh: HashMap<String, Refresh>,
+    reused: usize,
+    rotate: bool,
+    expires_in: Duration,
+}
+
+/// On whose behalf an access token is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// App+User: came of a refresh token.
+    User,
+    /// App only: came of client credentials.
+    App,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Access {
+    grant: Grant,
+    expires_at: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refresh {
+    Live,
+    Used,
+    Revoked,
+}
+
+/// How a refresh token is redeemed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Redemption {
+    /// Whether one that was redeemed before is refused.
+    pub(super) strict: bool,
+    pub(super) now: Instant,
+}
+
+/// What a token request gets.
+#[derive(Debug)]
+pub(super) struct Issued {
+    pub(super) grant: Grant,
+    pub(super) access_token: String,
+    pub(super) refresh_token: Option<String>,
+    pub(super) expires_in: Duration,
+}
+
+// === impl TokenBook ===
+
+impl TokenBook {
+    pub(crate) fn new(rotate: bool, expires_in: Duration) -> Self {
+        Self {
+            entries: Mutex::new(Entries {
+                access: HashMap::new(),
+                refresh: HashMap::new(),
+                reused: 0,
+                rotate,
+                expires_in,
+            }),
+        }
+    }
+
+    /// Redeems a refresh token, which may be one that nobody has seen before; `None` when it is
+    /// refused.
+    pub(super) fn redeem(&self, presented: &str, redemption: Redemption) -> Option<Issued> {
+        let mut entries = self.entries();
+        match entries.refresh.get(presented) {
+            Some(Refresh::Revoked) => return None,
+            Some(Refresh::Used) => {
+                entries.reused += 1;
+                if redemption.strict {
+                    return None;
+                }
+            }
+            Some(Refresh::Live) | None => {}
+        }
+        let mut issued = entries.issue(Grant::User, redemption.now);
+        if entries.rotate {
+            entries.refresh.insert(presented.to_owned(), Refresh::Used);
+            issued.refresh_token = Some(entries.issue_refresh_token());
+        } else {
+            let state = entries.refresh.entry(presented.to_owned());
+            state.or_insert(Refresh::Live);
+        }
+        Some(issued)
+    }
+
+    pub(super) fn issue(&self, grant: Grant, now: Instant) -> Issued {
+        self.entries().issue(grant, now)
+    }
+
+    /// What a live access token was granted for; `None` when it is unknown, expired or revoked.
+    pub(crate) fn grant(&self, access_token: &str, now: Instant) -> Option<Grant> {
+        let entries = self.entries();
+        let access = entries.access.get(access_token)?;
+        (access.expires_at > now).then_some(access.grant)
+    }
+
+    pub(crate) fn issue_refresh_token(&self) -> String {
+        self.entries().issue_refresh_token()
+    }
+
+    /// Refresh tokens that would be redeemed without being a reuse.
+    pub(crate) fn live_refresh_tokens(&self) -> Vec<String> {
+        let entries = self.entries();
+        let live = entries
+            .refresh
+            .iter()
+            .filter(|(_, state)| **state == Refresh::Live);
+        live.map(|(token, _)| token.clone()).collect()
+    }
+
+    pub(crate) fn reused_refresh_tokens(&self) -> usize {
+        self.entries().reused
+    }
+
+    pub(crate) fn revoke_refresh_token(&self, token: &str) {
+        let mut entries = self.entries();
+        entries.refresh.insert(token.to_owned(), Refresh::Revoked);
+    }
+
+    pub(crate) fn revoke_access_tokens(&self) {
+        self.entries().access.clear();
+    }
+
+    pub(crate) fn set_expires_in(&self, expires_in: Duration) {
+        self.entries().expires_in = expires_in;
+    }
+
+    pub(crate) fn set_rotate(&self, rotate: bool) {
+        self.entries().rotate = rotate;
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Entries ===
+
+impl Entries {
+    fn issue(&mut self, grant: Grant, now: Instant) -> Issued {
+        let access_token = unguessable();
+        let expires_at = now + self.expires_in;
+        self.access.retain(|_, access| access.expires_at > now);
+        self.access
+            .insert(access_token.clone(), Access { grant, expires_at });
+        Issued {
+            grant,
+            access_token,
+            refresh_token: None,
+            expires_in: self.expires_in,
+        }
+    }
+
+    fn issue_refresh_token(&mut self) -> String {
+        let token = unguessable();
+        self.refresh.insert(token.clone(), Refresh::Live);
+        token
+    }
+}
+
+/// 244 random bits as text.
+fn unguessable() -> String {
+    format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
+}
