@@ -22,7 +22,7 @@ pub struct Faults {
     /// Added before an answer; milliseconds in JSON.
     #[serde(with = "milliseconds")]
     pub latency: Duration,
-    /// Answered instead of data; any status but success.
+    /// Answered instead of data, with an error body: 200 to 599.
     #[serde(with = "status_code")]
     pub status: Option<StatusCode>,
     /// `code` of the error body that goes with `status`.
@@ -88,7 +88,7 @@ pub enum BodyFault {
     GzipBomb,
     /// The right JSON, followed by white space up to `body_bytes`.
     Oversized,
-    /// One row more, of another customer.
+    /// One row more, of another customer; where there are rows at all.
     ForeignCustomer,
     /// A first row without counts and without its date.
     MissingFields,
@@ -139,7 +139,7 @@ impl Faults {
         let with = |value| self.patched(Map::from_iter([(key.to_owned(), value)]));
         *self = with(typed)
             .or_else(|error| with(text).map_err(|_| error))
-            .map_err(|error| format!("fault `{key}`: {error}"))?;
+            .map_err(|error| format!("fault {error}"))?;
         Ok(())
     }
 
@@ -159,7 +159,7 @@ impl Faults {
                 value => fields.insert(key, value),
             };
         }
-        serde_json::from_value(Value::Object(fields)).map_err(|error| error.to_string())
+        serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| error.to_string())
     }
 
     /// The faults that concern a call of `api` that arrives now, which `times` counts.
@@ -302,8 +302,8 @@ mod tests {
 
         for (key, value, named) in [
             ("latncy", "300", "latncy"),
-            ("latency", "soon", "latency"),
-            ("status", "99", "200 to 599"),
+            ("latency", "soon", "latency: invalid type"),
+            ("status", "99", "status: expected a status of 200 to 599"),
             ("body", "green", "green"),
         ] {
             let error = faults.set(key, value).unwrap_err();

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 /// Every token that was given out or redeemed, and what became of it.
 #[derive(Debug)]
-pub(crate) struct TokenBook {
+pub(in crate::simulator) struct TokenBook {
     entries: Mutex<Entries>,
 }
 
@@ -23,7 +23,7 @@ struct Entries {
 
 /// On whose behalf an access token is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Grant {
+pub(in crate::simulator) enum Grant {
     /// App+User: came of a refresh token.
     User,
     /// App only: came of client credentials.
@@ -63,7 +63,7 @@ pub(super) struct Issued {
 // === impl TokenBook ===
 
 impl TokenBook {
-    pub(crate) fn new(rotate: bool, expires_in: Duration) -> Self {
+    pub(in crate::simulator) fn new(rotate: bool, expires_in: Duration) -> Self {
         Self {
             entries: Mutex::new(Entries {
                 access: HashMap::new(),
@@ -105,18 +105,18 @@ impl TokenBook {
     }
 
     /// What a live access token was granted for; `None` when it is unknown, expired or revoked.
-    pub(crate) fn grant(&self, access_token: &str, now: Instant) -> Option<Grant> {
+    pub(in crate::simulator) fn grant(&self, access_token: &str, now: Instant) -> Option<Grant> {
         let entries = self.entries();
         let access = entries.access.get(access_token)?;
         (access.expires_at > now).then_some(access.grant)
     }
 
-    pub(crate) fn issue_refresh_token(&self) -> String {
+    pub(in crate::simulator) fn issue_refresh_token(&self) -> String {
         self.entries().issue_refresh_token()
     }
 
     /// Refresh tokens that would be redeemed without being a reuse.
-    pub(crate) fn live_refresh_tokens(&self) -> Vec<String> {
+    pub(in crate::simulator) fn live_refresh_tokens(&self) -> Vec<String> {
         let entries = self.entries();
         let live = entries
             .refresh
@@ -125,24 +125,24 @@ impl TokenBook {
         live.map(|(token, _)| token.clone()).collect()
     }
 
-    pub(crate) fn reused_refresh_tokens(&self) -> usize {
+    pub(in crate::simulator) fn reused_refresh_tokens(&self) -> usize {
         self.entries().reused
     }
 
-    pub(crate) fn revoke_refresh_token(&self, token: &str) {
+    pub(in crate::simulator) fn revoke_refresh_token(&self, token: &str) {
         let mut entries = self.entries();
         entries.refresh.insert(token.to_owned(), Refresh::Revoked);
     }
 
-    pub(crate) fn revoke_access_tokens(&self) {
+    pub(in crate::simulator) fn revoke_access_tokens(&self) {
         self.entries().access.clear();
     }
 
-    pub(crate) fn set_expires_in(&self, expires_in: Duration) {
+    pub(in crate::simulator) fn set_expires_in(&self, expires_in: Duration) {
         self.entries().expires_in = expires_in;
     }
 
-    pub(crate) fn set_rotate(&self, rotate: bool) {
+    pub(in crate::simulator) fn set_rotate(&self, rotate: bool) {
         self.entries().rotate = rotate;
     }
 
