@@ -211,3 +211,6 @@ fn router(simulation: Arc<Simulation>) -> Router {
         .fallback(api::unknown)
         .with_state(simulation)
 }
+
+#[cfg(test)]
+mod tests;

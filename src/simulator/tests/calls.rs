@@ -1,0 +1,311 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// What both calls can tell of a row, with the percentage and the spelling left out.
+fn told(rows: &Value) -> Vec<BTreeMap<&'static str, String>> {
+    let text = |value: &Value| value.to_string().trim_matches('"').to_owned();
+    let read = |row: &Value| {
+        let active = row.get("licensesActive").or(row.get("licenseActive"));
+        let customer = row.get("customerId").or(row.get("customerTenantId"));
+        let date = text(&row["processedDateTime"]).replace("+00:00", "");
+        BTreeMap::from([
+            ("customer", text(customer.unwrap()).to_lowercase()),
+            ("product", text(&row["productName"])),
+            ("workload", text(&row["workloadName"])),
+            ("active", text(active.unwrap())),
+            ("qualified", text(&row["licensesQualified"])),
+            ("processed", date),
+        ])
+    };
+    rows.as_array().unwrap().iter().map(read).collect()
+}
+
+fn of_customer(id: Uuid) -> String {
+    format!("customerTenantId eq '{id}'")
+}
+
+#[tokio::test]
+async fn the_documented_customer_is_answered_byte_for_byte() {
+    let stand = Stand::start().await;
+
+    let answer = stand.insights(DOCUMENTED_CUSTOMER).await;
+
+    assert_eq!(answer.status(), 200);
+    assert_eq!(
+        header(&answer, "content-type"),
+        "application/json; charset=utf-8"
+    );
+    assert_eq!(answer.bytes().await.unwrap(), documented_body());
+}
+
+#[tokio::test]
+async fn the_documented_customer_has_the_same_rows_in_commercial_form() {
+    let stand = Stand::start().await;
+    let filter = of_customer(DOCUMENTED_CUSTOMER);
+
+    let newest = json(stand.commercial(&[("filter", &filter)]).await).await;
+    let dated = [
+        ("filter", filter.as_str()),
+        ("processedDateTime", "2017-03-09"),
+    ];
+    let dated = json(stand.commercial(&dated).await).await;
+
+    assert_eq!(newest, dated);
+    assert_eq!(newest["totalCount"], 5);
+    let row = &newest["Value"][3];
+    assert_eq!(row["processedDateTime"], "2017-03-09T00:00:00");
+    assert_eq!(
+        row["customerTenantId"],
+        "4D3CF487-70F4-4E1E-9FF1-B2BFCE8D9F04"
+    );
+    assert_eq!(row["productName"], "EXCHANGE ONLINE (PLAN 1)");
+    assert_eq!(
+        (&row["licenseActive"], &row["licensesQualified"]),
+        (&0.into(), &5.into())
+    );
+    assert_eq!(row.get("usagePercent"), None);
+    let product_id = row["productId"].as_str().unwrap();
+    assert_eq!(product_id, product_id.to_uppercase());
+}
+
+#[tokio::test]
+async fn both_calls_tell_the_same_of_every_customer() {
+    let stand = Stand::start().await;
+
+    for id in stand.handle.customers().into_iter().skip(1) {
+        let insights = json(stand.insights(id).await).await;
+        let commercial = json(stand.commercial(&[("filter", &of_customer(id))]).await).await;
+
+        assert_eq!(told(&insights["items"]), told(&commercial["Value"]));
+        assert_eq!(insights["totalCount"], commercial["totalCount"]);
+    }
+}
+
+#[tokio::test]
+async fn every_path_also_answers_below_the_partner_prefix_and_without_its_slash() {
+    let stand = Stand::start().await;
+
+    for path in [
+        format!("/partner{}", insights_path(DOCUMENTED_CUSTOMER)),
+        format!("/partner{COMMERCIAL}"),
+        COMMERCIAL.trim_end_matches('/').to_owned(),
+        "/partner/v1/customers".to_owned(),
+    ] {
+        assert_eq!(stand.get(&path).await.status(), 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_customer_that_cannot_be_answered_for_is_refused_in_the_documented_shape() {
+    let stand = Stand::start().await;
+
+    for (customer, status, code) in [
+        (Uuid::nil().to_string(), 404, "1000"),
+        (NO_RELATIONSHIP_CUSTOMER.to_string(), 403, "2032"),
+        ("nobody".to_owned(), 400, "2100"),
+    ] {
+        let path = format!("/v1/customers/{customer}/analytics/licenses/usage");
+        let answer = stand.get(&path).await;
+
+        assert_eq!(answer.status(), status, "{customer}");
+        let body = json(answer).await;
+        assert_eq!(body["code"], code);
+        assert_eq!(body["source"], "PartnerFD");
+        assert_eq!(body["data"], Value::Array(vec![]));
+        assert!(body["description"].is_string());
+    }
+}
+
+#[tokio::test]
+async fn pages_are_linked_until_every_row_was_told_once() {
+    let options = SimulatorOptions {
+        wide_rows: 250,
+        page_size: 100,
+        ..SimulatorOptions::default()
+    };
+    let stand = Stand::start_with(options).await;
+    let filter = of_customer(WIDE_CUSTOMER);
+    let mut page = json(
+        stand
+            .commercial(&[("filter", &filter), ("top", "1000")])
+            .await,
+    )
+    .await;
+    let mut sizes = Vec::new();
+    let mut products = Vec::new();
+
+    loop {
+        assert_eq!(page["totalCount"], 250);
+        let rows = page["Value"].as_array().unwrap();
+        sizes.push(rows.len());
+        products.extend(rows.iter().map(|row| row["productName"].to_string()));
+        let Some(next) = page.pointer("/links/next") else {
+            break;
+        };
+        assert_eq!(next["method"], "GET");
+        page = json(stand.get(next["uri"].as_str().unwrap()).await).await;
+    }
+
+    assert_eq!(sizes, [100, 100, 50]);
+    products.sort();
+    products.dedup();
+    assert_eq!(products.len(), 250);
+}
+
+#[tokio::test]
+async fn a_date_is_answered_for_alone_and_an_unprocessed_one_has_no_rows() {
+    let stand = Stand::start().await;
+    let filter = of_customer(customer_id(1, 0));
+    let ask = async |date: &str| {
+        let query = [("filter", filter.as_str()), ("processedDateTime", date)];
+        json(stand.commercial(&query).await).await
+    };
+
+    let day = ask("2026-10-01").await;
+    let instant = ask("2026-10-01T00:00:00").await;
+    let future = ask("2026-11-18").await;
+
+    assert_eq!(day, instant);
+    let rows = day["Value"].as_array().unwrap();
+    assert!(!rows.is_empty());
+    assert!(
+        rows.iter()
+            .all(|row| row["processedDateTime"] == "2026-10-01T00:00:00")
+    );
+    assert_eq!(future["totalCount"], 0);
+}
+
+#[tokio::test]
+async fn a_query_that_cannot_be_answered_is_refused() {
+    let stand = Stand::start().await;
+
+    for query in [
+        ("filter", "colour eq 'red'"),
+        ("groupby", "productName"),
+        ("top", "0"),
+        ("skip", "some"),
+        ("processedDateTime", "yesterday"),
+    ] {
+        let answer = stand.commercial(&[query]).await;
+
+        assert_eq!(answer.status(), 400, "{query:?}");
+    }
+}
+
+#[tokio::test]
+async fn customers_are_listed_in_pages_that_a_continuation_token_joins() {
+    let stand = Stand::start().await;
+    let mut listed = Vec::new();
+    let mut page = json(stand.get("/v1/customers?size=10").await).await;
+
+    loop {
+        for item in page["items"].as_array().unwrap() {
+            assert_eq!(item["id"], item["companyProfile"]["tenantId"]);
+            assert!(item["companyProfile"]["domain"].is_string());
+            assert!(item["companyProfile"]["companyName"].is_string());
+            assert_eq!(item["relationshipToPartner"], "reseller");
+            listed.push(item["id"].as_str().unwrap().parse::<Uuid>().unwrap());
+        }
+        let Some(next) = page.pointer("/links/next") else {
+            break;
+        };
+        let repeated = &next["headers"][0];
+        assert_eq!(repeated["key"], "MS-ContinuationToken");
+        let request = stand
+            .request(next["uri"].as_str().unwrap())
+            .header("MS-ContinuationToken", repeated["value"].as_str().unwrap());
+        page = json(request.send().await.unwrap()).await;
+    }
+
+    assert_eq!(listed.len(), 26);
+    assert_eq!(listed, stand.handle.customers());
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_ids_that_it_can_be_found_by() {
+    let stand = Stand::start().await;
+    let path = insights_path(Uuid::nil());
+    let (request_id, correlation_id) = (Uuid::new_v4(), Uuid::new_v4());
+
+    let answer = stand
+        .request(&path)
+        .header("MS-RequestId", request_id.to_string())
+        .header("MS-CorrelationId", correlation_id.to_string())
+        .header("ValidateMfa", "true")
+        .send()
+        .await
+        .unwrap();
+    let plain = stand.get(&path).await;
+
+    assert_eq!(header(&answer, "ms-requestid"), request_id.to_string());
+    assert_eq!(
+        header(&answer, "ms-correlationid"),
+        correlation_id.to_string()
+    );
+    assert_eq!(header(&answer, "ismfacompliant"), "true");
+    assert!(Uuid::try_parse(header(&plain, "ms-correlationid")).is_ok());
+    assert!(!header(&plain, "ms-cv").is_empty());
+    assert!(!header(&plain, "ms-serverid").is_empty());
+    assert!(!plain.headers().contains_key("ismfacompliant"));
+}
+
+#[tokio::test]
+async fn the_next_day_brings_newer_data() {
+    let stand = Stand::start().await;
+    let id = customer_id(1, 0);
+    let newest = async || {
+        let body = json(stand.insights(id).await).await;
+        body["items"][0]["processedDateTime"].clone()
+    };
+
+    let before = newest().await;
+    stand.handle.advance_day();
+    let after = newest().await;
+
+    assert_eq!(stand.handle.newest_date(), date(2026, 11, 18));
+    assert_eq!(before, format!("{NEWEST}T00:00:00+00:00"));
+    assert_eq!(after, "2026-11-18T00:00:00+00:00");
+}
+
+#[tokio::test]
+async fn rows_can_be_replaced_for_both_calls_and_restored() {
+    let stand = Stand::start().await;
+    let id = customer_id(1, 0);
+    let original = json(stand.insights(id).await).await;
+    let mut row = SimulatedRow::new("PRODUCT", "Exchange", 9, date(2026, 11, 19));
+    row.licenses_active = 4;
+
+    stand.handle.replace(id, Override::Rows(vec![row]));
+
+    let insights = json(stand.insights(id).await).await;
+    let commercial = json(stand.commercial(&[("filter", &of_customer(id))]).await).await;
+    assert_eq!(told(&insights["items"]), told(&commercial["Value"]));
+    assert_eq!(insights["items"][0]["licensesActive"], 4);
+    assert_eq!(insights["items"][0]["usagePercent"], 44.4);
+    stand.handle.clear_override(id);
+    assert_eq!(json(stand.insights(id).await).await, original);
+}
+
+#[tokio::test]
+async fn a_whole_answer_can_be_replaced_also_of_an_unknown_customer() {
+    let stand = Stand::start().await;
+    let id = Uuid::new_v4();
+
+    stand.handle.replace(id, Override::Body("{ }".into()));
+    let body = stand.insights(id).await;
+    let gone = Override::Status {
+        status: StatusCode::GONE,
+        body: "gone".into(),
+        headers: [(http::header::ETAG, "\"e\"".parse().unwrap())]
+            .into_iter()
+            .collect(),
+    };
+    stand.handle.replace(id, gone);
+    let status = stand.commercial(&[("filter", &of_customer(id))]).await;
+
+    assert_eq!(body.text().await.unwrap(), "{ }");
+    assert_eq!(status.status(), 410);
+    assert_eq!(header(&status, "etag"), "\"e\"");
+    assert_eq!(status.text().await.unwrap(), "gone");
+}

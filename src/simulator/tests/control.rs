@@ -1,0 +1,150 @@
+use http::Method;
+
+use super::*;
+
+async fn control(stand: &Stand, method: Method, path: &str, body: &'static str) -> Response {
+    let url = stand.url(&format!("/_simulator{path}"));
+    let request = stand.client.request(method, url).body(body);
+    request.send().await.unwrap()
+}
+
+#[tokio::test]
+async fn faults_are_replaced_patched_and_cleared_over_http() {
+    let stand = Stand::start().await;
+
+    let put = control(
+        &stand,
+        Method::PUT,
+        "/faults",
+        r#"{"latency": 7, "status": 500}"#,
+    )
+    .await;
+    assert_eq!(json(put).await["status"], 500);
+    let patch = control(
+        &stand,
+        Method::PATCH,
+        "/faults",
+        r#"{"status": null, "bom": true}"#,
+    )
+    .await;
+    let told = json(patch).await;
+    assert_eq!(
+        (&told["latency"], &told["status"]),
+        (&7.into(), &Value::Null)
+    );
+    assert_eq!(
+        stand.handle.faults(),
+        Faults {
+            latency: Duration::from_millis(7),
+            bom: true,
+            ..Faults::default()
+        }
+    );
+    assert_eq!(
+        json(control(&stand, Method::GET, "/faults", "").await).await,
+        told
+    );
+
+    control(&stand, Method::DELETE, "/faults", "").await;
+
+    assert_eq!(stand.handle.faults(), Faults::default());
+}
+
+#[tokio::test]
+async fn a_bad_fault_is_named_and_changes_nothing() {
+    let stand = Stand::start().await;
+
+    for (method, body, named) in [
+        (Method::PUT, r#"{"latncy": 7}"#, "latncy"),
+        (Method::PATCH, r#"{"latncy": null}"#, "latncy"),
+        (
+            Method::PATCH,
+            r#"{"latency": "soon"}"#,
+            "latency: invalid type",
+        ),
+        (Method::PUT, "latency=7", "expected value"),
+    ] {
+        let answer = control(&stand, method, "/faults", body).await;
+
+        assert_eq!(answer.status(), 400);
+        let error = json(answer).await["error"].to_string();
+        assert!(error.contains(named), "{error}");
+    }
+    assert_eq!(stand.handle.faults(), Faults::default());
+}
+
+#[tokio::test]
+async fn requests_are_recorded_as_they_arrived() {
+    let stand = Stand::start().await;
+    stand.commercial(&[("top", "1")]).await;
+    stand.get("/v2/nothing").await;
+
+    let requests = stand.handle.requests();
+    let told = json(control(&stand, Method::GET, "/requests", "").await).await;
+
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[0].api, SimulatedApi::Commercial);
+    assert_eq!(requests[0].path, COMMERCIAL);
+    assert_eq!(requests[0].query.as_deref(), Some("top=1"));
+    assert_eq!(requests[0].status, Some(StatusCode::OK));
+    let authorization = format!("Bearer {}", stand.token);
+    assert_eq!(
+        requests[0].header("Authorization"),
+        Some(authorization.as_str())
+    );
+    assert_eq!(requests[1].api, SimulatedApi::Other);
+    assert_eq!(requests[1].status, Some(StatusCode::NOT_FOUND));
+    assert_eq!(told[0]["api"], "commercial");
+    assert!(!told.to_string().contains(&stand.token));
+    assert_eq!(stand.handle.count(SimulatedApi::Commercial), 1);
+
+    control(&stand, Method::DELETE, "/requests", "").await;
+
+    assert!(stand.handle.requests().is_empty());
+    assert_eq!(stand.handle.count(SimulatedApi::Commercial), 0);
+}
+
+#[tokio::test]
+async fn a_held_call_is_told_what_is_so_when_it_is_released() {
+    let stand = Stand::start().await;
+    control(&stand, Method::POST, "/hold", "").await;
+    let id = customer_id(1, 0);
+    let change = async {
+        stand.handle.wait_for(SimulatedApi::Insights, 1).await;
+        stand.handle.replace(id, Override::Body("changed".into()));
+        control(&stand, Method::POST, "/release", "").await;
+    };
+
+    let (answer, ()) = tokio::join!(stand.insights(id), change);
+
+    assert_eq!(answer.text().await.unwrap(), "changed");
+}
+
+#[tokio::test]
+async fn today_can_be_set() {
+    let stand = Stand::start().await;
+
+    let good = control(&stand, Method::PUT, "/today?date=2026-12-24", "").await;
+    let bad = control(&stand, Method::PUT, "/today?date=soon", "").await;
+
+    assert_eq!(
+        (good.status(), bad.status()),
+        (StatusCode::NO_CONTENT, StatusCode::BAD_REQUEST)
+    );
+    assert_eq!(stand.handle.newest_date(), date(2026, 12, 21));
+}
+
+#[tokio::test]
+async fn the_index_says_what_there_is() {
+    let stand = Stand::start().await;
+
+    let index = json(control(&stand, Method::GET, "", "").await).await;
+
+    assert_eq!(index["newestProcessedDate"], NEWEST.to_string());
+    assert_eq!(index["customers"]["count"], 26);
+    assert_eq!(
+        index["customers"]["first"][0],
+        DOCUMENTED_CUSTOMER.to_string()
+    );
+    assert!(index["control"].is_array() && index["api"].is_array());
+}

@@ -1,0 +1,222 @@
+use std::io::Read;
+
+use super::*;
+use crate::clock::{Clock, SystemClock};
+
+async fn with_faults(pairs: &[(&str, &str)]) -> Stand {
+    let stand = Stand::start().await;
+    let mut faults = Faults::default();
+    for (key, value) in pairs {
+        faults.set(key, value).unwrap();
+    }
+    stand.handle.set_faults(faults);
+    stand
+}
+
+/// The body of an insights call for a customer of the fleet.
+async fn body_of(stand: &Stand) -> Vec<u8> {
+    let answer = stand.insights(customer_id(1, 0)).await;
+    answer.bytes().await.unwrap().to_vec()
+}
+
+#[tokio::test]
+async fn a_status_is_answered_as_often_as_told_and_to_the_api_that_is_meant() {
+    let stand = with_faults(&[
+        ("status", "503"),
+        ("code", "2001"),
+        ("description", "Busy"),
+        ("retry_after", "Wed, 21 Oct 2026 07:28:00 GMT"),
+        ("times", "1"),
+        ("api", "insights"),
+    ])
+    .await;
+
+    assert_eq!(stand.commercial(&[]).await.status(), 200);
+    let refused = stand.insights(DOCUMENTED_CUSTOMER).await;
+    let answered = stand.insights(DOCUMENTED_CUSTOMER).await;
+
+    assert_eq!(refused.status(), 503);
+    assert_eq!(
+        header(&refused, "retry-after"),
+        "Wed, 21 Oct 2026 07:28:00 GMT"
+    );
+    let body = json(refused).await;
+    assert_eq!(
+        (&body["code"], &body["description"]),
+        (&"2001".into(), &"Busy".into())
+    );
+    assert_eq!(answered.status(), 200);
+    assert_eq!(stand.handle.faults().times, Some(0));
+}
+
+#[tokio::test]
+async fn throttling_says_how_long_to_wait() {
+    let stand = with_faults(&[("calls_per_minute", "2")]).await;
+
+    let statuses = [
+        stand.insights(DOCUMENTED_CUSTOMER).await.status(),
+        stand.commercial(&[]).await.status(),
+    ];
+    let refused = stand.insights(DOCUMENTED_CUSTOMER).await;
+
+    assert_eq!(statuses, [200, 200]);
+    assert_eq!(refused.status(), 429);
+    let seconds: u64 = header(&refused, "retry-after").parse().unwrap();
+    assert!((1..=60).contains(&seconds));
+    let body = json(refused).await;
+    assert_eq!(body["statusCode"], 429);
+    let message = format!("Rate limit is exceeded. Try again in {seconds} seconds.");
+    assert_eq!(body["message"], message);
+}
+
+#[tokio::test]
+async fn a_missing_second_factor_is_told_by_code_and_header() {
+    let stand = with_faults(&[("mfa_required", "true")]).await;
+    let path = insights_path(DOCUMENTED_CUSTOMER);
+
+    let answer = stand.request(&path).header("ValidateMfa", "true");
+    let answer = answer.send().await.unwrap();
+
+    assert_eq!(answer.status(), 401);
+    assert_eq!(header(&answer, "ismfacompliant"), "false");
+    assert_eq!(json(answer).await["code"], "900421");
+}
+
+#[tokio::test]
+async fn latency_is_added_to_an_answer() {
+    let stand = with_faults(&[("latency", "50")]).await;
+    let began = SystemClock.now();
+
+    stand.insights(DOCUMENTED_CUSTOMER).await;
+
+    assert!(SystemClock.now() - began >= Duration::from_millis(50));
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_json_are_sent_with_status_200() {
+    for fault in ["truncated", "html", "empty", "garbage"] {
+        let stand = with_faults(&[("body", fault)]).await;
+
+        let answer = stand.insights(customer_id(1, 0)).await;
+
+        assert_eq!(answer.status(), 200, "{fault}");
+        let body = answer.bytes().await.unwrap();
+        assert!(serde_json::from_slice::<Value>(&body).is_err(), "{fault}");
+        assert_eq!(body.is_empty(), fault == "empty");
+    }
+}
+
+#[tokio::test]
+async fn rows_are_falsified_and_the_rest_stays_true() {
+    let first = |body: &[u8]| -> Value {
+        let body: Value = serde_json::from_slice(body).unwrap();
+        body["items"][0].clone()
+    };
+    let honest = body_of(&Stand::start().await).await;
+    let rows = serde_json::from_slice::<Value>(&honest).unwrap()["totalCount"].clone();
+    let rows = rows.as_u64().unwrap();
+
+    for (fault, totals) in [
+        ("missing_fields", (rows, rows)),
+        ("negative_counts", (rows, rows)),
+        ("huge_counts", (rows, rows)),
+        ("foreign_customer", (rows + 1, rows + 1)),
+        ("wrong_total", (rows + 1, rows)),
+    ] {
+        let stand = with_faults(&[("body", fault)]).await;
+        let body = body_of(&stand).await;
+
+        let told: Value = serde_json::from_slice(&body).unwrap();
+        let items = told["items"].as_array().unwrap();
+        assert_eq!(told["totalCount"], totals.0, "{fault}");
+        assert_eq!(items.len() as u64, totals.1, "{fault}");
+        match fault {
+            "missing_fields" => assert_eq!(first(&body).get("licensesActive"), None),
+            "negative_counts" => assert_eq!(first(&body)["licensesActive"], -1),
+            "huge_counts" => assert_eq!(first(&body)["licensesQualified"], u64::MAX),
+            "foreign_customer" => {
+                assert_ne!(
+                    items.last().unwrap()["customerId"],
+                    first(&body)["customerId"]
+                );
+            }
+            _ => assert_eq!(first(&body), first(&honest)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_gzip_bomb_is_small_until_it_is_inflated() {
+    let stand = with_faults(&[("body", "gzip_bomb"), ("body_bytes", "3000000")]).await;
+    let client = Client::builder().no_proxy().no_gzip().build().unwrap();
+    let url = stand.url(&insights_path(DOCUMENTED_CUSTOMER));
+    let ask = |coding| {
+        let request = client.get(url.clone()).bearer_auth(&stand.token);
+        request.header("accept-encoding", coding).send()
+    };
+
+    let bomb = ask("gzip, deflate").await.unwrap();
+    let plain = ask("identity").await.unwrap();
+
+    assert_eq!(header(&bomb, "content-encoding"), "gzip");
+    let bomb = bomb.bytes().await.unwrap();
+    assert!(bomb.len() < 30_000, "{} bytes", bomb.len());
+    let mut inflated = Vec::new();
+    let mut decoder = flate2::read::GzDecoder::new(&bomb[..]);
+    decoder.read_to_end(&mut inflated).unwrap();
+    assert_eq!(inflated.len(), 46 * 64 * 1024);
+    assert_eq!(plain.bytes().await.unwrap(), documented_body());
+}
+
+#[tokio::test]
+async fn an_oversized_body_is_the_right_one_with_white_space_behind() {
+    let stand = with_faults(&[("body", "oversized"), ("body_bytes", "100000")]).await;
+
+    let body = body_of(&stand).await;
+
+    assert_eq!(body.len(), 100_000);
+    assert!(serde_json::from_slice::<Value>(&body).is_ok());
+}
+
+#[tokio::test]
+async fn a_connection_closes_in_the_middle_of_a_body() {
+    let stand = with_faults(&[("close_mid_body", "true"), ("times", "1")]).await;
+
+    let mut answer = stand.insights(DOCUMENTED_CUSTOMER).await;
+
+    let announced = answer.content_length().unwrap();
+    let mut received = 0;
+    let end = loop {
+        match answer.chunk().await {
+            Ok(Some(chunk)) => received += chunk.len() as u64,
+            end => break end,
+        }
+    };
+    assert!(end.is_err(), "the connection broke off");
+    assert_eq!(announced, documented_body().len() as u64);
+    assert_eq!(received, announced / 2);
+    assert_eq!(stand.insights(DOCUMENTED_CUSTOMER).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_put_before_a_body_once() {
+    let stand = with_faults(&[("bom", "true")]).await;
+
+    let fleet = body_of(&stand).await;
+    let documented = stand.insights(DOCUMENTED_CUSTOMER).await;
+
+    assert!(fleet.starts_with(b"\xef\xbb\xbf{"));
+    assert_eq!(documented.bytes().await.unwrap(), documented_body());
+}
+
+#[tokio::test]
+async fn the_next_link_can_lead_astray() {
+    let stand = with_faults(&[("next_link", "https://elsewhere.example/v1/")]).await;
+
+    let page = json(stand.commercial(&[("top", "1")]).await).await;
+
+    assert_eq!(
+        page["links"]["next"]["uri"],
+        "https://elsewhere.example/v1/"
+    );
+}

@@ -1,0 +1,199 @@
+use super::*;
+
+const V1: &str = "/tenant/oauth2/token";
+const V2: &str = "/tenant/oauth2/v2.0/token";
+
+async fn redeem(stand: &Stand, refresh_token: &str) -> Response {
+    let form = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", refresh_token),
+    ];
+    stand.ask_token(V1, &form).await
+}
+
+#[tokio::test]
+async fn v1_sends_the_lifetime_as_a_string_and_v2_as_a_number() {
+    let stand = Stand::start().await;
+    let form = [("grant_type", "client_credentials")];
+
+    let v1 = json(stand.ask_token(V1, &form).await).await;
+    let v2 = json(stand.ask_token(V2, &form).await).await;
+
+    assert_eq!(v1["expires_in"], "3599");
+    assert_eq!(v2["expires_in"], 3_599);
+    assert_eq!(v1["token_type"], "Bearer");
+    assert_eq!(v1.get("refresh_token"), None);
+    assert_ne!(v1["access_token"], v2["access_token"]);
+}
+
+#[tokio::test]
+async fn redeeming_a_refresh_token_spends_it_and_a_reuse_is_counted() {
+    let stand = Stand::start().await;
+    let first = stand.handle.issue_refresh_token();
+
+    let granted = json(redeem(&stand, &first).await).await;
+    let second = granted["refresh_token"].as_str().unwrap();
+    assert_ne!(second, first);
+    assert_eq!(redeem(&stand, second).await.status(), 200);
+    assert_eq!(stand.handle.reused_refresh_tokens(), 0);
+    assert_eq!(redeem(&stand, &first).await.status(), 200);
+
+    assert_eq!(stand.handle.reused_refresh_tokens(), 1);
+    assert!(!stand.handle.live_refresh_tokens().contains(&first));
+}
+
+#[tokio::test]
+async fn strict_rotation_refuses_a_reuse() {
+    let stand = Stand::start().await;
+    stand.handle.set_faults(Faults {
+        strict_rotation: true,
+        ..Faults::default()
+    });
+
+    let first = redeem(&stand, "brought along").await;
+    let again = redeem(&stand, "brought along").await;
+
+    assert_eq!(first.status(), 200);
+    assert_eq!(again.status(), 400);
+    let body = json(again).await;
+    assert_eq!(body["error"], "invalid_grant");
+    assert_eq!(body["error_codes"][0], 50173);
+    let description = body["error_description"].as_str().unwrap();
+    assert!(description.starts_with("AADSTS50173: "), "{description}");
+    for name in ["timestamp", "trace_id", "correlation_id"] {
+        assert!(body[name].is_string(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn without_rotation_a_refresh_token_stays_good() {
+    let stand = Stand::start().await;
+    stand.handle.set_rotate(false);
+    let token = stand.handle.issue_refresh_token();
+
+    for _ in 0..2 {
+        let granted = json(redeem(&stand, &token).await).await;
+        assert_eq!(granted.get("refresh_token"), None);
+    }
+
+    assert_eq!(stand.handle.reused_refresh_tokens(), 0);
+}
+
+#[tokio::test]
+async fn a_request_that_lacks_something_is_refused_by_name() {
+    let options = SimulatorOptions {
+        client_secret: Some("secret".into()),
+        ..SimulatorOptions::default()
+    };
+    let stand = Stand::start_with(options).await;
+    let app = ("grant_type", "client_credentials");
+    let user = ("grant_type", "refresh_token");
+
+    for (path, form, status, error) in [
+        (V1, vec![], 400, "invalid_request"),
+        (
+            V1,
+            vec![("grant_type", "password")],
+            400,
+            "unsupported_grant_type",
+        ),
+        (V1, vec![user], 400, "invalid_request"),
+        (V1, vec![app, ("client_id", "")], 400, "invalid_request"),
+        (V1, vec![app, ("resource", "")], 400, "invalid_request"),
+        (V2, vec![app, ("scope", "")], 400, "invalid_request"),
+        (V1, vec![app, ("client_secret", "")], 401, "invalid_client"),
+        (
+            V1,
+            vec![app, ("client_secret", "wrong")],
+            401,
+            "invalid_client",
+        ),
+    ] {
+        let answer = stand.ask_token(path, &form).await;
+
+        assert_eq!(answer.status(), status, "{form:?}");
+        assert_eq!(json(answer).await["error"], error, "{form:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_without_a_live_token_is_refused() {
+    let stand = Stand::start().await;
+    let url = stand.url(&insights_path(DOCUMENTED_CUSTOMER));
+    let none = stand.client.get(url.clone()).send().await.unwrap();
+    let wrong = stand.client.get(url).bearer_auth("wrong");
+
+    assert_eq!(none.status(), 401);
+    assert_eq!(json(none).await["code"], "800001");
+    assert_eq!(wrong.send().await.unwrap().status(), 401);
+    assert_eq!(stand.insights(DOCUMENTED_CUSTOMER).await.status(), 200);
+    stand.handle.revoke_access_tokens();
+    assert_eq!(stand.insights(DOCUMENTED_CUSTOMER).await.status(), 401);
+}
+
+#[tokio::test]
+async fn a_token_that_expired_at_once_is_no_good() {
+    let mut stand = Stand::start().await;
+    stand.handle.set_expires_in(Duration::ZERO);
+
+    stand.token = stand.user_token().await;
+
+    assert_eq!(stand.insights(DOCUMENTED_CUSTOMER).await.status(), 401);
+}
+
+#[tokio::test]
+async fn an_app_only_token_is_refused_by_insights_and_good_for_the_rest() {
+    let mut stand = Stand::start().await;
+    let form = [("grant_type", "client_credentials")];
+    let granted = json(stand.ask_token(V2, &form).await).await;
+    stand.token = granted["access_token"].as_str().unwrap().into();
+
+    assert_eq!(stand.insights(DOCUMENTED_CUSTOMER).await.status(), 401);
+    assert_eq!(stand.commercial(&[]).await.status(), 200);
+    assert_eq!(stand.get("/v1/customers").await.status(), 200);
+}
+
+#[tokio::test]
+async fn no_token_is_needed_where_none_is_required() {
+    let options = SimulatorOptions {
+        require_token: false,
+        ..SimulatorOptions::default()
+    };
+    let mut stand = Stand::start_with(options).await;
+    stand.token.clear();
+
+    assert_eq!(stand.insights(DOCUMENTED_CUSTOMER).await.status(), 200);
+}
+
+#[tokio::test]
+async fn the_token_endpoint_fails_as_often_as_it_is_told_to() {
+    let stand = Stand::start().await;
+    let mut faults = Faults::default();
+    faults.set("token_error", "interaction_required").unwrap();
+    faults.set("token_times", "1").unwrap();
+    stand.handle.set_faults(faults);
+
+    let refused = redeem(&stand, "any").await;
+    let granted = redeem(&stand, "any").await;
+
+    assert_eq!(refused.status(), 400);
+    assert_eq!(json(refused).await["error"], "interaction_required");
+    assert_eq!(granted.status(), 200);
+}
+
+#[tokio::test]
+async fn a_token_request_is_held_until_it_is_released() {
+    let stand = Stand::start().await;
+    stand.handle.hold_tokens();
+    let release = async {
+        stand.handle.wait_for(SimulatedApi::Token, 1).await;
+        let status = stand.handle.requests()[0].status;
+        stand.handle.release_tokens();
+        status
+    };
+
+    let (answer, while_held) = tokio::join!(redeem(&stand, "any"), release);
+
+    assert_eq!(while_held, None);
+    assert_eq!(answer.status(), 200);
+}
