@@ -103,11 +103,13 @@ async fn attend(
     answer: impl FnOnce(&Call) -> Reply,
 ) -> Response {
     let (head, _) = request.into_parts();
-    let sequence = simulation.recorder.arrived(api, &head);
+    // Both before the arrival is told: who waits for it may change them at once.
     let faults = simulation.faults().take_for(api);
+    let passage = simulation.call_gate.passage();
+    let sequence = simulation.recorder.arrived(api, &head);
     let call = Call { api, head, faults };
     if api.is_call() {
-        simulation.call_gate.passage().await;
+        passage.await;
     }
     if !call.faults.latency.is_zero() {
         tokio::time::sleep(call.faults.latency).await;

@@ -76,11 +76,13 @@ pub(super) async fn v2(State(simulation): State<Arc<Simulation>>, request: Reque
 
 async fn serve(simulation: &Simulation, version: Version, request: Request) -> Response {
     let (head, body) = request.into_parts();
+    // Both before the arrival is told: who waits for it may change them at once.
+    let failure = simulation.faults().take_token_failure();
+    let passage = simulation.token_gate.passage();
     let sequence = simulation.recorder.arrived(SimulatedApi::Token, &head);
-    simulation.token_gate.passage().await;
+    passage.await;
     let form = to_bytes(body, LARGEST_FORM).await.unwrap_or_default();
     let form: HashMap<String, String> = form_urlencoded::parse(&form).into_owned().collect();
-    let failure = simulation.faults().take_token_failure();
     let answer = match failure {
         Some((status, error)) => Err(Refusal::on_demand(status, error)),
         None => redeem(simulation, version, &form),
