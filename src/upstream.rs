@@ -1,0 +1,185 @@
+//! Partner Center, as a source of usage.
+//!
+//! A call goes through these files: [`PartnerCenter`] begins it; `insights` or `commercial` says
+//! what to ask and, page by page, makes `attempts` of it. Each attempt waits until the call is not
+//! throttled (`throttle`), until there is a `token`, and until there is a place; then `client`
+//! exchanges a request for an answer, and `error` says whether another attempt may help. `wire`
+//! reads the answer, and `call` leaves one line in the log.
+
+mod attempts;
+mod call;
+mod client;
+mod commercial;
+mod error;
+mod insights;
+mod metrics;
+mod paging;
+mod refusal;
+mod silence;
+#[cfg(test)]
+mod support;
+mod throttle;
+mod token;
+mod wire;
+
+use std::time::Duration;
+
+use url::Url;
+
+pub use self::token::TokenStatus;
+use self::{
+    attempts::Attempts, call::LogicalCall, client::HttpClient, error::UpstreamError,
+    metrics::Metrics, silence::Silence, token::Tokens,
+};
+use crate::{
+    clock::SharedClock,
+    config::UpstreamConfig,
+    domain::UpstreamApi,
+    jitter::Jitter,
+    shutdown::Shutdown,
+    usage::source::{Call, FetchFuture, Fetched, Question, SourceError, UsageSource},
+};
+
+/// Partner Center behind its token endpoint: the [`UsageSource`] of the service.
+///
+/// It keeps its access token by itself, in a task that ends with the process. Proxies named in the
+/// environment are not used.
+#[derive(Debug)]
+pub struct PartnerCenter {
+    attempts: Attempts,
+    tokens: Tokens,
+    base_url: Url,
+    commercial_path: String,
+    deadline: Duration,
+    retries: u32,
+    /// Only where insights is the source; nobody else minds its silence.
+    silence: Option<Silence>,
+    clock: SharedClock,
+}
+
+/// What [`PartnerCenter`] needs of the process around it.
+#[derive(Debug)]
+pub struct UpstreamDeps<'a> {
+    /// Takes all decisions about time.
+    pub clock: SharedClock,
+    /// Spreads retries and token refreshes.
+    pub jitter: Jitter,
+    /// Runs the task that keeps the access token.
+    pub shutdown: Shutdown,
+    /// Where the metrics are registered.
+    pub registry: &'a prometheus::Registry,
+}
+
+/// The upstream client cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A configured value cannot stand in a header.
+    #[error("{key}: expected visible characters that can stand in an HTTP header")]
+    Header {
+        /// The configuration key.
+        key: &'static str,
+    },
+    /// The base URL is of a kind that has no paths.
+    #[error("upstream.base_url: expected an http or https URL")]
+    BaseUrl,
+    /// TLS cannot be set up, for want of CA certificates for example.
+    #[error("cannot make the HTTP client")]
+    Client(#[from] reqwest::Error),
+    /// Another component has a metric of the same name.
+    #[error("cannot register the upstream's metrics")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// How Partner Center and our credentials stand; plain data, for readiness.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamStatus {
+    /// Whether calls can be made, as far as credentials go.
+    pub token: TokenStatus,
+    /// What to do about an insights call that has gone silent; `None` while it speaks, is hardly
+    /// asked yet, or is not the source.
+    pub silent: Option<&'static str>,
+}
+
+// === impl PartnerCenter ===
+
+impl PartnerCenter {
+    /// Sets everything up, and begins to get the first access token at once.
+    ///
+    /// To be called within a tokio runtime, which the token's task runs on.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] for what no attempt could mend. Credentials that cannot be read are no such
+    /// thing: [`PartnerCenter::status`] tells of them, and they are read again.
+    pub fn new(config: &UpstreamConfig, deps: UpstreamDeps<'_>) -> Result<Self, StartError> {
+        if !matches!(config.base_url.scheme(), "http" | "https") {
+            return Err(StartError::BaseUrl);
+        }
+        let metrics = Metrics::register(deps.registry)?;
+        let http = HttpClient::build(config, deps.clock.clone())?;
+        let tokens = Tokens::start(config, &http, &metrics, &deps);
+        let attempts = Attempts::new(config, http, tokens.clone(), metrics, &deps)?;
+        Ok(Self {
+            attempts,
+            tokens,
+            base_url: config.base_url.clone(),
+            commercial_path: config.commercial_path.clone(),
+            deadline: config.deadline,
+            retries: config.retries,
+            silence: (config.source == UpstreamApi::Insights).then(Silence::default),
+            clock: deps.clock,
+        })
+    }
+
+    /// How things stand; never waits.
+    pub fn status(&self) -> UpstreamStatus {
+        UpstreamStatus {
+            token: self.tokens.status(),
+            silent: self.silence.as_ref().and_then(Silence::advice),
+        }
+    }
+
+    async fn call(&self, call: Call) -> Result<Fetched, SourceError> {
+        let mut call = LogicalCall::begin(call, self.clock.now(), self.deadline, self.retries);
+        let fetched = self.ask(&mut call).await;
+        let now = self.clock.now();
+        match fetched {
+            Ok(fetched) => {
+                self.listen(&call, &fetched);
+                call.log(now, Ok(()));
+                Ok(fetched)
+            }
+            Err(error) => {
+                let told = error.clone().into_source(now, call.sent_ids());
+                call.log(now, Err((told.kind, &error)));
+                Err(told)
+            }
+        }
+    }
+
+    async fn ask(&self, call: &mut LogicalCall) -> Result<Fetched, UpstreamError> {
+        match call.call.question {
+            Question::Newest(UpstreamApi::Insights) => {
+                insights::fetch(&self.attempts, &self.base_url, call).await
+            }
+            Question::Newest(UpstreamApi::Commercial) | Question::Dated(_) => {
+                commercial::fetch(&self.attempts, &self.base_url, &self.commercial_path, call).await
+            }
+        }
+    }
+
+    fn listen(&self, call: &LogicalCall, fetched: &Fetched) {
+        if let (UpstreamApi::Insights, Some(silence)) = (call.api(), &self.silence) {
+            silence.heard(&fetched.snapshot);
+        }
+    }
+}
+
+impl UsageSource for PartnerCenter {
+    fn fetch(&self, call: Call) -> FetchFuture<'_> {
+        Box::pin(self.call(call))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,394 @@
+//! Getting one page, whatever it takes: a turn, a token, the request, and more of them.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{ACCEPT, AUTHORIZATION},
+};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use uuid::Uuid;
+
+use super::{
+    StartError, UpstreamDeps,
+    call::LogicalCall,
+    client::{Answer, HttpClient, before},
+    error::{Meaning, UpstreamError},
+    metrics::{Metrics, RetryReason, StatusClass},
+    paging::PageRequest,
+    refusal,
+    throttle::{self, Throttle},
+    token::{AccessToken, Renewal, Tokens},
+    wire::Malformed,
+};
+use crate::{
+    clock::SharedClock, config::UpstreamConfig, domain::UpstreamApi, jitter::Jitter,
+    resilience::backoff::Backoff, usage::source::Refusal,
+};
+
+/// Pauses between the attempts of one call.
+const BACKOFF: Backoff = match Backoff::new(Duration::from_millis(200), Duration::from_secs(10)) {
+    Ok(backoff) => backoff,
+    Err(_) => panic!("not a backoff"),
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");
+const CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid");
+const CONTINUATION_TOKEN: HeaderName = HeaderName::from_static("ms-continuationtoken");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const IS_MFA_COMPLIANT: &str = "ismfacompliant";
+
+/// Sends the requests of all calls, as many at once and as often as allowed.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    http: HttpClient,
+    tokens: Tokens,
+    /// Places for requests under way; none is held during a pause.
+    places: Semaphore,
+    insights: Throttle,
+    commercial: Throttle,
+    /// What every request says.
+    headers: HeaderMap,
+    attempt_timeout: Duration,
+    max_body: usize,
+    clock: SharedClock,
+    jitter: Jitter,
+    metrics: Metrics,
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    /// # Errors
+    ///
+    /// [`StartError::Header`] where a configured value cannot stand in a header.
+    pub(super) fn new(
+        config: &UpstreamConfig,
+        http: HttpClient,
+        tokens: Tokens,
+        metrics: Metrics,
+        deps: &UpstreamDeps<'_>,
+    ) -> Result<Self, StartError> {
+        Ok(Self {
+            http,
+            tokens,
+            places: Semaphore::new(config.max_concurrency.get().min(Semaphore::MAX_PERMITS)),
+            insights: Throttle::default(),
+            commercial: Throttle::default(),
+            headers: common_headers(config)?,
+            attempt_timeout: config.attempt_timeout,
+            max_body: config.max_body,
+            clock: deps.clock.clone(),
+            jitter: deps.jitter,
+            metrics,
+        })
+    }
+
+    /// Gets one page, and answers only with 200.
+    ///
+    /// `request_id` stays the same over the attempts.
+    ///
+    /// # Errors
+    ///
+    /// The [`UpstreamError`] of the last attempt, once another would not help or not fit.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the place back and leaves nothing behind.
+    pub(super) async fn get(
+        &self,
+        call: &mut LogicalCall,
+        page: &PageRequest,
+        request_id: Uuid,
+    ) -> Result<Answer, UpstreamError> {
+        loop {
+            let (place, token) = self.admit(call).await?;
+            let outcome = self.attempt(call, page, request_id, &token).await;
+            drop(place);
+            match outcome {
+                Ok(answer) => return Ok(answer),
+                Err(error) => self.prepare_next(call, error, &token).await?,
+            }
+        }
+    }
+
+    /// Waits for its turn: not throttled, with a token that can be used, and a place.
+    async fn admit(
+        &self,
+        call: &LogicalCall,
+    ) -> Result<(SemaphorePermit<'_>, AccessToken), UpstreamError> {
+        loop {
+            self.unthrottled(call).await?;
+            self.tokens.ready(call.deadline).await?;
+            let place = self.place(call).await?;
+            // Both may have changed while this call waited for its place; what it waits for next,
+            // it waits for without one.
+            let now = self.clock.now();
+            if now >= call.deadline {
+                return Err(UpstreamError::DeadlinePassed);
+            }
+            if self.throttle(call.api()).until(now).is_some() {
+                continue;
+            }
+            if let Some(token) = self.tokens.current() {
+                return Ok((place, token));
+            }
+        }
+    }
+
+    async fn unthrottled(&self, call: &LogicalCall) -> Result<(), UpstreamError> {
+        // Looked at again after each pause: another call may have been throttled meanwhile.
+        while let Some(until) = self.throttle(call.api()).until(self.clock.now()) {
+            if until >= call.deadline {
+                return Err(UpstreamError::Throttled {
+                    until,
+                    refusal: None,
+                });
+            }
+            self.clock.sleep_until(until).await;
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::expect_used, reason = "nothing ever closes the semaphore")]
+    async fn place(&self, call: &LogicalCall) -> Result<SemaphorePermit<'_>, UpstreamError> {
+        let place = before(&self.clock, call.deadline, self.places.acquire())
+            .await
+            .map_err(|_| UpstreamError::DeadlinePassed)?;
+        Ok(place.expect("the semaphore is open"))
+    }
+
+    /// Sends one request and judges its answer.
+    async fn attempt(
+        &self,
+        call: &mut LogicalCall,
+        page: &PageRequest,
+        request_id: Uuid,
+        token: &AccessToken,
+    ) -> Result<Answer, UpstreamError> {
+        let request = self.request(call, page, request_id, token)?;
+        let sent_at = self.clock.now();
+        let ends = call.deadline.min(sent_at + self.attempt_timeout);
+        call.attempts += 1;
+        let exchanged = self.http.exchange(request, self.max_body, ends).await;
+        let took = self.clock.now().saturating_duration_since(sent_at);
+        let answer = match exchanged {
+            Ok(answer) => answer,
+            Err(error) => {
+                call.unanswered();
+                self.metrics
+                    .request_ended(call.api(), StatusClass::Error, None, took);
+                return Err(error.into());
+            }
+        };
+        call.answered(answer.status.as_u16(), &answer.headers);
+        self.note_mfa(&answer.headers);
+        let judged = self.judge(call.api(), answer);
+        let (class, code) = match &judged {
+            Ok(answer) => (StatusClass::of(answer.status), None),
+            Err(error) => error.status_and_code(),
+        };
+        self.metrics.request_ended(call.api(), class, code, took);
+        judged
+    }
+
+    fn request(
+        &self,
+        call: &LogicalCall,
+        page: &PageRequest,
+        request_id: Uuid,
+        token: &AccessToken,
+    ) -> Result<reqwest::Request, UpstreamError> {
+        let mut request = reqwest::Request::new(Method::GET, page.url.clone());
+        let headers = request.headers_mut();
+        headers.clone_from(&self.headers);
+        headers.insert(AUTHORIZATION, token.authorization.clone());
+        headers.insert(REQUEST_ID, guid(request_id));
+        headers.insert(CORRELATION_ID, guid(call.ids.correlation_id));
+        if let Some(traceparent) = &call.trace().traceparent {
+            headers.insert(TRACEPARENT, traceparent.clone());
+        }
+        if let Some(continuation) = &page.continuation_token {
+            let value = HeaderValue::try_from(continuation)
+                .map_err(|_| Malformed("links.next.headers: expected a header value".to_owned()))?;
+            headers.insert(CONTINUATION_TOKEN, value);
+        }
+        Ok(request)
+    }
+
+    /// Tells answers from refusals.
+    fn judge(&self, api: UpstreamApi, answer: Answer) -> Result<Answer, UpstreamError> {
+        let throttle = self.throttle(api);
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(self.throttled(throttle, &answer));
+        }
+        throttle.admitted();
+        if !answer.status.is_success() {
+            return Err(UpstreamError::Refused {
+                refusal: Arc::new(refusal::read(&answer)),
+                retry_after: throttle::retry_after(&answer.headers, self.clock.wall()),
+            });
+        }
+        if answer.status != StatusCode::OK {
+            let status = answer.status;
+            return Err(Malformed(format!("status {status}: expected 200")).into());
+        }
+        if answer.truncated {
+            return Err(Malformed(format!(
+                "the body: expected at most {} bytes (upstream.max_body)",
+                self.max_body
+            ))
+            .into());
+        }
+        self.tokens.accept();
+        Ok(answer)
+    }
+
+    fn throttled(&self, throttle: &Throttle, answer: &Answer) -> UpstreamError {
+        let refusal = refusal::read(answer);
+        let now = self.clock.now();
+        let wall = self.clock.wall();
+        let asked = throttle::retry_after(&answer.headers, wall).or_else(|| {
+            let description = refusal.description.as_deref()?;
+            throttle::retry_after_in(description)
+        });
+        let until = throttle.throttled(now, asked);
+        if let Ok(until) = wall.checked_add(until.saturating_duration_since(now)) {
+            self.metrics.throttled_until(until);
+        }
+        UpstreamError::Throttled {
+            until,
+            refusal: Some(Arc::new(refusal)),
+        }
+    }
+
+    /// Gets ready for another attempt, pause included.
+    ///
+    /// # Errors
+    ///
+    /// `error` itself where another attempt would not help or not fit.
+    async fn prepare_next(
+        &self,
+        call: &mut LogicalCall,
+        error: UpstreamError,
+        token: &AccessToken,
+    ) -> Result<(), UpstreamError> {
+        match error.meaning() {
+            Some(Meaning::Unauthorized) if !call.renewed => {
+                return self.renew(call, error, token).await;
+            }
+            Some(refused @ (Meaning::Unauthorized | Meaning::ProofMissing)) => {
+                self.tokens.disown(token.generation, refused.sentence());
+                return Err(error);
+            }
+            _ => {}
+        }
+        let Some(reason) = error.retry_reason().filter(|_| call.retries_left > 0) else {
+            return Err(error);
+        };
+        let now = self.clock.now();
+        let resume = if let UpstreamError::Throttled { until, .. } = error {
+            until
+        } else {
+            let drawn = BACKOFF.pause(call.retries, self.jitter.fraction());
+            now + drawn.max(error.retry_after())
+        };
+        if resume >= call.deadline {
+            return Err(error);
+        }
+        call.retries_left -= 1;
+        call.retries += 1;
+        self.clock.sleep_until(resume).await;
+        self.metrics.retried(reason);
+        Ok(())
+    }
+
+    /// Gets another token in answer to a 401, once for each call.
+    async fn renew(
+        &self,
+        call: &mut LogicalCall,
+        error: UpstreamError,
+        token: &AccessToken,
+    ) -> Result<(), UpstreamError> {
+        call.renewed = true;
+        match self.tokens.renew(token.generation, call.deadline).await? {
+            Renewal::Fresh => {
+                self.metrics.retried(RetryReason::Unauthorized);
+                Ok(())
+            }
+            Renewal::Same => {
+                let action = Meaning::Unauthorized.sentence();
+                self.tokens.disown(token.generation, action);
+                Err(error)
+            }
+        }
+    }
+
+    fn note_mfa(&self, headers: &HeaderMap) {
+        let told = headers
+            .get(IS_MFA_COMPLIANT)
+            .and_then(|told| told.to_str().ok());
+        match told.map(str::trim) {
+            Some(told) if told.eq_ignore_ascii_case("true") => self.metrics.mfa_compliant(true),
+            Some(told) if told.eq_ignore_ascii_case("false") => self.metrics.mfa_compliant(false),
+            _ => {}
+        }
+    }
+
+    fn throttle(&self, api: UpstreamApi) -> &Throttle {
+        match api {
+            UpstreamApi::Insights => &self.insights,
+            UpstreamApi::Commercial => &self.commercial,
+        }
+    }
+}
+
+// === impl UpstreamError ===
+
+impl UpstreamError {
+    /// The labels of the request that ended so.
+    fn status_and_code(&self) -> (StatusClass, Option<&str>) {
+        let of = |refusal: &Refusal| {
+            StatusCode::from_u16(refusal.status).map_or(StatusClass::Error, StatusClass::of)
+        };
+        match self {
+            Self::Refused { refusal, .. } => (of(refusal), refusal.code.as_deref()),
+            Self::Throttled { refusal, .. } => (
+                StatusClass::Client,
+                refusal.as_ref().and_then(|refusal| refusal.code.as_deref()),
+            ),
+            // A success that is of no use.
+            _ => (StatusClass::Success, None),
+        }
+    }
+}
+
+fn common_headers(config: &UpstreamConfig) -> Result<HeaderMap, StartError> {
+    let configured = |key: &'static str, value: &str| {
+        HeaderValue::try_from(value).map_err(|_| StartError::Header { key })
+    };
+    let client = concat!("usage-proxy/", env!("CARGO_PKG_VERSION"));
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert("x-locale", configured("upstream.locale", &config.locale)?);
+    headers.insert("ms-contract-version", HeaderValue::from_static("v1"));
+    headers.insert("ms-partnercenter-client", HeaderValue::from_static(client));
+    headers.insert(
+        "ms-partnercenter-application",
+        configured("upstream.application", &config.application)?,
+    );
+    // Asks for `isMfaCompliant`, which warns before Partner Center refuses with 900421.
+    headers.insert("validatemfa", HeaderValue::from_static("true"));
+    Ok(headers)
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "a GUID is hexadecimal digits and hyphens"
+)]
+fn guid(id: Uuid) -> HeaderValue {
+    HeaderValue::try_from(id.to_string()).expect("a GUID can stand in a header")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! One logical call under way: its ids, its time, what it has spent, and its line in the log.
+
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use uuid::Uuid;
+
+use super::{error::UpstreamError, refusal::header};
+use crate::{
+    domain::UpstreamApi,
+    usage::source::{Call, CallIds, CallTrace, SourceErrorKind},
+};
+
+/// A logical call, over all its pages and attempts.
+#[derive(Debug)]
+pub(super) struct LogicalCall {
+    pub(super) call: Call,
+    pub(super) ids: CallIds,
+    started: Instant,
+    /// Nothing is begun that could not end before it.
+    pub(super) deadline: Instant,
+    /// Retries that are left, for all pages together: they count against Partner Center's limits.
+    pub(super) retries_left: u32,
+    /// Retries of passing faults so far, which the backoff grows with.
+    pub(super) retries: u32,
+    /// A 401 was answered with a fresh token already.
+    pub(super) renewed: bool,
+    /// HTTP requests sent.
+    pub(super) attempts: u32,
+    last: LastAnswer,
+}
+
+/// What Microsoft support would ask for, of the last answer.
+#[derive(Debug, Default)]
+struct LastAnswer {
+    status: Option<u16>,
+    cv: Option<String>,
+    server_id: Option<String>,
+}
+
+// === impl LogicalCall ===
+
+impl LogicalCall {
+    pub(super) fn begin(call: Call, now: Instant, deadline: Duration, retries: u32) -> Self {
+        let ids = CallIds {
+            request_id: Uuid::new_v4(),
+            correlation_id: call.trace.correlation_id.unwrap_or_else(Uuid::new_v4),
+        };
+        Self {
+            call,
+            ids,
+            started: now,
+            deadline: now + deadline,
+            retries_left: retries,
+            retries: 0,
+            renewed: false,
+            attempts: 0,
+            last: LastAnswer::default(),
+        }
+    }
+
+    pub(super) fn api(&self) -> UpstreamApi {
+        self.call.question.api()
+    }
+
+    pub(super) fn trace(&self) -> &CallTrace {
+        &self.call.trace
+    }
+
+    /// The ids, once something was sent that bore them.
+    pub(super) fn sent_ids(&self) -> Option<CallIds> {
+        (self.attempts > 0).then_some(self.ids)
+    }
+
+    /// Takes note of an answer.
+    pub(super) fn answered(&mut self, status: u16, headers: &HeaderMap) {
+        self.last = LastAnswer {
+            status: Some(status),
+            cv: header(headers, "ms-cv"),
+            server_id: header(headers, "ms-serverid"),
+        };
+    }
+
+    /// Takes note of an attempt that had no answer.
+    pub(super) fn unanswered(&mut self) {
+        self.last = LastAnswer::default();
+    }
+
+    /// The call's one event in the log.
+    pub(super) fn log(&self, now: Instant, outcome: Result<(), (SourceErrorKind, &UpstreamError)>) {
+        macro_rules! event {
+            ($level:ident, $outcome:expr $(, $($more:tt)+)?) => {
+                tracing::$level!(
+                    api = self.api().as_str(),
+                    customer.id = %self.call.customer_id,
+                    outcome = $outcome,
+                    status = self.last.status,
+                    attempts = self.attempts,
+                    duration_seconds = now.saturating_duration_since(self.started).as_secs_f64(),
+                    ms.request_id = %self.ids.request_id,
+                    ms.correlation_id = %self.ids.correlation_id,
+                    ms.cv = self.last.cv,
+                    ms.server_id = self.last.server_id,
+                    $($($more)+,)?
+                    "upstream call"
+                )
+            };
+        }
+        match outcome {
+            Ok(()) => event!(info, "success"),
+            // Refused by the token endpoint, it is in the log already.
+            Err((kind @ SourceErrorKind::CredentialsRefused, error))
+                if error.meaning().is_some() =>
+            {
+                event!(error, kind.as_str(), error = %error, cause = error.cause());
+            }
+            Err((kind, error)) => {
+                event!(warn, kind.as_str(), error = %error, cause = error.cause());
+            }
+        }
+    }
+}

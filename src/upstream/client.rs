@@ -1,0 +1,188 @@
+//! One HTTP exchange: a request sent, an answer read whole, within a time and a size.
+
+use std::{error::Error, future::Future, time::Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use super::refusal::readable;
+use crate::{clock::SharedClock, config::UpstreamConfig};
+
+/// Bytes of an error's body that are read; error documents are small, error pages need not be.
+const LONGEST_ERROR_BODY: usize = 64 * 1024;
+
+/// The one HTTP client of the process, for Partner Center and the token endpoint.
+///
+/// Redirects are not followed, since a bearer token belongs to one host. Proxies are not taken from
+/// the environment: what the service talks to stands in its configuration alone. reqwest's own
+/// retries are off: every attempt is ours to count.
+#[derive(Clone, Debug)]
+pub(super) struct HttpClient {
+    http: reqwest::Client,
+    clock: SharedClock,
+}
+
+/// An answer, read as far as allowed.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    /// Decompressed, in an allocation of just its size: it may be kept for long.
+    pub(super) body: Bytes,
+    /// There was more than `body` holds.
+    pub(super) truncated: bool,
+}
+
+/// An exchange that brought no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ExchangeError {
+    /// Not ended in time.
+    TimedOut,
+    /// No connection, or one that broke, in mid-body too; the cause is for the log.
+    Connection(String),
+    /// The body's compression is broken.
+    Undecodable(String),
+}
+
+/// The time set for some work has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DeadlinePassed;
+
+// === impl HttpClient ===
+
+impl HttpClient {
+    /// # Errors
+    ///
+    /// When TLS cannot be set up, for want of CA certificates for example.
+    pub(super) fn build(
+        config: &UpstreamConfig,
+        clock: SharedClock,
+    ) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(config.connect_timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .referer(false)
+            .pool_max_idle_per_host(config.max_concurrency.get())
+            .gzip(true)
+            .build()?;
+        Ok(Self { http, clock })
+    }
+
+    pub(super) fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
+    /// Sends `request` and reads the answer, of a success at most `max_body` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ExchangeError`]; a status of any kind is an answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the exchange, and its connection where it was under way.
+    pub(super) async fn exchange(
+        &self,
+        request: reqwest::Request,
+        max_body: usize,
+        ends: Instant,
+    ) -> Result<Answer, ExchangeError> {
+        before(&self.clock, ends, self.exchange_untimed(request, max_body))
+            .await
+            .unwrap_or(Err(ExchangeError::TimedOut))
+    }
+
+    async fn exchange_untimed(
+        &self,
+        request: reqwest::Request,
+        max_body: usize,
+    ) -> Result<Answer, ExchangeError> {
+        let mut response = self.http.execute(request).await?;
+        let status = response.status();
+        let headers = std::mem::take(response.headers_mut());
+        let (body, truncated) = if status.is_success() {
+            read_body(&mut response, max_body).await?
+        } else {
+            // The status says enough, even where its explanation breaks off.
+            read_body(&mut response, max_body.min(LONGEST_ERROR_BODY))
+                .await
+                .unwrap_or_else(|_| (Bytes::new(), true))
+        };
+        Ok(Answer {
+            status,
+            headers,
+            body,
+            truncated,
+        })
+    }
+}
+
+async fn read_body(
+    response: &mut reqwest::Response,
+    most: usize,
+) -> Result<(Bytes, bool), ExchangeError> {
+    let mut body = Vec::new();
+    let mut truncated = false;
+    while let Some(mut chunk) = response.chunk().await? {
+        let room = most.saturating_sub(body.len());
+        truncated = chunk.len() > room;
+        chunk.truncate(room);
+        body.extend_from_slice(&chunk);
+        if truncated {
+            break;
+        }
+    }
+    // A slice of reqwest's buffer would keep all of it alive, and so would spare capacity.
+    Ok((Bytes::from(body.into_boxed_slice()), truncated))
+}
+
+/// Runs `work` until it is done or `deadline` has come.
+///
+/// # Errors
+///
+/// [`DeadlinePassed`], and `work` is dropped.
+pub(super) async fn before<T>(
+    clock: &SharedClock,
+    deadline: Instant,
+    work: impl Future<Output = T>,
+) -> Result<T, DeadlinePassed> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = clock.sleep_until(deadline) => Err(DeadlinePassed),
+    }
+}
+
+// === impl ExchangeError ===
+
+impl From<reqwest::Error> for ExchangeError {
+    fn from(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        let cause = causes(&error);
+        if error.is_timeout() {
+            Self::TimedOut
+        } else if error.is_decode() && !broke_off(&error) {
+            Self::Undecodable(cause)
+        } else {
+            Self::Connection(cause)
+        }
+    }
+}
+
+/// Whether the transport is to blame: reqwest says "decode" for a broken connection as well.
+fn broke_off(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(|error| error.is::<hyper::Error>())
+}
+
+/// The whole chain in one line, for the log.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    let causes: Vec<_> = chain(error).map(ToString::to_string).collect();
+    readable(&causes.join(": "), 500)
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    // Dereferenced in full: a reference to an error is an error too, and has a shorter life.
+    std::iter::successors(Some(error), |error| (**error).source())
+}

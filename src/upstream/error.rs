@@ -1,0 +1,288 @@
+//! What can go wrong with a call to Partner Center, whether asking again may help, and what it
+//! means to whoever asked.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{client::ExchangeError, metrics::RetryReason, token::TokenError, wire::Malformed};
+use crate::usage::source::{CallIds, Refusal, SourceError, SourceErrorKind};
+
+/// What a person must do about code 900421.
+const CONSENT_WITH_MFA: &str = "Partner Center wants multi-factor proof (900421): a person must sign in with multi-factor \
+     authentication, consent again, and replace the refresh token";
+
+/// A call that brought no usage. `Display` is the outside sentence; what only a log may say, such
+/// as an address, is in [`UpstreamError::cause`].
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum UpstreamError {
+    /// No whole answer came over the wire.
+    #[error("the connection to Partner Center failed")]
+    Connection {
+        /// For the log.
+        cause: String,
+    },
+    /// One attempt took too long.
+    #[error("Partner Center did not answer in time")]
+    AttemptTimedOut,
+    /// The call's time ran out while it waited for its turn.
+    #[error("the call waited for its turn until its time was up")]
+    DeadlinePassed,
+    /// Nothing may be sent for a while.
+    #[error("Partner Center throttles this call")]
+    Throttled {
+        /// When the next request may be sent.
+        until: Instant,
+        /// `None` where an earlier call was told.
+        refusal: Option<Arc<Refusal>>,
+    },
+    /// An answer other than 200 and 429.
+    #[error("{}", Meaning::of(.refusal).sentence())]
+    Refused {
+        /// In the upstream's words.
+        refusal: Arc<Refusal>,
+        /// What `Retry-After` asked for.
+        retry_after: Option<Duration>,
+    },
+    /// A 200 that is not what the schema promises.
+    #[error("Partner Center's answer is not what its schema promises: {0}")]
+    Malformed(#[from] Malformed),
+    /// The answer is well formed, but not for the date asked for.
+    #[error("{0}")]
+    NothingProcessed(String),
+    /// No access token to ask with.
+    #[error("{0}")]
+    Token(#[from] TokenError),
+}
+
+/// What a status, with the code that came with it, means here: the table of `partner-center.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// 408, 500, 502, 503, 504: may be gone a moment later.
+    Passing,
+    /// Any other 5xx: the upstream is at fault, and asking again will not help.
+    Broken,
+    /// 401: the token is missing, expired or refused.
+    Unauthorized,
+    /// 401 with 900421: multi-factor proof is missing in the token.
+    ProofMissing,
+    /// 403.
+    NoRelationship,
+    /// 404.
+    UnknownCustomer,
+    /// 3xx: a redirect is never followed.
+    Redirect,
+    /// Any other status: the request was wrong.
+    Rejected,
+}
+
+// === impl Meaning ===
+
+impl Meaning {
+    /// The one list of what is transient.
+    pub(super) fn of(refusal: &Refusal) -> Self {
+        match (refusal.status, refusal.code.as_deref()) {
+            (401 | 403, Some("900421")) => Self::ProofMissing,
+            (408 | 500 | 502 | 503 | 504, _) => Self::Passing,
+            (401, _) => Self::Unauthorized,
+            (403, _) => Self::NoRelationship,
+            (404, _) => Self::UnknownCustomer,
+            (300..=399, _) => Self::Redirect,
+            (501..=599, _) => Self::Broken,
+            _ => Self::Rejected,
+        }
+    }
+
+    /// What is told of it, and what a person must do where one must act.
+    pub(super) fn sentence(self) -> &'static str {
+        match self {
+            Self::Passing | Self::Broken => "Partner Center has a fault of its own",
+            Self::Unauthorized => {
+                "Partner Center refuses a fresh access token: a person must check that the \
+                 application of upstream.auth is allowed this call, with the right audience (the \
+                 insights call wants App+User credentials)"
+            }
+            Self::ProofMissing => CONSENT_WITH_MFA,
+            Self::NoRelationship => "the partner has no relationship with this customer",
+            Self::UnknownCustomer => "Partner Center knows no such customer",
+            Self::Redirect => {
+                "Partner Center answered with a redirect, which is never followed: check \
+                 upstream.base_url"
+            }
+            Self::Rejected => "Partner Center called the request wrong",
+        }
+    }
+}
+
+// === impl UpstreamError ===
+
+impl UpstreamError {
+    /// Why the request may be sent again after a pause; `None` where that would not help.
+    pub(super) fn retry_reason(&self) -> Option<RetryReason> {
+        match self {
+            Self::Connection { .. } => Some(RetryReason::Connection),
+            Self::AttemptTimedOut => Some(RetryReason::Timeout),
+            Self::Throttled { .. } => Some(RetryReason::Throttled),
+            Self::Refused { refusal, .. } => {
+                (Meaning::of(refusal) == Meaning::Passing).then_some(RetryReason::Status)
+            }
+            Self::DeadlinePassed
+            | Self::Malformed(_)
+            | Self::NothingProcessed(_)
+            | Self::Token(_) => None,
+        }
+    }
+
+    /// The least pause that the upstream asked for.
+    pub(super) fn retry_after(&self) -> Duration {
+        match self {
+            Self::Refused {
+                retry_after: Some(asked),
+                ..
+            } => *asked,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// What the upstream's refusal means, where it refused.
+    pub(super) fn meaning(&self) -> Option<Meaning> {
+        match self {
+            Self::Refused { refusal, .. } => Some(Meaning::of(refusal)),
+            _ => None,
+        }
+    }
+
+    /// What only a log may say.
+    pub(super) fn cause(&self) -> Option<&str> {
+        match self {
+            Self::Connection { cause } => Some(cause),
+            Self::Refused { refusal, .. } => refusal.description.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The same as the port tells it. `ids` is `None` where nothing was sent.
+    pub(super) fn into_source(self, now: Instant, ids: Option<CallIds>) -> SourceError {
+        let detail = self.to_string().into();
+        let (kind, refusal) = match self {
+            Self::Connection { .. } => (SourceErrorKind::Unavailable { retry_after: None }, None),
+            Self::AttemptTimedOut | Self::DeadlinePassed => (SourceErrorKind::TimedOut, None),
+            Self::Throttled { until, refusal } => {
+                let retry_after = until.saturating_duration_since(now);
+                (SourceErrorKind::Throttled { retry_after }, refusal)
+            }
+            Self::Refused {
+                refusal,
+                retry_after,
+            } => {
+                let kind = match Meaning::of(&refusal) {
+                    Meaning::Passing | Meaning::Broken => {
+                        SourceErrorKind::Unavailable { retry_after }
+                    }
+                    Meaning::Unauthorized | Meaning::ProofMissing => {
+                        SourceErrorKind::CredentialsRefused
+                    }
+                    Meaning::NoRelationship => SourceErrorKind::NoRelationship,
+                    Meaning::UnknownCustomer => SourceErrorKind::UnknownCustomer,
+                    Meaning::Redirect | Meaning::Rejected => SourceErrorKind::Rejected,
+                };
+                (kind, Some(refusal))
+            }
+            Self::Malformed(_) => (SourceErrorKind::Malformed, None),
+            Self::NothingProcessed(_) => (SourceErrorKind::NothingProcessed, None),
+            Self::Token(error) => (error.kind(now), None),
+        };
+        SourceError {
+            kind,
+            detail,
+            refusal,
+            ids,
+        }
+    }
+}
+
+impl From<ExchangeError> for UpstreamError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::TimedOut => Self::AttemptTimedOut,
+            ExchangeError::Connection(cause) => Self::Connection { cause },
+            ExchangeError::Undecodable(cause) => Self::Malformed(Malformed(format!(
+                "the body cannot be decompressed: {cause}"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+
+    fn refused(status: u16, code: Option<&str>) -> UpstreamError {
+        UpstreamError::Refused {
+            refusal: Arc::new(Refusal {
+                status,
+                code: code.map(str::to_owned),
+                description: None,
+                request_id: None,
+                correlation_id: None,
+            }),
+            retry_after: None,
+        }
+    }
+
+    #[test]
+    fn passing_faults_and_no_others_are_retried() {
+        for status in [408, 500, 502, 503, 504] {
+            assert!(refused(status, None).retry_reason().is_some(), "{status}");
+        }
+        for status in [301, 400, 401, 403, 404, 405, 410, 422, 501, 505] {
+            assert!(refused(status, None).retry_reason().is_none(), "{status}");
+        }
+    }
+
+    #[test]
+    fn every_status_means_what_the_table_says() {
+        let unavailable = SourceErrorKind::Unavailable { retry_after: None };
+        for (status, code, kind) in [
+            (302, None, SourceErrorKind::Rejected),
+            (400, Some("2100"), SourceErrorKind::Rejected),
+            (401, Some("800001"), SourceErrorKind::CredentialsRefused),
+            (401, Some("900421"), SourceErrorKind::CredentialsRefused),
+            (403, Some("2032"), SourceErrorKind::NoRelationship),
+            (403, Some("20002"), SourceErrorKind::NoRelationship),
+            (403, None, SourceErrorKind::NoRelationship),
+            (404, Some("1000"), SourceErrorKind::UnknownCustomer),
+            (404, None, SourceErrorKind::UnknownCustomer),
+            (408, None, unavailable),
+            (418, None, SourceErrorKind::Rejected),
+            (500, None, unavailable),
+            (501, None, unavailable),
+            (503, None, unavailable),
+        ] {
+            let error = refused(status, code).into_source(SystemClock.now(), None);
+
+            assert_eq!(error.kind, kind, "{status} {code:?}");
+        }
+    }
+
+    #[test]
+    fn missing_proof_tells_a_person_what_to_do() {
+        let error = refused(401, Some("900421")).into_source(SystemClock.now(), None);
+
+        assert!(error.detail.contains("consent again"));
+        assert!(error.detail.contains("multi-factor"));
+    }
+
+    #[test]
+    fn an_address_of_ours_stays_in_the_log() {
+        let error = UpstreamError::Connection {
+            cause: "tcp connect error: 10.0.0.1:443".to_owned(),
+        };
+
+        assert_eq!(error.cause(), Some("tcp connect error: 10.0.0.1:443"));
+        let told = error.into_source(SystemClock.now(), None);
+        assert!(!told.detail.contains("10.0.0.1"));
+    }
+}

@@ -1,0 +1,127 @@
+//! Error answers, in all the shapes that Microsoft's services send, read leniently.
+
+use http::HeaderMap;
+use serde_json::Value;
+
+use super::{client::Answer, wire::without_byte_order_mark};
+use crate::usage::source::Refusal;
+
+/// Characters of an upstream's sentence that are kept; enough to read, too few to flood a log.
+const LONGEST_DESCRIPTION: usize = 300;
+const LONGEST_CODE: usize = 64;
+
+/// Reads an answer that is no success. Whatever cannot be read is left out.
+pub(super) fn read(answer: &Answer) -> Refusal {
+    let body = serde_json::from_slice(without_byte_order_mark(&answer.body)).unwrap_or(Value::Null);
+    // `{"error": {"code": …, "message": …}}` occurs beside the flat forms.
+    let fault = match body.get("error") {
+        Some(nested @ Value::Object(_)) => nested,
+        _ => &body,
+    };
+    Refusal {
+        status: answer.status.as_u16(),
+        code: first(fault, &["code", "errorCode"], LONGEST_CODE),
+        description: first(
+            fault,
+            &["description", "errorMessage", "message"],
+            LONGEST_DESCRIPTION,
+        ),
+        request_id: header(&answer.headers, "ms-requestid"),
+        correlation_id: header(&answer.headers, "ms-correlationid"),
+    }
+}
+
+/// A header's text, fit for a log; `None` where it is missing or empty.
+pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    let text = headers.get(name)?.to_str().ok()?;
+    Some(readable(text, LONGEST_CODE)).filter(|text| !text.is_empty())
+}
+
+/// One line of at most `longest` characters, without control characters.
+pub(super) fn readable(text: &str, longest: usize) -> String {
+    let mut line: String = text
+        .trim()
+        .chars()
+        .map(|character| match character {
+            '\n' | '\r' | '\t' => ' ',
+            other => other,
+        })
+        .filter(|character| !character.is_control())
+        .take(longest + 1)
+        .collect();
+    if let Some((cut, _)) = line.char_indices().nth(longest) {
+        line.truncate(cut);
+        line.push('…');
+    }
+    line
+}
+
+fn first(fault: &Value, names: &[&str], longest: usize) -> Option<String> {
+    names.iter().find_map(|name| match fault.get(name)? {
+        Value::String(text) => Some(readable(text, longest)).filter(|text| !text.is_empty()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::StatusCode;
+
+    use super::*;
+
+    fn refusal(body: &'static str) -> Refusal {
+        read(&Answer {
+            status: StatusCode::FORBIDDEN,
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(body.as_bytes()),
+            truncated: false,
+        })
+    }
+
+    #[test]
+    fn every_known_shape_of_an_error_is_read() {
+        for body in [
+            r#"{"code":"2032","description":"No relationship","data":[],"source":"x"}"#,
+            r#"{"code":2032,"description":"No relationship"}"#,
+            "\u{feff}{\"errorCode\":\"2032\",\"errorMessage\":\"No relationship\"}",
+            r#"{"error":{"code":"2032","message":"No relationship"}}"#,
+        ] {
+            let refusal = refusal(body);
+
+            assert_eq!(refusal.code.as_deref(), Some("2032"), "{body}");
+            assert_eq!(
+                refusal.description.as_deref(),
+                Some("No relationship"),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_error_document_says_nothing() {
+        for body in [
+            "",
+            "<html>Forbidden</html>",
+            "[]",
+            "{}",
+            r#"{"code":{}}"#,
+            "{",
+        ] {
+            let refusal = refusal(body);
+
+            assert_eq!((refusal.code, refusal.description), (None, None), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_description_is_one_readable_line() {
+        let text = format!("first\r\nsecond\u{1b}[31m{}", "ä".repeat(400));
+
+        let line = readable(&text, LONGEST_DESCRIPTION);
+
+        assert!(line.starts_with("first  second[31m"));
+        assert_eq!(line.chars().count(), LONGEST_DESCRIPTION + 1);
+    }
+}

@@ -1,0 +1,43 @@
+//! App only: the client's own credentials. The insights call refuses such tokens.
+
+use super::{
+    GrantFailure, Obtained,
+    endpoint::{Shown, TokenEndpoint},
+    secret_file::Fingerprint,
+};
+
+/// The `client_credentials` grant (RFC 6749 §4.4).
+#[derive(Debug)]
+pub(super) struct ClientCredentials {
+    endpoint: TokenEndpoint,
+    /// Of what was shown last; `None` when it could not be read.
+    shown: Option<Fingerprint>,
+}
+
+// === impl ClientCredentials ===
+
+impl ClientCredentials {
+    pub(super) fn new(endpoint: TokenEndpoint) -> Self {
+        Self {
+            endpoint,
+            shown: None,
+        }
+    }
+
+    pub(super) async fn obtain(&mut self) -> Result<Obtained, GrantFailure> {
+        self.shown = None;
+        let secret = self.endpoint.client_secret().await?;
+        self.shown = Some(Fingerprint::of(&[&secret]));
+        let granted = self
+            .endpoint
+            .redeem(&secret, Shown::ClientCredentials)
+            .await?;
+        Ok(granted.access)
+    }
+
+    /// Whether the files hold anything else than what was shown last.
+    pub(super) async fn has_changed(&self) -> bool {
+        let now = self.endpoint.client_secret().await.ok();
+        now.map(|secret| Fingerprint::of(&[&secret])) != self.shown
+    }
+}

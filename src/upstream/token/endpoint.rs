@@ -1,0 +1,355 @@
+//! The token endpoint of Microsoft Entra ID: one form sent, one answer read.
+//!
+//! See [the v2 protocol](https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow)
+//! and [AADSTS codes](https://learn.microsoft.com/entra/identity-platform/reference-error-codes).
+
+use std::time::{Duration, Instant};
+
+use http::{
+    HeaderValue, Method,
+    header::{ACCEPT, CONTENT_TYPE},
+};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
+use url::{Url, form_urlencoded};
+
+use super::{
+    GrantFailure, Obtained,
+    secret_file::{SecretFile, Unreadable},
+};
+use crate::{
+    config::{GrantConfig, TokenAudience},
+    upstream::{
+        client::{Answer, ExchangeError, HttpClient},
+        refusal::readable,
+        throttle,
+        wire::without_byte_order_mark,
+    },
+};
+
+/// Bytes of a token answer; real ones have a few thousand.
+const LONGEST_ANSWER: usize = 256 * 1024;
+
+/// What is assumed of a token that does not say how long it lives.
+///
+/// `expires_in` is only recommended (RFC 6749 §5.1). Taken too short, an hour's token costs a few
+/// more redemptions; taken too long, every call would first be refused.
+const UNSAID_LIFETIME: Duration = Duration::from_secs(5 * 60);
+
+/// Nothing that says to live longer is believed; no token of Microsoft's does.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// A token endpoint and who asks there.
+#[derive(Debug)]
+pub(super) struct TokenEndpoint {
+    http: HttpClient,
+    url: Url,
+    client_id: String,
+    client_secret: SecretFile,
+    audience: TokenAudience,
+    timeout: Duration,
+}
+
+/// What is shown to get an access token.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shown<'a> {
+    /// `grant_type=client_credentials`.
+    ClientCredentials,
+    /// `grant_type=refresh_token`.
+    RefreshToken(&'a SecretString),
+}
+
+/// What the endpoint gave.
+#[derive(Debug)]
+pub(super) struct Granted {
+    /// The access token.
+    pub(super) access: Obtained,
+    /// The refresh token that takes the place of the one shown, where one came.
+    pub(super) refresh_token: Option<SecretString>,
+}
+
+/// A token answer, not checked yet. It holds secrets in plain text, so it has no `Debug`.
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: String,
+    token_type: Option<String>,
+    /// A number in v2, the same as text in v1.
+    expires_in: Option<Value>,
+    refresh_token: Option<String>,
+}
+
+/// An error answer (RFC 6749 §5.2, with Microsoft's additions).
+#[derive(Deserialize)]
+struct ErrorAnswer {
+    error: String,
+    error_description: Option<String>,
+    #[serde(default)]
+    error_codes: Vec<u64>,
+    correlation_id: Option<String>,
+}
+
+// === impl TokenEndpoint ===
+
+impl TokenEndpoint {
+    pub(super) fn new(http: HttpClient, grant: &GrantConfig, timeout: Duration) -> Self {
+        Self {
+            http,
+            url: grant.token_url.clone(),
+            client_id: grant.client_id.clone(),
+            client_secret: SecretFile::new(
+                &grant.client_secret_file,
+                "upstream.auth.client_secret_file",
+            ),
+            audience: grant.audience.clone(),
+            timeout,
+        }
+    }
+
+    /// Reads the client secret, which may have been replaced since the last time.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreadable`] says why there is none.
+    pub(super) async fn client_secret(&self) -> Result<SecretString, Unreadable> {
+        self.client_secret.read().await
+    }
+
+    /// Asks for an access token, once.
+    ///
+    /// # Errors
+    ///
+    /// [`GrantFailure`] says whether asking again may help.
+    pub(super) async fn redeem(
+        &self,
+        client_secret: &SecretString,
+        shown: Shown<'_>,
+    ) -> Result<Granted, GrantFailure> {
+        let clock = self.http.clock();
+        let asked_at = clock.now();
+        let request = self.request(client_secret, shown);
+        let answer = self
+            .http
+            .exchange(request, LONGEST_ANSWER, asked_at + self.timeout)
+            .await?;
+        if answer.status.is_success() {
+            return read_granted(&answer, asked_at);
+        }
+        let mut secrets = vec![client_secret];
+        if let Shown::RefreshToken(token) = shown {
+            secrets.push(token);
+        }
+        Err(read_failure(&answer, clock.wall(), &secrets))
+    }
+
+    fn request(&self, client_secret: &SecretString, shown: Shown<'_>) -> reqwest::Request {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("client_id", &self.client_id)
+            .append_pair("client_secret", client_secret.expose_secret());
+        match shown {
+            Shown::ClientCredentials => form.append_pair("grant_type", "client_credentials"),
+            Shown::RefreshToken(token) => form
+                .append_pair("grant_type", "refresh_token")
+                .append_pair("refresh_token", token.expose_secret()),
+        };
+        match &self.audience {
+            TokenAudience::Resource(resource) => form.append_pair("resource", resource),
+            TokenAudience::Scope(scope) => form.append_pair("scope", scope),
+        };
+        let mut request = reqwest::Request::new(Method::POST, self.url.clone());
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
+        *request.body_mut() = Some(form.finish().into());
+        request
+    }
+}
+
+/// Reads an answer of 200.
+fn read_granted(answer: &Answer, asked_at: Instant) -> Result<Granted, GrantFailure> {
+    let no_token = |cause: &str| {
+        GrantFailure::passing(
+            "the token endpoint's answer is no access token",
+            cause.to_owned(),
+        )
+    };
+    // The fault of serde would quote the answer, and so perhaps the token.
+    let read: TokenAnswer = serde_json::from_slice(without_byte_order_mark(&answer.body))
+        .map_err(|_| no_token("expected a JSON object with access_token"))?;
+    if read
+        .token_type
+        .is_some_and(|of| !of.eq_ignore_ascii_case("bearer"))
+    {
+        return Err(no_token("expected token_type Bearer"));
+    }
+    let lifetime = lifetime(read.expires_in.as_ref());
+    if read.access_token.is_empty() || lifetime.is_zero() {
+        return Err(no_token("expected a token that is good for a while"));
+    }
+    Ok(Granted {
+        access: Obtained {
+            token: SecretString::from(read.access_token),
+            lifetime: Some(lifetime),
+            asked_at,
+        },
+        refresh_token: read
+            .refresh_token
+            .filter(|token| !token.is_empty())
+            .map(SecretString::from),
+    })
+}
+
+fn lifetime(expires_in: Option<&Value>) -> Duration {
+    let seconds = match expires_in {
+        Some(Value::Number(number)) => number.as_u64(),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    seconds.map_or(UNSAID_LIFETIME, |seconds| {
+        Duration::from_secs(seconds).min(LONGEST_LIFETIME)
+    })
+}
+
+/// Reads an answer other than 200.
+fn read_failure(answer: &Answer, wall: Timestamp, secrets: &[&SecretString]) -> GrantFailure {
+    let status = answer.status;
+    let passing = |cause: String| {
+        GrantFailure::passing("the token endpoint has a fault of its own", cause)
+            .not_before(throttle::retry_after(&answer.headers, wall))
+    };
+    let read = serde_json::from_slice(without_byte_order_mark(&answer.body));
+    let Ok::<ErrorAnswer, _>(read) = read else {
+        // Some gateway on the way, or not a token endpoint at all.
+        return passing(format!(
+            "status {status} without an OAuth error; if it stays, check upstream.auth.token_url"
+        ));
+    };
+    let cause = read.cause(secrets);
+    if status.is_server_error() || matches!(status.as_u16(), 408 | 429) || read.is_passing() {
+        return passing(cause);
+    }
+    GrantFailure::refused(action(&read.error, &read.error_codes), cause)
+        .of_refresh_token(read.error == "invalid_grant" || read.error == "interaction_required")
+}
+
+// === impl ErrorAnswer ===
+
+impl ErrorAnswer {
+    fn is_passing(&self) -> bool {
+        matches!(
+            self.error.as_str(),
+            "temporarily_unavailable" | "server_error" | "slow_down"
+        ) || self
+            .error_codes
+            .iter()
+            // "A transient error has occurred", "request budget exceeded".
+            .any(|code| matches!(code, 90033 | 90055))
+    }
+
+    /// What the log says: no secret, though the endpoint should repeat one.
+    fn cause(&self, secrets: &[&SecretString]) -> String {
+        let description = self.error_description.as_deref().unwrap_or_default();
+        let mut line = description.lines().next().unwrap_or_default().to_owned();
+        for secret in secrets {
+            line = line.replace(secret.expose_secret(), "[redacted]");
+        }
+        format!(
+            "{} {:?}, correlation id {}: {}",
+            readable(&self.error, 64),
+            self.error_codes,
+            readable(self.correlation_id.as_deref().unwrap_or("unknown"), 64),
+            readable(&line, 300)
+        )
+    }
+}
+
+/// What a person must do, by AADSTS code where one says more than the error does.
+fn action(error: &str, codes: &[u64]) -> &'static str {
+    codes
+        .iter()
+        .find_map(|code| action_by_code(*code))
+        .unwrap_or_else(|| action_by_error(error))
+}
+
+fn action_by_code(code: u64) -> Option<&'static str> {
+    Some(match code {
+        50072 | 50074 | 50076 | 50078 | 50079 | 50158 => {
+            "a person must sign in with multi-factor authentication, consent again, and put the \
+             new refresh token into upstream.auth.refresh_token_file"
+        }
+        50173 | 70008 | 70043 | 700_081 | 700_082 | 700_084 | 50089 | 50132 => {
+            "the refresh token has expired or was revoked: a person must consent again and put \
+             the new one into upstream.auth.refresh_token_file"
+        }
+        50034 | 50053 | 50057 | 50105 => {
+            "the user who consented may not sign in any more: check the account, or let another \
+             consent"
+        }
+        65001 | 65004 => "the application lacks consent: an administrator must grant it",
+        7_000_215 | 7_000_216 => {
+            "the client secret is wrong: put the secret's value, not its id, into \
+             upstream.auth.client_secret_file"
+        }
+        7_000_222 => {
+            "the client secret has expired: make a new one and put it into \
+             upstream.auth.client_secret_file"
+        }
+        700_016 | 7_000_112 => {
+            "the tenant knows no such application, or has disabled it: check \
+             upstream.auth.client_id and the tenant in upstream.auth.token_url"
+        }
+        90002 | 900_023 => "there is no such tenant: check upstream.auth.token_url",
+        500_011 | 650_057 | 70011 | 28002 => {
+            "the audience is wrong: check upstream.auth.scope or upstream.auth.resource"
+        }
+        _ => return None,
+    })
+}
+
+fn action_by_error(error: &str) -> &'static str {
+    match error {
+        "invalid_grant" | "interaction_required" | "login_required" => {
+            "the refresh token is refused: a person must consent again, with multi-factor \
+             authentication, and put the new one into upstream.auth.refresh_token_file"
+        }
+        "consent_required" => "the application lacks consent: an administrator must grant it",
+        "invalid_client" => {
+            "the application's credentials are refused: check upstream.auth.client_id and \
+             upstream.auth.client_secret_file"
+        }
+        "unauthorized_client" | "unsupported_grant_type" | "access_denied" => {
+            "the application may not use this grant: check its registration and \
+             upstream.auth.kind"
+        }
+        "invalid_scope" | "invalid_resource" | "invalid_target" => {
+            "the audience is wrong: check upstream.auth.scope or upstream.auth.resource"
+        }
+        _ => "the token endpoint refuses the request: check all of upstream.auth",
+    }
+}
+
+// === impl GrantFailure ===
+
+impl From<ExchangeError> for GrantFailure {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::TimedOut => Self::passing(
+                "the token endpoint did not answer in time",
+                "timed out".to_owned(),
+            ),
+            ExchangeError::Connection(cause) => {
+                Self::passing("the connection to the token endpoint failed", cause)
+            }
+            ExchangeError::Undecodable(cause) => {
+                Self::passing("the token endpoint's answer is no access token", cause)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

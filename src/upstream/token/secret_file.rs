@@ -1,0 +1,210 @@
+//! Secrets in files: read whole, and replaced whole or not at all.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+
+/// No secret of ours is longer; a file that is must be another file.
+const LONGEST: u64 = 64 * 1024;
+
+/// A file that holds one secret and nothing else.
+#[derive(Clone, Debug)]
+pub(super) struct SecretFile {
+    path: PathBuf,
+    key: &'static str,
+}
+
+/// What tells one set of secrets from another without keeping it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint([u8; 32]);
+
+/// A secret that cannot be had; names the configuration key, never the path.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {fault}")]
+pub(super) struct Unreadable {
+    key: &'static str,
+    fault: String,
+}
+
+// === impl SecretFile ===
+
+impl SecretFile {
+    /// The file at `path`, which the configuration names under `key`.
+    pub(super) fn new(path: &Path, key: &'static str) -> Self {
+        Self {
+            path: path.to_owned(),
+            key,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the secret, without the white space around it.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreadable`] when there is no file, no text, or nothing in it.
+    pub(super) async fn read(&self) -> Result<SecretString, Unreadable> {
+        let path = self.path.clone();
+        blocking(move || read(&path))
+            .await
+            .map_err(|fault| Unreadable {
+                key: self.key,
+                fault: fault.to_string(),
+            })
+    }
+
+    /// Replaces the secret durably: after a crash the file holds the old one or the new one.
+    ///
+    /// A symlink is followed, so that the link stays; the new file is readable to its owner alone.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be written to. The file is then as it was.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once begun, the write is carried through on a thread of its own.
+    pub(super) async fn replace(&self, secret: &SecretString) -> io::Result<()> {
+        let path = self.path.clone();
+        let secret = secret.clone();
+        blocking(move || replace(&path, &secret)).await
+    }
+
+    /// When the file was last written; `None` where nobody can tell.
+    pub(super) async fn modified(&self) -> Option<Timestamp> {
+        let path = self.path.clone();
+        blocking(move || {
+            let modified = std::fs::metadata(&path)?.modified()?;
+            Timestamp::try_from(modified).map_err(io::Error::other)
+        })
+        .await
+        .ok()
+    }
+}
+
+// === impl Fingerprint ===
+
+impl Fingerprint {
+    /// The fingerprint of secrets in this order.
+    pub(super) fn of(secrets: &[&SecretString]) -> Self {
+        let mut hash = Sha256::new();
+        for secret in secrets {
+            let secret = secret.expose_secret();
+            hash.update(secret.len().to_be_bytes());
+            hash.update(secret);
+        }
+        Self(hash.finalize().into())
+    }
+}
+
+fn read(path: &Path) -> io::Result<SecretString> {
+    let mut text = String::new();
+    File::open(path)?
+        .take(LONGEST + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST {
+        return Err(io::Error::other("longer than any secret"));
+    }
+    let secret = text.trim_start_matches('\u{feff}').trim();
+    if secret.is_empty() {
+        return Err(io::Error::other("nothing in it"));
+    }
+    Ok(SecretString::from(secret))
+}
+
+fn replace(path: &Path, secret: &SecretString) -> io::Result<()> {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // Made with mode 0600, and gone again if anything below fails.
+    let mut new = tempfile::Builder::new()
+        .prefix(".usage-proxy-")
+        .tempfile_in(directory)?;
+    new.write_all(secret.expose_secret().as_bytes())?;
+    new.as_file().sync_all()?;
+    new.persist(&path)?;
+    // The rename itself is durable only once the directory is.
+    File::open(directory)?.sync_all()
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|gone| Err(io::Error::other(gone)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const KEY: &str = "upstream.auth.client_secret_file";
+
+    #[tokio::test]
+    async fn a_secret_is_read_without_the_line_end_an_editor_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        std::fs::write(&path, "\u{feff}s3cret\r\n").unwrap();
+
+        let secret = SecretFile::new(&path, KEY).read().await.unwrap();
+
+        assert_eq!(secret.expose_secret(), "s3cret");
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_secret_names_its_key_and_no_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        std::fs::write(&path, "\n").unwrap();
+
+        for path in [path, directory.path().join("missing")] {
+            let fault = SecretFile::new(&path, KEY).read().await.unwrap_err();
+
+            let fault = fault.to_string();
+            assert!(fault.starts_with(KEY), "{fault}");
+            assert!(
+                !fault.contains(directory.path().to_str().unwrap()),
+                "{fault}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_replaced_behind_its_link_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        let link = directory.path().join("link");
+        std::fs::write(&path, "old").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let file = SecretFile::new(&link, KEY);
+
+        file.replace(&SecretString::from("new")).await.unwrap();
+
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
+        assert!(link.is_symlink());
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn secrets_run_together_are_other_secrets() {
+        let [a, bc, ab, c] = ["a", "bc", "ab", "c"].map(SecretString::from);
+
+        assert_ne!(Fingerprint::of(&[&a, &bc]), Fingerprint::of(&[&ab, &c]));
+    }
+}

@@ -1,0 +1,341 @@
+//! JSON as Partner Center sends it, surprises and all, and how it becomes the domain's.
+//!
+//! An answer is taken whole or not at all: a count, a name or a date that cannot be read makes it
+//! [`Malformed`], which says where. Nothing unknown ever becomes a zero. Fields that nobody asked
+//! for are ignored.
+
+use jiff::{Timestamp, civil, tz::TimeZone};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::domain::{CustomerId, ProcessedAt, Snapshot, UsageRow};
+
+/// An answer that is not what the upstream's schema promises; prints which field of which row, and
+/// what was expected there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Malformed(pub(super) String);
+
+/// One page of the commercial call.
+#[derive(Debug)]
+pub(super) struct CommercialPage {
+    /// The customer's name, where a row told it.
+    pub(super) customer_name: Option<String>,
+    /// The page's rows, all of the customer asked for.
+    pub(super) rows: Vec<UsageRow>,
+    /// Where the rows after these are.
+    pub(super) next: Option<NextLink>,
+}
+
+/// Where a body says that it goes on, as it was sent: not to be followed unexamined.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct NextLink {
+    /// Relative or absolute.
+    pub(super) uri: String,
+    /// `MS-ContinuationToken`, the one header that is repeated.
+    pub(super) continuation_token: Option<String>,
+}
+
+/// The body of either call: a `ResourceCollection`, or a page of rows.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    total_count: Option<u64>,
+    items: Option<Vec<Row>>,
+    /// The commercial call's reference says `items`, its example `Value`.
+    #[serde(rename = "Value")]
+    documented: Option<Vec<Row>>,
+    value: Option<Vec<Row>>,
+    links: Option<Links>,
+    next_link: Option<String>,
+    #[serde(rename = "@odata.nextLink")]
+    odata_next_link: Option<String>,
+    #[serde(rename = "@nextLink")]
+    at_next_link: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Links {
+    next: Option<Link>,
+}
+
+#[derive(Deserialize)]
+struct Link {
+    uri: String,
+    method: Option<String>,
+    headers: Option<Vec<Header>>,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    key: String,
+    value: String,
+}
+
+/// A row of either call.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    customer_id: Option<String>,
+    customer_tenant_id: Option<String>,
+    customer_name: Option<String>,
+    service_code: Option<String>,
+    service_name: String,
+    product_id: Option<String>,
+    product_name: String,
+    channel: Option<String>,
+    workload_code: Option<String>,
+    workload_name: String,
+    licenses_active: Option<u64>,
+    /// The commercial call's example spells it so.
+    license_active: Option<u64>,
+    licenses_qualified: u64,
+    usage_percent: Option<f64>,
+    processed_date_time: String,
+}
+
+/// Whether a row must say whose it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// The call was for one customer, so a row may leave it out.
+    MayBeLeftOut,
+    /// The call can answer for every customer: a row of nobody may be anybody's.
+    Required,
+}
+
+/// Reads the body of the insights call.
+///
+/// # Errors
+///
+/// [`Malformed`], also when the body is only a part of the collection.
+pub(super) fn decode_insights(body: &[u8], customer: CustomerId) -> Result<Snapshot, Malformed> {
+    let mut collection: Body = decode(body)?;
+    let Some(items) = collection.items.take() else {
+        return Err(Malformed("items: is missing, expected an array".to_owned()));
+    };
+    let goes_on = collection.next_link()?.is_some();
+    match collection.total_count {
+        Some(total) if total != items.len() as u64 => {
+            return Err(Malformed(format!(
+                "totalCount: is {total}, expected the number of items, which is {}",
+                items.len()
+            )));
+        }
+        None if goes_on => {
+            return Err(Malformed(
+                "links.next: the collection goes on elsewhere, expected it whole".to_owned(),
+            ));
+        }
+        Some(_) | None => {}
+    }
+    let (customer_name, rows) = rows("items", items, customer, Owner::MayBeLeftOut)?;
+    snapshot(customer, customer_name, rows)
+}
+
+/// Reads one page of the commercial call.
+///
+/// # Errors
+///
+/// [`Malformed`], also for a row of another customer or of none.
+pub(super) fn decode_commercial(
+    body: &[u8],
+    customer: CustomerId,
+) -> Result<CommercialPage, Malformed> {
+    let mut page: Body = decode(body)?;
+    let next = page.next_link()?;
+    let (field, page_rows) = match (page.documented, page.value, page.items) {
+        (Some(page_rows), None, None) => ("Value", page_rows),
+        (None, Some(page_rows), None) => ("value", page_rows),
+        (None, None, Some(page_rows)) => ("items", page_rows),
+        _ => {
+            return Err(Malformed(
+                "expected the rows under exactly one of Value, value and items".to_owned(),
+            ));
+        }
+    };
+    let (customer_name, rows) = rows(field, page_rows, customer, Owner::Required)?;
+    Ok(CommercialPage {
+        customer_name,
+        rows,
+        next,
+    })
+}
+
+/// Puts rows together, once all of them are there.
+///
+/// # Errors
+///
+/// [`Malformed`] when they cannot be one customer's usage.
+pub(super) fn snapshot(
+    customer: CustomerId,
+    customer_name: Option<String>,
+    rows: Vec<UsageRow>,
+) -> Result<Snapshot, Malformed> {
+    Snapshot::new(customer, customer_name, rows).map_err(|fault| Malformed(fault.to_string()))
+}
+
+/// Microsoft's APIs sometimes put a byte-order mark before the JSON.
+pub(super) fn without_byte_order_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Malformed> {
+    let body = without_byte_order_mark(body);
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let decoded = serde_path_to_error::deserialize(&mut json).map_err(|fault| {
+        let at = fault.path().to_string();
+        Malformed(format!("{at}: {}", fault.into_inner()))
+    })?;
+    json.end()
+        .map_err(|fault| Malformed(format!("after the JSON value: {fault}")))?;
+    Ok(decoded)
+}
+
+fn rows(
+    field: &str,
+    rows: Vec<Row>,
+    customer: CustomerId,
+    owner: Owner,
+) -> Result<(Option<String>, Vec<UsageRow>), Malformed> {
+    let mut customer_name = None;
+    let mut converted = Vec::with_capacity(rows.len());
+    for (index, mut row) in rows.into_iter().enumerate() {
+        let at = |fault: Malformed| Malformed(format!("{field}[{index}].{fault}"));
+        row.check_owner(customer, owner).map_err(at)?;
+        let name = row.customer_name.take();
+        customer_name = customer_name.or(name);
+        converted.push(UsageRow::try_from(row).map_err(at)?);
+    }
+    Ok((customer_name, converted))
+}
+
+// === impl Row ===
+
+impl Row {
+    fn check_owner(&self, customer: CustomerId, owner: Owner) -> Result<(), Malformed> {
+        let told = [
+            ("customerId", &self.customer_id),
+            ("customerTenantId", &self.customer_tenant_id),
+        ];
+        let mut owned = false;
+        for (field, id) in told {
+            let Some(id) = id else { continue };
+            // The other customer's id is not repeated: the detail goes out to the caller.
+            if CustomerId::parse(id) != Ok(customer) {
+                return Err(Malformed(format!(
+                    "{field}: expected the customer that was asked for, {customer}"
+                )));
+            }
+            owned = true;
+        }
+        if owner == Owner::Required && !owned {
+            return Err(Malformed(format!(
+                "customerTenantId: is missing, expected {customer}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl TryFrom<Row> for UsageRow {
+    type Error = Malformed;
+
+    fn try_from(row: Row) -> Result<Self, Malformed> {
+        let active = match (row.licenses_active, row.license_active) {
+            (Some(count), None) | (None, Some(count)) => count,
+            (Some(count), Some(same)) if count == same => count,
+            (Some(_), Some(_)) => {
+                return Err(Malformed(
+                    "licenseActive: differs from licensesActive".to_owned(),
+                ));
+            }
+            (None, None) => {
+                return Err(Malformed(
+                    "licensesActive: is missing, expected a count".to_owned(),
+                ));
+            }
+        };
+        Ok(Self {
+            licenses_active: seats("licensesActive", active)?,
+            licenses_qualified: seats("licensesQualified", row.licenses_qualified)?,
+            usage_percent: row.usage_percent,
+            processed_at: processed_at(&row.processed_date_time)?,
+            service_code: row.service_code,
+            service_name: row.service_name,
+            product_id: row.product_id,
+            product_name: row.product_name,
+            channel: row.channel,
+            workload_code: row.workload_code,
+            workload_name: row.workload_name,
+        })
+    }
+}
+
+// === impl Body ===
+
+impl Body {
+    /// The next link, in whichever spelling.
+    fn next_link(&mut self) -> Result<Option<NextLink>, Malformed> {
+        if let Some(link) = self.links.take().and_then(|links| links.next) {
+            return link.read().map(Some);
+        }
+        let uri = self
+            .next_link
+            .take()
+            .or(self.odata_next_link.take())
+            .or(self.at_next_link.take())
+            // An empty text stands for "no more" here and there.
+            .filter(|uri| !uri.is_empty());
+        Ok(uri.map(|uri| NextLink {
+            uri,
+            continuation_token: None,
+        }))
+    }
+}
+
+impl Link {
+    fn read(self) -> Result<NextLink, Malformed> {
+        if let Some(method) = &self.method
+            && !method.eq_ignore_ascii_case("GET")
+        {
+            return Err(Malformed("links.next.method: expected GET".to_owned()));
+        }
+        let continuation_token = self
+            .headers
+            .into_iter()
+            .flatten()
+            .find(|header| header.key.eq_ignore_ascii_case("MS-ContinuationToken"))
+            .map(|header| header.value);
+        Ok(NextLink {
+            uri: self.uri,
+            continuation_token,
+        })
+    }
+}
+
+/// Microsoft's counts are signed 64-bit numbers.
+fn seats(field: &str, count: u64) -> Result<u64, Malformed> {
+    if i64::try_from(count).is_err() {
+        return Err(Malformed(format!(
+            "{field}: is {count}, expected at most {}",
+            i64::MAX
+        )));
+    }
+    Ok(count)
+}
+
+/// Reads RFC 3339, the same without an offset (which is UTC), or a date alone.
+fn processed_at(text: &str) -> Result<ProcessedAt, Malformed> {
+    let text = text.trim();
+    text.parse::<Timestamp>()
+        .or_else(|_| {
+            let local: civil::DateTime = text.parse()?;
+            Ok::<_, jiff::Error>(local.to_zoned(TimeZone::UTC)?.timestamp())
+        })
+        .map(ProcessedAt)
+        .map_err(|_| {
+            Malformed("processedDateTime: expected a date such as 2017-03-09T00:00:00Z".to_owned())
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,365 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+const CUSTOMER: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
+
+fn customer() -> CustomerId {
+    CustomerId::parse(CUSTOMER).unwrap()
+}
+
+fn row() -> Value {
+    json!({
+        "customerId": CUSTOMER,
+        "customerName": "DT DEMO CSP CUSTOMER 005",
+        "productName": "EXCHANGE ONLINE (PLAN 1)",
+        "serviceName": "o365",
+        "channel": "reseller",
+        "workloadName": "Exchange",
+        "licensesActive": 0,
+        "licensesQualified": 5,
+        "usagePercent": 0,
+        "processedDateTime": "2017-03-09T00:00:00+00:00",
+        "attributes": { "objectType": "CustomerLicensesUsageInsights" }
+    })
+}
+
+fn row_with(field: &str, value: Value) -> Value {
+    let mut row = row();
+    row[field] = value;
+    row
+}
+
+fn row_without(field: &str) -> Value {
+    let mut row = row();
+    row.as_object_mut().unwrap().remove(field);
+    row
+}
+
+fn insights(rows: Vec<Value>) -> Result<Snapshot, Malformed> {
+    let body = json!({ "totalCount": rows.len(), "items": rows });
+    decode_insights(body.to_string().as_bytes(), customer())
+}
+
+fn commercial(body: &Value) -> Result<CommercialPage, Malformed> {
+    decode_commercial(body.to_string().as_bytes(), customer())
+}
+
+fn commercial_row() -> Value {
+    json!({
+        "processedDateTime": "2018-10-14T00:00:00",
+        "workloadCode": "EXCHANGE",
+        "workloadName": "Exchange",
+        "serviceCode": "O365",
+        "serviceName": "o365",
+        "channel": "Reseller",
+        "customerTenantId": CUSTOMER.to_uppercase(),
+        "customerName": "Contoso",
+        "productId": "4B9405B0-7788-4568-ADD1-99614E613B69",
+        "productName": "Exchange Online (Plan 1)",
+        "licenseActive": 3,
+        "licensesQualified": 4
+    })
+}
+
+#[test]
+fn the_documented_row_is_read_as_it_was_sent() {
+    let snapshot = insights(vec![row()]).unwrap();
+
+    assert_eq!(snapshot.customer_name(), Some("DT DEMO CSP CUSTOMER 005"));
+    let row = &snapshot.rows()[0];
+    assert_eq!((row.licenses_active, row.licenses_qualified), (0, 5));
+    assert_eq!(row.usage_percent, Some(0.0));
+    assert_eq!(row.processed_at.date().to_string(), "2017-03-09");
+}
+
+#[test]
+fn fields_that_may_be_missing_are_not_missed() {
+    for field in [
+        "customerId",
+        "customerName",
+        "channel",
+        "usagePercent",
+        "attributes",
+    ] {
+        assert!(insights(vec![row_without(field)]).is_ok(), "{field}");
+        assert!(
+            insights(vec![row_with(field, Value::Null)]).is_ok(),
+            "{field}"
+        );
+    }
+}
+
+#[test]
+fn fields_that_must_be_there_are_named_with_their_row() {
+    for field in [
+        "productName",
+        "serviceName",
+        "workloadName",
+        "licensesActive",
+        "licensesQualified",
+        "processedDateTime",
+    ] {
+        for bad in [row_without(field), row_with(field, Value::Null)] {
+            let Malformed(detail) = insights(vec![row(), bad]).unwrap_err();
+
+            assert!(detail.contains("items[1]"), "{field}: {detail}");
+            assert!(
+                detail.contains(field) || detail.contains("null"),
+                "{field}: {detail}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_no_count_never_becomes_one() {
+    for bad in [
+        json!(-1),
+        json!(1.0),
+        json!("1"),
+        json!(9_223_372_036_854_775_808_u64),
+        json!(1e30),
+        json!([]),
+    ] {
+        for field in ["licensesActive", "licensesQualified"] {
+            let Malformed(detail) = insights(vec![row_with(field, bad.clone())]).unwrap_err();
+
+            assert!(
+                detail.contains(&format!("items[0].{field}")),
+                "{bad}: {detail}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_percentage_that_no_number_can_hold_is_refused() {
+    let body = json!({ "items": [row_with("usagePercent", json!(1.5))] }).to_string();
+
+    let fault = decode_insights(body.replace("1.5", "1e999").as_bytes(), customer());
+
+    assert!(fault.unwrap_err().0.contains("usagePercent"));
+}
+
+#[test]
+fn every_documented_form_of_a_date_is_read() {
+    for (text, instant) in [
+        ("2017-03-09T00:00:00+00:00", "2017-03-09T00:00:00Z"),
+        ("2017-03-14T03:25:16.36+00:00", "2017-03-14T03:25:16.36Z"),
+        ("2017-03-10T00:00:00+14:00", "2017-03-09T10:00:00Z"),
+        ("2018-10-14T00:00:00", "2018-10-14T00:00:00Z"),
+        (
+            "2018-10-14T00:00:00.1234567",
+            "2018-10-14T00:00:00.1234567Z",
+        ),
+        ("2018-10-14", "2018-10-14T00:00:00Z"),
+    ] {
+        assert_eq!(
+            processed_at(text).map(|at| at.0),
+            Ok(instant.parse().unwrap()),
+            "{text}"
+        );
+    }
+    for text in ["", "yesterday", "2018-02-30T00:00:00", "0"] {
+        assert!(processed_at(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_row_of_another_customer_spoils_the_answer() {
+    let other = json!("11111111-70f4-4e1e-9ff1-b2bfce8d9f04");
+
+    for field in ["customerId", "customerTenantId"] {
+        let Malformed(detail) = insights(vec![row_with(field, other.clone())]).unwrap_err();
+
+        assert!(detail.contains(field) && !detail.contains("11111111"));
+    }
+    assert!(insights(vec![row_with("customerId", json!(CUSTOMER.to_uppercase()))]).is_ok());
+}
+
+#[test]
+fn an_empty_collection_is_an_answer_but_no_collection_is_none() {
+    assert_eq!(insights(Vec::new()).unwrap().rows(), []);
+    for body in [
+        "",
+        "{}",
+        "null",
+        "[]",
+        "{\"items\":null}",
+        "<html><body>Sign in</body></html>",
+        "{\"items\":[",
+        "{\"items\":[]} {}",
+    ] {
+        assert!(
+            decode_insights(body.as_bytes(), customer()).is_err(),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn a_part_of_a_collection_is_not_taken_for_the_whole() {
+    let short = json!({ "totalCount": 2, "items": [row()] });
+    let split = json!({ "items": [row()], "links": { "next": { "uri": "/x", "method": "GET" } } });
+
+    for body in [short, split] {
+        assert!(decode_insights(body.to_string().as_bytes(), customer()).is_err());
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    let body = format!("\u{feff}{}", json!({ "totalCount": 0, "items": [] }));
+
+    assert!(decode_insights(body.as_bytes(), customer()).is_ok());
+}
+
+#[test]
+fn commercial_rows_are_read_under_all_their_names() {
+    for name in ["Value", "value", "items"] {
+        let page = commercial(&json!({ name: [commercial_row()] })).unwrap();
+
+        let row = &page.rows[0];
+        assert_eq!((row.licenses_active, row.licenses_qualified), (3, 4));
+        assert_eq!(row.usage_percent, None);
+        assert_eq!(row.processed_at.date().to_string(), "2018-10-14");
+        assert_eq!(page.next, None);
+    }
+    assert!(commercial(&json!({})).is_err());
+    assert!(commercial(&json!({ "Value": [], "items": [] })).is_err());
+}
+
+#[test]
+fn both_spellings_of_the_active_count_must_agree() {
+    let mut row = commercial_row();
+    row["licensesActive"] = json!(3);
+    assert!(commercial(&json!({ "Value": [row] })).is_ok());
+
+    row["licensesActive"] = json!(4);
+    let Malformed(detail) = commercial(&json!({ "Value": [row] })).unwrap_err();
+    assert!(detail.contains("Value[0].licenseActive"), "{detail}");
+}
+
+#[test]
+fn a_commercial_row_of_nobody_is_refused() {
+    let mut row = commercial_row();
+    row.as_object_mut().unwrap().remove("customerTenantId");
+
+    let Malformed(detail) = commercial(&json!({ "Value": [row] })).unwrap_err();
+
+    assert!(detail.contains("Value[0].customerTenantId"), "{detail}");
+}
+
+#[test]
+fn a_next_link_is_found_in_every_spelling() {
+    for name in ["nextLink", "@odata.nextLink", "@nextLink"] {
+        let page = commercial(&json!({ "Value": [], name: "/next" })).unwrap();
+        assert_eq!(page.next.unwrap().uri, "/next", "{name}");
+    }
+    let headers = json!([{ "key": "X-Other", "value": "1" },
+                         { "key": "ms-continuationtoken", "value": "abc" }]);
+    let link = json!({ "uri": "/next", "method": "GET", "headers": headers });
+
+    let page = commercial(&json!({ "Value": [], "links": { "next": link } })).unwrap();
+
+    let next = page.next.unwrap();
+    assert_eq!(next.uri, "/next");
+    assert_eq!(next.continuation_token.as_deref(), Some("abc"));
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+    ];
+    let name = prop_oneof![
+        Just("items".to_owned()),
+        Just("Value".to_owned()),
+        Just("links".to_owned()),
+        Just("licensesActive".to_owned()),
+        Just("processedDateTime".to_owned()),
+        ".{0,6}",
+    ];
+    leaf.prop_recursive(4, 48, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::btree_map(name.clone(), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn usage_row() -> impl Strategy<Value = UsageRow> {
+    let text = ".{0,12}";
+    let optional = prop::option::of(".{1,8}");
+    (
+        (optional.clone(), text, optional.clone(), text),
+        (optional.clone(), optional, text),
+        (0..1_u64 << 40, 0..1_u64 << 40),
+        prop::option::of(0.0..100.0_f64),
+        0..4_000_000_000_i64,
+    )
+        .prop_map(
+            |(product, workload, seats, usage_percent, second)| UsageRow {
+                service_code: product.0,
+                service_name: product.1,
+                product_id: product.2,
+                product_name: product.3,
+                channel: workload.0,
+                workload_code: workload.1,
+                workload_name: workload.2,
+                licenses_active: seats.0,
+                licenses_qualified: seats.1,
+                usage_percent,
+                processed_at: ProcessedAt(Timestamp::from_second(second).unwrap()),
+            },
+        )
+}
+
+fn sent(row: &UsageRow) -> Value {
+    json!({
+        "customerTenantId": CUSTOMER,
+        "serviceCode": row.service_code,
+        "serviceName": row.service_name,
+        "productId": row.product_id,
+        "productName": row.product_name,
+        "channel": row.channel,
+        "workloadCode": row.workload_code,
+        "workloadName": row.workload_name,
+        "licensesActive": row.licenses_active,
+        "licensesQualified": row.licenses_qualified,
+        "usagePercent": row.usage_percent,
+        "processedDateTime": row.processed_at.0.to_string(),
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_decoded_or_refused(body: Vec<u8>) {
+        drop(decode_insights(&body, customer()));
+        drop(decode_commercial(&body, customer()));
+    }
+
+    #[test]
+    fn any_json_is_decoded_or_refused(value in json_value()) {
+        let body = value.to_string();
+        drop(decode_insights(body.as_bytes(), customer()));
+        drop(decode_commercial(body.as_bytes(), customer()));
+    }
+
+    #[test]
+    fn a_valid_answer_decodes_to_the_same_rows(rows in prop::collection::vec(usage_row(), 0..8)) {
+        let sent: Vec<_> = rows.iter().map(sent).collect();
+
+        let snapshot = insights(sent.clone()).unwrap();
+        let page = commercial(&json!({ "Value": sent })).unwrap();
+
+        prop_assert_eq!(&snapshot, &Snapshot::new(customer(), None, rows.clone()).unwrap());
+        prop_assert_eq!(page.rows, rows);
+    }
+}
