@@ -115,10 +115,12 @@ impl PartnerCenter {
         if !matches!(config.base_url.scheme(), "http" | "https") {
             return Err(StartError::BaseUrl);
         }
+        let headers = attempts::common_headers(config)?;
         let metrics = Metrics::register(deps.registry)?;
         let http = HttpClient::build(config, deps.clock.clone())?;
+        // After all that can fail, since it begins to redeem credentials.
         let tokens = Tokens::start(config, &http, &metrics, &deps);
-        let attempts = Attempts::new(config, http, tokens.clone(), metrics, &deps)?;
+        let attempts = Attempts::new(config, headers, http, tokens.clone(), metrics, &deps);
         Ok(Self {
             attempts,
             tokens,

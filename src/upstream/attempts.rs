@@ -59,29 +59,28 @@ pub(super) struct Attempts {
 // === impl Attempts ===
 
 impl Attempts {
-    /// # Errors
-    ///
-    /// [`StartError::Header`] where a configured value cannot stand in a header.
+    /// `headers` are what every request says, from [`common_headers`].
     pub(super) fn new(
         config: &UpstreamConfig,
+        headers: HeaderMap,
         http: HttpClient,
         tokens: Tokens,
         metrics: Metrics,
         deps: &UpstreamDeps<'_>,
-    ) -> Result<Self, StartError> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             http,
             tokens,
             places: Semaphore::new(config.max_concurrency.get().min(Semaphore::MAX_PERMITS)),
             insights: Throttle::default(),
             commercial: Throttle::default(),
-            headers: common_headers(config)?,
+            headers,
             attempt_timeout: config.attempt_timeout,
             max_body: config.max_body,
             clock: deps.clock.clone(),
             jitter: deps.jitter,
             metrics,
-        })
+        }
     }
 
     /// Gets one page, and answers only with 200.
@@ -363,7 +362,12 @@ impl UpstreamError {
     }
 }
 
-fn common_headers(config: &UpstreamConfig) -> Result<HeaderMap, StartError> {
+/// What every request says, whatever it asks.
+///
+/// # Errors
+///
+/// [`StartError::Header`] where a configured value cannot stand in a header.
+pub(super) fn common_headers(config: &UpstreamConfig) -> Result<HeaderMap, StartError> {
     let configured = |key: &'static str, value: &str| {
         HeaderValue::try_from(value).map_err(|_| StartError::Header { key })
     };

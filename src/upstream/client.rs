@@ -59,6 +59,7 @@ impl HttpClient {
         clock: SharedClock,
     ) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
+            .user_agent(concat!("usage-proxy/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(config.connect_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())

@@ -1,1 +1,57 @@
+use crate::{
+    domain::{CustomerId, UpstreamApi},
+    upstream::{
+        PartnerCenter, StartError, UpstreamDeps,
+        support::{Auth, Fixture, Reply, usage},
+    },
+    usage::source::{Call, CallTrace, Question, UsageSource},
+};
 
+async fn ask_for(partner_center: &PartnerCenter, customer: u32) {
+    let customer = format!("00000000-0000-0000-0000-{customer:012}");
+    let call = Call {
+        customer_id: CustomerId::parse(&customer).unwrap(),
+        question: Question::Newest(UpstreamApi::Insights),
+        trace: CallTrace::default(),
+    };
+    partner_center.fetch(call).await.unwrap();
+}
+
+#[tokio::test]
+async fn silence_of_the_insights_call_matters_only_where_it_is_the_source() {
+    for (source, suspicious) in [
+        (UpstreamApi::Insights, true),
+        (UpstreamApi::Commercial, false),
+    ] {
+        let mut fixture = Fixture::new(Auth::TokenFile).await;
+        fixture.config.source = source;
+        fixture
+            .api
+            .replies([(); 3].map(|()| Reply::json(200, &usage(0))));
+        let partner_center = fixture.start();
+
+        for customer in 1..=3 {
+            ask_for(&partner_center, customer).await;
+        }
+
+        let advice = partner_center.status().silent;
+        assert_eq!(advice.is_some(), suspicious, "{source:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_no_header_can_hold_stops_the_start() {
+    let mut fixture = Fixture::new(Auth::TokenFile).await;
+    fixture.config.application = "two\nlines".to_owned();
+    let deps = UpstreamDeps {
+        clock: fixture.clock.clone(),
+        jitter: fixture.jitter,
+        shutdown: fixture.shutdown.clone(),
+        registry: &fixture.registry,
+    };
+
+    let error = PartnerCenter::new(&fixture.config, deps).unwrap_err();
+
+    let key = "upstream.application";
+    assert!(matches!(error, StartError::Header { key: found } if found == key));
+}

@@ -102,6 +102,49 @@ async fn a_refresh_token_that_cannot_be_written_is_kept_and_written_later() {
 }
 
 #[tokio::test]
+async fn a_refresh_token_in_memory_alone_is_tried_once_more_at_the_end() {
+    let gate = Arc::new(Notify::new());
+    let fixture = Fixture::new(Auth::RefreshToken).await;
+    let reply = Reply::token("access-1", Some("refresh-2")).held(&gate);
+    fixture.login.replies([reply]);
+    fixture.api.replies([ok()]);
+    let (here, away) = (fixture.path("rotating"), fixture.path("away"));
+    let partner_center = fixture.start();
+    fixture.login.requested(1).await;
+    std::fs::rename(&here, &away).unwrap();
+    gate.notify_one();
+    ask_insights(&partner_center).await.unwrap();
+    std::fs::rename(&away, &here).unwrap();
+
+    fixture.shutdown.drain();
+    fixture.clock.asleep(1, MINUTE * 60 - MINUTE / 2).await;
+
+    assert_eq!(fixture.read("rotating/refresh"), "refresh-2");
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_cancels_no_token_request() {
+    let gate = Arc::new(Notify::new());
+    let fixture = Fixture::new(Auth::ClientCredentials).await;
+    fixture
+        .login
+        .replies([Reply::token("access-1", None).held(&gate)]);
+    fixture.api.replies([ok()]);
+    let partner_center = fixture.start();
+
+    tokio::select! {
+        biased;
+        _ = ask_insights(&partner_center) => panic!("there is no token yet"),
+        () = fixture.login.requested(1) => {}
+    }
+    gate.notify_one();
+    let fetched = ask_insights(&partner_center).await;
+
+    assert!(fetched.is_ok());
+    assert_eq!(fixture.login.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn a_token_is_renewed_ahead_of_its_end_while_the_old_one_serves() {
     let gate = Arc::new(Notify::new());
     let fixture = Fixture::new(Auth::ClientCredentials).await;
