@@ -193,9 +193,9 @@ impl UsageCache {
             prepared: Arc::clone(&snapshot.prepared),
             stored_at: newest.stored_at,
             age,
-            freshness: self.policy.judge(newest.lifetime, age, purged),
-            ttl: freshness::ttl(newest.lifetime, age),
-            cache_control: newest.cache_control.clone(),
+            freshness: self.policy.judge(newest.lifetime.duration, age, purged),
+            ttl: freshness::ttl(newest.lifetime.duration, age),
+            cache_control: newest.lifetime.cache_control.clone(),
         })
     }
 
@@ -245,7 +245,7 @@ impl UsageCache {
                 Freshness::Fresh
             },
             ttl: freshness::ttl(fresh_for, Duration::ZERO),
-            cache_control: self.policy.cache_control(age + fresh_for),
+            cache_control: self.policy.lifetime(age + fresh_for).cache_control,
         }
     }
 
@@ -299,13 +299,8 @@ impl UsageCache {
             before.filter(|before| snapshot.date.is_some() && snapshot.date < before.date)
             && self.snapshots.get(&key.snapshot(before.date)).is_some()
         {
-            self.newest.insert(
-                key,
-                before.date,
-                self.policy.draw_lifetime(),
-                &self.policy,
-                now,
-            );
+            self.newest
+                .insert(key, before.date, self.policy.draw_lifetime(), now);
             if let Some(held) = self.look_up_newest(key, now) {
                 let change = Change::WentBackwards;
                 return Stored {
@@ -318,7 +313,7 @@ impl UsageCache {
         let lifetime = self.policy.draw_lifetime();
         if stored {
             self.newest
-                .insert(key, snapshot.date, lifetime, &self.policy, now);
+                .insert(key, snapshot.date, lifetime.clone(), now);
         } else {
             // What is held is known to be outdated, and the new does not fit.
             self.newest.remove(&key);
@@ -331,8 +326,8 @@ impl UsageCache {
             stored_at: now,
             age: Duration::ZERO,
             freshness: Freshness::Fresh,
-            ttl: freshness::ttl(lifetime, Duration::ZERO),
-            cache_control: self.policy.cache_control(lifetime),
+            ttl: freshness::ttl(lifetime.duration, Duration::ZERO),
+            cache_control: lifetime.cache_control,
         };
         Stored {
             held,

@@ -8,16 +8,12 @@ mod csv;
 mod simplified;
 mod validator;
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::{fmt, sync::OnceLock};
 
 use bytes::Bytes;
 use http::HeaderValue;
 use jiff::Timestamp;
 
-pub use self::validator::http_date;
 use crate::domain::{CustomerId, ProcessedDate, Snapshot};
 
 /// What a snapshot can be shown as.
@@ -49,34 +45,28 @@ pub struct Prepared {
     customer_id: CustomerId,
     processed_date: Option<ProcessedDate>,
     rows: usize,
-    simplified: Arc<Document>,
-    native: Option<Arc<Document>>,
-    csv: OnceLock<Arc<Document>>,
+    simplified: Document,
+    native: Option<Document>,
+    csv: OnceLock<Box<Document>>,
 }
 
 /// One form of a snapshot, in every coding that was asked for so far.
+#[derive(Clone)]
 pub struct Document {
     identity: Encoded,
-    compressed: [OnceLock<Box<Encoded>>; 3],
-    last_modified: Modified,
+    compressed: OnceLock<Box<[OnceLock<Encoded>; 3]>>,
+    modified_at: Timestamp,
 }
 
-/// A body as it goes over the wire, and its validator.
-#[derive(Clone, Debug)]
+/// A body as it goes over the wire, with the header values that go with it.
+///
+/// All of it is one allocation (validator, modification time, body, in this order), which the
+/// values handed out share: an entry costs little memory beside its bodies, and a hit copies none
+/// of it.
+#[derive(Clone)]
 pub struct Encoded {
-    /// The body.
-    pub body: Bytes,
-    /// Strong, and its own for each form and coding (RFC 9110 §8.8.3).
-    pub etag: HeaderValue,
-}
-
-/// When some content was first seen.
-#[derive(Clone, Debug)]
-pub struct Modified {
-    /// The instant, cut to the whole second, which is all that HTTP can tell.
-    pub at: Timestamp,
-    /// As `Last-Modified` writes it.
-    pub header: HeaderValue,
+    bytes: Bytes,
+    etag_len: usize,
 }
 
 /// The forms of a snapshot could not be rendered; it says which and why.
@@ -112,6 +102,16 @@ impl Coding {
             Self::Zstd => Some("zstd"),
         }
     }
+
+    /// Its place among the codings that compress.
+    const fn slot(self) -> Option<usize> {
+        match self {
+            Self::Identity => None,
+            Self::Gzip => Some(0),
+            Self::Brotli => Some(1),
+            Self::Zstd => Some(2),
+        }
+    }
 }
 
 // === impl Prepared ===
@@ -124,10 +124,9 @@ impl Prepared {
     /// [`RenderError`] where a number has no JSON form; a snapshot from [`Snapshot::new`] has none.
     pub fn new(
         snapshot: &Snapshot,
-        native: Option<Bytes>,
+        native: Option<&[u8]>,
         seen_at: Timestamp,
     ) -> Result<Self, RenderError> {
-        let modified = Modified::new(seen_at);
         let simplified = simplified::render(snapshot).map_err(|source| RenderError {
             form: Form::Simplified,
             source: source.into(),
@@ -136,8 +135,8 @@ impl Prepared {
             customer_id: snapshot.customer_id(),
             processed_date: snapshot.processed_date(),
             rows: snapshot.rows().len(),
-            simplified: Arc::new(Document::new(simplified.into(), modified.clone())),
-            native: native.map(|body| Arc::new(Document::new(body, modified))),
+            simplified: Document::new(&simplified, seen_at),
+            native: native.map(|body| Document::new(body, seen_at)),
             csv: OnceLock::new(),
         })
     }
@@ -147,13 +146,13 @@ impl Prepared {
     #[must_use]
     pub fn succeeding(mut self, earlier: &Self) -> Self {
         if self.simplified.same_content(&earlier.simplified) {
-            self.simplified = Arc::clone(&earlier.simplified);
+            self.simplified = earlier.simplified.clone();
             self.csv = earlier.csv.clone();
         }
-        if let (Some(native), Some(before)) = (&self.native, &earlier.native)
+        if let (Some(native), Some(before)) = (&mut self.native, &earlier.native)
             && native.same_content(before)
         {
-            self.native = Some(Arc::clone(before));
+            *native = before.clone();
         }
         self
     }
@@ -183,16 +182,6 @@ impl Prepared {
         self.rows
     }
 
-    /// A form that is ready; `None` where it must be [rendered](Self::render) first, or never can
-    /// be (the native form of an answer that came without one).
-    pub fn document(&self, form: Form) -> Option<&Arc<Document>> {
-        match form {
-            Form::Simplified => Some(&self.simplified),
-            Form::Native => self.native.as_ref(),
-            Form::Csv => self.csv.get(),
-        }
-    }
-
     /// A form in a coding, if both are ready.
     pub fn ready(&self, form: Form, coding: Coding) -> Option<(&Document, &Encoded)> {
         let document = self.document(form)?;
@@ -200,7 +189,7 @@ impl Prepared {
     }
 
     /// Makes a form in a coding ready, once; further calls find it made. `Ok(None)` where the form
-    /// can never be had.
+    /// can never be had: the native one of an answer that came without.
     ///
     /// This may take milliseconds of CPU: keep it off the async threads.
     ///
@@ -214,16 +203,12 @@ impl Prepared {
     ) -> Result<Option<(&Document, &Encoded)>, RenderError> {
         if form == Form::Csv && self.csv.get().is_none() {
             let body =
-                csv::render(&self.simplified.identity.body).map_err(|source| RenderError {
+                csv::render(self.simplified.identity.body()).map_err(|source| RenderError {
                     form,
                     source: source.into(),
                 })?;
-            self.csv.get_or_init(|| {
-                Arc::new(Document::new(
-                    body.into(),
-                    self.simplified.last_modified.clone(),
-                ))
-            });
+            let document = || Box::new(Document::new(&body, self.simplified.modified_at));
+            self.csv.get_or_init(document);
         }
         let Some(document) = self.document(form) else {
             return Ok(None);
@@ -237,12 +222,20 @@ impl Prepared {
 
     /// Bytes of memory that all that was made so far takes.
     pub fn weight(&self) -> usize {
-        [Form::Simplified, Form::Native, Form::Csv]
-            .into_iter()
-            .filter_map(|form| self.document(form))
-            .map(|document| document.weight())
-            .sum::<usize>()
-            + size_of::<Self>()
+        let csv = self
+            .csv
+            .get()
+            .map_or(0, |csv| csv.weight() + size_of::<Document>());
+        let native = self.native.as_ref().map_or(0, Document::weight);
+        size_of::<Self>() + self.simplified.weight() + native + csv
+    }
+
+    fn document(&self, form: Form) -> Option<&Document> {
+        match form {
+            Form::Simplified => Some(&self.simplified),
+            Form::Native => self.native.as_ref(),
+            Form::Csv => self.csv.get().map(Box::as_ref),
+        }
     }
 }
 
@@ -259,70 +252,60 @@ impl fmt::Debug for Prepared {
 // === impl Document ===
 
 impl Document {
-    fn new(body: Bytes, last_modified: Modified) -> Self {
-        let etag = validator::strong_etag(&body);
+    fn new(body: &[u8], seen_at: Timestamp) -> Self {
+        // To the whole second, which is all that HTTP can tell.
+        let modified_at = Timestamp::from_second(seen_at.as_second()).unwrap_or(seen_at);
         Self {
-            identity: Encoded { body, etag },
-            compressed: Default::default(),
-            last_modified,
+            identity: Encoded::new(&validator::strong_etag(body), modified_at, body),
+            compressed: OnceLock::new(),
+            modified_at,
         }
     }
 
-    /// When this content was first seen.
-    pub fn last_modified(&self) -> &Modified {
-        &self.last_modified
+    /// When this content was first seen, to the whole second.
+    pub fn modified_at(&self) -> Timestamp {
+        self.modified_at
     }
 
-    /// The body in a coding, if it was made.
-    pub fn ready(&self, coding: Coding) -> Option<&Encoded> {
-        match self.slot(coding) {
+    fn ready(&self, coding: Coding) -> Option<&Encoded> {
+        match coding.slot() {
             None => Some(&self.identity),
-            Some(slot) => slot.get().map(Box::as_ref),
+            Some(slot) => self.compressed.get()?.get(slot)?.get(),
         }
     }
 
     fn render(&self, coding: Coding) -> std::io::Result<&Encoded> {
-        let Some(slot) = self.slot(coding) else {
-            return Ok(&self.identity);
-        };
-        if let Some(made) = slot.get() {
+        if let Some(made) = self.ready(coding) {
             return Ok(made);
         }
-        let body = compression::compress(&self.identity.body, coding)?;
-        let etag = validator::for_coding(&self.identity.etag, coding);
-        Ok(slot.get_or_init(|| Box::new(Encoded { body, etag })))
-    }
-
-    fn slot(&self, coding: Coding) -> Option<&OnceLock<Box<Encoded>>> {
-        let [gzip, brotli, zstd] = &self.compressed;
-        match coding {
-            Coding::Identity => None,
-            Coding::Gzip => Some(gzip),
-            Coding::Brotli => Some(brotli),
-            Coding::Zstd => Some(zstd),
-        }
+        let slots = self.compressed.get_or_init(Box::default);
+        let Some(slot) = coding.slot().and_then(|slot| slots.get(slot)) else {
+            return Ok(&self.identity);
+        };
+        let body = compression::compress(self.identity.body(), coding)?;
+        let etag = validator::for_coding(self.identity.etag_bytes(), coding);
+        Ok(slot.get_or_init(|| Encoded::new(&etag, self.modified_at, &body)))
     }
 
     fn same_content(&self, other: &Self) -> bool {
-        self.identity.body == other.identity.body
+        self.identity.body() == other.identity.body()
     }
 
+    /// Bytes that it refers to, itself excepted.
     fn weight(&self) -> usize {
-        let compressed: usize = self
-            .compressed
-            .iter()
-            .filter_map(OnceLock::get)
-            .map(|encoded| encoded.weight())
-            .sum();
-        self.identity.weight() + compressed + self.last_modified.header.len() + size_of::<Self>()
+        let compressed = self.compressed.get().map_or(0, |slots| {
+            let made = slots.iter().filter_map(OnceLock::get);
+            size_of_val(&**slots) + made.map(Encoded::weight).sum::<usize>()
+        });
+        self.identity.weight() + compressed
     }
 }
 
 impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Document")
-            .field("etag", &self.identity.etag)
-            .field("bytes", &self.identity.body.len())
+            .field("identity", &self.identity)
+            .field("modified_at", &self.modified_at)
             .finish_non_exhaustive()
     }
 }
@@ -330,20 +313,66 @@ impl fmt::Debug for Document {
 // === impl Encoded ===
 
 impl Encoded {
+    fn new(etag: &str, modified_at: Timestamp, body: &[u8]) -> Self {
+        let modified = validator::http_date(modified_at);
+        let mut bytes = Vec::with_capacity(etag.len() + modified.len() + body.len());
+        bytes.extend_from_slice(etag.as_bytes());
+        bytes.extend_from_slice(modified.as_bytes());
+        bytes.extend_from_slice(body);
+        Self {
+            bytes: Bytes::from(bytes),
+            etag_len: etag.len(),
+        }
+    }
+
+    /// The body, to send.
+    pub fn to_body(&self) -> Bytes {
+        self.bytes.slice(self.body_at()..)
+    }
+
+    /// The body, to look at.
+    pub fn body(&self) -> &[u8] {
+        self.bytes.get(self.body_at()..).unwrap_or_default()
+    }
+
+    /// `ETag`: strong, and its own for each form and coding (RFC 9110 §8.8.3).
+    pub fn etag(&self) -> HeaderValue {
+        self.header(0..self.etag_len)
+    }
+
+    /// The same, to compare.
+    pub fn etag_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.etag_len).unwrap_or_default()
+    }
+
+    /// `Last-Modified`.
+    pub fn last_modified(&self) -> HeaderValue {
+        self.header(self.etag_len..self.body_at())
+    }
+
+    fn body_at(&self) -> usize {
+        self.etag_len + validator::HTTP_DATE_LEN
+    }
+
+    /// Shares the bytes; they were ASCII when they were written.
+    fn header(&self, range: std::ops::Range<usize>) -> HeaderValue {
+        HeaderValue::from_maybe_shared(self.bytes.slice(range))
+            .unwrap_or(HeaderValue::from_static(""))
+    }
+
     fn weight(&self) -> usize {
-        self.body.len() + self.etag.len() + size_of::<Self>()
+        /// What `Bytes` allocates to share an allocation.
+        const SHARED: usize = 32;
+        self.bytes.len() + SHARED
     }
 }
 
-// === impl Modified ===
-
-impl Modified {
-    fn new(at: Timestamp) -> Self {
-        let at = Timestamp::from_second(at.as_second()).unwrap_or(at);
-        Self {
-            header: http_date(at),
-            at,
-        }
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoded")
+            .field("etag", &self.etag())
+            .field("bytes", &self.body().len())
+            .finish()
     }
 }
 
@@ -372,7 +401,7 @@ mod tests {
 
     fn prepared(seats: u64, native: &'static [u8], seen_at: i64) -> Prepared {
         let seen_at = Timestamp::from_second(seen_at).unwrap();
-        Prepared::new(&snapshot(seats), Some(Bytes::from_static(native)), seen_at).unwrap()
+        Prepared::new(&snapshot(seats), Some(native), seen_at).unwrap()
     }
 
     #[test]
@@ -381,7 +410,8 @@ mod tests {
 
         let (_, encoded) = prepared.ready(Form::Native, Coding::Identity).unwrap();
 
-        assert_eq!(&encoded.body[..], b"\xef\xbb\xbf{}");
+        assert_eq!(encoded.body(), b"\xef\xbb\xbf{}");
+        assert_eq!(encoded.to_body(), encoded.body());
     }
 
     #[test]
@@ -392,7 +422,7 @@ mod tests {
         for form in [Form::Simplified, Form::Csv, Form::Native] {
             for coding in [Coding::Identity, Coding::Gzip, Coding::Brotli, Coding::Zstd] {
                 let (_, encoded) = prepared.render(form, coding).unwrap().unwrap();
-                assert!(etags.insert(encoded.etag.clone()), "{form:?} {coding:?}");
+                assert!(etags.insert(encoded.etag()), "{form:?} {coding:?}");
             }
         }
     }
@@ -403,10 +433,10 @@ mod tests {
         assert!(prepared.ready(Form::Simplified, Coding::Gzip).is_none());
 
         let first = prepared.render(Form::Simplified, Coding::Gzip).unwrap();
-        let first = first.unwrap().1.body.as_ptr();
+        let first = first.unwrap().1.body().as_ptr();
 
         let again = prepared.ready(Form::Simplified, Coding::Gzip).unwrap();
-        assert_eq!(again.1.body.as_ptr(), first);
+        assert_eq!(again.1.body().as_ptr(), first);
     }
 
     #[test]
@@ -416,8 +446,9 @@ mod tests {
 
         let second = prepared(5, b"{}", 99).succeeding(&first);
 
-        let (document, _) = second.ready(Form::Simplified, Coding::Gzip).unwrap();
-        assert_eq!(document.last_modified().at.as_second(), 1);
+        let (document, encoded) = second.ready(Form::Simplified, Coding::Gzip).unwrap();
+        assert_eq!(document.modified_at().as_second(), 1);
+        assert_eq!(encoded.last_modified(), "Thu, 01 Jan 1970 00:00:01 GMT");
     }
 
     #[test]
@@ -426,14 +457,7 @@ mod tests {
 
         let second = prepared(5, b"{ }", 99).succeeding(&first);
 
-        let modified = |form| {
-            second
-                .document(form)
-                .unwrap()
-                .last_modified()
-                .at
-                .as_second()
-        };
+        let modified = |form| second.document(form).unwrap().modified_at().as_second();
         assert_eq!(modified(Form::Simplified), 1);
         assert_eq!(modified(Form::Native), 99);
         assert!(!second.is_unchanged_from(&first));

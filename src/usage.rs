@@ -529,7 +529,7 @@ impl Inner {
         let seen_at = self.clock.wall();
         let ids = fetched.ids;
         let rows = fetched.snapshot.rows().len();
-        let render = move || Prepared::new(&fetched.snapshot, fetched.native, seen_at);
+        let render = move || Prepared::new(&fetched.snapshot, fetched.native.as_deref(), seen_at);
         let rendered = if rows > Self::ROWS_AT_ONCE {
             off_the_async_threads(render).await
         } else {

@@ -8,12 +8,22 @@ use crate::{config::CacheConfig, jitter::Jitter};
 ///
 /// Each duration counts from when our copy arrived or was last confirmed, and never from Partner
 /// Center's `processedDateTime`, when the seats were counted. See RFC 9111 §4.2 and RFC 5861.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct FreshnessPolicy {
     fresh_for: Duration,
     stale_while_revalidate: Duration,
     stale_if_error: Duration,
+    /// What an entry may draw, from the shortest to the longest.
+    lifetimes: Vec<Lifetime>,
     jitter: Jitter,
+}
+
+/// How long one entry is fresh, in whole seconds, and the header that says so.
+#[derive(Clone, Debug)]
+pub(super) struct Lifetime {
+    pub(super) duration: Duration,
+    /// `Cache-Control`: entries of the same lifetime share its bytes.
+    pub(super) cache_control: HeaderValue,
 }
 
 /// What may be done with a stored answer.
@@ -36,13 +46,25 @@ impl FreshnessPolicy {
     /// together.
     const SPREAD: f64 = 0.1;
 
+    /// How many different lifetimes there are.
+    const STEPS: u32 = 64;
+
     pub(super) fn new(config: &CacheConfig, jitter: Jitter) -> Self {
-        Self {
+        let mut policy = Self {
             fresh_for: whole_seconds(config.fresh_for),
             stale_while_revalidate: config.stale_while_revalidate,
             stale_if_error: config.stale_if_error,
+            lifetimes: Vec::new(),
             jitter,
-        }
+        };
+        policy.lifetimes = (0..Self::STEPS)
+            .map(|step| {
+                let part = f64::from(step) / f64::from(Self::STEPS - 1);
+                let spread = 1.0 + Self::SPREAD * (2.0 * part - 1.0);
+                policy.lifetime(whole_seconds(policy.fresh_for.mul_f64(spread)))
+            })
+            .collect();
+        policy
     }
 
     /// The freshness lifetime before jitter.
@@ -50,11 +72,33 @@ impl FreshnessPolicy {
         self.fresh_for
     }
 
-    /// A freshness lifetime for a new entry, in whole seconds, so that `Age` in whole seconds stays
-    /// below `max-age` for as long as the entry is fresh.
-    pub(super) fn draw_lifetime(&self) -> Duration {
-        let spread = 1.0 + Self::SPREAD * (2.0 * self.jitter.fraction() - 1.0);
-        whole_seconds(self.fresh_for.mul_f64(spread))
+    /// A freshness lifetime for a new entry. It is of whole seconds, so that `Age` in whole seconds
+    /// stays below `max-age` for as long as the entry is fresh.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a fraction of a small number of steps"
+    )]
+    pub(super) fn draw_lifetime(&self) -> Lifetime {
+        let step = (self.jitter.fraction() * f64::from(Self::STEPS)) as usize;
+        let drawn = self.lifetimes.get(step).or(self.lifetimes.last());
+        drawn
+            .cloned()
+            .unwrap_or_else(|| self.lifetime(self.fresh_for))
+    }
+
+    /// An entry's whole lifetime, from which a client subtracts `Age` (RFC 9111 §4.2).
+    pub(super) fn lifetime(&self, duration: Duration) -> Lifetime {
+        let text = format!(
+            "private, max-age={}, stale-while-revalidate={}",
+            duration.as_secs(),
+            self.stale_while_revalidate.as_secs()
+        );
+        Lifetime {
+            duration,
+            cache_control: HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
+                .unwrap_or(HeaderValue::from_static("private, no-cache")),
+        }
     }
 
     /// What may be done with an entry of this lifetime at this age. One that was purged softly is
@@ -69,18 +113,6 @@ impl FreshnessPolicy {
             Some(stale_for) if stale_for >= self.stale_if_error => Freshness::Expired,
             _ => Freshness::StaleIfError,
         }
-    }
-
-    /// `Cache-Control` of an entry with this whole lifetime: a client subtracts `Age` from it
-    /// (RFC 9111 §4.2).
-    pub(super) fn cache_control(&self, lifetime: Duration) -> HeaderValue {
-        let text = format!(
-            "private, max-age={}, stale-while-revalidate={}",
-            lifetime.as_secs(),
-            self.stale_while_revalidate.as_secs()
-        );
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
-            .unwrap_or(HeaderValue::from_static("private, no-cache"))
     }
 }
 
@@ -103,13 +135,20 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn policy(jitter: Jitter) -> FreshnessPolicy {
-        FreshnessPolicy {
-            fresh_for: 15 * MINUTE,
+    fn policy_of(fresh_for: Duration, jitter: Jitter) -> FreshnessPolicy {
+        let config = CacheConfig {
+            max_bytes: 0,
+            fresh_for,
             stale_while_revalidate: 60 * MINUTE,
             stale_if_error: 7 * 24 * 60 * MINUTE,
-            jitter,
-        }
+            negative_fresh_for: MINUTE,
+            min_refresh_interval: MINUTE,
+        };
+        FreshnessPolicy::new(&config, jitter)
+    }
+
+    fn policy(jitter: Jitter) -> FreshnessPolicy {
+        policy_of(15 * MINUTE, jitter)
     }
 
     #[test]
@@ -143,9 +182,8 @@ mod tests {
             fraction in 0.0..1.0_f64,
             age_ms in 0..12_000_000_u64,
         ) {
-            let mut policy = policy(Jitter::Fixed(fraction));
-            policy.fresh_for = whole_seconds(Duration::from_millis(fresh_for_ms));
-            let lifetime = policy.draw_lifetime();
+            let policy = policy_of(Duration::from_millis(fresh_for_ms), Jitter::Fixed(fraction));
+            let lifetime = policy.draw_lifetime().duration;
             let age = Duration::from_millis(age_ms);
 
             if policy.judge(lifetime, age, false) == Freshness::Fresh {
@@ -156,7 +194,7 @@ mod tests {
 
         #[test]
         fn lifetimes_stay_within_a_tenth(fraction in 0.0..1.0_f64) {
-            let lifetime = policy(Jitter::Fixed(fraction)).draw_lifetime().as_secs();
+            let lifetime = policy(Jitter::Fixed(fraction)).draw_lifetime().duration.as_secs();
 
             prop_assert!((810..=990).contains(&lifetime));
         }

@@ -3,12 +3,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use http::HeaderValue;
-
-use super::{FreshnessPolicy, NewestKey, PurgeMode, PurgeScope};
+use super::{NewestKey, PurgeMode, PurgeScope, freshness::Lifetime};
 use crate::domain::ProcessedDate;
 
 /// Customer → its newest processed date. This is what goes stale.
@@ -23,8 +21,7 @@ pub(super) struct Newest {
     /// `None` when the customer has no rows.
     pub(super) date: Option<ProcessedDate>,
     pub(super) stored_at: Instant,
-    pub(super) lifetime: Duration,
-    pub(super) cache_control: HeaderValue,
+    pub(super) lifetime: Lifetime,
     purged: AtomicBool,
 }
 
@@ -51,15 +48,13 @@ impl NewestDates {
         &self,
         key: NewestKey,
         date: Option<ProcessedDate>,
-        lifetime: Duration,
-        policy: &FreshnessPolicy,
+        lifetime: Lifetime,
         now: Instant,
     ) {
         let newest = Newest {
             date,
             stored_at: now,
             lifetime,
-            cache_control: policy.cache_control(lifetime),
             purged: AtomicBool::new(false),
         };
         self.dates.insert(key, Arc::new(newest));

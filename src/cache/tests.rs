@@ -1,1 +1,275 @@
+use jiff::Timestamp;
+use prometheus::Registry;
 
+use super::*;
+use crate::{
+    clock::{Clock, SystemClock},
+    domain::{ProcessedAt, Snapshot, UsageRow},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const INSIGHTS: Question = Question::Newest(UpstreamApi::Insights);
+
+fn cache(max_bytes: u64) -> UsageCache {
+    let config = CacheConfig {
+        max_bytes,
+        fresh_for: 60 * SECOND,
+        stale_while_revalidate: 60 * SECOND,
+        stale_if_error: 600 * SECOND,
+        negative_fresh_for: 30 * SECOND,
+        min_refresh_interval: 30 * SECOND,
+    };
+    let metrics = CacheMetrics::new(&Registry::new()).unwrap();
+    UsageCache::new(&config, Jitter::Fixed(0.5), metrics)
+}
+
+fn customer(number: u128) -> CustomerId {
+    CustomerId::parse(&uuid::Uuid::from_u128(number).to_string()).unwrap()
+}
+
+fn date(text: &str) -> ProcessedDate {
+    ProcessedDate::parse(text).unwrap()
+}
+
+/// A snapshot of so many seats on a date, or an empty one.
+fn prepared(customer_id: CustomerId, processed: Option<&str>, seats: u64) -> Prepared {
+    let rows = processed
+        .map(|processed| UsageRow {
+            service_code: None,
+            service_name: "o365".into(),
+            product_id: None,
+            product_name: "PLAN".into(),
+            channel: None,
+            workload_code: None,
+            workload_name: "Exchange".into(),
+            licenses_active: 0,
+            licenses_qualified: seats,
+            usage_percent: None,
+            processed_at: ProcessedAt(date(processed).start()),
+        })
+        .into_iter()
+        .collect();
+    let snapshot = Snapshot::new(customer_id, None, rows).unwrap();
+    Prepared::new(&snapshot, Some(b"{}"), Timestamp::UNIX_EPOCH).unwrap()
+}
+
+fn newest(cache: &UsageCache, now: Instant) -> Option<Held> {
+    cache.look_up(customer(1), INSIGHTS, UpstreamApi::Insights, now)
+}
+
+#[test]
+fn the_newest_date_never_goes_backwards() {
+    let cache = cache(1 << 20);
+    let now = SystemClock.now();
+    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+
+    let stored = cache.store(
+        INSIGHTS,
+        prepared(customer(1), Some("2026-11-18"), 4),
+        now + SECOND,
+    );
+
+    assert_eq!(stored.change, Change::WentBackwards);
+    assert_eq!(
+        stored.held.prepared.processed_date(),
+        Some(date("2026-11-19"))
+    );
+    let held = newest(&cache, now + 2 * SECOND).unwrap();
+    assert_eq!(held.prepared.processed_date(), Some(date("2026-11-19")));
+    assert_eq!(
+        held.age, SECOND,
+        "the answer confirmed that nothing newer is there"
+    );
+    let older = Question::Dated(date("2026-11-18"));
+    assert!(
+        cache
+            .look_up(customer(1), older, UpstreamApi::Insights, now)
+            .is_some()
+    );
+}
+
+#[test]
+fn an_empty_answer_is_data() {
+    let cache = cache(1 << 20);
+    let now = SystemClock.now();
+    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+
+    cache.store(INSIGHTS, prepared(customer(1), None, 0), now);
+
+    assert_eq!(newest(&cache, now).unwrap().prepared.processed_date(), None);
+}
+
+#[test]
+fn the_same_content_renews_freshness_and_keeps_the_entry() {
+    let cache = cache(1 << 20);
+    let now = SystemClock.now();
+    let first = cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+
+    let again = cache.store(
+        INSIGHTS,
+        prepared(customer(1), Some("2026-11-19"), 5),
+        now + 90 * SECOND,
+    );
+
+    assert_eq!(again.change, Change::Confirmed);
+    assert!(Arc::ptr_eq(&first.held.prepared, &again.held.prepared));
+    assert_eq!(
+        newest(&cache, now + 100 * SECOND).unwrap().freshness,
+        Freshness::Fresh
+    );
+}
+
+#[test]
+fn other_content_under_the_same_date_replaces_the_entry() {
+    let cache = cache(1 << 20);
+    let now = SystemClock.now();
+    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+
+    let corrected = cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 6), now);
+
+    assert_eq!(corrected.change, Change::Replaced);
+    let held = newest(&cache, now).unwrap();
+    assert!(Arc::ptr_eq(&held.prepared, &corrected.held.prepared));
+}
+
+#[test]
+fn a_date_is_found_whichever_call_told_it() {
+    let cache = cache(1 << 20);
+    let now = SystemClock.now();
+    let asked = Question::Dated(date("2026-11-19"));
+    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+
+    for preferred in UpstreamApi::ALL {
+        assert!(
+            cache.look_up(customer(1), asked, preferred, now).is_some(),
+            "{preferred:?}"
+        );
+    }
+    assert!(
+        cache
+            .look_up(customer(2), asked, UpstreamApi::Insights, now)
+            .is_none()
+    );
+}
+
+#[test]
+fn a_date_does_not_go_stale_and_its_age_is_below_its_lifetime() {
+    let cache = cache(1 << 20);
+    let now = SystemClock.now();
+    let asked = Question::Dated(date("2026-11-19"));
+    cache.store(asked, prepared(customer(1), Some("2026-11-19"), 5), now);
+
+    let held = cache
+        .look_up(
+            customer(1),
+            asked,
+            UpstreamApi::Insights,
+            now + 1_000 * SECOND,
+        )
+        .unwrap();
+
+    assert_eq!(held.freshness, Freshness::Fresh);
+    assert_eq!(held.age, 1_000 * SECOND);
+    assert_eq!(
+        held.cache_control,
+        "private, max-age=1060, stale-while-revalidate=60"
+    );
+}
+
+#[test]
+fn a_soft_purge_has_the_next_request_ask_and_keeps_what_is_held() {
+    let cache = cache(1 << 20);
+    let now = SystemClock.now();
+    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+    cache.store(INSIGHTS, prepared(customer(2), Some("2026-11-19"), 5), now);
+    let scope = PurgeScope {
+        customer_id: Some(customer(1)),
+        processed_date: None,
+    };
+
+    assert_eq!(cache.purge(scope, PurgeMode::Soft), 1);
+
+    assert_eq!(
+        newest(&cache, now).unwrap().freshness,
+        Freshness::StaleIfError
+    );
+    let other = cache.look_up(customer(2), INSIGHTS, UpstreamApi::Insights, now);
+    assert_eq!(other.unwrap().freshness, Freshness::Fresh);
+}
+
+#[test]
+fn a_purge_of_a_date_reaches_the_newest_through_it() {
+    for mode in [PurgeMode::Soft, PurgeMode::Hard] {
+        let cache = cache(1 << 20);
+        let now = SystemClock.now();
+        cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+        let on = |day| PurgeScope {
+            customer_id: None,
+            processed_date: Some(date(day)),
+        };
+
+        assert_eq!(cache.purge(on("2026-11-18"), mode), 0);
+        assert_eq!(newest(&cache, now).unwrap().freshness, Freshness::Fresh);
+        assert_eq!(cache.purge(on("2026-11-19"), mode), 1);
+
+        let left = newest(&cache, now).map(|held| held.freshness);
+        match mode {
+            PurgeMode::Soft => assert_eq!(left, Some(Freshness::StaleIfError)),
+            PurgeMode::Hard => assert_eq!(left, None),
+        }
+    }
+}
+
+#[test]
+fn an_answer_larger_than_its_share_is_handed_out_and_not_held() {
+    let cache = cache(4_000);
+    let now = SystemClock.now();
+
+    let stored = cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+
+    assert!(!stored.stored);
+    assert_eq!(stored.held.prepared.rows(), 1);
+    assert!(newest(&cache, now).is_none());
+    assert_eq!(cache.metrics().refused_for_size.get(), 1);
+}
+
+#[test]
+fn what_is_held_stays_within_its_bytes() {
+    let cache = cache(64 << 10);
+    let now = SystemClock.now();
+
+    for number in 0..1_000 {
+        cache.store(
+            INSIGHTS,
+            prepared(customer(number), Some("2026-11-19"), 5),
+            now,
+        );
+    }
+
+    let overview = cache.overview();
+    assert!(
+        overview.weight_bytes <= overview.capacity_bytes,
+        "{overview:?}"
+    );
+    assert!(overview.entries > 10, "{overview:?}");
+    assert!(cache.metrics().evicted_for_size.get() > 900);
+}
+
+#[test]
+fn a_form_made_later_is_weighed() {
+    let cache = cache(1 << 20);
+    let now = SystemClock.now();
+    let stored = cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+    let before = cache.overview().weight_bytes;
+
+    let prepared = stored.held.prepared;
+    prepared
+        .render(
+            crate::representation::Form::Csv,
+            crate::representation::Coding::Gzip,
+        )
+        .unwrap();
+    cache.reweigh(&prepared);
+
+    assert!(cache.overview().weight_bytes > before);
+}

@@ -1,6 +1,5 @@
 use std::io::{self, Write};
 
-use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 
 use super::Coding;
@@ -14,8 +13,8 @@ const ZSTD_LEVEL: i32 = 12;
 /// Brotli's window: large enough for the bodies we expect, and small for whoever decodes.
 const BROTLI_WINDOW_BITS: u32 = 20;
 
-pub(super) fn compress(body: &[u8], coding: Coding) -> io::Result<Bytes> {
-    let compressed = match coding {
+pub(super) fn compress(body: &[u8], coding: Coding) -> io::Result<Vec<u8>> {
+    Ok(match coding {
         Coding::Identity => body.to_vec(),
         Coding::Gzip => {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL));
@@ -35,9 +34,7 @@ pub(super) fn compress(body: &[u8], coding: Coding) -> io::Result<Bytes> {
             compressed
         }
         Coding::Zstd => zstd::bulk::compress(body, ZSTD_LEVEL)?,
-    };
-    // An exactly sized allocation: this stays in memory as long as the entry does.
-    Ok(Bytes::from(compressed.into_boxed_slice()))
+    })
 }
 
 #[cfg(test)]

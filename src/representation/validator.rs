@@ -1,6 +1,5 @@
 use std::fmt::Write;
 
-use http::HeaderValue;
 use jiff::{Timestamp, fmt::strtime, tz::TimeZone};
 use sha2::{Digest, Sha256};
 
@@ -10,7 +9,7 @@ use super::Coding;
 const DIGEST_BYTES: usize = 16;
 
 /// A strong validator (RFC 9110 §8.8.3): the same bytes have the same, after a restart too.
-pub(super) fn strong_etag(body: &[u8]) -> HeaderValue {
+pub(super) fn strong_etag(body: &[u8]) -> String {
     let digest = Sha256::digest(body);
     let mut etag = String::with_capacity(2 * DIGEST_BYTES + 2);
     etag.push('"');
@@ -18,30 +17,29 @@ pub(super) fn strong_etag(body: &[u8]) -> HeaderValue {
         write!(etag, "{byte:02x}").unwrap_or_default();
     }
     etag.push('"');
-    ascii(&etag)
+    etag
 }
 
 /// The validator of the same body in a coding.
-pub(super) fn for_coding(identity: &HeaderValue, coding: Coding) -> HeaderValue {
-    let Some(token) = coding.token() else {
-        return identity.clone();
-    };
-    let opaque = identity.to_str().unwrap_or_default().trim_matches('"');
-    ascii(&format!("\"{opaque}-{token}\""))
+pub(super) fn for_coding(identity: &[u8], coding: Coding) -> String {
+    let opaque = String::from_utf8_lossy(identity);
+    let opaque = opaque.trim_matches('"');
+    format!("\"{opaque}-{}\"", coding.token().unwrap_or("identity"))
 }
+
+/// Bytes of [`http_date`].
+pub(super) const HTTP_DATE_LEN: usize = 29;
 
 /// An instant as HTTP writes it (RFC 9110 §5.6.7), such as `Thu, 09 Mar 2017 00:00:00 GMT`.
-pub fn http_date(at: Timestamp) -> HeaderValue {
+pub(super) fn http_date(at: Timestamp) -> String {
     let utc = at.to_zoned(TimeZone::UTC);
-    ascii(&strtime::format("%a, %d %b %Y %H:%M:%S GMT", &utc).unwrap_or_default())
-}
-
-#[expect(
-    clippy::expect_used,
-    reason = "digits, letters and punctuation are always a header value"
-)]
-fn ascii(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("visible ASCII")
+    let text = strtime::format("%a, %d %b %Y %H:%M:%S GMT", &utc).unwrap_or_default();
+    // Years of more than four digits are not HTTP's; nobody's clock tells them.
+    if text.len() == HTTP_DATE_LEN {
+        text
+    } else {
+        "Thu, 01 Jan 1970 00:00:00 GMT".to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -59,9 +57,9 @@ mod tests {
     fn a_coding_has_a_validator_of_its_own_that_is_strong_too() {
         let identity = strong_etag(b"{}");
 
-        let gzip = for_coding(&identity, Coding::Gzip);
+        let gzip = for_coding(identity.as_bytes(), Coding::Gzip);
 
         assert_ne!(identity, gzip);
-        assert!(gzip.to_str().unwrap().starts_with('"') && gzip.to_str().unwrap().ends_with('"'));
+        assert!(gzip.starts_with('"') && gzip.ends_with('"'));
     }
 }
