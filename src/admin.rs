@@ -20,6 +20,7 @@ use crate::{
     clock::SharedClock,
     problem::Problem,
     request_id::{self, X_REQUEST_ID},
+    telemetry::Metrics,
     usage::UsageService,
 };
 
@@ -31,15 +32,9 @@ pub struct Admin {
     /// Whether we can answer.
     pub readiness: Arc<Readiness>,
     /// What is scraped.
-    pub metrics: Arc<dyn Scrape>,
+    pub metrics: Metrics,
     /// For ages.
     pub clock: SharedClock,
-}
-
-/// Something that can be scraped.
-pub trait Scrape: std::fmt::Debug + Send + Sync + 'static {
-    /// Every metric in the Prometheus text format, version 0.0.4.
-    fn text(&self) -> String;
 }
 
 /// The admin listener's routes.

@@ -1,16 +1,57 @@
 //! usage-proxy: license usage per customer, cached in front of Partner Center.
+//!
+//! Dependencies point inward: the domain knows nothing of HTTP, the adapters (`api`, `admin`,
+//! `upstream`) never meet, and only [`app`] knows everyone.
+//!
+//! ```text
+//! main ─▶ cli ─▶ app ─┬─▶ api, admin ─▶ usage ─▶ cache ─▶ representation ─▶ domain
+//!                     └─▶ upstream ───▶ usage::source, resilience, domain          config ─▶ domain
+//! ```
+//!
+//! **One request, in file order.** [`serve`] accepts → [`api`] tells the route, counts and logs →
+//! `api/extract` reads a customer, a date, a directive → `api/usage` asks [`usage`] → [`cache`]
+//! finds the newest date and its snapshot and judges their freshness. *Fresh* is served. *Stale
+//! while revalidating* is served at once, one refresh behind it. *Stale if error* waits for
+//! upstream and falls back on what is held. *Older or absent* waits, and passes the error on.
+//! Waiting means to join or lead a single flight → [`upstream`] → [`representation`] prepares →
+//! stored → `api/negotiation` picks a form, `api/caching` dresses it or says 304.
+//!
+//! Modules stand in reading order; the blank lines keep rustfmt from sorting them.
+
+pub mod cli;
+
+pub mod app;
+
+pub mod serve;
+
+pub mod api;
+
+pub mod usage;
+
+pub mod cache;
+
+pub mod representation;
+
+pub mod domain;
+
+pub mod upstream;
+
+pub mod resilience;
 
 pub mod admin;
-pub mod api;
-pub mod cache;
-pub mod clock;
-pub mod config;
-pub mod domain;
-pub mod jitter;
-pub mod problem;
-pub mod representation;
-pub mod request_id;
-pub mod serve;
-pub mod shutdown;
+
 pub mod simulator;
-pub mod usage;
+
+pub mod config;
+
+pub mod telemetry;
+
+pub mod problem;
+
+pub mod request_id;
+
+pub mod shutdown;
+
+pub mod clock;
+
+pub mod jitter;

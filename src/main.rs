@@ -1,3 +1,26 @@
 //! The `usage-proxy` command.
 
-fn main() {}
+use std::{process::ExitCode, thread};
+
+use clap::Parser;
+use tokio::runtime::Builder;
+use usage_proxy::cli::{self, Cli};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // On one processor, handing work between threads only costs.
+    let mut runtime = match thread::available_parallelism() {
+        Ok(processors) if processors.get() > 1 => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    match runtime.enable_all().build() {
+        Ok(runtime) => runtime.block_on(cli::run(cli)),
+        Err(error) => {
+            eprintln!("usage-proxy: cannot start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

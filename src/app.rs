@@ -1,0 +1,308 @@
+//! The composition root: the one place that knows every component.
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tower::ServiceExt;
+
+use crate::{
+    admin::{
+        self, Admin,
+        readiness::{Gate, Readiness},
+    },
+    api::{Api, ApiMetrics},
+    cache::{CacheMetrics, UsageCache},
+    clock::{SharedClock, SystemClock},
+    config::Config,
+    jitter::Jitter,
+    serve::serve,
+    shutdown::Shutdown,
+    telemetry::Metrics,
+    upstream::{PartnerCenter, TokenStatus, UpstreamDeps},
+    usage::UsageService,
+};
+
+/// The service, bound to its addresses and not yet serving.
+#[derive(Debug)]
+pub struct App {
+    api: Bound<Api>,
+    admin: Bound<axum::Router>,
+    drain_timeout: Duration,
+    shutdown: Shutdown,
+}
+
+/// What the service takes from outside, so that a test can give it something else.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    /// Time.
+    pub clock: SharedClock,
+    /// Spreads freshness lifetimes.
+    pub freshness_jitter: Jitter,
+    /// Spreads retries and token refreshes.
+    pub upstream_jitter: Jitter,
+}
+
+/// The service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be had.
+    #[error("{key} = {address} cannot be listened on: {reason}")]
+    Listen {
+        /// The configuration key.
+        key: &'static str,
+        /// What it says.
+        address: SocketAddr,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The upstream client cannot be made.
+    #[error("cannot set up the upstream client")]
+    Upstream(#[from] crate::upstream::StartError),
+    /// Two components have a metric of the same name.
+    #[error("cannot register the metrics")]
+    Metrics(#[from] prometheus::Error),
+}
+
+#[derive(Debug)]
+struct Bound<S> {
+    listener: TcpListener,
+    address: SocketAddr,
+    service: S,
+}
+
+// === impl Deps ===
+
+impl Default for Deps {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            freshness_jitter: Jitter::Random,
+            upstream_jitter: Jitter::Random,
+        }
+    }
+}
+
+// === impl App ===
+
+impl App {
+    /// Binds both listeners and puts the components together; nothing is served yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] says what stands in the way.
+    pub async fn build(config: &Config, deps: Deps) -> Result<Self, StartError> {
+        let api = bind("server.listen", config.server.listen).await?;
+        let admin = bind("admin.listen", config.admin.listen).await?;
+        let shutdown = Shutdown::new();
+        let metrics = Metrics::new()?;
+        let upstream = Arc::new(PartnerCenter::new(
+            &config.upstream,
+            UpstreamDeps {
+                clock: Arc::clone(&deps.clock),
+                jitter: deps.upstream_jitter,
+                shutdown: shutdown.clone(),
+                registry: metrics.registry(),
+            },
+        )?);
+        let usage = UsageService::new(
+            &config.cache,
+            config.upstream.source,
+            UsageCache::new(
+                &config.cache,
+                deps.freshness_jitter,
+                CacheMetrics::new(metrics.registry())?,
+            ),
+            Arc::clone(&upstream) as _,
+            Arc::clone(&deps.clock),
+            &shutdown,
+        );
+        let api_service = Api::new(
+            usage.clone(),
+            Arc::clone(&deps.clock),
+            ApiMetrics::new(metrics.registry())?,
+            config.log.requests,
+        );
+        let admin_service = admin::router(Admin {
+            readiness: Arc::new(readiness(&shutdown, &upstream, &usage)),
+            usage,
+            metrics,
+            clock: deps.clock,
+        });
+        Ok(Self {
+            api: api.with(api_service),
+            admin: admin.with(admin_service),
+            drain_timeout: config.server.drain_timeout,
+            shutdown,
+        })
+    }
+
+    /// Where the API listens: the real port, also when port 0 was asked for.
+    pub fn api_address(&self) -> SocketAddr {
+        self.api.address
+    }
+
+    /// Where the admin listener listens.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address
+    }
+
+    /// The handle that ends [`App::run`].
+    pub fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
+    }
+
+    /// Serves until the shutdown handle drains, and returns once everything has ended: not ready,
+    /// stop accepting, finish what is under way, cancel what is left.
+    pub async fn run(self) {
+        let Self {
+            api,
+            admin,
+            drain_timeout,
+            shutdown,
+        } = self;
+        let (api_drained, admin_may_stop) = tokio::sync::oneshot::channel::<()>();
+        let draining = shutdown.clone();
+        let serve_api = async {
+            let left = api
+                .serve(draining.draining(), drain_timeout, &shutdown)
+                .await;
+            if left > 0 {
+                tracing::warn!(
+                    connections = left,
+                    "cut off requests that outlasted server.drain_timeout"
+                );
+            }
+            drop(api_drained);
+        };
+        let serve_admin = async {
+            // Probes are answered to the end, so that they see that we are not ready.
+            let stop = async {
+                let _dropped = admin_may_stop.await;
+            };
+            admin.serve(stop, ADMIN_DRAIN, &shutdown).await
+        };
+        tokio::join!(serve_api, serve_admin);
+        shutdown.cancel().await;
+    }
+}
+
+/// How long probes that are under way may take at the end.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<Bound<()>, StartError> {
+    let listening = async {
+        let listener = TcpListener::bind(address).await?;
+        Ok((listener.local_addr()?, listener))
+    };
+    let (address, listener) = listening.await.map_err(|error| StartError::Listen {
+        key,
+        address,
+        reason: reason(&error),
+    })?;
+    Ok(Bound {
+        listener,
+        address,
+        service: (),
+    })
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there; stop it, or choose another port".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "that is not allowed; choose a port above 1023, or grant the right to bind it"
+                .to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; choose one that it has".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// We are ready when we can answer: with a token, or with what is held.
+fn readiness(
+    shutdown: &Shutdown,
+    upstream: &Arc<PartnerCenter>,
+    usage: &UsageService,
+) -> Readiness {
+    let shutdown = shutdown.clone();
+    let upstream = Arc::clone(upstream);
+    let usage = usage.clone();
+    Readiness::default()
+        .gate("running", move || {
+            if shutdown.is_draining() {
+                Gate::waiting_for("nothing: the process is ending")
+            } else {
+                Gate::open()
+            }
+        })
+        .gate("can-answer", move || {
+            let status = upstream.status();
+            let silent = status.silent.map(str::to_owned);
+            let lacking = match status.token {
+                TokenStatus::Usable => return Gate::open().with_note(silent),
+                TokenStatus::Waiting { detail: None } => "the first access token".to_owned(),
+                TokenStatus::Waiting {
+                    detail: Some(detail),
+                } => format!("an access token: {detail}"),
+                TokenStatus::Refused { action } => action.to_string(),
+            };
+            if usage.cache().has_data() {
+                Gate::open().with_note(Some(lacking))
+            } else {
+                Gate::waiting_for(lacking).with_note(silent)
+            }
+        })
+}
+
+// === impl Bound ===
+
+impl Bound<()> {
+    fn with<S>(self, service: S) -> Bound<S> {
+        Bound {
+            listener: self.listener,
+            address: self.address,
+            service,
+        }
+    }
+}
+
+impl Bound<Api> {
+    async fn serve(
+        self,
+        stop: impl Future<Output = ()>,
+        drain_timeout: Duration,
+        tasks: &Shutdown,
+    ) -> usize {
+        let api = self.service;
+        let handler = move |request, peer| {
+            let api = api.clone();
+            async move { api.serve(request, peer).await }
+        };
+        serve(self.listener, handler, stop, drain_timeout, tasks).await
+    }
+}
+
+impl Bound<axum::Router> {
+    async fn serve(
+        self,
+        stop: impl Future<Output = ()>,
+        drain_timeout: Duration,
+        tasks: &Shutdown,
+    ) -> usize {
+        let router = self.service;
+        let handler = move |request: http::Request<hyper::body::Incoming>, _peer| {
+            let answer = router.clone().oneshot(request.map(axum::body::Body::new));
+            async move {
+                match answer.await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
+            }
+        };
+        serve(self.listener, handler, stop, drain_timeout, tasks).await
+    }
+}

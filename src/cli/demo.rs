@@ -1,0 +1,136 @@
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use tempfile::TempDir;
+
+use super::{Failure, address, end_on_signal, print_line};
+use crate::{
+    app::{App, Deps},
+    config::{Config, Sources},
+    simulator::{DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, Simulator, SimulatorOptions},
+    telemetry,
+};
+
+/// Addresses of the demo.
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Address of the API listener.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
+    listen: SocketAddr,
+    /// Address of the admin listener.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090", value_parser = address)]
+    admin_listen: SocketAddr,
+}
+
+/// The stand-in, the service before it, and a few lines on how to try them.
+pub(super) async fn run(args: &DemoArgs) -> Result<(), Failure> {
+    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let simulator = Simulator::bind(anywhere, SimulatorOptions::default())
+        .await
+        .map_err(Failure::other)?;
+    let secrets =
+        Secrets::write(simulator.handle().issue_refresh_token()).map_err(Failure::other)?;
+    let config = Config::load(sources(args, simulator.local_addr(), &secrets))?;
+    telemetry::start_logging(&config.log).map_err(Failure::usage)?;
+    let app = App::build(&config, Deps::default())
+        .await
+        .map_err(Failure::other)?;
+    let shutdown = app.shutdown();
+    end_on_signal(shutdown.clone())?;
+    shutdown.spawn(simulator.run(shutdown.clone()));
+    print_line(welcome(app.api_address(), app.admin_address()))?;
+    app.run().await;
+    Ok(())
+}
+
+/// The secrets of the stand-in's account, in files like any others, gone when the demo ends.
+struct Secrets {
+    _folder: TempDir,
+    client_secret: PathBuf,
+    refresh_token: PathBuf,
+}
+
+// === impl Secrets ===
+
+impl Secrets {
+    fn write(refresh_token: String) -> io::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("usage-proxy-demo-")
+            .tempdir()?;
+        let file = |name: &str, secret: &str| -> io::Result<PathBuf> {
+            let path = folder.path().join(name);
+            fs::write(&path, secret)?;
+            only_for_us(&path)?;
+            Ok(path)
+        };
+        Ok(Self {
+            client_secret: file("client-secret", "the stand-in takes any")?,
+            refresh_token: file("refresh-token", &refresh_token)?,
+            _folder: folder,
+        })
+    }
+}
+
+fn only_for_us(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+}
+
+/// The demo is configured as any deployment is; nothing of the environment is looked at, so that
+/// it runs the same everywhere.
+fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &Secrets) -> Sources {
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    [
+        ("--listen", "server.listen", args.listen.to_string()),
+        (
+            "--admin-listen",
+            "admin.listen",
+            args.admin_listen.to_string(),
+        ),
+        ("demo", "upstream.base_url", format!("http://{upstream}")),
+        ("demo", "upstream.auth.kind", "refresh_token".to_owned()),
+        (
+            "demo",
+            "upstream.auth.token_url",
+            format!("http://{upstream}/demo/oauth2/v2.0/token"),
+        ),
+        (
+            "demo",
+            "upstream.auth.client_id",
+            "usage-proxy-demo".to_owned(),
+        ),
+        (
+            "demo",
+            "upstream.auth.client_secret_file",
+            path(&secrets.client_secret),
+        ),
+        (
+            "demo",
+            "upstream.auth.refresh_token_file",
+            path(&secrets.refresh_token),
+        ),
+    ]
+    .into_iter()
+    .fold(Sources::default(), |sources, (flag, key, value)| {
+        sources.with_flag(flag, key, value)
+    })
+}
+
+fn welcome(api: SocketAddr, admin: SocketAddr) -> String {
+    format!(
+        "usage-proxy {version}, before a stand-in for Partner Center. Try:
+
+  curl -s http://{api}/v1/customers/{DOCUMENTED_CUSTOMER}/usage
+  curl -si -H 'Accept: text/csv' 'http://{api}/v1/customers/{DOCUMENTED_CUSTOMER}/usage?processedDate={DOCUMENTED_DATE}'
+  curl -s http://{admin}/cache
+
+API http://{api}, admin http://{admin} (/metrics, /healthz, /readyz, /cache). Ctrl-C ends it.
+",
+        version = env!("CARGO_PKG_VERSION"),
+    )
+}

@@ -1,0 +1,78 @@
+use std::net::SocketAddr;
+
+use clap::Args;
+
+use super::{Failure, address, end_on_signal, print_line};
+use crate::{
+    config::{LogConfig, RequestLog},
+    shutdown::Shutdown,
+    simulator::{DOCUMENTED_CUSTOMER, Faults, Simulator, SimulatorOptions},
+    telemetry,
+};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  usage-proxy simulate --customers 5000 --seed 7
+  usage-proxy simulate --fault latency=300
+  usage-proxy simulate --fault calls_per_minute=60
+  curl -X PATCH http://127.0.0.1:7070/_simulator/faults -d '{\"status\": 503, \"times\": 2}'
+  curl http://127.0.0.1:7070/_simulator";
+
+/// What kind of Partner Center to be.
+#[derive(Debug, Args)]
+pub(super) struct SimulateArgs {
+    /// Where to listen.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070", value_parser = address)]
+    listen: SocketAddr,
+    /// How many customers to make up, besides the documented one.
+    #[arg(long, value_name = "N", default_value_t = SimulatorOptions::default().customers)]
+    customers: usize,
+    /// What they and their usage follow from: the same seed makes the same customers.
+    #[arg(long, value_name = "S", default_value_t = SimulatorOptions::default().seed)]
+    seed: u64,
+    /// A fault to begin with, such as latency=300 or status=503; may be given several times.
+    #[arg(long = "fault", value_name = "KEY=VALUE", value_parser = super::key_value)]
+    faults: Vec<(String, String)>,
+}
+
+pub(super) async fn run(args: SimulateArgs) -> Result<(), Failure> {
+    let mut faults = Faults::default();
+    for (key, value) in &args.faults {
+        faults
+            .set(key, value)
+            .map_err(|error| Failure::usage(format!("--fault {key}: {error}")))?;
+    }
+    let log = LogConfig {
+        format: None,
+        filter: "info".to_owned(),
+        requests: RequestLog::All,
+    };
+    telemetry::start_logging(&log).map_err(Failure::usage)?;
+    let options = SimulatorOptions {
+        customers: args.customers,
+        seed: args.seed,
+        faults,
+        ..SimulatorOptions::default()
+    };
+    let simulator = Simulator::bind(args.listen, options)
+        .await
+        .map_err(|error| Failure::other(format!("--listen {}: {error}", args.listen)))?;
+    let shutdown = Shutdown::new();
+    end_on_signal(shutdown.clone())?;
+    print_line(welcome(simulator.local_addr()))?;
+    simulator.run(shutdown.clone()).await;
+    shutdown.cancel().await;
+    Ok(())
+}
+
+fn welcome(address: SocketAddr) -> String {
+    format!(
+        "A stand-in for Partner Center. To have usage-proxy ask it:
+
+  upstream.base_url = \"http://{address}\"
+  upstream.auth.token_url = \"http://{address}/any-tenant/oauth2/v2.0/token\"
+
+Documented customer: {DOCUMENTED_CUSTOMER}. What else it can do: curl http://{address}/_simulator
+"
+    )
+}
