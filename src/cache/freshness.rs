@@ -47,7 +47,7 @@ impl FreshnessPolicy {
     const SPREAD: f64 = 0.1;
 
     /// How many different lifetimes there are.
-    const STEPS: u32 = 64;
+    const STEPS: u32 = 65;
 
     pub(super) fn new(config: &CacheConfig, jitter: Jitter) -> Self {
         let mut policy = Self {

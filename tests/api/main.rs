@@ -1,0 +1,31 @@
+//! What dashboards and operators see: the real service in front of the Partner Center stand-in,
+//! both on loopback ports of their own, with a clock that the tests move.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test may fail in any way"
+)]
+
+mod bad_input;
+mod conditional_requests;
+mod demo_answer;
+mod freshness;
+mod logs;
+mod malformed_answers;
+mod metrics;
+mod negotiation;
+mod problem_details;
+mod purge;
+mod readiness;
+mod retries;
+mod single_flight;
+mod stale_if_error;
+mod stale_while_revalidate;
+mod support;
+mod throttling;
+mod tokens;
+mod upstream_calls;

@@ -1,0 +1,334 @@
+//! The service under test, and what a test does with it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{HeaderMap, Method};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use usage_proxy::{
+    app::{App, Deps},
+    clock::{Clock, ManualClock},
+    config::{Config, Sources},
+    jitter::Jitter,
+    shutdown::Shutdown,
+    simulator::{Simulator, SimulatorHandle, SimulatorOptions},
+};
+
+/// The customer of Microsoft's own example.
+pub(crate) const DOCUMENTED: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
+
+/// When every test begins, in wall time.
+pub(crate) const START: &str = "2026-11-22T12:00:00Z";
+
+/// What the stand-in takes for the application's secret.
+pub(crate) const CLIENT_SECRET: &str = "canary-client-secret";
+
+/// The service before its stand-in, both running; it ends with the test.
+pub(crate) struct TestApp {
+    /// Moves the time of both.
+    pub(crate) clock: Arc<ManualClock>,
+    /// The stand-in.
+    pub(crate) simulator: SimulatorHandle,
+    /// Where the stand-in listens.
+    pub(crate) simulator_address: SocketAddr,
+    /// Where dashboards call.
+    pub(crate) api: SocketAddr,
+    /// Where operators call.
+    pub(crate) admin: SocketAddr,
+    /// Ends the service.
+    pub(crate) shutdown: Shutdown,
+    /// Completes when the service has ended.
+    pub(crate) running: tokio::task::JoinHandle<()>,
+    secrets: TempDir,
+    client: reqwest::Client,
+}
+
+/// How a [`TestApp`] is to be.
+#[derive(Default)]
+pub(crate) struct Builder {
+    config: Vec<Box<dyn FnOnce(&mut Config)>>,
+    flags: Vec<(String, String)>,
+    simulator: Option<Box<dyn FnOnce(&mut SimulatorOptions)>>,
+}
+
+/// An answer, read to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// Headers.
+    pub(crate) headers: HeaderMap,
+    /// The body as it was sent, compressed or not.
+    pub(crate) body: Vec<u8>,
+}
+
+impl TestApp {
+    /// With the defaults.
+    pub(crate) async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// With other than the defaults.
+    pub(crate) fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// `GET` of the API.
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.get_with(path, &[]).await
+    }
+
+    /// `GET` of the API with headers.
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        self.request(Method::GET, self.api, path, headers).await
+    }
+
+    /// Any request to the API.
+    pub(crate) async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Reply {
+        self.request(method, self.api, path, headers).await
+    }
+
+    /// The simplified usage of a customer.
+    pub(crate) async fn usage(&self, customer: impl std::fmt::Display) -> Reply {
+        self.get(&format!("/v1/customers/{customer}/usage")).await
+    }
+
+    /// The native usage of a customer.
+    pub(crate) async fn native(&self, customer: impl std::fmt::Display) -> Reply {
+        self.get(&format!(
+            "/v1/customers/{customer}/analytics/licenses/usage"
+        ))
+        .await
+    }
+
+    /// `GET` of the admin listener.
+    pub(crate) async fn admin_get(&self, path: &str) -> Reply {
+        self.request(Method::GET, self.admin, path, &[]).await
+    }
+
+    /// `POST` to the admin listener.
+    pub(crate) async fn admin_post(&self, path: &str) -> Reply {
+        self.request(Method::POST, self.admin, path, &[]).await
+    }
+
+    /// One sample of a scrape, by its name and labels as they are written:
+    /// `usage_proxy_collapsed_total` or `usage_proxy_cache_requests_total{result="hit"}`.
+    pub(crate) async fn metric(&self, sample: &str) -> f64 {
+        let scrape = self.admin_get("/metrics").await.text();
+        scrape
+            .lines()
+            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))
+            .unwrap_or_else(|| panic!("no sample {sample} in:\n{scrape}"))
+            .parse()
+            .unwrap()
+    }
+
+    /// Moves the time of the service and of its stand-in.
+    pub(crate) fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    /// Waits until the service has a token or has been told that it will get none.
+    pub(crate) async fn wait_until_ready(&self) {
+        while self.admin_get("/readyz").await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Where the refresh token is kept.
+    pub(crate) fn refresh_token_file(&self) -> PathBuf {
+        self.secrets.path().join("refresh-token")
+    }
+
+    /// Sends bytes to the API as they are and reads until the other side closes.
+    pub(crate) async fn raw(&self, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.api).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Reply {
+        let mut request = self
+            .client
+            .request(method, format!("http://{address}{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.unwrap();
+        Reply {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.bytes().await.unwrap().to_vec(),
+        }
+    }
+}
+
+impl Builder {
+    /// Changes the configuration, after it was loaded.
+    pub(crate) fn config(mut self, change: impl FnOnce(&mut Config) + 'static) -> Self {
+        self.config.push(Box::new(change));
+        self
+    }
+
+    /// States a key, before the configuration is loaded.
+    pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
+        self.flags.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Changes the stand-in.
+    pub(crate) fn simulator(
+        mut self,
+        change: impl FnOnce(&mut SimulatorOptions) + 'static,
+    ) -> Self {
+        self.simulator = Some(Box::new(change));
+        self
+    }
+
+    /// Starts both, and waits until the service has its first token.
+    pub(crate) async fn start(self) -> TestApp {
+        let app = self.start_without_waiting().await;
+        app.wait_until_ready().await;
+        app
+    }
+
+    /// Starts both.
+    pub(crate) async fn start_without_waiting(self) -> TestApp {
+        let clock = Arc::new(ManualClock::at(START.parse().unwrap()));
+        let mut options = SimulatorOptions {
+            client_secret: Some(CLIENT_SECRET.into()),
+            clock: Arc::clone(&clock) as _,
+            today: jiff::tz::Offset::UTC.to_datetime(clock.wall()).date(),
+            ..SimulatorOptions::default()
+        };
+        if let Some(change) = self.simulator {
+            change(&mut options);
+        }
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let simulator = Simulator::bind(anywhere, options).await.unwrap();
+        let (handle, simulator_address) = (simulator.handle(), simulator.local_addr());
+        tokio::spawn(simulator.run(Shutdown::new()));
+
+        let secrets = tempfile::tempdir().unwrap();
+        write_secret(&secrets.path().join("client-secret"), CLIENT_SECRET);
+        write_secret(
+            &secrets.path().join("refresh-token"),
+            &handle.issue_refresh_token(),
+        );
+        let mut sources = defaults(simulator_address, secrets.path());
+        for (key, value) in self.flags {
+            sources = sources.with_flag("test", key, value);
+        }
+        let mut config = Config::load(sources).unwrap_or_else(|faults| panic!("{faults}"));
+        for change in self.config {
+            change(&mut config);
+        }
+        let deps = Deps {
+            clock: Arc::clone(&clock) as _,
+            freshness_jitter: Jitter::Fixed(0.5),
+            upstream_jitter: Jitter::Fixed(0.0),
+        };
+        let app = App::build(&config, deps).await.unwrap();
+        let (api, admin, shutdown) = (app.api_address(), app.admin_address(), app.shutdown());
+        TestApp {
+            clock,
+            simulator: handle,
+            simulator_address,
+            api,
+            admin,
+            shutdown,
+            running: tokio::spawn(app.run()),
+            secrets,
+            client: reqwest::Client::builder()
+                .no_gzip()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .unwrap(),
+        }
+    }
+}
+
+impl Reply {
+    /// A header's value; the empty text where there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// The body as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    /// Asserts that this is a problem document of this status and kind, and returns it.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16, kind: &str) -> Value {
+        assert_eq!(
+            self.status,
+            status,
+            "{}",
+            String::from_utf8_lossy(&self.body)
+        );
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["type"], format!("urn:usage-proxy:problem:{kind}"));
+        assert_eq!(problem["status"], status);
+        assert!(problem["title"].is_string() && problem["detail"].is_string());
+        for sdk_fault in ["code", "description", "data"] {
+            assert!(problem.get(sdk_fault).is_none(), "{problem}");
+        }
+        problem
+    }
+}
+
+fn defaults(simulator: SocketAddr, secrets: &Path) -> Sources {
+    let file = |name: &str| secrets.join(name).to_string_lossy().into_owned();
+    [
+        ("server.listen", "127.0.0.1:0".to_owned()),
+        ("admin.listen", "127.0.0.1:0".to_owned()),
+        ("upstream.base_url", format!("http://{simulator}")),
+        ("upstream.auth.kind", "refresh_token".to_owned()),
+        (
+            "upstream.auth.token_url",
+            format!("http://{simulator}/tenant/oauth2/v2.0/token"),
+        ),
+        ("upstream.auth.client_id", "usage-proxy-test".to_owned()),
+        ("upstream.auth.client_secret_file", file("client-secret")),
+        ("upstream.auth.refresh_token_file", file("refresh-token")),
+    ]
+    .into_iter()
+    .fold(Sources::default(), |sources, (key, value)| {
+        sources.with_flag("test", key, value)
+    })
+}
+
+fn write_secret(path: &Path, secret: &str) {
+    use std::os::unix::fs::PermissionsExt;
+
+    std::fs::write(path, secret).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
