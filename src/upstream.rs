@@ -20,7 +20,7 @@ mod silence;
 mod support;
 mod throttle;
 mod token;
-mod wire;
+pub mod wire;
 
 use std::time::Duration;
 

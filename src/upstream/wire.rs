@@ -13,7 +13,7 @@ use crate::domain::{CustomerId, ProcessedAt, Snapshot, UsageRow};
 /// what was expected there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Malformed(pub(super) String);
+pub struct Malformed(pub(super) String);
 
 /// One page of the commercial call.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ enum Owner {
 /// # Errors
 ///
 /// [`Malformed`], also when the body is only a part of the collection.
-pub(super) fn decode_insights(body: &[u8], customer: CustomerId) -> Result<Snapshot, Malformed> {
+pub fn decode_insights(body: &[u8], customer: CustomerId) -> Result<Snapshot, Malformed> {
     let mut collection: Body = decode(body)?;
     let Some(items) = collection.items.take() else {
         return Err(Malformed("items: is missing, expected an array".to_owned()));

@@ -1,0 +1,226 @@
+//! What a request costs without a socket: a hit, filling an entry, and handing out one fetch.
+//!
+//! Figures of one run are comparable with each other and with no other run: quote ratios.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark may fail in any way"
+)]
+
+use std::{
+    future::Future,
+    hint::black_box,
+    net::{Ipv4Addr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use http::{Request, header};
+use prometheus::Registry;
+use serde_json::json;
+use usage_proxy::{
+    api::{Api, ApiMetrics},
+    cache::{CacheMetrics, SingleFlight, Ticket, UsageCache},
+    clock::{Clock, SystemClock},
+    config::{CacheConfig, RequestLog},
+    domain::{CustomerId, UpstreamApi},
+    jitter::Jitter,
+    representation::{Coding, Form, Prepared},
+    shutdown::Shutdown,
+    simulator::documented_body,
+    upstream::wire,
+    usage::{
+        UsageService,
+        source::{Call, CallIds, FetchFuture, Fetched, UsageSource},
+    },
+};
+
+const CUSTOMER: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
+
+/// Answers every call at once with Microsoft's documented example.
+#[derive(Debug)]
+struct Documented;
+
+impl UsageSource for Documented {
+    fn fetch(&self, call: Call) -> FetchFuture<'_> {
+        Box::pin(async move {
+            let body = documented_body();
+            Ok(Fetched {
+                snapshot: wire::decode_insights(&body, call.customer_id).unwrap(),
+                native: Some(body.into()),
+                ids: CallIds {
+                    request_id: uuid::Uuid::nil(),
+                    correlation_id: uuid::Uuid::nil(),
+                },
+            })
+        })
+    }
+}
+
+fn api() -> Api {
+    let config = CacheConfig {
+        max_bytes: 64 << 20,
+        fresh_for: Duration::from_secs(86_400),
+        stale_while_revalidate: Duration::ZERO,
+        stale_if_error: Duration::ZERO,
+        negative_fresh_for: Duration::ZERO,
+        min_refresh_interval: Duration::ZERO,
+    };
+    let registry = Registry::new();
+    let metrics = CacheMetrics::new(&registry).unwrap();
+    let usage = UsageService::new(
+        &config,
+        UpstreamApi::Insights,
+        UsageCache::new(&config, Jitter::Random, metrics),
+        Arc::new(Documented),
+        Arc::new(SystemClock),
+        &Shutdown::new(),
+    );
+    let metrics = ApiMetrics::new(&registry).unwrap();
+    Api::new(usage, Arc::new(SystemClock), metrics, RequestLog::Off)
+}
+
+fn request(path: &str, headers: &[(header::HeaderName, &str)]) -> Request<()> {
+    let mut request = Request::get(format!("/v1/customers/{CUSTOMER}/{path}"))
+        .header(header::HOST, "127.0.0.1:8080")
+        .header(header::ACCEPT, "application/json");
+    for (name, value) in headers {
+        request = request.header(name, *value);
+    }
+    request.body(()).unwrap()
+}
+
+/// A hit never waits, so one poll is all it takes.
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => unreachable!("a hit does not wait"),
+    }
+}
+
+fn hit(c: &mut Criterion) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let api = api();
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+    let gzip = [(header::ACCEPT_ENCODING, "gzip")];
+    let etag = runtime.block_on(async {
+        let first = api.serve(request("usage", &[]), peer).await;
+        let compressed = api.serve(request("usage", &gzip), peer).await;
+        assert_eq!(compressed.headers()[header::CONTENT_ENCODING], "gzip");
+        first.headers()[header::ETAG].to_str().unwrap().to_owned()
+    });
+
+    let mut group = c.benchmark_group("hit");
+    for (name, path, headers) in [
+        ("simplified", "usage", &[][..]),
+        ("native", "analytics/licenses/usage", &[]),
+        ("gzip", "usage", &gzip),
+        (
+            "not-modified",
+            "usage",
+            &[(header::IF_NONE_MATCH, etag.as_str())],
+        ),
+    ] {
+        group.bench_function(name, |b| {
+            b.iter_batched(
+                || request(path, headers),
+                |request| ready(api.serve(request, peer)),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+/// A body of the insights call with this many rows.
+fn body_of(rows: usize) -> Vec<u8> {
+    let items: Vec<_> = (0..rows)
+        .map(|row| {
+            json!({
+                "customerName": "DT DEMO CSP CUSTOMER 005",
+                "productName": format!("PRODUCT {}", row / 5),
+                "workloadName": format!("Workload {}", row % 5),
+                "licensesActive": row,
+                "licensesQualified": 2 * row + 1,
+                "usagePercent": 49.5,
+                "processedDateTime": "2017-03-09T00:00:00+00:00",
+                "serviceName": "o365",
+                "channel": "reseller",
+                "attributes": {"objectType": "CustomerLicensesUsageInsights"},
+            })
+        })
+        .collect();
+    serde_json::to_vec(&json!({"totalCount": rows, "items": items})).unwrap()
+}
+
+fn fill(c: &mut Criterion) {
+    let customer = CustomerId::parse(CUSTOMER).unwrap();
+    let now = SystemClock.wall();
+    for rows in [5, 5_000] {
+        let body = body_of(rows);
+        let snapshot = wire::decode_insights(&body, customer).unwrap();
+        let mut group = c.benchmark_group(format!("fill/{rows}-rows"));
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function("decode", |b| {
+            b.iter(|| wire::decode_insights(black_box(&body), customer).unwrap());
+        });
+        group.bench_function("prepare", |b| {
+            b.iter(|| Prepared::new(black_box(&snapshot), Some(&body), now).unwrap());
+        });
+        for (name, form, coding) in [
+            ("csv", Form::Csv, Coding::Identity),
+            ("gzip", Form::Simplified, Coding::Gzip),
+            ("br", Form::Simplified, Coding::Brotli),
+            ("zstd", Form::Simplified, Coding::Zstd),
+        ] {
+            group.bench_function(name, |b| {
+                b.iter_batched(
+                    || Prepared::new(&snapshot, None, now).unwrap(),
+                    |prepared| {
+                        prepared.render(form, coding).unwrap();
+                        prepared
+                    },
+                    BatchSize::LargeInput,
+                );
+            });
+        }
+        group.finish();
+    }
+}
+
+fn single_flight(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let mut group = c.benchmark_group("single-flight");
+    for callers in [1_u32, 1_000] {
+        let flights = SingleFlight::new(Shutdown::new());
+        let board = || {
+            let fetch = |ticket: Ticket<_, _>| async move {
+                ticket.land((), |()| ()).unwrap();
+                7_u32
+            };
+            flights.board("key", || None::<()>, fetch).unwrap()
+        };
+        group.throughput(Throughput::Elements(callers.into()));
+        group.bench_function(format!("{callers}-callers"), |b| {
+            b.iter(|| {
+                runtime.block_on(async {
+                    let boardings: Vec<_> = (0..callers).map(|_| board()).collect();
+                    for boarding in boardings {
+                        black_box(boarding.outcome().await.unwrap());
+                    }
+                });
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, hit, fill, single_flight);
+criterion_main!(benches);
