@@ -113,7 +113,6 @@ impl Api {
 
         let headers = served.response.headers_mut();
         headers.insert(caching::CACHE_STATUS, caching::cache_status(&served.status));
-        headers.insert(X_REQUEST_ID, request_id.clone());
         // A duration takes a second look at the clock; everything else went by the first.
         let took = inner.clock.now().saturating_duration_since(at);
         let status = served.response.status();
@@ -123,6 +122,10 @@ impl Api {
         if inner.wants_log(status, took) {
             log(route, &request, &served, &request_id, peer, took);
         }
+        served
+            .response
+            .headers_mut()
+            .insert(X_REQUEST_ID, request_id);
         served.response
     }
 }

@@ -13,6 +13,9 @@ use crate::{
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+/// Headers of an answer, so that their map is allocated once.
+const MOST_HEADERS: usize = 12;
+
 /// Dresses an answer: the body with its metadata, or 304 where the caller has it already.
 pub(super) fn respond(
     request: &HeaderMap,
@@ -22,25 +25,21 @@ pub(super) fn respond(
     document: &Document,
     encoded: &Encoded,
 ) -> Response<Body> {
-    let mut response = if is_not_modified(request, encoded.etag_bytes(), document.modified_at()) {
+    let not_modified = is_not_modified(request, encoded.etag_bytes(), document.modified_at());
+    let mut headers = HeaderMap::with_capacity(MOST_HEADERS);
+    let mut response = if not_modified {
         let mut response = Response::new(Body::default());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let mut response = Response::new(Body::new(encoded.to_body()));
-        let headers = response.headers_mut();
-        headers.reserve(12);
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static(form.content_type()),
-        );
+        let content_type = HeaderValue::from_static(form.content_type());
+        headers.insert(header::CONTENT_TYPE, content_type);
         if let Some(token) = coding.token() {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(token));
         }
-        response
+        Response::new(Body::new(encoded.to_body()))
     };
     // RFC 9110 §15.4.5: a 304 has these as the 200 would.
-    let headers = response.headers_mut();
     headers.insert(header::ETAG, encoded.etag());
     headers.insert(header::LAST_MODIFIED, encoded.last_modified());
     headers.insert(header::CACHE_CONTROL, held.cache_control.clone());
@@ -49,6 +48,7 @@ pub(super) fn respond(
         header::VARY,
         HeaderValue::from_static("Accept, Accept-Encoding"),
     );
+    *response.headers_mut() = headers;
     response
 }
 
@@ -84,16 +84,15 @@ fn matches(list: &[u8], etag: &[u8]) -> bool {
 
 /// `Cache-Status` (RFC 9211 §2).
 pub(super) fn cache_status(status: &CacheStatus) -> HeaderValue {
-    let mut text = String::with_capacity(96);
-    text.push_str("usage-proxy");
+    let mut text = StatusText::default();
     write_parameters(&mut text, status).unwrap_or_default();
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
-        .unwrap_or(HeaderValue::from_static("usage-proxy"))
+    HeaderValue::from_bytes(text.as_bytes()).unwrap_or(HeaderValue::from_static("usage-proxy"))
 }
 
-fn write_parameters(text: &mut String, status: &CacheStatus) -> std::fmt::Result {
+fn write_parameters(text: &mut StatusText, status: &CacheStatus) -> std::fmt::Result {
+    text.write_str("usage-proxy")?;
     if status.hit {
-        text.push_str("; hit");
+        text.write_str("; hit")?;
     }
     if let Some(forward) = status.forward {
         write!(text, "; fwd={}", forward.as_str())?;
@@ -102,19 +101,53 @@ fn write_parameters(text: &mut String, status: &CacheStatus) -> std::fmt::Result
         write!(text, "; fwd-status={code}")?;
     }
     if status.stored {
-        text.push_str("; stored");
+        text.write_str("; stored")?;
     }
     if status.collapsed {
-        text.push_str("; collapsed");
+        text.write_str("; collapsed")?;
     }
     if let Some(ttl) = status.ttl {
-        text.push_str("; ttl=");
-        text.push_str(itoa::Buffer::new().format(ttl));
+        text.write_str("; ttl=")?;
+        text.write_str(itoa::Buffer::new().format(ttl))?;
     }
     if let Some(detail) = status.detail {
         write!(text, "; detail={detail}")?;
     }
     Ok(())
+}
+
+/// Text on the stack, so that a header value is allocated once and at its size. What does not fit
+/// is an error, and no status is longer.
+struct StatusText {
+    bytes: [u8; 160],
+    len: usize,
+}
+
+// === impl StatusText ===
+
+impl StatusText {
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl Default for StatusText {
+    fn default() -> Self {
+        Self {
+            bytes: [0; 160],
+            len: 0,
+        }
+    }
+}
+
+impl Write for StatusText {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.len + text.len();
+        let place = self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?;
+        place.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
