@@ -21,6 +21,7 @@ mod negotiation;
 mod problem_details;
 mod purge;
 mod readiness;
+mod readme;
 mod retries;
 mod single_flight;
 mod stale_if_error;
