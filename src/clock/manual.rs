@@ -15,6 +15,14 @@ pub struct ManualClock {
     started: Instant,
     started_wall: Timestamp,
     passed: watch::Sender<Duration>,
+    /// Until when each sleeper sleeps.
+    sleepers: watch::Sender<Vec<Instant>>,
+}
+
+/// Someone asleep, for as long as this lives.
+struct Asleep<'a> {
+    clock: &'a ManualClock,
+    until: Instant,
 }
 
 // === impl ManualClock ===
@@ -25,13 +33,35 @@ impl ManualClock {
         Self {
             started: SystemClock.now(),
             started_wall: wall,
-            passed: watch::Sender::new(Duration::ZERO),
+            passed: watch::Sender::default(),
+            sleepers: watch::Sender::default(),
         }
     }
 
     /// Moves the time on, and wakes who slept until then.
     pub fn advance(&self, by: Duration) {
         self.passed.send_modify(|passed| *passed += by);
+    }
+
+    /// Completes when so many sleep until just that time from now.
+    pub async fn asleep(&self, sleepers: usize, by: Duration) {
+        let until = self.now() + by;
+        let slept_for =
+            |all: &Vec<Instant>| all.iter().filter(|one| **one == until).count() >= sleepers;
+        self.wait_for_sleepers(slept_for).await;
+    }
+
+    /// Moves the time on by this, once someone sleeps for no longer.
+    pub async fn pass(&self, by: Duration) {
+        let now = self.now();
+        self.wait_for_sleepers(|all| all.iter().any(|until| now < *until && *until <= now + by))
+            .await;
+        self.advance(by);
+    }
+
+    async fn wait_for_sleepers(&self, enough: impl FnMut(&Vec<Instant>) -> bool) {
+        // The sender lives in `self`: waiting cannot fail.
+        let _enough = self.sleepers.subscribe().wait_for(enough).await.is_ok();
     }
 }
 
@@ -45,12 +75,31 @@ impl Clock for ManualClock {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        let until = deadline.saturating_duration_since(self.started);
-        let mut passed = self.passed.subscribe();
         Box::pin(async move {
-            // The sender lives in `self`, which this future borrows: waiting cannot fail.
+            let _asleep = Asleep::new(self, deadline);
+            let until = deadline.saturating_duration_since(self.started);
+            let mut passed = self.passed.subscribe();
             let _reached = passed.wait_for(|passed| *passed >= until).await.is_ok();
         })
+    }
+}
+
+// === impl Asleep ===
+
+impl<'a> Asleep<'a> {
+    fn new(clock: &'a ManualClock, until: Instant) -> Self {
+        clock.sleepers.send_modify(|all| all.push(until));
+        Self { clock, until }
+    }
+}
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        self.clock.sleepers.send_modify(|all| {
+            if let Some(at) = all.iter().position(|until| *until == self.until) {
+                all.swap_remove(at);
+            }
+        });
     }
 }
 
@@ -60,18 +109,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_sleeper_wakes_when_the_clock_is_moved() {
+        let minute = Duration::from_secs(60);
         let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-        let mut sleep = clock.sleep_until(clock.now() + Duration::from_secs(60));
-        let asleep = tokio::select! {
-            biased;
-            () = &mut sleep => false,
-            () = std::future::ready(()) => true,
+        let sleep = clock.sleep_until(clock.now() + minute);
+
+        let move_on = async {
+            clock.asleep(1, minute).await;
+            clock.advance(minute);
         };
+        tokio::join!(sleep, move_on);
 
-        clock.advance(Duration::from_secs(60));
-        sleep.await;
-
-        assert!(asleep);
         assert_eq!(clock.wall().as_second(), 60);
+        assert!(clock.sleepers.borrow().is_empty());
     }
 }

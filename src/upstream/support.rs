@@ -1,18 +1,15 @@
-//! What the tests of this module share: a clock they move, a server that follows a script, and a
-//! Partner Center put together of both.
+//! What the tests of this module share: a server that follows a script, and a Partner Center that
+//! asks it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
-    future::Future,
     io::Write,
     path::PathBuf,
-    pin::Pin,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -23,7 +20,7 @@ use tokio::{
 
 use super::{PartnerCenter, UpstreamDeps};
 use crate::{
-    clock::{Clock, SystemClock},
+    clock::ManualClock,
     config::{AuthConfig, GrantConfig, TokenAudience, UpstreamConfig},
     domain::{CustomerId, UpstreamApi},
     jitter::Jitter,
@@ -32,91 +29,6 @@ use crate::{
 };
 
 pub(super) const CUSTOMER: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
-
-// === ManualClock ===
-
-/// Time that passes only when a test says so.
-#[derive(Debug)]
-pub(super) struct ManualClock {
-    start: Instant,
-    passed: watch::Sender<Duration>,
-    sleepers: watch::Sender<Vec<Instant>>,
-}
-
-impl ManualClock {
-    fn new() -> Self {
-        Self {
-            start: SystemClock.now(),
-            passed: watch::Sender::default(),
-            sleepers: watch::Sender::default(),
-        }
-    }
-
-    pub(super) fn advance(&self, by: Duration) {
-        self.passed.send_modify(|passed| *passed += by);
-    }
-
-    /// Waits until so many sleep for just that long.
-    pub(super) async fn asleep(&self, sleepers: usize, by: Duration) {
-        let until = self.now() + by;
-        self.sleepers
-            .subscribe()
-            .wait_for(|all| all.iter().filter(|one| **one == until).count() >= sleepers)
-            .await
-            .unwrap();
-    }
-
-    /// Lets time pass once someone sleeps for no longer than that.
-    pub(super) async fn pass(&self, by: Duration) {
-        let now = self.now();
-        self.sleepers
-            .subscribe()
-            .wait_for(|all| all.iter().any(|until| now < *until && *until <= now + by))
-            .await
-            .unwrap();
-        self.advance(by);
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> Instant {
-        self.start + *self.passed.borrow()
-    }
-
-    fn wall(&self) -> Timestamp {
-        let start: Timestamp = "2026-03-15T12:00:00Z".parse().unwrap();
-        start + SignedDuration::try_from(*self.passed.borrow()).unwrap()
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(async move {
-            let _asleep = Asleep::new(self, deadline);
-            let mut passed = self.passed.subscribe();
-            passed
-                .wait_for(|passed| self.start + *passed >= deadline)
-                .await
-                .unwrap();
-        })
-    }
-}
-
-struct Asleep<'a>(&'a ManualClock, Instant);
-
-impl<'a> Asleep<'a> {
-    fn new(clock: &'a ManualClock, until: Instant) -> Self {
-        clock.sleepers.send_modify(|all| all.push(until));
-        Self(clock, until)
-    }
-}
-
-impl Drop for Asleep<'_> {
-    fn drop(&mut self) {
-        self.0.sleepers.send_modify(|all| {
-            let at = all.iter().position(|until| *until == self.1);
-            all.swap_remove(at.unwrap());
-        });
-    }
-}
 
 // === TestServer ===
 
@@ -311,7 +223,7 @@ impl Fixture {
             config: config(&api, &login, auth, files.path().to_owned()),
             api,
             login,
-            clock: Arc::new(ManualClock::new()),
+            clock: Arc::new(ManualClock::at("2026-03-15T12:00:00Z".parse().unwrap())),
             registry: prometheus::Registry::new(),
             shutdown,
             jitter: Jitter::Fixed(0.0),
