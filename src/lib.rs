@@ -52,6 +52,8 @@ pub mod request_id;
 
 pub mod shutdown;
 
+pub mod offload;
+
 pub mod clock;
 
 pub mod jitter;

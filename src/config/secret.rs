@@ -76,9 +76,10 @@ pub fn read_secret(path: &Path) -> Result<SecretString, SecretError> {
     }
 }
 
-/// What to say if others than its owner can read a secret's file.
+/// What to say if anyone can read a secret's file.
 ///
-/// `None` where they cannot, where the system has no such permissions, and where the file cannot be
+/// Its group may: systemd's credentials and Kubernetes' secret volumes come so. `None` where others
+/// cannot, where the system has no such permissions, and where the file cannot be
 /// looked at: [`read_secret`] says that better.
 pub fn permissions_warning(path: &Path) -> Option<String> {
     #[cfg(unix)]
@@ -86,9 +87,9 @@ pub fn permissions_warning(path: &Path) -> Option<String> {
         use std::os::unix::fs::PermissionsExt as _;
 
         let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
-        (mode & 0o044 != 0).then(|| {
+        (mode & 0o004 != 0).then(|| {
             format!(
-                "{} can be read by others (mode {mode:03o}); chmod 600 would keep it to its owner",
+                "{} can be read by anyone on this machine (mode {mode:03o}); chmod 600 would keep it to its owner",
                 path.display()
             )
         })
@@ -166,13 +167,14 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_secret_that_others_can_read_is_warned_of() {
+    fn a_secret_that_anyone_can_read_is_warned_of() {
         use std::os::unix::fs::PermissionsExt as _;
 
         for (mode, warned) in [
             (0o600, false),
             (0o400, false),
-            (0o640, true),
+            (0o440, false),
+            (0o640, false),
             (0o604, true),
             (0o644, true),
         ] {

@@ -111,6 +111,19 @@ impl Attempts {
         }
     }
 
+    /// Most bytes that an answer may have.
+    pub(super) fn max_body(&self) -> usize {
+        self.max_body
+    }
+
+    /// What is wrong with an answer of more than that.
+    pub(super) fn too_large(&self, what: &str) -> Malformed {
+        let most = self.max_body;
+        Malformed(format!(
+            "{what}: expected at most {most} bytes (upstream.max_body)"
+        ))
+    }
+
     /// Waits for its turn: not throttled, with a token that can be used, and a place.
     async fn admit(
         &self,
@@ -233,11 +246,7 @@ impl Attempts {
             return Err(Malformed(format!("status {status}: expected 200")).into());
         }
         if answer.truncated {
-            return Err(Malformed(format!(
-                "the body: expected at most {} bytes (upstream.max_body)",
-                self.max_body
-            ))
-            .into());
+            return Err(self.too_large("the body").into());
         }
         self.tokens.accept();
         Ok(answer)

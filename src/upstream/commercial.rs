@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     domain::{CustomerId, ProcessedDate, Snapshot},
+    offload,
     usage::source::{Fetched, Question},
 };
 
@@ -46,9 +47,15 @@ pub(super) async fn fetch(
     let mut request_id = call.ids.request_id;
     let mut customer_name = None;
     let mut rows = Vec::new();
+    let mut left = attempts.max_body();
     loop {
         let answer = attempts.get(call, &request, request_id).await?;
-        let page = wire::decode_commercial(&answer.body, customer)?;
+        let bytes = answer.body.len();
+        left = left
+            .checked_sub(bytes)
+            .ok_or_else(|| attempts.too_large("the pages together"))?;
+        let decode = move || wire::decode_commercial(&answer.body, customer);
+        let page = offload::work_on(bytes, decode).await?;
         customer_name = customer_name.or(page.customer_name);
         rows.extend(page.rows);
         let Some(link) = page.next else { break };

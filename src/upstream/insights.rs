@@ -5,7 +5,7 @@ use url::Url;
 use super::{
     attempts::Attempts, call::LogicalCall, error::UpstreamError, paging::PageRequest, wire,
 };
-use crate::{domain::CustomerId, usage::source::Fetched};
+use crate::{domain::CustomerId, offload, usage::source::Fetched};
 
 /// Asks, and keeps the body as it came.
 ///
@@ -24,9 +24,10 @@ pub(super) async fn fetch(
     };
     let request_id = call.ids.request_id;
     let answer = attempts.get(call, &page, request_id).await?;
-    let snapshot = wire::decode_insights(&answer.body, customer)?;
+    let body = answer.body.clone();
+    let decode = move || wire::decode_insights(&body, customer);
     Ok(Fetched {
-        snapshot,
+        snapshot: offload::work_on(answer.body.len(), decode).await?,
         native: Some(answer.body),
         ids: call.ids,
     })

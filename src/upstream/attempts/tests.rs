@@ -314,3 +314,20 @@ async fn a_page_that_fails_fails_the_answer() {
 
     assert_eq!(error.kind, SourceErrorKind::Rejected);
 }
+
+#[tokio::test]
+async fn pages_that_are_too_large_together_are_no_answer() {
+    let mut fixture = Fixture::new(Auth::TokenFile).await;
+    let mut page = usage(1);
+    page["nextLink"] = "?skip=1".into();
+    fixture.config.max_body = page.to_string().len() * 3 / 2;
+    fixture
+        .api
+        .replies([&page, &page].map(|page| Reply::json(200, page)));
+    let partner_center = fixture.start();
+
+    let error = ask_commercial(&partner_center).await.unwrap_err();
+
+    assert_eq!(error.kind, SourceErrorKind::Malformed);
+    assert!(error.detail.contains("the pages together"), "{error}");
+}
