@@ -1,9 +1,8 @@
 //! The composition root: the one place that knows every component.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
-use tower::ServiceExt;
 
 use crate::{
     admin::{
@@ -15,7 +14,7 @@ use crate::{
     clock::{SharedClock, SystemClock},
     config::Config,
     jitter::Jitter,
-    serve::serve,
+    serve::{routed, serve},
     shutdown::Shutdown,
     telemetry::Metrics,
     upstream::{PartnerCenter, TokenStatus, UpstreamDeps},
@@ -163,9 +162,13 @@ impl App {
         let (api_drained, admin_may_stop) = tokio::sync::oneshot::channel::<()>();
         let draining = shutdown.clone();
         let serve_api = async {
-            let left = api
-                .serve(draining.draining(), drain_timeout, &shutdown)
-                .await;
+            let service = api.service;
+            let handler = move |request, peer| {
+                let service = service.clone();
+                async move { service.serve(request, peer).await }
+            };
+            let stop = draining.draining();
+            let left = serve(api.listener, handler, stop, drain_timeout, &shutdown).await;
             if left > 0 {
                 tracing::warn!(
                     connections = left,
@@ -179,7 +182,8 @@ impl App {
             let stop = async {
                 let _dropped = admin_may_stop.await;
             };
-            admin.serve(stop, ADMIN_DRAIN, &shutdown).await
+            let handler = routed(admin.service);
+            serve(admin.listener, handler, stop, ADMIN_DRAIN, &shutdown).await
         };
         tokio::join!(serve_api, serve_admin);
         shutdown.cancel().await;
@@ -267,42 +271,5 @@ impl Bound<()> {
             address: self.address,
             service,
         }
-    }
-}
-
-impl Bound<Api> {
-    async fn serve(
-        self,
-        stop: impl Future<Output = ()>,
-        drain_timeout: Duration,
-        tasks: &Shutdown,
-    ) -> usize {
-        let api = self.service;
-        let handler = move |request, peer| {
-            let api = api.clone();
-            async move { api.serve(request, peer).await }
-        };
-        serve(self.listener, handler, stop, drain_timeout, tasks).await
-    }
-}
-
-impl Bound<axum::Router> {
-    async fn serve(
-        self,
-        stop: impl Future<Output = ()>,
-        drain_timeout: Duration,
-        tasks: &Shutdown,
-    ) -> usize {
-        let router = self.service;
-        let handler = move |request: http::Request<hyper::body::Incoming>, _peer| {
-            let answer = router.clone().oneshot(request.map(axum::body::Body::new));
-            async move {
-                match answer.await {
-                    Ok(response) => response,
-                    Err(never) => match never {},
-                }
-            }
-        };
-        serve(self.listener, handler, stop, drain_timeout, tasks).await
     }
 }

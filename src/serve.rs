@@ -2,8 +2,16 @@
 //!
 //! Not `axum::serve`, which sets no timer: there, half a request head stays open for ever.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
+use axum::{Router, body::Body};
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
@@ -11,8 +19,12 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
 };
 use tokio::net::{TcpListener, TcpStream};
+use tower::ServiceExt;
 
 use crate::shutdown::Shutdown;
+
+/// What [`routed`] answers with.
+type RouterFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// How long a client may take over the head of a request; also how long a connection may stand
 /// idle between two requests.
@@ -60,6 +72,21 @@ where
     match tokio::time::timeout(drain_timeout, connections.shutdown()).await {
         Ok(()) => 0,
         Err(_elapsed) => open,
+    }
+}
+
+/// A handler that hands every request to an axum router.
+pub fn routed(
+    router: Router,
+) -> impl Fn(Request<Incoming>, SocketAddr) -> RouterFuture + Clone + Send + Sync + 'static {
+    move |request, _peer| {
+        let answer = router.clone().oneshot(request.map(Body::new));
+        Box::pin(async move {
+            match answer.await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        })
     }
 }
 

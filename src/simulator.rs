@@ -22,21 +22,13 @@ mod tokens;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, routing::post};
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
 use jiff::{civil::Date, tz::Offset};
 use secrecy::SecretString;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpListener;
 
 use crate::{
     clock::{Clock, SharedClock, SystemClock},
+    serve::{routed, serve},
     shutdown::Shutdown,
 };
 use simulation::Simulation;
@@ -52,9 +44,6 @@ pub use record::{RecordedRequest, SimulatedApi};
 
 /// How long answers may still take once the end has begun; what is held then is dropped.
 const GRACE: Duration = Duration::from_millis(200);
-
-/// Pause after a connection could not be accepted, so that a lack of descriptors is no busy loop.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// What kind of Partner Center to be.
 #[derive(Clone, Debug)]
@@ -149,55 +138,17 @@ impl Simulator {
     ///
     /// Dropping the future closes the listener and every connection.
     pub async fn run(self, shutdown: Shutdown) {
-        let service = TowerToHyperService::new(router(self.simulation));
-        let draining = CancellationToken::new();
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        connections.spawn(serve(stream, service.clone(), draining.clone()));
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "the simulator could not accept a connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-                Some(_) = connections.join_next() => {}
-                () = shutdown.draining() => break,
-            }
-        }
-        drop(self.listener);
-        draining.cancel();
-        let finished = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(GRACE, finished).await.is_err() {
-            connections.shutdown().await;
-        }
-    }
-}
-
-/// Serves one connection until its end, or until its current answer once `draining`.
-async fn serve(
-    stream: TcpStream,
-    service: TowerToHyperService<Router>,
-    draining: CancellationToken,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "the simulator could not set TCP_NODELAY");
-    }
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = draining.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection to the simulator ended early");
+        let connections = Shutdown::new();
+        let handler = routed(router(self.simulation));
+        serve(
+            self.listener,
+            handler,
+            shutdown.draining(),
+            GRACE,
+            &connections,
+        )
+        .await;
+        connections.cancel().await;
     }
 }
 
