@@ -1,1 +1,160 @@
-//!
+//! Past freshness, within the revalidation window: served at once, one refresh behind it.
+
+use std::time::Duration;
+
+use usage_proxy::simulator::{Faults, Override, SimulatedApi};
+
+use crate::support::{TestApp, customer, seats};
+
+const SECOND: Duration = Duration::from_secs(1);
+const FRESH_FOR: Duration = Duration::from_secs(900);
+
+#[tokio::test]
+async fn a_stale_answer_is_served_at_once_while_one_refresh_runs() {
+    let app = TestApp::start().await;
+    let date = app.simulator.newest_date();
+    app.simulator.replace(customer(0), seats(5, date));
+    let before = app.usage(customer(0)).await;
+    app.simulator.replace(customer(0), seats(6, date));
+    app.advance(FRESH_FOR + 60 * SECOND);
+    app.simulator.hold();
+
+    for _ in 0..5 {
+        let stale = app.usage(customer(0)).await;
+
+        assert_eq!(stale.status, 200);
+        assert_eq!(
+            stale.header("cache-status"),
+            "usage-proxy; hit; ttl=-60; detail=stale-while-revalidate"
+        );
+        assert_eq!(stale.header("age"), "960");
+        assert_eq!(stale.header("etag"), before.header("etag"));
+        assert_eq!(stale.header("ms-requestid"), "");
+        assert_eq!(stale.body, before.body);
+    }
+    app.simulator.wait_for(SimulatedApi::Insights, 2).await;
+    app.simulator.release();
+    app.wait_until_filled().await;
+    let refreshed = app.usage(customer(0)).await;
+
+    assert_eq!(
+        refreshed.header("cache-status"),
+        "usage-proxy; hit; ttl=900"
+    );
+    assert_eq!(refreshed.header("age"), "0");
+    assert_eq!(refreshed.json()["products"][0]["licensesQualified"], 6);
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    let served = "usage_proxy_stale_served_total{reason=\"while-revalidate\"}";
+    assert_eq!(app.metric(served).await, 5.0);
+}
+
+#[tokio::test]
+async fn the_age_of_an_answer_decides_what_is_done_with_it() {
+    for (age, cache_status, own_call) in [
+        (899, "usage-proxy; hit; ttl=1", false),
+        (
+            900,
+            "usage-proxy; hit; ttl=0; detail=stale-while-revalidate",
+            false,
+        ),
+        (
+            4_499,
+            "usage-proxy; hit; ttl=-3599; detail=stale-while-revalidate",
+            false,
+        ),
+        (
+            4_500,
+            "usage-proxy; fwd=stale; fwd-status=200; stored; ttl=900",
+            true,
+        ),
+    ] {
+        let app = TestApp::start().await;
+        app.usage(customer(0)).await;
+        app.advance(age * SECOND);
+
+        let reply = app.usage(customer(0)).await;
+
+        assert_eq!(reply.header("cache-status"), cache_status, "at {age} s");
+        assert_eq!(
+            !reply.header("ms-requestid").is_empty(),
+            own_call,
+            "at {age} s"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_a_revalidation_window_a_stale_answer_waits_for_upstream() {
+    let app = TestApp::builder()
+        .set("cache.stale_while_revalidate", "0s")
+        .start()
+        .await;
+    app.usage(customer(0)).await;
+    app.advance(FRESH_FOR);
+
+    let reply = app.usage(customer(0)).await;
+
+    assert_eq!(
+        reply.header("cache-status"),
+        "usage-proxy; fwd=stale; fwd-status=200; stored; ttl=900"
+    );
+}
+
+#[tokio::test]
+async fn a_refresh_that_fails_is_not_made_again_by_every_poll() {
+    let app = TestApp::builder()
+        .set("upstream.retries", "0")
+        .start()
+        .await;
+    app.usage(customer(0)).await;
+    app.simulator.set_faults(Faults {
+        status: Some(http::StatusCode::SERVICE_UNAVAILABLE),
+        ..Faults::default()
+    });
+    app.advance(FRESH_FOR);
+
+    app.usage(customer(0)).await;
+    app.simulator.wait_for(SimulatedApi::Insights, 2).await;
+    app.wait_until_filled().await;
+    for _ in 0..5 {
+        let polled = app.usage(customer(0)).await;
+        assert_eq!(
+            polled.header("cache-status"),
+            "usage-proxy; hit; ttl=0; detail=stale-while-revalidate"
+        );
+    }
+    app.wait_until_filled().await;
+
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+
+    app.advance(SECOND);
+    app.usage(customer(0)).await;
+    app.simulator.wait_for(SimulatedApi::Insights, 3).await;
+}
+
+#[tokio::test]
+async fn a_refresh_that_finds_the_customer_gone_ends_the_serving() {
+    let app = TestApp::start().await;
+    app.usage(customer(0)).await;
+    app.simulator.replace(
+        customer(0),
+        Override::Status {
+            status: http::StatusCode::NOT_FOUND,
+            body: r#"{"code": 1000, "description": "gone"}"#.into(),
+            headers: http::HeaderMap::new(),
+        },
+    );
+    app.advance(FRESH_FOR);
+
+    let last = app.usage(customer(0)).await;
+    app.simulator.wait_for(SimulatedApi::Insights, 2).await;
+    app.wait_until_filled().await;
+    let gone = app.usage(customer(0)).await;
+
+    assert_eq!(last.status, 200);
+    gone.problem(404, "unknown-customer");
+    assert_eq!(
+        gone.header("cache-status"),
+        "usage-proxy; hit; ttl=30; detail=unknown-customer"
+    );
+}

@@ -8,6 +8,7 @@ use std::{
 };
 
 use http::{HeaderMap, Method};
+use jiff::civil::Date;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -20,8 +21,9 @@ use usage_proxy::{
     config::{Config, Sources},
     jitter::Jitter,
     shutdown::Shutdown,
-    simulator::{Simulator, SimulatorHandle, SimulatorOptions},
+    simulator::{Override, SimulatedRow, Simulator, SimulatorHandle, SimulatorOptions},
 };
+use uuid::Uuid;
 
 /// The customer of Microsoft's own example.
 pub(crate) const DOCUMENTED: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
@@ -31,6 +33,20 @@ pub(crate) const START: &str = "2026-11-22T12:00:00Z";
 
 /// What the stand-in takes for the application's secret.
 pub(crate) const CLIENT_SECRET: &str = "canary-client-secret";
+
+/// Longer than anything that is waited for takes, so that a test fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The customer at this index of the stand-in's fleet.
+pub(crate) fn customer(index: usize) -> Uuid {
+    usage_proxy::simulator::customer_id(SimulatorOptions::default().seed, index)
+}
+
+/// What the stand-in is to tell of a customer: one product with so many seats, processed then.
+pub(crate) fn seats(qualified: u64, processed: Date) -> Override {
+    let row = SimulatedRow::new("EXCHANGE ONLINE (PLAN 1)", "Exchange", qualified, processed);
+    Override::Rows(vec![row])
+}
 
 /// The service before its stand-in, both running; it ends with the test.
 pub(crate) struct TestApp {
@@ -130,6 +146,24 @@ impl TestApp {
             .unwrap_or_else(|| panic!("no sample {sample} in:\n{scrape}"))
             .parse()
             .unwrap()
+    }
+
+    /// Waits until a sample of a scrape has this value.
+    pub(crate) async fn wait_for_metric(&self, sample: &str, value: f64) {
+        let reached = async {
+            while (self.metric(sample).await - value).abs() > f64::EPSILON {
+                tokio::task::yield_now().await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, reached).await.is_err() {
+            panic!("{sample} is {}, not {value}", self.metric(sample).await);
+        }
+    }
+
+    /// Waits until no upstream call is under way any more: what it brought is stored.
+    pub(crate) async fn wait_until_filled(&self) {
+        self.wait_for_metric("usage_proxy_fills_in_flight", 0.0)
+            .await;
     }
 
     /// Moves the time of the service and of its stand-in.
