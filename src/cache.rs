@@ -170,7 +170,9 @@ impl UsageCache {
 
     /// What is held for a question, whatever its age.
     ///
-    /// `preferred` is the call whose snapshot is looked at first where a date is asked for.
+    /// `preferred` is the call whose snapshot answers where a date is asked for and both told one;
+    /// but what was asked for by its date since, of the commercial call, supersedes what the
+    /// insights call told before.
     pub fn look_up(
         &self,
         customer_id: CustomerId,
@@ -214,8 +216,16 @@ impl UsageCache {
                 date,
             })
         };
-        let other = UpstreamApi::ALL.into_iter().find(|api| *api != preferred);
-        let snapshot = of(preferred).or_else(|| other.and_then(of))?;
+        let snapshot = match (of(UpstreamApi::Insights), of(UpstreamApi::Commercial)) {
+            (Some(insights), Some(commercial)) => {
+                if preferred == UpstreamApi::Commercial || commercial.supersedes(&insights) {
+                    commercial
+                } else {
+                    insights
+                }
+            }
+            (insights, commercial) => insights.or(commercial)?,
+        };
         Some(self.settled(
             &snapshot.prepared,
             snapshot.stored_at,

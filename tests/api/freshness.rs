@@ -379,6 +379,30 @@ async fn the_newest_date_by_its_name_is_had_from_the_insights_snapshot() {
 }
 
 #[tokio::test]
+async fn no_cache_of_a_dated_answer_takes_the_place_of_the_insights_snapshot() {
+    let app = TestApp::start().await;
+    let by_name = dated(customer(0), "2026-11-19");
+    app.usage(customer(0)).await;
+    app.simulator
+        .replace(customer(0), seats(6, app.simulator.newest_date()));
+    app.advance(30 * SECOND);
+
+    let forced = app.get_with(&by_name, &NO_CACHE).await;
+    let soon_after = app.get_with(&by_name, &NO_CACHE).await;
+
+    assert_eq!(
+        forced.header("cache-status"),
+        "usage-proxy; fwd=request; fwd-status=200; stored; ttl=900"
+    );
+    assert_eq!(
+        soon_after.header("cache-status"),
+        "usage-proxy; hit; ttl=900; detail=min-refresh-interval"
+    );
+    assert_eq!(soon_after.body, forced.body);
+    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 1);
+}
+
+#[tokio::test]
 async fn with_the_commercial_source_each_form_has_its_own_call_and_entry() {
     let app = TestApp::builder()
         .set("upstream.source", "commercial")
