@@ -190,12 +190,14 @@ impl UsageCache {
         let newest = self.newest.get(&key)?;
         let snapshot = self.snapshots.get(&key.snapshot(newest.date))?;
         let age = now.saturating_duration_since(newest.stored_at);
-        let purged = newest.is_purged() || snapshot.is_purged();
         Some(Held {
             prepared: Arc::clone(&snapshot.prepared),
             stored_at: newest.stored_at,
             age,
-            freshness: self.policy.judge(newest.lifetime.duration, age, purged),
+            // Not the snapshot's own mark, which outlives an answer that went backwards.
+            freshness: self
+                .policy
+                .judge(newest.lifetime.duration, age, newest.is_purged()),
             ttl: freshness::ttl(newest.lifetime.duration, age),
             cache_control: newest.lifetime.cache_control.clone(),
         })
