@@ -193,7 +193,7 @@ impl UsageService {
     ) -> Result<Answer, Unanswered> {
         let fetch = self.fetch_for(query);
         let held = self.inner.look_up(fetch, now);
-        let answered = match self.decide(held, query.directive) {
+        let answered = match self.decide(fetch, held, query.directive, now) {
             Decision::Serve(held) => Ok(self.serve(held, query.directive)),
             Decision::ServeAndRefresh(held) => {
                 self.refresh(fetch, now);
@@ -277,7 +277,13 @@ impl UsageService {
         }
     }
 
-    fn decide(&self, held: Option<Held>, directive: Directive) -> Decision {
+    fn decide(
+        &self,
+        fetch: Fetch,
+        held: Option<Held>,
+        directive: Directive,
+        now: Instant,
+    ) -> Decision {
         let Some(held) = held else {
             return match directive {
                 Directive::OnlyIfCached => Decision::Refuse,
@@ -288,7 +294,7 @@ impl UsageService {
             };
         };
         match (directive, held.freshness) {
-            (Directive::NoCache, _) if held.age >= self.inner.min_refresh_interval => {
+            (Directive::NoCache, _) if self.inner.may_be_forced(fetch, &held, now) => {
                 Decision::Ask {
                     why: Forward::Request,
                     held: Some(held),
@@ -497,6 +503,17 @@ impl Inner {
     fn look_up(&self, fetch: Fetch, now: Instant) -> Option<Held> {
         self.cache
             .look_up(fetch.customer_id, fetch.question, self.newest_from, now)
+    }
+
+    /// Whether a caller's `no-cache` is honoured: upstream was not asked too lately, be it in vain.
+    fn may_be_forced(&self, fetch: Fetch, held: &Held, now: Instant) -> bool {
+        let interval = self.min_refresh_interval;
+        let failed_lately = || {
+            self.failures
+                .get_last(&fetch)
+                .is_some_and(|failure| now < failure.failed_at + interval)
+        };
+        held.age >= interval && !failed_lately()
     }
 
     /// Asks the source and stores what it says. Runs in a task of its own.

@@ -69,6 +69,11 @@ where
         self.failures.get(key).filter(|failure| now < failure.until)
     }
 
+    /// The last failure of a fetch that has not succeeded since, whether it still answers or not.
+    pub fn get_last(&self, key: &K) -> Option<Arc<Failure<E>>> {
+        self.failures.get(key)
+    }
+
     /// The failure that happened at `since` or later, whether it still answers or not.
     pub fn since(&self, key: &K, since: Instant) -> Option<Arc<Failure<E>>> {
         self.failures

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use usage_proxy::simulator::{NO_RELATIONSHIP_CUSTOMER, Override, SimulatedApi};
+use usage_proxy::simulator::{Faults, NO_RELATIONSHIP_CUSTOMER, Override, SimulatedApi};
 use uuid::Uuid;
 
 use crate::support::{DOCUMENTED, TestApp, customer, seats};
@@ -247,6 +247,43 @@ async fn a_callers_no_cache_asks_at_most_once_per_min_refresh_interval() {
         let reply = app.get_with(&path, &NO_CACHE).await;
 
         assert_eq!(reply.header("cache-status"), cache_status, "{after:?} on");
+        assert_eq!(
+            app.simulator.count(SimulatedApi::Insights),
+            calls,
+            "{after:?} on"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_no_cache_that_fails_is_not_repeated_before_its_interval_either() {
+    let app = TestApp::builder()
+        .set("upstream.retries", "0")
+        .start()
+        .await;
+    let path = format!("/v1/customers/{}/usage", customer(0));
+    app.get(&path).await;
+    app.advance(30 * SECOND);
+    app.simulator.set_faults(Faults {
+        status: Some(http::StatusCode::SERVICE_UNAVAILABLE),
+        ..Faults::default()
+    });
+
+    for (after, status, calls) in [
+        (Duration::ZERO, "; fwd=request; fwd-status=503", 2),
+        (Duration::ZERO, "; hit; ttl=870; detail=min-refresh", 2),
+        (29 * SECOND, "; hit; ttl=841; detail=min-refresh", 2),
+        (SECOND, "; fwd=request; fwd-status=503", 3),
+    ] {
+        app.advance(after);
+        let reply = app.get_with(&path, &NO_CACHE).await;
+
+        assert_eq!(reply.status, 200, "{after:?} on");
+        let cache_status = reply.header("cache-status");
+        assert!(
+            cache_status.starts_with(&format!("usage-proxy{status}")),
+            "{after:?} on: {cache_status}"
+        );
         assert_eq!(
             app.simulator.count(SimulatedApi::Insights),
             calls,
