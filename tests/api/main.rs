@@ -14,6 +14,7 @@ mod bad_input;
 mod conditional_requests;
 mod demo_answer;
 mod freshness;
+mod lifecycle;
 mod logs;
 mod malformed_answers;
 mod metrics;
