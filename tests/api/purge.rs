@@ -1,8 +1,212 @@
 //! Purging: soft keeps an answer for a failure, hard drops it, and either wins over a fetch.
 
-use usage_proxy::simulator::SimulatedApi;
+use http::StatusCode;
+use serde_json::json;
+use usage_proxy::simulator::{Faults, SimulatedApi};
+use uuid::Uuid;
 
 use crate::support::{TestApp, customer, seats};
+
+const HIT: &str = "usage-proxy; hit; ttl=900";
+const PURGED_BY_HAND: &str = "usage_proxy_cache_evictions_total{cause=\"purge\"}";
+
+#[tokio::test]
+async fn a_soft_purge_has_the_next_request_ask() {
+    let app = TestApp::start().await;
+    app.usage(customer(0)).await;
+
+    let purged = app.admin_post("/cache/purge").await;
+    let asked = app.usage(customer(0)).await;
+    let held = app.usage(customer(0)).await;
+
+    assert_eq!(purged.status, 200);
+    assert_eq!(purged.json(), json!({"purged": 1, "mode": "soft"}));
+    assert_eq!(
+        asked.header("cache-status"),
+        "usage-proxy; fwd=stale; fwd-status=200; stored; ttl=900"
+    );
+    assert_eq!(held.header("cache-status"), HIT);
+    assert_eq!(app.metric(PURGED_BY_HAND).await, 0.0);
+}
+
+#[tokio::test]
+async fn what_was_purged_softly_stands_in_for_a_failure_and_what_was_dropped_does_not() {
+    for (path, cache_status, status) in [
+        (
+            "/cache/purge",
+            "usage-proxy; fwd=stale; fwd-status=503; ttl=900; detail=stale-if-error",
+            200,
+        ),
+        (
+            "/cache/purge?hard=false",
+            "usage-proxy; fwd=stale; fwd-status=503; ttl=900; detail=stale-if-error",
+            200,
+        ),
+        (
+            "/cache/purge?hard=true",
+            "usage-proxy; fwd=uri-miss; fwd-status=503; detail=unavailable",
+            503,
+        ),
+    ] {
+        let app = TestApp::builder()
+            .set("upstream.retries", "0")
+            .start()
+            .await;
+        app.usage(customer(0)).await;
+        app.simulator.set_faults(Faults {
+            status: Some(StatusCode::SERVICE_UNAVAILABLE),
+            ..Faults::default()
+        });
+
+        app.admin_post(path).await;
+        let reply = app.usage(customer(0)).await;
+
+        assert_eq!(reply.status, status, "{path}");
+        assert_eq!(reply.header("cache-status"), cache_status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_hard_purge_drops_and_is_counted() {
+    let app = TestApp::start().await;
+    app.usage(customer(0)).await;
+    app.usage(customer(1)).await;
+
+    let purged = app.admin_post("/cache/purge?hard=true").await;
+
+    assert_eq!(purged.json(), json!({"purged": 2, "mode": "hard"}));
+    assert_eq!(app.metric("usage_proxy_cache_entries").await, 0.0);
+    assert_eq!(app.metric("usage_proxy_cache_weight_bytes").await, 0.0);
+    assert_eq!(app.metric(PURGED_BY_HAND).await, 2.0);
+}
+
+#[tokio::test]
+async fn a_purge_reaches_what_it_names_and_no_more() {
+    let (one, other) = (customer(0), customer(1));
+    let newest = |customer: Uuid| format!("/v1/customers/{customer}/usage");
+    let dated = |customer, date| format!("{}?processedDate={date}", newest(customer));
+    // The newest of one and of the other, then a past day of one and of the other.
+    let paths = [
+        newest(one),
+        newest(other),
+        dated(one, "2026-11-10"),
+        dated(other, "2026-11-10"),
+    ];
+    for (query, purged) in [
+        (String::new(), [true; 4]),
+        (format!("customer={one}"), [true, false, true, false]),
+        (
+            format!("customer={one}&processedDate=2026-11-10"),
+            [false, false, true, false],
+        ),
+        (
+            format!("customer={one}&processedDate=2026-11-19"),
+            [true, false, false, false],
+        ),
+        (
+            "processedDate=2026-11-10".to_owned(),
+            [false, false, true, true],
+        ),
+        (format!("customer={}", customer(2)), [false; 4]),
+        (
+            format!("customer={one}&processedDate=2026-01-01"),
+            [false; 4],
+        ),
+    ] {
+        for mode in ["hard=false", "hard=true"] {
+            let app = TestApp::start().await;
+            for path in &paths {
+                app.get(path).await;
+            }
+
+            let reply = app
+                .admin_post(&format!("/cache/purge?{mode}&{query}"))
+                .await;
+
+            assert_eq!(
+                reply.json()["purged"],
+                purged.iter().filter(|purged| **purged).count(),
+                "{mode}&{query}"
+            );
+            for (path, purged) in paths.iter().zip(purged) {
+                let reply = app.get(path).await;
+                let is_hit = reply.header("cache-status") == HIT;
+                assert_eq!(!is_hit, purged, "{path} after {mode}&{query}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_purge_wins_over_the_fetch_that_it_overtakes() {
+    for mode in ["hard=false", "hard=true"] {
+        let app = TestApp::start().await;
+        app.simulator.hold();
+        let purge = async {
+            app.simulator.wait_for(SimulatedApi::Insights, 1).await;
+            app.admin_post(&format!("/cache/purge?{mode}")).await;
+            app.simulator.release();
+        };
+
+        let (overtaken, ()) = tokio::join!(app.usage(customer(0)), purge);
+        let next = app.usage(customer(0)).await;
+
+        assert_eq!(overtaken.status, 200, "{mode}: who waited has the answer");
+        assert_eq!(
+            overtaken.header("cache-status"),
+            "usage-proxy; fwd=uri-miss; fwd-status=200; ttl=900",
+            "{mode}: the cache has not"
+        );
+        assert_eq!(
+            next.header("cache-status"),
+            "usage-proxy; fwd=uri-miss; fwd-status=200; stored; ttl=900",
+            "{mode}"
+        );
+        assert_eq!(app.simulator.count(SimulatedApi::Insights), 2, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_that_a_purge_overtook_is_joined_by_nobody() {
+    let app = TestApp::start().await;
+    app.simulator.hold();
+    let purge = async {
+        app.simulator.wait_for(SimulatedApi::Insights, 1).await;
+        app.admin_post("/cache/purge?hard=true").await;
+        let release = async {
+            app.simulator.wait_for(SimulatedApi::Insights, 2).await;
+            app.simulator.release();
+        };
+        tokio::join!(app.usage(customer(0)), release).0
+    };
+
+    let (before, after) = tokio::join!(app.usage(customer(0)), purge);
+
+    assert_eq!(
+        before.header("cache-status"),
+        "usage-proxy; fwd=uri-miss; fwd-status=200; ttl=900"
+    );
+    assert_eq!(
+        after.header("cache-status"),
+        "usage-proxy; fwd=uri-miss; fwd-status=200; stored; ttl=900"
+    );
+    assert_eq!(app.metric("usage_proxy_collapsed_total").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_purge_forgets_what_was_not_there() {
+    let app = TestApp::start().await;
+    let new = Uuid::from_u128(7);
+    app.usage(new).await.problem(404, "unknown-customer");
+    app.simulator
+        .replace(new, seats(5, app.simulator.newest_date()));
+
+    app.admin_post(&format!("/cache/purge?customer={new}"))
+        .await;
+    let reply = app.usage(new).await;
+
+    assert_eq!(reply.status, 200);
+}
 
 #[tokio::test]
 async fn a_softly_purged_date_is_asked_for_once_though_insights_told_it_first() {
