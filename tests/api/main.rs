@@ -10,6 +10,7 @@
     reason = "a test may fail in any way"
 )]
 
+mod admin;
 mod bad_input;
 mod conditional_requests;
 mod demo_answer;

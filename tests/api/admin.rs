@@ -1,0 +1,121 @@
+//! The admin listener: what is held, wrong parameters, and its distance from the API.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{TestApp, customer};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn neither_listener_has_the_paths_of_the_other() {
+    let app = TestApp::start().await;
+    let usage = format!("/v1/customers/{}/usage", customer(0));
+    let native = format!("/v1/customers/{}/analytics/licenses/usage", customer(0));
+
+    for path in ["/metrics", "/healthz", "/readyz", "/cache"] {
+        app.get(path).await.problem(404, "not-found");
+        assert_eq!(app.admin_get(path).await.status, 200, "{path}");
+    }
+    app.call(Method::POST, "/cache/purge", &[])
+        .await
+        .problem(404, "not-found");
+    for path in [&usage, &native] {
+        app.admin_get(path).await.problem(404, "not-found");
+        assert_eq!(app.get(path).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_cache_as_a_whole_is_shown() {
+    let app = TestApp::start().await;
+
+    let empty = app.admin_get("/cache").await.json();
+    for index in [0, 1, 0, 0] {
+        app.usage(customer(index)).await;
+    }
+    app.get(&format!(
+        "/v1/customers/{}/usage?processedDate=2026-11-10",
+        customer(0)
+    ))
+    .await;
+    let held = app.admin_get("/cache").await.json();
+
+    assert_eq!(
+        empty,
+        json!({
+            "entries": 0,
+            "customers": 0,
+            "bytes": 0,
+            "capacityBytes": 256 * 1024 * 1024,
+            "hitRatio": Value::Null,
+            "newestProcessedDate": Value::Null,
+        })
+    );
+    assert_eq!(held["entries"], 3);
+    assert_eq!(held["customers"], 2);
+    assert_eq!(held["hitRatio"], 0.4, "two hits of five");
+    assert_eq!(held["newestProcessedDate"], "2026-11-19");
+    assert!(held["bytes"].as_u64().unwrap() > 1_000, "{held}");
+}
+
+#[tokio::test]
+async fn what_is_held_of_a_customer_is_shown_with_its_age_and_next_refresh() {
+    let app = TestApp::start().await;
+    let path = format!("/cache?customer={}", customer(0));
+    app.usage(customer(0)).await;
+    app.get(&format!(
+        "/v1/customers/{}/usage?processedDate=2026-11-10",
+        customer(0)
+    ))
+    .await;
+    app.usage(customer(1)).await;
+
+    for (after, freshness, refresh_in) in [
+        (60 * SECOND, "fresh", 840),
+        (840 * SECOND, "stale-while-revalidate", 0),
+        (3_600 * SECOND, "stale-if-error", 0),
+        (7 * 24 * 60 * 60 * SECOND, "expired", 0),
+    ] {
+        app.advance(after);
+        let held = app.admin_get(&path).await.json();
+
+        assert_eq!(held["customerId"], customer(0).to_string());
+        let [newest, past] = held["holdings"].as_array().unwrap().as_slice() else {
+            panic!("two dates are held: {held}");
+        };
+        assert_eq!(newest["processedDate"], "2026-11-19");
+        assert_eq!(newest["source"], "insights");
+        assert_eq!(newest["newest"], true);
+        assert_eq!(newest["freshness"], freshness, "{after:?} on");
+        assert_eq!(newest["refreshInSeconds"], refresh_in, "{after:?} on");
+        assert_eq!(past["processedDate"], "2026-11-10");
+        assert_eq!(past["source"], "commercial");
+        assert_eq!(past["newest"], false);
+        assert_eq!(past["freshness"], "fresh", "{after:?} on");
+        assert_eq!(past["refreshInSeconds"], Value::Null, "{after:?} on");
+        assert_eq!(past["ageSeconds"], newest["ageSeconds"], "{after:?} on");
+    }
+    let held = app.admin_get(&path).await.json();
+    assert_eq!(
+        held["holdings"][0]["ageSeconds"],
+        900 + 3_600 + 7 * 24 * 60 * 60
+    );
+}
+
+#[tokio::test]
+async fn of_a_customer_that_nobody_asked_for_nothing_is_held() {
+    let app = TestApp::start().await;
+    let nobody = Uuid::from_u128(7);
+
+    let reply = app.admin_get(&format!("/cache?customer={nobody}")).await;
+
+    assert_eq!(reply.status, 200);
+    assert_eq!(
+        reply.json(),
+        json!({"customerId": nobody.to_string(), "holdings": []})
+    );
+}
