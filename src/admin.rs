@@ -77,8 +77,12 @@ struct Health {
 
 /// Gives every answer its request id, and puts problem documents in the place of what axum says
 /// where no route or method fits.
-async fn problems(request: Request, next: Next) -> Response {
+async fn problems(mut request: Request, next: Next) -> Response {
     let request_id = request_id::accept_or_mint(request.headers());
+    // Whoever refuses the request further in names it by the same id.
+    request
+        .headers_mut()
+        .insert(X_REQUEST_ID, request_id.clone());
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
     let response = next.run(request).await;

@@ -119,3 +119,61 @@ async fn of_a_customer_that_nobody_asked_for_nothing_is_held() {
         json!({"customerId": nobody.to_string(), "holdings": []})
     );
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_a_query_is_said_and_nothing_is_purged() {
+    let app = TestApp::start().await;
+    app.usage(customer(0)).await;
+    let twice = format!("customer={0}&customer={0}", customer(0));
+
+    for (method, path, said) in [
+        (
+            Method::GET,
+            "/cache?customer=nobody",
+            "customer is \"nobody\"",
+        ),
+        (Method::GET, "/cache?customer=", "customer is \"\""),
+        (Method::GET, "/cache?hard=true", "\"hard\""),
+        (
+            Method::GET,
+            &format!("/cache?{twice}"),
+            "customer more than once",
+        ),
+        (
+            Method::POST,
+            "/cache/purge?customer=nobody",
+            "customer is \"nobody\"",
+        ),
+        (
+            Method::POST,
+            "/cache/purge?processedDate=2026-02-30",
+            "processedDate is \"2026-02-30\"",
+        ),
+        (
+            Method::POST,
+            "/cache/purge?hard=yes",
+            "expected true or false",
+        ),
+        (Method::POST, "/cache/purge?hard", "expected true or false"),
+        (Method::POST, "/cache/purge?soft=true", "\"soft\""),
+        (
+            Method::POST,
+            &format!("/cache/purge?hard=true&{twice}"),
+            "customer more than once",
+        ),
+    ] {
+        let reply = match method {
+            Method::POST => app.admin_post(path).await,
+            _ => app.admin_get(path).await,
+        };
+
+        let problem = reply.problem(400, "bad-request");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(said), "{method} {path}: {detail}");
+        assert_eq!(problem["requestId"], reply.header("x-request-id"));
+    }
+    assert_eq!(
+        app.usage(customer(0)).await.header("cache-status"),
+        "usage-proxy; hit; ttl=900"
+    );
+}
