@@ -39,13 +39,16 @@ pub struct Admin {
 
 /// The admin listener's routes.
 pub fn router(admin: Admin) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/cache", get(cache::show))
         .route("/cache/purge", post(cache::purge))
-        .with_state(admin)
+        .with_state(admin);
+    // Around the routes as a whole: within them, axum has not yet said what it allows.
+    Router::new()
+        .fallback_service(routes)
         .layer(middleware::from_fn(problems))
 }
 

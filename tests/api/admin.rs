@@ -177,3 +177,17 @@ async fn what_is_wrong_with_a_query_is_said_and_nothing_is_purged() {
         "usage-proxy; hit; ttl=900"
     );
 }
+
+#[tokio::test]
+async fn another_method_is_told_which_is_allowed() {
+    let app = TestApp::start().await;
+
+    for (reply, allow) in [
+        (app.admin_get("/cache/purge").await, "POST"),
+        (app.admin_post("/cache").await, "GET, HEAD"),
+        (app.admin_post("/metrics").await, "GET, HEAD"),
+    ] {
+        reply.problem(405, "method-not-allowed");
+        assert_eq!(reply.header("allow"), allow);
+    }
+}
