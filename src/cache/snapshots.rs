@@ -43,8 +43,8 @@ impl Snapshots {
                 })
                 .eviction_listener(move |_, _, cause| match cause {
                     RemovalCause::Size => evictions.evicted_for_size.inc(),
-                    RemovalCause::Explicit => evictions.evicted_by_purge.inc(),
-                    RemovalCause::Replaced | RemovalCause::Expired => {}
+                    // Purges count themselves: what is too large is removed explicitly too.
+                    RemovalCause::Explicit | RemovalCause::Replaced | RemovalCause::Expired => {}
                 })
                 .build(),
             max_entry_bytes,
@@ -89,7 +89,10 @@ impl Snapshots {
                 purged += 1;
                 match mode {
                     PurgeMode::Soft => snapshot.purged.store(true, Ordering::Relaxed),
-                    PurgeMode::Hard => self.snapshots.invalidate(&*key),
+                    PurgeMode::Hard => {
+                        self.snapshots.invalidate(&*key);
+                        self.metrics.evicted_by_purge.inc();
+                    }
                 }
             }
         }

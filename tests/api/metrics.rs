@@ -7,7 +7,9 @@ use std::{
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
-use usage_proxy::simulator::{Faults, NO_RELATIONSHIP_CUSTOMER, SimulatedApi};
+use usage_proxy::simulator::{
+    Faults, NO_RELATIONSHIP_CUSTOMER, Override, SimulatedApi, SimulatedRow,
+};
 use uuid::Uuid;
 
 use crate::support::{DOCUMENTED, START, TestApp, customer};
@@ -331,6 +333,34 @@ async fn what_does_not_fit_leaves_and_is_counted() {
     assert!(sizes.bytes <= sizes.capacity, "{sizes:?}");
     assert!(evicted > 0.0);
     assert_eq!(sizes.entries + evicted, 25.0, "{sizes:?}");
+}
+
+#[tokio::test]
+async fn what_has_grown_too_large_to_be_held_is_counted_as_that_alone() {
+    let app = TestApp::builder()
+        .set("cache.max_bytes", "64KiB")
+        .start()
+        .await;
+    let date = app.simulator.newest_date();
+    let rows = (0..200).map(|row| SimulatedRow::new(&format!("PLAN {row}"), "Exchange", 5, date));
+    app.usage(customer(0)).await;
+    app.simulator
+        .replace(customer(0), Override::Rows(rows.collect()));
+    app.advance(4_500 * SECOND);
+
+    let reply = app.usage(customer(0)).await;
+
+    assert_eq!(reply.json()["products"].as_array().unwrap().len(), 200);
+    assert_eq!(
+        reply.header("cache-status"),
+        "usage-proxy; fwd=stale; fwd-status=200; ttl=900",
+        "it is not stored"
+    );
+    assert_eq!(app.metric("usage_proxy_cache_entries").await, 0.0);
+    for (cause, evicted) in [("oversized", 1.0), ("purge", 0.0), ("size", 0.0)] {
+        let sample = format!("usage_proxy_cache_evictions_total{{cause=\"{cause}\"}}");
+        assert_eq!(app.metric(&sample).await, evicted, "{cause}");
+    }
 }
 
 #[tokio::test]
