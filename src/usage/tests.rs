@@ -4,14 +4,18 @@ use std::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use prometheus::Registry;
 use tokio::sync::{Notify, Semaphore};
 
-use super::{source::FetchFuture, *};
+use super::{
+    source::{Call, CallIds, FetchFuture, Fetched, SourceErrorKind},
+    *,
+};
 use crate::{
-    cache::CacheMetrics,
+    cache::{CacheMetrics, CacheResult},
     clock::{Clock, ManualClock},
     domain::{ProcessedAt, Snapshot, UsageRow},
     jitter::Jitter,

@@ -1,0 +1,156 @@
+//! What a query comes to, and how each way there is told in `Cache-Status`.
+
+use std::{sync::Arc, time::Duration};
+
+use super::source::{CallIds, SourceError};
+use crate::cache::{CacheResult, CacheStatus, Failure, Forward, Held};
+
+/// Usage, and how it came about.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Every form of it, with its age and lifetime.
+    pub held: Held,
+    /// For `Cache-Status`.
+    pub status: CacheStatus,
+    /// For metrics and logs.
+    pub result: CacheResult,
+    /// The upstream call's ids, on the answer that made the call and on no other.
+    pub ids: Option<CallIds>,
+}
+
+/// Why there is no usage to hand out.
+#[derive(Clone, Debug)]
+pub struct Unanswered {
+    /// What stands in the way.
+    pub cause: Cause,
+    /// For `Cache-Status`.
+    pub status: CacheStatus,
+    /// For metrics and logs.
+    pub result: CacheResult,
+    /// The upstream call's ids, on the answer that made the call and on no other.
+    pub ids: Option<CallIds>,
+}
+
+/// What stands in the way of an answer.
+#[derive(Clone, Debug)]
+pub enum Cause {
+    /// Nothing that may be served is held, and the caller wants no call made.
+    NotHeld,
+    /// The source failed, now or shortly before.
+    Source {
+        /// How and when.
+        failure: Arc<Failure<SourceError>>,
+        /// Until asking again may help.
+        retry_after: Duration,
+    },
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// Fresh, from memory.
+    pub(super) fn hit(held: Held, detail: Option<&'static str>) -> Self {
+        let status = CacheStatus {
+            hit: true,
+            detail,
+            ..CacheStatus::default()
+        };
+        Self::of(held, CacheResult::Hit, status)
+    }
+
+    /// Stale, from memory, with a refresh behind it.
+    pub(super) fn stale_while_revalidate(held: Held) -> Self {
+        let status = CacheStatus {
+            hit: true,
+            detail: Some("stale-while-revalidate"),
+            ..CacheStatus::default()
+        };
+        Self::of(held, CacheResult::Stale, status)
+    }
+
+    /// Stale, in place of a failure; `status` says whether upstream was asked.
+    pub(super) fn stale_if_error(held: Held, status: CacheStatus) -> Self {
+        let status = CacheStatus {
+            detail: Some("stale-if-error"),
+            ..status
+        };
+        Self::of(held, CacheResult::Stale, status)
+    }
+
+    /// What upstream told just now, to this request or to another that it joined.
+    pub(super) fn fetched(held: Held, status: CacheStatus) -> Self {
+        Self::of(held, result_of(status.forward), status)
+    }
+
+    fn of(held: Held, result: CacheResult, status: CacheStatus) -> Self {
+        let ttl = Some(held.ttl);
+        Self {
+            held,
+            status: CacheStatus { ttl, ..status },
+            result,
+            ids: None,
+        }
+    }
+}
+
+// === impl Unanswered ===
+
+impl Unanswered {
+    /// The caller wants no call made, and nothing may be served without.
+    pub(super) fn not_held() -> Self {
+        Self {
+            cause: Cause::NotHeld,
+            status: CacheStatus {
+                detail: Some("only-if-cached"),
+                ..CacheStatus::default()
+            },
+            result: CacheResult::Miss,
+            ids: None,
+        }
+    }
+
+    /// A failure of before still answers.
+    pub(super) fn remembered(failure: Arc<Failure<SourceError>>, retry_after: Duration) -> Self {
+        Self {
+            status: CacheStatus {
+                hit: true,
+                ttl: Some(i64::try_from(retry_after.as_secs()).unwrap_or(i64::MAX)),
+                detail: Some(failure.error.kind.as_str()),
+                ..CacheStatus::default()
+            },
+            cause: Cause::Source {
+                failure,
+                retry_after,
+            },
+            result: CacheResult::Negative,
+            ids: None,
+        }
+    }
+
+    /// Upstream was asked, and failed.
+    pub(super) fn failed(
+        failure: Arc<Failure<SourceError>>,
+        retry_after: Duration,
+        status: CacheStatus,
+    ) -> Self {
+        Self {
+            status: CacheStatus {
+                detail: Some(failure.error.kind.as_str()),
+                ..status
+            },
+            cause: Cause::Source {
+                failure,
+                retry_after,
+            },
+            result: result_of(status.forward),
+            ids: None,
+        }
+    }
+}
+
+fn result_of(forward: Option<Forward>) -> CacheResult {
+    match forward {
+        Some(Forward::Request) => CacheResult::Bypass,
+        Some(Forward::UriMiss | Forward::Stale) | None => CacheResult::Miss,
+    }
+}

@@ -1,0 +1,301 @@
+//! Asking the source: one call at a time for each thing to fetch, and its failures remembered.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::source::{Call, CallIds, CallTrace, Fetched, SourceError, SourceErrorKind, UsageSource};
+use crate::{
+    cache::{
+        Boarding, Change, Failure, Failures, Freshness, Held, PurgeScope, SingleFlight, Ticket,
+        UsageCache,
+    },
+    clock::SharedClock,
+    config::CacheConfig,
+    domain::{CustomerId, Question, UpstreamApi},
+    offload,
+    representation::Prepared,
+    shutdown::Shutdown,
+};
+
+/// The calls under way and the failures of those that ended.
+#[derive(Debug)]
+pub(super) struct Fetches {
+    source: Arc<dyn UsageSource>,
+    cache: Arc<UsageCache>,
+    flights: SingleFlight<Fetch, Outcome>,
+    failures: Failures<Fetch, SourceError>,
+    /// Which call's snapshot of a date is preferred.
+    newest_from: UpstreamApi,
+    negative_fresh_for: Duration,
+    min_refresh_interval: Duration,
+    clock: SharedClock,
+}
+
+/// One thing to fetch: what concurrent requests share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Fetch {
+    pub(super) customer_id: CustomerId,
+    pub(super) question: Question,
+}
+
+/// What became of a fetch; all who waited share it.
+pub(super) type Outcome = Result<Filled, Arc<Failure<SourceError>>>;
+
+/// What a fetch brought.
+#[derive(Clone, Debug)]
+pub(super) struct Filled {
+    pub(super) held: Held,
+    pub(super) stored: bool,
+    pub(super) ids: CallIds,
+}
+
+/// What was found between a request's look-up and its place in a flight.
+pub(super) enum Settled {
+    Held(Held),
+    Failed(Arc<Failure<SourceError>>),
+}
+
+// === impl Fetches ===
+
+impl Fetches {
+    pub(super) fn new(
+        config: &CacheConfig,
+        newest_from: UpstreamApi,
+        cache: Arc<UsageCache>,
+        source: Arc<dyn UsageSource>,
+        clock: SharedClock,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self {
+            source,
+            cache,
+            flights: SingleFlight::new(shutdown),
+            failures: Failures::new(),
+            newest_from,
+            negative_fresh_for: config.negative_fresh_for,
+            min_refresh_interval: config.min_refresh_interval,
+            clock,
+        }
+    }
+
+    /// What is held of it, whatever its age.
+    pub(super) fn look_up(&self, fetch: Fetch, now: Instant) -> Option<Held> {
+        self.cache
+            .look_up(fetch.customer_id, fetch.question, self.newest_from, now)
+    }
+
+    /// The failure that still answers for it.
+    pub(super) fn remembered(
+        &self,
+        fetch: Fetch,
+        now: Instant,
+    ) -> Option<Arc<Failure<SourceError>>> {
+        self.failures.get(&fetch, now)
+    }
+
+    /// Whether a caller's `no-cache` is honoured: upstream was not asked too lately, be it in vain.
+    pub(super) fn may_be_forced(&self, fetch: Fetch, held: &Held, now: Instant) -> bool {
+        let interval = self.min_refresh_interval;
+        let failed_lately = || {
+            self.failures
+                .get_last(&fetch)
+                .is_some_and(|failure| now < failure.failed_at + interval)
+        };
+        held.age >= interval && !failed_lately()
+    }
+
+    /// Joins or begins the call.
+    ///
+    /// # Errors
+    ///
+    /// What arrived since `now`, which is as good as an answer to a call of one's own.
+    pub(super) fn board(
+        self: &Arc<Self>,
+        fetch: Fetch,
+        trace: CallTrace,
+        now: Instant,
+    ) -> Result<Boarding<Outcome>, Settled> {
+        let settled = || {
+            let arrived = |held: &Held| held.stored_at > now && held.freshness == Freshness::Fresh;
+            self.look_up(fetch, self.clock.now())
+                .filter(arrived)
+                .map(Settled::Held)
+                .or_else(|| self.failures.since(&fetch, now).map(Settled::Failed))
+        };
+        self.flights.board(fetch, settled, |ticket| {
+            Arc::clone(self).fill(fetch, trace, ticket)
+        })
+    }
+
+    /// Has calls under way neither store what they bring nor be joined any more, and forgets
+    /// failures.
+    pub(super) fn purge(&self, scope: PurgeScope) {
+        // A call for the newest date may bring any date.
+        let covers = |fetch: &Fetch| match fetch.question {
+            Question::Dated(date) => scope.covers(fetch.customer_id, Some(date)),
+            Question::Newest(_) => scope
+                .customer_id
+                .is_none_or(|wanted| wanted == fetch.customer_id),
+        };
+        self.flights.detach(covers);
+        self.failures.forget_if(covers);
+    }
+
+    /// What a call that ended without an outcome comes to.
+    pub(super) fn lost(&self) -> Arc<Failure<SourceError>> {
+        let error = SourceError {
+            kind: SourceErrorKind::Interrupted,
+            detail: "the call to Partner Center ended without an answer".into(),
+            refusal: None,
+            ids: None,
+        };
+        Arc::new(Failure::once(error, self.clock.now(), Duration::ZERO))
+    }
+
+    /// Asks the source and stores what it says. Runs in a task of its own.
+    async fn fill(
+        self: Arc<Self>,
+        fetch: Fetch,
+        trace: CallTrace,
+        ticket: Ticket<Fetch, Outcome>,
+    ) -> Outcome {
+        let _in_flight = InFlight::enter(&self.cache.metrics().fills_in_flight);
+        let call = Call {
+            customer_id: fetch.customer_id,
+            question: fetch.question,
+            trace,
+        };
+        let prepared = match self.source.fetch(call).await {
+            Ok(fetched) => {
+                let ids = fetched.ids;
+                self.prepare(fetched).await.map(|prepared| (prepared, ids))
+            }
+            Err(error) => Err(error),
+        };
+        match prepared {
+            Ok((prepared, ids)) => Ok(self.keep(fetch, prepared, ids, ticket)),
+            Err(error) => Err(self.remember(fetch, error, ticket)),
+        }
+    }
+
+    async fn prepare(&self, fetched: Fetched) -> Result<Prepared, SourceError> {
+        /// About what a row takes, rendered.
+        const ROW_BYTES: usize = 300;
+
+        let seen_at = self.clock.wall();
+        let ids = fetched.ids;
+        let bytes = fetched.snapshot.rows().len() * ROW_BYTES;
+        let render = move || Prepared::new(&fetched.snapshot, fetched.native.as_deref(), seen_at);
+        let rendered = offload::work_on(bytes, render).await;
+        rendered.map_err(|error| SourceError {
+            kind: SourceErrorKind::Malformed,
+            detail: error.to_string().into(),
+            refusal: None,
+            ids: Some(ids),
+        })
+    }
+
+    fn keep(
+        &self,
+        fetch: Fetch,
+        prepared: Prepared,
+        ids: CallIds,
+        ticket: Ticket<Fetch, Outcome>,
+    ) -> Filled {
+        let now = self.clock.now();
+        let stored = ticket.land(prepared, |prepared| {
+            self.failures.forget(&fetch);
+            self.cache.store(fetch.question, prepared, now)
+        });
+        match stored {
+            Ok(stored) => {
+                if stored.change == Change::WentBackwards {
+                    tracing::warn!(
+                        customer.id = %fetch.customer_id,
+                        held = ?stored.held.prepared.processed_date(),
+                        "upstream answered with an older processed date than before; the newer is kept"
+                    );
+                }
+                Filled {
+                    held: stored.held,
+                    stored: stored.stored,
+                    ids,
+                }
+            }
+            // A purge overtook the call: its answer serves who waited, and nobody after.
+            Err(prepared) => Filled {
+                held: self.cache.pass_through(prepared, now),
+                stored: false,
+                ids,
+            },
+        }
+    }
+
+    fn remember(
+        &self,
+        fetch: Fetch,
+        error: SourceError,
+        ticket: Ticket<Fetch, Outcome>,
+    ) -> Arc<Failure<SourceError>> {
+        let now = self.clock.now();
+        let kind = error.kind;
+        let remembered = ticket.land(error, |error| {
+            if let Question::Newest(api) = fetch.question
+                && kind.is_authoritative()
+            {
+                self.cache.forget_newest(fetch.customer_id, api);
+            }
+            self.failures
+                .remember(fetch, error, now, |streak| self.remember_for(kind, streak))
+        });
+        remembered
+            .unwrap_or_else(|error| Arc::new(Failure::once(error, now, self.remember_for(kind, 1))))
+    }
+
+    /// How long a failure answers for its fetch.
+    ///
+    /// What the upstream settled lasts as configured, a throttle as long as it said. A fault is
+    /// remembered for a second at first, so that a recovery is noticed at once, and for longer the
+    /// more often it has come in a row, so that an outage costs few calls.
+    fn remember_for(&self, kind: SourceErrorKind, streak: u32) -> Duration {
+        const FIRST: Duration = Duration::from_secs(1);
+        let backoff = FIRST
+            .saturating_mul(2_u32.saturating_pow(streak.saturating_sub(1)))
+            .min(self.min_refresh_interval);
+        match kind {
+            SourceErrorKind::UnknownCustomer
+            | SourceErrorKind::NoRelationship
+            | SourceErrorKind::NothingProcessed => self.negative_fresh_for,
+            SourceErrorKind::Throttled { retry_after } => retry_after,
+            SourceErrorKind::Unavailable {
+                retry_after: Some(retry_after),
+            } => retry_after.max(backoff),
+            SourceErrorKind::Unavailable { retry_after: None }
+            | SourceErrorKind::TimedOut
+            | SourceErrorKind::CredentialsRefused
+            | SourceErrorKind::Rejected
+            | SourceErrorKind::Malformed => backoff,
+            SourceErrorKind::Interrupted => Duration::ZERO,
+        }
+    }
+}
+
+/// Counts one more for as long as it lives.
+struct InFlight<'a>(&'a prometheus::IntGauge);
+
+// === impl InFlight ===
+
+impl<'a> InFlight<'a> {
+    fn enter(gauge: &'a prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
