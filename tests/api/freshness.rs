@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use usage_proxy::simulator::{Faults, NO_RELATIONSHIP_CUSTOMER, Override, SimulatedApi};
+use usage_proxy::simulator::{
+    Faults, NO_RELATIONSHIP_CUSTOMER, Override, SimulatedApi, SimulatedRow,
+};
 use uuid::Uuid;
 
 use crate::support::{DOCUMENTED, TestApp, customer, seats};
@@ -99,6 +101,29 @@ async fn the_same_content_renews_freshness_and_keeps_the_validators() {
     );
     assert_eq!(app.usage(customer(0)).await.header("cache-status"), HIT);
     assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+}
+
+#[tokio::test]
+async fn the_same_rows_in_another_order_change_the_native_form_alone() {
+    let app = TestApp::start().await;
+    let date = app.simulator.newest_date();
+    let mut rows = ["A", "B"].map(|plan| SimulatedRow::new(plan, "Exchange", 5, date));
+    app.simulator
+        .replace(customer(0), Override::Rows(rows.to_vec()));
+    let before = [app.usage(customer(0)).await, app.native(customer(0)).await];
+    rows.reverse();
+    app.simulator
+        .replace(customer(0), Override::Rows(rows.to_vec()));
+    app.advance(STALE);
+
+    let after = [app.usage(customer(0)).await, app.native(customer(0)).await];
+
+    for header in ["etag", "last-modified"] {
+        let [(simplified, native), (simplified_after, native_after)] =
+            [&before, &after].map(|[one, other]| (one.header(header), other.header(header)));
+        assert_eq!(simplified_after, simplified, "{header}, simplified");
+        assert_ne!(native_after, native, "{header}, native");
+    }
 }
 
 #[tokio::test]

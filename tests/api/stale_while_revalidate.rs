@@ -102,6 +102,7 @@ async fn without_a_revalidation_window_a_stale_answer_waits_for_upstream() {
 
 #[tokio::test]
 async fn a_refresh_that_fails_is_not_made_again_by_every_poll() {
+    const POLL: Duration = Duration::from_millis(100);
     let app = TestApp::builder()
         .set("upstream.retries", "0")
         .start()
@@ -117,6 +118,7 @@ async fn a_refresh_that_fails_is_not_made_again_by_every_poll() {
     app.simulator.wait_for(SimulatedApi::Insights, 2).await;
     app.wait_until_filled().await;
     for _ in 0..5 {
+        app.advance(POLL);
         let polled = app.usage(customer(0)).await;
         assert_eq!(
             polled.header("cache-status"),
@@ -127,7 +129,7 @@ async fn a_refresh_that_fails_is_not_made_again_by_every_poll() {
 
     assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
 
-    app.advance(SECOND);
+    app.advance(SECOND - 5 * POLL);
     app.usage(customer(0)).await;
     app.simulator.wait_for(SimulatedApi::Insights, 3).await;
 }
