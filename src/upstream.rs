@@ -152,7 +152,9 @@ impl PartnerCenter {
                 Ok(fetched)
             }
             Err(error) => {
-                let told = error.clone().into_source(now, call.sent_ids());
+                let told = error
+                    .clone()
+                    .into_source(now, call.last_status(), call.sent_ids());
                 call.log(now, Err((told.kind, &error)));
                 Err(told)
             }

@@ -305,7 +305,7 @@ impl UsageService {
                 hit: true,
                 ..CacheStatus::default()
             };
-            return Ok(self.stale_if_error(held, status));
+            return Ok(self.stand_in(held, &failure.error, status));
         }
         let retry_after = failure.until.saturating_duration_since(now);
         Err(Unanswered::remembered(failure, retry_after))
@@ -318,20 +318,28 @@ impl UsageService {
         held: Option<Held>,
         forwarded: CacheStatus,
     ) -> Result<Answer, Unanswered> {
-        let refusal = failure.error.refusal.as_ref();
         let status = CacheStatus {
-            forward_status: refusal.map(|refusal| refusal.status),
+            forward_status: failure.error.status,
             ..forwarded
         };
         if let Some(held) = held.filter(|held| may_stand_in(held, &failure.error)) {
-            return Ok(self.stale_if_error(held, status));
+            return Ok(self.stand_in(held, &failure.error, status));
         }
         let now = self.inner.clock.now();
         let retry_after = failure.until.saturating_duration_since(now);
         Err(Unanswered::failed(failure, retry_after, status))
     }
 
-    fn stale_if_error(&self, held: Held, status: CacheStatus) -> Answer {
+    fn stand_in(&self, held: Held, error: &SourceError, status: CacheStatus) -> Answer {
+        if held.freshness == Freshness::Fresh {
+            // The caller had upstream asked in vain; what is held needs no excuse.
+            let detail = Some(error.kind.as_str());
+            return if status.hit {
+                Answer::hit(held, detail)
+            } else {
+                Answer::fetched(held, CacheStatus { detail, ..status })
+            };
+        }
         self.inner.cache.metrics().stale_if_error.inc();
         Answer::stale_if_error(held, status)
     }

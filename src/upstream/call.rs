@@ -67,6 +67,11 @@ impl LogicalCall {
         &self.call.trace
     }
 
+    /// The status of the last answer; `None` where the last request brought none.
+    pub(super) fn last_status(&self) -> Option<u16> {
+        self.last.status
+    }
+
     /// The ids, once something was sent that bore them.
     pub(super) fn sent_ids(&self) -> Option<CallIds> {
         (self.attempts > 0).then_some(self.ids)

@@ -162,8 +162,14 @@ impl UpstreamError {
         }
     }
 
-    /// The same as the port tells it. `ids` is `None` where nothing was sent.
-    pub(super) fn into_source(self, now: Instant, ids: Option<CallIds>) -> SourceError {
+    /// The same as the port tells it. `status` is that of the last answer, and `ids` is `None` where
+    /// nothing was sent.
+    pub(super) fn into_source(
+        self,
+        now: Instant,
+        status: Option<u16>,
+        ids: Option<CallIds>,
+    ) -> SourceError {
         let detail = self.to_string().into();
         let (kind, refusal) = match self {
             Self::Connection { .. } => (SourceErrorKind::Unavailable { retry_after: None }, None),
@@ -196,6 +202,7 @@ impl UpstreamError {
         SourceError {
             kind,
             detail,
+            status,
             refusal,
             ids,
         }
@@ -261,7 +268,7 @@ mod tests {
             (501, None, unavailable),
             (503, None, unavailable),
         ] {
-            let error = refused(status, code).into_source(SystemClock.now(), None);
+            let error = refused(status, code).into_source(SystemClock.now(), None, None);
 
             assert_eq!(error.kind, kind, "{status} {code:?}");
         }
@@ -269,7 +276,7 @@ mod tests {
 
     #[test]
     fn missing_proof_tells_a_person_what_to_do() {
-        let error = refused(401, Some("900421")).into_source(SystemClock.now(), None);
+        let error = refused(401, Some("900421")).into_source(SystemClock.now(), None, None);
 
         assert!(error.detail.contains("consent again"));
         assert!(error.detail.contains("multi-factor"));
@@ -282,7 +289,7 @@ mod tests {
         };
 
         assert_eq!(error.cause(), Some("tcp connect error: 10.0.0.1:443"));
-        let told = error.into_source(SystemClock.now(), None);
+        let told = error.into_source(SystemClock.now(), None, None);
         assert!(!told.detail.contains("10.0.0.1"));
     }
 }

@@ -148,6 +148,7 @@ impl Fetches {
         let error = SourceError {
             kind: SourceErrorKind::Interrupted,
             detail: "the call to Partner Center ended without an answer".into(),
+            status: None,
             refusal: None,
             ids: None,
         };
@@ -192,6 +193,7 @@ impl Fetches {
         rendered.map_err(|error| SourceError {
             kind: SourceErrorKind::Malformed,
             detail: error.to_string().into(),
+            status: Some(200),
             refusal: None,
             ids: Some(ids),
         })

@@ -78,7 +78,9 @@ pub struct SourceError {
     pub kind: SourceErrorKind,
     /// One sentence for people; no secret, no address of ours.
     pub detail: Arc<str>,
-    /// How the upstream put it, where it answered.
+    /// HTTP status of the last answer; `None` where there was none.
+    pub status: Option<u16>,
+    /// How the upstream put it, where it refused.
     pub refusal: Option<Arc<Refusal>>,
     /// The ids of the call; `None` where nothing was sent.
     pub ids: Option<CallIds>,

@@ -100,6 +100,7 @@ impl UsageSource for Script {
                 Step::Fails(kind) => Err(SourceError {
                     kind,
                     detail: "as the test wants it".into(),
+                    status: None,
                     refusal: None,
                     ids: Some(ids),
                 }),
@@ -341,6 +342,20 @@ async fn no_cache_asks_upstream_but_not_more_often_than_allowed() {
     assert_eq!(later.status.forward, Some(Forward::Request));
     assert_eq!(later.result, CacheResult::Bypass);
     assert_eq!(fixture.script.asked(), 2);
+}
+
+#[tokio::test]
+async fn what_is_fresh_stays_fresh_when_a_caller_has_upstream_asked_in_vain() {
+    let down = Step::Fails(SourceErrorKind::Unavailable { retry_after: None });
+    let fixture = Fixture::new([Step::Seats(5), down]);
+    fixture.answer().await.unwrap();
+    fixture.clock.advance(10 * SECOND);
+
+    let answer = fixture.ask(Directive::NoCache).await.unwrap();
+
+    assert_eq!(answer.result, CacheResult::Bypass);
+    assert_eq!(answer.status.detail, Some("unavailable"));
+    assert_eq!(fixture.usage.cache().metrics().stale_if_error.get(), 0);
 }
 
 #[tokio::test]

@@ -67,7 +67,7 @@ async fn what_is_held_stands_in_for_every_failure_that_settles_nothing() {
                 body: Some(BodyFault::Html),
                 ..Faults::default()
             },
-            "",
+            "; fwd-status=200",
         ),
     ] {
         let app = failing_fast().await;
