@@ -1,1 +1,354 @@
-//!
+//! What lets a dashboard keep what it has: validators, dates and lifetimes (RFC 9110 §8.8, §13 and
+//! §15.4.5; RFC 9111 §4.2).
+
+use std::{collections::HashSet, time::Duration};
+
+use http::{HeaderMap, Method};
+use usage_proxy::simulator::{Override, SimulatedApi, SimulatedRow};
+
+use crate::support::{DOCUMENTED, Reply, TestApp};
+
+/// When the stored answer was first seen, to the second; `START` in the words of HTTP.
+const FIRST_SEEN: &str = "Sun, 22 Nov 2026 12:00:00 GMT";
+const A_SECOND_EARLIER: &str = "Sun, 22 Nov 2026 11:59:59 GMT";
+
+/// Longer than an answer may be served without asking: a request that comes so late waits for
+/// Partner Center.
+const PAST_REVALIDATION: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// The three forms: a path and an `Accept`.
+fn forms() -> [(String, &'static str); 3] {
+    let usage = format!("/v1/customers/{DOCUMENTED}/usage");
+    let native = format!("/v1/customers/{DOCUMENTED}/analytics/licenses/usage");
+    [
+        (usage.clone(), "application/json"),
+        (usage, "text/csv"),
+        (native, "application/json"),
+    ]
+}
+
+fn usage_path() -> String {
+    let [(usage, _), ..] = forms();
+    usage
+}
+
+/// All headers but those that differ from one answer to the next.
+fn lasting(reply: &Reply) -> HeaderMap {
+    let mut headers = reply.headers.clone();
+    headers.remove("date");
+    headers.remove("x-request-id");
+    headers
+}
+
+#[tokio::test]
+async fn an_answer_says_how_long_it_is_good_and_for_whom() {
+    let app = TestApp::start().await;
+    app.usage(DOCUMENTED).await;
+    app.advance(Duration::from_secs(60));
+
+    for (path, accept) in forms() {
+        let reply = app.get_with(&path, &[("accept", accept)]).await;
+
+        assert_eq!(reply.status, 200, "{path} as {accept}");
+        for (name, expected) in [
+            ("age", "60"),
+            // The whole lifetime: the client takes `Age` from it.
+            (
+                "cache-control",
+                "private, max-age=900, stale-while-revalidate=3600",
+            ),
+            ("cache-status", "usage-proxy; hit; ttl=840"),
+            ("last-modified", FIRST_SEEN),
+            ("vary", "Accept, Accept-Encoding"),
+        ] {
+            assert_eq!(reply.header(name), expected, "{name} of {path} as {accept}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_form_and_coding_has_a_strong_validator_of_its_own() {
+    let app = TestApp::start().await;
+    let mut seen = HashSet::new();
+
+    for (path, accept) in forms() {
+        for coding in ["identity", "gzip", "br", "zstd"] {
+            let headers = [("accept", accept), ("accept-encoding", coding)];
+            let etag = app
+                .get_with(&path, &headers)
+                .await
+                .header("etag")
+                .to_owned();
+            let again = app
+                .get_with(&path, &headers)
+                .await
+                .header("etag")
+                .to_owned();
+
+            assert!(
+                etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"'),
+                "{etag} is strong"
+            );
+            assert_eq!(again, etag, "{path} as {accept} in {coding}, asked again");
+            assert!(seen.insert(etag), "{path} as {accept} in {coding}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_validator_that_matches_is_enough() {
+    let app = TestApp::start().await;
+    let etag = app.usage(DOCUMENTED).await.header("etag").to_owned();
+
+    for (case, lines) in [
+        ("the tag", vec![etag.clone()]),
+        ("the tag made weak", vec![format!("W/{etag}")]),
+        ("first of a list", vec![format!("{etag}, \"other\"")]),
+        ("last of a list", vec![format!("\"other\",W/\"x\",{etag}")]),
+        ("among empty members", vec![format!(", ,{etag} ,")]),
+        ("on the second line", vec!["\"other\"".into(), etag.clone()]),
+        ("any", vec!["*".into()]),
+    ] {
+        let headers: Vec<_> = lines
+            .iter()
+            .map(|line| ("if-none-match", line.as_str()))
+            .collect();
+
+        let reply = app.get_with(&usage_path(), &headers).await;
+
+        assert_eq!(reply.status, 304, "{case}: {lines:?}");
+        assert_eq!(reply.header("etag"), etag, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_validator_that_does_not_match_gets_the_whole() {
+    let app = TestApp::start().await;
+    let whole = app.usage(DOCUMENTED).await;
+    let etag = whole.header("etag").to_owned();
+    let gzip = app
+        .get_with(&usage_path(), &[("accept-encoding", "gzip")])
+        .await;
+    let native = app.native(DOCUMENTED).await;
+
+    for (case, line) in [
+        ("another tag", "\"other\"".to_owned()),
+        ("no quotes", etag.trim_matches('"').to_owned()),
+        ("half a tag", etag[..etag.len() - 2].to_owned()),
+        ("nothing", String::new()),
+        ("the star as a tag", "\"*\"".to_owned()),
+        ("the compressed one's", gzip.header("etag").to_owned()),
+        ("the native form's", native.header("etag").to_owned()),
+    ] {
+        let reply = app
+            .get_with(&usage_path(), &[("if-none-match", &line)])
+            .await;
+
+        assert_eq!(reply.status, 200, "{case}: {line:?}");
+        assert_eq!(reply.body, whole.body, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_date_counts_only_where_there_is_no_validator() {
+    let app = TestApp::start().await;
+    let etag = app.usage(DOCUMENTED).await.header("etag").to_owned();
+
+    for (since, tag, status) in [
+        (FIRST_SEEN, None, 304),
+        ("Sunday, 22-Nov-26 12:00:00 GMT", None, 304),
+        ("Sun Nov 22 12:00:00 2026", None, 304),
+        ("Mon, 23 Nov 2026 12:00:00 GMT", None, 304),
+        (A_SECOND_EARLIER, None, 200),
+        ("2026-11-22T12:00:00Z", None, 200),
+        ("yesterday", None, 200),
+        (FIRST_SEEN, Some("\"other\""), 200),
+        (A_SECOND_EARLIER, Some(etag.as_str()), 304),
+    ] {
+        let mut headers = vec![("if-modified-since", since)];
+        headers.extend(tag.map(|tag| ("if-none-match", tag)));
+
+        let reply = app.get_with(&usage_path(), &headers).await;
+
+        assert_eq!(reply.status, status, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_304_has_the_headers_of_the_200_but_none_of_a_body() {
+    let app = TestApp::start().await;
+    app.usage(DOCUMENTED).await;
+    app.advance(Duration::from_secs(7));
+
+    for coding in ["identity", "gzip"] {
+        let whole = app
+            .get_with(&usage_path(), &[("accept-encoding", coding)])
+            .await;
+        let mut expected = lasting(&whole);
+        for of_a_body in ["content-type", "content-length", "content-encoding"] {
+            expected.remove(of_a_body);
+        }
+
+        let headers = [
+            ("accept-encoding", coding),
+            ("if-none-match", whole.header("etag")),
+        ];
+        let reply = app.get_with(&usage_path(), &headers).await;
+
+        assert_eq!(reply.status, 304, "{coding}");
+        assert_eq!(lasting(&reply), expected, "{coding}");
+        assert_eq!(reply.header("age"), "7", "{coding}");
+        assert!(reply.headers.contains_key("date"), "RFC 9110 §15.4.5");
+    }
+}
+
+#[tokio::test]
+async fn a_304_ends_with_its_head() {
+    let app = TestApp::start().await;
+    app.usage(DOCUMENTED).await;
+
+    let answer = app
+        .raw(
+            format!(
+                "GET {} HTTP/1.1\r\nHost: x\r\nIf-None-Match: *\r\nConnection: close\r\n\r\n",
+                usage_path()
+            )
+            .as_bytes(),
+        )
+        .await;
+
+    assert!(answer.starts_with("HTTP/1.1 304 "), "{answer}");
+    let (_, after_the_head) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!(after_the_head, "");
+}
+
+#[tokio::test]
+async fn the_same_content_fetched_again_is_still_not_modified() {
+    let app = TestApp::start().await;
+    let first = app.usage(DOCUMENTED).await;
+    app.advance(PAST_REVALIDATION);
+
+    let reply = app
+        .get_with(&usage_path(), &[("if-none-match", first.header("etag"))])
+        .await;
+
+    assert_eq!(reply.status, 304);
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(reply.header("age"), "0", "freshness is renewed");
+    assert_eq!(reply.header("last-modified"), FIRST_SEEN);
+}
+
+#[tokio::test]
+async fn other_content_has_another_validator_and_date() {
+    let app = TestApp::start().await;
+    let first = app.usage(DOCUMENTED).await;
+    let seats = SimulatedRow::new("VISIO", "Visio", 7, usage_proxy::simulator::DOCUMENTED_DATE);
+    app.simulator.replace(
+        usage_proxy::simulator::DOCUMENTED_CUSTOMER,
+        Override::Rows(vec![seats]),
+    );
+    app.advance(PAST_REVALIDATION);
+
+    let by_tag = app
+        .get_with(&usage_path(), &[("if-none-match", first.header("etag"))])
+        .await;
+    let by_date = app
+        .get_with(&usage_path(), &[("if-modified-since", FIRST_SEEN)])
+        .await;
+
+    assert_eq!((by_tag.status, by_date.status), (200, 200));
+    assert_eq!(by_tag.json()["products"][0]["licensesQualified"], 7);
+    assert_ne!(by_tag.header("etag"), first.header("etag"));
+    assert_eq!(
+        by_tag.header("last-modified"),
+        "Sun, 22 Nov 2026 14:00:00 GMT"
+    );
+}
+
+#[tokio::test]
+async fn an_error_is_never_not_modified() {
+    let app = TestApp::start().await;
+    let unknown = "/v1/customers/00000000-0000-4000-8000-000000000000/usage";
+
+    let reply = app
+        .get_with(
+            unknown,
+            &[
+                ("if-none-match", "*"),
+                ("if-modified-since", "Mon, 23 Nov 2026 12:00:00 GMT"),
+            ],
+        )
+        .await;
+
+    reply.problem(404, "unknown-customer");
+    assert!(!reply.headers.contains_key("etag"));
+}
+
+#[tokio::test]
+async fn head_says_what_get_says_and_sends_no_body() {
+    let app = TestApp::start().await;
+    let [(usage, _), (_, csv), (native, _)] = forms();
+    app.get(&usage).await;
+    app.advance(Duration::from_secs(60));
+
+    for (path, headers) in [
+        (usage.as_str(), vec![]),
+        (&usage, vec![("accept", csv)]),
+        (&usage, vec![("accept-encoding", "gzip")]),
+        (&usage, vec![("accept-encoding", "br"), ("accept", csv)]),
+        (&usage, vec![("if-none-match", "*")]),
+        (&usage, vec![("accept", "text/html")]),
+        (&native, vec![]),
+        (&native, vec![("accept-encoding", "zstd")]),
+        ("/v1/customers/x/usage", vec![]),
+        ("/nowhere", vec![]),
+    ] {
+        let get = app.call(Method::GET, path, &headers).await;
+        let head = app.call(Method::HEAD, path, &headers).await;
+
+        assert_eq!(head.status, get.status, "{path} {headers:?}");
+        assert_eq!(lasting(&head), lasting(&get), "{path} {headers:?}");
+        assert!(head.body.is_empty(), "{path} {headers:?}");
+        if get.status != 304 {
+            let announced = get.body.len().to_string();
+            assert_eq!(head.header("content-length"), announced, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn head_alone_fetches_for_the_get_that_follows() {
+    let app = TestApp::start().await;
+
+    let head = app.call(Method::HEAD, &usage_path(), &[]).await;
+    let get = app.usage(DOCUMENTED).await;
+
+    assert_eq!(
+        head.header("cache-status"),
+        "usage-proxy; fwd=uri-miss; fwd-status=200; stored; ttl=900"
+    );
+    assert_eq!(get.header("cache-status"), "usage-proxy; hit; ttl=900");
+    assert_eq!(head.header("etag"), get.header("etag"));
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+}
+
+#[tokio::test]
+async fn a_range_gets_the_whole() {
+    let app = TestApp::start().await;
+    let whole = app.usage(DOCUMENTED).await;
+    let etag = whole.header("etag");
+
+    for headers in [
+        vec![("range", "bytes=0-9")],
+        vec![("range", "bytes=-5")],
+        vec![("range", "bytes=999999-")],
+        vec![("range", "lines=1")],
+        vec![("range", "bytes=0-9"), ("if-range", etag)],
+    ] {
+        let reply = app.get_with(&usage_path(), &headers).await;
+
+        assert_eq!(reply.status, 200, "{headers:?}");
+        assert_eq!(reply.body, whole.body, "{headers:?}");
+        assert!(!reply.headers.contains_key("content-range"), "{headers:?}");
+    }
+}
