@@ -1,1 +1,241 @@
-//!
+//! Which form and which coding a caller gets (RFC 9110 §12.5).
+
+use std::io::Read;
+
+use crate::support::{DOCUMENTED, TestApp};
+
+fn usage_path() -> String {
+    format!("/v1/customers/{DOCUMENTED}/usage")
+}
+
+fn native_path() -> String {
+    format!("/v1/customers/{DOCUMENTED}/analytics/licenses/usage")
+}
+
+/// What a caller reads from a body in this coding.
+fn decoded(coding: &str, body: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    match coding {
+        "" => plain.extend_from_slice(body),
+        "gzip" => {
+            flate2::read::GzDecoder::new(body)
+                .read_to_end(&mut plain)
+                .unwrap();
+        }
+        "br" => {
+            brotli::Decompressor::new(body, 4096)
+                .read_to_end(&mut plain)
+                .unwrap();
+        }
+        "zstd" => plain = zstd::decode_all(body).unwrap(),
+        other => panic!("nobody asked for {other}"),
+    }
+    plain
+}
+
+#[tokio::test]
+async fn accept_picks_the_form_that_the_caller_likes_best() {
+    const JSON: &str = "application/json";
+    const CSV: &str = "text/csv; charset=utf-8; header=present";
+    let app = TestApp::start().await;
+
+    for (lines, expected) in [
+        (&[][..], JSON),
+        (&["*/*"], JSON),
+        (&["application/*"], JSON),
+        (&["application/json"], JSON),
+        (&["text/html, application/xhtml+xml, */*;q=0.8"], JSON),
+        (&["text/csv"], CSV),
+        (&["Text/CSV;charset=utf-8"], CSV),
+        (&["text/*"], CSV),
+        (&["application/json;q=0.4, text/csv;q=0.5"], CSV),
+        (&["text/csv;q=0.4, application/json;q=0.5"], JSON),
+        (&["text/csv, application/json"], JSON),
+        (&["*/*, application/json;q=0"], CSV),
+        (&["text/csv;q=0.9", "application/json"], JSON),
+        (&[""], JSON),
+    ] {
+        let headers: Vec<_> = lines.iter().map(|line| ("accept", *line)).collect();
+
+        let reply = app.get_with(&usage_path(), &headers).await;
+
+        assert_eq!(reply.status, 200, "{lines:?}");
+        assert_eq!(reply.header("content-type"), expected, "{lines:?}");
+        assert_eq!(reply.header("vary"), "Accept, Accept-Encoding", "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn csv_has_a_header_and_a_line_for_each_product_and_workload() {
+    let app = TestApp::start().await;
+
+    let reply = app.get_with(&usage_path(), &[("accept", "text/csv")]).await;
+
+    let [archive, essentials] = [
+        "EXCHANGE ONLINE ARCHIVING FOR EXCHANGE ONLINE",
+        "OFFICE 365 BUSINESS ESSENTIALS",
+    ];
+    let mut expected = String::from(
+        "customerId,customerName,processedDate,productName,productId,serviceName,serviceCode,\
+         channel,workloadName,workloadCode,licensesActive,licensesQualified,usagePercent\r\n",
+    );
+    for (product, workload, qualified) in [
+        ("EXCHANGE ONLINE (PLAN 1)", "Exchange", 5),
+        (archive, "Exchange", 2),
+        (essentials, "Exchange", 1),
+        (essentials, "SharePoint", 1),
+        (essentials, "Skype For Business", 1),
+    ] {
+        expected += &format!(
+            "{DOCUMENTED},DT DEMO CSP CUSTOMER 005,2017-03-09,{product},,o365,,\
+             reseller,{workload},,0,{qualified},0.0\r\n"
+        );
+    }
+    assert_eq!(reply.text(), expected);
+}
+
+#[tokio::test]
+async fn what_fits_no_form_is_406_and_says_what_there_is() {
+    let app = TestApp::start().await;
+
+    for (path, accept, offered) in [
+        (
+            usage_path(),
+            "text/html",
+            &["application/json", "text/csv"][..],
+        ),
+        (
+            usage_path(),
+            "application/json;q=0",
+            &["application/json", "text/csv"],
+        ),
+        (usage_path(), "*/*;q=0", &["application/json", "text/csv"]),
+        (
+            usage_path(),
+            "application/problem+json",
+            &["application/json", "text/csv"],
+        ),
+        (native_path(), "text/csv", &["application/json"]),
+    ] {
+        let reply = app.get_with(&path, &[("accept", accept)]).await;
+
+        let detail = reply.problem(406, "not-acceptable")["detail"].to_string();
+        for form in offered {
+            assert!(detail.contains(form), "{form} for {accept}: {detail}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn accept_encoding_picks_the_coding_that_the_caller_likes_best() {
+    let app = TestApp::start().await;
+
+    for (lines, expected) in [
+        (&[][..], ""),
+        (&[""], ""),
+        (&["identity"], ""),
+        (&["deflate"], ""),
+        (&["gzip"], "gzip"),
+        (&["GZIP"], "gzip"),
+        (&["x-gzip"], "gzip"),
+        (&["br"], "br"),
+        (&["zstd"], "zstd"),
+        // What browsers send, with and without zstd.
+        (&["gzip, deflate, br, zstd"], "br"),
+        (&["gzip, deflate"], "gzip"),
+        (&["br;q=0.2, gzip;q=0.8"], "gzip"),
+        (&["br;q=0.2", "zstd;q=0.9"], "zstd"),
+        (&["gzip;q=0.5, identity"], ""),
+        (&["gzip;q=0"], ""),
+        (&["*;q=0, identity"], ""),
+        (&["*"], "br"),
+        (&["br;q=0, *"], "zstd"),
+        (&["identity;q=0, gzip"], "gzip"),
+        (&["identity;q=0, *"], "br"),
+        (&["*;q=0, gzip"], "gzip"),
+    ] {
+        let headers: Vec<_> = lines
+            .iter()
+            .map(|line| ("accept-encoding", *line))
+            .collect();
+
+        let reply = app.get_with(&usage_path(), &headers).await;
+
+        assert_eq!(reply.status, 200, "{lines:?}");
+        assert_eq!(reply.header("content-encoding"), expected, "{lines:?}");
+        assert_eq!(reply.header("vary"), "Accept, Accept-Encoding", "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_form_decodes_from_every_coding_to_the_same_bytes() {
+    let app = TestApp::start().await;
+
+    for (path, accept) in [
+        (usage_path(), "application/json"),
+        (usage_path(), "text/csv"),
+        (native_path(), "application/json"),
+    ] {
+        let plain = app.get_with(&path, &[("accept", accept)]).await;
+        for coding in ["gzip", "br", "zstd"] {
+            let headers = [("accept", accept), ("accept-encoding", coding)];
+
+            let reply = app.get_with(&path, &headers).await;
+
+            assert_eq!(reply.header("content-encoding"), coding);
+            assert_eq!(reply.header("content-type"), plain.header("content-type"));
+            assert!(
+                reply.body.len() < plain.body.len(),
+                "{path} as {accept} in {coding} is smaller"
+            );
+            assert_eq!(
+                decoded(coding, &reply.body),
+                plain.body,
+                "{path} as {accept} in {coding}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_refuses_every_coding_is_told_what_there_is() {
+    let app = TestApp::start().await;
+
+    for line in ["identity;q=0", "*;q=0", "identity;q=0, deflate"] {
+        let reply = app
+            .get_with(&usage_path(), &[("accept-encoding", line)])
+            .await;
+
+        let problem = reply.problem(406, "not-acceptable");
+        let detail = problem["detail"].as_str().unwrap();
+        for coding in ["gzip", "br", "zstd", "identity"] {
+            assert!(detail.contains(coding), "{coding} for {line}: {detail}");
+        }
+        assert_eq!(reply.header("content-encoding"), "", "{line}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_compressed_once_is_kept_with_the_entry() {
+    let app = TestApp::start().await;
+    let held_bytes = async || {
+        let held = app
+            .admin_get(&format!("/cache?customer={DOCUMENTED}"))
+            .await;
+        held.json()["holdings"][0]["bytes"].as_u64().unwrap()
+    };
+    app.usage(DOCUMENTED).await;
+
+    for coding in ["gzip", "br", "zstd"] {
+        let before = held_bytes().await;
+        let headers = [("accept-encoding", coding)];
+        let first = app.get_with(&usage_path(), &headers).await;
+        let once = held_bytes().await;
+        let again = app.get_with(&usage_path(), &headers).await;
+        let twice = held_bytes().await;
+
+        assert!(once > before, "{coding} is kept");
+        assert_eq!(twice, once, "{coding} is not made again");
+        assert_eq!(again.body, first.body, "{coding}");
+    }
+}
