@@ -136,6 +136,16 @@ impl TestApp {
         self.request(Method::POST, self.admin, path, &[]).await
     }
 
+    /// Any request to the admin listener.
+    pub(crate) async fn admin_call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Reply {
+        self.request(method, self.admin, path, headers).await
+    }
+
     /// One sample of a scrape, by its name and labels as they are written:
     /// `usage_proxy_collapsed_total` or `usage_proxy_cache_requests_total{result="hit"}`.
     pub(crate) async fn metric(&self, sample: &str) -> f64 {
