@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde_json::json;
 use usage_proxy::simulator::{BodyFault, Faults, NO_RELATIONSHIP_CUSTOMER, SimulatedApi};
+use uuid::Uuid;
 
 use crate::support::{CLIENT_SECRET, DOCUMENTED, Reply, TestApp};
 
@@ -551,6 +552,86 @@ async fn no_problem_tells_a_secret() {
 }
 
 // === The admin listener ===
+
+#[tokio::test]
+async fn the_admin_listener_answers_problems_too() {
+    let app = TestApp::start().await;
+    let get = Method::GET;
+
+    for (method, path, status, kind, allow) in [
+        (get.clone(), "/nowhere", 404, "not-found", ""),
+        (get.clone(), &usage_path(), 404, "not-found", ""),
+        (
+            Method::POST,
+            "/metrics",
+            405,
+            "method-not-allowed",
+            "GET, HEAD",
+        ),
+        (
+            Method::DELETE,
+            "/cache",
+            405,
+            "method-not-allowed",
+            "GET, HEAD",
+        ),
+        (
+            get.clone(),
+            "/cache/purge",
+            405,
+            "method-not-allowed",
+            "POST",
+        ),
+        (get.clone(), "/cache?customer=x", 400, "bad-request", ""),
+        (get.clone(), "/cache?top=1", 400, "bad-request", ""),
+        (
+            Method::POST,
+            "/cache/purge?hard=yes",
+            400,
+            "bad-request",
+            "",
+        ),
+        (
+            Method::POST,
+            "/cache/purge?hard=true&hard=true",
+            400,
+            "bad-request",
+            "",
+        ),
+        (
+            Method::POST,
+            "/cache/purge?processedDate=2026-02-30",
+            400,
+            "bad-request",
+            "",
+        ),
+    ] {
+        let reply = app.admin_call(method.clone(), path, &[]).await;
+
+        let problem = reply.problem(status, kind);
+        assert_eq!(reply.header("allow"), allow, "{method} {path}");
+        let instance = path.split('?').next().unwrap();
+        assert_eq!(problem["instance"], instance, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_problem_of_the_admin_listener_bears_the_id_of_its_answer() {
+    let app = TestApp::start().await;
+
+    for path in ["/nowhere", "/cache/purge", "/cache?customer=x"] {
+        let minted = app.admin_get(path).await;
+        let echoed = app
+            .admin_call(Method::GET, path, &[("x-request-id", "probe-7")])
+            .await;
+
+        let request_id = minted.header("x-request-id");
+        assert!(Uuid::try_parse(request_id).is_ok(), "{path}: {request_id}");
+        assert_eq!(minted.json()["requestId"], request_id, "{path}");
+        assert_eq!(echoed.header("x-request-id"), "probe-7", "{path}");
+        assert_eq!(echoed.json()["requestId"], "probe-7", "{path}");
+    }
+}
 
 #[tokio::test]
 async fn a_bad_purge_says_what_was_expected_and_purges_nothing() {
