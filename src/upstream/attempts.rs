@@ -195,7 +195,7 @@ impl Attempts {
         };
         call.answered(answer.status.as_u16(), &answer.headers);
         self.note_mfa(&answer.headers);
-        let judged = self.judge(call.api(), answer);
+        let judged = self.judge(call.api(), answer, token);
         let (class, code) = match &judged {
             Ok(answer) => (StatusClass::of(answer.status), None),
             Err(error) => error.status_and_code(),
@@ -229,15 +229,21 @@ impl Attempts {
     }
 
     /// Tells answers from refusals.
-    fn judge(&self, api: UpstreamApi, answer: Answer) -> Result<Answer, UpstreamError> {
+    fn judge(
+        &self,
+        api: UpstreamApi,
+        answer: Answer,
+        token: &AccessToken,
+    ) -> Result<Answer, UpstreamError> {
         let throttle = self.throttle(api);
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(self.throttled(throttle, &answer));
+            let refusal = refusal::read(&answer, token.bare());
+            return Err(self.throttled(throttle, &answer, refusal));
         }
         throttle.admitted();
         if !answer.status.is_success() {
             return Err(UpstreamError::Refused {
-                refusal: Arc::new(refusal::read(&answer)),
+                refusal: Arc::new(refusal::read(&answer, token.bare())),
                 retry_after: throttle::retry_after(&answer.headers, self.clock.wall()),
             });
         }
@@ -252,8 +258,7 @@ impl Attempts {
         Ok(answer)
     }
 
-    fn throttled(&self, throttle: &Throttle, answer: &Answer) -> UpstreamError {
-        let refusal = refusal::read(answer);
+    fn throttled(&self, throttle: &Throttle, answer: &Answer, refusal: Refusal) -> UpstreamError {
         let now = self.clock.now();
         let wall = self.clock.wall();
         let asked = throttle::retry_after(&answer.headers, wall).or_else(|| {

@@ -1,5 +1,7 @@
 //! Error answers, in all the shapes that Microsoft's services send, read leniently.
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 use serde_json::Value;
 
@@ -10,8 +12,9 @@ use crate::usage::source::Refusal;
 const LONGEST_DESCRIPTION: usize = 300;
 const LONGEST_CODE: usize = 64;
 
-/// Reads an answer that is no success. Whatever cannot be read is left out.
-pub(super) fn read(answer: &Answer) -> Refusal {
+/// Reads an answer that is no success. Whatever cannot be read is left out, and so is `token`, the
+/// access token that was shown, where the answer echoes it.
+pub(super) fn read(answer: &Answer, token: Option<&str>) -> Refusal {
     let body = serde_json::from_slice(without_byte_order_mark(&answer.body)).unwrap_or(Value::Null);
     // `{"error": {"code": …, "message": …}}` occurs beside the flat forms.
     let fault = match body.get("error") {
@@ -20,12 +23,10 @@ pub(super) fn read(answer: &Answer) -> Refusal {
     };
     Refusal {
         status: answer.status.as_u16(),
-        code: first(fault, &["code", "errorCode"], LONGEST_CODE),
-        description: first(
-            fault,
-            &["description", "errorMessage", "message"],
-            LONGEST_DESCRIPTION,
-        ),
+        code: first(fault, &["code", "errorCode"])
+            .and_then(|code| told(&code, token, LONGEST_CODE)),
+        description: first(fault, &["description", "errorMessage", "message"])
+            .and_then(|sentence| told(&sentence, token, LONGEST_DESCRIPTION)),
         request_id: header(&answer.headers, "ms-requestid"),
         correlation_id: header(&answer.headers, "ms-correlationid"),
     }
@@ -56,12 +57,21 @@ pub(super) fn readable(text: &str, longest: usize) -> String {
     line
 }
 
-fn first(fault: &Value, names: &[&str], longest: usize) -> Option<String> {
+fn first<'a>(fault: &'a Value, names: &[&str]) -> Option<Cow<'a, str>> {
     names.iter().find_map(|name| match fault.get(name)? {
-        Value::String(text) => Some(readable(text, longest)).filter(|text| !text.is_empty()),
-        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) if !text.trim().is_empty() => Some(text.into()),
+        Value::Number(number) => Some(number.to_string().into()),
         _ => None,
     })
+}
+
+/// What is told of an upstream's text. The token goes before the cut, which could leave half of it.
+fn told(text: &str, token: Option<&str>, longest: usize) -> Option<String> {
+    let text = match token.filter(|token| text.contains(token)) {
+        Some(token) => Cow::Owned(text.replace(token, "[redacted]")),
+        None => Cow::Borrowed(text),
+    };
+    Some(readable(&text, longest)).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -72,12 +82,13 @@ mod tests {
     use super::*;
 
     fn refusal(body: &'static str) -> Refusal {
-        read(&Answer {
+        let answer = Answer {
             status: StatusCode::FORBIDDEN,
             headers: HeaderMap::new(),
             body: Bytes::from_static(body.as_bytes()),
             truncated: false,
-        })
+        };
+        read(&answer, Some("the-token"))
     }
 
     #[test]
@@ -113,6 +124,17 @@ mod tests {
 
             assert_eq!((refusal.code, refusal.description), (None, None), "{body}");
         }
+    }
+
+    #[test]
+    fn a_token_that_is_echoed_is_not_told() {
+        let refusal = refusal(r#"{"code":"the-token","description":"Bearer the-token is bad"}"#);
+
+        assert_eq!(refusal.code.as_deref(), Some("[redacted]"));
+        assert_eq!(
+            refusal.description.as_deref(),
+            Some("Bearer [redacted] is bad")
+        );
     }
 
     #[test]

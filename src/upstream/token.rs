@@ -131,6 +131,16 @@ struct Wanted {
     disowned: Option<(u64, &'static str)>,
 }
 
+// === impl AccessToken ===
+
+impl AccessToken {
+    /// The token itself, to be kept out of what an upstream says; `None` where it has no text.
+    pub(super) fn bare(&self) -> Option<&str> {
+        let (_scheme, token) = self.authorization.to_str().ok()?.split_once(' ')?;
+        Some(token).filter(|token| !token.is_empty())
+    }
+}
+
 // === impl Tokens ===
 
 impl Tokens {

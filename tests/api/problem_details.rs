@@ -551,6 +551,34 @@ async fn no_problem_tells_a_secret() {
     }
 }
 
+#[tokio::test]
+async fn a_token_that_is_echoed_in_a_refusal_goes_no_further() {
+    let app = TestApp::start().await;
+    app.usage(DOCUMENTED).await;
+    let requests = app.simulator.requests();
+    let bearer = requests.last().unwrap().header("authorization").unwrap();
+    let token = bearer.strip_prefix("Bearer ").unwrap();
+    // The second is cut to a readable length in the middle of the token.
+    for (customer, echo) in [
+        (1, format!("The header '{bearer}' is refused.")),
+        (2, format!("{}{token}", "x".repeat(290))),
+    ] {
+        app.simulator.set_faults(Faults {
+            code: Some(token.into()),
+            description: Some(echo),
+            ..failing_with(StatusCode::FORBIDDEN)
+        });
+
+        let reply = app.usage(app.simulator.customers()[customer]).await;
+
+        let problem = reply.problem(403, "no-relationship");
+        assert_eq!(problem["upstream"]["code"], "[redacted]");
+        let description = problem["upstream"]["description"].as_str().unwrap();
+        assert!(description.contains("[redacted"), "{description}");
+        assert!(!reply.text().contains(&token[..8]), "{problem}");
+    }
+}
+
 // === The admin listener ===
 
 #[tokio::test]
