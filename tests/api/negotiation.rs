@@ -95,6 +95,24 @@ async fn csv_has_a_header_and_a_line_for_each_product_and_workload() {
 }
 
 #[tokio::test]
+async fn no_rows_are_data_in_every_form() {
+    let app = TestApp::start().await;
+    // The stand-in's first customer that uses nothing.
+    let customer = app.simulator.customers()[20];
+    let path = format!("/v1/customers/{customer}/usage");
+
+    let json = app.usage(customer).await;
+    let csv = app.get_with(&path, &[("accept", "text/csv")]).await;
+    let native = app.native(customer).await;
+
+    assert_eq!((json.status, csv.status, native.status), (200, 200, 200));
+    assert_eq!(json.json()["processedDate"], serde_json::Value::Null);
+    assert_eq!(json.json()["products"], serde_json::json!([]));
+    assert_eq!(csv.text().lines().count(), 1, "the header alone");
+    assert_eq!(native.json()["items"], serde_json::json!([]));
+}
+
+#[tokio::test]
 async fn what_fits_no_form_is_406_and_says_what_there_is() {
     let app = TestApp::start().await;
 
