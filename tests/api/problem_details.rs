@@ -234,14 +234,13 @@ async fn a_throttle_is_503_until_it_is_over() {
 
 #[tokio::test]
 async fn a_wait_of_no_seconds_is_told_as_one() {
+    // No pause is asked for, and none is configured.
     let app = TestApp::builder()
-        .config(|config| config.upstream.retries = 0)
+        .set("cache.min_refresh_interval", "0s")
         .start()
         .await;
-    app.simulator.set_faults(Faults {
-        retry_after: Some("0".into()),
-        ..failing_with(StatusCode::SERVICE_UNAVAILABLE)
-    });
+    app.simulator
+        .set_faults(failing_with(StatusCode::SERVICE_UNAVAILABLE));
 
     let reply = app.usage(DOCUMENTED).await;
 
