@@ -68,12 +68,15 @@ pub(crate) struct TestApp {
     client: reqwest::Client,
 }
 
+/// Changes something before the start.
+type Change<T> = Box<dyn FnOnce(&mut T)>;
+
 /// How a [`TestApp`] is to be.
 #[derive(Default)]
 pub(crate) struct Builder {
-    config: Vec<Box<dyn FnOnce(&mut Config)>>,
+    config: Vec<Change<Config>>,
     flags: Vec<(String, String)>,
-    simulator: Option<Box<dyn FnOnce(&mut SimulatorOptions)>>,
+    simulator: Option<Change<SimulatorOptions>>,
 }
 
 /// An answer, read to its end.
