@@ -1,1 +1,274 @@
+//! What the log says of requests and calls, and how much of it is wanted.
 //!
+//! How it is written, and that no secret stands in it, is shown with the built binary.
+
+use std::{
+    cell::RefCell,
+    io,
+    sync::{Arc, Mutex, Once},
+    time::Duration,
+};
+
+use http::StatusCode;
+use serde_json::Value;
+use usage_proxy::{
+    config::RequestLog,
+    simulator::{Faults, SimulatedApi},
+};
+use uuid::Uuid;
+
+use crate::support::{DOCUMENTED, TestApp};
+
+thread_local! {
+    /// Where the log of this thread goes. Each test has a thread, and its service runs on it.
+    static LOG: RefCell<Option<Arc<Mutex<Vec<u8>>>>> = const { RefCell::new(None) };
+}
+
+/// The log of this test alone, though all of them share the process.
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+/// Writes to the log of the thread that it is used on.
+struct OfThisThread;
+
+// === impl Log ===
+
+impl Log {
+    fn start() -> Self {
+        // One subscriber for all: with one a test, whoever meets an event first decides for the
+        // others whether it is of interest.
+        static SUBSCRIBER: Once = Once::new();
+        SUBSCRIBER.call_once(|| {
+            tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::INFO)
+                .with_writer(|| OfThisThread)
+                .json()
+                .flatten_event(true)
+                .init();
+        });
+        let lines = Arc::default();
+        LOG.set(Some(Arc::clone(&lines)));
+        Self(lines)
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        let lines = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    fn requests(&self) -> Vec<Value> {
+        self.with_message("request")
+    }
+
+    fn upstream_calls(&self) -> Vec<Value> {
+        self.with_message("upstream call")
+    }
+
+    fn with_message(&self, message: &str) -> Vec<Value> {
+        let lines = self.lines().into_iter();
+        lines.filter(|line| line["message"] == message).collect()
+    }
+}
+
+// === impl OfThisThread ===
+
+impl io::Write for OfThisThread {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.with_borrow(|log| {
+            if let Some(log) = log {
+                log.lock().unwrap().extend_from_slice(bytes);
+            }
+        });
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn app(requests: RequestLog) -> TestApp {
+    TestApp::builder()
+        .config(move |config| config.log.requests = requests)
+        .start()
+        .await
+}
+
+fn usage_of(customer: impl std::fmt::Display) -> String {
+    format!("/v1/customers/{customer}/usage")
+}
+
+#[tokio::test]
+async fn every_request_leaves_one_line_that_says_how_it_went() {
+    let log = Log::start();
+    let app = app(RequestLog::All).await;
+    let path = usage_of(DOCUMENTED);
+    let native = format!("/v1/customers/{DOCUMENTED}/analytics/licenses/usage");
+    let unknown = usage_of(Uuid::from_u128(1));
+
+    for (path, id) in [
+        (&*path, "first"),
+        (&*path, "second"),
+        (&*native, "third"),
+        (&*unknown, "fourth"),
+        (&*unknown, "fifth"),
+        ("/v1/customers/me/usage", "sixth"),
+        ("/nothing", "seventh"),
+    ] {
+        app.get_with(path, &[("x-request-id", id)]).await;
+    }
+
+    let told: Vec<_> = log
+        .requests()
+        .iter()
+        .map(|line| {
+            let field = |name: &str| line[name].as_str().unwrap().to_owned();
+            (
+                field("request_id"),
+                field("route"),
+                line["status"].as_u64().unwrap(),
+                field("cache"),
+            )
+        })
+        .collect();
+    let (simplified, of_microsoft) = (
+        "/v1/customers/{customer_id}/usage",
+        "/v1/customers/{customer_id}/analytics/licenses/usage",
+    );
+    let expected = [
+        ("first", simplified, 200, "miss"),
+        ("second", simplified, 200, "hit"),
+        ("third", of_microsoft, 200, "hit"),
+        ("fourth", simplified, 404, "miss"),
+        ("fifth", simplified, 404, "negative"),
+        ("sixth", simplified, 400, "none"),
+        ("seventh", "unmatched", 404, "none"),
+    ]
+    .map(|(id, route, status, cache)| (id.to_owned(), route.to_owned(), status, cache.to_owned()));
+    assert_eq!(told, expected);
+    for line in log.requests() {
+        assert_eq!(line["method"], "GET", "{line}");
+        assert_eq!(line["caller"], "127.0.0.1", "{line}");
+        assert!(line["duration_ms"].as_f64().is_some(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn only_problems_and_slow_answers_are_logged_where_no_more_is_wanted() {
+    let log = Log::start();
+    let app = app(RequestLog::Problems).await;
+    let customers = app.simulator.customers();
+
+    app.usage(customers[1]).await;
+    app.usage(customers[1]).await;
+    app.usage(Uuid::from_u128(1)).await;
+    app.simulator.hold();
+    tokio::join!(app.usage(customers[2]), async {
+        app.upstream_asked(SimulatedApi::Insights, 3).await;
+        app.advance(Duration::from_secs(1));
+        app.simulator.release();
+    });
+
+    let told: Vec<_> = log
+        .requests()
+        .iter()
+        .map(|line| (line["status"].as_u64(), line["path"].clone()))
+        .collect();
+    let expected = [
+        (Some(404), usage_of(Uuid::from_u128(1)).into()),
+        (Some(200), usage_of(customers[2]).into()),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn no_request_is_logged_where_none_is_wanted_but_calls_still_are() {
+    let log = Log::start();
+    let app = app(RequestLog::Off).await;
+
+    app.usage(DOCUMENTED).await;
+    app.usage(Uuid::from_u128(1)).await;
+
+    assert_eq!(log.requests(), [Value::Null; 0]);
+    assert_eq!(log.upstream_calls().len(), 2);
+}
+
+#[tokio::test]
+async fn every_upstream_call_leaves_one_line_that_microsofts_support_would_ask_for() {
+    let log = Log::start();
+    let app = app(RequestLog::All).await;
+    app.simulator.set_faults(Faults {
+        status: Some(StatusCode::SERVICE_UNAVAILABLE),
+        times: Some(2),
+        ..Faults::default()
+    });
+
+    let reply = app.usage(DOCUMENTED).await;
+    app.usage(DOCUMENTED).await;
+
+    let calls = log.upstream_calls();
+    assert_eq!(calls.len(), 1, "one, over all attempts: {calls:?}");
+    let call = &calls[0];
+    assert_eq!(call["level"], "INFO", "{call}");
+    assert_eq!(call["api"], "insights", "{call}");
+    assert_eq!(call["outcome"], "success", "{call}");
+    assert_eq!(call["attempts"], 3, "{call}");
+    assert_eq!(call["status"], 200, "{call}");
+    assert_eq!(call["customer.id"], DOCUMENTED, "{call}");
+    assert_eq!(
+        call["ms.request_id"],
+        reply.header("ms-requestid"),
+        "{call}"
+    );
+    assert_eq!(
+        call["ms.correlation_id"],
+        reply.header("ms-correlationid"),
+        "{call}"
+    );
+    assert!(!call["ms.cv"].as_str().unwrap().is_empty(), "{call}");
+    let requests = log.requests();
+    assert_eq!(requests[0]["ms_request_id"], call["ms.request_id"]);
+    assert_eq!(requests[1].get("ms_request_id"), None, "a hit made no call");
+}
+
+#[tokio::test]
+async fn a_call_that_failed_is_a_warning_and_one_that_needs_a_person_an_error() {
+    let log = Log::start();
+    let app = app(RequestLog::All).await;
+    let customers = app.simulator.customers();
+    let failing = |faults| app.simulator.set_faults(faults);
+
+    failing(Faults {
+        status: Some(StatusCode::BAD_GATEWAY),
+        ..Faults::default()
+    });
+    app.usage(customers[1]).await;
+    failing(Faults {
+        mfa_required: true,
+        ..Faults::default()
+    });
+    app.usage(customers[2]).await;
+
+    let told: Vec<_> = log
+        .upstream_calls()
+        .iter()
+        .map(|call| {
+            let field = |name: &str| call[name].as_str().unwrap().to_owned();
+            let attempts = call["attempts"].as_u64().unwrap();
+            (field("level"), field("outcome"), attempts)
+        })
+        .collect();
+    let expected = [
+        ("WARN", "unavailable", 4),
+        ("ERROR", "credentials-refused", 1),
+    ]
+    .map(|(level, outcome, attempts)| (level.to_owned(), outcome.to_owned(), attempts));
+    assert_eq!(told, expected);
+    let advice = log.upstream_calls()[1]["error"].clone();
+    assert!(
+        advice.as_str().unwrap().contains("consent again"),
+        "{advice}"
+    );
+}

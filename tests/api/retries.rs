@@ -1,1 +1,182 @@
-//!
+//! Passing faults of Partner Center: asked again, as often as allowed and no oftener.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::StatusCode;
+use usage_proxy::simulator::{Faults, SimulatedApi};
+
+use crate::support::{DOCUMENTED, TestApp};
+
+fn failing(status: u16, times: Option<u64>) -> Faults {
+    Faults {
+        status: Some(StatusCode::from_u16(status).unwrap()),
+        times,
+        ..Faults::default()
+    }
+}
+
+#[tokio::test]
+async fn two_passing_faults_and_an_answer_are_an_answer() {
+    for status in [408, 500, 502, 503, 504] {
+        let app = TestApp::start().await;
+        app.simulator.set_faults(failing(status, Some(2)));
+
+        let reply = app.usage(DOCUMENTED).await;
+
+        assert_eq!(reply.status, 200, "{status}");
+        assert_eq!(app.simulator.count(SimulatedApi::Insights), 3, "{status}");
+        let retries = r#"usage_proxy_upstream_retries_total{reason="status"}"#;
+        assert_eq!(app.metric(retries).await, 2.0, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn there_are_never_more_retries_than_configured() {
+    for retries in [0, 1, 3] {
+        let app = TestApp::builder()
+            .set("upstream.retries", &retries.to_string())
+            .start()
+            .await;
+        app.simulator.set_faults(failing(503, None));
+
+        let reply = app.usage(DOCUMENTED).await;
+
+        let problem = reply.problem(503, "unavailable");
+        assert_eq!(problem["upstream"]["status"], 503, "{retries}");
+        assert_eq!(reply.header("retry-after"), "1", "{retries}");
+        let asked = app.simulator.count(SimulatedApi::Insights);
+        assert_eq!(asked, retries + 1, "{retries}");
+    }
+}
+
+#[tokio::test]
+async fn what_asking_again_would_not_mend_is_asked_once() {
+    for (status, ours, kind) in [
+        (400, 502, "rejected"),
+        (403, 403, "no-relationship"),
+        (404, 404, "unknown-customer"),
+        (409, 502, "rejected"),
+        (501, 503, "unavailable"),
+    ] {
+        let app = TestApp::start().await;
+        app.simulator.set_faults(failing(status, None));
+
+        let reply = app.usage(DOCUMENTED).await;
+
+        let problem = reply.problem(ours, kind);
+        assert_eq!(problem["upstream"]["status"], status);
+        assert_eq!(app.simulator.count(SimulatedApi::Insights), 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_asked_for_again() {
+    let app = TestApp::start().await;
+    app.simulator.set_faults(Faults {
+        close_mid_body: true,
+        times: Some(2),
+        ..Faults::default()
+    });
+
+    let reply = app.native(DOCUMENTED).await;
+
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.body, usage_proxy::simulator::documented_body());
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+}
+
+#[tokio::test]
+async fn an_answer_that_always_breaks_off_is_given_up_and_nothing_of_it_is_kept() {
+    let app = TestApp::start().await;
+    app.simulator.set_faults(Faults {
+        close_mid_body: true,
+        ..Faults::default()
+    });
+
+    let reply = app.native(DOCUMENTED).await;
+
+    reply.problem(503, "unavailable");
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 4);
+    assert_eq!(app.held().await, 0);
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_not_there_is_unavailable_and_its_address_ours_to_know() {
+    let nobody = {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.local_addr().unwrap()
+    };
+    let app = TestApp::builder()
+        .config(move |config| {
+            config.upstream.base_url = format!("http://{nobody}").parse().unwrap();
+        })
+        .start()
+        .await;
+
+    let reply = app.usage(DOCUMENTED).await;
+
+    let problem = reply.problem(503, "unavailable").to_string();
+    assert!(!problem.contains(&nobody.to_string()), "{problem}");
+    let retries = r#"usage_proxy_upstream_retries_total{reason="connection"}"#;
+    assert_eq!(app.metric(retries).await, 3.0);
+}
+
+#[tokio::test]
+async fn an_attempt_without_an_answer_is_given_up_and_made_again_until_the_deadline() {
+    let app = TestApp::start().await;
+    app.simulator.hold();
+
+    let (reply, ()) = tokio::join!(app.usage(DOCUMENTED), async {
+        // Two whole attempts of 10 s, and 5 s of a third: the deadline is 25 s.
+        for (attempts, pause) in [(1, 10), (2, 10), (3, 5)] {
+            app.upstream_asked(SimulatedApi::Insights, attempts).await;
+            app.advance(Duration::from_secs(pause));
+        }
+    });
+
+    reply.problem(504, "timed-out");
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+}
+
+#[tokio::test]
+async fn no_more_calls_are_under_way_than_allowed() {
+    const PLACES: usize = 4;
+    let app = TestApp::builder()
+        .set("upstream.max_concurrency", &PLACES.to_string())
+        .start()
+        .await;
+    let app = Arc::new(app);
+    let customers = app.simulator.customers();
+    app.simulator.hold();
+
+    let replies: Vec<_> = customers[1..=3 * PLACES]
+        .iter()
+        .map(|customer| {
+            let (app, customer) = (Arc::clone(&app), *customer);
+            tokio::spawn(async move { app.usage(customer).await })
+        })
+        .collect();
+    for round in 1..=3 {
+        let waiting = 3 * PLACES - (round - 1) * PLACES;
+        app.metric_becomes("usage_proxy_fills_in_flight", waiting as f64)
+            .await;
+        app.upstream_asked(SimulatedApi::Insights, round * PLACES)
+            .await;
+        assert_eq!(
+            app.simulator.count(SimulatedApi::Insights),
+            round * PLACES,
+            "round {round}"
+        );
+        // Whoever comes into a place that becomes free is held again.
+        app.simulator.release();
+        app.simulator.hold();
+    }
+
+    for reply in replies {
+        assert_eq!(reply.await.unwrap().status, 200);
+    }
+}

@@ -1,1 +1,162 @@
-//!
+//! Throttled by Partner Center: silence until it is over, for as many as ask.
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+use usage_proxy::simulator::{FaultScope, Faults, SimulatedApi};
+
+use crate::support::{DOCUMENTED, TestApp};
+
+const THROTTLED: &str =
+    r#"usage_proxy_upstream_requests_total{api="insights",code="none",status_class="4xx"}"#;
+
+fn throttle(retry_after: &str, times: Option<u64>) -> Faults {
+    Faults {
+        api: FaultScope::Insights,
+        status: Some(StatusCode::TOO_MANY_REQUESTS),
+        retry_after: Some(retry_after.to_owned()),
+        times,
+        ..Faults::default()
+    }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[tokio::test]
+async fn nothing_is_sent_until_retry_after_has_passed() {
+    let app = TestApp::start().await;
+    app.simulator.set_faults(throttle("60", Some(1)));
+    let customers = app.simulator.customers();
+
+    let first = app.usage(customers[1]).await;
+
+    let problem = first.problem(503, "throttled");
+    assert_eq!(problem["upstream"]["status"], 429);
+    assert_eq!(first.header("retry-after"), "60");
+    for (customer, pause, left) in [
+        (customers[1], 0, "60"),
+        (customers[2], 0, "60"),
+        // A second more than a call may wait.
+        (customers[3], 34, "26"),
+    ] {
+        app.advance(seconds(pause));
+        let refused = app.usage(customer).await;
+        refused.problem(503, "throttled");
+        assert_eq!(refused.header("retry-after"), left, "{customer}");
+    }
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+
+    app.advance(seconds(26));
+    let after = app.usage(customers[2]).await;
+
+    assert_eq!(after.status, 200);
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+}
+
+#[tokio::test]
+async fn a_throttled_call_does_not_silence_the_other_call() {
+    let app = TestApp::start().await;
+    app.simulator.set_faults(throttle("60", None));
+    app.usage(DOCUMENTED).await.problem(503, "throttled");
+
+    let dated = app
+        .get(&format!(
+            "/v1/customers/{DOCUMENTED}/usage?processedDate=2017-03-09"
+        ))
+        .await;
+
+    assert_eq!(dated.status, 200);
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+}
+
+#[tokio::test]
+async fn retry_after_may_be_a_date() {
+    let app = TestApp::start().await;
+    let in_a_minute = "Sun, 22 Nov 2026 12:01:00 GMT";
+    app.simulator.set_faults(throttle(in_a_minute, Some(1)));
+
+    let reply = app.usage(DOCUMENTED).await;
+
+    reply.problem(503, "throttled");
+    assert_eq!(reply.header("retry-after"), "60");
+    let until = app
+        .metric("usage_proxy_upstream_throttled_until_timestamp_seconds")
+        .await;
+    let expected: jiff::Timestamp = "2026-11-22T12:01:00Z".parse().unwrap();
+    assert_eq!(until, expected.as_second() as f64);
+}
+
+#[tokio::test]
+async fn a_pause_that_fits_the_deadline_is_waited_for_by_all() {
+    let app = Arc::new(TestApp::start().await);
+    app.simulator.set_faults(throttle("5", Some(1)));
+    let customers = app.simulator.customers();
+    let ask = |customer| {
+        let app = Arc::clone(&app);
+        tokio::spawn(async move { app.usage(customer).await })
+    };
+
+    let first = ask(customers[1]);
+    app.metric_becomes(THROTTLED, 1.0).await;
+    let second = ask(customers[2]);
+    app.metric_becomes("usage_proxy_fills_in_flight", 2.0).await;
+    app.advance(seconds(4));
+    // A whole call of the other kind: time enough for a request that came too early.
+    app.get(&format!(
+        "/v1/customers/{DOCUMENTED}/usage?processedDate=2017-03-09"
+    ))
+    .await;
+    let before = app.simulator.count(SimulatedApi::Insights);
+    app.advance(seconds(1));
+
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(second.await.unwrap().status, 200);
+    assert_eq!(before, 1);
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+}
+
+#[tokio::test]
+async fn being_throttled_again_and_again_comes_to_an_end() {
+    let app = Arc::new(
+        TestApp::builder()
+            .set("upstream.retries", "2")
+            .start()
+            .await,
+    );
+    app.simulator.set_faults(throttle("2", None));
+
+    let asked = Arc::clone(&app);
+    let reply = tokio::spawn(async move { asked.usage(DOCUMENTED).await });
+    for refusals in [1.0, 2.0] {
+        app.metric_becomes(THROTTLED, refusals).await;
+        app.advance(seconds(2));
+    }
+
+    let reply = reply.await.unwrap();
+    reply.problem(503, "throttled");
+    assert_eq!(reply.header("retry-after"), "2");
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+}
+
+#[tokio::test]
+async fn a_limit_that_is_passed_costs_one_call() {
+    let app = TestApp::start().await;
+    app.simulator.set_faults(Faults {
+        calls_per_minute: Some(2),
+        ..Faults::default()
+    });
+    let customers = app.simulator.customers();
+
+    let mut statuses = Vec::new();
+    for customer in &customers[1..=6] {
+        statuses.push(app.usage(customer).await.status);
+    }
+    app.advance(seconds(60));
+    let after = app.usage(customers[3]).await;
+
+    assert_eq!(statuses, [200, 200, 503, 503, 503, 503]);
+    assert_eq!(after.status, 200);
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 4);
+}

@@ -1,1 +1,402 @@
-//!
+//! Access tokens: kept ahead of expiry, and the refresh token never lost.
+
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use http::StatusCode;
+use usage_proxy::{
+    config::{AuthConfig, TokenAudience},
+    simulator::{Faults, SimulatedApi},
+};
+
+use crate::support::{CLIENT_SECRET, DOCUMENTED, START, TestApp};
+
+/// How long the stand-in's access tokens live.
+const LIFETIME: Duration = Duration::from_secs(3_599);
+
+const SUCCESSES: &str = r#"usage_proxy_token_refresh_total{result="success"}"#;
+const UNSAVED: &str = "usage_proxy_refresh_token_unsaved";
+
+/// The credentials that calls of this kind have shown so far.
+fn shown(app: &TestApp, api: SimulatedApi) -> Vec<String> {
+    let requests = app.simulator.requests().into_iter();
+    requests
+        .filter(|request| request.api == api)
+        .map(|request| request.header("authorization").unwrap().to_owned())
+        .collect()
+}
+
+fn on_disk(app: &TestApp) -> String {
+    fs::read_to_string(app.refresh_token_file()).unwrap()
+}
+
+/// What a person is told to do, while the service cannot answer for want of it.
+async fn action(app: &TestApp) -> String {
+    let readiness = app.admin_get("/readyz").await;
+    assert_eq!(readiness.status, 503, "{}", readiness.text());
+    let readiness = readiness.json();
+    let gates = readiness["gates"].as_array().unwrap();
+    let gate = gates.iter().find(|gate| gate["name"] == "can-answer");
+    gate.unwrap()["waitsFor"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_rotated_refresh_token_is_in_its_file_before_the_access_token_is_used() {
+    let app = TestApp::start().await;
+    let before = on_disk(&app);
+    app.simulator.revoke_access_tokens();
+    app.simulator.hold();
+
+    let (reply, (after, mode, live)) = tokio::join!(app.usage(DOCUMENTED), async {
+        app.upstream_asked(SimulatedApi::Insights, 1).await;
+        app.simulator.release();
+        app.simulator.hold();
+        // The first use of the new access token, not answered yet.
+        app.upstream_asked(SimulatedApi::Insights, 2).await;
+        let metadata = fs::metadata(app.refresh_token_file()).unwrap();
+        let looked_at = (
+            on_disk(&app),
+            metadata.permissions().mode() & 0o777,
+            app.simulator.live_refresh_tokens(),
+        );
+        app.simulator.release();
+        looked_at
+    });
+
+    assert_eq!(reply.status, 200);
+    assert_ne!(after, before, "it has rotated");
+    assert_eq!(live, [after], "the file has the one that is still good");
+    assert_eq!(mode, 0o600);
+    assert_eq!(app.simulator.reused_refresh_tokens(), 0);
+}
+
+#[tokio::test]
+async fn a_rotated_token_that_cannot_be_written_serves_and_is_written_later() {
+    let app = TestApp::start().await;
+    let spent = on_disk(&app);
+    let here = app.refresh_token_file().parent().unwrap().to_owned();
+    let away = here.with_extension("away");
+    app.simulator.hold_tokens();
+    app.advance(LIFETIME.mul_f64(0.8));
+    app.upstream_asked(SimulatedApi::Token, 2).await;
+    // Its secrets are read; there is nowhere to write to any more, not even for root.
+    fs::rename(&here, &away).unwrap();
+    app.simulator.release_tokens();
+    app.metric_becomes(UNSAVED, 1.0).await;
+    app.metric_becomes(SUCCESSES, 2.0).await;
+    app.simulator.revoke_refresh_token(&spent);
+
+    let meanwhile = app.usage(DOCUMENTED).await;
+    fs::rename(&away, &here).unwrap();
+    let still_spent = on_disk(&app);
+    app.advance(Duration::from_secs(30));
+    app.metric_becomes(UNSAVED, 0.0).await;
+
+    assert_eq!(meanwhile.status, 200);
+    assert_eq!(still_spent, spent, "what could not be replaced is whole");
+    assert_eq!(app.simulator.live_refresh_tokens(), [on_disk(&app)]);
+    let mode = fs::metadata(app.refresh_token_file()).unwrap();
+    assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn an_unwritten_refresh_token_is_the_one_redeemed_next() {
+    let app = TestApp::start().await;
+    let here = app.refresh_token_file().parent().unwrap().to_owned();
+    let away = here.with_extension("away");
+    app.simulator.hold_tokens();
+    app.advance(LIFETIME.mul_f64(0.8));
+    app.upstream_asked(SimulatedApi::Token, 2).await;
+    fs::rename(&here, &away).unwrap();
+    app.simulator.release_tokens();
+    app.metric_becomes(UNSAVED, 1.0).await;
+    app.metric_becomes(SUCCESSES, 2.0).await;
+    fs::rename(&away, &here).unwrap();
+    app.simulator.set_faults(Faults {
+        strict_rotation: true,
+        ..Faults::default()
+    });
+
+    app.advance(LIFETIME.mul_f64(0.8));
+    app.metric_becomes(SUCCESSES, 3.0).await;
+
+    assert_eq!(app.simulator.reused_refresh_tokens(), 0);
+    assert_eq!(app.simulator.live_refresh_tokens(), [on_disk(&app)]);
+}
+
+#[tokio::test]
+async fn the_old_token_serves_while_the_next_one_is_fetched_ahead_of_expiry() {
+    let app = TestApp::start().await;
+    let customers = app.simulator.customers();
+    app.advance(LIFETIME.mul_f64(0.7));
+    app.usage(customers[1]).await;
+    let early = app.simulator.count(SimulatedApi::Token);
+    app.simulator.hold_tokens();
+
+    app.advance(LIFETIME.mul_f64(0.15));
+    app.upstream_asked(SimulatedApi::Token, 2).await;
+    let meanwhile = app.usage(customers[2]).await;
+    app.simulator.release_tokens();
+    app.metric_becomes(SUCCESSES, 2.0).await;
+    let afterwards = app.usage(customers[3]).await;
+
+    assert_eq!(early, 1, "70 % of a token's life is no reason for another");
+    assert_eq!((meanwhile.status, afterwards.status), (200, 200));
+    let shown = shown(&app, SimulatedApi::Insights);
+    assert_eq!(shown[1], shown[0], "nobody waited");
+    assert_ne!(shown[2], shown[1], "the next one is used once it is there");
+    assert_eq!(app.simulator.count(SimulatedApi::Token), 2);
+}
+
+#[tokio::test]
+async fn a_401_is_answered_with_one_fresh_token_and_one_more_try() {
+    let app = TestApp::start().await;
+    app.simulator.revoke_access_tokens();
+
+    let reply = app.usage(DOCUMENTED).await;
+
+    assert_eq!(reply.status, 200);
+    let shown = shown(&app, SimulatedApi::Insights);
+    assert_eq!(shown.len(), 2);
+    assert_ne!(shown[0], shown[1]);
+    assert_eq!(app.simulator.count(SimulatedApi::Token), 2);
+    let retries = r#"usage_proxy_upstream_retries_total{reason="unauthorized"}"#;
+    assert_eq!(app.metric(retries).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_401_that_stays_is_no_reason_for_token_after_token() {
+    let app = TestApp::start().await;
+    app.simulator.set_faults(Faults {
+        status: Some(StatusCode::UNAUTHORIZED),
+        code: Some("800001".to_owned()),
+        ..Faults::default()
+    });
+    let customers = app.simulator.customers();
+
+    for customer in &customers[1..=4] {
+        let problem = app.usage(customer).await;
+        let problem = problem.problem(502, "credentials-refused");
+        assert_eq!(problem["upstream"]["code"], "800001", "{customer}");
+    }
+
+    assert_eq!(app.simulator.count(SimulatedApi::Token), 2);
+    assert_eq!(
+        app.simulator.count(SimulatedApi::Insights),
+        5,
+        "the first call is tried twice, the others once"
+    );
+    let action = action(&app).await;
+    assert!(action.contains("a person must"), "{action}");
+    app.simulator.set_faults(Faults::default());
+    assert_eq!(app.usage(customers[5]).await.status, 200);
+    assert_eq!(app.admin_get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_endpoint_that_is_down_is_not_missed_while_the_token_is_good() {
+    let app = TestApp::start().await;
+    let customers = app.simulator.customers();
+    app.simulator.set_faults(Faults {
+        token_status: Some(StatusCode::SERVICE_UNAVAILABLE),
+        ..Faults::default()
+    });
+    app.advance(LIFETIME.mul_f64(0.9));
+    let failures = r#"usage_proxy_token_refresh_total{result="unavailable"}"#;
+    app.metric_becomes(failures, 1.0).await;
+
+    let while_good = app.usage(customers[1]).await;
+    let readiness = app.admin_get("/readyz").await;
+    app.advance(LIFETIME.mul_f64(0.1));
+    let ended = app.usage(customers[2]).await;
+    app.simulator.set_faults(Faults::default());
+    app.advance(Duration::from_secs(60));
+    app.metric_becomes(SUCCESSES, 2.0).await;
+    let again = app.usage(customers[2]).await;
+
+    assert_eq!(while_good.status, 200);
+    assert_eq!(readiness.status, 200, "{}", readiness.text());
+    ended.problem(503, "unavailable");
+    assert!(ended.header("retry-after").parse::<u64>().unwrap() >= 1);
+    assert_eq!(again.status, 200);
+}
+
+#[tokio::test]
+async fn credentials_refused_by_the_token_endpoint_are_not_shown_again() {
+    for (error, advice) in [
+        ("invalid_grant", "a person must consent again"),
+        (
+            "interaction_required",
+            "a person must sign in with multi-factor authentication",
+        ),
+    ] {
+        let app = TestApp::builder()
+            .simulator(|options| options.faults.token_error = Some(error.to_owned()))
+            .start_without_waiting()
+            .await;
+        let customers = app.simulator.customers();
+
+        for customer in &customers[1..=4] {
+            app.usage(customer)
+                .await
+                .problem(502, "credentials-refused");
+            app.advance(Duration::from_secs(60));
+        }
+
+        assert_eq!(app.simulator.count(SimulatedApi::Token), 1, "{error}");
+        let action = action(&app).await;
+        assert!(action.contains(advice), "{error}: {action}");
+        assert!(
+            action.contains("upstream.auth.refresh_token_file"),
+            "{error}: {action}"
+        );
+        let refusals = r#"usage_proxy_token_refresh_total{result="refused"}"#;
+        assert_eq!(app.metric(refusals).await, 1.0, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_refresh_token_is_noticed_without_a_restart_and_without_a_request() {
+    let app = TestApp::builder()
+        .simulator(|options| options.faults.token_error = Some("invalid_grant".to_owned()))
+        .start_without_waiting()
+        .await;
+    app.usage(DOCUMENTED)
+        .await
+        .problem(502, "credentials-refused");
+    app.simulator.set_faults(Faults::default());
+
+    fs::write(
+        app.refresh_token_file(),
+        app.simulator.issue_refresh_token(),
+    )
+    .unwrap();
+    app.advance(Duration::from_secs(30));
+    app.metric_becomes(SUCCESSES, 1.0).await;
+
+    assert_eq!(app.admin_get("/readyz").await.status, 200);
+    assert_eq!(app.usage(DOCUMENTED).await.status, 200);
+}
+
+#[tokio::test]
+async fn missing_multi_factor_proof_is_final() {
+    let app = TestApp::start().await;
+    app.simulator.set_faults(Faults {
+        mfa_required: true,
+        ..Faults::default()
+    });
+    let customers = app.simulator.customers();
+
+    for customer in &customers[1..=3] {
+        let reply = app.usage(customer).await;
+        let problem = reply.problem(502, "credentials-refused");
+        assert_eq!(problem["upstream"]["code"], "900421");
+        app.advance(Duration::from_secs(60));
+    }
+
+    assert_eq!(app.simulator.count(SimulatedApi::Token), 1);
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3, "one each");
+    let action = action(&app).await;
+    assert!(action.contains("900421"), "{action}");
+    assert!(action.contains("consent again"), "{action}");
+    assert_eq!(app.metric("usage_proxy_upstream_mfa_compliant").await, 0.0);
+}
+
+#[tokio::test]
+async fn the_first_version_of_the_token_endpoint_is_understood() {
+    // It wants `resource`, which the stand-in insists on, and tells the lifetime as a string.
+    let app = TestApp::builder()
+        .config(|config| {
+            let AuthConfig::RefreshToken { grant, .. } = &mut config.upstream.auth else {
+                panic!("the default of these tests");
+            };
+            grant.token_url.set_path("/tenant/oauth2/token");
+            grant.audience = TokenAudience::Resource("https://api.example".to_owned());
+        })
+        .start()
+        .await;
+
+    let reply = app.usage(DOCUMENTED).await;
+
+    assert_eq!(reply.status, 200);
+    let start: jiff::Timestamp = START.parse().unwrap();
+    let expiry = app.metric("usage_proxy_token_expiry_timestamp_seconds");
+    assert_eq!(expiry.await, (start + LIFETIME).as_second() as f64);
+    let requests = app.simulator.requests();
+    let paths: Vec<_> = requests.iter().map(|request| &*request.path).collect();
+    assert_eq!(paths[0], "/tenant/oauth2/token");
+}
+
+#[tokio::test]
+async fn an_application_by_itself_is_good_for_the_commercial_call() {
+    let app = TestApp::builder()
+        .set("upstream.source", "commercial")
+        .config(|config| {
+            let grant = config.upstream.auth.grant().unwrap().clone();
+            config.upstream.auth = AuthConfig::ClientCredentials { grant };
+        })
+        .start()
+        .await;
+    let untouched = on_disk(&app);
+
+    let simplified = app.usage(DOCUMENTED).await;
+    let native = app.native(DOCUMENTED).await;
+
+    assert_eq!(simplified.status, 200);
+    // Insights wants a user, and says so.
+    native.problem(502, "credentials-refused");
+    assert_eq!(on_disk(&app), untouched);
+    assert_eq!(app.simulator.live_refresh_tokens(), [untouched]);
+}
+
+#[tokio::test]
+async fn a_token_that_another_program_writes_is_used_as_soon_as_it_is_there_or_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("access-token");
+    let token_file = file.clone();
+    let app = TestApp::builder()
+        .config(|config| config.upstream.auth = AuthConfig::TokenFile { token_file })
+        .start_without_waiting()
+        .await;
+    let customers = app.simulator.customers();
+    let issue = async || {
+        let endpoint = format!("http://{}/tenant/oauth2/v2.0/token", app.simulator_address);
+        let refresh_token = app.simulator.issue_refresh_token();
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", "sidecar"),
+            ("client_secret", CLIENT_SECRET),
+            ("scope", "https://api.example/user_impersonation"),
+            ("refresh_token", &refresh_token),
+        ];
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = client.post(endpoint).form(&form).send().await.unwrap();
+        let answer: serde_json::Value =
+            serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        answer["access_token"].as_str().unwrap().to_owned()
+    };
+    let (first, second) = (issue().await, issue().await);
+
+    let before = app.usage(customers[1]).await;
+    let waits_for = action(&app).await;
+    fs::write(&file, format!("{first}\n")).unwrap();
+    app.advance(Duration::from_secs(1));
+    app.wait_until_ready().await;
+    let with_first = app.usage(customers[1]).await;
+    fs::write(&file, &second).unwrap();
+    app.advance(Duration::from_secs(1));
+    let with_second = app.usage(customers[2]).await;
+
+    before.problem(503, "unavailable");
+    assert!(
+        waits_for.contains("upstream.auth.token_file"),
+        "{waits_for}"
+    );
+    assert_eq!((with_first.status, with_second.status), (200, 200));
+    let expected = [first, second].map(|token| format!("Bearer {token}"));
+    assert_eq!(shown(&app, SimulatedApi::Insights), expected);
+    assert_eq!(
+        app.simulator.count(SimulatedApi::Token),
+        2,
+        "the sidecar's own, and none of the service"
+    );
+}

@@ -9,16 +9,9 @@
     reason = "a test may fail in any way"
 )]
 
-use std::process::Command;
-
-/// The binary under test.
-fn usage_proxy() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_usage-proxy"))
-}
-
-#[test]
-fn a_wrong_flag_is_wrong_use() {
-    let output = usage_proxy().arg("serve").arg("--port").output().unwrap();
-
-    assert_eq!(output.status.code(), Some(2));
-}
+mod configuration;
+mod refresh_token;
+mod secrets;
+mod shutdown;
+mod support;
+mod try_it;

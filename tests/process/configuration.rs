@@ -1,0 +1,218 @@
+//! Wrong use and bad configuration, told all at once and before anything is served.
+
+use std::{net::TcpListener, process::Output};
+
+use crate::support::{Account, usage_proxy};
+
+const SECRET: &str = "canary-client-secret-4711";
+
+fn account() -> Account {
+    Account::new("127.0.0.1:9".parse().unwrap(), SECRET, "canary-refresh")
+}
+
+#[track_caller]
+fn stderr(output: &Output) -> String {
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn wrong_use_is_told_with_the_right_one() {
+    for (case, args) in [
+        ("no command", &[][..]),
+        ("an unknown command", &["sevre"]),
+        ("an unknown flag", &["serve", "--port"]),
+        ("no key and value", &["serve", "--set", "log.filter"]),
+        ("no address", &["demo", "--listen", "here"]),
+        (
+            "an unknown fault",
+            &["simulate", "--listen", "127.0.0.1:0", "--fault", "latncy=3"],
+        ),
+    ] {
+        let output = usage_proxy().args(args).output().unwrap();
+
+        assert_eq!(output.status.code(), Some(2), "{case}");
+        assert!(!stderr(&output).is_empty(), "{case}");
+    }
+}
+
+#[test]
+fn every_fault_of_a_configuration_is_told_at_once() {
+    let account = account();
+    account.write(
+        "usage-proxy.toml",
+        "[server]\nlisten = \"nowhere\"\n[cache]\nfresh_fro = \"5m\"\n",
+    );
+    for command in ["serve", "check-config"] {
+        let mut command = account.command(usage_proxy(), command);
+        command
+            .env("USAGE_PROXY__UPSTREAM__RETRIES", "many")
+            .args(["--set", "log.requests=some"]);
+
+        let output = command.output().unwrap();
+
+        assert_eq!(output.status.code(), Some(2));
+        let told = stderr(&output);
+        for (fault, parts) in [
+            (
+                "a bad value",
+                &[
+                    "usage-proxy.toml:2:10: ",
+                    "server.listen = \"nowhere\"",
+                    "expected ",
+                ][..],
+            ),
+            (
+                "an unknown key",
+                &[
+                    "usage-proxy.toml:4:1: ",
+                    "cache.fresh_fro: unknown key",
+                    "cache.fresh_for",
+                ],
+            ),
+            (
+                "a variable",
+                &[
+                    "environment variable USAGE_PROXY__UPSTREAM__RETRIES: ",
+                    "upstream.retries = \"many\"",
+                    "expected ",
+                ],
+            ),
+            (
+                "a flag",
+                &[
+                    "flag --set log.requests: ",
+                    "log.requests = \"some\"",
+                    "expected ",
+                ],
+            ),
+            (
+                "a missing key",
+                &[
+                    "upstream.auth.kind: missing",
+                    "expected ",
+                    "USAGE_PROXY__UPSTREAM__AUTH__KIND",
+                ],
+            ),
+        ] {
+            let line = told
+                .lines()
+                .find(|line| parts.iter().all(|part| line.contains(part)));
+            assert!(
+                line.is_some(),
+                "{fault}, expected {parts:?} on a line of:\n{told}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_secret_file_that_cannot_be_read_is_one_clear_line() {
+    for (case, spoil) in [
+        (
+            "missing",
+            (|account| std::fs::remove_file(account.path("refresh-token")).unwrap())
+                as fn(&Account),
+        ),
+        ("empty", |account| account.write("refresh-token", "\n")),
+        ("a folder", |account| {
+            std::fs::remove_file(account.path("refresh-token")).unwrap();
+            std::fs::create_dir(account.path("refresh-token")).unwrap();
+        }),
+        ("another secret's, which is missing", |account| {
+            std::fs::remove_file(account.path("client-secret")).unwrap();
+        }),
+    ] {
+        let account = account();
+        spoil(&account);
+
+        let output = account.command(usage_proxy(), "serve").output().unwrap();
+
+        assert_eq!(output.status.code(), Some(1), "{case}");
+        let told = stderr(&output);
+        assert_eq!(told.lines().count(), 1, "{case}: {told}");
+        let folder = account.folder().display().to_string();
+        assert!(
+            told.starts_with("usage-proxy: ") && told.contains(&folder),
+            "{case}: {told}"
+        );
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_one_clear_line() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let held = holder.local_addr().unwrap();
+    for (flag, key) in [
+        ("--listen", "server.listen"),
+        ("--admin-listen", "admin.listen"),
+    ] {
+        let account = account();
+        let mut command = account.command(usage_proxy(), "serve");
+        command.arg(flag).arg(held.to_string());
+
+        let output = command.output().unwrap();
+
+        assert_eq!(output.status.code(), Some(1), "{key}");
+        let told = stderr(&output);
+        assert_eq!(told.lines().count(), 1, "{told}");
+        for part in [key, &held.to_string(), "another program listens there"] {
+            assert!(told.contains(part), "{part} in {told}");
+        }
+    }
+}
+
+#[test]
+fn check_config_prints_what_is_in_effect_and_no_secret() {
+    let account = account();
+    let mut command = account.command(usage_proxy(), "check-config");
+    command
+        .env("USAGE_PROXY__CACHE__FRESH_FOR", "5m")
+        .args(["--set", "log.filter=debug"]);
+
+    let output = command.output().unwrap();
+
+    assert_eq!(output.status.code(), Some(0));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "fresh_for = \"5m\" # environment variable USAGE_PROXY__CACHE__FRESH_FOR",
+        "filter = \"debug\" # flag --set log.filter",
+        "stale_if_error = \"7d\" # default",
+    ] {
+        assert!(printed.contains(line), "{line} in:\n{printed}");
+    }
+    for secret in [SECRET, "canary-refresh"] {
+        assert!(!printed.contains(secret), "{printed}");
+    }
+    // It loads back to the same.
+    account.write("effective.toml", &printed);
+    let again = usage_proxy()
+        .arg("check-config")
+        .arg("--config")
+        .arg(account.path("effective.toml"))
+        .output()
+        .unwrap();
+    assert_eq!(again.status.code(), Some(0));
+}
+
+#[test]
+fn help_shows_examples() {
+    for (args, example) in [
+        (&["--help"][..], "usage-proxy serve --config"),
+        (
+            &["serve", "--help"],
+            "USAGE_PROXY__CACHE__FRESH_FOR=5m usage-proxy serve",
+        ),
+        (
+            &["simulate", "--help"],
+            "usage-proxy simulate --fault latency=300",
+        ),
+    ] {
+        let output = usage_proxy().args(args).output().unwrap();
+
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert!(help.contains("Examples:"), "{help}");
+        assert!(help.contains(example), "{example} in {help}");
+    }
+}

@@ -1,0 +1,100 @@
+//! `demo` and `simulate`: what is printed works.
+
+use std::process::Command;
+
+use crate::support::{Running, get, usage_proxy};
+
+#[tokio::test]
+async fn the_demo_prints_lines_that_work() {
+    let mut command = usage_proxy();
+    command.args([
+        "demo",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+    ]);
+    let mut demo = Running::start(&mut command);
+    demo.stdout.line_with("Ctrl-C ends it").await;
+
+    let printed = demo.stdout.text();
+    let lines: Vec<_> = printed
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("curl "))
+        .collect();
+    let url = |line: &str| {
+        let from = line.find("http://").unwrap();
+        line[from..].trim_end_matches('\'').to_owned()
+    };
+    assert_eq!(lines.len(), 3, "{printed}");
+    let simplified = get(&url(lines[0]), &[]).await;
+    let csv = get(&url(lines[1]), &[("accept", "text/csv")]).await;
+    let cache = get(&url(lines[2]), &[]).await;
+    demo.signal("INT");
+
+    assert_eq!(simplified.status, 200);
+    assert!(
+        simplified.body.contains("DT DEMO CSP CUSTOMER 005"),
+        "{simplified:?}"
+    );
+    assert_eq!(csv.status, 200, "{csv:?}");
+    assert!(csv.head.contains("text/csv"), "{csv:?}");
+    assert!(lines[1].contains("-H 'Accept: text/csv'"), "{printed}");
+    assert!(cache.body.contains("\"entries\":1"), "{cache:?}");
+    assert_eq!(demo.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_lines_of_the_demo_are_ones_a_shell_understands() {
+    let Ok(curl) = Command::new("curl").arg("--version").output() else {
+        return;
+    };
+    assert!(curl.status.success());
+    let mut command = usage_proxy();
+    command.args([
+        "demo",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+    ]);
+    let demo = Running::start(&mut command);
+    demo.stdout.line_with("Ctrl-C ends it").await;
+
+    for line in demo
+        .stdout
+        .text()
+        .lines()
+        .filter(|line| line.contains("curl "))
+    {
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(format!("{line} --noproxy '*' --fail --max-time 30"))
+            .output()
+            .unwrap();
+
+        assert!(output.status.success(), "{line}: {output:?}");
+        assert!(!output.stdout.is_empty(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_stand_in_prints_its_address_and_begins_with_the_faults_it_is_given() {
+    let mut command = usage_proxy();
+    command.args(["simulate", "--listen", "127.0.0.1:0", "--customers", "3"]);
+    command.args(["--fault", "status=503", "--fault", "retry_after=7"]);
+    let mut simulator = Running::start(&mut command);
+
+    let line = simulator.stdout.line_with("upstream.base_url").await;
+    let base_url = line.split('"').nth(1).unwrap();
+    let index = get(&format!("{base_url}/_simulator"), &[]).await;
+    let refused = get(&format!("{base_url}/v1/customers?size=1"), &[]).await;
+    simulator.signal("TERM");
+
+    assert_eq!(index.status, 200);
+    assert!(index.body.contains("\"count\":4"), "{}", index.body);
+    assert_eq!(refused.status, 503);
+    assert!(refused.head.contains("retry-after: 7"), "{}", refused.head);
+    assert_eq!(simulator.ended().await.code(), Some(0));
+}
