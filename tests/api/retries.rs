@@ -162,7 +162,7 @@ async fn no_more_calls_are_under_way_than_allowed() {
         .collect();
     for round in 1..=3 {
         let waiting = 3 * PLACES - (round - 1) * PLACES;
-        app.metric_becomes("usage_proxy_fills_in_flight", waiting as f64)
+        app.wait_for_metric("usage_proxy_fills_in_flight", waiting as f64)
             .await;
         app.upstream_asked(SimulatedApi::Insights, round * PLACES)
             .await;

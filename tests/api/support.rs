@@ -21,7 +21,9 @@ use usage_proxy::{
     config::{Config, Sources},
     jitter::Jitter,
     shutdown::Shutdown,
-    simulator::{Override, SimulatedRow, Simulator, SimulatorHandle, SimulatorOptions},
+    simulator::{
+        Override, SimulatedApi, SimulatedRow, Simulator, SimulatorHandle, SimulatorOptions,
+    },
 };
 use uuid::Uuid;
 
@@ -224,6 +226,26 @@ impl TestApp {
             headers: response.headers().clone(),
             body: response.bytes().await.unwrap().to_vec(),
         }
+    }
+}
+
+// === impl TestApp: what to wait for ===
+
+impl TestApp {
+    /// Waits until Partner Center was asked so often, answered or not.
+    pub(crate) async fn upstream_asked(&self, api: SimulatedApi, times: usize) {
+        let asked = self.simulator.wait_for(api, times);
+        if tokio::time::timeout(PATIENCE, asked).await.is_err() {
+            let count = self.simulator.count(api);
+            panic!("waited for {times} requests of {api:?}, and there were {count}");
+        }
+    }
+
+    /// How many snapshots are held.
+    pub(crate) async fn held(&self) -> u64 {
+        self.admin_get("/cache").await.json()["entries"]
+            .as_u64()
+            .unwrap()
     }
 }
 

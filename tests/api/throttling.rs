@@ -99,9 +99,10 @@ async fn a_pause_that_fits_the_deadline_is_waited_for_by_all() {
     };
 
     let first = ask(customers[1]);
-    app.metric_becomes(THROTTLED, 1.0).await;
+    app.wait_for_metric(THROTTLED, 1.0).await;
     let second = ask(customers[2]);
-    app.metric_becomes("usage_proxy_fills_in_flight", 2.0).await;
+    app.wait_for_metric("usage_proxy_fills_in_flight", 2.0)
+        .await;
     app.advance(seconds(4));
     // A whole call of the other kind: time enough for a request that came too early.
     app.get(&format!(
@@ -130,7 +131,7 @@ async fn being_throttled_again_and_again_comes_to_an_end() {
     let asked = Arc::clone(&app);
     let reply = tokio::spawn(async move { asked.usage(DOCUMENTED).await });
     for refusals in [1.0, 2.0] {
-        app.metric_becomes(THROTTLED, refusals).await;
+        app.wait_for_metric(THROTTLED, refusals).await;
         app.advance(seconds(2));
     }
 

@@ -81,15 +81,15 @@ async fn a_rotated_token_that_cannot_be_written_serves_and_is_written_later() {
     // Its secrets are read; there is nowhere to write to any more, not even for root.
     fs::rename(&here, &away).unwrap();
     app.simulator.release_tokens();
-    app.metric_becomes(UNSAVED, 1.0).await;
-    app.metric_becomes(SUCCESSES, 2.0).await;
+    app.wait_for_metric(UNSAVED, 1.0).await;
+    app.wait_for_metric(SUCCESSES, 2.0).await;
     app.simulator.revoke_refresh_token(&spent);
 
     let meanwhile = app.usage(DOCUMENTED).await;
     fs::rename(&away, &here).unwrap();
     let still_spent = on_disk(&app);
     app.advance(Duration::from_secs(30));
-    app.metric_becomes(UNSAVED, 0.0).await;
+    app.wait_for_metric(UNSAVED, 0.0).await;
 
     assert_eq!(meanwhile.status, 200);
     assert_eq!(still_spent, spent, "what could not be replaced is whole");
@@ -108,8 +108,8 @@ async fn an_unwritten_refresh_token_is_the_one_redeemed_next() {
     app.upstream_asked(SimulatedApi::Token, 2).await;
     fs::rename(&here, &away).unwrap();
     app.simulator.release_tokens();
-    app.metric_becomes(UNSAVED, 1.0).await;
-    app.metric_becomes(SUCCESSES, 2.0).await;
+    app.wait_for_metric(UNSAVED, 1.0).await;
+    app.wait_for_metric(SUCCESSES, 2.0).await;
     fs::rename(&away, &here).unwrap();
     app.simulator.set_faults(Faults {
         strict_rotation: true,
@@ -117,7 +117,7 @@ async fn an_unwritten_refresh_token_is_the_one_redeemed_next() {
     });
 
     app.advance(LIFETIME.mul_f64(0.8));
-    app.metric_becomes(SUCCESSES, 3.0).await;
+    app.wait_for_metric(SUCCESSES, 3.0).await;
 
     assert_eq!(app.simulator.reused_refresh_tokens(), 0);
     assert_eq!(app.simulator.live_refresh_tokens(), [on_disk(&app)]);
@@ -136,7 +136,7 @@ async fn the_old_token_serves_while_the_next_one_is_fetched_ahead_of_expiry() {
     app.upstream_asked(SimulatedApi::Token, 2).await;
     let meanwhile = app.usage(customers[2]).await;
     app.simulator.release_tokens();
-    app.metric_becomes(SUCCESSES, 2.0).await;
+    app.wait_for_metric(SUCCESSES, 2.0).await;
     let afterwards = app.usage(customers[3]).await;
 
     assert_eq!(early, 1, "70 % of a token's life is no reason for another");
@@ -202,7 +202,7 @@ async fn a_token_endpoint_that_is_down_is_not_missed_while_the_token_is_good() {
     });
     app.advance(LIFETIME.mul_f64(0.9));
     let failures = r#"usage_proxy_token_refresh_total{result="unavailable"}"#;
-    app.metric_becomes(failures, 1.0).await;
+    app.wait_for_metric(failures, 1.0).await;
 
     let while_good = app.usage(customers[1]).await;
     let readiness = app.admin_get("/readyz").await;
@@ -210,7 +210,7 @@ async fn a_token_endpoint_that_is_down_is_not_missed_while_the_token_is_good() {
     let ended = app.usage(customers[2]).await;
     app.simulator.set_faults(Faults::default());
     app.advance(Duration::from_secs(60));
-    app.metric_becomes(SUCCESSES, 2.0).await;
+    app.wait_for_metric(SUCCESSES, 2.0).await;
     let again = app.usage(customers[2]).await;
 
     assert_eq!(while_good.status, 200);
@@ -271,7 +271,7 @@ async fn a_new_refresh_token_is_noticed_without_a_restart_and_without_a_request(
     )
     .unwrap();
     app.advance(Duration::from_secs(30));
-    app.metric_becomes(SUCCESSES, 1.0).await;
+    app.wait_for_metric(SUCCESSES, 1.0).await;
 
     assert_eq!(app.admin_get("/readyz").await.status, 200);
     assert_eq!(app.usage(DOCUMENTED).await.status, 200);
