@@ -79,7 +79,8 @@ fn a_bad_value_says_why_and_what_was_expected() {
         ("cache.fresh_for", "0s", "zero"),
         ("log.format", "xml", "none of these"),
         ("log.filter", "", "empty"),
-        ("log.filter", "info\n", "control characters"),
+        ("log.filter", "in\nfo", "printable"),
+        ("log.filter", "\t0¡=", "printable"),
         ("log.filter", "usage_proxy=loud", "refused"),
         ("log.requests", "none", "none of these"),
     ] {
@@ -112,11 +113,21 @@ fn http_is_for_this_machine_alone() {
 }
 
 #[test]
+fn spaces_around_the_directives_of_a_filter_do_no_harm() {
+    let sources = minimal().with_flag("--set", "log.filter", " info, usage_proxy=debug\n");
+
+    let config = Config::load(sources).unwrap();
+
+    assert_eq!(config.log.filter, "info,usage_proxy=debug");
+}
+
+#[test]
 fn a_value_that_could_be_secret_is_never_shown() {
     for (key, value) in [
         ("upstream.base_url", "http://me:s3cr3t@host"),
         ("upstream.base_url", "https://host/?sig=s3cr3t"),
         ("upstream.auth.client_secret_file", "s3cr3t\n"),
+        ("upstream.auth.token_file", "s3cr3t"),
         ("upstream.auth.client_id", "s3cr3t\n"),
         ("upstream.auth.token_url", "https://host/#s3cr3t"),
         ("upstream.auth.client_secret", "s3cr3t"),
