@@ -26,7 +26,7 @@ use crate::{
     cache::{CacheResult, CacheStatus},
     clock::SharedClock,
     config::RequestLog,
-    problem::{Body, Problem},
+    problem::{Body, Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
     usage::UsageService,
 };
@@ -230,7 +230,7 @@ fn log<B>(
         target: "usage_proxy::request",
         method = request.method().as_str(),
         route = route.pattern(),
-        path = crate::problem::readable(request.uri().path()),
+        path = excerpt(request.uri().path()),
         status = served.response.status().as_u16(),
         cache = served.result.map_or("none", CacheResult::as_str),
         duration_ms = took.as_secs_f64() * 1_000.0,

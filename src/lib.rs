@@ -48,6 +48,8 @@ pub mod telemetry;
 
 pub mod problem;
 
+pub mod readable;
+
 pub mod request_id;
 
 pub mod shutdown;

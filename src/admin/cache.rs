@@ -12,7 +12,7 @@ use super::{Admin, answer};
 use crate::{
     cache::{Freshness, Holding, PurgeMode, PurgeScope},
     domain::{CustomerId, ProcessedDate},
-    problem::{Problem, readable},
+    problem::{Problem, excerpt},
     request_id,
 };
 
@@ -173,7 +173,7 @@ impl Selection {
                 let expected = allowed.join(", ");
                 return Err(bad_request(format!(
                     "the query has {:?}; expected {expected} or none",
-                    readable(&name)
+                    excerpt(&name)
                 )));
             }
             if seen.iter().any(|seen| *seen == name) {
@@ -187,7 +187,7 @@ impl Selection {
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), Problem> {
         let wrong =
-            |expected: String| bad_request(format!("{name} is {:?}; {expected}", readable(value)));
+            |expected: String| bad_request(format!("{name} is {:?}; {expected}", excerpt(value)));
         match name {
             "customer" => {
                 let customer_id =

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{CustomerId, ProcessedDate},
-    problem::{Problem, readable},
+    problem::{Problem, excerpt},
     usage::{Directive, source::CallTrace},
 };
 
@@ -30,7 +30,7 @@ pub(super) fn customer_id(segment: &str) -> Result<CustomerId, Problem> {
                 "Not a customer id",
                 format!(
                     "the customer id is {:?}; {}",
-                    readable(segment),
+                    excerpt(segment),
                     crate::domain::InvalidCustomerId
                 ),
             )
@@ -63,7 +63,7 @@ pub(super) fn processed_date(
         bad_request(
             "processed-date",
             "Not a date",
-            format!("processedDate is {:?}; {invalid}", readable(&text)),
+            format!("processedDate is {:?}; {invalid}", excerpt(&text)),
         )
     })?;
     let today = today();
@@ -148,7 +148,7 @@ fn unknown_parameter(name: &str, expected: &str) -> Problem {
     bad_request(
         "unknown-parameter",
         "Unknown query parameter",
-        format!("the query has {:?}; {expected}", readable(name)),
+        format!("the query has {:?}; {expected}", excerpt(name)),
     )
 }
 

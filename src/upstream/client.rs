@@ -5,8 +5,7 @@ use std::{error::Error, future::Future, time::Instant};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use super::refusal::readable;
-use crate::{clock::SharedClock, config::UpstreamConfig};
+use crate::{clock::SharedClock, config::UpstreamConfig, readable::readable};
 
 /// Bytes of an error's body that are read; error documents are small, error pages need not be.
 const LONGEST_ERROR_BODY: usize = 64 * 1024;

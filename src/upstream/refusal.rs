@@ -6,7 +6,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use super::{client::Answer, wire::without_byte_order_mark};
-use crate::usage::source::Refusal;
+use crate::{readable::readable, usage::source::Refusal};
 
 /// Characters of an upstream's sentence that are kept; enough to read, too few to flood a log.
 const LONGEST_DESCRIPTION: usize = 300;
@@ -36,25 +36,6 @@ pub(super) fn read(answer: &Answer, token: Option<&str>) -> Refusal {
 pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     let text = headers.get(name)?.to_str().ok()?;
     Some(readable(text, LONGEST_CODE)).filter(|text| !text.is_empty())
-}
-
-/// One line of at most `longest` characters, without control characters.
-pub(super) fn readable(text: &str, longest: usize) -> String {
-    let mut line: String = text
-        .trim()
-        .chars()
-        .map(|character| match character {
-            '\n' | '\r' | '\t' => ' ',
-            other => other,
-        })
-        .filter(|character| !character.is_control())
-        .take(longest + 1)
-        .collect();
-    if let Some((cut, _)) = line.char_indices().nth(longest) {
-        line.truncate(cut);
-        line.push('…');
-    }
-    line
 }
 
 fn first<'a>(fault: &'a Value, names: &[&str]) -> Option<Cow<'a, str>> {
@@ -135,15 +116,5 @@ mod tests {
             refusal.description.as_deref(),
             Some("Bearer [redacted] is bad")
         );
-    }
-
-    #[test]
-    fn a_description_is_one_readable_line() {
-        let text = format!("first\r\nsecond\u{1b}[31m{}", "ä".repeat(400));
-
-        let line = readable(&text, LONGEST_DESCRIPTION);
-
-        assert!(line.starts_with("first  second[31m"));
-        assert_eq!(line.chars().count(), LONGEST_DESCRIPTION + 1);
     }
 }

@@ -21,9 +21,9 @@ use super::{
 };
 use crate::{
     config::{GrantConfig, TokenAudience},
+    readable::readable,
     upstream::{
         client::{Answer, ExchangeError, HttpClient},
-        refusal::readable,
         throttle,
         wire::without_byte_order_mark,
     },
