@@ -246,8 +246,9 @@ fn readiness(
         .gate("can-answer", move || {
             let status = upstream.status();
             let silent = status.silent.map(str::to_owned);
+            let ahead = status.trouble_ahead.as_deref().map(str::to_owned);
             let lacking = match status.token {
-                TokenStatus::Usable => return Gate::open().with_note(silent),
+                TokenStatus::Usable => return Gate::open().with_notes([ahead, silent]),
                 TokenStatus::Waiting { detail: None } => "the first access token".to_owned(),
                 TokenStatus::Waiting {
                     detail: Some(detail),
@@ -255,9 +256,9 @@ fn readiness(
                 TokenStatus::Refused { action } => action.to_string(),
             };
             if usage.cache().has_data() {
-                Gate::open().with_note(Some(lacking))
+                Gate::open().with_notes([Some(lacking), silent])
             } else {
-                Gate::waiting_for(lacking).with_note(silent)
+                Gate::waiting_for(lacking).with_notes([silent, None])
             }
         })
 }

@@ -190,16 +190,27 @@ impl UsageCache {
         let newest = self.newest.get(&key)?;
         let snapshot = self.snapshots.get(&key.snapshot(newest.date))?;
         let age = now.saturating_duration_since(newest.stored_at);
+        // Not the snapshot's own mark, which outlives an answer that went backwards.
+        let purged = newest.is_purged();
+        let lifetime = &newest.lifetime;
         Some(Held {
             prepared: Arc::clone(&snapshot.prepared),
             stored_at: newest.stored_at,
             age,
-            // Not the snapshot's own mark, which outlives an answer that went backwards.
-            freshness: self
-                .policy
-                .judge(newest.lifetime.duration, age, newest.is_purged()),
-            ttl: freshness::ttl(newest.lifetime.duration, age),
-            cache_control: newest.lifetime.cache_control.clone(),
+            freshness: self.policy.judge(lifetime.duration, age, purged),
+            ttl: freshness::ttl(
+                if purged {
+                    Duration::ZERO
+                } else {
+                    lifetime.duration
+                },
+                age,
+            ),
+            cache_control: if purged {
+                FreshnessPolicy::purged().cache_control
+            } else {
+                lifetime.cache_control.clone()
+            },
         })
     }
 
@@ -246,7 +257,11 @@ impl UsageCache {
         now: Instant,
     ) -> Held {
         let age = now.saturating_duration_since(stored_at);
-        let fresh_for = self.policy.fresh_for();
+        let lifetime = if purged {
+            FreshnessPolicy::purged()
+        } else {
+            self.policy.lifetime(age + self.policy.fresh_for())
+        };
         Held {
             prepared: Arc::clone(prepared),
             stored_at,
@@ -256,8 +271,8 @@ impl UsageCache {
             } else {
                 Freshness::Fresh
             },
-            ttl: freshness::ttl(fresh_for, Duration::ZERO),
-            cache_control: self.policy.lifetime(age + fresh_for).cache_control,
+            ttl: freshness::ttl(lifetime.duration, age),
+            cache_control: lifetime.cache_control,
         }
     }
 
@@ -273,10 +288,19 @@ impl UsageCache {
             date: prepared.processed_date(),
         };
         let earlier = self.snapshots.get(&key);
-        let unchanged = earlier
-            .as_ref()
-            .is_some_and(|earlier| prepared.is_unchanged_from(&earlier.prepared));
+        // Content that comes back after other content was modified by that, for those who ask by
+        // `If-Modified-Since`.
+        let returns = matches!(question, Question::Newest(_))
+            && self
+                .newest
+                .get(&key.newest())
+                .is_some_and(|newest| newest.date != key.date);
+        let unchanged = !returns
+            && earlier
+                .as_ref()
+                .is_some_and(|earlier| prepared.is_unchanged_from(&earlier.prepared));
         let prepared = match &earlier {
+            Some(_) if returns => Arc::new(prepared),
             Some(earlier) if unchanged => Arc::clone(&earlier.prepared),
             Some(earlier) => Arc::new(prepared.succeeding(&earlier.prepared)),
             None => Arc::new(prepared),

@@ -3,7 +3,6 @@
 /// One line of at most `longest` characters, without control characters; `…` shows a cut.
 pub fn readable(text: &str, longest: usize) -> String {
     let mut line: String = text
-        .trim()
         .chars()
         .map(|character| match character {
             '\n' | '\r' | '\t' => ' ',

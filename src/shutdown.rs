@@ -34,6 +34,12 @@ impl Shutdown {
         });
     }
 
+    /// Runs a task that must come to its own end, such as one that writes down what it may not
+    /// forget: [`Shutdown::cancel`] waits for it, and it must end soon after [`Shutdown::cancelled`].
+    pub fn spawn_to_end(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
     /// Asks everyone to finish.
     pub fn drain(&self) {
         self.draining.cancel();
@@ -47,6 +53,11 @@ impl Shutdown {
     /// Completes once [`Shutdown::drain`] was called.
     pub async fn draining(&self) {
         self.draining.cancelled().await;
+    }
+
+    /// Completes once [`Shutdown::cancel`] was called.
+    pub async fn cancelled(&self) {
+        self.cancelled.cancelled().await;
     }
 
     /// Drops every task that is still running and waits until they are gone.

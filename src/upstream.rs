@@ -22,19 +22,19 @@ mod throttle;
 mod token;
 pub mod wire;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use url::Url;
 
 pub use self::token::TokenStatus;
 use self::{
     attempts::Attempts, call::LogicalCall, client::HttpClient, error::UpstreamError,
-    metrics::Metrics, silence::Silence, token::Tokens,
+    metrics::Metrics, silence::Silence, token::Tokens, wire::Malformed,
 };
 use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
-    domain::UpstreamApi,
+    domain::{ProcessedDate, UpstreamApi},
     jitter::Jitter,
     shutdown::Shutdown,
     usage::source::{Call, FetchFuture, Fetched, Question, SourceError, UsageSource},
@@ -95,6 +95,8 @@ pub enum StartError {
 pub struct UpstreamStatus {
     /// Whether calls can be made, as far as credentials go.
     pub token: TokenStatus,
+    /// What a person must do before the held token ends, where the next one was refused.
+    pub trouble_ahead: Option<Arc<str>>,
     /// What to do about an insights call that has gone silent; `None` while it speaks, is hardly
     /// asked yet, or is not the source.
     pub silent: Option<&'static str>,
@@ -137,6 +139,7 @@ impl PartnerCenter {
     pub fn status(&self) -> UpstreamStatus {
         UpstreamStatus {
             token: self.tokens.status(),
+            trouble_ahead: self.tokens.trouble_ahead(),
             silent: self.silence.as_ref().and_then(Silence::advice),
         }
     }
@@ -144,6 +147,7 @@ impl PartnerCenter {
     async fn call(&self, call: Call) -> Result<Fetched, SourceError> {
         let mut call = LogicalCall::begin(call, self.clock.now(), self.deadline, self.retries);
         let fetched = self.ask(&mut call).await;
+        let fetched = fetched.and_then(|fetched| self.not_of_the_future(fetched));
         let now = self.clock.now();
         match fetched {
             Ok(fetched) => {
@@ -169,6 +173,18 @@ impl PartnerCenter {
             Question::Newest(UpstreamApi::Commercial) | Question::Dated(_) => {
                 commercial::fetch(&self.attempts, &self.base_url, &self.commercial_path, call).await
             }
+        }
+    }
+
+    /// A date after today would stay a customer's newest until it came. Clocks may differ by a day.
+    fn not_of_the_future(&self, fetched: Fetched) -> Result<Fetched, UpstreamError> {
+        let tomorrow = self.clock.wall() + Duration::from_secs(24 * 60 * 60);
+        match fetched.snapshot.processed_date() {
+            Some(date) if date > ProcessedDate::of(tomorrow) => Err(Malformed(format!(
+                "processedDateTime: is {date}, expected no date after today"
+            ))
+            .into()),
+            _ => Ok(fetched),
         }
     }
 

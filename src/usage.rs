@@ -267,7 +267,7 @@ impl UsageService {
         let boarding = match fetches.board(fetch, trace, now) {
             Ok(boarding) => boarding,
             Err(Settled::Held(held)) => return Ok(Answer::fetched(held, joined)),
-            Err(Settled::Failed(failure)) => return self.fall_back(failure, held, joined),
+            Err(Settled::Failed(failure)) => return self.fall_back(fetch, failure, joined),
         };
         let role = boarding.role;
         if role == Role::Follower {
@@ -285,11 +285,11 @@ impl UsageService {
             (Ok(filled), Role::Follower) => Ok(answered(filled, joined)),
             (Err(failure), Role::Leader) => {
                 let ids = failure.error.ids;
-                self.fall_back(failure, held, forwarded)
+                self.fall_back(fetch, failure, forwarded)
                     .map(|answer| Answer { ids, ..answer })
                     .map_err(|unanswered| Unanswered { ids, ..unanswered })
             }
-            (Err(failure), Role::Follower) => self.fall_back(failure, held, joined),
+            (Err(failure), Role::Follower) => self.fall_back(fetch, failure, joined),
         }
     }
 
@@ -311,13 +311,16 @@ impl UsageService {
         Err(Unanswered::remembered(failure, retry_after))
     }
 
-    /// Answers after upstream was asked in vain.
+    /// Answers after upstream was asked in vain, by what is held by now: while this request waited,
+    /// it has aged, and may have been purged.
     fn fall_back(
         &self,
+        fetch: Fetch,
         failure: Arc<Failure<SourceError>>,
-        held: Option<Held>,
         forwarded: CacheStatus,
     ) -> Result<Answer, Unanswered> {
+        let now = self.inner.clock.now();
+        let held = self.inner.fetches.look_up(fetch, now);
         let status = CacheStatus {
             forward_status: failure.error.status,
             ..forwarded
@@ -325,7 +328,6 @@ impl UsageService {
         if let Some(held) = held.filter(|held| may_stand_in(held, &failure.error)) {
             return Ok(self.stand_in(held, &failure.error, status));
         }
-        let now = self.inner.clock.now();
         let retry_after = failure.until.saturating_duration_since(now);
         Err(Unanswered::failed(failure, retry_after, status))
     }

@@ -106,8 +106,9 @@ impl Gate {
 
     /// Says something besides.
     #[must_use]
-    pub fn with_note(mut self, note: Option<String>) -> Self {
-        self.note = note;
+    pub fn with_notes(mut self, notes: [Option<String>; 2]) -> Self {
+        let notes: Vec<_> = notes.into_iter().flatten().collect();
+        self.note = (!notes.is_empty()).then(|| notes.join("; "));
         self
     }
 }

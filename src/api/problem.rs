@@ -12,9 +12,18 @@ use crate::{
     },
 };
 
+/// Whose upstream call went wrong: its ids are told to the caller that made it and to no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// This request's.
+    Own,
+    /// One that this request joined, or that is remembered.
+    Shared,
+}
+
 /// Being throttled upstream is our 503, not our caller's 429.
 #[deny(clippy::wildcard_enum_match_arm)]
-pub(super) fn of(cause: &Cause) -> Problem {
+pub(super) fn of(cause: &Cause, call: Call) -> Problem {
     let (failure, retry_after) = match cause {
         Cause::NotHeld => {
             return Problem::new(
@@ -65,7 +74,13 @@ pub(super) fn of(cause: &Cause) -> Problem {
         ),
     };
     let problem = Problem::new(status, failure.error.kind.as_str(), title, detail(failure))
-        .with_upstream(failure.error.refusal.as_deref().map(in_its_words));
+        .with_upstream(
+            failure
+                .error
+                .refusal
+                .as_deref()
+                .map(|refusal| in_its_words(refusal, call)),
+        );
     match status {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
             problem.with_retry_after(retry_after)
@@ -78,12 +93,13 @@ fn detail(failure: &Failure<SourceError>) -> String {
     failure.error.detail.to_string()
 }
 
-fn in_its_words(refusal: &Refusal) -> UpstreamRefusal {
+fn in_its_words(refusal: &Refusal, call: Call) -> UpstreamRefusal {
+    let id = |id: &Option<String>| id.clone().filter(|_| call == Call::Own);
     UpstreamRefusal {
         status: refusal.status,
         code: refusal.code.clone(),
         description: refusal.description.clone(),
-        request_id: refusal.request_id.clone(),
-        correlation_id: refusal.correlation_id.clone(),
+        request_id: id(&refusal.request_id),
+        correlation_id: id(&refusal.correlation_id),
     }
 }

@@ -91,8 +91,12 @@ async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, query: Query) -> Serve
 
 fn unanswered_problem<B>(arrived: &Arrived<'_, B>, unanswered: &Unanswered) -> Served {
     let correlation_id = unanswered.ids.map(|ids| ids.correlation_id);
+    let call = match unanswered.ids {
+        Some(_) => problem::Call::Own,
+        None => problem::Call::Shared,
+    };
     let mut served = arrived.answer_problem(
-        problem::of(&unanswered.cause),
+        problem::of(&unanswered.cause, call),
         unanswered.status,
         Some(unanswered.result),
         correlation_id,

@@ -101,6 +101,14 @@ impl FreshnessPolicy {
         }
     }
 
+    /// What is left of a lifetime after a soft purge: nothing, and no leave to serve it stale.
+    pub(super) fn purged() -> Lifetime {
+        Lifetime {
+            duration: Duration::ZERO,
+            cache_control: HeaderValue::from_static("private, max-age=0"),
+        }
+    }
+
     /// What may be done with an entry of this lifetime at this age. One that was purged softly is
     /// as old as if its freshness and its revalidation window had passed.
     pub(super) fn judge(&self, lifetime: Duration, age: Duration, purged: bool) -> Freshness {

@@ -5,6 +5,7 @@ use super::*;
 use crate::{
     clock::{Clock, SystemClock},
     domain::{ProcessedAt, Snapshot, UsageRow},
+    representation::{Coding, Form},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -198,6 +199,49 @@ fn a_soft_purge_has_the_next_request_ask_and_keeps_what_is_held() {
 }
 
 #[test]
+fn what_was_purged_softly_claims_no_freshness() {
+    let cache = cache(1 << 20);
+    let now = SystemClock.now();
+    let dated = Question::Dated(date("2026-11-19"));
+    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+    cache.purge(PurgeScope::default(), PurgeMode::Soft);
+
+    for question in [INSIGHTS, dated] {
+        let held = cache.look_up(customer(1), question, UpstreamApi::Insights, now + SECOND);
+        let held = held.unwrap();
+
+        assert_eq!(held.cache_control, "private, max-age=0", "{question:?}");
+        assert_eq!(held.ttl, -1, "{question:?}");
+    }
+}
+
+#[test]
+fn content_that_comes_back_is_newly_modified() {
+    let cache = cache(1 << 20);
+    let now = SystemClock.now();
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let empty = |second| {
+        let snapshot = Snapshot::new(customer(1), None, Vec::new()).unwrap();
+        Prepared::new(&snapshot, None, at(second)).unwrap()
+    };
+    let modified = |held: &Held| {
+        let (document, _) = held
+            .prepared
+            .ready(Form::Simplified, Coding::Identity)
+            .unwrap();
+        document.modified_at()
+    };
+    cache.store(INSIGHTS, empty(1), now);
+    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+
+    let back = cache.store(INSIGHTS, empty(9), now);
+    let again = cache.store(INSIGHTS, empty(20), now);
+
+    assert_eq!(modified(&back.held), at(9));
+    assert_eq!(modified(&again.held), at(9));
+}
+
+#[test]
 fn a_purge_of_a_date_reaches_the_newest_through_it() {
     for mode in [PurgeMode::Soft, PurgeMode::Hard] {
         let cache = cache(1 << 20);
@@ -263,12 +307,7 @@ fn a_form_made_later_is_weighed() {
     let before = cache.overview().weight_bytes;
 
     let prepared = stored.held.prepared;
-    prepared
-        .render(
-            crate::representation::Form::Csv,
-            crate::representation::Coding::Gzip,
-        )
-        .unwrap();
+    prepared.render(Form::Csv, Coding::Gzip).unwrap();
     cache.reweigh(&prepared);
 
     assert!(cache.overview().weight_bytes > before);

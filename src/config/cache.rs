@@ -22,8 +22,8 @@ pub struct CacheConfig {
     /// How long "no such customer" and "no relationship" are remembered; zero never does.
     /// Default `30s`.
     pub negative_fresh_for: Duration,
-    /// Between two upstream calls that callers' `no-cache` may force for one customer; zero lets
-    /// every one through. Default `30s`.
+    /// Between two upstream calls that callers' `no-cache` may force for one customer and date; zero
+    /// lets every one through. Default `30s`.
     pub min_refresh_interval: Duration,
 }
 

@@ -42,7 +42,8 @@ impl WorkloadUsage<'_> {
 }
 
 impl UsageRow {
-    /// The upstream's own percentage, else ours; `None` when nothing qualified.
+    /// The upstream's own percentage as it was sent, else ours; `None` where it sent none and nothing
+    /// qualified.
     pub fn usage_percent_or_ratio(&self) -> Option<f64> {
         self.usage_percent
             .or_else(|| percent(self.licenses_active, self.licenses_qualified))

@@ -50,7 +50,7 @@ pub(super) struct ProductWorkload<'a> {
     pub(super) workload_code: Option<Cow<'a, str>>,
     pub(super) licenses_active: u64,
     pub(super) licenses_qualified: u64,
-    /// Percent, 0 to 100; null when nothing qualified.
+    /// Percent: the upstream's adjusted one where it sent one, else ours, null when nothing qualified.
     pub(super) usage_percent: Option<f64>,
     pub(super) processed_date: String,
 }

@@ -67,10 +67,12 @@ pub(super) enum Meaning {
     Unauthorized,
     /// 401 with 900421: multi-factor proof is missing in the token.
     ProofMissing,
-    /// 403.
+    /// 403 with a code of Partner Center's.
     NoRelationship,
-    /// 404.
+    /// 404 with a code of Partner Center's.
     UnknownCustomer,
+    /// 403 or 404 without one: a gateway's page, or a path that is not there. It settles nothing.
+    Unsigned,
     /// 3xx: a redirect is never followed.
     Redirect,
     /// Any other status: the request was wrong.
@@ -86,8 +88,9 @@ impl Meaning {
             (401 | 403, Some("900421")) => Self::ProofMissing,
             (408 | 500 | 502 | 503 | 504, _) => Self::Passing,
             (401, _) => Self::Unauthorized,
-            (403, _) => Self::NoRelationship,
-            (404, _) => Self::UnknownCustomer,
+            (403, Some(_)) => Self::NoRelationship,
+            (404, Some(_)) => Self::UnknownCustomer,
+            (403 | 404, None) => Self::Unsigned,
             (300..=399, _) => Self::Redirect,
             (501..=599, _) => Self::Broken,
             _ => Self::Rejected,
@@ -111,6 +114,10 @@ impl Meaning {
                  upstream.base_url"
             }
             Self::Rejected => "Partner Center called the request wrong",
+            Self::Unsigned => {
+                "the answer bears no code of Partner Center's, so something before it refused, or \
+                 has no such path: check upstream.base_url and upstream.commercial_path"
+            }
         }
     }
 }
@@ -191,7 +198,9 @@ impl UpstreamError {
                     }
                     Meaning::NoRelationship => SourceErrorKind::NoRelationship,
                     Meaning::UnknownCustomer => SourceErrorKind::UnknownCustomer,
-                    Meaning::Redirect | Meaning::Rejected => SourceErrorKind::Rejected,
+                    Meaning::Redirect | Meaning::Rejected | Meaning::Unsigned => {
+                        SourceErrorKind::Rejected
+                    }
                 };
                 (kind, Some(refusal))
             }
@@ -259,9 +268,11 @@ mod tests {
             (401, Some("900421"), SourceErrorKind::CredentialsRefused),
             (403, Some("2032"), SourceErrorKind::NoRelationship),
             (403, Some("20002"), SourceErrorKind::NoRelationship),
-            (403, None, SourceErrorKind::NoRelationship),
+            (403, Some("2032"), SourceErrorKind::NoRelationship),
+            (403, None, SourceErrorKind::Rejected),
             (404, Some("1000"), SourceErrorKind::UnknownCustomer),
-            (404, None, SourceErrorKind::UnknownCustomer),
+            (404, Some("1000"), SourceErrorKind::UnknownCustomer),
+            (404, None, SourceErrorKind::Rejected),
             (408, None, unavailable),
             (418, None, SourceErrorKind::Rejected),
             (500, None, unavailable),

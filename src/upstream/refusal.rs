@@ -52,7 +52,7 @@ fn told(text: &str, token: Option<&str>, longest: usize) -> Option<String> {
         Some(token) => Cow::Owned(text.replace(token, "[redacted]")),
         None => Cow::Borrowed(text),
     };
-    Some(readable(&text, longest)).filter(|text| !text.is_empty())
+    Some(readable(text.trim(), longest)).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@ use std::{
 
 use crate::domain::{CustomerId, Snapshot};
 
-/// Distinct customers without a row that are no coincidence any more.
+/// Distinct customers without a row, one after the other, that are no coincidence any more: before
+/// the first row, and after one.
 const SUSPICIOUS: usize = 3;
+const SUSPICIOUS_AFTER_A_ROW: usize = 20;
 
 /// What a person can do about it.
-pub(super) const ADVICE: &str = "the insights call answered with no rows for every customer so \
-     far; Microsoft has superseded it: set upstream.source = \"commercial\"";
+pub(super) const ADVICE: &str = "the insights call answers with no rows for one customer after \
+     the other; Microsoft has superseded it: set upstream.source = \"commercial\"";
 
 /// Watches the answers of the insights call, where that is the source.
 #[derive(Debug, Default)]
@@ -21,18 +23,12 @@ pub(super) struct Silence {
     heard: Mutex<Heard>,
 }
 
-#[derive(Debug)]
-enum Heard {
-    /// Every answer so far was empty; at most [`SUSPICIOUS`] customers are remembered.
-    Nothing(HashSet<CustomerId>),
-    /// A row, so the call speaks.
-    Something,
-}
-
-impl Default for Heard {
-    fn default() -> Self {
-        Self::Nothing(HashSet::new())
-    }
+#[derive(Debug, Default)]
+struct Heard {
+    /// There was a row, ever.
+    spoke: bool,
+    /// Customers without a row since the last row; no more than are suspicious.
+    empty: HashSet<CustomerId>,
 }
 
 // === impl Silence ===
@@ -42,13 +38,13 @@ impl Silence {
     pub(super) fn heard(&self, snapshot: &Snapshot) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if !snapshot.rows().is_empty() {
-            *heard = Heard::Something;
+            heard.spoke = true;
+            heard.empty.clear();
             return;
         }
-        if let Heard::Nothing(customers) = &mut *heard
-            && customers.len() < SUSPICIOUS
-            && customers.insert(snapshot.customer_id())
-            && customers.len() == SUSPICIOUS
+        if !heard.is_suspicious()
+            && heard.empty.insert(snapshot.customer_id())
+            && heard.is_suspicious()
         {
             tracing::warn!("{ADVICE}");
         }
@@ -57,10 +53,20 @@ impl Silence {
     /// [`ADVICE`], while there is reason for it.
     pub(super) fn advice(&self) -> Option<&'static str> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*heard {
-            Heard::Nothing(customers) if customers.len() >= SUSPICIOUS => Some(ADVICE),
-            Heard::Nothing(_) | Heard::Something => None,
-        }
+        heard.is_suspicious().then_some(ADVICE)
+    }
+}
+
+// === impl Heard ===
+
+impl Heard {
+    fn is_suspicious(&self) -> bool {
+        let enough = if self.spoke {
+            SUSPICIOUS_AFTER_A_ROW
+        } else {
+            SUSPICIOUS
+        };
+        self.empty.len() >= enough
     }
 }
 
@@ -103,17 +109,20 @@ mod tests {
     }
 
     #[test]
-    fn one_row_lifts_the_suspicion_for_good() {
+    fn a_row_lifts_the_suspicion_until_there_is_far_more_reason_for_it() {
         let silence = Silence::default();
         for customer in 1..=3 {
             silence.heard(&answer(customer, 0));
         }
 
         silence.heard(&answer(4, 1));
-        for customer in 5..=9 {
+        for customer in 5..=23 {
             silence.heard(&answer(customer, 0));
         }
+        let after_nineteen = silence.advice();
+        silence.heard(&answer(24, 0));
 
-        assert_eq!(silence.advice(), None);
+        assert_eq!(after_nineteen, None);
+        assert!(silence.advice().is_some());
     }
 }

@@ -155,7 +155,8 @@ impl Tokens {
         let (state, told) = watch::channel(TokenState::default());
         let (wants, wanted) = watch::channel(Wanted::default());
         let keeper = Keeper::new(grant, state, wanted, metrics.clone(), deps);
-        deps.shutdown.spawn(keeper.run());
+        // A redemption that is cut off may have rotated the refresh token all the same.
+        deps.shutdown.spawn_to_end(keeper.run());
         Self {
             state: told,
             wanted: Arc::new(wants),
@@ -275,6 +276,19 @@ impl Tokens {
             trouble => TokenStatus::Waiting {
                 detail: trouble.as_ref().map(|trouble| trouble.detail.clone()),
             },
+        }
+    }
+
+    /// What a person must do though the held token can still be used: the next one was refused.
+    pub(super) fn trouble_ahead(&self) -> Option<Arc<str>> {
+        let state = self.state.borrow();
+        state.usable(self.clock.now())?;
+        match &state.trouble {
+            Some(Trouble {
+                detail,
+                retry_at: None,
+            }) => Some(Arc::clone(detail)),
+            _ => None,
         }
     }
 

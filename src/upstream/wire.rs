@@ -6,8 +6,15 @@
 
 use jiff::{Timestamp, civil, tz::TimeZone};
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::error::Category;
 
-use crate::domain::{CustomerId, ProcessedAt, Snapshot, UsageRow};
+use crate::{
+    domain::{CustomerId, ProcessedAt, Snapshot, UsageRow},
+    readable::readable,
+};
+
+/// Characters of a field's path that are told; its names are the answer's.
+const LONGEST_PLACE: usize = 100;
 
 /// An answer that is not what the upstream's schema promises; prints which field of which row, and
 /// what was expected there.
@@ -182,12 +189,43 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Malformed> {
     let body = without_byte_order_mark(body);
     let mut json = serde_json::Deserializer::from_slice(body);
     let decoded = serde_path_to_error::deserialize(&mut json).map_err(|fault| {
-        let at = fault.path().to_string();
-        Malformed(format!("{at}: {}", fault.into_inner()))
+        if body.trim_ascii_start().starts_with(b"<") {
+            let hint = "check upstream.base_url, and what stands between";
+            return Malformed(format!("the body: is a page, expected JSON: {hint}"));
+        }
+        let at = match fault.path().to_string() {
+            root if root == "." => "the body".to_owned(),
+            path => readable(&path, LONGEST_PLACE),
+        };
+        Malformed(format!("{at}: {}", place(fault.inner())))
     })?;
     json.end()
-        .map_err(|fault| Malformed(format!("after the JSON value: {fault}")))?;
+        .map_err(|fault| Malformed(format!("after the JSON value: {}", place(&fault))))?;
     Ok(decoded)
+}
+
+/// What is wrong with some JSON, and where, without a word of it: serde quotes the value that it
+/// found, which may be long, another customer's, or our own token.
+fn place(fault: &serde_json::Error) -> String {
+    let told = fault.to_string();
+    match fault.classify() {
+        Category::Data => {
+            let of_the_schema = ["missing field", "duplicate field"];
+            if of_the_schema.iter().any(|start| told.starts_with(start)) {
+                return told;
+            }
+            // Whatever was quoted stands before the last of these.
+            match told.rsplit_once(", expected ") {
+                Some((_found, expected)) => format!("expected {expected}"),
+                None => format!(
+                    "unexpected, at line {} column {}",
+                    fault.line(),
+                    fault.column()
+                ),
+            }
+        }
+        Category::Io | Category::Syntax | Category::Eof => told,
+    }
 }
 
 fn rows(

@@ -263,9 +263,10 @@ impl Fetches {
     /// more often it has come in a row, so that an outage costs few calls.
     fn remember_for(&self, kind: SourceErrorKind, streak: u32) -> Duration {
         const FIRST: Duration = Duration::from_secs(1);
+        const LONGEST: Duration = Duration::from_secs(30);
         let backoff = FIRST
             .saturating_mul(2_u32.saturating_pow(streak.saturating_sub(1)))
-            .min(self.min_refresh_interval);
+            .min(LONGEST);
         match kind {
             SourceErrorKind::UnknownCustomer
             | SourceErrorKind::NoRelationship

@@ -413,6 +413,42 @@ async fn a_soft_purge_keeps_what_is_held_for_a_failure() {
 }
 
 #[tokio::test]
+async fn what_was_dropped_while_a_request_waited_is_not_served_to_it() {
+    let down = Step::Fails(SourceErrorKind::Unavailable { retry_after: None });
+    let fixture = Fixture::new([Step::Seats(5), down]);
+    fixture.answer().await.unwrap();
+    fixture.clock.advance(120 * SECOND);
+    fixture.script.hold();
+    let purge_meanwhile = async {
+        fixture.script.wait_for(2).await;
+        fixture.usage.purge(PurgeScope::default(), PurgeMode::Hard);
+        fixture.script.release_one();
+    };
+
+    let (answer, ()) = tokio::join!(fixture.answer(), purge_meanwhile);
+
+    assert!(matches!(answer.unwrap_err().cause, Cause::Source { .. }));
+}
+
+#[tokio::test]
+async fn what_stands_in_for_a_failure_has_aged_while_the_request_waited() {
+    let down = Step::Fails(SourceErrorKind::Unavailable { retry_after: None });
+    let fixture = Fixture::new([Step::Seats(5), down]);
+    fixture.answer().await.unwrap();
+    fixture.clock.advance(120 * SECOND);
+    fixture.script.hold();
+    let meanwhile = async {
+        fixture.script.wait_for(2).await;
+        fixture.clock.advance(20 * SECOND);
+        fixture.script.release_one();
+    };
+
+    let (answer, ()) = tokio::join!(fixture.answer(), meanwhile);
+
+    assert_eq!(answer.unwrap().held.age, 140 * SECOND);
+}
+
+#[tokio::test]
 async fn a_panic_in_a_fetch_is_an_answer_and_frees_the_customer() {
     let fixture = Fixture::new([Step::Panics, Step::Seats(5)]);
 

@@ -34,12 +34,12 @@ async fn what_was_purged_softly_stands_in_for_a_failure_and_what_was_dropped_doe
     for (path, cache_status, status) in [
         (
             "/cache/purge",
-            "usage-proxy; fwd=stale; fwd-status=503; ttl=900; detail=stale-if-error",
+            "usage-proxy; fwd=stale; fwd-status=503; ttl=0; detail=stale-if-error",
             200,
         ),
         (
             "/cache/purge?hard=false",
-            "usage-proxy; fwd=stale; fwd-status=503; ttl=900; detail=stale-if-error",
+            "usage-proxy; fwd=stale; fwd-status=503; ttl=0; detail=stale-if-error",
             200,
         ),
         (

@@ -115,8 +115,8 @@ async fn retries_come_to_an_end() {
 async fn what_another_attempt_would_not_mend_is_sent_once() {
     for (status, kind) in [
         (400, SourceErrorKind::Rejected),
-        (403, SourceErrorKind::NoRelationship),
-        (404, SourceErrorKind::UnknownCustomer),
+        (403, SourceErrorKind::Rejected),
+        (404, SourceErrorKind::Rejected),
         (302, SourceErrorKind::Rejected),
         (501, SourceErrorKind::Unavailable { retry_after: None }),
         (204, SourceErrorKind::Malformed),

@@ -64,8 +64,8 @@ pub(super) enum Shown<'a> {
 /// What the endpoint gave.
 #[derive(Debug)]
 pub(super) struct Granted {
-    /// The access token.
-    pub(super) access: Obtained,
+    /// The access token, or what is wrong with it: a refresh token may have come all the same.
+    pub(super) access: Result<Obtained, GrantFailure>,
     /// The refresh token that takes the place of the one shown, where one came.
     pub(super) refresh_token: Option<SecretString>,
 }
@@ -73,7 +73,7 @@ pub(super) struct Granted {
 /// A token answer, not checked yet. It holds secrets in plain text, so it has no `Debug`.
 #[derive(Deserialize)]
 struct TokenAnswer {
-    access_token: String,
+    access_token: Option<String>,
     token_type: Option<String>,
     /// A number in v2, the same as text in v1.
     expires_in: Option<Value>,
@@ -180,22 +180,21 @@ fn read_granted(answer: &Answer, asked_at: Instant) -> Result<Granted, GrantFail
     // The fault of serde would quote the answer, and so perhaps the token.
     let read: TokenAnswer = serde_json::from_slice(without_byte_order_mark(&answer.body))
         .map_err(|_| no_token("expected a JSON object with access_token"))?;
-    if read
-        .token_type
-        .is_some_and(|of| !of.eq_ignore_ascii_case("bearer"))
-    {
-        return Err(no_token("expected token_type Bearer"));
-    }
     let lifetime = lifetime(read.expires_in.as_ref());
-    if read.access_token.is_empty() || lifetime.is_zero() {
-        return Err(no_token("expected a token that is good for a while"));
-    }
-    Ok(Granted {
-        access: Obtained {
-            token: SecretString::from(read.access_token),
+    let is_bearer = |of: &String| of.eq_ignore_ascii_case("bearer");
+    let access = match read.access_token.filter(|token| !token.is_empty()) {
+        Some(_) if !read.token_type.as_ref().is_none_or(is_bearer) => {
+            Err(no_token("expected token_type Bearer"))
+        }
+        Some(token) if !lifetime.is_zero() => Ok(Obtained {
+            token: SecretString::from(token),
             lifetime: Some(lifetime),
             asked_at,
-        },
+        }),
+        _ => Err(no_token("expected a token that is good for a while")),
+    };
+    Ok(Granted {
+        access,
         refresh_token: read
             .refresh_token
             .filter(|token| !token.is_empty())
@@ -262,7 +261,7 @@ impl ErrorAnswer {
             readable(&self.error, 64),
             self.error_codes,
             readable(self.correlation_id.as_deref().unwrap_or("unknown"), 64),
-            readable(&line, 300)
+            readable(line.trim(), 300)
         )
     }
 }

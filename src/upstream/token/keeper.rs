@@ -1,6 +1,7 @@
 //! The task that keeps an access token: one attempt at a time, ahead of expiry or on demand.
 
 use std::{
+    ops::ControlFlow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -112,7 +113,7 @@ impl Keeper {
             }
             self.state
                 .send_modify(|state| state.answered = wanted.serial);
-            if self.wait().await.is_err() {
+            if self.wait().await.is_break() {
                 return;
             }
         }
@@ -257,14 +258,21 @@ impl Keeper {
         }
     }
 
-    /// Waits until there may be something to do; `Err` when nobody can ask any more.
-    async fn wait(&mut self) -> Result<(), watch::error::RecvError> {
+    /// Waits until there may be something to do; `Break` when there will not be: nobody can ask any
+    /// more, or the process ends.
+    async fn wait(&mut self) -> ControlFlow<()> {
         let now = self.clock.now();
         let unsaved = self.grant.has_unsaved();
         let next = self.next_timer();
         let drains = unsaved && !self.saved_at_drain;
         tokio::select! {
-            changed = self.wanted.changed() => return changed,
+            () = self.shutdown.cancelled() => return ControlFlow::Break(()),
+            changed = self.wanted.changed() => {
+                return match changed {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_nobody) => ControlFlow::Break(()),
+                };
+            }
             () = sleep(&self.clock, next) => {}
             () = self.shutdown.draining(), if drains => {
                 self.saved_at_drain = true;
@@ -275,7 +283,7 @@ impl Keeper {
             self.grant.save().await;
             self.save_at = self.clock.now() + SAVE_INTERVAL;
         }
-        Ok(())
+        ControlFlow::Continue(())
     }
 
     /// When there is something to do without demand; `None` when there will not be.

@@ -17,12 +17,20 @@ use crate::{clock::SharedClock, upstream::metrics::Metrics};
 pub(super) struct RefreshToken {
     endpoint: TokenEndpoint,
     file: SecretFile,
-    /// The newest token, while it could not be written; it wins over the file's.
-    unsaved: Option<SecretString>,
+    /// The newest token, while it could not be written; it wins over the one that it replaces.
+    unsaved: Option<Unsaved>,
     /// Of what was shown last, or took its place; `None` when it could not be read.
     shown: Option<Fingerprint>,
     clock: SharedClock,
     metrics: Metrics,
+}
+
+/// A rotated token that is held in memory alone.
+#[derive(Debug)]
+struct Unsaved {
+    token: SecretString,
+    /// Of the token in the file that it replaces.
+    replaces: Fingerprint,
 }
 
 // === impl RefreshToken ===
@@ -65,14 +73,25 @@ impl RefreshToken {
         {
             self.metrics.refresh_token_issued(self.clock.wall());
             self.shown = Some(Fingerprint::of(&[&secret, &rotated]));
-            self.unsaved = Some(rotated);
+            let replaces = match self.unsaved.take() {
+                // The file still holds what that one was to replace.
+                Some(unsaved) => unsaved.replaces,
+                None => Fingerprint::of(&[&token]),
+            };
+            self.unsaved = Some(Unsaved {
+                token: rotated,
+                replaces,
+            });
             self.save().await;
         }
-        Ok(granted.access)
+        granted.access
     }
 
     /// Whether the files hold anything else than what was shown last.
     pub(super) async fn has_changed(&self) -> bool {
+        if self.is_overtaken().await {
+            return true;
+        }
         let now = self.credentials().await.ok();
         now.map(|(secret, token)| Fingerprint::of(&[&secret, &token])) != self.shown
     }
@@ -82,10 +101,18 @@ impl RefreshToken {
         self.unsaved.is_some()
     }
 
-    /// Writes the token that is held in memory alone, if there is one.
+    /// Writes the token that is held in memory alone, if there is one, over the one it replaces and
+    /// over no other.
     pub(super) async fn save(&mut self) {
-        let Some(token) = &self.unsaved else { return };
-        match self.file.replace(token).await {
+        if self.is_overtaken().await {
+            tracing::warn!(
+                "the refresh token's file holds another token than the one that was rotated: a \
+                 person or another replica put it there, and it is taken"
+            );
+            self.forget_unsaved();
+        }
+        let Some(unsaved) = &self.unsaved else { return };
+        match self.file.replace(&unsaved.token).await {
             Ok(()) => {
                 self.unsaved = None;
                 tracing::info!("the rotated refresh token was written to its file");
@@ -100,10 +127,21 @@ impl RefreshToken {
         self.metrics.refresh_token_unsaved(self.unsaved.is_some());
     }
 
+    /// Whether the file holds another token than the one that the unsaved one replaces.
+    async fn is_overtaken(&self) -> bool {
+        let Some(unsaved) = &self.unsaved else {
+            return false;
+        };
+        match self.file.read().await {
+            Ok(token) => Fingerprint::of(&[&token]) != unsaved.replaces,
+            Err(_unreadable) => false,
+        }
+    }
+
     async fn credentials(&self) -> Result<(SecretString, SecretString), Unreadable> {
         let secret = self.endpoint.client_secret().await?;
         if let Some(unsaved) = &self.unsaved {
-            return Ok((secret, unsaved.clone()));
+            return Ok((secret, unsaved.token.clone()));
         }
         // Read each time: another replica may have rotated it.
         let token = self.file.read().await?;

@@ -114,6 +114,40 @@ fn fields_that_must_be_there_are_named_with_their_row() {
 }
 
 #[test]
+fn a_fault_says_what_was_expected_and_quotes_nothing() {
+    for (body, told) in [
+        (
+            json!({ "totalCount": "s3cr3t", "items": [] }),
+            "totalCount: expected u64",
+        ),
+        (
+            json!({ "items": "s3cr3t, expected s3cr3t" }),
+            "items: expected a sequence",
+        ),
+        (
+            json!({ "items": [{ "productName": ["s3cr3t"] }] }),
+            "items[0].productName: expected a string",
+        ),
+    ] {
+        let Malformed(detail) =
+            decode_insights(body.to_string().as_bytes(), customer()).unwrap_err();
+
+        assert!(detail.starts_with(told), "{detail}");
+        assert!(!detail.contains("s3cr3t"), "{detail}");
+    }
+}
+
+#[test]
+fn a_page_is_called_one() {
+    let Malformed(detail) = decode_insights(b" <html>s3cr3t</html>", customer()).unwrap_err();
+
+    assert!(
+        detail.contains("base_url") && !detail.contains("s3cr3t"),
+        "{detail}"
+    );
+}
+
+#[test]
 fn what_is_no_count_never_becomes_one() {
     for bad in [
         json!(-1),

@@ -37,10 +37,20 @@ fn a_lifetime_is_read_as_a_number_as_text_or_assumed() {
     ] {
         let body = json!({ "access_token": "a", "token_type": "bearer", "expires_in": expires_in });
 
-        let lifetime = granted(&body).unwrap().access.lifetime;
+        let lifetime = granted(&body).unwrap().access.unwrap().lifetime;
 
         assert_eq!(lifetime, Some(Duration::from_secs(seconds)), "{body}");
     }
+}
+
+#[test]
+fn a_rotated_refresh_token_is_kept_though_the_access_token_is_of_no_use() {
+    let body = json!({ "access_token": "", "refresh_token": "refresh-2" });
+
+    let granted = granted(&body).unwrap();
+
+    assert!(granted.access.is_err());
+    assert_eq!(granted.refresh_token.unwrap().expose_secret(), "refresh-2");
 }
 
 #[test]
@@ -52,7 +62,9 @@ fn what_is_no_token_is_a_passing_failure() {
         json!({ "access_token": "a", "expires_in": 0 }),
         json!("<html>"),
     ] {
-        let failure = granted(&body).unwrap_err();
+        let failure = granted(&body)
+            .and_then(|granted| granted.access)
+            .unwrap_err();
 
         assert!(
             matches!(failure.kind, FailureKind::Passing { .. }),
