@@ -26,6 +26,7 @@ use crate::{
     cache::{CacheResult, CacheStatus},
     clock::SharedClock,
     config::RequestLog,
+    domain::ProcessedDate,
     problem::{Body, Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
     usage::UsageService,
@@ -56,10 +57,30 @@ struct Arrived<'a, B> {
 struct Served {
     response: Response<Body>,
     status: CacheStatus,
+    told: Told,
+}
+
+/// What metrics and the log tell of a request besides its status.
+#[derive(Clone, Copy, Default)]
+struct Told {
     /// What was found in the cache; `None` where it was not asked.
     result: Option<CacheResult>,
-    /// The ids of the upstream call that this request made.
+    /// The date that was asked for.
+    processed_date: Option<ProcessedDate>,
+    /// The kind of problem that it was answered with.
+    problem: Option<&'static str>,
+    /// The id of the upstream call that this request made.
     upstream_request_id: Option<Uuid>,
+}
+
+/// A request under way. Dropped before it was answered, its caller went away: it is counted and
+/// logged all the same.
+struct UnderWay<'a, B> {
+    api: &'a Inner,
+    route: Route<'a>,
+    arrived: Arrived<'a, B>,
+    peer: SocketAddr,
+    answered: bool,
 }
 
 // === impl Api ===
@@ -95,37 +116,33 @@ impl Api {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cancels no upstream call; the request is then neither counted nor
-    /// logged as answered, since it was not.
+    /// Dropping the future cancels no upstream call; the request is then counted and logged with
+    /// status 499, as nginx does.
     pub async fn serve<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Body> {
         let inner = &*self.inner;
         let _in_flight = inner.metrics.enter();
         let at = inner.clock.now();
         let request_id = request_id::accept_or_mint(request.headers());
         let route = Route::of(request.uri().path());
-        let arrived = Arrived {
-            request: &request,
-            at,
-            request_id: &request_id,
+        let mut under_way = UnderWay {
+            api: inner,
+            route,
+            arrived: Arrived {
+                request: &request,
+                at,
+                request_id: &request_id,
+            },
+            peer,
+            answered: false,
         };
 
-        let mut served = inner.dispatch(route, &arrived).await;
+        let mut served = inner.dispatch(route, &under_way.arrived).await;
 
+        under_way.end(served.response.status(), served.told);
+        drop(under_way);
         let headers = served.response.headers_mut();
         headers.insert(caching::CACHE_STATUS, caching::cache_status(&served.status));
-        // A duration takes a second look at the clock; everything else went by the first.
-        let took = inner.clock.now().saturating_duration_since(at);
-        let status = served.response.status();
-        inner
-            .metrics
-            .answered(route, request.method(), status, served.result, took);
-        if inner.wants_log(status, took) {
-            log(route, &request, &served, &request_id, peer, took);
-        }
-        served
-            .response
-            .headers_mut()
-            .insert(X_REQUEST_ID, request_id);
+        headers.insert(X_REQUEST_ID, request_id);
         served.response
     }
 }
@@ -186,14 +203,14 @@ impl<B> Arrived<'_, B> {
             detail: Some("not-consulted"),
             ..CacheStatus::default()
         };
-        self.answer_problem(problem, status, None, None)
+        self.answer_problem(problem, status, Told::default(), None)
     }
 
     fn answer_problem(
         &self,
         problem: Problem,
         status: CacheStatus,
-        result: Option<CacheResult>,
+        told: Told,
         correlation_id: Option<Uuid>,
     ) -> Served {
         let headers = self.request.headers();
@@ -204,39 +221,81 @@ impl<B> Arrived<'_, B> {
                 |id| id.to_string(),
             );
         let path = self.request.uri().path();
+        let told = Told {
+            problem: Some(problem.name()),
+            ..told
+        };
         Served {
             response: problem
                 .of_request(path, self.request_id, Some(correlation_id))
                 .into_response(),
             status,
-            result,
-            upstream_request_id: None,
+            told,
         }
     }
 }
 
-/// One line per request. It names the path, which names the customer, and no more of the request:
-/// a query or a header may hold what is nobody's business.
-fn log<B>(
-    route: Route<'_>,
-    request: &Request<B>,
-    served: &Served,
-    request_id: &HeaderValue,
-    peer: SocketAddr,
-    took: Duration,
-) {
-    let upstream = served.upstream_request_id.map(tracing::field::display);
-    tracing::info!(
-        target: "usage_proxy::request",
-        method = request.method().as_str(),
-        route = route.pattern(),
-        path = excerpt(request.uri().path()),
-        status = served.response.status().as_u16(),
-        cache = served.result.map_or("none", CacheResult::as_str),
-        duration_ms = took.as_secs_f64() * 1_000.0,
-        request_id = request_id.to_str().unwrap_or_default(),
-        caller = %peer.ip(),
-        ms_request_id = upstream,
-        "request"
-    );
+// === impl UnderWay ===
+
+impl<B> UnderWay<'_, B> {
+    /// What is counted where the caller went away.
+    const CLOSED_BY_CALLER: u16 = 499;
+
+    fn end(&mut self, status: StatusCode, told: Told) {
+        self.answered = true;
+        // A duration takes a second look at the clock; everything else went by the first.
+        let now = self.api.clock.now();
+        let took = now.saturating_duration_since(self.arrived.at);
+        let method = self.arrived.request.method();
+        self.api
+            .metrics
+            .answered(self.route, method, status, told.result, took);
+        if self.api.wants_log(status, took) {
+            self.log(status, told, took);
+        }
+    }
+
+    /// One line per request. Of what was sent it names the path, which names the customer, and the
+    /// date, and no more: the rest of a query or a header may be nobody's business.
+    fn log(&self, status: StatusCode, told: Told, took: Duration) {
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "usage_proxy::request",
+                    method = self.arrived.request.method().as_str(),
+                    route = self.route.pattern(),
+                    path = excerpt(self.arrived.request.uri().path()),
+                    processed_date = told.processed_date.map(tracing::field::display),
+                    status = status.as_u16(),
+                    cache = told.result.map_or("none", CacheResult::as_str),
+                    problem = told.problem,
+                    duration_seconds = whole_microseconds(took).as_secs_f64(),
+                    request_id = self.arrived.request_id.to_str().unwrap_or_default(),
+                    caller = %self.peer.ip(),
+                    ms.request_id = told.upstream_request_id.map(tracing::field::display),
+                    "request"
+                )
+            };
+        }
+        if status.is_server_error() {
+            line!(warn);
+        } else {
+            line!(info);
+        }
+    }
+}
+
+impl<B> Drop for UnderWay<'_, B> {
+    fn drop(&mut self) {
+        if !self.answered
+            && let Ok(status) = StatusCode::from_u16(Self::CLOSED_BY_CALLER)
+        {
+            self.end(status, Told::default());
+        }
+    }
+}
+
+/// Finer would only be noise.
+fn whole_microseconds(duration: Duration) -> Duration {
+    Duration::from_micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
 }

@@ -201,7 +201,7 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<Bound<()>, Start
     let (address, listener) = listening.await.map_err(|error| StartError::Listen {
         key,
         address,
-        reason: reason(&error),
+        reason: listen_failure(&error),
     })?;
     Ok(Bound {
         listener,
@@ -210,7 +210,8 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<Bound<()>, Start
     })
 }
 
-fn reason(error: &io::Error) -> String {
+/// Why an address cannot be listened on, and what to do.
+pub fn listen_failure(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             "another program listens there; stop it, or choose another port".to_owned()
@@ -238,7 +239,7 @@ fn readiness(
     Readiness::default()
         .gate("running", move || {
             if shutdown.is_draining() {
-                Gate::waiting_for("nothing: the process is ending")
+                Gate::waiting_for("its end: the process is draining")
             } else {
                 Gate::open()
             }

@@ -170,19 +170,17 @@ impl UsageCache {
 
     /// What is held for a question, whatever its age.
     ///
-    /// `preferred` is the call whose snapshot answers where a date is asked for and both told one;
-    /// but what was asked for by its date since, of the commercial call, supersedes what the
-    /// insights call told before.
+    /// A date is answered by what the commercial call told of it, else by what the insights call did
+    /// while it was the newest.
     pub fn look_up(
         &self,
         customer_id: CustomerId,
         question: Question,
-        preferred: UpstreamApi,
         now: Instant,
     ) -> Option<Held> {
         match question {
             Question::Newest(api) => self.look_up_newest(NewestKey { customer_id, api }, now),
-            Question::Dated(date) => self.look_up_dated(customer_id, date, preferred, now),
+            Question::Dated(date) => self.look_up_dated(customer_id, date, now),
         }
     }
 
@@ -218,7 +216,6 @@ impl UsageCache {
         &self,
         customer_id: CustomerId,
         date: ProcessedDate,
-        preferred: UpstreamApi,
         now: Instant,
     ) -> Option<Held> {
         let of = |api| {
@@ -229,15 +226,11 @@ impl UsageCache {
                 date,
             })
         };
-        let snapshot = match (of(UpstreamApi::Insights), of(UpstreamApi::Commercial)) {
-            (Some(insights), Some(commercial)) => {
-                if preferred == UpstreamApi::Commercial || commercial.supersedes(&insights) {
-                    commercial
-                } else {
-                    insights
-                }
-            }
-            (insights, commercial) => insights.or(commercial)?,
+        let snapshot = match (of(UpstreamApi::Commercial), of(UpstreamApi::Insights)) {
+            // The call that tells dates comes first, so that what somebody else asked for does not
+            // change the answer under a URL.
+            (Some(told), Some(other)) if told.is_purged() && !other.is_purged() => other,
+            (told, other) => told.or(other)?,
         };
         Some(self.settled(
             &snapshot.prepared,

@@ -3,7 +3,14 @@
 mod demo;
 mod simulate;
 
-use std::{error::Error, fmt, io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    fmt,
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -46,7 +53,7 @@ enum Command {
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
-  usage-proxy serve --config config/usage-proxy.toml
+  usage-proxy serve --config config/examples/app-user.toml
   USAGE_PROXY__CACHE__FRESH_FOR=5m usage-proxy serve --config usage-proxy.toml
   usage-proxy serve --config usage-proxy.toml --set log.filter=debug
 
@@ -99,7 +106,7 @@ async fn serve(args: &ConfigArgs) -> Result<(), Failure> {
     let config = Config::load(args.sources())?;
     telemetry::start_logging(&config.log).map_err(Failure::usage)?;
     check_secret_files(&config.upstream.auth)?;
-    for warning in config.warnings() {
+    for warning in warnings(&config) {
         tracing::warn!("{warning}");
     }
     tracing::debug!(config = config.effective(), "effective configuration");
@@ -125,7 +132,11 @@ async fn serve_until_signalled(config: &Config) -> Result<(), Failure> {
 
 fn check_config(args: &ConfigArgs) -> Result<(), Failure> {
     let config = Config::load(args.sources())?;
-    for warning in config.warnings() {
+    // They may live on the machine that serves, and not on the one that checks.
+    let unreadable = secret_files(&config.upstream.auth)
+        .into_iter()
+        .filter_map(|(key, file)| Some(format!("{key}: {}", secret::read_secret(file).err()?)));
+    for warning in warnings(&config).into_iter().chain(unreadable) {
         eprint_line(format_args!("warning: {warning}"));
     }
     print_line(config.effective().trim_end())
@@ -133,24 +144,44 @@ fn check_config(args: &ConfigArgs) -> Result<(), Failure> {
 
 /// Reads every secret once, so that a start that could never serve fails at once and says why.
 fn check_secret_files(auth: &AuthConfig) -> Result<(), Failure> {
-    let mut files = Vec::new();
-    if let Some(grant) = auth.grant() {
-        files.push(&grant.client_secret_file);
+    let faults: Vec<_> = secret_files(auth)
+        .into_iter()
+        .filter_map(|(key, file)| Some(format!("{key}: {}", secret::read_secret(file).err()?)))
+        .collect();
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::other(faults.join("\n")))
     }
-    match auth {
+}
+
+/// Files of secrets with the keys that name them.
+fn secret_files(auth: &AuthConfig) -> Vec<(&'static str, &Path)> {
+    let client_secret = auth.grant().map(|grant| {
+        let file = grant.client_secret_file.as_path();
+        ("upstream.auth.client_secret_file", file)
+    });
+    let token = match auth {
         AuthConfig::RefreshToken {
             refresh_token_file, ..
-        } => files.push(refresh_token_file),
-        AuthConfig::TokenFile { token_file } => files.push(token_file),
-        AuthConfig::ClientCredentials { .. } => {}
-    }
-    for file in files {
-        secret::read_secret(file).map_err(Failure::other)?;
-        if let Some(warning) = secret::permissions_warning(file) {
-            tracing::warn!("{warning}");
+        } => Some((
+            "upstream.auth.refresh_token_file",
+            refresh_token_file.as_path(),
+        )),
+        AuthConfig::TokenFile { token_file } => {
+            Some(("upstream.auth.token_file", token_file.as_path()))
         }
-    }
-    Ok(())
+        AuthConfig::ClientCredentials { .. } => None,
+    };
+    client_secret.into_iter().chain(token).collect()
+}
+
+/// What is allowed but hardly meant, of the configuration and of the files that it names.
+fn warnings(config: &Config) -> Vec<String> {
+    let of_files = secret_files(&config.upstream.auth)
+        .into_iter()
+        .filter_map(|(key, file)| Some(format!("{key}: {}", secret::permissions_warning(file)?)));
+    config.warnings().into_iter().chain(of_files).collect()
 }
 
 /// SIGTERM or SIGINT begins an orderly end; a second one ends the process now.
@@ -183,7 +214,7 @@ fn end_on_signal(shutdown: Shutdown) -> Result<(), Failure> {
 fn key_value(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .map(|(key, value)| (key.trim().to_owned(), value.to_owned()))
-        .ok_or_else(|| "expected KEY=VALUE, such as cache.fresh_for=5m".to_owned())
+        .ok_or_else(|| "expected KEY=VALUE".to_owned())
 }
 
 /// To standard output; who reads it may be gone, which is a failure like any other.

@@ -19,6 +19,8 @@ pub struct Problem {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Parts {
+    #[serde(skip)]
+    name: &'static str,
     /// What kind of problem it is; the same for every occurrence.
     #[serde(rename = "type")]
     uri: String,
@@ -66,11 +68,12 @@ impl Problem {
     /// A problem of the kind that `name` names, such as `unknown-customer`.
     pub fn new(
         status: StatusCode,
-        name: &str,
+        name: &'static str,
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
         let parts = Parts {
+            name,
             uri: format!("urn:usage-proxy:problem:{name}"),
             title,
             status,
@@ -142,6 +145,11 @@ impl Problem {
         self.parts.request_id = request_id.to_str().ok().map(str::to_owned);
         self.parts.correlation_id = correlation_id;
         self
+    }
+
+    /// What kind of problem it is, such as `unknown-customer`.
+    pub fn name(&self) -> &'static str {
+        self.parts.name
     }
 
     /// The status it is answered with.

@@ -40,7 +40,7 @@ pub fn start_logging(config: &LogConfig) -> Result<(), LogError> {
         LogFormat::Json
     };
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(&config.filter)?)
+        .with_env_filter(EnvFilter::try_new(with_warnings(&config.filter))?)
         .with_writer(std::io::stderr);
     match config.format.unwrap_or(default) {
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
@@ -52,6 +52,12 @@ pub fn start_logging(config: &LogConfig) -> Result<(), LogError> {
         tracing::error!(place, "a task panicked; this is a fault of usage-proxy");
     }));
     Ok(())
+}
+
+/// A filter that names targets alone would silence everything else, errors too; a level of its own
+/// beats this one.
+fn with_warnings(filter: &str) -> String {
+    format!("warn,{filter}")
 }
 
 // === impl Metrics ===

@@ -91,7 +91,6 @@ impl UsageService {
         let cache = Arc::new(cache);
         let fetches = Fetches::new(
             config,
-            newest_from,
             Arc::clone(&cache),
             source,
             Arc::clone(&clock),

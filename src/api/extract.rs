@@ -152,7 +152,7 @@ fn unknown_parameter(name: &str, expected: &str) -> Problem {
     )
 }
 
-fn bad_request(name: &str, title: &'static str, detail: impl Into<String>) -> Problem {
+fn bad_request(name: &'static str, title: &'static str, detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, name, title, detail)
 }
 

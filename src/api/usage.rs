@@ -2,8 +2,9 @@
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Arrived, Inner, Served, caching, extract, negotiation, problem};
+use super::{Arrived, Inner, Served, Told, caching, extract, negotiation, problem};
 use crate::{
+    cache::CacheResult,
     domain::ProcessedDate,
     problem::Problem,
     representation::Form,
@@ -59,7 +60,7 @@ async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, query: Query) -> Serve
     let trace = || extract::call_trace(headers);
     let answer = match api.usage.answer(query, trace, arrived.at).await {
         Ok(answer) => answer,
-        Err(unanswered) => return unanswered_problem(arrived, &unanswered),
+        Err(unanswered) => return unanswered_problem(arrived, query, &unanswered),
     };
     let prepared = &answer.held.prepared;
     if prepared.ready(query.form, coding).is_none()
@@ -84,12 +85,24 @@ async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, query: Query) -> Serve
     Served {
         response,
         status,
+        told: told(query, result, ids),
+    }
+}
+
+fn told(query: Query, result: CacheResult, ids: Option<CallIds>) -> Told {
+    Told {
         result: Some(result),
+        processed_date: query.date,
+        problem: None,
         upstream_request_id: ids.map(|ids| ids.request_id),
     }
 }
 
-fn unanswered_problem<B>(arrived: &Arrived<'_, B>, unanswered: &Unanswered) -> Served {
+fn unanswered_problem<B>(
+    arrived: &Arrived<'_, B>,
+    query: Query,
+    unanswered: &Unanswered,
+) -> Served {
     let correlation_id = unanswered.ids.map(|ids| ids.correlation_id);
     let call = match unanswered.ids {
         Some(_) => problem::Call::Own,
@@ -98,12 +111,11 @@ fn unanswered_problem<B>(arrived: &Arrived<'_, B>, unanswered: &Unanswered) -> S
     let mut served = arrived.answer_problem(
         problem::of(&unanswered.cause, call),
         unanswered.status,
-        Some(unanswered.result),
+        told(query, unanswered.result, unanswered.ids),
         correlation_id,
     );
     if let Some(ids) = unanswered.ids {
         name_upstream_call(served.response.headers_mut(), ids);
-        served.upstream_request_id = Some(ids.request_id);
     }
     served
 }

@@ -125,11 +125,6 @@ impl Snapshot {
         self.purged.load(Ordering::Relaxed)
     }
 
-    /// Whether this one was told after `other`, or is the only one of them that no purge marked.
-    pub(super) fn supersedes(&self, other: &Self) -> bool {
-        (!self.is_purged(), self.stored_at) > (!other.is_purged(), other.stored_at)
-    }
-
     /// Bytes that holding it takes.
     pub(super) fn weight(&self) -> usize {
         self.prepared.weight() + Snapshots::OVERHEAD_BYTES

@@ -55,7 +55,7 @@ fn prepared(customer_id: CustomerId, processed: Option<&str>, seats: u64) -> Pre
 }
 
 fn newest(cache: &UsageCache, now: Instant) -> Option<Held> {
-    cache.look_up(customer(1), INSIGHTS, UpstreamApi::Insights, now)
+    cache.look_up(customer(1), INSIGHTS, now)
 }
 
 #[test]
@@ -82,11 +82,7 @@ fn the_newest_date_never_goes_backwards() {
         "the answer confirmed that nothing newer is there"
     );
     let older = Question::Dated(date("2026-11-18"));
-    assert!(
-        cache
-            .look_up(customer(1), older, UpstreamApi::Insights, now)
-            .is_some()
-    );
+    assert!(cache.look_up(customer(1), older, now).is_some());
 }
 
 #[test]
@@ -134,23 +130,23 @@ fn other_content_under_the_same_date_replaces_the_entry() {
 }
 
 #[test]
-fn a_date_is_found_whichever_call_told_it() {
+fn a_date_is_found_whichever_call_told_it_and_the_commercial_one_comes_first() {
     let cache = cache(1 << 20);
     let now = SystemClock.now();
     let asked = Question::Dated(date("2026-11-19"));
-    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+    let look_up = |number| cache.look_up(customer(number), asked, now);
 
-    for preferred in UpstreamApi::ALL {
-        assert!(
-            cache.look_up(customer(1), asked, preferred, now).is_some(),
-            "{preferred:?}"
-        );
-    }
-    assert!(
-        cache
-            .look_up(customer(2), asked, UpstreamApi::Insights, now)
-            .is_none()
-    );
+    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+    let of_insights = look_up(1).unwrap();
+    let told = cache.store(asked, prepared(customer(1), Some("2026-11-19"), 6), now);
+    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 7), now);
+
+    assert_eq!(of_insights.prepared.rows(), 1);
+    assert!(Arc::ptr_eq(
+        &look_up(1).unwrap().prepared,
+        &told.held.prepared
+    ));
+    assert!(look_up(2).is_none());
 }
 
 #[test]
@@ -161,12 +157,7 @@ fn a_date_does_not_go_stale_and_its_age_is_below_its_lifetime() {
     cache.store(asked, prepared(customer(1), Some("2026-11-19"), 5), now);
 
     let held = cache
-        .look_up(
-            customer(1),
-            asked,
-            UpstreamApi::Insights,
-            now + 1_000 * SECOND,
-        )
+        .look_up(customer(1), asked, now + 1_000 * SECOND)
         .unwrap();
 
     assert_eq!(held.freshness, Freshness::Fresh);
@@ -194,7 +185,7 @@ fn a_soft_purge_has_the_next_request_ask_and_keeps_what_is_held() {
         newest(&cache, now).unwrap().freshness,
         Freshness::StaleIfError
     );
-    let other = cache.look_up(customer(2), INSIGHTS, UpstreamApi::Insights, now);
+    let other = cache.look_up(customer(2), INSIGHTS, now);
     assert_eq!(other.unwrap().freshness, Freshness::Fresh);
 }
 
@@ -207,7 +198,7 @@ fn what_was_purged_softly_claims_no_freshness() {
     cache.purge(PurgeScope::default(), PurgeMode::Soft);
 
     for question in [INSIGHTS, dated] {
-        let held = cache.look_up(customer(1), question, UpstreamApi::Insights, now + SECOND);
+        let held = cache.look_up(customer(1), question, now + SECOND);
         let held = held.unwrap();
 
         assert_eq!(held.cache_control, "private, max-age=0", "{question:?}");

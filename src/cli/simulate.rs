@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::{Failure, address, end_on_signal, print_line};
 use crate::{
+    app::listen_failure,
     config::{LogConfig, RequestLog},
     shutdown::Shutdown,
     simulator::{DOCUMENTED_CUSTOMER, Faults, Simulator, SimulatorOptions},
@@ -13,10 +14,27 @@ use crate::{
 pub(super) const EXAMPLES: &str = "\
 Examples:
   usage-proxy simulate --customers 5000 --seed 7
-  usage-proxy simulate --fault latency=300
+  usage-proxy simulate --fault latency=300             (milliseconds)
   usage-proxy simulate --fault calls_per_minute=60
   curl -X PATCH http://127.0.0.1:7070/_simulator/faults -d '{\"status\": 503, \"times\": 2}'
-  curl http://127.0.0.1:7070/_simulator";
+  curl http://127.0.0.1:7070/_simulator
+
+Faults, as --fault KEY=VALUE or at run time:
+  api                    all, insights, commercial or customers: whom the others befall
+  times                  how many calls; without it, all
+  latency                milliseconds before the answer
+  status, code, description, retry_after
+                         answer so
+  calls_per_minute       throttle beyond
+  mfa_required           401 with code 900421
+  body                   truncated, html, empty, garbage, gzip_bomb, oversized, foreign_customer,
+                         missing_fields, negative_counts, huge_counts or wrong_total
+  body_bytes             size of oversized and gzip_bomb
+  close_mid_body, bom    true or false
+  next_link              where the commercial call says it goes on
+  token_status, token_error, token_times
+                         the token endpoint's own, such as token_error=invalid_grant
+  strict_rotation        refuse a refresh token that was redeemed before";
 
 /// What kind of Partner Center to be.
 #[derive(Debug, Args)]
@@ -56,7 +74,13 @@ pub(super) async fn run(args: SimulateArgs) -> Result<(), Failure> {
     };
     let simulator = Simulator::bind(args.listen, options)
         .await
-        .map_err(|error| Failure::other(format!("--listen {}: {error}", args.listen)))?;
+        .map_err(|error| {
+            Failure::other(format!(
+                "--listen {}: {}",
+                args.listen,
+                listen_failure(&error)
+            ))
+        })?;
     let shutdown = Shutdown::new();
     end_on_signal(shutdown.clone())?;
     print_line(welcome(simulator.local_addr()))?;

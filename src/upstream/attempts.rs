@@ -49,6 +49,8 @@ pub(super) struct Attempts {
     commercial: Throttle,
     /// What every request says.
     headers: HeaderMap,
+    /// The call that answers for the newest date.
+    source: UpstreamApi,
     attempt_timeout: Duration,
     max_body: usize,
     clock: SharedClock,
@@ -75,6 +77,7 @@ impl Attempts {
             insights: Throttle::default(),
             commercial: Throttle::default(),
             headers,
+            source: config.source,
             attempt_timeout: config.attempt_timeout,
             max_body: config.max_body,
             clock: deps.clock.clone(),
@@ -291,7 +294,7 @@ impl Attempts {
                 return self.renew(call, error, token).await;
             }
             Some(refused @ (Meaning::Unauthorized | Meaning::ProofMissing)) => {
-                self.tokens.disown(token.generation, refused.sentence());
+                self.disown(call.api(), token, refused);
                 return Err(error);
             }
             _ => {}
@@ -311,6 +314,13 @@ impl Attempts {
         }
         call.retries_left -= 1;
         call.retries += 1;
+        tracing::debug!(
+            api = call.api().as_str(),
+            %error,
+            pause_seconds = (resume - now).as_secs_f64(),
+            attempts = call.attempts,
+            "upstream is asked again after a pause"
+        );
         self.clock.sleep_until(resume).await;
         self.metrics.retried(reason);
         Ok(())
@@ -330,10 +340,17 @@ impl Attempts {
                 Ok(())
             }
             Renewal::Same => {
-                let action = Meaning::Unauthorized.sentence();
-                self.tokens.disown(token.generation, action);
+                self.disown(call.api(), token, Meaning::Unauthorized);
                 Err(error)
             }
+        }
+    }
+
+    /// Has readiness say that the token is refused. Only the call that the service lives by counts:
+    /// an App-only token is good for the commercial call though insights refuses it.
+    fn disown(&self, api: UpstreamApi, token: &AccessToken, refused: Meaning) {
+        if api == self.source || refused == Meaning::ProofMissing {
+            self.tokens.disown(token.generation, refused.sentence());
         }
     }
 

@@ -94,7 +94,7 @@ impl LogicalCall {
     /// The call's one event in the log.
     pub(super) fn log(&self, now: Instant, outcome: Result<(), (SourceErrorKind, &UpstreamError)>) {
         macro_rules! event {
-            ($level:ident, $outcome:expr $(, $($more:tt)+)?) => {
+            (@ $level:ident, $message:literal, $outcome:expr $(, $($more:tt)+)?) => {
                 tracing::$level!(
                     api = self.api().as_str(),
                     customer.id = %self.call.customer_id,
@@ -107,8 +107,15 @@ impl LogicalCall {
                     ms.cv = self.last.cv,
                     ms.server_id = self.last.server_id,
                     $($($more)+,)?
-                    "upstream call"
+                    $message
                 )
+            };
+            ($level:ident, $outcome:expr $(, $($more:tt)+)?) => {
+                if self.attempts > 0 {
+                    event!(@ $level, "upstream call", $outcome $(, $($more)+)?)
+                } else {
+                    event!(@ $level, "upstream call not made", $outcome $(, $($more)+)?)
+                }
             };
         }
         match outcome {

@@ -13,7 +13,7 @@ use crate::{
     },
     clock::SharedClock,
     config::CacheConfig,
-    domain::{CustomerId, Question, UpstreamApi},
+    domain::{CustomerId, Question},
     offload,
     representation::Prepared,
     shutdown::Shutdown,
@@ -26,8 +26,6 @@ pub(super) struct Fetches {
     cache: Arc<UsageCache>,
     flights: SingleFlight<Fetch, Outcome>,
     failures: Failures<Fetch, SourceError>,
-    /// Which call's snapshot of a date is preferred.
-    newest_from: UpstreamApi,
     negative_fresh_for: Duration,
     min_refresh_interval: Duration,
     clock: SharedClock,
@@ -62,7 +60,6 @@ pub(super) enum Settled {
 impl Fetches {
     pub(super) fn new(
         config: &CacheConfig,
-        newest_from: UpstreamApi,
         cache: Arc<UsageCache>,
         source: Arc<dyn UsageSource>,
         clock: SharedClock,
@@ -73,7 +70,6 @@ impl Fetches {
             cache,
             flights: SingleFlight::new(shutdown),
             failures: Failures::new(),
-            newest_from,
             negative_fresh_for: config.negative_fresh_for,
             min_refresh_interval: config.min_refresh_interval,
             clock,
@@ -82,8 +78,7 @@ impl Fetches {
 
     /// What is held of it, whatever its age.
     pub(super) fn look_up(&self, fetch: Fetch, now: Instant) -> Option<Held> {
-        self.cache
-            .look_up(fetch.customer_id, fetch.question, self.newest_from, now)
+        self.cache.look_up(fetch.customer_id, fetch.question, now)
     }
 
     /// The failure that still answers for it.

@@ -7,6 +7,7 @@ use std::{
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use usage_proxy::simulator::{
     Faults, NO_RELATIONSHIP_CUSTOMER, Override, SimulatedApi, SimulatedRow,
 };
@@ -662,4 +663,22 @@ impl Sizes {
             capacity: app.metric("usage_proxy_cache_capacity_bytes").await,
         }
     }
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_is_counted_too() {
+    let app = TestApp::start().await;
+    app.simulator.hold();
+    let mut caller = TcpStream::connect(app.api).await.unwrap();
+    let request = format!("GET /v1/customers/{DOCUMENTED}/usage HTTP/1.1\r\nHost: x\r\n\r\n");
+    caller.write_all(request.as_bytes()).await.unwrap();
+    app.upstream_asked(SimulatedApi::Insights, 1).await;
+
+    drop(caller);
+
+    let sample = "usage_proxy_http_requests_total{method=\"GET\",\
+                  route=\"/v1/customers/{customer_id}/usage\",status=\"499\"}";
+    app.wait_for_metric(sample, 1.0).await;
+    app.wait_for_metric("usage_proxy_http_requests_in_flight", 0.0)
+        .await;
 }

@@ -38,7 +38,7 @@ async fn told_to_end_it_finishes_what_is_under_way_and_is_not_ready_meanwhile() 
             });
 
         assert_eq!(readiness.status, 503, "{signal}: {}", readiness.body);
-        assert!(readiness.body.contains("the process is ending"), "{signal}");
+        assert!(readiness.body.contains("draining"), "{signal}");
         assert_eq!(liveness.status, 200, "{signal}");
         assert!(late.is_ok(), "{signal}: new connections are refused");
         assert_eq!(under_way.status, 200, "{signal}");

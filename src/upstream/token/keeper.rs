@@ -39,7 +39,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often refused credentials are looked at without demand. A replica that is out of rotation
 /// for want of a token sees no demand, and must notice by itself that a person has acted. Only
 /// files are read.
-const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often a refresh token that could not be written is tried again.
 const SAVE_INTERVAL: Duration = Duration::from_secs(30);

@@ -77,6 +77,30 @@ async fn a_rotated_refresh_token_is_on_disk_before_the_access_token_is_used() {
 }
 
 #[tokio::test]
+async fn a_refresh_token_that_a_person_put_there_is_never_written_over() {
+    let gate = Arc::new(Notify::new());
+    let fixture = Fixture::new(Auth::RefreshToken).await;
+    fixture
+        .login
+        .replies([Reply::token("access-1", Some("refresh-2")).held(&gate)]);
+    fixture.api.replies([ok()]);
+    let (here, away) = (fixture.path("rotating"), fixture.path("away"));
+    let partner_center = fixture.start();
+    fixture.login.requested(1).await;
+    std::fs::rename(&here, &away).unwrap();
+    gate.notify_one();
+    ask_insights(&partner_center).await.unwrap();
+    std::fs::rename(&away, &here).unwrap();
+
+    fixture.write("rotating/refresh", "of-a-person");
+    fixture.clock.pass(MINUTE / 2).await;
+    fixture.clock.asleep(1, MINUTE * 45 - MINUTE / 2).await;
+
+    assert_eq!(fixture.read("rotating/refresh"), "of-a-person");
+    assert_eq!(fixture.metric("refresh_token_unsaved", &[]), 0.0);
+}
+
+#[tokio::test]
 async fn a_refresh_token_that_cannot_be_written_is_kept_and_written_later() {
     let gate = Arc::new(Notify::new());
     let fixture = Fixture::new(Auth::RefreshToken).await;
