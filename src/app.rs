@@ -168,7 +168,7 @@ impl App {
                 async move { service.serve(request, peer).await }
             };
             let stop = draining.draining();
-            let left = serve(api.listener, handler, stop, drain_timeout, &shutdown).await;
+            let left = serve(api.listener, handler, stop, drain_timeout).await;
             if left > 0 {
                 tracing::warn!(
                     connections = left,
@@ -183,7 +183,7 @@ impl App {
                 let _dropped = admin_may_stop.await;
             };
             let handler = routed(admin.service);
-            serve(admin.listener, handler, stop, ADMIN_DRAIN, &shutdown).await
+            serve(admin.listener, handler, stop, ADMIN_DRAIN).await
         };
         tokio::join!(serve_api, serve_admin);
         shutdown.cancel().await;

@@ -16,12 +16,13 @@ use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 use tower::ServiceExt;
-
-use crate::shutdown::Shutdown;
 
 /// What [`routed`] answers with.
 type RouterFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
@@ -35,17 +36,16 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves connections until `stop` completes, then lets requests that are under way finish for up
-/// to `drain_timeout`. Returns how many connections were left by then.
+/// to `drain_timeout`. Returns how many connections it had to cut off then.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future stops accepting; connections go on until `tasks` is cancelled.
+/// Dropping the future stops accepting and cuts off every connection.
 pub async fn serve<H, F, B>(
     listener: TcpListener,
     handler: H,
     stop: impl Future<Output = ()>,
     drain_timeout: Duration,
-    tasks: &Shutdown,
 ) -> usize
 where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
@@ -54,25 +54,39 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let connections = GracefulShutdown::new();
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
             biased;
             () = &mut stop => break,
             accepted = listener.accept() => accepted,
+            Some(_ended) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, peer)) => accept(stream, peer, handler.clone(), &connections, tasks),
+            Ok((stream, peer)) => {
+                connections.spawn(connection(
+                    stream,
+                    peer,
+                    handler.clone(),
+                    graceful.watcher(),
+                ));
+            }
             Err(error) => refused(error).await,
         }
     }
     drop(listener);
-    let open = connections.count();
-    match tokio::time::timeout(drain_timeout, connections.shutdown()).await {
-        Ok(()) => 0,
-        Err(_elapsed) => open,
+    if tokio::time::timeout(drain_timeout, graceful.shutdown())
+        .await
+        .is_ok()
+    {
+        return 0;
     }
+    while connections.try_join_next().is_some() {}
+    let left = connections.len();
+    connections.shutdown().await;
+    left
 }
 
 /// A handler that hands every request to an axum router.
@@ -90,13 +104,8 @@ pub fn routed(
     }
 }
 
-fn accept<H, F, B>(
-    stream: TcpStream,
-    peer: SocketAddr,
-    handler: H,
-    connections: &GracefulShutdown,
-    tasks: &Shutdown,
-) where
+async fn connection<H, F, B>(stream: TcpStream, peer: SocketAddr, handler: H, watcher: Watcher)
+where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: http_body::Body + Send + 'static,
@@ -115,12 +124,9 @@ fn accept<H, F, B>(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    let connection = connections.watch(connection);
-    tasks.spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%peer, %error, "a connection ended early");
-        }
-    });
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%peer, %error, "a connection ended early");
+    }
 }
 
 /// A connection that went away before we took it is nobody's trouble; anything else is ours.

@@ -138,17 +138,8 @@ impl Simulator {
     ///
     /// Dropping the future closes the listener and every connection.
     pub async fn run(self, shutdown: Shutdown) {
-        let connections = Shutdown::new();
         let handler = routed(router(self.simulation));
-        serve(
-            self.listener,
-            handler,
-            shutdown.draining(),
-            GRACE,
-            &connections,
-        )
-        .await;
-        connections.cancel().await;
+        serve(self.listener, handler, shutdown.draining(), GRACE).await;
     }
 }
 
