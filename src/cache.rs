@@ -190,25 +190,18 @@ impl UsageCache {
         let age = now.saturating_duration_since(newest.stored_at);
         // Not the snapshot's own mark, which outlives an answer that went backwards.
         let purged = newest.is_purged();
-        let lifetime = &newest.lifetime;
+        let told = if purged {
+            FreshnessPolicy::purged()
+        } else {
+            newest.lifetime.clone()
+        };
         Some(Held {
             prepared: Arc::clone(&snapshot.prepared),
             stored_at: newest.stored_at,
             age,
-            freshness: self.policy.judge(lifetime.duration, age, purged),
-            ttl: freshness::ttl(
-                if purged {
-                    Duration::ZERO
-                } else {
-                    lifetime.duration
-                },
-                age,
-            ),
-            cache_control: if purged {
-                FreshnessPolicy::purged().cache_control
-            } else {
-                lifetime.cache_control.clone()
-            },
+            freshness: self.policy.judge(newest.lifetime.duration, age, purged),
+            ttl: freshness::ttl(told.duration, age),
+            cache_control: told.cache_control,
         })
     }
 
