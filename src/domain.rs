@@ -8,6 +8,8 @@ mod customer;
 mod license_usage;
 mod processed_date;
 mod question;
+#[cfg(test)]
+pub(crate) mod samples;
 mod upstream_api;
 
 pub use customer::{CustomerId, InvalidCustomerId};

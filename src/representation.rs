@@ -379,23 +379,17 @@ impl fmt::Debug for Encoded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ProcessedAt, UsageRow};
+    use crate::domain::{UsageRow, samples};
 
     fn snapshot(seats: u64) -> Snapshot {
         let row = UsageRow {
-            service_code: None,
-            service_name: "o365".into(),
-            product_id: None,
             product_name: "EXCHANGE ONLINE (PLAN 1)".into(),
             channel: Some("reseller".into()),
-            workload_code: None,
-            workload_name: "Exchange".into(),
-            licenses_active: 0,
             licenses_qualified: seats,
             usage_percent: Some(0.0),
-            processed_at: ProcessedAt("2017-03-09T00:00:00Z".parse().unwrap()),
+            ..samples::row()
         };
-        let customer = CustomerId::parse("4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04").unwrap();
+        let customer = samples::customer();
         Snapshot::new(customer, Some("DEMO".into()), vec![row]).unwrap()
     }
 

@@ -4,7 +4,7 @@ use prometheus::Registry;
 use super::*;
 use crate::{
     clock::{Clock, SystemClock},
-    domain::{ProcessedAt, Snapshot, UsageRow},
+    domain::{ProcessedAt, Snapshot, UsageRow, samples},
     representation::{Coding, Form},
 };
 
@@ -36,17 +36,10 @@ fn date(text: &str) -> ProcessedDate {
 fn prepared(customer_id: CustomerId, processed: Option<&str>, seats: u64) -> Prepared {
     let rows = processed
         .map(|processed| UsageRow {
-            service_code: None,
-            service_name: "o365".into(),
-            product_id: None,
             product_name: "PLAN".into(),
-            channel: None,
-            workload_code: None,
-            workload_name: "Exchange".into(),
-            licenses_active: 0,
             licenses_qualified: seats,
-            usage_percent: None,
             processed_at: ProcessedAt(date(processed).start()),
+            ..samples::row()
         })
         .into_iter()
         .collect();

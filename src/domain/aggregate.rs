@@ -140,26 +140,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{CustomerId, ProcessedAt};
+    use crate::domain::{ProcessedAt, samples};
 
     fn row(product: &str, workload: &str, active: u64, qualified: u64) -> UsageRow {
         UsageRow {
-            service_code: None,
-            service_name: "o365".into(),
-            product_id: None,
             product_name: product.into(),
-            channel: None,
-            workload_code: None,
             workload_name: workload.into(),
             licenses_active: active,
             licenses_qualified: qualified,
-            usage_percent: None,
-            processed_at: ProcessedAt("2017-03-09T00:00:00Z".parse().unwrap()),
+            ..samples::row()
         }
     }
 
     fn snapshot(rows: Vec<UsageRow>) -> Snapshot {
-        let customer = CustomerId::parse("4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04").unwrap();
+        let customer = samples::customer();
         Snapshot::new(customer, None, rows).unwrap()
     }
 

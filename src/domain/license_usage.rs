@@ -118,25 +118,19 @@ fn canonical_order(row: &UsageRow) -> impl PartialOrd + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::samples;
 
     fn row(product: &str, workload: &str) -> UsageRow {
         UsageRow {
-            service_code: None,
-            service_name: "o365".into(),
-            product_id: None,
             product_name: product.into(),
             channel: Some("reseller".into()),
-            workload_code: None,
             workload_name: workload.into(),
-            licenses_active: 0,
-            licenses_qualified: 1,
-            usage_percent: None,
-            processed_at: ProcessedAt("2017-03-09T00:00:00Z".parse().unwrap()),
+            ..samples::row()
         }
     }
 
     fn customer() -> CustomerId {
-        CustomerId::parse("4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04").unwrap()
+        samples::customer()
     }
 
     #[test]

@@ -103,10 +103,10 @@ fn check_date(snapshot: &Snapshot, asked: ProcessedDate) -> Result<(), UpstreamE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ProcessedAt, UsageRow};
+    use crate::domain::{ProcessedAt, UsageRow, samples};
 
     fn customer() -> CustomerId {
-        CustomerId::parse("4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04").unwrap()
+        samples::customer()
     }
 
     fn date(text: &str) -> ProcessedDate {
@@ -115,17 +115,11 @@ mod tests {
 
     fn snapshot(dates: &[&str]) -> Snapshot {
         let rows = dates.iter().map(|date| UsageRow {
-            service_code: None,
-            service_name: "o365".into(),
-            product_id: None,
             product_name: "A".into(),
-            channel: None,
-            workload_code: None,
-            workload_name: "Exchange".into(),
             licenses_active: 1,
             licenses_qualified: 2,
-            usage_percent: None,
             processed_at: ProcessedAt(format!("{date}T03:00:00Z").parse().unwrap()),
+            ..samples::row()
         });
         Snapshot::new(customer(), None, rows.collect()).unwrap()
     }

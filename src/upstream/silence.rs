@@ -73,22 +73,15 @@ impl Heard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ProcessedAt, UsageRow};
+    use crate::domain::{UsageRow, samples};
 
     fn answer(customer: u32, rows: usize) -> Snapshot {
         let customer = format!("00000000-0000-0000-0000-{customer:012}");
         let row = UsageRow {
-            service_code: None,
-            service_name: "o365".into(),
-            product_id: None,
             product_name: "A".into(),
-            channel: None,
-            workload_code: None,
-            workload_name: "Exchange".into(),
             licenses_active: 1,
             licenses_qualified: 2,
-            usage_percent: None,
-            processed_at: ProcessedAt("2017-03-09T00:00:00Z".parse().unwrap()),
+            ..samples::row()
         };
         let customer = CustomerId::parse(&customer).unwrap();
         Snapshot::new(customer, None, vec![row; rows]).unwrap()

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cache::{CacheMetrics, CacheResult},
     clock::{Clock, ManualClock},
-    domain::{ProcessedAt, Snapshot, UsageRow},
+    domain::{ProcessedAt, Snapshot, UsageRow, samples},
     jitter::Jitter,
 };
 
@@ -112,17 +112,10 @@ impl UsageSource for Script {
 
 fn snapshot(customer_id: CustomerId, seats: u64) -> Snapshot {
     let row = UsageRow {
-        service_code: None,
-        service_name: "o365".into(),
-        product_id: None,
         product_name: "PLAN".into(),
-        channel: None,
-        workload_code: None,
-        workload_name: "Exchange".into(),
-        licenses_active: 0,
         licenses_qualified: seats,
-        usage_percent: None,
         processed_at: ProcessedAt("2026-11-19T00:00:00Z".parse().unwrap()),
+        ..samples::row()
     };
     Snapshot::new(customer_id, None, vec![row]).unwrap()
 }
