@@ -44,6 +44,7 @@ pub(super) async fn run(args: &DemoArgs) -> Result<(), Failure> {
     shutdown.spawn(simulator.run(shutdown.clone()));
     print_line(welcome(app.api_address(), app.admin_address()))?;
     app.run().await;
+    tracing::info!("ended");
     Ok(())
 }
 
