@@ -444,11 +444,6 @@ impl UsageCache {
         holdings
     }
 
-    /// The rules of freshness in force.
-    pub fn policy(&self) -> &FreshnessPolicy {
-        &self.policy
-    }
-
     /// The counters of this cache.
     pub fn metrics(&self) -> &CacheMetrics {
         &self.metrics

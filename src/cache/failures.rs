@@ -33,7 +33,7 @@ where
     K: Eq + Hash + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    /// How many are remembered; about 300 bytes each.
+    /// How many are remembered; what they tell is cut short, so each takes less than a kilobyte or so.
     const CAPACITY: u64 = 10_000;
 
     /// None so far.

@@ -129,14 +129,10 @@ where
         lock(&self.flights).retain(|key, _| !matches(key));
     }
 
-    /// How many fetches are under way, those sent on alone excepted.
-    pub fn len(&self) -> usize {
-        lock(&self.flights).len()
-    }
-
-    /// Whether no fetch is under way.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Whether no fetch is under way, those sent on alone excepted.
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        lock(&self.flights).is_empty()
     }
 }
 

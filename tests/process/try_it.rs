@@ -4,18 +4,19 @@ use std::process::Command;
 
 use crate::support::{Running, get, usage_proxy};
 
+/// The demo, once it has said what to try.
+async fn demo() -> Running {
+    let mut command = usage_proxy();
+    command.args(["demo", "--listen", "127.0.0.1:0"]);
+    command.args(["--admin-listen", "127.0.0.1:0"]);
+    let demo = Running::start(&mut command);
+    demo.stdout.line_with("Ctrl-C ends it").await;
+    demo
+}
+
 #[tokio::test]
 async fn the_demo_prints_lines_that_work() {
-    let mut command = usage_proxy();
-    command.args([
-        "demo",
-        "--listen",
-        "127.0.0.1:0",
-        "--admin-listen",
-        "127.0.0.1:0",
-    ]);
-    let mut demo = Running::start(&mut command);
-    demo.stdout.line_with("Ctrl-C ends it").await;
+    let mut demo = demo().await;
 
     let printed = demo.stdout.text();
     let lines: Vec<_> = printed
@@ -47,16 +48,7 @@ async fn the_demo_prints_lines_that_work() {
 
 #[tokio::test]
 async fn the_lines_of_the_demo_are_ones_a_shell_understands() {
-    let mut command = usage_proxy();
-    command.args([
-        "demo",
-        "--listen",
-        "127.0.0.1:0",
-        "--admin-listen",
-        "127.0.0.1:0",
-    ]);
-    let mut demo = Running::start(&mut command);
-    demo.stdout.line_with("Ctrl-C ends it").await;
+    let mut demo = demo().await;
 
     for line in demo
         .stdout
