@@ -30,6 +30,7 @@ use usage_proxy::{
     config::{CacheConfig, RequestLog},
     domain::{CustomerId, UpstreamApi},
     jitter::Jitter,
+    peer::Peer,
     representation::{Coding, Form, Prepared},
     shutdown::Shutdown,
     simulator::documented_body,
@@ -110,11 +111,11 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 fn hit(c: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let api = api();
-    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+    let peer = Peer::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
     let gzip = [(header::ACCEPT_ENCODING, "gzip")];
     let etag = runtime.block_on(async {
-        let first = api.serve(request("usage", &[]), peer).await;
-        let compressed = api.serve(request("usage", &gzip), peer).await;
+        let first = api.serve(request("usage", &[]), peer.clone()).await;
+        let compressed = api.serve(request("usage", &gzip), peer.clone()).await;
         assert_eq!(compressed.headers()[header::CONTENT_ENCODING], "gzip");
         first.headers()[header::ETAG].to_str().unwrap().to_owned()
     });
@@ -133,7 +134,7 @@ fn hit(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter_batched(
                 || request(path, headers),
-                |request| ready(api.serve(request, peer)),
+                |request| ready(api.serve(request, peer.clone())),
                 BatchSize::SmallInput,
             );
         });

@@ -12,7 +12,6 @@ mod route;
 mod usage;
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,7 +25,8 @@ use crate::{
     cache::{CacheResult, CacheStatus},
     clock::SharedClock,
     config::RequestLog,
-    domain::ProcessedDate,
+    domain::{Caller, ProcessedDate},
+    peer::Peer,
     problem::{Body, Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
     usage::UsageService,
@@ -44,6 +44,8 @@ struct Inner {
     clock: SharedClock,
     metrics: ApiMetrics,
     log: RequestLog,
+    /// Everybody, as long as no callers are told apart.
+    anonymous: Caller,
 }
 
 /// A request that has arrived.
@@ -51,6 +53,7 @@ struct Arrived<'a, B> {
     request: &'a Request<B>,
     at: Instant,
     request_id: &'a HeaderValue,
+    caller: &'a Caller,
 }
 
 /// What a request came to.
@@ -79,7 +82,7 @@ struct UnderWay<'a, B> {
     api: &'a Inner,
     route: Route<'a>,
     arrived: Arrived<'a, B>,
-    peer: SocketAddr,
+    peer: Peer,
     answered: bool,
 }
 
@@ -108,6 +111,7 @@ impl Api {
                 clock,
                 metrics,
                 log,
+                anonymous: Caller::anonymous(),
             }),
         }
     }
@@ -118,7 +122,7 @@ impl Api {
     ///
     /// Dropping the future cancels no upstream call; the request is then counted and logged with
     /// status 499, as nginx does.
-    pub async fn serve<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Body> {
+    pub async fn serve<B>(&self, request: Request<B>, peer: Peer) -> Response<Body> {
         let inner = &*self.inner;
         let _in_flight = inner.metrics.enter();
         let at = inner.clock.now();
@@ -131,6 +135,7 @@ impl Api {
                 request: &request,
                 at,
                 request_id: &request_id,
+                caller: &inner.anonymous,
             },
             peer,
             answered: false,
@@ -271,7 +276,8 @@ impl<B> UnderWay<'_, B> {
                     problem = told.problem,
                     duration_seconds = whole_microseconds(took).as_secs_f64(),
                     request_id = self.arrived.request_id.to_str().unwrap_or_default(),
-                    caller = %self.peer.ip(),
+                    caller = self.arrived.caller.name().as_ref(),
+                    peer = %self.peer.address.ip(),
                     ms.request_id = told.upstream_request_id.map(tracing::field::display),
                     "request"
                 )

@@ -14,6 +14,7 @@ use crate::{
     clock::{SharedClock, SystemClock},
     config::Config,
     jitter::Jitter,
+    reload::Reload,
     serve::{routed, serve},
     shutdown::Shutdown,
     telemetry::Metrics,
@@ -27,6 +28,7 @@ pub struct App {
     api: Bound<Api>,
     admin: Bound<axum::Router>,
     drain_timeout: Duration,
+    reload: Reload,
     shutdown: Shutdown,
 }
 
@@ -131,6 +133,7 @@ impl App {
             api: api.with(api_service),
             admin: admin.with(admin_service),
             drain_timeout: config.server.drain_timeout,
+            reload: Reload::default(),
             shutdown,
         })
     }
@@ -150,6 +153,11 @@ impl App {
         self.shutdown.clone()
     }
 
+    /// The handle that has files read again.
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
+    }
+
     /// Serves until the shutdown handle drains, and returns once everything has ended: not ready,
     /// stop accepting, finish what is under way, cancel what is left.
     pub async fn run(self) {
@@ -158,6 +166,7 @@ impl App {
             admin,
             drain_timeout,
             shutdown,
+            reload: _,
         } = self;
         let (api_drained, admin_may_stop) = tokio::sync::oneshot::channel::<()>();
         let draining = shutdown.clone();

@@ -17,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     app::{App, Deps},
     config::{AuthConfig, Config, ConfigErrors, Sources, secret},
+    reload::Reload,
     shutdown::Shutdown,
     telemetry,
 };
@@ -118,6 +119,7 @@ async fn serve_until_signalled(config: &Config) -> Result<(), Failure> {
         .await
         .map_err(Failure::other)?;
     end_on_signal(app.shutdown())?;
+    reload_on_hangup(app.reload(), &app.shutdown())?;
     tracing::info!(
         api = %app.api_address(),
         admin = %app.admin_address(),
@@ -207,6 +209,20 @@ fn end_on_signal(shutdown: Shutdown) -> Result<(), Failure> {
         let signal = signalled().await;
         tracing::warn!(signal, "ended at once");
         std::process::exit(1);
+    });
+    Ok(())
+}
+
+/// SIGHUP has every file that may change read again.
+fn reload_on_hangup(reload: Reload, shutdown: &Shutdown) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut hangup = signal(SignalKind::hangup()).map_err(Failure::other)?;
+    shutdown.spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!(signal = "SIGHUP", "reading files again");
+            reload.ask();
+        }
     });
     Ok(())
 }

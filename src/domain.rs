@@ -4,6 +4,7 @@
 //! knows HTTP, JSON or the clock.
 
 pub mod aggregate;
+mod caller;
 mod customer;
 mod license_usage;
 mod processed_date;
@@ -12,6 +13,7 @@ mod question;
 pub(crate) mod samples;
 mod upstream_api;
 
+pub use caller::{Caller, Customers, Scope, Scopes};
 pub use customer::{CustomerId, InvalidCustomerId};
 pub use license_usage::{Snapshot, SnapshotError, UsageRow};
 pub use processed_date::{InvalidProcessedDate, ProcessedAt, ProcessedDate};

@@ -52,6 +52,10 @@ pub mod readable;
 
 pub mod request_id;
 
+pub mod peer;
+
+pub mod reload;
+
 pub mod shutdown;
 
 pub mod offload;

@@ -6,7 +6,6 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
-    net::SocketAddr,
     pin::{Pin, pin},
     time::Duration,
 };
@@ -23,6 +22,8 @@ use tokio::{
     task::JoinSet,
 };
 use tower::ServiceExt;
+
+use crate::peer::Peer;
 
 /// What [`routed`] answers with.
 type RouterFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
@@ -48,7 +49,7 @@ pub async fn serve<H, F, B>(
     drain_timeout: Duration,
 ) -> usize
 where
-    H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
@@ -68,7 +69,7 @@ where
             Ok((stream, peer)) => {
                 connections.spawn(connection(
                     stream,
-                    peer,
+                    peer.into(),
                     handler.clone(),
                     graceful.watcher(),
                 ));
@@ -92,7 +93,7 @@ where
 /// A handler that hands every request to an axum router.
 pub fn routed(
     router: Router,
-) -> impl Fn(Request<Incoming>, SocketAddr) -> RouterFuture + Clone + Send + Sync + 'static {
+) -> impl Fn(Request<Incoming>, Peer) -> RouterFuture + Clone + Send + Sync + 'static {
     move |request, _peer| {
         let answer = router.clone().oneshot(request.map(Body::new));
         Box::pin(async move {
@@ -104,9 +105,9 @@ pub fn routed(
     }
 }
 
-async fn connection<H, F, B>(stream: TcpStream, peer: SocketAddr, handler: H, watcher: Watcher)
+async fn connection<H, F, B>(stream: TcpStream, peer: Peer, handler: H, watcher: Watcher)
 where
-    H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
+    H: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
@@ -116,8 +117,9 @@ where
         tracing::debug!(%error, "a connection was gone before it was served");
         return;
     }
+    let address = peer.address;
     let service = service_fn(move |request| {
-        let answer = handler(request, peer);
+        let answer = handler(request, peer.clone());
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
@@ -125,7 +127,7 @@ where
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%peer, %error, "a connection ended early");
+        tracing::debug!(peer = %address, %error, "a connection ended early");
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     },
     clock::SharedClock,
     config::CacheConfig,
-    domain::{CustomerId, ProcessedDate, Question, UpstreamApi},
+    domain::{Caller, CustomerId, ProcessedDate, Question, UpstreamApi},
     representation::{Coding, Form, Prepared, RenderError},
     shutdown::Shutdown,
 };
@@ -109,6 +109,8 @@ impl UsageService {
 
     /// Answers a query that arrived at `now`.
     ///
+    /// What the caller may not read is refused before anything is looked at.
+    ///
     /// # Errors
     ///
     /// [`Unanswered`] when nothing may be served: it says what stands in the way.
@@ -120,9 +122,13 @@ impl UsageService {
     pub async fn answer(
         &self,
         query: Query,
+        caller: &Caller,
         trace: impl FnOnce() -> CallTrace,
         now: Instant,
     ) -> Result<Answer, Unanswered> {
+        if !caller.may_read(query.customer_id) {
+            return Err(Unanswered::not_allowed());
+        }
         let fetch = self.fetch_for(query);
         let held = self.inner.fetches.look_up(fetch, now);
         let answered = match self.decide(fetch, held, query.directive, now) {
@@ -135,10 +141,12 @@ impl UsageService {
             Decision::Refuse => Err(Unanswered::not_held()),
         };
         let result = match &answered {
-            Ok(answer) => answer.result,
+            Ok(answer) => Some(answer.result),
             Err(unanswered) => unanswered.result,
         };
-        self.inner.cache.metrics().requested(result);
+        if let Some(result) = result {
+            self.inner.cache.metrics().requested(result);
+        }
         answered
     }
 

@@ -25,6 +25,14 @@ pub(super) enum Call {
 #[deny(clippy::wildcard_enum_match_arm)]
 pub(super) fn of(cause: &Cause, call: Call) -> Problem {
     let (failure, retry_after) = match cause {
+        Cause::NotAllowed => {
+            return Problem::new(
+                StatusCode::FORBIDDEN,
+                "not-allowed",
+                "Not allowed",
+                "this caller may not read this customer's usage",
+            );
+        }
         Cause::NotHeld => {
             return Problem::new(
                 StatusCode::GATEWAY_TIMEOUT,

@@ -58,7 +58,11 @@ async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, query: Query) -> Serve
         Err(problem) => return arrived.refuse(problem),
     };
     let trace = || extract::call_trace(headers);
-    let answer = match api.usage.answer(query, trace, arrived.at).await {
+    let answer = match api
+        .usage
+        .answer(query, arrived.caller, trace, arrived.at)
+        .await
+    {
         Ok(answer) => answer,
         Err(unanswered) => return unanswered_problem(arrived, query, &unanswered),
     };
@@ -85,13 +89,13 @@ async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, query: Query) -> Serve
     Served {
         response,
         status,
-        told: told(query, result, ids),
+        told: told(query, Some(result), ids),
     }
 }
 
-fn told(query: Query, result: CacheResult, ids: Option<CallIds>) -> Told {
+fn told(query: Query, result: Option<CacheResult>, ids: Option<CallIds>) -> Told {
     Told {
-        result: Some(result),
+        result,
         processed_date: query.date,
         problem: None,
         upstream_request_id: ids.map(|ids| ids.request_id),

@@ -25,8 +25,8 @@ pub struct Unanswered {
     pub cause: Cause,
     /// For `Cache-Status`.
     pub status: CacheStatus,
-    /// For metrics and logs.
-    pub result: CacheResult,
+    /// For metrics and logs; `None` where the cache was not consulted.
+    pub result: Option<CacheResult>,
     /// The upstream call's ids, on the answer that made the call and on no other.
     pub ids: Option<CallIds>,
 }
@@ -34,6 +34,8 @@ pub struct Unanswered {
 /// What stands in the way of an answer.
 #[derive(Clone, Debug)]
 pub enum Cause {
+    /// The caller may not read this customer's usage, whether there is any or not.
+    NotAllowed,
     /// Nothing that may be served is held, and the caller wants no call made.
     NotHeld,
     /// The source failed, now or shortly before.
@@ -96,6 +98,19 @@ impl Answer {
 // === impl Unanswered ===
 
 impl Unanswered {
+    /// The caller has no right to ask.
+    pub(super) fn not_allowed() -> Self {
+        Self {
+            cause: Cause::NotAllowed,
+            status: CacheStatus {
+                detail: Some("not-consulted"),
+                ..CacheStatus::default()
+            },
+            result: None,
+            ids: None,
+        }
+    }
+
     /// The caller wants no call made, and nothing may be served without.
     pub(super) fn not_held() -> Self {
         Self {
@@ -104,7 +119,7 @@ impl Unanswered {
                 detail: Some("only-if-cached"),
                 ..CacheStatus::default()
             },
-            result: CacheResult::Miss,
+            result: Some(CacheResult::Miss),
             ids: None,
         }
     }
@@ -122,7 +137,7 @@ impl Unanswered {
                 failure,
                 retry_after,
             },
-            result: CacheResult::Negative,
+            result: Some(CacheResult::Negative),
             ids: None,
         }
     }
@@ -142,7 +157,7 @@ impl Unanswered {
                 failure,
                 retry_after,
             },
-            result: result_of(status.forward),
+            result: Some(result_of(status.forward)),
             ids: None,
         }
     }

@@ -157,7 +157,12 @@ impl Fixture {
 
     async fn ask(&self, directive: Directive) -> Result<Answer, Unanswered> {
         self.usage
-            .answer(query(directive), CallTrace::default, self.clock.now())
+            .answer(
+                query(directive),
+                &Caller::anonymous(),
+                CallTrace::default,
+                self.clock.now(),
+            )
             .await
     }
 
@@ -168,7 +173,7 @@ impl Fixture {
     async fn failure(&self) -> SourceErrorKind {
         match self.answer().await.unwrap_err().cause {
             Cause::Source { failure, .. } => failure.error.kind,
-            Cause::NotHeld => panic!("expected the source's failure"),
+            Cause::NotHeld | Cause::NotAllowed => panic!("expected the source's failure"),
         }
     }
 }
@@ -258,7 +263,7 @@ async fn what_upstream_settled_is_never_covered_by_what_is_held() {
     assert_eq!(fixture.failure().await, SourceErrorKind::NoRelationship);
     let again = fixture.answer().await.unwrap_err();
 
-    assert_eq!(again.result, CacheResult::Negative);
+    assert_eq!(again.result, Some(CacheResult::Negative));
     assert_eq!(fixture.script.asked(), 2, "the refusal is remembered");
 }
 
@@ -271,7 +276,12 @@ async fn a_failure_reaches_all_who_wait_and_no_further_call_is_made() {
         let (usage, now) = (fixture.usage.clone(), fixture.clock.now());
         callers.spawn(async move {
             usage
-                .answer(query(Directive::Any), CallTrace::default, now)
+                .answer(
+                    query(Directive::Any),
+                    &Caller::anonymous(),
+                    CallTrace::default,
+                    now,
+                )
                 .await
         });
     }
@@ -373,7 +383,12 @@ async fn a_purge_wins_over_the_fetch_that_it_overtakes() {
     let mut before = tokio::task::JoinSet::new();
     before.spawn(async move {
         usage
-            .answer(query(Directive::Any), CallTrace::default, now)
+            .answer(
+                query(Directive::Any),
+                &Caller::anonymous(),
+                CallTrace::default,
+                now,
+            )
             .await
     });
     fixture.script.wait_for(1).await;

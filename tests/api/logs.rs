@@ -150,7 +150,8 @@ async fn every_request_leaves_one_line_that_says_how_it_went() {
     assert_eq!(told, expected);
     for line in log.requests() {
         assert_eq!(line["method"], "GET", "{line}");
-        assert_eq!(line["caller"], "127.0.0.1", "{line}");
+        assert_eq!(line["caller"], "anonymous", "{line}");
+        assert_eq!(line["peer"], "127.0.0.1", "{line}");
         assert!(line["duration_seconds"].as_f64().is_some(), "{line}");
     }
 }
