@@ -118,7 +118,7 @@ fn value_of(value: &DeValue<'_>) -> Value {
                 .map_or_else(|_| number.to_string(), |number| number.to_string()),
         ),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
-        DeValue::Boolean(_) => Value::Other("a boolean"),
+        DeValue::Boolean(truth) => Value::Boolean(*truth),
         DeValue::Datetime(_) => Value::Other("a date or time"),
         DeValue::Array(_) => Value::Other("an array"),
         DeValue::Table(_) => Value::Other("a table"),

@@ -16,8 +16,18 @@ pub(super) struct Form<T> {
     pub(super) parse: fn(&str) -> Result<T, Refusal>,
     /// What `parse` reads back.
     pub(super) print: fn(&T) -> String,
-    /// Whether TOML may give it as an integer, without quotes.
-    pub(super) number: bool,
+    /// What TOML may give it as beside text in quotes.
+    pub(super) unquoted: Unquoted,
+}
+
+/// What a value may be in TOML without quotes. The environment and flags know only text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unquoted {
+    Nothing,
+    /// `16`
+    Integer,
+    /// `true` or `false`
+    Boolean,
 }
 
 /// Why a text is not a value of its form; completes "the value …".
@@ -31,14 +41,14 @@ pub(super) const ADDRESS: Form<SocketAddr> = Form {
             .map_err(|_| "is not an IP address with a port".into())
     },
     print: SocketAddr::to_string,
-    number: false,
+    unquoted: Unquoted::Nothing,
 };
 
 pub(super) const DURATION: Form<Duration> = Form {
     expected: "a duration such as `250ms`, `30s`, `15m`, `1h30m` or `7d`; `0s` turns it off",
     parse: duration::parse,
     print: duration::print,
-    number: true,
+    unquoted: Unquoted::Integer,
 };
 
 pub(super) const POSITIVE_DURATION: Form<Duration> = Form {
@@ -48,21 +58,28 @@ pub(super) const POSITIVE_DURATION: Form<Duration> = Form {
         duration => Ok(duration),
     },
     print: duration::print,
-    number: true,
+    unquoted: Unquoted::Integer,
 };
 
 pub(super) const SIZE: Form<u64> = Form {
     expected: "a size above zero, such as `64KiB`, `256MiB`, `1GB` or a number of bytes",
     parse: positive_size,
     print: |bytes| size::print(*bytes),
-    number: true,
+    unquoted: Unquoted::Integer,
 };
 
 pub(super) const SIZE_IN_MEMORY: Form<usize> = Form {
     expected: SIZE.expected,
     parse: |text| usize::try_from(positive_size(text)?).map_err(|_| "is too large".into()),
     print: |bytes| u64::try_from(*bytes).map_or_else(|_| bytes.to_string(), size::print),
-    number: true,
+    unquoted: Unquoted::Integer,
+};
+
+pub(super) const BOOLEAN: Form<bool> = Form {
+    expected: "`true` or `false`",
+    parse: |text| text.parse().map_err(|_| "is none of these".into()),
+    print: bool::to_string,
+    unquoted: Unquoted::Boolean,
 };
 
 pub(super) const CONCURRENCY: Form<NonZeroUsize> = Form {
@@ -74,7 +91,7 @@ pub(super) const CONCURRENCY: Form<NonZeroUsize> = Form {
             .ok_or_else(|| "is out of range".into())
     },
     print: NonZeroUsize::to_string,
-    number: true,
+    unquoted: Unquoted::Integer,
 };
 
 pub(super) const RETRIES: Form<u32> = Form {
@@ -86,7 +103,7 @@ pub(super) const RETRIES: Form<u32> = Form {
             .ok_or_else(|| "is out of range".into())
     },
     print: u32::to_string,
-    number: true,
+    unquoted: Unquoted::Integer,
 };
 
 pub(super) const ENDPOINT: Form<Url> = Form {
@@ -97,21 +114,21 @@ pub(super) const ENDPOINT: Form<Url> = Form {
         "/" => url.as_str().trim_end_matches('/').to_owned(),
         _ => url.to_string(),
     },
-    number: false,
+    unquoted: Unquoted::Nothing,
 };
 
 pub(super) const URL_PATH: Form<String> = Form {
     expected: "a path that begins with one `/`, without `..`, query or fragment",
     parse: url_path,
     print: String::clone,
-    number: false,
+    unquoted: Unquoted::Nothing,
 };
 
 pub(super) const HEADER_VALUE: Form<String> = Form {
     expected: "text in visible ASCII, since it is sent as a header",
     parse: header_value,
     print: String::clone,
-    number: false,
+    unquoted: Unquoted::Nothing,
 };
 
 /// An OAuth parameter: visible ASCII and single spaces, which every one of them fits.
@@ -119,7 +136,7 @@ pub(super) const OAUTH_TEXT: Form<String> = Form {
     expected: "text in visible ASCII",
     parse: header_value,
     print: String::clone,
-    number: false,
+    unquoted: Unquoted::Nothing,
 };
 
 /// The file of a secret. A path shows itself by its slash: a secret that was put here by mistake has
@@ -134,7 +151,7 @@ pub(super) const FILE: Form<PathBuf> = Form {
         _ => Ok(PathBuf::from(text)),
     },
     print: |path| path.to_string_lossy().into_owned(),
-    number: false,
+    unquoted: Unquoted::Nothing,
 };
 
 pub(super) const LOG_FILTER: Form<String> = Form {
@@ -157,35 +174,35 @@ pub(super) const LOG_FILTER: Form<String> = Form {
         }
     },
     print: String::clone,
-    number: false,
+    unquoted: Unquoted::Nothing,
 };
 
 pub(super) const SOURCE: Form<UpstreamApi> = Form {
     expected: "`insights` or `commercial`",
     parse: |text| choice(&UpstreamApi::ALL, UpstreamApi::as_str, text),
     print: |source| source.as_str().to_owned(),
-    number: false,
+    unquoted: Unquoted::Nothing,
 };
 
 pub(super) const AUTH_KIND: Form<AuthKind> = Form {
     expected: "`refresh_token`, `client_credentials` or `token_file`",
     parse: |text| choice(&AuthKind::ALL, AuthKind::as_str, text),
     print: |kind| kind.as_str().to_owned(),
-    number: false,
+    unquoted: Unquoted::Nothing,
 };
 
 pub(super) const LOG_FORMAT: Form<LogFormat> = Form {
     expected: "`json` or `text`",
     parse: |text| choice(&LogFormat::ALL, LogFormat::as_str, text),
     print: |format| format.as_str().to_owned(),
-    number: false,
+    unquoted: Unquoted::Nothing,
 };
 
 pub(super) const REQUEST_LOG: Form<RequestLog> = Form {
     expected: "`all`, `problems` or `off`",
     parse: |text| choice(&RequestLog::ALL, RequestLog::as_str, text),
     print: |requests| requests.as_str().to_owned(),
-    number: false,
+    unquoted: Unquoted::Nothing,
 };
 
 // === impl Refusal ===

@@ -11,7 +11,7 @@ use self::Presence::{AllowedBy, Default, Optional, Required, RequiredBy};
 use super::{
     AuthConfig, Config, GrantConfig, LogFormat, RequestLog,
     auth::AuthKind,
-    form::{self, Form, Refusal},
+    form::{self, Form, Refusal, Unquoted},
 };
 use crate::domain::UpstreamApi;
 
@@ -51,7 +51,8 @@ pub(super) enum Value {
     Text(String),
     /// A TOML integer, in decimal.
     Number(String),
-    /// Nothing that any key accepts, with its article: "a boolean".
+    Boolean(bool),
+    /// Nothing that any key accepts, with its article: "an array".
     Other(&'static str),
 }
 
@@ -114,6 +115,8 @@ keys! {
         form::RETRIES, |c| Some(c.upstream.retries);
     UPSTREAM_MAX_BODY: usize = "upstream.max_body", Default("32MiB"),
         form::SIZE_IN_MEMORY, |c| Some(c.upstream.max_body);
+    UPSTREAM_VALIDATE_MFA: bool = "upstream.validate_mfa", Default("false"),
+        form::BOOLEAN, |c| Some(c.upstream.validate_mfa);
 
     AUTH_KIND: AuthKind = "upstream.auth.kind", Required,
         form::AUTH_KIND, |c| Some(c.upstream.auth.kind());
@@ -229,8 +232,13 @@ impl<T> AnyKey for Key<T> {
     fn accept(&self, value: Value) -> Result<String, Refusal> {
         let text = match value {
             Value::Text(text) => text,
-            Value::Number(number) if self.form.number => number,
-            Value::Number(_) => return Err("is a number, not text in quotes".into()),
+            Value::Number(number) if self.form.unquoted == Unquoted::Integer => number,
+            Value::Number(_) if self.form.unquoted == Unquoted::Nothing => {
+                return Err("is a number, not text in quotes".into());
+            }
+            Value::Number(_) => return Err("is a number".into()),
+            Value::Boolean(truth) if self.form.unquoted == Unquoted::Boolean => truth.to_string(),
+            Value::Boolean(_) => return Err("is a boolean".into()),
             Value::Other(what) => return Err(format!("is {what}").into()),
         };
         self.parse(&text).map(|_| text)
@@ -238,7 +246,11 @@ impl<T> AnyKey for Key<T> {
 
     fn toml(&self, config: &Config) -> Option<String> {
         let text = self.print(&(self.field)(config)?);
-        let bare = self.form.number && text.parse::<i64>().is_ok();
+        let bare = match self.form.unquoted {
+            Unquoted::Nothing => false,
+            Unquoted::Integer => text.parse::<i64>().is_ok(),
+            Unquoted::Boolean => true,
+        };
         Some(if bare {
             text
         } else {

@@ -34,6 +34,9 @@ pub struct UpstreamConfig {
     pub retries: u32,
     /// Largest accepted body in bytes, counted after decompression; above zero. Default `32MiB`.
     pub max_body: usize,
+    /// Whether Partner Center is asked to say if the access token carries multi-factor proof.
+    /// Default `false`.
+    pub validate_mfa: bool,
     /// Whose credentials are shown. No default.
     pub auth: AuthConfig,
 }
@@ -96,6 +99,7 @@ impl UpstreamConfig {
             max_concurrency: settings.get(&keys::UPSTREAM_MAX_CONCURRENCY)?,
             retries: settings.get(&keys::UPSTREAM_RETRIES)?,
             max_body: settings.get(&keys::UPSTREAM_MAX_BODY)?,
+            validate_mfa: settings.get(&keys::UPSTREAM_VALIDATE_MFA)?,
             auth: AuthConfig::read(settings)?,
         })
     }

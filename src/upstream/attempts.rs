@@ -412,8 +412,10 @@ pub(super) fn common_headers(config: &UpstreamConfig) -> Result<HeaderMap, Start
         "ms-partnercenter-application",
         configured("upstream.application", &config.application)?,
     );
-    // Asks for `isMfaCompliant`, which warns before Partner Center refuses with 900421.
-    headers.insert("validatemfa", HeaderValue::from_static("true"));
+    if config.validate_mfa {
+        // Asks for `isMfaCompliant`, which warns before Partner Center refuses with 900421.
+        headers.insert("validatemfa", HeaderValue::from_static("true"));
+    }
     Ok(headers)
 }
 

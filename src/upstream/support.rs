@@ -304,6 +304,7 @@ fn config(api: &TestServer, login: &TestServer, auth: Auth, files: PathBuf) -> U
         max_concurrency: 16.try_into().unwrap(),
         retries: 3,
         max_body: 64 * 1024,
+        validate_mfa: false,
         auth: match auth {
             Auth::RefreshToken => AuthConfig::RefreshToken {
                 grant,

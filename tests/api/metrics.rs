@@ -423,7 +423,10 @@ async fn timestamps_are_unix_time_and_zero_before_the_first() {
 
 #[tokio::test]
 async fn multi_factor_proof_is_unknown_then_there_then_missing() {
-    let app = TestApp::start().await;
+    let app = TestApp::builder()
+        .set("upstream.validate_mfa", "true")
+        .start()
+        .await;
     let compliant = "usage_proxy_upstream_mfa_compliant";
     let missing = "usage_proxy_upstream_requests_total{api=\"insights\",code=\"900421\",status_class=\"4xx\"}";
 

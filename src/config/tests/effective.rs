@@ -27,6 +27,7 @@ fn every_key(kind: &str, audience: &str) -> String {
         max_concurrency = "7"
         retries = 0
         max_body = 1000
+        validate_mfa = true
         [cache]
         max_bytes = "1GB"
         fresh_for = "1ms"

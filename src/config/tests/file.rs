@@ -84,6 +84,14 @@ fn what_stands_in_the_wrong_shape_is_a_fault() {
             "upstream.locale = 7: is a number, not text in quotes",
         ),
         (
+            "upstream.validate_mfa = 1",
+            "upstream.validate_mfa = 1: is a number; expected `true` or `false`",
+        ),
+        (
+            "upstream.validate_mfa = 'yes'",
+            "upstream.validate_mfa = \"yes\": is none of these; expected `true` or `false`",
+        ),
+        (
             "upstream.locale = 1979-05-27",
             "upstream.locale: is a date or time",
         ),
@@ -105,6 +113,15 @@ fn what_stands_in_the_wrong_shape_is_a_fault() {
 
         assert_eq!(faults.len(), 1, "{toml}: {faults:?}");
         assert!(faults[0].contains(expected), "{toml}: {faults:?}");
+    }
+}
+
+#[test]
+fn a_boolean_stands_with_quotes_or_without() {
+    for (stated, expected) in [("true", true), ("\"true\"", true), ("false", false)] {
+        let config = load(&format!("upstream.validate_mfa = {stated}\n{TOKEN_FILE}"));
+
+        assert_eq!(config.upstream.validate_mfa, expected, "{stated}");
     }
 }
 

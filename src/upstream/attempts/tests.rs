@@ -59,7 +59,7 @@ async fn every_request_says_who_asks_and_how_to_trace_it() {
             "ms-partnercenter-client",
             concat!("usage-proxy/", env!("CARGO_PKG_VERSION")),
         ),
-        ("validatemfa", "true"),
+        ("validatemfa", ""),
         ("traceparent", traceparent),
         ("ms-correlationid", &correlation_id.to_string()),
         ("ms-requestid", &ids.request_id.to_string()),
