@@ -1,6 +1,7 @@
-//! The command line: `serve`, `demo`, `simulate`, `check-config`.
+//! The command line: `serve`, `demo`, `simulate`, `check-config`, `hash-key`.
 
 mod demo;
+mod hash_key;
 mod simulate;
 
 use std::{
@@ -50,6 +51,9 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Check the configuration and print what is in effect, without secrets.
     CheckConfig(ConfigArgs),
+    /// Make an access key, and the hash that configuration holds of it.
+    #[command(after_help = hash_key::EXAMPLES)]
+    HashKey(hash_key::HashKeyArgs),
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -93,6 +97,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Demo(args) => demo::run(&args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::CheckConfig(args) => check_config(&args),
+        Command::HashKey(args) => hash_key::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -52,6 +52,8 @@ pub mod readable;
 
 pub mod request_id;
 
+pub mod access_key;
+
 pub mod peer;
 
 pub mod reload;

@@ -10,6 +10,7 @@
 )]
 
 mod configuration;
+mod hash_key;
 mod refresh_token;
 mod secrets;
 mod shutdown;

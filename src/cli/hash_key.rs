@@ -1,0 +1,111 @@
+//! `usage-proxy hash-key`: makes a key, and the hash that configuration holds of it.
+
+use std::io::{self, Read};
+
+use clap::Args;
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+
+use super::{Failure, eprint_line, print_line};
+use crate::access_key::{self, KeyHash};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  usage-proxy hash-key                      a new random key, and its hash
+  usage-proxy hash-key --stdin < api_key    the hash of a key that exists already
+
+The key goes to whoever calls, and the hash into configuration: key_sha256 of a caller in the file
+that callers.file names, or admin.key_sha256.";
+
+/// Longer than any key that fits a request's headers.
+const LONGEST: u64 = 8 * 1024;
+
+/// Shorter ones can be guessed.
+const SHORTEST_SAFE: usize = 32;
+
+/// What to hash.
+#[derive(Debug, Args)]
+pub(super) struct HashKeyArgs {
+    /// Hash the key that standard input holds instead of making one.
+    #[arg(long)]
+    stdin: bool,
+}
+
+pub(super) fn run(args: &HashKeyArgs) -> Result<(), Failure> {
+    if args.stdin {
+        hash_given(io::stdin().lock())
+    } else {
+        make_new()
+    }
+}
+
+fn make_new() -> Result<(), Failure> {
+    let key = access_key::generate().map_err(Failure::other)?;
+    let hash = KeyHash::of(key.expose_secret().as_bytes());
+    print_line(format_args!(
+        "key = \"{}\"\nkey_sha256 = \"{hash}\"",
+        key.expose_secret()
+    ))?;
+    eprint_line(
+        "\nThe key is shown this once. Whoever calls sends it as `Authorization: Bearer KEY` or as \
+         `X-Api-Key: KEY`.\nConfiguration holds the hash alone: in the file that callers.file \
+         names, as key_sha256 = [\"HASH\"]\nof a [[caller]], or as admin.key_sha256 for the admin \
+         listener.",
+    );
+    Ok(())
+}
+
+fn hash_given(input: impl Read) -> Result<(), Failure> {
+    let key = read_key(input)?;
+    if key.expose_secret().len() < SHORTEST_SAFE {
+        eprint_line(format_args!(
+            "warning: a key of fewer than {SHORTEST_SAFE} characters may be guessed by whoever \
+             sees its hash; `usage-proxy hash-key` makes one that cannot"
+        ));
+    }
+    let hash = KeyHash::of(key.expose_secret().as_bytes());
+    print_line(format_args!("key_sha256 = \"{hash}\""))
+}
+
+/// The key is all that the input holds, white space around it apart.
+fn read_key(input: impl Read) -> Result<SecretString, Failure> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    input
+        .take(LONGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(Failure::other)?;
+    let key = bytes.trim_ascii();
+    match std::str::from_utf8(key) {
+        _ if key.is_empty() => Err(Failure::usage("standard input holds no key")),
+        Ok(text) if bytes.len() as u64 <= LONGEST && key.iter().all(u8::is_ascii_graphic) => {
+            Ok(text.into())
+        }
+        _ => Err(Failure::usage(format!(
+            "standard input holds no key; expected up to {LONGEST} visible ASCII characters \
+             without spaces, since it is sent as a header"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_without_what_surrounds_it() {
+        for input in ["up_1", "up_1\n", " up_1\r\n"] {
+            let key = read_key(input.as_bytes()).unwrap();
+
+            assert_eq!(key.expose_secret(), "up_1", "{input:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_header_could_hold_is_no_key() {
+        let too_long = "k".repeat(9_000);
+        for input in ["", " \n", "two words", "two\nlines", "kż", &too_long] {
+            let refused = read_key(input.as_bytes());
+
+            assert!(matches!(refused, Err(Failure::Usage(_))), "{input:?}");
+        }
+    }
+}
