@@ -14,6 +14,7 @@ mod file;
 mod form;
 mod keys;
 mod log;
+mod origin;
 mod rules;
 pub mod secret;
 mod server;
@@ -32,6 +33,7 @@ pub use self::{
     cache::CacheConfig,
     fault::{ConfigErrors, Fault},
     log::{LogConfig, LogFormat, RequestLog},
+    origin::Origin,
     server::ServerConfig,
     sources::{Flag, Sources},
     upstream::{AuthConfig, GrantConfig, TokenAudience, UpstreamConfig},

@@ -98,7 +98,7 @@ impl Fault {
             Value::Text(text) if may_hold_a_secret(key.name(), text) => " (value not shown)".into(),
             Value::Text(text) => format!(" = {text:?}"),
             Value::Number(number) => format!(" = {number}"),
-            Value::Boolean(_) | Value::Other(_) => String::new(),
+            Value::Boolean(_) | Value::List(_) | Value::Other(_) => String::new(),
         };
         Self::at(
             place,

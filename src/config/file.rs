@@ -120,7 +120,14 @@ fn value_of(value: &DeValue<'_>) -> Value {
         DeValue::Float(_) => Value::Other("a number with a fraction"),
         DeValue::Boolean(truth) => Value::Boolean(*truth),
         DeValue::Datetime(_) => Value::Other("a date or time"),
-        DeValue::Array(_) => Value::Other("an array"),
+        DeValue::Array(items) => items
+            .iter()
+            .map(|item| item.get_ref().as_str().map(str::to_owned))
+            .collect::<Option<_>>()
+            .map_or(
+                Value::Other("an array of other things than text"),
+                Value::List,
+            ),
         DeValue::Table(_) => Value::Other("a table"),
     }
 }

@@ -6,7 +6,7 @@ use http::HeaderValue;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
-use super::{LogFormat, RequestLog, auth::AuthKind, duration, size};
+use super::{LogFormat, Origin, RequestLog, auth::AuthKind, duration, origin, size};
 use crate::domain::UpstreamApi;
 
 /// One form of value; many keys may share it.
@@ -28,6 +28,8 @@ pub(super) enum Unquoted {
     Integer,
     /// `true` or `false`
     Boolean,
+    /// `["a", "b"]`; as text, its items with commas between.
+    List,
 }
 
 /// Why a text is not a value of its form; completes "the value …".
@@ -104,6 +106,17 @@ pub(super) const RETRIES: Form<u32> = Form {
     },
     print: u32::to_string,
     unquoted: Unquoted::Integer,
+};
+
+pub(super) const ORIGINS: Form<Vec<Origin>> = Form {
+    expected: "origins as browsers send them, such as `[\"https://dash.example.com\"]`, or as text \
+               with commas between them",
+    parse: |text| items(text).map(origin::parse).collect(),
+    print: |origins| {
+        let origins: Vec<_> = origins.iter().map(Origin::as_str).collect();
+        origins.join(",")
+    },
+    unquoted: Unquoted::List,
 };
 
 pub(super) const ENDPOINT: Form<Url> = Form {
@@ -223,6 +236,25 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The items of a list that was given as text; white space around them is no part of them.
+pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
+    // Nothing at all is no item; a comma with nothing beside it is an empty one.
+    let text = Some(text).filter(|text| !text.trim().is_empty());
+    text.into_iter()
+        .flat_map(|text| text.split(',').map(str::trim))
+}
+
+/// The text of a list, as [`items`] takes it apart again.
+pub(super) fn joined(items: &[String]) -> Result<String, Refusal> {
+    if items.iter().any(|item| item.contains(',')) {
+        return Err("has an item with a comma".into());
+    }
+    if items.iter().any(|item| item.trim().is_empty()) {
+        return Err("has an empty item".into());
+    }
+    Ok(items.join(","))
 }
 
 fn positive_size(text: &str) -> Result<u64, Refusal> {

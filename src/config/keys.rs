@@ -9,7 +9,7 @@ use url::Url;
 
 use self::Presence::{AllowedBy, Default, Optional, Required, RequiredBy};
 use super::{
-    AuthConfig, Config, GrantConfig, LogFormat, RequestLog,
+    AuthConfig, Config, GrantConfig, LogFormat, Origin, RequestLog,
     auth::AuthKind,
     form::{self, Form, Refusal, Unquoted},
 };
@@ -52,7 +52,9 @@ pub(super) enum Value {
     /// A TOML integer, in decimal.
     Number(String),
     Boolean(bool),
-    /// Nothing that any key accepts, with its article: "an array".
+    /// A TOML array of nothing but text.
+    List(Vec<String>),
+    /// Nothing that any key accepts, with its article: "a table".
     Other(&'static str),
 }
 
@@ -89,6 +91,8 @@ keys! {
         form::ADDRESS, |c| Some(c.server.listen);
     SERVER_DRAIN_TIMEOUT: Duration = "server.drain_timeout", Default("25s"),
         form::DURATION, |c| Some(c.server.drain_timeout);
+    SERVER_CORS_ORIGINS: Vec<Origin> = "server.cors_origins", Default(""),
+        form::ORIGINS, |c| Some(c.server.cors_origins.clone());
 
     ADMIN_LISTEN: SocketAddr = "admin.listen", Default("127.0.0.1:9090"),
         form::ADDRESS, |c| Some(c.admin.listen);
@@ -239,6 +243,8 @@ impl<T> AnyKey for Key<T> {
             Value::Number(_) => return Err("is a number".into()),
             Value::Boolean(truth) if self.form.unquoted == Unquoted::Boolean => truth.to_string(),
             Value::Boolean(_) => return Err("is a boolean".into()),
+            Value::List(items) if self.form.unquoted == Unquoted::List => form::joined(&items)?,
+            Value::List(_) => return Err("is an array".into()),
             Value::Other(what) => return Err(format!("is {what}").into()),
         };
         self.parse(&text).map(|_| text)
@@ -246,15 +252,15 @@ impl<T> AnyKey for Key<T> {
 
     fn toml(&self, config: &Config) -> Option<String> {
         let text = self.print(&(self.field)(config)?);
-        let bare = match self.form.unquoted {
-            Unquoted::Nothing => false,
-            Unquoted::Integer => text.parse::<i64>().is_ok(),
-            Unquoted::Boolean => true,
-        };
-        Some(if bare {
-            text
-        } else {
-            toml::Value::String(text).to_string()
+        let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+        Some(match self.form.unquoted {
+            Unquoted::Integer if text.parse::<i64>().is_ok() => text,
+            Unquoted::Boolean => text,
+            Unquoted::List => {
+                let items: Vec<_> = form::items(&text).map(quoted).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Unquoted::Nothing | Unquoted::Integer => quoted(&text),
         })
     }
 }

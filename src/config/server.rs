@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, time::Duration};
 
-use super::{keys, settings::Settings};
+use super::{Origin, keys, settings::Settings};
 
 /// `server.*`: the listener that dashboards use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// How long requests in flight may take after SIGTERM; zero cuts them at once. Default `25s`.
     pub drain_timeout: Duration,
+    /// Whose pages may read answers, beside those of our own origin; nobody's by default.
+    pub cors_origins: Vec<Origin>,
 }
 
 impl ServerConfig {
@@ -16,6 +18,7 @@ impl ServerConfig {
         Some(Self {
             listen: settings.get(&keys::SERVER_LISTEN)?,
             drain_timeout: settings.get(&keys::SERVER_DRAIN_TIMEOUT)?,
+            cors_origins: settings.get(&keys::SERVER_CORS_ORIGINS)?,
         })
     }
 }

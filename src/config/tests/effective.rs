@@ -13,6 +13,7 @@ fn every_key(kind: &str, audience: &str) -> String {
         [server]
         listen = "[::1]:81"
         drain_timeout = "0s"
+        cors_origins = ["https://dash.example.com", "http://[::1]:3000"]
         [admin]
         listen = "0.0.0.0:82"
         [upstream]

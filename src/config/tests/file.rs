@@ -72,6 +72,22 @@ fn what_stands_in_the_wrong_shape_is_a_fault() {
             "cache.fresh_for: is an array; expected a duration",
         ),
         (
+            "server.cors_origins = ['https://a.example', 5]",
+            "server.cors_origins: is an array of other things than text; expected origins",
+        ),
+        (
+            "server.cors_origins = ['https://a.example,https://b.example']",
+            "server.cors_origins: has an item with a comma; expected origins",
+        ),
+        (
+            "server.cors_origins = ['']",
+            "server.cors_origins: has an empty item; expected origins",
+        ),
+        (
+            "server.cors_origins = 5",
+            "server.cors_origins = 5: is a number; expected origins",
+        ),
+        (
             "cache.fresh_for = 1.5",
             "cache.fresh_for: is a number with a fraction; expected",
         ),
@@ -122,6 +138,30 @@ fn a_boolean_stands_with_quotes_or_without() {
         let config = load(&format!("upstream.validate_mfa = {stated}\n{TOKEN_FILE}"));
 
         assert_eq!(config.upstream.validate_mfa, expected, "{stated}");
+    }
+}
+
+#[test]
+fn a_list_stands_as_an_array_or_as_text_with_commas() {
+    for (stated, expected) in [
+        ("[]", &[][..]),
+        ("''", &[]),
+        ("['https://a.example']", &["https://a.example"]),
+        ("'https://a.example'", &["https://a.example"]),
+        (
+            "[' https://a.example', 'http://b.example:81']",
+            &["https://a.example", "http://b.example:81"],
+        ),
+        (
+            "'https://a.example , http://b.example:81'",
+            &["https://a.example", "http://b.example:81"],
+        ),
+    ] {
+        let config = load(&format!("server.cors_origins = {stated}\n{TOKEN_FILE}"));
+
+        let origins = config.server.cors_origins.iter();
+        let origins: Vec<_> = origins.map(|origin| origin.header_value()).collect();
+        assert_eq!(origins, expected, "{stated}");
     }
 }
 

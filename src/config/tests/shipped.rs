@@ -34,7 +34,7 @@ fn the_commented_default_has_every_key_with_its_default() {
         } else if let Some((name, value)) = line.split_once(" = ") {
             stated.push((
                 format!("{table}.{name}"),
-                value.trim_matches('"').to_owned(),
+                value.trim_matches(['"', '[', ']']).to_owned(),
             ));
         }
     }

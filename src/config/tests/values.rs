@@ -9,6 +9,27 @@ fn a_bad_value_says_why_and_what_was_expected() {
             "not an IP address with a port",
         ),
         ("server.drain_timeout", "25", "bare number"),
+        ("server.cors_origins", "*", "every page of the Web"),
+        ("server.cors_origins", "null", "any sandboxed page"),
+        ("server.cors_origins", "https://a.example,", "empty item"),
+        ("server.cors_origins", "dash.example.com", "no URL"),
+        ("server.cors_origins", "ftp://a.example", "neither http nor"),
+        ("server.cors_origins", "https://a@b.example", "user name"),
+        (
+            "server.cors_origins",
+            "https://Dash.example.com:443",
+            "browsers send as \"https://dash.example.com\"",
+        ),
+        (
+            "server.cors_origins",
+            "https://dash.example.com/",
+            "browsers send as \"https://dash.example.com\"",
+        ),
+        (
+            "server.cors_origins",
+            "https://*.example.com",
+            "every page of the Web",
+        ),
         (
             "upstream.base_url",
             "api.partnercenter.microsoft.com",
