@@ -87,7 +87,7 @@ fn api() -> Api {
         &Shutdown::new(),
     );
     let metrics = ApiMetrics::new(&registry).unwrap();
-    Api::new(usage, Arc::new(SystemClock), metrics, RequestLog::Off)
+    Api::new(usage, Arc::new(SystemClock), metrics, RequestLog::Off, &[])
 }
 
 fn request(path: &str, headers: &[(header::HeaderName, &str)]) -> Request<()> {

@@ -4,6 +4,7 @@
 //! context is passed as arguments: nothing here allocates but the header values of the answer.
 
 mod caching;
+mod cors;
 mod extract;
 mod metrics;
 mod negotiation;
@@ -20,11 +21,11 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use uuid::Uuid;
 
 pub use self::metrics::ApiMetrics;
-use self::route::Route;
+use self::{cors::Cors, route::Route};
 use crate::{
     cache::{CacheResult, CacheStatus},
     clock::SharedClock,
-    config::RequestLog,
+    config::{Origin, RequestLog},
     domain::{Caller, ProcessedDate},
     peer::Peer,
     problem::{Body, Problem, excerpt},
@@ -44,6 +45,8 @@ struct Inner {
     clock: SharedClock,
     metrics: ApiMetrics,
     log: RequestLog,
+    /// `None` where no page of another origin may read answers.
+    cors: Option<Cors>,
     /// Everybody, as long as no callers are told apart.
     anonymous: Caller,
 }
@@ -104,6 +107,7 @@ impl Api {
         clock: SharedClock,
         metrics: ApiMetrics,
         log: RequestLog,
+        cors_origins: &[Origin],
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -111,6 +115,7 @@ impl Api {
                 clock,
                 metrics,
                 log,
+                cors: Cors::new(cors_origins),
                 anonymous: Caller::anonymous(),
             }),
         }
@@ -141,13 +146,19 @@ impl Api {
             answered: false,
         };
 
-        let mut served = inner.dispatch(route, &under_way.arrived).await;
+        let mut served = match inner.preflight(&under_way.arrived) {
+            Some(served) => served,
+            None => inner.dispatch(route, &under_way.arrived).await,
+        };
 
         under_way.end(served.response.status(), served.told);
         drop(under_way);
         let headers = served.response.headers_mut();
         headers.insert(caching::CACHE_STATUS, caching::cache_status(&served.status));
         headers.insert(X_REQUEST_ID, request_id);
+        if let Some(cors) = &inner.cors {
+            cors.dress(request.headers(), headers);
+        }
         served.response
     }
 }
@@ -155,6 +166,19 @@ impl Api {
 // === impl Inner ===
 
 impl Inner {
+    /// What a browser asks before it lets a page make its request.
+    fn preflight<B>(&self, arrived: &Arrived<'_, B>) -> Option<Served> {
+        let answer = self.cors.as_ref()?.preflight(arrived.request)?;
+        Some(match answer {
+            Ok(response) => Served {
+                response,
+                status: CacheStatus::NOT_CONSULTED,
+                told: Told::default(),
+            },
+            Err(problem) => arrived.refuse(problem),
+        })
+    }
+
     async fn dispatch<B>(&self, route: Route<'_>, arrived: &Arrived<'_, B>) -> Served {
         let uri = arrived.request.uri();
         if uri.path_and_query().map_or(0, |both| both.as_str().len()) > Api::MAX_URI {
@@ -204,11 +228,7 @@ impl Inner {
 impl<B> Arrived<'_, B> {
     /// Answers with a problem that has nothing to do with the cache.
     fn refuse(&self, problem: Problem) -> Served {
-        let status = CacheStatus {
-            detail: Some("not-consulted"),
-            ..CacheStatus::default()
-        };
-        self.answer_problem(problem, status, Told::default(), None)
+        self.answer_problem(problem, CacheStatus::NOT_CONSULTED, Told::default(), None)
     }
 
     fn answer_problem(

@@ -122,6 +122,7 @@ impl App {
             Arc::clone(&deps.clock),
             ApiMetrics::new(metrics.registry())?,
             config.log.requests,
+            &config.server.cors_origins,
         );
         let admin_service = admin::router(Admin {
             readiness: Arc::new(readiness(&shutdown, &upstream, &usage)),

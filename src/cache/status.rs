@@ -43,6 +43,21 @@ pub enum CacheResult {
     Bypass,
 }
 
+// === impl CacheStatus ===
+
+impl CacheStatus {
+    /// The answer has nothing to do with what is held.
+    pub const NOT_CONSULTED: Self = Self {
+        hit: false,
+        forward: None,
+        forward_status: None,
+        stored: false,
+        collapsed: false,
+        ttl: None,
+        detail: Some("not-consulted"),
+    };
+}
+
 // === impl Forward ===
 
 impl Forward {

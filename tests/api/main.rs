@@ -13,6 +13,7 @@
 mod admin;
 mod bad_input;
 mod conditional_requests;
+mod cors;
 mod demo_answer;
 mod freshness;
 mod lifecycle;

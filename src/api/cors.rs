@@ -1,0 +1,110 @@
+//! Web pages of other origins: which may read answers (Fetch standard, "CORS protocol").
+//!
+//! `Access-Control-Allow-Credentials` is never sent. A page proves who asks by `Authorization` or
+//! `X-Api-Key`, which its script sets; what a browser would add by itself, a client certificate,
+//! would let a page act for its visitor.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+    header::{
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
+        ORIGIN, VARY,
+    },
+};
+
+use crate::{
+    config::Origin,
+    problem::{Body, Problem},
+};
+
+/// The origins whose pages may read answers; always at least one.
+#[derive(Debug)]
+pub(super) struct Cors {
+    origins: Vec<Origin>,
+}
+
+/// What a page may ask for. Chromium remembers it for no longer than two hours.
+const ON_PREFLIGHT: [(HeaderName, HeaderValue); 3] = [
+    (
+        ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, HEAD"),
+    ),
+    (
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static(
+            "Accept, Authorization, Cache-Control, Content-Type, If-Modified-Since, If-None-Match, \
+             MS-CorrelationId, Traceparent, X-Api-Key, X-Correlation-Id, X-Request-Id",
+        ),
+    ),
+    (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200")),
+];
+
+/// What scripts may read of an answer, beside what the Fetch standard lets them.
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "Age, Cache-Status, ETag, MS-CorrelationId, MS-RequestId, RateLimit, RateLimit-Policy, \
+     Retry-After, WWW-Authenticate, X-Request-Id",
+);
+
+// === impl Cors ===
+
+impl Cors {
+    /// `None` where no page of another origin is meant to read anything.
+    pub(super) fn new(origins: &[Origin]) -> Option<Self> {
+        (!origins.is_empty()).then(|| Self {
+            origins: origins.to_vec(),
+        })
+    }
+
+    /// Answers what a browser asks ahead of a request that no form or link could make; `None` where
+    /// the request is no such question. [`Cors::dress`] has the last word on it too.
+    ///
+    /// It comes without credentials, so it is answered before they are looked at. The answer is of
+    /// no path in particular: scripts learn the status of the request itself and no other.
+    pub(super) fn preflight<B>(
+        &self,
+        request: &Request<B>,
+    ) -> Option<Result<Response<Body>, Problem>> {
+        let headers = request.headers();
+        let is_preflight = *request.method() == Method::OPTIONS
+            && headers.contains_key(ORIGIN)
+            && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        is_preflight.then(|| match self.allowed(headers) {
+            Some(_) => Ok(go_ahead()),
+            None => Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "origin-not-allowed",
+                "Origin not allowed",
+                "pages of this origin may not read answers; server.cors_origins names whose may",
+            )),
+        })
+    }
+
+    /// Lets the page that asks read the answer, whatever it is: a browser would hide an error too.
+    pub(super) fn dress(&self, request: &HeaderMap, response: &mut HeaderMap) {
+        // Also where nothing asked: what is stored may be reused for who does.
+        let vary = match response.get(VARY) {
+            Some(_) => HeaderValue::from_static("Accept, Accept-Encoding, Origin"),
+            None => HeaderValue::from_static("Origin"),
+        };
+        response.insert(VARY, vary);
+        if let Some(origin) = self.allowed(request) {
+            response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        }
+    }
+
+    /// The configured origin that a request comes from.
+    fn allowed(&self, request: &HeaderMap) -> Option<&HeaderValue> {
+        let sent = request.get(ORIGIN)?;
+        let mut origins = self.origins.iter().map(Origin::header_value);
+        origins.find(|origin| *origin == sent)
+    }
+}
+
+fn go_ahead() -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().extend(ON_PREFLIGHT);
+    response
+}

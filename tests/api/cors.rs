@@ -1,0 +1,201 @@
+//! Web pages of other origins: whose may read answers, and which parts of them.
+
+use http::Method;
+use usage_proxy::simulator::SimulatedApi;
+
+use crate::support::{Reply, TestApp, customer};
+
+const DASHBOARD: &str = "https://dash.example.com";
+const OTHER: &str = "http://localhost:3000";
+
+/// What a browser asks before it lets a page send this header.
+const ASKING: (&str, &str) = ("access-control-request-headers", "authorization");
+const GET: (&str, &str) = ("access-control-request-method", "GET");
+
+async fn configured() -> TestApp {
+    TestApp::builder()
+        .set("server.cors_origins", &format!("{DASHBOARD},{OTHER}"))
+        .start()
+        .await
+}
+
+fn path() -> String {
+    format!("/v1/customers/{}/usage", customer(0))
+}
+
+fn cors_headers(reply: &Reply) -> Vec<&str> {
+    let names = reply.headers.keys().map(http::HeaderName::as_str);
+    names
+        .filter(|name| name.starts_with("access-control-"))
+        .collect()
+}
+
+fn list<'a>(reply: &'a Reply, name: &str) -> Vec<&'a str> {
+    reply.header(name).split(", ").collect()
+}
+
+#[tokio::test]
+async fn a_page_of_a_configured_origin_may_read_every_answer() {
+    let app = configured().await;
+    let etag = app.get(&path()).await.header("etag").to_owned();
+
+    for origin in [DASHBOARD, OTHER] {
+        for (path, headers, status) in [
+            (path(), None, 200),
+            (path(), Some(("if-none-match", etag.as_str())), 304),
+            (path(), Some(("accept", "image/png")), 406),
+            (format!("{}?date=today", path()), None, 400),
+            (
+                format!("/v1/customers/{}/usage", uuid::Uuid::from_u128(7)),
+                None,
+                404,
+            ),
+            ("/nothing".to_owned(), None, 404),
+            (format!("/{}", "x".repeat(9_000)), None, 414),
+        ] {
+            let headers: Vec<_> = [("origin", origin)].into_iter().chain(headers).collect();
+
+            let reply = app.get_with(&path, &headers).await;
+
+            assert_eq!(reply.status, status, "{path}");
+            assert_eq!(reply.header("access-control-allow-origin"), origin);
+            assert!(
+                list(&reply, "vary").contains(&"Origin"),
+                "{status}: {reply:?}"
+            );
+            let exposed = list(&reply, "access-control-expose-headers");
+            for name in ["ETag", "Age", "Cache-Status", "Retry-After", "X-Request-Id"] {
+                assert!(exposed.contains(&name), "{status}: {name}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_pages_may_read_nothing_and_no_cache_mixes_them_up() {
+    let app = configured().await;
+
+    for headers in [
+        &[][..],
+        &[("origin", "https://evil.example.com")],
+        &[("origin", "null")],
+        &[("origin", "https://DASH.example.com")],
+        &[("origin", "https://dash.example.com.evil.example")],
+        &[("origin", "https://dash.example.com:8443")],
+        &[("origin", "http://dash.example.com")],
+        &[("origin", "https://dash.example.com, https://evil.example")],
+        &[("origin", "*")],
+    ] {
+        let data = app.get_with(&path(), headers).await;
+        let error = app.get_with("/nothing", headers).await;
+
+        assert_eq!(data.status, 200, "{headers:?}: only pages are kept out");
+        assert_eq!(data.header("vary"), "Accept, Accept-Encoding, Origin");
+        assert_eq!(error.header("vary"), "Origin");
+        assert_eq!(cors_headers(&data), [""; 0], "{headers:?}");
+        assert_eq!(cors_headers(&error), [""; 0], "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_with_what_a_page_may_send() {
+    let app = configured().await;
+
+    for path in [path(), "/nothing".to_owned()] {
+        let headers = [("origin", DASHBOARD), GET, ASKING];
+
+        let reply = app.call(Method::OPTIONS, &path, &headers).await;
+
+        assert_eq!(reply.status, 204, "{path}");
+        assert_eq!(reply.body, b"");
+        assert_eq!(reply.header("access-control-allow-origin"), DASHBOARD);
+        assert_eq!(
+            list(&reply, "access-control-allow-methods"),
+            ["GET", "HEAD"]
+        );
+        let allowed = list(&reply, "access-control-allow-headers");
+        for name in [
+            "Authorization",
+            "X-Api-Key",
+            "If-None-Match",
+            "Cache-Control",
+        ] {
+            assert!(allowed.contains(&name), "{name}");
+        }
+        assert_eq!(reply.header("access-control-max-age"), "7200");
+        assert_eq!(reply.header("vary"), "Origin");
+        assert_eq!(
+            reply.header("cache-status"),
+            "usage-proxy; detail=not-consulted"
+        );
+    }
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+    let counted =
+        r#"usage_proxy_http_requests_total{method="other",route="unmatched",status="204"}"#;
+    assert_eq!(app.metric(counted).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_preflight_of_another_page_is_refused_and_says_why() {
+    let app = configured().await;
+    let headers = [("origin", "https://evil.example.com"), GET, ASKING];
+
+    let reply = app.call(Method::OPTIONS, &path(), &headers).await;
+
+    let problem = reply.problem(403, "origin-not-allowed");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("server.cors_origins"),
+        "{problem}"
+    );
+    assert_eq!(cors_headers(&reply), [""; 0]);
+    assert_eq!(reply.header("vary"), "Origin");
+}
+
+#[tokio::test]
+async fn other_options_requests_stay_what_they_are() {
+    let (with, without) = (configured().await, TestApp::start().await);
+
+    for (app, headers) in [
+        (&with, &[("origin", DASHBOARD)][..]),
+        (&with, &[GET]),
+        (&with, &[]),
+        (&without, &[("origin", DASHBOARD), GET, ASKING]),
+    ] {
+        let reply = app.call(Method::OPTIONS, &path(), headers).await;
+
+        reply.problem(405, "method-not-allowed");
+        assert_eq!(reply.header("allow"), "GET, HEAD", "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_said_of_origins_where_none_is_configured() {
+    let app = TestApp::start().await;
+
+    let reply = app.get_with(&path(), &[("origin", DASHBOARD)]).await;
+
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("vary"), "Accept, Accept-Encoding");
+    assert_eq!(cors_headers(&reply), [""; 0]);
+}
+
+#[tokio::test]
+async fn no_answer_lets_a_page_use_what_its_browser_adds_by_itself() {
+    let app = configured().await;
+
+    for method in [Method::GET, Method::OPTIONS] {
+        let headers = [("origin", DASHBOARD), GET];
+
+        let reply = app.call(method, &path(), &headers).await;
+
+        assert!(
+            !reply
+                .headers
+                .contains_key("access-control-allow-credentials")
+        );
+        assert_ne!(reply.header("access-control-allow-origin"), "*");
+    }
+}
