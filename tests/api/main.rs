@@ -15,6 +15,7 @@ mod bad_input;
 mod conditional_requests;
 mod cors;
 mod demo_answer;
+mod faults;
 mod freshness;
 mod lifecycle;
 mod logs;
