@@ -34,7 +34,8 @@ Faults, as --fault KEY=VALUE or at run time:
   next_link              where the commercial call says it goes on
   token_status, token_error, token_times
                          the token endpoint's own, such as token_error=invalid_grant
-  strict_rotation        refuse a refresh token that was redeemed before";
+  strict_rotation        refuse a refresh token that was redeemed before
+  graceful_rotation      refuse it once anything is used that came for it";
 
 /// What kind of Partner Center to be.
 #[derive(Debug, Args)]

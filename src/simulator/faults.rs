@@ -11,7 +11,7 @@ use super::record::SimulatedApi;
 /// Faults on demand; the default is none.
 ///
 /// As JSON and as `KEY=VALUE` the keys are the names of the fields. All but the `token_` ones and
-/// `strict_rotation` concern API calls: those that `api` names, and no more of them than `times`.
+/// the `_rotation` ones concern API calls: those that `api` names, and no more of them than `times`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
@@ -55,6 +55,12 @@ pub struct Faults {
     pub token_times: Option<u64>,
     /// Refuse a refresh token that was redeemed before.
     pub strict_rotation: bool,
+    /// Refuse a refresh token from when anything is used that came for it: the refresh token that
+    /// replaced it, or the access token.
+    ///
+    /// Until then it stays good: its holder may never have seen the answer. Under `strict_rotation`
+    /// no client could survive a crash between that answer and its own disk.
+    pub graceful_rotation: bool,
 }
 
 /// Which API calls faults concern.
@@ -123,6 +129,7 @@ impl Default for Faults {
             token_error: None,
             token_times: None,
             strict_rotation: false,
+            graceful_rotation: false,
         }
     }
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 pub(super) use book::{Grant, TokenBook};
 
 use super::{Simulation, record::SimulatedApi, reply::Reply};
-use book::{Issued, Redemption};
+use book::{Issued, Redemption, Reuse};
 
 /// Largest form that is read.
 const LARGEST_FORM: usize = 64 * 1024;
@@ -107,8 +107,8 @@ fn redeem(
     let issued = match grant_type {
         "refresh_token" => {
             let presented = required(form, "refresh_token")?;
-            let strict = simulation.faults().strict_rotation;
-            let redemption = Redemption { strict, now };
+            let reuse = Reuse::under(&simulation.faults());
+            let redemption = Redemption { reuse, now };
             simulation
                 .tokens
                 .redeem(presented, redemption)

@@ -66,6 +66,54 @@ async fn strict_rotation_refuses_a_reuse() {
 }
 
 #[tokio::test]
+async fn graceful_rotation_refuses_a_reuse_once_something_that_came_for_it_is_used() {
+    let stand = Stand::start().await;
+    stand.handle.set_faults(Faults {
+        graceful_rotation: true,
+        ..Faults::default()
+    });
+    let successor = async |token| {
+        let granted = json(redeem(&stand, token).await).await;
+        granted["refresh_token"].as_str().unwrap().to_owned()
+    };
+
+    let lost = successor("first").await;
+    let second = successor("first").await;
+    let third = successor(&second).await;
+
+    for (token, status) in [
+        ("first", 400),
+        (second.as_str(), 200),
+        (lost.as_str(), 200),
+        (third.as_str(), 200),
+        (second.as_str(), 400),
+    ] {
+        assert_eq!(redeem(&stand, token).await.status(), status);
+    }
+    assert_eq!(stand.handle.reused_refresh_tokens(), 4);
+}
+
+#[tokio::test]
+async fn under_graceful_rotation_an_access_token_is_something_that_came_for_it() {
+    let mut stand = Stand::start().await;
+    stand.handle.set_faults(Faults {
+        graceful_rotation: true,
+        ..Faults::default()
+    });
+    let granted = json(redeem(&stand, "first").await).await;
+    stand.token = granted["access_token"].as_str().unwrap().to_owned();
+
+    let unused = redeem(&stand, "first").await;
+    stand.get("/v1/customers").await;
+    let used = redeem(&stand, "first").await;
+
+    assert_eq!(
+        (unused.status(), used.status()),
+        (200.try_into().unwrap(), 400.try_into().unwrap())
+    );
+}
+
+#[tokio::test]
 async fn without_rotation_a_refresh_token_stays_good() {
     let stand = Stand::start().await;
     stand.handle.set_rotate(false);

@@ -6,6 +6,8 @@ use std::{
 
 use uuid::Uuid;
 
+use crate::simulator::Faults;
+
 /// Every token that was given out or redeemed, and what became of it.
 #[derive(Debug)]
 pub(in crate::simulator) struct TokenBook {
@@ -16,6 +18,8 @@ pub(in crate::simulator) struct TokenBook {
 struct Entries {
     access: HashMap<String, Access>,
     refresh: HashMap<String, Refresh>,
+    /// Which refresh token each replaced.
+    replaced: HashMap<String, String>,
     reused: usize,
     rotate: bool,
     expires_in: Duration,
@@ -30,24 +34,37 @@ pub(in crate::simulator) enum Grant {
     App,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Access {
     grant: Grant,
     expires_at: Instant,
+    /// The refresh token that it came for.
+    redeemed: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refresh {
     Live,
+    /// Redeemed, and nothing that came for it was used.
     Used,
+    /// Redeemed, and what came for it was used.
+    Outlived,
     Revoked,
+}
+
+/// What becomes of a refresh token that is redeemed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reuse {
+    Accepted,
+    /// Accepted until anything is used that came for it.
+    AcceptedForAWhile,
+    Refused,
 }
 
 /// How a refresh token is redeemed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Redemption {
-    /// Whether one that was redeemed before is refused.
-    pub(super) strict: bool,
+    pub(super) reuse: Reuse,
     pub(super) now: Instant,
 }
 
@@ -60,6 +77,26 @@ pub(super) struct Issued {
     pub(super) expires_in: Duration,
 }
 
+// === impl Reuse ===
+
+impl Reuse {
+    pub(super) fn under(faults: &Faults) -> Self {
+        match (faults.strict_rotation, faults.graceful_rotation) {
+            (true, _) => Self::Refused,
+            (false, true) => Self::AcceptedForAWhile,
+            (false, false) => Self::Accepted,
+        }
+    }
+
+    fn accepts(self, redeemed: Refresh) -> bool {
+        match self {
+            Self::Accepted => true,
+            Self::AcceptedForAWhile => redeemed == Refresh::Used,
+            Self::Refused => false,
+        }
+    }
+}
+
 // === impl TokenBook ===
 
 impl TokenBook {
@@ -68,6 +105,7 @@ impl TokenBook {
             entries: Mutex::new(Entries {
                 access: HashMap::new(),
                 refresh: HashMap::new(),
+                replaced: HashMap::new(),
                 reused: 0,
                 rotate,
                 expires_in,
@@ -81,18 +119,19 @@ impl TokenBook {
         let mut entries = self.entries();
         match entries.refresh.get(presented) {
             Some(Refresh::Revoked) => return None,
-            Some(Refresh::Used) => {
+            Some(redeemed @ (Refresh::Used | Refresh::Outlived)) => {
+                let accepted = redemption.reuse.accepts(*redeemed);
                 entries.reused += 1;
-                if redemption.strict {
+                if !accepted {
                     return None;
                 }
             }
             Some(Refresh::Live) | None => {}
         }
-        let mut issued = entries.issue(Grant::User, redemption.now);
+        let redeemed = entries.rotate.then(|| presented.to_owned());
+        let mut issued = entries.issue(Grant::User, redeemed, redemption.now);
         if entries.rotate {
-            entries.refresh.insert(presented.to_owned(), Refresh::Used);
-            issued.refresh_token = Some(entries.issue_refresh_token());
+            issued.refresh_token = Some(entries.replace(presented));
         } else {
             let state = entries.refresh.entry(presented.to_owned());
             state.or_insert(Refresh::Live);
@@ -101,14 +140,20 @@ impl TokenBook {
     }
 
     pub(super) fn issue(&self, grant: Grant, now: Instant) -> Issued {
-        self.entries().issue(grant, now)
+        self.entries().issue(grant, None, now)
     }
 
     /// What a live access token was granted for; `None` when it is unknown, expired or revoked.
     pub(in crate::simulator) fn grant(&self, access_token: &str, now: Instant) -> Option<Grant> {
-        let entries = self.entries();
-        let access = entries.access.get(access_token)?;
-        (access.expires_at > now).then_some(access.grant)
+        let mut entries = self.entries();
+        let access = entries.access.get(access_token)?.clone();
+        if access.expires_at <= now {
+            return None;
+        }
+        if let Some(redeemed) = &access.redeemed {
+            entries.outlive(redeemed);
+        }
+        Some(access.grant)
     }
 
     pub(in crate::simulator) fn issue_refresh_token(&self) -> String {
@@ -154,17 +199,43 @@ impl TokenBook {
 // === impl Entries ===
 
 impl Entries {
-    fn issue(&mut self, grant: Grant, now: Instant) -> Issued {
+    fn issue(&mut self, grant: Grant, redeemed: Option<String>, now: Instant) -> Issued {
         let access_token = unguessable();
         let expires_at = now + self.expires_in;
         self.access.retain(|_, access| access.expires_at > now);
-        self.access
-            .insert(access_token.clone(), Access { grant, expires_at });
+        let access = Access {
+            grant,
+            expires_at,
+            redeemed,
+        };
+        self.access.insert(access_token.clone(), access);
         Issued {
             grant,
             access_token,
             refresh_token: None,
             expires_in: self.expires_in,
+        }
+    }
+
+    /// Issues the refresh token that comes instead of one that is redeemed.
+    fn replace(&mut self, redeemed: &str) -> String {
+        if let Some(outlived) = self.replaced.get(redeemed).cloned() {
+            self.outlive(&outlived);
+        }
+        let state = self.refresh.entry(redeemed.to_owned());
+        let state = state.or_insert(Refresh::Live);
+        if *state == Refresh::Live {
+            *state = Refresh::Used;
+        }
+        let token = self.issue_refresh_token();
+        self.replaced.insert(token.clone(), redeemed.to_owned());
+        token
+    }
+
+    /// Something is used that came for this refresh token.
+    fn outlive(&mut self, redeemed: &str) {
+        if let Some(state @ Refresh::Used) = self.refresh.get_mut(redeemed) {
+            *state = Refresh::Outlived;
         }
     }
 
