@@ -11,6 +11,7 @@
 
 mod configuration;
 mod hash_key;
+mod crashes;
 mod refresh_token;
 mod secrets;
 mod shutdown;

@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
@@ -87,6 +87,13 @@ impl Running {
         self.stderr.end().await;
         // Nothing holds its outputs any more, so this takes no time.
         self.child.wait().unwrap()
+    }
+
+    /// Ends the child at once, by SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        let killed = self.child.wait().unwrap();
+        assert_eq!(killed.signal(), Some(9), "{killed}:\n{}", self.transcript());
     }
 
     /// Everything that it has said so far.
