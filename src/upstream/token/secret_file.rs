@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use jiff::Timestamp;
@@ -12,6 +13,12 @@ use sha2::{Digest, Sha256};
 
 /// No secret of ours is longer; a file that is must be another file.
 const LONGEST: u64 = 64 * 1024;
+
+/// Begins the name of a file that is to replace another.
+const NEW: &str = ".usage-proxy-";
+
+/// No replacement takes so long: a new file that is older was left by a process that was killed.
+const ABANDONED: Duration = Duration::from_secs(60);
 
 /// A file that holds one secret and nothing else.
 #[derive(Clone, Debug)]
@@ -129,13 +136,31 @@ fn replace(path: &Path, secret: &SecretString) -> io::Result<()> {
     };
     // Made with mode 0600, and gone again if anything below fails.
     let mut new = tempfile::Builder::new()
-        .prefix(".usage-proxy-")
+        .prefix(NEW)
         .tempfile_in(directory)?;
     new.write_all(secret.expose_secret().as_bytes())?;
     new.as_file().sync_all()?;
+    let written = new.as_file().metadata()?.modified()?;
     new.persist(&path)?;
     // The rename itself is durable only once the directory is.
-    File::open(directory)?.sync_all()
+    File::open(directory)?.sync_all()?;
+    // What is kept is kept, whether or not the room can be tidied.
+    drop(remove_abandoned(directory, written));
+    Ok(())
+}
+
+/// Removes the new files that were never put in place: each holds a secret.
+fn remove_abandoned(directory: &Path, now: SystemTime) -> io::Result<()> {
+    for entry in directory.read_dir()? {
+        let entry = entry?;
+        let written = entry.metadata()?.modified()?;
+        if entry.file_name().to_string_lossy().starts_with(NEW)
+            && now.duration_since(written).is_ok_and(|age| age > ABANDONED)
+        {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(
@@ -199,6 +224,34 @@ mod tests {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_write_left_is_removed_by_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        let written = |name: &str, ago: Duration| {
+            let file = File::create(directory.path().join(name)).unwrap();
+            let now = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(now - ago).unwrap();
+        };
+        written("secret", 2 * ABANDONED);
+        written("another", 2 * ABANDONED);
+        written(".usage-proxy-abandoned", 2 * ABANDONED);
+        written(".usage-proxy-of-another-replica", ABANDONED / 2);
+
+        let file = SecretFile::new(&path, KEY);
+
+        file.replace(&SecretString::from("new")).await.unwrap();
+
+        let mut names: Vec<_> = (directory.path().read_dir().unwrap())
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [".usage-proxy-of-another-replica", "another", "secret"]
+        );
     }
 
     #[test]
