@@ -65,3 +65,6 @@ pub mod offload;
 pub mod clock;
 
 pub mod jitter;
+
+#[cfg(test)]
+mod properties;

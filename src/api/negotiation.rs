@@ -297,6 +297,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::kept())]
+
         #[test]
         fn any_header_is_answered(line in "[ -~]{0,60}") {
             let accept = headers(header::ACCEPT, &[&line]);

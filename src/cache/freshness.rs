@@ -184,6 +184,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::kept())]
+
         #[test]
         fn age_is_below_max_age_for_as_long_as_an_entry_is_fresh(
             fresh_for_ms in 0..10_000_000_u64,

@@ -127,6 +127,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::kept())]
+
         #[test]
         fn what_is_printed_parses_back(millis in 0..=315_360_000_000_u64) {
             let duration = Duration::from_millis(millis);

@@ -94,6 +94,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::kept())]
+
         #[test]
         fn what_is_printed_parses_back(number: u32, unit in 0..=40_u32) {
             let size = u64::from(number) << unit.min(31);

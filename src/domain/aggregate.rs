@@ -212,6 +212,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::kept())]
+
         #[test]
         fn no_seat_is_counted_twice_within_a_product(rows in rows()) {
             let snapshot = snapshot(rows);

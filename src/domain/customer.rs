@@ -83,6 +83,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::kept())]
+
         #[test]
         fn what_is_printed_parses_back(bits: u128) {
             let customer = CustomerId(Uuid::from_u128(bits));

@@ -116,6 +116,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::kept())]
+
         #[test]
         fn the_day_of_an_instant_begins_less_than_a_day_before_it(second in -62_135_596_800_i64..253_402_200_000) {
             let instant = Timestamp::from_second(second).unwrap();

@@ -91,6 +91,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::kept())]
+
         #[test]
         fn a_pause_never_exceeds_the_cap(
             base in 1..10_000_u32, more in 0..100_000_u32, retry: u32, fraction: f64,

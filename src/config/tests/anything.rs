@@ -43,6 +43,8 @@ fn anything_like_toml() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(crate::properties::kept())]
+
     #[test]
     fn no_file_makes_it_panic(bytes in anything_like_toml()) {
         let file = TomlFile::new(bytes);

@@ -373,6 +373,8 @@ fn sent(row: &UsageRow) -> Value {
 }
 
 proptest! {
+    #![proptest_config(crate::properties::kept())]
+
     #[test]
     fn any_bytes_are_decoded_or_refused(body: Vec<u8>) {
         drop(decode_insights(&body, customer()));
