@@ -1,3 +1,5 @@
 //! Pure decisions about when to ask again: no I/O, and time and chance are given.
 
 pub mod backoff;
+pub mod circuit_breaker;
+pub mod retry_budget;

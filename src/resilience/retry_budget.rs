@@ -1,0 +1,204 @@
+//! How many retries all calls together may make.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Lets retries be at most a tenth of the first attempts of a sliding window, or a few where
+/// there were hardly any.
+///
+/// A limit for each call multiplies an outage by itself: with three retries, four times the load
+/// when there is least to bear it. A limit over all calls does not; see
+/// [Addressing Cascading Failures](https://sre.google/sre-book/addressing-cascading-failures/).
+#[derive(Debug)]
+pub struct RetryBudget {
+    /// Retries that are always allowed within a window.
+    floor: u32,
+    /// The time that one of the parts of the window stands for.
+    part: Duration,
+    // Held for a few instructions, never across an await.
+    window: Mutex<Window>,
+}
+
+#[derive(Debug)]
+struct Window {
+    /// A ring: the part at `newest` is being counted, the one after it is the oldest.
+    parts: [Counts; PARTS],
+    newest: usize,
+    newest_since: Instant,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    calls: u32,
+    retries: u32,
+}
+
+const PARTS: usize = 10;
+
+/// One retry is allowed for so many calls.
+const CALLS_PER_RETRY: u32 = 10;
+
+// === impl RetryBudget ===
+
+impl RetryBudget {
+    /// A budget over `window`, which begins at `now` and slides by tenths of itself. `floor` retries
+    /// are allowed in it however few the calls.
+    pub fn new(window: Duration, floor: u32, now: Instant) -> Self {
+        Self {
+            floor,
+            // A window of nothing would slide forever.
+            part: (window / 10).max(Duration::from_nanos(1)),
+            window: Mutex::new(Window {
+                parts: [Counts::default(); PARTS],
+                newest: 0,
+                newest_since: now,
+            }),
+        }
+    }
+
+    /// Takes note of a first attempt, which earns a part of a retry.
+    pub fn called(&self, now: Instant) {
+        let mut window = self.slid(now);
+        let counts = window.newest();
+        counts.calls = counts.calls.saturating_add(1);
+    }
+
+    /// Takes one retry, or says that there is none left.
+    #[must_use = "without leave there is no retry"]
+    pub fn withdraw(&self, now: Instant) -> bool {
+        let mut window = self.slid(now);
+        let (allowed, made) = self.standing(&window);
+        let allows = made < allowed;
+        if allows {
+            let counts = window.newest();
+            counts.retries = counts.retries.saturating_add(1);
+        }
+        allows
+    }
+
+    /// The share of allowed retries that is left, from 0 to 1.
+    pub fn remaining(&self, now: Instant) -> f64 {
+        let (allowed, made) = self.standing(&self.slid(now));
+        if allowed == 0 {
+            return 0.0;
+        }
+        f64::from(allowed.saturating_sub(made)) / f64::from(allowed)
+    }
+
+    /// How many retries are allowed within the window, and how many were made.
+    fn standing(&self, window: &Window) -> (u32, u32) {
+        let sum = |of: fn(&Counts) -> u32| window.parts.iter().map(of).fold(0, u32::saturating_add);
+        let calls = sum(|counts| counts.calls);
+        let made = sum(|counts| counts.retries);
+        ((calls / CALLS_PER_RETRY).max(self.floor), made)
+    }
+
+    fn slid(&self, now: Instant) -> MutexGuard<'_, Window> {
+        // The counts are whole after every assignment, so a panic elsewhere spoils nothing.
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        window.slide(now, self.part);
+        window
+    }
+}
+
+// === impl Window ===
+
+impl Window {
+    fn slide(&mut self, now: Instant, part: Duration) {
+        let behind = now.saturating_duration_since(self.newest_since).as_nanos() / part.as_nanos();
+        if let Some(steps) = usize::try_from(behind).ok().filter(|steps| *steps < PARTS) {
+            for _ in 0..steps {
+                self.newest = (self.newest + 1) % PARTS;
+                *self.newest() = Counts::default();
+                self.newest_since += part;
+            }
+        } else {
+            self.parts = [Counts::default(); PARTS];
+            self.newest_since = now;
+        }
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the ring's index is below its length"
+    )]
+    fn newest(&mut self) -> &mut Counts {
+        &mut self.parts[self.newest]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn budget() -> (RetryBudget, Instant) {
+        let now = SystemClock.now();
+        (RetryBudget::new(60 * SECOND, 3, now), now)
+    }
+
+    fn withdrawn(budget: &RetryBudget, now: Instant) -> usize {
+        (0..1_000).take_while(|_| budget.withdraw(now)).count()
+    }
+
+    #[test]
+    fn a_few_retries_are_always_there() {
+        let (budget, now) = budget();
+
+        assert!((budget.remaining(now) - 1.0).abs() < f64::EPSILON);
+        assert_eq!(withdrawn(&budget, now), 3);
+        assert!(budget.remaining(now) < f64::EPSILON);
+    }
+
+    #[test]
+    fn many_calls_earn_a_tenth_of_them() {
+        let (budget, now) = budget();
+
+        (0..200).for_each(|_| budget.called(now));
+
+        assert_eq!(withdrawn(&budget, now), 20);
+    }
+
+    #[test]
+    fn what_is_older_than_the_window_counts_no_more() {
+        let (budget, now) = budget();
+        (0..200).for_each(|_| budget.called(now));
+        assert_eq!(withdrawn(&budget, now), 20);
+
+        let within = withdrawn(&budget, now + 59 * SECOND);
+        let after = withdrawn(&budget, now + 60 * SECOND);
+        let long_after = withdrawn(&budget, now + 86_400 * SECOND);
+
+        assert_eq!((within, after, long_after), (0, 3, 3));
+    }
+
+    proptest! {
+        #[test]
+        fn retries_never_pass_a_tenth_and_the_floor_of_each_window(
+            steps in prop::collection::vec((0..30_u64, 0..100_u32), 1..50),
+        ) {
+            let (budget, mut now) = budget();
+            let (mut calls, mut retries, mut windows) = (0, 0, 1);
+            let mut begun = now;
+
+            for (pause, more) in steps {
+                now += Duration::from_secs(pause);
+                if now >= begun + 60 * SECOND {
+                    (begun, windows) = (now, windows + 1);
+                }
+                (0..more).for_each(|_| budget.called(now));
+                calls += more;
+                retries += u32::try_from(withdrawn(&budget, now)).unwrap();
+            }
+
+            // These windows stand side by side: a sliding one lies in two of them.
+            prop_assert!(retries <= 2 * (calls / 10 + 3 * windows), "{retries} of {calls}");
+        }
+    }
+}
