@@ -15,6 +15,7 @@ mod insights;
 mod metrics;
 mod paging;
 mod refusal;
+mod request;
 mod silence;
 #[cfg(test)]
 mod support;
@@ -117,7 +118,7 @@ impl PartnerCenter {
         if !matches!(config.base_url.scheme(), "http" | "https") {
             return Err(StartError::BaseUrl);
         }
-        let headers = attempts::common_headers(config)?;
+        let headers = request::common_headers(config)?;
         let metrics = Metrics::register(deps.registry)?;
         let http = HttpClient::build(config, deps.clock.clone())?;
         // After all that can fail, since it begins to redeem credentials.

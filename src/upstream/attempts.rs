@@ -2,21 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{ACCEPT, AUTHORIZATION},
-};
+use http::{HeaderMap, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::{
-    StartError, UpstreamDeps,
+    UpstreamDeps,
     call::LogicalCall,
     client::{Answer, HttpClient, before},
     error::{Meaning, UpstreamError},
     metrics::{Metrics, RetryReason, StatusClass},
     paging::PageRequest,
-    refusal,
+    refusal, request,
     throttle::{self, Throttle},
     token::{AccessToken, Renewal, Tokens},
     wire::Malformed,
@@ -32,10 +29,6 @@ const BACKOFF: Backoff = match Backoff::new(Duration::from_millis(200), Duration
     Err(_) => panic!("not a backoff"),
 };
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");
-const CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid");
-const CONTINUATION_TOKEN: HeaderName = HeaderName::from_static("ms-continuationtoken");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const IS_MFA_COMPLIANT: &str = "ismfacompliant";
 
 /// Sends the requests of all calls, as many at once and as often as allowed.
@@ -61,7 +54,7 @@ pub(super) struct Attempts {
 // === impl Attempts ===
 
 impl Attempts {
-    /// `headers` are what every request says, from [`common_headers`].
+    /// `headers` are what every request says, from [`request::common_headers`].
     pub(super) fn new(
         config: &UpstreamConfig,
         headers: HeaderMap,
@@ -181,7 +174,7 @@ impl Attempts {
         request_id: Uuid,
         token: &AccessToken,
     ) -> Result<Answer, UpstreamError> {
-        let request = self.request(call, page, request_id, token)?;
+        let request = request::build(&self.headers, call, page, request_id, token)?;
         let sent_at = self.clock.now();
         let ends = call.deadline.min(sent_at + self.attempt_timeout);
         call.attempts += 1;
@@ -205,30 +198,6 @@ impl Attempts {
         };
         self.metrics.request_ended(call.api(), class, code, took);
         judged
-    }
-
-    fn request(
-        &self,
-        call: &LogicalCall,
-        page: &PageRequest,
-        request_id: Uuid,
-        token: &AccessToken,
-    ) -> Result<reqwest::Request, UpstreamError> {
-        let mut request = reqwest::Request::new(Method::GET, page.url.clone());
-        let headers = request.headers_mut();
-        headers.clone_from(&self.headers);
-        headers.insert(AUTHORIZATION, token.authorization.clone());
-        headers.insert(REQUEST_ID, guid(request_id));
-        headers.insert(CORRELATION_ID, guid(call.ids.correlation_id));
-        if let Some(traceparent) = &call.trace().traceparent {
-            headers.insert(TRACEPARENT, traceparent.clone());
-        }
-        if let Some(continuation) = &page.continuation_token {
-            let value = HeaderValue::try_from(continuation)
-                .map_err(|_| Malformed("links.next.headers: expected a header value".to_owned()))?;
-            headers.insert(CONTINUATION_TOKEN, value);
-        }
-        Ok(request)
     }
 
     /// Tells answers from refusals.
@@ -391,40 +360,6 @@ impl UpstreamError {
             _ => (StatusClass::Success, None),
         }
     }
-}
-
-/// What every request says, whatever it asks.
-///
-/// # Errors
-///
-/// [`StartError::Header`] where a configured value cannot stand in a header.
-pub(super) fn common_headers(config: &UpstreamConfig) -> Result<HeaderMap, StartError> {
-    let configured = |key: &'static str, value: &str| {
-        HeaderValue::try_from(value).map_err(|_| StartError::Header { key })
-    };
-    let client = concat!("usage-proxy/", env!("CARGO_PKG_VERSION"));
-    let mut headers = HeaderMap::new();
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert("x-locale", configured("upstream.locale", &config.locale)?);
-    headers.insert("ms-contract-version", HeaderValue::from_static("v1"));
-    headers.insert("ms-partnercenter-client", HeaderValue::from_static(client));
-    headers.insert(
-        "ms-partnercenter-application",
-        configured("upstream.application", &config.application)?,
-    );
-    if config.validate_mfa {
-        // Asks for `isMfaCompliant`, which warns before Partner Center refuses with 900421.
-        headers.insert("validatemfa", HeaderValue::from_static("true"));
-    }
-    Ok(headers)
-}
-
-#[expect(
-    clippy::expect_used,
-    reason = "a GUID is hexadecimal digits and hyphens"
-)]
-fn guid(id: Uuid) -> HeaderValue {
-    HeaderValue::try_from(id.to_string()).expect("a GUID can stand in a header")
 }
 
 #[cfg(test)]

@@ -1,0 +1,81 @@
+//! The HTTP request of one attempt.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{ACCEPT, AUTHORIZATION},
+};
+use uuid::Uuid;
+
+use super::{
+    StartError, call::LogicalCall, error::UpstreamError, paging::PageRequest, token::AccessToken,
+    wire::Malformed,
+};
+use crate::config::UpstreamConfig;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");
+const CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid");
+const CONTINUATION_TOKEN: HeaderName = HeaderName::from_static("ms-continuationtoken");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What every request says, whatever it asks.
+///
+/// # Errors
+///
+/// [`StartError::Header`] where a configured value cannot stand in a header.
+pub(super) fn common_headers(config: &UpstreamConfig) -> Result<HeaderMap, StartError> {
+    let configured = |key: &'static str, value: &str| {
+        HeaderValue::try_from(value).map_err(|_| StartError::Header { key })
+    };
+    let client = concat!("usage-proxy/", env!("CARGO_PKG_VERSION"));
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert("x-locale", configured("upstream.locale", &config.locale)?);
+    headers.insert("ms-contract-version", HeaderValue::from_static("v1"));
+    headers.insert("ms-partnercenter-client", HeaderValue::from_static(client));
+    headers.insert(
+        "ms-partnercenter-application",
+        configured("upstream.application", &config.application)?,
+    );
+    if config.validate_mfa {
+        // Asks for `isMfaCompliant`, which warns before Partner Center refuses with 900421.
+        headers.insert("validatemfa", HeaderValue::from_static("true"));
+    }
+    Ok(headers)
+}
+
+/// Asks for a page, in the name of `call` and with `token`; `common` is from [`common_headers`].
+///
+/// # Errors
+///
+/// [`Malformed`] where Partner Center's own link holds what no header can.
+pub(super) fn build(
+    common: &HeaderMap,
+    call: &LogicalCall,
+    page: &PageRequest,
+    request_id: Uuid,
+    token: &AccessToken,
+) -> Result<reqwest::Request, UpstreamError> {
+    let mut request = reqwest::Request::new(Method::GET, page.url.clone());
+    let headers = request.headers_mut();
+    headers.clone_from(common);
+    headers.insert(AUTHORIZATION, token.authorization.clone());
+    headers.insert(REQUEST_ID, guid(request_id));
+    headers.insert(CORRELATION_ID, guid(call.ids.correlation_id));
+    if let Some(traceparent) = &call.trace().traceparent {
+        headers.insert(TRACEPARENT, traceparent.clone());
+    }
+    if let Some(continuation) = &page.continuation_token {
+        let value = HeaderValue::try_from(continuation)
+            .map_err(|_| Malformed("links.next.headers: expected a header value".to_owned()))?;
+        headers.insert(CONTINUATION_TOKEN, value);
+    }
+    Ok(request)
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "a GUID is hexadecimal digits and hyphens"
+)]
+fn guid(id: Uuid) -> HeaderValue {
+    HeaderValue::try_from(id.to_string()).expect("a GUID can stand in a header")
+}
