@@ -1,6 +1,9 @@
 //! Getting one page, whatever it takes: a turn, a token, the request, and more of them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -135,7 +138,7 @@ impl Attempts {
             if now >= call.deadline {
                 return Err(UpstreamError::DeadlinePassed);
             }
-            if self.throttle(call.api()).until(now).is_some() {
+            if self.throttled_until(call).is_some() {
                 continue;
             }
             if let Some(token) = self.tokens.current() {
@@ -146,7 +149,7 @@ impl Attempts {
 
     async fn unthrottled(&self, call: &LogicalCall) -> Result<(), UpstreamError> {
         // Looked at again after each pause: another call may have been throttled meanwhile.
-        while let Some(until) = self.throttle(call.api()).until(self.clock.now()) {
+        while let Some(until) = self.throttled_until(call) {
             if until >= call.deadline {
                 return Err(UpstreamError::Throttled {
                     until,
@@ -156,6 +159,11 @@ impl Attempts {
             self.clock.sleep_until(until).await;
         }
         Ok(())
+    }
+
+    fn throttled_until(&self, call: &LogicalCall) -> Option<Instant> {
+        self.throttle(call.api())
+            .until(call.customer(), self.clock.now())
     }
 
     #[expect(clippy::expect_used, reason = "nothing ever closes the semaphore")]
@@ -191,7 +199,7 @@ impl Attempts {
         };
         call.answered(answer.status.as_u16(), &answer.headers);
         self.note_mfa(&answer.headers);
-        let judged = self.judge(call.api(), answer, token);
+        let judged = self.judge(call, answer, token);
         let (class, code) = match &judged {
             Ok(answer) => (StatusClass::of(answer.status), None),
             Err(error) => error.status_and_code(),
@@ -203,16 +211,15 @@ impl Attempts {
     /// Tells answers from refusals.
     fn judge(
         &self,
-        api: UpstreamApi,
+        call: &LogicalCall,
         answer: Answer,
         token: &AccessToken,
     ) -> Result<Answer, UpstreamError> {
-        let throttle = self.throttle(api);
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
             let refusal = refusal::read(&answer, token.bare());
-            return Err(self.throttled(throttle, &answer, refusal));
+            return Err(self.throttled(call, &answer, refusal));
         }
-        throttle.admitted();
+        self.throttle(call.api()).admitted(call.customer());
         if !answer.status.is_success() {
             return Err(UpstreamError::Refused {
                 refusal: Arc::new(refusal::read(&answer, token.bare())),
@@ -230,14 +237,22 @@ impl Attempts {
         Ok(answer)
     }
 
-    fn throttled(&self, throttle: &Throttle, answer: &Answer, refusal: Refusal) -> UpstreamError {
+    fn throttled(&self, call: &LogicalCall, answer: &Answer, refusal: Refusal) -> UpstreamError {
         let now = self.clock.now();
         let wall = self.clock.wall();
         let asked = throttle::retry_after(&answer.headers, wall).or_else(|| {
             let description = refusal.description.as_deref()?;
             throttle::retry_after_in(description)
         });
-        let until = throttle.throttled(now, asked);
+        let throttle = self.throttle(call.api());
+        let (until, scope) = throttle.throttled(call.customer(), now, asked);
+        tracing::debug!(
+            api = call.api().as_str(),
+            customer.id = %call.customer(),
+            ?scope,
+            pause_seconds = until.saturating_duration_since(now).as_secs_f64(),
+            "upstream throttles"
+        );
         if let Ok(until) = wall.checked_add(until.saturating_duration_since(now)) {
             self.metrics.throttled_until(until);
         }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{error::UpstreamError, refusal::header};
 use crate::{
-    domain::UpstreamApi,
+    domain::{CustomerId, UpstreamApi},
     usage::source::{Call, CallIds, CallTrace, SourceErrorKind},
 };
 
@@ -61,6 +61,10 @@ impl LogicalCall {
 
     pub(super) fn api(&self) -> UpstreamApi {
         self.call.question.api()
+    }
+
+    pub(super) fn customer(&self) -> CustomerId {
+        self.call.customer_id
     }
 
     pub(super) fn trace(&self) -> &CallTrace {

@@ -27,31 +27,53 @@ fn seconds(seconds: u64) -> Duration {
 #[tokio::test]
 async fn nothing_is_sent_until_retry_after_has_passed() {
     let app = TestApp::start().await;
-    app.simulator.set_faults(throttle("60", Some(1)));
+    // Two customers: it is the partner who is over the limit.
+    app.simulator.set_faults(throttle("60", Some(2)));
     let customers = app.simulator.customers();
 
-    let first = app.usage(customers[1]).await;
+    let first = [1, 2].map(|index| customers[index]);
+    for customer in first {
+        let refused = app.usage(customer).await;
+        let problem = refused.problem(503, "throttled");
+        assert_eq!(problem["upstream"]["status"], 429);
+        assert_eq!(refused.header("retry-after"), "60");
+    }
 
-    let problem = first.problem(503, "throttled");
-    assert_eq!(problem["upstream"]["status"], 429);
-    assert_eq!(first.header("retry-after"), "60");
     for (customer, pause, left) in [
         (customers[1], 0, "60"),
-        (customers[2], 0, "60"),
+        (customers[3], 0, "60"),
         // A second more than a call may wait.
-        (customers[3], 34, "26"),
+        (customers[4], 34, "26"),
     ] {
         app.advance(seconds(pause));
         let refused = app.usage(customer).await;
         refused.problem(503, "throttled");
         assert_eq!(refused.header("retry-after"), left, "{customer}");
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
 
     app.advance(seconds(26));
-    let after = app.usage(customers[2]).await;
+    let after = app.usage(customers[3]).await;
 
     assert_eq!(after.status, 200);
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+}
+
+#[tokio::test]
+async fn a_customer_over_its_own_limit_silences_no_other() {
+    let app = TestApp::start().await;
+    app.simulator.set_faults(throttle("60", Some(1)));
+    let customers = app.simulator.customers();
+    app.usage(customers[1]).await.problem(503, "throttled");
+
+    let other = app.usage(customers[2]).await;
+    // No remembered failure is to answer.
+    app.admin_post("/cache/purge").await;
+    let same = app.usage(customers[1]).await;
+
+    assert_eq!(other.status, 200);
+    same.problem(503, "throttled");
+    assert_eq!(same.header("retry-after"), "60");
     assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
 }
 
@@ -91,7 +113,7 @@ async fn retry_after_may_be_a_date() {
 #[tokio::test]
 async fn a_pause_that_fits_the_deadline_is_waited_for_by_all() {
     let app = Arc::new(TestApp::start().await);
-    app.simulator.set_faults(throttle("5", Some(1)));
+    app.simulator.set_faults(throttle("5", Some(2)));
     let customers = app.simulator.customers();
     let ask = |customer| {
         let app = Arc::clone(&app);
@@ -101,7 +123,9 @@ async fn a_pause_that_fits_the_deadline_is_waited_for_by_all() {
     let first = ask(customers[1]);
     app.wait_for_metric(THROTTLED, 1.0).await;
     let second = ask(customers[2]);
-    app.wait_for_metric("usage_proxy_fills_in_flight", 2.0)
+    app.wait_for_metric(THROTTLED, 2.0).await;
+    let third = ask(customers[3]);
+    app.wait_for_metric("usage_proxy_fills_in_flight", 3.0)
         .await;
     app.advance(seconds(4));
     // A whole call of the other kind: time enough for a request that came too early.
@@ -114,8 +138,9 @@ async fn a_pause_that_fits_the_deadline_is_waited_for_by_all() {
 
     assert_eq!(first.await.unwrap().status, 200);
     assert_eq!(second.await.unwrap().status, 200);
-    assert_eq!(before, 1);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+    assert_eq!(third.await.unwrap().status, 200);
+    assert_eq!(before, 2);
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 5);
 }
 
 #[tokio::test]
@@ -142,7 +167,7 @@ async fn being_throttled_again_and_again_comes_to_an_end() {
 }
 
 #[tokio::test]
-async fn a_limit_that_is_passed_costs_one_call() {
+async fn a_limit_that_is_passed_costs_two_calls() {
     let app = TestApp::start().await;
     app.simulator.set_faults(Faults {
         calls_per_minute: Some(2),
@@ -159,5 +184,6 @@ async fn a_limit_that_is_passed_costs_one_call() {
 
     assert_eq!(statuses, [200, 200, 503, 503, 503, 503]);
     assert_eq!(after.status, 200);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 4);
+    // The two that were refused, and the one after the pause.
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2 + 2 + 1);
 }
