@@ -1,8 +1,8 @@
 //! Partner Center, as a source of usage.
 //!
 //! A call goes through these files: [`PartnerCenter`] begins it; `insights` or `commercial` says
-//! what to ask and, page by page, makes `attempts` of it. Each attempt waits until the call is not
-//! throttled (`throttle`), until there is a `token`, and until there is a place; then `client`
+//! what to ask and, page by page, makes `attempts` of it. Each attempt waits until `restraint` lets
+//! it (`throttle`, circuit), until there is a `token`, and until there is a place; then `client`
 //! exchanges a request for an answer, and `error` says whether another attempt may help. `wire`
 //! reads the answer, and `call` leaves one line in the log.
 
@@ -13,9 +13,12 @@ mod commercial;
 mod error;
 mod insights;
 mod metrics;
+#[cfg(test)]
+mod outage;
 mod paging;
 mod refusal;
 mod request;
+mod restraint;
 mod silence;
 #[cfg(test)]
 mod support;
@@ -29,8 +32,15 @@ use url::Url;
 
 pub use self::token::TokenStatus;
 use self::{
-    attempts::Attempts, call::LogicalCall, client::HttpClient, error::UpstreamError,
-    metrics::Metrics, silence::Silence, token::Tokens, wire::Malformed,
+    attempts::Attempts,
+    call::LogicalCall,
+    client::{Exchange, HttpClient},
+    error::UpstreamError,
+    metrics::Metrics,
+    restraint::Restraint,
+    silence::Silence,
+    token::Tokens,
+    wire::Malformed,
 };
 use crate::{
     clock::SharedClock,
@@ -115,15 +125,36 @@ impl PartnerCenter {
     /// [`StartError`] for what no attempt could mend. Credentials that cannot be read are no such
     /// thing: [`PartnerCenter::status`] tells of them, and they are read again.
     pub fn new(config: &UpstreamConfig, deps: UpstreamDeps<'_>) -> Result<Self, StartError> {
+        let http = HttpClient::build(config, deps.clock.clone())?;
+        let calls = Arc::new(http.clone());
+        Self::over(config, http, calls, deps)
+    }
+
+    /// Over a client for the token endpoint, and one for the calls.
+    fn over(
+        config: &UpstreamConfig,
+        http: HttpClient,
+        calls: Arc<dyn Exchange>,
+        deps: UpstreamDeps<'_>,
+    ) -> Result<Self, StartError> {
         if !matches!(config.base_url.scheme(), "http" | "https") {
             return Err(StartError::BaseUrl);
         }
         let headers = request::common_headers(config)?;
         let metrics = Metrics::register(deps.registry)?;
-        let http = HttpClient::build(config, deps.clock.clone())?;
+        let restraint = Arc::new(Restraint::new(deps.clock.clone()));
+        restraint.register(deps.registry)?;
         // After all that can fail, since it begins to redeem credentials.
         let tokens = Tokens::start(config, &http, &metrics, &deps);
-        let attempts = Attempts::new(config, headers, http, tokens.clone(), metrics, &deps);
+        let attempts = Attempts::new(
+            config,
+            headers,
+            calls,
+            tokens.clone(),
+            restraint,
+            metrics,
+            &deps,
+        );
         Ok(Self {
             attempts,
             tokens,

@@ -57,6 +57,10 @@ pub(super) fn of(cause: &Cause, call: Call) -> Problem {
         SourceErrorKind::Throttled { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "Partner Center throttles")
         }
+        SourceErrorKind::CircuitOpen { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Partner Center fails, and is not asked for a moment",
+        ),
         SourceErrorKind::Unavailable { .. } => (
             StatusCode::SERVICE_UNAVAILABLE,
             "Partner Center is unavailable",

@@ -37,8 +37,9 @@ struct Counts {
 
 const PARTS: usize = 10;
 
-/// One retry is allowed for so many calls.
-const CALLS_PER_RETRY: u32 = 10;
+/// One retry is allowed for so many calls: a little less than a tenth. The floor, and a window that
+/// slides by parts, let a few more through, and the tenth is to hold in the long run.
+const CALLS_PER_RETRY: u32 = 11;
 
 // === impl RetryBudget ===
 
@@ -157,10 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn many_calls_earn_a_tenth_of_them() {
+    fn many_calls_earn_hardly_a_tenth_of_them() {
         let (budget, now) = budget();
 
-        (0..200).for_each(|_| budget.called(now));
+        (0..220).for_each(|_| budget.called(now));
 
         assert_eq!(withdrawn(&budget, now), 20);
     }
@@ -168,7 +169,7 @@ mod tests {
     #[test]
     fn what_is_older_than_the_window_counts_no_more() {
         let (budget, now) = budget();
-        (0..200).for_each(|_| budget.called(now));
+        (0..220).for_each(|_| budget.called(now));
         assert_eq!(withdrawn(&budget, now), 20);
 
         let within = withdrawn(&budget, now + 59 * SECOND);

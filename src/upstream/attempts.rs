@@ -1,9 +1,6 @@
 //! Getting one page, whatever it takes: a turn, a token, the request, and more of them.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -12,18 +9,23 @@ use uuid::Uuid;
 use super::{
     UpstreamDeps,
     call::LogicalCall,
-    client::{Answer, HttpClient, before},
+    client::{Answer, Exchange, ExchangeError, before},
     error::{Meaning, UpstreamError},
     metrics::{Metrics, RetryReason, StatusClass},
     paging::PageRequest,
     refusal, request,
-    throttle::{self, Throttle},
+    restraint::Restraint,
+    throttle,
     token::{AccessToken, Renewal, Tokens},
     wire::Malformed,
 };
 use crate::{
-    clock::SharedClock, config::UpstreamConfig, domain::UpstreamApi, jitter::Jitter,
-    resilience::backoff::Backoff, usage::source::Refusal,
+    clock::SharedClock,
+    config::UpstreamConfig,
+    domain::{CustomerId, UpstreamApi},
+    jitter::Jitter,
+    resilience::{backoff::Backoff, circuit_breaker::Permit},
+    usage::source::Refusal,
 };
 
 /// Pauses between the attempts of one call.
@@ -37,12 +39,11 @@ const IS_MFA_COMPLIANT: &str = "ismfacompliant";
 /// Sends the requests of all calls, as many at once and as often as allowed.
 #[derive(Debug)]
 pub(super) struct Attempts {
-    http: HttpClient,
+    http: Arc<dyn Exchange>,
     tokens: Tokens,
     /// Places for requests under way; none is held during a pause.
     places: Semaphore,
-    insights: Throttle,
-    commercial: Throttle,
+    restraint: Arc<Restraint>,
     /// What every request says.
     headers: HeaderMap,
     /// The call that answers for the newest date.
@@ -54,6 +55,19 @@ pub(super) struct Attempts {
     metrics: Metrics,
 }
 
+/// Leave to send one request.
+struct Turn<'a> {
+    place: SemaphorePermit<'a>,
+    token: AccessToken,
+    permit: Permit<'a, CustomerId>,
+}
+
+/// What comes after an attempt that failed.
+enum Next {
+    Retry,
+    GiveUp,
+}
+
 // === impl Attempts ===
 
 impl Attempts {
@@ -61,8 +75,9 @@ impl Attempts {
     pub(super) fn new(
         config: &UpstreamConfig,
         headers: HeaderMap,
-        http: HttpClient,
+        http: Arc<dyn Exchange>,
         tokens: Tokens,
+        restraint: Arc<Restraint>,
         metrics: Metrics,
         deps: &UpstreamDeps<'_>,
     ) -> Self {
@@ -70,8 +85,7 @@ impl Attempts {
             http,
             tokens,
             places: Semaphore::new(config.max_concurrency.get().min(Semaphore::MAX_PERMITS)),
-            insights: Throttle::default(),
-            commercial: Throttle::default(),
+            restraint,
             headers,
             source: config.source,
             attempt_timeout: config.attempt_timeout,
@@ -99,13 +113,33 @@ impl Attempts {
         page: &PageRequest,
         request_id: Uuid,
     ) -> Result<Answer, UpstreamError> {
+        let mut failed = None;
         loop {
-            let (place, token) = self.admit(call).await?;
-            let outcome = self.attempt(call, page, request_id, &token).await;
+            let turn = match self.admit(call).await {
+                Ok(turn) => turn,
+                // What this call has met says more than that others have met the same.
+                Err(open @ UpstreamError::CircuitOpen { .. }) => {
+                    return Err(failed.unwrap_or(open));
+                }
+                Err(error) => return Err(error),
+            };
+            if failed.is_none() {
+                self.restraint.first_attempt();
+            }
+            let Turn {
+                place,
+                token,
+                permit,
+            } = turn;
+            let outcome = self.attempt(call, page, request_id, &token, permit).await;
             drop(place);
-            match outcome {
+            let error = match outcome {
                 Ok(answer) => return Ok(answer),
-                Err(error) => self.prepare_next(call, error, &token).await?,
+                Err(error) => error,
+            };
+            match self.next(call, &error, &token).await? {
+                Next::Retry => failed = Some(error),
+                Next::GiveUp => return Err(error),
             }
         }
     }
@@ -123,33 +157,36 @@ impl Attempts {
         ))
     }
 
-    /// Waits for its turn: not throttled, with a token that can be used, and a place.
-    async fn admit(
-        &self,
-        call: &LogicalCall,
-    ) -> Result<(SemaphorePermit<'_>, AccessToken), UpstreamError> {
+    /// Waits for its turn: the circuit not open, not throttled, with a token that can be used, and
+    /// a place.
+    async fn admit(&self, call: &LogicalCall) -> Result<Turn<'_>, UpstreamError> {
         loop {
+            self.restraint.check_circuit(call)?;
             self.unthrottled(call).await?;
             self.tokens.ready(call.deadline).await?;
             let place = self.place(call).await?;
-            // Both may have changed while this call waited for its place; what it waits for next,
+            // All may have changed while this call waited for its place; what it waits for next,
             // it waits for without one.
-            let now = self.clock.now();
-            if now >= call.deadline {
+            if self.clock.now() >= call.deadline {
                 return Err(UpstreamError::DeadlinePassed);
             }
-            if self.throttled_until(call).is_some() {
+            if self.restraint.throttled_until(call).is_some() {
                 continue;
             }
             if let Some(token) = self.tokens.current() {
-                return Ok((place, token));
+                let permit = self.restraint.enter_circuit(call)?;
+                return Ok(Turn {
+                    place,
+                    token,
+                    permit,
+                });
             }
         }
     }
 
     async fn unthrottled(&self, call: &LogicalCall) -> Result<(), UpstreamError> {
         // Looked at again after each pause: another call may have been throttled meanwhile.
-        while let Some(until) = self.throttled_until(call) {
+        while let Some(until) = self.restraint.throttled_until(call) {
             if until >= call.deadline {
                 return Err(UpstreamError::Throttled {
                     until,
@@ -159,11 +196,6 @@ impl Attempts {
             self.clock.sleep_until(until).await;
         }
         Ok(())
-    }
-
-    fn throttled_until(&self, call: &LogicalCall) -> Option<Instant> {
-        self.throttle(call.api())
-            .until(call.customer(), self.clock.now())
     }
 
     #[expect(clippy::expect_used, reason = "nothing ever closes the semaphore")]
@@ -181,12 +213,14 @@ impl Attempts {
         page: &PageRequest,
         request_id: Uuid,
         token: &AccessToken,
+        permit: Permit<'_, CustomerId>,
     ) -> Result<Answer, UpstreamError> {
         let request = request::build(&self.headers, call, page, request_id, token)?;
         let sent_at = self.clock.now();
         let ends = call.deadline.min(sent_at + self.attempt_timeout);
         call.attempts += 1;
         let exchanged = self.http.exchange(request, self.max_body, ends).await;
+        self.restraint.settle(permit, call, shows_life(&exchanged));
         let took = self.clock.now().saturating_duration_since(sent_at);
         let answer = match exchanged {
             Ok(answer) => answer,
@@ -219,7 +253,7 @@ impl Attempts {
             let refusal = refusal::read(&answer, token.bare());
             return Err(self.throttled(call, &answer, refusal));
         }
-        self.throttle(call.api()).admitted(call.customer());
+        self.restraint.admitted(call);
         if !answer.status.is_success() {
             return Err(UpstreamError::Refused {
                 refusal: Arc::new(refusal::read(&answer, token.bare())),
@@ -244,15 +278,7 @@ impl Attempts {
             let description = refusal.description.as_deref()?;
             throttle::retry_after_in(description)
         });
-        let throttle = self.throttle(call.api());
-        let (until, scope) = throttle.throttled(call.customer(), now, asked);
-        tracing::debug!(
-            api = call.api().as_str(),
-            customer.id = %call.customer(),
-            ?scope,
-            pause_seconds = until.saturating_duration_since(now).as_secs_f64(),
-            "upstream throttles"
-        );
+        let until = self.restraint.throttled(call, asked);
         if let Ok(until) = wall.checked_add(until.saturating_duration_since(now)) {
             self.metrics.throttled_until(until);
         }
@@ -262,39 +288,41 @@ impl Attempts {
         }
     }
 
-    /// Gets ready for another attempt, pause included.
+    /// Gets ready for another attempt, pause included, or gives up: where another would not help,
+    /// does not fit the deadline, or is more than all calls together may make.
     ///
     /// # Errors
     ///
-    /// `error` itself where another attempt would not help or not fit.
-    async fn prepare_next(
+    /// [`UpstreamError::Token`] where a token that was refused has no successor.
+    async fn next(
         &self,
         call: &mut LogicalCall,
-        error: UpstreamError,
+        error: &UpstreamError,
         token: &AccessToken,
-    ) -> Result<(), UpstreamError> {
+    ) -> Result<Next, UpstreamError> {
         match error.meaning() {
-            Some(Meaning::Unauthorized) if !call.renewed => {
-                return self.renew(call, error, token).await;
-            }
+            Some(Meaning::Unauthorized) if !call.renewed => return self.renew(call, token).await,
             Some(refused @ (Meaning::Unauthorized | Meaning::ProofMissing)) => {
                 self.disown(call.api(), token, refused);
-                return Err(error);
+                return Ok(Next::GiveUp);
             }
             _ => {}
         }
         let Some(reason) = error.retry_reason().filter(|_| call.retries_left > 0) else {
-            return Err(error);
+            return Ok(Next::GiveUp);
         };
         let now = self.clock.now();
         let resume = if let UpstreamError::Throttled { until, .. } = error {
-            until
+            *until
         } else {
             let drawn = BACKOFF.pause(call.retries, self.jitter.fraction());
             now + drawn.max(error.retry_after())
         };
-        if resume >= call.deadline {
-            return Err(error);
+        if resume >= call.deadline
+            || self.restraint.check_circuit(call).is_err()
+            || !self.restraint.may_retry()
+        {
+            return Ok(Next::GiveUp);
         }
         call.retries_left -= 1;
         call.retries += 1;
@@ -307,25 +335,26 @@ impl Attempts {
         );
         self.clock.sleep_until(resume).await;
         self.metrics.retried(reason);
-        Ok(())
+        Ok(Next::Retry)
     }
 
-    /// Gets another token in answer to a 401, once for each call.
+    /// Gets another token in answer to a 401, once for each call. Asking with it is a retry like
+    /// any other, or tokens refused one and all would double the load.
     async fn renew(
         &self,
         call: &mut LogicalCall,
-        error: UpstreamError,
         token: &AccessToken,
-    ) -> Result<(), UpstreamError> {
+    ) -> Result<Next, UpstreamError> {
         call.renewed = true;
         match self.tokens.renew(token.generation, call.deadline).await? {
-            Renewal::Fresh => {
+            Renewal::Fresh if self.restraint.may_retry() => {
                 self.metrics.retried(RetryReason::Unauthorized);
-                Ok(())
+                Ok(Next::Retry)
             }
+            Renewal::Fresh => Ok(Next::GiveUp),
             Renewal::Same => {
                 self.disown(call.api(), token, Meaning::Unauthorized);
-                Err(error)
+                Ok(Next::GiveUp)
             }
         }
     }
@@ -348,12 +377,17 @@ impl Attempts {
             _ => {}
         }
     }
+}
 
-    fn throttle(&self, api: UpstreamApi) -> &Throttle {
-        match api {
-            UpstreamApi::Insights => &self.insights,
-            UpstreamApi::Commercial => &self.commercial,
+/// Whether Partner Center is there, whatever it thinks of the request: a 4xx is an answer too, and
+/// a 429 has a gate of its own.
+fn shows_life(exchanged: &Result<Answer, ExchangeError>) -> bool {
+    match exchanged {
+        Ok(answer) => {
+            !answer.status.is_server_error() && answer.status != StatusCode::REQUEST_TIMEOUT
         }
+        Err(ExchangeError::TimedOut | ExchangeError::Connection(_)) => false,
+        Err(ExchangeError::Undecodable(_)) => true,
     }
 }
 

@@ -1,6 +1,6 @@
 //! One HTTP exchange: a request sent, an answer read whole, within a time and a size.
 
-use std::{error::Error, future::Future, time::Instant};
+use std::{error::Error, fmt, future::Future, pin::Pin, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -9,6 +9,29 @@ use crate::{clock::SharedClock, config::UpstreamConfig, readable::readable};
 
 /// Bytes of an error's body that are read; error documents are small, error pages need not be.
 const LONGEST_ERROR_BODY: usize = 64 * 1024;
+
+/// Takes a request to where it is answered.
+pub(super) trait Exchange: fmt::Debug + Send + Sync {
+    /// Sends `request` and reads the answer, of a success at most `max_body` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ExchangeError`]; a status of any kind is an answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the exchange, and its connection where it was under way.
+    fn exchange(
+        &self,
+        request: reqwest::Request,
+        max_body: usize,
+        ends: Instant,
+    ) -> ExchangeFuture<'_>;
+}
+
+/// What [`Exchange::exchange`] returns.
+pub(super) type ExchangeFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Answer, ExchangeError>> + Send + 'a>>;
 
 /// The one HTTP client of the process, for Partner Center and the token endpoint.
 ///
@@ -74,26 +97,6 @@ impl HttpClient {
         &self.clock
     }
 
-    /// Sends `request` and reads the answer, of a success at most `max_body` bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`ExchangeError`]; a status of any kind is an answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future gives up the exchange, and its connection where it was under way.
-    pub(super) async fn exchange(
-        &self,
-        request: reqwest::Request,
-        max_body: usize,
-        ends: Instant,
-    ) -> Result<Answer, ExchangeError> {
-        before(&self.clock, ends, self.exchange_untimed(request, max_body))
-            .await
-            .unwrap_or(Err(ExchangeError::TimedOut))
-    }
-
     async fn exchange_untimed(
         &self,
         request: reqwest::Request,
@@ -115,6 +118,21 @@ impl HttpClient {
             headers,
             body,
             truncated,
+        })
+    }
+}
+
+impl Exchange for HttpClient {
+    fn exchange(
+        &self,
+        request: reqwest::Request,
+        max_body: usize,
+        ends: Instant,
+    ) -> ExchangeFuture<'_> {
+        Box::pin(async move {
+            before(&self.clock, ends, self.exchange_untimed(request, max_body))
+                .await
+                .unwrap_or(Err(ExchangeError::TimedOut))
         })
     }
 }

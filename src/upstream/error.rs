@@ -37,6 +37,12 @@ pub(super) enum UpstreamError {
         /// `None` where an earlier call was told.
         refusal: Option<Arc<Refusal>>,
     },
+    /// Partner Center has failed one call after the other, so it is left alone for a while.
+    #[error("Partner Center has failed one call after the other, so it is not asked for a moment")]
+    CircuitOpen {
+        /// When a request may be sent again.
+        until: Instant,
+    },
     /// An answer other than 200 and 429.
     #[error("{}", Meaning::of(.refusal).sentence())]
     Refused {
@@ -135,6 +141,7 @@ impl UpstreamError {
                 (Meaning::of(refusal) == Meaning::Passing).then_some(RetryReason::Status)
             }
             Self::DeadlinePassed
+            | Self::CircuitOpen { .. }
             | Self::Malformed(_)
             | Self::NothingProcessed(_)
             | Self::Token(_) => None,
@@ -184,6 +191,10 @@ impl UpstreamError {
             Self::Throttled { until, refusal } => {
                 let retry_after = until.saturating_duration_since(now);
                 (SourceErrorKind::Throttled { retry_after }, refusal)
+            }
+            Self::CircuitOpen { until } => {
+                let retry_after = until.saturating_duration_since(now);
+                (SourceErrorKind::CircuitOpen { retry_after }, None)
             }
             Self::Refused {
                 refusal,

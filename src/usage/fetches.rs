@@ -266,7 +266,8 @@ impl Fetches {
             SourceErrorKind::UnknownCustomer
             | SourceErrorKind::NoRelationship
             | SourceErrorKind::NothingProcessed => self.negative_fresh_for,
-            SourceErrorKind::Throttled { retry_after } => retry_after,
+            SourceErrorKind::Throttled { retry_after }
+            | SourceErrorKind::CircuitOpen { retry_after } => retry_after,
             SourceErrorKind::Unavailable {
                 retry_after: Some(retry_after),
             } => retry_after.max(backoff),

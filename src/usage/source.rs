@@ -100,6 +100,12 @@ pub enum SourceErrorKind {
         /// Counted from when the error was made.
         retry_after: Duration,
     },
+    /// The upstream has failed one call after the other, so this one was not made; it would be made
+    /// after this has passed.
+    CircuitOpen {
+        /// Counted from when the error was made.
+        retry_after: Duration,
+    },
     /// A passing fault that outlasted the retries; the upstream may have said for how long.
     Unavailable {
         /// Counted from when the error was made.
@@ -125,6 +131,7 @@ impl SourceErrorKind {
             Self::NoRelationship => "no-relationship",
             Self::NothingProcessed => "nothing-processed",
             Self::Throttled { .. } => "throttled",
+            Self::CircuitOpen { .. } => "circuit-open",
             Self::Unavailable { .. } => "unavailable",
             Self::TimedOut => "timed-out",
             Self::CredentialsRefused => "credentials-refused",

@@ -12,6 +12,7 @@
 
 mod admin;
 mod bad_input;
+mod circuit_breaker;
 mod conditional_requests;
 mod cors;
 mod demo_answer;

@@ -18,7 +18,7 @@ use crate::support::{DOCUMENTED, START, TestApp, customer};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 28] = [
+const FAMILIES: [(&str, &str); 30] = [
     ("usage_proxy_http_requests_total", "counter"),
     ("usage_proxy_http_request_duration_seconds", "histogram"),
     ("usage_proxy_http_requests_in_flight", "gauge"),
@@ -37,6 +37,8 @@ const FAMILIES: [(&str, &str); 28] = [
         "usage_proxy_upstream_throttled_until_timestamp_seconds",
         "gauge",
     ),
+    ("usage_proxy_circuit_state", "gauge"),
+    ("usage_proxy_retry_budget_remaining_ratio", "gauge"),
     ("usage_proxy_token_refresh_total", "counter"),
     ("usage_proxy_token_expiry_timestamp_seconds", "gauge"),
     (

@@ -23,7 +23,7 @@ use crate::{
     config::{GrantConfig, TokenAudience},
     readable::readable,
     upstream::{
-        client::{Answer, ExchangeError, HttpClient},
+        client::{Answer, Exchange as _, ExchangeError, HttpClient},
         throttle,
         wire::without_byte_order_mark,
     },

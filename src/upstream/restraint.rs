@@ -1,0 +1,231 @@
+//! What keeps Partner Center from being asked in vain: throttles, circuits and the retry budget.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use prometheus::{
+    Gauge, IntGaugeVec, Opts, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+
+use super::{
+    call::LogicalCall,
+    error::UpstreamError,
+    throttle::{Scope, Throttle},
+};
+use crate::{
+    clock::SharedClock,
+    domain::{CustomerId, UpstreamApi},
+    resilience::{
+        backoff::Backoff,
+        circuit_breaker::{CircuitBreaker, CircuitState, Permit},
+        retry_budget::RetryBudget,
+    },
+};
+
+/// Failed attempts in a row that open a circuit: more than one call makes of itself by default.
+const FAILURES: u32 = 5;
+
+/// How long an open circuit refuses before it is probed, from the first time to the longest.
+const PAUSES: Backoff = match Backoff::new(Duration::from_secs(5), Duration::from_secs(60)) {
+    Ok(pauses) => pauses,
+    Err(_) => panic!("not a backoff"),
+};
+
+/// Retries are counted over this time, and so many of them are always allowed in it.
+const RETRY_WINDOW: Duration = Duration::from_secs(60);
+const RETRY_FLOOR: u32 = 10;
+
+/// All that is known of what Partner Center can bear; shared by every call.
+#[derive(Debug)]
+pub(super) struct Restraint {
+    insights: Lane,
+    commercial: Lane,
+    retries: RetryBudget,
+    clock: SharedClock,
+}
+
+/// What concerns one of the two calls alone: one may fail while the other works.
+#[derive(Debug)]
+struct Lane {
+    throttle: Throttle,
+    circuit: CircuitBreaker<CustomerId>,
+}
+
+// === impl Restraint ===
+
+impl Restraint {
+    pub(super) fn new(clock: SharedClock) -> Self {
+        Self {
+            insights: Lane::new(),
+            commercial: Lane::new(),
+            retries: RetryBudget::new(RETRY_WINDOW, RETRY_FLOOR, clock.now()),
+            clock,
+        }
+    }
+
+    /// Until when this call may send nothing since Partner Center throttles it.
+    pub(super) fn throttled_until(&self, call: &LogicalCall) -> Option<Instant> {
+        let throttle = &self.lane(call.api()).throttle;
+        throttle.until(call.customer(), self.clock.now())
+    }
+
+    /// Takes note of a 429 that asked for a pause, and returns when this call may go on.
+    pub(super) fn throttled(&self, call: &LogicalCall, asked: Option<Duration>) -> Instant {
+        let now = self.clock.now();
+        let throttle = &self.lane(call.api()).throttle;
+        let (until, scope) = throttle.throttled(call.customer(), now, asked);
+        tracing::debug!(
+            api = call.api().as_str(),
+            customer.id = %call.customer(),
+            scope = match scope {
+                Scope::Partner => "partner",
+                Scope::Customer => "customer",
+            },
+            pause_seconds = until.saturating_duration_since(now).as_secs_f64(),
+            "upstream throttles"
+        );
+        until
+    }
+
+    /// Takes note of an answer other than 429.
+    pub(super) fn admitted(&self, call: &LogicalCall) {
+        self.lane(call.api()).throttle.admitted(call.customer());
+    }
+
+    /// Whether the circuit would refuse this call at this moment.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError::CircuitOpen`].
+    pub(super) fn check_circuit(&self, call: &LogicalCall) -> Result<(), UpstreamError> {
+        let circuit = &self.lane(call.api()).circuit;
+        match circuit.refusal(self.clock.now()) {
+            Some(refused) => Err(UpstreamError::CircuitOpen {
+                until: refused.until,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Leave to send one request; to be had last, since it may be the one probe.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError::CircuitOpen`].
+    pub(super) fn enter_circuit(
+        &self,
+        call: &LogicalCall,
+    ) -> Result<Permit<'_, CustomerId>, UpstreamError> {
+        let circuit = &self.lane(call.api()).circuit;
+        circuit
+            .admit(self.clock.now())
+            .map_err(|refused| UpstreamError::CircuitOpen {
+                until: refused.until,
+            })
+    }
+
+    /// Takes note of whether the request that `permit` was for showed that Partner Center lives.
+    pub(super) fn settle(&self, permit: Permit<'_, CustomerId>, call: &LogicalCall, lives: bool) {
+        let api = call.api().as_str();
+        if lives {
+            if permit.succeeded() {
+                tracing::info!(api, "circuit closed: Partner Center answers again");
+            }
+        } else if let Some(pause) = permit.failed(self.clock.now(), call.customer()) {
+            tracing::warn!(
+                api,
+                pause_seconds = pause.as_secs_f64(),
+                "circuit opened: Partner Center fails, and is not asked for a while"
+            );
+        }
+    }
+
+    /// Takes note of the first attempt at something.
+    pub(super) fn first_attempt(&self) {
+        self.retries.called(self.clock.now());
+    }
+
+    /// Whether all calls together may make one retry more; it is then counted.
+    pub(super) fn may_retry(&self) -> bool {
+        self.retries.withdraw(self.clock.now())
+    }
+
+    /// Has `/metrics` say how things stand at each scrape: they change with time alone, too.
+    ///
+    /// # Errors
+    ///
+    /// When a metric of the same name is registered already.
+    pub(super) fn register(self: &Arc<Self>, registry: &Registry) -> Result<(), prometheus::Error> {
+        registry.register(Box::new(Gauges {
+            circuit_state: IntGaugeVec::new(
+                Opts::new(
+                    "usage_proxy_circuit_state",
+                    "1 for the state that a call's circuit is in (closed: calls pass; open: they \
+                     are refused; half-open: one may probe), 0 for the others",
+                ),
+                &["api", "state"],
+            )?,
+            retry_budget: Gauge::new(
+                "usage_proxy_retry_budget_remaining_ratio",
+                "Share of the retries allowed to all calls together within a minute that is left",
+            )?,
+            restraint: Arc::clone(self),
+        }))
+    }
+
+    fn lane(&self, api: UpstreamApi) -> &Lane {
+        match api {
+            UpstreamApi::Insights => &self.insights,
+            UpstreamApi::Commercial => &self.commercial,
+        }
+    }
+}
+
+// === impl Lane ===
+
+impl Lane {
+    fn new() -> Self {
+        Self {
+            throttle: Throttle::default(),
+            circuit: CircuitBreaker::new(FAILURES, PAUSES),
+        }
+    }
+}
+
+/// What a scrape reads of a [`Restraint`].
+#[derive(Debug)]
+struct Gauges {
+    circuit_state: IntGaugeVec,
+    retry_budget: Gauge,
+    restraint: Arc<Restraint>,
+}
+
+// === impl Gauges ===
+
+impl Collector for Gauges {
+    fn desc(&self) -> Vec<&Desc> {
+        let mut all = self.circuit_state.desc();
+        all.extend(self.retry_budget.desc());
+        all
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let now = self.restraint.clock.now();
+        for api in UpstreamApi::ALL {
+            let current = self.restraint.lane(api).circuit.state(now);
+            for state in CircuitState::ALL {
+                self.circuit_state
+                    .with_label_values(&[api.as_str(), state.as_str()])
+                    .set(i64::from(state == current));
+            }
+        }
+        self.retry_budget.set(self.restraint.retries.remaining(now));
+        let mut families = self.circuit_state.collect();
+        families.extend(self.retry_budget.collect());
+        families
+    }
+}

@@ -1,0 +1,163 @@
+//! A Partner Center that fails one call after the other: left alone, and probed.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use usage_proxy::simulator::{FaultScope, Faults, SimulatedApi};
+
+use crate::support::{DOCUMENTED, TestApp};
+
+/// How long an open circuit refuses at first.
+const PAUSE: Duration = Duration::from_secs(5);
+
+fn failing(times: Option<u64>) -> Faults {
+    Faults {
+        api: FaultScope::Insights,
+        status: Some(StatusCode::INTERNAL_SERVER_ERROR),
+        times,
+        ..Faults::default()
+    }
+}
+
+/// A service whose insights call has failed five times in a row, for two customers.
+async fn with_an_open_circuit() -> TestApp {
+    let app = TestApp::start().await;
+    app.usage(app.simulator.customers()[1]).await;
+    app.simulator.set_faults(failing(None));
+    for index in [2, 3] {
+        let reply = app.usage(app.simulator.customers()[index]).await;
+        reply.problem(503, "unavailable");
+    }
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1 + 4 + 1);
+    app
+}
+
+async fn state(app: &TestApp, api: &str) -> &'static str {
+    let mut current = Vec::new();
+    for state in ["closed", "open", "half-open"] {
+        let sample = format!("usage_proxy_circuit_state{{api=\"{api}\",state=\"{state}\"}}");
+        if (app.metric(&sample).await - 1.0).abs() < f64::EPSILON {
+            current.push(state);
+        }
+    }
+    assert_eq!(current.len(), 1, "{current:?}");
+    current[0]
+}
+
+#[tokio::test]
+async fn an_open_circuit_refuses_at_once_and_says_when_to_come_back() {
+    let app = with_an_open_circuit().await;
+
+    let reply = app.usage(app.simulator.customers()[4]).await;
+
+    let problem = reply.problem(503, "circuit-open");
+    assert_eq!(reply.header("retry-after"), "5");
+    assert!(problem.get("upstream").is_none(), "nothing was asked");
+    assert_eq!(reply.header("ms-requestid"), "");
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 6);
+    assert_eq!(state(&app, "insights").await, "open");
+}
+
+#[tokio::test]
+async fn what_is_held_is_served_while_the_circuit_is_open() {
+    let app = with_an_open_circuit().await;
+    let held = app.simulator.customers()[1];
+
+    let hit = app.usage(held).await;
+    let forced = app
+        .get_with(
+            &format!("/v1/customers/{held}/usage"),
+            &[("cache-control", "no-cache")],
+        )
+        .await;
+
+    assert!(hit.header("cache-status").starts_with("usage-proxy; hit"));
+    assert_eq!((hit.status, forced.status), (200, 200));
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 6);
+}
+
+#[tokio::test]
+async fn one_call_that_fails_leaves_the_other_alone() {
+    let app = with_an_open_circuit().await;
+
+    let dated = app
+        .get(&format!(
+            "/v1/customers/{DOCUMENTED}/usage?processedDate=2017-03-09"
+        ))
+        .await;
+
+    assert_eq!(dated.status, 200);
+    assert_eq!(state(&app, "commercial").await, "closed");
+}
+
+#[tokio::test]
+async fn the_first_call_after_the_pause_probes_and_its_success_closes_the_circuit() {
+    let app = with_an_open_circuit().await;
+    app.simulator.set_faults(Faults::default());
+    app.advance(PAUSE);
+    let due = state(&app, "insights").await;
+
+    let probe = app.usage(app.simulator.customers()[4]).await;
+    let next = app.usage(app.simulator.customers()[5]).await;
+
+    assert_eq!(due, "half-open");
+    assert_eq!((probe.status, next.status), (200, 200));
+    assert_eq!(state(&app, "insights").await, "closed");
+}
+
+#[tokio::test]
+async fn a_probe_is_one_call_and_where_it_fails_the_pause_doubles() {
+    let app = with_an_open_circuit().await;
+    let customers = app.simulator.customers();
+    app.advance(PAUSE);
+    app.simulator.hold();
+
+    let (probe, ()) = tokio::join!(app.usage(customers[4]), async {
+        app.upstream_asked(SimulatedApi::Insights, 7).await;
+        let meanwhile = app.usage(customers[5]).await;
+        meanwhile.problem(503, "circuit-open");
+        assert_eq!(meanwhile.header("retry-after"), "1");
+        app.simulator.release();
+    });
+    let after = app.usage(customers[6]).await;
+
+    probe.problem(503, "unavailable");
+    after.problem(503, "circuit-open");
+    assert_eq!(after.header("retry-after"), "10");
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 7);
+}
+
+#[tokio::test]
+async fn one_customer_that_always_fails_leaves_the_others_alone() {
+    let app = TestApp::start().await;
+    let customers = app.simulator.customers();
+    for _ in 0..3 {
+        app.simulator.set_faults(failing(Some(4)));
+        app.usage(customers[1]).await.problem(503, "unavailable");
+        // Or a remembered failure would answer.
+        app.admin_post("/cache/purge").await;
+    }
+    app.simulator.set_faults(Faults::default());
+
+    let other = app.usage(customers[2]).await;
+
+    assert_eq!(other.status, 200);
+    assert_eq!(state(&app, "insights").await, "closed");
+}
+
+#[tokio::test]
+async fn all_calls_together_retry_no_more_than_the_budget() {
+    let app = TestApp::start().await;
+    let customers = app.simulator.customers();
+    // Every call fails once, and succeeds when asked again: no circuit opens.
+    let mut statuses = Vec::new();
+    for customer in &customers[1..=12] {
+        app.simulator.set_faults(failing(Some(1)));
+        statuses.push(app.usage(customer).await.status);
+    }
+
+    assert_eq!(statuses[..10], [200; 10]);
+    assert_eq!(statuses[10..], [503; 2]);
+    let left = app.metric("usage_proxy_retry_budget_remaining_ratio").await;
+    assert!(left.abs() < f64::EPSILON, "{left}");
+}
