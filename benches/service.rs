@@ -75,6 +75,7 @@ fn api() -> Api {
         stale_if_error: Duration::ZERO,
         negative_fresh_for: Duration::ZERO,
         min_refresh_interval: Duration::ZERO,
+        suspect_confirm_after: Duration::ZERO,
     };
     let registry = Registry::new();
     let metrics = CacheMetrics::new(&registry).unwrap();

@@ -7,6 +7,7 @@
 //! Nothing here asks upstream or waits; [`SingleFlight`] and [`Failures`] are the pieces with which
 //! [`usage`](crate::usage) does.
 
+mod doubt;
 mod failures;
 mod freshness;
 mod key;
@@ -25,6 +26,7 @@ use std::{
 use http::HeaderValue;
 
 pub use self::{
+    doubt::Suspicion,
     failures::{Failure, Failures},
     freshness::{Freshness, FreshnessPolicy},
     key::{NewestKey, SnapshotKey},
@@ -33,7 +35,10 @@ pub use self::{
     status::{CacheResult, CacheStatus, Forward},
     store::{Change, Stored},
 };
-use self::{newest::NewestDates, snapshots::Snapshots};
+use self::{
+    newest::NewestDates,
+    snapshots::{Snapshot, Snapshots},
+};
 use crate::{
     config::CacheConfig,
     domain::{CustomerId, ProcessedDate, Question, UpstreamApi},
@@ -45,6 +50,7 @@ use crate::{
 #[derive(Debug)]
 pub struct UsageCache {
     policy: FreshnessPolicy,
+    suspect_confirm_after: Duration,
     newest: NewestDates,
     snapshots: Snapshots,
     /// Held while something is changed, so that a check and the change that hangs on it are one
@@ -61,6 +67,10 @@ pub struct Held {
     pub prepared: Arc<Prepared>,
     /// When it was stored or last confirmed.
     pub stored_at: Instant,
+    /// When upstream last answered for it, be it with what was doubted; else as `stored_at`.
+    pub checked_at: Instant,
+    /// Whether it is served in place of an answer that is doubted.
+    pub suspect: bool,
     /// How old it is now.
     pub age: Duration,
     /// What may be done with it now.
@@ -136,6 +146,7 @@ impl UsageCache {
         let snapshot_bytes = config.max_bytes - newest_bytes;
         let cache = Self {
             policy: FreshnessPolicy::new(config, jitter),
+            suspect_confirm_after: config.suspect_confirm_after,
             newest: NewestDates::new(newest_bytes),
             snapshots: Snapshots::new(snapshot_bytes, snapshot_bytes / Self::ENTRY_SHARE, &metrics),
             changes: Mutex::new(()),
@@ -168,16 +179,24 @@ impl UsageCache {
         let age = now.saturating_duration_since(newest.stored_at);
         // Not the snapshot's own mark, which outlives an answer that went backwards.
         let purged = newest.is_purged();
-        let told = if purged {
-            FreshnessPolicy::purged()
+        let doubt = newest.doubt();
+        let told = match doubt {
+            _ if purged => FreshnessPolicy::purged(),
+            Some(doubt) => doubt.lifetime.clone(),
+            None => newest.lifetime.clone(),
+        };
+        let freshness = if doubt.is_some_and(|doubt| age < doubt.lifetime.duration) {
+            Freshness::Fresh
         } else {
-            newest.lifetime.clone()
+            self.policy.judge(newest.lifetime.duration, age, purged)
         };
         Some(Held {
             prepared: Arc::clone(&snapshot.prepared),
             stored_at: newest.stored_at,
+            checked_at: doubt.map_or(newest.stored_at, |doubt| doubt.checked_at),
+            suspect: doubt.is_some(),
             age,
-            freshness: self.policy.judge(newest.lifetime.duration, age, purged),
+            freshness,
             ttl: freshness::ttl(told.duration, age),
             cache_control: told.cache_control,
         })
@@ -189,51 +208,53 @@ impl UsageCache {
         date: ProcessedDate,
         now: Instant,
     ) -> Option<Held> {
-        let of = |api| {
-            let date = Some(date);
-            self.snapshots.get(&SnapshotKey {
-                customer_id,
-                api,
-                date,
-            })
-        };
-        let snapshot = match (of(UpstreamApi::Commercial), of(UpstreamApi::Insights)) {
-            // The call that tells dates comes first, so that what somebody else asked for does not
-            // change the answer under a URL.
-            (Some(told), Some(other)) if told.is_purged() && !other.is_purged() => other,
-            (told, other) => told.or(other)?,
-        };
-        Some(self.settled(
-            &snapshot.prepared,
-            snapshot.stored_at,
-            snapshot.is_purged(),
-            now,
-        ))
+        let (_, snapshot) = self.snapshot_of(customer_id, date)?;
+        Some(self.settled(&snapshot, now))
     }
 
-    /// A snapshot asked for by its date does not go stale: whoever is handed it may keep it for
-    /// another freshness lifetime.
-    fn settled(
+    /// What answers for a date. The call that tells dates comes first, so that what somebody else
+    /// asked for does not change the answer under a URL.
+    fn snapshot_of(
         &self,
-        prepared: &Arc<Prepared>,
-        stored_at: Instant,
-        purged: bool,
-        now: Instant,
-    ) -> Held {
-        let age = now.saturating_duration_since(stored_at);
-        let lifetime = if purged {
-            FreshnessPolicy::purged()
-        } else {
-            self.policy.lifetime(age + self.policy.fresh_for())
+        customer_id: CustomerId,
+        date: ProcessedDate,
+    ) -> Option<(SnapshotKey, Arc<Snapshot>)> {
+        let of = |api| {
+            let key = SnapshotKey {
+                customer_id,
+                api,
+                date: Some(date),
+            };
+            Some((key, self.snapshots.get(&key)?))
+        };
+        match (of(UpstreamApi::Commercial), of(UpstreamApi::Insights)) {
+            (Some((_, told)), Some(other)) if told.is_purged() && !other.1.is_purged() => {
+                Some(other)
+            }
+            (told, other) => told.or(other),
+        }
+    }
+
+    /// A snapshot asked for by its date does not go stale, unless it was purged or is doubted:
+    /// whoever is handed it may keep it for another freshness lifetime.
+    fn settled(&self, snapshot: &Snapshot, now: Instant) -> Held {
+        let age = now.saturating_duration_since(snapshot.stored_at);
+        let doubt = snapshot.doubt();
+        let (lifetime, fresh) = match doubt {
+            _ if snapshot.is_purged() => (FreshnessPolicy::purged(), false),
+            Some(doubt) => (doubt.lifetime.clone(), age < doubt.lifetime.duration),
+            None => (self.policy.lifetime(age + self.policy.fresh_for()), true),
         };
         Held {
-            prepared: Arc::clone(prepared),
-            stored_at,
+            prepared: Arc::clone(&snapshot.prepared),
+            stored_at: snapshot.stored_at,
+            checked_at: doubt.map_or(snapshot.stored_at, |doubt| doubt.checked_at),
+            suspect: doubt.is_some(),
             age,
-            freshness: if purged {
-                Freshness::StaleIfError
-            } else {
+            freshness: if fresh {
                 Freshness::Fresh
+            } else {
+                Freshness::StaleIfError
             },
             ttl: freshness::ttl(lifetime.duration, age),
             cache_control: lifetime.cache_control,
@@ -242,7 +263,7 @@ impl UsageCache {
 
     /// An answer that is handed out without being stored.
     pub fn pass_through(&self, prepared: Prepared, now: Instant) -> Held {
-        self.settled(&Arc::new(prepared), now, false, now)
+        self.settled(&Snapshot::new(Arc::new(prepared), now), now)
     }
 
     /// Drops a customer's newest date: the upstream says that it may not be had any more.
@@ -304,14 +325,7 @@ impl UsageCache {
                     .filter(|newest| newest.date == key.date)
                     .and_then(|_| self.look_up_newest(key.newest(), now));
                 let is_newest = newest.is_some();
-                let held = newest.unwrap_or_else(|| {
-                    self.settled(
-                        &snapshot.prepared,
-                        snapshot.stored_at,
-                        snapshot.is_purged(),
-                        now,
-                    )
-                });
+                let held = newest.unwrap_or_else(|| self.settled(&snapshot, now));
                 Holding {
                     api: key.api,
                     processed_date: key.date,
@@ -353,7 +367,7 @@ impl PurgeScope {
 
 fn refresh_in(held: &Held, is_newest: bool) -> Option<Duration> {
     match held.freshness {
-        Freshness::Fresh if is_newest => {
+        Freshness::Fresh if is_newest || held.suspect => {
             Some(Duration::from_secs(u64::try_from(held.ttl).unwrap_or(0)))
         }
         Freshness::Fresh => None,

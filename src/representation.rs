@@ -8,7 +8,11 @@ mod csv;
 mod simplified;
 mod validator;
 
-use std::{fmt, sync::OnceLock};
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::OnceLock,
+};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -45,6 +49,7 @@ pub struct Prepared {
     customer_id: CustomerId,
     processed_date: Option<ProcessedDate>,
     rows: usize,
+    rows_named: u64,
     simplified: Document,
     native: Option<Document>,
     csv: OnceLock<Box<Document>>,
@@ -135,6 +140,7 @@ impl Prepared {
             customer_id: snapshot.customer_id(),
             processed_date: snapshot.processed_date(),
             rows: snapshot.rows().len(),
+            rows_named: rows_named(snapshot),
             simplified: Document::new(&simplified, seen_at),
             native: native.map(|body| Document::new(body, seen_at)),
             csv: OnceLock::new(),
@@ -180,6 +186,12 @@ impl Prepared {
     /// How many rows the upstream told.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Which rows the upstream told, as one number: the same services, products and workloads have
+    /// the same, whatever their counts and dates. It means nothing outside this process.
+    pub fn rows_named(&self) -> u64 {
+        self.rows_named
     }
 
     /// A form in a coding, if both are ready.
@@ -237,6 +249,14 @@ impl Prepared {
             Form::Csv => self.csv.get().map(Box::as_ref),
         }
     }
+}
+
+fn rows_named(snapshot: &Snapshot) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for row in snapshot.rows() {
+        (&row.service_name, &row.product_name, &row.workload_name).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 impl fmt::Debug for Prepared {

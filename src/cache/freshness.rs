@@ -101,6 +101,21 @@ impl FreshnessPolicy {
         }
     }
 
+    /// How long an entry of this age is served in place of an answer that is doubted, before
+    /// upstream is asked again: as long as any entry is fresh, so that doubts cost no more calls
+    /// than answers do; less where the doubt can be settled sooner, or the entry expires.
+    pub(super) fn in_place_of_doubt(&self, age: Duration, at_most: Duration) -> Lifetime {
+        let window = self.draw_lifetime().duration.min(at_most);
+        let age_seconds = age.as_secs() + u64::from(age.subsec_nanos() > 0);
+        let window_seconds = window.as_secs() + u64::from(window.subsec_nanos() > 0);
+        self.lifetime(Duration::from_secs(age_seconds + window_seconds.max(1)))
+    }
+
+    /// How long it is, at this age, until an entry of this lifetime expires.
+    pub(super) fn until_expired(&self, lifetime: Duration, age: Duration) -> Duration {
+        (lifetime + self.stale_if_error).saturating_sub(age)
+    }
+
     /// What is left of a lifetime after a soft purge: nothing, and no leave to serve it stale.
     pub(super) fn purged() -> Lifetime {
         Lifetime {
@@ -151,6 +166,7 @@ mod tests {
             stale_if_error: 7 * 24 * 60 * MINUTE,
             negative_fresh_for: MINUTE,
             min_refresh_interval: MINUTE,
+            suspect_confirm_after: MINUTE,
         };
         FreshnessPolicy::new(&config, jitter)
     }

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use super::CacheResult;
+use super::{CacheResult, Suspicion};
 use crate::domain::ProcessedDate;
 
 /// What the cache and the fetches behind it count. Children are resolved here, once.
@@ -17,6 +17,7 @@ pub struct CacheMetrics {
     pub stale_if_error: IntCounter,
     /// Upstream calls under way to fill the cache.
     pub fills_in_flight: IntGauge,
+    pub(super) suspects: [IntCounter; Suspicion::ALL.len()],
     pub(super) entries: IntGauge,
     pub(super) weight: IntGauge,
     pub(super) capacity: IntGauge,
@@ -66,7 +67,14 @@ impl CacheMetrics {
             "Snapshots that left the cache or were too large to enter it, by cause.",
             "cause",
         )?;
+        let suspects = labelled(
+            "usage_proxy_upstream_suspect_total",
+            "Upstream answers that were doubted, and what was held served in their place, by why.",
+            "reason",
+        )?;
         Ok(Self {
+            suspects: Suspicion::ALL
+                .map(|suspicion| suspects.with_label_values(&[suspicion.as_str()])),
             results: CacheResult::ALL.map(|result| results.with_label_values(&[result.as_str()])),
             collapsed: counter(
                 "usage_proxy_collapsed_total",
@@ -101,6 +109,13 @@ impl CacheMetrics {
     /// Counts a request.
     pub fn requested(&self, result: CacheResult) {
         if let Some(counter) = self.results.get(result as usize) {
+            counter.inc();
+        }
+    }
+
+    /// Counts an answer that was doubted.
+    pub(super) fn suspected(&self, suspicion: Suspicion) {
+        if let Some(counter) = self.suspects.get(suspicion as usize) {
             counter.inc();
         }
     }

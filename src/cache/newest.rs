@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{NewestKey, PurgeMode, PurgeScope, freshness::Lifetime};
+use super::{NewestKey, PurgeMode, PurgeScope, doubt::Doubt, freshness::Lifetime};
 use crate::domain::ProcessedDate;
 
 /// Customer → its newest processed date. This is what goes stale.
@@ -22,6 +22,7 @@ pub(super) struct Newest {
     pub(super) date: Option<ProcessedDate>,
     pub(super) stored_at: Instant,
     pub(super) lifetime: Lifetime,
+    doubt: Option<Arc<Doubt>>,
     purged: AtomicBool,
 }
 
@@ -31,11 +32,17 @@ impl NewestDates {
     /// Bytes of one entry: key, value, header text, and moka's own records of it.
     const ENTRY_BYTES: u32 = 400;
 
+    /// Bytes that a doubt adds to it: itself and its header text.
+    const DOUBT_BYTES: u32 = 200;
+
     pub(super) fn new(max_bytes: u64) -> Self {
         Self {
             dates: moka::sync::Cache::builder()
                 .max_capacity(max_bytes)
-                .weigher(|_, _| Self::ENTRY_BYTES)
+                .weigher(|_, newest: &Arc<Newest>| match newest.doubt {
+                    Some(_) => Self::ENTRY_BYTES + Self::DOUBT_BYTES,
+                    None => Self::ENTRY_BYTES,
+                })
                 .build(),
         }
     }
@@ -55,6 +62,19 @@ impl NewestDates {
             date,
             stored_at: now,
             lifetime,
+            doubt: None,
+            purged: AtomicBool::new(false),
+        };
+        self.dates.insert(key, Arc::new(newest));
+    }
+
+    /// Keeps a date in spite of an answer that is doubted.
+    pub(super) fn keep(&self, key: NewestKey, newest: &Newest, doubt: Doubt) {
+        let newest = Newest {
+            date: newest.date,
+            stored_at: newest.stored_at,
+            lifetime: newest.lifetime.clone(),
+            doubt: Some(Arc::new(doubt)),
             purged: AtomicBool::new(false),
         };
         self.dates.insert(key, Arc::new(newest));
@@ -87,5 +107,10 @@ impl NewestDates {
 impl Newest {
     pub(super) fn is_purged(&self) -> bool {
         self.purged.load(Ordering::Relaxed)
+    }
+
+    /// What stands against it; a purge has ended that.
+    pub(super) fn doubt(&self) -> Option<&Doubt> {
+        self.doubt.as_deref().filter(|_| !self.is_purged())
     }
 }

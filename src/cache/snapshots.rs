@@ -8,7 +8,7 @@ use std::{
 
 use moka::notification::RemovalCause;
 
-use super::{CacheMetrics, PurgeMode, PurgeScope, SnapshotKey};
+use super::{CacheMetrics, PurgeMode, PurgeScope, SnapshotKey, doubt::Doubt};
 use crate::{domain::CustomerId, representation::Prepared};
 
 /// (Customer, date) → every form of its usage. Settled: it stays until space is needed.
@@ -24,6 +24,8 @@ pub(super) struct Snapshots {
 pub(super) struct Snapshot {
     pub(super) prepared: Arc<Prepared>,
     pub(super) stored_at: Instant,
+    /// What stands against it where it was asked for by its date.
+    doubt: Option<Box<Doubt>>,
     purged: AtomicBool,
 }
 
@@ -58,12 +60,7 @@ impl Snapshots {
 
     /// Returns whether it is held from now on; one larger than an entry's share is not, and what
     /// stood in its place goes too, since it is known to be outdated.
-    pub(super) fn insert(&self, key: SnapshotKey, prepared: Arc<Prepared>, now: Instant) -> bool {
-        let snapshot = Snapshot {
-            prepared,
-            stored_at: now,
-            purged: AtomicBool::new(false),
-        };
+    pub(super) fn insert(&self, key: SnapshotKey, snapshot: Snapshot) -> bool {
         if snapshot.weight() as u64 > self.max_entry_bytes {
             self.metrics.refused_for_size.inc();
             self.snapshots.invalidate(&key);
@@ -121,6 +118,30 @@ impl Snapshots {
 // === impl Snapshot ===
 
 impl Snapshot {
+    pub(super) fn new(prepared: Arc<Prepared>, now: Instant) -> Self {
+        Self {
+            prepared,
+            stored_at: now,
+            doubt: None,
+            purged: AtomicBool::new(false),
+        }
+    }
+
+    /// The same, kept in spite of an answer that is doubted.
+    pub(super) fn doubted(&self, doubt: Doubt) -> Self {
+        Self {
+            prepared: Arc::clone(&self.prepared),
+            stored_at: self.stored_at,
+            doubt: Some(Box::new(doubt)),
+            purged: AtomicBool::new(false),
+        }
+    }
+
+    /// What stands against it; a purge has ended that.
+    pub(super) fn doubt(&self) -> Option<&Doubt> {
+        self.doubt.as_deref().filter(|_| !self.is_purged())
+    }
+
     pub(super) fn is_purged(&self) -> bool {
         self.purged.load(Ordering::Relaxed)
     }

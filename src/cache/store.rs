@@ -5,7 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Freshness, Held, SnapshotKey, UsageCache, freshness};
+use super::{
+    Freshness, Held, SnapshotKey, Suspicion, UsageCache,
+    doubt::{Doubt, Verdict},
+    freshness,
+    newest::Newest,
+    snapshots::Snapshot,
+};
 use crate::{domain::Question, representation::Prepared};
 
 /// What became of an answer that was to be stored.
@@ -15,7 +21,7 @@ pub struct Stored {
     pub held: Held,
     /// Whether it is held from now on.
     pub stored: bool,
-    /// What it did to the newest date.
+    /// What it did to what was held.
     pub change: Change,
 }
 
@@ -28,14 +34,26 @@ pub enum Change {
     Confirmed,
     /// Other content, or a newer date.
     Replaced,
-    /// An older date than the one held: the held one stays the newest.
-    WentBackwards,
+    /// Other content, which was doubted before and has been confirmed since.
+    Conceded,
+    /// Nothing that is served: the answer is doubted, and what was held stays.
+    Doubted(Suspicion),
+}
+
+/// What answers for a question now, for a new answer to be held against.
+struct Good {
+    /// Under which the snapshot is held.
+    key: SnapshotKey,
+    snapshot: Arc<Snapshot>,
+    /// Where the newest date was asked for.
+    newest: Option<Arc<Newest>>,
 }
 
 // === impl UsageCache ===
 
 impl UsageCache {
-    /// Stores the answer to a question, keeping what it confirms.
+    /// Stores the answer to a question, keeping what it confirms, unless it is
+    /// [doubted](Suspicion): what is held is then handed out in its place.
     ///
     /// Whether it may be stored at all is for the caller to say: an answer that a purge overtook
     /// is handed out with [`UsageCache::pass_through`].
@@ -46,6 +64,132 @@ impl UsageCache {
             api: question.api(),
             date: prepared.processed_date(),
         };
+        let Some(good) = self.good(key, question) else {
+            return self.replace(question, key, prepared, now);
+        };
+        match self.judge(&good, &prepared, now) {
+            Verdict::Believed => self.replace(question, key, prepared, now),
+            Verdict::Conceded => Stored {
+                change: Change::Conceded,
+                ..self.replace(question, key, prepared, now)
+            },
+            Verdict::Doubted { suspicion, since } => {
+                self.metrics.suspected(suspicion);
+                let held = self.keep(&good, &prepared, suspicion, since, now);
+                Stored {
+                    held,
+                    stored: suspicion == Suspicion::WentBackwards
+                        && self.store_aside(key, prepared, now),
+                    change: Change::Doubted(suspicion),
+                }
+            }
+        }
+    }
+
+    fn good(&self, told: SnapshotKey, question: Question) -> Option<Good> {
+        match question {
+            Question::Newest(_) => {
+                let newest = self.newest.get(&told.newest())?;
+                let key = told.newest().snapshot(newest.date);
+                Some(Good {
+                    key,
+                    snapshot: self.snapshots.get(&key)?,
+                    newest: Some(newest),
+                })
+            }
+            Question::Dated(date) => {
+                let (key, snapshot) = self.snapshot_of(told.customer_id, date)?;
+                Some(Good {
+                    key,
+                    snapshot,
+                    newest: None,
+                })
+            }
+        }
+    }
+
+    fn judge(&self, good: &Good, told: &Prepared, now: Instant) -> Verdict {
+        let held = &good.snapshot.prepared;
+        let confirm_after = self.suspect_confirm_after;
+        match Verdict::on(told, held, good.doubt(), confirm_after, now) {
+            // What is too old to stand in for a failure does not stand in for this either.
+            Verdict::Doubted { suspicion, .. }
+                if suspicion != Suspicion::WentBackwards
+                    && self.expires_in(good, now).is_zero() =>
+            {
+                Verdict::Believed
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// Until it may not stand in for a failure any more; what was asked for by its date always may.
+    fn expires_in(&self, good: &Good, now: Instant) -> Duration {
+        good.newest.as_ref().map_or(Duration::MAX, |newest| {
+            let age = now.saturating_duration_since(newest.stored_at);
+            self.policy.until_expired(newest.lifetime.duration, age)
+        })
+    }
+
+    /// Keeps what is held in spite of what was told, and has upstream asked again in a while.
+    fn keep(
+        &self,
+        good: &Good,
+        told: &Prepared,
+        suspicion: Suspicion,
+        since: Instant,
+        now: Instant,
+    ) -> Held {
+        let stored_at = good.stored_at();
+        let age = now.saturating_duration_since(stored_at);
+        let at_most = match suspicion {
+            Suspicion::WentBackwards => Duration::MAX,
+            // Until they may be confirmed, or must be believed.
+            Suspicion::Empty | Suspicion::Shrunken => (since + self.suspect_confirm_after)
+                .saturating_duration_since(now)
+                .min(self.expires_in(good, now)),
+        };
+        let lifetime = self.policy.in_place_of_doubt(age, at_most);
+        let doubt = Doubt::new(suspicion, told, since, lifetime.clone(), now);
+        match &good.newest {
+            Some(newest) => self.newest.keep(good.key.newest(), newest, doubt),
+            None => {
+                self.snapshots
+                    .insert(good.key, good.snapshot.doubted(doubt));
+            }
+        }
+        Held {
+            prepared: Arc::clone(&good.snapshot.prepared),
+            stored_at,
+            checked_at: now,
+            suspect: true,
+            age,
+            freshness: Freshness::Fresh,
+            ttl: freshness::ttl(lifetime.duration, age),
+            cache_control: lifetime.cache_control,
+        }
+    }
+
+    /// Stores the snapshot of a date that is not the newest, for those who ask for that date;
+    /// returns whether it did. There too, doubtful data replaces nothing.
+    fn store_aside(&self, key: SnapshotKey, prepared: Prepared, now: Instant) -> bool {
+        let prepared = match self.snapshots.get(&key) {
+            Some(held) if Suspicion::of(&prepared, &held.prepared).is_some() => return false,
+            Some(held) => prepared.succeeding(&held.prepared),
+            None => prepared,
+        };
+        self.snapshots
+            .insert(key, Snapshot::new(Arc::new(prepared), now))
+    }
+
+    /// Stores an answer in place of what is held.
+    fn replace(
+        &self,
+        question: Question,
+        key: SnapshotKey,
+        prepared: Prepared,
+        now: Instant,
+    ) -> Stored {
         let earlier = self.snapshots.get(&key);
         // Content that comes back after other content was modified by that, for those who ask by
         // `If-Modified-Since`.
@@ -64,70 +208,67 @@ impl UsageCache {
             Some(earlier) => Arc::new(prepared.succeeding(&earlier.prepared)),
             None => Arc::new(prepared),
         };
-        let stored = self.snapshots.insert(key, Arc::clone(&prepared), now);
         let change = match (&earlier, unchanged) {
             (None, _) => Change::New,
             (Some(_), true) => Change::Confirmed,
             (Some(_), false) => Change::Replaced,
         };
-        match question {
-            Question::Dated(_) => Stored {
-                held: self.settled(&prepared, now, false, now),
-                stored,
-                change,
-            },
-            Question::Newest(_) => self.store_newest(key, prepared, stored, change, now),
-        }
-    }
-
-    fn store_newest(
-        &self,
-        snapshot: SnapshotKey,
-        prepared: Arc<Prepared>,
-        stored: bool,
-        change: Change,
-        now: Instant,
-    ) -> Stored {
-        let key = snapshot.newest();
-        let before = self.newest.get(&key);
-        if let Some(before) =
-            before.filter(|before| snapshot.date.is_some() && snapshot.date < before.date)
-            && self.snapshots.get(&key.snapshot(before.date)).is_some()
-        {
-            self.newest
-                .insert(key, before.date, self.policy.draw_lifetime(), now);
-            if let Some(held) = self.look_up_newest(key, now) {
-                let change = Change::WentBackwards;
-                return Stored {
-                    held,
-                    stored,
-                    change,
-                };
+        let snapshot = Snapshot::new(prepared, now);
+        let (held, stored) = match question {
+            Question::Dated(_) => {
+                let held = self.settled(&snapshot, now);
+                (held, self.snapshots.insert(key, snapshot))
             }
-        }
-        let lifetime = self.policy.draw_lifetime();
-        if stored {
-            self.newest
-                .insert(key, snapshot.date, lifetime.clone(), now);
-        } else {
-            // What is held is known to be outdated, and the new does not fit.
-            self.newest.remove(&key);
-        }
-        if let Some(date) = snapshot.date {
-            self.metrics.saw_processed_date(date);
-        }
-        let held = Held {
-            prepared,
-            stored_at: now,
-            age: Duration::ZERO,
-            freshness: Freshness::Fresh,
-            ttl: freshness::ttl(lifetime.duration, Duration::ZERO),
-            cache_control: lifetime.cache_control,
+            Question::Newest(_) => self.replace_newest(key, snapshot, now),
         };
         Stored {
             held,
             stored,
             change,
+        }
+    }
+
+    fn replace_newest(&self, key: SnapshotKey, snapshot: Snapshot, now: Instant) -> (Held, bool) {
+        let lifetime = self.policy.draw_lifetime();
+        let held = Held {
+            prepared: Arc::clone(&snapshot.prepared),
+            stored_at: now,
+            checked_at: now,
+            suspect: false,
+            age: Duration::ZERO,
+            freshness: Freshness::Fresh,
+            ttl: freshness::ttl(lifetime.duration, Duration::ZERO),
+            cache_control: lifetime.cache_control.clone(),
+        };
+        let stored = self.snapshots.insert(key, snapshot);
+        if stored {
+            self.newest.insert(key.newest(), key.date, lifetime, now);
+        } else {
+            // What is held is known to be outdated, and the new does not fit.
+            self.newest.remove(&key.newest());
+        }
+        if let Some(date) = key.date {
+            self.metrics.saw_processed_date(date);
+        }
+        (held, stored)
+    }
+}
+
+// === impl Good ===
+
+impl Good {
+    /// When it arrived: the newest date may have been confirmed after its snapshot was stored.
+    fn stored_at(&self) -> Instant {
+        self.newest
+            .as_ref()
+            .map_or(self.snapshot.stored_at, |newest| newest.stored_at)
+    }
+
+    /// What stands against it already.
+    fn doubt(&self) -> Option<&Doubt> {
+        match &self.newest {
+            Some(newest) => newest.doubt(),
+            None => self.snapshot.doubt(),
         }
     }
 }

@@ -8,6 +8,8 @@ use crate::{
     representation::{Coding, Form},
 };
 
+mod doubts;
+
 const SECOND: Duration = Duration::from_secs(1);
 const INSIGHTS: Question = Question::Newest(UpstreamApi::Insights);
 
@@ -19,6 +21,7 @@ fn cache(max_bytes: u64) -> UsageCache {
         stale_if_error: 600 * SECOND,
         negative_fresh_for: 30 * SECOND,
         min_refresh_interval: 30 * SECOND,
+        suspect_confirm_after: 30 * SECOND,
     };
     let metrics = CacheMetrics::new(&Registry::new()).unwrap();
     UsageCache::new(&config, Jitter::Fixed(0.5), metrics)
@@ -63,7 +66,7 @@ fn the_newest_date_never_goes_backwards() {
         now + SECOND,
     );
 
-    assert_eq!(stored.change, Change::WentBackwards);
+    assert_eq!(stored.change, Change::Doubted(Suspicion::WentBackwards));
     assert_eq!(
         stored.held.prepared.processed_date(),
         Some(date("2026-11-19"))
@@ -71,8 +74,9 @@ fn the_newest_date_never_goes_backwards() {
     let held = newest(&cache, now + 2 * SECOND).unwrap();
     assert_eq!(held.prepared.processed_date(), Some(date("2026-11-19")));
     assert_eq!(
-        held.age, SECOND,
-        "the answer confirmed that nothing newer is there"
+        held.age,
+        2 * SECOND,
+        "an older answer says nothing of the newer one"
     );
     let older = Question::Dated(date("2026-11-18"));
     assert!(cache.look_up(customer(1), older, now).is_some());
@@ -82,7 +86,6 @@ fn the_newest_date_never_goes_backwards() {
 fn an_empty_answer_is_data() {
     let cache = cache(1 << 20);
     let now = SystemClock.now();
-    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
 
     cache.store(INSIGHTS, prepared(customer(1), None, 0), now);
 
@@ -218,8 +221,9 @@ fn content_that_comes_back_is_newly_modified() {
     cache.store(INSIGHTS, empty(1), now);
     cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
 
-    let back = cache.store(INSIGHTS, empty(9), now);
-    let again = cache.store(INSIGHTS, empty(20), now);
+    cache.store(INSIGHTS, empty(5), now);
+    let back = cache.store(INSIGHTS, empty(9), now + 30 * SECOND);
+    let again = cache.store(INSIGHTS, empty(20), now + 30 * SECOND);
 
     assert_eq!(modified(&back.held), at(9));
     assert_eq!(modified(&again.held), at(9));

@@ -25,6 +25,9 @@ pub struct CacheConfig {
     /// Between two upstream calls that callers' `no-cache` may force for one customer and date; zero
     /// lets every one through. Default `30s`.
     pub min_refresh_interval: Duration,
+    /// How much later a second answer must say the same for missing rows to be believed; zero
+    /// believes them at once. Default `15m`.
+    pub suspect_confirm_after: Duration,
 }
 
 impl CacheConfig {
@@ -36,6 +39,7 @@ impl CacheConfig {
             stale_if_error: settings.get(&keys::CACHE_STALE_IF_ERROR)?,
             negative_fresh_for: settings.get(&keys::CACHE_NEGATIVE_FRESH_FOR)?,
             min_refresh_interval: settings.get(&keys::CACHE_MIN_REFRESH_INTERVAL)?,
+            suspect_confirm_after: settings.get(&keys::CACHE_SUSPECT_CONFIRM_AFTER)?,
         })
     }
 }

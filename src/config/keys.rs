@@ -151,6 +151,8 @@ keys! {
         form::DURATION, |c| Some(c.cache.negative_fresh_for);
     CACHE_MIN_REFRESH_INTERVAL: Duration = "cache.min_refresh_interval", Default("30s"),
         form::DURATION, |c| Some(c.cache.min_refresh_interval);
+    CACHE_SUSPECT_CONFIRM_AFTER: Duration = "cache.suspect_confirm_after", Default("15m"),
+        form::DURATION, |c| Some(c.cache.suspect_confirm_after);
 
     LOG_FORMAT: LogFormat = "log.format", Optional,
         form::LOG_FORMAT, |c| c.log.format;

@@ -52,6 +52,7 @@ pub enum Cause {
 impl Answer {
     /// Fresh, from memory.
     pub(super) fn hit(held: Held, detail: Option<&'static str>) -> Self {
+        let detail = detail.or_else(|| doubt_about(&held));
         let status = CacheStatus {
             hit: true,
             detail,
@@ -62,9 +63,10 @@ impl Answer {
 
     /// Stale, from memory, with a refresh behind it.
     pub(super) fn stale_while_revalidate(held: Held) -> Self {
+        let doubt = doubt_about(&held);
         let status = CacheStatus {
             hit: true,
-            detail: Some("stale-while-revalidate"),
+            detail: doubt.or(Some("stale-while-revalidate")),
             ..CacheStatus::default()
         };
         Self::of(held, CacheResult::Stale, status)
@@ -79,8 +81,13 @@ impl Answer {
         Self::of(held, CacheResult::Stale, status)
     }
 
-    /// What upstream told just now, to this request or to another that it joined.
+    /// What upstream told just now, to this request or to another that it joined; or what is held,
+    /// where that is doubted.
     pub(super) fn fetched(held: Held, status: CacheStatus) -> Self {
+        let status = CacheStatus {
+            detail: status.detail.or_else(|| doubt_about(&held)),
+            ..status
+        };
         Self::of(held, result_of(status.forward), status)
     }
 
@@ -161,6 +168,10 @@ impl Unanswered {
             ids: None,
         }
     }
+}
+
+fn doubt_about(held: &Held) -> Option<&'static str> {
+    held.suspect.then_some("suspect")
 }
 
 fn result_of(forward: Option<Forward>) -> CacheResult {

@@ -8,8 +8,8 @@ use std::{
 use super::source::{Call, CallIds, CallTrace, Fetched, SourceError, SourceErrorKind, UsageSource};
 use crate::{
     cache::{
-        Boarding, Change, Failure, Failures, Freshness, Held, PurgeScope, SingleFlight, Ticket,
-        UsageCache,
+        Boarding, Change, Failure, Failures, Freshness, Held, PurgeScope, SingleFlight, Stored,
+        Ticket, UsageCache,
     },
     clock::SharedClock,
     config::CacheConfig,
@@ -98,7 +98,7 @@ impl Fetches {
                 .get_last(&fetch)
                 .is_some_and(|failure| now < failure.failed_at + interval)
         };
-        held.age >= interval && !failed_lately()
+        now.saturating_duration_since(held.checked_at) >= interval && !failed_lately()
     }
 
     /// Joins or begins the call.
@@ -113,7 +113,7 @@ impl Fetches {
         now: Instant,
     ) -> Result<Boarding<Outcome>, Settled> {
         let settled = || {
-            let arrived = |held: &Held| held.stored_at > now && held.freshness == Freshness::Fresh;
+            let arrived = |held: &Held| held.checked_at > now && held.freshness == Freshness::Fresh;
             self.look_up(fetch, self.clock.now())
                 .filter(arrived)
                 .map(Settled::Held)
@@ -202,19 +202,14 @@ impl Fetches {
         ticket: Ticket<Fetch, Outcome>,
     ) -> Filled {
         let now = self.clock.now();
+        let rows = prepared.rows();
         let stored = ticket.land(prepared, |prepared| {
             self.failures.forget(&fetch);
             self.cache.store(fetch.question, prepared, now)
         });
         match stored {
             Ok(stored) => {
-                if stored.change == Change::WentBackwards {
-                    tracing::warn!(
-                        customer.id = %fetch.customer_id,
-                        held = ?stored.held.prepared.processed_date(),
-                        "upstream answered with an older processed date than before; the newer is kept"
-                    );
-                }
+                log_doubt(fetch, rows, &stored);
                 Filled {
                     held: stored.held,
                     stored: stored.stored,
@@ -278,6 +273,28 @@ impl Fetches {
             | SourceErrorKind::Malformed => backoff,
             SourceErrorKind::Interrupted => Duration::ZERO,
         }
+    }
+}
+
+/// Tells a person that data is withheld, and when it no longer is.
+fn log_doubt(fetch: Fetch, rows: usize, stored: &Stored) {
+    let held = &stored.held.prepared;
+    match stored.change {
+        Change::Doubted(suspicion) => tracing::warn!(
+            customer.id = %fetch.customer_id,
+            reason = suspicion.as_str(),
+            upstream.rows = rows,
+            held.rows = held.rows(),
+            held.processed_date = held.processed_date().map(tracing::field::display),
+            age_seconds = stored.held.age.as_secs(),
+            "upstream's answer is doubted: what is held is served in its place"
+        ),
+        Change::Conceded => tracing::warn!(
+            customer.id = %fetch.customer_id,
+            upstream.rows = rows,
+            "upstream has told the same again, so the answer that was doubted is taken"
+        ),
+        Change::New | Change::Confirmed | Change::Replaced => {}
     }
 }
 

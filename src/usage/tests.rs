@@ -136,6 +136,7 @@ impl Fixture {
             stale_if_error: 600 * SECOND,
             negative_fresh_for: 30 * SECOND,
             min_refresh_interval: 10 * SECOND,
+            suspect_confirm_after: 90 * SECOND,
         };
         let clock = Arc::new(ManualClock::at("2026-11-22T12:00:00Z".parse().unwrap()));
         let script = Script::new(answers);

@@ -32,6 +32,7 @@ mod single_flight;
 mod stale_if_error;
 mod stale_while_revalidate;
 mod support;
+mod suspect;
 mod throttling;
 mod tokens;
 mod upstream_calls;

@@ -36,6 +36,7 @@ fn every_key(kind: &str, audience: &str) -> String {
         stale_if_error = "2d"
         negative_fresh_for = "0s"
         min_refresh_interval = "1d1h1m1s1ms"
+        suspect_confirm_after = "1d1h1m1s1ms"
         [log]
         format = "text"
         filter = "warn,usage_proxy=trace"
