@@ -1,5 +1,6 @@
 //! The admin listener: metrics, probes, and a look at what is held. Never on the API listener.
 
+mod access;
 mod cache;
 pub mod readiness;
 
@@ -15,6 +16,7 @@ use axum::{
 };
 use serde::Serialize;
 
+pub use self::access::Access;
 use self::readiness::Readiness;
 use crate::{
     clock::SharedClock,
@@ -35,10 +37,13 @@ pub struct Admin {
     pub metrics: Metrics,
     /// For ages.
     pub clock: SharedClock,
+    /// Who may look.
+    pub access: Access,
 }
 
 /// The admin listener's routes.
 pub fn router(admin: Admin) -> Router {
+    let access = admin.access.clone();
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -49,6 +54,7 @@ pub fn router(admin: Admin) -> Router {
     // Around the routes as a whole: within them, axum has not yet said what it allows.
     Router::new()
         .fallback_service(routes)
+        .layer(middleware::from_fn_with_state(access, access::check))
         .layer(middleware::from_fn(problems))
 }
 

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     admin::{
-        self, Admin,
+        self, Access, Admin,
         readiness::{Gate, Readiness},
     },
     api::{Api, ApiMetrics},
@@ -124,11 +124,13 @@ impl App {
             config.log.requests,
             &config.server.cors_origins,
         );
+        let access = Access::new(&config.admin, metrics.registry())?;
         let admin_service = admin::router(Admin {
             readiness: Arc::new(readiness(&shutdown, &upstream, &usage)),
             usage,
             metrics,
             clock: deps.clock,
+            access,
         });
         Ok(Self {
             api: api.with(api_service),

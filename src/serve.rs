@@ -90,11 +90,12 @@ where
     left
 }
 
-/// A handler that hands every request to an axum router.
+/// A handler that hands every request to an axum router, with its [`Peer`] among the extensions.
 pub fn routed(
     router: Router,
 ) -> impl Fn(Request<Incoming>, Peer) -> RouterFuture + Clone + Send + Sync + 'static {
-    move |request, _peer| {
+    move |mut request, peer| {
+        request.extensions_mut().insert(peer);
         let answer = router.clone().oneshot(request.map(Body::new));
         Box::pin(async move {
             match answer.await {

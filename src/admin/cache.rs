@@ -1,14 +1,14 @@
 //! `/cache`: what is held, and dropping it.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{RawQuery, Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
-use super::{Admin, answer};
+use super::{Admin, access::Operator, answer};
 use crate::{
     cache::{Freshness, Holding, PurgeMode, PurgeScope},
     domain::{CustomerId, ProcessedDate},
@@ -45,6 +45,7 @@ pub(super) async fn show(
 /// `POST /cache/purge`, of a customer, of a date, or of everything.
 pub(super) async fn purge(
     State(admin): State<Admin>,
+    Extension(operator): Extension<Operator>,
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Response {
@@ -67,6 +68,9 @@ pub(super) async fn purge(
         purged,
         customer_id = scope.customer_id.map(tracing::field::display),
         processed_date = scope.processed_date.map(tracing::field::display),
+        peer = operator.peer.map(tracing::field::display),
+        key = operator.key.as_deref(),
+        request_id = request_id::accept_or_mint(request.headers()).to_str().ok(),
         "the cache was purged"
     );
     Json(Purged { purged, mode }).into_response()

@@ -21,8 +21,8 @@ pub(super) struct DemoArgs {
     /// Address of the API listener.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
     listen: SocketAddr,
-    /// Address of the admin listener.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090", value_parser = address)]
+    /// Address of the admin listener, on this machine.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090", value_parser = loopback)]
     admin_listen: SocketAddr,
 }
 
@@ -120,6 +120,19 @@ fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &Secrets) -> Sources 
     .fold(Sources::default(), |sources, (flag, key, value)| {
         sources.with_flag(flag, key, value)
     })
+}
+
+/// An address that nobody else reaches, from a flag.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = address(text)?;
+    if address.ip().to_canonical().is_loopback() {
+        Ok(address)
+    } else {
+        Err(
+            "others would reach it without a key; expected an address such as 127.0.0.1:9090"
+                .into(),
+        )
+    }
 }
 
 fn welcome(api: SocketAddr, admin: SocketAddr) -> String {

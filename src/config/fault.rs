@@ -186,9 +186,12 @@ pub(super) fn sounds_secret(name: &str) -> bool {
     .any(|word| name.contains(word))
 }
 
-/// A secret pasted where its file or its owner should be named, or a URL that carries credentials.
+/// A secret pasted where its file, its owner or its hash should stand, or a URL that carries credentials.
 fn may_hold_a_secret(key: &str, value: &str) -> bool {
-    key.ends_with("_file") || key.ends_with("client_id") || value.contains(['@', '?', '#'])
+    ["_file", "client_id", "_sha256"]
+        .iter()
+        .any(|end| key.ends_with(end))
+        || value.contains(['@', '?', '#'])
 }
 
 /// The key that names a file, for an unknown key that would hold the secret itself.

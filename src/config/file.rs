@@ -8,6 +8,7 @@ use super::{
     fault::{Fault, Place, Position, sounds_secret},
     keys::{self, Value},
 };
+use crate::access_key;
 
 /// One `name = value` of the file.
 pub(super) struct Entry {
@@ -132,13 +133,17 @@ fn value_of(value: &DeValue<'_>) -> Value {
     }
 }
 
-/// A broken line has no key to go by, only words. One that begins like a known key is shown,
-/// unless that key names a file, where a secret may have been pasted instead, or a URL has a user.
+/// A broken line has no key to go by, only words. One that begins like a known key is shown, unless
+/// that key names a file or a hash, where a secret may have been pasted instead, or a URL has a
+/// user.
 fn may_hold_a_secret(line: &str) -> bool {
     let name = keys::last_part(line.split('=').next().unwrap_or(line).trim());
     let harmless = !name.ends_with("_file")
         && keys::ALL
             .iter()
             .any(|key| keys::last_part(key.name()) == name);
-    line.contains('@') || sounds_secret(line) && !harmless
+    line.contains('@')
+        || line.contains(access_key::PREFIX)
+        || name.ends_with("_sha256")
+        || sounds_secret(line) && !harmless
 }

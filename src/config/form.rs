@@ -7,7 +7,10 @@ use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
 use super::{LogFormat, Origin, RequestLog, auth::AuthKind, duration, origin, size};
-use crate::domain::UpstreamApi;
+use crate::{
+    access_key::{InvalidKeyHash, KeyHash},
+    domain::UpstreamApi,
+};
 
 /// One form of value; many keys may share it.
 pub(super) struct Form<T> {
@@ -115,6 +118,17 @@ pub(super) const ORIGINS: Form<Vec<Origin>> = Form {
     print: |origins| {
         let origins: Vec<_> = origins.iter().map(Origin::as_str).collect();
         origins.join(",")
+    },
+    unquoted: Unquoted::List,
+};
+
+pub(super) const KEY_HASHES: Form<Vec<KeyHash>> = Form {
+    expected: "SHA-256 hashes of keys in 64 hexadecimal digits each, as `usage-proxy hash-key` \
+               prints them",
+    parse: |text| items(text).map(key_hash).collect(),
+    print: |hashes| {
+        let hashes: Vec<_> = hashes.iter().map(KeyHash::to_string).collect();
+        hashes.join(",")
     },
     unquoted: Unquoted::List,
 };
@@ -255,6 +269,14 @@ pub(super) fn joined(items: &[String]) -> Result<String, Refusal> {
         return Err("has an empty item".into());
     }
     Ok(items.join(","))
+}
+
+/// Never told of what it is: it may be the key itself.
+fn key_hash(text: &str) -> Result<KeyHash, Refusal> {
+    KeyHash::parse(text).map_err(|invalid| match invalid {
+        InvalidKeyHash::IsKey => "has a key itself, which never stands in configuration".into(),
+        InvalidKeyHash::NoHash => "has an item that is no hash of a key".into(),
+    })
 }
 
 fn positive_size(text: &str) -> Result<u64, Refusal> {

@@ -13,7 +13,7 @@ use super::{
     auth::AuthKind,
     form::{self, Form, Refusal, Unquoted},
 };
-use crate::domain::UpstreamApi;
+use crate::{access_key::KeyHash, domain::UpstreamApi};
 
 /// What the names of our environment variables begin with.
 ///
@@ -96,6 +96,10 @@ keys! {
 
     ADMIN_LISTEN: SocketAddr = "admin.listen", Default("127.0.0.1:9090"),
         form::ADDRESS, |c| Some(c.admin.listen);
+    ADMIN_KEY_SHA256: Vec<KeyHash> = "admin.key_sha256", Default(""),
+        form::KEY_HASHES, |c| Some(c.admin.key_hashes.clone());
+    ADMIN_METRICS_NEED_KEY: bool = "admin.metrics_need_key", Default("true"),
+        form::BOOLEAN, |c| Some(c.admin.metrics_need_key);
 
     UPSTREAM_BASE_URL: Url = "upstream.base_url", Default("https://api.partnercenter.microsoft.com"),
         form::ENDPOINT, |c| Some(c.upstream.base_url.clone());

@@ -17,6 +17,7 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_presence(settings, faults);
     check_audience(settings, faults);
     check_listeners(settings, faults);
+    check_admin_key(settings, faults);
     for (shorter, longer, because) in [
         (
             &keys::UPSTREAM_CONNECT_TIMEOUT,
@@ -122,6 +123,24 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
         any == one || any.is_unspecified() && (any.is_ipv6() || one.is_ipv4())
     };
     a.port() != 0 && a.port() == b.port() && (covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+}
+
+/// Whoever reaches the admin listener sees customers' ids and may drop what is held.
+fn check_admin_key(settings: &Settings, faults: &mut Vec<Fault>) {
+    let (listen, hashes) = (&keys::ADMIN_LISTEN, &keys::ADMIN_KEY_SHA256);
+    if let (Some(address), Some(place)) = (settings.get(listen), settings.place(listen.name()))
+        && !address.ip().to_canonical().is_loopback()
+        && settings.get(hashes).is_some_and(|hashes| hashes.is_empty())
+    {
+        let problem = format!(
+            "{} = {:?}: others can reach it, and {} is empty; make a key by `usage-proxy hash-key` \
+             and state its hash there, or listen on 127.0.0.1",
+            listen.name(),
+            listen.print(&address),
+            hashes.name(),
+        );
+        faults.push(Fault::at(place.clone(), problem));
+    }
 }
 
 fn check_order(

@@ -11,6 +11,8 @@ mod values;
 use super::*;
 
 const TOKEN_FILE: &str = "[upstream.auth]\nkind = \"token_file\"\ntoken_file = \"/t\"\n";
+const HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+const OTHER_HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 const V2: &str = "https://login.microsoftonline.com/t/oauth2/v2.0/token";
 const V1: &str = "https://login.microsoftonline.com/t/oauth2/token";
 

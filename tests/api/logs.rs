@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::Value;
 use usage_proxy::{
+    access_key::KeyHash,
     config::RequestLog,
     simulator::{Faults, SimulatedApi},
 };
@@ -50,9 +51,12 @@ impl Log {
         Self(lines)
     }
 
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
     fn lines(&self) -> Vec<Value> {
-        let lines = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        lines
+        self.text()
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
@@ -182,6 +186,49 @@ async fn only_problems_and_slow_answers_are_logged_where_no_more_is_wanted() {
         (Some(200), usage_of(customers[2]).into()),
     ];
     assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn a_purge_leaves_a_line_of_who_purged_what_and_how_much() {
+    let log = Log::start();
+    let key_hash = KeyHash::of(b"up_operator").to_string();
+    let app = TestApp::builder()
+        .set("admin.key_sha256", &key_hash)
+        .start()
+        .await;
+    let key = ("authorization", "Bearer up_operator");
+    let purge = format!("/cache/purge?hard=true&customer={DOCUMENTED}&processedDate=2017-03-09");
+    app.usage(DOCUMENTED).await;
+
+    app.admin_call(Method::POST, "/cache/purge", &[]).await;
+    app.admin_call(
+        Method::POST,
+        &purge,
+        &[key, ("x-request-id", "of-the-purge")],
+    )
+    .await;
+    app.admin_call(Method::POST, "/cache/purge", &[key]).await;
+
+    let purges = log.with_message("the cache was purged");
+    let [named, everything] = purges.as_slice() else {
+        panic!("one line for each that was let in: {purges:?}");
+    };
+    assert_eq!(named["mode"], "hard");
+    assert_eq!(named["purged"], 1);
+    assert_eq!(named["customer_id"], DOCUMENTED);
+    assert_eq!(named["processed_date"], "2017-03-09");
+    assert_eq!(named["peer"], "127.0.0.1");
+    assert_eq!(named["key"], key_hash[..8]);
+    assert_eq!(named["request_id"], "of-the-purge");
+    assert_eq!(everything["mode"], "soft");
+    assert_eq!(everything["purged"], 0);
+    assert_eq!(everything.get("customer_id"), None);
+    let refused = log.with_message("a request of the admin listener was refused");
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0]["reason"], "missing");
+    assert_eq!(refused[0]["path"], "/cache/purge");
+    assert_eq!(refused[0]["peer"], "127.0.0.1");
+    assert!(!log.text().contains("up_operator"), "{}", log.text());
 }
 
 #[tokio::test]

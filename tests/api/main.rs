@@ -11,6 +11,7 @@
 )]
 
 mod admin;
+mod admin_access;
 mod bad_input;
 mod circuit_breaker;
 mod conditional_requests;

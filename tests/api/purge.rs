@@ -242,6 +242,9 @@ async fn an_older_date_told_after_a_soft_purge_ends_the_asking_too() {
     let held = app.usage(customer(0)).await;
 
     assert_eq!(asked.body, before.body, "the newest date stays the newest");
-    assert_eq!(held.header("cache-status"), "usage-proxy; hit; ttl=900; detail=suspect");
+    assert_eq!(
+        held.header("cache-status"),
+        "usage-proxy; hit; ttl=900; detail=suspect"
+    );
     assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
 }

@@ -163,6 +163,31 @@ fn a_port_that_is_taken_is_one_clear_line() {
 }
 
 #[test]
+fn an_admin_listener_that_others_reach_is_refused_without_a_key() {
+    let account = account();
+    let mut serve = account.command(usage_proxy(), "serve");
+    serve.args(["--admin-listen", "0.0.0.0:0"]);
+    let mut demo = usage_proxy();
+    demo.args(["demo", "--listen", "127.0.0.1:0"]);
+    demo.args(["--admin-listen", "0.0.0.0:0"]);
+
+    let (serve, demo) = (serve.output().unwrap(), demo.output().unwrap());
+
+    assert_eq!(serve.status.code(), Some(2));
+    let told = stderr(&serve);
+    assert_eq!(told.lines().count(), 1, "{told}");
+    for part in [
+        "flag --admin-listen: ",
+        "admin.key_sha256",
+        "usage-proxy hash-key",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    assert_eq!(demo.status.code(), Some(2));
+    assert!(stderr(&demo).contains("without a key"), "{}", stderr(&demo));
+}
+
+#[test]
 fn check_config_prints_what_is_in_effect_and_no_secret() {
     let account = account();
     let mut command = account.command(usage_proxy(), "check-config");

@@ -10,8 +10,8 @@
 )]
 
 mod configuration;
-mod hash_key;
 mod crashes;
+mod hash_key;
 mod refresh_token;
 mod secrets;
 mod shutdown;

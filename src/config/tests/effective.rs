@@ -16,6 +16,8 @@ fn every_key(kind: &str, audience: &str) -> String {
         cors_origins = ["https://dash.example.com", "http://[::1]:3000"]
         [admin]
         listen = "0.0.0.0:82"
+        key_sha256 = ["{HASH}", "{OTHER_HASH}"]
+        metrics_need_key = false
         [upstream]
         base_url = "http://localhost:7070/partner/"
         source = "commercial"

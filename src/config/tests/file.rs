@@ -31,6 +31,8 @@ fn a_broken_line_with_a_secret_is_not_shown() {
         "upstream.auth = { refresh_token = s3cr3t }",
         "password = s3cr3t!",
         "base_url = https://me:s3cr3t@host",
+        "key_sha256 = s3cr3t",
+        "key_sha256 = [\n\"a\",\nup_s3cr3t\n]",
     ] {
         let faults = faults(line).join("\n");
 

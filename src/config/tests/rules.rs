@@ -24,11 +24,11 @@ fn keys_at_odds_are_both_named() {
             "server.listen = \"127.0.0.1:8080\", but admin.listen = \"127.0.0.1:8080\"",
         ),
         (
-            "admin.listen = '0.0.0.0:8080'",
+            &format!("admin.listen = '0.0.0.0:8080'\nadmin.key_sha256 = '{HASH}'"),
             "both would listen on the same port",
         ),
         (
-            "admin.listen = '[::]:8080'",
+            &format!("admin.listen = '[::]:8080'\nadmin.key_sha256 = '{HASH}'"),
             "both would listen on the same port",
         ),
     ] {
@@ -52,6 +52,56 @@ fn listeners_that_do_not_meet_are_fine() {
 
         assert!(Config::load(sources).is_ok(), "{server} {admin}");
     }
+}
+
+#[test]
+fn an_admin_listener_that_others_reach_needs_a_key() {
+    for address in [
+        "0.0.0.0:9090",
+        "192.0.2.1:9090",
+        "[::]:9090",
+        "[::ffff:192.0.2.1]:9090",
+    ] {
+        let stated = format!("admin.listen = '{address}'\n{TOKEN_FILE}");
+
+        let open = faults(&stated);
+        let closed = load(&format!("admin.key_sha256 = ['{HASH}']\n{stated}"));
+
+        assert_eq!(
+            open,
+            [format!(
+                "FILE:1:16: admin.listen = {address:?}: others can reach it, and admin.key_sha256 \
+                 is empty; make a key by `usage-proxy hash-key` and state its hash there, or \
+                 listen on 127.0.0.1"
+            )]
+        );
+        assert_eq!(closed.admin.key_hashes.len(), 1);
+    }
+}
+
+#[test]
+fn an_admin_listener_of_this_machine_needs_none() {
+    for address in [
+        "127.0.0.1:9090",
+        "127.1.2.3:9090",
+        "[::1]:9090",
+        "[::ffff:127.0.0.1]:9090",
+    ] {
+        load(&format!("admin.listen = '{address}'\n{TOKEN_FILE}"));
+    }
+}
+
+#[test]
+fn a_hash_that_is_none_is_one_fault_and_no_second() {
+    let faults = faults(format!(
+        "admin.listen = '0.0.0.0:9090'\nadmin.key_sha256 = ['abc']\n{TOKEN_FILE}"
+    ));
+
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(
+        faults[0].contains("admin.key_sha256: has an item"),
+        "{faults:?}"
+    );
 }
 
 #[test]

@@ -1,0 +1,205 @@
+//! Who may use the admin listener: whoever has one of its keys, where it has any.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::Response,
+};
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+
+use super::answer;
+use crate::{
+    access_key::{self, KeyHash},
+    config::AdminConfig,
+    peer::Peer,
+    problem::{Problem, excerpt},
+    request_id,
+};
+
+/// What opens the admin listener; clones share it.
+#[derive(Clone, Debug)]
+pub struct Access {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    keys: Vec<Key>,
+    metrics_need_key: bool,
+    failures: [IntCounter; Failure::ALL.len()],
+}
+
+#[derive(Debug)]
+struct Key {
+    hash: KeyHash,
+    id: Arc<str>,
+}
+
+/// Who sent a request, as the log tells of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Operator {
+    /// Where they connect from.
+    pub(super) peer: Option<IpAddr>,
+    /// How the hash of their key begins; `None` where none is needed.
+    pub(super) key: Option<Arc<str>>,
+}
+
+/// Why a request is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// It brings no key.
+    Missing,
+    /// What it brings is not one key.
+    Malformed,
+    /// Its key is none of ours.
+    Unknown,
+}
+
+// === impl Access ===
+
+impl Access {
+    /// Reads the keys, and registers what is counted, each child at zero.
+    ///
+    /// # Errors
+    ///
+    /// When it is registered already.
+    pub fn new(config: &AdminConfig, registry: &Registry) -> prometheus::Result<Self> {
+        let failures = IntCounterVec::new(
+            Opts::new(
+                "usage_proxy_admin_authentication_failures_total",
+                "Requests of the admin listener that brought no key of its own, by why.",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(failures.clone()))?;
+        let inner = Inner {
+            keys: config.key_hashes.iter().map(Key::new).collect(),
+            metrics_need_key: config.metrics_need_key,
+            failures: Failure::ALL.map(|failure| failures.with_label_values(&[failure.as_str()])),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Probes come from an orchestrator, which has no key. A path that is not there needs one too:
+    /// who has none learns nothing.
+    fn needs_key(&self, path: &str) -> bool {
+        match path {
+            "/healthz" | "/readyz" => false,
+            "/metrics" => self.inner.metrics_need_key && !self.inner.keys.is_empty(),
+            _ => !self.inner.keys.is_empty(),
+        }
+    }
+
+    fn key_of(&self, headers: &HeaderMap) -> Result<Arc<str>, Failure> {
+        let presented = access_key::presented(headers)
+            .map_err(|_| Failure::Malformed)?
+            .ok_or(Failure::Missing)?;
+        let hash = KeyHash::of(presented);
+        let mut keys = self.inner.keys.iter();
+        let key = keys.find(|key| key.hash == hash).ok_or(Failure::Unknown)?;
+        Ok(Arc::clone(&key.id))
+    }
+
+    fn refuse(&self, failure: Failure, request: &Request) -> Response {
+        if let Some(counter) = self.inner.failures.get(failure as usize) {
+            counter.inc();
+        }
+        let path = request.uri().path();
+        tracing::info!(
+            path = excerpt(path),
+            peer = peer_of(request).map(tracing::field::display),
+            reason = failure.as_str(),
+            "a request of the admin listener was refused"
+        );
+        let request_id = request_id::accept_or_mint(request.headers());
+        answer(failure.problem(), path, &request_id)
+    }
+}
+
+/// Lets a request through to the routes, with its [`Operator`], or refuses it.
+pub(super) async fn check(
+    State(access): State<Access>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let key = if access.needs_key(request.uri().path()) {
+        match access.key_of(request.headers()) {
+            Ok(key) => Some(key),
+            Err(failure) => return access.refuse(failure, &request),
+        }
+    } else {
+        None
+    };
+    let peer = peer_of(&request);
+    request.extensions_mut().insert(Operator { peer, key });
+    next.run(request).await
+}
+
+fn peer_of(request: &Request) -> Option<IpAddr> {
+    let peer = request.extensions().get::<Peer>()?;
+    Some(peer.address.ip())
+}
+
+// === impl Key ===
+
+impl Key {
+    /// Digits of a hash that tell two keys apart.
+    const ID_DIGITS: usize = 8;
+
+    fn new(hash: &KeyHash) -> Self {
+        let digits = hash.to_string();
+        Self {
+            hash: *hash,
+            id: digits.get(..Self::ID_DIGITS).unwrap_or_default().into(),
+        }
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// Every failure, in the order of their discriminants.
+    const ALL: [Self; 3] = [Self::Missing, Self::Malformed, Self::Unknown];
+
+    /// The value of the label.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// What the client is told; the challenge is that of RFC 6750 §3.
+    fn problem(self) -> Problem {
+        let (detail, challenge) = match self {
+            Self::Missing => (
+                "this needs a key of the admin listener, as `Authorization: Bearer KEY`",
+                "Bearer",
+            ),
+            Self::Malformed => (
+                "expected one key, as `Authorization: Bearer KEY`",
+                "Bearer error=\"invalid_request\"",
+            ),
+            Self::Unknown => (
+                "the key is none of the admin listener's; admin.key_sha256 has their hashes",
+                "Bearer error=\"invalid_token\"",
+            ),
+        };
+        Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "not-authenticated",
+            "Not authenticated",
+            detail,
+        )
+        .with_header(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static(challenge),
+        )
+    }
+}

@@ -1,0 +1,141 @@
+//! Who may use the admin listener: anyone where it has no keys, else whoever has one of them.
+
+use http::Method;
+use usage_proxy::access_key::KeyHash;
+
+use crate::support::{Builder, Reply, TestApp, customer};
+
+const KEY: &str = "up_the-one-in-use";
+const NEXT_KEY: &str = "up_its-successor";
+const REFUSED: &str = "usage_proxy_admin_authentication_failures_total";
+
+fn with_keys() -> Builder {
+    let hashes = [KEY, NEXT_KEY].map(|key| KeyHash::of(key.as_bytes()).to_string());
+    TestApp::builder().set("admin.key_sha256", &hashes.join(","))
+}
+
+async fn get(app: &TestApp, path: &str, headers: &[(&str, &str)]) -> Reply {
+    app.admin_call(Method::GET, path, headers).await
+}
+
+fn bearer(key: &str) -> String {
+    format!("Bearer {key}")
+}
+
+#[tokio::test]
+async fn without_a_key_only_probes_are_answered() {
+    let app = with_keys().start().await;
+    app.usage(customer(0)).await;
+
+    for (method, path) in [
+        (Method::GET, "/cache"),
+        (Method::GET, "/metrics"),
+        (Method::HEAD, "/metrics"),
+        (Method::GET, "/nothing"),
+        (Method::GET, "/healthz/"),
+        (Method::POST, "/cache/purge?hard=true"),
+        (Method::DELETE, "/cache"),
+    ] {
+        let reply = app.admin_call(method.clone(), path, &[]).await;
+
+        assert_eq!(reply.status, 401, "{method} {path}");
+        assert_eq!(reply.header("www-authenticate"), "Bearer");
+        if method != Method::HEAD {
+            let problem = reply.problem(401, "not-authenticated");
+            assert_eq!(problem["requestId"], reply.header("x-request-id"));
+        }
+    }
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(get(&app, path, &[]).await.status, 200, "{path}");
+    }
+    let reply = app.usage(customer(0)).await;
+    assert_eq!(reply.header("cache-status"), "usage-proxy; hit; ttl=900");
+}
+
+#[tokio::test]
+async fn each_key_opens_everything_in_either_header() {
+    let app = with_keys().start().await;
+
+    for key in [KEY, NEXT_KEY] {
+        let authorization = bearer(key);
+        for header in [
+            ("authorization", authorization.as_str()),
+            ("x-api-key", key),
+        ] {
+            for path in ["/cache", "/metrics", "/healthz", "/readyz"] {
+                assert_eq!(get(&app, path, &[header]).await.status, 200, "{path}");
+            }
+            get(&app, "/nothing", &[header])
+                .await
+                .problem(404, "not-found");
+            let purged = app
+                .admin_call(Method::POST, "/cache/purge", &[header])
+                .await;
+            assert_eq!(purged.status, 200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_key_is_refused_told_why_and_counted() {
+    let app = with_keys().start().await;
+    let hash = KeyHash::of(KEY.as_bytes()).to_string();
+    let (right, cut, twice) = (bearer(KEY), bearer(&KEY[..KEY.len() - 1]), bearer(&hash));
+
+    for (headers, challenge) in [
+        (&[][..], "Bearer"),
+        (
+            &[("authorization", cut.as_str())],
+            "Bearer error=\"invalid_token\"",
+        ),
+        (
+            &[("authorization", twice.as_str())],
+            "Bearer error=\"invalid_token\"",
+        ),
+        (&[("x-api-key", "")], "Bearer error=\"invalid_token\""),
+        (
+            &[("authorization", "Basic dXA6dXA=")],
+            "Bearer error=\"invalid_request\"",
+        ),
+        (
+            &[("authorization", right.as_str()), ("x-api-key", NEXT_KEY)],
+            "Bearer error=\"invalid_request\"",
+        ),
+    ] {
+        let reply = get(&app, "/cache", headers).await;
+
+        reply.problem(401, "not-authenticated");
+        assert_eq!(reply.header("www-authenticate"), challenge, "{headers:?}");
+    }
+    let scrape = get(&app, "/metrics", &[("authorization", &right)]).await;
+    for (reason, count) in [("missing", 1), ("unknown", 3), ("malformed", 2)] {
+        let sample = format!("{REFUSED}{{reason=\"{reason}\"}} {count}\n");
+        assert!(scrape.text().contains(&sample), "{sample}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_open_where_that_is_chosen_and_nothing_else_is() {
+    let app = with_keys()
+        .set("admin.metrics_need_key", "false")
+        .start()
+        .await;
+
+    assert_eq!(get(&app, "/metrics", &[]).await.status, 200);
+    get(&app, "/cache", &[])
+        .await
+        .problem(401, "not-authenticated");
+}
+
+#[tokio::test]
+async fn where_there_are_no_keys_none_is_looked_at() {
+    let app = TestApp::start().await;
+
+    for headers in [&[][..], &[("authorization", "Basic dXA6dXA=")]] {
+        assert_eq!(get(&app, "/cache", headers).await.status, 200);
+    }
+    for reason in ["missing", "malformed", "unknown"] {
+        let sample = format!("{REFUSED}{{reason=\"{reason}\"}}");
+        assert_eq!(app.metric(&sample).await, 0.0, "there from the start");
+    }
+}
