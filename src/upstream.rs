@@ -59,6 +59,7 @@ use crate::{
 pub struct PartnerCenter {
     attempts: Attempts,
     tokens: Tokens,
+    metrics: Metrics,
     base_url: Url,
     commercial_path: String,
     deadline: Duration,
@@ -152,12 +153,13 @@ impl PartnerCenter {
             calls,
             tokens.clone(),
             restraint,
-            metrics,
+            metrics.clone(),
             &deps,
         );
         Ok(Self {
             attempts,
             tokens,
+            metrics,
             base_url: config.base_url.clone(),
             commercial_path: config.commercial_path.clone(),
             deadline: config.deadline,
@@ -188,6 +190,7 @@ impl PartnerCenter {
                 Ok(fetched)
             }
             Err(error) => {
+                self.metrics.call_failed(call.api(), error.class());
                 let told = error
                     .clone()
                     .into_source(now, call.last_status(), call.sent_ids());

@@ -218,14 +218,13 @@ impl Attempts {
         let request = request::build(&self.headers, call, page, request_id, token)?;
         let sent_at = self.clock.now();
         let ends = call.deadline.min(sent_at + self.attempt_timeout);
-        call.attempts += 1;
+        call.sending(request_id, self.clock.wall());
         let exchanged = self.http.exchange(request, self.max_body, ends).await;
         self.restraint.settle(permit, call, shows_life(&exchanged));
         let took = self.clock.now().saturating_duration_since(sent_at);
         let answer = match exchanged {
             Ok(answer) => answer,
             Err(error) => {
-                call.unanswered();
                 self.metrics
                     .request_ended(call.api(), StatusClass::Error, None, took);
                 return Err(error.into());

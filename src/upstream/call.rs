@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{error::UpstreamError, refusal::header};
@@ -27,15 +28,23 @@ pub(super) struct LogicalCall {
     pub(super) renewed: bool,
     /// HTTP requests sent.
     pub(super) attempts: u32,
-    last: LastAnswer,
+    last: LastRequest,
 }
 
-/// What Microsoft support would ask for, of the last answer.
+/// What Microsoft support would ask for: of the last request, and of its answer where there was one.
 #[derive(Debug, Default)]
-struct LastAnswer {
+struct LastRequest {
+    /// By our clock, in UTC.
+    sent_at: Option<Timestamp>,
+    /// As Partner Center returned it, else as it was sent: each page has its own.
+    request_id: Option<String>,
+    /// As Partner Center returned it, else as it was sent.
+    correlation_id: Option<String>,
     status: Option<u16>,
     cv: Option<String>,
     server_id: Option<String>,
+    /// By Partner Center's clock.
+    date: Option<String>,
 }
 
 // === impl LogicalCall ===
@@ -55,7 +64,11 @@ impl LogicalCall {
             retries: 0,
             renewed: false,
             attempts: 0,
-            last: LastAnswer::default(),
+            last: LastRequest {
+                // Perhaps the caller's own: it traces a call that is not made, too.
+                correlation_id: Some(ids.correlation_id.to_string()),
+                ..LastRequest::default()
+            },
         }
     }
 
@@ -81,21 +94,33 @@ impl LogicalCall {
         (self.attempts > 0).then_some(self.ids)
     }
 
-    /// Takes note of an answer.
-    pub(super) fn answered(&mut self, status: u16, headers: &HeaderMap) {
-        self.last = LastAnswer {
-            status: Some(status),
-            cv: header(headers, "ms-cv"),
-            server_id: header(headers, "ms-serverid"),
+    /// Takes note of a request that is about to be sent.
+    pub(super) fn sending(&mut self, request_id: Uuid, at: Timestamp) {
+        self.attempts += 1;
+        self.last = LastRequest {
+            sent_at: Some(at),
+            request_id: Some(request_id.to_string()),
+            correlation_id: Some(self.ids.correlation_id.to_string()),
+            ..LastRequest::default()
         };
     }
 
-    /// Takes note of an attempt that had no answer.
-    pub(super) fn unanswered(&mut self) {
-        self.last = LastAnswer::default();
+    /// Takes note of the answer to it.
+    pub(super) fn answered(&mut self, status: u16, headers: &HeaderMap) {
+        let sent = std::mem::take(&mut self.last);
+        self.last = LastRequest {
+            sent_at: sent.sent_at,
+            request_id: header(headers, "ms-requestid").or(sent.request_id),
+            correlation_id: header(headers, "ms-correlationid").or(sent.correlation_id),
+            status: Some(status),
+            cv: header(headers, "ms-cv"),
+            server_id: header(headers, "ms-serverid"),
+            date: header(headers, "date"),
+        };
     }
 
-    /// The call's one event in the log.
+    /// The call's one event in the log. It carries all that Microsoft support asks for, of the last
+    /// request: the one that decided how the call ended.
     pub(super) fn log(&self, now: Instant, outcome: Result<(), (SourceErrorKind, &UpstreamError)>) {
         macro_rules! event {
             (@ $level:ident, $message:literal, $outcome:expr $(, $($more:tt)+)?) => {
@@ -106,10 +131,12 @@ impl LogicalCall {
                     status = self.last.status,
                     attempts = self.attempts,
                     duration_seconds = now.saturating_duration_since(self.started).as_secs_f64(),
-                    ms.request_id = %self.ids.request_id,
-                    ms.correlation_id = %self.ids.correlation_id,
+                    sent_at = self.last.sent_at.map(tracing::field::display),
+                    ms.request_id = self.last.request_id,
+                    ms.correlation_id = self.last.correlation_id,
                     ms.cv = self.last.cv,
                     ms.server_id = self.last.server_id,
+                    ms.date = self.last.date,
                     $($($more)+,)?
                     $message
                 )

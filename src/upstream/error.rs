@@ -1,11 +1,14 @@
 //! What can go wrong with a call to Partner Center, whether asking again may help, and what it
 //! means to whoever asked.
 
+mod class;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+pub(super) use self::class::ErrorClass;
 use super::{client::ExchangeError, metrics::RetryReason, token::TokenError, wire::Malformed};
 use crate::usage::source::{CallIds, Refusal, SourceError, SourceErrorKind};
 

@@ -7,6 +7,7 @@ use prometheus::{
     Gauge, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, core::Collector, histogram_opts,
 };
 
+use super::error::ErrorClass;
 use crate::domain::UpstreamApi;
 
 /// Upstream metrics, registered once per process; every child exists from the start, so that zero
@@ -15,6 +16,7 @@ use crate::domain::UpstreamApi;
 pub(super) struct Metrics {
     requests: IntCounterVec,
     duration: HistogramVec,
+    errors: IntCounterVec,
     retries: IntCounterVec,
     throttled_until: Gauge,
     token_refresh: IntCounterVec,
@@ -102,6 +104,13 @@ impl Metrics {
                     &["api"],
                 )?,
             )?,
+            errors: counters(
+                registry,
+                "usage_proxy_upstream_errors_total",
+                "Logical calls to Partner Center, over all their attempts, that brought no usage, \
+                 by what ended them",
+                &["api", "class"],
+            )?,
             retries: counters(
                 registry,
                 "usage_proxy_upstream_retries_total",
@@ -163,6 +172,9 @@ impl Metrics {
                 }
             }
             self.duration.with_label_values(&[api]);
+            for class in ErrorClass::ALL {
+                self.errors.with_label_values(&[api, class.as_str()]);
+            }
         }
         for reason in RetryReason::ALL {
             self.retries.with_label_values(&[reason.as_str()]);
@@ -188,6 +200,13 @@ impl Metrics {
         self.duration
             .with_label_values(&[api])
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts one logical call that brought no usage.
+    pub(super) fn call_failed(&self, api: UpstreamApi, class: ErrorClass) {
+        self.errors
+            .with_label_values(&[api.as_str(), class.as_str()])
+            .inc();
     }
 
     /// Counts one HTTP request that is about to be sent again.
@@ -357,7 +376,7 @@ mod tests {
         Metrics::register(&registry).unwrap();
 
         let families = registry.gather();
-        assert_eq!(families.len(), 9);
+        assert_eq!(families.len(), 10);
         for family in families {
             assert!(
                 family.name().starts_with("usage_proxy_"),

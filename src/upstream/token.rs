@@ -27,6 +27,7 @@ use self::{
 use super::{
     UpstreamDeps,
     client::{HttpClient, before},
+    error::ErrorClass,
     metrics::Metrics,
 };
 use crate::{clock::SharedClock, config::UpstreamConfig, usage::source::SourceErrorKind};
@@ -356,6 +357,16 @@ impl TokenError {
         Self {
             reason,
             detail: detail.into(),
+        }
+    }
+
+    /// What it is counted as.
+    pub(super) fn class(&self) -> ErrorClass {
+        match self.reason {
+            Reason::Unavailable { .. } => ErrorClass::TokenUnavailable,
+            Reason::Refused => ErrorClass::TokenRefused,
+            Reason::TimedOut => ErrorClass::Deadline,
+            Reason::Interrupted => ErrorClass::Interrupted,
         }
     }
 

@@ -282,6 +282,56 @@ async fn every_upstream_call_leaves_one_line_that_microsofts_support_would_ask_f
 }
 
 #[tokio::test]
+async fn a_call_that_failed_says_all_that_microsofts_support_asks_for() {
+    let log = Log::start();
+    let app = TestApp::builder()
+        .set("upstream.retries", "0")
+        .start()
+        .await;
+    app.advance(Duration::from_secs(60));
+    for (faults, status, from_the_answer) in [
+        (
+            Faults {
+                status: Some(StatusCode::BAD_GATEWAY),
+                ..Faults::default()
+            },
+            Some(502),
+            true,
+        ),
+        (
+            Faults {
+                close_mid_body: true,
+                ..Faults::default()
+            },
+            None,
+            false,
+        ),
+    ] {
+        app.simulator.set_faults(faults);
+        app.admin_post("/cache/purge").await;
+
+        let reply = app.usage(DOCUMENTED).await;
+
+        let call = log.upstream_calls().pop().unwrap();
+        assert_eq!(call.get("status"), status.map(Value::from).as_ref());
+        for (field, header) in [
+            ("ms.request_id", "ms-requestid"),
+            ("ms.correlation_id", "ms-correlationid"),
+        ] {
+            assert_eq!(call[field], reply.header(header), "{call}");
+        }
+        assert_eq!(call["sent_at"], "2026-11-22T12:01:00Z", "{call}");
+        for field in ["ms.cv", "ms.server_id", "ms.date"] {
+            assert_eq!(
+                call.get(field).is_some(),
+                from_the_answer,
+                "{field}: {call}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_failed_is_a_warning_and_one_that_needs_a_person_an_error() {
     let log = Log::start();
     let app = app(RequestLog::All).await;

@@ -18,7 +18,7 @@ use crate::support::{DOCUMENTED, START, TestApp, customer};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 30] = [
+const FAMILIES: [(&str, &str); 31] = [
     ("usage_proxy_http_requests_total", "counter"),
     ("usage_proxy_http_request_duration_seconds", "histogram"),
     ("usage_proxy_http_requests_in_flight", "gauge"),
@@ -32,6 +32,7 @@ const FAMILIES: [(&str, &str); 30] = [
     ("usage_proxy_fills_in_flight", "gauge"),
     ("usage_proxy_upstream_requests_total", "counter"),
     ("usage_proxy_upstream_request_duration_seconds", "histogram"),
+    ("usage_proxy_upstream_errors_total", "counter"),
     ("usage_proxy_upstream_retries_total", "counter"),
     (
         "usage_proxy_upstream_throttled_until_timestamp_seconds",
@@ -123,6 +124,35 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
                 "1000", "20002", "2032", "2100", "3000", "400", "60003", "800001", "800002",
                 "900421", "none", "other",
             ],
+        ),
+        (
+            "usage_proxy_upstream_errors_total",
+            "class",
+            &[
+                "circuit-open",
+                "connection",
+                "deadline",
+                "interrupted",
+                "malformed",
+                "no-relationship",
+                "nothing-processed",
+                "proof-missing",
+                "redirect",
+                "rejected",
+                "server-fault",
+                "throttled",
+                "timeout",
+                "token-refused",
+                "token-unavailable",
+                "unauthorized",
+                "unknown-customer",
+                "unsigned",
+            ],
+        ),
+        (
+            "usage_proxy_circuit_state",
+            "state",
+            &["closed", "half-open", "open"],
         ),
         (
             "usage_proxy_upstream_retries_total",
@@ -424,6 +454,55 @@ async fn timestamps_are_unix_time_and_zero_before_the_first() {
 }
 
 #[tokio::test]
+async fn every_call_that_fails_is_counted_once_by_what_ended_it() {
+    let app = TestApp::start().await;
+    let status = |status| Faults {
+        status: Some(StatusCode::from_u16(status).unwrap()),
+        ..Faults::default()
+    };
+    for (customer, (class, faults)) in (1_usize..).zip([
+        ("server-fault", status(500)),
+        (
+            "throttled",
+            Faults {
+                retry_after: Some("60".to_owned()),
+                ..status(429)
+            },
+        ),
+        ("rejected", status(400)),
+        (
+            "connection",
+            Faults {
+                close_mid_body: true,
+                ..Faults::default()
+            },
+        ),
+        (
+            "proof-missing",
+            Faults {
+                mfa_required: true,
+                ..Faults::default()
+            },
+        ),
+        (
+            "malformed",
+            Faults {
+                body: Some(usage_proxy::simulator::BodyFault::Html),
+                ..Faults::default()
+            },
+        ),
+    ]) {
+        app.simulator.set_faults(faults);
+
+        app.usage(app.simulator.customers()[customer]).await;
+
+        let sample =
+            format!("usage_proxy_upstream_errors_total{{api=\"insights\",class=\"{class}\"}}");
+        assert_eq!(app.metric(&sample).await, 1.0, "{class}");
+    }
+}
+
+#[tokio::test]
 async fn multi_factor_proof_is_unknown_then_there_then_missing() {
     let app = TestApp::builder()
         .set("upstream.validate_mfa", "true")
@@ -560,6 +639,7 @@ fn traffic() -> Vec<Expected> {
             counted: &[
                 r#"cache_requests_total{result="miss"}"#,
                 r#"http_requests_total{method="GET",route="/v1/customers/{customer_id}/usage",status="404"}"#,
+                r#"upstream_errors_total{api="insights",class="unknown-customer"}"#,
                 r#"upstream_requests_total{api="insights",code="1000",status_class="4xx"}"#,
             ],
             ..Expected::get("an unknown customer", &unknown)

@@ -1,0 +1,118 @@
+use super::{Meaning, UpstreamError};
+
+/// What kind of failure ended a call: a closed list, for a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::upstream) enum ErrorClass {
+    /// No connection, or one that broke.
+    Connection,
+    /// An attempt had no answer in time.
+    Timeout,
+    /// The call's time ran out before its turn came.
+    Deadline,
+    /// 429, told to this call or to another.
+    Throttled,
+    /// Not made, since others had failed.
+    CircuitOpen,
+    /// 408 or 5xx.
+    ServerFault,
+    /// 401: the access token is refused.
+    Unauthorized,
+    /// 900421: the token carries no multi-factor proof.
+    ProofMissing,
+    /// 403 of Partner Center's.
+    NoRelationship,
+    /// 404 of Partner Center's.
+    UnknownCustomer,
+    /// 403 or 404 of something before it.
+    Unsigned,
+    /// 3xx.
+    Redirect,
+    /// Any other status: the request was wrong.
+    Rejected,
+    /// A 200 that is not what its schema promises, or too large.
+    Malformed,
+    /// A sound answer without the date asked for.
+    NothingProcessed,
+    /// No access token, by a passing fault.
+    TokenUnavailable,
+    /// No access token, until a person has acted.
+    TokenRefused,
+    /// The process is ending.
+    Interrupted,
+}
+
+// === impl ErrorClass ===
+
+impl ErrorClass {
+    pub(in crate::upstream) const ALL: [Self; 18] = [
+        Self::Connection,
+        Self::Timeout,
+        Self::Deadline,
+        Self::Throttled,
+        Self::CircuitOpen,
+        Self::ServerFault,
+        Self::Unauthorized,
+        Self::ProofMissing,
+        Self::NoRelationship,
+        Self::UnknownCustomer,
+        Self::Unsigned,
+        Self::Redirect,
+        Self::Rejected,
+        Self::Malformed,
+        Self::NothingProcessed,
+        Self::TokenUnavailable,
+        Self::TokenRefused,
+        Self::Interrupted,
+    ];
+
+    pub(in crate::upstream) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Timeout => "timeout",
+            Self::Deadline => "deadline",
+            Self::Throttled => "throttled",
+            Self::CircuitOpen => "circuit-open",
+            Self::ServerFault => "server-fault",
+            Self::Unauthorized => "unauthorized",
+            Self::ProofMissing => "proof-missing",
+            Self::NoRelationship => "no-relationship",
+            Self::UnknownCustomer => "unknown-customer",
+            Self::Unsigned => "unsigned",
+            Self::Redirect => "redirect",
+            Self::Rejected => "rejected",
+            Self::Malformed => "malformed",
+            Self::NothingProcessed => "nothing-processed",
+            Self::TokenUnavailable => "token-unavailable",
+            Self::TokenRefused => "token-refused",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+// === impl UpstreamError ===
+
+impl UpstreamError {
+    /// What it is counted as.
+    pub(in crate::upstream) fn class(&self) -> ErrorClass {
+        match self {
+            Self::Connection { .. } => ErrorClass::Connection,
+            Self::AttemptTimedOut => ErrorClass::Timeout,
+            Self::DeadlinePassed => ErrorClass::Deadline,
+            Self::Throttled { .. } => ErrorClass::Throttled,
+            Self::CircuitOpen { .. } => ErrorClass::CircuitOpen,
+            Self::Refused { refusal, .. } => match Meaning::of(refusal) {
+                Meaning::Passing | Meaning::Broken => ErrorClass::ServerFault,
+                Meaning::Unauthorized => ErrorClass::Unauthorized,
+                Meaning::ProofMissing => ErrorClass::ProofMissing,
+                Meaning::NoRelationship => ErrorClass::NoRelationship,
+                Meaning::UnknownCustomer => ErrorClass::UnknownCustomer,
+                Meaning::Unsigned => ErrorClass::Unsigned,
+                Meaning::Redirect => ErrorClass::Redirect,
+                Meaning::Rejected => ErrorClass::Rejected,
+            },
+            Self::Malformed(_) => ErrorClass::Malformed,
+            Self::NothingProcessed(_) => ErrorClass::NothingProcessed,
+            Self::Token(error) => error.class(),
+        }
+    }
+}
