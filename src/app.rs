@@ -260,8 +260,9 @@ fn readiness(
             let status = upstream.status();
             let silent = status.silent.map(str::to_owned);
             let ahead = status.trouble_ahead.as_deref().map(str::to_owned);
+            let proof = status.proof_missing.map(str::to_owned);
             let lacking = match status.token {
-                TokenStatus::Usable => return Gate::open().with_notes([ahead, silent]),
+                TokenStatus::Usable => return Gate::open().with_notes([ahead, proof, silent]),
                 TokenStatus::Waiting { detail: None } => "the first access token".to_owned(),
                 TokenStatus::Waiting {
                     detail: Some(detail),
@@ -271,7 +272,7 @@ fn readiness(
             if usage.cache().has_data() {
                 Gate::open().with_notes([Some(lacking), silent])
             } else {
-                Gate::waiting_for(lacking).with_notes([silent, None])
+                Gate::waiting_for(lacking).with_notes([silent])
             }
         })
 }

@@ -13,6 +13,7 @@ mod commercial;
 mod error;
 mod insights;
 mod metrics;
+mod multi_factor;
 #[cfg(test)]
 mod outage;
 mod paging;
@@ -109,6 +110,9 @@ pub struct UpstreamStatus {
     pub token: TokenStatus,
     /// What a person must do before the held token ends, where the next one was refused.
     pub trouble_ahead: Option<Arc<str>>,
+    /// What a person must do since Partner Center says, asked by `ValidateMfa`, that the access token
+    /// carries no multi-factor proof; `None` while it says that it does, or nothing.
+    pub proof_missing: Option<&'static str>,
     /// What to do about an insights call that has gone silent; `None` while it speaks, is hardly
     /// asked yet, or is not the source.
     pub silent: Option<&'static str>,
@@ -174,6 +178,7 @@ impl PartnerCenter {
         UpstreamStatus {
             token: self.tokens.status(),
             trouble_ahead: self.tokens.trouble_ahead(),
+            proof_missing: self.attempts.multi_factor().advice(),
             silent: self.silence.as_ref().and_then(Silence::advice),
         }
     }

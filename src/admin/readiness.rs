@@ -106,7 +106,7 @@ impl Gate {
 
     /// Says something besides.
     #[must_use]
-    pub fn with_notes(mut self, notes: [Option<String>; 2]) -> Self {
+    pub fn with_notes<const N: usize>(mut self, notes: [Option<String>; N]) -> Self {
         let notes: Vec<_> = notes.into_iter().flatten().collect();
         self.note = (!notes.is_empty()).then(|| notes.join("; "));
         self

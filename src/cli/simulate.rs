@@ -27,6 +27,7 @@ Faults, as --fault KEY=VALUE or at run time:
                          answer so
   calls_per_minute       throttle beyond
   mfa_required           401 with code 900421
+  mfa_missing            isMfaCompliant: false to who asks by ValidateMfa
   body                   truncated, html, empty, garbage, gzip_bomb, oversized, foreign_customer,
                          missing_fields, negative_counts, huge_counts or wrong_total
   body_bytes             size of oversized and gzip_bomb

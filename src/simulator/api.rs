@@ -213,7 +213,7 @@ fn dress(reply: Reply, call: &Call) -> Reply {
     if call.header("validatemfa") != Some("true") {
         return reply;
     }
-    let compliant = if call.faults.mfa_required {
+    let compliant = if call.faults.mfa_required || call.faults.mfa_missing {
         "false"
     } else {
         "true"

@@ -35,6 +35,8 @@ pub struct Faults {
     pub calls_per_minute: Option<u64>,
     /// 401 with code 900421: the token carries no proof of multi-factor authentication.
     pub mfa_required: bool,
+    /// `isMfaCompliant: false`, where it is asked for, and no refusal.
+    pub mfa_missing: bool,
     /// What is done to the body.
     pub body: Option<BodyFault>,
     /// Size of [`BodyFault::Oversized`] and [`BodyFault::GzipBomb`] in bytes, once inflated.
@@ -120,6 +122,7 @@ impl Default for Faults {
             retry_after: None,
             calls_per_minute: None,
             mfa_required: false,
+            mfa_missing: false,
             body: None,
             body_bytes: 64 * 1024 * 1024,
             close_mid_body: false,
@@ -287,6 +290,7 @@ mod tests {
             ("retry_after", "57"),
             ("calls_per_minute", "10"),
             ("mfa_required", "true"),
+            ("mfa_missing", "true"),
             ("body", "gzip_bomb"),
             ("close_mid_body", "true"),
             ("token_error", "invalid_grant"),
@@ -300,7 +304,7 @@ mod tests {
         assert_eq!(faults.code.as_deref(), Some("2032"));
         assert_eq!(faults.retry_after.as_deref(), Some("57"));
         assert_eq!(faults.body, Some(BodyFault::GzipBomb));
-        assert!(faults.mfa_required && faults.close_mid_body);
+        assert!(faults.mfa_required && faults.mfa_missing && faults.close_mid_body);
     }
 
     #[test]

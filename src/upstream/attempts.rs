@@ -12,6 +12,7 @@ use super::{
     client::{Answer, Exchange, ExchangeError, before},
     error::{Meaning, UpstreamError},
     metrics::{Metrics, RetryReason, StatusClass},
+    multi_factor::MultiFactor,
     paging::PageRequest,
     refusal, request,
     restraint::Restraint,
@@ -34,8 +35,6 @@ const BACKOFF: Backoff = match Backoff::new(Duration::from_millis(200), Duration
     Err(_) => panic!("not a backoff"),
 };
 
-const IS_MFA_COMPLIANT: &str = "ismfacompliant";
-
 /// Sends the requests of all calls, as many at once and as often as allowed.
 #[derive(Debug)]
 pub(super) struct Attempts {
@@ -50,6 +49,7 @@ pub(super) struct Attempts {
     source: UpstreamApi,
     attempt_timeout: Duration,
     max_body: usize,
+    multi_factor: MultiFactor,
     clock: SharedClock,
     jitter: Jitter,
     metrics: Metrics,
@@ -90,6 +90,7 @@ impl Attempts {
             source: config.source,
             attempt_timeout: config.attempt_timeout,
             max_body: config.max_body,
+            multi_factor: MultiFactor::new(metrics.clone()),
             clock: deps.clock.clone(),
             jitter: deps.jitter,
             metrics,
@@ -142,6 +143,11 @@ impl Attempts {
                 Next::GiveUp => return Err(error),
             }
         }
+    }
+
+    /// What Partner Center has said of the access token's multi-factor proof.
+    pub(super) fn multi_factor(&self) -> &MultiFactor {
+        &self.multi_factor
     }
 
     /// Most bytes that an answer may have.
@@ -231,7 +237,7 @@ impl Attempts {
             }
         };
         call.answered(answer.status.as_u16(), &answer.headers);
-        self.note_mfa(&answer.headers);
+        self.multi_factor.hear(&answer.headers);
         let judged = self.judge(call, answer, token);
         let (class, code) = match &judged {
             Ok(answer) => (StatusClass::of(answer.status), None),
@@ -361,19 +367,11 @@ impl Attempts {
     /// Has readiness say that the token is refused. Only the call that the service lives by counts:
     /// an App-only token is good for the commercial call though insights refuses it.
     fn disown(&self, api: UpstreamApi, token: &AccessToken, refused: Meaning) {
+        if refused == Meaning::ProofMissing {
+            self.multi_factor.is_missing();
+        }
         if api == self.source || refused == Meaning::ProofMissing {
             self.tokens.disown(token.generation, refused.sentence());
-        }
-    }
-
-    fn note_mfa(&self, headers: &HeaderMap) {
-        let told = headers
-            .get(IS_MFA_COMPLIANT)
-            .and_then(|told| told.to_str().ok());
-        match told.map(str::trim) {
-            Some(told) if told.eq_ignore_ascii_case("true") => self.metrics.mfa_compliant(true),
-            Some(told) if told.eq_ignore_ascii_case("false") => self.metrics.mfa_compliant(false),
-            _ => {}
         }
     }
 }

@@ -118,6 +118,35 @@ async fn missing_multi_factor_proof_is_told_by_whether_there_is_data() {
 }
 
 #[tokio::test]
+async fn a_token_without_multi_factor_proof_is_told_of_before_it_is_refused() {
+    for (asks, told) in [("true", true), ("false", false)] {
+        let app = TestApp::builder()
+            .set("upstream.validate_mfa", asks)
+            .start()
+            .await;
+        app.simulator.set_faults(Faults {
+            mfa_missing: true,
+            ..Faults::default()
+        });
+
+        let served = app.usage(customer(0)).await;
+        let before = app.admin_get("/readyz").await;
+        app.simulator.set_faults(Faults::default());
+        app.usage(customer(1)).await;
+        let after = app.admin_get("/readyz").await;
+
+        assert_eq!((served.status, before.status), (200, 200));
+        let note = can_answer(&before)["note"].as_str().map(str::to_owned);
+        assert_eq!(
+            note.is_some_and(|note| note.contains("consent again")),
+            told,
+            "validate_mfa = {asks}"
+        );
+        assert!(can_answer(&after).get("note").is_none());
+    }
+}
+
+#[tokio::test]
 async fn three_customers_without_a_row_suggest_the_commercial_call() {
     for (source, speaks_at, suggested) in [
         ("insights", None, [false, false, true, true]),

@@ -279,10 +279,7 @@ async fn a_new_refresh_token_is_noticed_without_a_restart_and_without_a_request(
 
 #[tokio::test]
 async fn missing_multi_factor_proof_is_final() {
-    let app = TestApp::builder()
-        .set("upstream.validate_mfa", "true")
-        .start()
-        .await;
+    let app = TestApp::start().await;
     app.simulator.set_faults(Faults {
         mfa_required: true,
         ..Faults::default()

@@ -1,0 +1,58 @@
+//! Whether the access token carries multi-factor proof, as far as Partner Center has said.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::HeaderMap;
+
+use super::metrics::Metrics;
+
+const IS_MFA_COMPLIANT: &str = "ismfacompliant";
+
+const MISSING: &str = "Partner Center says (isMfaCompliant) that the access token carries no \
+     multi-factor proof, and will refuse it with 900421: a person must sign in with multi-factor \
+     authentication, consent again, and replace the refresh token";
+
+/// What Partner Center last said of the access token's multi-factor proof.
+#[derive(Debug)]
+pub(super) struct MultiFactor {
+    missing: AtomicBool,
+    metrics: Metrics,
+}
+
+// === impl MultiFactor ===
+
+impl MultiFactor {
+    /// Nothing was said yet.
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self {
+            missing: AtomicBool::new(false),
+            metrics,
+        }
+    }
+
+    /// Takes note of `isMfaCompliant`, which an answer bears where `ValidateMfa` asked for it.
+    pub(super) fn hear(&self, headers: &HeaderMap) {
+        let told = headers.get(IS_MFA_COMPLIANT);
+        match told.and_then(|told| told.to_str().ok()).map(str::trim) {
+            Some(told) if told.eq_ignore_ascii_case("true") => {
+                self.missing.store(false, Ordering::Relaxed);
+                self.metrics.mfa_compliant(true);
+            }
+            Some(told) if told.eq_ignore_ascii_case("false") => self.is_missing(),
+            _ => {}
+        }
+    }
+
+    /// Takes note that the proof is missing, whichever way that was said.
+    pub(super) fn is_missing(&self) {
+        self.metrics.mfa_compliant(false);
+        if !self.missing.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{MISSING}");
+        }
+    }
+
+    /// What a person must do, where the proof is missing.
+    pub(super) fn advice(&self) -> Option<&'static str> {
+        self.missing.load(Ordering::Relaxed).then_some(MISSING)
+    }
+}
