@@ -1,4 +1,5 @@
-use proptest::prelude::*;
+mod anything;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -301,101 +302,4 @@ fn a_next_link_is_found_in_every_spelling() {
     let next = page.next.unwrap();
     assert_eq!(next.uri, "/next");
     assert_eq!(next.continuation_token.as_deref(), Some("abc"));
-}
-
-fn json_value() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        ".{0,12}".prop_map(Value::from),
-    ];
-    let name = prop_oneof![
-        Just("items".to_owned()),
-        Just("Value".to_owned()),
-        Just("links".to_owned()),
-        Just("licensesActive".to_owned()),
-        Just("processedDateTime".to_owned()),
-        ".{0,6}",
-    ];
-    leaf.prop_recursive(4, 48, 6, move |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::btree_map(name.clone(), inner, 0..6)
-                .prop_map(|map| Value::Object(map.into_iter().collect())),
-        ]
-    })
-}
-
-fn usage_row() -> impl Strategy<Value = UsageRow> {
-    let text = ".{0,12}";
-    let optional = prop::option::of(".{1,8}");
-    (
-        (optional.clone(), text, optional.clone(), text),
-        (optional.clone(), optional, text),
-        (0..1_u64 << 40, 0..1_u64 << 40),
-        prop::option::of(0.0..100.0_f64),
-        0..4_000_000_000_i64,
-    )
-        .prop_map(
-            |(product, workload, seats, usage_percent, second)| UsageRow {
-                service_code: product.0,
-                service_name: product.1,
-                product_id: product.2,
-                product_name: product.3,
-                channel: workload.0,
-                workload_code: workload.1,
-                workload_name: workload.2,
-                licenses_active: seats.0,
-                licenses_qualified: seats.1,
-                usage_percent,
-                processed_at: ProcessedAt(Timestamp::from_second(second).unwrap()),
-            },
-        )
-}
-
-fn sent(row: &UsageRow) -> Value {
-    json!({
-        "customerTenantId": CUSTOMER,
-        "serviceCode": row.service_code,
-        "serviceName": row.service_name,
-        "productId": row.product_id,
-        "productName": row.product_name,
-        "channel": row.channel,
-        "workloadCode": row.workload_code,
-        "workloadName": row.workload_name,
-        "licensesActive": row.licenses_active,
-        "licensesQualified": row.licenses_qualified,
-        "usagePercent": row.usage_percent,
-        "processedDateTime": row.processed_at.0.to_string(),
-    })
-}
-
-proptest! {
-    #![proptest_config(crate::properties::kept())]
-
-    #[test]
-    fn any_bytes_are_decoded_or_refused(body: Vec<u8>) {
-        drop(decode_insights(&body, customer()));
-        drop(decode_commercial(&body, customer()));
-    }
-
-    #[test]
-    fn any_json_is_decoded_or_refused(value in json_value()) {
-        let body = value.to_string();
-        drop(decode_insights(body.as_bytes(), customer()));
-        drop(decode_commercial(body.as_bytes(), customer()));
-    }
-
-    #[test]
-    fn a_valid_answer_decodes_to_the_same_rows(rows in prop::collection::vec(usage_row(), 0..8)) {
-        let sent: Vec<_> = rows.iter().map(sent).collect();
-
-        let snapshot = insights(sent.clone()).unwrap();
-        let page = commercial(&json!({ "Value": sent })).unwrap();
-
-        prop_assert_eq!(&snapshot, &Snapshot::new(customer(), None, rows.clone()).unwrap());
-        prop_assert_eq!(page.rows, rows);
-    }
 }
