@@ -249,19 +249,22 @@ impl ErrorAnswer {
             .any(|code| matches!(code, 90033 | 90055))
     }
 
-    /// What the log says: no secret, though the endpoint should repeat one.
+    /// What the log says: no secret, though the endpoint should repeat one, wherever it may.
     fn cause(&self, secrets: &[&SecretString]) -> String {
+        let told = |text: &str, longest: usize| {
+            let mut text = text.to_owned();
+            for secret in secrets {
+                text = text.replace(secret.expose_secret(), "[redacted]");
+            }
+            readable(text.trim(), longest)
+        };
         let description = self.error_description.as_deref().unwrap_or_default();
-        let mut line = description.lines().next().unwrap_or_default().to_owned();
-        for secret in secrets {
-            line = line.replace(secret.expose_secret(), "[redacted]");
-        }
         format!(
             "{} {:?}, correlation id {}: {}",
-            readable(&self.error, 64),
+            told(&self.error, 64),
             self.error_codes,
-            readable(self.correlation_id.as_deref().unwrap_or("unknown"), 64),
-            readable(line.trim(), 300)
+            told(self.correlation_id.as_deref().unwrap_or("unknown"), 64),
+            told(description.lines().next().unwrap_or_default(), 300)
         )
     }
 }

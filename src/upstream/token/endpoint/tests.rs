@@ -1,3 +1,5 @@
+mod anything;
+
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
