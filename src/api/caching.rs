@@ -151,6 +151,9 @@ impl Write for StatusText {
 }
 
 #[cfg(test)]
+mod anything;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::cache::Forward;
