@@ -3,3 +3,4 @@
 pub mod backoff;
 pub mod circuit_breaker;
 pub mod retry_budget;
+pub mod token_bucket;

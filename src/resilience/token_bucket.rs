@@ -1,0 +1,227 @@
+//! How often someone may come.
+
+use std::{
+    num::NonZeroU32,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+/// So many in so much time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    quota: NonZeroU32,
+    period: Duration,
+}
+
+/// The period is not above zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the period of a rate must be longer than zero")]
+pub struct ZeroPeriod;
+
+/// A bucket that holds as many tokens as the rate's quota, and is refilled evenly over its period.
+///
+/// It keeps one number, the time at which it will be full, as the generic cell rate algorithm does
+/// (ITU-T I.371): taking a token never locks, and nothing has to refill it.
+#[derive(Debug)]
+pub struct TokenBucket {
+    rate: Rate,
+    made_at: Instant,
+    /// In nanoseconds since `made_at`; in the past where the bucket is full.
+    full_at: AtomicU64,
+}
+
+/// A token was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Whole tokens that are left.
+    pub remaining: u32,
+    /// Until the bucket is full, if no more are taken.
+    pub full_in: Duration,
+}
+
+/// There was no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted {
+    /// Until there is one, if nobody else takes it.
+    pub retry_after: Duration,
+}
+
+// === impl Rate ===
+
+impl Rate {
+    /// `quota` in each `period`, and as many at once.
+    ///
+    /// # Errors
+    ///
+    /// [`ZeroPeriod`] for a period of nothing.
+    pub const fn new(quota: NonZeroU32, period: Duration) -> Result<Self, ZeroPeriod> {
+        if period.is_zero() {
+            return Err(ZeroPeriod);
+        }
+        Ok(Self { quota, period })
+    }
+
+    /// How many in a period, and how many at once.
+    pub const fn quota(self) -> NonZeroU32 {
+        self.quota
+    }
+
+    /// How long it takes to have them all again.
+    pub const fn period(self) -> Duration {
+        self.period
+    }
+
+    /// Nanoseconds that one token takes. Rounded up, so that there are never more than promised.
+    fn interval(self) -> u64 {
+        nanoseconds(self.period)
+            .div_ceil(u64::from(self.quota.get()))
+            .max(1)
+    }
+
+    /// Nanoseconds that a whole bucket takes.
+    fn capacity(self) -> u64 {
+        self.interval().saturating_mul(u64::from(self.quota.get()))
+    }
+}
+
+// === impl TokenBucket ===
+
+impl TokenBucket {
+    /// A full bucket.
+    pub const fn new(rate: Rate, now: Instant) -> Self {
+        Self {
+            rate,
+            made_at: now,
+            full_at: AtomicU64::new(0),
+        }
+    }
+
+    /// How it is refilled.
+    pub const fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Takes one token, if there is one at `now`. Safe to call at once from everywhere.
+    ///
+    /// # Errors
+    ///
+    /// [`Exhausted`] says how long to wait; asking in vain makes it no longer.
+    pub fn take(&self, now: Instant) -> Result<Taken, Exhausted> {
+        let now = nanoseconds(now.saturating_duration_since(self.made_at));
+        let (interval, capacity) = (self.rate.interval(), self.rate.capacity());
+        let full_after = |full_at: u64| full_at.max(now).saturating_add(interval);
+        let paid = |full_at: u64| Some(full_after(full_at)).filter(|then| then - now <= capacity);
+        match self.full_at.fetch_update(Relaxed, Relaxed, paid) {
+            Ok(before) => {
+                let full_in = full_after(before) - now;
+                let remaining = (capacity - full_in) / interval;
+                Ok(Taken {
+                    remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
+                    full_in: Duration::from_nanos(full_in),
+                })
+            }
+            Err(full_at) => Err(Exhausted {
+                retry_after: Duration::from_nanos(full_after(full_at) - now - capacity),
+            }),
+        }
+    }
+}
+
+/// More than fits are five centuries.
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::{Clock as _, SystemClock};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn bucket(quota: u32, period: Duration) -> (TokenBucket, Instant) {
+        let now = SystemClock.now();
+        let rate = Rate::new(NonZeroU32::new(quota).unwrap(), period).unwrap();
+        (TokenBucket::new(rate, now), now)
+    }
+
+    #[test]
+    fn as_many_as_the_quota_come_at_once_and_no_more() {
+        let (bucket, now) = bucket(3, SECOND);
+
+        let remaining: Vec<_> = (0..3)
+            .map(|_| bucket.take(now).unwrap().remaining)
+            .collect();
+
+        assert_eq!(remaining, [2, 1, 0]);
+        let third = Duration::from_nanos(333_333_334);
+        let exhausted = Exhausted { retry_after: third };
+        assert_eq!(bucket.take(now), Err(exhausted));
+        assert_eq!(
+            bucket.take(now),
+            Err(exhausted),
+            "asking again costs nothing"
+        );
+        let shortly_before = now + third - Duration::from_nanos(1);
+        assert!(bucket.take(shortly_before).is_err());
+        assert!(bucket.take(now + third).is_ok());
+    }
+
+    #[test]
+    fn a_bucket_that_rested_is_full_and_not_fuller() {
+        let (bucket, now) = bucket(2, SECOND);
+        let later = now + 1_000 * SECOND;
+
+        let taken = (bucket.take(later), bucket.take(later), bucket.take(later));
+
+        assert_eq!(taken.0.unwrap().full_in, SECOND / 2);
+        assert_eq!(taken.1.unwrap().full_in, SECOND);
+        assert!(taken.2.is_err());
+    }
+
+    #[test]
+    fn a_period_of_nothing_is_no_rate() {
+        assert_eq!(Rate::new(NonZeroU32::MIN, Duration::ZERO), Err(ZeroPeriod));
+    }
+
+    #[test]
+    fn many_at_once_share_one_bucket() {
+        let (bucket, now) = bucket(1_000, 3_600 * SECOND);
+
+        let taken: usize = std::thread::scope(|scope| {
+            let takers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..400).filter(|_| bucket.take(now).is_ok()).count()))
+                .collect();
+            takers.into_iter().map(|taker| taker.join().unwrap()).sum()
+        });
+
+        assert_eq!(taken, 1_000);
+    }
+
+    proptest! {
+        /// In any stretch of time there are at most the quota and what was refilled meanwhile.
+        #[test]
+        fn a_rate_is_never_exceeded(
+            quota in 1..50_u32,
+            period in 1..5_000_u64,
+            pauses in prop::collection::vec(0..200_u64, 1..200),
+        ) {
+            let period = Duration::from_millis(period);
+            let (bucket, start) = bucket(quota, period);
+            let mut now = start;
+            let mut taken = 0_u32;
+
+            for pause in pauses {
+                now += Duration::from_millis(pause);
+                match bucket.take(now) {
+                    Ok(_) => taken += 1,
+                    Err(exhausted) => prop_assert!(exhausted.retry_after <= period),
+                }
+                let refilled = (now - start).as_secs_f64() / period.as_secs_f64();
+                prop_assert!(f64::from(taken) <= f64::from(quota) * (1.0 + refilled) + 1e-6);
+            }
+        }
+    }
+}
