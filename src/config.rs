@@ -7,6 +7,7 @@
 mod admin;
 mod auth;
 mod cache;
+mod callers;
 mod duration;
 mod effective;
 mod fault;
@@ -28,9 +29,12 @@ mod warnings;
 
 use std::collections::BTreeMap;
 
+pub(crate) use self::fault::{Place, Position};
+use self::settings::Settings;
 pub use self::{
     admin::AdminConfig,
     cache::CacheConfig,
+    callers::CallersConfig,
     fault::{ConfigErrors, Fault},
     log::{LogConfig, LogFormat, RequestLog},
     origin::Origin,
@@ -38,7 +42,6 @@ pub use self::{
     sources::{Flag, Sources},
     upstream::{AuthConfig, GrantConfig, TokenAudience, UpstreamConfig},
 };
-use self::{fault::Place, settings::Settings};
 
 /// Everything that can be configured, each slice for the component that it is named after.
 #[derive(Clone, Debug)]
@@ -47,6 +50,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// The listener of probes, metrics and cache administration.
     pub admin: AdminConfig,
+    /// Who may call.
+    pub callers: CallersConfig,
     /// How Partner Center is asked.
     pub upstream: UpstreamConfig,
     /// How much is held, and for how long it may be served.
@@ -81,6 +86,7 @@ impl Config {
         Some(Self {
             server: ServerConfig::read(&settings)?,
             admin: AdminConfig::read(&settings)?,
+            callers: CallersConfig::read(&settings)?,
             upstream: UpstreamConfig::read(&settings)?,
             cache: CacheConfig::read(&settings)?,
             log: LogConfig::read(&settings)?,

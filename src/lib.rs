@@ -26,6 +26,8 @@ pub mod serve;
 
 pub mod api;
 
+pub mod callers;
+
 pub mod usage;
 
 pub mod cache;

@@ -93,6 +93,8 @@ fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &Secrets) -> Sources 
             "admin.listen",
             args.admin_listen.to_string(),
         ),
+        // Nothing real is behind it, so anyone may see it.
+        ("demo", "callers.anonymous", "true".to_owned()),
         ("demo", "upstream.base_url", format!("http://{upstream}")),
         ("demo", "upstream.auth.kind", "refresh_token".to_owned()),
         (

@@ -24,7 +24,7 @@ pub struct Fault {
 
 /// Where a value was stated. In the order of faults; a later one beats an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(crate) enum Place {
     File {
         path: PathBuf,
         /// `None`: the file as a whole.
@@ -38,15 +38,15 @@ pub(super) enum Place {
 
 /// Where in a file; both count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Position {
-    pub(super) line: usize,
-    pub(super) column: usize,
+pub(crate) struct Position {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
 }
 
 // === impl ConfigErrors ===
 
 impl ConfigErrors {
-    pub(super) fn new(mut faults: Vec<Fault>) -> Self {
+    pub(crate) fn new(mut faults: Vec<Fault>) -> Self {
         faults.sort_by(|a, b| (a.place.is_none(), &a.place).cmp(&(b.place.is_none(), &b.place)));
         Self { faults }
     }
@@ -74,7 +74,7 @@ impl std::error::Error for ConfigErrors {}
 // === impl Fault ===
 
 impl Fault {
-    pub(super) fn at(place: Place, problem: impl Into<String>) -> Self {
+    pub(crate) fn at(place: Place, problem: impl Into<String>) -> Self {
         Self {
             place: Some(place),
             problem: problem.into(),
@@ -159,7 +159,7 @@ impl fmt::Display for Place {
 // === impl Position ===
 
 impl Position {
-    pub(super) fn of(text: &str, offset: usize) -> Self {
+    pub(crate) fn of(text: &str, offset: usize) -> Self {
         let before = text.get(..offset).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         Self {

@@ -101,6 +101,11 @@ keys! {
     ADMIN_METRICS_NEED_KEY: bool = "admin.metrics_need_key", Default("true"),
         form::BOOLEAN, |c| Some(c.admin.metrics_need_key);
 
+    CALLERS_FILE: PathBuf = "callers.file", Optional,
+        form::FILE, |c| c.callers.file.clone();
+    CALLERS_ANONYMOUS: bool = "callers.anonymous", Default("false"),
+        form::BOOLEAN, |c| Some(c.callers.anonymous);
+
     UPSTREAM_BASE_URL: Url = "upstream.base_url", Default("https://api.partnercenter.microsoft.com"),
         form::ENDPOINT, |c| Some(c.upstream.base_url.clone());
     UPSTREAM_SOURCE: UpstreamApi = "upstream.source", Default("insights"),

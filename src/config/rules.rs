@@ -18,6 +18,7 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_audience(settings, faults);
     check_listeners(settings, faults);
     check_admin_key(settings, faults);
+    check_callers(settings, faults);
     for (shorter, longer, because) in [
         (
             &keys::UPSTREAM_CONNECT_TIMEOUT,
@@ -113,6 +114,47 @@ fn check_listeners(settings: &Settings, faults: &mut Vec<Fault>) {
     {
         let because = "both would listen on the same port";
         conflict(settings, (api, &a), (admin, &b), because, faults);
+    }
+}
+
+/// Everybody is let in only where nobody else can come, or where that is what the words say.
+fn check_callers(settings: &Settings, faults: &mut Vec<Fault>) {
+    let (listen, file) = (&keys::SERVER_LISTEN, &keys::CALLERS_FILE);
+    let Some(anonymous) = settings.get(&keys::CALLERS_ANONYMOUS) else {
+        return;
+    };
+    let told_apart = settings.place(file.name());
+    let exposed = settings
+        .get(listen)
+        .filter(|address| !address.ip().to_canonical().is_loopback());
+    match (told_apart, anonymous, exposed) {
+        (Some(told_apart), true, _) => {
+            let anonymous = keys::CALLERS_ANONYMOUS.name();
+            let problem = format!(
+                "{anonymous} = true, but {} names callers ({told_apart}): whoever shows nothing \
+                 would have every right; expected one of them",
+                file.name(),
+            );
+            faults.extend(
+                settings
+                    .place(anonymous)
+                    .map(|at| Fault::at(at.clone(), problem)),
+            );
+        }
+        (None, false, Some(address)) => {
+            let problem = format!(
+                "{} = {:?}: anyone who reaches it could read every customer's usage; expected {}, \
+                 which names who may, or {} = true, which says that anyone may",
+                listen.name(),
+                listen.print(&address),
+                file.name(),
+                keys::CALLERS_ANONYMOUS.name(),
+            );
+            // By default it is the loopback, so it was stated.
+            let place = settings.place(listen.name());
+            faults.extend(place.map(|at| Fault::at(at.clone(), problem)));
+        }
+        (Some(_), false, _) | (None, true, _) | (None, false, None) => {}
     }
 }
 

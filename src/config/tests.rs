@@ -74,6 +74,7 @@ fn values(
 ) -> (
     &ServerConfig,
     &AdminConfig,
+    &CallersConfig,
     &UpstreamConfig,
     &CacheConfig,
     &LogConfig,
@@ -81,10 +82,11 @@ fn values(
     let Config {
         server,
         admin,
+        callers,
         upstream,
         cache,
         log,
         ..
     } = config;
-    (server, admin, upstream, cache, log)
+    (server, admin, callers, upstream, cache, log)
 }

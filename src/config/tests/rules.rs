@@ -47,11 +47,61 @@ fn listeners_that_do_not_meet_are_fine() {
         ("0.0.0.0:8080", "[::1]:8080"),
     ] {
         let sources = minimal()
+            .with_flag("--set", "callers.anonymous", "true")
             .with_flag("--listen", "server.listen", server)
             .with_flag("--admin-listen", "admin.listen", admin);
 
         assert!(Config::load(sources).is_ok(), "{server} {admin}");
     }
+}
+
+#[test]
+fn nobody_is_let_in_from_afar_unless_it_is_said_who() {
+    for listen in [
+        "0.0.0.0:80",
+        "[::]:80",
+        "192.0.2.1:80",
+        "[::ffff:192.0.2.1]:80",
+    ] {
+        let toml = |callers: &str| format!("server.listen = '{listen}'\n{callers}\n{TOKEN_FILE}");
+
+        let refused = faults(toml(""));
+
+        assert_eq!(refused.len(), 1, "{listen}: {refused:?}");
+        for part in [
+            "FILE:1:17: server.listen",
+            "callers.file",
+            "callers.anonymous = true",
+        ] {
+            assert!(refused[0].contains(part), "{listen}: {refused:?}");
+        }
+        load(&toml("callers.anonymous = true"));
+        load(&toml("callers.file = '/etc/callers.toml'"));
+    }
+}
+
+#[test]
+fn on_the_loopback_everybody_is_let_in() {
+    for listen in [
+        "127.0.0.1:80",
+        "127.9.9.9:80",
+        "[::1]:80",
+        "[::ffff:127.0.0.1]:80",
+    ] {
+        load(&format!("server.listen = '{listen}'\n{TOKEN_FILE}"));
+    }
+}
+
+#[test]
+fn everybody_and_some_do_not_go_together() {
+    let faults = faults(format!(
+        "callers.anonymous = true\ncallers.file = '/c'\n{TOKEN_FILE}"
+    ));
+
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    let expected =
+        "FILE:1:21: callers.anonymous = true, but callers.file names callers (FILE:2:16)";
+    assert!(faults[0].contains(expected), "{faults:?}");
 }
 
 #[test]

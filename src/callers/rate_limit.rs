@@ -1,0 +1,49 @@
+use std::time::Instant;
+
+use http::HeaderValue;
+
+use crate::resilience::token_bucket::{Exhausted, Rate, Taken, TokenBucket};
+
+/// How often a caller may come, and how that is told it.
+#[derive(Debug)]
+pub struct RateLimit {
+    bucket: TokenBucket,
+    policy: HeaderValue,
+}
+
+// === impl RateLimit ===
+
+impl RateLimit {
+    /// Nothing of it used yet.
+    pub fn new(rate: Rate, now: Instant) -> Self {
+        let policy = format!(
+            "\"default\";q={};w={}",
+            rate.quota(),
+            rate.period().as_secs()
+        );
+        Self {
+            bucket: TokenBucket::new(rate, now),
+            policy: HeaderValue::try_from(policy)
+                .unwrap_or(HeaderValue::from_static("\"default\"")),
+        }
+    }
+
+    /// So many in so much time.
+    pub const fn rate(&self) -> Rate {
+        self.bucket.rate()
+    }
+
+    /// The value of `RateLimit-Policy`.
+    pub const fn policy(&self) -> &HeaderValue {
+        &self.policy
+    }
+
+    /// Counts one request.
+    ///
+    /// # Errors
+    ///
+    /// [`Exhausted`] where it is one too many.
+    pub fn take(&self, now: Instant) -> Result<Taken, Exhausted> {
+        self.bucket.take(now)
+    }
+}

@@ -1,0 +1,102 @@
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use super::{file::Declared, rate_limit::RateLimit};
+use crate::{access_key::KeyHash, domain::Caller};
+
+/// Somebody who has proved who it is: its rights, and how often it may come.
+#[derive(Debug)]
+pub struct Identity {
+    caller: Caller,
+    limit: Option<Arc<RateLimit>>,
+}
+
+/// All callers, as they were at one time. Replaced whole when the file changes.
+#[derive(Debug, Default)]
+pub struct CallerSet {
+    by_name: HashMap<Arc<str>, Arc<Identity>>,
+    by_key: HashMap<KeyHash, Arc<Identity>>,
+    by_subject: HashMap<String, Arc<Identity>>,
+    by_certificate: HashMap<String, Arc<Identity>>,
+}
+
+// === impl Identity ===
+
+impl Identity {
+    /// A caller with a limit, or without.
+    pub const fn new(caller: Caller, limit: Option<Arc<RateLimit>>) -> Self {
+        Self { caller, limit }
+    }
+
+    /// Who it is, and what it may have.
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// How often it may come; `None`: as often as it likes.
+    pub const fn limit(&self) -> Option<&Arc<RateLimit>> {
+        self.limit.as_ref()
+    }
+}
+
+// === impl CallerSet ===
+
+impl CallerSet {
+    /// The callers that were declared. Who was known `before` and has the same rate goes on with
+    /// what is left of it.
+    pub(super) fn new(declared: Vec<Declared>, before: &Self, now: Instant) -> Self {
+        let mut set = Self::default();
+        for one in declared {
+            let limit = one.rate.map(|rate| {
+                before
+                    .by_name
+                    .get(one.caller.name())
+                    .and_then(|known| known.limit())
+                    .filter(|limit| limit.rate() == rate)
+                    .map_or_else(|| Arc::new(RateLimit::new(rate, now)), Arc::clone)
+            });
+            let identity = Arc::new(Identity::new(one.caller, limit));
+            for hash in one.key_hashes {
+                set.by_key.insert(hash, Arc::clone(&identity));
+            }
+            for (map, proof) in [
+                (&mut set.by_subject, one.jwt_subject),
+                (&mut set.by_certificate, one.client_certificate),
+            ] {
+                if let Some(proof) = proof {
+                    map.insert(proof, Arc::clone(&identity));
+                }
+            }
+            let name = Arc::clone(identity.caller().name());
+            set.by_name.insert(name, identity);
+        }
+        set
+    }
+
+    /// Whose key this is.
+    ///
+    /// What is looked up is the key's hash, by a hash of that hash with a secret of this process's,
+    /// and compared in constant time: how long it takes tells nothing of what is configured.
+    pub fn by_key(&self, key: &[u8]) -> Option<&Arc<Identity>> {
+        self.by_key.get(&KeyHash::of(key))
+    }
+
+    /// Whose tokens have this subject.
+    pub fn by_subject(&self, subject: &str) -> Option<&Arc<Identity>> {
+        self.by_subject.get(subject)
+    }
+
+    /// Whose certificate has this common name.
+    pub fn by_certificate(&self, common_name: &str) -> Option<&Arc<Identity>> {
+        self.by_certificate.get(common_name)
+    }
+
+    /// How many callers there are.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there is none, which is so only before the first reading.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+}

@@ -1,0 +1,382 @@
+//! What an operator meets: a file in, faults or callers out.
+
+use std::fs;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::{file::Declared, *};
+use crate::{
+    access_key::KeyHash,
+    clock::{Clock as _, SystemClock},
+    domain::{CustomerId, Scope, samples},
+};
+
+const HASH_OF_ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+const DOCUMENTED: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
+
+/// A folder with a callers file, and perhaps other files beside it.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new(callers: impl AsRef<[u8]>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("callers.toml"), callers).unwrap();
+        Self(folder)
+    }
+
+    fn with(self, name: &str, content: &str) -> Self {
+        fs::write(self.0.path().join(name), content).unwrap();
+        self
+    }
+
+    fn reading(&self) -> Reading {
+        file::read(&self.0.path().join("callers.toml"))
+    }
+
+    fn callers(&self) -> Vec<Declared> {
+        self.reading()
+            .callers
+            .unwrap_or_else(|faults| panic!("{faults}"))
+    }
+
+    /// The faults, without the folder's own name.
+    fn faults(&self) -> Vec<String> {
+        let folder = format!("{}/", self.0.path().display());
+        let faults = self.reading().callers.expect_err("the file has faults");
+        faults
+            .to_string()
+            .lines()
+            .map(|line| line.replace(&folder, ""))
+            .collect()
+    }
+}
+
+/// A caller with nothing wrong, and these lines besides.
+fn caller(name: &str, proof: &str, more: &str) -> String {
+    format!(
+        "[[caller]]\nname = \"{name}\"\n{proof}\ncustomers = [\"*\"]\nscopes = [\"usage:read\"]\n{more}\n"
+    )
+}
+
+fn key() -> String {
+    format!("key_sha256 = [\"{HASH_OF_ABC}\"]")
+}
+
+#[test]
+fn a_caller_is_read_with_everything_it_states() {
+    let folder = Folder::new(format!(
+        "[[caller]]\nname = \"grafana\"\nkey_sha256 = [\"{HASH_OF_ABC}\"]\njwt_subject = \"api://g\"\n\
+         client_certificate = \"g.contoso.com\"\ncustomers = [\"{DOCUMENTED}\"]\n\
+         scopes = [\"usage:read\", \"cache:refresh\"]\nrate = \"50/s\"\n"
+    ));
+
+    let callers = folder.callers();
+
+    let [declared] = callers.as_slice() else {
+        panic!("{callers:?}")
+    };
+    let other = CustomerId::parse("00000000-0000-4000-8000-000000000001").unwrap();
+    assert_eq!(&**declared.caller.name(), "grafana");
+    assert!(declared.caller.may_read(samples::customer()));
+    assert!(!declared.caller.may_read(other));
+    assert!(declared.caller.holds(Scope::CacheRefresh));
+    assert_eq!(declared.key_hashes, [KeyHash::of(b"abc")]);
+    assert_eq!(declared.jwt_subject.as_deref(), Some("api://g"));
+    assert_eq!(
+        declared.client_certificate.as_deref(),
+        Some("g.contoso.com")
+    );
+    let rate = declared.rate.unwrap();
+    assert_eq!((rate.quota().get(), rate.period().as_secs()), (50, 1));
+}
+
+#[test]
+fn the_example_is_right() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/callers.toml");
+
+    check(&example).unwrap_or_else(|faults| panic!("{faults}"));
+}
+
+#[test]
+fn every_fault_of_a_file_is_told_at_once_with_its_place_and_its_caller() {
+    let folder = Folder::new(
+        "colour = 1\n[[caller]]\nname = \"a\"\nkey_sha = []\ncustomers = [\"*\", \"x\"]\n\
+         scopes = [\"usage:write\"]\nrate = \"50\"\n[[caller]]\nkey_sha256 = [\"up_canary\"]\n",
+    );
+
+    let faults = folder.faults();
+
+    let expected = [
+        "callers.toml:1:1: colour: unknown; expected [[caller]]",
+        "callers.toml:2:1: caller \"a\": cannot prove who it is; expected one or more of key_sha256",
+        "callers.toml:4:1: caller \"a\": key_sha: unknown field; the nearest is key_sha256",
+        "callers.toml:5:19: caller \"a\": customers = \"x\": is no GUID; expected ",
+        "callers.toml:6:11: caller \"a\": scopes = \"usage:write\": is no scope; expected a list of `usage:read`",
+        "callers.toml:7:8: caller \"a\": rate = \"50\": is no rate; expected so many requests",
+        "callers.toml:8:1: caller 2: customers or customers_file: missing",
+        "callers.toml:8:1: caller 2: name: missing",
+        "callers.toml:8:1: caller 2: scopes: missing",
+        "callers.toml:9:15: caller 2: key_sha256 (value not shown): is a key, not its hash",
+    ];
+    for expected in expected {
+        let told = faults.iter().any(|fault| fault.starts_with(expected));
+        assert!(told, "{expected}\nin {faults:#?}");
+    }
+    assert_eq!(faults.len(), expected.len(), "{faults:#?}");
+    assert!(!faults.concat().contains("canary"));
+}
+
+#[test]
+fn a_bad_value_is_refused_wherever_it_stands() {
+    for (field, reason) in [
+        ("name = \"anonymous\"", "has a meaning of its own"),
+        ("name = \"two words\"", "is no name"),
+        ("name = \"\"", "is no name"),
+        ("key_sha256 = []", "is empty"),
+        ("key_sha256 = [7]", "is not text in quotes"),
+        ("key_sha256 = [\"abc\"]", "is no hash"),
+        ("jwt_subject = \"\"", "is empty"),
+        ("jwt_subject = [\"a\"]", "is not text in quotes"),
+        ("client_certificate = \" a\"", "begins or ends with a space"),
+        ("customers = []", "is empty"),
+        (
+            "customers = [\"*\", \"4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04\"]",
+            "\"*\" is everybody",
+        ),
+        (
+            "customers_file = \"customers.txt\"",
+            "stand beside each other",
+        ),
+        ("scopes = []", "is empty"),
+        ("rate = \"0/s\"", "is no rate"),
+        ("rate = \"-1/s\"", "is no rate"),
+        ("rate = \"1/d\"", "is no rate"),
+        ("rate = \"1000001/h\"", "is out of range"),
+        ("rate = 50", "is not text in quotes"),
+    ] {
+        let name = field.split(' ').next().unwrap();
+        let right = caller("a", &key(), "");
+        let others: Vec<_> = right
+            .lines()
+            .filter(|line| line.split(' ').next() != Some(name))
+            .collect();
+        let folder = Folder::new(format!("{}\n{field}\n", others.join("\n")))
+            .with("customers.txt", DOCUMENTED);
+
+        let faults = folder.faults();
+
+        assert!(faults[0].contains(reason), "{field}: {faults:?}");
+        assert_eq!(faults.len(), 1, "{field}: {faults:?}");
+    }
+}
+
+#[test]
+fn what_proves_two_callers_proves_none() {
+    for (one, other, field) in [
+        (
+            caller("a", &key(), ""),
+            caller("a", "jwt_subject = \"s\"", ""),
+            "name",
+        ),
+        (
+            caller("a", &key(), ""),
+            caller("b", &key(), ""),
+            "key_sha256",
+        ),
+        (
+            caller("a", "jwt_subject = \"s\"", ""),
+            caller("b", "jwt_subject = \"s\"", ""),
+            "jwt_subject",
+        ),
+        (
+            caller("a", "client_certificate = \"s\"", ""),
+            caller("b", "client_certificate = \"s\"", ""),
+            "client_certificate",
+        ),
+    ] {
+        let faults = Folder::new(format!("{one}{other}")).faults();
+
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        let part = format!("{field}: stands at callers.toml:");
+        assert!(faults[0].contains(&part), "{faults:?}");
+    }
+}
+
+#[test]
+fn a_file_that_names_nobody_is_broken() {
+    for (content, reason) in [
+        ("", "names no caller"),
+        ("# nothing\n", "names no caller"),
+        ("caller = []", "is no list of tables"),
+        ("[caller]\nname = \"a\"", "is no list of tables"),
+        ("caller = [1]", "is no table"),
+        ("[[caller]\n", "not TOML"),
+    ] {
+        let faults = Folder::new(content).faults();
+
+        assert!(faults[0].contains(reason), "{content:?}: {faults:?}");
+    }
+    assert!(Folder::new(b"\xff").faults()[0].contains("is not UTF-8"));
+    let missing = file::read(Path::new("no/such/file")).callers.unwrap_err();
+    assert!(missing.to_string().contains("cannot be read"), "{missing}");
+}
+
+#[test]
+fn customers_may_stand_in_a_file_of_their_own() {
+    let callers = format!(
+        "[[caller]]\nname = \"a\"\n{}\ncustomers_file = \"some.txt\"\nscopes = [\"usage:read\"]\n",
+        key()
+    );
+    let folder = Folder::new(&callers).with(
+        "some.txt",
+        "\u{feff}# ours\n\n4D3CF487-70F4-4E1E-9FF1-B2BFCE8D9F04   # Contoso\r\n",
+    );
+
+    let declared = folder.callers();
+
+    assert!(declared[0].caller.may_read(samples::customer()));
+    assert_eq!(folder.reading().files.len(), 2, "both are watched");
+    for (content, fault) in [
+        ("\n4d3c\n", "some.txt:2:1: \"4d3c\": is no GUID"),
+        ("# none\n", "some.txt: names no customer"),
+    ] {
+        let faults = Folder::new(&callers).with("some.txt", content).faults();
+        assert!(faults[0].starts_with(fault), "{faults:?}");
+    }
+    let faults = Folder::new(&callers).faults();
+    assert!(
+        faults[0].starts_with("some.txt: cannot be read"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn every_proof_finds_its_caller_and_nothing_else_does() {
+    let declared = Folder::new(format!(
+        "{}{}{}",
+        caller("a", &key(), ""),
+        caller("b", "jwt_subject = \"s\"", ""),
+        caller("c", "client_certificate = \"c.contoso.com\"", ""),
+    ))
+    .callers();
+
+    let set = CallerSet::new(declared, &CallerSet::default(), SystemClock.now());
+
+    let name = |identity: Option<&Arc<Identity>>| {
+        identity.map(|identity| identity.caller().name().to_string())
+    };
+    assert_eq!(name(set.by_key(b"abc")).as_deref(), Some("a"));
+    assert_eq!(name(set.by_subject("s")).as_deref(), Some("b"));
+    assert_eq!(
+        name(set.by_certificate("c.contoso.com")).as_deref(),
+        Some("c")
+    );
+    for key in [&b""[..], b"abd", HASH_OF_ABC.as_bytes(), b"s"] {
+        assert!(set.by_key(key).is_none(), "{key:?}");
+    }
+    assert!(set.by_subject("c.contoso.com").is_none());
+    assert!(set.by_certificate("s").is_none());
+}
+
+#[test]
+fn what_is_left_of_a_rate_outlives_a_reload_that_leaves_it_alone() {
+    let now = SystemClock.now();
+    let set = |rate: &str, before: &CallerSet| {
+        let rate = format!("rate = \"{rate}\"");
+        let declared = Folder::new(caller("a", &key(), &rate)).callers();
+        CallerSet::new(declared, before, now)
+    };
+    let remaining = |set: &CallerSet| {
+        let identity = set.by_key(b"abc").unwrap();
+        identity.limit().unwrap().take(now).unwrap().remaining
+    };
+    let first = set("3/h", &CallerSet::default());
+
+    assert_eq!(remaining(&first), 2);
+    let same = set("3/h", &first);
+    assert_eq!(remaining(&same), 1);
+    let other = set("3/m", &same);
+    assert_eq!(remaining(&other), 2);
+}
+
+/// A caller's name, its keys, customers, scopes and rate, as a file may state them.
+type Stated = (Vec<u64>, Option<Vec<u128>>, bool, Option<(u32, char)>);
+
+fn stated() -> impl Strategy<Value = Stated> {
+    (
+        prop::collection::vec(any::<u64>(), 1..3),
+        prop::option::of(prop::collection::vec(any::<u128>(), 1..4)),
+        any::<bool>(),
+        prop::option::of((1..=1_000_000_u32, prop::sample::select(vec!['s', 'm', 'h']))),
+    )
+}
+
+fn hash(index: usize, key: u64) -> KeyHash {
+    KeyHash::of(format!("{index}/{key}").as_bytes())
+}
+
+fn customer(id: u128) -> CustomerId {
+    CustomerId::parse(&uuid::Uuid::from_u128(id).to_string()).unwrap()
+}
+
+fn toml_of(callers: &[Stated]) -> String {
+    let quoted = |texts: Vec<String>| format!("{texts:?}");
+    let mut text = String::new();
+    for (index, (keys, customers, refreshes, rate)) in callers.iter().enumerate() {
+        let hashes = keys.iter().map(|key| hash(index, *key).to_string());
+        let customers = match customers {
+            None => vec!["*".to_owned()],
+            Some(these) => these.iter().map(|id| customer(*id).to_string()).collect(),
+        };
+        let scopes: &[&str] = if *refreshes {
+            &["usage:read", "cache:refresh"]
+        } else {
+            &["usage:read"]
+        };
+        text.push_str(&format!(
+            "[[caller]]\nname = \"caller-{index}\"\nkey_sha256 = {}\ncustomers = {}\nscopes = {scopes:?}\n",
+            quoted(hashes.collect()),
+            quoted(customers),
+        ));
+        if let Some((quota, unit)) = rate {
+            text.push_str(&format!("rate = \"{quota}/{unit}\"\n"));
+        }
+    }
+    text
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "(\\[\\[caller\\]\\]\n|[a-z_0-9]{1,12} = |\\[?\"[^\"]{0,9}\"\\]?\n|.{0,9}|\n){0,12}") {
+        let reading = Folder::new(&text).reading();
+
+        if let Ok(callers) = reading.callers {
+            prop_assert!(!callers.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_stated_is_what_is_read(mut callers in prop::collection::vec(stated(), 1..6), probe: u128) {
+        for (keys, ..) in &mut callers {
+            keys.sort_unstable();
+            keys.dedup();
+        }
+
+        let declared = Folder::new(toml_of(&callers)).callers();
+
+        prop_assert_eq!(declared.len(), callers.len());
+        for (index, (read, (keys, customers, refreshes, rate))) in declared.iter().zip(&callers).enumerate() {
+            prop_assert_eq!(&**read.caller.name(), format!("caller-{index}"));
+            let hashes: Vec<_> = keys.iter().map(|key| hash(index, *key)).collect();
+            prop_assert_eq!(&read.key_hashes, &hashes);
+            prop_assert_eq!(read.caller.holds(Scope::CacheRefresh), *refreshes);
+            prop_assert_eq!(read.rate.map(|rate| rate.quota().get()), rate.map(|(quota, _)| quota));
+            for id in customers.iter().flatten() {
+                prop_assert!(read.caller.may_read(customer(*id)));
+            }
+            let strangers = customers.as_ref().is_none_or(|these| these.contains(&probe));
+            prop_assert_eq!(read.caller.may_read(customer(probe)), strangers);
+        }
+    }
+}

@@ -1,0 +1,25 @@
+use std::path::PathBuf;
+
+use super::{keys, settings::Settings};
+
+/// `callers.*`: who may call, and how they prove who they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallersConfig {
+    /// The file that names the callers; nobody is told apart if `None`.
+    pub file: Option<PathBuf>,
+    /// Whether anyone may call, from other machines too. Default `false`; never beside `file`.
+    pub anonymous: bool,
+}
+
+impl CallersConfig {
+    pub(super) fn read(settings: &Settings) -> Option<Self> {
+        let file = match settings.place(keys::CALLERS_FILE.name()) {
+            Some(_) => Some(settings.get(&keys::CALLERS_FILE)?),
+            None => None,
+        };
+        Some(Self {
+            file,
+            anonymous: settings.get(&keys::CALLERS_ANONYMOUS)?,
+        })
+    }
+}
