@@ -22,7 +22,7 @@ use crate::{
     },
     clock::SharedClock,
     config::CacheConfig,
-    domain::{Caller, CustomerId, ProcessedDate, Question, UpstreamApi},
+    domain::{Caller, CustomerId, ProcessedDate, Question, Scope, UpstreamApi},
     representation::{Coding, Form, Prepared, RenderError},
     shutdown::Shutdown,
 };
@@ -109,7 +109,8 @@ impl UsageService {
 
     /// Answers a query that arrived at `now`.
     ///
-    /// What the caller may not read is refused before anything is looked at.
+    /// What the caller may not read is refused before anything is looked at. Its `no-cache` is
+    /// ignored, and `Cache-Status` says so, where it may not have upstream asked.
     ///
     /// # Errors
     ///
@@ -129,10 +130,16 @@ impl UsageService {
         if !caller.may_read(query.customer_id) {
             return Err(Unanswered::not_allowed());
         }
+        let ignored = query.directive == Directive::NoCache && !caller.holds(Scope::CacheRefresh);
+        let directive = if ignored {
+            Directive::Any
+        } else {
+            query.directive
+        };
         let fetch = self.fetch_for(query);
         let held = self.inner.fetches.look_up(fetch, now);
-        let answered = match self.decide(fetch, held, query.directive, now) {
-            Decision::Serve(held) => Ok(self.serve(held, query.directive)),
+        let answered = match self.decide(fetch, held, directive, now) {
+            Decision::Serve(held) => Ok(self.serve(held, directive)),
             Decision::ServeAndRefresh(held) => {
                 self.refresh(fetch, now);
                 Ok(self.serve_stale(held))
@@ -147,7 +154,10 @@ impl UsageService {
         if let Some(result) = result {
             self.inner.cache.metrics().requested(result);
         }
-        answered
+        match answered {
+            Ok(answer) if ignored => Ok(answer.without_refresh()),
+            other => other,
+        }
     }
 
     /// Makes a form and coding of an answer ready, once however many ask.

@@ -91,6 +91,13 @@ impl Answer {
         Self::of(held, result_of(status.forward), status)
     }
 
+    /// The same, told to a caller that wanted upstream asked and may not have that. Where the answer
+    /// is stale besides, its negative `ttl` says so.
+    pub(super) fn without_refresh(mut self) -> Self {
+        self.status.detail = Some("refresh-not-allowed");
+        self
+    }
+
     fn of(held: Held, result: CacheResult, status: CacheStatus) -> Self {
         let ttl = Some(held.ttl);
         Self {
