@@ -12,10 +12,10 @@ use crate::{
     api::{Api, ApiMetrics},
     cache::{CacheMetrics, UsageCache},
     clock::{SharedClock, SystemClock},
-    config::Config,
+    config::{Config, ServerConfig},
     jitter::Jitter,
     reload::Reload,
-    serve::{routed, serve},
+    serve::{ConnectionMetrics, Edge, Heads, Limits, routed, serve},
     shutdown::Shutdown,
     telemetry::Metrics,
     upstream::{PartnerCenter, TokenStatus, UpstreamDeps},
@@ -25,8 +25,8 @@ use crate::{
 /// The service, bound to its addresses and not yet serving.
 #[derive(Debug)]
 pub struct App {
-    api: Bound<Api>,
-    admin: Bound<axum::Router>,
+    api: Bound<Edge, Api>,
+    admin: Bound<Edge, axum::Router>,
     drain_timeout: Duration,
     reload: Reload,
     shutdown: Shutdown,
@@ -65,9 +65,10 @@ pub enum StartError {
 }
 
 #[derive(Debug)]
-struct Bound<S> {
+struct Bound<E, S> {
     listener: TcpListener,
     address: SocketAddr,
+    edge: E,
     service: S,
 }
 
@@ -125,6 +126,14 @@ impl App {
             &config.server.cors_origins,
         );
         let access = Access::new(&config.admin, metrics.registry())?;
+        let api_edge = Edge {
+            limits: limits(&config.server),
+            http2_cleartext: config.server.http2_cleartext,
+            metrics: ConnectionMetrics::new(metrics.registry())?,
+            ..Edge::new(Heads::Judged)
+        };
+        // Its clients are few and ours, so its limits are no matter of configuration.
+        let admin_edge = Edge::new(Heads::Judged);
         let admin_service = admin::router(Admin {
             readiness: Arc::new(readiness(&shutdown, &upstream, &usage)),
             usage,
@@ -133,8 +142,8 @@ impl App {
             access,
         });
         Ok(Self {
-            api: api.with(api_service),
-            admin: admin.with(admin_service),
+            api: api.with(api_edge, api_service),
+            admin: admin.with(admin_edge, admin_service),
             drain_timeout: config.server.drain_timeout,
             reload: Reload::default(),
             shutdown,
@@ -180,7 +189,7 @@ impl App {
                 async move { service.serve(request, peer).await }
             };
             let stop = draining.draining();
-            let left = serve(api.listener, handler, stop, drain_timeout).await;
+            let left = serve(api.listener, api.edge, handler, stop, drain_timeout).await;
             if left > 0 {
                 tracing::warn!(
                     connections = left,
@@ -195,17 +204,26 @@ impl App {
                 let _dropped = admin_may_stop.await;
             };
             let handler = routed(admin.service);
-            serve(admin.listener, handler, stop, ADMIN_DRAIN).await
+            serve(admin.listener, admin.edge, handler, stop, ADMIN_DRAIN).await
         };
         tokio::join!(serve_api, serve_admin);
         shutdown.cancel().await;
     }
 }
 
+fn limits(server: &ServerConfig) -> Limits {
+    Limits {
+        header_timeout: server.header_timeout,
+        idle_timeout: server.idle_timeout,
+        request_timeout: server.request_timeout,
+        max_connections: server.max_connections,
+    }
+}
+
 /// How long probes that are under way may take at the end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<Bound<()>, StartError> {
+async fn bind(key: &'static str, address: SocketAddr) -> Result<Bound<(), ()>, StartError> {
     let listening = async {
         let listener = TcpListener::bind(address).await?;
         Ok((listener.local_addr()?, listener))
@@ -218,6 +236,7 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<Bound<()>, Start
     Ok(Bound {
         listener,
         address,
+        edge: (),
         service: (),
     })
 }
@@ -279,11 +298,12 @@ fn readiness(
 
 // === impl Bound ===
 
-impl Bound<()> {
-    fn with<S>(self, service: S) -> Bound<S> {
+impl Bound<(), ()> {
+    fn with<S>(self, edge: Edge, service: S) -> Bound<Edge, S> {
         Bound {
             listener: self.listener,
             address: self.address,
+            edge,
             service,
         }
     }

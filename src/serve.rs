@@ -1,40 +1,92 @@
-//! The accept loop: connections over hyper, with a header timeout, and drained at the end.
+//! The edge: connections are accepted, kept within limits, and drained at the end.
 //!
-//! Not `axum::serve`, which sets no timer: there, half a request head stays open for ever.
+//! Not `axum::serve`, which sets no timer: there, half a request head stays open for ever. What
+//! hyper lacks stands in files of its own. `guard` lets only heads through to it that `head` finds
+//! no fault with, and `refusal` answers the others; `watchdog` ends what takes too long, by what
+//! `activity` tells of a connection; `drain` is how it all ends.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    io,
-    pin::{Pin, pin},
-    time::Duration,
-};
+mod activity;
+mod answer;
+mod connection;
+mod drain;
+mod guard;
+mod head;
+mod limits;
+mod metrics;
+mod refusal;
+#[cfg(test)]
+mod tests;
+mod watchdog;
+
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
-};
+use hyper::body::Incoming;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::JoinSet,
 };
 use tower::ServiceExt;
 
+use self::{
+    connection::{Admission, Connection, Protocol},
+    drain::Drain,
+    metrics::CloseReason,
+};
+pub use self::{limits::Limits, metrics::ConnectionMetrics};
 use crate::peer::Peer;
 
-/// What [`routed`] answers with.
-type RouterFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+/// What a listener takes from its clients.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// How much, and for how long.
+    pub limits: Limits,
+    /// Which requests.
+    pub heads: Heads,
+    /// Whether HTTP/2 is spoken without TLS, by clients that know beforehand (RFC 9113 §3.3).
+    pub http2_cleartext: bool,
+    /// What is counted.
+    pub metrics: ConnectionMetrics,
+}
 
-/// How long a client may take over the head of a request; also how long a connection may stand
-/// idle between two requests.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
+/// Which requests are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heads {
+    /// Those that every reader of HTTP reads alike, and no bodies.
+    Judged,
+    /// Whatever hyper reads, and bodies.
+    AsTheyCome,
+}
+
+/// What answers requests.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// The bodies of its answers.
+    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Unpin
+        + Send
+        + 'static;
+
+    /// Answers one request.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> impl Future<Output = Response<Self::Body>> + Send + 'static;
+}
 
 /// The pause after the system could not give us a connection, so as not to spin while it is out of
 /// file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long connections may stand idle, at our end, before they are closed: long enough for a
+/// client that is about to use one to be answered and told to leave.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// How many connections too many are told so at a time; the others are closed without a word.
+const TOLD_AT_ONCE: usize = 64;
 
 /// Serves connections until `stop` completes, then lets requests that are under way finish for up
 /// to `drain_timeout`. Returns how many connections it had to cut off then.
@@ -42,93 +94,162 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// # Cancel safety
 ///
 /// Dropping the future stops accepting and cuts off every connection.
-pub async fn serve<H, F, B>(
+pub async fn serve<H: Handler>(
     listener: TcpListener,
+    edge: Edge,
     handler: H,
     stop: impl Future<Output = ()>,
     drain_timeout: Duration,
-) -> usize
-where
-    H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
+) -> usize {
+    let mut house = House::new(edge, handler);
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
             biased;
             () = &mut stop => break,
             accepted = listener.accept() => accepted,
-            Some(_ended) = connections.join_next() => continue,
+            Some(_ended) = house.connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                connections.spawn(connection(
-                    stream,
-                    peer.into(),
-                    handler.clone(),
-                    graceful.watcher(),
-                ));
-            }
+            Ok((stream, peer)) => house.take_in(stream, peer),
             Err(error) => refused(error).await,
         }
     }
     drop(listener);
-    if tokio::time::timeout(drain_timeout, graceful.shutdown())
-        .await
-        .is_ok()
-    {
-        return 0;
-    }
-    while connections.try_join_next().is_some() {}
-    let left = connections.len();
-    connections.shutdown().await;
-    left
+    house.empty(drain_timeout).await
 }
 
 /// A handler that hands every request to an axum router, with its [`Peer`] among the extensions.
-pub fn routed(
-    router: Router,
-) -> impl Fn(Request<Incoming>, Peer) -> RouterFuture + Clone + Send + Sync + 'static {
-    move |mut request, peer| {
+pub fn routed(router: Router) -> impl Handler {
+    move |mut request: Request<Incoming>, peer: Peer| {
         request.extensions_mut().insert(peer);
         let answer = router.clone().oneshot(request.map(Body::new));
-        Box::pin(async move {
+        async move {
             match answer.await {
                 Ok(response) => response,
                 Err(never) => match never {},
             }
-        })
+        }
     }
 }
 
-async fn connection<H, F, B>(stream: TcpStream, peer: Peer, handler: H, watcher: Watcher)
+// === impl Edge ===
+
+impl Edge {
+    /// With the limits of a listener whose clients are ours, and counted where nobody looks.
+    pub fn new(heads: Heads) -> Self {
+        Self {
+            limits: Limits::default(),
+            heads,
+            http2_cleartext: false,
+            metrics: ConnectionMetrics::unseen(),
+        }
+    }
+}
+
+/// A listener's connections.
+struct House<H> {
+    edge: Edge,
+    handler: H,
+    drain: Arc<Drain>,
+    connections: JoinSet<()>,
+    room: Arc<Semaphore>,
+    told: Arc<Semaphore>,
+}
+
+// === impl House ===
+
+impl<H: Handler> House<H> {
+    fn new(edge: Edge, handler: H) -> Self {
+        let room = edge.limits.max_connections.get();
+        Self {
+            edge,
+            handler,
+            drain: Arc::default(),
+            connections: JoinSet::new(),
+            room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
+            told: Arc::new(Semaphore::new(TOLD_AT_ONCE)),
+        }
+    }
+
+    /// Serves a connection, or tells it that there is no room.
+    fn take_in(&mut self, stream: TcpStream, address: SocketAddr) {
+        let limits = self.edge.limits;
+        let (admission, limits, place) = match Arc::clone(&self.room).try_acquire_owned() {
+            Ok(place) => (Admission::Granted, limits, place),
+            Err(_full) => match Arc::clone(&self.told).try_acquire_owned() {
+                Ok(place) => (Admission::Refused, limits.of_the_refused(), place),
+                Err(_full) => return self.edge.metrics.closed(CloseReason::Refused),
+            },
+        };
+        let connection = Connection {
+            handler: self.handler.clone(),
+            peer: address.into(),
+            limits,
+            heads: self.edge.heads,
+            admission,
+            drain: Arc::clone(&self.drain),
+            counted: self.edge.metrics.open(),
+        };
+        let protocol = if self.edge.http2_cleartext {
+            Protocol::Either
+        } else {
+            Protocol::Http1
+        };
+        self.connections.spawn(async move {
+            let _place = place;
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "a connection was gone before it was served");
+                return connection.counted.close(CloseReason::Error);
+            }
+            connection.serve(stream, protocol).await;
+        });
+    }
+
+    /// Waits until every connection has ended, and cuts off those that have not by then.
+    async fn empty(mut self, drain_timeout: Duration) -> usize {
+        self.drain.begin();
+        let ended = tokio::time::timeout(drain_timeout, async {
+            let grace = DRAIN_GRACE.min(drain_timeout / 2);
+            if tokio::time::timeout(grace, ended(&mut self.connections))
+                .await
+                .is_err()
+            {
+                self.drain.closing.cancel();
+                ended(&mut self.connections).await;
+            }
+        });
+        if ended.await.is_ok() {
+            return 0;
+        }
+        while self.connections.try_join_next().is_some() {}
+        let left = self.connections.len();
+        self.connections.shutdown().await;
+        left
+    }
+}
+
+async fn ended(connections: &mut JoinSet<()>) {
+    while connections.join_next().await.is_some() {}
+}
+
+// === impl Handler ===
+
+impl<H, F, B> Handler for H
 where
-    H: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
+    H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
+    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection was gone before it was served");
-        return;
-    }
-    let address = peer.address;
-    let service = service_fn(move |request| {
-        let answer = handler(request, peer.clone());
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(peer = %address, %error, "a connection ended early");
+    type Body = B;
+
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> impl Future<Output = Response<B>> + Send + 'static {
+        self(request, peer)
     }
 }
 

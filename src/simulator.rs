@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     clock::{Clock, SharedClock, SystemClock},
-    serve::{routed, serve},
+    serve::{Edge, Heads, routed, serve},
     shutdown::Shutdown,
 };
 use simulation::Simulation;
@@ -139,7 +139,14 @@ impl Simulator {
     /// Dropping the future closes the listener and every connection.
     pub async fn run(self, shutdown: Shutdown) {
         let handler = routed(router(self.simulation));
-        serve(self.listener, handler, shutdown.draining(), GRACE).await;
+        serve(
+            self.listener,
+            Edge::new(Heads::AsTheyCome),
+            handler,
+            shutdown.draining(),
+            GRACE,
+        )
+        .await;
     }
 }
 

@@ -99,6 +99,18 @@ pub(super) const CONCURRENCY: Form<NonZeroUsize> = Form {
     unquoted: Unquoted::Integer,
 };
 
+pub(super) const CONNECTIONS: Form<NonZeroUsize> = Form {
+    expected: "a whole number from 1 to 1000000",
+    parse: |text| {
+        text.parse()
+            .ok()
+            .filter(|count: &NonZeroUsize| count.get() <= 1_000_000)
+            .ok_or_else(|| "is out of range".into())
+    },
+    print: NonZeroUsize::to_string,
+    unquoted: Unquoted::Integer,
+};
+
 pub(super) const RETRIES: Form<u32> = Form {
     expected: "a whole number from 0 to 100",
     parse: |text| {

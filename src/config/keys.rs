@@ -93,6 +93,16 @@ keys! {
         form::DURATION, |c| Some(c.server.drain_timeout);
     SERVER_CORS_ORIGINS: Vec<Origin> = "server.cors_origins", Default(""),
         form::ORIGINS, |c| Some(c.server.cors_origins.clone());
+    SERVER_HEADER_TIMEOUT: Duration = "server.header_timeout", Default("5s"),
+        form::POSITIVE_DURATION, |c| Some(c.server.header_timeout);
+    SERVER_IDLE_TIMEOUT: Duration = "server.idle_timeout", Default("75s"),
+        form::POSITIVE_DURATION, |c| Some(c.server.idle_timeout);
+    SERVER_REQUEST_TIMEOUT: Duration = "server.request_timeout", Default("60s"),
+        form::POSITIVE_DURATION, |c| Some(c.server.request_timeout);
+    SERVER_MAX_CONNECTIONS: NonZeroUsize = "server.max_connections", Default("10000"),
+        form::CONNECTIONS, |c| Some(c.server.max_connections);
+    SERVER_HTTP2_CLEARTEXT: bool = "server.http2_cleartext", Default("false"),
+        form::BOOLEAN, |c| Some(c.server.http2_cleartext);
 
     ADMIN_LISTEN: SocketAddr = "admin.listen", Default("127.0.0.1:9090"),
         form::ADDRESS, |c| Some(c.admin.listen);

@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use super::{Origin, keys, settings::Settings};
 
@@ -11,6 +11,18 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Whose pages may read answers, beside those of our own origin; nobody's by default.
     pub cors_origins: Vec<Origin>,
+    /// How long the head of a request may take, from its first byte or the beginning of its
+    /// connection. Default `5s`.
+    pub header_timeout: Duration,
+    /// How long a connection may stand idle. Default `75s`.
+    pub idle_timeout: Duration,
+    /// How long a request may take from the end of its head to the last byte of its answer, which a
+    /// slow reader holds up. Default `60s`: more than twice `upstream.deadline`.
+    pub request_timeout: Duration,
+    /// How many connections may be open. Default `10000`.
+    pub max_connections: NonZeroUsize,
+    /// Whether HTTP/2 is spoken without TLS to clients that begin with it. Default `false`.
+    pub http2_cleartext: bool,
 }
 
 impl ServerConfig {
@@ -19,6 +31,11 @@ impl ServerConfig {
             listen: settings.get(&keys::SERVER_LISTEN)?,
             drain_timeout: settings.get(&keys::SERVER_DRAIN_TIMEOUT)?,
             cors_origins: settings.get(&keys::SERVER_CORS_ORIGINS)?,
+            header_timeout: settings.get(&keys::SERVER_HEADER_TIMEOUT)?,
+            idle_timeout: settings.get(&keys::SERVER_IDLE_TIMEOUT)?,
+            request_timeout: settings.get(&keys::SERVER_REQUEST_TIMEOUT)?,
+            max_connections: settings.get(&keys::SERVER_MAX_CONNECTIONS)?,
+            http2_cleartext: settings.get(&keys::SERVER_HTTP2_CLEARTEXT)?,
         })
     }
 }

@@ -9,6 +9,7 @@ impl Config {
             self.audience_of_another_endpoint(),
             self.cache_below_one_answer(),
             self.drain_before_the_deadline(),
+            self.cut_before_the_deadline(),
             self.filter_without_a_level(),
         ]
         .into_iter()
@@ -56,6 +57,18 @@ impl Config {
                 "server.drain_timeout = {} is below upstream.deadline = {}: a request that waits \
                  for Partner Center may be cut at shutdown",
                 duration::print(&drain),
+                duration::print(&deadline),
+            )
+        })
+    }
+
+    fn cut_before_the_deadline(&self) -> Option<String> {
+        let (request, deadline) = (self.server.request_timeout, self.upstream.deadline);
+        (request < deadline).then(|| {
+            format!(
+                "server.request_timeout = {} is below upstream.deadline = {}: a request that waits \
+                 for Partner Center may be cut before its answer comes",
+                duration::print(&request),
                 duration::print(&deadline),
             )
         })

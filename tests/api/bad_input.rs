@@ -456,7 +456,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn the_body_of_a_get_is_not_the_next_request() {
+async fn the_body_of_a_request_is_refused_and_is_not_the_next_request() {
     let app = TestApp::start().await;
     let usage = usage_path();
     let smuggled = format!("GET /v1/customers/{OTHER}/usage HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -475,20 +475,17 @@ async fn the_body_of_a_get_is_not_the_next_request() {
             format!("{length:x}\r\n{smuggled}\r\n0\r\n\r\n"),
         ),
     ] {
-        for (method, status) in [("GET", 200), ("HEAD", 200), ("POST", 405)] {
+        for (method, status) in [("GET", 400), ("HEAD", 400), ("POST", 405)] {
             let request =
                 format!("{method} {usage} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n{body}{next}");
 
             let answers = app.raw(request.as_bytes()).await;
 
-            assert_eq!(
-                statuses(&answers),
-                [status, 404],
-                "{method} {case}: {answers}"
-            );
+            assert_eq!(statuses(&answers), [status], "{method} {case}: {answers}");
+            assert!(answers.contains("problem+json"), "{answers}");
         }
     }
-    assert!(asked(&app).iter().all(|path| !path.contains(OTHER)));
+    assert_eq!(asked(&app), [""; 0]);
 }
 
 #[tokio::test]
@@ -560,11 +557,13 @@ async fn what_is_not_http_is_answered_400_and_the_connection_closed() {
 }
 
 #[tokio::test]
-async fn an_absolute_target_is_read_as_its_path() {
+async fn an_absolute_target_is_read_as_its_path_and_names_no_other_host() {
     let app = TestApp::start().await;
 
-    let answer = get_target(&app, &format!("http://elsewhere.example{}", usage_path())).await;
+    let ours = get_target(&app, &format!("http://x{}", usage_path())).await;
+    let foreign = get_target(&app, &format!("http://elsewhere.example{}", usage_path())).await;
 
-    assert_eq!(statuses(&answer), [200], "{answer}");
+    assert_eq!(statuses(&ours), [200], "{ours}");
+    assert_eq!(statuses(&foreign), [400], "{foreign}");
     assert_eq!(asked(&app).len(), 1);
 }

@@ -18,7 +18,7 @@ use crate::support::{DOCUMENTED, START, TestApp, customer};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 31] = [
+const FAMILIES: [(&str, &str); 33] = [
     ("usage_proxy_http_requests_total", "counter"),
     ("usage_proxy_http_request_duration_seconds", "histogram"),
     ("usage_proxy_http_requests_in_flight", "gauge"),
@@ -40,6 +40,8 @@ const FAMILIES: [(&str, &str); 31] = [
     ),
     ("usage_proxy_circuit_state", "gauge"),
     ("usage_proxy_retry_budget_remaining_ratio", "gauge"),
+    ("usage_proxy_connections", "gauge"),
+    ("usage_proxy_connections_closed_total", "counter"),
     ("usage_proxy_token_refresh_total", "counter"),
     ("usage_proxy_token_expiry_timestamp_seconds", "gauge"),
     (
@@ -169,6 +171,23 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
             "usage_proxy_token_refresh_total",
             "result",
             &["refused", "success", "unavailable"],
+        ),
+        ("usage_proxy_connections", "state", &["active", "idle"]),
+        (
+            "usage_proxy_connections_closed_total",
+            "reason",
+            &[
+                "bad_request",
+                "client",
+                "cut",
+                "drained",
+                "error",
+                "header_timeout",
+                "idle_timeout",
+                "refused",
+                "request_timeout",
+                "tls_handshake",
+            ],
         ),
         (
             "usage_proxy_http_requests_total",

@@ -69,8 +69,8 @@ fn request(name: HeaderName, lines: &[Vec<Member>]) -> HeaderMap {
 
 /// What a name weighs, by the last member that says so.
 fn said(lines: &[Vec<Member>], names: &[&str]) -> Option<Weight> {
-    let all = lines.iter().flatten();
-    let last = all.filter(|member| names.contains(&member.name)).last()?;
+    let mut backwards = lines.iter().flatten().rev();
+    let last = backwards.find(|member| names.contains(&member.name))?;
     Some(last.weight.as_ref().map_or(FULL, |(weight, _)| *weight))
 }
 

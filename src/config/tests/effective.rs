@@ -17,6 +17,11 @@ fn every_key(kind: &str, audience: &str) -> String {
         [server]
         listen = "[::1]:81"
         drain_timeout = "0s"
+        header_timeout = "2s"
+        idle_timeout = "2m"
+        request_timeout = "3h"
+        max_connections = 50
+        http2_cleartext = true
         cors_origins = ["https://dash.example.com", "http://[::1]:3000"]
         [admin]
         listen = "0.0.0.0:82"

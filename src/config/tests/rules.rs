@@ -300,7 +300,11 @@ fn what_is_hardly_meant_is_warned_of() {
         ),
         (
             format!("server.drain_timeout = '5s'\n{TOKEN_FILE}"),
-            Some("below upstream.deadline"),
+            Some("at shutdown"),
+        ),
+        (
+            format!("server.request_timeout = '5s'\n{TOKEN_FILE}"),
+            Some("server.request_timeout = 5s is below upstream.deadline"),
         ),
         (
             format!("log.filter = 'inof'\n{TOKEN_FILE}"),

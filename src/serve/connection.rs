@@ -1,0 +1,314 @@
+//! One connection, from its first byte to its last.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use http::{HeaderValue, Request, Response, header};
+use http_body::Body;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use super::{
+    Handler, Heads,
+    activity::{Activity, Phase},
+    answer::{Answer, Answering},
+    drain::Drain,
+    guard::Guarded,
+    limits::Limits,
+    metrics::{CloseReason, Counted},
+    refusal::{self, Refusal},
+    watchdog::Watchdog,
+};
+use crate::peer::Peer;
+
+/// What an HTTP/2 connection begins with (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What one connection is served with.
+#[derive(Debug)]
+pub(super) struct Connection<H> {
+    pub(super) handler: H,
+    pub(super) peer: Peer,
+    pub(super) limits: Limits,
+    pub(super) heads: Heads,
+    /// Whether it is served, or only told why it is not.
+    pub(super) admission: Admission,
+    pub(super) drain: Arc<Drain>,
+    pub(super) counted: Counted,
+}
+
+/// Whether there is room for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Granted,
+    Refused,
+}
+
+/// Which HTTP a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.1 or 1.0.
+    Http1,
+    /// HTTP/2, agreed upon by ALPN.
+    Http2,
+    /// HTTP/2 if the connection begins with its preface, else HTTP/1.
+    Either,
+}
+
+/// What answers the requests of one connection.
+struct Service<H> {
+    handler: H,
+    peer: Peer,
+    heads: Heads,
+    admission: Admission,
+    drain: Arc<Drain>,
+    activity: Arc<Activity>,
+    protocol: Protocol,
+}
+
+/// What hyper's two kinds of connections have in common.
+trait Ends: Future<Output = hyper::Result<()>> {
+    /// Asks it to end after what is under way.
+    fn end(self: Pin<&mut Self>);
+}
+
+// === impl Connection ===
+
+impl<H: Handler> Connection<H> {
+    /// Serves until either side has enough.
+    pub(super) async fn serve<S>(self, mut stream: S, protocol: Protocol)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut begun = Vec::new();
+        let protocol = match protocol {
+            Protocol::Http1 | Protocol::Http2 => protocol,
+            Protocol::Either => {
+                let reading = sniff(&mut stream, &mut begun);
+                match tokio::time::timeout(self.limits.header_timeout, reading).await {
+                    Ok(Ok(protocol)) => protocol,
+                    Ok(Err(_broken)) => return self.counted.close(CloseReason::Error),
+                    Err(_elapsed) => return self.counted.close(CloseReason::HeaderTimeout),
+                }
+            }
+        };
+        if protocol == Protocol::Http2 {
+            self.http2(stream, begun).await;
+        } else {
+            self.http1(stream, begun).await;
+        }
+    }
+
+    async fn http1<S>(self, stream: S, begun: Vec<u8>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        const BUFFER: usize = 64 * 1024;
+        let service = self.service(Protocol::Http1);
+        let activity = Arc::clone(&service.activity);
+        let guarded = match self.heads {
+            Heads::Judged => Guarded::heads(stream, &begun, Arc::clone(&activity)),
+            Heads::AsTheyCome => Guarded::unjudged(stream, begun, Arc::clone(&activity)),
+        };
+        let connection = http1::Builder::new().max_buf_size(BUFFER).serve_connection(
+            TokioIo::new(guarded),
+            service_fn(move |request| Arc::clone(&service).answer(request)),
+        );
+        self.drive(pin!(connection), &activity).await;
+    }
+
+    async fn http2<S>(self, stream: S, begun: Vec<u8>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        const PING_EVERY: Duration = Duration::from_secs(20);
+        const PONG_WITHIN: Duration = Duration::from_secs(10);
+        let service = self.service(Protocol::Http2);
+        let activity = Arc::clone(&service.activity);
+        let guarded = Guarded::unjudged(stream, begun, Arc::clone(&activity));
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(100)
+            // Streams opened only to be reset (CVE-2023-44487), by the client or by us
+            // (CVE-2025-8671): past these, the connection goes.
+            .max_pending_accept_reset_streams(20)
+            .max_local_error_reset_streams(100)
+            // It bounds CONTINUATION frames too. Each field counts 32 bytes more than it has.
+            .max_header_list_size(32 * 1024)
+            .max_send_buf_size(64 * 1024)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PONG_WITHIN)
+            .serve_connection(
+                TokioIo::new(guarded),
+                service_fn(move |request| Arc::clone(&service).answer(request)),
+            );
+        self.drive(pin!(connection), &activity).await;
+    }
+
+    fn service(&self, protocol: Protocol) -> Arc<Service<H>> {
+        Arc::new(Service {
+            handler: self.handler.clone(),
+            peer: self.peer.clone(),
+            heads: self.heads,
+            admission: self.admission,
+            drain: Arc::clone(&self.drain),
+            activity: Arc::default(),
+            protocol,
+        })
+    }
+
+    /// Runs a connection until it ends by itself, at our end, or because something takes too long.
+    async fn drive<C: Ends>(self, mut connection: Pin<&mut C>, activity: &Activity) {
+        let mut counted = self.counted;
+        let mut watchdog = Watchdog::new(self.limits);
+        let mut closing = pin!(self.drain.closing.cancelled());
+        let (mut drained, mut told, mut overdue) = (false, false, None);
+        let result = poll_fn(|cx| {
+            loop {
+                drained = drained || closing.as_mut().poll(cx).is_ready();
+                // What has begun to come is still answered.
+                if drained && !told && !activity.is_partial() {
+                    told = true;
+                    connection.as_mut().end();
+                }
+                if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(Some(result));
+                }
+                let Poll::Ready(phase) = watchdog.poll(cx, activity, &mut counted) else {
+                    return Poll::Pending;
+                };
+                let first = overdue.is_none();
+                overdue.get_or_insert(phase);
+                match phase {
+                    Phase::Head(_) if first && activity.refuse_overdue() => {}
+                    Phase::Opening | Phase::Idle(_) if first => {
+                        activity.close();
+                        connection.as_mut().end();
+                    }
+                    _ => return Poll::Ready(None),
+                }
+            }
+        });
+        let result = result.await;
+        if let Some(Err(error)) = &result {
+            tracing::debug!(peer = %self.peer.address, %error, "a connection ended early");
+        }
+        counted.close(match overdue.and_then(CloseReason::of_overdue) {
+            _ if self.admission == Admission::Refused => CloseReason::Refused,
+            Some(timeout) => timeout,
+            None if activity.refusal().is_some() => CloseReason::BadRequest,
+            None => match result {
+                Some(Err(error)) if error.is_parse() => CloseReason::BadRequest,
+                Some(Err(_)) => CloseReason::Error,
+                _ if drained || self.drain.has_begun() => CloseReason::Drained,
+                _ => CloseReason::Client,
+            },
+        });
+    }
+}
+
+// === impl Service ===
+
+impl<H: Handler> Service<H> {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer<H::Body>>, Infallible> {
+        if self.protocol == Protocol::Http2 || self.heads == Heads::AsTheyCome {
+            self.activity.take();
+        }
+        let answering = Answering(Arc::clone(&self.activity));
+        let has_body = !request.body().is_end_stream();
+        let (mut response, last) = match self.verdict(&request) {
+            Ok(()) => {
+                let answer = self.handler.handle(request, self.peer.clone()).await;
+                let answer = answer.map(|body| Answer::of_handler(body, answering));
+                // Nothing is read after a body: it might not end where we think.
+                (answer, has_body && self.heads == Heads::Judged)
+            }
+            Err(refusal) => {
+                let answer = refusal.answer(request.uri().path(), request.headers());
+                (answer.map(|body| Answer::of_edge(body, answering)), true)
+            }
+        };
+        if self.protocol == Protocol::Http1 && (last || self.drain.has_begun()) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        Ok(response)
+    }
+
+    fn verdict(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
+        if let Some(refusal) = self.activity.ask() {
+            return Err(refusal);
+        }
+        if self.admission == Admission::Refused {
+            return Err(Refusal::Full);
+        }
+        if self.heads == Heads::AsTheyCome {
+            return Ok(());
+        }
+        let verdict = refusal::check(request);
+        if let (Err(refusal), Protocol::Http1) = (verdict, self.protocol) {
+            self.activity.note(refusal);
+        }
+        verdict
+    }
+}
+
+// === impl Ends ===
+
+impl<S, I, B> Ends for http1::Connection<I, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S, I, B, E> Ends for http2::Connection<I, S, E>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Tells HTTP/2 by its first bytes, which are then in `begun`.
+async fn sniff(stream: &mut (impl AsyncRead + Unpin), begun: &mut Vec<u8>) -> io::Result<Protocol> {
+    let mut space = [0; PREFACE.len()];
+    loop {
+        let wanted = space.get_mut(begun.len()..).unwrap_or_default();
+        if wanted.is_empty() {
+            return Ok(Protocol::Http2);
+        }
+        let came = stream.read(wanted).await?;
+        begun.extend_from_slice(wanted.get(..came).unwrap_or_default());
+        if came == 0 || !PREFACE.starts_with(begun) {
+            return Ok(Protocol::Http1);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+use std::{num::NonZeroUsize, time::Duration};
+
+use super::activity::Phase;
+
+/// What one listener grants its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long the head of a request may take, from its first byte, or from the beginning of the
+    /// connection; the TLS handshake may take as long.
+    pub header_timeout: Duration,
+    /// How long a connection may stand idle between two requests.
+    pub idle_timeout: Duration,
+    /// How long a request may take, from the end of its head until the last byte of its answer was
+    /// taken by the client's side: it bounds slow readers too.
+    pub request_timeout: Duration,
+    /// How many connections may be open.
+    pub max_connections: NonZeroUsize,
+}
+
+// === impl Limits ===
+
+impl Limits {
+    /// How long a client may take to close a connection that we have closed.
+    ///
+    /// Closed at once, with bytes of the client's unread, the answer could be lost to a reset.
+    const LINGER: Duration = Duration::from_secs(1);
+
+    /// What is granted to a connection too many, so that it is told why it is closed.
+    pub(super) const fn of_the_refused(self) -> Self {
+        Self {
+            header_timeout: Self::LINGER,
+            idle_timeout: Self::LINGER,
+            request_timeout: Self::LINGER,
+            ..self
+        }
+    }
+
+    /// How long a connection may stay in this phase.
+    pub(super) const fn of(&self, phase: Phase) -> Duration {
+        match phase {
+            Phase::Opening | Phase::Head(_) => self.header_timeout,
+            Phase::Request(_) => self.request_timeout,
+            Phase::Idle(_) => self.idle_timeout,
+            Phase::Closing => Self::LINGER,
+        }
+    }
+}
+
+impl Default for Limits {
+    /// What the admin listener has, whose clients are ours.
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(75),
+            request_timeout: Duration::from_secs(60),
+            max_connections: NonZeroUsize::new(1_000).unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use super::activity::Phase;
+
+/// What a listener counts of its connections.
+#[derive(Clone, Debug)]
+pub struct ConnectionMetrics {
+    active: IntGauge,
+    idle: IntGauge,
+    closed: Vec<IntCounter>,
+}
+
+/// Why a connection was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CloseReason {
+    /// In order: by the client, or because it asked for it.
+    Client,
+    /// In order, because we end.
+    Drained,
+    /// Cut off, because we end and it did not.
+    Cut,
+    /// The head of a request, or the TLS handshake, did not come to its end in time.
+    HeaderTimeout,
+    /// It stood idle for too long.
+    IdleTimeout,
+    /// An answer was not taken in time.
+    RequestTimeout,
+    /// A request was refused at the edge.
+    BadRequest,
+    /// One connection too many.
+    Refused,
+    /// The TLS handshake failed.
+    TlsHandshake,
+    /// It broke, or what came was no HTTP.
+    Error,
+}
+
+/// An open connection; it counts where it is, and when it is dropped, why.
+#[derive(Debug)]
+pub(super) struct Counted {
+    metrics: ConnectionMetrics,
+    idle: bool,
+    reason: CloseReason,
+}
+
+// === impl ConnectionMetrics ===
+
+impl ConnectionMetrics {
+    /// Registers every family, each child at zero.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is registered already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let connections = IntGaugeVec::new(
+            Opts::new(
+                "usage_proxy_connections",
+                "Open connections of the API listener: active from the first byte of a request \
+                 until its answer has left.",
+            ),
+            &["state"],
+        )?;
+        registry.register(Box::new(connections.clone()))?;
+        let closed = IntCounterVec::new(
+            Opts::new(
+                "usage_proxy_connections_closed_total",
+                "Connections of the API listener that were closed, by reason.",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(closed.clone()))?;
+        Ok(Self {
+            active: connections.with_label_values(&["active"]),
+            idle: connections.with_label_values(&["idle"]),
+            closed: CloseReason::ALL
+                .iter()
+                .map(|reason| closed.with_label_values(&[reason.as_str()]))
+                .collect(),
+        })
+    }
+
+    /// For a listener that nobody watches.
+    pub fn unseen() -> Self {
+        let counter = || IntCounter::new("unseen", "Seen by nobody.");
+        let gauge = || IntGauge::new("unseen", "Seen by nobody.");
+        match (gauge(), gauge(), counter()) {
+            (Ok(active), Ok(idle), Ok(closed)) => Self {
+                active,
+                idle,
+                closed: vec![closed; CloseReason::ALL.len()],
+            },
+            _ => unreachable!("the names are valid"),
+        }
+    }
+
+    /// Counts a connection that is open from now on.
+    pub(super) fn open(&self) -> Counted {
+        self.idle.inc();
+        Counted {
+            metrics: self.clone(),
+            idle: true,
+            reason: CloseReason::Cut,
+        }
+    }
+
+    pub(super) fn closed(&self, reason: CloseReason) {
+        if let Some(counter) = self.closed.get(reason as usize) {
+            counter.inc();
+        }
+    }
+}
+
+// === impl Counted ===
+
+impl Counted {
+    /// Where the connection is now.
+    pub(super) fn enter(&mut self, phase: Phase) {
+        let idle = matches!(phase, Phase::Opening | Phase::Idle(_));
+        if idle != self.idle {
+            self.state().dec();
+            self.idle = idle;
+            self.state().inc();
+        }
+    }
+
+    /// Closes it for this reason.
+    pub(super) fn close(mut self, reason: CloseReason) {
+        self.reason = reason;
+    }
+
+    fn state(&self) -> &IntGauge {
+        if self.idle {
+            &self.metrics.idle
+        } else {
+            &self.metrics.active
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.state().dec();
+        self.metrics.closed(self.reason);
+    }
+}
+
+// === impl CloseReason ===
+
+impl CloseReason {
+    const ALL: [Self; 10] = [
+        Self::Client,
+        Self::Drained,
+        Self::Cut,
+        Self::HeaderTimeout,
+        Self::IdleTimeout,
+        Self::RequestTimeout,
+        Self::BadRequest,
+        Self::Refused,
+        Self::TlsHandshake,
+        Self::Error,
+    ];
+
+    /// Why a connection goes whose phase lasts too long; `None` where it was going already.
+    pub(super) const fn of_overdue(phase: Phase) -> Option<Self> {
+        match phase {
+            Phase::Opening | Phase::Head(_) => Some(Self::HeaderTimeout),
+            Phase::Request(_) => Some(Self::RequestTimeout),
+            Phase::Idle(_) => Some(Self::IdleTimeout),
+            Phase::Closing => None,
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Drained => "drained",
+            Self::Cut => "cut",
+            Self::HeaderTimeout => "header_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::RequestTimeout => "request_timeout",
+            Self::BadRequest => "bad_request",
+            Self::Refused => "refused",
+            Self::TlsHandshake => "tls_handshake",
+            Self::Error => "error",
+        }
+    }
+}

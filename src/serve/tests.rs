@@ -1,0 +1,236 @@
+//! What clients meet, over real sockets: every limit and every refusal.
+
+mod drain;
+mod heads;
+mod http2;
+mod timeouts;
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http_body_util::Full;
+use prometheus::{Registry, TextEncoder};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::oneshot,
+};
+
+use super::*;
+
+/// Longer than anything takes, so that a test fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const GET: &str = "GET /path HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// An edge with a handler that answers `ok`, or what it is asked for.
+struct Server {
+    address: SocketAddr,
+    registry: Registry,
+    asked: Arc<AtomicUsize>,
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinSet<usize>,
+}
+
+/// A connection, and what has come over it.
+struct Client {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+// === impl Server ===
+
+impl Server {
+    async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Edge)) -> Self {
+        let registry = Registry::new();
+        let mut edge = Edge {
+            metrics: ConnectionMetrics::new(&registry).unwrap(),
+            ..Edge::new(Heads::Judged)
+        };
+        change(&mut edge);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (stop, stopped) = oneshot::channel();
+        let handler = handler(Arc::clone(&asked));
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            let stop = async {
+                let _stopped_or_dropped = stopped.await;
+            };
+            serve(listener, edge, handler, stop, PATIENCE).await
+        });
+        Self {
+            address,
+            registry,
+            asked,
+            stop: Some(stop),
+            running,
+        }
+    }
+
+    async fn connect(&self) -> Client {
+        Client {
+            stream: TcpStream::connect(self.address).await.unwrap(),
+            received: Vec::new(),
+        }
+    }
+
+    /// Sends these bytes and reads until the connection is closed.
+    async fn raw(&self, bytes: impl AsRef<[u8]>) -> String {
+        let mut client = self.connect().await;
+        client.send(bytes).await;
+        client.closed().await
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn sample(&self, sample: &str) -> f64 {
+        let text = TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap();
+        text.lines()
+            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))
+            .unwrap_or_else(|| panic!("no {sample} in {text}"))
+            .parse()
+            .unwrap()
+    }
+
+    async fn wait_for(&self, sample: &str, value: f64) {
+        let reached = async {
+            while (self.sample(sample) - value).abs() > f64::EPSILON {
+                tokio::task::yield_now().await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, reached).await.is_err() {
+            panic!("{sample} is {}, not {value}", self.sample(sample));
+        }
+    }
+
+    /// Waits until a connection was closed for this reason, and none for another.
+    async fn closed_for(&self, reason: &str) {
+        self.wait_for(&closed(reason), 1.0).await;
+        for other in [
+            "client",
+            "bad_request",
+            "header_timeout",
+            "idle_timeout",
+            "error",
+        ] {
+            if other != reason {
+                assert_eq!(self.sample(&closed(other)), 0.0, "{other}");
+            }
+        }
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Everything that comes until the connection is closed.
+    async fn closed(mut self) -> String {
+        let reading = self.stream.read_to_end(&mut self.received);
+        let read = tokio::time::timeout(PATIENCE, reading).await;
+        read.expect("the connection is closed").unwrap();
+        String::from_utf8_lossy(&self.received).into_owned()
+    }
+
+    /// Waits until this has come.
+    async fn receive(&mut self, text: &str) {
+        let reading = async {
+            while !String::from_utf8_lossy(&self.received).contains(text) {
+                let read = self.stream.read_buf(&mut self.received).await.unwrap();
+                assert_ne!(read, 0, "closed after {:?}", self.received);
+            }
+        };
+        let read = tokio::time::timeout(PATIENCE, reading).await;
+        read.unwrap_or_else(|_| panic!("{text} does not come"));
+        self.received.clear();
+    }
+}
+
+fn handler(asked: Arc<AtomicUsize>) -> impl Handler {
+    move |request: Request<Incoming>, _peer: Peer| {
+        asked.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let body = match request.uri().path() {
+                "/large" => Bytes::from(vec![b'x'; 64 << 20]),
+                "/never" => std::future::pending::<Bytes>().await,
+                path => Bytes::from(format!("ok {path}")),
+            };
+            Response::new(Full::<Bytes>::from(body))
+        }
+    }
+}
+
+fn closed(reason: &str) -> String {
+    format!("usage_proxy_connections_closed_total{{reason=\"{reason}\"}}")
+}
+
+/// The statuses of the answers on a connection, in their order.
+fn statuses(answers: &str) -> Vec<u16> {
+    answers
+        .split("HTTP/1.")
+        .skip(1)
+        .map(|answer| answer[2..5].parse().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_told_so_and_room_is_made_again() {
+    let server = Server::with(|edge| edge.limits.max_connections = NonZeroUsize::MIN).await;
+    let mut first = server.connect().await;
+    first.send(GET).await;
+    first.receive("ok /path").await;
+
+    let refused = server.raw(GET).await;
+    drop(first);
+    server.wait_for(&closed("client"), 1.0).await;
+    let mut next = server.connect().await;
+    next.send(GET).await;
+
+    assert_eq!(statuses(&refused), [503], "{refused}");
+    assert!(refused.contains("retry-after: 1\r\n"), "{refused}");
+    assert!(refused.contains("urn:usage-proxy:problem:too-many-connections"));
+    assert!(refused.contains("x-request-id: "), "{refused}");
+    next.receive("ok /path").await;
+    assert_eq!(server.asked(), 2);
+    server.wait_for(&closed("refused"), 1.0).await;
+}
+
+#[tokio::test]
+async fn connections_are_counted_by_what_they_do() {
+    let server = Server::start().await;
+    let mut idle = server.connect().await;
+    idle.send(GET).await;
+    idle.receive("ok /path").await;
+    let mut active = server.connect().await;
+    active.send(GET.replace("/path", "/never")).await;
+
+    for state in ["idle", "active"] {
+        let sample = format!("usage_proxy_connections{{state=\"{state}\"}}");
+        server.wait_for(&sample, 1.0).await;
+    }
+    drop((idle, active));
+
+    for state in ["idle", "active"] {
+        let sample = format!("usage_proxy_connections{{state=\"{state}\"}}");
+        server.wait_for(&sample, 0.0).await;
+    }
+}

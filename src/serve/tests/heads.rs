@@ -1,0 +1,197 @@
+use super::*;
+
+/// Comes after the request under test, and must not be answered.
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[tokio::test]
+async fn what_may_be_read_in_two_ways_is_refused_and_the_connection_closed() {
+    for (request, status, kind) in [
+        ("GET /a HTTP/1.1\r\n\r\n", 400, "missing-host"),
+        (
+            "GET /a HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+            400,
+            "repeated-host",
+        ),
+        (
+            "GET /a HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+            400,
+            "repeated-host",
+        ),
+        ("GET /a HTTP/1.1\r\nHost: a b\r\n\r\n", 400, "invalid-host"),
+        (
+            "GET http://evil/a HTTP/1.1\r\nHost: x\r\n\r\n",
+            400,
+            "foreign-target",
+        ),
+        (
+            "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "ambiguous-length",
+        ),
+        (
+            "GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n",
+            400,
+            "ambiguous-length",
+        ),
+        (
+            "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
+            400,
+            "repeated-content-length",
+        ),
+        ("GET /a HTTP/1.1\nHost: x\n\n", 400, "bare-line-feed"),
+        (
+            "GET /a HTTP/1.1\r\nHost: x\nA: b\r\n\r\n",
+            400,
+            "bare-line-feed",
+        ),
+        (
+            "GET /a HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n",
+            400,
+            "folded-header",
+        ),
+        (
+            "GET /a HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "transfer-encoding",
+        ),
+        (
+            "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+            400,
+            "request-body",
+        ),
+        (
+            "HEAD /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "",
+        ),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "not-http"),
+        ("GET /a\r\n\r\n", 400, "not-http"),
+    ] {
+        let server = Server::start().await;
+
+        let answer = server.raw(format!("{request}{SMUGGLED}")).await;
+
+        assert_eq!(statuses(&answer), [status], "{request:?}: {answer}");
+        assert!(
+            answer.contains(&format!("urn:usage-proxy:problem:{kind}")) || kind.is_empty(),
+            "{request:?}: {answer}"
+        );
+        assert!(answer.contains("content-type: application/problem+json\r\n"));
+        assert!(answer.contains("x-request-id: "), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        assert_eq!(server.asked(), 0, "{request:?}");
+        server.closed_for("bad_request").await;
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_comes_after_the_answers_before_it_and_names_its_own_request() {
+    let server = Server::start().await;
+
+    let answers = server
+        .raw(format!(
+            "{GET}{GET}GET /bad HTTP/1.1\r\nX-Request-Id: id-7\r\nHost: x\n\r\n{SMUGGLED}"
+        ))
+        .await;
+
+    assert_eq!(statuses(&answers), [200, 200, 400], "{answers}");
+    assert!(answers.contains("x-request-id: id-7\r\n"), "{answers}");
+    assert!(answers.contains("\"instance\":\"/bad\""), "{answers}");
+    assert_eq!(server.asked(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_client_that_goes_on_sending_still_reads_why() {
+    let server = Server::start().await;
+    let body = "x".repeat(200_000);
+
+    let answer = server
+        .raw(format!(
+            "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n{body}"
+        ))
+        .await;
+
+    assert_eq!(statuses(&answer), [400], "{answer}");
+}
+
+#[tokio::test]
+async fn nothing_after_a_body_is_a_request() {
+    let server = Server::start().await;
+    let body = SMUGGLED.len();
+
+    for framing in [
+        format!("Content-Length: {body}\r\n\r\n{SMUGGLED}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n{body:x}\r\n{SMUGGLED}\r\n0\r\n\r\n"),
+        format!("Content-Length: 1\r\n\r\n{SMUGGLED}"),
+    ] {
+        let answer = server
+            .raw(format!(
+                "POST /a HTTP/1.1\r\nHost: x\r\n{framing}{SMUGGLED}"
+            ))
+            .await;
+
+        assert_eq!(statuses(&answer), [200], "{framing:?}: {answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
+    assert_eq!(server.asked(), 3);
+}
+
+#[tokio::test]
+async fn heads_are_limited_in_size_and_fields() {
+    let server = Server::start().await;
+    let fields = |count: usize| {
+        let fields: String = (1..count).map(|n| format!("a{n}: b\r\n")).collect();
+        format!("GET /a HTTP/1.1\r\nHost: x\r\n{fields}\r\n")
+    };
+
+    let most = server
+        .raw(fields(63).replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))
+        .await;
+    for (head, status) in [
+        (fields(65), 431),
+        (fields(5_000), 431),
+        (
+            format!(
+                "GET /a HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n",
+                "a".repeat(100_000)
+            ),
+            431,
+        ),
+        (
+            format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(100_000)),
+            414,
+        ),
+    ] {
+        let answer = server.raw(head).await;
+
+        assert_eq!(statuses(&answer), [status], "{answer}");
+        assert!(answer.contains("application/problem+json"), "{answer}");
+    }
+    assert_eq!(statuses(&most), [200], "{most}");
+}
+
+#[tokio::test]
+async fn heads_may_come_in_any_pieces_and_many_at_once() {
+    let server = Server::start().await;
+    let requests = format!(
+        "{}{}\r\n{}",
+        GET.replace("/path", "/one"),
+        GET.replace("/path", "/two"),
+        GET.replace("/path", "/three")
+            .replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"),
+    );
+
+    for size in [1, 7, 50, requests.len()] {
+        let mut client = server.connect().await;
+        client.stream.set_nodelay(true).unwrap();
+        for piece in requests.as_bytes().chunks(size) {
+            client.send(piece).await;
+            tokio::task::yield_now().await;
+        }
+        let answers = client.closed().await;
+
+        assert_eq!(statuses(&answers), [200, 200, 200], "{size}: {answers}");
+        let places = ["ok /one", "ok /two", "ok /three"].map(|ok| answers.find(ok).unwrap());
+        assert!(places.is_sorted(), "{answers}");
+    }
+}

@@ -1,0 +1,177 @@
+use super::*;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+/// A client that begins to speak HTTP/2 without having been asked.
+fn knowing_client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .http2_prior_knowledge()
+        .build()
+        .unwrap()
+}
+
+fn url(server: &Server) -> String {
+    format!("http://{}/path", server.address)
+}
+
+/// HEADERS of a GET of `/` on this stream, which it ends.
+fn headers(stream: u32) -> Vec<u8> {
+    // :method GET, :scheme http, :path /, :authority x
+    let block = [0x82, 0x86, 0x84, 0x41, 0x01, b'x'];
+    frame(1, 0x5, stream, &block)
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+#[tokio::test]
+async fn http_2_without_tls_is_spoken_only_where_configured() {
+    let server = Server::with(|edge| edge.http2_cleartext = true).await;
+    let closed_to_it = Server::start().await;
+
+    let answer = knowing_client().get(url(&server)).send().await.unwrap();
+    let refused = knowing_client().get(url(&closed_to_it)).send().await;
+
+    assert_eq!(answer.version(), http::Version::HTTP_2);
+    assert_eq!(answer.text().await.unwrap(), "ok /path");
+    assert!(refused.is_err());
+    assert_eq!(closed_to_it.asked(), 0);
+}
+
+#[tokio::test]
+async fn where_http_2_is_spoken_http_1_is_too() {
+    let server = Server::with(|edge| edge.http2_cleartext = true).await;
+    let close = GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+
+    for piece in [1, 3, close.len()] {
+        let mut client = server.connect().await;
+        for piece in close.as_bytes().chunks(piece) {
+            client.send(piece).await;
+        }
+        let answer = client.closed().await;
+
+        assert_eq!(statuses(&answer), [200], "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn half_a_preface_is_closed() {
+    let server = Server::with(|edge| {
+        edge.http2_cleartext = true;
+        edge.limits.header_timeout = Duration::from_millis(50);
+    })
+    .await;
+
+    let answer = server.raw(&PREFACE[..10]).await;
+
+    assert_eq!(answer, "");
+    server.closed_for("header_timeout").await;
+}
+
+#[tokio::test]
+async fn streams_and_header_lists_are_limited() {
+    let server = Server::with(|edge| edge.http2_cleartext = true).await;
+    let mut client = server.connect().await;
+    client.send([PREFACE, &SETTINGS].concat()).await;
+
+    let mut head = [0; 9];
+    client.stream.read_exact(&mut head).await.unwrap();
+    let mut payload = vec![0; usize::from(head[2])];
+    client.stream.read_exact(&mut payload).await.unwrap();
+
+    assert_eq!(head[3], 4, "SETTINGS");
+    let settings: Vec<_> = payload
+        .chunks(6)
+        .map(|setting| {
+            let value = u32::from_be_bytes(setting[2..].try_into().unwrap());
+            (setting[1], value)
+        })
+        .collect();
+    assert!(settings.contains(&(3, 100)), "streams: {settings:?}");
+    assert!(
+        settings.contains(&(6, 32 * 1024)),
+        "header list: {settings:?}"
+    );
+}
+
+#[tokio::test]
+async fn streams_that_are_only_opened_to_be_reset_end_the_connection() {
+    let server = Server::with(|edge| edge.http2_cleartext = true).await;
+    let mut client = server.connect().await;
+    let mut attack = [PREFACE, &SETTINGS].concat();
+    for stream in (1..4_000).step_by(2) {
+        attack.extend(headers(stream));
+        attack.extend(frame(3, 0, stream, &8_u32.to_be_bytes()));
+    }
+
+    // It may be cut off while it sends.
+    let sent = client.stream.write_all(&attack).await;
+    let reading = client.stream.read_to_end(&mut client.received);
+    let read = tokio::time::timeout(PATIENCE, reading).await;
+
+    assert!(read.is_ok(), "the connection is closed: {sent:?}");
+    assert!(server.asked() < 2_000, "{}", server.asked());
+    server.wait_for(&closed("error"), 1.0).await;
+}
+
+#[tokio::test]
+async fn continuation_without_end_ends_the_connection() {
+    let server = Server::with(|edge| edge.http2_cleartext = true).await;
+    let mut client = server.connect().await;
+    let mut attack = [PREFACE, &SETTINGS].concat();
+    attack.extend(frame(1, 0x1, 1, &[0x82, 0x86, 0x84]));
+    for _ in 0..2_000 {
+        // A field of its own in every frame, and no END_HEADERS.
+        let mut field = vec![0x40, 1, b'a', 100];
+        field.extend([b'b'; 100]);
+        attack.extend(frame(9, 0, 1, &field));
+    }
+
+    let sent = client.stream.write_all(&attack).await;
+    let reading = client.stream.read_to_end(&mut client.received);
+    let read = tokio::time::timeout(PATIENCE, reading).await;
+
+    assert!(read.is_ok(), "the connection is closed: {sent:?}");
+    assert_eq!(server.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_get_with_a_body_or_with_another_host_is_refused_in_http_2_too() {
+    let server = Server::with(|edge| edge.http2_cleartext = true).await;
+    let client = knowing_client();
+
+    let body = client.get(url(&server)).body("body").send().await.unwrap();
+    let host = client
+        .get(url(&server))
+        .header("host", "elsewhere.example")
+        .send()
+        .await
+        .unwrap();
+
+    assert_eq!(body.status(), 400);
+    assert_eq!(host.status(), 400);
+    assert_eq!(server.asked(), 0);
+}
+
+#[tokio::test]
+async fn an_idle_connection_of_http_2_is_closed() {
+    let server = Server::with(|edge| {
+        edge.http2_cleartext = true;
+        edge.limits.idle_timeout = Duration::from_millis(50);
+    })
+    .await;
+    let client = knowing_client();
+
+    client.get(url(&server)).send().await.unwrap();
+
+    server.closed_for("idle_timeout").await;
+    drop(client);
+}

@@ -1,0 +1,121 @@
+use super::*;
+
+const SHORT: Duration = Duration::from_millis(50);
+
+#[tokio::test]
+async fn half_a_head_is_answered_408_and_closed() {
+    let server = Server::with(|edge| edge.limits.header_timeout = SHORT).await;
+
+    let answer = server
+        .raw("GET /path HTTP/1.1\r\nX-Request-Id: slow-7\r\nHo")
+        .await;
+
+    assert_eq!(statuses(&answer), [408], "{answer}");
+    assert!(answer.contains("x-request-id: slow-7\r\n"), "{answer}");
+    assert!(answer.contains("urn:usage-proxy:problem:request-timeout"));
+    assert_eq!(server.asked(), 0);
+    server.closed_for("header_timeout").await;
+}
+
+#[tokio::test]
+async fn a_head_that_comes_byte_by_byte_has_no_more_time() {
+    let server = Server::with(|edge| edge.limits.header_timeout = SHORT).await;
+    let client = server.connect().await;
+    let (mut answers, mut requests) = client.stream.into_split();
+    let dribble = async {
+        requests
+            .write_all(b"GET /path HTTP/1.1\r\nA: ")
+            .await
+            .unwrap();
+        // It ends when the server has had enough.
+        while requests.write_all(b"a").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+
+    let mut answer = String::new();
+    let both = async { tokio::join!(answers.read_to_string(&mut answer), dribble) };
+    let (read, ()) = tokio::time::timeout(PATIENCE, both)
+        .await
+        .expect("it is closed");
+
+    read.unwrap();
+    assert_eq!(statuses(&answer), [408], "{answer}");
+}
+
+#[tokio::test]
+async fn a_later_head_has_as_much_time_as_the_first() {
+    let server = Server::with(|edge| edge.limits.header_timeout = SHORT).await;
+    let mut client = server.connect().await;
+    client.send(GET).await;
+    client.receive("ok /path").await;
+
+    client.send("GET /path").await;
+    let answer = client.closed().await;
+
+    assert_eq!(statuses(&answer), [408], "{answer}");
+    server.closed_for("header_timeout").await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_closed_without_a_word() {
+    let server = Server::with(|edge| edge.limits.header_timeout = SHORT).await;
+
+    let answer = server.raw("").await;
+
+    assert_eq!(answer, "");
+    server.closed_for("header_timeout").await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let server = Server::with(|edge| edge.limits.idle_timeout = SHORT).await;
+
+    let answer = server.raw(GET).await;
+
+    assert_eq!(statuses(&answer), [200], "{answer}");
+    server.closed_for("idle_timeout").await;
+}
+
+#[tokio::test]
+async fn who_does_not_take_its_answer_is_cut_off() {
+    let server = Server::with(|edge| edge.limits.request_timeout = SHORT).await;
+    let mut client = server.connect().await;
+
+    client.send(GET.replace("/path", "/large")).await;
+
+    // Nothing is read: the answer is larger than any socket's buffers.
+    server.closed_for("request_timeout").await;
+    assert_eq!(
+        server.sample("usage_proxy_connections{state=\"active\"}"),
+        0.0
+    );
+    drop(client);
+}
+
+#[tokio::test]
+async fn who_takes_its_answer_slowly_but_in_time_gets_it_whole() {
+    let server = Server::with(|edge| {
+        edge.limits.header_timeout = SHORT;
+        edge.limits.idle_timeout = SHORT;
+    })
+    .await;
+    let mut client = server.connect().await;
+    client.send(GET.replace("/path", "/large")).await;
+    tokio::time::sleep(3 * SHORT).await;
+
+    let answer = client.closed().await;
+
+    assert!(answer.len() > 64 << 20, "{}", answer.len());
+    server.closed_for("idle_timeout").await;
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_is_cut_off() {
+    let server = Server::with(|edge| edge.limits.request_timeout = SHORT).await;
+
+    let answer = server.raw(GET.replace("/path", "/never")).await;
+
+    assert_eq!(answer, "");
+    server.closed_for("request_timeout").await;
+}
