@@ -24,7 +24,7 @@ use http::{Request, header};
 use prometheus::Registry;
 use serde_json::json;
 use usage_proxy::{
-    api::{Api, ApiMetrics},
+    api::{Api, ApiMetrics, Authentication},
     cache::{CacheMetrics, SingleFlight, Ticket, UsageCache},
     clock::{Clock, SystemClock},
     config::{CacheConfig, RequestLog},
@@ -88,7 +88,14 @@ fn api() -> Api {
         &Shutdown::new(),
     );
     let metrics = ApiMetrics::new(&registry).unwrap();
-    Api::new(usage, Arc::new(SystemClock), metrics, RequestLog::Off, &[])
+    Api::new(
+        Authentication::new(None),
+        usage,
+        Arc::new(SystemClock),
+        metrics,
+        RequestLog::Off,
+        &[],
+    )
 }
 
 fn request(path: &str, headers: &[(header::HeaderName, &str)]) -> Request<()> {

@@ -3,12 +3,14 @@
 //! Nearly every request is a hit, so the two routes are told apart by hand and the request's
 //! context is passed as arguments: nothing here allocates but the header values of the answer.
 
+mod authentication;
 mod caching;
 mod cors;
 mod extract;
 mod metrics;
 mod negotiation;
 mod problem;
+mod rate_limit;
 mod route;
 mod usage;
 
@@ -20,10 +22,11 @@ use std::{
 use http::{HeaderValue, Request, Response, StatusCode};
 use uuid::Uuid;
 
-pub use self::metrics::ApiMetrics;
-use self::{cors::Cors, route::Route};
+pub use self::{authentication::Authentication, metrics::ApiMetrics};
+use self::{cors::Cors, rate_limit::RateFields, route::Route};
 use crate::{
     cache::{CacheResult, CacheStatus},
+    callers::Identity,
     clock::SharedClock,
     config::{Origin, RequestLog},
     domain::{Caller, ProcessedDate},
@@ -41,14 +44,13 @@ pub struct Api {
 
 #[derive(Debug)]
 struct Inner {
+    authentication: Authentication,
     usage: UsageService,
     clock: SharedClock,
     metrics: ApiMetrics,
     log: RequestLog,
     /// `None` where no page of another origin may read answers.
     cors: Option<Cors>,
-    /// Everybody, as long as no callers are told apart.
-    anonymous: Caller,
 }
 
 /// A request that has arrived.
@@ -56,7 +58,6 @@ struct Arrived<'a, B> {
     request: &'a Request<B>,
     at: Instant,
     request_id: &'a HeaderValue,
-    caller: &'a Caller,
 }
 
 /// What a request came to.
@@ -86,6 +87,10 @@ struct UnderWay<'a, B> {
     route: Route<'a>,
     arrived: Arrived<'a, B>,
     peer: Peer,
+    /// Who sent it; `None` as long as nobody knows.
+    identity: Option<Arc<Identity>>,
+    /// What its sender is told of its rate, where it has one.
+    rate: Option<RateFields>,
     answered: bool,
 }
 
@@ -103,6 +108,7 @@ impl Api {
 
     /// An API over this service.
     pub fn new(
+        authentication: Authentication,
         usage: UsageService,
         clock: SharedClock,
         metrics: ApiMetrics,
@@ -111,12 +117,12 @@ impl Api {
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
+                authentication,
                 usage,
                 clock,
                 metrics,
                 log,
                 cors: Cors::new(cors_origins),
-                anonymous: Caller::anonymous(),
             }),
         }
     }
@@ -140,20 +146,25 @@ impl Api {
                 request: &request,
                 at,
                 request_id: &request_id,
-                caller: &inner.anonymous,
             },
             peer,
+            identity: None,
+            rate: None,
             answered: false,
         };
 
         let mut served = match inner.preflight(&under_way.arrived) {
             Some(served) => served,
-            None => inner.dispatch(route, &under_way.arrived).await,
+            None => under_way.serve().await,
         };
 
         under_way.end(served.response.status(), served.told);
+        let rate = under_way.rate.take();
         drop(under_way);
         let headers = served.response.headers_mut();
+        if let Some(rate) = rate {
+            rate.write(headers);
+        }
         headers.insert(caching::CACHE_STATUS, caching::cache_status(&served.status));
         headers.insert(X_REQUEST_ID, request_id);
         if let Some(cors) = &inner.cors {
@@ -179,36 +190,16 @@ impl Inner {
         })
     }
 
-    async fn dispatch<B>(&self, route: Route<'_>, arrived: &Arrived<'_, B>) -> Served {
-        let uri = arrived.request.uri();
-        if uri.path_and_query().map_or(0, |both| both.as_str().len()) > Api::MAX_URI {
-            return arrived.refuse(Problem::new(
-                StatusCode::URI_TOO_LONG,
-                "uri-too-long",
-                "URI too long",
-                format!("path and query may have {} bytes", Api::MAX_URI),
-            ));
-        }
-        let headers = arrived.request.headers().iter();
-        if headers
-            .map(|(name, value)| name.as_str().len() + value.len())
-            .sum::<usize>()
-            > Api::MAX_HEADERS
-        {
-            return arrived.refuse(Problem::new(
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "headers-too-large",
-                "Header fields too large",
-                format!(
-                    "header names and values may have {} bytes",
-                    Api::MAX_HEADERS
-                ),
-            ));
-        }
+    async fn dispatch<B>(
+        &self,
+        route: Route<'_>,
+        arrived: &Arrived<'_, B>,
+        caller: &Caller,
+    ) -> Served {
         match route {
-            Route::Usage { customer } => usage::simplified(self, arrived, customer).await,
-            Route::Native { customer } => usage::native(self, arrived, customer).await,
-            Route::Unmatched => arrived.refuse(Problem::not_found(uri.path())),
+            Route::Usage { customer } => usage::simplified(self, arrived, caller, customer).await,
+            Route::Native { customer } => usage::native(self, arrived, caller, customer).await,
+            Route::Unmatched => arrived.refuse(Problem::not_found(arrived.request.uri().path())),
         }
     }
 
@@ -226,6 +217,36 @@ impl Inner {
 // === impl Arrived ===
 
 impl<B> Arrived<'_, B> {
+    /// That the head of the request is no larger than any of ours need be.
+    fn check_size(&self) -> Result<(), Problem> {
+        let uri = self.request.uri();
+        if uri.path_and_query().map_or(0, |both| both.as_str().len()) > Api::MAX_URI {
+            return Err(Problem::new(
+                StatusCode::URI_TOO_LONG,
+                "uri-too-long",
+                "URI too long",
+                format!("path and query may have {} bytes", Api::MAX_URI),
+            ));
+        }
+        let headers = self.request.headers().iter();
+        if headers
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum::<usize>()
+            > Api::MAX_HEADERS
+        {
+            return Err(Problem::new(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers-too-large",
+                "Header fields too large",
+                format!(
+                    "header names and values may have {} bytes",
+                    Api::MAX_HEADERS
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     /// Answers with a problem that has nothing to do with the cache.
     fn refuse(&self, problem: Problem) -> Served {
         self.answer_problem(problem, CacheStatus::NOT_CONSULTED, Told::default(), None)
@@ -266,6 +287,53 @@ impl<B> UnderWay<'_, B> {
     /// What is counted where the caller went away.
     const CLOSED_BY_CALLER: u16 = 499;
 
+    /// What the log calls a sender that nobody knows.
+    const UNKNOWN: &'static str = "-";
+
+    async fn serve(&mut self) -> Served {
+        match self.admit().await {
+            Ok(identity) => {
+                self.api
+                    .dispatch(self.route, &self.arrived, identity.caller())
+                    .await
+            }
+            Err(problem) => self.arrived.refuse(problem),
+        }
+    }
+
+    /// Who sent it, if it may ask at all now. Nothing is looked at before that is known, not even
+    /// whether there is anything at the path.
+    async fn admit(&mut self) -> Result<Arc<Identity>, Problem> {
+        let (arrived, access) = (&self.arrived, &self.api.metrics.access);
+        arrived.check_size()?;
+        let headers = arrived.request.headers();
+        let authentication = &self.api.authentication;
+        let identity = authentication
+            .authenticate(headers, &self.peer)
+            .await
+            .map_err(|denied| {
+                access.denied(denied);
+                denied.problem()
+            })?;
+        self.identity = Some(Arc::clone(&identity));
+        if let Some(limit) = identity.limit() {
+            let taken = limit.take(arrived.at);
+            self.rate = Some(RateFields::new(limit, taken));
+            taken.map_err(|exhausted| {
+                access.rate_limited.inc();
+                rate_limit::too_many(limit, exhausted)
+            })?;
+        }
+        Ok(identity)
+    }
+
+    fn caller_name(&self) -> &str {
+        match &self.identity {
+            Some(identity) => identity.caller().name(),
+            None => Self::UNKNOWN,
+        }
+    }
+
     fn end(&mut self, status: StatusCode, told: Told) {
         self.answered = true;
         // A duration takes a second look at the clock; everything else went by the first.
@@ -296,7 +364,7 @@ impl<B> UnderWay<'_, B> {
                     problem = told.problem,
                     duration_seconds = whole_microseconds(took).as_secs_f64(),
                     request_id = self.arrived.request_id.to_str().unwrap_or_default(),
-                    caller = self.arrived.caller.name().as_ref(),
+                    caller = self.caller_name(),
                     peer = %self.peer.address.ip(),
                     ms.request_id = told.upstream_request_id.map(tracing::field::display),
                     "request"

@@ -9,10 +9,11 @@ use crate::{
         self, Access, Admin,
         readiness::{Gate, Readiness},
     },
-    api::{Api, ApiMetrics},
+    api::{Api, ApiMetrics, Authentication},
     cache::{CacheMetrics, UsageCache},
+    callers::{Callers, CallersMetrics},
     clock::{SharedClock, SystemClock},
-    config::{Config, ServerConfig},
+    config::{Config, ConfigErrors, ServerConfig},
     jitter::Jitter,
     reload::Reload,
     serve::{ConnectionMetrics, Edge, Heads, Limits, routed, serve},
@@ -56,6 +57,9 @@ pub enum StartError {
         /// Why not, and what to do.
         reason: String,
     },
+    /// The callers file has faults.
+    #[error(transparent)]
+    Callers(#[from] ConfigErrors),
     /// The upstream client cannot be made.
     #[error("cannot set up the upstream client")]
     Upstream(#[from] crate::upstream::StartError),
@@ -95,8 +99,16 @@ impl App {
     pub async fn build(config: &Config, deps: Deps) -> Result<Self, StartError> {
         let api = bind("server.listen", config.server.listen).await?;
         let admin = bind("admin.listen", config.admin.listen).await?;
-        let shutdown = Shutdown::new();
+        let (shutdown, reload) = (Shutdown::new(), Reload::default());
         let metrics = Metrics::new()?;
+        let callers = match &config.callers.file {
+            Some(file) => {
+                let clock = Arc::clone(&deps.clock);
+                let of_callers = CallersMetrics::new(metrics.registry())?;
+                Some(Callers::load(file, clock, of_callers, &reload, &shutdown).await?)
+            }
+            None => None,
+        };
         let upstream = Arc::new(PartnerCenter::new(
             &config.upstream,
             UpstreamDeps {
@@ -119,6 +131,7 @@ impl App {
             &shutdown,
         );
         let api_service = Api::new(
+            Authentication::new(callers),
             usage.clone(),
             Arc::clone(&deps.clock),
             ApiMetrics::new(metrics.registry())?,
@@ -145,7 +158,7 @@ impl App {
             api: api.with(api_edge, api_service),
             admin: admin.with(admin_edge, admin_service),
             drain_timeout: config.server.drain_timeout,
-            reload: Reload::default(),
+            reload,
             shutdown,
         })
     }

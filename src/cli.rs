@@ -16,7 +16,8 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    app::{App, Deps},
+    app::{App, Deps, StartError},
+    callers,
     config::{AuthConfig, Config, ConfigErrors, Sources, secret},
     reload::Reload,
     shutdown::Shutdown,
@@ -120,9 +121,7 @@ async fn serve(args: &ConfigArgs) -> Result<(), Failure> {
 }
 
 async fn serve_until_signalled(config: &Config) -> Result<(), Failure> {
-    let app = App::build(config, Deps::default())
-        .await
-        .map_err(Failure::other)?;
+    let app = App::build(config, Deps::default()).await?;
     end_on_signal(app.shutdown())?;
     reload_on_hangup(app.reload(), &app.shutdown())?;
     tracing::info!(
@@ -139,14 +138,32 @@ async fn serve_until_signalled(config: &Config) -> Result<(), Failure> {
 
 fn check_config(args: &ConfigArgs) -> Result<(), Failure> {
     let config = Config::load(args.sources())?;
+    let unchecked = check_callers(config.callers.file.as_deref())?;
     // They may live on the machine that serves, and not on the one that checks.
     let unreadable = secret_files(&config.upstream.auth)
         .into_iter()
         .filter_map(|(key, file)| Some(format!("{key}: {}", secret::read_secret(file).err()?)));
+    let unreadable = unreadable.chain(unchecked);
     for warning in warnings(&config).into_iter().chain(unreadable) {
         eprint_line(format_args!("warning: {warning}"));
     }
     print_line(config.effective().trim_end())
+}
+
+/// Names every fault of the callers file, or warns that it cannot be looked at: it may live on the
+/// machine that serves.
+fn check_callers(file: Option<&Path>) -> Result<Option<String>, Failure> {
+    match file {
+        Some(file) if file.exists() => {
+            callers::check(file)?;
+            Ok(None)
+        }
+        Some(file) => Ok(Some(format!(
+            "callers.file: there is no {}, so it was not checked",
+            file.display()
+        ))),
+        None => Ok(None),
+    }
 }
 
 /// Reads every secret once, so that a start that could never serve fails at once and says why.
@@ -304,6 +321,15 @@ impl Failure {
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
         Self::Usage(errors.into())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Callers(faults) => faults.into(),
+            other => Self::other(other),
+        }
     }
 }
 

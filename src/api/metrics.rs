@@ -1,3 +1,5 @@
+mod access;
+
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -5,6 +7,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
+use self::access::AccessMetrics;
 use super::route::Route;
 use crate::cache::CacheResult;
 
@@ -15,6 +18,7 @@ pub struct ApiMetrics {
     known_requests: Vec<IntCounter>,
     durations: Vec<Histogram>,
     in_flight: IntGauge,
+    pub(super) access: AccessMetrics,
 }
 
 /// A request under way; counted for as long as this lives.
@@ -25,8 +29,8 @@ pub(super) struct InFlight(IntGauge);
 const METHODS: [&str; 3] = ["GET", "HEAD", "other"];
 
 /// Statuses with a child of their own from the start.
-const STATUSES: [u16; 15] = [
-    200, 204, 304, 400, 403, 404, 405, 406, 414, 431, 499, 500, 502, 503, 504,
+const STATUSES: [u16; 17] = [
+    200, 204, 304, 400, 401, 403, 404, 405, 406, 414, 429, 431, 499, 500, 502, 503, 504,
 ];
 
 /// Values of the `cache` label: each result, and requests that never came to the cache.
@@ -88,6 +92,7 @@ impl ApiMetrics {
             known_requests,
             durations: known_durations,
             in_flight,
+            access: AccessMetrics::new(registry)?,
         })
     }
 

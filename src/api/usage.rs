@@ -5,30 +5,40 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use super::{Arrived, Inner, Served, Told, caching, extract, negotiation, problem};
 use crate::{
     cache::CacheResult,
-    domain::ProcessedDate,
+    domain::{Caller, ProcessedDate},
     problem::Problem,
     representation::Form,
-    usage::{Answer, Query, Unanswered, source::CallIds},
+    usage::{Answer, Cause, Query, Unanswered, source::CallIds},
 };
 
 const MS_REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");
 const MS_CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid");
 
 /// `GET /v1/customers/{customer_id}/usage`.
-pub(super) async fn simplified<B>(api: &Inner, arrived: &Arrived<'_, B>, customer: &str) -> Served {
+pub(super) async fn simplified<B>(
+    api: &Inner,
+    arrived: &Arrived<'_, B>,
+    caller: &Caller,
+    customer: &str,
+) -> Served {
     let today = || ProcessedDate::of(api.clock.wall());
     let date = |query: Option<&str>| extract::processed_date(query, today);
     match read(arrived, customer, negotiation::SIMPLIFIED_FORMS, date) {
-        Ok(query) => answer(api, arrived, query).await,
+        Ok(query) => answer(api, arrived, caller, query).await,
         Err(problem) => arrived.refuse(problem),
     }
 }
 
 /// `GET /v1/customers/{customer_id}/analytics/licenses/usage`.
-pub(super) async fn native<B>(api: &Inner, arrived: &Arrived<'_, B>, customer: &str) -> Served {
+pub(super) async fn native<B>(
+    api: &Inner,
+    arrived: &Arrived<'_, B>,
+    caller: &Caller,
+    customer: &str,
+) -> Served {
     let date = |query: Option<&str>| extract::no_query(query).map(|()| None);
     match read(arrived, customer, negotiation::NATIVE_FORMS, date) {
-        Ok(query) => answer(api, arrived, query).await,
+        Ok(query) => answer(api, arrived, caller, query).await,
         Err(problem) => arrived.refuse(problem),
     }
 }
@@ -51,20 +61,21 @@ fn read<B>(
     })
 }
 
-async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, query: Query) -> Served {
+async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, query: Query) -> Served {
     let headers = arrived.request.headers();
     let coding = match negotiation::coding(headers) {
         Ok(coding) => coding,
         Err(problem) => return arrived.refuse(problem),
     };
     let trace = || extract::call_trace(headers);
-    let answer = match api
-        .usage
-        .answer(query, arrived.caller, trace, arrived.at)
-        .await
-    {
+    let answer = match api.usage.answer(query, caller, trace, arrived.at).await {
         Ok(answer) => answer,
-        Err(unanswered) => return unanswered_problem(arrived, query, &unanswered),
+        Err(unanswered) => {
+            if let Cause::NotAllowed = unanswered.cause {
+                api.metrics.access.not_allowed.inc();
+            }
+            return unanswered_problem(arrived, query, &unanswered);
+        }
     };
     let prepared = &answer.held.prepared;
     if prepared.ready(query.form, coding).is_none()

@@ -36,9 +36,7 @@ pub(super) async fn run(args: &DemoArgs) -> Result<(), Failure> {
         Secrets::write(simulator.handle().issue_refresh_token()).map_err(Failure::other)?;
     let config = Config::load(sources(args, simulator.local_addr(), &secrets))?;
     telemetry::start_logging(&config.log).map_err(Failure::usage)?;
-    let app = App::build(&config, Deps::default())
-        .await
-        .map_err(Failure::other)?;
+    let app = App::build(&config, Deps::default()).await?;
     let shutdown = app.shutdown();
     end_on_signal(shutdown.clone())?;
     shutdown.spawn(simulator.run(shutdown.clone()));

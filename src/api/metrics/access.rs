@@ -1,0 +1,51 @@
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+
+use crate::api::authentication::Denied;
+
+/// Requests that were turned away for who sent them.
+#[derive(Clone, Debug)]
+pub(in crate::api) struct AccessMetrics {
+    /// In the order of [`Denied::ALL`].
+    denied: [IntCounter; Denied::ALL.len()],
+    /// Requests for usage that the caller may not read.
+    pub(in crate::api) not_allowed: IntCounter,
+    /// Requests beyond the caller's rate.
+    pub(in crate::api) rate_limited: IntCounter,
+}
+
+// === impl AccessMetrics ===
+
+impl AccessMetrics {
+    pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let failures = IntCounterVec::new(
+            Opts::new(
+                "usage_proxy_authentication_failures_total",
+                "API requests of which nobody knows who sent them, by why.",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(failures.clone()))?;
+        Ok(Self {
+            denied: Denied::ALL.map(|denied| failures.with_label_values(&[denied.reason()])),
+            not_allowed: counter(
+                "usage_proxy_authorization_denied_total",
+                "API requests for usage that the caller may not read.",
+            )?,
+            rate_limited: counter(
+                "usage_proxy_rate_limited_total",
+                "API requests beyond the caller's rate.",
+            )?,
+        })
+    }
+
+    pub(in crate::api) fn denied(&self, denied: Denied) {
+        if let Some(counter) = self.denied.get(denied as usize) {
+            counter.inc();
+        }
+    }
+}
