@@ -4,3 +4,4 @@ pub mod backoff;
 pub mod circuit_breaker;
 pub mod retry_budget;
 pub mod token_bucket;
+pub mod fair_queue;
