@@ -13,6 +13,7 @@ use std::{
     future::Future,
     hint::black_box,
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -36,7 +37,7 @@ use usage_proxy::{
     simulator::documented_body,
     upstream::wire,
     usage::{
-        UsageService,
+        CallLimits, UsageService,
         source::{Call, CallIds, FetchFuture, Fetched, UsageSource},
     },
 };
@@ -81,6 +82,10 @@ fn api() -> Api {
     let metrics = CacheMetrics::new(&registry).unwrap();
     let usage = UsageService::new(
         &config,
+        CallLimits {
+            max_concurrency: NonZeroUsize::MIN,
+            deadline: Duration::from_secs(25),
+        },
         UpstreamApi::Insights,
         UsageCache::new(&config, Jitter::Random, metrics),
         Arc::new(Documented),
@@ -214,11 +219,11 @@ fn single_flight(c: &mut Criterion) {
     for callers in [1_u32, 1_000] {
         let flights = SingleFlight::new(Shutdown::new());
         let board = || {
-            let fetch = |ticket: Ticket<_, _>| async move {
+            let fetch = |ticket: Ticket<_, _>, ()| async move {
                 ticket.land((), |()| ()).unwrap();
                 7_u32
             };
-            flights.board("key", || None::<()>, fetch).unwrap()
+            flights.board("key", || Ok::<(), ()>(()), fetch).unwrap()
         };
         group.throughput(Throughput::Elements(callers.into()));
         group.bench_function(format!("{callers}-callers"), |b| {

@@ -20,7 +20,7 @@ use crate::{
     shutdown::Shutdown,
     telemetry::Metrics,
     upstream::{PartnerCenter, TokenStatus, UpstreamDeps},
-    usage::UsageService,
+    usage::{CallLimits, UsageService},
 };
 
 /// The service, bound to its addresses and not yet serving.
@@ -120,6 +120,10 @@ impl App {
         )?);
         let usage = UsageService::new(
             &config.cache,
+            CallLimits {
+                max_concurrency: config.upstream.max_concurrency,
+                deadline: config.upstream.deadline,
+            },
             config.upstream.source,
             UsageCache::new(
                 &config.cache,

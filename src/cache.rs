@@ -30,7 +30,7 @@ pub use self::{
     failures::{Failure, Failures},
     freshness::{Freshness, FreshnessPolicy},
     key::{NewestKey, SnapshotKey},
-    metrics::CacheMetrics,
+    metrics::{CacheMetrics, Shed},
     single_flight::{Boarding, Lost, Role, SingleFlight, Ticket},
     status::{CacheResult, CacheStatus, Forward},
     store::{Change, Stored},

@@ -2,6 +2,6 @@
 
 pub mod backoff;
 pub mod circuit_breaker;
+pub mod fair_queue;
 pub mod retry_budget;
 pub mod token_bucket;
-pub mod fair_queue;

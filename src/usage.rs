@@ -5,14 +5,20 @@
 
 mod answer;
 mod fetches;
+mod places;
 mod renderings;
 pub mod source;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    num::NonZeroUsize,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use self::answer::{Answer, Cause, Unanswered};
 use self::{
     fetches::{Fetch, Fetches, Filled, Settled},
+    places::Errand,
     renderings::Renderings,
     source::{CallTrace, SourceError, UsageSource},
 };
@@ -41,6 +47,15 @@ struct Inner {
     /// What answers for the newest date of our own forms.
     newest_from: UpstreamApi,
     clock: SharedClock,
+}
+
+/// How much may be asked of the source at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallLimits {
+    /// Calls under way. A caller that is told apart from others has half of them at most.
+    pub max_concurrency: NonZeroUsize,
+    /// From when a call is asked for until its answer is of no use any more.
+    pub deadline: Duration,
 }
 
 /// What a caller wants.
@@ -76,12 +91,22 @@ enum Decision {
     Refuse,
 }
 
+/// A request that has to ask upstream.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    fetch: Fetch,
+    why: Forward,
+    caller: &'a Caller,
+    now: Instant,
+}
+
 // === impl UsageService ===
 
 impl UsageService {
     /// A service over an empty cache.
     pub fn new(
         config: &CacheConfig,
+        limits: CallLimits,
         newest_from: UpstreamApi,
         cache: UsageCache,
         source: Arc<dyn UsageSource>,
@@ -91,6 +116,7 @@ impl UsageService {
         let cache = Arc::new(cache);
         let fetches = Fetches::new(
             config,
+            limits,
             Arc::clone(&cache),
             source,
             Arc::clone(&clock),
@@ -141,10 +167,18 @@ impl UsageService {
         let answered = match self.decide(fetch, held, directive, now) {
             Decision::Serve(held) => Ok(self.serve(held, directive)),
             Decision::ServeAndRefresh(held) => {
-                self.refresh(fetch, now);
+                self.refresh(fetch, caller, now);
                 Ok(self.serve_stale(held))
             }
-            Decision::Ask { why, held } => self.ask(fetch, why, held, trace(), now).await,
+            Decision::Ask { why, held } => {
+                let asking = Asking {
+                    fetch,
+                    why,
+                    caller,
+                    now,
+                };
+                self.ask(asking, held, trace()).await
+            }
             Decision::Refuse => Err(Unanswered::not_held()),
         };
         let result = match &answered {
@@ -252,26 +286,31 @@ impl UsageService {
         Answer::stale_while_revalidate(held)
     }
 
-    /// Refreshes behind the caller's back, unless that failed a moment ago.
-    fn refresh(&self, fetch: Fetch, now: Instant) {
+    /// Refreshes behind the caller's back, unless that failed a moment ago or too many calls wait.
+    fn refresh(&self, fetch: Fetch, caller: &Caller, now: Instant) {
         let fetches = &self.inner.fetches;
         if fetches.remembered(fetch, now).is_none() {
             // Nobody waits for it: the task it runs in stores what it brings.
-            drop(fetches.board(fetch, CallTrace::default(), now));
+            let trace = CallTrace::default();
+            drop(fetches.board(fetch, caller, Errand::Refresh, trace, now));
         }
     }
 
     async fn ask(
         &self,
-        fetch: Fetch,
-        why: Forward,
+        asking: Asking<'_>,
         held: Option<Held>,
         trace: CallTrace,
-        now: Instant,
     ) -> Result<Answer, Unanswered> {
+        let Asking {
+            fetch,
+            why,
+            caller,
+            now,
+        } = asking;
         let fetches = &self.inner.fetches;
         if let Some(failure) = fetches.remembered(fetch, now) {
-            return self.recall(failure, held, now);
+            return self.answer_without_asking(failure, held, now, Unanswered::remembered);
         }
         let forwarded = CacheStatus {
             forward: Some(why),
@@ -281,10 +320,13 @@ impl UsageService {
             collapsed: true,
             ..forwarded
         };
-        let boarding = match fetches.board(fetch, trace, now) {
+        let boarding = match fetches.board(fetch, caller, Errand::Answer, trace, now) {
             Ok(boarding) => boarding,
             Err(Settled::Held(held)) => return Ok(Answer::fetched(held, joined)),
             Err(Settled::Failed(failure)) => return self.fall_back(fetch, failure, joined),
+            Err(Settled::Shed(failure)) => {
+                return self.answer_without_asking(failure, held, now, Unanswered::shed);
+            }
         };
         let role = boarding.role;
         if role == Role::Follower {
@@ -310,12 +352,14 @@ impl UsageService {
         }
     }
 
-    /// Answers from a failure that is remembered, without asking upstream.
-    fn recall(
+    /// Answers although upstream is not asked, because of a failure: by what is held, where that may
+    /// stand in.
+    fn answer_without_asking(
         &self,
         failure: Arc<Failure<SourceError>>,
         held: Option<Held>,
         now: Instant,
+        otherwise: fn(Arc<Failure<SourceError>>, Duration) -> Unanswered,
     ) -> Result<Answer, Unanswered> {
         if let Some(held) = held.filter(|held| may_stand_in(held, &failure.error)) {
             let status = CacheStatus {
@@ -325,7 +369,7 @@ impl UsageService {
             return Ok(self.stand_in(held, &failure.error, status));
         }
         let retry_after = failure.until.saturating_duration_since(now);
-        Err(Unanswered::remembered(failure, retry_after))
+        Err(otherwise(failure, retry_after))
     }
 
     /// Answers after upstream was asked in vain, by what is held by now: while this request waited,

@@ -65,6 +65,10 @@ pub(super) fn of(cause: &Cause, call: Call) -> Problem {
             StatusCode::SERVICE_UNAVAILABLE,
             "Partner Center is unavailable",
         ),
+        SourceErrorKind::Overloaded { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many requests wait for Partner Center",
+        ),
         SourceErrorKind::Interrupted => {
             (StatusCode::SERVICE_UNAVAILABLE, "The call was interrupted")
         }

@@ -17,6 +17,9 @@ pub struct CacheMetrics {
     pub stale_if_error: IntCounter,
     /// Upstream calls under way to fill the cache.
     pub fills_in_flight: IntGauge,
+    /// Calls that wait for their turn.
+    pub fills_waiting: IntGauge,
+    shed: [IntCounter; Shed::ALL.len()],
     pub(super) suspects: [IntCounter; Suspicion::ALL.len()],
     pub(super) entries: IntGauge,
     pub(super) weight: IntGauge,
@@ -26,6 +29,36 @@ pub struct CacheMetrics {
     pub(super) refused_for_size: IntCounter,
     newest_processed: IntGauge,
     newest_processed_date: Arc<Mutex<Option<ProcessedDate>>>,
+}
+
+/// Why no call was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shed {
+    /// The caller alone has as many waiting as can be answered in time.
+    Caller,
+    /// All callers together have.
+    Queue,
+    /// It waited for its turn until its time was up.
+    Deadline,
+    /// It was a refresh behind a stale answer, so nobody waited for it.
+    Refresh,
+}
+
+// === impl Shed ===
+
+impl Shed {
+    /// Every reason, in the order of their discriminants.
+    pub const ALL: [Self; 4] = [Self::Caller, Self::Queue, Self::Deadline, Self::Refresh];
+
+    /// The value of the label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Queue => "queue",
+            Self::Deadline => "deadline",
+            Self::Refresh => "refresh",
+        }
+    }
 }
 
 // === impl CacheMetrics ===
@@ -72,7 +105,17 @@ impl CacheMetrics {
             "Upstream answers that were doubted, and what was held served in their place, by why.",
             "reason",
         )?;
+        let shed = labelled(
+            "usage_proxy_shed_total",
+            "Upstream calls that were not made because too many wait, by why.",
+            "reason",
+        )?;
         Ok(Self {
+            shed: Shed::ALL.map(|reason| shed.with_label_values(&[reason.as_str()])),
+            fills_waiting: gauge(
+                "usage_proxy_fills_waiting",
+                "Of the upstream calls under way, those that wait for their turn.",
+            )?,
             suspects: Suspicion::ALL
                 .map(|suspicion| suspects.with_label_values(&[suspicion.as_str()])),
             results: CacheResult::ALL.map(|result| results.with_label_values(&[result.as_str()])),
@@ -111,6 +154,18 @@ impl CacheMetrics {
         if let Some(counter) = self.results.get(result as usize) {
             counter.inc();
         }
+    }
+
+    /// Counts a call that was not made.
+    pub fn shed(&self, reason: Shed) {
+        if let Some(counter) = self.shed.get(reason as usize) {
+            counter.inc();
+        }
+    }
+
+    /// How many calls were not made for this reason.
+    pub fn shed_so_far(&self, reason: Shed) -> u64 {
+        self.shed.get(reason as usize).map_or(0, IntCounter::get)
     }
 
     /// Counts an answer that was doubted.

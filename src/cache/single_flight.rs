@@ -78,22 +78,23 @@ where
 
     /// Joins the fetch for `key`, or begins it.
     ///
-    /// Before one is begun, `settled` is asked: an outcome may have arrived since the caller last
-    /// looked. It runs under the lock of this table and must be quick.
+    /// Before one is begun, `leave` is asked for what that takes: an outcome may have arrived since
+    /// the caller last looked, or no fetch may be begun now. It runs under the lock of this table
+    /// and must be quick.
     ///
     /// # Errors
     ///
-    /// What `settled` found, so that the caller can use it instead.
-    pub fn board<S, F>(
+    /// What `leave` found instead.
+    pub fn board<L, S, F>(
         &self,
         key: K,
-        settled: impl FnOnce() -> Option<S>,
-        fetch: impl FnOnce(Ticket<K, V>) -> F,
+        leave: impl FnOnce() -> Result<L, S>,
+        fetch: impl FnOnce(Ticket<K, V>, L) -> F,
     ) -> Result<Boarding<V>, S>
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let (id, land) = {
+        let (id, land, leave) = {
             let mut flights = lock(&self.flights);
             if let Some(flight) = flights.get(&key) {
                 let outcome = flight.outcome.clone();
@@ -102,17 +103,15 @@ where
                     outcome,
                 });
             }
-            if let Some(settled) = settled() {
-                return Err(settled);
-            }
+            let leave = leave()?;
             let id = self.next_id.fetch_add(1, Ordering::Relaxed);
             let (land, outcome) = watch::channel(None);
             flights.insert(key.clone(), Flight { id, outcome });
-            (id, land)
+            (id, land, leave)
         };
         let outcome = land.subscribe();
         let flights = Arc::clone(&self.flights);
-        let fetch = fetch(Ticket { key, id, flights });
+        let fetch = fetch(Ticket { key, id, flights }, leave);
         self.shutdown.spawn(async move {
             let value = fetch.await;
             land.send_replace(Some(value));
@@ -224,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    const NEVER: fn() -> Option<()> = || None;
+    const ALWAYS: fn() -> Result<(), ()> = || Ok(());
 
     fn flights() -> SingleFlight<&'static str, u32> {
         SingleFlight::new(Shutdown::new())
@@ -243,7 +242,7 @@ mod tests {
             let (mut held, release) = (held.clone(), release.clone());
             callers.spawn(async move {
                 let boarding = flights
-                    .board("key", NEVER, |ticket| async move {
+                    .board("key", ALWAYS, |ticket, ()| async move {
                         fetches.fetch_add(1, Ordering::Relaxed);
                         held.wait_for(|released| *released).await.unwrap();
                         let _landed = ticket.land((), |()| ());
@@ -273,7 +272,7 @@ mod tests {
     async fn a_panic_frees_the_key_and_its_waiters() {
         let flights = flights();
         let boarding = flights
-            .board("key", NEVER, |ticket| async move {
+            .board("key", ALWAYS, |ticket, ()| async move {
                 let _ticket = ticket;
                 panic!("as the test wants it");
             })
@@ -282,7 +281,9 @@ mod tests {
         assert_eq!(boarding.outcome().await, Err(Lost));
 
         assert!(flights.is_empty());
-        let again = flights.board("key", NEVER, |_ticket| async { 1 }).unwrap();
+        let again = flights
+            .board("key", ALWAYS, |_ticket, ()| async { 1 })
+            .unwrap();
         assert_eq!(again.role, Role::Leader);
         assert_eq!(again.outcome().await, Ok(1));
     }
@@ -293,7 +294,7 @@ mod tests {
         let (release, held) = oneshot::channel::<()>();
         let (told, stored) = oneshot::channel();
         let before = flights
-            .board("key", NEVER, |ticket| async move {
+            .board("key", ALWAYS, |ticket, ()| async move {
                 held.await.unwrap();
                 told.send(ticket.land((), |()| ()).is_ok()).unwrap();
                 1
@@ -301,7 +302,9 @@ mod tests {
             .unwrap();
 
         flights.detach(|key| *key == "key");
-        let after = flights.board("key", NEVER, |_ticket| async { 2 }).unwrap();
+        let after = flights
+            .board("key", ALWAYS, |_ticket, ()| async { 2 })
+            .unwrap();
         release.send(()).unwrap();
 
         assert_eq!(after.role, Role::Leader);
@@ -314,7 +317,7 @@ mod tests {
     async fn what_settled_in_the_meantime_is_not_fetched() {
         let flights = flights();
 
-        let found = flights.board("key", || Some("settled"), |_ticket| async { 1 });
+        let found = flights.board("key", || Err::<(), _>("settled"), |_ticket, ()| async { 1 });
 
         assert_eq!(found.map(|boarding| boarding.role), Err("settled"));
         assert!(flights.is_empty());

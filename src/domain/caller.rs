@@ -44,15 +44,23 @@ impl Caller {
         }
     }
 
+    /// The name of who is not told apart.
+    const ANONYMOUS: &str = "anonymous";
+
     /// Anybody, where no callers are configured: they may do everything.
     pub fn anonymous() -> Self {
         let scopes = Scope::ALL.into_iter().collect();
-        Self::new("anonymous", Customers::All, scopes)
+        Self::new(Self::ANONYMOUS, Customers::All, scopes)
     }
 
     /// Its name, for logs and limits.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Whether it stands for everybody.
+    pub fn is_anonymous(&self) -> bool {
+        &*self.name == Self::ANONYMOUS
     }
 
     /// Whether it may read the usage of this customer.

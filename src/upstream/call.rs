@@ -56,10 +56,10 @@ impl LogicalCall {
             correlation_id: call.trace.correlation_id.unwrap_or_else(Uuid::new_v4),
         };
         Self {
-            call,
             ids,
             started: now,
-            deadline: now + deadline,
+            deadline: call.asked_at + deadline,
+            call,
             retries_left: retries,
             retries: 0,
             renewed: false,

@@ -29,7 +29,7 @@ use crate::{
     representation::Form,
     upstream::UpstreamDeps,
     usage::{
-        Cause, Directive, Query, UsageService,
+        CallLimits, Cause, Directive, Query, UsageService,
         source::{Call, CallTrace, FetchFuture, UsageSource},
     },
 };
@@ -219,6 +219,10 @@ impl Service {
         let metrics = CacheMetrics::new(&fixture.registry).unwrap();
         let usage = UsageService::new(
             &config,
+            CallLimits {
+                max_concurrency: fixture.config.max_concurrency,
+                deadline: fixture.config.deadline,
+            },
             UpstreamApi::Insights,
             UsageCache::new(&config, Jitter::Fixed(0.5), metrics),
             Arc::clone(&source) as _,

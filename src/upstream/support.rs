@@ -332,6 +332,7 @@ pub(super) async fn ask(
         customer_id: customer(),
         question,
         trace: CallTrace::default(),
+        asked_at: partner_center.clock.now(),
     };
     partner_center.fetch(call).await
 }

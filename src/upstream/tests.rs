@@ -13,6 +13,7 @@ async fn ask_for(partner_center: &PartnerCenter, customer: u32) {
         customer_id: CustomerId::parse(&customer).unwrap(),
         question: Question::Newest(UpstreamApi::Insights),
         trace: CallTrace::default(),
+        asked_at: partner_center.clock.now(),
     };
     partner_center.fetch(call).await.unwrap();
 }

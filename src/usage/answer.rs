@@ -156,6 +156,22 @@ impl Unanswered {
         }
     }
 
+    /// No call could be made in time.
+    pub(super) fn shed(failure: Arc<Failure<SourceError>>, retry_after: Duration) -> Self {
+        Self {
+            status: CacheStatus {
+                detail: Some(failure.error.kind.as_str()),
+                ..CacheStatus::default()
+            },
+            cause: Cause::Source {
+                failure,
+                retry_after,
+            },
+            result: Some(CacheResult::Miss),
+            ids: None,
+        }
+    }
+
     /// Upstream was asked, and failed.
     pub(super) fn failed(
         failure: Arc<Failure<SourceError>>,

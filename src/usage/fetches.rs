@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::source::{Call, CallIds, CallTrace, Fetched, SourceError, SourceErrorKind, UsageSource};
+use super::{
+    CallLimits,
+    places::{Errand, Overloaded, Places, Turn},
+    source::{Call, CallIds, CallTrace, Fetched, SourceError, SourceErrorKind, UsageSource},
+};
 use crate::{
     cache::{
         Boarding, Change, Failure, Failures, Freshness, Held, PurgeScope, SingleFlight, Stored,
@@ -13,7 +17,7 @@ use crate::{
     },
     clock::SharedClock,
     config::CacheConfig,
-    domain::{CustomerId, Question},
+    domain::{Caller, CustomerId, Question},
     offload,
     representation::Prepared,
     shutdown::Shutdown,
@@ -25,6 +29,7 @@ pub(super) struct Fetches {
     source: Arc<dyn UsageSource>,
     cache: Arc<UsageCache>,
     flights: SingleFlight<Fetch, Outcome>,
+    places: Arc<Places>,
     failures: Failures<Fetch, SourceError>,
     negative_fresh_for: Duration,
     min_refresh_interval: Duration,
@@ -53,6 +58,8 @@ pub(super) struct Filled {
 pub(super) enum Settled {
     Held(Held),
     Failed(Arc<Failure<SourceError>>),
+    /// Nothing: no call can be made in time.
+    Shed(Arc<Failure<SourceError>>),
 }
 
 // === impl Fetches ===
@@ -60,15 +67,23 @@ pub(super) enum Settled {
 impl Fetches {
     pub(super) fn new(
         config: &CacheConfig,
+        limits: CallLimits,
         cache: Arc<UsageCache>,
         source: Arc<dyn UsageSource>,
         clock: SharedClock,
         shutdown: Shutdown,
     ) -> Self {
+        let places = Places::new(
+            limits.max_concurrency,
+            limits.deadline,
+            Arc::clone(&clock),
+            cache.metrics().clone(),
+        );
         Self {
             source,
             cache,
             flights: SingleFlight::new(shutdown),
+            places: Arc::new(places),
             failures: Failures::new(),
             negative_fresh_for: config.negative_fresh_for,
             min_refresh_interval: config.min_refresh_interval,
@@ -103,25 +118,39 @@ impl Fetches {
 
     /// Joins or begins the call.
     ///
+    /// A call that is begun takes one of its caller's places, for as long as it lasts; one that is
+    /// joined takes none.
+    ///
     /// # Errors
     ///
-    /// What arrived since `now`, which is as good as an answer to a call of one's own.
+    /// What arrived since `now`, which is as good as an answer to a call of one's own; or that no
+    /// call can be begun in time.
     pub(super) fn board(
         self: &Arc<Self>,
         fetch: Fetch,
+        caller: &Caller,
+        errand: Errand,
         trace: CallTrace,
         now: Instant,
     ) -> Result<Boarding<Outcome>, Settled> {
-        let settled = || {
-            let arrived = |held: &Held| held.checked_at > now && held.freshness == Freshness::Fresh;
-            self.look_up(fetch, self.clock.now())
-                .filter(arrived)
-                .map(Settled::Held)
-                .or_else(|| self.failures.since(&fetch, now).map(Settled::Failed))
+        let leave = || match self.settled_since(fetch, now) {
+            Some(settled) => Err(settled),
+            None => self
+                .places
+                .enter(caller, errand, now)
+                .map_err(|overloaded| Settled::Shed(self.overloaded(overloaded))),
         };
-        self.flights.board(fetch, settled, |ticket| {
-            Arc::clone(self).fill(fetch, trace, ticket)
+        self.flights.board(fetch, leave, |ticket, turn| {
+            Arc::clone(self).fill(fetch, trace, now, turn, ticket)
         })
+    }
+
+    fn settled_since(&self, fetch: Fetch, now: Instant) -> Option<Settled> {
+        let arrived = |held: &Held| held.checked_at > now && held.freshness == Freshness::Fresh;
+        self.look_up(fetch, self.clock.now())
+            .filter(arrived)
+            .map(Settled::Held)
+            .or_else(|| self.failures.since(&fetch, now).map(Settled::Failed))
     }
 
     /// Has calls under way neither store what they bring nor be joined any more, and forgets
@@ -150,20 +179,44 @@ impl Fetches {
         Arc::new(Failure::once(error, self.clock.now(), Duration::ZERO))
     }
 
-    /// Asks the source and stores what it says. Runs in a task of its own.
+    /// What a call that was not made comes to. It is nobody's failure but this request's, so it is
+    /// not remembered.
+    fn overloaded(&self, Overloaded { retry_after }: Overloaded) -> Arc<Failure<SourceError>> {
+        let error = SourceError {
+            kind: SourceErrorKind::Overloaded { retry_after },
+            detail: "more requests wait for Partner Center than can be answered in time".into(),
+            status: None,
+            refusal: None,
+            ids: None,
+        };
+        Arc::new(Failure::once(error, self.clock.now(), retry_after))
+    }
+
+    /// Waits for its turn, asks the source and stores what it says. Runs in a task of its own, which
+    /// holds the place: a caller that hangs up makes no room for its next request before the call
+    /// has ended.
     async fn fill(
         self: Arc<Self>,
         fetch: Fetch,
         trace: CallTrace,
+        asked_at: Instant,
+        turn: Turn,
         ticket: Ticket<Fetch, Outcome>,
     ) -> Outcome {
         let _in_flight = InFlight::enter(&self.cache.metrics().fills_in_flight);
+        let place = match turn.come().await {
+            Ok(place) => place,
+            Err(overloaded) => return Err(self.overloaded(overloaded)),
+        };
         let call = Call {
             customer_id: fetch.customer_id,
             question: fetch.question,
             trace,
+            asked_at,
         };
-        let prepared = match self.source.fetch(call).await {
+        let fetched = self.source.fetch(call).await;
+        drop(place);
+        let prepared = match fetched {
             Ok(fetched) => {
                 let ids = fetched.ids;
                 self.prepare(fetched).await.map(|prepared| (prepared, ids))
@@ -262,7 +315,8 @@ impl Fetches {
             | SourceErrorKind::NoRelationship
             | SourceErrorKind::NothingProcessed => self.negative_fresh_for,
             SourceErrorKind::Throttled { retry_after }
-            | SourceErrorKind::CircuitOpen { retry_after } => retry_after,
+            | SourceErrorKind::CircuitOpen { retry_after }
+            | SourceErrorKind::Overloaded { retry_after } => retry_after,
             SourceErrorKind::Unavailable {
                 retry_after: Some(retry_after),
             } => retry_after.max(backoff),

@@ -46,8 +46,11 @@ impl Renderings {
             form,
             coding,
         };
-        let ready = || prepared.ready(form, coding).is_some().then_some(());
-        let boarding = self.flights.board(rendering, ready, |ticket| {
+        let unmade = || match prepared.ready(form, coding) {
+            Some(_) => Err(()),
+            None => Ok(()),
+        };
+        let boarding = self.flights.board(rendering, unmade, |ticket, ()| {
             let (cache, prepared) = (Arc::clone(&self.cache), Arc::clone(prepared));
             async move {
                 let rendered = {

@@ -3,7 +3,13 @@
 //! It knows neither status codes nor our own problem documents: those are the business of
 //! `upstream` on the one side and `api` on the other.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -38,6 +44,8 @@ pub struct Call {
     pub question: Question,
     /// What the caller brought to trace the call by.
     pub trace: CallTrace,
+    /// When it was asked for: its deadline counts from then, waiting for its turn included.
+    pub asked_at: Instant,
 }
 
 /// What a caller brought to trace an upstream call by.
@@ -119,6 +127,11 @@ pub enum SourceErrorKind {
     Rejected,
     /// The answer is not what the upstream's schema promises.
     Malformed,
+    /// No call was made: more wait for one than can be made in time.
+    Overloaded {
+        /// Counted from when the error was made.
+        retry_after: Duration,
+    },
     /// The call ended without a result: its task panicked, or the process is ending.
     Interrupted,
 }
@@ -137,6 +150,7 @@ impl SourceErrorKind {
             Self::CredentialsRefused => "credentials-refused",
             Self::Rejected => "rejected",
             Self::Malformed => "malformed",
+            Self::Overloaded { .. } => "overloaded",
             Self::Interrupted => "interrupted",
         }
     }

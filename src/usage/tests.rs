@@ -21,13 +21,23 @@ use crate::{
     jitter::Jitter,
 };
 
+mod overload;
+
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Calls under way.
+const PLACES: usize = 4;
+
+/// Until an answer is of no use.
+const DEADLINE: Duration = Duration::from_secs(25);
 
 /// A source that answers from a script, each answer as it is let go.
 #[derive(Debug)]
 struct Script {
     answers: Mutex<VecDeque<Step>>,
     asked: AtomicUsize,
+    /// Whose usage was asked for last.
+    last: Mutex<Option<CustomerId>>,
     arrived: Notify,
     released: Semaphore,
 }
@@ -46,6 +56,7 @@ impl Script {
         Arc::new(Self {
             answers: Mutex::new(answers.into_iter().collect()),
             asked: AtomicUsize::new(0),
+            last: Mutex::default(),
             arrived: Notify::new(),
             released: Semaphore::new(Semaphore::MAX_PERMITS),
         })
@@ -84,6 +95,7 @@ impl UsageSource for Script {
                 .unwrap()
                 .pop_front()
                 .expect("a further answer");
+            *self.last.lock().unwrap() = Some(call.customer_id);
             self.asked.fetch_add(1, Ordering::SeqCst);
             self.arrived.notify_waiters();
             self.released.acquire().await.unwrap().forget();
@@ -143,6 +155,10 @@ impl Fixture {
         let metrics = CacheMetrics::new(&Registry::new()).unwrap();
         let usage = UsageService::new(
             &config,
+            CallLimits {
+                max_concurrency: NonZeroUsize::new(PLACES).unwrap(),
+                deadline: DEADLINE,
+            },
             UpstreamApi::Insights,
             UsageCache::new(&config, Jitter::Fixed(0.5), metrics),
             Arc::clone(&script) as _,

@@ -24,6 +24,7 @@ mod logs;
 mod malformed_answers;
 mod metrics;
 mod negotiation;
+mod overload;
 mod problem_details;
 mod purge;
 mod readiness;

@@ -41,6 +41,7 @@ async fn every_request_says_who_asks_and_how_to_trace_it() {
             correlation_id: Some(correlation_id),
             traceparent: Some(traceparent.parse().unwrap()),
         },
+        asked_at: partner_center.clock.now(),
     });
     let ids = fetched.await.unwrap().ids;
 

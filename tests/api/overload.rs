@@ -1,0 +1,123 @@
+//! More customers asked for than Partner Center can answer: hits go on, and who would wait in vain
+//! is told when to come back.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+use usage_proxy::simulator::SimulatedApi;
+use uuid::Uuid;
+
+use crate::support::{DOCUMENTED, Reply, TestApp, customer};
+
+const WAITING: &str = "usage_proxy_fills_waiting";
+const IN_FLIGHT: &str = "usage_proxy_fills_in_flight";
+const SHED: &str = r#"usage_proxy_shed_total{reason="caller"}"#;
+
+const PLACES: usize = 2;
+
+/// A service with few places, in which the documented customer is held and a call has taken five
+/// seconds.
+async fn slow_app() -> Arc<TestApp> {
+    let app = TestApp::builder()
+        .set("upstream.max_concurrency", &PLACES.to_string())
+        .start()
+        .await;
+    let app = Arc::new(app);
+    app.simulator.hold();
+    let first = {
+        let app = Arc::clone(&app);
+        tokio::spawn(async move { app.usage(DOCUMENTED).await })
+    };
+    app.upstream_asked(SimulatedApi::Insights, 1).await;
+    app.advance(Duration::from_secs(5));
+    app.simulator.release();
+    assert_eq!(first.await.unwrap().status, 200);
+    app.simulator.hold();
+    app
+}
+
+/// Requests for customers that nobody knows, all of which are under way.
+async fn flood(app: &Arc<TestApp>, requests: usize) -> JoinSet<Reply> {
+    let mut flood = JoinSet::new();
+    for _ in 0..requests {
+        let app = Arc::clone(app);
+        flood.spawn(async move { app.usage(Uuid::new_v4()).await });
+    }
+    app.wait_for_metric(IN_FLIGHT, requests as f64).await;
+    flood
+}
+
+#[tokio::test]
+async fn what_cannot_be_answered_in_time_is_shed_and_hits_are_not() {
+    let app = slow_app().await;
+    // Two places, five seconds each: eight are served in 20 s, and 5 more make the deadline.
+    let waiting = flood(&app, PLACES + 8).await;
+
+    let shed = app.usage(customer(1)).await;
+    let hit = app.usage(DOCUMENTED).await;
+
+    let problem = shed.problem(503, "overloaded");
+    assert_eq!(shed.header("retry-after"), "23", "22.5 s, rounded up");
+    assert_eq!(
+        shed.header("cache-status"),
+        "usage-proxy; detail=overloaded"
+    );
+    assert!(problem.get("upstream").is_none());
+    assert_eq!(hit.status, 200);
+    assert!(hit.header("cache-status").starts_with("usage-proxy; hit;"));
+    assert!((app.metric(SHED).await - 1.0).abs() < f64::EPSILON);
+    let asked = app.simulator.count(SimulatedApi::Insights);
+    assert_eq!(asked, 1 + PLACES);
+    app.simulator.release();
+    for reply in waiting.join_all().await {
+        reply.problem(404, "unknown-customer");
+    }
+    assert_eq!(app.usage(customer(1)).await.status, 200);
+}
+
+#[tokio::test]
+async fn who_waited_in_vain_is_told_so_in_time() {
+    let app = slow_app().await;
+    let mut waiting = flood(&app, PLACES + 1).await;
+    app.upstream_asked(SimulatedApi::Insights, 1 + PLACES).await;
+    app.wait_for_metric(WAITING, 1.0).await;
+
+    // Attempts end after ten seconds, and are repeated at once; calls end after twenty-five.
+    for attempts in 1..=3 {
+        let asked = 1 + attempts * PLACES;
+        app.upstream_asked(SimulatedApi::Insights, asked).await;
+        app.advance(Duration::from_secs(if attempts < 3 { 10 } else { 5 }));
+    }
+
+    let mut kinds = Vec::new();
+    while let Some(reply) = waiting.join_next().await {
+        let reply = reply.unwrap();
+        assert!(matches!(reply.status, 503 | 504), "{}", reply.status);
+        assert!(!reply.header("retry-after").is_empty());
+        kinds.push(reply.json()["type"].as_str().unwrap().to_owned());
+    }
+    kinds.sort();
+    assert_eq!(
+        kinds,
+        [
+            "urn:usage-proxy:problem:overloaded",
+            "urn:usage-proxy:problem:timed-out",
+            "urn:usage-proxy:problem:timed-out",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_is_held_is_served_stale_where_a_miss_would_be_shed() {
+    let app = slow_app().await;
+    app.advance(Duration::from_secs(2 * 60 * 60));
+    let _waiting = flood(&app, PLACES + 8).await;
+
+    let stale = app.usage(DOCUMENTED).await;
+
+    assert_eq!(stale.status, 200);
+    assert_eq!(
+        stale.header("cache-status"),
+        "usage-proxy; hit; ttl=-6300; detail=stale-if-error"
+    );
+}
