@@ -59,7 +59,7 @@ pub fn router(admin: Admin) -> Router {
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
-    admin.usage.cache().update_gauges();
+    admin.usage.update_gauges();
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, content_type)], admin.metrics.text())
 }

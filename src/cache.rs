@@ -27,7 +27,7 @@ use http::HeaderValue;
 
 pub use self::{
     doubt::Suspicion,
-    failures::{Failure, Failures},
+    failures::{Failure, FailureKind, Failures},
     freshness::{Freshness, FreshnessPolicy},
     key::{NewestKey, SnapshotKey},
     metrics::{CacheMetrics, Shed},

@@ -224,6 +224,12 @@ impl UsageService {
         &self.inner.cache
     }
 
+    /// Sets the gauges that are read from what is held and remembered; to be called before a scrape.
+    pub fn update_gauges(&self) {
+        self.inner.cache.update_gauges();
+        self.inner.fetches.update_gauges();
+    }
+
     fn fetch_for(&self, query: Query) -> Fetch {
         let question = match (query.date, query.form) {
             (Some(date), _) => Question::Dated(date),

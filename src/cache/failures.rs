@@ -5,12 +5,30 @@ use std::{
     time::{Duration, Instant},
 };
 
+use moka::notification::RemovalCause;
+
+use super::CacheMetrics;
+
 /// Fetches that failed, and until when their failure answers for them: negative caching.
 ///
 /// It is kept apart from what is held and bounded by count, so that no number of unknown customers
-/// pushes out a known one.
+/// pushes out a known one. Absences are kept apart from faults: anybody can ask for a million
+/// customers that nobody knows, and an outage is no time to forget which calls have just failed.
 pub struct Failures<K, E> {
-    failures: moka::sync::Cache<K, Arc<Failure<E>>>,
+    faults: Remembered<K, E>,
+    absences: Remembered<K, E>,
+    metrics: CacheMetrics,
+}
+
+type Remembered<K, E> = moka::sync::Cache<K, Arc<Failure<E>>>;
+
+/// What is remembered of a fetch that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// It may succeed next time.
+    Fault,
+    /// There is nothing to be had: no such customer, no relationship, nothing of that date.
+    Absence,
 }
 
 /// One failure, remembered.
@@ -26,20 +44,50 @@ pub struct Failure<E> {
     pub streak: u32,
 }
 
+// === impl FailureKind ===
+
+impl FailureKind {
+    /// Both, in the order of their discriminants.
+    pub const ALL: [Self; 2] = [Self::Fault, Self::Absence];
+
+    /// The value of the label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fault => "fault",
+            Self::Absence => "absence",
+        }
+    }
+}
+
 // === impl Failures ===
 
 impl<K, E> Failures<K, E>
 where
-    K: Eq + Hash + Send + Sync + 'static,
+    K: Clone + Eq + Hash + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    /// How many are remembered; what they tell is cut short, so each takes less than a kilobyte or so.
+    /// How many of each kind are remembered; what they tell is cut short, so each takes less than a
+    /// kilobyte or so. For as long as an absence is remembered by default, 30 s, this is room for
+    /// more of them than Partner Center would answer.
     const CAPACITY: u64 = 10_000;
 
     /// None so far.
-    pub fn new() -> Self {
+    pub fn new(metrics: CacheMetrics) -> Self {
+        let remembered = |kind| {
+            let evicted = metrics.failures_evicted(kind).clone();
+            moka::sync::Cache::builder()
+                .max_capacity(Self::CAPACITY)
+                .eviction_listener(move |_, _, cause| {
+                    if cause == RemovalCause::Size {
+                        evicted.inc();
+                    }
+                })
+                .build()
+        };
         Self {
-            failures: moka::sync::Cache::new(Self::CAPACITY),
+            faults: remembered(FailureKind::Fault),
+            absences: remembered(FailureKind::Absence),
+            metrics,
         }
     }
 
@@ -47,58 +95,76 @@ where
     /// fetch has failed now.
     pub fn remember(
         &self,
+        kind: FailureKind,
         key: K,
         error: E,
         failed_at: Instant,
         remember_for: impl FnOnce(u32) -> Duration,
     ) -> Arc<Failure<E>> {
         let streak = self
-            .failures
-            .get(&key)
+            .get_last(&key)
             .map_or(1, |before| before.streak.saturating_add(1));
         let failure = Arc::new(Failure {
             streak,
             ..Failure::once(error, failed_at, remember_for(streak))
         });
-        self.failures.insert(key, Arc::clone(&failure));
+        let (now, no_more) = match kind {
+            FailureKind::Fault => (&self.faults, &self.absences),
+            FailureKind::Absence => (&self.absences, &self.faults),
+        };
+        no_more.invalidate(&key);
+        now.insert(key, Arc::clone(&failure));
         failure
     }
 
     /// The failure that answers for a fetch at this time.
     pub fn get(&self, key: &K, now: Instant) -> Option<Arc<Failure<E>>> {
-        self.failures.get(key).filter(|failure| now < failure.until)
+        self.get_last(key).filter(|failure| now < failure.until)
     }
 
     /// The last failure of a fetch that has not succeeded since, whether it still answers or not.
     pub fn get_last(&self, key: &K) -> Option<Arc<Failure<E>>> {
-        self.failures.get(key)
+        self.faults.get(key).or_else(|| self.absences.get(key))
     }
 
     /// The failure that happened at `since` or later, whether it still answers or not.
     pub fn since(&self, key: &K, since: Instant) -> Option<Arc<Failure<E>>> {
-        self.failures
-            .get(key)
+        self.get_last(key)
             .filter(|failure| failure.failed_at >= since)
     }
 
     /// Forgets the failure of a fetch that succeeded.
     pub fn forget(&self, key: &K) {
-        self.failures.invalidate(key);
+        for remembered in self.both() {
+            remembered.invalidate(key);
+        }
     }
 
     /// Forgets what `matches`.
-    pub fn forget_if(&self, matches: impl Fn(&K) -> bool)
-    where
-        K: Clone,
-    {
-        let keys: Vec<K> = self
-            .failures
-            .iter()
-            .filter_map(|(key, _)| matches(&key).then(|| (*key).clone()))
-            .collect();
-        for key in keys {
-            self.failures.invalidate(&key);
+    pub fn forget_if(&self, matches: impl Fn(&K) -> bool) {
+        for remembered in self.both() {
+            let keys: Vec<K> = remembered
+                .iter()
+                .filter_map(|(key, _)| matches(&key).then(|| (*key).clone()))
+                .collect();
+            for key in keys {
+                remembered.invalidate(&key);
+            }
         }
+    }
+
+    /// Sets the gauges that are read from the maps; to be called before a scrape.
+    pub fn update_gauges(&self) {
+        for (kind, remembered) in FailureKind::ALL.into_iter().zip(self.both()) {
+            remembered.run_pending_tasks();
+            self.metrics
+                .set_failures_remembered(kind, remembered.entry_count());
+        }
+    }
+
+    /// In the order of [`FailureKind::ALL`].
+    fn both(&self) -> [&Remembered<K, E>; 2] {
+        [&self.faults, &self.absences]
     }
 }
 
@@ -116,16 +182,6 @@ impl<E> Failure<E> {
     }
 }
 
-impl<K, E> Default for Failures<K, E>
-where
-    K: Eq + Hash + Send + Sync + 'static,
-    E: Send + Sync + 'static,
-{
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<K, E> fmt::Debug for Failures<K, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Failures").finish_non_exhaustive()
@@ -134,15 +190,26 @@ impl<K, E> fmt::Debug for Failures<K, E> {
 
 #[cfg(test)]
 mod tests {
+    use prometheus::Registry;
+
     use super::*;
     use crate::clock::{Clock, SystemClock};
 
+    fn failures<K>() -> Failures<K, &'static str>
+    where
+        K: Clone + Eq + Hash + Send + Sync + 'static,
+    {
+        Failures::new(CacheMetrics::new(&Registry::new()).unwrap())
+    }
+
     #[test]
     fn a_failure_answers_until_its_time() {
-        let failures = Failures::new();
+        let failures = failures();
         let start = SystemClock.now();
 
-        failures.remember("key", "down", start, |_| Duration::from_secs(30));
+        failures.remember(FailureKind::Fault, "key", "down", start, |_| {
+            Duration::from_secs(30)
+        });
 
         let at = |seconds| failures.get(&"key", start + Duration::from_secs(seconds));
         assert!(at(29).is_some());
@@ -151,16 +218,57 @@ mod tests {
 
     #[test]
     fn failing_again_is_counted_and_success_forgets() {
-        let failures = Failures::new();
+        let failures = failures();
         let start = SystemClock.now();
         let fail = || {
             failures
-                .remember("key", "down", start, |_| Duration::ZERO)
+                .remember(FailureKind::Fault, "key", "down", start, |_| Duration::ZERO)
                 .streak
         };
 
         assert_eq!((fail(), fail()), (1, 2));
         failures.forget(&"key");
         assert_eq!(fail(), 1);
+    }
+
+    #[test]
+    fn a_flood_of_absences_leaves_room_for_every_fault() {
+        const FLOOD: u32 = 25_000;
+        let failures = failures();
+        let start = SystemClock.now();
+        let remember = |kind, key| {
+            failures.remember(kind, key, "", start, |_| Duration::from_secs(30));
+        };
+        remember(FailureKind::Fault, u32::MAX);
+
+        for customer in 0..FLOOD {
+            remember(FailureKind::Absence, customer);
+        }
+        failures.update_gauges();
+        remember(FailureKind::Fault, u32::MAX - 1);
+        failures.update_gauges();
+
+        assert!(failures.get(&u32::MAX, start).is_some());
+        assert!(failures.get(&(u32::MAX - 1), start).is_some());
+        assert_eq!(failures.faults.entry_count(), 2);
+        assert_eq!(failures.absences.entry_count(), 10_000);
+        let evicted = failures.metrics.failures_evicted(FailureKind::Absence);
+        assert_eq!(evicted.get(), u64::from(FLOOD) - 10_000);
+    }
+
+    #[test]
+    fn a_fetch_has_one_last_failure_of_either_kind() {
+        let failures = failures();
+        let start = SystemClock.now();
+        let remember = |kind, error| {
+            failures.remember(kind, "key", error, start, |_| Duration::from_secs(30));
+            failures.get_last(&"key").map(|failure| failure.error)
+        };
+
+        assert_eq!(remember(FailureKind::Fault, "down"), Some("down"));
+        assert_eq!(remember(FailureKind::Absence, "gone"), Some("gone"));
+        assert_eq!(remember(FailureKind::Fault, "down"), Some("down"));
+        failures.forget(&"key");
+        assert!(failures.get_last(&"key").is_none());
     }
 }

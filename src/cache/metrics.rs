@@ -1,8 +1,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::{CacheResult, Suspicion};
+use super::{CacheResult, FailureKind, Suspicion};
 use crate::domain::ProcessedDate;
 
 /// What the cache and the fetches behind it count. Children are resolved here, once.
@@ -20,6 +20,8 @@ pub struct CacheMetrics {
     /// Calls that wait for their turn.
     pub fills_waiting: IntGauge,
     shed: [IntCounter; Shed::ALL.len()],
+    failures_remembered: [IntGauge; FailureKind::ALL.len()],
+    failures_evicted: [IntCounter; FailureKind::ALL.len()],
     pub(super) suspects: [IntCounter; Suspicion::ALL.len()],
     pub(super) entries: IntGauge,
     pub(super) weight: IntGauge,
@@ -110,7 +112,24 @@ impl CacheMetrics {
             "Upstream calls that were not made because too many wait, by why.",
             "reason",
         )?;
+        let remembered = IntGaugeVec::new(
+            Opts::new(
+                "usage_proxy_failures_remembered",
+                "Failed fetches that are remembered, by kind.",
+            ),
+            &["kind"],
+        )?;
+        registry.register(Box::new(remembered.clone()))?;
+        let evicted = labelled(
+            "usage_proxy_failures_evicted_total",
+            "Failed fetches that were forgotten for want of room, by kind.",
+            "kind",
+        )?;
         Ok(Self {
+            failures_remembered: FailureKind::ALL
+                .map(|kind| remembered.with_label_values(&[kind.as_str()])),
+            failures_evicted: FailureKind::ALL
+                .map(|kind| evicted.with_label_values(&[kind.as_str()])),
             shed: Shed::ALL.map(|reason| shed.with_label_values(&[reason.as_str()])),
             fills_waiting: gauge(
                 "usage_proxy_fills_waiting",
@@ -166,6 +185,21 @@ impl CacheMetrics {
     /// How many calls were not made for this reason.
     pub fn shed_so_far(&self, reason: Shed) -> u64 {
         self.shed.get(reason as usize).map_or(0, IntCounter::get)
+    }
+
+    pub(super) fn set_failures_remembered(&self, kind: FailureKind, count: u64) {
+        if let Some(remembered) = self.failures_remembered.get(kind as usize) {
+            remembered.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// The counter of failures of this kind that were forgotten for want of room.
+    pub(super) fn failures_evicted(&self, kind: FailureKind) -> &IntCounter {
+        let [faults, absences] = &self.failures_evicted;
+        match kind {
+            FailureKind::Fault => faults,
+            FailureKind::Absence => absences,
+        }
     }
 
     /// Counts an answer that was doubted.

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     cache::{
-        Boarding, Change, Failure, Failures, Freshness, Held, PurgeScope, SingleFlight, Stored,
-        Ticket, UsageCache,
+        Boarding, Change, Failure, FailureKind, Failures, Freshness, Held, PurgeScope,
+        SingleFlight, Stored, Ticket, UsageCache,
     },
     clock::SharedClock,
     config::CacheConfig,
@@ -73,18 +73,19 @@ impl Fetches {
         clock: SharedClock,
         shutdown: Shutdown,
     ) -> Self {
+        let metrics = cache.metrics().clone();
         let places = Places::new(
             limits.max_concurrency,
             limits.deadline,
             Arc::clone(&clock),
-            cache.metrics().clone(),
+            metrics.clone(),
         );
         Self {
             source,
             cache,
             flights: SingleFlight::new(shutdown),
             places: Arc::new(places),
-            failures: Failures::new(),
+            failures: Failures::new(metrics),
             negative_fresh_for: config.negative_fresh_for,
             min_refresh_interval: config.min_refresh_interval,
             clock,
@@ -165,6 +166,11 @@ impl Fetches {
         };
         self.flights.detach(covers);
         self.failures.forget_if(covers);
+    }
+
+    /// Sets the gauges that are read from what is remembered; to be called before a scrape.
+    pub(super) fn update_gauges(&self) {
+        self.failures.update_gauges();
     }
 
     /// What a call that ended without an outcome comes to.
@@ -292,8 +298,14 @@ impl Fetches {
             {
                 self.cache.forget_newest(fetch.customer_id, api);
             }
+            let absent_or_fault = if kind.is_authoritative() {
+                FailureKind::Absence
+            } else {
+                FailureKind::Fault
+            };
+            let remember_for = |streak| self.remember_for(kind, streak);
             self.failures
-                .remember(fetch, error, now, |streak| self.remember_for(kind, streak))
+                .remember(absent_or_fault, fetch, error, now, remember_for)
         });
         remembered
             .unwrap_or_else(|error| Arc::new(Failure::once(error, now, self.remember_for(kind, 1))))

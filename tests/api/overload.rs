@@ -121,3 +121,20 @@ async fn what_is_held_is_served_stale_where_a_miss_would_be_shed() {
         "usage-proxy; hit; ttl=-6300; detail=stale-if-error"
     );
 }
+
+#[tokio::test]
+async fn customers_that_nobody_knows_are_remembered_beside_what_is_held() {
+    const UNKNOWN: &str = r#"usage_proxy_failures_remembered{kind="absence"}"#;
+    let app = TestApp::start().await;
+    app.usage(DOCUMENTED).await;
+    let stranger = Uuid::new_v4();
+
+    for _ in 0..3 {
+        app.usage(stranger).await.problem(404, "unknown-customer");
+    }
+    app.usage(Uuid::new_v4()).await;
+
+    assert_eq!(app.held().await, 1);
+    assert!((app.metric(UNKNOWN).await - 2.0).abs() < f64::EPSILON);
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+}
