@@ -18,7 +18,7 @@ use usage_proxy::{
 };
 use uuid::Uuid;
 
-use crate::support::{DOCUMENTED, TestApp};
+use crate::support::{DOCUMENTED, TestApp, TestCaller, callers_file, key_of};
 
 thread_local! {
     /// Where the log of this thread goes. Each test has a thread, and its service runs on it.
@@ -157,6 +157,46 @@ async fn every_request_leaves_one_line_that_says_how_it_went() {
         assert_eq!(line["caller"], "anonymous", "{line}");
         assert_eq!(line["peer"], "127.0.0.1", "{line}");
         assert!(line["duration_seconds"].as_f64().is_some(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_names_its_caller_and_never_what_it_showed() {
+    let log = Log::start();
+    let callers = callers_file(&[
+        TestCaller::named("grafana"),
+        TestCaller::named("portal").with_rate("1/h"),
+    ]);
+    let app = TestApp::builder().callers(callers).start().await;
+    let canary = "Bearer up_canary";
+
+    app.usage_for("grafana", DOCUMENTED).await;
+    app.usage_for("portal", DOCUMENTED).await;
+    app.usage_for("portal", DOCUMENTED).await;
+    app.get_with("/", &[("authorization", canary)]).await;
+    app.get("/").await;
+
+    let told: Vec<_> = log
+        .requests()
+        .iter()
+        .map(|line| {
+            let (caller, problem) = (line["caller"].as_str(), line["problem"].as_str());
+            (caller.unwrap().to_owned(), problem.map(str::to_owned))
+        })
+        .collect();
+    let expected = [
+        ("grafana", None),
+        ("portal", None),
+        ("portal", Some("rate-limited")),
+        ("-", Some("unauthenticated")),
+        ("-", Some("unauthenticated")),
+    ]
+    .map(|(caller, problem)| (caller.to_owned(), problem.map(str::to_owned)));
+    assert_eq!(told, expected);
+    for secret in [key_of("grafana"), key_of("portal"), "up_canary".to_owned()] {
+        for line in log.lines() {
+            assert!(!line.to_string().contains(&secret), "{line}");
+        }
     }
 }
 

@@ -12,6 +12,8 @@
 
 mod admin;
 mod admin_access;
+mod authentication;
+mod authorization;
 mod bad_input;
 mod circuit_breaker;
 mod conditional_requests;
@@ -27,6 +29,7 @@ mod negotiation;
 mod overload;
 mod problem_details;
 mod purge;
+mod rate_limits;
 mod readiness;
 mod readme;
 mod retries;

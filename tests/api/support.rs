@@ -1,5 +1,7 @@
 //! The service under test, and what a test does with it.
 
+mod callers;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -20,12 +22,15 @@ use usage_proxy::{
     clock::{Clock, ManualClock},
     config::{Config, Sources},
     jitter::Jitter,
+    reload::Reload,
     shutdown::Shutdown,
     simulator::{
         Override, SimulatedApi, SimulatedRow, Simulator, SimulatorHandle, SimulatorOptions,
     },
 };
 use uuid::Uuid;
+
+pub(crate) use self::callers::{TestCaller, callers_file, key_of};
 
 /// The customer of Microsoft's own example.
 pub(crate) const DOCUMENTED: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
@@ -35,6 +40,9 @@ pub(crate) const START: &str = "2026-11-22T12:00:00Z";
 
 /// What the stand-in takes for the application's secret.
 pub(crate) const CLIENT_SECRET: &str = "canary-client-secret";
+
+/// What the callers file is called, where there is one.
+const CALLERS_FILE: &str = "callers.toml";
 
 /// Longer than anything that is waited for takes, so that a test fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,6 +72,8 @@ pub(crate) struct TestApp {
     pub(crate) admin: SocketAddr,
     /// Ends the service.
     pub(crate) shutdown: Shutdown,
+    /// Has files read again.
+    pub(crate) reload: Reload,
     /// Completes when the service has ended.
     pub(crate) running: tokio::task::JoinHandle<()>,
     secrets: TempDir,
@@ -78,6 +88,7 @@ type Change<T> = Box<dyn FnOnce(&mut T)>;
 pub(crate) struct Builder {
     config: Vec<Change<Config>>,
     flags: Vec<(String, String)>,
+    callers: Option<String>,
     simulator: Option<Change<SimulatorOptions>>,
 }
 
@@ -262,6 +273,12 @@ impl Builder {
         self
     }
 
+    /// Tells callers apart, by a file of this content.
+    pub(crate) fn callers(mut self, content: impl Into<String>) -> Self {
+        self.callers = Some(content.into());
+        self
+    }
+
     /// Changes the stand-in.
     pub(crate) fn simulator(
         mut self,
@@ -302,6 +319,11 @@ impl Builder {
             &handle.issue_refresh_token(),
         );
         let mut sources = defaults(simulator_address, secrets.path());
+        if let Some(content) = self.callers {
+            let path = secrets.path().join(CALLERS_FILE);
+            std::fs::write(&path, content).unwrap();
+            sources = sources.with_flag("test", "callers.file", path.to_string_lossy());
+        }
         for (key, value) in self.flags {
             sources = sources.with_flag("test", key, value);
         }
@@ -315,7 +337,8 @@ impl Builder {
             upstream_jitter: Jitter::Fixed(0.0),
         };
         let app = App::build(&config, deps).await.unwrap();
-        let (api, admin, shutdown) = (app.api_address(), app.admin_address(), app.shutdown());
+        let (api, admin) = (app.api_address(), app.admin_address());
+        let (shutdown, reload) = (app.shutdown(), app.reload());
         TestApp {
             clock,
             simulator: handle,
@@ -323,6 +346,7 @@ impl Builder {
             api,
             admin,
             shutdown,
+            reload,
             running: tokio::spawn(app.run()),
             secrets,
             client: reqwest::Client::builder()

@@ -107,6 +107,78 @@ fn every_fault_of_a_configuration_is_told_at_once() {
 }
 
 #[test]
+fn every_fault_of_the_callers_file_stops_the_start() {
+    let account = account();
+    account.write(
+        "callers.toml",
+        "[[caller]]\nname = \"a\"\nkey_sha256 = [\"up_canary-pasted-key\"]\ncustomers = []\n\
+         scopes = [\"usage:write\"]\n",
+    );
+    for command in ["serve", "check-config"] {
+        let mut command = account.command(usage_proxy(), command);
+        command.env("USAGE_PROXY__CALLERS__FILE", account.path("callers.toml"));
+
+        let output = command.output().unwrap();
+
+        assert_eq!(output.status.code(), Some(2));
+        let told = stderr(&output);
+        for place in [
+            "callers.toml:3:15: ",
+            "callers.toml:4:13: ",
+            "callers.toml:5:11: ",
+        ] {
+            let line = told.lines().find(|line| line.contains(place));
+            assert!(
+                line.is_some_and(|line| line.contains("caller \"a\"") && line.contains("expected ")),
+                "{place} in:\n{told}"
+            );
+        }
+        assert!(!told.contains("canary"), "{told}");
+    }
+}
+
+#[test]
+fn a_callers_file_of_another_machine_is_no_fault_where_it_is_only_checked() {
+    let account = account();
+    let configured = |command: &str| {
+        let mut command = account.command(usage_proxy(), command);
+        command.env("USAGE_PROXY__CALLERS__FILE", account.path("callers.toml"));
+        command.output().unwrap()
+    };
+
+    let (checked, served) = (configured("check-config"), configured("serve"));
+
+    assert!(checked.status.success());
+    let told = String::from_utf8(checked.stderr).unwrap();
+    assert!(
+        told.contains("warning: callers.file: there is no "),
+        "{told}"
+    );
+    assert_eq!(served.status.code(), Some(2));
+    let told = stderr(&served);
+    assert!(told.contains("callers.toml: cannot be read: "), "{told}");
+}
+
+#[test]
+fn nobody_listens_beyond_this_machine_without_saying_to_whom() {
+    let account = account();
+    let mut command = account.command(usage_proxy(), "serve");
+    command.args(["--listen", "0.0.0.0:0"]);
+
+    let output = command.output().unwrap();
+
+    assert_eq!(output.status.code(), Some(2));
+    let told = stderr(&output);
+    for part in [
+        "flag --listen: server.listen",
+        "callers.file",
+        "callers.anonymous = true",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+}
+
+#[test]
 fn a_secret_file_that_cannot_be_read_is_one_clear_line() {
     for (case, spoil) in [
         (

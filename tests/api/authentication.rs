@@ -1,0 +1,205 @@
+//! Who gets in, and by what.
+
+use usage_proxy::{reload::LOOK_EVERY, simulator::SimulatedApi};
+
+use crate::support::{DOCUMENTED, TestApp, TestCaller, callers_file, key_of};
+
+const SUCCESSFUL: &str = "usage_proxy_callers_last_reload_successful";
+const READ_AT: &str = "usage_proxy_callers_last_reload_success_timestamp_seconds";
+const CALLERS: &str = "usage_proxy_callers";
+
+fn grafana() -> TestCaller {
+    TestCaller::named("grafana")
+}
+
+async fn app(callers: &[TestCaller]) -> TestApp {
+    TestApp::builder()
+        .callers(callers_file(callers))
+        .start()
+        .await
+}
+
+fn failures(reason: &str) -> String {
+    format!("usage_proxy_authentication_failures_total{{reason=\"{reason}\"}}")
+}
+
+#[tokio::test]
+async fn a_key_lets_its_caller_in_by_either_header() {
+    let app = app(&[grafana()]).await;
+    let path = format!("/v1/customers/{DOCUMENTED}/usage");
+    let (key, bearer) = (key_of("grafana"), format!("Bearer {}", key_of("grafana")));
+
+    for headers in [
+        &[("authorization", &*bearer)][..],
+        &[("x-api-key", &*key)],
+        &[("authorization", &*bearer), ("x-api-key", &*key)],
+    ] {
+        let reply = app.get_with(&path, headers).await;
+
+        assert_eq!(reply.status, 200, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_shows_no_key_of_a_callers_gets_nothing_whatever_is_asked() {
+    const BARE: &str = "Bearer realm=\"usage-proxy\"";
+    const REFUSED: &str = "Bearer realm=\"usage-proxy\", error=\"invalid_token\"";
+    const AMBIGUOUS: &str = "Bearer realm=\"usage-proxy\", error=\"invalid_request\"";
+
+    let app = app(&[grafana()]).await;
+    let bearer = format!("Bearer {}", key_of("grafana"));
+    let longer = format!("{}x", key_of("grafana"));
+    let usage = format!("/v1/customers/{DOCUMENTED}/usage");
+    app.usage_for("grafana", DOCUMENTED).await;
+
+    for (reason, headers, status, challenge) in [
+        ("no-credential", &[][..], 401, BARE),
+        (
+            "malformed",
+            &[("authorization", "Basic Z3JhZmFuYQ==")],
+            401,
+            BARE,
+        ),
+        ("malformed", &[("authorization", "Bearer ")], 401, BARE),
+        ("unknown-key", &[("x-api-key", "canary")], 401, REFUSED),
+        ("unknown-key", &[("x-api-key", &*longer)], 401, REFUSED),
+        ("unknown-key", &[("x-api-key", "")], 401, REFUSED),
+        (
+            "unknown-key",
+            &[("authorization", "Bearer canary")],
+            401,
+            REFUSED,
+        ),
+        (
+            "several",
+            &[("authorization", &*bearer), ("x-api-key", "canary")],
+            400,
+            AMBIGUOUS,
+        ),
+    ] {
+        for path in [&*usage, "/v1/customers/no-guid/usage", "/no/such/path", "/"] {
+            let before = app.metric(&failures(reason)).await;
+
+            let reply = app.get_with(path, headers).await;
+
+            let kind = match status {
+                401 => "unauthenticated",
+                _ => "several-credentials",
+            };
+            let problem = reply.problem(status, kind);
+            assert_eq!(reply.header("www-authenticate"), challenge, "{headers:?}");
+            assert_eq!(
+                reply.header("cache-status"),
+                "usage-proxy; detail=not-consulted"
+            );
+            assert!(!problem.to_string().contains("canary"), "{problem}");
+            assert_eq!(app.metric(&failures(reason)).await, before + 1.0);
+        }
+    }
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+}
+
+#[tokio::test]
+async fn the_hash_in_the_file_is_no_key() {
+    let app = app(&[grafana()]).await;
+    let hash = usage_proxy::access_key::KeyHash::of(key_of("grafana").as_bytes());
+
+    let reply = app.get_as(&hash.to_string(), "/").await;
+
+    reply.problem(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn where_no_callers_are_configured_a_credential_means_nothing() {
+    let app = TestApp::start().await;
+    let path = format!("/v1/customers/{DOCUMENTED}/usage");
+
+    let reply = app
+        .get_with(&path, &[("authorization", "Bearer of-an-sdk")])
+        .await;
+
+    assert_eq!(reply.status, 200);
+}
+
+#[tokio::test]
+async fn a_key_is_changed_while_both_are_live_without_a_request_lost() {
+    let (old, new) = ("up_canary-old", "up_canary-new");
+    let app = app(&[grafana().with_keys(&[old])]).await;
+    let path = format!("/v1/customers/{DOCUMENTED}/usage");
+    assert_eq!(app.get_as(old, &path).await.status, 200);
+    assert_eq!(app.get_as(new, &path).await.status, 401);
+
+    for (keys, old_is, new_is) in [(&[old, new][..], 200, 200), (&[new], 401, 200)] {
+        let read_at = app.metric(READ_AT).await;
+        app.advance(std::time::Duration::from_secs(1));
+        app.write_callers(&callers_file(&[grafana().with_keys(keys)]));
+        app.reload.ask();
+        app.wait_for_metric(READ_AT, read_at + 1.0).await;
+
+        assert_eq!(app.get_as(old, &path).await.status, old_is);
+        assert_eq!(app.get_as(new, &path).await.status, new_is);
+    }
+}
+
+#[tokio::test]
+async fn a_changed_file_is_read_again_by_itself() {
+    let app = app(&[grafana()]).await;
+    app.clock.asleep(1, LOOK_EVERY).await;
+
+    app.write_callers(&callers_file(&[grafana(), TestCaller::named("portal")]));
+    app.advance(LOOK_EVERY);
+
+    app.wait_for_metric(CALLERS, 2.0).await;
+    assert_eq!(app.usage_for("portal", DOCUMENTED).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_broken_file_leaves_the_callers_of_before_in_force() {
+    let app = app(&[grafana()]).await;
+    let info = |scrape: &str| {
+        let of_file = |line: &&str| line.starts_with("usage_proxy_callers_info{");
+        let lines: Vec<_> = scrape.lines().filter(of_file).collect();
+        lines.join("\n")
+    };
+    let live = info(&app.admin_get("/metrics").await.text());
+    assert_eq!(app.metric(SUCCESSFUL).await, 1.0);
+
+    app.write_callers("[[caller]]\nname = \"intruder\"\n");
+    app.reload.ask();
+    app.wait_for_metric(SUCCESSFUL, 0.0).await;
+
+    assert_eq!(app.usage_for("grafana", DOCUMENTED).await.status, 200);
+    assert_eq!(app.metric(CALLERS).await, 1.0);
+    assert_eq!(info(&app.admin_get("/metrics").await.text()), live);
+
+    app.write_callers(&callers_file(&[TestCaller::named("portal")]));
+    app.reload.ask();
+    app.wait_for_metric(SUCCESSFUL, 1.0).await;
+
+    assert_eq!(app.usage_for("grafana", DOCUMENTED).await.status, 401);
+    assert_eq!(app.usage_for("portal", DOCUMENTED).await.status, 200);
+    let now = info(&app.admin_get("/metrics").await.text());
+    assert_ne!(now, live);
+    assert_eq!(now.lines().count(), 1, "{now}");
+}
+
+#[tokio::test]
+async fn what_a_caller_shows_never_goes_on_to_partner_center() {
+    let app = app(&[grafana()]).await;
+    let path = format!("/v1/customers/{DOCUMENTED}/usage");
+    let (key, bearer) = (key_of("grafana"), format!("Bearer {}", key_of("grafana")));
+
+    app.get_with(&path, &[("authorization", &bearer), ("x-api-key", &key)])
+        .await;
+
+    let asked = app.simulator.requests();
+    assert!(
+        asked
+            .iter()
+            .any(|request| request.api == SimulatedApi::Insights)
+    );
+    for request in asked {
+        assert!(!format!("{request:?}").contains(&key), "{request:?}");
+        assert_eq!(request.header("x-api-key"), None);
+    }
+}

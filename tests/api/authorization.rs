@@ -1,0 +1,205 @@
+//! What a caller may have, once it is known.
+
+use std::sync::Arc;
+
+use usage_proxy::simulator::SimulatedApi;
+use uuid::Uuid;
+
+use crate::support::{Reply, TestApp, TestCaller, callers_file, customer, key_of, seats};
+
+const DENIED: &str = "usage_proxy_authorization_denied_total";
+
+async fn app(callers: &[TestCaller]) -> TestApp {
+    TestApp::builder()
+        .callers(callers_file(callers))
+        .start()
+        .await
+}
+
+/// What a refusal says, apart from what names the request itself.
+fn said(reply: &Reply) -> (Vec<String>, serde_json::Value) {
+    let mut problem = reply.problem(403, "not-allowed");
+    for own in ["instance", "requestId", "correlationId"] {
+        problem.as_object_mut().unwrap().remove(own);
+    }
+    let own = ["x-request-id", "date", "content-length"];
+    let headers = reply.headers.iter();
+    let headers = headers.filter(|(name, _)| !own.contains(&name.as_str()));
+    (headers.map(|line| format!("{line:?}")).collect(), problem)
+}
+
+#[tokio::test]
+async fn a_caller_sees_its_customers_and_learns_nothing_of_others() {
+    let (its, held, not_held) = (customer(0), customer(1), customer(2));
+    let unknown = Uuid::from_u128(1);
+    let app = app(&[
+        TestCaller::named("portal").with_customers(&[its]),
+        TestCaller::named("grafana"),
+    ])
+    .await;
+    app.usage_for("grafana", held).await;
+    app.usage_for("grafana", unknown).await;
+    let asked = app.simulator.count(SimulatedApi::Insights);
+
+    let own = app.usage_for("portal", its).await;
+    let refused = [
+        app.usage_for("portal", held).await,
+        app.usage_for("portal", not_held).await,
+        app.usage_for("portal", unknown).await,
+        app.get_as(
+            &key_of("portal"),
+            &format!("/v1/customers/{held}/analytics/licenses/usage"),
+        )
+        .await,
+        app.get_as(
+            &key_of("portal"),
+            &format!("/v1/customers/{held}/usage?processedDate=2020-01-01"),
+        )
+        .await,
+    ];
+
+    assert_eq!(own.status, 200);
+    for reply in &refused {
+        assert_eq!(said(reply), said(&refused[0]));
+        let status = reply.header("cache-status");
+        assert_eq!(status, "usage-proxy; detail=not-consulted");
+        assert!(!reply.text().contains("processed"), "{}", reply.text());
+    }
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), asked + 1);
+    assert_eq!(app.metric(DENIED).await, refused.len() as f64);
+}
+
+#[tokio::test]
+async fn a_fetch_of_anothers_is_not_joined() {
+    let (its, other) = (customer(0), customer(1));
+    let app = app(&[
+        TestCaller::named("portal").with_customers(&[its]),
+        TestCaller::named("grafana"),
+    ])
+    .await;
+    app.simulator.hold();
+
+    let (answered, refused) = tokio::join!(app.usage_for("grafana", other), async {
+        app.upstream_asked(SimulatedApi::Insights, 1).await;
+        // The fetch is held until this one is answered, so it cannot have waited for it.
+        let refused = app.usage_for("portal", other).await;
+        app.simulator.release();
+        refused
+    });
+
+    assert_eq!(answered.status, 200);
+    refused.problem(403, "not-allowed");
+}
+
+#[tokio::test]
+async fn without_the_scope_nothing_is_read() {
+    let refresher = TestCaller::named("refresher").with_scopes(&["cache:refresh"]);
+    let app = app(&[refresher]).await;
+
+    let reply = app.usage_for("refresher", customer(0)).await;
+
+    reply.problem(403, "not-allowed");
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+}
+
+#[tokio::test]
+async fn partner_center_is_asked_for_no_cache_only_where_the_caller_may() {
+    let app = app(&[
+        TestCaller::named("grafana"),
+        TestCaller::named("portal").with_scopes(&["usage:read", "cache:refresh"]),
+    ])
+    .await;
+    let path = format!("/v1/customers/{}/usage", customer(0));
+    let (grafana, portal) = (key_of("grafana"), key_of("portal"));
+    let no_cache = async |key: &str| {
+        let headers = [("x-api-key", key), ("cache-control", "no-cache")];
+        app.get_with(&path, &headers).await
+    };
+
+    let absent = no_cache(&grafana).await;
+    app.advance(std::time::Duration::from_secs(60));
+    let fresh = no_cache(&grafana).await;
+    let asked = app.simulator.count(SimulatedApi::Insights);
+    let allowed = no_cache(&portal).await;
+    app.advance(std::time::Duration::from_secs(20 * 60));
+    let stale = no_cache(&grafana).await;
+
+    for (reply, status) in [
+        (
+            absent,
+            "usage-proxy; fwd=uri-miss; fwd-status=200; stored; ttl=900; detail=refresh-not-allowed",
+        ),
+        (
+            fresh,
+            "usage-proxy; hit; ttl=840; detail=refresh-not-allowed",
+        ),
+        (
+            allowed,
+            "usage-proxy; fwd=request; fwd-status=200; stored; ttl=900",
+        ),
+        (
+            stale,
+            "usage-proxy; hit; ttl=-300; detail=refresh-not-allowed",
+        ),
+    ] {
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.header("cache-status"), status);
+    }
+    assert_eq!(asked, 1, "a fresh answer is enough for who may not refresh");
+}
+
+/// Two callers with a customer each ask for both, over and over, while entries come, go and fail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answer_goes_to_the_wrong_caller() {
+    const ROUNDS: usize = 60;
+
+    let customers = [customer(0), customer(1)];
+    let names = ["one", "other"];
+    let callers: Vec<_> = (0..2)
+        .map(|index| {
+            TestCaller::named(names[index])
+                .with_customers(&[customers[index]])
+                .with_scopes(&["usage:read", "cache:refresh"])
+        })
+        .collect();
+    let app = Arc::new(app(&callers).await);
+    let today = app.simulator.newest_date();
+    for (index, customer) in customers.into_iter().enumerate() {
+        app.simulator
+            .replace(customer, seats(1_000 + index as u64, today));
+    }
+
+    let mut asking = Vec::new();
+    for asker in 0..8 {
+        let app = Arc::clone(&app);
+        asking.push(tokio::spawn(async move {
+            let caller = asker % 2;
+            let key = key_of(names[caller]);
+            for round in 0..ROUNDS {
+                let of = (asker + round) % 2;
+                let path = match round % 3 {
+                    0 => format!("/v1/customers/{}/analytics/licenses/usage", customers[of]),
+                    _ => format!("/v1/customers/{}/usage", customers[of]),
+                };
+                let directive = ["max-age=0", "no-cache"][round / 2 % 2];
+                let headers = [("x-api-key", &*key), ("cache-control", directive)];
+                let reply = app.get_with(&path, &headers).await;
+                if of == caller {
+                    assert_eq!(reply.status, 200, "{}", reply.text());
+                    let seats = format!("{}", 1_000 + of);
+                    assert!(reply.text().contains(&seats), "{}", reply.text());
+                } else {
+                    reply.problem(403, "not-allowed");
+                }
+                if round % 10 == 9 {
+                    app.admin_post("/cache/purge?hard=true").await;
+                }
+            }
+        }));
+    }
+    for asker in asking {
+        asker.await.unwrap();
+    }
+
+    assert_eq!(app.metric(DENIED).await, (8 * ROUNDS / 2) as f64);
+}

@@ -1,0 +1,132 @@
+//! How often a caller may come.
+
+use std::time::Duration;
+
+use crate::support::{DOCUMENTED, TestApp, TestCaller, callers_file, key_of};
+
+const LIMITED: &str = "usage_proxy_rate_limited_total";
+const READ_AT: &str = "usage_proxy_callers_last_reload_success_timestamp_seconds";
+
+fn limited(rate: &'static str) -> [TestCaller; 2] {
+    [
+        TestCaller::named("grafana").with_rate(rate),
+        TestCaller::named("portal"),
+    ]
+}
+
+async fn app(rate: &'static str) -> TestApp {
+    TestApp::builder()
+        .callers(callers_file(&limited(rate)))
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn a_burst_is_answered_and_what_is_beyond_it_is_told_when_to_come_back() {
+    let app = app("3/m").await;
+
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let reply = app.usage_for("grafana", DOCUMENTED).await;
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.header("ratelimit-policy"), "\"default\";q=3;w=60");
+        told.push(reply.header("ratelimit").to_owned());
+    }
+    let refused = app.usage_for("grafana", DOCUMENTED).await;
+    app.advance(Duration::from_secs(19));
+    let still = app.usage_for("grafana", DOCUMENTED).await;
+    app.advance(Duration::from_secs(1));
+    let again = app.usage_for("grafana", DOCUMENTED).await;
+
+    let fields = [2, 1, 0].map(|left| format!("\"default\";r={left};t={}", (3 - left) * 20));
+    assert_eq!(told, fields);
+    refused.problem(429, "rate-limited");
+    assert_eq!(refused.header("retry-after"), "20");
+    assert_eq!(refused.header("ratelimit"), "\"default\";r=0;t=20");
+    assert_eq!(refused.header("ratelimit-policy"), "\"default\";q=3;w=60");
+    assert_eq!(
+        refused.header("cache-status"),
+        "usage-proxy; detail=not-consulted"
+    );
+    still.problem(429, "rate-limited");
+    assert_eq!(still.header("retry-after"), "1");
+    assert_eq!(again.status, 200);
+    assert_eq!(app.metric(LIMITED).await, 2.0);
+}
+
+#[tokio::test]
+async fn every_request_counts_whatever_comes_of_it() {
+    let app = app("4/h").await;
+    let key = key_of("grafana");
+
+    for path in ["/", "/v1/customers/no-guid/usage"] {
+        app.get_as(&key, path).await;
+    }
+    app.usage_for("grafana", DOCUMENTED).await;
+    let hit = app.usage_for("grafana", DOCUMENTED).await;
+    let beyond = app.get_as(&key, "/").await;
+
+    assert!(hit.header("cache-status").contains("; hit"));
+    assert_eq!(hit.header("ratelimit"), "\"default\";r=0;t=3600");
+    beyond.problem(429, "rate-limited");
+}
+
+#[tokio::test]
+async fn one_callers_limit_is_nobody_elses() {
+    let app = app("1/h").await;
+    app.usage_for("grafana", DOCUMENTED).await;
+    app.usage_for("grafana", DOCUMENTED)
+        .await
+        .problem(429, "rate-limited");
+
+    for _ in 0..5 {
+        let reply = app.usage_for("portal", DOCUMENTED).await;
+
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.header("ratelimit"), "");
+        assert_eq!(reply.header("ratelimit-policy"), "");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_key_uses_up_nobodys_rate() {
+    let app = app("1/h").await;
+
+    for _ in 0..5 {
+        app.get_as("up_wrong", "/")
+            .await
+            .problem(401, "unauthenticated");
+    }
+
+    assert_eq!(app.usage_for("grafana", DOCUMENTED).await.status, 200);
+}
+
+#[tokio::test]
+async fn reading_the_file_again_gives_nobody_a_new_burst() {
+    let app = app("1/h").await;
+    app.usage_for("grafana", DOCUMENTED).await;
+
+    for (rate, status) in [("1/h", 429), ("2/h", 200)] {
+        let read_at = app.metric(READ_AT).await;
+        app.advance(Duration::from_secs(1));
+        let changed = [
+            limited(rate).to_vec(),
+            vec![TestCaller::named(rate_name(rate))],
+        ];
+        app.write_callers(&callers_file(&changed.concat()));
+        app.reload.ask();
+        app.wait_for_metric(READ_AT, read_at + 1.0).await;
+
+        let reply = app.usage_for("grafana", DOCUMENTED).await;
+
+        assert_eq!(reply.status, status, "{rate}");
+    }
+}
+
+/// A name that makes the file another one.
+fn rate_name(rate: &str) -> &'static str {
+    match rate {
+        "1/h" => "first",
+        _ => "second",
+    }
+}
