@@ -181,10 +181,7 @@ fn check_secret_files(auth: &AuthConfig) -> Result<(), Failure> {
 
 /// Files of secrets with the keys that name them.
 fn secret_files(auth: &AuthConfig) -> Vec<(&'static str, &Path)> {
-    let client_secret = auth.grant().map(|grant| {
-        let file = grant.client_secret_file.as_path();
-        ("upstream.auth.client_secret_file", file)
-    });
+    let proof = auth.grant().map(|grant| grant.proof.files());
     let token = match auth {
         AuthConfig::RefreshToken {
             refresh_token_file, ..
@@ -197,13 +194,15 @@ fn secret_files(auth: &AuthConfig) -> Vec<(&'static str, &Path)> {
         }
         AuthConfig::ClientCredentials { .. } => None,
     };
-    client_secret.into_iter().chain(token).collect()
+    proof.into_iter().flatten().chain(token).collect()
 }
 
 /// What is allowed but hardly meant, of the configuration and of the files that it names.
 fn warnings(config: &Config) -> Vec<String> {
     let of_files = secret_files(&config.upstream.auth)
         .into_iter()
+        // Anyone may read a certificate.
+        .filter(|(key, _)| *key != "upstream.auth.client_certificate_file")
         .filter_map(|(key, file)| Some(format!("{key}: {}", secret::permissions_warning(file)?)));
     config.warnings().into_iter().chain(of_files).collect()
 }

@@ -40,7 +40,7 @@ pub use self::{
     origin::Origin,
     server::ServerConfig,
     sources::{Flag, Sources},
-    upstream::{AuthConfig, GrantConfig, TokenAudience, UpstreamConfig},
+    upstream::{AuthConfig, ClientProof, GrantConfig, TokenAudience, UpstreamConfig},
 };
 
 /// Everything that can be configured, each slice for the component that it is named after.

@@ -1,6 +1,8 @@
+use std::path::{Path, PathBuf};
+
 use url::Url;
 
-use super::{AuthConfig, GrantConfig, TokenAudience, keys, settings::Settings};
+use super::{AuthConfig, ClientProof, GrantConfig, TokenAudience, keys, settings::Settings};
 
 /// `upstream.auth.kind`: which of the `upstream.auth.*` keys have a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +104,54 @@ impl GrantConfig {
             audience: stated.or_else(|| TokenAudience::by_default(kind, &token_url))?,
             token_url,
             client_id: settings.get(&keys::AUTH_CLIENT_ID)?,
-            client_secret_file: settings.get(&keys::AUTH_CLIENT_SECRET_FILE)?,
+            proof: ClientProof::read(settings)?,
         })
+    }
+}
+
+impl ClientProof {
+    /// The one that is stated; that it is one, `rules` has made sure of.
+    fn read(settings: &Settings) -> Option<Self> {
+        if let Some(client_secret_file) = settings.get(&keys::AUTH_CLIENT_SECRET_FILE) {
+            return Some(Self::Secret { client_secret_file });
+        }
+        if let Some(federated_token_file) = settings.get(&keys::AUTH_FEDERATED_TOKEN_FILE) {
+            return Some(Self::FederatedToken {
+                federated_token_file,
+            });
+        }
+        Some(Self::Certificate {
+            client_certificate_file: settings.get(&keys::AUTH_CLIENT_CERTIFICATE_FILE)?,
+            client_key_file: settings.get(&keys::AUTH_CLIENT_KEY_FILE)?,
+        })
+    }
+
+    /// The files that are named, each with its key.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        match self {
+            Self::Secret { client_secret_file } => {
+                vec![(keys::AUTH_CLIENT_SECRET_FILE.name(), client_secret_file)]
+            }
+            Self::Certificate {
+                client_certificate_file,
+                client_key_file,
+            } => vec![
+                (
+                    keys::AUTH_CLIENT_CERTIFICATE_FILE.name(),
+                    client_certificate_file,
+                ),
+                (keys::AUTH_CLIENT_KEY_FILE.name(), client_key_file),
+            ],
+            Self::FederatedToken {
+                federated_token_file,
+            } => vec![(keys::AUTH_FEDERATED_TOKEN_FILE.name(), federated_token_file)],
+        }
+    }
+
+    /// The file that a key of these names.
+    pub(super) fn file(&self, key: &str) -> Option<PathBuf> {
+        let mut files = self.files().into_iter();
+        files.find_map(|(name, file)| (name == key).then(|| file.to_owned()))
     }
 }
 

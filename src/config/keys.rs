@@ -147,8 +147,14 @@ keys! {
         form::ENDPOINT, |c| grant(c).map(|grant| grant.token_url.clone());
     AUTH_CLIENT_ID: String = "upstream.auth.client_id", RequiredBy(GRANTS),
         form::OAUTH_TEXT, |c| grant(c).map(|grant| grant.client_id.clone());
-    AUTH_CLIENT_SECRET_FILE: PathBuf = "upstream.auth.client_secret_file", RequiredBy(GRANTS),
-        form::FILE, |c| grant(c).map(|grant| grant.client_secret_file.clone());
+    AUTH_CLIENT_SECRET_FILE: PathBuf = "upstream.auth.client_secret_file", AllowedBy(GRANTS),
+        form::FILE, |c| proof_file(c, &AUTH_CLIENT_SECRET_FILE);
+    AUTH_CLIENT_CERTIFICATE_FILE: PathBuf = "upstream.auth.client_certificate_file", AllowedBy(GRANTS),
+        form::FILE, |c| proof_file(c, &AUTH_CLIENT_CERTIFICATE_FILE);
+    AUTH_CLIENT_KEY_FILE: PathBuf = "upstream.auth.client_key_file", AllowedBy(GRANTS),
+        form::FILE, |c| proof_file(c, &AUTH_CLIENT_KEY_FILE);
+    AUTH_FEDERATED_TOKEN_FILE: PathBuf = "upstream.auth.federated_token_file", AllowedBy(GRANTS),
+        form::FILE, |c| proof_file(c, &AUTH_FEDERATED_TOKEN_FILE);
     AUTH_REFRESH_TOKEN_FILE: PathBuf = "upstream.auth.refresh_token_file", RequiredBy(&[AuthKind::RefreshToken]),
         form::FILE, |c| refresh_token_file(&c.upstream.auth);
     AUTH_SCOPE: String = "upstream.auth.scope", AllowedBy(GRANTS),
@@ -288,6 +294,10 @@ impl<T> AnyKey for Key<T> {
 
 fn grant(config: &Config) -> Option<&GrantConfig> {
     config.upstream.auth.grant()
+}
+
+fn proof_file(config: &Config, key: &Key<PathBuf>) -> Option<PathBuf> {
+    grant(config)?.proof.file(key.name)
 }
 
 fn refresh_token_file(auth: &AuthConfig) -> Option<PathBuf> {

@@ -15,6 +15,7 @@ use super::{
 /// Every fault between keys. A key whose own value was refused breaks no rule besides.
 pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_presence(settings, faults);
+    check_client_proof(settings, faults);
     check_audience(settings, faults);
     check_listeners(settings, faults);
     check_admin_key(settings, faults);
@@ -79,6 +80,58 @@ fn missing(key: &dyn AnyKey, kind: Option<AuthKind>) -> Option<Fault> {
 
 fn stated_kind(kind: AuthKind) -> String {
     format!("{} = {:?}", keys::AUTH_KIND.name(), kind.as_str())
+}
+
+/// Exactly one way for the application to prove who it is.
+fn check_client_proof(settings: &Settings, faults: &mut Vec<Fault>) {
+    let secret: &dyn AnyKey = &keys::AUTH_CLIENT_SECRET_FILE;
+    let certificate: &dyn AnyKey = &keys::AUTH_CLIENT_CERTIFICATE_FILE;
+    let key: &dyn AnyKey = &keys::AUTH_CLIENT_KEY_FILE;
+    let federated: &dyn AnyKey = &keys::AUTH_FEDERATED_TOKEN_FILE;
+    let Some(kind) = settings
+        .get(&keys::AUTH_KIND)
+        .filter(|kind| matches!(kind, AuthKind::RefreshToken | AuthKind::ClientCredentials))
+    else {
+        return;
+    };
+    let place = |key: &dyn AnyKey| settings.place(key.name());
+    let stated: Vec<_> = [secret, certificate, key, federated]
+        .into_iter()
+        .filter_map(|key| Some((key.name(), place(key)?)))
+        .collect();
+    let pair = [certificate.name(), key.name()];
+    let is_pair = |name: &str| pair.contains(&name);
+    match stated.as_slice() {
+        [] => {
+            let because = format!(
+                ", and {} needs it, or {} with {}, or {}",
+                stated_kind(kind),
+                certificate.name(),
+                key.name(),
+                federated.name(),
+            );
+            faults.push(Fault::missing(secret, &because));
+        }
+        [(name, place)] if is_pair(name) => {
+            let [one, other] = pair;
+            let other = if *name == one { other } else { one };
+            let problem = format!("{name}: stands without {other}; expected both");
+            faults.push(Fault::at((*place).clone(), problem));
+        }
+        [_] => {}
+        [(one, _), (other, _)] if is_pair(one) && is_pair(other) => {}
+        [(one, one_place), rest @ ..] => {
+            for (name, place) in rest
+                .iter()
+                .filter(|(name, _)| !(is_pair(one) && is_pair(name)))
+            {
+                let problem = format!(
+                    "{name}: stands beside {one} ({one_place}); expected one way to prove who asks"
+                );
+                faults.push(Fault::at((*place).clone(), problem));
+            }
+        }
+    }
 }
 
 /// Exactly one of scope and resource, or a token URL that tells which to assume.

@@ -70,10 +70,32 @@ pub struct GrantConfig {
     pub token_url: Url,
     /// The application's id.
     pub client_id: String,
-    /// Holds the client secret and nothing else.
-    pub client_secret_file: PathBuf,
+    /// How the application proves who it is.
+    pub proof: ClientProof,
     /// What the token is for.
     pub audience: TokenAudience,
+}
+
+/// How an application proves to the token endpoint who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientProof {
+    /// By a secret that both know.
+    Secret {
+        /// Holds the client secret and nothing else.
+        client_secret_file: PathBuf,
+    },
+    /// By an assertion that it signs itself: `private_key_jwt`.
+    Certificate {
+        /// Holds the certificate that is registered with the application, in PEM.
+        client_certificate_file: PathBuf,
+        /// Holds its RSA key, in PEM, unencrypted.
+        client_key_file: PathBuf,
+    },
+    /// By an assertion that another issuer signs, whom the application trusts: workload identity.
+    FederatedToken {
+        /// Holds the token; rewritten by whoever provides it, and read again each time.
+        federated_token_file: PathBuf,
+    },
 }
 
 /// What an access token is for, in the words of the endpoint's version.

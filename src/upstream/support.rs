@@ -21,7 +21,7 @@ use tokio::{
 use super::{PartnerCenter, UpstreamDeps};
 use crate::{
     clock::ManualClock,
-    config::{AuthConfig, GrantConfig, TokenAudience, UpstreamConfig},
+    config::{AuthConfig, ClientProof, GrantConfig, TokenAudience, UpstreamConfig},
     domain::{CustomerId, UpstreamApi},
     jitter::Jitter,
     shutdown::Shutdown,
@@ -247,6 +247,16 @@ impl Fixture {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
+    /// Another proof of who asks than the client secret.
+    pub(super) fn prove_by(&mut self, other: ClientProof) {
+        let (AuthConfig::RefreshToken { grant, .. } | AuthConfig::ClientCredentials { grant }) =
+            &mut self.config.auth
+        else {
+            panic!("nobody asks for tokens");
+        };
+        grant.proof = other;
+    }
+
     pub(super) fn start(&self) -> PartnerCenter {
         let deps = UpstreamDeps {
             clock: self.clock.clone(),
@@ -289,7 +299,9 @@ fn config(api: &TestServer, login: &TestServer, auth: Auth, files: PathBuf) -> U
             .parse()
             .unwrap(),
         client_id: "the-client".to_owned(),
-        client_secret_file: files.join("secret"),
+        proof: ClientProof::Secret {
+            client_secret_file: files.join("secret"),
+        },
         audience: TokenAudience::Resource("https://api.partnercenter.microsoft.com".to_owned()),
     };
     UpstreamConfig {

@@ -5,6 +5,7 @@
 //! goes away cancels nothing.
 
 mod client_credentials;
+mod client_proof;
 mod endpoint;
 mod grant;
 mod keeper;

@@ -1,7 +1,9 @@
 use super::*;
 
+const CERTIFICATE: &str = "client_certificate_file = '/c'\nclient_key_file = '/k'";
+
 /// A value other than the default for every key that goes with `kind`.
-fn every_key(kind: &str, audience: &str) -> String {
+fn every_key(kind: &str, audience: &str, proof: &str) -> String {
     let callers = match kind {
         "token_file" => "file = './callers.toml'",
         _ => "anonymous = true",
@@ -11,6 +13,10 @@ fn every_key(kind: &str, audience: &str) -> String {
             "[upstream.auth]\nkind = \"token_file\"\ntoken_file = \"/a \\\"b\\\"\"".into()
         }
         _ => grant(kind, V2, audience),
+    };
+    let auth = match proof {
+        "" => auth,
+        _ => auth.replace("client_secret_file = \"/s\"", proof),
     };
     format!(
         r#"
@@ -64,9 +70,10 @@ fn the_effective_configuration_loads_back_to_the_same() {
         TOKEN_FILE.to_owned(),
         grant("refresh_token", V2, ""),
         grant("client_credentials", V1, ""),
-        every_key("token_file", ""),
-        every_key("refresh_token", "scope = 's'"),
-        every_key("client_credentials", "resource = 'r'"),
+        every_key("token_file", "", ""),
+        every_key("refresh_token", "scope = 's'", ""),
+        every_key("client_credentials", "resource = 'r'", CERTIFICATE),
+        every_key("client_credentials", "", "federated_token_file = '/f'"),
     ] {
         let config = load(&toml);
 
@@ -79,9 +86,10 @@ fn the_effective_configuration_loads_back_to_the_same() {
 #[test]
 fn no_key_is_lost_between_reading_and_showing() {
     let all = [
-        every_key("token_file", ""),
-        every_key("refresh_token", "scope = 's'"),
-        every_key("client_credentials", "resource = 'r'"),
+        every_key("token_file", "", ""),
+        every_key("refresh_token", "scope = 's'", ""),
+        every_key("client_credentials", "resource = 'r'", CERTIFICATE),
+        every_key("client_credentials", "", "federated_token_file = '/f'"),
     ];
     let shown: Vec<_> = all.iter().map(|toml| load(toml)).collect();
 

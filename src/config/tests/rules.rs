@@ -170,8 +170,8 @@ fn each_kind_of_auth_names_what_it_lacks() {
             &[
                 "token_url",
                 "client_id",
-                "client_secret_file",
                 "refresh_token_file",
+                "client_secret_file",
             ][..],
         ),
         (
@@ -187,6 +187,73 @@ fn each_kind_of_auth_names_what_it_lacks() {
             let expected =
                 format!("upstream.auth.{key}: missing, and upstream.auth.kind = {kind:?} needs it");
             assert!(fault.starts_with(&expected), "{kind}: {fault}");
+        }
+    }
+}
+
+#[test]
+fn an_application_proves_who_it_is_in_one_way() {
+    const SECRET: &str = "client_secret_file = '/s'";
+    const CERTIFICATE: &str = "client_certificate_file = '/c'";
+    const KEY: &str = "client_key_file = '/k'";
+    const FEDERATED: &str = "federated_token_file = '/f'";
+    for (stated, expected) in [
+        (&[SECRET][..], &[][..]),
+        (&[CERTIFICATE, KEY], &[]),
+        (&[FEDERATED], &[]),
+        (
+            &[],
+            &[
+                "upstream.auth.client_secret_file: missing, and upstream.auth.kind = \
+               \"client_credentials\" needs it, or upstream.auth.client_certificate_file with \
+               upstream.auth.client_key_file, or upstream.auth.federated_token_file; expected",
+            ],
+        ),
+        (
+            &[CERTIFICATE],
+            &[
+                "FILE:5:27: upstream.auth.client_certificate_file: stands without \
+               upstream.auth.client_key_file; expected both",
+            ],
+        ),
+        (
+            &[KEY],
+            &["FILE:5:19: upstream.auth.client_key_file: stands without \
+               upstream.auth.client_certificate_file; expected both"],
+        ),
+        (
+            &[SECRET, CERTIFICATE, KEY],
+            &[
+                "FILE:6:27: upstream.auth.client_certificate_file: stands beside \
+                 upstream.auth.client_secret_file (FILE:5:22); expected one way",
+                "FILE:7:19: upstream.auth.client_key_file: stands beside \
+                 upstream.auth.client_secret_file (FILE:5:22); expected one way",
+            ],
+        ),
+        (
+            &[CERTIFICATE, KEY, FEDERATED],
+            &[
+                "FILE:7:24: upstream.auth.federated_token_file: stands beside \
+               upstream.auth.client_certificate_file (FILE:5:27); expected one way",
+            ],
+        ),
+    ] {
+        let file = TomlFile::new(format!(
+            "[upstream.auth]\nkind = \"client_credentials\"\ntoken_url = {V2:?}\nclient_id = \"app\"\n{}\n",
+            stated.join("\n")
+        ));
+
+        let path = file.0.path().display().to_string();
+        let faults = Config::load(file.sources())
+            .err()
+            .map_or_else(Vec::new, |errors| {
+                let text = errors.to_string().replace(&path, "FILE");
+                text.lines().map(str::to_owned).collect()
+            });
+
+        assert_eq!(faults.len(), expected.len(), "{stated:?}: {faults:?}");
+        for (fault, expected) in faults.iter().zip(expected) {
+            assert!(fault.starts_with(expected), "{stated:?}: {fault}");
         }
     }
 }

@@ -72,5 +72,5 @@ fn every_example_loads_without_a_warning() {
         );
         count += 1;
     }
-    assert_eq!(count, 3);
+    assert_eq!(count, 5);
 }

@@ -26,18 +26,18 @@ impl ClientCredentials {
 
     pub(super) async fn obtain(&mut self) -> Result<Obtained, GrantFailure> {
         self.shown = None;
-        let secret = self.endpoint.client_secret().await?;
-        self.shown = Some(Fingerprint::of(&[&secret]));
+        let credential = self.endpoint.credential().await?;
+        self.shown = Some(Fingerprint::of(&credential.parts()));
         let granted = self
             .endpoint
-            .redeem(&secret, Shown::ClientCredentials)
+            .redeem(&credential, Shown::ClientCredentials)
             .await?;
         granted.access
     }
 
     /// Whether the files hold anything else than what was shown last.
     pub(super) async fn has_changed(&self) -> bool {
-        let now = self.endpoint.client_secret().await.ok();
-        now.map(|secret| Fingerprint::of(&[&secret])) != self.shown
+        let now = self.endpoint.credential().await.ok();
+        now.map(|credential| Fingerprint::of(&credential.parts())) != self.shown
     }
 }

@@ -17,7 +17,8 @@ use url::{Url, form_urlencoded};
 
 use super::{
     GrantFailure, Obtained,
-    secret_file::{SecretFile, Unreadable},
+    client_proof::{self, ClientProof, Credential, Sender},
+    secret_file::Unreadable,
 };
 use crate::{
     config::{GrantConfig, TokenAudience},
@@ -47,7 +48,7 @@ pub(super) struct TokenEndpoint {
     http: HttpClient,
     url: Url,
     client_id: String,
-    client_secret: SecretFile,
+    proof: ClientProof,
     audience: TokenAudience,
     timeout: Duration,
 }
@@ -98,22 +99,19 @@ impl TokenEndpoint {
             http,
             url: grant.token_url.clone(),
             client_id: grant.client_id.clone(),
-            client_secret: SecretFile::new(
-                &grant.client_secret_file,
-                "upstream.auth.client_secret_file",
-            ),
+            proof: ClientProof::new(&grant.proof),
             audience: grant.audience.clone(),
             timeout,
         }
     }
 
-    /// Reads the client secret, which may have been replaced since the last time.
+    /// Reads what proves who asks, which may have been replaced since the last time.
     ///
     /// # Errors
     ///
     /// [`Unreadable`] says why there is none.
-    pub(super) async fn client_secret(&self) -> Result<SecretString, Unreadable> {
-        self.client_secret.read().await
+    pub(super) async fn credential(&self) -> Result<Credential, Unreadable> {
+        self.proof.read().await
     }
 
     /// Asks for an access token, once.
@@ -123,12 +121,17 @@ impl TokenEndpoint {
     /// [`GrantFailure`] says whether asking again may help.
     pub(super) async fn redeem(
         &self,
-        client_secret: &SecretString,
+        credential: &Credential,
         shown: Shown<'_>,
     ) -> Result<Granted, GrantFailure> {
         let clock = self.http.clock();
         let asked_at = clock.now();
-        let request = self.request(client_secret, shown);
+        let proof = credential.show(Sender {
+            client_id: &self.client_id,
+            token_url: &self.url,
+            now: clock.wall(),
+        })?;
+        let request = self.request(&proof, shown);
         let answer = self
             .http
             .exchange(request, LONGEST_ANSWER, asked_at + self.timeout)
@@ -136,17 +139,25 @@ impl TokenEndpoint {
         if answer.status.is_success() {
             return read_granted(&answer, asked_at);
         }
-        let mut secrets = vec![client_secret];
+        let mut secrets = credential.parts();
+        secrets.push(proof.secret());
         if let Shown::RefreshToken(token) = shown {
             secrets.push(token);
         }
         Err(read_failure(&answer, clock.wall(), &secrets))
     }
 
-    fn request(&self, client_secret: &SecretString, shown: Shown<'_>) -> reqwest::Request {
+    fn request(&self, proof: &client_proof::Shown, shown: Shown<'_>) -> reqwest::Request {
         let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("client_id", &self.client_id)
-            .append_pair("client_secret", client_secret.expose_secret());
+        form.append_pair("client_id", &self.client_id);
+        match proof {
+            client_proof::Shown::Secret(secret) => {
+                form.append_pair("client_secret", secret.expose_secret())
+            }
+            client_proof::Shown::Assertion(assertion) => form
+                .append_pair("client_assertion_type", client_proof::JWT_BEARER)
+                .append_pair("client_assertion", assertion.expose_secret()),
+        };
         match shown {
             Shown::ClientCredentials => form.append_pair("grant_type", "client_credentials"),
             Shown::RefreshToken(token) => form
@@ -300,6 +311,19 @@ fn action_by_code(code: u64) -> Option<&'static str> {
             "the client secret has expired: make a new one and put it into \
              upstream.auth.client_secret_file"
         }
+        700_027 | 700_030 => {
+            "the signature of the assertion is refused: register the certificate of \
+             upstream.auth.client_certificate_file with the application, and check that \
+             upstream.auth.client_key_file is its key"
+        }
+        700_024 => {
+            "the assertion is not valid at this time: check the clock of this machine, and the age \
+             of the token in upstream.auth.federated_token_file"
+        }
+        70021 | 700_211..=700_213 => {
+            "no federated credential of the application fits the token in \
+             upstream.auth.federated_token_file: check its issuer, subject and audience"
+        }
         700_016 | 7_000_112 => {
             "the tenant knows no such application, or has disabled it: check \
              upstream.auth.client_id and the tenant in upstream.auth.token_url"
@@ -321,7 +345,7 @@ fn action_by_error(error: &str) -> &'static str {
         "consent_required" => "the application lacks consent: an administrator must grant it",
         "invalid_client" => {
             "the application's credentials are refused: check upstream.auth.client_id and \
-             upstream.auth.client_secret_file"
+             upstream.auth.client_secret_file, or what stands in its place"
         }
         "unauthorized_client" | "unsupported_grant_type" | "access_denied" => {
             "the application may not use this grant: check its registration and \

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     GrantFailure, Obtained,
+    client_proof::Credential,
     endpoint::{Shown, TokenEndpoint},
     secret_file::{Fingerprint, SecretFile, Unreadable},
 };
@@ -56,12 +57,12 @@ impl RefreshToken {
     pub(super) async fn obtain(&mut self) -> Result<Obtained, GrantFailure> {
         self.shown = None;
         self.save().await;
-        let (secret, token) = self.credentials().await?;
-        self.shown = Some(Fingerprint::of(&[&secret, &token]));
+        let (credential, token) = self.credentials().await?;
+        self.shown = Some(fingerprint(&credential, &token));
 
         let granted = self
             .endpoint
-            .redeem(&secret, Shown::RefreshToken(&token))
+            .redeem(&credential, Shown::RefreshToken(&token))
             .await
             .inspect_err(|failure| {
                 if failure.refuses_refresh_token() {
@@ -72,7 +73,7 @@ impl RefreshToken {
             && rotated.expose_secret() != token.expose_secret()
         {
             self.metrics.refresh_token_issued(self.clock.wall());
-            self.shown = Some(Fingerprint::of(&[&secret, &rotated]));
+            self.shown = Some(fingerprint(&credential, &rotated));
             let replaces = match self.unsaved.take() {
                 // The file still holds what that one was to replace.
                 Some(unsaved) => unsaved.replaces,
@@ -93,7 +94,7 @@ impl RefreshToken {
             return true;
         }
         let now = self.credentials().await.ok();
-        now.map(|(secret, token)| Fingerprint::of(&[&secret, &token])) != self.shown
+        now.map(|(credential, token)| fingerprint(&credential, &token)) != self.shown
     }
 
     /// Whether a rotated token is held in memory alone.
@@ -138,17 +139,17 @@ impl RefreshToken {
         }
     }
 
-    async fn credentials(&self) -> Result<(SecretString, SecretString), Unreadable> {
-        let secret = self.endpoint.client_secret().await?;
+    async fn credentials(&self) -> Result<(Credential, SecretString), Unreadable> {
+        let credential = self.endpoint.credential().await?;
         if let Some(unsaved) = &self.unsaved {
-            return Ok((secret, unsaved.token.clone()));
+            return Ok((credential, unsaved.token.clone()));
         }
         // Read each time: another replica may have rotated it.
         let token = self.file.read().await?;
         if let Some(modified) = self.file.modified().await {
             self.metrics.refresh_token_issued(modified);
         }
-        Ok((secret, token))
+        Ok((credential, token))
     }
 
     /// Lets the file win again: a refused token is worth nothing, and the file's may be a new one.
@@ -156,4 +157,11 @@ impl RefreshToken {
         self.unsaved = None;
         self.metrics.refresh_token_unsaved(false);
     }
+}
+
+/// Of all that is shown together.
+fn fingerprint(credential: &Credential, token: &SecretString) -> Fingerprint {
+    let mut parts = credential.parts();
+    parts.push(token);
+    Fingerprint::of(&parts)
 }

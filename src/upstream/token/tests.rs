@@ -1,10 +1,13 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::upstream::support::{Auth, Fixture, Reply, ask_insights, ok};
+use crate::{
+    config::ClientProof,
+    upstream::support::{Auth, Fixture, Reply, ask_insights, ok},
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -48,6 +51,41 @@ async fn concurrent_callers_share_one_token_request() {
     assert!(requests[0].body.contains("grant_type=client_credentials"));
     assert!(requests[0].body.contains("resource=https%3A%2F%2Fapi."));
     assert_eq!(partner_center.status().token, TokenStatus::Usable);
+}
+
+#[tokio::test]
+async fn a_federated_token_is_read_again_at_each_redemption() {
+    let mut fixture = Fixture::new(Auth::ClientCredentials).await;
+    fixture.write("federated", "workload-1");
+    let federated_token_file = fixture.path("federated");
+    fixture.prove_by(ClientProof::FederatedToken {
+        federated_token_file,
+    });
+    let replies = ["access-1", "access-2"].map(|token| Reply::token(token, None));
+    fixture.login.replies(replies);
+    fixture.api.replies([ok(), unauthorized("800001"), ok()]);
+    let partner_center = fixture.start();
+    ask_insights(&partner_center).await.unwrap();
+
+    fixture.write("federated", "workload-2\n");
+    ask_insights(&partner_center).await.unwrap();
+
+    let assertions: Vec<_> = fixture
+        .login
+        .requests()
+        .iter()
+        .map(|request| {
+            let form = url::form_urlencoded::parse(request.body.as_bytes());
+            let form: BTreeMap<_, _> = form.into_owned().collect();
+            assert_eq!(
+                form["client_assertion_type"],
+                "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+            );
+            assert!(!form.contains_key("client_secret"));
+            form["client_assertion"].clone()
+        })
+        .collect();
+    assert_eq!(assertions, ["workload-1", "workload-2"]);
 }
 
 #[tokio::test]
