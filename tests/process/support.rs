@@ -72,11 +72,16 @@ impl Running {
         }
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, by its name without `SIG`.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("sh")
             .arg("-c")
-            .arg(format!("kill -{name} {}", self.child.id()))
+            .arg(format!("kill -{name} {}", self.id()))
             .status();
         assert!(sent.unwrap().success(), "no signal {name} could be sent");
     }

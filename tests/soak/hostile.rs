@@ -1,0 +1,298 @@
+//! Clients that mean no good: slow ones, ones that leave, ones that send too much of everything.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
+
+use crate::target::{Dice, Source, Target, known, request};
+
+/// How many there are of each kind at a time.
+const IDLERS: usize = 500;
+const SLOW_READERS: usize = 50;
+const SLOW_WRITERS: usize = 200;
+const LEAVERS: usize = 8;
+const OVERSIZERS: usize = 4;
+
+/// Customers that they ask for: so few that most are held, and the flood keeps upstream to itself.
+const CUSTOMERS: usize = 500;
+
+/// What they did, and what came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// Connections that said nothing.
+    idle: AtomicU64,
+    /// Bytes of answers that were read one at a time.
+    sipped: AtomicU64,
+    /// Bytes of requests that were written one at a time.
+    dripped: AtomicU64,
+    /// Connections of slow clients that the service had enough of.
+    given_up: AtomicU64,
+    /// Connections left in the middle of a request or of its answer.
+    left: AtomicU64,
+    /// Requests with too much of something.
+    oversized: AtomicU64,
+    /// Those of them that were refused, by an answer or by closing.
+    refused: AtomicU64,
+}
+
+/// A request with too much of something, in pieces that are sent one after another.
+struct Oversized {
+    head: String,
+    piece: Vec<u8>,
+    pieces: usize,
+}
+
+pub(crate) async fn run(target: &Target) -> Arc<Report> {
+    let report = Arc::new(Report::default());
+    let mut clients = JoinSet::new();
+    for seed in 0..IDLERS {
+        let (target, report) = (target.clone(), Arc::clone(&report));
+        clients.spawn(async move { idle(&target, &report, seed).await });
+    }
+    for seed in 0..SLOW_READERS {
+        let (target, report) = (target.clone(), Arc::clone(&report));
+        clients.spawn(async move { read_slowly(&target, &report, seed).await });
+    }
+    for seed in 0..SLOW_WRITERS {
+        let (target, report) = (target.clone(), Arc::clone(&report));
+        clients.spawn(async move { write_slowly(&target, &report, seed).await });
+    }
+    for seed in 0..LEAVERS {
+        let (target, report) = (target.clone(), Arc::clone(&report));
+        clients.spawn(async move { leave(&target, &report, Dice(seed as u64)).await });
+    }
+    for seed in 0..OVERSIZERS {
+        let (target, report) = (target.clone(), Arc::clone(&report));
+        clients.spawn(async move { oversize(&target, &report, Dice(seed as u64)).await });
+    }
+    clients.join_all().await;
+    report
+}
+
+/// Connects and says nothing; comes back a while after it was cut off.
+async fn idle(target: &Target, report: &Report, seed: usize) {
+    target.pause(2 * seed as u64).await;
+    while !target.is_over() {
+        if let Some(mut stream) = target.connect(Source(2)).await {
+            report.idle.fetch_add(1, Ordering::Relaxed);
+            target.meanwhile(stream.read(&mut [0])).await;
+        }
+        target.pause(1_000).await;
+    }
+}
+
+/// Asks for a hundred answers at once and takes them a byte at a time, through a tiny window.
+async fn read_slowly(target: &Target, report: &Report, seed: usize) {
+    /// What the system makes of it is a little more.
+    const WINDOW: u32 = 2_048;
+
+    let requests = request(known(seed)).repeat(100);
+    while !target.is_over() {
+        let small = |socket: &tokio::net::TcpSocket| socket.set_recv_buffer_size(WINDOW).unwrap();
+        let Some(mut stream) = target.connect_with(Source(3), small).await else {
+            target.pause(100).await;
+            continue;
+        };
+        let sip = async {
+            stream.write_all(requests.as_bytes()).await?;
+            while stream.read_u8().await.is_ok() {
+                report.sipped.fetch_add(1, Ordering::Relaxed);
+                target.pause(50).await;
+            }
+            std::io::Result::Ok(())
+        };
+        if target.meanwhile(sip).await.is_some() {
+            report.given_up.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Sends a head a byte at a time, and never its end.
+async fn write_slowly(target: &Target, report: &Report, seed: usize) {
+    let head = request(known(seed));
+    let never_ending = head.trim_end().bytes().chain(std::iter::repeat(b'x'));
+    while !target.is_over() {
+        let Some(mut stream) = target.connect(Source(4)).await else {
+            target.pause(100).await;
+            continue;
+        };
+        let drip = async {
+            for byte in never_ending.clone() {
+                let mut answer = [0];
+                tokio::select! {
+                    _ = stream.read(&mut answer) => return,
+                    () = target.pause(200) => {}
+                }
+                if stream.write_u8(byte).await.is_err() {
+                    return;
+                }
+                report.dripped.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        if target.meanwhile(drip).await.is_some() {
+            report.given_up.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Leaves: in the middle of a request, right after it, or in the middle of the answer; in order, or
+/// by a reset.
+async fn leave(target: &Target, report: &Report, mut dice: Dice) {
+    while !target.is_over() {
+        if let Some(mut stream) = target.connect(Source(5)).await {
+            let request = request(known(dice.below(CUSTOMERS)));
+            let sent = dice.below(2 * request.len()).min(request.len());
+            let read = dice.below(2_000);
+            let visit = async {
+                stream.write_all(&request.as_bytes()[..sent]).await?;
+                if sent == request.len() {
+                    stream.read_exact(&mut vec![0; read]).await?;
+                }
+                std::io::Result::Ok(())
+            };
+            let patience = Duration::from_millis(dice.roll() % 20);
+            drop(tokio::time::timeout(patience, visit).await);
+            if dice.below(2) == 0 {
+                stream.set_zero_linger().unwrap();
+            }
+            report.left.fetch_add(1, Ordering::Relaxed);
+        }
+        target.pause(5).await;
+    }
+}
+
+/// Sends requests with too much of something, each kind in its turn.
+async fn oversize(target: &Target, report: &Report, mut dice: Dice) {
+    while !target.is_over() {
+        let request = Oversized::any(&mut dice);
+        if let Some(stream) = target.connect(Source(6)).await
+            && let Some(status) = target.meanwhile(request.send(stream)).await
+        {
+            report.oversized.fetch_add(1, Ordering::Relaxed);
+            if status.is_none_or(|status| status >= 400) {
+                report.refused.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        target.pause(20).await;
+    }
+}
+
+// === impl Oversized ===
+
+impl Oversized {
+    fn any(dice: &mut Dice) -> Self {
+        let customer = known(dice.below(CUSTOMERS));
+        let path = format!("/v1/customers/{customer}/usage");
+        let kilobyte = vec![b'x'; 1_024];
+        let (head, piece, pieces) = match dice.below(6) {
+            // A URI of 16 KiB to 4 MiB.
+            0 => (format!("GET {path}?"), kilobyte, 16 << dice.below(9)),
+            // One header of as much.
+            1 => (
+                format!("GET {path} HTTP/1.1\r\nHost: soak\r\nX-Large: "),
+                kilobyte,
+                32 << dice.below(8),
+            ),
+            // A hundred headers to 25,000.
+            2 => (
+                format!("GET {path} HTTP/1.1\r\nHost: soak\r\n"),
+                b"X-Many: x\r\n".to_vec(),
+                100 << dice.below(9),
+            ),
+            // A customer id of as much as a URI above.
+            3 => (
+                "GET /v1/customers/".to_owned(),
+                kilobyte,
+                16 << dice.below(9),
+            ),
+            // A body of 4 MiB that a method has which is not there.
+            4 => (
+                format!("POST {path} HTTP/1.1\r\nHost: soak\r\nContent-Length: 4194304\r\n\r\n"),
+                kilobyte,
+                4_096,
+            ),
+            // The same in chunks.
+            _ => (
+                format!("PUT {path} HTTP/1.1\r\nHost: soak\r\nTransfer-Encoding: chunked\r\n\r\n"),
+                [b"400\r\n", kilobyte.as_slice(), b"\r\n"].concat(),
+                4_096,
+            ),
+        };
+        Self {
+            head,
+            piece,
+            pieces,
+        }
+    }
+
+    /// Sends it, as far as it is taken, and ends it; the status of the answer, where there is one.
+    async fn send(&self, stream: TcpStream) -> Option<u16> {
+        let (mut reader, mut writer) = stream.into_split();
+        let write = async {
+            writer.write_all(self.head.as_bytes()).await?;
+            for _ in 0..self.pieces {
+                writer.write_all(&self.piece).await?;
+            }
+            writer.write_all(b" HTTP/1.1\r\nHost: soak\r\n\r\n").await
+        };
+        let mut answer = [0; 12];
+        let read = async {
+            reader.read_exact(&mut answer).await.ok()?;
+            std::str::from_utf8(&answer[9..12]).unwrap().parse().ok()
+        };
+        let (_sent, status) = tokio::join!(write, read);
+        status
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    /// That each kind did its worst, and that nothing oversized was let through.
+    pub(crate) fn check(&self) {
+        for (what, count) in self.counts() {
+            assert!(
+                count > 0 || what == "given up",
+                "{what} never happened: {self}"
+            );
+        }
+        let (oversized, refused) = (&self.oversized, &self.refused);
+        assert_eq!(
+            oversized.load(Ordering::Relaxed),
+            refused.load(Ordering::Relaxed),
+            "something oversized was accepted"
+        );
+    }
+
+    fn counts(&self) -> [(&'static str, u64); 7] {
+        [
+            ("idle connections", &self.idle),
+            ("bytes read one at a time", &self.sipped),
+            ("bytes written one at a time", &self.dripped),
+            ("given up", &self.given_up),
+            ("left midway", &self.left),
+            ("oversized requests", &self.oversized),
+            ("of them refused", &self.refused),
+        ]
+        .map(|(what, count)| (what, count.load(Ordering::Relaxed)))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hostile clients: ")?;
+        let counts = self.counts().map(|(what, count)| format!("{count} {what}"));
+        write!(f, "{}", counts.join(", "))
+    }
+}

@@ -1,0 +1,83 @@
+//! What the service takes of the machine, as Linux tells it.
+
+use std::{fmt, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::support::PATIENCE;
+
+const MIB: u64 = 1024 * 1024;
+
+/// What the cache may hold: `cache.max_bytes`.
+pub(crate) const CACHE: u64 = 8 * MIB;
+
+/// Resident memory that is never exceeded: the program with two threads, as it is at rest (44 MiB
+/// in a debug build); the cache; failures that are remembered, 10,000 of a kilobyte; and 64 KiB for
+/// each of the thousand connections that the soak holds open, of which slow readers of long answers
+/// take several times as much and idlers nearly nothing.
+pub(crate) const BOUND: u64 = 48 * MIB + CACHE + 10 * MIB + 1_000 * 64 * 1024;
+
+/// Bytes, told in MiB.
+pub(crate) struct Mebibytes(pub(crate) u64);
+
+// === impl Mebibytes ===
+
+impl fmt::Display for Mebibytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MiB", self.0 / MIB)
+    }
+}
+
+/// Memory resident now.
+pub(crate) fn resident(pid: u32) -> u64 {
+    status(pid, "VmRSS:")
+}
+
+/// The most that was ever resident.
+pub(crate) fn peak(pid: u32) -> u64 {
+    status(pid, "VmHWM:")
+}
+
+/// How many files, connections among them, it has open.
+pub(crate) fn open_files(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count()
+}
+
+/// Tells every ten seconds how much is resident.
+pub(crate) async fn watch(pid: u32, until: Instant) {
+    let started = Instant::now();
+    while Instant::now() + Duration::from_secs(10) < until {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        println!(
+            "after {} s: {}, {} files open",
+            started.elapsed().as_secs(),
+            Mebibytes(resident(pid)),
+            open_files(pid)
+        );
+    }
+}
+
+/// Waits until about as few files are open as before: those who went away are forgotten.
+pub(crate) async fn wait_until_closed(pid: u32, before: usize) {
+    /// Idle connections to the stand-in.
+    const POOL: usize = 40;
+
+    let closed = async {
+        while open_files(pid) > before + POOL {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, closed).await.is_err() {
+        panic!("{} files are open, {before} before", open_files(pid));
+    }
+}
+
+/// A line of `/proc/PID/status` that is in kB.
+fn status(pid: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+    kilobytes.parse::<u64>().unwrap() * 1024
+}

@@ -1,0 +1,126 @@
+//! The caller that behaves: it polls customers that it knows, steadily.
+
+use std::{
+    fmt,
+    time::{Duration, Instant as Started},
+};
+
+use tokio::time::Instant;
+
+use crate::target::known;
+
+/// Customers that it polls, each in turn.
+const CUSTOMERS: usize = 50;
+
+/// Between two polls.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// One poll of so many takes a connection of its own, as a browser does that was just opened.
+const NEW_CONNECTION_EVERY: usize = 10;
+
+/// Longer than a dashboard waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A dashboard.
+pub(crate) struct Caller {
+    api: String,
+    keeping: reqwest::Client,
+    connecting: reqwest::Client,
+    report: Report,
+}
+
+/// How it fared.
+#[derive(Clone, Default)]
+pub(crate) struct Report {
+    pub(crate) answers: u64,
+    pub(crate) failures: Vec<String>,
+    took: Vec<Duration>,
+}
+
+// === impl Caller ===
+
+impl Caller {
+    pub(crate) fn new(api: &str) -> Self {
+        Self {
+            api: api.to_owned(),
+            keeping: client(CUSTOMERS),
+            connecting: client(0),
+            report: Report::default(),
+        }
+    }
+
+    /// Asks for each customer once, before the storm.
+    pub(crate) async fn warm_up(&mut self) {
+        for poll in 0..CUSTOMERS {
+            self.ask(poll).await;
+        }
+        assert_eq!(self.report.failures, [""; 0]);
+        self.report = Report::default();
+    }
+
+    pub(crate) async fn poll(mut self, until: Instant) -> Report {
+        let mut poll = 0;
+        while Instant::now() < until {
+            self.ask(poll).await;
+            poll += 1;
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.report
+    }
+
+    async fn ask(&mut self, poll: usize) {
+        let customer = known(poll % CUSTOMERS).to_string();
+        let url = format!("{}/v1/customers/{customer}/usage", self.api);
+        let client = match poll % NEW_CONNECTION_EVERY {
+            0 => &self.connecting,
+            _ => &self.keeping,
+        };
+        let started = Started::now();
+        let asked = async {
+            let answer = client.get(url).send().await?;
+            let status = answer.status();
+            Ok::<_, reqwest::Error>((status, answer.text().await?))
+        };
+        match asked.await {
+            Ok((status, body)) if status == 200 && body.contains(&customer) => {
+                self.report.answers += 1;
+                self.report.took.push(started.elapsed());
+            }
+            Ok((status, body)) => self.report.failures.push(format!("{status}: {body}")),
+            Err(error) => self.report.failures.push(format!("{error:?}")),
+        }
+    }
+}
+
+fn client(idle_connections: usize) -> reqwest::Client {
+    reqwest::Client::builder()
+        .pool_max_idle_per_host(idle_connections)
+        .no_proxy()
+        .timeout(PATIENCE)
+        .retry(reqwest::retry::never())
+        .build()
+        .unwrap()
+}
+
+// === impl Report ===
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut took = self.took.clone();
+        took.sort();
+        let share = |share: usize| {
+            took.get(took.len() * share / 100)
+                .copied()
+                .unwrap_or_default()
+        };
+        write!(
+            f,
+            "the caller that behaves: {} answers, {} failures; half within {:.1?}, 99 % within {:.1?}, the slowest {:.1?}",
+            self.answers,
+            self.failures.len(),
+            share(50),
+            share(99),
+            took.last().copied().unwrap_or_default(),
+        )
+    }
+}
