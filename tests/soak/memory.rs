@@ -12,10 +12,10 @@ const MIB: u64 = 1024 * 1024;
 pub(crate) const CACHE: u64 = 8 * MIB;
 
 /// Resident memory that is never exceeded: the program with two threads, as it is at rest (44 MiB
-/// in a debug build); the cache; failures that are remembered, 10,000 of a kilobyte; and 64 KiB for
+/// in a debug build); the cache; failures that are remembered, 10,000 of a kilobyte; and 32 KiB for
 /// each of the thousand connections that the soak holds open, of which slow readers of long answers
 /// take several times as much and idlers nearly nothing.
-pub(crate) const BOUND: u64 = 48 * MIB + CACHE + 10 * MIB + 1_000 * 64 * 1024;
+pub(crate) const BOUND: u64 = 48 * MIB + CACHE + 10 * MIB + 1_000 * 32 * 1024;
 
 /// Bytes, told in MiB.
 pub(crate) struct Mebibytes(pub(crate) u64);
