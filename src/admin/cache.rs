@@ -3,7 +3,7 @@
 use axum::{
     Extension, Json,
     extract::{RawQuery, Request, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -49,6 +49,9 @@ pub(super) async fn purge(
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Response {
+    if operator.key.is_none() && request.headers().contains_key(header::ORIGIN) {
+        return refuse(not_for_pages(), &request);
+    }
     let selection = match Selection::parse(query.as_deref(), &["customer", "processedDate", "hard"])
     {
         Ok(selection) => selection,
@@ -213,6 +216,17 @@ impl Selection {
         }
         Ok(())
     }
+}
+
+/// Any page that a browser on this machine shows can have it send a purge, unasked, and needs no
+/// answer to do its harm. A key it cannot send so.
+fn not_for_pages() -> Problem {
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "not-for-pages",
+        "Not for web pages",
+        "without a key of the admin listener (admin.key_sha256), no web page may purge",
+    )
 }
 
 fn bad_request(detail: String) -> Problem {

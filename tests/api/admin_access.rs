@@ -139,3 +139,25 @@ async fn where_there_are_no_keys_none_is_looked_at() {
         assert_eq!(app.metric(&sample).await, 0.0, "there from the start");
     }
 }
+
+#[tokio::test]
+async fn a_web_page_purges_with_a_key_or_not_at_all() {
+    let (open, keyed) = (TestApp::start().await, with_keys().start().await);
+    let (page, key) = (("origin", "https://evil.example.com"), bearer(KEY));
+    open.usage(customer(0)).await;
+
+    let unasked = open
+        .admin_call(Method::POST, "/cache/purge?hard=true", &[page])
+        .await;
+    let asked = keyed
+        .admin_call(
+            Method::POST,
+            "/cache/purge",
+            &[page, ("authorization", &key)],
+        )
+        .await;
+
+    unasked.problem(403, "not-for-pages");
+    assert_eq!(open.held().await, 1);
+    assert_eq!(asked.status, 200);
+}
