@@ -1,7 +1,7 @@
 //! Web pages of other origins: whose may read answers, and which parts of them.
 
 use http::Method;
-use usage_proxy::simulator::SimulatedApi;
+use usage_proxy::{access_key::KeyHash, simulator::SimulatedApi};
 
 use crate::support::{Reply, TestApp, customer};
 
@@ -197,5 +197,37 @@ async fn no_answer_lets_a_page_use_what_its_browser_adds_by_itself() {
                 .contains_key("access-control-allow-credentials")
         );
         assert_ne!(reply.header("access-control-allow-origin"), "*");
+    }
+}
+
+#[tokio::test]
+async fn a_page_without_a_key_gets_its_preflight_and_may_read_its_refusal() {
+    let folder = tempfile::tempdir().unwrap();
+    let callers = folder.path().join("callers.toml");
+    let hash = KeyHash::of(b"up_dashboard");
+    let caller = format!(
+        "[[caller]]\nname = \"dashboard\"\nkey_sha256 = [\"{hash}\"]\ncustomers = [\"*\"]\n\
+         scopes = [\"usage:read\"]\n"
+    );
+    std::fs::write(&callers, caller).unwrap();
+    let app = TestApp::builder()
+        .set("server.cors_origins", DASHBOARD)
+        .set("callers.file", callers.to_str().unwrap())
+        .start()
+        .await;
+    let origin = ("origin", DASHBOARD);
+    let key = ("authorization", "Bearer up_dashboard");
+
+    let preflight = app
+        .call(Method::OPTIONS, &path(), &[origin, GET, ASKING])
+        .await;
+    let refused = app.get_with(&path(), &[origin]).await;
+    let answered = app.get_with(&path(), &[origin, key]).await;
+
+    assert_eq!(preflight.status, 204);
+    assert_eq!(refused.status, 401);
+    assert_eq!(answered.status, 200);
+    for reply in [preflight, refused, answered] {
+        assert_eq!(reply.header("access-control-allow-origin"), DASHBOARD);
     }
 }
