@@ -62,11 +62,7 @@ impl Snapshot {
     ) -> Result<Self, SnapshotError> {
         check_total(rows.iter().map(|row| row.licenses_active))?;
         check_total(rows.iter().map(|row| row.licenses_qualified))?;
-        rows.sort_by(|a, b| {
-            canonical_order(a)
-                .partial_cmp(&canonical_order(b))
-                .unwrap_or(std::cmp::Ordering::Equal)
-        });
+        rows.sort_by(|a, b| canonical_order(a).cmp(&canonical_order(b)));
         Ok(Self {
             customer_id,
             customer_name,
@@ -104,14 +100,15 @@ fn check_total(seats: impl Iterator<Item = u64>) -> Result<(), SnapshotError> {
 }
 
 /// Every field takes part, so that no two different rows are left in the order they came in.
-fn canonical_order(row: &UsageRow) -> impl PartialOrd + '_ {
+fn canonical_order(row: &UsageRow) -> impl Ord + '_ {
     (
         (&row.service_name, &row.service_code),
         (&row.product_name, &row.product_id, &row.channel),
         (&row.workload_name, &row.workload_code),
         row.processed_at,
         (row.licenses_active, row.licenses_qualified),
-        row.usage_percent,
+        // As bits, which have an order among all numbers: 0 and -0 are equal, and print differently.
+        row.usage_percent.map(f64::to_bits),
     )
 }
 
@@ -146,6 +143,24 @@ mod tests {
             Snapshot::new(customer(), None, one_way),
             Snapshot::new(customer(), None, other_way)
         );
+    }
+
+    #[test]
+    fn rows_that_are_equal_and_print_differently_have_one_order() {
+        let percent = |percent| UsageRow {
+            usage_percent: Some(percent),
+            ..row("A", "Exchange")
+        };
+        let signs = |rows| {
+            let snapshot = Snapshot::new(customer(), None, rows).unwrap();
+            let percents = snapshot.rows().iter().map(|row| row.usage_percent.unwrap());
+            percents.map(f64::is_sign_negative).collect::<Vec<_>>()
+        };
+
+        let one_way = signs(vec![percent(0.0), percent(-0.0)]);
+        let other_way = signs(vec![percent(-0.0), percent(0.0)]);
+
+        assert_eq!(one_way, other_way);
     }
 
     #[test]
