@@ -397,6 +397,9 @@ impl fmt::Debug for Encoded {
 }
 
 #[cfg(test)]
+mod anything;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::{UsageRow, samples};
