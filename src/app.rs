@@ -13,10 +13,13 @@ use crate::{
     cache::{CacheMetrics, UsageCache},
     callers::{Callers, CallersMetrics},
     clock::{SharedClock, SystemClock},
-    config::{Config, ConfigErrors, ServerConfig},
+    config::{Config, ConfigErrors, ServerConfig, TlsConfig},
     jitter::Jitter,
     reload::Reload,
-    serve::{ConnectionMetrics, Edge, Heads, Limits, routed, serve},
+    serve::{
+        ConnectionMetrics, Edge, Heads, Limits, routed, serve,
+        tls::{Tls, TlsError, TlsMetrics},
+    },
     shutdown::Shutdown,
     telemetry::Metrics,
     upstream::{PartnerCenter, TokenStatus, UpstreamDeps},
@@ -60,6 +63,14 @@ pub enum StartError {
     /// The callers file has faults.
     #[error(transparent)]
     Callers(#[from] ConfigErrors),
+    /// The files of TLS are not in order.
+    #[error("{table}")]
+    Tls {
+        /// The table of configuration that names them.
+        table: &'static str,
+        /// What is wrong.
+        source: TlsError,
+    },
     /// The upstream client cannot be made.
     #[error("cannot set up the upstream client")]
     Upstream(#[from] crate::upstream::StartError),
@@ -143,14 +154,24 @@ impl App {
             &config.server.cors_origins,
         );
         let access = Access::new(&config.admin, metrics.registry())?;
+        let tls = TlsLoader {
+            metrics: TlsMetrics::new(metrics.registry())?,
+            reload: &reload,
+            clock: &deps.clock,
+            shutdown: &shutdown,
+        };
         let api_edge = Edge {
             limits: limits(&config.server),
             http2_cleartext: config.server.http2_cleartext,
             metrics: ConnectionMetrics::new(metrics.registry())?,
+            tls: tls.load("api", config.server.tls.as_ref()).await?,
             ..Edge::new(Heads::Judged)
         };
         // Its clients are few and ours, so its limits are no matter of configuration.
-        let admin_edge = Edge::new(Heads::Judged);
+        let admin_edge = Edge {
+            tls: tls.load("admin", config.admin.tls.as_ref()).await?,
+            ..Edge::new(Heads::Judged)
+        };
         let admin_service = admin::router(Admin {
             readiness: Arc::new(readiness(&shutdown, &upstream, &usage)),
             usage,
@@ -225,6 +246,36 @@ impl App {
         };
         tokio::join!(serve_api, serve_admin);
         shutdown.cancel().await;
+    }
+}
+
+/// Reads the files of TLS, and has them read again.
+struct TlsLoader<'a> {
+    metrics: TlsMetrics,
+    reload: &'a Reload,
+    clock: &'a SharedClock,
+    shutdown: &'a Shutdown,
+}
+
+impl TlsLoader<'_> {
+    async fn load(
+        &self,
+        listener: &'static str,
+        config: Option<&TlsConfig>,
+    ) -> Result<Option<Arc<Tls>>, StartError> {
+        let Some(config) = config else {
+            return Ok(None);
+        };
+        let table = if listener == "api" {
+            "server.tls"
+        } else {
+            "admin.tls"
+        };
+        let tls = Tls::load(config.clone(), listener, &self.metrics)
+            .map_err(|source| StartError::Tls { table, source })?;
+        let watch = self.reload.watch(tls.files(), Arc::clone(self.clock)).await;
+        self.shutdown.spawn(Arc::clone(&tls).follow(watch));
+        Ok(Some(tls))
     }
 }
 

@@ -204,7 +204,12 @@ fn warnings(config: &Config) -> Vec<String> {
         // Anyone may read a certificate.
         .filter(|(key, _)| *key != "upstream.auth.client_certificate_file")
         .filter_map(|(key, file)| Some(format!("{key}: {}", secret::permissions_warning(file)?)));
-    config.warnings().into_iter().chain(of_files).collect()
+    let of_keys = [&config.server.tls, &config.admin.tls]
+        .into_iter()
+        .flatten()
+        .filter_map(|tls| secret::permissions_warning(&tls.key_file));
+    let warnings = config.warnings().into_iter();
+    warnings.chain(of_files).chain(of_keys).collect()
 }
 
 /// SIGTERM or SIGINT begins an orderly end; a second one ends the process now.

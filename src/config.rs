@@ -24,6 +24,7 @@ mod size;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upstream;
 mod warnings;
 
@@ -40,6 +41,7 @@ pub use self::{
     origin::Origin,
     server::ServerConfig,
     sources::{Flag, Sources},
+    tls::TlsConfig,
     upstream::{AuthConfig, ClientProof, GrantConfig, TokenAudience, UpstreamConfig},
 };
 

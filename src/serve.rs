@@ -16,6 +16,7 @@ mod metrics;
 mod refusal;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod watchdog;
 
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
@@ -35,6 +36,7 @@ use self::{
     connection::{Admission, Connection, Protocol},
     drain::Drain,
     metrics::CloseReason,
+    tls::Tls,
 };
 pub use self::{limits::Limits, metrics::ConnectionMetrics};
 use crate::peer::Peer;
@@ -48,6 +50,8 @@ pub struct Edge {
     pub heads: Heads,
     /// Whether HTTP/2 is spoken without TLS, by clients that know beforehand (RFC 9113 §3.3).
     pub http2_cleartext: bool,
+    /// The TLS that is spoken first, if any. Then it agrees upon the version of HTTP (ALPN).
+    pub tls: Option<Arc<Tls>>,
     /// What is counted.
     pub metrics: ConnectionMetrics,
 }
@@ -142,6 +146,7 @@ impl Edge {
             limits: Limits::default(),
             heads,
             http2_cleartext: false,
+            tls: None,
             metrics: ConnectionMetrics::unseen(),
         }
     }
@@ -177,9 +182,11 @@ impl<H: Handler> House<H> {
         let limits = self.edge.limits;
         let (admission, limits, place) = match Arc::clone(&self.room).try_acquire_owned() {
             Ok(place) => (Admission::Granted, limits, place),
+            // With TLS, saying so would cost as much as serving.
+            Err(_full) if self.edge.tls.is_some() => return self.turn_away(),
             Err(_full) => match Arc::clone(&self.told).try_acquire_owned() {
                 Ok(place) => (Admission::Refused, limits.of_the_refused(), place),
-                Err(_full) => return self.edge.metrics.closed(CloseReason::Refused),
+                Err(_full) => return self.turn_away(),
             },
         };
         let connection = Connection {
@@ -196,14 +203,22 @@ impl<H: Handler> House<H> {
         } else {
             Protocol::Http1
         };
+        let tls = self.edge.tls.clone();
         self.connections.spawn(async move {
             let _place = place;
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "a connection was gone before it was served");
                 return connection.counted.close(CloseReason::Error);
             }
-            connection.serve(stream, protocol).await;
+            match tls {
+                Some(tls) => connection.serve_tls(stream, &tls).await,
+                None => connection.serve(stream, protocol).await,
+            }
         });
+    }
+
+    fn turn_away(&self) {
+        self.edge.metrics.closed(CloseReason::Refused);
     }
 
     /// Waits until every connection has ended, and cuts off those that have not by then.

@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use super::{keys, settings::Settings};
+use super::{TlsConfig, keys, settings::Settings, tls};
 use crate::access_key::KeyHash;
 
 /// `admin.*`: the listener of probes, metrics and cache administration.
@@ -13,6 +13,8 @@ pub struct AdminConfig {
     pub key_hashes: Vec<KeyHash>,
     /// Whether a scrape needs a key too, where there are keys. Default `true`.
     pub metrics_need_key: bool,
+    /// Its TLS; plain HTTP without.
+    pub tls: Option<TlsConfig>,
 }
 
 impl AdminConfig {
@@ -21,6 +23,7 @@ impl AdminConfig {
             listen: settings.get(&keys::ADMIN_LISTEN)?,
             key_hashes: settings.get(&keys::ADMIN_KEY_SHA256)?,
             metrics_need_key: settings.get(&keys::ADMIN_METRICS_NEED_KEY)?,
+            tls: TlsConfig::read(settings, &tls::ADMIN),
         })
     }
 }

@@ -103,6 +103,12 @@ keys! {
         form::CONNECTIONS, |c| Some(c.server.max_connections);
     SERVER_HTTP2_CLEARTEXT: bool = "server.http2_cleartext", Default("false"),
         form::BOOLEAN, |c| Some(c.server.http2_cleartext);
+    SERVER_TLS_CERTIFICATE_FILE: PathBuf = "server.tls.certificate_file", Optional,
+        form::FILE, |c| Some(c.server.tls.as_ref()?.certificate_file.clone());
+    SERVER_TLS_KEY_FILE: PathBuf = "server.tls.key_file", Optional,
+        form::FILE, |c| Some(c.server.tls.as_ref()?.key_file.clone());
+    SERVER_TLS_CLIENT_CA_FILE: PathBuf = "server.tls.client_ca_file", Optional,
+        form::FILE, |c| c.server.tls.as_ref()?.client_ca_file.clone();
 
     ADMIN_LISTEN: SocketAddr = "admin.listen", Default("127.0.0.1:9090"),
         form::ADDRESS, |c| Some(c.admin.listen);
@@ -110,6 +116,12 @@ keys! {
         form::KEY_HASHES, |c| Some(c.admin.key_hashes.clone());
     ADMIN_METRICS_NEED_KEY: bool = "admin.metrics_need_key", Default("true"),
         form::BOOLEAN, |c| Some(c.admin.metrics_need_key);
+    ADMIN_TLS_CERTIFICATE_FILE: PathBuf = "admin.tls.certificate_file", Optional,
+        form::FILE, |c| Some(c.admin.tls.as_ref()?.certificate_file.clone());
+    ADMIN_TLS_KEY_FILE: PathBuf = "admin.tls.key_file", Optional,
+        form::FILE, |c| Some(c.admin.tls.as_ref()?.key_file.clone());
+    ADMIN_TLS_CLIENT_CA_FILE: PathBuf = "admin.tls.client_ca_file", Optional,
+        form::FILE, |c| c.admin.tls.as_ref()?.client_ca_file.clone();
 
     CALLERS_FILE: PathBuf = "callers.file", Optional,
         form::FILE, |c| c.callers.file.clone();

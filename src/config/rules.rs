@@ -10,6 +10,7 @@ use super::{
     fault::{Fault, Place},
     keys::{self, AnyKey, Key, Presence},
     settings::Settings,
+    tls::{self, TlsKeys},
 };
 
 /// Every fault between keys. A key whose own value was refused breaks no rule besides.
@@ -20,6 +21,9 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_listeners(settings, faults);
     check_admin_key(settings, faults);
     check_callers(settings, faults);
+    for keys in [&tls::SERVER, &tls::ADMIN] {
+        check_tls(settings, keys, faults);
+    }
     for (shorter, longer, because) in [
         (
             &keys::UPSTREAM_CONNECT_TIMEOUT,
@@ -218,6 +222,23 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
         any == one || any.is_unspecified() && (any.is_ipv6() || one.is_ipv4())
     };
     a.port() != 0 && a.port() == b.port() && (covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+}
+
+/// A certificate and its key, or neither; client certificates only with both.
+fn check_tls(settings: &Settings, keys: &TlsKeys, faults: &mut Vec<Fault>) {
+    let (certificate, key) = (keys.certificate_file.name(), keys.key_file.name());
+    for (stated, missing) in [
+        (certificate, key),
+        (key, certificate),
+        (keys.client_ca_file.name(), certificate),
+    ] {
+        if let Some(place) = settings.place(stated)
+            && settings.place(missing).is_none()
+        {
+            let problem = format!("{stated}: stands without {missing}; expected both or neither");
+            faults.push(Fault::at(place.clone(), problem));
+        }
+    }
 }
 
 /// Whoever reaches the admin listener sees customers' ids and may drop what is held.

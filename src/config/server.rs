@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
-use super::{Origin, keys, settings::Settings};
+use super::{Origin, TlsConfig, keys, settings::Settings, tls};
 
 /// `server.*`: the listener that dashboards use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct ServerConfig {
     pub max_connections: NonZeroUsize,
     /// Whether HTTP/2 is spoken without TLS to clients that begin with it. Default `false`.
     pub http2_cleartext: bool,
+    /// Its TLS; plain HTTP without.
+    pub tls: Option<TlsConfig>,
 }
 
 impl ServerConfig {
@@ -36,6 +38,7 @@ impl ServerConfig {
             request_timeout: settings.get(&keys::SERVER_REQUEST_TIMEOUT)?,
             max_connections: settings.get(&keys::SERVER_MAX_CONNECTIONS)?,
             http2_cleartext: settings.get(&keys::SERVER_HTTP2_CLEARTEXT)?,
+            tls: TlsConfig::read(settings, &tls::SERVER),
         })
     }
 }

@@ -18,7 +18,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    net::TcpStream,
+};
 
 use super::{
     Handler, Heads,
@@ -29,6 +32,7 @@ use super::{
     limits::Limits,
     metrics::{CloseReason, Counted},
     refusal::{self, Refusal},
+    tls::{self, Tls},
     watchdog::Watchdog,
 };
 use crate::peer::Peer;
@@ -109,6 +113,26 @@ impl<H: Handler> Connection<H> {
         } else {
             self.http1(stream, begun).await;
         }
+    }
+
+    /// Agrees upon TLS first, then upon HTTP.
+    pub(super) async fn serve_tls(mut self, stream: TcpStream, tls: &Tls) {
+        let handshake = tokio::time::timeout(self.limits.header_timeout, tls.accept(stream));
+        let stream = match handshake.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %self.peer.address, %error, "no TLS was agreed upon");
+                return self.counted.close(CloseReason::TlsHandshake);
+            }
+            Err(_elapsed) => return self.counted.close(CloseReason::TlsHandshake),
+        };
+        self.peer.certificate_name = tls::client_name(&stream);
+        let protocol = if tls::speaks_http2(&stream) {
+            Protocol::Http2
+        } else {
+            Protocol::Http1
+        };
+        self.serve(stream, protocol).await;
     }
 
     async fn http1<S>(self, stream: S, begun: Vec<u8>)

@@ -4,6 +4,7 @@ mod drain;
 mod heads;
 mod http2;
 mod timeouts;
+mod tls;
 
 use std::{
     num::NonZeroUsize,
@@ -97,15 +98,8 @@ impl Server {
         self.asked.load(Ordering::Relaxed)
     }
 
-    fn sample(&self, sample: &str) -> f64 {
-        let text = TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .unwrap();
-        text.lines()
-            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))
-            .unwrap_or_else(|| panic!("no {sample} in {text}"))
-            .parse()
-            .unwrap()
+    fn sample(&self, name: &str) -> f64 {
+        sample(&self.registry, name)
     }
 
     async fn wait_for(&self, sample: &str, value: f64) {
@@ -166,17 +160,30 @@ impl Client {
 }
 
 fn handler(asked: Arc<AtomicUsize>) -> impl Handler {
-    move |request: Request<Incoming>, _peer: Peer| {
+    move |request: Request<Incoming>, peer: Peer| {
         asked.fetch_add(1, Ordering::Relaxed);
         async move {
             let body = match request.uri().path() {
                 "/large" => Bytes::from(vec![b'x'; 64 << 20]),
                 "/never" => std::future::pending::<Bytes>().await,
+                "/who" => Bytes::from(format!("{:?}", peer.certificate_name)),
                 path => Bytes::from(format!("ok {path}")),
             };
             Response::new(Full::<Bytes>::from(body))
         }
     }
+}
+
+/// One sample of a scrape, by its name and labels as they are written.
+fn sample(registry: &Registry, sample: &str) -> f64 {
+    let text = TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .unwrap();
+    text.lines()
+        .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))
+        .unwrap_or_else(|| panic!("no {sample} in {text}"))
+        .parse()
+        .unwrap()
 }
 
 fn closed(reason: &str) -> String {

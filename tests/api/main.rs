@@ -39,5 +39,6 @@ mod stale_while_revalidate;
 mod support;
 mod suspect;
 mod throttling;
+mod tls;
 mod tokens;
 mod upstream_calls;

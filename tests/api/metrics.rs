@@ -18,7 +18,7 @@ use crate::support::{DOCUMENTED, START, TestApp, customer};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 33] = [
+const FAMILIES: [(&str, &str); 35] = [
     ("usage_proxy_http_requests_total", "counter"),
     ("usage_proxy_http_request_duration_seconds", "histogram"),
     ("usage_proxy_http_requests_in_flight", "gauge"),
@@ -40,6 +40,11 @@ const FAMILIES: [(&str, &str); 33] = [
     ),
     ("usage_proxy_circuit_state", "gauge"),
     ("usage_proxy_retry_budget_remaining_ratio", "gauge"),
+    (
+        "usage_proxy_tls_certificate_expiry_timestamp_seconds",
+        "gauge",
+    ),
+    ("usage_proxy_tls_last_reload_successful", "gauge"),
     ("usage_proxy_connections", "gauge"),
     ("usage_proxy_connections_closed_total", "counter"),
     ("usage_proxy_token_refresh_total", "counter"),

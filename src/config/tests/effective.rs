@@ -29,10 +29,18 @@ fn every_key(kind: &str, audience: &str, proof: &str) -> String {
         max_connections = 50
         http2_cleartext = true
         cors_origins = ["https://dash.example.com", "http://[::1]:3000"]
+        [server.tls]
+        certificate_file = "/c"
+        key_file = "/k"
+        client_ca_file = "/ca"
         [admin]
         listen = "0.0.0.0:82"
         key_sha256 = ["{HASH}", "{OTHER_HASH}"]
         metrics_need_key = false
+        [admin.tls]
+        certificate_file = "/ac"
+        key_file = "/ak"
+        client_ca_file = "/aca"
         [callers]
         {callers}
         [upstream]

@@ -394,3 +394,26 @@ fn what_is_hardly_meant_is_warned_of() {
         }
     }
 }
+
+#[test]
+fn a_certificate_comes_with_its_key() {
+    for (toml, missing) in [
+        (
+            "server.tls.certificate_file = '/c'",
+            "without server.tls.key_file",
+        ),
+        (
+            "admin.tls.key_file = '/k'",
+            "without admin.tls.certificate_file",
+        ),
+        (
+            "server.tls.client_ca_file = '/ca'",
+            "without server.tls.certificate_file",
+        ),
+    ] {
+        let faults = faults(format!("{toml}\n{TOKEN_FILE}"));
+
+        assert_eq!(faults.len(), 1, "{toml}: {faults:?}");
+        assert!(faults[0].contains(missing), "{toml}: {faults:?}");
+    }
+}

@@ -1,0 +1,326 @@
+//! TLS on a listener, by files that are read again when they change.
+
+mod certificate;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
+    sign::CertifiedKey,
+    sign::SingleCertAndKey,
+};
+use secrecy::ExposeSecret;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::{
+    config::{
+        TlsConfig,
+        secret::{self, SecretError},
+    },
+    offload,
+    reload::FileWatch,
+};
+
+/// The TLS of one listener: what is in force now, and where it came from.
+#[derive(Debug)]
+pub struct Tls {
+    files: TlsConfig,
+    /// Each handshake takes what is in force when it begins; connections keep theirs.
+    current: ArcSwap<ServerConfig>,
+    metrics: ListenerMetrics,
+}
+
+/// What the files of TLS come to, for every listener.
+#[derive(Clone, Debug)]
+pub struct TlsMetrics {
+    expiry: IntGaugeVec,
+    reloaded: IntGaugeVec,
+}
+
+#[derive(Debug)]
+struct ListenerMetrics {
+    expiry: IntGauge,
+    reloaded: IntGauge,
+}
+
+/// Why files make no TLS; each names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file is missing, or this process may not read it.
+    #[error("cannot read {path}: {cause}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The file of the key cannot be read as one.
+    #[error(transparent)]
+    Key(#[from] SecretError),
+    /// A file holds no PEM of that kind.
+    #[error("{path} holds no {expected} in PEM")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        expected: &'static str,
+    },
+    /// Certificate and key do not go together, or cannot be used.
+    #[error("{certificate} and {key} make no pair: {cause}")]
+    Pair {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of its key.
+        key: PathBuf,
+        /// What rustls says.
+        cause: rustls::Error,
+    },
+    /// The certificate is not one of X.509.
+    #[error("{path}: {cause}")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: x509_cert::der::Error,
+    },
+    /// The CA of clients cannot be used.
+    #[error("{path}: {cause}")]
+    ClientCa {
+        /// The file.
+        path: PathBuf,
+        /// What rustls says.
+        cause: VerifierBuilderError,
+    },
+}
+
+/// What was read from the files.
+struct Loaded {
+    config: ServerConfig,
+    /// Unix time.
+    expires_at: i64,
+}
+
+// === impl Tls ===
+
+impl Tls {
+    /// Reads the files for the listener of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] names the file and what is wrong with it.
+    pub fn load(
+        files: TlsConfig,
+        listener: &'static str,
+        metrics: &TlsMetrics,
+    ) -> Result<Arc<Self>, TlsError> {
+        let loaded = load(&files)?;
+        let metrics = metrics.of(listener);
+        metrics.loaded(&loaded);
+        Ok(Arc::new(Self {
+            files,
+            current: ArcSwap::from_pointee(loaded.config),
+            metrics,
+        }))
+    }
+
+    /// The files that it was read from.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let TlsConfig {
+            certificate_file,
+            key_file,
+            client_ca_file,
+        } = &self.files;
+        let pair = [certificate_file, key_file].into_iter();
+        pair.chain(client_ca_file).cloned().collect()
+    }
+
+    /// Reads the files again whenever they change; what is broken is logged, and leaves the old in
+    /// force.
+    pub async fn follow(self: Arc<Self>, mut watch: FileWatch) {
+        loop {
+            watch.changed().await;
+            let files = self.files.clone();
+            match offload::elsewhere(move || load(&files)).await {
+                Ok(loaded) => {
+                    self.metrics.loaded(&loaded);
+                    self.current.store(Arc::new(loaded.config));
+                    tracing::info!(
+                        certificate = %self.files.certificate_file.display(),
+                        "took over a certificate that was read again"
+                    );
+                }
+                Err(error) => {
+                    self.metrics.reloaded.set(0);
+                    tracing::error!(
+                        %error,
+                        "the files of TLS were read again and are broken; keeping the old ones"
+                    );
+                }
+            }
+        }
+    }
+
+    /// The handshake of one connection, by what is in force now.
+    ///
+    /// # Errors
+    ///
+    /// When the client cannot or will not, or shows a certificate that our client CA did not sign.
+    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        TlsAcceptor::from(self.current.load_full())
+            .accept(stream)
+            .await
+    }
+}
+
+/// Whether a client agreed to speak HTTP/2.
+pub(super) fn speaks_http2(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(HTTP2)
+}
+
+/// The common name of the certificate that the client showed, which is verified by now.
+pub(super) fn client_name(stream: &TlsStream<TcpStream>) -> Option<Arc<str>> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    certificate::common_name(certificate).map(Arc::from)
+}
+
+/// Names of protocols (RFC 7301 §6).
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
+fn load(files: &TlsConfig) -> Result<Loaded, TlsError> {
+    let chain = certificates(&files.certificate_file)?;
+    let expires_at = chain
+        .first()
+        .map_or(Ok(0), certificate::expires_at)
+        .map_err(|cause| TlsError::Certificate {
+            path: files.certificate_file.clone(),
+            cause,
+        })?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let pair =
+        CertifiedKey::from_der(chain, key(&files.key_file)?, &provider).map_err(|cause| {
+            TlsError::Pair {
+                certificate: files.certificate_file.clone(),
+                key: files.key_file.clone(),
+                cause,
+            }
+        })?;
+    let verifier = match &files.client_ca_file {
+        Some(file) => client_verifier(file, &provider)?,
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
+    // TLS 1.2 and 1.3, which are all that rustls has.
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(rustls::ALL_VERSIONS)
+        .map_err(|cause| TlsError::Pair {
+            certificate: files.certificate_file.clone(),
+            key: files.key_file.clone(),
+            cause,
+        })?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
+    config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+    Ok(Loaded { config, expires_at })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = std::fs::read(path).map_err(|cause| TlsError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    })?;
+    CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .ok()
+        .filter(|chain| !chain.is_empty())
+        .ok_or_else(|| TlsError::Pem {
+            path: path.to_owned(),
+            expected: "certificate",
+        })
+}
+
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let pem = secret::read_secret(path)?;
+    PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes()).map_err(|_| TlsError::Pem {
+        path: path.to_owned(),
+        expected: "private key",
+    })
+}
+
+/// Clients may show a certificate of this CA, or none: what they may do without is not ours to say.
+fn client_verifier(
+    path: &Path,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let refused = |cause| TlsError::ClientCa {
+        path: path.to_owned(),
+        cause,
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots
+            .add(certificate)
+            .map_err(|_| refused(VerifierBuilderError::NoRootAnchors))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(refused)
+}
+
+// === impl TlsMetrics ===
+
+impl TlsMetrics {
+    const LISTENERS: [&'static str; 2] = ["api", "admin"];
+
+    /// Registers every family, each child at zero.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is registered already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let family = |name, help| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), &["listener"])?;
+            for listener in Self::LISTENERS {
+                gauges.with_label_values(&[listener]);
+            }
+            registry.register(Box::new(gauges.clone()))?;
+            prometheus::Result::Ok(gauges)
+        };
+        Ok(Self {
+            expiry: family(
+                "usage_proxy_tls_certificate_expiry_timestamp_seconds",
+                "When the certificate of a listener expires, in Unix time; 0 without TLS.",
+            )?,
+            reloaded: family(
+                "usage_proxy_tls_last_reload_successful",
+                "Whether the files of TLS were in order when last read; 0 without TLS, too.",
+            )?,
+        })
+    }
+
+    fn of(&self, listener: &str) -> ListenerMetrics {
+        ListenerMetrics {
+            expiry: self.expiry.with_label_values(&[listener]),
+            reloaded: self.reloaded.with_label_values(&[listener]),
+        }
+    }
+}
+
+// === impl ListenerMetrics ===
+
+impl ListenerMetrics {
+    fn loaded(&self, loaded: &Loaded) {
+        self.expiry.set(loaded.expires_at);
+        self.reloaded.set(1);
+    }
+}
