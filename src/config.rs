@@ -35,7 +35,7 @@ use self::settings::Settings;
 pub use self::{
     admin::AdminConfig,
     cache::CacheConfig,
-    callers::CallersConfig,
+    callers::{CallersConfig, JwtConfig},
     fault::{ConfigErrors, Fault},
     log::{LogConfig, LogFormat, RequestLog},
     origin::Origin,

@@ -1,14 +1,20 @@
+mod jwt;
+
 use std::path::PathBuf;
 
+pub use self::jwt::JwtConfig;
 use super::{keys, settings::Settings};
 
 /// `callers.*`: who may call, and how they prove who they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallersConfig {
-    /// The file that names the callers; nobody is told apart if `None`.
+    /// The file that names the callers; `None`: it names nobody.
     pub file: Option<PathBuf>,
-    /// Whether anyone may call, from other machines too. Default `false`; never beside `file`.
+    /// Whether anyone may call, from other machines too. Default `false`; never beside `file` or
+    /// `jwt`.
     pub anonymous: bool,
+    /// Whose tokens are believed; `None`: nobody's.
+    pub jwt: Option<JwtConfig>,
 }
 
 impl CallersConfig {
@@ -20,6 +26,7 @@ impl CallersConfig {
         Some(Self {
             file,
             anonymous: settings.get(&keys::CALLERS_ANONYMOUS)?,
+            jwt: JwtConfig::read(settings),
         })
     }
 }

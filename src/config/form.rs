@@ -178,6 +178,22 @@ pub(super) const OAUTH_TEXT: Form<String> = Form {
     unquoted: Unquoted::Nothing,
 };
 
+/// What has to be met letter by letter, such as an issuer or the name of a claim.
+pub(super) const EXACT_TEXT: Form<String> = Form {
+    expected: "text in visible ASCII, compared letter by letter",
+    parse: header_value,
+    print: String::clone,
+    unquoted: Unquoted::Nothing,
+};
+
+/// Where a document is that we trust; Entra ID wants a query for an application's own keys.
+pub(super) const DOCUMENT: Form<Url> = Form {
+    expected: "an `https://` URL, perhaps with a query; `http://` only to this machine",
+    parse: document,
+    print: Url::to_string,
+    unquoted: Unquoted::Nothing,
+};
+
 /// The file of a secret. A path shows itself by its slash: a secret that was put here by mistake has
 /// none as a rule, and would be printed wherever a path may be.
 pub(super) const FILE: Form<PathBuf> = Form {
@@ -300,18 +316,35 @@ fn positive_size(text: &str) -> Result<u64, Refusal> {
 
 /// Where credentials are sent: never in clear, except on this very machine.
 fn endpoint(text: &str) -> Result<Url, Refusal> {
+    let url = private_url(text, "would send credentials in clear to another machine")?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("has a query or fragment".into());
+    }
+    Ok(url)
+}
+
+/// Where something is read that decides about trust: whoever could change it on the way would.
+fn document(text: &str) -> Result<Url, Refusal> {
+    let url = private_url(
+        text,
+        "would take from another machine what anybody could change",
+    )?;
+    if url.fragment().is_some() {
+        return Err("has a fragment".into());
+    }
+    Ok(url)
+}
+
+fn private_url(text: &str, in_clear: &'static str) -> Result<Url, Refusal> {
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
     let host = url.host().ok_or("has no host")?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("holds a user name or password".into());
     }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("has a query or fragment".into());
-    }
     match url.scheme() {
         "https" => Ok(url),
         "http" if is_loopback(&host) => Ok(url),
-        "http" => Err("would send credentials in clear to another machine".into()),
+        "http" => Err(in_clear.into()),
         _ => Err("is neither http nor https".into()),
     }
 }

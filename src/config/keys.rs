@@ -9,7 +9,7 @@ use url::Url;
 
 use self::Presence::{AllowedBy, Default, Optional, Required, RequiredBy};
 use super::{
-    AuthConfig, Config, GrantConfig, LogFormat, Origin, RequestLog,
+    AuthConfig, Config, GrantConfig, JwtConfig, LogFormat, Origin, RequestLog,
     auth::AuthKind,
     form::{self, Form, Refusal, Unquoted},
 };
@@ -127,6 +127,19 @@ keys! {
         form::FILE, |c| c.callers.file.clone();
     CALLERS_ANONYMOUS: bool = "callers.anonymous", Default("false"),
         form::BOOLEAN, |c| Some(c.callers.anonymous);
+
+    JWT_ISSUER: String = "callers.jwt.issuer", Optional,
+        form::EXACT_TEXT, |c| jwt(c).map(|jwt| jwt.issuer.clone());
+    JWT_AUDIENCE: String = "callers.jwt.audience", Optional,
+        form::EXACT_TEXT, |c| jwt(c).map(|jwt| jwt.audience.clone());
+    JWT_JWKS_URL: Url = "callers.jwt.jwks_url", Optional,
+        form::DOCUMENT, |c| jwt(c).map(|jwt| jwt.jwks_url.clone());
+    JWT_SUBJECT_CLAIM: String = "callers.jwt.subject_claim", Default(JwtConfig::SUBJECT_CLAIM),
+        form::EXACT_TEXT, |c| jwt(c).map(|jwt| jwt.subject_claim.clone());
+    JWT_SCOPES_CLAIM: String = "callers.jwt.scopes_claim", Optional,
+        form::EXACT_TEXT, |c| jwt(c)?.scopes_claim.clone();
+    JWT_CUSTOMERS_CLAIM: String = "callers.jwt.customers_claim", Optional,
+        form::EXACT_TEXT, |c| jwt(c)?.customers_claim.clone();
 
     UPSTREAM_BASE_URL: Url = "upstream.base_url", Default("https://api.partnercenter.microsoft.com"),
         form::ENDPOINT, |c| Some(c.upstream.base_url.clone());
@@ -302,6 +315,10 @@ impl<T> AnyKey for Key<T> {
             Unquoted::Nothing | Unquoted::Integer => quoted(&text),
         })
     }
+}
+
+fn jwt(config: &Config) -> Option<&JwtConfig> {
+    config.callers.jwt.as_ref()
 }
 
 fn grant(config: &Config) -> Option<&GrantConfig> {

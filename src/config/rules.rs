@@ -18,6 +18,7 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_presence(settings, faults);
     check_client_proof(settings, faults);
     check_audience(settings, faults);
+    check_jwt(settings, faults);
     check_listeners(settings, faults);
     check_admin_key(settings, faults);
     check_callers(settings, faults);
@@ -164,6 +165,44 @@ fn check_audience(settings: &Settings, faults: &mut Vec<Fault>) {
     }
 }
 
+/// Issuer, audience and keys go together, and the claims have a meaning with them alone.
+fn check_jwt(settings: &Settings, faults: &mut Vec<Fault>) {
+    let needed: [&dyn AnyKey; 3] = [&keys::JWT_ISSUER, &keys::JWT_AUDIENCE, &keys::JWT_JWKS_URL];
+    let claims: [&dyn AnyKey; 3] = [
+        &keys::JWT_SUBJECT_CLAIM,
+        &keys::JWT_SCOPES_CLAIM,
+        &keys::JWT_CUSTOMERS_CLAIM,
+    ];
+    let mut keys = needed.into_iter().chain(claims);
+    let Some(stated) = keys.find(|key| settings.place(key.name()).is_some()) else {
+        return;
+    };
+    let because = format!(", and {} needs it", stated.name());
+    let lacking = needed
+        .into_iter()
+        .filter(|key| settings.place(key.name()).is_none());
+    faults.extend(lacking.map(|key| Fault::missing(key, &because)));
+    check_rights_of_tokens(settings, faults);
+}
+
+/// Somebody has to say what callers with tokens may have: the callers file, or the tokens.
+fn check_rights_of_tokens(settings: &Settings, faults: &mut Vec<Fault>) {
+    let stated = |key: &dyn AnyKey| settings.place(key.name()).is_some();
+    let by_token = stated(&keys::JWT_SCOPES_CLAIM) && stated(&keys::JWT_CUSTOMERS_CLAIM);
+    if by_token || stated(&keys::CALLERS_FILE) {
+        return;
+    }
+    let issuer = keys::JWT_ISSUER.name();
+    let problem = format!(
+        "{issuer}: nothing says what its callers may have; expected {}, or both {} and {}",
+        keys::CALLERS_FILE.name(),
+        keys::JWT_SCOPES_CLAIM.name(),
+        keys::JWT_CUSTOMERS_CLAIM.name(),
+    );
+    let place = settings.place(issuer);
+    faults.extend(place.map(|at| Fault::at(at.clone(), problem)));
+}
+
 fn check_listeners(settings: &Settings, faults: &mut Vec<Fault>) {
     let (api, admin) = (&keys::SERVER_LISTEN, &keys::ADMIN_LISTEN);
     if let (Some(a), Some(b)) = (settings.get(api), settings.get(admin))
@@ -177,10 +216,14 @@ fn check_listeners(settings: &Settings, faults: &mut Vec<Fault>) {
 /// Everybody is let in only where nobody else can come, or where that is what the words say.
 fn check_callers(settings: &Settings, faults: &mut Vec<Fault>) {
     let (listen, file) = (&keys::SERVER_LISTEN, &keys::CALLERS_FILE);
+    let issuer = keys::JWT_ISSUER.name();
     let Some(anonymous) = settings.get(&keys::CALLERS_ANONYMOUS) else {
         return;
     };
-    let told_apart = settings.place(file.name());
+    let (told_apart, teller) = match settings.place(file.name()) {
+        Some(place) => (Some(place), file.name()),
+        None => (settings.place(issuer), issuer),
+    };
     let exposed = settings
         .get(listen)
         .filter(|address| !address.ip().to_canonical().is_loopback());
@@ -188,9 +231,8 @@ fn check_callers(settings: &Settings, faults: &mut Vec<Fault>) {
         (Some(told_apart), true, _) => {
             let anonymous = keys::CALLERS_ANONYMOUS.name();
             let problem = format!(
-                "{anonymous} = true, but {} names callers ({told_apart}): whoever shows nothing \
-                 would have every right; expected one of them",
-                file.name(),
+                "{anonymous} = true, but {teller} names callers ({told_apart}): whoever shows \
+                 nothing would have every right; expected one of them",
             );
             faults.extend(
                 settings
@@ -200,8 +242,8 @@ fn check_callers(settings: &Settings, faults: &mut Vec<Fault>) {
         }
         (None, false, Some(address)) => {
             let problem = format!(
-                "{} = {:?}: anyone who reaches it could read every customer's usage; expected {}, \
-                 which names who may, or {} = true, which says that anyone may",
+                "{} = {:?}: anyone who reaches it could read every customer's usage; expected {} \
+                 or {issuer}, which name who may, or {} = true, which says that anyone may",
                 listen.name(),
                 listen.print(&address),
                 file.name(),

@@ -5,7 +5,16 @@ const CERTIFICATE: &str = "client_certificate_file = '/c'\nclient_key_file = '/k
 /// A value other than the default for every key that goes with `kind`.
 fn every_key(kind: &str, audience: &str, proof: &str) -> String {
     let callers = match kind {
-        "token_file" => "file = './callers.toml'",
+        "token_file" => {
+            r#"file = "./callers.toml"
+        [callers.jwt]
+        issuer = "https://issuer.example/"
+        audience = "api://usage-proxy"
+        jwks_url = "https://issuer.example/keys?appid=1"
+        subject_claim = "azp"
+        scopes_claim = "roles"
+        customers_claim = "https://usage-proxy.example/customers""#
+        }
         _ => "anonymous = true",
     };
     let auth = match kind {

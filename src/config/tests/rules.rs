@@ -40,6 +40,85 @@ fn keys_at_odds_are_both_named() {
 }
 
 #[test]
+fn an_issuer_its_audience_and_its_keys_go_together() {
+    for (toml, missing) in [
+        ("callers.jwt.issuer = 'i'", &["audience", "jwks_url"][..]),
+        ("callers.jwt.audience = 'a'", &["issuer", "jwks_url"]),
+        (
+            "callers.jwt.jwks_url = 'https://i.example/k'",
+            &["issuer", "audience"],
+        ),
+        (
+            "callers.jwt.subject_claim = 'azp'",
+            &["issuer", "audience", "jwks_url"],
+        ),
+        (
+            "callers.jwt.scopes_claim = 'roles'",
+            &["issuer", "audience", "jwks_url"],
+        ),
+    ] {
+        let faults = faults(format!("callers.file = '/c'\n{toml}\n{TOKEN_FILE}"));
+
+        let named: Vec<_> = missing
+            .iter()
+            .map(|key| format!("callers.jwt.{key}: missing, and callers.jwt."))
+            .collect();
+        assert_eq!(faults.len(), named.len(), "{toml}: {faults:?}");
+        for (fault, named) in faults.iter().zip(&named) {
+            assert!(fault.starts_with(named), "{toml}: {faults:?}");
+        }
+    }
+}
+
+#[test]
+fn keys_that_decide_about_trust_are_not_read_in_clear() {
+    let faults = faults(format!(
+        "callers.file = '/c'\ncallers.jwt.issuer = 'i'\ncallers.jwt.audience = 'a'\n\
+         callers.jwt.jwks_url = 'http://issuer.example/keys'\n{TOKEN_FILE}"
+    ));
+
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].contains("anybody could change"), "{faults:?}");
+}
+
+const JWT: &str = "callers.jwt.issuer = 'i'\ncallers.jwt.audience = 'a'\n\
+     callers.jwt.jwks_url = 'https://issuer.example/keys'";
+
+#[test]
+fn somebody_says_what_callers_with_tokens_may_have() {
+    let (scopes, customers) = (
+        "callers.jwt.scopes_claim = 's'",
+        "callers.jwt.customers_claim = 'c'",
+    );
+
+    for lacking in ["", scopes, customers] {
+        let faults = faults(format!("{JWT}\n{lacking}\n{TOKEN_FILE}"));
+
+        assert_eq!(faults.len(), 1, "{lacking}: {faults:?}");
+        let expected = "FILE:1:22: callers.jwt.issuer: nothing says what its callers may have";
+        assert!(faults[0].starts_with(expected), "{lacking}: {faults:?}");
+    }
+    load(&format!("{JWT}\n{scopes}\n{customers}\n{TOKEN_FILE}"));
+    load(&format!("{JWT}\ncallers.file = '/c'\n{TOKEN_FILE}"));
+}
+
+#[test]
+fn an_issuer_tells_callers_apart_as_a_file_does() {
+    let claims = "callers.jwt.scopes_claim = 's'\ncallers.jwt.customers_claim = 'c'";
+
+    let faults = faults(format!(
+        "{JWT}\n{claims}\ncallers.anonymous = true\n{TOKEN_FILE}"
+    ));
+
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    let expected = "callers.anonymous = true, but callers.jwt.issuer names callers (FILE:1:22)";
+    assert!(faults[0].contains(expected), "{faults:?}");
+    load(&format!(
+        "{JWT}\n{claims}\nserver.listen = '0.0.0.0:80'\n{TOKEN_FILE}"
+    ));
+}
+
+#[test]
 fn listeners_that_do_not_meet_are_fine() {
     for (server, admin) in [
         ("127.0.0.1:0", "127.0.0.1:0"),
