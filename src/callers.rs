@@ -8,6 +8,7 @@ mod customers_file;
 mod document;
 mod fields;
 mod file;
+pub mod jwt;
 mod metrics;
 mod rate_limit;
 mod set;

@@ -1,0 +1,107 @@
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::{Rejection, Verified};
+use crate::{
+    config::JwtConfig,
+    domain::{CustomerId, Customers, Scope, Scopes},
+};
+
+/// How far the issuer's clock and ours may be apart.
+pub(super) const LEEWAY: Duration = Duration::from_secs(60);
+
+/// Bytes of a caller's name; it is logged with every request.
+const LONGEST_SUBJECT: usize = 256;
+
+/// Reads what a signed token says, and for how long from `now` it may go on saying so.
+///
+/// # Errors
+///
+/// [`Rejection`], when the token is not valid now, or does not say what it should.
+pub(super) fn read(
+    claims: &Map<String, Value>,
+    config: &JwtConfig,
+    now: Timestamp,
+) -> Result<(Verified, Duration), Rejection> {
+    let valid_for = valid_for(claims, now)?;
+    let verified = Verified {
+        subject: subject(claims.get(&config.subject_claim)).ok_or(Rejection::Subject)?,
+        scopes: config
+            .scopes_claim
+            .as_ref()
+            .map(|claim| scopes(claims.get(claim))),
+        customers: config
+            .customers_claim
+            .as_ref()
+            .map(|claim| customers(claims.get(claim)))
+            .transpose()?,
+    };
+    Ok((verified, valid_for))
+}
+
+/// `exp` and `nbf` (RFC 7519 §4.1.4 and §4.1.5), which may have fractions.
+fn valid_for(claims: &Map<String, Value>, now: Timestamp) -> Result<Duration, Rejection> {
+    let now = now.as_duration().as_secs_f64();
+    let expires = match claims.get("exp").and_then(Value::as_f64) {
+        Some(seconds) => seconds + LEEWAY.as_secs_f64(),
+        None => return Err(Rejection::Expired),
+    };
+    if now >= expires {
+        return Err(Rejection::Expired);
+    }
+    match claims.get("nbf") {
+        None | Some(Value::Null) => {}
+        Some(from) => match from.as_f64() {
+            Some(seconds) if now >= seconds - LEEWAY.as_secs_f64() => {}
+            Some(_) => return Err(Rejection::NotYetValid),
+            None => return Err(Rejection::Malformed),
+        },
+    }
+    Ok(Duration::try_from_secs_f64(expires - now).unwrap_or(Duration::MAX))
+}
+
+fn subject(claim: Option<&Value>) -> Option<Arc<str>> {
+    let name = claim?.as_str()?;
+    let sane = !name.is_empty() && name.len() <= LONGEST_SUBJECT;
+    (sane && !name.contains(char::is_control)).then(|| name.into())
+}
+
+/// What is listed and known; a claim that is absent, or of another form, grants nothing.
+fn scopes(claim: Option<&Value>) -> Scopes {
+    listed(claim)
+        .into_iter()
+        .flatten()
+        .filter_map(Scope::named)
+        .collect()
+}
+
+/// Nobody where the claim is absent. A faulty list grants nothing either, but is refused, so that
+/// somebody repairs it.
+fn customers(claim: Option<&Value>) -> Result<Customers, Rejection> {
+    let mut names = match claim {
+        None => Vec::new(),
+        Some(_) => listed(claim).ok_or(Rejection::Customers)?,
+    };
+    let named = names.len();
+    names.retain(|name| *name != "*");
+    let these: HashSet<_> = names
+        .iter()
+        .map(|name| CustomerId::parse(name).map_err(|_| Rejection::Customers))
+        .collect::<Result<_, _>>()?;
+    Ok(if names.len() < named {
+        Customers::All
+    } else {
+        Customers::Only(Arc::new(these))
+    })
+}
+
+/// A list of text, or one text with spaces between its items (RFC 8693 §4.2).
+fn listed(claim: Option<&Value>) -> Option<Vec<&str>> {
+    match claim? {
+        Value::String(text) => Some(text.split(' ').filter(|item| !item.is_empty()).collect()),
+        Value::Array(items) => items.iter().map(Value::as_str).collect(),
+        _ => None,
+    }
+}

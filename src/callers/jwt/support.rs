@@ -1,0 +1,244 @@
+//! What tests need of an issuer: keys, tokens, and a place that publishes the keys. The tests in
+//! `tests/api` read this file too, so it uses nothing of the crate's; nor does it use the library
+//! that tokens are checked with, or both would be wrong together.
+
+use std::sync::{Arc, LazyLock, Mutex};
+
+use aws_lc_rs::{
+    encoding::AsDer,
+    hmac,
+    rand::SystemRandom,
+    rsa::KeySize,
+    signature::{
+        self, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaEncoding,
+        RsaKeyPair,
+    },
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, SemaphorePermit, watch},
+    task::JoinSet,
+};
+
+// === Signer ===
+
+/// A key pair with a name.
+pub(crate) struct Signer {
+    id: String,
+    pair: Arc<Pair>,
+}
+
+enum Pair {
+    Rsa(RsaKeyPair),
+    Ec(EcdsaKeyPair),
+    Ed(Ed25519KeyPair),
+}
+
+/// Made once: that takes a moment.
+static RSA: LazyLock<Arc<Pair>> =
+    LazyLock::new(|| Arc::new(Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap())));
+
+impl Signer {
+    /// All of them have the same key.
+    pub(crate) fn rsa(id: &str) -> Self {
+        Self::new(id, Arc::clone(&RSA))
+    }
+
+    /// Each of them has a key of its own, as the next has.
+    pub(crate) fn ec(id: &str) -> Self {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        Self::new(id, Arc::new(Pair::Ec(pair)))
+    }
+
+    pub(crate) fn ed(id: &str) -> Self {
+        Self::new(id, Arc::new(Pair::Ed(Ed25519KeyPair::generate().unwrap())))
+    }
+
+    fn new(id: &str, pair: Arc<Pair>) -> Self {
+        let id = id.to_owned();
+        Self { id, pair }
+    }
+
+    /// The public key, as Entra ID publishes its own: without `alg`.
+    pub(crate) fn jwk(&self) -> Value {
+        match &*self.pair {
+            Pair::Rsa(pair) => json!({
+                "kty": "RSA", "use": "sig", "kid": self.id,
+                "n": base64url(pair.public_key().modulus().big_endian_without_leading_zero()),
+                "e": base64url(pair.public_key().exponent().big_endian_without_leading_zero()),
+            }),
+            Pair::Ec(pair) => {
+                let point = pair.public_key().as_ref();
+                json!({
+                    "kty": "EC", "use": "sig", "kid": self.id, "crv": "P-256",
+                    "x": base64url(&point[1..33]), "y": base64url(&point[33..]),
+                })
+            }
+            Pair::Ed(pair) => json!({
+                "kty": "OKP", "use": "sig", "kid": self.id, "crv": "Ed25519",
+                "x": base64url(pair.public_key().as_ref()),
+            }),
+        }
+    }
+
+    /// The public key in DER, which the classic confusion takes for a shared secret.
+    pub(crate) fn public_der(&self) -> Vec<u8> {
+        match &*self.pair {
+            Pair::Rsa(pair) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
+            Pair::Ec(pair) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
+            Pair::Ed(pair) => pair.public_key().as_ref().to_vec(),
+        }
+    }
+
+    /// A token with the usual header.
+    pub(crate) fn token(&self, algorithm: &str, claims: &Value) -> String {
+        let header = json!({"typ": "JWT", "alg": algorithm, "kid": self.id});
+        self.token_with(&header, algorithm, claims)
+    }
+
+    /// A token whose header may say anything, really signed with `algorithm`.
+    pub(crate) fn token_with(&self, header: &Value, algorithm: &str, claims: &Value) -> String {
+        let message = message(header, claims);
+        let signature = self.sign(algorithm, message.as_bytes());
+        format!("{message}.{}", base64url(&signature))
+    }
+
+    fn sign(&self, algorithm: &str, message: &[u8]) -> Vec<u8> {
+        match &*self.pair {
+            Pair::Rsa(pair) => {
+                let encoding: &'static dyn RsaEncoding = match algorithm {
+                    "RS256" => &signature::RSA_PKCS1_SHA256,
+                    "RS384" => &signature::RSA_PKCS1_SHA384,
+                    "RS512" => &signature::RSA_PKCS1_SHA512,
+                    "PS256" => &signature::RSA_PSS_SHA256,
+                    "PS384" => &signature::RSA_PSS_SHA384,
+                    other => panic!("RSA does not sign with {other}"),
+                };
+                let mut signature = vec![0; pair.public_modulus_len()];
+                let random = SystemRandom::new();
+                pair.sign(encoding, &random, message, &mut signature)
+                    .unwrap();
+                signature
+            }
+            Pair::Ec(pair) => {
+                let signature = pair.sign(&SystemRandom::new(), message).unwrap();
+                signature.as_ref().to_vec()
+            }
+            Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
+        }
+    }
+}
+
+/// A token that whoever knows `secret` can make.
+pub(crate) fn hmac_token(key_id: &str, secret: &[u8], claims: &Value) -> String {
+    let message = message(&json!({"alg": "HS256", "kid": key_id}), claims);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let signature = hmac::sign(&key, message.as_bytes());
+    format!("{message}.{}", base64url(signature.as_ref()))
+}
+
+pub(crate) fn message(header: &Value, claims: &Value) -> String {
+    let part = |part: &Value| base64url(part.to_string().as_bytes());
+    format!("{}.{}", part(header), part(claims))
+}
+
+pub(crate) fn base64url(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+// === Issuer ===
+
+/// A server that publishes keys, until it is dropped.
+pub(crate) struct Issuer {
+    pub(crate) url: String,
+    state: Arc<State>,
+    _serving: JoinSet<()>,
+}
+
+struct State {
+    /// Status and body.
+    answer: Mutex<(u16, String)>,
+    fetches: watch::Sender<usize>,
+    /// Each answer takes its permit for a moment.
+    gate: Semaphore,
+}
+
+impl Issuer {
+    pub(crate) async fn start(signers: &[&Signer]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let state = Arc::new(State {
+            answer: Mutex::new((200, jwks(signers))),
+            fetches: watch::Sender::default(),
+            gate: Semaphore::new(1),
+        });
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, Arc::clone(&state)));
+        Self {
+            url,
+            state,
+            _serving: serving,
+        }
+    }
+
+    /// Publishes these keys from now on.
+    pub(crate) fn publish(&self, signers: &[&Signer]) {
+        self.answer(200, &jwks(signers));
+    }
+
+    /// Answers like this from now on.
+    pub(crate) fn answer(&self, status: u16, body: &str) {
+        *self.state.answer.lock().unwrap() = (status, body.to_owned());
+    }
+
+    /// Answers nobody until the permit is dropped.
+    pub(crate) async fn hold(&self) -> SemaphorePermit<'_> {
+        self.state.gate.acquire().await.unwrap()
+    }
+
+    pub(crate) fn fetches(&self) -> usize {
+        *self.state.fetches.borrow()
+    }
+
+    /// Completes when so many fetches have begun.
+    pub(crate) async fn fetched(&self, times: usize) {
+        let mut fetches = self.state.fetches.subscribe();
+        fetches.wait_for(|so_far| *so_far >= times).await.unwrap();
+    }
+}
+
+async fn serve(listener: TcpListener, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        connections.spawn(answer(stream, Arc::clone(&state)));
+    }
+}
+
+/// One answer to a connection. Whoever asks may have gone away by then.
+async fn answer(mut stream: TcpStream, state: Arc<State>) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => request.push(byte),
+            Err(_) => return,
+        }
+    }
+    state.fetches.send_modify(|fetches| *fetches += 1);
+    let _turn = state.gate.acquire().await.unwrap();
+    let (status, body) = state.answer.lock().unwrap().clone();
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status} Scripted\r\nconnection: close\r\nlocation: /elsewhere\r\n\
+         content-length: {length}\r\n\r\n"
+    );
+    let _gone = stream.write_all((head + &body).as_bytes()).await.is_err();
+}
+
+pub(crate) fn jwks(signers: &[&Signer]) -> String {
+    let keys: Vec<_> = signers.iter().map(|signer| signer.jwk()).collect();
+    json!({ "keys": keys }).to_string()
+}
