@@ -185,3 +185,88 @@ fn is_long_enough(key: &DecodingKey) -> bool {
         .map_or(0, |first| first.leading_zeros());
     digits.count() * 8 >= FEWEST_RSA_BITS + unused as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::callers::jwt::{
+        support::{Signer, base64url},
+        tests::config,
+    };
+
+    /// Whether a key with these members instead of its own is one to check tokens with.
+    fn is_used(signer: &Signer, members: Value) -> bool {
+        let mut jwk = signer.jwk();
+        let all = jwk.as_object_mut().unwrap();
+        all.extend(members.as_object().unwrap().clone());
+        all.retain(|_, value| !value.is_null());
+        let document = json!({"keys": [jwk]}).to_string();
+        let keys = KeySet::parse(document.as_bytes(), &config("https://issuer.example/")).unwrap();
+        keys.len() == 1
+    }
+
+    #[test]
+    fn keys_for_something_else_are_passed_over() {
+        for signer in [Signer::rsa("a"), Signer::ec("a"), Signer::ed("a")] {
+            for (members, used) in [
+                (json!({}), true),
+                (json!({"use": null}), true),
+                (json!({"use": null, "key_ops": ["sign", "verify"]}), true),
+                (json!({"x5c": ["unread"], "issuer": {}}), true),
+                (json!({"use": "enc"}), false),
+                (json!({"key_ops": ["encrypt"]}), false),
+                (json!({"key_ops": []}), false),
+                (json!({"alg": "HS256"}), false),
+                (json!({"alg": "RS512"}), false),
+                (json!({"alg": "RSA-OAEP"}), false),
+                (json!({"kid": null}), false),
+                (json!({"kty": "oct", "k": "c2VjcmV0"}), false),
+                (json!({"kty": "ML-DSA"}), false),
+            ] {
+                assert_eq!(is_used(&signer, members.clone()), used, "{members}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_other_curves_are_passed_over() {
+        for (signer, curve) in [
+            (Signer::ec("a"), "P-384"),
+            (Signer::ec("a"), "secp256k1"),
+            (Signer::ec("a"), "Ed25519"),
+            (Signer::ed("a"), "Ed448"),
+            (Signer::ed("a"), "X25519"),
+            (Signer::ed("a"), "P-256"),
+        ] {
+            assert!(!is_used(&signer, json!({"crv": curve})), "{curve}");
+        }
+        assert!(!is_used(&Signer::ec("a"), json!({"y": null})));
+        assert!(!is_used(&Signer::rsa("a"), json!({"e": "?"})));
+    }
+
+    #[test]
+    fn short_rsa_keys_are_passed_over() {
+        for (first, zeros, bytes, used) in [
+            (0x80, 0, 256, true),
+            (0x80, 1, 256, true),
+            (0x01, 0, 257, true),
+            (0xff, 0, 512, true),
+            (0x7f, 0, 256, false),
+            (0xff, 1, 255, false),
+            (0xff, 0, 128, false),
+            (0xff, 128, 128, false),
+        ] {
+            let mut modulus = vec![0; zeros];
+            modulus.push(first);
+            modulus.resize(zeros + bytes, 0xff);
+
+            let members = json!({"n": base64url(&modulus)});
+
+            let case = (first, zeros, bytes);
+            assert_eq!(is_used(&Signer::rsa("a"), members), used, "{case:?}");
+        }
+        assert!(!is_used(&Signer::rsa("a"), json!({"n": ""})));
+    }
+}
