@@ -7,7 +7,10 @@ use super::CustomerId;
 pub struct Caller {
     name: Arc<str>,
     customers: Customers,
+    /// And of these, only those of its credential: both have to say yes.
+    within: Customers,
     scopes: Scopes,
+    everybody: bool,
 }
 
 /// Whose usage a caller may read.
@@ -40,17 +43,32 @@ impl Caller {
         Self {
             name: name.into(),
             customers,
+            within: Customers::All,
             scopes,
+            everybody: false,
         }
     }
 
-    /// The name of who is not told apart.
-    const ANONYMOUS: &str = "anonymous";
+    /// The same caller by a credential that says less: it has what it had, as far as that is among
+    /// these too.
+    #[must_use]
+    pub fn narrowed(&self, customers: &Customers, scopes: Scopes) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            customers: self.customers.clone(),
+            within: customers.clone(),
+            scopes: self.scopes.intersection(scopes),
+            everybody: self.everybody,
+        }
+    }
 
     /// Anybody, where no callers are configured: they may do everything.
     pub fn anonymous() -> Self {
         let scopes = Scope::ALL.into_iter().collect();
-        Self::new(Self::ANONYMOUS, Customers::All, scopes)
+        Self {
+            everybody: true,
+            ..Self::new("anonymous", Customers::All, scopes)
+        }
     }
 
     /// Its name, for logs and limits.
@@ -58,23 +76,38 @@ impl Caller {
         &self.name
     }
 
-    /// Whether it stands for everybody.
+    /// Whether it stands for everybody, whatever the name of any other.
     pub fn is_anonymous(&self) -> bool {
-        &*self.name == Self::ANONYMOUS
+        self.everybody
     }
 
     /// Whether it may read the usage of this customer.
     pub fn may_read(&self, customer_id: CustomerId) -> bool {
         self.holds(Scope::UsageRead)
-            && match &self.customers {
-                Customers::All => true,
-                Customers::Only(these) => these.contains(&customer_id),
-            }
+            && self.customers.contain(customer_id)
+            && self.within.contain(customer_id)
     }
 
     /// Whether it has this scope.
     pub fn holds(&self, scope: Scope) -> bool {
         self.scopes.contains(scope)
+    }
+}
+
+// === impl Customers ===
+
+impl Customers {
+    /// Whether this one is among them.
+    pub fn contain(&self, customer_id: CustomerId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(these) => these.contains(&customer_id),
+        }
+    }
+
+    /// Whether nobody is among them.
+    pub fn are_none(&self) -> bool {
+        matches!(self, Self::Only(these) if these.is_empty())
     }
 }
 
@@ -112,6 +145,17 @@ impl Scopes {
     pub const fn contains(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those that are among both.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
 }
 
 impl FromIterator<Scope> for Scopes {
@@ -146,6 +190,36 @@ mod tests {
         let caller = Caller::new("refresher", Customers::All, scopes);
 
         assert!(!caller.may_read(samples::customer()));
+    }
+
+    #[test]
+    fn a_credential_that_says_less_takes_away_and_gives_nothing() {
+        let only =
+            |these: &[CustomerId]| Customers::Only(Arc::new(these.iter().copied().collect()));
+        let read = Scopes::from_iter([Scope::UsageRead]);
+        let all = Scopes::from_iter(Scope::ALL);
+        let (one, two) = (samples::customer(), other());
+
+        for (has, says, may) in [
+            (Customers::All, Customers::All, [true, true]),
+            (Customers::All, only(&[one]), [true, false]),
+            (only(&[one]), Customers::All, [true, false]),
+            (only(&[one]), only(&[one, two]), [true, false]),
+            (only(&[one]), only(&[two]), [false, false]),
+            (only(&[one, two]), only(&[]), [false, false]),
+        ] {
+            let caller = Caller::new("portal", has, read).narrowed(&says, all);
+
+            assert_eq!(
+                [one, two].map(|customer| caller.may_read(customer)),
+                may,
+                "{says:?}"
+            );
+            assert!(!caller.holds(Scope::CacheRefresh));
+        }
+        let refresh = Scopes::from_iter([Scope::CacheRefresh]);
+        let caller = Caller::anonymous().narrowed(&Customers::All, refresh);
+        assert!(!caller.may_read(one));
     }
 
     #[test]
