@@ -94,7 +94,7 @@ fn api() -> Api {
     );
     let metrics = ApiMetrics::new(&registry).unwrap();
     Api::new(
-        Authentication::new(None),
+        Authentication::new(None, None),
         usage,
         Arc::new(SystemClock),
         metrics,

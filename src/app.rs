@@ -11,7 +11,10 @@ use crate::{
     },
     api::{Api, ApiMetrics, Authentication},
     cache::{CacheMetrics, UsageCache},
-    callers::{Callers, CallersMetrics},
+    callers::{
+        Callers, CallersMetrics, TokenCallers,
+        jwt::{JwtDeps, JwtVerifier},
+    },
     clock::{SharedClock, SystemClock},
     config::{Config, ConfigErrors, ServerConfig, TlsConfig},
     jitter::Jitter,
@@ -43,7 +46,7 @@ pub struct Deps {
     pub clock: SharedClock,
     /// Spreads freshness lifetimes.
     pub freshness_jitter: Jitter,
-    /// Spreads retries and token refreshes.
+    /// Spreads retries, token refreshes and fetches of an issuer's keys.
     pub upstream_jitter: Jitter,
 }
 
@@ -71,6 +74,9 @@ pub enum StartError {
         /// What is wrong.
         source: TlsError,
     },
+    /// Tokens of callers cannot be checked.
+    #[error("cannot set up the check of tokens")]
+    Tokens(#[from] crate::callers::jwt::StartError),
     /// The upstream client cannot be made.
     #[error("cannot set up the upstream client")]
     Upstream(#[from] crate::upstream::StartError),
@@ -120,6 +126,18 @@ impl App {
             }
             None => None,
         };
+        let tokens = match &config.callers.jwt {
+            Some(jwt) => {
+                let jwt_deps = JwtDeps {
+                    clock: Arc::clone(&deps.clock),
+                    jitter: deps.upstream_jitter,
+                    shutdown: shutdown.clone(),
+                    registry: metrics.registry(),
+                };
+                Some(TokenCallers::new(JwtVerifier::start(jwt, &jwt_deps)?))
+            }
+            None => None,
+        };
         let upstream = Arc::new(PartnerCenter::new(
             &config.upstream,
             UpstreamDeps {
@@ -146,7 +164,7 @@ impl App {
             &shutdown,
         );
         let api_service = Api::new(
-            Authentication::new(callers),
+            Authentication::new(callers, tokens),
             usage.clone(),
             Arc::clone(&deps.clock),
             ApiMetrics::new(metrics.registry())?,

@@ -14,6 +14,7 @@ mod rate_limit;
 mod set;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::{
     path::{Path, PathBuf},
@@ -27,6 +28,7 @@ pub use self::{
     metrics::CallersMetrics,
     rate_limit::RateLimit,
     set::{CallerSet, Identity},
+    tokens::{TokenCallers, TokenRefused},
 };
 use crate::{
     clock::SharedClock,

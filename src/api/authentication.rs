@@ -1,12 +1,16 @@
 //! Credential → who asks.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::{
     access_key::{self, BadCredential},
-    callers::{Callers, Identity},
+    callers::{
+        Callers, Identity, TokenCallers, TokenRefused,
+        jwt::{Rejection, VerifyError},
+    },
+    clock::whole_seconds_up,
     domain::Caller,
     peer::Peer,
     problem::Problem,
@@ -15,9 +19,11 @@ use crate::{
 /// How callers are told apart.
 #[derive(Clone, Debug)]
 pub struct Authentication {
-    /// `None` where nobody is told apart.
+    /// Whom the callers file names, where there is one.
     callers: Option<Callers>,
-    /// Everybody, then.
+    /// Whose tokens are believed, where somebody's are.
+    tokens: Option<TokenCallers>,
+    /// Everybody, where there is neither and nobody is told apart.
     anonymous: Arc<Identity>,
 }
 
@@ -34,15 +40,25 @@ pub(super) enum Denied {
     UnknownKey,
     /// A certificate of our authority's, and of no caller's.
     UnknownCertificate,
+    /// A token that is not valid.
+    Token(Rejection),
+    /// A valid token, of a subject that is no caller.
+    UnknownSubject,
+    /// A token of which nobody can tell whether it is valid; the caller is not at fault.
+    IssuerUnavailable {
+        /// How long until asking again may help.
+        retry_after: Duration,
+    },
 }
 
 // === impl Authentication ===
 
 impl Authentication {
-    /// By these callers; without any, everybody is anonymous and may do everything.
-    pub fn new(callers: Option<Callers>) -> Self {
+    /// By these callers and tokens; with neither, everybody is anonymous and may do everything.
+    pub fn new(callers: Option<Callers>, tokens: Option<TokenCallers>) -> Self {
         Self {
             callers,
+            tokens,
             anonymous: Arc::new(Identity::new(Caller::anonymous(), None)),
         }
     }
@@ -56,13 +72,26 @@ impl Authentication {
         headers: &HeaderMap,
         peer: &Peer,
     ) -> Result<Arc<Identity>, Denied> {
-        let Some(callers) = &self.callers else {
+        if self.callers.is_none() && self.tokens.is_none() {
             return Ok(Arc::clone(&self.anonymous));
-        };
-        let callers = callers.live();
-        let (known, otherwise) = match (access_key::presented(headers)?, &peer.certificate_name) {
-            (Some(key), _) => (callers.by_key(key), Denied::UnknownKey),
-            (None, Some(name)) => (callers.by_certificate(name), Denied::UnknownCertificate),
+        }
+        let presented = access_key::presented(headers)?;
+        if let (Some(token), Some(tokens)) = (presented, &self.tokens)
+            && TokenCallers::is_token(token)
+        {
+            return Ok(tokens.identify(token, self.callers.as_ref()).await?);
+        }
+        let callers = self.callers.as_ref().map(Callers::live);
+        let callers = callers.as_deref();
+        let (known, otherwise) = match (presented, &peer.certificate_name) {
+            (Some(key), _) => (
+                callers.and_then(|callers| callers.by_key(key)),
+                Denied::UnknownKey,
+            ),
+            (None, Some(name)) => (
+                callers.and_then(|callers| callers.by_certificate(name)),
+                Denied::UnknownCertificate,
+            ),
             (None, None) => (None, Denied::NoCredential),
         };
         known.cloned().ok_or(otherwise)
@@ -72,13 +101,24 @@ impl Authentication {
 // === impl Denied ===
 
 impl Denied {
-    pub(super) const ALL: [Self; 5] = [
-        Self::NoCredential,
-        Self::Malformed,
-        Self::Several,
-        Self::UnknownKey,
-        Self::UnknownCertificate,
-    ];
+    /// Every value of the `reason` label.
+    pub(super) fn reasons() -> impl Iterator<Item = &'static str> {
+        let plain = [
+            Self::NoCredential,
+            Self::Malformed,
+            Self::Several,
+            Self::UnknownKey,
+            Self::UnknownCertificate,
+            Self::UnknownSubject,
+            Self::IssuerUnavailable {
+                retry_after: Duration::ZERO,
+            },
+        ];
+        plain
+            .into_iter()
+            .chain(Rejection::ALL.map(Self::Token))
+            .map(Self::reason)
+    }
 
     /// The value of the `reason` label.
     pub(super) const fn reason(self) -> &'static str {
@@ -88,6 +128,9 @@ impl Denied {
             Self::Several => "several",
             Self::UnknownKey => "unknown-key",
             Self::UnknownCertificate => "unknown-certificate",
+            Self::Token(rejection) => rejection.as_str(),
+            Self::UnknownSubject => "unknown-subject",
+            Self::IssuerUnavailable { .. } => "issuer-unavailable",
         }
     }
 
@@ -123,15 +166,46 @@ impl Denied {
                 BARE,
                 "the client certificate is that of no caller, and no other credential was sent",
             ),
+            Self::Token(rejection) => (StatusCode::UNAUTHORIZED, REFUSED, rejection.description()),
+            Self::UnknownSubject => (
+                StatusCode::UNAUTHORIZED,
+                REFUSED,
+                "the token is that of no caller",
+            ),
+            Self::IssuerUnavailable { retry_after } => {
+                return Problem::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "issuer-unavailable",
+                    "The token issuer is unavailable",
+                    "the token cannot be checked, since its issuer's keys cannot be had",
+                )
+                .with_retry_after(whole_seconds_up(retry_after));
+            }
         };
         let (name, title) = match self {
             Self::Several => ("several-credentials", "Several credentials"),
             _ => ("unauthenticated", "Unauthenticated"),
         };
-        Problem::new(status, name, title, detail).with_header(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static(challenge),
-        )
+        let challenge = match self {
+            Self::Token(_) | Self::UnknownSubject => {
+                HeaderValue::try_from(format!("{challenge}, error_description=\"{detail}\""))
+                    .unwrap_or(HeaderValue::from_static(challenge))
+            }
+            _ => HeaderValue::from_static(challenge),
+        };
+        Problem::new(status, name, title, detail).with_header(header::WWW_AUTHENTICATE, challenge)
+    }
+}
+
+impl From<TokenRefused> for Denied {
+    fn from(refused: TokenRefused) -> Self {
+        match refused {
+            TokenRefused::Invalid(VerifyError::Rejected(rejection)) => Self::Token(rejection),
+            TokenRefused::Invalid(VerifyError::IssuerUnavailable { retry_after }) => {
+                Self::IssuerUnavailable { retry_after }
+            }
+            TokenRefused::UnknownSubject => Self::UnknownSubject,
+        }
     }
 }
 
@@ -178,7 +252,7 @@ mod tests {
             &Shutdown::new(),
         )
         .await;
-        Authentication::new(Some(callers.unwrap()))
+        Authentication::new(Some(callers.unwrap()), None)
     }
 
     fn request(key: Option<&'static str>, certificate: Option<&str>) -> (HeaderMap, Peer) {
@@ -222,7 +296,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_nobody_is_told_apart_everybody_is_anonymous() {
-        let authentication = Authentication::new(None);
+        let authentication = Authentication::new(None, None);
 
         for (key, certificate) in [(None, None), (Some("k"), Some("c.contoso.com"))] {
             let (headers, peer) = request(key, certificate);
@@ -234,9 +308,23 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_has_a_counter_of_its_own() {
-        for (index, denied) in Denied::ALL.into_iter().enumerate() {
-            assert_eq!(denied as usize, index);
-        }
+    fn every_reason_is_one_of_its_own() {
+        let reasons: Vec<_> = Denied::reasons().collect();
+        let distinct: std::collections::HashSet<_> = reasons.iter().collect();
+
+        assert_eq!(distinct.len(), reasons.len(), "{reasons:?}");
+    }
+
+    #[test]
+    fn a_token_is_refused_by_the_words_of_its_standard() {
+        let problem = Denied::Token(Rejection::Expired).problem();
+
+        let response = problem.into_response();
+
+        assert_eq!(
+            response.headers()[header::WWW_AUTHENTICATE],
+            "Bearer realm=\"usage-proxy\", error=\"invalid_token\", \
+             error_description=\"the token has expired\""
+        );
     }
 }

@@ -68,8 +68,8 @@ pub struct JwtDeps<'a> {
 /// What a valid token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// Who the caller is: the value of `callers.jwt.subject_claim`.
-    pub subject: Arc<str>,
+    /// Who the caller is: the value of `callers.jwt.subject_claim`, after [`Verified::PREFIX`].
+    name: Arc<str>,
     /// The scopes that the token grants, none where it has no such claim; `None` when
     /// `callers.jwt.scopes_claim` is not configured.
     pub scopes: Option<Scopes>,
@@ -111,10 +111,10 @@ impl JwtVerifier {
         })
     }
 
-    /// Whether a bearer token is one for this verifier: three parts, of which the first is a JSON
-    /// object in base64url. Access keys have no dots.
-    pub fn is_jwt(bearer: &str) -> bool {
-        bearer.starts_with("eyJ") && bearer.contains('.')
+    /// Whether a credential has the form of a token: a JSON object in base64url, and a dot. Keys
+    /// that `hash-key` makes have no dots.
+    pub fn is_jwt(credential: &[u8]) -> bool {
+        credential.starts_with(b"eyJ") && credential.contains(&b'.')
     }
 
     /// Tells who a token was made for, if it is valid now.
@@ -144,6 +144,32 @@ impl JwtVerifier {
         let keep = Arc::clone(&verified);
         inner.remembered.insert(digest, keep, keys, now, valid_for);
         Ok(verified)
+    }
+}
+
+// === impl Verified ===
+
+impl Verified {
+    /// What the name of a caller that the callers file does not know begins with. No name in the
+    /// file can: logs do not mistake one for the other.
+    pub const PREFIX: &str = "token:";
+
+    fn new(subject: &str, scopes: Option<Scopes>, customers: Option<Customers>) -> Self {
+        Self {
+            name: format!("{}{subject}", Self::PREFIX).into(),
+            scopes,
+            customers,
+        }
+    }
+
+    /// Who the caller is, by the claim that names it.
+    pub fn subject(&self) -> &str {
+        self.name.strip_prefix(Self::PREFIX).unwrap_or_default()
+    }
+
+    /// What a caller is called that the callers file does not know.
+    pub const fn name(&self) -> &Arc<str> {
+        &self.name
     }
 }
 

@@ -21,6 +21,7 @@ mod cors;
 mod demo_answer;
 mod faults;
 mod freshness;
+mod jwt;
 mod lifecycle;
 mod logs;
 mod malformed_answers;

@@ -5,8 +5,8 @@ use crate::api::authentication::Denied;
 /// Requests that were turned away for who sent them.
 #[derive(Clone, Debug)]
 pub(in crate::api) struct AccessMetrics {
-    /// In the order of [`Denied::ALL`].
-    denied: [IntCounter; Denied::ALL.len()],
+    /// One for each reason.
+    denied: Vec<(&'static str, IntCounter)>,
     /// Requests for usage that the caller may not read.
     pub(in crate::api) not_allowed: IntCounter,
     /// Requests beyond the caller's rate.
@@ -31,7 +31,9 @@ impl AccessMetrics {
         )?;
         registry.register(Box::new(failures.clone()))?;
         Ok(Self {
-            denied: Denied::ALL.map(|denied| failures.with_label_values(&[denied.reason()])),
+            denied: Denied::reasons()
+                .map(|reason| (reason, failures.with_label_values(&[reason])))
+                .collect(),
             not_allowed: counter(
                 "usage_proxy_authorization_denied_total",
                 "API requests for usage that the caller may not read.",
@@ -44,7 +46,8 @@ impl AccessMetrics {
     }
 
     pub(in crate::api) fn denied(&self, denied: Denied) {
-        if let Some(counter) = self.denied.get(denied as usize) {
+        let mut counters = self.denied.iter();
+        if let Some((_, counter)) = counters.find(|(reason, _)| *reason == denied.reason()) {
             counter.inc();
         }
     }

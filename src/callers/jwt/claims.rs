@@ -26,18 +26,17 @@ pub(super) fn read(
     now: Timestamp,
 ) -> Result<(Verified, Duration), Rejection> {
     let valid_for = valid_for(claims, now)?;
-    let verified = Verified {
-        subject: subject(claims.get(&config.subject_claim)).ok_or(Rejection::Subject)?,
-        scopes: config
-            .scopes_claim
-            .as_ref()
-            .map(|claim| scopes(claims.get(claim))),
-        customers: config
-            .customers_claim
-            .as_ref()
-            .map(|claim| customers(claims.get(claim)))
-            .transpose()?,
-    };
+    let subject = subject(claims.get(&config.subject_claim)).ok_or(Rejection::Subject)?;
+    let scopes = config
+        .scopes_claim
+        .as_ref()
+        .map(|claim| scopes(claims.get(claim)));
+    let customers = config
+        .customers_claim
+        .as_ref()
+        .map(|claim| customers(claims.get(claim)))
+        .transpose()?;
+    let verified = Verified::new(subject, scopes, customers);
     Ok((verified, valid_for))
 }
 
@@ -62,10 +61,11 @@ fn valid_for(claims: &Map<String, Value>, now: Timestamp) -> Result<Duration, Re
     Ok(Duration::try_from_secs_f64(expires - now).unwrap_or(Duration::MAX))
 }
 
-fn subject(claim: Option<&Value>) -> Option<Arc<str>> {
-    let name = claim?.as_str()?;
-    let sane = !name.is_empty() && name.len() <= LONGEST_SUBJECT;
-    (sane && !name.contains(char::is_control)).then(|| name.into())
+fn subject(claim: Option<&Value>) -> Option<&str> {
+    let sane = |name: &&str| {
+        (1..=LONGEST_SUBJECT).contains(&name.len()) && !name.contains(char::is_control)
+    };
+    claim?.as_str().filter(sane)
 }
 
 /// What is listed and known; a claim that is absent, or of another form, grants nothing.

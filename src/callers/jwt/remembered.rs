@@ -88,5 +88,5 @@ fn weight(verified: &Verified) -> u32 {
         Some(Customers::Only(these)) => these.len() * 32,
         Some(Customers::All) | None => 0,
     };
-    u32::try_from(512 + verified.subject.len() + customers).unwrap_or(u32::MAX)
+    u32::try_from(512 + verified.name.len() + customers).unwrap_or(u32::MAX)
 }

@@ -78,7 +78,7 @@ impl Test {
         // The clock of the service stands still: a request that waited for it would wait for ever.
         let answer = tokio::time::timeout(PATIENCE, self.verifier.verify(token)).await;
         let verified = answer.expect("the request is not answered")?;
-        Ok(verified.subject.to_string())
+        Ok(verified.subject().to_owned())
     }
 
     async fn rejection(&self, token: &str) -> Option<Rejection> {
@@ -347,11 +347,7 @@ async fn configured_claims_say_who_and_what() {
 
         let verified = test.verifier.verify(&token).await.unwrap();
 
-        let expected = Verified {
-            subject: "a".into(),
-            scopes: Some(scopes),
-            customers: Some(customers),
-        };
+        let expected = Verified::new("a", Some(scopes), Some(customers));
         assert_eq!(*verified, expected, "{claims}");
     }
     for customers in [

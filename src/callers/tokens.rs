@@ -1,0 +1,104 @@
+use std::sync::Arc;
+
+use super::{
+    Callers, Identity,
+    jwt::{JwtVerifier, Rejection, Verified, VerifyError},
+};
+use crate::domain::{Caller, Customers, Scope};
+
+/// Callers that show a token of the configured issuer.
+///
+/// A subject that the callers file names has the rights that stand there, as far as the token
+/// grants them too: each claim that is configured can only take away, and one that is configured
+/// and absent takes everything away. A subject that the file does not name has what the token
+/// grants, where both claims are configured and grant anything, and is nobody otherwise.
+#[derive(Clone, Debug)]
+pub struct TokenCallers {
+    verifier: JwtVerifier,
+}
+
+/// A token that got nobody in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenRefused {
+    /// It is not valid, or nobody can tell.
+    Invalid(VerifyError),
+    /// It is valid, of a subject that is no caller.
+    UnknownSubject,
+}
+
+// === impl TokenCallers ===
+
+impl TokenCallers {
+    /// Callers whose tokens this verifier believes.
+    pub const fn new(verifier: JwtVerifier) -> Self {
+        Self { verifier }
+    }
+
+    /// Whether a credential is a token, as opposed to a key.
+    pub fn is_token(credential: &[u8]) -> bool {
+        JwtVerifier::is_jwt(credential)
+    }
+
+    /// Who shows this token, by these callers, where there are any.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenRefused`] when it is nobody.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn identify(
+        &self,
+        token: &[u8],
+        callers: Option<&Callers>,
+    ) -> Result<Arc<Identity>, TokenRefused> {
+        let token = str::from_utf8(token).map_err(|_| Rejection::Malformed)?;
+        let verified = self.verifier.verify(token).await?;
+        let live = callers.map(Callers::live);
+        let named = live
+            .as_ref()
+            .and_then(|callers| callers.by_subject(verified.subject()));
+        match named {
+            Some(named) => Ok(narrowed(named, &verified)),
+            None => of_its_own(&verified).ok_or(TokenRefused::UnknownSubject),
+        }
+    }
+}
+
+/// What the file says, as far as the token says so too.
+fn narrowed(named: &Arc<Identity>, token: &Verified) -> Arc<Identity> {
+    if token.scopes.is_none() && token.customers.is_none() {
+        return Arc::clone(named);
+    }
+    let caller = named.caller().narrowed(
+        token.customers.as_ref().unwrap_or(&Customers::All),
+        token
+            .scopes
+            .unwrap_or_else(|| Scope::ALL.into_iter().collect()),
+    );
+    Arc::new(Identity::new(caller, named.limit().cloned()))
+}
+
+/// What the token says alone.
+fn of_its_own(token: &Verified) -> Option<Arc<Identity>> {
+    let scopes = token.scopes.filter(|scopes| !scopes.is_empty())?;
+    let customers = token.customers.as_ref();
+    let customers = customers.filter(|customers| !customers.are_none())?;
+    let caller = Caller::new(Arc::clone(token.name()), customers.clone(), scopes);
+    Some(Arc::new(Identity::new(caller, None)))
+}
+
+// === impl TokenRefused ===
+
+impl From<VerifyError> for TokenRefused {
+    fn from(error: VerifyError) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl From<Rejection> for TokenRefused {
+    fn from(rejection: Rejection) -> Self {
+        Self::Invalid(rejection.into())
+    }
+}

@@ -1,0 +1,348 @@
+//! Callers that show a token of an issuer: who gets in by one, and to what.
+
+use serde_json::{Value, json};
+use usage_proxy::simulator::SimulatedApi;
+
+use self::issuer::{Issuer, Signer, hmac_token};
+use crate::support::{
+    Builder, DOCUMENTED, Reply, TestApp, TestCaller, callers_file, customer, key_of,
+};
+
+#[expect(dead_code, reason = "the unit tests need more of it")]
+#[path = "../../src/callers/jwt/support.rs"]
+mod issuer;
+
+const ISSUER: &str = "https://issuer.example/tenant/v2.0";
+const AUDIENCE: &str = "api://usage-proxy";
+
+/// One of each, whose tokens have the subject `portal`.
+const PORTAL: &str = r#"
+    [[caller]]
+    name = "the-portal"
+    jwt_subject = "portal"
+    customers = ["4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04"]
+    scopes = ["usage:read", "cache:refresh"]
+    [[caller]]
+    name = "nobody"
+    jwt_subject = "nobody"
+    customers = ["*"]
+    scopes = ["cache:refresh"]
+"#;
+
+/// A service that believes an issuer.
+struct Test {
+    app: TestApp,
+    issuer: Issuer,
+    signer: Signer,
+}
+
+/// Which claims are configured.
+#[derive(Clone, Copy)]
+enum Claims {
+    None,
+    Scopes,
+    Both,
+}
+
+impl Test {
+    async fn start(callers: Option<&str>, claims: Claims) -> Self {
+        let signer = Signer::ec("key");
+        let issuer = Issuer::start(&[&signer]).await;
+        let app = builder(&issuer, callers, claims).start().await;
+        Self {
+            app,
+            issuer,
+            signer,
+        }
+    }
+
+    /// Claims of this subject that nothing is wrong with, and others besides.
+    fn claims(&self, subject: &str, more: &Value) -> Value {
+        let now = usage_proxy::clock::Clock::wall(&*self.app.clock).as_second();
+        let mut claims = json!({
+            "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "nbf": now, "exp": now + 3600,
+        });
+        let all = claims.as_object_mut().unwrap();
+        all.extend(more.as_object().unwrap().clone());
+        claims
+    }
+
+    fn token(&self, subject: &str, more: &Value) -> String {
+        self.signer.token("ES256", &self.claims(subject, more))
+    }
+
+    async fn usage(&self, token: &str, customer: impl std::fmt::Display) -> Reply {
+        let path = format!("/v1/customers/{customer}/usage");
+        let bearer = format!("Bearer {token}");
+        self.app
+            .get_with(&path, &[("authorization", &bearer)])
+            .await
+    }
+}
+
+fn builder(issuer: &Issuer, callers: Option<&str>, claims: Claims) -> Builder {
+    let mut builder = TestApp::builder()
+        .set("callers.jwt.issuer", ISSUER)
+        .set("callers.jwt.audience", AUDIENCE)
+        .set("callers.jwt.jwks_url", &issuer.url);
+    if let Some(callers) = callers {
+        builder = builder.callers(callers);
+    }
+    if let Claims::Scopes | Claims::Both = claims {
+        builder = builder.set("callers.jwt.scopes_claim", "scope");
+    }
+    if let Claims::Both = claims {
+        builder = builder.set("callers.jwt.customers_claim", "customers");
+    }
+    builder
+}
+
+fn failures(reason: &str) -> String {
+    format!("usage_proxy_authentication_failures_total{{reason=\"{reason}\"}}")
+}
+
+#[tokio::test]
+async fn a_token_lets_its_subject_in_with_the_rights_of_the_file() {
+    let test = Test::start(Some(PORTAL), Claims::None).await;
+    let portal = test.token("portal", &json!({}));
+    let nobody = test.token("nobody", &json!({"scope": "usage:read", "customers": "*"}));
+
+    for (token, customer, status) in [
+        (&portal, DOCUMENTED.to_owned(), 200),
+        (&portal, customer(0).to_string(), 403),
+        (&nobody, DOCUMENTED.to_owned(), 403),
+    ] {
+        // Once more, when the token is remembered.
+        for _ in 0..2 {
+            assert_eq!(
+                test.usage(token, &customer).await.status,
+                status,
+                "{customer}"
+            );
+        }
+    }
+    assert_eq!(test.issuer.fetches(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_believed_lets_nobody_in_and_is_told_why() {
+    let test = Test::start(Some(PORTAL), Claims::None).await;
+    let good = test.claims("portal", &json!({}));
+    let with = |more: Value| test.token("portal", &more);
+    let stranger = Signer::ec("key").token("ES256", &good);
+    let unsigned = issuer::message(&json!({"alg": "none"}), &good);
+
+    for (reason, token) in [
+        ("token-signature", stranger),
+        ("token-algorithm", format!("{unsigned}.")),
+        (
+            "token-algorithm",
+            hmac_token("key", &test.signer.public_der(), &good),
+        ),
+        ("token-key", Signer::ec("other").token("ES256", &good)),
+        ("token-expired", with(json!({"exp": 1_000_000_000}))),
+        (
+            "token-not-yet-valid",
+            with(json!({"nbf": 9_000_000_000_u64})),
+        ),
+        ("token-issuer", with(json!({"iss": "https://evil.example"}))),
+        ("token-audience", with(json!({"aud": "api://other"}))),
+        ("token-subject", with(json!({"sub": null}))),
+        ("token-malformed", "eyJhbGciOiJFUzI1NiJ9.e30".to_owned()),
+        ("unknown-subject", with(json!({"sub": "stranger"}))),
+        ("unknown-subject", with(json!({"sub": "the-portal"}))),
+    ] {
+        let before = test.app.metric(&failures(reason)).await;
+
+        let reply = test.usage(&token, DOCUMENTED).await;
+
+        assert_eq!(reply.status, 401, "{reason}");
+        let challenge = reply.headers["www-authenticate"].to_str().unwrap();
+        let beginning =
+            "Bearer realm=\"usage-proxy\", error=\"invalid_token\", error_description=\"the token";
+        assert!(challenge.starts_with(beginning), "{reason}: {challenge}");
+        let told = format!("{challenge}{}", String::from_utf8_lossy(&reply.body));
+        let leaked = token
+            .split('.')
+            .filter(|part| !part.is_empty())
+            .any(|part| told.contains(part));
+        assert!(!leaked, "{told}");
+        let after = test.app.metric(&failures(reason)).await;
+        assert_eq!(after - before, 1.0, "{reason}");
+    }
+    assert_eq!(test.app.simulator.count(SimulatedApi::Insights), 0);
+}
+
+#[tokio::test]
+async fn what_a_token_does_not_grant_its_subject_has_not() {
+    let test = Test::start(Some(PORTAL), Claims::Both).await;
+    let everybody = json!("*");
+
+    for (claims, own, other) in [
+        (
+            json!({"scope": "usage:read", "customers": everybody}),
+            200,
+            403,
+        ),
+        (
+            json!({"scope": ["usage:read"], "customers": [DOCUMENTED]}),
+            200,
+            403,
+        ),
+        (
+            json!({"scope": "usage:read", "customers": [customer(0).to_string()]}),
+            403,
+            403,
+        ),
+        (json!({"scope": "usage:read", "customers": []}), 403, 403),
+        (json!({"scope": "usage:read"}), 403, 403),
+        (
+            json!({"scope": "cache:refresh", "customers": everybody}),
+            403,
+            403,
+        ),
+        (json!({"customers": everybody}), 403, 403),
+    ] {
+        let token = test.token("portal", &claims);
+
+        assert_eq!(test.usage(&token, DOCUMENTED).await.status, own, "{claims}");
+        assert_eq!(
+            test.usage(&token, customer(0)).await.status,
+            other,
+            "{claims}"
+        );
+    }
+    let token = test.token(
+        "portal",
+        &json!({"scope": "usage:read", "customers": ["x"]}),
+    );
+    assert_eq!(test.usage(&token, DOCUMENTED).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_token_cannot_refresh_unless_both_it_and_the_file_say_so() {
+    let test = Test::start(Some(PORTAL), Claims::Scopes).await;
+    let path = format!("/v1/customers/{DOCUMENTED}/usage");
+    let mut asked = Vec::new();
+
+    for scope in ["usage:read", "usage:read cache:refresh"] {
+        let token = test.token("portal", &json!({"scope": scope}));
+        test.usage(&token, DOCUMENTED).await;
+        test.app.advance(std::time::Duration::from_secs(31));
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", &*bearer), ("cache-control", "no-cache")];
+        test.app.get_with(&path, &headers).await;
+        asked.push(test.app.simulator.count(SimulatedApi::Insights));
+    }
+
+    assert_eq!(asked, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_subject_that_the_file_does_not_name_has_what_its_token_grants() {
+    for callers in [None, Some(PORTAL)] {
+        let test = Test::start(callers, Claims::Both).await;
+
+        for (claims, own, other) in [
+            (json!({"scope": "usage:read", "customers": "*"}), 200, 200),
+            (
+                json!({"scope": "usage:read", "customers": [DOCUMENTED]}),
+                200,
+                403,
+            ),
+            (
+                json!({"scope": "cache:refresh", "customers": "*"}),
+                403,
+                403,
+            ),
+            (json!({"scope": "openid", "customers": "*"}), 401, 401),
+            (json!({"scope": "usage:read", "customers": []}), 401, 401),
+            (json!({"scope": "usage:read"}), 401, 401),
+            (json!({"customers": "*"}), 401, 401),
+        ] {
+            let token = test.token("stranger", &claims);
+
+            assert_eq!(test.usage(&token, DOCUMENTED).await.status, own, "{claims}");
+            assert_eq!(
+                test.usage(&token, customer(0)).await.status,
+                other,
+                "{claims}"
+            );
+        }
+        assert_eq!(test.app.usage(DOCUMENTED).await.status, 401);
+        assert_eq!(test.app.get_as("key", "/").await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn scopes_alone_let_nobody_in_that_the_file_does_not_name() {
+    let test = Test::start(Some(PORTAL), Claims::Scopes).await;
+    let claims = json!({"scope": "usage:read", "customers": "*"});
+
+    let reply = test
+        .usage(&test.token("stranger", &claims), DOCUMENTED)
+        .await;
+
+    assert_eq!(reply.status, 401);
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_down_blames_nobody_and_keys_go_on() {
+    let signer = Signer::ec("key");
+    let issuer = Issuer::start(&[]).await;
+    issuer.answer(500, "");
+    let callers = format!("{PORTAL}{}", callers_file(&[TestCaller::named("grafana")]));
+    let app = builder(&issuer, Some(&callers), Claims::None).start().await;
+    let test = Test {
+        app,
+        issuer,
+        signer,
+    };
+    let token = test.token("portal", &json!({}));
+
+    let reply = test.usage(&token, DOCUMENTED).await;
+
+    assert_eq!(reply.status, 503);
+    assert_eq!(
+        reply.json()["type"],
+        "urn:usage-proxy:problem:issuer-unavailable"
+    );
+    assert_eq!(reply.headers["retry-after"], "10");
+    assert!(!reply.headers.contains_key("www-authenticate"));
+    let counted = test.app.metric(&failures("issuer-unavailable")).await;
+    assert_eq!(counted, 1.0);
+    let keyed = test.app.usage_for("grafana", DOCUMENTED).await;
+    assert_eq!(keyed.status, 200);
+}
+
+#[tokio::test]
+async fn a_caller_that_the_file_names_no_more_is_out_at_once() {
+    let test = Test::start(Some(PORTAL), Claims::None).await;
+    let token = test.token("portal", &json!({}));
+    assert_eq!(test.usage(&token, DOCUMENTED).await.status, 200);
+
+    test.app
+        .write_callers(&PORTAL.replace("jwt_subject = \"portal\"", "jwt_subject = \"p\""));
+    test.app.reload.ask();
+
+    while test.usage(&token, DOCUMENTED).await.status == 200 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(test.usage(&token, DOCUMENTED).await.status, 401);
+}
+
+#[tokio::test]
+async fn where_no_issuer_is_believed_a_token_is_nobodys_key() {
+    let signer = Signer::ec("key");
+    let app = TestApp::builder().callers(PORTAL).start().await;
+    let claims = json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "portal", "exp": 9_000_000_000_u64});
+    let token = signer.token("ES256", &claims);
+
+    let reply = app
+        .get_as(&token, &format!("/v1/customers/{DOCUMENTED}/usage"))
+        .await;
+
+    assert_eq!(reply.status, 401);
+    assert_eq!(app.metric(&failures("unknown-key")).await, 1.0);
+    assert_ne!(token, key_of("the-portal"));
+}
