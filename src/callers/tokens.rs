@@ -53,16 +53,29 @@ impl TokenCallers {
         token: &[u8],
         callers: Option<&Callers>,
     ) -> Result<Arc<Identity>, TokenRefused> {
-        let token = str::from_utf8(token).map_err(|_| Rejection::Malformed)?;
-        let verified = self.verifier.verify(token).await?;
+        let verified = self.verify(token).await.inspect_err(|refused| {
+            if let TokenRefused::Invalid(VerifyError::Rejected(rejection)) = refused {
+                tracing::debug!(reason = rejection.as_str(), "refused a token");
+            }
+        })?;
         let live = callers.map(Callers::live);
         let named = live
             .as_ref()
             .and_then(|callers| callers.by_subject(verified.subject()));
-        match named {
-            Some(named) => Ok(narrowed(named, &verified)),
-            None => of_its_own(&verified).ok_or(TokenRefused::UnknownSubject),
-        }
+        let identity = match named {
+            Some(named) => Some(narrowed(named, &verified)),
+            None => of_its_own(&verified),
+        };
+        identity.ok_or_else(|| {
+            let subject = verified.subject();
+            tracing::debug!(subject, "refused a valid token, whose subject is no caller");
+            TokenRefused::UnknownSubject
+        })
+    }
+
+    async fn verify(&self, token: &[u8]) -> Result<Arc<Verified>, TokenRefused> {
+        let token = str::from_utf8(token).map_err(|_| Rejection::Malformed)?;
+        Ok(self.verifier.verify(token).await?)
     }
 }
 
