@@ -196,6 +196,9 @@ impl PartnerCenter {
             }
             Err(error) => {
                 self.metrics.call_failed(call.api(), error.class());
+                if let UpstreamError::OtherCustomer(_) = error {
+                    self.metrics.tenant_mismatches.inc();
+                }
                 let told = error
                     .clone()
                     .into_source(now, call.last_status(), call.sent_ids());

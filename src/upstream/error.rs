@@ -9,7 +9,12 @@ use std::{
 };
 
 pub(super) use self::class::ErrorClass;
-use super::{client::ExchangeError, metrics::RetryReason, token::TokenError, wire::Malformed};
+use super::{
+    client::ExchangeError,
+    metrics::RetryReason,
+    token::TokenError,
+    wire::{Malformed, Unusable},
+};
 use crate::usage::source::{CallIds, Refusal, SourceError, SourceErrorKind};
 
 /// What a person must do about code 900421.
@@ -57,6 +62,9 @@ pub(super) enum UpstreamError {
     /// A 200 that is not what the schema promises.
     #[error("Partner Center's answer is not what its schema promises: {0}")]
     Malformed(#[from] Malformed),
+    /// A 200 that tells of another customer than the one asked for.
+    #[error("Partner Center's answer is not what its schema promises: {0}")]
+    OtherCustomer(Malformed),
     /// The answer is well formed, but not for the date asked for.
     #[error("{0}")]
     NothingProcessed(String),
@@ -146,6 +154,7 @@ impl UpstreamError {
             Self::DeadlinePassed
             | Self::CircuitOpen { .. }
             | Self::Malformed(_)
+            | Self::OtherCustomer(_)
             | Self::NothingProcessed(_)
             | Self::Token(_) => None,
         }
@@ -218,7 +227,7 @@ impl UpstreamError {
                 };
                 (kind, Some(refusal))
             }
-            Self::Malformed(_) => (SourceErrorKind::Malformed, None),
+            Self::Malformed(_) | Self::OtherCustomer(_) => (SourceErrorKind::Malformed, None),
             Self::NothingProcessed(_) => (SourceErrorKind::NothingProcessed, None),
             Self::Token(error) => (error.kind(now), None),
         };
@@ -228,6 +237,15 @@ impl UpstreamError {
             status,
             refusal,
             ids,
+        }
+    }
+}
+
+impl From<Unusable> for UpstreamError {
+    fn from(answer: Unusable) -> Self {
+        match answer {
+            Unusable::Malformed(fault) => Self::Malformed(fault),
+            Unusable::OtherCustomer(fault) => Self::OtherCustomer(fault),
         }
     }
 }

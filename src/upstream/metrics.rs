@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus::{
-    Gauge, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, core::Collector, histogram_opts,
+    Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
+    histogram_opts,
 };
 
 use super::error::ErrorClass;
@@ -24,6 +25,7 @@ pub(super) struct Metrics {
     refresh_token_issued: Gauge,
     refresh_token_unsaved: IntGauge,
     mfa_compliant: IntGauge,
+    pub(super) tenant_mismatches: IntCounter,
 }
 
 /// How one HTTP request ended, as far as a label may tell it.
@@ -153,7 +155,13 @@ impl Metrics {
                 "1 when Partner Center last said that the access token carries multi-factor proof, \
                  0 when it said that it does not, -1 until it says either",
             )?,
+            tenant_mismatches: IntCounter::new(
+                "usage_proxy_tenant_mismatch_total",
+                "Answers of Partner Center that told of another customer than the one asked for; \
+                 they are refused whole",
+            )?,
         };
+        registry.register(Box::new(metrics.tenant_mismatches.clone()))?;
         metrics.touch();
         Ok(metrics)
     }

@@ -22,6 +22,17 @@ const LONGEST_PLACE: usize = 100;
 #[error("{0}")]
 pub struct Malformed(pub(super) String);
 
+/// Why an answer is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// It is not what the upstream's schema promises.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// A row tells of another customer than the one asked for.
+    #[error(transparent)]
+    OtherCustomer(Malformed),
+}
+
 /// One page of the commercial call.
 #[derive(Debug)]
 pub(super) struct CommercialPage {
@@ -113,11 +124,11 @@ enum Owner {
 ///
 /// # Errors
 ///
-/// [`Malformed`], also when the body is only a part of the collection.
-pub fn decode_insights(body: &[u8], customer: CustomerId) -> Result<Snapshot, Malformed> {
+/// [`Unusable`], also when the body is only a part of the collection.
+pub fn decode_insights(body: &[u8], customer: CustomerId) -> Result<Snapshot, Unusable> {
     let mut collection: Body = decode(body)?;
     let Some(items) = collection.items.take() else {
-        return Err(Malformed("items: is missing, expected an array".to_owned()));
+        return Err(Malformed("items: is missing, expected an array".to_owned()).into());
     };
     let goes_on = collection.next_link()?.is_some();
     match collection.total_count {
@@ -125,28 +136,30 @@ pub fn decode_insights(body: &[u8], customer: CustomerId) -> Result<Snapshot, Ma
             return Err(Malformed(format!(
                 "totalCount: is {total}, expected the number of items, which is {}",
                 items.len()
-            )));
+            ))
+            .into());
         }
         None if goes_on => {
             return Err(Malformed(
                 "links.next: the collection goes on elsewhere, expected it whole".to_owned(),
-            ));
+            )
+            .into());
         }
         Some(_) | None => {}
     }
     let (customer_name, rows) = rows("items", items, customer, Owner::MayBeLeftOut)?;
-    snapshot(customer, customer_name, rows)
+    Ok(snapshot(customer, customer_name, rows)?)
 }
 
 /// Reads one page of the commercial call.
 ///
 /// # Errors
 ///
-/// [`Malformed`], also for a row of another customer or of none.
+/// [`Unusable`], also for a row of nobody.
 pub(super) fn decode_commercial(
     body: &[u8],
     customer: CustomerId,
-) -> Result<CommercialPage, Malformed> {
+) -> Result<CommercialPage, Unusable> {
     let mut page: Body = decode(body)?;
     let next = page.next_link()?;
     let (field, page_rows) = match (page.documented, page.value, page.items) {
@@ -156,7 +169,8 @@ pub(super) fn decode_commercial(
         _ => {
             return Err(Malformed(
                 "expected the rows under exactly one of Value, value and items".to_owned(),
-            ));
+            )
+            .into());
         }
     };
     let (customer_name, rows) = rows(field, page_rows, customer, Owner::Required)?;
@@ -233,12 +247,13 @@ fn rows(
     rows: Vec<Row>,
     customer: CustomerId,
     owner: Owner,
-) -> Result<(Option<String>, Vec<UsageRow>), Malformed> {
+) -> Result<(Option<String>, Vec<UsageRow>), Unusable> {
     let mut customer_name = None;
     let mut converted = Vec::with_capacity(rows.len());
     for (index, mut row) in rows.into_iter().enumerate() {
         let at = |fault: Malformed| Malformed(format!("{field}[{index}].{fault}"));
-        row.check_owner(customer, owner).map_err(at)?;
+        row.check_owner(customer, owner)
+            .map_err(|unusable| unusable.at(at))?;
         let name = row.customer_name.take();
         customer_name = customer_name.or(name);
         converted.push(UsageRow::try_from(row).map_err(at)?);
@@ -246,10 +261,22 @@ fn rows(
     Ok((customer_name, converted))
 }
 
+// === impl Unusable ===
+
+impl Unusable {
+    /// The same, said of a place.
+    fn at(self, place: impl FnOnce(Malformed) -> Malformed) -> Self {
+        match self {
+            Self::Malformed(fault) => Self::Malformed(place(fault)),
+            Self::OtherCustomer(fault) => Self::OtherCustomer(place(fault)),
+        }
+    }
+}
+
 // === impl Row ===
 
 impl Row {
-    fn check_owner(&self, customer: CustomerId, owner: Owner) -> Result<(), Malformed> {
+    fn check_owner(&self, customer: CustomerId, owner: Owner) -> Result<(), Unusable> {
         let told = [
             ("customerId", &self.customer_id),
             ("customerTenantId", &self.customer_tenant_id),
@@ -259,16 +286,16 @@ impl Row {
             let Some(id) = id else { continue };
             // The other customer's id is not repeated: the detail goes out to the caller.
             if CustomerId::parse(id) != Ok(customer) {
-                return Err(Malformed(format!(
+                return Err(Unusable::OtherCustomer(Malformed(format!(
                     "{field}: expected the customer that was asked for, {customer}"
-                )));
+                ))));
             }
             owned = true;
         }
         if owner == Owner::Required && !owned {
-            return Err(Malformed(format!(
-                "customerTenantId: is missing, expected {customer}"
-            )));
+            return Err(
+                Malformed(format!("customerTenantId: is missing, expected {customer}")).into(),
+            );
         }
         Ok(())
     }

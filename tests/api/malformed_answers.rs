@@ -217,3 +217,18 @@ async fn a_success_that_is_not_200_or_not_what_it_says_is_refused() {
         assert_eq!(app.held().await, 0, "{case}");
     }
 }
+
+#[tokio::test]
+async fn rows_of_another_customer_are_counted_and_never_stored() {
+    for source in ["insights", "commercial"] {
+        let app = app(source).await;
+        app.simulator
+            .set_faults(spoiled(BodyFault::ForeignCustomer));
+
+        app.usage(DOCUMENTED).await.problem(502, "malformed");
+
+        let mismatches = app.metric("usage_proxy_tenant_mismatch_total").await;
+        assert!((mismatches - 1.0).abs() < f64::EPSILON, "{source}");
+        assert_eq!(app.held().await, 0, "{source}");
+    }
+}

@@ -141,6 +141,7 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
                 "deadline",
                 "interrupted",
                 "malformed",
+                "other-customer",
                 "no-relationship",
                 "nothing-processed",
                 "proof-missing",

@@ -31,6 +31,8 @@ pub(in crate::upstream) enum ErrorClass {
     Rejected,
     /// A 200 that is not what its schema promises, or too large.
     Malformed,
+    /// A 200 that tells of another customer than the one asked for.
+    OtherCustomer,
     /// A sound answer without the date asked for.
     NothingProcessed,
     /// No access token, by a passing fault.
@@ -44,7 +46,7 @@ pub(in crate::upstream) enum ErrorClass {
 // === impl ErrorClass ===
 
 impl ErrorClass {
-    pub(in crate::upstream) const ALL: [Self; 18] = [
+    pub(in crate::upstream) const ALL: [Self; 19] = [
         Self::Connection,
         Self::Timeout,
         Self::Deadline,
@@ -59,6 +61,7 @@ impl ErrorClass {
         Self::Redirect,
         Self::Rejected,
         Self::Malformed,
+        Self::OtherCustomer,
         Self::NothingProcessed,
         Self::TokenUnavailable,
         Self::TokenRefused,
@@ -81,6 +84,7 @@ impl ErrorClass {
             Self::Redirect => "redirect",
             Self::Rejected => "rejected",
             Self::Malformed => "malformed",
+            Self::OtherCustomer => "other-customer",
             Self::NothingProcessed => "nothing-processed",
             Self::TokenUnavailable => "token-unavailable",
             Self::TokenRefused => "token-refused",
@@ -111,6 +115,7 @@ impl UpstreamError {
                 Meaning::Rejected => ErrorClass::Rejected,
             },
             Self::Malformed(_) => ErrorClass::Malformed,
+            Self::OtherCustomer(_) => ErrorClass::OtherCustomer,
             Self::NothingProcessed(_) => ErrorClass::NothingProcessed,
             Self::Token(error) => error.class(),
         }
