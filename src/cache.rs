@@ -377,6 +377,21 @@ fn refresh_in(held: &Held, is_newest: bool) -> Option<Duration> {
     }
 }
 
+/// The share of either map for customers without rows.
+const EMPTY_SHARE: u64 = 16;
+
+/// Entries and bytes of maps together.
+fn size<K, V>(maps: [&moka::sync::Cache<K, V>; 2]) -> (u64, u64)
+where
+    K: std::hash::Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    maps.into_iter().fold((0, 0), |(entries, bytes), map| {
+        map.run_pending_tasks();
+        (entries + map.entry_count(), bytes + map.weighted_size())
+    })
+}
+
 /// A count as a gauge takes it.
 fn gauge(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)

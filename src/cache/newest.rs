@@ -6,14 +6,22 @@ use std::{
     time::Instant,
 };
 
-use super::{NewestKey, PurgeMode, PurgeScope, doubt::Doubt, freshness::Lifetime};
+use super::{
+    EMPTY_SHARE, NewestKey, PurgeMode, PurgeScope, doubt::Doubt, freshness::Lifetime, size,
+};
 use crate::domain::ProcessedDate;
 
 /// Customer → its newest processed date. This is what goes stale.
+///
+/// Customers without rows are kept apart: the commercial call tells no rows of customers that
+/// nobody knows, and a flood of those may push out no customer that has some.
 #[derive(Debug)]
 pub(super) struct NewestDates {
-    dates: moka::sync::Cache<NewestKey, Arc<Newest>>,
+    dates: Dates,
+    without_rows: Dates,
 }
+
+type Dates = moka::sync::Cache<NewestKey, Arc<Newest>>;
 
 /// A customer's newest date, as we were last told.
 #[derive(Debug)]
@@ -36,19 +44,24 @@ impl NewestDates {
     const DOUBT_BYTES: u32 = 200;
 
     pub(super) fn new(max_bytes: u64) -> Self {
-        Self {
-            dates: moka::sync::Cache::builder()
-                .max_capacity(max_bytes)
+        let of = |bytes| {
+            moka::sync::Cache::builder()
+                .max_capacity(bytes)
                 .weigher(|_, newest: &Arc<Newest>| match newest.doubt {
                     Some(_) => Self::ENTRY_BYTES + Self::DOUBT_BYTES,
                     None => Self::ENTRY_BYTES,
                 })
-                .build(),
+                .build()
+        };
+        let without_rows = max_bytes / EMPTY_SHARE;
+        Self {
+            dates: of(max_bytes - without_rows),
+            without_rows: of(without_rows),
         }
     }
 
     pub(super) fn get(&self, key: &NewestKey) -> Option<Arc<Newest>> {
-        self.dates.get(key)
+        self.dates.get(key).or_else(|| self.without_rows.get(key))
     }
 
     pub(super) fn insert(
@@ -65,7 +78,7 @@ impl NewestDates {
             doubt: None,
             purged: AtomicBool::new(false),
         };
-        self.dates.insert(key, Arc::new(newest));
+        self.put(key, newest);
     }
 
     /// Keeps a date in spite of an answer that is doubted.
@@ -77,19 +90,33 @@ impl NewestDates {
             doubt: Some(Arc::new(doubt)),
             purged: AtomicBool::new(false),
         };
-        self.dates.insert(key, Arc::new(newest));
+        self.put(key, newest);
+    }
+
+    fn put(&self, key: NewestKey, newest: Newest) {
+        let (now, no_more) = match newest.date {
+            Some(_) => (&self.dates, &self.without_rows),
+            None => (&self.without_rows, &self.dates),
+        };
+        // In this order, so that a look-up in between finds one of them.
+        now.insert(key, Arc::new(newest));
+        no_more.invalidate(&key);
     }
 
     pub(super) fn remove(&self, key: &NewestKey) {
-        self.dates.invalidate(key);
+        for dates in self.both() {
+            dates.invalidate(key);
+        }
     }
 
     pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode) {
-        for (key, newest) in &self.dates {
-            if scope.covers(key.customer_id, newest.date) {
-                match mode {
-                    PurgeMode::Soft => newest.purged.store(true, Ordering::Relaxed),
-                    PurgeMode::Hard => self.dates.invalidate(&*key),
+        for dates in self.both() {
+            for (key, newest) in dates {
+                if scope.covers(key.customer_id, newest.date) {
+                    match mode {
+                        PurgeMode::Soft => newest.purged.store(true, Ordering::Relaxed),
+                        PurgeMode::Hard => dates.invalidate(&*key),
+                    }
                 }
             }
         }
@@ -97,8 +124,11 @@ impl NewestDates {
 
     /// Entries and bytes.
     pub(super) fn size(&self) -> (u64, u64) {
-        self.dates.run_pending_tasks();
-        (self.dates.entry_count(), self.dates.weighted_size())
+        size(self.both())
+    }
+
+    fn both(&self) -> [&Dates; 2] {
+        [&self.dates, &self.without_rows]
     }
 }
 

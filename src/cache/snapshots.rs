@@ -8,16 +8,20 @@ use std::{
 
 use moka::notification::RemovalCause;
 
-use super::{CacheMetrics, PurgeMode, PurgeScope, SnapshotKey, doubt::Doubt};
+use super::{CacheMetrics, EMPTY_SHARE, PurgeMode, PurgeScope, SnapshotKey, doubt::Doubt, size};
 use crate::{domain::CustomerId, representation::Prepared};
 
 /// (Customer, date) → every form of its usage. Settled: it stays until space is needed.
 #[derive(Debug)]
 pub(super) struct Snapshots {
-    snapshots: moka::sync::Cache<SnapshotKey, Arc<Snapshot>>,
+    dated: Map,
+    /// Answers without rows, apart for the reason that `NewestDates` has.
+    empty: Map,
     max_entry_bytes: u64,
     metrics: CacheMetrics,
 }
+
+type Map = moka::sync::Cache<SnapshotKey, Arc<Snapshot>>;
 
 /// One snapshot, held.
 #[derive(Debug)]
@@ -36,10 +40,10 @@ impl Snapshots {
     const OVERHEAD_BYTES: usize = 350;
 
     pub(super) fn new(max_bytes: u64, max_entry_bytes: u64, metrics: &CacheMetrics) -> Self {
-        let evictions = metrics.clone();
-        Self {
-            snapshots: moka::sync::Cache::builder()
-                .max_capacity(max_bytes)
+        let of = |bytes| {
+            let evictions = metrics.clone();
+            moka::sync::Cache::builder()
+                .max_capacity(bytes)
                 .weigher(|_, snapshot: &Arc<Snapshot>| {
                     u32::try_from(snapshot.weight()).unwrap_or(u32::MAX)
                 })
@@ -48,14 +52,19 @@ impl Snapshots {
                     // Purges count themselves: what is too large is removed explicitly too.
                     RemovalCause::Explicit | RemovalCause::Replaced | RemovalCause::Expired => {}
                 })
-                .build(),
+                .build()
+        };
+        let empty = max_bytes / EMPTY_SHARE;
+        Self {
+            dated: of(max_bytes - empty),
+            empty: of(empty),
             max_entry_bytes,
             metrics: metrics.clone(),
         }
     }
 
     pub(super) fn get(&self, key: &SnapshotKey) -> Option<Arc<Snapshot>> {
-        self.snapshots.get(key)
+        self.map(key).get(key)
     }
 
     /// Returns whether it is held from now on; one larger than an entry's share is not, and what
@@ -63,31 +72,31 @@ impl Snapshots {
     pub(super) fn insert(&self, key: SnapshotKey, snapshot: Snapshot) -> bool {
         if snapshot.weight() as u64 > self.max_entry_bytes {
             self.metrics.refused_for_size.inc();
-            self.snapshots.invalidate(&key);
+            self.map(&key).invalidate(&key);
             return false;
         }
-        self.snapshots.insert(key, Arc::new(snapshot));
+        self.map(&key).insert(key, Arc::new(snapshot));
         true
     }
 
     /// Has moka weigh an entry again, if it still is the one that holds `prepared`.
     pub(super) fn reweigh(&self, key: SnapshotKey, prepared: &Arc<Prepared>) {
-        if let Some(snapshot) = self.snapshots.get(&key)
+        if let Some(snapshot) = self.get(&key)
             && Arc::ptr_eq(&snapshot.prepared, prepared)
         {
-            self.snapshots.insert(key, snapshot);
+            self.map(&key).insert(key, snapshot);
         }
     }
 
     pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
         let mut purged = 0;
-        for (key, snapshot) in &self.snapshots {
+        for (key, snapshot) in self.both().into_iter().flatten() {
             if scope.covers(key.customer_id, key.date) {
                 purged += 1;
                 match mode {
                     PurgeMode::Soft => snapshot.purged.store(true, Ordering::Relaxed),
                     PurgeMode::Hard => {
-                        self.snapshots.invalidate(&*key);
+                        self.map(&key).invalidate(&*key);
                         self.metrics.evicted_by_purge.inc();
                     }
                 }
@@ -97,8 +106,9 @@ impl Snapshots {
     }
 
     pub(super) fn of_customer(&self, customer_id: CustomerId) -> Vec<(SnapshotKey, Arc<Snapshot>)> {
-        self.snapshots
-            .iter()
+        self.both()
+            .into_iter()
+            .flatten()
             .filter(|(key, _)| key.customer_id == customer_id)
             .map(|(key, snapshot)| (*key, snapshot))
             .collect()
@@ -106,12 +116,22 @@ impl Snapshots {
 
     /// Entries and bytes.
     pub(super) fn size(&self) -> (u64, u64) {
-        self.snapshots.run_pending_tasks();
-        (self.snapshots.entry_count(), self.snapshots.weighted_size())
+        size(self.both())
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.snapshots.iter().next().is_none()
+        self.both().into_iter().flatten().next().is_none()
+    }
+
+    fn map(&self, key: &SnapshotKey) -> &Map {
+        match key.date {
+            Some(_) => &self.dated,
+            None => &self.empty,
+        }
+    }
+
+    fn both(&self) -> [&Map; 2] {
+        [&self.dated, &self.empty]
     }
 }
 

@@ -288,6 +288,34 @@ fn what_is_held_stays_within_its_bytes() {
 }
 
 #[test]
+fn a_flood_of_customers_without_rows_pushes_out_none_that_has_some() {
+    const HELD: usize = 8;
+    let cache = cache(64 << 10);
+    let now = SystemClock.now();
+    for number in 0..5_000 {
+        cache.store(INSIGHTS, prepared(customer(1_000 + number), None, 0), now);
+    }
+    cache.overview();
+
+    for number in 0..HELD as u128 {
+        cache.store(
+            INSIGHTS,
+            prepared(customer(number), Some("2026-11-19"), 5),
+            now,
+        );
+    }
+    cache.overview();
+
+    let held = (0..HELD as u128).filter(|number| {
+        let held = cache.look_up(customer(*number), INSIGHTS, now);
+        held.is_some()
+    });
+    assert_eq!(held.count(), HELD, "there was room for all of them");
+    let overview = cache.overview();
+    assert!(overview.weight_bytes <= overview.capacity_bytes / 2);
+}
+
+#[test]
 fn a_form_made_later_is_weighed() {
     let cache = cache(1 << 20);
     let now = SystemClock.now();
