@@ -13,8 +13,9 @@
 //! finds the newest date and its snapshot and judges their freshness. *Fresh* is served. *Stale
 //! while revalidating* is served at once, one refresh behind it. *Stale if error* waits for
 //! upstream and falls back on what is held. *Older or absent* waits, and passes the error on.
-//! Waiting means to join or lead a single flight → [`upstream`] → [`representation`] prepares →
-//! stored → `api/negotiation` picks a form, `api/caching` dresses it or says 304.
+//! Waiting means to join a single flight, or to lead one once it is the caller's turn →
+//! [`upstream`] → [`representation`] prepares → stored, unless [doubted](cache::Suspicion) →
+//! `api/negotiation` picks a form, `api/caching` dresses it or says 304.
 //!
 //! Modules stand in reading order; the blank lines keep rustfmt from sorting them.
 
