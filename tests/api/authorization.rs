@@ -1,6 +1,6 @@
 //! What a caller may have, once it is known.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use usage_proxy::simulator::SimulatedApi;
 use uuid::Uuid;
@@ -82,9 +82,10 @@ async fn a_fetch_of_anothers_is_not_joined() {
     let (answered, refused) = tokio::join!(app.usage_for("grafana", other), async {
         app.upstream_asked(SimulatedApi::Insights, 1).await;
         // The fetch is held until this one is answered, so it cannot have waited for it.
-        let refused = app.usage_for("portal", other).await;
+        let asked = app.usage_for("portal", other);
+        let refused = tokio::time::timeout(Duration::from_secs(10), asked).await;
         app.simulator.release();
-        refused
+        refused.expect("it waits for nothing")
     });
 
     assert_eq!(answered.status, 200);
@@ -117,11 +118,11 @@ async fn partner_center_is_asked_for_no_cache_only_where_the_caller_may() {
     };
 
     let absent = no_cache(&grafana).await;
-    app.advance(std::time::Duration::from_secs(60));
+    app.advance(Duration::from_secs(60));
     let fresh = no_cache(&grafana).await;
     let asked = app.simulator.count(SimulatedApi::Insights);
     let allowed = no_cache(&portal).await;
-    app.advance(std::time::Duration::from_secs(20 * 60));
+    app.advance(Duration::from_secs(20 * 60));
     let stale = no_cache(&grafana).await;
 
     for (reply, status) in [
