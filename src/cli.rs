@@ -37,6 +37,7 @@ Examples:
   usage-proxy demo                                    try it, with nothing to configure
   usage-proxy check-config --config usage-proxy.toml  is the configuration right, and what is in effect?
   usage-proxy serve --config usage-proxy.toml         serve
+  usage-proxy hash-key                                a key for a caller, and its hash
 
 Exit codes: 0 done, 1 failure, 2 wrong use or configuration.";
 

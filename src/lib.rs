@@ -9,6 +9,7 @@
 //! ```
 //!
 //! **One request, in file order.** [`serve`] accepts → [`api`] tells the route, counts and logs →
+//! `api/authentication` asks [`callers`] who sent it, `api/rate_limit` whether it may come again →
 //! `api/extract` reads a customer, a date, a directive → `api/usage` asks [`usage`] → [`cache`]
 //! finds the newest date and its snapshot and judges their freshness. *Fresh* is served. *Stale
 //! while revalidating* is served at once, one refresh behind it. *Stale if error* waits for
