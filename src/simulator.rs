@@ -41,6 +41,7 @@ pub use fleet::{
 pub use handle::SimulatorHandle;
 pub use overrides::{Override, SimulatedRow};
 pub use record::{RecordedRequest, SimulatedApi};
+pub use tokens::RegisteredCertificate;
 
 /// How long answers may still take once the end has begun; what is held then is dropped.
 const GRACE: Duration = Duration::from_millis(200);
@@ -66,6 +67,10 @@ pub struct SimulatorOptions {
     pub client_id: Option<String>,
     /// The only client secret that gets tokens; any when absent.
     pub client_secret: Option<SecretString>,
+    /// The certificate whose assertions prove the client, too.
+    pub client_certificate: Option<RegisteredCertificate>,
+    /// The federated token that proves the client, too.
+    pub federated_token: Option<SecretString>,
     /// How long access tokens live.
     pub expires_in: Duration,
     /// Whether redeeming a refresh token spends it and brings a new one.
@@ -96,6 +101,8 @@ impl Default for SimulatorOptions {
             require_token: true,
             client_id: None,
             client_secret: None,
+            client_certificate: None,
+            federated_token: None,
             expires_in: Duration::from_secs(3_599),
             rotate: true,
             clock: Arc::new(SystemClock),

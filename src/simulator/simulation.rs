@@ -14,7 +14,7 @@ use super::{
     overrides::Overrides,
     record::Recorder,
     throttle::Throttle,
-    tokens::TokenBook,
+    tokens::{Assertions, TokenBook},
 };
 use crate::clock::SharedClock;
 
@@ -34,6 +34,7 @@ pub(super) struct Simulation {
     pub(super) require_token: bool,
     pub(super) client_id: Option<String>,
     pub(super) client_secret: Option<SecretString>,
+    pub(super) assertions: Assertions,
     faults: Mutex<Faults>,
     today: Mutex<Date>,
     overrides: Mutex<Overrides>,
@@ -55,6 +56,7 @@ impl Simulation {
             require_token: options.require_token,
             client_id: options.client_id,
             client_secret: options.client_secret,
+            assertions: Assertions::new(options.client_certificate, options.federated_token),
             faults: Mutex::new(options.faults),
             today: Mutex::new(options.today),
             overrides: Mutex::new(HashMap::new()),

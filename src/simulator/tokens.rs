@@ -1,5 +1,6 @@
 //! The token endpoint, v1 and v2, and the tokens that it gave out.
 
+mod assertion;
 mod book;
 
 use std::{collections::HashMap, sync::Arc};
@@ -17,9 +18,12 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 use uuid::Uuid;
 
+pub(super) use assertion::Assertions;
+pub use assertion::RegisteredCertificate;
 pub(super) use book::{Grant, TokenBook};
 
 use super::{Simulation, record::SimulatedApi, reply::Reply};
+use assertion::{Expected, JWT_BEARER};
 use book::{Issued, Redemption, Reuse};
 
 /// Largest form that is read.
@@ -85,7 +89,7 @@ async fn serve(simulation: &Simulation, version: Version, request: Request) -> R
     let form: HashMap<String, String> = form_urlencoded::parse(&form).into_owned().collect();
     let answer = match failure {
         Some((status, error)) => Err(Refusal::on_demand(status, error)),
-        None => redeem(simulation, version, &form),
+        None => redeem(simulation, version, head.uri.path(), &form),
     };
     let reply = answer.unwrap_or_else(|refusal| refusal.reply(simulation, &head));
     simulation.recorder.answered(sequence, reply.status);
@@ -98,10 +102,11 @@ async fn serve(simulation: &Simulation, version: Version, request: Request) -> R
 fn redeem(
     simulation: &Simulation,
     version: Version,
+    path: &str,
     form: &HashMap<String, String>,
 ) -> Result<Reply, Refusal> {
     let grant_type = required(form, "grant_type")?;
-    check_client(simulation, form)?;
+    check_client(simulation, path, form)?;
     let audience = required(form, version.audience_parameter())?;
     let now = simulation.clock.now();
     let issued = match grant_type {
@@ -128,15 +133,32 @@ fn required<'a>(form: &'a HashMap<String, String>, name: &str) -> Result<&'a str
         .ok_or_else(|| Refusal::missing(name))
 }
 
-fn check_client(simulation: &Simulation, form: &HashMap<String, String>) -> Result<(), Refusal> {
+fn check_client(
+    simulation: &Simulation,
+    path: &str,
+    form: &HashMap<String, String>,
+) -> Result<(), Refusal> {
     let id = required(form, "client_id")?;
-    let secret = form.get("client_secret").map_or("", String::as_str);
-    if secret.is_empty() {
+    let shown = |name: &str| form.get(name).map_or("", String::as_str);
+    let (secret, assertion) = (shown("client_secret"), shown("client_assertion"));
+    if secret.is_empty() && assertion.is_empty() {
         return Err(Refusal::no_client_secret());
     }
     let expected = &simulation.client_id;
     if expected.as_deref().is_some_and(|expected| expected != id) {
         return Err(Refusal::unknown_client(id));
+    }
+    if !assertion.is_empty() {
+        if !secret.is_empty() || shown("client_assertion_type") != JWT_BEARER {
+            return Err(Refusal::wrong_assertion_type());
+        }
+        let now = simulation.clock.wall().as_second();
+        let expected = Expected {
+            client_id: id,
+            path,
+            now,
+        };
+        return simulation.assertions.verify(assertion, expected);
     }
     // The secret of a stand-in is worth nothing, so it need not be compared in constant time.
     match &simulation.client_secret {
@@ -237,6 +259,23 @@ impl Refusal {
         let text = "The request body must contain the following parameter: \
                     'client_assertion' or 'client_secret'.";
         Self::new(StatusCode::UNAUTHORIZED, "invalid_client", 7000218, text)
+    }
+
+    fn wrong_assertion_type() -> Self {
+        let text = format!(
+            "The request body must contain client_assertion_type '{JWT_BEARER}' beside \
+             client_assertion, and no client_secret."
+        );
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", 50027, text)
+    }
+
+    fn assertion(code: u32, text: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_client", code, text)
+    }
+
+    fn no_federated_credential() -> Self {
+        let text = "No matching federated identity record found for presented assertion.";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", 70021, text)
     }
 
     fn unknown_client(id: &str) -> Self {

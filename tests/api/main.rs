@@ -16,6 +16,7 @@ mod authentication;
 mod authorization;
 mod bad_input;
 mod circuit_breaker;
+mod client_proof;
 mod conditional_requests;
 mod cors;
 mod demo_answer;

@@ -90,6 +90,8 @@ pub(crate) struct Builder {
     flags: Vec<(String, String)>,
     callers: Option<String>,
     simulator: Option<Change<SimulatorOptions>>,
+    /// Files beside the other secrets: the key that names each, its name, what it holds.
+    proof: Vec<(&'static str, &'static str, String)>,
 }
 
 /// An answer, read to its end.
@@ -204,6 +206,11 @@ impl TestApp {
         }
     }
 
+    /// Where secrets are kept.
+    pub(crate) fn secrets(&self) -> &Path {
+        self.secrets.path()
+    }
+
     /// Where the refresh token is kept.
     pub(crate) fn refresh_token_file(&self) -> PathBuf {
         self.secrets.path().join("refresh-token")
@@ -288,6 +295,15 @@ impl Builder {
         self
     }
 
+    /// Proves the application by other files than the client secret.
+    pub(crate) fn prove_by(mut self, files: &[(&'static str, &'static str, &str)]) -> Self {
+        let files = files
+            .iter()
+            .map(|(key, name, held)| (*key, *name, (*held).to_owned()));
+        self.proof.extend(files);
+        self
+    }
+
     /// Starts both, and waits until the service has its first token.
     pub(crate) async fn start(self) -> TestApp {
         let app = self.start_without_waiting().await;
@@ -323,6 +339,16 @@ impl Builder {
             let path = secrets.path().join(CALLERS_FILE);
             std::fs::write(&path, content).unwrap();
             sources = sources.with_flag("test", "callers.file", path.to_string_lossy());
+        }
+        if self.proof.is_empty() {
+            let file = secrets.path().join("client-secret");
+            let file = file.to_string_lossy().into_owned();
+            sources = sources.with_flag("test", "upstream.auth.client_secret_file", file);
+        }
+        for (key, name, held) in self.proof {
+            let file = secrets.path().join(name);
+            write_secret(&file, &held);
+            sources = sources.with_flag("test", key, file.to_string_lossy());
         }
         for (key, value) in self.flags {
             sources = sources.with_flag("test", key, value);
@@ -410,7 +436,6 @@ fn defaults(simulator: SocketAddr, secrets: &Path) -> Sources {
             format!("http://{simulator}/tenant/oauth2/v2.0/token"),
         ),
         ("upstream.auth.client_id", "usage-proxy-test".to_owned()),
-        ("upstream.auth.client_secret_file", file("client-secret")),
         ("upstream.auth.refresh_token_file", file("refresh-token")),
     ]
     .into_iter()

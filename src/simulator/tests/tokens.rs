@@ -245,3 +245,92 @@ async fn a_token_request_is_held_until_it_is_released() {
     assert_eq!(while_held, None);
     assert_eq!(answer.status(), 200);
 }
+
+/// A stand-in where a certificate is registered, and the key to sign with.
+async fn with_a_certificate() -> (Stand, rcgen::KeyPair) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let stand = Stand::start_with(SimulatorOptions {
+        client_certificate: Some(RegisteredCertificate {
+            thumbprint: "the-thumbprint".to_owned(),
+            public_key: key.public_key_pem(),
+        }),
+        ..SimulatorOptions::default()
+    })
+    .await;
+    (stand, key)
+}
+
+async fn show(stand: &Stand, assertion: &str) -> Response {
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_secret", ""),
+        (
+            "client_assertion_type",
+            "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        ),
+        ("client_assertion", assertion),
+    ];
+    stand.ask_token(V2, &form).await
+}
+
+#[tokio::test]
+async fn an_assertion_is_taken_once_and_only_where_all_of_it_is_right() {
+    use jsonwebtoken::Algorithm::{PS256, PS512};
+
+    let (stand, key) = with_a_certificate().await;
+    let now = SystemClock.wall().as_second();
+    let key = jsonwebtoken::EncodingKey::from_rsa_pem(key.serialize_pem().as_bytes()).unwrap();
+    let sign = |claims: &Value, thumbprint: &str, algorithm| {
+        let header = jsonwebtoken::Header {
+            x5t_s256: Some(thumbprint.to_owned()),
+            ..jsonwebtoken::Header::new(algorithm)
+        };
+        jsonwebtoken::encode(&header, claims, &key).unwrap()
+    };
+    let claims = || {
+        serde_json::json!({
+            "aud": format!("https://login.example.com{V2}"), "iss": "usage-proxy",
+            "sub": "usage-proxy", "jti": Uuid::new_v4().to_string(), "nbf": now, "exp": now + 300,
+        })
+    };
+    let but = |name: &str, value: Value| {
+        let mut claims = claims();
+        claims[name] = value;
+        sign(&claims, "the-thumbprint", PS256)
+    };
+    let sound = but("exp", (now + 300).into());
+
+    assert_eq!(show(&stand, &sound).await.status(), 200);
+    for (what, code, assertion) in [
+        ("used before", 700_023, sound.clone()),
+        (
+            "another certificate",
+            700_027,
+            sign(&claims(), "other", PS256),
+        ),
+        (
+            "another algorithm",
+            700_027,
+            sign(&claims(), "the-thumbprint", PS512),
+        ),
+        ("cut short", 700_027, sound[..sound.len() - 4].to_owned()),
+        ("no assertion", 700_027, "s3cret".to_owned()),
+        (
+            "another endpoint",
+            700_023,
+            but("aud", "https://login.example.com/".into()),
+        ),
+        ("another issuer", 700_021, but("iss", "other".into())),
+        ("another subject", 700_021, but("sub", "other".into())),
+        ("over", 700_024, but("exp", (now - 400).into())),
+        ("not yet", 700_024, but("nbf", (now + 400).into())),
+        ("too long", 700_024, but("exp", (now + 3_600).into())),
+    ] {
+        let refused = show(&stand, &assertion).await;
+
+        assert_eq!(refused.status(), 401, "{what}");
+        let told = json(refused).await;
+        assert_eq!(told["error"], "invalid_client", "{what}");
+        assert_eq!(told["error_codes"][0], code, "{what}");
+    }
+}

@@ -1,0 +1,131 @@
+//! Client assertions, verified as Microsoft verifies them: signature, audience, times, and no
+//! replay.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use super::Refusal;
+
+/// `client_assertion_type` of a JWT (RFC 7523 §2.2).
+pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// Seconds that clocks may differ by.
+const LEEWAY: i64 = 5 * 60;
+
+/// Seconds that an assertion may live.
+const LONGEST: i64 = 10 * 60;
+
+/// A certificate that is registered with the application.
+#[derive(Clone, Debug)]
+pub struct RegisteredCertificate {
+    /// SHA-256 of the certificate, base64url without padding: `x5t#S256`.
+    pub thumbprint: String,
+    /// Its RSA public key, in PEM.
+    pub public_key: String,
+}
+
+/// Verifies assertions, and remembers which were used.
+#[derive(Debug)]
+pub(in crate::simulator) struct Assertions {
+    certificate: Option<RegisteredCertificate>,
+    federated_token: Option<SecretString>,
+    /// When each `jti` that was used ends.
+    used: Mutex<HashMap<String, i64>>,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    aud: String,
+    iss: String,
+    sub: String,
+    jti: String,
+    nbf: i64,
+    exp: i64,
+}
+
+/// What an assertion is held against.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected<'a> {
+    pub(super) client_id: &'a str,
+    /// The end of the URL that was asked: the host is whatever name led here.
+    pub(super) path: &'a str,
+    /// Unix time.
+    pub(super) now: i64,
+}
+
+// === impl Assertions ===
+
+impl Assertions {
+    pub(in crate::simulator) fn new(
+        certificate: Option<RegisteredCertificate>,
+        federated_token: Option<SecretString>,
+    ) -> Self {
+        Self {
+            certificate,
+            federated_token,
+            used: Mutex::default(),
+        }
+    }
+
+    pub(super) fn verify(&self, assertion: &str, expected: Expected<'_>) -> Result<(), Refusal> {
+        let federated = self.federated_token.as_ref();
+        if federated.is_some_and(|token| token.expose_secret() == assertion) {
+            return Ok(());
+        }
+        let Some(certificate) = &self.certificate else {
+            return Err(Refusal::no_federated_credential());
+        };
+        let claims = signed_by(certificate, assertion).ok_or_else(|| {
+            Refusal::assertion(700_027, "The signature of the assertion is invalid.")
+        })?;
+        claims.check(expected)?;
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.retain(|_, ends| *ends + LEEWAY > expected.now);
+        if used.insert(claims.jti, claims.exp).is_some() {
+            return Err(Refusal::assertion(
+                700_023,
+                "The assertion was used before.",
+            ));
+        }
+        Ok(())
+    }
+}
+
+// === impl Claims ===
+
+impl Claims {
+    fn check(&self, expected: Expected<'_>) -> Result<(), Refusal> {
+        let refuse = |code, text| Err(Refusal::assertion(code, text));
+        if [&self.iss, &self.sub].map(String::as_str) != [expected.client_id; 2] {
+            return refuse(700_021, "iss and sub must be the identifier of the client.");
+        }
+        if !self.aud.ends_with(expected.path) {
+            return refuse(700_023, "aud must be the URL of the token endpoint.");
+        }
+        let lives = self.nbf - LEEWAY <= expected.now && expected.now < self.exp + LEEWAY;
+        if !lives || self.exp - self.nbf > LONGEST {
+            return refuse(700_024, "The assertion is not within its valid time range.");
+        }
+        Ok(())
+    }
+}
+
+/// The claims, where the certificate's key signed them. Times are checked against the clock of the
+/// stand-in, which may be a manual one.
+fn signed_by(certificate: &RegisteredCertificate, assertion: &str) -> Option<Claims> {
+    let header = jsonwebtoken::decode_header(assertion).ok()?;
+    let key = DecodingKey::from_rsa_pem(certificate.public_key.as_bytes()).ok()?;
+    let mut validation = Validation::new(Algorithm::PS256);
+    validation.algorithms = vec![Algorithm::PS256, Algorithm::RS256];
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    validation.set_required_spec_claims(&["aud", "iss", "sub", "exp", "nbf"]);
+    let token = jsonwebtoken::decode::<Claims>(assertion, &key, &validation).ok()?;
+    (header.x5t_s256.as_ref() == Some(&certificate.thumbprint)).then_some(token.claims)
+}
