@@ -1,0 +1,113 @@
+//! Whether there is another attempt after one that failed, and when.
+
+use std::time::Duration;
+
+use super::Attempts;
+use crate::{
+    domain::UpstreamApi,
+    resilience::backoff::Backoff,
+    upstream::{
+        call::LogicalCall,
+        error::{Meaning, UpstreamError},
+        metrics::RetryReason,
+        token::{AccessToken, Renewal},
+    },
+};
+
+/// Pauses between the attempts of one call.
+const BACKOFF: Backoff = match Backoff::new(Duration::from_millis(200), Duration::from_secs(10)) {
+    Ok(backoff) => backoff,
+    Err(_) => panic!("not a backoff"),
+};
+
+/// What comes after an attempt that failed.
+pub(super) enum Next {
+    Retry,
+    GiveUp,
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    /// Gets ready for another attempt, pause included, or gives up: where another would not help,
+    /// does not fit the deadline, or is more than all calls together may make.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError::Token`] where a token that was refused has no successor.
+    pub(super) async fn next(
+        &self,
+        call: &mut LogicalCall,
+        error: &UpstreamError,
+        token: &AccessToken,
+    ) -> Result<Next, UpstreamError> {
+        match error.meaning() {
+            Some(Meaning::Unauthorized) if !call.renewed => return self.renew(call, token).await,
+            Some(refused @ (Meaning::Unauthorized | Meaning::ProofMissing)) => {
+                self.disown(call.api(), token, refused);
+                return Ok(Next::GiveUp);
+            }
+            _ => {}
+        }
+        let Some(reason) = error.retry_reason().filter(|_| call.retries_left > 0) else {
+            return Ok(Next::GiveUp);
+        };
+        let now = self.clock.now();
+        let resume = if let UpstreamError::Throttled { until, .. } = error {
+            *until
+        } else {
+            let drawn = BACKOFF.pause(call.retries, self.jitter.fraction());
+            now + drawn.max(error.retry_after())
+        };
+        if resume >= call.deadline
+            || self.restraint.check_circuit(call).is_err()
+            || !self.restraint.may_retry()
+        {
+            return Ok(Next::GiveUp);
+        }
+        call.retries_left -= 1;
+        call.retries += 1;
+        tracing::debug!(
+            api = call.api().as_str(),
+            %error,
+            pause_seconds = (resume - now).as_secs_f64(),
+            attempts = call.attempts,
+            "upstream is asked again after a pause"
+        );
+        self.clock.sleep_until(resume).await;
+        self.metrics.retried(reason);
+        Ok(Next::Retry)
+    }
+
+    /// Gets another token in answer to a 401, once for each call. Asking with it is a retry like
+    /// any other, or tokens refused one and all would double the load.
+    async fn renew(
+        &self,
+        call: &mut LogicalCall,
+        token: &AccessToken,
+    ) -> Result<Next, UpstreamError> {
+        call.renewed = true;
+        match self.tokens.renew(token.generation, call.deadline).await? {
+            Renewal::Fresh if self.restraint.may_retry() => {
+                self.metrics.retried(RetryReason::Unauthorized);
+                Ok(Next::Retry)
+            }
+            Renewal::Fresh => Ok(Next::GiveUp),
+            Renewal::Same => {
+                self.disown(call.api(), token, Meaning::Unauthorized);
+                Ok(Next::GiveUp)
+            }
+        }
+    }
+
+    /// Has readiness say that the token is refused. Only the call that the service lives by counts:
+    /// an App-only token is good for the commercial call though insights refuses it.
+    fn disown(&self, api: UpstreamApi, token: &AccessToken, refused: Meaning) {
+        if refused == Meaning::ProofMissing {
+            self.multi_factor.is_missing();
+        }
+        if api == self.source || refused == Meaning::ProofMissing {
+            self.tokens.disown(token.generation, refused.sentence());
+        }
+    }
+}
