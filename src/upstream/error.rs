@@ -59,6 +59,9 @@ pub(super) enum UpstreamError {
         /// What `Retry-After` asked for.
         retry_after: Option<Duration>,
     },
+    /// The access token was refused and has a successor, which no retry was left to try.
+    #[error("Partner Center refused an access token that has been replaced since: ask again")]
+    TokenReplaced,
     /// A 200 that is not what the schema promises.
     #[error("Partner Center's answer is not what its schema promises: {0}")]
     Malformed(#[from] Malformed),
@@ -153,6 +156,7 @@ impl UpstreamError {
             }
             Self::DeadlinePassed
             | Self::CircuitOpen { .. }
+            | Self::TokenReplaced
             | Self::Malformed(_)
             | Self::OtherCustomer(_)
             | Self::NothingProcessed(_)
@@ -198,7 +202,9 @@ impl UpstreamError {
     ) -> SourceError {
         let detail = self.to_string().into();
         let (kind, refusal) = match self {
-            Self::Connection { .. } => (SourceErrorKind::Unavailable { retry_after: None }, None),
+            Self::Connection { .. } | Self::TokenReplaced => {
+                (SourceErrorKind::Unavailable { retry_after: None }, None)
+            }
             Self::AttemptTimedOut | Self::DeadlinePassed => (SourceErrorKind::TimedOut, None),
             Self::Throttled { until, refusal } => {
                 let retry_after = until.saturating_duration_since(now);

@@ -34,7 +34,8 @@ impl Attempts {
     ///
     /// # Errors
     ///
-    /// [`UpstreamError::Token`] where a token that was refused has no successor.
+    /// [`UpstreamError::Token`] where a token that was refused has no successor, and
+    /// [`UpstreamError::TokenReplaced`] where it has one that this call may not try.
     pub(super) async fn next(
         &self,
         call: &mut LogicalCall,
@@ -92,7 +93,8 @@ impl Attempts {
                 self.metrics.retried(RetryReason::Unauthorized);
                 Ok(Next::Retry)
             }
-            Renewal::Fresh => Ok(Next::GiveUp),
+            // No person need act: the next call has the new token.
+            Renewal::Fresh => Err(UpstreamError::TokenReplaced),
             Renewal::Same => {
                 self.disown(call.api(), token, Meaning::Unauthorized);
                 Ok(Next::GiveUp)

@@ -114,6 +114,7 @@ impl UpstreamError {
                 Meaning::Redirect => ErrorClass::Redirect,
                 Meaning::Rejected => ErrorClass::Rejected,
             },
+            Self::TokenReplaced => ErrorClass::Unauthorized,
             Self::Malformed(_) => ErrorClass::Malformed,
             Self::OtherCustomer(_) => ErrorClass::OtherCustomer,
             Self::NothingProcessed(_) => ErrorClass::NothingProcessed,

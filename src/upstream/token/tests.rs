@@ -89,6 +89,33 @@ async fn a_federated_token_is_read_again_at_each_redemption() {
 }
 
 #[tokio::test]
+async fn a_fresh_token_that_no_retry_is_left_for_serves_the_next_call() {
+    let fixture = Fixture::new(Auth::ClientCredentials).await;
+    let replies = ["access-1", "access-2"].map(|token| Reply::token(token, None));
+    fixture.login.replies(replies);
+    let partner_center = fixture.start();
+    // Ten retries are all there are, with so few calls.
+    let failing = [(); 13].map(|()| Reply::status(500));
+    fixture.api.replies(failing);
+    fixture.api.replies([ok(), unauthorized("800001"), ok()]);
+    for _ in 0..3 {
+        ask_insights(&partner_center).await.unwrap_err();
+    }
+    ask_insights(&partner_center).await.unwrap();
+
+    let refused = ask_insights(&partner_center).await.unwrap_err();
+    let next = ask_insights(&partner_center).await;
+
+    let unavailable = SourceErrorKind::Unavailable { retry_after: None };
+    assert_eq!(refused.kind, unavailable, "no person need act");
+    assert_eq!(partner_center.status().token, TokenStatus::Usable);
+    assert!(next.is_ok());
+    let requests = fixture.api.requests();
+    assert_eq!(requests.len(), 13 + 3);
+    assert_eq!(requests[15].header("authorization"), "Bearer access-2");
+}
+
+#[tokio::test]
 async fn a_rotated_refresh_token_is_on_disk_before_the_access_token_is_used() {
     let gate = Arc::new(Notify::new());
     let fixture = Fixture::new(Auth::RefreshToken).await;
