@@ -17,6 +17,7 @@ use crate::{
     },
     clock::{SharedClock, SystemClock},
     config::{Config, ConfigErrors, ServerConfig, TlsConfig},
+    handover::Inherited,
     jitter::Jitter,
     reload::Reload,
     serve::{
@@ -114,8 +115,22 @@ impl App {
     ///
     /// [`StartError`] says what stands in the way.
     pub async fn build(config: &Config, deps: Deps) -> Result<Self, StartError> {
-        let api = bind("server.listen", config.server.listen).await?;
-        let admin = bind("admin.listen", config.admin.listen).await?;
+        Self::build_on(Inherited::default(), config, deps).await
+    }
+
+    /// As [`App::build`], on sockets that were opened before this process in the place of those that
+    /// `server.listen` and `admin.listen` name.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] says what stands in the way.
+    pub async fn build_on(
+        inherited: Inherited,
+        config: &Config,
+        deps: Deps,
+    ) -> Result<Self, StartError> {
+        let api = bind("server.listen", config.server.listen, inherited.api).await?;
+        let admin = bind("admin.listen", config.admin.listen, inherited.admin).await?;
         let (shutdown, reload) = (Shutdown::new(), Reload::default());
         let metrics = Metrics::new()?;
         let callers = match &config.callers.file {
@@ -309,16 +324,34 @@ fn limits(server: &ServerConfig) -> Limits {
 /// How long probes that are under way may take at the end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<Bound<(), ()>, StartError> {
-    let listening = async {
-        let listener = TcpListener::bind(address).await?;
-        Ok((listener.local_addr()?, listener))
-    };
-    let (address, listener) = listening.await.map_err(|error| StartError::Listen {
+async fn bind(
+    key: &'static str,
+    configured: SocketAddr,
+    inherited: Option<std::net::TcpListener>,
+) -> Result<Bound<(), ()>, StartError> {
+    let refused = |address, reason| StartError::Listen {
         key,
         address,
-        reason: listen_failure(&error),
-    })?;
+        reason,
+    };
+    let listening = async {
+        let listener = match inherited {
+            Some(socket) => {
+                socket.set_nonblocking(true)?;
+                TcpListener::from_std(socket)?
+            }
+            None => TcpListener::bind(configured).await?,
+        };
+        Ok((listener.local_addr()?, listener))
+    };
+    let (address, listener) = listening
+        .await
+        .map_err(|error| refused(configured, listen_failure(&error)))?;
+    // What may be reached from where is judged by what is configured.
+    if configured.ip().is_loopback() && !address.ip().is_loopback() {
+        let reason = format!("the socket passed on is {address}, which others can reach; say so");
+        return Err(refused(configured, reason));
+    }
     Ok(Bound {
         listener,
         address,

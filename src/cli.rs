@@ -19,6 +19,7 @@ use crate::{
     app::{App, Deps, StartError},
     callers,
     config::{AuthConfig, Config, ConfigErrors, Sources, secret},
+    handover::{HandoverError, Inherited},
     reload::Reload,
     shutdown::Shutdown,
     telemetry,
@@ -93,9 +94,9 @@ enum Failure {
 }
 
 /// Runs the command that the arguments name.
-pub async fn run(cli: Cli) -> ExitCode {
+pub async fn run(cli: Cli, inherited: Result<Inherited, HandoverError>) -> ExitCode {
     let done = match cli.command {
-        Command::Serve(args) => serve(&args).await,
+        Command::Serve(args) => serve(&args, inherited).await,
         Command::Demo(args) => demo::run(&args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::CheckConfig(args) => check_config(&args),
@@ -110,7 +111,10 @@ pub async fn run(cli: Cli) -> ExitCode {
     }
 }
 
-async fn serve(args: &ConfigArgs) -> Result<(), Failure> {
+async fn serve(
+    args: &ConfigArgs,
+    inherited: Result<Inherited, HandoverError>,
+) -> Result<(), Failure> {
     let config = Config::load(args.sources())?;
     telemetry::start_logging(&config.log).map_err(Failure::usage)?;
     check_secret_files(&config.upstream.auth)?;
@@ -118,11 +122,12 @@ async fn serve(args: &ConfigArgs) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     tracing::debug!(config = config.effective(), "effective configuration");
-    serve_until_signalled(&config).await
+    let inherited = inherited.map_err(Failure::other)?;
+    serve_until_signalled(&config, inherited).await
 }
 
-async fn serve_until_signalled(config: &Config) -> Result<(), Failure> {
-    let app = App::build(config, Deps::default()).await?;
+async fn serve_until_signalled(config: &Config, inherited: Inherited) -> Result<(), Failure> {
+    let app = App::build_on(inherited, config, Deps::default()).await?;
     end_on_signal(app.shutdown())?;
     reload_on_hangup(app.reload(), &app.shutdown())?;
     tracing::info!(

@@ -4,20 +4,25 @@ use std::{process::ExitCode, thread};
 
 use clap::Parser;
 use tokio::runtime::Builder;
-use usage_proxy::cli::{self, Cli};
+use usage_proxy::{
+    cli::{self, Cli},
+    handover::Inherited,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // It changes the environment, so it comes before any thread.
+    let inherited = Inherited::from_environment();
     // On one processor, handing work between threads only costs.
     let mut runtime = match thread::available_parallelism() {
         Ok(processors) if processors.get() > 1 => Builder::new_multi_thread(),
         _ => Builder::new_current_thread(),
     };
     match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(cli::run(cli)),
+        Ok(runtime) => runtime.block_on(cli::run(cli, inherited)),
         Err(error) => {
             eprintln!("usage-proxy: cannot start: {error}");
             ExitCode::FAILURE

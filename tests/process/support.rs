@@ -59,8 +59,12 @@ pub(crate) struct Lines(watch::Receiver<Vec<String>>);
 
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Self {
+        Self::start_with_input(command, Stdio::null())
+    }
+
+    pub(crate) fn start_with_input(command: &mut Command, input: Stdio) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -251,7 +255,11 @@ pub(crate) struct Service {
 impl Service {
     /// Waits until it listens.
     pub(crate) async fn start(command: &mut Command) -> Self {
-        let running = Running::start(command);
+        Self::listening(Running::start(command)).await
+    }
+
+    /// Waits until this child listens.
+    pub(crate) async fn listening(running: Running) -> Self {
         let line = running.stderr.line_with("\"listening\"").await;
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         Self {
