@@ -118,7 +118,7 @@ async fn no_request_is_lost_when_one_process_takes_over_from_another() {
     load.answered(REQUESTS).await;
     while load.tasks.join_next().await.is_some() {}
 
-    let failures = load.failures.lock().unwrap();
+    let failures = std::mem::take(&mut *load.failures.lock().unwrap());
     assert!(
         failures.is_empty(),
         "{}: {:#?}",
