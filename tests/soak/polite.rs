@@ -1,4 +1,4 @@
-//! The caller that behaves: it polls customers that it knows, steadily.
+//! The caller that behaves: it polls customers steadily, and now and then asks for one more.
 
 use std::{
     fmt,
@@ -6,11 +6,18 @@ use std::{
 };
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::target::known;
 
+/// Its key.
+pub(crate) const KEY: &str = "up_dashboard";
+
 /// Customers that it polls, each in turn.
 const CUSTOMERS: usize = 50;
+
+/// One poll of so many is for a customer that nobody has asked for yet: upstream has to be asked.
+const NEW_CUSTOMER_EVERY: usize = 25;
 
 /// Between two polls.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -51,8 +58,8 @@ impl Caller {
 
     /// Asks for each customer once, before the storm.
     pub(crate) async fn warm_up(&mut self) {
-        for poll in 0..CUSTOMERS {
-            self.ask(poll).await;
+        for index in 0..CUSTOMERS {
+            self.ask(index, known(index)).await;
         }
         assert_eq!(self.report.failures, [""; 0]);
         self.report = Report::default();
@@ -61,15 +68,20 @@ impl Caller {
     pub(crate) async fn poll(mut self, until: Instant) -> Report {
         let mut poll = 0;
         while Instant::now() < until {
-            self.ask(poll).await;
+            let customer = match poll % NEW_CUSTOMER_EVERY {
+                // The flood takes them from the other end.
+                1 => known(crate::CUSTOMERS - 1 - poll / NEW_CUSTOMER_EVERY),
+                _ => known(poll % CUSTOMERS),
+            };
+            self.ask(poll, customer).await;
             poll += 1;
             tokio::time::sleep(PAUSE).await;
         }
         self.report
     }
 
-    async fn ask(&mut self, poll: usize) {
-        let customer = known(poll % CUSTOMERS).to_string();
+    async fn ask(&mut self, poll: usize, customer: Uuid) {
+        let customer = customer.to_string();
         let url = format!("{}/v1/customers/{customer}/usage", self.api);
         let client = match poll % NEW_CONNECTION_EVERY {
             0 => &self.connecting,
@@ -77,7 +89,7 @@ impl Caller {
         };
         let started = Started::now();
         let asked = async {
-            let answer = client.get(url).send().await?;
+            let answer = client.get(url).bearer_auth(KEY).send().await?;
             let status = answer.status();
             Ok::<_, reqwest::Error>((status, answer.text().await?))
         };

@@ -96,12 +96,18 @@ impl Dice {
     }
 }
 
+/// The key of everybody that means no good.
+pub(crate) const STRANGERS_KEY: &str = "up_stranger";
+
 /// A customer that the stand-in knows.
 pub(crate) fn known(index: usize) -> Uuid {
     usage_proxy::simulator::customer_id(1, index)
 }
 
-/// A `GET` of the simplified usage.
+/// A stranger's `GET` of the simplified usage.
 pub(crate) fn request(customer: Uuid) -> String {
-    format!("GET /v1/customers/{customer}/usage HTTP/1.1\r\nHost: soak\r\n\r\n")
+    format!(
+        "GET /v1/customers/{customer}/usage HTTP/1.1\r\nHost: soak\r\n\
+         X-Api-Key: {STRANGERS_KEY}\r\n\r\n"
+    )
 }
