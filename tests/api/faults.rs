@@ -373,7 +373,7 @@ fn builder(retries: &str) -> crate::support::Builder {
         // A renewal would be one more that waits for the time of an attempt.
         .simulator(|stand_in| stand_in.expires_in = Duration::from_secs(24 * 60 * 60))
         // In the machine's time: no clock of ours is behind a connection attempt.
-        .set("upstream.connect_timeout", "100ms")
+        .set("upstream.connect_timeout", "250ms")
         .config(|config| config.upstream.attempt_timeout = ATTEMPT_TIMEOUT)
 }
 

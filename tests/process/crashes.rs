@@ -109,7 +109,8 @@ impl Lane {
             _ => {
                 let service = self.comes_back().await;
                 let next = self.token_requests() + 1;
-                self.use_token(&service, 1).await.unwrap();
+                let answered = self.use_token(&service, 1).await.unwrap();
+                assert_eq!(answered.status(), 200);
                 self.partner_center.handle.revoke_access_tokens();
                 tokio::spawn(self.use_token(&service, 2));
                 self.token_is_requested(next).await;
