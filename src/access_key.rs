@@ -294,6 +294,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::kept())]
+
         #[test]
         fn a_printed_hash_reads_back(key: Vec<u8>) {
             let hash = KeyHash::of(&key);

@@ -347,6 +347,8 @@ fn toml_of(callers: &[Stated]) -> String {
 }
 
 proptest! {
+    #![proptest_config(crate::properties::kept())]
+
     #[test]
     fn any_text_is_read_or_refused(text in "(\\[\\[caller\\]\\]\n|[a-z_0-9]{1,12} = |\\[?\"[^\"]{0,9}\"\\]?\n|.{0,9}|\n){0,12}") {
         let reading = Folder::new(&text).reading();

@@ -180,6 +180,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::kept())]
+
         #[test]
         fn retries_never_pass_a_tenth_and_the_floor_of_each_window(
             steps in prop::collection::vec((0..30_u64, 0..100_u32), 1..50),

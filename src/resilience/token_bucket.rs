@@ -201,6 +201,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::kept())]
+
         /// In any stretch of time there are at most the quota and what was refilled meanwhile.
         #[test]
         fn a_rate_is_never_exceeded(

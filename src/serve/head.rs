@@ -328,6 +328,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::kept())]
+
         #[test]
         fn a_head_ends_where_hyper_sees_it_end(bytes in heads()) {
             if let Verdict::Whole { len, .. } = scan(&bytes)

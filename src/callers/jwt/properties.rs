@@ -109,6 +109,8 @@ fn member_name(known: &'static [&'static str]) -> impl Strategy<Value = String> 
 }
 
 proptest! {
+    #![proptest_config(crate::properties::kept())]
+
     #[test]
     fn what_is_no_token_lets_nobody_in(
         token in prop_oneof![

@@ -179,6 +179,8 @@ fn the_holding_time_follows_what_is_seen() {
 }
 
 proptest! {
+    #![proptest_config(crate::properties::kept())]
+
     #[test]
     fn places_are_never_overdrawn_and_never_idle_while_someone_may_have_one(
         steps in proptest::collection::vec((0..3_usize, 0..4_u8), 1..200),
