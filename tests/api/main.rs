@@ -22,6 +22,7 @@ mod cors;
 mod demo_answer;
 mod faults;
 mod freshness;
+mod isolation;
 mod jwt;
 mod lifecycle;
 mod logs;
