@@ -62,7 +62,7 @@ impl Suspicion {
         match self {
             Self::Empty => "empty",
             Self::Shrunken => "shrunken",
-            Self::WentBackwards => "went_backwards",
+            Self::WentBackwards => "went-backwards",
         }
     }
 

@@ -175,12 +175,12 @@ impl CloseReason {
             Self::Client => "client",
             Self::Drained => "drained",
             Self::Cut => "cut",
-            Self::HeaderTimeout => "header_timeout",
-            Self::IdleTimeout => "idle_timeout",
-            Self::RequestTimeout => "request_timeout",
-            Self::BadRequest => "bad_request",
+            Self::HeaderTimeout => "header-timeout",
+            Self::IdleTimeout => "idle-timeout",
+            Self::RequestTimeout => "request-timeout",
+            Self::BadRequest => "bad-request",
             Self::Refused => "refused",
-            Self::TlsHandshake => "tls_handshake",
+            Self::TlsHandshake => "tls-handshake",
             Self::Error => "error",
         }
     }

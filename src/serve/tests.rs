@@ -118,9 +118,9 @@ impl Server {
         self.wait_for(&closed(reason), 1.0).await;
         for other in [
             "client",
-            "bad_request",
-            "header_timeout",
-            "idle_timeout",
+            "bad-request",
+            "header-timeout",
+            "idle-timeout",
             "error",
         ] {
             if other != reason {

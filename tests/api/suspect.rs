@@ -15,7 +15,7 @@ const STALE: Duration = Duration::from_secs(2 * 60 * 60);
 
 const EMPTY: &str = r#"usage_proxy_upstream_suspect_total{reason="empty"}"#;
 const SHRUNKEN: &str = r#"usage_proxy_upstream_suspect_total{reason="shrunken"}"#;
-const BACKWARDS: &str = r#"usage_proxy_upstream_suspect_total{reason="went_backwards"}"#;
+const BACKWARDS: &str = r#"usage_proxy_upstream_suspect_total{reason="went-backwards"}"#;
 
 /// One row of each of so many products.
 fn products(count: usize, processed: Date) -> Override {

@@ -80,7 +80,7 @@ async fn what_may_be_read_in_two_ways_is_refused_and_the_connection_closed() {
         assert!(answer.contains("x-request-id: "), "{answer}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
         assert_eq!(server.asked(), 0, "{request:?}");
-        server.closed_for("bad_request").await;
+        server.closed_for("bad-request").await;
     }
 }
 

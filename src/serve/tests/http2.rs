@@ -73,7 +73,7 @@ async fn half_a_preface_is_closed() {
     let answer = server.raw(&PREFACE[..10]).await;
 
     assert_eq!(answer, "");
-    server.closed_for("header_timeout").await;
+    server.closed_for("header-timeout").await;
 }
 
 #[tokio::test]
@@ -172,6 +172,6 @@ async fn an_idle_connection_of_http_2_is_closed() {
 
     client.get(url(&server)).send().await.unwrap();
 
-    server.closed_for("idle_timeout").await;
+    server.closed_for("idle-timeout").await;
     drop(client);
 }

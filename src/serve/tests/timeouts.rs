@@ -14,7 +14,7 @@ async fn half_a_head_is_answered_408_and_closed() {
     assert!(answer.contains("x-request-id: slow-7\r\n"), "{answer}");
     assert!(answer.contains("urn:usage-proxy:problem:request-timeout"));
     assert_eq!(server.asked(), 0);
-    server.closed_for("header_timeout").await;
+    server.closed_for("header-timeout").await;
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn a_later_head_has_as_much_time_as_the_first() {
     let answer = client.closed().await;
 
     assert_eq!(statuses(&answer), [408], "{answer}");
-    server.closed_for("header_timeout").await;
+    server.closed_for("header-timeout").await;
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn who_says_nothing_is_closed_without_a_word() {
     let answer = server.raw("").await;
 
     assert_eq!(answer, "");
-    server.closed_for("header_timeout").await;
+    server.closed_for("header-timeout").await;
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn an_idle_connection_is_closed() {
     let answer = server.raw(GET).await;
 
     assert_eq!(statuses(&answer), [200], "{answer}");
-    server.closed_for("idle_timeout").await;
+    server.closed_for("idle-timeout").await;
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn who_does_not_take_its_answer_is_cut_off() {
     client.send(GET.replace("/path", "/large")).await;
 
     // Nothing is read: the answer is larger than any socket's buffers.
-    server.closed_for("request_timeout").await;
+    server.closed_for("request-timeout").await;
     assert_eq!(
         server.sample("usage_proxy_connections{state=\"active\"}"),
         0.0
@@ -107,7 +107,7 @@ async fn who_takes_its_answer_slowly_but_in_time_gets_it_whole() {
     let answer = client.closed().await;
 
     assert!(answer.len() > 64 << 20, "{}", answer.len());
-    server.closed_for("idle_timeout").await;
+    server.closed_for("idle-timeout").await;
 }
 
 #[tokio::test]
@@ -117,5 +117,5 @@ async fn an_answer_that_never_comes_is_cut_off() {
     let answer = server.raw(GET.replace("/path", "/never")).await;
 
     assert_eq!(answer, "");
-    server.closed_for("request_timeout").await;
+    server.closed_for("request-timeout").await;
 }

@@ -259,7 +259,7 @@ async fn a_client_may_show_a_certificate_of_the_client_ca_or_none() {
 
     assert!(refused.is_err());
     assert_eq!(server.server.asked(), before);
-    server.server.wait_for(&closed("tls_handshake"), 1.0).await;
+    server.server.wait_for(&closed("tls-handshake"), 1.0).await;
 }
 
 #[tokio::test]
@@ -361,7 +361,7 @@ async fn a_handshake_that_does_not_go_on_is_closed() {
     let answer = server.raw(b"\x16\x03\x01").await;
 
     assert_eq!(answer, "");
-    server.closed_for("tls_handshake").await;
+    server.closed_for("tls-handshake").await;
 }
 
 #[tokio::test]
@@ -372,5 +372,5 @@ async fn plain_http_on_a_tls_listener_is_no_handshake() {
     server.server.raw(GET).await;
 
     assert_eq!(server.server.asked(), 0);
-    server.server.closed_for("tls_handshake").await;
+    server.server.closed_for("tls-handshake").await;
 }
