@@ -16,7 +16,7 @@ use crate::{
         jwt::{JwtDeps, JwtVerifier},
     },
     clock::{SharedClock, SystemClock},
-    config::{Config, ConfigErrors, ServerConfig, TlsConfig},
+    config::{Config, ConfigErrors, ServerConfig, TlsConfig, is_local},
     handover::Inherited,
     jitter::Jitter,
     reload::Reload,
@@ -348,7 +348,7 @@ async fn bind(
         .await
         .map_err(|error| refused(configured, listen_failure(&error)))?;
     // What may be reached from where is judged by what is configured.
-    if configured.ip().is_loopback() && !address.ip().is_loopback() {
+    if is_local(configured) && !is_local(address) {
         let reason = format!("the socket passed on is {address}, which others can reach; say so");
         return Err(refused(configured, reason));
     }

@@ -39,7 +39,7 @@ pub use self::{
     fault::{ConfigErrors, Fault},
     log::{LogConfig, LogFormat, RequestLog},
     origin::Origin,
-    server::ServerConfig,
+    server::{ServerConfig, is_local},
     sources::{Flag, Sources},
     tls::TlsConfig,
     upstream::{AuthConfig, ClientProof, GrantConfig, TokenAudience, UpstreamConfig},

@@ -1,10 +1,11 @@
-//! Who may use the admin listener: whoever has one of its keys, where it has any.
+//! Who may use the admin listener: whoever has one of its keys or a certificate of its client CA,
+//! where it has any of either.
 
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::Response,
 };
@@ -28,6 +29,8 @@ pub struct Access {
 #[derive(Debug)]
 struct Inner {
     keys: Vec<Key>,
+    /// Whether anything opens it, so that nothing is open without.
+    guarded: bool,
     metrics_need_key: bool,
     failures: [IntCounter; Failure::ALL.len()],
 }
@@ -43,8 +46,9 @@ struct Key {
 pub(super) struct Operator {
     /// Where they connect from.
     pub(super) peer: Option<IpAddr>,
-    /// How the hash of their key begins; `None` where none is needed.
-    pub(super) key: Option<Arc<str>>,
+    /// How the hash of their key begins, or `certificate:` and its common name; `None` where nothing
+    /// is needed.
+    pub(super) credential: Option<Arc<str>>,
 }
 
 /// Why a request is not let in.
@@ -77,6 +81,7 @@ impl Access {
         registry.register(Box::new(failures.clone()))?;
         let inner = Inner {
             keys: config.key_hashes.iter().map(Key::new).collect(),
+            guarded: config.is_guarded(),
             metrics_need_key: config.metrics_need_key,
             failures: Failure::ALL.map(|failure| failures.with_label_values(&[failure.as_str()])),
         };
@@ -90,15 +95,22 @@ impl Access {
     fn needs_key(&self, path: &str) -> bool {
         match path {
             "/healthz" | "/readyz" => false,
-            "/metrics" => self.inner.metrics_need_key && !self.inner.keys.is_empty(),
-            _ => !self.inner.keys.is_empty(),
+            "/metrics" => self.inner.metrics_need_key && self.inner.guarded,
+            _ => self.inner.guarded,
         }
     }
 
-    fn key_of(&self, headers: &HeaderMap) -> Result<Arc<str>, Failure> {
-        let presented = access_key::presented(headers)
-            .map_err(|_| Failure::Malformed)?
-            .ok_or(Failure::Missing)?;
+    /// What a request shows counts before what its connection does, right or wrong.
+    fn credential_of(&self, request: &Request) -> Result<Arc<str>, Failure> {
+        let presented = access_key::presented(request.headers()).map_err(|_| Failure::Malformed)?;
+        match (presented, certificate_of(request)) {
+            (Some(key), _) => self.key_of(key),
+            (None, Some(name)) => Ok(format!("certificate:{name}").into()),
+            (None, None) => Err(Failure::Missing),
+        }
+    }
+
+    fn key_of(&self, presented: &[u8]) -> Result<Arc<str>, Failure> {
         let hash = KeyHash::of(presented);
         let mut keys = self.inner.keys.iter();
         let key = keys.find(|key| key.hash == hash).ok_or(Failure::Unknown)?;
@@ -127,22 +139,30 @@ pub(super) async fn check(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let key = if access.needs_key(request.uri().path()) {
-        match access.key_of(request.headers()) {
-            Ok(key) => Some(key),
+    let credential = if access.needs_key(request.uri().path()) {
+        match access.credential_of(&request) {
+            Ok(credential) => Some(credential),
             Err(failure) => return access.refuse(failure, &request),
         }
     } else {
         None
     };
     let peer = peer_of(&request);
-    request.extensions_mut().insert(Operator { peer, key });
+    request
+        .extensions_mut()
+        .insert(Operator { peer, credential });
     next.run(request).await
 }
 
 fn peer_of(request: &Request) -> Option<IpAddr> {
     let peer = request.extensions().get::<Peer>()?;
     Some(peer.address.ip())
+}
+
+/// The listener asks for certificates only where it has a client CA, and shows us none of another.
+fn certificate_of(request: &Request) -> Option<&str> {
+    let peer = request.extensions().get::<Peer>()?;
+    peer.certificate_name.as_deref()
 }
 
 // === impl Key ===
@@ -201,5 +221,61 @@ impl Failure {
             header::WWW_AUTHENTICATE,
             HeaderValue::from_static(challenge),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+    use crate::config::TlsConfig;
+
+    /// Opened by certificates and by nothing else.
+    fn access() -> Access {
+        let tls = TlsConfig {
+            certificate_file: "/c".into(),
+            key_file: "/k".into(),
+            client_ca_file: Some("/ca".into()),
+        };
+        let config = AdminConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            key_hashes: Vec::new(),
+            metrics_need_key: true,
+            tls: Some(tls),
+        };
+        Access::new(&config, &Registry::new()).unwrap()
+    }
+
+    fn request(certificate: Option<&str>, key: Option<&str>) -> Request {
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(Peer {
+            address: ([192, 0, 2, 1], 1).into(),
+            certificate_name: certificate.map(Into::into),
+        });
+        if let Some(key) = key {
+            let value = HeaderValue::try_from(key).unwrap();
+            request.headers_mut().insert(access_key::X_API_KEY, value);
+        }
+        request
+    }
+
+    #[test]
+    fn a_certificate_of_the_client_ca_opens_it_as_a_key_does() {
+        let access = access();
+
+        assert!(access.needs_key("/cache") && access.needs_key("/metrics"));
+        assert!(!access.needs_key("/readyz"));
+        let opened = access.credential_of(&request(Some("ops"), None));
+        assert_eq!(opened.as_deref(), Ok("certificate:ops"));
+        let without = access.credential_of(&request(None, None));
+        assert_eq!(without, Err(Failure::Missing));
+    }
+
+    #[test]
+    fn a_wrong_key_is_not_made_good_by_a_certificate() {
+        let refused = access().credential_of(&request(Some("ops"), Some("up_wrong")));
+
+        assert_eq!(refused, Err(Failure::Unknown));
     }
 }

@@ -49,7 +49,7 @@ pub(super) async fn purge(
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Response {
-    if operator.key.is_none() && request.headers().contains_key(header::ORIGIN) {
+    if operator.credential.is_none() && request.headers().contains_key(header::ORIGIN) {
         return refuse(not_for_pages(), &request);
     }
     let selection = match Selection::parse(query.as_deref(), &["customer", "processedDate", "hard"])
@@ -72,7 +72,7 @@ pub(super) async fn purge(
         customer_id = scope.customer_id.map(tracing::field::display),
         processed_date = scope.processed_date.map(tracing::field::display),
         peer = operator.peer.map(tracing::field::display),
-        key = operator.key.as_deref(),
+        credential = operator.credential.as_deref(),
         request_id = request_id::accept_or_mint(request.headers()).to_str().ok(),
         "the cache was purged"
     );

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{Failure, address, end_on_signal, print_line};
 use crate::{
     app::{App, Deps},
-    config::{Config, Sources},
+    config::{Config, Sources, is_local},
     simulator::{DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, Simulator, SimulatorOptions},
     telemetry,
 };
@@ -125,7 +125,7 @@ fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &Secrets) -> Sources 
 /// An address that nobody else reaches, from a flag.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address = address(text)?;
-    if address.ip().to_canonical().is_loopback() {
+    if is_local(address) {
         Ok(address)
     } else {
         Err(

@@ -9,15 +9,22 @@ pub struct AdminConfig {
     /// Where it listens, never where the API does; port 0 takes a free one. Default
     /// `127.0.0.1:9090`.
     pub listen: SocketAddr,
-    /// The keys that open it, by their hashes; with none it is open, and listens on the loopback.
+    /// The keys that open it, by their hashes; with none, and no client CA, it is open, and listens
+    /// on the loopback.
     pub key_hashes: Vec<KeyHash>,
     /// Whether a scrape needs a key too, where there are keys. Default `true`.
     pub metrics_need_key: bool,
-    /// Its TLS; plain HTTP without.
+    /// Its TLS; plain HTTP without. A certificate of its client CA opens it as a key does.
     pub tls: Option<TlsConfig>,
 }
 
 impl AdminConfig {
+    /// Whether anything opens it, so that nobody gets in without.
+    pub fn is_guarded(&self) -> bool {
+        let takes_certificates = |tls: &TlsConfig| tls.client_ca_file.is_some();
+        !self.key_hashes.is_empty() || self.tls.as_ref().is_some_and(takes_certificates)
+    }
+
     pub(super) fn read(settings: &Settings) -> Option<Self> {
         Some(Self {
             listen: settings.get(&keys::ADMIN_LISTEN)?,

@@ -8,6 +8,7 @@ use std::{
 use super::{
     auth::{AuthKind, TokenEndpoint},
     fault::{Fault, Place},
+    is_local,
     keys::{self, AnyKey, Key, Presence},
     settings::Settings,
     tls::{self, TlsKeys},
@@ -224,9 +225,7 @@ fn check_callers(settings: &Settings, faults: &mut Vec<Fault>) {
         Some(place) => (Some(place), file.name()),
         None => (settings.place(issuer), issuer),
     };
-    let exposed = settings
-        .get(listen)
-        .filter(|address| !address.ip().to_canonical().is_loopback());
+    let exposed = settings.get(listen).filter(|address| !is_local(*address));
     match (told_apart, anonymous, exposed) {
         (Some(told_apart), true, _) => {
             let anonymous = keys::CALLERS_ANONYMOUS.name();
@@ -287,15 +286,17 @@ fn check_tls(settings: &Settings, keys: &TlsKeys, faults: &mut Vec<Fault>) {
 fn check_admin_key(settings: &Settings, faults: &mut Vec<Fault>) {
     let (listen, hashes) = (&keys::ADMIN_LISTEN, &keys::ADMIN_KEY_SHA256);
     if let (Some(address), Some(place)) = (settings.get(listen), settings.place(listen.name()))
-        && !address.ip().to_canonical().is_loopback()
+        && !is_local(address)
         && settings.get(hashes).is_some_and(|hashes| hashes.is_empty())
+        && settings.get(&keys::ADMIN_TLS_CLIENT_CA_FILE).is_none()
     {
         let problem = format!(
             "{} = {:?}: others can reach it, and {} is empty; make a key by `usage-proxy hash-key` \
-             and state its hash there, or listen on 127.0.0.1",
+             and state its hash there, or let certificates open it by {}, or listen on 127.0.0.1",
             listen.name(),
             listen.print(&address),
             hashes.name(),
+            keys::ADMIN_TLS_CLIENT_CA_FILE.name(),
         );
         faults.push(Fault::at(place.clone(), problem));
     }

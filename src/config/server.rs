@@ -27,6 +27,11 @@ pub struct ServerConfig {
     pub tls: Option<TlsConfig>,
 }
 
+/// Whether only this machine reaches an address, written as IPv4 or as IPv6.
+pub fn is_local(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
 impl ServerConfig {
     pub(super) fn read(settings: &Settings) -> Option<Self> {
         Some(Self {

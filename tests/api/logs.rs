@@ -258,7 +258,7 @@ async fn a_purge_leaves_a_line_of_who_purged_what_and_how_much() {
     assert_eq!(named["customer_id"], DOCUMENTED);
     assert_eq!(named["processed_date"], "2017-03-09");
     assert_eq!(named["peer"], "127.0.0.1");
-    assert_eq!(named["key"], key_hash[..8]);
+    assert_eq!(named["credential"], key_hash[..8]);
     assert_eq!(named["request_id"], "of-the-purge");
     assert_eq!(everything["mode"], "soft");
     assert_eq!(everything["purged"], 0);

@@ -201,10 +201,13 @@ fn an_admin_listener_that_others_reach_needs_a_key() {
             [format!(
                 "FILE:1:16: admin.listen = {address:?}: others can reach it, and admin.key_sha256 \
                  is empty; make a key by `usage-proxy hash-key` and state its hash there, or \
-                 listen on 127.0.0.1"
+                 let certificates open it by admin.tls.client_ca_file, or listen on 127.0.0.1"
             )]
         );
         assert_eq!(closed.admin.key_hashes.len(), 1);
+        load(&format!(
+            "{stated}[admin.tls]\ncertificate_file = '/c'\nkey_file = '/k'\nclient_ca_file = '/ca'"
+        ));
     }
 }
 
