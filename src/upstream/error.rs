@@ -91,7 +91,8 @@ pub(super) enum Meaning {
     NoRelationship,
     /// 404 with a code of Partner Center's.
     UnknownCustomer,
-    /// 403 or 404 without one: a gateway's page, or a path that is not there. It settles nothing.
+    /// 403 or 404 without one, or with a word in its place: a gateway's answer, or a path that is not
+    /// there. It settles nothing.
     Unsigned,
     /// 3xx: a redirect is never followed.
     Redirect,
@@ -108,9 +109,9 @@ impl Meaning {
             (401 | 403, Some("900421")) => Self::ProofMissing,
             (408 | 500 | 502 | 503 | 504, _) => Self::Passing,
             (401, _) => Self::Unauthorized,
-            (403, Some(_)) => Self::NoRelationship,
-            (404, Some(_)) => Self::UnknownCustomer,
-            (403 | 404, None) => Self::Unsigned,
+            (403, Some(code)) if is_its_own(code) => Self::NoRelationship,
+            (404, Some(code)) if is_its_own(code) => Self::UnknownCustomer,
+            (403 | 404, _) => Self::Unsigned,
             (300..=399, _) => Self::Redirect,
             (501..=599, _) => Self::Broken,
             _ => Self::Rejected,
@@ -140,6 +141,12 @@ impl Meaning {
             }
         }
     }
+}
+
+/// Partner Center's codes are numbers; those of Azure's gateways are words, such as
+/// `AuthorizationFailed`, and say nothing of a customer.
+fn is_its_own(code: &str) -> bool {
+    !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 // === impl UpstreamError ===
@@ -306,10 +313,11 @@ mod tests {
             (401, Some("900421"), SourceErrorKind::CredentialsRefused),
             (403, Some("2032"), SourceErrorKind::NoRelationship),
             (403, Some("20002"), SourceErrorKind::NoRelationship),
-            (403, Some("2032"), SourceErrorKind::NoRelationship),
+            (403, Some("AuthorizationFailed"), SourceErrorKind::Rejected),
             (403, None, SourceErrorKind::Rejected),
             (404, Some("1000"), SourceErrorKind::UnknownCustomer),
-            (404, Some("1000"), SourceErrorKind::UnknownCustomer),
+            (404, Some("60003"), SourceErrorKind::UnknownCustomer),
+            (404, Some("ResourceNotFound"), SourceErrorKind::Rejected),
             (404, None, SourceErrorKind::Rejected),
             (408, None, unavailable),
             (418, None, SourceErrorKind::Rejected),

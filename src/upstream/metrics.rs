@@ -384,7 +384,7 @@ mod tests {
         Metrics::register(&registry).unwrap();
 
         let families = registry.gather();
-        assert_eq!(families.len(), 10);
+        assert_eq!(families.len(), 11);
         for family in families {
             assert!(
                 family.name().starts_with("usage_proxy_"),

@@ -570,7 +570,7 @@ async fn a_token_that_is_echoed_in_a_refusal_goes_no_further() {
 
         let reply = app.usage(app.simulator.customers()[customer]).await;
 
-        let problem = reply.problem(403, "no-relationship");
+        let problem = reply.problem(502, "rejected");
         assert_eq!(problem["upstream"]["code"], "[redacted]");
         let description = problem["upstream"]["description"].as_str().unwrap();
         assert!(description.contains("[redacted"), "{description}");
