@@ -17,7 +17,8 @@ use super::backoff::Backoff;
 /// cost the others theirs.
 ///
 /// The pause before the first probe is that of the backoff's first retry, and grows with each
-/// probe that fails.
+/// probe that fails, unless the one before it failed for the same subject: one customer whose every
+/// call fails must not keep a circuit open longer and longer that others would close.
 #[derive(Debug)]
 pub struct CircuitBreaker<S> {
     failures: u32,
@@ -62,6 +63,8 @@ struct Circuit<S> {
     epoch: u64,
     /// Pauses since it was last closed.
     pauses: u32,
+    /// For whom the last probe failed.
+    probed_for: Option<S>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +95,7 @@ impl<S: Copy + Eq> CircuitBreaker<S> {
             phase: Phase::CLOSED,
             epoch: 0,
             pauses: 0,
+            probed_for: None,
         };
         Self {
             failures,
@@ -153,6 +157,7 @@ impl<S: Copy + Eq> Permit<'_, S> {
         let closes = matches!(circuit.phase, Phase::HalfOpen { .. });
         if closes {
             circuit.pauses = 0;
+            circuit.probed_for = None;
             circuit.enter(Phase::CLOSED);
         } else {
             circuit.phase = Phase::CLOSED;
@@ -168,15 +173,20 @@ impl<S: Copy + Eq> Permit<'_, S> {
         if circuit.epoch != self.epoch {
             return None;
         }
+        let mut again = false;
         if let Phase::Closed { in_a_row, failing } = circuit.phase {
             let (in_a_row, failing) = (in_a_row.saturating_add(1), failing.and(subject));
             if in_a_row < breaker.failures || !matches!(failing, Failing::Several) {
                 circuit.phase = Phase::Closed { in_a_row, failing };
                 return None;
             }
+        } else {
+            again = circuit.probed_for.replace(subject) == Some(subject);
         }
-        let pause = breaker.pauses.pause(circuit.pauses, 1.0);
-        circuit.pauses = circuit.pauses.saturating_add(1);
+        if !again {
+            circuit.pauses = circuit.pauses.saturating_add(1);
+        }
+        let pause = breaker.pauses.pause(circuit.pauses.saturating_sub(1), 1.0);
         circuit.enter(Phase::Open { until: now + pause });
         Some(pause)
     }

@@ -70,13 +70,25 @@ fn one_probe_passes_and_its_success_closes_the_circuit() {
 }
 
 #[test]
+fn probes_for_one_subject_make_the_pause_no_longer() {
+    let (breaker, mut now) = open();
+    let mut pause = 5 * SECOND;
+
+    for expected in [10, 10, 10] {
+        now += pause;
+        pause = breaker.admit(now).unwrap().failed(now, 'a').unwrap();
+        assert_eq!(pause, expected * SECOND);
+    }
+}
+
+#[test]
 fn each_probe_that_fails_makes_the_pause_longer_up_to_the_cap() {
     let (breaker, mut now) = open();
     let mut pause = 5 * SECOND;
 
-    for expected in [10, 15, 15] {
+    for (subject, expected) in [('a', 10), ('b', 15), ('a', 15)] {
         now += pause;
-        pause = breaker.admit(now).unwrap().failed(now, 'a').unwrap();
+        pause = breaker.admit(now).unwrap().failed(now, subject).unwrap();
         assert_eq!(pause, expected * SECOND);
         assert!(breaker.admit(now + pause - SECOND).is_err());
     }
