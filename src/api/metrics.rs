@@ -23,7 +23,7 @@ pub struct ApiMetrics {
 
 /// A request under way; counted for as long as this lives.
 #[derive(Debug)]
-pub(super) struct InFlight(IntGauge);
+pub(super) struct InFlight<'a>(&'a IntGauge);
 
 /// Methods with a child of their own; the last stands for all others.
 const METHODS: [&str; 3] = ["GET", "HEAD", "other"];
@@ -96,9 +96,9 @@ impl ApiMetrics {
         })
     }
 
-    pub(super) fn enter(&self) -> InFlight {
+    pub(super) fn enter(&self) -> InFlight<'_> {
         self.in_flight.inc();
-        InFlight(self.in_flight.clone())
+        InFlight(&self.in_flight)
     }
 
     pub(super) fn answered(
@@ -139,7 +139,7 @@ impl ApiMetrics {
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
