@@ -1,11 +1,11 @@
 //! What a caller may have, once it is known.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use usage_proxy::simulator::SimulatedApi;
 use uuid::Uuid;
 
-use crate::support::{Reply, TestApp, TestCaller, callers_file, customer, key_of, seats};
+use crate::support::{Reply, TestApp, TestCaller, callers_file, customer, key_of};
 
 const DENIED: &str = "usage_proxy_authorization_denied_total";
 
@@ -147,60 +147,4 @@ async fn partner_center_is_asked_for_no_cache_only_where_the_caller_may() {
         assert_eq!(reply.header("cache-status"), status);
     }
     assert_eq!(asked, 1, "a fresh answer is enough for who may not refresh");
-}
-
-/// Two callers with a customer each ask for both, over and over, while entries come, go and fail.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_answer_goes_to_the_wrong_caller() {
-    const ROUNDS: usize = 60;
-
-    let customers = [customer(0), customer(1)];
-    let names = ["one", "other"];
-    let callers: Vec<_> = (0..2)
-        .map(|index| {
-            TestCaller::named(names[index])
-                .with_customers(&[customers[index]])
-                .with_scopes(&["usage:read", "cache:refresh"])
-        })
-        .collect();
-    let app = Arc::new(app(&callers).await);
-    let today = app.simulator.newest_date();
-    for (index, customer) in customers.into_iter().enumerate() {
-        app.simulator
-            .replace(customer, seats(1_000 + index as u64, today));
-    }
-
-    let mut asking = Vec::new();
-    for asker in 0..8 {
-        let app = Arc::clone(&app);
-        asking.push(tokio::spawn(async move {
-            let caller = asker % 2;
-            let key = key_of(names[caller]);
-            for round in 0..ROUNDS {
-                let of = (asker + round) % 2;
-                let path = match round % 3 {
-                    0 => format!("/v1/customers/{}/analytics/licenses/usage", customers[of]),
-                    _ => format!("/v1/customers/{}/usage", customers[of]),
-                };
-                let directive = ["max-age=0", "no-cache"][round / 2 % 2];
-                let headers = [("x-api-key", &*key), ("cache-control", directive)];
-                let reply = app.get_with(&path, &headers).await;
-                if of == caller {
-                    assert_eq!(reply.status, 200, "{}", reply.text());
-                    let seats = format!("{}", 1_000 + of);
-                    assert!(reply.text().contains(&seats), "{}", reply.text());
-                } else {
-                    reply.problem(403, "not-allowed");
-                }
-                if round % 10 == 9 {
-                    app.admin_post("/cache/purge?hard=true").await;
-                }
-            }
-        }));
-    }
-    for asker in asking {
-        asker.await.unwrap();
-    }
-
-    assert_eq!(app.metric(DENIED).await, (8 * ROUNDS / 2) as f64);
 }
