@@ -11,6 +11,7 @@ mod call;
 mod client;
 mod commercial;
 mod error;
+mod error_class;
 mod insights;
 mod metrics;
 mod multi_factor;

@@ -1,16 +1,14 @@
 //! What can go wrong with a call to Partner Center, whether asking again may help, and what it
 //! means to whoever asked.
 
-mod class;
-
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-pub(super) use self::class::ErrorClass;
 use super::{
     client::ExchangeError,
+    error_class::ErrorClass,
     metrics::RetryReason,
     token::TokenError,
     wire::{Malformed, Unusable},
@@ -152,6 +150,32 @@ fn is_its_own(code: &str) -> bool {
 // === impl UpstreamError ===
 
 impl UpstreamError {
+    /// What it is counted as.
+    pub(super) fn class(&self) -> ErrorClass {
+        match self {
+            Self::Connection { .. } => ErrorClass::Connection,
+            Self::AttemptTimedOut => ErrorClass::Timeout,
+            Self::DeadlinePassed => ErrorClass::Deadline,
+            Self::Throttled { .. } => ErrorClass::Throttled,
+            Self::CircuitOpen { .. } => ErrorClass::CircuitOpen,
+            Self::Refused { refusal, .. } => match Meaning::of(refusal) {
+                Meaning::Passing | Meaning::Broken => ErrorClass::ServerFault,
+                Meaning::Unauthorized => ErrorClass::Unauthorized,
+                Meaning::ProofMissing => ErrorClass::ProofMissing,
+                Meaning::NoRelationship => ErrorClass::NoRelationship,
+                Meaning::UnknownCustomer => ErrorClass::UnknownCustomer,
+                Meaning::Unsigned => ErrorClass::Unsigned,
+                Meaning::Redirect => ErrorClass::Redirect,
+                Meaning::Rejected => ErrorClass::Rejected,
+            },
+            Self::TokenReplaced => ErrorClass::Unauthorized,
+            Self::Malformed(_) => ErrorClass::Malformed,
+            Self::OtherCustomer(_) => ErrorClass::OtherCustomer,
+            Self::NothingProcessed(_) => ErrorClass::NothingProcessed,
+            Self::Token(error) => error.class(),
+        }
+    }
+
     /// Why the request may be sent again after a pause; `None` where that would not help.
     pub(super) fn retry_reason(&self) -> Option<RetryReason> {
         match self {

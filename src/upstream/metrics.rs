@@ -8,7 +8,7 @@ use prometheus::{
     histogram_opts,
 };
 
-use super::error::ErrorClass;
+use super::error_class::ErrorClass;
 use crate::domain::UpstreamApi;
 
 /// Upstream metrics, registered once per process; every child exists from the start, so that zero

@@ -28,7 +28,7 @@ use self::{
 use super::{
     UpstreamDeps,
     client::{HttpClient, before},
-    error::ErrorClass,
+    error_class::ErrorClass,
     metrics::Metrics,
 };
 use crate::{clock::SharedClock, config::UpstreamConfig, usage::source::SourceErrorKind};

@@ -1,8 +1,8 @@
-use super::{Meaning, UpstreamError};
+//! The closed list of how a call may fail, for a metric's label.
 
-/// What kind of failure ended a call: a closed list, for a metric's label.
+/// What kind of failure ended a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::upstream) enum ErrorClass {
+pub(super) enum ErrorClass {
     /// No connection, or one that broke.
     Connection,
     /// An attempt had no answer in time.
@@ -46,7 +46,7 @@ pub(in crate::upstream) enum ErrorClass {
 // === impl ErrorClass ===
 
 impl ErrorClass {
-    pub(in crate::upstream) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::Connection,
         Self::Timeout,
         Self::Deadline,
@@ -68,7 +68,7 @@ impl ErrorClass {
         Self::Interrupted,
     ];
 
-    pub(in crate::upstream) const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Connection => "connection",
             Self::Timeout => "timeout",
@@ -89,36 +89,6 @@ impl ErrorClass {
             Self::TokenUnavailable => "token-unavailable",
             Self::TokenRefused => "token-refused",
             Self::Interrupted => "interrupted",
-        }
-    }
-}
-
-// === impl UpstreamError ===
-
-impl UpstreamError {
-    /// What it is counted as.
-    pub(in crate::upstream) fn class(&self) -> ErrorClass {
-        match self {
-            Self::Connection { .. } => ErrorClass::Connection,
-            Self::AttemptTimedOut => ErrorClass::Timeout,
-            Self::DeadlinePassed => ErrorClass::Deadline,
-            Self::Throttled { .. } => ErrorClass::Throttled,
-            Self::CircuitOpen { .. } => ErrorClass::CircuitOpen,
-            Self::Refused { refusal, .. } => match Meaning::of(refusal) {
-                Meaning::Passing | Meaning::Broken => ErrorClass::ServerFault,
-                Meaning::Unauthorized => ErrorClass::Unauthorized,
-                Meaning::ProofMissing => ErrorClass::ProofMissing,
-                Meaning::NoRelationship => ErrorClass::NoRelationship,
-                Meaning::UnknownCustomer => ErrorClass::UnknownCustomer,
-                Meaning::Unsigned => ErrorClass::Unsigned,
-                Meaning::Redirect => ErrorClass::Redirect,
-                Meaning::Rejected => ErrorClass::Rejected,
-            },
-            Self::TokenReplaced => ErrorClass::Unauthorized,
-            Self::Malformed(_) => ErrorClass::Malformed,
-            Self::OtherCustomer(_) => ErrorClass::OtherCustomer,
-            Self::NothingProcessed(_) => ErrorClass::NothingProcessed,
-            Self::Token(error) => error.class(),
         }
     }
 }
