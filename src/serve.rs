@@ -179,6 +179,8 @@ impl<H: Handler> House<H> {
 
     /// Serves a connection, or tells it that there is no room.
     fn take_in(&mut self, stream: TcpStream, address: SocketAddr) {
+        // The loop comes to it only when no connection waits to be accepted.
+        self.forget_ended();
         let limits = self.edge.limits;
         let (admission, limits, place) = match Arc::clone(&self.room).try_acquire_owned() {
             Ok(place) => (Admission::Granted, limits, place),
@@ -217,6 +219,10 @@ impl<H: Handler> House<H> {
         });
     }
 
+    fn forget_ended(&mut self) {
+        while self.connections.try_join_next().is_some() {}
+    }
+
     fn turn_away(&self) {
         self.edge.metrics.closed(CloseReason::Refused);
     }
@@ -237,7 +243,7 @@ impl<H: Handler> House<H> {
         if ended.await.is_ok() {
             return 0;
         }
-        while self.connections.try_join_next().is_some() {}
+        self.forget_ended();
         let left = self.connections.len();
         self.connections.shutdown().await;
         left

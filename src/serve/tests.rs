@@ -103,14 +103,7 @@ impl Server {
     }
 
     async fn wait_for(&self, sample: &str, value: f64) {
-        let reached = async {
-            while (self.sample(sample) - value).abs() > f64::EPSILON {
-                tokio::task::yield_now().await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, reached).await.is_err() {
-            panic!("{sample} is {}, not {value}", self.sample(sample));
-        }
+        wait_for(&self.registry, sample, value).await;
     }
 
     /// Waits until a connection was closed for this reason, and none for another.
@@ -186,6 +179,17 @@ fn sample(registry: &Registry, sample: &str) -> f64 {
         .unwrap()
 }
 
+async fn wait_for(registry: &Registry, name: &str, value: f64) {
+    let reached = async {
+        while (sample(registry, name) - value).abs() > f64::EPSILON {
+            tokio::task::yield_now().await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, reached).await.is_err() {
+        panic!("{name} is {}, not {value}", sample(registry, name));
+    }
+}
+
 fn closed(reason: &str) -> String {
     format!("usage_proxy_connections_closed_total{{reason=\"{reason}\"}}")
 }
@@ -239,5 +243,28 @@ async fn connections_are_counted_by_what_they_do() {
     for state in ["idle", "active"] {
         let sample = format!("usage_proxy_connections{{state=\"{state}\"}}");
         server.wait_for(&sample, 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_that_have_ended_are_forgotten_while_others_keep_coming() {
+    let registry = Registry::new();
+    let edge = Edge {
+        metrics: ConnectionMetrics::new(&registry).unwrap(),
+        ..Edge::new(Heads::Judged)
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut house = House::new(edge, handler(Arc::default()));
+
+    for number in 1..=20 {
+        drop(TcpStream::connect(address).await.unwrap());
+        let (stream, peer) = listener.accept().await.unwrap();
+        house.take_in(stream, peer);
+        wait_for(&registry, &closed("client"), f64::from(number)).await;
+        // The task ends right after its connection has been counted.
+        tokio::task::yield_now().await;
+
+        assert_eq!(house.connections.len(), 1);
     }
 }
