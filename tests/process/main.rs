@@ -13,6 +13,7 @@ mod configuration;
 mod crashes;
 mod hash_key;
 mod refresh_token;
+mod reload;
 mod rolling_restart;
 mod secrets;
 mod shutdown;
