@@ -73,7 +73,7 @@ pub enum StartError {
         /// The table of configuration that names them.
         table: &'static str,
         /// What is wrong.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// Tokens of callers cannot be checked.
     #[error("cannot set up the check of tokens")]
@@ -84,6 +84,15 @@ pub enum StartError {
     /// Two components have a metric of the same name.
     #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
+}
+
+/// What components are built on.
+struct Ground<'a> {
+    config: &'a Config,
+    deps: &'a Deps,
+    registry: &'a prometheus::Registry,
+    reload: &'a Reload,
+    shutdown: &'a Shutdown,
 }
 
 #[derive(Debug)]
@@ -133,53 +142,19 @@ impl App {
         let admin = bind("admin.listen", config.admin.listen, inherited.admin).await?;
         let (shutdown, reload) = (Shutdown::new(), Reload::default());
         let metrics = Metrics::new()?;
-        let callers = match &config.callers.file {
-            Some(file) => {
-                let clock = Arc::clone(&deps.clock);
-                let of_callers = CallersMetrics::new(metrics.registry())?;
-                Some(Callers::load(file, clock, of_callers, &reload, &shutdown).await?)
-            }
-            None => None,
+        let ground = Ground {
+            config,
+            deps: &deps,
+            registry: metrics.registry(),
+            reload: &reload,
+            shutdown: &shutdown,
         };
-        let tokens = match &config.callers.jwt {
-            Some(jwt) => {
-                let jwt_deps = JwtDeps {
-                    clock: Arc::clone(&deps.clock),
-                    jitter: deps.upstream_jitter,
-                    shutdown: shutdown.clone(),
-                    registry: metrics.registry(),
-                };
-                Some(TokenCallers::new(JwtVerifier::start(jwt, &jwt_deps)?))
-            }
-            None => None,
-        };
-        let upstream = Arc::new(PartnerCenter::new(
-            &config.upstream,
-            UpstreamDeps {
-                clock: Arc::clone(&deps.clock),
-                jitter: deps.upstream_jitter,
-                shutdown: shutdown.clone(),
-                registry: metrics.registry(),
-            },
-        )?);
-        let usage = UsageService::new(
-            &config.cache,
-            CallLimits {
-                max_concurrency: config.upstream.max_concurrency,
-                deadline: config.upstream.deadline,
-            },
-            config.upstream.source,
-            UsageCache::new(
-                &config.cache,
-                deps.freshness_jitter,
-                CacheMetrics::new(metrics.registry())?,
-            ),
-            Arc::clone(&upstream) as _,
-            Arc::clone(&deps.clock),
-            &shutdown,
-        );
+        let authentication = ground.authentication().await?;
+        let upstream = Arc::new(ground.upstream()?);
+        let usage = ground.usage(&upstream)?;
+        let (api_edge, admin_edge) = ground.edges().await?;
         let api_service = Api::new(
-            Authentication::new(callers, tokens),
+            authentication,
             usage.clone(),
             Arc::clone(&deps.clock),
             ApiMetrics::new(metrics.registry())?,
@@ -187,24 +162,6 @@ impl App {
             &config.server.cors_origins,
         );
         let access = Access::new(&config.admin, metrics.registry())?;
-        let tls = TlsLoader {
-            metrics: TlsMetrics::new(metrics.registry())?,
-            reload: &reload,
-            clock: &deps.clock,
-            shutdown: &shutdown,
-        };
-        let api_edge = Edge {
-            limits: limits(&config.server),
-            http2_cleartext: config.server.http2_cleartext,
-            metrics: ConnectionMetrics::new(metrics.registry())?,
-            tls: tls.load("api", config.server.tls.as_ref()).await?,
-            ..Edge::new(Heads::Judged)
-        };
-        // Its clients are few and ours, so its limits are no matter of configuration.
-        let admin_edge = Edge {
-            tls: tls.load("admin", config.admin.tls.as_ref()).await?,
-            ..Edge::new(Heads::Judged)
-        };
         let admin_service = admin::router(Admin {
             readiness: Arc::new(readiness(&shutdown, &upstream, &usage)),
             usage,
@@ -282,42 +239,115 @@ impl App {
     }
 }
 
-/// Reads the files of TLS, and has them read again.
-struct TlsLoader<'a> {
-    metrics: TlsMetrics,
-    reload: &'a Reload,
-    clock: &'a SharedClock,
-    shutdown: &'a Shutdown,
-}
-
-impl TlsLoader<'_> {
-    async fn load(
-        &self,
-        listener: &'static str,
-        config: Option<&TlsConfig>,
-    ) -> Result<Option<Arc<Tls>>, StartError> {
-        let Some(config) = config else {
-            return Ok(None);
-        };
-        let table = if listener == "api" {
-            "server.tls"
-        } else {
-            "admin.tls"
-        };
-        let tls = Tls::load(config.clone(), listener, &self.metrics)
-            .map_err(|source| StartError::Tls { table, source })?;
-        let watch = self.reload.watch(tls.files(), Arc::clone(self.clock)).await;
-        self.shutdown.spawn(Arc::clone(&tls).follow(watch));
-        Ok(Some(tls))
-    }
-}
-
 fn limits(server: &ServerConfig) -> Limits {
     Limits {
         header_timeout: server.header_timeout,
         idle_timeout: server.idle_timeout,
         request_timeout: server.request_timeout,
         max_connections: server.max_connections,
+    }
+}
+
+// === impl Ground ===
+
+impl Ground<'_> {
+    async fn authentication(&self) -> Result<Authentication, StartError> {
+        let callers = match &self.config.callers.file {
+            Some(file) => {
+                let clock = Arc::clone(&self.deps.clock);
+                let metrics = CallersMetrics::new(self.registry)?;
+                Some(Callers::load(file, clock, metrics, self.reload, self.shutdown).await?)
+            }
+            None => None,
+        };
+        let tokens = match &self.config.callers.jwt {
+            Some(jwt) => {
+                let deps = JwtDeps {
+                    clock: Arc::clone(&self.deps.clock),
+                    jitter: self.deps.upstream_jitter,
+                    shutdown: self.shutdown.clone(),
+                    registry: self.registry,
+                };
+                Some(TokenCallers::new(JwtVerifier::start(jwt, &deps)?))
+            }
+            None => None,
+        };
+        Ok(Authentication::new(callers, tokens))
+    }
+
+    fn upstream(&self) -> Result<PartnerCenter, StartError> {
+        let deps = UpstreamDeps {
+            clock: Arc::clone(&self.deps.clock),
+            jitter: self.deps.upstream_jitter,
+            shutdown: self.shutdown.clone(),
+            registry: self.registry,
+        };
+        Ok(PartnerCenter::new(&self.config.upstream, deps)?)
+    }
+
+    fn usage(&self, upstream: &Arc<PartnerCenter>) -> Result<UsageService, StartError> {
+        let Config {
+            cache,
+            upstream: of,
+            ..
+        } = self.config;
+        let metrics = CacheMetrics::new(self.registry)?;
+        Ok(UsageService::new(
+            cache,
+            CallLimits {
+                max_concurrency: of.max_concurrency,
+                deadline: of.deadline,
+            },
+            of.source,
+            UsageCache::new(cache, self.deps.freshness_jitter, metrics),
+            Arc::clone(upstream) as _,
+            Arc::clone(&self.deps.clock),
+            self.shutdown,
+        ))
+    }
+
+    /// Of the API and of the admin listener, whose clients are few and ours, so that its limits are
+    /// no matter of configuration.
+    async fn edges(&self) -> Result<(Edge, Edge), StartError> {
+        let (server, admin) = (&self.config.server, &self.config.admin);
+        let metrics = TlsMetrics::new(self.registry)?;
+        let api = Edge {
+            limits: limits(server),
+            http2_cleartext: server.http2_cleartext,
+            metrics: ConnectionMetrics::new(self.registry)?,
+            tls: self.tls("api", server.tls.as_ref(), &metrics).await?,
+            ..Edge::new(Heads::Judged)
+        };
+        let admin = Edge {
+            tls: self.tls("admin", admin.tls.as_ref(), &metrics).await?,
+            ..Edge::new(Heads::Judged)
+        };
+        Ok((api, admin))
+    }
+
+    /// Reads the files of a listener's TLS, and has them read again.
+    async fn tls(
+        &self,
+        listener: &'static str,
+        config: Option<&TlsConfig>,
+        metrics: &TlsMetrics,
+    ) -> Result<Option<Arc<Tls>>, StartError> {
+        let Some(config) = config else {
+            return Ok(None);
+        };
+        let tls =
+            Tls::load(config.clone(), listener, metrics).map_err(|source| StartError::Tls {
+                table: if listener == "api" {
+                    "server.tls"
+                } else {
+                    "admin.tls"
+                },
+                source: Box::new(source),
+            })?;
+        let clock = Arc::clone(&self.deps.clock);
+        let watch = self.reload.watch(tls.files(), clock).await;
+        self.shutdown.spawn(Arc::clone(&tls).follow(watch));
+        Ok(Some(tls))
     }
 }
 
