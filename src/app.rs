@@ -252,10 +252,10 @@ fn limits(server: &ServerConfig) -> Limits {
 
 impl Ground<'_> {
     async fn authentication(&self) -> Result<Authentication, StartError> {
+        let metrics = CallersMetrics::new(self.registry)?;
         let callers = match &self.config.callers.file {
             Some(file) => {
                 let clock = Arc::clone(&self.deps.clock);
-                let metrics = CallersMetrics::new(self.registry)?;
                 Some(Callers::load(file, clock, metrics, self.reload, self.shutdown).await?)
             }
             None => None,

@@ -13,7 +13,7 @@ pub struct CallersMetrics {
 // === impl CallersMetrics ===
 
 impl CallersMetrics {
-    /// Registers every family.
+    /// Registers every family, as it is without a callers file, where nothing can be broken.
     ///
     /// # Errors
     ///
@@ -32,7 +32,7 @@ impl CallersMetrics {
             &["sha256"],
         )?;
         registry.register(Box::new(info.clone()))?;
-        Ok(Self {
+        let metrics = Self {
             callers: gauge(
                 "usage_proxy_callers",
                 "Callers that the file in force names.",
@@ -44,9 +44,11 @@ impl CallersMetrics {
             )?,
             last_reload_success_timestamp: gauge(
                 "usage_proxy_callers_last_reload_success_timestamp_seconds",
-                "When the callers file in force was read.",
+                "When the callers file in force was read; 0 without one.",
             )?,
-        })
+        };
+        metrics.last_reload_successful.set(1);
+        Ok(metrics)
     }
 
     pub(super) fn loaded(&self, callers: usize, sha256: &str, at: Timestamp) {

@@ -282,16 +282,16 @@ fn client_verifier(
 impl TlsMetrics {
     const LISTENERS: [&'static str; 2] = ["api", "admin"];
 
-    /// Registers every family, each child at zero.
+    /// Registers every family, each child as it is without TLS, where nothing can be broken.
     ///
     /// # Errors
     ///
     /// When one of them is registered already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let family = |name, help| {
+        let family = |name, help, without_tls| {
             let gauges = IntGaugeVec::new(Opts::new(name, help), &["listener"])?;
             for listener in Self::LISTENERS {
-                gauges.with_label_values(&[listener]);
+                gauges.with_label_values(&[listener]).set(without_tls);
             }
             registry.register(Box::new(gauges.clone()))?;
             prometheus::Result::Ok(gauges)
@@ -300,10 +300,12 @@ impl TlsMetrics {
             expiry: family(
                 "usage_proxy_tls_certificate_expiry_timestamp_seconds",
                 "When the certificate of a listener expires, in Unix time; 0 without TLS.",
+                0,
             )?,
             reloaded: family(
                 "usage_proxy_tls_last_reload_successful",
-                "Whether the files of TLS were in order when last read; 0 without TLS, too.",
+                "Whether the files of TLS were in order when last read; 1 without TLS.",
+                1,
             )?,
         })
     }
