@@ -14,6 +14,7 @@ mod head;
 mod limits;
 mod metrics;
 mod refusal;
+mod streams;
 #[cfg(test)]
 mod tests;
 pub mod tls;

@@ -5,7 +5,9 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
 };
 
-use super::refusal::Refusal;
+use tokio::time::Instant;
+
+use super::{refusal::Refusal, streams::Streams};
 
 /// What the socket, the service and the answers of one connection have come to.
 ///
@@ -17,7 +19,7 @@ pub(super) struct Activity {
     taken: AtomicU32,
     /// Requests that the service was asked to answer.
     asked: AtomicU32,
-    /// Requests whose answer has been handed to hyper whole, or given up.
+    /// Requests whose answer has been written whole, or given up.
     ended: AtomicU32,
     /// Requests whose answer has left, as far as the socket tells.
     answered: AtomicU32,
@@ -26,6 +28,8 @@ pub(super) struct Activity {
     /// The head in progress is to be refused as overdue.
     overdue: AtomicBool,
     closing: AtomicBool,
+    /// Where requests are streams, which are not answered one after another.
+    streams: Option<Streams>,
     /// Which request is refused, counted as `taken` is, and why. It is the last.
     refused: OnceLock<(u32, Refusal)>,
 }
@@ -39,6 +43,8 @@ pub(super) enum Phase {
     Head(u32),
     /// A request is being answered, or its answer taken.
     Request(u32),
+    /// Streams are being answered, the oldest since then.
+    Streams(Instant),
     /// Everything is answered.
     Idle(u32),
     /// It is over, and the client has yet to agree.
@@ -48,7 +54,18 @@ pub(super) enum Phase {
 // === impl Activity ===
 
 impl Activity {
+    /// Of a connection that speaks HTTP/2.
+    pub(super) fn of_streams() -> Self {
+        Self {
+            streams: Some(Streams::default()),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn phase(&self) -> Phase {
+        if let Some(streams) = &self.streams {
+            return self.phase_of(streams);
+        }
         let (taken, answered) = (self.taken.load(Relaxed), self.answered.load(Relaxed));
         if self.closing.load(Relaxed) {
             Phase::Closing
@@ -63,9 +80,29 @@ impl Activity {
         }
     }
 
+    fn phase_of(&self, streams: &Streams) -> Phase {
+        if self.closing.load(Relaxed) {
+            return Phase::Closing;
+        }
+        match (streams.oldest(), self.taken.load(Relaxed)) {
+            (Some(since), _) => Phase::Streams(since),
+            (None, 0) => Phase::Opening,
+            (None, taken) => Phase::Idle(taken),
+        }
+    }
+
     /// A head is complete.
     pub(super) fn take(&self) {
         self.taken.fetch_add(1, Relaxed);
+    }
+
+    /// The head of a stream is complete; returns what to call the stream.
+    pub(super) fn open(&self) -> u32 {
+        let stream = self.taken.fetch_add(1, Relaxed) + 1;
+        if let Some(streams) = &self.streams {
+            streams.open(stream);
+        }
+        stream
     }
 
     /// Whether part of a head waits for the rest.
@@ -101,9 +138,19 @@ impl Activity {
             .get_or_init(|| (self.asked.load(Relaxed), refusal));
     }
 
-    /// An answer is hyper's, whole, or given up.
-    pub(super) fn end(&self) {
+    /// The last of an answer was written, or it was given up.
+    pub(super) fn end(&self, stream: u32) {
         self.ended.fetch_add(1, Relaxed);
+        if let Some(streams) = &self.streams {
+            streams.end(stream);
+        }
+    }
+
+    /// The socket takes what is written to it, or it does not.
+    pub(super) fn set_held_up(&self, held_up: bool) {
+        if let Some(streams) = &self.streams {
+            streams.set_held_up(held_up);
+        }
     }
 
     /// Everything that hyper held has left.
@@ -156,7 +203,7 @@ mod tests {
         assert_eq!(activity.phase(), Phase::Request(0));
         assert_eq!(activity.ask(), None);
         activity.flushed();
-        activity.end();
+        activity.end(1);
         assert_eq!(activity.phase(), Phase::Request(0));
         activity.flushed();
 

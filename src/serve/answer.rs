@@ -4,17 +4,26 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
 use super::activity::Activity;
 use crate::problem;
 
-/// The body of an answer, which tells when hyper has all of it, or has given it up.
+/// The body of an answer, which tells when the last of it was written, or given up.
 #[derive(Debug)]
 pub(super) struct Answer<B> {
     body: Origin<B>,
-    _answering: Answering,
+    /// Moves into the last chunk.
+    answering: Option<Answering>,
+}
+
+/// Part of a body. hyper drops it once it is written, which may be long after it was handed over:
+/// HTTP/2 holds what the client does not yet want.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    bytes: Bytes,
+    _answering: Option<Answering>,
 }
 
 #[derive(Debug)]
@@ -25,7 +34,10 @@ enum Origin<B> {
 
 /// A request whose answer is under way for as long as this lives.
 #[derive(Debug)]
-pub(super) struct Answering(pub(super) Arc<Activity>);
+pub(super) struct Answering {
+    activity: Arc<Activity>,
+    stream: u32,
+}
 
 // === impl Answer ===
 
@@ -33,24 +45,21 @@ impl<B> Answer<B> {
     pub(super) fn of_handler(body: B, answering: Answering) -> Self {
         Self {
             body: Origin::Handler(body),
-            _answering: answering,
+            answering: Some(answering),
         }
     }
 
     pub(super) fn of_edge(body: problem::Body, answering: Answering) -> Self {
         Self {
             body: Origin::Edge(body),
-            _answering: answering,
+            answering: Some(answering),
         }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
+impl<B: Body<Data = Bytes> + Unpin> Answer<B> {
+    fn poll_origin(
+        &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match &mut self.body {
@@ -59,6 +68,27 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
         }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
+    type Data = Chunk;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Chunk>, B::Error>>> {
+        self.poll_origin(cx).map_ok(|frame| {
+            frame.map_data(|bytes| Chunk {
+                bytes,
+                _answering: if self.is_end_stream() {
+                    self.answering.take()
+                } else {
+                    None
+                },
+            })
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -76,10 +106,37 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
     }
 }
 
+// === impl Chunk ===
+
+impl Buf for Chunk {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, count: usize) -> Bytes {
+        self.bytes.copy_to_bytes(count)
+    }
+}
+
 // === impl Answering ===
+
+impl Answering {
+    /// Of this stream, where there are streams.
+    pub(super) fn new(activity: Arc<Activity>, stream: u32) -> Self {
+        Self { activity, stream }
+    }
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.end();
+        self.activity.end(self.stream);
     }
 }

@@ -188,7 +188,10 @@ impl<H: Handler> Connection<H> {
             heads: self.heads,
             admission: self.admission,
             drain: Arc::clone(&self.drain),
-            activity: Arc::default(),
+            activity: Arc::new(match protocol {
+                Protocol::Http2 => Activity::of_streams(),
+                Protocol::Http1 | Protocol::Either => Activity::default(),
+            }),
             protocol,
         })
     }
@@ -217,7 +220,8 @@ impl<H: Handler> Connection<H> {
                 overdue.get_or_insert(phase);
                 match phase {
                     Phase::Head(_) if first && activity.refuse_overdue() => {}
-                    Phase::Opening | Phase::Idle(_) if first => {
+                    // Where streams go on beside the one that takes too long, they may end.
+                    Phase::Opening | Phase::Idle(_) | Phase::Streams(_) if first => {
                         activity.close();
                         connection.as_mut().end();
                     }
@@ -246,14 +250,22 @@ impl<H: Handler> Connection<H> {
 // === impl Service ===
 
 impl<H: Handler> Service<H> {
-    async fn answer(
+    /// Begins at once, so that whoever polls the connection sees that a request has come.
+    fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Answer<H::Body>>, Infallible>> {
+        let unseen = self.protocol == Protocol::Http2 || self.heads == Heads::AsTheyCome;
+        let stream = if unseen { self.activity.open() } else { 0 };
+        let answering = Answering::new(Arc::clone(&self.activity), stream);
+        self.respond(request, answering)
+    }
+
+    async fn respond(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        answering: Answering,
     ) -> Result<Response<Answer<H::Body>>, Infallible> {
-        if self.protocol == Protocol::Http2 || self.heads == Heads::AsTheyCome {
-            self.activity.take();
-        }
-        let answering = Answering(Arc::clone(&self.activity));
         let has_body = !request.body().is_end_stream();
         let (mut response, last) = match self.verdict(&request) {
             Ok(()) => {

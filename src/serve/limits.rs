@@ -11,7 +11,8 @@ pub struct Limits {
     /// How long a connection may stand idle between two requests.
     pub idle_timeout: Duration,
     /// How long a request may take, from the end of its head until the last byte of its answer was
-    /// taken by the client's side: it bounds slow readers too.
+    /// taken by the client's side: it bounds slow readers too. Of HTTP/2, one stream that takes longer
+    /// ends its connection.
     pub request_timeout: Duration,
     /// How many connections may be open.
     pub max_connections: NonZeroUsize,
@@ -39,7 +40,7 @@ impl Limits {
     pub(super) const fn of(&self, phase: Phase) -> Duration {
         match phase {
             Phase::Opening | Phase::Head(_) => self.header_timeout,
-            Phase::Request(_) => self.request_timeout,
+            Phase::Request(_) | Phase::Streams(_) => self.request_timeout,
             Phase::Idle(_) => self.idle_timeout,
             Phase::Closing => Self::LINGER,
         }

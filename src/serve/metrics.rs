@@ -164,7 +164,7 @@ impl CloseReason {
     pub(super) const fn of_overdue(phase: Phase) -> Option<Self> {
         match phase {
             Phase::Opening | Phase::Head(_) => Some(Self::HeaderTimeout),
-            Phase::Request(_) => Some(Self::RequestTimeout),
+            Phase::Request(_) | Phase::Streams(_) => Some(Self::RequestTimeout),
             Phase::Idle(_) => Some(Self::IdleTimeout),
             Phase::Closing => None,
         }

@@ -67,7 +67,11 @@ impl Watchdog {
         if opened {
             return;
         }
-        self.deadline = Instant::now() + self.limits.of(phase);
+        let since = match phase {
+            Phase::Streams(since) => since,
+            _ => Instant::now(),
+        };
+        self.deadline = since + self.limits.of(phase);
         if self.deadline < self.timer.deadline() {
             self.timer.as_mut().reset(self.deadline);
         }

@@ -16,6 +16,16 @@ fn url(server: &Server) -> String {
     format!("http://{}/path", server.address)
 }
 
+/// SETTINGS of a client that takes this many bytes of each answer until it says more.
+fn window(bytes: u32) -> Vec<u8> {
+    frame(4, 0, 0, &[&[0, 4], &bytes.to_be_bytes()[..]].concat())
+}
+
+/// WINDOW_UPDATE of this stream.
+fn more(stream: u32) -> Vec<u8> {
+    frame(8, 0, stream, &1_000_u32.to_be_bytes())
+}
+
 /// HEADERS of a GET of `/` on this stream, which it ends.
 fn headers(stream: u32) -> Vec<u8> {
     // :method GET, :scheme http, :path /, :authority x
@@ -174,4 +184,59 @@ async fn an_idle_connection_of_http_2_is_closed() {
 
     server.closed_for("idle-timeout").await;
     drop(client);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_taken_ends_the_connection_however_busy_the_others_are() {
+    for taken in [0, 1] {
+        let server = Server::with(|edge| {
+            edge.http2_cleartext = true;
+            edge.limits.request_timeout = Duration::from_millis(50);
+        })
+        .await;
+        let client = server.connect().await;
+        let (mut answers, mut requests) = client.stream.into_split();
+        let busy = async {
+            let opening = [PREFACE, &window(taken), &headers(1)].concat();
+            requests.write_all(&opening).await.unwrap();
+            // It ends when the server has had enough.
+            for stream in (3..).step_by(2) {
+                let next = [headers(stream), more(stream)].concat();
+                if requests.write_all(&next).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+
+        let mut received = Vec::new();
+        let both = async { tokio::join!(answers.read_to_end(&mut received), busy) };
+        let ended = tokio::time::timeout(PATIENCE, both).await;
+
+        assert!(ended.is_ok(), "{taken}: the connection is closed");
+        assert!(server.asked() > 1, "{taken}: {}", server.asked());
+        server.closed_for("request-timeout").await;
+    }
+}
+
+#[tokio::test]
+async fn streams_that_are_taken_in_time_go_on_for_longer_than_one_may() {
+    let server = Server::with(|edge| {
+        edge.http2_cleartext = true;
+        edge.limits.request_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let mut client = server.connect().await;
+    client.send([PREFACE, &window(1)].concat()).await;
+    client.send(headers(1)).await;
+
+    for stream in (3..19).step_by(2) {
+        // There is always one that is not answered whole yet.
+        client.send(headers(stream)).await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        client.send(more(stream - 2)).await;
+        client.receive("k /").await;
+    }
+
+    assert_eq!(server.sample(&closed("request-timeout")), 0.0);
 }
