@@ -237,7 +237,7 @@ impl<H: Handler> House<H> {
                 .await
                 .is_err()
             {
-                self.drain.closing.cancel();
+                self.drain.close();
                 ended(&mut self.connections).await;
             }
         });

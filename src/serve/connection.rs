@@ -200,11 +200,14 @@ impl<H: Handler> Connection<H> {
     async fn drive<C: Ends>(self, mut connection: Pin<&mut C>, activity: &Activity) {
         let mut counted = self.counted;
         let mut watchdog = Watchdog::new(self.limits);
-        let mut closing = pin!(self.drain.closing.cancelled());
-        let (mut drained, mut told, mut overdue) = (false, false, None);
+        let mut closing = pin!(self.drain.closing());
+        // Once, so that it wakes us; to ask it again takes a lock that all connections share.
+        let mut drained = poll_fn(|cx| Poll::Ready(closing.as_mut().poll(cx).is_ready())).await;
+        let (mut told, mut overdue) = (false, None);
         let result = poll_fn(|cx| {
             loop {
-                drained = drained || closing.as_mut().poll(cx).is_ready();
+                drained =
+                    drained || (self.drain.has_begun() && closing.as_mut().poll(cx).is_ready());
                 // What has begun to come is still answered.
                 if drained && !told && !activity.is_partial() {
                     told = true;

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 /// How the connections of a listener are told of its end, in two steps.
 ///
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     begun: AtomicBool,
-    pub(super) closing: CancellationToken,
+    closing: CancellationToken,
 }
 
 // === impl Drain ===
@@ -23,5 +23,16 @@ impl Drain {
 
     pub(super) fn has_begun(&self) -> bool {
         self.begun.load(Relaxed)
+    }
+
+    /// What is idle is closed from now on.
+    pub(super) fn close(&self) {
+        self.begin();
+        self.closing.cancel();
+    }
+
+    /// Completes when what is idle is to be closed, which it never is before the drain has begun.
+    pub(super) fn closing(&self) -> WaitForCancellationFuture<'_> {
+        self.closing.cancelled()
     }
 }
