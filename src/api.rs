@@ -97,12 +97,6 @@ struct UnderWay<'a, B> {
 // === impl Api ===
 
 impl Api {
-    /// Longest accepted path and query, in bytes.
-    const MAX_URI: usize = 8 * 1024;
-
-    /// Most accepted bytes of header names and values.
-    const MAX_HEADERS: usize = 16 * 1024;
-
     /// A request that took this long is logged also where only problems are.
     const SLOW: Duration = Duration::from_secs(1);
 
@@ -217,36 +211,6 @@ impl Inner {
 // === impl Arrived ===
 
 impl<B> Arrived<'_, B> {
-    /// That the head of the request is no larger than any of ours need be.
-    fn check_size(&self) -> Result<(), Problem> {
-        let uri = self.request.uri();
-        if uri.path_and_query().map_or(0, |both| both.as_str().len()) > Api::MAX_URI {
-            return Err(Problem::new(
-                StatusCode::URI_TOO_LONG,
-                "uri-too-long",
-                "URI too long",
-                format!("path and query may have {} bytes", Api::MAX_URI),
-            ));
-        }
-        let headers = self.request.headers().iter();
-        if headers
-            .map(|(name, value)| name.as_str().len() + value.len())
-            .sum::<usize>()
-            > Api::MAX_HEADERS
-        {
-            return Err(Problem::new(
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "headers-too-large",
-                "Header fields too large",
-                format!(
-                    "header names and values may have {} bytes",
-                    Api::MAX_HEADERS
-                ),
-            ));
-        }
-        Ok(())
-    }
-
     /// Answers with a problem that has nothing to do with the cache.
     fn refuse(&self, problem: Problem) -> Served {
         self.answer_problem(problem, CacheStatus::NOT_CONSULTED, Told::default(), None)
@@ -305,7 +269,6 @@ impl<B> UnderWay<'_, B> {
     /// whether there is anything at the path.
     async fn admit(&mut self) -> Result<Arc<Identity>, Problem> {
         let (arrived, access) = (&self.arrived, &self.api.metrics.access);
-        arrived.check_size()?;
         let headers = arrived.request.headers();
         let authentication = &self.api.authentication;
         let identity = authentication

@@ -29,8 +29,8 @@ pub(super) struct InFlight<'a>(&'a IntGauge);
 const METHODS: [&str; 3] = ["GET", "HEAD", "other"];
 
 /// Statuses with a child of their own from the start.
-const STATUSES: [u16; 17] = [
-    200, 204, 304, 400, 401, 403, 404, 405, 406, 414, 429, 431, 499, 500, 502, 503, 504,
+const STATUSES: [u16; 15] = [
+    200, 204, 304, 400, 401, 403, 404, 405, 406, 429, 499, 500, 502, 503, 504,
 ];
 
 /// Values of the `cache` label: each result, and requests that never came to the cache.

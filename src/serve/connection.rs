@@ -278,6 +278,7 @@ impl<H: Handler> Service<H> {
                 (answer, has_body && self.heads == Heads::Judged)
             }
             Err(refusal) => {
+                tracing::debug!(peer = %self.peer.address, ?refusal, "a request was refused");
                 let answer = refusal.answer(request.uri().path(), request.headers());
                 (answer.map(|body| Answer::of_edge(body, answering)), true)
             }

@@ -44,15 +44,21 @@ enum Length {
 // === impl HeadScanner ===
 
 impl HeadScanner {
-    /// Longest head in bytes: the API's limits on URI and header fields, and what surrounds them.
-    /// Up to here the API itself says which of its limits was passed.
-    pub(super) const MAX_HEAD: usize = 32 * 1024;
-
-    /// Longest request line of a head that was too long for another reason.
-    const MAX_REQUEST_LINE: usize = 8 * 1024 + 64;
+    /// Longest path and query, in bytes.
+    pub(super) const MAX_TARGET: usize = 8 * 1024;
 
     /// Most header fields.
     pub(super) const MAX_FIELDS: usize = 64;
+
+    /// Most bytes of their names and values.
+    pub(super) const MAX_FIELD_BYTES: usize = 16 * 1024;
+
+    /// Longest head in bytes. Up to here hyper parses it, and what it finds is held to the limits
+    /// above; past it nobody looks.
+    pub(super) const MAX_HEAD: usize = 32 * 1024;
+
+    /// Longest request line, whose target may name a host too.
+    const MAX_REQUEST_LINE: usize = 2 * Self::MAX_TARGET;
 
     /// Judges the head that `bytes` begins with, of which earlier calls saw a part.
     ///
@@ -161,8 +167,7 @@ impl RequestLine {
             Some(b" HTTP/1.0") => true,
             _ => return Err(Refusal::NotHttp),
         };
-        // Far beyond what the API would say more about.
-        if line.len() > 2 * HeadScanner::MAX_REQUEST_LINE {
+        if line.len() > HeadScanner::MAX_REQUEST_LINE {
             return Err(Refusal::UriTooLong);
         }
         Ok(Self { http_1_0 })

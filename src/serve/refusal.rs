@@ -1,5 +1,7 @@
 //! Requests that are refused before anybody answers them, and in what words.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use super::head::HeadScanner;
@@ -23,11 +25,11 @@ pub(super) enum Refusal {
     LengthAndCoding,
     /// `Transfer-Encoding` in HTTP/1.0, which has none (RFC 9112 §6.1).
     CodedHttp10,
-    /// The request line alone is beyond every limit.
+    /// A path and query longer than are read.
     UriTooLong,
     /// More fields than are read.
     TooManyFields,
-    /// Fields beyond every limit.
+    /// Fields of more bytes than are read.
     FieldsTooLarge,
     /// HTTP/1.1 without `Host` (RFC 9112 §3.2).
     MissingHost,
@@ -48,9 +50,7 @@ pub(super) enum Refusal {
 /// Whether a request that hyper has accepted may be answered.
 pub(super) fn check<B: http_body::Body>(request: &Request<B>) -> Result<(), Refusal> {
     check_host(request)?;
-    if request.headers().len() > HeadScanner::MAX_FIELDS {
-        return Err(Refusal::TooManyFields);
-    }
+    check_size(request)?;
     let safe = matches!(*request.method(), Method::GET | Method::HEAD);
     if safe && !request.body().is_end_stream() {
         return Err(Refusal::Body);
@@ -81,6 +81,26 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
+}
+
+/// That the head is no larger than any of ours need be.
+fn check_size<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let target = request.uri().path_and_query();
+    if target.map_or(0, |target| target.as_str().len()) > HeadScanner::MAX_TARGET {
+        return Err(Refusal::UriTooLong);
+    }
+    let fields = request.headers();
+    if fields.len() > HeadScanner::MAX_FIELDS {
+        return Err(Refusal::TooManyFields);
+    }
+    let bytes: usize = fields
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if bytes > HeadScanner::MAX_FIELD_BYTES {
+        return Err(Refusal::FieldsTooLarge);
+    }
+    Ok(())
 }
 
 /// What a host and its port are written in (RFC 3986 §3.2.2).
@@ -114,6 +134,12 @@ impl Refusal {
     pub(super) fn answer(self, path: &str, headers: &HeaderMap) -> Response<Body> {
         let request_id = request_id::accept_or_mint(headers);
         let (status, name, title, detail) = self.words();
+        let detail = match self {
+            Self::UriTooLong => of_at_most(detail, HeadScanner::MAX_TARGET, "bytes"),
+            Self::TooManyFields => of_at_most(detail, HeadScanner::MAX_FIELDS, "header fields"),
+            Self::FieldsTooLarge => of_at_most(detail, HeadScanner::MAX_FIELD_BYTES, "bytes"),
+            _ => Cow::Borrowed(detail),
+        };
         let mut problem =
             Problem::new(status, name, title, detail).of_request(path, &request_id, None);
         if self == Self::Full {
@@ -168,19 +194,19 @@ impl Refusal {
                 StatusCode::URI_TOO_LONG,
                 "uri-too-long",
                 "URI too long",
-                "path and query may have 8192 bytes",
+                "path and query may have",
             ),
             Self::TooManyFields => (
                 TOO_LARGE,
                 "too-many-headers",
                 "Too many header fields",
-                "a request may have 64 header fields",
+                "a request may have",
             ),
             Self::FieldsTooLarge => (
                 TOO_LARGE,
                 "headers-too-large",
                 "Header fields too large",
-                "header names and values may have 16384 bytes",
+                "header names and values may have",
             ),
             Self::MissingHost => (
                 BAD,
@@ -226,6 +252,11 @@ impl Refusal {
             ),
         }
     }
+}
+
+/// Ends a sentence with how much there may be.
+fn of_at_most(may_have: &str, most: usize, of: &str) -> Cow<'static, str> {
+    format!("{may_have} {most} {of}").into()
 }
 
 /// The path of a request line, where that much of it can be read.

@@ -436,10 +436,12 @@ async fn more_than_is_read_of_a_request_is_refused() {
     let longer = app.get(&query_of(8 * 1024 + 1)).await;
     let long_elsewhere = app.get(&format!("/{}", "x".repeat(8 * 1024))).await;
     let heavy = app.get_with(&usage, &[("x-heavy", &value)]).await;
+    let administration = app.admin_get(&query_of(8 * 1024 + 1)).await;
 
     longest.problem(400, "unknown-parameter");
     let problem = longer.problem(414, "uri-too-long");
     assert!(problem["detail"].as_str().unwrap().contains("8192"));
+    administration.problem(414, "uri-too-long");
     let problem = long_elsewhere.problem(414, "uri-too-long");
     assert!(problem["instance"].as_str().unwrap().len() < 1024);
     let problem = heavy.problem(431, "headers-too-large");
