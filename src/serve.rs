@@ -35,7 +35,7 @@ use tower::ServiceExt;
 
 use self::{
     connection::{Admission, Connection, Protocol},
-    drain::Drain,
+    drain::{Drain, Drains},
     metrics::CloseReason,
     tls::Tls,
 };
@@ -198,7 +198,10 @@ impl<H: Handler> House<H> {
             limits,
             heads: self.edge.heads,
             admission,
-            drain: Arc::clone(&self.drain),
+            drains: Drains {
+                listener: Arc::clone(&self.drain),
+                certificate: None,
+            },
             counted: self.edge.metrics.open(),
         };
         let protocol = if self.edge.http2_cleartext {

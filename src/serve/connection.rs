@@ -27,7 +27,7 @@ use super::{
     Handler, Heads,
     activity::{Activity, Phase},
     answer::{Answer, Answering},
-    drain::Drain,
+    drain::Drains,
     guard::Guarded,
     limits::Limits,
     metrics::{CloseReason, Counted},
@@ -49,7 +49,7 @@ pub(super) struct Connection<H> {
     pub(super) heads: Heads,
     /// Whether it is served, or only told why it is not.
     pub(super) admission: Admission,
-    pub(super) drain: Arc<Drain>,
+    pub(super) drains: Drains,
     pub(super) counted: Counted,
 }
 
@@ -77,7 +77,7 @@ struct Service<H> {
     peer: Peer,
     heads: Heads,
     admission: Admission,
-    drain: Arc<Drain>,
+    drains: Drains,
     activity: Arc<Activity>,
     protocol: Protocol,
 }
@@ -118,15 +118,18 @@ impl<H: Handler> Connection<H> {
     /// Agrees upon TLS first, then upon HTTP.
     pub(super) async fn serve_tls(mut self, stream: TcpStream, tls: &Tls) {
         let handshake = tokio::time::timeout(self.limits.header_timeout, tls.accept(stream));
-        let stream = match handshake.await {
-            Ok(Ok(stream)) => stream,
+        let (stream, client) = match handshake.await {
+            Ok(Ok(agreed)) => agreed,
             Ok(Err(error)) => {
                 tracing::debug!(peer = %self.peer.address, %error, "no TLS was agreed upon");
                 return self.counted.close(CloseReason::TlsHandshake);
             }
             Err(_elapsed) => return self.counted.close(CloseReason::TlsHandshake),
         };
-        self.peer.certificate_name = tls::client_name(&stream);
+        if let Some(client) = client {
+            self.peer.certificate_name = Some(client.name);
+            self.drains.certificate = Some(client.end);
+        }
         let protocol = if tls::speaks_http2(&stream) {
             Protocol::Http2
         } else {
@@ -187,7 +190,7 @@ impl<H: Handler> Connection<H> {
             peer: self.peer.clone(),
             heads: self.heads,
             admission: self.admission,
-            drain: Arc::clone(&self.drain),
+            drains: self.drains.clone(),
             activity: Arc::new(match protocol {
                 Protocol::Http2 => Activity::of_streams(),
                 Protocol::Http1 | Protocol::Either => Activity::default(),
@@ -200,14 +203,14 @@ impl<H: Handler> Connection<H> {
     async fn drive<C: Ends>(self, mut connection: Pin<&mut C>, activity: &Activity) {
         let mut counted = self.counted;
         let mut watchdog = Watchdog::new(self.limits);
-        let mut closing = pin!(self.drain.closing());
+        let mut closing = pin!(self.drains.closing());
         // Once, so that it wakes us; to ask it again takes a lock that all connections share.
         let mut drained = poll_fn(|cx| Poll::Ready(closing.as_mut().poll(cx).is_ready())).await;
         let (mut told, mut overdue) = (false, None);
         let result = poll_fn(|cx| {
             loop {
                 drained =
-                    drained || (self.drain.has_begun() && closing.as_mut().poll(cx).is_ready());
+                    drained || (self.drains.has_begun() && closing.as_mut().poll(cx).is_ready());
                 // What has begun to come is still answered.
                 if drained && !told && !activity.is_partial() {
                     told = true;
@@ -243,7 +246,7 @@ impl<H: Handler> Connection<H> {
             None => match result {
                 Some(Err(error)) if error.is_parse() => CloseReason::BadRequest,
                 Some(Err(_)) => CloseReason::Error,
-                _ if drained || self.drain.has_begun() => CloseReason::Drained,
+                _ if drained || self.drains.has_begun() => CloseReason::Drained,
                 _ => CloseReason::Client,
             },
         });
@@ -272,7 +275,7 @@ impl<H: Handler> Service<H> {
         let has_body = !request.body().is_end_stream();
         let (mut response, last) = match self.verdict(&request) {
             Ok(()) => {
-                let answer = self.handler.handle(request, self.peer.clone()).await;
+                let answer = self.handler.handle(request, self.peer()).await;
                 let answer = answer.map(|body| Answer::of_handler(body, answering));
                 // Nothing is read after a body: it might not end where we think.
                 (answer, has_body && self.heads == Heads::Judged)
@@ -283,11 +286,20 @@ impl<H: Handler> Service<H> {
                 (answer.map(|body| Answer::of_edge(body, answering)), true)
             }
         };
-        if self.protocol == Protocol::Http1 && (last || self.drain.has_begun()) {
+        if self.protocol == Protocol::Http1 && (last || self.drains.has_begun()) {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
         Ok(response)
+    }
+
+    /// The client, whose certificate may have lapsed since it was shown.
+    fn peer(&self) -> Peer {
+        let mut peer = self.peer.clone();
+        if self.drains.certificate_has_lapsed() {
+            peer.certificate_name = None;
+        }
+        peer
     }
 
     fn verdict(&self, request: &Request<Incoming>) -> Result<(), Refusal> {

@@ -1,8 +1,11 @@
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-/// How the connections of a listener are told of its end, in two steps.
+/// How connections are told of their end, in two steps.
 ///
 /// Closing a connection that stands idle races with the request that its client may be sending. So
 /// for a while every answer says `Connection: close`, which tells a busy client to come again on a
@@ -11,6 +14,15 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 pub(super) struct Drain {
     begun: AtomicBool,
     closing: CancellationToken,
+}
+
+/// What can end one connection besides itself.
+#[derive(Clone, Debug)]
+pub(super) struct Drains {
+    /// The end of the listener.
+    pub(super) listener: Arc<Drain>,
+    /// The end of the trust in the certificate that the client showed, if it did.
+    pub(super) certificate: Option<Arc<Drain>>,
 }
 
 // === impl Drain ===
@@ -31,8 +43,33 @@ impl Drain {
         self.closing.cancel();
     }
 
-    /// Completes when what is idle is to be closed, which it never is before the drain has begun.
-    pub(super) fn closing(&self) -> WaitForCancellationFuture<'_> {
+    fn closing(&self) -> WaitForCancellationFuture<'_> {
         self.closing.cancelled()
+    }
+}
+
+// === impl Drains ===
+
+impl Drains {
+    pub(super) fn has_begun(&self) -> bool {
+        self.listener.has_begun() || self.certificate_has_lapsed()
+    }
+
+    /// Whether the client's certificate proves nothing any more.
+    pub(super) fn certificate_has_lapsed(&self) -> bool {
+        self.certificate.as_ref().is_some_and(|end| end.has_begun())
+    }
+
+    /// Completes when the connection is to be closed if it is idle, which it never is before a
+    /// drain has begun.
+    pub(super) async fn closing(&self) {
+        let listener = self.listener.closing();
+        match &self.certificate {
+            Some(certificate) => tokio::select! {
+                () = listener => {}
+                () = certificate.closing() => {}
+            },
+            None => listener.await,
+        }
     }
 }

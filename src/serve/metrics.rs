@@ -15,7 +15,7 @@ pub struct ConnectionMetrics {
 pub(super) enum CloseReason {
     /// In order: by the client, or because it asked for it.
     Client,
-    /// In order, because we end.
+    /// In order, because we end, or the trust in its client's certificate did.
     Drained,
     /// Cut off, because we end and it did not.
     Cut,

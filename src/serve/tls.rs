@@ -22,6 +22,7 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use super::drain::Drain;
 use crate::{
     config::{
         TlsConfig,
@@ -36,7 +37,7 @@ use crate::{
 pub struct Tls {
     files: TlsConfig,
     /// Each handshake takes what is in force when it begins; connections keep theirs.
-    current: ArcSwap<ServerConfig>,
+    current: ArcSwap<InForce>,
     metrics: ListenerMetrics,
 }
 
@@ -103,9 +104,28 @@ pub enum TlsError {
     },
 }
 
+/// A client that showed a certificate.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// The common name of its certificate, which is verified.
+    pub(super) name: Arc<str>,
+    /// The end of what the certificate is worth.
+    pub(super) end: Arc<Drain>,
+}
+
+#[derive(Debug)]
+struct InForce {
+    config: Arc<ServerConfig>,
+    client_ca: Vec<CertificateDer<'static>>,
+    /// Begins when one of the client CA is no longer among it.
+    end: Arc<Drain>,
+}
+
 /// What was read from the files.
 struct Loaded {
     config: ServerConfig,
+    /// Whose certificates clients may show; none without a client CA.
+    client_ca: Vec<CertificateDer<'static>>,
     /// Unix time.
     expires_at: i64,
 }
@@ -125,10 +145,10 @@ impl Tls {
     ) -> Result<Arc<Self>, TlsError> {
         let loaded = load(&files)?;
         let metrics = metrics.of(listener);
-        metrics.loaded(&loaded);
+        metrics.loaded(loaded.expires_at);
         Ok(Arc::new(Self {
             files,
-            current: ArcSwap::from_pointee(loaded.config),
+            current: ArcSwap::from_pointee(InForce::begin(loaded)),
             metrics,
         }))
     }
@@ -145,15 +165,17 @@ impl Tls {
     }
 
     /// Reads the files again whenever they change; what is broken is logged, and leaves the old in
-    /// force.
+    /// force. Where a CA of clients is gone, the connections of all who showed a certificate end: it
+    /// was judged by the old ones, and they are to show it again.
     pub async fn follow(self: Arc<Self>, mut watch: FileWatch) {
         loop {
             watch.changed().await;
             let files = self.files.clone();
             match offload::elsewhere(move || load(&files)).await {
                 Ok(loaded) => {
-                    self.metrics.loaded(&loaded);
-                    self.current.store(Arc::new(loaded.config));
+                    let expires_at = loaded.expires_at;
+                    self.take_over(loaded);
+                    self.metrics.loaded(expires_at);
                     tracing::info!(
                         certificate = %self.files.certificate_file.display(),
                         "took over a certificate that was read again"
@@ -175,10 +197,32 @@ impl Tls {
     /// # Errors
     ///
     /// When the client cannot or will not, or shows a certificate that our client CA did not sign.
-    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        TlsAcceptor::from(self.current.load_full())
-            .accept(stream)
-            .await
+    pub(super) async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> io::Result<(TlsStream<TcpStream>, Option<Client>)> {
+        let in_force = self.current.load_full();
+        let acceptor = TlsAcceptor::from(Arc::clone(&in_force.config));
+        let stream = acceptor.accept(stream).await?;
+        let client = client_name(&stream).map(|name| Client {
+            name,
+            end: Arc::clone(&in_force.end),
+        });
+        Ok((stream, client))
+    }
+
+    fn take_over(&self, loaded: Loaded) {
+        let before = self.current.load_full();
+        let mut after = InForce::begin(loaded);
+        if before.is_trusted_by(&after) {
+            after.end = Arc::clone(&before.end);
+            self.current.store(Arc::new(after));
+        } else {
+            // First, so that no handshake under the old ones goes unnoticed.
+            self.current.store(Arc::new(after));
+            before.end.close();
+            tracing::info!("a CA of clients is gone; closing what showed a certificate");
+        }
     }
 }
 
@@ -188,7 +232,7 @@ pub(super) fn speaks_http2(stream: &TlsStream<TcpStream>) -> bool {
 }
 
 /// The common name of the certificate that the client showed, which is verified by now.
-pub(super) fn client_name(stream: &TlsStream<TcpStream>) -> Option<Arc<str>> {
+fn client_name(stream: &TlsStream<TcpStream>) -> Option<Arc<str>> {
     let certificate = stream.get_ref().1.peer_certificates()?.first()?;
     certificate::common_name(certificate).map(Arc::from)
 }
@@ -215,9 +259,12 @@ fn load(files: &TlsConfig) -> Result<Loaded, TlsError> {
                 cause,
             }
         })?;
-    let verifier = match &files.client_ca_file {
-        Some(file) => client_verifier(file, &provider)?,
-        None => WebPkiClientVerifier::no_client_auth(),
+    let (verifier, client_ca) = match &files.client_ca_file {
+        Some(file) => {
+            let client_ca = certificates(file)?;
+            (client_verifier(file, &client_ca, &provider)?, client_ca)
+        }
+        None => (WebPkiClientVerifier::no_client_auth(), Vec::new()),
     };
     // TLS 1.2 and 1.3, which are all that rustls has.
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -230,7 +277,11 @@ fn load(files: &TlsConfig) -> Result<Loaded, TlsError> {
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
     config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
-    Ok(Loaded { config, expires_at })
+    Ok(Loaded {
+        config,
+        client_ca,
+        expires_at,
+    })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -259,6 +310,7 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 /// Clients may show a certificate of this CA, or none: what they may do without is not ours to say.
 fn client_verifier(
     path: &Path,
+    client_ca: &[CertificateDer<'static>],
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let refused = |cause| TlsError::ClientCa {
@@ -266,15 +318,32 @@ fn client_verifier(
         cause,
     };
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in client_ca {
         roots
-            .add(certificate)
+            .add(certificate.clone())
             .map_err(|_| refused(VerifierBuilderError::NoRootAnchors))?;
     }
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .allow_unauthenticated()
         .build()
         .map_err(refused)
+}
+
+// === impl InForce ===
+
+impl InForce {
+    fn begin(loaded: Loaded) -> Self {
+        Self {
+            config: Arc::new(loaded.config),
+            client_ca: loaded.client_ca,
+            end: Arc::default(),
+        }
+    }
+
+    /// Whether every certificate that was verified by this would be by `other`.
+    fn is_trusted_by(&self, other: &Self) -> bool {
+        self.client_ca.iter().all(|ca| other.client_ca.contains(ca))
+    }
 }
 
 // === impl TlsMetrics ===
@@ -321,8 +390,8 @@ impl TlsMetrics {
 // === impl ListenerMetrics ===
 
 impl ListenerMetrics {
-    fn loaded(&self, loaded: &Loaded) {
-        self.expiry.set(loaded.expires_at);
+    fn loaded(&self, expires_at: i64) {
+        self.expiry.set(expires_at);
         self.reloaded.set(1);
     }
 }

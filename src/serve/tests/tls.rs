@@ -193,6 +193,15 @@ async fn ask(stream: &mut TlsStream<TcpStream>, path: &str) -> String {
     answer
 }
 
+/// Everything that comes until the connection is closed.
+async fn rest(mut stream: TlsStream<TcpStream>) -> String {
+    let mut rest = String::new();
+    let reading = stream.read_to_string(&mut rest);
+    let read = tokio::time::timeout(PATIENCE, reading).await;
+    read.expect("the connection is closed").unwrap();
+    rest
+}
+
 /// The serial number of what the server showed, which no two certificates share.
 fn shown(stream: &TlsStream<TcpStream>) -> Vec<u8> {
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
@@ -373,4 +382,46 @@ async fn plain_http_on_a_tls_listener_is_no_handshake() {
 
     assert_eq!(server.server.asked(), 0);
     server.server.closed_for("tls-handshake").await;
+}
+
+#[tokio::test]
+async fn a_client_ca_that_is_gone_ends_the_connections_that_it_vouched_for() {
+    let (ca, next) = (Authority::new("CA"), Authority::new("next CA"));
+    let server = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
+    let (certificate, key) = ca.sign("portal", 2040);
+    let showing = Dial {
+        certificate: Some((&certificate, &key)),
+        ..Dial::default()
+    };
+    let mut idle = ca.dial(&server.server, showing).await.unwrap();
+    let mut asking = ca.dial(&server.server, showing).await.unwrap();
+    let mut nobody = ca.dial(&server.server, Dial::default()).await.unwrap();
+    let install = |client_ca: &str, until| {
+        ca.install(&ca.sign("server", until));
+        fs::write(ca.path("ca"), client_ca).unwrap();
+        server.reload.ask();
+    };
+
+    server
+        .following(async {
+            install(&(ca.issuer.pem() + &next.issuer.pem()), 2050);
+            server.wait_for_expiry(Y2050).await;
+            for known in [&mut idle, &mut asking] {
+                assert!(ask(known, "/who").await.ends_with("Some(\"portal\")"));
+            }
+            asking.write_all(b"GET /who HTTP/1.1\r\n").await.unwrap();
+            let active = "usage_proxy_connections{state=\"active\"}";
+            server.server.wait_for(active, 1.0).await;
+            install(&next.issuer.pem(), 2040);
+            server.wait_for_expiry(Y2040).await;
+        })
+        .await;
+    asking.write_all(b"Host: x\r\n\r\n").await.unwrap();
+
+    let last = rest(asking).await;
+    assert!(last.contains("connection: close\r\n"), "{last}");
+    assert!(last.ends_with("None"), "{last}");
+    assert_eq!(rest(idle).await, "");
+    assert!(ask(&mut nobody, "/path").await.ends_with("ok /path"));
+    server.server.wait_for(&closed("drained"), 2.0).await;
 }
