@@ -33,7 +33,8 @@ const KNOWN_OF: u64 = 16;
 /// Where the customers end that others ask for.
 const FIRST_KNOWN: u64 = 500;
 
-/// The goal, and enough: after as many the flood is over.
+/// Enough: after as many the flood is over. How far it comes is a matter of time, since upstream is
+/// asked about each; the report tells.
 const GOAL: u64 = 1_000_000;
 
 /// What the flood came to.
@@ -111,8 +112,8 @@ impl Report {
 
     /// That it was a flood, and that every answer was one that such a flood may be given.
     pub(crate) fn check(&self, duration: Duration) {
-        /// Far below what the slowest machine does; less would be no flood.
-        const LEAST_A_SECOND: u64 = 5;
+        /// Far below the 80 to 250 that a debug build does; less would be no flood.
+        const LEAST_A_SECOND: u64 = 20;
 
         let least = (LEAST_A_SECOND * duration.as_secs()).min(GOAL);
         assert!(self.answers() >= least, "{self}; at least {least} expected");

@@ -15,12 +15,13 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::target::{Dice, Source, Target, known, request};
+use crate::target::{Dice, Source, Target, known, native_request, request};
 
 /// How many there are of each kind at a time.
 const IDLERS: usize = 500;
-const SLOW_READERS: usize = 50;
+const SLOW_READERS: usize = 20;
 const SLOW_WRITERS: usize = 200;
+const WITHHOLDERS: usize = 100;
 const LEAVERS: usize = 8;
 const OVERSIZERS: usize = 4;
 
@@ -36,8 +37,12 @@ pub(crate) struct Report {
     sipped: AtomicU64,
     /// Bytes of requests that were written one at a time.
     dripped: AtomicU64,
-    /// Slow clients that the service had enough of.
-    given_up: AtomicU64,
+    /// Slow readers that the service had enough of.
+    readers_cut: AtomicU64,
+    /// Slow writers that it had enough of.
+    writers_cut: AtomicU64,
+    /// Heads as long as they may be, and without an end, that it had enough of.
+    withholders_cut: AtomicU64,
     /// Connections left in the middle of a request or of its answer.
     left: AtomicU64,
     /// Requests with too much of something.
@@ -68,6 +73,10 @@ pub(crate) async fn run(target: &Target) -> Arc<Report> {
         let (target, report) = (target.clone(), Arc::clone(&report));
         clients.spawn(async move { write_slowly(&target, &report, seed).await });
     }
+    for seed in 0..WITHHOLDERS {
+        let (target, report) = (target.clone(), Arc::clone(&report));
+        clients.spawn(async move { withhold(&target, &report, seed).await });
+    }
     for seed in 0..LEAVERS {
         let (target, report) = (target.clone(), Arc::clone(&report));
         clients.spawn(async move { leave(&target, &report, Dice(seed as u64)).await });
@@ -92,29 +101,37 @@ async fn idle(target: &Target, report: &Report, seed: usize) {
     }
 }
 
-/// Asks for a hundred answers at once and takes them a byte at a time, through a tiny window.
+/// Asks for answers without end and takes them a byte at a time, through a tiny window.
 async fn read_slowly(target: &Target, report: &Report, seed: usize) {
     /// What the system makes of it is a little more.
     const WINDOW: u32 = 2_048;
 
-    let requests = request(known(seed)).repeat(100);
+    let requests = native_request(known(seed)).repeat(100);
     while !target.is_over() {
         let small = |socket: &tokio::net::TcpSocket| socket.set_recv_buffer_size(WINDOW).unwrap();
-        let Some(mut stream) = target.connect_with(Source(3), small).await else {
+        let Some(stream) = target.connect_with(Source(3), small).await else {
             target.pause(100).await;
             continue;
         };
+        let (mut reader, mut writer) = stream.into_split();
+        // More than the systems of both sides hold, so that answers wait in the service. Writing
+        // fails as soon as the connection is cut; reading does when all that came has been read.
+        let ask = async { while writer.write_all(requests.as_bytes()).await.is_ok() {} };
         let sip = async {
-            stream.write_all(requests.as_bytes()).await?;
-            while stream.read_u8().await.is_ok() {
+            while reader.read_u8().await.is_ok() {
                 report.sipped.fetch_add(1, Ordering::Relaxed);
                 target.pause(50).await;
             }
-            std::io::Result::Ok(())
         };
-        if target.meanwhile(sip).await.is_some() {
-            report.given_up.fetch_add(1, Ordering::Relaxed);
+        let either = async {
+            tokio::select! { () = ask => {}, () = sip => {} }
+        };
+        if target.meanwhile(either).await.is_some() {
+            report.readers_cut.fetch_add(1, Ordering::Relaxed);
         }
+        // Filling the buffers of both systems takes thousands of hits each time: this is about slow
+        // readers, not about a flood of hits.
+        target.pause(5_000).await;
     }
 }
 
@@ -141,7 +158,30 @@ async fn write_slowly(target: &Target, report: &Report, seed: usize) {
             }
         };
         if target.meanwhile(drip).await.is_some() {
-            report.given_up.fetch_add(1, Ordering::Relaxed);
+            report.writers_cut.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Sends nearly as long a head as may be, at once, and never its end.
+async fn withhold(target: &Target, report: &Report, seed: usize) {
+    /// With the rest of the head just short of the 32 KiB that are looked at.
+    const LENGTH: usize = 32_000;
+
+    let head = request(known(seed));
+    let head = format!("{}\r\nX-Long: {}", head.trim_end(), "x".repeat(LENGTH));
+    while !target.is_over() {
+        let Some(mut stream) = target.connect(Source(7)).await else {
+            target.pause(100).await;
+            continue;
+        };
+        let wait = async {
+            if stream.write_all(head.as_bytes()).await.is_ok() {
+                drop(stream.read_to_end(&mut Vec::new()).await);
+            }
+        };
+        if target.meanwhile(wait).await.is_some() {
+            report.withholders_cut.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -259,7 +299,8 @@ impl Oversized {
 // === impl Report ===
 
 impl Report {
-    /// That each kind did its worst, that slow clients were not put up with, and that nothing oversized was let through.
+    /// That each kind did its worst, that none of the slow ones was put up with, and that nothing
+    /// oversized was let through.
     pub(crate) fn check(&self) {
         for (what, count) in self.counts() {
             assert!(count > 0, "no {what}: {self}");
@@ -272,12 +313,14 @@ impl Report {
         );
     }
 
-    fn counts(&self) -> [(&'static str, u64); 7] {
+    fn counts(&self) -> [(&'static str, u64); 9] {
         [
             ("idle connections", &self.idle),
             ("bytes read one at a time", &self.sipped),
             ("bytes written one at a time", &self.dripped),
-            ("slow clients given up on", &self.given_up),
+            ("slow readers cut off", &self.readers_cut),
+            ("slow writers cut off", &self.writers_cut),
+            ("withheld heads cut off", &self.withholders_cut),
             ("left midway", &self.left),
             ("oversized requests", &self.oversized),
             ("of these refused", &self.refused),

@@ -119,6 +119,9 @@ fn configured(account: &Account) -> std::process::Command {
         "cache.fresh_for=2s",
         "cache.stale_while_revalidate=1h",
         "upstream.max_body=1MiB",
+        // Short enough that slow readers meet it within a minute, again and again.
+        "server.request_timeout=10s",
+        "upstream.deadline=10s",
         "log.requests=off",
         "log.filter=warn,usage_proxy::cli=info",
     ] {

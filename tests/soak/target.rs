@@ -106,8 +106,16 @@ pub(crate) fn known(index: usize) -> Uuid {
 
 /// A stranger's `GET` of the simplified usage.
 pub(crate) fn request(customer: Uuid) -> String {
-    format!(
-        "GET /v1/customers/{customer}/usage HTTP/1.1\r\nHost: soak\r\n\
-         X-Api-Key: {STRANGERS_KEY}\r\n\r\n"
-    )
+    get(&format!("/v1/customers/{customer}/usage"))
+}
+
+/// A stranger's `GET` of the native usage, the longest answer that there is.
+pub(crate) fn native_request(customer: Uuid) -> String {
+    get(&format!(
+        "/v1/customers/{customer}/analytics/licenses/usage"
+    ))
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: soak\r\nX-Api-Key: {STRANGERS_KEY}\r\n\r\n")
 }
