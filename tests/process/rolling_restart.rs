@@ -1,7 +1,8 @@
 //! One listening socket, two processes in turn: a restart that no client notices.
 
 use std::{
-    net::TcpListener,
+    io,
+    net::{SocketAddr, TcpListener},
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -9,7 +10,12 @@ use std::{
     },
 };
 
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+    task::JoinSet,
+};
 use usage_proxy::simulator::SimulatorOptions;
 
 use crate::support::{Account, PATIENCE, PartnerCenter, Running, Service, get, usage_proxy_after};
@@ -19,33 +25,41 @@ const REQUESTS: usize = 10_000;
 /// Passes what the child has as its standard input on as systemd passes sockets.
 const PASS_ON: &str = "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$";
 
-/// Dashboards of two kinds: some keep their connections, some make a new one for every request.
+/// Dashboards of two kinds: some keep their connection, some make a new one for every request.
 struct Load {
     answered: watch::Receiver<usize>,
     failures: Arc<std::sync::Mutex<Vec<String>>>,
     tasks: JoinSet<()>,
 }
 
+/// A dashboard, which asks nothing twice: a request that is lost is a failure.
+struct Dashboard {
+    address: SocketAddr,
+    request: String,
+    connections: Connections,
+}
+
+enum Connections {
+    /// One, until an answer says that it closes.
+    Kept(Option<TcpStream>),
+    /// Another one for every request.
+    Fresh,
+}
+
 // === impl Load ===
 
 impl Load {
-    fn start(url: String) -> Self {
+    fn start(address: SocketAddr, path: &str) -> Self {
         let failures = Arc::default();
         let begun = Arc::new(AtomicUsize::new(0));
         let (told, answered) = watch::channel(0);
         let mut tasks = JoinSet::new();
-        for idle_connections in [usize::MAX, usize::MAX, usize::MAX, 0, 0, 0] {
-            let client = reqwest::Client::builder()
-                .no_proxy()
-                .pool_max_idle_per_host(idle_connections)
-                .timeout(PATIENCE)
-                .build()
-                .unwrap();
+        for keeps in [true, true, true, false, false, false] {
             let (begun, failures, told) = (Arc::clone(&begun), Arc::clone(&failures), told.clone());
-            let url = url.clone();
+            let mut dashboard = Dashboard::new(address, path, keeps);
             tasks.spawn(async move {
                 while begun.fetch_add(1, Relaxed) < REQUESTS {
-                    if let Err(failure) = ask(&client, &url).await {
+                    if let Err(failure) = dashboard.ask().await {
                         let failures: &std::sync::Mutex<Vec<String>> = &failures;
                         failures.lock().unwrap().push(failure);
                     }
@@ -67,16 +81,65 @@ impl Load {
     }
 }
 
-async fn ask(client: &reqwest::Client, url: &str) -> Result<(), String> {
-    let told = |error: reqwest::Error| format!("{error:?}");
-    let answer = client.get(url).send().await.map_err(told)?;
-    let status = answer.status();
-    let body = answer.text().await.map_err(told)?;
-    if status == 200 && body.contains("workloads") {
-        Ok(())
-    } else {
-        Err(format!("{status}: {body}"))
+// === impl Dashboard ===
+
+impl Dashboard {
+    fn new(address: SocketAddr, path: &str, keeps: bool) -> Self {
+        Self {
+            address,
+            request: format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n"),
+            connections: if keeps {
+                Connections::Kept(None)
+            } else {
+                Connections::Fresh
+            },
+        }
     }
+
+    async fn ask(&mut self) -> Result<(), String> {
+        let mut stream = match &mut self.connections {
+            Connections::Kept(kept) => kept.take(),
+            Connections::Fresh => None,
+        };
+        let exchanged = tokio::time::timeout(PATIENCE, self.exchange(&mut stream)).await;
+        let answer = match exchanged {
+            Ok(answer) => answer.map_err(|error| error.to_string())?,
+            Err(_) => return Err("no answer came".to_owned()),
+        };
+        if let Connections::Kept(kept) = &mut self.connections
+            && !answer.contains("\r\nconnection: close\r\n")
+        {
+            *kept = stream;
+        }
+        let is_right = answer.starts_with("HTTP/1.1 200 ") && answer.contains("workloads");
+        if is_right { Ok(()) } else { Err(answer) }
+    }
+
+    async fn exchange(&self, kept: &mut Option<TcpStream>) -> io::Result<String> {
+        let stream = match kept {
+            Some(stream) => stream,
+            None => kept.insert(TcpStream::connect(self.address).await?),
+        };
+        stream.write_all(self.request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        while !is_whole(&answer) {
+            if stream.read_buf(&mut answer).await? == 0 {
+                let what = format!("closed after {} bytes of an answer", answer.len());
+                return Err(io::Error::other(what));
+            }
+        }
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+}
+
+/// Whether a head is there, and as much of a body as it promises.
+fn is_whole(answer: &[u8]) -> bool {
+    let answer = String::from_utf8_lossy(answer);
+    answer.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+        let mut lines = head.lines();
+        let promised = lines.find_map(|line| line.strip_prefix("content-length: "));
+        body.len() >= promised.map_or(0, |length| length.parse().unwrap())
+    })
 }
 
 /// Starts a service, with an account of its own, on a socket that is open already.
@@ -109,7 +172,7 @@ async fn no_request_is_lost_when_one_process_takes_over_from_another() {
     wait_until_ready(&first).await;
     assert_eq!(first.api, format!("http://{address}"));
 
-    let mut load = Load::start(format!("http://{address}/v1/customers/{customer}/usage"));
+    let mut load = Load::start(address, &format!("/v1/customers/{customer}/usage"));
     load.answered(REQUESTS / 4).await;
     let (_second_account, second) = serve_on(&socket, &partner_center).await;
     wait_until_ready(&second).await;
