@@ -14,6 +14,8 @@ use crate::problem;
 #[derive(Debug)]
 pub(super) struct Answer<B> {
     body: Origin<B>,
+    /// Only its size is told (RFC 9110 §9.3.2).
+    withheld: bool,
     /// Moves into the last chunk.
     answering: Option<Answering>,
 }
@@ -45,6 +47,7 @@ impl<B> Answer<B> {
     pub(super) fn of_handler(body: B, answering: Answering) -> Self {
         Self {
             body: Origin::Handler(body),
+            withheld: false,
             answering: Some(answering),
         }
     }
@@ -52,7 +55,16 @@ impl<B> Answer<B> {
     pub(super) fn of_edge(body: problem::Body, answering: Answering) -> Self {
         Self {
             body: Origin::Edge(body),
+            withheld: false,
             answering: Some(answering),
+        }
+    }
+
+    /// As the answer to HEAD, which has no content.
+    pub(super) fn withheld(self) -> Self {
+        Self {
+            withheld: true,
+            ..self
         }
     }
 }
@@ -92,10 +104,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.body {
-            Origin::Handler(body) => body.is_end_stream(),
-            Origin::Edge(body) => body.is_end_stream(),
-        }
+        self.withheld
+            || match &self.body {
+                Origin::Handler(body) => body.is_end_stream(),
+                Origin::Edge(body) => body.is_end_stream(),
+            }
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, header};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use hyper::{
     body::Incoming,
@@ -273,6 +274,8 @@ impl<H: Handler> Service<H> {
         answering: Answering,
     ) -> Result<Response<Answer<H::Body>>, Infallible> {
         let has_body = !request.body().is_end_stream();
+        // hyper leaves the content of an answer to HEAD out by itself, but not with HTTP/2.
+        let is_head = self.protocol == Protocol::Http2 && *request.method() == Method::HEAD;
         let (mut response, last) = match self.verdict(&request) {
             Ok(()) => {
                 let answer = self.handler.handle(request, self.peer()).await;
@@ -290,7 +293,11 @@ impl<H: Handler> Service<H> {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
-        Ok(response)
+        Ok(if is_head {
+            without_content(response)
+        } else {
+            response
+        })
     }
 
     /// The client, whose certificate may have lapsed since it was shown.
@@ -318,6 +325,19 @@ impl<H: Handler> Service<H> {
         }
         verdict
     }
+}
+
+/// The answer to HEAD: the size of what GET would get, and none of it (RFC 9110 §9.3.2).
+fn without_content<B>(mut response: Response<Answer<B>>) -> Response<Answer<B>>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let size = response.body().size_hint().exact();
+    if let Some(size) = size.filter(|size| *size > 0) {
+        let headers = response.headers_mut().entry(header::CONTENT_LENGTH);
+        headers.or_insert(size.into());
+    }
+    response.map(Answer::withheld)
 }
 
 // === impl Ends ===

@@ -317,6 +317,34 @@ async fn head_says_what_get_says_and_sends_no_body() {
 }
 
 #[tokio::test]
+async fn head_by_http_2_says_what_get_says_and_sends_no_body() {
+    let app = TestApp::builder()
+        .set("server.http2_cleartext", "true")
+        .start()
+        .await;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .no_gzip()
+        .http2_prior_knowledge();
+    let client = client.build().unwrap();
+    app.usage(DOCUMENTED).await;
+
+    for path in [&*usage_path(), "/v1/customers/x/usage", "/nowhere"] {
+        let url = format!("http://{}{path}", app.api);
+        let get = client.get(&url).send().await.unwrap();
+        let head = client.head(&url).send().await.unwrap();
+
+        assert_eq!(head.status(), get.status(), "{path}");
+        for name in ["content-length", "content-type", "etag"] {
+            assert_eq!(head.headers().get(name), get.headers().get(name), "{path}");
+        }
+        assert!(get.content_length().is_some_and(|length| length > 0));
+        // A client of HTTP/2 takes a body here for an error of the protocol.
+        assert!(head.bytes().await.unwrap().is_empty(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn head_alone_fetches_for_the_get_that_follows() {
     let app = TestApp::start().await;
 
