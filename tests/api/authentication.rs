@@ -1,5 +1,6 @@
 //! Who gets in, and by what.
 
+use http::{Method, Version};
 use usage_proxy::{reload::LOOK_EVERY, simulator::SimulatedApi};
 
 use crate::support::{DOCUMENTED, TestApp, TestCaller, callers_file, key_of};
@@ -7,6 +8,9 @@ use crate::support::{DOCUMENTED, TestApp, TestCaller, callers_file, key_of};
 const SUCCESSFUL: &str = "usage_proxy_callers_last_reload_successful";
 const READ_AT: &str = "usage_proxy_callers_last_reload_success_timestamp_seconds";
 const CALLERS: &str = "usage_proxy_callers";
+
+/// Where a page comes from that may read answers.
+const ORIGIN: (&str, &str) = ("origin", "https://dash.example.com");
 
 fn grafana() -> TestCaller {
     TestCaller::named("grafana")
@@ -94,6 +98,56 @@ async fn who_shows_no_key_of_a_callers_gets_nothing_whatever_is_asked() {
             );
             assert!(!problem.to_string().contains("canary"), "{problem}");
             assert_eq!(app.metric(&failures(reason)).await, before + 1.0);
+        }
+    }
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+}
+
+#[tokio::test]
+async fn no_method_and_no_version_of_http_is_a_way_around() {
+    let app = TestApp::builder()
+        .callers(callers_file(&[grafana()]))
+        .set("server.http2_cleartext", "true")
+        .set("server.cors_origins", ORIGIN.1)
+        .start()
+        .await;
+    let client = || reqwest::Client::builder().no_proxy();
+    app.usage_for("grafana", DOCUMENTED).await;
+    let usage = format!("/v1/customers/{DOCUMENTED}/usage");
+
+    for (version, client) in [
+        (Version::HTTP_11, client()),
+        (Version::HTTP_2, client().http2_prior_knowledge()),
+    ] {
+        let client = client.build().unwrap();
+        for (method, headers) in [
+            (Method::GET, &[][..]),
+            (Method::HEAD, &[]),
+            (Method::POST, &[]),
+            (Method::OPTIONS, &[]),
+            // Without Access-Control-Request-Method it asks for no leave but is a request itself.
+            (Method::OPTIONS, &[ORIGIN]),
+            (
+                Method::GET,
+                &[ORIGIN, ("access-control-request-method", "GET")],
+            ),
+        ] {
+            for path in [&*usage, "/v1/customers/no-guid/usage", "/"] {
+                let mut request =
+                    client.request(method.clone(), format!("http://{}{path}", app.api));
+                for (name, value) in headers {
+                    request = request.header(*name, *value);
+                }
+
+                let answer = request.send().await.unwrap();
+
+                let case = format!("{method} {path} {headers:?} by {version:?}");
+                assert_eq!(answer.version(), version, "{case}");
+                assert_eq!(answer.status(), 401, "{case}");
+                assert!(answer.headers().contains_key("www-authenticate"), "{case}");
+                let body = answer.text().await.unwrap();
+                assert!(!body.contains("workloads"), "{case}: {body}");
+            }
         }
     }
     assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
