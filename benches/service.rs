@@ -223,7 +223,9 @@ fn single_flight(c: &mut Criterion) {
                 ticket.land((), |()| ()).unwrap();
                 7_u32
             };
-            flights.board("key", || Ok::<(), ()>(()), fetch).unwrap()
+            flights
+                .board("key", |()| (), || Ok::<(), ()>(()), fetch)
+                .unwrap()
         };
         group.throughput(Throughput::Elements(callers.into()));
         group.bench_function(format!("{callers}-callers"), |b| {

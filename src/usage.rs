@@ -4,6 +4,7 @@
 //! ask upstream and fall back on what is held.
 
 mod answer;
+mod counted;
 mod fetches;
 mod places;
 mod renderings;
@@ -338,8 +339,7 @@ impl UsageService {
         if role == Role::Follower {
             self.inner.cache.metrics().collapsed.inc();
         }
-        let outcome = boarding.outcome().await;
-        match (outcome.unwrap_or_else(|_lost| Err(fetches.lost())), role) {
+        match (fetches.outcome(boarding, caller, now).await, role) {
             (Ok(filled), Role::Leader) => {
                 let ids = Some(filled.ids);
                 Ok(Answer {

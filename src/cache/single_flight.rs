@@ -17,25 +17,30 @@ use crate::shutdown::Shutdown;
 ///
 /// The fetch runs in a task of its own and belongs to nobody's request: a leader that goes away
 /// cancels nothing. moka has coalescing too, but runs the load inside its first caller's future.
-pub struct SingleFlight<K, V> {
-    flights: Flights<K, V>,
+///
+/// `S` is what a fetch shares with all who want it while it is under way.
+pub struct SingleFlight<K, V, S = ()> {
+    flights: Flights<K, V, S>,
     next_id: AtomicU64,
     shutdown: Shutdown,
 }
 
-type Flights<K, V> = Arc<Mutex<HashMap<K, Flight<V>>>>;
+type Flights<K, V, S> = Arc<Mutex<HashMap<K, Flight<V, S>>>>;
 
 /// One fetch under way.
-struct Flight<V> {
+struct Flight<V, S> {
     id: u64,
+    shared: S,
     outcome: watch::Receiver<Option<V>>,
 }
 
 /// A place in a flight, as leader or follower.
 #[derive(Debug)]
-pub struct Boarding<V> {
+pub struct Boarding<V, S = ()> {
     /// Whether this caller began the fetch.
     pub role: Role,
+    /// What the fetch shares with who wants it.
+    pub shared: S,
     outcome: watch::Receiver<Option<V>>,
 }
 
@@ -49,10 +54,10 @@ pub enum Role {
 }
 
 /// The fetch's own handle on its flight. Dropping it frees the key, also when the fetch panics.
-pub struct Ticket<K: Eq + Hash, V> {
+pub struct Ticket<K: Eq + Hash, V, S = ()> {
     key: K,
     id: u64,
-    flights: Flights<K, V>,
+    flights: Flights<K, V, S>,
 }
 
 /// The fetch ended without an outcome: it panicked, or the process is ending.
@@ -62,10 +67,11 @@ pub struct Lost;
 
 // === impl SingleFlight ===
 
-impl<K, V> SingleFlight<K, V>
+impl<K, V, S> SingleFlight<K, V, S>
 where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + Sync + 'static,
+    S: Clone + Send + 'static,
 {
     /// Nothing is under way; fetches will be spawned through `shutdown`.
     pub fn new(shutdown: Shutdown) -> Self {
@@ -78,46 +84,54 @@ where
 
     /// Joins the fetch for `key`, or begins it.
     ///
-    /// Before one is begun, `leave` is asked for what that takes: an outcome may have arrived since
-    /// the caller last looked, or no fetch may be begun now. It runs under the lock of this table
-    /// and must be quick.
+    /// Who joins gives `join` to what the fetch shares. Before a fetch is begun, `leave` is asked
+    /// for what it will share: an outcome may have arrived since the caller last looked, or no
+    /// fetch may be begun now. Both run under the lock of this table and must be quick.
     ///
     /// # Errors
     ///
     /// What `leave` found instead.
-    pub fn board<L, S, F>(
+    pub fn board<E, F>(
         &self,
         key: K,
-        leave: impl FnOnce() -> Result<L, S>,
-        fetch: impl FnOnce(Ticket<K, V>, L) -> F,
-    ) -> Result<Boarding<V>, S>
+        join: impl FnOnce(&S),
+        leave: impl FnOnce() -> Result<S, E>,
+        fetch: impl FnOnce(Ticket<K, V, S>, S) -> F,
+    ) -> Result<Boarding<V, S>, E>
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let (id, land, leave) = {
+        let (id, land, shared) = {
             let mut flights = lock(&self.flights);
             if let Some(flight) = flights.get(&key) {
-                let outcome = flight.outcome.clone();
+                join(&flight.shared);
                 return Ok(Boarding {
                     role: Role::Follower,
-                    outcome,
+                    shared: flight.shared.clone(),
+                    outcome: flight.outcome.clone(),
                 });
             }
-            let leave = leave()?;
+            let shared = leave()?;
             let id = self.next_id.fetch_add(1, Ordering::Relaxed);
             let (land, outcome) = watch::channel(None);
-            flights.insert(key.clone(), Flight { id, outcome });
-            (id, land, leave)
+            let flight = Flight {
+                id,
+                shared: shared.clone(),
+                outcome,
+            };
+            flights.insert(key.clone(), flight);
+            (id, land, shared)
         };
         let outcome = land.subscribe();
         let flights = Arc::clone(&self.flights);
-        let fetch = fetch(Ticket { key, id, flights }, leave);
+        let fetch = fetch(Ticket { key, id, flights }, shared.clone());
         self.shutdown.spawn(async move {
             let value = fetch.await;
             land.send_replace(Some(value));
         });
         Ok(Boarding {
             role: Role::Leader,
+            shared,
             outcome,
         })
     }
@@ -135,7 +149,7 @@ where
     }
 }
 
-impl<K, V> fmt::Debug for SingleFlight<K, V> {
+impl<K, V, S> fmt::Debug for SingleFlight<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SingleFlight")
             .field("under_way", &lock(&self.flights).len())
@@ -145,7 +159,7 @@ impl<K, V> fmt::Debug for SingleFlight<K, V> {
 
 // === impl Boarding ===
 
-impl<V: Clone> Boarding<V> {
+impl<V: Clone, S> Boarding<V, S> {
     /// Waits for the outcome.
     ///
     /// # Errors
@@ -167,7 +181,7 @@ impl<V: Clone> Boarding<V> {
 
 // === impl Ticket ===
 
-impl<K: Eq + Hash, V> Ticket<K, V> {
+impl<K: Eq + Hash, V, S> Ticket<K, V, S> {
     /// Ends the flight: later callers look for themselves. What it brought is given to `store`
     /// before that, in the same step.
     ///
@@ -189,7 +203,7 @@ impl<K: Eq + Hash, V> Ticket<K, V> {
     }
 }
 
-impl<K: Eq + Hash, V> Drop for Ticket<K, V> {
+impl<K: Eq + Hash, V, S> Drop for Ticket<K, V, S> {
     fn drop(&mut self) {
         let mut flights = lock(&self.flights);
         if flights
@@ -201,7 +215,7 @@ impl<K: Eq + Hash, V> Drop for Ticket<K, V> {
     }
 }
 
-impl<K: Eq + Hash, V> fmt::Debug for Ticket<K, V> {
+impl<K: Eq + Hash, V, S> fmt::Debug for Ticket<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket")
             .field("id", &self.id)
@@ -223,6 +237,7 @@ mod tests {
 
     use super::*;
 
+    const JOIN: fn(&()) = |()| ();
     const ALWAYS: fn() -> Result<(), ()> = || Ok(());
 
     fn flights() -> SingleFlight<&'static str, u32> {
@@ -242,7 +257,7 @@ mod tests {
             let (mut held, release) = (held.clone(), release.clone());
             callers.spawn(async move {
                 let boarding = flights
-                    .board("key", ALWAYS, |ticket, ()| async move {
+                    .board("key", JOIN, ALWAYS, |ticket, ()| async move {
                         fetches.fetch_add(1, Ordering::Relaxed);
                         held.wait_for(|released| *released).await.unwrap();
                         let _landed = ticket.land((), |()| ());
@@ -272,7 +287,7 @@ mod tests {
     async fn a_panic_frees_the_key_and_its_waiters() {
         let flights = flights();
         let boarding = flights
-            .board("key", ALWAYS, |ticket, ()| async move {
+            .board("key", JOIN, ALWAYS, |ticket, ()| async move {
                 let _ticket = ticket;
                 panic!("as the test wants it");
             })
@@ -282,7 +297,7 @@ mod tests {
 
         assert!(flights.is_empty());
         let again = flights
-            .board("key", ALWAYS, |_ticket, ()| async { 1 })
+            .board("key", JOIN, ALWAYS, |_ticket, ()| async { 1 })
             .unwrap();
         assert_eq!(again.role, Role::Leader);
         assert_eq!(again.outcome().await, Ok(1));
@@ -294,7 +309,7 @@ mod tests {
         let (release, held) = oneshot::channel::<()>();
         let (told, stored) = oneshot::channel();
         let before = flights
-            .board("key", ALWAYS, |ticket, ()| async move {
+            .board("key", JOIN, ALWAYS, |ticket, ()| async move {
                 held.await.unwrap();
                 told.send(ticket.land((), |()| ()).is_ok()).unwrap();
                 1
@@ -303,7 +318,7 @@ mod tests {
 
         flights.detach(|key| *key == "key");
         let after = flights
-            .board("key", ALWAYS, |_ticket, ()| async { 2 })
+            .board("key", JOIN, ALWAYS, |_ticket, ()| async { 2 })
             .unwrap();
         release.send(()).unwrap();
 
@@ -317,7 +332,12 @@ mod tests {
     async fn what_settled_in_the_meantime_is_not_fetched() {
         let flights = flights();
 
-        let found = flights.board("key", || Err::<(), _>("settled"), |_ticket, ()| async { 1 });
+        let found = flights.board(
+            "key",
+            JOIN,
+            || Err::<(), _>("settled"),
+            |_ticket, ()| async { 1 },
+        );
 
         assert_eq!(found.map(|boarding| boarding.role), Err("settled"));
         assert!(flights.is_empty());

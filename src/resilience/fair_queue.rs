@@ -167,7 +167,7 @@ impl<W> FairQueue<W> {
     }
 
     /// What one more of this caller would be told when its patience had come to its end.
-    pub fn retry_after(&self, caller: &Arc<str>) -> Duration {
+    pub fn retry_after(&self, caller: &str) -> Duration {
         let (share, waiting) = self
             .lines
             .get(caller)

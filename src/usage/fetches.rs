@@ -7,7 +7,8 @@ use std::{
 
 use super::{
     CallLimits,
-    places::{Errand, Overloaded, Places, Turn},
+    counted::Counted,
+    places::{Errand, Overloaded, Places, Turn, Wanted},
     source::{Call, CallIds, CallTrace, Fetched, SourceError, SourceErrorKind, UsageSource},
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
 pub(super) struct Fetches {
     source: Arc<dyn UsageSource>,
     cache: Arc<UsageCache>,
-    flights: SingleFlight<Fetch, Outcome>,
+    flights: SingleFlight<Fetch, Outcome, Arc<Wanted>>,
     places: Arc<Places>,
     failures: Failures<Fetch, SourceError>,
     negative_fresh_for: Duration,
@@ -53,6 +54,12 @@ pub(super) struct Filled {
     pub(super) stored: bool,
     pub(super) ids: CallIds,
 }
+
+/// A request's part in a call.
+pub(super) type Boarded = Boarding<Outcome, Arc<Wanted>>;
+
+/// The call's own part in it.
+type Own = Ticket<Fetch, Outcome, Arc<Wanted>>;
 
 /// What was found between a request's look-up and its place in a flight.
 pub(super) enum Settled {
@@ -119,8 +126,8 @@ impl Fetches {
 
     /// Joins or begins the call.
     ///
-    /// A call that is begun takes one of its caller's places, for as long as it lasts; one that is
-    /// joined takes none.
+    /// A call takes one place for as long as it lasts, of the first of its callers whose turn comes;
+    /// one that is joined under way takes none. So nobody's answer waits in another's line.
     ///
     /// # Errors
     ///
@@ -133,7 +140,12 @@ impl Fetches {
         errand: Errand,
         trace: CallTrace,
         now: Instant,
-    ) -> Result<Boarding<Outcome>, Settled> {
+    ) -> Result<Boarded, Settled> {
+        let join = |wanted: &Arc<Wanted>| {
+            if errand == Errand::Answer {
+                wanted.join(caller, now);
+            }
+        };
         let leave = || match self.settled_since(fetch, now) {
             Some(settled) => Err(settled),
             None => self
@@ -141,9 +153,22 @@ impl Fetches {
                 .enter(caller, errand, now)
                 .map_err(|overloaded| Settled::Shed(self.overloaded(overloaded))),
         };
-        self.flights.board(fetch, leave, |ticket, turn| {
-            Arc::clone(self).fill(fetch, trace, now, turn, ticket)
+        self.flights.board(fetch, join, leave, |ticket, wanted| {
+            Arc::clone(self).fill(fetch, trace, Turn::of(wanted), ticket)
         })
+    }
+
+    /// What becomes of a call that was boarded for `caller` at `now`; it is waited for no longer
+    /// than the answer is of use, though the call may go on for who asked later.
+    pub(super) async fn outcome(&self, boarded: Boarded, caller: &Caller, now: Instant) -> Outcome {
+        let wanted = Arc::clone(&boarded.shared);
+        tokio::select! {
+            biased;
+            outcome = boarded.outcome() => outcome.unwrap_or_else(|_lost| Err(self.lost())),
+            () = wanted.outlasts(now) => {
+                Err(self.overloaded(self.places.overloaded(caller.name())))
+            }
+        }
     }
 
     fn settled_since(&self, fetch: Fetch, now: Instant) -> Option<Settled> {
@@ -174,7 +199,7 @@ impl Fetches {
     }
 
     /// What a call that ended without an outcome comes to.
-    pub(super) fn lost(&self) -> Arc<Failure<SourceError>> {
+    fn lost(&self) -> Arc<Failure<SourceError>> {
         let error = SourceError {
             kind: SourceErrorKind::Interrupted,
             detail: "the call to Partner Center ended without an answer".into(),
@@ -205,13 +230,12 @@ impl Fetches {
         self: Arc<Self>,
         fetch: Fetch,
         trace: CallTrace,
-        asked_at: Instant,
         turn: Turn,
-        ticket: Ticket<Fetch, Outcome>,
+        ticket: Own,
     ) -> Outcome {
-        let _in_flight = InFlight::enter(&self.cache.metrics().fills_in_flight);
-        let place = match turn.come().await {
-            Ok(place) => place,
+        let _in_flight = Counted::on(&self.cache.metrics().fills_in_flight);
+        let (place, asked_at) = match turn.come().await {
+            Ok(come) => come,
             Err(overloaded) => return Err(self.overloaded(overloaded)),
         };
         let call = Call {
@@ -253,13 +277,7 @@ impl Fetches {
         })
     }
 
-    fn keep(
-        &self,
-        fetch: Fetch,
-        prepared: Prepared,
-        ids: CallIds,
-        ticket: Ticket<Fetch, Outcome>,
-    ) -> Filled {
+    fn keep(&self, fetch: Fetch, prepared: Prepared, ids: CallIds, ticket: Own) -> Filled {
         let now = self.clock.now();
         let rows = prepared.rows();
         let stored = ticket.land(prepared, |prepared| {
@@ -284,12 +302,7 @@ impl Fetches {
         }
     }
 
-    fn remember(
-        &self,
-        fetch: Fetch,
-        error: SourceError,
-        ticket: Ticket<Fetch, Outcome>,
-    ) -> Arc<Failure<SourceError>> {
+    fn remember(&self, fetch: Fetch, error: SourceError, ticket: Own) -> Arc<Failure<SourceError>> {
         let now = self.clock.now();
         let kind = error.kind;
         let remembered = ticket.land(error, |error| {
@@ -361,23 +374,5 @@ fn log_doubt(fetch: Fetch, rows: usize, stored: &Stored) {
             "upstream has told the same again, so the answer that was doubted is taken"
         ),
         Change::New | Change::Confirmed | Change::Replaced => {}
-    }
-}
-
-/// Counts one more for as long as it lives.
-struct InFlight<'a>(&'a prometheus::IntGauge);
-
-// === impl InFlight ===
-
-impl<'a> InFlight<'a> {
-    fn enter(gauge: &'a prometheus::IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

@@ -50,18 +50,23 @@ impl Renderings {
             Some(_) => Err(()),
             None => Ok(()),
         };
-        let boarding = self.flights.board(rendering, unmade, |ticket, ()| {
-            let (cache, prepared) = (Arc::clone(&self.cache), Arc::clone(prepared));
-            async move {
-                let rendered = {
-                    let prepared = Arc::clone(&prepared);
-                    offload::elsewhere(move || prepared.render(form, coding).map(|_| ())).await
-                };
-                cache.reweigh(&prepared);
-                let _landed = ticket.land((), |()| ());
-                rendered.map_err(Arc::new)
-            }
-        });
+        let boarding = self.flights.board(
+            rendering,
+            |()| (),
+            unmade,
+            |ticket, ()| {
+                let (cache, prepared) = (Arc::clone(&self.cache), Arc::clone(prepared));
+                async move {
+                    let rendered = {
+                        let prepared = Arc::clone(&prepared);
+                        offload::elsewhere(move || prepared.render(form, coding).map(|_| ())).await
+                    };
+                    cache.reweigh(&prepared);
+                    let _landed = ticket.land((), |()| ());
+                    rendered.map_err(Arc::new)
+                }
+            },
+        );
         match boarding {
             Ok(boarding) => boarding.outcome().await.unwrap_or(Ok(())),
             Err(()) => Ok(()),

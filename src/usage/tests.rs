@@ -38,6 +38,8 @@ struct Script {
     asked: AtomicUsize,
     /// Whose usage was asked for last.
     last: Mutex<Option<CustomerId>>,
+    /// Since when the answer to that was wanted.
+    last_asked_at: Mutex<Option<Instant>>,
     arrived: Notify,
     released: Semaphore,
 }
@@ -57,6 +59,7 @@ impl Script {
             answers: Mutex::new(answers.into_iter().collect()),
             asked: AtomicUsize::new(0),
             last: Mutex::default(),
+            last_asked_at: Mutex::default(),
             arrived: Notify::new(),
             released: Semaphore::new(Semaphore::MAX_PERMITS),
         })
@@ -96,6 +99,7 @@ impl UsageSource for Script {
                 .pop_front()
                 .expect("a further answer");
             *self.last.lock().unwrap() = Some(call.customer_id);
+            *self.last_asked_at.lock().unwrap() = Some(call.asked_at);
             self.asked.fetch_add(1, Ordering::SeqCst);
             self.arrived.notify_waiters();
             self.released.acquire().await.unwrap().forget();

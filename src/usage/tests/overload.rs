@@ -115,6 +115,104 @@ async fn a_caller_with_thousands_of_misses_keeps_no_place_from_another() {
 }
 
 #[tokio::test]
+async fn who_wants_what_another_waits_for_does_not_wait_in_its_line() {
+    let fixture = Fixture::tireless();
+    fixture.script.hold();
+    let mut flood = fixture.ask_for(&named("flood"), 0..3_000).await;
+    fixture.script.wait_for(PLACES / 2).await;
+    fixture.clock.advance(5 * SECOND);
+    let mut other = JoinSet::new();
+
+    fixture.spawn(&mut other, &named("other"), 2_999);
+
+    soon(fixture.script.wait_for(PLACES / 2 + 1)).await;
+    assert_eq!(*fixture.script.last.lock().unwrap(), Some(customer(2_999)));
+    let asked_at = *fixture.script.last_asked_at.lock().unwrap();
+    assert_eq!(asked_at, Some(fixture.clock.now()), "it has its whole time");
+    assert_eq!(fixture.waiting(), 3_000 - 1 - (PLACES / 2) as i64);
+    for _ in 0..=PLACES / 2 {
+        fixture.script.release_one();
+    }
+    assert!(other.join_next().await.unwrap().unwrap().is_ok());
+    assert!(flood.join_next().await.unwrap().unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn an_answer_does_not_wait_behind_the_refresh_of_another() {
+    let fixture = Fixture::tireless();
+    fixture.ask_of(2_999).await.unwrap();
+    fixture.clock.advance(110 * SECOND);
+    fixture.script.hold();
+    let flood = named("flood");
+    let _flood = fixture.ask_for(&flood, 0..1_000).await;
+    let mut refreshing = fixture.ask_for(&flood, 2_999..3_000).await;
+    let stale = refreshing.join_next().await.unwrap().unwrap().unwrap();
+    fixture.clock.advance(10 * SECOND);
+    let mut other = JoinSet::new();
+
+    fixture.spawn(&mut other, &named("other"), 2_999);
+
+    assert_eq!(stale.result, CacheResult::Stale);
+    soon(fixture.script.wait_for(1 + PLACES / 2 + 1)).await;
+    assert_eq!(*fixture.script.last.lock().unwrap(), Some(customer(2_999)));
+}
+
+#[tokio::test]
+async fn who_asked_first_waits_no_longer_because_others_ask_later() {
+    let fixture = Fixture::tireless();
+    fixture.script.hold();
+    let _flood = fixture.ask_for(&named("flood"), 0..2).await;
+    let mut first = fixture.ask_for(&named("flood"), 2..3).await;
+    let _other = fixture.ask_for(&named("other"), 100..102).await;
+    fixture.script.wait_for(PLACES).await;
+    fixture.clock.advance(20 * SECOND);
+    let mut later = JoinSet::new();
+    fixture.spawn(&mut later, &named("other"), 2);
+    fixture.clock.asleep(1, DEADLINE).await;
+
+    fixture.clock.advance(5 * SECOND);
+    let shed = soon(first.join_next()).await.unwrap().unwrap().unwrap_err();
+
+    assert!(retry_after(&shed) > Duration::ZERO);
+    assert_eq!(fixture.waiting(), 1, "the call waits on for who has time");
+    for _ in 0..=PLACES {
+        fixture.script.release_one();
+    }
+    assert!(soon(later.join_next()).await.unwrap().unwrap().is_ok());
+    assert_eq!(fixture.shed(Shed::Deadline), 0, "it was made");
+}
+
+#[tokio::test]
+async fn a_turn_that_is_not_needed_any_more_is_anothers() {
+    let fixture = Fixture::tireless();
+    fixture.script.hold();
+    let _flood = fixture.ask_for(&named("flood"), 0..3).await;
+    let _other = fixture.ask_for(&named("other"), 100..102).await;
+    fixture.script.wait_for(PLACES).await;
+    // The third of the flood waits in both lines.
+    let mut both = JoinSet::new();
+    fixture.spawn(&mut both, &named("other"), 2);
+    let collapsed = &fixture.usage.cache().metrics().collapsed;
+    while collapsed.get() < 1 {
+        tokio::task::yield_now().await;
+    }
+    let _more = fixture.ask_for(&named("other"), 102..103).await;
+
+    for _ in 0..PLACES {
+        fixture.script.release_one();
+    }
+
+    soon(fixture.script.wait_for(PLACES + 2)).await;
+    assert_eq!(fixture.waiting(), 0);
+    for _ in 0..2 {
+        fixture.script.release_one();
+    }
+    assert!(soon(both.join_next()).await.unwrap().unwrap().is_ok());
+    let _all = fixture.ask_for(&Caller::anonymous(), 200..204).await;
+    soon(fixture.script.wait_for(PLACES + 2 + PLACES)).await;
+}
+
+#[tokio::test]
 async fn callers_take_turns_however_many_one_has_waiting() {
     let fixture = Fixture::tireless();
     fixture.script.hold();
