@@ -254,40 +254,32 @@ impl<B> UnderWay<'_, B> {
     /// What the log calls a sender that nobody knows.
     const UNKNOWN: &'static str = "-";
 
+    /// Nothing is looked at before it is known who asks, not even whether there is anything at the
+    /// path.
     async fn serve(&mut self) -> Served {
-        match self.admit().await {
-            Ok(identity) => {
-                self.api
-                    .dispatch(self.route, &self.arrived, identity.caller())
-                    .await
+        let identity = match self.authenticate().await {
+            Ok(identity) => &**self.identity.insert(identity),
+            Err(problem) => return self.arrived.refuse(problem),
+        };
+        if let Some(limit) = identity.limit() {
+            let taken = limit.take(self.arrived.at);
+            self.rate = Some(RateFields::new(limit, taken));
+            if let Err(exhausted) = taken {
+                self.api.metrics.access.rate_limited.inc();
+                return self.arrived.refuse(rate_limit::too_many(limit, exhausted));
             }
-            Err(problem) => self.arrived.refuse(problem),
         }
+        let (api, arrived) = (self.api, &self.arrived);
+        api.dispatch(self.route, arrived, identity.caller()).await
     }
 
-    /// Who sent it, if it may ask at all now. Nothing is looked at before that is known, not even
-    /// whether there is anything at the path.
-    async fn admit(&mut self) -> Result<Arc<Identity>, Problem> {
-        let (arrived, access) = (&self.arrived, &self.api.metrics.access);
-        let headers = arrived.request.headers();
-        let authentication = &self.api.authentication;
-        let identity = authentication
-            .authenticate(headers, &self.peer)
-            .await
-            .map_err(|denied| {
-                access.denied(denied);
-                denied.problem()
-            })?;
-        self.identity = Some(Arc::clone(&identity));
-        if let Some(limit) = identity.limit() {
-            let taken = limit.take(arrived.at);
-            self.rate = Some(RateFields::new(limit, taken));
-            taken.map_err(|exhausted| {
-                access.rate_limited.inc();
-                rate_limit::too_many(limit, exhausted)
-            })?;
-        }
-        Ok(identity)
+    async fn authenticate(&self) -> Result<Arc<Identity>, Problem> {
+        let headers = self.arrived.request.headers();
+        let identity = self.api.authentication.authenticate(headers, &self.peer);
+        identity.await.map_err(|denied| {
+            self.api.metrics.access.denied(denied);
+            denied.problem()
+        })
     }
 
     fn caller_name(&self) -> &str {
