@@ -32,6 +32,11 @@ use crate::{
     usage::source::Refusal,
 };
 
+/// A pause that Partner Center asks for is waited for up to this; where it is longer, the call fails
+/// at once and says until when. A call holds a caller's place while it lasts, so calls for one
+/// customer that is silenced would otherwise keep all others from being asked for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// Sends the requests of all calls, as many at once and as often as allowed.
 #[derive(Debug)]
 pub(super) struct Attempts {
@@ -184,7 +189,7 @@ impl Attempts {
     async fn unthrottled(&self, call: &LogicalCall) -> Result<(), UpstreamError> {
         // Looked at again after each pause: another call may have been throttled meanwhile.
         while let Some(until) = self.restraint.throttled_until(call) {
-            if until >= call.deadline {
+            if until >= call.deadline || until > self.clock.now() + LONGEST_PAUSE {
                 return Err(UpstreamError::Throttled {
                     until,
                     refusal: None,

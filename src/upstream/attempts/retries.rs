@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Attempts;
+use super::{Attempts, LONGEST_PAUSE};
 use crate::{
     domain::UpstreamApi,
     resilience::backoff::Backoff,
@@ -30,7 +30,7 @@ pub(super) enum Next {
 
 impl Attempts {
     /// Gets ready for another attempt, pause included, or gives up: where another would not help,
-    /// does not fit the deadline, or is more than all calls together may make.
+    /// does not fit the deadline, is asked to wait for long, or is more than all calls together may make.
     ///
     /// # Errors
     ///
@@ -54,13 +54,15 @@ impl Attempts {
             return Ok(Next::GiveUp);
         };
         let now = self.clock.now();
-        let resume = if let UpstreamError::Throttled { until, .. } = error {
-            *until
+        let (resume, asked) = if let UpstreamError::Throttled { until, .. } = error {
+            (*until, until.saturating_duration_since(now))
         } else {
             let drawn = BACKOFF.pause(call.retries, self.jitter.fraction());
-            now + drawn.max(error.retry_after())
+            let asked = error.retry_after();
+            (now + drawn.max(asked), asked)
         };
         if resume >= call.deadline
+            || asked > LONGEST_PAUSE
             || self.restraint.check_circuit(call).is_err()
             || !self.restraint.may_retry()
         {

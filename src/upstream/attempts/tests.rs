@@ -14,6 +14,11 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// What would sleep on a clock that nobody moves fails instead of hanging.
+async fn soon<T>(call: impl Future<Output = T>) -> T {
+    tokio::time::timeout(10 * SECOND, call).await.unwrap()
+}
+
 async fn fixture(replies: impl IntoIterator<Item = Reply>) -> Fixture {
     let fixture = Fixture::new(Auth::TokenFile).await;
     fixture.api.replies(replies);
@@ -167,25 +172,60 @@ async fn an_attempt_ends_in_time_and_the_last_one_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_throttled_call_waits_when_that_fits_and_stops_others_of_its_kind() {
-    let fixture = fixture([throttled("20"), ok(), ok(), ok()]).await;
+async fn a_throttled_call_waits_when_that_is_short_and_stops_others_of_its_kind() {
+    let fixture = fixture([throttled("2"), ok(), ok(), ok()]).await;
     let partner_center = fixture.start();
 
     let (first, second, ()) = tokio::join!(
         ask_insights(&partner_center),
         async {
-            fixture.clock.asleep(1, 20 * SECOND).await;
+            fixture.clock.asleep(1, 2 * SECOND).await;
             ask_insights(&partner_center).await
         },
         async {
-            fixture.clock.asleep(2, 20 * SECOND).await;
+            fixture.clock.asleep(2, 2 * SECOND).await;
             assert_eq!(fixture.api.requests().len(), 1);
-            fixture.clock.advance(20 * SECOND);
+            fixture.clock.advance(2 * SECOND);
         }
     );
 
     assert!(first.is_ok() && second.is_ok());
     assert_eq!(fixture.api.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_longer_pause_fails_at_once_though_it_fits_the_deadline() {
+    let asked = Some(3 * SECOND);
+    let busy = Reply::new(503, &[("retry-after", "3")], b"");
+    for (reply, kind) in [
+        (
+            throttled("3"),
+            SourceErrorKind::Throttled {
+                retry_after: 3 * SECOND,
+            },
+        ),
+        (busy, SourceErrorKind::Unavailable { retry_after: asked }),
+    ] {
+        let fixture = fixture([reply, ok()]).await;
+
+        let error = soon(ask_insights(&fixture.start())).await.unwrap_err();
+
+        assert_eq!(error.kind, kind);
+        assert_eq!(fixture.api.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn no_call_sleeps_while_its_customer_is_silenced_for_long() {
+    let fixture = fixture([throttled("20"), ok()]).await;
+    let partner_center = fixture.start();
+    soon(ask_insights(&partner_center)).await.unwrap_err();
+
+    let spared = soon(ask_insights(&partner_center)).await.unwrap_err();
+
+    let retry_after = 20 * SECOND;
+    assert_eq!(spared.kind, SourceErrorKind::Throttled { retry_after });
+    assert_eq!(fixture.api.requests().len(), 1);
 }
 
 #[tokio::test]
