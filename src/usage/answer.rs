@@ -47,12 +47,14 @@ pub enum Cause {
     },
 }
 
+const REFRESH_NOT_ALLOWED: Option<&str> = Some("refresh-not-allowed");
+
 // === impl Answer ===
 
 impl Answer {
     /// Fresh, from memory.
     pub(super) fn hit(held: Held, detail: Option<&'static str>) -> Self {
-        let detail = detail.or_else(|| doubt_about(&held));
+        let detail = doubt_about(&held).or(detail);
         let status = CacheStatus {
             hit: true,
             detail,
@@ -75,7 +77,7 @@ impl Answer {
     /// Stale, in place of a failure; `status` says whether upstream was asked.
     pub(super) fn stale_if_error(held: Held, status: CacheStatus) -> Self {
         let status = CacheStatus {
-            detail: Some("stale-if-error"),
+            detail: doubt_about(&held).or(Some("stale-if-error")),
             ..status
         };
         Self::of(held, CacheResult::Stale, status)
@@ -85,16 +87,16 @@ impl Answer {
     /// where that is doubted.
     pub(super) fn fetched(held: Held, status: CacheStatus) -> Self {
         let status = CacheStatus {
-            detail: status.detail.or_else(|| doubt_about(&held)),
+            detail: doubt_about(&held).or(status.detail),
             ..status
         };
         Self::of(held, result_of(status.forward), status)
     }
 
     /// The same, told to a caller that wanted upstream asked and may not have that. Where the answer
-    /// is stale besides, its negative `ttl` says so.
+    /// is stale besides, its negative `ttl` says so; that it is doubted is what matters more.
     pub(super) fn without_refresh(mut self) -> Self {
-        self.status.detail = Some("refresh-not-allowed");
+        self.status.detail = doubt_about(&self.held).or(REFRESH_NOT_ALLOWED);
         self
     }
 
@@ -193,6 +195,7 @@ impl Unanswered {
     }
 }
 
+/// What is told wherever data is doubted, whatever else there is to tell.
 fn doubt_about(held: &Held) -> Option<&'static str> {
     held.suspect.then_some("suspect")
 }

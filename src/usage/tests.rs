@@ -47,6 +47,7 @@ struct Script {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Seats(u64),
+    Nothing,
     Fails(SourceErrorKind),
     Panics,
 }
@@ -110,6 +111,11 @@ impl UsageSource for Script {
             match step {
                 Step::Seats(seats) => Ok(Fetched {
                     snapshot: snapshot(call.customer_id, seats),
+                    native: Some("{}".into()),
+                    ids,
+                }),
+                Step::Nothing => Ok(Fetched {
+                    snapshot: Snapshot::new(call.customer_id, None, Vec::new()).unwrap(),
                     native: Some("{}".into()),
                     ids,
                 }),
@@ -177,13 +183,13 @@ impl Fixture {
     }
 
     async fn ask(&self, directive: Directive) -> Result<Answer, Unanswered> {
+        self.ask_as(&Caller::anonymous(), directive).await
+    }
+
+    async fn ask_as(&self, caller: &Caller, directive: Directive) -> Result<Answer, Unanswered> {
+        let now = self.clock.now();
         self.usage
-            .answer(
-                query(directive),
-                &Caller::anonymous(),
-                CallTrace::default,
-                self.clock.now(),
-            )
+            .answer(query(directive), caller, CallTrace::default, now)
             .await
     }
 
@@ -366,6 +372,34 @@ async fn no_cache_asks_upstream_but_not_more_often_than_allowed() {
     assert_eq!(later.status.forward, Some(Forward::Request));
     assert_eq!(later.result, CacheResult::Bypass);
     assert_eq!(fixture.script.asked(), 2);
+}
+
+/// May read, and may not have upstream asked.
+fn reader() -> Caller {
+    let scopes = [Scope::UsageRead].into_iter().collect();
+    Caller::new("reader", crate::domain::Customers::All, scopes)
+}
+
+#[tokio::test]
+async fn that_data_is_doubted_is_told_before_all_else() {
+    let down = Step::Fails(SourceErrorKind::Unavailable { retry_after: None });
+    let fixture = Fixture::new([Step::Seats(5), Step::Nothing, down, down]);
+    fixture.answer().await.unwrap();
+    fixture.clock.advance(10 * SECOND);
+    let detail = |answer: Result<Answer, Unanswered>| answer.unwrap().status.detail;
+
+    let doubted = detail(fixture.ask(Directive::NoCache).await);
+    let too_soon = detail(fixture.ask(Directive::NoCache).await);
+    let not_allowed = detail(fixture.ask_as(&reader(), Directive::NoCache).await);
+    fixture.clock.advance(10 * SECOND);
+    let in_vain = detail(fixture.ask(Directive::NoCache).await);
+    fixture.clock.advance(120 * SECOND);
+    let stale = detail(fixture.answer().await);
+
+    for detail in [doubted, too_soon, not_allowed, in_vain, stale] {
+        assert_eq!(detail, Some("suspect"));
+    }
+    assert_eq!(fixture.script.asked(), 4);
 }
 
 #[tokio::test]
