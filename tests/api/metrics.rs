@@ -18,7 +18,7 @@ use crate::support::{DOCUMENTED, START, TestApp, customer};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 35] = [
+const FAMILIES: [(&str, &str); 53] = [
     ("usage_proxy_http_requests_total", "counter"),
     ("usage_proxy_http_request_duration_seconds", "histogram"),
     ("usage_proxy_http_requests_in_flight", "gauge"),
@@ -55,6 +55,27 @@ const FAMILIES: [(&str, &str); 35] = [
     ),
     ("usage_proxy_upstream_mfa_compliant", "gauge"),
     ("usage_proxy_newest_processed_timestamp_seconds", "gauge"),
+    ("usage_proxy_admin_authentication_failures_total", "counter"),
+    ("usage_proxy_authentication_failures_total", "counter"),
+    ("usage_proxy_authorization_denied_total", "counter"),
+    ("usage_proxy_callers", "gauge"),
+    ("usage_proxy_callers_info", "gauge"),
+    (
+        "usage_proxy_callers_last_reload_success_timestamp_seconds",
+        "gauge",
+    ),
+    ("usage_proxy_callers_last_reload_successful", "gauge"),
+    ("usage_proxy_failures_evicted_total", "counter"),
+    ("usage_proxy_failures_remembered", "gauge"),
+    ("usage_proxy_fills_waiting", "gauge"),
+    ("usage_proxy_jwks_fetches_total", "counter"),
+    ("usage_proxy_jwks_keys", "gauge"),
+    ("usage_proxy_jwks_last_success_timestamp_seconds", "gauge"),
+    ("usage_proxy_rate_limited_total", "counter"),
+    ("usage_proxy_refresh_token_unsaved", "gauge"),
+    ("usage_proxy_shed_total", "counter"),
+    ("usage_proxy_tenant_mismatch_total", "counter"),
+    ("usage_proxy_upstream_suspect_total", "counter"),
     ("usage_proxy_build_info", "gauge"),
     ("process_cpu_seconds_total", "counter"),
     ("process_resident_memory_bytes", "gauge"),
@@ -67,7 +88,7 @@ const FAMILIES: [(&str, &str); 35] = [
 
 #[tokio::test]
 async fn every_family_is_there_from_the_start_with_its_type_and_help() {
-    let app = TestApp::builder().start_without_waiting().await;
+    let app = TestApp::with_every_metric().start_without_waiting().await;
 
     let reply = app.admin_get("/metrics").await;
 
@@ -90,11 +111,19 @@ async fn every_family_is_there_from_the_start_with_its_type_and_help() {
         });
         assert!(sampled, "{family} has a sample");
     }
+    let types = scrape
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    let more: Vec<_> = types
+        .filter_map(|line| line.split_once(' '))
+        .filter(|family| !FAMILIES.contains(family))
+        .collect();
+    assert_eq!(more, [], "the contract has no more");
 }
 
 #[tokio::test]
 async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent() {
-    let app = TestApp::start().await;
+    let app = TestApp::with_every_metric().start().await;
 
     let scrape = Scrape::of(&app).await;
 
@@ -196,6 +225,61 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
             ],
         ),
         (
+            "usage_proxy_authentication_failures_total",
+            "reason",
+            &[
+                "issuer-unavailable",
+                "malformed",
+                "no-credential",
+                "several",
+                "token-algorithm",
+                "token-audience",
+                "token-customers",
+                "token-expired",
+                "token-extension",
+                "token-issuer",
+                "token-key",
+                "token-malformed",
+                "token-not-yet-valid",
+                "token-signature",
+                "token-subject",
+                "token-type",
+                "unknown-certificate",
+                "unknown-key",
+                "unknown-subject",
+            ],
+        ),
+        (
+            "usage_proxy_admin_authentication_failures_total",
+            "reason",
+            &["malformed", "missing", "unknown"],
+        ),
+        (
+            "usage_proxy_jwks_fetches_total",
+            "result",
+            &["connection", "malformed", "status", "success", "timed-out"],
+        ),
+        (
+            "usage_proxy_shed_total",
+            "reason",
+            &["caller", "deadline", "queue", "refresh"],
+        ),
+        (
+            "usage_proxy_upstream_suspect_total",
+            "reason",
+            &["empty", "shrunken", "went-backwards"],
+        ),
+        (
+            "usage_proxy_failures_remembered",
+            "kind",
+            &["absence", "fault"],
+        ),
+        (
+            "usage_proxy_failures_evicted_total",
+            "kind",
+            &["absence", "fault"],
+        ),
+        (
             "usage_proxy_http_requests_total",
             "route",
             &[
@@ -224,7 +308,10 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
     }
     let counted: Vec<_> = scrape
         .counters()
-        .filter(|(sample, count)| *count != 0.0 && !sample.contains("token_refresh"))
+        .filter(|(sample, count)| {
+            let at_start = ["token_refresh", "jwks_fetches"];
+            *count != 0.0 && !at_start.iter().any(|family| sample.contains(family))
+        })
         .collect();
     assert_eq!(counted, [], "nothing has happened yet");
 }

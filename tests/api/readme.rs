@@ -6,7 +6,7 @@ const README: &str = include_str!("../../README.md");
 
 #[tokio::test]
 async fn every_metric_stands_in_the_readme() {
-    let app = TestApp::start().await;
+    let app = TestApp::with_every_metric().start_without_waiting().await;
 
     let scrape = app.admin_get("/metrics").await.text();
 

@@ -11,6 +11,7 @@ use std::{
 
 use http::{HeaderMap, Method};
 use jiff::civil::Date;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -114,6 +115,31 @@ impl TestApp {
     /// With other than the defaults.
     pub(crate) fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// With everything configured that has metrics of its own: callers, an issuer that does not
+    /// answer, TLS on the API listener.
+    pub(crate) fn with_every_metric() -> Builder {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        Self::builder()
+            .callers(callers_file(&[TestCaller::named("grafana")]))
+            .set("callers.jwt.issuer", "https://issuer.example")
+            .set("callers.jwt.audience", "api://usage-proxy")
+            .set("callers.jwt.jwks_url", "http://127.0.0.1:9/keys")
+            .prove_by(&[
+                (
+                    "upstream.auth.client_secret_file",
+                    "client-secret",
+                    CLIENT_SECRET,
+                ),
+                ("server.tls.certificate_file", "certificate", &cert.pem()),
+                (
+                    "server.tls.key_file",
+                    "certificate-key",
+                    &signing_key.serialize_pem(),
+                ),
+            ])
     }
 
     /// `GET` of the API.
@@ -295,7 +321,7 @@ impl Builder {
         self
     }
 
-    /// Proves the application by other files than the client secret.
+    /// Puts files beside the other secrets, which prove the application in place of a client secret.
     pub(crate) fn prove_by(mut self, files: &[(&'static str, &'static str, &str)]) -> Self {
         let files = files
             .iter()
