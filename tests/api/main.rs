@@ -33,6 +33,7 @@ mod overload;
 mod problem_details;
 mod purge;
 mod rate_limits;
+mod raw_http;
 mod readiness;
 mod readme;
 mod retries;
