@@ -2,13 +2,19 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
 
 use super::head::HeadScanner;
 use crate::{
     problem::{Body, Problem},
     request_id::{self, X_REQUEST_ID},
 };
+
+/// What RFC 9211 has an answer say that no cache was looked at for.
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const NOT_CONSULTED: HeaderValue = HeaderValue::from_static("usage-proxy; detail=not-consulted");
 
 /// Why a request is refused and its connection closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,13 +146,16 @@ impl Refusal {
             Self::FieldsTooLarge => of_at_most(detail, HeadScanner::MAX_FIELD_BYTES, "bytes"),
             _ => Cow::Borrowed(detail),
         };
+        let correlation_id = request_id.to_str().ok().map(str::to_owned);
         let mut problem =
-            Problem::new(status, name, title, detail).of_request(path, &request_id, None);
+            Problem::new(status, name, title, detail).of_request(path, &request_id, correlation_id);
         if self == Self::Full {
             problem = problem.with_retry_after(1);
         }
         let mut response = problem.into_response();
-        response.headers_mut().insert(X_REQUEST_ID, request_id);
+        let headers = response.headers_mut();
+        headers.insert(X_REQUEST_ID, request_id);
+        headers.insert(CACHE_STATUS, NOT_CONSULTED);
         response
     }
 

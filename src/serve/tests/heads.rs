@@ -78,6 +78,9 @@ async fn what_may_be_read_in_two_ways_is_refused_and_the_connection_closed() {
         );
         assert!(answer.contains("content-type: application/problem+json\r\n"));
         assert!(answer.contains("x-request-id: "), "{answer}");
+        assert!(answer.contains("detail=not-consulted"), "{answer}");
+        let withheld = request.starts_with("HEAD");
+        assert_eq!(answer.contains("\"correlationId\":"), !withheld, "{answer}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
         assert_eq!(server.asked(), 0, "{request:?}");
         server.closed_for("bad-request").await;
