@@ -189,10 +189,12 @@ impl UsageService {
         if let Some(result) = result {
             self.inner.cache.metrics().requested(result);
         }
-        match answered {
-            Ok(answer) if ignored => Ok(answer.without_refresh()),
-            other => other,
+        if ignored {
+            return answered
+                .map(Answer::without_refresh)
+                .map_err(Unanswered::without_refresh);
         }
+        answered
     }
 
     /// Makes a form and coding of an answer ready, once however many ask.

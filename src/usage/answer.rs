@@ -174,6 +174,13 @@ impl Unanswered {
         }
     }
 
+    /// The same, told to a caller that wanted upstream asked and may not have that; what failed is
+    /// in the problem's own type.
+    pub(super) fn without_refresh(mut self) -> Self {
+        self.status.detail = REFRESH_NOT_ALLOWED;
+        self
+    }
+
     /// Upstream was asked, and failed.
     pub(super) fn failed(
         failure: Arc<Failure<SourceError>>,

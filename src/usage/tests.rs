@@ -381,6 +381,22 @@ fn reader() -> Caller {
 }
 
 #[tokio::test]
+async fn a_failure_too_says_that_no_cache_was_ignored() {
+    let fixture = Fixture::new([Step::Fails(SourceErrorKind::TimedOut)]);
+
+    for _failed_then_remembered in 0..2 {
+        let failed = fixture.ask_as(&reader(), Directive::NoCache).await;
+
+        let status = failed.unwrap_err().status;
+        assert_eq!(status.detail, Some("refresh-not-allowed"));
+    }
+    assert_eq!(
+        fixture.answer().await.unwrap_err().status.detail,
+        Some("timed-out")
+    );
+}
+
+#[tokio::test]
 async fn that_data_is_doubted_is_told_before_all_else() {
     let down = Step::Fails(SourceErrorKind::Unavailable { retry_after: None });
     let fixture = Fixture::new([Step::Seats(5), Step::Nothing, down, down]);
