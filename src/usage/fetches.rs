@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use moka::ops::compute::{CompResult, Op};
+
 use super::{
     CallLimits,
     counted::Counted,
@@ -24,6 +26,10 @@ use crate::{
     shutdown::Shutdown,
 };
 
+/// Customers of which it is remembered when `no-cache` was last honoured. Each takes some hundred
+/// bytes; whoever has more than so many asked for at once is held by the places for calls.
+const FORCED_CUSTOMERS: u64 = 10_000;
+
 /// The calls under way and the failures of those that ended.
 #[derive(Debug)]
 pub(super) struct Fetches {
@@ -32,6 +38,8 @@ pub(super) struct Fetches {
     flights: SingleFlight<Fetch, Outcome, Arc<Wanted>>,
     places: Arc<Places>,
     failures: Failures<Fetch, SourceError>,
+    /// When a caller last had upstream asked for a customer by `no-cache`.
+    forced: moka::sync::Cache<CustomerId, Instant>,
     negative_fresh_for: Duration,
     min_refresh_interval: Duration,
     clock: SharedClock,
@@ -93,6 +101,7 @@ impl Fetches {
             flights: SingleFlight::new(shutdown),
             places: Arc::new(places),
             failures: Failures::new(metrics),
+            forced: moka::sync::Cache::new(FORCED_CUSTOMERS),
             negative_fresh_for: config.negative_fresh_for,
             min_refresh_interval: config.min_refresh_interval,
             clock,
@@ -113,7 +122,8 @@ impl Fetches {
         self.failures.get(&fetch, now)
     }
 
-    /// Whether a caller's `no-cache` is honoured: upstream was not asked too lately, be it in vain.
+    /// Whether a caller's `no-cache` is honoured: upstream was not asked this too lately, be it in
+    /// vain, nor anything else of the customer at a caller's wish. Where it is, it counts as asked.
     pub(super) fn may_be_forced(&self, fetch: Fetch, held: &Held, now: Instant) -> bool {
         let interval = self.min_refresh_interval;
         let failed_lately = || {
@@ -121,7 +131,23 @@ impl Fetches {
                 .get_last(&fetch)
                 .is_some_and(|failure| now < failure.failed_at + interval)
         };
-        now.saturating_duration_since(held.checked_at) >= interval && !failed_lately()
+        now.saturating_duration_since(held.checked_at) >= interval
+            && !failed_lately()
+            && self.force(fetch.customer_id, now)
+    }
+
+    /// Takes note that upstream is asked for this customer at a caller's wish, unless it was too
+    /// lately; of requests that come together, one does.
+    fn force(&self, customer_id: CustomerId, now: Instant) -> bool {
+        let lately = |last: Instant| now < last + self.min_refresh_interval;
+        let noted = self.forced.entry(customer_id).and_compute_with(|last| {
+            if last.is_some_and(|last| lately(last.into_value())) {
+                Op::Nop
+            } else {
+                Op::Put(now)
+            }
+        });
+        matches!(noted, CompResult::Inserted(_) | CompResult::ReplacedWith(_))
     }
 
     /// Joins or begins the call.

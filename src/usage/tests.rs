@@ -110,7 +110,7 @@ impl UsageSource for Script {
             };
             match step {
                 Step::Seats(seats) => Ok(Fetched {
-                    snapshot: snapshot(call.customer_id, seats),
+                    snapshot: snapshot(call.customer_id, call.question, seats),
                     native: Some("{}".into()),
                     ids,
                 }),
@@ -132,11 +132,15 @@ impl UsageSource for Script {
     }
 }
 
-fn snapshot(customer_id: CustomerId, seats: u64) -> Snapshot {
+fn snapshot(customer_id: CustomerId, question: Question, seats: u64) -> Snapshot {
+    let processed = match question {
+        Question::Dated(date) => format!("{date}T00:00:00Z"),
+        Question::Newest(_) => "2026-11-19T00:00:00Z".to_owned(),
+    };
     let row = UsageRow {
         product_name: "PLAN".into(),
         licenses_qualified: seats,
-        processed_at: ProcessedAt("2026-11-19T00:00:00Z".parse().unwrap()),
+        processed_at: ProcessedAt(processed.parse().unwrap()),
         ..samples::row()
     };
     Snapshot::new(customer_id, None, vec![row]).unwrap()
@@ -378,6 +382,41 @@ async fn no_cache_asks_upstream_but_not_more_often_than_allowed() {
 fn reader() -> Caller {
     let scopes = [Scope::UsageRead].into_iter().collect();
     Caller::new("reader", crate::domain::Customers::All, scopes)
+}
+
+#[tokio::test]
+async fn no_cache_is_honoured_once_for_a_customer_whatever_is_asked() {
+    let fixture = Fixture::new([Step::Seats(5); 5]);
+    let other_date = Query {
+        date: Some(ProcessedDate::parse("2026-11-18").unwrap()),
+        ..query(Directive::Any)
+    };
+    let ask = async |query| {
+        let (caller, now) = (Caller::anonymous(), fixture.clock.now());
+        let answered = fixture
+            .usage
+            .answer(query, &caller, CallTrace::default, now);
+        answered.await.unwrap().status
+    };
+    let forced = |query| Query {
+        directive: Directive::NoCache,
+        ..query
+    };
+    ask(query(Directive::Any)).await;
+    ask(other_date).await;
+    fixture.clock.advance(10 * SECOND);
+    let before = fixture.script.asked();
+
+    let first = ask(forced(query(Directive::Any))).await;
+    fixture.clock.advance(9 * SECOND);
+    let other = ask(forced(other_date)).await;
+    fixture.clock.advance(SECOND);
+    let later = ask(forced(other_date)).await;
+
+    assert_eq!(first.forward, Some(Forward::Request));
+    assert_eq!(other.detail, Some("min-refresh-interval"));
+    assert_eq!(later.forward, Some(Forward::Request));
+    assert_eq!(fixture.script.asked(), before + 2);
 }
 
 #[tokio::test]
