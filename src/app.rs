@@ -335,8 +335,10 @@ impl Ground<'_> {
         let Some(config) = config else {
             return Ok(None);
         };
-        let tls =
-            Tls::load(config.clone(), listener, metrics).map_err(|source| StartError::Tls {
+        let clock = Arc::clone(&self.deps.clock);
+        let (tls, watch) = Tls::load_watched(config.clone(), listener, metrics, self.reload, clock)
+            .await
+            .map_err(|source| StartError::Tls {
                 table: if listener == "api" {
                     "server.tls"
                 } else {
@@ -344,8 +346,6 @@ impl Ground<'_> {
                 },
                 source: Box::new(source),
             })?;
-        let clock = Arc::clone(&self.deps.clock);
-        let watch = self.reload.watch(tls.files(), clock).await;
         self.shutdown.spawn(Arc::clone(&tls).follow(watch));
         Ok(Some(tls))
     }

@@ -24,12 +24,13 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::drain::Drain;
 use crate::{
+    clock::SharedClock,
     config::{
         TlsConfig,
         secret::{self, SecretError},
     },
     offload,
-    reload::FileWatch,
+    reload::{FileWatch, Reload},
 };
 
 /// The TLS of one listener: what is in force now, and where it came from.
@@ -130,9 +131,35 @@ struct Loaded {
     expires_at: i64,
 }
 
+/// Names what is wrong with the files of a listener's TLS.
+///
+/// # Errors
+///
+/// [`TlsError`], where anything is.
+pub fn check(files: &TlsConfig) -> Result<(), TlsError> {
+    load(files).map(|_loaded| ())
+}
+
 // === impl Tls ===
 
 impl Tls {
+    /// Watches the files, and then reads them as [`Tls::load`] does: a change that falls in between
+    /// is seen by the watch.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] names the file and what is wrong with it.
+    pub async fn load_watched(
+        files: TlsConfig,
+        listener: &'static str,
+        metrics: &TlsMetrics,
+        reload: &Reload,
+        clock: SharedClock,
+    ) -> Result<(Arc<Self>, FileWatch), TlsError> {
+        let watch = reload.watch(named(&files), clock).await;
+        Ok((Self::load(files, listener, metrics)?, watch))
+    }
+
     /// Reads the files for the listener of this name.
     ///
     /// # Errors
@@ -151,17 +178,6 @@ impl Tls {
             current: ArcSwap::from_pointee(InForce::begin(loaded)),
             metrics,
         }))
-    }
-
-    /// The files that it was read from.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let TlsConfig {
-            certificate_file,
-            key_file,
-            client_ca_file,
-        } = &self.files;
-        let pair = [certificate_file, key_file].into_iter();
-        pair.chain(client_ca_file).cloned().collect()
     }
 
     /// Reads the files again whenever they change; what is broken is logged, and leaves the old in
@@ -235,6 +251,17 @@ pub(super) fn speaks_http2(stream: &TlsStream<TcpStream>) -> bool {
 fn client_name(stream: &TlsStream<TcpStream>) -> Option<Arc<str>> {
     let certificate = stream.get_ref().1.peer_certificates()?.first()?;
     certificate::common_name(certificate).map(Arc::from)
+}
+
+/// Every file that is named.
+pub(super) fn named(files: &TlsConfig) -> Vec<PathBuf> {
+    let TlsConfig {
+        certificate_file,
+        key_file,
+        client_ca_file,
+    } = files;
+    let pair = [certificate_file, key_file].into_iter();
+    pair.chain(client_ca_file).cloned().collect()
 }
 
 /// Names of protocols (RFC 7301 §6).

@@ -18,7 +18,7 @@ use crate::{
     clock::ManualClock,
     config::TlsConfig,
     reload::Reload,
-    serve::tls::{Tls, TlsError, TlsMetrics},
+    serve::tls::{Tls, TlsError, TlsMetrics, named},
 };
 
 /// A CA, and a folder for what it signs.
@@ -31,6 +31,7 @@ struct Authority {
 struct TlsServer {
     server: Server,
     tls: Arc<Tls>,
+    watched: Vec<PathBuf>,
     reload: Reload,
     registry: Registry,
 }
@@ -131,11 +132,13 @@ impl TlsServer {
     async fn start(files: TlsConfig) -> Self {
         let registry = Registry::new();
         let metrics = TlsMetrics::new(&registry).unwrap();
+        let watched = named(&files);
         let tls = Tls::load(files, "api", &metrics).unwrap();
         let served = Arc::clone(&tls);
         Self {
             server: Server::with(|edge| edge.tls = Some(served)).await,
             tls,
+            watched,
             reload: Reload::default(),
             registry,
         }
@@ -144,7 +147,7 @@ impl TlsServer {
     /// Follows its files for as long as `meanwhile` takes.
     async fn following<T>(&self, meanwhile: impl Future<Output = T>) -> T {
         let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
-        let watch = self.reload.watch(self.tls.files(), clock).await;
+        let watch = self.reload.watch(self.watched.clone(), clock).await;
         tokio::select! {
             () = Arc::clone(&self.tls).follow(watch) => unreachable!("it follows for ever"),
             done = meanwhile => done,
