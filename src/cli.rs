@@ -18,9 +18,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     app::{App, Deps, StartError},
     callers,
-    config::{AuthConfig, Config, ConfigErrors, Sources, secret},
+    config::{AuthConfig, Config, ConfigErrors, Sources, TlsConfig, secret},
     handover::{HandoverError, Inherited},
     reload::Reload,
+    serve::tls::{self, TlsError},
     shutdown::Shutdown,
     telemetry,
 };
@@ -149,7 +150,7 @@ fn check_config(args: &ConfigArgs) -> Result<(), Failure> {
     let unreadable = secret_files(&config.upstream.auth)
         .into_iter()
         .filter_map(|(key, file)| Some(format!("{key}: {}", secret::read_secret(file).err()?)));
-    let unreadable = unreadable.chain(unchecked);
+    let unreadable = unreadable.chain(unchecked).chain(check_tls(&config)?);
     for warning in warnings(&config).into_iter().chain(unreadable) {
         eprint_line(format_args!("warning: {warning}"));
     }
@@ -169,6 +170,26 @@ fn check_callers(file: Option<&Path>) -> Result<Option<String>, Failure> {
             file.display()
         ))),
         None => Ok(None),
+    }
+}
+
+/// Names what is wrong with the files of TLS, or warns of those that cannot be read: they may live
+/// on the machine that serves.
+fn check_tls(config: &Config) -> Result<Vec<String>, Failure> {
+    let (mut unreadable, mut faults) = (Vec::new(), Vec::new());
+    for (table, files) in tls_tables(config) {
+        match tls::check(files) {
+            Ok(()) => {}
+            Err(error @ (TlsError::Unreadable { .. } | TlsError::Key(_))) => {
+                unreadable.push(format!("{table}: {error}"));
+            }
+            Err(error) => faults.push(format!("{table}: {error}")),
+        }
+    }
+    if faults.is_empty() {
+        Ok(unreadable)
+    } else {
+        Err(Failure::usage(faults.join("\n")))
     }
 }
 
@@ -210,12 +231,24 @@ fn warnings(config: &Config) -> Vec<String> {
         // Anyone may read a certificate.
         .filter(|(key, _)| *key != "upstream.auth.client_certificate_file")
         .filter_map(|(key, file)| Some(format!("{key}: {}", secret::permissions_warning(file)?)));
-    let of_keys = [&config.server.tls, &config.admin.tls]
-        .into_iter()
-        .flatten()
-        .filter_map(|tls| secret::permissions_warning(&tls.key_file));
+    let of_keys = tls_tables(config).into_iter().filter_map(|(table, tls)| {
+        let warning = secret::permissions_warning(&tls.key_file)?;
+        Some(format!("{table}.key_file: {warning}"))
+    });
     let warnings = config.warnings().into_iter();
     warnings.chain(of_files).chain(of_keys).collect()
+}
+
+/// What TLS is configured, by the table that says so.
+fn tls_tables(config: &Config) -> Vec<(&'static str, &TlsConfig)> {
+    let tables = [
+        ("server.tls", config.server.tls.as_ref()),
+        ("admin.tls", config.admin.tls.as_ref()),
+    ];
+    let configured = tables.into_iter();
+    configured
+        .filter_map(|(table, tls)| Some((table, tls?)))
+        .collect()
 }
 
 /// SIGTERM or SIGINT begins an orderly end; a second one ends the process now.

@@ -313,3 +313,29 @@ fn help_shows_examples() {
         assert!(help.contains(example), "{example} in {help}");
     }
 }
+
+#[test]
+fn check_config_names_what_is_wrong_with_the_files_of_tls() {
+    let account = account();
+    let pair = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    account.write("certificate", &pair().cert.pem());
+    account.write("key", &pair().signing_key.serialize_pem());
+    let check = |key: &str| {
+        let mut command = account.command(usage_proxy(), "check-config");
+        for (name, file) in [("certificate_file", "certificate"), ("key_file", key)] {
+            let path = account.path(file);
+            command.args(["--set", &format!("admin.tls.{name}={}", path.display())]);
+        }
+        command.output().unwrap()
+    };
+
+    let (mismatch, elsewhere) = (check("key"), check("key-of-another-machine"));
+
+    assert_eq!(mismatch.status.code(), Some(2));
+    let told = stderr(&mismatch);
+    assert!(told.contains("admin.tls: "), "{told}");
+    assert!(told.contains("make no pair"), "{told}");
+    assert_eq!(elsewhere.status.code(), Some(0));
+    let told = String::from_utf8_lossy(&elsewhere.stderr);
+    assert!(told.contains("warning: admin.tls: cannot read"), "{told}");
+}
