@@ -231,6 +231,8 @@ fn pieces(bytes: &[u8], cuts: &[prop::sample::Index]) -> Vec<Vec<u8>> {
 fn runner(seeds: &'static str) -> TestRunner {
     TestRunner::new(ProptestConfig {
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(seeds))),
+        // Milliseconds: each case that does not end takes all the patience that there is.
+        max_shrink_time: 60_000,
         ..ProptestConfig::default()
     })
 }
