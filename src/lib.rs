@@ -5,8 +5,12 @@
 //!
 //! ```text
 //! main ─▶ cli ─▶ app ─┬─▶ api, admin ─▶ usage ─▶ cache ─▶ representation ─▶ domain
-//!                     └─▶ upstream ───▶ usage::source, resilience, domain          config ─▶ domain
+//!                     ├─▶ upstream ───▶ usage::source, resilience, domain          config ─▶ domain
+//!                     └─▶ serve, callers
 //! ```
+//!
+//! `api` asks `callers` who asks, `usage` takes its turns from `resilience`, and `admin` and
+//! `callers` know keys by `access_key`.
 //!
 //! **One request, in file order.** [`serve`] accepts → [`api`] tells the route, counts and logs →
 //! `api/authentication` asks [`callers`] who sent it, `api/rate_limit` whether it may come again →

@@ -183,7 +183,8 @@ impl CacheMetrics {
     }
 
     /// How many calls were not made for this reason.
-    pub fn shed_so_far(&self, reason: Shed) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn shed_so_far(&self, reason: Shed) -> u64 {
         self.shed.get(reason as usize).map_or(0, IntCounter::get)
     }
 

@@ -45,7 +45,7 @@ fn a_new_key_comes_with_its_hash_and_where_each_goes() {
         String::from_utf8(output.stderr).unwrap(),
     );
     let (key, hash) = (value(&told, "key"), value(&told, "key_sha256"));
-    assert!(KeyHash::parse(hash).unwrap().is_of(key.as_bytes()));
+    assert_eq!(KeyHash::parse(hash).unwrap(), KeyHash::of(key.as_bytes()));
     assert!(!advice.contains(key), "advice may be kept, the key may not");
     for place in ["X-Api-Key", "callers.file", "admin.key_sha256"] {
         assert!(advice.contains(place), "{place} in {advice}");
