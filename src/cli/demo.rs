@@ -7,7 +7,7 @@ use std::{
 use clap::Args;
 use tempfile::TempDir;
 
-use super::{Failure, address, end_on_signal, print_line};
+use super::{Failure, address, print_line, serve::end_on_signal};
 use crate::{
     app::{App, Deps},
     config::{Config, Sources, is_local},

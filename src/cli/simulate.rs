@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::{Failure, address, end_on_signal, print_line};
+use super::{Failure, address, print_line, serve::end_on_signal};
 use crate::{
     app::listen_failure,
     config::{LogConfig, RequestLog},

@@ -1,0 +1,64 @@
+//! `usage-proxy check-config`: every fault of the configuration, or what is in effect.
+
+use std::path::Path;
+
+use super::{
+    Failure,
+    configuration::{ConfigArgs, secret_files, tls_tables, warnings},
+    eprint_line, print_line,
+};
+use crate::{
+    callers,
+    config::{Config, secret},
+    serve::tls::{self, TlsError},
+};
+
+pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
+    let config = Config::load(args.sources())?;
+    let unchecked = check_callers(config.callers.file.as_deref())?;
+    // They may live on the machine that serves, and not on the one that checks.
+    let unreadable = secret_files(&config.upstream.auth)
+        .into_iter()
+        .filter_map(|(key, file)| Some(format!("{key}: {}", secret::read_secret(file).err()?)));
+    let unreadable = unreadable.chain(unchecked).chain(check_tls(&config)?);
+    for warning in warnings(&config).into_iter().chain(unreadable) {
+        eprint_line(format_args!("warning: {warning}"));
+    }
+    print_line(config.effective().trim_end())
+}
+
+/// Names every fault of the callers file, or warns that it cannot be looked at: it may live on the
+/// machine that serves.
+fn check_callers(file: Option<&Path>) -> Result<Option<String>, Failure> {
+    match file {
+        Some(file) if file.exists() => {
+            callers::check(file)?;
+            Ok(None)
+        }
+        Some(file) => Ok(Some(format!(
+            "callers.file: there is no {}, so it was not checked",
+            file.display()
+        ))),
+        None => Ok(None),
+    }
+}
+
+/// Names what is wrong with the files of TLS, or warns of those that cannot be read: they may live
+/// on the machine that serves.
+fn check_tls(config: &Config) -> Result<Vec<String>, Failure> {
+    let (mut unreadable, mut faults) = (Vec::new(), Vec::new());
+    for (table, files) in tls_tables(config) {
+        match tls::check(files) {
+            Ok(()) => {}
+            Err(error @ (TlsError::Unreadable { .. } | TlsError::Key(_))) => {
+                unreadable.push(format!("{table}: {error}"));
+            }
+            Err(error) => faults.push(format!("{table}: {error}")),
+        }
+    }
+    if faults.is_empty() {
+        Ok(unreadable)
+    } else {
+        Err(Failure::usage(faults.join("\n")))
+    }
+}

@@ -1,0 +1,107 @@
+//! `usage-proxy serve`: the service, until a signal ends it.
+
+use super::{
+    Failure,
+    configuration::{ConfigArgs, secret_files, warnings},
+};
+use crate::{
+    app::{App, Deps},
+    config::{AuthConfig, Config, secret},
+    handover::{HandoverError, Inherited},
+    reload::Reload,
+    shutdown::Shutdown,
+    telemetry,
+};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  usage-proxy serve --config config/examples/app-user.toml
+  USAGE_PROXY__CACHE__FRESH_FOR=5m usage-proxy serve --config usage-proxy.toml
+  usage-proxy serve --config usage-proxy.toml --set log.filter=debug
+
+Flags beat the environment, which beats the file, which beats the defaults.";
+
+pub(super) async fn run(
+    args: &ConfigArgs,
+    inherited: Result<Inherited, HandoverError>,
+) -> Result<(), Failure> {
+    let config = Config::load(args.sources())?;
+    telemetry::start_logging(&config.log).map_err(Failure::usage)?;
+    check_secret_files(&config.upstream.auth)?;
+    for warning in warnings(&config) {
+        tracing::warn!("{warning}");
+    }
+    tracing::debug!(config = config.effective(), "effective configuration");
+    let inherited = inherited.map_err(Failure::other)?;
+    serve_until_signalled(&config, inherited).await
+}
+
+async fn serve_until_signalled(config: &Config, inherited: Inherited) -> Result<(), Failure> {
+    let app = App::build_on(inherited, config, Deps::default()).await?;
+    end_on_signal(app.shutdown())?;
+    reload_on_hangup(app.reload(), &app.shutdown())?;
+    tracing::info!(
+        api = %app.api_address(),
+        admin = %app.admin_address(),
+        upstream = %config.upstream.base_url,
+        version = env!("CARGO_PKG_VERSION"),
+        "listening"
+    );
+    app.run().await;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Reads every secret once, so that a start that could never serve fails at once and says why.
+fn check_secret_files(auth: &AuthConfig) -> Result<(), Failure> {
+    let faults: Vec<_> = secret_files(auth)
+        .into_iter()
+        .filter_map(|(key, file)| Some(format!("{key}: {}", secret::read_secret(file).err()?)))
+        .collect();
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::other(faults.join("\n")))
+    }
+}
+
+/// SIGTERM or SIGINT begins an orderly end; a second one ends the process now.
+pub(super) fn end_on_signal(shutdown: Shutdown) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::other)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::other)?;
+    let ending = shutdown.clone();
+    shutdown.spawn(async move {
+        let mut signalled = async || {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        };
+        let signal = signalled().await;
+        tracing::info!(
+            signal,
+            "ending: no longer ready, finishing what is under way; a second signal ends it now"
+        );
+        ending.drain();
+        let signal = signalled().await;
+        tracing::warn!(signal, "ended at once");
+        std::process::exit(1);
+    });
+    Ok(())
+}
+
+/// SIGHUP has every file that may change read again.
+fn reload_on_hangup(reload: Reload, shutdown: &Shutdown) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut hangup = signal(SignalKind::hangup()).map_err(Failure::other)?;
+    shutdown.spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!(signal = "SIGHUP", "reading files again");
+            reload.ask();
+        }
+    });
+    Ok(())
+}
