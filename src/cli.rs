@@ -1,13 +1,24 @@
-//! The command line: `serve`, `demo`, `simulate`, `check-config`, `hash-key`.
+//! The command line: its parser, which command a line names, and how commands print.
+//!
+//! Each command has a file of its own beneath. What `--help` says after the options is written in
+//! paragraphs that [`man`] makes sections of, so that help and manual say the same.
 
 mod check_config;
+mod completions;
 mod configuration;
 mod demo;
 mod hash_key;
+mod man;
 mod serve;
 mod simulate;
 
-use std::{error::Error, fmt, io::Write, net::SocketAddr, process::ExitCode};
+use std::{
+    error::Error,
+    fmt,
+    io::{self, Write},
+    net::SocketAddr,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -19,6 +30,10 @@ use crate::{
 };
 
 /// License usage per customer: a caching reverse proxy in front of Microsoft Partner Center.
+///
+/// It holds the partner's credentials, asks Partner Center as rarely as can be, remembers each answer
+/// by customer and processed date, and serves any number of dashboards at once, also while Partner
+/// Center is down.
 #[derive(Debug, Parser)]
 #[command(name = "usage-proxy", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
@@ -33,7 +48,17 @@ Examples:
   usage-proxy serve --config usage-proxy.toml         serve
   usage-proxy hash-key                                a key for a caller, and its hash
 
-Exit codes: 0 done, 1 failure, 2 wrong use or configuration.";
+Environment:
+  USAGE_PROXY__TABLE__KEY  any key of the configuration: USAGE_PROXY__CACHE__FRESH_FOR=5m
+  NO_COLOR                 where it is not empty: no colours
+
+Files:
+  /etc/usage-proxy/usage-proxy.toml  where packages put the configuration; --config names it
+
+Exit codes:
+  0  done
+  1  failure
+  2  wrong use or configuration";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -41,15 +66,23 @@ enum Command {
     #[command(after_help = serve::EXAMPLES)]
     Serve(ConfigArgs),
     /// Serve everything in one process, on an embedded stand-in for Partner Center.
+    #[command(after_help = demo::EXAMPLES)]
     Demo(demo::DemoArgs),
     /// Run only the stand-in for Partner Center.
     #[command(after_help = simulate::EXAMPLES)]
     Simulate(simulate::SimulateArgs),
     /// Check the configuration and print what is in effect, without secrets.
+    #[command(after_help = check_config::EXAMPLES)]
     CheckConfig(ConfigArgs),
     /// Make an access key, and the hash that configuration holds of it.
     #[command(after_help = hash_key::EXAMPLES)]
     HashKey(hash_key::HashKeyArgs),
+    /// Print what completes this command in a shell.
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write one for each command.
+    #[command(after_help = man::EXAMPLES)]
+    Man(man::ManArgs),
 }
 
 /// Why a command ended.
@@ -59,6 +92,8 @@ enum Failure {
     Usage(Box<dyn Error + Send + Sync>),
     /// Anything else.
     Other(Box<dyn Error + Send + Sync>),
+    /// Nobody reads what is printed any more, and whoever was reading knows: `| head` has had enough.
+    Unread,
 }
 
 /// Runs the command that the arguments name.
@@ -69,6 +104,8 @@ pub async fn run(cli: Cli, inherited: Result<Inherited, HandoverError>) -> ExitC
         Command::Simulate(args) => simulate::run(args).await,
         Command::CheckConfig(args) => check_config::run(&args),
         Command::HashKey(args) => hash_key::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,9 +122,18 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| "expected KEY=VALUE".to_owned())
 }
 
-/// To standard output; who reads it may be gone, which is a failure like any other.
+/// To standard output.
 fn print_line(line: impl fmt::Display) -> Result<(), Failure> {
-    writeln!(std::io::stdout().lock(), "{line}").map_err(Failure::other)
+    writeln!(std::io::stdout().lock(), "{line}").map_err(Failure::printing)
+}
+
+/// Text that is made already, to standard output.
+fn print_text(text: &[u8]) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    output
+        .write_all(text)
+        .and_then(|()| output.flush())
+        .map_err(Failure::printing)
 }
 
 /// To standard error, where nobody need be.
@@ -96,7 +142,9 @@ fn eprint_line(line: impl fmt::Display) {
 }
 
 fn print_error(failure: &Failure) {
-    let (Failure::Usage(error) | Failure::Other(error)) = failure;
+    let (Failure::Usage(error) | Failure::Other(error)) = failure else {
+        return;
+    };
     let mut line = format!("usage-proxy: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
@@ -117,10 +165,18 @@ impl Failure {
         Self::Other(error.into())
     }
 
+    /// Standard output could not be written to.
+    fn printing(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Unread,
+            _ => Self::other(format!("cannot write to standard output: {error}")),
+        }
+    }
+
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => ExitCode::from(2),
-            Self::Other(_) => ExitCode::FAILURE,
+            Self::Other(_) | Self::Unread => ExitCode::FAILURE,
         }
     }
 }

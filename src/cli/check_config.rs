@@ -13,6 +13,17 @@ use crate::{
     serve::tls::{self, TlsError},
 };
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  usage-proxy check-config --config usage-proxy.toml
+  usage-proxy check-config --config usage-proxy.toml --set cache.fresh_for=5m
+
+Every fault is told at once. What is in effect goes to standard output, each key with where it was
+stated; warnings go to standard error. It can be run where the secrets are not.
+
+Environment:
+  USAGE_PROXY__TABLE__KEY  any key of the configuration: USAGE_PROXY__CACHE__FRESH_FOR=5m";
+
 pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
     let config = Config::load(args.sources())?;
     let unchecked = check_callers(config.callers.file.as_deref())?;

@@ -15,6 +15,13 @@ use crate::{
     telemetry,
 };
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  usage-proxy demo
+  usage-proxy demo --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0    (on free ports)
+
+It prints what to try. Nothing of the environment's or of any file's configuration is looked at.";
+
 /// Addresses of the demo.
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {

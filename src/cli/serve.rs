@@ -19,7 +19,19 @@ Examples:
   USAGE_PROXY__CACHE__FRESH_FOR=5m usage-proxy serve --config usage-proxy.toml
   usage-proxy serve --config usage-proxy.toml --set log.filter=debug
 
-Flags beat the environment, which beats the file, which beats the defaults.";
+Flags beat the environment, which beats the file, which beats the defaults. SIGTERM and SIGINT end
+it once what is under way is answered, a second one at once; SIGHUP has callers and certificates read
+again.
+
+Environment:
+  USAGE_PROXY__TABLE__KEY   any key of the configuration: USAGE_PROXY__CACHE__FRESH_FOR=5m
+  LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES
+                            listening sockets that a system manager passes on (sd_listen_fds)
+
+Files:
+  FILE of --config          the configuration
+  upstream.auth.*_file      secrets; the refresh token's file is rewritten as the token rotates
+  callers.file              who may call";
 
 pub(super) async fn run(
     args: &ConfigArgs,

@@ -19,7 +19,9 @@ Examples:
   curl -X PATCH http://127.0.0.1:7070/_simulator/faults -d '{\"status\": 503, \"times\": 2}'
   curl http://127.0.0.1:7070/_simulator
 
-Faults, as --fault KEY=VALUE or at run time:
+A fault is given as --fault KEY=VALUE, or while it runs by PATCH.
+
+Faults:
   api                    all, insights, commercial or customers: whom the others befall
   times                  how many calls; without it, all
   latency                milliseconds before the answer
