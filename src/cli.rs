@@ -8,6 +8,7 @@ mod completions;
 mod configuration;
 mod demo;
 mod hash_key;
+mod healthcheck;
 mod man;
 mod serve;
 mod simulate;
@@ -77,6 +78,9 @@ enum Command {
     /// Make an access key, and the hash that configuration holds of it.
     #[command(after_help = hash_key::EXAMPLES)]
     HashKey(hash_key::HashKeyArgs),
+    /// Ask a running proxy whether it is healthy.
+    #[command(after_help = healthcheck::EXAMPLES)]
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Print what completes this command in a shell.
     #[command(after_help = completions::EXAMPLES)]
     Completions(completions::CompletionsArgs),
@@ -104,6 +108,7 @@ pub async fn run(cli: Cli, inherited: Result<Inherited, HandoverError>) -> ExitC
         Command::Simulate(args) => simulate::run(args).await,
         Command::CheckConfig(args) => check_config::run(&args),
         Command::HashKey(args) => hash_key::run(&args),
+        Command::Healthcheck(args) => healthcheck::run(&args).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };

@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use super::{TlsConfig, keys, settings::Settings, tls};
+use super::{ConfigErrors, Sources, TlsConfig, keys, settings::Settings, tls};
 use crate::access_key::KeyHash;
 
 /// `admin.*`: the listener of probes, metrics and cache administration.
@@ -19,6 +19,21 @@ pub struct AdminConfig {
 }
 
 impl AdminConfig {
+    /// Reads this slice alone, for who asks the listener of a service that runs already: what else
+    /// that service needs may be missing here.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigErrors`] names every source that cannot be read, and every unknown key and bad value.
+    pub fn load(sources: Sources) -> Result<Self, ConfigErrors> {
+        let mut faults = Vec::new();
+        let settings = Settings::gather(sources, &mut faults);
+        match Self::read(&settings) {
+            Some(config) if faults.is_empty() => Ok(config),
+            _ => Err(ConfigErrors::new(faults)),
+        }
+    }
+
     /// Whether anything opens it, so that nobody gets in without.
     pub fn is_guarded(&self) -> bool {
         let takes_certificates = |tls: &TlsConfig| tls.client_ca_file.is_some();

@@ -12,6 +12,7 @@
 mod configuration;
 mod crashes;
 mod hash_key;
+mod healthcheck;
 mod manual;
 mod refresh_token;
 mod reload;

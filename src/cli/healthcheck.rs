@@ -1,0 +1,159 @@
+//! `usage-proxy healthcheck`: asks a running proxy how it is, for whoever can only run a command.
+
+use std::{
+    error::Error,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use clap::Args;
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::{Failure, configuration::ConfigArgs, print_line};
+use crate::{config::AdminConfig, readable::readable};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  usage-proxy healthcheck --config usage-proxy.toml           does it live? (/healthz)
+  usage-proxy healthcheck --config usage-proxy.toml --ready   can it answer? (/readyz)
+  usage-proxy healthcheck --admin-listen 127.0.0.1:9090       with nothing else to go by
+
+Of the configuration only admin.* is looked at, from the sources that `serve` has, and no key is
+needed. Where sockets were passed on in place of admin.listen, name theirs by --admin-listen.
+
+Exit codes:
+  0  healthy
+  1  not healthy, or nobody can say: one line on standard error says why
+  2  wrong use";
+
+/// From connecting to the last byte. The answer costs microseconds, so this is all waiting.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Characters of what the proxy says that are passed on.
+const LONGEST_REASON: usize = 300;
+
+/// What to ask, and whom.
+#[derive(Debug, Args)]
+pub(super) struct HealthcheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Ask whether it can answer dashboards, and not only whether it lives.
+    #[arg(long)]
+    ready: bool,
+}
+
+pub(super) async fn run(args: &HealthcheckArgs) -> Result<(), Failure> {
+    // Not wrong use, whose exit code 2 Docker reserves: who started the proxy is to blame.
+    let admin = AdminConfig::load(args.config.sources())
+        .map_err(|faults| Failure::other(faults.to_string().replace('\n', "; ")))?;
+    let url = url(&admin, args.ready)?;
+    let (status, body) = ask(&url)
+        .await
+        .map_err(|error| Failure::other(format!("{url}: {}", reason(error))))?;
+    if status == StatusCode::OK {
+        print_line(if args.ready { "ready" } else { "healthy" })
+    } else {
+        let why = waits_for(&body).unwrap_or_else(|| format!("answered {status}; expected 200 OK"));
+        Err(Failure::other(format!("{url}: {why}")))
+    }
+}
+
+/// Where the proxy answers, as seen from its own machine.
+fn url(admin: &AdminConfig, ready: bool) -> Result<String, Failure> {
+    let address = reachable(admin.listen);
+    if address.port() == 0 {
+        return Err(Failure::other(
+            "admin.listen has port 0, so nobody can say where it listens; expected its port, by \
+             --admin-listen",
+        ));
+    }
+    let scheme = if admin.tls.is_some() { "https" } else { "http" };
+    let path = if ready { "readyz" } else { "healthz" };
+    Ok(format!("{scheme}://{address}/{path}"))
+}
+
+/// "Every address" is none to connect to, but the loopback is among them.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let address = match listen.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        address => address,
+    };
+    SocketAddr::new(address, listen.port())
+}
+
+/// The certificate is not verified, as Kubernetes' own probes do not: nothing secret is sent or
+/// believed, and one that has expired, or was replaced a second ago, must not have a proxy taken for
+/// dead that lives. Metrics tell of certificates.
+async fn ask(url: &str) -> reqwest::Result<(StatusCode, Vec<u8>)> {
+    let client = reqwest::Client::builder()
+        .user_agent(concat!(
+            "usage-proxy-healthcheck/",
+            env!("CARGO_PKG_VERSION")
+        ))
+        .timeout(TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .tls_danger_accept_invalid_certs(true)
+        .build()?;
+    let answer = client.get(url).send().await?;
+    Ok((answer.status(), answer.bytes().await?.into()))
+}
+
+/// The root of the matter, in one line.
+fn reason(error: reqwest::Error) -> String {
+    if error.is_timeout() {
+        return format!("no answer within {} s", TIMEOUT.as_secs());
+    }
+    let error = error.without_url();
+    let mut cause: &dyn Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    readable(&cause.to_string(), LONGEST_REASON)
+}
+
+/// What the closed gates of `/readyz` wait for.
+fn waits_for(body: &[u8]) -> Option<String> {
+    let Report { gates } = serde_json::from_slice(body).ok()?;
+    let waiting = gates.into_iter().filter_map(|gate| {
+        let what = gate.waits_for?;
+        Some(format!("{} waits for {what}", gate.name))
+    });
+    let waiting: Vec<_> = waiting.collect();
+    (!waiting.is_empty()).then(|| readable(&waiting.join("; "), LONGEST_REASON))
+}
+
+#[derive(Deserialize)]
+struct Report {
+    gates: Vec<Gate>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Gate {
+    name: String,
+    waits_for: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_is_asked_on_the_loopback_and_any_other_as_it_is() {
+        for (listen, asked) in [
+            ("0.0.0.0:9090", "127.0.0.1:9090"),
+            ("[::]:9090", "[::1]:9090"),
+            ("127.0.0.1:9091", "127.0.0.1:9091"),
+            ("192.0.2.7:9090", "192.0.2.7:9090"),
+            ("[2001:db8::7]:9090", "[2001:db8::7]:9090"),
+        ] {
+            let reached = reachable(listen.parse().unwrap());
+
+            assert_eq!(reached.to_string(), asked, "{listen}");
+        }
+    }
+}
