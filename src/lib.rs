@@ -66,6 +66,8 @@ pub mod access_key;
 
 pub mod peer;
 
+mod certificate;
+
 pub mod reload;
 
 pub mod shutdown;

@@ -1,7 +1,5 @@
 //! TLS on a listener, by files that are read again when they change.
 
-mod certificate;
-
 use std::{
     io,
     path::{Path, PathBuf},
@@ -24,6 +22,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::drain::Drain;
 use crate::{
+    certificate,
     clock::SharedClock,
     config::{
         TlsConfig,

@@ -11,7 +11,7 @@ use x509_cert::{
 };
 
 /// The common name of the subject; `None` where there is none, or more than one.
-pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+pub(crate) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let certificate = Certificate::from_der(certificate).ok()?;
     let names = certificate.tbs_certificate().subject().iter();
     let mut common = names.filter(|name| name.oid == COMMON_NAME);
@@ -28,7 +28,7 @@ pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
 }
 
 /// When it expires, in Unix time.
-pub(super) fn expires_at(certificate: &CertificateDer<'_>) -> der::Result<i64> {
+pub(crate) fn expires_at(certificate: &CertificateDer<'_>) -> der::Result<i64> {
     let certificate = Certificate::from_der(certificate)?;
     let end = certificate.tbs_certificate().validity().not_after;
     Ok(i64::try_from(end.to_unix_duration().as_secs()).unwrap_or(i64::MAX))
