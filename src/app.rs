@@ -162,8 +162,10 @@ impl App {
             &config.server.cors_origins,
         );
         let access = Access::new(&config.admin, metrics.registry())?;
+        let readiness = Arc::new(readiness(&shutdown, &upstream, &usage));
+        readiness.register(metrics.registry())?;
         let admin_service = admin::router(Admin {
-            readiness: Arc::new(readiness(&shutdown, &upstream, &usage)),
+            readiness,
             usage,
             metrics,
             clock: deps.clock,

@@ -151,7 +151,7 @@ impl PartnerCenter {
         let restraint = Arc::new(Restraint::new(deps.clock.clone()));
         restraint.register(deps.registry)?;
         // After all that can fail, since it begins to redeem credentials.
-        let tokens = Tokens::start(config, &http, &metrics, &deps);
+        let tokens = Tokens::start(config, &http, &metrics, &deps)?;
         let attempts = Attempts::new(
             config,
             headers,

@@ -3,8 +3,13 @@
 //! Readiness does not ask whether Partner Center is up: a service that can serve what it holds
 //! stays in rotation.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
+use prometheus::{
+    IntGaugeVec, Opts, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
 use serde::Serialize;
 
 /// The gates; all of them must be open.
@@ -58,6 +63,26 @@ impl Readiness {
         self
     }
 
+    /// Has `/metrics` say at each scrape which gates are open: whoever waits for `/readyz` may be far
+    /// from whoever is to be told.
+    ///
+    /// # Errors
+    ///
+    /// When a metric of the same name is registered already.
+    pub fn register(self: &Arc<Self>, registry: &Registry) -> prometheus::Result<()> {
+        let family = IntGaugeVec::new(
+            Opts::new(
+                "usage_proxy_ready",
+                "1 for a gate of readiness that is open, 0 for one that waits; ready is who has all open.",
+            ),
+            &["gate"],
+        )?;
+        registry.register(Box::new(Gauges {
+            family,
+            readiness: Arc::clone(self),
+        }))
+    }
+
     /// All gates as they stand.
     pub fn report(&self) -> Report {
         let gates: Vec<_> = self
@@ -85,6 +110,30 @@ impl fmt::Debug for Readiness {
         f.debug_list()
             .entries(self.gates.iter().map(|(name, _)| name))
             .finish()
+    }
+}
+
+/// What a scrape reads of a [`Readiness`].
+#[derive(Debug)]
+struct Gauges {
+    family: IntGaugeVec,
+    readiness: Arc<Readiness>,
+}
+
+// === impl Gauges ===
+
+impl Collector for Gauges {
+    fn desc(&self) -> Vec<&Desc> {
+        self.family.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        for gate in self.readiness.report().gates {
+            self.family
+                .with_label_values(&[gate.name])
+                .set(i64::from(gate.ready));
+        }
+        self.family.collect()
     }
 }
 

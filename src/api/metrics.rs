@@ -17,6 +17,7 @@ pub struct ApiMetrics {
     requests: IntCounterVec,
     known_requests: Vec<IntCounter>,
     durations: Vec<Histogram>,
+    served_age: Histogram,
     in_flight: IntGauge,
     pub(super) access: AccessMetrics,
 }
@@ -39,6 +40,13 @@ const CACHE: usize = CacheResult::ALL.len() + 1;
 /// Upper bounds in seconds, from a hit to a call that used up its deadline.
 const BUCKETS: [f64; 14] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Upper bounds in seconds of the age of what is served: within an hour for what is fresh or being
+/// refreshed, up to a week for what stands in while Partner Center fails.
+const AGES: [f64; 11] = [
+    60.0, 300.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0,
+    604_800.0,
 ];
 
 // === impl ApiMetrics ===
@@ -67,6 +75,14 @@ impl ApiMetrics {
             &["route", "cache"],
         )?;
         registry.register(Box::new(durations.clone()))?;
+        let served_age = Histogram::with_opts(
+            HistogramOpts::new(
+                "usage_proxy_served_age_seconds",
+                "Age of the usage that was served: how long ago Partner Center last confirmed it.",
+            )
+            .buckets(AGES.to_vec()),
+        )?;
+        registry.register(Box::new(served_age.clone()))?;
         let in_flight = IntGauge::new(
             "usage_proxy_http_requests_in_flight",
             "Requests being answered on the API listener.",
@@ -91,6 +107,7 @@ impl ApiMetrics {
             requests,
             known_requests,
             durations: known_durations,
+            served_age,
             in_flight,
             access: AccessMetrics::new(registry)?,
         })
@@ -99,6 +116,11 @@ impl ApiMetrics {
     pub(super) fn enter(&self) -> InFlight<'_> {
         self.in_flight.inc();
         InFlight(&self.in_flight)
+    }
+
+    /// Takes note of the age of what is served.
+    pub(super) fn served(&self, age: Duration) {
+        self.served_age.observe(age.as_secs_f64());
     }
 
     pub(super) fn answered(

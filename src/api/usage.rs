@@ -86,6 +86,7 @@ async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, query
     let Some((document, encoded)) = prepared.ready(query.form, coding) else {
         return arrived.refuse(not_rendered());
     };
+    api.metrics.served(answer.held.age);
     let mut response =
         caching::respond(headers, &answer.held, query.form, coding, document, encoded);
     if let Some(ids) = answer.ids {

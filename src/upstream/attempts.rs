@@ -269,6 +269,7 @@ impl Attempts {
             return Err(self.too_large("the body").into());
         }
         self.tokens.accept();
+        self.multi_factor.is_accepted();
         Ok(answer)
     }
 

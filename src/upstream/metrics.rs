@@ -24,6 +24,7 @@ pub(super) struct Metrics {
     token_expiry: Gauge,
     refresh_token_issued: Gauge,
     refresh_token_unsaved: IntGauge,
+    client_certificate_expiry: IntGauge,
     mfa_compliant: IntGauge,
     pub(super) tenant_mismatches: IntCounter,
 }
@@ -149,6 +150,12 @@ impl Metrics {
                 "1 while a rotated refresh token could not be written to its file: a restart would \
                  lose it",
             )?,
+            client_certificate_expiry: int_gauge(
+                registry,
+                "usage_proxy_upstream_client_certificate_expiry_timestamp_seconds",
+                "Unix time at which the certificate expires that the application proves itself \
+                 with, as of the last redemption; 0 where it uses none",
+            )?,
             mfa_compliant: int_gauge(
                 registry,
                 "usage_proxy_upstream_mfa_compliant",
@@ -190,7 +197,7 @@ impl Metrics {
         for result in RefreshResult::ALL {
             self.token_refresh.with_label_values(&[result.as_str()]);
         }
-        self.mfa_compliant.set(-1);
+        self.mfa_unknown();
     }
 
     /// Counts one HTTP request and the time it took.
@@ -251,9 +258,20 @@ impl Metrics {
         self.refresh_token_unsaved.set(i64::from(unsaved));
     }
 
+    /// Says when the certificate that the application proves itself with expires, in Unix time;
+    /// `None` where there is none.
+    pub(super) fn client_certificate_expires(&self, at: Option<i64>) {
+        self.client_certificate_expiry.set(at.unwrap_or(0));
+    }
+
     /// Says what Partner Center thinks of the access token's multi-factor proof.
     pub(super) fn mfa_compliant(&self, compliant: bool) {
         self.mfa_compliant.set(i64::from(compliant));
+    }
+
+    /// Says that nobody has said what Partner Center thinks of it.
+    pub(super) fn mfa_unknown(&self) {
+        self.mfa_compliant.set(-1);
     }
 }
 
@@ -384,7 +402,7 @@ mod tests {
         Metrics::register(&registry).unwrap();
 
         let families = registry.gather();
-        assert_eq!(families.len(), 11);
+        assert_eq!(families.len(), 12);
         for family in families {
             assert!(
                 family.name().starts_with("usage_proxy_"),

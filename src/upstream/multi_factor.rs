@@ -16,6 +16,8 @@ const MISSING: &str = "Partner Center says (isMfaCompliant) that the access toke
 #[derive(Debug)]
 pub(super) struct MultiFactor {
     missing: AtomicBool,
+    /// Said by a refusal, and not by `isMfaCompliant`.
+    refused: AtomicBool,
     metrics: Metrics,
 }
 
@@ -26,6 +28,7 @@ impl MultiFactor {
     pub(super) fn new(metrics: Metrics) -> Self {
         Self {
             missing: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             metrics,
         }
     }
@@ -35,16 +38,35 @@ impl MultiFactor {
         let told = headers.get(IS_MFA_COMPLIANT);
         match told.and_then(|told| told.to_str().ok()).map(str::trim) {
             Some(told) if told.eq_ignore_ascii_case("true") => {
+                self.refused.store(false, Ordering::Relaxed);
                 self.missing.store(false, Ordering::Relaxed);
                 self.metrics.mfa_compliant(true);
             }
-            Some(told) if told.eq_ignore_ascii_case("false") => self.is_missing(),
+            Some(told) if told.eq_ignore_ascii_case("false") => {
+                self.refused.store(false, Ordering::Relaxed);
+                self.miss();
+            }
             _ => {}
         }
     }
 
-    /// Takes note that the proof is missing, whichever way that was said.
-    pub(super) fn is_missing(&self) {
+    /// Takes note that a token was refused because the proof is missing.
+    pub(super) fn is_refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+        self.miss();
+    }
+
+    /// Takes note that a token was accepted. Where a refusal had said that the proof is missing, and
+    /// `isMfaCompliant` is not asked for, nothing else ever takes that back.
+    pub(super) fn is_accepted(&self) {
+        if self.refused.swap(false, Ordering::Relaxed)
+            && self.missing.swap(false, Ordering::Relaxed)
+        {
+            self.metrics.mfa_unknown();
+        }
+    }
+
+    fn miss(&self) {
         self.metrics.mfa_compliant(false);
         if !self.missing.swap(true, Ordering::Relaxed) {
             tracing::warn!("{MISSING}");

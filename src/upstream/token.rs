@@ -10,6 +10,7 @@ mod endpoint;
 mod grant;
 mod keeper;
 mod refresh_token;
+mod refusals;
 mod secret_file;
 mod token_file;
 
@@ -147,23 +148,29 @@ impl AccessToken {
 
 impl Tokens {
     /// Starts the task that keeps a token, and begins to get the first one at once.
+    ///
+    /// # Errors
+    ///
+    /// When a metric of the same name is registered already; nothing is begun then.
     pub(super) fn start(
         config: &UpstreamConfig,
         http: &HttpClient,
         metrics: &Metrics,
         deps: &UpstreamDeps<'_>,
-    ) -> Self {
+    ) -> Result<Self, prometheus::Error> {
         let grant = Grant::from_config(config, http, metrics);
         let (state, told) = watch::channel(TokenState::default());
         let (wants, wanted) = watch::channel(Wanted::default());
         let keeper = Keeper::new(grant, state, wanted, metrics.clone(), deps);
-        // A redemption that is cut off may have rotated the refresh token all the same.
-        deps.shutdown.spawn_to_end(keeper.run());
-        Self {
+        let tokens = Self {
             state: told,
             wanted: Arc::new(wants),
             clock: deps.clock.clone(),
-        }
+        };
+        refusals::register(&tokens, deps.registry)?;
+        // A redemption that is cut off may have rotated the refresh token all the same.
+        deps.shutdown.spawn_to_end(keeper.run());
+        Ok(tokens)
     }
 
     /// The held token, if it can be used; never waits.

@@ -20,6 +20,8 @@ const HOURS: Duration = Duration::from_secs(2 * 60 * 60);
 struct Identity {
     certificate: String,
     key: String,
+    /// Unix time.
+    expires_at: i64,
     registered: RegisteredCertificate,
 }
 
@@ -29,8 +31,10 @@ impl Identity {
     fn new() -> Self {
         let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
         let certificate = CertificateParams::new(vec!["usage-proxy".to_owned()]).unwrap();
+        let expires_at = certificate.not_after.unix_timestamp();
         let certificate = certificate.self_signed(&key).unwrap();
         Self {
+            expires_at,
             registered: RegisteredCertificate {
                 thumbprint: URL_SAFE_NO_PAD.encode(Sha256::digest(certificate.der())),
                 public_key: key.public_key_pem(),
@@ -66,6 +70,8 @@ async fn a_registered_certificate_gets_tokens_again_and_again() {
     app.wait_for_metric(SUCCESSES, 2.0).await;
 
     assert_eq!(first.status, 200);
+    let expiry = "usage_proxy_upstream_client_certificate_expiry_timestamp_seconds";
+    assert_eq!(app.metric(expiry).await, identity.expires_at as f64);
     assert_eq!(app.simulator.count(SimulatedApi::Token), 2);
 }
 

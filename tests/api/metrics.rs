@@ -18,7 +18,7 @@ use crate::support::{DOCUMENTED, START, TestApp, customer};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 53] = [
+const FAMILIES: [(&str, &str); 57] = [
     ("usage_proxy_http_requests_total", "counter"),
     ("usage_proxy_http_request_duration_seconds", "histogram"),
     ("usage_proxy_http_requests_in_flight", "gauge"),
@@ -76,6 +76,13 @@ const FAMILIES: [(&str, &str); 53] = [
     ("usage_proxy_shed_total", "counter"),
     ("usage_proxy_tenant_mismatch_total", "counter"),
     ("usage_proxy_upstream_suspect_total", "counter"),
+    ("usage_proxy_credentials_refused", "gauge"),
+    ("usage_proxy_ready", "gauge"),
+    ("usage_proxy_served_age_seconds", "histogram"),
+    (
+        "usage_proxy_upstream_client_certificate_expiry_timestamp_seconds",
+        "gauge",
+    ),
     ("usage_proxy_build_info", "gauge"),
     ("process_cpu_seconds_total", "counter"),
     ("process_resident_memory_bytes", "gauge"),
@@ -207,6 +214,12 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
             "result",
             &["refused", "success", "unavailable"],
         ),
+        (
+            "usage_proxy_credentials_refused",
+            "refuser",
+            &["partner-center", "token-endpoint"],
+        ),
+        ("usage_proxy_ready", "gate", &["can-answer", "running"]),
         ("usage_proxy_connections", "state", &["active", "idle"]),
         (
             "usage_proxy_connections_closed_total",
@@ -393,6 +406,23 @@ async fn durations_are_observed_under_what_the_cache_said() {
     }
     let upstream = "usage_proxy_upstream_request_duration_seconds_count{api=\"insights\"}";
     assert_eq!(app.metric(upstream).await, 1.0);
+}
+
+#[tokio::test]
+async fn the_age_of_what_is_served_is_observed_and_that_of_a_failure_is_not() {
+    let app = TestApp::start().await;
+    let samples = |bound: &str| format!("usage_proxy_served_age_seconds_bucket{{le=\"{bound}\"}}");
+
+    app.usage(customer(0)).await;
+    app.advance(600 * SECOND);
+    app.usage(customer(0)).await;
+    app.native(customer(0)).await;
+    app.get("/nowhere").await;
+    app.usage(Uuid::from_u128(7)).await;
+
+    for (bound, observed) in [("60", 1.0), ("300", 1.0), ("900", 3.0), ("+Inf", 3.0)] {
+        assert_eq!(app.metric(&samples(bound)).await, observed, "{bound}");
+    }
 }
 
 #[tokio::test]

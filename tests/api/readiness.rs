@@ -13,6 +13,8 @@ const HOURS: Duration = Duration::from_secs(2 * 60 * 60);
 
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
+const CAN_ANSWER: &str = "usage_proxy_ready{gate=\"can-answer\"}";
+
 const REFUSED_REFRESHES: &str = "usage_proxy_token_refresh_total{result=\"refused\"}";
 const UNAVAILABLE_REFRESHES: &str = "usage_proxy_token_refresh_total{result=\"unavailable\"}";
 
@@ -41,6 +43,10 @@ async fn a_service_without_token_and_data_is_not_ready_until_it_gets_a_token() {
     app.wait_for_metric(UNAVAILABLE_REFRESHES, 1.0).await;
 
     let not_ready = app.admin_get("/readyz").await;
+    let gates = (
+        app.metric("usage_proxy_ready{gate=\"running\"}").await,
+        app.metric(CAN_ANSWER).await,
+    );
     let alive = app.admin_get("/healthz").await;
     app.simulator.set_faults(Faults::default());
     app.advance(HOURS);
@@ -48,6 +54,8 @@ async fn a_service_without_token_and_data_is_not_ready_until_it_gets_a_token() {
 
     assert_eq!(not_ready.status, 503);
     assert_eq!(not_ready.json()["ready"], false);
+    assert_eq!(gates, (1.0, 0.0));
+    assert_eq!(app.metric(CAN_ANSWER).await, 1.0);
     let gate = can_answer(&not_ready);
     assert_eq!(gate["ready"], false);
     let waits_for = gate["waitsFor"].as_str().unwrap();

@@ -14,6 +14,11 @@ use crate::support::{CLIENT_SECRET, DOCUMENTED, START, TestApp};
 const LIFETIME: Duration = Duration::from_secs(3_599);
 
 const SUCCESSES: &str = r#"usage_proxy_token_refresh_total{result="success"}"#;
+const REFUSED_REFRESHES: &str = "usage_proxy_token_refresh_total{result=\"refused\"}";
+
+/// Longer than a token lives.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 const UNSAVED: &str = "usage_proxy_refresh_token_unsaved";
 
 /// The credentials that calls of this kind have shown so far.
@@ -27,6 +32,15 @@ fn shown(app: &TestApp, api: SimulatedApi) -> Vec<String> {
 
 fn on_disk(app: &TestApp) -> String {
     fs::read_to_string(app.refresh_token_file()).unwrap()
+}
+
+/// Who refuses our credentials: the token endpoint, Partner Center.
+async fn refused_by(app: &TestApp) -> (f64, f64) {
+    let by = |who: &str| format!("usage_proxy_credentials_refused{{refuser=\"{who}\"}}");
+    (
+        app.metric(&by("token-endpoint")).await,
+        app.metric(&by("partner-center")).await,
+    )
 }
 
 /// What a person is told to do, while the service cannot answer for want of it.
@@ -299,6 +313,50 @@ async fn missing_multi_factor_proof_is_final() {
     assert!(action.contains("900421"), "{action}");
     assert!(action.contains("consent again"), "{action}");
     assert_eq!(app.metric("usage_proxy_upstream_mfa_compliant").await, 0.0);
+    assert_eq!(refused_by(&app).await, (0.0, 1.0));
+}
+
+#[tokio::test]
+async fn a_refusal_for_want_of_multi_factor_proof_is_over_once_a_token_is_accepted() {
+    let app = TestApp::start().await;
+    let customers = app.simulator.customers();
+    app.simulator.set_faults(Faults {
+        mfa_required: true,
+        ..Faults::default()
+    });
+    app.usage(customers[1]).await;
+    app.simulator.set_faults(Faults::default());
+
+    let served = app.usage(customers[2]).await;
+
+    assert_eq!(served.status, 200);
+    assert_eq!(refused_by(&app).await, (0.0, 0.0));
+    assert_eq!(app.metric("usage_proxy_upstream_mfa_compliant").await, -1.0);
+    let ready = app.admin_get("/readyz").await.text();
+    assert!(!ready.contains("multi-factor"), "{ready}");
+}
+
+#[tokio::test]
+async fn credentials_stay_refused_until_others_are_accepted() {
+    let app = TestApp::builder()
+        .simulator(|options| options.faults.token_error = Some("invalid_grant".to_owned()))
+        .start_without_waiting()
+        .await;
+    app.wait_for_metric(REFUSED_REFRESHES, 1.0).await;
+
+    app.advance(DAY);
+    let after_hours = refused_by(&app).await;
+    app.simulator.set_faults(Faults::default());
+    fs::write(
+        app.refresh_token_file(),
+        app.simulator.issue_refresh_token(),
+    )
+    .unwrap();
+    app.advance(DAY);
+    app.wait_until_ready().await;
+
+    assert_eq!(after_hours, (1.0, 0.0));
+    assert_eq!(refused_by(&app).await, (0.0, 0.0));
 }
 
 #[tokio::test]

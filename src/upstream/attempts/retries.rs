@@ -108,7 +108,7 @@ impl Attempts {
     /// an App-only token is good for the commercial call though insights refuses it.
     fn disown(&self, api: UpstreamApi, token: &AccessToken, refused: Meaning) {
         if refused == Meaning::ProofMissing {
-            self.multi_factor.is_missing();
+            self.multi_factor.is_refused();
         }
         if api == self.source || refused == Meaning::ProofMissing {
             self.tokens.disown(token.generation, refused.sentence());

@@ -20,7 +20,7 @@ use super::{
     GrantFailure,
     secret_file::{SecretFile, Unreadable},
 };
-use crate::config::ClientProof as ClientProofConfig;
+use crate::{certificate, config::ClientProof as ClientProofConfig};
 
 const SECRET: &str = "upstream.auth.client_secret_file";
 const CERTIFICATE: &str = "upstream.auth.client_certificate_file";
@@ -130,6 +130,17 @@ impl Credential {
             Self::Secret(secret) | Self::FederatedToken(secret) => vec![secret],
             Self::Certificate { certificate, key } => vec![certificate, key],
         }
+    }
+
+    /// When the certificate expires, in Unix time; `None` for the other kinds, and for what is no
+    /// certificate.
+    pub(super) fn expires_at(&self) -> Option<i64> {
+        let Self::Certificate { certificate, .. } = self else {
+            return None;
+        };
+        let pem = certificate.expose_secret().as_bytes();
+        let der = CertificateDer::from_pem_slice(pem).ok()?;
+        certificate::expires_at(&der).ok()
     }
 
     /// What is sent of it: a secret and a federated token as they are, a certificate as a fresh

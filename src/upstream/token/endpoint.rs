@@ -25,6 +25,7 @@ use crate::{
     readable::readable,
     upstream::{
         client::{Answer, Exchange as _, ExchangeError, HttpClient},
+        metrics::Metrics,
         throttle,
         wire::without_byte_order_mark,
     },
@@ -51,6 +52,7 @@ pub(super) struct TokenEndpoint {
     proof: ClientProof,
     audience: TokenAudience,
     timeout: Duration,
+    metrics: Metrics,
 }
 
 /// What is shown to get an access token.
@@ -94,7 +96,12 @@ struct ErrorAnswer {
 // === impl TokenEndpoint ===
 
 impl TokenEndpoint {
-    pub(super) fn new(http: HttpClient, grant: &GrantConfig, timeout: Duration) -> Self {
+    pub(super) fn new(
+        http: HttpClient,
+        grant: &GrantConfig,
+        timeout: Duration,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             http,
             url: grant.token_url.clone(),
@@ -102,6 +109,7 @@ impl TokenEndpoint {
             proof: ClientProof::new(&grant.proof),
             audience: grant.audience.clone(),
             timeout,
+            metrics,
         }
     }
 
@@ -111,7 +119,10 @@ impl TokenEndpoint {
     ///
     /// [`Unreadable`] says why there is none.
     pub(super) async fn credential(&self) -> Result<Credential, Unreadable> {
-        self.proof.read().await
+        let credential = self.proof.read().await?;
+        self.metrics
+            .client_certificate_expires(credential.expires_at());
+        Ok(credential)
     }
 
     /// Asks for an access token, once.

@@ -70,7 +70,9 @@ impl Grant {
         http: &HttpClient,
         metrics: &Metrics,
     ) -> Self {
-        let endpoint = |grant| TokenEndpoint::new(http.clone(), grant, config.attempt_timeout);
+        let endpoint = |grant| {
+            TokenEndpoint::new(http.clone(), grant, config.attempt_timeout, metrics.clone())
+        };
         match &config.auth {
             AuthConfig::RefreshToken {
                 grant,

@@ -1,0 +1,77 @@
+//! Whether our credentials are refused until a person has acted, as a scrape reads it.
+
+use std::sync::{Arc, Weak};
+
+use prometheus::{
+    IntGauge, IntGaugeVec, Opts, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+use tokio::sync::watch;
+
+use super::{TokenState, Tokens, Wanted};
+
+/// Reads what the keeper and the callers have told each other; it keeps neither alive.
+///
+/// A counter of refusals would not do: refused credentials are not shown again before they have
+/// changed, so it moves once and then stands still, however long that takes.
+#[derive(Debug)]
+struct Refusals {
+    state: watch::Receiver<TokenState>,
+    wanted: Weak<watch::Sender<Wanted>>,
+    family: IntGaugeVec,
+    token_endpoint: IntGauge,
+    partner_center: IntGauge,
+}
+
+/// Has `/metrics` say at each scrape who refuses our credentials.
+///
+/// # Errors
+///
+/// When a metric of the same name is registered already.
+pub(super) fn register(tokens: &Tokens, registry: &Registry) -> Result<(), prometheus::Error> {
+    let family = IntGaugeVec::new(
+        Opts::new(
+            "usage_proxy_credentials_refused",
+            "1 while a person must act (token-endpoint: no access token can be had with these \
+             credentials; partner-center: it refuses the access token that came)",
+        ),
+        &["refuser"],
+    )?;
+    registry.register(Box::new(Refusals {
+        state: tokens.state.clone(),
+        wanted: Arc::downgrade(&tokens.wanted),
+        token_endpoint: family.with_label_values(&["token-endpoint"]),
+        partner_center: family.with_label_values(&["partner-center"]),
+        family,
+    }))
+}
+
+// === impl Refusals ===
+
+impl Refusals {
+    fn look(&self) -> (bool, bool) {
+        let state = self.state.borrow();
+        let by_endpoint = matches!(&state.trouble, Some(trouble) if trouble.retry_at.is_none());
+        let held = state.token.as_ref().map(|token| token.generation);
+        let disowned = self
+            .wanted
+            .upgrade()
+            .and_then(|wanted| wanted.borrow().disowned)
+            .map(|(generation, _)| generation);
+        (by_endpoint, disowned.is_some() && disowned == held)
+    }
+}
+
+impl Collector for Refusals {
+    fn desc(&self) -> Vec<&Desc> {
+        self.family.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let (by_endpoint, by_partner_center) = self.look();
+        self.token_endpoint.set(i64::from(by_endpoint));
+        self.partner_center.set(i64::from(by_partner_center));
+        self.family.collect()
+    }
+}
