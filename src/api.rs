@@ -1,14 +1,16 @@
 //! The API listener: what dashboards call.
 //!
-//! Nearly every request is a hit, so the two routes are told apart by hand and the request's
+//! Nearly every request is a hit, so the routes are told apart by hand and the request's
 //! context is passed as arguments: nothing here allocates but the header values of the answer.
 
+mod assets;
 mod authentication;
 mod caching;
 mod cors;
 mod extract;
 mod metrics;
 mod negotiation;
+mod openapi;
 mod problem;
 mod rate_limit;
 mod route;
@@ -22,6 +24,7 @@ use std::{
 use http::{HeaderValue, Request, Response, StatusCode};
 use uuid::Uuid;
 
+pub use self::openapi::document as openapi_document;
 pub use self::{authentication::Authentication, metrics::ApiMetrics};
 use self::{cors::Cors, rate_limit::RateFields, route::Route};
 use crate::{
@@ -109,6 +112,7 @@ impl Api {
         log: RequestLog,
         cors_origins: &[Origin],
     ) -> Self {
+        assets::prepare();
         Self {
             inner: Arc::new(Inner {
                 authentication,
@@ -193,7 +197,10 @@ impl Inner {
         match route {
             Route::Usage { customer } => usage::simplified(self, arrived, caller, customer).await,
             Route::Native { customer } => usage::native(self, arrived, caller, customer).await,
-            Route::Unmatched => arrived.refuse(Problem::not_found(arrived.request.uri().path())),
+            // Their files are answered before anybody is asked who it is.
+            Route::OpenApi | Route::Unmatched => {
+                arrived.refuse(Problem::not_found(arrived.request.uri().path()))
+            }
         }
     }
 
@@ -255,8 +262,13 @@ impl<B> UnderWay<'_, B> {
     const UNKNOWN: &'static str = "-";
 
     /// Nothing is looked at before it is known who asks, not even whether there is anything at the
-    /// path.
+    /// path; [files](assets) that are the same for everybody apart.
     async fn serve(&mut self) -> Served {
+        if self.route.has_files()
+            && let Some(asset) = assets::find(self.arrived.request.uri().path())
+        {
+            return assets::answer(asset, &self.arrived).await;
+        }
         let identity = match self.authenticate().await {
             Ok(identity) => &**self.identity.insert(identity),
             Err(problem) => return self.arrived.refuse(problem),

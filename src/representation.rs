@@ -18,6 +18,10 @@ use bytes::Bytes;
 use http::HeaderValue;
 use jiff::Timestamp;
 
+pub(crate) use self::{
+    compression::compress,
+    validator::{for_coding as etag_for_coding, strong_etag},
+};
 use crate::domain::{CustomerId, ProcessedDate, Snapshot};
 
 /// What a snapshot can be shown as.
@@ -59,7 +63,7 @@ pub struct Prepared {
 #[derive(Clone)]
 pub struct Document {
     identity: Encoded,
-    compressed: OnceLock<Box<[OnceLock<Encoded>; 3]>>,
+    compressed: OnceLock<Box<[OnceLock<Encoded>; Coding::COMPRESSED.len()]>>,
     modified_at: Timestamp,
 }
 
@@ -98,6 +102,9 @@ impl Form {
 // === impl Coding ===
 
 impl Coding {
+    /// Those that compress, by their place among them.
+    pub(crate) const COMPRESSED: [Self; 3] = [Self::Gzip, Self::Brotli, Self::Zstd];
+
     /// The token of `Content-Encoding`; `None` for identity, which is not sent.
     pub const fn token(self) -> Option<&'static str> {
         match self {
@@ -109,7 +116,7 @@ impl Coding {
     }
 
     /// Its place among the codings that compress.
-    const fn slot(self) -> Option<usize> {
+    pub(crate) const fn slot(self) -> Option<usize> {
         match self {
             Self::Identity => None,
             Self::Gzip => Some(0),

@@ -52,15 +52,18 @@ pub(super) fn respond(
     response
 }
 
+/// Whether the caller names this validator among those of what it has (RFC 9110 §13.1.2).
+pub(super) fn is_known(request: &HeaderMap, etag: &[u8]) -> bool {
+    let mut lists = request.get_all(header::IF_NONE_MATCH).iter();
+    lists.any(|list| matches(list.as_bytes(), etag))
+}
+
 /// Whether the caller has this very content (RFC 9110 §13.1).
 ///
 /// `If-Modified-Since` counts only where there is no `If-None-Match`, and only where it is a date.
 fn is_not_modified(request: &HeaderMap, etag: &[u8], modified_at: Timestamp) -> bool {
     if request.contains_key(header::IF_NONE_MATCH) {
-        return request
-            .get_all(header::IF_NONE_MATCH)
-            .iter()
-            .any(|list| matches(list.as_bytes(), etag));
+        return is_known(request, etag);
     }
     request
         .get(header::IF_MODIFIED_SINCE)

@@ -5,6 +5,8 @@ pub(super) enum Route<'a> {
     Usage { customer: &'a str },
     /// `/v1/customers/{customer_id}/analytics/licenses/usage`: the native form.
     Native { customer: &'a str },
+    /// `/openapi.json`: the description of this API.
+    OpenApi,
     /// Anything else.
     Unmatched,
 }
@@ -13,9 +15,10 @@ pub(super) enum Route<'a> {
 
 impl<'a> Route<'a> {
     /// The patterns, by [`Route::index`]: the values of the `route` label.
-    pub(super) const PATTERNS: [&'static str; 3] = [
+    pub(super) const PATTERNS: [&'static str; 4] = [
         "/v1/customers/{customer_id}/usage",
         "/v1/customers/{customer_id}/analytics/licenses/usage",
+        "/openapi.json",
         "unmatched",
     ];
 
@@ -25,7 +28,10 @@ impl<'a> Route<'a> {
             .strip_prefix("/v1/customers/")
             .and_then(|rest| rest.split_once('/'))
         else {
-            return Self::Unmatched;
+            return match path {
+                "/openapi.json" => Self::OpenApi,
+                _ => Self::Unmatched,
+            };
         };
         match rest {
             "usage" => Self::Usage { customer },
@@ -34,11 +40,17 @@ impl<'a> Route<'a> {
         }
     }
 
+    /// Whether there may be [files](super::assets) here, which everybody may have.
+    pub(super) fn has_files(self) -> bool {
+        matches!(self, Self::OpenApi)
+    }
+
     pub(super) fn index(self) -> usize {
         match self {
             Self::Usage { .. } => 0,
             Self::Native { .. } => 1,
-            Self::Unmatched => 2,
+            Self::OpenApi => 2,
+            Self::Unmatched => 3,
         }
     }
 
@@ -73,6 +85,8 @@ mod tests {
             ("/v1/customers", Route::Unmatched),
             ("//v1/customers/x/usage", Route::Unmatched),
             ("/V1/customers/x/usage", Route::Unmatched),
+            ("/openapi.json", Route::OpenApi),
+            ("/openapi.json/", Route::Unmatched),
             ("/", Route::Unmatched),
             ("", Route::Unmatched),
         ] {

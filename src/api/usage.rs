@@ -2,7 +2,11 @@
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Arrived, Inner, Served, Told, caching, extract, negotiation, problem};
+use super::{
+    Arrived, Inner, Served, Told, caching, extract, negotiation,
+    openapi::{OfCustomer, OfDate},
+    problem,
+};
 use crate::{
     cache::CacheResult,
     domain::{Caller, ProcessedDate},
@@ -15,6 +19,13 @@ const MS_REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");
 const MS_CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid");
 
 /// `GET /v1/customers/{customer_id}/usage`.
+#[utoipa::path(
+    get,
+    path = "/v1/customers/{customer_id}/usage",
+    operation_id = "getCustomerUsage",
+    params(OfCustomer, OfDate),
+    responses((status = 200, description = "The usage.")),
+)]
 pub(super) async fn simplified<B>(
     api: &Inner,
     arrived: &Arrived<'_, B>,
@@ -30,6 +41,13 @@ pub(super) async fn simplified<B>(
 }
 
 /// `GET /v1/customers/{customer_id}/analytics/licenses/usage`.
+#[utoipa::path(
+    get,
+    path = "/v1/customers/{customer_id}/analytics/licenses/usage",
+    operation_id = "getNativeCustomerUsage",
+    params(OfCustomer),
+    responses((status = 200, description = "Partner Center's own answer.")),
+)]
 pub(super) async fn native<B>(
     api: &Inner,
     arrived: &Arrived<'_, B>,

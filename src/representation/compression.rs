@@ -13,7 +13,7 @@ const ZSTD_LEVEL: i32 = 12;
 /// Brotli's window: large enough for the bodies we expect, and small for whoever decodes.
 const BROTLI_WINDOW_BITS: u32 = 20;
 
-pub(super) fn compress(body: &[u8], coding: Coding) -> io::Result<Vec<u8>> {
+pub(crate) fn compress(body: &[u8], coding: Coding) -> io::Result<Vec<u8>> {
     Ok(match coding {
         Coding::Identity => body.to_vec(),
         Coding::Gzip => {

@@ -9,7 +9,7 @@ use super::Coding;
 const DIGEST_BYTES: usize = 16;
 
 /// A strong validator (RFC 9110 §8.8.3): the same bytes have the same, after a restart too.
-pub(super) fn strong_etag(body: &[u8]) -> String {
+pub(crate) fn strong_etag(body: &[u8]) -> String {
     let digest = Sha256::digest(body);
     let mut etag = String::with_capacity(2 * DIGEST_BYTES + 2);
     etag.push('"');
@@ -21,7 +21,7 @@ pub(super) fn strong_etag(body: &[u8]) -> String {
 }
 
 /// The validator of the same body in a coding.
-pub(super) fn for_coding(identity: &[u8], coding: Coding) -> String {
+pub(crate) fn for_coding(identity: &[u8], coding: Coding) -> String {
     let opaque = String::from_utf8_lossy(identity);
     let opaque = opaque.trim_matches('"');
     format!("\"{opaque}-{}\"", coding.token().unwrap_or("identity"))

@@ -12,6 +12,7 @@
 
 mod admin;
 mod admin_access;
+mod assets;
 mod authentication;
 mod authorization;
 mod bad_input;

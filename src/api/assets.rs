@@ -1,0 +1,196 @@
+//! Files that are the same for everybody: embedded in the program, and answered without a credential.
+//!
+//! Nothing in them depends on who asks, on configuration or on data, so there is nothing to
+//! protect. Only these very paths are open: everything else is authenticated before anything is
+//! looked at, a path beside them too.
+
+use std::{
+    borrow::Cow,
+    sync::{LazyLock, OnceLock},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+
+use super::{Arrived, Served, Told, caching, negotiation, openapi};
+use crate::{
+    cache::CacheStatus,
+    offload,
+    problem::{Body, Problem},
+    representation::{self, Coding},
+};
+
+/// A file, as it is built into the program.
+#[derive(Clone, Debug)]
+pub(super) struct File {
+    /// The path that it is asked for by, and no other.
+    pub(super) path: &'static str,
+    /// Its media type.
+    pub(super) content_type: &'static str,
+    /// `Content-Security-Policy`: what a browser may do with it.
+    pub(super) policy: &'static str,
+    /// What it holds.
+    pub(super) body: Cow<'static, [u8]>,
+}
+
+/// A file ready to be sent, compressed once at most in each coding.
+#[derive(Debug)]
+pub(super) struct Asset {
+    path: &'static str,
+    content_type: HeaderValue,
+    policy: HeaderValue,
+    identity: Encoded,
+    compressed: [OnceLock<Option<Encoded>>; Coding::COMPRESSED.len()],
+}
+
+/// A body as it goes over the wire.
+#[derive(Clone, Debug)]
+struct Encoded {
+    /// Strong, and its own for each coding (RFC 9110 §8.8.3).
+    etag: HeaderValue,
+    body: Bytes,
+}
+
+/// A policy for what no browser shows as a page: nothing may be loaded, and nothing frame it.
+pub(super) const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// A browser looks for a newer file after five minutes, which a validator makes cheap; a new release
+/// is seen by everybody that soon.
+const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
+
+/// They are the program's own and never change while it runs, so all services of a process share
+/// them.
+static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
+    let files = [openapi::file()];
+    files.into_iter().map(Asset::new).collect()
+});
+
+/// Prepares all of them, so that nobody's request waits for it.
+pub(super) fn prepare() {
+    LazyLock::force(&ASSETS);
+}
+
+/// The file of this very path.
+pub(super) fn find(path: &str) -> Option<&'static Asset> {
+    ASSETS.iter().find(|asset| asset.path == path)
+}
+
+/// Answers a request for a file. A query means nothing to it: the file is the same with any.
+///
+/// # Cancel safety
+///
+/// Dropping the future abandons nothing: a coding under way is finished, and kept.
+pub(super) async fn answer<B>(asset: &'static Asset, arrived: &Arrived<'_, B>) -> Served {
+    let request = arrived.request;
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return arrived.refuse(Problem::method_not_allowed(request.method(), "GET, HEAD"));
+    }
+    let coding = match negotiation::coding(request.headers()) {
+        Ok(coding) => coding,
+        Err(problem) => return arrived.refuse(problem),
+    };
+    Served {
+        response: asset.respond(request.headers(), coding).await,
+        status: CacheStatus::NOT_CONSULTED,
+        told: Told::default(),
+    }
+}
+
+// === impl Asset ===
+
+impl Asset {
+    fn new(file: File) -> Self {
+        let etag = representation::strong_etag(&file.body);
+        Self {
+            path: file.path,
+            content_type: HeaderValue::from_static(file.content_type),
+            policy: HeaderValue::from_static(file.policy),
+            identity: Encoded::new(&etag, file.body),
+            compressed: Default::default(),
+        }
+    }
+
+    async fn respond(&'static self, request: &HeaderMap, coding: Coding) -> Response<Body> {
+        let (encoded, coding) = self.encoded(coding).await;
+        let mut response = Response::new(Body::default());
+        let headers = response.headers_mut();
+        headers.insert(header::ETAG, encoded.etag.clone());
+        headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
+        headers.insert(
+            header::VARY,
+            HeaderValue::from_name(header::ACCEPT_ENCODING),
+        );
+        headers.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
+        headers.extend(ON_ALL);
+        if caching::is_known(request, encoded.etag.as_bytes()) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return response;
+        }
+        headers.insert(header::CONTENT_TYPE, self.content_type.clone());
+        if let Some(token) = coding.token() {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(token));
+        }
+        *response.body_mut() = Body::new(encoded.body.clone());
+        response
+    }
+
+    /// The body in a coding, or as it is where that cannot be made.
+    async fn encoded(&'static self, coding: Coding) -> (&'static Encoded, Coding) {
+        let Some(slot) = coding.slot().and_then(|slot| self.compressed.get(slot)) else {
+            return (&self.identity, Coding::Identity);
+        };
+        let made = match slot.get() {
+            Some(made) => made,
+            // Whoever comes meanwhile waits for this one.
+            None => {
+                let size = self.identity.body.len();
+                offload::work_on(size, move || slot.get_or_init(|| self.compress(coding))).await
+            }
+        };
+        match made {
+            Some(encoded) => (encoded, coding),
+            None => (&self.identity, Coding::Identity),
+        }
+    }
+
+    fn compress(&self, coding: Coding) -> Option<Encoded> {
+        let identity = &self.identity;
+        match representation::compress(&identity.body, coding) {
+            Ok(body) => {
+                let etag = representation::etag_for_coding(identity.etag.as_bytes(), coding);
+                Some(Encoded::new(&etag, Cow::Owned(body)))
+            }
+            Err(error) => {
+                tracing::error!(path = self.path, %error, "a file could not be compressed");
+                None
+            }
+        }
+    }
+}
+
+/// What browsers are told of every file.
+const ON_ALL: [(HeaderName, HeaderValue); 2] = [
+    (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
+    (
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    ),
+];
+
+// === impl Encoded ===
+
+impl Encoded {
+    fn new(etag: &str, body: Cow<'static, [u8]>) -> Self {
+        Self {
+            // It is of hexadecimal digits and a coding's name.
+            etag: HeaderValue::from_str(etag).unwrap_or(HeaderValue::from_static("\"\"")),
+            body: match body {
+                Cow::Borrowed(body) => Bytes::from_static(body),
+                Cow::Owned(body) => Bytes::from(body),
+            },
+        }
+    }
+}
