@@ -1,9 +1,12 @@
 //! Problem documents: how every error looks to whoever called (RFC 9457).
 
+mod kind;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
+pub use self::kind::Kind;
 use crate::readable::readable;
 
 /// An error, as a caller is told of it.
@@ -20,7 +23,7 @@ pub struct Problem {
 #[serde(rename_all = "camelCase")]
 struct Parts {
     #[serde(skip)]
-    name: &'static str,
+    kind: Kind,
     /// What kind of problem it is; the same for every occurrence.
     #[serde(rename = "type")]
     uri: String,
@@ -65,18 +68,13 @@ impl Problem {
     /// The media type of problem documents.
     pub const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-    /// A problem of the kind that `name` names, such as `unknown-customer`.
-    pub fn new(
-        status: StatusCode,
-        name: &'static str,
-        title: &'static str,
-        detail: impl Into<String>,
-    ) -> Self {
+    /// A problem of a kind; `detail` says what it is about this time.
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let parts = Parts {
-            name,
-            uri: format!("urn:usage-proxy:problem:{name}"),
-            title,
-            status,
+            kind,
+            uri: kind.uri(),
+            title: kind.title(),
+            status: kind.status(),
             detail: detail.into(),
             instance: None,
             request_id: None,
@@ -92,9 +90,7 @@ impl Problem {
     /// No such resource here.
     pub fn not_found(path: &str) -> Self {
         Self::new(
-            StatusCode::NOT_FOUND,
-            "not-found",
-            "No such resource",
+            Kind::NotFound,
             format!("there is nothing at {}", excerpt(path)),
         )
     }
@@ -102,9 +98,7 @@ impl Problem {
     /// The resource has no such method; `allow` lists those it has.
     pub fn method_not_allowed(method: &http::Method, allow: &'static str) -> Self {
         Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method-not-allowed",
-            "Method not allowed",
+            Kind::MethodNotAllowed,
             format!(
                 "{} is not allowed here; use {allow}",
                 excerpt(method.as_str())
@@ -149,7 +143,7 @@ impl Problem {
 
     /// What kind of problem it is, such as `unknown-customer`.
     pub fn name(&self) -> &'static str {
-        self.parts.name
+        self.parts.kind.name()
     }
 
     /// The status it is answered with.
@@ -186,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_wait_of_nothing_is_a_second() {
-        let response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "throttled", "t", "d")
+        let response = Problem::new(Kind::Throttled, "d")
             .with_retry_after(0)
             .into_response();
 

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, header},
     middleware::Next,
     response::Response,
 };
@@ -16,7 +16,7 @@ use crate::{
     access_key::{self, KeyHash},
     config::AdminConfig,
     peer::Peer,
-    problem::{Problem, excerpt},
+    problem::{Kind, Problem, excerpt},
     request_id,
 };
 
@@ -211,13 +211,7 @@ impl Failure {
                 "Bearer error=\"invalid_token\"",
             ),
         };
-        Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "not-authenticated",
-            "Not authenticated",
-            detail,
-        )
-        .with_header(
+        Problem::new(Kind::NotAuthenticated, detail).with_header(
             header::WWW_AUTHENTICATE,
             HeaderValue::from_static(challenge),
         )

@@ -3,7 +3,7 @@
 use axum::{
     Extension, Json,
     extract::{RawQuery, Request, State},
-    http::{StatusCode, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -12,7 +12,7 @@ use super::{Admin, access::Operator, answer};
 use crate::{
     cache::{Freshness, Holding, PurgeMode, PurgeScope},
     domain::{CustomerId, ProcessedDate},
-    problem::{Problem, excerpt},
+    problem::{Kind, Problem, excerpt},
     request_id,
 };
 
@@ -222,20 +222,13 @@ impl Selection {
 /// answer to do its harm. A key it cannot send so.
 fn not_for_pages() -> Problem {
     Problem::new(
-        StatusCode::FORBIDDEN,
-        "not-for-pages",
-        "Not for web pages",
+        Kind::NotForPages,
         "without a key of the admin listener (admin.key_sha256), no web page may purge",
     )
 }
 
 fn bad_request(detail: String) -> Problem {
-    Problem::new(
-        StatusCode::BAD_REQUEST,
-        "bad-request",
-        "Bad request",
-        detail,
-    )
+    Problem::new(Kind::BadRequest, detail)
 }
 
 fn refuse(problem: Problem, request: &Request) -> Response {

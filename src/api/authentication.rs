@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
     access_key::{self, BadCredential},
@@ -13,7 +13,7 @@ use crate::{
     clock::whole_seconds_up,
     domain::Caller,
     peer::Peer,
-    problem::Problem,
+    problem::{Kind, Problem},
 };
 
 /// How callers are told apart.
@@ -140,51 +140,40 @@ impl Denied {
         const REFUSED: &str = "Bearer realm=\"usage-proxy\", error=\"invalid_token\"";
         const AMBIGUOUS: &str = "Bearer realm=\"usage-proxy\", error=\"invalid_request\"";
 
-        let (status, challenge, detail) = match self {
+        let (challenge, detail) = match self {
             Self::NoCredential => (
-                StatusCode::UNAUTHORIZED,
                 BARE,
                 "no credential was sent; expected `Authorization: Bearer` or `X-Api-Key`",
             ),
             Self::Malformed => (
-                StatusCode::UNAUTHORIZED,
                 BARE,
                 "the Authorization header is not `Bearer` and a credential",
             ),
             Self::Several => (
-                StatusCode::BAD_REQUEST,
                 AMBIGUOUS,
                 "more than one credential was sent; expected one, in Authorization or in X-Api-Key",
             ),
             Self::UnknownKey => (
-                StatusCode::UNAUTHORIZED,
                 REFUSED,
                 "the credential that was sent is not, or no longer, that of any caller",
             ),
             Self::UnknownCertificate => (
-                StatusCode::UNAUTHORIZED,
                 BARE,
                 "the client certificate is that of no caller, and no other credential was sent",
             ),
-            Self::Token(rejection) => (StatusCode::UNAUTHORIZED, REFUSED, rejection.description()),
-            Self::UnknownSubject => (
-                StatusCode::UNAUTHORIZED,
-                REFUSED,
-                "the token is that of no caller",
-            ),
+            Self::Token(rejection) => (REFUSED, rejection.description()),
+            Self::UnknownSubject => (REFUSED, "the token is that of no caller"),
             Self::IssuerUnavailable { retry_after } => {
                 return Problem::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "issuer-unavailable",
-                    "The token issuer is unavailable",
+                    Kind::IssuerUnavailable,
                     "the token cannot be checked, since its issuer's keys cannot be had",
                 )
                 .with_retry_after(whole_seconds_up(retry_after));
             }
         };
-        let (name, title) = match self {
-            Self::Several => ("several-credentials", "Several credentials"),
-            _ => ("unauthenticated", "Unauthenticated"),
+        let kind = match self {
+            Self::Several => Kind::SeveralCredentials,
+            _ => Kind::Unauthenticated,
         };
         let challenge = match self {
             Self::Token(_) | Self::UnknownSubject => {
@@ -193,7 +182,7 @@ impl Denied {
             }
             _ => HeaderValue::from_static(challenge),
         };
-        Problem::new(status, name, title, detail).with_header(header::WWW_AUTHENTICATE, challenge)
+        Problem::new(kind, detail).with_header(header::WWW_AUTHENTICATE, challenge)
     }
 }
 

@@ -15,7 +15,7 @@ use http::{
 
 use crate::{
     config::Origin,
-    problem::{Body, Problem},
+    problem::{Body, Kind, Problem},
 };
 
 /// The origins whose pages may read answers; always at least one.
@@ -72,9 +72,7 @@ impl Cors {
         is_preflight.then(|| match self.allowed(headers) {
             Some(_) => Ok(go_ahead()),
             None => Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                "origin-not-allowed",
-                "Origin not allowed",
+                Kind::OriginNotAllowed,
                 "pages of this origin may not read answers; server.cors_origins names whose may",
             )),
         })

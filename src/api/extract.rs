@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, header};
 use uuid::Uuid;
 
 use crate::{
     domain::{CustomerId, ProcessedDate},
-    problem::{Problem, excerpt},
+    problem::{Kind, Problem, excerpt},
     usage::{Directive, source::CallTrace},
 };
 
@@ -25,9 +25,8 @@ pub(super) fn customer_id(segment: &str) -> Result<CustomerId, Problem> {
     decoded
         .and_then(|text| CustomerId::parse(&text).ok())
         .ok_or_else(|| {
-            bad_request(
-                "customer-id",
-                "Not a customer id",
+            Problem::new(
+                Kind::CustomerId,
                 format!(
                     "the customer id is {:?}; {}",
                     excerpt(segment),
@@ -51,26 +50,23 @@ pub(super) fn processed_date(
             ));
         }
         if found.replace(value).is_some() {
-            return Err(bad_request(
-                "duplicate-parameter",
-                "Parameter given twice",
+            return Err(Problem::new(
+                Kind::DuplicateParameter,
                 "the query has processedDate more than once; expected it once",
             ));
         }
     }
     let Some(text) = found else { return Ok(None) };
     let date = ProcessedDate::parse(&text).map_err(|invalid| {
-        bad_request(
-            "processed-date",
-            "Not a date",
+        Problem::new(
+            Kind::ProcessedDate,
             format!("processedDate is {:?}; {invalid}", excerpt(&text)),
         )
     })?;
     let today = today();
     if date > today {
-        return Err(bad_request(
-            "processed-date",
-            "Date in the future",
+        return Err(Problem::new(
+            Kind::ProcessedDate,
             format!("processedDate is {date}; expected a date up to today, {today} in UTC"),
         ));
     }
@@ -145,15 +141,10 @@ fn percent_decoded(segment: &str) -> Option<Cow<'_, str>> {
 }
 
 fn unknown_parameter(name: &str, expected: &str) -> Problem {
-    bad_request(
-        "unknown-parameter",
-        "Unknown query parameter",
+    Problem::new(
+        Kind::UnknownParameter,
         format!("the query has {:?}; {expected}", excerpt(name)),
     )
-}
-
-fn bad_request(name: &'static str, title: &'static str, detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, name, title, detail)
 }
 
 #[cfg(test)]
@@ -161,7 +152,7 @@ mod anything;
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, StatusCode};
 
     use super::*;
 

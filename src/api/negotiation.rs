@@ -1,9 +1,9 @@
 //! `Accept` and `Accept-Encoding` → which prepared form (RFC 9110 §12.5).
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
-    problem::Problem,
+    problem::{Kind, Problem},
     representation::{Coding, Form},
 };
 
@@ -203,12 +203,7 @@ fn essence(form: Form) -> &'static str {
 }
 
 fn not_acceptable(detail: String) -> Problem {
-    Problem::new(
-        StatusCode::NOT_ACCEPTABLE,
-        "not-acceptable",
-        "Not acceptable",
-        detail,
-    )
+    Problem::new(Kind::NotAcceptable, detail)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use http::StatusCode;
 use crate::{
     cache::Failure,
     clock::whole_seconds_up,
-    problem::{Problem, UpstreamRefusal},
+    problem::{Kind, Problem, UpstreamRefusal},
     usage::{
         Cause,
         source::{Refusal, SourceError, SourceErrorKind},
@@ -27,17 +27,13 @@ pub(super) fn of(cause: &Cause, call: Call) -> Problem {
     let (failure, retry_after) = match cause {
         Cause::NotAllowed => {
             return Problem::new(
-                StatusCode::FORBIDDEN,
-                "not-allowed",
-                "Not allowed",
+                Kind::NotAllowed,
                 "this caller may not read this customer's usage",
             );
         }
         Cause::NotHeld => {
             return Problem::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "not-held",
-                "Nothing held",
+                Kind::NotHeld,
                 "only-if-cached was asked for, and nothing that may be served is held",
             );
         }
@@ -46,58 +42,28 @@ pub(super) fn of(cause: &Cause, call: Call) -> Problem {
             retry_after,
         } => (failure, whole_seconds_up(*retry_after)),
     };
-    let (status, title) = match failure.error.kind {
-        SourceErrorKind::UnknownCustomer => (StatusCode::NOT_FOUND, "Unknown customer"),
-        SourceErrorKind::NoRelationship => {
-            (StatusCode::FORBIDDEN, "No relationship with this customer")
-        }
-        SourceErrorKind::NothingProcessed => {
-            (StatusCode::NOT_FOUND, "Nothing was processed on that date")
-        }
-        SourceErrorKind::Throttled { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "Partner Center throttles")
-        }
-        SourceErrorKind::CircuitOpen { .. } => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Partner Center fails, and is not asked for a moment",
-        ),
-        SourceErrorKind::Unavailable { .. } => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Partner Center is unavailable",
-        ),
-        SourceErrorKind::Overloaded { .. } => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Too many requests wait for Partner Center",
-        ),
-        SourceErrorKind::Interrupted => {
-            (StatusCode::SERVICE_UNAVAILABLE, "The call was interrupted")
-        }
-        SourceErrorKind::TimedOut => (
-            StatusCode::GATEWAY_TIMEOUT,
-            "Partner Center did not answer in time",
-        ),
-        SourceErrorKind::CredentialsRefused => (
-            StatusCode::BAD_GATEWAY,
-            "Partner Center refuses our credentials",
-        ),
-        SourceErrorKind::Rejected => (
-            StatusCode::BAD_GATEWAY,
-            "Partner Center refused our request",
-        ),
-        SourceErrorKind::Malformed => (
-            StatusCode::BAD_GATEWAY,
-            "Partner Center answered with something else than usage",
-        ),
+    let kind = match failure.error.kind {
+        SourceErrorKind::UnknownCustomer => Kind::UnknownCustomer,
+        SourceErrorKind::NoRelationship => Kind::NoRelationship,
+        SourceErrorKind::NothingProcessed => Kind::NothingProcessed,
+        SourceErrorKind::Throttled { .. } => Kind::Throttled,
+        SourceErrorKind::CircuitOpen { .. } => Kind::CircuitOpen,
+        SourceErrorKind::Unavailable { .. } => Kind::Unavailable,
+        SourceErrorKind::Overloaded { .. } => Kind::Overloaded,
+        SourceErrorKind::Interrupted => Kind::Interrupted,
+        SourceErrorKind::TimedOut => Kind::TimedOut,
+        SourceErrorKind::CredentialsRefused => Kind::CredentialsRefused,
+        SourceErrorKind::Rejected => Kind::Rejected,
+        SourceErrorKind::Malformed => Kind::Malformed,
     };
-    let problem = Problem::new(status, failure.error.kind.as_str(), title, detail(failure))
-        .with_upstream(
-            failure
-                .error
-                .refusal
-                .as_deref()
-                .map(|refusal| in_its_words(refusal, call)),
-        );
-    match status {
+    let problem = Problem::new(kind, detail(failure)).with_upstream(
+        failure
+            .error
+            .refusal
+            .as_deref()
+            .map(|refusal| in_its_words(refusal, call)),
+    );
+    match kind.status() {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
             problem.with_retry_after(retry_after)
         }

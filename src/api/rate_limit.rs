@@ -1,11 +1,11 @@
 //! How often a caller may come, told in the fields of draft-ietf-httpapi-ratelimit-headers-10.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     callers::RateLimit,
     clock::whole_seconds_up,
-    problem::Problem,
+    problem::{Kind, Problem},
     resilience::token_bucket::{Exhausted, Taken},
 };
 
@@ -28,9 +28,7 @@ pub(super) fn too_many(limit: &RateLimit, exhausted: Exhausted) -> Problem {
         format!("{seconds} seconds")
     };
     Problem::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        "rate-limited",
-        "Too many requests",
+        Kind::RateLimited,
         format!("this caller may send {quota} requests per {per}, and has sent more"),
     )
     .with_retry_after(whole_seconds_up(exhausted.retry_after))

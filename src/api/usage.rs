@@ -1,6 +1,6 @@
 //! The two usage resources: extract, ask [`UsageService`](crate::usage::UsageService), answer.
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method};
 
 use super::{
     Arrived, Inner, Served, Told, caching, extract, negotiation,
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     cache::CacheResult,
     domain::{Caller, ProcessedDate},
-    problem::Problem,
+    problem::{Kind, Problem},
     representation::Form,
     usage::{Answer, Cause, Query, Unanswered, source::CallIds},
 };
@@ -168,9 +168,7 @@ fn name_upstream_call(headers: &mut http::HeaderMap, ids: CallIds) {
 
 fn not_rendered() -> Problem {
     Problem::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "not-rendered",
-        "The answer could not be rendered",
+        Kind::NotRendered,
         "the usage is held, but this form of it could not be made; the log says why",
     )
 }

@@ -2,13 +2,11 @@
 
 use std::borrow::Cow;
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
 
 use super::head::HeadScanner;
 use crate::{
-    problem::{Body, Problem},
+    problem::{Body, Kind, Problem},
     request_id::{self, X_REQUEST_ID},
 };
 
@@ -139,7 +137,7 @@ impl Refusal {
     /// The answer: a problem document, after which the connection is closed.
     pub(super) fn answer(self, path: &str, headers: &HeaderMap) -> Response<Body> {
         let request_id = request_id::accept_or_mint(headers);
-        let (status, name, title, detail) = self.words();
+        let (kind, detail) = self.words();
         let detail = match self {
             Self::UriTooLong => of_at_most(detail, HeadScanner::MAX_TARGET, "bytes"),
             Self::TooManyFields => of_at_most(detail, HeadScanner::MAX_FIELDS, "header fields"),
@@ -147,8 +145,7 @@ impl Refusal {
             _ => Cow::Borrowed(detail),
         };
         let correlation_id = request_id.to_str().ok().map(str::to_owned);
-        let mut problem =
-            Problem::new(status, name, title, detail).of_request(path, &request_id, correlation_id);
+        let mut problem = Problem::new(kind, detail).of_request(path, &request_id, correlation_id);
         if self == Self::Full {
             problem = problem.with_retry_after(1);
         }
@@ -159,104 +156,61 @@ impl Refusal {
         response
     }
 
-    fn words(self) -> (StatusCode, &'static str, &'static str, &'static str) {
-        const BAD: StatusCode = StatusCode::BAD_REQUEST;
-        const TOO_LARGE: StatusCode = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    fn words(self) -> (Kind, &'static str) {
         match self {
             Self::NotHttp => (
-                BAD,
-                "not-http",
-                "Not an HTTP request",
+                Kind::NotHttp,
                 "the first line is no request line of HTTP, version 1.1 or 1.0",
             ),
             Self::BareLineFeed => (
-                BAD,
-                "bare-line-feed",
-                "Bare line feed",
+                Kind::BareLineFeed,
                 "a line of the head ends in LF; expected CR LF",
             ),
             Self::FoldedField => (
-                BAD,
-                "folded-header",
-                "Folded header field",
+                Kind::FoldedHeader,
                 "a header field goes on in another line; expected one line for each",
             ),
             Self::RepeatedLength => (
-                BAD,
-                "repeated-content-length",
-                "Content-Length given twice",
+                Kind::RepeatedContentLength,
                 "the head has Content-Length more than once; expected it once or never",
             ),
             Self::LengthAndCoding => (
-                BAD,
-                "ambiguous-length",
-                "Ambiguous length",
+                Kind::AmbiguousLength,
                 "the head has both Content-Length and Transfer-Encoding; expected one or neither",
             ),
             Self::CodedHttp10 => (
-                BAD,
-                "transfer-encoding",
-                "Transfer-Encoding where there is none",
+                Kind::TransferEncoding,
                 "version 1.0 of HTTP has no Transfer-Encoding; expected none",
             ),
-            Self::UriTooLong => (
-                StatusCode::URI_TOO_LONG,
-                "uri-too-long",
-                "URI too long",
-                "path and query may have",
-            ),
-            Self::TooManyFields => (
-                TOO_LARGE,
-                "too-many-headers",
-                "Too many header fields",
-                "a request may have",
-            ),
-            Self::FieldsTooLarge => (
-                TOO_LARGE,
-                "headers-too-large",
-                "Header fields too large",
-                "header names and values may have",
-            ),
+            Self::UriTooLong => (Kind::UriTooLong, "path and query may have"),
+            Self::TooManyFields => (Kind::TooManyHeaders, "a request may have"),
+            Self::FieldsTooLarge => (Kind::HeadersTooLarge, "header names and values may have"),
             Self::MissingHost => (
-                BAD,
-                "missing-host",
-                "No Host",
+                Kind::MissingHost,
                 "the request has no Host header; expected one",
             ),
             Self::RepeatedHost => (
-                BAD,
-                "repeated-host",
-                "Host given twice",
+                Kind::RepeatedHost,
                 "the request has more than one Host header; expected one",
             ),
             Self::InvalidHost => (
-                BAD,
-                "invalid-host",
-                "Not a host",
+                Kind::InvalidHost,
                 "the Host header is no host, with or without a port",
             ),
             Self::ForeignTarget => (
-                BAD,
-                "foreign-target",
-                "Target on another host",
+                Kind::ForeignTarget,
                 "the target names another host than the Host header does",
             ),
             Self::Body => (
-                BAD,
-                "request-body",
-                "Request with a body",
+                Kind::RequestBody,
                 "GET and HEAD take no body here; expected none",
             ),
             Self::Overdue => (
-                StatusCode::REQUEST_TIMEOUT,
-                "request-timeout",
-                "Request too slow",
+                Kind::RequestTimeout,
                 "the head of the request did not come to its end in time",
             ),
             Self::Full => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too-many-connections",
-                "Too many connections",
+                Kind::TooManyConnections,
                 "as many connections are open as may be; try again shortly",
             ),
         }

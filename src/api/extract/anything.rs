@@ -1,3 +1,4 @@
+use http::StatusCode;
 use proptest::prelude::*;
 
 use super::*;
