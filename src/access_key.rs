@@ -4,10 +4,12 @@
 //! nothing to guess that a slow hash would have to protect.
 
 use std::{
+    borrow::Cow,
     fmt,
     hash::{Hash, Hasher},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use rand::TryRng as _;
 use secrecy::SecretString;
@@ -37,10 +39,21 @@ pub enum InvalidKeyHash {
     NoHash,
 }
 
+/// Which schemes of `Authorization` a listener takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schemes {
+    /// `Bearer` alone, which a browser never sends by itself.
+    Bearer,
+    /// `Basic` too, for people whose browser asks them for a password: it is the key, whatever the
+    /// user name says. A browser sends it along with whatever a page of another origin has it
+    /// fetch, so where it is taken, no request may change anything.
+    BearerOrBasic,
+}
+
 /// What was presented is not one credential that we could look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadCredential {
-    /// An `Authorization` that is not `Bearer` and a token.
+    /// An `Authorization` of a scheme that is not taken, or without a key.
     #[error("Authorization is not of the form `Bearer KEY`")]
     Scheme,
     /// Two that differ, so that nobody can say which one counts.
@@ -59,18 +72,23 @@ pub fn generate() -> Result<SecretString, rand::rngs::SysError> {
     Ok(format!("{PREFIX}{}", Hex(&bits)).into())
 }
 
-/// The credential of a request: the token of `Authorization: Bearer` (RFC 6750 §2.1), or the value
-/// of `X-Api-Key`. `None` where there is neither. Both may be sent if they say the same.
+/// The credential of a request: what `Authorization` has by `Bearer` (RFC 6750 §2.1) or, where that
+/// is taken, as the password of `Basic` (RFC 7617 §2), or the value of `X-Api-Key`. `None` where
+/// there is neither. Both headers may be sent if they say the same.
 ///
 /// # Errors
 ///
 /// [`BadCredential`] where it is not one credential.
-pub fn presented(headers: &HeaderMap) -> Result<Option<&[u8]>, BadCredential> {
-    let bearer = only(headers, header::AUTHORIZATION)?.map(bearer_token);
+pub fn presented(
+    headers: &HeaderMap,
+    schemes: Schemes,
+) -> Result<Option<Cow<'_, [u8]>>, BadCredential> {
+    let authorization =
+        only(headers, header::AUTHORIZATION)?.map(|value| credential(value.as_bytes(), schemes));
     let key = only(headers, X_API_KEY)?.map(HeaderValue::as_bytes);
-    match (bearer.transpose()?, key) {
-        (Some(bearer), Some(key)) if bearer != key => Err(BadCredential::Several),
-        (bearer, key) => Ok(bearer.or(key)),
+    match (authorization.transpose()?, key) {
+        (Some(sent), Some(key)) if *sent != *key => Err(BadCredential::Several),
+        (sent, key) => Ok(sent.or(key.map(Cow::Borrowed))),
     }
 }
 
@@ -82,18 +100,32 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&HeaderValue>, B
     }
 }
 
-/// The scheme is read without regard to case (RFC 9110 §11.1).
-fn bearer_token(value: &HeaderValue) -> Result<&[u8], BadCredential> {
-    const SCHEME: &[u8] = b"Bearer ";
+fn credential(value: &[u8], schemes: Schemes) -> Result<Cow<'_, [u8]>, BadCredential> {
+    let basic = match schemes {
+        Schemes::Bearer => None,
+        Schemes::BearerOrBasic => after_scheme(value, b"Basic "),
+    };
+    let found = match (after_scheme(value, b"Bearer "), basic) {
+        (Some(token), _) => Some(Cow::Borrowed(token)),
+        (None, Some(pair)) => password(pair).map(Cow::Owned),
+        (None, None) => None,
+    };
+    found
+        .filter(|credential| !credential.is_empty())
+        .ok_or(BadCredential::Scheme)
+}
 
-    let (scheme, token) = value
-        .as_bytes()
-        .split_at_checked(SCHEME.len())
-        .ok_or(BadCredential::Scheme)?;
-    match token.trim_ascii() {
-        token if scheme.eq_ignore_ascii_case(SCHEME) && !token.is_empty() => Ok(token),
-        _ => Err(BadCredential::Scheme),
-    }
+/// What follows the scheme, which is read without regard to case (RFC 9110 §11.1).
+fn after_scheme<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
+    let (sent, rest) = value.split_at_checked(scheme.len())?;
+    sent.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())
+}
+
+/// A user name has no colon; a password may.
+fn password(pair: &[u8]) -> Option<Vec<u8>> {
+    let mut pair = BASE64_STANDARD.decode(pair).ok()?;
+    let colon = memchr::memchr(b':', &pair)?;
+    Some(pair.split_off(colon + 1))
 }
 
 /// Bytes in hexadecimal.
@@ -284,8 +316,59 @@ mod tests {
             (&[(AUTHORIZATION, "Bearerk")], Err(BadCredential::Scheme)),
             (&[(AUTHORIZATION, "")], Err(BadCredential::Scheme)),
         ] {
-            assert_eq!(presented(&headers(lines)), expected, "{lines:?}");
+            let headers = headers(lines);
+            for schemes in [Schemes::Bearer, Schemes::BearerOrBasic] {
+                let found = presented(&headers, schemes);
+                assert_eq!(
+                    found.as_ref().map(Option::as_deref),
+                    expected.as_ref().copied(),
+                    "{lines:?}"
+                );
+            }
         }
+    }
+
+    #[test]
+    fn a_password_is_a_key_where_a_browser_may_ask_for_it() {
+        for (value, expected) in [
+            ("Basic Omk=", Ok("i")),
+            ("Basic bmFtZTprZXk=", Ok("key")),
+            ("bASIC  bmFtZTprOmV5 ", Ok("k:ey")),
+            ("Basic", Err(BadCredential::Scheme)),
+            ("Basic ", Err(BadCredential::Scheme)),
+            ("Basic bmFtZTo=", Err(BadCredential::Scheme)),
+            ("Basic bmFtZQ==", Err(BadCredential::Scheme)),
+            ("Basic bmFtZTprZXk", Err(BadCredential::Scheme)),
+            ("Basic !", Err(BadCredential::Scheme)),
+            ("Basicbm FtZTprZXk=", Err(BadCredential::Scheme)),
+            ("Digest bmFtZTprZXk=", Err(BadCredential::Scheme)),
+        ] {
+            let headers = headers(&[(header::AUTHORIZATION, value)]);
+
+            let found = presented(&headers, Schemes::BearerOrBasic);
+
+            let expected = expected.map(|key| Some(Cow::Borrowed(key.as_bytes())));
+            assert_eq!(found, expected, "{value}");
+            assert_eq!(
+                presented(&headers, Schemes::Bearer),
+                Err(BadCredential::Scheme)
+            );
+        }
+    }
+
+    #[test]
+    fn a_password_and_a_key_have_to_agree() {
+        let both = |key| {
+            headers(&[
+                (header::AUTHORIZATION, "Basic bmFtZTprZXk="),
+                (X_API_KEY, key),
+            ])
+        };
+
+        let agreed = presented(&both("key"), Schemes::BearerOrBasic).map(|key| key.is_some());
+        assert_eq!(agreed, Ok(true));
+        let refused = presented(&both("other"), Schemes::BearerOrBasic).map(|key| key.is_some());
+        assert_eq!(refused, Err(BadCredential::Several));
     }
 
     proptest! {

@@ -5,6 +5,7 @@
 
 mod assets;
 mod authentication;
+mod browser;
 mod caching;
 mod cors;
 mod extract;
@@ -197,6 +198,8 @@ impl Inner {
         match route {
             Route::Usage { customer } => usage::simplified(self, arrived, caller, customer).await,
             Route::Native { customer } => usage::native(self, arrived, caller, customer).await,
+            Route::Chart { customer } => usage::chart(self, arrived, caller, customer).await,
+            Route::Table { customer } => usage::table(self, arrived, caller, customer).await,
             // Their files are answered before anybody is asked who it is.
             Route::OpenApi | Route::Unmatched => {
                 arrived.refuse(Problem::not_found(arrived.request.uri().path()))
@@ -290,7 +293,7 @@ impl<B> UnderWay<'_, B> {
         let identity = self.api.authentication.authenticate(headers, &self.peer);
         identity.await.map_err(|denied| {
             self.api.metrics.access.denied(denied);
-            denied.problem()
+            denied.problem_at(self.route)
         })
     }
 

@@ -114,6 +114,13 @@ impl Problem {
         self
     }
 
+    /// Sends a header along beside those of the same name.
+    #[must_use]
+    pub fn with_another_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.parts.headers.append(name, value);
+        self
+    }
+
     /// Says when asking again may help: whole seconds, at least 1 (RFC 9110 §10.2.3).
     #[must_use]
     pub fn with_retry_after(self, seconds: u64) -> Self {

@@ -3,6 +3,8 @@
 //! Bodies and the header values that go with them are made when an entry is stored, or when a
 //! rarer form is first asked for; handing them out copies nothing.
 
+pub mod adoption;
+mod chart;
 mod compression;
 mod csv;
 mod simplified;
@@ -18,6 +20,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use jiff::Timestamp;
 
+use self::adoption::Adoption;
 pub(crate) use self::{
     compression::compress,
     validator::{for_coding as etag_for_coding, strong_etag},
@@ -33,6 +36,8 @@ pub enum Form {
     Csv,
     /// The upstream's own JSON, byte for byte.
     Native,
+    /// Adoption as a picture (SVG 1.1).
+    Chart,
 }
 
 /// A content coding (RFC 9110 §8.4.1, RFC 8878 for zstd).
@@ -57,6 +62,7 @@ pub struct Prepared {
     simplified: Document,
     native: Option<Document>,
     csv: OnceLock<Box<Document>>,
+    chart: OnceLock<Box<Document>>,
 }
 
 /// One form of a snapshot, in every coding that was asked for so far.
@@ -95,7 +101,13 @@ impl Form {
             Self::Simplified => "application/json",
             Self::Csv => "text/csv; charset=utf-8; header=present",
             Self::Native => "application/json; charset=utf-8",
+            Self::Chart => "image/svg+xml",
         }
+    }
+
+    /// Whether it is `application/json`.
+    pub const fn is_json(self) -> bool {
+        matches!(self, Self::Simplified | Self::Native)
     }
 }
 
@@ -151,6 +163,7 @@ impl Prepared {
             simplified: Document::new(&simplified, seen_at),
             native: native.map(|body| Document::new(body, seen_at)),
             csv: OnceLock::new(),
+            chart: OnceLock::new(),
         })
     }
 
@@ -161,6 +174,7 @@ impl Prepared {
         if self.simplified.same_content(&earlier.simplified) {
             self.simplified = earlier.simplified.clone();
             self.csv = earlier.csv.clone();
+            self.chart = earlier.chart.clone();
         }
         if let (Some(native), Some(before)) = (&mut self.native, &earlier.native)
             && native.same_content(before)
@@ -220,15 +234,8 @@ impl Prepared {
         form: Form,
         coding: Coding,
     ) -> Result<Option<(&Document, &Encoded)>, RenderError> {
-        if form == Form::Csv && self.csv.get().is_none() {
-            let body =
-                csv::render(self.simplified.identity.body()).map_err(|source| RenderError {
-                    form,
-                    source: source.into(),
-                })?;
-            let document = || Box::new(Document::new(&body, self.simplified.modified_at));
-            self.csv.get_or_init(document);
-        }
+        self.derive(form)
+            .map_err(|source| RenderError { form, source })?;
         let Some(document) = self.document(form) else {
             return Ok(None);
         };
@@ -239,14 +246,40 @@ impl Prepared {
         Ok(Some((document, encoded)))
     }
 
+    /// What the page shows, made anew each time: unlike a form it is not kept.
+    ///
+    /// This may take milliseconds of CPU: keep it off the async threads.
+    ///
+    /// # Errors
+    ///
+    /// Where the simplified form cannot be read back, which no test has brought about.
+    pub fn adoption(&self) -> serde_json::Result<Adoption> {
+        Adoption::of(self.simplified.identity.body())
+    }
+
     /// Bytes of memory that all that was made so far takes.
     pub fn weight(&self) -> usize {
-        let csv = self
-            .csv
-            .get()
-            .map_or(0, |csv| csv.weight() + size_of::<Document>());
+        let derived = [&self.csv, &self.chart]
+            .into_iter()
+            .filter_map(OnceLock::get);
+        let derived: usize = derived
+            .map(|document| document.weight() + size_of::<Document>())
+            .sum();
         let native = self.native.as_ref().map_or(0, Document::weight);
-        size_of::<Self>() + self.simplified.weight() + native + csv
+        size_of::<Self>() + self.simplified.weight() + native + derived
+    }
+
+    /// Makes a form that is made from the simplified one, where that has not been done.
+    fn derive(&self, form: Form) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let simplified = self.simplified.identity.body();
+        let (slot, body) = match form {
+            Form::Csv if self.csv.get().is_none() => (&self.csv, csv::render(simplified)?),
+            Form::Chart if self.chart.get().is_none() => (&self.chart, chart::render(simplified)?),
+            Form::Simplified | Form::Native | Form::Csv | Form::Chart => return Ok(()),
+        };
+        let document = || Box::new(Document::new(&body, self.simplified.modified_at));
+        slot.get_or_init(document);
+        Ok(())
     }
 
     fn document(&self, form: Form) -> Option<&Document> {
@@ -254,6 +287,7 @@ impl Prepared {
             Form::Simplified => Some(&self.simplified),
             Form::Native => self.native.as_ref(),
             Form::Csv => self.csv.get().map(Box::as_ref),
+            Form::Chart => self.chart.get().map(Box::as_ref),
         }
     }
 }
@@ -443,7 +477,7 @@ mod tests {
         let prepared = prepared(5, b"{}", 1);
         let mut etags = std::collections::HashSet::new();
 
-        for form in [Form::Simplified, Form::Csv, Form::Native] {
+        for form in [Form::Simplified, Form::Csv, Form::Native, Form::Chart] {
             for coding in [Coding::Identity, Coding::Gzip, Coding::Brotli, Coding::Zstd] {
                 let (_, encoded) = prepared.render(form, coding).unwrap().unwrap();
                 assert!(etags.insert(encoded.etag()), "{form:?} {coding:?}");

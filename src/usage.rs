@@ -237,7 +237,9 @@ impl UsageService {
         let question = match (query.date, query.form) {
             (Some(date), _) => Question::Dated(date),
             (None, Form::Native) => Question::Newest(UpstreamApi::Insights),
-            (None, Form::Simplified | Form::Csv) => Question::Newest(self.inner.newest_from),
+            (None, Form::Simplified | Form::Csv | Form::Chart) => {
+                Question::Newest(self.inner.newest_from)
+            }
         };
         Fetch {
             customer_id: query.customer_id,

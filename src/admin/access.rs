@@ -13,7 +13,7 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
 use super::answer;
 use crate::{
-    access_key::{self, KeyHash},
+    access_key::{self, KeyHash, Schemes},
     config::AdminConfig,
     peer::Peer,
     problem::{Kind, Problem, excerpt},
@@ -102,9 +102,10 @@ impl Access {
 
     /// What a request shows counts before what its connection does, right or wrong.
     fn credential_of(&self, request: &Request) -> Result<Arc<str>, Failure> {
-        let presented = access_key::presented(request.headers()).map_err(|_| Failure::Malformed)?;
+        let presented = access_key::presented(request.headers(), Schemes::Bearer)
+            .map_err(|_| Failure::Malformed)?;
         match (presented, certificate_of(request)) {
-            (Some(key), _) => self.key_of(key),
+            (Some(key), _) => self.key_of(&key),
             (None, Some(name)) => Ok(format!("certificate:{name}").into()),
             (None, None) => Err(Failure::Missing),
         }

@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use super::route::Route;
 use crate::{
-    access_key::{self, BadCredential},
+    access_key::{self, BadCredential, Schemes},
     callers::{
         Callers, Identity, TokenCallers, TokenRefused,
         jwt::{Rejection, VerifyError},
@@ -75,7 +76,8 @@ impl Authentication {
         if self.callers.is_none() && self.tokens.is_none() {
             return Ok(Arc::clone(&self.anonymous));
         }
-        let presented = access_key::presented(headers)?;
+        let presented = access_key::presented(headers, Schemes::BearerOrBasic)?;
+        let presented = presented.as_deref();
         if let (Some(token), Some(tokens)) = (presented, &self.tokens)
             && TokenCallers::is_token(token)
         {
@@ -134,8 +136,21 @@ impl Denied {
         }
     }
 
+    /// What the caller is told at this route: a browser, so that it asks its user, also that the
+    /// credential may be a password (RFC 7617 §2).
+    pub(super) fn problem_at(self, route: Route<'_>) -> Problem {
+        const BASIC: &str = "Basic realm=\"usage-proxy\", charset=\"UTF-8\"";
+
+        let problem = self.problem();
+        if problem.status() == StatusCode::UNAUTHORIZED && route.is_for_browsers() {
+            problem.with_another_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC))
+        } else {
+            problem
+        }
+    }
+
     /// What the caller is told, by RFC 6750 §3.1: an error code only where a token was shown.
-    pub(super) fn problem(self) -> Problem {
+    fn problem(self) -> Problem {
         const BARE: &str = "Bearer realm=\"usage-proxy\"";
         const REFUSED: &str = "Bearer realm=\"usage-proxy\", error=\"invalid_token\"";
         const AMBIGUOUS: &str = "Bearer realm=\"usage-proxy\", error=\"invalid_request\"";
@@ -147,7 +162,7 @@ impl Denied {
             ),
             Self::Malformed => (
                 BARE,
-                "the Authorization header is not `Bearer` and a credential",
+                "the Authorization header is not `Bearer` and a credential, nor `Basic` with it as password",
             ),
             Self::Several => (
                 AMBIGUOUS,

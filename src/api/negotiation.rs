@@ -13,6 +13,12 @@ pub(super) const SIMPLIFIED_FORMS: &[Form] = &[Form::Simplified, Form::Csv];
 /// Forms of the native resource.
 pub(super) const NATIVE_FORMS: &[Form] = &[Form::Native];
 
+/// Forms of the resource that is a table.
+pub(super) const TABLE_FORMS: &[Form] = &[Form::Csv];
+
+/// Forms of the resource that is a picture.
+pub(super) const CHART_FORMS: &[Form] = &[Form::Chart];
+
 /// Codings, the preferred one first where a caller likes several equally: the smallest result.
 const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
 
@@ -25,7 +31,8 @@ const FULL: Weight = 1_000;
 pub(super) fn form(headers: &HeaderMap, forms: &[Form]) -> Result<Form, Problem> {
     let best = match lines(headers, &header::ACCEPT) {
         // What nearly every caller sends.
-        Lines::Absent | Lines::One(b"*/*" | b"application/json") => forms.first().copied(),
+        Lines::Absent | Lines::One(b"*/*") => forms.first().copied(),
+        Lines::One(b"application/json") => forms.iter().copied().find(|form| form.is_json()),
         Lines::One(value) => best_form(forms, &[value]),
         Lines::Several(values) => best_form(forms, &values),
     };

@@ -5,6 +5,11 @@ pub(super) enum Route<'a> {
     Usage { customer: &'a str },
     /// `/v1/customers/{customer_id}/analytics/licenses/usage`: the native form.
     Native { customer: &'a str },
+    /// `/v1/customers/{customer_id}/usage/chart.svg`: the simplified form as a picture.
+    Chart { customer: &'a str },
+    /// `/v1/customers/{customer_id}/usage/table.csv`: the simplified form as CSV, whatever `Accept`
+    /// says: no link of a page could say it.
+    Table { customer: &'a str },
     /// `/openapi.json`: the description of this API.
     OpenApi,
     /// Anything else.
@@ -15,10 +20,12 @@ pub(super) enum Route<'a> {
 
 impl<'a> Route<'a> {
     /// The patterns, by [`Route::index`]: the values of the `route` label.
-    pub(super) const PATTERNS: [&'static str; 4] = [
+    pub(super) const PATTERNS: [&'static str; 6] = [
         "/v1/customers/{customer_id}/usage",
         "/v1/customers/{customer_id}/analytics/licenses/usage",
         "/openapi.json",
+        "/v1/customers/{customer_id}/usage/chart.svg",
+        "/v1/customers/{customer_id}/usage/table.csv",
         "unmatched",
     ];
 
@@ -36,6 +43,8 @@ impl<'a> Route<'a> {
         match rest {
             "usage" => Self::Usage { customer },
             "analytics/licenses/usage" => Self::Native { customer },
+            "usage/chart.svg" => Self::Chart { customer },
+            "usage/table.csv" => Self::Table { customer },
             _ => Self::Unmatched,
         }
     }
@@ -45,12 +54,19 @@ impl<'a> Route<'a> {
         matches!(self, Self::OpenApi)
     }
 
+    /// Whether people open it in a browser, which then has to ask them who they are.
+    pub(super) fn is_for_browsers(self) -> bool {
+        matches!(self, Self::Chart { .. } | Self::Table { .. })
+    }
+
     pub(super) fn index(self) -> usize {
         match self {
             Self::Usage { .. } => 0,
             Self::Native { .. } => 1,
             Self::OpenApi => 2,
-            Self::Unmatched => 3,
+            Self::Chart { .. } => 3,
+            Self::Table { .. } => 4,
+            Self::Unmatched => 5,
         }
     }
 
@@ -79,7 +95,16 @@ mod tests {
                 "/v1/customers/x/analytics/licenses/usage",
                 Route::Native { customer: "x" },
             ),
+            (
+                "/v1/customers/x/usage/chart.svg",
+                Route::Chart { customer: "x" },
+            ),
+            (
+                "/v1/customers/x/usage/table.csv",
+                Route::Table { customer: "x" },
+            ),
             ("/v1/customers/x/usage/", Route::Unmatched),
+            ("/v1/customers/x/usage/chart.png", Route::Unmatched),
             ("/v1/customers/x/y/usage", Route::Unmatched),
             ("/v1/customers/x", Route::Unmatched),
             ("/v1/customers", Route::Unmatched),

@@ -1,9 +1,9 @@
-//! The two usage resources: extract, ask [`UsageService`](crate::usage::UsageService), answer.
+//! The usage resources: extract, ask [`UsageService`](crate::usage::UsageService), answer.
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    Arrived, Inner, Served, Told, caching, extract, negotiation,
+    Arrived, Inner, Served, Told, browser, caching, extract, negotiation,
     openapi::{OfCustomer, OfDate},
     problem,
 };
@@ -32,9 +32,55 @@ pub(super) async fn simplified<B>(
     caller: &Caller,
     customer: &str,
 ) -> Served {
+    dated(
+        api,
+        arrived,
+        caller,
+        customer,
+        negotiation::SIMPLIFIED_FORMS,
+    )
+    .await
+}
+
+/// `GET /v1/customers/{customer_id}/usage/chart.svg`.
+pub(super) async fn chart<B>(
+    api: &Inner,
+    arrived: &Arrived<'_, B>,
+    caller: &Caller,
+    customer: &str,
+) -> Served {
+    let mut served = dated(api, arrived, caller, customer, negotiation::CHART_FORMS).await;
+    if served.response.status() == StatusCode::OK {
+        browser::guard_chart(served.response.headers_mut());
+    }
+    served
+}
+
+/// `GET /v1/customers/{customer_id}/usage/table.csv`.
+pub(super) async fn table<B>(
+    api: &Inner,
+    arrived: &Arrived<'_, B>,
+    caller: &Caller,
+    customer: &str,
+) -> Served {
+    let mut served = dated(api, arrived, caller, customer, negotiation::TABLE_FORMS).await;
+    if served.response.status() == StatusCode::OK {
+        browser::guard_table(served.response.headers_mut());
+    }
+    served
+}
+
+/// A resource that `processedDate` picks a date of.
+async fn dated<B>(
+    api: &Inner,
+    arrived: &Arrived<'_, B>,
+    caller: &Caller,
+    customer: &str,
+    forms: &[Form],
+) -> Served {
     let today = || ProcessedDate::of(api.clock.wall());
     let date = |query: Option<&str>| extract::processed_date(query, today);
-    match read(arrived, customer, negotiation::SIMPLIFIED_FORMS, date) {
+    match read(arrived, customer, forms, date) {
         Ok(query) => answer(api, arrived, caller, query).await,
         Err(problem) => arrived.refuse(problem),
     }

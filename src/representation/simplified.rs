@@ -13,11 +13,11 @@ pub(super) struct Usage<'a> {
     #[serde(borrow)]
     pub(super) customer_name: Option<Cow<'a, str>>,
     /// `YYYY-MM-DD`; null when there are no rows.
-    processed_date: Option<String>,
+    pub(super) processed_date: Option<String>,
     #[serde(borrow)]
     pub(super) products: Vec<Product<'a>>,
     #[serde(borrow)]
-    workloads: Vec<Workload<'a>>,
+    pub(super) workloads: Vec<Workload<'a>>,
 }
 
 /// One product, its workloads beneath it.
@@ -35,7 +35,7 @@ pub(super) struct Product<'a> {
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(super) channel: Option<Cow<'a, str>>,
     /// Seats: the maximum over the workloads.
-    licenses_qualified: u64,
+    pub(super) licenses_qualified: u64,
     #[serde(borrow)]
     pub(super) workloads: Vec<ProductWorkload<'a>>,
 }
@@ -58,13 +58,13 @@ pub(super) struct ProductWorkload<'a> {
 /// One workload, summed over products.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Workload<'a> {
+pub(super) struct Workload<'a> {
     #[serde(borrow)]
-    workload_name: Cow<'a, str>,
-    licenses_active: u64,
-    licenses_qualified: u64,
+    pub(super) workload_name: Cow<'a, str>,
+    pub(super) licenses_active: u64,
+    pub(super) licenses_qualified: u64,
     /// Percent, 0 to 100; null when nothing qualified.
-    usage_percent: Option<f64>,
+    pub(super) usage_percent: Option<f64>,
 }
 
 pub(super) fn render(snapshot: &Snapshot) -> serde_json::Result<Box<[u8]>> {

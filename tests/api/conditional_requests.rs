@@ -16,14 +16,15 @@ const A_SECOND_EARLIER: &str = "Sun, 22 Nov 2026 11:59:59 GMT";
 /// Partner Center.
 const PAST_REVALIDATION: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// The three forms: a path and an `Accept`.
-fn forms() -> [(String, &'static str); 3] {
+/// Every form: a path and an `Accept`.
+fn forms() -> [(String, &'static str); 4] {
     let usage = format!("/v1/customers/{DOCUMENTED}/usage");
     let native = format!("/v1/customers/{DOCUMENTED}/analytics/licenses/usage");
     [
         (usage.clone(), "application/json"),
-        (usage, "text/csv"),
+        (usage.clone(), "text/csv"),
         (native, "application/json"),
+        (format!("{usage}/chart.svg"), "*/*"),
     ]
 }
 
@@ -287,7 +288,7 @@ async fn an_error_is_never_not_modified() {
 #[tokio::test]
 async fn head_says_what_get_says_and_sends_no_body() {
     let app = TestApp::start().await;
-    let [(usage, _), (_, csv), (native, _)] = forms();
+    let [(usage, _), (_, csv), (native, _), ..] = forms();
     app.get(&usage).await;
     app.advance(Duration::from_secs(60));
 

@@ -16,6 +16,7 @@ mod assets;
 mod authentication;
 mod authorization;
 mod bad_input;
+mod chart;
 mod circuit_breaker;
 mod client_proof;
 mod conditional_requests;

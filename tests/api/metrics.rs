@@ -298,6 +298,8 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
             &[
                 "/v1/customers/{customer_id}/analytics/licenses/usage",
                 "/v1/customers/{customer_id}/usage",
+                "/v1/customers/{customer_id}/usage/chart.svg",
+                "/v1/customers/{customer_id}/usage/table.csv",
                 "unmatched",
             ],
         ),

@@ -31,7 +31,7 @@ use usage_proxy::{
 };
 use uuid::Uuid;
 
-pub(crate) use self::callers::{TestCaller, callers_file, key_of};
+pub(crate) use self::callers::{TestCaller, basic, callers_file, key_of};
 
 /// The customer of Microsoft's own example.
 pub(crate) const DOCUMENTED: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";

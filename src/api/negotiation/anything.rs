@@ -23,6 +23,7 @@ const RANGES: &[&str] = &[
     "text/csv",
     "text/html",
     "image/*",
+    "image/svg+xml",
 ];
 
 const TOKENS: &[&str] = &["gzip", "x-gzip", "br", "zstd", "identity", "deflate", "*"];
@@ -81,6 +82,7 @@ fn weight_of_form(lines: &[Vec<Member>], form: Form) -> Weight {
     let (kind, exact) = match form {
         Form::Csv => ("text/*", "text/csv"),
         Form::Simplified | Form::Native => ("application/*", "application/json"),
+        Form::Chart => ("image/*", "image/svg+xml"),
     };
     // The most specific range counts, whatever the others say.
     said(lines, &[exact])
@@ -109,7 +111,7 @@ proptest! {
     fn the_form_is_the_one_that_weighs_most(lines in members(RANGES)) {
         let headers = request(header::ACCEPT, &lines);
 
-        for forms in [SIMPLIFIED_FORMS, NATIVE_FORMS] {
+        for forms in [SIMPLIFIED_FORMS, NATIVE_FORMS, TABLE_FORMS, CHART_FORMS] {
             let chosen = form(&headers, forms).ok();
 
             let weights = forms.iter().map(|form| weight_of_form(&lines, *form));

@@ -71,6 +71,15 @@ pub(crate) fn key_of(name: &str) -> String {
     format!("up_canary-key-of-{name}")
 }
 
+/// What a browser sends once its user has told it this name and password.
+pub(crate) fn basic(name: &str, password: &str) -> String {
+    let pair = base64::Engine::encode(
+        &base64::prelude::BASE64_STANDARD,
+        format!("{name}:{password}"),
+    );
+    format!("Basic {pair}")
+}
+
 /// A callers file.
 pub(crate) fn callers_file(callers: &[TestCaller]) -> String {
     callers.iter().map(TestCaller::toml).collect()

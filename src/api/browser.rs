@@ -1,0 +1,41 @@
+//! What a browser is told to keep to, with what people open in one.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS},
+};
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
+
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
+/// A picture runs and fetches nothing, and pages of other origins may show it, though not read it.
+pub(super) fn guard_chart(headers: &mut HeaderMap) {
+    headers.extend([
+        (X_CONTENT_TYPE_OPTIONS, NOSNIFF),
+        (
+            CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; sandbox"),
+        ),
+        (
+            CROSS_ORIGIN_RESOURCE_POLICY,
+            HeaderValue::from_static("cross-origin"),
+        ),
+    ]);
+}
+
+/// A table is kept rather than shown, and no page of another origin gets hold of it.
+pub(super) fn guard_table(headers: &mut HeaderMap) {
+    headers.extend([
+        (X_CONTENT_TYPE_OPTIONS, NOSNIFF),
+        (
+            CONTENT_DISPOSITION,
+            HeaderValue::from_static("attachment; filename=\"usage.csv\""),
+        ),
+        (
+            CROSS_ORIGIN_RESOURCE_POLICY,
+            HeaderValue::from_static("same-origin"),
+        ),
+    ]);
+}

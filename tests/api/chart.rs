@@ -1,0 +1,189 @@
+//! The chart and the table: what people open in a browser, or put into a page of their own.
+
+use http::Method;
+use usage_proxy::simulator::SimulatedApi;
+
+use crate::support::{DOCUMENTED, TestApp, TestCaller, basic, callers_file, customer, key_of};
+
+fn chart(customer: impl std::fmt::Display) -> String {
+    format!("/v1/customers/{customer}/usage/chart.svg")
+}
+
+fn table(customer: impl std::fmt::Display) -> String {
+    format!("/v1/customers/{customer}/usage/table.csv")
+}
+
+#[tokio::test]
+async fn the_chart_is_a_picture_of_the_same_answer() {
+    let app = TestApp::start().await;
+    app.usage(DOCUMENTED).await;
+
+    let reply = app
+        .get_with(
+            &chart(DOCUMENTED),
+            &[("accept", "image/avif,image/*,*/*;q=0.8")],
+        )
+        .await;
+
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("content-type"), "image/svg+xml");
+    assert_eq!(reply.header("cache-status"), "usage-proxy; hit; ttl=900");
+    let svg = reply.text();
+    let picture = roxmltree::Document::parse(&svg).unwrap();
+    let title = picture.root_element().first_element_child().unwrap();
+    assert_eq!(
+        title.text(),
+        Some("Licence adoption of DT DEMO CSP CUSTOMER 005, processed 2017-03-09")
+    );
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+}
+
+#[tokio::test]
+async fn the_chart_runs_nothing_fetches_nothing_and_may_be_shown_anywhere() {
+    let app = TestApp::start().await;
+
+    let reply = app.get(&chart(DOCUMENTED)).await;
+
+    for (name, value) in [
+        (
+            "content-security-policy",
+            "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+        ),
+        ("x-content-type-options", "nosniff"),
+        ("cross-origin-resource-policy", "cross-origin"),
+    ] {
+        assert_eq!(reply.header(name), value, "{name}");
+    }
+    let svg = reply.text();
+    for reference in ["href", "url(", "@import", "<script", "<image", "<use"] {
+        assert!(!svg.contains(reference), "{reference}");
+    }
+}
+
+#[tokio::test]
+async fn the_table_is_the_csv_form_for_a_link_that_can_say_no_accept() {
+    let app = TestApp::start().await;
+    let by_accept = app
+        .get_with(
+            &format!("/v1/customers/{DOCUMENTED}/usage"),
+            &[("accept", "text/csv")],
+        )
+        .await;
+
+    let reply = app
+        .get_with(&table(DOCUMENTED), &[("accept", "text/html,*/*;q=0.8")])
+        .await;
+
+    assert_eq!(reply.body, by_accept.body);
+    assert_eq!(reply.header("etag"), by_accept.header("etag"));
+    for (name, value) in [
+        ("content-type", "text/csv; charset=utf-8; header=present"),
+        ("content-disposition", "attachment; filename=\"usage.csv\""),
+        ("x-content-type-options", "nosniff"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ] {
+        assert_eq!(reply.header(name), value, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn both_are_of_the_date_that_was_asked_for() {
+    let app = TestApp::start().await;
+    let newest = app.simulator.newest_date();
+    let before = newest.yesterday().unwrap();
+
+    for (path, told) in [
+        (chart(customer(0)), format!("processed {before}")),
+        (table(customer(0)), format!(",{before},")),
+    ] {
+        let reply = app.get(&format!("{path}?processedDate={before}")).await;
+
+        assert_eq!(reply.status, 200, "{path}");
+        assert!(reply.text().contains(&told), "{}", reply.text());
+        assert!(!reply.text().contains(&newest.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn what_else_is_asked_of_them_is_refused_in_words() {
+    let app = TestApp::start().await;
+
+    for (path, accept, status, problem) in [
+        (chart(DOCUMENTED), "application/json", 406, "not-acceptable"),
+        (table(DOCUMENTED), "image/svg+xml", 406, "not-acceptable"),
+        (chart("no-guid"), "*/*", 400, "customer-id"),
+        (
+            format!("{}?size=2", chart(DOCUMENTED)),
+            "*/*",
+            400,
+            "unknown-parameter",
+        ),
+        (
+            format!("{}?processedDate=2017-02-30", table(DOCUMENTED)),
+            "*/*",
+            400,
+            "processed-date",
+        ),
+        (chart(uuid::Uuid::nil()), "*/*", 404, "unknown-customer"),
+    ] {
+        app.get_with(&path, &[("accept", accept)])
+            .await
+            .problem(status, problem);
+    }
+    let reply = app.call(Method::POST, &chart(DOCUMENTED), &[]).await;
+    reply.problem(405, "method-not-allowed");
+}
+
+#[tokio::test]
+async fn a_browser_is_told_to_ask_for_a_password_which_is_the_key() {
+    let callers = [
+        TestCaller::named("wiki").with_customers(&[DOCUMENTED]),
+        TestCaller::named("other").with_customers(&[customer(0)]),
+    ];
+    let app = TestApp::builder()
+        .callers(callers_file(&callers))
+        .start()
+        .await;
+
+    for path in [chart(DOCUMENTED), table(DOCUMENTED)] {
+        let nobody = app.get(&path).await;
+
+        nobody.problem(401, "unauthenticated");
+        let challenges = nobody.headers.get_all("www-authenticate").iter();
+        let challenges: Vec<_> = challenges.map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(
+            challenges,
+            [
+                "Bearer realm=\"usage-proxy\"",
+                "Basic realm=\"usage-proxy\", charset=\"UTF-8\""
+            ]
+        );
+        for (password, status) in [
+            (key_of("wiki"), 200),
+            (key_of("other"), 403),
+            ("wrong".to_owned(), 401),
+        ] {
+            let asked = [("authorization", &*basic("anybody", &password))];
+
+            assert_eq!(app.get_with(&path, &asked).await.status, status, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_admin_listener_takes_no_password() {
+    let key = key_of("operator");
+    let hash = usage_proxy::access_key::KeyHash::of(key.as_bytes()).to_string();
+    let app = TestApp::builder()
+        .set("admin.key_sha256", &hash)
+        .start()
+        .await;
+    for (credential, status) in [(basic("", &key), 401), (format!("Bearer {key}"), 200)] {
+        let headers = [("authorization", &*credential)];
+
+        let purged = app.admin_call(Method::POST, "/cache/purge", &headers).await;
+
+        assert_eq!(purged.status, status);
+        assert!(!purged.header("www-authenticate").contains("Basic"));
+    }
+}
