@@ -56,12 +56,12 @@ struct Layout<'a> {
 }
 
 /// Pixels of the track that a full bar fills.
-const TRACK: f64 = 264.0;
+const TRACK: f64 = 256.0;
 
 /// Characters that fit: of the customer's name, of a product's, of a workload's, of counts.
 const NAME_FITS: usize = 58;
 const PRODUCT_FITS: usize = 48;
-const WORKLOAD_FITS: usize = 26;
+const WORKLOAD_FITS: usize = 25;
 const COUNTS_FIT: usize = 22;
 
 // === impl Chart ===

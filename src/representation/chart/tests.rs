@@ -54,7 +54,7 @@ fn of_tag(svg: &str, tag: &str) -> String {
 fn a_bar_is_as_long_as_its_share_and_its_counts_stand_beside_it() {
     let svg = chart(Some("Contoso"), vec![row("E3", "Exchange", 3, 8)]);
 
-    assert_eq!(widths(&svg), [99.0, 99.0], "over all products, and of one");
+    assert_eq!(widths(&svg), [96.0, 96.0], "over all products, and of one");
     let drawn = drawn(&svg);
     for text in ["Contoso", "E3", "8 licences", "Exchange", "37.5%", "3 of 8"] {
         assert!(
