@@ -3,15 +3,19 @@
 //! Each command has a file of its own beneath. What `--help` says after the options is written in
 //! paragraphs that [`man`] makes sections of, so that help and manual say the same.
 
+mod advice;
 mod check_config;
 mod completions;
 mod configuration;
 mod demo;
+mod get;
 mod hash_key;
 mod healthcheck;
 mod man;
+mod progress;
 mod serve;
 mod simulate;
+mod terminal;
 
 use std::{
     error::Error,
@@ -47,6 +51,8 @@ Examples:
   usage-proxy demo                                    try it, with nothing to configure
   usage-proxy check-config --config usage-proxy.toml  is the configuration right, and what is in effect?
   usage-proxy serve --config usage-proxy.toml         serve
+  usage-proxy get 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04
+                                                      a customer's usage, from a running proxy
   usage-proxy hash-key                                a key for a caller, and its hash
 
 Environment:
@@ -72,6 +78,9 @@ enum Command {
     /// Run only the stand-in for Partner Center.
     #[command(after_help = simulate::EXAMPLES)]
     Simulate(simulate::SimulateArgs),
+    /// Ask a running proxy for a customer's usage, and print it.
+    #[command(after_help = get::EXAMPLES)]
+    Get(get::GetArgs),
     /// Check the configuration and print what is in effect, without secrets.
     #[command(after_help = check_config::EXAMPLES)]
     CheckConfig(ConfigArgs),
@@ -106,6 +115,7 @@ pub async fn run(cli: Cli, inherited: Result<Inherited, HandoverError>) -> ExitC
         Command::Serve(args) => serve::run(&args, inherited).await,
         Command::Demo(args) => demo::run(&args).await,
         Command::Simulate(args) => simulate::run(args).await,
+        Command::Get(args) => get::run(&args).await,
         Command::CheckConfig(args) => check_config::run(&args),
         Command::HashKey(args) => hash_key::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args).await,

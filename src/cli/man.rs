@@ -138,7 +138,7 @@ fn see_also(command: &Command, main: &Command, roff: &mut Roff) {
 
 impl<'a> Sections<'a> {
     /// A paragraph whose first line ends with a colon, and whose others are indented, is a section
-    /// of that name; all else are notes.
+    /// of that name; exit codes may stand in a line. All else are notes.
     fn of(help: &'a str) -> Self {
         let mut sections = Self::default();
         let mut notes = Vec::new();
@@ -208,6 +208,13 @@ fn render_filled(lines: &[&str], roff: &mut Roff) {
 
 impl<'a> Section<'a> {
     fn parse(paragraph: &'a str) -> Option<Self> {
+        if let Some(codes) = paragraph.strip_prefix("Exit codes: ") {
+            return Some(Self {
+                heading: "EXIT STATUS".to_owned(),
+                lines: codes.lines().collect(),
+                layout: Layout::Filled,
+            });
+        }
         let (first, rest) = paragraph.split_once('\n')?;
         let heading = first.strip_suffix(':')?;
         let lines: Option<Vec<_>> = rest.lines().map(|line| line.strip_prefix("  ")).collect();
@@ -246,6 +253,15 @@ mod tests {
                 ("EXAMPLES", "a|  b".to_owned()),
             ]
         );
+    }
+
+    #[test]
+    fn exit_codes_may_stand_in_a_line() {
+        let sections = Sections::of("Exit codes: 0 healthy,\n1 not.").0;
+
+        assert_eq!(sections.len(), 1);
+        assert_eq!(sections[0].heading, "EXIT STATUS");
+        assert_eq!(sections[0].lines, ["0 healthy,", "1 not."]);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 
 mod configuration;
 mod crashes;
+mod get;
 mod hash_key;
 mod healthcheck;
 mod manual;

@@ -37,7 +37,7 @@ pub(crate) fn usage_proxy_after(preparation: &str) -> Command {
 
 fn without_configuration(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("USAGE_PROXY__") {
+        if name.to_string_lossy().starts_with("USAGE_PROXY_") {
             command.env_remove(name);
         }
     }
@@ -319,4 +319,53 @@ pub(crate) async fn try_get(url: &str, headers: &[(&str, &str)]) -> reqwest::Res
         head,
         body: String::from_utf8_lossy(&answer.bytes().await?).into_owned(),
     })
+}
+
+/// Something that speaks HTTP and is not ours.
+pub(crate) struct Stub;
+
+// === impl Stub ===
+
+impl Stub {
+    /// Answers requests of each path with the bytes that `answer` makes; returns its URL.
+    pub(crate) async fn start(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = Arc::new(answer);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let answer = Arc::clone(&answer);
+                tokio::spawn(async move { Self::serve(stream, &*answer).await });
+            }
+        });
+        format!("http://{address}")
+    }
+
+    /// An answer of JSON, and the end of its connection.
+    pub(crate) fn json(status: u16, body: &serde_json::Value) -> String {
+        let body = body.to_string();
+        format!(
+            "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    async fn serve(stream: tokio::net::TcpStream, answer: &(dyn Fn(&str) -> String + Sync)) {
+        use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+
+        let mut stream = BufReader::new(stream);
+        let mut first = String::new();
+        stream.read_line(&mut first).await.unwrap();
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            if stream.read_line(&mut line).await.unwrap() == 0 {
+                return;
+            }
+        }
+        let target = first.split(' ').nth(1).unwrap_or_default();
+        let path = target.split('?').next().unwrap_or_default();
+        stream.write_all(answer(path).as_bytes()).await.unwrap();
+    }
 }

@@ -10,6 +10,7 @@ step_cli() {
 
     cli_completions
     cli_manual
+    cli_get
 }
 
 # What a person sees who types at bash: keys go in, and a terminal is what comes out.
@@ -45,6 +46,60 @@ cli_manual() {
     done
     diff <("$binary" man) "$scratch/man/usage-proxy.1" || fail "the main page comes in two forms"
     echo "groff has no objection to $(wc -l <"$scratch/pages") manual pages, and man shows them"
+}
+
+cli_get() {
+    local customer=4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04 escape=$'\e'
+    start_demo
+
+    on_terminal --columns 60 -- env -u NO_COLOR LC_ALL=C.UTF-8 TERM=xterm \
+        "$binary" get "$customer" --url "$api" >"$scratch/usage"
+    grep -qF "$escape[1mDT DEMO CSP CUSTOMER 005" "$scratch/usage" ||
+        fail "no colours on a terminal: $(cat "$scratch/usage")"
+    grep -qF '···' "$scratch/usage" || fail "no bars on a terminal: $(cat "$scratch/usage")"
+    [[ $(sed "s/$escape\[[0-9;]*m//g; s/\r//" "$scratch/usage" | LC_ALL=C.UTF-8 wc -L) -le 60 ]] ||
+        fail "wider than the terminal: $(cat "$scratch/usage")"
+
+    on_terminal -- env NO_COLOR=1 LC_ALL=C "$binary" get "$customer" --url "$api" >"$scratch/usage"
+    ! LC_ALL=C grep -qP '[^\x20-\x7e\r]' "$scratch/usage" ||
+        fail "NO_COLOR in a locale of ASCII gets more: $(cat "$scratch/usage")"
+
+    # It ends with 1, and says nothing: whoever closed the pipe knows.
+    "$binary" get "$customer" --url "$api" 2>"$scratch/said" | true || true
+    [[ ! -s $scratch/said ]] || fail "a closed pipe is complained of: $(cat "$scratch/said")"
+    echo "get fits a terminal, its colours and its locale"
+    stop demo "$demo"
+
+    cli_get_waits "$customer"
+}
+
+# What waits for longer than a second says so on a terminal, and takes it away again.
+cli_get_waits() {
+    start slow upstream.base_url \
+        "$binary" simulate --listen 127.0.0.1:0 --fault latency=1800 --customers 0
+    local slow=$started upstream
+    upstream=$(sed -n 's/.*upstream.base_url = "\(.*\)"/\1/p' "$scratch/slow.out")
+    (umask 077 && echo secret >"$scratch/client_secret")
+    start waiting '"listening"' env -i \
+        USAGE_PROXY__SERVER__LISTEN=127.0.0.1:0 USAGE_PROXY__ADMIN__LISTEN=127.0.0.1:0 \
+        USAGE_PROXY__UPSTREAM__BASE_URL="$upstream" USAGE_PROXY__UPSTREAM__SOURCE=commercial \
+        USAGE_PROXY__UPSTREAM__AUTH__KIND=client_credentials \
+        USAGE_PROXY__UPSTREAM__AUTH__TOKEN_URL="$upstream/t/oauth2/v2.0/token" \
+        USAGE_PROXY__UPSTREAM__AUTH__CLIENT_ID=usage-proxy \
+        USAGE_PROXY__UPSTREAM__AUTH__CLIENT_SECRET_FILE="$scratch/client_secret" \
+        "$binary" serve
+    local waiting=$started url
+    url=http://$(sed -n 's/.*"api":"\([^"]*\)".*/\1/p' "$scratch/waiting.err")
+
+    on_terminal --expect "asking $url (1 s)" --expect 'DT DEMO' -- \
+        "$binary" get "$1" --url "$url" >"$scratch/usage" ||
+        fail "a wait is not told of: $(cat "$scratch/usage")"
+    # Held now, so there is nothing to wait for.
+    on_terminal --expect 'DT DEMO' -- "$binary" get "$1" --url "$url" >"$scratch/usage"
+    ! grep -q asking "$scratch/usage" || fail "a short wait flickers: $(cat "$scratch/usage")"
+    echo "get tells of a long wait, and of no short one"
+    stop waiting "$waiting"
+    stop slow "$slow"
 }
 
 # on_terminal [OPTION…] -- COMMAND…: see tests/steps/terminal.py.

@@ -1,0 +1,81 @@
+//! What to do about what goes wrong, in the words of README's table of troubles.
+
+/// What to do about a problem document of this kind; `None` where its own detail says it.
+pub(super) fn on_problem(name: &str) -> Option<&'static str> {
+    let (_, advice) = ON_PROBLEMS.iter().find(|(known, _)| *known == name)?;
+    Some(advice)
+}
+
+const ON_PROBLEMS: &[(&str, &str)] = &[
+    (
+        "unauthenticated",
+        "--key-file names the file that holds your key; `usage-proxy hash-key` makes one",
+    ),
+    (
+        "not-allowed",
+        "whoever keeps the callers file can give this caller the customer",
+    ),
+    (
+        "credentials-refused",
+        "`usage-proxy doctor`, where the proxy runs, says what a person must do",
+    ),
+    (
+        "unknown-customer",
+        "check the id: it is the customer's Microsoft 365 tenant",
+    ),
+    (
+        "nothing-processed",
+        "Partner Center has no data of that date: it lags by days, and keeps no date for ever",
+    ),
+    (
+        "throttled",
+        "Raise `cache.fresh_for`, lower `upstream.max_concurrency`",
+    ),
+    (
+        "overloaded",
+        "Ask for fewer customers at once, or raise `upstream.max_concurrency`",
+    ),
+    (
+        "rejected",
+        "check `upstream.base_url` and `upstream.commercial_path`",
+    ),
+    (
+        "unavailable",
+        "Partner Center is down or slow, and nothing is held that may stand in",
+    ),
+    (
+        "timed-out",
+        "Partner Center is down or slow, and nothing is held that may stand in",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const README: &str = include_str!("../../README.md");
+
+    /// Kinds of problems that the table of troubles has a row for.
+    const OF_THE_README: [&str; 6] = [
+        "nothing-processed",
+        "throttled",
+        "overloaded",
+        "rejected",
+        "unavailable",
+        "timed-out",
+    ];
+
+    #[test]
+    fn the_readme_says_the_same() {
+        let table = README.split("## Troubleshooting").nth(1).unwrap();
+
+        for name in OF_THE_README {
+            let advice = on_problem(name).unwrap();
+            let row = table.lines().find(|row| {
+                row.starts_with('|') && row.contains(&format!("`{name}`")) && row.contains(advice)
+            });
+
+            assert!(row.is_some(), "no row says of `{name}`: {advice}");
+        }
+    }
+}

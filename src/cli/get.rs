@@ -1,0 +1,156 @@
+//! `usage-proxy get`: asks a running proxy for a customer's usage, and prints it for a person.
+
+mod customers;
+mod freshness;
+mod problem;
+mod proxy;
+mod table;
+
+use clap::{Args, ValueEnum};
+use http::StatusCode;
+use secrecy::SecretString;
+
+use self::{
+    freshness::Freshness,
+    problem::Told,
+    proxy::{Proxy, ProxyArgs, Reply},
+    table::Usage,
+};
+use super::{
+    Failure, eprint_line, print_text,
+    progress::while_waiting,
+    terminal::{Look, harmless_lines},
+};
+use crate::{
+    config::secret,
+    domain::{CustomerId, ProcessedDate},
+};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  usage-proxy get 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04
+  usage-proxy get contoso                                the customer of that name, or part of it
+  usage-proxy get contoso --date 2017-03-09
+  usage-proxy get contoso --format csv > usage.csv
+  usage-proxy get contoso --url https://usage.example.com --key-file ~/.config/usage-proxy/key
+
+A key is read from a file, since whoever is on this machine may see command lines. Over https the
+proxy's certificate must be one that this machine trusts, or of a CA in --ca-file.
+
+Environment:
+  USAGE_PROXY_URL       in place of --url
+  USAGE_PROXY_KEY_FILE  in place of --key-file
+  USAGE_PROXY_CA_FILE   in place of --ca-file
+  NO_COLOR              where it is not empty: no colours
+  LC_ALL, LC_CTYPE, LANG
+                        where none speaks of UTF-8, bars are drawn in ASCII
+
+Files:
+  FILE of --key-file    the key, and nothing else; for its owner alone
+
+Exit codes:
+  0  printed
+  1  the proxy could not be asked, or has no answer; what it says goes to standard error
+  2  wrong use: no date, no URL, no such file, or a name that fits several customers";
+
+/// What to ask, and how to print it.
+#[derive(Debug, Args)]
+pub(super) struct GetArgs {
+    /// GUID of the customer; or its name or a part of it, where the proxy lists customers.
+    #[arg(value_name = "CUSTOMER")]
+    customer: String,
+    /// Processed date (YYYY-MM-DD); the newest without it.
+    #[arg(long, value_name = "DATE", value_parser = ProcessedDate::parse)]
+    date: Option<ProcessedDate>,
+    /// How to print it.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
+    format: Format,
+    #[command(flatten)]
+    proxy: ProxyArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people: bars, totals, how old it is and why.
+    Table,
+    /// As the proxy sends it.
+    Json,
+    /// As the proxy sends it, a line per product and workload.
+    Csv,
+}
+
+pub(super) async fn run(args: &GetArgs) -> Result<(), Failure> {
+    let key = args.proxy.key()?;
+    let proxy = Proxy::new(&args.proxy, key)?;
+    let asking = format!("asking {}", proxy.name());
+    while_waiting(&asking, ask(&proxy, args))
+        .await
+        .and_then(|reply| {
+            if reply.status != StatusCode::OK {
+                return Err(Told::by(&reply).into_failure());
+            }
+            print(&reply, args.format)
+        })
+}
+
+async fn ask(proxy: &Proxy, args: &GetArgs) -> Result<Reply, Failure> {
+    let customer = match CustomerId::parse(&args.customer) {
+        Ok(customer) => customer,
+        Err(_) => customers::find(proxy, &args.customer).await?,
+    };
+    let path = ["v1", "customers", &customer.to_string(), "usage"];
+    let date = args.date.map(|date| date.to_string());
+    let query: Vec<_> = date
+        .as_deref()
+        .map(|date| ("processedDate", date))
+        .into_iter()
+        .collect();
+    proxy.get(&path, &query, args.format.media_type()).await
+}
+
+fn print(reply: &Reply, format: Format) -> Result<(), Failure> {
+    let look = Look::of_stdout();
+    if format == Format::Table {
+        let usage: Usage = serde_json::from_slice(&reply.body).map_err(|error| {
+            Failure::other(format!(
+                "what answered is no usage-proxy: {error}; check --url"
+            ))
+        })?;
+        let freshness = Freshness::of(&reply.headers);
+        return print_text(table::render(&usage, &freshness, look).as_bytes());
+    }
+    if !look.terminal {
+        return print_text(&reply.body);
+    }
+    // A person looks at it: names may do nothing to the terminal, and the prompt begins its own line.
+    let text = harmless_lines(&String::from_utf8_lossy(&reply.body).replace("\r\n", "\n"));
+    print_text(format!("{}\n", text.trim_end()).as_bytes())
+}
+
+// === impl Format ===
+
+impl Format {
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Table | Self::Json => "application/json",
+            Self::Csv => "text/csv",
+        }
+    }
+}
+
+// === impl ProxyArgs ===
+
+impl ProxyArgs {
+    /// The key that the file holds, where one is named.
+    fn key(&self) -> Result<Option<SecretString>, Failure> {
+        let Some(file) = &self.key_file else {
+            return Ok(None);
+        };
+        if let Some(warning) = secret::permissions_warning(file) {
+            eprint_line(format_args!("warning: --key-file: {warning}"));
+        }
+        let key = secret::read_secret(file)
+            .map_err(|error| Failure::usage(format!("--key-file: {error}")))?;
+        Ok(Some(key))
+    }
+}

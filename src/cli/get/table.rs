@@ -1,0 +1,255 @@
+//! Usage as a table with bars.
+
+use serde::Deserialize;
+
+use super::{
+    super::terminal::{Ink, Look, harmless, left, right, width},
+    freshness::{Freshness, State},
+};
+
+/// Bars are this long, where there is room for any.
+const BAR: std::ops::RangeInclusive<usize> = 10..=30;
+
+/// A name is cut rather to this than to less, and the bar left out.
+const SHORTEST_NAME: usize = 16;
+
+const GAP: &str = "  ";
+
+/// The simplified form, as far as the table shows it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Usage {
+    customer_id: String,
+    customer_name: Option<String>,
+    processed_date: Option<String>,
+    products: Vec<Product>,
+    workloads: Vec<Workload>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Product {
+    product_name: String,
+    licenses_qualified: u64,
+    workloads: Vec<Workload>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Workload {
+    workload_name: String,
+    licenses_active: u64,
+    licenses_qualified: u64,
+    usage_percent: Option<f64>,
+    /// Of a product's workload alone.
+    processed_date: Option<String>,
+}
+
+/// A line of the table.
+#[derive(Debug)]
+struct Row {
+    name: String,
+    active: String,
+    qualified: String,
+    used: String,
+    /// 0 to 1; `None` where there is nothing to draw.
+    share: Option<f64>,
+    ink: Option<Ink>,
+}
+
+/// Columns of each part of a line; no bar where it is 0.
+#[derive(Clone, Copy, Debug)]
+struct Widths {
+    name: usize,
+    active: usize,
+    qualified: usize,
+    used: usize,
+    bar: usize,
+}
+
+/// The whole of what is printed.
+pub(super) fn render(usage: &Usage, freshness: &Freshness, look: Look) -> String {
+    let mut lines = heading(usage, freshness, look);
+    if usage.products.is_empty() {
+        lines.push(String::new());
+        lines.push("No licences are counted for this customer, which may well be so.".to_owned());
+    } else {
+        let products = product_rows(usage);
+        let totals = total_rows(usage);
+        let widths = Widths::of(products.iter().chain(&totals), look.columns);
+        for rows in [products, totals] {
+            lines.push(String::new());
+            lines.extend(rows.iter().map(|row| row.line(widths, look)));
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+fn heading(usage: &Usage, freshness: &Freshness, look: Look) -> Vec<String> {
+    let id = harmless(&usage.customer_id);
+    let mut lines = match &usage.customer_name {
+        Some(name) => {
+            let name = look.fit(&harmless(name), look.columns);
+            vec![look.ink(Ink::Bold, &name), look.ink(Ink::Faint, &id)]
+        }
+        None => vec![look.ink(Ink::Bold, &id)],
+    };
+    if let Some(date) = &usage.processed_date {
+        lines.push(format!("Processed {}.", harmless(date)));
+    }
+    let sentence = Look::wrap(&freshness.sentence(), look.columns);
+    lines.extend(sentence.iter().map(|line| match freshness.state {
+        State::Fresh | State::Unknown => line.clone(),
+        State::Revalidating | State::InPlaceOfFailure | State::Suspect => {
+            look.ink(Ink::Yellow, line)
+        }
+    }));
+    lines
+}
+
+/// The header, then each product with its workloads beneath it.
+fn product_rows(usage: &Usage) -> Vec<Row> {
+    let header = Row {
+        active: "Active".to_owned(),
+        qualified: "Qualified".to_owned(),
+        used: "Used".to_owned(),
+        ..Row::titled("Product", Ink::Faint)
+    };
+    let products = usage.products.iter().flat_map(|product| {
+        let title = Row {
+            qualified: product.licenses_qualified.to_string(),
+            ..Row::titled(&harmless(&product.product_name), Ink::Bold)
+        };
+        let of_product = |workload| Row::of(workload, usage.processed_date.as_deref());
+        std::iter::once(title).chain(product.workloads.iter().map(of_product))
+    });
+    std::iter::once(header).chain(products).collect()
+}
+
+fn total_rows(usage: &Usage) -> Vec<Row> {
+    let totals = usage
+        .workloads
+        .iter()
+        .map(|workload| Row::of(workload, None));
+    std::iter::once(Row::titled("All products", Ink::Bold))
+        .chain(totals)
+        .collect()
+}
+
+// === impl Row ===
+
+impl Row {
+    fn titled(name: &str, ink: Ink) -> Self {
+        Self {
+            name: name.to_owned(),
+            active: String::new(),
+            qualified: String::new(),
+            used: String::new(),
+            share: None,
+            ink: Some(ink),
+        }
+    }
+
+    /// `date` is the one that all rows have, unless they say otherwise.
+    fn of(workload: &Workload, date: Option<&str>) -> Self {
+        let own = workload
+            .processed_date
+            .as_deref()
+            .filter(|own| Some(*own) != date);
+        let date = own
+            .map(|own| format!(" ({})", harmless(own)))
+            .unwrap_or_default();
+        Self {
+            name: format!("{GAP}{}{date}", harmless(&workload.workload_name)),
+            active: workload.licenses_active.to_string(),
+            qualified: workload.licenses_qualified.to_string(),
+            used: match workload.usage_percent {
+                Some(percent) => format!("{percent:.1} %"),
+                // Of nothing there is no share.
+                None => "-".to_owned(),
+            },
+            share: workload
+                .usage_percent
+                .map(|percent| (percent / 100.0).clamp(0.0, 1.0)),
+            ink: None,
+        }
+    }
+
+    fn line(&self, widths: Widths, look: Look) -> String {
+        let name = left(&look.fit(&self.name, widths.name), widths.name);
+        let numbers = [
+            right(&self.active, widths.active),
+            right(&self.qualified, widths.qualified),
+            right(&self.used, widths.used),
+        ];
+        let text = format!("{name}{GAP}{}", numbers.join(GAP));
+        match (self.ink, self.share) {
+            (Some(ink), _) => look.ink(ink, text.trim_end()),
+            (None, Some(share)) if widths.bar > 0 => {
+                format!("{text}{GAP}{}", bar(share, widths.bar, look))
+            }
+            (None, _) => text,
+        }
+    }
+}
+
+/// A bar on the track of a whole, so that a short one can be read as well.
+fn bar(share: f64, columns: usize, look: Look) -> String {
+    let (full, track, parts) = if look.unicode {
+        ("█", "·", ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].as_slice())
+    } else {
+        ("#", ".", [""].as_slice())
+    };
+    let steps = columns * parts.len();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a share of a few hundred steps, between nothing and all of them"
+    )]
+    let filled = (share.clamp(0.0, 1.0) * steps as f64).round() as usize;
+    let part = parts.get(filled % parts.len()).copied().unwrap_or_default();
+    let drawn = format!("{}{part}", full.repeat(filled / parts.len()));
+    let rest = track.repeat(columns.saturating_sub(width(&drawn)));
+    format!(
+        "{}{}",
+        look.ink(Ink::Green, &drawn),
+        look.ink(Ink::Faint, &rest)
+    )
+}
+
+// === impl Widths ===
+
+impl Widths {
+    /// What is longest says how wide a part is; names give way to bars, and bars to names that would
+    /// not be told apart any more.
+    fn of<'a>(rows: impl Iterator<Item = &'a Row>, columns: usize) -> Self {
+        let mut longest = Self {
+            name: 0,
+            active: 0,
+            qualified: 0,
+            used: 0,
+            bar: 0,
+        };
+        for row in rows {
+            longest.name = longest.name.max(width(&row.name));
+            longest.active = longest.active.max(width(&row.active));
+            longest.qualified = longest.qualified.max(width(&row.qualified));
+            longest.used = longest.used.max(width(&row.used));
+        }
+        let numbers = longest.active + longest.qualified + longest.used + 3 * GAP.len();
+        let left = columns.saturating_sub(numbers);
+        let beside_bar = left.saturating_sub(GAP.len() + BAR.start());
+        if beside_bar >= SHORTEST_NAME.min(longest.name) {
+            longest.name = longest.name.min(beside_bar);
+            let bar = left.saturating_sub(longest.name + GAP.len());
+            longest.bar = bar.min(*BAR.end());
+        } else {
+            longest.name = longest.name.min(left.max(SHORTEST_NAME / 2));
+        }
+        longest
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+use http::HeaderMap;
+use serde_json::json;
+
+use super::*;
+
+const LOOK: Look = Look {
+    terminal: true,
+    columns: 72,
+    unicode: true,
+    colour: false,
+};
+
+fn usage(product: &str) -> Usage {
+    let workload = |name: &str, active: u64, percent: Option<f64>, date: &str| {
+        json!({"workloadName": name, "licensesActive": active, "licensesQualified": 2_000,
+               "usagePercent": percent, "processedDate": date})
+    };
+    let usage = json!({
+        "customerId": "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04",
+        "customerName": "DT DEMO CSP CUSTOMER 005",
+        "processedDate": "2017-03-09",
+        "products": [{
+            "productName": product,
+            "licensesQualified": 2_000,
+            "workloads": [
+                workload("Exchange", 1_250, Some(62.5), "2017-03-09"),
+                workload("Teams", 3, Some(0.15), "2017-03-08"),
+                workload("Yammer", 0, None, "2017-03-09"),
+            ],
+        }],
+        "workloads": [{"workloadName": "Exchange", "licensesActive": 2_000,
+                       "licensesQualified": 2_000, "usagePercent": 104.2}],
+    });
+    serde_json::from_value(usage).unwrap()
+}
+
+fn rendered(usage: &Usage, look: Look) -> String {
+    let mut headers = HeaderMap::new();
+    headers.insert("cache-status", "usage-proxy; hit; ttl=720".parse().unwrap());
+    headers.insert("age", "180".parse().unwrap());
+    render(usage, &Freshness::of(&headers), look)
+}
+
+#[test]
+fn a_person_sees_what_is_used_of_each_product_and_of_all() {
+    let table = rendered(&usage("EXCHANGE ONLINE (PLAN 1)"), LOOK);
+
+    assert_eq!(
+        table,
+        "\
+DT DEMO CSP CUSTOMER 005
+4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04
+Processed 2017-03-09.
+Fresh: told by Partner Center 3 min ago, and taken for true for 12 min
+more.
+
+Product                   Active  Qualified     Used
+EXCHANGE ONLINE (PLAN 1)               2000
+  Exchange                  1250       2000   62.5 %  ███████████▎······
+  Teams (2017-03-08)           3       2000    0.1 %  ··················
+  Yammer                       0       2000        -
+
+All products
+  Exchange                  2000       2000  104.2 %  ██████████████████
+"
+    );
+}
+
+#[test]
+fn a_terminal_of_ascii_gets_no_other_characters() {
+    let table = rendered(
+        &usage("EXCHANGE ONLINE (PLAN 1)"),
+        Look {
+            unicode: false,
+            columns: 60,
+            ..LOOK
+        },
+    );
+
+    assert!(table.is_ascii(), "{table}");
+    assert!(table.contains("62.5 %  ######...."), "{table}");
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal() {
+    let names = ["漢字".repeat(30), "EXCHANGE ".repeat(12), "k".to_owned()];
+    for columns in 40..130 {
+        for name in &names {
+            let look = Look { columns, ..LOOK };
+
+            let table = rendered(&usage(name), look);
+
+            for line in table.lines() {
+                assert!(width(line) <= columns, "{columns}: {line:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn names_bring_no_control_characters_along() {
+    let table = rendered(&usage("Plan\u{1b}]0;owned\u{7}\u{202e}\n1"), LOOK);
+
+    let controls = |character: &char| character.is_control() && *character != '\n';
+    assert_eq!(table.chars().find(controls), None);
+    assert!(table.contains("Plan?]0;owned???1"), "{table}");
+}
+
+#[test]
+fn no_licences_at_all_are_said_to_be_no_fault() {
+    let mut usage = usage("x");
+    usage.products.clear();
+    usage.workloads.clear();
+    usage.processed_date = None;
+
+    let table = rendered(&usage, LOOK);
+
+    assert!(table.contains("No licences are counted"), "{table}");
+    assert!(!table.contains("Processed"), "{table}");
+}
