@@ -7,7 +7,10 @@ use std::{
 use clap::Args;
 use tempfile::TempDir;
 
-use super::{Failure, address, print_line, serve::end_on_signal};
+use super::{
+    Failure, address, print_line,
+    serve::{end_on_signal, is_watched},
+};
 use crate::{
     app::{App, Deps},
     config::{Config, Sources, is_local},
@@ -47,7 +50,11 @@ pub(super) async fn run(args: &DemoArgs) -> Result<(), Failure> {
     let shutdown = app.shutdown();
     end_on_signal(shutdown.clone())?;
     shutdown.spawn(simulator.run(shutdown.clone()));
-    print_line(welcome(app.api_address(), app.admin_address()))?;
+    let (api, admin) = (app.api_address(), app.admin_address());
+    print_line(welcome(api, admin))?;
+    if !is_watched() {
+        tracing::info!(%api, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
+    }
     app.run().await;
     tracing::info!("ended");
     Ok(())
@@ -149,6 +156,7 @@ fn welcome(api: SocketAddr, admin: SocketAddr) -> String {
   curl -s http://{api}/v1/customers/{DOCUMENTED_CUSTOMER}/usage
   curl -si -H 'Accept: text/csv' 'http://{api}/v1/customers/{DOCUMENTED_CUSTOMER}/usage?processedDate={DOCUMENTED_DATE}'
   curl -s http://{admin}/cache
+  usage-proxy get {DOCUMENTED_CUSTOMER} --url http://{api}
 
 API http://{api}, admin http://{admin} (/metrics, /healthz, /readyz, /cache). Ctrl-C ends it.
 ",

@@ -1,8 +1,12 @@
 //! `usage-proxy serve`: the service, until a signal ends it.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use super::{
     Failure,
     configuration::{ConfigArgs, secret_files, warnings},
+    print_line,
+    terminal::Look,
 };
 use crate::{
     app::{App, Deps},
@@ -52,16 +56,66 @@ async fn serve_until_signalled(config: &Config, inherited: Inherited) -> Result<
     let app = App::build_on(inherited, config, Deps::default()).await?;
     end_on_signal(app.shutdown())?;
     reload_on_hangup(app.reload(), &app.shutdown())?;
-    tracing::info!(
-        api = %app.api_address(),
-        admin = %app.admin_address(),
-        upstream = %config.upstream.base_url,
-        version = env!("CARGO_PKG_VERSION"),
-        "listening"
-    );
+    let (api, admin) = (app.api_address(), app.admin_address());
+    if is_watched() {
+        print_line(welcome(config, api, admin))?;
+    } else {
+        tracing::info!(
+            %api,
+            %admin,
+            upstream = %config.upstream.base_url,
+            version = env!("CARGO_PKG_VERSION"),
+            "listening"
+        );
+    }
     app.run().await;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Whether a person sees all that is printed, so that what listens where is told in sentences and not
+/// in the log.
+pub(super) fn is_watched() -> bool {
+    Look::of_stdout().terminal && Look::of_stderr().terminal
+}
+
+fn welcome(config: &Config, api: SocketAddr, admin: SocketAddr) -> String {
+    let api_url = url(api, config.server.tls.is_some());
+    let admin_url = url(admin, config.admin.tls.is_some());
+    let callers = match (&config.callers.file, &config.callers.jwt) {
+        (Some(file), None) => format!("for the callers of {}", file.display()),
+        (Some(file), Some(_)) => format!("for the callers of {}, and tokens", file.display()),
+        (None, Some(jwt)) => format!("for whoever has a token of {}", jwt.issuer),
+        (None, None) => "for everybody who reaches it".to_owned(),
+    };
+    format!(
+        "
+usage-proxy {version} asks {upstream} for usage, and listens on
+
+  {api_url}  {callers}
+  {admin_url}  /metrics, /healthz, /readyz, /cache
+
+Try:
+
+  curl -s {admin_url}/readyz
+  usage-proxy get CUSTOMER --url {api_url}
+
+`usage-proxy doctor` says what is wrong where it is not ready. Ctrl-C ends it.
+",
+        version = env!("CARGO_PKG_VERSION"),
+        upstream = config.upstream.base_url.host_str().unwrap_or_default(),
+    )
+}
+
+/// How an address is reached from this machine: "every address" is none to connect to.
+fn url(address: SocketAddr, tls: bool) -> String {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{}", SocketAddr::new(ip, address.port()))
 }
 
 /// Reads every secret once, so that a start that could never serve fails at once and says why.

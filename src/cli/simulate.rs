@@ -2,7 +2,10 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::{Failure, address, print_line, serve::end_on_signal};
+use super::{
+    Failure, address, print_line,
+    serve::{end_on_signal, is_watched},
+};
 use crate::{
     app::listen_failure,
     config::{LogConfig, RequestLog},
@@ -87,7 +90,11 @@ pub(super) async fn run(args: SimulateArgs) -> Result<(), Failure> {
         })?;
     let shutdown = Shutdown::new();
     end_on_signal(shutdown.clone())?;
-    print_line(welcome(simulator.local_addr()))?;
+    let address = simulator.local_addr();
+    print_line(welcome(address))?;
+    if !is_watched() {
+        tracing::info!(simulator = %address, version = env!("CARGO_PKG_VERSION"), "listening");
+    }
     simulator.run(shutdown.clone()).await;
     shutdown.cancel().await;
     Ok(())
@@ -101,6 +108,7 @@ fn welcome(address: SocketAddr) -> String {
   upstream.auth.token_url = \"http://{address}/any-tenant/oauth2/v2.0/token\"
 
 Documented customer: {DOCUMENTED_CUSTOMER}. What else it can do: curl http://{address}/_simulator
+Ctrl-C ends it.
 "
     )
 }

@@ -11,6 +11,7 @@ step_cli() {
     cli_completions
     cli_manual
     cli_get
+    cli_start
 }
 
 # What a person sees who types at bash: keys go in, and a terminal is what comes out.
@@ -54,7 +55,7 @@ cli_get() {
 
     on_terminal --columns 60 -- env -u NO_COLOR LC_ALL=C.UTF-8 TERM=xterm \
         "$binary" get "$customer" --url "$api" >"$scratch/usage"
-    grep -qF "$escape[1mDT DEMO CSP CUSTOMER 005" "$scratch/usage" ||
+    grep -qF "${escape}[1mDT DEMO CSP CUSTOMER 005" "$scratch/usage" ||
         fail "no colours on a terminal: $(cat "$scratch/usage")"
     grep -qF '···' "$scratch/usage" || fail "no bars on a terminal: $(cat "$scratch/usage")"
     [[ $(sed "s/$escape\[[0-9;]*m//g; s/\r//" "$scratch/usage" | LC_ALL=C.UTF-8 wc -L) -le 60 ]] ||
@@ -79,15 +80,8 @@ cli_get_waits() {
         "$binary" simulate --listen 127.0.0.1:0 --fault latency=1800 --customers 0
     local slow=$started upstream
     upstream=$(sed -n 's/.*upstream.base_url = "\(.*\)"/\1/p' "$scratch/slow.out")
-    (umask 077 && echo secret >"$scratch/client_secret")
-    start waiting '"listening"' env -i \
-        USAGE_PROXY__SERVER__LISTEN=127.0.0.1:0 USAGE_PROXY__ADMIN__LISTEN=127.0.0.1:0 \
-        USAGE_PROXY__UPSTREAM__BASE_URL="$upstream" USAGE_PROXY__UPSTREAM__SOURCE=commercial \
-        USAGE_PROXY__UPSTREAM__AUTH__KIND=client_credentials \
-        USAGE_PROXY__UPSTREAM__AUTH__TOKEN_URL="$upstream/t/oauth2/v2.0/token" \
-        USAGE_PROXY__UPSTREAM__AUTH__CLIENT_ID=usage-proxy \
-        USAGE_PROXY__UPSTREAM__AUTH__CLIENT_SECRET_FILE="$scratch/client_secret" \
-        "$binary" serve
+    cli_account "$upstream"
+    start waiting '"listening"' env -i "${account[@]}" "$binary" serve
     local waiting=$started url
     url=http://$(sed -n 's/.*"api":"\([^"]*\)".*/\1/p' "$scratch/waiting.err")
 
@@ -100,6 +94,52 @@ cli_get_waits() {
     echo "get tells of a long wait, and of no short one"
     stop waiting "$waiting"
     stop slow "$slow"
+}
+
+# A person is told what listens where and what to try, a program in a line of JSON.
+cli_start() {
+    cli_account http://127.0.0.1:9
+    chmod 644 "$scratch/client_secret"
+    on_terminal --expect WARN --expect 'can be read by anyone' --expect 'listens on' \
+        --expect 'http://127.0.0.1:' --expect 'everybody who reaches it' --expect /readyz \
+        --expect 'usage-proxy get' --expect 'Ctrl-C ends it.' --type $'\x03' --expect ending -- \
+        env -i TERM=xterm "${account[@]}" "$binary" serve >"$scratch/told" ||
+        fail "serve does not greet a person: $(cat "$scratch/told")"
+    ! grep -q '"listening"' "$scratch/told" || fail "a person is told in JSON: $(cat "$scratch/told")"
+    on_terminal --expect 'usage-proxy get' --expect 'Ctrl-C ends it.' --type $'\x03' -- \
+        "$binary" demo --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 >"$scratch/told" ||
+        fail "the demo does not greet a person: $(cat "$scratch/told")"
+    on_terminal --expect upstream.base_url --expect 'Ctrl-C ends it.' --type $'\x03' -- \
+        "$binary" simulate --listen 127.0.0.1:0 >"$scratch/told" ||
+        fail "the stand-in does not greet a person: $(cat "$scratch/told")"
+
+    local name
+    start told '"listening"' env -i "${account[@]}" "$binary" serve
+    stop told "$started"
+    [[ ! -s $scratch/told.out ]] || fail_with told "serve greets a pipe"
+    start told-by-demo '"listening"' \
+        "$binary" demo --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0
+    stop told-by-demo "$started"
+    start told-by-simulate '"listening"' "$binary" simulate --listen 127.0.0.1:0
+    stop told-by-simulate "$started"
+    for name in told told-by-demo told-by-simulate; do
+        python3 -c 'import json, sys; [json.loads(line) for line in sys.stdin]' \
+            <"$scratch/$name.err" || fail_with "$name" "$name logs something else than JSON"
+    done
+    echo "serve, demo and simulate greet a person, and tell a program in JSON"
+}
+
+# cli_account URL: sets `account` to the variables of a service that asks there.
+cli_account() {
+    (umask 077 && echo secret >"$scratch/client_secret")
+    account=(
+        USAGE_PROXY__SERVER__LISTEN=127.0.0.1:0 USAGE_PROXY__ADMIN__LISTEN=127.0.0.1:0
+        USAGE_PROXY__UPSTREAM__BASE_URL="$1" USAGE_PROXY__UPSTREAM__SOURCE=commercial
+        USAGE_PROXY__UPSTREAM__AUTH__KIND=client_credentials
+        USAGE_PROXY__UPSTREAM__AUTH__TOKEN_URL="$1/t/oauth2/v2.0/token"
+        USAGE_PROXY__UPSTREAM__AUTH__CLIENT_ID=usage-proxy
+        USAGE_PROXY__UPSTREAM__AUTH__CLIENT_SECRET_FILE="$scratch/client_secret"
+    )
 }
 
 # on_terminal [OPTION…] -- COMMAND…: see tests/steps/terminal.py.
