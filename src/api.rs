@@ -15,6 +15,7 @@ mod openapi;
 mod problem;
 mod rate_limit;
 mod route;
+mod spans;
 mod usage;
 
 use std::{
@@ -26,7 +27,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use uuid::Uuid;
 
 pub use self::openapi::document as openapi_document;
-pub use self::{authentication::Authentication, metrics::ApiMetrics};
+pub use self::{authentication::Authentication, metrics::ApiMetrics, spans::RequestSpans};
 use self::{cors::Cors, rate_limit::RateFields, route::Route};
 use crate::{
     cache::{CacheResult, CacheStatus},
@@ -37,6 +38,7 @@ use crate::{
     peer::Peer,
     problem::{Body, Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
+    trace::Span,
     usage::UsageService,
 };
 
@@ -55,6 +57,8 @@ struct Inner {
     log: RequestLog,
     /// `None` where no page of another origin may read answers.
     cors: Option<Cors>,
+    /// `None` where nothing is traced.
+    spans: Option<RequestSpans>,
 }
 
 /// A request that has arrived.
@@ -62,6 +66,8 @@ struct Arrived<'a, B> {
     request: &'a Request<B>,
     at: Instant,
     request_id: &'a HeaderValue,
+    /// `None` where nothing is traced.
+    span: Option<Arc<Span>>,
 }
 
 /// What a request came to.
@@ -122,8 +128,19 @@ impl Api {
                 metrics,
                 log,
                 cors: Cors::new(cors_origins),
+                spans: None,
             }),
         }
+    }
+
+    /// The same, with a span for each request where there are to be any.
+    #[expect(clippy::expect_used, reason = "it is ours alone until it serves")]
+    #[must_use]
+    pub fn traced(mut self, spans: Option<RequestSpans>) -> Self {
+        Arc::get_mut(&mut self.inner)
+            .expect("nobody shares an API that does not serve yet")
+            .spans = spans;
+        self
     }
 
     /// Answers one request, counts it and logs it.
@@ -138,6 +155,10 @@ impl Api {
         let at = inner.clock.now();
         let request_id = request_id::accept_or_mint(request.headers());
         let route = Route::of(request.uri().path());
+        let span = inner
+            .spans
+            .as_ref()
+            .map(|spans| spans.begin(&request, route, &request_id, &peer));
         let mut under_way = UnderWay {
             api: inner,
             route,
@@ -145,6 +166,7 @@ impl Api {
                 request: &request,
                 at,
                 request_id: &request_id,
+                span,
             },
             peer,
             identity: None,
@@ -157,6 +179,9 @@ impl Api {
             None => under_way.serve().await,
         };
 
+        if let Some(span) = &under_way.arrived.span {
+            spans::tell_cache(span, &served.status);
+        }
         under_way.end(served.response.status(), served.told);
         let rate = under_way.rate.take();
         drop(under_way);
@@ -304,6 +329,11 @@ impl<B> UnderWay<'_, B> {
         }
     }
 
+    fn trace_id(&self) -> Option<impl std::fmt::Display> {
+        let span = self.arrived.span.as_ref()?;
+        Some(span.context().trace_id())
+    }
+
     fn end(&mut self, status: StatusCode, told: Told) {
         self.answered = true;
         // A duration takes a second look at the clock; everything else went by the first.
@@ -313,6 +343,9 @@ impl<B> UnderWay<'_, B> {
         self.api
             .metrics
             .answered(self.route, method, status, told.result, took);
+        if let Some(span) = &self.arrived.span {
+            spans::end(span, status, told, self.caller_name());
+        }
         if self.api.wants_log(status, took) {
             self.log(status, told, took);
         }
@@ -337,6 +370,7 @@ impl<B> UnderWay<'_, B> {
                     caller = self.caller_name(),
                     peer = %self.peer.address.ip(),
                     ms.request_id = told.upstream_request_id.map(tracing::field::display),
+                    trace_id = self.trace_id().map(tracing::field::display),
                     "request"
                 )
             };

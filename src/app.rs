@@ -9,7 +9,7 @@ use crate::{
         self, Access, Admin,
         readiness::{Gate, Readiness},
     },
-    api::{Api, ApiMetrics, Authentication},
+    api::{Api, ApiMetrics, Authentication, RequestSpans},
     cache::{CacheMetrics, UsageCache},
     callers::{
         Callers, CallersMetrics, TokenCallers,
@@ -26,6 +26,7 @@ use crate::{
     },
     shutdown::Shutdown,
     telemetry::Metrics,
+    trace::{self, Exporting, TraceDeps, Tracer},
     upstream::{PartnerCenter, TokenStatus, UpstreamDeps},
     usage::{CallLimits, UsageService},
 };
@@ -37,6 +38,8 @@ pub struct App {
     admin: Bound<Edge, axum::Router>,
     drain_timeout: Duration,
     reload: Reload,
+    /// `None` where nothing is traced.
+    exporting: Option<Exporting>,
     shutdown: Shutdown,
 }
 
@@ -81,6 +84,9 @@ pub enum StartError {
     /// The upstream client cannot be made.
     #[error("cannot set up the upstream client")]
     Upstream(#[from] crate::upstream::StartError),
+    /// Traces cannot be exported.
+    #[error("tracing")]
+    Tracing(#[from] trace::StartError),
     /// Two components have a metric of the same name.
     #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
@@ -91,6 +97,8 @@ struct Ground<'a> {
     config: &'a Config,
     deps: &'a Deps,
     registry: &'a prometheus::Registry,
+    /// `None` where nothing is traced.
+    tracer: Option<Tracer>,
     reload: &'a Reload,
     shutdown: &'a Shutdown,
 }
@@ -142,10 +150,12 @@ impl App {
         let admin = bind("admin.listen", config.admin.listen, inherited.admin).await?;
         let (shutdown, reload) = (Shutdown::new(), Reload::default());
         let metrics = Metrics::new()?;
+        let (tracer, exporting) = start_tracing(config, &deps, &metrics)?.unzip();
         let ground = Ground {
             config,
             deps: &deps,
             registry: metrics.registry(),
+            tracer,
             reload: &reload,
             shutdown: &shutdown,
         };
@@ -160,7 +170,8 @@ impl App {
             ApiMetrics::new(metrics.registry())?,
             config.log.requests,
             &config.server.cors_origins,
-        );
+        )
+        .traced(ground.request_spans());
         let access = Access::new(&config.admin, metrics.registry())?;
         let readiness = Arc::new(readiness(&shutdown, &upstream, &usage));
         readiness.register(metrics.registry())?;
@@ -176,6 +187,7 @@ impl App {
             admin: admin.with(admin_edge, admin_service),
             drain_timeout: config.server.drain_timeout,
             reload,
+            exporting,
             shutdown,
         })
     }
@@ -208,6 +220,7 @@ impl App {
             admin,
             drain_timeout,
             shutdown,
+            exporting,
             reload: _,
         } = self;
         let (api_drained, admin_may_stop) = tokio::sync::oneshot::channel::<()>();
@@ -238,7 +251,27 @@ impl App {
         };
         tokio::join!(serve_api, serve_admin);
         shutdown.cancel().await;
+        if let Some(exporting) = exporting {
+            exporting.finish().await;
+        }
     }
+}
+
+/// Begins to export spans, where a collector is configured.
+fn start_tracing(
+    config: &Config,
+    deps: &Deps,
+    metrics: &Metrics,
+) -> Result<Option<(Tracer, Exporting)>, trace::StartError> {
+    let Some(config) = &config.tracing else {
+        return Ok(None);
+    };
+    let deps = TraceDeps {
+        clock: Arc::clone(&deps.clock),
+        jitter: deps.upstream_jitter,
+        registry: metrics.registry(),
+    };
+    Tracer::start(config, deps).map(Some)
 }
 
 fn limits(server: &ServerConfig) -> Limits {
@@ -283,8 +316,18 @@ impl Ground<'_> {
             jitter: self.deps.upstream_jitter,
             shutdown: self.shutdown.clone(),
             registry: self.registry,
+            tracer: self.tracer.clone(),
         };
         Ok(PartnerCenter::new(&self.config.upstream, deps)?)
+    }
+
+    fn request_spans(&self) -> Option<RequestSpans> {
+        let scheme = if self.config.server.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        Some(RequestSpans::new(self.tracer.clone()?, scheme))
     }
 
     fn usage(&self, upstream: &Arc<PartnerCenter>) -> Result<UsageService, StartError> {

@@ -25,6 +25,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tracing;
 mod upstream;
 mod warnings;
 
@@ -42,6 +43,7 @@ pub use self::{
     server::{ServerConfig, is_local},
     sources::{Flag, Sources},
     tls::TlsConfig,
+    tracing::TracingConfig,
     upstream::{AuthConfig, ClientProof, GrantConfig, TokenAudience, UpstreamConfig},
 };
 
@@ -60,6 +62,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// What is logged, and how it is written.
     pub log: LogConfig,
+    /// Where traces are exported to; `None`: nothing is traced.
+    pub tracing: Option<TracingConfig>,
     /// Where each key was stated that was; the others have their default.
     places: BTreeMap<&'static str, Place>,
 }
@@ -92,6 +96,7 @@ impl Config {
             upstream: UpstreamConfig::read(&settings)?,
             cache: CacheConfig::read(&settings)?,
             log: LogConfig::read(&settings)?,
+            tracing: TracingConfig::read(&settings),
             places: settings.into_places(),
         })
     }

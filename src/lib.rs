@@ -56,6 +56,8 @@ pub mod config;
 
 pub mod telemetry;
 
+pub mod trace;
+
 pub mod problem;
 
 pub mod readable;

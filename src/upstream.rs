@@ -22,6 +22,7 @@ mod refusal;
 mod request;
 mod restraint;
 mod silence;
+mod spans;
 #[cfg(test)]
 mod support;
 mod throttle;
@@ -50,6 +51,7 @@ use crate::{
     domain::{ProcessedDate, UpstreamApi},
     jitter::Jitter,
     shutdown::Shutdown,
+    trace::Tracer,
     usage::source::{Call, FetchFuture, Fetched, Question, SourceError, UsageSource},
 };
 
@@ -82,6 +84,9 @@ pub struct UpstreamDeps<'a> {
     pub shutdown: Shutdown,
     /// Where the metrics are registered.
     pub registry: &'a prometheus::Registry,
+    /// Begins the traces of token requests; `None` where nothing is traced. Calls are part of their
+    /// callers' traces.
+    pub tracer: Option<Tracer>,
 }
 
 /// The upstream client cannot be made.
@@ -131,7 +136,7 @@ impl PartnerCenter {
     /// [`StartError`] for what no attempt could mend. Credentials that cannot be read are no such
     /// thing: [`PartnerCenter::status`] tells of them, and they are read again.
     pub fn new(config: &UpstreamConfig, deps: UpstreamDeps<'_>) -> Result<Self, StartError> {
-        let http = HttpClient::build(config, deps.clock.clone())?;
+        let http = HttpClient::build(config, deps.clock.clone())?.traced(deps.tracer.clone());
         let calls = Arc::new(http.clone());
         Self::over(config, http, calls, deps)
     }

@@ -9,6 +9,7 @@ mod fetches;
 mod places;
 mod renderings;
 pub mod source;
+mod spans;
 
 use std::{
     num::NonZeroUsize,
@@ -32,6 +33,7 @@ use crate::{
     domain::{Caller, CustomerId, ProcessedDate, Question, Scope, UpstreamApi},
     representation::{Coding, Form, Prepared, RenderError},
     shutdown::Shutdown,
+    trace::Span,
 };
 
 /// Answers for license usage; clones share everything.
@@ -168,7 +170,9 @@ impl UsageService {
         let answered = match self.decide(fetch, held, directive, now) {
             Decision::Serve(held) => Ok(self.serve(held, directive)),
             Decision::ServeAndRefresh(held) => {
-                self.refresh(fetch, caller, now);
+                let span = trace().span;
+                spans::tell_decision(span.as_deref(), "serve-and-refresh", Forward::Stale);
+                self.refresh(fetch, caller, span, now);
                 Ok(self.serve_stale(held))
             }
             Decision::Ask { why, held } => {
@@ -178,7 +182,9 @@ impl UsageService {
                     caller,
                     now,
                 };
-                self.ask(asking, held, trace()).await
+                let trace = trace();
+                spans::tell_decision(trace.span.as_deref(), "ask", why);
+                self.ask(asking, held, trace).await
             }
             Decision::Refuse => Err(Unanswered::not_held()),
         };
@@ -298,11 +304,14 @@ impl UsageService {
     }
 
     /// Refreshes behind the caller's back, unless that failed a moment ago or too many calls wait.
-    fn refresh(&self, fetch: Fetch, caller: &Caller, now: Instant) {
+    fn refresh(&self, fetch: Fetch, caller: &Caller, span: Option<Arc<Span>>, now: Instant) {
         let fetches = &self.inner.fetches;
         if fetches.remembered(fetch, now).is_none() {
             // Nobody waits for it: the task it runs in stores what it brings.
-            let trace = CallTrace::default();
+            let trace = CallTrace {
+                span,
+                ..CallTrace::default()
+            };
             drop(fetches.board(fetch, caller, Errand::Refresh, trace, now));
         }
     }
@@ -331,6 +340,7 @@ impl UsageService {
             collapsed: true,
             ..forwarded
         };
+        let span = trace.span.clone();
         let boarding = match fetches.board(fetch, caller, Errand::Answer, trace, now) {
             Ok(boarding) => boarding,
             Err(Settled::Held(held)) => return Ok(Answer::fetched(held, joined)),
@@ -342,6 +352,7 @@ impl UsageService {
         let role = boarding.role;
         if role == Role::Follower {
             self.inner.cache.metrics().collapsed.inc();
+            spans::link_to_call(span.as_deref(), &boarding.shared);
         }
         match (fetches.outcome(boarding, caller, now).await, role) {
             (Ok(filled), Role::Leader) => {

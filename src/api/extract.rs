@@ -109,6 +109,7 @@ pub(super) fn call_trace(headers: &HeaderMap) -> CallTrace {
             .get(TRACEPARENT)
             .filter(|value| is_traceparent(value.as_bytes()))
             .cloned(),
+        span: None,
     }
 }
 

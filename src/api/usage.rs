@@ -5,14 +5,17 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use super::{
     Arrived, Inner, Served, Told, browser, caching, extract, negotiation,
     openapi::{OfCustomer, OfDate},
-    problem,
+    problem, spans,
 };
 use crate::{
     cache::CacheResult,
     domain::{Caller, ProcessedDate},
     problem::{Kind, Problem},
     representation::Form,
-    usage::{Answer, Cause, Query, Unanswered, source::CallIds},
+    usage::{
+        Answer, Cause, Query, Unanswered,
+        source::{CallIds, CallTrace},
+    },
 };
 
 const MS_REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");
@@ -131,7 +134,14 @@ async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, query
         Ok(coding) => coding,
         Err(problem) => return arrived.refuse(problem),
     };
-    let trace = || extract::call_trace(headers);
+    let span = arrived.span.as_ref();
+    if let Some(span) = span {
+        spans::tell_customer(span, query.customer_id);
+    }
+    let trace = || CallTrace {
+        span: span.cloned(),
+        ..extract::call_trace(headers)
+    };
     let answer = match api.usage.answer(query, caller, trace, arrived.at).await {
         Ok(answer) => answer,
         Err(unanswered) => {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     Failure,
-    configuration::{ConfigArgs, secret_files, tls_tables, warnings},
+    configuration::{ConfigArgs, secret_files, tls_tables, unreadable_trace_headers, warnings},
     eprint_line, print_line,
 };
 use crate::{
@@ -31,7 +31,10 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
     let unreadable = secret_files(&config.upstream.auth)
         .into_iter()
         .filter_map(|(key, file)| Some(format!("{key}: {}", secret::read_secret(file).err()?)));
-    let unreadable = unreadable.chain(unchecked).chain(check_tls(&config)?);
+    let unreadable = unreadable
+        .chain(unreadable_trace_headers(&config))
+        .chain(unchecked)
+        .chain(check_tls(&config)?);
     for warning in warnings(&config).into_iter().chain(unreadable) {
         eprint_line(format_args!("warning: {warning}"));
     }

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::key_value;
-use crate::config::{AuthConfig, Config, Sources, TlsConfig, secret};
+use crate::{
+    config::{AuthConfig, Config, Sources, TlsConfig, secret},
+    trace,
+};
 
 /// Where configuration comes from.
 #[derive(Debug, Args)]
@@ -42,6 +45,16 @@ pub(super) fn secret_files(auth: &AuthConfig) -> Vec<(&'static str, &Path)> {
     proof.into_iter().flatten().chain(token).collect()
 }
 
+/// What is wrong with the headers for the collector of traces, where there are to be any.
+pub(super) fn unreadable_trace_headers(config: &Config) -> Option<String> {
+    let error = trace::read_headers(trace_headers(config)?).err()?;
+    Some(format!("tracing.headers_file: {error}"))
+}
+
+fn trace_headers(config: &Config) -> Option<&Path> {
+    config.tracing.as_ref()?.headers_file.as_deref()
+}
+
 /// What is allowed but hardly meant, of the configuration and of the files that it names.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let of_files = secret_files(&config.upstream.auth)
@@ -53,8 +66,15 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         let warning = secret::permissions_warning(&tls.key_file)?;
         Some(format!("{table}.key_file: {warning}"))
     });
+    let of_headers = trace_headers(config)
+        .and_then(secret::permissions_warning)
+        .map(|warning| format!("tracing.headers_file: {warning}"));
     let warnings = config.warnings().into_iter();
-    warnings.chain(of_files).chain(of_keys).collect()
+    warnings
+        .chain(of_files)
+        .chain(of_keys)
+        .chain(of_headers)
+        .collect()
 }
 
 /// What TLS is configured, by the table that says so.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{
     Failure,
-    configuration::{ConfigArgs, secret_files, warnings},
+    configuration::{ConfigArgs, secret_files, unreadable_trace_headers, warnings},
     print_line,
     terminal::Look,
 };
@@ -44,6 +44,9 @@ pub(super) async fn run(
     let config = Config::load(args.sources())?;
     telemetry::start_logging(&config.log).map_err(Failure::usage)?;
     check_secret_files(&config.upstream.auth)?;
+    if let Some(unreadable) = unreadable_trace_headers(&config) {
+        return Err(Failure::other(unreadable));
+    }
     for warning in warnings(&config) {
         tracing::warn!("{warning}");
     }

@@ -97,7 +97,7 @@ impl Fault {
         let shown = match value {
             Value::Text(text) if may_hold_a_secret(key.name(), text) => " (value not shown)".into(),
             Value::Text(text) => format!(" = {text:?}"),
-            Value::Number(number) => format!(" = {number}"),
+            Value::Number(number) | Value::Fraction(number) => format!(" = {number}"),
             Value::Boolean(_) | Value::List(_) | Value::Other(_) => String::new(),
         };
         Self::at(

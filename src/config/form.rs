@@ -29,6 +29,8 @@ pub(super) enum Unquoted {
     Nothing,
     /// `16`
     Integer,
+    /// `0.25`, or an integer
+    Fraction,
     /// `true` or `false`
     Boolean,
     /// `["a", "b"]`; as text, its items with commas between.
@@ -123,6 +125,18 @@ pub(super) const RETRIES: Form<u32> = Form {
     unquoted: Unquoted::Integer,
 };
 
+pub(super) const RATIO: Form<f64> = Form {
+    expected: "a number from 0 to 1, such as `0.05`",
+    parse: |text| {
+        text.parse()
+            .ok()
+            .filter(|ratio| (0.0..=1.0).contains(ratio))
+            .ok_or_else(|| "is out of range".into())
+    },
+    print: f64::to_string,
+    unquoted: Unquoted::Fraction,
+};
+
 pub(super) const ORIGINS: Form<Vec<Origin>> = Form {
     expected: "origins as browsers send them, such as `[\"https://dash.example.com\"]`, or as text \
                with commas between them",
@@ -153,6 +167,15 @@ pub(super) const ENDPOINT: Form<Url> = Form {
         "/" => url.as_str().trim_end_matches('/').to_owned(),
         _ => url.to_string(),
     },
+    unquoted: Unquoted::Nothing,
+};
+
+/// Where spans are sent: a base, since `/v1/traces` is the protocol's.
+pub(super) const COLLECTOR: Form<Url> = Form {
+    expected: "an `http://` or `https://` URL with a host, such as `http://127.0.0.1:4318`; \
+               `/v1/traces` is added",
+    parse: collector,
+    print: ENDPOINT.print,
     unquoted: Unquoted::Nothing,
 };
 
@@ -335,6 +358,25 @@ fn document(text: &str) -> Result<Url, Refusal> {
     Ok(url)
 }
 
+/// In clear to other machines too: a collector is mostly a neighbour, and spans hold no secrets. With
+/// credentials of its own, `rules` has more to say.
+fn collector(text: &str) -> Result<Url, Refusal> {
+    let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("is neither http nor https".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("holds a user name or password".into());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("has a query or fragment".into());
+    }
+    if url.path().trim_end_matches('/').ends_with("/v1/traces") {
+        return Err("ends in `/v1/traces`".into());
+    }
+    Ok(url)
+}
+
 fn private_url(text: &str, in_clear: &'static str) -> Result<Url, Refusal> {
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
     let host = url.host().ok_or("has no host")?;
@@ -347,6 +389,11 @@ fn private_url(text: &str, in_clear: &'static str) -> Result<Url, Refusal> {
         "http" => Err(in_clear.into()),
         _ => Err("is neither http nor https".into()),
     }
+}
+
+/// Whether what is sent there can be read on the way.
+pub(super) fn is_in_clear(url: &Url) -> bool {
+    url.scheme() == "http" && !url.host().is_some_and(|host| is_loopback(&host))
 }
 
 fn is_loopback(host: &Host<&str>) -> bool {

@@ -9,7 +9,7 @@ use url::Url;
 
 use self::Presence::{AllowedBy, Default, Optional, Required, RequiredBy};
 use super::{
-    AuthConfig, Config, GrantConfig, JwtConfig, LogFormat, Origin, RequestLog,
+    AuthConfig, Config, GrantConfig, JwtConfig, LogFormat, Origin, RequestLog, TracingConfig,
     auth::AuthKind,
     form::{self, Form, Refusal, Unquoted},
 };
@@ -51,6 +51,8 @@ pub(super) enum Value {
     Text(String),
     /// A TOML integer, in decimal.
     Number(String),
+    /// A TOML float, as it was written.
+    Fraction(String),
     Boolean(bool),
     /// A TOML array of nothing but text.
     List(Vec<String>),
@@ -210,6 +212,15 @@ keys! {
         form::LOG_FILTER, |c| Some(c.log.filter.clone());
     LOG_REQUESTS: RequestLog = "log.requests", Default("all"),
         form::REQUEST_LOG, |c| Some(c.log.requests);
+
+    TRACING_OTLP_ENDPOINT: Url = "tracing.otlp_endpoint", Optional,
+        form::COLLECTOR, |c| tracing(c).map(|tracing| tracing.otlp_endpoint.clone());
+    TRACING_HEADERS_FILE: PathBuf = "tracing.headers_file", Optional,
+        form::FILE, |c| tracing(c)?.headers_file.clone();
+    TRACING_SAMPLE_RATIO: f64 = "tracing.sample_ratio", Default("1"),
+        form::RATIO, |c| tracing(c).map(|tracing| tracing.sample_ratio);
+    TRACING_SERVICE_NAME: String = "tracing.service_name", Default("usage-proxy"),
+        form::EXACT_TEXT, |c| tracing(c).map(|tracing| tracing.service_name.clone());
 }
 
 pub(super) fn find(name: &str) -> Option<&'static dyn AnyKey> {
@@ -288,7 +299,13 @@ impl<T> AnyKey for Key<T> {
     fn accept(&self, value: Value) -> Result<String, Refusal> {
         let text = match value {
             Value::Text(text) => text,
-            Value::Number(number) if self.form.unquoted == Unquoted::Integer => number,
+            Value::Number(number)
+                if matches!(self.form.unquoted, Unquoted::Integer | Unquoted::Fraction) =>
+            {
+                number
+            }
+            Value::Fraction(number) if self.form.unquoted == Unquoted::Fraction => number,
+            Value::Fraction(_) => return Err("is a number with a fraction".into()),
             Value::Number(_) if self.form.unquoted == Unquoted::Nothing => {
                 return Err("is a number, not text in quotes".into());
             }
@@ -307,7 +324,7 @@ impl<T> AnyKey for Key<T> {
         let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
         Some(match self.form.unquoted {
             Unquoted::Integer if text.parse::<i64>().is_ok() => text,
-            Unquoted::Boolean => text,
+            Unquoted::Boolean | Unquoted::Fraction => text,
             Unquoted::List => {
                 let items: Vec<_> = form::items(&text).map(quoted).collect();
                 format!("[{}]", items.join(", "))
@@ -315,6 +332,10 @@ impl<T> AnyKey for Key<T> {
             Unquoted::Nothing | Unquoted::Integer => quoted(&text),
         })
     }
+}
+
+fn tracing(config: &Config) -> Option<&TracingConfig> {
+    config.tracing.as_ref()
 }
 
 fn jwt(config: &Config) -> Option<&JwtConfig> {

@@ -8,6 +8,7 @@ use std::{
 use super::{
     auth::{AuthKind, TokenEndpoint},
     fault::{Fault, Place},
+    form::is_in_clear,
     is_local,
     keys::{self, AnyKey, Key, Presence},
     settings::Settings,
@@ -26,6 +27,7 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     for keys in [&tls::SERVER, &tls::ADMIN] {
         check_tls(settings, keys, faults);
     }
+    check_tracing(settings, faults);
     for (shorter, longer, because) in [
         (
             &keys::UPSTREAM_CONNECT_TIMEOUT,
@@ -300,6 +302,24 @@ fn check_admin_key(settings: &Settings, faults: &mut Vec<Fault>) {
         );
         faults.push(Fault::at(place.clone(), problem));
     }
+}
+
+/// Headers go with an endpoint, and in clear to no other machine: they may be credentials.
+fn check_tracing(settings: &Settings, faults: &mut Vec<Fault>) {
+    let (endpoint, headers) = (&keys::TRACING_OTLP_ENDPOINT, &keys::TRACING_HEADERS_FILE);
+    let Some(place) = settings.place(headers.name()) else {
+        return;
+    };
+    let problem = match settings.place(endpoint.name()) {
+        None => format!("{}: stands without {}", headers.name(), endpoint.name()),
+        Some(_) if settings.get(endpoint).is_some_and(|url| is_in_clear(&url)) => format!(
+            "{}: would be sent in clear to another machine; expected an `https://` URL in {}",
+            headers.name(),
+            endpoint.name(),
+        ),
+        Some(_) => return,
+    };
+    faults.push(Fault::at(place.clone(), problem));
 }
 
 fn check_order(

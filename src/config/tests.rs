@@ -78,6 +78,7 @@ fn values(
     &UpstreamConfig,
     &CacheConfig,
     &LogConfig,
+    Option<&TracingConfig>,
 ) {
     let Config {
         server,
@@ -86,7 +87,16 @@ fn values(
         upstream,
         cache,
         log,
+        tracing,
         ..
     } = config;
-    (server, admin, callers, upstream, cache, log)
+    (
+        server,
+        admin,
+        callers,
+        upstream,
+        cache,
+        log,
+        tracing.as_ref(),
+    )
 }

@@ -19,7 +19,7 @@ use super::{
     paging::PageRequest,
     refusal, request,
     restraint::Restraint,
-    throttle,
+    spans, throttle,
     token::{AccessToken, Tokens},
     wire::Malformed,
 };
@@ -29,6 +29,7 @@ use crate::{
     domain::{CustomerId, UpstreamApi},
     jitter::Jitter,
     resilience::circuit_breaker::Permit,
+    trace,
     usage::source::Refusal,
 };
 
@@ -111,6 +112,7 @@ impl Attempts {
         request_id: Uuid,
     ) -> Result<Answer, UpstreamError> {
         let mut failed = None;
+        call.resends = 0;
         loop {
             let turn = match self.admit(call).await {
                 Ok(turn) => turn,
@@ -135,7 +137,10 @@ impl Attempts {
                 Err(error) => error,
             };
             match self.next(call, &error, &token).await? {
-                Next::Retry => failed = Some(error),
+                Next::Retry => {
+                    call.resends += 1;
+                    failed = Some(error);
+                }
                 Next::GiveUp => return Err(error),
             }
         }
@@ -217,7 +222,28 @@ impl Attempts {
         token: &AccessToken,
         permit: Permit<'_, CustomerId>,
     ) -> Result<Answer, UpstreamError> {
-        let request = request::build(&self.headers, call, page, request_id, token)?;
+        let span = spans::begin_attempt(call, page, request_id);
+        let mut request = request::build(&self.headers, call, page, request_id, token)?;
+        if let Some(span) = &span {
+            trace::inject(span.context(), request.headers_mut());
+        }
+        let judged = self
+            .exchange(call, request, request_id, token, permit)
+            .await;
+        if let Some(span) = &span {
+            spans::end_attempt(span, call.last_status(), judged.as_ref().err());
+        }
+        judged
+    }
+
+    async fn exchange(
+        &self,
+        call: &mut LogicalCall,
+        request: reqwest::Request,
+        request_id: Uuid,
+        token: &AccessToken,
+        permit: Permit<'_, CustomerId>,
+    ) -> Result<Answer, UpstreamError> {
         let sent_at = self.clock.now();
         let ends = call.deadline.min(sent_at + self.attempt_timeout);
         call.sending(request_id, self.clock.wall());
@@ -307,7 +333,7 @@ fn shows_life(exchanged: &Result<Answer, ExchangeError>) -> bool {
 
 impl UpstreamError {
     /// The labels of the request that ended so.
-    fn status_and_code(&self) -> (StatusClass, Option<&str>) {
+    pub(super) fn status_and_code(&self) -> (StatusClass, Option<&str>) {
         let of = |refusal: &Refusal| {
             StatusCode::from_u16(refusal.status).map_or(StatusClass::Error, StatusClass::of)
         };

@@ -28,6 +28,8 @@ pub(super) struct LogicalCall {
     pub(super) renewed: bool,
     /// HTTP requests sent.
     pub(super) attempts: u32,
+    /// How often the page under way was asked for before.
+    pub(super) resends: u32,
     last: LastRequest,
 }
 
@@ -64,6 +66,7 @@ impl LogicalCall {
             retries: 0,
             renewed: false,
             attempts: 0,
+            resends: 0,
             last: LastRequest {
                 // Perhaps the caller's own: it traces a call that is not made, too.
                 correlation_id: Some(ids.correlation_id.to_string()),
@@ -82,6 +85,11 @@ impl LogicalCall {
 
     pub(super) fn trace(&self) -> &CallTrace {
         &self.call.trace
+    }
+
+    fn trace_id(&self) -> Option<impl std::fmt::Display> {
+        let span = self.call.trace.span.as_ref()?;
+        Some(span.context().trace_id())
     }
 
     /// The status of the last answer; `None` where the last request brought none.
@@ -137,6 +145,7 @@ impl LogicalCall {
                     ms.cv = self.last.cv,
                     ms.server_id = self.last.server_id,
                     ms.date = self.last.date,
+                    trace_id = self.trace_id().map(tracing::field::display),
                     $($($more)+,)?
                     $message
                 )

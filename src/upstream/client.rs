@@ -5,7 +5,7 @@ use std::{error::Error, fmt, future::Future, pin::Pin, time::Instant};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use crate::{clock::SharedClock, config::UpstreamConfig, readable::readable};
+use crate::{clock::SharedClock, config::UpstreamConfig, readable::readable, trace::Tracer};
 
 /// Bytes of an error's body that are read; error documents are small, error pages need not be.
 const LONGEST_ERROR_BODY: usize = 64 * 1024;
@@ -42,6 +42,8 @@ pub(super) type ExchangeFuture<'a> =
 pub(super) struct HttpClient {
     http: reqwest::Client,
     clock: SharedClock,
+    /// For requests that are part of no call; `None` where nothing is traced.
+    tracer: Option<Tracer>,
 }
 
 /// An answer, read as far as allowed.
@@ -90,7 +92,20 @@ impl HttpClient {
             .pool_max_idle_per_host(config.max_concurrency.get())
             .gzip(true)
             .build()?;
-        Ok(Self { http, clock })
+        Ok(Self {
+            http,
+            clock,
+            tracer: None,
+        })
+    }
+
+    /// The same, with traces where there are to be any.
+    pub(super) fn traced(self, tracer: Option<Tracer>) -> Self {
+        Self { tracer, ..self }
+    }
+
+    pub(super) fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.as_ref()
     }
 
     pub(super) fn clock(&self) -> &SharedClock {
@@ -174,6 +189,17 @@ pub(super) async fn before<T>(
 }
 
 // === impl ExchangeError ===
+
+impl ExchangeError {
+    /// Stable name for traces.
+    pub(super) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::TimedOut => "timeout",
+            Self::Connection(_) => "connection",
+            Self::Undecodable(_) => "undecodable",
+        }
+    }
+}
 
 impl From<reqwest::Error> for ExchangeError {
     fn from(error: reqwest::Error) -> Self {

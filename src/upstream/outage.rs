@@ -204,6 +204,7 @@ impl Service {
             jitter: Jitter::Fixed(0.5),
             shutdown: fixture.shutdown.clone(),
             registry: &fixture.registry,
+            tracer: None,
         };
         let http = HttpClient::build(&fixture.config, Arc::clone(&clock)).unwrap();
         let calls = Arc::clone(&partner) as _;

@@ -263,6 +263,7 @@ impl Fixture {
             jitter: self.jitter,
             shutdown: self.shutdown.clone(),
             registry: &self.registry,
+            tracer: None,
         };
         PartnerCenter::new(&self.config, deps).unwrap()
     }

@@ -49,6 +49,7 @@ async fn a_value_that_no_header_can_hold_stops_the_start() {
         jitter: fixture.jitter,
         shutdown: fixture.shutdown.clone(),
         registry: &fixture.registry,
+        tracer: None,
     };
 
     let error = PartnerCenter::new(&fixture.config, deps).unwrap_err();

@@ -12,6 +12,7 @@ use super::{
     counted::Counted,
     places::{Errand, Overloaded, Places, Turn, Wanted},
     source::{Call, CallIds, CallTrace, Fetched, SourceError, SourceErrorKind, UsageSource},
+    spans,
 };
 use crate::{
     cache::{
@@ -24,6 +25,7 @@ use crate::{
     offload,
     representation::Prepared,
     shutdown::Shutdown,
+    trace::Span,
 };
 
 /// Customers of which it is remembered when `no-cache` was last honoured. Each takes some hundred
@@ -35,7 +37,7 @@ const FORCED_CUSTOMERS: u64 = 10_000;
 pub(super) struct Fetches {
     source: Arc<dyn UsageSource>,
     cache: Arc<UsageCache>,
-    flights: SingleFlight<Fetch, Outcome, Arc<Wanted>>,
+    flights: SingleFlight<Fetch, Outcome, Shared>,
     places: Arc<Places>,
     failures: Failures<Fetch, SourceError>,
     /// When a caller last had upstream asked for a customer by `no-cache`.
@@ -63,11 +65,19 @@ pub(super) struct Filled {
     pub(super) ids: CallIds,
 }
 
+/// What a call shares with all who want it.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    wanted: Arc<Wanted>,
+    /// The call's own; `None` where nothing is traced.
+    pub(super) span: Option<Arc<Span>>,
+}
+
 /// A request's part in a call.
-pub(super) type Boarded = Boarding<Outcome, Arc<Wanted>>;
+pub(super) type Boarded = Boarding<Outcome, Shared>;
 
 /// The call's own part in it.
-type Own = Ticket<Fetch, Outcome, Arc<Wanted>>;
+type Own = Ticket<Fetch, Outcome, Shared>;
 
 /// What was found between a request's look-up and its place in a flight.
 pub(super) enum Settled {
@@ -167,9 +177,9 @@ impl Fetches {
         trace: CallTrace,
         now: Instant,
     ) -> Result<Boarded, Settled> {
-        let join = |wanted: &Arc<Wanted>| {
+        let join = |shared: &Shared| {
             if errand == Errand::Answer {
-                wanted.join(caller, now);
+                shared.wanted.join(caller, now);
             }
         };
         let leave = || match self.settled_since(fetch, now) {
@@ -177,9 +187,18 @@ impl Fetches {
             None => self
                 .places
                 .enter(caller, errand, now)
+                .map(|wanted| Shared {
+                    wanted,
+                    span: spans::begin_call(&trace, fetch, errand),
+                })
                 .map_err(|overloaded| Settled::Shed(self.overloaded(overloaded))),
         };
-        self.flights.board(fetch, join, leave, |ticket, wanted| {
+        self.flights.board(fetch, join, leave, |ticket, shared| {
+            let Shared { wanted, span } = shared;
+            let trace = CallTrace {
+                span,
+                ..trace.clone()
+            };
             Arc::clone(self).fill(fetch, trace, Turn::of(wanted), ticket)
         })
     }
@@ -187,7 +206,7 @@ impl Fetches {
     /// What becomes of a call that was boarded for `caller` at `now`; it is waited for no longer
     /// than the answer is of use, though the call may go on for who asked later.
     pub(super) async fn outcome(&self, boarded: Boarded, caller: &Caller, now: Instant) -> Outcome {
-        let wanted = Arc::clone(&boarded.shared);
+        let wanted = Arc::clone(&boarded.shared.wanted);
         tokio::select! {
             biased;
             outcome = boarded.outcome() => outcome.unwrap_or_else(|_lost| Err(self.lost())),
@@ -262,8 +281,13 @@ impl Fetches {
         let _in_flight = Counted::on(&self.cache.metrics().fills_in_flight);
         let (place, asked_at) = match turn.come().await {
             Ok(come) => come,
-            Err(overloaded) => return Err(self.overloaded(overloaded)),
+            Err(overloaded) => {
+                let failure = self.overloaded(overloaded);
+                spans::end_call(trace.span.as_deref(), Err(&failure.error));
+                return Err(failure);
+            }
         };
+        let span = trace.span.clone();
         let call = Call {
             customer_id: fetch.customer_id,
             question: fetch.question,
@@ -271,6 +295,7 @@ impl Fetches {
             asked_at,
         };
         let fetched = self.source.fetch(call).await;
+        spans::end_call(span.as_deref(), fetched.as_ref());
         drop(place);
         let prepared = match fetched {
             Ok(fetched) => {

@@ -16,7 +16,10 @@ use http::HeaderValue;
 use uuid::Uuid;
 
 pub use crate::domain::Question;
-use crate::domain::{CustomerId, Snapshot};
+use crate::{
+    domain::{CustomerId, Snapshot},
+    trace::Span,
+};
 
 /// Where the license usage of customers comes from.
 pub trait UsageSource: fmt::Debug + Send + Sync + 'static {
@@ -54,8 +57,10 @@ pub struct CallTrace {
     /// The caller's own correlation id, passed on as `MS-CorrelationId`; a new one is made where
     /// there is none.
     pub correlation_id: Option<Uuid>,
-    /// W3C `traceparent`, passed on as it is.
+    /// W3C `traceparent`, passed on as it is where nothing is traced.
     pub traceparent: Option<HeaderValue>,
+    /// The span that the call is part of; `None` where nothing is traced.
+    pub span: Option<Arc<Span>>,
 }
 
 /// The answer to a call.

@@ -26,7 +26,7 @@ thread_local! {
 }
 
 /// The log of this test alone, though all of them share the process.
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 /// Writes to the log of the thread that it is used on.
 struct OfThisThread;
@@ -34,7 +34,7 @@ struct OfThisThread;
 // === impl Log ===
 
 impl Log {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         // One subscriber for all: with one a test, whoever meets an event first decides for the
         // others whether it is of interest.
         static SUBSCRIBER: Once = Once::new();
@@ -55,22 +55,22 @@ impl Log {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
-    fn lines(&self) -> Vec<Value> {
+    pub(crate) fn lines(&self) -> Vec<Value> {
         self.text()
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }
 
-    fn requests(&self) -> Vec<Value> {
+    pub(crate) fn requests(&self) -> Vec<Value> {
         self.with_message("request")
     }
 
-    fn upstream_calls(&self) -> Vec<Value> {
+    pub(crate) fn upstream_calls(&self) -> Vec<Value> {
         self.with_message("upstream call")
     }
 
-    fn with_message(&self, message: &str) -> Vec<Value> {
+    pub(crate) fn with_message(&self, message: &str) -> Vec<Value> {
         let lines = self.lines().into_iter();
         lines.filter(|line| line["message"] == message).collect()
     }

@@ -47,4 +47,5 @@ mod suspect;
 mod throttling;
 mod tls;
 mod tokens;
+mod traces;
 mod upstream_calls;

@@ -18,7 +18,7 @@ use crate::support::{DOCUMENTED, START, TestApp, customer};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 57] = [
+const FAMILIES: [(&str, &str); 59] = [
     ("usage_proxy_http_requests_total", "counter"),
     ("usage_proxy_http_request_duration_seconds", "histogram"),
     ("usage_proxy_http_requests_in_flight", "gauge"),
@@ -75,6 +75,8 @@ const FAMILIES: [(&str, &str); 57] = [
     ("usage_proxy_refresh_token_unsaved", "gauge"),
     ("usage_proxy_shed_total", "counter"),
     ("usage_proxy_tenant_mismatch_total", "counter"),
+    ("usage_proxy_trace_spans_dropped_total", "counter"),
+    ("usage_proxy_trace_spans_exported_total", "counter"),
     ("usage_proxy_upstream_suspect_total", "counter"),
     ("usage_proxy_credentials_refused", "gauge"),
     ("usage_proxy_ready", "gauge"),
@@ -144,6 +146,11 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
             "usage_proxy_stale_served_total",
             "reason",
             &["if-error", "while-revalidate"],
+        ),
+        (
+            "usage_proxy_trace_spans_dropped_total",
+            "reason",
+            &["ending", "queue-full", "refused", "undelivered"],
         ),
         (
             "usage_proxy_cache_evictions_total",

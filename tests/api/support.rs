@@ -1,6 +1,7 @@
 //! The service under test, and what a test does with it.
 
 mod callers;
+pub(crate) mod collector;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -117,8 +118,8 @@ impl TestApp {
         Builder::default()
     }
 
-    /// With everything configured that has metrics of its own: callers, an issuer that does not
-    /// answer, TLS on the API listener.
+    /// With everything configured that has metrics of its own: callers, an issuer and a
+    /// collector that do not answer, TLS on the API listener.
     pub(crate) fn with_every_metric() -> Builder {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -127,6 +128,7 @@ impl TestApp {
             .set("callers.jwt.issuer", "https://issuer.example")
             .set("callers.jwt.audience", "api://usage-proxy")
             .set("callers.jwt.jwks_url", "http://127.0.0.1:9/keys")
+            .set("tracing.otlp_endpoint", "http://127.0.0.1:9")
             .prove_by(&[
                 (
                     "upstream.auth.client_secret_file",

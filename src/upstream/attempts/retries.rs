@@ -10,6 +10,7 @@ use crate::{
         call::LogicalCall,
         error::{Meaning, UpstreamError},
         metrics::RetryReason,
+        spans,
         token::{AccessToken, Renewal},
     },
 };
@@ -77,6 +78,7 @@ impl Attempts {
             attempts = call.attempts,
             "upstream is asked again after a pause"
         );
+        spans::tell_pause(call, error, resume - now);
         self.clock.sleep_until(resume).await;
         self.metrics.retried(reason);
         Ok(Next::Retry)

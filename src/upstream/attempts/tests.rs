@@ -45,6 +45,7 @@ async fn every_request_says_who_asks_and_how_to_trace_it() {
         trace: CallTrace {
             correlation_id: Some(correlation_id),
             traceparent: Some(traceparent.parse().unwrap()),
+            span: None,
         },
         asked_at: partner_center.clock.now(),
     });

@@ -26,7 +26,7 @@ use crate::{
     upstream::{
         client::{Answer, Exchange as _, ExchangeError, HttpClient},
         metrics::Metrics,
-        throttle,
+        spans, throttle,
         wire::without_byte_order_mark,
     },
 };
@@ -143,10 +143,16 @@ impl TokenEndpoint {
             now: clock.wall(),
         })?;
         let request = self.request(&proof, shown);
+        let span = spans::begin_redemption(self.http.tracer(), &self.url);
         let answer = self
             .http
             .exchange(request, LONGEST_ANSWER, asked_at + self.timeout)
-            .await?;
+            .await;
+        if let Some(span) = &span {
+            let ended = answer.as_ref().map(|answer| answer.status);
+            spans::end_redemption(span, ended.map_err(ExchangeError::as_str));
+        }
+        let answer = answer?;
         if answer.status.is_success() {
             return read_granted(&answer, asked_at);
         }

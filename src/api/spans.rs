@@ -1,0 +1,165 @@
+//! The spans of requests, in the words of OpenTelemetry's semantic conventions for HTTP servers.
+
+use std::{borrow::Cow, sync::Arc};
+
+use http::{HeaderValue, Method, Request, StatusCode, header, uri::Authority};
+
+use super::{Told, UnderWay, route::Route};
+use crate::{
+    cache::CacheStatus,
+    domain::CustomerId,
+    peer::Peer,
+    problem::excerpt,
+    trace::{KeyValue, Span, Tracer, semconv},
+};
+
+/// Begins a span for each request.
+#[derive(Clone, Debug)]
+pub struct RequestSpans {
+    tracer: Tracer,
+    scheme: &'static str,
+}
+
+// === impl RequestSpans ===
+
+impl RequestSpans {
+    /// Spans of requests that come over `scheme`, `http` or `https`.
+    pub fn new(tracer: Tracer, scheme: &'static str) -> Self {
+        Self { tracer, scheme }
+    }
+
+    /// Begins the span of a request. Of what was sent it tells what the log does.
+    pub(super) fn begin<B>(
+        &self,
+        request: &Request<B>,
+        route: Route<'_>,
+        request_id: &HeaderValue,
+        peer: &Peer,
+    ) -> Arc<Span> {
+        let method = known_method(request.method());
+        let span = self.tracer.serve(request.headers(), name(method, route));
+        if span.is_recording() {
+            let mut told = vec![
+                KeyValue::new(
+                    semconv::HTTP_REQUEST_METHOD,
+                    method.unwrap_or(semconv::OTHER_METHOD),
+                ),
+                KeyValue::new(semconv::URL_SCHEME, self.scheme),
+                KeyValue::new(semconv::URL_PATH, excerpt(request.uri().path())),
+                KeyValue::new(semconv::CLIENT_ADDRESS, peer.address.ip().to_string()),
+                KeyValue::new(semconv::REQUEST_ID, text(request_id)),
+            ];
+            if route != Route::Unmatched {
+                told.push(KeyValue::new(semconv::HTTP_ROUTE, route.pattern()));
+            }
+            if let Some(agent) = request.headers().get(header::USER_AGENT) {
+                told.push(KeyValue::new(semconv::USER_AGENT_ORIGINAL, text(agent)));
+            }
+            told.extend(server(request));
+            span.set_all(told);
+        }
+        span
+    }
+}
+
+/// Tells whose usage is asked for.
+pub(super) fn tell_customer(span: &Span, customer: CustomerId) {
+    if span.is_recording() {
+        span.set(semconv::CUSTOMER_ID, customer.to_string());
+    }
+}
+
+/// Tells what `Cache-Status` tells (RFC 9211 §2).
+pub(super) fn tell_cache(span: &Span, status: &CacheStatus) {
+    let forward = status.forward.map(|forward| forward.as_str());
+    let forward_status = status.forward_status.map(i64::from);
+    let flag = |key, set: bool| set.then(|| KeyValue::new(key, true));
+    let told = [
+        forward.map(|why| KeyValue::new(semconv::CACHE_FORWARD, why)),
+        forward_status.map(|status| KeyValue::new(semconv::CACHE_FORWARD_STATUS, status)),
+        flag(semconv::CACHE_STORED, status.stored),
+        flag(semconv::CACHE_COLLAPSED, status.collapsed),
+        status.ttl.map(|ttl| KeyValue::new(semconv::CACHE_TTL, ttl)),
+        status
+            .detail
+            .map(|detail| KeyValue::new(semconv::CACHE_DETAIL, detail)),
+    ];
+    span.set_all(told.into_iter().flatten());
+}
+
+/// Ends the span: an error is what we are to blame for.
+pub(super) fn end(span: &Span, status: StatusCode, told: Told, caller: &str) {
+    if !span.is_recording() {
+        return;
+    }
+    span.set(semconv::CALLER_NAME, caller.to_owned());
+    if let Some(result) = told.result {
+        span.set(semconv::CACHE_STATUS, result.as_str());
+    }
+    if let Some(date) = told.processed_date {
+        span.set(semconv::URL_QUERY, format!("processedDate={date}"));
+    }
+    if status.as_u16() == UnderWay::<()>::CLOSED_BY_CALLER {
+        // No status was sent.
+        span.set(semconv::ERROR_TYPE, "caller-went-away");
+    } else {
+        span.set(
+            semconv::HTTP_RESPONSE_STATUS_CODE,
+            i64::from(status.as_u16()),
+        );
+    }
+    if status.is_server_error() {
+        let problem = told
+            .problem
+            .map_or(Cow::Owned(status.as_str().to_owned()), Cow::Borrowed);
+        span.set(semconv::ERROR_TYPE, problem);
+        span.fail();
+    }
+    span.end();
+}
+
+/// The method and the route, of which there are few; never the path.
+fn name(method: Option<&'static str>, route: Route<'_>) -> Cow<'static, str> {
+    let method = method.unwrap_or("HTTP");
+    match route {
+        Route::Unmatched => method.into(),
+        _ => format!("{method} {}", route.pattern()).into(),
+    }
+}
+
+/// The methods that HTTP knows (RFC 9110, RFC 5789).
+fn known_method(method: &Method) -> Option<&'static str> {
+    Some(match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::CONNECT => "CONNECT",
+        Method::OPTIONS => "OPTIONS",
+        Method::TRACE => "TRACE",
+        Method::PATCH => "PATCH",
+        _ => return None,
+    })
+}
+
+/// The host and port that were asked for: of the URI, which HTTP/2 sends, else of `Host`.
+fn server<B>(request: &Request<B>) -> impl Iterator<Item = KeyValue> {
+    let host = request.headers().get(header::HOST);
+    let authority = match request.uri().authority() {
+        Some(authority) => Some(authority.clone()),
+        None => host.and_then(|host| Authority::try_from(host.as_bytes()).ok()),
+    };
+    let address = authority
+        .as_ref()
+        .map(|authority| KeyValue::new(semconv::SERVER_ADDRESS, authority.host().to_owned()));
+    let port = authority
+        .as_ref()
+        .and_then(Authority::port_u16)
+        .map(|port| KeyValue::new(semconv::SERVER_PORT, i64::from(port)));
+    address.into_iter().chain(port)
+}
+
+fn text(value: &HeaderValue) -> String {
+    excerpt(&String::from_utf8_lossy(value.as_bytes()))
+}

@@ -1,0 +1,150 @@
+//! W3C Trace Context: what names a span across processes.
+//!
+//! See <https://www.w3.org/TR/trace-context/>.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::{
+    Context,
+    propagation::{Extractor, TextMapPropagator as _},
+    trace::{SpanContext, TraceContextExt as _, TraceFlags},
+};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// The two headers as they came.
+struct Received<'a> {
+    traceparent: Option<&'a str>,
+    /// Several are one list, in their order (§3.3).
+    tracestate: Option<Cow<'a, str>>,
+}
+
+/// The span that a request belongs to; `None` where it names none, or several.
+pub(super) fn extract(headers: &HeaderMap) -> Option<SpanContext> {
+    let mut parents = headers.get_all(TRACEPARENT).iter();
+    let parent = parents.next()?;
+    if parents.next().is_some() {
+        return None;
+    }
+    let received = Received {
+        traceparent: parent.to_str().ok(),
+        tracestate: tracestate(headers),
+    };
+    let found = TraceContextPropagator::new().extract_with_context(&Context::new(), &received);
+    let context = found.span().span_context().clone();
+    context.is_valid().then_some(context)
+}
+
+fn tracestate(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let lists = headers.get_all(TRACESTATE).iter();
+    lists
+        .filter_map(|list| list.to_str().ok())
+        .map(Cow::Borrowed)
+        .reduce(|all, list| Cow::Owned(format!("{all},{list}")))
+}
+
+/// Names `context` in a request that is about to be sent, in place of any other.
+pub fn inject(context: &SpanContext, headers: &mut HeaderMap) {
+    let parent = format!(
+        "00-{}-{}-{:02x}",
+        context.trace_id(),
+        context.span_id(),
+        context.trace_flags() & TraceFlags::SAMPLED,
+    );
+    headers.remove(TRACESTATE);
+    if let Ok(parent) = HeaderValue::try_from(parent) {
+        headers.insert(TRACEPARENT, parent);
+    }
+    let state = context.trace_state().header();
+    if let Ok(state) = HeaderValue::try_from(&state)
+        && !state.is_empty()
+    {
+        headers.insert(TRACESTATE, state);
+    }
+}
+
+/// The SDK's own form of a parent.
+pub(super) fn under(parent: Option<&SpanContext>) -> Context {
+    match parent {
+        Some(parent) => Context::new().with_remote_span_context(parent.clone()),
+        None => Context::new(),
+    }
+}
+
+// === impl Received ===
+
+impl Extractor for Received<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            "traceparent" => self.traceparent,
+            "tracestate" => self.tracestate.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent", "tracestate"]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn what_was_received_is_sent_on_unchanged() {
+        for (state, told) in [
+            (&[][..], None),
+            (&[("tracestate", "a=1")], Some("a=1")),
+            (
+                &[("tracestate", "a=1"), ("tracestate", "b=2")],
+                Some("a=1,b=2"),
+            ),
+            (&[("tracestate", "no list")], None),
+        ] {
+            let received = headers(&[&[("traceparent", PARENT)], state].concat());
+
+            let context = extract(&received).unwrap();
+
+            assert!(context.is_remote());
+            assert!(context.is_sampled());
+            let mut sent = headers(&[("traceparent", "stale"), ("tracestate", "stale=1")]);
+            inject(&context, &mut sent);
+            assert_eq!(sent[TRACEPARENT], PARENT);
+            let sent = sent.get(TRACESTATE).map(|state| state.to_str().unwrap());
+            assert_eq!(sent, told);
+        }
+    }
+
+    #[test]
+    fn what_names_no_span_or_several_is_no_parent() {
+        for parents in [
+            &[][..],
+            &[("traceparent", "")],
+            &[(
+                "traceparent",
+                "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            )],
+            &[(
+                "traceparent",
+                "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            )],
+            &[("traceparent", PARENT), ("traceparent", PARENT)],
+        ] {
+            assert_eq!(extract(&headers(parents)), None, "{parents:?}");
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! What a collector of traces is told of requests and upstream calls.
+
+mod outages;
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use serde_json::{Value, json};
+use usage_proxy::simulator::{Faults, SimulatedApi};
+use uuid::Uuid;
+
+use crate::support::{
+    Builder, CLIENT_SECRET, DOCUMENTED, TestApp, TestCaller, callers_file, collector::Collector,
+    customer, key_of,
+};
+
+const CALLERS_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const CALLERS_SPAN: &str = "00f067aa0ba902b7";
+const SERVED: &str = "GET /v1/customers/{customer_id}/usage";
+const ATTEMPT: &str = "GET /v1/customers/{customer_id}/analytics/licenses/usage";
+
+fn traced(collector: &Collector) -> Builder {
+    TestApp::builder().set("tracing.otlp_endpoint", &collector.url)
+}
+
+fn usage_of(customer: impl std::fmt::Display) -> String {
+    format!("/v1/customers/{customer}/usage")
+}
+
+/// Ends the service, which exports the last spans.
+async fn end(app: TestApp) {
+    app.shutdown.drain();
+    app.running.await.unwrap();
+}
+
+/// `traceparent` and `tracestate` of the requests that Partner Center had, in their order.
+fn sent(app: &TestApp) -> Vec<(String, Option<String>)> {
+    let requests = app.simulator.requests().into_iter();
+    let calls = requests.filter(|request| request.api == SimulatedApi::Insights);
+    calls
+        .map(|request| {
+            let header = |name| request.header(name).map(str::to_owned);
+            (header("traceparent").unwrap(), header("tracestate"))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_miss_is_one_trace_from_the_request_to_each_attempt() {
+    let collector = Collector::start().await;
+    let app = traced(&collector).start().await;
+    app.simulator.set_faults(Faults {
+        status: Some(StatusCode::SERVICE_UNAVAILABLE),
+        times: Some(1),
+        ..Faults::default()
+    });
+    let headers = [("user-agent", "dashboard/1"), ("x-request-id", "first")];
+
+    let reply = app.get_with(&usage_of(DOCUMENTED), &headers).await;
+    let sent = sent(&app);
+    let (api, upstream) = (app.api, app.simulator_address);
+    end(app).await;
+
+    let request = collector.span(SERVED);
+    assert_eq!((request.kind, &*request.parent), (SpanKind::Server, ""));
+    assert!(!request.failed);
+    for (name, value) in [
+        ("http.request.method", json!("GET")),
+        ("http.route", json!("/v1/customers/{customer_id}/usage")),
+        ("http.response.status_code", json!(200)),
+        ("url.path", json!(usage_of(DOCUMENTED))),
+        ("url.query", Value::Null),
+        ("url.scheme", json!("http")),
+        ("user_agent.original", json!("dashboard/1")),
+        ("server.address", json!("127.0.0.1")),
+        ("server.port", json!(api.port())),
+        ("client.address", json!("127.0.0.1")),
+        ("request.id", json!("first")),
+        ("caller.name", json!("anonymous")),
+        ("customer.id", json!(DOCUMENTED)),
+        ("cache.status", json!("miss")),
+        ("cache.fwd", json!("uri-miss")),
+        ("cache.fwd_status", json!(200)),
+        ("cache.stored", json!(true)),
+        ("cache.collapsed", Value::Null),
+        ("error.type", Value::Null),
+    ] {
+        assert_eq!(request.get(name), value, "{name}");
+    }
+    let (event, decided) = &request.events[0];
+    assert_eq!(event, "cache.decision");
+    assert_eq!(decided["cache.decision"], "ask");
+    assert_eq!(decided["cache.fwd"], "uri-miss");
+
+    let call = collector.span("upstream call");
+    assert_eq!((&call.trace, &call.parent), (&request.trace, &request.id));
+    assert_eq!(call.kind, SpanKind::Internal);
+    assert_eq!(call.get("upstream.api"), "insights");
+    assert_eq!(call.get("customer.id"), DOCUMENTED);
+    assert_eq!(call.get("ms.request_id"), reply.header("ms-requestid"));
+    assert_eq!(
+        call.get("ms.correlation_id"),
+        reply.header("ms-correlationid")
+    );
+    assert_eq!(call.events[0].1["error.type"], "server-fault");
+
+    let attempts = collector.named(ATTEMPT);
+    assert_eq!(attempts.len(), 2);
+    for attempt in &attempts {
+        assert_eq!((&attempt.trace, &attempt.parent), (&call.trace, &call.id));
+        assert_eq!(attempt.kind, SpanKind::Client);
+        assert_eq!(attempt.get("http.request.method"), "GET");
+        assert_eq!(attempt.get("server.address"), "127.0.0.1");
+        assert_eq!(attempt.get("server.port"), upstream.port());
+        let url = format!("http://{upstream}/v1/customers/{DOCUMENTED}/analytics/licenses/usage");
+        assert_eq!(attempt.get("url.full"), url);
+    }
+    let told = |name: &str| attempts.iter().map(|one| one.get(name)).collect::<Vec<_>>();
+    assert_eq!(told("http.response.status_code"), [503, 200]);
+    assert_eq!(told("http.request.resend_count"), [Value::Null, json!(1)]);
+    assert_eq!(told("error.type"), [json!("server-fault"), Value::Null]);
+    assert_eq!([attempts[0].failed, attempts[1].failed], [true, false]);
+    let named = attempts.iter().map(|one| (one.traceparent(), None));
+    assert_eq!(
+        sent,
+        named.collect::<Vec<_>>(),
+        "each attempt names its own span"
+    );
+}
+
+#[tokio::test]
+async fn the_service_says_who_it_is() {
+    let collector = Collector::start().await;
+    let app = traced(&collector)
+        .set("tracing.service_name", "usage-proxy-eu")
+        .start()
+        .await;
+
+    app.usage(DOCUMENTED).await;
+    end(app).await;
+
+    let export = &collector.exports()[0];
+    assert_eq!(export.path, "/v1/traces");
+    assert_eq!(export.headers["content-type"], "application/x-protobuf");
+    let resource = collector.span(SERVED).resource;
+    assert_eq!(resource["service.name"], "usage-proxy-eu");
+    assert_eq!(resource["service.version"], env!("CARGO_PKG_VERSION"));
+    let instance = resource["service.instance.id"].as_str().unwrap();
+    assert!(Uuid::try_parse(instance).is_ok(), "{instance}");
+}
+
+#[tokio::test]
+async fn a_hit_is_one_span_and_a_span_lasts_as_long_as_its_request() {
+    let collector = Collector::start().await;
+    let app = traced(&collector).start().await;
+
+    app.simulator.hold();
+    tokio::join!(app.usage(DOCUMENTED), async {
+        app.upstream_asked(SimulatedApi::Insights, 1).await;
+        app.advance(Duration::from_millis(700));
+        app.simulator.release();
+    });
+    let date = format!("{}?processedDate=2017-03-09", usage_of(DOCUMENTED));
+    app.get(&date).await;
+    end(app).await;
+
+    let requests = collector.named(SERVED);
+    let [miss, hit] = requests.as_slice() else {
+        panic!("one for each request: {requests:#?}");
+    };
+    assert_eq!(miss.nanoseconds, 700_000_000);
+    assert_eq!(collector.span(ATTEMPT).nanoseconds, 700_000_000);
+    assert_eq!(hit.get("cache.status"), "hit");
+    assert_eq!(hit.get("url.query"), "processedDate=2017-03-09");
+    assert_eq!(hit.events, []);
+    assert!(collector.spans().iter().all(|span| span.parent != hit.id));
+}
+
+#[tokio::test]
+async fn a_callers_trace_goes_on_here_and_at_partner_center() {
+    let collector = Collector::start().await;
+    let app = traced(&collector).start().await;
+    let parent = format!("00-{CALLERS_TRACE}-{CALLERS_SPAN}-01");
+    let headers = [
+        ("traceparent", &*parent),
+        ("tracestate", "vendor=a,other=b"),
+    ];
+
+    app.get_with(&usage_of(DOCUMENTED), &headers).await;
+    let sent = sent(&app);
+    end(app).await;
+
+    let request = collector.span(SERVED);
+    assert_eq!(
+        (&*request.trace, &*request.parent),
+        (CALLERS_TRACE, CALLERS_SPAN)
+    );
+    let attempt = collector.span(ATTEMPT);
+    assert_eq!(attempt.trace, CALLERS_TRACE);
+    let state = Some("vendor=a,other=b".to_owned());
+    assert_eq!(sent, [(attempt.traceparent(), state)]);
+}
+
+#[tokio::test]
+async fn a_caller_decides_whether_its_trace_is_sampled() {
+    let collector = Collector::start().await;
+    let app = traced(&collector)
+        .set("tracing.sample_ratio", "0")
+        .start()
+        .await;
+    let trace = |last| format!("00-{CALLERS_TRACE}-{CALLERS_SPAN}-{last}");
+
+    for (index, parent) in [Some(trace("01")), Some(trace("00")), None]
+        .iter()
+        .enumerate()
+    {
+        let header = parent.as_deref().map(|parent| ("traceparent", parent));
+        app.get_with(&usage_of(customer(index)), header.as_slice())
+            .await;
+    }
+    let sent = sent(&app);
+    end(app).await;
+
+    let request = collector.span(SERVED);
+    assert_eq!(request.get("customer.id"), customer(0).to_string());
+    let flags: Vec<_> = sent.iter().map(|(parent, _)| &parent[52..]).collect();
+    assert_eq!(flags, ["-01", "-00", "-00"]);
+    assert!(sent[1].0.starts_with(&format!("00-{CALLERS_TRACE}-")));
+    assert!(!sent[1].0.contains(CALLERS_SPAN), "the span is ours");
+    assert!(!sent[2].0.contains(CALLERS_TRACE));
+}
+
+#[tokio::test]
+async fn whoever_waits_for_anothers_call_refers_to_it() {
+    let collector = Collector::start().await;
+    let app = traced(&collector).start().await;
+    let path = usage_of(DOCUMENTED);
+    let ask = |id: &'static str| {
+        let (app, path) = (&app, &path);
+        async move { app.get_with(path, &[("x-request-id", id)]).await }
+    };
+
+    app.simulator.hold();
+    tokio::join!(ask("leader"), async {
+        app.upstream_asked(SimulatedApi::Insights, 1).await;
+        tokio::join!(ask("follower"), async {
+            app.wait_for_metric("usage_proxy_collapsed_total", 1.0)
+                .await;
+            app.simulator.release();
+        });
+    });
+    end(app).await;
+
+    let call = collector.span("upstream call");
+    for request in collector.named(SERVED) {
+        let id = request.get("request.id");
+        let to_call = [(call.trace.clone(), call.id.clone())];
+        if id == "leader" {
+            assert_eq!((&call.trace, &call.parent), (&request.trace, &request.id));
+            assert_eq!(request.links, []);
+        } else {
+            assert_eq!(request.links, to_call, "{id}");
+            assert_ne!(request.trace, call.trace);
+            assert_eq!(request.get("cache.collapsed"), true);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_is_a_trace_of_its_own_that_refers_to_its_cause() {
+    let collector = Collector::start().await;
+    let app = traced(&collector).start().await;
+    app.usage(DOCUMENTED).await;
+    app.wait_until_filled().await;
+    app.advance(Duration::from_secs(20 * 60));
+
+    let reply = app.usage(DOCUMENTED).await;
+    app.upstream_asked(SimulatedApi::Insights, 2).await;
+    app.wait_until_filled().await;
+    end(app).await;
+
+    assert!(
+        reply
+            .header("cache-status")
+            .contains("stale-while-revalidate")
+    );
+    let requests = collector.named(SERVED);
+    let cause = &requests[1];
+    assert_eq!(cause.events[0].1["cache.decision"], "serve-and-refresh");
+    let calls = collector.named("upstream call");
+    let refresh = &calls[1];
+    assert_eq!(refresh.parent, "");
+    assert_ne!(refresh.trace, cause.trace);
+    assert_eq!(refresh.links, [(cause.trace.clone(), cause.id.clone())]);
+    assert_eq!(collector.named(ATTEMPT)[1].trace, refresh.trace);
+}
+
+#[tokio::test]
+async fn what_is_our_fault_is_an_error_and_what_is_the_callers_is_none() {
+    let collector = Collector::start().await;
+    let app = traced(&collector)
+        .set("upstream.retries", "0")
+        .start()
+        .await;
+    let unknown = Uuid::from_u128(1);
+
+    app.usage(unknown).await;
+    app.get("/v1/customers/me/usage").await;
+    app.get("/nowhere").await;
+    app.call(Method::from_bytes(b"BREW").unwrap(), "/nowhere", &[])
+        .await;
+    app.simulator.set_faults(Faults {
+        status: Some(StatusCode::BAD_GATEWAY),
+        ..Faults::default()
+    });
+    app.usage(DOCUMENTED).await;
+    end(app).await;
+
+    let mut told: Vec<_> = collector.spans();
+    told.retain(|span| span.kind == SpanKind::Server);
+    let told: Vec<_> = told
+        .iter()
+        .map(|span| {
+            let status = span.get("http.response.status_code");
+            (&*span.name, status, span.failed, span.get("error.type"))
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (SERVED, json!(404), false, Value::Null),
+            (SERVED, json!(400), false, Value::Null),
+            ("GET", json!(404), false, Value::Null),
+            ("HTTP", json!(404), false, Value::Null),
+            (SERVED, json!(503), true, json!("unavailable")),
+        ]
+    );
+    let calls: Vec<_> = collector.named("upstream call");
+    let told: Vec<_> = calls
+        .iter()
+        .map(|call| (call.failed, call.get("error.type")))
+        .collect();
+    let expected = [(false, "unknown-customer"), (true, "unavailable")];
+    assert_eq!(told, expected.map(|(failed, why)| (failed, json!(why))));
+    let attempts = collector.named(ATTEMPT);
+    assert!(
+        attempts.iter().all(|attempt| attempt.failed),
+        "a client's 4xx is an error"
+    );
+    assert_eq!(attempts[0].get("upstream.code"), "1000");
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_ends_its_span_and_not_the_calls() {
+    let collector = Collector::start().await;
+    let app = traced(&collector).start().await;
+    let path = usage_of(DOCUMENTED);
+    app.simulator.hold();
+
+    tokio::select! {
+        _ = app.get(&path) => panic!("the answer is held"),
+        () = app.upstream_asked(SimulatedApi::Insights, 1) => {}
+    }
+    let gone = "usage_proxy_http_requests_total{method=\"GET\",\
+                route=\"/v1/customers/{customer_id}/usage\",status=\"499\"}";
+    app.wait_for_metric(gone, 1.0).await;
+    app.simulator.release();
+    app.wait_until_filled().await;
+    end(app).await;
+
+    let request = collector.span(SERVED);
+    assert_eq!(request.get("error.type"), "caller-went-away");
+    assert_eq!(request.get("http.response.status_code"), Value::Null);
+    assert!(!collector.span("upstream call").failed);
+}
+
+#[tokio::test]
+async fn a_token_request_is_a_trace_of_its_own() {
+    let collector = Collector::start().await;
+    let app = traced(&collector).start().await;
+    let upstream = app.simulator_address;
+    end(app).await;
+
+    let request = collector.span("POST /tenant/oauth2/v2.0/token");
+    assert_eq!((request.kind, &*request.parent), (SpanKind::Client, ""));
+    assert_eq!(request.get("http.request.method"), "POST");
+    assert_eq!(request.get("http.response.status_code"), 200);
+    assert_eq!(request.get("server.port"), upstream.port());
+    let url = format!("http://{upstream}/tenant/oauth2/v2.0/token");
+    assert_eq!(request.get("url.full"), url);
+    assert!(!request.failed);
+}
+
+#[tokio::test]
+async fn no_span_holds_a_secret_or_what_a_query_says() {
+    let collector = Collector::start().await;
+    let app = traced(&collector)
+        .callers(callers_file(&[TestCaller::named("grafana")]))
+        .set("upstream.source", "commercial")
+        .start()
+        .await;
+    let key = key_of("grafana");
+
+    app.usage_for("grafana", DOCUMENTED).await;
+    for (path, key) in [
+        (format!("{}?key=canary-query", usage_of(DOCUMENTED)), &*key),
+        (usage_of(DOCUMENTED), "canary-key"),
+    ] {
+        app.get_with(&path, &[("x-api-key", key)]).await;
+    }
+    let refresh_token = std::fs::read_to_string(app.refresh_token_file()).unwrap();
+    let requests = app.simulator.requests().into_iter();
+    let tokens: Vec<_> = requests
+        .filter_map(|request| Some(request.header("authorization")?.to_owned()))
+        .collect();
+    end(app).await;
+
+    assert_eq!(collector.named(SERVED).len(), 3);
+    assert_eq!(collector.named(SERVED)[0].get("caller.name"), "grafana");
+    assert!(!tokens.is_empty());
+    let token = tokens[0].strip_prefix("Bearer ").unwrap();
+    for export in collector.exports() {
+        let told = String::from_utf8_lossy(&export.body).into_owned();
+        for secret in [
+            &*key,
+            "canary-key",
+            "canary-query",
+            CLIENT_SECRET,
+            refresh_token.trim(),
+            token,
+            "customerTenantId",
+        ] {
+            assert!(!told.contains(secret), "{secret}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_and_its_call_name_their_trace_in_the_log() {
+    let log = crate::logs::Log::start();
+    let collector = Collector::start().await;
+    let app = traced(&collector).start().await;
+
+    app.usage(DOCUMENTED).await;
+    end(app).await;
+
+    let trace = collector.span(SERVED).trace;
+    assert_eq!(log.requests()[0]["trace_id"], trace);
+    assert_eq!(log.upstream_calls()[0]["trace_id"], trace);
+}
