@@ -77,6 +77,11 @@ fn every_key(kind: &str, audience: &str, proof: &str) -> String {
         format = "text"
         filter = "warn,usage_proxy=trace"
         requests = "problems"
+        [tracing]
+        otlp_endpoint = "https://otlp.example"
+        headers_file = "/h"
+        sample_ratio = 0.05
+        service_name = "other"
         {auth}"#
     )
 }

@@ -91,7 +91,7 @@ fn what_stands_in_the_wrong_shape_is_a_fault() {
         ),
         (
             "cache.fresh_for = 1.5",
-            "cache.fresh_for: is a number with a fraction; expected",
+            "cache.fresh_for = 1.5: is a number with a fraction; expected",
         ),
         (
             "upstream.locale = true",

@@ -499,3 +499,72 @@ fn a_certificate_comes_with_its_key() {
         assert!(faults[0].contains(missing), "{toml}: {faults:?}");
     }
 }
+
+#[test]
+fn headers_for_the_collector_go_with_an_endpoint_and_never_in_clear() {
+    let headers = "tracing.headers_file = '/h'";
+    for (endpoint, expected) in [
+        ("", Some("stands without tracing.otlp_endpoint")),
+        ("http://collector:4318", Some("in clear to another machine")),
+        ("http://127.0.0.1:4318", None),
+        ("https://collector.example", None),
+    ] {
+        let stated = match endpoint {
+            "" => String::new(),
+            url => format!("tracing.otlp_endpoint = '{url}'\n"),
+        };
+
+        let file = TomlFile::new(format!("{stated}{headers}\n{TOKEN_FILE}"));
+        let loaded = Config::load(file.sources());
+
+        match expected {
+            None => assert!(loaded.is_ok(), "{endpoint}: {loaded:?}"),
+            Some(expected) => {
+                let faults = loaded.unwrap_err().to_string();
+                assert!(faults.contains(expected), "{endpoint}: {faults}");
+            }
+        }
+    }
+}
+
+#[test]
+fn traces_go_below_the_collectors_own_path_and_nowhere_without_one() {
+    for (stated, url) in [
+        ("http://collector:4318", "http://collector:4318/v1/traces"),
+        (
+            "https://otlp.example/tenant/",
+            "https://otlp.example/tenant/v1/traces",
+        ),
+    ] {
+        let sources = minimal().with_flag("--set", "tracing.otlp_endpoint", stated);
+
+        let tracing = Config::load(sources).unwrap().tracing.unwrap();
+
+        assert_eq!(tracing.traces_url().as_str(), url);
+        assert!((tracing.sample_ratio - 1.0).abs() < f64::EPSILON);
+        assert_eq!(tracing.service_name, "usage-proxy");
+    }
+    let ratio = minimal().with_flag("--set", "tracing.sample_ratio", "0.5");
+    assert_eq!(Config::load(ratio).unwrap().tracing, None);
+}
+
+#[test]
+fn a_ratio_is_written_as_any_number() {
+    for (written, ratio) in [("0.05", 0.05), ("'0.05'", 0.05), ("1", 1.0), ("0", 0.0)] {
+        let endpoint = "tracing.otlp_endpoint = 'http://127.0.0.1:4318'";
+        let file = TomlFile::new(format!(
+            "{endpoint}\ntracing.sample_ratio = {written}\n{TOKEN_FILE}"
+        ));
+
+        let config = Config::load(file.sources()).unwrap_or_else(|faults| panic!("{faults}"));
+
+        let effective = config.effective();
+        let tracing = config.tracing.unwrap();
+        assert!(
+            (tracing.sample_ratio - ratio).abs() < f64::EPSILON,
+            "{written}"
+        );
+        let line = format!("sample_ratio = {ratio} ");
+        assert!(effective.contains(&line), "{effective}");
+    }
+}

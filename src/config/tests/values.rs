@@ -42,6 +42,22 @@ fn a_bad_value_says_why_and_what_was_expected() {
             "ftp://localhost",
             "neither http nor https",
         ),
+        (
+            "tracing.otlp_endpoint",
+            "collector:4318",
+            "neither http nor",
+        ),
+        ("tracing.otlp_endpoint", "https://me:pw@host", "user name"),
+        ("tracing.otlp_endpoint", "https://host/?a=b", "query or"),
+        (
+            "tracing.otlp_endpoint",
+            "http://host:4318/v1/traces",
+            "ends in `/v1/traces`",
+        ),
+        ("tracing.sample_ratio", "1.1", "out of range"),
+        ("tracing.sample_ratio", "-0.1", "out of range"),
+        ("tracing.sample_ratio", "NaN", "out of range"),
+        ("tracing.service_name", "", "empty"),
         ("upstream.base_url", "https://", "not a URL"),
         ("upstream.base_url", "mailto:someone", "no host"),
         (
