@@ -38,7 +38,7 @@ use usage_proxy::{
     upstream::wire,
     usage::{
         CallLimits, UsageService,
-        source::{Call, CallIds, FetchFuture, Fetched, UsageSource},
+        source::{Call, CallIds, Content, FetchFuture, Fetched, UsageSource},
     },
 };
 
@@ -57,8 +57,11 @@ impl UsageSource for Documented {
         Box::pin(async move {
             let body = documented_body();
             Ok(Fetched {
-                snapshot: wire::decode_insights(&body, call.customer_id).unwrap(),
-                native: Some(body.into()),
+                content: Content::Usage {
+                    snapshot: wire::decode_insights(&body, call.subject.customer().unwrap())
+                        .unwrap(),
+                    native: Some(body.into()),
+                },
                 ids: CallIds {
                     request_id: uuid::Uuid::nil(),
                     correlation_id: uuid::Uuid::nil(),

@@ -8,6 +8,7 @@ mod authentication;
 mod browser;
 mod caching;
 mod cors;
+mod customers;
 mod extract;
 mod metrics;
 mod negotiation;
@@ -39,7 +40,7 @@ use crate::{
     problem::{Body, Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
     trace::Span,
-    usage::UsageService,
+    usage::{UsageService, source::CallTrace},
 };
 
 /// Everything an API request needs; clones share it.
@@ -221,6 +222,7 @@ impl Inner {
         caller: &Caller,
     ) -> Served {
         match route {
+            Route::Customers => customers::list(self, arrived, caller).await,
             Route::Usage { customer } => usage::simplified(self, arrived, caller, customer).await,
             Route::Native { customer } => usage::native(self, arrived, caller, customer).await,
             Route::Chart { customer } => usage::chart(self, arrived, caller, customer).await,
@@ -246,6 +248,14 @@ impl Inner {
 // === impl Arrived ===
 
 impl<B> Arrived<'_, B> {
+    /// What an upstream call is traced by that is made for this request.
+    fn call_trace(&self) -> CallTrace {
+        CallTrace {
+            span: self.span.clone(),
+            ..extract::call_trace(self.request.headers())
+        }
+    }
+
     /// Answers with a problem that has nothing to do with the cache.
     fn refuse(&self, problem: Problem) -> Served {
         self.answer_problem(problem, CacheStatus::NOT_CONSULTED, Told::default(), None)

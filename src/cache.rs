@@ -41,7 +41,7 @@ use self::{
 };
 use crate::{
     config::CacheConfig,
-    domain::{CustomerId, ProcessedDate, Question, UpstreamApi},
+    domain::{CustomerId, ProcessedDate, Question, Subject, UpstreamApi},
     jitter::Jitter,
     representation::Prepared,
 };
@@ -84,7 +84,7 @@ pub struct Held {
 /// What a purge is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PurgeScope {
-    /// Only this customer; everyone where absent.
+    /// Only this customer; everyone, and what is the partner's own, where absent.
     pub customer_id: Option<CustomerId>,
     /// Only this date.
     pub processed_date: Option<ProcessedDate>,
@@ -104,7 +104,7 @@ pub enum PurgeMode {
 pub struct Overview {
     /// Snapshots held.
     pub entries: u64,
-    /// Customers whose newest date is known.
+    /// Customers whose newest usage is known.
     pub customers: u64,
     /// Bytes in use.
     pub weight_bytes: u64,
@@ -114,14 +114,14 @@ pub struct Overview {
     pub newest_processed_date: Option<ProcessedDate>,
 }
 
-/// One snapshot held for a customer, for operators.
+/// One snapshot held for a subject, for operators.
 #[derive(Clone, Debug)]
 pub struct Holding {
     /// Which call told it.
     pub api: UpstreamApi,
-    /// Its date; `None` when the customer has no rows.
+    /// Its date; `None` where it has none, such as one without rows.
     pub processed_date: Option<ProcessedDate>,
-    /// Whether this is the customer's newest.
+    /// Whether this is the newest that this call told.
     pub is_newest: bool,
     /// The answer it would give now.
     pub held: Held,
@@ -161,15 +161,10 @@ impl UsageCache {
     ///
     /// A date is answered by what the commercial call told of it, else by what the insights call did
     /// while it was the newest.
-    pub fn look_up(
-        &self,
-        customer_id: CustomerId,
-        question: Question,
-        now: Instant,
-    ) -> Option<Held> {
+    pub fn look_up(&self, subject: Subject, question: Question, now: Instant) -> Option<Held> {
         match question {
-            Question::Newest(api) => self.look_up_newest(NewestKey { customer_id, api }, now),
-            Question::Dated(date) => self.look_up_dated(customer_id, date, now),
+            Question::Newest(api) => self.look_up_newest(NewestKey { subject, api }, now),
+            Question::Dated(date) => self.look_up_dated(subject, date, now),
         }
     }
 
@@ -202,13 +197,8 @@ impl UsageCache {
         })
     }
 
-    fn look_up_dated(
-        &self,
-        customer_id: CustomerId,
-        date: ProcessedDate,
-        now: Instant,
-    ) -> Option<Held> {
-        let (_, snapshot) = self.snapshot_of(customer_id, date)?;
+    fn look_up_dated(&self, subject: Subject, date: ProcessedDate, now: Instant) -> Option<Held> {
+        let (_, snapshot) = self.snapshot_of(subject, date)?;
         Some(self.settled(&snapshot, now))
     }
 
@@ -216,12 +206,12 @@ impl UsageCache {
     /// asked for does not change the answer under a URL.
     fn snapshot_of(
         &self,
-        customer_id: CustomerId,
+        subject: Subject,
         date: ProcessedDate,
     ) -> Option<(SnapshotKey, Arc<Snapshot>)> {
         let of = |api| {
             let key = SnapshotKey {
-                customer_id,
+                subject,
                 api,
                 date: Some(date),
             };
@@ -266,10 +256,10 @@ impl UsageCache {
         self.settled(&Snapshot::new(Arc::new(prepared), now), now)
     }
 
-    /// Drops a customer's newest date: the upstream says that it may not be had any more.
-    pub fn forget_newest(&self, customer_id: CustomerId, api: UpstreamApi) {
+    /// Drops a newest date: the upstream says that it may not be had any more.
+    pub fn forget_newest(&self, subject: Subject, api: UpstreamApi) {
         let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        self.newest.remove(&NewestKey { customer_id, api });
+        self.newest.remove(&NewestKey { subject, api });
     }
 
     /// Weighs a snapshot again, after more forms of it were made.
@@ -278,7 +268,7 @@ impl UsageCache {
         for api in UpstreamApi::ALL {
             self.snapshots.reweigh(
                 SnapshotKey {
-                    customer_id: prepared.customer_id(),
+                    subject: prepared.subject(),
                     api,
                     date: prepared.processed_date(),
                 },
@@ -297,11 +287,10 @@ impl UsageCache {
     /// The cache as a whole.
     pub fn overview(&self) -> Overview {
         let (entries, snapshot_bytes) = self.snapshots.size();
-        let (customers, newest_bytes) = self.newest.size();
         Overview {
             entries,
-            customers,
-            weight_bytes: snapshot_bytes + newest_bytes,
+            customers: self.newest.customers(),
+            weight_bytes: snapshot_bytes + self.newest.weight(),
             capacity_bytes: self.max_bytes,
             newest_processed_date: self.metrics.newest_processed_date(),
         }
@@ -312,11 +301,11 @@ impl UsageCache {
         !self.snapshots.is_empty()
     }
 
-    /// Everything held for one customer, newest first.
-    pub fn holdings(&self, customer_id: CustomerId, now: Instant) -> Vec<Holding> {
+    /// Everything held for one subject, newest first.
+    pub fn holdings(&self, subject: Subject, now: Instant) -> Vec<Holding> {
         let mut holdings: Vec<_> = self
             .snapshots
-            .of_customer(customer_id)
+            .of(subject)
             .into_iter()
             .map(|(key, snapshot)| {
                 let newest = self
@@ -347,21 +336,27 @@ impl UsageCache {
 
     /// Sets the gauges that are read from the maps; to be called before a scrape.
     pub fn update_gauges(&self) {
-        let overview = self.overview();
-        self.metrics.entries.set(gauge(overview.entries));
-        self.metrics.weight.set(gauge(overview.weight_bytes));
+        let (entries, bytes) = self.snapshots.size();
+        self.metrics.entries.set(gauge(entries));
+        self.metrics.weight.set(gauge(bytes + self.newest.weight()));
     }
 }
 
 impl PurgeScope {
-    /// Whether something of this customer and date is meant. `None` for a date that is not known
+    /// Whether something of this subject and date is meant. `None` for a date that is not known
     /// yet, or that there is none: it is meant unless a certain date is.
-    pub fn covers(&self, customer_id: CustomerId, date: Option<ProcessedDate>) -> bool {
-        let customer = self.customer_id.is_none_or(|wanted| wanted == customer_id);
+    pub fn covers(&self, subject: Subject, date: Option<ProcessedDate>) -> bool {
+        let customer = self.covers_dates_of(subject);
         let date = self
             .processed_date
             .is_none_or(|wanted| Some(wanted) == date);
         customer && date
+    }
+
+    /// Whether something of this subject may be meant, of whatever date.
+    pub fn covers_dates_of(&self, subject: Subject) -> bool {
+        self.customer_id
+            .is_none_or(|wanted| Subject::Customer(wanted) == subject)
     }
 }
 
@@ -377,7 +372,7 @@ fn refresh_in(held: &Held, is_newest: bool) -> Option<Duration> {
     }
 }
 
-/// The share of either map for customers without rows.
+/// The share of either map for answers without rows.
 const EMPTY_SHARE: u64 = 16;
 
 /// Entries and bytes of maps together.

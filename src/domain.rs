@@ -6,16 +6,20 @@
 pub mod aggregate;
 mod caller;
 mod customer;
+mod customer_list;
 mod license_usage;
 mod processed_date;
 mod question;
 #[cfg(test)]
 pub(crate) mod samples;
+mod subject;
 mod upstream_api;
 
 pub use caller::{Caller, Customers, Scope, Scopes};
 pub use customer::{CustomerId, InvalidCustomerId};
+pub use customer_list::{CustomerEntry, CustomerList, ListPlace, ListedCustomer};
 pub use license_usage::{Snapshot, SnapshotError, UsageRow};
 pub use processed_date::{InvalidProcessedDate, ProcessedAt, ProcessedDate};
 pub use question::Question;
+pub use subject::Subject;
 pub use upstream_api::UpstreamApi;

@@ -7,6 +7,7 @@ pub mod adoption;
 mod chart;
 mod compression;
 mod csv;
+pub mod customers;
 mod simplified;
 mod validator;
 
@@ -20,12 +21,15 @@ use bytes::Bytes;
 use http::HeaderValue;
 use jiff::Timestamp;
 
-use self::adoption::Adoption;
+use self::{
+    adoption::Adoption,
+    customers::{CustomerIndex, Page, Shown},
+};
 pub(crate) use self::{
     compression::compress,
     validator::{for_coding as etag_for_coding, strong_etag},
 };
-use crate::domain::{CustomerId, ProcessedDate, Snapshot};
+use crate::domain::{CustomerId, CustomerList, ProcessedDate, Snapshot, Subject};
 
 /// What a snapshot can be shown as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,16 +57,19 @@ pub enum Coding {
     Zstd,
 }
 
-/// One snapshot in every form that was asked for so far.
+/// One answer of the upstream's in every form that was asked for so far.
 pub struct Prepared {
-    customer_id: CustomerId,
+    subject: Subject,
     processed_date: Option<ProcessedDate>,
     rows: usize,
     rows_named: u64,
-    simplified: Document,
+    /// Only of usage.
+    simplified: Option<Document>,
     native: Option<Document>,
     csv: OnceLock<Box<Document>>,
     chart: OnceLock<Box<Document>>,
+    /// Only of the list of customers.
+    customers: Option<Box<CustomerIndex>>,
 }
 
 /// One form of a snapshot, in every coding that was asked for so far.
@@ -141,7 +148,7 @@ impl Coding {
 // === impl Prepared ===
 
 impl Prepared {
-    /// Renders the forms that are always kept. `seen_at` becomes their `Last-Modified`.
+    /// Renders the forms of usage that are always kept. `seen_at` becomes their `Last-Modified`.
     ///
     /// # Errors
     ///
@@ -156,23 +163,53 @@ impl Prepared {
             source: source.into(),
         })?;
         Ok(Self {
-            customer_id: snapshot.customer_id(),
+            subject: snapshot.customer_id().into(),
             processed_date: snapshot.processed_date(),
             rows: snapshot.rows().len(),
             rows_named: rows_named(snapshot),
-            simplified: Document::new(&simplified, seen_at),
+            simplified: Some(Document::new(&simplified, seen_at)),
             native: native.map(|body| Document::new(body, seen_at)),
             csv: OnceLock::new(),
             chart: OnceLock::new(),
+            customers: None,
         })
     }
 
-    /// Takes over from `earlier`, of the same customer and date, every form whose content did not
+    /// Renders the partner's list of customers, which has the native form alone. `seen_at` becomes
+    /// its `Last-Modified`.
+    ///
+    /// # Errors
+    ///
+    /// [`RenderError`] where its links have no JSON form, which they have.
+    pub fn of_customers(list: CustomerList, seen_at: Timestamp) -> Result<Self, RenderError> {
+        let rows = list.customers().len();
+        let ids = list.customers().iter().map(|listed| listed.entry.id);
+        let rows_named = named(ids);
+        let (body, index) = customers::render(list).map_err(|source| RenderError {
+            form: Form::Native,
+            source: source.into(),
+        })?;
+        Ok(Self {
+            subject: Subject::Partner,
+            processed_date: None,
+            rows,
+            rows_named,
+            simplified: None,
+            native: Some(Document::new(&body, seen_at)),
+            csv: OnceLock::new(),
+            chart: OnceLock::new(),
+            customers: Some(Box::new(index)),
+        })
+    }
+
+    /// Takes over from `earlier`, of the same subject and date, every form whose content did not
     /// change: its validator, its `Last-Modified`, and what was compressed of it.
     #[must_use]
     pub fn succeeding(mut self, earlier: &Self) -> Self {
-        if self.simplified.same_content(&earlier.simplified) {
-            self.simplified = earlier.simplified.clone();
+        if let (Some(simplified), Some(before)) = (&mut self.simplified, &earlier.simplified)
+            && simplified.same_content(before)
+        {
+            *simplified = before.clone();
             self.csv = earlier.csv.clone();
             self.chart = earlier.chart.clone();
         }
@@ -186,17 +223,53 @@ impl Prepared {
 
     /// Whether every form is the very one that `earlier` holds.
     pub fn is_unchanged_from(&self, earlier: &Self) -> bool {
-        let same_native = match (&self.native, &earlier.native) {
-            (Some(native), Some(before)) => native.same_content(before),
+        let same = |now: &Option<Document>, before: &Option<Document>| match (now, before) {
+            (Some(now), Some(before)) => now.same_content(before),
             (None, None) => true,
             _ => false,
         };
-        same_native && self.simplified.same_content(&earlier.simplified)
+        same(&self.native, &earlier.native) && same(&self.simplified, &earlier.simplified)
     }
 
-    /// Whose usage this is.
-    pub fn customer_id(&self) -> CustomerId {
-        self.customer_id
+    /// Whose data this is.
+    pub fn subject(&self) -> Subject {
+        self.subject
+    }
+
+    /// Who is in it, where it is the list of customers.
+    pub fn customers(&self) -> Option<&CustomerIndex> {
+        self.customers.as_deref()
+    }
+
+    /// What of the list of customers is shown to a caller who may see these, in a coding; made once
+    /// while it is asked for. `Ok(None)` where this is no such list.
+    ///
+    /// This may take milliseconds of CPU: keep it off the async threads.
+    ///
+    /// # Errors
+    ///
+    /// [`RenderError`] where the coding failed.
+    pub fn show_customers(
+        &self,
+        may_see: impl Fn(CustomerId) -> bool,
+        page: Option<&Page>,
+        coding: Coding,
+    ) -> Result<Option<Shown>, RenderError> {
+        let (Some(index), Some(whole)) = (&self.customers, &self.native) else {
+            return Ok(None);
+        };
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| RenderError {
+            form: Form::Native,
+            source,
+        };
+        let shown = index.show(may_see, page, whole);
+        let shown = shown.map_err(|error| failed(error.into()))?;
+        if let Shown::Part(document) = &shown {
+            document
+                .render(coding)
+                .map_err(|error| failed(error.into()))?;
+        }
+        Ok(Some(shown))
     }
 
     /// The newest date of the rows; `None` when there are none.
@@ -222,7 +295,7 @@ impl Prepared {
     }
 
     /// Makes a form in a coding ready, once; further calls find it made. `Ok(None)` where the form
-    /// can never be had: the native one of an answer that came without.
+    /// can never be had: the native one of an answer that came without, ours of what is no usage.
     ///
     /// This may take milliseconds of CPU: keep it off the async threads.
     ///
@@ -252,9 +325,10 @@ impl Prepared {
     ///
     /// # Errors
     ///
-    /// Where the simplified form cannot be read back, which no test has brought about.
+    /// Where there is no simplified form: the list of customers has none.
     pub fn adoption(&self) -> serde_json::Result<Adoption> {
-        Adoption::of(self.simplified.identity.body())
+        let simplified = self.simplified.as_ref();
+        Adoption::of(simplified.map_or(&[], |simplified| simplified.identity.body()))
     }
 
     /// Bytes of memory that all that was made so far takes.
@@ -265,26 +339,35 @@ impl Prepared {
         let derived: usize = derived
             .map(|document| document.weight() + size_of::<Document>())
             .sum();
-        let native = self.native.as_ref().map_or(0, Document::weight);
-        size_of::<Self>() + self.simplified.weight() + native + derived
+        let kept = [&self.simplified, &self.native].into_iter().flatten();
+        let kept: usize = kept.map(Document::weight).sum();
+        let customers = self
+            .customers
+            .as_ref()
+            .map_or(0, |index| index.weight() + size_of::<CustomerIndex>());
+        size_of::<Self>() + kept + derived + customers
     }
 
-    /// Makes a form that is made from the simplified one, where that has not been done.
+    /// Makes a form that is made from the simplified one, where there is that and it has not been
+    /// done.
     fn derive(&self, form: Form) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let simplified = self.simplified.identity.body();
+        let Some(simplified) = &self.simplified else {
+            return Ok(());
+        };
+        let told = simplified.identity.body();
         let (slot, body) = match form {
-            Form::Csv if self.csv.get().is_none() => (&self.csv, csv::render(simplified)?),
-            Form::Chart if self.chart.get().is_none() => (&self.chart, chart::render(simplified)?),
+            Form::Csv if self.csv.get().is_none() => (&self.csv, csv::render(told)?),
+            Form::Chart if self.chart.get().is_none() => (&self.chart, chart::render(told)?),
             Form::Simplified | Form::Native | Form::Csv | Form::Chart => return Ok(()),
         };
-        let document = || Box::new(Document::new(&body, self.simplified.modified_at));
+        let document = || Box::new(Document::new(&body, simplified.modified_at));
         slot.get_or_init(document);
         Ok(())
     }
 
     fn document(&self, form: Form) -> Option<&Document> {
         match form {
-            Form::Simplified => Some(&self.simplified),
+            Form::Simplified => self.simplified.as_ref(),
             Form::Native => self.native.as_ref(),
             Form::Csv => self.csv.get().map(Box::as_ref),
             Form::Chart => self.chart.get().map(Box::as_ref),
@@ -293,9 +376,14 @@ impl Prepared {
 }
 
 fn rows_named(snapshot: &Snapshot) -> u64 {
+    let rows = snapshot.rows().iter();
+    named(rows.map(|row| (&row.service_name, &row.product_name, &row.workload_name)))
+}
+
+fn named(rows: impl Iterator<Item = impl Hash>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for row in snapshot.rows() {
-        (&row.service_name, &row.product_name, &row.workload_name).hash(&mut hasher);
+    for row in rows {
+        row.hash(&mut hasher);
     }
     hasher.finish()
 }
@@ -303,7 +391,7 @@ fn rows_named(snapshot: &Snapshot) -> u64 {
 impl fmt::Debug for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Prepared")
-            .field("customer_id", &self.customer_id)
+            .field("subject", &self.subject)
             .field("processed_date", &self.processed_date)
             .field("rows", &self.rows)
             .finish_non_exhaustive()
@@ -328,7 +416,8 @@ impl Document {
         self.modified_at
     }
 
-    fn ready(&self, coding: Coding) -> Option<&Encoded> {
+    /// The coding of it, if that is ready.
+    pub fn ready(&self, coding: Coding) -> Option<&Encoded> {
         match coding.slot() {
             None => Some(&self.identity),
             Some(slot) => self.compressed.get()?.get(slot)?.get(),

@@ -1,7 +1,7 @@
-//! Partner Center, as a source of usage.
+//! Partner Center, as a source of usage and of the list of customers.
 //!
-//! A call goes through these files: [`PartnerCenter`] begins it; `insights` or `commercial` says
-//! what to ask and, page by page, makes `attempts` of it. Each attempt waits until `restraint` lets
+//! A call goes through these files: [`PartnerCenter`] begins it; `insights`, `commercial` or
+//! `customers` says what to ask and, page by page, makes `attempts` of it. Each attempt waits until `restraint` lets
 //! it (`throttle`, circuit), until there is a `token`, and until there is a place; then `client`
 //! exchanges a request for an answer, and `error` says whether another attempt may help. `wire`
 //! reads the answer, and `call` leaves one line in the log.
@@ -10,6 +10,7 @@ mod attempts;
 mod call;
 mod client;
 mod commercial;
+mod customers;
 mod error;
 mod error_class;
 mod insights;
@@ -48,11 +49,13 @@ use self::{
 use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
-    domain::{ProcessedDate, UpstreamApi},
+    domain::{ProcessedDate, Subject, UpstreamApi},
     jitter::Jitter,
     shutdown::Shutdown,
     trace::Tracer,
-    usage::source::{Call, FetchFuture, Fetched, Question, SourceError, UsageSource},
+    usage::source::{
+        Call, Content, FetchFuture, Fetched, SourceError, SourceErrorKind, UsageSource,
+    },
 };
 
 /// Partner Center behind its token endpoint: the [`UsageSource`] of the service.
@@ -208,6 +211,10 @@ impl PartnerCenter {
                 let told = error
                     .clone()
                     .into_source(now, call.last_status(), call.sent_ids());
+                let told = match call.subject() {
+                    Subject::Customer(_) => told,
+                    Subject::Partner => of_the_partner(told),
+                };
                 call.log(now, Err((told.kind, &error)));
                 Err(told)
             }
@@ -215,12 +222,21 @@ impl PartnerCenter {
     }
 
     async fn ask(&self, call: &mut LogicalCall) -> Result<Fetched, UpstreamError> {
-        match call.call.question {
-            Question::Newest(UpstreamApi::Insights) => {
-                insights::fetch(&self.attempts, &self.base_url, call).await
+        let (attempts, base_url) = (&self.attempts, &self.base_url);
+        match (call.api(), call.subject()) {
+            (UpstreamApi::Insights, Subject::Customer(customer)) => {
+                insights::fetch(attempts, base_url, customer, call).await
             }
-            Question::Newest(UpstreamApi::Commercial) | Question::Dated(_) => {
-                commercial::fetch(&self.attempts, &self.base_url, &self.commercial_path, call).await
+            (UpstreamApi::Commercial, Subject::Customer(customer)) => {
+                let path = &self.commercial_path;
+                commercial::fetch(attempts, base_url, path, customer, call).await
+            }
+            (UpstreamApi::Customers, Subject::Partner) => {
+                customers::fetch(attempts, base_url, call).await
+            }
+            (api, subject) => {
+                let api = api.as_str();
+                Err(Malformed(format!("there is no {api} call about {subject:?}")).into())
             }
         }
     }
@@ -228,7 +244,7 @@ impl PartnerCenter {
     /// A date after today would stay a customer's newest until it came. Clocks may differ by a day.
     fn not_of_the_future(&self, fetched: Fetched) -> Result<Fetched, UpstreamError> {
         let tomorrow = self.clock.wall() + Duration::from_secs(24 * 60 * 60);
-        match fetched.snapshot.processed_date() {
+        match fetched.content.processed_date() {
             Some(date) if date > ProcessedDate::of(tomorrow) => Err(Malformed(format!(
                 "processedDateTime: is {date}, expected no date after today"
             ))
@@ -238,9 +254,25 @@ impl PartnerCenter {
     }
 
     fn listen(&self, call: &LogicalCall, fetched: &Fetched) {
-        if let (UpstreamApi::Insights, Some(silence)) = (call.api(), &self.silence) {
-            silence.heard(&fetched.snapshot);
+        if let (UpstreamApi::Insights, Some(silence), Content::Usage { snapshot, .. }) =
+            (call.api(), &self.silence, &fetched.content)
+        {
+            silence.heard(snapshot);
         }
+    }
+}
+
+/// A refusal of what is the partner's own is about no customer: it settles nothing.
+fn of_the_partner(told: SourceError) -> SourceError {
+    match told.kind {
+        SourceErrorKind::UnknownCustomer | SourceErrorKind::NoRelationship => SourceError {
+            kind: SourceErrorKind::Rejected,
+            detail: "Partner Center refuses this call about the partner: a person must check that \
+                     the application of upstream.auth is allowed it"
+                .into(),
+            ..told
+        },
+        _ => told,
     }
 }
 

@@ -1,10 +1,11 @@
-//! Usage, served from what is held or fetched from its source.
+//! Usage and the list of customers, served from what is held or fetched from their source.
 //!
 //! [`UsageService::answer`] is the whole decision: serve what is held, serve it and refresh, or
 //! ask upstream and fall back on what is held.
 
 mod answer;
 mod counted;
+mod customers;
 mod fetches;
 mod places;
 mod renderings;
@@ -17,7 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::answer::{Answer, Cause, Unanswered};
+pub use self::{
+    answer::{Answer, Cause, Unanswered},
+    customers::CustomersAnswer,
+};
 use self::{
     fetches::{Fetch, Fetches, Filled, Settled},
     places::Errand,
@@ -159,13 +163,22 @@ impl UsageService {
         if !caller.may_read(query.customer_id) {
             return Err(Unanswered::not_allowed());
         }
-        let ignored = query.directive == Directive::NoCache && !caller.holds(Scope::CacheRefresh);
-        let directive = if ignored {
-            Directive::Any
-        } else {
-            query.directive
-        };
         let fetch = self.fetch_for(query);
+        self.answer_allowed(fetch, query.directive, caller, trace, now)
+            .await
+    }
+
+    /// Answers a caller who may have what it asks for.
+    async fn answer_allowed(
+        &self,
+        fetch: Fetch,
+        directive: Directive,
+        caller: &Caller,
+        trace: impl FnOnce() -> CallTrace,
+        now: Instant,
+    ) -> Result<Answer, Unanswered> {
+        let ignored = directive == Directive::NoCache && !caller.holds(Scope::CacheRefresh);
+        let directive = if ignored { Directive::Any } else { directive };
         let held = self.inner.fetches.look_up(fetch, now);
         let answered = match self.decide(fetch, held, directive, now) {
             Decision::Serve(held) => Ok(self.serve(held, directive)),
@@ -248,7 +261,7 @@ impl UsageService {
             }
         };
         Fetch {
-            customer_id: query.customer_id,
+            subject: query.customer_id.into(),
             question,
         }
     }

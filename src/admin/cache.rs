@@ -32,7 +32,7 @@ pub(super) async fn show(
             ..
         }) => {
             let now = admin.clock.now();
-            let holdings = admin.usage.cache().holdings(customer_id, now);
+            let holdings = admin.usage.cache().holdings(customer_id.into(), now);
             Json(Customer {
                 customer_id: customer_id.to_string(),
                 holdings: holdings.iter().map(Held::from).collect(),

@@ -16,16 +16,29 @@ pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 /// Headers of an answer, so that their map is allocated once.
 const MOST_HEADERS: usize = 12;
 
+/// What an answer is of, and whom it is the same for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// Whoever may have it at all.
+    Everybody,
+    /// Whoever asks for the same page.
+    EverybodyOfPage,
+    /// Its caller alone. No date goes with it: rights change too, so that what a caller is shown may
+    /// be modified although nothing was.
+    ItsCaller,
+}
+
 /// Dresses an answer: the body with its metadata, or 304 where the caller has it already.
 pub(super) fn respond(
     request: &HeaderMap,
     held: &Held,
+    audience: Audience,
     form: Form,
     coding: Coding,
-    document: &Document,
-    encoded: &Encoded,
+    (document, encoded): (&Document, &Encoded),
 ) -> Response<Body> {
-    let not_modified = is_not_modified(request, encoded.etag_bytes(), document.modified_at());
+    let modified_at = (audience != Audience::ItsCaller).then(|| document.modified_at());
+    let not_modified = is_not_modified(request, encoded.etag_bytes(), modified_at);
     let mut headers = HeaderMap::with_capacity(MOST_HEADERS);
     let mut response = if not_modified {
         let mut response = Response::new(Body::default());
@@ -41,13 +54,12 @@ pub(super) fn respond(
     };
     // RFC 9110 §15.4.5: a 304 has these as the 200 would.
     headers.insert(header::ETAG, encoded.etag());
-    headers.insert(header::LAST_MODIFIED, encoded.last_modified());
+    if modified_at.is_some() {
+        headers.insert(header::LAST_MODIFIED, encoded.last_modified());
+    }
     headers.insert(header::CACHE_CONTROL, held.cache_control.clone());
     headers.insert(header::AGE, HeaderValue::from(held.age.as_secs()));
-    headers.insert(
-        header::VARY,
-        HeaderValue::from_static("Accept, Accept-Encoding"),
-    );
+    headers.insert(header::VARY, audience.vary());
     *response.headers_mut() = headers;
     response
 }
@@ -61,10 +73,13 @@ pub(super) fn is_known(request: &HeaderMap, etag: &[u8]) -> bool {
 /// Whether the caller has this very content (RFC 9110 §13.1).
 ///
 /// `If-Modified-Since` counts only where there is no `If-None-Match`, and only where it is a date.
-fn is_not_modified(request: &HeaderMap, etag: &[u8], modified_at: Timestamp) -> bool {
+fn is_not_modified(request: &HeaderMap, etag: &[u8], modified_at: Option<Timestamp>) -> bool {
     if request.contains_key(header::IF_NONE_MATCH) {
         return is_known(request, etag);
     }
+    let Some(modified_at) = modified_at else {
+        return false;
+    };
     request
         .get(header::IF_MODIFIED_SINCE)
         .and_then(|since| since.to_str().ok())
@@ -126,6 +141,21 @@ struct StatusText {
     len: usize,
 }
 
+// === impl Audience ===
+
+impl Audience {
+    /// What of a request an answer hangs on.
+    const fn vary(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Everybody => "Accept, Accept-Encoding",
+            Self::EverybodyOfPage => "Accept, Accept-Encoding, MS-ContinuationToken",
+            Self::ItsCaller => {
+                "Accept, Accept-Encoding, Authorization, X-Api-Key, MS-ContinuationToken"
+            }
+        })
+    }
+}
+
 // === impl StatusText ===
 
 impl StatusText {
@@ -167,7 +197,7 @@ mod tests {
             .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
             .collect();
         let at = "2017-03-09T00:00:00Z".parse().unwrap();
-        is_not_modified(&request, b"\"abc\"", at)
+        is_not_modified(&request, b"\"abc\"", Some(at))
     }
 
     #[test]

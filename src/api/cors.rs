@@ -34,7 +34,7 @@ const ON_PREFLIGHT: [(HeaderName, HeaderValue); 3] = [
         ACCESS_CONTROL_ALLOW_HEADERS,
         HeaderValue::from_static(
             "Accept, Authorization, Cache-Control, Content-Type, If-Modified-Since, If-None-Match, \
-             MS-CorrelationId, Traceparent, X-Api-Key, X-Correlation-Id, X-Request-Id",
+             MS-ContinuationToken, MS-CorrelationId, Traceparent, X-Api-Key, X-Correlation-Id, X-Request-Id",
         ),
     ),
     (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200")),

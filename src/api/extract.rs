@@ -1,6 +1,6 @@
 //! What a request says, read into types that cannot hold a bad value.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, num::NonZeroU32};
 
 use http::{HeaderMap, HeaderName, header};
 use uuid::Uuid;
@@ -8,11 +8,13 @@ use uuid::Uuid;
 use crate::{
     domain::{CustomerId, ProcessedDate},
     problem::{Kind, Problem, excerpt},
+    representation::customers::{Continuation, InvalidContinuation, Page},
     usage::{Directive, source::CallTrace},
 };
 
 const MS_CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid");
 const X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+const MS_CONTINUATION_TOKEN: HeaderName = HeaderName::from_static("ms-continuationtoken");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The customer of a path segment, percent-encoded or not. Plain ones are read without allocating.
@@ -50,10 +52,7 @@ pub(super) fn processed_date(
             ));
         }
         if found.replace(value).is_some() {
-            return Err(Problem::new(
-                Kind::DuplicateParameter,
-                "the query has processedDate more than once; expected it once",
-            ));
+            return Err(given_twice("processedDate"));
         }
     }
     let Some(text) = found else { return Ok(None) };
@@ -82,6 +81,88 @@ pub(super) fn no_query(query: Option<&str>) -> Result<(), Problem> {
             "the native form is of the newest date only and takes no parameters",
         )),
     }
+}
+
+/// Which page of the list of customers is asked for, by Partner Center's own parameters; `None` where
+/// that is all of it.
+///
+/// Microsoft's SDK asks for the first page by `size`, where 0 is as large as may be, and for those
+/// after it by `seekOperation=Next` and the continuation token alone.
+pub(super) fn page(query: Option<&str>, headers: &HeaderMap) -> Result<Option<Page>, Problem> {
+    let (mut size, mut seek) = (None, None);
+    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let found = match &*name {
+            "size" => &mut size,
+            "seekOperation" => &mut seek,
+            _ => {
+                return Err(unknown_parameter(
+                    &name,
+                    "expected size, seekOperation=Next, both or none",
+                ));
+            }
+        };
+        if found.replace(value).is_some() {
+            return Err(given_twice(&name));
+        }
+    }
+    let size = size.map(|text| page_size(&text)).transpose()?.flatten();
+    if let Some(seek) = &seek
+        && !seek.eq_ignore_ascii_case("Next")
+    {
+        return Err(Problem::new(
+            Kind::SeekOperation,
+            format!(
+                "seekOperation is {:?}; expected Next, or none for the first page",
+                excerpt(seek)
+            ),
+        ));
+    }
+    let continuation = continuation(headers)?;
+    match (continuation, seek) {
+        (
+            Some(Continuation {
+                size: before,
+                after,
+            }),
+            _,
+        ) => Ok(Some(Page {
+            size: size.unwrap_or(before),
+            after: Some(after),
+        })),
+        (None, Some(_)) => Err(bad_continuation(InvalidContinuation)),
+        (None, None) => Ok(size.map(|size| Page { size, after: None })),
+    }
+}
+
+fn page_size(text: &str) -> Result<Option<NonZeroU32>, Problem> {
+    text.parse().map(NonZeroU32::new).map_err(|_| {
+        Problem::new(
+            Kind::PageSize,
+            format!(
+                "size is {:?}; expected a whole number of customers, 0 for all of them",
+                excerpt(text)
+            ),
+        )
+    })
+}
+
+fn continuation(headers: &HeaderMap) -> Result<Option<Continuation>, Problem> {
+    let mut tokens = headers.get_all(MS_CONTINUATION_TOKEN).iter();
+    match (tokens.next(), tokens.next()) {
+        (None, _) => Ok(None),
+        (Some(token), None) => Continuation::parse(token.as_bytes())
+            .map(Some)
+            .map_err(bad_continuation),
+        (Some(_), Some(_)) => Err(bad_continuation(InvalidContinuation)),
+    }
+}
+
+fn bad_continuation(invalid: InvalidContinuation) -> Problem {
+    let header = Continuation::HEADER;
+    Problem::new(
+        Kind::ContinuationToken,
+        format!("{header}: {invalid}, once; leave it out, and seekOperation, for the first page"),
+    )
 }
 
 /// The caller's `Cache-Control`. Where it asks for both, never asking wins: it is the stricter.
@@ -139,6 +220,13 @@ fn percent_decoded(segment: &str) -> Option<Cow<'_, str>> {
     percent_encoding::percent_decode_str(segment)
         .decode_utf8()
         .ok()
+}
+
+fn given_twice(name: &str) -> Problem {
+    Problem::new(
+        Kind::DuplicateParameter,
+        format!("the query has {name} more than once; expected it once"),
+    )
 }
 
 fn unknown_parameter(name: &str, expected: &str) -> Problem {

@@ -25,12 +25,7 @@ pub(super) enum Call {
 #[deny(clippy::wildcard_enum_match_arm)]
 pub(super) fn of(cause: &Cause, call: Call) -> Problem {
     let (failure, retry_after) = match cause {
-        Cause::NotAllowed => {
-            return Problem::new(
-                Kind::NotAllowed,
-                "this caller may not read this customer's usage",
-            );
-        }
+        Cause::NotAllowed => return not_allowed("this caller may not read this customer's usage"),
         Cause::NotHeld => {
             return Problem::new(
                 Kind::NotHeld,
@@ -69,6 +64,11 @@ pub(super) fn of(cause: &Cause, call: Call) -> Problem {
         }
         _ => problem,
     }
+}
+
+/// The caller has no right to what it asks for.
+pub(super) fn not_allowed(detail: &'static str) -> Problem {
+    Problem::new(Kind::NotAllowed, detail)
 }
 
 fn detail(failure: &Failure<SourceError>) -> String {

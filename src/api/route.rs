@@ -1,6 +1,8 @@
 /// The routes of the API listener. Their URI space is Partner Center's own, plus `/usage`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
+    /// `/v1/customers`: the customers that the caller may see.
+    Customers,
     /// `/v1/customers/{customer_id}/usage`: the simplified form.
     Usage { customer: &'a str },
     /// `/v1/customers/{customer_id}/analytics/licenses/usage`: the native form.
@@ -20,7 +22,8 @@ pub(super) enum Route<'a> {
 
 impl<'a> Route<'a> {
     /// The patterns, by [`Route::index`]: the values of the `route` label.
-    pub(super) const PATTERNS: [&'static str; 6] = [
+    pub(super) const PATTERNS: [&'static str; 7] = [
+        "/v1/customers",
         "/v1/customers/{customer_id}/usage",
         "/v1/customers/{customer_id}/analytics/licenses/usage",
         "/openapi.json",
@@ -31,6 +34,9 @@ impl<'a> Route<'a> {
 
     /// The route of a path as it was sent: a percent-encoded slash stays within its segment.
     pub(super) fn of(path: &'a str) -> Self {
+        if path == "/v1/customers" {
+            return Self::Customers;
+        }
         let Some((customer, rest)) = path
             .strip_prefix("/v1/customers/")
             .and_then(|rest| rest.split_once('/'))
@@ -61,12 +67,13 @@ impl<'a> Route<'a> {
 
     pub(super) fn index(self) -> usize {
         match self {
-            Self::Usage { .. } => 0,
-            Self::Native { .. } => 1,
-            Self::OpenApi => 2,
-            Self::Chart { .. } => 3,
-            Self::Table { .. } => 4,
-            Self::Unmatched => 5,
+            Self::Customers => 0,
+            Self::Usage { .. } => 1,
+            Self::Native { .. } => 2,
+            Self::OpenApi => 3,
+            Self::Chart { .. } => 4,
+            Self::Table { .. } => 5,
+            Self::Unmatched => 6,
         }
     }
 
@@ -107,7 +114,8 @@ mod tests {
             ("/v1/customers/x/usage/chart.png", Route::Unmatched),
             ("/v1/customers/x/y/usage", Route::Unmatched),
             ("/v1/customers/x", Route::Unmatched),
-            ("/v1/customers", Route::Unmatched),
+            ("/v1/customers", Route::Customers),
+            ("/v1/customers/", Route::Unmatched),
             ("//v1/customers/x/usage", Route::Unmatched),
             ("/V1/customers/x/usage", Route::Unmatched),
             ("/openapi.json", Route::OpenApi),

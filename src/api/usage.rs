@@ -1,21 +1,20 @@
 //! The usage resources: extract, ask [`UsageService`](crate::usage::UsageService), answer.
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use super::{
-    Arrived, Inner, Served, Told, browser, caching, extract, negotiation,
+    Arrived, Inner, Served, Told, browser,
+    caching::{self, Audience},
+    extract, negotiation,
     openapi::{OfCustomer, OfDate},
     problem, spans,
 };
 use crate::{
     cache::CacheResult,
     domain::{Caller, ProcessedDate},
-    problem::{Kind, Problem},
+    problem::{Body, Kind, Problem},
     representation::Form,
-    usage::{
-        Answer, Cause, Query, Unanswered,
-        source::{CallIds, CallTrace},
-    },
+    usage::{Answer, Cause, Query, Unanswered, source::CallIds},
 };
 
 const MS_REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");
@@ -117,9 +116,7 @@ fn read<B>(
     date: impl FnOnce(Option<&str>) -> Result<Option<ProcessedDate>, Problem>,
 ) -> Result<Query, Problem> {
     let request = arrived.request;
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(Problem::method_not_allowed(request.method(), "GET, HEAD"));
-    }
+    check_method(request.method())?;
     Ok(Query {
         customer_id: extract::customer_id(customer)?,
         date: date(request.uri().query())?,
@@ -128,27 +125,28 @@ fn read<B>(
     })
 }
 
+/// That nothing but reading is asked for.
+pub(super) fn check_method(method: &Method) -> Result<(), Problem> {
+    match *method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(Problem::method_not_allowed(method, "GET, HEAD")),
+    }
+}
+
 async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, query: Query) -> Served {
     let headers = arrived.request.headers();
     let coding = match negotiation::coding(headers) {
         Ok(coding) => coding,
         Err(problem) => return arrived.refuse(problem),
     };
-    let span = arrived.span.as_ref();
-    if let Some(span) = span {
+    if let Some(span) = &arrived.span {
         spans::tell_customer(span, query.customer_id);
     }
-    let trace = || CallTrace {
-        span: span.cloned(),
-        ..extract::call_trace(headers)
-    };
+    let trace = || arrived.call_trace();
     let answer = match api.usage.answer(query, caller, trace, arrived.at).await {
         Ok(answer) => answer,
         Err(unanswered) => {
-            if let Cause::NotAllowed = unanswered.cause {
-                api.metrics.access.not_allowed.inc();
-            }
-            return unanswered_problem(arrived, query, &unanswered);
+            return refuse_unanswered(api, arrived, query.date, &unanswered);
         }
     };
     let prepared = &answer.held.prepared;
@@ -157,42 +155,54 @@ async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, query
     {
         tracing::error!(customer.id = %query.customer_id, %error, "a stored answer could not be rendered");
     }
-    let Some((document, encoded)) = prepared.ready(query.form, coding) else {
+    let Some(ready) = prepared.ready(query.form, coding) else {
         return arrived.refuse(not_rendered());
     };
     api.metrics.served(answer.held.age);
-    let mut response =
-        caching::respond(headers, &answer.held, query.form, coding, document, encoded);
+    let everybody = Audience::Everybody;
+    let response = caching::respond(headers, &answer.held, everybody, query.form, coding, ready);
+    serve(response, &answer, query.date)
+}
+
+/// An answer, with what goes with it besides.
+pub(super) fn serve(
+    mut response: Response<Body>,
+    answer: &Answer,
+    date: Option<ProcessedDate>,
+) -> Served {
     if let Some(ids) = answer.ids {
         name_upstream_call(response.headers_mut(), ids);
     }
-    let Answer {
-        status,
-        result,
-        ids,
-        ..
-    } = answer;
     Served {
         response,
-        status,
-        told: told(query, Some(result), ids),
+        status: answer.status,
+        told: told(date, Some(answer.result), answer.ids),
     }
 }
 
-fn told(query: Query, result: Option<CacheResult>, ids: Option<CallIds>) -> Told {
+fn told(
+    processed_date: Option<ProcessedDate>,
+    result: Option<CacheResult>,
+    ids: Option<CallIds>,
+) -> Told {
     Told {
         result,
-        processed_date: query.date,
+        processed_date,
         problem: None,
         upstream_request_id: ids.map(|ids| ids.request_id),
     }
 }
 
-fn unanswered_problem<B>(
+/// The problem that stands in the way of an answer, told and counted.
+pub(super) fn refuse_unanswered<B>(
+    api: &Inner,
     arrived: &Arrived<'_, B>,
-    query: Query,
+    date: Option<ProcessedDate>,
     unanswered: &Unanswered,
 ) -> Served {
+    if let Cause::NotAllowed = unanswered.cause {
+        api.metrics.access.not_allowed.inc();
+    }
     let correlation_id = unanswered.ids.map(|ids| ids.correlation_id);
     let call = match unanswered.ids {
         Some(_) => problem::Call::Own,
@@ -201,7 +211,7 @@ fn unanswered_problem<B>(
     let mut served = arrived.answer_problem(
         problem::of(&unanswered.cause, call),
         unanswered.status,
-        told(query, unanswered.result, unanswered.ids),
+        told(date, unanswered.result, unanswered.ids),
         correlation_id,
     );
     if let Some(ids) = unanswered.ids {
@@ -222,9 +232,10 @@ fn name_upstream_call(headers: &mut http::HeaderMap, ids: CallIds) {
     }
 }
 
-fn not_rendered() -> Problem {
+/// What is held could not be rendered.
+pub(super) fn not_rendered() -> Problem {
     Problem::new(
         Kind::NotRendered,
-        "the usage is held, but this form of it could not be made; the log says why",
+        "the answer is held, but this form of it could not be made; the log says why",
     )
 }

@@ -1,10 +1,10 @@
-use crate::domain::{CustomerId, ProcessedDate, UpstreamApi};
+use crate::domain::{ProcessedDate, Subject, UpstreamApi};
 
 /// Whose newest date, as told by which call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NewestKey {
-    /// The customer.
-    pub customer_id: CustomerId,
+    /// Whose data it is.
+    pub subject: Subject,
     /// The call: its answers differ in what fields they have.
     pub api: UpstreamApi,
 }
@@ -12,11 +12,11 @@ pub struct NewestKey {
 /// Which snapshot: every input that changes its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotKey {
-    /// The customer.
-    pub customer_id: CustomerId,
+    /// Whose data it is.
+    pub subject: Subject,
     /// The call that told it.
     pub api: UpstreamApi,
-    /// The processed date; `None` for an answer without rows, which has none.
+    /// The processed date; `None` for an answer that has none, such as one without rows.
     pub date: Option<ProcessedDate>,
 }
 
@@ -25,7 +25,7 @@ pub struct SnapshotKey {
 impl NewestKey {
     pub(super) fn snapshot(self, date: Option<ProcessedDate>) -> SnapshotKey {
         SnapshotKey {
-            customer_id: self.customer_id,
+            subject: self.subject,
             api: self.api,
             date,
         }
@@ -37,7 +37,7 @@ impl NewestKey {
 impl SnapshotKey {
     pub(super) fn newest(self) -> NewestKey {
         NewestKey {
-            customer_id: self.customer_id,
+            subject: self.subject,
             api: self.api,
         }
     }

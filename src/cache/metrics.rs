@@ -89,7 +89,7 @@ impl CacheMetrics {
         };
         let results = labelled(
             "usage_proxy_cache_requests_total",
-            "Usage requests by what they found in the cache.",
+            "Requests for data by what they found in the cache.",
             "result",
         )?;
         let stale = labelled(

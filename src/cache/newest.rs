@@ -1,4 +1,5 @@
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,12 +10,12 @@ use std::{
 use super::{
     EMPTY_SHARE, NewestKey, PurgeMode, PurgeScope, doubt::Doubt, freshness::Lifetime, size,
 };
-use crate::domain::ProcessedDate;
+use crate::{domain::ProcessedDate, representation::Prepared};
 
-/// Customer → its newest processed date. This is what goes stale.
+/// Subject and call → the newest processed date. This is what goes stale.
 ///
-/// Customers without rows are kept apart: the commercial call tells no rows of customers that
-/// nobody knows, and a flood of those may push out no customer that has some.
+/// Answers without rows are kept apart: the commercial call tells no rows of customers that nobody
+/// knows, and a flood of those may push out no answer that has some.
 #[derive(Debug)]
 pub(super) struct NewestDates {
     dates: Dates,
@@ -23,11 +24,12 @@ pub(super) struct NewestDates {
 
 type Dates = moka::sync::Cache<NewestKey, Arc<Newest>>;
 
-/// A customer's newest date, as we were last told.
+/// A newest date, as we were last told.
 #[derive(Debug)]
 pub(super) struct Newest {
-    /// `None` when the customer has no rows.
+    /// `None` where the answer has none, such as one without rows.
     pub(super) date: Option<ProcessedDate>,
+    has_rows: bool,
     pub(super) stored_at: Instant,
     pub(super) lifetime: Lifetime,
     doubt: Option<Arc<Doubt>>,
@@ -67,12 +69,13 @@ impl NewestDates {
     pub(super) fn insert(
         &self,
         key: NewestKey,
-        date: Option<ProcessedDate>,
+        prepared: &Prepared,
         lifetime: Lifetime,
         now: Instant,
     ) {
         let newest = Newest {
-            date,
+            date: prepared.processed_date(),
+            has_rows: prepared.rows() > 0,
             stored_at: now,
             lifetime,
             doubt: None,
@@ -85,6 +88,7 @@ impl NewestDates {
     pub(super) fn keep(&self, key: NewestKey, newest: &Newest, doubt: Doubt) {
         let newest = Newest {
             date: newest.date,
+            has_rows: newest.has_rows,
             stored_at: newest.stored_at,
             lifetime: newest.lifetime.clone(),
             doubt: Some(Arc::new(doubt)),
@@ -94,9 +98,10 @@ impl NewestDates {
     }
 
     fn put(&self, key: NewestKey, newest: Newest) {
-        let (now, no_more) = match newest.date {
-            Some(_) => (&self.dates, &self.without_rows),
-            None => (&self.without_rows, &self.dates),
+        let (now, no_more) = if newest.has_rows {
+            (&self.dates, &self.without_rows)
+        } else {
+            (&self.without_rows, &self.dates)
         };
         // In this order, so that a look-up in between finds one of them.
         now.insert(key, Arc::new(newest));
@@ -112,7 +117,7 @@ impl NewestDates {
     pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode) {
         for dates in self.both() {
             for (key, newest) in dates {
-                if scope.covers(key.customer_id, newest.date) {
+                if scope.covers(key.subject, newest.date) {
                     match mode {
                         PurgeMode::Soft => newest.purged.store(true, Ordering::Relaxed),
                         PurgeMode::Hard => dates.invalidate(&*key),
@@ -122,9 +127,17 @@ impl NewestDates {
         }
     }
 
-    /// Entries and bytes.
-    pub(super) fn size(&self) -> (u64, u64) {
-        size(self.both())
+    /// How many customers there are whose newest usage is known.
+    pub(super) fn customers(&self) -> u64 {
+        let keys = self.both().into_iter().flatten().map(|(key, _)| key);
+        let usage = keys.filter(|key| key.api.tells_usage());
+        let customers: HashSet<_> = usage.filter_map(|key| key.subject.customer()).collect();
+        customers.len() as u64
+    }
+
+    /// Bytes.
+    pub(super) fn weight(&self) -> u64 {
+        size(self.both()).1
     }
 
     fn both(&self) -> [&Dates; 2] {

@@ -9,12 +9,12 @@ use std::{
 use moka::notification::RemovalCause;
 
 use super::{CacheMetrics, EMPTY_SHARE, PurgeMode, PurgeScope, SnapshotKey, doubt::Doubt, size};
-use crate::{domain::CustomerId, representation::Prepared};
+use crate::{domain::Subject, representation::Prepared};
 
-/// (Customer, date) → every form of its usage. Settled: it stays until space is needed.
+/// (Subject, call, date) → every form of what was told. Settled: it stays until space is needed.
 #[derive(Debug)]
 pub(super) struct Snapshots {
-    dated: Map,
+    with_rows: Map,
     /// Answers without rows, apart for the reason that `NewestDates` has.
     empty: Map,
     max_entry_bytes: u64,
@@ -56,7 +56,7 @@ impl Snapshots {
         };
         let empty = max_bytes / EMPTY_SHARE;
         Self {
-            dated: of(max_bytes - empty),
+            with_rows: of(max_bytes - empty),
             empty: of(empty),
             max_entry_bytes,
             metrics: metrics.clone(),
@@ -64,7 +64,9 @@ impl Snapshots {
     }
 
     pub(super) fn get(&self, key: &SnapshotKey) -> Option<Arc<Snapshot>> {
-        self.map(key).get(key)
+        // Whatever has a date has rows.
+        let without_rows = || self.empty.get(key).filter(|_| key.date.is_none());
+        self.with_rows.get(key).or_else(without_rows)
     }
 
     /// Returns whether it is held from now on; one larger than an entry's share is not, and what
@@ -72,11 +74,20 @@ impl Snapshots {
     pub(super) fn insert(&self, key: SnapshotKey, snapshot: Snapshot) -> bool {
         if snapshot.weight() as u64 > self.max_entry_bytes {
             self.metrics.refused_for_size.inc();
-            self.map(&key).invalidate(&key);
+            self.remove(&key);
             return false;
         }
-        self.map(&key).insert(key, Arc::new(snapshot));
+        let (now, no_more) = self.maps(&snapshot.prepared);
+        // In this order, so that a look-up in between finds one of them.
+        now.insert(key, Arc::new(snapshot));
+        no_more.invalidate(&key);
         true
+    }
+
+    pub(super) fn remove(&self, key: &SnapshotKey) {
+        for map in self.both() {
+            map.invalidate(key);
+        }
     }
 
     /// Has moka weigh an entry again, if it still is the one that holds `prepared`.
@@ -84,19 +95,20 @@ impl Snapshots {
         if let Some(snapshot) = self.get(&key)
             && Arc::ptr_eq(&snapshot.prepared, prepared)
         {
-            self.map(&key).insert(key, snapshot);
+            let (map, _) = self.maps(prepared);
+            map.insert(key, snapshot);
         }
     }
 
     pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
         let mut purged = 0;
         for (key, snapshot) in self.both().into_iter().flatten() {
-            if scope.covers(key.customer_id, key.date) {
+            if scope.covers(key.subject, key.date) {
                 purged += 1;
                 match mode {
                     PurgeMode::Soft => snapshot.purged.store(true, Ordering::Relaxed),
                     PurgeMode::Hard => {
-                        self.map(&key).invalidate(&*key);
+                        self.remove(&key);
                         self.metrics.evicted_by_purge.inc();
                     }
                 }
@@ -105,11 +117,11 @@ impl Snapshots {
         purged
     }
 
-    pub(super) fn of_customer(&self, customer_id: CustomerId) -> Vec<(SnapshotKey, Arc<Snapshot>)> {
+    pub(super) fn of(&self, subject: Subject) -> Vec<(SnapshotKey, Arc<Snapshot>)> {
         self.both()
             .into_iter()
             .flatten()
-            .filter(|(key, _)| key.customer_id == customer_id)
+            .filter(|(key, _)| key.subject == subject)
             .map(|(key, snapshot)| (*key, snapshot))
             .collect()
     }
@@ -123,15 +135,17 @@ impl Snapshots {
         self.both().into_iter().flatten().next().is_none()
     }
 
-    fn map(&self, key: &SnapshotKey) -> &Map {
-        match key.date {
-            Some(_) => &self.dated,
-            None => &self.empty,
+    /// Where an answer belongs, and where it does not.
+    fn maps(&self, prepared: &Prepared) -> (&Map, &Map) {
+        if prepared.rows() > 0 {
+            (&self.with_rows, &self.empty)
+        } else {
+            (&self.empty, &self.with_rows)
         }
     }
 
     fn both(&self) -> [&Map; 2] {
-        [&self.dated, &self.empty]
+        [&self.with_rows, &self.empty]
     }
 }
 

@@ -60,7 +60,7 @@ impl UsageCache {
     pub fn store(&self, question: Question, prepared: Prepared, now: Instant) -> Stored {
         let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let key = SnapshotKey {
-            customer_id: prepared.customer_id(),
+            subject: prepared.subject(),
             api: question.api(),
             date: prepared.processed_date(),
         };
@@ -79,6 +79,7 @@ impl UsageCache {
                 Stored {
                     held,
                     stored: suspicion == Suspicion::WentBackwards
+                        && key.api.tells_usage()
                         && self.store_aside(key, prepared, now),
                     change: Change::Doubted(suspicion),
                 }
@@ -98,7 +99,7 @@ impl UsageCache {
                 })
             }
             Question::Dated(date) => {
-                let (key, snapshot) = self.snapshot_of(told.customer_id, date)?;
+                let (key, snapshot) = self.snapshot_of(told.subject, date)?;
                 Some(Good {
                     key,
                     snapshot,
@@ -240,15 +241,22 @@ impl UsageCache {
             ttl: freshness::ttl(lifetime.duration, Duration::ZERO),
             cache_control: lifetime.cache_control.clone(),
         };
+        let prepared = Arc::clone(&snapshot.prepared);
+        let outdated = self.newest.get(&key.newest()).map(|newest| newest.date);
         let stored = self.snapshots.insert(key, snapshot);
         if stored {
-            self.newest.insert(key.newest(), key.date, lifetime, now);
+            self.newest.insert(key.newest(), &prepared, lifetime, now);
         } else {
             // What is held is known to be outdated, and the new does not fit.
             self.newest.remove(&key.newest());
         }
-        if let Some(date) = key.date {
-            self.metrics.saw_processed_date(date);
+        if key.api.tells_usage() {
+            if let Some(date) = key.date {
+                self.metrics.saw_processed_date(date);
+            }
+        } else if let Some(date) = outdated.filter(|date| *date != key.date) {
+            // Nobody can ask for it any more.
+            self.snapshots.remove(&key.newest().snapshot(date));
         }
         (held, stored)
     }

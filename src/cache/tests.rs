@@ -51,7 +51,7 @@ fn prepared(customer_id: CustomerId, processed: Option<&str>, seats: u64) -> Pre
 }
 
 fn newest(cache: &UsageCache, now: Instant) -> Option<Held> {
-    cache.look_up(customer(1), INSIGHTS, now)
+    cache.look_up(customer(1).into(), INSIGHTS, now)
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn the_newest_date_never_goes_backwards() {
         "an older answer says nothing of the newer one"
     );
     let older = Question::Dated(date("2026-11-18"));
-    assert!(cache.look_up(customer(1), older, now).is_some());
+    assert!(cache.look_up(customer(1).into(), older, now).is_some());
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_date_is_found_whichever_call_told_it_and_the_commercial_one_comes_first() {
     let cache = cache(1 << 20);
     let now = SystemClock.now();
     let asked = Question::Dated(date("2026-11-19"));
-    let look_up = |number| cache.look_up(customer(number), asked, now);
+    let look_up = |number| cache.look_up(customer(number).into(), asked, now);
 
     cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
     let of_insights = look_up(1).unwrap();
@@ -153,7 +153,7 @@ fn a_date_does_not_go_stale_and_its_age_is_below_its_lifetime() {
     cache.store(asked, prepared(customer(1), Some("2026-11-19"), 5), now);
 
     let held = cache
-        .look_up(customer(1), asked, now + 1_000 * SECOND)
+        .look_up(customer(1).into(), asked, now + 1_000 * SECOND)
         .unwrap();
 
     assert_eq!(held.freshness, Freshness::Fresh);
@@ -181,7 +181,7 @@ fn a_soft_purge_has_the_next_request_ask_and_keeps_what_is_held() {
         newest(&cache, now).unwrap().freshness,
         Freshness::StaleIfError
     );
-    let other = cache.look_up(customer(2), INSIGHTS, now);
+    let other = cache.look_up(customer(2).into(), INSIGHTS, now);
     assert_eq!(other.unwrap().freshness, Freshness::Fresh);
 }
 
@@ -194,7 +194,7 @@ fn what_was_purged_softly_claims_no_freshness() {
     cache.purge(PurgeScope::default(), PurgeMode::Soft);
 
     for question in [INSIGHTS, dated] {
-        let held = cache.look_up(customer(1), question, now + SECOND);
+        let held = cache.look_up(customer(1).into(), question, now + SECOND);
         let held = held.unwrap();
 
         assert_eq!(held.cache_control, "private, max-age=0", "{question:?}");
@@ -307,7 +307,7 @@ fn a_flood_of_customers_without_rows_pushes_out_none_that_has_some() {
     cache.overview();
 
     let held = (0..HELD as u128).filter(|number| {
-        let held = cache.look_up(customer(*number), INSIGHTS, now);
+        let held = cache.look_up(customer(*number).into(), INSIGHTS, now);
         held.is_some()
     });
     assert_eq!(held.count(), HELD, "there was room for all of them");

@@ -257,7 +257,7 @@ pub(super) const LOG_FILTER: Form<String> = Form {
 
 pub(super) const SOURCE: Form<UpstreamApi> = Form {
     expected: "`insights` or `commercial`",
-    parse: |text| choice(&UpstreamApi::ALL, UpstreamApi::as_str, text),
+    parse: |text| choice(&UpstreamApi::OF_USAGE, UpstreamApi::as_str, text),
     print: |source| source.as_str().to_owned(),
     unquoted: Unquoted::Nothing,
 };

@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn every_choice_is_named_where_it_is_asked_for() {
-        let names = UpstreamApi::ALL.map(UpstreamApi::as_str);
+        let names = UpstreamApi::OF_USAGE.map(UpstreamApi::as_str);
         for name in names {
             assert!(form::SOURCE.expected.contains(name), "{name}");
         }

@@ -88,6 +88,12 @@ impl Caller {
             && self.within.contain(customer_id)
     }
 
+    /// Whether it may read the usage of every customer there is and will be, and so what is told of
+    /// all of them together.
+    pub fn may_read_all(&self) -> bool {
+        self.holds(Scope::UsageRead) && self.customers.are_all() && self.within.are_all()
+    }
+
     /// Whether it has this scope.
     pub fn holds(&self, scope: Scope) -> bool {
         self.scopes.contains(scope)
@@ -103,6 +109,11 @@ impl Customers {
             Self::All => true,
             Self::Only(these) => these.contains(&customer_id),
         }
+    }
+
+    /// Whether everybody is among them.
+    pub fn are_all(&self) -> bool {
+        matches!(self, Self::All)
     }
 
     /// Whether nobody is among them.
@@ -208,6 +219,7 @@ mod tests {
             (only(&[one]), only(&[two]), [false, false]),
             (only(&[one, two]), only(&[]), [false, false]),
         ] {
+            let everybody = has.are_all() && says.are_all();
             let caller = Caller::new("portal", has, read).narrowed(&says, all);
 
             assert_eq!(
@@ -216,10 +228,12 @@ mod tests {
                 "{says:?}"
             );
             assert!(!caller.holds(Scope::CacheRefresh));
+            assert_eq!(caller.may_read_all(), everybody);
         }
         let refresh = Scopes::from_iter([Scope::CacheRefresh]);
         let caller = Caller::anonymous().narrowed(&Customers::All, refresh);
         assert!(!caller.may_read(one));
+        assert!(!caller.may_read_all());
     }
 
     #[test]

@@ -1,24 +1,37 @@
-/// One of the two Partner Center calls that tell license usage.
+/// One of the Partner Center calls that we make.
 ///
-/// See [insights](https://learn.microsoft.com/partner-center/developer/get-customer-licenses-usage-information)
-/// and [commercial](https://learn.microsoft.com/partner-center/developer/get-licenses-usage-information).
+/// See [insights](https://learn.microsoft.com/partner-center/developer/get-customer-licenses-usage-information),
+/// [commercial](https://learn.microsoft.com/partner-center/developer/get-licenses-usage-information)
+/// and [customers](https://learn.microsoft.com/partner-center/developer/get-a-list-of-customers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum UpstreamApi {
-    /// One customer, the newest processed data only; its answer has the native form.
+    /// One customer's usage, the newest processed data only; its answer has the native form.
     Insights,
-    /// Rows of any customer for any processed date.
+    /// Rows of usage of any customer for any processed date.
     Commercial,
+    /// The partner's customers.
+    Customers,
 }
 
 impl UpstreamApi {
-    /// Both calls, for tables that have a row for each.
-    pub const ALL: [Self; 2] = [Self::Insights, Self::Commercial];
+    /// Every call, for tables that have a row for each, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Insights, Self::Commercial, Self::Customers];
+
+    /// Those that tell a customer's usage, so that either can be its source.
+    pub const OF_USAGE: [Self; 2] = [Self::Insights, Self::Commercial];
 
     /// The name in configuration, logs and metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Insights => "insights",
             Self::Commercial => "commercial",
+            Self::Customers => "customers",
         }
+    }
+
+    /// Whether it tells a customer's usage: that of an older date is worth keeping, since it can be
+    /// asked for by its date.
+    pub const fn tells_usage(self) -> bool {
+        matches!(self, Self::Insights | Self::Commercial)
     }
 }

@@ -70,6 +70,12 @@ kinds! {
         UnknownParameter: BAD_REQUEST "unknown-parameter" "Unknown query parameter";
         /// The query has a parameter more than once.
         DuplicateParameter: BAD_REQUEST "duplicate-parameter" "Parameter given twice";
+        /// The page size is no whole number.
+        PageSize: BAD_REQUEST "page-size" "Not a page size";
+        /// The way to seek is another than the next page.
+        SeekOperation: BAD_REQUEST "seek-operation" "Cannot seek so";
+        /// The continuation token is none of ours.
+        ContinuationToken: BAD_REQUEST "continuation-token" "Not a continuation token";
         /// Neither form fits `Accept`, or no coding `Accept-Encoding`.
         NotAcceptable: NOT_ACCEPTABLE "not-acceptable" "Not acceptable";
 
@@ -114,7 +120,7 @@ kinds! {
         /// Partner Center refused the service's request.
         Rejected: BAD_GATEWAY "rejected" "Partner Center refused our request";
         /// Partner Center answered with something that is not its schema.
-        Malformed: BAD_GATEWAY "malformed" "Partner Center answered with something else than usage";
+        Malformed: BAD_GATEWAY "malformed" "Partner Center answered with something else than was asked for";
 
         /// The first line is no request line of HTTP/1.1 or 1.0.
         NotHttp: BAD_REQUEST "not-http" "Not an HTTP request";

@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::{ToSpan, civil::Date};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
@@ -98,6 +99,11 @@ impl SimulatorHandle {
         self.simulation.overrides_mut().remove(&customer);
     }
 
+    /// Tells these as the list of customers, instead of the fleet.
+    pub fn replace_customers(&self, listed: impl IntoIterator<Item = Value>) {
+        *self.simulation.listed_mut() = Some(listed.into_iter().collect());
+    }
+
     /// What the stand-in takes for the date of today.
     pub fn today(&self) -> Date {
         *self.simulation.today()
@@ -119,7 +125,8 @@ impl SimulatorHandle {
         self.simulation.newest_date()
     }
 
-    /// Whom the list of customers has, in its order: the documented customer, then the fleet.
+    /// Whom the list of customers has, in its order, unless it was replaced: the documented customer,
+    /// then the fleet.
     pub fn customers(&self) -> Vec<Uuid> {
         let customers = self.simulation.fleet.customers().iter();
         customers.map(|customer| customer.id).collect()

@@ -1,10 +1,11 @@
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::civil::Date;
 use secrecy::SecretString;
+use serde_json::Value;
 
 use super::{
     SimulatorOptions,
@@ -38,6 +39,8 @@ pub(super) struct Simulation {
     faults: Mutex<Faults>,
     today: Mutex<Date>,
     overrides: Mutex<Overrides>,
+    /// Told as the list of customers instead of the fleet.
+    listed: Mutex<Option<Arc<[Value]>>>,
 }
 
 // === impl Simulation ===
@@ -60,6 +63,7 @@ impl Simulation {
             faults: Mutex::new(options.faults),
             today: Mutex::new(options.today),
             overrides: Mutex::new(HashMap::new()),
+            listed: Mutex::new(None),
         }
     }
 
@@ -78,6 +82,10 @@ impl Simulation {
     /// The overrides as they are now.
     pub(super) fn overrides(&self) -> Overrides {
         self.overrides_mut().clone()
+    }
+
+    pub(super) fn listed_mut(&self) -> MutexGuard<'_, Option<Arc<[Value]>>> {
+        lock(&self.listed)
     }
 
     pub(super) fn overrides_mut(&self) -> MutexGuard<'_, Overrides> {

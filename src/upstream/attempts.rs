@@ -18,19 +18,14 @@ use super::{
     multi_factor::MultiFactor,
     paging::PageRequest,
     refusal, request,
-    restraint::Restraint,
+    restraint::{Failing, Restraint},
     spans, throttle,
     token::{AccessToken, Tokens},
     wire::Malformed,
 };
 use crate::{
-    clock::SharedClock,
-    config::UpstreamConfig,
-    domain::{CustomerId, UpstreamApi},
-    jitter::Jitter,
-    resilience::circuit_breaker::Permit,
-    trace,
-    usage::source::Refusal,
+    clock::SharedClock, config::UpstreamConfig, domain::UpstreamApi, jitter::Jitter,
+    resilience::circuit_breaker::Permit, trace, usage::source::Refusal,
 };
 
 /// A pause that Partner Center asks for is waited for up to this; where it is longer, the call fails
@@ -62,7 +57,7 @@ pub(super) struct Attempts {
 struct Turn<'a> {
     place: SemaphorePermit<'a>,
     token: AccessToken,
-    permit: Permit<'a, CustomerId>,
+    permit: Permit<'a, Failing>,
 }
 
 // === impl Attempts ===
@@ -220,7 +215,7 @@ impl Attempts {
         page: &PageRequest,
         request_id: Uuid,
         token: &AccessToken,
-        permit: Permit<'_, CustomerId>,
+        permit: Permit<'_, Failing>,
     ) -> Result<Answer, UpstreamError> {
         let span = spans::begin_attempt(call, page, request_id);
         let mut request = request::build(&self.headers, call, page, request_id, token)?;
@@ -242,7 +237,7 @@ impl Attempts {
         request: reqwest::Request,
         request_id: Uuid,
         token: &AccessToken,
-        permit: Permit<'_, CustomerId>,
+        permit: Permit<'_, Failing>,
     ) -> Result<Answer, UpstreamError> {
         let sent_at = self.clock.now();
         let ends = call.deadline.min(sent_at + self.attempt_timeout);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{error::UpstreamError, refusal::header};
 use crate::{
-    domain::{CustomerId, UpstreamApi},
+    domain::{Subject, UpstreamApi},
     usage::source::{Call, CallIds, CallTrace, SourceErrorKind},
 };
 
@@ -79,8 +79,8 @@ impl LogicalCall {
         self.call.question.api()
     }
 
-    pub(super) fn customer(&self) -> CustomerId {
-        self.call.customer_id
+    pub(super) fn subject(&self) -> Subject {
+        self.call.subject
     }
 
     pub(super) fn trace(&self) -> &CallTrace {
@@ -134,7 +134,7 @@ impl LogicalCall {
             (@ $level:ident, $message:literal, $outcome:expr $(, $($more:tt)+)?) => {
                 tracing::$level!(
                     api = self.api().as_str(),
-                    customer.id = %self.call.customer_id,
+                    customer.id = self.call.subject.customer().map(tracing::field::display),
                     outcome = $outcome,
                     status = self.last.status,
                     attempts = self.attempts,

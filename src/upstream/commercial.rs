@@ -14,7 +14,7 @@ use super::{
 use crate::{
     domain::{CustomerId, ProcessedDate, Snapshot},
     offload,
-    usage::source::{Fetched, Question},
+    usage::source::{Content, Fetched, Question},
 };
 
 /// The largest page there is.
@@ -32,9 +32,9 @@ pub(super) async fn fetch(
     attempts: &Attempts,
     base_url: &Url,
     path: &str,
+    customer: CustomerId,
     call: &mut LogicalCall,
 ) -> Result<Fetched, UpstreamError> {
-    let customer = call.call.customer_id;
     let date = match call.call.question {
         Question::Dated(date) => Some(date),
         Question::Newest(_) => None,
@@ -67,8 +67,10 @@ pub(super) async fn fetch(
         check_date(&snapshot, asked)?;
     }
     Ok(Fetched {
-        snapshot,
-        native: None,
+        content: Content::Usage {
+            snapshot,
+            native: None,
+        },
         ids: call.ids,
     })
 }

@@ -5,7 +5,11 @@ use url::Url;
 use super::{
     attempts::Attempts, call::LogicalCall, error::UpstreamError, paging::PageRequest, wire,
 };
-use crate::{domain::CustomerId, offload, usage::source::Fetched};
+use crate::{
+    domain::CustomerId,
+    offload,
+    usage::source::{Content, Fetched},
+};
 
 /// Asks, and keeps the body as it came.
 ///
@@ -15,9 +19,9 @@ use crate::{domain::CustomerId, offload, usage::source::Fetched};
 pub(super) async fn fetch(
     attempts: &Attempts,
     base_url: &Url,
+    customer: CustomerId,
     call: &mut LogicalCall,
 ) -> Result<Fetched, UpstreamError> {
-    let customer = call.call.customer_id;
     let page = PageRequest {
         url: url(base_url, customer),
         continuation_token: None,
@@ -27,8 +31,10 @@ pub(super) async fn fetch(
     let body = answer.body.clone();
     let decode = move || wire::decode_insights(&body, customer);
     Ok(Fetched {
-        snapshot: offload::work_on(answer.body.len(), decode).await?,
-        native: Some(answer.body),
+        content: Content::Usage {
+            snapshot: offload::work_on(answer.body.len(), decode).await?,
+            native: Some(answer.body),
+        },
         ids: call.ids,
     })
 }

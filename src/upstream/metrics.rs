@@ -110,7 +110,7 @@ impl Metrics {
             errors: counters(
                 registry,
                 "usage_proxy_upstream_errors_total",
-                "Logical calls to Partner Center, over all their attempts, that brought no usage, \
+                "Logical calls to Partner Center, over all their attempts, that brought nothing, \
                  by what ended them",
                 &["api", "class"],
             )?,

@@ -10,6 +10,7 @@ use prometheus::{
     core::{Collector, Desc},
     proto::MetricFamily,
 };
+use uuid::Uuid;
 
 use super::{
     call::LogicalCall,
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     clock::SharedClock,
-    domain::{CustomerId, UpstreamApi},
+    domain::{CustomerId, Subject, UpstreamApi},
     resilience::{
         backoff::Backoff,
         circuit_breaker::{CircuitBreaker, CircuitState, Permit},
@@ -42,17 +43,26 @@ const RETRY_FLOOR: u32 = 10;
 /// All that is known of what Partner Center can bear; shared by every call.
 #[derive(Debug)]
 pub(super) struct Restraint {
-    insights: Lane,
-    commercial: Lane,
+    /// By [`UpstreamApi`], in the order of [`UpstreamApi::ALL`].
+    lanes: [Lane; UpstreamApi::ALL.len()],
     retries: RetryBudget,
     clock: SharedClock,
 }
 
-/// What concerns one of the two calls alone: one may fail while the other works.
+/// What concerns one of the calls alone: one may fail while another works.
 #[derive(Debug)]
 struct Lane {
     throttle: Throttle,
-    circuit: CircuitBreaker<CustomerId>,
+    circuit: CircuitBreaker<Failing>,
+}
+
+/// For whom a call failed: a circuit opens once that is more than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failing {
+    /// A customer, however often it was asked for.
+    Customer(CustomerId),
+    /// One call for the partner, who is nobody's exception: its next call stands for itself.
+    Partner(Uuid),
 }
 
 // === impl Restraint ===
@@ -60,8 +70,7 @@ struct Lane {
 impl Restraint {
     pub(super) fn new(clock: SharedClock) -> Self {
         Self {
-            insights: Lane::new(),
-            commercial: Lane::new(),
+            lanes: UpstreamApi::ALL.map(|_| Lane::new()),
             retries: RetryBudget::new(RETRY_WINDOW, RETRY_FLOOR, clock.now()),
             clock,
         }
@@ -70,17 +79,17 @@ impl Restraint {
     /// Until when this call may send nothing since Partner Center throttles it.
     pub(super) fn throttled_until(&self, call: &LogicalCall) -> Option<Instant> {
         let throttle = &self.lane(call.api()).throttle;
-        throttle.until(call.customer(), self.clock.now())
+        throttle.until(call.subject(), self.clock.now())
     }
 
     /// Takes note of a 429 that asked for a pause, and returns when this call may go on.
     pub(super) fn throttled(&self, call: &LogicalCall, asked: Option<Duration>) -> Instant {
         let now = self.clock.now();
         let throttle = &self.lane(call.api()).throttle;
-        let (until, scope) = throttle.throttled(call.customer(), now, asked);
+        let (until, scope) = throttle.throttled(call.subject(), now, asked);
         tracing::debug!(
             api = call.api().as_str(),
-            customer.id = %call.customer(),
+            customer.id = call.subject().customer().map(tracing::field::display),
             scope = match scope {
                 Scope::Partner => "partner",
                 Scope::Customer => "customer",
@@ -93,7 +102,7 @@ impl Restraint {
 
     /// Takes note of an answer other than 429.
     pub(super) fn admitted(&self, call: &LogicalCall) {
-        self.lane(call.api()).throttle.admitted(call.customer());
+        self.lane(call.api()).throttle.admitted(call.subject());
     }
 
     /// Whether the circuit would refuse this call at this moment.
@@ -119,7 +128,7 @@ impl Restraint {
     pub(super) fn enter_circuit(
         &self,
         call: &LogicalCall,
-    ) -> Result<Permit<'_, CustomerId>, UpstreamError> {
+    ) -> Result<Permit<'_, Failing>, UpstreamError> {
         let circuit = &self.lane(call.api()).circuit;
         circuit
             .admit(self.clock.now())
@@ -129,13 +138,13 @@ impl Restraint {
     }
 
     /// Takes note of whether the request that `permit` was for showed that Partner Center lives.
-    pub(super) fn settle(&self, permit: Permit<'_, CustomerId>, call: &LogicalCall, lives: bool) {
+    pub(super) fn settle(&self, permit: Permit<'_, Failing>, call: &LogicalCall, lives: bool) {
         let api = call.api().as_str();
         if lives {
             if permit.succeeded() {
                 tracing::info!(api, "circuit closed: Partner Center answers again");
             }
-        } else if let Some(pause) = permit.failed(self.clock.now(), call.customer()) {
+        } else if let Some(pause) = permit.failed(self.clock.now(), Failing::of(call)) {
             tracing::warn!(
                 api,
                 pause_seconds = pause.as_secs_f64(),
@@ -177,10 +186,19 @@ impl Restraint {
         }))
     }
 
+    #[expect(clippy::indexing_slicing, reason = "there is a lane for each call")]
     fn lane(&self, api: UpstreamApi) -> &Lane {
-        match api {
-            UpstreamApi::Insights => &self.insights,
-            UpstreamApi::Commercial => &self.commercial,
+        &self.lanes[api as usize]
+    }
+}
+
+// === impl Failing ===
+
+impl Failing {
+    fn of(call: &LogicalCall) -> Self {
+        match call.subject() {
+            Subject::Customer(customer_id) => Self::Customer(customer_id),
+            Subject::Partner => Self::Partner(call.ids.request_id),
         }
     }
 }

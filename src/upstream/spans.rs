@@ -17,8 +17,11 @@ pub(super) fn begin_attempt(
     request_id: Uuid,
 ) -> Option<Arc<Span>> {
     let of = call.trace().span.as_ref()?;
-    let customer = call.customer().to_string();
-    let template = page.url.path().replace(&customer, "{customer_id}");
+    let path = page.url.path();
+    let template = match call.subject().customer() {
+        Some(customer) => path.replace(&customer.to_string(), "{customer_id}"),
+        None => path.to_owned(),
+    };
     let span = of.child(SpanKind::Client, format!("GET {template}"));
     if span.is_recording() {
         span.set_all(request(&Method::GET, &page.url));

@@ -342,7 +342,7 @@ pub(super) async fn ask(
     question: Question,
 ) -> Result<Fetched, SourceError> {
     let call = Call {
-        customer_id: customer(),
+        subject: customer().into(),
         question,
         trace: CallTrace::default(),
         asked_at: partner_center.clock.now(),

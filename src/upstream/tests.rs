@@ -10,7 +10,7 @@ use crate::{
 async fn ask_for(partner_center: &PartnerCenter, customer: u32) {
     let customer = format!("00000000-0000-0000-0000-{customer:012}");
     let call = Call {
-        customer_id: CustomerId::parse(&customer).unwrap(),
+        subject: CustomerId::parse(&customer).unwrap().into(),
         question: Question::Newest(UpstreamApi::Insights),
         trace: CallTrace::default(),
         asked_at: partner_center.clock.now(),

@@ -4,14 +4,18 @@
 //! [`Malformed`], which says where. Nothing unknown ever becomes a zero. Fields that nobody asked
 //! for are ignored.
 
+mod customers;
+
 use jiff::{Timestamp, civil, tz::TimeZone};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::error::Category;
 
 use crate::{
     domain::{CustomerId, ProcessedAt, Snapshot, UsageRow},
     readable::readable,
 };
+
+pub(super) use self::customers::{CustomerTotals, decode_customers};
 
 /// Characters of a field's path that are told; its names are the answer's.
 const LONGEST_PLACE: usize = 100;
@@ -199,7 +203,7 @@ pub(super) fn without_byte_order_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
 }
 
-fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Malformed> {
+fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Malformed> {
     let body = without_byte_order_mark(body);
     let mut json = serde_json::Deserializer::from_slice(body);
     let decoded = serde_path_to_error::deserialize(&mut json).map_err(|fault| {

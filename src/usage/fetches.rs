@@ -11,7 +11,9 @@ use super::{
     CallLimits,
     counted::Counted,
     places::{Errand, Overloaded, Places, Turn, Wanted},
-    source::{Call, CallIds, CallTrace, Fetched, SourceError, SourceErrorKind, UsageSource},
+    source::{
+        Call, CallIds, CallTrace, Content, Fetched, SourceError, SourceErrorKind, UsageSource,
+    },
     spans,
 };
 use crate::{
@@ -21,16 +23,16 @@ use crate::{
     },
     clock::SharedClock,
     config::CacheConfig,
-    domain::{Caller, CustomerId, Question},
+    domain::{Caller, Question, Subject},
     offload,
     representation::Prepared,
     shutdown::Shutdown,
     trace::Span,
 };
 
-/// Customers of which it is remembered when `no-cache` was last honoured. Each takes some hundred
+/// Subjects of which it is remembered when `no-cache` was last honoured. Each takes some hundred
 /// bytes; whoever has more than so many asked for at once is held by the places for calls.
-const FORCED_CUSTOMERS: u64 = 10_000;
+const FORCED_SUBJECTS: u64 = 10_000;
 
 /// The calls under way and the failures of those that ended.
 #[derive(Debug)]
@@ -40,8 +42,8 @@ pub(super) struct Fetches {
     flights: SingleFlight<Fetch, Outcome, Shared>,
     places: Arc<Places>,
     failures: Failures<Fetch, SourceError>,
-    /// When a caller last had upstream asked for a customer by `no-cache`.
-    forced: moka::sync::Cache<CustomerId, Instant>,
+    /// When a caller last had upstream asked for a subject by `no-cache`.
+    forced: moka::sync::Cache<Subject, Instant>,
     negative_fresh_for: Duration,
     min_refresh_interval: Duration,
     clock: SharedClock,
@@ -50,7 +52,7 @@ pub(super) struct Fetches {
 /// One thing to fetch: what concurrent requests share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Fetch {
-    pub(super) customer_id: CustomerId,
+    pub(super) subject: Subject,
     pub(super) question: Question,
 }
 
@@ -111,7 +113,7 @@ impl Fetches {
             flights: SingleFlight::new(shutdown),
             places: Arc::new(places),
             failures: Failures::new(metrics),
-            forced: moka::sync::Cache::new(FORCED_CUSTOMERS),
+            forced: moka::sync::Cache::new(FORCED_SUBJECTS),
             negative_fresh_for: config.negative_fresh_for,
             min_refresh_interval: config.min_refresh_interval,
             clock,
@@ -120,7 +122,7 @@ impl Fetches {
 
     /// What is held of it, whatever its age.
     pub(super) fn look_up(&self, fetch: Fetch, now: Instant) -> Option<Held> {
-        self.cache.look_up(fetch.customer_id, fetch.question, now)
+        self.cache.look_up(fetch.subject, fetch.question, now)
     }
 
     /// The failure that still answers for it.
@@ -133,7 +135,7 @@ impl Fetches {
     }
 
     /// Whether a caller's `no-cache` is honoured: upstream was not asked this too lately, be it in
-    /// vain, nor anything else of the customer at a caller's wish. Where it is, it counts as asked.
+    /// vain, nor anything else of the subject at a caller's wish. Where it is, it counts as asked.
     pub(super) fn may_be_forced(&self, fetch: Fetch, held: &Held, now: Instant) -> bool {
         let interval = self.min_refresh_interval;
         let failed_lately = || {
@@ -143,14 +145,14 @@ impl Fetches {
         };
         now.saturating_duration_since(held.checked_at) >= interval
             && !failed_lately()
-            && self.force(fetch.customer_id, now)
+            && self.force(fetch.subject, now)
     }
 
-    /// Takes note that upstream is asked for this customer at a caller's wish, unless it was too
+    /// Takes note that upstream is asked for this subject at a caller's wish, unless it was too
     /// lately; of requests that come together, one does.
-    fn force(&self, customer_id: CustomerId, now: Instant) -> bool {
+    fn force(&self, subject: Subject, now: Instant) -> bool {
         let lately = |last: Instant| now < last + self.min_refresh_interval;
-        let noted = self.forced.entry(customer_id).and_compute_with(|last| {
+        let noted = self.forced.entry(subject).and_compute_with(|last| {
             if last.is_some_and(|last| lately(last.into_value())) {
                 Op::Nop
             } else {
@@ -229,10 +231,8 @@ impl Fetches {
     pub(super) fn purge(&self, scope: PurgeScope) {
         // A call for the newest date may bring any date.
         let covers = |fetch: &Fetch| match fetch.question {
-            Question::Dated(date) => scope.covers(fetch.customer_id, Some(date)),
-            Question::Newest(_) => scope
-                .customer_id
-                .is_none_or(|wanted| wanted == fetch.customer_id),
+            Question::Dated(date) => scope.covers(fetch.subject, Some(date)),
+            Question::Newest(_) => scope.covers_dates_of(fetch.subject),
         };
         self.flights.detach(covers);
         self.failures.forget_if(covers);
@@ -289,7 +289,7 @@ impl Fetches {
         };
         let span = trace.span.clone();
         let call = Call {
-            customer_id: fetch.customer_id,
+            subject: fetch.subject,
             question: fetch.question,
             trace,
             asked_at,
@@ -316,8 +316,17 @@ impl Fetches {
 
         let seen_at = self.clock.wall();
         let ids = fetched.ids;
-        let bytes = fetched.snapshot.rows().len() * ROW_BYTES;
-        let render = move || Prepared::new(&fetched.snapshot, fetched.native.as_deref(), seen_at);
+        let rows = match &fetched.content {
+            Content::Usage { snapshot, .. } => snapshot.rows().len(),
+            Content::Customers(list) => list.customers().len(),
+        };
+        let bytes = rows * ROW_BYTES;
+        let render = move || match fetched.content {
+            Content::Usage { snapshot, native } => {
+                Prepared::new(&snapshot, native.as_deref(), seen_at)
+            }
+            Content::Customers(list) => Prepared::of_customers(list, seen_at),
+        };
         let rendered = offload::work_on(bytes, render).await;
         rendered.map_err(|error| SourceError {
             kind: SourceErrorKind::Malformed,
@@ -360,7 +369,7 @@ impl Fetches {
             if let Question::Newest(api) = fetch.question
                 && kind.is_authoritative()
             {
-                self.cache.forget_newest(fetch.customer_id, api);
+                self.cache.forget_newest(fetch.subject, api);
             }
             let absent_or_fault = if kind.is_authoritative() {
                 FailureKind::Absence
@@ -411,7 +420,8 @@ fn log_doubt(fetch: Fetch, rows: usize, stored: &Stored) {
     let held = &stored.held.prepared;
     match stored.change {
         Change::Doubted(suspicion) => tracing::warn!(
-            customer.id = %fetch.customer_id,
+            api = fetch.question.api().as_str(),
+            customer.id = fetch.subject.customer().map(tracing::field::display),
             reason = suspicion.as_str(),
             upstream.rows = rows,
             held.rows = held.rows(),
@@ -420,7 +430,8 @@ fn log_doubt(fetch: Fetch, rows: usize, stored: &Stored) {
             "upstream's answer is doubted: what is held is served in its place"
         ),
         Change::Conceded => tracing::warn!(
-            customer.id = %fetch.customer_id,
+            api = fetch.question.api().as_str(),
+            customer.id = fetch.subject.customer().map(tracing::field::display),
             upstream.rows = rows,
             "upstream has told the same again, so the answer that was doubted is taken"
         ),

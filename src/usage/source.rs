@@ -1,4 +1,4 @@
-//! The port to where usage comes from, and everything that can go wrong there.
+//! The port to where usage and customers come from, and everything that can go wrong there.
 //!
 //! It knows neither status codes nor our own problem documents: those are the business of
 //! `upstream` on the one side and `api` on the other.
@@ -17,11 +17,11 @@ use uuid::Uuid;
 
 pub use crate::domain::Question;
 use crate::{
-    domain::{CustomerId, Snapshot},
+    domain::{CustomerList, ProcessedDate, Snapshot, Subject},
     trace::Span,
 };
 
-/// Where the license usage of customers comes from.
+/// Where the license usage of customers comes from, and who they are.
 pub trait UsageSource: fmt::Debug + Send + Sync + 'static {
     /// Makes one logical call: retries, paging and tokens are the source's own business.
     ///
@@ -41,8 +41,8 @@ pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<Fetched, SourceErr
 /// One logical call.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Whose usage is asked for.
-    pub customer_id: CustomerId,
+    /// Whose data is asked for.
+    pub subject: Subject,
     /// For which date, and of which call.
     pub question: Question,
     /// What the caller brought to trace the call by.
@@ -67,11 +67,23 @@ pub struct CallTrace {
 #[derive(Clone, Debug)]
 pub struct Fetched {
     /// What was told.
-    pub snapshot: Snapshot,
-    /// The body, byte for byte, where the call is the one whose form clients know (insights).
-    pub native: Option<Bytes>,
+    pub content: Content,
     /// What Microsoft support would ask for.
     pub ids: CallIds,
+}
+
+/// What a call tells.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// One customer's usage.
+    Usage {
+        /// As we know it.
+        snapshot: Snapshot,
+        /// The body, byte for byte, where the call is the one whose form clients know (insights).
+        native: Option<Bytes>,
+    },
+    /// The partner's customers.
+    Customers(CustomerList),
 }
 
 /// The ids of one logical upstream call, as sent and as Partner Center returned them.
@@ -139,6 +151,16 @@ pub enum SourceErrorKind {
     },
     /// The call ended without a result: its task panicked, or the process is ending.
     Interrupted,
+}
+
+impl Content {
+    /// The newest date of what is told; `None` where it has none.
+    pub fn processed_date(&self) -> Option<ProcessedDate> {
+        match self {
+            Self::Usage { snapshot, .. } => snapshot.processed_date(),
+            Self::Customers(_) => None,
+        }
+    }
 }
 
 impl SourceErrorKind {

@@ -40,7 +40,9 @@ pub(super) fn begin_call(trace: &CallTrace, fetch: Fetch, errand: Errand) -> Opt
         Errand::Refresh => of.linked_root(SpanKind::Internal, "upstream call"),
     };
     if span.is_recording() {
-        span.set(semconv::CUSTOMER_ID, fetch.customer_id.to_string());
+        if let Some(customer) = fetch.subject.customer() {
+            span.set(semconv::CUSTOMER_ID, customer.to_string());
+        }
         span.set(semconv::UPSTREAM_API, fetch.question.api().as_str());
         if let Question::Dated(date) = fetch.question {
             span.set(semconv::URL_QUERY, format!("processedDate={date}"));

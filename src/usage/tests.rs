@@ -11,7 +11,7 @@ use prometheus::Registry;
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
-    source::{Call, CallIds, FetchFuture, Fetched, SourceErrorKind},
+    source::{Call, CallIds, Content, FetchFuture, Fetched, SourceErrorKind},
     *,
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     jitter::Jitter,
 };
 
+mod customers;
 mod overload;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -48,6 +49,8 @@ struct Script {
 enum Step {
     Seats(u64),
     Nothing,
+    /// The list of customers has these.
+    Lists(&'static [(u128, &'static str)]),
     Fails(SourceErrorKind),
     Panics,
 }
@@ -99,7 +102,7 @@ impl UsageSource for Script {
                 .unwrap()
                 .pop_front()
                 .expect("a further answer");
-            *self.last.lock().unwrap() = Some(call.customer_id);
+            *self.last.lock().unwrap() = call.subject.customer();
             *self.last_asked_at.lock().unwrap() = Some(call.asked_at);
             self.asked.fetch_add(1, Ordering::SeqCst);
             self.arrived.notify_waiters();
@@ -110,13 +113,21 @@ impl UsageSource for Script {
             };
             match step {
                 Step::Seats(seats) => Ok(Fetched {
-                    snapshot: snapshot(call.customer_id, call.question, seats),
-                    native: Some("{}".into()),
+                    content: Content::Usage {
+                        snapshot: snapshot(customer_of(&call), call.question, seats),
+                        native: Some("{}".into()),
+                    },
                     ids,
                 }),
                 Step::Nothing => Ok(Fetched {
-                    snapshot: Snapshot::new(call.customer_id, None, Vec::new()).unwrap(),
-                    native: Some("{}".into()),
+                    content: Content::Usage {
+                        snapshot: Snapshot::new(customer_of(&call), None, Vec::new()).unwrap(),
+                        native: Some("{}".into()),
+                    },
+                    ids,
+                }),
+                Step::Lists(customers) => Ok(Fetched {
+                    content: Content::Customers(customers::list(customers)),
                     ids,
                 }),
                 Step::Fails(kind) => Err(SourceError {
@@ -130,6 +141,10 @@ impl UsageSource for Script {
             }
         })
     }
+}
+
+fn customer_of(call: &Call) -> CustomerId {
+    call.subject.customer().unwrap()
 }
 
 fn snapshot(customer_id: CustomerId, question: Question, seats: u64) -> Snapshot {

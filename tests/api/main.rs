@@ -21,6 +21,7 @@ mod circuit_breaker;
 mod client_proof;
 mod conditional_requests;
 mod cors;
+mod customers;
 mod demo_answer;
 mod faults;
 mod freshness;

@@ -160,7 +160,7 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
         (
             "usage_proxy_upstream_requests_total",
             "api",
-            &["commercial", "insights"],
+            &["commercial", "customers", "insights"],
         ),
         (
             "usage_proxy_upstream_requests_total",
@@ -303,6 +303,7 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
             "usage_proxy_http_requests_total",
             "route",
             &[
+                "/v1/customers",
                 "/v1/customers/{customer_id}/analytics/licenses/usage",
                 "/v1/customers/{customer_id}/usage",
                 "/v1/customers/{customer_id}/usage/chart.svg",

@@ -383,7 +383,6 @@ async fn what_there_is_not_is_404() {
     for path in [
         "/",
         "/v1",
-        "/v1/customers",
         &format!("/v1/customers/{DOCUMENTED}"),
         &format!("/v1/customers/{DOCUMENTED}/usage/"),
         &format!("/v1/customers/{DOCUMENTED}/Usage"),

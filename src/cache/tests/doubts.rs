@@ -188,7 +188,7 @@ fn an_older_date_is_filed_for_those_who_ask_for_it_unless_it_lacks_rows() {
     let holding = Holding::new();
     let older = |held| {
         let question = Question::Dated(date("2026-11-18"));
-        let held: Option<Held> = holding.cache.look_up(customer(1), question, held);
+        let held: Option<Held> = holding.cache.look_up(customer(1).into(), question, held);
         held.map(|held| held.prepared.rows())
     };
 
@@ -206,7 +206,7 @@ fn a_date_asked_for_by_name_is_doubted_and_asked_for_again() {
     let tell = |second: u32, told| cache.store(dated, told, start + second * SECOND);
     let at = |second: u32| {
         cache
-            .look_up(customer(1), dated, start + second * SECOND)
+            .look_up(customer(1).into(), dated, start + second * SECOND)
             .unwrap()
     };
     tell(0, rows("2026-11-19", 0..20, 5));

@@ -27,17 +27,27 @@ fn page(simulation: &Simulation, call: &Call) -> Result<Value, BadRequest> {
         Some(token) => position(token)?,
         None => 0,
     };
-    let customers = simulation.fleet.customers();
-    let items: Vec<Value> = customers.iter().skip(start).take(size).map(item).collect();
+    let replaced = simulation.listed_mut().clone();
+    let (total, items) = match &replaced {
+        Some(listed) => (
+            listed.len(),
+            listed.iter().skip(start).take(size).cloned().collect(),
+        ),
+        None => {
+            let customers = simulation.fleet.customers();
+            let page = customers.iter().skip(start).take(size);
+            (customers.len(), page.map(item).collect::<Vec<Value>>())
+        }
+    };
     let this = link(call, size, start);
     let end = start.saturating_add(size);
-    let links = if end < customers.len() {
+    let links = if end < total {
         json!({ "self": this, "next": link(call, size, end) })
     } else {
         json!({ "self": this })
     };
     Ok(json!({
-        "totalCount": customers.len(),
+        "totalCount": total,
         "items": items,
         "links": links,
         "attributes": { "objectType": "Collection" },

@@ -1,15 +1,16 @@
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::{
-    domain::{ProcessedDate, UpstreamApi},
+    domain::{ProcessedDate, Snapshot, UpstreamApi},
     jitter::Jitter,
     upstream::support::{
         Auth, CUSTOMER, Fixture, Reply, ask, ask_commercial, ask_insights, customer, ok, usage,
     },
-    usage::source::{Call, CallTrace, Question, SourceErrorKind, UsageSource},
+    usage::source::{Call, CallTrace, Content, Fetched, Question, SourceErrorKind, UsageSource},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -40,7 +41,7 @@ async fn every_request_says_who_asks_and_how_to_trace_it() {
     let partner_center = fixture.start();
 
     let fetched = partner_center.fetch(Call {
-        customer_id: customer(),
+        subject: customer().into(),
         question: Question::Newest(UpstreamApi::Insights),
         trace: CallTrace {
             correlation_id: Some(correlation_id),
@@ -76,6 +77,13 @@ async fn every_request_says_who_asks_and_how_to_trace_it() {
     assert_eq!(ids.correlation_id, correlation_id);
 }
 
+fn usage_of(fetched: &Fetched) -> (&Snapshot, Option<&Bytes>) {
+    match &fetched.content {
+        Content::Usage { snapshot, native } => (snapshot, native.as_ref()),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn the_body_is_kept_byte_for_byte() {
     let body = format!("\u{feff}{}", usage(1));
@@ -83,7 +91,8 @@ async fn the_body_is_kept_byte_for_byte() {
 
     let fetched = ask_insights(&fixture.start()).await.unwrap();
 
-    assert_eq!(fetched.native.as_deref(), Some(body.as_bytes()));
+    let (_, native) = usage_of(&fetched);
+    assert_eq!(native.map(|native| &**native), Some(body.as_bytes()));
 }
 
 #[tokio::test]
@@ -312,8 +321,9 @@ async fn all_pages_are_one_answer() {
 
     let fetched = ask(&fixture.start(), Question::Dated(date)).await.unwrap();
 
-    assert_eq!(fetched.snapshot.rows().len(), 2);
-    assert_eq!(fetched.native, None);
+    let (snapshot, native) = usage_of(&fetched);
+    assert_eq!(snapshot.rows().len(), 2);
+    assert_eq!(native, None);
     let requests = fixture.api.requests();
     assert!(
         requests[0]

@@ -1,0 +1,153 @@
+use std::collections::HashSet;
+
+use super::CustomerId;
+
+/// A customer as the partner's list of customers names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomerEntry {
+    /// Which one.
+    pub id: CustomerId,
+    /// Its company's name; empty where the upstream sent none.
+    pub name: String,
+    /// The domain of its tenant, such as `contoso.onmicrosoft.com`.
+    pub domain: Option<String>,
+}
+
+/// A customer of the list, and all that the upstream said of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedCustomer {
+    /// What we know it by.
+    pub entry: CustomerEntry,
+    /// The upstream's own words, fields that nobody knows included.
+    pub raw: Box<str>,
+}
+
+/// Every customer of the partner, each once, in one order.
+///
+/// The order is by name, then by id, whatever order they came in: the same customers always render
+/// to the same bytes, and a place in the list is found again when others come and go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomerList(Vec<ListedCustomer>);
+
+/// A customer's place in the order of the list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListPlace {
+    name: String,
+    id: CustomerId,
+}
+
+// === impl CustomerEntry ===
+
+impl CustomerEntry {
+    /// Its place in the order of the list.
+    pub fn place(&self) -> ListPlace {
+        ListPlace::new(&self.name, self.id)
+    }
+}
+
+// === impl ListPlace ===
+
+impl ListPlace {
+    /// Characters of a name that count in the order, so that a place is never long.
+    const NAME_CHARS: usize = 64;
+
+    /// The place of a customer of this name and id; letter case makes no difference.
+    pub fn new(name: &str, id: CustomerId) -> Self {
+        let name = name.chars().flat_map(char::to_lowercase);
+        Self {
+            name: name.take(Self::NAME_CHARS).collect(),
+            id,
+        }
+    }
+
+    /// The name, as far as it counts.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The id.
+    pub fn id(&self) -> CustomerId {
+        self.id
+    }
+}
+
+// === impl CustomerList ===
+
+impl CustomerList {
+    /// Puts customers in order. Of one that is told twice, as happens where the list changed while
+    /// it was read page by page, the first is taken.
+    pub fn new(mut customers: Vec<ListedCustomer>) -> Self {
+        let mut known = HashSet::with_capacity(customers.len());
+        customers.retain(|customer| known.insert(customer.entry.id));
+        customers.sort_by_cached_key(|customer| customer.entry.place());
+        Self(customers)
+    }
+
+    /// The customers, by name.
+    pub fn customers(&self) -> &[ListedCustomer] {
+        &self.0
+    }
+}
+
+impl IntoIterator for CustomerList {
+    type Item = ListedCustomer;
+    type IntoIter = std::vec::IntoIter<ListedCustomer>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(number: u32, name: &str, raw: &str) -> ListedCustomer {
+        let id = format!("00000000-0000-0000-0000-{number:012}");
+        ListedCustomer {
+            entry: CustomerEntry {
+                id: CustomerId::parse(&id).unwrap(),
+                name: name.into(),
+                domain: None,
+            },
+            raw: raw.into(),
+        }
+    }
+
+    #[test]
+    fn the_order_they_came_in_makes_no_difference() {
+        let one_way = vec![
+            listed(3, "Litware", "{}"),
+            listed(2, "adatum", "{}"),
+            listed(1, "Litware", "{}"),
+        ];
+        let other_way = one_way.iter().rev().cloned().collect();
+
+        let list = CustomerList::new(one_way);
+
+        assert_eq!(list, CustomerList::new(other_way));
+        let names: Vec<_> = list
+            .customers()
+            .iter()
+            .map(|listed| listed.entry.name.as_str())
+            .collect();
+        assert_eq!(names, ["adatum", "Litware", "Litware"]);
+    }
+
+    #[test]
+    fn a_customer_that_is_told_twice_is_listed_once() {
+        let told = vec![listed(1, "Contoso", "1"), listed(1, "Contoso Ltd.", "2")];
+
+        let list = CustomerList::new(told);
+
+        assert_eq!(list.customers().len(), 1);
+        assert_eq!(&*list.customers()[0].raw, "1");
+    }
+
+    #[test]
+    fn a_place_is_short_however_long_the_name() {
+        let place = listed(1, &"Ä".repeat(1_000), "{}").entry.place();
+
+        assert_eq!(place.name(), "ä".repeat(64));
+    }
+}

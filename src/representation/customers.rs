@@ -1,0 +1,285 @@
+//! The list of customers: rendered whole, and cut to what a caller may see or wants of it.
+
+mod continuation;
+mod cuts;
+
+use std::{fmt, num::NonZeroU32, ops::Range, sync::Arc};
+
+use serde::Serialize;
+
+pub use self::continuation::{Continuation, InvalidContinuation};
+use self::cuts::{Cut, Cuts};
+use super::Document;
+use crate::domain::{CustomerEntry, CustomerId, CustomerList, ListPlace};
+
+/// Where the list is had.
+const PATH: &str = "/v1/customers";
+
+/// Which part of the list is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Customers of a page at most.
+    pub size: NonZeroU32,
+    /// The page begins behind this place; at the beginning where absent.
+    pub after: Option<ListPlace>,
+}
+
+/// What a caller is shown of the list.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    /// All of it: the native form.
+    Whole,
+    /// Less.
+    Part(Arc<Document>),
+}
+
+/// Who is in a rendered list, and where.
+pub struct CustomerIndex {
+    listed: Vec<Listed>,
+    cuts: Cuts,
+}
+
+/// A customer, and where it stands in the body of the whole.
+struct Listed {
+    entry: CustomerEntry,
+    at: Range<usize>,
+}
+
+/// Partner Center's form of a collection, as it is written.
+struct Collection {
+    body: Vec<u8>,
+    empty: bool,
+}
+
+#[derive(Serialize)]
+struct Tail<'a> {
+    #[serde(rename = "continuationToken", skip_serializing_if = "Option::is_none")]
+    continuation_token: Option<&'a str>,
+    links: Links<'a>,
+    attributes: Attributes,
+}
+
+#[derive(Serialize)]
+struct Links<'a> {
+    #[serde(rename = "self")]
+    this: Link<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<Link<'a>>,
+}
+
+#[derive(Serialize)]
+struct Link<'a> {
+    uri: String,
+    method: &'static str,
+    headers: Vec<Header<'a>>,
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    key: &'static str,
+    value: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Attributes {
+    object_type: &'static str,
+}
+
+/// Renders the whole list, and indexes it.
+///
+/// # Errors
+///
+/// Where its links have no JSON form, which they have.
+pub(super) fn render(list: CustomerList) -> serde_json::Result<(Vec<u8>, CustomerIndex)> {
+    let total = list.customers().len();
+    let raw_bytes: usize = list.customers().iter().map(|listed| listed.raw.len()).sum();
+    let mut collection = Collection::begin(total, raw_bytes + total);
+    let listed = list
+        .into_iter()
+        .map(|customer| Listed {
+            at: collection.item(customer.raw.as_bytes()),
+            entry: customer.entry,
+        })
+        .collect();
+    let body = collection.end(&Tail::new(Link::to(None, None), None, None))?;
+    let cuts = Cuts::of_at_most(body.len());
+    Ok((body, CustomerIndex { listed, cuts }))
+}
+
+// === impl CustomerIndex ===
+
+impl CustomerIndex {
+    /// The customers, by name.
+    pub fn entries(&self) -> impl Iterator<Item = &CustomerEntry> {
+        self.listed.iter().map(|listed| &listed.entry)
+    }
+
+    /// What of the list that `whole` is gets shown to a caller who may see these.
+    ///
+    /// # Errors
+    ///
+    /// Where its links have no JSON form, which they have.
+    pub(super) fn show(
+        &self,
+        may_see: impl Fn(CustomerId) -> bool,
+        page: Option<&Page>,
+        whole: &Document,
+    ) -> serde_json::Result<Shown> {
+        let Some(cut) = self.cut(may_see, page) else {
+            return Ok(Shown::Whole);
+        };
+        if let Some(made) = self.cuts.get(&cut) {
+            return Ok(Shown::Part(made));
+        }
+        let body = self.write(&cut, whole.identity.body())?;
+        let document = Arc::new(Document::new(&body, whole.modified_at));
+        self.cuts.insert(cut, Arc::clone(&document));
+        Ok(Shown::Part(document))
+    }
+
+    /// `None` where all of it is shown.
+    fn cut(&self, may_see: impl Fn(CustomerId) -> bool, page: Option<&Page>) -> Option<Cut> {
+        let visible: Vec<bool> = self.entries().map(|entry| may_see(entry.id)).collect();
+        if page.is_none() && visible.iter().all(|visible| *visible) {
+            return None;
+        }
+        let behind = page
+            .and_then(|page| page.after.as_ref())
+            .map_or(0, |after| {
+                self.listed
+                    .partition_point(|listed| listed.entry.place() <= *after)
+            });
+        let start = visible
+            .iter()
+            .take(behind)
+            .filter(|visible| **visible)
+            .count();
+        Some(Cut::new(&visible, start, page.map(|page| page.size)))
+    }
+
+    fn write(&self, cut: &Cut, whole: &[u8]) -> serde_json::Result<Vec<u8>> {
+        let visible: Vec<&Listed> = self
+            .listed
+            .iter()
+            .enumerate()
+            .filter_map(|(index, listed)| cut.shows(index).then_some(listed))
+            .collect();
+        let size = cut.size();
+        let rest = visible.get(cut.start()..).unwrap_or_default();
+        let of_page = size.map_or(rest.len(), |size| size.get() as usize);
+        let (items, more) = rest.split_at(of_page.min(rest.len()));
+        let token_behind = |listed: &Listed| {
+            size.map(|size| {
+                let after = listed.entry.place();
+                Continuation { size, after }.to_string()
+            })
+        };
+        let before = cut.start().checked_sub(1).and_then(|at| visible.get(at));
+        let this = before.and_then(|listed| token_behind(listed));
+        let next = items
+            .last()
+            .filter(|_| !more.is_empty())
+            .and_then(|listed| token_behind(listed));
+
+        let bytes: usize = items.iter().map(|listed| listed.at.len() + 1).sum();
+        let mut collection = Collection::begin(visible.len(), bytes);
+        for listed in items {
+            collection.item(whole.get(listed.at.clone()).unwrap_or_default());
+        }
+        let this = Link::to(size, this.as_deref());
+        collection.end(&Tail::new(this, size, next.as_deref()))
+    }
+
+    /// Bytes that it takes, the cuts that it may come to hold included.
+    pub(super) fn weight(&self) -> usize {
+        let texts: usize = self
+            .entries()
+            .map(|entry| entry.name.len() + entry.domain.as_ref().map_or(0, String::len))
+            .sum();
+        self.listed.len() * size_of::<Listed>() + texts + self.cuts.weight()
+    }
+}
+
+impl fmt::Debug for CustomerIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CustomerIndex")
+            .field("customers", &self.listed.len())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Collection ===
+
+impl Collection {
+    /// What stands before and behind the items, about.
+    const FRAME: usize = 512;
+
+    fn begin(total: usize, item_bytes: usize) -> Self {
+        let mut body = Vec::with_capacity(item_bytes + Self::FRAME);
+        body.extend_from_slice(format!("{{\"totalCount\":{total},\"items\":[").as_bytes());
+        Self { body, empty: true }
+    }
+
+    /// Adds an item, and returns where it stands.
+    fn item(&mut self, raw: &[u8]) -> Range<usize> {
+        if !self.empty {
+            self.body.push(b',');
+        }
+        self.empty = false;
+        let start = self.body.len();
+        self.body.extend_from_slice(raw);
+        start..self.body.len()
+    }
+
+    fn end(mut self, tail: &Tail<'_>) -> serde_json::Result<Vec<u8>> {
+        let tail = serde_json::to_vec(tail)?;
+        self.body.extend_from_slice(b"],");
+        // The rest of one object is that of another without its first brace.
+        self.body
+            .extend_from_slice(tail.get(1..).unwrap_or_default());
+        Ok(self.body)
+    }
+}
+
+// === impl Tail ===
+
+impl<'a> Tail<'a> {
+    fn new(this: Link<'a>, size: Option<NonZeroU32>, next: Option<&'a str>) -> Self {
+        Self {
+            continuation_token: next,
+            links: Links {
+                this,
+                next: next.map(|token| Link::to(size, Some(token))),
+            },
+            attributes: Attributes {
+                object_type: "Collection",
+            },
+        }
+    }
+}
+
+// === impl Link ===
+
+impl<'a> Link<'a> {
+    /// To a page of this size, behind what the token names; as Partner Center writes it.
+    fn to(size: Option<NonZeroU32>, token: Option<&'a str>) -> Self {
+        let uri = match (size, token) {
+            (None, _) => PATH.to_owned(),
+            (Some(size), None) => format!("{PATH}?size={size}"),
+            (Some(size), Some(_)) => format!("{PATH}?size={size}&seekOperation=Next"),
+        };
+        let headers = token.map(|value| Header {
+            key: Continuation::HEADER,
+            value,
+        });
+        Self {
+            uri,
+            method: "GET",
+            headers: headers.into_iter().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

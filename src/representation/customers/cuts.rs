@@ -1,0 +1,82 @@
+use std::{num::NonZeroU32, sync::Arc};
+
+use crate::representation::Document;
+
+/// What of a list is shown: it depends on nothing else, so whoever is shown the same shares the
+/// same document, and nobody another's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Cut {
+    /// A bit for each customer of the list: whether its caller may see it.
+    visible: Box<[u64]>,
+    /// Visible customers before the page.
+    start: usize,
+    size: Option<NonZeroU32>,
+}
+
+/// Cuts that were asked for lately.
+pub(super) struct Cuts {
+    made: moka::sync::Cache<Cut, Arc<Document>>,
+    max_bytes: u64,
+}
+
+// === impl Cut ===
+
+impl Cut {
+    pub(super) fn new(visible: &[bool], start: usize, size: Option<NonZeroU32>) -> Self {
+        let word = |bits: &[bool]| {
+            let bits = bits.iter().rev();
+            bits.fold(0_u64, |word, bit| word << 1 | u64::from(*bit))
+        };
+        Self {
+            visible: visible.chunks(64).map(word).collect(),
+            start,
+            size,
+        }
+    }
+
+    pub(super) fn shows(&self, index: usize) -> bool {
+        let word = self.visible.get(index / 64);
+        word.is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+
+    pub(super) fn start(&self) -> usize {
+        self.start
+    }
+
+    pub(super) fn size(&self) -> Option<NonZeroU32> {
+        self.size
+    }
+}
+
+// === impl Cuts ===
+
+impl Cuts {
+    /// Bytes that they may take however short the list.
+    const LEAST: usize = 64 * 1024;
+
+    /// Together they take at most as much as the whole does.
+    pub(super) fn of_at_most(whole_bytes: usize) -> Self {
+        let max_bytes = whole_bytes.max(Self::LEAST) as u64;
+        let made = moka::sync::Cache::builder()
+            .max_capacity(max_bytes)
+            .weigher(|cut: &Cut, document: &Arc<Document>| {
+                // What is compressed later is smaller than what it is made of.
+                let bytes = 2 * document.weight() + size_of_val(&*cut.visible);
+                u32::try_from(bytes).unwrap_or(u32::MAX)
+            })
+            .build();
+        Self { made, max_bytes }
+    }
+
+    pub(super) fn get(&self, cut: &Cut) -> Option<Arc<Document>> {
+        self.made.get(cut)
+    }
+
+    pub(super) fn insert(&self, cut: Cut, document: Arc<Document>) {
+        self.made.insert(cut, document);
+    }
+
+    pub(super) fn weight(&self) -> usize {
+        usize::try_from(self.max_bytes).unwrap_or(usize::MAX)
+    }
+}

@@ -1,0 +1,70 @@
+//! The list of the partner's customers, page by page to its end.
+
+use url::Url;
+use uuid::Uuid;
+
+use super::{
+    attempts::Attempts,
+    call::LogicalCall,
+    error::UpstreamError,
+    insights::below,
+    paging::{PageRequest, Pages},
+    wire::{self, CustomerTotals},
+};
+use crate::{
+    domain::CustomerList,
+    offload,
+    usage::source::{Content, Fetched},
+};
+
+/// The largest page there is.
+const PAGE_SIZE: u32 = 500;
+
+/// Asks for every page, and answers only when all of them came.
+///
+/// The first page bears the call's own `MS-RequestId`; every further one is a request of its own,
+/// with an id of its own under the same correlation id.
+///
+/// # Errors
+///
+/// [`UpstreamError`] when any page fails, or when they are fewer customers than were announced.
+pub(super) async fn fetch(
+    attempts: &Attempts,
+    base_url: &Url,
+    call: &mut LogicalCall,
+) -> Result<Fetched, UpstreamError> {
+    let mut request = PageRequest {
+        url: url(base_url),
+        continuation_token: None,
+    };
+    let mut pages = Pages::from(&request);
+    let mut request_id = call.ids.request_id;
+    let mut totals = CustomerTotals::default();
+    let mut customers = Vec::new();
+    let mut left = attempts.max_body();
+    loop {
+        let answer = attempts.get(call, &request, request_id).await?;
+        let bytes = answer.body.len();
+        left = left
+            .checked_sub(bytes)
+            .ok_or_else(|| attempts.too_large("the pages together"))?;
+        let decode = move || wire::decode_customers(&answer.body);
+        let page = offload::work_on(bytes, decode).await?;
+        totals.add(&page);
+        customers.extend(page.customers);
+        let Some(link) = page.next else { break };
+        request = pages.next(&request, &link)?;
+        request_id = Uuid::new_v4();
+    }
+    totals.check()?;
+    Ok(Fetched {
+        content: Content::Customers(CustomerList::new(customers)),
+        ids: call.ids,
+    })
+}
+
+fn url(base_url: &Url) -> Url {
+    let mut url = below(base_url, "/v1/customers");
+    url.set_query(Some(&format!("size={PAGE_SIZE}")));
+    url
+}

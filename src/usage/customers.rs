@@ -1,0 +1,111 @@
+//! The partner's list of customers, as far as a caller may see it.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{Answer, Directive, Fetch, Unanswered, UsageService, source::CallTrace};
+use crate::{
+    domain::{Caller, CustomerEntry, Question, Scope, Subject, UpstreamApi},
+    offload,
+    representation::{
+        Coding, Prepared, RenderError,
+        customers::{Page, Shown},
+    },
+};
+
+/// About what a customer takes, rendered.
+const CUSTOMER_BYTES: usize = 400;
+
+/// The customers that a caller may see, and how they came about.
+#[derive(Clone, Debug)]
+pub struct CustomersAnswer {
+    /// By name, then by id.
+    pub customers: Vec<CustomerEntry>,
+    /// How old they are, and why: as with any other answer.
+    pub answer: Answer,
+}
+
+// === impl UsageService ===
+
+impl UsageService {
+    /// The list of customers, for whoever may read any usage at all. It is held whole: what of it
+    /// the caller may see is for [`UsageService::show_customers`] to cut.
+    ///
+    /// # Errors
+    ///
+    /// As [`UsageService::answer`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`UsageService::answer`].
+    pub async fn list(
+        &self,
+        directive: Directive,
+        caller: &Caller,
+        trace: impl FnOnce() -> CallTrace,
+        now: Instant,
+    ) -> Result<Answer, Unanswered> {
+        if !caller.holds(Scope::UsageRead) {
+            return Err(Unanswered::not_allowed());
+        }
+        let fetch = Fetch {
+            subject: Subject::Partner,
+            question: Question::Newest(UpstreamApi::Customers),
+        };
+        self.answer_allowed(fetch, directive, caller, trace, now)
+            .await
+    }
+
+    /// The customers that a caller may see, by name.
+    ///
+    /// # Errors
+    ///
+    /// As [`UsageService::answer`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`UsageService::answer`].
+    pub async fn customers(
+        &self,
+        directive: Directive,
+        caller: &Caller,
+        trace: impl FnOnce() -> CallTrace,
+        now: Instant,
+    ) -> Result<CustomersAnswer, Unanswered> {
+        let answer = self.list(directive, caller, trace, now).await?;
+        let entries = answer.held.prepared.customers().into_iter();
+        let customers = entries
+            .flat_map(|index| index.entries())
+            .filter(|entry| caller.may_read(entry.id))
+            .cloned()
+            .collect();
+        Ok(CustomersAnswer { customers, answer })
+    }
+
+    /// What of a list of customers its caller is shown, ready in a coding. `Ok(None)` where this is
+    /// no such list.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be rendered.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons what is shown; what was begun is finished and kept.
+    pub async fn show_customers(
+        &self,
+        prepared: &Arc<Prepared>,
+        caller: &Caller,
+        page: Option<Page>,
+        coding: Coding,
+    ) -> Result<Option<Shown>, RenderError> {
+        if page.is_none() && caller.may_read_all() {
+            return Ok(prepared.customers().map(|_| Shown::Whole));
+        }
+        let (prepared, caller) = (Arc::clone(prepared), caller.clone());
+        let bytes = prepared.rows() * CUSTOMER_BYTES;
+        offload::work_on(bytes, move || {
+            prepared.show_customers(|id| caller.may_read(id), page.as_ref(), coding)
+        })
+        .await
+    }
+}
