@@ -9,6 +9,7 @@ mod browser;
 mod caching;
 mod cors;
 mod customers;
+mod documents;
 mod extract;
 mod metrics;
 mod negotiation;
@@ -40,7 +41,7 @@ use crate::{
     problem::{Body, Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
     trace::Span,
-    usage::{UsageService, source::CallTrace},
+    usage::{NativeDocument, UsageService, source::CallTrace},
 };
 
 /// Everything an API request needs; clones share it.
@@ -227,6 +228,16 @@ impl Inner {
             Route::Native { customer } => usage::native(self, arrived, caller, customer).await,
             Route::Chart { customer } => usage::chart(self, arrived, caller, customer).await,
             Route::Table { customer } => usage::table(self, arrived, caller, customer).await,
+            Route::Deployment { customer } => {
+                documents::deployment(self, arrived, caller, customer).await
+            }
+            Route::PartnerUsage => {
+                documents::of_partner(self, arrived, caller, NativeDocument::PartnerUsage).await
+            }
+            Route::PartnerDeployment => {
+                let document = NativeDocument::PartnerDeployment;
+                documents::of_partner(self, arrived, caller, document).await
+            }
             // Their files are answered before anybody is asked who it is.
             Route::OpenApi | Route::Unmatched => {
                 arrived.refuse(Problem::not_found(arrived.request.uri().path()))

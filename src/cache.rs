@@ -1,4 +1,5 @@
-//! What is held: which processed date is newest for a customer, and the snapshot of each date.
+//! What is held: which processed date is newest for a subject (a customer, or the partner itself) and
+//! a call, and the snapshot of each date.
 //!
 //! moka bounds memory; freshness is judged here, by a clock that is given, because entries must
 //! outlive their freshness to be served stale. The two maps are separate because they age

@@ -8,6 +8,7 @@ mod caller;
 mod customer;
 mod customer_list;
 mod license_usage;
+mod outline;
 mod processed_date;
 mod question;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub use caller::{Caller, Customers, Scope, Scopes};
 pub use customer::{CustomerId, InvalidCustomerId};
 pub use customer_list::{CustomerEntry, CustomerList, ListPlace, ListedCustomer};
 pub use license_usage::{Snapshot, SnapshotError, UsageRow};
+pub use outline::{Outline, RowName};
 pub use processed_date::{InvalidProcessedDate, ProcessedAt, ProcessedDate};
 pub use question::Question;
 pub use subject::Subject;

@@ -20,7 +20,9 @@
 //! upstream and falls back on what is held. *Older or absent* waits, and passes the error on.
 //! Waiting means to join a single flight, or to lead one once it is the caller's turn →
 //! [`upstream`] → [`representation`] prepares → stored, unless [doubted](cache::Suspicion) →
-//! `api/negotiation` picks a form, `api/caching` dresses it or says 304.
+//! `api/negotiation` picks a form, `api/caching` dresses it or says 304. The list of customers
+//! (`api/customers`) and the documents that are handed out as they came (`api/documents`) go the
+//! same way; of the list, `representation/customers` cuts what its caller may see.
 //!
 //! Modules stand in reading order; the blank lines keep rustfmt from sorting them.
 

@@ -29,7 +29,7 @@ pub(crate) use self::{
     compression::compress,
     validator::{for_coding as etag_for_coding, strong_etag},
 };
-use crate::domain::{CustomerId, CustomerList, ProcessedDate, Snapshot, Subject};
+use crate::domain::{CustomerId, CustomerList, Outline, ProcessedDate, Snapshot, Subject};
 
 /// What a snapshot can be shown as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -200,6 +200,26 @@ impl Prepared {
             chart: OnceLock::new(),
             customers: Some(Box::new(index)),
         })
+    }
+
+    /// A document that is handed out as it came. `seen_at` becomes its `Last-Modified`.
+    pub fn of_document(
+        subject: Subject,
+        outline: &Outline,
+        body: &[u8],
+        seen_at: Timestamp,
+    ) -> Self {
+        Self {
+            subject,
+            processed_date: outline.processed_date(),
+            rows: outline.rows().len(),
+            rows_named: named(outline.rows().iter()),
+            simplified: None,
+            native: Some(Document::new(body, seen_at)),
+            csv: OnceLock::new(),
+            chart: OnceLock::new(),
+            customers: None,
+        }
     }
 
     /// Takes over from `earlier`, of the same subject and date, every form whose content did not

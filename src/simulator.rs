@@ -1,7 +1,7 @@
 //! A stand-in for Partner Center: what the demo, the tests and the benches talk to.
 //!
-//! It serves the token endpoint, the insights and commercial calls and the list of customers over
-//! real HTTP, gets things wrong on demand ([`Faults`]), and is watched and steered through a
+//! It serves the token endpoint, the calls that tell of licenses and the list of customers over real
+//! HTTP, gets things wrong on demand ([`Faults`]), and is watched and steered through a
 //! [`SimulatorHandle`] or, over HTTP, under `/_simulator`. It shares no type with `upstream` or
 //! `domain`: one mistaken about Partner Center must not make the other mistaken too.
 
@@ -37,6 +37,7 @@ pub use faults::{BodyFault, FaultScope, Faults};
 pub use fleet::{
     DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, HISTORY_DAYS, NO_RELATIONSHIP_CUSTOMER,
     NO_RELATIONSHIP_CUSTOMERS, PROCESSING_LAG_DAYS, WIDE_CUSTOMER, customer_id, documented_body,
+    documented_deployment_body,
 };
 pub use handle::SimulatorHandle;
 pub use overrides::{Override, SimulatedRow};

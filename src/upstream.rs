@@ -1,7 +1,7 @@
-//! Partner Center, as a source of usage and of the list of customers.
+//! Partner Center, as a source of usage, and of what else it tells of licenses and customers.
 //!
-//! A call goes through these files: [`PartnerCenter`] begins it; `insights`, `commercial` or
-//! `customers` says what to ask and, page by page, makes `attempts` of it. Each attempt waits until `restraint` lets
+//! A call goes through these files: [`PartnerCenter`] begins it; `insights`, `commercial`,
+//! `customers` or `documents` says what to ask and, page by page, makes `attempts` of it. Each attempt waits until `restraint` lets
 //! it (`throttle`, circuit), until there is a `token`, and until there is a place; then `client`
 //! exchanges a request for an answer, and `error` says whether another attempt may help. `wire`
 //! reads the answer, and `call` leaves one line in the log.
@@ -11,6 +11,7 @@ mod call;
 mod client;
 mod commercial;
 mod customers;
+mod documents;
 mod error;
 mod error_class;
 mod insights;
@@ -39,6 +40,7 @@ use self::{
     attempts::Attempts,
     call::LogicalCall,
     client::{Exchange, HttpClient},
+    documents::Document,
     error::UpstreamError,
     metrics::Metrics,
     restraint::Restraint,
@@ -233,6 +235,16 @@ impl PartnerCenter {
             }
             (UpstreamApi::Customers, Subject::Partner) => {
                 customers::fetch(attempts, base_url, call).await
+            }
+            (UpstreamApi::Deployment, Subject::Customer(customer)) => {
+                let document = Document::Deployment(customer);
+                documents::fetch(attempts, base_url, document, call).await
+            }
+            (UpstreamApi::PartnerUsage, Subject::Partner) => {
+                documents::fetch(attempts, base_url, Document::PartnerUsage, call).await
+            }
+            (UpstreamApi::PartnerDeployment, Subject::Partner) => {
+                documents::fetch(attempts, base_url, Document::PartnerDeployment, call).await
             }
             (api, subject) => {
                 let api = api.as_str();

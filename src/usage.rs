@@ -1,4 +1,4 @@
-//! Usage and the list of customers, served from what is held or fetched from their source.
+//! Usage, the list of customers and what else Partner Center tells of licenses, served from what is held or fetched from their source.
 //!
 //! [`UsageService::answer`] is the whole decision: serve what is held, serve it and refresh, or
 //! ask upstream and fall back on what is held.
@@ -6,6 +6,7 @@
 mod answer;
 mod counted;
 mod customers;
+mod documents;
 mod fetches;
 mod places;
 mod renderings;
@@ -21,6 +22,7 @@ use std::{
 pub use self::{
     answer::{Answer, Cause, Unanswered},
     customers::CustomersAnswer,
+    documents::NativeDocument,
 };
 use self::{
     fetches::{Fetch, Fetches, Filled, Settled},

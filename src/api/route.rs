@@ -7,6 +7,12 @@ pub(super) enum Route<'a> {
     Usage { customer: &'a str },
     /// `/v1/customers/{customer_id}/analytics/licenses/usage`: the native form.
     Native { customer: &'a str },
+    /// `/v1/customers/{customer_id}/analytics/licenses/deployment`.
+    Deployment { customer: &'a str },
+    /// `/v1/analytics/licenses/usage`: over all customers.
+    PartnerUsage,
+    /// `/v1/analytics/licenses/deployment`: over all customers.
+    PartnerDeployment,
     /// `/v1/customers/{customer_id}/usage/chart.svg`: the simplified form as a picture.
     Chart { customer: &'a str },
     /// `/v1/customers/{customer_id}/usage/table.csv`: the simplified form as CSV, whatever `Accept`
@@ -22,35 +28,44 @@ pub(super) enum Route<'a> {
 
 impl<'a> Route<'a> {
     /// The patterns, by [`Route::index`]: the values of the `route` label.
-    pub(super) const PATTERNS: [&'static str; 7] = [
+    pub(super) const PATTERNS: [&'static str; 10] = [
         "/v1/customers",
         "/v1/customers/{customer_id}/usage",
         "/v1/customers/{customer_id}/analytics/licenses/usage",
-        "/openapi.json",
+        "/v1/customers/{customer_id}/analytics/licenses/deployment",
+        "/v1/analytics/licenses/usage",
+        "/v1/analytics/licenses/deployment",
         "/v1/customers/{customer_id}/usage/chart.svg",
         "/v1/customers/{customer_id}/usage/table.csv",
+        "/openapi.json",
         "unmatched",
     ];
 
     /// The route of a path as it was sent: a percent-encoded slash stays within its segment.
     pub(super) fn of(path: &'a str) -> Self {
-        if path == "/v1/customers" {
-            return Self::Customers;
-        }
         let Some((customer, rest)) = path
             .strip_prefix("/v1/customers/")
             .and_then(|rest| rest.split_once('/'))
         else {
-            return match path {
-                "/openapi.json" => Self::OpenApi,
-                _ => Self::Unmatched,
-            };
+            return Self::of_nobody(path);
         };
         match rest {
             "usage" => Self::Usage { customer },
             "analytics/licenses/usage" => Self::Native { customer },
             "usage/chart.svg" => Self::Chart { customer },
             "usage/table.csv" => Self::Table { customer },
+            "analytics/licenses/deployment" => Self::Deployment { customer },
+            _ => Self::Unmatched,
+        }
+    }
+
+    /// The route of a path that names no customer.
+    fn of_nobody(path: &str) -> Self {
+        match path {
+            "/v1/customers" => Self::Customers,
+            "/v1/analytics/licenses/usage" => Self::PartnerUsage,
+            "/v1/analytics/licenses/deployment" => Self::PartnerDeployment,
+            "/openapi.json" => Self::OpenApi,
             _ => Self::Unmatched,
         }
     }
@@ -70,10 +85,13 @@ impl<'a> Route<'a> {
             Self::Customers => 0,
             Self::Usage { .. } => 1,
             Self::Native { .. } => 2,
-            Self::OpenApi => 3,
-            Self::Chart { .. } => 4,
-            Self::Table { .. } => 5,
-            Self::Unmatched => 6,
+            Self::Deployment { .. } => 3,
+            Self::PartnerUsage => 4,
+            Self::PartnerDeployment => 5,
+            Self::Chart { .. } => 6,
+            Self::Table { .. } => 7,
+            Self::OpenApi => 8,
+            Self::Unmatched => 9,
         }
     }
 
@@ -114,6 +132,16 @@ mod tests {
             ("/v1/customers/x/usage/chart.png", Route::Unmatched),
             ("/v1/customers/x/y/usage", Route::Unmatched),
             ("/v1/customers/x", Route::Unmatched),
+            (
+                "/v1/customers/x/analytics/licenses/deployment",
+                Route::Deployment { customer: "x" },
+            ),
+            ("/v1/analytics/licenses/usage", Route::PartnerUsage),
+            (
+                "/v1/analytics/licenses/deployment",
+                Route::PartnerDeployment,
+            ),
+            ("/v1/analytics/licenses", Route::Unmatched),
             ("/v1/customers", Route::Customers),
             ("/v1/customers/", Route::Unmatched),
             ("//v1/customers/x/usage", Route::Unmatched),

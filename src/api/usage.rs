@@ -13,7 +13,7 @@ use crate::{
     cache::CacheResult,
     domain::{Caller, ProcessedDate},
     problem::{Body, Kind, Problem},
-    representation::Form,
+    representation::{Coding, Form},
     usage::{Answer, Cause, Query, Unanswered, source::CallIds},
 };
 
@@ -143,25 +143,37 @@ async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, query
         spans::tell_customer(span, query.customer_id);
     }
     let trace = || arrived.call_trace();
-    let answer = match api.usage.answer(query, caller, trace, arrived.at).await {
+    let answered = api.usage.answer(query, caller, trace, arrived.at).await;
+    finish(api, arrived, answered, (query.form, coding), query.date).await
+}
+
+/// Hands out an answer in this form and coding, or says why there is none.
+pub(super) async fn finish<B>(
+    api: &Inner,
+    arrived: &Arrived<'_, B>,
+    answered: Result<Answer, Unanswered>,
+    (form, coding): (Form, Coding),
+    date: Option<ProcessedDate>,
+) -> Served {
+    let answer = match answered {
         Ok(answer) => answer,
-        Err(unanswered) => {
-            return refuse_unanswered(api, arrived, query.date, &unanswered);
-        }
+        Err(unanswered) => return refuse_unanswered(api, arrived, date, &unanswered),
     };
     let prepared = &answer.held.prepared;
-    if prepared.ready(query.form, coding).is_none()
-        && let Err(error) = api.usage.render(prepared, query.form, coding).await
+    if prepared.ready(form, coding).is_none()
+        && let Err(error) = api.usage.render(prepared, form, coding).await
     {
-        tracing::error!(customer.id = %query.customer_id, %error, "a stored answer could not be rendered");
+        let customer = prepared.subject().customer();
+        let customer = customer.map(tracing::field::display);
+        tracing::error!(customer.id = customer, %error, "a stored answer could not be rendered");
     }
-    let Some(ready) = prepared.ready(query.form, coding) else {
+    let Some(ready) = prepared.ready(form, coding) else {
         return arrived.refuse(not_rendered());
     };
     api.metrics.served(answer.held.age);
-    let everybody = Audience::Everybody;
-    let response = caching::respond(headers, &answer.held, everybody, query.form, coding, ready);
-    serve(response, &answer, query.date)
+    let (headers, everybody) = (arrived.request.headers(), Audience::Everybody);
+    let response = caching::respond(headers, &answer.held, everybody, form, coding, ready);
+    serve(response, &answer, date)
 }
 
 /// An answer, with what goes with it besides.

@@ -4,7 +4,7 @@ use prometheus::Registry;
 use super::*;
 use crate::{
     clock::{Clock, SystemClock},
-    domain::{ProcessedAt, Snapshot, UsageRow, samples},
+    domain::{Outline, ProcessedAt, RowName, Snapshot, UsageRow, samples},
     representation::{Coding, Form},
 };
 
@@ -313,6 +313,43 @@ fn a_flood_of_customers_without_rows_pushes_out_none_that_has_some() {
     assert_eq!(held.count(), HELD, "there was room for all of them");
     let overview = cache.overview();
     assert!(overview.weight_bytes <= overview.capacity_bytes / 2);
+}
+
+#[test]
+fn rows_count_where_there_is_no_date() {
+    let cache = cache(256 << 10);
+    let now = SystemClock.now();
+    let question = Question::Newest(UpstreamApi::PartnerUsage);
+    let row = || RowName {
+        service: Some("o365".into()),
+        product: None,
+        workload: None,
+        channel: None,
+    };
+    let outline = |rows: usize| Outline::new(None, (0..rows).map(|_| row()).collect());
+    let document = |outline: &Outline| {
+        Prepared::of_document(Subject::Partner, outline, b"{}", Timestamp::UNIX_EPOCH)
+    };
+    cache.store(question, document(&outline(20)), now);
+    cache.overview();
+
+    for number in 0..5_000 {
+        cache.store(INSIGHTS, prepared(customer(number), None, 0), now);
+    }
+    cache.overview();
+    let held = cache.look_up(Subject::Partner, question, now);
+    let emptied = cache.store(question, document(&outline(0)), now);
+    let conceded = cache.store(question, document(&outline(0)), now + 60 * SECOND);
+    let filled = cache.store(question, document(&outline(20)), now + 61 * SECOND);
+
+    assert_eq!(held.unwrap().prepared.rows(), 20);
+    assert_eq!(emptied.change, Change::Doubted(Suspicion::Empty));
+    assert_eq!(conceded.change, Change::Conceded);
+    let held = cache.look_up(Subject::Partner, question, now + 61 * SECOND);
+    assert_eq!(held.unwrap().prepared.rows(), 20);
+    assert!(filled.stored);
+    let of_partner = cache.holdings(Subject::Partner, now);
+    assert_eq!(of_partner.len(), 1, "in one place at a time");
 }
 
 #[test]

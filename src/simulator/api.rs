@@ -2,7 +2,9 @@
 
 mod commercial;
 mod customers;
+mod deployment;
 mod insights;
+mod partner;
 mod sabotage;
 
 use std::sync::Arc;
@@ -50,6 +52,15 @@ pub(super) fn routes() -> Router<Arc<Simulation>> {
                     get(customer_usage),
                 )
                 .route(
+                    &path("customers/{id}/analytics/licenses/deployment"),
+                    get(customer_deployment),
+                )
+                .route(&path("analytics/licenses/usage"), get(partner_usage))
+                .route(
+                    &path("analytics/licenses/deployment"),
+                    get(partner_deployment),
+                )
+                .route(
                     &path("analytics/commercial/usage/license"),
                     get(fleet_usage),
                 )
@@ -65,9 +76,40 @@ async fn customer_usage(
     parameters: RawPathParams,
     request: Request,
 ) -> Response {
-    let customer = parameters.iter().map(|(_, id)| id).next().unwrap_or("");
-    let answer = |_: &Call| insights::answer(&simulation, customer);
+    let answer = |_: &Call| insights::answer(&simulation, customer_in(&parameters));
     attend(&simulation, SimulatedApi::Insights, request, answer).await
+}
+
+async fn customer_deployment(
+    State(simulation): State<Arc<Simulation>>,
+    parameters: RawPathParams,
+    request: Request,
+) -> Response {
+    let answer = |_: &Call| deployment::answer(&simulation, customer_in(&parameters));
+    attend(&simulation, SimulatedApi::Deployment, request, answer).await
+}
+
+fn customer_in(parameters: &RawPathParams) -> &str {
+    parameters.iter().map(|(_, id)| id).next().unwrap_or("")
+}
+
+async fn partner_usage(State(simulation): State<Arc<Simulation>>, request: Request) -> Response {
+    let answer = |_: &Call| partner::usage(&simulation);
+    attend(&simulation, SimulatedApi::PartnerUsage, request, answer).await
+}
+
+async fn partner_deployment(
+    State(simulation): State<Arc<Simulation>>,
+    request: Request,
+) -> Response {
+    let answer = |_: &Call| partner::deployment(&simulation);
+    attend(
+        &simulation,
+        SimulatedApi::PartnerDeployment,
+        request,
+        answer,
+    )
+    .await
 }
 
 async fn fleet_usage(State(simulation): State<Arc<Simulation>>, request: Request) -> Response {
@@ -193,7 +235,7 @@ fn unauthorized(simulation: &Simulation, call: &Call) -> Option<Reply> {
         .and_then(|token| simulation.tokens.grant(token, now));
     match grant {
         None => refuse("800001", "The access token is missing, expired or unknown."),
-        Some(Grant::App) if call.api == SimulatedApi::Insights => {
+        Some(Grant::App) if call.api.wants_a_user() => {
             refuse("400", "This call needs App+User credentials.")
         }
         Some(Grant::App | Grant::User) => None,

@@ -78,6 +78,12 @@ pub enum FaultScope {
     Commercial,
     /// The list of customers.
     Customers,
+    /// The deployment call.
+    Deployment,
+    /// Usage, over all customers.
+    PartnerUsage,
+    /// Deployment, over all customers.
+    PartnerDeployment,
 }
 
 /// What is done to a body; the answer is otherwise well-formed HTTP.
@@ -223,6 +229,9 @@ impl FaultScope {
             Self::Insights => api == SimulatedApi::Insights,
             Self::Commercial => api == SimulatedApi::Commercial,
             Self::Customers => api == SimulatedApi::Customers,
+            Self::Deployment => api == SimulatedApi::Deployment,
+            Self::PartnerUsage => api == SimulatedApi::PartnerUsage,
+            Self::PartnerDeployment => api == SimulatedApi::PartnerDeployment,
         }
     }
 }

@@ -54,6 +54,9 @@ const ODD_TIME: Time = time(3, 25, 16, 360_000_000);
 /// Microsoft's example, byte for byte.
 const DOCUMENTED_USAGE: &[u8] = include_bytes!("fleet/documented_usage.json");
 
+/// The same of the deployment call.
+const DOCUMENTED_DEPLOYMENT: &[u8] = include_bytes!("fleet/documented_deployment.json");
+
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The id of the generated customer at `index` of the fleet that follows from `seed`.
@@ -73,6 +76,12 @@ pub(super) fn product_id(name: &str) -> Uuid {
 /// UTF-8 byte-order mark.
 pub fn documented_body() -> Vec<u8> {
     [BYTE_ORDER_MARK, DOCUMENTED_USAGE].concat()
+}
+
+/// What the deployment call answers for [`DOCUMENTED_CUSTOMER`]: Microsoft's example behind a UTF-8
+/// byte-order mark.
+pub fn documented_deployment_body() -> Vec<u8> {
+    [BYTE_ORDER_MARK, DOCUMENTED_DEPLOYMENT].concat()
 }
 
 /// Everyone the partner sells to.

@@ -22,6 +22,12 @@ pub enum SimulatedApi {
     Commercial,
     /// The list of customers.
     Customers,
+    /// One customer's deployment.
+    Deployment,
+    /// Usage, over all customers.
+    PartnerUsage,
+    /// Deployment, over all customers.
+    PartnerDeployment,
     /// Something that Partner Center does not have here: answered with 404.
     Other,
 }
@@ -61,7 +67,7 @@ struct Log {
 }
 
 /// Requests since the last clearing, one number an API.
-type Arrivals = [usize; 5];
+type Arrivals = [usize; 8];
 
 // === impl SimulatedApi ===
 
@@ -73,35 +79,34 @@ impl SimulatedApi {
             Self::Insights => "insights",
             Self::Commercial => "commercial",
             Self::Customers => "customers",
+            Self::Deployment => "deployment",
+            Self::PartnerUsage => "partner-usage",
+            Self::PartnerDeployment => "partner-deployment",
             Self::Other => "other",
         }
     }
 
     /// Whether it is a call of Partner Center's own, rather than of its identity provider.
     pub(super) fn is_call(self) -> bool {
-        matches!(self, Self::Insights | Self::Commercial | Self::Customers)
+        !matches!(self, Self::Token | Self::Other)
     }
 
+    /// Whether an application alone is refused.
+    pub(super) fn wants_a_user(self) -> bool {
+        matches!(
+            self,
+            Self::Insights | Self::Deployment | Self::PartnerUsage | Self::PartnerDeployment
+        )
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there is a number for each")]
     fn of(self, arrivals: &Arrivals) -> usize {
-        let [token, insights, commercial, customers, other] = arrivals;
-        match self {
-            Self::Token => *token,
-            Self::Insights => *insights,
-            Self::Commercial => *commercial,
-            Self::Customers => *customers,
-            Self::Other => *other,
-        }
+        arrivals[self as usize]
     }
 
+    #[expect(clippy::indexing_slicing, reason = "there is a number for each")]
     fn of_mut(self, arrivals: &mut Arrivals) -> &mut usize {
-        let [token, insights, commercial, customers, other] = arrivals;
-        match self {
-            Self::Token => token,
-            Self::Insights => insights,
-            Self::Commercial => commercial,
-            Self::Customers => customers,
-            Self::Other => other,
-        }
+        &mut arrivals[self as usize]
     }
 }
 

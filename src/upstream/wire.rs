@@ -5,6 +5,7 @@
 //! for are ignored.
 
 mod customers;
+mod document;
 
 use jiff::{Timestamp, civil, tz::TimeZone};
 use serde::Deserialize;
@@ -15,7 +16,10 @@ use crate::{
     readable::readable,
 };
 
-pub(super) use self::customers::{CustomerTotals, decode_customers};
+pub(super) use self::{
+    customers::{CustomerTotals, decode_customers},
+    document::decode_document,
+};
 
 /// Characters of a field's path that are told; its names are the answer's.
 const LONGEST_PLACE: usize = 100;
@@ -135,22 +139,7 @@ pub fn decode_insights(body: &[u8], customer: CustomerId) -> Result<Snapshot, Un
         return Err(Malformed("items: is missing, expected an array".to_owned()).into());
     };
     let goes_on = collection.next_link()?.is_some();
-    match collection.total_count {
-        Some(total) if total != items.len() as u64 => {
-            return Err(Malformed(format!(
-                "totalCount: is {total}, expected the number of items, which is {}",
-                items.len()
-            ))
-            .into());
-        }
-        None if goes_on => {
-            return Err(Malformed(
-                "links.next: the collection goes on elsewhere, expected it whole".to_owned(),
-            )
-            .into());
-        }
-        Some(_) | None => {}
-    }
+    check_whole(collection.total_count, items.len(), goes_on)?;
     let (customer_name, rows) = rows("items", items, customer, Owner::MayBeLeftOut)?;
     Ok(snapshot(customer, customer_name, rows)?)
 }
@@ -196,6 +185,19 @@ pub(super) fn snapshot(
     rows: Vec<UsageRow>,
 ) -> Result<Snapshot, Malformed> {
     Snapshot::new(customer, customer_name, rows).map_err(|fault| Malformed(fault.to_string()))
+}
+
+/// Whether the items of a body are all that there are.
+fn check_whole(total: Option<u64>, items: usize, goes_on: bool) -> Result<(), Malformed> {
+    match total {
+        Some(total) if total != items as u64 => Err(Malformed(format!(
+            "totalCount: is {total}, expected the number of items, which is {items}"
+        ))),
+        None if goes_on => Err(Malformed(
+            "links.next: the collection goes on elsewhere, expected it whole".to_owned(),
+        )),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Microsoft's APIs sometimes put a byte-order mark before the JSON.
@@ -265,6 +267,26 @@ fn rows(
     Ok((customer_name, converted))
 }
 
+/// Whether a row that tells these ids is a customer's; `false` where it does not say.
+///
+/// # Errors
+///
+/// [`Unusable::OtherCustomer`] where it is another's.
+fn check_owner(told: [(&str, &Option<String>); 2], customer: CustomerId) -> Result<bool, Unusable> {
+    let mut owned = false;
+    for (field, id) in told {
+        let Some(id) = id else { continue };
+        // The other customer's id is not repeated: the detail goes out to the caller.
+        if CustomerId::parse(id) != Ok(customer) {
+            return Err(Unusable::OtherCustomer(Malformed(format!(
+                "{field}: expected the customer that was asked for, {customer}"
+            ))));
+        }
+        owned = true;
+    }
+    Ok(owned)
+}
+
 // === impl Unusable ===
 
 impl Unusable {
@@ -285,17 +307,7 @@ impl Row {
             ("customerId", &self.customer_id),
             ("customerTenantId", &self.customer_tenant_id),
         ];
-        let mut owned = false;
-        for (field, id) in told {
-            let Some(id) = id else { continue };
-            // The other customer's id is not repeated: the detail goes out to the caller.
-            if CustomerId::parse(id) != Ok(customer) {
-                return Err(Unusable::OtherCustomer(Malformed(format!(
-                    "{field}: expected the customer that was asked for, {customer}"
-                ))));
-            }
-            owned = true;
-        }
+        let owned = check_owner(told, customer)?;
         if owner == Owner::Required && !owned {
             return Err(
                 Malformed(format!("customerTenantId: is missing, expected {customer}")).into(),

@@ -300,7 +300,9 @@ impl Fetches {
         let prepared = match fetched {
             Ok(fetched) => {
                 let ids = fetched.ids;
-                self.prepare(fetched).await.map(|prepared| (prepared, ids))
+                self.prepare(fetch.subject, fetched)
+                    .await
+                    .map(|prepared| (prepared, ids))
             }
             Err(error) => Err(error),
         };
@@ -310,7 +312,7 @@ impl Fetches {
         }
     }
 
-    async fn prepare(&self, fetched: Fetched) -> Result<Prepared, SourceError> {
+    async fn prepare(&self, subject: Subject, fetched: Fetched) -> Result<Prepared, SourceError> {
         /// About what a row takes, rendered.
         const ROW_BYTES: usize = 300;
 
@@ -319,6 +321,7 @@ impl Fetches {
         let rows = match &fetched.content {
             Content::Usage { snapshot, .. } => snapshot.rows().len(),
             Content::Customers(list) => list.customers().len(),
+            Content::Document { outline, .. } => outline.rows().len(),
         };
         let bytes = rows * ROW_BYTES;
         let render = move || match fetched.content {
@@ -326,6 +329,9 @@ impl Fetches {
                 Prepared::new(&snapshot, native.as_deref(), seen_at)
             }
             Content::Customers(list) => Prepared::of_customers(list, seen_at),
+            Content::Document { outline, body } => {
+                Ok(Prepared::of_document(subject, &outline, &body, seen_at))
+            }
         };
         let rendered = offload::work_on(bytes, render).await;
         rendered.map_err(|error| SourceError {

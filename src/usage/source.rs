@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub use crate::domain::Question;
 use crate::{
-    domain::{CustomerList, ProcessedDate, Snapshot, Subject},
+    domain::{CustomerList, Outline, ProcessedDate, Snapshot, Subject},
     trace::Span,
 };
 
@@ -84,6 +84,13 @@ pub enum Content {
     },
     /// The partner's customers.
     Customers(CustomerList),
+    /// A document that is handed out as it came.
+    Document {
+        /// What is known of it.
+        outline: Outline,
+        /// The body, byte for byte.
+        body: Bytes,
+    },
 }
 
 /// The ids of one logical upstream call, as sent and as Partner Center returned them.
@@ -159,6 +166,7 @@ impl Content {
         match self {
             Self::Usage { snapshot, .. } => snapshot.processed_date(),
             Self::Customers(_) => None,
+            Self::Document { outline, .. } => outline.processed_date(),
         }
     }
 }

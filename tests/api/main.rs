@@ -23,6 +23,7 @@ mod conditional_requests;
 mod cors;
 mod customers;
 mod demo_answer;
+mod documents;
 mod faults;
 mod freshness;
 mod isolation;

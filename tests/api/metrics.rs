@@ -160,7 +160,14 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
         (
             "usage_proxy_upstream_requests_total",
             "api",
-            &["commercial", "customers", "insights"],
+            &[
+                "commercial",
+                "customers",
+                "deployment",
+                "insights",
+                "partner-deployment",
+                "partner-usage",
+            ],
         ),
         (
             "usage_proxy_upstream_requests_total",
@@ -303,7 +310,10 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
             "usage_proxy_http_requests_total",
             "route",
             &[
+                "/v1/analytics/licenses/deployment",
+                "/v1/analytics/licenses/usage",
                 "/v1/customers",
+                "/v1/customers/{customer_id}/analytics/licenses/deployment",
                 "/v1/customers/{customer_id}/analytics/licenses/usage",
                 "/v1/customers/{customer_id}/usage",
                 "/v1/customers/{customer_id}/usage/chart.svg",

@@ -387,7 +387,9 @@ async fn what_there_is_not_is_404() {
         &format!("/v1/customers/{DOCUMENTED}/usage/"),
         &format!("/v1/customers/{DOCUMENTED}/Usage"),
         &format!("/v2/customers/{DOCUMENTED}/usage"),
-        &format!("/v1/customers/{DOCUMENTED}/analytics/licenses/deployment"),
+        "/v1/customers/",
+        "/v1/analytics/licenses",
+        &format!("/v1/customers/{DOCUMENTED}/analytics/licenses"),
         // The admin listener's, and the stand-in's own.
         "/metrics",
         "/healthz",

@@ -42,6 +42,16 @@ struct Attributes {
 
 /// The newest usage of one customer.
 pub(super) fn answer(simulation: &Simulation, customer: &str) -> Reply {
+    of_customer(simulation, customer, fleet::documented_body, collection)
+}
+
+/// An answer about one customer: the documented one's body, or the newest rows of any other.
+pub(super) fn of_customer(
+    simulation: &Simulation,
+    customer: &str,
+    documented: impl FnOnce() -> Vec<u8>,
+    collection: impl FnOnce(Vec<Row<'_>>) -> Reply,
+) -> Reply {
     let Ok(id) = Uuid::try_parse(customer) else {
         return BadRequest("The customer id is no GUID.".into()).into();
     };
@@ -51,7 +61,7 @@ pub(super) fn answer(simulation: &Simulation, customer: &str) -> Reply {
         return told.reply().unwrap_or_else(|| collection(rows()));
     }
     if id == DOCUMENTED_CUSTOMER {
-        return Reply::raw_json(StatusCode::OK, fleet::documented_body());
+        return Reply::raw_json(StatusCode::OK, documented());
     }
     if NO_RELATIONSHIP_CUSTOMERS.contains(&id) {
         let description = "The partner has no relationship with this customer.";
@@ -103,7 +113,7 @@ fn item<'a>(row: &Row<'a>) -> Item<'a> {
 }
 
 /// Microsoft's percentage is adjusted; here that means cut to one digit, and 0 for no seats.
-fn percent(active: u64, qualified: u64) -> f64 {
+pub(super) fn percent(active: u64, qualified: u64) -> f64 {
     let permille = u128::from(active) * 1_000 / u128::from(qualified.max(1));
     permille as f64 / 10.0
 }

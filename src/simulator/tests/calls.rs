@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
@@ -82,6 +82,51 @@ async fn both_calls_tell_the_same_of_every_customer() {
     }
 }
 
+/// Seats of a collection, by service and channel.
+fn sold(items: &Value) -> BTreeMap<(String, String), u64> {
+    let mut sold = BTreeMap::new();
+    for item in items.as_array().unwrap() {
+        let text = |name| item[name].as_str().unwrap().to_owned();
+        let seats = item["licensesSold"].as_u64().unwrap();
+        *sold
+            .entry((text("serviceName"), text("channel")))
+            .or_default() += seats;
+    }
+    sold
+}
+
+#[tokio::test]
+async fn deployment_tells_each_product_once_and_the_partner_all_of_them() {
+    let stand = Stand::start().await;
+    let mut items = Vec::new();
+    for id in stand.handle.customers().into_iter().skip(1) {
+        let usage = json(stand.insights(id).await).await;
+        let path = format!("/v1/customers/{id}/analytics/licenses/deployment");
+        let deployment = json(stand.get(&path).await).await;
+        let of = |body: &Value| -> BTreeSet<String> {
+            let rows = body["items"].as_array().unwrap().iter();
+            rows.map(|row| row["productName"].to_string()).collect()
+        };
+        assert_eq!(of(&deployment), of(&usage));
+        assert_eq!(deployment["totalCount"], of(&usage).len());
+        items.extend(deployment["items"].as_array().unwrap().clone());
+    }
+
+    let partner = json(stand.get("/v1/analytics/licenses/deployment").await).await;
+
+    let mut expected = sold(&Value::from(items));
+    // Microsoft's documented customer is one of the partner's, too.
+    *expected
+        .entry(("o365".to_owned(), "reseller".to_owned()))
+        .or_default() += 1 + 5 + 2;
+    assert_eq!(sold(&partner["items"]), expected);
+    let usage = json(stand.get("/v1/analytics/licenses/usage").await).await;
+    for item in usage["items"].as_array().unwrap() {
+        let percent = item["proratedLicensesUsagePercent"].as_f64().unwrap();
+        assert!((0.0..=100.0).contains(&percent), "{item}");
+    }
+}
+
 #[tokio::test]
 async fn every_path_also_answers_below_the_partner_prefix_and_without_its_slash() {
     let stand = Stand::start().await;
@@ -91,6 +136,9 @@ async fn every_path_also_answers_below_the_partner_prefix_and_without_its_slash(
         format!("/partner{COMMERCIAL}"),
         COMMERCIAL.trim_end_matches('/').to_owned(),
         "/partner/v1/customers".to_owned(),
+        "/partner/v1/analytics/licenses/usage".to_owned(),
+        "/partner/v1/analytics/licenses/deployment".to_owned(),
+        format!("/partner/v1/customers/{DOCUMENTED_CUSTOMER}/analytics/licenses/deployment"),
     ] {
         assert_eq!(stand.get(&path).await.status(), 200, "{path}");
     }

@@ -1,0 +1,95 @@
+//! The documents that have the native form alone.
+
+use super::{
+    Arrived, Inner, Served, extract, negotiation,
+    problem::not_allowed,
+    spans,
+    usage::{check_method, finish},
+};
+use crate::{
+    domain::Caller,
+    problem::Problem,
+    representation::{Coding, Form},
+    usage::{Answer, Cause, Directive, NativeDocument, Unanswered},
+};
+
+/// How a document is asked for.
+struct Request {
+    coding: Coding,
+    directive: Directive,
+}
+
+/// `GET /v1/customers/{customer_id}/analytics/licenses/deployment`.
+pub(super) async fn deployment<B>(
+    api: &Inner,
+    arrived: &Arrived<'_, B>,
+    caller: &Caller,
+    customer: &str,
+) -> Served {
+    let read = read(arrived).and_then(|request| {
+        Ok((
+            NativeDocument::Deployment(extract::customer_id(customer)?),
+            request,
+        ))
+    });
+    match read {
+        Ok((document, request)) => {
+            let answered = ask(api, arrived, caller, document, &request).await;
+            finish(api, arrived, answered, (Form::Native, request.coding), None).await
+        }
+        Err(problem) => arrived.refuse(problem),
+    }
+}
+
+/// `GET /v1/analytics/licenses/usage` and `/deployment`: over all customers.
+pub(super) async fn of_partner<B>(
+    api: &Inner,
+    arrived: &Arrived<'_, B>,
+    caller: &Caller,
+    document: NativeDocument,
+) -> Served {
+    let request = match read(arrived) {
+        Ok(request) => request,
+        Err(problem) => return arrived.refuse(problem),
+    };
+    match ask(api, arrived, caller, document, &request).await {
+        Err(Unanswered {
+            cause: Cause::NotAllowed,
+            ..
+        }) => {
+            api.metrics.access.not_allowed.inc();
+            arrived.refuse(not_allowed(
+                "this caller may not read every customer's usage",
+            ))
+        }
+        answered => finish(api, arrived, answered, (Form::Native, request.coding), None).await,
+    }
+}
+
+fn read<B>(arrived: &Arrived<'_, B>) -> Result<Request, Problem> {
+    let request = arrived.request;
+    let headers = request.headers();
+    check_method(request.method())?;
+    extract::no_query(request.uri().query())?;
+    negotiation::form(headers, negotiation::NATIVE_FORMS)?;
+    Ok(Request {
+        coding: negotiation::coding(headers)?,
+        directive: extract::directive(headers),
+    })
+}
+
+async fn ask<B>(
+    api: &Inner,
+    arrived: &Arrived<'_, B>,
+    caller: &Caller,
+    document: NativeDocument,
+    request: &Request,
+) -> Result<Answer, Unanswered> {
+    if let (Some(span), NativeDocument::Deployment(customer)) = (&arrived.span, document) {
+        spans::tell_customer(span, customer);
+    }
+    let trace = || arrived.call_trace();
+    api.usage
+        .document(document, request.directive, caller, trace, arrived.at)
+        .await
+}

@@ -1,0 +1,70 @@
+//! Documents of Partner Center's that are handed out as they come, and in no other form.
+
+use std::time::Instant;
+
+use super::{Answer, Directive, Fetch, Unanswered, UsageService, source::CallTrace};
+use crate::domain::{Caller, CustomerId, Question, Subject, UpstreamApi};
+
+/// Which document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NativeDocument {
+    /// What a customer bought, and how much of it is deployed.
+    Deployment(CustomerId),
+    /// Usage, over all customers.
+    PartnerUsage,
+    /// Deployment, over all customers.
+    PartnerDeployment,
+}
+
+// === impl NativeDocument ===
+
+impl NativeDocument {
+    /// What is told of all customers together is for those who may read all of them: who knows some
+    /// of them could reckon the others.
+    fn is_open_to(self, caller: &Caller) -> bool {
+        match self {
+            Self::Deployment(customer_id) => caller.may_read(customer_id),
+            Self::PartnerUsage | Self::PartnerDeployment => caller.may_read_all(),
+        }
+    }
+
+    fn fetch(self) -> Fetch {
+        let (subject, api) = match self {
+            Self::Deployment(customer_id) => (customer_id.into(), UpstreamApi::Deployment),
+            Self::PartnerUsage => (Subject::Partner, UpstreamApi::PartnerUsage),
+            Self::PartnerDeployment => (Subject::Partner, UpstreamApi::PartnerDeployment),
+        };
+        Fetch {
+            subject,
+            question: Question::Newest(api),
+        }
+    }
+}
+
+// === impl UsageService ===
+
+impl UsageService {
+    /// A document, in its native form.
+    ///
+    /// # Errors
+    ///
+    /// As [`UsageService::answer`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`UsageService::answer`].
+    pub async fn document(
+        &self,
+        document: NativeDocument,
+        directive: Directive,
+        caller: &Caller,
+        trace: impl FnOnce() -> CallTrace,
+        now: Instant,
+    ) -> Result<Answer, Unanswered> {
+        if !document.is_open_to(caller) {
+            return Err(Unanswered::not_allowed());
+        }
+        self.answer_allowed(document.fetch(), directive, caller, trace, now)
+            .await
+    }
+}
