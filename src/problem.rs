@@ -186,6 +186,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_in_a_problem_looks_like_a_fault_of_partner_centers() {
+        let upstream = UpstreamRefusal {
+            status: 403,
+            code: Some("2032".into()),
+            description: Some("No relationship.".into()),
+            request_id: Some("1".into()),
+            correlation_id: Some("2".into()),
+        };
+        let id = HeaderValue::from_static("3");
+        let full = Problem::new(Kind::NoRelationship, "d")
+            .with_upstream(Some(upstream))
+            .of_request("/v1/customers", &id, Some("4".into()));
+
+        let body = serde_json::to_value(&full.parts).unwrap();
+
+        // Of every problem that there can be: a field is one of these, and Microsoft's SDK looks for
+        // `code`, `description` and `data`, whatever their case.
+        let fields: Vec<_> = body.as_object().unwrap().keys().collect();
+        assert_eq!(
+            fields,
+            [
+                "correlationId",
+                "detail",
+                "instance",
+                "requestId",
+                "status",
+                "title",
+                "type",
+                "upstream"
+            ]
+        );
+    }
+
+    #[test]
     fn a_wait_of_nothing_is_a_second() {
         let response = Problem::new(Kind::Throttled, "d")
             .with_retry_after(0)

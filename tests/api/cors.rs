@@ -118,6 +118,7 @@ async fn a_preflight_is_answered_with_what_a_page_may_send() {
             "X-Api-Key",
             "If-None-Match",
             "Cache-Control",
+            "MS-ContinuationToken",
         ] {
             assert!(allowed.contains(&name), "{name}");
         }

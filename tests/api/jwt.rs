@@ -99,6 +99,31 @@ fn builder(issuer: &Issuer, callers: Option<&str>, claims: Claims) -> Builder {
     builder
 }
 
+#[tokio::test]
+async fn microsofts_sdk_may_show_a_callers_token_in_place_of_its_own() {
+    let test = Test::start(Some(PORTAL), Claims::None).await;
+    let bearer = format!("Bearer {}", test.token("portal", &json!({})));
+    let headers = [
+        ("authorization", &*bearer),
+        ("accept", "application/json"),
+        ("ms-requestid", "25b6edd5-1f53-456b-b48c-c64f60ec2dda"),
+        ("ms-correlationid", "6492b9d6-5629-429b-934c-040b1946e760"),
+        ("x-locale", "en-US"),
+        ("ms-partnercenter-client", "Partner Center .NET SDK"),
+        ("ms-sdkversion", "3.4.0.0"),
+    ];
+
+    let list = test.app.get_with("/v1/customers?size=0", &headers).await;
+
+    assert_eq!(list.json()["totalCount"], 1);
+    assert_eq!(list.json()["items"][0]["id"], DOCUMENTED);
+    let all = "/v1/analytics/licenses/usage";
+    test.app
+        .get_with(all, &headers)
+        .await
+        .problem(403, "not-allowed");
+}
+
 fn failures(reason: &str) -> String {
     format!("usage_proxy_authentication_failures_total{{reason=\"{reason}\"}}")
 }

@@ -41,6 +41,7 @@ mod raw_http;
 mod readiness;
 mod readme;
 mod retries;
+mod sdk;
 mod single_flight;
 mod stale_if_error;
 mod stale_while_revalidate;
