@@ -4,7 +4,7 @@
 step_prometheus() {
     need curl curl ca-certificates
     need openssl openssl
-    python3 -c 'import yaml' 2>/dev/null || apt_install python3 python3-yaml
+    need_yaml
     need_prometheus
     build
 
@@ -16,13 +16,14 @@ step_prometheus() {
     for file in deploy/prometheus/*.test.yml; do
         promtool test rules "$file" >"$folder/$(basename "$file").out" 2>&1 &
         tests+=($!)
+        running+=($!)
     done
-    python3 -B tests/prometheus/static.py || fail "rules, runbooks and dashboard do not fit together"
+    "$python" -B tests/prometheus/static.py || fail "rules, runbooks and dashboard do not fit together"
 
     start_services
     start_prometheus
     load
-    python3 -B tests/prometheus/live.py "$prometheus" 20 ||
+    "$python" -B tests/prometheus/live.py "$prometheus" 20 ||
         prometheus_failed "has no data for some of it"
     stop_services
 
@@ -30,6 +31,14 @@ step_prometheus() {
         wait "$pid" || fail "alerts do not fire as they should: $(cat "$folder"/*.test.yml.out)"
     done
     echo "$(cat deploy/prometheus/*.test.yml | grep -c '^  - name:') cases of alerts come out as expected"
+}
+
+# Sets `python` to one that reads YAML: where the first in the path does not, Debian's does.
+need_yaml() {
+    python=python3
+    python3 -c 'import yaml' 2>/dev/null && return
+    python=/usr/bin/python3
+    "$python" -c 'import yaml' 2>/dev/null || apt_install python3 python3-yaml
 }
 
 # The configuration as it is shipped, but for an address, a secret's place and more haste.
@@ -82,13 +91,13 @@ make_files() {
 
     # The issuer of tokens: one key, served as a file.
     mkdir "$folder/issuer"
-    openssl rsa -in "$folder/key.pem" -noout -modulus | python3 -c '
+    openssl rsa -in "$folder/key.pem" -noout -modulus | "$python" -c '
 import base64, json, sys
 modulus = bytes.fromhex(sys.stdin.read().split("=")[1].strip())
 n = base64.urlsafe_b64encode(modulus).rstrip(b"=").decode()
 print(json.dumps({"keys": [{"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "1", "n": n, "e": "AQAB"}]}))
 ' >"$folder/issuer/keys"
-    start issuer 'Serving HTTP' python3 -u -m http.server --bind 127.0.0.1 --directory "$folder/issuer" 0
+    start issuer 'Serving HTTP' "$python" -u -m http.server --bind 127.0.0.1 --directory "$folder/issuer" 0
     issuer=$started
     jwks_url=$(sed -n 's/.*(\(http:.*\)).*/\1keys/p' "$scratch/issuer.out")
 
