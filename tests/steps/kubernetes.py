@@ -1,0 +1,140 @@
+"""What the manifests say, beside what they must: kubernetes.py DRAIN_SECONDS MANIFESTS...
+
+Schemas say what may stand in a manifest; this says what has to, and what has to agree with what.
+"""
+
+import sys
+import tomllib
+
+import yaml
+from cloudcoil.models.prometheus_operator import v1 as prometheus_operator
+
+
+def main():
+    drain_seconds = int(sys.argv[1])
+    faults = []
+    for path in sys.argv[2:]:
+        with open(path, encoding="utf-8") as file:
+            resources = [resource for resource in yaml.safe_load_all(file) if resource]
+        faults += [f"{path}: {fault}" for fault in look_at(resources, drain_seconds)]
+    sys.exit("\n".join(faults) or 0)
+
+
+def look_at(resources, drain_seconds):
+    by_kind = {}
+    for resource in resources:
+        by_kind.setdefault(resource["kind"], []).append(resource)
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        for resource in by_kind.get(kind, []):
+            yield from is_taken_by_the_operator(kind, resource)
+    for deployment in by_kind.get("Deployment", []):
+        pod = deployment["spec"]["template"]["spec"]
+        yield from is_confined(pod)
+        yield from ends_in_time(pod, drain_seconds)
+        yield from listens_where_it_says(pod, by_kind)
+        yield from is_found(deployment, by_kind)
+        yield from keeps_one_refresh_token(deployment, by_kind)
+
+
+def is_taken_by_the_operator(kind, resource):
+    """The operator's own types drop what they do not know: nothing may be dropped."""
+    model = getattr(prometheus_operator, kind).model_validate(resource)
+    kept = model.model_dump(by_alias=True, exclude_unset=True, mode="json")
+    for key in lost(resource["spec"], kept["spec"]):
+        yield f"{kind}: spec{key} is nothing that the operator knows"
+
+
+def lost(stated, kept, path=""):
+    if isinstance(stated, dict):
+        for key, value in stated.items():
+            if not isinstance(kept, dict) or key not in kept:
+                yield f"{path}.{key}"
+            else:
+                yield from lost(value, kept[key], f"{path}.{key}")
+    elif isinstance(stated, list):
+        for index, value in enumerate(stated):
+            yield from lost(value, kept[index], f"{path}[{index}]")
+
+
+def is_confined(pod):
+    """What the restricted Pod Security Standard asks for, and a root file system that stays."""
+    wanted = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
+    for key, value in wanted.items():
+        if pod["securityContext"].get(key) != value:
+            yield f"pod: {key} is not {value}"
+    if pod.get("automountServiceAccountToken") is not False:
+        yield "pod: has the token of its service account"
+    wanted = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    for container in pod["containers"] + pod.get("initContainers", []):
+        if container.get("securityContext") != wanted:
+            yield f"{container['name']}: its security context is not {wanted}"
+        if "memory" not in container["resources"]["limits"]:
+            yield f"{container['name']}: may take all memory"
+
+
+def ends_in_time(pod, drain_seconds):
+    (container,) = pod["containers"]
+    before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    if pod["terminationGracePeriodSeconds"] <= before + drain_seconds:
+        yield f"pod: is killed while it may drain for {before} + {drain_seconds} s"
+
+
+def listens_where_it_says(pod, by_kind):
+    """The configuration's addresses, the container's ports, the services' and the policy's."""
+    (container,) = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    maps = {config["metadata"]["name"]: config["data"] for config in by_kind["ConfigMap"]}
+    config = tomllib.loads(maps[volumes["config"]["configMap"]["name"]]["usage-proxy.toml"])
+    for listener, table in (("api", "server"), ("admin", "admin")):
+        if config[table]["listen"] != f"0.0.0.0:{ports[listener]}":
+            yield f"{table}.listen is not the port {listener}"
+    named = [port["targetPort"] for service in by_kind["Service"] for port in service["spec"]["ports"]]
+    for policy in by_kind["NetworkPolicy"]:
+        named += [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]]
+    probes = [container[probe] for probe in ("startupProbe", "livenessProbe", "readinessProbe")]
+    for probe in probes:
+        named.append(probe["httpGet"]["port"])
+        if probe["httpGet"]["port"] != "admin":
+            yield "a probe does not ask the admin listener"
+    for monitor in by_kind.get("ServiceMonitor", []):
+        (admin,) = (s for s in by_kind["Service"] if s["metadata"]["name"] == "usage-proxy-admin")
+        if not monitor["spec"]["selector"]["matchLabels"].items() <= admin["metadata"]["labels"].items():
+            yield "the ServiceMonitor does not select the service of the admin listener"
+        exported = [port["name"] for port in admin["spec"]["ports"]]
+        if any(endpoint["port"] not in exported for endpoint in monitor["spec"]["endpoints"]):
+            yield "the ServiceMonitor names a port that the service does not have"
+    yield from (f"no port is named {name}" for name in named if name not in ports)
+
+
+def is_found(deployment, by_kind):
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    selectors = [service["spec"]["selector"] for service in by_kind["Service"]]
+    selectors += [policy["spec"]["podSelector"].get("matchLabels") for policy in by_kind["NetworkPolicy"]]
+    budgets = by_kind["PodDisruptionBudget"]
+    selectors += [budget["spec"].get("selector", {}).get("matchLabels") for budget in budgets]
+    spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    selectors += [constraint["labelSelector"]["matchLabels"] for constraint in spread]
+    for selector in selectors:
+        if not selector or not selector.items() <= labels.items():
+            yield f"{selector} does not select the pods"
+
+
+def keeps_one_refresh_token(deployment, by_kind):
+    (config,) = (c["data"]["usage-proxy.toml"] for c in by_kind["ConfigMap"])
+    if tomllib.loads(config)["upstream"]["auth"]["kind"] != "refresh_token":
+        if deployment["spec"]["replicas"] < 2:
+            yield "one replica, where nothing forbids two"
+        return
+    if deployment["spec"]["replicas"] != 1 or deployment["spec"]["strategy"] != {"type": "Recreate"}:
+        yield "two pods may have the refresh token at once"
+    for claim in by_kind["PersistentVolumeClaim"]:
+        if claim["spec"]["accessModes"] != ["ReadWriteOncePod"]:
+            yield "two pods may mount the refresh token"
+
+
+main()
