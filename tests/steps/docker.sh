@@ -53,6 +53,7 @@ compose_is_sound() {
     done
     ! grep -q '/account/' "$scratch/trial.json" || fail "the trial wants a file of an account"
     prometheus_finds_the_proxy
+    grafana_finds_prometheus
     echo "Compose takes both, every file mounted exists, and every service is confined"
 }
 
@@ -121,6 +122,17 @@ prometheus_finds_the_proxy() {
             >/dev/null || fail "$config wants $secret, which Compose does not mount"
     done < <(sed -n 's/^ *credentials_file: *//p' "$config")
     grep -q 'credentials_file: */run/secrets/' "$config" || fail "$config has no key to scrape with"
+}
+
+# So does Grafana's: where its dashboards are, and whom they ask.
+grafana_finds_prometheus() {
+    local folder=deploy/grafana/provisioning path url
+    path=$(sed -n 's/^ *path: *//p' "$folder"/dashboards/*.yml)
+    jq -e --arg path "$path" '.services.grafana.volumes | any(.target == $path)' \
+        "$scratch/account.json" >/dev/null ||
+        fail "$folder looks for dashboards in ${path:-no folder}, where Compose mounts nothing"
+    url=$(sed -n 's/^ *url: *//p' "$folder"/datasources/*.yml)
+    [[ $url == http://prometheus:9090 ]] || fail "$folder asks ${url:-nobody}, which is no service here"
 }
 
 # The trial's own configuration, environment, secrets and health check, with paths and ports moved.
