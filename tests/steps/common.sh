@@ -91,6 +91,21 @@ need_prometheus() {
     )
 }
 
+# A folder with a Debian of this machine's own release, downloaded once; `debian_base` names it.
+need_debian() {
+    local release mirror
+    release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+    debian_base=$target/tools/debian-$release
+    [[ ! -d $debian_base ]] || return 0
+    need debootstrap debootstrap
+    mirror=$(apt-cache policy base-files | sed -n 's/^ *[0-9]* \(http[^ ]*\) .*/\1/p' | head -n 1)
+    echo "installing Debian $release into a folder, which takes a minute or two"
+    as_root debootstrap --variant=minbase --include=ca-certificates,systemd,systemd-sysv,dbus \
+        "$release" "$debian_base.new" "${mirror:-http://deb.debian.org/debian}" \
+        >"$scratch/debootstrap" || fail "debootstrap fails: $(tail -n 5 "$scratch/debootstrap")"
+    as_root mv "$debian_base.new" "$debian_base"
+}
+
 clean_up() {
     local pid
     for pid in "${running[@]}"; do

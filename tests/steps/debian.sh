@@ -8,7 +8,6 @@ step_debian() {
         trap debian_ends EXIT
         need dpkg-shlibdeps dpkg-dev
         need lintian lintian
-        need debootstrap debootstrap
         need systemd-nspawn systemd-container
         need curl curl ca-certificates
         need jq jq
@@ -34,22 +33,13 @@ package_is_built() {
     echo "lintian has no objection to ${package##*/}"
 }
 
-# Debian of this machine's own release, once downloaded, copied for each run, and booted: systemd is
-# its first process. It has a network of its own, in which there is only a loopback.
+# A copy of that Debian, booted: systemd is its first process. It has a network of its own, in which
+# there is only a loopback.
 debian_boots() {
-    local release base mirror options=(--quiet --private-network --console=pipe) waited=0
-    release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-    base=$target/tools/debian-$release
+    local options=(--quiet --private-network --console=pipe) waited=0
+    need_debian
     debian=$scratch/debian
-    if [[ ! -d $base ]]; then
-        mirror=$(apt-cache policy base-files | sed -n 's/^ *[0-9]* \(http[^ ]*\) .*/\1/p' | head -n 1)
-        echo "installing Debian $release into a folder, which takes a minute or two"
-        as_root debootstrap --variant=minbase --include=ca-certificates,systemd,systemd-sysv,dbus \
-            "$release" "$base.new" "${mirror:-http://deb.debian.org/debian}" >"$scratch/debootstrap" ||
-            fail "debootstrap fails: $(tail -n 5 "$scratch/debootstrap")"
-        as_root mv "$base.new" "$base"
-    fi
-    as_root cp --archive --reflink=auto "$base" "$debian"
+    as_root cp --archive --reflink=auto "$debian_base" "$debian"
     # Without a systemd around it there is nobody to register with.
     [[ -d /run/systemd/system ]] || options+=(--register=no --keep-unit)
     as_root systemd-nspawn "${options[@]}" --directory="$debian" --boot \
@@ -60,7 +50,7 @@ debian_boots() {
 $(inside systemctl --no-pager --failed 2>&1)"
         sleep 0.1
     done
-    echo "Debian $release has booted in a folder"
+    echo "${debian_base##*/} has booted in a folder"
 }
 
 # Its first process, as this machine counts: the child of systemd-nspawn.

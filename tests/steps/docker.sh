@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Docker: the image's recipe, and Compose's trial, which is run without Docker
+# Docker: the image, built by another program from its own recipe, and Compose's trial in it
 
 docker=deploy/docker
 dockerfile=$docker/Dockerfile
@@ -10,8 +10,13 @@ step_docker() {
     build
     dockerfile_is_sound
     compose_is_sound
-    trial_serves
-    echo "not checked: that the image builds and runs, which needs a Docker engine and base images"
+    # A shell of its own: what is mounted goes with it, whatever becomes of it.
+    (
+        trap image_goes EXIT
+        image_is_built
+        trial_serves
+    )
+    echo "not checked: the stage that compiles, and Prometheus' and Grafana's images, which a registry has"
 }
 
 dockerfile_is_sound() {
@@ -135,43 +140,124 @@ grafana_finds_prometheus() {
     [[ $url == http://prometheus:9090 ]] || fail "$folder asks ${url:-nobody}, which is no service here"
 }
 
-# The trial's own configuration, environment, secrets and health check, with paths and ports moved.
+# The second stage of the Dockerfile, on a Debian of our own, around the debug build. Whatever the
+# first stage would compile, it leaves the same two files.
+image_is_built() {
+    need buildah buildah
+    need setpriv util-linux
+    need ip iproute2
+    need_debian
+    local context=$scratch/stage base slim
+    images=("$target/tools/containers" "$scratch/containers")
+    install -D --strip "$binary" "$context/out/usr/local/bin/usage-proxy"
+    install -D -m 644 /etc/ssl/certs/ca-certificates.crt \
+        "$context/out/etc/ssl/certs/ca-certificates.crt"
+    slim=$(sed -n 's/^FROM \(debian:[^ ]*\)$/\1/p' "$dockerfile")
+    if ! images inspect --type image "docker.io/library/$slim" >/dev/null 2>&1; then
+        base=$(images from scratch)
+        as_root cp --archive "$debian_base/." "$(images mount "$base")"
+        images commit --quiet --rm "$base" "docker.io/library/$slim" >/dev/null
+    fi
+    images build --quiet --pull=never --format docker --isolation chroot --layers=false \
+        --build-context build="$context" --build-arg REVISION=trial \
+        --file "$dockerfile" --ignorefile "$dockerfile.dockerignore" --tag usage-proxy . \
+        >"$scratch/image" || fail "the image cannot be built: $(<"$scratch/image")"
+    images inspect --type image usage-proxy | jq .Docker.config >"$scratch/image.json"
+    jq -e '.User == "10001:10001" and .StopSignal == "SIGTERM" and
+        .Labels["org.opencontainers.image.revision"] == "trial"' "$scratch/image.json" >/dev/null ||
+        fail "the image does not say what it should: $(<"$scratch/image.json")"
+    container=$(images from --pull-never usage-proxy)
+    image=$(images mount "$container")
+    # A new volume takes after the folder that it is mounted over.
+    [[ $(as_root stat --format='%u %a' "$image/var/lib/usage-proxy") == "10001 700" ]] ||
+        fail "a new volume would not belong to the image's user"
+    echo "the image builds from files that its first stage leaves"
+}
+
+# images COMMAND…: buildah, with storage of our own.
+images() {
+    as_root buildah --root "${images[0]}" --runroot "${images[1]}" "$@"
+}
+
+image_goes() {
+    local pid
+    for pid in ${proxy:-} ${stand_in:-} ${pause:-}; do
+        as_root kill -KILL "$pid" 2>/dev/null || true
+    done
+    wait 2>/dev/null || true
+    [[ -n ${images:-} ]] || return 0
+    [[ -z ${container:-} ]] || images rm "$container" >/dev/null 2>&1 || true
+    # buildah leaves the folder of its layers mounted.
+    as_root umount --lazy "${images[0]}/overlay" 2>/dev/null || true
+}
+
+# What Compose would start, in that image: the image's user, no capability, a read-only root file
+# system; mounts, variables, commands and health check as they stand.
 trial_serves() {
-    local state=$scratch/state
-    mkdir "$state"
-    start stand-in 'upstream.base_url' "$binary" simulate --listen 127.0.0.1:0
-    local stand_in=$started upstream variables config=$scratch/trial.toml
-    upstream=$(sed -n 's/.*base_url = "\(.*\)"/\1/p' "$scratch/stand-in.out")
-    sed "s#http://127.0.0.1:7070#$upstream#; s#/var/lib/usage-proxy#$state#" \
-        "$docker/trial/etc/usage-proxy.toml" >"$config"
+    local variables serve simulate token usage
     mapfile -t variables < <(jq -r '.services["usage-proxy"].environment | to_entries[] |
-        "\(.key)=\(.value)"' "$scratch/trial.json" |
-        sed "s#/run/secrets#$PWD/$docker/trial#; s#0\.0\.0\.0:[0-9]*#0.0.0.0:0#")
+        "\(.key)=\(.value)"' "$scratch/trial.json")
+    mapfile -t serve < <(jq -r '(.Entrypoint + .Cmd)[]' "$scratch/image.json")
+    mapfile -t healthcheck < <(jq -r '.Healthcheck.Test[1:][]' "$scratch/image.json")
+    mapfile -t simulate < <(jq -r '.services["partner-center"].command[]' "$scratch/trial.json")
+    mapfile -t token < <(jq -r '.services["refresh-token"] | (.entrypoint + .command)[]' \
+        "$scratch/trial.json" | sed 's#\$\$#$#g')
+    confine
 
-    local command=()
-    mapfile -t command < <(jq -r '.services["refresh-token"] | (.entrypoint + .command)[]' \
-        "$scratch/trial.json" | sed "s#/var/lib/usage-proxy#$state#; s#\\\$\\\$#\$#g")
-    "${command[@]}" || fail "the trial's refresh token cannot be put into place"
-
-    start trial '"listening"' env "${variables[@]}" "$binary" serve --config "$config"
-    local proxy=$started api admin healthcheck=()
-    api=$(sed -n 's/.*"api":"[^"]*:\([0-9]*\)".*/127.0.0.1:\1/p' "$scratch/trial.err")
-    admin=$(sed -n 's/.*"admin":"[^"]*:\([0-9]*\)".*/127.0.0.1:\1/p' "$scratch/trial.err")
-    curl -sS --fail "http://$api/v1/customers/4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04/usage" |
-        jq -e '.products | length == 3' >/dev/null || fail_with trial "the trial answers nothing"
-    curl -sS --fail --header "Authorization: Bearer $(<"$docker/trial/admin_key")" \
-        "http://$admin/metrics" >"$scratch/trial.metrics" ||
+    "${confined[@]}" "${token[@]}" || fail "the trial's refresh token cannot be put into place"
+    start stand-in 'upstream.base_url' "${confined[@]}" "${serve[0]}" "${simulate[@]}"
+    stand_in=$started
+    start trial '"listening"' "${confined[@]}" env "${variables[@]}" "${serve[@]}"
+    proxy=$started
+    usage=$(beside curl http://127.0.0.1:8080/v1/customers/4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04/usage) ||
+        fail_with trial "the trial answers nothing"
+    jq -e '.products | length == 3' <<<"$usage" >/dev/null || fail "the trial answers: $usage"
+    beside curl --header "Authorization: Bearer $(<"$docker/trial/admin_key")" \
+        http://127.0.0.1:9090/metrics >"$scratch/trial.metrics" ||
         fail_with trial "the trial's key does not open its metrics"
-    grep -q '^usage_proxy_build_info' "$scratch/trial.metrics" || fail_with trial "it has no metrics"
-
-    # As the image has it, but for the file that is mounted and the port that was free.
-    mapfile -t healthcheck < <(sed -n 's/^    CMD \(\[.*\]\)$/\1/p' "$dockerfile" | jq -r '.[1:][]' |
-        sed "s#/etc/usage-proxy/usage-proxy.toml#$config#")
-    env "${variables[@]}" "$binary" "${healthcheck[@]}" --admin-listen "0.0.0.0:${admin#*:}" ||
-        fail_with trial "the image's health check finds the trial ill"
+    [[ $(as_root cat "$scratch/state/refresh_token") != first ]] ||
+        fail_with trial "the refresh token was not replaced"
+    is_healthy || fail_with trial "the image's health check finds the trial ill"
     stop trial "$proxy"
-    ! env "${variables[@]}" "$binary" "${healthcheck[@]}" --admin-listen "0.0.0.0:${admin#*:}" \
-        2>/dev/null || fail "the image's health check finds a proxy well that has ended"
+    ! is_healthy 2>/dev/null || fail "the image's health check finds a proxy well that has ended"
     stop stand-in "$stand_in"
     echo "the trial serves usage, its key opens its metrics, and the image's health check tells"
+}
+
+# Makes what the trial's containers are in, which stays while `pause` runs: a network of their own,
+# the image, and Compose's mounts. Sets `confined`, which runs a command there.
+confine() {
+    local root=()
+    ((EUID == 0)) || root=(sudo -n --)
+    mkdir "$scratch/state"
+    as_root chown 10001:10001 "$scratch/state"
+    as_root mkdir -p "$image/run/secrets"
+    cat >"$scratch/confine" <<'END'
+set -eu
+ip link set lo up
+mount --bind "$1" "$1"
+mount --bind "$2" "$1/var/lib/usage-proxy"
+mount --bind "$3/etc" "$1/etc/usage-proxy"
+mount --bind "$3" "$1/run/secrets"
+mount --bind /proc "$1/proc"
+mount --options remount,bind,ro "$1"
+echo confined
+exec sleep infinity
+END
+    start confine confined "${root[@]}" unshare --mount --net \
+        sh "$scratch/confine" "$image" "$scratch/state" "$PWD/$docker/trial"
+    pause=$started
+    ((EUID == 0)) || pause=$(pgrep --oldest --parent "$pause")
+    network=("${root[@]}" nsenter --target "$pause" --net --)
+    confined=("${root[@]}" nsenter --target "$pause" --mount --net -- chroot "$image" setpriv
+        --reuid=10001 --regid=10001 --clear-groups --bounding-set=-all --no-new-privs --)
+}
+
+# beside curl …: from this machine, in the network of the trial.
+beside() {
+    "${network[@]}" "$1" --noproxy '*' -sS --fail --max-time 20 "${@:2}"
+}
+
+is_healthy() {
+    "${confined[@]}" env "${variables[@]}" "${healthcheck[@]}"
 }
