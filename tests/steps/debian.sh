@@ -46,7 +46,7 @@ debian_boots() {
         >"$scratch/boot.out" 2>"$scratch/boot.err" </dev/null &
     running+=("$!")
     until leader=$(debian_leader) && [[ $(inside systemctl is-system-running 2>/dev/null) == running ]]; do
-        ((++waited <= 300)) || fail_with boot "Debian does not boot in a folder here within 30 s: \
+        ((++waited <= 600)) || fail_with boot "Debian does not boot in a folder here within 60 s: \
 $(inside systemctl --no-pager --failed 2>&1)"
         sleep 0.1
     done
@@ -65,11 +65,11 @@ inside() {
     as_root nsenter --target "$leader" --all "$@"
 }
 
-# Has to hold within 20 s: the command and what it says are told otherwise.
+# Has to hold within 60 s: the command and what it says are told otherwise.
 eventually() {
     local waited=0
     until "$@" >"$scratch/said" 2>&1; do
-        ((++waited <= 100)) || service_failed "$*: $(<"$scratch/said")"
+        ((++waited <= 300)) || service_failed "$*: $(<"$scratch/said")"
         sleep 0.2
     done
 }
