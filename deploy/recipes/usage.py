@@ -6,7 +6,8 @@
     python3 usage.py https://usage.example.com --customers-file customers.txt \\
         --key-file key --cache ~/.cache/usage --csv usage.csv
 
-Or from a notebook: `import usage; frame = usage.fetch(url, customers)`.
+Or from a notebook: `import usage; frame = usage.fetch(url, customers)`. Without customers, it is
+everybody whom the key may see.
 
 What did not change since the last time is not sent again (ETag, with --cache), and where the service
 says "later" (429, 503, 504), it is asked again when it said (Retry-After).
@@ -42,16 +43,24 @@ class Refused(Exception):
     """The service answered with a problem document (RFC 9457)."""
 
 
-def fetch(url, customers, *, date=None, key=None, cache=None):
-    """The usage of these customers, of the newest processed date or of `date` (YYYY-MM-DD)."""
+def fetch(url, customers=None, *, date=None, key=None, cache=None):
+    """The usage of these customers, or of all that the key may see.
+
+    It is of the newest processed date, or of `date` (YYYY-MM-DD).
+    """
     headers = {"Accept": "application/json"} | ({"X-Api-Key": key} if key else {})
     query = {"processedDate": date} if date else {}
     rows = []
     with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
-        for customer in customers:
+        for customer in customers or everybody(client, cache):
             path = f"/v1/customers/{customer}/usage"
             rows += flat(get(client, path, query, cache))
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def everybody(client, cache):
+    """The ids of all customers that the key may see."""
+    return [customer["id"] for customer in get(client, "/v1/customers", {}, cache)["items"]]
 
 
 def get(client, path, query, cache):
@@ -121,7 +130,7 @@ def main():
     about = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=about)
     parser.add_argument("url", help="where usage-proxy is, such as http://127.0.0.1:8080")
-    parser.add_argument("customers", nargs="*", help="ids (GUIDs)")
+    parser.add_argument("customers", nargs="*", help="ids (GUIDs); all if left out")
     parser.add_argument("--customers-file", type=Path, help="more ids, one a line")
     parser.add_argument("--date", help="processed date, YYYY-MM-DD; the newest if left out")
     parser.add_argument("--key-file", type=Path, help="file with the caller's key")
@@ -131,8 +140,6 @@ def main():
     customers = list(args.customers)
     if args.customers_file:
         customers += args.customers_file.read_text().split()
-    if not customers:
-        parser.error("no customer: name some, or a --customers-file")
     key = args.key_file.read_text().strip() if args.key_file else None
     try:
         usage = fetch(args.url, customers, date=args.date, key=key, cache=args.cache)

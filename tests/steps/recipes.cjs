@@ -173,7 +173,7 @@ async function main([file, ...filled]) {
     const scope = new Map();
     for (const pair of filled) {
         const [name, text] = pair.split(/=(.*)/s);
-        const given = name === "Customers" ? [text] : text;
+        const given = text === "null" ? null : name === "Customers" ? [text] : text;
         expect(source.includes(`    ${name} = `), `${file} has no line for ${name}`);
         scope.set(`given ${name}`, () => given);
     }

@@ -64,6 +64,13 @@ def grafana(folder, url, customer, *key_file):
 
     dashboard = json.loads((folder / "dashboard.json").read_text())
     usage, rows = told(url, customer, key)
+    everybody = httpx.get(f"{url}/v1/customers", headers={"X-Api-Key": key} if key else {}).json()
+    [variable] = dashboard["templating"]["list"]
+    query = variable["query"]["infinityQuery"]
+    answer = httpx.get(source["url"] + query["url"], headers=headers | {"Accept": ACCEPT["json"]})
+    choice = {row["__value"]: row["__text"] for row in selected(query, answer)}
+    assert len(choice) == everybody["totalCount"] and customer in choice, choice
+    print(f"{variable['label']}: {len(choice)} to choose from")
     for panel in dashboard["panels"]:
         for target in panel["targets"]:
             for named in (panel["datasource"], target["datasource"]):
@@ -88,15 +95,22 @@ def selected(target, answer):
         assert answer.headers["Content-Type"].startswith("text/csv"), answer.headers
         found = list(csv.DictReader(io.StringIO(answer.text)))
     else:
-        assert answer.headers["Content-Type"] == "application/json", answer.headers
+        assert answer.headers["Content-Type"].startswith("application/json"), answer.headers
         document = answer.json()
         root = target["root_selector"]
         found = document[root] if root else [document]
     for row in found:
         for column in target["columns"]:
-            value = row[column["selector"]]
+            value = at(row, column["selector"])
             assert TYPES[column["type"]](value), f"{column}: {value!r}"
-    return [{c["text"]: row[c["selector"]] for c in target["columns"]} for row in found]
+    return [{c["text"]: at(row, c["selector"]) for c in target["columns"]} for row in found]
+
+
+def at(row, selector):
+    """What a selector with dots leads to."""
+    for part in selector.split("."):
+        row = row[part]
+    return row
 
 
 def table(result, url, customer, *key_file):

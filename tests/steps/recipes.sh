@@ -17,6 +17,7 @@ step_recipes() {
     recipe_python
     "$python" "$recipes_py" grafana "$recipes/grafana" "$api" "$documented"
     recipe_power_query
+    recipe_everybody
     stop demo "$demo"
 
     start_with_callers
@@ -24,6 +25,7 @@ step_recipes() {
     recipe_python --key-file "$key_file"
     "$python" "$recipes_py" grafana "$recipes/grafana" "$api" "$documented" "$key_file"
     recipe_power_query "$key_file"
+    KEY_FILE=$key_file recipe_everybody
     recipes_wait
     recipes_without_a_key
     stop serve "$serving"
@@ -109,6 +111,30 @@ recipe_power_query() {
         >"$scratch/why" || fail "$query succeeds though the service refuses"
     grep -q 'expected a calendar date' "$scratch/why" ||
         fail "$query does not say why: $(cat "$scratch/why")"
+}
+
+# Without a customer, each recipe tells of all that its key may see.
+recipe_everybody() {
+    local key='' id told='' options=() query=(env NODE_PATH="$target/tools/powerquery/node_modules" node)
+    [[ -z ${KEY_FILE:-} ]] || key=$(<"$KEY_FILE") options=(--key-file "$KEY_FILE")
+    # Those who have any licences: one without has no row.
+    for id in $(curl -sS -H "X-Api-Key: $key" "$api/v1/customers" | jq -r '.items[].id'); do
+        told+=$(curl -sS -H "X-Api-Key: $key" "$api/v1/customers/$id/usage" |
+            jq -r 'if .products == [] then "" else "x" end')
+    done
+    told=${#told}
+    FORMAT=csv "$recipes/usage.sh" "$api" >"$scratch/shell.csv" || fail "usage.sh fails"
+    "$python" "$recipes/usage.py" "$api" "${options[@]}" --csv "$scratch/python.csv"
+    "${query[@]}" tests/steps/recipes.cjs "$recipes/power-query/usage.pq" "BaseUrl=$api" \
+        "ApiKey=$key" Customers=null >"$scratch/rows" || fail "usage.pq: $(cat "$scratch/rows")"
+    "$python" "$recipes_py" same "$scratch/shell.csv" "$scratch/python.csv"
+    local ids
+    ids=$(tail -n +2 "$scratch/shell.csv" | cut -d , -f 1 | sort -u | wc -l)
+    ((ids == told)) || fail "usage.sh tells of $ids customers of $told"
+    ids=$(jq '[.[].Customer] | unique | length' "$scratch/rows")
+    ((ids == told)) || fail "usage.pq tells of $ids customers of $told"
+    ((told > 0)) || fail "nobody has licences"
+    echo "all $told customers with licences, where none is named${KEY_FILE:+, with a key}"
 }
 
 # A service that knows two callers, one of them with a rate, before a stand-in. Sets `api`, `admin`,
