@@ -8,6 +8,7 @@ mod check_config;
 mod completions;
 mod configuration;
 mod demo;
+mod doctor;
 mod get;
 mod hash_key;
 mod healthcheck;
@@ -50,6 +51,7 @@ const EXAMPLES: &str = "\
 Examples:
   usage-proxy demo                                    try it, with nothing to configure
   usage-proxy check-config --config usage-proxy.toml  is the configuration right, and what is in effect?
+  usage-proxy doctor --config usage-proxy.toml        what keeps it from working, and what to do
   usage-proxy serve --config usage-proxy.toml         serve
   usage-proxy get 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04
                                                       a customer's usage, from a running proxy
@@ -84,6 +86,9 @@ enum Command {
     /// Check the configuration and print what is in effect, without secrets.
     #[command(after_help = check_config::EXAMPLES)]
     CheckConfig(ConfigArgs),
+    /// Find what keeps the service from working, and say what to do.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorArgs),
     /// Make an access key, and the hash that configuration holds of it.
     #[command(after_help = hash_key::EXAMPLES)]
     HashKey(hash_key::HashKeyArgs),
@@ -107,6 +112,8 @@ enum Failure {
     Other(Box<dyn Error + Send + Sync>),
     /// Nobody reads what is printed any more, and whoever was reading knows: `| head` has had enough.
     Unread,
+    /// What is wrong has been told; the exit code to end with.
+    Told(u8),
 }
 
 /// Runs the command that the arguments name.
@@ -117,6 +124,7 @@ pub async fn run(cli: Cli, inherited: Result<Inherited, HandoverError>) -> ExitC
         Command::Simulate(args) => simulate::run(args).await,
         Command::Get(args) => get::run(&args).await,
         Command::CheckConfig(args) => check_config::run(&args),
+        Command::Doctor(args) => doctor::run(&args).await,
         Command::HashKey(args) => hash_key::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args).await,
         Command::Completions(args) => completions::run(&args),
@@ -160,13 +168,18 @@ fn print_error(failure: &Failure) {
     let (Failure::Usage(error) | Failure::Other(error)) = failure else {
         return;
     };
-    let mut line = format!("usage-proxy: {error}");
+    eprint_line(format_args!("usage-proxy: {}", chain(error.as_ref())));
+}
+
+/// An error and what it comes from, in a line.
+fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         line = format!("{line}: {cause}");
         source = cause.source();
     }
-    eprint_line(line);
+    line
 }
 
 // === impl Failure ===
@@ -191,6 +204,7 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => ExitCode::from(2),
+            Self::Told(code) => ExitCode::from(*code),
             Self::Other(_) | Self::Unread => ExitCode::FAILURE,
         }
     }

@@ -20,6 +20,7 @@ mod multi_factor;
 #[cfg(test)]
 mod outage;
 mod paging;
+pub mod probe;
 mod refusal;
 mod request;
 mod restraint;

@@ -63,7 +63,7 @@ fn check_tls(config: &Config) -> Result<Vec<String>, Failure> {
     let (mut unreadable, mut faults) = (Vec::new(), Vec::new());
     for (table, files) in tls_tables(config) {
         match tls::check(files) {
-            Ok(()) => {}
+            Ok(_ends_at) => {}
             Err(error @ (TlsError::Unreadable { .. } | TlsError::Key(_))) => {
                 unreadable.push(format!("{table}: {error}"));
             }

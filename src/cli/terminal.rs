@@ -23,6 +23,7 @@ pub(super) struct Look {
 pub(super) enum Ink {
     Bold,
     Faint,
+    Red,
     Green,
     Yellow,
 }
@@ -118,6 +119,7 @@ impl Ink {
         match self {
             Self::Bold => 1,
             Self::Faint => 2,
+            Self::Red => 31,
             Self::Green => 32,
             Self::Yellow => 33,
         }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 use rustls::{
     RootCertStore, ServerConfig,
@@ -130,13 +131,14 @@ struct Loaded {
     expires_at: i64,
 }
 
-/// Names what is wrong with the files of a listener's TLS.
+/// Reads the files of a listener's TLS, and says when the certificate ends.
 ///
 /// # Errors
 ///
-/// [`TlsError`], where anything is.
-pub fn check(files: &TlsConfig) -> Result<(), TlsError> {
-    load(files).map(|_loaded| ())
+/// [`TlsError`] says what is wrong with them.
+pub fn check(files: &TlsConfig) -> Result<Timestamp, TlsError> {
+    let loaded = load(files)?;
+    Ok(Timestamp::from_second(loaded.expires_at).unwrap_or(Timestamp::MAX))
 }
 
 // === impl Tls ===

@@ -76,7 +76,7 @@ pub(super) async fn fetch(
 }
 
 /// Spaces are written `%20`: not every server reads `+` as one.
-fn url(endpoint: &Url, customer: CustomerId, date: Option<ProcessedDate>) -> Url {
+pub(super) fn url(endpoint: &Url, customer: CustomerId, date: Option<ProcessedDate>) -> Url {
     let mut query = format!("filter=customerTenantId%20eq%20%27{customer}%27&top={PAGE_ROWS}");
     if let Some(date) = date {
         query.push_str(&format!("&processedDateTime={date}"));

@@ -39,7 +39,7 @@ pub(super) async fn fetch(
     })
 }
 
-fn url(base_url: &Url, customer: CustomerId) -> Url {
+pub(super) fn url(base_url: &Url, customer: CustomerId) -> Url {
     below(
         base_url,
         &format!("/v1/customers/{customer}/analytics/licenses/usage"),

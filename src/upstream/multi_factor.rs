@@ -8,7 +8,7 @@ use super::metrics::Metrics;
 
 const IS_MFA_COMPLIANT: &str = "ismfacompliant";
 
-const MISSING: &str = "Partner Center says (isMfaCompliant) that the access token carries no \
+pub(super) const MISSING: &str = "Partner Center says (isMfaCompliant) that the access token carries no \
      multi-factor proof, and will refuse it with 900421: a person must sign in with multi-factor \
      authentication, consent again, and replace the refresh token";
 
@@ -35,18 +35,17 @@ impl MultiFactor {
 
     /// Takes note of `isMfaCompliant`, which an answer bears where `ValidateMfa` asked for it.
     pub(super) fn hear(&self, headers: &HeaderMap) {
-        let told = headers.get(IS_MFA_COMPLIANT);
-        match told.and_then(|told| told.to_str().ok()).map(str::trim) {
-            Some(told) if told.eq_ignore_ascii_case("true") => {
+        match told_by(headers) {
+            Some(true) => {
                 self.refused.store(false, Ordering::Relaxed);
                 self.missing.store(false, Ordering::Relaxed);
                 self.metrics.mfa_compliant(true);
             }
-            Some(told) if told.eq_ignore_ascii_case("false") => {
+            Some(false) => {
                 self.refused.store(false, Ordering::Relaxed);
                 self.miss();
             }
-            _ => {}
+            None => {}
         }
     }
 
@@ -77,4 +76,11 @@ impl MultiFactor {
     pub(super) fn advice(&self) -> Option<&'static str> {
         self.missing.load(Ordering::Relaxed).then_some(MISSING)
     }
+}
+
+/// What an answer says of it; `None` where it says nothing.
+pub(super) fn told_by(headers: &HeaderMap) -> Option<bool> {
+    let told = headers.get(IS_MFA_COMPLIANT)?.to_str().ok()?.trim();
+    let is = |word: &str| told.eq_ignore_ascii_case(word);
+    (is("true") || is("false")).then(|| is("true"))
 }

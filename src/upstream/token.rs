@@ -22,10 +22,8 @@ use std::{
 use http::HeaderValue;
 use tokio::sync::watch;
 
-use self::{
-    grant::{Grant, GrantFailure, Obtained},
-    keeper::Keeper,
-};
+pub(super) use self::grant::{Grant, GrantFailure, Obtained};
+use self::keeper::Keeper;
 use super::{
     UpstreamDeps,
     client::{HttpClient, before},

@@ -11,6 +11,7 @@
 
 mod configuration;
 mod crashes;
+mod doctor;
 mod get;
 mod hash_key;
 mod healthcheck;

@@ -6,12 +6,15 @@ step_cli() {
     need man man-db
     need groff groff-base
     need python3 python3
+    need curl curl ca-certificates
+    need jq jq
     build
 
     cli_completions
     cli_manual
     cli_get
     cli_start
+    cli_doctor
 }
 
 # What a person sees who types at bash: keys go in, and a terminal is what comes out.
@@ -127,6 +130,32 @@ cli_start() {
             <"$scratch/$name.err" || fail_with "$name" "$name logs something else than JSON"
     done
     echo "serve, demo and simulate greet a person, and tell a program in JSON"
+}
+
+# A person is told of one thing after the other, with marks that the terminal can show.
+cli_doctor() {
+    start ill upstream.base_url "$binary" simulate --listen 127.0.0.1:0 --customers 0
+    local ill=$started upstream said
+    upstream=$(sed -n 's/.*upstream.base_url = "\(.*\)"/\1/p' "$scratch/ill.out")
+    cli_account "$upstream"
+    local doctor=(env -i TERM=xterm LC_ALL=C.UTF-8 "${account[@]}" "$binary" doctor)
+
+    on_terminal --expect '✓ configuration' --expect '✓ clock' --expect '✓ access token' \
+        --expect '✓ call' --expect 'Everything is right.' -- "${doctor[@]}" >"$scratch/diagnosis" ||
+        fail "doctor finds fault: $(cat "$scratch/diagnosis")"
+    curl -sS --fail -o "$scratch/faults" -X PATCH "$upstream/_simulator/faults" \
+        -d '{"mfa_required": true, "latency": 1800}'
+    said=0
+    on_terminal --expect 'asking Partner Center (1 s)' --expect '✗ call' --expect '→ ' \
+        --expect 'consent again' --expect 'wrong.' -- "${doctor[@]}" >"$scratch/diagnosis" || said=$?
+    ((said == 1)) || fail "doctor ends with $said: $(cat "$scratch/diagnosis")"
+    said=0
+    "${doctor[@]}" --json >"$scratch/diagnosis" || said=$?
+    ((said == 1)) || fail "doctor --json ends with $said: $(cat "$scratch/diagnosis")"
+    jq -e '.right == false and ([.checks[] | select(.verdict == "wrong") | .check] == ["call"])' \
+        "$scratch/diagnosis" >/dev/null || fail "doctor --json: $(cat "$scratch/diagnosis")"
+    echo "doctor says what is wrong, to people and to programs"
+    stop ill "$ill"
 }
 
 # cli_account URL: sets `account` to the variables of a service that asks there.

@@ -8,7 +8,7 @@ use super::{
 
 /// The `client_credentials` grant (RFC 6749 §4.4).
 #[derive(Debug)]
-pub(super) struct ClientCredentials {
+pub(in crate::upstream) struct ClientCredentials {
     endpoint: TokenEndpoint,
     /// Of what was shown last; `None` when it could not be read.
     shown: Option<Fingerprint>,

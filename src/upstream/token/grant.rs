@@ -21,7 +21,7 @@ use crate::{
 
 /// How access tokens are had.
 #[derive(Debug)]
-pub(super) enum Grant {
+pub(in crate::upstream) enum Grant {
     RefreshToken(RefreshToken),
     ClientCredentials(ClientCredentials),
     TokenFile(TokenFile),
@@ -29,27 +29,27 @@ pub(super) enum Grant {
 
 /// An access token as it came.
 #[derive(Debug)]
-pub(super) struct Obtained {
-    pub(super) token: SecretString,
+pub(in crate::upstream) struct Obtained {
+    pub(in crate::upstream) token: SecretString,
     /// Counted from `asked_at`; `None` when nobody said.
-    pub(super) lifetime: Option<Duration>,
+    pub(in crate::upstream) lifetime: Option<Duration>,
     /// Before the request was sent: the token is younger than that.
-    pub(super) asked_at: Instant,
+    pub(in crate::upstream) asked_at: Instant,
 }
 
 /// An attempt that brought no token.
 #[derive(Clone, Debug)]
-pub(super) struct GrantFailure {
+pub(in crate::upstream) struct GrantFailure {
     /// Whether asking again may help.
-    pub(super) kind: FailureKind,
+    pub(in crate::upstream) kind: FailureKind,
     /// What anyone may know: no secret, no address.
-    pub(super) detail: Arc<str>,
+    pub(in crate::upstream) detail: Arc<str>,
     /// What the log says besides; no secret either.
-    pub(super) cause: String,
+    pub(in crate::upstream) cause: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FailureKind {
+pub(in crate::upstream) enum FailureKind {
     /// It may work a moment later.
     Passing {
         /// The least pause that was asked for.
@@ -65,7 +65,7 @@ pub(super) enum FailureKind {
 // === impl Grant ===
 
 impl Grant {
-    pub(super) fn from_config(
+    pub(in crate::upstream) fn from_config(
         config: &UpstreamConfig,
         http: &HttpClient,
         metrics: &Metrics,
@@ -93,7 +93,7 @@ impl Grant {
     }
 
     /// Makes one attempt.
-    pub(super) async fn obtain(&mut self) -> Result<Obtained, GrantFailure> {
+    pub(in crate::upstream) async fn obtain(&mut self) -> Result<Obtained, GrantFailure> {
         match self {
             Self::RefreshToken(grant) => grant.obtain().await,
             Self::ClientCredentials(grant) => grant.obtain().await,
@@ -116,12 +116,12 @@ impl Grant {
     }
 
     /// Whether something is held in memory that a restart would lose.
-    pub(super) fn has_unsaved(&self) -> bool {
+    pub(in crate::upstream) fn has_unsaved(&self) -> bool {
         matches!(self, Self::RefreshToken(grant) if grant.has_unsaved())
     }
 
     /// Tries to write what is held in memory alone.
-    pub(super) async fn save(&mut self) {
+    pub(in crate::upstream) async fn save(&mut self) {
         if let Self::RefreshToken(grant) = self {
             grant.save().await;
         }
@@ -163,6 +163,11 @@ impl GrantFailure {
             *of_refresh_token = refused;
         }
         self
+    }
+
+    /// Whether a person must act.
+    pub(in crate::upstream) fn is_refusal(&self) -> bool {
+        matches!(self.kind, FailureKind::Refused { .. })
     }
 
     pub(super) fn refuses_refresh_token(&self) -> bool {

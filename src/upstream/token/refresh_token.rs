@@ -15,7 +15,7 @@ use crate::{clock::SharedClock, upstream::metrics::Metrics};
 
 /// The `refresh_token` grant (RFC 6749 §6).
 #[derive(Debug)]
-pub(super) struct RefreshToken {
+pub(in crate::upstream) struct RefreshToken {
     endpoint: TokenEndpoint,
     file: SecretFile,
     /// The newest token, while it could not be written; it wins over the one that it replaces.

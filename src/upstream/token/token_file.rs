@@ -10,7 +10,7 @@ use crate::clock::SharedClock;
 /// It is compared by content: Kubernetes swaps secrets by symlink, which leaves times and inodes
 /// to mislead.
 #[derive(Debug)]
-pub(super) struct TokenFile {
+pub(in crate::upstream) struct TokenFile {
     file: SecretFile,
     clock: SharedClock,
 }

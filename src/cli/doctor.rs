@@ -1,0 +1,220 @@
+//! `usage-proxy doctor`: looks for what keeps the service from working, and says what to do.
+//!
+//! Checks go from what others rest on to what rests on it: configuration, files, the network, the
+//! clock, the access token, one call. Advice on credentials and on refusals is that of the service.
+
+mod files;
+mod network;
+mod report;
+mod running;
+mod token;
+
+use std::{future::Future, sync::Arc};
+
+use clap::{Args, ValueEnum};
+
+use self::report::{Finding, Form, Report};
+use super::{
+    Failure, configuration::ConfigArgs, eprint_line, progress::while_waiting, terminal::Look,
+};
+use crate::{
+    clock::{SharedClock, SystemClock},
+    config::{AuthConfig, Config, ConfigErrors},
+    domain::CustomerId,
+    shutdown::Shutdown,
+    upstream::probe::{Answered, Claims, Probe, Trouble, WITHOUT_PROOF},
+};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  usage-proxy doctor --config usage-proxy.toml
+  usage-proxy doctor --config usage-proxy.toml --customer 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04
+  sudo -u usage-proxy usage-proxy doctor --config /etc/usage-proxy/usage-proxy.toml
+  usage-proxy doctor --config usage-proxy.toml --json | jq '.checks[] | select(.verdict == \"wrong\")'
+
+Run it as the user that the service runs as: what that user may not read, the service cannot use.
+
+A refresh token that is redeemed is replaced: as the service does, doctor writes its successor to
+upstream.auth.refresh_token_file before anything else. It redeems none while a usage-proxy with this
+configuration runs on this machine (its admin listener answers), and asks that one how it is instead;
+nor where the successor could not be written so that the service can read it. --redeem says
+otherwise.
+
+Environment:
+  USAGE_PROXY__TABLE__KEY  any key of the configuration, as for serve
+  NO_COLOR                 where it is not empty: no colours
+
+Exit codes:
+  0  nothing is wrong
+  1  something is wrong
+  2  wrong use, or the configuration is wrong";
+
+/// What to look at.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Ask for this customer's usage; without it, for a page of the customers' list.
+    #[arg(long, value_name = "GUID", value_parser = CustomerId::parse)]
+    customer: Option<CustomerId>,
+    /// Whether a refresh token is redeemed, which replaces it.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Redeem::Auto)]
+    redeem: Redeem,
+    /// Print one JSON document for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Redeem {
+    /// Unless a usage-proxy with this configuration runs here.
+    Auto,
+    /// In any case, where the successor can be written.
+    Always,
+    /// In no case.
+    Never,
+}
+
+pub(super) async fn run(args: &DoctorArgs) -> Result<(), Failure> {
+    let shutdown = Shutdown::new();
+    let ended = tokio::select! {
+        ended = diagnose(args, &shutdown) => ended,
+        () = signalled()? => {
+            eprint_line("ending, once a refresh token that is being redeemed is on disk");
+            Err(Failure::Told(1))
+        }
+    };
+    shutdown.cancel().await;
+    ended
+}
+
+/// Completes when a person, or a system manager, has had enough.
+fn signalled() -> Result<impl Future<Output = ()>, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::other)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::other)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+async fn diagnose(args: &DoctorArgs, shutdown: &Shutdown) -> Result<(), Failure> {
+    let form = if args.json { Form::Json } else { Form::Lines };
+    let mut report = Report::new(form, Look::of_stdout());
+    match Config::load(args.config.sources()) {
+        Ok(config) => examine(&config, args, shutdown, &mut report).await?,
+        Err(faults) => report.add_configuration(misconfigured(&faults))?,
+    }
+    report.end()
+}
+
+async fn examine(
+    config: &Config,
+    args: &DoctorArgs,
+    shutdown: &Shutdown,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    report.add(configured(config))?;
+    for warning in config.warnings() {
+        report.add(Finding::note("configuration", warning))?;
+    }
+    let clock: SharedClock = Arc::new(SystemClock);
+    files::check(config, &clock, report)?;
+    let probe = match Probe::new(&config.upstream, Arc::clone(&clock)) {
+        Ok(probe) => probe,
+        Err(error) => {
+            let hint = "install this system's CA certificates (ca-certificates)";
+            let said = super::chain(&error);
+            return report.add(Finding::wrong("TLS", said).hint(hint.to_owned()));
+        }
+    };
+    network::check(config, &probe, report).await?;
+    let token = token::obtain(config, args.redeem, probe, shutdown, report).await?;
+    let Some((probe, token)) = token else {
+        let missing = "there is no access token to look at";
+        report.add(Finding::skipped("multi-factor proof", missing))?;
+        return report.add(Finding::skipped(
+            "call",
+            "there is no access token to ask with",
+        ));
+    };
+    let claims = token.claims();
+    if let Some(claims) = &claims {
+        token::look_at(claims, config, &clock, report)?;
+    }
+    let call = probe.call(&token, args.customer);
+    let answered = while_waiting("asking Partner Center", call).await;
+    report.add(multi_factor(claims.as_ref(), &answered, config))?;
+    report.add(called(answered))
+}
+
+fn misconfigured(faults: &ConfigErrors) -> Finding {
+    Finding::wrong("configuration", faults.to_string()).hint(
+        "`usage-proxy check-config` says the same; config/usage-proxy.toml explains each key"
+            .to_owned(),
+    )
+}
+
+fn configured(config: &Config) -> Finding {
+    let auth = match config.upstream.auth {
+        AuthConfig::RefreshToken { .. } => "App+User, by a refresh token",
+        AuthConfig::ClientCredentials { .. } => "an application alone",
+        AuthConfig::TokenFile { .. } => "a token that another program writes",
+    };
+    let source = config.upstream.source.as_str();
+    Finding::right(
+        "configuration",
+        format!("usage by the {source} call, as {auth}"),
+    )
+}
+
+fn called(answered: Result<Answered, (Trouble, Option<bool>)>) -> Finding {
+    const CHECK: &str = "call";
+    match answered {
+        Ok(answered) => {
+            let took = network::milliseconds(answered.took);
+            let said = format!("Partner Center answered with {} in {took}", answered.said);
+            Finding::right(CHECK, said)
+        }
+        Err((trouble, _)) if trouble.passing => {
+            Finding::note(CHECK, trouble.said).hint(trouble.action)
+        }
+        Err((trouble, _)) => Finding::wrong(CHECK, trouble.said).hint(trouble.action),
+    }
+}
+
+/// What Partner Center says of the token counts, and else what the token says.
+fn multi_factor(
+    claims: Option<&Claims>,
+    answered: &Result<Answered, (Trouble, Option<bool>)>,
+    config: &Config,
+) -> Finding {
+    const CHECK: &str = "multi-factor proof";
+    let app_only = claims.is_some_and(|claims| claims.app_only)
+        || matches!(config.upstream.auth, AuthConfig::ClientCredentials { .. });
+    if app_only {
+        return Finding::skipped(CHECK, "an application alone has none, and needs none");
+    }
+    let told = match answered {
+        Ok(answered) => answered.multi_factor,
+        Err((_, told)) => *told,
+    };
+    let by_claims = claims.and_then(|claims| claims.multi_factor);
+    match (told, by_claims) {
+        (Some(true), _) => Finding::right(CHECK, "Partner Center says that the token carries it"),
+        (None, Some(true)) => Finding::right(CHECK, "the token says that it carries it"),
+        (Some(false), _) => {
+            Finding::wrong(CHECK, "Partner Center says that the token carries none")
+                .hint(WITHOUT_PROOF.to_owned())
+        }
+        (None, Some(false)) => {
+            Finding::wrong(CHECK, "the token says that its user signed in without")
+                .hint(WITHOUT_PROOF.to_owned())
+        }
+        (None, None) => Finding::skipped(CHECK, "neither the token nor Partner Center tells of it"),
+    }
+}

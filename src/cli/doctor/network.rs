@@ -1,0 +1,144 @@
+//! Whether the way to the token endpoint and to Partner Center is open, and whose clock is wrong.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use url::{Host, Url};
+
+use super::{
+    super::{Failure, progress::while_waiting},
+    report::{Finding, Report},
+};
+use crate::{
+    config::Config,
+    upstream::probe::{Probe, Reached},
+};
+
+/// Of the lookup of a name.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `Date` has no fractions, and answers take their time.
+const NEGLIGIBLE: SignedDuration = SignedDuration::from_secs(5);
+
+/// Tokens and assertions are believed up to five minutes before and after their time.
+const UNBEARABLE: SignedDuration = SignedDuration::from_secs(5 * 60);
+
+pub(super) async fn check(
+    config: &Config,
+    probe: &Probe,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let upstream = &config.upstream;
+    let token_url = upstream.auth.grant().map(|grant| &grant.token_url);
+    let places = [
+        ("token endpoint", token_url),
+        ("Partner Center", Some(&upstream.base_url)),
+    ];
+    let mut worst: Option<(&str, SignedDuration)> = None;
+    for (name, url) in places {
+        let Some(url) = url else { continue };
+        let (finding, reached) =
+            while_waiting(&format!("asking the {name}"), reach(name, url, probe)).await;
+        report.add(finding)?;
+        if let Some(ahead) = reached.and_then(|reached| reached.ahead)
+            && worst.is_none_or(|(_, worst)| worst.abs() < ahead.abs())
+        {
+            worst = Some((name, ahead));
+        }
+    }
+    report.add(clock(worst))
+}
+
+async fn reach(name: &str, url: &Url, probe: &Probe) -> (Finding, Option<Reached>) {
+    let host = url.host_str().unwrap_or_default();
+    if let Err(finding) = look_up(name, url).await {
+        return (finding, None);
+    }
+    match probe.reach(url).await {
+        Ok(reached) => {
+            let tls = if url.scheme() == "https" {
+                " over TLS"
+            } else {
+                ""
+            };
+            let said = format!("{host} answers{tls} in {}", milliseconds(reached.took));
+            (Finding::right(name, said), Some(reached))
+        }
+        Err(trouble) => {
+            let said = format!("{host} cannot be reached: {}", trouble.said);
+            (Finding::wrong(name, said).hint(trouble.action), None)
+        }
+    }
+}
+
+/// By itself, since a name that nobody knows is another matter than a host that does not answer.
+async fn look_up(name: &str, url: &Url) -> Result<(), Finding> {
+    let Some(Host::Domain(host)) = url.host() else {
+        return Ok(());
+    };
+    let port = url.port_or_known_default().unwrap_or_default();
+    let failed = |cause: String| {
+        Finding::wrong(name, format!("{host} has no address: {cause}"))
+            .hint("check the name, and this machine's DNS (/etc/resolv.conf)".to_owned())
+    };
+    let lookup = tokio::net::lookup_host((host, port));
+    let found = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
+        Ok(Ok(addresses)) => addresses.count(),
+        Ok(Err(error)) => return Err(failed(error.to_string())),
+        Err(_) => return Err(failed("the lookup takes too long".to_owned())),
+    };
+    if found == 0 {
+        return Err(failed("the answer is empty".to_owned()));
+    }
+    Ok(())
+}
+
+fn clock(worst: Option<(&str, SignedDuration)>) -> Finding {
+    const CHECK: &str = "clock";
+    let Some((name, ahead)) = worst else {
+        return Finding::skipped(CHECK, "nobody told the time");
+    };
+    let size = ahead.abs();
+    if size <= NEGLIGIBLE {
+        return Finding::right(CHECK, "agrees with theirs");
+    }
+    let direction = if ahead.is_positive() {
+        "behind"
+    } else {
+        "ahead of"
+    };
+    let said = format!("is {} s {direction} that of the {name}", size.as_secs());
+    let hint = "set this machine's clock, and keep it: timedatectl set-ntp true".to_owned();
+    if size > UNBEARABLE {
+        Finding::wrong(CHECK, said).hint(hint)
+    } else {
+        Finding::note(CHECK, said).hint(hint)
+    }
+}
+
+pub(super) fn milliseconds(took: Duration) -> String {
+    format!("{} ms", took.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::report::Verdict, *};
+
+    #[test]
+    fn a_clock_is_judged_by_how_far_it_is_off_either_way() {
+        for (ahead, verdict) in [
+            (0, Verdict::Right),
+            (-5, Verdict::Right),
+            (6, Verdict::Note),
+            (-300, Verdict::Note),
+            (301, Verdict::Wrong),
+            (-7_200, Verdict::Wrong),
+        ] {
+            let finding = clock(Some(("x", SignedDuration::from_secs(ahead))));
+
+            assert_eq!(finding.verdict, verdict, "{ahead}");
+        }
+        let behind = clock(Some(("x", SignedDuration::from_secs(7_200))));
+        assert_eq!(behind.said, "is 7200 s behind that of the x");
+    }
+}
