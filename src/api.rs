@@ -9,6 +9,7 @@ mod browser;
 mod caching;
 mod cors;
 mod customers;
+mod docs;
 mod documents;
 mod extract;
 mod metrics;
@@ -239,7 +240,7 @@ impl Inner {
                 documents::of_partner(self, arrived, caller, document).await
             }
             // Their files are answered before anybody is asked who it is.
-            Route::OpenApi | Route::Unmatched => {
+            Route::OpenApi | Route::Docs | Route::DocsFile | Route::Unmatched => {
                 arrived.refuse(Problem::not_found(arrived.request.uri().path()))
             }
         }
@@ -314,7 +315,10 @@ impl<B> UnderWay<'_, B> {
     /// path; [files](assets) that are the same for everybody apart.
     async fn serve(&mut self) -> Served {
         if self.route.has_files()
-            && let Some(asset) = assets::find(self.arrived.request.uri().path())
+            && let Some(asset) = assets::find(
+                self.arrived.request.uri().path(),
+                self.api.authentication.anonymous(),
+            )
         {
             return assets::answer(asset, &self.arrived).await;
         }

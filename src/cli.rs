@@ -13,6 +13,7 @@ mod get;
 mod hash_key;
 mod healthcheck;
 mod man;
+mod openapi;
 mod progress;
 mod serve;
 mod simulate;
@@ -56,6 +57,7 @@ Examples:
   usage-proxy get 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04
                                                       a customer's usage, from a running proxy
   usage-proxy hash-key                                a key for a caller, and its hash
+  usage-proxy openapi > openapi.json                  what to generate a client from
 
 Environment:
   USAGE_PROXY__TABLE__KEY  any key of the configuration: USAGE_PROXY__CACHE__FRESH_FOR=5m
@@ -101,6 +103,9 @@ enum Command {
     /// Print the manual page, or write one for each command.
     #[command(after_help = man::EXAMPLES)]
     Man(man::ManArgs),
+    /// Print the description of the API (OpenAPI 3.1), as /openapi.json serves it.
+    #[command(after_help = openapi::EXAMPLES)]
+    Openapi,
 }
 
 /// Why a command ended.
@@ -129,6 +134,7 @@ pub async fn run(cli: Cli, inherited: Result<Inherited, HandoverError>) -> ExitC
         Command::Healthcheck(args) => healthcheck::run(&args).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
+        Command::Openapi => openapi::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

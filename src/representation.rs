@@ -27,6 +27,7 @@ use self::{
 };
 pub(crate) use self::{
     compression::compress,
+    simplified::Usage,
     validator::{for_coding as etag_for_coding, strong_etag},
 };
 use crate::domain::{CustomerId, CustomerList, Outline, ProcessedDate, Snapshot, Subject};

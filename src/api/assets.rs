@@ -1,7 +1,6 @@
 //! Files that are the same for everybody: embedded in the program, and answered without a credential.
 //!
-//! Nothing in them depends on who asks, on configuration or on data, so there is nothing to
-//! protect. Only these very paths are open: everything else is authenticated before anything is
+//! Nothing in them depends on who asks or on data, so there is nothing to protect. Only these very paths are open: everything else is authenticated before anything is
 //! looked at, a path beside them too.
 
 use std::{
@@ -12,7 +11,10 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
-use super::{Arrived, Served, Told, caching, negotiation, openapi};
+use super::{
+    Arrived, Served, Told, caching, docs, negotiation,
+    openapi::{self, Anonymous},
+};
 use crate::{
     cache::CacheStatus,
     offload,
@@ -31,12 +33,15 @@ pub(super) struct File {
     pub(super) policy: &'static str,
     /// What it holds.
     pub(super) body: Cow<'static, [u8]>,
+    /// Where it is to be had; `None` everywhere.
+    pub(super) only_where: Option<Anonymous>,
 }
 
 /// A file ready to be sent, compressed once at most in each coding.
 #[derive(Debug)]
 pub(super) struct Asset {
     path: &'static str,
+    only_where: Option<Anonymous>,
     content_type: HeaderValue,
     policy: HeaderValue,
     identity: Encoded,
@@ -61,8 +66,9 @@ const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300
 /// They are the program's own and never change while it runs, so all services of a process share
 /// them.
 static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
-    let files = [openapi::file()];
-    files.into_iter().map(Asset::new).collect()
+    let descriptions = [Anonymous::Allowed, Anonymous::Refused].map(openapi::file);
+    let files = descriptions.into_iter().chain(docs::pages());
+    files.chain(docs::files()).map(Asset::new).collect()
 });
 
 /// Prepares all of them, so that nobody's request waits for it.
@@ -70,9 +76,11 @@ pub(super) fn prepare() {
     LazyLock::force(&ASSETS);
 }
 
-/// The file of this very path.
-pub(super) fn find(path: &str) -> Option<&'static Asset> {
-    ASSETS.iter().find(|asset| asset.path == path)
+/// The file of this very path, where callers are told apart or are not.
+pub(super) fn find(path: &str, anonymous: Anonymous) -> Option<&'static Asset> {
+    ASSETS
+        .iter()
+        .find(|asset| asset.path == path && asset.only_where.is_none_or(|only| only == anonymous))
 }
 
 /// Answers a request for a file. A query means nothing to it: the file is the same with any.
@@ -103,6 +111,7 @@ impl Asset {
         let etag = representation::strong_etag(&file.body);
         Self {
             path: file.path,
+            only_where: file.only_where,
             content_type: HeaderValue::from_static(file.content_type),
             policy: HeaderValue::from_static(file.policy),
             identity: Encoded::new(&etag, file.body),

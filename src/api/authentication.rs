@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::route::Route;
+use super::{openapi::Anonymous, route::Route};
 use crate::{
     access_key::{self, BadCredential, Schemes},
     callers::{
@@ -25,7 +25,7 @@ pub struct Authentication {
     /// Whose tokens are believed, where somebody's are.
     tokens: Option<TokenCallers>,
     /// Everybody, where there is neither and nobody is told apart.
-    anonymous: Arc<Identity>,
+    everybody: Arc<Identity>,
 }
 
 /// Why nobody knows who asks. Told and counted; what was presented is neither.
@@ -60,7 +60,15 @@ impl Authentication {
         Self {
             callers,
             tokens,
-            anonymous: Arc::new(Identity::new(Caller::anonymous(), None)),
+            everybody: Arc::new(Identity::new(Caller::anonymous(), None)),
+        }
+    }
+
+    /// Whether a caller may do without a credential.
+    pub(super) fn anonymous(&self) -> Anonymous {
+        match (&self.callers, &self.tokens) {
+            (None, None) => Anonymous::Allowed,
+            _ => Anonymous::Refused,
         }
     }
 
@@ -73,8 +81,8 @@ impl Authentication {
         headers: &HeaderMap,
         peer: &Peer,
     ) -> Result<Arc<Identity>, Denied> {
-        if self.callers.is_none() && self.tokens.is_none() {
-            return Ok(Arc::clone(&self.anonymous));
+        if self.anonymous() == Anonymous::Allowed {
+            return Ok(Arc::clone(&self.everybody));
         }
         let presented = access_key::presented(headers, Schemes::BearerOrBasic)?;
         let presented = presented.as_deref();

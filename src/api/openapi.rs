@@ -1,28 +1,65 @@
-//! The description of this API: OpenAPI 3.1, made from the handlers and the types that they serialise.
+//! The description of this API: OpenAPI 3.1, made from the handlers, the types that they serialise
+//! and the table of problems.
+//!
+//! Handlers say what is their own: path, parameters, bodies, problems. What answers have in common
+//! is added here by rule: headers, examples, credentials, and HEAD beside every GET.
 
+mod examples;
+mod headers;
+mod native;
 mod parameters;
+mod problems;
+mod security;
 
 use std::borrow::Cow;
 
-use utoipa::OpenApi;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{
+        self, RefOr, Response,
+        path::{Operation, PathItem},
+    },
+};
 
-pub(super) use self::parameters::{OfCustomer, OfDate};
+use self::headers::Subject;
+pub(super) use self::{
+    native::NativeUsage,
+    parameters::{DataHeaders, FileHeaders, OfCustomer, OfDate, OfFile},
+    problems::{CustomerProblems, DatedProblems, FileProblems},
+    security::Anonymous,
+};
 use super::{
     assets::{File, NO_PAGE},
-    usage,
+    docs, usage,
 };
+use crate::problem::Problem;
 
 /// What the macros collect.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "usage-proxy",
-        description = "License usage per customer, from Microsoft Partner Center."
+        description = include_str!("openapi/introduction.md"),
     ),
     servers((url = "/", description = "The service that this document was fetched from.")),
-    paths(usage::simplified, usage::native, file)
+    tags(
+        (name = USAGE, description = "License usage per customer and processed date."),
+        (name = ABOUT, description = "This API, described. Everybody may read it."),
+    ),
+    paths(usage::simplified, usage::native, file, docs::pages, docs::files),
+    components(schemas(Problem)),
+    modifiers(&Common),
 )]
 struct Collected;
+
+/// Adds what answers have in common.
+struct Common;
+
+/// The tag of data.
+pub(super) const USAGE: &str = "usage";
+
+/// The tag of files about the API.
+pub(super) const ABOUT: &str = "about";
 
 /// The document, laid out for people.
 ///
@@ -30,7 +67,7 @@ struct Collected;
 ///
 /// None in practice: every part of it has a JSON form.
 pub fn document() -> serde_json::Result<String> {
-    serde_json::to_string_pretty(&Collected::openapi())
+    serde_json::to_string_pretty(&collected(Anonymous::Allowed))
 }
 
 /// `GET /openapi.json`.
@@ -38,14 +75,94 @@ pub fn document() -> serde_json::Result<String> {
     get,
     path = "/openapi.json",
     operation_id = "getOpenApi",
-    responses((status = 200, description = "This document.", content_type = "application/json")),
+    tag = ABOUT,
+    summary = "This document",
+    params(FileHeaders),
+    responses(
+        (status = 200, description = "OpenAPI 3.1.", body = serde_json::Value, content_type = "application/json"),
+        (status = 304, description = "The client has it already."),
+        FileProblems,
+    ),
+    security(()),
 )]
-pub(super) fn file() -> File {
-    let document = serde_json::to_vec(&Collected::openapi());
+pub(super) fn file(anonymous: Anonymous) -> File {
+    let document = serde_json::to_vec(&collected(anonymous));
     File {
         path: "/openapi.json",
         content_type: "application/json",
         policy: NO_PAGE,
         body: Cow::Owned(document.unwrap_or_default()),
+        only_where: Some(anonymous),
     }
 }
+
+fn collected(anonymous: Anonymous) -> openapi::OpenApi {
+    let mut document = Collected::openapi();
+    document.security = Some(security::requirements(anonymous));
+    document
+}
+
+// === impl Common ===
+
+impl Modify for Common {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        components.headers.extend(headers::all());
+        components.examples.extend(examples::problems());
+        components.security_schemes.extend(security::schemes());
+        for item in document.paths.paths.values_mut() {
+            complete(item);
+        }
+    }
+}
+
+/// Adds to the GET of a path what every GET has, and HEAD beside it.
+fn complete(item: &mut PathItem) {
+    let Some(get) = &mut item.get else { return };
+    let subject = if get.tags.iter().flatten().any(|tag| tag == ABOUT) {
+        Subject::File
+    } else {
+        Subject::Data
+    };
+    let name = get.operation_id.clone().unwrap_or_default();
+    for (status, response) in &mut get.responses.responses {
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        headers::dress(response, subject, status);
+        if status == "200" {
+            exemplify(response, &name);
+        }
+    }
+    item.head = Some(head_of(get));
+}
+
+fn exemplify(response: &mut Response, operation: &str) {
+    for (media_type, content) in &mut response.content {
+        if let RefOr::T(content) = content {
+            content.example = examples::answer(operation, media_type);
+        }
+    }
+}
+
+/// The same without a body (RFC 9110 §9.3.2).
+fn head_of(get: &Operation) -> Operation {
+    let mut head = get.clone();
+    head.operation_id = get
+        .operation_id
+        .as_deref()
+        .map(|name| name.replacen("get", "head", 1));
+    head.summary = get
+        .summary
+        .as_deref()
+        .map(|summary| format!("{summary}: headers alone"));
+    for response in head.responses.responses.values_mut() {
+        if let RefOr::T(response) = response {
+            response.content.clear();
+        }
+    }
+    head
+}
+
+#[cfg(test)]
+mod tests;

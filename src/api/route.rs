@@ -20,6 +20,10 @@ pub(super) enum Route<'a> {
     Table { customer: &'a str },
     /// `/openapi.json`: the description of this API.
     OpenApi,
+    /// `/docs`: the page that shows it.
+    Docs,
+    /// `/docs/{file}`: what that page is made of.
+    DocsFile,
     /// Anything else.
     Unmatched,
 }
@@ -28,7 +32,7 @@ pub(super) enum Route<'a> {
 
 impl<'a> Route<'a> {
     /// The patterns, by [`Route::index`]: the values of the `route` label.
-    pub(super) const PATTERNS: [&'static str; 10] = [
+    pub(super) const PATTERNS: [&'static str; 12] = [
         "/v1/customers",
         "/v1/customers/{customer_id}/usage",
         "/v1/customers/{customer_id}/analytics/licenses/usage",
@@ -38,6 +42,8 @@ impl<'a> Route<'a> {
         "/v1/customers/{customer_id}/usage/chart.svg",
         "/v1/customers/{customer_id}/usage/table.csv",
         "/openapi.json",
+        "/docs",
+        "/docs/{file}",
         "unmatched",
     ];
 
@@ -66,13 +72,15 @@ impl<'a> Route<'a> {
             "/v1/analytics/licenses/usage" => Self::PartnerUsage,
             "/v1/analytics/licenses/deployment" => Self::PartnerDeployment,
             "/openapi.json" => Self::OpenApi,
+            "/docs" | "/docs/" => Self::Docs,
+            _ if path.starts_with("/docs/") => Self::DocsFile,
             _ => Self::Unmatched,
         }
     }
 
     /// Whether there may be [files](super::assets) here, which everybody may have.
     pub(super) fn has_files(self) -> bool {
-        matches!(self, Self::OpenApi)
+        matches!(self, Self::OpenApi | Self::Docs | Self::DocsFile)
     }
 
     /// Whether people open it in a browser, which then has to ask them who they are.
@@ -91,7 +99,9 @@ impl<'a> Route<'a> {
             Self::Chart { .. } => 6,
             Self::Table { .. } => 7,
             Self::OpenApi => 8,
-            Self::Unmatched => 9,
+            Self::Docs => 9,
+            Self::DocsFile => 10,
+            Self::Unmatched => 11,
         }
     }
 
@@ -148,6 +158,10 @@ mod tests {
             ("/V1/customers/x/usage", Route::Unmatched),
             ("/openapi.json", Route::OpenApi),
             ("/openapi.json/", Route::Unmatched),
+            ("/docs", Route::Docs),
+            ("/docs/", Route::Docs),
+            ("/docs/start.js", Route::DocsFile),
+            ("/docsx", Route::Unmatched),
             ("/", Route::Unmatched),
             ("", Route::Unmatched),
         ] {

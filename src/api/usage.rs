@@ -6,14 +6,16 @@ use super::{
     Arrived, Inner, Served, Told, browser,
     caching::{self, Audience},
     extract, negotiation,
-    openapi::{OfCustomer, OfDate},
+    openapi::{
+        CustomerProblems, DataHeaders, DatedProblems, NativeUsage, OfCustomer, OfDate, USAGE,
+    },
     problem, spans,
 };
 use crate::{
     cache::CacheResult,
     domain::{Caller, ProcessedDate},
     problem::{Body, Kind, Problem},
-    representation::{Coding, Form},
+    representation::{Coding, Form, Usage},
     usage::{Answer, Cause, Query, Unanswered, source::CallIds},
 };
 
@@ -25,8 +27,19 @@ const MS_CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid"
     get,
     path = "/v1/customers/{customer_id}/usage",
     operation_id = "getCustomerUsage",
-    params(OfCustomer, OfDate),
-    responses((status = 200, description = "The usage.")),
+    tag = USAGE,
+    summary = "Usage of a customer",
+    description = "License usage per product and workload, of the newest processed date or of the \
+                   one asked for.",
+    params(OfCustomer, OfDate, DataHeaders),
+    responses(
+        (status = 200, description = "The usage, in the form that `Accept` prefers.", content(
+            (Usage<'static> = "application/json"),
+            (String = "text/csv"),
+        )),
+        (status = 304, description = "The client has this very content already."),
+        DatedProblems,
+    ),
 )]
 pub(super) async fn simplified<B>(
     api: &Inner,
@@ -93,8 +106,16 @@ async fn dated<B>(
     get,
     path = "/v1/customers/{customer_id}/analytics/licenses/usage",
     operation_id = "getNativeCustomerUsage",
-    params(OfCustomer),
-    responses((status = 200, description = "Partner Center's own answer.")),
+    tag = USAGE,
+    summary = "Usage of a customer, as Partner Center words it",
+    description = "Partner Center's own answer, byte for byte, of the newest processed date: what \
+                   its SDKs expect at this path.",
+    params(OfCustomer, DataHeaders),
+    responses(
+        (status = 200, description = "Partner Center's own answer.", body = NativeUsage, content_type = "application/json"),
+        (status = 304, description = "The client has this very content already."),
+        CustomerProblems,
+    ),
 )]
 pub(super) async fn native<B>(
     api: &Inner,

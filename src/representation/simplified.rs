@@ -1,69 +1,98 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::domain::{Snapshot, UsageRow, aggregate};
 
 /// The simplified form: what dashboards are promised, whatever Microsoft sends.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Usage<'a> {
+pub(crate) struct Usage<'a> {
+    /// The GUID of the customer's tenant.
     #[serde(borrow)]
+    #[schema(format = "uuid")]
     pub(super) customer_id: Cow<'a, str>,
+    /// What the customer is called; null where no row told it.
     #[serde(borrow)]
+    #[schema(required)]
     pub(super) customer_name: Option<Cow<'a, str>>,
-    /// `YYYY-MM-DD`; null when there are no rows.
+    /// The newest date of the rows, `YYYY-MM-DD`; null when there are none.
+    #[schema(required, format = Date)]
     pub(super) processed_date: Option<String>,
+    /// In the order of service, product and workload, whatever order Partner Center chose.
     #[serde(borrow)]
     pub(super) products: Vec<Product<'a>>,
+    /// What the products have of each workload, summed.
     #[serde(borrow)]
     pub(super) workloads: Vec<Workload<'a>>,
 }
 
 /// One product, its workloads beneath it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Product<'a> {
+    /// What the product is called.
     #[serde(borrow)]
     pub(super) product_name: Cow<'a, str>,
+    /// The product's id, where Partner Center told it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(super) product_id: Option<Cow<'a, str>>,
+    /// What the service is called, such as `o365`.
     #[serde(borrow)]
     pub(super) service_name: Cow<'a, str>,
+    /// The service's code, where Partner Center told it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(super) service_code: Option<Cow<'a, str>>,
+    /// How the licence was sold, such as `reseller`, where Partner Center told it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(super) channel: Option<Cow<'a, str>>,
     /// Seats: the maximum over the workloads.
     pub(super) licenses_qualified: u64,
+    /// The product's workloads; a seat counts in each of them.
     #[serde(borrow)]
     pub(super) workloads: Vec<ProductWorkload<'a>>,
 }
 
 /// One product's usage in one workload.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProductWorkload<'a> {
+    /// What the workload is called.
     #[serde(borrow)]
     pub(super) workload_name: Cow<'a, str>,
+    /// The workload's code, where Partner Center told it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(super) workload_code: Option<Cow<'a, str>>,
+    /// Seats in use.
     pub(super) licenses_active: u64,
+    /// Seats that could be.
     pub(super) licenses_qualified: u64,
     /// Percent: the upstream's adjusted one where it sent one, else ours, null when nothing qualified.
+    #[schema(required)]
     pub(super) usage_percent: Option<f64>,
+    /// The date of this row, `YYYY-MM-DD`.
+    #[schema(format = Date)]
     pub(super) processed_date: String,
 }
 
 /// One workload, summed over products.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Workload<'a> {
+    /// What the workload is called.
     #[serde(borrow)]
     pub(super) workload_name: Cow<'a, str>,
+    /// Seats in use.
     pub(super) licenses_active: u64,
+    /// Seats that could be.
     pub(super) licenses_qualified: u64,
     /// Percent, 0 to 100; null when nothing qualified.
+    #[schema(required)]
     pub(super) usage_percent: Option<f64>,
 }
 

@@ -198,7 +198,8 @@ impl Probe {
             (Some(customer), UpstreamApi::Commercial) => {
                 commercial::url(&below(base, &self.config.commercial_path), customer, None)
             }
-            (None, _) => {
+            // No other call can be configured as the source.
+            _ => {
                 let mut url = below(base, "/v1/customers");
                 url.set_query(Some("size=1"));
                 url
@@ -285,7 +286,7 @@ fn said_by(
         (Some(customer), UpstreamApi::Commercial) => wire::decode_commercial(body, customer)
             .map(|page| rows(page.rows.len()))
             .map_err(|fault| fault.to_string()),
-        (None, _) => {
+        _ => {
             let body = wire::without_byte_order_mark(body);
             let list: serde_json::Value = serde_json::from_slice(body)
                 .map_err(|_| "what answers is no list of customers: expected JSON".to_owned())?;

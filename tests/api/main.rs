@@ -33,6 +33,7 @@ mod logs;
 mod malformed_answers;
 mod metrics;
 mod negotiation;
+mod openapi;
 mod overload;
 mod problem_details;
 mod purge;

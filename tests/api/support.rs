@@ -2,6 +2,7 @@
 
 mod callers;
 pub(crate) mod collector;
+mod described;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -33,6 +34,7 @@ use usage_proxy::{
 use uuid::Uuid;
 
 pub(crate) use self::callers::{TestCaller, basic, callers_file, key_of};
+use self::described::assert_described;
 
 /// The customer of Microsoft's own example.
 pub(crate) const DOCUMENTED: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
@@ -253,6 +255,7 @@ impl TestApp {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
+    /// What the API answers, the description of the API has: every test is one of that too.
     async fn request(
         &self,
         method: Method,
@@ -262,16 +265,20 @@ impl TestApp {
     ) -> Reply {
         let mut request = self
             .client
-            .request(method, format!("http://{address}{path}"));
+            .request(method.clone(), format!("http://{address}{path}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let response = request.send().await.unwrap();
-        Reply {
+        let reply = Reply {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
             body: response.bytes().await.unwrap().to_vec(),
+        };
+        if address == self.api {
+            assert_described(&method, path, &reply);
         }
+        reply
     }
 }
 

@@ -1,4 +1,8 @@
 //! What requests carry.
+//!
+//! Headers are described as plain text even where they have a form: what does not have it is passed
+//! over, never refused. `Accept` and `Authorization` are no parameters in OpenAPI: media types stand
+//! with the answers, credentials with the security schemes.
 
 use utoipa::{
     IntoParams,
@@ -9,11 +13,76 @@ use utoipa::{
     },
 };
 
+use crate::api::docs;
+
 /// The customer, in the path.
 pub(in crate::api) struct OfCustomer;
 
 /// The processed date, in the query.
 pub(in crate::api) struct OfDate;
+
+/// A file of the documentation page's, in the path.
+pub(in crate::api) struct OfFile;
+
+/// The headers of a request for data.
+pub(in crate::api) struct DataHeaders;
+
+/// The headers of a request for a [file](super::super::assets).
+pub(in crate::api) struct FileHeaders;
+
+/// A header that is honoured: its name, what it does, and an example.
+type Honoured = (&'static str, &'static str, Option<&'static str>);
+
+const ON_ALL: [Honoured; 3] = [
+    (
+        "X-Request-Id",
+        "What the request is called in the answer and in the log, if it is 1 to 128 visible \
+         characters; else the service calls it by a new UUID.",
+        Some("build-7/step-3"),
+    ),
+    (
+        "If-None-Match",
+        "Validators of what the client has: `304` where the answer has one of them (RFC 9110 \
+         §13.1.2).",
+        Some("\"00000000000000000000000000000000\""),
+    ),
+    (
+        "Accept-Encoding",
+        "The client's preference among `gzip`, `br`, `zstd` and `identity` (RFC 9110 §12.5.3).",
+        Some("gzip, br, zstd"),
+    ),
+];
+
+const ON_DATA: [Honoured; 5] = [
+    (
+        "If-Modified-Since",
+        "When the client fetched what it has: `304` where nothing changed since. Only without \
+         `If-None-Match`, and only if it is a date (RFC 9110 §13.1.3).",
+        Some("Thu, 09 Mar 2017 00:00:00 GMT"),
+    ),
+    (
+        "Cache-Control",
+        "`no-cache` asks Partner Center again, as often as the service allows it for a customer, \
+         and where the caller may; `only-if-cached` never asks, and brings `504` where nothing is \
+         held. Other directives mean nothing here (RFC 9111 §5.2.1).",
+        Some("no-cache"),
+    ),
+    (
+        "MS-CorrelationId",
+        "A GUID to trace by: an upstream call that this request makes is known by it.",
+        Some("8b6de8b5-6dcd-4c57-9a27-5a0fb1a3c9d2"),
+    ),
+    (
+        "X-Correlation-Id",
+        "The same, for clients that call it so.",
+        Some("8b6de8b5-6dcd-4c57-9a27-5a0fb1a3c9d2"),
+    ),
+    (
+        "traceparent",
+        "W3C Trace Context, passed on with an upstream call that this request makes.",
+        Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    ),
+];
 
 // === impl OfCustomer ===
 
@@ -28,8 +97,8 @@ impl IntoParams for OfCustomer {
                 .description(Some(
                     "The customer: the GUID of its tenant, in any letter case.",
                 ))
-                .schema(Some(text(guid)))
-                .example(Some("4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04".into()))
+                .schema(Some(text(Some(guid))))
+                .example(Some(super::examples::CUSTOMER.into()))
                 .build(),
         ]
     }
@@ -49,16 +118,65 @@ impl IntoParams for OfDate {
                     "The day in UTC that the usage is to be of, up to today; the newest processed \
                      one where left out.",
                 ))
-                .schema(Some(text(date)))
-                .example(Some("2017-03-09".into()))
+                .schema(Some(text(Some(date))))
+                .example(Some(super::examples::DATE.into()))
                 .build(),
         ]
     }
 }
 
-fn text(format: SchemaFormat) -> Object {
+// === impl OfFile ===
+
+impl IntoParams for OfFile {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let paths = docs::files().map(|file| file.path);
+        let names = paths.iter().filter_map(|path| path.strip_prefix("/docs/"));
+        let name = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(names));
+        vec![
+            ParameterBuilder::new()
+                .name("file")
+                .parameter_in(ParameterIn::Path)
+                .required(Required::True)
+                .description(Some("Which file."))
+                .schema(Some(name))
+                .example(Some("start.js".into()))
+                .build(),
+        ]
+    }
+}
+
+// === impl DataHeaders ===
+
+impl IntoParams for DataHeaders {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        ON_ALL.iter().chain(&ON_DATA).map(honoured).collect()
+    }
+}
+
+// === impl FileHeaders ===
+
+impl IntoParams for FileHeaders {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        ON_ALL.iter().map(honoured).collect()
+    }
+}
+
+fn honoured((name, description, example): &Honoured) -> Parameter {
+    ParameterBuilder::new()
+        .name(*name)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(*description))
+        .schema(Some(text(None)))
+        .example(example.map(Into::into))
+        .build()
+}
+
+fn text(format: Option<SchemaFormat>) -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
-        .format(Some(format))
+        .format(format)
         .build()
 }

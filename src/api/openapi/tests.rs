@@ -1,0 +1,105 @@
+use std::collections::{BTreeSet, HashSet};
+
+use serde_json::Value;
+use utoipa::openapi::SecurityRequirement;
+
+use super::*;
+use crate::{api::route::Route, problem::Kind};
+
+fn document() -> Value {
+    serde_json::to_value(collected(Anonymous::Allowed)).unwrap()
+}
+
+fn operations(document: &Value) -> Vec<&Value> {
+    let items = document["paths"].as_object().unwrap().values();
+    items
+        .flat_map(|item| item.as_object().unwrap().values())
+        .collect()
+}
+
+#[test]
+fn every_route_is_described_and_nothing_else_is() {
+    let document = document();
+
+    let described: BTreeSet<_> = document["paths"].as_object().unwrap().keys().collect();
+
+    let routes: BTreeSet<_> = Route::PATTERNS
+        .into_iter()
+        .filter(|pattern| *pattern != Route::Unmatched.pattern())
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(described, routes.iter().collect());
+    for (path, item) in document["paths"].as_object().unwrap() {
+        assert!(
+            item["get"].is_object() && item["head"].is_object(),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn every_problem_is_described_under_its_status() {
+    let document = document();
+
+    for kind in Kind::OF_API {
+        let (status, uri) = (kind.status().as_str().to_owned(), kind.uri());
+        let told = operations(&document).iter().any(|operation| {
+            let schema = &operation["responses"][&status]["content"]["application/problem+json"];
+            let kinds = &schema["schema"]["allOf"][1]["properties"]["type"]["enum"];
+            kinds
+                .as_array()
+                .is_some_and(|kinds| kinds.contains(&Value::from(uri.clone())))
+        });
+        let introduced = document["info"]["description"]
+            .as_str()
+            .unwrap()
+            .contains(&uri);
+
+        assert!(told || introduced, "{uri} is not described with {status}");
+    }
+}
+
+#[test]
+fn a_generated_client_has_a_name_for_every_operation() {
+    let document = document();
+
+    let mut names = HashSet::new();
+
+    for operation in operations(&document) {
+        let name = operation["operationId"].as_str().unwrap();
+        assert!(names.insert(name), "{name} twice");
+        assert!(
+            name.starts_with("get") || name.starts_with("head"),
+            "{name}"
+        );
+        for told in ["summary", "tags"] {
+            assert!(operation.get(told).is_some(), "{name} has no {told}");
+        }
+    }
+}
+
+#[test]
+fn what_is_referred_to_is_there_and_used() {
+    let document = document();
+    let text = document.to_string();
+
+    for section in ["schemas", "headers", "examples"] {
+        for name in document["components"][section].as_object().unwrap().keys() {
+            let reference = format!("\"#/components/{section}/{name}\"");
+            assert!(text.contains(&reference), "nothing refers to {name}");
+        }
+    }
+    for reference in text.split("\"$ref\":\"#").skip(1) {
+        let pointer = reference.split('"').next().unwrap();
+        assert!(document.pointer(pointer).is_some(), "{pointer} is nowhere");
+    }
+}
+
+#[test]
+fn where_callers_are_told_apart_a_credential_is_demanded() {
+    let allowed = collected(Anonymous::Allowed).security.unwrap();
+    let refused = collected(Anonymous::Refused).security.unwrap();
+
+    assert!(allowed[1..] == refused);
+    assert!(allowed[0] == SecurityRequirement::default());
+}
