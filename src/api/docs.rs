@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use super::{
     assets::{File, NO_PAGE},
-    openapi::{ABOUT, FileHeaders, FileProblems, OfFile},
+    openapi::{ABOUT, FileHeaders, FileProblems, FolderProblems, OfFile},
 };
 
 /// Scripts and styles are our own files and no others, requests go to this service alone, and no
@@ -52,7 +52,7 @@ pub(super) fn pages() -> [File; 2] {
             (String = "text/css"),
         )),
         (status = 304, description = "The client has it already."),
-        FileProblems,
+        FolderProblems,
     ),
     security(()),
 )]

@@ -25,7 +25,7 @@ use self::headers::Subject;
 pub(super) use self::{
     native::NativeUsage,
     parameters::{DataHeaders, FileHeaders, OfCustomer, OfDate, OfFile},
-    problems::{CustomerProblems, DatedProblems, FileProblems},
+    problems::{CustomerProblems, DatedProblems, FileProblems, FolderProblems},
     security::Anonymous,
 };
 use super::{

@@ -36,7 +36,11 @@ const MS_CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid"
         (status = 200, description = "The usage, in the form that `Accept` prefers.", content(
             (Usage<'static> = "application/json"),
             (String = "text/csv"),
-        )),
+        ), links(("native" = (
+            operation_id = "getNativeCustomerUsage",
+            description = "The same customer, as Partner Center words it.",
+            parameters(("customer_id" = "$response.body#/customerId")),
+        )))),
         (status = 304, description = "The client has this very content already."),
         DatedProblems,
     ),

@@ -75,7 +75,7 @@ async fn the_examples_of_problems_are_real_ones() {
         problems.insert(name.to_owned(), problem);
     }
 
-    assert_eq!(problems.len(), 21, "{:?}", problems.keys());
+    assert_eq!(problems.len(), 22, "{:?}", problems.keys());
     assert_example("problems.json", &pretty(&json!(problems)));
 }
 
@@ -94,6 +94,7 @@ async fn wrong_requests() -> Vec<Reply> {
     let (grafana, script) = (key_of("grafana"), key_of("script"));
     ask(&guarded, &usage, &[("x-api-key", &script)]).await;
     vec![
+        ask(&app, "/docs/nothing", &[]).await,
         ask(&app, "/v1/customers/contoso/usage", &[]).await,
         ask(&app, &with("processedDate=2017-02-30"), &[]).await,
         ask(&app, &with("top=10"), &[]).await,

@@ -204,12 +204,12 @@ fn of(subject: Subject, status: &str) -> Vec<&'static [&'static str]> {
         "Access-Control-Allow-Origin",
         "Access-Control-Expose-Headers",
     ];
-    const ON_DATA: &[&str] = &["RateLimit", "RateLimit-Policy"];
+    const TO_CALLERS: &[&str] = &["RateLimit", "RateLimit-Policy"];
     const OF_CALL: &[&str] = &["MS-RequestId", "MS-CorrelationId"];
 
     let mut names = vec![ON_ALL];
     if subject == Subject::Data {
-        names.extend([ON_DATA, OF_CALL]);
+        names.extend([TO_CALLERS, OF_CALL]);
     }
     match (subject, status) {
         (Subject::Data, "200" | "304") => names.push(&["ETag", "Last-Modified", "Age"]),
@@ -219,9 +219,11 @@ fn of(subject: Subject, status: &str) -> Vec<&'static [&'static str]> {
             "X-Content-Type-Options",
             "Referrer-Policy",
         ]),
+        (Subject::File, "404") => names.push(TO_CALLERS),
         (_, "401") => names.push(&["WWW-Authenticate"]),
         (_, "405") => names.push(&["Allow"]),
         (_, "408" | "414" | "431") => names.push(&["Connection"]),
+        (Subject::File, "429") => names.extend([TO_CALLERS, &["Retry-After"]]),
         (_, "429" | "504") => names.push(&["Retry-After"]),
         (_, "400") => names.push(&["WWW-Authenticate", "Connection"]),
         (_, "503") => names.push(&["Retry-After", "Connection"]),

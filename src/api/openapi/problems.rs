@@ -23,6 +23,10 @@ pub(in crate::api) struct DatedProblems;
 /// Of a [file](super::super::assets).
 pub(in crate::api) struct FileProblems;
 
+/// Of [files](super::super::assets) beneath a path: what is none of them is there for nobody, and
+/// callers alone are told so.
+pub(in crate::api) struct FolderProblems;
+
 /// What has to be at fault for a kind to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -42,8 +46,10 @@ enum Fault {
     Page,
     /// Partner Center, or the way there.
     Upstream,
-    /// The path, or a browser's own question: no operation is answered with it.
-    NoOperation,
+    /// The path.
+    Path,
+    /// A browser's own question ahead of a request: no operation is answered with it.
+    Preflight,
     /// A request of the admin listener, which is not described.
     Admin,
 }
@@ -94,7 +100,8 @@ impl Fault {
             | Kind::CredentialsRefused
             | Kind::Rejected
             | Kind::Malformed => Self::Upstream,
-            Kind::NotFound | Kind::OriginNotAllowed => Self::NoOperation,
+            Kind::NotFound => Self::Path,
+            Kind::OriginNotAllowed => Self::Preflight,
             Kind::NotAuthenticated | Kind::NotForPages | Kind::BadRequest => Self::Admin,
         }
     }
@@ -136,6 +143,19 @@ impl IntoResponses for DatedProblems {
 impl IntoResponses for FileProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         of_faults(&[Fault::Request, Fault::Negotiation])
+    }
+}
+
+// === impl FolderProblems ===
+
+impl IntoResponses for FolderProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of_faults(&[
+            Fault::Request,
+            Fault::Caller,
+            Fault::Negotiation,
+            Fault::Path,
+        ])
     }
 }
 
