@@ -31,25 +31,25 @@ pub(in crate::api) struct DataHeaders;
 pub(in crate::api) struct FileHeaders;
 
 /// A header that is honoured: its name, what it does, and an example.
-type Honoured = (&'static str, &'static str, Option<&'static str>);
+type Honoured = (&'static str, &'static str, &'static str);
 
 const ON_ALL: [Honoured; 3] = [
     (
         "X-Request-Id",
         "What the request is called in the answer and in the log, if it is 1 to 128 visible \
          characters; else the service calls it by a new UUID.",
-        Some("build-7/step-3"),
+        "build-7/step-3",
     ),
     (
         "If-None-Match",
         "Validators of what the client has: `304` where the answer has one of them (RFC 9110 \
          §13.1.2).",
-        Some("\"00000000000000000000000000000000\""),
+        "\"00000000000000000000000000000000\"",
     ),
     (
         "Accept-Encoding",
         "The client's preference among `gzip`, `br`, `zstd` and `identity` (RFC 9110 §12.5.3).",
-        Some("gzip, br, zstd"),
+        "gzip, br, zstd",
     ),
 ];
 
@@ -58,29 +58,29 @@ const ON_DATA: [Honoured; 5] = [
         "If-Modified-Since",
         "When the client fetched what it has: `304` where nothing changed since. Only without \
          `If-None-Match`, and only if it is a date (RFC 9110 §13.1.3).",
-        Some("Thu, 09 Mar 2017 00:00:00 GMT"),
+        "Thu, 09 Mar 2017 00:00:00 GMT",
     ),
     (
         "Cache-Control",
         "`no-cache` asks Partner Center again, as often as the service allows it for a customer, \
          and where the caller may; `only-if-cached` never asks, and brings `504` where nothing is \
          held. Other directives mean nothing here (RFC 9111 §5.2.1).",
-        Some("no-cache"),
+        "no-cache",
     ),
     (
         "MS-CorrelationId",
         "A GUID to trace by: an upstream call that this request makes is known by it.",
-        Some("8b6de8b5-6dcd-4c57-9a27-5a0fb1a3c9d2"),
+        "8b6de8b5-6dcd-4c57-9a27-5a0fb1a3c9d2",
     ),
     (
         "X-Correlation-Id",
         "The same, for clients that call it so.",
-        Some("8b6de8b5-6dcd-4c57-9a27-5a0fb1a3c9d2"),
+        "8b6de8b5-6dcd-4c57-9a27-5a0fb1a3c9d2",
     ),
     (
         "traceparent",
         "W3C Trace Context, passed on with an upstream call that this request makes.",
-        Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     ),
 ];
 
@@ -97,7 +97,7 @@ impl IntoParams for OfCustomer {
                 .description(Some(
                     "The customer: the GUID of its tenant, in any letter case.",
                 ))
-                .schema(Some(text(Some(guid))))
+                .schema(Some(text(guid)))
                 .example(Some(super::examples::CUSTOMER.into()))
                 .build(),
         ]
@@ -118,7 +118,7 @@ impl IntoParams for OfDate {
                     "The day in UTC that the usage is to be of, up to today; the newest processed \
                      one where left out.",
                 ))
-                .schema(Some(text(Some(date))))
+                .schema(Some(text(date)))
                 .example(Some(super::examples::DATE.into()))
                 .build(),
         ]
@@ -163,20 +163,23 @@ impl IntoParams for FileHeaders {
     }
 }
 
+/// The example is the schema's: a page would send one of the parameter's own with every request.
 fn honoured((name, description, example): &Honoured) -> Parameter {
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .examples([*example]);
     ParameterBuilder::new()
         .name(*name)
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(*description))
-        .schema(Some(text(None)))
-        .example(example.map(Into::into))
+        .schema(Some(schema))
         .build()
 }
 
-fn text(format: Option<SchemaFormat>) -> Object {
+fn text(format: SchemaFormat) -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
-        .format(format)
+        .format(Some(format))
         .build()
 }
