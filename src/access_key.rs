@@ -72,9 +72,11 @@ pub fn generate() -> Result<SecretString, rand::rngs::SysError> {
     Ok(format!("{PREFIX}{}", Hex(&bits)).into())
 }
 
-/// The credential of a request: what `Authorization` has by `Bearer` (RFC 6750 §2.1) or, where that
-/// is taken, as the password of `Basic` (RFC 7617 §2), or the value of `X-Api-Key`. `None` where
-/// there is neither. Both headers may be sent if they say the same.
+/// The credential of a request; `None` where there is none.
+///
+/// It is what `Authorization` has by `Bearer` (RFC 6750 §2.1) or, where that is taken, as the
+/// password of `Basic` (RFC 7617 §2); or the value of `X-Api-Key`. Both headers may be sent if they
+/// say the same.
 ///
 /// # Errors
 ///

@@ -15,6 +15,7 @@ mod extract;
 mod metrics;
 mod negotiation;
 mod openapi;
+mod page;
 mod problem;
 mod rate_limit;
 mod route;
@@ -71,6 +72,10 @@ struct Arrived<'a, B> {
     request_id: &'a HeaderValue,
     /// `None` where nothing is traced.
     span: Option<Arc<Span>>,
+    /// Whether its connection is encrypted.
+    encrypted: bool,
+    /// Whether a person is to read what is wrong with it.
+    is_for_people: bool,
 }
 
 /// What a request came to.
@@ -170,6 +175,8 @@ impl Api {
                 at,
                 request_id: &request_id,
                 span,
+                encrypted: peer.encrypted,
+                is_for_people: route == Route::Page,
             },
             peer,
             identity: None,
@@ -239,8 +246,9 @@ impl Inner {
                 let document = NativeDocument::PartnerDeployment;
                 documents::of_partner(self, arrived, caller, document).await
             }
+            Route::Page => page::page(self, arrived, caller).await,
             // Their files are answered before anybody is asked who it is.
-            Route::OpenApi | Route::Docs | Route::DocsFile | Route::Unmatched => {
+            Route::OpenApi | Route::Docs | Route::DocsFile | Route::Asset | Route::Unmatched => {
                 arrived.refuse(Problem::not_found(arrived.request.uri().path()))
             }
         }
@@ -292,10 +300,15 @@ impl<B> Arrived<'_, B> {
             problem: Some(problem.name()),
             ..told
         };
-        Served {
-            response: problem
+        let response = if self.is_for_people {
+            page::present(self, &problem)
+        } else {
+            problem
                 .of_request(path, self.request_id, Some(correlation_id))
-                .into_response(),
+                .into_response()
+        };
+        Served {
+            response,
             status,
             told,
         }

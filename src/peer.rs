@@ -7,6 +7,8 @@ use std::{net::SocketAddr, sync::Arc};
 pub struct Peer {
     /// Where it connects from.
     pub address: SocketAddr,
+    /// Whether the connection itself is encrypted.
+    pub encrypted: bool,
     /// The common name of its certificate, where it showed one that our client CA signed.
     pub certificate_name: Option<Arc<str>>,
 }
@@ -17,6 +19,7 @@ impl From<SocketAddr> for Peer {
     fn from(address: SocketAddr) -> Self {
         Self {
             address,
+            encrypted: false,
             certificate_name: None,
         }
     }

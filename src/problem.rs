@@ -170,6 +170,27 @@ impl Problem {
         self.parts.kind.name()
     }
 
+    /// What kind of problem it is.
+    pub fn kind(&self) -> Kind {
+        self.parts.kind
+    }
+
+    /// What it is about this time: lower case, no full stop.
+    pub fn detail(&self) -> &str {
+        &self.parts.detail
+    }
+
+    /// What is sent along.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    /// Seconds until asking again may help, where anybody knows.
+    pub fn retry_after(&self) -> Option<u64> {
+        let value = self.parts.headers.get(header::RETRY_AFTER)?;
+        value.to_str().ok()?.parse().ok()
+    }
+
     /// The status it is answered with.
     pub fn status(&self) -> StatusCode {
         self.parts.status

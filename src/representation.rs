@@ -340,16 +340,19 @@ impl Prepared {
         Ok(Some((document, encoded)))
     }
 
-    /// What the page shows, made anew each time: unlike a form it is not kept.
+    /// What the page shows, made anew each time: unlike a form it is not kept. `Ok(None)` where this
+    /// is no usage.
     ///
     /// This may take milliseconds of CPU: keep it off the async threads.
     ///
     /// # Errors
     ///
-    /// Where there is no simplified form: the list of customers has none.
-    pub fn adoption(&self) -> serde_json::Result<Adoption> {
+    /// Where the simplified form cannot be read back.
+    pub fn adoption(&self) -> serde_json::Result<Option<Adoption>> {
         let simplified = self.simplified.as_ref();
-        Adoption::of(simplified.map_or(&[], |simplified| simplified.identity.body()))
+        simplified
+            .map(|simplified| Adoption::of(simplified.identity.body()))
+            .transpose()
     }
 
     /// Bytes of memory that all that was made so far takes.

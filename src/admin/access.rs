@@ -246,6 +246,7 @@ mod tests {
         let mut request = Request::new(Body::empty());
         request.extensions_mut().insert(Peer {
             address: ([192, 0, 2, 1], 1).into(),
+            encrypted: true,
             certificate_name: certificate.map(Into::into),
         });
         if let Some(key) = key {

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use super::{
     Arrived, Served, Told, caching, docs, negotiation,
     openapi::{self, Anonymous},
+    page,
 };
 use crate::{
     cache::CacheStatus,
@@ -68,7 +69,8 @@ const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300
 static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
     let descriptions = [Anonymous::Allowed, Anonymous::Refused].map(openapi::file);
     let files = descriptions.into_iter().chain(docs::pages());
-    files.chain(docs::files()).map(Asset::new).collect()
+    let files = files.chain(docs::files()).chain(page::files());
+    files.map(Asset::new).collect()
 });
 
 /// Prepares all of them, so that nobody's request waits for it.

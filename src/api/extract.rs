@@ -55,21 +55,26 @@ pub(super) fn processed_date(
             return Err(given_twice("processedDate"));
         }
     }
-    let Some(text) = found else { return Ok(None) };
-    let date = ProcessedDate::parse(&text).map_err(|invalid| {
+    found
+        .map(|text| date("processedDate", &text, today()))
+        .transpose()
+}
+
+/// A date up to today, as the parameter of this name has it.
+pub(super) fn date(name: &str, text: &str, today: ProcessedDate) -> Result<ProcessedDate, Problem> {
+    let date = ProcessedDate::parse(text).map_err(|invalid| {
         Problem::new(
             Kind::ProcessedDate,
-            format!("processedDate is {:?}; {invalid}", excerpt(&text)),
+            format!("{name} is {:?}; {invalid}", excerpt(text)),
         )
     })?;
-    let today = today();
     if date > today {
         return Err(Problem::new(
             Kind::ProcessedDate,
-            format!("processedDate is {date}; expected a date up to today, {today} in UTC"),
+            format!("{name} is {date}; expected a date up to today, {today} in UTC"),
         ));
     }
-    Ok(Some(date))
+    Ok(date)
 }
 
 /// That there is no query, for a resource that has none.

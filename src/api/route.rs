@@ -18,6 +18,10 @@ pub(super) enum Route<'a> {
     /// `/v1/customers/{customer_id}/usage/table.csv`: the simplified form as CSV, whatever `Accept`
     /// says: no link of a page could say it.
     Table { customer: &'a str },
+    /// `/`: the page for people.
+    Page,
+    /// `/assets/{file}`: what the page refers to.
+    Asset,
     /// `/openapi.json`: the description of this API.
     OpenApi,
     /// `/docs`: the page that shows it.
@@ -32,7 +36,7 @@ pub(super) enum Route<'a> {
 
 impl<'a> Route<'a> {
     /// The patterns, by [`Route::index`]: the values of the `route` label.
-    pub(super) const PATTERNS: [&'static str; 12] = [
+    pub(super) const PATTERNS: [&'static str; 14] = [
         "/v1/customers",
         "/v1/customers/{customer_id}/usage",
         "/v1/customers/{customer_id}/analytics/licenses/usage",
@@ -41,6 +45,8 @@ impl<'a> Route<'a> {
         "/v1/analytics/licenses/deployment",
         "/v1/customers/{customer_id}/usage/chart.svg",
         "/v1/customers/{customer_id}/usage/table.csv",
+        "/",
+        "/assets/{file}",
         "/openapi.json",
         "/docs",
         "/docs/{file}",
@@ -71,6 +77,8 @@ impl<'a> Route<'a> {
             "/v1/customers" => Self::Customers,
             "/v1/analytics/licenses/usage" => Self::PartnerUsage,
             "/v1/analytics/licenses/deployment" => Self::PartnerDeployment,
+            "/" => Self::Page,
+            _ if path.starts_with("/assets/") => Self::Asset,
             "/openapi.json" => Self::OpenApi,
             "/docs" | "/docs/" => Self::Docs,
             _ if path.starts_with("/docs/") => Self::DocsFile,
@@ -80,12 +88,15 @@ impl<'a> Route<'a> {
 
     /// Whether there may be [files](super::assets) here, which everybody may have.
     pub(super) fn has_files(self) -> bool {
-        matches!(self, Self::OpenApi | Self::Docs | Self::DocsFile)
+        matches!(
+            self,
+            Self::Asset | Self::OpenApi | Self::Docs | Self::DocsFile
+        )
     }
 
     /// Whether people open it in a browser, which then has to ask them who they are.
     pub(super) fn is_for_browsers(self) -> bool {
-        matches!(self, Self::Chart { .. } | Self::Table { .. })
+        matches!(self, Self::Page | Self::Chart { .. } | Self::Table { .. })
     }
 
     pub(super) fn index(self) -> usize {
@@ -98,10 +109,12 @@ impl<'a> Route<'a> {
             Self::PartnerDeployment => 5,
             Self::Chart { .. } => 6,
             Self::Table { .. } => 7,
-            Self::OpenApi => 8,
-            Self::Docs => 9,
-            Self::DocsFile => 10,
-            Self::Unmatched => 11,
+            Self::Page => 8,
+            Self::Asset => 9,
+            Self::OpenApi => 10,
+            Self::Docs => 11,
+            Self::DocsFile => 12,
+            Self::Unmatched => 13,
         }
     }
 
@@ -162,7 +175,10 @@ mod tests {
             ("/docs/", Route::Docs),
             ("/docs/start.js", Route::DocsFile),
             ("/docsx", Route::Unmatched),
-            ("/", Route::Unmatched),
+            ("/", Route::Page),
+            ("/assets/page.css", Route::Asset),
+            ("/assets", Route::Unmatched),
+            ("//", Route::Unmatched),
             ("", Route::Unmatched),
         ] {
             assert_eq!(Route::of(path), route, "{path}");

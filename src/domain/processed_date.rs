@@ -36,6 +36,16 @@ impl ProcessedDate {
         Self(instant.to_zoned(TimeZone::UTC).date())
     }
 
+    /// The day before; `None` before the first that the calendar has.
+    pub fn previous(self) -> Option<Self> {
+        self.0.yesterday().ok().map(Self)
+    }
+
+    /// The day after; `None` after the last that the calendar has.
+    pub fn next(self) -> Option<Self> {
+        self.0.tomorrow().ok().map(Self)
+    }
+
     /// Midnight UTC, at the beginning of the day.
     pub fn start(self) -> Timestamp {
         // Only the very first and last days that the calendar type can hold lie outside the range

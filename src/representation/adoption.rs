@@ -4,7 +4,7 @@
 
 mod unicode;
 
-use self::unicode::displayable;
+pub use self::unicode::displayable;
 pub(super) use self::unicode::elided;
 use super::simplified;
 

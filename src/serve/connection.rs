@@ -127,6 +127,7 @@ impl<H: Handler> Connection<H> {
             }
             Err(_elapsed) => return self.counted.close(CloseReason::TlsHandshake),
         };
+        self.peer.encrypted = true;
         if let Some(client) = client {
             self.peer.certificate_name = Some(client.name);
             self.drains.certificate = Some(client.end);

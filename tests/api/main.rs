@@ -35,6 +35,7 @@ mod metrics;
 mod negotiation;
 mod openapi;
 mod overload;
+mod page;
 mod problem_details;
 mod purge;
 mod rate_limits;

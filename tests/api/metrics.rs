@@ -310,6 +310,8 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
             "usage_proxy_http_requests_total",
             "route",
             &[
+                "/",
+                "/assets/{file}",
                 "/v1/analytics/licenses/deployment",
                 "/v1/analytics/licenses/usage",
                 "/v1/customers",

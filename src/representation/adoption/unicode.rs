@@ -1,7 +1,9 @@
-/// Text of somebody else's on one line, of characters that XML 1.0 (§2.2) and HTML can hold, and
-/// without those that turn the direction of the text around them (Unicode Annex 9, §2). `…` shows a
-/// cut: no name that a person reads is that long.
-pub(super) fn displayable(text: &str) -> String {
+/// Text of somebody else's, fit to be shown in XML and HTML.
+///
+/// It is on one line, of characters that XML 1.0 can hold (§2.2), and without those that turn the
+/// direction of the text around them (Unicode Annex 9, §2). `…` shows a cut: no name that a person
+/// reads is that long.
+pub fn displayable(text: &str) -> String {
     const LONGEST: usize = 300;
 
     let shown: String = text.trim().chars().filter_map(shown).collect();

@@ -1,0 +1,179 @@
+//! The page at `/`, for people who would rather look than read.
+//!
+//! It is rendered here and works without a script. It shows what the API answers to the same
+//! caller, by the same way: authorized, counted, logged and cached alike. No browser keeps it,
+//! since it says how old the numbers are at this moment.
+
+mod ask;
+mod customers;
+mod duration;
+mod problem;
+mod standing;
+mod usage;
+
+use std::borrow::Cow;
+
+use askama::Template;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+
+pub(super) use self::problem::present;
+use self::{ask::Ask, customers::Directory};
+use super::{
+    Arrived, Inner, Served,
+    assets::{File, NO_PAGE},
+    browser, extract, usage as api_usage,
+};
+use crate::{
+    domain::{Caller, CustomerId, ProcessedDate},
+    problem::{Body, Kind, Problem},
+};
+
+/// What stands around every page.
+struct Frame {
+    /// What chooses; absent where nothing may be chosen.
+    form: Option<Form>,
+    request_id: String,
+}
+
+/// What chooses a customer and a date.
+struct Form {
+    /// What stands in the field: a name, a part of one, or an id.
+    customer: String,
+    /// `YYYY-MM-DD`, or empty for the newest.
+    date: String,
+    /// The last date there can be, where that was looked up.
+    today: Option<ProcessedDate>,
+    /// Names to choose from.
+    suggestions: Vec<String>,
+}
+
+/// `GET /`.
+pub(super) async fn page<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller) -> Served {
+    let request = arrived.request;
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return arrived.refuse(Problem::method_not_allowed(request.method(), "GET, HEAD"));
+    }
+    let today = ProcessedDate::of(api.clock.wall());
+    let ask = match Ask::read(request.uri().query(), today) {
+        Ok(ask) => ask,
+        Err(problem) => return arrived.refuse(problem),
+    };
+    match CustomerId::parse(&ask.customer) {
+        Ok(customer) => usage::show(api, arrived, caller, &ask, customer).await,
+        Err(_) => choose(api, arrived, caller, &ask).await,
+    }
+}
+
+/// Lets its reader choose a customer, unless what was typed is the name of one.
+async fn choose<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, ask: &Ask) -> Served {
+    let listed = match customers::list(api, arrived, caller).await {
+        Ok(listed) => listed,
+        Err(unanswered) => {
+            return api_usage::refuse_unanswered(api, arrived, ask.date, &unanswered);
+        }
+    };
+    let directory = Directory::new(&listed.customers);
+    let found = directory.search(&ask.customer);
+    if let Some(customer) = found.the_one() {
+        return usage::show(api, arrived, caller, ask, customer).await;
+    }
+    if found.is_empty() && !ask.customer.is_empty() {
+        let detail = format!(
+            "none of the customers that you may see has {:?} in its name or domain",
+            crate::problem::excerpt(&ask.customer)
+        );
+        return arrived.refuse(Problem::new(Kind::UnknownCustomer, detail));
+    }
+    let page = found.page(
+        arrived.frame(Some(ask.form(directory.suggestions()))),
+        ask,
+        caller,
+    );
+    let response = respond(StatusCode::OK, page.render());
+    api_usage::serve(response, &listed.answer, ask.date)
+}
+
+/// A page, or the bare truth where its template failed.
+fn respond(status: StatusCode, rendered: askama::Result<String>) -> Response<Body> {
+    let (status, html) = match rendered {
+        Ok(html) => (status, Cow::Owned(html)),
+        Err(error) => {
+            tracing::error!(%error, "a page could not be rendered");
+            let sentence =
+                Cow::Borrowed("<!DOCTYPE html><title>The page could not be made</title>");
+            (StatusCode::INTERNAL_SERVER_ERROR, sentence)
+        }
+    };
+    let mut response = Response::new(Body::from(html.into_owned()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
+    browser::guard_page(headers);
+    response
+}
+
+/// What pages refer to; everybody may have it.
+pub(super) fn files() -> [File; 3] {
+    let file = |path, content_type, body: &'static str| File {
+        path,
+        content_type,
+        policy: NO_PAGE,
+        body: Cow::Borrowed(body.as_bytes()),
+        only_where: None,
+    };
+    [
+        file(
+            "/assets/page.css",
+            "text/css; charset=utf-8",
+            include_str!("page/page.css"),
+        ),
+        file(
+            "/assets/page.js",
+            "text/javascript; charset=utf-8",
+            include_str!("page/page.js"),
+        ),
+        file(
+            "/assets/icon.svg",
+            "image/svg+xml",
+            include_str!("page/icon.svg"),
+        ),
+    ]
+}
+
+// === impl Arrived ===
+
+impl<B> Arrived<'_, B> {
+    fn frame(&self, form: Option<Form>) -> Frame {
+        Frame {
+            form,
+            request_id: self.request_id.to_str().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// Where its sender found us, as it says itself; empty where that is no plain host.
+    fn origin(&self) -> String {
+        let authority = self
+            .request
+            .uri()
+            .authority()
+            .map(http::uri::Authority::as_str);
+        let host = self.request.headers().get(header::HOST);
+        let host = authority
+            .or_else(|| host?.to_str().ok())
+            .unwrap_or_default();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:-_[]".contains(&byte);
+        if host.is_empty() || !host.bytes().all(plain) {
+            return String::new();
+        }
+        let scheme = if self.encrypted { "https" } else { "http" };
+        format!("{scheme}://{host}")
+    }
+
+    /// Whether its sender wants upstream asked, or not.
+    fn directive(&self) -> crate::usage::Directive {
+        extract::directive(self.request.headers())
+    }
+}

@@ -1,0 +1,100 @@
+use std::time::Duration;
+
+use askama::Template;
+use http::Response;
+
+use super::{Form, Frame, duration::in_words, respond};
+use crate::{
+    api::Arrived,
+    problem::{Body, Kind, Problem},
+};
+
+/// A problem as a page: what happened, and what its reader can do.
+#[derive(Template)]
+#[template(path = "api/page/problem.html", config = "src/askama.toml")]
+struct ProblemPage {
+    frame: Frame,
+    status: String,
+    title: &'static str,
+    detail: String,
+    advice: &'static str,
+    /// How long to wait, where anybody knows.
+    wait: Option<String>,
+}
+
+/// Shows a problem, with the headers that it has as a document.
+pub(in crate::api) fn present<B>(arrived: &Arrived<'_, B>, problem: &Problem) -> Response<Body> {
+    let kind = problem.kind();
+    let query = arrived.request.uri().query();
+    let may_choose = !matches!(kind, Kind::Unauthenticated | Kind::SeveralCredentials);
+    let form = may_choose.then(|| Form::leniently(query));
+    let page = ProblemPage {
+        frame: arrived.frame(form),
+        status: format!("{} {}", kind.status().as_u16(), kind.name()),
+        title: kind.title(),
+        detail: sentence(problem.detail()),
+        advice: advice(kind),
+        wait: problem
+            .retry_after()
+            .map(|seconds| in_words(Duration::from_secs(seconds))),
+    };
+    let mut response = respond(kind.status(), page.render());
+    for (name, value) in problem.headers() {
+        response.headers_mut().append(name, value.clone());
+    }
+    response
+}
+
+/// What its reader can do about it.
+fn advice(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Unauthenticated => {
+            "Load the page again: your browser asks for a user name and a password. The password is \
+             your key; the user name may be anything. Whoever runs this service hands out keys."
+        }
+        Kind::SeveralCredentials => "Send one credential, and no other.",
+        Kind::NotAllowed => {
+            "Choose another customer. Whoever runs this service can give your key the right to this one."
+        }
+        Kind::RateLimited => "Wait for a moment, and load the page again.",
+        Kind::CustomerId | Kind::UnknownCustomer => {
+            "Check the spelling, or choose from the list of all customers."
+        }
+        Kind::NoRelationship => {
+            "Choose another customer: the partner has none of Microsoft’s relationships with this one, \
+             so Partner Center tells nothing of it."
+        }
+        Kind::ProcessedDate => "Choose a date up to today, or leave it empty for the newest.",
+        Kind::NothingProcessed => {
+            "Choose an earlier date, or leave it empty for the newest. Partner Center counts once a \
+             day at most, some days late, and keeps no date for ever."
+        }
+        Kind::UnknownParameter | Kind::DuplicateParameter | Kind::MethodNotAllowed => {
+            "Start anew from the list of all customers."
+        }
+        Kind::Throttled
+        | Kind::CircuitOpen
+        | Kind::Unavailable
+        | Kind::Overloaded
+        | Kind::Interrupted
+        | Kind::TimedOut
+        | Kind::IssuerUnavailable => {
+            "It is no fault of yours. Load the page again in a while; if that goes on, tell whoever \
+             runs this service, with the request’s id below."
+        }
+        Kind::NotHeld => "Load the page again without only-if-cached.",
+        _ => "Tell whoever runs this service, with the request’s id below.",
+    }
+}
+
+/// A detail is written to be read within a document: lower case, no full stop.
+fn sentence(detail: &str) -> String {
+    let mut characters = detail.chars();
+    match characters.next() {
+        None => String::new(),
+        Some(first) => {
+            let stop = if detail.ends_with('.') { "" } else { "." };
+            format!("{}{}{stop}", first.to_uppercase(), characters.as_str())
+        }
+    }
+}
