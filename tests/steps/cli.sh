@@ -160,6 +160,8 @@ cli_doctor() {
 
 # cli_account URL: sets `account` to the variables of a service that asks there.
 cli_account() {
+    # Anew: another test may have opened it to everybody.
+    rm -f "$scratch/client_secret"
     (umask 077 && echo secret >"$scratch/client_secret")
     account=(
         USAGE_PROXY__SERVER__LISTEN=127.0.0.1:0 USAGE_PROXY__ADMIN__LISTEN=127.0.0.1:0
