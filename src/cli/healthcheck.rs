@@ -74,7 +74,7 @@ fn url(admin: &AdminConfig, ready: bool) -> Result<String, Failure> {
 }
 
 /// "Every address" is none to connect to, but the loopback is among them.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let address = match listen.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),

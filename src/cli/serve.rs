@@ -1,10 +1,11 @@
 //! `usage-proxy serve`: the service, until a signal ends it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::{
     Failure,
     configuration::{ConfigArgs, secret_files, unreadable_trace_headers, warnings},
+    healthcheck::reachable,
     print_line,
     terminal::Look,
 };
@@ -110,15 +111,10 @@ Try:
     )
 }
 
-/// How an address is reached from this machine: "every address" is none to connect to.
+/// How an address is reached from this machine.
 fn url(address: SocketAddr, tls: bool) -> String {
-    let ip = match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
     let scheme = if tls { "https" } else { "http" };
-    format!("{scheme}://{}", SocketAddr::new(ip, address.port()))
+    format!("{scheme}://{}", reachable(address))
 }
 
 /// Reads every secret once, so that a start that could never serve fails at once and says why.

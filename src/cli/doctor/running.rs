@@ -1,12 +1,10 @@
 //! A usage-proxy that runs with this configuration, as its admin listener tells of it.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use serde::Deserialize;
 
+use super::super::healthcheck::reachable;
 use crate::config::AdminConfig;
 
 /// It is on this machine, or not there.
@@ -63,14 +61,4 @@ pub(super) async fn look_for(admin: &AdminConfig) -> Option<Running> {
         waits_for: joined(|gate| gate.waits_for.as_deref()),
         notes: joined(|gate| gate.note.as_deref()),
     })
-}
-
-/// "Every address" is none to connect to, but the loopback is among them.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
 }
