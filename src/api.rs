@@ -43,7 +43,7 @@ use crate::{
     problem::{Body, Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
     trace::Span,
-    usage::{NativeDocument, UsageService, source::CallTrace},
+    usage::{UsageService, source::CallTrace},
 };
 
 /// Everything an API request needs; clones share it.
@@ -239,13 +239,8 @@ impl Inner {
             Route::Deployment { customer } => {
                 documents::deployment(self, arrived, caller, customer).await
             }
-            Route::PartnerUsage => {
-                documents::of_partner(self, arrived, caller, NativeDocument::PartnerUsage).await
-            }
-            Route::PartnerDeployment => {
-                let document = NativeDocument::PartnerDeployment;
-                documents::of_partner(self, arrived, caller, document).await
-            }
+            Route::PartnerUsage => documents::partner_usage(self, arrived, caller).await,
+            Route::PartnerDeployment => documents::partner_deployment(self, arrived, caller).await,
             Route::Page => page::page(self, arrived, caller).await,
             // Their files are answered before anybody is asked who it is.
             Route::OpenApi | Route::Docs | Route::DocsFile | Route::Asset | Route::Unmatched => {

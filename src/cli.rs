@@ -1,7 +1,7 @@
 //! The command line: its parser, which command a line names, and how commands print.
 //!
 //! Each command has a file of its own beneath. What `--help` says after the options is written in
-//! paragraphs that [`man`] makes sections of, so that help and manual say the same.
+//! paragraphs that `man` makes sections of, so that help and manual say the same.
 
 mod advice;
 mod check_config;

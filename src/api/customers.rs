@@ -4,6 +4,7 @@ use super::{
     Arrived, Inner, Served,
     caching::{self, Audience},
     extract, negotiation,
+    openapi::{DataHeaders, ListProblems, NativeCustomers, Paging, USAGE},
     problem::not_allowed,
     usage::{check_method, not_rendered, refuse_unanswered, serve},
 };
@@ -25,6 +26,27 @@ struct Request {
 }
 
 /// `GET /v1/customers`.
+#[utoipa::path(
+    get,
+    path = "/v1/customers",
+    operation_id = "getCustomers",
+    tag = USAGE,
+    summary = "Customers",
+    description = "The customers that the caller may see, by name, in Partner Center's form: all of \
+                   them, or page by page, gone through as Partner Center's own list is, by \
+                   `links.next`.",
+    params(Paging, DataHeaders),
+    responses(
+        (status = 200, description = "Customers.", body = NativeCustomers, content_type = "application/json",
+            links(("usage" = (
+                operation_id = "getCustomerUsage",
+                description = "What the first of them uses.",
+                parameters(("customer_id" = "$response.body#/items/0/id")),
+            )))),
+        (status = 304, description = "The client has this very content already."),
+        ListProblems,
+    ),
+)]
 pub(super) async fn list<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller) -> Served {
     let request = match read(arrived) {
         Ok(request) => request,

@@ -2,6 +2,10 @@
 
 use super::{
     Arrived, Inner, Served, extract, negotiation,
+    openapi::{
+        CustomerProblems, DataHeaders, NativeDeployment, NativePartnerDeployment,
+        NativePartnerUsage, OfCustomer, PartnerProblems, USAGE,
+    },
     problem::not_allowed,
     spans,
     usage::{check_method, finish},
@@ -20,6 +24,20 @@ struct Request {
 }
 
 /// `GET /v1/customers/{customer_id}/analytics/licenses/deployment`.
+#[utoipa::path(
+    get,
+    path = "/v1/customers/{customer_id}/analytics/licenses/deployment",
+    operation_id = "getNativeCustomerDeployment",
+    tag = USAGE,
+    summary = "Deployment of a customer, as Partner Center words it",
+    description = "Partner Center's own answer, byte for byte, of the newest processed date.",
+    params(OfCustomer, DataHeaders),
+    responses(
+        (status = 200, description = "Partner Center's own answer.", body = NativeDeployment, content_type = "application/json"),
+        (status = 304, description = "The client has this very content already."),
+        CustomerProblems,
+    ),
+)]
 pub(super) async fn deployment<B>(
     api: &Inner,
     arrived: &Arrived<'_, B>,
@@ -41,8 +59,53 @@ pub(super) async fn deployment<B>(
     }
 }
 
-/// `GET /v1/analytics/licenses/usage` and `/deployment`: over all customers.
-pub(super) async fn of_partner<B>(
+/// `GET /v1/analytics/licenses/usage`: over all customers.
+#[utoipa::path(
+    get,
+    path = "/v1/analytics/licenses/usage",
+    operation_id = "getNativePartnerUsage",
+    tag = USAGE,
+    summary = "Usage of all customers, as Partner Center words it",
+    description = "Partner Center's own answer, byte for byte, for callers that may read every customer.",
+    params(DataHeaders),
+    responses(
+        (status = 200, description = "Partner Center's own answer.", body = NativePartnerUsage, content_type = "application/json"),
+        (status = 304, description = "The client has this very content already."),
+        PartnerProblems,
+    ),
+)]
+pub(super) async fn partner_usage<B>(
+    api: &Inner,
+    arrived: &Arrived<'_, B>,
+    caller: &Caller,
+) -> Served {
+    of_partner(api, arrived, caller, NativeDocument::PartnerUsage).await
+}
+
+/// `GET /v1/analytics/licenses/deployment`: over all customers.
+#[utoipa::path(
+    get,
+    path = "/v1/analytics/licenses/deployment",
+    operation_id = "getNativePartnerDeployment",
+    tag = USAGE,
+    summary = "Deployment of all customers, as Partner Center words it",
+    description = "Partner Center's own answer, byte for byte, for callers that may read every customer.",
+    params(DataHeaders),
+    responses(
+        (status = 200, description = "Partner Center's own answer.", body = NativePartnerDeployment, content_type = "application/json"),
+        (status = 304, description = "The client has this very content already."),
+        PartnerProblems,
+    ),
+)]
+pub(super) async fn partner_deployment<B>(
+    api: &Inner,
+    arrived: &Arrived<'_, B>,
+    caller: &Caller,
+) -> Served {
+    of_partner(api, arrived, caller, NativeDocument::PartnerDeployment).await
+}
+
+async fn of_partner<B>(
     api: &Inner,
     arrived: &Arrived<'_, B>,
     caller: &Caller,

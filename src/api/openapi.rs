@@ -23,14 +23,19 @@ use utoipa::{
 
 use self::headers::Subject;
 pub(super) use self::{
-    native::NativeUsage,
-    parameters::{DataHeaders, FileHeaders, OfCustomer, OfDate, OfFile},
-    problems::{CustomerProblems, DatedProblems, FileProblems, FolderProblems},
+    native::{
+        NativeCustomers, NativeDeployment, NativePartnerDeployment, NativePartnerUsage, NativeUsage,
+    },
+    parameters::{DataHeaders, FileHeaders, OfAsset, OfCustomer, OfDate, OfFile, OfPage, Paging},
+    problems::{
+        CustomerProblems, DatedProblems, FileProblems, FolderProblems, ListProblems, PageProblems,
+        PartnerProblems,
+    },
     security::Anonymous,
 };
 use super::{
     assets::{File, NO_PAGE},
-    docs, usage,
+    customers, docs, documents, page, usage,
 };
 use crate::problem::Problem;
 
@@ -44,9 +49,24 @@ use crate::problem::Problem;
     servers((url = "/", description = "The service that this document was fetched from.")),
     tags(
         (name = USAGE, description = "License usage per customer and processed date."),
+        (name = SHOWN, description = "The same, to be looked at in a browser."),
         (name = ABOUT, description = "This API, described. Everybody may read it."),
     ),
-    paths(usage::simplified, usage::native, file, docs::pages, docs::files),
+    paths(
+        customers::list,
+        usage::simplified,
+        usage::chart,
+        usage::table,
+        usage::native,
+        documents::deployment,
+        documents::partner_usage,
+        documents::partner_deployment,
+        page::page,
+        page::files,
+        file,
+        docs::pages,
+        docs::files,
+    ),
     components(schemas(Problem)),
     modifiers(&Common),
 )]
@@ -57,6 +77,9 @@ struct Common;
 
 /// The tag of data.
 pub(super) const USAGE: &str = "usage";
+
+/// The tag of what people look at.
+pub(super) const SHOWN: &str = "shown";
 
 /// The tag of files about the API.
 pub(super) const ABOUT: &str = "about";
@@ -119,8 +142,11 @@ impl Modify for Common {
 /// Adds to the GET of a path what every GET has, and HEAD beside it.
 fn complete(item: &mut PathItem) {
     let Some(get) = &mut item.get else { return };
-    let subject = if get.tags.iter().flatten().any(|tag| tag == ABOUT) {
+    let is = |of: &str| get.tags.iter().flatten().any(|tag| tag == of);
+    let subject = if is(ABOUT) {
         Subject::File
+    } else if is(SHOWN) {
+        Subject::Shown
     } else {
         Subject::Data
     };

@@ -21,7 +21,11 @@ use self::{ask::Ask, customers::Directory};
 use super::{
     Arrived, Inner, Served,
     assets::{File, NO_PAGE},
-    browser, extract, usage as api_usage,
+    browser, extract,
+    openapi::{
+        ABOUT, DataHeaders, FileHeaders, FolderProblems, OfAsset, OfPage, PageProblems, SHOWN,
+    },
+    usage as api_usage,
 };
 use crate::{
     domain::{Caller, CustomerId, ProcessedDate},
@@ -48,6 +52,20 @@ struct Form {
 }
 
 /// `GET /`.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "getPage",
+    tag = SHOWN,
+    summary = "A page to look at usage",
+    description = "Choose a customer and a date; adoption as bars, counts beside them, how old the \
+                   data is and why.",
+    params(OfPage, DataHeaders),
+    responses(
+        (status = 200, description = "A page.", body = String, content_type = "text/html"),
+        PageProblems,
+    ),
+)]
 pub(super) async fn page<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller) -> Served {
     let request = arrived.request;
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -115,7 +133,25 @@ fn respond(status: StatusCode, rendered: askama::Result<String>) -> Response<Bod
     response
 }
 
-/// What pages refer to; everybody may have it.
+/// `GET /assets/{file}`: what pages refer to; everybody may have it.
+#[utoipa::path(
+    get,
+    path = "/assets/{file}",
+    operation_id = "getPageFile",
+    tag = ABOUT,
+    summary = "What that page is made of",
+    params(OfAsset, FileHeaders),
+    responses(
+        (status = 200, description = "A script, a stylesheet or a picture.", content(
+            (String = "text/javascript"),
+            (String = "text/css"),
+            (String = "image/svg+xml"),
+        )),
+        (status = 304, description = "The client has it already."),
+        FolderProblems,
+    ),
+    security(()),
+)]
 pub(super) fn files() -> [File; 3] {
     let file = |path, content_type, body: &'static str| File {
         path,

@@ -7,7 +7,7 @@ use super::{
     caching::{self, Audience},
     extract, negotiation,
     openapi::{
-        CustomerProblems, DataHeaders, DatedProblems, NativeUsage, OfCustomer, OfDate, USAGE,
+        CustomerProblems, DataHeaders, DatedProblems, NativeUsage, OfCustomer, OfDate, SHOWN, USAGE,
     },
     problem, spans,
 };
@@ -62,6 +62,20 @@ pub(super) async fn simplified<B>(
 }
 
 /// `GET /v1/customers/{customer_id}/usage/chart.svg`.
+#[utoipa::path(
+    get,
+    path = "/v1/customers/{customer_id}/usage/chart.svg",
+    operation_id = "getCustomerUsageChart",
+    tag = SHOWN,
+    summary = "Usage of a customer as a picture",
+    description = "Adoption per product and workload as bars, with a text alternative inside.",
+    params(OfCustomer, OfDate, DataHeaders),
+    responses(
+        (status = 200, description = "A picture.", body = String, content_type = "image/svg+xml"),
+        (status = 304, description = "The client has this very content already."),
+        DatedProblems,
+    ),
+)]
 pub(super) async fn chart<B>(
     api: &Inner,
     arrived: &Arrived<'_, B>,
@@ -76,6 +90,20 @@ pub(super) async fn chart<B>(
 }
 
 /// `GET /v1/customers/{customer_id}/usage/table.csv`.
+#[utoipa::path(
+    get,
+    path = "/v1/customers/{customer_id}/usage/table.csv",
+    operation_id = "getCustomerUsageTable",
+    tag = SHOWN,
+    summary = "Usage of a customer as a table, to be saved",
+    description = "What `Accept: text/csv` brings, at an address of its own.",
+    params(OfCustomer, OfDate, DataHeaders),
+    responses(
+        (status = 200, description = "A line for each product and workload.", body = String, content_type = "text/csv"),
+        (status = 304, description = "The client has this very content already."),
+        DatedProblems,
+    ),
+)]
 pub(super) async fn table<B>(
     api: &Inner,
     arrived: &Arrived<'_, B>,

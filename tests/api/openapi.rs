@@ -47,17 +47,35 @@ async fn where_there_are_callers_the_document_demands_a_credential() {
 #[tokio::test]
 async fn the_examples_of_answers_are_real_ones() {
     let app = TestApp::start().await;
-    let usage = format!("/v1/customers/{DOCUMENTED}/usage");
-    let native = format!("/v1/customers/{DOCUMENTED}/analytics/licenses/usage");
+    let of_customer = |rest: &str| format!("/v1/customers/{DOCUMENTED}/{rest}");
 
-    let json = app.get(&usage).await.json();
-    let csv = app.get_with(&usage, &[("accept", "text/csv")]).await.text();
-    let native = app.get(&native).await.text();
-
-    let native = serde_json::from_str(native.trim_start_matches('\u{feff}')).unwrap();
-    assert_example("usage.json", &pretty(&json));
-    assert_example("usage.csv", &csv);
-    assert_example("native.json", &pretty(&native));
+    for (name, path) in [
+        ("usage.json", of_customer("usage")),
+        ("native.json", of_customer("analytics/licenses/usage")),
+        (
+            "deployment.json",
+            of_customer("analytics/licenses/deployment"),
+        ),
+        ("customers.json", "/v1/customers?size=2".to_owned()),
+        (
+            "partner_usage.json",
+            "/v1/analytics/licenses/usage".to_owned(),
+        ),
+        (
+            "partner_deployment.json",
+            "/v1/analytics/licenses/deployment".to_owned(),
+        ),
+    ] {
+        let text = app.get(&path).await.text();
+        let json = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap();
+        assert_example(name, &pretty(&json));
+    }
+    for (name, path) in [
+        ("usage.csv", of_customer("usage/table.csv")),
+        ("chart.svg", of_customer("usage/chart.svg")),
+    ] {
+        assert_example(name, &app.get(&path).await.text());
+    }
 }
 
 #[tokio::test]
@@ -75,7 +93,7 @@ async fn the_examples_of_problems_are_real_ones() {
         problems.insert(name.to_owned(), problem);
     }
 
-    assert_eq!(problems.len(), 22, "{:?}", problems.keys());
+    assert_eq!(problems.len(), 25, "{:?}", problems.keys());
     assert_example("problems.json", &pretty(&json!(problems)));
 }
 
@@ -104,6 +122,9 @@ async fn wrong_requests() -> Vec<Reply> {
             &[],
         )
         .await,
+        ask(&app, "/v1/customers?size=many", &[]).await,
+        ask(&app, "/v1/customers?seekOperation=Previous", &[]).await,
+        ask(&app, "/v1/customers?seekOperation=Next", &[]).await,
         ask(&app, &usage, &[("accept", "text/html")]).await,
         ask(&app, &usage, &[("cache-control", "only-if-cached")]).await,
         app.call(Method::DELETE, &usage, &named(&[])).await,

@@ -14,7 +14,7 @@ pub(super) const CUSTOMER: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
 pub(super) const DATE: &str = "2017-03-09";
 
 /// By operation and media type: what a 200 brings.
-const ANSWERS: [(&str, &str, &str); 3] = [
+const ANSWERS: [(&str, &str, &str); 9] = [
     (
         "getCustomerUsage",
         "application/json",
@@ -29,6 +29,36 @@ const ANSWERS: [(&str, &str, &str); 3] = [
         "getNativeCustomerUsage",
         "application/json",
         include_str!("examples/native.json"),
+    ),
+    (
+        "getCustomers",
+        "application/json",
+        include_str!("examples/customers.json"),
+    ),
+    (
+        "getNativeCustomerDeployment",
+        "application/json",
+        include_str!("examples/deployment.json"),
+    ),
+    (
+        "getNativePartnerUsage",
+        "application/json",
+        include_str!("examples/partner_usage.json"),
+    ),
+    (
+        "getNativePartnerDeployment",
+        "application/json",
+        include_str!("examples/partner_deployment.json"),
+    ),
+    (
+        "getCustomerUsageTable",
+        "text/csv",
+        include_str!("examples/usage.csv"),
+    ),
+    (
+        "getCustomerUsageChart",
+        "image/svg+xml",
+        include_str!("examples/chart.svg"),
     ),
 ];
 

@@ -30,11 +30,13 @@ enum Form {
 pub(super) enum Subject {
     /// Usage, to callers.
     Data,
+    /// The same, to be opened in a browser.
+    Shown,
     /// A [file](super::super::assets), to everybody.
     File,
 }
 
-const HEADERS: [Told; 22] = [
+const HEADERS: [Told; 25] = [
     told(
         "X-Request-Id",
         Form::Text,
@@ -162,6 +164,24 @@ const HEADERS: [Told; 22] = [
         "Nobody is told where a link was followed from.",
     ),
     told(
+        "Cross-Origin-Resource-Policy",
+        Form::OneOf(&["same-origin", "cross-origin"]),
+        "same-origin",
+        "Whose pages may show it.",
+    ),
+    told(
+        "Cross-Origin-Opener-Policy",
+        Form::OneOf(&["same-origin"]),
+        "same-origin",
+        "No page of another origin gets hold of its window.",
+    ),
+    told(
+        "Content-Disposition",
+        Form::Text,
+        "attachment; filename=\"usage.csv\"",
+        "What a browser saves it as.",
+    ),
+    told(
         "Content-Length",
         Form::Seconds(0),
         "1024",
@@ -208,11 +228,23 @@ fn of(subject: Subject, status: &str) -> Vec<&'static [&'static str]> {
     const OF_CALL: &[&str] = &["MS-RequestId", "MS-CorrelationId"];
 
     let mut names = vec![ON_ALL];
-    if subject == Subject::Data {
+    if subject != Subject::File {
         names.extend([TO_CALLERS, OF_CALL]);
     }
+    if subject == Subject::Shown {
+        names.push(&[
+            "Content-Security-Policy",
+            "X-Content-Type-Options",
+            "Referrer-Policy",
+            "Cross-Origin-Resource-Policy",
+            "Cross-Origin-Opener-Policy",
+            "Content-Disposition",
+        ]);
+    }
     match (subject, status) {
-        (Subject::Data, "200" | "304") => names.push(&["ETag", "Last-Modified", "Age"]),
+        (Subject::Data | Subject::Shown, "200" | "304") => {
+            names.push(&["ETag", "Last-Modified", "Age"])
+        }
         (Subject::File, "200" | "304") => names.push(&[
             "ETag",
             "Content-Security-Policy",

@@ -1,4 +1,4 @@
-//! Partner Center's own shape, which the native form hands on byte for byte: here only described.
+//! Partner Center's own shapes, which native forms hand on: here only described.
 
 use std::borrow::Cow;
 
@@ -9,84 +9,142 @@ use utoipa::{
     },
 };
 
-/// A `ResourceCollection` of `CustomerLicensesUsageInsights`.
-pub(in crate::api) struct NativeUsage;
+/// Makes a schema of each `ResourceCollection`: what its items are, and their properties, of which
+/// the first so many are always there.
+macro_rules! collections {
+    ($($name:ident: $about:literal, $required:literal of $row:expr;)+) => {$(
+        #[doc = $about]
+        pub(in crate::api) struct $name;
 
-const NAMES: [(&str, &str); 8] = [
-    (
-        "customerId",
-        "The customer's GUID; absent in Microsoft's own example.",
-    ),
-    ("customerName", "What the customer is called."),
-    ("productName", "What the product is called."),
-    ("workloadCode", "The workload's code, where it is told."),
-    ("workloadName", "What the workload is called."),
-    ("serviceCode", "The service's code, where it is told."),
-    ("serviceName", "What the service is called, such as `o365`."),
-    ("channel", "How the licence was sold, such as `reseller`."),
-];
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+        }
 
-// === impl NativeUsage ===
-
-impl ToSchema for NativeUsage {
-    fn name() -> Cow<'static, str> {
-        "NativeUsage".into()
-    }
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                collection($about, $required, $row)
+            }
+        }
+    )+};
 }
 
-impl PartialSchema for NativeUsage {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(Type::Object)
-            .description(Some(
-                "Partner Center's own answer, with whatever else it holds. It may begin with a \
-                 byte-order mark, which RFC 8259 §8.1 lets readers pass over.",
-            ))
-            .property("totalCount", count("How many rows there are."))
-            .property("items", ArrayBuilder::new().items(row()))
-            .required("items")
-            .into()
-    }
+collections! {
+    NativeUsage: "`CustomerLicensesUsageInsights`, as Partner Center sent them.", 6 of &[
+        PRODUCT_NAME, WORKLOAD_NAME, SERVICE_NAME, PROCESSED,
+        ("licensesActive", Value::Count, "Seats in use."),
+        ("licensesQualified", Value::Count, "Seats that could be."),
+        ("usagePercent", Value::Percent, "Partner Center's adjusted percentage: not promised to be active by qualified."),
+        ("workloadCode", Value::Text, "The workload's code, where it is told."),
+        SERVICE_CODE, CUSTOMER_ID, CUSTOMER_NAME, CHANNEL,
+    ];
+    NativeDeployment: "`CustomerLicensesDeploymentInsights`, as Partner Center sent them.", 0 of &[
+        ("licensesDeployed", Value::Count, "Seats that were given to somebody."),
+        ("licensesSold", Value::Count, "Seats that were bought."),
+        ("deploymentPercent", Value::Percent, "Partner Center's percentage."),
+        PRODUCT_NAME, SERVICE_NAME, SERVICE_CODE, PROCESSED, CUSTOMER_ID, CUSTOMER_NAME, CHANNEL,
+    ];
+    NativePartnerUsage: "`PartnerLicensesUsageInsights`, as Partner Center sent them.", 0 of &[
+        ("proratedLicensesUsagePercent", Value::Percent, "Partner Center's percentage over all customers."),
+        WORKLOAD_NAME, SERVICE_NAME, PROCESSED, CHANNEL,
+    ];
+    NativePartnerDeployment: "`PartnerLicensesDeploymentInsights`, as Partner Center sent them.", 0 of &[
+        ("proratedDeploymentPercent", Value::Percent, "Partner Center's percentage over all customers."),
+        ("licensesSold", Value::Count, "Seats that were bought."),
+        SERVICE_NAME, PROCESSED, CHANNEL,
+    ];
+    NativeCustomers: "`Customer`s, each as Partner Center sent it, by name.", 1 of &[
+        ("id", Value::Text, "The GUID of the customer's tenant."),
+        ("companyProfile", Value::Profile, "What the customer is called."),
+        ("relationshipToPartner", Value::Text, "Such as `reseller`."),
+    ];
 }
 
-fn row() -> Object {
-    let named = NAMES
-        .iter()
-        .fold(ObjectBuilder::new(), |row, (name, about)| {
-            row.property(*name, of_type(Type::String).description(Some(*about)))
-        });
-    let percent = of_type(Type::Number).description(Some(
-        "Partner Center's adjusted percentage: not promised to be active by qualified.",
-    ));
-    let processed = of_type(Type::String)
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
-        .description(Some("When the seats were counted."));
-    let row = named
+/// A property: its name, its type, and what it says.
+type Property = (&'static str, Value, &'static str);
+
+/// What a property holds.
+#[derive(Clone, Copy)]
+enum Value {
+    Text,
+    Count,
+    Percent,
+    Instant,
+    Profile,
+}
+
+const PRODUCT_NAME: Property = ("productName", Value::Text, "What the product is called.");
+const WORKLOAD_NAME: Property = ("workloadName", Value::Text, "What the workload is called.");
+const SERVICE_NAME: Property = (
+    "serviceName",
+    Value::Text,
+    "What the service is called, such as `o365`.",
+);
+const SERVICE_CODE: Property = (
+    "serviceCode",
+    Value::Text,
+    "The service's code, where it is told.",
+);
+const CUSTOMER_ID: Property = (
+    "customerId",
+    Value::Text,
+    "The customer's GUID; absent in Microsoft's own example.",
+);
+const CUSTOMER_NAME: Property = ("customerName", Value::Text, "What the customer is called.");
+const CHANNEL: Property = (
+    "channel",
+    Value::Text,
+    "How the licence was sold, such as `reseller`.",
+);
+const PROCESSED: Property = (
+    "processedDateTime",
+    Value::Instant,
+    "When the seats were counted.",
+);
+
+fn collection(about: &str, required: usize, row: &[Property]) -> RefOr<Schema> {
+    ObjectBuilder::new()
         .schema_type(Type::Object)
-        .property("licensesActive", count("Seats in use."))
-        .property("licensesQualified", count("Seats that could be."))
-        .property("usagePercent", percent)
-        .property("processedDateTime", processed);
-    [
-        "productName",
-        "workloadName",
-        "serviceName",
-        "licensesActive",
-        "licensesQualified",
-        "processedDateTime",
-    ]
-    .into_iter()
-    .fold(row, ObjectBuilder::required)
-    .build()
+        .description(Some(format!(
+            "{about} There may be more than is described. It may begin with a byte-order mark, \
+             which RFC 8259 §8.1 lets readers pass over."
+        )))
+        .property("totalCount", Value::Count.schema())
+        .property("items", ArrayBuilder::new().items(item(required, row)))
+        .required("items")
+        .into()
 }
 
-fn count(about: &str) -> ObjectBuilder {
-    of_type(Type::Integer)
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
-        .minimum(Some(0))
-        .description(Some(about))
+fn item(required: usize, row: &[Property]) -> Object {
+    let item = ObjectBuilder::new().schema_type(Type::Object);
+    let item = row.iter().fold(item, |item, (name, value, about)| {
+        item.property(*name, value.schema().description(Some(*about)))
+    });
+    let always = row.iter().take(required);
+    always
+        .fold(item, |item, (name, ..)| item.required(*name))
+        .build()
 }
 
-fn of_type(of: Type) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(of)
+// === impl Value ===
+
+impl Value {
+    fn schema(self) -> ObjectBuilder {
+        let of = |of: Type| ObjectBuilder::new().schema_type(of);
+        let formatted = |format| Some(SchemaFormat::KnownFormat(format));
+        match self {
+            Self::Text => of(Type::String),
+            Self::Count => of(Type::Integer)
+                .format(formatted(KnownFormat::Int64))
+                .minimum(Some(0)),
+            Self::Percent => of(Type::Number),
+            Self::Instant => of(Type::String).format(formatted(KnownFormat::DateTime)),
+            Self::Profile => ["tenantId", "domain", "companyName"]
+                .into_iter()
+                .fold(of(Type::Object), |profile, name| {
+                    profile.property(name, of(Type::String))
+                }),
+        }
+    }
 }

@@ -13,7 +13,7 @@ use utoipa::{
     },
 };
 
-use crate::api::docs;
+use crate::api::{docs, page};
 
 /// The customer, in the path.
 pub(in crate::api) struct OfCustomer;
@@ -23,6 +23,15 @@ pub(in crate::api) struct OfDate;
 
 /// A file of the documentation page's, in the path.
 pub(in crate::api) struct OfFile;
+
+/// A file of the page for people, in the path.
+pub(in crate::api) struct OfAsset;
+
+/// What the page for people is asked for, in the query.
+pub(in crate::api) struct OfPage;
+
+/// The page of a list.
+pub(in crate::api) struct Paging;
 
 /// The headers of a request for data.
 pub(in crate::api) struct DataHeaders;
@@ -130,21 +139,105 @@ impl IntoParams for OfDate {
 impl IntoParams for OfFile {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let paths = docs::files().map(|file| file.path);
-        let names = paths.iter().filter_map(|path| path.strip_prefix("/docs/"));
-        let name = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .enum_values(Some(names));
+        vec![file_beneath("/docs/", &paths)]
+    }
+}
+
+// === impl OfAsset ===
+
+impl IntoParams for OfAsset {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let paths = page::files().map(|file| file.path);
+        vec![file_beneath("/assets/", &paths)]
+    }
+}
+
+// === impl OfPage ===
+
+impl IntoParams for OfPage {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let date = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::Date)));
         vec![
+            queried(
+                "customer",
+                "A customer's id, name, or part of its name or domain.",
+                text(),
+            )
+            .example(Some(super::examples::CUSTOMER.into()))
+            .build(),
+            queried(
+                "date",
+                "The processed date, up to today; the newest where left out.",
+                date,
+            )
+            .example(Some(super::examples::DATE.into()))
+            .build(),
+        ]
+    }
+}
+
+// === impl Paging ===
+
+impl IntoParams for Paging {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let size = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(0))
+            .maximum(Some(u32::MAX));
+        let next = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(["Next"]));
+        let token = ObjectBuilder::new().schema_type(Type::String);
+        vec![
+            queried(
+                "size",
+                "How many customers a page has; all where it is 0 or left out.",
+                size,
+            )
+            .example(Some(2.into()))
+            .build(),
+            queried(
+                "seekOperation",
+                "With a continuation token: the page after it.",
+                next,
+            )
+            .build(),
             ParameterBuilder::new()
-                .name("file")
-                .parameter_in(ParameterIn::Path)
-                .required(Required::True)
-                .description(Some("Which file."))
-                .schema(Some(name))
-                .example(Some("start.js".into()))
+                .name("MS-ContinuationToken")
+                .parameter_in(ParameterIn::Header)
+                .required(Required::False)
+                .description(Some(
+                    "Where the page before ended: what `links.next.headers` of its answer has.",
+                ))
+                .schema(Some(token))
                 .build(),
         ]
     }
+}
+
+fn queried(name: &str, about: &str, schema: ObjectBuilder) -> ParameterBuilder {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(about))
+        .schema(Some(schema))
+}
+
+fn file_beneath(folder: &str, paths: &[&str]) -> Parameter {
+    let names = paths.iter().filter_map(|path| path.strip_prefix(folder));
+    let name = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(names.clone()));
+    ParameterBuilder::new()
+        .name("file")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some("Which file."))
+        .schema(Some(name))
+        .example(names.map(Into::into).next())
+        .build()
 }
 
 // === impl DataHeaders ===

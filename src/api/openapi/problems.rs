@@ -6,26 +6,50 @@ use serde_json::Value;
 use utoipa::{
     IntoResponses, ToSchema,
     openapi::{
-        AllOfBuilder, ContentBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder,
-        example::Example, schema::Type,
+        AllOfBuilder, Content, ContentBuilder, ObjectBuilder, Ref, RefOr, Response,
+        ResponseBuilder, example::Example, schema::Type,
     },
 };
 
 use super::examples;
 use crate::problem::{Kind, Problem};
 
-/// Of a resource of one customer, of the newest date only.
-pub(in crate::api) struct CustomerProblems;
+/// Who may be answered with what: each names what may be at fault.
+macro_rules! problems {
+    ($($(#[doc = $about:literal])+ $name:ident: $($fault:ident)+;)+) => {$(
+        $(#[doc = $about])+
+        pub(in crate::api) struct $name;
 
-/// Of a resource of one customer and a date.
-pub(in crate::api) struct DatedProblems;
+        impl IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<Response>> {
+                of_faults(&[$(Fault::$fault),+], MEDIA_TYPE)
+            }
+        }
+    )+};
+}
 
-/// Of a [file](super::super::assets).
-pub(in crate::api) struct FileProblems;
+problems! {
+    /// Of what there is of one customer, of the newest date only.
+    CustomerProblems: Request Caller Negotiation Rights Customer Query Upstream;
+    /// Of what there is of one customer and a date.
+    DatedProblems: Request Caller Negotiation Rights Customer Query Repeated Date Upstream;
+    /// Of the list of customers.
+    ListProblems: Request Caller Negotiation Rights Query Repeated Paging Upstream;
+    /// Of what is told of all customers.
+    PartnerProblems: Request Caller Negotiation Rights Query Upstream;
+    /// Of a [file](super::super::assets).
+    FileProblems: Request Negotiation;
+    /// Of [files](super::super::assets) beneath a path: what is none of them is there for nobody,
+    /// and callers alone are told so.
+    FolderProblems: Request Caller Negotiation Path;
+}
 
-/// Of [files](super::super::assets) beneath a path: what is none of them is there for nobody, and
-/// callers alone are told so.
-pub(in crate::api) struct FolderProblems;
+/// Of the page for people, which shows problems as pages too: those of the edge apart, which looks
+/// at no path.
+pub(in crate::api) struct PageProblems;
+
+/// The media type of problem documents.
+const MEDIA_TYPE: &str = "application/problem+json";
 
 /// What has to be at fault for a kind to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +60,18 @@ enum Fault {
     Caller,
     /// `Accept` or `Accept-Encoding`.
     Negotiation,
-    /// The customer, or what the caller may do with it.
+    /// What the caller may do.
+    Rights,
+    /// The customer.
     Customer,
     /// The query.
     Query,
+    /// A parameter that is there twice.
+    Repeated,
     /// The date.
     Date,
-    /// Which page is asked for.
-    Page,
+    /// The page of a list.
+    Paging,
     /// Partner Center, or the way there.
     Upstream,
     /// The path.
@@ -83,12 +111,12 @@ impl Fault {
             | Kind::IssuerUnavailable
             | Kind::RateLimited => Self::Caller,
             Kind::NotAcceptable => Self::Negotiation,
-            Kind::CustomerId | Kind::NotAllowed | Kind::UnknownCustomer | Kind::NoRelationship => {
-                Self::Customer
-            }
+            Kind::NotAllowed => Self::Rights,
+            Kind::CustomerId | Kind::UnknownCustomer | Kind::NoRelationship => Self::Customer,
+            Kind::DuplicateParameter => Self::Repeated,
+            Kind::PageSize | Kind::SeekOperation | Kind::ContinuationToken => Self::Paging,
             Kind::UnknownParameter => Self::Query,
-            Kind::PageSize | Kind::SeekOperation | Kind::ContinuationToken => Self::Page,
-            Kind::ProcessedDate | Kind::DuplicateParameter | Kind::NothingProcessed => Self::Date,
+            Kind::ProcessedDate | Kind::NothingProcessed => Self::Date,
             Kind::NotHeld
             | Kind::NotRendered
             | Kind::Throttled
@@ -107,59 +135,37 @@ impl Fault {
     }
 }
 
-// === impl CustomerProblems ===
+// === impl PageProblems ===
 
-impl IntoResponses for CustomerProblems {
+impl IntoResponses for PageProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of_faults(&[
+        let mut responses = of_faults(&[Fault::Request], MEDIA_TYPE);
+        let of_page = [
             Fault::Request,
             Fault::Caller,
-            Fault::Negotiation,
+            Fault::Rights,
             Fault::Customer,
             Fault::Query,
-            Fault::Upstream,
-        ])
-    }
-}
-
-// === impl DatedProblems ===
-
-impl IntoResponses for DatedProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of_faults(&[
-            Fault::Request,
-            Fault::Caller,
-            Fault::Negotiation,
-            Fault::Customer,
-            Fault::Query,
+            Fault::Repeated,
             Fault::Date,
             Fault::Upstream,
-        ])
+        ];
+        for (status, shown) in of_faults(&of_page, "text/html") {
+            match (responses.get_mut(&status), shown) {
+                (Some(RefOr::T(response)), RefOr::T(shown)) => {
+                    response.description = shown.description;
+                    response.content.extend(shown.content);
+                }
+                (_, shown) => {
+                    responses.insert(status, shown);
+                }
+            }
+        }
+        responses
     }
 }
 
-// === impl FileProblems ===
-
-impl IntoResponses for FileProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of_faults(&[Fault::Request, Fault::Negotiation])
-    }
-}
-
-// === impl FolderProblems ===
-
-impl IntoResponses for FolderProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of_faults(&[
-            Fault::Request,
-            Fault::Caller,
-            Fault::Negotiation,
-            Fault::Path,
-        ])
-    }
-}
-
-fn of_faults(faults: &[Fault]) -> BTreeMap<String, RefOr<Response>> {
+fn of_faults(faults: &[Fault], media_type: &str) -> BTreeMap<String, RefOr<Response>> {
     let mut by_status: BTreeMap<u16, Vec<Kind>> = BTreeMap::new();
     for kind in Kind::OF_API {
         if faults.contains(&Fault::of(*kind)) {
@@ -171,16 +177,36 @@ fn of_faults(faults: &[Fault]) -> BTreeMap<String, RefOr<Response>> {
     }
     by_status
         .into_iter()
-        .map(|(status, kinds)| (status.to_string(), response(status, &kinds).into()))
+        .map(|(status, kinds)| {
+            (
+                status.to_string(),
+                response(status, &kinds, media_type).into(),
+            )
+        })
         .collect()
 }
 
 /// One status: the kinds that have it, each with its meaning.
-fn response(status: u16, kinds: &[Kind]) -> Response {
+fn response(status: u16, kinds: &[Kind], media_type: &str) -> Response {
     let meanings: Vec<_> = kinds
         .iter()
         .map(|kind| format!("- `{}`: {}", kind.name(), kind.about()))
         .collect();
+    let content = if media_type == MEDIA_TYPE {
+        document(status, kinds)
+    } else {
+        ContentBuilder::new()
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+            .build()
+    };
+    ResponseBuilder::new()
+        .description(meanings.join("\n"))
+        .content(media_type, content)
+        .build()
+}
+
+/// A problem document of one of these kinds.
+fn document(status: u16, kinds: &[Kind]) -> Content {
     let of_these = ObjectBuilder::new()
         .property("type", kind_schema(kinds))
         .property(
@@ -199,13 +225,9 @@ fn response(status: u16, kinds: &[Kind]) -> Response {
         let reference = Ref::new(format!("#/components/examples/{}", kind.name()));
         (kind.name().to_owned(), RefOr::<Example>::Ref(reference))
     });
-    let content = ContentBuilder::new()
+    ContentBuilder::new()
         .schema(Some(schema))
         .examples_from_iter(examples)
-        .build();
-    ResponseBuilder::new()
-        .description(meanings.join("\n"))
-        .content("application/problem+json", content)
         .build()
 }
 

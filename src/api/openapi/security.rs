@@ -5,7 +5,13 @@ use utoipa::openapi::{
     security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-const SCHEMES: [&str; 4] = ["bearerKey", "apiKey", "token", "clientCertificate"];
+const SCHEMES: [&str; 5] = [
+    "bearerKey",
+    "apiKey",
+    "password",
+    "token",
+    "clientCertificate",
+];
 
 /// Every way there is.
 pub(super) fn schemes() -> impl Iterator<Item = (String, RefOr<SecurityScheme>)> {
@@ -20,6 +26,14 @@ pub(super) fn schemes() -> impl Iterator<Item = (String, RefOr<SecurityScheme>)>
             "X-Api-Key",
             "The same key, for clients that cannot set `Authorization`.",
         ))),
+        SecurityScheme::Http(
+            HttpBuilder::new()
+                .scheme(HttpAuthScheme::Basic)
+                .description(Some(
+                    "The same key as the password, for browsers; the user name may be anything.",
+                ))
+                .build(),
+        ),
         SecurityScheme::Http(
             bearer("A token of the issuer that `callers.jwt.issuer` names.")
                 .bearer_format("JWT")
