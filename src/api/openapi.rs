@@ -185,6 +185,7 @@ fn head_of(get: &Operation) -> Operation {
     for response in head.responses.responses.values_mut() {
         if let RefOr::T(response) = response {
             response.content.clear();
+            response.links.clear();
         }
     }
     head

@@ -33,7 +33,7 @@ ask_as_described() {
     (
         cd "$scratch" || exit
         SCHEMATHESIS_HOOKS=$OLDPWD/tests/steps/openapi_hooks.py NO_COLOR=1 timeout 300 \
-            schemathesis run "$url/openapi.json" --checks all \
+            schemathesis --config-file "$OLDPWD/tests/steps/openapi.toml" run "$url/openapi.json" --checks all \
             --phases examples,coverage,fuzzing,stateful \
             --max-examples "$made_up" --seed 1 "${header[@]/#/--header=}"
     ) >"$scratch/asked" || fail "the $name does not do what it says: $(cat "$scratch/asked")"

@@ -7,9 +7,9 @@
 use utoipa::{
     IntoParams,
     openapi::{
-        KnownFormat, Object, ObjectBuilder, Required, SchemaFormat,
+        KnownFormat, Object, ObjectBuilder, RefOr, Required, Schema, SchemaFormat,
         path::{Parameter, ParameterBuilder, ParameterIn},
-        schema::Type,
+        schema::{AnyOfBuilder, Type},
     },
 };
 
@@ -158,6 +158,10 @@ impl IntoParams for OfPage {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let text = || ObjectBuilder::new().schema_type(Type::String);
         let date = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::Date)));
+        // A form sends what was not filled in as empty.
+        let date = AnyOfBuilder::new()
+            .item(date)
+            .item(text().enum_values(Some([""])));
         vec![
             queried(
                 "customer",
@@ -216,7 +220,7 @@ impl IntoParams for Paging {
     }
 }
 
-fn queried(name: &str, about: &str, schema: ObjectBuilder) -> ParameterBuilder {
+fn queried(name: &str, about: &str, schema: impl Into<RefOr<Schema>>) -> ParameterBuilder {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Query)
