@@ -158,6 +158,8 @@ fn welcome(api: SocketAddr, admin: SocketAddr) -> String {
   curl -s http://{admin}/cache
   usage-proxy get {DOCUMENTED_CUSTOMER} --url http://{api}
 
+Or look at the page: http://{api}/
+
 API http://{api}, admin http://{admin} (/metrics, /healthz, /readyz, /cache). Ctrl-C ends it.
 ",
         version = env!("CARGO_PKG_VERSION"),

@@ -81,7 +81,12 @@ async fn who_shows_no_key_of_a_callers_gets_nothing_whatever_is_asked() {
             AMBIGUOUS,
         ),
     ] {
-        for path in [&*usage, "/v1/customers/no-guid/usage", "/no/such/path", "/"] {
+        for path in [
+            &*usage,
+            "/v1/customers/no-guid/usage",
+            "/no/such/path",
+            "/assets",
+        ] {
             let before = app.metric(&failures(reason)).await;
 
             let reply = app.get_with(path, headers).await;
@@ -132,7 +137,7 @@ async fn no_method_and_no_version_of_http_is_a_way_around() {
                 &[ORIGIN, ("access-control-request-method", "GET")],
             ),
         ] {
-            for path in [&*usage, "/v1/customers/no-guid/usage", "/"] {
+            for path in [&*usage, "/v1/customers/no-guid/usage", "/nowhere"] {
                 let mut request =
                     client.request(method.clone(), format!("http://{}{path}", app.api));
                 for (name, value) in headers {
@@ -158,7 +163,7 @@ async fn the_hash_in_the_file_is_no_key() {
     let app = app(&[grafana()]).await;
     let hash = usage_proxy::access_key::KeyHash::of(key_of("grafana").as_bytes());
 
-    let reply = app.get_as(&hash.to_string(), "/").await;
+    let reply = app.get_as(&hash.to_string(), "/nowhere").await;
 
     reply.problem(401, "unauthenticated");
 }

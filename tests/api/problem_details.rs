@@ -381,7 +381,7 @@ async fn what_there_is_not_is_404() {
     let app = TestApp::start().await;
 
     for path in [
-        "/",
+        "//",
         "/v1",
         &format!("/v1/customers/{DOCUMENTED}"),
         &format!("/v1/customers/{DOCUMENTED}/usage/"),

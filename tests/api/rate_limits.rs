@@ -59,12 +59,12 @@ async fn every_request_counts_whatever_comes_of_it() {
     let app = app("4/h").await;
     let key = key_of("grafana");
 
-    for path in ["/", "/v1/customers/no-guid/usage"] {
+    for path in ["/nowhere", "/v1/customers/no-guid/usage"] {
         app.get_as(&key, path).await;
     }
     app.usage_for("grafana", DOCUMENTED).await;
     let hit = app.usage_for("grafana", DOCUMENTED).await;
-    let beyond = app.get_as(&key, "/").await;
+    let beyond = app.get_as(&key, "/nowhere").await;
 
     assert!(hit.header("cache-status").contains("; hit"));
     assert_eq!(hit.header("ratelimit"), "\"default\";r=0;t=3600");
@@ -93,7 +93,7 @@ async fn a_wrong_key_uses_up_nobodys_rate() {
     let app = app("1/h").await;
 
     for _ in 0..5 {
-        app.get_as("up_wrong", "/")
+        app.get_as("up_wrong", "/nowhere")
             .await
             .problem(401, "unauthenticated");
     }

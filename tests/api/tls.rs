@@ -143,7 +143,11 @@ async fn with_a_certificate_the_admin_listener_speaks_tls_and_no_plain_http() {
     let sample = "usage_proxy_tls_certificate_expiry_timestamp_seconds{listener=\"admin\"} ";
     let expiry = scrape.lines().find_map(|line| line.strip_prefix(sample));
     assert!(expiry.unwrap().parse::<f64>().unwrap() > 1e9, "{expiry:?}");
-    assert_eq!(app.get("/").await.status, 404, "the API has no certificate");
+    assert_eq!(
+        app.get("/nowhere").await.status,
+        404,
+        "the API has no certificate"
+    );
 }
 
 #[tokio::test]
