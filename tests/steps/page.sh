@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The page, driven in a real browser; UPDATE_SCREENSHOTS=1 renews the README's pictures of it
+# The page and the documentation, driven in a real browser; UPDATE_SCREENSHOTS=1 renews the README's pictures of it
 
 step_page() {
     need chromium chromium fonts-dejavu-core
@@ -27,7 +27,8 @@ step_page() {
         mkdir -p "$pictures"
     fi
     CHROMIUM=$(command -v chromium) DEMO=$api PROXY=$limited SIMULATOR=$stand_in KEY=$key \
-        SCREENSHOTS=$pictures timeout 240 node --test "$folder/page.test.mjs" \
+        SCREENSHOTS=$pictures \
+        timeout 240 node --test "$folder/page.test.mjs" "$folder/docs.test.mjs" \
         >"$scratch/page" 2>&1 || fail "the page: $(cat "$scratch/page")"
     grep -E '^. (tests|pass|skipped) ' "$scratch/page"
     stop limited "$limited_pid"
