@@ -9,6 +9,7 @@ mod browser;
 mod caching;
 mod cors;
 mod customers;
+mod data;
 mod docs;
 mod documents;
 mod extract;
@@ -19,11 +20,12 @@ mod page;
 mod problem;
 mod rate_limit;
 mod route;
+mod schema;
 mod spans;
 mod usage;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -31,8 +33,8 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use uuid::Uuid;
 
 pub use self::openapi::document as openapi_document;
+use self::{assets::Assets, cors::Cors, rate_limit::RateFields, route::Route, schema::Anonymous};
 pub use self::{authentication::Authentication, metrics::ApiMetrics, spans::RequestSpans};
-use self::{cors::Cors, rate_limit::RateFields, route::Route};
 use crate::{
     cache::{CacheResult, CacheStatus},
     callers::Identity,
@@ -112,6 +114,14 @@ struct UnderWay<'a, B> {
     answered: bool,
 }
 
+/// What is the same for everybody. It is the program's own and never changes while it runs, so all
+/// services of a process share it.
+static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
+    let descriptions = [Anonymous::Allowed, Anonymous::Refused].map(openapi::file);
+    let files = descriptions.into_iter().chain(docs::pages());
+    Assets::new(files.chain(docs::files()).chain(page::files()))
+});
+
 // === impl Api ===
 
 impl Api {
@@ -127,7 +137,8 @@ impl Api {
         log: RequestLog,
         cors_origins: &[Origin],
     ) -> Self {
-        assets::prepare();
+        // Now, so that nobody's request waits for it.
+        LazyLock::force(&ASSETS);
         Self {
             inner: Arc::new(Inner {
                 authentication,
@@ -323,7 +334,7 @@ impl<B> UnderWay<'_, B> {
     /// path; [files](assets) that are the same for everybody apart.
     async fn serve(&mut self) -> Served {
         if self.route.has_files()
-            && let Some(asset) = assets::find(
+            && let Some(asset) = ASSETS.find(
                 self.arrived.request.uri().path(),
                 self.api.authentication.anonymous(),
             )

@@ -3,19 +3,12 @@
 //! Nothing in them depends on who asks or on data, so there is nothing to protect. Only these very paths are open: everything else is authenticated before anything is
 //! looked at, a path beside them too.
 
-use std::{
-    borrow::Cow,
-    sync::{LazyLock, OnceLock},
-};
+use std::{borrow::Cow, sync::OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
-use super::{
-    Arrived, Served, Told, caching, docs, negotiation,
-    openapi::{self, Anonymous},
-    page,
-};
+use super::{Arrived, Served, Told, caching, negotiation, schema::Anonymous};
 use crate::{
     cache::CacheStatus,
     offload,
@@ -49,6 +42,10 @@ pub(super) struct Asset {
     compressed: [OnceLock<Option<Encoded>>; Coding::COMPRESSED.len()],
 }
 
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Assets(Vec<Asset>);
+
 /// A body as it goes over the wire.
 #[derive(Clone, Debug)]
 struct Encoded {
@@ -63,27 +60,6 @@ pub(super) const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
 /// A browser looks for a newer file after five minutes, which a validator makes cheap; a new release
 /// is seen by everybody that soon.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
-
-/// They are the program's own and never change while it runs, so all services of a process share
-/// them.
-static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
-    let descriptions = [Anonymous::Allowed, Anonymous::Refused].map(openapi::file);
-    let files = descriptions.into_iter().chain(docs::pages());
-    let files = files.chain(docs::files()).chain(page::files());
-    files.map(Asset::new).collect()
-});
-
-/// Prepares all of them, so that nobody's request waits for it.
-pub(super) fn prepare() {
-    LazyLock::force(&ASSETS);
-}
-
-/// The file of this very path, where callers are told apart or are not.
-pub(super) fn find(path: &str, anonymous: Anonymous) -> Option<&'static Asset> {
-    ASSETS
-        .iter()
-        .find(|asset| asset.path == path && asset.only_where.is_none_or(|only| only == anonymous))
-}
 
 /// Answers a request for a file. A query means nothing to it: the file is the same with any.
 ///
@@ -103,6 +79,21 @@ pub(super) async fn answer<B>(asset: &'static Asset, arrived: &Arrived<'_, B>) -
         response: asset.respond(request.headers(), coding).await,
         status: CacheStatus::NOT_CONSULTED,
         told: Told::default(),
+    }
+}
+
+// === impl Assets ===
+
+impl Assets {
+    /// These files, ready to be sent.
+    pub(super) fn new(files: impl IntoIterator<Item = File>) -> Self {
+        Self(files.into_iter().map(Asset::new).collect())
+    }
+
+    /// The file of this very path, where callers are told apart or are not.
+    pub(super) fn find(&self, path: &str, anonymous: Anonymous) -> Option<&Asset> {
+        let here = |asset: &&Asset| asset.only_where.is_none_or(|only| only == anonymous);
+        self.0.iter().filter(here).find(|asset| asset.path == path)
     }
 }
 

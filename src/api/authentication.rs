@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::{openapi::Anonymous, route::Route};
+use super::{route::Route, schema::Anonymous};
 use crate::{
     access_key::{self, BadCredential, Schemes},
     callers::{

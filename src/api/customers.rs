@@ -3,10 +3,10 @@
 use super::{
     Arrived, Inner, Served,
     caching::{self, Audience},
+    data::{check_method, not_rendered, refuse_unanswered, serve},
     extract, negotiation,
-    openapi::{DataHeaders, ListProblems, NativeCustomers, Paging, USAGE},
     problem::not_allowed,
-    usage::{check_method, not_rendered, refuse_unanswered, serve},
+    schema::{DataHeaders, ListProblems, NativeCustomers, Paging, USAGE},
 };
 use crate::{
     domain::Caller,

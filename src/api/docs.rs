@@ -2,10 +2,18 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use utoipa::{
+    IntoParams,
+    openapi::path::{Parameter, ParameterIn},
+};
+
 use super::{
     assets::{File, NO_PAGE},
-    openapi::{ABOUT, FileHeaders, FileProblems, FolderProblems, OfFile},
+    schema::{ABOUT, FileHeaders, FileProblems, FolderProblems, file_beneath},
 };
+
+/// A file of this page's, in the path.
+struct OfFile;
 
 /// Scripts and styles are our own files and no others, requests go to this service alone, and no
 /// page may frame it. Swagger UI keeps its icons in its stylesheet, as `data:` images.
@@ -92,6 +100,15 @@ fn swagger_ui(name: &str) -> Cow<'static, [u8]> {
     match utoipa_swagger_ui::serve(name, unused) {
         Ok(Some(file)) => file.bytes,
         Ok(None) | Err(_) => Cow::Borrowed(&[]),
+    }
+}
+
+// === impl OfFile ===
+
+impl IntoParams for OfFile {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let paths = files().map(|file| file.path);
+        vec![file_beneath("/docs/", &paths)]
     }
 }
 

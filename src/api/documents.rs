@@ -1,14 +1,15 @@
 //! The documents that have the native form alone.
 
 use super::{
-    Arrived, Inner, Served, extract, negotiation,
-    openapi::{
+    Arrived, Inner, Served,
+    data::{check_method, finish},
+    extract, negotiation,
+    problem::not_allowed,
+    schema::{
         CustomerProblems, DataHeaders, NativeDeployment, NativePartnerDeployment,
         NativePartnerUsage, OfCustomer, PartnerProblems, USAGE,
     },
-    problem::not_allowed,
     spans,
-    usage::{check_method, finish},
 };
 use crate::{
     domain::Caller,

@@ -4,13 +4,6 @@
 //! Handlers say what is their own: path, parameters, bodies, problems. What answers have in common
 //! is added here by rule: headers, examples, credentials, and HEAD beside every GET.
 
-mod examples;
-mod headers;
-mod native;
-mod parameters;
-mod problems;
-mod security;
-
 use std::borrow::Cow;
 
 use utoipa::{
@@ -21,21 +14,11 @@ use utoipa::{
     },
 };
 
-use self::headers::Subject;
-pub(super) use self::{
-    native::{
-        NativeCustomers, NativeDeployment, NativePartnerDeployment, NativePartnerUsage, NativeUsage,
-    },
-    parameters::{DataHeaders, FileHeaders, OfAsset, OfCustomer, OfDate, OfFile, OfPage, Paging},
-    problems::{
-        CustomerProblems, DatedProblems, FileProblems, FolderProblems, ListProblems, PageProblems,
-        PartnerProblems,
-    },
-    security::Anonymous,
-};
 use super::{
     assets::{File, NO_PAGE},
-    customers, docs, documents, page, usage,
+    customers, docs, documents, page,
+    schema::{self, ABOUT, Anonymous, FileHeaders, FileProblems, SHOWN, Subject, USAGE},
+    usage,
 };
 use crate::problem::Problem;
 
@@ -75,15 +58,6 @@ struct Collected;
 /// Adds what answers have in common.
 struct Common;
 
-/// The tag of data.
-pub(super) const USAGE: &str = "usage";
-
-/// The tag of what people look at.
-pub(super) const SHOWN: &str = "shown";
-
-/// The tag of files about the API.
-pub(super) const ABOUT: &str = "about";
-
 /// The document, laid out for people.
 ///
 /// # Errors
@@ -121,7 +95,7 @@ pub(super) fn file(anonymous: Anonymous) -> File {
 
 fn collected(anonymous: Anonymous) -> openapi::OpenApi {
     let mut document = Collected::openapi();
-    document.security = Some(security::requirements(anonymous));
+    document.security = Some(schema::requirements(anonymous));
     document
 }
 
@@ -130,9 +104,9 @@ fn collected(anonymous: Anonymous) -> openapi::OpenApi {
 impl Modify for Common {
     fn modify(&self, document: &mut openapi::OpenApi) {
         let components = document.components.get_or_insert_default();
-        components.headers.extend(headers::all());
-        components.examples.extend(examples::problems());
-        components.security_schemes.extend(security::schemes());
+        components.headers.extend(schema::headers());
+        components.examples.extend(schema::problem_examples());
+        components.security_schemes.extend(schema::schemes());
         for item in document.paths.paths.values_mut() {
             complete(item);
         }
@@ -155,7 +129,7 @@ fn complete(item: &mut PathItem) {
         let RefOr::T(response) = response else {
             continue;
         };
-        headers::dress(response, subject, status);
+        schema::dress(response, subject, status);
         if status == "200" {
             exemplify(response, &name);
         }
@@ -166,7 +140,7 @@ fn complete(item: &mut PathItem) {
 fn exemplify(response: &mut Response, operation: &str) {
     for (media_type, content) in &mut response.content {
         if let RefOr::T(content) = content {
-            content.example = examples::answer(operation, media_type);
+            content.example = schema::answer_example(operation, media_type);
         }
     }
 }

@@ -15,17 +15,20 @@ use std::borrow::Cow;
 
 use askama::Template;
 use http::{HeaderValue, Method, Response, StatusCode, header};
+use utoipa::{
+    IntoParams,
+    openapi::path::{Parameter, ParameterIn},
+};
 
 pub(super) use self::problem::present;
 use self::{ask::Ask, customers::Directory};
 use super::{
     Arrived, Inner, Served,
     assets::{File, NO_PAGE},
-    browser, extract,
-    openapi::{
-        ABOUT, DataHeaders, FileHeaders, FolderProblems, OfAsset, OfPage, PageProblems, SHOWN,
+    browser, data, extract,
+    schema::{
+        ABOUT, DataHeaders, FileHeaders, FolderProblems, OfPage, PageProblems, SHOWN, file_beneath,
     },
-    usage as api_usage,
 };
 use crate::{
     domain::{Caller, CustomerId, ProcessedDate},
@@ -50,6 +53,9 @@ struct Form {
     /// Names to choose from.
     suggestions: Vec<String>,
 }
+
+/// A file that pages refer to, in the path.
+struct OfAsset;
 
 /// `GET /`.
 #[utoipa::path(
@@ -87,7 +93,7 @@ async fn choose<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, ask: 
     let listed = match customers::list(api, arrived, caller).await {
         Ok(listed) => listed,
         Err(unanswered) => {
-            return api_usage::refuse_unanswered(api, arrived, ask.date, &unanswered);
+            return data::refuse_unanswered(api, arrived, ask.date, &unanswered);
         }
     };
     let directory = Directory::new(&listed.customers);
@@ -108,7 +114,7 @@ async fn choose<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, ask: 
         caller,
     );
     let response = respond(StatusCode::OK, page.render());
-    api_usage::serve(response, &listed.answer, ask.date)
+    data::serve(response, &listed.answer, ask.date)
 }
 
 /// A page, or the bare truth where its template failed.
@@ -177,6 +183,15 @@ pub(super) fn files() -> [File; 3] {
             include_str!("page/icon.svg"),
         ),
     ]
+}
+
+// === impl OfAsset ===
+
+impl IntoParams for OfAsset {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let paths = files().map(|file| file.path);
+        vec![file_beneath("/assets/", &paths)]
+    }
 }
 
 // === impl Arrived ===

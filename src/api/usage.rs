@@ -1,26 +1,22 @@
 //! The usage resources: extract, ask [`UsageService`](crate::usage::UsageService), answer.
 
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::StatusCode;
 
 use super::{
-    Arrived, Inner, Served, Told, browser,
-    caching::{self, Audience},
+    Arrived, Inner, Served, browser,
+    data::{check_method, finish},
     extract, negotiation,
-    openapi::{
+    schema::{
         CustomerProblems, DataHeaders, DatedProblems, NativeUsage, OfCustomer, OfDate, SHOWN, USAGE,
     },
-    problem, spans,
+    spans,
 };
 use crate::{
-    cache::CacheResult,
     domain::{Caller, ProcessedDate},
-    problem::{Body, Kind, Problem},
-    representation::{Coding, Form, Usage},
-    usage::{Answer, Cause, Query, Unanswered, source::CallIds},
+    problem::Problem,
+    representation::{Form, Usage},
+    usage::Query,
 };
-
-const MS_REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");
-const MS_CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid");
 
 /// `GET /v1/customers/{customer_id}/usage`.
 #[utoipa::path(
@@ -178,14 +174,6 @@ fn read<B>(
     })
 }
 
-/// That nothing but reading is asked for.
-pub(super) fn check_method(method: &Method) -> Result<(), Problem> {
-    match *method {
-        Method::GET | Method::HEAD => Ok(()),
-        _ => Err(Problem::method_not_allowed(method, "GET, HEAD")),
-    }
-}
-
 async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, query: Query) -> Served {
     let headers = arrived.request.headers();
     let coding = match negotiation::coding(headers) {
@@ -198,109 +186,4 @@ async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, query
     let trace = || arrived.call_trace();
     let answered = api.usage.answer(query, caller, trace, arrived.at).await;
     finish(api, arrived, answered, (query.form, coding), query.date).await
-}
-
-/// Hands out an answer in this form and coding, or says why there is none.
-pub(super) async fn finish<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
-    answered: Result<Answer, Unanswered>,
-    (form, coding): (Form, Coding),
-    date: Option<ProcessedDate>,
-) -> Served {
-    let answer = match answered {
-        Ok(answer) => answer,
-        Err(unanswered) => return refuse_unanswered(api, arrived, date, &unanswered),
-    };
-    let prepared = &answer.held.prepared;
-    if prepared.ready(form, coding).is_none()
-        && let Err(error) = api.usage.render(prepared, form, coding).await
-    {
-        let customer = prepared.subject().customer();
-        let customer = customer.map(tracing::field::display);
-        tracing::error!(customer.id = customer, %error, "a stored answer could not be rendered");
-    }
-    let Some(ready) = prepared.ready(form, coding) else {
-        return arrived.refuse(not_rendered());
-    };
-    api.metrics.served(answer.held.age);
-    let (headers, everybody) = (arrived.request.headers(), Audience::Everybody);
-    let response = caching::respond(headers, &answer.held, everybody, form, coding, ready);
-    serve(response, &answer, date)
-}
-
-/// An answer, with what goes with it besides.
-pub(super) fn serve(
-    mut response: Response<Body>,
-    answer: &Answer,
-    date: Option<ProcessedDate>,
-) -> Served {
-    if let Some(ids) = answer.ids {
-        name_upstream_call(response.headers_mut(), ids);
-    }
-    Served {
-        response,
-        status: answer.status,
-        told: told(date, Some(answer.result), answer.ids),
-    }
-}
-
-fn told(
-    processed_date: Option<ProcessedDate>,
-    result: Option<CacheResult>,
-    ids: Option<CallIds>,
-) -> Told {
-    Told {
-        result,
-        processed_date,
-        problem: None,
-        upstream_request_id: ids.map(|ids| ids.request_id),
-    }
-}
-
-/// The problem that stands in the way of an answer, told and counted.
-pub(super) fn refuse_unanswered<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
-    date: Option<ProcessedDate>,
-    unanswered: &Unanswered,
-) -> Served {
-    if let Cause::NotAllowed = unanswered.cause {
-        api.metrics.access.not_allowed.inc();
-    }
-    let correlation_id = unanswered.ids.map(|ids| ids.correlation_id);
-    let call = match unanswered.ids {
-        Some(_) => problem::Call::Own,
-        None => problem::Call::Shared,
-    };
-    let mut served = arrived.answer_problem(
-        problem::of(&unanswered.cause, call),
-        unanswered.status,
-        told(date, unanswered.result, unanswered.ids),
-        correlation_id,
-    );
-    if let Some(ids) = unanswered.ids {
-        name_upstream_call(served.response.headers_mut(), ids);
-    }
-    served
-}
-
-/// The upstream call's ids, for whoever asks Microsoft's support about it.
-fn name_upstream_call(headers: &mut http::HeaderMap, ids: CallIds) {
-    for (name, id) in [
-        (MS_REQUEST_ID, ids.request_id),
-        (MS_CORRELATION_ID, ids.correlation_id),
-    ] {
-        if let Ok(value) = HeaderValue::try_from(id.to_string()) {
-            headers.insert(name, value);
-        }
-    }
-}
-
-/// What is held could not be rendered.
-pub(super) fn not_rendered() -> Problem {
-    Problem::new(
-        Kind::NotRendered,
-        "the answer is held, but this form of it could not be made; the log says why",
-    )
 }

@@ -207,7 +207,7 @@ fn pretty(value: &Value) -> String {
 /// Asserts that an answer is the example of this name; rewrites the example instead if so asked.
 #[track_caller]
 fn assert_example(name: &str, answer: &str) {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/api/openapi/examples");
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/api/schema/examples");
     let file = folder.join(name);
     if std::env::var_os("UPDATE_EXAMPLES").is_some() {
         fs::write(&file, answer).unwrap();

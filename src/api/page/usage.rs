@@ -12,7 +12,7 @@ use super::{
     standing::Standing,
 };
 use crate::{
-    api::{Arrived, Inner, Served, extract, usage as api_usage},
+    api::{Arrived, Inner, Served, data, extract},
     domain::{Caller, CustomerId, ProcessedDate},
     offload,
     problem::Body,
@@ -72,7 +72,7 @@ pub(super) async fn show<B>(
     let answer = match answer {
         Ok(answer) => answer,
         Err(unanswered) => {
-            return api_usage::refuse_unanswered(api, arrived, ask.date, &unanswered);
+            return data::refuse_unanswered(api, arrived, ask.date, &unanswered);
         }
     };
     let listed = listed.map(|listed| listed.customers);
@@ -100,7 +100,7 @@ pub(super) async fn show<B>(
         wants_key: !caller.is_anonymous(),
     };
     let response = render(&answer, dressing).await;
-    api_usage::serve(response, &answer, ask.date)
+    data::serve(response, &answer, ask.date)
 }
 
 /// All that a page says beside the usage itself.

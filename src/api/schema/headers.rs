@@ -27,7 +27,7 @@ enum Form {
 
 /// What an operation answers about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Subject {
+pub(in crate::api) enum Subject {
     /// Usage, to callers.
     Data,
     /// The same, to be opened in a browser.
@@ -199,14 +199,14 @@ const fn told(name: &'static str, form: Form, example: &'static str, about: &'st
 }
 
 /// Every header, to be referred to.
-pub(super) fn all() -> impl Iterator<Item = (String, RefOr<Header>)> {
+pub(in crate::api) fn all() -> impl Iterator<Item = (String, RefOr<Header>)> {
     HEADERS
         .iter()
         .map(|told| (told.name.to_owned(), told.header().into()))
 }
 
 /// Adds what an answer of this status to such an operation carries.
-pub(super) fn dress(response: &mut Response, subject: Subject, status: &str) {
+pub(in crate::api) fn dress(response: &mut Response, subject: Subject, status: &str) {
     for name in of(subject, status).concat() {
         let reference = Ref::new(format!("#/components/headers/{name}"));
         response

@@ -14,7 +14,7 @@ const SCHEMES: [&str; 5] = [
 ];
 
 /// Every way there is.
-pub(super) fn schemes() -> impl Iterator<Item = (String, RefOr<SecurityScheme>)> {
+pub(in crate::api) fn schemes() -> impl Iterator<Item = (String, RefOr<SecurityScheme>)> {
     let bearer = |about: &str| {
         HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
@@ -56,7 +56,7 @@ pub(super) fn schemes() -> impl Iterator<Item = (String, RefOr<SecurityScheme>)>
 }
 
 /// What a request for data has to show: one of them, or nothing where nobody is told apart.
-pub(super) fn requirements(anonymous: Anonymous) -> Vec<SecurityRequirement> {
+pub(in crate::api) fn requirements(anonymous: Anonymous) -> Vec<SecurityRequirement> {
     let nothing = match anonymous {
         Anonymous::Allowed => Some(SecurityRequirement::default()),
         Anonymous::Refused => None,

@@ -13,19 +13,11 @@ use utoipa::{
     },
 };
 
-use crate::api::{docs, page};
-
 /// The customer, in the path.
 pub(in crate::api) struct OfCustomer;
 
 /// The processed date, in the query.
 pub(in crate::api) struct OfDate;
-
-/// A file of the documentation page's, in the path.
-pub(in crate::api) struct OfFile;
-
-/// A file of the page for people, in the path.
-pub(in crate::api) struct OfAsset;
 
 /// What the page for people is asked for, in the query.
 pub(in crate::api) struct OfPage;
@@ -134,24 +126,6 @@ impl IntoParams for OfDate {
     }
 }
 
-// === impl OfFile ===
-
-impl IntoParams for OfFile {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let paths = docs::files().map(|file| file.path);
-        vec![file_beneath("/docs/", &paths)]
-    }
-}
-
-// === impl OfAsset ===
-
-impl IntoParams for OfAsset {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let paths = page::files().map(|file| file.path);
-        vec![file_beneath("/assets/", &paths)]
-    }
-}
-
 // === impl OfPage ===
 
 impl IntoParams for OfPage {
@@ -229,7 +203,8 @@ fn queried(name: &str, about: &str, schema: impl Into<RefOr<Schema>>) -> Paramet
         .schema(Some(schema))
 }
 
-fn file_beneath(folder: &str, paths: &[&str]) -> Parameter {
+/// A file of these, which all lie in `folder`.
+pub(in crate::api) fn file_beneath(folder: &str, paths: &[&str]) -> Parameter {
     let names = paths.iter().filter_map(|path| path.strip_prefix(folder));
     let name = ObjectBuilder::new()
         .schema_type(Type::String)

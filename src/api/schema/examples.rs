@@ -68,7 +68,7 @@ static PROBLEMS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(|| {
 });
 
 /// What a 200 of an operation brings in a media type.
-pub(super) fn answer(operation: &str, media_type: &str) -> Option<Value> {
+pub(in crate::api) fn answer(operation: &str, media_type: &str) -> Option<Value> {
     let mut answers = ANSWERS.iter();
     let (_, _, text) = answers.find(|(of, form, _)| *of == operation && *form == media_type)?;
     match media_type {
@@ -83,7 +83,7 @@ pub(super) fn problem(kind: Kind) -> Option<&'static Value> {
 }
 
 /// Every problem document, to be referred to.
-pub(super) fn problems() -> impl Iterator<Item = (String, RefOr<Example>)> {
+pub(in crate::api) fn problems() -> impl Iterator<Item = (String, RefOr<Example>)> {
     let kinds = Kind::OF_API.iter();
     kinds.filter_map(|kind| {
         let mut example = Example::new();
