@@ -5,7 +5,7 @@ use super::{
     ask::{self, Ask},
 };
 use crate::{
-    api::{Arrived, Inner, extract},
+    api::{Arrived, Inner},
     domain::{Caller, CustomerEntry, CustomerId},
     representation::adoption::{displayable, grouped},
     usage::{CustomersAnswer, Unanswered},
@@ -54,7 +54,7 @@ pub(super) async fn list<B>(
     arrived: &Arrived<'_, B>,
     caller: &Caller,
 ) -> Result<CustomersAnswer, Unanswered> {
-    let trace = || extract::call_trace(arrived.request.headers());
+    let trace = || arrived.call_trace();
     let directive = arrived.directive();
     api.usage
         .customers(directive, caller, trace, arrived.at)
@@ -82,7 +82,7 @@ impl<'a> Directory<'a> {
             .iter()
             .filter(|entry| entry.name.to_lowercase() == sought);
         let found = match (named.next(), named.next()) {
-            (Some(named), None) => vec![*named],
+            (Some(named), None) if !sought.is_empty() => vec![*named],
             _ => customers,
         };
         Found {
