@@ -118,6 +118,7 @@ async fn show<B>(
     let Some(ready) = ready else {
         return arrived.refuse(not_rendered());
     };
+    api.metrics.served(answer.held.age);
     let audience = if caller.is_anonymous() {
         Audience::EverybodyOfPage
     } else {

@@ -114,6 +114,7 @@ async fn choose<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, ask: 
         caller,
     );
     let response = respond(StatusCode::OK, page.render());
+    api.metrics.served(listed.answer.held.age);
     data::serve(response, &listed.answer, ask.date)
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use jiff::civil::Date;
+use serde_json::{Value, json};
 use usage_proxy::simulator::{
     FaultScope, Faults, NO_RELATIONSHIP_CUSTOMER, Override, SimulatedApi, SimulatedRow,
 };
@@ -17,6 +18,13 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 
 /// Past freshness and the revalidation window.
 const STALE: Duration = Duration::from_secs(2 * 60 * 60);
+
+fn listed(number: usize, name: &str) -> Value {
+    json!({
+        "id": customer(number).to_string(),
+        "companyProfile": { "companyName": name, "domain": format!("{number}.example") },
+    })
+}
 
 fn page_of(customer: impl std::fmt::Display) -> String {
     format!("/?customer={customer}")
@@ -70,6 +78,18 @@ async fn whoever_names_nobody_chooses_among_all_customers() {
     );
     assert_eq!(html.matches("<li><a href=\"/?customer=").count(), 26);
     assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+}
+
+#[tokio::test]
+async fn a_customer_without_a_name_hides_no_others() {
+    let app = TestApp::start().await;
+    app.simulator
+        .replace_customers([listed(1, "Contoso"), listed(2, ""), listed(3, "Fabrikam")]);
+
+    let html = html(&app.get("/").await, 200);
+
+    let nameless = format!("\">{}</a>", customer(2));
+    assert_reads(&html, &["3 customers", &nameless, "Contoso", "Fabrikam"]);
 }
 
 #[tokio::test]
@@ -479,6 +499,7 @@ async fn what_is_held_is_shown_also_where_the_list_of_customers_cannot_be_had() 
 #[tokio::test]
 async fn a_page_is_counted_and_its_cache_status_told_like_any_answer() {
     const PAGES: &str = r#"usage_proxy_http_requests_total{method="GET",route="/",status="200"}"#;
+    const SERVED: &str = "usage_proxy_served_age_seconds_count";
     let app = TestApp::start().await;
     app.usage(DOCUMENTED).await;
 
@@ -488,6 +509,9 @@ async fn a_page_is_counted_and_its_cache_status_told_like_any_answer() {
     assert_eq!(reply.header("cache-status"), "usage-proxy; hit; ttl=900");
     assert!(head.body.is_empty() && head.status == 200);
     assert!((app.metric(PAGES).await - 1.0).abs() < f64::EPSILON);
+    assert_eq!(app.get("/").await.status, 200);
+    assert_eq!(app.get("/v1/customers").await.status, 200);
+    assert!((app.metric(SERVED).await - 5.0).abs() < f64::EPSILON);
     assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
 }
 

@@ -130,6 +130,36 @@ async fn a_miss_is_one_trace_from_the_request_to_each_attempt() {
 }
 
 #[tokio::test]
+async fn a_page_that_misses_is_traced_to_each_call_and_names_its_customer() {
+    let collector = Collector::start().await;
+    let app = traced(&collector).start().await;
+
+    app.get("/").await;
+    app.get(&format!("/?customer={DOCUMENTED}")).await;
+    end(app).await;
+
+    let pages = collector.named("GET /");
+    let [list, usage] = pages.as_slice() else {
+        panic!("one for each page: {pages:#?}");
+    };
+    assert_eq!(list.get("customer.id"), Value::Null);
+    assert_eq!(usage.get("customer.id"), DOCUMENTED);
+    let mut calls = collector.named("upstream call");
+    calls.sort_by_key(|call| call.get("upstream.api").to_string());
+    let calls: Vec<_> = calls
+        .iter()
+        .map(|call| (call.get("upstream.api"), &*call.parent))
+        .collect();
+    assert_eq!(
+        calls,
+        [
+            (json!("customers"), &*list.id),
+            (json!("insights"), &*usage.id)
+        ]
+    );
+}
+
+#[tokio::test]
 async fn the_service_says_who_it_is() {
     let collector = Collector::start().await;
     let app = traced(&collector)

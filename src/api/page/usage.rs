@@ -12,7 +12,7 @@ use super::{
     standing::Standing,
 };
 use crate::{
-    api::{Arrived, Inner, Served, data, extract},
+    api::{Arrived, Inner, Served, data, spans},
     domain::{Caller, CustomerId, ProcessedDate},
     offload,
     problem::Body,
@@ -64,7 +64,10 @@ pub(super) async fn show<B>(
         date: ask.date,
         directive: arrived.directive(),
     };
-    let trace = || extract::call_trace(arrived.request.headers());
+    if let Some(span) = &arrived.span {
+        spans::tell_customer(span, customer);
+    }
+    let trace = || arrived.call_trace();
     let (answer, listed) = tokio::join!(
         api.usage.answer(query, caller, trace, arrived.at),
         customers::list(api, arrived, caller),
@@ -100,6 +103,7 @@ pub(super) async fn show<B>(
         wants_key: !caller.is_anonymous(),
     };
     let response = render(&answer, dressing).await;
+    api.metrics.served(answer.held.age);
     data::serve(response, &answer, ask.date)
 }
 
