@@ -94,10 +94,15 @@ fn signalled() -> Result<impl Future<Output = ()>, Failure> {
 
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::other)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::other)?;
+    // The terminal was closed, or `Ctrl-\` was struck.
+    let mut hangup = signal(SignalKind::hangup()).map_err(Failure::other)?;
+    let mut quit = signal(SignalKind::quit()).map_err(Failure::other)?;
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
         }
     })
 }

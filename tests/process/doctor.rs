@@ -429,20 +429,22 @@ async fn a_person_gets_a_line_for_each_check_and_hints_beneath() {
 
 #[tokio::test]
 async fn a_redemption_that_has_begun_is_carried_through_whoever_interrupts_it() {
-    let (account, upstream) = account(&[("strict_rotation", "true")]).await;
-    let before = account.refresh_token();
-    upstream.handle.hold_tokens();
-    let mut command = account.command(usage_proxy(), "doctor");
-    command.args(["--admin-listen", "127.0.0.1:9"]);
-    let mut doctor = Running::start(&mut command);
-    upstream.handle.wait_for(SimulatedApi::Token, 1).await;
+    for signal in ["INT", "TERM", "HUP", "QUIT"] {
+        let (account, upstream) = account(&[("strict_rotation", "true")]).await;
+        let before = account.refresh_token();
+        upstream.handle.hold_tokens();
+        let mut command = account.command(usage_proxy(), "doctor");
+        command.args(["--admin-listen", "127.0.0.1:9"]);
+        let mut doctor = Running::start(&mut command);
+        upstream.handle.wait_for(SimulatedApi::Token, 1).await;
 
-    doctor.signal("INT");
-    doctor.stderr.line_with("ending").await;
-    upstream.handle.release_tokens();
+        doctor.signal(signal);
+        doctor.stderr.line_with("ending").await;
+        upstream.handle.release_tokens();
 
-    assert_eq!(doctor.ended().await.code(), Some(1));
-    let after = account.refresh_token();
-    assert_ne!(after, before);
-    assert_eq!(upstream.handle.live_refresh_tokens(), [after]);
+        assert_eq!(doctor.ended().await.code(), Some(1), "{signal}");
+        let after = account.refresh_token();
+        assert_ne!(after, before, "{signal}");
+        assert_eq!(upstream.handle.live_refresh_tokens(), [after], "{signal}");
+    }
 }
