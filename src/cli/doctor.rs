@@ -185,7 +185,7 @@ fn called(answered: Result<Answered, (Trouble, Option<bool>)>) -> Finding {
             let said = format!("Partner Center answered with {} in {took}", answered.said);
             Finding::right(CHECK, said)
         }
-        Err((trouble, _)) if trouble.passing => {
+        Err((trouble, _)) if trouble.throttled => {
             Finding::note(CHECK, trouble.said).hint(trouble.action)
         }
         Err((trouble, _)) => Finding::wrong(CHECK, trouble.said).hint(trouble.action),

@@ -69,8 +69,8 @@ pub struct Trouble {
     pub said: String,
     /// What to do; `None` where `said` says it.
     pub action: Option<String>,
-    /// It may be over a moment later.
-    pub passing: bool,
+    /// Partner Center only wants fewer calls.
+    pub throttled: bool,
 }
 
 /// An access token as it came; it does not print.
@@ -256,7 +256,7 @@ impl Probe {
         let trouble = Trouble {
             said,
             action: Some(action),
-            passing: throttled || matches!(meaning, Meaning::Passing | Meaning::Broken),
+            throttled,
         };
         Err((trouble, meaning))
     }
@@ -350,7 +350,7 @@ impl Trouble {
         Self {
             said: said.into(),
             action: None,
-            passing: false,
+            throttled: false,
         }
     }
 }
@@ -358,7 +358,7 @@ impl Trouble {
 impl From<GrantFailure> for Trouble {
     fn from(failure: GrantFailure) -> Self {
         Self {
-            passing: !failure.is_refusal(),
+            throttled: false,
             said: failure.cause,
             action: Some(failure.detail.to_string()),
         }
@@ -378,7 +378,7 @@ impl From<ExchangeError> for Trouble {
         Self {
             said,
             action: Some(action.to_owned()),
-            passing: true,
+            throttled: false,
         }
     }
 }

@@ -221,6 +221,8 @@ async fn what_partner_center_and_the_token_endpoint_refuse_is_told_with_what_to_
             &["answered 302", "upstream.base_url"],
         ),
         (&[("body", "html")], &["call"], &["expected"]),
+        // It may be over a moment later, and no data came all the same.
+        (&[("status", "500")], &["call"], &["answered 500"]),
     ] {
         let (account, _upstream) = account(faults).await;
 

@@ -165,11 +165,6 @@ impl GrantFailure {
         self
     }
 
-    /// Whether a person must act.
-    pub(in crate::upstream) fn is_refusal(&self) -> bool {
-        matches!(self.kind, FailureKind::Refused { .. })
-    }
-
     pub(super) fn refuses_refresh_token(&self) -> bool {
         self.kind
             == FailureKind::Refused {
