@@ -2,6 +2,7 @@
 
 mod access;
 mod cache;
+mod identity;
 pub mod readiness;
 
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use axum::{
 };
 use serde::Serialize;
 
-pub use self::access::Access;
 use self::readiness::Readiness;
+pub use self::{access::Access, identity::identity};
 use crate::{
     clock::SharedClock,
     problem::Problem,

@@ -173,7 +173,12 @@ impl App {
         )
         .traced(ground.request_spans());
         let access = Access::new(&config.admin, metrics.registry())?;
-        let readiness = Arc::new(readiness(&shutdown, &upstream, &usage));
+        let readiness = Arc::new(readiness(
+            admin::identity(&config.upstream),
+            &shutdown,
+            &upstream,
+            &usage,
+        ));
         readiness.register(metrics.registry())?;
         let admin_service = admin::router(Admin {
             readiness,
@@ -454,6 +459,7 @@ pub fn listen_failure(error: &io::Error) -> String {
 
 /// We are ready when we can answer: with a token, or with what is held.
 fn readiness(
+    account: String,
     shutdown: &Shutdown,
     upstream: &Arc<PartnerCenter>,
     usage: &UsageService,
@@ -461,7 +467,7 @@ fn readiness(
     let shutdown = shutdown.clone();
     let upstream = Arc::clone(upstream);
     let usage = usage.clone();
-    Readiness::default()
+    Readiness::of(account)
         .gate("running", move || {
             if shutdown.is_draining() {
                 Gate::waiting_for("its end: the process is draining")

@@ -15,6 +15,7 @@ use serde::Serialize;
 /// The gates; all of them must be open.
 #[derive(Default)]
 pub struct Readiness {
+    account: String,
     gates: Vec<(&'static str, Look)>,
 }
 
@@ -35,6 +36,8 @@ pub struct Gate {
 pub struct Report {
     /// Whether every gate is open.
     pub ready: bool,
+    /// Whose readiness this is, for whoever expects somebody to be there.
+    account: String,
     gates: Vec<GateReport>,
 }
 
@@ -52,6 +55,14 @@ struct GateReport {
 // === impl Readiness ===
 
 impl Readiness {
+    /// Of this account, as [`identity`](super::identity()) names it.
+    pub fn of(account: String) -> Self {
+        Self {
+            account,
+            gates: Vec::new(),
+        }
+    }
+
     /// Adds a gate, which is looked at anew for each report.
     #[must_use]
     pub fn gate(
@@ -100,6 +111,7 @@ impl Readiness {
             .collect();
         Report {
             ready: gates.iter().all(|gate| gate.ready),
+            account: self.account.clone(),
             gates,
         }
     }

@@ -35,17 +35,19 @@ Examples:
 Run it as the user that the service runs as: what that user may not read, the service cannot use.
 
 A refresh token that is redeemed is replaced: as the service does, doctor writes its successor to
-upstream.auth.refresh_token_file before anything else. It redeems none while a usage-proxy with this
-configuration runs on this machine (its admin listener answers), and asks that one how it is instead;
-nor where the successor could not be written so that the service can read it. --redeem says
-otherwise.
+upstream.auth.refresh_token_file before anything else. It redeems none while a usage-proxy of this
+account runs on this machine (its admin listener answers), and asks that one how it is instead; nor
+while something else listens there, since nobody can say then that no such usage-proxy runs; nor where
+the successor could not be written so that the service can read it. --redeem says otherwise.
+
+What was not looked at is counted, and --json then says \"right\": null.
 
 Environment:
   USAGE_PROXY__TABLE__KEY  any key of the configuration, as for serve
   NO_COLOR                 where it is not empty: no colours
 
 Exit codes:
-  0  nothing is wrong
+  0  nothing wrong was found
   1  something is wrong
   2  wrong use, or the configuration is wrong";
 
@@ -67,7 +69,7 @@ pub(super) struct DoctorArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Redeem {
-    /// Unless a usage-proxy with this configuration runs here.
+    /// Where no usage-proxy of this account runs here.
     Auto,
     /// In any case, where the successor can be written.
     Always,
@@ -202,7 +204,7 @@ fn multi_factor(
     let app_only = claims.is_some_and(|claims| claims.app_only)
         || matches!(config.upstream.auth, AuthConfig::ClientCredentials { .. });
     if app_only {
-        return Finding::skipped(CHECK, "an application alone has none, and needs none");
+        return Finding::right(CHECK, "an application alone has none, and needs none");
     }
     let told = match answered {
         Ok(answered) => answered.multi_factor,

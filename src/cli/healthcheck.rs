@@ -103,7 +103,7 @@ async fn ask(url: &str) -> reqwest::Result<(StatusCode, Vec<u8>)> {
 }
 
 /// The root of the matter, in one line.
-fn reason(error: reqwest::Error) -> String {
+pub(super) fn reason(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return format!("no answer within {} s", TIMEOUT.as_secs());
     }

@@ -152,6 +152,7 @@ async fn nothing_is_redeemed_beside_a_service_that_runs() {
     let told = found.of_check("access token");
     assert!(told.contains("is ready, and redeems by itself"), "{told}");
     assert_eq!(found.with("skipped"), ["multi-factor proof", "call"]);
+    assert_eq!(found.document["right"], Value::Null, "no call was made");
     drop(upstream);
 }
 
@@ -169,6 +170,54 @@ async fn a_service_that_waits_is_believed_to() {
     assert_eq!(found.code, Some(1), "{found:?}");
     let told = found.of_check("access token");
     assert!(told.contains("a person must consent again"), "{told}");
+}
+
+#[tokio::test]
+async fn another_account_s_usage_proxy_is_not_taken_for_ours() {
+    let (theirs, _their_upstream) = account(&[]).await;
+    let service = Service::start(&mut theirs.command(usage_proxy(), "serve")).await;
+    service.usage(DOCUMENTED_CUSTOMER).await;
+    let admin = service.admin.trim_start_matches("http://").to_owned();
+    let (ours, _our_upstream) = account(&[]).await;
+    let before = ours.refresh_token();
+
+    let mut command = ours.command(usage_proxy(), "doctor");
+    command.args(["--admin-listen", &admin, "--json"]);
+    let found = Diagnosis::of(run(command).await);
+
+    let told = found.of_check("access token");
+    assert!(told.contains("another usage-proxy listens there"), "{told}");
+    assert!(told.contains("--redeem always"), "{told}");
+    assert_eq!(found.code, Some(0), "{found:?}");
+    assert_eq!(found.document["right"], Value::Null, "no call was made");
+    assert_eq!(ours.refresh_token(), before);
+}
+
+#[tokio::test]
+async fn nothing_is_redeemed_where_nobody_knows_whether_a_service_runs() {
+    let (account, _upstream) = account(&[]).await;
+    let before = account.refresh_token();
+    // Connections are accepted by the system, and nobody ever answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_address = silent.local_addr().unwrap().to_string();
+    let foreign = Stub::start(|_| Stub::json(200, &json!({"status": "green"}))).await;
+    let foreign_address = foreign.trim_start_matches("http://").to_owned();
+
+    for (address, why) in [
+        (silent_address, "no answer within 3 s"),
+        (foreign_address, "no usage-proxy"),
+    ] {
+        let mut command = account.command(usage_proxy(), "doctor");
+        command.args(["--admin-listen", &address, "--json"]);
+        let found = Diagnosis::of(run(command).await);
+
+        let told = found.of_check("access token");
+        assert!(told.contains(why), "{told}");
+        assert!(told.contains("--redeem always"), "{told}");
+        assert_eq!(found.document["right"], Value::Null, "{found:?}");
+        assert_eq!(account.refresh_token(), before, "{why}");
+    }
+    drop(silent);
 }
 
 #[tokio::test]
@@ -361,7 +410,10 @@ async fn a_token_that_can_be_read_is_taken_at_its_word() {
         assert!(told.contains(part), "{part} in {told}");
     }
     assert!(!app_only.document.to_string().contains("canary-signature"));
-    assert_eq!(app_only.with("skipped"), ["multi-factor proof"]);
+    assert!(
+        app_only.with("right").contains(&"multi-factor proof"),
+        "{app_only:?}"
+    );
     // The stand-in knows no such token, and says as Partner Center would that it carries proof.
     assert!(
         without_proof.with("wrong").contains(&"call"),
@@ -423,7 +475,7 @@ async fn a_person_gets_a_line_for_each_check_and_hints_beneath() {
         "x access token       invalid_grant [50173]",
         "> the refresh token has expired or was revoked",
         "- call               there is no access token to ask with\n",
-        "\n1 thing is wrong.\n",
+        "\n1 thing is wrong, 2 were not looked at.\n",
     ] {
         assert!(told.contains(line), "{line} in {told}");
     }

@@ -147,7 +147,7 @@ cli_doctor() {
         -d '{"mfa_required": true, "latency": 1800}'
     said=0
     on_terminal --expect 'asking Partner Center (1 s)' --expect '✗ call' --expect '→ ' \
-        --expect 'consent again' --expect 'wrong.' -- "${doctor[@]}" >"$scratch/diagnosis" || said=$?
+        --expect 'consent again' --expect 'thing is wrong' -- "${doctor[@]}" >"$scratch/diagnosis" || said=$?
     ((said == 1)) || fail "doctor ends with $said: $(cat "$scratch/diagnosis")"
     said=0
     "${doctor[@]}" --json >"$scratch/diagnosis" || said=$?

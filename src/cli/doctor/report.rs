@@ -21,7 +21,7 @@ pub(super) enum Verdict {
     /// It works, and someone should look at it.
     Note,
     Wrong,
-    /// Not looked at, since something before it is wrong.
+    /// Not looked at, since something stood in the way.
     Skipped,
 }
 
@@ -56,7 +56,8 @@ pub(super) enum Form {
 
 #[derive(Serialize)]
 struct Document<'a> {
-    right: bool,
+    /// `None` where nothing wrong was found, and not everything was looked at.
+    right: Option<bool>,
     checks: &'a [Finding],
 }
 
@@ -170,15 +171,16 @@ impl Report {
     /// Where anything is wrong, which has been told by then.
     pub(super) fn end(self) -> Result<(), Failure> {
         let (wrong, notes) = (self.count(Verdict::Wrong), self.count(Verdict::Note));
+        let skipped = self.count(Verdict::Skipped);
         match self.form {
             Form::Json => print_line(
                 serde_json::to_string_pretty(&Document {
-                    right: wrong == 0,
+                    right: (wrong > 0 || skipped == 0).then_some(wrong == 0),
                     checks: &self.findings,
                 })
                 .map_err(Failure::other)?,
             )?,
-            Form::Lines => print_line(format_args!("\n{}", sum(wrong, notes)))?,
+            Form::Lines => print_line(format_args!("\n{}", sum(wrong, notes, skipped)))?,
         }
         match wrong {
             0 => Ok(()),
@@ -193,23 +195,30 @@ impl Report {
     }
 }
 
-fn sum(wrong: usize, notes: usize) -> String {
-    let things = |count: usize, one: &str, many: &str| match count {
-        1 => format!("1 {one}"),
-        _ => format!("{count} {many}"),
-    };
-    match (wrong, notes) {
-        (0, 0) => "Everything is right.".to_owned(),
-        (0, _) => format!(
-            "Nothing is wrong; {} worth a look.",
-            things(notes, "thing is", "things are")
-        ),
-        (_, 0) => format!("{} wrong.", things(wrong, "thing is", "things are")),
-        _ => format!(
-            "{} wrong, {} worth a look.",
-            things(wrong, "thing is", "things are"),
-            things(notes, "is", "are")
-        ),
+fn sum(wrong: usize, notes: usize, skipped: usize) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for (count, of_one, of_many) in [
+        (wrong, "is wrong", "are wrong"),
+        (notes, "is worth a look", "are worth a look"),
+        (skipped, "was not looked at", "were not looked at"),
+    ] {
+        // The first says what is counted.
+        let (thing, things) = match parts.first() {
+            None => (" thing", " things"),
+            Some(_) => ("", ""),
+        };
+        match count {
+            0 => {}
+            1 => parts.push(format!("1{thing} {of_one}")),
+            _ => parts.push(format!("{count}{things} {of_many}")),
+        }
+    }
+    let counted = parts.join(", ");
+    match (wrong, skipped) {
+        (0, 0) if notes == 0 => "Everything is right.".to_owned(),
+        (0, 0) => format!("Nothing is wrong; {counted}."),
+        (0, _) => format!("Nothing wrong was found; {counted}."),
+        _ => format!("{counted}."),
     }
 }
 
@@ -245,14 +254,27 @@ mod tests {
     }
 
     #[test]
-    fn the_sum_counts_what_is_wrong_and_what_is_not_quite_right() {
-        for (wrong, notes, told) in [
-            (0, 0, "Everything is right."),
-            (0, 1, "Nothing is wrong; 1 thing is worth a look."),
-            (1, 0, "1 thing is wrong."),
-            (2, 3, "2 things are wrong, 3 are worth a look."),
+    fn the_sum_counts_what_is_wrong_or_not_quite_right_and_what_nobody_looked_at() {
+        for (wrong, notes, skipped, told) in [
+            (0, 0, 0, "Everything is right."),
+            (0, 1, 0, "Nothing is wrong; 1 thing is worth a look."),
+            (
+                0,
+                0,
+                2,
+                "Nothing wrong was found; 2 things were not looked at.",
+            ),
+            (
+                0,
+                1,
+                1,
+                "Nothing wrong was found; 1 thing is worth a look, 1 was not looked at.",
+            ),
+            (1, 0, 0, "1 thing is wrong."),
+            (1, 0, 2, "1 thing is wrong, 2 were not looked at."),
+            (2, 3, 0, "2 things are wrong, 3 are worth a look."),
         ] {
-            assert_eq!(sum(wrong, notes), told);
+            assert_eq!(sum(wrong, notes, skipped), told);
         }
     }
 }

@@ -1,14 +1,27 @@
-//! A usage-proxy that runs with this configuration, as its admin listener tells of it.
+//! A usage-proxy that runs for this account, as its admin listener tells of it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{error::Error as _, io, net::SocketAddr, time::Duration};
 
 use serde::Deserialize;
 
-use super::super::healthcheck::reachable;
-use crate::config::AdminConfig;
+use super::super::healthcheck::{self, reachable};
+use crate::{
+    admin::identity,
+    config::{AdminConfig, Config},
+};
 
 /// It is on this machine, or not there.
 const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What listens where ours would.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Nothing does, so none of ours runs there.
+    Nobody,
+    Ours(Running),
+    /// Something else, or nobody can say what, so that ours may run all the same: why.
+    Unclear(String),
+}
 
 /// How it is.
 #[derive(Debug)]
@@ -23,6 +36,7 @@ pub(super) struct Running {
 /// What `/readyz` tells.
 #[derive(Deserialize)]
 struct Report {
+    account: Option<String>,
     gates: Vec<Gate>,
 }
 
@@ -33,9 +47,37 @@ struct Gate {
     note: Option<String>,
 }
 
-/// `None` where none answers.
-pub(super) async fn look_for(admin: &AdminConfig) -> Option<Running> {
-    let address = reachable(admin.listen);
+/// Asks whatever listens at `admin.listen`.
+pub(super) async fn look_for(config: &Config) -> Found {
+    let address = reachable(config.admin.listen);
+    let body = match ask(&config.admin, address).await {
+        Ok(body) => body,
+        Err(error) if means_nobody(&error) => return Found::Nobody,
+        Err(error) => {
+            let why = healthcheck::reason(error);
+            return Found::Unclear(format!("at {address}: {why}"));
+        }
+    };
+    let Ok(Report { account, gates }) = serde_json::from_slice(&body) else {
+        return Found::Unclear(format!("what answers at {address} is no usage-proxy"));
+    };
+    if account != Some(identity(&config.upstream)) {
+        return Found::Unclear(format!(
+            "another usage-proxy listens there ({address}), for another account or of another version"
+        ));
+    }
+    let joined = |of: fn(&Gate) -> Option<&str>| {
+        let texts: Vec<_> = gates.iter().filter_map(of).collect();
+        texts.join("; ")
+    };
+    Found::Ours(Running {
+        address,
+        waits_for: joined(|gate| gate.waits_for.as_deref()),
+        notes: joined(|gate| gate.note.as_deref()),
+    })
+}
+
+async fn ask(admin: &AdminConfig, address: SocketAddr) -> reqwest::Result<Vec<u8>> {
     let scheme = if admin.tls.is_some() { "https" } else { "http" };
     let http = reqwest::Client::builder()
         .timeout(TIMEOUT)
@@ -44,21 +86,25 @@ pub(super) async fn look_for(admin: &AdminConfig) -> Option<Running> {
         .no_proxy()
         // Nothing secret is sent, and what comes back is only shown.
         .tls_danger_accept_invalid_certs(true)
-        .build()
-        .ok()?;
+        .build()?;
     let answer = http
         .get(format!("{scheme}://{address}/readyz"))
         .send()
-        .await
-        .ok()?;
-    let report: Report = serde_json::from_slice(&answer.bytes().await.ok()?).ok()?;
-    let joined = |of: fn(&Gate) -> Option<&str>| {
-        let texts: Vec<_> = report.gates.iter().filter_map(of).collect();
-        texts.join("; ")
-    };
-    Some(Running {
-        address,
-        waits_for: joined(|gate| gate.waits_for.as_deref()),
-        notes: joined(|gate| gate.note.as_deref()),
-    })
+        .await?;
+    Ok(answer.bytes().await?.into())
+}
+
+/// Nobody listens there, or this machine has no such address.
+fn means_nobody(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::AddrNotAvailable
+            );
+        }
+        cause = error.source();
+    }
+    false
 }

@@ -8,7 +8,7 @@ use super::{
     super::{Failure, progress::while_waiting},
     Redeem,
     report::{Finding, Report},
-    running,
+    running::{self, Found, Running},
 };
 use crate::{
     clock::SharedClock,
@@ -117,18 +117,32 @@ async fn may_redeem(file: &Path, redeem: Redeem, config: &Config) -> Result<(), 
             "the refresh token is not redeemed, as you wish",
         ));
     }
-    if redeem == Redeem::Auto
-        && let Some(running) = running::look_for(&config.admin).await
-    {
-        return Err(told_by(&running));
+    if redeem == Redeem::Auto {
+        match running::look_for(config).await {
+            Found::Nobody => {}
+            Found::Ours(running) => return Err(told_by(&running)),
+            Found::Unclear(why) => return Err(unclear(&why)),
+        }
     }
     replaceable(file).map_err(|(said, hint)| {
         Finding::wrong(CHECK, format!("the refresh token is not redeemed: {said}")).hint(hint)
     })
 }
 
+/// Where a service may run, redeeming beside it could cost it its token.
+fn unclear(why: &str) -> Finding {
+    let said = format!(
+        "the refresh token is not redeemed, since nobody can say whether the service runs: {why}"
+    );
+    Finding::skipped(CHECK, said).hint(
+        "name the service's own admin listener by --admin-listen; if it does not run on any machine: \
+         doctor --redeem always"
+            .to_owned(),
+    )
+}
+
 /// A service that runs redeems by itself; what it says counts.
-fn told_by(running: &running::Running) -> Finding {
+fn told_by(running: &Running) -> Finding {
     let address = running.address;
     match (running.waits_for.as_str(), running.notes.as_str()) {
         ("", "") => Finding::right(
