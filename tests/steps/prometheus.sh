@@ -12,12 +12,10 @@ step_prometheus() {
     mkdir "$folder"
     check_rules
     # They take a while of one processor, in which the rest goes on.
-    local tests=() file pid
-    for file in deploy/prometheus/*.test.yml; do
-        promtool test rules "$file" >"$folder/$(basename "$file").out" 2>&1 &
-        tests+=($!)
-        running+=($!)
-    done
+    local pasted
+    paste_readme >"$folder/pasted.out" 2>&1 &
+    pasted=$!
+    running+=("$pasted")
     "$python" -B tests/prometheus/static.py || fail "rules, runbooks and dashboard do not fit together"
 
     start_services
@@ -27,9 +25,8 @@ step_prometheus() {
         prometheus_failed "has no data for some of it"
     stop_services
 
-    for pid in "${tests[@]}"; do
-        wait "$pid" || fail "alerts do not fire as they should: $(cat "$folder"/*.test.yml.out)"
-    done
+    wait "$pasted" ||
+        fail "the lines of README.md fail, or alerts do not fire as they should: $(cat "$folder/pasted.out")"
     echo "$(cat deploy/prometheus/*.test.yml | grep -c '^  - name:') cases of alerts come out as expected"
 }
 
@@ -39,6 +36,18 @@ need_yaml() {
     python3 -c 'import yaml' 2>/dev/null && return
     python=/usr/bin/python3
     "$python" -c 'import yaml' 2>/dev/null || apt_install python3 python3-yaml
+}
+
+# README.md's lines on a copy, as they are pasted: the last of them tests the alerts.
+paste_readme() {
+    mkdir -p "$folder/pasted/deploy" "$folder/bin"
+    cp -r deploy/prometheus "$folder/pasted/deploy/"
+    ln -s "$(realpath "$binary")" "$folder/bin/usage-proxy"
+    cd "$folder/pasted"
+    PATH=$folder/bin:$PATH bash -euo pipefail \
+        -c "$(sed -n '/^```sh$/,/^```$/{/^```/d;p}' deploy/prometheus/README.md)" || return
+    cd deploy/prometheus
+    ! grep -H 'usage-proxy.example' usage-proxy*.yml
 }
 
 # The configuration as it is shipped, but for an address, a secret's place and more haste.
