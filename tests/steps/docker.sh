@@ -95,7 +95,7 @@ need_compose() {
 services_are_confined() {
     local drain loose
     drain=$(sed -n 's/^drain_timeout = "\([0-9]*\)s"$/\1/p' config/usage-proxy.toml)
-    loose=$(jq -r --argjson drain "$drain" '
+    loose=$(jq -r --argjson drain "$drain" --argjson last_traces "$last_traces" '
         .services | to_entries[] | .key as $name | .value |
         (if .read_only then empty else "\($name): root file system" end),
         (if .cap_drop == ["ALL"] then empty else "\($name): capabilities" end),
@@ -103,7 +103,7 @@ services_are_confined() {
         (if .privileged or .cap_add then "\($name): more rights" else empty end),
         (.ports // [] | .[] | select(.host_ip != "127.0.0.1") | "\($name): port \(.published)"),
         (if .healthcheck or .image == "usage-proxy" then empty else "\($name): health check" end),
-        (if $name == "usage-proxy" and (.stop_grace_period // "" | rtrimstr("s") | tonumber) <= $drain
+        (if $name == "usage-proxy" and (.stop_grace_period // "" | rtrimstr("s") | tonumber) <= $drain + $last_traces
          then "\($name): grace period" else empty end)' "$scratch/$1.json") ||
         fail "the services of $1 cannot be looked at"
     [[ -z $loose ]] || fail "not confined in $1: $loose"

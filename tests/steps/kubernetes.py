@@ -79,7 +79,7 @@ def is_confined(pod):
 def ends_in_time(pod, drain_seconds):
     (container,) = pod["containers"]
     before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    if pod["terminationGracePeriodSeconds"] <= before + drain_seconds:
+    if pod["terminationGracePeriodSeconds"] <= before + drain_seconds :
         yield f"pod: is killed while it may drain for {before} + {drain_seconds} s"
 
 

@@ -20,7 +20,13 @@ step_kubernetes() {
 
 manifests_are_sound() {
     local overlay version drain manifests=("$scratch/rule.yaml")
-    "$kubernetes/prometheus-rule" >"$scratch/rule.yaml"
+    local wiki='https://wiki.example/a&b#/RUNBOOKS.md'
+    ! "$kubernetes/prometheus-rule" "$wiki" >/dev/null 2>&1 || fail "prometheus-rule takes a fragment"
+    ! "$kubernetes/prometheus-rule" >/dev/null 2>&1 || fail "prometheus-rule links to no runbook"
+    wiki=${wiki/\#/}
+    "$kubernetes/prometheus-rule" "$wiki" >"$scratch/rule.yaml"
+    (($(grep -cF "runbook_url: $wiki#" "$scratch/rule.yaml") == $(grep -c 'alert:' "$scratch/rule.yaml"))) ||
+        fail "prometheus-rule does not link to $wiki"
     cp --recursive "$kubernetes" "$scratch/kubernetes"
     for overlay in "$scratch"/kubernetes/overlays/*; do
         # As it is, and with what README.md has an operator uncomment.
@@ -36,7 +42,7 @@ manifests_are_sound() {
         manifests+=("$scratch/${overlay##*/}.yaml" "$scratch/${overlay##*/}-operator.yaml")
     done
     drain=$(sed -n 's/^drain_timeout = "\([0-9]*\)s"$/\1/p' config/usage-proxy.toml)
-    python tests/steps/kubernetes.py "$drain" "${manifests[@]}" || fail "the manifests do not agree"
+    python tests/steps/kubernetes.py "$((drain + last_traces))" "${manifests[@]}" || fail "the manifests do not agree"
     echo "every schema takes the manifests, and they agree with each other"
 }
 

@@ -34,6 +34,7 @@ step_systemd() {
     local drain stop
     drain=$(sed -n 's/^drain_timeout = "\([0-9]*\)s"$/\1/p' config/usage-proxy.toml)
     stop=$(sed -n 's/^TimeoutStopSec=\([0-9]*\)s$/\1/p' "$unit")
-    ((stop > drain)) || fail "$unit stops after ${stop:-?} s what may drain for ${drain:-?} s"
+    ((stop > drain + last_traces)) ||
+        fail "$unit stops after ${stop:-?} s what may drain for ${drain:-?} s, and then export traces"
     echo "stops after $stop s what may drain for $drain s"
 }
