@@ -81,10 +81,7 @@ impl Cors {
     /// Lets the page that asks read the answer, whatever it is: a browser would hide an error too.
     pub(super) fn dress(&self, request: &HeaderMap, response: &mut HeaderMap) {
         // Also where nothing asked: what is stored may be reused for who does.
-        let vary = match response.get(VARY) {
-            Some(_) => HeaderValue::from_static("Accept, Accept-Encoding, Origin"),
-            None => HeaderValue::from_static("Origin"),
-        };
+        let vary = with_origin(response);
         response.insert(VARY, vary);
         if let Some(origin) = self.allowed(request) {
             response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
@@ -98,6 +95,20 @@ impl Cors {
         let mut origins = self.origins.iter().map(Origin::header_value);
         origins.find(|origin| *origin == sent)
     }
+}
+
+/// What an answer was chosen by, and the origin besides.
+fn with_origin(response: &HeaderMap) -> HeaderValue {
+    const ORIGIN_ALONE: HeaderValue = HeaderValue::from_static("Origin");
+    /// Never to be reused for another request (RFC 9110 §12.5.5).
+    const ANYTHING: HeaderValue = HeaderValue::from_static("*");
+
+    let names = response.get_all(VARY).iter().map(HeaderValue::as_bytes);
+    let names: Vec<_> = names.chain([&b"Origin"[..]]).collect();
+    if names.len() == 1 {
+        return ORIGIN_ALONE;
+    }
+    HeaderValue::from_bytes(&names.join(&b", "[..])).unwrap_or(ANYTHING)
 }
 
 fn go_ahead() -> Response<Body> {

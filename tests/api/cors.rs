@@ -3,7 +3,7 @@
 use http::Method;
 use usage_proxy::{access_key::KeyHash, simulator::SimulatedApi};
 
-use crate::support::{Reply, TestApp, customer};
+use crate::support::{Reply, TestApp, TestCaller, callers_file, customer, key_of};
 
 const DASHBOARD: &str = "https://dash.example.com";
 const OTHER: &str = "http://localhost:3000";
@@ -93,6 +93,34 @@ async fn other_pages_may_read_nothing_and_no_cache_mixes_them_up() {
         assert_eq!(error.header("vary"), "Origin");
         assert_eq!(cors_headers(&data), [""; 0], "{headers:?}");
         assert_eq!(cors_headers(&error), [""; 0], "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_answer_was_chosen_by_is_told_besides_the_origin() {
+    let open = configured().await;
+    let keyed = TestApp::builder()
+        .set("server.cors_origins", DASHBOARD)
+        .callers(callers_file(&[TestCaller::named("grafana")]))
+        .start()
+        .await;
+    let key = key_of("grafana");
+    let proof = ("x-api-key", key.as_str());
+    let origin = ("origin", DASHBOARD);
+
+    for path in ["/v1/customers", "/v1/customers?size=3"] {
+        let anonymous = open.get_with(path, &[origin]).await;
+        let own = keyed.get_with(path, &[origin, proof]).await;
+
+        assert_eq!((anonymous.status, own.status), (200, 200), "{path}");
+        assert_eq!(
+            anonymous.header("vary"),
+            "Accept, Accept-Encoding, MS-ContinuationToken, Origin"
+        );
+        assert_eq!(
+            own.header("vary"),
+            "Accept, Accept-Encoding, Authorization, X-Api-Key, MS-ContinuationToken, Origin"
+        );
     }
 }
 
