@@ -2,7 +2,10 @@
 
 mod retries;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -144,6 +147,10 @@ impl Attempts {
     /// What Partner Center has said of the access token's multi-factor proof.
     pub(super) fn multi_factor(&self) -> &MultiFactor {
         &self.multi_factor
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now()
     }
 
     /// Most bytes that an answer may have.

@@ -20,6 +20,10 @@ pub(super) struct LogicalCall {
     started: Instant,
     /// Nothing is begun that could not end before it.
     pub(super) deadline: Instant,
+    /// How long each page may take.
+    page_time: Duration,
+    /// What no page's time goes beyond.
+    ends: Instant,
     /// Retries that are left, for all pages together: they count against Partner Center's limits.
     pub(super) retries_left: u32,
     /// Retries of passing faults so far, which the backoff grows with.
@@ -32,6 +36,9 @@ pub(super) struct LogicalCall {
     pub(super) resends: u32,
     last: LastRequest,
 }
+
+/// How long a call may take over all its pages. Nobody waits for so long: it goes on for the cache.
+const LONGEST: Duration = Duration::from_secs(10 * 60);
 
 /// What Microsoft support would ask for: of the last request, and of its answer where there was one.
 #[derive(Debug, Default)]
@@ -61,6 +68,8 @@ impl LogicalCall {
             ids,
             started: now,
             deadline: call.asked_at + deadline,
+            page_time: deadline,
+            ends: call.asked_at + deadline.max(LONGEST),
             call,
             retries_left: retries,
             retries: 0,
@@ -73,6 +82,13 @@ impl LogicalCall {
                 ..LastRequest::default()
             },
         }
+    }
+
+    /// Gives the page that follows one that came at `now` a time of its own, as if it were a call of
+    /// its own.
+    pub(super) fn goes_on(&mut self, now: Instant) {
+        let page_ends = (now + self.page_time).min(self.ends);
+        self.deadline = self.deadline.max(page_ends);
     }
 
     pub(super) fn api(&self) -> UpstreamApi {

@@ -23,7 +23,8 @@ const PAGE_SIZE: u32 = 500;
 /// Asks for every page, and answers only when all of them came.
 ///
 /// The first page bears the call's own `MS-RequestId`; every further one is a request of its own,
-/// with an id of its own under the same correlation id.
+/// with an id of its own under the same correlation id, and a time of its own: a list that takes
+/// longer than anybody waits for it comes to be had all the same.
 ///
 /// # Errors
 ///
@@ -55,6 +56,7 @@ pub(super) async fn fetch(
         let Some(link) = page.next else { break };
         request = pages.next(&request, &link)?;
         request_id = Uuid::new_v4();
+        call.goes_on(attempts.now());
     }
     totals.check()?;
     Ok(Fetched {

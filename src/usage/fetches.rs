@@ -10,7 +10,7 @@ use moka::ops::compute::{CompResult, Op};
 use super::{
     CallLimits,
     counted::Counted,
-    places::{Errand, Overloaded, Places, Turn, Wanted},
+    places::{Errand, Outlasts, Overloaded, Places, Turn, Wanted},
     source::{
         Call, CallIds, CallTrace, Content, Fetched, SourceError, SourceErrorKind, UsageSource,
     },
@@ -23,7 +23,7 @@ use crate::{
     },
     clock::SharedClock,
     config::CacheConfig,
-    domain::{Caller, Question, Subject},
+    domain::{Caller, Question, Subject, UpstreamApi},
     offload,
     representation::Prepared,
     shutdown::Shutdown,
@@ -71,6 +71,8 @@ pub(super) struct Filled {
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     wanted: Arc<Wanted>,
+    /// Longer than anybody waits for it.
+    may_last: bool,
     /// The call's own; `None` where nothing is traced.
     pub(super) span: Option<Arc<Span>>,
 }
@@ -87,6 +89,15 @@ pub(super) enum Settled {
     Failed(Arc<Failure<SourceError>>),
     /// Nothing: no call can be made in time.
     Shed(Arc<Failure<SourceError>>),
+}
+
+// === impl Fetch ===
+
+impl Fetch {
+    /// Whether it is read page by page, each in a time of its own.
+    fn may_last(self) -> bool {
+        self.question == Question::Newest(UpstreamApi::Customers)
+    }
 }
 
 // === impl Fetches ===
@@ -191,12 +202,13 @@ impl Fetches {
                 .enter(caller, errand, now)
                 .map(|wanted| Shared {
                     wanted,
+                    may_last: fetch.may_last(),
                     span: spans::begin_call(&trace, fetch, errand),
                 })
                 .map_err(|overloaded| Settled::Shed(self.overloaded(overloaded))),
         };
         self.flights.board(fetch, join, leave, |ticket, shared| {
-            let Shared { wanted, span } = shared;
+            let Shared { wanted, span, .. } = shared;
             let trace = CallTrace {
                 span,
                 ..trace.clone()
@@ -206,15 +218,18 @@ impl Fetches {
     }
 
     /// What becomes of a call that was boarded for `caller` at `now`; it is waited for no longer
-    /// than the answer is of use, though the call may go on for who asked later.
+    /// than the answer is of use, though the call may go on for who asked later, or for the cache.
     pub(super) async fn outcome(&self, boarded: Boarded, caller: &Caller, now: Instant) -> Outcome {
-        let wanted = Arc::clone(&boarded.shared.wanted);
+        let Shared {
+            wanted, may_last, ..
+        } = boarded.shared.clone();
         tokio::select! {
             biased;
             outcome = boarded.outcome() => outcome.unwrap_or_else(|_lost| Err(self.lost())),
-            () = wanted.outlasts(now) => {
-                Err(self.overloaded(self.places.overloaded(caller.name())))
-            }
+            outlasts = wanted.outlasts(now, may_last) => match outlasts {
+                Outlasts::InLine => Err(self.overloaded(self.places.overloaded(caller.name()))),
+                Outlasts::UnderWay => Err(self.goes_on()),
+            },
         }
     }
 
@@ -266,6 +281,24 @@ impl Fetches {
             ids: None,
         };
         Arc::new(Failure::once(error, self.clock.now(), retry_after))
+    }
+
+    /// What who waits is told of a call that takes longer than that. The call itself has not failed,
+    /// so nothing is remembered.
+    fn goes_on(&self) -> Arc<Failure<SourceError>> {
+        /// About what a few pages take.
+        const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+        let error = SourceError {
+            kind: SourceErrorKind::TimedOut,
+            detail: "Partner Center has not told all of it in time; the rest is still being read, \
+                     and will be held"
+                .into(),
+            status: None,
+            refusal: None,
+            ids: None,
+        };
+        Arc::new(Failure::once(error, self.clock.now(), ASK_AGAIN_AFTER))
     }
 
     /// Waits for its turn, asks the source and stores what it says. Runs in a task of its own, which

@@ -9,7 +9,7 @@ use std::{
 };
 
 use self::turn::Waiter;
-pub(super) use self::turn::{Turn, Wanted};
+pub(super) use self::turn::{Outlasts, Turn, Wanted};
 use crate::{
     cache::{CacheMetrics, Shed},
     clock::SharedClock,
@@ -149,7 +149,10 @@ impl Drop for Place {
             .places
             .clock
             .now()
-            .saturating_duration_since(self.since);
+            .saturating_duration_since(self.since)
+            // The one call that may take longer, for the list of customers, says nothing of others:
+            // what is learnt from it would have them refused.
+            .min(self.places.patience);
         self.places.give_back(&self.caller, Some(held_for));
     }
 }

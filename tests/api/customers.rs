@@ -114,6 +114,39 @@ async fn the_list_is_read_to_its_end_once_and_held() {
 }
 
 #[tokio::test]
+async fn a_list_that_takes_longer_than_anybody_waits_is_read_on_and_held() {
+    // Less than `upstream.deadline` for each of the pages, and more for all of them.
+    const PAGE: Duration = Duration::from_secs(15);
+
+    let app = TestApp::builder()
+        .set("upstream.attempt_timeout", "20s")
+        .simulator(|options| options.customers = 1_200)
+        .start()
+        .await;
+    app.simulator.set_faults(faults(Faults {
+        latency: Duration::from_millis(300),
+        ..Faults::default()
+    }));
+
+    let pages_take_long = async {
+        for page in 1..=3 {
+            app.upstream_asked(SimulatedApi::Customers, page).await;
+            app.advance(PAGE);
+        }
+    };
+    let (first, ()) = tokio::join!(app.get(LIST), pages_take_long);
+    let later = app.get(LIST).await;
+
+    let problem = first.problem(504, "timed-out");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("still being read"), "{detail}");
+    assert_eq!(first.header("retry-after"), "5");
+    assert_eq!(later.status, 200);
+    assert_eq!(later.json()["totalCount"], 1_201);
+    assert_eq!(asked(&app).len(), 3, "who comes later joins the call");
+}
+
+#[tokio::test]
 async fn items_are_handed_out_as_they_came() {
     let app = TestApp::start().await;
     let mut odd = listed(7, "Ä & \"Co\"");

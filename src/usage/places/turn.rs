@@ -56,6 +56,15 @@ pub(super) struct Waiter {
 #[derive(Debug)]
 pub(in crate::usage) struct Turn(Arc<Wanted>);
 
+/// What a call is about that goes on after someone's patience has come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::usage) enum Outlasts {
+    /// It waits for its turn, or did for long.
+    InLine,
+    /// It is being answered, page by page.
+    UnderWay,
+}
+
 /// What a call that waits has to do at this moment.
 enum Next {
     /// Begin, in the place of this caller, for who asked at this time.
@@ -109,11 +118,19 @@ impl Wanted {
     }
 
     /// Completes when who asked at `asked_at` has waited for as long as that is of use, while the
-    /// call goes on for who asked later.
-    pub(in crate::usage) async fn outlasts(&self, asked_at: Instant) {
+    /// call goes on: for who asked later, or for the cache where it `may_last`.
+    pub(in crate::usage) async fn outlasts(&self, asked_at: Instant, may_last: bool) -> Outlasts {
         let until = asked_at + self.places.patience;
         self.places.clock.sleep_until(until).await;
-        if self.lock().asked_at <= asked_at {
+        let (for_others, begun) = {
+            let state = self.lock();
+            (state.asked_at > asked_at, state.settled)
+        };
+        if may_last && begun {
+            Outlasts::UnderWay
+        } else if for_others {
+            Outlasts::InLine
+        } else {
             // It ends by itself, and has more to say.
             std::future::pending().await
         }
