@@ -14,7 +14,7 @@ mod validator;
 use std::{
     fmt,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -77,8 +77,16 @@ pub struct Prepared {
 #[derive(Clone)]
 pub struct Document {
     identity: Encoded,
-    compressed: OnceLock<Box<[OnceLock<Encoded>; Coding::COMPRESSED.len()]>>,
+    compressed: OnceLock<Box<Compressed>>,
     modified_at: Timestamp,
+}
+
+/// A body compressed, by its coding's [place](Coding::slot).
+#[derive(Default)]
+struct Compressed {
+    made: [OnceLock<Encoded>; Coding::COMPRESSED.len()],
+    /// Held while one is made, so that it is made once.
+    making: Mutex<()>,
 }
 
 /// A body as it goes over the wire, with the header values that go with it.
@@ -444,7 +452,7 @@ impl Document {
     pub fn ready(&self, coding: Coding) -> Option<&Encoded> {
         match coding.slot() {
             None => Some(&self.identity),
-            Some(slot) => self.compressed.get()?.get(slot)?.get(),
+            Some(slot) => self.compressed.get()?.made.get(slot)?.get(),
         }
     }
 
@@ -452,10 +460,18 @@ impl Document {
         if let Some(made) = self.ready(coding) {
             return Ok(made);
         }
-        let slots = self.compressed.get_or_init(Box::default);
-        let Some(slot) = coding.slot().and_then(|slot| slots.get(slot)) else {
+        let compressed = self.compressed.get_or_init(Box::default);
+        let Some(slot) = coding.slot().and_then(|slot| compressed.made.get(slot)) else {
             return Ok(&self.identity);
         };
+        // It guards work, and no data.
+        let _making = compressed
+            .making
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = slot.get() {
+            return Ok(made);
+        }
         let body = compression::compress(self.identity.body(), coding)?;
         let etag = validator::for_coding(self.identity.etag_bytes(), coding);
         Ok(slot.get_or_init(|| Encoded::new(&etag, self.modified_at, &body)))
@@ -468,7 +484,7 @@ impl Document {
     /// Bytes that it refers to, itself excepted.
     fn weight(&self) -> usize {
         let compressed = self.compressed.get().map_or(0, |slots| {
-            let made = slots.iter().filter_map(OnceLock::get);
+            let made = slots.made.iter().filter_map(OnceLock::get);
             size_of_val(&**slots) + made.map(Encoded::weight).sum::<usize>()
         });
         self.identity.weight() + compressed
@@ -481,6 +497,17 @@ impl fmt::Debug for Document {
             .field("identity", &self.identity)
             .field("modified_at", &self.modified_at)
             .finish_non_exhaustive()
+    }
+}
+
+// === impl Compressed ===
+
+impl Clone for Compressed {
+    fn clone(&self) -> Self {
+        Self {
+            made: self.made.clone(),
+            making: Mutex::default(),
+        }
     }
 }
 

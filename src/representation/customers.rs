@@ -18,7 +18,7 @@ const PATH: &str = "/v1/customers";
 /// Which part of the list is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Customers of a page at most.
+    /// Customers of a page at most; no more than [`Page::LARGEST`] are shown.
     pub size: NonZeroU32,
     /// The page begins behind this place; at the beginning where absent.
     pub after: Option<ListPlace>,
@@ -107,6 +107,13 @@ pub(super) fn render(list: CustomerList) -> serde_json::Result<(Vec<u8>, Custome
     Ok((body, CustomerIndex { listed, cuts }))
 }
 
+// === impl Page ===
+
+impl Page {
+    /// Most customers of a page, as Partner Center has it.
+    pub const LARGEST: NonZeroU32 = NonZeroU32::new(500).unwrap();
+}
+
 // === impl CustomerIndex ===
 
 impl CustomerIndex {
@@ -120,22 +127,24 @@ impl CustomerIndex {
     /// # Errors
     ///
     /// Where its links have no JSON form, which they have.
+    ///
+    /// # Blocking
+    ///
+    /// Where another thread makes the same, until it has.
     pub(super) fn show(
         &self,
         may_see: impl Fn(CustomerId) -> bool,
         page: Option<&Page>,
         whole: &Document,
-    ) -> serde_json::Result<Shown> {
+    ) -> Result<Shown, Arc<serde_json::Error>> {
         let Some(cut) = self.cut(may_see, page) else {
             return Ok(Shown::Whole);
         };
-        if let Some(made) = self.cuts.get(&cut) {
-            return Ok(Shown::Part(made));
-        }
-        let body = self.write(&cut, whole.identity.body())?;
-        let document = Arc::new(Document::new(&body, whole.modified_at));
-        self.cuts.insert(cut, Arc::clone(&document));
-        Ok(Shown::Part(document))
+        let make = |cut: &Cut| {
+            let body = self.write(cut, whole.identity.body())?;
+            Ok(Arc::new(Document::new(&body, whole.modified_at)))
+        };
+        self.cuts.get_or_make(cut, make).map(Shown::Part)
     }
 
     /// `None` where all of it is shown.
@@ -155,7 +164,11 @@ impl CustomerIndex {
             .take(behind)
             .filter(|visible| **visible)
             .count();
-        Some(Cut::new(&visible, start, page.map(|page| page.size)))
+        Some(Cut::new(
+            &visible,
+            start,
+            page.map(|page| page.size.min(Page::LARGEST)),
+        ))
     }
 
     fn write(&self, cut: &Cut, whole: &[u8]) -> serde_json::Result<Vec<u8>> {

@@ -170,7 +170,7 @@ impl IntoParams for Paging {
         vec![
             queried(
                 "size",
-                "How many customers a page has; all where it is 0 or left out.",
+                "How many customers a page has, at most 500 as Partner Center's own; all where it is 0 or left out.",
                 size,
             )
             .example(Some(2.into()))

@@ -1,5 +1,7 @@
 use std::{num::NonZeroU32, sync::Arc};
 
+use moka::policy::EvictionPolicy;
+
 use crate::representation::Document;
 
 /// What of a list is shown: it depends on nothing else, so whoever is shown the same shares the
@@ -51,29 +53,44 @@ impl Cut {
 // === impl Cuts ===
 
 impl Cuts {
-    /// Bytes that they may take however short the list.
+    /// Bytes that they may take besides, however short the list.
     const LEAST: usize = 64 * 1024;
 
-    /// Together they take at most as much as the whole does.
+    /// Together they take at most as much as the whole does, compressed forms included, so that one
+    /// who may see nearly all of it is shown what was made before.
     pub(super) fn of_at_most(whole_bytes: usize) -> Self {
-        let max_bytes = whole_bytes.max(Self::LEAST) as u64;
+        let max_bytes = (Self::with_compressed(whole_bytes) + Self::LEAST) as u64;
         let made = moka::sync::Cache::builder()
             .max_capacity(max_bytes)
+            // The one that was asked for last is always kept, however large.
+            .eviction_policy(EvictionPolicy::lru())
             .weigher(|cut: &Cut, document: &Arc<Document>| {
-                // What is compressed later is smaller than what it is made of.
-                let bytes = 2 * document.weight() + size_of_val(&*cut.visible);
+                let bytes = Self::with_compressed(document.weight()) + size_of_val(&*cut.visible);
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
             .build();
         Self { made, max_bytes }
     }
 
-    pub(super) fn get(&self, cut: &Cut) -> Option<Arc<Document>> {
-        self.made.get(cut)
+    /// What is compressed later is smaller than what it is made of.
+    fn with_compressed(bytes: usize) -> usize {
+        2 * bytes
     }
 
-    pub(super) fn insert(&self, cut: Cut, document: Arc<Document>) {
-        self.made.insert(cut, document);
+    /// A cut as it was made before, or made now: once, however many ask.
+    ///
+    /// # Errors
+    ///
+    /// Those of `make`, to all who waited for it.
+    pub(super) fn get_or_make<E: Send + Sync + 'static>(
+        &self,
+        cut: Cut,
+        make: impl FnOnce(&Cut) -> Result<Arc<Document>, E>,
+    ) -> Result<Arc<Document>, Arc<E>> {
+        match self.made.get(&cut) {
+            Some(made) => Ok(made),
+            None => self.made.try_get_with_by_ref(&cut, || make(&cut)),
+        }
     }
 
     pub(super) fn weight(&self) -> usize {

@@ -1,3 +1,5 @@
+use std::{sync::Barrier, thread};
+
 use serde_json::Value;
 
 use super::*;
@@ -33,6 +35,29 @@ fn list(numbers: &[usize]) -> Prepared {
     let list = CustomerList::new(listed.collect());
     let seen_at = ProcessedDate::parse("2026-11-22").unwrap().start();
     Prepared::of_customers(list, seen_at).unwrap()
+}
+
+fn long_list(customers: usize) -> Prepared {
+    let listed = (0..customers).map(|number| ListedCustomer {
+        entry: CustomerEntry {
+            id: id(number),
+            name: format!("Customer {number:06}").into(),
+            domain: None,
+        },
+        raw: format!("{{\"id\": \"{}\", \"number\": {number}}}", id(number)).into(),
+    });
+    let seen_at = ProcessedDate::parse("2026-11-22").unwrap().start();
+    Prepared::of_customers(CustomerList::new(listed.collect()), seen_at).unwrap()
+}
+
+/// The part that a caller is shown who may see so many of the first.
+fn show(prepared: &Prepared, visible: usize, page: Option<&Page>) -> Arc<Document> {
+    let may_see = |customer| customer < id(visible);
+    let shown = prepared.show_customers(may_see, page, Coding::Identity);
+    match shown.unwrap().unwrap() {
+        Shown::Part(part) => part,
+        Shown::Whole => panic!("expected a part"),
+    }
 }
 
 fn page(size: u32, token: Option<&str>) -> Page {
@@ -109,6 +134,44 @@ fn pages_bring_each_visible_customer_once() {
     assert_eq!(walk(&prepared, &[1, 4], 2), [&[1, 4][..]]);
     assert_eq!(walk(&prepared, &[5], 500), [&[5][..]]);
     assert_eq!(walk(&prepared, &[], 1), [&[][..] as &[u64]]);
+}
+
+#[test]
+fn a_page_is_no_larger_than_partner_centers_own() {
+    let prepared = long_list(1_200);
+
+    let first = show(&prepared, 1_200, Some(&page(40_000, None)));
+
+    let first: Value = serde_json::from_slice(first.identity.body()).unwrap();
+    assert_eq!(first["totalCount"], 1_200);
+    assert_eq!(first["items"].as_array().unwrap().len(), 500);
+    assert_eq!(first["links"]["self"]["uri"], "/v1/customers?size=500");
+    assert_eq!(
+        first["links"]["next"]["uri"],
+        "/v1/customers?size=500&seekOperation=Next"
+    );
+}
+
+#[test]
+fn nearly_all_of_a_list_is_cut_out_once_however_many_ask() {
+    const ASKING: usize = 8;
+
+    let prepared = long_list(5_000);
+    let together = Barrier::new(ASKING);
+
+    let cuts: Vec<_> = thread::scope(|scope| {
+        let ask = || {
+            together.wait();
+            show(&prepared, 4_999, None)
+        };
+        let asking: Vec<_> = (0..ASKING).map(|_| scope.spawn(ask)).collect();
+        asking.into_iter().map(|it| it.join().unwrap()).collect()
+    });
+    let later = show(&prepared, 4_999, None);
+
+    for cut in cuts {
+        assert!(Arc::ptr_eq(&cut, &later));
+    }
 }
 
 #[test]
