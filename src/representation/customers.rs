@@ -2,13 +2,17 @@
 
 mod continuation;
 mod cuts;
+mod search;
 
 use std::{fmt, num::NonZeroU32, ops::Range, sync::Arc};
 
 use serde::Serialize;
 
-pub use self::continuation::{Continuation, InvalidContinuation};
 use self::cuts::{Cut, Cuts};
+pub use self::{
+    continuation::{Continuation, InvalidContinuation},
+    search::Sought,
+};
 use super::Document;
 use crate::domain::{CustomerEntry, CustomerId, CustomerList, ListPlace};
 
@@ -36,6 +40,9 @@ pub enum Shown {
 /// Who is in a rendered list, and where.
 pub struct CustomerIndex {
     listed: Vec<Listed>,
+    /// Places in `listed`, by the customers' ids.
+    by_id: Box<[usize]>,
+    terms_bytes: usize,
     cuts: Cuts,
 }
 
@@ -43,6 +50,8 @@ pub struct CustomerIndex {
 struct Listed {
     entry: CustomerEntry,
     at: Range<usize>,
+    /// What it is found by.
+    terms: Box<str>,
 }
 
 /// Partner Center's form of a collection, as it is written.
@@ -95,16 +104,25 @@ pub(super) fn render(list: CustomerList) -> serde_json::Result<(Vec<u8>, Custome
     let total = list.customers().len();
     let raw_bytes: usize = list.customers().iter().map(|listed| listed.raw.len()).sum();
     let mut collection = Collection::begin(total, raw_bytes + total);
-    let listed = list
+    let listed: Vec<_> = list
         .into_iter()
         .map(|customer| Listed {
             at: collection.item(customer.raw.as_bytes()),
+            terms: search::terms(&customer.entry),
             entry: customer.entry,
         })
         .collect();
     let body = collection.end(&Tail::new(Link::to(None, None), None, None))?;
     let cuts = Cuts::of_at_most(body.len());
-    Ok((body, CustomerIndex { listed, cuts }))
+    let mut by_id: Box<[_]> = (0..listed.len()).collect();
+    by_id.sort_unstable_by_key(|at| listed.get(*at).map(|one| one.entry.id));
+    let index = CustomerIndex {
+        terms_bytes: listed.iter().map(|one| one.terms.len()).sum(),
+        listed,
+        by_id,
+        cuts,
+    };
+    Ok((body, index))
 }
 
 // === impl Page ===
@@ -117,6 +135,16 @@ impl Page {
 // === impl CustomerIndex ===
 
 impl CustomerIndex {
+    /// How many customers there are.
+    pub fn len(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+
     /// The customers, by name.
     pub fn entries(&self) -> impl Iterator<Item = &CustomerEntry> {
         self.listed.iter().map(|listed| &listed.entry)
@@ -210,7 +238,8 @@ impl CustomerIndex {
             .entries()
             .map(|entry| entry.name.len() + entry.domain.as_ref().map_or(0, String::len))
             .sum();
-        self.listed.len() * size_of::<Listed>() + texts + self.cuts.weight()
+        let places = self.listed.len() * (size_of::<Listed>() + size_of::<usize>());
+        places + texts + self.terms_bytes + self.cuts.weight()
     }
 }
 

@@ -41,7 +41,7 @@ fn long_list(customers: usize) -> Prepared {
     let listed = (0..customers).map(|number| ListedCustomer {
         entry: CustomerEntry {
             id: id(number),
-            name: format!("Customer {number:06}").into(),
+            name: format!("Customer {number:06}"),
             domain: None,
         },
         raw: format!("{{\"id\": \"{}\", \"number\": {number}}}", id(number)).into(),
