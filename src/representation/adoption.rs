@@ -51,8 +51,6 @@ pub struct Bar {
     pub active: u64,
     /// Seats that could have been used.
     pub qualified: u64,
-    /// The upstream's adjusted percentage, or ours; `None` when nothing qualified.
-    percent: Option<f64>,
     /// Its own processed date where that is not the snapshot's.
     pub processed_date: Option<String>,
 }
@@ -114,7 +112,6 @@ impl Bar {
             name: displayable(&workload.workload_name),
             active: workload.licenses_active,
             qualified: workload.licenses_qualified,
-            percent: workload.usage_percent,
             processed_date: own.map(str::to_owned),
         }
     }
@@ -124,14 +121,21 @@ impl Bar {
             name: displayable(&workload.workload_name),
             active: workload.licenses_active,
             qualified: workload.licenses_qualified,
-            percent: workload.usage_percent,
             processed_date: None,
         }
     }
 
-    /// The percentage, where there are licences to take it of: a percentage of nothing is no 0.
+    /// Of what nothing qualified for there is no percentage: it is no 0.
+    ///
+    /// It is always that of the counts beside it: upstream cuts off the decimals of its own, so that
+    /// the same counts would have another percentage in a product than over all products.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "nobody sees the 16th digit of a percentage"
+    )]
     fn percent(&self) -> Option<f64> {
-        self.percent.filter(|_| self.qualified > 0)
+        let (active, qualified) = (self.active as f64, self.qualified as f64);
+        (self.qualified > 0).then(|| 100.0 * active / qualified)
     }
 
     /// How long the bar is, 0 to 100; `None` when nothing qualified, and there is no bar.
@@ -147,7 +151,7 @@ impl Bar {
             percent => {
                 let rounded = format!("{percent:.1}");
                 let whole = rounded.strip_suffix(".0").unwrap_or(&rounded);
-                format!("{}%", whole.strip_prefix("-0").map_or(whole, |_| "0"))
+                format!("{whole}%")
             }
         })
     }
@@ -180,52 +184,62 @@ pub fn grouped(number: u64) -> String {
 mod tests {
     use super::*;
 
-    fn bar(active: u64, qualified: u64, percent: Option<f64>) -> Bar {
+    fn bar(active: u64, qualified: u64) -> Bar {
         Bar {
             name: "Exchange".into(),
             active,
             qualified,
-            percent,
             processed_date: None,
         }
     }
 
     #[test]
     fn a_share_says_no_more_than_is_so() {
-        for (percent, expected) in [
-            (0.0, "0%"),
-            (-0.0, "0%"),
-            (0.01, "<0.1%"),
-            (0.1, "0.1%"),
-            (37.5, "37.5%"),
-            (66.666, "66.7%"),
-            (80.0, "80%"),
-            (99.9, "99.9%"),
-            (99.96, ">99.9%"),
-            (100.0, "100%"),
-            (133.3, "133.3%"),
+        for (active, qualified, expected) in [
+            (0, 8, "0%"),
+            (1, 10_000, "<0.1%"),
+            (1, 1_000, "0.1%"),
+            (3, 8, "37.5%"),
+            (2, 3, "66.7%"),
+            (4, 5, "80%"),
+            (999, 1_000, "99.9%"),
+            (9_996, 10_000, ">99.9%"),
+            (8, 8, "100%"),
+            (4, 3, "133.3%"),
         ] {
-            let share = bar(3, 8, Some(percent)).share();
+            let share = bar(active, qualified).share();
 
-            assert_eq!(share.as_deref(), Some(expected), "{percent}");
+            assert_eq!(share.as_deref(), Some(expected), "{active} of {qualified}");
         }
     }
 
     #[test]
-    fn of_nothing_there_is_no_share_whatever_upstream_says() {
-        for percent in [None, Some(0.0), Some(100.0)] {
-            let bar = bar(0, 0, percent);
+    fn the_same_counts_have_the_same_share_whatever_upstream_says() {
+        let simplified = br#"{"customerId":"c","customerName":null,"processedDate":"2017-03-09","products":[
+            {"productName":"A","serviceName":"o365","licensesQualified":71,"workloads":[
+                {"workloadName":"Exchange","licensesActive":20,"licensesQualified":71,"usagePercent":28.1,"processedDate":"2017-03-09"}]}],
+            "workloads":[{"workloadName":"Exchange","licensesActive":20,"licensesQualified":71,"usagePercent":28.17}]}"#;
 
-            assert_eq!(bar.share(), None);
-            assert_eq!(bar.length(), None);
-            assert_eq!(bar.counts(), "no licences qualified");
-        }
+        let adoption = Adoption::of(simplified).unwrap();
+
+        let (all, product) = (&adoption.workloads[0], &adoption.products[0].bars[0]);
+        assert_eq!(all.share().as_deref(), Some("28.2%"));
+        assert_eq!(product.share(), all.share());
+    }
+
+    #[test]
+    fn of_nothing_there_is_no_share() {
+        let bar = bar(0, 0);
+
+        assert_eq!(bar.share(), None);
+        assert_eq!(bar.length(), None);
+        assert_eq!(bar.counts(), "no licences qualified");
     }
 
     #[test]
     fn a_bar_is_no_longer_than_its_track() {
-        assert_eq!(bar(9, 8, Some(112.5)).length(), Some(100.0));
-        assert_eq!(bar(9, 8, Some(112.5)).counts(), "9 of 8");
+        assert_eq!(bar(9, 8).length(), Some(100.0));
+        assert_eq!(bar(9, 8).counts(), "9 of 8");
     }
 
     #[test]
