@@ -21,7 +21,6 @@ use std::{
 
 pub use self::{
     answer::{Answer, Cause, Unanswered},
-    customers::CustomersAnswer,
     documents::NativeDocument,
 };
 use self::{
@@ -168,6 +167,20 @@ impl UsageService {
         let fetch = self.fetch_for(query);
         self.answer_allowed(fetch, query.directive, caller, trace, now)
             .await
+    }
+
+    /// The newest processed date of a customer's usage, where it is held and not expired.
+    pub fn newest_date(&self, customer_id: CustomerId, now: Instant) -> Option<ProcessedDate> {
+        let fetch = Fetch {
+            subject: customer_id.into(),
+            question: Question::Newest(self.inner.newest_from),
+        };
+        let held = self.inner.fetches.look_up(fetch, now)?;
+        let is_known = matches!(
+            held.freshness,
+            Freshness::Fresh | Freshness::StaleWhileRevalidate
+        );
+        held.prepared.processed_date().filter(|_| is_known)
     }
 
     /// Answers a caller who may have what it asks for.

@@ -13,7 +13,6 @@ mod usage;
 
 use std::borrow::Cow;
 
-use askama::Template;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use utoipa::{
     IntoParams,
@@ -21,7 +20,10 @@ use utoipa::{
 };
 
 pub(super) use self::problem::present;
-use self::{ask::Ask, customers::Directory};
+use self::{
+    ask::Ask,
+    customers::{Choosing, Directory},
+};
 use super::{
     Arrived, Inner, Served,
     assets::{File, NO_PAGE},
@@ -32,6 +34,7 @@ use super::{
 };
 use crate::{
     domain::{Caller, CustomerId, ProcessedDate},
+    offload,
     problem::{Body, Kind, Problem},
 };
 
@@ -90,32 +93,31 @@ pub(super) async fn page<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Call
 
 /// Lets its reader choose a customer, unless what was typed is the name of one.
 async fn choose<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, ask: &Ask) -> Served {
-    let listed = match customers::list(api, arrived, caller).await {
-        Ok(listed) => listed,
+    let list = match customers::list(api, arrived, caller, arrived.directive()).await {
+        Ok(list) => list,
         Err(unanswered) => {
             return data::refuse_unanswered(api, arrived, ask.date, &unanswered);
         }
     };
-    let directory = Directory::new(&listed.customers);
-    let found = directory.search(&ask.customer);
-    if let Some(customer) = found.the_one() {
-        return usage::show(api, arrived, caller, ask, customer).await;
+    let directory = Directory::new(&list, caller);
+    let (frame, asked) = (arrived.frame(None), ask.clone());
+    let choosing = offload::work_on(directory.search_bytes(), move || {
+        directory.choose(frame, &asked)
+    });
+    match choosing.await {
+        Choosing::Chosen(customer) => usage::show(api, arrived, caller, ask, customer).await,
+        Choosing::Nobody => {
+            let detail = format!(
+                "none of the customers that you may see has {:?} in its name or domain",
+                crate::problem::excerpt(&ask.customer)
+            );
+            arrived.refuse(Problem::new(Kind::UnknownCustomer, detail))
+        }
+        Choosing::Among(rendered) => {
+            api.metrics.served(list.held.age);
+            data::serve(respond(StatusCode::OK, rendered), &list, ask.date)
+        }
     }
-    if found.is_empty() && !ask.customer.is_empty() {
-        let detail = format!(
-            "none of the customers that you may see has {:?} in its name or domain",
-            crate::problem::excerpt(&ask.customer)
-        );
-        return arrived.refuse(Problem::new(Kind::UnknownCustomer, detail));
-    }
-    let page = found.page(
-        arrived.frame(Some(ask.form(directory.suggestions()))),
-        ask,
-        caller,
-    );
-    let response = respond(StatusCode::OK, page.render());
-    api.metrics.served(listed.answer.held.age);
-    data::serve(response, &listed.answer, ask.date)
 }
 
 /// A page, or the bare truth where its template failed.

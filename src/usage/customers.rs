@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::{Answer, Directive, Fetch, Unanswered, UsageService, source::CallTrace};
 use crate::{
-    domain::{Caller, CustomerEntry, Question, Scope, Subject, UpstreamApi},
+    domain::{Caller, Question, Scope, Subject, UpstreamApi},
     offload,
     representation::{
         Coding, Prepared, RenderError,
@@ -14,15 +14,6 @@ use crate::{
 
 /// About what a customer takes, rendered.
 const CUSTOMER_BYTES: usize = 400;
-
-/// The customers that a caller may see, and how they came about.
-#[derive(Clone, Debug)]
-pub struct CustomersAnswer {
-    /// By name, then by id.
-    pub customers: Vec<CustomerEntry>,
-    /// How old they are, and why: as with any other answer.
-    pub answer: Answer,
-}
 
 // === impl UsageService ===
 
@@ -53,32 +44,6 @@ impl UsageService {
         };
         self.answer_allowed(fetch, directive, caller, trace, now)
             .await
-    }
-
-    /// The customers that a caller may see, by name.
-    ///
-    /// # Errors
-    ///
-    /// As [`UsageService::answer`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`UsageService::answer`].
-    pub async fn customers(
-        &self,
-        directive: Directive,
-        caller: &Caller,
-        trace: impl FnOnce() -> CallTrace,
-        now: Instant,
-    ) -> Result<CustomersAnswer, Unanswered> {
-        let answer = self.list(directive, caller, trace, now).await?;
-        let entries = answer.held.prepared.customers().into_iter();
-        let customers = entries
-            .flat_map(|index| index.entries())
-            .filter(|entry| caller.may_read(entry.id))
-            .cloned()
-            .collect();
-        Ok(CustomersAnswer { customers, answer })
     }
 
     /// What of a list of customers its caller is shown, ready in a coding. `Ok(None)` where this is

@@ -497,6 +497,95 @@ async fn what_is_held_is_shown_also_where_the_list_of_customers_cannot_be_had() 
 }
 
 #[tokio::test]
+async fn usage_that_is_held_waits_for_no_list_of_customers() {
+    let app = TestApp::start().await;
+    app.usage(DOCUMENTED).await;
+    app.simulator.hold();
+
+    let page = page_of(DOCUMENTED);
+    let early = tokio::time::timeout(Duration::from_secs(20), app.get(&page)).await;
+    app.upstream_asked(SimulatedApi::Customers, 1).await;
+    app.simulator.release();
+    app.wait_until_filled().await;
+    let later = html(&app.get(&page).await, 200);
+
+    let early = html(&early.expect("it does not wait"), 200);
+    assert!(early.contains("The list of customers cannot be had right now."));
+    assert!(!early.contains("<datalist"));
+    assert_reads(&later, &["value=\"DT DEMO CSP CUSTOMER 005\"", "<datalist"]);
+    assert_eq!(app.simulator.count(SimulatedApi::Customers), 1);
+}
+
+#[tokio::test]
+async fn names_turn_nothing_around_wherever_they_stand() {
+    let app = TestApp::start().await;
+    let mut turned = listed(1, "Con\u{202e}toso");
+    turned["companyProfile"]["domain"] = json!("\u{202e}moc.example");
+    app.simulator
+        .replace_customers([turned, listed(2, "Contoso Ltd")]);
+
+    let all = html(&app.get("/").await, 200);
+    let found = html(&app.get(&page_of("CON%E2%80%ACTOSO")).await, 200);
+    let typed = html(&app.get(&page_of("con%E2%80%AEt")).await, 200);
+
+    assert_reads(&all, &["<option value=\"Contoso\">", ">moc.example<"]);
+    assert_reads(&found, &["id=\"customer\"", "value=\"Contoso\""]);
+    assert_reads(&typed, &["value=\"cont\"", "2 of 2 customers"]);
+    for html in [all, found, typed] {
+        assert!(!html.contains(['\u{202c}', '\u{202e}']), "{html}");
+    }
+}
+
+#[tokio::test]
+async fn a_customer_without_data_is_called_what_the_list_calls_it() {
+    let app = TestApp::start().await;
+    app.simulator.replace_customers([listed(1, "Contoso")]);
+    app.simulator
+        .replace(customer(1), Override::Rows(Vec::new()));
+    app.get("/").await;
+
+    let html = html(&app.get(&page_of(customer(1))).await, 200);
+
+    assert_reads(&html, &["<title>Contoso, ", "<h1>Contoso</h1>"]);
+}
+
+#[tokio::test]
+async fn no_link_leads_beyond_the_newest_date_that_is_known() {
+    let app = TestApp::start().await;
+    let newest = app.simulator.newest_date();
+    let page = format!("/?customer={}&date={newest}", customer(0));
+
+    let unknown = html(&app.get(&page).await, 200);
+    app.usage(customer(0)).await;
+    let known = html(&app.get(&page).await, 200);
+
+    assert_reads(&unknown, &["3 days ago.<", "rel=\"next\""]);
+    assert_reads(&known, &["3 days ago: the newest there is.", ">Newest</a>"]);
+    assert!(!known.contains("rel=\"next\""), "{known}");
+}
+
+#[tokio::test]
+async fn a_date_of_which_there_is_nothing_leads_on() {
+    let app = TestApp::start().await;
+
+    let html = html(
+        &app.get("/?customer=DT+DEMO+CSP+CUSTOMER+005&date=2001-01-01")
+            .await,
+        404,
+    );
+
+    assert_reads(
+        &html,
+        &[
+            "value=\"DT DEMO CSP CUSTOMER 005\"",
+            "type=\"date\" value=\"2001-01-01\"",
+            "Choose another date",
+            "<a href=\"/?customer=DT+DEMO+CSP+CUSTOMER+005\">Newest of this customer</a>",
+        ],
+    );
+}
+
+#[tokio::test]
 async fn a_page_is_counted_and_its_cache_status_told_like_any_answer() {
     const PAGES: &str = r#"usage_proxy_http_requests_total{method="GET",route="/",status="200"}"#;
     const SERVED: &str = "usage_proxy_served_age_seconds_count";

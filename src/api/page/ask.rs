@@ -5,10 +5,11 @@ use crate::{
     api::extract,
     domain::ProcessedDate,
     problem::{Kind, Problem, excerpt},
+    representation::adoption::displayable,
 };
 
 /// What a page is asked for, by its query: `customer` and `date`, each of which may be empty.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ask {
     /// A name, a part of one, or an id; empty for none.
     pub(super) customer: String,
@@ -57,7 +58,7 @@ impl Ask {
     /// The form that asks so.
     pub(super) fn form(&self, suggestions: Vec<String>) -> Form {
         Form {
-            customer: self.customer.clone(),
+            customer: displayable(&self.customer),
             date: self.date.map_or_else(String::new, |date| date.to_string()),
             today: Some(self.today),
             suggestions,
@@ -71,14 +72,27 @@ impl Form {
     /// With what may be had of a query whatever is wrong with it, so that its sender need not type
     /// it again.
     pub(super) fn leniently(query: Option<&str>) -> Self {
-        let customer = parameters(query).find(|(name, _)| name == "customer");
+        let date = typed(query, "date").and_then(|date| ProcessedDate::parse(&date).ok());
         Self {
-            customer: customer.map_or_else(String::new, |(_, value)| excerpt(value.trim())),
-            date: String::new(),
+            customer: typed(query, "customer").map_or_else(String::new, |typed| excerpt(&typed)),
+            date: date.map_or_else(String::new, |date| date.to_string()),
             today: None,
             suggestions: Vec::new(),
         }
     }
+}
+
+/// What was typed for this, whatever is wrong with the rest.
+fn typed(query: Option<&str>, name: &str) -> Option<String> {
+    let (_, value) = parameters(query).find(|(found, _)| found == name)?;
+    Some(displayable(&value)).filter(|typed| !typed.is_empty())
+}
+
+/// The newest of the customer that was typed.
+pub(super) fn newest(query: Option<&str>) -> Option<String> {
+    let customer = typed(query, "customer")?;
+    let customer: String = url::form_urlencoded::byte_serialize(customer.as_bytes()).collect();
+    Some(link(customer, None))
 }
 
 /// The page of a customer and a date.

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use askama::Template;
 
 use super::{
@@ -7,18 +9,25 @@ use super::{
 use crate::{
     api::{Arrived, Inner},
     domain::{Caller, CustomerEntry, CustomerId},
-    representation::adoption::{displayable, grouped},
-    usage::{CustomersAnswer, Unanswered},
+    representation::{
+        Prepared,
+        adoption::{displayable, grouped},
+        customers::{CustomerIndex, Sought},
+    },
+    usage::{Answer, Directive, Unanswered},
 };
 
 /// Customers that are named at once: beyond that, a page would be slow to load and to read.
 const MOST_NAMED: usize = 250;
 
-/// The customers that a caller may see.
-pub(super) struct Directory<'a>(&'a [CustomerEntry]);
+/// The customers that a caller may see; going through them is for [`offload`](crate::offload).
+pub(super) struct Directory {
+    list: Arc<Prepared>,
+    caller: Caller,
+}
 
 /// Some of them.
-pub(super) struct Found<'a> {
+struct Found<'a> {
     customers: Vec<&'a CustomerEntry>,
     /// Of how many.
     total: usize,
@@ -26,15 +35,25 @@ pub(super) struct Found<'a> {
     is_the_one: bool,
 }
 
+/// What a search comes to.
+pub(super) enum Choosing {
+    /// What was typed means this customer.
+    Chosen(CustomerId),
+    /// Nobody is called so.
+    Nobody,
+    /// A page to choose from.
+    Among(askama::Result<String>),
+}
+
 /// Customers to choose from.
 #[derive(Template)]
 #[template(path = "api/page/customers.html", config = "src/askama.toml")]
-pub(super) struct CustomersPage<'a> {
+struct CustomersPage {
     frame: Frame,
     sought: String,
     total: usize,
     count: String,
-    shown: Vec<Choice<'a>>,
+    shown: Vec<Choice>,
     /// Whether these are all that were found.
     is_complete: bool,
     /// Whether these are all there are.
@@ -42,99 +61,147 @@ pub(super) struct CustomersPage<'a> {
     anonymous: bool,
 }
 
-struct Choice<'a> {
+struct Choice {
     link: String,
     name: String,
-    domain: &'a str,
+    domain: String,
 }
 
-/// The customers that a caller may see, as the API lists them.
+/// The list of customers, of which a caller may see its own.
 pub(super) async fn list<B>(
     api: &Inner,
     arrived: &Arrived<'_, B>,
     caller: &Caller,
-) -> Result<CustomersAnswer, Unanswered> {
+    directive: Directive,
+) -> Result<Answer, Unanswered> {
     let trace = || arrived.call_trace();
-    let directive = arrived.directive();
-    api.usage
-        .customers(directive, caller, trace, arrived.at)
-        .await
+    api.usage.list(directive, caller, trace, arrived.at).await
 }
 
 // === impl Directory ===
 
-impl<'a> Directory<'a> {
-    pub(super) fn new(customers: &'a [CustomerEntry]) -> Self {
-        Self(customers)
+impl Directory {
+    pub(super) fn new(list: &Answer, caller: &Caller) -> Self {
+        Self {
+            list: Arc::clone(&list.held.prepared),
+            caller: caller.clone(),
+        }
+    }
+
+    /// Bytes that a search goes through.
+    pub(super) fn search_bytes(&self) -> usize {
+        self.list.customers().map_or(0, CustomerIndex::search_bytes)
+    }
+
+    /// Chooses by what was typed, or shows what there is to choose from.
+    pub(super) fn choose(&self, frame: Frame, ask: &Ask) -> Choosing {
+        let found = self.search(&ask.customer);
+        if let Some(customer) = found.the_one() {
+            return Choosing::Chosen(customer);
+        }
+        if found.customers.is_empty() && !ask.customer.is_empty() {
+            return Choosing::Nobody;
+        }
+        let frame = Frame {
+            form: Some(ask.form(self.suggestions())),
+            ..frame
+        };
+        Choosing::Among(found.page(frame, ask, &self.caller).render())
     }
 
     /// Whose name or domain has this text in it. A name that is typed whole is that customer's,
     /// even where longer ones have it in them.
-    pub(super) fn search(&self, text: &str) -> Found<'a> {
-        let sought = text.to_lowercase();
-        let has = |text: &str| text.to_lowercase().contains(&sought);
-        let customers: Vec<_> = self
-            .0
-            .iter()
-            .filter(|entry| has(&entry.name) || entry.domain.as_deref().is_some_and(has))
-            .collect();
-        let mut named = customers
-            .iter()
-            .filter(|entry| entry.name.to_lowercase() == sought);
-        let found = match (named.next(), named.next()) {
-            (Some(named), None) if !sought.is_empty() => vec![*named],
-            _ => customers,
+    fn search(&self, text: &str) -> Found<'_> {
+        let sought = Sought::new(text);
+        let customers = match self.only_named(&sought) {
+            Some(named) => vec![named],
+            None => {
+                let found = self.index().flat_map(|index| index.search(&sought));
+                found.filter(|entry| self.shows(entry)).collect()
+            }
         };
         Found {
-            is_the_one: !sought.is_empty() && found.len() == 1,
-            customers: found,
-            total: self.0.len(),
+            is_the_one: !sought.is_everybody() && customers.len() == 1,
+            customers,
+            total: self.total(),
         }
     }
 
     /// What to call a customer so that a search finds it and no other.
     pub(super) fn handle(&self, customer: CustomerId) -> String {
-        let name = self
-            .0
-            .iter()
-            .find(|entry| entry.id == customer)
-            .map(|entry| &entry.name);
-        match name {
-            Some(name) if self.search(name).the_one() == Some(customer) => name.clone(),
-            _ => customer.to_string(),
-        }
+        let name = self.name(customer).filter(|name| {
+            let named = self.only_named(&Sought::new(name));
+            named.is_some_and(|entry| entry.id == customer)
+        });
+        name.unwrap_or_else(|| customer.to_string())
+    }
+
+    /// What a customer is called, where it is called anything.
+    pub(super) fn name(&self, customer: CustomerId) -> Option<String> {
+        let entry = self.list.customers()?.find(customer)?;
+        let name = displayable(&entry.name);
+        Some(name).filter(|name| self.shows(entry) && !name.is_empty())
     }
 
     /// Names to complete what is typed by; none where there are too many of them.
     pub(super) fn suggestions(&self) -> Vec<String> {
-        if self.0.len() > MOST_NAMED {
+        let visible = self.visible().take(MOST_NAMED + 1);
+        let names: Vec<_> = visible.map(|entry| displayable(&entry.name)).collect();
+        if names.len() > MOST_NAMED {
             return Vec::new();
         }
-        let names = self.0.iter().map(|entry| entry.name.clone());
-        names.filter(|name| !name.is_empty()).collect()
+        names.into_iter().filter(|name| !name.is_empty()).collect()
+    }
+
+    /// The customer whose whole name this is, where there is just one.
+    fn only_named(&self, sought: &Sought) -> Option<&CustomerEntry> {
+        let named = self.index().flat_map(|index| index.named(sought));
+        let mut named = named.filter(|entry| self.shows(entry));
+        match (named.next(), named.next()) {
+            (Some(named), None) => Some(named),
+            _ => None,
+        }
+    }
+
+    fn visible(&self) -> impl Iterator<Item = &CustomerEntry> {
+        let entries = self.index().flat_map(CustomerIndex::entries);
+        entries.filter(|entry| self.shows(entry))
+    }
+
+    fn total(&self) -> usize {
+        if self.caller.may_read_all() {
+            self.list.customers().map_or(0, CustomerIndex::len)
+        } else {
+            self.visible().count()
+        }
+    }
+
+    fn index(&self) -> impl Iterator<Item = &CustomerIndex> {
+        self.list.customers().into_iter()
+    }
+
+    fn shows(&self, entry: &CustomerEntry) -> bool {
+        self.caller.may_read(entry.id)
     }
 }
 
 // === impl Found ===
 
-impl<'a> Found<'a> {
-    pub(super) fn the_one(&self) -> Option<CustomerId> {
+impl Found<'_> {
+    fn the_one(&self) -> Option<CustomerId> {
         let only = self.customers.first().filter(|_| self.is_the_one);
         only.map(|entry| entry.id)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.customers.is_empty()
-    }
-
-    pub(super) fn page(&self, frame: Frame, ask: &Ask, caller: &Caller) -> CustomersPage<'a> {
+    fn page(&self, frame: Frame, ask: &Ask, caller: &Caller) -> CustomersPage {
+        let sought = displayable(&ask.customer);
         let shown = self.customers.iter().take(MOST_NAMED);
         let shown: Vec<_> = shown.map(|entry| Choice::of(entry, ask)).collect();
         CustomersPage {
             frame,
-            sought: displayable(&ask.customer),
+            count: self.count(&sought),
+            sought,
             total: self.total,
-            count: self.count(&ask.customer),
             is_complete: shown.len() == self.customers.len(),
             is_everybody: shown.len() == self.total,
             shown,
@@ -158,8 +225,8 @@ impl<'a> Found<'a> {
 
 // === impl Choice ===
 
-impl<'a> Choice<'a> {
-    fn of(entry: &'a CustomerEntry, ask: &Ask) -> Self {
+impl Choice {
+    fn of(entry: &CustomerEntry, ask: &Ask) -> Self {
         let name = displayable(&entry.name);
         Self {
             link: ask::link(entry.id, ask.date),
@@ -168,7 +235,7 @@ impl<'a> Choice<'a> {
             } else {
                 name
             },
-            domain: entry.domain.as_deref().unwrap_or_default(),
+            domain: displayable(entry.domain.as_deref().unwrap_or_default()),
         }
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use askama::Template;
 use http::Response;
 
-use super::{Form, Frame, duration::in_words, respond};
+use super::{Form, Frame, ask, duration::in_words, respond};
 use crate::{
     api::Arrived,
     problem::{Body, Kind, Problem},
@@ -20,6 +20,8 @@ struct ProblemPage {
     advice: &'static str,
     /// How long to wait, where anybody knows.
     wait: Option<String>,
+    /// The newest of the customer, where there is something of another date.
+    newest: Option<String>,
 }
 
 /// Shows a problem, with the headers that it has as a document.
@@ -34,6 +36,10 @@ pub(in crate::api) fn present<B>(arrived: &Arrived<'_, B>, problem: &Problem) ->
         title: kind.title(),
         detail: sentence(problem.detail()),
         advice: advice(kind),
+        newest: match kind {
+            Kind::NothingProcessed => ask::newest(query),
+            _ => None,
+        },
         wait: problem
             .retry_after()
             .map(|seconds| in_words(Duration::from_secs(seconds))),
@@ -66,7 +72,7 @@ fn advice(kind: Kind) -> &'static str {
         }
         Kind::ProcessedDate => "Choose a date up to today, or leave it empty for the newest.",
         Kind::NothingProcessed => {
-            "Choose an earlier date, or leave it empty for the newest. Partner Center counts once a \
+            "Choose another date, or leave it empty for the newest. Partner Center counts once a \
              day at most, some days late, and keeps no date for ever."
         }
         Kind::UnknownParameter | Kind::DuplicateParameter | Kind::MethodNotAllowed => {

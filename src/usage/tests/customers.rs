@@ -2,8 +2,13 @@
 
 use std::collections::HashSet;
 
+use serde_json::{Value, json};
+
 use super::*;
-use crate::domain::{CustomerEntry, CustomerList, Customers, ListedCustomer, Scopes};
+use crate::{
+    domain::{CustomerEntry, CustomerList, Customers, ListedCustomer, Scopes},
+    representation::customers::Shown,
+};
 
 const THREE: Step = Step::Lists(&[(3, "Contoso"), (1, "litware"), (2, "Adatum")]);
 
@@ -28,17 +33,38 @@ fn caller(customers: Customers, scope: Scope) -> Caller {
 }
 
 impl Fixture {
-    async fn customers_of(&self, caller: &Caller) -> Result<CustomersAnswer, Unanswered> {
+    async fn customers_of(&self, caller: &Caller) -> Result<Answer, Unanswered> {
         let now = self.clock.now();
         self.usage
-            .customers(Directive::Any, caller, CallTrace::default, now)
+            .list(Directive::Any, caller, CallTrace::default, now)
             .await
+    }
+
+    /// What of an answer a caller is shown: ids.
+    async fn shown(&self, answer: &Answer, caller: &Caller) -> Vec<Value> {
+        let prepared = &answer.held.prepared;
+        let shown = self
+            .usage
+            .show_customers(prepared, caller, None, Coding::Identity);
+        let body = match shown.await.unwrap().unwrap() {
+            Shown::Part(part) => {
+                let part = part.ready(Coding::Identity);
+                part.unwrap().body().to_vec()
+            }
+            Shown::Whole => {
+                let whole = prepared.ready(Form::Native, Coding::Identity);
+                whole.unwrap().1.body().to_vec()
+            }
+        };
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let items = body["items"].as_array().unwrap().iter();
+        items.map(|item| item["id"].clone()).collect()
     }
 }
 
-fn names(answer: &CustomersAnswer) -> Vec<&str> {
-    let names = answer.customers.iter();
-    names.map(|entry| entry.name.as_str()).collect()
+fn names(answer: &Answer) -> Vec<&str> {
+    let index = answer.held.prepared.customers().unwrap();
+    index.entries().map(|entry| entry.name.as_str()).collect()
 }
 
 #[tokio::test]
@@ -48,16 +74,16 @@ async fn a_caller_is_told_its_customers_by_name_and_how_old_they_are() {
 
     let all = fixture.customers_of(&Caller::anonymous()).await.unwrap();
     fixture.clock.advance(5 * SECOND);
-    let own = fixture
-        .customers_of(&caller(its, Scope::UsageRead))
-        .await
-        .unwrap();
+    let its = caller(its, Scope::UsageRead);
+    let own = fixture.customers_of(&its).await.unwrap();
 
     assert_eq!(names(&all), ["Adatum", "Contoso", "litware"]);
-    assert_eq!(all.answer.result, CacheResult::Miss);
-    assert_eq!(names(&own), ["Contoso", "litware"]);
-    assert_eq!(own.answer.result, CacheResult::Hit);
-    assert_eq!(own.answer.held.age, 5 * SECOND);
+    assert_eq!(all.result, CacheResult::Miss);
+    let own_ids = [3, 1].map(|number| json!(id(number).to_string()));
+    assert_eq!(fixture.shown(&own, &its).await, own_ids);
+    assert_eq!(fixture.shown(&all, &Caller::anonymous()).await.len(), 3);
+    assert_eq!(own.result, CacheResult::Hit);
+    assert_eq!(own.held.age, 5 * SECOND);
     assert_eq!(fixture.script.asked(), 1);
 }
 
@@ -81,6 +107,6 @@ async fn an_older_list_stands_in_for_a_failure() {
     let stale = fixture.customers_of(&Caller::anonymous()).await.unwrap();
 
     assert_eq!(names(&stale).len(), 3);
-    assert_eq!(stale.answer.result, CacheResult::Stale);
-    assert_eq!(stale.answer.status.detail, Some("stale-if-error"));
+    assert_eq!(stale.result, CacheResult::Stale);
+    assert_eq!(stale.status.detail, Some("stale-if-error"));
 }
