@@ -119,6 +119,8 @@ fn complete(item: &mut PathItem) {
     let is = |of: &str| get.tags.iter().flatten().any(|tag| tag == of);
     let subject = if is(ABOUT) {
         Subject::File
+    } else if get.operation_id.as_deref() == Some("getPage") {
+        Subject::Page
     } else if is(SHOWN) {
         Subject::Shown
     } else {

@@ -29,7 +29,7 @@ use super::{
     assets::{File, NO_PAGE},
     browser, data, extract,
     schema::{
-        ABOUT, DataHeaders, FileHeaders, FolderProblems, OfPage, PageProblems, SHOWN, file_beneath,
+        ABOUT, FileHeaders, FolderProblems, OfPage, PageHeaders, PageProblems, SHOWN, file_beneath,
     },
 };
 use crate::{
@@ -69,7 +69,7 @@ struct OfAsset;
     summary = "A page to look at usage",
     description = "Choose a customer and a date; adoption as bars, counts beside them, how old the \
                    data is and why.",
-    params(OfPage, DataHeaders),
+    params(OfPage, PageHeaders),
     responses(
         (status = 200, description = "A page.", body = String, content_type = "text/html"),
         PageProblems,

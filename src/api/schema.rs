@@ -16,7 +16,9 @@ pub(super) use self::{
     native::{
         NativeCustomers, NativeDeployment, NativePartnerDeployment, NativePartnerUsage, NativeUsage,
     },
-    parameters::{DataHeaders, FileHeaders, OfCustomer, OfDate, OfPage, Paging, file_beneath},
+    parameters::{
+        DataHeaders, FileHeaders, OfCustomer, OfDate, OfPage, PageHeaders, Paging, file_beneath,
+    },
     problems::{
         CustomerProblems, DatedProblems, FileProblems, FolderProblems, ListProblems, PageProblems,
         PartnerProblems,

@@ -60,6 +60,33 @@ fn every_problem_is_described_under_its_status() {
 }
 
 #[test]
+fn the_page_is_described_as_what_nobody_keeps() {
+    let document = document();
+
+    let page = &document["paths"]["/"]["get"];
+
+    let parameters = page["parameters"].as_array().unwrap();
+    let parameters: BTreeSet<_> = parameters
+        .iter()
+        .filter_map(|parameter| parameter["name"].as_str())
+        .collect();
+    let expected = "Cache-Control MS-CorrelationId X-Correlation-Id X-Request-Id customer date \
+                    traceparent";
+    assert_eq!(parameters, expected.split(' ').collect());
+    let headers = page["responses"]["200"]["headers"].as_object().unwrap();
+    assert!(headers.contains_key("Content-Security-Policy"));
+    for header in [
+        "ETag",
+        "Last-Modified",
+        "Age",
+        "Content-Disposition",
+        "Content-Encoding",
+    ] {
+        assert!(!headers.contains_key(header), "{header}");
+    }
+}
+
+#[test]
 fn a_generated_client_has_a_name_for_every_operation() {
     let document = document();
 

@@ -32,6 +32,8 @@ pub(in crate::api) enum Subject {
     Data,
     /// The same, to be opened in a browser.
     Shown,
+    /// The same as a page, made anew each time.
+    Page,
     /// A [file](super::super::assets), to everybody.
     File,
 }
@@ -231,15 +233,17 @@ fn of(subject: Subject, status: &str) -> Vec<&'static [&'static str]> {
     if subject != Subject::File {
         names.extend([TO_CALLERS, OF_CALL]);
     }
-    if subject == Subject::Shown {
+    if matches!(subject, Subject::Shown | Subject::Page) {
         names.push(&[
             "Content-Security-Policy",
             "X-Content-Type-Options",
             "Referrer-Policy",
             "Cross-Origin-Resource-Policy",
             "Cross-Origin-Opener-Policy",
-            "Content-Disposition",
         ]);
+    }
+    if subject == Subject::Shown {
+        names.push(&["Content-Disposition"]);
     }
     match (subject, status) {
         (Subject::Data | Subject::Shown, "200" | "304") => {
@@ -262,7 +266,10 @@ fn of(subject: Subject, status: &str) -> Vec<&'static [&'static str]> {
         _ => {}
     }
     if status == "200" {
-        names.push(&["Content-Encoding", "Content-Length"]);
+        names.push(&["Content-Length"]);
+        if subject != Subject::Page {
+            names.push(&["Content-Encoding"]);
+        }
     }
     names
 }

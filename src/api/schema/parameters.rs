@@ -28,19 +28,23 @@ pub(in crate::api) struct Paging;
 /// The headers of a request for data.
 pub(in crate::api) struct DataHeaders;
 
+/// The headers of a request for the page for people, which nobody keeps.
+pub(in crate::api) struct PageHeaders;
+
 /// The headers of a request for a [file](super::super::assets).
 pub(in crate::api) struct FileHeaders;
 
 /// A header that is honoured: its name, what it does, and an example.
 type Honoured = (&'static str, &'static str, &'static str);
 
-const ON_ALL: [Honoured; 3] = [
-    (
-        "X-Request-Id",
-        "What the request is called in the answer and in the log, if it is 1 to 128 visible \
+const ON_ALL: [Honoured; 1] = [(
+    "X-Request-Id",
+    "What the request is called in the answer and in the log, if it is 1 to 128 visible \
          characters; else the service calls it by a new UUID.",
-        "build-7/step-3",
-    ),
+    "build-7/step-3",
+)];
+
+const ON_WHAT_IS_KEPT: [Honoured; 2] = [
     (
         "If-None-Match",
         "Validators of what the client has: `304` where the answer has one of them (RFC 9110 \
@@ -54,13 +58,14 @@ const ON_ALL: [Honoured; 3] = [
     ),
 ];
 
-const ON_DATA: [Honoured; 5] = [
-    (
-        "If-Modified-Since",
-        "When the client fetched what it has: `304` where nothing changed since. Only without \
+const ON_KEPT_DATA: [Honoured; 1] = [(
+    "If-Modified-Since",
+    "When the client fetched what it has: `304` where nothing changed since. Only without \
          `If-None-Match`, and only if it is a date (RFC 9110 §13.1.3).",
-        "Thu, 09 Mar 2017 00:00:00 GMT",
-    ),
+    "Thu, 09 Mar 2017 00:00:00 GMT",
+)];
+
+const ON_ASKING: [Honoured; 4] = [
     (
         "Cache-Control",
         "`no-cache` asks Partner Center again, as often as the service allows it for a customer, \
@@ -223,7 +228,9 @@ pub(in crate::api) fn file_beneath(folder: &str, paths: &[&str]) -> Parameter {
 
 impl IntoParams for DataHeaders {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        ON_ALL.iter().chain(&ON_DATA).map(honoured).collect()
+        let kept = ON_WHAT_IS_KEPT.iter().chain(&ON_KEPT_DATA);
+        let all = ON_ALL.iter().chain(kept).chain(&ON_ASKING);
+        all.map(honoured).collect()
     }
 }
 
@@ -231,7 +238,16 @@ impl IntoParams for DataHeaders {
 
 impl IntoParams for FileHeaders {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        ON_ALL.iter().map(honoured).collect()
+        let all = ON_ALL.iter().chain(&ON_WHAT_IS_KEPT);
+        all.map(honoured).collect()
+    }
+}
+
+// === impl PageHeaders ===
+
+impl IntoParams for PageHeaders {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        ON_ALL.iter().chain(&ON_ASKING).map(honoured).collect()
     }
 }
 
