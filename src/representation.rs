@@ -39,6 +39,8 @@ pub enum Form {
     Simplified,
     /// One line per product and workload (RFC 4180).
     Csv,
+    /// The same for a spreadsheet, which takes no text of it for a formula.
+    Table,
     /// The upstream's own JSON, byte for byte.
     Native,
     /// Adoption as a picture (SVG 1.1).
@@ -68,6 +70,7 @@ pub struct Prepared {
     simplified: Option<Document>,
     native: Option<Document>,
     csv: OnceLock<Box<Document>>,
+    table: OnceLock<Box<Document>>,
     chart: OnceLock<Box<Document>>,
     /// Only of the list of customers.
     customers: Option<Box<CustomerIndex>>,
@@ -115,7 +118,7 @@ impl Form {
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Simplified => "application/json",
-            Self::Csv => "text/csv; charset=utf-8; header=present",
+            Self::Csv | Self::Table => "text/csv; charset=utf-8; header=present",
             Self::Native => "application/json; charset=utf-8",
             Self::Chart => "image/svg+xml",
         }
@@ -179,6 +182,7 @@ impl Prepared {
             simplified: Some(Document::new(&simplified, seen_at)),
             native: native.map(|body| Document::new(body, seen_at)),
             csv: OnceLock::new(),
+            table: OnceLock::new(),
             chart: OnceLock::new(),
             customers: None,
         })
@@ -206,6 +210,7 @@ impl Prepared {
             simplified: None,
             native: Some(Document::new(&body, seen_at)),
             csv: OnceLock::new(),
+            table: OnceLock::new(),
             chart: OnceLock::new(),
             customers: Some(Box::new(index)),
         })
@@ -226,6 +231,7 @@ impl Prepared {
             simplified: None,
             native: Some(Document::new(body, seen_at)),
             csv: OnceLock::new(),
+            table: OnceLock::new(),
             chart: OnceLock::new(),
             customers: None,
         }
@@ -240,6 +246,7 @@ impl Prepared {
         {
             *simplified = before.clone();
             self.csv = earlier.csv.clone();
+            self.table = earlier.table.clone();
             self.chart = earlier.chart.clone();
         }
         if let (Some(native), Some(before)) = (&mut self.native, &earlier.native)
@@ -365,7 +372,7 @@ impl Prepared {
 
     /// Bytes of memory that all that was made so far takes.
     pub fn weight(&self) -> usize {
-        let derived = [&self.csv, &self.chart]
+        let derived = [&self.csv, &self.table, &self.chart]
             .into_iter()
             .filter_map(OnceLock::get);
         let derived: usize = derived
@@ -389,8 +396,13 @@ impl Prepared {
         let told = simplified.identity.body();
         let (slot, body) = match form {
             Form::Csv if self.csv.get().is_none() => (&self.csv, csv::render(told)?),
+            Form::Table if self.table.get().is_none() => {
+                (&self.table, csv::render_for_spreadsheet(told)?)
+            }
             Form::Chart if self.chart.get().is_none() => (&self.chart, chart::render(told)?),
-            Form::Simplified | Form::Native | Form::Csv | Form::Chart => return Ok(()),
+            Form::Simplified | Form::Native | Form::Csv | Form::Table | Form::Chart => {
+                return Ok(());
+            }
         };
         let document = || Box::new(Document::new(&body, simplified.modified_at));
         slot.get_or_init(document);
@@ -402,6 +414,7 @@ impl Prepared {
             Form::Simplified => self.simplified.as_ref(),
             Form::Native => self.native.as_ref(),
             Form::Csv => self.csv.get().map(Box::as_ref),
+            Form::Table => self.table.get().map(Box::as_ref),
             Form::Chart => self.chart.get().map(Box::as_ref),
         }
     }

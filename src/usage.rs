@@ -271,7 +271,7 @@ impl UsageService {
         let question = match (query.date, query.form) {
             (Some(date), _) => Question::Dated(date),
             (None, Form::Native) => Question::Newest(UpstreamApi::Insights),
-            (None, Form::Simplified | Form::Csv | Form::Chart) => {
+            (None, Form::Simplified | Form::Csv | Form::Table | Form::Chart) => {
                 Question::Newest(self.inner.newest_from)
             }
         };

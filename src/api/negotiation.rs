@@ -14,7 +14,7 @@ pub(super) const SIMPLIFIED_FORMS: &[Form] = &[Form::Simplified, Form::Csv];
 pub(super) const NATIVE_FORMS: &[Form] = &[Form::Native];
 
 /// Forms of the resource that is a table.
-pub(super) const TABLE_FORMS: &[Form] = &[Form::Csv];
+pub(super) const TABLE_FORMS: &[Form] = &[Form::Table];
 
 /// Forms of the resource that is a picture.
 pub(super) const CHART_FORMS: &[Form] = &[Form::Chart];

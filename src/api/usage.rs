@@ -92,7 +92,8 @@ pub(super) async fn chart<B>(
     operation_id = "getCustomerUsageTable",
     tag = SHOWN,
     summary = "Usage of a customer as a table, to be saved",
-    description = "What `Accept: text/csv` brings, at an address of its own.",
+    description = "What `Accept: text/csv` brings, at an address of its own; what a spreadsheet would \
+                   take for a formula has an apostrophe before it.",
     params(OfCustomer, OfDate, DataHeaders),
     responses(
         (status = 200, description = "A line for each product and workload.", body = String, content_type = "text/csv"),

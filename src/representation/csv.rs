@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use super::simplified::Usage;
 
 /// The header line: the names of the simplified form, in its order.
@@ -22,6 +24,23 @@ const HEADER: [&str; 13] = [
 /// It reads the rendered form rather than the rows, so that an entry need not keep both in memory.
 /// An absent value is an empty field, never a zero.
 pub(super) fn render(simplified: &[u8]) -> Result<Box<[u8]>, csv::Error> {
+    write(simplified, |text| Cow::Borrowed(text))
+}
+
+/// The same for a spreadsheet, which would take some texts for formulas and run them: those have an
+/// apostrophe before them (OWASP, "CSV Injection").
+pub(super) fn render_for_spreadsheet(simplified: &[u8]) -> Result<Box<[u8]>, csv::Error> {
+    write(simplified, |text| {
+        if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+            Cow::Owned(format!("'{text}"))
+        } else {
+            Cow::Borrowed(text)
+        }
+    })
+}
+
+fn write(simplified: &[u8], text: impl Fn(&str) -> Cow<'_, str>) -> Result<Box<[u8]>, csv::Error> {
+    let told = |told: &Option<Cow<'_, str>>| text(told.as_deref().unwrap_or_default()).into_owned();
     let usage: Usage<'_> = serde_json::from_slice(simplified).map_err(std::io::Error::from)?;
     let mut writer = csv::WriterBuilder::new()
         .terminator(csv::Terminator::CRLF)
@@ -30,16 +49,16 @@ pub(super) fn render(simplified: &[u8]) -> Result<Box<[u8]>, csv::Error> {
     for product in &usage.products {
         for workload in &product.workloads {
             writer.write_record([
-                &usage.customer_id,
-                usage.customer_name.as_deref().unwrap_or_default(),
+                &*usage.customer_id,
+                &told(&usage.customer_name),
                 &workload.processed_date,
-                &product.product_name,
-                product.product_id.as_deref().unwrap_or_default(),
-                &product.service_name,
-                product.service_code.as_deref().unwrap_or_default(),
-                product.channel.as_deref().unwrap_or_default(),
-                &workload.workload_name,
-                workload.workload_code.as_deref().unwrap_or_default(),
+                &text(&product.product_name),
+                &told(&product.product_id),
+                &text(&product.service_name),
+                &told(&product.service_code),
+                &told(&product.channel),
+                &text(&workload.workload_name),
+                &told(&workload.workload_code),
                 &workload.licenses_active.to_string(),
                 &workload.licenses_qualified.to_string(),
                 &workload.usage_percent.map_or_else(String::new, json_number),
@@ -78,6 +97,47 @@ mod tests {
              c,\"Smíth, \"\"Co\"\"\",2017-03-09,A,,o365,,,Exchange,,1,3,33.33\r\n\
              c,\"Smíth, \"\"Co\"\"\",2017-03-09,A,,o365,,,Teams,,0,0,\r\n"
         );
+    }
+
+    #[test]
+    fn no_text_is_a_formula_to_a_spreadsheet_nor_changed_for_programs() {
+        for name in [
+            "=1+1",
+            "+1",
+            "-1",
+            "@SUM(A1)",
+            "\t=1",
+            "\r=1",
+            "Contoso = 1",
+        ] {
+            let simplified = serde_json::json!({
+                "customerId": "c", "customerName": name, "processedDate": "2017-03-09",
+                "products": [{
+                    "productName": "A", "serviceName": "o365", "licensesQualified": 3,
+                    "workloads": [{
+                        "workloadName": name, "licensesActive": 1, "licensesQualified": 3,
+                        "usagePercent": -1.0, "processedDate": "2017-03-09",
+                    }],
+                }],
+                "workloads": [],
+            });
+            let simplified = simplified.to_string();
+            let names = |csv: Box<[u8]>| {
+                let mut reader = csv::Reader::from_reader(&*csv);
+                let row = reader.records().next().unwrap().unwrap();
+                [1, 8, 12].map(|column| row[column].to_owned())
+            };
+
+            let program = names(render(simplified.as_bytes()).unwrap());
+            let spreadsheet = names(render_for_spreadsheet(simplified.as_bytes()).unwrap());
+
+            assert_eq!(program, [name, name, "-1.0"]);
+            let shown = match name {
+                "Contoso = 1" => name.to_owned(),
+                formula => format!("'{formula}"),
+            };
+            assert_eq!(spreadsheet, [&*shown, &*shown, "-1.0"]);
+        }
     }
 
     #[test]

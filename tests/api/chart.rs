@@ -1,7 +1,7 @@
 //! The chart and the table: what people open in a browser, or put into a page of their own.
 
 use http::Method;
-use usage_proxy::simulator::SimulatedApi;
+use usage_proxy::simulator::{Override, SimulatedApi, SimulatedRow};
 
 use crate::support::{DOCUMENTED, TestApp, TestCaller, basic, callers_file, customer, key_of};
 
@@ -84,6 +84,28 @@ async fn the_table_is_the_csv_form_for_a_link_that_can_say_no_accept() {
     ] {
         assert_eq!(reply.header(name), value, "{name}");
     }
+}
+
+#[tokio::test]
+async fn the_table_alone_keeps_a_spreadsheet_from_running_a_name() {
+    let app = TestApp::start().await;
+    let mut row = SimulatedRow::new("=1+1", "Exchange", 8, app.simulator.newest_date());
+    row.customer_name = "@SUM(1)".into();
+    app.simulator
+        .replace(customer(0), Override::Rows(vec![row]));
+    let usage = format!("/v1/customers/{}/usage", customer(0));
+
+    let program = app.get_with(&usage, &[("accept", "text/csv")]).await;
+    let spreadsheet = app.get(&table(customer(0))).await;
+
+    assert!(program.text().contains(",@SUM(1),"), "{}", program.text());
+    assert!(program.text().contains(",=1+1,"), "{}", program.text());
+    let text = spreadsheet.text();
+    assert!(
+        text.contains(",'@SUM(1),") && text.contains(",'=1+1,"),
+        "{text}"
+    );
+    assert_ne!(program.header("etag"), spreadsheet.header("etag"));
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ fn weight_of_form(lines: &[Vec<Member>], form: Form) -> Weight {
         return FULL;
     }
     let (kind, exact) = match form {
-        Form::Csv => ("text/*", "text/csv"),
+        Form::Csv | Form::Table => ("text/*", "text/csv"),
         Form::Simplified | Form::Native => ("application/*", "application/json"),
         Form::Chart => ("image/*", "image/svg+xml"),
     };
