@@ -11,6 +11,7 @@ use http::StatusCode;
 use secrecy::SecretString;
 
 use self::{
+    customers::Found,
     freshness::Freshness,
     problem::Told,
     proxy::{Proxy, ProxyArgs, Reply},
@@ -85,18 +86,22 @@ pub(super) async fn run(args: &GetArgs) -> Result<(), Failure> {
     let asking = format!("asking {}", proxy.name());
     while_waiting(&asking, ask(&proxy, args))
         .await
-        .and_then(|reply| {
+        .and_then(|(reply, found)| {
             if reply.status != StatusCode::OK {
-                return Err(Told::by(&reply).into_failure());
+                return Err(Told::by(&reply).about(found.as_ref()).into_failure());
             }
-            print(&reply, args.format)
+            print(&reply, found, args.format)
         })
 }
 
-async fn ask(proxy: &Proxy, args: &GetArgs) -> Result<Reply, Failure> {
-    let customer = match CustomerId::parse(&args.customer) {
-        Ok(customer) => customer,
-        Err(_) => customers::find(proxy, &args.customer).await?,
+/// What the proxy answers, and of whom where the customer was named.
+async fn ask(proxy: &Proxy, args: &GetArgs) -> Result<(Reply, Option<Found>), Failure> {
+    let (customer, found) = match CustomerId::parse(&args.customer) {
+        Ok(customer) => (customer, None),
+        Err(_) => {
+            let found = customers::find(proxy, &args.customer).await?;
+            (found.id, Some(found))
+        }
     };
     let path = ["v1", "customers", &customer.to_string(), "usage"];
     let date = args.date.map(|date| date.to_string());
@@ -105,17 +110,19 @@ async fn ask(proxy: &Proxy, args: &GetArgs) -> Result<Reply, Failure> {
         .map(|date| ("processedDate", date))
         .into_iter()
         .collect();
-    proxy.get(&path, &query, args.format.media_type()).await
+    let reply = proxy.get(&path, &query, args.format.media_type()).await?;
+    Ok((reply, found))
 }
 
-fn print(reply: &Reply, format: Format) -> Result<(), Failure> {
+fn print(reply: &Reply, found: Option<Found>, format: Format) -> Result<(), Failure> {
     let look = Look::of_stdout();
     if format == Format::Table {
-        let usage: Usage = serde_json::from_slice(&reply.body).map_err(|error| {
+        let mut usage: Usage = serde_json::from_slice(&reply.body).map_err(|error| {
             Failure::other(format!(
                 "what answered is no usage-proxy: {error}; check --url"
             ))
         })?;
+        usage.called(found.map(|found| found.name));
         let freshness = Freshness::of(&reply.headers);
         return print_text(table::render(&usage, &freshness, look).as_bytes());
     }

@@ -212,12 +212,17 @@ async fn a_certificate_of_nobodys_is_refused_unless_its_ca_is_named() {
 #[tokio::test]
 async fn a_customer_is_found_by_a_part_of_its_name() {
     const ID: &str = "11111111-2222-3333-4444-555555555555";
-    let customers = json!({"totalCount": 3, "items": [
+    const NAMELESS: &str = "22222222-2222-3333-4444-555555555555";
+    let customers = json!({"totalCount": 6, "items": [
+        {"id": "null-profile", "companyProfile": null},
+        {"id": "null-names", "companyProfile": {"companyName": null, "domain": null}},
+        {"id": NAMELESS, "companyProfile": {"companyName": null, "domain": "Tailspin.example"}},
         {"id": ID, "companyProfile": {"companyName": "Contoso West", "domain": "west.example"}},
         {"id": DOCUMENTED_CUSTOMER, "companyProfile": {"companyName": "Contoso East", "domain": "x"}},
         {"id": "no-id", "companyProfile": {"companyName": "Fabrikam\u{1b}[2J", "domain": "y"}},
     ]});
-    let usage = json!({"customerId": ID, "customerName": "Contoso West", "processedDate": null,
+    // Without data Partner Center names nobody.
+    let usage = json!({"customerId": ID, "customerName": null, "processedDate": null,
                        "products": [], "workloads": []});
     let list = Stub::json(200, &customers);
     let found = Stub::json(200, &usage);
@@ -231,7 +236,8 @@ async fn a_customer_is_found_by_a_part_of_its_name() {
 
     let found = asked(&url, &["west"]).await;
     let several = asked(&url, &["contoso"]).await;
-    let none = asked(&url, &["tailspin"]).await;
+    let none = asked(&url, &["proseware"]).await;
+    let without_data = asked(&url, &["tailspin"]).await;
     let hostile = asked(&url, &["fabrikam"]).await;
 
     assert!(
@@ -245,7 +251,12 @@ async fn a_customer_is_found_by_a_part_of_its_name() {
         "{several:?}"
     );
     assert_eq!(none.status.code(), Some(1));
-    assert!(stderr(&none).contains("tailspin"), "{none:?}");
+    assert!(stderr(&none).contains("proseware"), "{none:?}");
+    assert_eq!(without_data.status.code(), Some(1));
+    assert!(
+        stderr(&without_data).contains(&format!("customer: Tailspin.example ({NAMELESS})")),
+        "{without_data:?}"
+    );
     assert_eq!(hostile.status.code(), Some(1));
     assert!(!stderr(&hostile).contains('\u{1b}'), "{hostile:?}");
 }

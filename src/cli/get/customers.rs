@@ -23,19 +23,26 @@ struct Customers {
 #[serde(rename_all = "camelCase")]
 struct Customer {
     id: String,
-    #[serde(default)]
-    company_profile: Profile,
+    company_profile: Option<Profile>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Profile {
-    company_name: String,
-    domain: String,
+    company_name: Option<String>,
+    domain: Option<String>,
+}
+
+/// A customer that was looked for by its name.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) id: CustomerId,
+    /// What Partner Center calls it.
+    pub(super) name: String,
 }
 
 /// Finds the one customer that has this name, or else has this in its name or domain.
-pub(super) async fn find(proxy: &Proxy, name: &str) -> Result<CustomerId, Failure> {
+pub(super) async fn find(proxy: &Proxy, name: &str) -> Result<Found, Failure> {
     let reply = proxy
         .get(&["v1", "customers"], &[], "application/json")
         .await?;
@@ -51,8 +58,18 @@ pub(super) async fn find(proxy: &Proxy, name: &str) -> Result<CustomerId, Failur
     let Customers { items } = serde_json::from_slice(without_byte_order_mark(&reply.body))
         .map_err(|error| Failure::other(format!("the list of customers is none: {error}")))?;
     let found = the_one(items, name)?;
-    CustomerId::parse(&found.id)
-        .map_err(|error| Failure::other(format!("{}: {error}", harmless(&found.id))))
+    let id = CustomerId::parse(&found.id)
+        .map_err(|error| Failure::other(format!("{}: {error}", harmless(&found.id))))?;
+    let [company_name, domain] = found.texts();
+    let name = if company_name.is_empty() {
+        domain
+    } else {
+        company_name
+    };
+    Ok(Found {
+        id,
+        name: name.to_owned(),
+    })
 }
 
 /// Microsoft's bodies may begin with one.
@@ -64,9 +81,14 @@ fn the_one(customers: Vec<Customer>, name: &str) -> Result<Customer, Failure> {
     let wanted = name.to_lowercase();
     let mut fitting: Vec<_> = customers
         .into_iter()
-        .filter(|customer| customer.texts().iter().any(|text| text.contains(&wanted)))
+        .filter(|customer| {
+            customer
+                .lowercase()
+                .iter()
+                .any(|text| text.contains(&wanted))
+        })
         .collect();
-    let exact = |customer: &Customer| customer.texts().contains(&wanted);
+    let exact = |customer: &Customer| customer.lowercase().contains(&wanted);
     if fitting.iter().filter(|customer| exact(customer)).count() == 1 {
         fitting.retain(exact);
     }
@@ -84,17 +106,14 @@ fn nobody(name: &str) -> Failure {
 }
 
 fn several(mut fitting: Vec<Customer>, name: &str) -> Failure {
-    fitting.sort_by_key(|customer| customer.company_profile.company_name.to_lowercase());
+    fitting.sort_by_key(Customer::lowercase);
     let count = fitting.len();
     let mut lines = vec![format!(
         "{name:?} fits {count} customers; name one by more of its name, or its id:"
     )];
     lines.extend(fitting.iter().take(MOST_NAMED).map(|customer| {
-        let profile = &customer.company_profile;
-        harmless(&format!(
-            "{}  {} ({})",
-            customer.id, profile.company_name, profile.domain
-        ))
+        let [name, domain] = customer.texts();
+        harmless(&format!("{}  {name} ({domain})", customer.id))
     }));
     if count > MOST_NAMED {
         lines.push(format!("and {} more", count - MOST_NAMED));
@@ -105,13 +124,20 @@ fn several(mut fitting: Vec<Customer>, name: &str) -> Failure {
 // === impl Customer ===
 
 impl Customer {
-    /// What it may be called by.
-    fn texts(&self) -> [String; 2] {
-        let Profile {
-            company_name,
-            domain,
-        } = &self.company_profile;
-        [company_name.to_lowercase(), domain.to_lowercase()]
+    /// What it may be called by: name and domain, empty where Partner Center has none.
+    fn texts(&self) -> [&str; 2] {
+        let text = |of: fn(&Profile) -> Option<&str>| {
+            let profile = self.company_profile.as_ref();
+            profile.and_then(of).unwrap_or_default()
+        };
+        [
+            text(|profile| profile.company_name.as_deref()),
+            text(|profile| profile.domain.as_deref()),
+        ]
+    }
+
+    fn lowercase(&self) -> [String; 2] {
+        self.texts().map(str::to_lowercase)
     }
 }
 
@@ -122,10 +148,10 @@ mod tests {
     fn customers(names: &[&str]) -> Vec<Customer> {
         let customer = |name: &&str| Customer {
             id: format!("id-of-{name}"),
-            company_profile: Profile {
-                company_name: (*name).to_owned(),
-                domain: format!("{}.example", name.to_lowercase()),
-            },
+            company_profile: Some(Profile {
+                company_name: Some((*name).to_owned()),
+                domain: Some(format!("{}.example", name.to_lowercase())),
+            }),
         };
         names.iter().map(customer).collect()
     }

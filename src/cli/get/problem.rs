@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::{
     super::{Failure, advice, terminal::harmless},
+    customers::Found,
     proxy::Reply,
 };
 
@@ -17,6 +18,9 @@ pub(super) struct Told {
     detail: Option<String>,
     request_id: Option<String>,
     upstream: Option<Upstream>,
+    /// Who was found by the name that was asked for.
+    #[serde(skip)]
+    customer: Option<String>,
     #[serde(skip)]
     status: u16,
     /// Seconds until asking again may help.
@@ -51,6 +55,14 @@ impl Told {
         }
     }
 
+    /// With who was found, so that nobody takes one customer's answer for another's.
+    pub(super) fn about(self, found: Option<&Found>) -> Self {
+        Self {
+            customer: found.map(|found| format!("{} ({})", found.name, found.id)),
+            ..self
+        }
+    }
+
     pub(super) fn into_failure(self) -> Failure {
         let is_wrong_use = self.status == 400;
         let text = self.text();
@@ -71,6 +83,7 @@ impl Told {
         lines.extend(self.detail.clone());
         let name = self.kind.rsplit(':').next().unwrap_or_default();
         let labelled = [
+            ("customer", self.customer.clone()),
             ("what to do", advice::on_problem(name).map(str::to_owned)),
             (
                 "ask again in",

@@ -40,7 +40,6 @@ struct Workload {
     workload_name: String,
     licenses_active: u64,
     licenses_qualified: u64,
-    usage_percent: Option<f64>,
     /// Of a product's workload alone.
     processed_date: Option<String>,
 }
@@ -136,6 +135,30 @@ fn total_rows(usage: &Usage) -> Vec<Row> {
         .collect()
 }
 
+// === impl Usage ===
+
+impl Usage {
+    /// Names the customer where the answer does not.
+    pub(super) fn called(&mut self, name: Option<String>) {
+        self.customer_name = self.customer_name.take().or(name);
+    }
+}
+
+// === impl Workload ===
+
+impl Workload {
+    /// Active of qualified; `None` where none is qualified. Partner Center cuts its percentages to
+    /// whole ones, and only for products, so that beside totals they would not add up.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "numbers of licences, far below 2^53"
+    )]
+    fn share(&self) -> Option<f64> {
+        let share = self.licenses_active as f64 / self.licenses_qualified as f64;
+        (self.licenses_qualified > 0).then_some(share)
+    }
+}
+
 // === impl Row ===
 
 impl Row {
@@ -163,14 +186,12 @@ impl Row {
             name: format!("{GAP}{}{date}", harmless(&workload.workload_name)),
             active: workload.licenses_active.to_string(),
             qualified: workload.licenses_qualified.to_string(),
-            used: match workload.usage_percent {
-                Some(percent) => format!("{percent:.1} %"),
+            used: match workload.share() {
+                Some(share) => format!("{:.1} %", share * 100.0),
                 // Of nothing there is no share.
                 None => "-".to_owned(),
             },
-            share: workload
-                .usage_percent
-                .map(|percent| (percent / 100.0).clamp(0.0, 1.0)),
+            share: workload.share(),
             ink: None,
         }
     }

@@ -11,9 +11,9 @@ const LOOK: Look = Look {
 };
 
 fn usage(product: &str) -> Usage {
-    let workload = |name: &str, active: u64, percent: Option<f64>, date: &str| {
-        json!({"workloadName": name, "licensesActive": active, "licensesQualified": 2_000,
-               "usagePercent": percent, "processedDate": date})
+    let workload = |name: &str, active: u64, qualified: u64, date: &str| {
+        json!({"workloadName": name, "licensesActive": active, "licensesQualified": qualified,
+               "usagePercent": 99.0, "processedDate": date})
     };
     let usage = json!({
         "customerId": "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04",
@@ -23,13 +23,13 @@ fn usage(product: &str) -> Usage {
             "productName": product,
             "licensesQualified": 2_000,
             "workloads": [
-                workload("Exchange", 1_250, Some(62.5), "2017-03-09"),
-                workload("Teams", 3, Some(0.15), "2017-03-08"),
-                workload("Yammer", 0, None, "2017-03-09"),
+                workload("Exchange", 1_250, 2_000, "2017-03-09"),
+                workload("Teams", 3, 2_000, "2017-03-08"),
+                workload("Yammer", 0, 0, "2017-03-09"),
             ],
         }],
-        "workloads": [{"workloadName": "Exchange", "licensesActive": 2_000,
-                       "licensesQualified": 2_000, "usagePercent": 104.2}],
+        "workloads": [{"workloadName": "Exchange", "licensesActive": 2_084,
+                       "licensesQualified": 2_000, "usagePercent": 99.0}],
     });
     serde_json::from_value(usage).unwrap()
 }
@@ -58,10 +58,10 @@ Product                   Active  Qualified     Used
 EXCHANGE ONLINE (PLAN 1)               2000
   Exchange                  1250       2000   62.5 %  ███████████▎······
   Teams (2017-03-08)           3       2000    0.1 %  ··················
-  Yammer                       0       2000        -
+  Yammer                       0          0        -
 
 All products
-  Exchange                  2000       2000  104.2 %  ██████████████████
+  Exchange                  2084       2000  104.2 %  ██████████████████
 "
     );
 }
