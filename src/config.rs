@@ -8,7 +8,7 @@ mod admin;
 mod auth;
 mod cache;
 mod callers;
-mod duration;
+pub(crate) mod duration;
 mod effective;
 mod fault;
 mod file;

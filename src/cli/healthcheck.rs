@@ -11,12 +11,18 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::{Failure, configuration::ConfigArgs, print_line};
-use crate::{config::AdminConfig, readable::readable};
+use crate::{
+    clock::{Clock as _, SystemClock},
+    config::{AdminConfig, duration},
+    readable::readable,
+};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   usage-proxy healthcheck --config usage-proxy.toml           does it live? (/healthz)
   usage-proxy healthcheck --config usage-proxy.toml --ready   can it answer? (/readyz)
+  usage-proxy healthcheck --config usage-proxy.toml --ready --wait 30s
+                                                              will it, just after its start?
   usage-proxy healthcheck --admin-listen 127.0.0.1:9090       with nothing else to go by
 
 Of the configuration only admin.* is looked at, from the sources that `serve` has, and no key is
@@ -30,6 +36,9 @@ Exit codes:
 /// From connecting to the last byte. The answer costs microseconds, so this is all waiting.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(250);
+
 /// Characters of what the proxy says that are passed on.
 const LONGEST_REASON: usize = 300;
 
@@ -41,6 +50,9 @@ pub(super) struct HealthcheckArgs {
     /// Ask whether it can answer dashboards, and not only whether it lives.
     #[arg(long)]
     ready: bool,
+    /// Ask again until it is so, for this long at most (30s, 2m).
+    #[arg(long, value_name = "DURATION", value_parser = duration::from_flag)]
+    wait: Option<Duration>,
 }
 
 pub(super) async fn run(args: &HealthcheckArgs) -> Result<(), Failure> {
@@ -48,15 +60,28 @@ pub(super) async fn run(args: &HealthcheckArgs) -> Result<(), Failure> {
     let admin = AdminConfig::load(args.config.sources())
         .map_err(|faults| Failure::other(faults.to_string().replace('\n', "; ")))?;
     let url = url(&admin, args.ready)?;
-    let (status, body) = ask(&url)
-        .await
-        .map_err(|error| Failure::other(format!("{url}: {}", reason(error))))?;
+    let clock = SystemClock;
+    let ends = args.wait.map(|wait| clock.now() + wait);
+    let why = loop {
+        let Err(why) = look(&url).await else {
+            return print_line(if args.ready { "ready" } else { "healthy" });
+        };
+        let next = clock.now() + PAUSE;
+        if ends.is_none_or(|ends| next > ends) {
+            break why;
+        }
+        clock.sleep_until(next).await;
+    };
+    Err(Failure::other(format!("{url}: {why}")))
+}
+
+/// Asks once: why it is not so.
+async fn look(url: &str) -> Result<(), String> {
+    let (status, body) = ask(url).await.map_err(reason)?;
     if status == StatusCode::OK {
-        print_line(if args.ready { "ready" } else { "healthy" })
-    } else {
-        let why = waits_for(&body).unwrap_or_else(|| format!("answered {status}; expected 200 OK"));
-        Err(Failure::other(format!("{url}: {why}")))
+        return Ok(());
     }
+    Err(waits_for(&body).unwrap_or_else(|| format!("answered {status}; expected 200 OK")))
 }
 
 /// Where the proxy answers, as seen from its own machine.

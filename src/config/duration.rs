@@ -16,6 +16,11 @@ const UNITS: [(&str, u64); 5] = [
 /// Ten years: longer ones are typing errors, and an instant plus this one is still an instant.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
+/// Reads a duration of the command line, or says why it is none.
+pub(crate) fn from_flag(text: &str) -> Result<Duration, String> {
+    parse(text).map_err(|refusal| format!("{refusal}; expected a duration such as 30s"))
+}
+
 pub(super) fn parse(text: &str) -> Result<Duration, Refusal> {
     if text.is_empty() {
         return Err("is empty".into());

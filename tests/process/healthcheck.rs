@@ -1,11 +1,16 @@
 //! `usage-proxy healthcheck`: one question to a running proxy, an exit code and a line.
 
-use std::{net::TcpListener, process::Output};
+use std::{
+    net::TcpListener,
+    process::Output,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use serde_json::json;
 use usage_proxy::simulator::{Faults, SimulatorOptions};
 
-use crate::support::{Account, PartnerCenter, Service, usage_proxy};
+use crate::support::{Account, PartnerCenter, Service, Stub, usage_proxy};
 
 /// A proxy that runs, and the account whose configuration says where.
 struct Proxy {
@@ -169,4 +174,41 @@ fn what_cannot_be_asked_is_no_wrong_use_for_which_docker_has_no_exit_code() {
     assert_unhealthy(&missing, &["/nonexistent/usage-proxy.toml"]);
     assert_unhealthy(&faulty, &["admin.listen", "cache.fresh_for"]);
     assert_unhealthy(&any_port, &["admin.listen has port 0"]);
+}
+
+#[tokio::test]
+async fn whoever_waits_is_told_when_it_is_so_and_in_one_line_where_it_never_is() {
+    let proxy = Proxy::start(&[], Faults::default()).await;
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = free.local_addr().unwrap().to_string();
+    drop(free);
+
+    // The first access token may be on its way yet.
+    assert_healthy(&proxy.asked(&["--ready", "--wait", "60s"]), "ready");
+    assert_unhealthy(
+        &asked(&["--admin-listen", &nobody, "--ready", "--wait", "600ms"]),
+        &["/readyz: ", "refused"],
+    );
+    let wrong_use = asked(&["--wait", "30"]);
+    assert_eq!(wrong_use.status.code(), Some(2), "{wrong_use:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_not_ready_yet_is_asked_again() {
+    let asked_before = AtomicUsize::new(0);
+    let url = Stub::start(move |_| {
+        let is_ready = asked_before.fetch_add(1, Ordering::Relaxed) >= 2;
+        Stub::json(if is_ready { 200 } else { 503 }, &json!({}))
+    })
+    .await;
+    let listen = url.trim_start_matches("http://").to_owned();
+    let flags = ["--ready", "--wait", "60s", "--admin-listen"].map(str::to_owned);
+
+    let output = tokio::task::spawn_blocking(move || {
+        let mut healthcheck = usage_proxy();
+        healthcheck.arg("healthcheck").args(flags).arg(listen);
+        healthcheck.output().unwrap()
+    });
+
+    assert_healthy(&output.await.unwrap(), "ready");
 }
