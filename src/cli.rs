@@ -67,9 +67,10 @@ Files:
   /etc/usage-proxy/usage-proxy.toml  where packages put the configuration; --config names it
 
 Exit codes:
-  0  done
-  1  failure
-  2  wrong use or configuration";
+  0    done
+  1    failure
+  2    wrong use or configuration
+  141  nobody reads what it prints any more, as where `| head` has had enough";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -211,7 +212,10 @@ impl Failure {
         match self {
             Self::Usage(_) => ExitCode::from(2),
             Self::Told(code) => ExitCode::from(*code),
-            Self::Other(_) | Self::Unread => ExitCode::FAILURE,
+            // What a shell says of a process that SIGPIPE ended (128 + 13), so that whatever is known
+            // to ignore that one ignores this.
+            Self::Unread => ExitCode::from(141),
+            Self::Other(_) => ExitCode::FAILURE,
         }
     }
 }

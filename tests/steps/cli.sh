@@ -68,7 +68,7 @@ cli_get() {
     ! LC_ALL=C grep -qP '[^\x20-\x7e\r]' "$scratch/usage" ||
         fail "NO_COLOR in a locale of ASCII gets more: $(cat "$scratch/usage")"
 
-    # It ends with 1, and says nothing: whoever closed the pipe knows.
+    # It ends with 141, as by SIGPIPE, and says nothing: whoever closed the pipe knows.
     "$binary" get "$customer" --url "$api" 2>"$scratch/said" | true || true
     [[ ! -s $scratch/said ]] || fail "a closed pipe is complained of: $(cat "$scratch/said")"
     echo "get fits a terminal, its colours and its locale"
