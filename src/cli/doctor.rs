@@ -29,10 +29,15 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   usage-proxy doctor --config usage-proxy.toml
   usage-proxy doctor --config usage-proxy.toml --customer 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04
-  sudo -u usage-proxy usage-proxy doctor --config /etc/usage-proxy/usage-proxy.toml
   usage-proxy doctor --config usage-proxy.toml --json | jq '.checks[] | select(.verdict == \"wrong\")'
+  sudo systemd-run --pipe --wait -p User=usage-proxy \\
+    -p LoadCredential=client_secret:/etc/usage-proxy/client_secret \\
+    usage-proxy doctor --config /etc/usage-proxy/usage-proxy.toml \\
+    --set 'upstream.auth.client_secret_file=${CREDENTIALS_DIRECTORY}/client_secret'
 
-Run it as the user that the service runs as: what that user may not read, the service cannot use.
+Run it as the user that the service runs as: what that user may not read, the service cannot use. The
+last example does, with the client secret where the unit of deploy/systemd and of the Debian package
+has it.
 
 A refresh token that is redeemed is replaced: as the service does, doctor writes its successor to
 upstream.auth.refresh_token_file before anything else. It redeems none while a usage-proxy of this

@@ -18,6 +18,10 @@ use crate::{
     serve::tls,
 };
 
+/// What the unit of the Debian package does, and a shell knows nothing of.
+const HANDED_OVER: &str = "where systemd hands it over (LoadCredential), run doctor as the last \
+                           example of `usage-proxy doctor --help` does";
+
 /// A certificate that ends sooner is worth a look.
 const SOON_DAYS: i64 = 21;
 
@@ -49,7 +53,9 @@ fn secret_file(key: &'static str, file: &Path) -> Finding {
     let name = name.trim_end_matches("_file").replace('_', " ");
     let is_secret = !name.contains("certificate");
     match (secret::read_secret(file), secret::permissions_warning(file)) {
-        (Err(error), _) => Finding::wrong(&name, error.to_string()).hint(format!("{key} names it")),
+        (Err(error), _) => {
+            Finding::wrong(&name, error.to_string()).hint(format!("{key} names it; {HANDED_OVER}"))
+        }
         (Ok(_), Some(warning)) if is_secret => Finding::note(&name, warning),
         (Ok(_), _) => Finding::right(&name, format!("{} can be read", file.display())),
     }
