@@ -23,7 +23,8 @@ Examples:
   usage-proxy demo
   usage-proxy demo --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0    (on free ports)
 
-It prints what to try. Nothing of the environment's or of any file's configuration is looked at.";
+It prints what to try, in a pipe too, where a line of JSON on standard error says where it listens.
+Nothing of the environment's or of any file's configuration is looked at.";
 
 /// Addresses of the demo.
 #[derive(Debug, Args)]

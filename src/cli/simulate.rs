@@ -22,7 +22,8 @@ Examples:
   curl -X PATCH http://127.0.0.1:7070/_simulator/faults -d '{\"status\": 503, \"times\": 2}'
   curl http://127.0.0.1:7070/_simulator
 
-A fault is given as --fault KEY=VALUE, or while it runs by PATCH.
+It prints what to configure, in a pipe too, where a line of JSON on standard error says where it
+listens. A fault is given as --fault KEY=VALUE, or while it runs by PATCH.
 
 Faults:
   api                    all, insights, commercial or customers: whom the others befall
