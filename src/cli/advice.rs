@@ -17,7 +17,7 @@ const ON_PROBLEMS: &[(&str, &str)] = &[
     ),
     (
         "credentials-refused",
-        "`usage-proxy doctor`, where the proxy runs, says what a person must do",
+        "`usage-proxy doctor --config FILE`, where the proxy runs and with its file, says what a person must do",
     ),
     (
         "unknown-customer",

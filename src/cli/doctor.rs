@@ -166,7 +166,8 @@ async fn examine(
 
 fn misconfigured(faults: &ConfigErrors) -> Finding {
     Finding::wrong("configuration", faults.to_string()).hint(
-        "`usage-proxy check-config` says the same; config/usage-proxy.toml explains each key"
+        "`usage-proxy check-config` says the same; the commented usage-proxy.toml that comes with \
+         the program explains each key"
             .to_owned(),
     )
 }

@@ -53,16 +53,20 @@ pub(super) async fn run(
     }
     tracing::debug!(config = config.effective(), "effective configuration");
     let inherited = inherited.map_err(Failure::other)?;
-    serve_until_signalled(&config, inherited).await
+    serve_until_signalled(&config, &args.flag(), inherited).await
 }
 
-async fn serve_until_signalled(config: &Config, inherited: Inherited) -> Result<(), Failure> {
+async fn serve_until_signalled(
+    config: &Config,
+    config_flag: &str,
+    inherited: Inherited,
+) -> Result<(), Failure> {
     let app = App::build_on(inherited, config, Deps::default()).await?;
     end_on_signal(app.shutdown())?;
     reload_on_hangup(app.reload(), &app.shutdown())?;
     let (api, admin) = (app.api_address(), app.admin_address());
     if is_watched() {
-        print_line(welcome(config, api, admin))?;
+        print_line(welcome(config, config_flag, api, admin))?;
     } else {
         tracing::info!(
             %api,
@@ -83,7 +87,8 @@ pub(super) fn is_watched() -> bool {
     Look::of_stdout().terminal && Look::of_stderr().terminal
 }
 
-fn welcome(config: &Config, api: SocketAddr, admin: SocketAddr) -> String {
+/// With commands that work as they are printed, but for what stands in capitals.
+fn welcome(config: &Config, config_flag: &str, api: SocketAddr, admin: SocketAddr) -> String {
     let api_url = url(api, config.server.tls.is_some());
     let admin_url = url(admin, config.admin.tls.is_some());
     let callers = match (&config.callers.file, &config.callers.jwt) {
@@ -92,23 +97,32 @@ fn welcome(config: &Config, api: SocketAddr, admin: SocketAddr) -> String {
         (None, Some(jwt)) => format!("for whoever has a token of {}", jwt.issuer),
         (None, None) => "for everybody who reaches it".to_owned(),
     };
+    let key_flag = if callers_are_told_apart(config) {
+        " --key-file FILE"
+    } else {
+        ""
+    };
     format!(
         "
 usage-proxy {version} asks {upstream} for usage, and listens on
 
-  {api_url}  {callers}
+  {api_url}  {callers}; in a browser: / shows usage, /docs the API
   {admin_url}  /metrics, /healthz, /readyz, /cache
 
 Try:
 
   curl -s {admin_url}/readyz
-  usage-proxy get CUSTOMER --url {api_url}
+  usage-proxy get CUSTOMER --url {api_url}{key_flag}
 
-`usage-proxy doctor` says what is wrong where it is not ready. Ctrl-C ends it.
+`usage-proxy doctor{config_flag}` says what is wrong where it is not ready. Ctrl-C ends it.
 ",
         version = env!("CARGO_PKG_VERSION"),
         upstream = config.upstream.base_url.host_str().unwrap_or_default(),
     )
+}
+
+fn callers_are_told_apart(config: &Config) -> bool {
+    config.callers.file.is_some() || config.callers.jwt.is_some()
 }
 
 /// How an address is reached from this machine.
