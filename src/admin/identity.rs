@@ -7,9 +7,10 @@ use crate::config::UpstreamConfig;
 /// Bytes that are shown: enough that no two accounts of a partner share them.
 const SHOWN: usize = 8;
 
-/// The same for whoever asks the same Partner Center as the same application of the same tenant, in
-/// hexadecimal: the beginning of a SHA-256 of `base_url`, `token_url` and `client_id`. No secret goes
-/// into it.
+/// The same for whoever asks the same Partner Center as the same application of the same tenant.
+///
+/// In hexadecimal: the beginning of a SHA-256 of `base_url`, `token_url` and `client_id`. No secret
+/// goes into it.
 pub fn identity(upstream: &UpstreamConfig) -> String {
     let mut hash = Sha256::new();
     let grant = upstream.auth.grant();
