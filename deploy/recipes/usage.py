@@ -7,7 +7,8 @@
         --key-file key --cache ~/.cache/usage --csv usage.csv
 
 Or from a notebook: `import usage; frame = usage.fetch(url, customers)`. Without customers, it is
-everybody whom the key may see.
+everybody whom the key may see, less those who have none of that date, or with whom the partner has
+no relationship (404, 403), of whom standard error tells.
 
 What did not change since the last time is not sent again (ETag, with --cache), and where the service
 says "later" (429, 503, 504), it is asked again when it said (Retry-After).
@@ -43,8 +44,12 @@ class Refused(Exception):
     """The service answered with a problem document (RFC 9457)."""
 
 
+class Nothing(Refused):
+    """There is nothing to be had of this customer, or of this date: 403, 404."""
+
+
 def fetch(url, customers=None, *, date=None, key=None, cache=None):
-    """The usage of these customers, or of all that the key may see.
+    """The usage of these customers, or, where they are None, of all that the key may see.
 
     It is of the newest processed date, or of `date` (YYYY-MM-DD).
     """
@@ -52,9 +57,14 @@ def fetch(url, customers=None, *, date=None, key=None, cache=None):
     query = {"processedDate": date} if date else {}
     rows = []
     with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
-        for customer in customers or everybody(client, cache):
-            path = f"/v1/customers/{customer}/usage"
-            rows += flat(get(client, path, query, cache))
+        for customer in everybody(client, cache) if customers is None else customers:
+            try:
+                rows += flat(get(client, f"/v1/customers/{customer}/usage", query, cache))
+            except Nothing as nothing:
+                # Who was named is missed.
+                if customers is not None:
+                    raise
+                print(f"left out: {nothing}", file=sys.stderr)
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
@@ -77,6 +87,8 @@ def get(client, path, query, cache):
         time.sleep(pause)
     if answer.status_code == httpx.codes.NOT_MODIFIED:
         return held.document
+    if answer.status_code in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
+        raise Nothing(reason(answer))
     if answer.status_code != httpx.codes.OK:
         raise Refused(reason(answer))
     if held:
@@ -137,18 +149,23 @@ def main():
     parser.add_argument("--cache", type=Path, help="folder that remembers answers")
     parser.add_argument("--csv", type=Path, help="write a file in place of a table")
     args = parser.parse_args()
-    customers = list(args.customers)
-    if args.customers_file:
-        customers += args.customers_file.read_text().split()
-    key = args.key_file.read_text().strip() if args.key_file else None
     try:
-        usage = fetch(args.url, customers, date=args.date, key=key, cache=args.cache)
-    except (Refused, httpx.HTTPError) as error:
+        key = args.key_file.read_text().strip() if args.key_file else None
+        usage = fetch(args.url, named(args), date=args.date, key=key, cache=args.cache)
+        if args.csv:
+            usage.to_csv(args.csv, index=False)
+        else:
+            print(usage.drop(columns="customerId").to_string(index=False))
+    except (Refused, httpx.HTTPError, OSError, UnicodeDecodeError) as error:
         sys.exit(f"{parser.prog}: {error}")
-    if args.csv:
-        usage.to_csv(args.csv, index=False)
-    else:
-        print(usage.drop(columns="customerId").to_string(index=False))
+
+
+def named(args):
+    """The customers that were named, be they none; None where there is no list of them."""
+    if not args.customers and not args.customers_file:
+        return None
+    listed = args.customers_file.read_text().split() if args.customers_file else []
+    return [*args.customers, *listed]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the manifests say, beside what they must: kubernetes.py DRAIN_SECONDS MANIFESTS...
+"""What the manifests say, beside what they must: kubernetes.py STOP_SECONDS MANIFESTS...
 
 Schemas say what may stand in a manifest; this says what has to, and what has to agree with what.
 """
@@ -11,16 +11,16 @@ from cloudcoil.models.prometheus_operator import v1 as prometheus_operator
 
 
 def main():
-    drain_seconds = int(sys.argv[1])
+    stop_seconds = int(sys.argv[1])
     faults = []
     for path in sys.argv[2:]:
         with open(path, encoding="utf-8") as file:
             resources = [resource for resource in yaml.safe_load_all(file) if resource]
-        faults += [f"{path}: {fault}" for fault in look_at(resources, drain_seconds)]
+        faults += [f"{path}: {fault}" for fault in look_at(resources, stop_seconds)]
     sys.exit("\n".join(faults) or 0)
 
 
-def look_at(resources, drain_seconds):
+def look_at(resources, stop_seconds):
     by_kind = {}
     for resource in resources:
         by_kind.setdefault(resource["kind"], []).append(resource)
@@ -30,7 +30,7 @@ def look_at(resources, drain_seconds):
     for deployment in by_kind.get("Deployment", []):
         pod = deployment["spec"]["template"]["spec"]
         yield from is_confined(pod)
-        yield from ends_in_time(pod, drain_seconds)
+        yield from ends_in_time(pod, stop_seconds)
         yield from listens_where_it_says(pod, by_kind)
         yield from is_found(deployment, by_kind)
         yield from keeps_one_refresh_token(deployment, by_kind)
@@ -76,11 +76,11 @@ def is_confined(pod):
             yield f"{container['name']}: may take all memory"
 
 
-def ends_in_time(pod, drain_seconds):
+def ends_in_time(pod, stop_seconds):
     (container,) = pod["containers"]
     before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    if pod["terminationGracePeriodSeconds"] <= before + drain_seconds :
-        yield f"pod: is killed while it may drain for {before} + {drain_seconds} s"
+    if pod["terminationGracePeriodSeconds"] <= before + stop_seconds:
+        yield f"pod: is killed while it may stop for {before} + {stop_seconds} s"
 
 
 def listens_where_it_says(pod, by_kind):

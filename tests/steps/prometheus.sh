@@ -40,14 +40,13 @@ need_yaml() {
 
 # README.md's lines on a copy, as they are pasted: the last of them tests the alerts.
 paste_readme() {
+    local lines
+    lines=$(sed -n '/^...sh$/,/^...$/p' deploy/prometheus/README.md | sed '1d;$d')
     mkdir -p "$folder/pasted/deploy" "$folder/bin"
     cp -r deploy/prometheus "$folder/pasted/deploy/"
     ln -s "$(realpath "$binary")" "$folder/bin/usage-proxy"
-    cd "$folder/pasted"
-    PATH=$folder/bin:$PATH bash -euo pipefail \
-        -c "$(sed -n '/^```sh$/,/^```$/{/^```/d;p}' deploy/prometheus/README.md)" || return
-    cd deploy/prometheus
-    ! grep -H 'usage-proxy.example' usage-proxy*.yml
+    (cd "$folder/pasted" && PATH=$folder/bin:$PATH bash -euo pipefail -c "$lines") || return
+    ! grep -r 'usage-proxy.example' "$folder/pasted" --include='*.yml'
 }
 
 # The configuration as it is shipped, but for an address, a secret's place and more haste.

@@ -130,6 +130,7 @@ const LIBRARY = {
     "Error.Record": (reason, message, detail) => ({ reason, message, detail }),
     "Record.FieldOrDefault": (record, field, otherwise) => record[field] ?? otherwise,
     "List.Transform": (list, change) => Promise.all(list.map((item) => change(item))),
+    "List.Contains": (list, item) => list.includes(item),
     "List.Combine": (lists) => lists.flat(),
     "Date.FromText": (text, { Format }) => {
         expect(Format === "yyyy-MM-dd" && /^\d{4}-\d\d-\d\d$/.test(text), `${text} is no date`);

@@ -18,6 +18,7 @@ step_recipes() {
     "$python" "$recipes_py" grafana "$recipes/grafana" "$api" "$documented"
     recipe_power_query
     recipe_everybody
+    recipe_some
     stop demo "$demo"
 
     start_with_callers
@@ -135,6 +136,43 @@ recipe_everybody() {
     ((ids == told)) || fail "usage.pq tells of $ids customers of $told"
     ((told > 0)) || fail "nobody has licences"
     echo "all $told customers with licences, where none is named${KEY_FILE:+, with a key}"
+}
+
+# Of a date that but one customer has, each recipe tells of that one, and says whom it leaves out.
+recipe_some() {
+    local date=2017-03-09 others query=(env NODE_PATH="$target/tools/powerquery/node_modules" node)
+    others=$(curl -sS "$api/v1/customers" | jq '.totalCount - 1')
+    ((others > 0)) || fail "there is nobody to leave out"
+    DATE=$date FORMAT=csv "$recipes/usage.sh" "$api" >"$scratch/shell.csv" 2>"$scratch/left" ||
+        fail "usage.sh ends at one who has nothing: $(cat "$scratch/left")"
+    (($(wc -l <"$scratch/left") == others)) || fail "usage.sh says of whom? $(cat "$scratch/left")"
+    "$recipes/usage.sh" "$api" "$documented" | sed -n 1p |
+        cmp - <(DATE=$date "$recipes/usage.sh" "$api" 2>/dev/null | sed -n 1p) ||
+        fail "usage.sh has no table of some"
+    "$python" "$recipes/usage.py" "$api" --date "$date" --csv "$scratch/python.csv" 2>"$scratch/left" ||
+        fail "usage.py ends at one who has nothing: $(cat "$scratch/left")"
+    (($(wc -l <"$scratch/left") == others)) || fail "usage.py says of whom? $(cat "$scratch/left")"
+    DATE=$date FORMAT=csv "$recipes/usage.sh" "$api" "$documented" | cmp - "$scratch/shell.csv" ||
+        fail "usage.sh tells of others"
+    "$python" "$recipes_py" same "$scratch/shell.csv" "$scratch/python.csv"
+    "${query[@]}" tests/steps/recipes.cjs "$recipes/power-query/usage.pq" "BaseUrl=$api" ApiKey= \
+        Customers=null "ProcessedDate=$date" >"$scratch/rows" || fail "usage.pq: $(cat "$scratch/rows")"
+    "$python" "$recipes_py" table "$scratch/rows" "$api" "$documented"
+
+    # Who was named is missed.
+    ! DATE=2017-03-08 "$recipes/usage.sh" "$api" "$documented" >/dev/null 2>&1 || fail "usage.sh misses nobody"
+    ! "$python" "$recipes/usage.py" "$api" "$documented" --date 2017-03-08 >/dev/null 2>&1 ||
+        fail "usage.py misses nobody"
+    ! "${query[@]}" tests/steps/recipes.cjs "$recipes/power-query/usage.pq" "BaseUrl=$api" ApiKey= \
+        ProcessedDate=2017-03-08 >/dev/null || fail "usage.pq misses nobody"
+    : >"$scratch/nobody"
+    "$python" "$recipes/usage.py" "$api" --customers-file "$scratch/nobody" --csv "$scratch/python.csv"
+    (($(wc -l <"$scratch/python.csv") == 1)) || fail "usage.py takes an empty list for all"
+    ! "$python" "$recipes/usage.py" "$api" --key-file "$scratch/nowhere" 2>"$scratch/why" ||
+        fail "usage.py succeeds without its key"
+    [[ $(wc -l <"$scratch/why") == 1 && $(<"$scratch/why") == *nowhere* ]] ||
+        fail "usage.py does not say which file is missing: $(cat "$scratch/why")"
+    echo "of a date that one customer has, that one; $others are left out, and named"
 }
 
 # A service that knows two callers, one of them with a rate, before a stand-in. Sets `api`, `admin`,
