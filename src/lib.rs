@@ -24,6 +24,16 @@
 //! (`api/customers`) and the documents that are handed out as they came (`api/documents`) go the
 //! same way; of the list, `representation/customers` cuts what its caller may see.
 //!
+//! **For people.** `api/page` (askama's templates) shows what the same caller would be answered, and
+//! shares its bars, `representation/adoption`, with `representation/chart`; their styles and scripts
+//! are `api/assets`, the same for everybody. In a terminal, `cli/get` asks a running service, and
+//! `cli/doctor` looks for what keeps one from working.
+//!
+//! **For programs and operators.** Handlers say in the words of `api/schema` what is theirs;
+//! `api/openapi` makes the description of that, and `api/docs` shows it. What can go wrong is one
+//! table, `problem/kind`. [`trace`] sends spans to a collector; `api/spans`, `usage/spans` and
+//! `upstream/spans` begin them.
+//!
 //! Modules stand in reading order; the blank lines keep rustfmt from sorting them.
 
 pub mod cli;
