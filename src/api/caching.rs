@@ -5,6 +5,7 @@ use std::fmt::Write;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 
+use super::browser;
 use crate::{
     cache::{CacheStatus, Held},
     problem::Body,
@@ -14,7 +15,7 @@ use crate::{
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Headers of an answer, so that their map is allocated once.
-const MOST_HEADERS: usize = 12;
+const MOST_HEADERS: usize = 14;
 
 /// What an answer is of, and whom it is the same for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,7 @@ pub(super) fn respond(
     headers.insert(header::CACHE_CONTROL, held.cache_control.clone());
     headers.insert(header::AGE, HeaderValue::from(held.age.as_secs()));
     headers.insert(header::VARY, audience.vary());
+    browser::guard_data(&mut headers);
     *response.headers_mut() = headers;
     response
 }

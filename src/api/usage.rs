@@ -79,7 +79,11 @@ pub(super) async fn chart<B>(
     customer: &str,
 ) -> Served {
     let mut served = dated(api, arrived, caller, customer, negotiation::CHART_FORMS).await;
-    if served.response.status() == StatusCode::OK {
+    // With 304 too: its headers replace those that the picture was kept with (RFC 9111 §3.2).
+    if matches!(
+        served.response.status(),
+        StatusCode::OK | StatusCode::NOT_MODIFIED
+    ) {
         browser::guard_chart(served.response.headers_mut());
     }
     served

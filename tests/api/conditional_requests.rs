@@ -42,6 +42,33 @@ fn lasting(reply: &Reply) -> HeaderMap {
 }
 
 #[tokio::test]
+async fn no_page_of_another_origin_embeds_data_but_the_chart() {
+    let app = TestApp::start().await;
+    let list = ("/v1/customers".to_owned(), "application/json");
+    let forms = forms().into_iter().chain([list]);
+
+    for (path, accept) in forms {
+        let whole = app.get_with(&path, &[("accept", accept)]).await;
+        let known = ("if-none-match", whole.header("etag"));
+        let unchanged = app.get_with(&path, &[("accept", accept), known]).await;
+
+        let policy = match path.ends_with("/chart.svg") {
+            true => "cross-origin",
+            false => "same-origin",
+        };
+        assert_eq!((whole.status, unchanged.status), (200, 304), "{path}");
+        for reply in [whole, unchanged] {
+            assert_eq!(reply.header("x-content-type-options"), "nosniff", "{path}");
+            assert_eq!(
+                reply.header("cross-origin-resource-policy"),
+                policy,
+                "{path}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_answer_says_how_long_it_is_good_and_for_whom() {
     let app = TestApp::start().await;
     app.usage(DOCUMENTED).await;

@@ -245,6 +245,9 @@ fn of(subject: Subject, status: &str) -> Vec<&'static [&'static str]> {
     if subject == Subject::Shown {
         names.push(&["Content-Disposition"]);
     }
+    if subject == Subject::Data && matches!(status, "200" | "304") {
+        names.push(&["X-Content-Type-Options", "Cross-Origin-Resource-Policy"]);
+    }
     match (subject, status) {
         (Subject::Data | Subject::Shown, "200" | "304") => {
             names.push(&["ETag", "Last-Modified", "Age"])
