@@ -26,7 +26,8 @@ It prints what to configure, in a pipe too, where a line of JSON on standard err
 listens. A fault is given as --fault KEY=VALUE, or while it runs by PATCH.
 
 Faults:
-  api                    all, insights, commercial or customers: whom the others befall
+  api                    all, insights, commercial, customers, deployment, partner_usage or
+                         partner_deployment: whom the others befall
   times                  how many calls; without it, all
   latency                milliseconds before the answer
   status, code, description, retry_after
@@ -112,4 +113,27 @@ Documented customer: {DOCUMENTED_CUSTOMER}. What else it can do: curl http://{ad
 Ctrl-C ends it.
 "
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_names_every_call_that_a_fault_may_befall() {
+        let (_, faults) = EXAMPLES.split_once("  api ").unwrap();
+        let (told, _) = faults.split_once(": whom").unwrap();
+
+        let refused = Faults::default().set("api", "nobody").unwrap_err();
+
+        // serde's own list of the enum's names.
+        let refused = refused.to_string();
+        let names: Vec<_> = refused.split('`').skip(3).step_by(2).collect();
+        assert!(names.len() > 1, "{refused}");
+        let told: Vec<_> = told
+            .split([',', ' ', '\n'])
+            .filter(|word| !["", "or"].contains(word))
+            .collect();
+        assert_eq!(told, names);
+    }
 }

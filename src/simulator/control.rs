@@ -17,7 +17,7 @@ use super::{
     Simulation,
     faults::Faults,
     fleet::{NO_RELATIONSHIP_CUSTOMERS, WIDE_CUSTOMER},
-    record::RecordedRequest,
+    record::{RecordedRequest, SimulatedApi},
     reply::Reply,
 };
 
@@ -65,13 +65,7 @@ async fn index(State(simulation): Shared) -> Response {
             "wide": wide.map(|customer| customer.id.to_string()),
             "noRelationship": refused,
         },
-        "api": [
-            "GET /v1/customers?size=N",
-            "GET /v1/customers/{id}/analytics/licenses/usage",
-            "GET /v1/analytics/commercial/usage/license/?top=&skip=&filter=&processedDateTime=",
-            "POST /{tenant}/oauth2/token",
-            "POST /{tenant}/oauth2/v2.0/token",
-        ],
+        "api": SimulatedApi::ALL.map(SimulatedApi::requests).concat(),
         "control": [
             "GET|PUT|PATCH|DELETE /_simulator/faults",
             "GET|DELETE /_simulator/requests",

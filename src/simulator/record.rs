@@ -67,11 +67,42 @@ struct Log {
 }
 
 /// Requests since the last clearing, one number an API.
-type Arrivals = [usize; 8];
+type Arrivals = [usize; SimulatedApi::ALL.len()];
 
 // === impl SimulatedApi ===
 
 impl SimulatedApi {
+    /// Every one.
+    pub(super) const ALL: [Self; 8] = [
+        Self::Token,
+        Self::Insights,
+        Self::Commercial,
+        Self::Customers,
+        Self::Deployment,
+        Self::PartnerUsage,
+        Self::PartnerDeployment,
+        Self::Other,
+    ];
+
+    /// How it is asked.
+    pub(super) fn requests(self) -> &'static [&'static str] {
+        match self {
+            Self::Token => &[
+                "POST /{tenant}/oauth2/token",
+                "POST /{tenant}/oauth2/v2.0/token",
+            ],
+            Self::Insights => &["GET /v1/customers/{id}/analytics/licenses/usage"],
+            Self::Commercial => &[
+                "GET /v1/analytics/commercial/usage/license/?top=&skip=&filter=&processedDateTime=",
+            ],
+            Self::Customers => &["GET /v1/customers?size=N"],
+            Self::Deployment => &["GET /v1/customers/{id}/analytics/licenses/deployment"],
+            Self::PartnerUsage => &["GET /v1/analytics/licenses/usage"],
+            Self::PartnerDeployment => &["GET /v1/analytics/licenses/deployment"],
+            Self::Other => &[],
+        }
+    }
+
     /// Its name in the control surface.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use http::Method;
 
 use super::*;
@@ -147,4 +149,25 @@ async fn the_index_says_what_there_is() {
         DOCUMENTED_CUSTOMER.to_string()
     );
     assert!(index["control"].is_array() && index["api"].is_array());
+}
+
+#[tokio::test]
+async fn the_index_tells_how_every_call_is_made() {
+    let stand = Stand::start().await;
+    let index = json(control(&stand, Method::GET, "", "").await).await;
+    let asked = index["api"].as_array().unwrap();
+
+    for request in asked.iter().map(|request| request.as_str().unwrap()) {
+        let (method, path) = request.split_once(' ').unwrap();
+        let path = path.replace("{id}", &Uuid::from_u128(7).to_string());
+        let url = stand.url(&path.replace("{tenant}", "contoso"));
+        let request = stand.client.request(method.parse().unwrap(), url);
+        request.send().await.unwrap();
+    }
+
+    let requests = stand.handle.requests();
+    let met: HashSet<_> = requests.iter().map(|request| request.api).collect();
+    let all = HashSet::from(SimulatedApi::ALL);
+    let missing: Vec<_> = all.difference(&met).collect();
+    assert_eq!(missing, [&SimulatedApi::Other]);
 }
