@@ -15,8 +15,11 @@ use crate::cache::CacheResult;
 #[derive(Clone, Debug)]
 pub struct ApiMetrics {
     requests: IntCounterVec,
-    known_requests: Vec<IntCounter>,
-    durations: Vec<Histogram>,
+    /// By route, method and status; `None` for what is not to be expected.
+    known_requests: Vec<Option<IntCounter>>,
+    durations: HistogramVec,
+    /// By route and result; `None` for what is not to be expected.
+    known_durations: Vec<Option<Histogram>>,
     served_age: Histogram,
     in_flight: IntGauge,
     pub(super) access: AccessMetrics,
@@ -36,6 +39,9 @@ const STATUSES: [u16; 15] = [
 
 /// Values of the `cache` label: each result, and requests that never came to the cache.
 const CACHE: usize = CacheResult::ALL.len() + 1;
+
+/// The value for requests that never came to the cache.
+const NONE: &str = "none";
 
 /// Upper bounds in seconds, from a hit to a call that used up its deadline.
 const BUCKETS: [f64; 14] = [
@@ -91,22 +97,26 @@ impl ApiMetrics {
 
         let mut known_requests = Vec::new();
         let mut known_durations = Vec::new();
-        for route in Route::PATTERNS {
+        for route in Route::ALL {
+            let pattern = route.pattern();
             for method in METHODS {
                 for status in STATUSES {
-                    let labels = [route, method, &status.to_string()];
-                    known_requests.push(requests.with_label_values(&labels));
+                    known_requests.push(is_expected(route, method, status).then(|| {
+                        requests.with_label_values(&[pattern, method, &status.to_string()])
+                    }));
                 }
             }
             for result in CacheResult::ALL {
-                known_durations.push(durations.with_label_values(&[route, result.as_str()]));
+                let known = || durations.with_label_values(&[pattern, result.as_str()]);
+                known_durations.push(route.has_data().then(known));
             }
-            known_durations.push(durations.with_label_values(&[route, "none"]));
+            known_durations.push(Some(durations.with_label_values(&[pattern, NONE])));
         }
         Ok(Self {
             requests,
             known_requests,
-            durations: known_durations,
+            durations,
+            known_durations,
             served_age,
             in_flight,
             access: AccessMetrics::new(registry)?,
@@ -132,9 +142,16 @@ impl ApiMetrics {
         took: Duration,
     ) {
         self.count(route, method, status);
-        let result = result.map_or(CACHE - 1, |result| result as usize);
-        if let Some(histogram) = self.durations.get(route.index() * CACHE + result) {
-            histogram.observe(took.as_secs_f64());
+        let index = result.map_or(CACHE - 1, |result| result as usize);
+        let seconds = took.as_secs_f64();
+        match self.known_durations.get(route.index() * CACHE + index) {
+            Some(Some(histogram)) => histogram.observe(seconds),
+            _ => {
+                let result = result.map_or(NONE, CacheResult::as_str);
+                self.durations
+                    .with_label_values(&[route.pattern(), result])
+                    .observe(seconds);
+            }
         }
     }
 
@@ -148,7 +165,7 @@ impl ApiMetrics {
             .iter()
             .position(|known| *known == status.as_u16())
             .map(|at| (route.index() * METHODS.len() + method_index) * STATUSES.len() + at)
-            .and_then(|at| self.known_requests.get(at));
+            .and_then(|at| self.known_requests.get(at)?.as_ref());
         match known {
             Some(counter) => counter.inc(),
             None => {
@@ -158,6 +175,20 @@ impl ApiMetrics {
                     .inc();
             }
         }
+    }
+}
+
+/// Whether requests may well be answered so, and are counted from zero; what happens nevertheless
+/// is counted from when it does.
+fn is_expected(route: Route<'_>, method: &str, status: u16) -> bool {
+    let reads = method != "other";
+    match status {
+        200 | 304 => reads && route != Route::Unmatched,
+        // A preflight, which is of no path in particular.
+        204 => !reads && route == Route::Unmatched,
+        405 => !reads && route != Route::Unmatched,
+        406 | 502 | 504 => reads && route.has_data(),
+        _ => true,
     }
 }
 
@@ -193,11 +224,76 @@ mod tests {
                 .get();
             assert_eq!(counted, 1, "{status}");
         }
-        let observed: u64 = metrics
+        let pattern = route.pattern();
+        let observed = metrics
             .durations
-            .iter()
-            .map(Histogram::get_sample_count)
-            .sum();
+            .with_label_values(&[pattern, "negative"])
+            .get_sample_count();
         assert_eq!(observed, 2);
+    }
+
+    #[test]
+    fn what_was_not_to_be_expected_is_counted_all_the_same() {
+        let metrics = ApiMetrics::new(&Registry::new()).unwrap();
+        let route = Route::Docs;
+
+        metrics.answered(
+            route,
+            &Method::GET,
+            StatusCode::BAD_GATEWAY,
+            Some(CacheResult::Hit),
+            Duration::ZERO,
+        );
+
+        let counted = ["/docs", "GET", "502"];
+        assert_eq!(metrics.requests.with_label_values(&counted).get(), 1);
+        let observed = metrics.durations.with_label_values(&["/docs", "hit"]);
+        assert_eq!(observed.get_sample_count(), 1);
+    }
+
+    #[test]
+    fn no_series_stands_for_what_cannot_happen() {
+        let registry = Registry::new();
+        let _metrics = ApiMetrics::new(&registry).unwrap();
+
+        let families = registry.gather();
+
+        let labels = |name: &str| -> Vec<Vec<String>> {
+            let family = families.iter().find(|family| family.name() == name);
+            let series = family.unwrap().get_metric().iter();
+            series
+                .map(|one| {
+                    one.get_label()
+                        .iter()
+                        .map(|it| it.value().to_owned())
+                        .collect()
+                })
+                .collect()
+        };
+        let durations = labels("usage_proxy_http_request_duration_seconds");
+        let of = |route: &str| {
+            let route = route.to_owned();
+            durations
+                .iter()
+                .filter(|labels| labels.contains(&route))
+                .count()
+        };
+        assert_eq!(of("/v1/customers"), CACHE);
+        for route in [
+            "/docs",
+            "/docs/{file}",
+            "/assets/{file}",
+            "/openapi.json",
+            "unmatched",
+        ] {
+            assert_eq!(of(route), 1, "{route}");
+        }
+        let requests = labels("usage_proxy_http_requests_total");
+        let has = |labels: [&str; 3]| requests.contains(&labels.map(str::to_owned).to_vec());
+        // Labels are in the order of their names: method, route, status.
+        assert!(has(["GET", "/v1/customers", "504"]));
+        assert!(has(["other", "unmatched", "204"]));
+        assert!(!has(["GET", "/docs", "504"]));
+        assert!(!has(["GET", "/v1/customers", "204"]));
     }
 }

@@ -53,6 +53,24 @@ impl<'a> Route<'a> {
         "unmatched",
     ];
 
+    /// Every route, by [`Route::index`].
+    pub(super) const ALL: [Route<'static>; 14] = [
+        Route::Customers,
+        Route::Usage { customer: "" },
+        Route::Native { customer: "" },
+        Route::Deployment { customer: "" },
+        Route::PartnerUsage,
+        Route::PartnerDeployment,
+        Route::Chart { customer: "" },
+        Route::Table { customer: "" },
+        Route::Page,
+        Route::Asset,
+        Route::OpenApi,
+        Route::Docs,
+        Route::DocsFile,
+        Route::Unmatched,
+    ];
+
     /// The route of a path as it was sent: a percent-encoded slash stays within its segment.
     pub(super) fn of(path: &'a str) -> Self {
         let Some((customer, rest)) = path
@@ -94,6 +112,11 @@ impl<'a> Route<'a> {
         )
     }
 
+    /// Whether it tells what the cache holds.
+    pub(super) fn has_data(self) -> bool {
+        !self.has_files() && self != Self::Unmatched
+    }
+
     /// Whether people open it in a browser, which then has to ask them who they are.
     pub(super) fn is_for_browsers(self) -> bool {
         matches!(self, Self::Page | Self::Chart { .. } | Self::Table { .. })
@@ -129,6 +152,13 @@ impl<'a> Route<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_stands_at_its_index() {
+        for (index, route) in Route::ALL.into_iter().enumerate() {
+            assert_eq!(route.index(), index, "{route:?}");
+        }
+    }
 
     #[test]
     fn a_path_has_one_route() {
