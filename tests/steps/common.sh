@@ -103,10 +103,12 @@ need_debian() {
     debian_base=$target/tools/debian-$release
     [[ ! -d $debian_base ]] || return 0
     need debootstrap debootstrap
-    mirror=$(apt-cache policy base-files | sed -n 's/^ *[0-9]* \(http[^ ]*\) .*/\1/p' | head -n 1)
+    # This machine's own, and where it tells none, debootstrap's.
+    mirror=$(apt-cache policy base-files |
+        sed -n "s#^ *[0-9]* \\(http[^ ]*\\) $release/main .*#\\1#p" | head -n 1)
     echo "installing Debian $release into a folder, which takes a minute or two"
     as_root debootstrap --variant=minbase --include=ca-certificates,systemd,systemd-sysv,dbus \
-        "$release" "$debian_base.new" "${mirror:-http://deb.debian.org/debian}" \
+        "$release" "$debian_base.new" ${mirror:+"$mirror"} \
         >"$scratch/debootstrap" || fail "debootstrap fails: $(tail -n 5 "$scratch/debootstrap")"
     as_root mv "$debian_base.new" "$debian_base"
 }
