@@ -33,7 +33,13 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use uuid::Uuid;
 
 pub use self::openapi::document as openapi_document;
-use self::{assets::Assets, cors::Cors, rate_limit::RateFields, route::Route, schema::Anonymous};
+use self::{
+    assets::{Asset, Assets},
+    cors::Cors,
+    rate_limit::RateFields,
+    route::Route,
+    schema::Anonymous,
+};
 pub use self::{authentication::Authentication, metrics::ApiMetrics, spans::RequestSpans};
 use crate::{
     cache::{CacheResult, CacheStatus},
@@ -41,6 +47,7 @@ use crate::{
     clock::SharedClock,
     config::{Origin, RequestLog},
     domain::{Caller, ProcessedDate},
+    offload,
     peer::Peer,
     problem::{Body, Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
@@ -117,10 +124,25 @@ struct UnderWay<'a, B> {
 /// What is the same for everybody. It is the program's own and never changes while it runs, so all
 /// services of a process share it.
 static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
-    let descriptions = [Anonymous::Allowed, Anonymous::Refused].map(openapi::file);
-    let files = descriptions.into_iter().chain(docs::pages());
+    let files = docs::pages().into_iter();
     Assets::new(files.chain(docs::files()).chain(page::files()))
 });
+
+/// The descriptions of a service that everybody may call, and of one that tells its callers apart.
+/// Each takes some 20 MiB for a moment when it is made, so nobody who is not asked for it makes it.
+static DESCRIPTIONS: [LazyLock<Asset>; 2] = [
+    LazyLock::new(|| Asset::new(openapi::file(Anonymous::Allowed))),
+    LazyLock::new(|| Asset::new(openapi::file(Anonymous::Refused))),
+];
+
+/// The description where nobody is told apart, or everybody is.
+fn description(anonymous: Anonymous) -> &'static Asset {
+    let [open, closed] = &DESCRIPTIONS;
+    LazyLock::force(match anonymous {
+        Anonymous::Allowed => open,
+        Anonymous::Refused => closed,
+    })
+}
 
 // === impl Api ===
 
@@ -137,8 +159,6 @@ impl Api {
         log: RequestLog,
         cors_origins: &[Origin],
     ) -> Self {
-        // Now, so that nobody's request waits for it.
-        LazyLock::force(&ASSETS);
         Self {
             inner: Arc::new(Inner {
                 authentication,
@@ -334,10 +354,7 @@ impl<B> UnderWay<'_, B> {
     /// path; [files](assets) that are the same for everybody apart.
     async fn serve(&mut self) -> Served {
         if self.route.has_files()
-            && let Some(asset) = ASSETS.find(
-                self.arrived.request.uri().path(),
-                self.api.authentication.anonymous(),
-            )
+            && let Some(asset) = self.file().await
         {
             return assets::answer(asset, &self.arrived).await;
         }
@@ -355,6 +372,15 @@ impl<B> UnderWay<'_, B> {
         }
         let (api, arrived) = (self.api, &self.arrived);
         api.dispatch(self.route, arrived, identity.caller()).await
+    }
+
+    /// What everybody may have at this path.
+    async fn file(&self) -> Option<&'static Asset> {
+        if self.route == Route::OpenApi {
+            let anonymous = self.api.authentication.anonymous();
+            return Some(offload::elsewhere(move || description(anonymous)).await);
+        }
+        ASSETS.find(self.arrived.request.uri().path())
     }
 
     async fn authenticate(&self) -> Result<Arc<Identity>, Problem> {

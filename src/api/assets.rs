@@ -8,7 +8,7 @@ use std::{borrow::Cow, sync::OnceLock};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
-use super::{Arrived, Served, Told, caching, negotiation, schema::Anonymous};
+use super::{Arrived, Served, Told, caching, negotiation};
 use crate::{
     cache::CacheStatus,
     offload,
@@ -27,15 +27,12 @@ pub(super) struct File {
     pub(super) policy: &'static str,
     /// What it holds.
     pub(super) body: Cow<'static, [u8]>,
-    /// Where it is to be had; `None` everywhere.
-    pub(super) only_where: Option<Anonymous>,
 }
 
 /// A file ready to be sent, compressed once at most in each coding.
 #[derive(Debug)]
 pub(super) struct Asset {
     path: &'static str,
-    only_where: Option<Anonymous>,
     content_type: HeaderValue,
     policy: HeaderValue,
     identity: Encoded,
@@ -90,21 +87,20 @@ impl Assets {
         Self(files.into_iter().map(Asset::new).collect())
     }
 
-    /// The file of this very path, where callers are told apart or are not.
-    pub(super) fn find(&self, path: &str, anonymous: Anonymous) -> Option<&Asset> {
-        let here = |asset: &&Asset| asset.only_where.is_none_or(|only| only == anonymous);
-        self.0.iter().filter(here).find(|asset| asset.path == path)
+    /// The file of this very path.
+    pub(super) fn find(&self, path: &str) -> Option<&Asset> {
+        self.0.iter().find(|asset| asset.path == path)
     }
 }
 
 // === impl Asset ===
 
 impl Asset {
-    fn new(file: File) -> Self {
+    /// The file, ready to be sent.
+    pub(super) fn new(file: File) -> Self {
         let etag = representation::strong_etag(&file.body);
         Self {
             path: file.path,
-            only_where: file.only_where,
             content_type: HeaderValue::from_static(file.content_type),
             policy: HeaderValue::from_static(file.policy),
             identity: Encoded::new(&etag, file.body),

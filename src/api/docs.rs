@@ -42,7 +42,6 @@ pub(super) fn pages() -> [File; 2] {
         content_type: "text/html; charset=utf-8",
         policy: PAGE,
         body: Cow::Borrowed(page),
-        only_where: None,
     })
 }
 
@@ -89,7 +88,6 @@ fn file(path: &'static str, content_type: &'static str, body: Cow<'static, [u8]>
         content_type,
         policy: NO_PAGE,
         body,
-        only_where: None,
     }
 }
 

@@ -89,7 +89,6 @@ pub(super) fn file(anonymous: Anonymous) -> File {
         content_type: "application/json",
         policy: NO_PAGE,
         body: Cow::Owned(document.unwrap_or_default()),
-        only_where: Some(anonymous),
     }
 }
 

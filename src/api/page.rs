@@ -167,7 +167,6 @@ pub(super) fn files() -> [File; 3] {
         content_type,
         policy: NO_PAGE,
         body: Cow::Borrowed(body.as_bytes()),
-        only_where: None,
     };
     [
         file(
