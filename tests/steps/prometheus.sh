@@ -217,8 +217,8 @@ load() {
     ask "$usage?processedDate=2017-03-09" -H 'Cache-Control: no-cache' "$usage"
     ask "$api/v1/customers/nobody/usage" "$api/nowhere"
     ask "$api/v1/customers/00000000-0000-0000-0000-000000000001/usage#[1-20]"
-    key=wrong ask "$usage#[1-20]"
-    key=$little ask "$usage#[1-10]" "$api/v1/customers/00000000-0000-0000-0000-000000000001/usage"
+    shown=wrong ask "$usage#[1-20]"
+    shown=$little ask "$usage#[1-10]" "$api/v1/customers/00000000-0000-0000-0000-000000000001/usage"
 
     sleep 2.5
     ask "$usage#[1-20]"
@@ -232,13 +232,13 @@ load() {
     faults '{}'
 }
 
-# ask CURL-ARGUMENTS…: as the caller `key`, or as the one who may do everything.
+# ask CURL-ARGUMENTS…: as the caller whose key is `shown`, or as the one who may do everything.
 ask() {
     local given=("$@") outputs=() each
     for each in "${given[@]}"; do
         [[ $each != https:* ]] || outputs+=(-o /dev/null)
     done
-    curl -sS --max-time 30 --cacert "$folder/certificate.pem" -H "Authorization: Bearer ${key:-$everything}" \
+    curl -sS --max-time 30 --cacert "$folder/certificate.pem" -H "Authorization: Bearer ${shown:-$everything}" \
         "${outputs[@]}" "${given[@]}" || prometheus_failed "cannot be asked: $*"
 }
 
