@@ -278,6 +278,27 @@ impl UsageCache {
         }
     }
 
+    /// The name that the list of customers has for a customer, where the list is cached.
+    pub fn listed_name(&self, customer: CustomerId, now: Instant) -> Option<String> {
+        let question = Question::Newest(UpstreamApi::Customers);
+        let list = self.look_up(Subject::Partner, question, now)?;
+        let entry = list.prepared.customers()?.find(customer)?;
+        Some(entry.name.clone()).filter(|name| !name.is_empty())
+    }
+
+    /// Puts a snapshot with a customer's name in the place of the same one without it.
+    pub fn rename(&self, prepared: &Arc<Prepared>, named: &Arc<Prepared>) {
+        let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        for api in UpstreamApi::ALL {
+            let key = SnapshotKey {
+                subject: prepared.subject(),
+                api,
+                date: prepared.processed_date(),
+            };
+            self.snapshots.rename(key, prepared, named);
+        }
+    }
+
     /// Marks stale or drops what is held; returns how many snapshots that was.
     pub fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
         let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);

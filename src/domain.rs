@@ -10,11 +10,13 @@ mod customer_list;
 mod license_usage;
 mod outline;
 mod processed_date;
+mod product_details;
 mod question;
 #[cfg(test)]
 pub(crate) mod samples;
 mod subject;
 mod upstream_api;
+mod usage_percent;
 
 pub use caller::{Caller, Customers, Scope, Scopes};
 pub use customer::{CustomerId, InvalidCustomerId};
@@ -22,6 +24,8 @@ pub use customer_list::{CustomerEntry, CustomerList, ListPlace, ListedCustomer};
 pub use license_usage::{Snapshot, SnapshotError, UsageRow};
 pub use outline::{Outline, RowName};
 pub use processed_date::{InvalidProcessedDate, ProcessedAt, ProcessedDate};
+pub use product_details::{ProductDetails, distinctions};
 pub use question::Question;
 pub use subject::Subject;
 pub use upstream_api::UpstreamApi;
+pub use usage_percent::UsagePercent;

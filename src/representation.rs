@@ -66,6 +66,8 @@ pub struct Prepared {
     processed_date: Option<ProcessedDate>,
     rows: usize,
     rows_named: u64,
+    /// Whether this is usage without a customer's name.
+    lacks_name: bool,
     /// Only of usage.
     simplified: Option<Document>,
     native: Option<Document>,
@@ -179,6 +181,7 @@ impl Prepared {
             processed_date: snapshot.processed_date(),
             rows: snapshot.rows().len(),
             rows_named: rows_named(snapshot),
+            lacks_name: snapshot.customer_name().is_none(),
             simplified: Some(Document::new(&simplified, seen_at)),
             native: native.map(|body| Document::new(body, seen_at)),
             csv: OnceLock::new(),
@@ -207,6 +210,7 @@ impl Prepared {
             processed_date: None,
             rows,
             rows_named,
+            lacks_name: false,
             simplified: None,
             native: Some(Document::new(&body, seen_at)),
             csv: OnceLock::new(),
@@ -228,6 +232,7 @@ impl Prepared {
             processed_date: outline.processed_date(),
             rows: outline.rows().len(),
             rows_named: named(outline.rows().iter()),
+            lacks_name: false,
             simplified: None,
             native: Some(Document::new(body, seen_at)),
             csv: OnceLock::new(),
@@ -235,6 +240,41 @@ impl Prepared {
             chart: OnceLock::new(),
             customers: None,
         }
+    }
+
+    /// Returns the same usage with a customer's name that its rows do not have. `seen_at` becomes the
+    /// `Last-Modified` of the forms that show the name. Where this is no usage, nothing changes.
+    ///
+    /// This may take milliseconds of CPU: keep it off the async threads.
+    ///
+    /// # Errors
+    ///
+    /// [`RenderError`] when the simplified form cannot be read back.
+    pub fn named(&self, name: &str, seen_at: Timestamp) -> Result<Self, RenderError> {
+        let simplified = match &self.simplified {
+            Some(before) => {
+                let body = simplified::named(before.identity.body(), name);
+                let body = body.map_err(|source| RenderError {
+                    form: Form::Simplified,
+                    source: source.into(),
+                })?;
+                Some(Document::new(&body, seen_at))
+            }
+            None => None,
+        };
+        Ok(Self {
+            subject: self.subject,
+            processed_date: self.processed_date,
+            rows: self.rows,
+            rows_named: self.rows_named,
+            lacks_name: false,
+            simplified,
+            native: self.native.clone(),
+            csv: OnceLock::new(),
+            table: OnceLock::new(),
+            chart: OnceLock::new(),
+            customers: None,
+        })
     }
 
     /// Takes over from `earlier`, of the same subject and date, every form whose content did not
@@ -265,6 +305,13 @@ impl Prepared {
             _ => false,
         };
         same(&self.native, &earlier.native) && same(&self.simplified, &earlier.simplified)
+    }
+
+    /// Bytes of its largest form that every other is made from.
+    pub fn bytes(&self) -> usize {
+        let made = [&self.simplified, &self.native].into_iter().flatten();
+        let sizes = made.map(|document| document.identity.body().len());
+        sizes.max().unwrap_or_default()
     }
 
     /// Whose data this is.
@@ -306,6 +353,11 @@ impl Prepared {
                 .map_err(|error| failed(error.into()))?;
         }
         Ok(Some(shown))
+    }
+
+    /// Whether this is usage without a customer's name.
+    pub fn lacks_name(&self) -> bool {
+        self.lacks_name
     }
 
     /// The newest date of the rows; `None` when there are none.
@@ -603,7 +655,7 @@ mod tests {
             product_name: "EXCHANGE ONLINE (PLAN 1)".into(),
             channel: Some("reseller".into()),
             licenses_qualified: seats,
-            usage_percent: Some(0.0),
+            reported_usage_percent: Some(0.0),
             ..samples::row()
         };
         let customer = samples::customer();

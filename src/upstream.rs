@@ -267,6 +267,19 @@ impl PartnerCenter {
     }
 
     fn listen(&self, call: &LogicalCall, fetched: &Fetched) {
+        if let Content::Usage { snapshot, .. } = &fetched.content
+            && snapshot.contradictions() > 0
+        {
+            let rows = snapshot.contradictions();
+            self.metrics.contradictions.inc_by(rows as u64);
+            tracing::warn!(
+                api = call.api().as_str(),
+                customer.id = %snapshot.customer_id(),
+                rows,
+                "Partner Center sent different counts for the same product, workload and instant; \
+                 the larger counts are used"
+            );
+        }
         if let (UpstreamApi::Insights, Some(silence), Content::Usage { snapshot, .. }) =
             (call.api(), &self.silence, &fetched.content)
         {

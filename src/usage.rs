@@ -165,8 +165,18 @@ impl UsageService {
             return Err(Unanswered::not_allowed());
         }
         let fetch = self.fetch_for(query);
-        self.answer_allowed(fetch, query.directive, caller, trace, now)
-            .await
+        let answer = self
+            .answer_allowed(fetch, query.directive, caller, trace, now)
+            .await?;
+        if !answer.held.prepared.lacks_name() {
+            return Ok(answer);
+        }
+        let renderings = &self.inner.renderings;
+        let seen_at = self.inner.clock.wall();
+        let held = renderings
+            .named(answer.held, query.customer_id, seen_at, now)
+            .await;
+        Ok(Answer { held, ..answer })
     }
 
     /// The newest processed date of a customer's usage, where it is held and not expired.

@@ -100,6 +100,15 @@ impl Snapshots {
         }
     }
 
+    /// Puts `named` in the place of `prepared`, if an entry still has that.
+    pub(super) fn rename(&self, key: SnapshotKey, prepared: &Arc<Prepared>, named: &Arc<Prepared>) {
+        if let Some(snapshot) = self.get(&key)
+            && Arc::ptr_eq(&snapshot.prepared, prepared)
+        {
+            self.insert(key, snapshot.named(Arc::clone(named)));
+        }
+    }
+
     pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
         let mut purged = 0;
         for (key, snapshot) in self.both().into_iter().flatten() {
@@ -158,6 +167,16 @@ impl Snapshot {
             stored_at: now,
             doubt: None,
             purged: AtomicBool::new(false),
+        }
+    }
+
+    /// The same usage with a customer's name.
+    fn named(&self, prepared: Arc<Prepared>) -> Self {
+        Self {
+            prepared,
+            stored_at: self.stored_at,
+            doubt: self.doubt.clone(),
+            purged: AtomicBool::new(self.is_purged()),
         }
     }
 

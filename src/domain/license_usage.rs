@@ -1,3 +1,5 @@
+use std::cmp::Ordering;
+
 use super::{CustomerId, ProcessedAt, ProcessedDate};
 
 /// The usage of one product's licenses in one workload, as Partner Center counted it.
@@ -24,22 +26,28 @@ pub struct UsageRow {
     pub licenses_active: u64,
     /// Seats that could have been used; at most `i64::MAX`.
     pub licenses_qualified: u64,
-    /// The upstream's own, *adjusted* percentage (0 to 100): not promised to be active ÷ qualified.
-    pub usage_percent: Option<f64>,
+    /// The upstream's own percentage, cut off and *adjusted*: not promised to be active ÷ qualified.
+    pub reported_usage_percent: Option<f64>,
     /// When this row was processed; rows of one answer may differ.
     pub processed_at: ProcessedAt,
 }
 
 /// Everything that is known of one customer's usage as of its newest processed date.
 ///
-/// Rows are held in one order, by service, product and workload, whatever order they came in, so
-/// that the same data always renders to the same bytes.
+/// Rows that agree in service, product, channel and workload are one row: the newest instant wins,
+/// and of different counts at that instant the larger. Rows are in one order, by service, product
+/// and workload, so that the same data always renders to the same bytes, whatever order it came in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     customer_id: CustomerId,
     customer_name: Option<String>,
     rows: Vec<UsageRow>,
+    contradictions: usize,
 }
+
+/// A text whose letter case does not count, such as a GUID.
+#[derive(Clone, Copy)]
+struct CaseInsensitive<'a>(&'a str);
 
 /// The rows cannot be one customer's usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +58,8 @@ pub enum SnapshotError {
 }
 
 impl Snapshot {
-    /// Puts the rows of one answer in order. No rows at all is an answer too, without a date.
+    /// Puts the rows of one answer in order, each once. No rows at all is an answer too, without a
+    /// date.
     ///
     /// # Errors
     ///
@@ -60,13 +69,22 @@ impl Snapshot {
         customer_name: Option<String>,
         mut rows: Vec<UsageRow>,
     ) -> Result<Self, SnapshotError> {
+        rows.sort_by(|a, b| a.key().cmp(&b.key()).then_with(|| b.rank().cmp(&a.rank())));
+        let mut contradictions = 0;
+        rows.dedup_by(|row, best| {
+            let same = row.key() == best.key();
+            if same && row.processed_at == best.processed_at && row.counts() != best.counts() {
+                contradictions += 1;
+            }
+            same
+        });
         check_total(rows.iter().map(|row| row.licenses_active))?;
         check_total(rows.iter().map(|row| row.licenses_qualified))?;
-        rows.sort_by(|a, b| canonical_order(a).cmp(&canonical_order(b)));
         Ok(Self {
             customer_id,
             customer_name,
             rows,
+            contradictions,
         })
     }
 
@@ -75,7 +93,7 @@ impl Snapshot {
         self.customer_id
     }
 
-    /// The customer's name, where any row told it.
+    /// The customer's name, where it is known.
     pub fn customer_name(&self) -> Option<&str> {
         self.customer_name.as_deref()
     }
@@ -87,9 +105,92 @@ impl Snapshot {
 
     /// The newest date of the rows; `None` when there are none.
     pub fn processed_date(&self) -> Option<ProcessedDate> {
-        self.rows.iter().map(|row| row.processed_at.date()).max()
+        self.dates().max()
+    }
+
+    /// The oldest date of the rows; `None` when there are none.
+    pub fn oldest_processed_date(&self) -> Option<ProcessedDate> {
+        self.dates().min()
+    }
+
+    /// How many rows were left out since another had the same names and instant, and larger counts.
+    pub fn contradictions(&self) -> usize {
+        self.contradictions
+    }
+
+    fn dates(&self) -> impl Iterator<Item = ProcessedDate> {
+        self.rows.iter().map(|row| row.processed_at.date())
     }
 }
+
+// === impl UsageRow ===
+
+impl UsageRow {
+    /// Whether both rows are of the same product, in the same service and channel.
+    pub fn same_product(&self, other: &Self) -> bool {
+        self.product_key() == other.product_key()
+    }
+
+    /// Rows of the same key are the same row, told again.
+    fn key(&self) -> impl Ord + '_ {
+        let workload = (&self.workload_name, &self.workload_code);
+        (self.product_key(), workload)
+    }
+
+    fn product_key(&self) -> impl Ord + '_ {
+        (
+            (&self.service_name, &self.service_code),
+            &self.product_name,
+            self.product_id.as_deref().map(CaseInsensitive),
+            &self.channel,
+        )
+    }
+
+    /// Of rows with the same key, the one of the highest rank counts. Every other field takes part,
+    /// so that no two different rows have the same rank.
+    fn rank(&self) -> impl Ord + '_ {
+        (
+            self.processed_at,
+            self.counts(),
+            // As bits, which have an order among all numbers: 0 and -0 are equal, and print
+            // differently.
+            self.reported_usage_percent.map(f64::to_bits),
+            &self.product_id,
+        )
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (self.licenses_qualified, self.licenses_active)
+    }
+}
+
+// === impl CaseInsensitive ===
+
+impl CaseInsensitive<'_> {
+    fn folded(self) -> impl Iterator<Item = u8> {
+        self.0.bytes().map(|byte| byte.to_ascii_lowercase())
+    }
+}
+
+impl Ord for CaseInsensitive<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.folded().cmp(other.folded())
+    }
+}
+
+impl PartialOrd for CaseInsensitive<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for CaseInsensitive<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.eq_ignore_ascii_case(other.0)
+    }
+}
+
+impl Eq for CaseInsensitive<'_> {}
 
 fn check_total(seats: impl Iterator<Item = u64>) -> Result<(), SnapshotError> {
     const MOST: u128 = i64::MAX as u128;
@@ -97,19 +198,6 @@ fn check_total(seats: impl Iterator<Item = u64>) -> Result<(), SnapshotError> {
         return Err(SnapshotError::TooManySeats);
     }
     Ok(())
-}
-
-/// Every field takes part, so that no two different rows are left in the order they came in.
-fn canonical_order(row: &UsageRow) -> impl Ord + '_ {
-    (
-        (&row.service_name, &row.service_code),
-        (&row.product_name, &row.product_id, &row.channel),
-        (&row.workload_name, &row.workload_code),
-        row.processed_at,
-        (row.licenses_active, row.licenses_qualified),
-        // As bits, which have an order among all numbers: 0 and -0 are equal, and print differently.
-        row.usage_percent.map(f64::to_bits),
-    )
 }
 
 #[cfg(test)]
@@ -145,22 +233,63 @@ mod tests {
         );
     }
 
-    #[test]
-    fn rows_that_are_equal_and_print_differently_have_one_order() {
-        let percent = |percent| UsageRow {
-            usage_percent: Some(percent),
+    /// The seats of the one row that these come to.
+    fn merged(rows: Vec<UsageRow>) -> (u64, u64, usize) {
+        let snapshot = Snapshot::new(customer(), None, rows).unwrap();
+        let [row] = snapshot.rows() else {
+            panic!("{snapshot:?}");
+        };
+        let contradictions = snapshot.contradictions();
+        (row.licenses_active, row.licenses_qualified, contradictions)
+    }
+
+    fn counted(active: u64, qualified: u64, at: &str) -> UsageRow {
+        UsageRow {
+            licenses_active: active,
+            licenses_qualified: qualified,
+            processed_at: ProcessedAt(at.parse().unwrap()),
             ..row("A", "Exchange")
-        };
-        let signs = |rows| {
-            let snapshot = Snapshot::new(customer(), None, rows).unwrap();
-            let percents = snapshot.rows().iter().map(|row| row.usage_percent.unwrap());
-            percents.map(f64::is_sign_negative).collect::<Vec<_>>()
+        }
+    }
+
+    const MORNING: &str = "2017-03-09T03:00:00Z";
+    const EVENING: &str = "2017-03-09T21:00:00Z";
+
+    #[test]
+    fn of_rows_alike_the_newest_instant_wins() {
+        let (early, late) = (counted(9, 9, MORNING), counted(1, 5, EVENING));
+
+        assert_eq!(merged(vec![early.clone(), late.clone()]), (1, 5, 0));
+        assert_eq!(merged(vec![late, early]), (1, 5, 0));
+    }
+
+    #[test]
+    fn equal_rows_count_once() {
+        assert_eq!(merged(vec![counted(1, 5, MORNING); 3]), (1, 5, 0));
+    }
+
+    #[test]
+    fn at_one_instant_the_larger_counts_win_and_the_contradiction_is_counted() {
+        let rows = vec![
+            counted(4, 5, EVENING),
+            counted(1, 6, EVENING),
+            counted(2, 6, EVENING),
+            counted(9, 9, MORNING),
+        ];
+
+        assert_eq!(merged(rows), (2, 6, 2));
+    }
+
+    #[test]
+    fn the_letter_case_of_a_product_id_does_not_split_a_product() {
+        let with_id = |id: &str| UsageRow {
+            product_id: Some(id.into()),
+            ..counted(1, 5, MORNING)
         };
 
-        let one_way = signs(vec![percent(0.0), percent(-0.0)]);
-        let other_way = signs(vec![percent(-0.0), percent(0.0)]);
+        let rows = vec![with_id("4B9405B0-7788"), with_id("4b9405b0-7788")];
 
-        assert_eq!(one_way, other_way);
+        assert_eq!(merged(rows), (1, 5, 0));
     }
 
     #[test]

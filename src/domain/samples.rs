@@ -19,7 +19,7 @@ pub(crate) fn row() -> UsageRow {
         workload_name: "Exchange".into(),
         licenses_active: 0,
         licenses_qualified: 1,
-        usage_percent: None,
+        reported_usage_percent: None,
         processed_at: ProcessedAt("2017-03-09T00:00:00Z".parse().unwrap()),
     }
 }

@@ -7,6 +7,7 @@ mod unicode;
 pub use self::unicode::displayable;
 pub(super) use self::unicode::elided;
 use super::simplified;
+use crate::domain::{ProductDetails, UsagePercent, distinctions};
 
 /// The most bars that are shown: more would be no picture any more.
 const MOST_BARS: usize = 400;
@@ -21,6 +22,8 @@ pub struct Adoption {
     pub customer_name: String,
     /// The newest date of the rows, `YYYY-MM-DD`; `None` when there are none.
     pub processed_date: Option<String>,
+    /// The oldest date of the rows, where they are of several.
+    pub oldest_processed_date: Option<String>,
     /// Each workload, summed over products.
     pub workloads: Vec<Bar>,
     /// Each product, by service and product.
@@ -34,6 +37,8 @@ pub struct Adoption {
 pub struct Product {
     /// Its name.
     pub name: String,
+    /// What tells it apart from other products of that name, such as its channel.
+    pub distinction: Option<String>,
     /// Its service, such as `o365`.
     pub service: String,
     /// Seats: the maximum over the workloads.
@@ -51,13 +56,22 @@ pub struct Bar {
     pub active: u64,
     /// Seats that could have been used.
     pub qualified: u64,
-    /// Its own processed date where that is not the snapshot's.
-    pub processed_date: Option<String>,
+    /// The date of its counts, in words, where it is not the snapshot's.
+    pub dated: Option<String>,
 }
 
 // === impl Adoption ===
 
 impl Adoption {
+    /// The dates of the rows, from the oldest to the newest; `None` when there are none.
+    pub fn dates(&self) -> Option<String> {
+        let newest = self.processed_date.as_ref()?;
+        Some(match &self.oldest_processed_date {
+            Some(oldest) => format!("{oldest} to {newest}"),
+            None => newest.clone(),
+        })
+    }
+
     /// Reads the simplified form. Of a product that does not fit whole, the first workloads are
     /// shown.
     ///
@@ -70,7 +84,8 @@ impl Adoption {
         let mut left_out = 0;
         let mut shown = Vec::new();
         let date = usage.processed_date.as_deref();
-        for product in &usage.products {
+        let distinctions = distinctions_of(&usage.products);
+        for (product, distinction) in usage.products.iter().zip(distinctions) {
             let all = product.workloads.len();
             let bars = product.workloads.iter().take(room);
             let bars: Vec<_> = bars.map(|workload| Bar::of(workload, date)).collect();
@@ -79,6 +94,7 @@ impl Adoption {
             if !bars.is_empty() {
                 shown.push(Product {
                     name: displayable(&product.product_name),
+                    distinction,
                     service: displayable(&product.service_name),
                     qualified: product.licenses_qualified,
                     bars,
@@ -96,11 +112,33 @@ impl Adoption {
                 .take(MOST_BARS)
                 .map(Bar::of_all)
                 .collect(),
+            oldest_processed_date: usage.oldest_processed_date,
             processed_date: usage.processed_date,
             products: shown,
             left_out,
         })
     }
+}
+
+/// What tells products apart whose names look the same.
+fn distinctions_of(products: &[simplified::Product<'_>]) -> Vec<Option<String>> {
+    let names: Vec<_> = products
+        .iter()
+        .map(|product| displayable(&product.product_name))
+        .collect();
+    let details = products
+        .iter()
+        .zip(&names)
+        .map(|(product, name)| ProductDetails {
+            name,
+            channel: product.channel.as_deref(),
+            service: &product.service_name,
+            id: product.product_id.as_deref(),
+        });
+    let distinctions = distinctions(&details.collect::<Vec<_>>()).into_iter();
+    distinctions
+        .map(|distinction| distinction.map(|text| displayable(&text)))
+        .collect()
 }
 
 // === impl Bar ===
@@ -112,7 +150,7 @@ impl Bar {
             name: displayable(&workload.workload_name),
             active: workload.licenses_active,
             qualified: workload.licenses_qualified,
-            processed_date: own.map(str::to_owned),
+            dated: own.map(|date| format!("processed {date}")),
         }
     }
 
@@ -121,39 +159,21 @@ impl Bar {
             name: displayable(&workload.workload_name),
             active: workload.licenses_active,
             qualified: workload.licenses_qualified,
-            processed_date: None,
+            dated: workload
+                .oldest_processed_date
+                .as_ref()
+                .map(|date| format!("oldest count {date}")),
         }
     }
 
-    /// Of what nothing qualified for there is no percentage: it is no 0.
-    ///
-    /// It is always that of the counts beside it: upstream cuts off the decimals of its own, so that
-    /// the same counts would have another percentage in a product than over all products.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "nobody sees the 16th digit of a percentage"
-    )]
-    fn percent(&self) -> Option<f64> {
-        let (active, qualified) = (self.active as f64, self.qualified as f64);
-        (self.qualified > 0).then(|| 100.0 * active / qualified)
+    /// The percentage of the counts beside it; `None` when nothing qualified.
+    pub fn percent(&self) -> Option<UsagePercent> {
+        UsagePercent::new(self.active, self.qualified)
     }
 
     /// How long the bar is, 0 to 100; `None` when nothing qualified, and there is no bar.
     pub fn length(&self) -> Option<f64> {
-        self.percent().map(|percent| percent.clamp(0.0, 100.0))
-    }
-
-    /// The percentage in words, such as `37.5%`. What is not all or nothing is never rounded to it.
-    pub fn share(&self) -> Option<String> {
-        self.percent().map(|percent| match percent {
-            percent if percent > 0.0 && percent < 0.1 => "<0.1%".to_owned(),
-            percent if percent > 99.9 && percent < 100.0 => ">99.9%".to_owned(),
-            percent => {
-                let rounded = format!("{percent:.1}");
-                let whole = rounded.strip_suffix(".0").unwrap_or(&rounded);
-                format!("{whole}%")
-            }
-        })
+        self.percent().map(|percent| percent.as_f64().min(100.0))
     }
 
     /// The counts in words, such as `3 of 8`.
@@ -189,49 +209,15 @@ mod tests {
             name: "Exchange".into(),
             active,
             qualified,
-            processed_date: None,
+            dated: None,
         }
     }
 
     #[test]
-    fn a_share_says_no_more_than_is_so() {
-        for (active, qualified, expected) in [
-            (0, 8, "0%"),
-            (1, 10_000, "<0.1%"),
-            (1, 1_000, "0.1%"),
-            (3, 8, "37.5%"),
-            (2, 3, "66.7%"),
-            (4, 5, "80%"),
-            (999, 1_000, "99.9%"),
-            (9_996, 10_000, ">99.9%"),
-            (8, 8, "100%"),
-            (4, 3, "133.3%"),
-        ] {
-            let share = bar(active, qualified).share();
-
-            assert_eq!(share.as_deref(), Some(expected), "{active} of {qualified}");
-        }
-    }
-
-    #[test]
-    fn the_same_counts_have_the_same_share_whatever_upstream_says() {
-        let simplified = br#"{"customerId":"c","customerName":null,"processedDate":"2017-03-09","products":[
-            {"productName":"A","serviceName":"o365","licensesQualified":71,"workloads":[
-                {"workloadName":"Exchange","licensesActive":20,"licensesQualified":71,"usagePercent":28.1,"processedDate":"2017-03-09"}]}],
-            "workloads":[{"workloadName":"Exchange","licensesActive":20,"licensesQualified":71,"usagePercent":28.17}]}"#;
-
-        let adoption = Adoption::of(simplified).unwrap();
-
-        let (all, product) = (&adoption.workloads[0], &adoption.products[0].bars[0]);
-        assert_eq!(all.share().as_deref(), Some("28.2%"));
-        assert_eq!(product.share(), all.share());
-    }
-
-    #[test]
-    fn of_nothing_there_is_no_share() {
+    fn nothing_qualified_has_neither_percentage_nor_bar() {
         let bar = bar(0, 0);
 
-        assert_eq!(bar.share(), None);
+        assert_eq!(bar.percent(), None);
         assert_eq!(bar.length(), None);
         assert_eq!(bar.counts(), "no licences qualified");
     }

@@ -28,7 +28,7 @@ fn row() -> impl Strategy<Value = UsageRow> {
         prop::option::of(percent),
         days,
     )
-        .prop_map(|(names, seats, usage_percent, at)| UsageRow {
+        .prop_map(|(names, seats, reported_usage_percent, at)| UsageRow {
             service_code: names.0,
             service_name: names.1,
             product_id: names.2,
@@ -38,7 +38,7 @@ fn row() -> impl Strategy<Value = UsageRow> {
             workload_name: names.6,
             licenses_active: seats.0,
             licenses_qualified: seats.1,
-            usage_percent,
+            reported_usage_percent,
             processed_at: ProcessedAt(at.unwrap()),
         })
 }

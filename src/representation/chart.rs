@@ -58,8 +58,11 @@ struct Layout<'a> {
 /// Pixels of the track that a full bar fills.
 const TRACK: f64 = 256.0;
 
-/// Characters that fit: of the customer's name, of a product's, of a workload's, of counts.
+/// Characters that fit: of the customer's name, of a product's and what stands beside it, of what
+/// tells it apart, of a workload's name, of counts.
 const NAME_FITS: usize = 58;
+const HEADING_FITS: usize = 84;
+const DISTINCTION_FITS: usize = 40;
 const PRODUCT_FITS: usize = 48;
 const WORKLOAD_FITS: usize = 25;
 const COUNTS_FIT: usize = 22;
@@ -79,7 +82,7 @@ impl<'a> Chart<'a> {
             layout.bars(&adoption.workloads);
         }
         for product in &adoption.products {
-            layout.heading(&product.name, seats(product));
+            layout.heading(&product.name, note(product));
             layout.bars(&product.bars);
         }
         if adoption.left_out > 0 {
@@ -91,8 +94,8 @@ impl<'a> Chart<'a> {
         Self {
             adoption,
             name: elided(&adoption.customer_name, NAME_FITS),
-            when: match &adoption.processed_date {
-                Some(date) => format!("processed {date}"),
+            when: match adoption.dates() {
+                Some(dates) => format!("processed {dates}"),
                 None => "nothing processed".to_owned(),
             },
             height: layout.y + 8,
@@ -111,22 +114,28 @@ impl<'a> Chart<'a> {
     }
 }
 
-fn seats(product: &Product) -> String {
-    match product.qualified {
-        0 => String::new(),
-        1 => "1 licence".to_owned(),
-        seats => format!("{} licences", grouped(seats)),
-    }
+/// What stands beside a product's name.
+fn note(product: &Product) -> String {
+    let seats = match product.qualified {
+        0 => None,
+        1 => Some("1 licence".to_owned()),
+        seats => Some(format!("{} licences", grouped(seats))),
+    };
+    let distinction = product.distinction.as_deref();
+    let distinction = distinction.map(|text| elided(text, DISTINCTION_FITS));
+    let parts: Vec<_> = distinction.into_iter().chain(seats).collect();
+    parts.join(", ")
 }
 
 // === impl Layout ===
 
 impl<'a> Layout<'a> {
     fn heading(&mut self, text: &'a str, note: String) {
+        let beside = HEADING_FITS.saturating_sub(note.chars().count());
         self.lines.push(Line::Heading {
             y: self.y + 16,
             text,
-            shown: elided(text, PRODUCT_FITS),
+            shown: elided(text, PRODUCT_FITS.min(beside)),
             note,
         });
         self.y += 24;

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use super::simplified::Usage;
 
 /// The header line: the names of the simplified form, in its order.
-const HEADER: [&str; 13] = [
+const HEADER: [&str; 14] = [
     "customerId",
     "customerName",
     "processedDate",
@@ -17,6 +17,7 @@ const HEADER: [&str; 13] = [
     "licensesActive",
     "licensesQualified",
     "usagePercent",
+    "reportedUsagePercent",
 ];
 
 /// Renders the simplified form as CSV: one line per product and workload, CRLF after each.
@@ -61,7 +62,8 @@ fn write(simplified: &[u8], text: impl Fn(&str) -> Cow<'_, str>) -> Result<Box<[
                 &told(&workload.workload_code),
                 &workload.licenses_active.to_string(),
                 &workload.licenses_qualified.to_string(),
-                &workload.usage_percent.map_or_else(String::new, json_number),
+                &number(workload.usage_percent),
+                &number(workload.reported_usage_percent),
             ])?;
         }
     }
@@ -71,9 +73,11 @@ fn write(simplified: &[u8], text: impl Fn(&str) -> Cow<'_, str>) -> Result<Box<[
     Ok(bytes.into_boxed_slice())
 }
 
-/// The number as the JSON form writes it.
-fn json_number(number: f64) -> String {
-    serde_json::Value::from(number).to_string()
+/// The number as the JSON form writes it; empty where there is none.
+fn number(number: Option<f64>) -> String {
+    number.map_or_else(String::new, |number| {
+        serde_json::Value::from(number).to_string()
+    })
 }
 
 #[cfg(test)]
@@ -84,7 +88,7 @@ mod tests {
     fn names_with_commas_and_quotes_stay_one_field() {
         let simplified = br#"{"customerId":"c","customerName":"Sm\u00edth, \"Co\"","processedDate":"2017-03-09","products":[
             {"productName":"A","serviceName":"o365","licensesQualified":3,"workloads":[
-                {"workloadName":"Exchange","licensesActive":1,"licensesQualified":3,"usagePercent":33.33,"processedDate":"2017-03-09"},
+                {"workloadName":"Exchange","licensesActive":1,"licensesQualified":3,"usagePercent":33.3,"reportedUsagePercent":33.25,"processedDate":"2017-03-09"},
                 {"workloadName":"Teams","licensesActive":0,"licensesQualified":0,"usagePercent":null,"processedDate":"2017-03-09"}]}],
             "workloads":[]}"#;
 
@@ -93,9 +97,9 @@ mod tests {
         assert_eq!(
             csv,
             "customerId,customerName,processedDate,productName,productId,serviceName,serviceCode,channel,\
-             workloadName,workloadCode,licensesActive,licensesQualified,usagePercent\r\n\
-             c,\"Smíth, \"\"Co\"\"\",2017-03-09,A,,o365,,,Exchange,,1,3,33.33\r\n\
-             c,\"Smíth, \"\"Co\"\"\",2017-03-09,A,,o365,,,Teams,,0,0,\r\n"
+             workloadName,workloadCode,licensesActive,licensesQualified,usagePercent,reportedUsagePercent\r\n\
+             c,\"Smíth, \"\"Co\"\"\",2017-03-09,A,,o365,,,Exchange,,1,3,33.3,33.25\r\n\
+             c,\"Smíth, \"\"Co\"\"\",2017-03-09,A,,o365,,,Teams,,0,0,,\r\n"
         );
     }
 

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{Snapshot, UsageRow, aggregate};
+use crate::domain::{ProcessedDate, Snapshot, UsagePercent, UsageRow, aggregate};
 
 /// The simplified form: what dashboards are promised, whatever Microsoft sends.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -13,13 +13,18 @@ pub(crate) struct Usage<'a> {
     #[serde(borrow)]
     #[schema(format = "uuid")]
     pub(super) customer_id: Cow<'a, str>,
-    /// What the customer is called; null where no row told it.
+    /// The customer's name: from its rows, else from the list of customers where that is cached, else
+    /// null.
     #[serde(borrow)]
     #[schema(required)]
     pub(super) customer_name: Option<Cow<'a, str>>,
     /// The newest date of the rows, `YYYY-MM-DD`; null when there are none.
     #[schema(required, format = Date)]
     pub(super) processed_date: Option<String>,
+    /// The oldest date of the rows, where they are of several dates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = Date)]
+    pub(super) oldest_processed_date: Option<String>,
     /// In the order of service, product and workload, whatever order Partner Center chose.
     #[serde(borrow)]
     pub(super) products: Vec<Product<'a>>,
@@ -72,9 +77,14 @@ pub(super) struct ProductWorkload<'a> {
     pub(super) licenses_active: u64,
     /// Seats that could be.
     pub(super) licenses_qualified: u64,
-    /// Percent: the upstream's adjusted one where it sent one, else ours, null when nothing qualified.
-    #[schema(required)]
+    /// Active in percent of qualified, to one decimal: above 100 where more are active than qualify,
+    /// null where none qualifies.
+    #[schema(required, minimum = 0)]
     pub(super) usage_percent: Option<f64>,
+    /// The percentage that Partner Center sent, which it cuts off and adjusts, where it sent one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) reported_usage_percent: Option<f64>,
     /// The date of this row, `YYYY-MM-DD`.
     #[schema(format = Date)]
     pub(super) processed_date: String,
@@ -91,26 +101,57 @@ pub(super) struct Workload<'a> {
     pub(super) licenses_active: u64,
     /// Seats that could be.
     pub(super) licenses_qualified: u64,
-    /// Percent, 0 to 100; null when nothing qualified.
-    #[schema(required)]
+    /// Active in percent of qualified, to one decimal: above 100 where more are active than qualify,
+    /// null where none qualifies.
+    #[schema(required, minimum = 0)]
     pub(super) usage_percent: Option<f64>,
+    /// The oldest date of the counts that were added up, where it is before `processedDate` of the
+    /// answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = Date)]
+    pub(super) oldest_processed_date: Option<String>,
 }
 
 pub(super) fn render(snapshot: &Snapshot) -> serde_json::Result<Box<[u8]>> {
+    let newest = snapshot.processed_date();
+    let older = |date: &ProcessedDate| Some(*date) < newest;
     let usage = Usage {
         customer_id: Cow::Owned(snapshot.customer_id().to_string()),
         customer_name: snapshot.customer_name().map(Cow::Borrowed),
-        processed_date: snapshot.processed_date().map(|date| date.to_string()),
+        processed_date: newest.map(|date| date.to_string()),
+        oldest_processed_date: snapshot
+            .oldest_processed_date()
+            .filter(older)
+            .map(|date| date.to_string()),
         products: aggregate::products(snapshot)
             .into_iter()
             .map(Product::from)
             .collect(),
         workloads: aggregate::workloads(snapshot)
             .into_iter()
-            .map(Workload::from)
+            .map(|usage| Workload {
+                workload_name: Cow::Borrowed(usage.workload_name),
+                licenses_active: usage.licenses_active,
+                licenses_qualified: usage.licenses_qualified,
+                usage_percent: usage_percent(usage.licenses_active, usage.licenses_qualified),
+                oldest_processed_date: Some(usage.oldest_processed_date)
+                    .filter(older)
+                    .map(|date| date.to_string()),
+            })
             .collect(),
     };
     serde_json::to_vec(&usage).map(Vec::into_boxed_slice)
+}
+
+/// Renders the form again with a customer's name that its rows do not have.
+pub(super) fn named(simplified: &[u8], name: &str) -> serde_json::Result<Vec<u8>> {
+    let mut usage: Usage<'_> = serde_json::from_slice(simplified)?;
+    usage.customer_name = Some(Cow::Borrowed(name));
+    serde_json::to_vec(&usage)
+}
+
+fn usage_percent(active: u64, qualified: u64) -> Option<f64> {
+    UsagePercent::new(active, qualified).map(UsagePercent::as_f64)
 }
 
 // === impl Product ===
@@ -143,21 +184,9 @@ impl<'a> From<&'a UsageRow> for ProductWorkload<'a> {
             workload_code: row.workload_code.as_deref().map(Cow::Borrowed),
             licenses_active: row.licenses_active,
             licenses_qualified: row.licenses_qualified,
-            usage_percent: row.usage_percent_or_ratio(),
+            usage_percent: usage_percent(row.licenses_active, row.licenses_qualified),
+            reported_usage_percent: row.reported_usage_percent,
             processed_date: row.processed_at.date().to_string(),
-        }
-    }
-}
-
-// === impl Workload ===
-
-impl<'a> From<aggregate::WorkloadUsage<'a>> for Workload<'a> {
-    fn from(usage: aggregate::WorkloadUsage<'a>) -> Self {
-        Self {
-            workload_name: Cow::Borrowed(usage.workload_name),
-            licenses_active: usage.licenses_active,
-            licenses_qualified: usage.licenses_qualified,
-            usage_percent: usage.usage_percent(),
         }
     }
 }

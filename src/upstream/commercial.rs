@@ -9,7 +9,7 @@ use super::{
     error::UpstreamError,
     insights::below,
     paging::{PageRequest, Pages},
-    wire::{self, Malformed},
+    wire::{self, Malformed, NameAsOf},
 };
 use crate::{
     domain::{CustomerId, ProcessedDate, Snapshot},
@@ -45,7 +45,7 @@ pub(super) async fn fetch(
     };
     let mut pages = Pages::from(&request);
     let mut request_id = call.ids.request_id;
-    let mut customer_name = None;
+    let mut customer_name: Option<NameAsOf> = None;
     let mut rows = Vec::new();
     let mut left = attempts.max_body();
     loop {
@@ -56,7 +56,7 @@ pub(super) async fn fetch(
             .ok_or_else(|| attempts.too_large("the pages together"))?;
         let decode = move || wire::decode_commercial(&answer.body, customer);
         let page = offload::work_on(bytes, decode).await?;
-        customer_name = customer_name.or(page.customer_name);
+        customer_name = customer_name.into_iter().chain(page.customer_name).min();
         rows.extend(page.rows);
         let Some(link) = page.next else { break };
         request = pages.next(&request, &link)?;

@@ -27,6 +27,7 @@ pub(super) struct Metrics {
     client_certificate_expiry: IntGauge,
     mfa_compliant: IntGauge,
     pub(super) tenant_mismatches: IntCounter,
+    pub(super) contradictions: IntCounter,
 }
 
 /// How one HTTP request ended, as far as a label may tell it.
@@ -167,8 +168,14 @@ impl Metrics {
                 "Answers of Partner Center that told of another customer than the one asked for; \
                  they are refused whole",
             )?,
+            contradictions: IntCounter::new(
+                "usage_proxy_upstream_contradictions_total",
+                "Rows of Partner Center that were left out because another row for the same \
+                 product, workload and instant had larger counts",
+            )?,
         };
         registry.register(Box::new(metrics.tenant_mismatches.clone()))?;
+        registry.register(Box::new(metrics.contradictions.clone()))?;
         metrics.touch();
         Ok(metrics)
     }
@@ -402,7 +409,7 @@ mod tests {
         Metrics::register(&registry).unwrap();
 
         let families = registry.gather();
-        assert_eq!(families.len(), 12);
+        assert_eq!(families.len(), 13);
         for family in families {
             assert!(
                 family.name().starts_with("usage_proxy_"),

@@ -7,6 +7,8 @@
 mod customers;
 mod document;
 
+use std::cmp::Reverse;
+
 use jiff::{Timestamp, civil, tz::TimeZone};
 use serde::Deserialize;
 use serde_json::error::Category;
@@ -44,12 +46,20 @@ pub enum Unusable {
 /// One page of the commercial call.
 #[derive(Debug)]
 pub(super) struct CommercialPage {
-    /// The customer's name, where a row told it.
-    pub(super) customer_name: Option<String>,
+    /// The customer's name, where a row has it.
+    pub(super) customer_name: Option<NameAsOf>,
     /// The page's rows, all of the customer asked for.
     pub(super) rows: Vec<UsageRow>,
     /// Where the rows after these are.
     pub(super) next: Option<NextLink>,
+}
+
+/// A customer's name in a row. Of several names the least one counts: that of the newest instant,
+/// then the first in the alphabet, whatever the order of the rows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NameAsOf {
+    processed_at: Reverse<ProcessedAt>,
+    name: String,
 }
 
 /// Where a body says that it goes on, as it was sent: not to be followed unexamined.
@@ -181,9 +191,10 @@ pub(super) fn decode_commercial(
 /// [`Malformed`] when they cannot be one customer's usage.
 pub(super) fn snapshot(
     customer: CustomerId,
-    customer_name: Option<String>,
+    customer_name: Option<NameAsOf>,
     rows: Vec<UsageRow>,
 ) -> Result<Snapshot, Malformed> {
+    let customer_name = customer_name.map(|name| name.name);
     Snapshot::new(customer, customer_name, rows).map_err(|fault| Malformed(fault.to_string()))
 }
 
@@ -253,16 +264,21 @@ fn rows(
     rows: Vec<Row>,
     customer: CustomerId,
     owner: Owner,
-) -> Result<(Option<String>, Vec<UsageRow>), Unusable> {
+) -> Result<(Option<NameAsOf>, Vec<UsageRow>), Unusable> {
     let mut customer_name = None;
     let mut converted = Vec::with_capacity(rows.len());
     for (index, mut row) in rows.into_iter().enumerate() {
         let at = |fault: Malformed| Malformed(format!("{field}[{index}].{fault}"));
         row.check_owner(customer, owner)
             .map_err(|unusable| unusable.at(at))?;
-        let name = row.customer_name.take();
-        customer_name = customer_name.or(name);
-        converted.push(UsageRow::try_from(row).map_err(at)?);
+        let name = row.customer_name.take().filter(|name| !name.is_empty());
+        let row = UsageRow::try_from(row).map_err(at)?;
+        let name = name.map(|name| NameAsOf {
+            processed_at: Reverse(row.processed_at),
+            name,
+        });
+        customer_name = customer_name.into_iter().chain(name).min();
+        converted.push(row);
     }
     Ok((customer_name, converted))
 }
@@ -338,7 +354,7 @@ impl TryFrom<Row> for UsageRow {
         Ok(Self {
             licenses_active: seats("licensesActive", active)?,
             licenses_qualified: seats("licensesQualified", row.licenses_qualified)?,
-            usage_percent: row.usage_percent,
+            reported_usage_percent: row.usage_percent,
             processed_at: processed_at(&row.processed_date_time)?,
             service_code: row.service_code,
             service_name: row.service_name,

@@ -357,9 +357,20 @@ impl Fetches {
             Content::Document { outline, .. } => outline.rows().len(),
         };
         let bytes = rows * ROW_BYTES;
+        let listed_name = match &fetched.content {
+            Content::Usage { snapshot, .. } if snapshot.customer_name().is_none() => {
+                let customer = snapshot.customer_id();
+                self.cache.listed_name(customer, self.clock.now())
+            }
+            _ => None,
+        };
         let render = move || match fetched.content {
             Content::Usage { snapshot, native } => {
-                Prepared::new(&snapshot, native.as_deref(), seen_at)
+                let prepared = Prepared::new(&snapshot, native.as_deref(), seen_at)?;
+                match listed_name {
+                    Some(name) => prepared.named(&name, seen_at),
+                    None => Ok(prepared),
+                }
             }
             Content::Customers(list) => Prepared::of_customers(list, seen_at),
             Content::Document { outline, body } => {

@@ -1,9 +1,12 @@
 //! Forms that are made when first asked for, once however many ask.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
+
+use jiff::Timestamp;
 
 use crate::{
-    cache::{SingleFlight, UsageCache},
+    cache::{Held, SingleFlight, UsageCache},
+    domain::CustomerId,
     offload,
     representation::{Coding, Form, Prepared, RenderError},
     shutdown::Shutdown,
@@ -32,6 +35,33 @@ impl Renderings {
         Self {
             flights: SingleFlight::new(shutdown),
             cache,
+        }
+    }
+
+    /// Adds the name that the cached list of customers has to an answer whose rows have none. It is
+    /// stored with the name, so that this happens once.
+    pub(super) async fn named(
+        &self,
+        held: Held,
+        customer: CustomerId,
+        seen_at: Timestamp,
+        now: Instant,
+    ) -> Held {
+        let Some(name) = self.cache.listed_name(customer, now) else {
+            return held;
+        };
+        let bytes = held.prepared.bytes();
+        let nameless = Arc::clone(&held.prepared);
+        match offload::work_on(bytes, move || nameless.named(&name, seen_at)).await {
+            Ok(named) => {
+                let prepared = Arc::new(named);
+                self.cache.rename(&held.prepared, &prepared);
+                Held { prepared, ..held }
+            }
+            Err(error) => {
+                tracing::error!(customer.id = %customer, %error, "a stored answer could not be named");
+                held
+            }
         }
     }
 

@@ -29,6 +29,7 @@ async fn the_documented_customer_reads_as_documented() {
                 "licensesActive": 0,
                 "licensesQualified": 5,
                 "usagePercent": 0.0,
+                "reportedUsagePercent": 0.0,
                 "processedDate": "2017-03-09",
             }],
         })

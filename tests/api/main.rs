@@ -54,3 +54,4 @@ mod tls;
 mod tokens;
 mod traces;
 mod upstream_calls;
+mod usage_numbers;

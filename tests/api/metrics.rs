@@ -18,7 +18,7 @@ use crate::support::{DOCUMENTED, START, TestApp, customer};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 59] = [
+const FAMILIES: [(&str, &str); 60] = [
     ("usage_proxy_http_requests_total", "counter"),
     ("usage_proxy_http_request_duration_seconds", "histogram"),
     ("usage_proxy_http_requests_in_flight", "gauge"),
@@ -78,6 +78,7 @@ const FAMILIES: [(&str, &str); 59] = [
     ("usage_proxy_trace_spans_dropped_total", "counter"),
     ("usage_proxy_trace_spans_exported_total", "counter"),
     ("usage_proxy_upstream_suspect_total", "counter"),
+    ("usage_proxy_upstream_contradictions_total", "counter"),
     ("usage_proxy_credentials_refused", "gauge"),
     ("usage_proxy_ready", "gauge"),
     ("usage_proxy_served_age_seconds", "histogram"),

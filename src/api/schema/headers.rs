@@ -78,7 +78,7 @@ const HEADERS: [Told; 25] = [
     told(
         "ETag",
         Form::Text,
-        "\"b45d374c76728b945bed14a0ca9a5555\"",
+        "\"727b36b6a997462a53291711cbc2e763\"",
         "A strong validator, its own for each form and coding (RFC 9110 §8.8.3).",
     ),
     told(

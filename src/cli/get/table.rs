@@ -6,6 +6,7 @@ use super::{
     super::terminal::{Ink, Look, harmless, left, right, width},
     freshness::{Freshness, State},
 };
+use crate::domain::{ProductDetails, UsagePercent, distinctions};
 
 /// Bars are this long, where there is room for any.
 const BAR: std::ops::RangeInclusive<usize> = 10..=30;
@@ -22,19 +23,24 @@ pub(super) struct Usage {
     customer_id: String,
     customer_name: Option<String>,
     processed_date: Option<String>,
+    /// Absent where all rows are of one date.
+    oldest_processed_date: Option<String>,
     products: Vec<Product>,
     workloads: Vec<Workload>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Product {
     product_name: String,
+    product_id: Option<String>,
+    service_name: String,
+    channel: Option<String>,
     licenses_qualified: u64,
     workloads: Vec<Workload>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Workload {
     workload_name: String,
@@ -42,6 +48,8 @@ struct Workload {
     licenses_qualified: u64,
     /// Of a product's workload alone.
     processed_date: Option<String>,
+    /// Of a total alone, where it is not the date of the answer.
+    oldest_processed_date: Option<String>,
 }
 
 /// A line of the table.
@@ -94,7 +102,10 @@ fn heading(usage: &Usage, freshness: &Freshness, look: Look) -> Vec<String> {
         None => vec![look.ink(Ink::Bold, &id)],
     };
     if let Some(date) = &usage.processed_date {
-        lines.push(format!("Processed {}.", harmless(date)));
+        let oldest = usage.oldest_processed_date.as_ref();
+        let oldest = oldest.map(|oldest| format!("{oldest} to "));
+        let dates = oldest.unwrap_or_default() + date;
+        lines.push(format!("Processed {}.", harmless(&dates)));
     }
     let sentence = Look::wrap(&freshness.sentence(), look.columns);
     lines.extend(sentence.iter().map(|line| match freshness.state {
@@ -114,15 +125,38 @@ fn product_rows(usage: &Usage) -> Vec<Row> {
         used: "Used".to_owned(),
         ..Row::titled("Product", Ink::Faint)
     };
-    let products = usage.products.iter().flat_map(|product| {
+    let distinctions = distinctions_of(&usage.products);
+    let products = usage.products.iter().zip(distinctions);
+    let products = products.flat_map(|(product, distinction)| {
         let title = Row {
             qualified: product.licenses_qualified.to_string(),
             ..Row::titled(&harmless(&product.product_name), Ink::Bold)
         };
+        // On a line of its own, where no bar cuts it short.
+        let distinction = distinction.map(|text| Row::titled(&harmless(&text), Ink::Faint));
         let of_product = |workload| Row::of(workload, usage.processed_date.as_deref());
-        std::iter::once(title).chain(product.workloads.iter().map(of_product))
+        let workloads = product.workloads.iter().map(of_product);
+        std::iter::once(title).chain(distinction).chain(workloads)
     });
     std::iter::once(header).chain(products).collect()
+}
+
+/// What tells products apart whose names look the same.
+fn distinctions_of(products: &[Product]) -> Vec<Option<String>> {
+    let names: Vec<_> = products
+        .iter()
+        .map(|product| harmless(&product.product_name))
+        .collect();
+    let details = products
+        .iter()
+        .zip(&names)
+        .map(|(product, name)| ProductDetails {
+            name,
+            channel: product.channel.as_deref(),
+            service: &product.service_name,
+            id: product.product_id.as_deref(),
+        });
+    distinctions(&details.collect::<Vec<_>>())
 }
 
 fn total_rows(usage: &Usage) -> Vec<Row> {
@@ -147,15 +181,8 @@ impl Usage {
 // === impl Workload ===
 
 impl Workload {
-    /// Active of qualified; `None` where none is qualified. Partner Center cuts its percentages to
-    /// whole ones, and only for products, so that beside totals they would not add up.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "numbers of licences, far below 2^53"
-    )]
-    fn share(&self) -> Option<f64> {
-        let share = self.licenses_active as f64 / self.licenses_qualified as f64;
-        (self.licenses_qualified > 0).then_some(share)
+    fn percent(&self) -> Option<UsagePercent> {
+        UsagePercent::new(self.licenses_active, self.licenses_qualified)
     }
 }
 
@@ -178,20 +205,23 @@ impl Row {
         let own = workload
             .processed_date
             .as_deref()
-            .filter(|own| Some(*own) != date);
+            .filter(|own| Some(*own) != date)
+            .map(str::to_owned);
+        let oldest = workload.oldest_processed_date.as_ref();
+        let own = own.or_else(|| oldest.map(|oldest| format!("oldest {oldest}")));
         let date = own
-            .map(|own| format!(" ({})", harmless(own)))
+            .map(|own| format!(" ({})", harmless(&own)))
             .unwrap_or_default();
+        let percent = workload.percent();
         Self {
             name: format!("{GAP}{}{date}", harmless(&workload.workload_name)),
             active: workload.licenses_active.to_string(),
             qualified: workload.licenses_qualified.to_string(),
-            used: match workload.share() {
-                Some(share) => format!("{:.1} %", share * 100.0),
-                // Of nothing there is no share.
+            used: match percent {
+                Some(percent) => format!("{percent}%"),
                 None => "-".to_owned(),
             },
-            share: workload.share(),
+            share: percent.map(|percent| percent.as_f64() / 100.0),
             ink: None,
         }
     }

@@ -65,6 +65,25 @@ fn a_bar_is_as_long_as_its_share_and_its_counts_stand_beside_it() {
 }
 
 #[test]
+fn products_of_the_same_name_are_told_apart() {
+    let sold = |channel: &str| UsageRow {
+        channel: Some(channel.into()),
+        ..row("E3", "Exchange", 3, 8)
+    };
+
+    let svg = chart(Some("Contoso"), vec![sold("reseller"), sold("direct")]);
+
+    let drawn = drawn(&svg);
+    for note in ["reseller, 8 licences", "direct, 8 licences"] {
+        assert!(drawn.contains(&note.to_owned()), "{note} in {drawn:?}");
+    }
+    assert!(
+        of_tag(&svg, "desc").contains("E3 (direct): Exchange"),
+        "{svg}"
+    );
+}
+
+#[test]
 fn what_nothing_qualified_for_has_no_bar_and_no_percentage() {
     let svg = chart(Some("Contoso"), vec![row("E3", "Exchange", 0, 0)]);
 

@@ -71,7 +71,7 @@ fn the_documented_row_is_read_as_it_was_sent() {
     assert_eq!(snapshot.customer_name(), Some("DT DEMO CSP CUSTOMER 005"));
     let row = &snapshot.rows()[0];
     assert_eq!((row.licenses_active, row.licenses_qualified), (0, 5));
-    assert_eq!(row.usage_percent, Some(0.0));
+    assert_eq!(row.reported_usage_percent, Some(0.0));
     assert_eq!(row.processed_at.date().to_string(), "2017-03-09");
 }
 
@@ -265,7 +265,7 @@ fn commercial_rows_are_read_under_all_their_names() {
 
         let row = &page.rows[0];
         assert_eq!((row.licenses_active, row.licenses_qualified), (3, 4));
-        assert_eq!(row.usage_percent, None);
+        assert_eq!(row.reported_usage_percent, None);
         assert_eq!(row.processed_at.date().to_string(), "2018-10-14");
         assert_eq!(page.next, None);
     }

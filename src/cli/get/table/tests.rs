@@ -21,6 +21,8 @@ fn usage(product: &str) -> Usage {
         "processedDate": "2017-03-09",
         "products": [{
             "productName": product,
+            "serviceName": "o365",
+            "channel": "reseller",
             "licensesQualified": 2_000,
             "workloads": [
                 workload("Exchange", 1_250, 2_000, "2017-03-09"),
@@ -54,15 +56,50 @@ Processed 2017-03-09.
 Fresh: told by Partner Center 3 min ago, and taken for true for 12 min
 more.
 
-Product                   Active  Qualified     Used
+Product                   Active  Qualified    Used
 EXCHANGE ONLINE (PLAN 1)               2000
-  Exchange                  1250       2000   62.5 %  ███████████▎······
-  Teams (2017-03-08)           3       2000    0.1 %  ··················
-  Yammer                       0          0        -
+  Exchange                  1250       2000   62.5%  ███████████▉·······
+  Teams (2017-03-08)           3       2000    0.2%  ···················
+  Yammer                       0          0       -
 
 All products
-  Exchange                  2084       2000  104.2 %  ██████████████████
+  Exchange                  2084       2000  104.2%  ███████████████████
 "
+    );
+}
+
+#[test]
+fn products_of_the_same_name_are_told_apart() {
+    let mut usage = usage("E3");
+    let mut other = usage.products[0].clone();
+    other.channel = Some("direct".to_owned());
+    usage.products.push(other);
+
+    let table = rendered(&usage, LOOK);
+
+    let titles: Vec<_> = table
+        .lines()
+        .skip_while(|line| !line.starts_with("E3"))
+        .collect();
+    assert_eq!(titles[1], "reseller", "{table}");
+    assert_eq!(titles[6], "direct", "{table}");
+}
+
+#[test]
+fn a_total_over_several_dates_says_so() {
+    let mut usage = usage("E3");
+    usage.oldest_processed_date = Some("2017-03-08".to_owned());
+    usage.workloads[0].oldest_processed_date = Some("2017-03-08".to_owned());
+
+    let table = rendered(&usage, LOOK);
+
+    assert!(
+        table.contains("\nProcessed 2017-03-08 to 2017-03-09.\n"),
+        "{table}"
+    );
+    assert!(
+        table.contains("\n  Exchange (oldest 2017-03-08) "),
+        "{table}"
     );
 }
 
@@ -78,7 +115,7 @@ fn a_terminal_of_ascii_gets_no_other_characters() {
     );
 
     assert!(table.is_ascii(), "{table}");
-    assert!(table.contains("62.5 %  ######...."), "{table}");
+    assert!(table.contains("62.5%  ######...."), "{table}");
 }
 
 #[test]
