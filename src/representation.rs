@@ -44,7 +44,19 @@ pub enum Form {
     /// The upstream's own JSON, byte for byte.
     Native,
     /// Adoption as a picture (SVG 1.1).
-    Chart,
+    Chart(Theme),
+}
+
+/// The colours of a chart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Theme {
+    /// Light or dark, as the reader's system prefers.
+    #[default]
+    Reader,
+    /// For a light page, whatever the reader's system prefers.
+    Light,
+    /// For a dark page, whatever the reader's system prefers.
+    Dark,
 }
 
 /// A content coding (RFC 9110 §8.4.1, RFC 8878 for zstd).
@@ -73,9 +85,17 @@ pub struct Prepared {
     native: Option<Document>,
     csv: OnceLock<Box<Document>>,
     table: OnceLock<Box<Document>>,
-    chart: OnceLock<Box<Document>>,
+    charts: Charts,
     /// Only of the list of customers.
     customers: Option<Box<CustomerIndex>>,
+}
+
+/// The chart in each theme that was asked for so far.
+#[derive(Clone, Default)]
+struct Charts {
+    reader: OnceLock<Box<Document>>,
+    light: OnceLock<Box<Document>>,
+    dark: OnceLock<Box<Document>>,
 }
 
 /// One form of a snapshot, in every coding that was asked for so far.
@@ -122,7 +142,7 @@ impl Form {
             Self::Simplified => "application/json",
             Self::Csv | Self::Table => "text/csv; charset=utf-8; header=present",
             Self::Native => "application/json; charset=utf-8",
-            Self::Chart => "image/svg+xml",
+            Self::Chart(_) => "image/svg+xml",
         }
     }
 
@@ -186,7 +206,7 @@ impl Prepared {
             native: native.map(|body| Document::new(body, seen_at)),
             csv: OnceLock::new(),
             table: OnceLock::new(),
-            chart: OnceLock::new(),
+            charts: Charts::default(),
             customers: None,
         })
     }
@@ -215,7 +235,7 @@ impl Prepared {
             native: Some(Document::new(&body, seen_at)),
             csv: OnceLock::new(),
             table: OnceLock::new(),
-            chart: OnceLock::new(),
+            charts: Charts::default(),
             customers: Some(Box::new(index)),
         })
     }
@@ -237,7 +257,7 @@ impl Prepared {
             native: Some(Document::new(body, seen_at)),
             csv: OnceLock::new(),
             table: OnceLock::new(),
-            chart: OnceLock::new(),
+            charts: Charts::default(),
             customers: None,
         }
     }
@@ -287,7 +307,7 @@ impl Prepared {
             *simplified = before.clone();
             self.csv = earlier.csv.clone();
             self.table = earlier.table.clone();
-            self.chart = earlier.chart.clone();
+            self.charts = earlier.charts.clone();
         }
         if let (Some(native), Some(before)) = (&mut self.native, &earlier.native)
             && native.same_content(before)
@@ -424,8 +444,9 @@ impl Prepared {
 
     /// Bytes of memory that all that was made so far takes.
     pub fn weight(&self) -> usize {
-        let derived = [&self.csv, &self.table, &self.chart]
+        let derived = [&self.csv, &self.table]
             .into_iter()
+            .chain(self.charts.all())
             .filter_map(OnceLock::get);
         let derived: usize = derived
             .map(|document| document.weight() + size_of::<Document>())
@@ -451,8 +472,10 @@ impl Prepared {
             Form::Table if self.table.get().is_none() => {
                 (&self.table, csv::render_for_spreadsheet(told)?)
             }
-            Form::Chart if self.chart.get().is_none() => (&self.chart, chart::render(told)?),
-            Form::Simplified | Form::Native | Form::Csv | Form::Table | Form::Chart => {
+            Form::Chart(theme) if self.charts.of(theme).get().is_none() => {
+                (self.charts.of(theme), chart::render(told, theme)?)
+            }
+            Form::Simplified | Form::Native | Form::Csv | Form::Table | Form::Chart(_) => {
                 return Ok(());
             }
         };
@@ -467,7 +490,7 @@ impl Prepared {
             Form::Native => self.native.as_ref(),
             Form::Csv => self.csv.get().map(Box::as_ref),
             Form::Table => self.table.get().map(Box::as_ref),
-            Form::Chart => self.chart.get().map(Box::as_ref),
+            Form::Chart(theme) => self.charts.of(theme).get().map(Box::as_ref),
         }
     }
 }
@@ -492,6 +515,22 @@ impl fmt::Debug for Prepared {
             .field("processed_date", &self.processed_date)
             .field("rows", &self.rows)
             .finish_non_exhaustive()
+    }
+}
+
+// === impl Charts ===
+
+impl Charts {
+    fn of(&self, theme: Theme) -> &OnceLock<Box<Document>> {
+        match theme {
+            Theme::Reader => &self.reader,
+            Theme::Light => &self.light,
+            Theme::Dark => &self.dark,
+        }
+    }
+
+    fn all(&self) -> [&OnceLock<Box<Document>>; 3] {
+        [&self.reader, &self.light, &self.dark]
     }
 }
 
@@ -682,7 +721,14 @@ mod tests {
         let prepared = prepared(5, b"{}", 1);
         let mut etags = std::collections::HashSet::new();
 
-        for form in [Form::Simplified, Form::Csv, Form::Native, Form::Chart] {
+        for form in [
+            Form::Simplified,
+            Form::Csv,
+            Form::Native,
+            Form::Chart(Theme::Reader),
+            Form::Chart(Theme::Light),
+            Form::Chart(Theme::Dark),
+        ] {
             for coding in [Coding::Identity, Coding::Gzip, Coding::Brotli, Coding::Zstd] {
                 let (_, encoded) = prepared.render(form, coding).unwrap().unwrap();
                 assert!(etags.insert(encoded.etag()), "{form:?} {coding:?}");

@@ -281,7 +281,7 @@ impl UsageService {
         let question = match (query.date, query.form) {
             (Some(date), _) => Question::Dated(date),
             (None, Form::Native) => Question::Newest(UpstreamApi::Insights),
-            (None, Form::Simplified | Form::Csv | Form::Table | Form::Chart) => {
+            (None, Form::Simplified | Form::Csv | Form::Table | Form::Chart(_)) => {
                 Question::Newest(self.inner.newest_from)
             }
         };

@@ -8,7 +8,10 @@ use uuid::Uuid;
 use crate::{
     domain::{CustomerId, ProcessedDate},
     problem::{Kind, Problem, excerpt},
-    representation::customers::{Continuation, InvalidContinuation, Page},
+    representation::{
+        Theme,
+        customers::{Continuation, InvalidContinuation, Page},
+    },
     usage::{Directive, source::CallTrace},
 };
 
@@ -58,6 +61,49 @@ pub(super) fn processed_date(
     found
         .map(|text| date("processedDate", &text, today()))
         .transpose()
+}
+
+/// The date and the theme of a chart's query; each may be absent.
+pub(super) fn chart(
+    query: Option<&str>,
+    today: impl FnOnce() -> ProcessedDate,
+) -> Result<(Option<ProcessedDate>, Theme), Problem> {
+    let (mut processed, mut theme) = (None, None);
+    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let found = match &*name {
+            "processedDate" => &mut processed,
+            "theme" => &mut theme,
+            _ => {
+                return Err(unknown_parameter(
+                    &name,
+                    "expected processedDate=YYYY-MM-DD, theme=light or theme=dark, or none",
+                ));
+            }
+        };
+        if found.replace(value).is_some() {
+            return Err(given_twice(&name));
+        }
+    }
+    let processed = processed.map(|text| date("processedDate", &text, today()));
+    let theme = theme.map(|text| self::theme(&text));
+    Ok((
+        processed.transpose()?,
+        theme.transpose()?.unwrap_or_default(),
+    ))
+}
+
+fn theme(text: &str) -> Result<Theme, Problem> {
+    match text {
+        "light" => Ok(Theme::Light),
+        "dark" => Ok(Theme::Dark),
+        other => Err(Problem::new(
+            Kind::Theme,
+            format!(
+                "theme is {:?}; expected light or dark, or none to follow the reader's system",
+                excerpt(other)
+            ),
+        )),
+    }
 }
 
 /// A date up to today, as the parameter of this name has it.

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
     problem::{Kind, Problem},
-    representation::{Coding, Form},
+    representation::{Coding, Form, Theme},
 };
 
 /// Forms of the simplified resource, the preferred one first.
@@ -16,8 +16,8 @@ pub(super) const NATIVE_FORMS: &[Form] = &[Form::Native];
 /// Forms of the resource that is a table.
 pub(super) const TABLE_FORMS: &[Form] = &[Form::Table];
 
-/// Forms of the resource that is a picture.
-pub(super) const CHART_FORMS: &[Form] = &[Form::Chart];
+/// Forms of the resource that is a picture; its theme is none of the negotiation's.
+pub(super) const CHART_FORMS: &[Form] = &[Form::Chart(Theme::Reader)];
 
 /// Codings, the preferred one first where a caller likes several equally: the smallest result.
 const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];

@@ -17,11 +17,12 @@ pub(super) use self::{
         NativeCustomers, NativeDeployment, NativePartnerDeployment, NativePartnerUsage, NativeUsage,
     },
     parameters::{
-        DataHeaders, FileHeaders, OfCustomer, OfDate, OfPage, PageHeaders, Paging, file_beneath,
+        DataHeaders, FileHeaders, OfCustomer, OfDate, OfPage, OfTheme, PageHeaders, Paging,
+        file_beneath,
     },
     problems::{
-        CustomerProblems, DatedProblems, FileProblems, FolderProblems, ListProblems, PageProblems,
-        PartnerProblems,
+        ChartProblems, CustomerProblems, DatedProblems, FileProblems, FolderProblems, ListProblems,
+        PageProblems, PartnerProblems,
     },
     security::{Anonymous, requirements, schemes},
 };

@@ -7,14 +7,15 @@ use super::{
     data::{check_method, finish},
     extract, negotiation,
     schema::{
-        CustomerProblems, DataHeaders, DatedProblems, NativeUsage, OfCustomer, OfDate, SHOWN, USAGE,
+        ChartProblems, CustomerProblems, DataHeaders, DatedProblems, NativeUsage, OfCustomer,
+        OfDate, OfTheme, SHOWN, USAGE,
     },
     spans,
 };
 use crate::{
     domain::{Caller, ProcessedDate},
     problem::Problem,
-    representation::{Form, Usage},
+    representation::{Form, Theme, Usage},
     usage::Query,
 };
 
@@ -65,11 +66,11 @@ pub(super) async fn simplified<B>(
     tag = SHOWN,
     summary = "Usage of a customer as a picture",
     description = "Adoption per product and workload as bars, with a text alternative inside.",
-    params(OfCustomer, OfDate, DataHeaders),
+    params(OfCustomer, OfDate, OfTheme, DataHeaders),
     responses(
         (status = 200, description = "A picture.", body = String, content_type = "image/svg+xml"),
         (status = 304, description = "The client has this very content already."),
-        DatedProblems,
+        ChartProblems,
     ),
 )]
 pub(super) async fn chart<B>(
@@ -78,7 +79,20 @@ pub(super) async fn chart<B>(
     caller: &Caller,
     customer: &str,
 ) -> Served {
-    let mut served = dated(api, arrived, caller, customer, negotiation::CHART_FORMS).await;
+    let today = || ProcessedDate::of(api.clock.wall());
+    let mut theme = Theme::default();
+    let date = |query: Option<&str>| {
+        let (date, asked) = extract::chart(query, today)?;
+        theme = asked;
+        Ok(date)
+    };
+    let mut served = match read(arrived, customer, negotiation::CHART_FORMS, date) {
+        Ok(query) => {
+            let form = Form::Chart(theme);
+            answer(api, arrived, caller, Query { form, ..query }).await
+        }
+        Err(problem) => arrived.refuse(problem),
+    };
     // With 304 too: its headers replace those that the picture was kept with (RFC 9111 §3.2).
     if matches!(
         served.response.status(),

@@ -66,6 +66,8 @@ kinds! {
         CustomerId: BAD_REQUEST "customer-id" "Not a customer id";
         /// The processed date is no calendar date, or one in the future.
         ProcessedDate: BAD_REQUEST "processed-date" "Not a processed date";
+        /// The theme is neither light nor dark.
+        Theme: BAD_REQUEST "theme" "Not a theme";
         /// The query has a parameter that means nothing here.
         UnknownParameter: BAD_REQUEST "unknown-parameter" "Unknown query parameter";
         /// The query has a parameter more than once.

@@ -1,20 +1,24 @@
 //! The chart: adoption as an SVG picture, for an `<img>` in a wiki.
 //!
 //! It is written by a template rather than by a plotting library: those draw fixed colours and no
-//! text alternative, and this picture follows its reader's light or dark scheme.
+//! text alternative, and this picture follows its reader's light or dark scheme, unless it is asked
+//! for in one of them.
 
 use askama::Template;
 
-use super::adoption::{Adoption, Bar, Product, elided, grouped};
+use super::{
+    Theme,
+    adoption::{Adoption, Bar, Product, elided, grouped},
+};
 
 /// Renders the simplified form as a picture that refers to nothing outside itself.
 ///
 /// # Errors
 ///
 /// Where it is not the simplified form.
-pub(super) fn render(simplified: &[u8]) -> Result<Box<[u8]>, std::io::Error> {
+pub(super) fn render(simplified: &[u8], theme: Theme) -> Result<Box<[u8]>, std::io::Error> {
     let adoption = Adoption::of(simplified)?;
-    let svg = Chart::of(&adoption)
+    let svg = Chart::of(&adoption, theme)
         .render()
         .map_err(std::io::Error::other)?;
     Ok(svg.into_bytes().into_boxed_slice())
@@ -24,6 +28,7 @@ pub(super) fn render(simplified: &[u8]) -> Result<Box<[u8]>, std::io::Error> {
 #[template(path = "representation/chart.svg", config = "src/askama.toml")]
 struct Chart<'a> {
     adoption: &'a Adoption,
+    theme: Theme,
     name: String,
     when: String,
     lines: Vec<Line<'a>>,
@@ -70,7 +75,7 @@ const COUNTS_FIT: usize = 22;
 // === impl Chart ===
 
 impl<'a> Chart<'a> {
-    fn of(adoption: &'a Adoption) -> Self {
+    fn of(adoption: &'a Adoption, theme: Theme) -> Self {
         let mut layout = Layout {
             y: 92,
             lines: Vec::new(),
@@ -93,6 +98,7 @@ impl<'a> Chart<'a> {
         }
         Self {
             adoption,
+            theme,
             name: elided(&adoption.customer_name, NAME_FITS),
             when: match adoption.dates() {
                 Some(dates) => format!("processed {dates}"),

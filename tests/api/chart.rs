@@ -39,6 +39,43 @@ async fn the_chart_is_a_picture_of_the_same_answer() {
 }
 
 #[tokio::test]
+async fn a_chart_has_the_theme_that_is_asked_for() {
+    let app = TestApp::start().await;
+    let path = chart(DOCUMENTED);
+    let mut etags = std::collections::HashSet::new();
+
+    for (query, follows_reader, paper) in [
+        ("", true, "--paper: #fff;"),
+        ("?theme=light", false, "--paper: #fff;"),
+        ("?theme=dark", false, "--paper: #14181d;"),
+        (
+            "?theme=dark&processedDate=2017-03-09",
+            false,
+            "--paper: #14181d;",
+        ),
+    ] {
+        let reply = app.get(&format!("{path}{query}")).await;
+
+        assert_eq!(reply.status, 200, "{query}");
+        let svg = reply.text();
+        assert_eq!(
+            svg.contains("prefers-color-scheme"),
+            follows_reader,
+            "{query}"
+        );
+        assert!(svg.contains(paper), "{query}: {svg}");
+        let etag = reply.header("etag").to_owned();
+        let known = [("if-none-match", etag.as_str())];
+        assert_eq!(
+            app.get_with(&format!("{path}{query}"), &known).await.status,
+            304
+        );
+        etags.insert(etag);
+    }
+    assert_eq!(etags.len(), 3, "one for each theme");
+}
+
+#[tokio::test]
 async fn the_chart_runs_nothing_fetches_nothing_and_may_be_shown_anywhere() {
     let app = TestApp::start().await;
 
@@ -147,6 +184,24 @@ async fn what_else_is_asked_of_them_is_refused_in_words() {
             "processed-date",
         ),
         (chart(uuid::Uuid::nil()), "*/*", 404, "unknown-customer"),
+        (
+            format!("{}?theme=sepia", chart(DOCUMENTED)),
+            "*/*",
+            400,
+            "theme",
+        ),
+        (
+            format!("{}?theme=dark&theme=dark", chart(DOCUMENTED)),
+            "*/*",
+            400,
+            "duplicate-parameter",
+        ),
+        (
+            format!("{}?theme=dark", table(DOCUMENTED)),
+            "*/*",
+            400,
+            "unknown-parameter",
+        ),
     ] {
         app.get_with(&path, &[("accept", accept)])
             .await

@@ -82,7 +82,7 @@ fn weight_of_form(lines: &[Vec<Member>], form: Form) -> Weight {
     let (kind, exact) = match form {
         Form::Csv | Form::Table => ("text/*", "text/csv"),
         Form::Simplified | Form::Native => ("application/*", "application/json"),
-        Form::Chart => ("image/*", "image/svg+xml"),
+        Form::Chart(_) => ("image/*", "image/svg+xml"),
     };
     // The most specific range counts, whatever the others say.
     said(lines, &[exact])

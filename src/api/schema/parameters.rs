@@ -19,6 +19,9 @@ pub(in crate::api) struct OfCustomer;
 /// The processed date, in the query.
 pub(in crate::api) struct OfDate;
 
+/// The theme of a chart, in the query.
+pub(in crate::api) struct OfTheme;
+
 /// What the page for people is asked for, in the query.
 pub(in crate::api) struct OfPage;
 
@@ -127,6 +130,25 @@ impl IntoParams for OfDate {
                 .schema(Some(text(date)))
                 .example(Some(super::examples::DATE.into()))
                 .build(),
+        ]
+    }
+}
+
+// === impl OfTheme ===
+
+impl IntoParams for OfTheme {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let theme = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(["light", "dark"]));
+        vec![
+            queried(
+                "theme",
+                "The colours: of a light page or of a dark one. Left out, they follow the reader's \
+                 system.",
+                theme,
+            )
+            .build(),
         ]
     }
 }

@@ -33,6 +33,8 @@ problems! {
     CustomerProblems: Request Caller Negotiation Rights Customer Query Upstream;
     /// Of what there is of one customer and a date.
     DatedProblems: Request Caller Negotiation Rights Customer Query Repeated Date Upstream;
+    /// Of the picture of one customer and a date.
+    ChartProblems: Request Caller Negotiation Rights Customer Query Repeated Date Theme Upstream;
     /// Of the list of customers.
     ListProblems: Request Caller Negotiation Rights Query Repeated Paging Upstream;
     /// Of what is told of all customers.
@@ -70,6 +72,8 @@ enum Fault {
     Repeated,
     /// The date.
     Date,
+    /// The theme.
+    Theme,
     /// The page of a list.
     Paging,
     /// Partner Center, or the way there.
@@ -116,6 +120,7 @@ impl Fault {
             Kind::DuplicateParameter => Self::Repeated,
             Kind::PageSize | Kind::SeekOperation | Kind::ContinuationToken => Self::Paging,
             Kind::UnknownParameter => Self::Query,
+            Kind::Theme => Self::Theme,
             Kind::ProcessedDate | Kind::NothingProcessed => Self::Date,
             Kind::NotHeld
             | Kind::NotRendered
