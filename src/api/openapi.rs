@@ -2,16 +2,14 @@
 //! and the table of problems.
 //!
 //! Handlers say what is their own: path, parameters, bodies, problems. What answers have in common
-//! is added here by rule: headers, examples, credentials, and HEAD beside every GET.
+//! is added here by rule: headers, examples, credentials. HEAD is described once, in the introduction:
+//! an operation of its own would double every entry of the documentation and of generated clients.
 
 use std::borrow::Cow;
 
 use utoipa::{
     Modify, OpenApi,
-    openapi::{
-        self, RefOr, Response,
-        path::{Operation, PathItem},
-    },
+    openapi::{self, RefOr, Response, path::PathItem},
 };
 
 use super::{
@@ -112,7 +110,7 @@ impl Modify for Common {
     }
 }
 
-/// Adds to the GET of a path what every GET has, and HEAD beside it.
+/// Adds to the GET of a path what every GET has.
 fn complete(item: &mut PathItem) {
     let Some(get) = &mut item.get else { return };
     let is = |of: &str| get.tags.iter().flatten().any(|tag| tag == of);
@@ -135,7 +133,6 @@ fn complete(item: &mut PathItem) {
             exemplify(response, &name);
         }
     }
-    item.head = Some(head_of(get));
 }
 
 fn exemplify(response: &mut Response, operation: &str) {
@@ -144,26 +141,6 @@ fn exemplify(response: &mut Response, operation: &str) {
             content.example = schema::answer_example(operation, media_type);
         }
     }
-}
-
-/// The same without a body (RFC 9110 §9.3.2).
-fn head_of(get: &Operation) -> Operation {
-    let mut head = get.clone();
-    head.operation_id = get
-        .operation_id
-        .as_deref()
-        .map(|name| name.replacen("get", "head", 1));
-    head.summary = get
-        .summary
-        .as_deref()
-        .map(|summary| format!("{summary}: headers alone"));
-    for response in head.responses.responses.values_mut() {
-        if let RefOr::T(response) = response {
-            response.content.clear();
-            response.links.clear();
-        }
-    }
-    head
 }
 
 #[cfg(test)]

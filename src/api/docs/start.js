@@ -1,3 +1,9 @@
+// Swagger UI has a dark mode, but does not follow the reader's system by itself.
+const dark = matchMedia('(prefers-color-scheme: dark)');
+const follow = () => document.documentElement.classList.toggle('dark-mode', dark.matches);
+dark.addEventListener('change', follow);
+follow();
+
 // No validator: it would send the document to another host.
 SwaggerUIBundle({
   url: "/openapi.json",
