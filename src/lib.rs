@@ -74,6 +74,8 @@ pub mod problem;
 
 pub mod readable;
 
+mod folding;
+
 pub mod request_id;
 
 pub mod access_key;

@@ -149,14 +149,14 @@ async fn a_list_that_takes_longer_than_anybody_waits_is_read_on_and_held() {
 #[tokio::test]
 async fn items_are_handed_out_as_they_came() {
     let app = TestApp::start().await;
-    let mut odd = listed(7, "Ä & \"Co\"");
+    let mut odd = listed(7, "Ö & \"Co\"");
     odd["somethingNew"] = json!({ "deep": [1, 2.50, null, true, "\u{1F600}"] });
     app.simulator
-        .replace_customers([odd.clone(), listed(8, "a first")]);
+        .replace_customers([odd.clone(), listed(8, "A first")]);
 
     let body = app.get(LIST).await.json();
 
-    assert_eq!(body["items"], json!([listed(8, "a first"), odd]));
+    assert_eq!(body["items"], json!([listed(8, "A first"), odd]));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use super::{
     problem::Told,
     proxy::Proxy,
 };
-use crate::domain::CustomerId;
+use crate::{domain::CustomerId, folding::folded};
 
 /// Customers that are named where a name fits several.
 const MOST_NAMED: usize = 20;
@@ -78,17 +78,12 @@ fn without_byte_order_mark(body: &[u8]) -> &[u8] {
 }
 
 fn the_one(customers: Vec<Customer>, name: &str) -> Result<Customer, Failure> {
-    let wanted = name.to_lowercase();
+    let wanted = folded(name);
     let mut fitting: Vec<_> = customers
         .into_iter()
-        .filter(|customer| {
-            customer
-                .lowercase()
-                .iter()
-                .any(|text| text.contains(&wanted))
-        })
+        .filter(|customer| customer.folded().iter().any(|text| text.contains(&wanted)))
         .collect();
-    let exact = |customer: &Customer| customer.lowercase().contains(&wanted);
+    let exact = |customer: &Customer| customer.folded().contains(&wanted);
     if fitting.iter().filter(|customer| exact(customer)).count() == 1 {
         fitting.retain(exact);
     }
@@ -106,7 +101,7 @@ fn nobody(name: &str) -> Failure {
 }
 
 fn several(mut fitting: Vec<Customer>, name: &str) -> Failure {
-    fitting.sort_by_key(Customer::lowercase);
+    fitting.sort_by_key(Customer::folded);
     let count = fitting.len();
     let mut lines = vec![format!(
         "{name:?} fits {count} customers; name one by more of its name, or its id:"
@@ -136,8 +131,8 @@ impl Customer {
         ]
     }
 
-    fn lowercase(&self) -> [String; 2] {
-        self.texts().map(str::to_lowercase)
+    fn folded(&self) -> [String; 2] {
+        self.texts().map(folded)
     }
 }
 
@@ -170,6 +165,7 @@ mod tests {
             ("FABRIKAM.EXAMPLE", "id-of-Fabrikam"),
             // The whole name of one, though others have it in theirs.
             ("contoso", "id-of-Contoso"),
+            ("lodz", "id-of-Contoso Łódź"),
         ] {
             let all = customers(&["Contoso", "Contoso Łódź", "Fabrikam"]);
 

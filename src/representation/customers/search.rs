@@ -1,8 +1,11 @@
 use super::{super::adoption::displayable, CustomerIndex};
-use crate::domain::{CustomerEntry, CustomerId};
+use crate::{
+    domain::{CustomerEntry, CustomerId},
+    folding::folded,
+};
 
-/// What somebody looks for among customers: compared with names and domains as they are shown,
-/// whatever the letter case.
+/// What somebody looks for among customers: compared with names and domains as they are shown.
+/// Letter case and accents make no difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sought(String);
 
@@ -11,14 +14,12 @@ const BETWEEN: char = '\n';
 
 /// What a customer is found by: its name and its domain.
 pub(super) fn terms(entry: &CustomerEntry) -> Box<str> {
-    let mut terms = folded(&entry.name);
+    let mut terms = folded(&displayable(&entry.name));
     terms.push(BETWEEN);
-    terms.push_str(&folded(entry.domain.as_deref().unwrap_or_default()));
+    terms.push_str(&folded(&displayable(
+        entry.domain.as_deref().unwrap_or_default(),
+    )));
     terms.into_boxed_str()
-}
-
-fn folded(text: &str) -> String {
-    displayable(text).to_lowercase()
 }
 
 // === impl Sought ===
@@ -26,7 +27,7 @@ fn folded(text: &str) -> String {
 impl Sought {
     /// What this text looks for; everybody where it is empty.
     pub fn new(text: &str) -> Self {
-        Self(folded(text))
+        Self(folded(&displayable(text)))
     }
 
     /// Whether it finds everybody.
@@ -123,6 +124,7 @@ mod tests {
             ("", &[1, 2][..]),
             ("contoso", &[1]),
             (" müller co ", &[2]),
+            ("muller CO", &[2]),
             ("EXAMPLE", &[1, 2]),
             ("con\u{202c}toso", &[1]),
             ("co\none", &[]),
