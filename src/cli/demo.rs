@@ -14,7 +14,7 @@ use super::{
 use crate::{
     app::{App, Deps},
     config::{Config, Sources, is_local},
-    simulator::{DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, Simulator, SimulatorOptions},
+    simulator::{DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, Simulator, SimulatorOptions, customer_id},
     telemetry,
 };
 
@@ -151,15 +151,23 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn welcome(api: SocketAddr, admin: SocketAddr) -> String {
+    // The only one whose name has "zubr" in it.
+    let customer = customer_id(SimulatorOptions::default().seed, 3);
     format!(
-        "usage-proxy {version}, before a stand-in for Partner Center. Try:
+        "usage-proxy {version}, in front of a simulated Partner Center. Look at its page:
+
+  http://{api}/
+
+Or ask for a customer:
+
+  usage-proxy get zubr --url http://{api}
+  curl -s http://{api}/v1/customers/{customer}/usage
+  curl -s http://{admin}/cache
+
+Compare the example in Microsoft's documentation:
 
   curl -s http://{api}/v1/customers/{DOCUMENTED_CUSTOMER}/usage
   curl -si -H 'Accept: text/csv' 'http://{api}/v1/customers/{DOCUMENTED_CUSTOMER}/usage?processedDate={DOCUMENTED_DATE}'
-  curl -s http://{admin}/cache
-  usage-proxy get {DOCUMENTED_CUSTOMER} --url http://{api}
-
-Or look at the page: http://{api}/
 
 API http://{api}, admin http://{admin} (/metrics, /healthz, /readyz, /cache). Ctrl-C ends it.
 ",

@@ -28,20 +28,24 @@ async fn the_demo_prints_lines_that_work() {
         let from = line.find("http://").unwrap();
         line[from..].trim_end_matches('\'').to_owned()
     };
-    assert_eq!(lines.len(), 3, "{printed}");
-    let simplified = get(&url(lines[0]), &[]).await;
-    let csv = get(&url(lines[1]), &[("accept", "text/csv")]).await;
-    let cache = get(&url(lines[2]), &[]).await;
+    assert_eq!(lines.len(), 4, "{printed}");
+    let generated = get(&url(lines[0]), &[]).await;
+    let cache = get(&url(lines[1]), &[]).await;
+    let documented = get(&url(lines[2]), &[]).await;
+    let csv = get(&url(lines[3]), &[("accept", "text/csv")]).await;
     demo.signal("INT");
 
-    assert_eq!(simplified.status, 200);
+    assert_eq!(generated.status, 200);
+    assert!(generated.body.contains("Żubr Logistyka"), "{generated:?}");
+    assert!(printed.contains(" get zubr --url http://"), "{printed}");
+    assert_eq!(documented.status, 200);
     assert!(
-        simplified.body.contains("DT DEMO CSP CUSTOMER 005"),
-        "{simplified:?}"
+        documented.body.contains("DT DEMO CSP CUSTOMER 005"),
+        "{documented:?}"
     );
     assert_eq!(csv.status, 200, "{csv:?}");
     assert!(csv.head.contains("text/csv"), "{csv:?}");
-    assert!(lines[1].contains("-H 'Accept: text/csv'"), "{printed}");
+    assert!(lines[3].contains("-H 'Accept: text/csv'"), "{printed}");
     assert!(cache.body.contains("\"entries\":1"), "{cache:?}");
     assert_eq!(demo.ended().await.code(), Some(0));
 }
