@@ -76,6 +76,8 @@ pub mod readable;
 
 mod folding;
 
+mod time_words;
+
 pub mod request_id;
 
 pub mod access_key;

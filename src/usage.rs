@@ -193,6 +193,21 @@ impl UsageService {
         held.prepared.processed_date().filter(|_| is_known)
     }
 
+    /// Whether Partner Center answered lately that it has nothing of a customer on a date.
+    pub fn is_known_absent(
+        &self,
+        customer_id: CustomerId,
+        date: ProcessedDate,
+        now: Instant,
+    ) -> bool {
+        let fetch = Fetch {
+            subject: customer_id.into(),
+            question: Question::Dated(date),
+        };
+        let failure = self.inner.fetches.remembered(fetch, now);
+        failure.is_some_and(|failure| failure.error.kind.is_authoritative())
+    }
+
     /// Answers a caller who may have what it asks for.
     async fn answer_allowed(
         &self,

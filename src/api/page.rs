@@ -6,7 +6,6 @@
 
 mod ask;
 mod customers;
-mod duration;
 mod problem;
 mod standing;
 mod usage;

@@ -90,7 +90,7 @@ pub(super) async fn run(args: &GetArgs) -> Result<(), Failure> {
             if reply.status != StatusCode::OK {
                 return Err(Told::by(&reply).about(found.as_ref()).into_failure());
             }
-            print(&reply, found, args.format)
+            print(&reply, found, args)
         })
 }
 
@@ -114,8 +114,9 @@ async fn ask(proxy: &Proxy, args: &GetArgs) -> Result<(Reply, Option<Found>), Fa
     Ok((reply, found))
 }
 
-fn print(reply: &Reply, found: Option<Found>, format: Format) -> Result<(), Failure> {
+fn print(reply: &Reply, found: Option<Found>, args: &GetArgs) -> Result<(), Failure> {
     let look = Look::of_stdout();
+    let format = args.format;
     if format == Format::Table {
         let mut usage: Usage = serde_json::from_slice(&reply.body).map_err(|error| {
             Failure::other(format!(
@@ -123,6 +124,9 @@ fn print(reply: &Reply, found: Option<Found>, format: Format) -> Result<(), Fail
             ))
         })?;
         usage.called(found.map(|found| found.name));
+        if args.date.is_some() {
+            usage.of_a_date();
+        }
         let freshness = Freshness::of(&reply.headers);
         return print_text(table::render(&usage, &freshness, look).as_bytes());
     }

@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 
 /// The UTC day for which Partner Center aggregated usage. It prints as `YYYY-MM-DD`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +44,11 @@ impl ProcessedDate {
     /// The day after; `None` after the last that the calendar has.
     pub fn next(self) -> Option<Self> {
         self.0.tomorrow().ok().map(Self)
+    }
+
+    /// The same day so many months before, or the last of its month.
+    pub fn months_before(self, months: i32) -> Self {
+        Self(self.0.saturating_sub(months.months()))
     }
 
     /// Midnight UTC, at the beginning of the day.

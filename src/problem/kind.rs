@@ -72,6 +72,8 @@ kinds! {
         UnknownParameter: BAD_REQUEST "unknown-parameter" "Unknown query parameter";
         /// The query has a parameter more than once.
         DuplicateParameter: BAD_REQUEST "duplicate-parameter" "Parameter given twice";
+        /// The number of a page is no whole number, or 0.
+        PageNumber: BAD_REQUEST "page-number" "Not the number of a page";
         /// The page size is no whole number.
         PageSize: BAD_REQUEST "page-size" "Not a page size";
         /// The way to seek is another than the next page.

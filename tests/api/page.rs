@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use jiff::civil::Date;
+use jiff::{ToSpan, civil::Date};
 use serde_json::{Value, json};
 use usage_proxy::simulator::{
     FaultScope, Faults, NO_RELATIONSHIP_CUSTOMER, Override, SimulatedApi, SimulatedRow,
@@ -65,6 +65,23 @@ fn assert_reads(html: &str, texts: &[&str]) {
     }
 }
 
+/// The target of the link with this `rel`.
+fn href_of(html: &str, rel: &str) -> Option<String> {
+    let (before, _) = html.split_once(&format!("\" rel=\"{rel}\""))?;
+    let href = before.rsplit('"').next()?;
+    Some(href.replace("&#38;", "&"))
+}
+
+/// What follows `start`, up to the end of its element.
+fn text_of(html: &str, start: &str) -> String {
+    let (_, rest) = html.split_once(start).unwrap();
+    rest.split('<').next().unwrap().to_owned()
+}
+
+fn escaped(path: &str) -> String {
+    path.replace('&', "&#38;")
+}
+
 #[tokio::test]
 async fn whoever_names_nobody_chooses_among_all_customers() {
     let app = TestApp::start().await;
@@ -112,8 +129,9 @@ async fn a_customer_is_shown_as_bars_with_counts_beside_them() {
         &html,
         &[
             "<h1>Overridden customer</h1>",
-            "Counted by Microsoft on 2026-11-19, 3 days ago: the newest there is.",
-            "<strong>Fresh.</strong> Partner Center said so just now.",
+            "Counts of 2026-11-19, 3 days ago.",
+            "<strong>Checked just now</strong>, next check in 15 min. Microsoft’s newest count is of \
+             2026-11-19.",
             "<caption>All products",
             "<th scope=\"row\">Exchange</th>",
             "<rect class=\"part\" width=\"37.5\" height=\"10\"/>",
@@ -185,7 +203,7 @@ async fn a_date_is_chosen_and_left_again() {
         &dated,
         &[
             &format!("type=\"date\" value=\"{before}\" max=\"2026-11-22\""),
-            &format!("Counted by Microsoft on {before}, 4 days ago."),
+            &format!("Counts of {before}, 4 days ago."),
             &format!("rel=\"next\">Later: {newest}</a>"),
             &format!("<a href=\"/?customer={id}\">Newest</a>"),
         ],
@@ -282,13 +300,41 @@ async fn while_partner_center_is_down_the_page_says_when_to_come_back() {
         &html(&reply, 503),
         &[
             "<h1>Partner Center throttles</h1>",
-            "Asking again may help after 5 minutes.",
+            "Asking again may help after 5 min.",
         ],
     );
 }
 
 #[tokio::test]
-async fn how_old_it_is_and_why_is_told_in_words() {
+async fn a_page_says_when_it_was_checked_and_of_when_the_counts_are() {
+    let app = TestApp::start().await;
+    app.usage(DOCUMENTED).await;
+    app.advance(Duration::from_secs(56));
+
+    let newest = html(&app.get(&page_of(DOCUMENTED)).await, 200);
+    let dated = html(
+        &app.get(&format!("{}&date=2017-03-09", page_of(DOCUMENTED)))
+            .await,
+        200,
+    );
+
+    assert_reads(
+        &newest,
+        &[
+            "Counts of 2017-03-09, 9 years ago.",
+            "<strong>Checked 56 s ago</strong>, next check in 14 min. Microsoft’s newest count is of \
+             2017-03-09.",
+        ],
+    );
+    assert_reads(
+        &dated,
+        &["<strong>Checked 56 s ago</strong>. Microsoft seldom changes the counts of a past date."],
+    );
+    assert!(!newest.contains("Fresh"), "{newest}");
+}
+
+#[tokio::test]
+async fn a_page_says_why_its_counts_are_old() {
     let app = TestApp::start().await;
     let page = page_of(customer(0));
     let date = app.simulator.newest_date();
@@ -296,10 +342,8 @@ async fn how_old_it_is_and_why_is_told_in_words() {
     app.usage(customer(0)).await;
     app.get("/").await;
 
-    app.advance(Duration::from_secs(300));
-    let fresh = html(&app.get(&page).await, 200);
-    app.advance(Duration::from_secs(900));
-    let renewed = html(&app.get(&page).await, 200);
+    app.advance(Duration::from_secs(1_200));
+    let updating = html(&app.get(&page).await, 200);
     app.wait_until_filled().await;
     app.simulator.set_faults(Faults {
         status: Some(StatusCode::BAD_REQUEST),
@@ -311,32 +355,28 @@ async fn how_old_it_is_and_why_is_told_in_words() {
     app.simulator
         .replace(customer(0), Override::Rows(Vec::new()));
     app.advance(STALE);
-    let kept = html(&app.get(&page).await, 200);
+    let suspect = html(&app.get(&page).await, 200);
 
-    for (html, label, text) in [
+    for (html, checked, text) in [
         (
-            fresh,
-            "Fresh.",
-            "Partner Center said so 5 minutes ago. It is asked again in 10 minutes at the earliest.",
-        ),
-        (
-            renewed,
-            "Being renewed.",
-            "These are what Partner Center said 20 minutes ago. It is being asked for newer ones",
-        ),
-        (
-            kept,
-            "Kept.",
-            "is not believed yet. These are what it said 4 hours ago.",
+            updating,
+            "Checked 20 min ago",
+            ". A new check is running: load this page again in a moment. Microsoft’s newest count was \
+             of 2026-11-19.",
         ),
         (
             old,
-            "Old.",
-            "Partner Center was asked for newer numbers and answered with an error. These are what it \
-             said 2 hours ago.",
+            "Checked 2 h ago",
+            ". Partner Center answered the last check with an error. Microsoft’s newest count was of \
+             2026-11-19.",
+        ),
+        (
+            suspect,
+            "Checked 4 h ago",
+            "is implausible, and is shown only after a second check confirms it. Next check in",
         ),
     ] {
-        assert_reads(&html, &[&format!("<strong>{label}</strong>"), text]);
+        assert_reads(&html, &[&format!("<strong>{checked}</strong>"), text]);
     }
 }
 
@@ -450,7 +490,7 @@ async fn a_caller_that_comes_too_often_is_told_so_in_words() {
 
     assert_reads(
         &html(&reply, 429),
-        &["<h1>Too many requests</h1>", "after 1 hour"],
+        &["<h1>Too many requests</h1>", "after 60 min"],
     );
     assert_eq!(reply.header("retry-after"), "3600");
 }
@@ -465,13 +505,96 @@ async fn thousands_of_customers_do_not_make_a_slow_page() {
     let all = html(&app.get("/").await, 200);
     let one = html(&app.get(&page_of(customer(4_999))).await, 200);
 
-    assert_reads(&all, &["5,001 customers", "These are the first of them."]);
+    assert_reads(&all, &["5,001 customers, 1 to 200 shown", "rel=\"next\""]);
     assert!(all.len() < 64 * 1024, "{} bytes", all.len());
     assert!(one.len() < 32 * 1024, "{} bytes", one.len());
     assert!(
         !all.contains("data-complete"),
-        "a script would hide what is only not shown"
+        "a script would search this page only"
     );
+}
+
+#[tokio::test]
+async fn a_long_list_is_read_page_by_page() {
+    let app = TestApp::builder()
+        .simulator(|options| options.customers = 500)
+        .start()
+        .await;
+    let mut path = "/".to_owned();
+    let mut listed = Vec::new();
+    let mut counts = Vec::new();
+
+    loop {
+        let html = html(&app.get(&path).await, 200);
+        let links = html.lines().filter(|line| line.starts_with("<li><a href="));
+        listed.extend(links.map(|line| line.split('"').nth(1).unwrap().to_owned()));
+        counts.push(text_of(&html, "id=\"count\" role=\"status\">"));
+        let Some(next) = href_of(&html, "next") else {
+            break;
+        };
+        let previous = format!("<a href=\"{}\" rel=\"prev\">", escaped(&path));
+        let following = self::html(&app.get(&next).await, 200);
+        assert!(following.contains(&previous), "{previous} in {following}");
+        path = next;
+    }
+
+    assert_eq!(
+        counts,
+        [
+            "501 customers, 1 to 200 shown",
+            "501 customers, 201 to 400 shown",
+            "501 customers, 401 to 501 shown",
+        ]
+    );
+    assert_eq!(listed.len(), 501);
+    listed.sort_unstable();
+    listed.dedup();
+    assert_eq!(listed.len(), 501, "every customer is on one page only");
+    let beyond = html(&app.get("/?page=99").await, 200);
+    assert_reads(&beyond, &["401 to 501 shown"]);
+    for page in ["0", "x", "-1", ""] {
+        let html = html(&app.get(&format!("/?page={page}")).await, 400);
+
+        assert_reads(&html, &["expected a whole number, 1 or more"]);
+    }
+}
+
+#[tokio::test]
+async fn what_a_search_finds_is_read_page_by_page_too() {
+    let app = TestApp::builder()
+        .simulator(|options| options.customers = 3_000)
+        .start()
+        .await;
+    let date = app.simulator.newest_date();
+
+    let first = html(
+        &app.get(&format!("/?customer=muller&date={date}")).await,
+        200,
+    );
+    let next = href_of(&first, "next").unwrap();
+    let second = html(&app.get(&next).await, 200);
+
+    assert_eq!(next, format!("/?customer=muller&date={date}&page=2"));
+    assert_reads(&first, &["of 3,001 customers, 1 to 200 shown"]);
+    assert_reads(&second, &["value=\"muller\"", "customers, 201 to "]);
+}
+
+#[tokio::test]
+async fn a_search_needs_no_accents() {
+    let app = TestApp::start().await;
+
+    for (typed, found) in [
+        ("muller", "Müller &#38; Söhne Inc. 0021"),
+        ("M%C3%9CLLER", "Müller &#38; Söhne Inc. 0021"),
+        ("cafe", "Café Crème, Frères GmbH 0014"),
+        ("lodz", "Łódzkie Zakłady Przemysłowe Inc. 0006"),
+        ("zaklady", "Łódzkie Zakłady Przemysłowe Inc. 0006"),
+        ("zubr", "Żubr Logistyka Sp. z o.o. 0003"),
+    ] {
+        let html = html(&app.get(&page_of(typed)).await, 200);
+
+        assert!(html.contains(found), "{typed}: {found} in {html}");
+    }
 }
 
 #[tokio::test]
@@ -483,6 +606,7 @@ async fn what_is_held_is_shown_also_where_the_list_of_customers_cannot_be_had() 
         status: Some(StatusCode::BAD_REQUEST),
         ..Faults::default()
     });
+    assert_eq!(app.get("/").await.status, 502);
 
     let html = html(&app.get(&page_of(DOCUMENTED)).await, 200);
 
@@ -491,9 +615,10 @@ async fn what_is_held_is_shown_also_where_the_list_of_customers_cannot_be_had() 
         &[
             &format!("value=\"{DOCUMENTED}\""),
             "<h1>DT DEMO CSP CUSTOMER 005</h1>",
-            "The list of customers cannot be had right now.",
+            "The list of customers is not available right now.",
         ],
     );
+    assert!(!html.contains("data-reload"), "{html}");
 }
 
 #[tokio::test]
@@ -510,8 +635,16 @@ async fn usage_that_is_held_waits_for_no_list_of_customers() {
     let later = html(&app.get(&page).await, 200);
 
     let early = html(&early.expect("it does not wait"), 200);
-    assert!(early.contains("The list of customers cannot be had right now."));
+    assert_reads(
+        &early,
+        &[
+            "<noscript><meta http-equiv=\"refresh\" content=\"3\"></noscript>",
+            "data-reload",
+            "The list of customers is being fetched. This page reloads by itself.",
+        ],
+    );
     assert!(!early.contains("<datalist"));
+    assert!(!later.contains("data-reload"), "{later}");
     assert_reads(&later, &["value=\"DT DEMO CSP CUSTOMER 005\"", "<datalist"]);
     assert_eq!(app.simulator.count(SimulatedApi::Customers), 1);
 }
@@ -550,7 +683,7 @@ async fn a_customer_without_data_is_called_what_the_list_calls_it() {
 }
 
 #[tokio::test]
-async fn no_link_leads_beyond_the_newest_date_that_is_known() {
+async fn no_link_leads_beyond_the_newest_date() {
     let app = TestApp::start().await;
     let newest = app.simulator.newest_date();
     let page = format!("/?customer={}&date={newest}", customer(0));
@@ -559,9 +692,41 @@ async fn no_link_leads_beyond_the_newest_date_that_is_known() {
     app.usage(customer(0)).await;
     let known = html(&app.get(&page).await, 200);
 
-    assert_reads(&unknown, &["3 days ago.<", "rel=\"next\""]);
-    assert_reads(&known, &["3 days ago: the newest there is.", ">Newest</a>"]);
-    assert!(!known.contains("rel=\"next\""), "{known}");
+    for html in [unknown, known] {
+        assert_reads(&html, &["3 days ago.", ">Newest</a>"]);
+        assert_eq!(href_of(&html, "next"), None, "{html}");
+    }
+}
+
+#[tokio::test]
+async fn links_to_other_dates_lead_to_counts() {
+    let app = TestApp::start().await;
+    let newest = app.simulator.newest_date();
+    let oldest = newest.checked_sub(13.months()).unwrap();
+    let row = |date: Date| SimulatedRow::new("A", "Exchange", 5, date);
+    let gap = vec![row(newest), row(newest.checked_sub(2.days()).unwrap())];
+    app.simulator.replace(customer(1), Override::Rows(gap));
+    let skipped = format!(
+        "{}&date={}",
+        page_of(customer(1)),
+        newest.yesterday().unwrap()
+    );
+
+    // Partner Center keeps 13 months.
+    let documented = html(&app.get(&page_of(DOCUMENTED)).await, 200);
+    let last = html(
+        &app.get(&format!("{}&date={oldest}", page_of(customer(0))))
+            .await,
+        200,
+    );
+    html(&app.get(&skipped).await, 404);
+    let beside_gap = html(&app.get(&page_of(customer(1))).await, 200);
+
+    assert_eq!(href_of(&documented, "prev"), None);
+    assert_eq!(href_of(&last, "prev"), None);
+    let earlier = href_of(&beside_gap, "prev").unwrap();
+    assert!(earlier.ends_with("2026-11-17"), "{earlier}");
+    html(&app.get(&earlier).await, 200);
 }
 
 #[tokio::test]
@@ -615,11 +780,29 @@ async fn nothing_processed_is_said_and_no_bars_are_drawn() {
     assert_reads(
         &html,
         &[
-            "Microsoft has processed nothing for this customer.",
-            "Partner Center tells of no licences for this customer.",
+            "Microsoft has no counts for this customer.",
+            "Partner Center counts no licences for this customer.",
         ],
     );
     assert!(!html.contains("<table"));
+}
+
+#[tokio::test]
+async fn a_customers_page_says_what_its_words_mean() {
+    let app = TestApp::start().await;
+
+    let html = html(&app.get(&page_of(customer(0))).await, 200);
+
+    assert_reads(
+        &html,
+        &[
+            "<dt>Active</dt>",
+            "used at least once in the last 28 days",
+            "<dt>Qualified</dt>",
+            "entitled to the workload",
+            "<dt>Over 100%</dt>",
+        ],
+    );
 }
 
 #[tokio::test]

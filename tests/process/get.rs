@@ -60,7 +60,7 @@ async fn usage_is_printed_with_totals_and_with_how_old_it_is() {
     for part in [
         "DT DEMO CSP CUSTOMER 005\n",
         DOCUMENTED_CUSTOMER,
-        "Processed 2017-03-09.",
+        "Counts of 2017-03-09.",
         "Partner Center was asked just now",
         "EXCHANGE ONLINE (PLAN 1)",
         "All products",

@@ -1,4 +1,4 @@
-use std::fmt::Display;
+use std::{fmt::Display, num::NonZeroU32};
 
 use super::Form;
 use crate::{
@@ -8,7 +8,8 @@ use crate::{
     representation::adoption::displayable,
 };
 
-/// What a page is asked for, by its query: `customer` and `date`, each of which may be empty.
+/// What a page is asked for, by its query: `customer` and `date`, each of which may be empty, and
+/// `page`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ask {
     /// A name, a part of one, or an id; empty for none.
@@ -16,22 +17,25 @@ pub(super) struct Ask {
     /// The newest where absent.
     pub(super) date: Option<ProcessedDate>,
     pub(super) today: ProcessedDate,
+    /// Which page of the list of customers.
+    pub(super) page: NonZeroU32,
 }
 
 // === impl Ask ===
 
 impl Ask {
     pub(super) fn read(query: Option<&str>, today: ProcessedDate) -> Result<Self, Problem> {
-        let (mut customer, mut date) = (None, None);
+        let (mut customer, mut date, mut page) = (None, None, None);
         for (name, value) in parameters(query) {
             let found = match &*name {
                 "customer" => &mut customer,
                 "date" => &mut date,
+                "page" => &mut page,
                 _ => {
                     return Err(Problem::new(
                         Kind::UnknownParameter,
                         format!(
-                            "the query has {:?}; expected customer=…, date=YYYY-MM-DD or both",
+                            "the query has {:?}; expected customer=…, date=YYYY-MM-DD or page=…",
                             excerpt(&name)
                         ),
                     ));
@@ -52,7 +56,26 @@ impl Ask {
             customer: customer.unwrap_or_default().trim().to_owned(),
             date,
             today,
+            page: page.map_or(Ok(NonZeroU32::MIN), |page| page_number(&page))?,
         })
+    }
+
+    /// Another page of the list that is asked for.
+    pub(super) fn list_link(&self, page: usize) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        if !self.customer.is_empty() {
+            query.append_pair("customer", &self.customer);
+        }
+        if let Some(date) = self.date {
+            query.append_pair("date", &date.to_string());
+        }
+        if page > 1 {
+            query.append_pair("page", &page.to_string());
+        }
+        match query.finish() {
+            query if query.is_empty() => "/".to_owned(),
+            query => format!("/?{query}"),
+        }
     }
 
     /// The form that asks so.
@@ -80,6 +103,18 @@ impl Form {
             suggestions: Vec::new(),
         }
     }
+}
+
+fn page_number(text: &str) -> Result<NonZeroU32, Problem> {
+    text.parse().map_err(|_| {
+        Problem::new(
+            Kind::PageNumber,
+            format!(
+                "page is {:?}; expected a whole number, 1 or more",
+                excerpt(text)
+            ),
+        )
+    })
 }
 
 /// What was typed for this, whatever is wrong with the rest.

@@ -17,8 +17,11 @@ use crate::{
     usage::{Answer, Directive, Unanswered},
 };
 
-/// Customers that are named at once: beyond that, a page would be slow to load and to read.
-const MOST_NAMED: usize = 250;
+/// Customers on a page of the list: more would be slow to load and to read.
+const PAGE_LENGTH: usize = 200;
+
+/// Names that a browser is given to complete what is typed.
+const MOST_SUGGESTED: usize = 250;
 
 /// The customers that a caller may see; going through them is for [`offload`](crate::offload).
 pub(super) struct Directory {
@@ -54,8 +57,8 @@ struct CustomersPage {
     total: usize,
     count: String,
     shown: Vec<Choice>,
-    /// Whether these are all that were found.
-    is_complete: bool,
+    previous: Option<String>,
+    next: Option<String>,
     /// Whether these are all there are.
     is_everybody: bool,
     anonymous: bool,
@@ -145,9 +148,9 @@ impl Directory {
 
     /// Names to complete what is typed by; none where there are too many of them.
     pub(super) fn suggestions(&self) -> Vec<String> {
-        let visible = self.visible().take(MOST_NAMED + 1);
+        let visible = self.visible().take(MOST_SUGGESTED + 1);
         let names: Vec<_> = visible.map(|entry| displayable(&entry.name)).collect();
-        if names.len() > MOST_NAMED {
+        if names.len() > MOST_SUGGESTED {
             return Vec::new();
         }
         names.into_iter().filter(|name| !name.is_empty()).collect()
@@ -195,14 +198,24 @@ impl Found<'_> {
 
     fn page(&self, frame: Frame, ask: &Ask, caller: &Caller) -> CustomersPage {
         let sought = displayable(&ask.customer);
-        let shown = self.customers.iter().take(MOST_NAMED);
+        let pages = self.customers.len().div_ceil(PAGE_LENGTH).max(1);
+        let page = usize::try_from(ask.page.get()).map_or(pages, |page| page.min(pages));
+        let before = (page - 1) * PAGE_LENGTH;
+        let shown = self.customers.iter().skip(before).take(PAGE_LENGTH);
         let shown: Vec<_> = shown.map(|entry| Choice::of(entry, ask)).collect();
+        let count = self.count(&sought);
         CustomersPage {
             frame,
-            count: self.count(&sought),
+            count: if pages == 1 {
+                count
+            } else {
+                let (first, last) = (number(before + 1), number(before + shown.len()));
+                format!("{count}, {first} to {last} shown")
+            },
             sought,
             total: self.total,
-            is_complete: shown.len() == self.customers.len(),
+            previous: (page > 1).then(|| ask.list_link(page - 1)),
+            next: (page < pages).then(|| ask.list_link(page + 1)),
             is_everybody: shown.len() == self.total,
             shown,
             anonymous: caller.may_read_all(),
@@ -210,7 +223,6 @@ impl Found<'_> {
     }
 
     fn count(&self, sought: &str) -> String {
-        let number = |count: usize| grouped(u64::try_from(count).unwrap_or(u64::MAX));
         match (sought, self.total) {
             ("", 1) => "1 customer".to_owned(),
             ("", total) => format!("{} customers", number(total)),
@@ -221,6 +233,10 @@ impl Found<'_> {
             ),
         }
     }
+}
+
+fn number(count: usize) -> String {
+    grouped(u64::try_from(count).unwrap_or(u64::MAX))
 }
 
 // === impl Choice ===

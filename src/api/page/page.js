@@ -22,12 +22,17 @@ function copying(button, line, told) {
   });
 }
 
+// As the service folds text: letter case and accents make no difference.
+const PLAIN = { æ: 'ae', đ: 'd', ð: 'd', ħ: 'h', ı: 'i', ł: 'l', ø: 'o', œ: 'oe', ß: 'ss', ŧ: 't', þ: 'th', ς: 'σ' };
+const folded = (text) => text.normalize('NFKD').replace(/[\u0300-\u036f]/g, '').toLowerCase()
+  .replace(/[æđðħıłøœßŧþς]/g, (letter) => PLAIN[letter]);
+
 // The list that is shown is cut to what is being typed.
 function filtering(input, list, count) {
-  const items = [...list.children].map((item) => ({ item, text: item.textContent.toLowerCase() }));
+  const items = [...list.children].map((item) => ({ item, text: folded(item.textContent) }));
   const all = count.textContent;
   input.addEventListener('input', () => {
-    const sought = input.value.trim().toLowerCase();
+    const sought = folded(input.value.trim());
     let shown = 0;
     for (const { item, text } of items) {
       item.hidden = !text.includes(sought);
@@ -47,9 +52,18 @@ function submitting(date) {
   });
 }
 
+// The page is loaded again once there may be more to show, but not while its reader types.
+function reloading(input) {
+  setInterval(() => {
+    const isTyping = document.activeElement === input || input.value !== input.defaultValue;
+    if (!isTyping) location.reload();
+  }, 3000);
+}
+
 const copy = find('copy');
 if (copy) copying(copy, find('curl'), find('copied'));
 const list = find('customers');
 if (list && list.dataset.complete !== undefined) filtering(find('customer'), list, find('count'));
 const date = find('date');
 if (date) submitting(date);
+if (document.querySelector('[data-reload]')) reloading(find('customer'));

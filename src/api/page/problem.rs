@@ -3,10 +3,11 @@ use std::time::Duration;
 use askama::Template;
 use http::Response;
 
-use super::{Form, Frame, ask, duration::in_words, respond};
+use super::{Form, Frame, ask, respond};
 use crate::{
     api::Arrived,
     problem::{Body, Kind, Problem},
+    time_words::in_words,
 };
 
 /// A problem as a page: what happened, and what its reader can do.
@@ -75,9 +76,10 @@ fn advice(kind: Kind) -> &'static str {
             "Choose another date, or leave it empty for the newest. Partner Center counts once a \
              day at most, some days late, and keeps no date for ever."
         }
-        Kind::UnknownParameter | Kind::DuplicateParameter | Kind::MethodNotAllowed => {
-            "Start anew from the list of all customers."
-        }
+        Kind::UnknownParameter
+        | Kind::DuplicateParameter
+        | Kind::PageNumber
+        | Kind::MethodNotAllowed => "Start again from the list of all customers.",
         Kind::Throttled
         | Kind::CircuitOpen
         | Kind::Unavailable

@@ -1,111 +1,95 @@
-use std::time::Duration;
+use crate::{
+    cache::Freshness,
+    domain::ProcessedDate,
+    time_words::{ago, in_words},
+    usage::Answer,
+};
 
-use super::duration::in_words;
-use crate::{cache::Freshness, domain::ProcessedDate, usage::Answer};
-
-/// How old an answer is and why, in words.
+/// When an answer was checked with Partner Center, and why not later.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Standing {
-    /// How it is marked.
+    /// The CSS class.
     pub(super) class: &'static str,
-    /// In a word or two.
-    pub(super) label: &'static str,
-    /// In a sentence or two.
-    pub(super) text: String,
+    /// When it was checked.
+    pub(super) checked: String,
+    /// The rest of that sentence, and what else there is to say.
+    pub(super) rest: String,
 }
 
 // === impl Standing ===
 
 impl Standing {
-    /// How an answer stands that is of this date, or of the newest.
+    /// The standing of an answer of this date, or of the newest.
     pub(super) fn of(answer: &Answer, date: Option<ProcessedDate>) -> Self {
         let held = &answer.held;
-        let ago = ago(held.age);
-        if held.suspect {
-            return Self {
-                class: "doubt",
-                label: "Kept.",
-                text: format!(
-                    "Partner Center’s newest answer lacks most of these numbers, or is older than they \
-                     are, so it is not believed yet. These are what it said {ago}. It is asked again {}.",
-                    when(held.ttl)
+        let newest = held.prepared.processed_date().filter(|_| date.is_none());
+        let newest_count = |verb| match newest {
+            Some(newest) => format!(" Microsoft’s newest count {verb} of {newest}."),
+            None => String::new(),
+        };
+        let (class, rest) = match held.freshness {
+            _ if held.suspect => (
+                "doubt",
+                format!(
+                    ". What Partner Center has answered since is implausible, and is shown only after \
+                     a second check confirms it. Next check {}.",
+                    next_check(held.ttl)
                 ),
-            };
-        }
-        match held.freshness {
-            Freshness::Fresh if !answer.status.hit && answer.status.forward_status == Some(200) => {
-                Self {
-                    class: "fresh",
-                    label: "Fresh.",
-                    text: "Partner Center said so just now.".to_owned(),
-                }
-            }
-            Freshness::Fresh => Self {
-                class: "fresh",
-                label: "Fresh.",
-                text: match date {
-                    Some(_) => format!(
-                        "Partner Center said so {ago}. The numbers of a past date hardly ever change."
-                    ),
-                    None => format!(
-                        "Partner Center said so {ago}. It is asked again {}.",
-                        when(held.ttl)
-                    ),
-                },
-            },
+            ),
+            Freshness::Fresh if date.is_some() => (
+                "fresh",
+                ". Microsoft seldom changes the counts of a past date.".to_owned(),
+            ),
+            Freshness::Fresh => (
+                "fresh",
+                format!(
+                    ", next check {}.{}",
+                    next_check(held.ttl),
+                    newest_count("is")
+                ),
+            ),
             Freshness::StaleWhileRevalidate
                 if answer.status.hit && answer.status.forward.is_none() =>
             {
-                Self {
-                    class: "renewed",
-                    label: "Being renewed.",
-                    text: format!(
-                        "These are what Partner Center said {ago}. It is being asked for newer ones: load \
-                         this page again in a moment."
+                (
+                    "renewed",
+                    format!(
+                        ". A new check is running: load this page again in a moment.{}",
+                        newest_count("was")
                     ),
-                }
+                )
             }
             Freshness::StaleWhileRevalidate | Freshness::StaleIfError | Freshness::Expired => {
-                Self {
-                    class: "old",
-                    label: "Old.",
-                    text: format!("{} These are what it said {ago}.", why(answer)),
-                }
+                ("old", format!(". {}{}", why(answer), newest_count("was")))
             }
+        };
+        Self {
+            class,
+            checked: format!("Checked {}", ago(held.age)),
+            rest,
         }
     }
 }
 
-/// Why what is old is shown.
+/// Why a stale answer is shown.
 fn why(answer: &Answer) -> &'static str {
     match answer.status.forward_status {
-        Some(429) => "Partner Center wants to be asked less often.",
-        Some(401 | 403) => "Partner Center refuses this service’s credentials.",
-        Some(_) => "Partner Center was asked for newer numbers and answered with an error.",
+        Some(429) => "Partner Center limits how often it may be asked.",
+        Some(401 | 403) => "Partner Center rejects this service’s credentials.",
+        Some(_) => "Partner Center answered the last check with an error.",
         None if answer.status.hit => {
-            "Partner Center failed a moment ago, and is left alone until it may answer again."
+            "The last check failed a moment ago, and the next one waits a little."
         }
-        None => "Partner Center was asked for newer numbers and did not answer.",
+        None => "Partner Center did not answer the last check.",
     }
 }
 
-fn ago(age: Duration) -> String {
-    if age < Duration::from_secs(5) {
-        "just now".to_owned()
-    } else {
-        format!("{} ago", in_words(age))
-    }
-}
-
-/// When upstream is asked again, and not before somebody asks for it.
-fn when(ttl: i64) -> String {
+/// When Partner Center is asked again, if somebody looks then.
+fn next_check(ttl: i64) -> String {
     match u64::try_from(ttl) {
         Ok(seconds) if seconds > 0 => {
-            format!(
-                "in {} at the earliest",
-                in_words(Duration::from_secs(seconds))
-            )
+            format!("in {}", in_words(std::time::Duration::from_secs(seconds)))
         }
-        _ => "the next time that somebody looks".to_owned(),
+        _ => "when this page is next loaded".to_owned(),
     }
 }

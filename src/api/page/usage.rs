@@ -1,4 +1,4 @@
-use std::{pin::pin, sync::Arc};
+use std::{iter::successors, pin::pin, sync::Arc};
 
 use askama::Template;
 use http::StatusCode;
@@ -7,7 +7,6 @@ use super::{
     Frame,
     ask::{self, Ask},
     customers::{self, Directory},
-    duration::in_words,
     respond,
     standing::Standing,
 };
@@ -20,8 +19,15 @@ use crate::{
         Coding, Form, Prepared,
         adoption::{self, Adoption},
     },
+    time_words::in_words,
     usage::{Answer, Directive, Query},
 };
+
+/// Months of processed dates that Partner Center keeps.
+const KEPT_MONTHS: i32 = 13;
+
+/// Days that links pass over at most, where Partner Center is known to have nothing of them.
+const MOST_PASSED_OVER: usize = 31;
 
 /// A customer's usage.
 #[derive(Template)]
@@ -32,8 +38,9 @@ struct UsagePage {
     when: String,
     counted: String,
     standing: Standing,
-    /// What else is to be known.
-    note: Option<String>,
+    note: Option<&'static str>,
+    /// Whether the page is to be loaded again for the names of customers.
+    list_is_being_fetched: bool,
     dates: Vec<DateLink>,
     is_dated: bool,
     json: String,
@@ -41,6 +48,19 @@ struct UsagePage {
     chart: String,
     origin: String,
     wants_key: bool,
+}
+
+/// The list of customers, as far as it is known when the usage is.
+enum Listing {
+    Known(Directory),
+    BeingFetched,
+    Unavailable,
+}
+
+/// The dates before and after the one that is shown of which there may be counts.
+struct Neighbours {
+    earlier: Option<ProcessedDate>,
+    later: Option<ProcessedDate>,
 }
 
 /// The same customer on another date.
@@ -84,13 +104,18 @@ pub(super) async fn show<B>(
             return data::refuse_unanswered(api, arrived, ask.date, &unanswered);
         }
     };
-    let list = list.and_then(Result::ok);
+    let listing = match list {
+        Some(Ok(list)) => Listing::Known(Directory::new(&list, caller)),
+        Some(Err(_)) => Listing::Unavailable,
+        None => Listing::BeingFetched,
+    };
+    let shown = answer.held.prepared.processed_date().or(ask.date);
     let dressing = Dressing {
         frame: arrived.frame(None),
-        directory: list.map(|list| Directory::new(&list, caller)),
+        listing,
         standing: Standing::of(&answer, ask.date),
         ask: ask.clone(),
-        newest: api.usage.newest_date(customer, arrived.at),
+        neighbours: neighbours(api, arrived, customer, shown, ask.today),
         customer,
         origin: arrived.origin(),
         wants_key: !caller.is_anonymous(),
@@ -116,15 +141,42 @@ async fn with_what_is_there<N, W>(
     }
 }
 
+/// Finds dates before and after `shown` that a link may lead to: Partner Center keeps them, they are
+/// no newer than the newest, and Partner Center did not answer lately that it has nothing of them.
+fn neighbours<B>(
+    api: &Inner,
+    arrived: &Arrived<'_, B>,
+    customer: CustomerId,
+    shown: Option<ProcessedDate>,
+    today: ProcessedDate,
+) -> Neighbours {
+    let oldest = today.months_before(KEPT_MONTHS);
+    let newest = api.usage.newest_date(customer, arrived.at);
+    let may_have_counts =
+        |date: &ProcessedDate| !api.usage.is_known_absent(customer, *date, arrived.at);
+    let before = successors(shown, |date| date.previous());
+    let after = successors(shown, |date| date.next());
+    Neighbours {
+        earlier: before
+            .skip(1)
+            .take(MOST_PASSED_OVER)
+            .take_while(|date| *date >= oldest)
+            .find(may_have_counts),
+        later: after
+            .skip(1)
+            .take(MOST_PASSED_OVER)
+            .take_while(|date| newest.is_some_and(|newest| *date <= newest))
+            .find(may_have_counts),
+    }
+}
+
 /// All that a page says beside the usage itself.
 struct Dressing {
     frame: Frame,
-    /// `None` where the list of customers is not at hand.
-    directory: Option<Directory>,
+    listing: Listing,
     standing: Standing,
     ask: Ask,
-    /// The newest date, where that is known.
-    newest: Option<ProcessedDate>,
+    neighbours: Neighbours,
     customer: CustomerId,
     origin: String,
     wants_key: bool,
@@ -135,7 +187,7 @@ async fn render(answer: &Answer, dressing: Dressing) -> http::Response<Body> {
     let bytes = prepared
         .ready(Form::Simplified, Coding::Identity)
         .map_or(0, |(_, encoded)| encoded.body().len());
-    let searched = dressing.directory.as_ref().map(Directory::search_bytes);
+    let searched = dressing.listing.directory().map(Directory::search_bytes);
     let bytes = bytes + searched.unwrap_or_default();
     let rendered = offload::work_on(bytes, move || dressing.onto(&prepared)).await;
     respond(StatusCode::OK, rendered)
@@ -147,7 +199,7 @@ impl Dressing {
     fn onto(self, prepared: &Prepared) -> askama::Result<String> {
         let adoption = prepared.adoption().map_err(askama::Error::custom)?;
         let mut adoption = adoption.ok_or(askama::Error::Fmt)?;
-        let directory = self.directory.as_ref();
+        let directory = self.listing.directory();
         if adoption.customer_name == adoption.customer_id
             && let Some(name) = directory.and_then(|directory| directory.name(self.customer))
         {
@@ -162,13 +214,14 @@ impl Dressing {
         let page = UsagePage {
             when: date.map_or_else(|| "nothing processed".to_owned(), |date| date.to_string()),
             counted: self.counted(date),
-            dates: self.dates(date),
+            dates: self.dates(),
             is_dated: self.ask.date.is_some(),
             json: format!("{resource}{query}"),
             table: format!("{resource}/table.csv{query}"),
             chart: format!("{resource}/chart.svg{query}"),
             adoption,
-            note: self.note(),
+            note: self.listing.note(),
+            list_is_being_fetched: matches!(self.listing, Listing::BeingFetched),
             frame: Frame {
                 form: Some(self.form()),
                 ..self.frame
@@ -181,7 +234,7 @@ impl Dressing {
     }
 
     fn form(&self) -> super::Form {
-        match &self.directory {
+        match self.listing.directory() {
             Some(directory) => Ask {
                 customer: directory.handle(self.customer),
                 ..self.ask
@@ -191,48 +244,28 @@ impl Dressing {
         }
     }
 
-    fn note(&self) -> Option<String> {
-        let note = "The list of customers cannot be had right now. Other customers can be looked at \
-                    by their id.";
-        self.directory.is_none().then(|| note.to_owned())
-    }
-
-    /// When the seats were counted, which is another matter than when we were told.
+    /// When Microsoft counted, which is another matter than when that was checked.
     fn counted(&self, date: Option<ProcessedDate>) -> String {
         let Some(date) = date else {
-            return "Microsoft has processed nothing for this customer.".to_owned();
+            return "Microsoft has no counts for this customer.".to_owned();
         };
-        let past = self
-            .ask
-            .today
-            .start()
-            .duration_since(date.start())
-            .unsigned_abs();
-        let ago = match past.as_secs() {
-            0 => "today".to_owned(),
-            _ => format!("{} ago", in_words(past)),
-        };
-        if self.ask.date.is_none() || self.newest == Some(date) {
-            format!("Counted by Microsoft on {date}, {ago}: the newest there is.")
-        } else {
-            format!("Counted by Microsoft on {date}, {ago}.")
+        let past = self.ask.today.start().duration_since(date.start());
+        let past = past.unsigned_abs();
+        match past.as_secs() / 86_400 {
+            0 => format!("Counts of {date}, today."),
+            1 => format!("Counts of {date}, yesterday."),
+            _ => format!("Counts of {date}, {} ago.", in_words(past)),
         }
     }
 
-    fn dates(&self, date: Option<ProcessedDate>) -> Vec<DateLink> {
-        let shown = date.or(self.ask.date);
+    fn dates(&self) -> Vec<DateLink> {
         let link = |date: ProcessedDate, rel, text: String| DateLink {
             href: ask::link(self.customer, Some(date)),
             rel,
             text,
         };
-        let earlier = shown.and_then(ProcessedDate::previous);
+        let Neighbours { earlier, later } = self.neighbours;
         let earlier = earlier.map(|date| link(date, "prev", format!("Earlier: {date}")));
-        let later = shown
-            .filter(|_| self.ask.date.is_some())
-            .and_then(ProcessedDate::next);
-        let newest = self.newest.unwrap_or(self.ask.today);
-        let later = later.filter(|date| *date <= newest.min(self.ask.today));
         let later = later.map(|date| link(date, "next", format!("Later: {date}")));
         let newest = self.ask.date.map(|_| DateLink {
             href: ask::link(self.customer, None),
@@ -240,6 +273,30 @@ impl Dressing {
             text: "Newest".to_owned(),
         });
         [earlier, later, newest].into_iter().flatten().collect()
+    }
+}
+
+// === impl Listing ===
+
+impl Listing {
+    fn directory(&self) -> Option<&Directory> {
+        match self {
+            Self::Known(directory) => Some(directory),
+            Self::BeingFetched | Self::Unavailable => None,
+        }
+    }
+
+    fn note(&self) -> Option<&'static str> {
+        match self {
+            Self::Known(_) => None,
+            Self::BeingFetched => {
+                Some("The list of customers is being fetched. This page reloads by itself.")
+            }
+            Self::Unavailable => Some(
+                "The list of customers is not available right now. You can open other customers by \
+                 their id.",
+            ),
+        }
     }
 }
 

@@ -163,6 +163,10 @@ impl IntoParams for OfPage {
         let date = AnyOfBuilder::new()
             .item(date)
             .item(text().enum_values(Some([""])));
+        let page = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(u32::MAX));
         vec![
             queried(
                 "customer",
@@ -177,6 +181,13 @@ impl IntoParams for OfPage {
                 date,
             )
             .example(Some(super::examples::DATE.into()))
+            .build(),
+            queried(
+                "page",
+                "Which page of the list of customers, where it has several; the last one where there \
+                 are fewer.",
+                page,
+            )
             .build(),
         ]
     }

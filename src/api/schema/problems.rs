@@ -76,6 +76,8 @@ enum Fault {
     Theme,
     /// The page of a list.
     Paging,
+    /// The page of the list that people read.
+    PageNumber,
     /// Partner Center, or the way there.
     Upstream,
     /// The path.
@@ -119,6 +121,7 @@ impl Fault {
             Kind::CustomerId | Kind::UnknownCustomer | Kind::NoRelationship => Self::Customer,
             Kind::DuplicateParameter => Self::Repeated,
             Kind::PageSize | Kind::SeekOperation | Kind::ContinuationToken => Self::Paging,
+            Kind::PageNumber => Self::PageNumber,
             Kind::UnknownParameter => Self::Query,
             Kind::Theme => Self::Theme,
             Kind::ProcessedDate | Kind::NothingProcessed => Self::Date,
@@ -153,6 +156,7 @@ impl IntoResponses for PageProblems {
             Fault::Query,
             Fault::Repeated,
             Fault::Date,
+            Fault::PageNumber,
             Fault::Upstream,
         ];
         for (status, shown) in of_faults(&of_page, "text/html") {

@@ -1,29 +1,31 @@
 //! How old an answer is and why, from its headers.
 
+use std::time::Duration;
+
 use http::{HeaderMap, header};
+
+use crate::time_words::{ago, in_words};
 
 /// What the headers say of an answer's age (RFC 9111 §5.1, RFC 9211).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Freshness {
     pub(super) state: State,
-    /// Seconds since Partner Center told it.
+    /// Seconds since it was checked with Partner Center.
     age: Option<u64>,
     /// Seconds until it goes stale; negative since it has.
     ttl: Option<i64>,
-    /// Partner Center was asked for this very answer.
-    asked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Fresh,
-    /// Stale, and being asked for again.
+    /// Stale, while a new check is running.
     Revalidating,
     /// Stale, in place of a failure.
     InPlaceOfFailure,
-    /// Partner Center has told something else since, which is doubted.
+    /// Partner Center has answered implausibly since.
     Suspect,
-    /// Not told by a usage-proxy.
+    /// No usage-proxy answered.
     Unknown,
 }
 
@@ -39,7 +41,6 @@ impl Freshness {
             found.map(|(_, value)| value.as_str())
         };
         let ttl: Option<i64> = parameter("ttl").and_then(|ttl| ttl.parse().ok());
-        let asked = parameter("fwd").is_some();
         let state = match parameter("detail") {
             _ if parameters.is_empty() => State::Unknown,
             Some("suspect") => State::Suspect,
@@ -48,42 +49,44 @@ impl Freshness {
             _ if ttl.is_some_and(|ttl| ttl < 0) => State::Revalidating,
             _ => State::Fresh,
         };
-        Self {
-            state,
-            age,
-            ttl,
-            asked,
-        }
+        Self { state, age, ttl }
     }
 
-    /// For people.
-    pub(super) fn sentence(&self) -> String {
-        let age = match self.age {
-            Some(age) => ago(age),
-            None => "at a time that is not told".to_owned(),
+    /// When the answer was checked with Partner Center, and why not later. `newest` is the date of its
+    /// counts where it is of the newest date.
+    pub(super) fn sentence(&self, newest: Option<&str>) -> String {
+        let checked = match self.age {
+            Some(age) => format!("Checked {}", ago(Duration::from_secs(age))),
+            None => "Checked at an unknown time".to_owned(),
+        };
+        let newest_count = |verb| match newest {
+            Some(newest) => format!(" Microsoft's newest count {verb} of {newest}."),
+            None => String::new(),
         };
         match self.state {
-            State::Fresh if self.asked => "Fresh: Partner Center was asked just now.".to_owned(),
-            State::Fresh => match self.ttl {
-                Some(ttl) if ttl > 0 => format!(
-                    "Fresh: told by Partner Center {age}, and taken for true for {} more.",
-                    duration(ttl.unsigned_abs())
-                ),
-                _ => format!("Fresh: told by Partner Center {age}."),
-            },
-            State::Revalidating => {
+            State::Fresh => {
+                let next = self.ttl.filter(|ttl| *ttl > 0 && newest.is_some());
+                let next = next.map(|ttl| Duration::from_secs(ttl.unsigned_abs()));
+                let next = next.map(|next| format!(", next check in {}", in_words(next)));
                 format!(
-                    "Stale: told by Partner Center {age}; it is being asked again, so ask once more."
+                    "{checked}{}.{}",
+                    next.unwrap_or_default(),
+                    newest_count("is")
                 )
             }
+            State::Revalidating => format!(
+                "{checked}. A new check is running: ask again in a moment.{}",
+                newest_count("was")
+            ),
             State::InPlaceOfFailure => format!(
-                "Stale: told by Partner Center {age}, and shown since it cannot be asked now."
+                "{checked}. The last check with Partner Center failed.{}",
+                newest_count("was")
             ),
             State::Suspect => format!(
-                "Suspect: told by Partner Center {age}. What it tells now lacks rows or is older, \
-                 which is shown once it is confirmed."
+                "{checked}. What Partner Center has answered since is implausible, and is shown only \
+                 after a second check confirms it."
             ),
-            State::Unknown => "How old this is, nobody tells.".to_owned(),
+            State::Unknown => "Its age is unknown: no usage-proxy answered.".to_owned(),
         }
     }
 }
@@ -103,24 +106,6 @@ fn of_ours(list: &str) -> Option<Vec<(String, String)>> {
     })
 }
 
-fn ago(seconds: u64) -> String {
-    if seconds < 2 {
-        "just now".to_owned()
-    } else {
-        format!("{} ago", duration(seconds))
-    }
-}
-
-/// In the largest unit that does not lie much.
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,37 +119,54 @@ mod tests {
 
     #[test]
     fn the_headers_of_every_way_to_an_answer_are_put_into_words() {
-        for (cache_status, age, sentence) in [
+        for (cache_status, age, newest, sentence) in [
             (
                 "usage-proxy; fwd=uri-miss; fwd-status=200; stored; ttl=900",
                 "0",
-                "Fresh: Partner Center was asked just now.",
+                Some("2017-03-09"),
+                "Checked just now, next check in 15 min. Microsoft's newest count is of 2017-03-09.",
+            ),
+            (
+                "usage-proxy; hit; ttl=844",
+                "56",
+                Some("2017-03-09"),
+                "Checked 56 s ago, next check in 14 min. Microsoft's newest count is of 2017-03-09.",
             ),
             (
                 "usage-proxy; hit; ttl=720",
                 "180",
-                "Fresh: told by Partner Center 3 min ago, and taken for true for 12 min more.",
+                None,
+                "Checked 3 min ago.",
             ),
             (
                 "usage-proxy; hit; ttl=-300; detail=stale-while-revalidate",
                 "1200",
-                "Stale: told by Partner Center 20 min ago; it is being asked again, so ask once more.",
+                Some("2017-03-09"),
+                "Checked 20 min ago. A new check is running: ask again in a moment. Microsoft's newest \
+                 count was of 2017-03-09.",
             ),
             (
                 "usage-proxy; fwd=stale; fwd-status=503; ttl=-9000; detail=stale-if-error",
                 "180000",
-                "Stale: told by Partner Center 2 days ago, and shown since it cannot be asked now.",
+                None,
+                "Checked 2 days ago. The last check with Partner Center failed.",
             ),
             (
                 "edge; hit, usage-proxy; hit; ttl=3; detail=suspect",
                 "7200",
-                "Suspect: told by Partner Center 2 h ago. What it tells now lacks rows or is older, \
-                 which is shown once it is confirmed.",
+                Some("2017-03-09"),
+                "Checked 2 h ago. What Partner Center has answered since is implausible, and is shown \
+                 only after a second check confirms it.",
             ),
-            ("edge; hit", "1", "How old this is, nobody tells."),
+            (
+                "edge; hit",
+                "1",
+                None,
+                "Its age is unknown: no usage-proxy answered.",
+            ),
         ] {
             assert_eq!(
-                told(cache_status, age).sentence(),
+                told(cache_status, age).sentence(newest),
                 sentence,
                 "{cache_status}"
             );

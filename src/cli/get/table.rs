@@ -27,6 +27,9 @@ pub(super) struct Usage {
     oldest_processed_date: Option<String>,
     products: Vec<Product>,
     workloads: Vec<Workload>,
+    /// Whether a date was asked for.
+    #[serde(skip)]
+    is_dated: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -105,9 +108,11 @@ fn heading(usage: &Usage, freshness: &Freshness, look: Look) -> Vec<String> {
         let oldest = usage.oldest_processed_date.as_ref();
         let oldest = oldest.map(|oldest| format!("{oldest} to "));
         let dates = oldest.unwrap_or_default() + date;
-        lines.push(format!("Processed {}.", harmless(&dates)));
+        lines.push(format!("Counts of {}.", harmless(&dates)));
     }
-    let sentence = Look::wrap(&freshness.sentence(), look.columns);
+    let date = usage.processed_date.as_deref().map(harmless);
+    let newest = date.as_deref().filter(|_| !usage.is_dated);
+    let sentence = Look::wrap(&freshness.sentence(newest), look.columns);
     lines.extend(sentence.iter().map(|line| match freshness.state {
         State::Fresh | State::Unknown => line.clone(),
         State::Revalidating | State::InPlaceOfFailure | State::Suspect => {
@@ -175,6 +180,11 @@ impl Usage {
     /// Names the customer where the answer does not.
     pub(super) fn called(&mut self, name: Option<String>) {
         self.customer_name = self.customer_name.take().or(name);
+    }
+
+    /// Marks it as that of a date that was asked for.
+    pub(super) fn of_a_date(&mut self) {
+        self.is_dated = true;
     }
 }
 

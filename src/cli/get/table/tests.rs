@@ -52,9 +52,9 @@ fn a_person_sees_what_is_used_of_each_product_and_of_all() {
         "\
 DT DEMO CSP CUSTOMER 005
 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04
-Processed 2017-03-09.
-Fresh: told by Partner Center 3 min ago, and taken for true for 12 min
-more.
+Counts of 2017-03-09.
+Checked 3 min ago, next check in 12 min. Microsoft's newest count is of
+2017-03-09.
 
 Product                   Active  Qualified    Used
 EXCHANGE ONLINE (PLAN 1)               2000
@@ -94,7 +94,7 @@ fn a_total_over_several_dates_says_so() {
     let table = rendered(&usage, LOOK);
 
     assert!(
-        table.contains("\nProcessed 2017-03-08 to 2017-03-09.\n"),
+        table.contains("\nCounts of 2017-03-08 to 2017-03-09.\n"),
         "{table}"
     );
     assert!(
