@@ -25,6 +25,7 @@ use http::{Request, header};
 use prometheus::Registry;
 use serde_json::json;
 use usage_proxy::{
+    allowed_hosts::AllowedHosts,
     api::{Api, ApiMetrics, Authentication},
     cache::{CacheMetrics, SingleFlight, Ticket, UsageCache},
     clock::{Clock, SystemClock},
@@ -102,6 +103,7 @@ fn api() -> Api {
         Arc::new(SystemClock),
         metrics,
         RequestLog::Off,
+        Some(AllowedHosts::new(&[])),
         &[],
     )
 }

@@ -20,8 +20,10 @@ use serde::Serialize;
 use self::readiness::Readiness;
 pub use self::{access::Access, identity::identity};
 use crate::{
+    allowed_hosts::AllowedHosts,
     clock::SharedClock,
-    problem::Problem,
+    peer::Peer,
+    problem::{Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
     telemetry::Metrics,
     usage::UsageService,
@@ -38,13 +40,15 @@ pub struct Admin {
     pub metrics: Metrics,
     /// For ages.
     pub clock: SharedClock,
+    /// The hosts that it answers to; `None` where any will do.
+    pub hosts: Option<AllowedHosts>,
     /// Who may look.
     pub access: Access,
 }
 
 /// The admin listener's routes.
 pub fn router(admin: Admin) -> Router {
-    let access = admin.access.clone();
+    let (access, hosts) = (admin.access.clone(), admin.hosts.clone());
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -56,6 +60,7 @@ pub fn router(admin: Admin) -> Router {
     Router::new()
         .fallback_service(routes)
         .layer(middleware::from_fn_with_state(access, access::check))
+        .layer(middleware::from_fn_with_state(hosts, check_host))
         .layer(middleware::from_fn(problems))
 }
 
@@ -85,6 +90,28 @@ struct Health {
     status: &'static str,
 }
 
+/// Refuses requests for hosts that are none of this listener's.
+async fn check_host(
+    State(hosts): State<Option<AllowedHosts>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let problem = hosts.and_then(|hosts| hosts.check(&request).err());
+    let Some(problem) = problem else {
+        return next.run(request).await;
+    };
+    let path = request.uri().path();
+    let peer = request.extensions().get::<Peer>();
+    tracing::info!(
+        path = excerpt(path),
+        peer = peer.map(|peer| tracing::field::display(peer.address.ip())),
+        reason = problem.detail(),
+        "a request of the admin listener was refused"
+    );
+    let request_id = request_id::accept_or_mint(request.headers());
+    answer(problem, path, &request_id)
+}
+
 /// Gives every answer its request id, and puts problem documents in the place of what axum says
 /// where no route or method fits.
 async fn problems(mut request: Request, next: Next) -> Response {
@@ -108,7 +135,8 @@ async fn problems(mut request: Request, next: Next) -> Response {
         }
         _ => response,
     };
-    response.headers_mut().insert(X_REQUEST_ID, request_id);
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, request_id);
     response
 }
 

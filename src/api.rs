@@ -42,6 +42,7 @@ use self::{
 };
 pub use self::{authentication::Authentication, metrics::ApiMetrics, spans::RequestSpans};
 use crate::{
+    allowed_hosts::AllowedHosts,
     cache::{CacheResult, CacheStatus},
     callers::Identity,
     clock::SharedClock,
@@ -68,6 +69,8 @@ struct Inner {
     clock: SharedClock,
     metrics: ApiMetrics,
     log: RequestLog,
+    /// `None` where any host will do.
+    hosts: Option<AllowedHosts>,
     /// `None` where no page of another origin may read answers.
     cors: Option<Cors>,
     /// `None` where nothing is traced.
@@ -157,6 +160,7 @@ impl Api {
         clock: SharedClock,
         metrics: ApiMetrics,
         log: RequestLog,
+        hosts: Option<AllowedHosts>,
         cors_origins: &[Origin],
     ) -> Self {
         Self {
@@ -166,6 +170,7 @@ impl Api {
                 clock,
                 metrics,
                 log,
+                hosts,
                 cors: Cors::new(cors_origins),
                 spans: None,
             }),
@@ -194,6 +199,8 @@ impl Api {
         let at = inner.clock.now();
         let request_id = request_id::accept_or_mint(request.headers());
         let route = Route::of(request.uri().path());
+        let hosts = inner.hosts.as_ref();
+        let misdirected = hosts.and_then(|hosts| hosts.check(&request).err());
         let span = inner
             .spans
             .as_ref()
@@ -207,7 +214,8 @@ impl Api {
                 request_id: &request_id,
                 span,
                 encrypted: peer.encrypted,
-                is_for_people: route == Route::Page,
+                // On a foreign host the page's style sheet would be refused too.
+                is_for_people: route == Route::Page && misdirected.is_none(),
             },
             peer,
             identity: None,
@@ -215,7 +223,9 @@ impl Api {
             answered: false,
         };
 
-        let mut served = match inner.preflight(&under_way.arrived) {
+        let answered = misdirected.map(|problem| under_way.arrived.refuse(problem));
+        let answered = answered.or_else(|| inner.preflight(&under_way.arrived));
+        let mut served = match answered {
             Some(served) => served,
             None => under_way.serve().await,
         };

@@ -9,6 +9,7 @@ use crate::{
         self, Access, Admin,
         readiness::{Gate, Readiness},
     },
+    allowed_hosts::AllowedHosts,
     api::{Api, ApiMetrics, Authentication, RequestSpans},
     cache::{CacheMetrics, UsageCache},
     callers::{
@@ -163,15 +164,18 @@ impl App {
         let upstream = Arc::new(ground.upstream()?);
         let usage = ground.usage(&upstream)?;
         let (api_edge, admin_edge) = ground.edges().await?;
+        let identifies_callers = config.callers.file.is_some() || config.callers.jwt.is_some();
         let api_service = Api::new(
             authentication,
             usage.clone(),
             Arc::clone(&deps.clock),
             ApiMetrics::new(metrics.registry())?,
             config.log.requests,
+            ground.hosts(api.address, identifies_callers),
             &config.server.cors_origins,
         )
         .traced(ground.request_spans());
+        let admin_hosts = ground.hosts(admin.address, config.admin.is_guarded());
         let access = Access::new(&config.admin, metrics.registry())?;
         let readiness = Arc::new(readiness(
             admin::identity(&config.upstream),
@@ -185,6 +189,7 @@ impl App {
             usage,
             metrics,
             clock: deps.clock,
+            hosts: admin_hosts,
             access,
         });
         Ok(Self {
@@ -324,6 +329,13 @@ impl Ground<'_> {
             tracer: self.tracer.clone(),
         };
         Ok(PartnerCenter::new(&self.config.upstream, deps)?)
+    }
+
+    /// The hosts that a listener answers to; `None` where any will do: it has no other protection
+    /// against web pages on the loopback alone, and there only where it asks for no credential.
+    fn hosts(&self, address: SocketAddr, identifies_callers: bool) -> Option<AllowedHosts> {
+        let exposed = is_local(address) && !identifies_callers;
+        exposed.then(|| AllowedHosts::new(&self.config.server.allowed_hosts))
     }
 
     fn request_spans(&self) -> Option<RequestSpans> {

@@ -13,6 +13,7 @@
 //! `callers` know keys by `access_key`.
 //!
 //! **One request, in file order.** [`serve`] accepts → [`api`] tells the route, counts and logs →
+//! [`allowed_hosts`] refuses foreign hosts on the loopback →
 //! `api/authentication` asks [`callers`] who sent it, `api/rate_limit` whether it may come again →
 //! `api/extract` reads a customer, a date, a directive → `api/usage` asks [`usage`] → [`cache`]
 //! finds the newest date and its snapshot and judges their freshness. *Fresh* is served. *Stale
@@ -59,6 +60,8 @@ pub mod domain;
 pub mod upstream;
 
 pub mod resilience;
+
+pub mod allowed_hosts;
 
 pub mod admin;
 

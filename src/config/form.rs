@@ -148,6 +148,17 @@ pub(super) const ORIGINS: Form<Vec<Origin>> = Form {
     unquoted: Unquoted::List,
 };
 
+pub(super) const HOSTS: Form<Vec<Host>> = Form {
+    expected: "host names or IP addresses as browsers send them, without ports, such as \
+               `[\"usage.example.com\"]`, or as text with commas between them",
+    parse: |text| items(text).map(host).collect(),
+    print: |hosts| {
+        let hosts: Vec<_> = hosts.iter().map(Host::to_string).collect();
+        hosts.join(",")
+    },
+    unquoted: Unquoted::List,
+};
+
 pub(super) const KEY_HASHES: Form<Vec<KeyHash>> = Form {
     expected: "SHA-256 hashes of keys in 64 hexadecimal digits each, as `usage-proxy hash-key` \
                prints them",
@@ -320,6 +331,30 @@ pub(super) fn joined(items: &[String]) -> Result<String, Refusal> {
         return Err("has an empty item".into());
     }
     Ok(items.join(","))
+}
+
+/// One host, spelled as browsers spell it.
+fn host(text: &str) -> Result<Host, Refusal> {
+    let has_port = || {
+        let (_, port) = text.rsplit_once(':')?;
+        (!text.ends_with(']')).then(|| port.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    match text {
+        "" => return Err("has an empty item".into()),
+        _ if text.contains('*') => return Err("has `*`; name each host".into()),
+        _ if text.contains('/') => return Err("has an item that is a URL or a path".into()),
+        _ if has_port() == Some(true) => {
+            return Err("has an item with a port, which does not matter: leave it out".into());
+        }
+        _ => {}
+    }
+    let host =
+        Host::parse(text).map_err(|error| format!("has an item that is no host ({error})"))?;
+    let spelled = host.to_string();
+    if text != spelled {
+        return Err(format!("has an item that browsers send as {spelled:?}").into());
+    }
+    Ok(host)
 }
 
 /// Never told of what it is: it may be the key itself.

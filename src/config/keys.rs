@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use url::Url;
+use url::{Host, Url};
 
 use self::Presence::{AllowedBy, Default, Optional, Required, RequiredBy};
 use super::{
@@ -95,6 +95,8 @@ keys! {
         form::DURATION, |c| Some(c.server.drain_timeout);
     SERVER_CORS_ORIGINS: Vec<Origin> = "server.cors_origins", Default(""),
         form::ORIGINS, |c| Some(c.server.cors_origins.clone());
+    SERVER_ALLOWED_HOSTS: Vec<Host> = "server.allowed_hosts", Default(""),
+        form::HOSTS, |c| Some(c.server.allowed_hosts.clone());
     SERVER_HEADER_TIMEOUT: Duration = "server.header_timeout", Default("5s"),
         form::POSITIVE_DURATION, |c| Some(c.server.header_timeout);
     SERVER_IDLE_TIMEOUT: Duration = "server.idle_timeout", Default("75s"),

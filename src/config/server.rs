@@ -1,5 +1,7 @@
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
+use url::Host;
+
 use super::{Origin, TlsConfig, keys, settings::Settings, tls};
 
 /// `server.*`: the listener that dashboards use.
@@ -11,6 +13,9 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Whose pages may read answers, beside those of our own origin; nobody's by default.
     pub cors_origins: Vec<Origin>,
+    /// Hosts that a listener on the loopback answers to where it identifies no callers, beside those
+    /// of the loopback; of both listeners. None by default.
+    pub allowed_hosts: Vec<Host>,
     /// How long the head of a request may take, from its first byte or the beginning of its
     /// connection. Default `5s`.
     pub header_timeout: Duration,
@@ -38,6 +43,7 @@ impl ServerConfig {
             listen: settings.get(&keys::SERVER_LISTEN)?,
             drain_timeout: settings.get(&keys::SERVER_DRAIN_TIMEOUT)?,
             cors_origins: settings.get(&keys::SERVER_CORS_ORIGINS)?,
+            allowed_hosts: settings.get(&keys::SERVER_ALLOWED_HOSTS)?,
             header_timeout: settings.get(&keys::SERVER_HEADER_TIMEOUT)?,
             idle_timeout: settings.get(&keys::SERVER_IDLE_TIMEOUT)?,
             request_timeout: settings.get(&keys::SERVER_REQUEST_TIMEOUT)?,

@@ -146,6 +146,8 @@ kinds! {
         InvalidHost: BAD_REQUEST "invalid-host" "Not a host";
         /// The target names another host than `Host` does.
         ForeignTarget: BAD_REQUEST "foreign-target" "Target on another host";
+        /// `Host` names no host that a listener on the loopback serves where it identifies no callers.
+        MisdirectedRequest: MISDIRECTED_REQUEST "misdirected-request" "Not a host of this service";
         /// GET or HEAD was sent with a body.
         RequestBody: BAD_REQUEST "request-body" "Request with a body";
         /// The head of the request did not come to its end in time.

@@ -32,8 +32,10 @@ fn asked(app: &TestApp) -> Vec<String> {
 
 /// Sends a request target byte for byte, which no client library does.
 async fn get_target(app: &TestApp, target: &str) -> String {
-    app.raw(format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
-        .await
+    app.raw(
+        format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes(),
+    )
+    .await
 }
 
 /// The statuses of the answers on a connection, in their order.
@@ -438,10 +440,10 @@ async fn pipelined_requests_are_answered_in_their_order() {
     let answers = app
         .raw(
             format!(
-                "GET {usage} HTTP/1.1\r\nHost: x\r\nX-Request-Id: first\r\n\r\n\
-                 GET /nowhere HTTP/1.1\r\nHost: x\r\nX-Request-Id: second\r\n\r\n\
-                 HEAD {usage} HTTP/1.1\r\nHost: x\r\nX-Request-Id: third\r\n\r\n\
-                 GET {usage} HTTP/1.1\r\nHost: x\r\nX-Request-Id: fourth\r\nConnection: close\r\n\r\n"
+                "GET {usage} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: first\r\n\r\n\
+                 GET /nowhere HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: second\r\n\r\n\
+                 HEAD {usage} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: third\r\n\r\n\
+                 GET {usage} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: fourth\r\nConnection: close\r\n\r\n"
             )
             .as_bytes(),
         )
@@ -459,9 +461,9 @@ async fn pipelined_requests_are_answered_in_their_order() {
 async fn the_body_of_a_request_is_refused_and_is_not_the_next_request() {
     let app = TestApp::start().await;
     let usage = usage_path();
-    let smuggled = format!("GET /v1/customers/{OTHER}/usage HTTP/1.1\r\nHost: x\r\n\r\n");
+    let smuggled = format!("GET /v1/customers/{OTHER}/usage HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let length = smuggled.len();
-    let next = "GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let next = "GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
     for (case, framing, body) in [
         (
@@ -476,8 +478,9 @@ async fn the_body_of_a_request_is_refused_and_is_not_the_next_request() {
         ),
     ] {
         for (method, status) in [("GET", 400), ("HEAD", 400), ("POST", 405)] {
-            let request =
-                format!("{method} {usage} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n{body}{next}");
+            let request = format!(
+                "{method} {usage} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n{body}{next}"
+            );
 
             let answers = app.raw(request.as_bytes()).await;
 
@@ -492,7 +495,7 @@ async fn the_body_of_a_request_is_refused_and_is_not_the_next_request() {
 async fn a_request_of_two_lengths_is_refused_whole() {
     let app = TestApp::start().await;
     let usage = usage_path();
-    let smuggled = format!("GET /v1/customers/{OTHER}/usage HTTP/1.1\r\nHost: x\r\n\r\n");
+    let smuggled = format!("GET /v1/customers/{OTHER}/usage HTTP/1.1\r\nHost: localhost\r\n\r\n");
 
     for (case, framing) in [
         ("unlike lengths", "Content-Length: 0\r\nContent-Length: 5"),
@@ -505,7 +508,8 @@ async fn a_request_of_two_lengths_is_refused_whole() {
         ),
         ("a space before the colon", "Content-Length : 0"),
     ] {
-        let request = format!("GET {usage} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n{smuggled}");
+        let request =
+            format!("GET {usage} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n{smuggled}");
 
         let answers = app.raw(request.as_bytes()).await;
 
@@ -548,7 +552,10 @@ async fn what_is_not_http_is_answered_400_and_the_connection_closed() {
             b"GET / HTTP/1.1\r\nHo\nst: x\r\n\r\n",
         ),
         ("a null in a value", b"GET / HTTP/1.1\r\nHost: x\0\r\n\r\n"),
-        ("not UTF-8", b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (
+            "not UTF-8",
+            b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        ),
     ] {
         let answer = app.raw(bytes).await;
 
@@ -560,7 +567,7 @@ async fn what_is_not_http_is_answered_400_and_the_connection_closed() {
 async fn an_absolute_target_is_read_as_its_path_and_names_no_other_host() {
     let app = TestApp::start().await;
 
-    let ours = get_target(&app, &format!("http://x{}", usage_path())).await;
+    let ours = get_target(&app, &format!("http://localhost{}", usage_path())).await;
     let foreign = get_target(&app, &format!("http://elsewhere.example{}", usage_path())).await;
 
     assert_eq!(statuses(&ours), [200], "{ours}");

@@ -238,7 +238,7 @@ async fn a_304_ends_with_its_head() {
     let answer = app
         .raw(
             format!(
-                "GET {} HTTP/1.1\r\nHost: x\r\nIf-None-Match: *\r\nConnection: close\r\n\r\n",
+                "GET {} HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\nConnection: close\r\n\r\n",
                 usage_path()
             )
             .as_bytes(),

@@ -80,7 +80,7 @@ async fn held_request(app: &TestApp) -> TcpStream {
     app.simulator.hold();
     let mut stream = TcpStream::connect(app.api).await.unwrap();
     let request = format!(
-        "GET /v1/customers/{}/usage HTTP/1.1\r\nHost: usage-proxy\r\n\r\n",
+        "GET /v1/customers/{}/usage HTTP/1.1\r\nHost: localhost\r\n\r\n",
         customer(0)
     );
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -26,6 +26,7 @@ mod demo_answer;
 mod documents;
 mod faults;
 mod freshness;
+mod hosts;
 mod isolation;
 mod jwt;
 mod lifecycle;

@@ -923,7 +923,8 @@ async fn a_caller_that_goes_away_is_counted_too() {
     let app = TestApp::start().await;
     app.simulator.hold();
     let mut caller = TcpStream::connect(app.api).await.unwrap();
-    let request = format!("GET /v1/customers/{DOCUMENTED}/usage HTTP/1.1\r\nHost: x\r\n\r\n");
+    let request =
+        format!("GET /v1/customers/{DOCUMENTED}/usage HTTP/1.1\r\nHost: localhost\r\n\r\n");
     caller.write_all(request.as_bytes()).await.unwrap();
     app.upstream_asked(SimulatedApi::Insights, 1).await;
 

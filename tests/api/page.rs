@@ -406,7 +406,10 @@ async fn a_name_is_never_more_than_text() {
 
 #[tokio::test]
 async fn the_host_that_was_asked_for_stays_within_its_line() {
-    let app = TestApp::start().await;
+    let app = TestApp::builder()
+        .set("server.allowed_hosts", "usage.example,a'b")
+        .start()
+        .await;
     let path = page_of(DOCUMENTED);
 
     for (host, line) in [

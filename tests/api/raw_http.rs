@@ -134,7 +134,7 @@ impl Answers {
 
 /// A `GET` with more lines in its head.
 fn get(path: &str, more: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n").into_bytes()
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n").into_bytes()
 }
 
 /// A request with a body that is a request too, in every way in which a body may be announced,
@@ -165,7 +165,7 @@ fn with_a_body() -> impl Strategy<Value = Vec<u8>> {
     ];
     let line = (method(), path()).prop_map(|(method, path)| format!("{method} {path} HTTP/1.1"));
     (line, announced).prop_map(|(line, (headers, body))| {
-        format!("{line}\r\nHost: x\r\n{headers}\r\n{body}").into_bytes()
+        format!("{line}\r\nHost: localhost\r\n{headers}\r\n{body}").into_bytes()
     })
 }
 

@@ -248,7 +248,7 @@ async fn ask(app: &TestApp, customer: Uuid, correlation_id: Uuid) -> TcpStream {
 
 fn request(customer: Uuid, correlation_id: Uuid) -> String {
     format!(
-        "GET /v1/customers/{customer}/usage HTTP/1.1\r\nHost: usage-proxy\r\n\
+        "GET /v1/customers/{customer}/usage HTTP/1.1\r\nHost: localhost\r\n\
          X-Correlation-Id: {correlation_id}\r\nConnection: close\r\n\r\n"
     )
 }

@@ -99,7 +99,7 @@ fn usage(customer: impl std::fmt::Display) -> String {
 async fn plain(listener: SocketAddr) -> String {
     let mut stream = TcpStream::connect(listener).await.unwrap();
     stream
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await
         .unwrap();
     let mut answer = Vec::new();

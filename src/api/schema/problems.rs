@@ -106,6 +106,7 @@ impl Fault {
             | Kind::RepeatedHost
             | Kind::InvalidHost
             | Kind::ForeignTarget
+            | Kind::MisdirectedRequest
             | Kind::RequestBody
             | Kind::RequestTimeout
             | Kind::UriTooLong

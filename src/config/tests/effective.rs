@@ -38,6 +38,7 @@ fn every_key(kind: &str, audience: &str, proof: &str) -> String {
         max_connections = 50
         http2_cleartext = true
         cors_origins = ["https://dash.example.com", "http://[::1]:3000"]
+        allowed_hosts = ["usage.example.com", "192.0.2.7", "[2001:db8::7]"]
         [server.tls]
         certificate_file = "/c"
         key_file = "/k"

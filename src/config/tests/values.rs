@@ -32,6 +32,18 @@ fn a_bad_value_says_why_and_what_was_expected() {
             "https://*.example.com",
             "every page of the Web",
         ),
+        ("server.allowed_hosts", "*.example.com", "name each host"),
+        ("server.allowed_hosts", "a.example,", "empty item"),
+        ("server.allowed_hosts", "http://a.example", "a URL"),
+        ("server.allowed_hosts", "a.example:8443", "with a port"),
+        ("server.allowed_hosts", "[::1]:8443", "with a port"),
+        ("server.allowed_hosts", "a b", "no host"),
+        ("server.allowed_hosts", "::1", "with a port"),
+        (
+            "server.allowed_hosts",
+            "Usage.example.com",
+            "browsers send as \"usage.example.com\"",
+        ),
         (
             "upstream.base_url",
             "api.partnercenter.microsoft.com",
