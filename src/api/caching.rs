@@ -20,8 +20,11 @@ const MOST_HEADERS: usize = 14;
 /// What an answer is of, and whom it is the same for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Audience {
-    /// Whoever may have it at all.
+    /// Whoever may have it at all, where callers are not told apart.
     Everybody,
+    /// The callers that may have it. It is the same for each, but a browser that two of them share
+    /// must not show one's answer to the other.
+    AllowedCallers,
     /// Whoever asks for the same page.
     EverybodyOfPage,
     /// Its caller alone. No date goes with it: rights change too, so that what a caller is shown may
@@ -150,6 +153,7 @@ impl Audience {
     const fn vary(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Everybody => "Accept, Accept-Encoding",
+            Self::AllowedCallers => "Accept, Accept-Encoding, Authorization, X-Api-Key",
             Self::EverybodyOfPage => "Accept, Accept-Encoding, MS-ContinuationToken",
             Self::ItsCaller => {
                 "Accept, Accept-Encoding, Authorization, X-Api-Key, MS-ContinuationToken"

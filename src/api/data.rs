@@ -7,6 +7,7 @@ use super::{
     Arrived, Inner, Served, Told,
     caching::{self, Audience},
     problem,
+    schema::Anonymous,
 };
 use crate::{
     cache::CacheResult,
@@ -51,8 +52,12 @@ pub(super) async fn finish<B>(
         return arrived.refuse(not_rendered());
     };
     api.metrics.served(answer.held.age);
-    let (headers, everybody) = (arrived.request.headers(), Audience::Everybody);
-    let response = caching::respond(headers, &answer.held, everybody, form, coding, ready);
+    let audience = match api.authentication.anonymous() {
+        Anonymous::Allowed => Audience::Everybody,
+        Anonymous::Refused => Audience::AllowedCallers,
+    };
+    let headers = arrived.request.headers();
+    let response = caching::respond(headers, &answer.held, audience, form, coding, ready);
     serve(response, &answer, date)
 }
 

@@ -122,6 +122,27 @@ async fn what_an_answer_was_chosen_by_is_told_besides_the_origin() {
             "Accept, Accept-Encoding, Authorization, X-Api-Key, MS-ContinuationToken, Origin"
         );
     }
+    let usage = path();
+    for path in [
+        &*usage,
+        &format!("{usage}/chart.svg"),
+        &format!("{usage}/table.csv"),
+        &format!("/v1/customers/{}/analytics/licenses/usage", customer(0)),
+        "/v1/analytics/licenses/deployment",
+    ] {
+        let first = keyed.get_with(path, &[origin, proof]).await;
+        let known = ("if-none-match", first.header("etag"));
+        let again = keyed.get_with(path, &[origin, proof, known]).await;
+
+        assert_eq!((first.status, again.status), (200, 304), "{path}");
+        for reply in [first, again] {
+            assert_eq!(
+                reply.header("vary"),
+                "Accept, Accept-Encoding, Authorization, X-Api-Key, Origin",
+                "{path}"
+            );
+        }
+    }
 }
 
 #[tokio::test]
