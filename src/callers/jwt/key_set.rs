@@ -110,20 +110,27 @@ impl Key {
     ///
     /// [`Rejection`]. Whether the token is valid *now* is not judged here.
     pub(super) fn claims(&self, token: &str) -> Result<Map<String, Value>, Rejection> {
-        jsonwebtoken::decode(token, &self.key, &self.validation)
-            .map(|token| token.claims)
-            .map_err(|error| match error.kind() {
-                ErrorKind::InvalidSignature => Rejection::Signature,
-                ErrorKind::InvalidAlgorithm => Rejection::Algorithm,
-                ErrorKind::InvalidIssuer => Rejection::Issuer,
-                ErrorKind::InvalidAudience => Rejection::Audience,
-                ErrorKind::MissingRequiredClaim(name) => match name.as_str() {
-                    "iss" => Rejection::Issuer,
-                    "aud" => Rejection::Audience,
-                    _ => Rejection::Expired,
-                },
-                _ => Rejection::Malformed,
-            })
+        let token = jsonwebtoken::decode(token, &self.key, &self.validation);
+        let claims: Map<_, _> =
+            token
+                .map(|token| token.claims)
+                .map_err(|error| match error.kind() {
+                    ErrorKind::InvalidSignature => Rejection::Signature,
+                    ErrorKind::InvalidAlgorithm => Rejection::Algorithm,
+                    ErrorKind::InvalidIssuer => Rejection::Issuer,
+                    ErrorKind::InvalidAudience => Rejection::Audience,
+                    ErrorKind::MissingRequiredClaim(name) => match name.as_str() {
+                        "iss" => Rejection::Issuer,
+                        "aud" => Rejection::Audience,
+                        _ => Rejection::Expired,
+                    },
+                    _ => Rejection::Malformed,
+                })?;
+        // The library takes a list too, but an issuer is one text (RFC 7519 §4.1.1).
+        match claims.get("iss") {
+            Some(Value::String(_)) => Ok(claims),
+            _ => Err(Rejection::Issuer),
+        }
     }
 }
 

@@ -35,6 +35,7 @@ async fn a_token_is_for_us_from_our_issuer_and_valid_now() {
             Some(Rejection::Issuer),
         ),
         (json!({"iss": 1}), Some(Rejection::Issuer)),
+        (json!({"iss": [ISSUER]}), Some(Rejection::Issuer)),
         (json!({"aud": null}), Some(Rejection::Audience)),
         (json!({"aud": "api://other"}), Some(Rejection::Audience)),
         (json!({"aud": []}), Some(Rejection::Audience)),
