@@ -22,7 +22,7 @@ use crate::{
 /// How access tokens are had.
 #[derive(Debug)]
 pub(in crate::upstream) enum Grant {
-    RefreshToken(RefreshToken),
+    RefreshToken(Box<RefreshToken>),
     ClientCredentials(ClientCredentials),
     TokenFile(TokenFile),
 }
@@ -77,12 +77,12 @@ impl Grant {
             AuthConfig::RefreshToken {
                 grant,
                 refresh_token_file,
-            } => Self::RefreshToken(RefreshToken::new(
+            } => Self::RefreshToken(Box::new(RefreshToken::new(
                 endpoint(grant),
                 SecretFile::new(refresh_token_file, "upstream.auth.refresh_token_file"),
                 http.clock().clone(),
                 metrics.clone(),
-            )),
+            ))),
             AuthConfig::ClientCredentials { grant } => {
                 Self::ClientCredentials(ClientCredentials::new(endpoint(grant)))
             }

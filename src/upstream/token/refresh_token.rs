@@ -9,7 +9,7 @@ use super::{
     GrantFailure, Obtained,
     client_proof::Credential,
     endpoint::{Shown, TokenEndpoint},
-    secret_file::{Fingerprint, SecretFile, Unreadable},
+    secret_file::{Fingerprint, NotReplaced, SecretFile, Unreadable},
 };
 use crate::{clock::SharedClock, upstream::metrics::Metrics};
 
@@ -30,7 +30,8 @@ pub(in crate::upstream) struct RefreshToken {
 #[derive(Debug)]
 struct Unsaved {
     token: SecretString,
-    /// Of the token in the file that it replaces.
+    /// Of the token in the file that it replaces: itself, where the file has it and only the
+    /// folder was not flushed.
     replaces: Fingerprint,
 }
 
@@ -112,13 +113,24 @@ impl RefreshToken {
             );
             self.forget_unsaved();
         }
-        let Some(unsaved) = &self.unsaved else { return };
+        let Some(unsaved) = &mut self.unsaved else {
+            return;
+        };
         match self.file.replace(&unsaved.token).await {
             Ok(()) => {
                 self.unsaved = None;
                 tracing::info!("the rotated refresh token was written to its file");
             }
-            Err(error) => tracing::error!(
+            Err(NotReplaced::Unflushed(error)) => {
+                unsaved.replaces = Fingerprint::of(&[&unsaved.token]);
+                tracing::error!(
+                    path = %self.file.path().display(),
+                    %error,
+                    "the rotated refresh token is in its file, but the folder cannot be flushed to \
+                     disk: if this machine crashes, the old token may come back; check the disk"
+                );
+            }
+            Err(NotReplaced::Unwritten(error)) => tracing::error!(
                 path = %self.file.path().display(),
                 %error,
                 "the rotated refresh token cannot be written and is held in memory alone: make \
@@ -164,4 +176,68 @@ fn fingerprint(credential: &Credential, token: &SecretString) -> Fingerprint {
     let mut parts = credential.parts();
     parts.push(token);
     Fingerprint::of(&parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    use super::*;
+    use crate::{
+        config::AuthConfig,
+        upstream::{
+            client::HttpClient,
+            support::{Auth, Fixture},
+        },
+    };
+
+    #[tokio::test]
+    async fn a_folder_that_was_not_flushed_is_not_taken_for_another_replicas_token() {
+        static BROKEN: AtomicBool = AtomicBool::new(true);
+        let fixture = Fixture::new(Auth::RefreshToken).await;
+        let AuthConfig::RefreshToken {
+            grant: config,
+            refresh_token_file,
+        } = &fixture.config.auth
+        else {
+            panic!("the fixture redeems a refresh token");
+        };
+        let http = HttpClient::build(&fixture.config, fixture.clock.clone()).unwrap();
+        let metrics = Metrics::register(&fixture.registry).unwrap();
+        let endpoint = TokenEndpoint::new(
+            http,
+            config,
+            fixture.config.attempt_timeout,
+            metrics.clone(),
+        );
+        let file = SecretFile::new(refresh_token_file, "k").flushing_folders_by(|_| {
+            if BROKEN.load(Ordering::Relaxed) {
+                return Err(io::Error::from(io::ErrorKind::StorageFull));
+            }
+            Ok(())
+        });
+        let mut grant = RefreshToken::new(endpoint, file, fixture.clock.clone(), metrics);
+        let [old, rotated] = ["refresh-1", "refresh-2"].map(SecretString::from);
+        grant.unsaved = Some(Unsaved {
+            token: rotated,
+            replaces: Fingerprint::of(&[&old]),
+        });
+
+        grant.save().await;
+        let unflushed = (fixture.read("rotating/refresh"), grant.has_unsaved());
+        let overtaken = grant.is_overtaken().await;
+        grant.save().await;
+        let still_unflushed = grant.has_unsaved();
+        BROKEN.store(false, Ordering::Relaxed);
+        grant.save().await;
+
+        assert_eq!(unflushed, ("refresh-2".to_owned(), true));
+        assert!(!overtaken, "the token in the file is our own");
+        assert!(still_unflushed);
+        assert_eq!(fixture.read("rotating/refresh"), "refresh-2");
+        assert!(!grant.has_unsaved());
+    }
 }

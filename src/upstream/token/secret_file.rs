@@ -25,6 +25,7 @@ const ABANDONED: Duration = Duration::from_secs(60);
 pub(super) struct SecretFile {
     path: PathBuf,
     key: &'static str,
+    flush_folder: fn(&Path) -> io::Result<()>,
 }
 
 /// What tells one set of secrets from another without keeping it.
@@ -39,6 +40,18 @@ pub(super) struct Unreadable {
     fault: String,
 }
 
+/// A secret that was not replaced durably.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotReplaced {
+    /// The file is as it was.
+    #[error(transparent)]
+    Unwritten(#[from] io::Error),
+    /// The file has the new secret, but its folder was not flushed to disk: a crash of the machine
+    /// may bring the old one back.
+    #[error(transparent)]
+    Unflushed(io::Error),
+}
+
 // === impl SecretFile ===
 
 impl SecretFile {
@@ -47,6 +60,16 @@ impl SecretFile {
         Self {
             path: path.to_owned(),
             key,
+            flush_folder: |folder| File::open(folder)?.sync_all(),
+        }
+    }
+
+    /// The same, on a disk that flushes folders by this.
+    #[cfg(test)]
+    pub(super) fn flushing_folders_by(self, flush_folder: fn(&Path) -> io::Result<()>) -> Self {
+        Self {
+            flush_folder,
+            ..self
         }
     }
 
@@ -75,15 +98,19 @@ impl SecretFile {
     ///
     /// # Errors
     ///
-    /// When the directory cannot be written to. The file is then as it was.
+    /// [`NotReplaced`] says which secret the file has then.
     ///
     /// # Cancel safety
     ///
     /// Once begun, the write is carried through on a thread of its own.
-    pub(super) async fn replace(&self, secret: &SecretString) -> io::Result<()> {
-        let path = self.path.clone();
+    pub(super) async fn replace(&self, secret: &SecretString) -> Result<(), NotReplaced> {
+        let (path, flush_folder) = (self.path.clone(), self.flush_folder);
         let secret = secret.clone();
-        blocking(move || replace(&path, &secret)).await
+        let flushed = blocking(move || {
+            let folder = replace(&path, &secret)?;
+            Ok(flush_folder(&folder))
+        });
+        flushed.await?.map_err(NotReplaced::Unflushed)
     }
 
     /// When the file was last written; `None` where nobody can tell.
@@ -128,7 +155,8 @@ fn read(path: &Path) -> io::Result<SecretString> {
     Ok(SecretString::from(secret))
 }
 
-fn replace(path: &Path, secret: &SecretString) -> io::Result<()> {
+/// Puts a new file in place, and returns its folder: the rename is durable only once that is.
+fn replace(path: &Path, secret: &SecretString) -> io::Result<PathBuf> {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -142,11 +170,9 @@ fn replace(path: &Path, secret: &SecretString) -> io::Result<()> {
     new.as_file().sync_all()?;
     let written = new.as_file().metadata()?.modified()?;
     new.persist(&path)?;
-    // The rename itself is durable only once the directory is.
-    File::open(directory)?.sync_all()?;
     // What is kept is kept, whether or not the room can be tidied.
     drop(remove_abandoned(directory, written));
-    Ok(())
+    Ok(directory.to_owned())
 }
 
 /// Removes the new files that were never put in place: each holds a secret.
