@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::upstream) enum Grant {
     RefreshToken(Box<RefreshToken>),
-    ClientCredentials(ClientCredentials),
+    ClientCredentials(Box<ClientCredentials>),
     TokenFile(TokenFile),
 }
 
@@ -84,7 +84,7 @@ impl Grant {
                 metrics.clone(),
             ))),
             AuthConfig::ClientCredentials { grant } => {
-                Self::ClientCredentials(ClientCredentials::new(endpoint(grant)))
+                Self::ClientCredentials(Box::new(ClientCredentials::new(endpoint(grant))))
             }
             AuthConfig::TokenFile { token_file } => {
                 Self::TokenFile(TokenFile::new(token_file, http.clock().clone()))
