@@ -292,7 +292,7 @@ impl Prepared {
             native: self.native.clone(),
             csv: OnceLock::new(),
             table: OnceLock::new(),
-            chart: OnceLock::new(),
+            charts: Charts::default(),
             customers: None,
         })
     }

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
-use crate::representation::{Coding, Form, Prepared};
+use crate::representation::{Coding, Form, Prepared, Theme};
 
 /// What a row tells, and nothing that was made of it.
 type Told = (String, String, String, u64, u64, Option<String>);
@@ -342,7 +342,7 @@ proptest! {
             Prepared::new(&snapshot, None, Timestamp::UNIX_EPOCH).unwrap()
         });
 
-        for form in [Form::Simplified, Form::Csv, Form::Table, Form::Chart] {
+        for form in [Form::Simplified, Form::Csv, Form::Table, Form::Chart(Theme::Reader)] {
             let [one, other] = [&one, &other].map(|prepared| {
                 prepared.render(form, Coding::Identity).unwrap().unwrap().1
             });
