@@ -22,7 +22,7 @@ const PATH: &str = "/v1/customers";
 /// Which part of the list is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Customers of a page at most; no more than [`Page::LARGEST`] are shown.
+    /// Customers of a page at most, as asked; [`Page::rounded_size`] says how many are shown.
     pub size: NonZeroU32,
     /// The page begins behind this place; at the beginning where absent.
     pub after: Option<ListPlace>,
@@ -130,6 +130,22 @@ pub(super) fn render(list: CustomerList) -> serde_json::Result<(Vec<u8>, Custome
 impl Page {
     /// Most customers of a page, as Partner Center has it.
     pub const LARGEST: NonZeroU32 = NonZeroU32::new(500).unwrap();
+
+    /// Sizes of pages, from the largest on; smaller pages have any size.
+    const SIZES: [NonZeroU32; 5] = [
+        Self::LARGEST,
+        NonZeroU32::new(200).unwrap(),
+        NonZeroU32::new(100).unwrap(),
+        NonZeroU32::new(50).unwrap(),
+        NonZeroU32::new(20).unwrap(),
+    ];
+
+    /// Returns how many customers are shown at most: the size asked for, rounded down to 20, 50, 100,
+    /// 200 or 500, and as it is below 20. So callers that ask for nearly the same share one page.
+    pub fn rounded_size(&self) -> NonZeroU32 {
+        let mut sizes = Self::SIZES.into_iter();
+        sizes.find(|size| *size <= self.size).unwrap_or(self.size)
+    }
 }
 
 // === impl CustomerIndex ===
@@ -192,11 +208,7 @@ impl CustomerIndex {
             .take(behind)
             .filter(|visible| **visible)
             .count();
-        Some(Cut::new(
-            &visible,
-            start,
-            page.map(|page| page.size.min(Page::LARGEST)),
-        ))
+        Some(Cut::new(&visible, start, page.map(Page::rounded_size)))
     }
 
     fn write(&self, cut: &Cut, whole: &[u8]) -> serde_json::Result<Vec<u8>> {

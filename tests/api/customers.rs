@@ -285,6 +285,29 @@ async fn a_seek_query_repeats_the_token_alone() {
 }
 
 #[tokio::test]
+async fn pages_have_few_sizes_so_that_callers_share_them() {
+    let app = TestApp::start().await;
+
+    for (asked, shown) in [
+        (1, 1),
+        (19, 19),
+        (20, 20),
+        (49, 20),
+        (50, 50),
+        (99, 50),
+        (199, 100),
+        (499, 200),
+        (500, 500),
+        (10_000, 500),
+    ] {
+        let page = app.get(&format!("/v1/customers?size={asked}")).await;
+
+        let uri = &page.json()["links"]["self"]["uri"];
+        assert_eq!(*uri, format!("/v1/customers?size={shown}"), "{asked}");
+    }
+}
+
+#[tokio::test]
 async fn a_size_of_nothing_is_as_large_as_may_be() {
     let app = TestApp::start().await;
 

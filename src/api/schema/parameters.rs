@@ -208,7 +208,7 @@ impl IntoParams for Paging {
         vec![
             queried(
                 "size",
-                "How many customers a page has, at most 500 as Partner Center's own; all where it is 0 or left out.",
+                "How many customers a page has, rounded down to 20, 50, 100, 200 or 500 (below 20 as asked), so that equal pages are shared; all where it is 0 or left out.",
                 size,
             )
             .example(Some(2.into()))
