@@ -131,6 +131,9 @@ static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
     Assets::new(files.chain(docs::files()).chain(page::files()))
 });
 
+/// About what the description of this API takes.
+const DESCRIPTION_BYTES: usize = 256 * 1024;
+
 /// The descriptions of a service that everybody may call, and of one that tells its callers apart.
 /// Each takes some 20 MiB for a moment when it is made, so nobody who is not asked for it makes it.
 static DESCRIPTIONS: [LazyLock<Asset>; 2] = [
@@ -388,7 +391,9 @@ impl<B> UnderWay<'_, B> {
     async fn file(&self) -> Option<&'static Asset> {
         if self.route == Route::OpenApi {
             let anonymous = self.api.authentication.anonymous();
-            return Some(offload::elsewhere(move || description(anonymous)).await);
+            return Some(
+                offload::run_cpu_bound(DESCRIPTION_BYTES, move || description(anonymous)).await,
+            );
         }
         ASSETS.find(self.arrived.request.uri().path())
     }

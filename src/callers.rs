@@ -122,7 +122,7 @@ impl Callers {
 
     async fn read(&self) -> Reading {
         let path = self.inner.path.clone();
-        offload::elsewhere(move || file::read(&path)).await
+        offload::spawn_blocking(move || file::read(&path)).await
     }
 
     /// Puts what was read in force, all of it or nothing.

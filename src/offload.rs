@@ -1,36 +1,183 @@
-//! CPU-bound work, done where it holds up nobody's I/O.
+//! CPU-bound and blocking work, off the threads that serve requests.
+
+use std::{
+    num::NonZeroUsize,
+    panic::{self, AssertUnwindSafe},
+    sync::{Arc, LazyLock, Mutex, PoisonError, mpsc},
+    thread,
+};
+
+use tokio::sync::oneshot;
 
 /// Work on this many bytes takes less time than handing it to another thread.
 const SMALL: usize = 64 * 1024;
 
-/// Works on so many bytes: here if they are few, else on a thread of its own.
+/// All CPU-bound work of the process: as many jobs run at once as there are processors, however many
+/// requests want one, so that the memory they need is bounded.
+static CPU: LazyLock<CpuPool> = LazyLock::new(|| CpuPool::start(max_cpu_bound_jobs()));
+
+/// Threads that run CPU-bound jobs, first come, first served.
+struct CpuPool {
+    jobs: mpsc::Sender<Job>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs CPU-bound work over so many bytes: in place where they are few, else on another thread.
+///
+/// # Panics
+///
+/// Where the work does.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future abandons the result; work that has begun is finished all the same.
-pub async fn work_on<T: Send + 'static>(
+/// Dropping the future abandons the result. Work that has begun is finished all the same.
+pub async fn run_cpu_bound<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
     if bytes <= SMALL {
         work()
     } else {
-        elsewhere(work).await
+        CPU.run(work).await
     }
 }
 
-/// Works on a thread of its own. A panic there goes on here.
+/// Returns how many jobs of [`run_cpu_bound`] run at once on other threads: one per processor.
+pub fn max_cpu_bound_jobs() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Runs work that waits for the machine, such as reading a file, on a thread that may wait.
+///
+/// # Panics
+///
+/// Where the work does.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future abandons the result; work that has begun is finished all the same.
-pub async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Dropping the future abandons the result. Work that has begun is finished all the same.
+pub async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
+            Ok(panic) => panic::resume_unwind(panic),
             // The runtime is ending, and this task with it.
             Err(_cancelled) => std::future::pending().await,
         },
+    }
+}
+
+// === impl CpuPool ===
+
+impl CpuPool {
+    fn start(threads: NonZeroUsize) -> Self {
+        let (jobs, queue) = mpsc::channel();
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..threads.get() {
+            let queue = Arc::clone(&queue);
+            let thread = thread::Builder::new().name("cpu-bound".to_owned());
+            if let Err(error) = thread.spawn(move || run_jobs(&queue)) {
+                tracing::error!(%error, "a thread for CPU-bound work could not be started");
+            }
+        }
+        Self { jobs }
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, result) = oneshot::channel();
+        let job = Box::new(move || {
+            // Nobody waits for it any more.
+            if sender.is_closed() {
+                return;
+            }
+            drop(sender.send(panic::catch_unwind(AssertUnwindSafe(work))));
+        });
+        if let Err(mpsc::SendError(job)) = self.jobs.send(job) {
+            // No thread could be started.
+            job();
+        }
+        match result.await {
+            Ok(Ok(done)) => done,
+            Ok(Err(panic)) => panic::resume_unwind(panic),
+            // The job was dropped unrun: the process is ending, and this task with it.
+            Err(_dropped) => std::future::pending().await,
+        }
+    }
+}
+
+fn run_jobs(queue: &Mutex<mpsc::Receiver<Job>>) {
+    yield_to_requests();
+    loop {
+        // It guards the queue, which no panic can leave half changed.
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match job {
+            Ok(job) => job(),
+            Err(mpsc::RecvError) => return,
+        }
+    }
+}
+
+/// Lowers the priority of the current thread, so that a cache hit does not wait for its time slice.
+fn yield_to_requests() {
+    /// Enough for a thread of usual priority to run at once when it wakes.
+    const NICE: i32 = 10;
+
+    // Linux alone has a priority for each thread; elsewhere this would be the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "CPU-bound work keeps the usual priority");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    const LARGE: usize = SMALL + 1;
+
+    #[tokio::test]
+    async fn no_more_jobs_run_at_once_than_there_are_processors() {
+        let most = max_cpu_bound_jobs().get();
+        let (running, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (started, mut starts) = tokio::sync::mpsc::unbounded_channel();
+        let (release, released) = mpsc::channel::<()>();
+        let released = Arc::new(Mutex::new(released));
+        let mut jobs = JoinSet::new();
+        for _ in 0..20 * most {
+            let (running, peak) = (Arc::clone(&running), Arc::clone(&peak));
+            let (started, released) = (started.clone(), Arc::clone(&released));
+            jobs.spawn(run_cpu_bound(LARGE, move || {
+                let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+                peak.fetch_max(now, Ordering::SeqCst);
+                started.send(()).unwrap();
+                released.lock().unwrap().recv().unwrap();
+                running.fetch_sub(1, Ordering::SeqCst);
+            }));
+        }
+
+        for _ in 0..most {
+            starts.recv().await.unwrap();
+        }
+        for _ in 0..20 * most {
+            release.send(()).unwrap();
+        }
+        jobs.join_all().await;
+
+        assert!(peak.load(Ordering::SeqCst) <= most, "{peak:?} of {most}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_goes_on_where_the_work_was_asked_for_and_ends_no_thread() {
+        for _ in 0..2 * max_cpu_bound_jobs().get() {
+            let job = tokio::spawn(run_cpu_bound(LARGE, || panic!("on purpose")));
+
+            assert!(job.await.unwrap_err().is_panic());
+        }
+        assert_eq!(run_cpu_bound(LARGE, || 1).await, 1);
     }
 }

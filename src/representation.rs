@@ -168,6 +168,14 @@ impl Coding {
         }
     }
 
+    /// How many times as long as to read a body it takes to write it in this coding.
+    pub(crate) const fn effort(self) -> usize {
+        match self {
+            Self::Identity => 1,
+            Self::Gzip | Self::Brotli | Self::Zstd => 32,
+        }
+    }
+
     /// Its place among the codings that compress.
     pub(crate) const fn slot(self) -> Option<usize> {
         match self {
@@ -342,6 +350,16 @@ impl Prepared {
     /// Who is in it, where it is the list of customers.
     pub fn customers(&self) -> Option<&CustomerIndex> {
         self.customers.as_deref()
+    }
+
+    /// Returns what [`Self::show_customers`] would, where that was made before.
+    pub fn shown_customers(
+        &self,
+        may_see: impl Fn(CustomerId) -> bool,
+        page: Option<&Page>,
+        coding: Coding,
+    ) -> Option<Shown> {
+        self.customers.as_ref()?.shown(may_see, page, coding)
     }
 
     /// What of the list of customers is shown to a caller who may see these, in a coding; made once

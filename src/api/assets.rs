@@ -141,8 +141,9 @@ impl Asset {
             Some(made) => made,
             // Whoever comes meanwhile waits for this one.
             None => {
-                let size = self.identity.body.len();
-                offload::work_on(size, move || slot.get_or_init(|| self.compress(coding))).await
+                let size = self.identity.body.len() * coding.effort();
+                offload::run_cpu_bound(size, move || slot.get_or_init(|| self.compress(coding)))
+                    .await
             }
         };
         match made {

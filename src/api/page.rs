@@ -100,7 +100,7 @@ async fn choose<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, ask: 
     };
     let directory = Directory::new(&list, caller);
     let (frame, asked) = (arrived.frame(None), ask.clone());
-    let choosing = offload::work_on(directory.search_bytes(), move || {
+    let choosing = offload::run_cpu_bound(directory.search_bytes(), move || {
         directory.choose(frame, &asked)
     });
     match choosing.await {

@@ -13,7 +13,7 @@ pub use self::{
     continuation::{Continuation, InvalidContinuation},
     search::Sought,
 };
-use super::Document;
+use super::{Coding, Document};
 use crate::domain::{CustomerEntry, CustomerId, CustomerList, ListPlace};
 
 /// Where the list is had.
@@ -164,6 +164,21 @@ impl CustomerIndex {
     /// The customers, by name.
     pub fn entries(&self) -> impl Iterator<Item = &CustomerEntry> {
         self.listed.iter().map(|listed| &listed.entry)
+    }
+
+    /// Returns what is shown to a caller who may see these, where it was made before in this coding.
+    pub(super) fn shown(
+        &self,
+        may_see: impl Fn(CustomerId) -> bool,
+        page: Option<&Page>,
+        coding: Coding,
+    ) -> Option<Shown> {
+        let Some(cut) = self.cut(may_see, page) else {
+            return Some(Shown::Whole);
+        };
+        let part = self.cuts.get(&cut)?;
+        part.ready(coding)?;
+        Some(Shown::Part(part))
     }
 
     /// What of the list that `whole` is gets shown to a caller who may see these.

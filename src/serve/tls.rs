@@ -188,7 +188,7 @@ impl Tls {
         loop {
             watch.changed().await;
             let files = self.files.clone();
-            match offload::elsewhere(move || load(&files)).await {
+            match offload::spawn_blocking(move || load(&files)).await {
                 Ok(loaded) => {
                     let expires_at = loaded.expires_at;
                     self.take_over(loaded);

@@ -125,7 +125,7 @@ impl Collector {
         let Some(file) = self.headers_file.clone() else {
             return Ok(HeaderMap::new());
         };
-        offload::elsewhere(move || headers::read(&file))
+        offload::spawn_blocking(move || headers::read(&file))
             .await
             .map_err(ExportError::Headers)
     }

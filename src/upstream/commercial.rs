@@ -55,7 +55,7 @@ pub(super) async fn fetch(
             .checked_sub(bytes)
             .ok_or_else(|| attempts.too_large("the pages together"))?;
         let decode = move || wire::decode_commercial(&answer.body, customer);
-        let page = offload::work_on(bytes, decode).await?;
+        let page = offload::run_cpu_bound(bytes, decode).await?;
         customer_name = customer_name.into_iter().chain(page.customer_name).min();
         rows.extend(page.rows);
         let Some(link) = page.next else { break };

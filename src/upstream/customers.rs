@@ -50,7 +50,7 @@ pub(super) async fn fetch(
             .checked_sub(bytes)
             .ok_or_else(|| attempts.too_large("the pages together"))?;
         let decode = move || wire::decode_customers(&answer.body);
-        let page = offload::work_on(bytes, decode).await?;
+        let page = offload::run_cpu_bound(bytes, decode).await?;
         totals.add(&page);
         customers.extend(page.customers);
         let Some(link) = page.next else { break };

@@ -44,7 +44,7 @@ pub(super) async fn fetch(
     let decode = move || wire::decode_document(&body, document.owner());
     Ok(Fetched {
         content: Content::Document {
-            outline: offload::work_on(answer.body.len(), decode).await?,
+            outline: offload::run_cpu_bound(answer.body.len(), decode).await?,
             body: answer.body,
         },
         ids: call.ids,

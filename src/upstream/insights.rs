@@ -32,7 +32,7 @@ pub(super) async fn fetch(
     let decode = move || wire::decode_insights(&body, customer);
     Ok(Fetched {
         content: Content::Usage {
-            snapshot: offload::work_on(answer.body.len(), decode).await?,
+            snapshot: offload::run_cpu_bound(answer.body.len(), decode).await?,
             native: Some(answer.body),
         },
         ids: call.ids,

@@ -15,6 +15,9 @@ use crate::{
 /// About what a customer takes, rendered.
 const CUSTOMER_BYTES: usize = 400;
 
+/// About what it takes to see whether a caller may see a customer, in bytes to work on.
+const RIGHTS_BYTES: usize = 2;
+
 // === impl UsageService ===
 
 impl UsageService {
@@ -67,8 +70,22 @@ impl UsageService {
             return Ok(prepared.customers().map(|_| Shown::Whole));
         }
         let (prepared, caller) = (Arc::clone(prepared), caller.clone());
-        let bytes = prepared.rows() * CUSTOMER_BYTES;
-        offload::work_on(bytes, move || {
+        // What was made before waits for nothing that is being made.
+        let made = {
+            let (prepared, caller, page) = (Arc::clone(&prepared), caller.clone(), page.clone());
+            offload::run_cpu_bound(prepared.rows() * RIGHTS_BYTES, move || {
+                prepared.shown_customers(|id| caller.may_read(id), page.as_ref(), coding)
+            })
+        };
+        if let Some(shown) = made.await {
+            return Ok(Some(shown));
+        }
+        let customers = prepared.rows();
+        let shown = page.as_ref().map_or(customers, |page| {
+            customers.min(page.rounded_size().get() as usize)
+        });
+        let bytes = customers.max(shown * coding.effort()) * CUSTOMER_BYTES;
+        offload::run_cpu_bound(bytes, move || {
             prepared.show_customers(|id| caller.may_read(id), page.as_ref(), coding)
         })
         .await

@@ -377,7 +377,7 @@ impl Fetches {
                 Ok(Prepared::of_document(subject, &outline, &body, seen_at))
             }
         };
-        let rendered = offload::work_on(bytes, render).await;
+        let rendered = offload::run_cpu_bound(bytes, render).await;
         rendered.map_err(|error| SourceError {
             kind: SourceErrorKind::Malformed,
             detail: error.to_string().into(),

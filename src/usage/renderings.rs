@@ -52,7 +52,7 @@ impl Renderings {
         };
         let bytes = held.prepared.bytes();
         let nameless = Arc::clone(&held.prepared);
-        match offload::work_on(bytes, move || nameless.named(&name, seen_at)).await {
+        match offload::run_cpu_bound(bytes, move || nameless.named(&name, seen_at)).await {
             Ok(named) => {
                 let prepared = Arc::new(named);
                 self.cache.rename(&held.prepared, &prepared);
@@ -89,7 +89,11 @@ impl Renderings {
                 async move {
                     let rendered = {
                         let prepared = Arc::clone(&prepared);
-                        offload::elsewhere(move || prepared.render(form, coding).map(|_| ())).await
+                        let bytes = prepared.bytes() * coding.effort();
+                        offload::run_cpu_bound(bytes, move || {
+                            prepared.render(form, coding).map(|_| ())
+                        })
+                        .await
                     };
                     cache.reweigh(&prepared);
                     let _landed = ticket.land((), |()| ());

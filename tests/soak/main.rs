@@ -13,6 +13,7 @@
     reason = "a test may fail in any way"
 )]
 
+mod burst;
 mod flood;
 mod hostile;
 mod memory;
@@ -46,6 +47,9 @@ async fn hostile_clients_neither_fill_memory_nor_fail_a_caller_that_behaves() {
     let mut polite = polite::Caller::new(&service.api);
     polite.warm_up().await;
     let (at_rest, open_at_rest) = (memory::resident(pid), memory::open_files(pid));
+    burst::run(&service.api).await;
+    let burst = memory::Mebibytes(memory::peak(pid));
+    println!("memory: {burst} at most in a burst of first compressions");
 
     let (polled, flooded, hostile, ()) = tokio::join!(
         polite.poll(target.until()),

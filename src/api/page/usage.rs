@@ -189,7 +189,7 @@ async fn render(answer: &Answer, dressing: Dressing) -> http::Response<Body> {
         .map_or(0, |(_, encoded)| encoded.body().len());
     let searched = dressing.listing.directory().map(Directory::search_bytes);
     let bytes = bytes + searched.unwrap_or_default();
-    let rendered = offload::work_on(bytes, move || dressing.onto(&prepared)).await;
+    let rendered = offload::run_cpu_bound(bytes, move || dressing.onto(&prepared)).await;
     respond(StatusCode::OK, rendered)
 }
 

@@ -77,6 +77,11 @@ impl Cuts {
         2 * bytes
     }
 
+    /// A cut as it was made before.
+    pub(super) fn get(&self, cut: &Cut) -> Option<Arc<Document>> {
+        self.made.get(cut)
+    }
+
     /// A cut as it was made before, or made now: once, however many ask.
     ///
     /// # Errors
