@@ -16,6 +16,7 @@ mod man;
 mod openapi;
 mod progress;
 mod serve;
+mod shell;
 mod simulate;
 mod terminal;
 

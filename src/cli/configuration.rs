@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::key_value;
+use super::{key_value, shell};
 use crate::{
     config::{AuthConfig, Config, Sources, TlsConfig, secret},
     trace,
@@ -77,18 +77,6 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// A path as one types it into a shell.
-fn typed(file: &Path) -> String {
-    let text = file.display().to_string();
-    let plain =
-        |character: char| character.is_ascii_alphanumeric() || "/._-+@:".contains(character);
-    if text.chars().all(plain) {
-        text
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
-}
-
 /// What TLS is configured, by the table that says so.
 pub(super) fn tls_tables(config: &Config) -> Vec<(&'static str, &TlsConfig)> {
     let tables = [
@@ -107,7 +95,7 @@ impl ConfigArgs {
     /// The flag that names the configuration file, to be typed after a command; empty without one.
     pub(super) fn flag(&self) -> String {
         match &self.config {
-            Some(file) => format!(" --config {}", typed(file)),
+            Some(file) => format!(" --config {}", shell::word(file)),
             None => String::new(),
         }
     }
@@ -129,23 +117,5 @@ impl ConfigArgs {
             sources = sources.with_flag(format!("--set {key}"), key, value);
         }
         sources
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_typed_so_that_a_shell_takes_it_for_one_word() {
-        for (file, text) in [
-            (
-                "/etc/usage-proxy/usage-proxy.toml",
-                "/etc/usage-proxy/usage-proxy.toml",
-            ),
-            ("my files/it's.toml", r"'my files/it'\''s.toml'"),
-        ] {
-            assert_eq!(typed(Path::new(file)), text);
-        }
     }
 }

@@ -10,9 +10,10 @@ use tempfile::TempDir;
 use super::{
     Failure, address, print_line,
     serve::{end_on_signal, is_watched},
+    shell,
 };
 use crate::{
-    app::{App, Deps},
+    app::{App, Deps, StartError},
     config::{Config, Sources, is_local},
     simulator::{DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, Simulator, SimulatorOptions, customer_id},
     telemetry,
@@ -47,7 +48,9 @@ pub(super) async fn run(args: &DemoArgs) -> Result<(), Failure> {
         Secrets::write(simulator.handle().issue_refresh_token()).map_err(Failure::other)?;
     let config = Config::load(sources(args, simulator.local_addr(), &secrets))?;
     telemetry::start_logging(&config.log).map_err(Failure::usage)?;
-    let app = App::build(&config, Deps::default()).await?;
+    let app = App::build(&config, Deps::default())
+        .await
+        .map_err(in_flags)?;
     let shutdown = app.shutdown();
     end_on_signal(shutdown.clone())?;
     shutdown.spawn(simulator.run(shutdown.clone()));
@@ -59,6 +62,24 @@ pub(super) async fn run(args: &DemoArgs) -> Result<(), Failure> {
     app.run().await;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Names the flag where an address cannot be listened on: the demo has no keys of configuration.
+fn in_flags(error: StartError) -> Failure {
+    match error {
+        StartError::Listen {
+            key,
+            address,
+            reason,
+        } => {
+            let flag = match key {
+                "admin.listen" => "--admin-listen",
+                _ => "--listen",
+            };
+            Failure::other(format!("{flag} {address} cannot be listened on: {reason}"))
+        }
+        other => other.into(),
+    }
 }
 
 /// The secrets of the stand-in's account, in files like any others, gone when the demo ends.
@@ -160,7 +181,7 @@ fn welcome(api: SocketAddr, admin: SocketAddr) -> String {
 
 Or ask for a customer:
 
-  usage-proxy get zubr --url http://{api}
+  {program} get zubr --url http://{api}
   curl -s http://{api}/v1/customers/{customer}/usage
   curl -s http://{admin}/cache
 
@@ -172,5 +193,6 @@ Compare the example in Microsoft's documentation:
 API http://{api}, admin http://{admin} (/metrics, /healthz, /readyz, /cache). Ctrl-C ends it.
 ",
         version = env!("CARGO_PKG_VERSION"),
+        program = shell::program(),
     )
 }

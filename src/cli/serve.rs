@@ -6,7 +6,7 @@ use super::{
     Failure,
     configuration::{ConfigArgs, secret_files, unreadable_trace_headers, warnings},
     healthcheck::reachable,
-    print_line,
+    print_line, shell,
     terminal::Look,
 };
 use crate::{
@@ -112,11 +112,12 @@ usage-proxy {version} asks {upstream} for usage, and listens on
 Try:
 
   curl -s {admin_url}/readyz
-  usage-proxy get CUSTOMER --url {api_url}{key_flag}
+  {program} get CUSTOMER --url {api_url}{key_flag}
 
-`usage-proxy doctor{config_flag}` says what is wrong where it is not ready. Ctrl-C ends it.
+`{program} doctor{config_flag}` says what is wrong where it is not ready. Ctrl-C ends it.
 ",
         version = env!("CARGO_PKG_VERSION"),
+        program = shell::program(),
         upstream = config.upstream.base_url.host_str().unwrap_or_default(),
     )
 }

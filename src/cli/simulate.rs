@@ -19,7 +19,7 @@ Examples:
   usage-proxy simulate --customers 5000 --seed 7
   usage-proxy simulate --fault latency=300             (milliseconds)
   usage-proxy simulate --fault calls_per_minute=60
-  curl -X PATCH http://127.0.0.1:7070/_simulator/faults -d '{\"status\": 503, \"times\": 2}'
+  curl -X PATCH http://127.0.0.1:7070/_simulator/faults -d '{\"status\": 503, \"retry_after\": 7}'
   curl http://127.0.0.1:7070/_simulator
 
 It prints what to configure, in a pipe too, where a line of JSON on standard error says where it
@@ -31,7 +31,7 @@ Faults:
   times                  how many calls; without it, all
   latency                milliseconds before the answer
   status, code, description, retry_after
-                         answer so
+                         answer so; retry_after is seconds, or an HTTP date
   calls_per_minute       throttle beyond
   mfa_required           401 with code 900421
   mfa_missing            isMfaCompliant: false to who asks by ValidateMfa

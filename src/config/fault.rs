@@ -81,16 +81,32 @@ impl Fault {
         }
     }
 
-    pub(super) fn missing(key: &dyn AnyKey, because: &str) -> Self {
+    /// A key that has to be stated; without a file, somebody may not know that there can be one.
+    pub(super) fn missing(key: &dyn AnyKey, because: &str, has_file: bool) -> Self {
         let name = key.name();
+        let in_file = if has_file {
+            "in the file"
+        } else {
+            "in a file that `--config FILE` names,"
+        };
         Self {
             place: None,
             problem: format!(
-                "{name}: missing{because}; expected {}, in the file or as {}",
+                "{name}: missing{because}; expected {}, {in_file} or as {}",
                 key.expected(),
                 keys::variable(name),
             ),
         }
+    }
+
+    /// A key's variable with single underscores, which would be ignored.
+    pub(super) fn misspelled_variable(name: String, key: &dyn AnyKey) -> Self {
+        let problem = format!(
+            "is not read; expected {}, with two underscores before each part of {}",
+            keys::variable(key.name()),
+            key.name(),
+        );
+        Self::at(Place::Variable(name), problem)
     }
 
     pub(super) fn bad_value(place: Place, key: &dyn AnyKey, value: &Value, why: &Refusal) -> Self {

@@ -1,6 +1,9 @@
 //! What a value may look like: how it is read, printed, and asked for.
 
-use std::{borrow::Cow, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    borrow::Cow, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr,
+    time::Duration,
+};
 
 use http::HeaderValue;
 use tracing_subscriber::EnvFilter;
@@ -91,36 +94,21 @@ pub(super) const BOOLEAN: Form<bool> = Form {
 
 pub(super) const CONCURRENCY: Form<NonZeroUsize> = Form {
     expected: "a whole number from 1 to 10000",
-    parse: |text| {
-        text.parse()
-            .ok()
-            .filter(|count: &NonZeroUsize| count.get() <= 10_000)
-            .ok_or_else(|| "is out of range".into())
-    },
+    parse: |text| whole_number(text, |count: &NonZeroUsize| count.get() <= 10_000),
     print: NonZeroUsize::to_string,
     unquoted: Unquoted::Integer,
 };
 
 pub(super) const CONNECTIONS: Form<NonZeroUsize> = Form {
     expected: "a whole number from 1 to 1000000",
-    parse: |text| {
-        text.parse()
-            .ok()
-            .filter(|count: &NonZeroUsize| count.get() <= 1_000_000)
-            .ok_or_else(|| "is out of range".into())
-    },
+    parse: |text| whole_number(text, |count: &NonZeroUsize| count.get() <= 1_000_000),
     print: NonZeroUsize::to_string,
     unquoted: Unquoted::Integer,
 };
 
 pub(super) const RETRIES: Form<u32> = Form {
     expected: "a whole number from 0 to 100",
-    parse: |text| {
-        text.parse()
-            .ok()
-            .filter(|count| *count <= 100)
-            .ok_or_else(|| "is out of range".into())
-    },
+    parse: |text| whole_number(text, |count| *count <= 100),
     print: u32::to_string,
     unquoted: Unquoted::Integer,
 };
@@ -128,10 +116,9 @@ pub(super) const RETRIES: Form<u32> = Form {
 pub(super) const RATIO: Form<f64> = Form {
     expected: "a number from 0 to 1, such as `0.05`",
     parse: |text| {
-        text.parse()
-            .ok()
-            .filter(|ratio| (0.0..=1.0).contains(ratio))
-            .ok_or_else(|| "is out of range".into())
+        let ratio: f64 = text.parse().map_err(|_| "is not a number")?;
+        let in_range = (0.0..=1.0).contains(&ratio);
+        in_range.then_some(ratio).ok_or("is out of range".into())
     },
     print: f64::to_string,
     unquoted: Unquoted::Fraction,
@@ -363,6 +350,16 @@ fn key_hash(text: &str) -> Result<KeyHash, Refusal> {
         InvalidKeyHash::IsKey => "has a key itself, which never stands in configuration".into(),
         InvalidKeyHash::NoHash => "has an item that is no hash of a key".into(),
     })
+}
+
+/// Tells text that is no number from a number that is too small or too large.
+fn whole_number<T: FromStr>(text: &str, in_range: impl Fn(&T) -> bool) -> Result<T, Refusal> {
+    let digits = text.trim_start_matches(['-', '+']);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("is not a whole number".into());
+    }
+    let number = text.parse().ok().filter(in_range);
+    number.ok_or_else(|| "is out of range".into())
 }
 
 fn positive_size(text: &str) -> Result<u64, Refusal> {

@@ -21,6 +21,9 @@ use crate::{access_key::KeyHash, domain::UpstreamApi};
 /// of this name, and those are not ours to refuse.
 pub(super) const VARIABLE_PREFIX: &str = "USAGE_PROXY__";
 
+/// What the names of variables begin with that may be ours.
+pub(super) const SHORT_VARIABLE_PREFIX: &str = "USAGE_PROXY_";
+
 /// A key whose value is a `T`.
 pub(super) struct Key<T: 'static> {
     name: &'static str,
@@ -68,7 +71,9 @@ pub(super) trait AnyKey: Sync {
     fn expected(&self) -> &'static str;
     /// The text of a value that this key accepts.
     fn accept(&self, value: Value) -> Result<String, Refusal>;
-    /// The value in a finished configuration, as TOML; `None` where it is absent.
+    /// The value in a finished configuration, as text; `None` where it is absent.
+    fn text(&self, config: &Config) -> Option<String>;
+    /// The same as TOML.
     fn toml(&self, config: &Config) -> Option<String>;
 }
 
@@ -258,6 +263,15 @@ pub(super) fn variable(name: &str) -> String {
     )
 }
 
+/// The key whose variable this is but for the number of underscores; other variables that begin with
+/// `USAGE_PROXY_` are none of ours.
+pub(super) fn by_misspelled_variable(variable_name: &str) -> Option<&'static dyn AnyKey> {
+    let single = |name: &str| name.replace("__", "_");
+    let meant = single(&variable_name.to_ascii_uppercase());
+    let mut keys = ALL.iter().copied();
+    keys.find(|key| single(&variable(key.name())) == meant)
+}
+
 pub(super) fn last_part(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
@@ -321,8 +335,12 @@ impl<T> AnyKey for Key<T> {
         self.parse(&text).map(|_| text)
     }
 
+    fn text(&self, config: &Config) -> Option<String> {
+        Some(self.print(&(self.field)(config)?))
+    }
+
     fn toml(&self, config: &Config) -> Option<String> {
-        let text = self.print(&(self.field)(config)?);
+        let text = self.text(config)?;
         let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
         Some(match self.form.unquoted {
             Unquoted::Integer if text.parse::<i64>().is_ok() => text,

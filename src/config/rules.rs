@@ -54,7 +54,7 @@ fn check_presence(settings: &Settings, faults: &mut Vec<Fault>) {
     for key in keys::ALL {
         faults.extend(match settings.place(key.name()) {
             Some(place) => misplaced(*key, place, kind),
-            None => missing(*key, kind),
+            None => missing(settings, *key, kind),
         });
     }
 }
@@ -74,13 +74,13 @@ fn misplaced(key: &dyn AnyKey, place: &Place, kind: Option<AuthKind>) -> Option<
     Some(Fault::at(place.clone(), problem))
 }
 
-fn missing(key: &dyn AnyKey, kind: Option<AuthKind>) -> Option<Fault> {
+fn missing(settings: &Settings, key: &dyn AnyKey, kind: Option<AuthKind>) -> Option<Fault> {
     match key.presence() {
-        Presence::Required => Some(Fault::missing(key, "")),
+        Presence::Required => Some(settings.missing(key, "")),
         Presence::RequiredBy(kinds) => {
             let kind = kind.filter(|kind| kinds.contains(kind))?;
             let because = format!(", and {} needs it", stated_kind(kind));
-            Some(Fault::missing(key, &because))
+            Some(settings.missing(key, &because))
         }
         Presence::Default(_) | Presence::Optional | Presence::AllowedBy(_) => None,
     }
@@ -118,7 +118,7 @@ fn check_client_proof(settings: &Settings, faults: &mut Vec<Fault>) {
                 key.name(),
                 federated.name(),
             );
-            faults.push(Fault::missing(secret, &because));
+            faults.push(settings.missing(secret, &because));
         }
         [(name, place)] if is_pair(name) => {
             let [one, other] = pair;
@@ -184,7 +184,7 @@ fn check_jwt(settings: &Settings, faults: &mut Vec<Fault>) {
     let lacking = needed
         .into_iter()
         .filter(|key| settings.place(key.name()).is_none());
-    faults.extend(lacking.map(|key| Fault::missing(key, &because)));
+    faults.extend(lacking.map(|key| settings.missing(key, &because)));
     check_rights_of_tokens(settings, faults);
 }
 
@@ -336,26 +336,28 @@ fn check_order(
     }
 }
 
-/// A fault between two values, standing where the first stated one does.
+/// A fault between two values: it stands where one of them was stated, and names that one first.
 fn conflict<T>(
     settings: &Settings,
-    (a, a_value): (&Key<T>, &T),
-    (b, b_value): (&Key<T>, &T),
+    a: (&Key<T>, &T),
+    b: (&Key<T>, &T),
     because: &str,
     faults: &mut Vec<Fault>,
 ) {
-    let (a_place, b_place) = (settings.place(a.name()), settings.place(b.name()));
+    let place = |key: &Key<T>| settings.place(key.name());
     // Defaults do not conflict with each other, so one of the two was stated.
-    let Some(place) = a_place.or(b_place) else {
-        return;
+    let ((one, one_value), (other, other_value), place, origin) = match (place(a.0), place(b.0)) {
+        (Some(place), origin) => (a, b, place, origin),
+        (None, Some(place)) => (b, a, place, None),
+        (None, None) => return,
     };
-    let b_origin = b_place.map_or_else(|| "by default".to_owned(), Place::to_string);
+    let origin = origin.map_or_else(|| "by default".to_owned(), Place::to_string);
     let problem = format!(
-        "{} = {:?}, but {} = {:?} ({b_origin}): {because}",
-        a.name(),
-        a.print(a_value),
-        b.name(),
-        b.print(b_value),
+        "{} = {:?}, but {} = {:?} ({origin}): {because}",
+        one.name(),
+        one.print(one_value),
+        other.name(),
+        other.print(other_value),
     );
     faults.push(Fault::at(place.clone(), problem));
 }

@@ -13,6 +13,8 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     stated: BTreeMap<&'static str, Stated>,
+    /// A configuration file was named.
+    has_file: bool,
     /// Set when the file could not be read, so that nobody can say what it would have stated.
     incomplete: bool,
 }
@@ -28,7 +30,10 @@ impl Settings {
     /// Reads every source, the one that is beaten first. A fault in any source is one, beaten or
     /// not.
     pub(super) fn gather(sources: Sources, faults: &mut Vec<Fault>) -> Self {
-        let mut settings = Self::default();
+        let mut settings = Self {
+            has_file: sources.file.is_some(),
+            ..Self::default()
+        };
         match sources.file.as_deref().map(file::read) {
             None => {}
             Some(Ok(entries)) => {
@@ -72,6 +77,11 @@ impl Settings {
         self.stated.get(name).map(|stated| &stated.place)
     }
 
+    /// A key that has to be stated and is not.
+    pub(super) fn missing(&self, key: &dyn AnyKey, because: &str) -> Fault {
+        Fault::missing(key, because, self.has_file)
+    }
+
     pub(super) const fn is_incomplete(&self) -> bool {
         self.incomplete
     }
@@ -87,6 +97,8 @@ impl Settings {
     fn state_variable(&mut self, name: OsString, value: OsString, faults: &mut Vec<Fault>) {
         let name = name.to_string_lossy().into_owned();
         let Some(path) = name.strip_prefix(VARIABLE_PREFIX) else {
+            let misspelled = keys::by_misspelled_variable(&name);
+            faults.extend(misspelled.map(|key| Fault::misspelled_variable(name, key)));
             return;
         };
         let path = path.to_lowercase().replace("__", ".");

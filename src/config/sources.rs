@@ -4,14 +4,15 @@ use std::{
     path::PathBuf,
 };
 
-use super::keys::VARIABLE_PREFIX;
+use super::keys::SHORT_VARIABLE_PREFIX;
 
 /// Where configuration is looked for: flags beat the environment, which beats the file.
 #[derive(Clone, Default)]
 pub struct Sources {
     /// A TOML file; none is read if `None`.
     pub file: Option<PathBuf>,
-    /// Environment variables; those whose names do not begin with `USAGE_PROXY__` are ignored.
+    /// Environment variables. Those whose names begin with `USAGE_PROXY__` are read, those that equal
+    /// a key with single underscores are faults, and others are ignored.
     pub environment: Vec<(OsString, OsString)>,
     /// Keys stated on the command line.
     pub flags: Vec<Flag>,
@@ -31,7 +32,7 @@ pub struct Flag {
 impl Sources {
     /// The environment of this process, without file or flags.
     pub fn from_process() -> Self {
-        let ours = |name: &OsStr| name.to_string_lossy().starts_with(VARIABLE_PREFIX);
+        let ours = |name: &OsStr| name.to_string_lossy().starts_with(SHORT_VARIABLE_PREFIX);
         Self {
             environment: std::env::vars_os().filter(|(name, _)| ours(name)).collect(),
             ..Self::default()

@@ -1,4 +1,12 @@
-use super::{AuthConfig, Config, TokenAudience, auth::TokenEndpoint, duration, size};
+use percent_encoding::percent_decode_str;
+
+use super::{
+    AuthConfig, Config, TokenAudience,
+    auth::TokenEndpoint,
+    duration,
+    keys::{self, AnyKey},
+    size,
+};
 use crate::domain::UpstreamApi;
 
 impl Config {
@@ -14,7 +22,27 @@ impl Config {
         ]
         .into_iter()
         .flatten()
+        .chain(self.placeholders())
         .collect()
+    }
+
+    /// Values that were copied from an example and not replaced.
+    fn placeholders(&self) -> impl Iterator<Item = String> {
+        let keys: [&dyn AnyKey; 5] = [
+            &keys::AUTH_TOKEN_URL,
+            &keys::AUTH_CLIENT_ID,
+            &keys::JWT_ISSUER,
+            &keys::JWT_AUDIENCE,
+            &keys::JWT_JWKS_URL,
+        ];
+        keys.into_iter().filter_map(|key| {
+            let value = key.text(self)?;
+            let placeholder = placeholder(&value)?;
+            Some(format!(
+                "{} still has the placeholder {placeholder:?}; put your own value in its place",
+                key.name()
+            ))
+        })
     }
 
     fn insights_without_a_user(&self) -> Option<String> {
@@ -90,4 +118,23 @@ impl Config {
             LEVELS.join(", ")
         ))
     }
+}
+
+/// The part of a value that stands in examples for one's own: of ours, of the README's, and of
+/// Microsoft's documentation, whose company is Contoso.
+fn placeholder(value: &str) -> Option<String> {
+    const NAMES: [&str; 4] = ["TENANT", "CLIENT_ID", "CLIENT_ID_OF_USAGE_PROXY", "REALM"];
+    const NIL: &str = "00000000-0000-0000-0000-000000000000";
+    // A URL has `{tenant}` as `%7Btenant%7D`.
+    let mut parts = value
+        .split('/')
+        .map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned());
+    parts.find(|part| {
+        let framed = |open, close| part.starts_with(open) && part.ends_with(close);
+        NAMES.contains(&part.as_str())
+            || part == NIL
+            || part.starts_with("contoso.")
+            || framed('{', '}')
+            || framed('<', '>')
+    })
 }

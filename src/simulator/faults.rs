@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
 
 use super::record::SimulatedApi;
@@ -29,7 +29,9 @@ pub struct Faults {
     pub code: Option<String>,
     /// `description` of the error body that goes with `status`.
     pub description: Option<String>,
-    /// Sent as `Retry-After` with `status` and when throttling: seconds or an HTTP date.
+    /// Sent as `Retry-After` with `status` and when throttling: seconds or an HTTP date. In JSON, text
+    /// or a number of seconds.
+    #[serde(deserialize_with = "text_or_seconds")]
     pub retry_after: Option<String>,
     /// More calls than this in a minute are throttled; a refused call counts too.
     pub calls_per_minute: Option<u64>,
@@ -234,6 +236,19 @@ impl FaultScope {
             Self::PartnerDeployment => api == SimulatedApi::PartnerDeployment,
         }
     }
+}
+
+fn text_or_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(from)? {
+        Value::Null => None,
+        Value::String(text) => Some(text),
+        Value::Number(seconds) if seconds.is_u64() => Some(seconds.to_string()),
+        _ => {
+            return Err(D::Error::custom(
+                "expected a whole number of seconds, or text",
+            ));
+        }
+    })
 }
 
 mod milliseconds {

@@ -215,21 +215,30 @@ fn a_secret_file_that_cannot_be_read_is_one_clear_line() {
 fn a_port_that_is_taken_is_one_clear_line() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let held = holder.local_addr().unwrap();
-    for (flag, key) in [
-        ("--listen", "server.listen"),
-        ("--admin-listen", "admin.listen"),
+    for (flag, key, other) in [
+        ("--listen", "server.listen", "--admin-listen"),
+        ("--admin-listen", "admin.listen", "--listen"),
     ] {
         let account = account();
-        let mut command = account.command(usage_proxy(), "serve");
-        command.arg(flag).arg(held.to_string());
+        let serve = account.command(usage_proxy(), "serve");
+        let mut demo = usage_proxy();
+        demo.arg("demo");
+        // The demo has no keys of configuration, only flags.
+        for (mut command, named) in [(serve, key), (demo, flag)] {
+            command.args([flag, &held.to_string(), other, "127.0.0.1:0"]);
 
-        let output = command.output().unwrap();
+            let output = command.output().unwrap();
 
-        assert_eq!(output.status.code(), Some(1), "{key}");
-        let told = stderr(&output);
-        assert_eq!(told.lines().count(), 1, "{told}");
-        for part in [key, &held.to_string(), "another program listens there"] {
-            assert!(told.contains(part), "{part} in {told}");
+            assert_eq!(output.status.code(), Some(1), "{named}");
+            let told = stderr(&output);
+            assert_eq!(told.lines().count(), 1, "{told}");
+            assert!(
+                told.starts_with(&format!("usage-proxy: {named} ")),
+                "{told}"
+            );
+            for part in [&held.to_string(), "another program listens there"] {
+                assert!(told.contains(part), "{part} in {told}");
+            }
         }
     }
 }

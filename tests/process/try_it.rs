@@ -54,15 +54,21 @@ async fn the_demo_prints_lines_that_work() {
 async fn the_lines_of_the_demo_are_ones_a_shell_understands() {
     let mut demo = demo().await;
 
-    for line in demo
-        .stdout
-        .text()
+    let printed = demo.stdout.text();
+    let lines: Vec<_> = printed
         .lines()
-        .filter(|line| line.contains("curl "))
-    {
+        .filter(|line| line.contains("curl ") || line.contains(" get "))
+        .collect();
+    assert!(lines.iter().any(|line| line.contains(" get ")), "{printed}");
+    for line in lines {
+        let more = if line.contains("curl ") {
+            "--noproxy '*' --fail --max-time 30"
+        } else {
+            ""
+        };
         let output = Command::new("sh")
             .arg("-c")
-            .arg(format!("{line} --noproxy '*' --fail --max-time 30"))
+            .arg(format!("{line} {more}"))
             .output()
             .unwrap();
 

@@ -9,7 +9,7 @@ fn keys_at_odds_are_both_named() {
         ),
         (
             "upstream.deadline = '5s'",
-            "FILE:1:21: upstream.attempt_timeout = \"10s\", but upstream.deadline = \"5s\" (FILE:1:21)",
+            "FILE:1:21: upstream.deadline = \"5s\", but upstream.attempt_timeout = \"10s\" (by default)",
         ),
         (
             "upstream.connect_timeout = '11s'",
@@ -17,11 +17,11 @@ fn keys_at_odds_are_both_named() {
         ),
         (
             "cache.stale_if_error = '30m'",
-            "cache.stale_while_revalidate = \"1h\", but cache.stale_if_error = \"30m\"",
+            "FILE:1:24: cache.stale_if_error = \"30m\", but cache.stale_while_revalidate = \"1h\" (by default)",
         ),
         (
             "admin.listen = '127.0.0.1:8080'",
-            "server.listen = \"127.0.0.1:8080\", but admin.listen = \"127.0.0.1:8080\"",
+            "FILE:1:16: admin.listen = \"127.0.0.1:8080\", but server.listen = \"127.0.0.1:8080\" (by default)",
         ),
         (
             &format!("admin.listen = '0.0.0.0:8080'\nadmin.key_sha256 = '{HASH}'"),
@@ -566,5 +566,82 @@ fn a_ratio_is_written_as_any_number() {
         );
         let line = format!("sample_ratio = {ratio} ");
         assert!(effective.contains(&line), "{effective}");
+    }
+}
+
+#[test]
+fn placeholders_of_the_examples_are_warned_of() {
+    let login = "https://login.microsoftonline.com";
+    for (key, value, placeholder) in [
+        (
+            "upstream.auth.token_url",
+            format!("{login}/TENANT/oauth2/v2.0/token"),
+            "TENANT",
+        ),
+        (
+            "upstream.auth.token_url",
+            format!("{login}/contoso.onmicrosoft.com/oauth2/v2.0/token"),
+            "contoso.onmicrosoft.com",
+        ),
+        (
+            "upstream.auth.token_url",
+            format!("{login}/{{tenant}}/oauth2/v2.0/token"),
+            "{tenant}",
+        ),
+        (
+            "upstream.auth.client_id",
+            "00000000-0000-0000-0000-000000000000".to_owned(),
+            "00000000-0000-0000-0000-000000000000",
+        ),
+        (
+            "upstream.auth.client_id",
+            "CLIENT_ID".to_owned(),
+            "CLIENT_ID",
+        ),
+        (
+            "upstream.auth.client_id",
+            "<client id>".to_owned(),
+            "<client id>",
+        ),
+        (
+            "callers.jwt.issuer",
+            format!("{login}/TENANT/v2.0"),
+            "TENANT",
+        ),
+        (
+            "callers.jwt.audience",
+            "CLIENT_ID_OF_USAGE_PROXY".to_owned(),
+            "CLIENT_ID_OF_USAGE_PROXY",
+        ),
+        (
+            "callers.jwt.jwks_url",
+            "https://keycloak.example.com/realms/REALM/protocol/openid-connect/certs".to_owned(),
+            "REALM",
+        ),
+    ] {
+        let file = TomlFile::new(grant("refresh_token", V2, ""));
+        let sources = file
+            .sources()
+            .with_flag("--set", "callers.file", "/c")
+            .with_flag("--set", "callers.jwt.issuer", "https://issuer.example")
+            .with_flag("--set", "callers.jwt.audience", "usage-proxy")
+            .with_flag(
+                "--set",
+                "callers.jwt.jwks_url",
+                "https://issuer.example/keys",
+            );
+        assert_eq!(
+            Config::load(sources.clone()).unwrap().warnings(),
+            Vec::<String>::new()
+        );
+
+        let warnings = Config::load(sources.with_flag("--set", key, &value))
+            .unwrap()
+            .warnings();
+
+        let expected = format!(
+            "{key} still has the placeholder {placeholder:?}; put your own value in its place"
+        );
+        assert_eq!(warnings, [expected], "{value}");
     }
 }

@@ -36,10 +36,48 @@ fn every_key_can_be_given_in_the_environment() {
 fn foreign_variables_are_none_of_our_business() {
     let sources = minimal()
         .with_variable("USAGE_PROXY_SERVICE_HOST", "10.0.0.1")
+        .with_variable("USAGE_PROXY_SERVICE_PORT", "8080")
         .with_variable("USAGE_PROXY_PORT", "tcp://10.0.0.1:8080")
+        .with_variable("USAGE_PROXY_PORT_8080_TCP", "tcp://10.0.0.1:8080")
+        .with_variable("USAGE_PROXY_PORT_8080_TCP_ADDR", "10.0.0.1")
+        .with_variable("USAGE_PROXY_CONFIG", "/etc/usage-proxy.toml")
+        .with_variable("USAGE_PROXY_KEY_FILE", "/run/key")
         .with_variable("PATH", "/bin");
 
     assert!(Config::load(sources).is_ok());
+}
+
+#[test]
+fn a_key_with_single_underscores_is_an_error_that_names_the_right_variable() {
+    for key in keys::ALL {
+        let right = keys::variable(key.name());
+        let wrong = right.replace("__", "_");
+
+        let errors = Config::load(minimal().with_variable(&wrong, "s3cr3t")).unwrap_err();
+
+        let expected = format!(
+            "environment variable {wrong}: is not read; expected {right}, with two underscores \
+             before each part of {}",
+            key.name()
+        );
+        assert_eq!(errors.to_string(), expected);
+    }
+    let errors = Config::load(minimal().with_variable("USAGE_PROXY_CACHE__FRESH_FOR", "1m"));
+    let errors = errors.unwrap_err().to_string();
+    assert!(
+        errors.contains("expected USAGE_PROXY__CACHE__FRESH_FOR"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn a_missing_key_says_how_to_name_a_configuration_file() {
+    let errors = Config::load(Sources::default()).unwrap_err().to_string();
+
+    assert!(
+        errors.contains("in a file that `--config FILE` names, or as USAGE_PROXY__"),
+        "{errors}"
+    );
 }
 
 #[test]

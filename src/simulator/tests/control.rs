@@ -53,6 +53,27 @@ async fn faults_are_replaced_patched_and_cleared_over_http() {
 }
 
 #[tokio::test]
+async fn retry_after_is_text_or_a_number_of_seconds() {
+    let stand = Stand::start().await;
+
+    for (body, sent) in [
+        (r#"{"retry_after": 7}"#, "7"),
+        (r#"{"retry_after": "8"}"#, "8"),
+    ] {
+        let answer = control(&stand, Method::PATCH, "/faults", body).await;
+
+        assert_eq!(json(answer).await["retry_after"], sent, "{body}");
+    }
+    for body in [r#"{"retry_after": -7}"#, r#"{"retry_after": 1.5}"#] {
+        let answer = control(&stand, Method::PATCH, "/faults", body).await;
+
+        let error = json(answer).await["error"].to_string();
+        let expected = "expected a whole number of seconds, or text";
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_bad_fault_is_named_and_changes_nothing() {
     let stand = Stand::start().await;
 
