@@ -7,6 +7,7 @@ mod advice;
 mod check_config;
 mod completions;
 mod configuration;
+mod consent;
 mod demo;
 mod doctor;
 mod get;
@@ -17,6 +18,7 @@ mod openapi;
 mod progress;
 mod serve;
 mod shell;
+mod signals;
 mod simulate;
 mod terminal;
 
@@ -53,6 +55,7 @@ const EXAMPLES: &str = "\
 Examples:
   usage-proxy demo                                    try it, with nothing to configure
   usage-proxy check-config --config usage-proxy.toml  is the configuration right, and what is in effect?
+  usage-proxy consent --config usage-proxy.toml       sign in once, for the refresh token
   usage-proxy doctor --config usage-proxy.toml        what keeps it from working, and what to do
   usage-proxy serve --config usage-proxy.toml         serve
   usage-proxy get 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04
@@ -71,6 +74,7 @@ Exit codes:
   0    done
   1    failure
   2    wrong use or configuration
+  130  ended by Ctrl-C where something was waited for
   141  nobody reads what it prints any more, as where `| head` has had enough";
 
 #[derive(Debug, Subcommand)]
@@ -90,6 +94,9 @@ enum Command {
     /// Check the configuration and print what is in effect, without secrets.
     #[command(after_help = check_config::EXAMPLES)]
     CheckConfig(ConfigArgs),
+    /// Sign in once in a browser, and write the refresh token that the service needs.
+    #[command(after_help = consent::EXAMPLES)]
+    Consent(consent::ConsentArgs),
     /// Find what keeps the service from working, and say what to do.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorArgs),
@@ -131,6 +138,7 @@ pub async fn run(cli: Cli, inherited: Result<Inherited, HandoverError>) -> ExitC
         Command::Simulate(args) => simulate::run(args).await,
         Command::Get(args) => get::run(&args).await,
         Command::CheckConfig(args) => check_config::run(&args),
+        Command::Consent(args) => consent::run(&args).await,
         Command::Doctor(args) => doctor::run(&args).await,
         Command::HashKey(args) => hash_key::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args).await,

@@ -27,8 +27,8 @@
 //!
 //! **For people.** `api/page` (askama's templates) shows what the same caller would be answered, and
 //! shares its bars, `representation/adoption`, with `representation/chart`; their styles and scripts
-//! are `api/assets`, the same for everybody. In a terminal, `cli/get` asks a running service, and
-//! `cli/doctor` looks for what keeps one from working.
+//! are `api/assets`, the same for everybody. In a terminal, `cli/get` asks a running service,
+//! `cli/doctor` looks for what keeps one from working, and `cli/consent` brings its refresh token.
 //!
 //! **For programs and operators.** Handlers say in the words of `api/schema` what is theirs;
 //! `api/openapi` makes the description of that, and `api/docs` shows it. What can go wrong is one

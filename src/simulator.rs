@@ -21,7 +21,10 @@ mod tokens;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, routing::post};
+use axum::{
+    Router,
+    routing::{get, post},
+};
 use jiff::{civil::Date, tz::Offset};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
@@ -165,6 +168,11 @@ fn router(simulation: Arc<Simulation>) -> Router {
         .merge(control::routes())
         .route("/{tenant}/oauth2/token", post(tokens::v1))
         .route("/{tenant}/oauth2/v2.0/token", post(tokens::v2))
+        .route("/{tenant}/oauth2/authorize", get(tokens::authorization::v1))
+        .route(
+            "/{tenant}/oauth2/v2.0/authorize",
+            get(tokens::authorization::v2),
+        )
         .fallback(api::unknown)
         .with_state(simulation)
 }

@@ -4,12 +4,14 @@ use std::path::Path;
 
 use super::{
     Failure,
-    configuration::{ConfigArgs, secret_files, tls_tables, unreadable_trace_headers, warnings},
+    configuration::{
+        ConfigArgs, tls_tables, unreadable_secrets, unreadable_trace_headers, warnings,
+    },
     eprint_line, print_line,
 };
 use crate::{
     callers,
-    config::{Config, secret},
+    config::Config,
     serve::tls::{self, TlsError},
 };
 
@@ -29,10 +31,8 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
     let config = Config::load(args.sources())?;
     let unchecked = check_callers(config.callers.file.as_deref())?;
     // They may live on the machine that serves, and not on the one that checks.
-    let unreadable = secret_files(&config.upstream.auth)
+    let unreadable = unreadable_secrets(&config.upstream.auth)
         .into_iter()
-        .filter_map(|(key, file)| Some(format!("{key}: {}", secret::read_secret(file).err()?)));
-    let unreadable = unreadable
         .chain(unreadable_trace_headers(&config))
         .chain(unchecked)
         .chain(check_tls(&config)?);

@@ -45,6 +45,22 @@ pub(super) fn secret_files(auth: &AuthConfig) -> Vec<(&'static str, &Path)> {
     proof.into_iter().flatten().chain(token).collect()
 }
 
+/// Secrets that cannot be read, each with its key and what to do.
+pub(super) fn unreadable_secrets(auth: &AuthConfig) -> Vec<String> {
+    let unreadable = |(key, file): (&str, &Path)| {
+        let error = secret::read_secret(file).err()?;
+        let hint = match key {
+            "upstream.auth.refresh_token_file" => "; `usage-proxy consent` writes it",
+            _ => "",
+        };
+        Some(format!("{key}: {error}{hint}"))
+    };
+    secret_files(auth)
+        .into_iter()
+        .filter_map(unreadable)
+        .collect()
+}
+
 /// What is wrong with the headers for the collector of traces, where there are to be any.
 pub(super) fn unreadable_trace_headers(config: &Config) -> Option<String> {
     let error = trace::read_headers(trace_headers(config)?).err()?;

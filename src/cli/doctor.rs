@@ -9,13 +9,15 @@ mod report;
 mod running;
 mod token;
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
 use self::report::{Finding, Form, Report};
+pub(super) use self::token::replaceable;
 use super::{
-    Failure, configuration::ConfigArgs, eprint_line, progress::while_waiting, terminal::Look,
+    Failure, configuration::ConfigArgs, eprint_line, progress::while_waiting, signals::signalled,
+    terminal::Look,
 };
 use crate::{
     clock::{SharedClock, SystemClock},
@@ -52,9 +54,10 @@ Environment:
   NO_COLOR                 where it is not empty: no colours
 
 Exit codes:
-  0  nothing wrong was found
-  1  something is wrong
-  2  wrong use, or the configuration is wrong";
+  0    nothing wrong was found
+  1    something is wrong
+  2    wrong use, or the configuration is wrong
+  130  ended by Ctrl-C";
 
 /// What to look at.
 #[derive(Debug, Args)]
@@ -86,32 +89,13 @@ pub(super) async fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     let ended = tokio::select! {
         ended = diagnose(args, &shutdown) => ended,
-        () = signalled()? => {
+        code = signalled()? => {
             eprint_line("ending, once a refresh token that is being redeemed is on disk");
-            Err(Failure::Told(1))
+            Err(Failure::Told(code))
         }
     };
     shutdown.cancel().await;
     ended
-}
-
-/// Completes when a person, or a system manager, has had enough.
-fn signalled() -> Result<impl Future<Output = ()>, Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::other)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::other)?;
-    // The terminal was closed, or `Ctrl-\` was struck.
-    let mut hangup = signal(SignalKind::hangup()).map_err(Failure::other)?;
-    let mut quit = signal(SignalKind::quit()).map_err(Failure::other)?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-            _ = quit.recv() => {}
-        }
-    })
 }
 
 async fn diagnose(args: &DoctorArgs, shutdown: &Shutdown) -> Result<(), Failure> {

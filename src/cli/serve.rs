@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 
 use super::{
     Failure,
-    configuration::{ConfigArgs, secret_files, unreadable_trace_headers, warnings},
+    configuration::{ConfigArgs, unreadable_secrets, unreadable_trace_headers, warnings},
     healthcheck::reachable,
     print_line, shell,
     terminal::Look,
 };
 use crate::{
     app::{App, Deps},
-    config::{AuthConfig, Config, secret},
+    config::{AuthConfig, Config},
     handover::{HandoverError, Inherited},
     reload::Reload,
     shutdown::Shutdown,
@@ -134,10 +134,7 @@ fn url(address: SocketAddr, tls: bool) -> String {
 
 /// Reads every secret once, so that a start that could never serve fails at once and says why.
 fn check_secret_files(auth: &AuthConfig) -> Result<(), Failure> {
-    let faults: Vec<_> = secret_files(auth)
-        .into_iter()
-        .filter_map(|(key, file)| Some(format!("{key}: {}", secret::read_secret(file).err()?)))
-        .collect();
+    let faults = unreadable_secrets(auth);
     if faults.is_empty() {
         Ok(())
     } else {

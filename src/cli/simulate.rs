@@ -42,6 +42,7 @@ Faults:
   next_link              where the commercial call says it goes on
   token_status, token_error, token_times
                          the token endpoint's own, such as token_error=invalid_grant
+  sign_in_error          what a sign-in ends with, such as access_denied
   strict_rotation        refuse a refresh token that was redeemed before
   graceful_rotation      refuse it once anything is used that came for it";
 

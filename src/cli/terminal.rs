@@ -186,7 +186,7 @@ fn speaks_utf8(locale: &str) -> bool {
     clippy::disallowed_methods,
     reason = "what a terminal can is no configuration of the service"
 )]
-fn variable(name: &str) -> Option<String> {
+pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 

@@ -50,7 +50,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, Refusal> {
 }
 
 /// The shortest spelling that [`parse`] reads back; what is below a millisecond is dropped.
-pub(super) fn print(duration: &Duration) -> String {
+pub(crate) fn print(duration: &Duration) -> String {
     let mut rest = duration.as_millis();
     let mut text = String::new();
     for (name, millis) in UNITS {

@@ -10,8 +10,8 @@ use super::record::SimulatedApi;
 
 /// Faults on demand; the default is none.
 ///
-/// As JSON and as `KEY=VALUE` the keys are the names of the fields. All but the `token_` ones and
-/// the `_rotation` ones concern API calls: those that `api` names, and no more of them than `times`.
+/// As JSON and as `KEY=VALUE` the keys are the names of the fields. All but the `token_` ones,
+/// `sign_in_error` and the `_rotation` ones concern API calls: those that `api` names, and no more of them than `times`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
@@ -57,6 +57,8 @@ pub struct Faults {
     pub token_error: Option<String>,
     /// How many token requests more fail by `token_status` and `token_error`; all when absent.
     pub token_times: Option<u64>,
+    /// `error` that a sign-in ends with instead of a code, such as `access_denied`.
+    pub sign_in_error: Option<String>,
     /// Refuse a refresh token that was redeemed before.
     pub strict_rotation: bool,
     /// Refuse a refresh token from when anything is used that came for it: the refresh token that
@@ -139,6 +141,7 @@ impl Default for Faults {
             token_status: None,
             token_error: None,
             token_times: None,
+            sign_in_error: None,
             strict_rotation: false,
             graceful_rotation: false,
         }

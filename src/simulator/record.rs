@@ -14,7 +14,7 @@ const REMEMBERED: usize = 10_000;
 /// What a request was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SimulatedApi {
-    /// The token endpoint, of either version.
+    /// The token endpoint or the authorization endpoint, of either version.
     Token,
     /// One customer's usage.
     Insights,
@@ -90,6 +90,8 @@ impl SimulatedApi {
             Self::Token => &[
                 "POST /{tenant}/oauth2/token",
                 "POST /{tenant}/oauth2/v2.0/token",
+                "GET /{tenant}/oauth2/authorize",
+                "GET /{tenant}/oauth2/v2.0/authorize",
             ],
             Self::Insights => &["GET /v1/customers/{id}/analytics/licenses/usage"],
             Self::Commercial => &[

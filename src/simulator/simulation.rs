@@ -15,7 +15,7 @@ use super::{
     overrides::Overrides,
     record::Recorder,
     throttle::Throttle,
-    tokens::{Assertions, TokenBook},
+    tokens::{Assertions, TokenBook, authorization::Codes},
 };
 use crate::clock::SharedClock;
 
@@ -36,6 +36,7 @@ pub(super) struct Simulation {
     pub(super) client_id: Option<String>,
     pub(super) client_secret: Option<SecretString>,
     pub(super) assertions: Assertions,
+    pub(super) codes: Codes,
     faults: Mutex<Faults>,
     today: Mutex<Date>,
     overrides: Mutex<Overrides>,
@@ -60,6 +61,7 @@ impl Simulation {
             client_id: options.client_id,
             client_secret: options.client_secret,
             assertions: Assertions::new(options.client_certificate, options.federated_token),
+            codes: Codes::default(),
             faults: Mutex::new(options.faults),
             today: Mutex::new(options.today),
             overrides: Mutex::new(HashMap::new()),

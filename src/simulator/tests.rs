@@ -1,5 +1,6 @@
 //! Everything that the stand-in promises, as it is seen over a real socket.
 
+mod authorization;
 mod calls;
 mod control;
 mod faults;

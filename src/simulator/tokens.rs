@@ -1,6 +1,7 @@
 //! The token endpoint, v1 and v2, and the tokens that it gave out.
 
 mod assertion;
+pub(super) mod authorization;
 mod book;
 
 use std::{collections::HashMap, sync::Arc};
@@ -118,6 +119,12 @@ fn redeem(
                 .tokens
                 .redeem(presented, redemption)
                 .ok_or_else(Refusal::spent_refresh_token)?
+        }
+        "authorization_code" => {
+            let is_offline = simulation.codes.redeem(form)?;
+            let mut issued = simulation.tokens.issue(Grant::User, now);
+            issued.refresh_token = is_offline.then(|| simulation.tokens.issue_refresh_token());
+            issued
         }
         "client_credentials" => simulation.tokens.issue(Grant::App, now),
         other => return Err(Refusal::unsupported(other)),
@@ -288,6 +295,10 @@ impl Refusal {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_client", 7000215, text)
     }
 
+    fn description(&self) -> String {
+        format!("AADSTS{}: {}", self.code, self.text)
+    }
+
     fn reply(self, simulation: &Simulation, head: &Parts) -> Reply {
         let correlation_id = head
             .headers
@@ -296,7 +307,7 @@ impl Refusal {
             .map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
         let body = json!({
             "error": self.error,
-            "error_description": format!("AADSTS{}: {}", self.code, self.text),
+            "error_description": self.description(),
             "error_codes": [self.code],
             "timestamp": simulation.clock.wall().strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
             "trace_id": Uuid::new_v4().to_string(),

@@ -4,6 +4,7 @@
 //! thing once, without retries, breaker and pacing, which would only hide what is looked for.
 
 mod claims;
+mod consent;
 
 use std::{
     fmt,
@@ -18,7 +19,10 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-pub use self::claims::Claims;
+pub use self::{
+    claims::Claims,
+    consent::{Consent, Consented, SignIn, SignInError},
+};
 use super::{
     StartError,
     client::{Answer, Exchange as _, ExchangeError, HttpClient},

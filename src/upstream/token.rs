@@ -4,6 +4,7 @@
 //! wait, for the attempt under way or the one they cause, within their own deadline; a call that
 //! goes away cancels nothing.
 
+mod authorization_code;
 mod client_credentials;
 mod client_proof;
 mod endpoint;
@@ -22,8 +23,11 @@ use std::{
 use http::HeaderValue;
 use tokio::sync::watch;
 
-pub(super) use self::grant::{Grant, GrantFailure, Obtained};
 use self::keeper::Keeper;
+pub(super) use self::{
+    authorization_code::{AuthorizationCode, CodeRequest, RedeemedCode, refused_sign_in},
+    grant::{Grant, GrantFailure, Obtained},
+};
 use super::{
     UpstreamDeps,
     client::{HttpClient, before},

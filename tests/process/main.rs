@@ -10,6 +10,7 @@
 )]
 
 mod configuration;
+mod consent;
 mod crashes;
 mod doctor;
 mod get;

@@ -15,6 +15,7 @@ step_cli() {
     cli_get
     cli_start
     cli_doctor
+    cli_consent
 }
 
 # What a person sees who types at bash: keys go in, and a terminal is what comes out.
@@ -156,6 +157,32 @@ cli_doctor() {
         "$scratch/diagnosis" >/dev/null || fail "doctor --json: $(cat "$scratch/diagnosis")"
     echo "doctor says what is wrong, to people and to programs"
     stop ill "$ill"
+}
+
+# A person is asked before a refresh token is replaced, and may have enough of waiting.
+cli_consent() {
+    start entra upstream.base_url "$binary" simulate --listen 127.0.0.1:0 --customers 0
+    local entra=$started upstream said
+    upstream=$(sed -n 's/.*upstream.base_url = "\(.*\)"/\1/p' "$scratch/entra.out")
+    cli_account "$upstream"
+    (umask 077 && echo old >"$scratch/refresh_token")
+    local consent=(
+        env -i TERM=xterm "${account[@]}" USAGE_PROXY__UPSTREAM__AUTH__KIND=refresh_token
+        USAGE_PROXY__UPSTREAM__AUTH__REFRESH_TOKEN_FILE="$scratch/refresh_token"
+        "$binary" consent --port 0
+    )
+
+    said=0
+    on_terminal --expect 'Replace it? [y/N]' --type $'n\n' --expect 'left as it is' -- \
+        "${consent[@]}" >"$scratch/asked" || said=$?
+    ((said == 1)) || fail "consent ends with $said: $(cat "$scratch/asked")"
+    said=0
+    on_terminal --expect 'Replace it? [y/N]' --type $'y\n' --expect '/authorize?' \
+        --expect 'Ctrl-C ends it.' --type $'\x03' -- "${consent[@]}" >"$scratch/asked" || said=$?
+    ((said == 130)) || fail "consent ends with $said: $(cat "$scratch/asked")"
+    [[ $(<"$scratch/refresh_token") == old ]] || fail "consent replaced the token all the same"
+    echo "consent asks before it replaces a token, and lets go"
+    stop entra "$entra"
 }
 
 # cli_account URL: sets `account` to the variables of a service that asks there.

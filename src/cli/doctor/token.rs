@@ -161,16 +161,21 @@ fn told_by(running: &Running) -> Finding {
 }
 
 /// Whether a successor could take the place of the token in a way that its owner can read: what is
-/// wrong, and what to do.
-fn replaceable(file: &Path) -> Result<(), (String, String)> {
+/// wrong, and what to do. A token that is not there yet is nobody's.
+pub(in crate::cli) fn replaceable(file: &Path) -> Result<(), (String, String)> {
     let owner = || -> io::Result<(u32, u32)> {
-        let file = file.canonicalize()?;
+        let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
         let folder = file.parent().unwrap_or(Path::new("."));
         // Made and removed at once: the one way to know whose files ours are, and that one can be made.
         let ours = tempfile::Builder::new()
             .prefix(".usage-proxy-")
             .tempfile_in(folder)?;
-        Ok((fs::metadata(&file)?.uid(), ours.as_file().metadata()?.uid()))
+        let us = ours.as_file().metadata()?.uid();
+        match fs::metadata(&file) {
+            Ok(there) => Ok((there.uid(), us)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((us, us)),
+            Err(error) => Err(error),
+        }
     };
     match owner() {
         Ok((owner, us)) if owner == us => Ok(()),
@@ -178,7 +183,7 @@ fn replaceable(file: &Path) -> Result<(), (String, String)> {
             format!(
                 "its file belongs to another user ({owner}), who could not read what came of it"
             ),
-            "run doctor as that user: sudo -u usage-proxy usage-proxy doctor …".to_owned(),
+            "run this as that user: sudo -u usage-proxy usage-proxy …".to_owned(),
         )),
         Err(error) => Err((
             format!(

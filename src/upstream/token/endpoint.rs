@@ -17,6 +17,7 @@ use url::{Url, form_urlencoded};
 
 use super::{
     GrantFailure, Obtained,
+    authorization_code::{RedeemedCode, lasting},
     client_proof::{self, ClientProof, Credential, Sender},
     secret_file::Unreadable,
 };
@@ -62,6 +63,8 @@ pub(super) enum Shown<'a> {
     ClientCredentials,
     /// `grant_type=refresh_token`.
     RefreshToken(&'a SecretString),
+    /// `grant_type=authorization_code`.
+    AuthorizationCode(&'a RedeemedCode),
 }
 
 /// What the endpoint gave.
@@ -158,8 +161,10 @@ impl TokenEndpoint {
         }
         let mut secrets = credential.parts();
         secrets.push(proof.secret());
-        if let Shown::RefreshToken(token) = shown {
-            secrets.push(token);
+        match shown {
+            Shown::ClientCredentials => {}
+            Shown::RefreshToken(token) => secrets.push(token),
+            Shown::AuthorizationCode(code) => secrets.extend([&code.code, &code.verifier]),
         }
         Err(read_failure(&answer, clock.wall(), &secrets))
     }
@@ -180,10 +185,18 @@ impl TokenEndpoint {
             Shown::RefreshToken(token) => form
                 .append_pair("grant_type", "refresh_token")
                 .append_pair("refresh_token", token.expose_secret()),
+            Shown::AuthorizationCode(code) => form
+                .append_pair("grant_type", "authorization_code")
+                .append_pair("code", code.code.expose_secret())
+                .append_pair("redirect_uri", &code.redirect_uri)
+                .append_pair("code_verifier", code.verifier.expose_secret()),
         };
-        match &self.audience {
-            TokenAudience::Resource(resource) => form.append_pair("resource", resource),
-            TokenAudience::Scope(scope) => form.append_pair("scope", scope),
+        match (&self.audience, shown) {
+            (TokenAudience::Resource(resource), _) => form.append_pair("resource", resource),
+            (TokenAudience::Scope(scope), Shown::AuthorizationCode(_)) => {
+                form.append_pair("scope", &lasting(scope))
+            }
+            (TokenAudience::Scope(scope), _) => form.append_pair("scope", scope),
         };
         let mut request = reqwest::Request::new(Method::POST, self.url.clone());
         let headers = request.headers_mut();
@@ -298,7 +311,7 @@ impl ErrorAnswer {
 }
 
 /// What a person must do, by AADSTS code where one says more than the error does.
-fn action(error: &str, codes: &[u64]) -> &'static str {
+pub(super) fn action(error: &str, codes: &[u64]) -> &'static str {
     codes
         .iter()
         .find_map(|code| action_by_code(*code))

@@ -1,0 +1,378 @@
+//! `usage-proxy consent`: a person signs in once in a browser, and the service can go on from there.
+
+mod redirect;
+
+use std::{
+    fs,
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+use secrecy::SecretString;
+use tokio::{net::TcpListener, sync::oneshot};
+use url::Url;
+
+use self::redirect::{Page, Redirect};
+use super::{
+    Failure,
+    configuration::{ConfigArgs, warnings},
+    doctor::replaceable,
+    eprint_line, print_line, shell,
+    signals::signalled,
+    terminal::{harmless, variable},
+};
+use crate::{
+    app::listen_failure,
+    clock::SystemClock,
+    config::{
+        AuthConfig, Config, duration,
+        secret::{self, SecretError},
+    },
+    serve::{Edge, Heads, routed, serve},
+    shutdown::Shutdown,
+    upstream::probe::{Consent, Consented, SignIn, SignInError, Trouble, WITHOUT_PROOF},
+};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  usage-proxy consent --config usage-proxy.toml
+  usage-proxy consent --config usage-proxy.toml --force --no-browser
+  usage-proxy consent --config usage-proxy.toml --set upstream.auth.refresh_token_file=./refresh_token
+  ssh -L 8400:127.0.0.1:8400 HOST      where the browser is on another machine than usage-proxy
+
+A person who may read the partner's customers signs in with multi-factor authentication, once. The
+application's registration in the Entra admin center must name http://localhost:8400 (with another
+--port, that one) as a redirect URI of the platform Web. The command listens there on 127.0.0.1 until
+the browser comes back, redeems the code, checks multi-factor proof, and writes the refresh token to
+upstream.auth.refresh_token_file. A service that is running takes it over within seconds.
+
+Run it as the user that the service runs as, who must be able to read the file and to replace it; or
+write it elsewhere, as the third example does, and install it as deploy/ says.
+
+Environment:
+  USAGE_PROXY__TABLE__KEY  any key of the configuration, as for serve
+  BROWSER                  the browser to open, where xdg-open heeds it
+
+Files:
+  upstream.auth.refresh_token_file  written with mode 0600, as a whole or not at all
+
+Exit codes:
+  0    the refresh token is in its file
+  1    it is not: the sign-in failed, or nobody signed in
+  2    wrong use or configuration
+  130  ended by Ctrl-C";
+
+/// How to sign in.
+#[derive(Debug, Args)]
+pub(super) struct ConsentArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Port of 127.0.0.1 that the browser comes back to.
+    #[arg(long, value_name = "PORT", default_value_t = 8400)]
+    port: u16,
+    /// How long to wait for the sign-in.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = timeout)]
+    timeout: Duration,
+    /// Replace a refresh token that is there already, without asking.
+    #[arg(long, visible_alias = "yes")]
+    force: bool,
+    /// Print the address to sign in at, and open no browser.
+    #[arg(long)]
+    no_browser: bool,
+}
+
+/// How long the last page may take to reach the browser.
+const GRACE: Duration = Duration::from_secs(2);
+
+pub(super) async fn run(args: &ConsentArgs) -> Result<(), Failure> {
+    let config = Config::load(args.config.sources())?;
+    let AuthConfig::RefreshToken {
+        grant,
+        refresh_token_file: file,
+    } = &config.upstream.auth
+    else {
+        return Err(Failure::usage(
+            "upstream.auth.kind: nobody signs in for this kind; consent is for \"refresh_token\"",
+        ));
+    };
+    for warning in warnings(&config) {
+        eprint_line(format_args!("warning: {warning}"));
+    }
+    // Before signals are handled: Ctrl-C ends the question as it ends any program.
+    may_replace(file, args.force)?;
+    let consent = Consent::new(&config.upstream, grant, file, Arc::new(SystemClock))
+        .map_err(Failure::other)?;
+    let shutdown = Shutdown::new();
+    let ended = tokio::select! {
+        ended = sign_in(args, consent, file, &shutdown) => ended,
+        code = signalled()? => {
+            eprint_line("ending, once a code that is being redeemed has become a token on disk");
+            Err(Failure::Told(code))
+        }
+    };
+    shutdown.cancel().await;
+    ended
+}
+
+/// From the address to sign in at to the token in its file.
+async fn sign_in(
+    args: &ConsentArgs,
+    consent: Consent,
+    file: &Path,
+    shutdown: &Shutdown,
+) -> Result<(), Failure> {
+    let listener = listen(args.port).await?;
+    let address = listener.local_addr().map_err(Failure::other)?;
+    let redirect_uri = format!("http://localhost:{}", address.port());
+    let sign_in = consent.begin(redirect_uri.clone()).map_err(cannot_begin)?;
+    let url = sign_in.url.clone();
+    let (router, answer) = redirect::wait_for(sign_in);
+    let (served, done) = oneshot::channel();
+    let draining = shutdown.clone();
+    shutdown.spawn(async move {
+        let edge = Edge::new(Heads::Judged);
+        serve(listener, edge, routed(router), draining.draining(), GRACE).await;
+        served.send(()).unwrap_or_default();
+    });
+    invite(args, &url, &redirect_uri).await?;
+    let redirect = match tokio::time::timeout(args.timeout, answer).await {
+        Ok(Ok(redirect)) => redirect,
+        Ok(Err(_)) => return Err(Failure::other("the listener has ended")),
+        Err(_) => {
+            return Err(Failure::other(format!(
+                "nobody signed in within {}; run it again, or give it longer by --timeout",
+                duration::print(&args.timeout)
+            )));
+        }
+    };
+    let ended = finish(redirect, consent, args, file, shutdown).await;
+    // The browser is told before the listener goes.
+    shutdown.drain();
+    drop(done.await);
+    ended
+}
+
+async fn listen(port: u16) -> Result<TcpListener, Failure> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::other(format!(
+            "--port {port}: cannot listen on {address}: {}",
+            listen_failure(&error)
+        ))
+    })
+}
+
+fn cannot_begin(error: SignInError) -> Failure {
+    match error {
+        SignInError::UnknownEndpoint => Failure::usage(error),
+        SignInError::NoRandomness(_) => Failure::other(error),
+    }
+}
+
+/// Says where to sign in, and opens a browser there where there is one.
+async fn invite(args: &ConsentArgs, url: &Url, redirect_uri: &str) -> Result<(), Failure> {
+    print_line(format_args!(
+        "Sign in with multi-factor authentication, as a user who may read the partner's customers:
+
+  {url}
+
+The application must have {redirect_uri} as a redirect URI (Web). Waiting for {timeout}; Ctrl-C ends it.",
+        timeout = duration::print(&args.timeout),
+    ))?;
+    if args.no_browser || !has_screen() {
+        return Ok(());
+    }
+    let url = url.to_string();
+    // It waits for a moment whether the browser can be started.
+    match tokio::task::spawn_blocking(move || open::that_detached(url)).await {
+        Ok(Ok(())) => print_line("A browser was opened with it."),
+        Ok(Err(_)) | Err(_) => Ok(()),
+    }
+}
+
+/// Without a screen, a browser of the terminal would be opened in the midst of what is printed.
+fn has_screen() -> bool {
+    cfg!(target_os = "macos")
+        || ["DISPLAY", "WAYLAND_DISPLAY"]
+            .into_iter()
+            .any(|name| variable(name).is_some())
+}
+
+/// Redeems the code, and tells the terminal and the browser what came of it.
+async fn finish(
+    redirect: Redirect,
+    consent: Consent,
+    args: &ConsentArgs,
+    file: &Path,
+    shutdown: &Shutdown,
+) -> Result<(), Failure> {
+    let Redirect {
+        sign_in,
+        code,
+        browser,
+    } = redirect;
+    let outcome = match code {
+        Ok(code) => redeem(consent, sign_in, code, shutdown).await,
+        Err(trouble) => Err(sentences(trouble)),
+    };
+    match outcome {
+        Ok(notes) => {
+            let page = [
+                vec!["The refresh token is in its file. You can close this page.".to_owned()],
+                notes.clone(),
+            ];
+            // A browser that is gone needs no page.
+            drop(browser.send(Page::success(page.concat())));
+            print_line(next(args, file, &notes))
+        }
+        Err(lines) => {
+            let said = lines.join("; ");
+            let mut page = lines;
+            page.push("Nothing was written.".to_owned());
+            drop(browser.send(Page::failure(page)));
+            Err(Failure::other(format!(
+                "the sign-in failed: {}; nothing was written",
+                harmless(&said)
+            )))
+        }
+    }
+}
+
+/// In a task of its own, which is carried through though this future is dropped: a code can be
+/// redeemed once. Returns what else there is to say, or what went wrong.
+async fn redeem(
+    consent: Consent,
+    sign_in: SignIn,
+    code: SecretString,
+    shutdown: &Shutdown,
+) -> Result<Vec<String>, Vec<String>> {
+    let (tell, told) = oneshot::channel();
+    shutdown.spawn_to_end(async move {
+        drop(tell.send(redeem_and_save(&consent, sign_in, code).await));
+    });
+    told.await
+        .unwrap_or_else(|_| Err(vec!["the redemption was interrupted".to_owned()]))
+}
+
+async fn redeem_and_save(
+    consent: &Consent,
+    sign_in: SignIn,
+    code: SecretString,
+) -> Result<Vec<String>, Vec<String>> {
+    let consented = consent.redeem(sign_in, code).await.map_err(sentences)?;
+    let mut notes = check_proof(consent, &consented).await?;
+    let warning = consent.save(&consented).await.map_err(|error| {
+        vec![format!(
+            "the refresh token cannot be written to upstream.auth.refresh_token_file: {error}"
+        )]
+    })?;
+    notes.extend(warning);
+    Ok(notes)
+}
+
+/// A token without multi-factor proof is no good, and must not take the place of one that is.
+async fn check_proof(consent: &Consent, consented: &Consented) -> Result<Vec<String>, Vec<String>> {
+    let by_claims = consented.access.claims().and_then(|c| c.multi_factor);
+    let (told, trouble) = match consent.call(consented).await {
+        Ok(answered) => (answered.multi_factor, None),
+        Err((trouble, told)) => (told, Some(trouble)),
+    };
+    let proof = match told.or(by_claims) {
+        Some(true) => "The token carries multi-factor proof.",
+        Some(false) => return Err(vec![WITHOUT_PROOF.to_owned()]),
+        None => "Neither the token nor Partner Center tells of multi-factor proof.",
+    };
+    let mut notes = vec![proof.to_owned()];
+    if let Some(trouble) = trouble {
+        let said = sentences(trouble).join("; ");
+        notes.push(format!("A first call of Partner Center failed: {said}"));
+    }
+    Ok(notes)
+}
+
+fn sentences(trouble: Trouble) -> Vec<String> {
+    std::iter::once(trouble.said)
+        .chain(trouble.action)
+        .collect()
+}
+
+fn next(args: &ConsentArgs, file: &Path, notes: &[String]) -> String {
+    let (program, flag) = (shell::program(), args.config.flag());
+    let mut said = format!("\nThe refresh token is in {}.\n", file.display());
+    for note in notes.iter().cloned().chain(owned_by_another(file)) {
+        said.push_str(&harmless(&note));
+        said.push('\n');
+    }
+    format!(
+        "{said}
+Next:
+
+  {program} doctor{flag}
+  {program} serve{flag}
+
+A service that is running takes the new token over within seconds."
+    )
+}
+
+/// What to say where the file belongs to somebody else than its folder does.
+fn owned_by_another(file: &Path) -> Option<String> {
+    let file = file.canonicalize().ok()?;
+    let folder = fs::metadata(file.parent()?).ok()?.uid();
+    let owner = fs::metadata(&file).ok()?.uid();
+    // Anybody may write to a folder like /tmp, which belongs to root.
+    (folder != owner && folder != 0).then(|| {
+        format!(
+            "Its owner is user {owner}, and that of its folder user {folder}: if the service runs as \
+             that one, chown the file to it."
+        )
+    })
+}
+
+/// Whether a new token may take the place of what the file holds, and can.
+fn may_replace(file: &Path, force: bool) -> Result<(), Failure> {
+    let is_free = match secret::read_secret(file) {
+        Err(SecretError::Empty { .. }) => true,
+        Err(SecretError::Unreadable { cause, .. }) => cause.kind() == io::ErrorKind::NotFound,
+        Ok(_) | Err(SecretError::NotText { .. } | SecretError::TooLarge { .. }) => false,
+    };
+    if !is_free && !force {
+        ask_whether_to_replace(file)?;
+    }
+    replaceable(file).map_err(|(said, hint)| {
+        Failure::other(format!(
+            "the refresh token could not be kept: {said}; {hint}"
+        ))
+    })
+}
+
+fn ask_whether_to_replace(file: &Path) -> Result<(), Failure> {
+    let there = format!("{} holds a refresh token already", file.display());
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(format!(
+            "{there}; --force has a new one take its place"
+        )));
+    }
+    let mut terminal = io::stderr().lock();
+    drop(write!(terminal, "{there}. Replace it? [y/N] ").and_then(|()| terminal.flush()));
+    let mut answer = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(Failure::other)?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::other("the refresh token was left as it is")),
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match duration::from_flag(text)? {
+        Duration::ZERO => Err("is zero; expected a duration such as 10m".to_owned()),
+        duration => Ok(duration),
+    }
+}

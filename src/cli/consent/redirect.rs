@@ -1,0 +1,195 @@
+//! The listener that the browser comes back to (RFC 8252 §7.3).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use askama::Template;
+use axum::{
+    Router,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, Method, StatusCode, header};
+use secrecy::SecretString;
+use tokio::sync::oneshot;
+use url::form_urlencoded;
+
+use super::super::eprint_line;
+use crate::upstream::probe::{SignIn, Trouble};
+
+/// The answer to a sign-in, and the browser that waits to hear what came of it.
+#[derive(Debug)]
+pub(super) struct Redirect {
+    pub(super) sign_in: SignIn,
+    /// A code, or why there is none.
+    pub(super) code: Result<SecretString, Trouble>,
+    pub(super) browser: oneshot::Sender<Page>,
+}
+
+/// A page for the browser.
+#[derive(Debug, Template)]
+#[template(path = "cli/consent/page.html", config = "src/askama.toml")]
+pub(super) struct Page {
+    status: StatusCode,
+    title: &'static str,
+    lines: Vec<String>,
+}
+
+/// The one sign-in that is waited for, until its answer has come.
+#[derive(Debug)]
+struct Waiting {
+    sign_in: Mutex<Option<(SignIn, oneshot::Sender<Redirect>)>>,
+}
+
+/// The routes of the listener, and the answer once it has come.
+pub(super) fn wait_for(sign_in: SignIn) -> (Router, oneshot::Receiver<Redirect>) {
+    let (sender, answer) = oneshot::channel();
+    let waiting = Arc::new(Waiting {
+        sign_in: Mutex::new(Some((sign_in, sender))),
+    });
+    let router = Router::new().fallback(answer_browser).with_state(waiting);
+    (router, answer)
+}
+
+async fn answer_browser(State(waiting): State<Arc<Waiting>>, request: Request) -> Response {
+    let uri = request.uri();
+    if uri.path() != "/" {
+        return Page::not_found().into_response();
+    }
+    if request.method() != Method::GET {
+        let page = Page::refused(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.");
+        return ([(header::ALLOW, "GET")], page).into_response();
+    }
+    let page = match waiting.take(uri.query().unwrap_or_default()) {
+        Ok(page) => page.await.unwrap_or_else(|_ended| Page::interrupted()),
+        Err(page) => {
+            eprint_line(
+                "an answer that belongs to no sign-in of this command was refused; still waiting",
+            );
+            page
+        }
+    };
+    page.into_response()
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// Hands an answer on, if it belongs to the sign-in; anything else leaves the wait as it is.
+    fn take(&self, query: &str) -> Result<oneshot::Receiver<Page>, Page> {
+        let parameter = |name: &str| {
+            let mut pairs = form_urlencoded::parse(query.as_bytes());
+            pairs.find_map(|(key, value)| (key == name).then(|| value.into_owned()))
+        };
+        let mut sign_in = self.sign_in.lock().unwrap_or_else(PoisonError::into_inner);
+        let (waiting, _) = sign_in.as_ref().ok_or_else(Page::answered)?;
+        let Some(state) = parameter("state") else {
+            return Err(Page::no_answer());
+        };
+        if !waiting.is_answered_by(&state) {
+            return Err(Page::foreign());
+        }
+        let code = match (parameter("error"), parameter("code")) {
+            (Some(error), _) => {
+                let description = parameter("error_description").unwrap_or_default();
+                Err(Trouble::of_sign_in(&error, &description))
+            }
+            (None, Some(code)) if !code.is_empty() => Ok(code.into()),
+            (None, _) => return Err(Page::no_answer()),
+        };
+        let (sign_in, sender) = sign_in.take().ok_or_else(Page::answered)?;
+        let (browser, page) = oneshot::channel();
+        let redirect = Redirect {
+            sign_in,
+            code,
+            browser,
+        };
+        sender
+            .send(redirect)
+            .map_err(|_ended| Page::interrupted())?;
+        Ok(page)
+    }
+}
+
+// === impl Page ===
+
+impl Page {
+    pub(super) fn success(lines: Vec<String>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            title: "Signed in",
+            lines,
+        }
+    }
+
+    pub(super) fn failure(lines: Vec<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            title: "The sign-in failed",
+            lines,
+        }
+    }
+
+    fn refused(status: StatusCode, line: &str) -> Self {
+        Self {
+            status,
+            title: "Not the answer to the sign-in",
+            lines: vec![line.to_owned()],
+        }
+    }
+
+    fn not_found() -> Self {
+        Self::refused(
+            StatusCode::NOT_FOUND,
+            "Nothing is served here but the end of a sign-in.",
+        )
+    }
+
+    fn no_answer() -> Self {
+        Self::refused(
+            StatusCode::BAD_REQUEST,
+            "usage-proxy is waiting for the sign-in: open the address that it printed.",
+        )
+    }
+
+    fn foreign() -> Self {
+        Self::refused(
+            StatusCode::BAD_REQUEST,
+            "This answer belongs to another sign-in, so it was refused. usage-proxy is still \
+             waiting: open the address that it printed last.",
+        )
+    }
+
+    fn answered() -> Self {
+        Self::refused(
+            StatusCode::BAD_REQUEST,
+            "The sign-in was answered already. See what usage-proxy says in the terminal.",
+        )
+    }
+
+    fn interrupted() -> Self {
+        Self::failure(vec![
+            "usage-proxy was ended before it was done. See what it says in the terminal."
+                .to_owned(),
+        ])
+    }
+}
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        let fixed = |value| HeaderValue::from_static(value);
+        let headers = [
+            (header::CONTENT_TYPE, fixed("text/html; charset=utf-8")),
+            (header::CACHE_CONTROL, fixed("no-store")),
+            (header::REFERRER_POLICY, fixed("no-referrer")),
+            (header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff")),
+            (
+                header::CONTENT_SECURITY_POLICY,
+                fixed("default-src 'none'; frame-ancestors 'none'"),
+            ),
+        ];
+        match self.render() {
+            Ok(html) => (self.status, headers, html).into_response(),
+            Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, headers).into_response(),
+        }
+    }
+}
