@@ -27,16 +27,16 @@ pub(super) struct ConfigArgs {
     set: Vec<(String, String)>,
 }
 
+/// The key of the one secret that a command writes.
+pub(super) const REFRESH_TOKEN: &str = "upstream.auth.refresh_token_file";
+
 /// Files of secrets with the keys that name them.
 pub(super) fn secret_files(auth: &AuthConfig) -> Vec<(&'static str, &Path)> {
     let proof = auth.grant().map(|grant| grant.proof.files());
     let token = match auth {
         AuthConfig::RefreshToken {
             refresh_token_file, ..
-        } => Some((
-            "upstream.auth.refresh_token_file",
-            refresh_token_file.as_path(),
-        )),
+        } => Some((REFRESH_TOKEN, refresh_token_file.as_path())),
         AuthConfig::TokenFile { token_file } => {
             Some(("upstream.auth.token_file", token_file.as_path()))
         }
@@ -50,7 +50,7 @@ pub(super) fn unreadable_secrets(auth: &AuthConfig) -> Vec<String> {
     let unreadable = |(key, file): (&str, &Path)| {
         let error = secret::read_secret(file).err()?;
         let hint = match key {
-            "upstream.auth.refresh_token_file" => "; `usage-proxy consent` writes it",
+            REFRESH_TOKEN => "; `usage-proxy consent` writes it",
             _ => "",
         };
         Some(format!("{key}: {error}{hint}"))

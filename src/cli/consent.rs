@@ -1,4 +1,4 @@
-//! `usage-proxy consent`: a person signs in once in a browser, and the service can go on from there.
+//! `usage-proxy consent`: a person signs in once in a browser, which brings the refresh token.
 
 mod redirect;
 
@@ -67,7 +67,7 @@ Exit codes:
   2    wrong use or configuration
   130  ended by Ctrl-C";
 
-/// How to sign in.
+/// Options of a sign-in.
 #[derive(Debug, Args)]
 pub(super) struct ConsentArgs {
     #[command(flatten)]
@@ -75,7 +75,7 @@ pub(super) struct ConsentArgs {
     /// Port of 127.0.0.1 that the browser comes back to.
     #[arg(long, value_name = "PORT", default_value_t = 8400)]
     port: u16,
-    /// How long to wait for the sign-in.
+    /// Time to wait for the sign-in.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = timeout)]
     timeout: Duration,
     /// Replace a refresh token that is there already, without asking.
@@ -86,7 +86,7 @@ pub(super) struct ConsentArgs {
     no_browser: bool,
 }
 
-/// How long the last page may take to reach the browser.
+/// Time for the last page to reach the browser.
 const GRACE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(args: &ConsentArgs) -> Result<(), Failure> {
@@ -97,7 +97,7 @@ pub(super) async fn run(args: &ConsentArgs) -> Result<(), Failure> {
     } = &config.upstream.auth
     else {
         return Err(Failure::usage(
-            "upstream.auth.kind: nobody signs in for this kind; consent is for \"refresh_token\"",
+            "upstream.auth.kind: expected \"refresh_token\"; the other kinds need no sign-in",
         ));
     };
     for warning in warnings(&config) {
@@ -151,7 +151,7 @@ async fn sign_in(
         }
     };
     let ended = finish(redirect, consent, args, file, shutdown).await;
-    // The browser is told before the listener goes.
+    // The browser gets its page before the listener closes.
     shutdown.drain();
     drop(done.await);
     ended
@@ -203,7 +203,7 @@ fn has_screen() -> bool {
             .any(|name| variable(name).is_some())
 }
 
-/// Redeems the code, and tells the terminal and the browser what came of it.
+/// Redeems the code, and shows the result in the terminal and in the browser.
 async fn finish(
     redirect: Redirect,
     consent: Consent,
@@ -243,19 +243,20 @@ async fn finish(
     }
 }
 
-/// In a task of its own, which is carried through though this future is dropped: a code can be
-/// redeemed once. Returns what else there is to say, or what went wrong.
+/// Redeems the code in a task of its own, which completes even if this future is dropped: a code can
+/// be redeemed once. Returns notes for the reader, or what went wrong.
 async fn redeem(
     consent: Consent,
     sign_in: SignIn,
     code: SecretString,
     shutdown: &Shutdown,
 ) -> Result<Vec<String>, Vec<String>> {
-    let (tell, told) = oneshot::channel();
+    let (sender, result) = oneshot::channel();
     shutdown.spawn_to_end(async move {
-        drop(tell.send(redeem_and_save(&consent, sign_in, code).await));
+        drop(sender.send(redeem_and_save(&consent, sign_in, code).await));
     });
-    told.await
+    result
+        .await
         .unwrap_or_else(|_| Err(vec!["the redemption was interrupted".to_owned()]))
 }
 
@@ -275,17 +276,17 @@ async fn redeem_and_save(
     Ok(notes)
 }
 
-/// A token without multi-factor proof is no good, and must not take the place of one that is.
+/// Checks multi-factor proof: a token without it must not replace one that has it.
 async fn check_proof(consent: &Consent, consented: &Consented) -> Result<Vec<String>, Vec<String>> {
     let by_claims = consented.access.claims().and_then(|c| c.multi_factor);
-    let (told, trouble) = match consent.call(consented).await {
+    let (by_call, trouble) = match consent.call(consented).await {
         Ok(answered) => (answered.multi_factor, None),
-        Err((trouble, told)) => (told, Some(trouble)),
+        Err((trouble, proof)) => (proof, Some(trouble)),
     };
-    let proof = match told.or(by_claims) {
+    let proof = match by_call.or(by_claims) {
         Some(true) => "The token carries multi-factor proof.",
         Some(false) => return Err(vec![WITHOUT_PROOF.to_owned()]),
-        None => "Neither the token nor Partner Center tells of multi-factor proof.",
+        None => "Neither the token nor Partner Center says whether it carries multi-factor proof.",
     };
     let mut notes = vec![proof.to_owned()];
     if let Some(trouble) = trouble {
@@ -319,7 +320,7 @@ A service that is running takes the new token over within seconds."
     )
 }
 
-/// What to say where the file belongs to somebody else than its folder does.
+/// A note for the case that file and folder have different owners.
 fn owned_by_another(file: &Path) -> Option<String> {
     let file = file.canonicalize().ok()?;
     let folder = fs::metadata(file.parent()?).ok()?.uid();
@@ -333,7 +334,7 @@ fn owned_by_another(file: &Path) -> Option<String> {
     })
 }
 
-/// Whether a new token may take the place of what the file holds, and can.
+/// Checks that a new token may replace the content of the file, and that it can.
 fn may_replace(file: &Path, force: bool) -> Result<(), Failure> {
     let is_free = match secret::read_secret(file) {
         Err(SecretError::Empty { .. }) => true,

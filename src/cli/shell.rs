@@ -1,4 +1,4 @@
-//! What a person can paste into a shell.
+//! Words that a person can paste into a shell.
 
 use std::{ffi::OsString, path::Path};
 

@@ -21,7 +21,7 @@ use crate::{access_key::KeyHash, domain::UpstreamApi};
 /// of this name, and those are not ours to refuse.
 pub(super) const VARIABLE_PREFIX: &str = "USAGE_PROXY__";
 
-/// What the names of variables begin with that may be ours.
+/// The beginning of the names of variables that may be ours.
 pub(super) const SHORT_VARIABLE_PREFIX: &str = "USAGE_PROXY_";
 
 /// A key whose value is a `T`.

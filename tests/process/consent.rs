@@ -10,7 +10,7 @@ use crate::support::{
 
 const SECRET: &str = "canary-client-secret";
 
-/// An account without a refresh token, of a stand-in that checks the client's secret.
+/// An account without a refresh token, before a simulator that checks the client's secret.
 async fn account(faults: Faults) -> (Account, PartnerCenter) {
     let upstream = PartnerCenter::start(SimulatorOptions {
         client_secret: Some(SECRET.into()),
@@ -41,7 +41,7 @@ async fn sign_in_url(running: &Running) -> String {
     line.trim().to_owned()
 }
 
-/// Where the identity provider sends the browser of somebody who signs in there.
+/// The address that a sign-in redirects the browser to.
 async fn signed_in(url: &str) -> String {
     let client = reqwest::Client::builder()
         .no_proxy()
@@ -54,7 +54,7 @@ async fn signed_in(url: &str) -> String {
     answer.headers()["location"].to_str().unwrap().to_owned()
 }
 
-/// What a browser shows that signs in.
+/// Signs in, and returns the last page.
 async fn browse(running: &Running) -> Reply {
     get(&signed_in(&sign_in_url(running).await).await, &[]).await
 }
@@ -229,7 +229,7 @@ async fn a_wait_ends_in_time_and_by_a_signal() {
 }
 
 #[tokio::test]
-async fn a_redemption_that_has_begun_is_carried_through_whoever_interrupts_it() {
+async fn an_interrupted_redemption_is_still_completed() {
     let (account, upstream) = account(Faults::default()).await;
     upstream.handle.hold_tokens();
     let mut running = Running::start(&mut consent(&account, &[]));
@@ -251,7 +251,7 @@ async fn a_redemption_that_has_begun_is_carried_through_whoever_interrupts_it() 
 }
 
 #[tokio::test]
-async fn where_nobody_can_sign_in_it_says_so_before_it_begins() {
+async fn obstacles_are_named_before_the_sign_in_begins() {
     let (account, _upstream) = account(Faults::default()).await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -278,18 +278,23 @@ async fn where_nobody_can_sign_in_it_says_so_before_it_begins() {
 }
 
 #[tokio::test]
-async fn a_service_without_a_refresh_token_names_the_command_that_writes_it() {
+async fn a_missing_refresh_token_names_the_command_that_writes_it() {
     let (account, _upstream) = account(Faults::default()).await;
 
-    let mut serve = Running::start(&mut account.command(usage_proxy(), "serve"));
+    for command in ["serve", "doctor"] {
+        let mut command = account.command(usage_proxy(), command);
+        command.args(["--admin-listen", "127.0.0.1:9"]);
+        let mut running = Running::start(&mut command);
 
-    assert_eq!(serve.ended().await.code(), Some(1));
-    let told = serve.stderr.text();
-    assert!(told.contains("`usage-proxy consent` writes it"), "{told}");
+        assert_eq!(running.ended().await.code(), Some(1));
+        let told = running.transcript();
+        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.contains("`usage-proxy consent` writes it"), "{told}");
+    }
 }
 
 #[tokio::test]
-async fn nobody_signs_in_for_an_application_alone() {
+async fn other_kinds_of_credentials_need_no_sign_in() {
     let (account, _upstream) = account(Faults::default()).await;
     let config = std::fs::read_to_string(account.config()).unwrap();
     let config = config.replace("\"refresh_token\"", "\"client_credentials\"");
@@ -304,7 +309,7 @@ async fn nobody_signs_in_for_an_application_alone() {
     assert_eq!(running.ended().await.code(), Some(2));
     let told = running.stderr.text();
     assert!(
-        told.contains("upstream.auth.kind: nobody signs in"),
+        told.contains("upstream.auth.kind: expected \"refresh_token\""),
         "{told}"
     );
 }

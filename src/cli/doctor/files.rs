@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     super::{
         Failure,
-        configuration::{secret_files, tls_tables},
+        configuration::{REFRESH_TOKEN, secret_files, tls_tables},
     },
     report::{Finding, Report},
 };
@@ -54,7 +54,11 @@ fn secret_file(key: &'static str, file: &Path) -> Finding {
     let is_secret = !name.contains("certificate");
     match (secret::read_secret(file), secret::permissions_warning(file)) {
         (Err(error), _) => {
-            Finding::wrong(&name, error.to_string()).hint(format!("{key} names it; {HANDED_OVER}"))
+            let hint = match key {
+                REFRESH_TOKEN => format!("{key} names it; `usage-proxy consent` writes it"),
+                _ => format!("{key} names it; {HANDED_OVER}"),
+            };
+            Finding::wrong(&name, error.to_string()).hint(hint)
         }
         (Ok(_), Some(warning)) if is_secret => Finding::note(&name, warning),
         (Ok(_), _) => Finding::right(&name, format!("{} can be read", file.display())),

@@ -103,7 +103,7 @@ fn unsaved() -> Finding {
     )
     .hint(
         "make room, or make the folder of upstream.auth.refresh_token_file writable; if the old one \
-         is refused from now on, a person must consent again"
+         is refused from now on, a person must consent again (`usage-proxy consent`)"
             .to_owned(),
     )
 }

@@ -51,7 +51,7 @@ async fn authorize(stand: &Stand, asked: Pairs<'_>) -> Response {
     client.get(url).query(&asked).send().await.unwrap()
 }
 
-/// Where the browser is sent: host and port, and what the query says.
+/// The origin and the query that the browser is redirected to.
 fn sent_to(answer: &Response) -> (String, HashMap<String, String>) {
     assert_eq!(answer.status(), 302);
     let url: url::Url = answer.headers()["location"]
@@ -137,7 +137,7 @@ async fn no_refresh_token_comes_unless_offline_access_is_asked_for() {
 }
 
 #[tokio::test]
-async fn nobody_is_sent_to_an_address_that_is_not_registered() {
+async fn no_browser_is_redirected_to_an_address_that_is_not_registered() {
     let stand = Stand::start().await;
 
     for redirect_uri in [
@@ -154,7 +154,7 @@ async fn nobody_is_sent_to_an_address_that_is_not_registered() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_told_to_who_asked() {
+async fn a_wrong_request_is_redirected_back_with_the_error() {
     let stand = Stand::start().await;
 
     for (name, value) in [

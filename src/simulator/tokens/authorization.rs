@@ -1,5 +1,5 @@
-//! The authorization endpoint: whoever comes has signed in already, and goes straight back with a
-//! code.
+//! The authorization endpoint. Every browser counts as signed in: it is redirected back with a code at
+//! once.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ pub(in crate::simulator) struct Codes {
     issued: Mutex<HashMap<String, Option<IssuedCode>>>,
 }
 
-/// What a code was asked for with.
+/// The parameters of the request that a code answers.
 #[derive(Clone, Debug)]
 pub(super) struct IssuedCode {
     client_id: String,
@@ -69,8 +69,8 @@ fn serve(simulation: &Simulation, version: Version, head: &http::request::Parts)
         .into_response()
 }
 
-/// Where the browser goes next, with a code or an error; a refusal is shown instead, since nobody
-/// may be sent to an address that is not registered (RFC 6749 §4.1.2.1).
+/// Returns the address to redirect to, with a code or an error. A refusal is shown in place: a browser
+/// must not be redirected to an address that is not registered (RFC 6749 §4.1.2.1).
 fn authorize(
     simulation: &Simulation,
     version: Version,
@@ -121,8 +121,8 @@ impl Codes {
         name
     }
 
-    /// Redeems a code, which can be done once, by whoever asked for it (RFC 7636 §4.6). Returns
-    /// whether a refresh token goes with it.
+    /// Redeems a code, once, for the client that asked for it (RFC 7636 §4.6). Returns whether a
+    /// refresh token goes with it.
     pub(super) fn redeem(&self, form: &Parameters) -> Result<bool, Refusal> {
         let name = required(form, "code")?;
         let redirect_uri = required(form, "redirect_uri")?;

@@ -33,7 +33,7 @@ pub struct SignIn {
     verifier: SecretString,
 }
 
-/// What a sign-in brought; it does not print.
+/// The tokens of a sign-in; they do not print.
 #[derive(Debug)]
 pub struct Consented {
     /// The access token.
@@ -50,7 +50,7 @@ pub enum SignInError {
          expected such as https://login.microsoftonline.com/TENANT/oauth2/v2.0/token"
     )]
     UnknownEndpoint,
-    /// Nothing that could not be guessed.
+    /// The system's source of randomness failed.
     #[error("the system gives no random numbers")]
     NoRandomness(#[from] SysError),
 }
@@ -145,7 +145,7 @@ impl Consent {
 // === impl SignIn ===
 
 impl SignIn {
-    /// Whether an answer with this `state` belongs to this sign-in (RFC 6749 §10.12).
+    /// Returns true if an answer with this `state` belongs to this sign-in (RFC 6749 §10.12).
     pub fn is_answered_by(&self, state: &str) -> bool {
         let expected = self.state.expose_secret().as_bytes();
         expected.ct_eq(state.as_bytes()).into()
@@ -155,7 +155,7 @@ impl SignIn {
 // === impl Trouble ===
 
 impl Trouble {
-    /// What Microsoft Entra ID says where a sign-in brought no code.
+    /// Explains an error that Microsoft Entra ID redirects with instead of a code.
     pub fn of_sign_in(error: &str, description: &str) -> Self {
         let (said, action) = refused_sign_in(error, description);
         Self {

@@ -1,4 +1,4 @@
-//! The first sign-in: its code is redeemed for the refresh token that the service lives on.
+//! The first sign-in, whose code is redeemed for the refresh token that the service needs.
 
 use std::{io, path::Path, time::Duration};
 
@@ -26,7 +26,7 @@ pub(in crate::upstream) struct AuthorizationCode {
     file: SecretFile,
 }
 
-/// What the request for a code says.
+/// The parameters of a request for a code.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::upstream) struct CodeRequest<'a> {
     pub(in crate::upstream) redirect_uri: &'a str,
@@ -35,7 +35,7 @@ pub(in crate::upstream) struct CodeRequest<'a> {
     pub(in crate::upstream) challenge: &'a str,
 }
 
-/// A code, and what proves that it was ours to ask for.
+/// A code, and the proof that we asked for it.
 #[derive(Debug)]
 pub(in crate::upstream) struct RedeemedCode {
     pub(in crate::upstream) code: SecretString,
@@ -144,8 +144,8 @@ impl AuthorizationCode {
 const REFUSED_CODE: &str = "the code of the sign-in is refused: run `usage-proxy consent` again, \
                             and finish the sign-in within minutes";
 
-/// What Microsoft Entra ID says where a sign-in brought no code (RFC 6749 §4.1.2.1), and what a
-/// person must do.
+/// Explains an error that Microsoft Entra ID redirects with instead of a code (RFC 6749 §4.1.2.1):
+/// the error itself, and what a person must do.
 pub(in crate::upstream) fn refused_sign_in(error: &str, description: &str) -> (String, String) {
     let codes: Vec<u64> = description
         .split("AADSTS")
