@@ -74,7 +74,40 @@ async fn the_examples_of_answers_are_real_ones() {
         ("usage.csv", of_customer("usage/table.csv")),
         ("chart.svg", of_customer("usage/chart.svg")),
     ] {
-        assert_example(name, &app.get(&path).await.text());
+        let text = app.get(&path).await.text();
+        assert_example(name, text.trim_start_matches('\u{feff}'));
+    }
+}
+
+#[tokio::test]
+async fn every_member_of_a_collection_is_described() {
+    let app = TestApp::start().await;
+    let document = app.get("/openapi.json").await.json();
+    let of_customer = |rest: &str| format!("/v1/customers/{DOCUMENTED}/analytics/licenses/{rest}");
+
+    for (schema, path) in [
+        ("NativeUsage", of_customer("usage")),
+        ("NativeDeployment", of_customer("deployment")),
+        (
+            "NativePartnerUsage",
+            "/v1/analytics/licenses/usage".to_owned(),
+        ),
+        (
+            "NativePartnerDeployment",
+            "/v1/analytics/licenses/deployment".to_owned(),
+        ),
+        ("NativeCustomers", "/v1/customers?size=2".to_owned()),
+    ] {
+        let text = app.get(&path).await.text();
+        let collection: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap();
+        let described = &document["components"]["schemas"][schema]["properties"];
+
+        for name in collection.as_object().unwrap().keys() {
+            assert!(described[name].is_object(), "{schema}: {name}");
+        }
+        for name in ["links", "attributes"] {
+            assert!(described[name].is_object(), "{schema}: {name}");
+        }
     }
 }
 
