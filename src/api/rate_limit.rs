@@ -1,4 +1,4 @@
-//! How often a caller may come, told in the fields of draft-ietf-httpapi-ratelimit-headers-10.
+//! How often a caller may come, told in the fields of draft-ietf-httpapi-ratelimit-headers-11.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -37,13 +37,13 @@ pub(super) fn too_many(limit: &RateLimit, exhausted: Exhausted) -> Problem {
 // === impl RateFields ===
 
 impl RateFields {
-    /// After this request: `t` is until all is there again, or until one is where none is left.
+    /// After this request: no more than `r` are answered within `t`, when one more may come.
     pub(super) fn new(limit: &RateLimit, taken: Result<Taken, Exhausted>) -> Self {
-        let (remaining, reset) = match taken {
-            Ok(taken) => (taken.remaining, taken.full_in),
+        let (remaining, window) = match taken {
+            Ok(taken) => (taken.remaining, taken.next_in),
             Err(exhausted) => (0, exhausted.retry_after),
         };
-        let state = format!("\"default\";r={remaining};t={}", whole_seconds_up(reset));
+        let state = format!("\"default\";r={remaining};t={}", whole_seconds_up(window));
         Self {
             policy: limit.policy().clone(),
             state: HeaderValue::try_from(state).unwrap_or(HeaderValue::from_static("\"default\"")),

@@ -35,8 +35,8 @@ pub struct TokenBucket {
 pub struct Taken {
     /// Whole tokens that are left.
     pub remaining: u32,
-    /// Until the bucket is full, if no more are taken.
-    pub full_in: Duration,
+    /// Until there is one more than these, if none is taken.
+    pub next_in: Duration,
 }
 
 /// There was no token.
@@ -114,10 +114,13 @@ impl TokenBucket {
         match self.full_at.fetch_update(Relaxed, Relaxed, paid) {
             Ok(before) => {
                 let full_in = full_after(before) - now;
-                let remaining = (capacity - full_in) / interval;
+                let (remaining, begun) = (
+                    (capacity - full_in) / interval,
+                    (capacity - full_in) % interval,
+                );
                 Ok(Taken {
                     remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
-                    full_in: Duration::from_nanos(full_in),
+                    next_in: Duration::from_nanos(interval - begun),
                 })
             }
             Err(full_at) => Err(Exhausted {
@@ -176,9 +179,19 @@ mod tests {
 
         let taken = (bucket.take(later), bucket.take(later), bucket.take(later));
 
-        assert_eq!(taken.0.unwrap().full_in, SECOND / 2);
-        assert_eq!(taken.1.unwrap().full_in, SECOND);
+        assert!(taken.0.is_ok() && taken.1.is_ok());
         assert!(taken.2.is_err());
+    }
+
+    #[test]
+    fn the_next_token_comes_on_time_however_many_are_left() {
+        let (bucket, now) = bucket(4, SECOND);
+
+        let first = bucket.take(now).unwrap();
+        let second = bucket.take(now + SECOND / 8).unwrap();
+
+        assert_eq!((first.remaining, first.next_in), (3, SECOND / 4));
+        assert_eq!((second.remaining, second.next_in), (2, SECOND / 8));
     }
 
     #[test]

@@ -73,7 +73,7 @@ const HEADERS: [Told; 25] = [
         "RateLimit",
         Form::Text,
         "\"default\";r=599;t=1",
-        "How many requests are left (`r`), and seconds until all are there again (`t`).",
+        "How many requests are left (`r`) for so many seconds (`t`); then there is one more.",
     ),
     told(
         "ETag",
