@@ -112,7 +112,7 @@ async fn check_host(
     answer(problem, path, &request_id)
 }
 
-/// Gives every answer its request id, and puts problem documents in the place of what axum says
+/// Gives every answer its request id, keeps it out of caches, and puts problem documents in the place of what axum says
 /// where no route or method fits.
 async fn problems(mut request: Request, next: Next) -> Response {
     let request_id = request_id::accept_or_mint(request.headers());
@@ -137,6 +137,7 @@ async fn problems(mut request: Request, next: Next) -> Response {
     };
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, request_id);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

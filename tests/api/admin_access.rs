@@ -53,6 +53,30 @@ async fn without_a_key_only_probes_are_answered() {
 }
 
 #[tokio::test]
+async fn no_answer_is_kept_by_a_cache() {
+    let app = with_keys().start().await;
+    let authorization = bearer(KEY);
+    let key = [("authorization", authorization.as_str())];
+
+    for (method, path, headers, status) in [
+        (Method::GET, "/metrics", &key[..], 200),
+        (Method::GET, "/healthz", &[], 200),
+        (Method::GET, "/readyz", &[], 200),
+        (Method::GET, "/cache", &key, 200),
+        (Method::HEAD, "/cache", &key, 200),
+        (Method::POST, "/cache/purge", &key, 200),
+        (Method::GET, "/cache", &[], 401),
+        (Method::GET, "/nothing", &key, 404),
+        (Method::DELETE, "/cache", &key, 405),
+    ] {
+        let reply = app.admin_call(method, path, headers).await;
+
+        assert_eq!(reply.status, status, "{path}");
+        assert_eq!(reply.header("cache-control"), "no-store", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn each_key_opens_everything_in_either_header() {
     let app = with_keys().start().await;
 
