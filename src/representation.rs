@@ -4,6 +4,7 @@
 //! rarer form is first asked for; handing them out copies nothing.
 
 pub mod adoption;
+mod attachment;
 mod chart;
 mod compression;
 mod csv;
@@ -84,7 +85,7 @@ pub struct Prepared {
     simplified: Option<Document>,
     native: Option<Document>,
     csv: OnceLock<Box<Document>>,
-    table: OnceLock<Box<Document>>,
+    table: OnceLock<Box<Table>>,
     charts: Charts,
     /// Only of the list of customers.
     customers: Option<Box<CustomerIndex>>,
@@ -96,6 +97,13 @@ struct Charts {
     reader: OnceLock<Box<Document>>,
     light: OnceLock<Box<Document>>,
     dark: OnceLock<Box<Document>>,
+}
+
+/// The form for spreadsheets, and what it is saved as.
+#[derive(Clone)]
+struct Table {
+    document: Document,
+    disposition: HeaderValue,
 }
 
 /// One form of a snapshot, in every coding that was asked for so far.
@@ -414,6 +422,14 @@ impl Prepared {
         self.rows_named
     }
 
+    /// `Content-Disposition` of a form that is to be saved, if it is ready.
+    pub fn disposition(&self, form: Form) -> Option<&HeaderValue> {
+        match form {
+            Form::Table => Some(&self.table.get()?.disposition),
+            Form::Simplified | Form::Csv | Form::Native | Form::Chart(_) => None,
+        }
+    }
+
     /// A form in a coding, if both are ready.
     pub fn ready(&self, form: Form, coding: Coding) -> Option<(&Document, &Encoded)> {
         let document = self.document(form)?;
@@ -462,20 +478,23 @@ impl Prepared {
 
     /// Bytes of memory that all that was made so far takes.
     pub fn weight(&self) -> usize {
-        let derived = [&self.csv, &self.table]
+        let derived = [&self.csv]
             .into_iter()
             .chain(self.charts.all())
             .filter_map(OnceLock::get);
         let derived: usize = derived
             .map(|document| document.weight() + size_of::<Document>())
             .sum();
+        let table = self.table.get().map_or(0, |table| {
+            table.document.weight() + table.disposition.len() + size_of::<Table>()
+        });
         let kept = [&self.simplified, &self.native].into_iter().flatten();
         let kept: usize = kept.map(Document::weight).sum();
         let customers = self
             .customers
             .as_ref()
             .map_or(0, |index| index.weight() + size_of::<CustomerIndex>());
-        size_of::<Self>() + kept + derived + customers
+        size_of::<Self>() + kept + derived + table + customers
     }
 
     /// Makes a form that is made from the simplified one, where there is that and it has not been
@@ -485,10 +504,19 @@ impl Prepared {
             return Ok(());
         };
         let told = simplified.identity.body();
+        let document = |body: &[u8]| Document::new(body, simplified.modified_at);
         let (slot, body) = match form {
             Form::Csv if self.csv.get().is_none() => (&self.csv, csv::render(told)?),
             Form::Table if self.table.get().is_none() => {
-                (&self.table, csv::render_for_spreadsheet(told)?)
+                let body = csv::render_for_spreadsheet(told)?;
+                let disposition = attachment::disposition(told)?;
+                self.table.get_or_init(|| {
+                    Box::new(Table {
+                        document: document(&body),
+                        disposition,
+                    })
+                });
+                return Ok(());
             }
             Form::Chart(theme) if self.charts.of(theme).get().is_none() => {
                 (self.charts.of(theme), chart::render(told, theme)?)
@@ -497,8 +525,7 @@ impl Prepared {
                 return Ok(());
             }
         };
-        let document = || Box::new(Document::new(&body, simplified.modified_at));
-        slot.get_or_init(document);
+        slot.get_or_init(|| Box::new(document(&body)));
         Ok(())
     }
 
@@ -507,7 +534,7 @@ impl Prepared {
             Form::Simplified => self.simplified.as_ref(),
             Form::Native => self.native.as_ref(),
             Form::Csv => self.csv.get().map(Box::as_ref),
-            Form::Table => self.table.get().map(Box::as_ref),
+            Form::Table => self.table.get().map(|table| &table.document),
             Form::Chart(theme) => self.charts.of(theme).get().map(Box::as_ref),
         }
     }

@@ -2,10 +2,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{
-        CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, REFERRER_POLICY,
-        X_CONTENT_TYPE_OPTIONS,
-    },
+    header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS},
 };
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
@@ -53,12 +50,4 @@ pub(super) fn guard_chart(headers: &mut HeaderMap) {
     );
     let anywhere = HeaderValue::from_static("cross-origin");
     headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, anywhere);
-}
-
-/// A table is data that is kept rather than shown.
-pub(super) fn guard_table(headers: &mut HeaderMap) {
-    headers.insert(
-        CONTENT_DISPOSITION,
-        HeaderValue::from_static("attachment; filename=\"usage.csv\""),
-    );
 }

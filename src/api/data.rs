@@ -1,7 +1,7 @@
 //! What the resources share that answer from [`usage`](crate::usage): how an answer is handed out, and
 //! how one is refused.
 
-use http::{HeaderName, HeaderValue, Method, Response};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::{
     Arrived, Inner, Served, Told,
@@ -57,7 +57,13 @@ pub(super) async fn finish<B>(
         Anonymous::Refused => Audience::AllowedCallers,
     };
     let headers = arrived.request.headers();
-    let response = caching::respond(headers, &answer.held, audience, form, coding, ready);
+    let mut response = caching::respond(headers, &answer.held, audience, form, coding, ready);
+    if response.status() == StatusCode::OK
+        && let Some(disposition) = prepared.disposition(form)
+    {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_DISPOSITION, disposition.clone());
+    }
     serve(response, &answer, date)
 }
 

@@ -110,8 +110,9 @@ pub(super) async fn chart<B>(
     operation_id = "getCustomerUsageTable",
     tag = SHOWN,
     summary = "Usage of a customer as a table, to be saved",
-    description = "What `Accept: text/csv` brings, at an address of its own; what a spreadsheet would \
-                   take for a formula has an apostrophe before it.",
+    description = "What `Accept: text/csv` brings, for a spreadsheet: it begins with a byte-order \
+                   mark, and an apostrophe stands before what would be a formula. A browser saves \
+                   it by the customer's name and the date.",
     params(OfCustomer, OfDate, DataHeaders),
     responses(
         (status = 200, description = "A line for each product and workload.", body = String, content_type = "text/csv"),
@@ -125,11 +126,7 @@ pub(super) async fn table<B>(
     caller: &Caller,
     customer: &str,
 ) -> Served {
-    let mut served = dated(api, arrived, caller, customer, negotiation::TABLE_FORMS).await;
-    if served.response.status() == StatusCode::OK {
-        browser::guard_table(served.response.headers_mut());
-    }
-    served
+    dated(api, arrived, caller, customer, negotiation::TABLE_FORMS).await
 }
 
 /// A resource that `processedDate` picks a date of.

@@ -20,6 +20,9 @@ const HEADER: [&str; 14] = [
     "reportedUsagePercent",
 ];
 
+/// Without it, Excel reads UTF-8 as the code page of its machine.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Renders the simplified form as CSV: one line per product and workload, CRLF after each.
 ///
 /// It reads the rendered form rather than the rows, so that an entry need not keep both in memory.
@@ -28,16 +31,31 @@ pub(super) fn render(simplified: &[u8]) -> Result<Box<[u8]>, csv::Error> {
     write(simplified, |text| Cow::Borrowed(text))
 }
 
-/// The same for a spreadsheet, which would take some texts for formulas and run them: those have an
-/// apostrophe before them (OWASP, "CSV Injection").
+/// The same for a spreadsheet: a byte-order mark says that it is UTF-8, and no text is a formula.
 pub(super) fn render_for_spreadsheet(simplified: &[u8]) -> Result<Box<[u8]>, csv::Error> {
-    write(simplified, |text| {
-        if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-            Cow::Owned(format!("'{text}"))
-        } else {
-            Cow::Borrowed(text)
+    let table = write(simplified, |text| Cow::Owned(without_formulas(text)))?;
+    Ok([BYTE_ORDER_MARK, &table].concat().into_boxed_slice())
+}
+
+/// Puts an apostrophe before what a spreadsheet would run as a formula (OWASP, "CSV Injection").
+///
+/// A formula begins a cell. Where the list separator is another than ours, a cell may also begin
+/// behind a separator or line break inside the text, whatever quotes stand there.
+fn without_formulas(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len() + 1);
+    let mut begins_cell = true;
+    for character in text.chars() {
+        if begins_cell && matches!(character, '=' | '+' | '-' | '@') {
+            safe.push('\'');
         }
-    })
+        begins_cell = match character {
+            ',' | ';' | '\t' | '\n' | '\r' => true,
+            '"' => begins_cell,
+            _ => false,
+        };
+        safe.push(character);
+    }
+    safe
 }
 
 fn write(simplified: &[u8], text: impl Fn(&str) -> Cow<'_, str>) -> Result<Box<[u8]>, csv::Error> {
@@ -105,14 +123,18 @@ mod tests {
 
     #[test]
     fn no_text_is_a_formula_to_a_spreadsheet_nor_changed_for_programs() {
-        for name in [
-            "=1+1",
-            "+1",
-            "-1",
-            "@SUM(A1)",
-            "\t=1",
-            "\r=1",
-            "Contoso = 1",
+        for (name, shown) in [
+            ("=1+1", "'=1+1"),
+            ("+1", "'+1"),
+            ("-1", "'-1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("\t=1", "\t'=1"),
+            ("\r=1", "\r'=1"),
+            ("x;=cmd|' /C calc'!A0", "x;'=cmd|' /C calc'!A0"),
+            ("a,-1;+2\t@3\n=4\r\n=5", "a,'-1;'+2\t'@3\n'=4\r\n'=5"),
+            ("x;\"=1\"", "x;\"'=1\""),
+            ("Contoso = 1", "Contoso = 1"),
+            ("a-b, c; d", "a-b, c; d"),
         ] {
             let simplified = serde_json::json!({
                 "customerId": "c", "customerName": name, "processedDate": "2017-03-09",
@@ -126,21 +148,18 @@ mod tests {
                 "workloads": [],
             });
             let simplified = simplified.to_string();
-            let names = |csv: Box<[u8]>| {
-                let mut reader = csv::Reader::from_reader(&*csv);
+            let names = |csv: &[u8]| {
+                let mut reader = csv::Reader::from_reader(csv);
                 let row = reader.records().next().unwrap().unwrap();
                 [1, 8, 12].map(|column| row[column].to_owned())
             };
 
-            let program = names(render(simplified.as_bytes()).unwrap());
-            let spreadsheet = names(render_for_spreadsheet(simplified.as_bytes()).unwrap());
+            let program = names(&render(simplified.as_bytes()).unwrap());
+            let table = render_for_spreadsheet(simplified.as_bytes()).unwrap();
+            let spreadsheet = names(table.strip_prefix(BYTE_ORDER_MARK).unwrap());
 
             assert_eq!(program, [name, name, "-1.0"]);
-            let shown = match name {
-                "Contoso = 1" => name.to_owned(),
-                formula => format!("'{formula}"),
-            };
-            assert_eq!(spreadsheet, [&*shown, &*shown, "-1.0"]);
+            assert_eq!(spreadsheet, [shown, shown, "-1.0"]);
         }
     }
 

@@ -111,11 +111,16 @@ async fn the_table_is_the_csv_form_for_a_link_that_can_say_no_accept() {
         .get_with(&table(DOCUMENTED), &[("accept", "text/html,*/*;q=0.8")])
         .await;
 
-    assert_eq!(reply.body, by_accept.body);
-    assert_eq!(reply.header("etag"), by_accept.header("etag"));
+    let marked = reply.body.strip_prefix("\u{feff}".as_bytes());
+    assert_eq!(marked, Some(&*by_accept.body));
+    assert_eq!(by_accept.header("content-disposition"), "");
     for (name, value) in [
         ("content-type", "text/csv; charset=utf-8; header=present"),
-        ("content-disposition", "attachment; filename=\"usage.csv\""),
+        (
+            "content-disposition",
+            "attachment; filename=\"usage-DT DEMO CSP CUSTOMER 005-2017-03-09.csv\"; \
+             filename*=UTF-8''usage-DT%20DEMO%20CSP%20CUSTOMER%20005-2017-03-09.csv",
+        ),
         ("x-content-type-options", "nosniff"),
         ("cross-origin-resource-policy", "same-origin"),
     ] {
@@ -126,8 +131,9 @@ async fn the_table_is_the_csv_form_for_a_link_that_can_say_no_accept() {
 #[tokio::test]
 async fn the_table_alone_keeps_a_spreadsheet_from_running_a_name() {
     let app = TestApp::start().await;
-    let mut row = SimulatedRow::new("=1+1", "Exchange", 8, app.simulator.newest_date());
-    row.customer_name = "@SUM(1)".into();
+    let newest = app.simulator.newest_date();
+    let mut row = SimulatedRow::new("=1+1", "Exchange", 8, newest);
+    row.customer_name = "Müller;@SUM(1)".into();
     app.simulator
         .replace(customer(0), Override::Rows(vec![row]));
     let usage = format!("/v1/customers/{}/usage", customer(0));
@@ -135,13 +141,20 @@ async fn the_table_alone_keeps_a_spreadsheet_from_running_a_name() {
     let program = app.get_with(&usage, &[("accept", "text/csv")]).await;
     let spreadsheet = app.get(&table(customer(0))).await;
 
-    assert!(program.text().contains(",@SUM(1),"), "{}", program.text());
+    assert!(
+        program.text().contains(",Müller;@SUM(1),"),
+        "{}",
+        program.text()
+    );
     assert!(program.text().contains(",=1+1,"), "{}", program.text());
     let text = spreadsheet.text();
     assert!(
-        text.contains(",'@SUM(1),") && text.contains(",'=1+1,"),
+        text.contains(",Müller;'@SUM(1),") && text.contains(",'=1+1,"),
         "{text}"
     );
+    let file = spreadsheet.header("content-disposition");
+    let name = format!("filename*=UTF-8''usage-M%C3%BCller%3B%40SUM%281%29-{newest}.csv");
+    assert!(file.ends_with(&name), "{file}");
     assert_ne!(program.header("etag"), spreadsheet.header("etag"));
 }
 

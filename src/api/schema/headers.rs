@@ -180,7 +180,7 @@ const HEADERS: [Told; 25] = [
     told(
         "Content-Disposition",
         Form::Text,
-        "attachment; filename=\"usage.csv\"",
+        "attachment; filename=\"usage-Contoso-2017-03-09.csv\"; filename*=UTF-8''usage-Contoso-2017-03-09.csv",
         "What a browser saves it as.",
     ),
     told(

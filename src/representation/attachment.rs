@@ -1,0 +1,112 @@
+use http::HeaderValue;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{adoption::displayable, simplified::Usage};
+
+/// What may stand in an extended value besides letters and digits (RFC 8187 §3.2.1).
+const EXTENDED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'!')
+    .remove(b'#')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'^')
+    .remove(b'_')
+    .remove(b'`')
+    .remove(b'|')
+    .remove(b'~');
+
+/// Bytes of a customer's name in the name of a file, which has 255 on most disks.
+const LONGEST_NAME: usize = 200;
+
+/// `Content-Disposition` of the table: the file that a browser saves it as, by customer and date
+/// (RFC 6266 §4.3).
+///
+/// # Errors
+///
+/// Where the simplified form cannot be read back.
+pub(super) fn disposition(simplified: &[u8]) -> serde_json::Result<HeaderValue> {
+    let usage: Usage<'_> = serde_json::from_slice(simplified)?;
+    let name = usage.customer_name.as_deref().map(file_name_of);
+    let name = name.filter(|name| !name.is_empty());
+    let name = name.as_deref().unwrap_or(&usage.customer_id);
+    let file = match &usage.processed_date {
+        Some(date) => format!("usage-{name}-{date}.csv"),
+        None => format!("usage-{name}.csv"),
+    };
+    let extended = utf8_percent_encode(&file, EXTENDED);
+    // Some browsers decode percent signs in the plain form (RFC 6266, appendix D).
+    let plain = file.replace(|c: char| !c.is_ascii() || c == '%', "_");
+    let value = format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{extended}");
+    Ok(HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("attachment")))
+}
+
+/// The name as part of a file's: on one line, and without what some system takes for something else.
+fn file_name_of(customer: &str) -> String {
+    let name = displayable(customer).replace(['/', '\\', ':', '*', '?', '"', '<', '>', '|'], "_");
+    let end = name.floor_char_boundary(LONGEST_NAME);
+    let (name, _) = name.split_at(end);
+    name.trim_matches([' ', '.']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: Option<&str>, date: Option<&str>) -> String {
+        let usage = serde_json::json!({
+            "customerId": "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04", "customerName": name,
+            "processedDate": date, "products": [], "workloads": [],
+        });
+        let value = disposition(usage.to_string().as_bytes()).unwrap();
+        value.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_file_is_named_by_customer_and_date() {
+        for (name, date, plain, extended) in [
+            (
+                Some("Müller & Co"),
+                Some("2017-03-09"),
+                "usage-M_ller & Co-2017-03-09.csv",
+                "usage-M%C3%BCller%20&%20Co-2017-03-09.csv",
+            ),
+            (
+                None,
+                Some("2017-03-09"),
+                "usage-4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04-2017-03-09.csv",
+                "usage-4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04-2017-03-09.csv",
+            ),
+            (
+                Some("Contoso"),
+                None,
+                "usage-Contoso.csv",
+                "usage-Contoso.csv",
+            ),
+            (
+                Some(" . "),
+                None,
+                "usage-4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04.csv",
+                "usage-4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04.csv",
+            ),
+            (
+                Some("../a\\b\"; x=\"\r\n50%\u{202e}"),
+                None,
+                "usage-_a_b_; x=_  50_.csv",
+                "usage-_a_b_%3B%20x%3D_%20%2050%25.csv",
+            ),
+        ] {
+            let expected = format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{extended}");
+            assert_eq!(of(name, date), expected);
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_letters() {
+        let value = of(Some(&"ż".repeat(1_000)), None);
+
+        assert_eq!(value.matches("%C5%BC").count(), LONGEST_NAME / 2);
+    }
+}
