@@ -10,7 +10,7 @@ use crate::{
     problem::{Kind, Problem, excerpt},
     representation::{
         Theme,
-        customers::{Continuation, InvalidContinuation, Page},
+        customers::{Continuation, CustomerFilter, InvalidContinuation, Page},
     },
     usage::{Directive, source::CallTrace},
 };
@@ -137,18 +137,19 @@ pub(super) fn no_query(query: Option<&str>) -> Result<(), Problem> {
 /// Which page of the list of customers is asked for, by Partner Center's own parameters; `None` where
 /// that is all of it.
 ///
-/// Microsoft's SDK asks for the first page by `size`, where 0 is as large as may be, and for those
-/// after it by `seekOperation=Next` and the continuation token alone.
+/// Microsoft's SDK asks for the first page by `size`, where 0 is as large as may be, and perhaps a
+/// `filter`, and for those after it by `seekOperation=Next` and the continuation token alone.
 pub(super) fn page(query: Option<&str>, headers: &HeaderMap) -> Result<Option<Page>, Problem> {
-    let (mut size, mut seek) = (None, None);
+    let (mut size, mut seek, mut filter) = (None, None, None);
     for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         let found = match &*name {
             "size" => &mut size,
             "seekOperation" => &mut seek,
+            "filter" => &mut filter,
             _ => {
                 return Err(unknown_parameter(
                     &name,
-                    "expected size, seekOperation=Next, both or none",
+                    "expected size, filter, seekOperation=Next, or none",
                 ));
             }
         };
@@ -157,6 +158,7 @@ pub(super) fn page(query: Option<&str>, headers: &HeaderMap) -> Result<Option<Pa
         }
     }
     let size = size.map(|text| page_size(&text)).transpose()?.flatten();
+    let filter = filter.map(|text| customer_filter(&text)).transpose()?;
     if let Some(seek) = &seek
         && !seek.eq_ignore_ascii_case("Next")
     {
@@ -173,15 +175,22 @@ pub(super) fn page(query: Option<&str>, headers: &HeaderMap) -> Result<Option<Pa
         (
             Some(Continuation {
                 size: before,
+                filter: of_token,
                 after,
             }),
             _,
         ) => Ok(Some(Page {
-            size: size.unwrap_or(before),
+            size: size.or(Some(before)),
             after: Some(after),
+            filter: filter.or(of_token),
         })),
         (None, Some(_)) => Err(bad_continuation(InvalidContinuation)),
-        (None, None) => Ok(size.map(|size| Page { size, after: None })),
+        (None, None) if size.is_none() && filter.is_none() => Ok(None),
+        (None, None) => Ok(Some(Page {
+            size,
+            after: None,
+            filter,
+        })),
     }
 }
 
@@ -193,6 +202,15 @@ fn page_size(text: &str) -> Result<Option<NonZeroU32>, Problem> {
                 "size is {:?}; expected a whole number of customers, 0 for all of them",
                 excerpt(text)
             ),
+        )
+    })
+}
+
+fn customer_filter(text: &str) -> Result<CustomerFilter, Problem> {
+    CustomerFilter::parse(text).map_err(|invalid| {
+        Problem::new(
+            Kind::CustomerFilter,
+            format!("filter is {:?}; {invalid}", excerpt(text)),
         )
     })
 }

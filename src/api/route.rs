@@ -92,7 +92,8 @@ impl<'a> Route<'a> {
     /// The route of a path that names no customer.
     fn of_nobody(path: &str) -> Self {
         match path {
-            "/v1/customers" => Self::Customers,
+            // Microsoft's Java SDK puts `/v1/` before the address of a link, whatever that is.
+            "/v1/customers" | "/v1//customers" | "/v1/v1/customers" => Self::Customers,
             "/v1/analytics/licenses/usage" => Self::PartnerUsage,
             "/v1/analytics/licenses/deployment" => Self::PartnerDeployment,
             "/" => Self::Page,
@@ -196,6 +197,10 @@ mod tests {
             ),
             ("/v1/analytics/licenses", Route::Unmatched),
             ("/v1/customers", Route::Customers),
+            ("/v1//customers", Route::Customers),
+            ("/v1/v1/customers", Route::Customers),
+            ("/v1/v1/v1/customers", Route::Unmatched),
+            ("/v1/v1/analytics/licenses/usage", Route::Unmatched),
             ("/v1/customers/", Route::Unmatched),
             ("//v1/customers/x/usage", Route::Unmatched),
             ("/V1/customers/x/usage", Route::Unmatched),

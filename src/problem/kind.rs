@@ -76,6 +76,8 @@ kinds! {
         PageNumber: BAD_REQUEST "page-number" "Not the number of a page";
         /// The page size is no whole number.
         PageSize: BAD_REQUEST "page-size" "Not a page size";
+        /// The filter of customers is none that is supported.
+        CustomerFilter: BAD_REQUEST "customer-filter" "Not a supported filter";
         /// The way to seek is another than the next page.
         SeekOperation: BAD_REQUEST "seek-operation" "Cannot seek so";
         /// The continuation token is none of ours.

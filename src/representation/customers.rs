@@ -2,6 +2,7 @@
 
 mod continuation;
 mod cuts;
+mod filter;
 mod search;
 
 use std::{fmt, num::NonZeroU32, ops::Range, sync::Arc};
@@ -11,21 +12,26 @@ use serde::Serialize;
 use self::cuts::{Cut, Cuts};
 pub use self::{
     continuation::{Continuation, InvalidContinuation},
+    filter::{CustomerFilter, InvalidFilter},
     search::Sought,
 };
 use super::{Coding, Document};
 use crate::domain::{CustomerEntry, CustomerId, CustomerList, ListPlace};
 
-/// Where the list is had.
-const PATH: &str = "/v1/customers";
+/// The list in links, which are relative to `/v1` as some of Partner Center's are: Microsoft's Java
+/// SDK puts that before whatever they say.
+const PATH: &str = "/customers";
 
 /// Which part of the list is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Customers of a page at most, as asked; [`Page::rounded_size`] says how many are shown.
-    pub size: NonZeroU32,
+    /// Customers of a page at most, as asked; all where absent. [`Page::rounded_size`] says how many
+    /// are shown.
+    pub size: Option<NonZeroU32>,
     /// The page begins behind this place; at the beginning where absent.
     pub after: Option<ListPlace>,
+    /// Which customers; all where absent.
+    pub filter: Option<CustomerFilter>,
 }
 
 /// What a caller is shown of the list.
@@ -112,7 +118,7 @@ pub(super) fn render(list: CustomerList) -> serde_json::Result<(Vec<u8>, Custome
             entry: customer.entry,
         })
         .collect();
-    let body = collection.end(&Tail::new(Link::to(None, None), None, None))?;
+    let body = collection.end(&Tail::new(Link::to(None, None, None), None))?;
     let cuts = Cuts::of_at_most(body.len());
     let mut by_id: Box<[_]> = (0..listed.len()).collect();
     by_id.sort_unstable_by_key(|at| listed.get(*at).map(|one| one.entry.id));
@@ -142,9 +148,11 @@ impl Page {
 
     /// Returns how many customers are shown at most: the size asked for, rounded down to 20, 50, 100,
     /// 200 or 500, and as it is below 20. So callers that ask for nearly the same share one page.
-    pub fn rounded_size(&self) -> NonZeroU32 {
+    /// `None` where all are shown.
+    pub fn rounded_size(&self) -> Option<NonZeroU32> {
+        let asked = self.size?;
         let mut sizes = Self::SIZES.into_iter();
-        sizes.find(|size| *size <= self.size).unwrap_or(self.size)
+        Some(sizes.find(|size| *size <= asked).unwrap_or(asked))
     }
 }
 
@@ -208,7 +216,15 @@ impl CustomerIndex {
 
     /// `None` where all of it is shown.
     fn cut(&self, may_see: impl Fn(CustomerId) -> bool, page: Option<&Page>) -> Option<Cut> {
-        let visible: Vec<bool> = self.entries().map(|entry| may_see(entry.id)).collect();
+        let filter = page.and_then(|page| page.filter.as_ref());
+        let matches = filter.map(CustomerFilter::matcher);
+        let shows = |listed: &Listed| {
+            may_see(listed.entry.id)
+                && matches
+                    .as_ref()
+                    .is_none_or(|matches| matches(&listed.terms))
+        };
+        let visible: Vec<bool> = self.listed.iter().map(shows).collect();
         if page.is_none() && visible.iter().all(|visible| *visible) {
             return None;
         }
@@ -223,7 +239,8 @@ impl CustomerIndex {
             .take(behind)
             .filter(|visible| **visible)
             .count();
-        Some(Cut::new(&visible, start, page.map(Page::rounded_size)))
+        let size = page.and_then(Page::rounded_size);
+        Some(Cut::new(&visible, start, size, filter.cloned()))
     }
 
     fn write(&self, cut: &Cut, whole: &[u8]) -> serde_json::Result<Vec<u8>> {
@@ -233,14 +250,18 @@ impl CustomerIndex {
             .enumerate()
             .filter_map(|(index, listed)| cut.shows(index).then_some(listed))
             .collect();
-        let size = cut.size();
+        let (size, filter) = (cut.size(), cut.filter());
         let rest = visible.get(cut.start()..).unwrap_or_default();
         let of_page = size.map_or(rest.len(), |size| size.get() as usize);
         let (items, more) = rest.split_at(of_page.min(rest.len()));
         let token_behind = |listed: &Listed| {
             size.map(|size| {
-                let after = listed.entry.place();
-                Continuation { size, after }.to_string()
+                Continuation {
+                    size,
+                    filter: filter.cloned(),
+                    after: listed.entry.place(),
+                }
+                .to_string()
             })
         };
         let before = cut.start().checked_sub(1).and_then(|at| visible.get(at));
@@ -255,8 +276,9 @@ impl CustomerIndex {
         for listed in items {
             collection.item(whole.get(listed.at.clone()).unwrap_or_default());
         }
-        let this = Link::to(size, this.as_deref());
-        collection.end(&Tail::new(this, size, next.as_deref()))
+        let link = |token| Link::to(size, filter, token);
+        let next = next.as_deref().map(|token| (token, link(Some(token))));
+        collection.end(&Tail::new(link(this.as_deref()), next))
     }
 
     /// Bytes that it takes, the cuts that it may come to hold included.
@@ -314,13 +336,11 @@ impl Collection {
 // === impl Tail ===
 
 impl<'a> Tail<'a> {
-    fn new(this: Link<'a>, size: Option<NonZeroU32>, next: Option<&'a str>) -> Self {
+    fn new(this: Link<'a>, next: Option<(&'a str, Link<'a>)>) -> Self {
+        let (continuation_token, next) = next.unzip();
         Self {
-            continuation_token: next,
-            links: Links {
-                this,
-                next: next.map(|token| Link::to(size, Some(token))),
-            },
+            continuation_token,
+            links: Links { this, next },
             attributes: Attributes {
                 object_type: "Collection",
             },
@@ -332,11 +352,25 @@ impl<'a> Tail<'a> {
 
 impl<'a> Link<'a> {
     /// To a page of this size, behind what the token names; as Partner Center writes it.
-    fn to(size: Option<NonZeroU32>, token: Option<&'a str>) -> Self {
-        let uri = match (size, token) {
-            (None, _) => PATH.to_owned(),
-            (Some(size), None) => format!("{PATH}?size={size}"),
-            (Some(size), Some(_)) => format!("{PATH}?size={size}&seekOperation=Next"),
+    fn to(
+        size: Option<NonZeroU32>,
+        filter: Option<&CustomerFilter>,
+        token: Option<&'a str>,
+    ) -> Self {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        if let Some(size) = size {
+            query.append_pair("size", &size.to_string());
+        }
+        if let Some(filter) = filter {
+            query.append_pair("filter", &filter.to_string());
+        }
+        if token.is_some() {
+            query.append_pair("seekOperation", "Next");
+        }
+        let query = query.finish();
+        let uri = match query.as_str() {
+            "" => PATH.to_owned(),
+            query => format!("{PATH}?{query}"),
         };
         let headers = token.map(|value| Header {
             key: Continuation::HEADER,

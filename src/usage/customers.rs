@@ -81,9 +81,8 @@ impl UsageService {
             return Ok(Some(shown));
         }
         let customers = prepared.rows();
-        let shown = page.as_ref().map_or(customers, |page| {
-            customers.min(page.rounded_size().get() as usize)
-        });
+        let size = page.as_ref().and_then(Page::rounded_size);
+        let shown = size.map_or(customers, |size| customers.min(size.get() as usize));
         let bytes = customers.max(shown * coding.effort()) * CUSTOMER_BYTES;
         offload::run_cpu_bound(bytes, move || {
             prepared.show_customers(|id| caller.may_read(id), page.as_ref(), coding)

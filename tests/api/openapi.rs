@@ -126,7 +126,7 @@ async fn the_examples_of_problems_are_real_ones() {
         problems.insert(name.to_owned(), problem);
     }
 
-    assert_eq!(problems.len(), 26, "{:?}", problems.keys());
+    assert_eq!(problems.len(), 27, "{:?}", problems.keys());
     assert_example("problems.json", &pretty(&json!(problems)));
 }
 
@@ -157,6 +157,7 @@ async fn wrong_requests() -> Vec<Reply> {
         .await,
         ask(&app, &format!("{usage}/chart.svg?theme=sepia"), &[]).await,
         ask(&app, "/v1/customers?size=many", &[]).await,
+        ask(&app, "/v1/customers?filter=Contoso", &[]).await,
         ask(&app, "/v1/customers?seekOperation=Previous", &[]).await,
         ask(&app, "/v1/customers?seekOperation=Next", &[]).await,
         ask(&app, &usage, &[("accept", "text/html")]).await,

@@ -1,12 +1,14 @@
-//! Microsoft's .NET SDK 3.4 before this service: what it sends, and what it makes of what comes back.
+//! Microsoft's SDKs before this service, .NET 3.4 and Java 3.4: what they send, and what they make of
+//! what comes back.
 //!
-//! The requests are those of `PartnerServiceProxy`, and what is expected of answers is what
-//! `ResourceCollectionConverter`, the enumerators and `DefaultPartnerServiceErrorHandler` read.
+//! The requests are those of `PartnerServiceProxy` and of Java's `PartnerServiceClient`, and what is
+//! expected of answers is what `ResourceCollectionConverter`, the enumerators and
+//! `DefaultPartnerServiceErrorHandler` read.
 
 use std::time::Duration;
 
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use usage_proxy::simulator::{
     BodyFault, Faults, NO_RELATIONSHIP_CUSTOMER, SimulatedApi, documented_body,
     documented_deployment_body,
@@ -42,14 +44,55 @@ async fn get(app: &TestApp, path: &str, more: &[(&str, &str)]) -> Reply {
     app.get_with(path, &headers).await
 }
 
-/// The URI that the SDK makes of a link: relative ones are put below the API's version.
-fn api_uri(link: &Value) -> String {
-    let relative = link["uri"].as_str().unwrap();
-    if relative.starts_with("/v1") {
-        relative.to_owned()
+/// The URI that .NET's SDK makes of a link: relative ones are put below the API's version.
+fn dotnet_uri(link: &str) -> String {
+    if link.starts_with("/v1") {
+        link.to_owned()
     } else {
-        format!("/v1/{}", relative.trim_start_matches('/'))
+        format!("/v1/{}", link.trim_start_matches('/'))
     }
+}
+
+/// The URI that Java's SDK makes of a link (`PartnerServiceClient.buildUrl`).
+fn java_uri(link: &str) -> String {
+    format!("/v1/{link}")
+}
+
+/// The ids of all customers, page by page, as `IResourceCollectionEnumerator` goes through them;
+/// and how many customers each page has.
+async fn enumerate(app: &TestApp, first: &str, uri: fn(&str) -> String) -> Vec<Vec<Value>> {
+    let mut page = get(app, first, &[]).await;
+    let mut pages = Vec::new();
+    loop {
+        let (total, items) = collection(&page);
+        pages.push(items.into_iter().map(|item| item["id"].clone()).collect());
+        let links = page.json()["links"].clone();
+        assert_eq!(links["self"]["method"], "GET");
+        let Some(next) = links.get("next") else {
+            assert_eq!(pages.iter().map(Vec::len).sum::<usize>() as u64, total);
+            return pages;
+        };
+        let headers: Vec<_> = next["headers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|header| {
+                (
+                    header["key"].as_str().unwrap(),
+                    header["value"].as_str().unwrap(),
+                )
+            })
+            .collect();
+        page = get(app, &uri(next["uri"].as_str().unwrap()), &headers).await;
+    }
+}
+
+/// A query as it is sent, `Customers.Query(BuildIndexedQuery(2, 0, new SimpleFieldFilter(…)))`.
+fn filtered(filter: &Value) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("size", "2");
+    query.append_pair("filter", &filter.to_string());
+    format!("/v1/customers?{}", query.finish())
 }
 
 /// What its model classes make of a collection.
@@ -165,35 +208,118 @@ async fn its_call_can_be_traced_and_its_token_goes_no_further() {
 #[tokio::test]
 async fn customers_are_enumerated_page_by_page() {
     let app = TestApp::start().await;
+    let (_, whole) = collection(&get(&app, "/v1/customers", &[]).await);
+    let whole: Vec<_> = whole.iter().map(|item| item["id"].clone()).collect();
 
-    // Customers.Query(QueryFactory.Instance.BuildIndexedQuery(10)), and the enumerator over it.
-    let mut page = get(&app, "/v1/customers?size=10", &[]).await;
-    let mut met = Vec::new();
-    loop {
-        let (total, items) = collection(&page);
-        assert_eq!(total, 26);
-        met.extend(items.into_iter().map(|item| item["id"].clone()));
-        let links = page.json()["links"].clone();
-        assert_eq!(links["self"]["method"], "GET");
-        let Some(next) = links.get("next") else { break };
-        let headers: Vec<_> = next["headers"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|header| {
-                (
-                    header["key"].as_str().unwrap(),
-                    header["value"].as_str().unwrap(),
-                )
-            })
-            .collect();
-        page = get(&app, &api_uri(next), &headers).await;
+    // Customers.Query(QueryFactory.Instance.BuildIndexedQuery(10)), and the enumerator over it;
+    // Java begins every query with an ampersand.
+    let dotnet = enumerate(&app, "/v1/customers?size=10", dotnet_uri).await;
+    let java = enumerate(&app, "/v1/customers?&size=10", java_uri).await;
+
+    for pages in [dotnet, java] {
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 6]);
+        assert_eq!(pages.concat(), whole);
     }
-
-    met.sort_by_key(Value::to_string);
-    met.dedup();
-    assert_eq!(met.len(), 26);
     assert_eq!(app.simulator.count(SimulatedApi::Customers), 1);
+}
+
+#[tokio::test]
+async fn a_link_that_has_the_version_already_is_taken_for_what_it_means() {
+    let app = TestApp::start().await;
+    let whole = get(&app, "/v1/customers?size=10", &[]).await;
+
+    for path in ["/v1//customers?size=10", "/v1/v1/customers?size=10"] {
+        assert_eq!(get(&app, path, &[]).await.body, whole.body, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_simple_filter_is_answered_from_the_cached_list_page_by_page() {
+    let app = TestApp::start().await;
+    let (_, whole) = collection(&get(&app, "/v1/customers", &[]).await);
+    let profile = |item: &Value, member: &str| {
+        let text = item["companyProfile"][member].as_str().unwrap();
+        text.to_lowercase()
+    };
+
+    for (field, member, sdk) in [
+        (
+            "CompanyName",
+            "companyName",
+            dotnet_uri as fn(&str) -> String,
+        ),
+        ("Domain", "domain", java_uri),
+    ] {
+        // The beginning that most of them share, in another letter case.
+        let begins = (b'a'..=b'z').map(|letter| char::from(letter).to_string());
+        let of = |begin: &str| -> Vec<Value> {
+            let found = whole
+                .iter()
+                .filter(|item| profile(item, member).starts_with(begin));
+            found.map(|item| item["id"].clone()).collect()
+        };
+        let begin = begins
+            .into_iter()
+            .max_by_key(|begin| of(begin).len())
+            .unwrap();
+        let expected = of(&begin);
+        assert!(
+            (3..whole.len()).contains(&expected.len()),
+            "{member}: {begin}"
+        );
+        let begin = begin.to_uppercase();
+        let dotnet = json!({ "Field": field, "Value": begin, "Operator": "starts_with" });
+        let java = json!({
+            "fieldType": "STRING", "operator": "StartsWith", "field": field, "value": begin,
+        });
+
+        for filter in [dotnet, java] {
+            let pages = enumerate(&app, &filtered(&filter), sdk).await;
+
+            assert_eq!(pages.concat(), expected, "{filter}");
+            assert!(pages.iter().all(|page| page.len() <= 2), "{filter}");
+            // BuildSeekQuery(SeekOperation.Next, token: …) repeats neither size nor filter.
+            let first = get(&app, &filtered(&filter), &[]).await.json();
+            let token = first["continuationToken"].as_str().unwrap();
+            let token = [("MS-ContinuationToken", token)];
+            let sought = get(&app, "/v1/customers?seekOperation=Next", &token).await;
+            let (_, sought) = collection(&sought);
+            let sought: Vec<_> = sought.iter().map(|item| item["id"].clone()).collect();
+            assert_eq!(sought, pages[1], "{filter}");
+        }
+    }
+    assert_eq!(app.simulator.count(SimulatedApi::Customers), 1);
+}
+
+#[tokio::test]
+async fn a_filter_shows_nobody_whom_its_caller_may_not_see() {
+    let app = TestApp::builder()
+        .callers(callers_file(&[
+            TestCaller::named("portal").with_customers(&[customer(0)])
+        ]))
+        .start()
+        .await;
+    let key = format!("Bearer {}", key_of("portal"));
+    let everybody = json!({ "Field": "CompanyName", "Value": "", "Operator": "starts_with" });
+
+    let own = app.get_with(&filtered(&everybody), &headers(&key)).await;
+
+    let (total, items) = collection(&own);
+    assert_eq!((total, items.len()), (1, 1));
+    assert_eq!(items[0]["id"], customer(0).to_string());
+}
+
+#[tokio::test]
+async fn a_filter_that_is_not_supported_is_refused_with_those_that_are() {
+    let app = TestApp::start().await;
+    let reseller = json!({ "Field": "IndirectReseller", "Value": "a", "Operator": "starts_with" });
+
+    let reply = get(&app, &filtered(&reseller), &[]).await;
+
+    fault(&reply, 400, "BadInput");
+    let problem = reply.problem(400, "customer-filter");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("CompanyName or Domain"), "{detail}");
 }
 
 #[tokio::test]

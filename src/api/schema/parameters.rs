@@ -204,7 +204,7 @@ impl IntoParams for Paging {
         let next = ObjectBuilder::new()
             .schema_type(Type::String)
             .enum_values(Some(["Next"]));
-        let token = ObjectBuilder::new().schema_type(Type::String);
+        let text = || ObjectBuilder::new().schema_type(Type::String);
         vec![
             queried(
                 "size",
@@ -212,6 +212,13 @@ impl IntoParams for Paging {
                 size,
             )
             .example(Some(2.into()))
+            .build(),
+            queried(
+                "filter",
+                "Microsoft's simple filter, in JSON: the customers whose `CompanyName` or `Domain` \
+                 begins with a text, whatever the letter case.",
+                text(),
+            )
             .build(),
             queried(
                 "seekOperation",
@@ -226,7 +233,7 @@ impl IntoParams for Paging {
                 .description(Some(
                     "Where the page before ended: what `links.next.headers` of its answer has.",
                 ))
-                .schema(Some(token))
+                .schema(Some(text()))
                 .build(),
         ]
     }

@@ -121,7 +121,10 @@ impl Fault {
             Kind::NotAllowed => Self::Rights,
             Kind::CustomerId | Kind::UnknownCustomer | Kind::NoRelationship => Self::Customer,
             Kind::DuplicateParameter => Self::Repeated,
-            Kind::PageSize | Kind::SeekOperation | Kind::ContinuationToken => Self::Paging,
+            Kind::PageSize
+            | Kind::CustomerFilter
+            | Kind::SeekOperation
+            | Kind::ContinuationToken => Self::Paging,
             Kind::PageNumber => Self::PageNumber,
             Kind::UnknownParameter => Self::Query,
             Kind::Theme => Self::Theme,

@@ -2,6 +2,7 @@ use std::{fmt, num::NonZeroU32};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
+use super::CustomerFilter;
 use crate::domain::{CustomerId, ListPlace};
 
 /// Where a page goes on: what a continuation token says.
@@ -12,8 +13,10 @@ use crate::domain::{CustomerId, ListPlace};
 /// for the request to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Continuation {
-    /// Customers of a page at most: Microsoft's SDK repeats the token alone.
+    /// Customers of a page at most.
     pub size: NonZeroU32,
+    /// Which customers: the SDK repeats the token alone.
+    pub filter: Option<CustomerFilter>,
     /// The page begins behind this place.
     pub after: ListPlace,
 }
@@ -29,8 +32,8 @@ impl Continuation {
     /// The header that it is repeated in.
     pub const HEADER: &'static str = "MS-ContinuationToken";
 
-    /// Bytes of the longest: that of a name in the longest letters.
-    const LONGEST: usize = 1_024;
+    /// Bytes of the longest: that of a name in the longest letters, and of a filter.
+    const LONGEST: usize = 2_048;
 
     /// Reads a token.
     ///
@@ -51,8 +54,17 @@ impl Continuation {
     fn read(text: &str) -> Option<Self> {
         let mut fields = text.splitn(3, ' ');
         let (size, id, name) = (fields.next()?, fields.next()?, fields.next()?);
+        let (size, filter) = match size.split_once('/') {
+            Some((size, filter)) => {
+                let filter = URL_SAFE_NO_PAD.decode(filter).ok()?;
+                let filter = CustomerFilter::parse(std::str::from_utf8(&filter).ok()?);
+                (size, Some(filter.ok()?))
+            }
+            None => (size, None),
+        };
         Some(Self {
             size: size.parse().ok()?,
+            filter,
             after: ListPlace::new(name, CustomerId::parse(id).ok()?),
         })
     }
@@ -60,8 +72,15 @@ impl Continuation {
 
 impl fmt::Display for Continuation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { size, after } = self;
-        let text = format!("{size} {} {}", after.id(), after.name());
+        let Self {
+            size,
+            filter,
+            after,
+        } = self;
+        let filter = filter.as_ref().map_or_else(String::new, |filter| {
+            format!("/{}", URL_SAFE_NO_PAD.encode(filter.to_string()))
+        });
+        let text = format!("{size}{filter} {} {}", after.id(), after.name());
         f.write_str(&URL_SAFE_NO_PAD.encode(text))
     }
 }
@@ -76,6 +95,7 @@ mod tests {
     fn continuation(size: u32, name: &str) -> Continuation {
         Continuation {
             size: NonZeroU32::new(size).unwrap(),
+            filter: None,
             after: ListPlace::new(name, samples::customer()),
         }
     }
@@ -92,8 +112,9 @@ mod tests {
             &URL_SAFE_NO_PAD.encode("0 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04 Contoso"),
             &URL_SAFE_NO_PAD.encode("-1 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04 Contoso"),
             &URL_SAFE_NO_PAD.encode("40 x Contoso"),
+            &URL_SAFE_NO_PAD.encode("40/e30 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04 Contoso"),
             &URL_SAFE_NO_PAD.encode("40 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04"),
-            &"A".repeat(2_000),
+            &"A".repeat(4_000),
         ] {
             let parsed = Continuation::parse(token.as_bytes());
             assert_eq!(parsed, Err(InvalidContinuation), "{token}");
@@ -104,8 +125,18 @@ mod tests {
         #![proptest_config(crate::properties::kept())]
 
         #[test]
-        fn what_is_printed_parses_back(size in 1_u32.., name in "\\PC{0,200}") {
-            let continuation = continuation(size, &name);
+        fn what_is_printed_parses_back(
+            size in 1_u32..,
+            name in "\\PC{0,200}",
+            begin in prop::option::of("\\PC{0,50}"),
+        ) {
+            let mut continuation = continuation(size, &name);
+            continuation.filter = begin.map(|begin| {
+                let filter = serde_json::json!({
+                    "Field": "Domain", "Value": begin, "Operator": "starts_with",
+                });
+                CustomerFilter::parse(&filter.to_string()).unwrap()
+            });
 
             let token = continuation.to_string();
 

@@ -2,6 +2,7 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use moka::policy::EvictionPolicy;
 
+use super::CustomerFilter;
 use crate::representation::Document;
 
 /// What of a list is shown: it depends on nothing else, so whoever is shown the same shares the
@@ -13,6 +14,8 @@ pub(super) struct Cut {
     /// Visible customers before the page.
     start: usize,
     size: Option<NonZeroU32>,
+    /// It shows in links.
+    filter: Option<CustomerFilter>,
 }
 
 /// Cuts that were asked for lately.
@@ -24,7 +27,12 @@ pub(super) struct Cuts {
 // === impl Cut ===
 
 impl Cut {
-    pub(super) fn new(visible: &[bool], start: usize, size: Option<NonZeroU32>) -> Self {
+    pub(super) fn new(
+        visible: &[bool],
+        start: usize,
+        size: Option<NonZeroU32>,
+        filter: Option<CustomerFilter>,
+    ) -> Self {
         let word = |bits: &[bool]| {
             let bits = bits.iter().rev();
             bits.fold(0_u64, |word, bit| word << 1 | u64::from(*bit))
@@ -33,6 +41,7 @@ impl Cut {
             visible: visible.chunks(64).map(word).collect(),
             start,
             size,
+            filter,
         }
     }
 
@@ -47,6 +56,15 @@ impl Cut {
 
     pub(super) fn size(&self) -> Option<NonZeroU32> {
         self.size
+    }
+
+    pub(super) fn filter(&self) -> Option<&CustomerFilter> {
+        self.filter.as_ref()
+    }
+
+    fn weight(&self) -> usize {
+        let filter = self.filter.as_ref().map_or(0, CustomerFilter::weight);
+        size_of_val(&*self.visible) + filter
     }
 }
 
@@ -65,7 +83,7 @@ impl Cuts {
             // The one that was asked for last is always kept, however large.
             .eviction_policy(EvictionPolicy::lru())
             .weigher(|cut: &Cut, document: &Arc<Document>| {
-                let bytes = Self::with_compressed(document.weight()) + size_of_val(&*cut.visible);
+                let bytes = Self::with_compressed(document.weight()) + cut.weight();
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
             .build();

@@ -10,7 +10,7 @@ use crate::{
 pub struct Sought(String);
 
 /// Stands between what a customer is found by; nothing that is shown holds it.
-const BETWEEN: char = '\n';
+pub(super) const BETWEEN: char = '\n';
 
 /// What a customer is found by: its name and its domain.
 pub(super) fn terms(entry: &CustomerEntry) -> Box<str> {
