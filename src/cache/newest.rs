@@ -7,6 +7,8 @@ use std::{
     time::Instant,
 };
 
+use moka::policy::EvictionPolicy;
+
 use super::{
     EMPTY_SHARE, NewestKey, PurgeMode, PurgeScope, doubt::Doubt, freshness::Lifetime, size,
 };
@@ -47,8 +49,11 @@ impl NewestDates {
 
     pub(super) fn new(max_bytes: u64) -> Self {
         let of = |bytes| {
+            // Room for one at least, so that none that counts as stored is refused.
+            let bytes = u64::max(bytes, (Self::ENTRY_BYTES + Self::DOUBT_BYTES).into());
             moka::sync::Cache::builder()
                 .max_capacity(bytes)
+                .eviction_policy(EvictionPolicy::lru())
                 .weigher(|_, newest: &Arc<Newest>| match newest.doubt {
                     Some(_) => Self::ENTRY_BYTES + Self::DOUBT_BYTES,
                     None => Self::ENTRY_BYTES,
@@ -73,15 +78,7 @@ impl NewestDates {
         lifetime: Lifetime,
         now: Instant,
     ) {
-        let newest = Newest {
-            date: prepared.processed_date(),
-            has_rows: prepared.rows() > 0,
-            stored_at: now,
-            lifetime,
-            doubt: None,
-            purged: AtomicBool::new(false),
-        };
-        self.put(key, newest);
+        self.put(key, Newest::new(prepared, lifetime, now));
     }
 
     /// Keeps a date in spite of an answer that is doubted.
@@ -148,6 +145,18 @@ impl NewestDates {
 // === impl Newest ===
 
 impl Newest {
+    /// The date of an answer that arrived then.
+    pub(super) fn new(prepared: &Prepared, lifetime: Lifetime, stored_at: Instant) -> Self {
+        Self {
+            date: prepared.processed_date(),
+            has_rows: prepared.rows() > 0,
+            stored_at,
+            lifetime,
+            doubt: None,
+            purged: AtomicBool::new(false),
+        }
+    }
+
     pub(super) fn is_purged(&self) -> bool {
         self.purged.load(Ordering::Relaxed)
     }

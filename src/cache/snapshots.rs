@@ -6,12 +6,14 @@ use std::{
     time::Instant,
 };
 
-use moka::notification::RemovalCause;
+use moka::{notification::RemovalCause, policy::EvictionPolicy};
 
 use super::{CacheMetrics, EMPTY_SHARE, PurgeMode, PurgeScope, SnapshotKey, doubt::Doubt, size};
 use crate::{domain::Subject, representation::Prepared};
 
-/// (Subject, call, date) → every form of what was told. Settled: it stays until space is needed.
+/// (Subject, call, date) → every form of the answer. It does not expire: it is kept until memory is
+/// needed, which the least recently used entry gives up. (moka's default policy would refuse a large
+/// entry whenever the cache is full.)
 #[derive(Debug)]
 pub(super) struct Snapshots {
     with_rows: Map,
@@ -44,6 +46,7 @@ impl Snapshots {
             let evictions = metrics.clone();
             moka::sync::Cache::builder()
                 .max_capacity(bytes)
+                .eviction_policy(EvictionPolicy::lru())
                 .weigher(|_, snapshot: &Arc<Snapshot>| {
                     u32::try_from(snapshot.weight()).unwrap_or(u32::MAX)
                 })
@@ -69,17 +72,19 @@ impl Snapshots {
         self.with_rows.get(key).or_else(without_rows)
     }
 
-    /// Returns whether it is held from now on; one larger than an entry's share is not, and what
-    /// stood in its place goes too, since it is known to be outdated.
-    pub(super) fn insert(&self, key: SnapshotKey, snapshot: Snapshot) -> bool {
-        if snapshot.weight() as u64 > self.max_entry_bytes {
+    /// Returns whether it is stored. One larger than an entry's share is not; the entry that it
+    /// would replace is removed all the same, since it is known to be outdated.
+    pub(super) fn insert(&self, key: SnapshotKey, snapshot: impl Into<Arc<Snapshot>>) -> bool {
+        let snapshot = snapshot.into();
+        let (now, no_more) = self.maps(&snapshot.prepared);
+        let capacity = now.policy().max_capacity().unwrap_or(u64::MAX);
+        if snapshot.weight() as u64 > self.max_entry_bytes.min(capacity) {
             self.metrics.refused_for_size.inc();
             self.remove(&key);
             return false;
         }
-        let (now, no_more) = self.maps(&snapshot.prepared);
         // In this order, so that a look-up in between finds one of them.
-        now.insert(key, Arc::new(snapshot));
+        now.insert(key, snapshot);
         no_more.invalidate(&key);
         true
     }

@@ -266,6 +266,22 @@ fn an_answer_larger_than_its_share_is_handed_out_and_not_held() {
 }
 
 #[test]
+fn what_counts_as_stored_is_found_however_small_the_cache() {
+    for max_bytes in [1, 4_000, 16 << 10, 64 << 10, 256 << 10] {
+        for day in [None, Some("2026-11-19")] {
+            let cache = cache(max_bytes);
+            let now = SystemClock.now();
+
+            let stored = cache.store(INSIGHTS, prepared(customer(1), day, 5), now);
+            cache.overview();
+
+            let is_found = newest(&cache, now).is_some();
+            assert_eq!(is_found, stored.stored, "{max_bytes} {day:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_held_stays_within_its_bytes() {
     let cache = cache(64 << 10);
     let now = SystemClock.now();

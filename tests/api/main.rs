@@ -26,6 +26,7 @@ mod demo_answer;
 mod documents;
 mod faults;
 mod freshness;
+mod full_cache;
 mod hosts;
 mod isolation;
 mod jwt;
