@@ -12,6 +12,7 @@ mod doubt;
 mod failures;
 mod freshness;
 mod key;
+mod known_dates;
 mod metrics;
 mod newest;
 mod single_flight;
@@ -20,7 +21,7 @@ mod status;
 mod store;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -34,9 +35,10 @@ pub use self::{
     metrics::{CacheMetrics, Shed},
     single_flight::{Boarding, Lost, Role, SingleFlight, Ticket},
     status::{CacheResult, CacheStatus, Forward},
-    store::{Change, Stored},
+    store::{AbsenceKind, Change, Stored},
 };
 use self::{
+    known_dates::KnownDates,
     newest::NewestDates,
     snapshots::{Snapshot, Snapshots},
 };
@@ -54,9 +56,9 @@ pub struct UsageCache {
     suspect_confirm_after: Duration,
     newest: NewestDates,
     snapshots: Snapshots,
-    /// Held while something is changed, so that a check and the change that hangs on it are one
+    /// Locked while something is changed, so that a check and the change that depends on it are one
     /// step. Look-ups never take it.
-    changes: Mutex<()>,
+    changes: Mutex<KnownDates>,
     metrics: CacheMetrics,
     max_bytes: u64,
 }
@@ -138,19 +140,23 @@ impl UsageCache {
     /// The share of memory for newest dates; the rest is for snapshots.
     const NEWEST_SHARE: u64 = 16;
 
+    /// The share of memory for the dates that outlive their data.
+    const KNOWN_SHARE: u64 = 32;
+
     /// The largest snapshot that is stored, as a share of the memory for snapshots.
     const ENTRY_SHARE: u64 = 4;
 
     /// An empty cache of this size.
     pub fn new(config: &CacheConfig, jitter: Jitter, metrics: CacheMetrics) -> Self {
         let newest_bytes = config.max_bytes / Self::NEWEST_SHARE;
-        let snapshot_bytes = config.max_bytes - newest_bytes;
+        let known_bytes = config.max_bytes / Self::KNOWN_SHARE;
+        let snapshot_bytes = config.max_bytes - newest_bytes - known_bytes;
         let cache = Self {
             policy: FreshnessPolicy::new(config, jitter),
             suspect_confirm_after: config.suspect_confirm_after,
             newest: NewestDates::new(newest_bytes),
             snapshots: Snapshots::new(snapshot_bytes, snapshot_bytes / Self::ENTRY_SHARE, &metrics),
-            changes: Mutex::new(()),
+            changes: Mutex::new(KnownDates::new(known_bytes)),
             metrics,
             max_bytes: config.max_bytes,
         };
@@ -257,15 +263,9 @@ impl UsageCache {
         self.settled(&Snapshot::new(Arc::new(prepared), now), now)
     }
 
-    /// Drops a newest date: the upstream says that it may not be had any more.
-    pub fn forget_newest(&self, subject: Subject, api: UpstreamApi) {
-        let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        self.newest.remove(&NewestKey { subject, api });
-    }
-
     /// Weighs a snapshot again, after more forms of it were made.
     pub fn reweigh(&self, prepared: &Arc<Prepared>) {
-        let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let _change = self.changes();
         for api in UpstreamApi::ALL {
             self.snapshots.reweigh(
                 SnapshotKey {
@@ -288,7 +288,7 @@ impl UsageCache {
 
     /// Puts a snapshot with a customer's name in the place of the same one without it.
     pub fn rename(&self, prepared: &Arc<Prepared>, named: &Arc<Prepared>) {
-        let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let _change = self.changes();
         for api in UpstreamApi::ALL {
             let key = SnapshotKey {
                 subject: prepared.subject(),
@@ -301,9 +301,17 @@ impl UsageCache {
 
     /// Marks stale or drops what is held; returns how many snapshots that was.
     pub fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
-        let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.changes();
+        if mode == PurgeMode::Hard {
+            known.purge(scope);
+        }
         self.newest.purge(scope, mode);
         self.snapshots.purge(scope, mode)
+    }
+
+    /// A panic while the lock is held leaves the maps whole: each change is one insert or remove.
+    fn changes(&self) -> MutexGuard<'_, KnownDates> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cache as a whole.

@@ -31,7 +31,9 @@ pub(crate) use self::{
     simplified::Usage,
     validator::{for_coding as etag_for_coding, strong_etag},
 };
-use crate::domain::{CustomerId, CustomerList, Outline, ProcessedDate, Snapshot, Subject};
+use crate::domain::{
+    CustomerId, CustomerList, Outline, ProcessedDate, Snapshot, Subject, aggregate,
+};
 
 /// What a snapshot can be shown as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +81,8 @@ pub struct Prepared {
     processed_date: Option<ProcessedDate>,
     rows: usize,
     rows_named: u64,
+    products_named: u64,
+    licenses_qualified: u64,
     /// Whether this is usage without a customer's name.
     lacks_name: bool,
     /// Only of usage.
@@ -212,11 +216,20 @@ impl Prepared {
             form: Form::Simplified,
             source: source.into(),
         })?;
+        let products = aggregate::products(snapshot);
         Ok(Self {
             subject: snapshot.customer_id().into(),
             processed_date: snapshot.processed_date(),
             rows: snapshot.rows().len(),
             rows_named: rows_named(snapshot),
+            products_named: named(products.iter().map(|product| {
+                let row = product.product;
+                (&row.service_name, &row.product_name, &row.channel)
+            })),
+            licenses_qualified: products
+                .iter()
+                .map(|product| product.licenses_qualified)
+                .sum(),
             lacks_name: snapshot.customer_name().is_none(),
             simplified: Some(Document::new(&simplified, seen_at)),
             native: native.map(|body| Document::new(body, seen_at)),
@@ -246,6 +259,8 @@ impl Prepared {
             processed_date: None,
             rows,
             rows_named,
+            products_named: 0,
+            licenses_qualified: 0,
             lacks_name: false,
             simplified: None,
             native: Some(Document::new(&body, seen_at)),
@@ -268,6 +283,8 @@ impl Prepared {
             processed_date: outline.processed_date(),
             rows: outline.rows().len(),
             rows_named: named(outline.rows().iter()),
+            products_named: 0,
+            licenses_qualified: 0,
             lacks_name: false,
             simplified: None,
             native: Some(Document::new(body, seen_at)),
@@ -303,6 +320,8 @@ impl Prepared {
             processed_date: self.processed_date,
             rows: self.rows,
             rows_named: self.rows_named,
+            products_named: self.products_named,
+            licenses_qualified: self.licenses_qualified,
             lacks_name: false,
             simplified,
             native: self.native.clone(),
@@ -420,6 +439,22 @@ impl Prepared {
     /// the same, whatever their counts and dates. It means nothing outside this process.
     pub fn rows_named(&self) -> u64 {
         self.rows_named
+    }
+
+    /// A hash of the products that the upstream sent, whatever their workloads, counts and dates.
+    /// It means nothing outside this process; 0 for an answer that is no usage.
+    pub fn products_named(&self) -> u64 {
+        self.products_named
+    }
+
+    /// The sum of `licensesQualified` over the products; 0 for an answer that is no usage.
+    pub fn licenses_qualified(&self) -> u64 {
+        self.licenses_qualified
+    }
+
+    /// Whether it has the native form.
+    pub fn has_native(&self) -> bool {
+        self.native.is_some()
     }
 
     /// `Content-Disposition` of a form that is to be saved, if it is ready.

@@ -168,6 +168,9 @@ impl UsageService {
         let answer = self
             .answer_allowed(fetch, query.directive, caller, trace, now)
             .await?;
+        if query.form == Form::Native && !answer.held.prepared.has_native() {
+            return Err(Unanswered::without_native(answer, now));
+        }
         if !answer.held.prepared.lacks_name() {
             return Ok(answer);
         }
@@ -409,7 +412,7 @@ impl UsageService {
         }
         match (fetches.outcome(boarding, caller, now).await, role) {
             (Ok(filled), Role::Leader) => {
-                let ids = Some(filled.ids);
+                let ids = filled.ids;
                 Ok(Answer {
                     ids,
                     ..answered(filled, forwarded)
@@ -489,7 +492,7 @@ fn may_stand_in(held: &Held, error: &SourceError) -> bool {
 
 fn answered(filled: Filled, forwarded: CacheStatus) -> Answer {
     let status = CacheStatus {
-        forward_status: Some(200),
+        forward_status: filled.forward_status,
         stored: filled.stored,
         ..forwarded
     };

@@ -50,6 +50,7 @@ pub(super) fn of(cause: &Cause, call: Call) -> Problem {
         SourceErrorKind::CredentialsRefused => Kind::CredentialsRefused,
         SourceErrorKind::Rejected => Kind::Rejected,
         SourceErrorKind::Malformed => Kind::Malformed,
+        SourceErrorKind::Suspect => Kind::Suspect,
     };
     let problem = Problem::new(kind, detail(failure)).with_upstream(
         failure

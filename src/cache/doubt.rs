@@ -3,18 +3,30 @@
 use std::time::{Duration, Instant};
 
 use super::freshness::Lifetime;
-use crate::representation::Prepared;
+use crate::{domain::ProcessedDate, representation::Prepared};
 
-/// Why an answer is doubted, and what is held served in its place.
+/// Why an answer is doubted, and cached data served in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suspicion {
     /// No rows, where there were some.
     Empty,
     /// Nine tenths of the rows or more are gone.
     Shrunken,
-    /// The newest date is older than the one held. This is never believed: whoever is served the
-    /// newer one misses nothing.
+    /// The same products have 1.8 times the licenses or more.
+    Grown,
+    /// The newest date is older than the one cached. This is never believed: a caller that is
+    /// served the newer one misses nothing.
     WentBackwards,
+}
+
+/// The numbers of an answer that decide whether it is doubted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AnswerDigest {
+    processed_date: Option<ProcessedDate>,
+    rows: usize,
+    rows_named: u64,
+    products_named: u64,
+    licenses_qualified: u64,
 }
 
 /// An answer that was not believed, for as long as nothing has settled it.
@@ -24,29 +36,29 @@ pub enum Suspicion {
 #[derive(Clone, Debug)]
 pub(super) struct Doubt {
     suspicion: Suspicion,
-    /// Which rows the doubted answer has, so that it is known when it is told again.
-    rows_named: u64,
-    /// When it was first told.
+    /// The doubted answer, to recognize when upstream repeats it.
+    answer: AnswerDigest,
+    /// When upstream sent it first.
     since: Instant,
-    /// When it was last told.
+    /// When upstream sent it last.
     pub(super) checked_at: Instant,
-    /// How long what is held is served before upstream is asked again; counted, as every lifetime,
-    /// from when that arrived.
+    /// How long the cached data is served before upstream is asked again; counted, as every
+    /// lifetime, from when that data arrived.
     pub(super) lifetime: Lifetime,
 }
 
-/// What is made of an answer.
+/// The decision about an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// There is nothing to doubt.
     Believed,
-    /// It was doubted, and has been told again for long enough.
+    /// It was doubted, and upstream has repeated it for long enough.
     Conceded,
-    /// What is held is served in its place.
+    /// The cached data is served in its place.
     Doubted {
         /// Why.
         suspicion: Suspicion,
-        /// When this was first told.
+        /// When upstream sent it first.
         since: Instant,
     },
 }
@@ -55,62 +67,97 @@ pub(super) enum Verdict {
 
 impl Suspicion {
     /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::Empty, Self::Shrunken, Self::WentBackwards];
+    pub const ALL: [Self; 4] = [
+        Self::Empty,
+        Self::Shrunken,
+        Self::Grown,
+        Self::WentBackwards,
+    ];
 
     /// The value of the label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "empty",
             Self::Shrunken => "shrunken",
+            Self::Grown => "grown",
             Self::WentBackwards => "went-backwards",
         }
     }
 
-    /// What an answer arouses beside the one that is held.
-    pub(super) fn of(told: &Prepared, held: &Prepared) -> Option<Self> {
-        if told.processed_date().is_some() && told.processed_date() < held.processed_date() {
+    /// The reason to doubt an answer, given the one that is cached.
+    pub(super) fn of(answer: AnswerDigest, cached: AnswerDigest) -> Option<Self> {
+        if answer.processed_date.is_some() && answer.processed_date < cached.processed_date {
             Some(Self::WentBackwards)
-        } else {
-            Self::of_count(told.rows(), held.rows())
-        }
-    }
-
-    /// What a number of rows arouses beside the number that is held.
-    const fn of_count(told: usize, held: usize) -> Option<Self> {
-        if held == 0 {
+        } else if cached.rows == 0 {
             None
-        } else if told == 0 {
+        } else if answer.rows == 0 {
             Some(Self::Empty)
-        } else if told.saturating_mul(10) <= held {
+        } else if answer.rows.saturating_mul(10) <= cached.rows {
             Some(Self::Shrunken)
+        } else if answer.has_grown_from(cached) {
+            Some(Self::Grown)
         } else {
             None
         }
     }
 }
 
+// === impl AnswerDigest ===
+
+impl AnswerDigest {
+    /// An answer that there is nothing.
+    pub(super) const NOTHING: Self = Self {
+        processed_date: None,
+        rows: 0,
+        rows_named: 0,
+        products_named: 0,
+        licenses_qualified: 0,
+    };
+
+    /// The smallest sum of licenses whose growth is doubted: a small customer doubles easily.
+    const LEAST_TO_DOUBT: u64 = 50;
+
+    pub(super) fn of(prepared: &Prepared) -> Self {
+        Self {
+            processed_date: prepared.processed_date(),
+            rows: prepared.rows(),
+            rows_named: prepared.rows_named(),
+            products_named: prepared.products_named(),
+            licenses_qualified: prepared.licenses_qualified(),
+        }
+    }
+
+    fn has_grown_from(self, cached: Self) -> bool {
+        cached.licenses_qualified >= Self::LEAST_TO_DOUBT
+            && self.products_named == cached.products_named
+            && self.is_much_more_than(cached)
+    }
+
+    /// 1.8 times as many licenses, or more.
+    fn is_much_more_than(self, other: Self) -> bool {
+        u128::from(self.licenses_qualified) * 10 >= u128::from(other.licenses_qualified) * 18
+    }
+}
+
 // === impl Verdict ===
 
 impl Verdict {
-    /// Judges an answer by the one that is held, and by what was doubted before.
+    /// Judges an answer that is suspect or not, given what was doubted before.
     ///
-    /// Missing rows are believed when a second answer, `confirm_after` or more after the first, has
-    /// the same rows: the same products in the same workloads. Their counts and dates may differ,
-    /// since they change daily and are not what is doubted; asked for once a day, a customer would
-    /// never be told the same bytes twice. Other rows are another story, and the wait begins anew.
-    /// A `confirm_after` of zero believes them at once.
+    /// A suspect answer is believed when a second one, `confirm_after` or more after the first,
+    /// agrees with it. A `confirm_after` of zero believes it at once.
     pub(super) fn on(
-        told: &Prepared,
-        held: &Prepared,
+        answer: AnswerDigest,
+        suspicion: Option<Suspicion>,
         before: Option<&Doubt>,
         confirm_after: Duration,
         now: Instant,
     ) -> Self {
-        let Some(suspicion) = Suspicion::of(told, held) else {
+        let Some(suspicion) = suspicion else {
             return Self::Believed;
         };
         let since = before
-            .filter(|doubt| doubt.suspicion == suspicion && doubt.rows_named == told.rows_named())
+            .filter(|doubt| doubt.suspicion == suspicion && doubt.agrees_with(answer))
             .map(|doubt| doubt.since);
         if suspicion != Suspicion::WentBackwards {
             if confirm_after.is_zero() {
@@ -130,20 +177,36 @@ impl Verdict {
 // === impl Doubt ===
 
 impl Doubt {
-    /// A doubt about what was told now.
+    /// A doubt about an answer that came now.
     pub(super) fn new(
         suspicion: Suspicion,
-        told: &Prepared,
+        answer: AnswerDigest,
         since: Instant,
         lifetime: Lifetime,
         now: Instant,
     ) -> Self {
         Self {
             suspicion,
-            rows_named: told.rows_named(),
+            answer,
             since,
             checked_at: now,
             lifetime,
+        }
+    }
+
+    /// Whether an answer that is suspect for the same reason says the same again.
+    ///
+    /// Missing rows are the same when the rest are the same products in the same workloads, and
+    /// growth when the sums are alike. Counts and dates may differ, since they change daily: a
+    /// customer that is asked for once a day never gets the same bytes twice. Anything else starts
+    /// the wait again.
+    fn agrees_with(&self, answer: AnswerDigest) -> bool {
+        match self.suspicion {
+            Suspicion::Empty | Suspicion::WentBackwards => true,
+            Suspicion::Shrunken => answer.rows_named == self.answer.rows_named,
+            Suspicion::Grown => {
+                !answer.is_much_more_than(self.answer) && !self.answer.is_much_more_than(answer)
+            }
         }
     }
 }
@@ -154,7 +217,7 @@ mod tests {
 
     #[test]
     fn nine_tenths_gone_is_suspect_and_less_is_not() {
-        for (held, told, suspicion) in [
+        for (cached, answer, suspicion) in [
             (0, 0, None),
             (0, 5, None),
             (1, 0, Some(Suspicion::Empty)),
@@ -169,11 +232,46 @@ mod tests {
             (1_000, 101, None),
             (10, 0, Some(Suspicion::Empty)),
         ] {
+            let of = |rows| AnswerDigest {
+                rows,
+                ..AnswerDigest::NOTHING
+            };
+
             assert_eq!(
-                Suspicion::of_count(told, held),
+                Suspicion::of(of(answer), of(cached)),
                 suspicion,
-                "{held} → {told}"
+                "{cached} → {answer}"
             );
+        }
+    }
+
+    #[test]
+    fn growth_by_eight_tenths_of_the_same_products_is_suspect_and_less_is_not() {
+        let of = |licenses_qualified, products_named| AnswerDigest {
+            rows: 1,
+            products_named,
+            licenses_qualified,
+            ..AnswerDigest::NOTHING
+        };
+        for (cached, answer, is_suspect) in [
+            (0, 1_000, false),
+            (49, 1_000, false),
+            (50, 89, false),
+            (50, 90, true),
+            (51, 91, false),
+            (51, 92, true),
+            (1_000, 1_799, false),
+            (1_000, 1_800, true),
+            (1_000, 1_000_000, true),
+            (1_000, 200, false),
+            (i64::MAX as u64 / 2, i64::MAX as u64, true),
+        ] {
+            let suspicion = Suspicion::of(of(answer, 1), of(cached, 1));
+            let with_other_products = Suspicion::of(of(answer, 2), of(cached, 1));
+
+            let expected = is_suspect.then_some(Suspicion::Grown);
+            assert_eq!(suspicion, expected, "{cached} → {answer}");
+            assert_eq!(with_other_products, None, "{cached} → {answer}");
         }
     }
 }

@@ -1,18 +1,22 @@
 //! Putting an answer where what is held is: what it confirms stays, what it outdates goes.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
-    Freshness, Held, SnapshotKey, Suspicion, UsageCache,
-    doubt::{Doubt, Verdict},
+    Freshness, Held, NewestKey, SnapshotKey, Suspicion, UsageCache,
+    doubt::{AnswerDigest, Doubt, Verdict},
     freshness,
+    known_dates::KnownDates,
     newest::Newest,
     snapshots::Snapshot,
 };
-use crate::{domain::Question, representation::Prepared};
+use crate::{
+    domain::{ProcessedDate, Question, Subject, UpstreamApi},
+    representation::Prepared,
+};
 
 /// What became of an answer that was to be stored.
 #[derive(Clone, Debug)]
@@ -40,6 +44,15 @@ pub enum Change {
     Doubted(Suspicion),
 }
 
+/// What upstream says does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AbsenceKind {
+    /// The customer, or the partner's relationship with it.
+    Customer,
+    /// Data of the date that was asked for.
+    Date,
+}
+
 /// What answers for a question now, for a new answer to be held against.
 struct Good {
     /// Under which the snapshot is held.
@@ -58,24 +71,44 @@ impl UsageCache {
     /// Whether it may be stored at all is for the caller to say: an answer that a purge overtook
     /// is handed out with [`UsageCache::pass_through`].
     pub fn store(&self, question: Question, prepared: Prepared, now: Instant) -> Stored {
-        let _change = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.changes();
         let key = SnapshotKey {
             subject: prepared.subject(),
             api: question.api(),
             date: prepared.processed_date(),
         };
-        let Some(good) = self.good(key, question) else {
-            return self.replace(question, key, prepared, now);
+        let good = self.good(key, question);
+        if let Some(newer) = newer_than(&known, key.subject, question, key.date)
+            && good
+                .as_ref()
+                .is_none_or(|good| good.key.date != Some(newer))
+        {
+            // Evicted since `lost_newest` was asked: what is known to be outdated is not stored.
+            let change = Change::Doubted(Suspicion::WentBackwards);
+            let held = Held {
+                suspect: true,
+                ..self.pass_through(prepared, now)
+            };
+            return Stored {
+                held,
+                stored: false,
+                change,
+            };
+        }
+        let Some(good) = good else {
+            return self.replace(&mut known, question, key, prepared, now);
         };
-        match self.judge(&good, &prepared, now) {
-            Verdict::Believed => self.replace(question, key, prepared, now),
+        let answer = AnswerDigest::of(&prepared);
+        let suspicion = Suspicion::of(answer, AnswerDigest::of(&good.snapshot.prepared));
+        match self.judge(&good, answer, suspicion, now) {
+            Verdict::Believed => self.replace(&mut known, question, key, prepared, now),
             Verdict::Conceded => Stored {
                 change: Change::Conceded,
-                ..self.replace(question, key, prepared, now)
+                ..self.replace(&mut known, question, key, prepared, now)
             },
             Verdict::Doubted { suspicion, since } => {
                 self.metrics.suspected(suspicion);
-                let held = self.keep(&good, &prepared, suspicion, since, now);
+                let held = self.keep(&good, answer, suspicion, since, now);
                 Stored {
                     held,
                     stored: suspicion == Suspicion::WentBackwards
@@ -85,6 +118,106 @@ impl UsageCache {
                 }
             }
         }
+    }
+
+    /// Returns the newest date of a customer's usage, where an answer to the question for the newest
+    /// date has an older one and the data of the newest was evicted.
+    ///
+    /// Such an answer is stored by [`UsageCache::store_older`].
+    pub fn lost_newest(
+        &self,
+        subject: Subject,
+        question: Question,
+        answer: Option<ProcessedDate>,
+    ) -> Option<ProcessedDate> {
+        let newer = newer_than(&self.changes(), subject, question, answer)?;
+        let key = NewestKey {
+            subject,
+            api: question.api(),
+        };
+        let newest = self.newest.get(&key);
+        let is_cached = newest.is_some_and(|newest| newest.date == Some(newer))
+            && self.snapshots.get(&key.snapshot(Some(newer))).is_some();
+        (!is_cached).then_some(newer)
+    }
+
+    /// Stores an answer to the question for the newest date that is older than one before, and
+    /// serves `newest` in its place: the data of that date, as the dated call sent it.
+    pub fn store_older(
+        &self,
+        question: Question,
+        older: Prepared,
+        newest: &Held,
+        now: Instant,
+    ) -> Stored {
+        let _change = self.changes();
+        let suspicion = Suspicion::WentBackwards;
+        self.metrics.suspected(suspicion);
+        let older_key = SnapshotKey {
+            subject: older.subject(),
+            api: question.api(),
+            date: older.processed_date(),
+        };
+        let prepared = &newest.prepared;
+        let lifetime = self.policy.draw_lifetime();
+        let good = Good {
+            key: older_key.newest().snapshot(prepared.processed_date()),
+            snapshot: Arc::new(Snapshot::new(Arc::clone(prepared), newest.stored_at)),
+            newest: Some(Arc::new(Newest::new(prepared, lifetime, newest.stored_at))),
+        };
+        self.snapshots.insert(good.key, Arc::clone(&good.snapshot));
+        let held = self.keep(&good, AnswerDigest::of(&older), suspicion, now, now);
+        Stored {
+            held,
+            stored: self.store_aside(older_key, older, now),
+            change: Change::Doubted(suspicion),
+        }
+    }
+
+    /// Takes note that upstream has nothing for a question, and drops the cached answer.
+    ///
+    /// Where that is doubted, the cached answer is kept, and returned to be served.
+    pub fn store_absence(
+        &self,
+        subject: Subject,
+        question: Question,
+        absence: AbsenceKind,
+        now: Instant,
+    ) -> Option<Stored> {
+        let _change = self.changes();
+        let key = SnapshotKey {
+            subject,
+            api: question.api(),
+            date: None,
+        };
+        let answer = AnswerDigest::NOTHING;
+        if let Some(good) = self.good(key, question) {
+            let suspicion = match absence {
+                AbsenceKind::Customer => None,
+                AbsenceKind::Date => {
+                    Suspicion::of(answer, AnswerDigest::of(&good.snapshot.prepared))
+                }
+            };
+            if let Verdict::Doubted { suspicion, since } = self.judge(&good, answer, suspicion, now)
+            {
+                self.metrics.suspected(suspicion);
+                return Some(Stored {
+                    held: self.keep(&good, answer, suspicion, since, now),
+                    stored: false,
+                    change: Change::Doubted(suspicion),
+                });
+            }
+        }
+        match question {
+            Question::Newest(_) => self.newest.remove(&key.newest()),
+            Question::Dated(date) => {
+                for api in UpstreamApi::OF_USAGE {
+                    let date = Some(date);
+                    self.snapshots.remove(&SnapshotKey { subject, api, date });
+                }
+            }
+        }
+        None
     }
 
     fn good(&self, told: SnapshotKey, question: Question) -> Option<Good> {
@@ -109,10 +242,15 @@ impl UsageCache {
         }
     }
 
-    fn judge(&self, good: &Good, told: &Prepared, now: Instant) -> Verdict {
-        let held = &good.snapshot.prepared;
+    fn judge(
+        &self,
+        good: &Good,
+        answer: AnswerDigest,
+        suspicion: Option<Suspicion>,
+        now: Instant,
+    ) -> Verdict {
         let confirm_after = self.suspect_confirm_after;
-        match Verdict::on(told, held, good.doubt(), confirm_after, now) {
+        match Verdict::on(answer, suspicion, good.doubt(), confirm_after, now) {
             // What is too old to stand in for a failure does not stand in for this either.
             Verdict::Doubted { suspicion, .. }
                 if suspicion != Suspicion::WentBackwards
@@ -136,7 +274,7 @@ impl UsageCache {
     fn keep(
         &self,
         good: &Good,
-        told: &Prepared,
+        answer: AnswerDigest,
         suspicion: Suspicion,
         since: Instant,
         now: Instant,
@@ -146,12 +284,13 @@ impl UsageCache {
         let at_most = match suspicion {
             Suspicion::WentBackwards => Duration::MAX,
             // Until they may be confirmed, or must be believed.
-            Suspicion::Empty | Suspicion::Shrunken => (since + self.suspect_confirm_after)
+            Suspicion::Empty | Suspicion::Shrunken | Suspicion::Grown => (since
+                + self.suspect_confirm_after)
                 .saturating_duration_since(now)
                 .min(self.expires_in(good, now)),
         };
         let lifetime = self.policy.in_place_of_doubt(age, at_most);
-        let doubt = Doubt::new(suspicion, told, since, lifetime.clone(), now);
+        let doubt = Doubt::new(suspicion, answer, since, lifetime.clone(), now);
         match &good.newest {
             Some(newest) => self.newest.keep(good.key.newest(), newest, doubt),
             None => {
@@ -175,8 +314,13 @@ impl UsageCache {
     /// returns whether it did. There too, doubtful data replaces nothing.
     fn store_aside(&self, key: SnapshotKey, prepared: Prepared, now: Instant) -> bool {
         let prepared = match self.snapshots.get(&key) {
-            Some(held) if Suspicion::of(&prepared, &held.prepared).is_some() => return false,
-            Some(held) => prepared.succeeding(&held.prepared),
+            Some(cached) => {
+                let cached_digest = AnswerDigest::of(&cached.prepared);
+                if Suspicion::of(AnswerDigest::of(&prepared), cached_digest).is_some() {
+                    return false;
+                }
+                prepared.succeeding(&cached.prepared)
+            }
             None => prepared,
         };
         self.snapshots
@@ -186,6 +330,7 @@ impl UsageCache {
     /// Stores an answer in place of what is held.
     fn replace(
         &self,
+        known: &mut KnownDates,
         question: Question,
         key: SnapshotKey,
         prepared: Prepared,
@@ -220,7 +365,13 @@ impl UsageCache {
                 let held = self.settled(&snapshot, now);
                 (held, self.snapshots.insert(key, snapshot))
             }
-            Question::Newest(_) => self.replace_newest(key, snapshot, now),
+            Question::Newest(_) => {
+                if let Some(date) = key.date.filter(|_| key.api.tells_usage()) {
+                    known.saw(key.newest(), date);
+                    self.metrics.saw_processed_date(date);
+                }
+                self.replace_newest(key, snapshot, now)
+            }
         };
         Stored {
             held,
@@ -250,16 +401,28 @@ impl UsageCache {
             // What is held is known to be outdated, and the new does not fit.
             self.newest.remove(&key.newest());
         }
-        if key.api.tells_usage() {
-            if let Some(date) = key.date {
-                self.metrics.saw_processed_date(date);
-            }
-        } else if let Some(date) = outdated.filter(|date| *date != key.date) {
+        if let Some(date) = outdated.filter(|date| *date != key.date && !key.api.tells_usage()) {
             // Nobody can ask for it any more.
             self.snapshots.remove(&key.newest().snapshot(date));
         }
         (held, stored)
     }
+}
+
+/// The newest date of a customer's usage, where an answer to the question for the newest date has an
+/// older one.
+fn newer_than(
+    known: &KnownDates,
+    subject: Subject,
+    question: Question,
+    answer: Option<ProcessedDate>,
+) -> Option<ProcessedDate> {
+    let Question::Newest(api) = question else {
+        return None;
+    };
+    known
+        .get(&NewestKey { subject, api })
+        .filter(|newest| answer.is_some_and(|date| date < *newest))
 }
 
 // === impl Good ===

@@ -127,6 +127,8 @@ kinds! {
         Rejected: BAD_GATEWAY "rejected" "Partner Center refused our request";
         /// Partner Center answered with something that is not its schema.
         Malformed: BAD_GATEWAY "malformed" "Partner Center answered with something else than was asked for";
+        /// Partner Center's newest data is older than what it sent before, and that is not cached.
+        Suspect: BAD_GATEWAY "suspect" "Partner Center answered with older data than before";
 
         /// The first line is no request line of HTTP/1.1 or 1.0.
         NotHttp: BAD_REQUEST "not-http" "Not an HTTP request";

@@ -15,6 +15,13 @@ use super::{
 pub enum Override {
     /// These rows, as the newest data; both usage calls put them in their own words.
     Rows(Vec<SimulatedRow>),
+    /// The rows of this date, as the newest data, and those of any date to a call that asks for it.
+    History {
+        /// The newest date of the data, whatever the rows are of.
+        newest: Date,
+        /// Rows of several dates.
+        rows: Vec<SimulatedRow>,
+    },
     /// This body, with status 200, to every call that asks for this customer alone.
     Body(Bytes),
     /// This answer, to every call that asks for this customer alone.
@@ -61,13 +68,13 @@ pub(super) type Overrides = HashMap<Uuid, Arc<Override>>;
 impl Override {
     /// The rows for `as_of`; `None` when the override tells no rows.
     pub(super) fn rows(&self, customer_id: Uuid, as_of: AsOf) -> Option<Vec<Row<'_>>> {
-        let Self::Rows(rows) = self else {
-            return None;
+        let (rows, day) = match (self, as_of) {
+            (Self::Rows(rows), AsOf::Newest) => (rows, None),
+            (Self::History { newest, rows }, AsOf::Newest) => (rows, Some(*newest)),
+            (Self::Rows(rows) | Self::History { rows, .. }, AsOf::Date(day)) => (rows, Some(day)),
+            (Self::Body(_) | Self::Status { .. }, _) => return None,
         };
-        let wanted = |row: &&SimulatedRow| match as_of {
-            AsOf::Newest => true,
-            AsOf::Date(day) => row.processed.date() == day,
-        };
+        let wanted = |row: &&SimulatedRow| day.is_none_or(|day| row.processed.date() == day);
         let rows = rows.iter().filter(wanted);
         Some(rows.map(|row| row.row(customer_id)).collect())
     }
@@ -75,7 +82,7 @@ impl Override {
     /// The answer to a call for this customer alone; `None` when rows are told.
     pub(super) fn reply(&self) -> Option<Reply> {
         match self {
-            Self::Rows(_) => None,
+            Self::Rows(_) | Self::History { .. } => None,
             Self::Body(body) => Some(Reply::raw_json(StatusCode::OK, body.clone())),
             Self::Status {
                 status,

@@ -1,8 +1,11 @@
 //! What a query comes to, and how each way there is told in `Cache-Status`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::source::{CallIds, SourceError};
+use super::source::{CallIds, SourceError, SourceErrorKind};
 use crate::cache::{CacheResult, CacheStatus, Failure, Forward, Held};
 
 /// Usage, and how it came about.
@@ -171,6 +174,32 @@ impl Unanswered {
             },
             result: Some(CacheResult::Miss),
             ids: None,
+        }
+    }
+
+    /// The native form was asked for, and the newest data has none: the dated call sent it.
+    pub(super) fn without_native(answer: Answer, now: Instant) -> Self {
+        let retry_after = Duration::from_secs(u64::try_from(answer.held.ttl).unwrap_or(0));
+        let error = SourceError {
+            kind: SourceErrorKind::Suspect,
+            detail: "Partner Center's newest data is older than what it sent before, and what it \
+                     sent before cannot be had in this form: ask for the simplified one"
+                .into(),
+            status: answer.status.forward_status,
+            refusal: None,
+            ids: answer.ids,
+        };
+        Self {
+            cause: Cause::Source {
+                failure: Arc::new(Failure::once(error, now, retry_after)),
+                retry_after,
+            },
+            status: CacheStatus {
+                detail: Some(SourceErrorKind::Suspect.as_str()),
+                ..answer.status
+            },
+            result: Some(answer.result),
+            ids: answer.ids,
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
     },
     clock::SharedClock,
     config::CacheConfig,
-    domain::{Caller, Question, Subject, UpstreamApi},
+    domain::{Caller, ProcessedDate, Question, Subject, UpstreamApi},
     offload,
     representation::Prepared,
     shutdown::Shutdown,
@@ -64,8 +64,20 @@ pub(super) type Outcome = Result<Filled, Arc<Failure<SourceError>>>;
 pub(super) struct Filled {
     pub(super) held: Held,
     pub(super) stored: bool,
-    pub(super) ids: CallIds,
+    /// The status that upstream answered with.
+    pub(super) forward_status: Option<u16>,
+    pub(super) ids: Option<CallIds>,
 }
+
+/// The data of a customer's newest date, where upstream's newest is older.
+enum KnownNewest<T> {
+    Cached(Held),
+    /// Of this date, as the dated call sent it.
+    Fetched(ProcessedDate, T),
+}
+
+/// An answer, and the data to serve in its place where it is older than one before.
+type Brought<T> = (T, Option<KnownNewest<T>>);
 
 /// What a call shares with all who want it.
 #[derive(Clone, Debug)]
@@ -327,13 +339,13 @@ impl Fetches {
             trace,
             asked_at,
         };
-        let fetched = self.source.fetch(call).await;
-        spans::end_call(span.as_deref(), fetched.as_ref());
+        let fetched = self.ask(fetch, call).await;
+        spans::end_call(span.as_deref(), fetched.as_ref().map(|(answer, _)| answer));
         drop(place);
         let prepared = match fetched {
             Ok(fetched) => {
-                let ids = fetched.ids;
-                self.prepare(fetch.subject, fetched)
+                let ids = fetched.0.ids;
+                self.prepare_all(fetch.subject, fetched)
                     .await
                     .map(|prepared| (prepared, ids))
             }
@@ -341,8 +353,48 @@ impl Fetches {
         };
         match prepared {
             Ok((prepared, ids)) => Ok(self.keep(fetch, prepared, ids, ticket)),
-            Err(error) => Err(self.remember(fetch, error, ticket)),
+            Err(error) => self.fail(fetch, error, ticket),
         }
+    }
+
+    /// Asks the source. An answer that is older than one before is not the customer's newest: then
+    /// the newest date is asked for by name, unless its data is cached.
+    async fn ask(&self, fetch: Fetch, call: Call) -> Result<Brought<Fetched>, SourceError> {
+        let answer = self.source.fetch(call.clone()).await?;
+        let date = answer.content.processed_date();
+        let Some(newest) = self.cache.lost_newest(fetch.subject, fetch.question, date) else {
+            return Ok((answer, None));
+        };
+        let question = Question::Dated(newest);
+        let now = self.clock.now();
+        let cached = self.cache.look_up(fetch.subject, question, now);
+        let is_fresh = |held: &Held| held.freshness == Freshness::Fresh;
+        if let Some(held) = cached.clone().filter(is_fresh) {
+            return Ok((answer, Some(KnownNewest::Cached(held))));
+        }
+        let known = match (self.source.fetch(Call { question, ..call }).await, cached) {
+            (Ok(fetched), _) => KnownNewest::Fetched(newest, fetched),
+            (Err(_), Some(held)) => KnownNewest::Cached(held),
+            (Err(error), None) => return Err(suspect(date, newest, error)),
+        };
+        Ok((answer, Some(known)))
+    }
+
+    async fn prepare_all(
+        &self,
+        subject: Subject,
+        (answer, known): Brought<Fetched>,
+    ) -> Result<Brought<Prepared>, SourceError> {
+        let answer = self.prepare(subject, answer).await?;
+        let known = match known {
+            None => None,
+            Some(KnownNewest::Cached(held)) => Some(KnownNewest::Cached(held)),
+            Some(KnownNewest::Fetched(date, fetched)) => {
+                let prepared = self.prepare(subject, fetched).await?;
+                Some(KnownNewest::Fetched(date, prepared))
+            }
+        };
+        Ok((answer, known))
     }
 
     async fn prepare(&self, subject: Subject, fetched: Fetched) -> Result<Prepared, SourceError> {
@@ -387,51 +439,82 @@ impl Fetches {
         })
     }
 
-    fn keep(&self, fetch: Fetch, prepared: Prepared, ids: CallIds, ticket: Own) -> Filled {
+    fn keep(&self, fetch: Fetch, brought: Brought<Prepared>, ids: CallIds, ticket: Own) -> Filled {
         let now = self.clock.now();
-        let rows = prepared.rows();
-        let stored = ticket.land(prepared, |prepared| {
+        let rows = brought.0.rows();
+        let landed = ticket.land(brought, |(answer, known)| {
             self.failures.forget(&fetch);
-            self.cache.store(fetch.question, prepared, now)
+            let known = match known {
+                None => return self.cache.store(fetch.question, answer, now),
+                Some(KnownNewest::Cached(held)) => held,
+                Some(KnownNewest::Fetched(date, prepared)) => {
+                    let question = Question::Dated(date);
+                    self.cache.store(question, prepared, now).held
+                }
+            };
+            self.cache.store_older(fetch.question, answer, &known, now)
         });
-        match stored {
+        let (held, stored) = match landed {
             Ok(stored) => {
                 log_doubt(fetch, rows, &stored);
-                Filled {
-                    held: stored.held,
-                    stored: stored.stored,
-                    ids,
-                }
+                (stored.held, stored.stored)
             }
             // A purge overtook the call: its answer serves who waited, and nobody after.
-            Err(prepared) => Filled {
-                held: self.cache.pass_through(prepared, now),
-                stored: false,
-                ids,
-            },
+            Err((answer, None)) => (self.cache.pass_through(answer, now), false),
+            Err((_, Some(KnownNewest::Cached(held)))) => (held, false),
+            Err((_, Some(KnownNewest::Fetched(_, prepared)))) => {
+                (self.cache.pass_through(prepared, now), false)
+            }
+        };
+        Filled {
+            held,
+            stored,
+            forward_status: Some(200),
+            ids: Some(ids),
         }
     }
 
-    fn remember(&self, fetch: Fetch, error: SourceError, ticket: Own) -> Arc<Failure<SourceError>> {
+    /// Ends a call that failed: what upstream does not have any more is dropped, unless that is
+    /// doubted, and the failure is remembered.
+    fn fail(&self, fetch: Fetch, error: SourceError, ticket: Own) -> Outcome {
         let now = self.clock.now();
         let kind = error.kind;
-        let remembered = ticket.land(error, |error| {
-            if let Question::Newest(api) = fetch.question
-                && kind.is_authoritative()
+        let landed = ticket.land(error, |error| {
+            let absence = kind.absence();
+            if let Some(absence) = absence
+                && let Some(stored) =
+                    self.cache
+                        .store_absence(fetch.subject, fetch.question, absence, now)
             {
-                self.cache.forget_newest(fetch.subject, api);
+                self.failures.forget(&fetch);
+                return Ok((stored, error));
             }
-            let absent_or_fault = if kind.is_authoritative() {
-                FailureKind::Absence
-            } else {
-                FailureKind::Fault
+            let remembered = match absence {
+                Some(_) => FailureKind::Absence,
+                None => FailureKind::Fault,
             };
             let remember_for = |streak| self.remember_for(kind, streak);
-            self.failures
-                .remember(absent_or_fault, fetch, error, now, remember_for)
+            Err(self
+                .failures
+                .remember(remembered, fetch, error, now, remember_for))
         });
-        remembered
-            .unwrap_or_else(|error| Arc::new(Failure::once(error, now, self.remember_for(kind, 1))))
+        match landed {
+            Ok(Ok((doubted, error))) => {
+                log_doubt(fetch, 0, &doubted);
+                Ok(Filled {
+                    held: doubted.held,
+                    stored: false,
+                    forward_status: error.status,
+                    ids: error.ids,
+                })
+            }
+            Ok(Err(failure)) => Err(failure),
+            Err(error) => Err(Arc::new(Failure::once(
+                error,
+                now,
+                self.remember_for(kind, 1),
+            ))),
+        }
     }
 
     /// How long a failure answers for its fetch.
@@ -459,9 +542,29 @@ impl Fetches {
             | SourceErrorKind::TimedOut
             | SourceErrorKind::CredentialsRefused
             | SourceErrorKind::Rejected
-            | SourceErrorKind::Malformed => backoff,
+            | SourceErrorKind::Malformed
+            | SourceErrorKind::Suspect => backoff,
             SourceErrorKind::Interrupted => Duration::ZERO,
         }
+    }
+}
+
+/// The failure of a call whose answer is older than one before, where the newest cannot be had.
+fn suspect(
+    answer: Option<ProcessedDate>,
+    newest: ProcessedDate,
+    error: SourceError,
+) -> SourceError {
+    let answer = answer.map_or_else(|| "no date".to_owned(), |date| date.to_string());
+    let detail = format!(
+        "Partner Center's newest data is of {answer}, but it had data of {newest} before, and the \
+         call for that date failed: {}; if the older date is right, purge the customer with hard=true",
+        error.detail
+    );
+    SourceError {
+        kind: SourceErrorKind::Suspect,
+        detail: detail.into(),
+        ..error
     }
 }
 

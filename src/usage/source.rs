@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 pub use crate::domain::Question;
 use crate::{
+    cache::AbsenceKind,
     domain::{CustomerList, Outline, ProcessedDate, Snapshot, Subject},
     trace::Span,
 };
@@ -151,6 +152,8 @@ pub enum SourceErrorKind {
     Rejected,
     /// The answer is not what the upstream's schema promises.
     Malformed,
+    /// The answer is older than one before, and the newer data cannot be had.
+    Suspect,
     /// No call was made: more wait for one than can be made in time.
     Overloaded {
         /// Counted from when the error was made.
@@ -185,6 +188,7 @@ impl SourceErrorKind {
             Self::CredentialsRefused => "credentials-refused",
             Self::Rejected => "rejected",
             Self::Malformed => "malformed",
+            Self::Suspect => "suspect",
             Self::Overloaded { .. } => "overloaded",
             Self::Interrupted => "interrupted",
         }
@@ -193,10 +197,25 @@ impl SourceErrorKind {
     /// Whether the upstream settled the question: asking again soon would bring the same, and data
     /// held from before must not be served in its place.
     pub const fn is_authoritative(self) -> bool {
-        matches!(
-            self,
-            Self::UnknownCustomer | Self::NoRelationship | Self::NothingProcessed
-        )
+        self.absence().is_some()
+    }
+
+    /// What upstream says does not exist, where it settled the question so.
+    pub const fn absence(self) -> Option<AbsenceKind> {
+        match self {
+            Self::UnknownCustomer | Self::NoRelationship => Some(AbsenceKind::Customer),
+            Self::NothingProcessed => Some(AbsenceKind::Date),
+            Self::Throttled { .. }
+            | Self::CircuitOpen { .. }
+            | Self::Unavailable { .. }
+            | Self::TimedOut
+            | Self::CredentialsRefused
+            | Self::Rejected
+            | Self::Malformed
+            | Self::Suspect
+            | Self::Overloaded { .. }
+            | Self::Interrupted => None,
+        }
     }
 }
 

@@ -35,6 +35,7 @@ mod logs;
 mod malformed_answers;
 mod metrics;
 mod negotiation;
+mod newest_date;
 mod openapi;
 mod overload;
 mod page;

@@ -295,7 +295,7 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
         (
             "usage_proxy_upstream_suspect_total",
             "reason",
-            &["empty", "shrunken", "went-backwards"],
+            &["empty", "shrunken", "grown", "went-backwards"],
         ),
         (
             "usage_proxy_failures_remembered",

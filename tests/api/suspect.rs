@@ -166,17 +166,93 @@ async fn an_older_date_is_counted_and_said() {
 }
 
 #[tokio::test]
-async fn a_date_of_which_nothing_is_told_any_more_is_still_nothing_processed() {
+async fn one_empty_answer_for_a_date_does_not_replace_its_data() {
+    for soft_purge in [true, false] {
+        let (app, date) = holding_twenty("insights").await;
+        let older = date.yesterday().unwrap();
+        let path = format!("/v1/customers/{}/usage?processedDate={older}", customer(0));
+        app.simulator.replace(customer(0), products(20, older));
+        let before = app.get(&path).await;
+        app.simulator.replace(customer(0), products(0, older));
+        app.advance(QUARTER);
+        let headers: &[_] = if soft_purge {
+            app.admin_post("/cache/purge").await;
+            &[]
+        } else {
+            &[("cache-control", "no-cache")]
+        };
+
+        let doubted = app.get_with(&path, headers).await;
+        let meanwhile = app.get(&path).await;
+        app.advance(QUARTER);
+        let confirmed = app.get(&path).await;
+        let after = app.get(&path).await;
+
+        assert_eq!(count(&before), 20);
+        assert_eq!(count(&doubted), 20, "soft purge: {soft_purge}");
+        assert!(
+            doubted
+                .header("cache-status")
+                .ends_with("fwd-status=200; ttl=900; detail=suspect"),
+            "{doubted:?}"
+        );
+        assert_eq!(
+            meanwhile.header("cache-status"),
+            "usage-proxy; hit; ttl=900; detail=suspect"
+        );
+        confirmed.problem(404, "nothing-processed");
+        after.problem(404, "nothing-processed");
+        assert_eq!(app.simulator.count(SimulatedApi::Commercial), 3);
+    }
+}
+
+#[tokio::test]
+async fn nine_tenths_gone_from_a_date_are_doubted_too() {
     let (app, date) = holding_twenty("insights").await;
     let older = date.yesterday().unwrap();
     let path = format!("/v1/customers/{}/usage?processedDate={older}", customer(0));
     app.simulator.replace(customer(0), products(20, older));
-    let before = app.get(&path).await;
-    app.simulator.replace(customer(0), products(0, older));
+    app.get(&path).await;
+    app.simulator.replace(customer(0), products(2, older));
     app.admin_post("/cache/purge").await;
 
-    let after = app.get(&path).await;
+    let doubted = app.get(&path).await;
+    app.advance(QUARTER);
+    let confirmed = app.get(&path).await;
 
-    assert_eq!(before.status, 200);
-    after.problem(404, "nothing-processed");
+    assert_eq!(count(&doubted), 20);
+    assert!(doubted.header("cache-status").ends_with("detail=suspect"));
+    assert_eq!(count(&confirmed), 2);
+}
+
+#[tokio::test]
+async fn counts_that_grow_implausibly_are_doubted_until_they_are_told_again() {
+    let (app, date) = holding_twenty("insights").await;
+    let path = format!("/v1/customers/{}/usage?processedDate={date}", customer(0));
+    app.get_with(&path, &[("cache-control", "no-cache")]).await;
+    let grown = SimulatedRow::new("PRODUCT 0", "Exchange", 85, date);
+    let Override::Rows(mut rows) = products(20, date) else {
+        unreachable!()
+    };
+    rows[0] = grown;
+    app.simulator.replace(customer(0), Override::Rows(rows));
+    app.admin_post("/cache/purge").await;
+
+    for path in [format!("/v1/customers/{}/usage", customer(0)), path] {
+        let doubted = app.get(&path).await;
+
+        assert_eq!(qualified(&doubted), 100, "{path}");
+        assert!(doubted.header("cache-status").ends_with("detail=suspect"));
+    }
+    app.advance(STALE);
+    let confirmed = app.usage(customer(0)).await;
+
+    assert_eq!(qualified(&confirmed), 180);
+    assert!(!confirmed.header("cache-status").contains("suspect"));
+}
+
+fn qualified(reply: &crate::support::Reply) -> u64 {
+    reply.json()["workloads"][0]["licensesQualified"]
+        .as_u64()
+        .unwrap()
 }

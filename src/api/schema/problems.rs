@@ -139,7 +139,8 @@ impl Fault {
             | Kind::TimedOut
             | Kind::CredentialsRefused
             | Kind::Rejected
-            | Kind::Malformed => Self::Upstream,
+            | Kind::Malformed
+            | Kind::Suspect => Self::Upstream,
             Kind::NotFound => Self::Path,
             Kind::OriginNotAllowed => Self::Preflight,
             Kind::NotAuthenticated | Kind::NotForPages | Kind::BadRequest => Self::Admin,

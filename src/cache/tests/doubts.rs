@@ -227,10 +227,31 @@ fn a_date_asked_for_by_name_is_doubted_and_asked_for_again() {
 }
 
 #[test]
-fn who_wants_no_doubts_has_none() {
-    let told = rows("2026-11-19", 0..20, 5);
+fn without_a_time_to_confirm_nothing_is_doubted() {
+    let nothing = doubt::AnswerDigest::NOTHING;
+    let suspicion = Some(Suspicion::Empty);
 
-    let verdict = doubt::Verdict::on(&nothing(), &told, None, Duration::ZERO, SystemClock.now());
+    let now = SystemClock.now();
+    let verdict = doubt::Verdict::on(nothing, suspicion, None, Duration::ZERO, now);
 
     assert_eq!(verdict, doubt::Verdict::Believed);
+}
+
+#[test]
+fn growth_is_believed_when_a_second_answer_has_about_the_same_sum() {
+    // Twenty products of five licenses each are cached: a hundred in all.
+    for (second, change) in [
+        (11, Change::Conceded),
+        (40, Change::Doubted(Suspicion::Grown)),
+        (5, Change::Confirmed),
+    ] {
+        let holding = Holding::new();
+        let first = holding.tell(70, rows("2026-11-19", 0..20, 10));
+
+        let second = holding.tell(100, rows("2026-11-19", 0..20, second));
+
+        assert_eq!(first.change, Change::Doubted(Suspicion::Grown));
+        assert_eq!(first.held.prepared.licenses_qualified(), 100);
+        assert_eq!(second.change, change);
+    }
 }

@@ -1,0 +1,113 @@
+use std::collections::HashMap;
+
+use super::{NewestKey, PurgeScope};
+use crate::domain::{ProcessedDate, Subject, UpstreamApi};
+
+/// The newest date that each customer's usage ever had, which outlives the data.
+///
+/// A customer takes some fifty bytes, so that there is room for many more customers than the cache
+/// holds data of. Beyond that, the customer with the oldest date is forgotten.
+#[derive(Debug)]
+pub(super) struct KnownDates {
+    dates: HashMap<NewestKey, ProcessedDate>,
+    most: usize,
+}
+
+// === impl KnownDates ===
+
+impl KnownDates {
+    /// An upper bound of the bytes of one entry: key and value are 22 bytes, and a map that has just
+    /// grown is half empty.
+    const ENTRY_BYTES: u64 = 64;
+
+    pub(super) fn new(max_bytes: u64) -> Self {
+        let most = usize::try_from(max_bytes / Self::ENTRY_BYTES).unwrap_or(usize::MAX);
+        Self {
+            dates: HashMap::new(),
+            most: most.max(1),
+        }
+    }
+
+    /// The newest date of a customer, as sent by this call.
+    pub(super) fn get(&self, key: &NewestKey) -> Option<ProcessedDate> {
+        self.dates.get(key).copied()
+    }
+
+    /// The newest date of a customer, as sent by any call.
+    pub(super) fn newest_of(&self, subject: Subject) -> Option<ProcessedDate> {
+        let date = |api| self.get(&NewestKey { subject, api });
+        UpstreamApi::OF_USAGE.into_iter().filter_map(date).max()
+    }
+
+    /// Remembers a date, unless a newer one is remembered.
+    pub(super) fn saw(&mut self, key: NewestKey, date: ProcessedDate) {
+        if let Some(known) = self.dates.get_mut(&key) {
+            *known = date.max(*known);
+            return;
+        }
+        if self.dates.len() >= self.most
+            && let Some(oldest) = self.dates.iter().min_by_key(|(_, date)| **date)
+        {
+            let oldest = *oldest.0;
+            self.dates.remove(&oldest);
+        }
+        self.dates.insert(key, date);
+    }
+
+    /// Forgets the dates that a hard purge drops.
+    pub(super) fn purge(&mut self, scope: PurgeScope) {
+        self.dates
+            .retain(|key, date| !scope.covers(key.subject, Some(*date)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::CustomerId;
+
+    fn key(number: u128) -> NewestKey {
+        let id = uuid::Uuid::from_u128(number).to_string();
+        NewestKey {
+            subject: CustomerId::parse(&id).unwrap().into(),
+            api: UpstreamApi::Insights,
+        }
+    }
+
+    fn date(text: &str) -> ProcessedDate {
+        ProcessedDate::parse(text).unwrap()
+    }
+
+    #[test]
+    fn an_entry_is_as_small_as_its_bound_says() {
+        // Of a map that has just grown, half of seven eighths are in use; a bucket has a byte more.
+        let bucket = size_of::<(NewestKey, ProcessedDate)>() + 1;
+
+        assert!(bucket * 16 / 7 <= usize::try_from(KnownDates::ENTRY_BYTES).unwrap());
+    }
+
+    #[test]
+    fn a_full_memory_forgets_the_oldest_date() {
+        let mut known = KnownDates::new(2 * KnownDates::ENTRY_BYTES);
+        known.saw(key(1), date("2026-11-19"));
+        known.saw(key(2), date("2026-11-18"));
+
+        known.saw(key(3), date("2026-11-17"));
+
+        let dates = [1, 2, 3].map(|number| known.get(&key(number)));
+        assert_eq!(
+            dates,
+            [Some(date("2026-11-19")), None, Some(date("2026-11-17"))]
+        );
+    }
+
+    #[test]
+    fn a_date_is_not_replaced_by_an_older_one() {
+        let mut known = KnownDates::new(1 << 10);
+        known.saw(key(1), date("2026-11-19"));
+
+        known.saw(key(1), date("2026-11-18"));
+
+        assert_eq!(known.get(&key(1)), Some(date("2026-11-19")));
+    }
+}

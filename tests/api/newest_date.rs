@@ -1,0 +1,127 @@
+//! The newest date of a customer never goes backwards, also after its data was evicted.
+
+use jiff::civil::Date;
+use usage_proxy::simulator::{FaultScope, Faults, Override, SimulatedApi, SimulatedRow};
+
+use crate::support::{Reply, TestApp, customer};
+
+/// A service that has served data of this date for customer 0, and has evicted it since.
+async fn evicted() -> (TestApp, Date) {
+    let app = TestApp::small().await;
+    let date = app.simulator.newest_date();
+    assert_eq!(
+        app.usage(customer(0)).await.json()["processedDate"],
+        date.to_string()
+    );
+    app.fill().await;
+    let cached = app
+        .admin_get(&format!("/cache?customer={}", customer(0)))
+        .await;
+    assert_eq!(cached.json()["holdings"].as_array().unwrap().len(), 0);
+    app.simulator.clear_requests();
+    (app, date)
+}
+
+/// Partner Center takes the day before for the newest, and still has this date.
+fn go_backwards(app: &TestApp, date: Date) {
+    let rows = [date, date.yesterday().unwrap()]
+        .map(|processed| SimulatedRow::new("PRODUCT", "Exchange", 5, processed));
+    let newest = date.yesterday().unwrap();
+    app.simulator.replace(
+        customer(0),
+        Override::History {
+            newest,
+            rows: rows.to_vec(),
+        },
+    );
+}
+
+fn date_of(reply: &Reply) -> String {
+    reply.json()["processedDate"].as_str().unwrap().to_owned()
+}
+
+fn assert_suspect(reply: &Reply) {
+    let status = reply.header("cache-status");
+    assert!(status.ends_with("; detail=suspect"), "{status}");
+}
+
+#[tokio::test]
+async fn the_newest_date_is_asked_for_by_name_when_an_older_one_is_told_after_its_eviction() {
+    let (app, date) = evicted().await;
+    go_backwards(&app, date);
+
+    let asked = app.usage(customer(0)).await;
+    let again = app.usage(customer(0)).await;
+    let older = date.yesterday().unwrap();
+    let path = format!("/v1/customers/{}/usage?processedDate={older}", customer(0));
+    let by_name = app.get(&path).await;
+
+    assert_eq!(date_of(&asked), date.to_string());
+    assert_suspect(&asked);
+    assert_eq!(date_of(&again), date.to_string());
+    assert_suspect(&again);
+    assert!(
+        again
+            .header("cache-status")
+            .starts_with("usage-proxy; hit;")
+    );
+    assert_eq!(
+        date_of(&by_name),
+        older.to_string(),
+        "what was told is kept"
+    );
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 1);
+}
+
+#[tokio::test]
+async fn without_the_newest_date_an_older_one_is_refused_as_suspect() {
+    let (app, date) = evicted().await;
+    go_backwards(&app, date);
+    app.simulator.set_faults(Faults {
+        api: FaultScope::Commercial,
+        status: Some(http::StatusCode::BAD_REQUEST),
+        ..Faults::default()
+    });
+
+    let asked = app.usage(customer(0)).await;
+    let again = app.usage(customer(0)).await;
+    app.simulator.set_faults(Faults::default());
+    app.admin_post("/cache/purge").await;
+    let after_a_soft_purge = app.usage(customer(0)).await;
+
+    asked.problem(502, "suspect");
+    assert_suspect(&asked);
+    again.problem(502, "suspect");
+    assert_suspect(&again);
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(date_of(&after_a_soft_purge), date.to_string());
+}
+
+#[tokio::test]
+async fn a_hard_purge_accepts_an_older_date() {
+    let (app, date) = evicted().await;
+    go_backwards(&app, date);
+
+    app.admin_post("/cache/purge?hard=true").await;
+    let asked = app.usage(customer(0)).await;
+
+    assert_eq!(date_of(&asked), date.yesterday().unwrap().to_string());
+    assert!(!asked.header("cache-status").contains("suspect"));
+}
+
+#[tokio::test]
+async fn the_native_form_is_refused_where_only_the_dated_call_has_the_newest_date() {
+    let (app, date) = evicted().await;
+    go_backwards(&app, date);
+    app.usage(customer(0)).await;
+
+    let native = app.native(customer(0)).await;
+    app.simulator.clear_override(customer(0));
+    app.admin_post("/cache/purge").await;
+    let recovered = app.native(customer(0)).await;
+
+    native.problem(502, "suspect");
+    assert_suspect(&native);
+    assert_eq!(recovered.status, 200);
+}
