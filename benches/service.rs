@@ -78,7 +78,9 @@ fn api() -> Api {
         fresh_for: Duration::from_secs(86_400),
         stale_while_revalidate: Duration::ZERO,
         stale_if_error: Duration::ZERO,
+        soft_timeout: Duration::ZERO,
         negative_fresh_for: Duration::ZERO,
+        past_absence_fresh_for: Duration::ZERO,
         min_refresh_interval: Duration::ZERO,
         suspect_confirm_after: Duration::ZERO,
     };

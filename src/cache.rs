@@ -359,6 +359,11 @@ impl UsageCache {
         holdings
     }
 
+    /// The newest processed date that a customer's usage ever had, as far as it is remembered.
+    pub fn newest_known(&self, subject: Subject) -> Option<ProcessedDate> {
+        self.changes().newest_of(subject)
+    }
+
     /// The counters of this cache.
     pub fn metrics(&self) -> &CacheMetrics {
         &self.metrics

@@ -6,6 +6,7 @@
 mod answer;
 mod counted;
 mod customers;
+mod dated_calls;
 mod documents;
 mod fetches;
 mod places;
@@ -14,7 +15,9 @@ pub mod source;
 mod spans;
 
 use std::{
+    future::Future,
     num::NonZeroUsize,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,7 +27,7 @@ pub use self::{
     documents::NativeDocument,
 };
 use self::{
-    fetches::{Fetch, Fetches, Filled, Settled},
+    fetches::{Fetch, Fetches, Filled, Outcome, Settled},
     places::Errand,
     renderings::Renderings,
     source::{CallTrace, SourceError, UsageSource},
@@ -54,6 +57,7 @@ struct Inner {
     renderings: Renderings,
     /// What answers for the newest date of our own forms.
     newest_from: UpstreamApi,
+    soft_timeout: Duration,
     clock: SharedClock,
 }
 
@@ -136,6 +140,7 @@ impl UsageService {
                 renderings: Renderings::new(Arc::clone(&cache), shutdown.clone()),
                 cache,
                 newest_from,
+                soft_timeout: config.soft_timeout,
                 clock,
             }),
         }
@@ -410,7 +415,19 @@ impl UsageService {
             self.inner.cache.metrics().collapsed.inc();
             spans::link_to_call(span.as_deref(), &boarding.shared);
         }
-        match (fetches.outcome(boarding, caller, now).await, role) {
+        let outcome = fetches.outcome(boarding, caller, now);
+        let outcome = match self.or_stale(fetch, held.as_ref(), outcome, now).await {
+            Ok(outcome) => outcome,
+            Err(stale) => {
+                self.inner.cache.metrics().soft_timeout.inc();
+                let status = match role {
+                    Role::Leader => forwarded,
+                    Role::Follower => joined,
+                };
+                return Ok(Answer::soft_timeout(stale, status));
+            }
+        };
+        match (outcome, role) {
             (Ok(filled), Role::Leader) => {
                 let ids = filled.ids;
                 Ok(Answer {
@@ -427,6 +444,36 @@ impl UsageService {
             }
             (Err(failure), Role::Follower) => self.fall_back(fetch, failure, joined),
         }
+    }
+
+    /// Waits for an outcome, and where stale data may be served, no longer than the soft timeout.
+    ///
+    /// # Errors
+    ///
+    /// The stale data to serve; the call goes on.
+    async fn or_stale(
+        &self,
+        fetch: Fetch,
+        held: Option<&Held>,
+        outcome: impl Future<Output = Outcome>,
+        now: Instant,
+    ) -> Result<Outcome, Held> {
+        let is_stale = |held: &Held| held.freshness == Freshness::StaleIfError;
+        let mut outcome = pin!(outcome);
+        if held.is_some_and(is_stale) {
+            let clock = &self.inner.clock;
+            tokio::select! {
+                biased;
+                outcome = &mut outcome => return Ok(outcome),
+                () = clock.sleep_until(now + self.inner.soft_timeout) => {}
+            }
+            // It has aged meanwhile, and may have been purged.
+            let held = self.inner.fetches.look_up(fetch, clock.now());
+            if let Some(held) = held.filter(is_stale) {
+                return Err(held);
+            }
+        }
+        Ok(outcome.await)
     }
 
     /// Answers although upstream is not asked, because of a failure: by what is held, where that may

@@ -45,6 +45,7 @@ pub(super) fn of(cause: &Cause, call: Call) -> Problem {
         SourceErrorKind::CircuitOpen { .. } => Kind::CircuitOpen,
         SourceErrorKind::Unavailable { .. } => Kind::Unavailable,
         SourceErrorKind::Overloaded { .. } => Kind::Overloaded,
+        SourceErrorKind::RateLimited { .. } => Kind::RateLimited,
         SourceErrorKind::Interrupted => Kind::Interrupted,
         SourceErrorKind::TimedOut => Kind::TimedOut,
         SourceErrorKind::CredentialsRefused => Kind::CredentialsRefused,
@@ -60,9 +61,9 @@ pub(super) fn of(cause: &Cause, call: Call) -> Problem {
             .map(|refusal| in_its_words(refusal, call)),
     );
     match kind.status() {
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-            problem.with_retry_after(retry_after)
-        }
+        StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT
+        | StatusCode::TOO_MANY_REQUESTS => problem.with_retry_after(retry_after),
         _ => problem,
     }
 }

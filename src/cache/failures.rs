@@ -5,18 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moka::notification::RemovalCause;
+use moka::{notification::RemovalCause, policy::EvictionPolicy};
 
 use super::CacheMetrics;
 
 /// Fetches that failed, and until when their failure answers for them: negative caching.
 ///
 /// It is kept apart from what is held and bounded by count, so that no number of unknown customers
-/// pushes out a known one. Absences are kept apart from faults: anybody can ask for a million
-/// customers that nobody knows, and an outage is no time to forget which calls have just failed.
+/// pushes out a known one. Each kind is kept apart: anybody can ask for a million customers that
+/// nobody knows, and an outage is no time to forget which calls have just failed.
 pub struct Failures<K, E> {
-    faults: Remembered<K, E>,
-    absences: Remembered<K, E>,
+    /// In the order of [`FailureKind::ALL`].
+    remembered: [Remembered<K, E>; FailureKind::ALL.len()],
     metrics: CacheMetrics,
 }
 
@@ -29,6 +29,8 @@ pub enum FailureKind {
     Fault,
     /// There is nothing to be had: no such customer, no relationship, nothing of that date.
     Absence,
+    /// There is nothing of a date that is older than the customer's newest.
+    PastAbsence,
 }
 
 /// One failure, remembered.
@@ -47,14 +49,15 @@ pub struct Failure<E> {
 // === impl FailureKind ===
 
 impl FailureKind {
-    /// Both, in the order of their discriminants.
-    pub const ALL: [Self; 2] = [Self::Fault, Self::Absence];
+    /// Every kind, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Fault, Self::Absence, Self::PastAbsence];
 
     /// The value of the label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fault => "fault",
             Self::Absence => "absence",
+            Self::PastAbsence => "past-absence",
         }
     }
 }
@@ -77,6 +80,7 @@ where
             let evicted = metrics.failures_evicted(kind).clone();
             moka::sync::Cache::builder()
                 .max_capacity(Self::CAPACITY)
+                .eviction_policy(EvictionPolicy::lru())
                 .eviction_listener(move |_, _, cause| {
                     if cause == RemovalCause::Size {
                         evicted.inc();
@@ -85,8 +89,7 @@ where
                 .build()
         };
         Self {
-            faults: remembered(FailureKind::Fault),
-            absences: remembered(FailureKind::Absence),
+            remembered: FailureKind::ALL.map(remembered),
             metrics,
         }
     }
@@ -108,12 +111,13 @@ where
             streak,
             ..Failure::once(error, failed_at, remember_for(streak))
         });
-        let (now, no_more) = match kind {
-            FailureKind::Fault => (&self.faults, &self.absences),
-            FailureKind::Absence => (&self.absences, &self.faults),
-        };
-        no_more.invalidate(&key);
-        now.insert(key, Arc::clone(&failure));
+        for (other, remembered) in self.by_kind() {
+            if other == kind {
+                remembered.insert(key.clone(), Arc::clone(&failure));
+            } else {
+                remembered.invalidate(&key);
+            }
+        }
         failure
     }
 
@@ -124,7 +128,8 @@ where
 
     /// The last failure of a fetch that has not succeeded since, whether it still answers or not.
     pub fn get_last(&self, key: &K) -> Option<Arc<Failure<E>>> {
-        self.faults.get(key).or_else(|| self.absences.get(key))
+        let mut remembered = self.remembered.iter();
+        remembered.find_map(|remembered| remembered.get(key))
     }
 
     /// The failure that happened at `since` or later, whether it still answers or not.
@@ -135,14 +140,14 @@ where
 
     /// Forgets the failure of a fetch that succeeded.
     pub fn forget(&self, key: &K) {
-        for remembered in self.both() {
+        for remembered in &self.remembered {
             remembered.invalidate(key);
         }
     }
 
     /// Forgets what `matches`.
     pub fn forget_if(&self, matches: impl Fn(&K) -> bool) {
-        for remembered in self.both() {
+        for remembered in &self.remembered {
             let keys: Vec<K> = remembered
                 .iter()
                 .filter_map(|(key, _)| matches(&key).then(|| (*key).clone()))
@@ -155,16 +160,15 @@ where
 
     /// Sets the gauges that are read from the maps; to be called before a scrape.
     pub fn update_gauges(&self) {
-        for (kind, remembered) in FailureKind::ALL.into_iter().zip(self.both()) {
+        for (kind, remembered) in self.by_kind() {
             remembered.run_pending_tasks();
             self.metrics
                 .set_failures_remembered(kind, remembered.entry_count());
         }
     }
 
-    /// In the order of [`FailureKind::ALL`].
-    fn both(&self) -> [&Remembered<K, E>; 2] {
-        [&self.faults, &self.absences]
+    fn by_kind(&self) -> impl Iterator<Item = (FailureKind, &Remembered<K, E>)> {
+        FailureKind::ALL.into_iter().zip(&self.remembered)
     }
 }
 
@@ -250,8 +254,8 @@ mod tests {
 
         assert!(failures.get(&u32::MAX, start).is_some());
         assert!(failures.get(&(u32::MAX - 1), start).is_some());
-        assert_eq!(failures.faults.entry_count(), 2);
-        assert_eq!(failures.absences.entry_count(), 10_000);
+        let counts = failures.by_kind().map(|(_, kind)| kind.entry_count());
+        assert_eq!(counts.collect::<Vec<_>>(), [2, 10_000, 0]);
         let evicted = failures.metrics.failures_evicted(FailureKind::Absence);
         assert_eq!(evicted.get(), u64::from(FLOOD) - 10_000);
     }

@@ -164,7 +164,9 @@ mod tests {
             fresh_for,
             stale_while_revalidate: 60 * MINUTE,
             stale_if_error: 7 * 24 * 60 * MINUTE,
+            soft_timeout: MINUTE,
             negative_fresh_for: MINUTE,
+            past_absence_fresh_for: MINUTE,
             min_refresh_interval: MINUTE,
             suspect_confirm_after: MINUTE,
         };

@@ -15,6 +15,8 @@ pub struct CacheMetrics {
     pub stale_while_revalidate: IntCounter,
     /// Stale answers served because upstream failed.
     pub stale_if_error: IntCounter,
+    /// Stale answers served because upstream took longer than the soft timeout.
+    pub soft_timeout: IntCounter,
     /// Upstream calls under way to fill the cache.
     pub fills_in_flight: IntGauge,
     /// Calls that wait for their turn.
@@ -104,7 +106,7 @@ impl CacheMetrics {
         )?;
         let suspects = labelled(
             "usage_proxy_upstream_suspect_total",
-            "Upstream answers that were doubted, and what was held served in their place, by why.",
+            "Upstream answers that were suspect, so that cached data was served in their place, by reason.",
             "reason",
         )?;
         let shed = labelled(
@@ -144,6 +146,7 @@ impl CacheMetrics {
             )?,
             stale_while_revalidate: stale.with_label_values(&["while-revalidate"]),
             stale_if_error: stale.with_label_values(&["if-error"]),
+            soft_timeout: stale.with_label_values(&["soft-timeout"]),
             fills_in_flight: gauge(
                 "usage_proxy_fills_in_flight",
                 "Upstream calls under way to fill the cache.",
@@ -196,10 +199,11 @@ impl CacheMetrics {
 
     /// The counter of failures of this kind that were forgotten for want of room.
     pub(super) fn failures_evicted(&self, kind: FailureKind) -> &IntCounter {
-        let [faults, absences] = &self.failures_evicted;
+        let [faults, absences, past_absences] = &self.failures_evicted;
         match kind {
             FailureKind::Fault => faults,
             FailureKind::Absence => absences,
+            FailureKind::PastAbsence => past_absences,
         }
     }
 

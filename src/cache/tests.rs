@@ -19,7 +19,9 @@ fn cache(max_bytes: u64) -> UsageCache {
         fresh_for: 60 * SECOND,
         stale_while_revalidate: 60 * SECOND,
         stale_if_error: 600 * SECOND,
+        soft_timeout: 2 * SECOND,
         negative_fresh_for: 30 * SECOND,
+        past_absence_fresh_for: 86_400 * SECOND,
         min_refresh_interval: 30 * SECOND,
         suspect_confirm_after: 30 * SECOND,
     };

@@ -19,9 +19,15 @@ pub struct CacheConfig {
     /// How long past freshness it is served when asking upstream fails; zero never does.
     /// Default `7d`.
     pub stale_if_error: Duration,
+    /// How long a request waits for upstream before it is served stale data; the upstream call goes
+    /// on. Zero does not wait. Default `2s`.
+    pub soft_timeout: Duration,
     /// How long "no such customer" and "no relationship" are remembered; zero never does.
     /// Default `30s`.
     pub negative_fresh_for: Duration,
+    /// How long it is remembered that there is no data of a date older than the customer's newest;
+    /// zero never does. Default `24h`.
+    pub past_absence_fresh_for: Duration,
     /// Between two upstream calls that callers' `no-cache` may force for one customer and date; zero
     /// lets every one through. Default `30s`.
     pub min_refresh_interval: Duration,
@@ -37,7 +43,9 @@ impl CacheConfig {
             fresh_for: settings.get(&keys::CACHE_FRESH_FOR)?,
             stale_while_revalidate: settings.get(&keys::CACHE_STALE_WHILE_REVALIDATE)?,
             stale_if_error: settings.get(&keys::CACHE_STALE_IF_ERROR)?,
+            soft_timeout: settings.get(&keys::CACHE_SOFT_TIMEOUT)?,
             negative_fresh_for: settings.get(&keys::CACHE_NEGATIVE_FRESH_FOR)?,
+            past_absence_fresh_for: settings.get(&keys::CACHE_PAST_ABSENCE_FRESH_FOR)?,
             min_refresh_interval: settings.get(&keys::CACHE_MIN_REFRESH_INTERVAL)?,
             suspect_confirm_after: settings.get(&keys::CACHE_SUSPECT_CONFIRM_AFTER)?,
         })

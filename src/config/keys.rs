@@ -206,8 +206,12 @@ keys! {
         form::DURATION, |c| Some(c.cache.stale_while_revalidate);
     CACHE_STALE_IF_ERROR: Duration = "cache.stale_if_error", Default("7d"),
         form::DURATION, |c| Some(c.cache.stale_if_error);
+    CACHE_SOFT_TIMEOUT: Duration = "cache.soft_timeout", Default("2s"),
+        form::DURATION, |c| Some(c.cache.soft_timeout);
     CACHE_NEGATIVE_FRESH_FOR: Duration = "cache.negative_fresh_for", Default("30s"),
         form::DURATION, |c| Some(c.cache.negative_fresh_for);
+    CACHE_PAST_ABSENCE_FRESH_FOR: Duration = "cache.past_absence_fresh_for", Default("24h"),
+        form::DURATION, |c| Some(c.cache.past_absence_fresh_for);
     CACHE_MIN_REFRESH_INTERVAL: Duration = "cache.min_refresh_interval", Default("30s"),
         form::DURATION, |c| Some(c.cache.min_refresh_interval);
     CACHE_SUSPECT_CONFIRM_AFTER: Duration = "cache.suspect_confirm_after", Default("15m"),

@@ -91,7 +91,7 @@ kinds! {
         SeveralCredentials: BAD_REQUEST "several-credentials" "Several credentials";
         /// The token cannot be checked, since its issuer's keys cannot be had.
         IssuerUnavailable: SERVICE_UNAVAILABLE "issuer-unavailable" "The token issuer is unavailable";
-        /// The caller sends more requests than it may.
+        /// The caller sends more requests than it may, or causes more calls for given dates.
         RateLimited: TOO_MANY_REQUESTS "rate-limited" "Too many requests";
         /// Web pages of this origin may not read answers: said to a browser's own question alone.
         OriginNotAllowed: FORBIDDEN "origin-not-allowed" "Origin not allowed";

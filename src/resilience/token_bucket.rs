@@ -61,6 +61,14 @@ impl Rate {
         Ok(Self { quota, period })
     }
 
+    /// `quota` in each minute, and as many at once.
+    pub const fn per_minute(quota: NonZeroU32) -> Self {
+        Self {
+            quota,
+            period: Duration::from_secs(60),
+        }
+    }
+
     /// How many in a period, and how many at once.
     pub const fn quota(self) -> NonZeroU32 {
         self.quota

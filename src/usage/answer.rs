@@ -86,6 +86,15 @@ impl Answer {
         Self::of(held, CacheResult::Stale, status)
     }
 
+    /// Stale, in place of an answer that takes longer than the soft timeout.
+    pub(super) fn soft_timeout(held: Held, status: CacheStatus) -> Self {
+        let status = CacheStatus {
+            detail: doubt_about(&held).or(Some("soft-timeout")),
+            ..status
+        };
+        Self::of(held, CacheResult::Stale, status)
+    }
+
     /// What upstream told just now, to this request or to another that it joined; or what is held,
     /// where that is doubted.
     pub(super) fn fetched(held: Held, status: CacheStatus) -> Self {

@@ -10,6 +10,7 @@ use moka::ops::compute::{CompResult, Op};
 use super::{
     CallLimits,
     counted::Counted,
+    dated_calls::DatedCalls,
     places::{Errand, Outlasts, Overloaded, Places, Turn, Wanted},
     source::{
         Call, CallIds, CallTrace, Content, Fetched, SourceError, SourceErrorKind, UsageSource,
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     cache::{
-        Boarding, Change, Failure, FailureKind, Failures, Freshness, Held, PurgeScope,
+        AbsenceKind, Boarding, Change, Failure, FailureKind, Failures, Freshness, Held, PurgeScope,
         SingleFlight, Stored, Ticket, UsageCache,
     },
     clock::SharedClock,
@@ -26,6 +27,7 @@ use crate::{
     domain::{Caller, ProcessedDate, Question, Subject, UpstreamApi},
     offload,
     representation::Prepared,
+    resilience::token_bucket::Exhausted,
     shutdown::Shutdown,
     trace::Span,
 };
@@ -44,7 +46,9 @@ pub(super) struct Fetches {
     failures: Failures<Fetch, SourceError>,
     /// When a caller last had upstream asked for a subject by `no-cache`.
     forced: moka::sync::Cache<Subject, Instant>,
+    dated_calls: DatedCalls,
     negative_fresh_for: Duration,
+    past_absence_fresh_for: Duration,
     min_refresh_interval: Duration,
     clock: SharedClock,
 }
@@ -137,7 +141,9 @@ impl Fetches {
             places: Arc::new(places),
             failures: Failures::new(metrics),
             forced: moka::sync::Cache::new(FORCED_SUBJECTS),
+            dated_calls: DatedCalls::new(),
             negative_fresh_for: config.negative_fresh_for,
+            past_absence_fresh_for: config.past_absence_fresh_for,
             min_refresh_interval: config.min_refresh_interval,
             clock,
         }
@@ -210,14 +216,13 @@ impl Fetches {
         let leave = || match self.settled_since(fetch, now) {
             Some(settled) => Err(settled),
             None => self
-                .places
-                .enter(caller, errand, now)
+                .permit(fetch, caller, errand, now)
                 .map(|wanted| Shared {
                     wanted,
                     may_last: fetch.may_last(),
                     span: spans::begin_call(&trace, fetch, errand),
                 })
-                .map_err(|overloaded| Settled::Shed(self.overloaded(overloaded))),
+                .map_err(Settled::Shed),
         };
         self.flights.board(fetch, join, leave, |ticket, shared| {
             let Shared { wanted, span, .. } = shared;
@@ -227,6 +232,24 @@ impl Fetches {
             };
             Arc::clone(self).fill(fetch, trace, Turn::of(wanted), ticket)
         })
+    }
+
+    /// Wants a place for a call that `caller` causes.
+    fn permit(
+        &self,
+        fetch: Fetch,
+        caller: &Caller,
+        errand: Errand,
+        now: Instant,
+    ) -> Result<Arc<Wanted>, Arc<Failure<SourceError>>> {
+        if let Question::Dated(_) = fetch.question {
+            self.dated_calls
+                .take(caller, now)
+                .map_err(|exhausted| self.rate_limited(exhausted))?;
+        }
+        self.places
+            .enter(caller, errand, now)
+            .map_err(|overloaded| self.overloaded(overloaded))
     }
 
     /// What becomes of a call that was boarded for `caller` at `now`; it is waited for no longer
@@ -288,6 +311,24 @@ impl Fetches {
         let error = SourceError {
             kind: SourceErrorKind::Overloaded { retry_after },
             detail: "more requests wait for Partner Center than can be answered in time".into(),
+            status: None,
+            refusal: None,
+            ids: None,
+        };
+        Arc::new(Failure::once(error, self.clock.now(), retry_after))
+    }
+
+    /// The failure of a call that is not made because its caller caused too many for given dates. It
+    /// concerns this caller alone, so it is not remembered.
+    fn rate_limited(&self, Exhausted { retry_after }: Exhausted) -> Arc<Failure<SourceError>> {
+        let error = SourceError {
+            kind: SourceErrorKind::RateLimited { retry_after },
+            detail: format!(
+                "this caller may cause {} calls to Partner Center for given dates in a minute, and \
+                 has caused more: wait, or have the scope cache:refresh added",
+                DatedCalls::PER_MINUTE
+            )
+            .into(),
             status: None,
             refusal: None,
             ids: None,
@@ -489,14 +530,20 @@ impl Fetches {
                 self.failures.forget(&fetch);
                 return Ok((stored, error));
             }
-            let remembered = match absence {
-                Some(_) => FailureKind::Absence,
-                None => FailureKind::Fault,
-            };
-            let remember_for = |streak| self.remember_for(kind, streak);
-            Err(self
-                .failures
-                .remember(remembered, fetch, error, now, remember_for))
+            let failures = &self.failures;
+            Err(
+                if absence == Some(AbsenceKind::Date) && self.is_past(fetch) {
+                    let remember_for = |_| self.past_absence_fresh_for;
+                    failures.remember(FailureKind::PastAbsence, fetch, error, now, remember_for)
+                } else {
+                    let remembered = match absence {
+                        Some(_) => FailureKind::Absence,
+                        None => FailureKind::Fault,
+                    };
+                    let remember_for = |streak| self.remember_for(kind, streak);
+                    failures.remember(remembered, fetch, error, now, remember_for)
+                },
+            )
         });
         match landed {
             Ok(Ok((doubted, error))) => {
@@ -517,6 +564,17 @@ impl Fetches {
         }
     }
 
+    /// Whether it is about a date that is older than the customer's newest: no data is added there.
+    fn is_past(&self, fetch: Fetch) -> bool {
+        match fetch.question {
+            Question::Dated(date) => self
+                .cache
+                .newest_known(fetch.subject)
+                .is_some_and(|newest| date < newest),
+            Question::Newest(_) => false,
+        }
+    }
+
     /// How long a failure answers for its fetch.
     ///
     /// What the upstream settled lasts as configured, a throttle as long as it said. A fault is
@@ -534,7 +592,8 @@ impl Fetches {
             | SourceErrorKind::NothingProcessed => self.negative_fresh_for,
             SourceErrorKind::Throttled { retry_after }
             | SourceErrorKind::CircuitOpen { retry_after }
-            | SourceErrorKind::Overloaded { retry_after } => retry_after,
+            | SourceErrorKind::Overloaded { retry_after }
+            | SourceErrorKind::RateLimited { retry_after } => retry_after,
             SourceErrorKind::Unavailable {
                 retry_after: Some(retry_after),
             } => retry_after.max(backoff),

@@ -159,6 +159,11 @@ pub enum SourceErrorKind {
         /// Counted from when the error was made.
         retry_after: Duration,
     },
+    /// No call was made: the caller has caused as many for given dates as it may.
+    RateLimited {
+        /// Counted from when the error was made.
+        retry_after: Duration,
+    },
     /// The call ended without a result: its task panicked, or the process is ending.
     Interrupted,
 }
@@ -190,6 +195,7 @@ impl SourceErrorKind {
             Self::Malformed => "malformed",
             Self::Suspect => "suspect",
             Self::Overloaded { .. } => "overloaded",
+            Self::RateLimited { .. } => "rate-limited",
             Self::Interrupted => "interrupted",
         }
     }
@@ -214,6 +220,7 @@ impl SourceErrorKind {
             | Self::Malformed
             | Self::Suspect
             | Self::Overloaded { .. }
+            | Self::RateLimited { .. }
             | Self::Interrupted => None,
         }
     }

@@ -29,6 +29,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Calls under way.
 const PLACES: usize = 4;
 
+/// Longer than any test has a caller wait.
+const SOFT_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 /// Until an answer is of no use.
 const DEADLINE: Duration = Duration::from_secs(25);
 
@@ -175,7 +178,9 @@ impl Fixture {
             fresh_for: 60 * SECOND,
             stale_while_revalidate: 60 * SECOND,
             stale_if_error: 600 * SECOND,
+            soft_timeout: SOFT_TIMEOUT,
             negative_fresh_for: 30 * SECOND,
+            past_absence_fresh_for: 24 * 3_600 * SECOND,
             min_refresh_interval: 10 * SECOND,
             suspect_confirm_after: 90 * SECOND,
         };

@@ -372,6 +372,8 @@ fn builder(retries: &str) -> crate::support::Builder {
         .set("upstream.retries", retries)
         // A renewal would be one more that waits for the time of an attempt.
         .simulator(|stand_in| stand_in.expires_in = Duration::from_secs(24 * 60 * 60))
+        // Where stale data may be served, the failure is waited for.
+        .set("cache.soft_timeout", "1h")
         // In the machine's time: no clock of ours is behind a connection attempt.
         .set("upstream.connect_timeout", "250ms")
         .config(|config| config.upstream.attempt_timeout = ATTEMPT_TIMEOUT)

@@ -146,7 +146,7 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
         (
             "usage_proxy_stale_served_total",
             "reason",
-            &["if-error", "while-revalidate"],
+            &["if-error", "soft-timeout", "while-revalidate"],
         ),
         (
             "usage_proxy_trace_spans_dropped_total",
@@ -295,17 +295,22 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
         (
             "usage_proxy_upstream_suspect_total",
             "reason",
-            &["empty", "shrunken", "grown", "went-backwards"],
+            &[
+                "empty",
+                "grown",
+                "shrunken",
+                "went-backwards",
+            ],
         ),
         (
             "usage_proxy_failures_remembered",
             "kind",
-            &["absence", "fault"],
+            &["absence", "fault", "past-absence"],
         ),
         (
             "usage_proxy_failures_evicted_total",
             "kind",
-            &["absence", "fault"],
+            &["absence", "fault", "past-absence"],
         ),
         (
             "usage_proxy_http_requests_total",

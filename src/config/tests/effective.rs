@@ -71,7 +71,9 @@ fn every_key(kind: &str, audience: &str, proof: &str) -> String {
         fresh_for = "1ms"
         stale_while_revalidate = "2d"
         stale_if_error = "2d"
+        soft_timeout = "3s500ms"
         negative_fresh_for = "0s"
+        past_absence_fresh_for = "2d1h"
         min_refresh_interval = "1d1h1m1s1ms"
         suspect_confirm_after = "1d1h1m1s1ms"
         [log]

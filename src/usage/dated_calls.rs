@@ -1,0 +1,44 @@
+use std::{num::NonZeroU32, sync::Arc, time::Instant};
+
+use crate::{
+    domain::{Caller, Scope},
+    resilience::token_bucket::{Exhausted, Rate, TokenBucket},
+};
+
+/// Limits the upstream calls for given dates that a caller without `cache:refresh` causes: it may
+/// not spend Partner Center's quota on dates that nobody else asks for.
+#[derive(Debug)]
+pub(super) struct DatedCalls {
+    /// By the caller's name, so that all callers without a name share one.
+    buckets: moka::sync::Cache<Arc<str>, Arc<TokenBucket>>,
+}
+
+// === impl DatedCalls ===
+
+impl DatedCalls {
+    /// Calls in a minute, and at once.
+    pub(super) const PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
+
+    /// Callers whose calls are counted. Each takes some hundred bytes.
+    const CALLERS: u64 = 10_000;
+
+    pub(super) fn new() -> Self {
+        Self {
+            buckets: moka::sync::Cache::new(Self::CALLERS),
+        }
+    }
+
+    /// Counts one call that `caller` causes.
+    ///
+    /// # Errors
+    ///
+    /// [`Exhausted`] where it is one too many.
+    pub(super) fn take(&self, caller: &Caller, now: Instant) -> Result<(), Exhausted> {
+        if caller.holds(Scope::CacheRefresh) {
+            return Ok(());
+        }
+        let full = || Arc::new(TokenBucket::new(Rate::per_minute(Self::PER_MINUTE), now));
+        let bucket = self.buckets.get_with_by_ref(caller.name(), full);
+        bucket.take(now).map(drop)
+    }
+}

@@ -1,0 +1,103 @@
+//! Given dates cost few upstream calls: absences of past dates are remembered, and callers that may
+//! not refresh the cache cause only so many.
+
+use std::time::Duration;
+
+use jiff::ToSpan;
+use usage_proxy::simulator::SimulatedApi;
+
+use crate::support::{Reply, TestApp, TestCaller, callers_file, customer, key_of};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn path(date: impl std::fmt::Display) -> String {
+    format!("/v1/customers/{}/usage?processedDate={date}", customer(0))
+}
+
+#[tokio::test]
+async fn an_absence_of_a_date_before_the_newest_is_remembered_for_a_day() {
+    let app = TestApp::start().await;
+    let newest = app.simulator.newest_date();
+    app.usage(customer(0)).await;
+    let (past, coming) = (path("2020-01-01"), path(newest.tomorrow().unwrap()));
+    let asked = async |path: &str| {
+        let before = app.simulator.count(SimulatedApi::Commercial);
+        app.get(path).await.problem(404, "nothing-processed");
+        app.simulator.count(SimulatedApi::Commercial) > before
+    };
+
+    assert!(asked(&past).await);
+    assert!(asked(&coming).await);
+    app.advance(30 * SECOND);
+    assert!(!asked(&past).await);
+    assert!(asked(&coming).await, "it may be processed any moment");
+    app.advance(24 * HOUR - 31 * SECOND);
+    assert!(!asked(&past).await);
+    app.advance(SECOND);
+    assert!(asked(&past).await);
+}
+
+#[tokio::test]
+async fn a_purge_forgets_the_absence_of_a_past_date() {
+    let app = TestApp::start().await;
+    app.usage(customer(0)).await;
+    app.get(&path("2020-01-01")).await;
+
+    app.admin_post("/cache/purge").await;
+    app.get(&path("2020-01-01")).await;
+
+    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 2);
+}
+
+#[tokio::test]
+async fn a_caller_that_may_not_refresh_causes_sixty_calls_for_given_dates_a_minute() {
+    let callers = [
+        TestCaller::named("grafana"),
+        TestCaller::named("portal"),
+        TestCaller::named("operator").with_scopes(&["usage:read", "cache:refresh"]),
+    ];
+    let app = TestApp::builder()
+        .callers(callers_file(&callers))
+        .start()
+        .await;
+    let newest = app.simulator.newest_date();
+    let ask = async |caller: &str, days_before: i32| -> Reply {
+        let date = newest.checked_sub(days_before.days()).unwrap();
+        app.get_as(&key_of(caller), &path(date)).await
+    };
+    for days_before in 0..60 {
+        assert_eq!(
+            ask("grafana", days_before).await.status,
+            200,
+            "{days_before}"
+        );
+    }
+
+    let refused = ask("grafana", 60).await;
+    let hit = ask("grafana", 0).await;
+    let another = ask("portal", 60).await;
+    let operator = ask("operator", 61).await;
+    app.advance(SECOND);
+    let admitted = ask("grafana", 62).await;
+    let refused_again = ask("grafana", 63).await;
+
+    let problem = refused.problem(429, "rate-limited");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(
+        refused.header("cache-status"),
+        "usage-proxy; detail=rate-limited"
+    );
+    assert!(
+        problem["detail"].as_str().unwrap().contains("60 calls"),
+        "{problem}"
+    );
+    assert!(hit.header("cache-status").starts_with("usage-proxy; hit;"));
+    assert_eq!(
+        (another.status, operator.status, admitted.status),
+        (200, 200, 200)
+    );
+    refused_again.problem(429, "rate-limited");
+    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 63);
+}
