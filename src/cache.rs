@@ -8,6 +8,7 @@
 //! Nothing here asks upstream or waits; [`SingleFlight`] and [`Failures`] are the pieces with which
 //! [`usage`](crate::usage) does.
 
+mod absences;
 mod doubt;
 mod failures;
 mod freshness;
@@ -27,6 +28,12 @@ use std::{
 
 use http::HeaderValue;
 
+use self::{
+    absences::AbsenceWatch,
+    known_dates::KnownDates,
+    newest::NewestDates,
+    snapshots::{Snapshot, Snapshots},
+};
 pub use self::{
     doubt::Suspicion,
     failures::{Failure, FailureKind, Failures},
@@ -36,11 +43,6 @@ pub use self::{
     single_flight::{Boarding, Lost, Role, SingleFlight, Ticket},
     status::{CacheResult, CacheStatus, Forward},
     store::{AbsenceKind, Change, Stored},
-};
-use self::{
-    known_dates::KnownDates,
-    newest::NewestDates,
-    snapshots::{Snapshot, Snapshots},
 };
 use crate::{
     config::CacheConfig,
@@ -58,9 +60,16 @@ pub struct UsageCache {
     snapshots: Snapshots,
     /// Locked while something is changed, so that a check and the change that depends on it are one
     /// step. Look-ups never take it.
-    changes: Mutex<KnownDates>,
+    changes: Mutex<CustomerRecords>,
     metrics: CacheMetrics,
     max_bytes: u64,
+}
+
+/// What is remembered of customers besides their data.
+#[derive(Debug)]
+struct CustomerRecords {
+    known_dates: KnownDates,
+    absences: AbsenceWatch,
 }
 
 /// An answer from memory, and how it may be used.
@@ -156,7 +165,10 @@ impl UsageCache {
             suspect_confirm_after: config.suspect_confirm_after,
             newest: NewestDates::new(newest_bytes),
             snapshots: Snapshots::new(snapshot_bytes, snapshot_bytes / Self::ENTRY_SHARE, &metrics),
-            changes: Mutex::new(KnownDates::new(known_bytes)),
+            changes: Mutex::new(CustomerRecords {
+                known_dates: KnownDates::new(known_bytes),
+                absences: AbsenceWatch::default(),
+            }),
             metrics,
             max_bytes: config.max_bytes,
         };
@@ -301,16 +313,16 @@ impl UsageCache {
 
     /// Marks stale or drops what is held; returns how many snapshots that was.
     pub fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
-        let mut known = self.changes();
+        let mut records = self.changes();
         if mode == PurgeMode::Hard {
-            known.purge(scope);
+            records.known_dates.purge(scope);
         }
         self.newest.purge(scope, mode);
         self.snapshots.purge(scope, mode)
     }
 
     /// A panic while the lock is held leaves the maps whole: each change is one insert or remove.
-    fn changes(&self) -> MutexGuard<'_, KnownDates> {
+    fn changes(&self) -> MutexGuard<'_, CustomerRecords> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -361,7 +373,7 @@ impl UsageCache {
 
     /// The newest processed date that a customer's usage ever had, as far as it is remembered.
     pub fn newest_known(&self, subject: Subject) -> Option<ProcessedDate> {
-        self.changes().newest_of(subject)
+        self.changes().known_dates.newest_of(subject)
     }
 
     /// The counters of this cache.

@@ -17,6 +17,8 @@ pub enum Suspicion {
     /// The newest date is older than the one cached. This is never believed: a caller that is
     /// served the newer one misses nothing.
     WentBackwards,
+    /// Many customers are gone at once, or access to them.
+    ManyAbsent,
 }
 
 /// The numbers of an answer that decide whether it is doubted.
@@ -67,11 +69,12 @@ pub(super) enum Verdict {
 
 impl Suspicion {
     /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Empty,
         Self::Shrunken,
         Self::Grown,
         Self::WentBackwards,
+        Self::ManyAbsent,
     ];
 
     /// The value of the label.
@@ -81,6 +84,7 @@ impl Suspicion {
             Self::Shrunken => "shrunken",
             Self::Grown => "grown",
             Self::WentBackwards => "went-backwards",
+            Self::ManyAbsent => "many-absent",
         }
     }
 
@@ -194,6 +198,11 @@ impl Doubt {
         }
     }
 
+    /// Why the answer is doubted.
+    pub(super) fn suspicion(&self) -> Suspicion {
+        self.suspicion
+    }
+
     /// Whether an answer that is suspect for the same reason says the same again.
     ///
     /// Missing rows are the same when the rest are the same products in the same workloads, and
@@ -202,7 +211,7 @@ impl Doubt {
     /// the wait again.
     fn agrees_with(&self, answer: AnswerDigest) -> bool {
         match self.suspicion {
-            Suspicion::Empty | Suspicion::WentBackwards => true,
+            Suspicion::Empty | Suspicion::WentBackwards | Suspicion::ManyAbsent => true,
             Suspicion::Shrunken => answer.rows_named == self.answer.rows_named,
             Suspicion::Grown => {
                 !answer.is_much_more_than(self.answer) && !self.answer.is_much_more_than(answer)

@@ -71,14 +71,18 @@ impl UsageCache {
     /// Whether it may be stored at all is for the caller to say: an answer that a purge overtook
     /// is handed out with [`UsageCache::pass_through`].
     pub fn store(&self, question: Question, prepared: Prepared, now: Instant) -> Stored {
-        let mut known = self.changes();
+        let mut records = self.changes();
         let key = SnapshotKey {
             subject: prepared.subject(),
             api: question.api(),
             date: prepared.processed_date(),
         };
+        if let Some(customer) = key.subject.customer() {
+            records.absences.saw(customer, now);
+        }
+        let known = &mut records.known_dates;
         let good = self.good(key, question);
-        if let Some(newer) = newer_than(&known, key.subject, question, key.date)
+        if let Some(newer) = newer_than(known, key.subject, question, key.date)
             && good
                 .as_ref()
                 .is_none_or(|good| good.key.date != Some(newer))
@@ -96,15 +100,15 @@ impl UsageCache {
             };
         }
         let Some(good) = good else {
-            return self.replace(&mut known, question, key, prepared, now);
+            return self.replace(known, question, key, prepared, now);
         };
         let answer = AnswerDigest::of(&prepared);
         let suspicion = Suspicion::of(answer, AnswerDigest::of(&good.snapshot.prepared));
         match self.judge(&good, answer, suspicion, now) {
-            Verdict::Believed => self.replace(&mut known, question, key, prepared, now),
+            Verdict::Believed => self.replace(known, question, key, prepared, now),
             Verdict::Conceded => Stored {
                 change: Change::Conceded,
-                ..self.replace(&mut known, question, key, prepared, now)
+                ..self.replace(known, question, key, prepared, now)
             },
             Verdict::Doubted { suspicion, since } => {
                 self.metrics.suspected(suspicion);
@@ -130,7 +134,7 @@ impl UsageCache {
         question: Question,
         answer: Option<ProcessedDate>,
     ) -> Option<ProcessedDate> {
-        let newer = newer_than(&self.changes(), subject, question, answer)?;
+        let newer = newer_than(&self.changes().known_dates, subject, question, answer)?;
         let key = NewestKey {
             subject,
             api: question.api(),
@@ -184,7 +188,7 @@ impl UsageCache {
         absence: AbsenceKind,
         now: Instant,
     ) -> Option<Stored> {
-        let _change = self.changes();
+        let mut records = self.changes();
         let key = SnapshotKey {
             subject,
             api: question.api(),
@@ -193,7 +197,14 @@ impl UsageCache {
         let answer = AnswerDigest::NOTHING;
         if let Some(good) = self.good(key, question) {
             let suspicion = match absence {
-                AbsenceKind::Customer => None,
+                AbsenceKind::Customer => {
+                    let lost = |customer| records.absences.lost(customer, now);
+                    let is_one_of_many = subject.customer().is_some_and(lost);
+                    let was_doubted = good
+                        .doubt()
+                        .is_some_and(|doubt| doubt.suspicion() == Suspicion::ManyAbsent);
+                    (is_one_of_many || was_doubted).then_some(Suspicion::ManyAbsent)
+                }
                 AbsenceKind::Date => {
                     Suspicion::of(answer, AnswerDigest::of(&good.snapshot.prepared))
                 }
@@ -284,10 +295,11 @@ impl UsageCache {
         let at_most = match suspicion {
             Suspicion::WentBackwards => Duration::MAX,
             // Until they may be confirmed, or must be believed.
-            Suspicion::Empty | Suspicion::Shrunken | Suspicion::Grown => (since
-                + self.suspect_confirm_after)
-                .saturating_duration_since(now)
-                .min(self.expires_in(good, now)),
+            Suspicion::Empty | Suspicion::Shrunken | Suspicion::Grown | Suspicion::ManyAbsent => {
+                (since + self.suspect_confirm_after)
+                    .saturating_duration_since(now)
+                    .min(self.expires_in(good, now))
+            }
         };
         let lifetime = self.policy.in_place_of_doubt(age, at_most);
         let doubt = Doubt::new(suspicion, answer, since, lifetime.clone(), now);

@@ -34,6 +34,7 @@ mod jwt;
 mod lifecycle;
 mod logs;
 mod malformed_answers;
+mod mass_absence;
 mod metrics;
 mod negotiation;
 mod newest_date;

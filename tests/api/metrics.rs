@@ -298,6 +298,7 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
             &[
                 "empty",
                 "grown",
+                "many-absent",
                 "shrunken",
                 "went-backwards",
             ],
