@@ -105,6 +105,11 @@ impl Activity {
         stream
     }
 
+    /// Whether a request that has come is not answered yet.
+    pub(super) fn owes_answers(&self) -> bool {
+        self.taken.load(Relaxed) != self.answered.load(Relaxed)
+    }
+
     /// Whether part of a head waits for the rest.
     pub(super) fn is_partial(&self) -> bool {
         self.partial.load(Relaxed)

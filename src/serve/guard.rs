@@ -30,6 +30,9 @@ pub(super) struct Guarded<S> {
     given: usize,
     /// What was read and thrown away after the end.
     discarded: usize,
+    /// The client has closed its half (FIN, or close_notify of TLS), which hyper learns once every
+    /// request that came before is answered.
+    half_closed: bool,
     shut: bool,
 }
 
@@ -84,6 +87,7 @@ impl<S> Guarded<S> {
             ready: Vec::new(),
             given: 0,
             discarded: 0,
+            half_closed: false,
             shut: false,
         }
     }
@@ -173,7 +177,11 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
         };
         let before = buf.filled().len();
         let in_pieces = !held.is_empty();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        match ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
+            // FIN without the close_notify of TLS: no head is cut short, for their ends are known.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            read => read?,
+        }
         let fresh = buf.filled().get(before..).unwrap_or_default();
         if fresh.is_empty() {
             return Poll::Ready(Ok(Input::Ended));
@@ -221,9 +229,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 return Pin::new(&mut this.stream).poll_read(cx, buf);
             }
             let before = buf.filled().len();
-            let input = ready!(this.poll_heads(cx, buf))?;
-            // Without a byte, hyper would take the connection for closed.
-            if matches!(input, Input::Ended) || buf.filled().len() > before {
+            // Without a byte, hyper takes the connection for closed, and what is under way for
+            // abandoned.
+            if let Input::Ended = ready!(this.poll_heads(cx, buf))? {
+                this.half_closed = this.activity.owes_answers();
+                return if this.half_closed {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(Ok(()))
+                };
+            }
+            if buf.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -261,6 +277,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         ready!(flushed)?;
         // hyper flushes once it has written everything that it held.
         self.activity.flushed();
+        if self.half_closed && !self.activity.owes_answers() {
+            self.half_closed = false;
+            // It reads again, and learns of the end.
+            cx.waker().wake_by_ref();
+        }
         Poll::Ready(Ok(()))
     }
 

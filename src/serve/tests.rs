@@ -20,7 +20,7 @@ use prometheus::{Registry, TextEncoder};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
-    sync::oneshot,
+    sync::{Notify, oneshot},
 };
 
 use super::*;
@@ -35,6 +35,8 @@ struct Server {
     address: SocketAddr,
     registry: Registry,
     asked: Arc<AtomicUsize>,
+    /// Lets one request of `/later` be answered.
+    later: Arc<Notify>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinSet<usize>,
 }
@@ -62,8 +64,9 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
+        let later = Arc::new(Notify::new());
         let (stop, stopped) = oneshot::channel();
-        let handler = handler(Arc::clone(&asked));
+        let handler = handler(Arc::clone(&asked), Arc::clone(&later));
         let mut running = JoinSet::new();
         running.spawn(async move {
             let stop = async {
@@ -75,6 +78,7 @@ impl Server {
             address,
             registry,
             asked,
+            later,
             stop: Some(stop),
             running,
         }
@@ -100,6 +104,16 @@ impl Server {
 
     fn sample(&self, name: &str) -> f64 {
         sample(&self.registry, name)
+    }
+
+    async fn wait_until_asked(&self, times: usize) {
+        let asked = async {
+            while self.asked() < times {
+                tokio::task::yield_now().await;
+            }
+        };
+        let asked = tokio::time::timeout(PATIENCE, asked).await;
+        asked.unwrap_or_else(|_| panic!("asked {} times, not {times}", self.asked()));
     }
 
     async fn wait_for(&self, sample: &str, value: f64) {
@@ -152,13 +166,18 @@ impl Client {
     }
 }
 
-fn handler(asked: Arc<AtomicUsize>) -> impl Handler {
+fn handler(asked: Arc<AtomicUsize>, later: Arc<Notify>) -> impl Handler {
     move |request: Request<Incoming>, peer: Peer| {
         asked.fetch_add(1, Ordering::Relaxed);
+        let later = Arc::clone(&later);
         async move {
             let body = match request.uri().path() {
                 "/large" => Bytes::from(vec![b'x'; 64 << 20]),
                 "/never" => std::future::pending::<Bytes>().await,
+                "/later" => {
+                    later.notified().await;
+                    Bytes::from_static(b"ok /later")
+                }
                 "/who" => Bytes::from(format!("{:?}", peer.certificate_name)),
                 path => Bytes::from(format!("ok {path}")),
             };
@@ -238,6 +257,8 @@ async fn connections_are_counted_by_what_they_do() {
         let sample = format!("usage_proxy_connections{{state=\"{state}\"}}");
         server.wait_for(&sample, 1.0).await;
     }
+    // While it is answered, only a reset shows that a client has left.
+    active.stream.set_zero_linger().unwrap();
     drop((idle, active));
 
     for state in ["idle", "active"] {
@@ -255,7 +276,7 @@ async fn connections_that_have_ended_are_forgotten_while_others_keep_coming() {
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut house = House::new(edge, handler(Arc::default()));
+    let mut house = House::new(edge, handler(Arc::default(), Arc::default()));
 
     for number in 1..=20 {
         drop(TcpStream::connect(address).await.unwrap());
@@ -267,4 +288,17 @@ async fn connections_that_have_ended_are_forgotten_while_others_keep_coming() {
 
         assert_eq!(house.connections.len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_of_its_answer_is_counted() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    client.send(GET.replace("/path", "/large")).await;
+    client.receive("200 OK").await;
+
+    // With bytes unread, it resets the connection.
+    drop(client);
+
+    server.closed_for("error").await;
 }

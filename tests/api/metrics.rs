@@ -924,8 +924,12 @@ impl Sizes {
     }
 }
 
+/// Counts requests for usage whose caller went away.
+const GONE: &str = "usage_proxy_http_requests_total{method=\"GET\",\
+                    route=\"/v1/customers/{customer_id}/usage\",status=\"499\"}";
+
 #[tokio::test]
-async fn a_caller_that_goes_away_is_counted_too() {
+async fn a_caller_that_resets_its_connection_is_counted_as_gone() {
     let app = TestApp::start().await;
     app.simulator.hold();
     let mut caller = TcpStream::connect(app.api).await.unwrap();
@@ -934,11 +938,32 @@ async fn a_caller_that_goes_away_is_counted_too() {
     caller.write_all(request.as_bytes()).await.unwrap();
     app.upstream_asked(SimulatedApi::Insights, 1).await;
 
+    caller.set_zero_linger().unwrap();
     drop(caller);
 
-    let sample = "usage_proxy_http_requests_total{method=\"GET\",\
-                  route=\"/v1/customers/{customer_id}/usage\",status=\"499\"}";
-    app.wait_for_metric(sample, 1.0).await;
+    app.wait_for_metric(GONE, 1.0).await;
+    app.wait_for_metric("usage_proxy_http_requests_in_flight", 0.0)
+        .await;
+}
+
+#[tokio::test]
+async fn a_caller_that_resets_its_stream_is_counted_as_gone() {
+    let app = TestApp::builder().set("server.http2_cleartext", "true");
+    let app = app.start().await;
+    app.simulator.hold();
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .http2_prior_knowledge()
+        .build()
+        .unwrap();
+    let url = format!("http://{}/v1/customers/{DOCUMENTED}/usage", app.api);
+
+    tokio::select! {
+        _ = client.get(url).send() => panic!("upstream does not answer"),
+        () = app.upstream_asked(SimulatedApi::Insights, 1) => {}
+    }
+
+    app.wait_for_metric(GONE, 1.0).await;
     app.wait_for_metric("usage_proxy_http_requests_in_flight", 0.0)
         .await;
 }

@@ -1,5 +1,5 @@
 //! Bytes that need not be HTTP, sent to the running service: whatever comes, it answers in HTTP, ends
-//! the connection, and takes nothing for a request that is none.
+//! the connection, leaves no request unanswered, and takes nothing for a request that is none.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,6 +12,7 @@ use tokio::{
     net::TcpStream,
     runtime::Runtime,
 };
+use usage_proxy::simulator::SimulatedApi;
 
 use crate::support::{DOCUMENTED, TestApp};
 
@@ -42,6 +43,8 @@ enum Then {
 struct Answers {
     statuses: Vec<u16>,
     bodies: String,
+    /// The last one said that no other follows.
+    closed: bool,
 }
 
 // === impl Target ===
@@ -105,6 +108,7 @@ impl Answers {
         let mut answers = Self {
             statuses: Vec::new(),
             bodies: String::new(),
+            closed: false,
         };
         while !bytes.is_empty() {
             let mut headers = [httparse::EMPTY_HEADER; 64];
@@ -122,6 +126,9 @@ impl Answers {
             prop_assert!(lengths.len() <= 1, "{:?}", lengths);
             let end = length + lengths.first().copied().unwrap_or(0_usize);
             prop_assert!(bytes.len() >= end, "less than the promised {end} bytes");
+            answers.closed = head.headers.iter().any(|header| {
+                header.name.eq_ignore_ascii_case("connection") && header.value == b"close"
+            });
             answers.statuses.push(head.code.unwrap());
             answers
                 .bodies
@@ -129,6 +136,39 @@ impl Answers {
             bytes = &bytes[end..];
         }
         Ok(answers)
+    }
+
+    /// Each of so many requests has its answer, up to the one after which the service closes.
+    fn check_complete(&self, requests: usize) -> TestCaseResult {
+        let answered = self.statuses.len();
+        prop_assert!(
+            answered >= requests || (answered > 0 && self.closed),
+            "{} requests: {:?}",
+            requests,
+            self
+        );
+        Ok(())
+    }
+}
+
+/// How many whole requests of HTTP/1.1 and without a body stand at the front.
+fn plain_requests(mut bytes: &[u8]) -> usize {
+    let mut requests = 0;
+    loop {
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut head = httparse::Request::new(&mut headers);
+        let Ok(httparse::Status::Complete(length)) = head.parse(bytes) else {
+            return requests;
+        };
+        let has = |name: &str| {
+            let mut headers = head.headers.iter();
+            headers.any(|header| header.name.eq_ignore_ascii_case(name))
+        };
+        if head.version != Some(1) || has("content-length") || has("transfer-encoding") {
+            return requests;
+        }
+        requests += 1;
+        bytes = &bytes[length..];
     }
 }
 
@@ -253,8 +293,9 @@ fn whatever_is_sent_is_answered_in_http_and_the_connection_ends() {
             bytes[at] = byte;
         }
 
-        target.send(&pieces(&bytes, &cuts), Then::Close)?;
+        let answers = target.send(&pieces(&bytes, &cuts), Then::Close)?;
 
+        answers.check_complete(plain_requests(&bytes))?;
         target.still_serves()
     });
 
@@ -279,4 +320,48 @@ fn a_body_is_never_taken_for_a_request() {
     });
 
     run.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// Sends requests, closes its half at once, and reads what comes.
+async fn ask_and_close(api: SocketAddr, requests: Vec<u8>) -> Answers {
+    let exchange = async {
+        let mut stream = TcpStream::connect(api).await.unwrap();
+        stream.write_all(&requests).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answers = Vec::new();
+        stream.read_to_end(&mut answers).await.unwrap();
+        Answers::parse(&answers).unwrap()
+    };
+    let answers = tokio::time::timeout(PATIENCE, exchange).await;
+    answers.expect("the connection ends")
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_half_is_answered_from_the_cache() {
+    let app = TestApp::start().await;
+    let request = get(&format!("/v1/customers/{DOCUMENTED}/usage"), "");
+    app.usage(DOCUMENTED).await;
+
+    for _ in 0..50 {
+        let answers = ask_and_close(app.api, request.repeat(2)).await;
+
+        assert_eq!(answers.statuses, [200, 200]);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_half_waits_for_partner_center_like_any_other() {
+    let app = TestApp::start().await;
+    let request = get(&format!("/v1/customers/{DOCUMENTED}/usage"), "");
+    app.simulator.hold();
+
+    let asking = tokio::spawn(ask_and_close(app.api, request.repeat(2)));
+    app.upstream_asked(SimulatedApi::Insights, 1).await;
+    app.simulator.release();
+    let answers = asking.await.unwrap();
+
+    assert_eq!(answers.statuses, [200, 200]);
+    let gone = "usage_proxy_http_requests_total{method=\"GET\",\
+                route=\"/v1/customers/{customer_id}/usage\",status=\"499\"}";
+    assert_eq!(app.metric(gone).await, 0.0);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use usage_proxy::simulator::{Faults, SimulatedApi};
 use uuid::Uuid;
 
@@ -384,13 +385,14 @@ async fn what_is_our_fault_is_an_error_and_what_is_the_callers_is_none() {
 async fn a_caller_that_goes_away_ends_its_span_and_not_the_calls() {
     let collector = Collector::start().await;
     let app = traced(&collector).start().await;
-    let path = usage_of(DOCUMENTED);
     app.simulator.hold();
+    let mut caller = TcpStream::connect(app.api).await.unwrap();
+    let request = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", usage_of(DOCUMENTED));
+    caller.write_all(request.as_bytes()).await.unwrap();
+    app.upstream_asked(SimulatedApi::Insights, 1).await;
 
-    tokio::select! {
-        _ = app.get(&path) => panic!("the answer is held"),
-        () = app.upstream_asked(SimulatedApi::Insights, 1) => {}
-    }
+    caller.set_zero_linger().unwrap();
+    drop(caller);
     let gone = "usage_proxy_http_requests_total{method=\"GET\",\
                 route=\"/v1/customers/{customer_id}/usage\",status=\"499\"}";
     app.wait_for_metric(gone, 1.0).await;

@@ -211,6 +211,40 @@ fn shown(stream: &TlsStream<TcpStream>) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn a_client_that_closes_its_half_is_answered() {
+    let ca = Authority::new("CA");
+    let TlsServer { server, .. } = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
+
+    for (version, says_so) in [
+        (&TLS12, true),
+        (&TLS12, false),
+        (&TLS13, true),
+        (&TLS13, false),
+    ] {
+        let dial = Dial {
+            version,
+            ..Dial::default()
+        };
+        let mut stream = ca.dial(&server, dial).await.unwrap();
+        let before = server.asked();
+        let later = GET.replace("/path", "/later");
+        stream.write_all(later.as_bytes()).await.unwrap();
+        if says_so {
+            // close_notify, and FIN.
+            stream.shutdown().await.unwrap();
+        } else {
+            stream.flush().await.unwrap();
+            stream.get_mut().0.shutdown().await.unwrap();
+        }
+        server.wait_until_asked(before + 1).await;
+        server.later.notify_one();
+
+        let answer = rest(stream).await;
+        assert!(answer.ends_with("ok /later"), "{says_so}: {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn both_versions_of_tls_are_spoken_and_alpn_chooses_the_version_of_http() {
     let ca = Authority::new("CA");
     let server = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
