@@ -95,6 +95,8 @@ pub mod shutdown;
 
 pub mod offload;
 
+pub mod open_files;
+
 pub mod clock;
 
 pub mod jitter;

@@ -13,6 +13,7 @@ use crate::{
     app::{App, Deps},
     config::{AuthConfig, Config},
     handover::{HandoverError, Inherited},
+    open_files,
     reload::Reload,
     shutdown::Shutdown,
     telemetry,
@@ -49,6 +50,9 @@ pub(super) async fn run(
         return Err(Failure::other(unreadable));
     }
     for warning in warnings(&config) {
+        tracing::warn!("{warning}");
+    }
+    if let Some(warning) = open_files::raise_limit(&config.server) {
         tracing::warn!("{warning}");
     }
     tracing::debug!(config = config.effective(), "effective configuration");

@@ -17,6 +17,7 @@ mod get;
 mod hash_key;
 mod healthcheck;
 mod manual;
+mod open_files;
 mod refresh_token;
 mod reload;
 mod rolling_restart;
