@@ -22,6 +22,7 @@ mod rate_limit;
 mod route;
 mod schema;
 mod spans;
+mod unsent;
 mod usage;
 
 use std::{
@@ -39,8 +40,11 @@ use self::{
     rate_limit::RateFields,
     route::Route,
     schema::Anonymous,
+    unsent::{Charge, Sender, UnsentBudgets},
 };
-pub use self::{authentication::Authentication, metrics::ApiMetrics, spans::RequestSpans};
+pub use self::{
+    authentication::Authentication, metrics::ApiMetrics, spans::RequestSpans, unsent::ApiBody,
+};
 use crate::{
     allowed_hosts::AllowedHosts,
     cache::{CacheResult, CacheStatus},
@@ -73,6 +77,7 @@ struct Inner {
     hosts: Option<AllowedHosts>,
     /// `None` where no page of another origin may read answers.
     cors: Option<Cors>,
+    unsent: UnsentBudgets,
     /// `None` where nothing is traced.
     spans: Option<RequestSpans>,
 }
@@ -175,6 +180,7 @@ impl Api {
                 log,
                 hosts,
                 cors: Cors::new(cors_origins),
+                unsent: UnsentBudgets::default(),
                 spans: None,
             }),
         }
@@ -196,7 +202,7 @@ impl Api {
     ///
     /// Dropping the future cancels no upstream call; the request is then counted and logged with
     /// status 499, as nginx does.
-    pub async fn serve<B>(&self, request: Request<B>, peer: Peer) -> Response<Body> {
+    pub async fn serve<B>(&self, request: Request<B>, peer: Peer) -> Response<ApiBody> {
         let inner = &*self.inner;
         let _in_flight = inner.metrics.enter();
         let at = inner.clock.now();
@@ -232,6 +238,7 @@ impl Api {
             Some(served) => served,
             None => under_way.serve().await,
         };
+        let charge = under_way.charge(&mut served);
 
         if let Some(span) = &under_way.arrived.span {
             spans::tell_cache(span, &served.status);
@@ -248,7 +255,7 @@ impl Api {
         if let Some(cors) = &inner.cors {
             cors.dress(request.headers(), headers);
         }
-        served.response
+        served.response.map(|body| ApiBody::new(body, charge))
     }
 }
 
@@ -404,6 +411,21 @@ impl<B> UnderWay<'_, B> {
         identity.await.map_err(|denied| {
             self.api.metrics.access.denied(denied);
             denied.problem_at(self.route)
+        })
+    }
+
+    /// Counts an answer as unsent, or replaces it by a problem where too many are.
+    fn charge(&self, served: &mut Served) -> Option<Charge> {
+        let sender = match &self.identity {
+            _ if self.api.authentication.anonymous() == Anonymous::Allowed => Sender::Anyone,
+            Some(identity) => Sender::Caller(identity),
+            None => Sender::Unknown,
+        };
+        let version = self.arrived.request.version();
+        let charged = self.api.unsent.charge(&served.response, version, sender);
+        charged.unwrap_or_else(|problem| {
+            *served = self.arrived.refuse(problem);
+            None
         })
     }
 

@@ -1,13 +1,15 @@
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::{file::Declared, rate_limit::RateLimit};
-use crate::{access_key::KeyHash, domain::Caller};
+use crate::{access_key::KeyHash, domain::Caller, resilience::byte_budget::ByteBudget};
 
-/// Somebody who has proved who it is: its rights, and how often it may come.
+/// Somebody who has proved who it is: its rights, how often it may come, and how much of its answers
+/// may be unsent.
 #[derive(Debug)]
 pub struct Identity {
     caller: Caller,
     limit: Option<Arc<RateLimit>>,
+    unsent: Arc<ByteBudget>,
 }
 
 /// All callers, as they were at one time. Replaced whole when the file changes.
@@ -22,9 +24,30 @@ pub struct CallerSet {
 // === impl Identity ===
 
 impl Identity {
+    /// Bytes that the answers to one caller may have unsent.
+    const UNSENT: usize = 16 * 1024 * 1024;
+
     /// A caller with a limit, or without.
-    pub const fn new(caller: Caller, limit: Option<Arc<RateLimit>>) -> Self {
-        Self { caller, limit }
+    pub fn new(caller: Caller, limit: Option<Arc<RateLimit>>) -> Self {
+        Self::sharing(Self::unsent_budget(), caller, limit)
+    }
+
+    /// A caller that shares this budget with others.
+    pub const fn sharing(
+        unsent: Arc<ByteBudget>,
+        caller: Caller,
+        limit: Option<Arc<RateLimit>>,
+    ) -> Self {
+        Self {
+            caller,
+            limit,
+            unsent,
+        }
+    }
+
+    /// A budget of unsent bytes, nothing of it used yet.
+    pub fn unsent_budget() -> Arc<ByteBudget> {
+        Arc::new(ByteBudget::new(Self::UNSENT))
     }
 
     /// Who it is, and what it may have.
@@ -35,6 +58,11 @@ impl Identity {
     /// How often it may come; `None`: as often as it likes.
     pub const fn limit(&self) -> Option<&Arc<RateLimit>> {
         self.limit.as_ref()
+    }
+
+    /// What its answers take until they are sent.
+    pub const fn unsent(&self) -> &Arc<ByteBudget> {
+        &self.unsent
     }
 }
 

@@ -4,7 +4,10 @@ use super::{
     Callers, Identity,
     jwt::{JwtVerifier, Rejection, Verified, VerifyError},
 };
-use crate::domain::{Caller, Customers, Scope};
+use crate::{
+    domain::{Caller, Customers, Scope},
+    resilience::byte_budget::ByteBudget,
+};
 
 /// Callers that show a token of the configured issuer.
 ///
@@ -15,6 +18,8 @@ use crate::domain::{Caller, Customers, Scope};
 #[derive(Clone, Debug)]
 pub struct TokenCallers {
     verifier: JwtVerifier,
+    /// Shared by the subjects that the callers file does not name.
+    unsent: Arc<ByteBudget>,
 }
 
 /// A token that got nobody in.
@@ -30,8 +35,11 @@ pub enum TokenRefused {
 
 impl TokenCallers {
     /// Callers whose tokens this verifier believes.
-    pub const fn new(verifier: JwtVerifier) -> Self {
-        Self { verifier }
+    pub fn new(verifier: JwtVerifier) -> Self {
+        Self {
+            verifier,
+            unsent: Identity::unsent_budget(),
+        }
     }
 
     /// Whether a credential is a token, as opposed to a key.
@@ -64,7 +72,7 @@ impl TokenCallers {
             .and_then(|callers| callers.by_subject(verified.subject()));
         let identity = match named {
             Some(named) => Some(narrowed(named, &verified)),
-            None => of_its_own(&verified),
+            None => self.of_its_own(&verified),
         };
         identity.ok_or_else(|| {
             let subject = verified.subject();
@@ -76,6 +84,16 @@ impl TokenCallers {
     async fn verify(&self, token: &[u8]) -> Result<Arc<Verified>, TokenRefused> {
         let token = str::from_utf8(token).map_err(|_| Rejection::Malformed)?;
         Ok(self.verifier.verify(token).await?)
+    }
+
+    /// What the token says alone.
+    fn of_its_own(&self, token: &Verified) -> Option<Arc<Identity>> {
+        let scopes = token.scopes.filter(|scopes| !scopes.is_empty())?;
+        let customers = token.customers.as_ref();
+        let customers = customers.filter(|customers| !customers.are_none())?;
+        let caller = Caller::new(Arc::clone(token.name()), customers.clone(), scopes);
+        let unsent = Arc::clone(&self.unsent);
+        Some(Arc::new(Identity::sharing(unsent, caller, None)))
     }
 }
 
@@ -90,16 +108,8 @@ fn narrowed(named: &Arc<Identity>, token: &Verified) -> Arc<Identity> {
             .scopes
             .unwrap_or_else(|| Scope::ALL.into_iter().collect()),
     );
-    Arc::new(Identity::new(caller, named.limit().cloned()))
-}
-
-/// What the token says alone.
-fn of_its_own(token: &Verified) -> Option<Arc<Identity>> {
-    let scopes = token.scopes.filter(|scopes| !scopes.is_empty())?;
-    let customers = token.customers.as_ref();
-    let customers = customers.filter(|customers| !customers.are_none())?;
-    let caller = Caller::new(Arc::clone(token.name()), customers.clone(), scopes);
-    Some(Arc::new(Identity::new(caller, None)))
+    let unsent = Arc::clone(named.unsent());
+    Arc::new(Identity::sharing(unsent, caller, named.limit().cloned()))
 }
 
 // === impl TokenRefused ===

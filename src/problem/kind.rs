@@ -164,6 +164,10 @@ kinds! {
         HeadersTooLarge: REQUEST_HEADER_FIELDS_TOO_LARGE "headers-too-large" "Header fields too large";
         /// As many connections are open as may be.
         TooManyConnections: SERVICE_UNAVAILABLE "too-many-connections" "Too many connections";
+        /// The caller has not read answers that were sent to it before.
+        UnreadAnswers: TOO_MANY_REQUESTS "unread-answers" "Too many unread answers";
+        /// Clients have not read answers that were sent to them before.
+        Backlogged: SERVICE_UNAVAILABLE "backlogged" "Too many answers wait to be read";
     }
     admin {
         /// The admin listener wants a key.

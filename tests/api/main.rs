@@ -59,5 +59,6 @@ mod throttling;
 mod tls;
 mod tokens;
 mod traces;
+mod unsent;
 mod upstream_calls;
 mod usage_numbers;

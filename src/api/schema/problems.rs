@@ -112,7 +112,9 @@ impl Fault {
             | Kind::UriTooLong
             | Kind::TooManyHeaders
             | Kind::HeadersTooLarge
-            | Kind::TooManyConnections => Self::Request,
+            | Kind::TooManyConnections
+            | Kind::UnreadAnswers
+            | Kind::Backlogged => Self::Request,
             Kind::Unauthenticated
             | Kind::SeveralCredentials
             | Kind::IssuerUnavailable
