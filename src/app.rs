@@ -289,6 +289,7 @@ fn limits(server: &ServerConfig) -> Limits {
         header_timeout: server.header_timeout,
         idle_timeout: server.idle_timeout,
         request_timeout: server.request_timeout,
+        stall_timeout: server.stall_timeout,
         max_connections: server.max_connections,
     }
 }

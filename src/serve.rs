@@ -26,6 +26,7 @@ use axum::{Router, body::Body};
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -106,6 +107,7 @@ pub async fn serve<H: Handler>(
     stop: impl Future<Output = ()>,
     drain_timeout: Duration,
 ) -> usize {
+    limit_unsent(&listener);
     let mut house = House::new(edge, handler);
     let mut stop = pin!(stop);
     loop {
@@ -122,6 +124,16 @@ pub async fn serve<H: Handler>(
     }
     drop(listener);
     house.empty(drain_timeout).await
+}
+
+/// Has the system keep little of what a client does not take. So a reader that is only slow is seen to
+/// take something now and then, and one that stalls pins little of the system's memory.
+fn limit_unsent(listener: &TcpListener) {
+    /// In bytes, for each connection: they inherit it.
+    const UNSENT: u32 = 32 * 1024;
+    if let Err(error) = SockRef::from(listener).set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!(%error, "the system does not limit what it keeps of unsent answers");
+    }
 }
 
 /// A handler that hands every request to an axum router, with its [`Peer`] among the extensions.

@@ -108,6 +108,8 @@ keys! {
         form::POSITIVE_DURATION, |c| Some(c.server.idle_timeout);
     SERVER_REQUEST_TIMEOUT: Duration = "server.request_timeout", Default("60s"),
         form::POSITIVE_DURATION, |c| Some(c.server.request_timeout);
+    SERVER_STALL_TIMEOUT: Duration = "server.stall_timeout", Default("10s"),
+        form::POSITIVE_DURATION, |c| Some(c.server.stall_timeout);
     SERVER_MAX_CONNECTIONS: NonZeroUsize = "server.max_connections", Default("10000"),
         form::CONNECTIONS, |c| Some(c.server.max_connections);
     SERVER_HTTP2_CLEARTEXT: bool = "server.http2_cleartext", Default("false"),

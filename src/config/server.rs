@@ -24,6 +24,8 @@ pub struct ServerConfig {
     /// How long a request may take from the end of its head to the last byte of its answer, which a
     /// slow reader holds up. Default `60s`: more than twice `upstream.deadline`.
     pub request_timeout: Duration,
+    /// How long a client may take nothing of an answer that waits for it. Default `10s`.
+    pub stall_timeout: Duration,
     /// How many connections may be open. Default `10000`.
     pub max_connections: NonZeroUsize,
     /// Whether HTTP/2 is spoken without TLS to clients that begin with it. Default `false`.
@@ -47,6 +49,7 @@ impl ServerConfig {
             header_timeout: settings.get(&keys::SERVER_HEADER_TIMEOUT)?,
             idle_timeout: settings.get(&keys::SERVER_IDLE_TIMEOUT)?,
             request_timeout: settings.get(&keys::SERVER_REQUEST_TIMEOUT)?,
+            stall_timeout: settings.get(&keys::SERVER_STALL_TIMEOUT)?,
             max_connections: settings.get(&keys::SERVER_MAX_CONNECTIONS)?,
             http2_cleartext: settings.get(&keys::SERVER_HTTP2_CLEARTEXT)?,
             tls: TlsConfig::read(settings, &tls::SERVER),

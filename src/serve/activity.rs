@@ -1,13 +1,19 @@
 //! What a connection is doing, as its parts tell each other.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{task::AbortHandle, time::Instant};
 
-use super::{refusal::Refusal, streams::Streams};
+use super::{
+    refusal::Refusal,
+    streams::{Stall, Streams},
+};
 
 /// What the socket, the service and the answers of one connection have come to.
 ///
@@ -28,6 +34,10 @@ pub(super) struct Activity {
     /// The head in progress is to be refused as overdue.
     overdue: AtomicBool,
     closing: AtomicBool,
+    /// The socket does not take what is written to it.
+    held_up: AtomicBool,
+    /// How often it has taken some again.
+    resumed: AtomicU32,
     /// Where requests are streams, which are not answered one after another.
     streams: Option<Streams>,
     /// Which request is refused, counted as `taken` is, and why. It is the last.
@@ -96,13 +106,32 @@ impl Activity {
         self.taken.fetch_add(1, Relaxed);
     }
 
-    /// The head of a stream is complete; returns what to call the stream.
+    /// The head of a stream is complete; returns the number of the stream.
     pub(super) fn open(&self) -> u32 {
-        let stream = self.taken.fetch_add(1, Relaxed) + 1;
-        if let Some(streams) = &self.streams {
-            streams.open(stream);
+        self.taken.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Runs the task of the stream that was opened last.
+    pub(super) fn run(&self, spawn: impl FnOnce() -> AbortHandle) {
+        match &self.streams {
+            Some(streams) => streams.open(self.taken.load(Relaxed), spawn),
+            None => drop(spawn()),
         }
-        stream
+    }
+
+    /// The next piece of a stream's answer is handed to hyper.
+    pub(super) fn hand_over(&self, stream: u32) {
+        if let Some(streams) = &self.streams {
+            streams.hand_over(stream);
+        }
+    }
+
+    /// Resets the streams whose clients have taken nothing for this long.
+    pub(super) fn reset_stalled(&self, timeout: Duration) -> Stall {
+        match &self.streams {
+            Some(streams) => streams.reset_stalled(timeout),
+            None => Stall::Wait(None),
+        }
     }
 
     /// Whether a request that has come is not answered yet.
@@ -153,9 +182,19 @@ impl Activity {
 
     /// The socket takes what is written to it, or it does not.
     pub(super) fn set_held_up(&self, held_up: bool) {
-        if let Some(streams) = &self.streams {
-            streams.set_held_up(held_up);
+        if self.held_up.load(Relaxed) != held_up {
+            self.held_up.store(held_up, Relaxed);
+            if !held_up {
+                self.resumed.fetch_add(1, Relaxed);
+            }
         }
+    }
+
+    /// Which pause of the socket lasts: another number means that it has taken something since.
+    pub(super) fn pause(&self) -> Option<u32> {
+        self.held_up
+            .load(Relaxed)
+            .then(|| self.resumed.load(Relaxed))
     }
 
     /// Everything that hyper held has left.

@@ -1,7 +1,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
@@ -13,19 +13,29 @@ use crate::problem;
 /// The body of an answer, which tells when the last of it was written, or given up.
 #[derive(Debug)]
 pub(super) struct Answer<B> {
-    body: Origin<B>,
+    /// Moves into the last chunk.
+    whole: Option<Whole<B>>,
+    /// What the body gave and is not handed on yet.
+    rest: Bytes,
+    /// Most bytes of one chunk.
+    piece: usize,
     /// Only its size is told (RFC 9110 §9.3.2).
     withheld: bool,
-    /// Moves into the last chunk.
-    answering: Option<Answering>,
 }
 
 /// Part of a body. hyper drops it once it is written, which may be long after it was handed over:
 /// HTTP/2 holds what the client does not yet want.
 #[derive(Debug)]
-pub(super) struct Chunk {
+pub(super) struct Chunk<B> {
     bytes: Bytes,
-    _answering: Option<Answering>,
+    /// With the last one, what counts as not sent before it is.
+    _whole: Option<Whole<B>>,
+}
+
+#[derive(Debug)]
+struct Whole<B> {
+    body: Origin<B>,
+    answering: Answering,
 }
 
 #[derive(Debug)]
@@ -44,19 +54,24 @@ pub(super) struct Answering {
 // === impl Answer ===
 
 impl<B> Answer<B> {
+    /// What is handed over of a stream's answer at a time. hyper keeps one piece until the client
+    /// takes it; only before the last can it reset a stream that is stalled.
+    pub(super) const STREAM_PIECE: usize = 64 * 1024;
+
     pub(super) fn of_handler(body: B, answering: Answering) -> Self {
-        Self {
-            body: Origin::Handler(body),
-            withheld: false,
-            answering: Some(answering),
-        }
+        Self::new(Origin::Handler(body), answering)
     }
 
     pub(super) fn of_edge(body: problem::Body, answering: Answering) -> Self {
+        Self::new(Origin::Edge(body), answering)
+    }
+
+    fn new(body: Origin<B>, answering: Answering) -> Self {
         Self {
-            body: Origin::Edge(body),
+            whole: Some(Whole { body, answering }),
+            rest: Bytes::new(),
+            piece: usize::MAX,
             withheld: false,
-            answering: Some(answering),
         }
     }
 
@@ -67,61 +82,106 @@ impl<B> Answer<B> {
             ..self
         }
     }
-}
 
-impl<B: Body<Data = Bytes> + Unpin> Answer<B> {
-    fn poll_origin(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        match &mut self.body {
-            Origin::Handler(body) => Pin::new(body).poll_frame(cx),
-            Origin::Edge(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
+    /// As the answer of a stream.
+    pub(super) fn in_pieces(self) -> Self {
+        Self {
+            piece: Self::STREAM_PIECE,
+            ..self
         }
     }
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
-    type Data = Chunk;
+    type Data = Chunk<B>;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Chunk>, B::Error>>> {
-        self.poll_origin(cx).map_ok(|frame| {
-            frame.map_data(|bytes| Chunk {
-                bytes,
-                _answering: if self.is_end_stream() {
-                    self.answering.take()
-                } else {
-                    None
+    ) -> Poll<Option<Result<Frame<Chunk<B>>, B::Error>>> {
+        let this = &mut *self;
+        let Some(whole) = &mut this.whole else {
+            return Poll::Ready(None);
+        };
+        if this.rest.is_empty() {
+            match ready!(whole.body.poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => this.rest = bytes,
+                    Err(trailers) => {
+                        return Poll::Ready(
+                            trailers
+                                .into_trailers()
+                                .ok()
+                                .map(|trailers| Ok(Frame::trailers(trailers))),
+                        );
+                    }
                 },
-            })
-        })
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        whole.answering.hand_over();
+        let piece = this.piece.min(this.rest.len());
+        let bytes = this.rest.split_to(piece);
+        let last = this.rest.is_empty() && whole.body.is_end_stream();
+        Poll::Ready(Some(Ok(Frame::data(Chunk {
+            bytes,
+            _whole: if last { this.whole.take() } else { None },
+        }))))
     }
 
     fn is_end_stream(&self) -> bool {
         self.withheld
-            || match &self.body {
-                Origin::Handler(body) => body.is_end_stream(),
-                Origin::Edge(body) => body.is_end_stream(),
+            || match &self.whole {
+                Some(whole) => self.rest.is_empty() && whole.body.is_end_stream(),
+                None => true,
             }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Origin::Handler(body) => body.size_hint(),
-            Origin::Edge(body) => body.size_hint(),
+        let Some(whole) = &self.whole else {
+            return SizeHint::with_exact(0);
+        };
+        let (mut hint, rest) = (whole.body.size_hint(), self.rest.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
+    }
+}
+
+// === impl Origin ===
+
+impl<B: Body<Data = Bytes> + Unpin> Origin<B> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self {
+            Self::Handler(body) => Pin::new(body).poll_frame(cx),
+            Self::Edge(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Handler(body) => body.is_end_stream(),
+            Self::Edge(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Handler(body) => body.size_hint(),
+            Self::Edge(body) => body.size_hint(),
         }
     }
 }
 
 // === impl Chunk ===
 
-impl Buf for Chunk {
+impl<B> Buf for Chunk<B> {
     fn remaining(&self) -> usize {
         self.bytes.remaining()
     }
@@ -145,6 +205,10 @@ impl Answering {
     /// Of this stream, where there are streams.
     pub(super) fn new(activity: Arc<Activity>, stream: u32) -> Self {
         Self { activity, stream }
+    }
+
+    fn hand_over(&self) {
+        self.activity.hand_over(self.stream);
     }
 }
 

@@ -18,7 +18,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::TcpStream,
@@ -34,7 +34,7 @@ use super::{
     metrics::{CloseReason, Counted},
     refusal::{self, Refusal},
     tls::{self, Tls},
-    watchdog::Watchdog,
+    watchdog::{Overdue, Watchdog},
 };
 use crate::peer::Peer;
 
@@ -82,6 +82,10 @@ struct Service<H> {
     activity: Arc<Activity>,
     protocol: Protocol,
 }
+
+/// Runs the streams of an HTTP/2 connection.
+#[derive(Clone)]
+struct StreamExecutor(Arc<Activity>);
 
 /// What hyper's two kinds of connections have in common.
 trait Ends: Future<Output = hyper::Result<()>> {
@@ -162,14 +166,18 @@ impl<H: Handler> Connection<H> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        /// Each takes some 10 KiB, whatever its answer.
+        const MAX_STREAMS: u32 = 32;
         const PING_EVERY: Duration = Duration::from_secs(20);
         const PONG_WITHIN: Duration = Duration::from_secs(10);
         let service = self.service(Protocol::Http2);
         let activity = Arc::clone(&service.activity);
         let guarded = Guarded::unjudged(stream, begun, Arc::clone(&activity));
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let executor = StreamExecutor(Arc::clone(&activity));
+        let connection = http2::Builder::new(executor)
             .timer(TokioTimer::new())
-            .max_concurrent_streams(100)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_send_buf_size(Answer::<H::Body>::STREAM_PIECE)
             // Streams opened only to be reset (CVE-2023-44487), by the client or by us
             // (CVE-2025-8671): past these, the connection goes.
             .max_pending_accept_reset_streams(20)
@@ -221,15 +229,18 @@ impl<H: Handler> Connection<H> {
                 if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                     return Poll::Ready(Some(result));
                 }
-                let Poll::Ready(phase) = watchdog.poll(cx, activity, &mut counted) else {
+                let Poll::Ready(what) = watchdog.poll(cx, activity, &mut counted) else {
                     return Poll::Pending;
                 };
                 let first = overdue.is_none();
-                overdue.get_or_insert(phase);
-                match phase {
-                    Phase::Head(_) if first && activity.refuse_overdue() => {}
+                overdue.get_or_insert(what);
+                match what {
+                    Overdue::Phase(Phase::Head(_)) if first && activity.refuse_overdue() => {}
                     // Where streams go on beside the one that takes too long, they may end.
-                    Phase::Opening | Phase::Idle(_) | Phase::Streams(_) if first => {
+                    Overdue::Phase(Phase::Opening | Phase::Idle(_) | Phase::Streams(_))
+                    | Overdue::Stall
+                        if first =>
+                    {
                         activity.close();
                         connection.as_mut().end();
                     }
@@ -275,8 +286,9 @@ impl<H: Handler> Service<H> {
         answering: Answering,
     ) -> Result<Response<Answer<H::Body>>, Infallible> {
         let has_body = !request.body().is_end_stream();
+        let is_stream = self.protocol == Protocol::Http2;
         // hyper leaves the content of an answer to HEAD out by itself, but not with HTTP/2.
-        let is_head = self.protocol == Protocol::Http2 && *request.method() == Method::HEAD;
+        let is_head = is_stream && *request.method() == Method::HEAD;
         let (mut response, last) = match self.verdict(&request) {
             Ok(()) => {
                 let answer = self.handler.handle(request, self.peer()).await;
@@ -296,6 +308,8 @@ impl<H: Handler> Service<H> {
         }
         Ok(if is_head {
             without_content(response)
+        } else if is_stream {
+            response.map(Answer::in_pieces)
         } else {
             response
         })
@@ -339,6 +353,21 @@ where
         headers.or_insert(size.into());
     }
     response.map(Answer::withheld)
+}
+
+// === impl StreamExecutor ===
+
+impl<F> hyper::rt::Executor<F> for StreamExecutor
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a stream ends with its connection, which the drain waits for"
+    )]
+    fn execute(&self, stream: F) {
+        self.0.run(|| tokio::spawn(stream).abort_handle());
+    }
 }
 
 // === impl Ends ===

@@ -14,6 +14,10 @@ pub struct Limits {
     /// taken by the client's side: it bounds slow readers too. Of HTTP/2, one stream that takes longer
     /// ends its connection.
     pub request_timeout: Duration,
+    /// How long a client may take nothing of an answer that waits for it. Then its connection is
+    /// closed; of HTTP/2, the stream is reset, or the connection closed where that is no longer
+    /// possible.
+    pub stall_timeout: Duration,
     /// How many connections may be open.
     pub max_connections: NonZeroUsize,
 }
@@ -32,6 +36,7 @@ impl Limits {
             header_timeout: Self::LINGER,
             idle_timeout: Self::LINGER,
             request_timeout: Self::LINGER,
+            stall_timeout: Self::LINGER,
             ..self
         }
     }
@@ -54,6 +59,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(75),
             request_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(10),
             max_connections: NonZeroUsize::new(1_000).unwrap_or(NonZeroUsize::MIN),
         }
     }

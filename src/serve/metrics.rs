@@ -1,6 +1,6 @@
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::activity::Phase;
+use super::{activity::Phase, watchdog::Overdue};
 
 /// What a listener counts of its connections.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub(super) enum CloseReason {
     IdleTimeout,
     /// An answer was not taken in time.
     RequestTimeout,
+    /// The client took nothing of its answer for too long.
+    StallTimeout,
     /// A request was refused at the edge.
     BadRequest,
     /// One connection too many.
@@ -147,26 +149,28 @@ impl Drop for Counted {
 // === impl CloseReason ===
 
 impl CloseReason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Client,
         Self::Drained,
         Self::Cut,
         Self::HeaderTimeout,
         Self::IdleTimeout,
         Self::RequestTimeout,
+        Self::StallTimeout,
         Self::BadRequest,
         Self::Refused,
         Self::TlsHandshake,
         Self::Error,
     ];
 
-    /// Why a connection goes whose phase lasts too long; `None` where it was going already.
-    pub(super) const fn of_overdue(phase: Phase) -> Option<Self> {
-        match phase {
-            Phase::Opening | Phase::Head(_) => Some(Self::HeaderTimeout),
-            Phase::Request(_) | Phase::Streams(_) => Some(Self::RequestTimeout),
-            Phase::Idle(_) => Some(Self::IdleTimeout),
-            Phase::Closing => None,
+    /// Why a connection is closed that took too long; `None` where it was closing already.
+    pub(super) const fn of_overdue(overdue: Overdue) -> Option<Self> {
+        match overdue {
+            Overdue::Stall => Some(Self::StallTimeout),
+            Overdue::Phase(Phase::Opening | Phase::Head(_)) => Some(Self::HeaderTimeout),
+            Overdue::Phase(Phase::Request(_) | Phase::Streams(_)) => Some(Self::RequestTimeout),
+            Overdue::Phase(Phase::Idle(_)) => Some(Self::IdleTimeout),
+            Overdue::Phase(Phase::Closing) => None,
         }
     }
 
@@ -178,6 +182,7 @@ impl CloseReason {
             Self::HeaderTimeout => "header-timeout",
             Self::IdleTimeout => "idle-timeout",
             Self::RequestTimeout => "request-timeout",
+            Self::StallTimeout => "stall-timeout",
             Self::BadRequest => "bad-request",
             Self::Refused => "refused",
             Self::TlsHandshake => "tls-handshake",

@@ -1,91 +1,169 @@
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{task::AbortHandle, time::Instant};
 
-/// Since when an HTTP/2 connection owes something: its open streams, and what its socket holds up.
+/// The open streams of an HTTP/2 connection.
 ///
 /// Each stream has a time of its own here, so that one that its client stalls is not excused by the
 /// others that go on beside it.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    since: Mutex<Since>,
-    /// What `since` says of it, for a look without the lock.
-    held_up: AtomicBool,
+    /// In the order in which they were opened; hyper bounds how many.
+    open: Mutex<Vec<Stream>>,
 }
 
-#[derive(Debug, Default)]
-struct Since {
-    /// In the order in which they were opened; hyper bounds how many.
-    open: Vec<(u32, Instant)>,
-    /// When the socket last refused to take more; `None` where it has taken some since.
-    held_up: Option<Instant>,
+#[derive(Debug)]
+struct Stream {
+    number: u32,
+    opened: Instant,
+    /// Makes the answer and hands it to hyper, piece by piece. Dropped before its end, it resets the
+    /// stream.
+    task: AbortHandle,
+    /// hyper has a piece of the answer, and has not asked for another since.
+    waits_for_client: bool,
+    /// When that was first seen.
+    since: Option<Instant>,
+}
+
+/// What is to be done about clients that take nothing of their answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stall {
+    /// Nothing before this time; `None` where no stream is open.
+    Wait(Option<Instant>),
+    /// To end the connection: hyper has all of an answer, and takes none of it back.
+    End,
 }
 
 // === impl Streams ===
 
 impl Streams {
-    /// A stream is open until its answer has been written to the socket, or given up.
-    pub(super) fn open(&self, stream: u32) {
-        self.since().open.push((stream, Instant::now()));
+    /// A stream is open until its answer has been written to the socket, or given up. `spawn` runs
+    /// its task.
+    pub(super) fn open(&self, number: u32, spawn: impl FnOnce() -> AbortHandle) {
+        // Locked before the task runs, so that it is known when it ends.
+        let mut open = self.lock();
+        open.push(Stream {
+            number,
+            opened: Instant::now(),
+            task: spawn(),
+            waits_for_client: false,
+            since: None,
+        });
     }
 
-    pub(super) fn end(&self, stream: u32) {
-        let mut since = self.since();
-        if let Some(at) = since.open.iter().position(|(open, _)| *open == stream) {
-            since.open.remove(at);
+    /// The next piece of an answer is handed to hyper, which has passed on those before it.
+    pub(super) fn hand_over(&self, number: u32) {
+        let mut open = self.lock();
+        if let Some(stream) = open.iter_mut().find(|stream| stream.number == number) {
+            stream.waits_for_client = true;
+            stream.since = None;
         }
     }
 
-    /// Tells whether the socket takes what is written to it.
-    pub(super) fn set_held_up(&self, held_up: bool) {
-        if self.held_up.swap(held_up, Relaxed) != held_up {
-            self.since().held_up = held_up.then(Instant::now);
+    pub(super) fn end(&self, number: u32) {
+        let mut open = self.lock();
+        if let Some(at) = open.iter().position(|stream| stream.number == number) {
+            open.remove(at);
         }
     }
 
-    /// Since when the oldest debt has stood.
+    /// Since when the oldest stream is open.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        let since = self.since();
-        let stream = since.open.first().map(|(_, opened)| *opened);
-        stream.into_iter().chain(since.held_up).min()
+        self.lock().first().map(|stream| stream.opened)
     }
 
-    fn since(&self) -> MutexGuard<'_, Since> {
-        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Resets the streams whose clients have taken nothing for this long, as far as that was seen.
+    pub(super) fn reset_stalled(&self, timeout: Duration) -> Stall {
+        let mut open = self.lock();
+        let now = Instant::now();
+        let mut next = None;
+        for stream in &mut *open {
+            let mut deadline = now + timeout;
+            if stream.waits_for_client {
+                deadline = *stream.since.get_or_insert(now) + timeout;
+            }
+            if deadline > now {
+                next = next.into_iter().chain([deadline]).min();
+            } else if stream.task.is_finished() {
+                return Stall::End;
+            } else {
+                stream.task.abort();
+            }
+        }
+        Stall::Wait(next)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Stream>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use tokio::task::JoinSet;
 
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Opens streams whose tasks do not end by themselves.
+    fn open(numbers: &[u32]) -> (Streams, JoinSet<()>) {
+        let (streams, mut tasks) = (Streams::default(), JoinSet::new());
+        for number in numbers {
+            streams.open(*number, || tasks.spawn(std::future::pending()));
+        }
+        (streams, tasks)
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_debt_stands_until_it_is_paid() {
-        let (streams, start) = (Streams::default(), Instant::now());
-        let second = Duration::from_secs(1);
-        assert_eq!(streams.oldest(), None);
+    async fn the_oldest_stream_counts_until_it_ends() {
+        let (streams, mut tasks) = open(&[1]);
+        let start = Instant::now();
+        tokio::time::advance(SECOND).await;
+        for number in [2, 3] {
+            streams.open(number, || tasks.spawn(std::future::pending()));
+        }
 
-        streams.open(1);
-        tokio::time::advance(second).await;
-        streams.open(2);
         streams.end(2);
-        streams.open(3);
         assert_eq!(streams.oldest(), Some(start));
-        tokio::time::advance(second).await;
-        streams.set_held_up(true);
         streams.end(1);
-        assert_eq!(streams.oldest(), Some(start + second));
+        assert_eq!(streams.oldest(), Some(start + SECOND));
         streams.end(3);
-        tokio::time::advance(second).await;
-        streams.set_held_up(true);
-        assert_eq!(streams.oldest(), Some(start + 2 * second));
-        streams.set_held_up(false);
-
         assert_eq!(streams.oldest(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_stream_whose_client_takes_nothing_is_reset() {
+        let (streams, mut tasks) = open(&[1, 2, 3]);
+        streams.hand_over(2);
+        streams.hand_over(3);
+        let first = streams.reset_stalled(SECOND);
+        tokio::time::advance(SECOND / 2).await;
+        streams.hand_over(3);
+        tokio::time::advance(SECOND / 2).await;
+
+        let second = streams.reset_stalled(SECOND);
+
+        assert!(matches!(first, Stall::Wait(Some(_))), "{first:?}");
+        assert!(matches!(second, Stall::Wait(Some(_))), "{second:?}");
+        let reset = tasks.join_next().await.unwrap();
+        assert!(reset.unwrap_err().is_cancelled());
+        assert_eq!(tasks.len(), 2, "the handler's and the one that goes on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_hyper_cannot_get_rid_of_ends_the_connection() {
+        let (streams, mut tasks) = (Streams::default(), JoinSet::new());
+        streams.open(1, || tasks.spawn(async {}));
+        streams.hand_over(1);
+        tasks.join_next().await;
+        let first = streams.reset_stalled(SECOND);
+        tokio::time::advance(SECOND).await;
+
+        assert!(matches!(first, Stall::Wait(Some(_))), "{first:?}");
+        assert_eq!(streams.reset_stalled(SECOND), Stall::End);
     }
 }

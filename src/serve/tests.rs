@@ -128,6 +128,7 @@ impl Server {
             "bad-request",
             "header-timeout",
             "idle-timeout",
+            "stall-timeout",
             "error",
         ] {
             if other != reason {
@@ -150,6 +151,14 @@ impl Client {
         let read = tokio::time::timeout(PATIENCE, reading).await;
         read.expect("the connection is closed").unwrap();
         String::from_utf8_lossy(&self.received).into_owned()
+    }
+
+    /// Waits until so many bytes have come.
+    async fn receive_bytes(&mut self, bytes: usize) -> Vec<u8> {
+        let mut received = vec![0; bytes];
+        let read = tokio::time::timeout(PATIENCE, self.stream.read_exact(&mut received)).await;
+        read.expect("they come").unwrap();
+        received
     }
 
     /// Waits until this has come.

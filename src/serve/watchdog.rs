@@ -9,6 +9,7 @@ use super::{
     activity::{Activity, Phase},
     limits::Limits,
     metrics::Counted,
+    streams::Stall,
 };
 
 /// Ends what takes too long, with one timer per connection.
@@ -20,7 +21,18 @@ pub(super) struct Watchdog {
     limits: Limits,
     phase: Phase,
     deadline: Instant,
+    /// Which pause of the socket lasts, and since when; `None` where it takes what is written.
+    pause: Option<(u32, Instant)>,
     timer: Pin<Box<Sleep>>,
+}
+
+/// What has lasted too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// What the connection spends its time on.
+    Phase(Phase),
+    /// A client that takes nothing of its answer.
+    Stall,
 }
 
 // === impl Watchdog ===
@@ -34,29 +46,50 @@ impl Watchdog {
             limits,
             phase,
             deadline,
+            pause: None,
             timer: Box::pin(sleep_until(deadline)),
         }
     }
 
-    /// Completes with the phase that has lasted too long. Polled after everything that could change
-    /// the phase.
+    /// Completes with what has lasted too long. Polled after everything that could change the phase.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         activity: &Activity,
         counted: &mut Counted,
-    ) -> Poll<Phase> {
+    ) -> Poll<Overdue> {
         let phase = activity.phase();
         if phase != self.phase {
             counted.enter(phase);
             self.follow(phase);
         }
+        // One that is being closed has little time left in any case.
+        let pause = activity.pause().filter(|_| phase != Phase::Closing);
+        if pause != self.pause.map(|(pause, _since)| pause) {
+            self.pause = pause.map(|pause| (pause, Instant::now()));
+            if let Some((_, since)) = self.pause {
+                self.wake_by(since + self.limits.stall_timeout);
+            }
+        }
         loop {
             ready!(self.timer.as_mut().poll(cx));
-            if self.deadline <= self.timer.deadline() {
-                return Poll::Ready(phase);
+            let fired = self.timer.deadline();
+            if self.deadline <= fired {
+                return Poll::Ready(Overdue::Phase(phase));
             }
-            self.timer.as_mut().reset(self.deadline);
+            let stalled = self
+                .pause
+                .map(|(_, since)| since + self.limits.stall_timeout);
+            let stalled = match activity.reset_stalled(self.limits.stall_timeout) {
+                Stall::End if phase != Phase::Closing => Some(fired),
+                Stall::End => stalled,
+                Stall::Wait(next) => stalled.into_iter().chain(next).min(),
+            };
+            if stalled.is_some_and(|stalled| stalled <= fired) {
+                return Poll::Ready(Overdue::Stall);
+            }
+            let next = stalled.map_or(self.deadline, |stalled| stalled.min(self.deadline));
+            self.timer.as_mut().reset(next);
         }
     }
 
@@ -72,8 +105,16 @@ impl Watchdog {
             _ => Instant::now(),
         };
         self.deadline = since + self.limits.of(phase);
-        if self.deadline < self.timer.deadline() {
-            self.timer.as_mut().reset(self.deadline);
+        self.wake_by(self.deadline);
+        if let Phase::Streams(since) = phase {
+            // Which of them are stalled is looked at now and then.
+            self.wake_by(since + self.limits.stall_timeout);
+        }
+    }
+
+    fn wake_by(&mut self, deadline: Instant) {
+        if deadline < self.timer.deadline() {
+            self.timer.as_mut().reset(deadline);
         }
     }
 }

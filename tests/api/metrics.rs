@@ -249,6 +249,7 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
                 "idle-timeout",
                 "refused",
                 "request-timeout",
+                "stall-timeout",
                 "tls-handshake",
             ],
         ),

@@ -35,6 +35,7 @@ fn every_key(kind: &str, audience: &str, proof: &str) -> String {
         header_timeout = "2s"
         idle_timeout = "2m"
         request_timeout = "3h"
+        stall_timeout = "4s"
         max_connections = 50
         http2_cleartext = true
         cors_origins = ["https://dash.example.com", "http://[::1]:3000"]

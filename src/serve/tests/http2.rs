@@ -42,6 +42,25 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+impl Client {
+    /// Waits until these bytes have come.
+    async fn receive_frame(&mut self, frame: &[u8]) {
+        let reading = async {
+            while !self
+                .received
+                .windows(frame.len())
+                .any(|bytes| bytes == frame)
+            {
+                let read = self.stream.read_buf(&mut self.received).await.unwrap();
+                assert_ne!(read, 0, "closed after {:?}", self.received);
+            }
+        };
+        let read = tokio::time::timeout(PATIENCE, reading).await;
+        read.unwrap_or_else(|_| panic!("{frame:?} does not come, but {:?}", self.received));
+        self.received.clear();
+    }
+}
+
 #[tokio::test]
 async fn http_2_without_tls_is_spoken_only_where_configured() {
     let server = Server::with(|edge| edge.http2_cleartext = true).await;
@@ -105,7 +124,7 @@ async fn streams_and_header_lists_are_limited() {
             (setting[1], value)
         })
         .collect();
-    assert!(settings.contains(&(3, 100)), "streams: {settings:?}");
+    assert!(settings.contains(&(3, 32)), "streams: {settings:?}");
     assert!(
         settings.contains(&(6, 32 * 1024)),
         "header list: {settings:?}"
@@ -217,6 +236,67 @@ async fn a_stream_that_is_not_taken_ends_the_connection_however_busy_the_others_
         assert!(server.asked() > 1, "{taken}: {}", server.asked());
         server.closed_for("request-timeout").await;
     }
+}
+
+#[tokio::test]
+async fn a_stream_that_stalls_is_reset_and_the_others_go_on() {
+    let server = Server::with(|edge| {
+        edge.http2_cleartext = true;
+        edge.limits.stall_timeout = Duration::from_millis(50);
+    })
+    .await;
+    let mut client = server.connect().await;
+
+    client
+        .send([PREFACE, &window(0), &headers(1)].concat())
+        .await;
+    let reset = frame(3, 0, 1, &8_u32.to_be_bytes());
+    client.receive_frame(&reset).await;
+    client.send([headers(3), more(3)].concat()).await;
+    client.receive("ok /").await;
+
+    assert_eq!(server.sample(&closed("stall-timeout")), 0.0);
+}
+
+#[tokio::test]
+async fn a_large_answer_that_stalls_midway_is_reset() {
+    let server = Server::with(|edge| {
+        edge.http2_cleartext = true;
+        edge.limits.stall_timeout = Duration::from_millis(50);
+    })
+    .await;
+    let mut client = server.connect().await;
+
+    let large = [0x82, 0x86, 0x04, 6]
+        .into_iter()
+        .chain(*b"/large")
+        .chain([0x41, 0x01, b'x']);
+    let large = frame(1, 0x5, 1, &large.collect::<Vec<_>>());
+    client
+        .send([PREFACE, &window(40_000), &large].concat())
+        .await;
+
+    let reset = frame(3, 0, 1, &8_u32.to_be_bytes());
+    client.receive_frame(&reset).await;
+    assert_eq!(server.sample(&closed("stall-timeout")), 0.0);
+}
+
+#[tokio::test]
+async fn a_stream_that_can_no_longer_be_reset_ends_its_connection() {
+    let server = Server::with(|edge| {
+        edge.http2_cleartext = true;
+        edge.limits.stall_timeout = Duration::from_millis(50);
+    })
+    .await;
+    let mut client = server.connect().await;
+
+    // hyper has the whole answer at once.
+    client
+        .send([PREFACE, &window(1), &headers(1)].concat())
+        .await;
+
+    server.closed_for("stall-timeout").await;
+    drop(client);
 }
 
 #[tokio::test]

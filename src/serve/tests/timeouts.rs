@@ -94,6 +94,34 @@ async fn who_does_not_take_its_answer_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_client_that_stalls_is_cut_off_long_before_its_request_is_overdue() {
+    let server = Server::with(|edge| edge.limits.stall_timeout = SHORT).await;
+    let mut client = server.connect().await;
+
+    client.send(GET.replace("/path", "/large")).await;
+
+    server.closed_for("stall-timeout").await;
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_some_of_its_answer_now_and_then_does_not_stall() {
+    let server = Server::with(|edge| edge.limits.stall_timeout = Duration::from_secs(2)).await;
+    let mut client = server.connect().await;
+    client.send(GET.replace("/path", "/large")).await;
+
+    let mut some = vec![0; 1 << 20];
+    for _ in 0..8 {
+        client.stream.read_exact(&mut some).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let rest = client.receive_bytes((64 << 20) - (8 << 20)).await;
+
+    assert!(rest.iter().all(|byte| *byte == b'x'));
+    assert_eq!(server.sample(&closed("stall-timeout")), 0.0);
+}
+
+#[tokio::test]
 async fn who_takes_its_answer_slowly_but_in_time_gets_it_whole() {
     let server = Server::with(|edge| {
         edge.limits.header_timeout = SHORT;
