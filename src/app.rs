@@ -291,6 +291,7 @@ fn limits(server: &ServerConfig) -> Limits {
         request_timeout: server.request_timeout,
         stall_timeout: server.stall_timeout,
         max_connections: server.max_connections,
+        ..Limits::default()
     }
 }
 

@@ -14,6 +14,7 @@ mod head;
 mod limits;
 mod metrics;
 mod refusal;
+mod resting;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -229,7 +230,8 @@ impl<H: Handler> House<H> {
                 return connection.counted.close(CloseReason::Error);
             }
             match tls {
-                Some(tls) => connection.serve_tls(stream, &tls).await,
+                // Boxed, since every connection is as large as the largest kind.
+                Some(tls) => Box::pin(connection.serve_tls(stream, &tls)).await,
                 None => connection.serve(stream, protocol).await,
             }
         });

@@ -245,7 +245,8 @@ impl UsageService {
                 };
                 let trace = trace();
                 spans::tell_decision(trace.span.as_deref(), "ask", why);
-                self.ask(asking, held, trace).await
+                // Boxed, so that a hit does without its place.
+                Box::pin(self.ask(asking, held, trace)).await
             }
             Decision::Refuse => Err(Unanswered::not_held()),
         };

@@ -42,7 +42,7 @@ pub(super) async fn finish<B>(
     };
     let prepared = &answer.held.prepared;
     if prepared.ready(form, coding).is_none()
-        && let Err(error) = api.usage.render(prepared, form, coding).await
+        && let Err(error) = Box::pin(api.usage.render(prepared, form, coding)).await
     {
         let customer = prepared.subject().customer();
         let customer = customer.map(tracing::field::display);

@@ -33,6 +33,7 @@ use super::{
     limits::Limits,
     metrics::{CloseReason, Counted},
     refusal::{self, Refusal},
+    resting::RestingConnection,
     tls::{self, Tls},
     watchdog::{Overdue, Watchdog},
 };
@@ -91,6 +92,9 @@ struct StreamExecutor(Arc<Activity>);
 trait Ends: Future<Output = hyper::Result<()>> {
     /// Asks it to end after what is under way.
     fn end(self: Pin<&mut Self>);
+
+    /// It has been idle for a while.
+    fn rest(self: Pin<&mut Self>) {}
 }
 
 // === impl Connection ===
@@ -114,7 +118,7 @@ impl<H: Handler> Connection<H> {
             }
         };
         if protocol == Protocol::Http2 {
-            self.http2(stream, begun).await;
+            Box::pin(self.http2(stream, begun)).await;
         } else {
             self.http1(stream, begun).await;
         }
@@ -155,10 +159,10 @@ impl<H: Handler> Connection<H> {
             Heads::Judged => Guarded::heads(stream, &begun, Arc::clone(&activity)),
             Heads::AsTheyCome => Guarded::unjudged(stream, begun, Arc::clone(&activity)),
         };
-        let connection = http1::Builder::new().max_buf_size(BUFFER).serve_connection(
-            TokioIo::new(guarded),
-            service_fn(move |request| Arc::clone(&service).answer(request)),
-        );
+        let mut http = http1::Builder::new();
+        http.max_buf_size(BUFFER);
+        let service = service_fn(move |request| Arc::clone(&service).answer(request));
+        let connection = RestingConnection::new(http, guarded, service);
         self.drive(pin!(connection), &activity).await;
     }
 
@@ -232,6 +236,10 @@ impl<H: Handler> Connection<H> {
                 let Poll::Ready(what) = watchdog.poll(cx, activity, &mut counted) else {
                     return Poll::Pending;
                 };
+                if what == Overdue::Rest {
+                    connection.as_mut().rest();
+                    continue;
+                }
                 let first = overdue.is_none();
                 overdue.get_or_insert(what);
                 match what {
@@ -372,16 +380,20 @@ where
 
 // === impl Ends ===
 
-impl<S, I, B> Ends for http1::Connection<I, S>
+impl<S, V, B> Ends for RestingConnection<S, V>
 where
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+    V: hyper::service::HttpService<Incoming, ResBody = B> + Unpin,
+    V::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     fn end(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+        self.get_mut().end();
+    }
+
+    fn rest(self: Pin<&mut Self>) {
+        self.get_mut().rest();
     }
 }
 

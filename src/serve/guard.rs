@@ -199,6 +199,21 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
         Poll::Ready(Ok(Input::Read))
     }
 
+    /// Completes when bytes come, or the end, after a time in which hyper did not read.
+    pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut space = [0; 1024];
+        let mut buf = ReadBuf::new(&mut space);
+        // What hyper then reads says the same of the end, or of what is broken.
+        if ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)).is_ok() {
+            match self.reading {
+                Reading::Heads { .. } => self.judge_held(buf.filled()),
+                Reading::Unjudged => self.ready.extend_from_slice(buf.filled()),
+                Reading::Nothing => {}
+            }
+        }
+        Poll::Ready(())
+    }
+
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut space = [0; 4096];
         while self.discarded < Self::MAX_DISCARDED {

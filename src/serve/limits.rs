@@ -18,6 +18,8 @@ pub struct Limits {
     /// closed; of HTTP/2, the stream is reset, or the connection closed where that is no longer
     /// possible.
     pub stall_timeout: Duration,
+    /// How long a connection of HTTP/1 is idle before it gives its buffers back.
+    pub rest_after: Duration,
     /// How many connections may be open.
     pub max_connections: NonZeroUsize,
 }
@@ -60,6 +62,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(75),
             request_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(10),
+            rest_after: Duration::from_secs(1),
             max_connections: NonZeroUsize::new(1_000).unwrap_or(NonZeroUsize::MIN),
         }
     }

@@ -170,7 +170,7 @@ impl CloseReason {
             Overdue::Phase(Phase::Opening | Phase::Head(_)) => Some(Self::HeaderTimeout),
             Overdue::Phase(Phase::Request(_) | Phase::Streams(_)) => Some(Self::RequestTimeout),
             Overdue::Phase(Phase::Idle(_)) => Some(Self::IdleTimeout),
-            Overdue::Phase(Phase::Closing) => None,
+            Overdue::Phase(Phase::Closing) | Overdue::Rest => None,
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Watchdog {
     deadline: Instant,
     /// Which pause of the socket lasts, and since when; `None` where it takes what is written.
     pause: Option<(u32, Instant)>,
+    /// When the connection has been idle for long enough to rest.
+    rest_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -33,6 +35,8 @@ pub(super) enum Overdue {
     Phase(Phase),
     /// A client that takes nothing of its answer.
     Stall,
+    /// Nothing: the connection is idle, and does without buffers meanwhile.
+    Rest,
 }
 
 // === impl Watchdog ===
@@ -47,6 +51,7 @@ impl Watchdog {
             phase,
             deadline,
             pause: None,
+            rest_at: None,
             timer: Box::pin(sleep_until(deadline)),
         }
     }
@@ -77,6 +82,9 @@ impl Watchdog {
             if self.deadline <= fired {
                 return Poll::Ready(Overdue::Phase(phase));
             }
+            if self.rest_at.take_if(|at| *at <= fired).is_some() {
+                return Poll::Ready(Overdue::Rest);
+            }
             let stalled = self
                 .pause
                 .map(|(_, since)| since + self.limits.stall_timeout);
@@ -88,7 +96,8 @@ impl Watchdog {
             if stalled.is_some_and(|stalled| stalled <= fired) {
                 return Poll::Ready(Overdue::Stall);
             }
-            let next = stalled.map_or(self.deadline, |stalled| stalled.min(self.deadline));
+            let earlier = stalled.into_iter().chain(self.rest_at).min();
+            let next = earlier.map_or(self.deadline, |earlier| earlier.min(self.deadline));
             self.timer.as_mut().reset(next);
         }
     }
@@ -106,9 +115,16 @@ impl Watchdog {
         };
         self.deadline = since + self.limits.of(phase);
         self.wake_by(self.deadline);
-        if let Phase::Streams(since) = phase {
+        self.rest_at = None;
+        match phase {
             // Which of them are stalled is looked at now and then.
-            self.wake_by(since + self.limits.stall_timeout);
+            Phase::Streams(since) => self.wake_by(since + self.limits.stall_timeout),
+            Phase::Idle(_) => {
+                let rest_at = since + self.limits.rest_after;
+                self.rest_at = Some(rest_at);
+                self.wake_by(rest_at);
+            }
+            _ => {}
         }
     }
 

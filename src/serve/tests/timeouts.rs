@@ -122,6 +122,57 @@ async fn a_client_that_takes_some_of_its_answer_now_and_then_does_not_stall() {
 }
 
 #[tokio::test]
+async fn a_connection_that_rests_is_served_as_before() {
+    for heads in [Heads::Judged, Heads::AsTheyCome] {
+        let server = Server::with(|edge| {
+            edge.heads = heads;
+            edge.limits.rest_after = Duration::from_millis(1);
+        })
+        .await;
+        let rest = || tokio::time::sleep(SHORT);
+        let mut client = server.connect().await;
+
+        client.send(GET).await;
+        client.receive("ok /path").await;
+        rest().await;
+        client.send(GET).await;
+        client.receive("ok /path").await;
+        rest().await;
+        client.send("GET /half HTTP/1.1\r\nHo").await;
+        rest().await;
+        client.send("st: x\r\n\r\n").await;
+        client.receive("ok /half").await;
+        rest().await;
+        client.send("GET /bad HTTP/1.1\r\nHost : x\r\n\r\n").await;
+        let refused = client.closed().await;
+
+        assert_eq!(statuses(&refused), [400], "{heads:?}: {refused}");
+        server.closed_for("bad-request").await;
+        assert_eq!(server.asked(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_rests_ends_as_any_other() {
+    let server = Server::with(|edge| {
+        edge.limits.rest_after = Duration::from_millis(1);
+        edge.limits.idle_timeout = 4 * SHORT;
+    })
+    .await;
+    let mut leaving = server.connect().await;
+    leaving.send(GET).await;
+    leaving.receive("ok /path").await;
+    tokio::time::sleep(SHORT).await;
+    drop(leaving);
+    server.wait_for(&closed("client"), 1.0).await;
+
+    let answer = server.raw(GET).await;
+
+    assert_eq!(statuses(&answer), [200], "{answer}");
+    server.wait_for(&closed("idle-timeout"), 1.0).await;
+}
+
+#[tokio::test]
 async fn who_takes_its_answer_slowly_but_in_time_gets_it_whole() {
     let server = Server::with(|edge| {
         edge.limits.header_timeout = SHORT;
