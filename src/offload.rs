@@ -174,9 +174,10 @@ mod tests {
     #[tokio::test]
     async fn a_panic_goes_on_where_the_work_was_asked_for_and_ends_no_thread() {
         for _ in 0..2 * max_cpu_bound_jobs().get() {
-            let job = tokio::spawn(run_cpu_bound(LARGE, || panic!("on purpose")));
+            let mut job = JoinSet::new();
+            job.spawn(run_cpu_bound(LARGE, || panic!("on purpose")));
 
-            assert!(job.await.unwrap_err().is_panic());
+            assert!(job.join_next().await.unwrap().unwrap_err().is_panic());
         }
         assert_eq!(run_cpu_bound(LARGE, || 1).await, 1);
     }
