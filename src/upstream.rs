@@ -6,6 +6,7 @@
 //! exchanges a request for an answer, and `error` says whether another attempt may help. `wire`
 //! reads the answer, and `call` leaves one line in the log.
 
+mod alarm;
 mod attempts;
 mod call;
 mod client;
@@ -38,11 +39,12 @@ use url::Url;
 
 pub use self::token::TokenStatus;
 use self::{
+    alarm::CredentialAlarm,
     attempts::Attempts,
     call::LogicalCall,
     client::{Exchange, HttpClient},
     documents::Document,
-    error::UpstreamError,
+    error::{Meaning, UpstreamError},
     metrics::Metrics,
     restraint::Restraint,
     silence::Silence,
@@ -76,6 +78,7 @@ pub struct PartnerCenter {
     retries: u32,
     /// Only where insights is the source; nobody else minds its silence.
     silence: Option<Silence>,
+    alarm: CredentialAlarm,
     clock: SharedClock,
 }
 
@@ -181,6 +184,7 @@ impl PartnerCenter {
             deadline: config.deadline,
             retries: config.retries,
             silence: (config.source == UpstreamApi::Insights).then(Silence::default),
+            alarm: CredentialAlarm::default(),
             clock: deps.clock,
         })
     }
@@ -203,7 +207,8 @@ impl PartnerCenter {
         match fetched {
             Ok(fetched) => {
                 self.listen(&call, &fetched);
-                call.log(now, Ok(()));
+                self.alarm.clear(call.api());
+                call.log(now, Ok(()), false);
                 Ok(fetched)
             }
             Err(error) => {
@@ -218,7 +223,14 @@ impl PartnerCenter {
                     Subject::Customer(_) => told,
                     Subject::Partner => of_the_partner(told),
                 };
-                call.log(now, Err((told.kind, &error)));
+                let meaning = error.meaning();
+                if meaning.is_some_and(Meaning::is_about_customer) {
+                    self.alarm.clear(call.api());
+                }
+                // What the token endpoint refuses is in the log already.
+                let alarm = meaning.is_some_and(Meaning::is_about_credentials)
+                    && self.alarm.raise(call.api());
+                call.log(now, Err((told.kind, &error)), alarm);
                 Err(told)
             }
         }

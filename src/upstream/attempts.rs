@@ -16,7 +16,7 @@ use super::{
     UpstreamDeps,
     call::LogicalCall,
     client::{Answer, Exchange, ExchangeError, before},
-    error::UpstreamError,
+    error::{Meaning, UpstreamError},
     metrics::{Metrics, StatusClass},
     multi_factor::MultiFactor,
     paging::PageRequest,
@@ -284,8 +284,12 @@ impl Attempts {
         }
         self.restraint.admitted(call);
         if !answer.status.is_success() {
+            let refusal = refusal::read(&answer, token.bare());
+            if Meaning::of(&refusal).is_about_customer() {
+                self.accept(call.api());
+            }
             return Err(UpstreamError::Refused {
-                refusal: Arc::new(refusal::read(&answer, token.bare())),
+                refusal: Arc::new(refusal),
                 retry_after: throttle::retry_after(&answer.headers, self.clock.wall()),
             });
         }
@@ -296,8 +300,7 @@ impl Attempts {
         if answer.truncated {
             return Err(self.too_large("the body").into());
         }
-        self.tokens.accept();
-        self.multi_factor.is_accepted();
+        self.accept(call.api());
         Ok(answer)
     }
 

@@ -144,8 +144,13 @@ impl LogicalCall {
     }
 
     /// The call's one event in the log. It carries all that Microsoft support asks for, of the last
-    /// request: the one that decided how the call ended.
-    pub(super) fn log(&self, now: Instant, outcome: Result<(), (SourceErrorKind, &UpstreamError)>) {
+    /// request: the one that decided how the call ended. An `alarm` is for a person to act on.
+    pub(super) fn log(
+        &self,
+        now: Instant,
+        outcome: Result<(), (SourceErrorKind, &UpstreamError)>,
+        alarm: bool,
+    ) {
         macro_rules! event {
             (@ $level:ident, $message:literal, $outcome:expr $(, $($more:tt)+)?) => {
                 tracing::$level!(
@@ -176,10 +181,7 @@ impl LogicalCall {
         }
         match outcome {
             Ok(()) => event!(info, "success"),
-            // Refused by the token endpoint, it is in the log already.
-            Err((kind @ SourceErrorKind::CredentialsRefused, error))
-                if error.meaning().is_some() =>
-            {
+            Err((kind, error)) if alarm => {
                 event!(error, kind.as_str(), error = %error, cause = error.cause());
             }
             Err((kind, error)) => {

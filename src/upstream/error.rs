@@ -85,17 +85,36 @@ pub(super) enum Meaning {
     Unauthorized,
     /// 401 with 900421: multi-factor proof is missing in the token.
     ProofMissing,
-    /// 403 with a code of Partner Center's.
+    /// 401 with 900420: the token is for another audience.
+    WrongAudience,
+    /// 403 with a code that is about our credentials, for every customer alike.
+    AccessDenied(AccessDenial),
+    /// 403 with 2032 or 20002.
     NoRelationship,
-    /// 404 with a code of Partner Center's.
+    /// 404 with 1000 or 60003.
     UnknownCustomer,
-    /// 403 or 404 without one, or with a word in its place: a gateway's answer, or a path that is not
-    /// there. It settles nothing.
-    Unsigned,
+    /// 403 or 404 with any other code, or with none: a fault of the service's, a gateway's answer, or a
+    /// path that is not there. It says nothing about the customer.
+    Unrecognized,
     /// 3xx: a redirect is never followed.
     Redirect,
     /// Any other status: the request was wrong.
     Rejected,
+}
+
+/// Why Partner Center denies our credentials a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AccessDenial {
+    /// 900329: the call does not take App only.
+    AppOnly,
+    /// 900308: a role or privilege is missing.
+    MissingRole,
+    /// 900309: a Conditional Access policy.
+    ConditionalAccess,
+    /// 90000: an error of Microsoft Entra ID.
+    EntraError,
+    /// 900416: the account is locked.
+    LockedAccount,
 }
 
 // === impl Meaning ===
@@ -105,15 +124,33 @@ impl Meaning {
     pub(super) fn of(refusal: &Refusal) -> Self {
         match (refusal.status, refusal.code.as_deref()) {
             (401 | 403, Some("900421")) => Self::ProofMissing,
+            (401 | 403, Some("900420")) => Self::WrongAudience,
             (408 | 500 | 502 | 503 | 504, _) => Self::Passing,
             (401, _) => Self::Unauthorized,
-            (403, Some(code)) if is_its_own(code) => Self::NoRelationship,
-            (404, Some(code)) if is_its_own(code) => Self::UnknownCustomer,
-            (403 | 404, _) => Self::Unsigned,
+            (403, Some("2032" | "20002")) => Self::NoRelationship,
+            (404, Some("1000" | "60003")) => Self::UnknownCustomer,
+            (403, Some(code)) => match AccessDenial::of(code) {
+                Some(denial) => Self::AccessDenied(denial),
+                None => Self::Unrecognized,
+            },
+            (403 | 404, _) => Self::Unrecognized,
             (300..=399, _) => Self::Redirect,
             (501..=599, _) => Self::Broken,
             _ => Self::Rejected,
         }
+    }
+
+    /// Whether it is about our credentials, so that every call would end so until a person has acted.
+    pub(super) fn is_about_credentials(self) -> bool {
+        matches!(
+            self,
+            Self::Unauthorized | Self::ProofMissing | Self::WrongAudience | Self::AccessDenied(_)
+        )
+    }
+
+    /// Whether it is about the customer: Partner Center accepted our credentials to find that out.
+    pub(super) fn is_about_customer(self) -> bool {
+        matches!(self, Self::NoRelationship | Self::UnknownCustomer)
     }
 
     /// What is told of it, and what a person must do where one must act.
@@ -126,6 +163,12 @@ impl Meaning {
                  insights call wants App+User credentials)"
             }
             Self::ProofMissing => CONSENT_WITH_MFA,
+            Self::WrongAudience => {
+                "the access token is for another audience than Partner Center (900420): a person \
+                 must set upstream.auth.resource (or upstream.auth.scope) to Partner Center's, such \
+                 as https://api.partnercenter.microsoft.com; graph.windows.net is retired"
+            }
+            Self::AccessDenied(denial) => denial.sentence(),
             Self::NoRelationship => "the partner has no relationship with this customer",
             Self::UnknownCustomer => "Partner Center knows no such customer",
             Self::Redirect => {
@@ -133,18 +176,53 @@ impl Meaning {
                  upstream.base_url"
             }
             Self::Rejected => "Partner Center called the request wrong",
-            Self::Unsigned => {
-                "the answer bears no code of Partner Center's, so something before it refused, or \
-                 has no such path: check upstream.base_url and upstream.commercial_path"
+            Self::Unrecognized => {
+                "the refusal has no code that says anything about this customer: Partner Center has \
+                 a fault, or something before it refused, or has no such path: check \
+                 upstream.base_url and upstream.commercial_path"
             }
         }
     }
 }
 
-/// Partner Center's codes are numbers; those of Azure's gateways are words, such as
-/// `AuthorizationFailed`, and say nothing of a customer.
-fn is_its_own(code: &str) -> bool {
-    !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_digit())
+// === impl AccessDenial ===
+
+impl AccessDenial {
+    fn of(code: &str) -> Option<Self> {
+        Some(match code {
+            "900329" => Self::AppOnly,
+            "900308" => Self::MissingRole,
+            "900309" => Self::ConditionalAccess,
+            "90000" => Self::EntraError,
+            "900416" => Self::LockedAccount,
+            _ => return None,
+        })
+    }
+
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::AppOnly => {
+                "Partner Center refuses this call to an application alone (900329): a person must \
+                 configure App+User credentials (upstream.auth.kind = \"refresh_token\")"
+            }
+            Self::MissingRole => {
+                "Partner Center says that our credentials lack a role (900308): a person must give \
+                 the user who consented a role that may read usage, such as Admin agent"
+            }
+            Self::ConditionalAccess => {
+                "a Conditional Access policy blocks our credentials (900309): a person must let the \
+                 application or this machine through, or consent again as the policy demands"
+            }
+            Self::EntraError => {
+                "Partner Center reports an error of Microsoft Entra ID about our credentials \
+                 (90000): a person must look at the sign-in log of the user who consented"
+            }
+            Self::LockedAccount => {
+                "the account of the user who consented is locked (900416): a person must unlock it, \
+                 or let another user consent"
+            }
+        }
+    }
 }
 
 // === impl UpstreamError ===
@@ -164,7 +242,9 @@ impl UpstreamError {
                 Meaning::ProofMissing => ErrorClass::ProofMissing,
                 Meaning::NoRelationship => ErrorClass::NoRelationship,
                 Meaning::UnknownCustomer => ErrorClass::UnknownCustomer,
-                Meaning::Unsigned => ErrorClass::Unsigned,
+                Meaning::WrongAudience => ErrorClass::WrongAudience,
+                Meaning::AccessDenied(_) => ErrorClass::AccessDenied,
+                Meaning::Unrecognized => ErrorClass::Unrecognized,
                 Meaning::Redirect => ErrorClass::Redirect,
                 Meaning::Rejected => ErrorClass::Rejected,
             },
@@ -253,12 +333,13 @@ impl UpstreamError {
                     Meaning::Passing | Meaning::Broken => {
                         SourceErrorKind::Unavailable { retry_after }
                     }
-                    Meaning::Unauthorized | Meaning::ProofMissing => {
-                        SourceErrorKind::CredentialsRefused
-                    }
+                    Meaning::Unauthorized
+                    | Meaning::ProofMissing
+                    | Meaning::WrongAudience
+                    | Meaning::AccessDenied(_) => SourceErrorKind::CredentialsRefused,
                     Meaning::NoRelationship => SourceErrorKind::NoRelationship,
                     Meaning::UnknownCustomer => SourceErrorKind::UnknownCustomer,
-                    Meaning::Redirect | Meaning::Rejected | Meaning::Unsigned => {
+                    Meaning::Redirect | Meaning::Rejected | Meaning::Unrecognized => {
                         SourceErrorKind::Rejected
                     }
                 };
@@ -334,13 +415,23 @@ mod tests {
             (302, None, SourceErrorKind::Rejected),
             (400, Some("2100"), SourceErrorKind::Rejected),
             (401, Some("800001"), SourceErrorKind::CredentialsRefused),
+            (401, Some("900420"), SourceErrorKind::CredentialsRefused),
             (401, Some("900421"), SourceErrorKind::CredentialsRefused),
             (403, Some("2032"), SourceErrorKind::NoRelationship),
             (403, Some("20002"), SourceErrorKind::NoRelationship),
+            (403, Some("90000"), SourceErrorKind::CredentialsRefused),
+            (403, Some("900308"), SourceErrorKind::CredentialsRefused),
+            (403, Some("900309"), SourceErrorKind::CredentialsRefused),
+            (403, Some("900329"), SourceErrorKind::CredentialsRefused),
+            (403, Some("900416"), SourceErrorKind::CredentialsRefused),
+            (403, Some("1000"), SourceErrorKind::Rejected),
+            (403, Some("4711"), SourceErrorKind::Rejected),
             (403, Some("AuthorizationFailed"), SourceErrorKind::Rejected),
             (403, None, SourceErrorKind::Rejected),
             (404, Some("1000"), SourceErrorKind::UnknownCustomer),
             (404, Some("60003"), SourceErrorKind::UnknownCustomer),
+            (404, Some("2032"), SourceErrorKind::Rejected),
+            (404, Some("4711"), SourceErrorKind::Rejected),
             (404, Some("ResourceNotFound"), SourceErrorKind::Rejected),
             (404, None, SourceErrorKind::Rejected),
             (408, None, unavailable),

@@ -19,12 +19,16 @@ pub(super) enum ErrorClass {
     Unauthorized,
     /// 900421: the token carries no multi-factor proof.
     ProofMissing,
-    /// 403 of Partner Center's.
+    /// 900420: the token is for another audience.
+    WrongAudience,
+    /// 403 with a code that is about our credentials.
+    AccessDenied,
+    /// 403 with a code that says so.
     NoRelationship,
-    /// 404 of Partner Center's.
+    /// 404 with a code that says so.
     UnknownCustomer,
-    /// 403 or 404 of something before it.
-    Unsigned,
+    /// 403 or 404 with any other code, or with none.
+    Unrecognized,
     /// 3xx.
     Redirect,
     /// Any other status: the request was wrong.
@@ -46,7 +50,7 @@ pub(super) enum ErrorClass {
 // === impl ErrorClass ===
 
 impl ErrorClass {
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Connection,
         Self::Timeout,
         Self::Deadline,
@@ -55,9 +59,11 @@ impl ErrorClass {
         Self::ServerFault,
         Self::Unauthorized,
         Self::ProofMissing,
+        Self::WrongAudience,
+        Self::AccessDenied,
         Self::NoRelationship,
         Self::UnknownCustomer,
-        Self::Unsigned,
+        Self::Unrecognized,
         Self::Redirect,
         Self::Rejected,
         Self::Malformed,
@@ -78,9 +84,11 @@ impl ErrorClass {
             Self::ServerFault => "server-fault",
             Self::Unauthorized => "unauthorized",
             Self::ProofMissing => "proof-missing",
+            Self::WrongAudience => "wrong-audience",
+            Self::AccessDenied => "access-denied",
             Self::NoRelationship => "no-relationship",
             Self::UnknownCustomer => "unknown-customer",
-            Self::Unsigned => "unsigned",
+            Self::Unrecognized => "unrecognized",
             Self::Redirect => "redirect",
             Self::Rejected => "rejected",
             Self::Malformed => "malformed",

@@ -73,8 +73,9 @@ pub(super) enum RefreshResult {
 
 /// Codes of Partner Center that stand in a label by themselves; any other is `other`, and no code
 /// at all is `none`.
-const KNOWN_CODES: [&str; 10] = [
-    "400", "1000", "2032", "2100", "3000", "20002", "60003", "800001", "800002", "900421",
+const KNOWN_CODES: [&str; 16] = [
+    "400", "1000", "2032", "2100", "3000", "20002", "60003", "90000", "800001", "800002", "900308",
+    "900309", "900329", "900416", "900420", "900421",
 ];
 const NO_CODE: &str = "none";
 const OTHER_CODE: &str = "other";

@@ -34,7 +34,12 @@ use super::{
     error_class::ErrorClass,
     metrics::Metrics,
 };
-use crate::{clock::SharedClock, config::UpstreamConfig, usage::source::SourceErrorKind};
+use crate::{
+    clock::SharedClock,
+    config::UpstreamConfig,
+    domain::{Question, Subject},
+    usage::source::SourceErrorKind,
+};
 
 /// Whether calls can be made, as far as credentials go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,8 +137,23 @@ struct Wanted {
     serial: u64,
     /// The newest generation that is to be replaced, since Partner Center refused it.
     refused: Option<u64>,
-    /// The generation that Partner Center refuses for good, and what a person must do.
-    disowned: Option<(u64, &'static str)>,
+    /// The token that Partner Center refuses for good.
+    disowned: Option<DisownedToken>,
+}
+
+/// A token that Partner Center refuses though it is fresh, and the call that it refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DisownedToken {
+    /// Of the token.
+    pub(super) generation: u64,
+    /// What a person must do.
+    pub(super) action: &'static str,
+    /// Whose data was asked for.
+    pub(super) subject: Subject,
+    /// What was asked.
+    pub(super) question: Question,
+    /// What a person does about it may count for a newer token only.
+    pub(super) may_need_renewal: bool,
 }
 
 // === impl AccessToken ===
@@ -247,35 +267,56 @@ impl Tokens {
         }
     }
 
-    /// Takes note that Partner Center refuses the token of `generation`, though it is fresh: until
-    /// the credentials are others, `action` is what a person must do.
-    pub(super) fn disown(&self, generation: u64, action: &'static str) {
+    /// Takes note that Partner Center refuses a token though it is fresh.
+    pub(super) fn disown(&self, disowned: DisownedToken) {
         self.wanted.send_modify(|wanted| {
             wanted.serial += 1;
-            wanted.disowned = Some((generation, action));
+            wanted.disowned = Some(disowned);
         });
     }
 
-    /// Takes note that Partner Center accepts the token after all.
-    pub(super) fn accept(&self) {
+    /// Takes note that Partner Center accepts the token after all, where that settles the refusal.
+    pub(super) fn accept(&self, settles: impl FnOnce(&DisownedToken) -> bool) {
         self.wanted.send_if_modified(|wanted| {
-            wanted.disowned = None;
+            wanted.disowned = wanted.disowned.filter(|disowned| !settles(disowned));
             false
         });
     }
 
+    /// The refusal of the current token; `None` while none is known.
+    pub(super) fn disowned(&self) -> Option<DisownedToken> {
+        let state = self.state.borrow();
+        let token = state.usable(self.clock.now())?;
+        let disowned = self.wanted.borrow().disowned?;
+        disowned.concerns(token).then_some(disowned)
+    }
+
+    /// Completes once the current token is refused.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub(super) async fn until_disowned(&self) -> DisownedToken {
+        let mut wanted = self.wanted.subscribe();
+        loop {
+            if let Some(disowned) = self.disowned() {
+                return disowned;
+            }
+            // The sender is ours: waiting cannot fail.
+            drop(wanted.changed().await);
+        }
+    }
+
     /// Whether calls can be made; never waits.
     pub(super) fn status(&self) -> TokenStatus {
-        let state = self.state.borrow();
-        if let Some(token) = state.usable(self.clock.now()) {
-            return match self.wanted.borrow().disowned {
-                Some((generation, action)) if generation == token.generation => {
-                    TokenStatus::Refused {
-                        action: action.into(),
-                    }
-                }
-                _ => TokenStatus::Usable,
+        if let Some(disowned) = self.disowned() {
+            return TokenStatus::Refused {
+                action: disowned.action.into(),
             };
+        }
+        let state = self.state.borrow();
+        if state.usable(self.clock.now()).is_some() {
+            return TokenStatus::Usable;
         }
         match &state.trouble {
             Some(Trouble {
@@ -332,6 +373,16 @@ impl Tokens {
                 "none came before the call's time was up",
             )),
         }
+    }
+}
+
+// === impl DisownedToken ===
+
+impl DisownedToken {
+    /// Whether the refusal counts for `token`: it is the one that was refused, or took its place
+    /// because of that and has not been accepted yet.
+    fn concerns(&self, token: &AccessToken) -> bool {
+        self.generation == token.generation || token.settled_at.is_some()
     }
 }
 

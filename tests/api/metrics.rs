@@ -180,13 +180,15 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
             "code",
             &[
                 "1000", "20002", "2032", "2100", "3000", "400", "60003", "800001", "800002",
-                "900421", "none", "other",
+                "90000", "900308", "900309", "900329", "900416", "900420", "900421", "none",
+                "other",
             ],
         ),
         (
             "usage_proxy_upstream_errors_total",
             "class",
             &[
+                "access-denied",
                 "circuit-open",
                 "connection",
                 "deadline",
@@ -205,7 +207,8 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
                 "token-unavailable",
                 "unauthorized",
                 "unknown-customer",
-                "unsigned",
+                "unrecognized",
+                "wrong-audience",
             ],
         ),
         (

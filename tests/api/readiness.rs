@@ -4,9 +4,15 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use usage_proxy::simulator::{Faults, Override};
+use usage_proxy::simulator::{Faults, Override, SimulatedApi};
 
-use crate::support::{Reply, TestApp, customer};
+use crate::{
+    logs::Log,
+    support::{Reply, TestApp, customer},
+};
+
+/// After so long a service without data checks a refused token by itself, jitter being off.
+const CHECK: Duration = Duration::from_secs(5);
 
 /// Longer than a token lives.
 const HOURS: Duration = Duration::from_secs(2 * 60 * 60);
@@ -14,6 +20,9 @@ const HOURS: Duration = Duration::from_secs(2 * 60 * 60);
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
 const CAN_ANSWER: &str = "usage_proxy_ready{gate=\"can-answer\"}";
+
+const REFUSED_BY_PARTNER_CENTER: &str =
+    "usage_proxy_credentials_refused{refuser=\"partner-center\"}";
 
 const REFUSED_REFRESHES: &str = "usage_proxy_token_refresh_total{result=\"refused\"}";
 const UNAVAILABLE_REFRESHES: &str = "usage_proxy_token_refresh_total{result=\"unavailable\"}";
@@ -104,6 +113,127 @@ async fn a_service_with_data_stays_ready_while_its_credentials_are_refused() {
     assert_eq!(gate["ready"], true);
     assert!(gate["note"].as_str().unwrap().contains("consent"), "{gate}");
     assert_eq!(served.status, 200);
+}
+
+#[tokio::test]
+async fn a_lost_role_is_one_error_in_the_log_and_readiness_says_what_to_do() {
+    let log = Log::start();
+    let app = TestApp::start().await;
+    app.usage(customer(0)).await;
+    app.simulator.set_faults(refused(403, "900308"));
+
+    for index in 1..=3 {
+        app.usage(customer(index))
+            .await
+            .problem(502, "credentials-refused");
+    }
+    let reply = app.admin_get("/readyz").await;
+    let refused = app.metric(REFUSED_BY_PARTNER_CENTER).await;
+    app.simulator.set_faults(Faults::default());
+    app.usage(customer(4)).await;
+    let over = app.admin_get("/readyz").await;
+    app.simulator.set_faults(self::refused(403, "900308"));
+    app.usage(customer(5)).await;
+
+    let levels: Vec<_> = log
+        .upstream_calls()
+        .iter()
+        .filter(|call| call["outcome"] == "credentials-refused")
+        .map(|call| call["level"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        levels,
+        ["ERROR", "WARN", "WARN", "ERROR"],
+        "one error a refusal"
+    );
+    assert_eq!(reply.status, 200, "there is data");
+    let note = can_answer(&reply)["note"].as_str().unwrap().to_owned();
+    assert!(
+        note.contains("900308") && note.contains("a person must"),
+        "{note}"
+    );
+    assert_eq!(refused, 1.0, "which the alert looks at");
+    assert!(can_answer(&over).get("note").is_none());
+}
+
+#[tokio::test]
+async fn a_service_without_data_becomes_ready_by_itself_once_its_token_is_accepted() {
+    for (status, code) in [
+        (401, "800001"),
+        (401, "900421"),
+        (401, "900420"),
+        (403, "900308"),
+    ] {
+        let app = TestApp::start().await;
+        app.simulator.set_faults(refused(status, code));
+        app.usage(customer(0))
+            .await
+            .problem(502, "credentials-refused");
+        let refused = app.admin_get("/readyz").await;
+        app.simulator.clear_requests();
+
+        check_passes(&app).await;
+        app.upstream_asked(SimulatedApi::Insights, 1).await;
+        soon(app.clock.asleep(1, CHECK)).await;
+        let still_refused = app.admin_get("/readyz").await;
+        app.simulator.set_faults(Faults::default());
+        check_passes(&app).await;
+        soon(app.wait_until_ready()).await;
+
+        assert_eq!(refused.status, 503, "{code}");
+        assert_eq!(still_refused.status, 503, "{code}");
+        assert_eq!(app.metric(REFUSED_BY_PARTNER_CENTER).await, 0.0, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_call_about_an_unknown_customer_shows_all_the_same_that_the_token_is_accepted() {
+    let app = TestApp::start().await;
+    app.simulator.set_faults(refused(401, "900421"));
+    app.usage(uuid::Uuid::nil())
+        .await
+        .problem(502, "credentials-refused");
+
+    app.simulator.set_faults(Faults::default());
+    check_passes(&app).await;
+    soon(app.wait_until_ready()).await;
+}
+
+#[tokio::test]
+async fn a_service_with_data_leaves_a_refused_token_to_its_callers() {
+    let app = TestApp::start().await;
+    app.usage(customer(0)).await;
+    app.simulator.set_faults(refused(401, "900421"));
+    app.usage(customer(1))
+        .await
+        .problem(502, "credentials-refused");
+    app.simulator.clear_requests();
+
+    for _ in 0..3 {
+        check_passes(&app).await;
+    }
+    soon(app.clock.asleep(1, CHECK)).await;
+
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+}
+
+/// Moves the time on to the next check by itself.
+async fn check_passes(app: &TestApp) {
+    soon(app.clock.pass(CHECK)).await;
+}
+
+/// What never comes fails the test instead of holding it up.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    let patience = Duration::from_secs(30);
+    tokio::time::timeout(patience, what).await.unwrap()
+}
+
+fn refused(status: u16, code: &str) -> Faults {
+    Faults {
+        status: Some(StatusCode::from_u16(status).unwrap()),
+        code: Some(code.to_owned()),
+        ..Faults::default()
+    }
 }
 
 #[tokio::test]

@@ -57,8 +57,8 @@ async fn there_are_never_more_retries_than_configured() {
 async fn what_asking_again_would_not_mend_is_asked_once() {
     for (status, ours, kind) in [
         (400, 502, "rejected"),
-        (403, 403, "no-relationship"),
-        (404, 404, "unknown-customer"),
+        (403, 502, "rejected"),
+        (404, 502, "rejected"),
         (409, 502, "rejected"),
         (501, 503, "unavailable"),
     ] {

@@ -158,6 +158,52 @@ async fn what_upstream_settled_is_never_covered_by_what_is_held() {
 }
 
 #[tokio::test]
+async fn a_refusal_that_is_not_about_the_customer_drops_nothing() {
+    const NO_CODE: &str = "null";
+    for (status, code, kind) in [
+        (403, "\"900308\"", "credentials-refused"),
+        (403, "900309", "credentials-refused"),
+        (403, "\"900329\"", "credentials-refused"),
+        (403, "\"90000\"", "credentials-refused"),
+        (403, "\"900416\"", "credentials-refused"),
+        (401, "\"900420\"", "credentials-refused"),
+        (403, "4711", "rejected"),
+        (403, "\"AuthorizationFailed\"", "rejected"),
+        (403, NO_CODE, "rejected"),
+        (404, "\"2032\"", "rejected"),
+        (404, "4711", "rejected"),
+        (404, NO_CODE, "rejected"),
+    ] {
+        let app = failing_fast().await;
+        app.usage(customer(0)).await;
+        for customer in [customer(0), customer(1)] {
+            app.simulator.replace(
+                customer,
+                Override::Status {
+                    status: StatusCode::from_u16(status).unwrap(),
+                    body: format!(r#"{{"code": {code}, "description": "no"}}"#).into(),
+                    headers: http::HeaderMap::new(),
+                },
+            );
+        }
+        app.advance(STALE);
+
+        let cached = app.usage(customer(0)).await;
+        app.advance(30 * SECOND);
+        let later = app.usage(customer(0)).await;
+        let uncached = app.usage(customer(1)).await;
+
+        assert_eq!((cached.status, later.status), (200, 200), "{status} {code}");
+        let cache_status = later.header("cache-status");
+        assert!(
+            cache_status.ends_with("detail=stale-if-error"),
+            "{status} {code}: {cache_status}"
+        );
+        uncached.problem(502, kind);
+    }
+}
+
+#[tokio::test]
 async fn a_recovery_is_noticed_after_a_second() {
     let app = failing_fast().await;
     app.usage(customer(0)).await;

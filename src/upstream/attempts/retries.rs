@@ -11,7 +11,7 @@ use crate::{
         error::{Meaning, UpstreamError},
         metrics::RetryReason,
         spans,
-        token::{AccessToken, Renewal},
+        token::{AccessToken, DisownedToken, Renewal},
     },
 };
 
@@ -45,8 +45,8 @@ impl Attempts {
     ) -> Result<Next, UpstreamError> {
         match error.meaning() {
             Some(Meaning::Unauthorized) if !call.renewed => return self.renew(call, token).await,
-            Some(refused @ (Meaning::Unauthorized | Meaning::ProofMissing)) => {
-                self.disown(call.api(), token, refused);
+            Some(refused) if refused.is_about_credentials() => {
+                self.disown(call, token, refused);
                 return Ok(Next::GiveUp);
             }
             _ => {}
@@ -100,20 +100,34 @@ impl Attempts {
             // No person need act: the next call has the new token.
             Renewal::Fresh => Err(UpstreamError::TokenReplaced),
             Renewal::Same => {
-                self.disown(call.api(), token, Meaning::Unauthorized);
+                self.disown(call, token, Meaning::Unauthorized);
                 Ok(Next::GiveUp)
             }
         }
     }
 
-    /// Has readiness say that the token is refused. Only the call that the service lives by counts:
-    /// an App-only token is good for the commercial call though insights refuses it.
-    fn disown(&self, api: UpstreamApi, token: &AccessToken, refused: Meaning) {
+    /// Has readiness say that the token is refused. Only the call that the service depends on counts,
+    /// unless the refusal is about the token itself: one call may be denied to us while another works.
+    fn disown(&self, call: &LogicalCall, token: &AccessToken, refused: Meaning) {
         if refused == Meaning::ProofMissing {
             self.multi_factor.is_refused();
         }
-        if api == self.source || refused == Meaning::ProofMissing {
-            self.tokens.disown(token.generation, refused.sentence());
+        let of_any_call = matches!(refused, Meaning::ProofMissing | Meaning::WrongAudience);
+        if call.api() == self.source || of_any_call {
+            self.tokens.disown(DisownedToken {
+                generation: token.generation,
+                action: refused.sentence(),
+                subject: call.subject(),
+                question: call.call.question,
+                may_need_renewal: matches!(refused, Meaning::AccessDenied(_)),
+            });
         }
+    }
+
+    /// Takes note that a call was let through to its data.
+    pub(super) fn accept(&self, api: UpstreamApi) {
+        self.tokens
+            .accept(|disowned| api == self.source || api == disowned.question.api());
+        self.multi_factor.is_accepted();
     }
 }

@@ -335,7 +335,7 @@ fn checked(obtained: Obtained) -> Result<(Obtained, HeaderValue), GrantFailure> 
 
 /// Whether Partner Center refuses the token for good, so that only other credentials can help.
 fn is_disowned(wanted: Wanted, token: &AccessToken) -> bool {
-    let disowned = wanted.disowned.map(|(generation, _)| generation);
+    let disowned = wanted.disowned.map(|disowned| disowned.generation);
     disowned == Some(token.generation)
 }
 

@@ -53,13 +53,15 @@ impl Refusals {
     fn look(&self) -> (bool, bool) {
         let state = self.state.borrow();
         let by_endpoint = matches!(&state.trouble, Some(trouble) if trouble.retry_at.is_none());
-        let held = state.token.as_ref().map(|token| token.generation);
         let disowned = self
             .wanted
             .upgrade()
-            .and_then(|wanted| wanted.borrow().disowned)
-            .map(|(generation, _)| generation);
-        (by_endpoint, disowned.is_some() && disowned == held)
+            .and_then(|wanted| wanted.borrow().disowned);
+        let by_partner_center = match (disowned, &state.token) {
+            (Some(disowned), Some(token)) => disowned.concerns(token),
+            _ => false,
+        };
+        (by_endpoint, by_partner_center)
     }
 }
 
