@@ -176,6 +176,7 @@ impl App {
         )
         .traced(ground.request_spans());
         let admin_hosts = ground.hosts(admin.address, config.admin.is_guarded());
+        recheck_while_empty(&shutdown, &upstream, &usage);
         let access = Access::new(&config.admin, metrics.registry())?;
         let readiness = Arc::new(readiness(
             admin::identity(&config.upstream),
@@ -469,6 +470,15 @@ pub fn listen_failure(error: &io::Error) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+/// Refused credentials are checked again without traffic while there is nothing to answer with.
+fn recheck_while_empty(shutdown: &Shutdown, upstream: &Arc<PartnerCenter>, usage: &UsageService) {
+    let (upstream, usage) = (Arc::clone(upstream), usage.clone());
+    shutdown.spawn(async move {
+        let is_empty = || !usage.cache().has_data();
+        upstream.recheck_refused_token(is_empty).await;
+    });
 }
 
 /// We are ready when we can answer: with a token, or with what is held.

@@ -22,6 +22,7 @@ mod multi_factor;
 mod outage;
 mod paging;
 pub mod probe;
+mod recheck;
 mod refusal;
 mod request;
 mod restraint;
@@ -80,6 +81,7 @@ pub struct PartnerCenter {
     silence: Option<Silence>,
     alarm: CredentialAlarm,
     clock: SharedClock,
+    jitter: Jitter,
 }
 
 /// What [`PartnerCenter`] needs of the process around it.
@@ -186,6 +188,7 @@ impl PartnerCenter {
             silence: (config.source == UpstreamApi::Insights).then(Silence::default),
             alarm: CredentialAlarm::default(),
             clock: deps.clock,
+            jitter: deps.jitter,
         })
     }
 
