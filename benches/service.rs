@@ -67,6 +67,7 @@ impl UsageSource for Documented {
                     request_id: uuid::Uuid::nil(),
                     correlation_id: uuid::Uuid::nil(),
                 },
+                memory: None,
             })
         })
     }

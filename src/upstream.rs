@@ -203,16 +203,22 @@ impl PartnerCenter {
     }
 
     async fn call(&self, call: Call) -> Result<Fetched, SourceError> {
-        let mut call = LogicalCall::begin(call, self.clock.now(), self.deadline, self.retries);
-        let fetched = self.ask(&mut call).await;
-        let fetched = fetched.and_then(|fetched| self.not_of_the_future(fetched));
+        let memory = self.attempts.memory();
         let now = self.clock.now();
-        match fetched {
-            Ok(fetched) => {
-                self.listen(&call, &fetched);
+        let mut call = LogicalCall::begin(call, now, self.deadline, self.retries, memory);
+        let told = self.ask(&mut call).await;
+        let told = told.and_then(|content| self.not_of_the_future(content));
+        let now = self.clock.now();
+        match told {
+            Ok(content) => {
+                self.listen(&call, &content);
                 self.alarm.clear(call.api());
                 call.log(now, Ok(()), false);
-                Ok(fetched)
+                Ok(Fetched {
+                    content,
+                    ids: call.ids,
+                    memory: Some(call.memory),
+                })
             }
             Err(error) => {
                 self.metrics.call_failed(call.api(), error.class());
@@ -239,7 +245,7 @@ impl PartnerCenter {
         }
     }
 
-    async fn ask(&self, call: &mut LogicalCall) -> Result<Fetched, UpstreamError> {
+    async fn ask(&self, call: &mut LogicalCall) -> Result<Content, UpstreamError> {
         let (attempts, base_url) = (&self.attempts, &self.base_url);
         match (call.api(), call.subject()) {
             (UpstreamApi::Insights, Subject::Customer(customer)) => {
@@ -270,19 +276,19 @@ impl PartnerCenter {
     }
 
     /// A date after today would stay a customer's newest until it came. Clocks may differ by a day.
-    fn not_of_the_future(&self, fetched: Fetched) -> Result<Fetched, UpstreamError> {
+    fn not_of_the_future(&self, content: Content) -> Result<Content, UpstreamError> {
         let tomorrow = self.clock.wall() + Duration::from_secs(24 * 60 * 60);
-        match fetched.content.processed_date() {
+        match content.processed_date() {
             Some(date) if date > ProcessedDate::of(tomorrow) => Err(Malformed(format!(
                 "processedDateTime: is {date}, expected no date after today"
             ))
             .into()),
-            _ => Ok(fetched),
+            _ => Ok(content),
         }
     }
 
-    fn listen(&self, call: &LogicalCall, fetched: &Fetched) {
-        if let Content::Usage { snapshot, .. } = &fetched.content
+    fn listen(&self, call: &LogicalCall, content: &Content) {
+        if let Content::Usage { snapshot, .. } = content
             && snapshot.contradictions() > 0
         {
             let rows = snapshot.contradictions();
@@ -296,7 +302,7 @@ impl PartnerCenter {
             );
         }
         if let (UpstreamApi::Insights, Some(silence), Content::Usage { snapshot, .. }) =
-            (call.api(), &self.silence, &fetched.content)
+            (call.api(), &self.silence, content)
         {
             silence.heard(snapshot);
         }

@@ -32,7 +32,8 @@ pub struct UpstreamConfig {
     pub max_concurrency: NonZeroUsize,
     /// Attempts after the first; zero never tries again. Default `3`.
     pub retries: u32,
-    /// Largest accepted body in bytes, counted after decompression; above zero. Default `32MiB`.
+    /// Largest accepted answer in bytes, counted after decompression; above zero. All answers under way
+    /// together take no more than that beyond 1 MiB for each call. Default `32MiB`.
     pub max_body: usize,
     /// Whether Partner Center is asked to say if the access token carries multi-factor proof.
     /// Default `false`.
@@ -51,7 +52,8 @@ pub enum AuthConfig {
         /// Holds the refresh token; rewritten whenever it rotates.
         refresh_token_file: PathBuf,
     },
-    /// App only: the client's own credentials. The insights call refuses them.
+    /// App only: the client's own credentials. The insights call refuses them, and nobody has shown that
+    /// another call about usage takes them.
     ClientCredentials {
         /// The token endpoint and who asks there.
         grant: GrantConfig,

@@ -27,14 +27,26 @@ use super::{
     wire::Malformed,
 };
 use crate::{
-    clock::SharedClock, config::UpstreamConfig, domain::UpstreamApi, jitter::Jitter,
-    resilience::circuit_breaker::Permit, trace, usage::source::Refusal,
+    clock::SharedClock,
+    config::UpstreamConfig,
+    domain::UpstreamApi,
+    jitter::Jitter,
+    resilience::{
+        circuit_breaker::Permit,
+        memory_pool::{MemoryPool, MemoryRefusal, MemoryShare},
+    },
+    trace,
+    usage::source::Refusal,
 };
 
 /// A pause that Partner Center asks for is waited for up to this; where it is longer, the call fails
 /// at once and says until when. A call holds a caller's place while it lasts, so calls for one
 /// customer that is silenced would otherwise keep all others from being asked for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Bytes of answers that each call may keep, whatever others do; beyond that, all calls together may
+/// keep `upstream.max_body`. Most answers have far less.
+const FREE_BYTES: usize = 1024 * 1024;
 
 /// Sends the requests of all calls, as many at once and as often as allowed.
 #[derive(Debug)]
@@ -49,6 +61,8 @@ pub(super) struct Attempts {
     /// The call that answers for the newest date.
     source: UpstreamApi,
     attempt_timeout: Duration,
+    /// What the bodies of all calls take.
+    memory: Arc<MemoryPool>,
     max_body: usize,
     multi_factor: MultiFactor,
     clock: SharedClock,
@@ -84,6 +98,7 @@ impl Attempts {
             headers,
             source: config.source,
             attempt_timeout: config.attempt_timeout,
+            memory: MemoryPool::new(FREE_BYTES.min(config.max_body), config.max_body),
             max_body: config.max_body,
             multi_factor: MultiFactor::new(metrics.clone()),
             clock: deps.clock.clone(),
@@ -111,7 +126,10 @@ impl Attempts {
     ) -> Result<Answer, UpstreamError> {
         let mut failed = None;
         call.resends = 0;
+        let used = call.memory.used();
         loop {
+            // What an earlier attempt had read of its answer is gone.
+            call.memory.shrink_to(used);
             let turn = match self.admit(call).await {
                 Ok(turn) => turn,
                 // What this call has met says more than that others have met the same.
@@ -153,17 +171,33 @@ impl Attempts {
         self.clock.now()
     }
 
-    /// Most bytes that an answer may have.
-    pub(super) fn max_body(&self) -> usize {
-        self.max_body
+    /// What the bodies of one more call take.
+    pub(super) fn memory(&self) -> MemoryShare {
+        self.memory.share()
     }
 
-    /// What is wrong with an answer of more than that.
-    pub(super) fn too_large(&self, what: &str) -> Malformed {
+    /// Takes memory for what a call has read of one page and keeps while it reads the next.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError`] where there is none left.
+    pub(super) fn keep<T>(&self, call: &mut LogicalCall, kept: usize) -> Result<(), UpstreamError> {
+        let bytes = kept.saturating_mul(size_of::<T>());
+        call.memory
+            .take(bytes)
+            .map_err(|refusal| self.unread(refusal))
+    }
+
+    /// What an answer comes to that there is no memory for.
+    fn unread(&self, refusal: MemoryRefusal) -> UpstreamError {
         let most = self.max_body;
-        Malformed(format!(
-            "{what}: expected at most {most} bytes (upstream.max_body)"
-        ))
+        match refusal {
+            MemoryRefusal::ShareFull => Malformed(format!(
+                "all pages together: expected at most {most} bytes (upstream.max_body)"
+            ))
+            .into(),
+            MemoryRefusal::PoolFull => UpstreamError::OutOfMemory,
+        }
     }
 
     /// Waits for its turn: the circuit not open, not throttled, with a token that can be used, and
@@ -249,7 +283,7 @@ impl Attempts {
         let sent_at = self.clock.now();
         let ends = call.deadline.min(sent_at + self.attempt_timeout);
         call.sending(request_id, self.clock.wall());
-        let exchanged = self.http.exchange(request, self.max_body, ends).await;
+        let exchanged = self.http.exchange(request, &mut call.memory, ends).await;
         self.restraint.settle(permit, call, shows_life(&exchanged));
         let took = self.clock.now().saturating_duration_since(sent_at);
         let answer = match exchanged {
@@ -297,8 +331,8 @@ impl Attempts {
             let status = answer.status;
             return Err(Malformed(format!("status {status}: expected 200")).into());
         }
-        if answer.truncated {
-            return Err(self.too_large("the body").into());
+        if let Some(refusal) = answer.unread {
+            return Err(self.unread(refusal));
         }
         self.accept(call.api());
         Ok(answer)

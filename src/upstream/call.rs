@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{error::UpstreamError, refusal::header};
 use crate::{
     domain::{Subject, UpstreamApi},
+    resilience::memory_pool::MemoryShare,
     usage::source::{Call, CallIds, CallTrace, SourceErrorKind},
 };
 
@@ -34,6 +35,8 @@ pub(super) struct LogicalCall {
     pub(super) attempts: u32,
     /// How often the page under way was asked for before.
     pub(super) resends: u32,
+    /// What its answers take, decompressed.
+    pub(super) memory: MemoryShare,
     last: LastRequest,
 }
 
@@ -59,7 +62,13 @@ struct LastRequest {
 // === impl LogicalCall ===
 
 impl LogicalCall {
-    pub(super) fn begin(call: Call, now: Instant, deadline: Duration, retries: u32) -> Self {
+    pub(super) fn begin(
+        call: Call,
+        now: Instant,
+        deadline: Duration,
+        retries: u32,
+        memory: MemoryShare,
+    ) -> Self {
         let ids = CallIds {
             request_id: Uuid::new_v4(),
             correlation_id: call.trace.correlation_id.unwrap_or_else(Uuid::new_v4),
@@ -76,6 +85,7 @@ impl LogicalCall {
             renewed: false,
             attempts: 0,
             resends: 0,
+            memory,
             last: LastRequest {
                 // Perhaps the caller's own: it traces a call that is not made, too.
                 correlation_id: Some(ids.correlation_id.to_string()),

@@ -5,14 +5,20 @@ use std::{error::Error, fmt, future::Future, pin::Pin, time::Instant};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use crate::{clock::SharedClock, config::UpstreamConfig, readable::readable, trace::Tracer};
+use crate::{
+    clock::SharedClock,
+    config::UpstreamConfig,
+    readable::readable,
+    resilience::memory_pool::{MemoryRefusal, MemoryShare},
+    trace::Tracer,
+};
 
 /// Bytes of an error's body that are read; error documents are small, error pages need not be.
 const LONGEST_ERROR_BODY: usize = 64 * 1024;
 
 /// Takes a request to where it is answered.
 pub(super) trait Exchange: fmt::Debug + Send + Sync {
-    /// Sends `request` and reads the answer, of a success at most `max_body` bytes.
+    /// Sends `request` and reads the answer; the body of a success takes its bytes from `memory`.
     ///
     /// # Errors
     ///
@@ -21,12 +27,12 @@ pub(super) trait Exchange: fmt::Debug + Send + Sync {
     /// # Cancel safety
     ///
     /// Dropping the future gives up the exchange, and its connection where it was under way.
-    fn exchange(
-        &self,
+    fn exchange<'a>(
+        &'a self,
         request: reqwest::Request,
-        max_body: usize,
+        memory: &'a mut MemoryShare,
         ends: Instant,
-    ) -> ExchangeFuture<'_>;
+    ) -> ExchangeFuture<'a>;
 }
 
 /// What [`Exchange::exchange`] returns.
@@ -51,10 +57,10 @@ pub(super) struct HttpClient {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    /// Decompressed, in an allocation of just its size: it may be kept for long.
+    /// Decompressed. That of an error may be cut.
     pub(super) body: Bytes,
-    /// There was more than `body` holds.
-    pub(super) truncated: bool,
+    /// Why there is no body, where a success has one that cannot be read whole.
+    pub(super) unread: Option<MemoryRefusal>,
 }
 
 /// An exchange that brought no answer.
@@ -67,6 +73,11 @@ pub(super) enum ExchangeError {
     /// The body's compression is broken.
     Undecodable(String),
 }
+
+/// A body that is being read, in blocks: a buffer that grows as one would take twice its size and more
+/// whenever it is copied to a larger one.
+#[derive(Debug, Default)]
+struct BodyBlocks(Vec<Vec<u8>>);
 
 /// The time set for some work has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,60 +126,72 @@ impl HttpClient {
     async fn exchange_untimed(
         &self,
         request: reqwest::Request,
-        max_body: usize,
+        memory: &mut MemoryShare,
     ) -> Result<Answer, ExchangeError> {
         let mut response = self.http.execute(request).await?;
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
-        let (body, truncated) = if status.is_success() {
-            read_body(&mut response, max_body).await?
+        let (body, unread) = if status.is_success() {
+            match read_body(&mut response, memory).await? {
+                Ok(body) => (body, None),
+                Err(refusal) => (Bytes::new(), Some(refusal)),
+            }
         } else {
             // The status says enough, even where its explanation breaks off.
-            read_body(&mut response, max_body.min(LONGEST_ERROR_BODY))
-                .await
-                .unwrap_or_else(|_| (Bytes::new(), true))
+            (
+                read_error_body(&mut response).await.unwrap_or_default(),
+                None,
+            )
         };
         Ok(Answer {
             status,
             headers,
             body,
-            truncated,
+            unread,
         })
     }
 }
 
 impl Exchange for HttpClient {
-    fn exchange(
-        &self,
+    fn exchange<'a>(
+        &'a self,
         request: reqwest::Request,
-        max_body: usize,
+        memory: &'a mut MemoryShare,
         ends: Instant,
-    ) -> ExchangeFuture<'_> {
+    ) -> ExchangeFuture<'a> {
         Box::pin(async move {
-            before(&self.clock, ends, self.exchange_untimed(request, max_body))
+            before(&self.clock, ends, self.exchange_untimed(request, memory))
                 .await
                 .unwrap_or(Err(ExchangeError::TimedOut))
         })
     }
 }
 
+/// Reads a body whole, or none of it.
 async fn read_body(
     response: &mut reqwest::Response,
-    most: usize,
-) -> Result<(Bytes, bool), ExchangeError> {
+    memory: &mut MemoryShare,
+) -> Result<Result<Bytes, MemoryRefusal>, ExchangeError> {
+    let mut body = BodyBlocks::default();
+    while let Some(chunk) = response.chunk().await? {
+        if let Err(refusal) = memory.take(chunk.len()) {
+            return Ok(Err(refusal));
+        }
+        body.push(&chunk);
+    }
+    Ok(Ok(body.join()))
+}
+
+async fn read_error_body(response: &mut reqwest::Response) -> Result<Bytes, ExchangeError> {
     let mut body = Vec::new();
-    let mut truncated = false;
     while let Some(mut chunk) = response.chunk().await? {
-        let room = most.saturating_sub(body.len());
-        truncated = chunk.len() > room;
-        chunk.truncate(room);
+        chunk.truncate(LONGEST_ERROR_BODY - body.len());
         body.extend_from_slice(&chunk);
-        if truncated {
+        if body.len() == LONGEST_ERROR_BODY {
             break;
         }
     }
-    // A slice of reqwest's buffer would keep all of it alive, and so would spare capacity.
-    Ok((Bytes::from(body.into_boxed_slice()), truncated))
+    Ok(body.into())
 }
 
 /// Runs `work` until it is done or `deadline` has come.
@@ -185,6 +208,36 @@ pub(super) async fn before<T>(
         biased;
         done = work => Ok(done),
         () = clock.sleep_until(deadline) => Err(DeadlinePassed),
+    }
+}
+
+// === impl BodyBlocks ===
+
+impl BodyBlocks {
+    const BLOCK: usize = 256 * 1024;
+
+    fn push(&mut self, chunk: &[u8]) {
+        match self.0.last_mut() {
+            Some(last) if last.len() + chunk.len() <= Self::BLOCK => last.extend_from_slice(chunk),
+            None => self.0.push(chunk.to_vec()),
+            Some(_) => {
+                let mut block = Vec::with_capacity(Self::BLOCK.max(chunk.len()));
+                block.extend_from_slice(chunk);
+                self.0.push(block);
+            }
+        }
+    }
+
+    /// The body in one piece. Each block is freed as soon as it is copied.
+    fn join(mut self) -> Bytes {
+        if let [_] = self.0[..] {
+            return self.0.pop().unwrap_or_default().into();
+        }
+        let mut body = Vec::with_capacity(self.0.iter().map(Vec::len).sum());
+        for block in self.0 {
+            body.extend_from_slice(&block);
+        }
+        body.into()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The commercial call: one customer's rows for any processed date, page by page.
 
+use std::hash::Hash;
+
 use url::Url;
 use uuid::Uuid;
 
@@ -8,13 +10,13 @@ use super::{
     call::LogicalCall,
     error::UpstreamError,
     insights::below,
-    paging::{PageRequest, Pages},
-    wire::{self, Malformed, NameAsOf},
+    paging::{PageRequest, PageRows, Pages},
+    wire::{self, Malformed, NameAsOf, PageTotals},
 };
 use crate::{
-    domain::{CustomerId, ProcessedDate, Snapshot},
+    domain::{CustomerId, ProcessedDate, Snapshot, UsageRow},
     offload,
-    usage::source::{Content, Fetched, Question},
+    usage::source::{Content, Question},
 };
 
 /// The largest page there is.
@@ -27,14 +29,15 @@ const PAGE_ROWS: u32 = 10_000;
 ///
 /// # Errors
 ///
-/// [`UpstreamError`] when any page fails, or when they are not for the date asked for.
+/// [`UpstreamError`] when any page fails, when they are not pages of one answer, or when they are not
+/// for the date asked for.
 pub(super) async fn fetch(
     attempts: &Attempts,
     base_url: &Url,
     path: &str,
     customer: CustomerId,
     call: &mut LogicalCall,
-) -> Result<Fetched, UpstreamError> {
+) -> Result<Content, UpstreamError> {
     let date = match call.call.question {
         Question::Dated(date) => Some(date),
         Question::Newest(_) => None,
@@ -46,33 +49,44 @@ pub(super) async fn fetch(
     let mut pages = Pages::from(&request);
     let mut request_id = call.ids.request_id;
     let mut customer_name: Option<NameAsOf> = None;
+    let (mut totals, mut page_rows) = (PageTotals::default(), PageRows::default());
     let mut rows = Vec::new();
-    let mut left = attempts.max_body();
     loop {
         let answer = attempts.get(call, &request, request_id).await?;
         let bytes = answer.body.len();
-        left = left
-            .checked_sub(bytes)
-            .ok_or_else(|| attempts.too_large("the pages together"))?;
         let decode = move || wire::decode_commercial(&answer.body, customer);
         let page = offload::run_cpu_bound(bytes, decode).await?;
         customer_name = customer_name.into_iter().chain(page.customer_name).min();
+        totals.add(page.total, page.rows.len());
+        page_rows.add(page.rows.iter().map(identity))?;
+        let kept = page.rows.len();
         rows.extend(page.rows);
         let Some(link) = page.next else { break };
+        attempts.keep::<UsageRow>(call, kept)?;
         request = pages.next(&request, &link)?;
         request_id = Uuid::new_v4();
     }
+    totals.check()?;
     let snapshot = wire::snapshot(customer, customer_name, rows)?;
     if let Some(asked) = date {
         check_date(&snapshot, asked)?;
     }
-    Ok(Fetched {
-        content: Content::Usage {
-            snapshot,
-            native: None,
-        },
-        ids: call.ids,
+    Ok(Content::Usage {
+        snapshot,
+        native: None,
     })
+}
+
+/// What tells a row from the others of its customer.
+fn identity(row: &UsageRow) -> impl Hash {
+    (
+        row.product_id.as_ref().map(|id| id.to_ascii_lowercase()),
+        row.product_name.clone(),
+        row.workload_name.clone(),
+        row.service_name.clone(),
+        row.channel.clone(),
+        row.processed_at.0,
+    )
 }
 
 /// Spaces are written `%20`: not every server reads `+` as one.

@@ -8,13 +8,13 @@ use super::{
     call::LogicalCall,
     error::UpstreamError,
     insights::below,
-    paging::{PageRequest, Pages},
-    wire::{self, CustomerTotals},
+    paging::{PageRequest, PageRows, Pages},
+    wire::{self, PageTotals},
 };
 use crate::{
-    domain::CustomerList,
+    domain::{CustomerList, ListedCustomer},
     offload,
-    usage::source::{Content, Fetched},
+    usage::source::Content,
 };
 
 /// The largest page there is.
@@ -28,41 +28,37 @@ const PAGE_SIZE: u32 = 500;
 ///
 /// # Errors
 ///
-/// [`UpstreamError`] when any page fails, or when they are fewer customers than were announced.
+/// [`UpstreamError`] when any page fails, or when they are not pages of one list.
 pub(super) async fn fetch(
     attempts: &Attempts,
     base_url: &Url,
     call: &mut LogicalCall,
-) -> Result<Fetched, UpstreamError> {
+) -> Result<Content, UpstreamError> {
     let mut request = PageRequest {
         url: url(base_url),
         continuation_token: None,
     };
     let mut pages = Pages::from(&request);
     let mut request_id = call.ids.request_id;
-    let mut totals = CustomerTotals::default();
+    let (mut totals, mut page_rows) = (PageTotals::default(), PageRows::default());
     let mut customers = Vec::new();
-    let mut left = attempts.max_body();
     loop {
         let answer = attempts.get(call, &request, request_id).await?;
         let bytes = answer.body.len();
-        left = left
-            .checked_sub(bytes)
-            .ok_or_else(|| attempts.too_large("the pages together"))?;
         let decode = move || wire::decode_customers(&answer.body);
         let page = offload::run_cpu_bound(bytes, decode).await?;
-        totals.add(&page);
+        totals.add(page.total, page.customers.len());
+        page_rows.add(page.customers.iter().map(|customer| customer.entry.id))?;
+        let kept = page.customers.len();
         customers.extend(page.customers);
         let Some(link) = page.next else { break };
+        attempts.keep::<ListedCustomer>(call, kept)?;
         request = pages.next(&request, &link)?;
         request_id = Uuid::new_v4();
         call.goes_on(attempts.now());
     }
     totals.check()?;
-    Ok(Fetched {
-        content: Content::Customers(CustomerList::new(customers)),
-        ids: call.ids,
-    })
+    Ok(Content::Customers(CustomerList::new(customers)))
 }
 
 fn url(base_url: &Url) -> Url {

@@ -6,11 +6,7 @@ use super::{
     attempts::Attempts, call::LogicalCall, error::UpstreamError, insights::below,
     paging::PageRequest, wire,
 };
-use crate::{
-    domain::CustomerId,
-    offload,
-    usage::source::{Content, Fetched},
-};
+use crate::{domain::CustomerId, offload, usage::source::Content};
 
 /// Where one is, and whose it is.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +29,7 @@ pub(super) async fn fetch(
     base_url: &Url,
     document: Document,
     call: &mut LogicalCall,
-) -> Result<Fetched, UpstreamError> {
+) -> Result<Content, UpstreamError> {
     let page = PageRequest {
         url: below(base_url, &document.path()),
         continuation_token: None,
@@ -42,12 +38,9 @@ pub(super) async fn fetch(
     let answer = attempts.get(call, &page, request_id).await?;
     let body = answer.body.clone();
     let decode = move || wire::decode_document(&body, document.owner());
-    Ok(Fetched {
-        content: Content::Document {
-            outline: offload::run_cpu_bound(answer.body.len(), decode).await?,
-            body: answer.body,
-        },
-        ids: call.ids,
+    Ok(Content::Document {
+        outline: offload::run_cpu_bound(answer.body.len(), decode).await?,
+        body: answer.body,
     })
 }
 

@@ -63,6 +63,12 @@ pub(super) enum UpstreamError {
     /// A 200 that is not what the schema promises.
     #[error("Partner Center's answer is not what its schema promises: {0}")]
     Malformed(#[from] Malformed),
+    /// A 200 whose body was not read, since other answers take all the memory that answers may take.
+    #[error(
+        "other answers of Partner Center take all the memory that answers may take: ask again in a \
+         moment, or raise upstream.max_body"
+    )]
+    OutOfMemory,
     /// A 200 that tells of another customer than the one asked for.
     #[error("Partner Center's answer is not what its schema promises: {0}")]
     OtherCustomer(Malformed),
@@ -250,6 +256,7 @@ impl UpstreamError {
             },
             Self::TokenReplaced => ErrorClass::Unauthorized,
             Self::Malformed(_) => ErrorClass::Malformed,
+            Self::OutOfMemory => ErrorClass::OutOfMemory,
             Self::OtherCustomer(_) => ErrorClass::OtherCustomer,
             Self::NothingProcessed(_) => ErrorClass::NothingProcessed,
             Self::Token(error) => error.class(),
@@ -269,6 +276,7 @@ impl UpstreamError {
             | Self::CircuitOpen { .. }
             | Self::TokenReplaced
             | Self::Malformed(_)
+            | Self::OutOfMemory
             | Self::OtherCustomer(_)
             | Self::NothingProcessed(_)
             | Self::Token(_) => None,
@@ -313,7 +321,7 @@ impl UpstreamError {
     ) -> SourceError {
         let detail = self.to_string().into();
         let (kind, refusal) = match self {
-            Self::Connection { .. } | Self::TokenReplaced => {
+            Self::Connection { .. } | Self::TokenReplaced | Self::OutOfMemory => {
                 (SourceErrorKind::Unavailable { retry_after: None }, None)
             }
             Self::AttemptTimedOut | Self::DeadlinePassed => (SourceErrorKind::TimedOut, None),

@@ -35,6 +35,8 @@ pub(super) enum ErrorClass {
     Rejected,
     /// A 200 that is not what its schema promises, or too large.
     Malformed,
+    /// A 200 that was not read, since other answers take the memory for it.
+    OutOfMemory,
     /// A 200 that tells of another customer than the one asked for.
     OtherCustomer,
     /// A sound answer without the date asked for.
@@ -50,7 +52,7 @@ pub(super) enum ErrorClass {
 // === impl ErrorClass ===
 
 impl ErrorClass {
-    pub(super) const ALL: [Self; 21] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::Connection,
         Self::Timeout,
         Self::Deadline,
@@ -67,6 +69,7 @@ impl ErrorClass {
         Self::Redirect,
         Self::Rejected,
         Self::Malformed,
+        Self::OutOfMemory,
         Self::OtherCustomer,
         Self::NothingProcessed,
         Self::TokenUnavailable,
@@ -92,6 +95,7 @@ impl ErrorClass {
             Self::Redirect => "redirect",
             Self::Rejected => "rejected",
             Self::Malformed => "malformed",
+            Self::OutOfMemory => "out-of-memory",
             Self::OtherCustomer => "other-customer",
             Self::NothingProcessed => "nothing-processed",
             Self::TokenUnavailable => "token-unavailable",

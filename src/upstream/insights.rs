@@ -5,11 +5,7 @@ use url::Url;
 use super::{
     attempts::Attempts, call::LogicalCall, error::UpstreamError, paging::PageRequest, wire,
 };
-use crate::{
-    domain::CustomerId,
-    offload,
-    usage::source::{Content, Fetched},
-};
+use crate::{domain::CustomerId, offload, usage::source::Content};
 
 /// Asks, and keeps the body as it came.
 ///
@@ -21,7 +17,7 @@ pub(super) async fn fetch(
     base_url: &Url,
     customer: CustomerId,
     call: &mut LogicalCall,
-) -> Result<Fetched, UpstreamError> {
+) -> Result<Content, UpstreamError> {
     let page = PageRequest {
         url: url(base_url, customer),
         continuation_token: None,
@@ -30,12 +26,9 @@ pub(super) async fn fetch(
     let answer = attempts.get(call, &page, request_id).await?;
     let body = answer.body.clone();
     let decode = move || wire::decode_insights(&body, customer);
-    Ok(Fetched {
-        content: Content::Usage {
-            snapshot: offload::run_cpu_bound(answer.body.len(), decode).await?,
-            native: Some(answer.body),
-        },
-        ids: call.ids,
+    Ok(Content::Usage {
+        snapshot: offload::run_cpu_bound(answer.body.len(), decode).await?,
+        native: Some(answer.body),
     })
 }
 

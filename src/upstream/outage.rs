@@ -27,6 +27,7 @@ use crate::{
     domain::{Caller, CustomerId, UpstreamApi},
     jitter::Jitter,
     representation::Form,
+    resilience::memory_pool::MemoryShare,
     upstream::UpstreamDeps,
     usage::{
         CallLimits, Cause, Directive, Query, UsageService,
@@ -98,7 +99,12 @@ impl Partner {
 }
 
 impl Exchange for Partner {
-    fn exchange(&self, request: reqwest::Request, _: usize, ends: Instant) -> ExchangeFuture<'_> {
+    fn exchange<'a>(
+        &'a self,
+        request: reqwest::Request,
+        _: &'a mut MemoryShare,
+        ends: Instant,
+    ) -> ExchangeFuture<'a> {
         Box::pin(async move {
             let nth = self.asked.fetch_add(1, Ordering::SeqCst);
             let health = *self.health.lock().unwrap();
@@ -128,7 +134,7 @@ fn answer(status: StatusCode, body: String) -> Answer {
         status,
         headers: HeaderMap::new(),
         body: body.into(),
-        truncated: false,
+        unread: None,
     }
 }
 

@@ -1,6 +1,10 @@
-//! Which next links may be followed: the bearer token goes nowhere that it was not meant for.
+//! Which next links may be followed, since the bearer token goes nowhere that it was not meant for, and
+//! whether the pages that come are pages of one answer.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher as _, Hash, RandomState},
+};
 
 use url::Url;
 
@@ -23,6 +27,40 @@ pub(super) struct PageRequest {
     pub(super) url: Url,
     /// Sent as `MS-ContinuationToken`.
     pub(super) continuation_token: Option<String>,
+}
+
+/// The rows of the pages of one answer, as they come.
+///
+/// Where rows are added, removed or put in another order while they are read page by page, the pages
+/// shift: one row comes twice, and another not at all.
+#[derive(Debug, Default)]
+pub(super) struct PageRows {
+    hasher: RandomState,
+    /// Hashes of the rows of earlier pages.
+    earlier: HashSet<u64>,
+}
+
+// === impl PageRows ===
+
+impl PageRows {
+    /// Takes note of the rows of the next page, each by what tells it from others. Equal rows of one
+    /// page are no shift.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] where an earlier page had one of them.
+    pub(super) fn add<T: Hash>(&mut self, rows: impl Iterator<Item = T>) -> Result<(), Malformed> {
+        let rows: Vec<u64> = rows.map(|row| self.hasher.hash_one(row)).collect();
+        if rows.iter().any(|row| self.earlier.contains(row)) {
+            return Err(Malformed(
+                "a page repeats a row of an earlier one, so another row may be missing: expected \
+                 pages that do not shift while they are read"
+                    .to_owned(),
+            ));
+        }
+        self.earlier.extend(rows);
+        Ok(())
+    }
 }
 
 // === impl Pages ===

@@ -39,6 +39,7 @@ use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
     domain::{CustomerId, UpstreamApi},
+    resilience::memory_pool::MemoryShare,
 };
 
 /// Bytes of an answer that only has to come.
@@ -232,6 +233,11 @@ impl Probe {
         token: &ProbedToken,
         customer: Option<CustomerId>,
     ) -> Result<String, (Trouble, Meaning)> {
+        if answer.status == StatusCode::OK && answer.unread.is_some() {
+            let most = self.config.max_body;
+            let said = format!("the answer has more than {most} bytes (upstream.max_body)");
+            return Err((Trouble::new(said), Meaning::Rejected));
+        }
         if answer.status == StatusCode::OK {
             let source = self.config.source;
             return said_by(answer, source, customer)
@@ -272,7 +278,8 @@ impl Probe {
         begun: Instant,
     ) -> Result<Answer, Trouble> {
         let ends = begun + self.config.attempt_timeout;
-        Ok(self.http.exchange(request, max_body, ends).await?)
+        let mut memory = MemoryShare::alone(max_body);
+        Ok(self.http.exchange(request, &mut memory, ends).await?)
     }
 }
 
@@ -290,15 +297,9 @@ fn said_by(
         (Some(customer), UpstreamApi::Commercial) => wire::decode_commercial(body, customer)
             .map(|page| rows(page.rows.len()))
             .map_err(|fault| fault.to_string()),
-        _ => {
-            let body = wire::without_byte_order_mark(body);
-            let list: serde_json::Value = serde_json::from_slice(body)
-                .map_err(|_| "what answers is no list of customers: expected JSON".to_owned())?;
-            match list.get("items").and_then(serde_json::Value::as_array) {
-                Some(_) => Ok("the list of customers".to_owned()),
-                None => Err("what answers is no list of customers: expected items".to_owned()),
-            }
-        }
+        _ => wire::decode_customers(body)
+            .map(|_| "the list of customers".to_owned())
+            .map_err(|fault| format!("what answers is no list of customers: {fault}")),
     }
 }
 

@@ -70,7 +70,7 @@ mod tests {
             status: StatusCode::FORBIDDEN,
             headers: HeaderMap::new(),
             body: Bytes::from_static(body.as_bytes()),
-            truncated: false,
+            unread: None,
         };
         read(&answer, Some("the-token"))
     }

@@ -6,6 +6,8 @@
 
 mod customers;
 mod document;
+mod rows;
+mod totals;
 
 use std::cmp::Reverse;
 
@@ -18,10 +20,8 @@ use crate::{
     readable::readable,
 };
 
-pub(super) use self::{
-    customers::{CustomerTotals, decode_customers},
-    document::decode_document,
-};
+use self::rows::Rows;
+pub(super) use self::{customers::decode_customers, document::decode_document, totals::PageTotals};
 
 /// Characters of a field's path that are told; its names are the answer's.
 const LONGEST_PLACE: usize = 100;
@@ -50,6 +50,8 @@ pub(super) struct CommercialPage {
     pub(super) customer_name: Option<NameAsOf>,
     /// The page's rows, all of the customer asked for.
     pub(super) rows: Vec<UsageRow>,
+    /// Of the page, or of all pages: Partner Center's reference does not say.
+    pub(super) total: Option<u64>,
     /// Where the rows after these are.
     pub(super) next: Option<NextLink>,
 }
@@ -76,11 +78,11 @@ pub(super) struct NextLink {
 #[serde(rename_all = "camelCase")]
 struct Body {
     total_count: Option<u64>,
-    items: Option<Vec<Row>>,
+    items: Option<Rows<Row>>,
     /// The commercial call's reference says `items`, its example `Value`.
     #[serde(rename = "Value")]
-    documented: Option<Vec<Row>>,
-    value: Option<Vec<Row>>,
+    documented: Option<Rows<Row>>,
+    value: Option<Rows<Row>>,
     links: Option<Links>,
     next_link: Option<String>,
     #[serde(rename = "@odata.nextLink")]
@@ -145,7 +147,7 @@ enum Owner {
 /// [`Unusable`], also when the body is only a part of the collection.
 pub fn decode_insights(body: &[u8], customer: CustomerId) -> Result<Snapshot, Unusable> {
     let mut collection: Body = decode(body)?;
-    let Some(items) = collection.items.take() else {
+    let Some(Rows(items)) = collection.items.take() else {
         return Err(Malformed("items: is missing, expected an array".to_owned()).into());
     };
     let goes_on = collection.next_link()?.is_some();
@@ -165,7 +167,7 @@ pub(super) fn decode_commercial(
 ) -> Result<CommercialPage, Unusable> {
     let mut page: Body = decode(body)?;
     let next = page.next_link()?;
-    let (field, page_rows) = match (page.documented, page.value, page.items) {
+    let (field, Rows(page_rows)) = match (page.documented, page.value, page.items) {
         (Some(page_rows), None, None) => ("Value", page_rows),
         (None, Some(page_rows), None) => ("value", page_rows),
         (None, None, Some(page_rows)) => ("items", page_rows),
@@ -180,6 +182,7 @@ pub(super) fn decode_commercial(
     Ok(CommercialPage {
         customer_name,
         rows,
+        total: page.total_count,
         next,
     })
 }
@@ -204,7 +207,7 @@ fn check_whole(total: Option<u64>, items: usize, goes_on: bool) -> Result<(), Ma
         Some(total) if total != items as u64 => Err(Malformed(format!(
             "totalCount: is {total}, expected the number of items, which is {items}"
         ))),
-        None if goes_on => Err(Malformed(
+        _ if goes_on => Err(Malformed(
             "links.next: the collection goes on elsewhere, expected it whole".to_owned(),
         )),
         Some(_) | None => Ok(()),

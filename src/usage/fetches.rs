@@ -382,7 +382,6 @@ impl Fetches {
         };
         let fetched = self.ask(fetch, call).await;
         spans::end_call(span.as_deref(), fetched.as_ref().map(|(answer, _)| answer));
-        drop(place);
         let prepared = match fetched {
             Ok(fetched) => {
                 let ids = fetched.0.ids;
@@ -392,6 +391,8 @@ impl Fetches {
             }
             Err(error) => Err(error),
         };
+        // Not before, or answers that wait to be rendered would take memory without end.
+        drop(place);
         match prepared {
             Ok((prepared, ids)) => Ok(self.keep(fetch, prepared, ids, ticket)),
             Err(error) => self.fail(fetch, error, ticket),
@@ -471,6 +472,7 @@ impl Fetches {
             }
         };
         let rendered = offload::run_cpu_bound(bytes, render).await;
+        drop(fetched.memory);
         rendered.map_err(|error| SourceError {
             kind: SourceErrorKind::Malformed,
             detail: error.to_string().into(),

@@ -19,6 +19,7 @@ pub use crate::domain::Question;
 use crate::{
     cache::AbsenceKind,
     domain::{CustomerList, Outline, ProcessedDate, Snapshot, Subject},
+    resilience::memory_pool::MemoryShare,
     trace::Span,
 };
 
@@ -65,12 +66,14 @@ pub struct CallTrace {
 }
 
 /// The answer to a call.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Fetched {
     /// What was told.
     pub content: Content,
     /// What Microsoft support would ask for.
     pub ids: CallIds,
+    /// Counts what was told among what all answers take, for as long as it is worked on.
+    pub memory: Option<MemoryShare>,
 }
 
 /// What a call tells.

@@ -121,6 +121,7 @@ impl UsageSource for Script {
                         native: Some("{}".into()),
                     },
                     ids,
+                    memory: None,
                 }),
                 Step::Nothing => Ok(Fetched {
                     content: Content::Usage {
@@ -128,10 +129,12 @@ impl UsageSource for Script {
                         native: Some("{}".into()),
                     },
                     ids,
+                    memory: None,
                 }),
                 Step::Lists(customers) => Ok(Fetched {
                     content: Content::Customers(customers::list(customers)),
                     ids,
+                    memory: None,
                 }),
                 Step::Fails(kind) => Err(SourceError {
                     kind,

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_ENCODING};
-use usage_proxy::simulator::{BodyFault, Faults, Override, SimulatedApi};
+use usage_proxy::simulator::{BodyFault, Faults, Override, SimulatedApi, SimulatedRow};
 use uuid::Uuid;
 
-use crate::support::{DOCUMENTED, TestApp};
+use crate::support::{DOCUMENTED, TestApp, customer};
 
 /// What the service accepts in these tests, and the stand-in goes beyond.
 const MAX_BODY: usize = 256 * 1024;
 
-const FAULTS: [BodyFault; 10] = [
+const FAULTS: [BodyFault; 11] = [
     BodyFault::Html,
     BodyFault::Truncated,
     BodyFault::Empty,
@@ -23,6 +23,7 @@ const FAULTS: [BodyFault; 10] = [
     BodyFault::HugeCounts,
     BodyFault::MissingFields,
     BodyFault::ForeignCustomer,
+    BodyFault::WrongTotal,
 ];
 
 fn spoiled(body: BodyFault) -> Faults {
@@ -43,14 +44,12 @@ async fn app(source: &str) -> TestApp {
 
 /// Every fault with every call that it is a fault of.
 fn cases() -> impl Iterator<Item = (&'static str, SimulatedApi, BodyFault)> {
-    let both = FAULTS.into_iter().flat_map(|fault| {
+    FAULTS.into_iter().flat_map(|fault| {
         [
             ("insights", SimulatedApi::Insights, fault),
             ("commercial", SimulatedApi::Commercial, fault),
         ]
-    });
-    // Pages of the commercial call tell no total of their own.
-    both.chain([("insights", SimulatedApi::Insights, BodyFault::WrongTotal)])
+    })
 }
 
 #[tokio::test]
@@ -75,7 +74,7 @@ async fn with_nothing_held_it_is_a_502_and_the_next_answer_is_as_good_as_ever() 
 
 #[tokio::test]
 async fn the_native_form_is_not_passed_through_unread() {
-    for fault in FAULTS.into_iter().chain([BodyFault::WrongTotal]) {
+    for fault in FAULTS {
         let app = app("insights").await;
         app.simulator.set_faults(spoiled(fault));
 
@@ -215,6 +214,62 @@ async fn a_success_that_is_not_200_or_not_what_it_says_is_refused() {
         assert_eq!(reply.status, 502, "{case}");
         reply.problem(502, "malformed");
         assert_eq!(app.held().await, 0, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn pages_that_shift_while_they_are_read_are_no_answer() {
+    // The second page is read after the order of the rows, or their number, has changed.
+    for (case, then) in [
+        ("another order", &["C", "A", "B", "D"][..]),
+        ("a row more", &["Z", "A", "B", "C", "D"]),
+        ("a row less", &["B", "C", "D"]),
+    ] {
+        let app = TestApp::builder()
+            .set("upstream.source", "commercial")
+            .simulator(|options| options.page_size = 2)
+            .start()
+            .await;
+        let products = |names: &[&str]| {
+            let processed = app.simulator.newest_date();
+            let row = |name: &&str| SimulatedRow::new(name, "Exchange", 5, processed);
+            Override::Rows(names.iter().map(row).collect())
+        };
+        let customer = customer(0);
+        app.simulator
+            .replace(customer, products(&["A", "B", "C", "D"]));
+        app.simulator.hold();
+
+        let (shifted, ()) = tokio::join!(app.usage(customer), async {
+            app.upstream_asked(SimulatedApi::Commercial, 1).await;
+            app.simulator.release();
+            app.simulator.hold();
+            app.upstream_asked(SimulatedApi::Commercial, 2).await;
+            app.simulator.replace(customer, products(then));
+            app.simulator.release();
+        });
+        app.advance(Duration::from_secs(1));
+        let whole = app.usage(customer).await;
+
+        assert_eq!(shifted.status, 502, "{case}: {}", shifted.text());
+        shifted.problem(502, "malformed");
+        let products = whole.json()["products"].as_array().unwrap().len();
+        assert_eq!(products, then.len(), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_collection_that_goes_on_elsewhere_is_not_the_whole_though_its_total_fits() {
+    let app = app("insights").await;
+    let customer = customer(0);
+    let body = r#"{"totalCount":0,"items":[],"links":{"next":{"uri":"?page=2","method":"GET"}}}"#;
+    app.simulator.replace(customer, Override::Body(body.into()));
+
+    for path in ["usage", "analytics/licenses/deployment"] {
+        let reply = app.get(&format!("/v1/customers/{customer}/{path}")).await;
+
+        assert_eq!(reply.status, 502, "{path}: {}", reply.text());
+        reply.problem(502, "malformed");
     }
 }
 

@@ -195,6 +195,7 @@ async fn labels_have_their_values_from_closed_lists_and_zero_differs_from_absent
                 "interrupted",
                 "malformed",
                 "other-customer",
+                "out-of-memory",
                 "no-relationship",
                 "nothing-processed",
                 "proof-missing",

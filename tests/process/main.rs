@@ -25,3 +25,4 @@ mod secrets;
 mod shutdown;
 mod support;
 mod try_it;
+mod upstream_bodies;

@@ -316,7 +316,9 @@ async fn all_pages_are_one_answer() {
                          { "key": "Authorization", "value": "Bearer theirs" }]);
     let mut first = usage(1);
     first["links"] = json!({ "next": { "uri": "?skip=1", "method": "GET", "headers": headers } });
-    let fixture = fixture([Reply::json(200, &first), ok()]).await;
+    let mut second = usage(1);
+    second["items"][0]["productName"] = "B".into();
+    let fixture = fixture([first, second].map(|page| Reply::json(200, &page))).await;
     let date = ProcessedDate::parse("2017-03-09").unwrap();
 
     let fetched = ask(&fixture.start(), Question::Dated(date)).await.unwrap();
@@ -340,6 +342,18 @@ async fn all_pages_are_one_answer() {
     assert_eq!(id(0, "ms-correlationid"), id(1, "ms-correlationid"));
     assert_ne!(id(0, "ms-requestid"), id(1, "ms-requestid"));
     assert_eq!(id(0, "ms-requestid"), fetched.ids.request_id.to_string());
+}
+
+#[tokio::test]
+async fn a_page_that_repeats_a_row_of_another_fails_the_answer() {
+    let mut first = usage(1);
+    first["nextLink"] = "?skip=1".into();
+    let fixture = fixture([Reply::json(200, &first), ok()]).await;
+
+    let error = ask_commercial(&fixture.start()).await.unwrap_err();
+
+    assert_eq!(error.kind, SourceErrorKind::Malformed);
+    assert!(error.detail.contains("repeats a row"), "{error}");
 }
 
 #[tokio::test]
@@ -381,5 +395,5 @@ async fn pages_that_are_too_large_together_are_no_answer() {
     let error = ask_commercial(&partner_center).await.unwrap_err();
 
     assert_eq!(error.kind, SourceErrorKind::Malformed);
-    assert!(error.detail.contains("the pages together"), "{error}");
+    assert!(error.detail.contains("all pages together"), "{error}");
 }

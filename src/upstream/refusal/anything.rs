@@ -67,7 +67,7 @@ proptest! {
             status: StatusCode::BAD_REQUEST,
             headers: headers.into_iter().map(|(name, id)| (name.parse().unwrap(), id)).collect(),
             body: body.into(),
-            truncated: false,
+            unread: None,
         };
 
         let refusal = read(&answer, Some(TOKEN));
@@ -92,7 +92,7 @@ proptest! {
             status: StatusCode::BAD_REQUEST,
             headers: HeaderMap::new(),
             body: sent.to_string().into(),
-            truncated: false,
+            unread: None,
         };
 
         let refusal = read(&answer, None);

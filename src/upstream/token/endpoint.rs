@@ -24,6 +24,7 @@ use super::{
 use crate::{
     config::{GrantConfig, TokenAudience},
     readable::readable,
+    resilience::memory_pool::MemoryShare,
     upstream::{
         client::{Answer, Exchange as _, ExchangeError, HttpClient},
         metrics::Metrics,
@@ -149,7 +150,11 @@ impl TokenEndpoint {
         let span = spans::begin_redemption(self.http.tracer(), &self.url);
         let answer = self
             .http
-            .exchange(request, LONGEST_ANSWER, asked_at + self.timeout)
+            .exchange(
+                request,
+                &mut MemoryShare::alone(LONGEST_ANSWER),
+                asked_at + self.timeout,
+            )
             .await;
         if let Some(span) = &span {
             let ended = answer.as_ref().map(|answer| answer.status);

@@ -2,14 +2,14 @@
 
 use serde::Deserialize;
 
-use super::{Links, Malformed, Unusable, check_owner, check_whole, decode, processed_at};
+use super::{Links, Malformed, Rows, Unusable, check_owner, check_whole, decode, processed_at};
 use crate::domain::{CustomerId, Outline, RowName};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Body {
     total_count: Option<u64>,
-    items: Vec<Row>,
+    items: Rows<Row>,
     links: Option<Links>,
 }
 
@@ -37,10 +37,11 @@ pub(in crate::upstream) fn decode_document(
 ) -> Result<Outline, Unusable> {
     let body: Body = decode(body)?;
     let goes_on = body.links.is_some_and(|links| links.next.is_some());
-    check_whole(body.total_count, body.items.len(), goes_on)?;
+    let Rows(items) = body.items;
+    check_whole(body.total_count, items.len(), goes_on)?;
     let mut newest = None;
-    let mut rows = Vec::with_capacity(body.items.len());
-    for (index, row) in body.items.into_iter().enumerate() {
+    let mut rows = Vec::with_capacity(items.len());
+    for (index, row) in items.into_iter().enumerate() {
         let at = |fault: Malformed| Malformed(format!("items[{index}].{fault}"));
         if let Some(owner) = owner {
             let told = [
@@ -113,6 +114,7 @@ mod tests {
             json!({}),
             json!({ "items": [{}], "totalCount": 2 }),
             json!({ "items": [{}], "links": { "next": { "uri": "?page=2" } } }),
+            json!({ "items": [{}], "totalCount": 1, "links": { "next": { "uri": "?page=2" } } }),
             json!({ "items": [{ "processedDateTime": "soon" }] }),
             json!({ "items": [{ "serviceName": 7 }] }),
         ] {

@@ -245,9 +245,34 @@ fn an_empty_collection_is_an_answer_but_no_collection_is_none() {
 fn a_part_of_a_collection_is_not_taken_for_the_whole() {
     let short = json!({ "totalCount": 2, "items": [row()] });
     let split = json!({ "items": [row()], "links": { "next": { "uri": "/x", "method": "GET" } } });
+    let mut both = split.clone();
+    both["totalCount"] = json!(1);
+    let mut other_spelling = json!({ "items": [row()], "totalCount": 1 });
+    other_spelling["@odata.nextLink"] = json!("/x");
 
-    for body in [short, split] {
+    for body in [short, split, both, other_spelling] {
         assert!(decode_insights(body.to_string().as_bytes(), customer()).is_err());
+    }
+}
+
+#[test]
+fn rows_of_nothing_are_not_read_without_end() {
+    let items = |rows: usize| format!("{{\"items\":[{}]}}", vec!["{}"; rows].join(","));
+
+    assert!(decode_document(items(rows::MOST_ROWS).as_bytes(), None).is_ok());
+    let too_many = items(rows::MOST_ROWS + 1);
+    for fault in [
+        decode_document(too_many.as_bytes(), None)
+            .unwrap_err()
+            .to_string(),
+        decode_customers(too_many.as_bytes())
+            .unwrap_err()
+            .to_string(),
+    ] {
+        assert!(
+            fault.starts_with("items: expected at most 100000 rows"),
+            "{fault}"
+        );
     }
 }
 

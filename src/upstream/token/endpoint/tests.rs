@@ -15,7 +15,7 @@ fn answer(status: u16, body: &str) -> Answer {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::new(),
         body: Bytes::copy_from_slice(body.as_bytes()),
-        truncated: false,
+        unread: None,
     }
 }
 

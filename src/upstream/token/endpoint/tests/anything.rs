@@ -59,7 +59,7 @@ fn answered(status: u16, body: Vec<u8>) -> Answer {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::new(),
         body: body.into(),
-        truncated: false,
+        unread: None,
     }
 }
 
