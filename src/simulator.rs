@@ -67,6 +67,9 @@ pub struct SimulatorOptions {
     pub page_size: usize,
     /// Whether API calls without a live access token are refused.
     pub require_token: bool,
+    /// Whether the commercial call takes the token of an application alone. Nobody has shown that
+    /// Partner Center does; every other call about usage or deployment refuses it all the same.
+    pub allow_app_only: bool,
     /// The only client id that gets tokens; any when absent.
     pub client_id: Option<String>,
     /// The only client secret that gets tokens; any when absent.
@@ -103,6 +106,7 @@ impl Default for SimulatorOptions {
             faults: Faults::default(),
             page_size: 10_000,
             require_token: true,
+            allow_app_only: false,
             client_id: None,
             client_secret: None,
             client_certificate: None,

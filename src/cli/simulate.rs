@@ -58,6 +58,10 @@ pub(super) struct SimulateArgs {
     /// What they and their usage follow from: the same seed makes the same customers.
     #[arg(long, value_name = "S", default_value_t = SimulatorOptions::default().seed)]
     seed: u64,
+    /// Let the commercial call take the token of an application alone, which nobody has shown of
+    /// Partner Center's.
+    #[arg(long)]
+    allow_app_only: bool,
     /// A fault to begin with, such as latency=300 or status=503; may be given several times.
     #[arg(long = "fault", value_name = "KEY=VALUE", value_parser = super::key_value)]
     faults: Vec<(String, String)>,
@@ -80,6 +84,7 @@ pub(super) async fn run(args: SimulateArgs) -> Result<(), Failure> {
         customers: args.customers,
         seed: args.seed,
         faults,
+        allow_app_only: args.allow_app_only,
         ..SimulatorOptions::default()
     };
     let simulator = Simulator::bind(args.listen, options)

@@ -49,8 +49,9 @@ impl Config {
         let app_only = matches!(self.upstream.auth, AuthConfig::ClientCredentials { .. });
         (app_only && self.upstream.source == UpstreamApi::Insights).then(|| {
             "upstream.auth.kind = \"client_credentials\" with upstream.source = \"insights\": \
-             Partner Center refuses that call without a user; choose \"commercial\", or \
-             upstream.auth.kind = \"refresh_token\""
+             Partner Center refuses that call without a user; choose \
+             upstream.auth.kind = \"refresh_token\" (that \"commercial\" takes an application \
+             alone is unproven)"
                 .to_owned()
         })
     }

@@ -7,7 +7,7 @@ mod insights;
 mod partner;
 mod sabotage;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
     Router,
@@ -230,14 +230,17 @@ fn unauthorized(simulation: &Simulation, call: &Call) -> Option<Reply> {
         return None;
     }
     let now = simulation.clock.now();
+    let allow_app_only = simulation.allow_app_only.load(Ordering::Relaxed);
     let grant = call
         .bearer_token()
         .and_then(|token| simulation.tokens.grant(token, now));
     match grant {
         None => refuse("800001", "The access token is missing, expired or unknown."),
-        Some(Grant::App) if call.api.wants_a_user() => {
-            refuse("400", "This call needs App+User credentials.")
-        }
+        Some(Grant::App) if call.api.wants_a_user(allow_app_only) => Some(Reply::refusal(
+            StatusCode::FORBIDDEN,
+            "900329",
+            "App-only access is not supported for this call.",
+        )),
         Some(Grant::App | Grant::User) => None,
     }
 }

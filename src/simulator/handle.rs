@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use jiff::{ToSpan, civil::Date};
 use serde_json::Value;
@@ -159,6 +162,13 @@ impl SimulatorHandle {
     /// Answers 401 from now on to every access token that was issued so far.
     pub fn revoke_access_tokens(&self) {
         self.simulation.tokens.revoke_access_tokens();
+    }
+
+    /// Has the commercial call take the tokens of an application alone, as
+    /// [`SimulatorOptions::allow_app_only`](super::SimulatorOptions::allow_app_only) does.
+    pub fn allow_app_only(&self) {
+        let allowed = &self.simulation.allow_app_only;
+        allowed.store(true, Ordering::Relaxed);
     }
 
     /// How long access tokens live that are issued from now on.

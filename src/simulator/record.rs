@@ -124,12 +124,15 @@ impl SimulatedApi {
         !matches!(self, Self::Token | Self::Other)
     }
 
-    /// Whether an application alone is refused.
-    pub(super) fn wants_a_user(self) -> bool {
-        matches!(
-            self,
-            Self::Insights | Self::Deployment | Self::PartnerUsage | Self::PartnerDeployment
-        )
+    /// Whether an application alone is refused. `allow_app_only` lets it make the commercial call.
+    pub(super) fn wants_a_user(self, allow_app_only: bool) -> bool {
+        match self {
+            Self::Insights | Self::Deployment | Self::PartnerUsage | Self::PartnerDeployment => {
+                true
+            }
+            Self::Commercial => !allow_app_only,
+            Self::Token | Self::Customers | Self::Other => false,
+        }
     }
 
     #[expect(clippy::indexing_slicing, reason = "there is a number for each")]

@@ -1,6 +1,6 @@
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
 use jiff::civil::Date;
@@ -33,6 +33,7 @@ pub(super) struct Simulation {
     pub(super) token_gate: Gate,
     pub(super) page_size: usize,
     pub(super) require_token: bool,
+    pub(super) allow_app_only: AtomicBool,
     pub(super) client_id: Option<String>,
     pub(super) client_secret: Option<SecretString>,
     pub(super) assertions: Assertions,
@@ -58,6 +59,7 @@ impl Simulation {
             token_gate: Gate::open(),
             page_size: options.page_size.max(1),
             require_token: options.require_token,
+            allow_app_only: AtomicBool::new(options.allow_app_only),
             client_id: options.client_id,
             client_secret: options.client_secret,
             assertions: Assertions::new(options.client_certificate, options.federated_token),

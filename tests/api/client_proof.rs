@@ -88,6 +88,7 @@ async fn a_certificate_goes_with_an_application_alone_too() {
         })
         .start()
         .await;
+    app.simulator.allow_app_only();
 
     let reply = app.usage(DOCUMENTED).await;
 

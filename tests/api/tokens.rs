@@ -383,16 +383,34 @@ async fn the_first_version_of_the_token_endpoint_is_understood() {
     assert_eq!(paths[0], "/tenant/oauth2/token");
 }
 
-#[tokio::test]
-async fn an_application_by_itself_is_good_for_the_commercial_call() {
-    let app = TestApp::builder()
+async fn app_only() -> TestApp {
+    TestApp::builder()
         .set("upstream.source", "commercial")
         .config(|config| {
             let grant = config.upstream.auth.grant().unwrap().clone();
             config.upstream.auth = AuthConfig::ClientCredentials { grant };
         })
         .start()
-        .await;
+        .await
+}
+
+#[tokio::test]
+async fn an_application_by_itself_is_told_that_a_user_is_needed_where_it_is_refused() {
+    let app = app_only().await;
+
+    let refused = app.usage(DOCUMENTED).await;
+
+    let problem = refused.problem(502, "credentials-refused");
+    assert_eq!(problem["upstream"]["code"], "900329");
+    let action = action(&app).await;
+    assert!(action.contains("App+User"), "{action}");
+    assert_eq!(refused_by(&app).await, (0.0, 1.0));
+}
+
+#[tokio::test]
+async fn an_application_by_itself_can_make_the_commercial_call_where_it_is_allowed() {
+    let app = app_only().await;
+    app.simulator.allow_app_only();
     let untouched = on_disk(&app);
 
     let simplified = app.usage(DOCUMENTED).await;

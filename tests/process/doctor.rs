@@ -260,6 +260,16 @@ async fn what_partner_center_and_the_token_endpoint_refuse_is_told_with_what_to_
             &["7000215", "client_secret_file"],
         ),
         (
+            &[("status", "401"), ("code", "900420")],
+            &["call"],
+            &["code 900420", "another audience", "upstream.auth.resource"],
+        ),
+        (
+            &[("status", "403"), ("code", "900308")],
+            &["call"],
+            &["code 900308", "lack a role"],
+        ),
+        (
             &[("status", "403"), ("code", "2032")],
             &["call"],
             &["code 2032", "no relationship"],

@@ -81,7 +81,7 @@ cli_get() {
 # What waits for longer than a second says so on a terminal, and takes it away again.
 cli_get_waits() {
     start slow upstream.base_url \
-        "$binary" simulate --listen 127.0.0.1:0 --fault latency=1800 --customers 0
+        "$binary" simulate --allow-app-only --listen 127.0.0.1:0 --fault latency=1800 --customers 0
     local slow=$started upstream
     upstream=$(sed -n 's/.*upstream.base_url = "\(.*\)"/\1/p' "$scratch/slow.out")
     cli_account "$upstream"
@@ -135,7 +135,7 @@ cli_start() {
 
 # A person is told of one thing after the other, with marks that the terminal can show.
 cli_doctor() {
-    start ill upstream.base_url "$binary" simulate --listen 127.0.0.1:0 --customers 0
+    start ill upstream.base_url "$binary" simulate --allow-app-only --listen 127.0.0.1:0 --customers 0
     local ill=$started upstream said
     upstream=$(sed -n 's/.*upstream.base_url = "\(.*\)"/\1/p' "$scratch/ill.out")
     cli_account "$upstream"

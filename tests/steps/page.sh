@@ -39,7 +39,7 @@ step_page() {
 # A proxy before a stand-in that takes faults, with one caller, which may see one customer. Sets
 # `limited` and `stand_in` to their URLs, `limited_pid` and `stand_in_pid`, and `key`.
 start_limited_proxy() {
-    start stand_in 'To have usage-proxy ask it' "$binary" simulate --listen 127.0.0.1:0
+    start stand_in 'To have usage-proxy ask it' "$binary" simulate --allow-app-only --listen 127.0.0.1:0
     stand_in_pid=$started
     stand_in=$(sed -n 's/.*base_url = "\(http:[^"]*\)"/\1/p' "$scratch/stand_in.out")
     key=up_key-of-the-tests-of-the-page-and-of-no-one-else

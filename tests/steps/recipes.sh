@@ -179,7 +179,7 @@ recipe_some() {
 # and `key_file` and `hurried_file`, the files of their keys.
 start_with_callers() {
     local upstream name
-    start simulate 'A stand-in' "$binary" simulate --listen 127.0.0.1:0
+    start simulate 'A stand-in' "$binary" simulate --allow-app-only --listen 127.0.0.1:0
     simulating=$started
     upstream=$(sed -n 's/.*base_url = "\([^"]*\)".*/\1/p' "$scratch/simulate.out")
 

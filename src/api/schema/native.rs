@@ -33,9 +33,9 @@ macro_rules! collections {
 collections! {
     NativeUsage: "`CustomerLicensesUsageInsights`, as Partner Center sent them.", 6 of &[
         PRODUCT_NAME, WORKLOAD_NAME, SERVICE_NAME, PROCESSED,
-        ("licensesActive", Value::Count, "Seats in use."),
-        ("licensesQualified", Value::Count, "Seats that could be."),
-        ("usagePercent", Value::Percent, "Partner Center's adjusted percentage: not promised to be active by qualified."),
+        ("licensesActive", Value::Count, "Licenses used at least once in the last 28 days."),
+        ("licensesQualified", Value::Count, "Licenses entitled to the workload."),
+        ("usagePercent", Value::Percent, "Partner Center's adjusted percentage: not promised to be active by qualified. It can exceed 100."),
         ("workloadCode", Value::Text, "The workload's code, where it is told."),
         SERVICE_CODE, CUSTOMER_ID, CUSTOMER_NAME, CHANNEL,
     ], and &[];

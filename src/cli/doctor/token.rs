@@ -228,7 +228,8 @@ pub(super) fn look_at(
                 "speaks for an application alone, which the insights call refuses",
             )
             .hint(
-                "set upstream.source = \"commercial\", or use a refresh token (App+User)"
+                "use a refresh token (App+User); that upstream.source = \"commercial\" takes an \
+                 application alone is unproven"
                     .to_owned(),
             ),
         )?;

@@ -72,5 +72,5 @@ fn every_example_loads_and_warns_of_nothing_but_placeholders() {
         }
         count += 1;
     }
-    assert_eq!(count, 5);
+    assert_eq!(count, 6);
 }

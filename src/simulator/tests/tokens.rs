@@ -190,15 +190,26 @@ async fn a_token_that_expired_at_once_is_no_good() {
 }
 
 #[tokio::test]
-async fn an_app_only_token_is_refused_by_insights_and_good_for_the_rest() {
+async fn an_app_only_token_is_good_for_the_customers_and_only_by_a_switch_for_the_commercial_call()
+{
     let mut stand = Stand::start().await;
     let form = [("grant_type", "client_credentials")];
     let granted = json(stand.ask_token(V2, &form).await).await;
     stand.token = granted["access_token"].as_str().unwrap().into();
 
-    assert_eq!(stand.insights(DOCUMENTED_CUSTOMER).await.status(), 401);
-    assert_eq!(stand.commercial(&[]).await.status(), 200);
-    assert_eq!(stand.get("/v1/customers").await.status(), 200);
+    let commercial = stand.commercial(&[]).await;
+    let insights = stand.insights(DOCUMENTED_CUSTOMER).await.status();
+    let partner = stand.get("/v1/analytics/licenses/usage").await.status();
+    let customers = stand.get("/v1/customers").await.status();
+    stand.handle.allow_app_only();
+    let allowed = stand.commercial(&[]).await.status();
+    let still_refused = stand.insights(DOCUMENTED_CUSTOMER).await.status();
+
+    assert_eq!(commercial.status(), 403);
+    assert_eq!(json(commercial).await["code"], "900329");
+    assert_eq!((insights.as_u16(), partner.as_u16()), (403, 403));
+    assert_eq!(customers, 200);
+    assert_eq!((allowed.as_u16(), still_refused.as_u16()), (200, 403));
 }
 
 #[tokio::test]

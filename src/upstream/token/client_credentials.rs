@@ -1,4 +1,5 @@
-//! App only: the client's own credentials. The insights call refuses such tokens.
+//! App only: the client's own credentials. The insights call refuses such tokens, and nobody has shown
+//! that another call about usage takes them.
 
 use super::{
     GrantFailure, Obtained,

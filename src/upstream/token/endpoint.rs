@@ -45,6 +45,9 @@ const UNSAID_LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// Nothing that says to live longer is believed; no token of Microsoft's does.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// How long the token endpoint is left alone at least after AADSTS50196, "client request loop".
+const LOOP_PAUSE: Duration = Duration::from_secs(60);
+
 /// A token endpoint and who asks there.
 #[derive(Debug)]
 pub(super) struct TokenEndpoint {
@@ -274,6 +277,14 @@ fn read_failure(answer: &Answer, wall: Timestamp, secrets: &[&SecretString]) -> 
         ));
     };
     let cause = read.cause(secrets);
+    if read.is_request_loop() {
+        let asked = throttle::retry_after(&answer.headers, wall).unwrap_or_default();
+        return GrantFailure::passing(
+            "the token endpoint throttles us (AADSTS50196) and is asked again after a minute",
+            cause,
+        )
+        .not_before(Some(asked.max(LOOP_PAUSE)));
+    }
     if status.is_server_error() || matches!(status.as_u16(), 408 | 429) || read.is_passing() {
         return passing(cause);
     }
@@ -284,6 +295,11 @@ fn read_failure(answer: &Answer, wall: Timestamp, secrets: &[&SecretString]) -> 
 // === impl ErrorAnswer ===
 
 impl ErrorAnswer {
+    /// Whether it is throttling, which is dressed as `invalid_grant`.
+    fn is_request_loop(&self) -> bool {
+        self.error_codes.contains(&50196)
+    }
+
     fn is_passing(&self) -> bool {
         matches!(
             self.error.as_str(),

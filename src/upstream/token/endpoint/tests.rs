@@ -107,6 +107,7 @@ fn passing_failures_are_told_from_final_ones() {
     for (status, body) in [
         (400, r#"{"error":"temporarily_unavailable"}"#),
         (400, r#"{"error":"invalid_grant","error_codes":[90033]}"#),
+        (400, r#"{"error":"invalid_grant","error_codes":[90055]}"#),
         (429, r#"{"error":"invalid_request"}"#),
         (503, ""),
         (403, "<html>Forbidden</html>"),
@@ -118,6 +119,18 @@ fn passing_failures_are_told_from_final_ones() {
             "{body}"
         );
     }
+}
+
+#[test]
+fn a_request_loop_is_throttling_though_it_is_called_an_invalid_grant() {
+    let body = r#"{"error":"invalid_grant","error_codes":[50196]}"#;
+
+    let failure = failure(400, body);
+
+    let not_before = Some(Duration::from_secs(60));
+    assert_eq!(failure.kind, FailureKind::Passing { not_before });
+    assert!(failure.detail.contains("AADSTS50196"), "{}", failure.detail);
+    assert!(!failure.detail.contains("consent"), "{}", failure.detail);
 }
 
 #[test]
