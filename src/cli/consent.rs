@@ -42,14 +42,15 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   usage-proxy consent --config usage-proxy.toml
   usage-proxy consent --config usage-proxy.toml --force --no-browser
-  usage-proxy consent --config usage-proxy.toml --set upstream.auth.refresh_token_file=./refresh_token
+  usage-proxy consent --config usage-proxy.toml \\
+    --set upstream.auth.refresh_token_file=./refresh_token
   ssh -L 8400:127.0.0.1:8400 HOST      where the browser is on another machine than usage-proxy
 
 A person who may read the partner's customers signs in with multi-factor authentication, once. The
 application's registration in the Entra admin center must name http://localhost:8400 (with another
---port, that one) as a redirect URI of the platform Web. The command listens there on 127.0.0.1 until
-the browser comes back, redeems the code, checks multi-factor proof, and writes the refresh token to
-upstream.auth.refresh_token_file. A service that is running takes it over within seconds.
+--port, that one) as a redirect URI of the platform Web. The command listens there on 127.0.0.1
+until the browser comes back, redeems the code, checks multi-factor proof, and writes the refresh
+token to upstream.auth.refresh_token_file. A service that is running takes it over within seconds.
 
 Run it as the user that the service runs as, who must be able to read the file and to replace it; or
 write it elsewhere, as the third example does, and install it as deploy/ says.
