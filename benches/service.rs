@@ -10,6 +10,7 @@
 )]
 
 use std::{
+    fs::File,
     future::Future,
     hint::black_box,
     net::{Ipv4Addr, SocketAddr},
@@ -29,13 +30,14 @@ use usage_proxy::{
     api::{Api, ApiMetrics, Authentication},
     cache::{CacheMetrics, SingleFlight, Ticket, UsageCache},
     clock::{Clock, SystemClock},
-    config::{CacheConfig, RequestLog},
+    config::{CacheConfig, LogConfig, LogFormat, RequestLog},
     domain::{CustomerId, UpstreamApi},
     jitter::Jitter,
     peer::Peer,
     representation::{Coding, Form, Prepared},
     shutdown::Shutdown,
     simulator::documented_body,
+    telemetry,
     upstream::wire,
     usage::{
         CallLimits, UsageService,
@@ -73,7 +75,7 @@ impl UsageSource for Documented {
     }
 }
 
-fn api() -> Api {
+fn api(log: RequestLog) -> Api {
     let config = CacheConfig {
         max_bytes: 64 << 20,
         fresh_for: Duration::from_secs(86_400),
@@ -105,7 +107,7 @@ fn api() -> Api {
         usage,
         Arc::new(SystemClock),
         metrics,
-        RequestLog::Off,
+        log,
         Some(AllowedHosts::new(&[])),
         &[],
     )
@@ -131,13 +133,14 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 
 fn hit(c: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let api = api();
+    let (api, logging_api) = (api(RequestLog::Off), api(RequestLog::All));
     let peer = Peer::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
     let gzip = [(header::ACCEPT_ENCODING, "gzip")];
     let etag = runtime.block_on(async {
         let first = api.serve(request("usage", &[]), peer.clone()).await;
         let compressed = api.serve(request("usage", &gzip), peer.clone()).await;
         assert_eq!(compressed.headers()[header::CONTENT_ENCODING], "gzip");
+        logging_api.serve(request("usage", &[]), peer.clone()).await;
         first.headers()[header::ETAG].to_str().unwrap().to_owned()
     });
 
@@ -160,6 +163,23 @@ fn hit(c: &mut Criterion) {
             );
         });
     }
+    // As `simplified`, with a line in the log.
+    let log = LogConfig {
+        format: Some(LogFormat::Json),
+        filter: "info".to_owned(),
+        requests: RequestLog::All,
+    };
+    let (writer, _log) = telemetry::log_thread(File::create("/dev/null").unwrap());
+    let dispatch = telemetry::dispatch(&log, writer).unwrap();
+    tracing::dispatcher::with_default(&dispatch, || {
+        group.bench_function("logged", |b| {
+            b.iter_batched(
+                || request("usage", &[]),
+                |request| ready(logging_api.serve(request, peer.clone())),
+                BatchSize::SmallInput,
+            );
+        });
+    });
     group.finish();
 }
 

@@ -103,7 +103,7 @@ async fn check_host(
     let path = request.uri().path();
     let peer = request.extensions().get::<Peer>();
     tracing::info!(
-        path = excerpt(path),
+        path = &*excerpt(path),
         peer = peer.map(|peer| tracing::field::display(peer.address.ip())),
         reason = problem.detail(),
         "a request of the admin listener was refused"

@@ -60,6 +60,7 @@ use crate::{
     usage::{UsageService, source::CallTrace},
 };
 
+    telemetry::REQUEST_TARGET,
 /// Everything an API request needs; clones share it.
 #[derive(Clone, Debug)]
 pub struct Api {
@@ -465,10 +466,10 @@ impl<B> UnderWay<'_, B> {
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
-                    target: "usage_proxy::request",
+                    target: REQUEST_TARGET,
                     method = self.arrived.request.method().as_str(),
                     route = self.route.pattern(),
-                    path = excerpt(self.arrived.request.uri().path()),
+                    path = &*excerpt(self.arrived.request.uri().path()),
                     processed_date = told.processed_date.map(tracing::field::display),
                     status = status.as_u16(),
                     cache = told.result.map_or("none", CacheResult::as_str),

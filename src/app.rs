@@ -26,7 +26,7 @@ use crate::{
         tls::{Tls, TlsError, TlsMetrics},
     },
     shutdown::Shutdown,
-    telemetry::Metrics,
+    telemetry::{DroppedLines, Metrics},
     trace::{self, Exporting, TraceDeps, Tracer},
     upstream::{PartnerCenter, TokenStatus, UpstreamDeps},
     usage::{CallLimits, UsageService},
@@ -54,6 +54,8 @@ pub struct Deps {
     /// Spreads retries, token refreshes and fetches of an issuer's keys.
     pub upstream_jitter: Jitter,
 }
+    /// The count of log lines that were dropped.
+    pub dropped_log_lines: DroppedLines,
 
 /// The service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +123,7 @@ impl Default for Deps {
             freshness_jitter: Jitter::Random,
             upstream_jitter: Jitter::Random,
         }
+            dropped_log_lines: DroppedLines::default(),
     }
 }
 
@@ -152,6 +155,7 @@ impl App {
         let (shutdown, reload) = (Shutdown::new(), Reload::default());
         let metrics = Metrics::new()?;
         let (tracer, exporting) = start_tracing(config, &deps, &metrics)?.unzip();
+        deps.dropped_log_lines.register(metrics.registry())?;
         let ground = Ground {
             config,
             deps: &deps,

@@ -2,6 +2,8 @@
 
 mod kind;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
@@ -159,7 +161,7 @@ impl Problem {
         request_id: &HeaderValue,
         correlation_id: Option<String>,
     ) -> Self {
-        self.parts.instance = Some(excerpt(instance));
+        self.parts.instance = Some(excerpt(instance).into_owned());
         self.parts.request_id = request_id.to_str().ok().map(str::to_owned);
         self.parts.correlation_id = correlation_id;
         self
@@ -233,9 +235,13 @@ fn any_kind() -> Object {
 }
 
 /// Text of a caller's, cut to what a person reads.
-pub fn excerpt(text: &str) -> String {
+pub fn excerpt(text: &str) -> Cow<'_, str> {
     const LONGEST: usize = 200;
-    readable(text, LONGEST)
+
+    if text.len() <= LONGEST && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(readable(text, LONGEST))
 }
 
 fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {

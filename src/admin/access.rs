@@ -124,7 +124,7 @@ impl Access {
         }
         let path = request.uri().path();
         tracing::info!(
-            path = excerpt(path),
+            path = &*excerpt(path),
             peer = peer_of(request).map(tracing::field::display),
             reason = failure.as_str(),
             "a request of the admin listener was refused"

@@ -45,7 +45,10 @@ impl RequestSpans {
                     method.unwrap_or(semconv::OTHER_METHOD),
                 ),
                 KeyValue::new(semconv::URL_SCHEME, self.scheme),
-                KeyValue::new(semconv::URL_PATH, excerpt(request.uri().path())),
+                KeyValue::new(
+                    semconv::URL_PATH,
+                    excerpt(request.uri().path()).into_owned(),
+                ),
                 KeyValue::new(semconv::CLIENT_ADDRESS, peer.address.ip().to_string()),
                 KeyValue::new(semconv::REQUEST_ID, text(request_id)),
             ];
@@ -161,5 +164,5 @@ fn server<B>(request: &Request<B>) -> impl Iterator<Item = KeyValue> {
 }
 
 fn text(value: &HeaderValue) -> String {
-    excerpt(&String::from_utf8_lossy(value.as_bytes()))
+    excerpt(&String::from_utf8_lossy(value.as_bytes())).into_owned()
 }

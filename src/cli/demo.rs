@@ -47,10 +47,12 @@ pub(super) async fn run(args: &DemoArgs) -> Result<(), Failure> {
     let secrets =
         Secrets::write(simulator.handle().issue_refresh_token()).map_err(Failure::other)?;
     let config = Config::load(sources(args, simulator.local_addr(), &secrets))?;
-    telemetry::start_logging(&config.log).map_err(Failure::usage)?;
-    let app = App::build(&config, Deps::default())
-        .await
-        .map_err(in_flags)?;
+    let log = telemetry::start_logging(&config.log).map_err(Failure::usage)?;
+    let deps = Deps {
+        dropped_log_lines: log.dropped_lines(),
+        ..Deps::default()
+    };
+    let app = App::build(&config, deps).await.map_err(in_flags)?;
     let shutdown = app.shutdown();
     end_on_signal(shutdown.clone())?;
     shutdown.spawn(simulator.run(shutdown.clone()));

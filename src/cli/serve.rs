@@ -44,7 +44,7 @@ pub(super) async fn run(
     inherited: Result<Inherited, HandoverError>,
 ) -> Result<(), Failure> {
     let config = Config::load(args.sources())?;
-    telemetry::start_logging(&config.log).map_err(Failure::usage)?;
+    let log = telemetry::start_logging(&config.log).map_err(Failure::usage)?;
     check_secret_files(&config.upstream.auth)?;
     if let Some(unreadable) = unreadable_trace_headers(&config) {
         return Err(Failure::other(unreadable));
@@ -57,15 +57,20 @@ pub(super) async fn run(
     }
     tracing::debug!(config = config.effective(), "effective configuration");
     let inherited = inherited.map_err(Failure::other)?;
-    serve_until_signalled(&config, &args.flag(), inherited).await
+    let deps = Deps {
+        dropped_log_lines: log.dropped_lines(),
+        ..Deps::default()
+    };
+    serve_until_signalled(&config, &args.flag(), inherited, deps).await
 }
 
 async fn serve_until_signalled(
     config: &Config,
     config_flag: &str,
     inherited: Inherited,
+    deps: Deps,
 ) -> Result<(), Failure> {
-    let app = App::build_on(inherited, config, Deps::default()).await?;
+    let app = App::build_on(inherited, config, deps).await?;
     end_on_signal(app.shutdown())?;
     reload_on_hangup(app.reload(), &app.shutdown())?;
     let (api, admin) = (app.api_address(), app.admin_address());

@@ -79,7 +79,7 @@ pub(super) async fn run(args: SimulateArgs) -> Result<(), Failure> {
         filter: "info".to_owned(),
         requests: RequestLog::All,
     };
-    telemetry::start_logging(&log).map_err(Failure::usage)?;
+    let _log = telemetry::start_logging(&log).map_err(Failure::usage)?;
     let options = SimulatorOptions {
         customers: args.customers,
         seed: args.seed,

@@ -13,8 +13,9 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 use usage_proxy::{
     access_key::KeyHash,
-    config::RequestLog,
+    config::{LogConfig, LogFormat, RequestLog},
     simulator::{Faults, SimulatedApi},
+    telemetry,
 };
 use uuid::Uuid;
 
@@ -39,12 +40,13 @@ impl Log {
         // others whether it is of interest.
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
-            tracing_subscriber::fmt()
-                .with_max_level(tracing::Level::INFO)
-                .with_writer(|| OfThisThread)
-                .json()
-                .flatten_event(true)
-                .init();
+            let config = LogConfig {
+                format: Some(LogFormat::Json),
+                filter: "info".to_owned(),
+                requests: RequestLog::All,
+            };
+            let dispatch = telemetry::dispatch(&config, || OfThisThread).unwrap();
+            tracing::dispatcher::set_global_default(dispatch).unwrap();
         });
         let lines = Arc::default();
         LOG.set(Some(Arc::clone(&lines)));

@@ -407,6 +407,7 @@ impl Builder {
             api,
             admin,
             shutdown,
+            ..Deps::default()
             reload,
             running: tokio::spawn(app.run()),
             secrets,

@@ -16,6 +16,7 @@ mod doctor;
 mod get;
 mod hash_key;
 mod healthcheck;
+mod log;
 mod manual;
 mod open_files;
 mod refresh_token;

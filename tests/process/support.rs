@@ -76,6 +76,21 @@ impl Running {
         }
     }
 
+    /// Starts a child whose standard error is read up to a line with `part` and no further.
+    pub(crate) fn start_unread_after(command: &mut Command, part: &'static str) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            stdout: Lines::of(child.stdout.take().unwrap()),
+            stderr: Lines::up_to(part, child.stderr.take().unwrap()),
+            child,
+        }
+    }
+
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
@@ -123,14 +138,32 @@ impl Drop for Running {
 
 impl Lines {
     fn of(output: impl Read + Send + 'static) -> Self {
+        Self::read(output, |_| false)
+    }
+
+    /// Reads no further than the first line with `part`, and leaves the output open.
+    fn up_to(part: &'static str, output: impl Read + Send + 'static) -> Self {
+        Self::read(output, move |line| line.contains(part))
+    }
+
+    fn read(
+        output: impl Read + Send + 'static,
+        is_enough: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Self {
         let (told, lines) = watch::channel(Vec::new());
         std::thread::spawn(move || {
             let mut output = BufReader::new(output);
             let mut line = Vec::new();
             while output.read_until(b'\n', &mut line).unwrap_or(0) > 0 {
                 let said = String::from_utf8_lossy(&line).trim_end().to_owned();
+                let enough = is_enough(&said);
                 told.send_modify(|lines| lines.push(said));
                 line.clear();
+                if enough {
+                    // Closed, it would be a broken pipe, which blocks no writer.
+                    std::mem::forget(output);
+                    return;
+                }
             }
         });
         Self(lines)

@@ -97,7 +97,8 @@ impl Form {
     pub(super) fn leniently(query: Option<&str>) -> Self {
         let date = typed(query, "date").and_then(|date| ProcessedDate::parse(&date).ok());
         Self {
-            customer: typed(query, "customer").map_or_else(String::new, |typed| excerpt(&typed)),
+            customer: typed(query, "customer")
+                .map_or_else(String::new, |typed| excerpt(&typed).into_owned()),
             date: date.map_or_else(String::new, |date| date.to_string()),
             today: None,
             suggestions: Vec::new(),
