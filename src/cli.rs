@@ -75,7 +75,8 @@ Exit codes:
   1    failure
   2    wrong use or configuration
   130  ended by Ctrl-C where something was waited for
-  141  nobody reads what it prints any more, as where `| head` has had enough";
+  141  nobody reads what it prints any more, as where `| head` has had enough
+  143  ended by a second SIGTERM where something was waited for";
 
 #[derive(Debug, Subcommand)]
 enum Command {

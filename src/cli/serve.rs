@@ -151,29 +151,33 @@ fn check_secret_files(auth: &AuthConfig) -> Result<(), Failure> {
     }
 }
 
-/// SIGTERM or SIGINT begins an orderly end; a second one ends the process now.
+/// SIGTERM or SIGINT begins an orderly end; a second one ends the process now, whatever it waits
+/// for.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "`Shutdown` drops its tasks while others may still take seconds to end"
+)]
 pub(super) fn end_on_signal(shutdown: Shutdown) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::other)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::other)?;
-    let ending = shutdown.clone();
-    shutdown.spawn(async move {
+    tokio::spawn(async move {
         let mut signalled = async || {
             tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => ("SIGTERM", 15),
+                _ = interrupt.recv() => ("SIGINT", 2),
             }
         };
-        let signal = signalled().await;
+        let (signal, _) = signalled().await;
         tracing::info!(
             signal,
             "ending: no longer ready, finishing what is under way; a second signal ends it now"
         );
-        ending.drain();
-        let signal = signalled().await;
-        tracing::warn!(signal, "ended at once");
-        std::process::exit(1);
+        shutdown.drain();
+        let (_, number) = signalled().await;
+        // As a shell reports a process that a signal ended. The log may take a second to flush.
+        std::process::exit(128 + number);
     });
     Ok(())
 }

@@ -66,7 +66,27 @@ async fn told_twice_it_ends_now() {
 
     assert!(under_way.is_err(), "it was cut off");
     let status = service.running.ended().await;
-    assert_eq!(status.code(), Some(1), "{}", service.running.transcript());
+    assert_eq!(status.code(), Some(130), "{}", service.running.transcript());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_while_the_last_token_request_is_under_way() {
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let partner_center = PartnerCenter::start(SimulatorOptions::default()).await;
+        partner_center.handle.hold_tokens();
+        let (_account, mut service) = service(&partner_center).await;
+        partner_center.handle.wait_for(SimulatedApi::Token, 1).await;
+
+        service.running.signal("TERM");
+        // The listeners close before the process waits for its last token request.
+        let closed = async { while try_get(&format!("{}/", service.admin), &[]).await.is_ok() {} };
+        let closed = tokio::time::timeout(crate::support::PATIENCE, closed).await;
+        service.running.signal(signal);
+        let status = service.running.ended().await;
+
+        assert!(closed.is_ok(), "{signal}");
+        assert_eq!(status.code(), Some(code), "{signal}");
+    }
 }
 
 #[tokio::test]
