@@ -5,7 +5,7 @@ mod cache;
 mod identity;
 pub mod readiness;
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -15,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use prometheus::IntCounter;
 use serde::Serialize;
 
 use self::readiness::Readiness;
@@ -22,6 +23,7 @@ pub use self::{access::Access, identity::identity};
 use crate::{
     allowed_hosts::AllowedHosts,
     clock::SharedClock,
+    panic::{self, Panicked},
     peer::Peer,
     problem::{Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
@@ -44,11 +46,14 @@ pub struct Admin {
     pub hosts: Option<AllowedHosts>,
     /// Who may look.
     pub access: Access,
+    /// Counts panics.
+    pub panics: IntCounter,
 }
 
 /// The admin listener's routes.
 pub fn router(admin: Admin) -> Router {
     let (access, hosts) = (admin.access.clone(), admin.hosts.clone());
+    let panics = admin.panics.clone();
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -61,7 +66,7 @@ pub fn router(admin: Admin) -> Router {
         .fallback_service(routes)
         .layer(middleware::from_fn_with_state(access, access::check))
         .layer(middleware::from_fn_with_state(hosts, check_host))
-        .layer(middleware::from_fn(problems))
+        .layer(middleware::from_fn_with_state(panics, problems))
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
@@ -112,9 +117,9 @@ async fn check_host(
     answer(problem, path, &request_id)
 }
 
-/// Gives every answer its request id, keeps it out of caches, and puts problem documents in the place of what axum says
-/// where no route or method fits.
-async fn problems(mut request: Request, next: Next) -> Response {
+/// Gives every answer its request id, keeps it out of caches, and puts problem documents in the place
+/// of panics and of what axum says where no route or method fits.
+async fn problems(State(panics): State<IntCounter>, mut request: Request, next: Next) -> Response {
     let request_id = request_id::accept_or_mint(request.headers());
     // Whoever refuses the request further in names it by the same id.
     request
@@ -122,7 +127,16 @@ async fn problems(mut request: Request, next: Next) -> Response {
         .insert(X_REQUEST_ID, request_id.clone());
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
-    let response = next.run(request).await;
+    let caught = panic::catch(pin!(next.run(request))).await;
+    let response = caught.unwrap_or_else(|Panicked| {
+        panics.inc();
+        tracing::error!(
+            path = &*excerpt(&path),
+            request_id = request_id.to_str().unwrap_or_default(),
+            "a handler of the admin listener panicked"
+        );
+        answer(Problem::internal(), &path, &request_id)
+    });
     let mut response = match response.status() {
         StatusCode::NOT_FOUND => answer(Problem::not_found(&path), &path, &request_id),
         StatusCode::METHOD_NOT_ALLOWED => {

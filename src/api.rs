@@ -26,6 +26,7 @@ mod unsent;
 mod usage;
 
 use std::{
+    pin::pin,
     sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
@@ -53,6 +54,7 @@ use crate::{
     config::{Origin, RequestLog},
     domain::{Caller, ProcessedDate},
     offload,
+    panic::{self, Panicked},
     peer::Peer,
     problem::{Body, Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
@@ -233,14 +235,16 @@ impl Api {
             answered: false,
         };
 
-        let answered = misdirected.map(|problem| under_way.arrived.refuse(problem));
-        let answered = answered.or_else(|| inner.preflight(&under_way.arrived));
-        let mut served = match answered {
-            Some(served) => served,
-            None => under_way.serve().await,
+        let answered = match misdirected {
+            Some(problem) => Ok(under_way.arrived.refuse(problem)),
+            None => panic::catch(pin!(under_way.serve())).await,
         };
-        let charge = under_way.charge(&mut served);
 
+        let mut served = answered.unwrap_or_else(|Panicked| {
+            inner.metrics.panics.inc();
+            under_way.arrived.refuse(Problem::internal())
+        });
+        let charge = under_way.charge(&mut served);
         if let Some(span) = &under_way.arrived.span {
             spans::tell_cache(span, &served.status);
         }
@@ -375,6 +379,9 @@ impl<B> UnderWay<'_, B> {
     /// Nothing is looked at before it is known who asks, not even whether there is anything at the
     /// path; [files](assets) that are the same for everybody apart.
     async fn serve(&mut self) -> Served {
+        if let Some(served) = self.api.preflight(&self.arrived) {
+            return served;
+        }
         if self.route.has_files()
             && let Some(asset) = self.file().await
         {
@@ -484,7 +491,9 @@ impl<B> UnderWay<'_, B> {
                 )
             };
         }
-        if status.is_server_error() {
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            line!(error);
+        } else if status.is_server_error() {
             line!(warn);
         } else {
             line!(info);

@@ -20,6 +20,7 @@ use crate::{
     config::{Config, ConfigErrors, ServerConfig, TlsConfig, is_local},
     handover::Inherited,
     jitter::Jitter,
+    panic,
     reload::Reload,
     serve::{
         ConnectionMetrics, Edge, Heads, Limits, routed, serve,
@@ -189,9 +190,11 @@ impl App {
             &usage,
         ));
         readiness.register(metrics.registry())?;
+        let panics = panic::counter(metrics.registry(), "admin")?;
         let admin_service = admin::router(Admin {
             readiness,
             usage,
+            panics,
             metrics,
             clock: deps.clock,
             hosts: admin_hosts,

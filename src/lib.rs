@@ -71,6 +71,8 @@ pub mod config;
 
 pub mod telemetry;
 
+pub mod panic;
+
 pub mod trace;
 
 pub mod problem;

@@ -126,6 +126,14 @@ impl Problem {
         .with_header(header::ALLOW, HeaderValue::from_static(allow))
     }
 
+    /// A fault of ours.
+    pub fn internal() -> Self {
+        Self::new(
+            Kind::InternalError,
+            "the service failed at this request; its log names the place, and the request by its id",
+        )
+    }
+
     /// Sends a header along.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {

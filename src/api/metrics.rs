@@ -9,7 +9,7 @@ use prometheus::{
 
 use self::access::AccessMetrics;
 use super::route::Route;
-use crate::cache::CacheResult;
+use crate::{cache::CacheResult, panic};
 
 /// What the API listener counts. The children that a request touches are resolved here, once.
 #[derive(Clone, Debug)]
@@ -22,6 +22,7 @@ pub struct ApiMetrics {
     known_durations: Vec<Option<Histogram>>,
     served_age: Histogram,
     in_flight: IntGauge,
+    pub(super) panics: IntCounter,
     pub(super) access: AccessMetrics,
 }
 
@@ -119,6 +120,7 @@ impl ApiMetrics {
             known_durations,
             served_age,
             in_flight,
+            panics: panic::counter(registry, "api")?,
             access: AccessMetrics::new(registry)?,
         })
     }

@@ -102,6 +102,8 @@ kinds! {
         NotHeld: GATEWAY_TIMEOUT "not-held" "Nothing held";
         /// The usage is held, but this form of it could not be made; the log says why.
         NotRendered: INTERNAL_SERVER_ERROR "not-rendered" "The answer could not be rendered";
+        /// The service has a fault, which its log names.
+        InternalError: INTERNAL_SERVER_ERROR "internal-error" "Internal error";
 
         /// Partner Center knows no such customer.
         UnknownCustomer: NOT_FOUND "unknown-customer" "Unknown customer";

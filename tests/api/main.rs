@@ -41,6 +41,7 @@ mod newest_date;
 mod openapi;
 mod overload;
 mod page;
+mod panics;
 mod problem_details;
 mod purge;
 mod rate_limits;

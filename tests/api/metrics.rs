@@ -18,7 +18,7 @@ use crate::support::{DOCUMENTED, START, TestApp, customer};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 61] = [
+const FAMILIES: [(&str, &str); 62] = [
     ("usage_proxy_http_requests_total", "counter"),
     ("usage_proxy_http_request_duration_seconds", "histogram"),
     ("usage_proxy_http_requests_in_flight", "gauge"),
@@ -86,6 +86,7 @@ const FAMILIES: [(&str, &str); 61] = [
         "usage_proxy_upstream_client_certificate_expiry_timestamp_seconds",
         "gauge",
     ),
+    ("usage_proxy_handler_panics_total", "counter"),
     ("usage_proxy_log_lines_dropped_total", "counter"),
     ("usage_proxy_build_info", "gauge"),
     ("process_cpu_seconds_total", "counter"),

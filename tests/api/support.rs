@@ -22,7 +22,7 @@ use tokio::{
 };
 use usage_proxy::{
     app::{App, Deps},
-    clock::{Clock, ManualClock},
+    clock::{Clock, ManualClock, SharedClock},
     config::{Config, Sources},
     jitter::Jitter,
     reload::Reload,
@@ -94,6 +94,7 @@ pub(crate) struct Builder {
     flags: Vec<(String, String)>,
     callers: Option<String>,
     simulator: Option<Change<SimulatorOptions>>,
+    clock: Option<Box<dyn FnOnce(SharedClock) -> SharedClock>>,
     /// Files beside the other secrets: the key that names each, its name, what it holds.
     proof: Vec<(&'static str, &'static str, String)>,
 }
@@ -330,6 +331,12 @@ impl Builder {
         self
     }
 
+    /// Gives the service another clock than its stand-in, made of the one that both would have.
+    pub(crate) fn clock(mut self, of: impl FnOnce(SharedClock) -> SharedClock + 'static) -> Self {
+        self.clock = Some(Box::new(of));
+        self
+    }
+
     /// Puts files beside the other secrets, which prove the application in place of a client secret.
     pub(crate) fn prove_by(mut self, files: &[(&'static str, &'static str, &str)]) -> Self {
         let files = files
@@ -392,8 +399,12 @@ impl Builder {
         for change in self.config {
             change(&mut config);
         }
+        let shared = Arc::clone(&clock) as SharedClock;
         let deps = Deps {
-            clock: Arc::clone(&clock) as _,
+            clock: match self.clock {
+                Some(of) => of(shared),
+                None => shared,
+            },
             freshness_jitter: Jitter::Fixed(0.5),
             upstream_jitter: Jitter::Fixed(0.0),
         };

@@ -30,20 +30,20 @@ macro_rules! problems {
 
 problems! {
     /// Of what there is of one customer, of the newest date only.
-    CustomerProblems: Request Caller Negotiation Rights Customer Query Upstream;
+    CustomerProblems: Request Service Caller Negotiation Rights Customer Query Upstream;
     /// Of what there is of one customer and a date.
-    DatedProblems: Request Caller Negotiation Rights Customer Query Repeated Date Upstream;
+    DatedProblems: Request Service Caller Negotiation Rights Customer Query Repeated Date Upstream;
     /// Of the picture of one customer and a date.
-    ChartProblems: Request Caller Negotiation Rights Customer Query Repeated Date Theme Upstream;
+    ChartProblems: Request Service Caller Negotiation Rights Customer Query Repeated Date Theme Upstream;
     /// Of the list of customers.
-    ListProblems: Request Caller Negotiation Rights Query Repeated Paging Upstream;
+    ListProblems: Request Service Caller Negotiation Rights Query Repeated Paging Upstream;
     /// Of what is told of all customers.
-    PartnerProblems: Request Caller Negotiation Rights Query Upstream;
+    PartnerProblems: Request Service Caller Negotiation Rights Query Upstream;
     /// Of a [file](super::super::assets).
-    FileProblems: Request Negotiation;
+    FileProblems: Request Service Negotiation;
     /// Of [files](super::super::assets) beneath a path: what is none of them is there for nobody,
     /// and callers alone are told so.
-    FolderProblems: Request Caller Negotiation Path;
+    FolderProblems: Request Service Caller Negotiation Path;
 }
 
 /// Of the page for people, which shows problems as pages too: those of the edge apart, which looks
@@ -58,6 +58,8 @@ const MEDIA_TYPE: &str = "application/problem+json";
 enum Fault {
     /// The request as such, whatever it is for.
     Request,
+    /// The service itself.
+    Service,
     /// Who sent it.
     Caller,
     /// `Accept` or `Accept-Encoding`.
@@ -115,6 +117,7 @@ impl Fault {
             | Kind::TooManyConnections
             | Kind::UnreadAnswers
             | Kind::Backlogged => Self::Request,
+            Kind::InternalError => Self::Service,
             Kind::Unauthenticated
             | Kind::SeveralCredentials
             | Kind::IssuerUnavailable
@@ -157,6 +160,7 @@ impl IntoResponses for PageProblems {
         let mut responses = of_faults(&[Fault::Request], MEDIA_TYPE);
         let of_page = [
             Fault::Request,
+            Fault::Service,
             Fault::Caller,
             Fault::Rights,
             Fault::Customer,
