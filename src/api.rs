@@ -32,6 +32,7 @@ use std::{
 };
 
 use http::{HeaderValue, Request, Response, StatusCode};
+use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use self::openapi::document as openapi_document;
@@ -41,6 +42,7 @@ use self::{
     rate_limit::RateFields,
     route::Route,
     schema::Anonymous,
+    spans::SpanParent,
     unsent::{Charge, Sender, UnsentBudgets},
 };
 pub use self::{
@@ -58,11 +60,11 @@ use crate::{
     peer::Peer,
     problem::{Body, Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
+    telemetry::REQUEST_TARGET,
     trace::Span,
     usage::{UsageService, source::CallTrace},
 };
 
-    telemetry::REQUEST_TARGET,
 /// Everything an API request needs; clones share it.
 #[derive(Clone, Debug)]
 pub struct Api {
@@ -130,6 +132,8 @@ struct UnderWay<'a, B> {
     /// What its sender is told of its rate, where it has one.
     rate: Option<RateFields>,
     answered: bool,
+    /// When it arrived; `None` where nothing is traced.
+    began: Option<Timestamp>,
 }
 
 /// What is the same for everybody. It is the program's own and never changes while it runs, so all
@@ -213,10 +217,6 @@ impl Api {
         let route = Route::of(request.uri().path());
         let hosts = inner.hosts.as_ref();
         let misdirected = hosts.and_then(|hosts| hosts.check(&request).err());
-        let span = inner
-            .spans
-            .as_ref()
-            .map(|spans| spans.begin(&request, route, &request_id, &peer));
         let mut under_way = UnderWay {
             api: inner,
             route,
@@ -224,7 +224,7 @@ impl Api {
                 request: &request,
                 at,
                 request_id: &request_id,
-                span,
+                span: None,
                 encrypted: peer.encrypted,
                 // On a foreign host the page's style sheet would be refused too.
                 is_for_people: route == Route::Page && misdirected.is_none(),
@@ -233,6 +233,7 @@ impl Api {
             identity: None,
             rate: None,
             answered: false,
+            began: inner.spans.as_ref().map(|_| inner.clock.wall()),
         };
 
         let answered = match misdirected {
@@ -245,7 +246,7 @@ impl Api {
             under_way.arrived.refuse(Problem::internal())
         });
         let charge = under_way.charge(&mut served);
-        if let Some(span) = &under_way.arrived.span {
+        if let Some(span) = under_way.span() {
             spans::tell_cache(span, &served.status);
         }
         under_way.end(served.response.status(), served.told);
@@ -382,15 +383,20 @@ impl<B> UnderWay<'_, B> {
         if let Some(served) = self.api.preflight(&self.arrived) {
             return served;
         }
+        if self.api.authentication.anonymous() == Anonymous::Allowed {
+            self.begin_span(SpanParent::Caller);
+        }
         if self.route.has_files()
             && let Some(asset) = self.file().await
         {
             return assets::answer(asset, &self.arrived).await;
         }
         let identity = match self.authenticate().await {
-            Ok(identity) => &**self.identity.insert(identity),
+            Ok(identity) => identity,
             Err(problem) => return self.arrived.refuse(problem),
         };
+        self.begin_span(SpanParent::Caller);
+        let identity = &**self.identity.insert(identity);
         if let Some(limit) = identity.limit() {
             let taken = limit.take(self.arrived.at);
             self.rate = Some(RateFields::new(limit, taken));
@@ -445,6 +451,21 @@ impl<B> UnderWay<'_, B> {
         }
     }
 
+    /// Begins the span of this request, if it has none yet. The caller's span may be the parent only
+    /// once the caller is known: it decides whether the trace is exported.
+    fn begin_span(&mut self, parent: SpanParent) {
+        if let (None, Some(spans), Some(began)) = (&self.arrived.span, &self.api.spans, self.began)
+        {
+            self.arrived.span =
+                Some(spans.begin(&self.arrived, self.route, &self.peer, parent, began));
+        }
+    }
+
+    fn span(&mut self) -> Option<&Span> {
+        self.begin_span(SpanParent::None);
+        self.arrived.span.as_deref()
+    }
+
     fn trace_id(&self) -> Option<impl std::fmt::Display> {
         let span = self.arrived.span.as_ref()?;
         Some(span.context().trace_id())
@@ -459,6 +480,7 @@ impl<B> UnderWay<'_, B> {
         self.api
             .metrics
             .answered(self.route, method, status, told.result, took);
+        self.begin_span(SpanParent::None);
         if let Some(span) = &self.arrived.span {
             spans::end(span, status, told, self.caller_name());
         }

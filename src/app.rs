@@ -54,9 +54,9 @@ pub struct Deps {
     pub freshness_jitter: Jitter,
     /// Spreads retries, token refreshes and fetches of an issuer's keys.
     pub upstream_jitter: Jitter,
-}
     /// The count of log lines that were dropped.
     pub dropped_log_lines: DroppedLines,
+}
 
 /// The service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -123,8 +123,8 @@ impl Default for Deps {
             clock: Arc::new(SystemClock),
             freshness_jitter: Jitter::Random,
             upstream_jitter: Jitter::Random,
-        }
             dropped_log_lines: DroppedLines::default(),
+        }
     }
 }
 
@@ -155,8 +155,8 @@ impl App {
         let admin = bind("admin.listen", config.admin.listen, inherited.admin).await?;
         let (shutdown, reload) = (Shutdown::new(), Reload::default());
         let metrics = Metrics::new()?;
-        let (tracer, exporting) = start_tracing(config, &deps, &metrics)?.unzip();
         deps.dropped_log_lines.register(metrics.registry())?;
+        let (tracer, exporting) = start_tracing(config, &deps, &metrics)?.unzip();
         let ground = Ground {
             config,
             deps: &deps,

@@ -21,6 +21,7 @@ mod span;
 use std::{borrow::Cow, sync::Arc};
 
 use http::HeaderMap;
+use jiff::Timestamp;
 use opentelemetry::{
     InstrumentationScope,
     trace::{Tracer as _, TracerProvider as _},
@@ -74,8 +75,8 @@ pub enum StartError {
 impl Tracer {
     /// Begins to export, in a task of its own that ends with [`Exporting::finish`].
     ///
-    /// Of traces that begin here, the configured share is sampled; one that a caller began is sampled
-    /// as the caller says.
+    /// Of traces that begin here, the configured share is sampled. A trace that a caller began is
+    /// sampled if the caller says so.
     ///
     /// # Errors
     ///
@@ -108,14 +109,37 @@ impl Tracer {
 
     /// Begins the span of a request, which continues the trace of its `traceparent`, where it has
     /// one (W3C Trace Context).
-    pub fn serve(&self, headers: &HeaderMap, name: impl Into<Cow<'static, str>>) -> Arc<Span> {
+    pub fn serve(
+        &self,
+        headers: &HeaderMap,
+        name: impl Into<Cow<'static, str>>,
+        began: Timestamp,
+    ) -> Arc<Span> {
         let parent = context::extract(headers);
-        self.begin(SpanKind::Server, name, parent.as_ref())
+        self.begin(SpanKind::Server, name, parent.as_ref(), began)
+    }
+
+    /// Begins the span of a request whose `traceparent` may decide nothing. It begins a trace, since
+    /// the share that is sampled is chosen by the id of the trace, and links to the span that
+    /// `traceparent` names.
+    pub fn serve_untrusted(
+        &self,
+        headers: &HeaderMap,
+        name: impl Into<Cow<'static, str>>,
+        began: Timestamp,
+    ) -> Arc<Span> {
+        let span = self.begin(SpanKind::Server, name, None, began);
+        if span.is_recording()
+            && let Some(caller) = context::extract(headers)
+        {
+            span.link(&caller);
+        }
+        span
     }
 
     /// Begins a trace.
     pub fn root(&self, kind: SpanKind, name: impl Into<Cow<'static, str>>) -> Arc<Span> {
-        self.begin(kind, name, None)
+        self.begin(kind, name, None, self.clock.wall())
     }
 
     fn begin(
@@ -123,12 +147,13 @@ impl Tracer {
         kind: SpanKind,
         name: impl Into<Cow<'static, str>>,
         parent: Option<&SpanContext>,
+        began: Timestamp,
     ) -> Arc<Span> {
         let builder = self
             .sdk
             .span_builder(name)
             .with_kind(kind)
-            .with_start_time(self.clock.wall());
+            .with_start_time(began);
         let under = context::under(parent);
         Arc::new(Span::new(
             self.sdk.build_with_context(builder, &under),

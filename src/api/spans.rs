@@ -3,8 +3,9 @@
 use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderValue, Method, Request, StatusCode, header, uri::Authority};
+use jiff::Timestamp;
 
-use super::{Told, UnderWay, route::Route};
+use super::{Arrived, Told, UnderWay, route::Route};
 use crate::{
     cache::CacheStatus,
     domain::CustomerId,
@@ -20,6 +21,15 @@ pub struct RequestSpans {
     scheme: &'static str,
 }
 
+/// What the span of a request belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SpanParent {
+    /// The span that `traceparent` names.
+    Caller,
+    /// Nothing: a trace begins here, with a link to the span that `traceparent` names.
+    None,
+}
+
 // === impl RequestSpans ===
 
 impl RequestSpans {
@@ -31,13 +41,19 @@ impl RequestSpans {
     /// Begins the span of a request. Of what was sent it tells what the log does.
     pub(super) fn begin<B>(
         &self,
-        request: &Request<B>,
+        arrived: &Arrived<'_, B>,
         route: Route<'_>,
-        request_id: &HeaderValue,
         peer: &Peer,
+        parent: SpanParent,
+        began: Timestamp,
     ) -> Arc<Span> {
+        let request = arrived.request;
         let method = known_method(request.method());
-        let span = self.tracer.serve(request.headers(), name(method, route));
+        let (headers, name) = (request.headers(), name(method, route));
+        let span = match parent {
+            SpanParent::Caller => self.tracer.serve(headers, name, began),
+            SpanParent::None => self.tracer.serve_untrusted(headers, name, began),
+        };
         if span.is_recording() {
             let mut told = vec![
                 KeyValue::new(
@@ -50,7 +66,7 @@ impl RequestSpans {
                     excerpt(request.uri().path()).into_owned(),
                 ),
                 KeyValue::new(semconv::CLIENT_ADDRESS, peer.address.ip().to_string()),
-                KeyValue::new(semconv::REQUEST_ID, text(request_id)),
+                KeyValue::new(semconv::REQUEST_ID, text(arrived.request_id)),
             ];
             if route != Route::Unmatched {
                 told.push(KeyValue::new(semconv::HTTP_ROUTE, route.pattern()));

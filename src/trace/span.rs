@@ -88,7 +88,8 @@ impl Span {
 
     /// Begins a part of it.
     pub fn child(&self, kind: SpanKind, name: impl Into<Cow<'static, str>>) -> Arc<Self> {
-        self.tracer.begin(kind, name, Some(&self.context))
+        let now = self.tracer.clock.wall();
+        self.tracer.begin(kind, name, Some(&self.context), now)
     }
 
     /// Begins a trace of its own that refers to this one, as work that was only caused by it.

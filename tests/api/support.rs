@@ -407,6 +407,7 @@ impl Builder {
             },
             freshness_jitter: Jitter::Fixed(0.5),
             upstream_jitter: Jitter::Fixed(0.0),
+            ..Deps::default()
         };
         let app = App::build(&config, deps).await.unwrap();
         let (api, admin) = (app.api_address(), app.admin_address());
@@ -418,7 +419,6 @@ impl Builder {
             api,
             admin,
             shutdown,
-            ..Deps::default()
             reload,
             running: tokio::spawn(app.run()),
             secrets,

@@ -262,6 +262,63 @@ async fn a_caller_decides_whether_its_trace_is_sampled() {
 }
 
 #[tokio::test]
+async fn a_caller_that_is_not_authenticated_does_not_decide_whether_its_trace_is_sampled() {
+    let collector = Collector::start().await;
+    let app = traced(&collector)
+        .callers(callers_file(&[TestCaller::named("grafana")]))
+        .set("tracing.sample_ratio", "0")
+        .start()
+        .await;
+    let parent = format!("00-{CALLERS_TRACE}-{CALLERS_SPAN}-01");
+    let (usage, key) = (usage_of(DOCUMENTED), key_of("grafana"));
+
+    for (path, key, status) in [
+        (&*usage, "", 401),
+        (&usage, "up_wrong", 401),
+        ("/nowhere", "", 401),
+        ("/docs", "", 200),
+        (&usage, &key, 200),
+    ] {
+        let headers = [("traceparent", &*parent), ("x-api-key", key)];
+        let headers = &headers[..if key.is_empty() { 1 } else { 2 }];
+        assert_eq!(app.get_with(path, headers).await.status, status, "{path}");
+    }
+    end(app).await;
+
+    let mut requests = collector.spans();
+    requests.retain(|span| span.kind == SpanKind::Server);
+    let [request] = requests.as_slice() else {
+        panic!("only the last: {requests:#?}");
+    };
+    assert_eq!(request.get("caller.name"), "grafana");
+    assert_eq!(
+        (&*request.trace, &*request.parent),
+        (CALLERS_TRACE, CALLERS_SPAN)
+    );
+}
+
+#[tokio::test]
+async fn a_refused_request_is_a_trace_of_its_own_that_refers_to_its_callers() {
+    let collector = Collector::start().await;
+    let app = traced(&collector)
+        .callers(callers_file(&[TestCaller::named("grafana")]))
+        .start()
+        .await;
+    let parent = format!("00-{CALLERS_TRACE}-{CALLERS_SPAN}-00");
+
+    app.get_with(&usage_of(DOCUMENTED), &[("traceparent", &parent)])
+        .await;
+    end(app).await;
+
+    let request = collector.span(SERVED);
+    assert_eq!(request.get("http.response.status_code"), 401);
+    assert_eq!(request.parent, "");
+    assert_ne!(request.trace, CALLERS_TRACE);
+    let callers = (CALLERS_TRACE.to_owned(), CALLERS_SPAN.to_owned());
+    assert_eq!(request.links, [callers]);
+}
+
+#[tokio::test]
 async fn whoever_waits_for_anothers_call_refers_to_it() {
     let collector = Collector::start().await;
     let app = traced(&collector).start().await;
