@@ -65,7 +65,7 @@ pub struct UsageCache {
     max_bytes: u64,
 }
 
-/// What is remembered of customers besides their data.
+/// Records of customers that outlive their data.
 #[derive(Debug)]
 struct CustomerRecords {
     known_dates: KnownDates,

@@ -37,13 +37,13 @@ impl AbsenceWatch {
     /// Customers that are counted, about a megabyte of them; the calls of five minutes are fewer.
     const MOST: usize = 16_384;
 
-    /// Takes note of an answer that has the customer.
+    /// Records an answer that has the customer.
     pub(super) fn saw(&mut self, customer: CustomerId, now: Instant) {
         self.note(customer, false, now);
     }
 
-    /// Takes note that a customer whose data is cached is gone. Returns whether that is suspect,
-    /// because many are.
+    /// Records that a customer whose data is cached is gone. Returns whether that is suspect because
+    /// many are.
     pub(super) fn lost(&mut self, customer: CustomerId, now: Instant) -> bool {
         self.note(customer, true, now);
         self.prune(now);
@@ -78,7 +78,7 @@ mod tests {
         CustomerId::parse(&uuid::Uuid::from_u128(number).to_string()).unwrap()
     }
 
-    /// Whether the last of so many that go is suspect, after as many were seen.
+    /// Returns whether the last of so many that go is suspect, after as many were seen.
     fn is_suspect(gone: u128, seen: u128) -> bool {
         let (mut watch, now) = (AbsenceWatch::default(), SystemClock.now());
         for number in 0..seen {

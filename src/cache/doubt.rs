@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::freshness::Lifetime;
 use crate::{domain::ProcessedDate, representation::Prepared};
 
-/// Why an answer is doubted, and cached data served in its place.
+/// A reason to doubt an answer, and to serve cached data in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suspicion {
     /// No rows, where there were some.
@@ -44,8 +44,8 @@ pub(super) struct Doubt {
     since: Instant,
     /// When upstream sent it last.
     pub(super) checked_at: Instant,
-    /// How long the cached data is served before upstream is asked again; counted, as every
-    /// lifetime, from when that data arrived.
+    /// The lifetime of the cached data until upstream is asked again; it counts, as every lifetime,
+    /// from when that data arrived.
     pub(super) lifetime: Lifetime,
 }
 
@@ -198,12 +198,12 @@ impl Doubt {
         }
     }
 
-    /// Why the answer is doubted.
+    /// The reason for the doubt.
     pub(super) fn suspicion(&self) -> Suspicion {
         self.suspicion
     }
 
-    /// Whether an answer that is suspect for the same reason says the same again.
+    /// Returns whether an answer that is suspect for the same reason agrees with the doubted one.
     ///
     /// Missing rows are the same when the rest are the same products in the same workloads, and
     /// growth when the sums are alike. Counts and dates may differ, since they change daily: a

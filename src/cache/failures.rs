@@ -12,8 +12,8 @@ use super::CacheMetrics;
 /// Fetches that failed, and until when their failure answers for them: negative caching.
 ///
 /// It is kept apart from what is held and bounded by count, so that no number of unknown customers
-/// pushes out a known one. Each kind is kept apart: anybody can ask for a million customers that
-/// nobody knows, and an outage is no time to forget which calls have just failed.
+/// pushes out a known one. Each kind has room of its own: a caller may ask for a million unknown
+/// customers, and the calls that have just failed are still remembered.
 pub struct Failures<K, E> {
     /// In the order of [`FailureKind::ALL`].
     remembered: [Remembered<K, E>; FailureKind::ALL.len()],

@@ -44,7 +44,7 @@ pub enum Change {
     Doubted(Suspicion),
 }
 
-/// What upstream says does not exist.
+/// Something that upstream says does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AbsenceKind {
     /// The customer, or the partner's relationship with it.
@@ -178,9 +178,9 @@ impl UsageCache {
         }
     }
 
-    /// Takes note that upstream has nothing for a question, and drops the cached answer.
+    /// Drops the cached answer to a question, since upstream has nothing for it.
     ///
-    /// Where that is doubted, the cached answer is kept, and returned to be served.
+    /// Where that is doubted, the cached answer stays, and is returned to be served.
     pub fn store_absence(
         &self,
         subject: Subject,

@@ -19,14 +19,14 @@ pub struct CacheConfig {
     /// How long past freshness it is served when asking upstream fails; zero never does.
     /// Default `7d`.
     pub stale_if_error: Duration,
-    /// How long a request waits for upstream before it is served stale data; the upstream call goes
-    /// on. Zero does not wait. Default `2s`.
+    /// The time that a request waits for upstream before it is served stale data; the upstream call
+    /// continues. Zero does not wait. Default `2s`.
     pub soft_timeout: Duration,
     /// How long "no such customer" and "no relationship" are remembered; zero never does.
     /// Default `30s`.
     pub negative_fresh_for: Duration,
-    /// How long it is remembered that there is no data of a date older than the customer's newest;
-    /// zero never does. Default `24h`.
+    /// The time for which the absence of a date older than the customer's newest is remembered; zero
+    /// never does. Default `24h`.
     pub past_absence_fresh_for: Duration,
     /// Between two upstream calls that callers' `no-cache` may force for one customer and date; zero
     /// lets every one through. Default `30s`.

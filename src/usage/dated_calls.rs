@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Limits the upstream calls for given dates that a caller without `cache:refresh` causes: it may
-/// not spend Partner Center's quota on dates that nobody else asks for.
+/// not spend Partner Center's quota on dates that no other caller asks for.
 #[derive(Debug)]
 pub(super) struct DatedCalls {
     /// By the caller's name, so that all callers without a name share one.

@@ -566,7 +566,8 @@ impl Fetches {
         }
     }
 
-    /// Whether it is about a date that is older than the customer's newest: no data is added there.
+    /// Returns whether it asks for a date older than the customer's newest: such a date gets no new
+    /// data.
     fn is_past(&self, fetch: Fetch) -> bool {
         match fetch.question {
             Question::Dated(date) => self

@@ -209,7 +209,7 @@ impl SourceErrorKind {
         self.absence().is_some()
     }
 
-    /// What upstream says does not exist, where it settled the question so.
+    /// The absence that upstream reports, if it settled the question so.
     pub const fn absence(self) -> Option<AbsenceKind> {
         match self {
             Self::UnknownCustomer | Self::NoRelationship => Some(AbsenceKind::Customer),

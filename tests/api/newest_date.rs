@@ -68,7 +68,7 @@ async fn the_newest_date_is_asked_for_by_name_when_an_older_one_is_told_after_it
     assert_eq!(
         date_of(&by_name),
         older.to_string(),
-        "what was told is kept"
+        "the older answer is stored for its own date"
     );
     assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
     assert_eq!(app.simulator.count(SimulatedApi::Commercial), 1);

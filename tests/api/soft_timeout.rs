@@ -1,5 +1,5 @@
-//! Past the revalidation window nobody waits long for a slow upstream: stale data is served, and the
-//! call goes on.
+//! Past the revalidation window no caller waits long for a slow upstream: stale data is served, and
+//! the call continues.
 
 use std::time::Duration;
 
