@@ -342,12 +342,12 @@ pub(super) fn action(error: &str, codes: &[u64]) -> &'static str {
 fn action_by_code(code: u64) -> Option<&'static str> {
     Some(match code {
         50072 | 50074 | 50076 | 50078 | 50079 | 50158 => {
-            "a person must sign in with multi-factor authentication, consent again, and put the \
-             new refresh token into upstream.auth.refresh_token_file"
+            "a person must consent again, with multi-factor authentication: `usage-proxy consent` \
+             puts the new refresh token into upstream.auth.refresh_token_file"
         }
         50173 | 70008 | 70043 | 700_081 | 700_082 | 700_084 | 50089 | 50132 => {
-            "the refresh token has expired or was revoked: a person must consent again and put \
-             the new one into upstream.auth.refresh_token_file"
+            "the refresh token has expired or was revoked: a person must consent again; \
+             `usage-proxy consent` puts the new one into upstream.auth.refresh_token_file"
         }
         50034 | 50053 | 50057 | 50105 => {
             "the user who consented may not sign in any more: check the account, or let another \
@@ -391,7 +391,8 @@ fn action_by_error(error: &str) -> &'static str {
     match error {
         "invalid_grant" | "interaction_required" | "login_required" => {
             "the refresh token is refused: a person must consent again, with multi-factor \
-             authentication, and put the new one into upstream.auth.refresh_token_file"
+             authentication; `usage-proxy consent` puts the new one into \
+             upstream.auth.refresh_token_file"
         }
         "consent_required" => "the application lacks consent: an administrator must grant it",
         "invalid_client" => {
