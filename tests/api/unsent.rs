@@ -28,6 +28,9 @@ fn with_many_customers() -> Builder {
     TestApp::builder()
         .callers(callers_file(&callers))
         .set("server.http2_cleartext", "true")
+        // However long the test takes, nothing is given up before it says so.
+        .set("server.stall_timeout", "1h")
+        .set("server.request_timeout", "1h")
         .simulator(|options| options.customers = 10_000)
 }
 
