@@ -15,13 +15,14 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::target::{Dice, Source, Target, known, native_request, request};
+use crate::target::{Dice, Source, Target, closed_windows, known, native_request, request};
 
 /// How many there are of each kind at a time.
 const IDLERS: usize = 500;
 const SLOW_READERS: usize = 20;
 const SLOW_WRITERS: usize = 200;
 const WITHHOLDERS: usize = 100;
+const STALLERS: usize = 40;
 const LEAVERS: usize = 8;
 const OVERSIZERS: usize = 4;
 
@@ -43,6 +44,8 @@ pub(crate) struct Report {
     writers_cut: AtomicU64,
     /// Heads as long as they may be, and without an end, that it had enough of.
     withholders_cut: AtomicU64,
+    /// Streams of HTTP/2 whose windows stayed closed, that it reset.
+    streams_reset: AtomicU64,
     /// Connections left in the middle of a request or of its answer.
     left: AtomicU64,
     /// Requests with too much of something.
@@ -76,6 +79,10 @@ pub(crate) async fn run(target: &Target) -> Arc<Report> {
     for seed in 0..WITHHOLDERS {
         let (target, report) = (target.clone(), Arc::clone(&report));
         clients.spawn(async move { withhold(&target, &report, seed).await });
+    }
+    for seed in 0..STALLERS {
+        let (target, report) = (target.clone(), Arc::clone(&report));
+        clients.spawn(async move { stall(&target, &report, seed).await });
     }
     for seed in 0..LEAVERS {
         let (target, report) = (target.clone(), Arc::clone(&report));
@@ -183,6 +190,37 @@ async fn withhold(target: &Target, report: &Report, seed: usize) {
         if target.meanwhile(wait).await.is_some() {
             report.withholders_cut.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// Asks for as many answers at once as HTTP/2 allows and takes nothing of any, until all are reset.
+async fn stall(target: &Target, report: &Report, seed: usize) {
+    /// As many as the service allows on a connection.
+    const STREAMS: usize = 32;
+    const RST_STREAM: u8 = 3;
+
+    while !target.is_over() {
+        let Some(mut stream) = target.connect(Source(8)).await else {
+            target.pause(100).await;
+            continue;
+        };
+        let asked = (0..STREAMS).map(|index| known(seed * STREAMS + index));
+        let stalled = async {
+            stream.write_all(&closed_windows(asked)).await?;
+            let mut reset = 0;
+            while reset < STREAMS {
+                let mut head = [0; 9];
+                stream.read_exact(&mut head).await?;
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                stream.read_exact(&mut vec![0; length as usize]).await?;
+                if head[3] == RST_STREAM {
+                    report.streams_reset.fetch_add(1, Ordering::Relaxed);
+                    reset += 1;
+                }
+            }
+            std::io::Result::Ok(())
+        };
+        target.meanwhile(stalled).await;
     }
 }
 
@@ -313,7 +351,7 @@ impl Report {
         );
     }
 
-    fn counts(&self) -> [(&'static str, u64); 9] {
+    fn counts(&self) -> [(&'static str, u64); 10] {
         [
             ("idle connections", &self.idle),
             ("bytes read one at a time", &self.sipped),
@@ -321,6 +359,7 @@ impl Report {
             ("slow readers cut off", &self.readers_cut),
             ("slow writers cut off", &self.writers_cut),
             ("withheld heads cut off", &self.withholders_cut),
+            ("stalled streams reset", &self.streams_reset),
             ("left midway", &self.left),
             ("oversized requests", &self.oversized),
             ("of these refused", &self.refused),

@@ -130,6 +130,8 @@ fn configured(account: &Account) -> std::process::Command {
         "upstream.max_body=1MiB",
         // Short enough that slow readers meet it within a minute, again and again.
         "server.request_timeout=10s",
+        "server.stall_timeout=2s",
+        "server.http2_cleartext=true",
         "upstream.deadline=10s",
         "log.requests=all",
         "log.filter=warn,usage_proxy::cli=info,usage_proxy::request=info",

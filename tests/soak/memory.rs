@@ -12,7 +12,7 @@ const MIB: u64 = 1024 * 1024;
 pub(crate) const CACHE: u64 = 8 * MIB;
 
 /// Resident memory that is never exceeded, part by part.
-pub(crate) const BOUND: u64 = PROGRAM + CACHE + FAILURES + CONNECTIONS + LOG;
+pub(crate) const BOUND: u64 = PROGRAM + CACHE + FAILURES + CONNECTIONS + LOG + UNREAD;
 
 /// The program with two threads, as it is at rest: 56 MiB in a debug build, half of which are pages
 /// of its own file, and more of these as more of it is used. A release build takes half as much.
@@ -28,6 +28,9 @@ const CONNECTIONS: u64 = 1_000 * 32 * 1024;
 
 /// The lines that wait for room in a pipe that nobody reads: 4,096 at most.
 const LOG: u64 = 4_096 * 600;
+
+/// Answers that the strangers, who are one caller, leave unread.
+const UNREAD: u64 = 16 * MIB;
 
 /// Bytes, told in MiB.
 pub(crate) struct Mebibytes(pub(crate) u64);

@@ -116,6 +116,37 @@ pub(crate) fn native_request(customer: Uuid) -> String {
     ))
 }
 
+/// HTTP/2 from its beginning: a stranger's `GET`s of the native usage, each a stream, by a client that
+/// takes nothing.
+pub(crate) fn closed_windows(customers: impl Iterator<Item = Uuid>) -> Vec<u8> {
+    // SETTINGS_INITIAL_WINDOW_SIZE
+    let window = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &window].concat();
+    for (customer, stream) in customers.zip((1..).step_by(2)) {
+        // :method GET, :scheme http
+        let mut block = vec![0x82, 0x86];
+        let path = format!("/v1/customers/{customer}/analytics/licenses/usage");
+        for (name, value) in [
+            (&[0x04][..], &*path),
+            (&[0x01], "soak"),
+            (b"\0\x09x-api-key", STRANGERS_KEY),
+        ] {
+            block.extend_from_slice(name);
+            block.push(u8::try_from(value.len()).unwrap());
+            block.extend_from_slice(value.as_bytes());
+        }
+        // END_STREAM, END_HEADERS
+        bytes.extend(frame(1, 0x5, stream, &block));
+    }
+    bytes
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    [&head, payload].concat()
+}
+
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: soak\r\nX-Api-Key: {STRANGERS_KEY}\r\n\r\n")
 }
