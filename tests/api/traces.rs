@@ -444,7 +444,10 @@ async fn a_caller_that_goes_away_ends_its_span_and_not_the_calls() {
     let app = traced(&collector).start().await;
     app.simulator.hold();
     let mut caller = TcpStream::connect(app.api).await.unwrap();
-    let request = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", usage_of(DOCUMENTED));
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        usage_of(DOCUMENTED)
+    );
     caller.write_all(request.as_bytes()).await.unwrap();
     app.upstream_asked(SimulatedApi::Insights, 1).await;
 
