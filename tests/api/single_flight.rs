@@ -194,6 +194,7 @@ impl Crowd {
             let mut stream = TcpStream::connect(app.api)
                 .await
                 .expect("a connection; see ulimit -n");
+            stream.set_zero_linger().unwrap();
             let barrier = Arc::clone(&barrier);
             let caller = tokio::spawn(async move {
                 barrier.wait().await;
@@ -221,7 +222,7 @@ impl Crowd {
         self.callers.keys().copied().collect()
     }
 
-    /// Closes a caller's connection.
+    /// Resets a caller's connection: closing its half would not end its wait (RFC 9112 §9.6).
     fn hang_up(&mut self, caller: Uuid) {
         self.callers
             .remove(&caller)
@@ -238,9 +239,10 @@ impl Crowd {
     }
 }
 
-/// Sends a request on a connection of its own.
+/// Sends a request on a connection of its own, which is reset when it is dropped.
 async fn ask(app: &TestApp, customer: Uuid, correlation_id: Uuid) -> TcpStream {
     let mut stream = TcpStream::connect(app.api).await.unwrap();
+    stream.set_zero_linger().unwrap();
     let request = request(customer, correlation_id);
     stream.write_all(request.as_bytes()).await.unwrap();
     stream

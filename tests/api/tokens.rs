@@ -240,7 +240,7 @@ async fn credentials_refused_by_the_token_endpoint_are_not_shown_again() {
         ("invalid_grant", "a person must consent again"),
         (
             "interaction_required",
-            "a person must sign in with multi-factor authentication",
+            "a person must consent again, with multi-factor authentication",
         ),
     ] {
         let app = TestApp::builder()
