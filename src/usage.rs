@@ -107,6 +107,7 @@ enum Decision {
 #[derive(Clone, Copy)]
 struct Asking<'a> {
     fetch: Fetch,
+    directive: Directive,
     why: Forward,
     caller: &'a Caller,
     now: Instant,
@@ -239,6 +240,7 @@ impl UsageService {
             Decision::Ask { why, held } => {
                 let asking = Asking {
                     fetch,
+                    directive,
                     why,
                     caller,
                     now,
@@ -386,13 +388,18 @@ impl UsageService {
     ) -> Result<Answer, Unanswered> {
         let Asking {
             fetch,
+            directive,
             why,
             caller,
             now,
         } = asking;
         let fetches = &self.inner.fetches;
         if let Some(failure) = fetches.remembered(fetch, now) {
-            return self.answer_without_asking(failure, held, now, Unanswered::remembered);
+            let asks_again =
+                directive == Directive::NoCache && fetches.may_ask_again(fetch, &failure, now);
+            if !asks_again {
+                return self.answer_without_asking(failure, held, now, Unanswered::remembered);
+            }
         }
         let forwarded = CacheStatus {
             forward: Some(why),

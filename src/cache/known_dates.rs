@@ -54,6 +54,11 @@ impl KnownDates {
         self.dates.insert(key, date);
     }
 
+    /// Forgets the newest date of a customer, which has no rows any more.
+    pub(super) fn forget(&mut self, key: &NewestKey) {
+        self.dates.remove(key);
+    }
+
     /// Forgets the dates that a hard purge drops.
     pub(super) fn purge(&mut self, scope: PurgeScope) {
         self.dates

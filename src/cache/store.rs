@@ -125,9 +125,10 @@ impl UsageCache {
     }
 
     /// Returns the newest date of a customer's usage, where an answer to the question for the newest
-    /// date has an older one and the data of the newest was evicted.
+    /// date has an older one, or no rows, and the data of the newest was evicted.
     ///
-    /// Such an answer is stored by [`UsageCache::store_older`].
+    /// Such an answer is stored by [`UsageCache::store_older`], or by
+    /// [`UsageCache::store_in_place_of`] where upstream has nothing of the newest date any more.
     pub fn lost_newest(
         &self,
         subject: Subject,
@@ -145,8 +146,19 @@ impl UsageCache {
         (!is_cached).then_some(newer)
     }
 
-    /// Stores an answer to the question for the newest date that is older than one before, and
-    /// serves `newest` in its place: the data of that date, as the dated call sent it.
+    /// Stores an answer without rows to the question for the newest date, where upstream has nothing
+    /// of the date before either, whose data was evicted: two calls agree, and nothing is cached to
+    /// serve in its place.
+    pub fn store_in_place_of(&self, question: Question, nothing: Prepared, now: Instant) -> Stored {
+        self.changes().known_dates.forget(&NewestKey {
+            subject: nothing.subject(),
+            api: question.api(),
+        });
+        self.store(question, nothing, now)
+    }
+
+    /// Stores an answer to the question for the newest date that is older than one before, or has no
+    /// rows, and serves `newest` in its place: the data of that date, as the dated call sent it.
     pub fn store_older(
         &self,
         question: Question,
@@ -155,7 +167,10 @@ impl UsageCache {
         now: Instant,
     ) -> Stored {
         let _change = self.changes();
-        let suspicion = Suspicion::WentBackwards;
+        let suspicion = match older.processed_date() {
+            Some(_) => Suspicion::WentBackwards,
+            None => Suspicion::Empty,
+        };
         self.metrics.suspected(suspicion);
         let older_key = SnapshotKey {
             subject: older.subject(),
@@ -173,7 +188,7 @@ impl UsageCache {
         let held = self.keep(&good, AnswerDigest::of(&older), suspicion, now, now);
         Stored {
             held,
-            stored: self.store_aside(older_key, older, now),
+            stored: older_key.date.is_some() && self.store_aside(older_key, older, now),
             change: Change::Doubted(suspicion),
         }
     }
@@ -378,9 +393,13 @@ impl UsageCache {
                 (held, self.snapshots.insert(key, snapshot))
             }
             Question::Newest(_) => {
-                if let Some(date) = key.date.filter(|_| key.api.tells_usage()) {
-                    known.saw(key.newest(), date);
-                    self.metrics.saw_processed_date(date);
+                match key.date.filter(|_| key.api.tells_usage()) {
+                    Some(date) => {
+                        known.saw(key.newest(), date);
+                        self.metrics.saw_processed_date(date);
+                    }
+                    // An answer without rows that is believed ends the memory of what was before.
+                    None => known.forget(&key.newest()),
                 }
                 self.replace_newest(key, snapshot, now)
             }
@@ -422,7 +441,7 @@ impl UsageCache {
 }
 
 /// The newest date of a customer's usage, where an answer to the question for the newest date has an
-/// older one.
+/// older one, or none because it has no rows.
 fn newer_than(
     known: &KnownDates,
     subject: Subject,
@@ -434,7 +453,7 @@ fn newer_than(
     };
     known
         .get(&NewestKey { subject, api })
-        .filter(|newest| answer.is_some_and(|date| date < *newest))
+        .filter(|newest| answer.is_none_or(|date| date < *newest))
 }
 
 // === impl Good ===

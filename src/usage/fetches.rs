@@ -73,11 +73,13 @@ pub(super) struct Filled {
     pub(super) ids: Option<CallIds>,
 }
 
-/// The data of a customer's newest date, where upstream's newest is older.
+/// The data of a customer's newest date, where upstream's newest is older or has no rows.
 enum KnownNewest<T> {
     Cached(Held),
     /// Of this date, as the dated call sent it.
     Fetched(ProcessedDate, T),
+    /// Upstream has nothing of that date any more either.
+    Gone,
 }
 
 /// An answer, and the data to serve in its place where it is older than one before.
@@ -163,6 +165,19 @@ impl Fetches {
         self.failures.get(&fetch, now)
     }
 
+    /// Returns whether a caller's `no-cache` has upstream asked again for a date that had no data: an
+    /// absence may be remembered for a day.
+    pub(super) fn may_ask_again(
+        &self,
+        fetch: Fetch,
+        failure: &Failure<SourceError>,
+        now: Instant,
+    ) -> bool {
+        failure.error.kind.absence() == Some(AbsenceKind::Date)
+            && now >= failure.failed_at + self.min_refresh_interval
+            && self.force(fetch.subject, now)
+    }
+
     /// Whether a caller's `no-cache` is honoured: upstream was not asked this too lately, be it in
     /// vain, nor anything else of the subject at a caller's wish. Where it is, it counts as asked.
     pub(super) fn may_be_forced(&self, fetch: Fetch, held: &Held, now: Instant) -> bool {
@@ -242,14 +257,18 @@ impl Fetches {
         errand: Errand,
         now: Instant,
     ) -> Result<Arc<Wanted>, Arc<Failure<SourceError>>> {
-        if let Question::Dated(_) = fetch.question {
-            self.dated_calls
-                .take(caller, now)
-                .map_err(|exhausted| self.rate_limited(exhausted))?;
-        }
-        self.places
+        let wanted = self
+            .places
             .enter(caller, errand, now)
-            .map_err(|overloaded| self.overloaded(overloaded))
+            .map_err(|overloaded| self.overloaded(overloaded))?;
+        if let Question::Dated(_) = fetch.question
+            && let Err(exhausted) = self.dated_calls.take(caller, now)
+        {
+            // Gives the place back.
+            drop(Turn::of(wanted));
+            return Err(self.rate_limited(exhausted));
+        }
+        Ok(wanted)
     }
 
     /// What becomes of a call that was boarded for `caller` at `now`; it is waited for no longer
@@ -399,8 +418,9 @@ impl Fetches {
         }
     }
 
-    /// Asks the source. An answer that is older than one before is not the customer's newest: then
-    /// the newest date is asked for by name, unless its data is cached.
+    /// Asks the source. An answer that is older than one before, or has no rows, is not the
+    /// customer's newest: then the newest date is asked for by name. Where that fails, data of that
+    /// date answers that is cached for its own sake.
     async fn ask(&self, fetch: Fetch, call: Call) -> Result<Brought<Fetched>, SourceError> {
         let answer = self.source.fetch(call.clone()).await?;
         let date = answer.content.processed_date();
@@ -408,16 +428,18 @@ impl Fetches {
             return Ok((answer, None));
         };
         let question = Question::Dated(newest);
-        let now = self.clock.now();
-        let cached = self.cache.look_up(fetch.subject, question, now);
-        let is_fresh = |held: &Held| held.freshness == Freshness::Fresh;
-        if let Some(held) = cached.clone().filter(is_fresh) {
-            return Ok((answer, Some(KnownNewest::Cached(held))));
-        }
-        let known = match (self.source.fetch(Call { question, ..call }).await, cached) {
-            (Ok(fetched), _) => KnownNewest::Fetched(newest, fetched),
-            (Err(_), Some(held)) => KnownNewest::Cached(held),
-            (Err(error), None) => return Err(suspect(date, newest, error)),
+        let known = match self.source.fetch(Call { question, ..call }).await {
+            Ok(fetched) => KnownNewest::Fetched(newest, fetched),
+            Err(error) => {
+                let now = self.clock.now();
+                match self.cache.look_up(fetch.subject, question, now) {
+                    Some(held) => KnownNewest::Cached(held),
+                    None if date.is_none() && error.kind.absence() == Some(AbsenceKind::Date) => {
+                        KnownNewest::Gone
+                    }
+                    None => return Err(suspect(date, newest, error)),
+                }
+            }
         };
         Ok((answer, Some(known)))
     }
@@ -435,6 +457,7 @@ impl Fetches {
                 let prepared = self.prepare(subject, fetched).await?;
                 Some(KnownNewest::Fetched(date, prepared))
             }
+            Some(KnownNewest::Gone) => Some(KnownNewest::Gone),
         };
         Ok((answer, known))
     }
@@ -489,6 +512,9 @@ impl Fetches {
             self.failures.forget(&fetch);
             let known = match known {
                 None => return self.cache.store(fetch.question, answer, now),
+                Some(KnownNewest::Gone) => {
+                    return self.cache.store_in_place_of(fetch.question, answer, now);
+                }
                 Some(KnownNewest::Cached(held)) => held,
                 Some(KnownNewest::Fetched(date, prepared)) => {
                     let question = Question::Dated(date);
@@ -503,7 +529,9 @@ impl Fetches {
                 (stored.held, stored.stored)
             }
             // A purge overtook the call: its answer serves who waited, and nobody after.
-            Err((answer, None)) => (self.cache.pass_through(answer, now), false),
+            Err((answer, None | Some(KnownNewest::Gone))) => {
+                (self.cache.pass_through(answer, now), false)
+            }
             Err((_, Some(KnownNewest::Cached(held)))) => (held, false),
             Err((_, Some(KnownNewest::Fetched(_, prepared)))) => {
                 (self.cache.pass_through(prepared, now), false)

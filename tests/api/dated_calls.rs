@@ -40,6 +40,24 @@ async fn an_absence_of_a_date_before_the_newest_is_remembered_for_a_day() {
 }
 
 #[tokio::test]
+async fn no_cache_asks_again_for_a_past_date_that_had_no_data() {
+    let app = TestApp::start().await;
+    app.usage(customer(0)).await;
+    let ask = async || {
+        let headers = [("cache-control", "no-cache")];
+        let reply = app.get_with(&path("2020-01-01"), &headers).await;
+        reply.problem(404, "nothing-processed");
+        app.simulator.count(SimulatedApi::Commercial)
+    };
+
+    assert_eq!(ask().await, 1);
+    assert_eq!(ask().await, 1, "within cache.min_refresh_interval");
+    app.advance(HOUR);
+    assert_eq!(ask().await, 2);
+    assert_eq!(ask().await, 2);
+}
+
+#[tokio::test]
 async fn a_purge_forgets_the_absence_of_a_past_date() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;

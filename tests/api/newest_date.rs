@@ -36,6 +36,14 @@ fn go_backwards(app: &TestApp, date: Date) {
     );
 }
 
+/// Partner Center has no rows for the newest date, and still has this date.
+fn lose_the_rows(app: &TestApp, date: Date) {
+    let rows = vec![SimulatedRow::new("PRODUCT", "Exchange", 5, date)];
+    let newest = date.tomorrow().unwrap();
+    app.simulator
+        .replace(customer(0), Override::History { newest, rows });
+}
+
 fn date_of(reply: &Reply) -> String {
     reply.json()["processedDate"].as_str().unwrap().to_owned()
 }
@@ -108,6 +116,37 @@ async fn a_hard_purge_accepts_an_older_date() {
 
     assert_eq!(date_of(&asked), date.yesterday().unwrap().to_string());
     assert!(!asked.header("cache-status").contains("suspect"));
+}
+
+#[tokio::test]
+async fn an_answer_without_rows_is_suspect_after_the_eviction_too() {
+    let (app, date) = evicted().await;
+    lose_the_rows(&app, date);
+
+    let asked = app.usage(customer(0)).await;
+    app.advance(std::time::Duration::from_secs(24 * 60 * 60));
+    let confirmed = app.usage(customer(0)).await;
+    let kept = app.usage(customer(0)).await;
+
+    assert_eq!(date_of(&asked), date.to_string());
+    assert_suspect(&asked);
+    for reply in [confirmed, kept] {
+        assert_eq!(reply.json()["processedDate"], serde_json::Value::Null);
+        assert!(!reply.header("cache-status").contains("suspect"));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_rows_is_believed_where_the_newest_date_is_gone_too() {
+    let (app, _) = evicted().await;
+    app.simulator
+        .replace(customer(0), Override::Rows(Vec::new()));
+
+    let asked = app.usage(customer(0)).await;
+
+    assert_eq!(asked.json()["processedDate"], serde_json::Value::Null);
+    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 1);
 }
 
 #[tokio::test]
