@@ -33,7 +33,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<Entry>, Vec<Fault>> {
         };
         vec![Fault::at(place, problem)]
     };
-    let bytes = std::fs::read(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let bytes = std::fs::read(path).map_err(|error| {
+        whole(format!(
+            "cannot be read: {error}; check that it is a file that this user may read"
+        ))
+    })?;
     let text = String::from_utf8(bytes)
         .map_err(|error| whole(format!("is not UTF-8: {}", error.utf8_error())))?;
     Document { path, text: &text }.entries()
