@@ -32,7 +32,7 @@ impl Identity {
         Self::sharing(Self::unsent_budget(), caller, limit)
     }
 
-    /// A caller that shares this budget with others.
+    /// A caller whose unsent bytes this budget counts, and those of others that share it.
     pub const fn sharing(
         unsent: Arc<ByteBudget>,
         caller: Caller,
@@ -69,20 +69,21 @@ impl Identity {
 // === impl CallerSet ===
 
 impl CallerSet {
-    /// The callers that were declared. Who was known `before` and has the same rate goes on with
-    /// what is left of it.
+    /// The callers that were declared. A caller that was known `before` keeps its budget of unsent
+    /// bytes, and what is left of its rate if that is the same.
     pub(super) fn new(declared: Vec<Declared>, before: &Self, now: Instant) -> Self {
         let mut set = Self::default();
         for one in declared {
+            let known = before.by_name.get(one.caller.name());
             let limit = one.rate.map(|rate| {
-                before
-                    .by_name
-                    .get(one.caller.name())
+                known
                     .and_then(|known| known.limit())
                     .filter(|limit| limit.rate() == rate)
                     .map_or_else(|| Arc::new(RateLimit::new(rate, now)), Arc::clone)
             });
-            let identity = Arc::new(Identity::new(one.caller, limit));
+            let unsent =
+                known.map_or_else(Identity::unsent_budget, |known| Arc::clone(known.unsent()));
+            let identity = Arc::new(Identity::sharing(unsent, one.caller, limit));
             for hash in one.key_hashes {
                 set.by_key.insert(hash, Arc::clone(&identity));
             }

@@ -300,6 +300,23 @@ fn what_is_left_of_a_rate_outlives_a_reload_that_leaves_it_alone() {
     assert_eq!(remaining(&other), 2);
 }
 
+#[test]
+fn what_a_caller_has_unsent_still_counts_after_a_reload() {
+    let set = |name: &str, rights: &str, before: &CallerSet| {
+        let declared = Folder::new(caller(name, &key(), rights)).callers();
+        CallerSet::new(declared, before, SystemClock.now())
+    };
+    let unsent = |set: &CallerSet| Arc::clone(set.by_key(b"abc").unwrap().unsent());
+    let first = set("a", "", &CallerSet::default());
+    assert!(unsent(&first).take(9));
+
+    let same = set("a", "rate = \"3/h\"", &first);
+    let other = set("b", "", &same);
+
+    assert_eq!(unsent(&same).used(), 9);
+    assert_eq!(unsent(&other).used(), 0);
+}
+
 /// A caller's name, its keys, customers, scopes and rate, as a file may state them.
 type Stated = (Vec<u64>, Option<Vec<u128>>, bool, Option<(u32, char)>);
 
