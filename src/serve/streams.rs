@@ -20,8 +20,8 @@ struct Stream {
     number: u32,
     opened: Instant,
     /// Makes the answer and hands it to hyper, piece by piece. Dropped before its end, it resets the
-    /// stream.
-    task: AbortHandle,
+    /// stream. `None` until it is spawned.
+    task: Option<AbortHandle>,
     /// hyper has a piece of the answer, and has not asked for another since.
     waits_for_client: bool,
     /// When that was first seen.
@@ -43,15 +43,20 @@ impl Streams {
     /// A stream is open until its answer has been written to the socket, or given up. `spawn` runs
     /// its task.
     pub(super) fn open(&self, number: u32, spawn: impl FnOnce() -> AbortHandle) {
-        // Locked before the task runs, so that it is known when it ends.
-        let mut open = self.lock();
-        open.push(Stream {
+        // Before the task runs, so that the stream is here to be removed when it ends.
+        self.lock().push(Stream {
             number,
             opened: Instant::now(),
-            task: spawn(),
+            task: None,
             waits_for_client: false,
             since: None,
         });
+        // Not under the lock: a runtime that shuts down drops the task at once, which ends the stream.
+        let task = spawn();
+        let mut open = self.lock();
+        if let Some(stream) = open.iter_mut().find(|stream| stream.number == number) {
+            stream.task = Some(task);
+        }
     }
 
     /// The next piece of an answer is handed to hyper, which has passed on those before it.
@@ -87,10 +92,11 @@ impl Streams {
             }
             if deadline > now {
                 next = next.into_iter().chain([deadline]).min();
-            } else if stream.task.is_finished() {
-                return Stall::End;
-            } else {
-                stream.task.abort();
+            } else if let Some(task) = &stream.task {
+                if task.is_finished() {
+                    return Stall::End;
+                }
+                task.abort();
             }
         }
         Stall::Wait(next)
@@ -103,6 +109,11 @@ impl Streams {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{Arc, mpsc},
+        thread,
+    };
+
     use tokio::task::JoinSet;
 
     use super::*;
@@ -133,6 +144,33 @@ mod tests {
         assert_eq!(streams.oldest(), Some(start + SECOND));
         streams.end(3);
         assert_eq!(streams.oldest(), None);
+    }
+
+    #[test]
+    fn a_stream_whose_task_is_dropped_at_once_is_not_open() {
+        /// Ends the stream when its task is dropped.
+        struct Ending(Arc<Streams>);
+        impl Drop for Ending {
+            fn drop(&mut self) {
+                self.0.end(1);
+            }
+        }
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let closed = runtime.handle().clone();
+        drop(runtime);
+        let (send, receive) = mpsc::channel();
+
+        // On a thread of its own, so that a deadlock fails the test.
+        thread::spawn(move || {
+            let streams = Arc::new(Streams::default());
+            let ending = Ending(Arc::clone(&streams));
+            streams.open(1, || {
+                closed.spawn(async move { drop(ending) }).abort_handle()
+            });
+            send.send(streams.oldest()).unwrap();
+        });
+
+        assert_eq!(receive.recv_timeout(10 * SECOND), Ok(None));
     }
 
     #[tokio::test(start_paused = true)]
