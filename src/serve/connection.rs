@@ -237,7 +237,10 @@ impl<H: Handler> Connection<H> {
                     return Poll::Pending;
                 };
                 if what == Overdue::Rest {
-                    connection.as_mut().rest();
+                    // Of a head that is not judged, hyper may have read some.
+                    if self.heads == Heads::Judged {
+                        connection.as_mut().rest();
+                    }
                     continue;
                 }
                 let first = overdue.is_none();

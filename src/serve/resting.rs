@@ -48,8 +48,8 @@ where
         }
     }
 
-    /// Gives the buffers back until something comes. Only for a connection that is idle: hyper then
-    /// has read nothing that it has not answered.
+    /// Gives the buffers back until something comes. Only for a connection that is idle and whose
+    /// heads are judged: hyper then has read nothing that it has not answered.
     pub(super) fn rest(&mut self) {
         self.state = match self.state.take() {
             Some(State::Serving(serving)) => {
