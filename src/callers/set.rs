@@ -32,7 +32,7 @@ impl Identity {
         Self::sharing(Self::unsent_budget(), caller, limit)
     }
 
-    /// A caller whose unsent bytes this budget counts, and those of others that share it.
+    /// A caller whose unsent bytes this budget counts already.
     pub const fn sharing(
         unsent: Arc<ByteBudget>,
         caller: Caller,

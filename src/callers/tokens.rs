@@ -18,8 +18,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct TokenCallers {
     verifier: JwtVerifier,
-    /// Shared by the subjects that the callers file does not name.
-    unsent: Arc<ByteBudget>,
+    /// Of the subjects that the callers file does not name, by the caller's name.
+    unsent: moka::sync::Cache<Arc<str>, Arc<ByteBudget>>,
 }
 
 /// A token that got nobody in.
@@ -34,11 +34,14 @@ pub enum TokenRefused {
 // === impl TokenCallers ===
 
 impl TokenCallers {
+    /// Subjects whose unsent bytes are counted. Each takes some hundred bytes.
+    const SUBJECTS: u64 = 10_000;
+
     /// Callers whose tokens this verifier believes.
     pub fn new(verifier: JwtVerifier) -> Self {
         Self {
             verifier,
-            unsent: Identity::unsent_budget(),
+            unsent: moka::sync::Cache::new(Self::SUBJECTS),
         }
     }
 
@@ -92,7 +95,9 @@ impl TokenCallers {
         let customers = token.customers.as_ref();
         let customers = customers.filter(|customers| !customers.are_none())?;
         let caller = Caller::new(Arc::clone(token.name()), customers.clone(), scopes);
-        let unsent = Arc::clone(&self.unsent);
+        let unsent = self
+            .unsent
+            .get_with_by_ref(token.name(), Identity::unsent_budget);
         Some(Arc::new(Identity::sharing(unsent, caller, None)))
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    callers::jwt::claims::LEEWAY,
+    callers::{TokenCallers, jwt::claims::LEEWAY},
     domain::{Scope, samples},
 };
 
@@ -145,4 +145,29 @@ async fn claims_that_are_not_configured_are_not_read() {
 
     let verified = verified.unwrap();
     assert_eq!((verified.scopes, &verified.customers), (None, &None));
+}
+
+#[tokio::test]
+async fn each_subject_that_the_callers_file_does_not_name_has_its_own_unsent_bytes() {
+    let signer = Signer::ed("d");
+    let issuer = Issuer::start(&[&signer]).await;
+    let test = Test::start_with(issuer, |config| {
+        config.scopes_claim = Some("roles".to_owned());
+        config.customers_claim = Some("customers".to_owned());
+    });
+    let callers = TokenCallers::new(test.verifier.clone());
+    let unsent = async |changes: Value| {
+        let rights = json!({"roles": "usage:read", "customers": "*"});
+        let token = signer.token("EdDSA", &with(with(good(), rights), changes));
+        let identified = callers.identify(token.as_bytes(), None);
+        let identified = tokio::time::timeout(PATIENCE, identified).await;
+        Arc::clone(identified.expect("it is answered").unwrap().unsent())
+    };
+    assert!(unsent(json!({"sub": "one"})).await.take(9));
+
+    let again = unsent(json!({"sub": "one", "exp": NOW + 300})).await;
+    let other = unsent(json!({"sub": "other"})).await;
+
+    assert_eq!(again.used(), 9, "by whichever of its tokens");
+    assert_eq!(other.used(), 0);
 }
