@@ -16,7 +16,7 @@ pub(crate) const BOUND: u64 = PROGRAM + CACHE + FAILURES + CONNECTIONS + LOG + U
 
 /// The program with two threads, as it is at rest: 56 MiB in a debug build, half of which are pages
 /// of its own file, and more of these as more of it is used. A release build takes half as much.
-const PROGRAM: u64 = 68 * MIB;
+const PROGRAM: u64 = 56 * MIB;
 
 /// Absences and faults that are remembered, 10,000 of each at most: 1.2 KiB each, as measured. This
 /// part is why a million customers that there are not take no more than ten thousand do.
