@@ -35,7 +35,7 @@ impl AllowedHosts {
     /// A [`Problem`] where the listener does not serve that host (RFC 9110 §15.5.20).
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
         match host(request) {
-            Some(host) if !self.allows(name(host)) => Err(misdirected(host)),
+            Some(host) if !is_usual(host) && !self.allows(name(host)) => Err(misdirected(host)),
             _ => Ok(()),
         }
     }
@@ -54,6 +54,18 @@ fn host<B>(request: &Request<B>) -> Option<&str> {
             Some(host.to_str().unwrap_or_default())
         }
     }
+}
+
+/// Recognizes what nearly every request names, without parsing it: a hit pays for this check.
+fn is_usual(host: &str) -> bool {
+    ["127.0.0.1", "localhost"].into_iter().any(|usual| {
+        host.strip_prefix(usual)
+            .is_some_and(|rest| match rest.as_bytes() {
+                [] => true,
+                [b':', port @ ..] => port.iter().all(u8::is_ascii_digit),
+                _ => false,
+            })
+    })
 }
 
 /// The host without its port.
