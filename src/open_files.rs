@@ -30,8 +30,11 @@ pub fn raise_limit(server: &ServerConfig) -> Option<String> {
 
 /// Returns the limit that is then in force.
 fn to_hard_limit() -> io::Result<u64> {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let current = maximum;
-    setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // Where there is nothing to raise, a sandbox need not allow the call.
+    if current != maximum {
+        let current = maximum;
+        setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
+    }
     Ok(maximum.unwrap_or(u64::MAX))
 }
