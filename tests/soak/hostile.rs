@@ -22,7 +22,7 @@ const IDLERS: usize = 500;
 const SLOW_READERS: usize = 20;
 const SLOW_WRITERS: usize = 200;
 const WITHHOLDERS: usize = 100;
-const STALLERS: usize = 40;
+const STALLERS: usize = 8;
 const LEAVERS: usize = 8;
 const OVERSIZERS: usize = 4;
 
