@@ -76,7 +76,7 @@ fn name(host: &str) -> &str {
     }
 }
 
-/// Whether no name server decides where a host leads: an address, or a name that is reserved for
+/// Returns true where no name server resolves a host: an address, or a name that is reserved for
 /// the loopback (RFC 6761 §6.3).
 fn is_of_loopback(name: &str) -> bool {
     let bracketed = || name.strip_prefix('[')?.strip_suffix(']');

@@ -20,7 +20,7 @@ const MOST_HEADERS: usize = 14;
 /// What an answer is of, and whom it is the same for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Audience {
-    /// Whoever may have it at all, where callers are not told apart.
+    /// Every client, where callers are not identified.
     Everybody,
     /// The callers that may have it. It is the same for each, but a browser that two of them share
     /// must not show one's answer to the other.

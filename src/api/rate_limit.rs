@@ -1,4 +1,4 @@
-//! How often a caller may come, told in the fields of draft-ietf-httpapi-ratelimit-headers-11.
+//! The rate of a caller, in the fields of draft-ietf-httpapi-ratelimit-headers-11.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 

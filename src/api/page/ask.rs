@@ -8,7 +8,7 @@ use crate::{
     representation::adoption::displayable,
 };
 
-/// What a page is asked for, by its query: `customer` and `date`, each of which may be empty, and
+/// The query of a page: `customer` and `date`, each of which may be empty, and
 /// `page`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ask {

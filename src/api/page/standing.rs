@@ -71,7 +71,7 @@ impl Standing {
     }
 }
 
-/// Why a stale answer is shown.
+/// The reason that a stale answer is shown.
 fn why(answer: &Answer) -> &'static str {
     match answer.status.forward_status {
         Some(429) => "Partner Center limits how often it may be asked.",

@@ -39,7 +39,7 @@ struct UsagePage {
     counted: String,
     standing: Standing,
     note: Option<&'static str>,
-    /// Whether the page is to be loaded again for the names of customers.
+    /// True where the page reloads for the names of customers.
     list_is_being_fetched: bool,
     dates: Vec<DateLink>,
     is_dated: bool,

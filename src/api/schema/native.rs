@@ -109,7 +109,7 @@ const PROCESSED: Property = (
     "When the seats were counted.",
 );
 
-/// What every collection has besides its items.
+/// The fields that every collection has besides its items.
 const OF_COLLECTION: [Property; 3] = [
     (
         "totalCount",
