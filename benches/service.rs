@@ -33,16 +33,16 @@ use usage_proxy::{
     config::{CacheConfig, LogConfig, LogFormat, RequestLog},
     domain::{CustomerId, UpstreamApi},
     jitter::Jitter,
+    observability::telemetry,
+    partner_center::wire,
     peer::Peer,
-    representation::{Coding, Form, Prepared},
-    shutdown::Shutdown,
-    simulator::documented_body,
-    telemetry,
-    upstream::wire,
-    usage::{
+    render::{Coding, Form, Prepared},
+    service::{
         CallLimits, UsageService,
         source::{Call, CallIds, Content, FetchFuture, Fetched, UsageSource},
     },
+    shutdown::Shutdown,
+    simulator::documented_body,
 };
 
 /// The allocator of the binary.

@@ -23,12 +23,12 @@ pub use self::{access::Access, identity::identity};
 use crate::{
     allowed_hosts::AllowedHosts,
     clock::SharedClock,
+    observability::telemetry::Metrics,
     panic::{self, Panicked},
     peer::Peer,
     problem::{Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
-    telemetry::Metrics,
-    usage::UsageService,
+    service::UsageService,
 };
 
 /// Everything the admin listener shows; clones share it.

@@ -50,19 +50,19 @@ pub use self::{
 };
 use crate::{
     allowed_hosts::AllowedHosts,
+    auth::Identity,
     cache::{CacheResult, CacheStatus},
-    callers::Identity,
     clock::SharedClock,
     config::{Origin, RequestLog},
     domain::{Caller, ProcessedDate},
+    observability::telemetry::REQUEST_TARGET,
+    observability::traces::Span,
     offload,
     panic::{self, Panicked},
     peer::Peer,
     problem::{Body, Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
-    telemetry::REQUEST_TARGET,
-    trace::Span,
-    usage::{UsageService, source::CallTrace},
+    service::{UsageService, source::CallTrace},
 };
 
 /// Everything an API request needs; clones share it.

@@ -11,26 +11,26 @@ use crate::{
     },
     allowed_hosts::AllowedHosts,
     api::{Api, ApiMetrics, Authentication, RequestSpans},
-    cache::{CacheMetrics, UsageCache},
-    callers::{
+    auth::{
         Callers, CallersMetrics, TokenCallers,
         jwt::{JwtDeps, JwtVerifier},
     },
+    cache::{CacheMetrics, UsageCache},
     clock::{SharedClock, SystemClock},
     config::{Config, ConfigErrors, ServerConfig, TlsConfig, is_local},
     handover::Inherited,
     jitter::Jitter,
+    observability::telemetry::{DroppedLines, Metrics},
+    observability::traces::{self, Exporting, TraceDeps, Tracer},
     panic,
+    partner_center::{PartnerCenter, TokenStatus, UpstreamDeps},
     reload::Reload,
-    serve::{
+    server::{
         ConnectionMetrics, Edge, Heads, Limits, routed, serve,
         tls::{Tls, TlsError, TlsMetrics},
     },
+    service::{CallLimits, UsageService},
     shutdown::Shutdown,
-    telemetry::{DroppedLines, Metrics},
-    trace::{self, Exporting, TraceDeps, Tracer},
-    upstream::{PartnerCenter, TokenStatus, UpstreamDeps},
-    usage::{CallLimits, UsageService},
 };
 
 /// The service, bound to its addresses and not yet serving.
@@ -84,13 +84,13 @@ pub enum StartError {
     },
     /// Tokens of callers cannot be checked.
     #[error("cannot set up the check of tokens")]
-    Tokens(#[from] crate::callers::jwt::StartError),
+    Tokens(#[from] crate::auth::jwt::StartError),
     /// The upstream client cannot be made.
     #[error("cannot set up the upstream client")]
-    Upstream(#[from] crate::upstream::StartError),
+    Upstream(#[from] crate::partner_center::StartError),
     /// Traces cannot be exported.
     #[error("tracing")]
-    Tracing(#[from] trace::StartError),
+    Tracing(#[from] traces::StartError),
     /// Two components have a metric of the same name.
     #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
@@ -280,7 +280,7 @@ fn start_tracing(
     config: &Config,
     deps: &Deps,
     metrics: &Metrics,
-) -> Result<Option<(Tracer, Exporting)>, trace::StartError> {
+) -> Result<Option<(Tracer, Exporting)>, traces::StartError> {
     let Some(config) = &config.tracing else {
         return Ok(None);
     };

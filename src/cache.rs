@@ -6,7 +6,7 @@
 //! differently: "which date is newest" changes and goes stale, a snapshot of a date is settled.
 //!
 //! Nothing here asks upstream or waits; [`SingleFlight`] and [`Failures`] are the pieces with which
-//! [`usage`](crate::usage) does.
+//! [`usage`](crate::service) does.
 
 mod absences;
 mod doubt;
@@ -48,7 +48,7 @@ use crate::{
     config::CacheConfig,
     domain::{CustomerId, ProcessedDate, Question, Subject, UpstreamApi},
     jitter::Jitter,
-    representation::Prepared,
+    render::Prepared,
 };
 
 /// The two maps, and the rules that keep them in step.

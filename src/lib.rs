@@ -23,10 +23,10 @@
 //! [`upstream`] → [`representation`] prepares → stored, unless [doubted](cache::Suspicion) →
 //! `api/negotiation` picks a form, `api/caching` dresses it or says 304. The list of customers
 //! (`api/customers`) and the documents that are handed out as they came (`api/documents`) go the
-//! same way; of the list, `representation/customers` cuts what its caller may see.
+//! same way; of the list, `render/customers` cuts what its caller may see.
 //!
 //! **For people.** `api/page` (askama's templates) shows what the same caller would be answered, and
-//! shares its bars, `representation/adoption`, with `representation/chart`; their styles and scripts
+//! shares its bars, `render/adoption`, with `render/chart`; their styles and scripts
 //! are `api/assets`, the same for everybody. In a terminal, `cli/get` asks a running service,
 //! `cli/doctor` looks for what keeps one from working, and `cli/consent` brings its refresh token.
 //!
@@ -43,21 +43,21 @@ pub mod app;
 
 pub mod handover;
 
-pub mod serve;
+pub mod server;
 
 pub mod api;
 
-pub mod callers;
+pub mod auth;
 
-pub mod usage;
+pub mod service;
 
 pub mod cache;
 
-pub mod representation;
+pub mod render;
 
 pub mod domain;
 
-pub mod upstream;
+pub mod partner_center;
 
 pub mod resilience;
 
@@ -69,11 +69,9 @@ pub mod simulator;
 
 pub mod config;
 
-pub mod telemetry;
-
 pub mod panic;
 
-pub mod trace;
+pub mod observability;
 
 pub mod problem;
 

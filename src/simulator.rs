@@ -31,7 +31,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     clock::{Clock, SharedClock, SystemClock},
-    serve::{Edge, Heads, routed, serve},
+    server::{Edge, Heads, routed, serve},
     shutdown::Shutdown,
 };
 use simulation::Simulation;

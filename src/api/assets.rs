@@ -13,7 +13,7 @@ use crate::{
     cache::CacheStatus,
     offload,
     problem::{Body, Problem},
-    representation::{self, Coding},
+    render::{self, Coding},
 };
 
 /// A file, as it is built into the program.
@@ -98,7 +98,7 @@ impl Assets {
 impl Asset {
     /// The file, ready to be sent.
     pub(super) fn new(file: File) -> Self {
-        let etag = representation::strong_etag(&file.body);
+        let etag = render::strong_etag(&file.body);
         Self {
             path: file.path,
             content_type: HeaderValue::from_static(file.content_type),
@@ -154,9 +154,9 @@ impl Asset {
 
     fn compress(&self, coding: Coding) -> Option<Encoded> {
         let identity = &self.identity;
-        match representation::compress(&identity.body, coding) {
+        match render::compress(&identity.body, coding) {
             Ok(body) => {
-                let etag = representation::etag_for_coding(identity.etag.as_bytes(), coding);
+                let etag = render::etag_for_coding(identity.etag.as_bytes(), coding);
                 Some(Encoded::new(&etag, Cow::Owned(body)))
             }
             Err(error) => {

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use super::{route::Route, schema::Anonymous};
 use crate::{
     access_key::{self, BadCredential, Schemes},
-    callers::{
+    auth::{
         Callers, Identity, TokenCallers, TokenRefused,
         jwt::{Rejection, VerifyError},
     },
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
     use crate::{
         access_key::{KeyHash, X_API_KEY},
-        callers::CallersMetrics,
+        auth::CallersMetrics,
         clock::ManualClock,
         reload::Reload,
         shutdown::Shutdown,

@@ -9,7 +9,7 @@ use super::browser;
 use crate::{
     cache::{CacheStatus, Held},
     problem::Body,
-    representation::{Coding, Document, Encoded, Form},
+    render::{Coding, Document, Encoded, Form},
 };
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

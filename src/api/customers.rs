@@ -11,11 +11,11 @@ use super::{
 use crate::{
     domain::Caller,
     problem::Problem,
-    representation::{
+    render::{
         Coding, Form,
         customers::{Page, Shown},
     },
-    usage::{Answer, Cause, Directive},
+    service::{Answer, Cause, Directive},
 };
 
 /// What is asked for.

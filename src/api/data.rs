@@ -1,4 +1,4 @@
-//! What the resources share that answer from [`usage`](crate::usage): how an answer is handed out, and
+//! What the resources share that answer from [`usage`](crate::service): how an answer is handed out, and
 //! how one is refused.
 
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
@@ -13,8 +13,8 @@ use crate::{
     cache::CacheResult,
     domain::ProcessedDate,
     problem::{Body, Kind, Problem},
-    representation::{Coding, Form},
-    usage::{Answer, Cause, Unanswered, source::CallIds},
+    render::{Coding, Form},
+    service::{Answer, Cause, Unanswered, source::CallIds},
 };
 
 const MS_REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");

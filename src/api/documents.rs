@@ -14,8 +14,8 @@ use super::{
 use crate::{
     domain::Caller,
     problem::Problem,
-    representation::{Coding, Form},
-    usage::{Answer, Cause, Directive, NativeDocument, Unanswered},
+    render::{Coding, Form},
+    service::{Answer, Cause, Directive, NativeDocument, Unanswered},
 };
 
 /// How a document is asked for.

@@ -8,11 +8,11 @@ use uuid::Uuid;
 use crate::{
     domain::{CustomerId, ProcessedDate},
     problem::{Kind, Problem, excerpt},
-    representation::{
+    render::{
         Theme,
         customers::{Continuation, CustomerFilter, InvalidContinuation, Page},
     },
-    usage::{Directive, source::CallTrace},
+    service::{Directive, source::CallTrace},
 };
 
 const MS_CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid");

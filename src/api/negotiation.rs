@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
     problem::{Kind, Problem},
-    representation::{Coding, Form, Theme},
+    render::{Coding, Form, Theme},
 };
 
 /// Forms of the simplified resource, the preferred one first.

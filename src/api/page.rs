@@ -225,7 +225,7 @@ impl<B> Arrived<'_, B> {
     }
 
     /// Whether its sender wants upstream asked, or not.
-    fn directive(&self) -> crate::usage::Directive {
+    fn directive(&self) -> crate::service::Directive {
         extract::directive(self.request.headers())
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     cache::Failure,
     clock::whole_seconds_up,
     problem::{Kind, Problem, UpstreamRefusal},
-    usage::{
+    service::{
         Cause,
         source::{Refusal, SourceError, SourceErrorKind},
     },

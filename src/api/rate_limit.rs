@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
-    callers::RateLimit,
+    auth::RateLimit,
     clock::whole_seconds_up,
     problem::{Kind, Problem},
     resilience::token_bucket::{Exhausted, Taken},

@@ -9,9 +9,9 @@ use super::{Arrived, Told, UnderWay, route::Route};
 use crate::{
     cache::CacheStatus,
     domain::CustomerId,
+    observability::traces::{KeyValue, Span, Tracer, semconv},
     peer::Peer,
     problem::excerpt,
-    trace::{KeyValue, Span, Tracer, semconv},
 };
 
 /// Begins a span for each request.

@@ -15,7 +15,7 @@ use http::{Response, Version};
 use http_body::{Frame, SizeHint};
 
 use crate::{
-    callers::Identity,
+    auth::Identity,
     problem::{Body, Kind, Problem},
     resilience::byte_budget::ByteBudget,
 };

@@ -1,4 +1,4 @@
-//! The usage resources: extract, ask [`UsageService`](crate::usage::UsageService), answer.
+//! The usage resources: extract, ask [`UsageService`](crate::service::UsageService), answer.
 
 use http::StatusCode;
 
@@ -15,8 +15,8 @@ use super::{
 use crate::{
     domain::{Caller, ProcessedDate},
     problem::Problem,
-    representation::{Form, Theme, Usage},
-    usage::Query,
+    render::{Form, Theme, Usage},
+    service::Query,
 };
 
 /// `GET /v1/customers/{customer_id}/usage`.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::freshness::Lifetime;
-use crate::{domain::ProcessedDate, representation::Prepared};
+use crate::{domain::ProcessedDate, render::Prepared};
 
 /// A reason to doubt an answer, and to serve cached data in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

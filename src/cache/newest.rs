@@ -12,7 +12,7 @@ use moka::policy::EvictionPolicy;
 use super::{
     EMPTY_SHARE, NewestKey, PurgeMode, PurgeScope, doubt::Doubt, freshness::Lifetime, size,
 };
-use crate::{domain::ProcessedDate, representation::Prepared};
+use crate::{domain::ProcessedDate, render::Prepared};
 
 /// Subject and call → the newest processed date. This is what goes stale.
 ///

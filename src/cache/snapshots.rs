@@ -9,7 +9,7 @@ use std::{
 use moka::{notification::RemovalCause, policy::EvictionPolicy};
 
 use super::{CacheMetrics, EMPTY_SHARE, PurgeMode, PurgeScope, SnapshotKey, doubt::Doubt, size};
-use crate::{domain::Subject, representation::Prepared};
+use crate::{domain::Subject, render::Prepared};
 
 /// (Subject, call, date) → every form of the answer. It does not expire: it is kept until memory is
 /// needed, which the least recently used entry gives up. (moka's default policy would refuse a large

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::{ProcessedDate, Question, Subject, UpstreamApi},
-    representation::Prepared,
+    render::Prepared,
 };
 
 /// What became of an answer that was to be stored.

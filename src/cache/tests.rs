@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     clock::{Clock, SystemClock},
     domain::{Outline, ProcessedAt, RowName, Snapshot, UsageRow, samples},
-    representation::{Coding, Form},
+    render::{Coding, Form},
 };
 
 mod doubts;

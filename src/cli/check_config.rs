@@ -10,9 +10,9 @@ use super::{
     eprint_line, print_line,
 };
 use crate::{
-    callers,
+    auth,
     config::Config,
-    serve::tls::{self, TlsError},
+    server::tls::{self, TlsError},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -47,7 +47,7 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
 fn check_callers(file: Option<&Path>) -> Result<Option<String>, Failure> {
     match file {
         Some(file) if file.exists() => {
-            callers::check(file)?;
+            auth::check(file)?;
             Ok(None)
         }
         Some(file) => Ok(Some(format!(

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{key_value, shell};
 use crate::{
     config::{AuthConfig, Config, Sources, TlsConfig, secret},
-    trace,
+    observability::traces,
 };
 
 /// Where configuration comes from.
@@ -63,7 +63,7 @@ pub(super) fn unreadable_secrets(auth: &AuthConfig) -> Vec<String> {
 
 /// What is wrong with the headers for the collector of traces, where there are to be any.
 pub(super) fn unreadable_trace_headers(config: &Config) -> Option<String> {
-    let error = trace::read_headers(trace_headers(config)?).err()?;
+    let error = traces::read_headers(trace_headers(config)?).err()?;
     Some(format!("tracing.headers_file: {error}"))
 }
 

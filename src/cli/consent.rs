@@ -33,9 +33,9 @@ use crate::{
         AuthConfig, Config, duration,
         secret::{self, SecretError},
     },
-    serve::{Edge, Heads, routed, serve},
+    partner_center::probe::{Consent, Consented, SignIn, SignInError, Trouble, WITHOUT_PROOF},
+    server::{Edge, Heads, routed, serve},
     shutdown::Shutdown,
-    upstream::probe::{Consent, Consented, SignIn, SignInError, Trouble, WITHOUT_PROOF},
 };
 
 pub(super) const EXAMPLES: &str = "\

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     app::{App, Deps, StartError},
     config::{Config, Sources, is_local},
+    observability::telemetry,
     simulator::{DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, Simulator, SimulatorOptions, customer_id},
-    telemetry,
 };
 
 pub(super) const EXAMPLES: &str = "\

@@ -23,8 +23,8 @@ use crate::{
     clock::{SharedClock, SystemClock},
     config::{AuthConfig, Config, ConfigErrors},
     domain::CustomerId,
+    partner_center::probe::{Answered, Claims, Probe, Trouble, WITHOUT_PROOF},
     shutdown::Shutdown,
-    upstream::probe::{Answered, Claims, Probe, Trouble, WITHOUT_PROOF},
 };
 
 pub(super) const EXAMPLES: &str = "\

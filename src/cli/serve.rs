@@ -13,10 +13,10 @@ use crate::{
     app::{App, Deps},
     config::{AuthConfig, Config},
     handover::{HandoverError, Inherited},
+    observability::telemetry,
     open_files,
     reload::Reload,
     shutdown::Shutdown,
-    telemetry,
 };
 
 pub(super) const EXAMPLES: &str = "\

@@ -9,9 +9,9 @@ use super::{
 use crate::{
     app::listen_failure,
     config::{LogConfig, RequestLog},
+    observability::telemetry,
     shutdown::Shutdown,
     simulator::{DOCUMENTED_CUSTOMER, Faults, Simulator, SimulatorOptions},
-    telemetry,
 };
 
 pub(super) const EXAMPLES: &str = "\

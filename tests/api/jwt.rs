@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 #[expect(dead_code, reason = "the unit tests need more of it")]
-#[path = "../../src/callers/jwt/support.rs"]
+#[path = "../../src/auth/jwt/support.rs"]
 mod issuer;
 
 const ISSUER: &str = "https://issuer.example/tenant/v2.0";

@@ -14,8 +14,8 @@ use serde_json::Value;
 use usage_proxy::{
     access_key::KeyHash,
     config::{LogConfig, LogFormat, RequestLog},
+    observability::telemetry,
     simulator::{Faults, SimulatedApi},
-    telemetry,
 };
 use uuid::Uuid;
 

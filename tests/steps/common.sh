@@ -6,9 +6,9 @@
 running=()
 
 # For how long, in seconds, the service hands over its last traces once it has drained: FLUSH_TIMEOUT
-# of src/trace/exporter.rs.
+# of src/observability/traces/exporter.rs.
 # shellcheck disable=SC2034  # the steps use it
-last_traces=$(sed -n 's/^const FLUSH_TIMEOUT: .*from_secs(\([0-9]*\));$/\1/p' src/trace/exporter.rs)
+last_traces=$(sed -n 's/^const FLUSH_TIMEOUT: .*from_secs(\([0-9]*\));$/\1/p' src/observability/traces/exporter.rs)
 
 build() {
     need cc gcc libc6-dev

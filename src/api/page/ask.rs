@@ -5,7 +5,7 @@ use crate::{
     api::extract,
     domain::ProcessedDate,
     problem::{Kind, Problem, excerpt},
-    representation::adoption::displayable,
+    render::adoption::displayable,
 };
 
 /// The query of a page: `customer` and `date`, each of which may be empty, and

@@ -9,12 +9,12 @@ use super::{
 use crate::{
     api::{Arrived, Inner},
     domain::{Caller, CustomerEntry, CustomerId},
-    representation::{
+    render::{
         Prepared,
         adoption::{displayable, grouped},
         customers::{CustomerIndex, Sought},
     },
-    usage::{Answer, Directive, Unanswered},
+    service::{Answer, Directive, Unanswered},
 };
 
 /// Customers on a page of the list: more would be slow to load and to read.

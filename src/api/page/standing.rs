@@ -1,8 +1,8 @@
 use crate::{
     cache::Freshness,
     domain::ProcessedDate,
+    service::Answer,
     time_words::{ago, in_words},
-    usage::Answer,
 };
 
 /// When an answer was checked with Partner Center, and why not later.

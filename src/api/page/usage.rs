@@ -15,12 +15,12 @@ use crate::{
     domain::{Caller, CustomerId, ProcessedDate},
     offload,
     problem::Body,
-    representation::{
+    render::{
         Coding, Form, Prepared,
         adoption::{self, Adoption},
     },
+    service::{Answer, Directive, Query},
     time_words::in_words,
-    usage::{Answer, Directive, Query},
 };
 
 /// Months of processed dates that Partner Center keeps.

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use url::form_urlencoded;
 
 use super::super::eprint_line;
-use crate::upstream::probe::{SignIn, Trouble};
+use crate::partner_center::probe::{SignIn, Trouble};
 
 /// The answer to a sign-in, and the browser that waits to hear what came of it.
 #[derive(Debug)]

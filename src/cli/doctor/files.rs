@@ -12,10 +12,10 @@ use super::{
     report::{Finding, Report},
 };
 use crate::{
-    callers,
+    auth,
     clock::SharedClock,
     config::{Config, secret},
-    serve::tls,
+    server::tls,
 };
 
 /// What the unit of the Debian package does, and a shell knows nothing of.
@@ -66,7 +66,7 @@ fn secret_file(key: &'static str, file: &Path) -> Finding {
 }
 
 fn callers_file(file: &Path) -> Finding {
-    match callers::check(file) {
+    match auth::check(file) {
         Ok(()) => Finding::right("callers", format!("{} is in order", file.display())),
         Err(faults) => Finding::wrong("callers", faults.to_string()),
     }

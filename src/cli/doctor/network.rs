@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    upstream::probe::{Probe, Reached},
+    partner_center::probe::{Probe, Reached},
 };
 
 /// Of the lookup of a name.

@@ -14,8 +14,8 @@ use crate::{
     clock::SharedClock,
     config::{AuthConfig, Config},
     domain::UpstreamApi,
+    partner_center::probe::{Claims, Probe, ProbedToken, Trouble},
     shutdown::Shutdown,
-    upstream::probe::{Claims, Probe, ProbedToken, Trouble},
 };
 
 const CHECK: &str = "access token";

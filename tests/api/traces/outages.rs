@@ -7,7 +7,7 @@ use usage_proxy::{
     clock::ManualClock,
     config::TracingConfig,
     jitter::Jitter,
-    trace::{Exporting, SpanKind, TraceDeps, Tracer},
+    observability::traces::{Exporting, SpanKind, TraceDeps, Tracer},
 };
 
 use super::{Collector, DOCUMENTED, TestApp, end, traced};

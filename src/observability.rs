@@ -1,0 +1,5 @@
+//! Logs, metrics and traces.
+
+pub mod telemetry;
+
+pub mod traces;

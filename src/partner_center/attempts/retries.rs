@@ -1,0 +1,133 @@
+//! Whether there is another attempt after one that failed, and when.
+
+use std::time::Duration;
+
+use super::{Attempts, LONGEST_PAUSE};
+use crate::{
+    domain::UpstreamApi,
+    partner_center::{
+        call::LogicalCall,
+        error::{Meaning, UpstreamError},
+        metrics::RetryReason,
+        spans,
+        token::{AccessToken, DisownedToken, Renewal},
+    },
+    resilience::backoff::Backoff,
+};
+
+/// Pauses between the attempts of one call.
+const BACKOFF: Backoff = match Backoff::new(Duration::from_millis(200), Duration::from_secs(10)) {
+    Ok(backoff) => backoff,
+    Err(_) => panic!("not a backoff"),
+};
+
+/// What comes after an attempt that failed.
+pub(super) enum Next {
+    Retry,
+    GiveUp,
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    /// Gets ready for another attempt, pause included, or gives up: where another would not help,
+    /// does not fit the deadline, is asked to wait for long, or is more than all calls together may make.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError::Token`] where a token that was refused has no successor, and
+    /// [`UpstreamError::TokenReplaced`] where it has one that this call may not try.
+    pub(super) async fn next(
+        &self,
+        call: &mut LogicalCall,
+        error: &UpstreamError,
+        token: &AccessToken,
+    ) -> Result<Next, UpstreamError> {
+        match error.meaning() {
+            Some(Meaning::Unauthorized) if !call.renewed => return self.renew(call, token).await,
+            Some(refused) if refused.is_about_credentials() => {
+                self.disown(call, token, refused);
+                return Ok(Next::GiveUp);
+            }
+            _ => {}
+        }
+        let Some(reason) = error.retry_reason().filter(|_| call.retries_left > 0) else {
+            return Ok(Next::GiveUp);
+        };
+        let now = self.clock.now();
+        let (resume, asked) = if let UpstreamError::Throttled { until, .. } = error {
+            (*until, until.saturating_duration_since(now))
+        } else {
+            let drawn = BACKOFF.pause(call.retries, self.jitter.fraction());
+            let asked = error.retry_after();
+            (now + drawn.max(asked), asked)
+        };
+        if resume >= call.deadline
+            || asked > LONGEST_PAUSE
+            || self.restraint.check_circuit(call).is_err()
+            || !self.restraint.may_retry()
+        {
+            return Ok(Next::GiveUp);
+        }
+        call.retries_left -= 1;
+        call.retries += 1;
+        tracing::debug!(
+            api = call.api().as_str(),
+            %error,
+            pause_seconds = (resume - now).as_secs_f64(),
+            attempts = call.attempts,
+            "upstream is asked again after a pause"
+        );
+        spans::tell_pause(call, error, resume - now);
+        self.clock.sleep_until(resume).await;
+        self.metrics.retried(reason);
+        Ok(Next::Retry)
+    }
+
+    /// Gets another token in answer to a 401, once for each call. Asking with it is a retry like
+    /// any other, or tokens refused one and all would double the load.
+    async fn renew(
+        &self,
+        call: &mut LogicalCall,
+        token: &AccessToken,
+    ) -> Result<Next, UpstreamError> {
+        call.renewed = true;
+        match self.tokens.renew(token.generation, call.deadline).await? {
+            Renewal::Fresh if self.restraint.may_retry() => {
+                self.metrics.retried(RetryReason::Unauthorized);
+                Ok(Next::Retry)
+            }
+            // No person need act: the next call has the new token.
+            Renewal::Fresh => Err(UpstreamError::TokenReplaced),
+            Renewal::Same => {
+                self.disown(call, token, Meaning::Unauthorized);
+                Ok(Next::GiveUp)
+            }
+        }
+    }
+
+    /// Has readiness say that the token is refused. Only the call that the service depends on counts,
+    /// unless the refusal is about the token itself: one call may be denied to us while another works.
+    fn disown(&self, call: &LogicalCall, token: &AccessToken, refused: Meaning) {
+        if refused == Meaning::ProofMissing {
+            self.multi_factor.is_refused();
+        }
+        let of_any_call = matches!(refused, Meaning::ProofMissing | Meaning::WrongAudience);
+        if call.api() == self.source || of_any_call {
+            self.tokens.disown(DisownedToken {
+                generation: token.generation,
+                action: refused.sentence(),
+                subject: call.subject(),
+                question: call.call.question,
+                may_need_renewal: matches!(refused, Meaning::AccessDenied(_)),
+            });
+        }
+    }
+
+    /// Takes note that a call was let through to its data.
+    pub(super) fn accept(&self, api: UpstreamApi) {
+        self.tokens
+            .accept(|disowned| api == self.source || api == disowned.question.api());
+        self.multi_factor.is_accepted();
+    }
+}

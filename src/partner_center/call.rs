@@ -1,0 +1,202 @@
+//! One logical call under way: its ids, its time, what it has spent, and its line in the log.
+
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{error::UpstreamError, refusal::header};
+use crate::{
+    domain::{Subject, UpstreamApi},
+    resilience::memory_pool::MemoryShare,
+    service::source::{Call, CallIds, CallTrace, SourceErrorKind},
+};
+
+/// A logical call, over all its pages and attempts.
+#[derive(Debug)]
+pub(super) struct LogicalCall {
+    pub(super) call: Call,
+    pub(super) ids: CallIds,
+    started: Instant,
+    /// Nothing is begun that could not end before it.
+    pub(super) deadline: Instant,
+    /// How long each page may take.
+    page_time: Duration,
+    /// What no page's time goes beyond.
+    ends: Instant,
+    /// Retries that are left, for all pages together: they count against Partner Center's limits.
+    pub(super) retries_left: u32,
+    /// Retries of passing faults so far, which the backoff grows with.
+    pub(super) retries: u32,
+    /// A 401 was answered with a fresh token already.
+    pub(super) renewed: bool,
+    /// HTTP requests sent.
+    pub(super) attempts: u32,
+    /// How often the page under way was asked for before.
+    pub(super) resends: u32,
+    /// What its answers take, decompressed.
+    pub(super) memory: MemoryShare,
+    last: LastRequest,
+}
+
+/// How long a call may take over all its pages. Nobody waits for so long: it goes on for the cache.
+const LONGEST: Duration = Duration::from_secs(10 * 60);
+
+/// What Microsoft support would ask for: of the last request, and of its answer where there was one.
+#[derive(Debug, Default)]
+struct LastRequest {
+    /// By our clock, in UTC.
+    sent_at: Option<Timestamp>,
+    /// As Partner Center returned it, else as it was sent: each page has its own.
+    request_id: Option<String>,
+    /// As Partner Center returned it, else as it was sent.
+    correlation_id: Option<String>,
+    status: Option<u16>,
+    cv: Option<String>,
+    server_id: Option<String>,
+    /// By Partner Center's clock.
+    date: Option<String>,
+}
+
+// === impl LogicalCall ===
+
+impl LogicalCall {
+    pub(super) fn begin(
+        call: Call,
+        now: Instant,
+        deadline: Duration,
+        retries: u32,
+        memory: MemoryShare,
+    ) -> Self {
+        let ids = CallIds {
+            request_id: Uuid::new_v4(),
+            correlation_id: call.trace.correlation_id.unwrap_or_else(Uuid::new_v4),
+        };
+        Self {
+            ids,
+            started: now,
+            deadline: call.asked_at + deadline,
+            page_time: deadline,
+            ends: call.asked_at + deadline.max(LONGEST),
+            call,
+            retries_left: retries,
+            retries: 0,
+            renewed: false,
+            attempts: 0,
+            resends: 0,
+            memory,
+            last: LastRequest {
+                // Perhaps the caller's own: it traces a call that is not made, too.
+                correlation_id: Some(ids.correlation_id.to_string()),
+                ..LastRequest::default()
+            },
+        }
+    }
+
+    /// Gives the page that follows one that came at `now` a time of its own, as if it were a call of
+    /// its own.
+    pub(super) fn goes_on(&mut self, now: Instant) {
+        let page_ends = (now + self.page_time).min(self.ends);
+        self.deadline = self.deadline.max(page_ends);
+    }
+
+    pub(super) fn api(&self) -> UpstreamApi {
+        self.call.question.api()
+    }
+
+    pub(super) fn subject(&self) -> Subject {
+        self.call.subject
+    }
+
+    pub(super) fn trace(&self) -> &CallTrace {
+        &self.call.trace
+    }
+
+    fn trace_id(&self) -> Option<impl std::fmt::Display> {
+        let span = self.call.trace.span.as_ref()?;
+        Some(span.context().trace_id())
+    }
+
+    /// The status of the last answer; `None` where the last request brought none.
+    pub(super) fn last_status(&self) -> Option<u16> {
+        self.last.status
+    }
+
+    /// The ids, once something was sent that bore them.
+    pub(super) fn sent_ids(&self) -> Option<CallIds> {
+        (self.attempts > 0).then_some(self.ids)
+    }
+
+    /// Takes note of a request that is about to be sent.
+    pub(super) fn sending(&mut self, request_id: Uuid, at: Timestamp) {
+        self.attempts += 1;
+        self.last = LastRequest {
+            sent_at: Some(at),
+            request_id: Some(request_id.to_string()),
+            correlation_id: Some(self.ids.correlation_id.to_string()),
+            ..LastRequest::default()
+        };
+    }
+
+    /// Takes note of the answer to it.
+    pub(super) fn answered(&mut self, status: u16, headers: &HeaderMap) {
+        let sent = std::mem::take(&mut self.last);
+        self.last = LastRequest {
+            sent_at: sent.sent_at,
+            request_id: header(headers, "ms-requestid").or(sent.request_id),
+            correlation_id: header(headers, "ms-correlationid").or(sent.correlation_id),
+            status: Some(status),
+            cv: header(headers, "ms-cv"),
+            server_id: header(headers, "ms-serverid"),
+            date: header(headers, "date"),
+        };
+    }
+
+    /// The call's one event in the log. It carries all that Microsoft support asks for, of the last
+    /// request: the one that decided how the call ended. An `alarm` is for a person to act on.
+    pub(super) fn log(
+        &self,
+        now: Instant,
+        outcome: Result<(), (SourceErrorKind, &UpstreamError)>,
+        alarm: bool,
+    ) {
+        macro_rules! event {
+            (@ $level:ident, $message:literal, $outcome:expr $(, $($more:tt)+)?) => {
+                tracing::$level!(
+                    api = self.api().as_str(),
+                    customer.id = self.call.subject.customer().map(tracing::field::display),
+                    outcome = $outcome,
+                    status = self.last.status,
+                    attempts = self.attempts,
+                    duration_seconds = now.saturating_duration_since(self.started).as_secs_f64(),
+                    sent_at = self.last.sent_at.map(tracing::field::display),
+                    ms.request_id = self.last.request_id,
+                    ms.correlation_id = self.last.correlation_id,
+                    ms.cv = self.last.cv,
+                    ms.server_id = self.last.server_id,
+                    ms.date = self.last.date,
+                    trace_id = self.trace_id().map(tracing::field::display),
+                    $($($more)+,)?
+                    $message
+                )
+            };
+            ($level:ident, $outcome:expr $(, $($more:tt)+)?) => {
+                if self.attempts > 0 {
+                    event!(@ $level, "upstream call", $outcome $(, $($more)+)?)
+                } else {
+                    event!(@ $level, "upstream call not made", $outcome $(, $($more)+)?)
+                }
+            };
+        }
+        match outcome {
+            Ok(()) => event!(info, "success"),
+            Err((kind, error)) if alarm => {
+                event!(error, kind.as_str(), error = %error, cause = error.cause());
+            }
+            Err((kind, error)) => {
+                event!(warn, kind.as_str(), error = %error, cause = error.cause());
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The calls whose answers are handed out as they came, and in no other form.
+
+use url::Url;
+
+use super::{
+    attempts::Attempts, call::LogicalCall, error::UpstreamError, insights::below,
+    paging::PageRequest, wire,
+};
+use crate::{domain::CustomerId, offload, service::source::Content};
+
+/// Where one is, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Document {
+    /// What a customer bought, and how much of it is deployed.
+    Deployment(CustomerId),
+    /// Usage, over all customers.
+    PartnerUsage,
+    /// Deployment, over all customers.
+    PartnerDeployment,
+}
+
+/// Asks, and keeps the body as it came.
+///
+/// # Errors
+///
+/// [`UpstreamError`] when there is no answer that can be used.
+pub(super) async fn fetch(
+    attempts: &Attempts,
+    base_url: &Url,
+    document: Document,
+    call: &mut LogicalCall,
+) -> Result<Content, UpstreamError> {
+    let page = PageRequest {
+        url: below(base_url, &document.path()),
+        continuation_token: None,
+    };
+    let request_id = call.ids.request_id;
+    let answer = attempts.get(call, &page, request_id).await?;
+    let body = answer.body.clone();
+    let decode = move || wire::decode_document(&body, document.owner());
+    Ok(Content::Document {
+        outline: offload::run_cpu_bound(answer.body.len(), decode).await?,
+        body: answer.body,
+    })
+}
+
+// === impl Document ===
+
+impl Document {
+    fn path(self) -> String {
+        match self {
+            Self::Deployment(customer) => {
+                format!("/v1/customers/{customer}/analytics/licenses/deployment")
+            }
+            Self::PartnerUsage => "/v1/analytics/licenses/usage".to_owned(),
+            Self::PartnerDeployment => "/v1/analytics/licenses/deployment".to_owned(),
+        }
+    }
+
+    /// Whom every row is of, where it is one customer.
+    fn owner(self) -> Option<CustomerId> {
+        match self {
+            Self::Deployment(customer) => Some(customer),
+            Self::PartnerUsage | Self::PartnerDeployment => None,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The spans of requests to Partner Center and to the token endpoint, in the words of OpenTelemetry's
+//! semantic conventions for HTTP clients. No token, key or query stands in one.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Method, StatusCode};
+use url::Url;
+use uuid::Uuid;
+
+use super::{call::LogicalCall, error::UpstreamError, paging::PageRequest};
+use crate::observability::traces::{KeyValue, Span, SpanKind, Tracer, semconv};
+
+/// Begins the span of one attempt; `None` where nothing is traced.
+pub(super) fn begin_attempt(
+    call: &LogicalCall,
+    page: &PageRequest,
+    request_id: Uuid,
+) -> Option<Arc<Span>> {
+    let of = call.trace().span.as_ref()?;
+    let path = page.url.path();
+    let template = match call.subject().customer() {
+        Some(customer) => path.replace(&customer.to_string(), "{customer_id}"),
+        None => path.to_owned(),
+    };
+    let span = of.child(SpanKind::Client, format!("GET {template}"));
+    if span.is_recording() {
+        span.set_all(request(&Method::GET, &page.url));
+        span.set(semconv::URL_TEMPLATE, template);
+        span.set(semconv::MS_REQUEST_ID, request_id.to_string());
+        span.set(semconv::UPSTREAM_API, call.api().as_str());
+        if call.resends > 0 {
+            let resends = i64::from(call.resends);
+            span.set(semconv::HTTP_REQUEST_RESEND_COUNT, resends);
+        }
+    }
+    Some(span)
+}
+
+/// Ends it by the status that came, where one did, and by what was wrong with it.
+pub(super) fn end_attempt(span: &Span, status: Option<u16>, error: Option<&UpstreamError>) {
+    if let Some(status) = status {
+        span.set(semconv::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
+    }
+    if let Some(error) = error {
+        if let (_, Some(code)) = error.status_and_code() {
+            span.set(semconv::UPSTREAM_CODE, code.to_owned());
+        }
+        span.set(semconv::ERROR_TYPE, error.class().as_str());
+        span.fail();
+    }
+    span.end();
+}
+
+/// Tells the call of a pause before its next attempt.
+pub(super) fn tell_pause(call: &LogicalCall, error: &UpstreamError, pause: Duration) {
+    if let Some(span) = call
+        .trace()
+        .span
+        .as_ref()
+        .filter(|span| span.is_recording())
+    {
+        let told = vec![
+            KeyValue::new(semconv::ERROR_TYPE, error.class().as_str()),
+            KeyValue::new("pause_seconds", pause.as_secs_f64()),
+        ];
+        span.event("pause", told);
+    }
+}
+
+/// Begins the trace of one request to the token endpoint; `None` where nothing is traced. It belongs
+/// to no call: whoever needs the token waits for it, and mostly nobody does.
+pub(super) fn begin_redemption(tracer: Option<&Tracer>, url: &Url) -> Option<Arc<Span>> {
+    let span = tracer?.root(SpanKind::Client, format!("POST {}", url.path()));
+    if span.is_recording() {
+        span.set_all(request(&Method::POST, url));
+        span.set(semconv::URL_TEMPLATE, url.path().to_owned());
+    }
+    Some(span)
+}
+
+/// Ends it by the status that came, or by what kept it from coming.
+pub(super) fn end_redemption(span: &Span, ended: Result<StatusCode, &'static str>) {
+    match ended {
+        Ok(status) => {
+            span.set(
+                semconv::HTTP_RESPONSE_STATUS_CODE,
+                i64::from(status.as_u16()),
+            );
+            if !status.is_success() {
+                span.set(semconv::ERROR_TYPE, status.as_str().to_owned());
+                span.fail();
+            }
+        }
+        Err(fault) => {
+            span.set(semconv::ERROR_TYPE, fault);
+            span.fail();
+        }
+    }
+    span.end();
+}
+
+/// What is told of every request: where it goes, and nothing of what it asks for or shows.
+fn request(method: &Method, url: &Url) -> impl Iterator<Item = KeyValue> {
+    let mut bare = url.clone();
+    bare.set_query(None);
+    bare.set_fragment(None);
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let port = url.port_or_known_default().map(i64::from);
+    [
+        KeyValue::new(semconv::HTTP_REQUEST_METHOD, method.to_string()),
+        KeyValue::new(semconv::URL_FULL, String::from(bare)),
+        KeyValue::new(semconv::SERVER_ADDRESS, host),
+    ]
+    .into_iter()
+    .chain(port.map(|port| KeyValue::new(semconv::SERVER_PORT, port)))
+}

@@ -1,0 +1,59 @@
+use crate::{
+    domain::{CustomerId, UpstreamApi},
+    partner_center::{
+        PartnerCenter, StartError, UpstreamDeps,
+        support::{Auth, Fixture, Reply, usage},
+    },
+    service::source::{Call, CallTrace, Question, UsageSource},
+};
+
+async fn ask_for(partner_center: &PartnerCenter, customer: u32) {
+    let customer = format!("00000000-0000-0000-0000-{customer:012}");
+    let call = Call {
+        subject: CustomerId::parse(&customer).unwrap().into(),
+        question: Question::Newest(UpstreamApi::Insights),
+        trace: CallTrace::default(),
+        asked_at: partner_center.clock.now(),
+    };
+    partner_center.fetch(call).await.unwrap();
+}
+
+#[tokio::test]
+async fn silence_of_the_insights_call_matters_only_where_it_is_the_source() {
+    for (source, suspicious) in [
+        (UpstreamApi::Insights, true),
+        (UpstreamApi::Commercial, false),
+    ] {
+        let mut fixture = Fixture::new(Auth::TokenFile).await;
+        fixture.config.source = source;
+        fixture
+            .api
+            .replies([(); 3].map(|()| Reply::json(200, &usage(0))));
+        let partner_center = fixture.start();
+
+        for customer in 1..=3 {
+            ask_for(&partner_center, customer).await;
+        }
+
+        let advice = partner_center.status().silent;
+        assert_eq!(advice.is_some(), suspicious, "{source:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_no_header_can_hold_stops_the_start() {
+    let mut fixture = Fixture::new(Auth::TokenFile).await;
+    fixture.config.application = "two\nlines".to_owned();
+    let deps = UpstreamDeps {
+        clock: fixture.clock.clone(),
+        jitter: fixture.jitter,
+        shutdown: fixture.shutdown.clone(),
+        registry: &fixture.registry,
+        tracer: None,
+    };
+
+    let error = PartnerCenter::new(&fixture.config, deps).unwrap_err();
+
+    let key = "upstream.application";
+    assert!(matches!(error, StartError::Header { key: found } if found == key));
+}

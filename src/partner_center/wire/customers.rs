@@ -1,0 +1,136 @@
+//! The list of customers. What is not read of a customer is kept as it was sent.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Links, Malformed, NextLink, Rows, decode};
+use crate::domain::{CustomerEntry, CustomerId, ListedCustomer};
+
+/// One page of the list of customers.
+#[derive(Debug)]
+pub(in crate::partner_center) struct CustomersPage {
+    /// The page's customers.
+    pub(in crate::partner_center) customers: Vec<ListedCustomer>,
+    /// Of the page, or of the whole list: Partner Center's reference does not say.
+    pub(in crate::partner_center) total: Option<u64>,
+    /// Where the customers after these are.
+    pub(in crate::partner_center) next: Option<NextLink>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    total_count: Option<u64>,
+    #[serde(borrow)]
+    items: Rows<&'a RawValue>,
+    links: Option<Links>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Customer {
+    id: String,
+    company_profile: Option<CompanyProfile>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CompanyProfile {
+    company_name: Option<String>,
+    domain: Option<String>,
+}
+
+/// Reads one page of the list of customers.
+///
+/// # Errors
+///
+/// [`Malformed`], also where a customer has no id: nobody could say who may see it.
+pub(in crate::partner_center) fn decode_customers(body: &[u8]) -> Result<CustomersPage, Malformed> {
+    let body: Body<'_> = decode(body)?;
+    let customers = body.items.0.into_iter().enumerate().map(|(index, raw)| {
+        let at = |Malformed(fault)| match fault.strip_prefix("the body: ") {
+            Some(fault) => Malformed(format!("items[{index}]: {fault}")),
+            None => Malformed(format!("items[{index}].{fault}")),
+        };
+        customer(raw).map_err(at)
+    });
+    Ok(CustomersPage {
+        customers: customers.collect::<Result<_, _>>()?,
+        total: body.total_count,
+        next: match body.links.and_then(|links| links.next) {
+            Some(link) => Some(link.read()?),
+            None => None,
+        },
+    })
+}
+
+fn customer(raw: &RawValue) -> Result<ListedCustomer, Malformed> {
+    let customer: Customer = decode(raw.get().as_bytes())?;
+    let id =
+        CustomerId::parse(&customer.id).map_err(|invalid| Malformed(format!("id: {invalid}")))?;
+    let (name, domain) = match customer.company_profile {
+        Some(profile) => (profile.company_name, profile.domain),
+        None => (None, None),
+    };
+    Ok(ListedCustomer {
+        entry: CustomerEntry {
+            id,
+            name: name.unwrap_or_default(),
+            domain,
+        },
+        raw: raw.get().into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ID: &str = "4D3CF487-70F4-4E1E-9FF1-B2BFCE8D9F04";
+
+    fn decoded(body: &Value) -> Result<CustomersPage, Malformed> {
+        decode_customers(body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_customer_is_kept_as_it_was_sent() {
+        let raw = format!(
+            r#"{{ "id":"{ID}", "new":[1.50, "\u00e4"],"companyProfile":{{"companyName":"Ä"}} }}"#
+        );
+        let body = format!("\u{feff}{{\"items\":[{raw}],\"unknown\":1}}");
+
+        let page = decode_customers(body.as_bytes()).unwrap();
+
+        let [customer] = &page.customers[..] else {
+            panic!("{page:?}");
+        };
+        assert_eq!(*customer.raw, raw);
+        assert_eq!(customer.entry.name, "Ä");
+        assert_eq!(customer.entry.id, CustomerId::parse(ID).unwrap());
+        assert_eq!(page.next, None);
+    }
+
+    #[test]
+    fn what_is_no_customer_is_named_and_not_told() {
+        for (item, expected) in [
+            (json!({}), "items[0]: missing field"),
+            (json!({ "id": "secret" }), "items[0].id: expected a GUID"),
+            (json!({ "id": 7 }), "items[0].id: expected a string"),
+            (json!("secret"), "items[0]: "),
+            (
+                json!({ "id": ID, "companyProfile": { "companyName": 1 } }),
+                "items[0].companyProfile.companyName: expected a string",
+            ),
+        ] {
+            let fault = decoded(&json!({ "items": [item] }))
+                .unwrap_err()
+                .to_string();
+
+            assert!(fault.contains(expected), "{fault}");
+            assert!(!fault.contains("secret"), "{fault}");
+        }
+        assert!(decoded(&json!({ "totalCount": 0 })).is_err());
+    }
+}

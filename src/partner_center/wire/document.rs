@@ -1,0 +1,125 @@
+//! Answers that are handed out as they came. No number of theirs is made use of, so none is read.
+
+use serde::Deserialize;
+
+use super::{Links, Malformed, Rows, Unusable, check_owner, check_whole, decode, processed_at};
+use crate::domain::{CustomerId, Outline, RowName};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    total_count: Option<u64>,
+    items: Rows<Row>,
+    links: Option<Links>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    customer_id: Option<String>,
+    customer_tenant_id: Option<String>,
+    service_name: Option<String>,
+    product_name: Option<String>,
+    workload_name: Option<String>,
+    channel: Option<String>,
+    processed_date_time: Option<String>,
+}
+
+/// Reads as much of a collection as tells it from another; `owner` is whom its rows are of, where
+/// that is one customer.
+///
+/// # Errors
+///
+/// [`Unusable`], also when the body is only a part of the collection.
+pub(in crate::partner_center) fn decode_document(
+    body: &[u8],
+    owner: Option<CustomerId>,
+) -> Result<Outline, Unusable> {
+    let body: Body = decode(body)?;
+    let goes_on = body.links.is_some_and(|links| links.next.is_some());
+    let Rows(items) = body.items;
+    check_whole(body.total_count, items.len(), goes_on)?;
+    let mut newest = None;
+    let mut rows = Vec::with_capacity(items.len());
+    for (index, row) in items.into_iter().enumerate() {
+        let at = |fault: Malformed| Malformed(format!("items[{index}].{fault}"));
+        if let Some(owner) = owner {
+            let told = [
+                ("customerId", &row.customer_id),
+                ("customerTenantId", &row.customer_tenant_id),
+            ];
+            check_owner(told, owner).map_err(|unusable| unusable.at(at))?;
+        }
+        if let Some(processed) = &row.processed_date_time {
+            newest = newest.max(Some(processed_at(processed).map_err(at)?.date()));
+        }
+        rows.push(RowName {
+            service: row.service_name,
+            product: row.product_name,
+            workload: row.workload_name,
+            channel: row.channel,
+        });
+    }
+    Ok(Outline::new(newest, rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::samples;
+
+    fn decoded(items: &Value, owner: Option<CustomerId>) -> Result<Outline, Unusable> {
+        let body = json!({ "items": items, "totalCount": items.as_array().unwrap().len() });
+        decode_document(format!("\u{feff}{body}").as_bytes(), owner)
+    }
+
+    #[test]
+    fn rows_are_known_by_their_names_and_the_newest_date() {
+        let rows = json!([
+            { "serviceName": "o365", "processedDateTime": "2017-03-09T00:00:00+00:00" },
+            { "serviceName": "crm", "licensesSold": "not read", "processedDateTime": "2017-03-10T03:25:16.36" },
+            {},
+        ]);
+        let mut other_way = rows.clone();
+        other_way.as_array_mut().unwrap().reverse();
+
+        let outline = decoded(&rows, None).unwrap();
+
+        assert_eq!(outline, decoded(&other_way, None).unwrap());
+        assert_eq!(outline.rows().len(), 3);
+        assert_eq!(outline.processed_date().unwrap().to_string(), "2017-03-10");
+    }
+
+    #[test]
+    fn a_row_of_another_customer_refuses_the_whole() {
+        let customer = samples::customer();
+        let own = json!({ "customerId": customer.to_string().to_uppercase() });
+        let other = json!({ "customerId": "00000000-0000-4000-8000-000000000001" });
+
+        assert!(decoded(&json!([own, {}]), Some(customer)).is_ok());
+        let refused = decoded(&json!([own, other]), Some(customer)).unwrap_err();
+        assert!(matches!(refused, Unusable::OtherCustomer(_)));
+        assert!(
+            refused.to_string().starts_with("items[1].customerId: "),
+            "{refused}"
+        );
+        assert!(decoded(&json!([other]), None).is_ok(), "over all customers");
+    }
+
+    #[test]
+    fn what_is_no_whole_collection_is_refused() {
+        for body in [
+            json!({}),
+            json!({ "items": [{}], "totalCount": 2 }),
+            json!({ "items": [{}], "links": { "next": { "uri": "?page=2" } } }),
+            json!({ "items": [{}], "totalCount": 1, "links": { "next": { "uri": "?page=2" } } }),
+            json!({ "items": [{ "processedDateTime": "soon" }] }),
+            json!({ "items": [{ "serviceName": 7 }] }),
+        ] {
+            let decoded = decode_document(body.to_string().as_bytes(), None);
+            assert!(matches!(decoded, Err(Unusable::Malformed(_))), "{body}");
+        }
+    }
+}

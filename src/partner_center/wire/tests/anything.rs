@@ -1,0 +1,364 @@
+use std::collections::BTreeSet;
+
+use proptest::{prelude::*, sample::Index};
+
+use super::*;
+use crate::render::{Coding, Form, Prepared, Theme};
+
+/// What a row tells, and nothing that was made of it.
+type Told = (String, String, String, u64, u64, Option<String>);
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+    ];
+    let name = prop_oneof![
+        Just("items".to_owned()),
+        Just("Value".to_owned()),
+        Just("links".to_owned()),
+        Just("licensesActive".to_owned()),
+        Just("processedDateTime".to_owned()),
+        ".{0,6}",
+    ];
+    leaf.prop_recursive(4, 48, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::btree_map(name.clone(), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn usage_row() -> impl Strategy<Value = UsageRow> {
+    let text = ".{0,12}";
+    let optional = prop::option::of(".{1,8}");
+    (
+        (optional.clone(), text, optional.clone(), text),
+        (optional.clone(), optional, text),
+        (0..1_u64 << 40, 0..1_u64 << 40),
+        prop::option::of(0.0..100.0_f64),
+        0..4_000_000_000_i64,
+    )
+        .prop_map(
+            |(product, workload, seats, reported_usage_percent, second)| UsageRow {
+                service_code: product.0,
+                service_name: product.1,
+                product_id: product.2,
+                product_name: product.3,
+                channel: workload.0,
+                workload_code: workload.1,
+                workload_name: workload.2,
+                licenses_active: seats.0,
+                licenses_qualified: seats.1,
+                reported_usage_percent,
+                processed_at: ProcessedAt(Timestamp::from_second(second).unwrap()),
+            },
+        )
+}
+
+/// Rows that often agree in all or in part, and the same ones in another order.
+fn rows_in_two_orders() -> impl Strategy<Value = (Vec<Value>, Vec<Value>)> {
+    let name = prop::option::of("[AB]");
+    let row = (name, "[AB]", "[xX]", 0..2_u64, 0..3_u64, 0..3_u32).prop_map(
+        |(customer, workload, product, active, percent, hour)| {
+            let mut row = row();
+            row["customerName"] = json!(customer);
+            row["workloadName"] = json!(workload);
+            row["productId"] = json!(product);
+            row["licensesActive"] = json!(active);
+            row["usagePercent"] = json!(percent);
+            row["processedDateTime"] = json!(format!("2017-03-09T{hour:02}:00:00Z"));
+            row
+        },
+    );
+    prop::collection::vec(row, 0..8)
+        .prop_flat_map(|rows| (Just(rows.clone()), Just(rows).prop_shuffle()))
+}
+
+fn sent(row: &UsageRow) -> Value {
+    json!({
+        "customerTenantId": CUSTOMER,
+        "serviceCode": row.service_code,
+        "serviceName": row.service_name,
+        "productId": row.product_id,
+        "productName": row.product_name,
+        "channel": row.channel,
+        "workloadCode": row.workload_code,
+        "workloadName": row.workload_name,
+        "licensesActive": row.licenses_active,
+        "licensesQualified": row.licenses_qualified,
+        "usagePercent": row.reported_usage_percent,
+        "processedDateTime": row.processed_at.0.to_string(),
+    })
+}
+
+/// Something that may be done to an answer.
+#[derive(Clone, Debug)]
+enum Harm {
+    /// A field of a row says something else.
+    Replaced(Index, &'static str, Value),
+    /// A field of a row is missing.
+    Removed(Index, &'static str),
+    /// A row stands there twice.
+    Repeated(Index),
+    /// The collection says something else of itself.
+    Said(&'static str, Value),
+}
+
+/// Something that may be done to the bytes of an answer.
+#[derive(Clone, Debug)]
+enum Damage {
+    Changed(Index, u8),
+    Lost(Index, Index),
+    Doubled(Index, Index),
+    Ended(Index),
+}
+
+/// An answer as Microsoft documents it, harmed in a few places, and sometimes damaged besides.
+fn spoiled_answer() -> impl Strategy<Value = Vec<u8>> {
+    let rows = prop::collection::vec(prop_oneof![Just(row()), Just(commercial_row())], 0..4);
+    let collection = prop::sample::select(vec!["items", "Value", "value"]);
+    let harm = prop::collection::vec(harm(), 0..3);
+    let damage = prop_oneof![
+        3 => Just(Vec::new()),
+        1 => prop::collection::vec(damage(), 1..3),
+    ];
+    (rows, collection, harm, damage).prop_map(|(rows, collection, harm, damage)| {
+        let mut answer = json!({ "totalCount": rows.len(), collection: rows });
+        for harm in harm {
+            harm.to(&mut answer, collection);
+        }
+        let mut bytes = answer.to_string().into_bytes();
+        for damage in damage {
+            damage.to(&mut bytes);
+        }
+        bytes
+    })
+}
+
+fn harm() -> impl Strategy<Value = Harm> {
+    let field = || prop::sample::select(FIELDS);
+    let said = prop::sample::select(vec!["totalCount", "items", "Value", "links", "nextLink"]);
+    prop_oneof![
+        (any::<Index>(), field(), odd_value())
+            .prop_map(|(row, field, value)| Harm::Replaced(row, field, value)),
+        (any::<Index>(), field()).prop_map(|(row, field)| Harm::Removed(row, field)),
+        any::<Index>().prop_map(Harm::Repeated),
+        (said, odd_value()).prop_map(|(field, value)| Harm::Said(field, value)),
+    ]
+}
+
+const FIELDS: &[&str] = &[
+    "customerId",
+    "customerTenantId",
+    "customerName",
+    "productId",
+    "productName",
+    "serviceName",
+    "workloadName",
+    "licensesActive",
+    "licenseActive",
+    "licensesQualified",
+    "usagePercent",
+    "processedDateTime",
+];
+
+/// What a field might hold instead, good and bad.
+fn odd_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        json_value(),
+        (0..10_u64).prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        "[0-9]{4}-[0-1][0-9]-[0-3][0-9](T[0-2][0-9]:00:00Z?)?".prop_map(Value::from),
+        Just(json!(CUSTOMER)),
+    ]
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let at = any::<Index>;
+    prop_oneof![
+        (at(), any::<u8>()).prop_map(|(at, byte)| Damage::Changed(at, byte)),
+        (at(), at()).prop_map(|(from, to)| Damage::Lost(from, to)),
+        (at(), at()).prop_map(|(from, to)| Damage::Doubled(from, to)),
+        at().prop_map(Damage::Ended),
+    ]
+}
+
+// === impl Harm ===
+
+impl Harm {
+    fn to(self, answer: &mut Value, collection: &str) {
+        if let Self::Said(field, value) = self {
+            answer[field] = value;
+            return;
+        }
+        let Some(rows) = answer[collection]
+            .as_array_mut()
+            .filter(|rows| !rows.is_empty())
+        else {
+            return;
+        };
+        match self {
+            Self::Replaced(at, field, value) => {
+                if let Value::Object(row) = at.get_mut(rows) {
+                    row.insert(field.to_owned(), value);
+                }
+            }
+            Self::Removed(at, field) => {
+                if let Value::Object(row) = at.get_mut(rows) {
+                    row.remove(field);
+                }
+            }
+            Self::Repeated(at) => {
+                let again = at.get(rows).clone();
+                rows.push(again);
+            }
+            Self::Said(..) => {}
+        }
+    }
+}
+
+// === impl Damage ===
+
+impl Damage {
+    fn to(self, bytes: &mut Vec<u8>) {
+        let between = |a: Index, b: Index| {
+            let (a, b) = (a.index(bytes.len() + 1), b.index(bytes.len() + 1));
+            a.min(b)..a.max(b)
+        };
+        match self {
+            Self::Changed(at, byte) if !bytes.is_empty() => *at.get_mut(bytes) = byte,
+            Self::Changed(..) => {}
+            Self::Lost(from, to) => {
+                bytes.drain(between(from, to));
+            }
+            Self::Doubled(from, to) => {
+                let piece = bytes[between(from, to)].to_vec();
+                bytes.extend(piece);
+            }
+            Self::Ended(at) => bytes.truncate(at.index(bytes.len() + 1)),
+        }
+    }
+}
+
+fn told(row: &UsageRow) -> Told {
+    (
+        row.service_name.clone(),
+        row.product_name.clone(),
+        row.workload_name.clone(),
+        row.licenses_active,
+        row.licenses_qualified,
+        row.product_id.clone(),
+    )
+}
+
+/// The same as it was sent, read without any type of ours; `None` where it is no JSON but for fields
+/// that nobody asked for, which are not read at all.
+fn sent_under(collections: &[&str], body: &[u8]) -> Option<Vec<Told>> {
+    let answer: Value = serde_json::from_slice(body).ok()?;
+    let rows = collections
+        .iter()
+        .find_map(|name| answer.get(name)?.as_array());
+    Some(rows.unwrap().iter().map(sent_in).collect())
+}
+
+fn sent_in(row: &Value) -> Told {
+    let text = |field: &str| row[field].as_str().unwrap().to_owned();
+    let active = [&row["licensesActive"], &row["licenseActive"]];
+    (
+        text("serviceName"),
+        text("productName"),
+        text("workloadName"),
+        active.into_iter().find_map(Value::as_u64).unwrap(),
+        row["licensesQualified"].as_u64().unwrap(),
+        row["productId"].as_str().map(str::to_owned),
+    )
+}
+
+/// Which rows there are, each once, whatever their counts.
+fn names(rows: &[Told]) -> BTreeSet<[String; 4]> {
+    let names = |(service, product, workload, _, _, id): &Told| {
+        let id = id.as_deref().unwrap_or_default().to_ascii_lowercase();
+        [service.clone(), product.clone(), workload.clone(), id]
+    };
+    rows.iter().map(names).collect()
+}
+
+proptest! {
+    #![proptest_config(crate::properties::kept())]
+
+    #[test]
+    fn any_bytes_are_decoded_or_refused(body: Vec<u8>) {
+        drop(decode_insights(&body, customer()));
+        drop(decode_commercial(&body, customer()));
+    }
+
+    #[test]
+    fn any_json_is_decoded_or_refused(value in json_value()) {
+        let body = value.to_string();
+        drop(decode_insights(body.as_bytes(), customer()));
+        drop(decode_commercial(body.as_bytes(), customer()));
+    }
+
+    #[test]
+    fn nothing_is_told_that_was_not_sent(body in spoiled_answer()) {
+        if let Ok(snapshot) = decode_insights(&body, customer()) {
+            let told: Vec<_> = snapshot.rows().iter().map(told).collect();
+
+            if let Some(sent) = sent_under(&["items"], &body) {
+                prop_assert!(told.iter().all(|row| sent.contains(row)));
+                prop_assert_eq!(names(&told), names(&sent));
+            }
+        }
+        if let Ok(page) = decode_commercial(&body, customer()) {
+            let told: Vec<_> = page.rows.iter().map(told).collect();
+
+            if let Some(sent) = sent_under(&["items", "Value", "value"], &body) {
+                prop_assert_eq!(told, sent);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fault_is_one_short_line(body in spoiled_answer()) {
+        for fault in [
+            decode_insights(&body, customer()).err(),
+            decode_commercial(&body, customer()).err(),
+        ].into_iter().flatten() {
+            let told = fault.to_string();
+            prop_assert!((1..=300).contains(&told.chars().count()), "{}", told);
+            prop_assert!(!told.chars().any(char::is_control), "{:?}", told);
+        }
+    }
+
+    #[test]
+    fn the_order_of_rows_changes_neither_bytes_nor_validators((one, other) in rows_in_two_orders()) {
+        let [one, other] = [one, other].map(|rows| {
+            let snapshot = insights(rows).unwrap();
+            Prepared::new(&snapshot, None, Timestamp::UNIX_EPOCH).unwrap()
+        });
+
+        for form in [Form::Simplified, Form::Csv, Form::Table, Form::Chart(Theme::Reader)] {
+            let [one, other] = [&one, &other].map(|prepared| {
+                prepared.render(form, Coding::Identity).unwrap().unwrap().1
+            });
+            prop_assert_eq!(one.body(), other.body());
+            prop_assert_eq!(one.etag(), other.etag());
+        }
+    }
+
+    #[test]
+    fn a_valid_answer_decodes_to_the_same_rows(rows in prop::collection::vec(usage_row(), 0..8)) {
+        let sent: Vec<_> = rows.iter().map(sent).collect();
+
+        let snapshot = insights(sent.clone()).unwrap();
+        let page = commercial(&json!({ "Value": sent })).unwrap();
+
+        prop_assert_eq!(&snapshot, &Snapshot::new(customer(), None, rows.clone()).unwrap());
+        prop_assert_eq!(page.rows, rows);
+    }
+}

@@ -1,0 +1,222 @@
+use proptest::prelude::*;
+use roxmltree::{Document, Node};
+
+use super::*;
+use crate::{
+    domain::{Snapshot, UsageRow, samples},
+    render::simplified,
+};
+
+fn chart(name: Option<&str>, rows: Vec<UsageRow>) -> String {
+    let snapshot = Snapshot::new(samples::customer(), name.map(str::to_owned), rows).unwrap();
+    let simplified = simplified::render(&snapshot).unwrap();
+    String::from_utf8(render(&simplified, Theme::Reader).unwrap().into_vec()).unwrap()
+}
+
+fn row(product: &str, workload: &str, active: u64, qualified: u64) -> UsageRow {
+    UsageRow {
+        product_name: product.into(),
+        workload_name: workload.into(),
+        licenses_active: active,
+        licenses_qualified: qualified,
+        ..samples::row()
+    }
+}
+
+/// The text that is drawn, without what only shows when it is pointed at.
+fn drawn(svg: &str) -> Vec<String> {
+    let document = Document::parse(svg).unwrap();
+    let texts = document
+        .descendants()
+        .filter(|node| node.has_tag_name("text"));
+    texts
+        .map(|node| node.text().unwrap_or_default().to_owned())
+        .collect()
+}
+
+fn widths(svg: &str) -> Vec<f64> {
+    let document = Document::parse(svg).unwrap();
+    let bars = document
+        .descendants()
+        .filter(|node| node.attribute("class") == Some("bar"));
+    bars.map(|node| node.attribute("width").unwrap().parse().unwrap())
+        .collect()
+}
+
+fn of_tag(svg: &str, tag: &str) -> String {
+    let document = Document::parse(svg).unwrap();
+    let found = document.root_element().children();
+    let mut found = found.filter(|node: &Node<'_, '_>| node.has_tag_name(tag));
+    found.next().unwrap().text().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_bar_is_as_long_as_its_share_and_its_counts_stand_beside_it() {
+    let svg = chart(Some("Contoso"), vec![row("E3", "Exchange", 3, 8)]);
+
+    assert_eq!(widths(&svg), [96.0, 96.0], "over all products, and of one");
+    let drawn = drawn(&svg);
+    for text in ["Contoso", "E3", "8 licences", "Exchange", "37.5%", "3 of 8"] {
+        assert!(
+            drawn.iter().any(|drawn| drawn == text),
+            "{text} in {drawn:?}"
+        );
+    }
+}
+
+#[test]
+fn products_of_the_same_name_are_told_apart() {
+    let sold = |channel: &str| UsageRow {
+        channel: Some(channel.into()),
+        ..row("E3", "Exchange", 3, 8)
+    };
+
+    let svg = chart(Some("Contoso"), vec![sold("reseller"), sold("direct")]);
+
+    let drawn = drawn(&svg);
+    for note in ["reseller, 8 licences", "direct, 8 licences"] {
+        assert!(drawn.contains(&note.to_owned()), "{note} in {drawn:?}");
+    }
+    assert!(
+        of_tag(&svg, "desc").contains("E3 (direct): Exchange"),
+        "{svg}"
+    );
+}
+
+#[test]
+fn what_nothing_qualified_for_has_no_bar_and_no_percentage() {
+    let svg = chart(Some("Contoso"), vec![row("E3", "Exchange", 0, 0)]);
+
+    assert!(widths(&svg).is_empty());
+    assert!(!svg.contains("0%"));
+    let counts = drawn(&svg);
+    let counts = counts
+        .iter()
+        .filter(|text| *text == "no licences qualified");
+    assert_eq!(counts.count(), 2);
+}
+
+#[test]
+fn the_text_alternative_tells_every_bar() {
+    let rows = vec![row("E3", "Exchange", 3, 8), row("E3", "Teams", 0, 0)];
+
+    let svg = chart(Some("Contoso"), rows);
+
+    assert_eq!(
+        of_tag(&svg, "title"),
+        "Licence adoption of Contoso, processed 2017-03-09"
+    );
+    assert_eq!(
+        of_tag(&svg, "desc"),
+        "Over all products: Exchange 3 of 8 (37.5%), Teams no licences qualified. \
+         E3: Exchange 3 of 8 (37.5%), Teams no licences qualified. "
+    );
+    let document = Document::parse(&svg).unwrap();
+    let labels = document
+        .root_element()
+        .attribute("aria-labelledby")
+        .unwrap();
+    for id in labels.split(' ') {
+        assert!(
+            document
+                .descendants()
+                .any(|node| node.attribute("id") == Some(id))
+        );
+    }
+}
+
+#[test]
+fn no_rows_are_told_in_words() {
+    let svg = chart(Some("Contoso"), Vec::new());
+
+    assert_eq!(
+        of_tag(&svg, "desc"),
+        "Partner Center tells of no licences for this customer."
+    );
+    assert_eq!(
+        of_tag(&svg, "title"),
+        "Licence adoption of Contoso, nothing processed"
+    );
+}
+
+#[test]
+fn a_customer_without_a_name_is_called_by_its_id() {
+    let svg = chart(None, vec![row("E3", "Exchange", 3, 8)]);
+
+    assert!(drawn(&svg).contains(&samples::customer().to_string()));
+}
+
+#[test]
+fn a_long_name_is_cut_and_told_whole_when_pointed_at() {
+    let long = "EXCHANGE ONLINE ARCHIVING FOR EXCHANGE ONLINE, FOR ALL OF US";
+
+    let svg = chart(Some("Contoso"), vec![row(long, "Exchange", 3, 8)]);
+
+    let document = Document::parse(&svg).unwrap();
+    let heading = document
+        .descendants()
+        .find(|node| node.text().is_some_and(|text| text.ends_with('…')));
+    let whole = heading.unwrap().first_element_child().unwrap();
+    assert_eq!(whole.tag_name().name(), "title");
+    assert_eq!(whole.text(), Some(long));
+}
+
+#[test]
+fn of_more_than_can_be_drawn_it_says_how_many_are_missing() {
+    let rows = (0..1_234).map(|number| row("E3", &number.to_string(), 1, 2));
+
+    let svg = chart(Some("Contoso"), rows.collect());
+
+    assert_eq!(widths(&svg).len(), 800);
+    assert!(drawn(&svg).contains(&"834 more are not drawn; the CSV form has them all.".to_owned()));
+}
+
+/// Names that a careless writer of XML would let break out.
+fn hostile() -> impl Strategy<Value = String> {
+    prop_oneof![
+        prop::sample::select(vec![
+            "",
+            "<script>alert(1)</script>",
+            "</text></svg>",
+            "\"'><g onload=\"x\">",
+            "]]>",
+            "&lt;&#0;&bogus;",
+            "<!--",
+            "<?xml ?>",
+            "{{ 1 }}",
+            "\u{0}\u{8}\u{b}\u{1f}\u{7f}\u{9f}",
+            "\u{202e}x\u{2066}",
+            "\u{fffe}\u{ffff}\u{feff}",
+        ])
+        .prop_map(str::to_owned),
+        "\\PC{0,80}",
+        prop::collection::vec(any::<char>(), 0..80).prop_map(String::from_iter),
+    ]
+}
+
+proptest! {
+    #![proptest_config(crate::properties::kept())]
+
+    #[test]
+    fn whatever_things_are_called_it_stays_one_picture(
+        customer in prop::option::of(hostile()),
+        names in prop::collection::vec((hostile(), hostile(), 0..=u64::MAX / 32, 0..=u64::MAX / 32), 0..12),
+    ) {
+        let rows = names.iter().map(|(product, workload, active, qualified)| {
+            row(product, workload, *active, *qualified)
+        });
+
+        let svg = chart(customer.as_deref(), rows.collect());
+
+        let document = Document::parse(&svg).unwrap();
+        for node in document.descendants().filter(Node::is_element) {
+            let known = ["svg", "title", "desc", "style", "rect", "text"];
+            prop_assert!(known.contains(&node.tag_name().name()));
+            prop_assert!(node.attributes().all(|attribute| !attribute.name().starts_with("on")));
+        }
+        prop_assert!(document.descendants().all(|node| !node.is_comment() && !node.is_pi()));
+        let turned = |text: char| matches!(text, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        prop_assert!(!svg.contains(turned));
+        prop_assert!(widths(&svg).iter().all(|width| (0.0..=TRACK).contains(width)));
+    }
+}

@@ -1,0 +1,122 @@
+use std::{num::NonZeroU32, sync::Arc};
+
+use moka::policy::EvictionPolicy;
+
+use super::CustomerFilter;
+use crate::render::Document;
+
+/// What of a list is shown: it depends on nothing else, so whoever is shown the same shares the
+/// same document, and nobody another's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Cut {
+    /// A bit for each customer of the list: whether its caller may see it.
+    visible: Box<[u64]>,
+    /// Visible customers before the page.
+    start: usize,
+    size: Option<NonZeroU32>,
+    /// It shows in links.
+    filter: Option<CustomerFilter>,
+}
+
+/// Cuts that were asked for lately.
+pub(super) struct Cuts {
+    made: moka::sync::Cache<Cut, Arc<Document>>,
+    max_bytes: u64,
+}
+
+// === impl Cut ===
+
+impl Cut {
+    pub(super) fn new(
+        visible: &[bool],
+        start: usize,
+        size: Option<NonZeroU32>,
+        filter: Option<CustomerFilter>,
+    ) -> Self {
+        let word = |bits: &[bool]| {
+            let bits = bits.iter().rev();
+            bits.fold(0_u64, |word, bit| word << 1 | u64::from(*bit))
+        };
+        Self {
+            visible: visible.chunks(64).map(word).collect(),
+            start,
+            size,
+            filter,
+        }
+    }
+
+    pub(super) fn shows(&self, index: usize) -> bool {
+        let word = self.visible.get(index / 64);
+        word.is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+
+    pub(super) fn start(&self) -> usize {
+        self.start
+    }
+
+    pub(super) fn size(&self) -> Option<NonZeroU32> {
+        self.size
+    }
+
+    pub(super) fn filter(&self) -> Option<&CustomerFilter> {
+        self.filter.as_ref()
+    }
+
+    fn weight(&self) -> usize {
+        let filter = self.filter.as_ref().map_or(0, CustomerFilter::weight);
+        size_of_val(&*self.visible) + filter
+    }
+}
+
+// === impl Cuts ===
+
+impl Cuts {
+    /// Bytes that they may take besides, however short the list.
+    const LEAST: usize = 64 * 1024;
+
+    /// Together they take at most as much as the whole does, compressed forms included, so that one
+    /// who may see nearly all of it is shown what was made before.
+    pub(super) fn of_at_most(whole_bytes: usize) -> Self {
+        let max_bytes = (Self::with_compressed(whole_bytes) + Self::LEAST) as u64;
+        let made = moka::sync::Cache::builder()
+            .max_capacity(max_bytes)
+            // The one that was asked for last is always kept, however large.
+            .eviction_policy(EvictionPolicy::lru())
+            .weigher(|cut: &Cut, document: &Arc<Document>| {
+                let bytes = Self::with_compressed(document.weight()) + cut.weight();
+                u32::try_from(bytes).unwrap_or(u32::MAX)
+            })
+            .build();
+        Self { made, max_bytes }
+    }
+
+    /// What is compressed later is smaller than what it is made of.
+    fn with_compressed(bytes: usize) -> usize {
+        2 * bytes
+    }
+
+    /// A cut as it was made before.
+    pub(super) fn get(&self, cut: &Cut) -> Option<Arc<Document>> {
+        self.made.get(cut)
+    }
+
+    /// A cut as it was made before, or made now: once, however many ask.
+    ///
+    /// # Errors
+    ///
+    /// Those of `make`, to all who waited for it.
+    pub(super) fn get_or_make<E: Send + Sync + 'static>(
+        &self,
+        cut: Cut,
+        make: impl FnOnce(&Cut) -> Result<Arc<Document>, E>,
+    ) -> Result<Arc<Document>, Arc<E>> {
+        match self.made.get(&cut) {
+            Some(made) => Ok(made),
+            None => self.made.try_get_with_by_ref(&cut, || make(&cut)),
+        }
+    }
+
+    pub(super) fn weight(&self) -> usize {
+        usize::try_from(self.max_bytes).unwrap_or(usize::MAX)
+    }
+}

@@ -1,0 +1,464 @@
+use std::{fs, path::PathBuf};
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair,
+};
+use rustls::{
+    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    version::{TLS12, TLS13},
+};
+use tempfile::TempDir;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::*;
+use crate::{
+    clock::ManualClock,
+    config::TlsConfig,
+    reload::Reload,
+    server::tls::{Tls, TlsError, TlsMetrics, named},
+};
+
+/// A CA, and a folder for what it signs.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: TempDir,
+}
+
+/// A listener with TLS, and how it is told to look at its files.
+struct TlsServer {
+    server: Server,
+    tls: Arc<Tls>,
+    watched: Vec<PathBuf>,
+    reload: Reload,
+    registry: Registry,
+}
+
+/// What a client brings.
+#[derive(Clone, Copy)]
+struct Dial<'a> {
+    version: &'static SupportedProtocolVersion,
+    alpn: &'static [u8],
+    certificate: Option<(&'a str, &'a str)>,
+}
+
+impl Default for Dial<'_> {
+    fn default() -> Self {
+        Self {
+            version: &TLS13,
+            alpn: b"http/1.1",
+            certificate: None,
+        }
+    }
+}
+
+// === impl Authority ===
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        Self {
+            issuer: CertifiedIssuer::self_signed(params, key).unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Signs a certificate with this common name, valid until this year, and returns it in PEM with
+    /// its key.
+    fn sign(&self, name: &str, until: i32) -> (String, String) {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// Puts a pair where the listener looks for it.
+    fn install(&self, (certificate, key): &(String, String)) -> TlsConfig {
+        fs::write(self.path("certificate"), certificate).unwrap();
+        fs::write(self.path("key"), key).unwrap();
+        fs::write(self.path("ca"), self.issuer.pem()).unwrap();
+        TlsConfig {
+            certificate_file: self.path("certificate"),
+            key_file: self.path("key"),
+            client_ca_file: Some(self.path("ca")),
+        }
+    }
+
+    /// Connects and agrees upon TLS.
+    async fn dial(&self, server: &Server, dial: Dial<'_>) -> io::Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[dial.version])
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match dial.certificate {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => builder
+                .with_client_auth_cert(
+                    vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+                    PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+                )
+                .unwrap(),
+        };
+        config.alpn_protocols = vec![dial.alpn.to_vec()];
+        let stream = TcpStream::connect(server.address).await?;
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+    }
+}
+
+// === impl TlsServer ===
+
+impl TlsServer {
+    async fn start(files: TlsConfig) -> Self {
+        let registry = Registry::new();
+        let metrics = TlsMetrics::new(&registry).unwrap();
+        let watched = named(&files);
+        let tls = Tls::load(files, "api", &metrics).unwrap();
+        let served = Arc::clone(&tls);
+        Self {
+            server: Server::with(|edge| edge.tls = Some(served)).await,
+            tls,
+            watched,
+            reload: Reload::default(),
+            registry,
+        }
+    }
+
+    /// Follows its files for as long as `meanwhile` takes.
+    async fn following<T>(&self, meanwhile: impl Future<Output = T>) -> T {
+        let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
+        let watch = self.reload.watch(self.watched.clone(), clock).await;
+        tokio::select! {
+            () = Arc::clone(&self.tls).follow(watch) => unreachable!("it follows for ever"),
+            done = meanwhile => done,
+        }
+    }
+
+    fn gauge(&self, name: &str) -> i64 {
+        let value = sample(&self.registry, &format!("{name}{{listener=\"api\"}}"));
+        #[expect(clippy::cast_possible_truncation, reason = "timestamps and flags")]
+        {
+            value as i64
+        }
+    }
+
+    async fn wait_for_expiry(&self, seconds: i64) {
+        let reached = async {
+            while self.gauge(EXPIRY) != seconds {
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, reached).await;
+        waited.expect("the new certificate is taken over");
+    }
+}
+
+const EXPIRY: &str = "usage_proxy_tls_certificate_expiry_timestamp_seconds";
+const RELOADED: &str = "usage_proxy_tls_last_reload_successful";
+
+/// The beginnings of these years, in Unix time.
+const Y2040: i64 = 2_208_988_800;
+const Y2050: i64 = 2_524_608_000;
+
+/// One request on a connection that stays open.
+async fn ask(stream: &mut TlsStream<TcpStream>, path: &str) -> String {
+    stream
+        .write_all(GET.replace("/path", path).as_bytes())
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    while !answer.contains("\r\n\r\n") {
+        let mut space = [0; 1024];
+        let read = stream.read(&mut space).await.unwrap();
+        assert_ne!(read, 0, "closed after {answer}");
+        answer.push_str(std::str::from_utf8(&space[..read]).unwrap());
+    }
+    answer
+}
+
+/// Everything that comes until the connection is closed.
+async fn rest(mut stream: TlsStream<TcpStream>) -> String {
+    let mut rest = String::new();
+    let reading = stream.read_to_string(&mut rest);
+    let read = tokio::time::timeout(PATIENCE, reading).await;
+    read.expect("the connection is closed").unwrap();
+    rest
+}
+
+/// The serial number of what the server showed, which no two certificates share.
+fn shown(stream: &TlsStream<TcpStream>) -> Vec<u8> {
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_half_is_answered() {
+    let ca = Authority::new("CA");
+    let TlsServer { server, .. } = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
+
+    for (version, says_so) in [
+        (&TLS12, true),
+        (&TLS12, false),
+        (&TLS13, true),
+        (&TLS13, false),
+    ] {
+        let dial = Dial {
+            version,
+            ..Dial::default()
+        };
+        let mut stream = ca.dial(&server, dial).await.unwrap();
+        let before = server.asked();
+        let later = GET.replace("/path", "/later");
+        stream.write_all(later.as_bytes()).await.unwrap();
+        if says_so {
+            // close_notify, and FIN.
+            stream.shutdown().await.unwrap();
+        } else {
+            stream.flush().await.unwrap();
+            stream.get_mut().0.shutdown().await.unwrap();
+        }
+        server.wait_until_asked(before + 1).await;
+        server.later.notify_one();
+
+        let answer = rest(stream).await;
+        assert!(answer.ends_with("ok /later"), "{says_so}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn both_versions_of_tls_are_spoken_and_alpn_chooses_the_version_of_http() {
+    let ca = Authority::new("CA");
+    let server = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
+
+    for version in [&TLS12, &TLS13] {
+        let dial = Dial {
+            version,
+            ..Dial::default()
+        };
+        let mut stream = ca.dial(&server.server, dial).await.unwrap();
+
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+        let answer = ask(&mut stream, "/path").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let h2 = Dial {
+        alpn: b"h2",
+        ..Dial::default()
+    };
+    let mut stream = ca.dial(&server.server, h2).await.unwrap();
+    let mut head = [0; 9];
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
+    stream.read_exact(&mut head).await.unwrap();
+
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    assert_eq!(head[3], 4, "a SETTINGS frame: {head:?}");
+}
+
+#[tokio::test]
+async fn a_client_may_show_a_certificate_of_the_client_ca_or_none() {
+    let (ca, other) = (Authority::new("CA"), Authority::new("CA"));
+    let server = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
+    let (certificate, key) = ca.sign("portal", 2040);
+    let (foreign, foreign_key) = other.sign("portal", 2040);
+    let showing = |certificate, version| Dial {
+        certificate,
+        version,
+        ..Dial::default()
+    };
+
+    for version in [&TLS12, &TLS13] {
+        let known = showing(Some((certificate.as_str(), key.as_str())), version);
+        let mut known = ca.dial(&server.server, known).await.unwrap();
+        let mut nobody = ca
+            .dial(&server.server, showing(None, version))
+            .await
+            .unwrap();
+
+        assert!(ask(&mut known, "/who").await.ends_with("Some(\"portal\")"));
+        assert!(ask(&mut nobody, "/who").await.ends_with("None"));
+    }
+    let before = server.server.asked();
+    let foreign = showing(Some((foreign.as_str(), foreign_key.as_str())), &TLS12);
+    let refused = ca.dial(&server.server, foreign).await;
+
+    assert!(refused.is_err());
+    assert_eq!(server.server.asked(), before);
+    server.server.wait_for(&closed("tls-handshake"), 1.0).await;
+}
+
+#[tokio::test]
+async fn a_new_pair_is_shown_to_new_connections_while_old_ones_are_served_on() {
+    let ca = Authority::new("CA");
+    let server = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
+    assert_eq!(server.gauge(EXPIRY), Y2040);
+    let mut old = ca.dial(&server.server, Dial::default()).await.unwrap();
+
+    server
+        .following(async {
+            ca.install(&ca.sign("server", 2050));
+            server.reload.ask();
+            server.wait_for_expiry(Y2050).await;
+        })
+        .await;
+    let mut new = ca.dial(&server.server, Dial::default()).await.unwrap();
+
+    assert_ne!(shown(&old), shown(&new));
+    for stream in [&mut old, &mut new] {
+        assert!(ask(stream, "/path").await.ends_with("ok /path"));
+    }
+    assert_eq!(server.gauge(RELOADED), 1);
+}
+
+#[tokio::test]
+async fn a_broken_new_pair_leaves_the_old_one_in_force() {
+    let ca = Authority::new("CA");
+    let (first, second) = (ca.sign("server", 2040), ca.sign("server", 2050));
+    let server = TlsServer::start(ca.install(&first)).await;
+    let before = ca.dial(&server.server, Dial::default()).await.unwrap();
+
+    for broken in [
+        (second.0.clone(), first.1.clone()),
+        (String::new(), second.1.clone()),
+        (second.0.clone(), "no key".to_owned()),
+    ] {
+        server
+            .following(async {
+                ca.install(&broken);
+                server.reload.ask();
+                let told = async {
+                    while server.gauge(RELOADED) != 0 {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::time::timeout(PATIENCE, told).await.unwrap();
+            })
+            .await;
+        let after = ca.dial(&server.server, Dial::default()).await.unwrap();
+
+        assert_eq!(shown(&after), shown(&before));
+        assert_eq!(server.gauge(EXPIRY), Y2040);
+
+        server
+            .following(async {
+                ca.install(&first);
+                server.reload.ask();
+                while server.gauge(RELOADED) != 1 {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_pair_is_refused_at_the_start_and_named() {
+    let ca = Authority::new("CA");
+    let (first, second) = (ca.sign("server", 2040), ca.sign("server", 2040));
+    let metrics = TlsMetrics::new(&Registry::new()).unwrap();
+    let load = |pair: (&String, &String)| {
+        let files = ca.install(&(pair.0.clone(), pair.1.clone()));
+        Tls::load(files, "api", &metrics).unwrap_err()
+    };
+
+    let mismatch = load((&first.0, &second.1));
+    let swapped = load((&first.1, &first.0));
+    let mut files = ca.install(&first);
+    files.key_file = ca.path("missing");
+    let missing = Tls::load(files, "api", &metrics).unwrap_err();
+
+    assert!(matches!(mismatch, TlsError::Pair { .. }), "{mismatch}");
+    assert!(matches!(swapped, TlsError::Pem { .. }), "{swapped}");
+    assert!(missing.to_string().contains("missing"), "{missing}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_go_on_is_closed() {
+    let ca = Authority::new("CA");
+    let files = ca.install(&ca.sign("server", 2040));
+    let tls = Tls::load(files, "api", &TlsMetrics::new(&Registry::new()).unwrap()).unwrap();
+    let server = Server::with(|edge| {
+        edge.tls = Some(tls);
+        edge.limits.header_timeout = Duration::from_millis(50);
+    })
+    .await;
+
+    let answer = server.raw(b"\x16\x03\x01").await;
+
+    assert_eq!(answer, "");
+    server.closed_for("tls-handshake").await;
+}
+
+#[tokio::test]
+async fn plain_http_on_a_tls_listener_is_no_handshake() {
+    let ca = Authority::new("CA");
+    let server = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
+
+    server.server.raw(GET).await;
+
+    assert_eq!(server.server.asked(), 0);
+    server.server.closed_for("tls-handshake").await;
+}
+
+#[tokio::test]
+async fn a_client_ca_that_is_gone_ends_the_connections_that_it_vouched_for() {
+    let (ca, next) = (Authority::new("CA"), Authority::new("next CA"));
+    let server = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
+    let (certificate, key) = ca.sign("portal", 2040);
+    let showing = Dial {
+        certificate: Some((&certificate, &key)),
+        ..Dial::default()
+    };
+    let mut idle = ca.dial(&server.server, showing).await.unwrap();
+    let mut asking = ca.dial(&server.server, showing).await.unwrap();
+    let mut nobody = ca.dial(&server.server, Dial::default()).await.unwrap();
+    let install = |client_ca: &str, until| {
+        ca.install(&ca.sign("server", until));
+        fs::write(ca.path("ca"), client_ca).unwrap();
+        server.reload.ask();
+    };
+
+    server
+        .following(async {
+            install(&(ca.issuer.pem() + &next.issuer.pem()), 2050);
+            server.wait_for_expiry(Y2050).await;
+            for known in [&mut idle, &mut asking] {
+                assert!(ask(known, "/who").await.ends_with("Some(\"portal\")"));
+            }
+            asking.write_all(b"GET /who HTTP/1.1\r\n").await.unwrap();
+            let active = "usage_proxy_connections{state=\"active\"}";
+            server.server.wait_for(active, 1.0).await;
+            install(&next.issuer.pem(), 2040);
+            server.wait_for_expiry(Y2040).await;
+        })
+        .await;
+    asking.write_all(b"Host: x\r\n\r\n").await.unwrap();
+
+    let last = rest(asking).await;
+    assert!(last.contains("connection: close\r\n"), "{last}");
+    assert!(last.ends_with("None"), "{last}");
+    assert_eq!(rest(idle).await, "");
+    assert!(ask(&mut nobody, "/path").await.ends_with("ok /path"));
+    server.server.wait_for(&closed("drained"), 2.0).await;
+}
