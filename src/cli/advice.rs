@@ -1,4 +1,4 @@
-//! What to do about what goes wrong, in the words of README's table of troubles.
+//! What to do about what goes wrong, in the words of the troubleshooting table of `deploy/README.md`.
 
 /// What to do about a problem document of this kind; `None` where its own detail says it.
 pub(super) fn on_problem(name: &str) -> Option<&'static str> {
@@ -53,10 +53,10 @@ const ON_PROBLEMS: &[(&str, &str)] = &[
 mod tests {
     use super::*;
 
-    const README: &str = include_str!("../../README.md");
+    const OPERATING: &str = include_str!("../../deploy/README.md");
 
-    /// Kinds of problems that the table of troubles has a row for.
-    const OF_THE_README: [&str; 6] = [
+    /// Error codes whose advice is in the troubleshooting table.
+    const IN_TROUBLESHOOTING: [&str; 6] = [
         "nothing-processed",
         "throttled",
         "overloaded",
@@ -66,10 +66,10 @@ mod tests {
     ];
 
     #[test]
-    fn the_readme_says_the_same() {
-        let table = README.split("## Troubleshooting").nth(1).unwrap();
+    fn the_troubleshooting_table_gives_the_same_advice() {
+        let table = OPERATING.split("### By error code").nth(1).unwrap();
 
-        for name in OF_THE_README {
+        for name in IN_TROUBLESHOOTING {
             let advice = on_problem(name).unwrap();
             let row = table.lines().find(|row| {
                 row.starts_with('|') && row.contains(&format!("`{name}`")) && row.contains(advice)
