@@ -27,8 +27,8 @@ use prometheus::Registry;
 use serde_json::json;
 use usage_proxy::{
     allowed_hosts::AllowedHosts,
-    api::{Api, ApiMetrics, Authentication},
-    cache::{CacheMetrics, SingleFlight, Ticket, UsageCache},
+    api::{Api, ApiMetrics, Authenticator},
+    cache::{CacheMetrics, LeaderGuard, SingleFlight, UsageCache},
     clock::{Clock, SystemClock},
     config::{CacheConfig, LogConfig, LogFormat, RequestLog},
     domain::{CustomerId, UpstreamApi},
@@ -36,10 +36,10 @@ use usage_proxy::{
     observability::telemetry,
     partner_center::wire,
     peer::Peer,
-    render::{Coding, Form, Prepared},
+    render::{ContentCoding, Format, Rendered},
     service::{
         CallLimits, UsageService,
-        source::{Call, CallIds, Content, FetchFuture, Fetched, UsageSource},
+        source::{AnswerContent, CallIds, FetchFuture, SourceAnswer, SourceCall, UsageSource},
     },
     shutdown::Shutdown,
     simulator::documented_body,
@@ -56,16 +56,15 @@ const CUSTOMER: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
 struct Documented;
 
 impl UsageSource for Documented {
-    fn fetch(&self, call: Call) -> FetchFuture<'_> {
+    fn fetch(&self, call: SourceCall) -> FetchFuture<'_> {
         Box::pin(async move {
             let body = documented_body();
-            Ok(Fetched {
-                content: Content::Usage {
-                    snapshot: wire::decode_insights(&body, call.subject.customer().unwrap())
-                        .unwrap(),
+            Ok(SourceAnswer {
+                content: AnswerContent::Usage {
+                    usage: wire::decode_insights(&body, call.subject.customer().unwrap()).unwrap(),
                     native: Some(body.into()),
                 },
-                ids: CallIds {
+                call_ids: CallIds {
                     request_id: uuid::Uuid::nil(),
                     correlation_id: uuid::Uuid::nil(),
                 },
@@ -103,7 +102,7 @@ fn api(log: RequestLog) -> Api {
     );
     let metrics = ApiMetrics::new(&registry).unwrap();
     Api::new(
-        Authentication::new(None, None),
+        Authenticator::new(None, None),
         usage,
         Arc::new(SystemClock),
         metrics,
@@ -169,8 +168,8 @@ fn hit(c: &mut Criterion) {
         filter: "info".to_owned(),
         requests: RequestLog::All,
     };
-    let (writer, _log) = telemetry::log_thread(File::create("/dev/null").unwrap());
-    let dispatch = telemetry::dispatch(&log, writer).unwrap();
+    let (writer, _log) = telemetry::start_log_thread(File::create("/dev/null").unwrap());
+    let dispatch = telemetry::build_dispatch(&log, writer).unwrap();
     tracing::dispatcher::with_default(&dispatch, || {
         group.bench_function("logged", |b| {
             b.iter_batched(
@@ -206,7 +205,7 @@ fn body_of(rows: usize) -> Vec<u8> {
 
 fn fill(c: &mut Criterion) {
     let customer = CustomerId::parse(CUSTOMER).unwrap();
-    let now = SystemClock.wall();
+    let now = SystemClock.wall_time();
     for rows in [5, 5_000] {
         let body = body_of(rows);
         let snapshot = wire::decode_insights(&body, customer).unwrap();
@@ -216,17 +215,17 @@ fn fill(c: &mut Criterion) {
             b.iter(|| wire::decode_insights(black_box(&body), customer).unwrap());
         });
         group.bench_function("prepare", |b| {
-            b.iter(|| Prepared::new(black_box(&snapshot), Some(&body), now).unwrap());
+            b.iter(|| Rendered::new(black_box(&snapshot), Some(&body), now).unwrap());
         });
         for (name, form, coding) in [
-            ("csv", Form::Csv, Coding::Identity),
-            ("gzip", Form::Simplified, Coding::Gzip),
-            ("br", Form::Simplified, Coding::Brotli),
-            ("zstd", Form::Simplified, Coding::Zstd),
+            ("csv", Format::Csv, ContentCoding::Identity),
+            ("gzip", Format::Simplified, ContentCoding::Gzip),
+            ("br", Format::Simplified, ContentCoding::Brotli),
+            ("zstd", Format::Simplified, ContentCoding::Zstd),
         ] {
             group.bench_function(name, |b| {
                 b.iter_batched(
-                    || Prepared::new(&snapshot, None, now).unwrap(),
+                    || Rendered::new(&snapshot, None, now).unwrap(),
                     |prepared| {
                         prepared.render(form, coding).unwrap();
                         prepared
@@ -247,12 +246,12 @@ fn single_flight(c: &mut Criterion) {
     for callers in [1_u32, 1_000] {
         let flights = SingleFlight::new(Shutdown::new());
         let board = || {
-            let fetch = |ticket: Ticket<_, _>, ()| async move {
-                ticket.land((), |()| ()).unwrap();
+            let fetch = |ticket: LeaderGuard<_, _>, ()| async move {
+                ticket.complete((), |()| ()).unwrap();
                 7_u32
             };
             flights
-                .board("key", |()| (), || Ok::<(), ()>(()), fetch)
+                .join_or_lead("key", |()| (), || Ok::<(), ()>(()), fetch)
                 .unwrap()
         };
         group.throughput(Throughput::Elements(callers.into()));

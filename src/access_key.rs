@@ -20,7 +20,7 @@ use subtle::ConstantTimeEq;
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// What our keys begin with, so that people and secret scanners know one when they see it.
-pub const PREFIX: &str = "up_";
+pub const KEY_PREFIX: &str = "up_";
 
 /// SHA-256 of a whole key, its prefix included.
 ///
@@ -33,15 +33,15 @@ pub struct KeyHash([u8; KeyHash::BYTES]);
 pub enum InvalidKeyHash {
     /// A key where its hash should stand: whoever reads the file could use it.
     #[error("is a key, not its hash; `usage-proxy hash-key --stdin` makes the hash")]
-    IsKey,
+    PlainKey,
     /// Anything else.
     #[error("is no hash of a key")]
-    NoHash,
+    NotAHash,
 }
 
 /// Which schemes of `Authorization` a listener takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Schemes {
+pub enum AuthSchemes {
     /// `Bearer` alone, which a browser never sends by itself.
     Bearer,
     /// `Basic` too, for people whose browser asks them for a password: it is the key, whatever the
@@ -52,13 +52,13 @@ pub enum Schemes {
 
 /// What was presented is not one credential that we could look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadCredential {
+pub enum CredentialError {
     /// An `Authorization` of a scheme that is not taken, or without a key.
     #[error("Authorization is not of the form `Bearer KEY`")]
-    Scheme,
+    UnsupportedScheme,
     /// Two that differ, so that nobody can say which one counts.
     #[error("more than one credential was presented; expected one")]
-    Several,
+    Conflicting,
 }
 
 /// Makes a new key from the system's own source of randomness.
@@ -69,7 +69,7 @@ pub enum BadCredential {
 pub fn generate() -> Result<SecretString, rand::rngs::SysError> {
     let mut bits = [0; KeyHash::BYTES];
     rand::rngs::SysRng.try_fill_bytes(&mut bits)?;
-    Ok(format!("{PREFIX}{}", Hex(&bits)).into())
+    Ok(format!("{KEY_PREFIX}{}", HexBytes(&bits)).into())
 }
 
 /// The credential of a request; `None` where there is none.
@@ -80,58 +80,61 @@ pub fn generate() -> Result<SecretString, rand::rngs::SysError> {
 ///
 /// # Errors
 ///
-/// [`BadCredential`] where it is not one credential.
-pub fn presented(
+/// [`CredentialError`] where it is not one credential.
+pub fn extract_credential(
     headers: &HeaderMap,
-    schemes: Schemes,
-) -> Result<Option<Cow<'_, [u8]>>, BadCredential> {
-    let authorization =
-        only(headers, header::AUTHORIZATION)?.map(|value| credential(value.as_bytes(), schemes));
-    let key = only(headers, X_API_KEY)?.map(HeaderValue::as_bytes);
+    schemes: AuthSchemes,
+) -> Result<Option<Cow<'_, [u8]>>, CredentialError> {
+    let authorization = require_equal(headers, header::AUTHORIZATION)?
+        .map(|value| credential(value.as_bytes(), schemes));
+    let key = require_equal(headers, X_API_KEY)?.map(HeaderValue::as_bytes);
     match (authorization.transpose()?, key) {
-        (Some(sent), Some(key)) if *sent != *key => Err(BadCredential::Several),
+        (Some(sent), Some(key)) if *sent != *key => Err(CredentialError::Conflicting),
         (sent, key) => Ok(sent.or(key.map(Cow::Borrowed))),
     }
 }
 
-fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&HeaderValue>, BadCredential> {
+fn require_equal(
+    headers: &HeaderMap,
+    name: HeaderName,
+) -> Result<Option<&HeaderValue>, CredentialError> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
-        (_, Some(_)) => Err(BadCredential::Several),
+        (_, Some(_)) => Err(CredentialError::Conflicting),
         (value, None) => Ok(value),
     }
 }
 
-fn credential(value: &[u8], schemes: Schemes) -> Result<Cow<'_, [u8]>, BadCredential> {
+fn credential(value: &[u8], schemes: AuthSchemes) -> Result<Cow<'_, [u8]>, CredentialError> {
     let basic = match schemes {
-        Schemes::Bearer => None,
-        Schemes::BearerOrBasic => after_scheme(value, b"Basic "),
+        AuthSchemes::Bearer => None,
+        AuthSchemes::BearerOrBasic => strip_scheme(value, b"Basic "),
     };
-    let found = match (after_scheme(value, b"Bearer "), basic) {
+    let found = match (strip_scheme(value, b"Bearer "), basic) {
         (Some(token), _) => Some(Cow::Borrowed(token)),
-        (None, Some(pair)) => password(pair).map(Cow::Owned),
+        (None, Some(pair)) => basic_password(pair).map(Cow::Owned),
         (None, None) => None,
     };
     found
         .filter(|credential| !credential.is_empty())
-        .ok_or(BadCredential::Scheme)
+        .ok_or(CredentialError::UnsupportedScheme)
 }
 
 /// What follows the scheme, which is read without regard to case (RFC 9110 §11.1).
-fn after_scheme<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
+fn strip_scheme<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     let (sent, rest) = value.split_at_checked(scheme.len())?;
     sent.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())
 }
 
 /// A user name has no colon; a password may.
-fn password(pair: &[u8]) -> Option<Vec<u8>> {
+fn basic_password(pair: &[u8]) -> Option<Vec<u8>> {
     let mut pair = BASE64_STANDARD.decode(pair).ok()?;
     let colon = memchr::memchr(b':', &pair)?;
     Some(pair.split_off(colon + 1))
 }
 
 /// Bytes in hexadecimal.
-struct Hex<'a>(&'a [u8]);
+struct HexBytes<'a>(&'a [u8]);
 
 // === impl KeyHash ===
 
@@ -143,7 +146,7 @@ impl KeyHash {
     const BYTES: usize = 32;
 
     /// The hash of a key.
-    pub fn of(key: &[u8]) -> Self {
+    pub fn of_key(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
     }
 
@@ -153,13 +156,13 @@ impl KeyHash {
     ///
     /// [`InvalidKeyHash`] for anything else.
     pub fn parse(text: &str) -> Result<Self, InvalidKeyHash> {
-        if text.starts_with(PREFIX) {
-            return Err(InvalidKeyHash::IsKey);
+        if text.starts_with(KEY_PREFIX) {
+            return Err(InvalidKeyHash::PlainKey);
         }
         let (pairs, rest) = text.as_bytes().as_chunks();
         let mut hash = [0; Self::BYTES];
         if pairs.len() != hash.len() || !rest.is_empty() {
-            return Err(InvalidKeyHash::NoHash);
+            return Err(InvalidKeyHash::NotAHash);
         }
         for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
             *byte = hex_digit(*high)? << 4 | hex_digit(*low)?;
@@ -173,7 +176,7 @@ fn hex_digit(digit: u8) -> Result<u8, InvalidKeyHash> {
         b'0'..=b'9' => Ok(digit - b'0'),
         b'a'..=b'f' => Ok(digit - b'a' + 10),
         b'A'..=b'F' => Ok(digit - b'A' + 10),
-        _ => Err(InvalidKeyHash::NoHash),
+        _ => Err(InvalidKeyHash::NotAHash),
     }
 }
 
@@ -193,7 +196,7 @@ impl Hash for KeyHash {
 
 impl fmt::Display for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Hex(&self.0).fmt(f)
+        HexBytes(&self.0).fmt(f)
     }
 }
 
@@ -201,13 +204,13 @@ impl fmt::Debug for KeyHash {
     /// Enough to tell two apart.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (beginning, _) = self.0.split_at(4);
-        write!(f, "KeyHash({}…)", Hex(beginning))
+        write!(f, "KeyHash({}…)", HexBytes(beginning))
     }
 }
 
 // === impl Hex ===
 
-impl fmt::Display for Hex<'_> {
+impl fmt::Display for HexBytes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
@@ -232,20 +235,20 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_known_by_its_hash() {
+    fn a_key_matches_its_hash() {
         let hash = KeyHash::parse(ABC).unwrap();
 
-        assert_eq!(KeyHash::of(b"abc"), hash);
+        assert_eq!(KeyHash::of_key(b"abc"), hash);
         assert_eq!(hash.to_string(), ABC);
         assert_eq!(KeyHash::parse(&ABC.to_uppercase()), Ok(hash));
         for key in [&b"abd"[..], b"ABC", b"abc ", b"", ABC.as_bytes()] {
-            assert_ne!(KeyHash::of(key), hash, "{key:?}");
+            assert_ne!(KeyHash::of_key(key), hash, "{key:?}");
         }
     }
 
     #[test]
-    fn one_bit_makes_another_hash() {
-        let hash = KeyHash::of(b"abc");
+    fn one_changed_bit_gives_a_different_hash() {
+        let hash = KeyHash::of_key(b"abc");
         for bit in 0..256 {
             let mut other = hash;
             other.0[bit / 8] ^= 1 << (bit % 8);
@@ -255,37 +258,44 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_is_refused() {
+    fn invalid_hashes_are_rejected() {
         for text in ["", "abc", &ABC[1..], &format!("{ABC}0"), &"ż".repeat(32)] {
-            assert_eq!(KeyHash::parse(text), Err(InvalidKeyHash::NoHash), "{text}");
+            assert_eq!(
+                KeyHash::parse(text),
+                Err(InvalidKeyHash::NotAHash),
+                "{text}"
+            );
         }
         assert_eq!(
             KeyHash::parse(&ABC.replace('b', "g")),
-            Err(InvalidKeyHash::NoHash)
+            Err(InvalidKeyHash::NotAHash)
         );
         let key = generate().unwrap();
         let refused = KeyHash::parse(key.expose_secret());
-        assert_eq!(refused, Err(InvalidKeyHash::IsKey));
+        assert_eq!(refused, Err(InvalidKeyHash::PlainKey));
     }
 
     #[test]
-    fn every_new_key_is_another_and_tells_what_it_is() {
+    fn generated_keys_are_unique_and_have_our_prefix() {
         let (one, other) = (generate().unwrap(), generate().unwrap());
 
         assert_ne!(one.expose_secret(), other.expose_secret());
         for key in [one, other] {
-            let digits = key.expose_secret().strip_prefix(PREFIX).unwrap();
+            let digits = key.expose_secret().strip_prefix(KEY_PREFIX).unwrap();
             assert!(KeyHash::parse(digits).is_ok(), "256 bits in hexadecimal");
         }
     }
 
     #[test]
-    fn a_hash_is_not_told_whole_where_it_is_only_debugged() {
-        assert_eq!(format!("{:?}", KeyHash::of(b"abc")), "KeyHash(ba7816bf…)");
+    fn debug_output_of_a_hash_is_abbreviated() {
+        assert_eq!(
+            format!("{:?}", KeyHash::of_key(b"abc")),
+            "KeyHash(ba7816bf…)"
+        );
     }
 
     #[test]
-    fn a_credential_is_taken_from_either_header() {
+    fn a_credential_is_read_from_either_header() {
         use header::AUTHORIZATION;
 
         for (lines, expected) in [
@@ -299,28 +309,40 @@ mod tests {
             ),
             (
                 &[(AUTHORIZATION, "Bearer k"), (X_API_KEY, "l")],
-                Err(BadCredential::Several),
+                Err(CredentialError::Conflicting),
             ),
             (
                 &[(X_API_KEY, "k"), (X_API_KEY, "k")],
-                Err(BadCredential::Several),
+                Err(CredentialError::Conflicting),
             ),
             (
                 &[(AUTHORIZATION, "Bearer k"), (AUTHORIZATION, "Basic a")],
-                Err(BadCredential::Several),
+                Err(CredentialError::Conflicting),
             ),
             (
                 &[(AUTHORIZATION, "Basic a"), (X_API_KEY, "k")],
-                Err(BadCredential::Scheme),
+                Err(CredentialError::UnsupportedScheme),
             ),
-            (&[(AUTHORIZATION, "Bearer")], Err(BadCredential::Scheme)),
-            (&[(AUTHORIZATION, "Bearer  ")], Err(BadCredential::Scheme)),
-            (&[(AUTHORIZATION, "Bearerk")], Err(BadCredential::Scheme)),
-            (&[(AUTHORIZATION, "")], Err(BadCredential::Scheme)),
+            (
+                &[(AUTHORIZATION, "Bearer")],
+                Err(CredentialError::UnsupportedScheme),
+            ),
+            (
+                &[(AUTHORIZATION, "Bearer  ")],
+                Err(CredentialError::UnsupportedScheme),
+            ),
+            (
+                &[(AUTHORIZATION, "Bearerk")],
+                Err(CredentialError::UnsupportedScheme),
+            ),
+            (
+                &[(AUTHORIZATION, "")],
+                Err(CredentialError::UnsupportedScheme),
+            ),
         ] {
             let headers = headers(lines);
-            for schemes in [Schemes::Bearer, Schemes::BearerOrBasic] {
-                let found = presented(&headers, schemes);
+            for schemes in [AuthSchemes::Bearer, AuthSchemes::BearerOrBasic] {
+                let found = extract_credential(&headers, schemes);
                 assert_eq!(
                     found.as_ref().map(Option::as_deref),
                     expected.as_ref().copied(),
@@ -331,35 +353,41 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_a_key_where_a_browser_may_ask_for_it() {
+    fn a_basic_password_is_read_as_a_key_where_basic_is_allowed() {
         for (value, expected) in [
             ("Basic Omk=", Ok("i")),
             ("Basic bmFtZTprZXk=", Ok("key")),
             ("bASIC  bmFtZTprOmV5 ", Ok("k:ey")),
-            ("Basic", Err(BadCredential::Scheme)),
-            ("Basic ", Err(BadCredential::Scheme)),
-            ("Basic bmFtZTo=", Err(BadCredential::Scheme)),
-            ("Basic bmFtZQ==", Err(BadCredential::Scheme)),
-            ("Basic bmFtZTprZXk", Err(BadCredential::Scheme)),
-            ("Basic !", Err(BadCredential::Scheme)),
-            ("Basicbm FtZTprZXk=", Err(BadCredential::Scheme)),
-            ("Digest bmFtZTprZXk=", Err(BadCredential::Scheme)),
+            ("Basic", Err(CredentialError::UnsupportedScheme)),
+            ("Basic ", Err(CredentialError::UnsupportedScheme)),
+            ("Basic bmFtZTo=", Err(CredentialError::UnsupportedScheme)),
+            ("Basic bmFtZQ==", Err(CredentialError::UnsupportedScheme)),
+            ("Basic bmFtZTprZXk", Err(CredentialError::UnsupportedScheme)),
+            ("Basic !", Err(CredentialError::UnsupportedScheme)),
+            (
+                "Basicbm FtZTprZXk=",
+                Err(CredentialError::UnsupportedScheme),
+            ),
+            (
+                "Digest bmFtZTprZXk=",
+                Err(CredentialError::UnsupportedScheme),
+            ),
         ] {
             let headers = headers(&[(header::AUTHORIZATION, value)]);
 
-            let found = presented(&headers, Schemes::BearerOrBasic);
+            let found = extract_credential(&headers, AuthSchemes::BearerOrBasic);
 
             let expected = expected.map(|key| Some(Cow::Borrowed(key.as_bytes())));
             assert_eq!(found, expected, "{value}");
             assert_eq!(
-                presented(&headers, Schemes::Bearer),
-                Err(BadCredential::Scheme)
+                extract_credential(&headers, AuthSchemes::Bearer),
+                Err(CredentialError::UnsupportedScheme)
             );
         }
     }
 
     #[test]
-    fn a_password_and_a_key_have_to_agree() {
+    fn a_basic_password_and_a_key_must_be_equal() {
         let both = |key| {
             headers(&[
                 (header::AUTHORIZATION, "Basic bmFtZTprZXk="),
@@ -367,24 +395,26 @@ mod tests {
             ])
         };
 
-        let agreed = presented(&both("key"), Schemes::BearerOrBasic).map(|key| key.is_some());
+        let agreed =
+            extract_credential(&both("key"), AuthSchemes::BearerOrBasic).map(|key| key.is_some());
         assert_eq!(agreed, Ok(true));
-        let refused = presented(&both("other"), Schemes::BearerOrBasic).map(|key| key.is_some());
-        assert_eq!(refused, Err(BadCredential::Several));
+        let refused =
+            extract_credential(&both("other"), AuthSchemes::BearerOrBasic).map(|key| key.is_some());
+        assert_eq!(refused, Err(CredentialError::Conflicting));
     }
 
     proptest! {
-        #![proptest_config(crate::properties::kept())]
+        #![proptest_config(crate::proptest_support::proptest_config())]
 
         #[test]
         fn a_printed_hash_reads_back(key: Vec<u8>) {
-            let hash = KeyHash::of(&key);
+            let hash = KeyHash::of_key(&key);
 
             prop_assert_eq!(KeyHash::parse(&hash.to_string()), Ok(hash));
         }
 
         #[test]
-        fn any_text_is_a_hash_or_refused(text in ".{0,80}") {
+        fn any_text_is_a_hash_or_rejected(text in ".{0,80}") {
             if let Ok(hash) = KeyHash::parse(&text) {
                 prop_assert_eq!(hash.to_string(), text.to_lowercase());
             }

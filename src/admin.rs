@@ -1,8 +1,8 @@
 //! The admin listener: metrics, probes, and a look at what is held. Never on the API listener.
 
 mod access;
+mod account;
 mod cache;
-mod identity;
 pub mod readiness;
 
 use std::{pin::pin, sync::Arc};
@@ -19,12 +19,12 @@ use prometheus::IntCounter;
 use serde::Serialize;
 
 use self::readiness::Readiness;
-pub use self::{access::Access, identity::identity};
+pub use self::{access::AdminAuth, account::account_id};
 use crate::{
     allowed_hosts::AllowedHosts,
     clock::SharedClock,
-    observability::telemetry::Metrics,
-    panic::{self, Panicked},
+    observability::telemetry::MetricsRegistry,
+    panic::{self, HandlerPanicked},
     peer::Peer,
     problem::{Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
@@ -33,54 +33,60 @@ use crate::{
 
 /// Everything the admin listener shows; clones share it.
 #[derive(Clone, Debug)]
-pub struct Admin {
+pub struct AdminState {
     /// What is held.
     pub usage: UsageService,
     /// Whether we can answer.
     pub readiness: Arc<Readiness>,
     /// What is scraped.
-    pub metrics: Metrics,
+    pub metrics: MetricsRegistry,
     /// For ages.
     pub clock: SharedClock,
     /// The hosts that it answers to; `None` where any will do.
-    pub hosts: Option<AllowedHosts>,
+    pub allowed_hosts: Option<AllowedHosts>,
     /// Who may look.
-    pub access: Access,
+    pub access: AdminAuth,
     /// Counts panics.
     pub panics: IntCounter,
 }
 
 /// The admin listener's routes.
-pub fn router(admin: Admin) -> Router {
-    let (access, hosts) = (admin.access.clone(), admin.hosts.clone());
+pub fn router(admin: AdminState) -> Router {
+    let (access, hosts) = (admin.access.clone(), admin.allowed_hosts.clone());
     let panics = admin.panics.clone();
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/cache", get(cache::show))
-        .route("/cache/purge", post(cache::purge))
+        .route("/cache", get(cache::get_cache))
+        .route("/cache/purge", post(cache::purge_cache))
         .with_state(admin);
     // Around the routes as a whole: within them, axum has not yet said what it allows.
     Router::new()
         .fallback_service(routes)
-        .layer(middleware::from_fn_with_state(access, access::check))
+        .layer(middleware::from_fn_with_state(
+            access,
+            access::authenticate_request,
+        ))
         .layer(middleware::from_fn_with_state(hosts, check_host))
-        .layer(middleware::from_fn_with_state(panics, problems))
+        .layer(middleware::from_fn_with_state(panics, finish_response))
 }
 
-async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+async fn metrics(State(admin): State<AdminState>) -> impl IntoResponse {
     admin.usage.update_gauges();
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(header::CONTENT_TYPE, content_type)], admin.metrics.text())
+    (
+        [(header::CONTENT_TYPE, content_type)],
+        admin.metrics.to_prometheus_text(),
+    )
 }
 
 /// The process lives: whoever reads this has its answer.
-async fn healthz() -> Json<Health> {
-    Json(Health { status: "ok" })
+async fn healthz() -> Json<HealthResponse> {
+    Json(HealthResponse { status: "ok" })
 }
 
-async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
+async fn readyz(State(admin): State<AdminState>) -> impl IntoResponse {
     let report = admin.readiness.report();
     let status = if report.ready {
         StatusCode::OK
@@ -91,7 +97,7 @@ async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 #[derive(Debug, Serialize)]
-struct Health {
+struct HealthResponse {
     status: &'static str,
 }
 
@@ -113,14 +119,18 @@ async fn check_host(
         reason = problem.detail(),
         "a request of the admin listener was refused"
     );
-    let request_id = request_id::accept_or_mint(request.headers());
-    answer(problem, path, &request_id)
+    let request_id = request_id::accept_or_generate(request.headers());
+    problem_response(problem, path, &request_id)
 }
 
 /// Gives every answer its request id, keeps it out of caches, and puts problem documents in the place
 /// of panics and of what axum says where no route or method fits.
-async fn problems(State(panics): State<IntCounter>, mut request: Request, next: Next) -> Response {
-    let request_id = request_id::accept_or_mint(request.headers());
+async fn finish_response(
+    State(panics): State<IntCounter>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let request_id = request_id::accept_or_generate(request.headers());
     // Whoever refuses the request further in names it by the same id.
     request
         .headers_mut()
@@ -128,20 +138,20 @@ async fn problems(State(panics): State<IntCounter>, mut request: Request, next: 
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
     let caught = panic::catch(pin!(next.run(request))).await;
-    let response = caught.unwrap_or_else(|Panicked| {
+    let response = caught.unwrap_or_else(|HandlerPanicked| {
         panics.inc();
         tracing::error!(
             path = &*excerpt(&path),
             request_id = request_id.to_str().unwrap_or_default(),
             "a handler of the admin listener panicked"
         );
-        answer(Problem::internal(), &path, &request_id)
+        problem_response(Problem::internal(), &path, &request_id)
     });
     let mut response = match response.status() {
-        StatusCode::NOT_FOUND => answer(Problem::not_found(&path), &path, &request_id),
+        StatusCode::NOT_FOUND => problem_response(Problem::not_found(&path), &path, &request_id),
         StatusCode::METHOD_NOT_ALLOWED => {
-            let allow = allowed(response.headers());
-            answer(
+            let allow = allowed_methods(response.headers());
+            problem_response(
                 Problem::method_not_allowed(&method, allow),
                 &path,
                 &request_id,
@@ -156,16 +166,16 @@ async fn problems(State(panics): State<IntCounter>, mut request: Request, next: 
 }
 
 /// The methods of a route, as axum tells them.
-fn allowed(headers: &HeaderMap) -> &'static str {
+fn allowed_methods(headers: &HeaderMap) -> &'static str {
     match headers.get(header::ALLOW).map(HeaderValue::as_bytes) {
         Some(b"POST") => "POST",
         _ => "GET, HEAD",
     }
 }
 
-fn answer(problem: Problem, path: &str, request_id: &HeaderValue) -> Response {
+fn problem_response(problem: Problem, path: &str, request_id: &HeaderValue) -> Response {
     problem
-        .of_request(path, request_id, None)
+        .for_request(path, request_id, None)
         .into_response()
         .map(axum::body::Body::new)
 }

@@ -34,19 +34,21 @@ impl AllowedHosts {
     ///
     /// A [`Problem`] where the listener does not serve that host (RFC 9110 §15.5.20).
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
-        match host(request) {
-            Some(host) if !is_usual(host) && !self.allows(name(host)) => Err(misdirected(host)),
+        match request_host(request) {
+            Some(host) if !is_common_loopback_host(host) && !self.allows(host_name(host)) => {
+                Err(misdirected_problem(host))
+            }
             _ => Ok(()),
         }
     }
 
     fn allows(&self, name: &str) -> bool {
-        is_of_loopback(name) || self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
+        is_loopback_name(name) || self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 }
 
 /// HTTP/2 has the host in its target, and so has the absolute form, where `Host` says the same.
-fn host<B>(request: &Request<B>) -> Option<&str> {
+fn request_host<B>(request: &Request<B>) -> Option<&str> {
     match request.uri().authority() {
         Some(authority) => Some(authority.as_str()),
         None => {
@@ -57,7 +59,7 @@ fn host<B>(request: &Request<B>) -> Option<&str> {
 }
 
 /// Recognizes what nearly every request names, without parsing it: a hit pays for this check.
-fn is_usual(host: &str) -> bool {
+fn is_common_loopback_host(host: &str) -> bool {
     ["127.0.0.1", "localhost"].into_iter().any(|usual| {
         host.strip_prefix(usual)
             .is_some_and(|rest| match rest.as_bytes() {
@@ -69,7 +71,7 @@ fn is_usual(host: &str) -> bool {
 }
 
 /// The host without its port.
-fn name(host: &str) -> &str {
+fn host_name(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -78,7 +80,7 @@ fn name(host: &str) -> &str {
 
 /// Returns true where no name server resolves a host: an address, or a name that is reserved for
 /// the loopback (RFC 6761 §6.3).
-fn is_of_loopback(name: &str) -> bool {
+fn is_loopback_name(name: &str) -> bool {
     let bracketed = || name.strip_prefix('[')?.strip_suffix(']');
     if let Some(address) = bracketed() {
         let address = address.parse::<Ipv6Addr>();
@@ -91,7 +93,7 @@ fn is_of_loopback(name: &str) -> bool {
     top.eq_ignore_ascii_case("localhost")
 }
 
-fn misdirected(host: &str) -> Problem {
+fn misdirected_problem(host: &str) -> Problem {
     Problem::new(
         Kind::MisdirectedRequest,
         format!(
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_host_is_refused() {
+    fn any_other_host_is_rejected() {
         for host in [
             "",
             ":8080",

@@ -5,7 +5,7 @@
 
 mod assets;
 mod authentication;
-mod browser;
+mod browser_headers;
 mod caching;
 mod cors;
 mod customers;
@@ -22,7 +22,7 @@ mod rate_limit;
 mod route;
 mod schema;
 mod spans;
-mod unsent;
+mod unsent_budget;
 mod usage;
 
 use std::{
@@ -37,30 +37,30 @@ use uuid::Uuid;
 
 pub use self::openapi::document as openapi_document;
 use self::{
-    assets::{Asset, Assets},
-    cors::Cors,
-    rate_limit::RateFields,
+    assets::{StaticAsset, StaticAssets},
+    cors::CorsPolicy,
+    rate_limit::RateLimitHeaders,
     route::Route,
     schema::Anonymous,
     spans::SpanParent,
-    unsent::{Charge, Sender, UnsentBudgets},
+    unsent_budget::{ResponseRecipient, UnsentBudgets, UnsentCharge},
 };
 pub use self::{
-    authentication::Authentication, metrics::ApiMetrics, spans::RequestSpans, unsent::ApiBody,
+    authentication::Authenticator, metrics::ApiMetrics, spans::RequestSpans, unsent_budget::ApiBody,
 };
 use crate::{
     allowed_hosts::AllowedHosts,
-    auth::Identity,
+    auth::CallerIdentity,
     cache::{CacheResult, CacheStatus},
     clock::SharedClock,
-    config::{Origin, RequestLog},
+    config::{CorsOrigin, RequestLog},
     domain::{Caller, ProcessedDate},
     observability::telemetry::REQUEST_TARGET,
-    observability::traces::Span,
+    observability::traces::TraceSpan,
     offload,
-    panic::{self, Panicked},
+    panic::{self, HandlerPanicked},
     peer::Peer,
-    problem::{Body, Problem, excerpt},
+    problem::{FullBody, Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
     service::{UsageService, source::CallTrace},
 };
@@ -68,50 +68,50 @@ use crate::{
 /// Everything an API request needs; clones share it.
 #[derive(Clone, Debug)]
 pub struct Api {
-    inner: Arc<Inner>,
+    inner: Arc<ApiState>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    authentication: Authentication,
+struct ApiState {
+    authentication: Authenticator,
     usage: UsageService,
     clock: SharedClock,
     metrics: ApiMetrics,
-    log: RequestLog,
+    request_log: RequestLog,
     /// `None` where any host will do.
-    hosts: Option<AllowedHosts>,
+    allowed_hosts: Option<AllowedHosts>,
     /// `None` where no page of another origin may read answers.
-    cors: Option<Cors>,
-    unsent: UnsentBudgets,
+    cors: Option<CorsPolicy>,
+    unsent_budgets: UnsentBudgets,
     /// `None` where nothing is traced.
     spans: Option<RequestSpans>,
 }
 
 /// A request that has arrived.
-struct Arrived<'a, B> {
+struct RequestContext<'a, B> {
     request: &'a Request<B>,
-    at: Instant,
+    received_at: Instant,
     request_id: &'a HeaderValue,
     /// `None` where nothing is traced.
-    span: Option<Arc<Span>>,
+    span: Option<Arc<TraceSpan>>,
     /// Whether its connection is encrypted.
     encrypted: bool,
     /// Whether a person is to read what is wrong with it.
-    is_for_people: bool,
+    wants_html: bool,
 }
 
 /// What a request came to.
-struct Served {
-    response: Response<Body>,
-    status: CacheStatus,
-    told: Told,
+struct ApiResponse {
+    response: Response<FullBody>,
+    cache_status: CacheStatus,
+    log_fields: LogFields,
 }
 
 /// What metrics and the log tell of a request besides its status.
 #[derive(Clone, Copy, Default)]
-struct Told {
+struct LogFields {
     /// What was found in the cache; `None` where it was not asked.
-    result: Option<CacheResult>,
+    cache_result: Option<CacheResult>,
     /// The date that was asked for.
     processed_date: Option<ProcessedDate>,
     /// The kind of problem that it was answered with.
@@ -122,40 +122,40 @@ struct Told {
 
 /// A request under way. Dropped before it was answered, its caller went away: it is counted and
 /// logged all the same.
-struct UnderWay<'a, B> {
-    api: &'a Inner,
+struct RequestGuard<'a, B> {
+    api: &'a ApiState,
     route: Route<'a>,
-    arrived: Arrived<'a, B>,
+    context: RequestContext<'a, B>,
     peer: Peer,
     /// Who sent it; `None` as long as nobody knows.
-    identity: Option<Arc<Identity>>,
+    identity: Option<Arc<CallerIdentity>>,
     /// What its sender is told of its rate, where it has one.
-    rate: Option<RateFields>,
-    answered: bool,
+    rate_headers: Option<RateLimitHeaders>,
+    is_completed: bool,
     /// When it arrived; `None` where nothing is traced.
-    began: Option<Timestamp>,
+    started_at: Option<Timestamp>,
 }
 
 /// What is the same for everybody. It is the program's own and never changes while it runs, so all
 /// services of a process share it.
-static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
+static ASSETS: LazyLock<StaticAssets> = LazyLock::new(|| {
     let files = docs::pages().into_iter();
-    Assets::new(files.chain(docs::files()).chain(page::files()))
+    StaticAssets::new(files.chain(docs::files()).chain(page::files()))
 });
 
 /// About what the description of this API takes.
-const DESCRIPTION_BYTES: usize = 256 * 1024;
+const OPENAPI_BYTES: usize = 256 * 1024;
 
 /// The descriptions of a service that everybody may call, and of one that tells its callers apart.
 /// Each takes some 20 MiB for a moment when it is made, so nobody who is not asked for it makes it.
-static DESCRIPTIONS: [LazyLock<Asset>; 2] = [
-    LazyLock::new(|| Asset::new(openapi::file(Anonymous::Allowed))),
-    LazyLock::new(|| Asset::new(openapi::file(Anonymous::Refused))),
+static OPENAPI_DOCUMENTS: [LazyLock<StaticAsset>; 2] = [
+    LazyLock::new(|| StaticAsset::new(openapi::file(Anonymous::Allowed))),
+    LazyLock::new(|| StaticAsset::new(openapi::file(Anonymous::Refused))),
 ];
 
 /// The description where nobody is told apart, or everybody is.
-fn description(anonymous: Anonymous) -> &'static Asset {
-    let [open, closed] = &DESCRIPTIONS;
+fn openapi_asset(anonymous: Anonymous) -> &'static StaticAsset {
+    let [open, closed] = &OPENAPI_DOCUMENTS;
     LazyLock::force(match anonymous {
         Anonymous::Allowed => open,
         Anonymous::Refused => closed,
@@ -166,28 +166,28 @@ fn description(anonymous: Anonymous) -> &'static Asset {
 
 impl Api {
     /// A request that took this long is logged also where only problems are.
-    const SLOW: Duration = Duration::from_secs(1);
+    const SLOW_REQUEST: Duration = Duration::from_secs(1);
 
     /// An API over this service.
     pub fn new(
-        authentication: Authentication,
+        authentication: Authenticator,
         usage: UsageService,
         clock: SharedClock,
         metrics: ApiMetrics,
         log: RequestLog,
         hosts: Option<AllowedHosts>,
-        cors_origins: &[Origin],
+        cors_origins: &[CorsOrigin],
     ) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ApiState {
                 authentication,
                 usage,
                 clock,
                 metrics,
-                log,
-                hosts,
-                cors: Cors::new(cors_origins),
-                unsent: UnsentBudgets::default(),
+                request_log: log,
+                allowed_hosts: hosts,
+                cors: CorsPolicy::new(cors_origins),
+                unsent_budgets: UnsentBudgets::default(),
                 spans: None,
             }),
         }
@@ -196,7 +196,7 @@ impl Api {
     /// The same, with a span for each request where there are to be any.
     #[expect(clippy::expect_used, reason = "it is ours alone until it serves")]
     #[must_use]
-    pub fn traced(mut self, spans: Option<RequestSpans>) -> Self {
+    pub fn with_spans(mut self, spans: Option<RequestSpans>) -> Self {
         Arc::get_mut(&mut self.inner)
             .expect("nobody shares an API that does not serve yet")
             .spans = spans;
@@ -211,55 +211,58 @@ impl Api {
     /// status 499, as nginx does.
     pub async fn serve<B>(&self, request: Request<B>, peer: Peer) -> Response<ApiBody> {
         let inner = &*self.inner;
-        let _in_flight = inner.metrics.enter();
+        let _in_flight = inner.metrics.start_request();
         let at = inner.clock.now();
-        let request_id = request_id::accept_or_mint(request.headers());
-        let route = Route::of(request.uri().path());
-        let hosts = inner.hosts.as_ref();
+        let request_id = request_id::accept_or_generate(request.headers());
+        let route = Route::from_path(request.uri().path());
+        let hosts = inner.allowed_hosts.as_ref();
         let misdirected = hosts.and_then(|hosts| hosts.check(&request).err());
-        let mut under_way = UnderWay {
+        let mut under_way = RequestGuard {
             api: inner,
             route,
-            arrived: Arrived {
+            context: RequestContext {
                 request: &request,
-                at,
+                received_at: at,
                 request_id: &request_id,
                 span: None,
                 encrypted: peer.encrypted,
                 // On a foreign host the page's style sheet would be refused too.
-                is_for_people: route == Route::Page && misdirected.is_none(),
+                wants_html: route == Route::Page && misdirected.is_none(),
             },
             peer,
             identity: None,
-            rate: None,
-            answered: false,
-            began: inner.spans.as_ref().map(|_| inner.clock.wall()),
+            rate_headers: None,
+            is_completed: false,
+            started_at: inner.spans.as_ref().map(|_| inner.clock.wall_time()),
         };
 
         let answered = match misdirected {
-            Some(problem) => Ok(under_way.arrived.refuse(problem)),
-            None => panic::catch(pin!(under_way.serve())).await,
+            Some(problem) => Ok(under_way.context.reject(problem)),
+            None => panic::catch(pin!(under_way.respond())).await,
         };
 
-        let mut served = answered.unwrap_or_else(|Panicked| {
+        let mut served = answered.unwrap_or_else(|HandlerPanicked| {
             inner.metrics.panics.inc();
-            under_way.arrived.refuse(Problem::internal())
+            under_way.context.reject(Problem::internal())
         });
-        let charge = under_way.charge(&mut served);
+        let charge = under_way.charge_unsent(&mut served);
         if let Some(span) = under_way.span() {
-            spans::tell_cache(span, &served.status);
+            spans::record_cache_status(span, &served.cache_status);
         }
-        under_way.end(served.response.status(), served.told);
-        let rate = under_way.rate.take();
+        under_way.complete(served.response.status(), served.log_fields);
+        let rate = under_way.rate_headers.take();
         drop(under_way);
         let headers = served.response.headers_mut();
         if let Some(rate) = rate {
-            rate.write(headers);
+            rate.insert_into(headers);
         }
-        headers.insert(caching::CACHE_STATUS, caching::cache_status(&served.status));
+        headers.insert(
+            caching::CACHE_STATUS,
+            caching::cache_status(&served.cache_status),
+        );
         headers.insert(X_REQUEST_ID, request_id);
         if let Some(cors) = &inner.cors {
-            cors.dress(request.headers(), headers);
+            cors.add_headers(request.headers(), headers);
         }
         served.response.map(|body| ApiBody::new(body, charge))
     }
@@ -267,26 +270,26 @@ impl Api {
 
 // === impl Inner ===
 
-impl Inner {
+impl ApiState {
     /// What a browser asks before it lets a page make its request.
-    fn preflight<B>(&self, arrived: &Arrived<'_, B>) -> Option<Served> {
+    fn preflight<B>(&self, arrived: &RequestContext<'_, B>) -> Option<ApiResponse> {
         let answer = self.cors.as_ref()?.preflight(arrived.request)?;
         Some(match answer {
-            Ok(response) => Served {
+            Ok(response) => ApiResponse {
                 response,
-                status: CacheStatus::NOT_CONSULTED,
-                told: Told::default(),
+                cache_status: CacheStatus::NOT_CONSULTED,
+                log_fields: LogFields::default(),
             },
-            Err(problem) => arrived.refuse(problem),
+            Err(problem) => arrived.reject(problem),
         })
     }
 
     async fn dispatch<B>(
         &self,
         route: Route<'_>,
-        arrived: &Arrived<'_, B>,
+        arrived: &RequestContext<'_, B>,
         caller: &Caller,
-    ) -> Served {
+    ) -> ApiResponse {
         match route {
             // Boxed, so that a hit of a customer does without their place.
             Route::Customers => Box::pin(customers::list(self, arrived, caller)).await,
@@ -302,16 +305,16 @@ impl Inner {
             Route::Page => Box::pin(page::page(self, arrived, caller)).await,
             // Their files are answered before anybody is asked who it is.
             Route::OpenApi | Route::Docs | Route::DocsFile | Route::Asset | Route::Unmatched => {
-                arrived.refuse(Problem::not_found(arrived.request.uri().path()))
+                arrived.reject(Problem::not_found(arrived.request.uri().path()))
             }
         }
     }
 
-    fn wants_log(&self, status: StatusCode, took: Duration) -> bool {
-        match self.log {
+    fn should_log(&self, status: StatusCode, took: Duration) -> bool {
+        match self.request_log {
             RequestLog::All => true,
             RequestLog::Problems => {
-                status.is_client_error() || status.is_server_error() || took >= Api::SLOW
+                status.is_client_error() || status.is_server_error() || took >= Api::SLOW_REQUEST
             }
             RequestLog::Off => false,
         }
@@ -320,7 +323,7 @@ impl Inner {
 
 // === impl Arrived ===
 
-impl<B> Arrived<'_, B> {
+impl<B> RequestContext<'_, B> {
     /// What an upstream call is traced by that is made for this request.
     fn call_trace(&self) -> CallTrace {
         CallTrace {
@@ -330,17 +333,22 @@ impl<B> Arrived<'_, B> {
     }
 
     /// Answers with a problem that has nothing to do with the cache.
-    fn refuse(&self, problem: Problem) -> Served {
-        self.answer_problem(problem, CacheStatus::NOT_CONSULTED, Told::default(), None)
+    fn reject(&self, problem: Problem) -> ApiResponse {
+        self.problem_response(
+            problem,
+            CacheStatus::NOT_CONSULTED,
+            LogFields::default(),
+            None,
+        )
     }
 
-    fn answer_problem(
+    fn problem_response(
         &self,
         problem: Problem,
         status: CacheStatus,
-        told: Told,
+        told: LogFields,
         correlation_id: Option<Uuid>,
-    ) -> Served {
+    ) -> ApiResponse {
         let headers = self.request.headers();
         let correlation_id = correlation_id
             .or_else(|| extract::correlation_id(headers))
@@ -349,97 +357,104 @@ impl<B> Arrived<'_, B> {
                 |id| id.to_string(),
             );
         let path = self.request.uri().path();
-        let told = Told {
+        let told = LogFields {
             problem: Some(problem.name()),
             ..told
         };
-        let response = if self.is_for_people {
+        let response = if self.wants_html {
             page::present(self, &problem)
         } else {
             problem
-                .of_request(path, self.request_id, Some(correlation_id))
+                .for_request(path, self.request_id, Some(correlation_id))
                 .into_response()
         };
-        Served {
+        ApiResponse {
             response,
-            status,
-            told,
+            cache_status: status,
+            log_fields: told,
         }
     }
 }
 
 // === impl UnderWay ===
 
-impl<B> UnderWay<'_, B> {
+impl<B> RequestGuard<'_, B> {
     /// What is counted where the caller went away.
-    const CLOSED_BY_CALLER: u16 = 499;
+    const CLIENT_CLOSED_REQUEST: u16 = 499;
 
     /// What the log calls a sender that nobody knows.
-    const UNKNOWN: &'static str = "-";
+    const UNKNOWN_CALLER: &'static str = "-";
 
     /// Nothing is looked at before it is known who asks, not even whether there is anything at the
     /// path; [files](assets) that are the same for everybody apart.
-    async fn serve(&mut self) -> Served {
-        if let Some(served) = self.api.preflight(&self.arrived) {
+    async fn respond(&mut self) -> ApiResponse {
+        if let Some(served) = self.api.preflight(&self.context) {
             return served;
         }
         if self.api.authentication.anonymous() == Anonymous::Allowed {
-            self.begin_span(SpanParent::Caller);
+            self.start_span(SpanParent::Traceparent);
         }
-        if self.route.has_files()
-            && let Some(asset) = self.file().await
+        if self.route.may_be_static()
+            && let Some(asset) = self.static_asset().await
         {
-            return assets::answer(asset, &self.arrived).await;
+            return assets::respond(asset, &self.context).await;
         }
         let identity = match self.authenticate().await {
             Ok(identity) => identity,
-            Err(problem) => return self.arrived.refuse(problem),
+            Err(problem) => return self.context.reject(problem),
         };
-        self.begin_span(SpanParent::Caller);
+        self.start_span(SpanParent::Traceparent);
         let identity = &**self.identity.insert(identity);
-        if let Some(limit) = identity.limit() {
-            let taken = limit.take(self.arrived.at);
-            self.rate = Some(RateFields::new(limit, taken));
+        if let Some(limit) = identity.rate_limit() {
+            let taken = limit.acquire(self.context.received_at);
+            self.rate_headers = Some(RateLimitHeaders::new(limit, taken));
             if let Err(exhausted) = taken {
                 self.api.metrics.access.rate_limited.inc();
-                return self.arrived.refuse(rate_limit::too_many(limit, exhausted));
+                return self
+                    .context
+                    .reject(rate_limit::rate_limited_problem(limit, exhausted));
             }
         }
-        let (api, arrived) = (self.api, &self.arrived);
+        let (api, arrived) = (self.api, &self.context);
         api.dispatch(self.route, arrived, identity.caller()).await
     }
 
     /// What everybody may have at this path.
-    async fn file(&self) -> Option<&'static Asset> {
+    async fn static_asset(&self) -> Option<&'static StaticAsset> {
         if self.route == Route::OpenApi {
             let anonymous = self.api.authentication.anonymous();
             return Some(
-                offload::run_cpu_bound(DESCRIPTION_BYTES, move || description(anonymous)).await,
+                offload::run_cpu_bound(OPENAPI_BYTES, move || openapi_asset(anonymous)).await,
             );
         }
-        ASSETS.find(self.arrived.request.uri().path())
+        ASSETS.find(self.context.request.uri().path())
     }
 
-    async fn authenticate(&self) -> Result<Arc<Identity>, Problem> {
-        let headers = self.arrived.request.headers();
+    async fn authenticate(&self) -> Result<Arc<CallerIdentity>, Problem> {
+        let headers = self.context.request.headers();
         let identity = self.api.authentication.authenticate(headers, &self.peer);
         identity.await.map_err(|denied| {
-            self.api.metrics.access.denied(denied);
-            denied.problem_at(self.route)
+            self.api.metrics.access.record_denied(denied);
+            denied.problem_for(self.route)
         })
     }
 
     /// Counts an answer as unsent, or replaces it by a problem where too many are.
-    fn charge(&self, served: &mut Served) -> Option<Charge> {
+    fn charge_unsent(&self, served: &mut ApiResponse) -> Option<UnsentCharge> {
         let sender = match &self.identity {
-            _ if self.api.authentication.anonymous() == Anonymous::Allowed => Sender::Anyone,
-            Some(identity) => Sender::Caller(identity),
-            None => Sender::Unknown,
+            _ if self.api.authentication.anonymous() == Anonymous::Allowed => {
+                ResponseRecipient::Anonymous
+            }
+            Some(identity) => ResponseRecipient::Caller(identity),
+            None => ResponseRecipient::Unauthenticated,
         };
-        let version = self.arrived.request.version();
-        let charged = self.api.unsent.charge(&served.response, version, sender);
+        let version = self.context.request.version();
+        let charged = self
+            .api
+            .unsent_budgets
+            .charge(&served.response, version, sender);
         charged.unwrap_or_else(|problem| {
-            *served = self.arrived.refuse(problem);
+            *served = self.context.reject(problem);
             None
         })
     }
@@ -447,64 +462,65 @@ impl<B> UnderWay<'_, B> {
     fn caller_name(&self) -> &str {
         match &self.identity {
             Some(identity) => identity.caller().name(),
-            None => Self::UNKNOWN,
+            None => Self::UNKNOWN_CALLER,
         }
     }
 
     /// Begins the span of this request, if it has none yet. The caller's span may be the parent only
     /// once the caller is known: it decides whether the trace is exported.
-    fn begin_span(&mut self, parent: SpanParent) {
-        if let (None, Some(spans), Some(began)) = (&self.arrived.span, &self.api.spans, self.began)
+    fn start_span(&mut self, parent: SpanParent) {
+        if let (None, Some(spans), Some(began)) =
+            (&self.context.span, &self.api.spans, self.started_at)
         {
-            self.arrived.span =
-                Some(spans.begin(&self.arrived, self.route, &self.peer, parent, began));
+            self.context.span =
+                Some(spans.start(&self.context, self.route, &self.peer, parent, began));
         }
     }
 
-    fn span(&mut self) -> Option<&Span> {
-        self.begin_span(SpanParent::None);
-        self.arrived.span.as_deref()
+    fn span(&mut self) -> Option<&TraceSpan> {
+        self.start_span(SpanParent::NewTrace);
+        self.context.span.as_deref()
     }
 
     fn trace_id(&self) -> Option<impl std::fmt::Display> {
-        let span = self.arrived.span.as_ref()?;
+        let span = self.context.span.as_ref()?;
         Some(span.context().trace_id())
     }
 
-    fn end(&mut self, status: StatusCode, told: Told) {
-        self.answered = true;
+    fn complete(&mut self, status: StatusCode, told: LogFields) {
+        self.is_completed = true;
         // A duration takes a second look at the clock; everything else went by the first.
         let now = self.api.clock.now();
-        let took = now.saturating_duration_since(self.arrived.at);
-        let method = self.arrived.request.method();
+        let took = now.saturating_duration_since(self.context.received_at);
+        let method = self.context.request.method();
         self.api
             .metrics
-            .answered(self.route, method, status, told.result, took);
-        self.begin_span(SpanParent::None);
-        if let Some(span) = &self.arrived.span {
-            spans::end(span, status, told, self.caller_name());
+            .record_request(self.route, method, status, told.cache_result, took);
+        self.start_span(SpanParent::NewTrace);
+        if let Some(span) = &self.context.span {
+            spans::end_span(span, status, told, self.caller_name());
         }
-        if self.api.wants_log(status, took) {
+        if self.api.should_log(status, took) {
             self.log(status, told, took);
         }
     }
 
     /// One line per request. Of what was sent it names the path, which names the customer, and the
     /// date, and no more: the rest of a query or a header may be nobody's business.
-    fn log(&self, status: StatusCode, told: Told, took: Duration) {
+    fn log(&self, status: StatusCode, told: LogFields, took: Duration) {
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
                     target: REQUEST_TARGET,
-                    method = self.arrived.request.method().as_str(),
+                    method = self.context.request.method().as_str(),
                     route = self.route.pattern(),
-                    path = &*excerpt(self.arrived.request.uri().path()),
+                    path = &*excerpt(self.context.request.uri().path()),
                     processed_date = told.processed_date.map(tracing::field::display),
                     status = status.as_u16(),
-                    cache = told.result.map_or("none", CacheResult::as_str),
+                    cache = told.cache_result.map_or("none", CacheResult::as_str),
                     problem = told.problem,
-                    duration_seconds = whole_microseconds(took).as_secs_f64(),
-                    request_id = self.arrived.request_id.to_str().unwrap_or_default(),
+                    duration_seconds = truncate_to_microseconds(took).as_secs_f64(),
+                    request_id = self.context.request_id.to_str().unwrap_or_default(),
                     caller = self.caller_name(),
                     peer = %self.peer.address.ip(),
                     ms.request_id = told.upstream_request_id.map(tracing::field::display),
@@ -523,17 +539,17 @@ impl<B> UnderWay<'_, B> {
     }
 }
 
-impl<B> Drop for UnderWay<'_, B> {
+impl<B> Drop for RequestGuard<'_, B> {
     fn drop(&mut self) {
-        if !self.answered
-            && let Ok(status) = StatusCode::from_u16(Self::CLOSED_BY_CALLER)
+        if !self.is_completed
+            && let Ok(status) = StatusCode::from_u16(Self::CLIENT_CLOSED_REQUEST)
         {
-            self.end(status, Told::default());
+            self.complete(status, LogFields::default());
         }
     }
 }
 
 /// Finer would only be noise.
-fn whole_microseconds(duration: Duration) -> Duration {
+fn truncate_to_microseconds(duration: Duration) -> Duration {
     Duration::from_micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
 }

@@ -6,48 +6,49 @@ use tokio::net::TcpListener;
 
 use crate::{
     admin::{
-        self, Access, Admin,
-        readiness::{Gate, Readiness},
+        self, AdminAuth, AdminState,
+        readiness::{Readiness, ReadinessGate},
     },
     allowed_hosts::AllowedHosts,
-    api::{Api, ApiMetrics, Authentication, RequestSpans},
+    api::{Api, ApiMetrics, Authenticator, RequestSpans},
     auth::{
-        Callers, CallersMetrics, TokenCallers,
+        CallersFile, CallersMetrics, TokenAuthenticator,
         jwt::{JwtDeps, JwtVerifier},
     },
     cache::{CacheMetrics, UsageCache},
     clock::{SharedClock, SystemClock},
-    config::{Config, ConfigErrors, ServerConfig, TlsConfig, is_local},
-    handover::Inherited,
+    config::{Config, ConfigErrors, ServerConfig, TlsConfig, is_loopback_address},
     jitter::Jitter,
-    observability::telemetry::{DroppedLines, Metrics},
+    observability::telemetry::{DroppedLines, MetricsRegistry},
     observability::traces::{self, Exporting, TraceDeps, Tracer},
     panic,
     partner_center::{PartnerCenter, TokenStatus, UpstreamDeps},
     reload::Reload,
     server::{
-        ConnectionMetrics, Edge, Heads, Limits, routed, serve,
-        tls::{Tls, TlsError, TlsMetrics},
+        ConnectionLimits, ConnectionMetrics, ListenerConfig, RequestValidation, router_handler,
+        serve,
+        tls::{ListenerTls, TlsError, TlsMetrics},
     },
     service::{CallLimits, UsageService},
     shutdown::Shutdown,
+    socket_activation::InheritedSockets,
 };
 
 /// The service, bound to its addresses and not yet serving.
 #[derive(Debug)]
 pub struct App {
-    api: Bound<Edge, Api>,
-    admin: Bound<Edge, axum::Router>,
+    api: BoundListener<ListenerConfig, Api>,
+    admin: BoundListener<ListenerConfig, axum::Router>,
     drain_timeout: Duration,
     reload: Reload,
     /// `None` where nothing is traced.
-    exporting: Option<Exporting>,
+    trace_export: Option<Exporting>,
     shutdown: Shutdown,
 }
 
 /// What the service takes from outside, so that a test can give it something else.
 #[derive(Clone, Debug)]
-pub struct Deps {
+pub struct AppDeps {
     /// Time.
     pub clock: SharedClock,
     /// Spreads freshness lifetimes.
@@ -60,10 +61,10 @@ pub struct Deps {
 
 /// The service cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum AppStartError {
     /// An address cannot be had.
     #[error("{key} = {address} cannot be listened on: {reason}")]
-    Listen {
+    Bind {
         /// The configuration key.
         key: &'static str,
         /// What it says.
@@ -84,22 +85,22 @@ pub enum StartError {
     },
     /// Tokens of callers cannot be checked.
     #[error("cannot set up the check of tokens")]
-    Tokens(#[from] crate::auth::jwt::StartError),
+    Tokens(#[from] crate::auth::jwt::VerifierStartError),
     /// The upstream client cannot be made.
     #[error("cannot set up the upstream client")]
     Upstream(#[from] crate::partner_center::StartError),
     /// Traces cannot be exported.
     #[error("tracing")]
-    Tracing(#[from] traces::StartError),
+    Tracing(#[from] traces::TraceStartError),
     /// Two components have a metric of the same name.
     #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
 }
 
 /// What components are built on.
-struct Ground<'a> {
+struct Components<'a> {
     config: &'a Config,
-    deps: &'a Deps,
+    deps: &'a AppDeps,
     registry: &'a prometheus::Registry,
     /// `None` where nothing is traced.
     tracer: Option<Tracer>,
@@ -108,16 +109,16 @@ struct Ground<'a> {
 }
 
 #[derive(Debug)]
-struct Bound<E, S> {
+struct BoundListener<E, S> {
     listener: TcpListener,
     address: SocketAddr,
-    edge: E,
+    config: E,
     service: S,
 }
 
 // === impl Deps ===
 
-impl Default for Deps {
+impl Default for AppDeps {
     fn default() -> Self {
         Self {
             clock: Arc::new(SystemClock),
@@ -135,9 +136,9 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`StartError`] says what stands in the way.
-    pub async fn build(config: &Config, deps: Deps) -> Result<Self, StartError> {
-        Self::build_on(Inherited::default(), config, deps).await
+    /// [`AppStartError`] says what stands in the way.
+    pub async fn build(config: &Config, deps: AppDeps) -> Result<Self, AppStartError> {
+        Self::build_with_sockets(InheritedSockets::default(), config, deps).await
     }
 
     /// As [`App::build`], on sockets that were opened before this process in the place of those that
@@ -145,19 +146,19 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`StartError`] says what stands in the way.
-    pub async fn build_on(
-        inherited: Inherited,
+    /// [`AppStartError`] says what stands in the way.
+    pub async fn build_with_sockets(
+        inherited: InheritedSockets,
         config: &Config,
-        deps: Deps,
-    ) -> Result<Self, StartError> {
+        deps: AppDeps,
+    ) -> Result<Self, AppStartError> {
         let api = bind("server.listen", config.server.listen, inherited.api).await?;
         let admin = bind("admin.listen", config.admin.listen, inherited.admin).await?;
         let (shutdown, reload) = (Shutdown::new(), Reload::default());
-        let metrics = Metrics::new()?;
+        let metrics = MetricsRegistry::new()?;
         deps.dropped_log_lines.register(metrics.registry())?;
         let (tracer, exporting) = start_tracing(config, &deps, &metrics)?.unzip();
-        let ground = Ground {
+        let ground = Components {
             config,
             deps: &deps,
             registry: metrics.registry(),
@@ -167,8 +168,8 @@ impl App {
         };
         let authentication = ground.authentication().await?;
         let upstream = Arc::new(ground.upstream()?);
-        let usage = ground.usage(&upstream)?;
-        let (api_edge, admin_edge) = ground.edges().await?;
+        let usage = ground.usage_service(&upstream)?;
+        let (api_edge, admin_edge) = ground.listener_configs().await?;
         let identifies_callers = config.callers.file.is_some() || config.callers.jwt.is_some();
         let api_service = Api::new(
             authentication,
@@ -176,36 +177,36 @@ impl App {
             Arc::clone(&deps.clock),
             ApiMetrics::new(metrics.registry())?,
             config.log.requests,
-            ground.hosts(api.address, identifies_callers),
+            ground.allowed_hosts(api.address, identifies_callers),
             &config.server.cors_origins,
         )
-        .traced(ground.request_spans());
-        let admin_hosts = ground.hosts(admin.address, config.admin.is_guarded());
+        .with_spans(ground.request_spans());
+        let admin_hosts = ground.allowed_hosts(admin.address, config.admin.is_guarded());
         recheck_while_empty(&shutdown, &upstream, &usage);
-        let access = Access::new(&config.admin, metrics.registry())?;
+        let access = AdminAuth::new(&config.admin, metrics.registry())?;
         let readiness = Arc::new(readiness(
-            admin::identity(&config.upstream),
+            admin::account_id(&config.upstream),
             &shutdown,
             &upstream,
             &usage,
         ));
         readiness.register(metrics.registry())?;
-        let panics = panic::counter(metrics.registry(), "admin")?;
-        let admin_service = admin::router(Admin {
+        let panics = panic::register_counter(metrics.registry(), "admin")?;
+        let admin_service = admin::router(AdminState {
             readiness,
             usage,
             panics,
             metrics,
             clock: deps.clock,
-            hosts: admin_hosts,
+            allowed_hosts: admin_hosts,
             access,
         });
         Ok(Self {
-            api: api.with(api_edge, api_service),
-            admin: admin.with(admin_edge, admin_service),
+            api: api.with_service(api_edge, api_service),
+            admin: admin.with_service(admin_edge, admin_service),
             drain_timeout: config.server.drain_timeout,
             reload,
-            exporting,
+            trace_export: exporting,
             shutdown,
         })
     }
@@ -238,7 +239,7 @@ impl App {
             admin,
             drain_timeout,
             shutdown,
-            exporting,
+            trace_export: exporting,
             reload: _,
         } = self;
         let (api_drained, admin_may_stop) = tokio::sync::oneshot::channel::<()>();
@@ -250,7 +251,7 @@ impl App {
                 async move { service.serve(request, peer).await }
             };
             let stop = draining.draining();
-            let left = serve(api.listener, api.edge, handler, stop, drain_timeout).await;
+            let left = serve(api.listener, api.config, handler, stop, drain_timeout).await;
             if left > 0 {
                 tracing::warn!(
                     connections = left,
@@ -264,8 +265,15 @@ impl App {
             let stop = async {
                 let _dropped = admin_may_stop.await;
             };
-            let handler = routed(admin.service);
-            serve(admin.listener, admin.edge, handler, stop, ADMIN_DRAIN).await
+            let handler = router_handler(admin.service);
+            serve(
+                admin.listener,
+                admin.config,
+                handler,
+                stop,
+                ADMIN_DRAIN_TIMEOUT,
+            )
+            .await
         };
         tokio::join!(serve_api, serve_admin);
         shutdown.cancel().await;
@@ -278,9 +286,9 @@ impl App {
 /// Begins to export spans, where a collector is configured.
 fn start_tracing(
     config: &Config,
-    deps: &Deps,
-    metrics: &Metrics,
-) -> Result<Option<(Tracer, Exporting)>, traces::StartError> {
+    deps: &AppDeps,
+    metrics: &MetricsRegistry,
+) -> Result<Option<(Tracer, Exporting)>, traces::TraceStartError> {
     let Some(config) = &config.tracing else {
         return Ok(None);
     };
@@ -292,26 +300,26 @@ fn start_tracing(
     Tracer::start(config, deps).map(Some)
 }
 
-fn limits(server: &ServerConfig) -> Limits {
-    Limits {
+fn connection_limits(server: &ServerConfig) -> ConnectionLimits {
+    ConnectionLimits {
         header_timeout: server.header_timeout,
         idle_timeout: server.idle_timeout,
         request_timeout: server.request_timeout,
         stall_timeout: server.stall_timeout,
         max_connections: server.max_connections,
-        ..Limits::default()
+        ..ConnectionLimits::default()
     }
 }
 
 // === impl Ground ===
 
-impl Ground<'_> {
-    async fn authentication(&self) -> Result<Authentication, StartError> {
+impl Components<'_> {
+    async fn authentication(&self) -> Result<Authenticator, AppStartError> {
         let metrics = CallersMetrics::new(self.registry)?;
         let callers = match &self.config.callers.file {
             Some(file) => {
                 let clock = Arc::clone(&self.deps.clock);
-                Some(Callers::load(file, clock, metrics, self.reload, self.shutdown).await?)
+                Some(CallersFile::load(file, clock, metrics, self.reload, self.shutdown).await?)
             }
             None => None,
         };
@@ -323,14 +331,14 @@ impl Ground<'_> {
                     shutdown: self.shutdown.clone(),
                     registry: self.registry,
                 };
-                Some(TokenCallers::new(JwtVerifier::start(jwt, &deps)?))
+                Some(TokenAuthenticator::new(JwtVerifier::start(jwt, &deps)?))
             }
             None => None,
         };
-        Ok(Authentication::new(callers, tokens))
+        Ok(Authenticator::new(callers, tokens))
     }
 
-    fn upstream(&self) -> Result<PartnerCenter, StartError> {
+    fn upstream(&self) -> Result<PartnerCenter, AppStartError> {
         let deps = UpstreamDeps {
             clock: Arc::clone(&self.deps.clock),
             jitter: self.deps.upstream_jitter,
@@ -343,8 +351,8 @@ impl Ground<'_> {
 
     /// The hosts that a listener answers to; `None` where any will do: it has no other protection
     /// against web pages on the loopback alone, and there only where it asks for no credential.
-    fn hosts(&self, address: SocketAddr, identifies_callers: bool) -> Option<AllowedHosts> {
-        let exposed = is_local(address) && !identifies_callers;
+    fn allowed_hosts(&self, address: SocketAddr, identifies_callers: bool) -> Option<AllowedHosts> {
+        let exposed = is_loopback_address(address) && !identifies_callers;
         exposed.then(|| AllowedHosts::new(&self.config.server.allowed_hosts))
     }
 
@@ -357,7 +365,7 @@ impl Ground<'_> {
         Some(RequestSpans::new(self.tracer.clone()?, scheme))
     }
 
-    fn usage(&self, upstream: &Arc<PartnerCenter>) -> Result<UsageService, StartError> {
+    fn usage_service(&self, upstream: &Arc<PartnerCenter>) -> Result<UsageService, AppStartError> {
         let Config {
             cache,
             upstream: of,
@@ -380,19 +388,19 @@ impl Ground<'_> {
 
     /// Of the API and of the admin listener, whose clients are few and ours, so that its limits are
     /// no matter of configuration.
-    async fn edges(&self) -> Result<(Edge, Edge), StartError> {
+    async fn listener_configs(&self) -> Result<(ListenerConfig, ListenerConfig), AppStartError> {
         let (server, admin) = (&self.config.server, &self.config.admin);
         let metrics = TlsMetrics::new(self.registry)?;
-        let api = Edge {
-            limits: limits(server),
+        let api = ListenerConfig {
+            limits: connection_limits(server),
             http2_cleartext: server.http2_cleartext,
             metrics: ConnectionMetrics::new(self.registry)?,
             tls: self.tls("api", server.tls.as_ref(), &metrics).await?,
-            ..Edge::new(Heads::Judged)
+            ..ListenerConfig::new(RequestValidation::Strict)
         };
-        let admin = Edge {
+        let admin = ListenerConfig {
             tls: self.tls("admin", admin.tls.as_ref(), &metrics).await?,
-            ..Edge::new(Heads::Judged)
+            ..ListenerConfig::new(RequestValidation::Strict)
         };
         Ok((api, admin))
     }
@@ -403,35 +411,37 @@ impl Ground<'_> {
         listener: &'static str,
         config: Option<&TlsConfig>,
         metrics: &TlsMetrics,
-    ) -> Result<Option<Arc<Tls>>, StartError> {
+    ) -> Result<Option<Arc<ListenerTls>>, AppStartError> {
         let Some(config) = config else {
             return Ok(None);
         };
         let clock = Arc::clone(&self.deps.clock);
-        let (tls, watch) = Tls::load_watched(config.clone(), listener, metrics, self.reload, clock)
-            .await
-            .map_err(|source| StartError::Tls {
-                table: if listener == "api" {
-                    "server.tls"
-                } else {
-                    "admin.tls"
-                },
-                source: Box::new(source),
-            })?;
-        self.shutdown.spawn(Arc::clone(&tls).follow(watch));
+        let (tls, watch) =
+            ListenerTls::load_watched(config.clone(), listener, metrics, self.reload, clock)
+                .await
+                .map_err(|source| AppStartError::Tls {
+                    table: if listener == "api" {
+                        "server.tls"
+                    } else {
+                        "admin.tls"
+                    },
+                    source: Box::new(source),
+                })?;
+        self.shutdown
+            .spawn(Arc::clone(&tls).reload_on_change(watch));
         Ok(Some(tls))
     }
 }
 
 /// How long probes that are under way may take at the end.
-const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 async fn bind(
     key: &'static str,
     configured: SocketAddr,
     inherited: Option<std::net::TcpListener>,
-) -> Result<Bound<(), ()>, StartError> {
-    let refused = |address, reason| StartError::Listen {
+) -> Result<BoundListener<(), ()>, AppStartError> {
+    let refused = |address, reason| AppStartError::Bind {
         key,
         address,
         reason,
@@ -448,22 +458,22 @@ async fn bind(
     };
     let (address, listener) = listening
         .await
-        .map_err(|error| refused(configured, listen_failure(&error)))?;
+        .map_err(|error| refused(configured, bind_failure_advice(&error)))?;
     // What may be reached from where is judged by what is configured.
-    if is_local(configured) && !is_local(address) {
+    if is_loopback_address(configured) && !is_loopback_address(address) {
         let reason = format!("the socket passed on is {address}, which others can reach; say so");
         return Err(refused(configured, reason));
     }
-    Ok(Bound {
+    Ok(BoundListener {
         listener,
         address,
-        edge: (),
+        config: (),
         service: (),
     })
 }
 
 /// Why an address cannot be listened on, and what to do.
-pub fn listen_failure(error: &io::Error) -> String {
+pub fn bind_failure_advice(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             "another program listens there; stop it, or choose another port".to_owned()
@@ -498,12 +508,12 @@ fn readiness(
     let shutdown = shutdown.clone();
     let upstream = Arc::clone(upstream);
     let usage = usage.clone();
-    Readiness::of(account)
+    Readiness::for_account(account)
         .gate("running", move || {
             if shutdown.is_draining() {
-                Gate::waiting_for("its end: the process is draining")
+                ReadinessGate::waiting_for("its end: the process is draining")
             } else {
-                Gate::open()
+                ReadinessGate::open()
             }
         })
         .gate("can-answer", move || {
@@ -512,7 +522,9 @@ fn readiness(
             let ahead = status.trouble_ahead.as_deref().map(str::to_owned);
             let proof = status.proof_missing.map(str::to_owned);
             let lacking = match status.token {
-                TokenStatus::Usable => return Gate::open().with_notes([ahead, proof, silent]),
+                TokenStatus::Usable => {
+                    return ReadinessGate::open().with_notes([ahead, proof, silent]);
+                }
                 TokenStatus::Waiting { detail: None } => "the first access token".to_owned(),
                 TokenStatus::Waiting {
                     detail: Some(detail),
@@ -520,21 +532,21 @@ fn readiness(
                 TokenStatus::Refused { action } => action.to_string(),
             };
             if usage.cache().has_data() {
-                Gate::open().with_notes([Some(lacking), silent])
+                ReadinessGate::open().with_notes([Some(lacking), silent])
             } else {
-                Gate::waiting_for(lacking).with_notes([silent])
+                ReadinessGate::waiting_for(lacking).with_notes([silent])
             }
         })
 }
 
 // === impl Bound ===
 
-impl Bound<(), ()> {
-    fn with<S>(self, edge: Edge, service: S) -> Bound<Edge, S> {
-        Bound {
+impl BoundListener<(), ()> {
+    fn with_service<S>(self, edge: ListenerConfig, service: S) -> BoundListener<ListenerConfig, S> {
+        BoundListener {
             listener: self.listener,
             address: self.address,
-            edge,
+            config: edge,
             service,
         }
     }

@@ -3,18 +3,18 @@
 //! A file that is broken when the process starts stops the start. One that breaks later changes
 //! nothing: the callers of before stay in force, and the log and a metric say so.
 
+mod caller_set;
 mod caller_table;
+mod callers_file;
 mod customers_file;
 mod document;
 mod fields;
-mod file;
 pub mod jwt;
 mod metrics;
 mod rate_limit;
-mod set;
 #[cfg(test)]
 mod tests;
-mod tokens;
+mod token_authenticator;
 
 use std::{
     path::{Path, PathBuf},
@@ -23,12 +23,12 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 
-use self::file::Reading;
+use self::callers_file::ParsedCallersFile;
 pub use self::{
+    caller_set::{CallerIdentity, CallerSet},
     metrics::CallersMetrics,
     rate_limit::RateLimit,
-    set::{CallerSet, Identity},
-    tokens::{TokenCallers, TokenRefused},
+    token_authenticator::{TokenAuthError, TokenAuthenticator},
 };
 use crate::{
     clock::SharedClock,
@@ -40,14 +40,14 @@ use crate::{
 
 /// The callers in force; clones share them.
 #[derive(Clone, Debug)]
-pub struct Callers {
-    inner: Arc<Inner>,
+pub struct CallersFile {
+    inner: Arc<CallersFileState>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct CallersFileState {
     path: PathBuf,
-    live: ArcSwap<CallerSet>,
+    current: ArcSwap<CallerSet>,
     clock: SharedClock,
     metrics: CallersMetrics,
 }
@@ -57,13 +57,13 @@ struct Inner {
 /// # Errors
 ///
 /// [`ConfigErrors`], where there is any.
-pub fn check(path: &Path) -> Result<(), ConfigErrors> {
-    file::read(path).callers.map(|_callers| ())
+pub fn check_callers_file(path: &Path) -> Result<(), ConfigErrors> {
+    callers_file::read(path).callers.map(|_callers| ())
 }
 
 // === impl Callers ===
 
-impl Callers {
+impl CallersFile {
     /// Reads the callers file, and has it read again whenever it or a file that it names changes,
     /// and when a reload is asked for.
     ///
@@ -78,9 +78,9 @@ impl Callers {
         shutdown: &Shutdown,
     ) -> Result<Self, ConfigErrors> {
         let callers = Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(CallersFileState {
                 path: path.to_owned(),
-                live: ArcSwap::default(),
+                current: ArcSwap::default(),
                 clock,
                 metrics,
             }),
@@ -90,16 +90,16 @@ impl Callers {
         callers.apply(reading)?;
         let clock = Arc::clone(&callers.inner.clock);
         let watch = reload.watch(files, clock).await;
-        shutdown.spawn(callers.clone().keep_up(watch, fingerprint));
+        shutdown.spawn(callers.clone().watch_file(watch, fingerprint));
         Ok(callers)
     }
 
     /// The callers in force now. Meant to be held for a moment: what is held is not replaced.
-    pub fn live(&self) -> Guard<Arc<CallerSet>> {
-        self.inner.live.load()
+    pub fn current(&self) -> Guard<Arc<CallerSet>> {
+        self.inner.current.load()
     }
 
-    async fn keep_up(self, mut watch: FileWatch, mut applied: [u8; 32]) {
+    async fn watch_file(self, mut watch: FileWatch, mut applied: [u8; 32]) {
         loop {
             // Once more, now that the files are watched: a change may have fallen in between.
             let reading = self.read().await;
@@ -108,9 +108,9 @@ impl Callers {
                 continue;
             }
             applied = reading.fingerprint;
-            watch.follow(reading.files.clone()).await;
+            watch.set_files(reading.files.clone()).await;
             if let Err(faults) = self.apply(reading) {
-                self.inner.metrics.refused();
+                self.inner.metrics.record_reload_failure();
                 tracing::error!(
                     file = %self.inner.path.display(),
                     %faults,
@@ -120,19 +120,21 @@ impl Callers {
         }
     }
 
-    async fn read(&self) -> Reading {
+    async fn read(&self) -> ParsedCallersFile {
         let path = self.inner.path.clone();
-        offload::spawn_blocking(move || file::read(&path)).await
+        offload::spawn_blocking(move || callers_file::read(&path)).await
     }
 
     /// Puts what was read in force, all of it or nothing.
-    fn apply(&self, reading: Reading) -> Result<(), ConfigErrors> {
+    fn apply(&self, reading: ParsedCallersFile) -> Result<(), ConfigErrors> {
         let inner = &self.inner;
-        let set = CallerSet::new(reading.callers?, &inner.live.load(), inner.clock.now());
+        let set = CallerSet::new(reading.callers?, &inner.current.load(), inner.clock.now());
         let callers = set.len();
-        inner.live.store(Arc::new(set));
-        let sha256 = abbreviated(&reading.sha256);
-        inner.metrics.loaded(callers, &sha256, inner.clock.wall());
+        inner.current.store(Arc::new(set));
+        let sha256 = short_digest(&reading.sha256);
+        inner
+            .metrics
+            .record_reload(callers, &sha256, inner.clock.wall_time());
         tracing::info!(
             file = %inner.path.display(),
             callers,
@@ -144,7 +146,7 @@ impl Callers {
 }
 
 /// As much of a digest as tells two files apart.
-fn abbreviated(sha256: &[u8; 32]) -> String {
+fn short_digest(sha256: &[u8; 32]) -> String {
     let (beginning, _) = sha256.split_at(6);
     beginning.iter().map(|byte| format!("{byte:02x}")).collect()
 }

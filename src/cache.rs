@@ -5,17 +5,17 @@
 //! outlive their freshness to be served stale. The two maps are separate because they age
 //! differently: "which date is newest" changes and goes stale, a snapshot of a date is settled.
 //!
-//! Nothing here asks upstream or waits; [`SingleFlight`] and [`Failures`] are the pieces with which
+//! Nothing here asks upstream or waits; [`SingleFlight`] and [`FailureCache`] are the pieces with which
 //! [`usage`](crate::service) does.
 
-mod absences;
-mod doubt;
+mod anomaly;
 mod failures;
 mod freshness;
 mod key;
 mod known_dates;
+mod mass_absence;
 mod metrics;
-mod newest;
+mod newest_dates;
 mod single_flight;
 mod snapshots;
 mod status;
@@ -28,27 +28,27 @@ use std::{
 
 use http::HeaderValue;
 
-use self::{
-    absences::AbsenceWatch,
-    known_dates::KnownDates,
-    newest::NewestDates,
-    snapshots::{Snapshot, Snapshots},
-};
 pub use self::{
-    doubt::Suspicion,
-    failures::{Failure, FailureKind, Failures},
+    anomaly::AnomalyKind,
+    failures::{CachedFailure, CachedFailureKind, FailureCache},
     freshness::{Freshness, FreshnessPolicy},
     key::{NewestKey, SnapshotKey},
-    metrics::{CacheMetrics, Shed},
-    single_flight::{Boarding, Lost, Role, SingleFlight, Ticket},
-    status::{CacheResult, CacheStatus, Forward},
-    store::{AbsenceKind, Change, Stored},
+    metrics::{CacheMetrics, ShedReason},
+    single_flight::{FetchAborted, Flight, FlightRole, LeaderGuard, SingleFlight},
+    status::{CacheResult, CacheStatus, ForwardReason},
+    store::{AbsenceKind, StoreChange, StoreResult},
+};
+use self::{
+    known_dates::KnownDates,
+    mass_absence::MassAbsenceDetector,
+    newest_dates::NewestDates,
+    snapshots::{CachedSnapshot, SnapshotStore},
 };
 use crate::{
     config::CacheConfig,
     domain::{CustomerId, ProcessedDate, Question, Subject, UpstreamApi},
     jitter::Jitter,
-    render::Prepared,
+    render::Rendered,
 };
 
 /// The two maps, and the rules that keep them in step.
@@ -57,10 +57,10 @@ pub struct UsageCache {
     policy: FreshnessPolicy,
     suspect_confirm_after: Duration,
     newest: NewestDates,
-    snapshots: Snapshots,
+    snapshots: SnapshotStore,
     /// Locked while something is changed, so that a check and the change that depends on it are one
     /// step. Look-ups never take it.
-    changes: Mutex<CustomerRecords>,
+    records: Mutex<CustomerRecords>,
     metrics: CacheMetrics,
     max_bytes: u64,
 }
@@ -69,14 +69,14 @@ pub struct UsageCache {
 #[derive(Debug)]
 struct CustomerRecords {
     known_dates: KnownDates,
-    absences: AbsenceWatch,
+    absences: MassAbsenceDetector,
 }
 
 /// An answer from memory, and how it may be used.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct CachedAnswer {
     /// Every form of it.
-    pub prepared: Arc<Prepared>,
+    pub rendered: Arc<Rendered>,
     /// When it was stored or last confirmed.
     pub stored_at: Instant,
     /// When upstream last answered for it, be it with what was doubted; else as `stored_at`.
@@ -113,7 +113,7 @@ pub enum PurgeMode {
 
 /// The cache as a whole, for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Overview {
+pub struct CacheOverview {
     /// Snapshots held.
     pub entries: u64,
     /// Customers whose newest usage is known.
@@ -128,7 +128,7 @@ pub struct Overview {
 
 /// One snapshot held for a subject, for operators.
 #[derive(Clone, Debug)]
-pub struct Holding {
+pub struct EntryInfo {
     /// Which call told it.
     pub api: UpstreamApi,
     /// Its date; `None` where it has none, such as one without rows.
@@ -136,7 +136,7 @@ pub struct Holding {
     /// Whether this is the newest that this call told.
     pub is_newest: bool,
     /// The answer it would give now.
-    pub held: Held,
+    pub cached: CachedAnswer,
     /// Bytes it takes.
     pub weight_bytes: usize,
     /// Until a request for it asks upstream; zero when the next one would, `None` when none will.
@@ -150,29 +150,33 @@ impl UsageCache {
     const NEWEST_SHARE: u64 = 16;
 
     /// The share of memory for the dates that outlive their data.
-    const KNOWN_SHARE: u64 = 32;
+    const KNOWN_DATES_SHARE: u64 = 32;
 
     /// The largest snapshot that is stored, as a share of the memory for snapshots.
-    const ENTRY_SHARE: u64 = 4;
+    const MAX_ENTRY_SHARE: u64 = 4;
 
     /// An empty cache of this size.
     pub fn new(config: &CacheConfig, jitter: Jitter, metrics: CacheMetrics) -> Self {
         let newest_bytes = config.max_bytes / Self::NEWEST_SHARE;
-        let known_bytes = config.max_bytes / Self::KNOWN_SHARE;
+        let known_bytes = config.max_bytes / Self::KNOWN_DATES_SHARE;
         let snapshot_bytes = config.max_bytes - newest_bytes - known_bytes;
         let cache = Self {
             policy: FreshnessPolicy::new(config, jitter),
             suspect_confirm_after: config.suspect_confirm_after,
             newest: NewestDates::new(newest_bytes),
-            snapshots: Snapshots::new(snapshot_bytes, snapshot_bytes / Self::ENTRY_SHARE, &metrics),
-            changes: Mutex::new(CustomerRecords {
+            snapshots: SnapshotStore::new(
+                snapshot_bytes,
+                snapshot_bytes / Self::MAX_ENTRY_SHARE,
+                &metrics,
+            ),
+            records: Mutex::new(CustomerRecords {
                 known_dates: KnownDates::new(known_bytes),
-                absences: AbsenceWatch::default(),
+                absences: MassAbsenceDetector::default(),
             }),
             metrics,
             max_bytes: config.max_bytes,
         };
-        cache.metrics.capacity.set(gauge(config.max_bytes));
+        cache.metrics.capacity.set(gauge_value(config.max_bytes));
         cache
     }
 
@@ -180,54 +184,64 @@ impl UsageCache {
     ///
     /// A date is answered by what the commercial call told of it, else by what the insights call did
     /// while it was the newest.
-    pub fn look_up(&self, subject: Subject, question: Question, now: Instant) -> Option<Held> {
+    pub fn look_up(
+        &self,
+        subject: Subject,
+        question: Question,
+        now: Instant,
+    ) -> Option<CachedAnswer> {
         match question {
             Question::Newest(api) => self.look_up_newest(NewestKey { subject, api }, now),
             Question::Dated(date) => self.look_up_dated(subject, date, now),
         }
     }
 
-    fn look_up_newest(&self, key: NewestKey, now: Instant) -> Option<Held> {
+    fn look_up_newest(&self, key: NewestKey, now: Instant) -> Option<CachedAnswer> {
         let newest = self.newest.get(&key)?;
         let snapshot = self.snapshots.get(&key.snapshot(newest.date))?;
         let age = now.saturating_duration_since(newest.stored_at);
         // Not the snapshot's own mark, which outlives an answer that went backwards.
         let purged = newest.is_purged();
-        let doubt = newest.doubt();
+        let doubt = newest.anomaly();
         let told = match doubt {
-            _ if purged => FreshnessPolicy::purged(),
+            _ if purged => FreshnessPolicy::purged_lifetime(),
             Some(doubt) => doubt.lifetime.clone(),
             None => newest.lifetime.clone(),
         };
         let freshness = if doubt.is_some_and(|doubt| age < doubt.lifetime.duration) {
             Freshness::Fresh
         } else {
-            self.policy.judge(newest.lifetime.duration, age, purged)
+            self.policy.freshness(newest.lifetime.duration, age, purged)
         };
-        Some(Held {
-            prepared: Arc::clone(&snapshot.prepared),
+        Some(CachedAnswer {
+            rendered: Arc::clone(&snapshot.rendered),
             stored_at: newest.stored_at,
             checked_at: doubt.map_or(newest.stored_at, |doubt| doubt.checked_at),
             suspect: doubt.is_some(),
             age,
             freshness,
-            ttl: freshness::ttl(told.duration, age),
+            ttl: freshness::ttl_seconds(told.duration, age),
             cache_control: told.cache_control,
         })
     }
 
-    fn look_up_dated(&self, subject: Subject, date: ProcessedDate, now: Instant) -> Option<Held> {
-        let (_, snapshot) = self.snapshot_of(subject, date)?;
-        Some(self.settled(&snapshot, now))
+    fn look_up_dated(
+        &self,
+        subject: Subject,
+        date: ProcessedDate,
+        now: Instant,
+    ) -> Option<CachedAnswer> {
+        let (_, snapshot) = self.dated_snapshot(subject, date)?;
+        Some(self.dated_answer(&snapshot, now))
     }
 
     /// What answers for a date. The call that tells dates comes first, so that what somebody else
     /// asked for does not change the answer under a URL.
-    fn snapshot_of(
+    fn dated_snapshot(
         &self,
         subject: Subject,
         date: ProcessedDate,
-    ) -> Option<(SnapshotKey, Arc<Snapshot>)> {
+    ) -> Option<(SnapshotKey, Arc<CachedSnapshot>)> {
         let of = |api| {
             let key = SnapshotKey {
                 subject,
@@ -246,16 +260,16 @@ impl UsageCache {
 
     /// A snapshot asked for by its date does not go stale, unless it was purged or is doubted:
     /// whoever is handed it may keep it for another freshness lifetime.
-    fn settled(&self, snapshot: &Snapshot, now: Instant) -> Held {
+    fn dated_answer(&self, snapshot: &CachedSnapshot, now: Instant) -> CachedAnswer {
         let age = now.saturating_duration_since(snapshot.stored_at);
-        let doubt = snapshot.doubt();
+        let doubt = snapshot.anomaly();
         let (lifetime, fresh) = match doubt {
-            _ if snapshot.is_purged() => (FreshnessPolicy::purged(), false),
+            _ if snapshot.is_purged() => (FreshnessPolicy::purged_lifetime(), false),
             Some(doubt) => (doubt.lifetime.clone(), age < doubt.lifetime.duration),
             None => (self.policy.lifetime(age + self.policy.fresh_for()), true),
         };
-        Held {
-            prepared: Arc::clone(&snapshot.prepared),
+        CachedAnswer {
+            rendered: Arc::clone(&snapshot.rendered),
             stored_at: snapshot.stored_at,
             checked_at: doubt.map_or(snapshot.stored_at, |doubt| doubt.checked_at),
             suspect: doubt.is_some(),
@@ -265,21 +279,21 @@ impl UsageCache {
             } else {
                 Freshness::StaleIfError
             },
-            ttl: freshness::ttl(lifetime.duration, age),
+            ttl: freshness::ttl_seconds(lifetime.duration, age),
             cache_control: lifetime.cache_control,
         }
     }
 
     /// An answer that is handed out without being stored.
-    pub fn pass_through(&self, prepared: Prepared, now: Instant) -> Held {
-        self.settled(&Snapshot::new(Arc::new(prepared), now), now)
+    pub fn uncached_answer(&self, prepared: Rendered, now: Instant) -> CachedAnswer {
+        self.dated_answer(&CachedSnapshot::new(Arc::new(prepared), now), now)
     }
 
     /// Weighs a snapshot again, after more forms of it were made.
-    pub fn reweigh(&self, prepared: &Arc<Prepared>) {
-        let _change = self.changes();
+    pub fn update_weight(&self, prepared: &Arc<Rendered>) {
+        let _change = self.lock_records();
         for api in UpstreamApi::ALL {
-            self.snapshots.reweigh(
+            self.snapshots.update_weight(
                 SnapshotKey {
                     subject: prepared.subject(),
                     api,
@@ -291,29 +305,29 @@ impl UsageCache {
     }
 
     /// The name that the list of customers has for a customer, where the list is cached.
-    pub fn listed_name(&self, customer: CustomerId, now: Instant) -> Option<String> {
+    pub fn customer_name(&self, customer: CustomerId, now: Instant) -> Option<String> {
         let question = Question::Newest(UpstreamApi::Customers);
         let list = self.look_up(Subject::Partner, question, now)?;
-        let entry = list.prepared.customers()?.find(customer)?;
+        let entry = list.rendered.customers()?.find(customer)?;
         Some(entry.name.clone()).filter(|name| !name.is_empty())
     }
 
     /// Puts a snapshot with a customer's name in the place of the same one without it.
-    pub fn rename(&self, prepared: &Arc<Prepared>, named: &Arc<Prepared>) {
-        let _change = self.changes();
+    pub fn replace_rendered(&self, prepared: &Arc<Rendered>, named: &Arc<Rendered>) {
+        let _change = self.lock_records();
         for api in UpstreamApi::ALL {
             let key = SnapshotKey {
                 subject: prepared.subject(),
                 api,
                 date: prepared.processed_date(),
             };
-            self.snapshots.rename(key, prepared, named);
+            self.snapshots.replace_rendered(key, prepared, named);
         }
     }
 
     /// Marks stale or drops what is held; returns how many snapshots that was.
     pub fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
-        let mut records = self.changes();
+        let mut records = self.lock_records();
         if mode == PurgeMode::Hard {
             records.known_dates.purge(scope);
         }
@@ -322,14 +336,14 @@ impl UsageCache {
     }
 
     /// A panic while the lock is held leaves the maps whole: each change is one insert or remove.
-    fn changes(&self) -> MutexGuard<'_, CustomerRecords> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_records(&self) -> MutexGuard<'_, CustomerRecords> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cache as a whole.
-    pub fn overview(&self) -> Overview {
-        let (entries, snapshot_bytes) = self.snapshots.size();
-        Overview {
+    pub fn overview(&self) -> CacheOverview {
+        let (entries, snapshot_bytes) = self.snapshots.entries_and_bytes();
+        CacheOverview {
             entries,
             customers: self.newest.customers(),
             weight_bytes: snapshot_bytes + self.newest.weight(),
@@ -344,10 +358,10 @@ impl UsageCache {
     }
 
     /// Everything held for one subject, newest first.
-    pub fn holdings(&self, subject: Subject, now: Instant) -> Vec<Holding> {
+    pub fn entries(&self, subject: Subject, now: Instant) -> Vec<EntryInfo> {
         let mut holdings: Vec<_> = self
             .snapshots
-            .of(subject)
+            .of_subject(subject)
             .into_iter()
             .map(|(key, snapshot)| {
                 let newest = self
@@ -356,14 +370,14 @@ impl UsageCache {
                     .filter(|newest| newest.date == key.date)
                     .and_then(|_| self.look_up_newest(key.newest(), now));
                 let is_newest = newest.is_some();
-                let held = newest.unwrap_or_else(|| self.settled(&snapshot, now));
-                Holding {
+                let held = newest.unwrap_or_else(|| self.dated_answer(&snapshot, now));
+                EntryInfo {
                     api: key.api,
                     processed_date: key.date,
                     is_newest,
                     weight_bytes: snapshot.weight(),
                     refresh_in: refresh_in(&held, is_newest),
-                    held,
+                    cached: held,
                 }
             })
             .collect();
@@ -372,8 +386,8 @@ impl UsageCache {
     }
 
     /// The newest processed date that a customer's usage ever had, as far as it is remembered.
-    pub fn newest_known(&self, subject: Subject) -> Option<ProcessedDate> {
-        self.changes().known_dates.newest_of(subject)
+    pub fn newest_known_date(&self, subject: Subject) -> Option<ProcessedDate> {
+        self.lock_records().known_dates.newest_of(subject)
     }
 
     /// The counters of this cache.
@@ -383,9 +397,11 @@ impl UsageCache {
 
     /// Sets the gauges that are read from the maps; to be called before a scrape.
     pub fn update_gauges(&self) {
-        let (entries, bytes) = self.snapshots.size();
-        self.metrics.entries.set(gauge(entries));
-        self.metrics.weight.set(gauge(bytes + self.newest.weight()));
+        let (entries, bytes) = self.snapshots.entries_and_bytes();
+        self.metrics.entries.set(gauge_value(entries));
+        self.metrics
+            .weight
+            .set(gauge_value(bytes + self.newest.weight()));
     }
 }
 
@@ -393,7 +409,7 @@ impl PurgeScope {
     /// Whether something of this subject and date is meant. `None` for a date that is not known
     /// yet, or that there is none: it is meant unless a certain date is.
     pub fn covers(&self, subject: Subject, date: Option<ProcessedDate>) -> bool {
-        let customer = self.covers_dates_of(subject);
+        let customer = self.covers_subject(subject);
         let date = self
             .processed_date
             .is_none_or(|wanted| Some(wanted) == date);
@@ -401,13 +417,13 @@ impl PurgeScope {
     }
 
     /// Whether something of this subject may be meant, of whatever date.
-    pub fn covers_dates_of(&self, subject: Subject) -> bool {
+    pub fn covers_subject(&self, subject: Subject) -> bool {
         self.customer_id
             .is_none_or(|wanted| Subject::Customer(wanted) == subject)
     }
 }
 
-fn refresh_in(held: &Held, is_newest: bool) -> Option<Duration> {
+fn refresh_in(held: &CachedAnswer, is_newest: bool) -> Option<Duration> {
     match held.freshness {
         Freshness::Fresh if is_newest || held.suspect => {
             Some(Duration::from_secs(u64::try_from(held.ttl).unwrap_or(0)))
@@ -420,10 +436,10 @@ fn refresh_in(held: &Held, is_newest: bool) -> Option<Duration> {
 }
 
 /// The share of either map for answers without rows.
-const EMPTY_SHARE: u64 = 16;
+const WITHOUT_ROWS_SHARE: u64 = 16;
 
 /// Entries and bytes of maps together.
-fn size<K, V>(maps: [&moka::sync::Cache<K, V>; 2]) -> (u64, u64)
+fn entries_and_bytes<K, V>(maps: [&moka::sync::Cache<K, V>; 2]) -> (u64, u64)
 where
     K: std::hash::Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -435,7 +451,7 @@ where
 }
 
 /// A count as a gauge takes it.
-fn gauge(count: u64) -> i64 {
+fn gauge_value(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 

@@ -6,7 +6,7 @@
 mod advice;
 mod check_config;
 mod completions;
-mod configuration;
+mod config_args;
 mod consent;
 mod demo;
 mod doctor;
@@ -32,11 +32,11 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use self::configuration::ConfigArgs;
+use self::config_args::ConfigArgs;
 use crate::{
-    app::StartError,
+    app::AppStartError,
     config::ConfigErrors,
-    handover::{HandoverError, Inherited},
+    socket_activation::{InheritedSockets, SocketActivationError},
 };
 
 /// License usage per customer: a caching reverse proxy in front of Microsoft Partner Center.
@@ -48,7 +48,7 @@ use crate::{
 #[command(name = "usage-proxy", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 const EXAMPLES: &str = "\
@@ -79,7 +79,7 @@ Exit codes:
   143  ended by a second SIGTERM where something was waited for";
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Serve license usage from Partner Center.
     #[command(after_help = serve::EXAMPLES)]
     Serve(ConfigArgs),
@@ -120,32 +120,32 @@ enum Command {
 
 /// Why a command ended.
 #[derive(Debug)]
-enum Failure {
+enum CliError {
     /// Wrong use or configuration.
     Usage(Box<dyn Error + Send + Sync>),
     /// Anything else.
     Other(Box<dyn Error + Send + Sync>),
     /// Nobody reads what is printed any more, and whoever was reading knows: `| head` has had enough.
-    Unread,
+    OutputClosed,
     /// What is wrong has been told; the exit code to end with.
-    Told(u8),
+    AlreadyReported(u8),
 }
 
 /// Runs the command that the arguments name.
-pub async fn run(cli: Cli, inherited: Result<Inherited, HandoverError>) -> ExitCode {
+pub async fn run(cli: Cli, inherited: Result<InheritedSockets, SocketActivationError>) -> ExitCode {
     let done = match cli.command {
-        Command::Serve(args) => serve::run(&args, inherited).await,
-        Command::Demo(args) => demo::run(&args).await,
-        Command::Simulate(args) => simulate::run(args).await,
-        Command::Get(args) => get::run(&args).await,
-        Command::CheckConfig(args) => check_config::run(&args),
-        Command::Consent(args) => consent::run(&args).await,
-        Command::Doctor(args) => doctor::run(&args).await,
-        Command::HashKey(args) => hash_key::run(&args),
-        Command::Healthcheck(args) => healthcheck::run(&args).await,
-        Command::Completions(args) => completions::run(&args),
-        Command::Man(args) => man::run(&args),
-        Command::Openapi => openapi::run(),
+        CliCommand::Serve(args) => serve::run(&args, inherited).await,
+        CliCommand::Demo(args) => demo::run(&args).await,
+        CliCommand::Simulate(args) => simulate::run(args).await,
+        CliCommand::Get(args) => get::run(&args).await,
+        CliCommand::CheckConfig(args) => check_config::run(&args),
+        CliCommand::Consent(args) => consent::run(&args).await,
+        CliCommand::Doctor(args) => doctor::run(&args).await,
+        CliCommand::HashKey(args) => hash_key::run(&args),
+        CliCommand::Healthcheck(args) => healthcheck::run(&args).await,
+        CliCommand::Completions(args) => completions::run(&args),
+        CliCommand::Man(args) => man::run(&args),
+        CliCommand::Openapi => openapi::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -163,17 +163,17 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 /// To standard output.
-fn print_line(line: impl fmt::Display) -> Result<(), Failure> {
-    writeln!(std::io::stdout().lock(), "{line}").map_err(Failure::printing)
+fn print_line(line: impl fmt::Display) -> Result<(), CliError> {
+    writeln!(std::io::stdout().lock(), "{line}").map_err(CliError::from_print_error)
 }
 
 /// Text that is made already, to standard output.
-fn print_text(text: &[u8]) -> Result<(), Failure> {
+fn print_text(text: &[u8]) -> Result<(), CliError> {
     let mut output = std::io::stdout().lock();
     output
         .write_all(text)
         .and_then(|()| output.flush())
-        .map_err(Failure::printing)
+        .map_err(CliError::from_print_error)
 }
 
 /// To standard error, where nobody need be.
@@ -181,15 +181,15 @@ fn eprint_line(line: impl fmt::Display) {
     writeln!(std::io::stderr().lock(), "{line}").unwrap_or_default();
 }
 
-fn print_error(failure: &Failure) {
-    let (Failure::Usage(error) | Failure::Other(error)) = failure else {
+fn print_error(failure: &CliError) {
+    let (CliError::Usage(error) | CliError::Other(error)) = failure else {
         return;
     };
-    eprint_line(format_args!("usage-proxy: {}", chain(error.as_ref())));
+    eprint_line(format_args!("usage-proxy: {}", error_chain(error.as_ref())));
 }
 
 /// An error and what it comes from, in a line.
-fn chain(error: &dyn Error) -> String {
+fn error_chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -201,7 +201,7 @@ fn chain(error: &dyn Error) -> String {
 
 // === impl Failure ===
 
-impl Failure {
+impl CliError {
     fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Usage(error.into())
     }
@@ -211,9 +211,9 @@ impl Failure {
     }
 
     /// Standard output could not be written to.
-    fn printing(error: io::Error) -> Self {
+    fn from_print_error(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::Unread,
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
             _ => Self::other(format!("cannot write to standard output: {error}")),
         }
     }
@@ -221,25 +221,25 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => ExitCode::from(2),
-            Self::Told(code) => ExitCode::from(*code),
+            Self::AlreadyReported(code) => ExitCode::from(*code),
             // What a shell says of a process that SIGPIPE ended (128 + 13), so that whatever is known
             // to ignore that one ignores this.
-            Self::Unread => ExitCode::from(141),
+            Self::OutputClosed => ExitCode::from(141),
             Self::Other(_) => ExitCode::FAILURE,
         }
     }
 }
 
-impl From<ConfigErrors> for Failure {
+impl From<ConfigErrors> for CliError {
     fn from(errors: ConfigErrors) -> Self {
         Self::Usage(errors.into())
     }
 }
 
-impl From<StartError> for Failure {
-    fn from(error: StartError) -> Self {
+impl From<AppStartError> for CliError {
+    fn from(error: AppStartError) -> Self {
         match error {
-            StartError::Callers(faults) => faults.into(),
+            AppStartError::Callers(faults) => faults.into(),
             other => Self::other(other),
         }
     }

@@ -20,7 +20,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn now(&self) -> Instant;
 
     /// Wall time: what a date means, `Last-Modified`, timestamps in metrics.
-    fn wall(&self) -> Timestamp;
+    fn wall_time(&self) -> Timestamp;
 
     /// Completes once [`Clock::now`] has reached `deadline`.
     ///
@@ -48,7 +48,7 @@ impl Clock for SystemClock {
         Instant::now()
     }
 
-    fn wall(&self) -> Timestamp {
+    fn wall_time(&self) -> Timestamp {
         Timestamp::now()
     }
 
@@ -59,7 +59,7 @@ impl Clock for SystemClock {
 
 /// Whole seconds of `duration`, rounded up and at least 1, as `Retry-After` wants them
 /// (RFC 9110 §10.2.3).
-pub fn whole_seconds_up(duration: Duration) -> u64 {
+pub fn retry_after_seconds(duration: Duration) -> u64 {
     let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     seconds.max(1)
 }
@@ -69,10 +69,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fraction_of_a_second_is_a_second_to_wait() {
-        assert_eq!(whole_seconds_up(Duration::ZERO), 1);
-        assert_eq!(whole_seconds_up(Duration::from_millis(1)), 1);
-        assert_eq!(whole_seconds_up(Duration::from_millis(1_001)), 2);
-        assert_eq!(whole_seconds_up(Duration::from_secs(57)), 57);
+    fn fractions_are_rounded_up_to_whole_seconds() {
+        assert_eq!(retry_after_seconds(Duration::ZERO), 1);
+        assert_eq!(retry_after_seconds(Duration::from_millis(1)), 1);
+        assert_eq!(retry_after_seconds(Duration::from_millis(1_001)), 2);
+        assert_eq!(retry_after_seconds(Duration::from_secs(57)), 57);
     }
 }

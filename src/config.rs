@@ -1,6 +1,6 @@
 //! Configuration: file, environment and flags, parsed once into types that cannot hold a bad value.
 //!
-//! `keys` is the one table that everything follows. `settings` gathers what the [`Sources`] state,
+//! `keys` is the one table that everything follows. `settings` gathers what the [`ConfigSources`] state,
 //! `form` judges each value, `rules` what lies between them; then each slice reads its own. Every
 //! fault is reported at once, by [`ConfigErrors`]. Secrets stay in files, read by [`secret`].
 
@@ -8,14 +8,14 @@ mod admin;
 mod auth;
 mod cache;
 mod callers;
+mod cors_origin;
 pub(crate) mod duration;
 mod effective;
-mod fault;
+mod error;
 mod file;
 mod form;
 mod keys;
 mod log;
-mod origin;
 mod rules;
 pub mod secret;
 mod server;
@@ -31,20 +31,20 @@ mod warnings;
 
 use std::collections::BTreeMap;
 
-pub(crate) use self::fault::{Place, Position};
-use self::settings::Settings;
+pub(crate) use self::error::{Source, TextPosition};
+use self::settings::RawSettings;
 pub use self::{
     admin::AdminConfig,
     cache::CacheConfig,
     callers::{CallersConfig, JwtConfig},
-    fault::{ConfigErrors, Fault},
+    cors_origin::CorsOrigin,
+    error::{ConfigError, ConfigErrors},
     log::{LogConfig, LogFormat, RequestLog},
-    origin::Origin,
-    server::{ServerConfig, is_local},
-    sources::{Flag, Sources},
+    server::{ServerConfig, is_loopback_address},
+    sources::{ConfigFlag, ConfigSources},
     tls::TlsConfig,
     tracing::TracingConfig,
-    upstream::{AuthConfig, ClientProof, GrantConfig, TokenAudience, UpstreamConfig},
+    upstream::{AuthConfig, ClientAuthConfig, GrantConfig, TokenAudience, UpstreamConfig},
 };
 
 /// Everything that can be configured, each slice for the component that it is named after.
@@ -65,7 +65,7 @@ pub struct Config {
     /// Where traces are exported to; `None`: nothing is traced.
     pub tracing: Option<TracingConfig>,
     /// Where each key was stated that was; the others have their default.
-    places: BTreeMap<&'static str, Place>,
+    sources: BTreeMap<&'static str, Source>,
 }
 
 impl Config {
@@ -75,10 +75,10 @@ impl Config {
     ///
     /// [`ConfigErrors`] names every fault of every source at once: what cannot be read, unknown
     /// keys, bad values (a better source's value excuses none), missing keys, and keys at odds.
-    pub fn load(sources: Sources) -> Result<Self, ConfigErrors> {
+    pub fn load(sources: ConfigSources) -> Result<Self, ConfigErrors> {
         let mut faults = Vec::new();
-        let settings = Settings::gather(sources, &mut faults);
-        if !settings.is_incomplete() {
+        let settings = RawSettings::collect(sources, &mut faults);
+        if !settings.is_file_unreadable() {
             rules::check(&settings, &mut faults);
         }
         match Self::read(settings) {
@@ -88,7 +88,7 @@ impl Config {
     }
 
     /// `None` where a key has no value, which is a fault already reported.
-    fn read(settings: Settings) -> Option<Self> {
+    fn read(settings: RawSettings) -> Option<Self> {
         Some(Self {
             server: ServerConfig::read(&settings)?,
             admin: AdminConfig::read(&settings)?,
@@ -97,7 +97,7 @@ impl Config {
             cache: CacheConfig::read(&settings)?,
             log: LogConfig::read(&settings)?,
             tracing: TracingConfig::read(&settings),
-            places: settings.into_places(),
+            sources: settings.into_sources(),
         })
     }
 }

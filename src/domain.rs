@@ -3,12 +3,12 @@
 //! Microsoft's words win here, since they are the words in every ticket. Nothing in this module
 //! knows HTTP, JSON or the clock.
 
-pub mod aggregate;
+pub mod aggregation;
 mod caller;
 mod customer;
 mod customer_list;
+mod document_summary;
 mod license_usage;
-mod outline;
 mod processed_date;
 mod product_details;
 mod question;
@@ -18,11 +18,11 @@ mod subject;
 mod upstream_api;
 mod usage_percent;
 
-pub use caller::{Caller, Customers, Scope, Scopes};
+pub use caller::{Caller, CallerScope, CustomerAccess, ScopeSet};
 pub use customer::{CustomerId, InvalidCustomerId};
-pub use customer_list::{CustomerEntry, CustomerList, ListPlace, ListedCustomer};
-pub use license_usage::{Snapshot, SnapshotError, UsageRow};
-pub use outline::{Outline, RowName};
+pub use customer_list::{CustomerEntry, CustomerList, ListPosition, ListedCustomer};
+pub use document_summary::{DocumentSummary, RowName};
+pub use license_usage::{LicenseUsage, LicenseUsageError, UsageRow};
 pub use processed_date::{InvalidProcessedDate, ProcessedAt, ProcessedDate};
 pub use product_details::{ProductDetails, distinctions};
 pub use question::Question;

@@ -20,7 +20,7 @@
 //! while revalidating* is served at once, one refresh behind it. *Stale if error* waits for
 //! upstream and falls back on what is held. *Older or absent* waits, and passes the error on.
 //! Waiting means to join a single flight, or to lead one once it is the caller's turn →
-//! [`upstream`] → [`representation`] prepares → stored, unless [doubted](cache::Suspicion) →
+//! [`upstream`] → [`representation`] prepares → stored, unless [doubted](cache::AnomalyKind) →
 //! `api/negotiation` picks a form, `api/caching` dresses it or says 304. The list of customers
 //! (`api/customers`) and the documents that are handed out as they came (`api/documents`) go the
 //! same way; of the list, `render/customers` cuts what its caller may see.
@@ -41,7 +41,7 @@ pub mod cli;
 
 pub mod app;
 
-pub mod handover;
+pub mod socket_activation;
 
 pub mod server;
 
@@ -75,11 +75,11 @@ pub mod observability;
 
 pub mod problem;
 
-pub mod readable;
+pub mod printable;
 
-mod folding;
+mod text_folding;
 
-mod time_words;
+mod human_time;
 
 pub mod request_id;
 
@@ -95,11 +95,11 @@ pub mod shutdown;
 
 pub mod offload;
 
-pub mod open_files;
+pub mod open_file_limit;
 
 pub mod clock;
 
 pub mod jitter;
 
 #[cfg(test)]
-mod properties;
+mod proptest_support;

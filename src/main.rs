@@ -6,7 +6,7 @@ use clap::Parser;
 use tokio::runtime::Builder;
 use usage_proxy::{
     cli::{self, Cli},
-    handover::Inherited,
+    socket_activation::InheritedSockets,
 };
 
 #[global_allocator]
@@ -15,7 +15,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // It changes the environment, so it comes before any thread.
-    let inherited = Inherited::from_environment();
+    let inherited = InheritedSockets::from_environment();
     // On one processor, handing work between threads only costs.
     let mut runtime = match thread::available_parallelism() {
         Ok(processors) if processors.get() > 1 => Builder::new_multi_thread(),

@@ -10,18 +10,18 @@ use std::{
 use tokio::sync::oneshot;
 
 /// Work on this many bytes takes less time than handing it to another thread.
-const SMALL: usize = 64 * 1024;
+const INLINE_BYTES: usize = 64 * 1024;
 
 /// All CPU-bound work of the process: as many jobs run at once as there are processors, however many
 /// requests want one, so that the memory they need is bounded.
-static CPU: LazyLock<CpuPool> = LazyLock::new(|| CpuPool::start(max_cpu_bound_jobs()));
+static CPU_POOL: LazyLock<CpuPool> = LazyLock::new(|| CpuPool::start(max_cpu_bound_jobs()));
 
 /// Threads that run CPU-bound jobs, first come, first served.
 struct CpuPool {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<CpuJob>,
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+type CpuJob = Box<dyn FnOnce() + Send>;
 
 /// Runs CPU-bound work over so many bytes: in place where they are few, else on another thread.
 ///
@@ -36,10 +36,10 @@ pub async fn run_cpu_bound<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
-    if bytes <= SMALL {
+    if bytes <= INLINE_BYTES {
         work()
     } else {
-        CPU.run(work).await
+        CPU_POOL.run(work).await
     }
 }
 
@@ -106,8 +106,8 @@ impl CpuPool {
     }
 }
 
-fn run_jobs(queue: &Mutex<mpsc::Receiver<Job>>) {
-    yield_to_requests();
+fn run_jobs(queue: &Mutex<mpsc::Receiver<CpuJob>>) {
+    lower_thread_priority();
     loop {
         // It guards the queue, which no panic can leave half changed.
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -119,13 +119,13 @@ fn run_jobs(queue: &Mutex<mpsc::Receiver<Job>>) {
 }
 
 /// Lowers the priority of the current thread, so that a cache hit does not wait for its time slice.
-fn yield_to_requests() {
+fn lower_thread_priority() {
     /// Enough for a thread of usual priority to run at once when it wakes.
-    const NICE: i32 = 10;
+    const NICE_LEVEL: i32 = 10;
 
     // Linux alone has a priority for each thread; elsewhere this would be the whole process.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE_LEVEL) {
         tracing::debug!(%error, "CPU-bound work keeps the usual priority");
     }
 }
@@ -138,10 +138,10 @@ mod tests {
 
     use super::*;
 
-    const LARGE: usize = SMALL + 1;
+    const LARGE: usize = INLINE_BYTES + 1;
 
     #[tokio::test]
-    async fn no_more_jobs_run_at_once_than_there_are_processors() {
+    async fn at_most_one_job_per_processor_runs_at_once() {
         let most = max_cpu_bound_jobs().get();
         let (running, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (started, mut starts) = tokio::sync::mpsc::unbounded_channel();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_goes_on_where_the_work_was_asked_for_and_ends_no_thread() {
+    async fn a_panicking_job_panics_its_caller_and_keeps_the_thread() {
         for _ in 0..2 * max_cpu_bound_jobs().get() {
             let mut job = JoinSet::new();
             job.spawn(run_cpu_bound(LARGE, || panic!("on purpose")));

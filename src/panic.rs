@@ -11,23 +11,23 @@ use prometheus::{IntCounter, Opts, Registry};
 
 /// A handler panicked. The panic hook has logged where.
 #[derive(Clone, Copy, Debug)]
-pub struct Panicked;
+pub struct HandlerPanicked;
 
-/// Completes as `handler` does, or with [`Panicked`] as soon as it panics.
+/// Completes as `handler` does, or with [`HandlerPanicked`] as soon as it panics.
 ///
 /// # Errors
 ///
-/// [`Panicked`]; the message of the panic, which may contain anything, goes no further.
+/// [`HandlerPanicked`]; the message of the panic, which may contain anything, goes no further.
 ///
 /// # Cancel safety
 ///
 /// As that of `handler`.
-pub async fn catch<F: Future>(mut handler: Pin<&mut F>) -> Result<F::Output, Panicked> {
+pub async fn catch<F: Future>(mut handler: Pin<&mut F>) -> Result<F::Output, HandlerPanicked> {
     poll_fn(|context| {
         // What requests share is behind locks, and each of them states what a panic leaves behind.
         match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(context))) {
             Ok(poll) => poll.map(Ok),
-            Err(_message) => Poll::Ready(Err(Panicked)),
+            Err(_message) => Poll::Ready(Err(HandlerPanicked)),
         }
     })
     .await
@@ -38,7 +38,10 @@ pub async fn catch<F: Future>(mut handler: Pin<&mut F>) -> Result<F::Output, Pan
 /// # Errors
 ///
 /// When that listener has one already.
-pub fn counter(registry: &Registry, listener: &'static str) -> prometheus::Result<IntCounter> {
+pub fn register_counter(
+    registry: &Registry,
+    listener: &'static str,
+) -> prometheus::Result<IntCounter> {
     let counter = IntCounter::with_opts(
         Opts::new(
             "usage_proxy_handler_panics_total",

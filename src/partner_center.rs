@@ -59,7 +59,8 @@ use crate::{
     jitter::Jitter,
     observability::traces::Tracer,
     service::source::{
-        Call, Content, FetchFuture, Fetched, SourceError, SourceErrorKind, UsageSource,
+        AnswerContent, FetchFuture, SourceAnswer, SourceCall, SourceError, SourceErrorKind,
+        UsageSource,
     },
     shutdown::Shutdown,
 };
@@ -144,7 +145,7 @@ impl PartnerCenter {
     ///
     /// # Errors
     ///
-    /// [`StartError`] for what no attempt could mend. Credentials that cannot be read are no such
+    /// [`AppStartError`] for what no attempt could mend. Credentials that cannot be read are no such
     /// thing: [`PartnerCenter::status`] tells of them, and they are read again.
     pub fn new(config: &UpstreamConfig, deps: UpstreamDeps<'_>) -> Result<Self, StartError> {
         let http = HttpClient::build(config, deps.clock.clone())?.traced(deps.tracer.clone());
@@ -202,7 +203,7 @@ impl PartnerCenter {
         }
     }
 
-    async fn call(&self, call: Call) -> Result<Fetched, SourceError> {
+    async fn call(&self, call: SourceCall) -> Result<SourceAnswer, SourceError> {
         let memory = self.attempts.memory();
         let now = self.clock.now();
         let mut call = LogicalCall::begin(call, now, self.deadline, self.retries, memory);
@@ -214,9 +215,9 @@ impl PartnerCenter {
                 self.listen(&call, &content);
                 self.alarm.clear(call.api());
                 call.log(now, Ok(()), false);
-                Ok(Fetched {
+                Ok(SourceAnswer {
                     content,
-                    ids: call.ids,
+                    call_ids: call.ids,
                     memory: Some(call.memory),
                 })
             }
@@ -245,7 +246,7 @@ impl PartnerCenter {
         }
     }
 
-    async fn ask(&self, call: &mut LogicalCall) -> Result<Content, UpstreamError> {
+    async fn ask(&self, call: &mut LogicalCall) -> Result<AnswerContent, UpstreamError> {
         let (attempts, base_url) = (&self.attempts, &self.base_url);
         match (call.api(), call.subject()) {
             (UpstreamApi::Insights, Subject::Customer(customer)) => {
@@ -276,19 +277,21 @@ impl PartnerCenter {
     }
 
     /// A date after today would stay a customer's newest until it came. Clocks may differ by a day.
-    fn not_of_the_future(&self, content: Content) -> Result<Content, UpstreamError> {
-        let tomorrow = self.clock.wall() + Duration::from_secs(24 * 60 * 60);
+    fn not_of_the_future(&self, content: AnswerContent) -> Result<AnswerContent, UpstreamError> {
+        let tomorrow = self.clock.wall_time() + Duration::from_secs(24 * 60 * 60);
         match content.processed_date() {
-            Some(date) if date > ProcessedDate::of(tomorrow) => Err(Malformed(format!(
-                "processedDateTime: is {date}, expected no date after today"
-            ))
+            Some(date) if date > ProcessedDate::from_timestamp(tomorrow) => Err(Malformed(
+                format!("processedDateTime: is {date}, expected no date after today"),
+            )
             .into()),
             _ => Ok(content),
         }
     }
 
-    fn listen(&self, call: &LogicalCall, content: &Content) {
-        if let Content::Usage { snapshot, .. } = content
+    fn listen(&self, call: &LogicalCall, content: &AnswerContent) {
+        if let AnswerContent::Usage {
+            usage: snapshot, ..
+        } = content
             && snapshot.contradictions() > 0
         {
             let rows = snapshot.contradictions();
@@ -301,8 +304,13 @@ impl PartnerCenter {
                  the larger counts are used"
             );
         }
-        if let (UpstreamApi::Insights, Some(silence), Content::Usage { snapshot, .. }) =
-            (call.api(), &self.silence, content)
+        if let (
+            UpstreamApi::Insights,
+            Some(silence),
+            AnswerContent::Usage {
+                usage: snapshot, ..
+            },
+        ) = (call.api(), &self.silence, content)
         {
             silence.heard(snapshot);
         }
@@ -324,7 +332,7 @@ fn of_the_partner(told: SourceError) -> SourceError {
 }
 
 impl UsageSource for PartnerCenter {
-    fn fetch(&self, call: Call) -> FetchFuture<'_> {
+    fn fetch(&self, call: SourceCall) -> FetchFuture<'_> {
         Box::pin(self.call(call))
     }
 }

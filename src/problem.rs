@@ -13,7 +13,7 @@ use utoipa::{
 };
 
 pub use self::kind::Kind;
-use crate::readable::readable;
+use crate::printable::to_printable_line;
 
 /// An error, as a caller is told of it.
 ///
@@ -22,22 +22,22 @@ use crate::readable::readable;
 #[derive(Clone, Debug)]
 pub struct Problem {
     /// Boxed, since it is the rare side of results.
-    parts: Box<Parts>,
+    parts: Box<ProblemDocument>,
 }
 
 /// A problem document (RFC 9457).
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Parts {
+struct ProblemDocument {
     #[serde(skip)]
     kind: Kind,
     #[serde(rename = "type")]
-    #[schema(schema_with = any_kind)]
+    #[schema(schema_with = kind_schema)]
     uri: String,
     /// What the kind is called; the same for every occurrence.
     title: &'static str,
     /// The status of the answer.
-    #[serde(serialize_with = "as_number")]
+    #[serde(serialize_with = "serialize_status")]
     #[schema(value_type = u16, minimum = 400, maximum = 599)]
     status: StatusCode,
     /// What is wrong this time, and what was expected.
@@ -79,7 +79,7 @@ pub struct UpstreamRefusal {
 }
 
 /// A body that is whole.
-pub type Body = http_body_util::Full<Bytes>;
+pub type FullBody = http_body_util::Full<Bytes>;
 
 // === impl Problem ===
 
@@ -89,7 +89,7 @@ impl Problem {
 
     /// A problem of a kind; `detail` says what it is about this time.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        let parts = Parts {
+        let parts = ProblemDocument {
             kind,
             uri: kind.uri(),
             title: kind.title(),
@@ -143,7 +143,7 @@ impl Problem {
 
     /// Sends a header along beside those of the same name.
     #[must_use]
-    pub fn with_another_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub fn with_appended_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.parts.headers.append(name, value);
         self
     }
@@ -163,7 +163,7 @@ impl Problem {
 
     /// Says which request this was.
     #[must_use]
-    pub fn of_request(
+    pub fn for_request(
         mut self,
         instance: &str,
         request_id: &HeaderValue,
@@ -207,9 +207,9 @@ impl Problem {
     }
 
     /// The answer. It must not be stored: what it says may be over in a second.
-    pub fn into_response(self) -> Response<Body> {
+    pub fn into_response(self) -> Response<FullBody> {
         let body = serde_json::to_vec(&self.parts).unwrap_or_default();
-        let mut response = Response::new(Body::from(body));
+        let mut response = Response::new(FullBody::from(body));
         *response.status_mut() = self.parts.status;
         let headers = response.headers_mut();
         *headers = self.parts.headers;
@@ -221,18 +221,18 @@ impl Problem {
 
 impl ToSchema for Problem {
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        Parts::schemas(schemas);
+        ProblemDocument::schemas(schemas);
     }
 }
 
 impl PartialSchema for Problem {
     fn schema() -> RefOr<Schema> {
-        Parts::schema()
+        ProblemDocument::schema()
     }
 }
 
 /// `type`: one of those that the API listener answers with.
-fn any_kind() -> Object {
+fn kind_schema() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .description(Some(
@@ -249,10 +249,13 @@ pub fn excerpt(text: &str) -> Cow<'_, str> {
     if text.len() <= LONGEST && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(readable(text, LONGEST))
+    Cow::Owned(to_printable_line(text, LONGEST))
 }
 
-fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_status<S: serde::Serializer>(
+    status: &StatusCode,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_u16(status.as_u16())
 }
 
@@ -261,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_in_a_problem_looks_like_a_fault_of_partner_centers() {
+    fn problems_do_not_use_the_field_names_of_partner_center_errors() {
         let upstream = UpstreamRefusal {
             status: 403,
             code: Some("2032".into()),
@@ -272,7 +275,7 @@ mod tests {
         let id = HeaderValue::from_static("3");
         let full = Problem::new(Kind::NoRelationship, "d")
             .with_upstream(Some(upstream))
-            .of_request("/v1/customers", &id, Some("4".into()));
+            .for_request("/v1/customers", &id, Some("4".into()));
 
         let body = serde_json::to_value(&full.parts).unwrap();
 
@@ -295,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_of_nothing_is_a_second() {
+    fn a_zero_retry_after_becomes_one_second() {
         let response = Problem::new(Kind::Throttled, "d")
             .with_retry_after(0)
             .into_response();

@@ -11,39 +11,39 @@ use tokio::sync::watch;
 use crate::clock::SharedClock;
 
 /// How often files are looked at.
-pub const LOOK_EVERY: Duration = Duration::from_secs(10);
+pub const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Asks everyone to read their files again; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Reload {
-    asked: watch::Sender<u64>,
+    requests: watch::Sender<u64>,
 }
 
 /// A set of files, and what was in them when they were last looked at.
 #[derive(Debug)]
 pub struct FileWatch {
     files: Vec<PathBuf>,
-    seen: Fingerprint,
-    asked: watch::Receiver<u64>,
+    last_digest: FilesDigest,
+    requests: watch::Receiver<u64>,
     clock: SharedClock,
 }
 
-type Fingerprint = [u8; 32];
+type FilesDigest = [u8; 32];
 
 // === impl Reload ===
 
 impl Reload {
     /// Has every [`FileWatch`] report a change, whether there is one or not.
-    pub fn ask(&self) {
-        self.asked.send_modify(|times| *times += 1);
+    pub fn trigger(&self) {
+        self.requests.send_modify(|times| *times += 1);
     }
 
     /// Watches files from now on. Missing ones are watched too.
     pub async fn watch(&self, files: Vec<PathBuf>, clock: SharedClock) -> FileWatch {
         FileWatch {
-            seen: fingerprint(&files).await,
+            last_digest: digest_files(&files).await,
             files,
-            asked: self.asked.subscribe(),
+            requests: self.requests.subscribe(),
             clock,
         }
     }
@@ -59,15 +59,15 @@ impl FileWatch {
     /// Dropping the future may lose a reload that was asked for; it is meant for a task of its own.
     pub async fn changed(&mut self) {
         loop {
-            let look_at = self.clock.now() + LOOK_EVERY;
+            let look_at = self.clock.now() + POLL_INTERVAL;
             tokio::select! {
-                Ok(()) = self.asked.changed() => {
-                    self.seen = fingerprint(&self.files).await;
+                Ok(()) = self.requests.changed() => {
+                    self.last_digest = digest_files(&self.files).await;
                     return;
                 }
                 () = self.clock.sleep_until(look_at) => {
-                    let now = fingerprint(&self.files).await;
-                    if std::mem::replace(&mut self.seen, now) != now {
+                    let now = digest_files(&self.files).await;
+                    if std::mem::replace(&mut self.last_digest, now) != now {
                         return;
                     }
                 }
@@ -76,27 +76,27 @@ impl FileWatch {
     }
 
     /// Watches these files instead, where reading them showed that they name others.
-    pub async fn follow(&mut self, files: Vec<PathBuf>) {
-        self.seen = fingerprint(&files).await;
+    pub async fn set_files(&mut self, files: Vec<PathBuf>) {
+        self.last_digest = digest_files(&files).await;
         self.files = files;
     }
 }
 
 /// A digest of all contents; what cannot be read counts as an error of its kind.
-async fn fingerprint(files: &[PathBuf]) -> Fingerprint {
+async fn digest_files(files: &[PathBuf]) -> FilesDigest {
     let mut digest = Sha256::new();
     for file in files {
         let content = tokio::fs::read(file).await;
-        let part: Fingerprint = match &content {
+        let part: FilesDigest = match &content {
             Ok(content) => Sha256::digest(content).into(),
-            Err(error) => unreadable(error.kind()),
+            Err(error) => digest_of_error(error.kind()),
         };
         digest.update(part);
     }
     digest.finalize().into()
 }
 
-fn unreadable(kind: io::ErrorKind) -> Fingerprint {
+fn digest_of_error(kind: io::ErrorKind) -> FilesDigest {
     Sha256::digest(format!("unreadable: {kind}")).into()
 }
 
@@ -110,7 +110,7 @@ mod tests {
     use crate::clock::{Clock, ManualClock};
 
     #[tokio::test]
-    async fn other_content_is_a_change_and_the_same_content_is_none() {
+    async fn only_changed_content_is_reported() {
         let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
         let file = tempfile::NamedTempFile::new().unwrap();
         let files = vec![file.path().to_owned()];
@@ -118,23 +118,23 @@ mod tests {
         let started = clock.now();
 
         let meanwhile = async {
-            clock.pass(LOOK_EVERY).await;
-            clock.asleep(1, LOOK_EVERY).await;
+            clock.advance_when_sleeping(POLL_INTERVAL).await;
+            clock.wait_for_sleepers_until(1, POLL_INTERVAL).await;
             fs::write(&file, "other").unwrap();
-            clock.advance(LOOK_EVERY);
+            clock.advance(POLL_INTERVAL);
         };
         tokio::join!(watch.changed(), meanwhile);
 
-        assert_eq!(clock.now(), started + 2 * LOOK_EVERY);
+        assert_eq!(clock.now(), started + 2 * POLL_INTERVAL);
     }
 
     #[tokio::test]
-    async fn a_reload_that_is_asked_for_is_a_change() {
+    async fn a_triggered_reload_is_reported() {
         let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
         let reload = Reload::default();
         let mut watch = reload.watch(Vec::new(), clock).await;
 
-        reload.ask();
+        reload.trigger();
 
         watch.changed().await;
     }

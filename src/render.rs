@@ -23,21 +23,21 @@ use http::HeaderValue;
 use jiff::Timestamp;
 
 use self::{
-    adoption::Adoption,
-    customers::{CustomerIndex, Page, Shown},
+    adoption::AdoptionView,
+    customers::{CustomerIndex, CustomerPageRequest, VisibleCustomers},
 };
 pub(crate) use self::{
     compression::compress,
     simplified::Usage,
-    validator::{for_coding as etag_for_coding, strong_etag},
+    validator::{etag_for_coding, strong_etag},
 };
 use crate::domain::{
-    CustomerId, CustomerList, Outline, ProcessedDate, Snapshot, Subject, aggregate,
+    CustomerId, CustomerList, DocumentSummary, LicenseUsage, ProcessedDate, Subject, aggregation,
 };
 
 /// What a snapshot can be shown as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Form {
+pub enum Format {
     /// Our own JSON, grouped by product and workload.
     Simplified,
     /// One line per product and workload (RFC 4180).
@@ -64,7 +64,7 @@ pub enum Theme {
 
 /// A content coding (RFC 9110 §8.4.1, RFC 8878 for zstd).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Coding {
+pub enum ContentCoding {
     /// As it is.
     Identity,
     /// gzip (RFC 1952).
@@ -76,54 +76,54 @@ pub enum Coding {
 }
 
 /// One answer of the upstream's in every form that was asked for so far.
-pub struct Prepared {
+pub struct Rendered {
     subject: Subject,
     processed_date: Option<ProcessedDate>,
     rows: usize,
-    rows_named: u64,
-    products_named: u64,
+    row_names_hash: u64,
+    product_names_hash: u64,
     licenses_qualified: u64,
     /// Whether this is usage without a customer's name.
-    lacks_name: bool,
+    lacks_customer_name: bool,
     /// Only of usage.
-    simplified: Option<Document>,
-    native: Option<Document>,
-    csv: OnceLock<Box<Document>>,
-    table: OnceLock<Box<Table>>,
-    charts: Charts,
+    simplified: Option<RenderedDocument>,
+    native: Option<RenderedDocument>,
+    csv: OnceLock<Box<RenderedDocument>>,
+    table: OnceLock<Box<TableDocument>>,
+    charts: ChartDocuments,
     /// Only of the list of customers.
     customers: Option<Box<CustomerIndex>>,
 }
 
 /// The chart in each theme that was asked for so far.
 #[derive(Clone, Default)]
-struct Charts {
-    reader: OnceLock<Box<Document>>,
-    light: OnceLock<Box<Document>>,
-    dark: OnceLock<Box<Document>>,
+struct ChartDocuments {
+    reader: OnceLock<Box<RenderedDocument>>,
+    light: OnceLock<Box<RenderedDocument>>,
+    dark: OnceLock<Box<RenderedDocument>>,
 }
 
 /// The form for spreadsheets, and what it is saved as.
 #[derive(Clone)]
-struct Table {
-    document: Document,
+struct TableDocument {
+    document: RenderedDocument,
     disposition: HeaderValue,
 }
 
 /// One form of a snapshot, in every coding that was asked for so far.
 #[derive(Clone)]
-pub struct Document {
-    identity: Encoded,
-    compressed: OnceLock<Box<Compressed>>,
+pub struct RenderedDocument {
+    identity: EncodedBody,
+    compressed: OnceLock<Box<CompressedBodies>>,
     modified_at: Timestamp,
 }
 
-/// A body compressed, by its coding's [place](Coding::slot).
+/// A body compressed, by its coding's [place](ContentCoding::compressed_index).
 #[derive(Default)]
-struct Compressed {
-    made: [OnceLock<Encoded>; Coding::COMPRESSED.len()],
+struct CompressedBodies {
+    bodies: [OnceLock<EncodedBody>; ContentCoding::COMPRESSED.len()],
     /// Held while one is made, so that it is made once.
-    making: Mutex<()>,
+    lock: Mutex<()>,
 }
 
 /// A body as it goes over the wire, with the header values that go with it.
@@ -132,22 +132,22 @@ struct Compressed {
 /// values handed out share: an entry costs little memory beside its bodies, and a hit copies none
 /// of it.
 #[derive(Clone)]
-pub struct Encoded {
+pub struct EncodedBody {
     bytes: Bytes,
     etag_len: usize,
 }
 
 /// The forms of a snapshot could not be rendered; it says which and why.
 #[derive(Debug, thiserror::Error)]
-#[error("could not render {form:?}: {source}")]
+#[error("could not render {format:?}: {source}")]
 pub struct RenderError {
-    form: Form,
+    format: Format,
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 // === impl Form ===
 
-impl Form {
+impl Format {
     /// Media type, with what parameters its readers need.
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -166,11 +166,11 @@ impl Form {
 
 // === impl Coding ===
 
-impl Coding {
+impl ContentCoding {
     /// Those that compress, by their place among them.
     pub(crate) const COMPRESSED: [Self; 3] = [Self::Gzip, Self::Brotli, Self::Zstd];
 
-    /// The token of `Content-Encoding`; `None` for identity, which is not sent.
+    /// The token of `AnswerContent-Encoding`; `None` for identity, which is not sent.
     pub const fn token(self) -> Option<&'static str> {
         match self {
             Self::Identity => None,
@@ -181,7 +181,7 @@ impl Coding {
     }
 
     /// How many times as long as to read a body it takes to write it in this coding.
-    pub(crate) const fn effort(self) -> usize {
+    pub(crate) const fn compression_cost(self) -> usize {
         match self {
             Self::Identity => 1,
             Self::Gzip | Self::Brotli | Self::Zstd => 32,
@@ -189,7 +189,7 @@ impl Coding {
     }
 
     /// Its place among the codings that compress.
-    pub(crate) const fn slot(self) -> Option<usize> {
+    pub(crate) const fn compressed_index(self) -> Option<usize> {
         match self {
             Self::Identity => None,
             Self::Gzip => Some(0),
@@ -201,28 +201,28 @@ impl Coding {
 
 // === impl Prepared ===
 
-impl Prepared {
+impl Rendered {
     /// Renders the forms of usage that are always kept. `seen_at` becomes their `Last-Modified`.
     ///
     /// # Errors
     ///
     /// [`RenderError`] where a number has no JSON form; a snapshot from [`Snapshot::new`] has none.
     pub fn new(
-        snapshot: &Snapshot,
+        snapshot: &LicenseUsage,
         native: Option<&[u8]>,
         seen_at: Timestamp,
     ) -> Result<Self, RenderError> {
         let simplified = simplified::render(snapshot).map_err(|source| RenderError {
-            form: Form::Simplified,
+            format: Format::Simplified,
             source: source.into(),
         })?;
-        let products = aggregate::products(snapshot);
+        let products = aggregation::products(snapshot);
         Ok(Self {
             subject: snapshot.customer_id().into(),
             processed_date: snapshot.processed_date(),
             rows: snapshot.rows().len(),
-            rows_named: rows_named(snapshot),
-            products_named: named(products.iter().map(|product| {
+            row_names_hash: hash_row_names(snapshot),
+            product_names_hash: hash_names(products.iter().map(|product| {
                 let row = product.product;
                 (&row.service_name, &row.product_name, &row.channel)
             })),
@@ -230,12 +230,12 @@ impl Prepared {
                 .iter()
                 .map(|product| product.licenses_qualified)
                 .sum(),
-            lacks_name: snapshot.customer_name().is_none(),
-            simplified: Some(Document::new(&simplified, seen_at)),
-            native: native.map(|body| Document::new(body, seen_at)),
+            lacks_customer_name: snapshot.customer_name().is_none(),
+            simplified: Some(RenderedDocument::new(&simplified, seen_at)),
+            native: native.map(|body| RenderedDocument::new(body, seen_at)),
             csv: OnceLock::new(),
             table: OnceLock::new(),
-            charts: Charts::default(),
+            charts: ChartDocuments::default(),
             customers: None,
         })
     }
@@ -249,24 +249,24 @@ impl Prepared {
     pub fn of_customers(list: CustomerList, seen_at: Timestamp) -> Result<Self, RenderError> {
         let rows = list.customers().len();
         let ids = list.customers().iter().map(|listed| listed.entry.id);
-        let rows_named = named(ids);
+        let rows_named = hash_names(ids);
         let (body, index) = customers::render(list).map_err(|source| RenderError {
-            form: Form::Native,
+            format: Format::Native,
             source: source.into(),
         })?;
         Ok(Self {
             subject: Subject::Partner,
             processed_date: None,
             rows,
-            rows_named,
-            products_named: 0,
+            row_names_hash: rows_named,
+            product_names_hash: 0,
             licenses_qualified: 0,
-            lacks_name: false,
+            lacks_customer_name: false,
             simplified: None,
-            native: Some(Document::new(&body, seen_at)),
+            native: Some(RenderedDocument::new(&body, seen_at)),
             csv: OnceLock::new(),
             table: OnceLock::new(),
-            charts: Charts::default(),
+            charts: ChartDocuments::default(),
             customers: Some(Box::new(index)),
         })
     }
@@ -274,7 +274,7 @@ impl Prepared {
     /// A document that is handed out as it came. `seen_at` becomes its `Last-Modified`.
     pub fn of_document(
         subject: Subject,
-        outline: &Outline,
+        outline: &DocumentSummary,
         body: &[u8],
         seen_at: Timestamp,
     ) -> Self {
@@ -282,15 +282,15 @@ impl Prepared {
             subject,
             processed_date: outline.processed_date(),
             rows: outline.rows().len(),
-            rows_named: named(outline.rows().iter()),
-            products_named: 0,
+            row_names_hash: hash_names(outline.rows().iter()),
+            product_names_hash: 0,
             licenses_qualified: 0,
-            lacks_name: false,
+            lacks_customer_name: false,
             simplified: None,
-            native: Some(Document::new(body, seen_at)),
+            native: Some(RenderedDocument::new(body, seen_at)),
             csv: OnceLock::new(),
             table: OnceLock::new(),
-            charts: Charts::default(),
+            charts: ChartDocuments::default(),
             customers: None,
         }
     }
@@ -303,15 +303,15 @@ impl Prepared {
     /// # Errors
     ///
     /// [`RenderError`] when the simplified form cannot be read back.
-    pub fn named(&self, name: &str, seen_at: Timestamp) -> Result<Self, RenderError> {
+    pub fn with_customer_name(&self, name: &str, seen_at: Timestamp) -> Result<Self, RenderError> {
         let simplified = match &self.simplified {
             Some(before) => {
-                let body = simplified::named(before.identity.body(), name);
+                let body = simplified::with_customer_name(before.identity.body(), name);
                 let body = body.map_err(|source| RenderError {
-                    form: Form::Simplified,
+                    format: Format::Simplified,
                     source: source.into(),
                 })?;
-                Some(Document::new(&body, seen_at))
+                Some(RenderedDocument::new(&body, seen_at))
             }
             None => None,
         };
@@ -319,15 +319,15 @@ impl Prepared {
             subject: self.subject,
             processed_date: self.processed_date,
             rows: self.rows,
-            rows_named: self.rows_named,
-            products_named: self.products_named,
+            row_names_hash: self.row_names_hash,
+            product_names_hash: self.product_names_hash,
             licenses_qualified: self.licenses_qualified,
-            lacks_name: false,
+            lacks_customer_name: false,
             simplified,
             native: self.native.clone(),
             csv: OnceLock::new(),
             table: OnceLock::new(),
-            charts: Charts::default(),
+            charts: ChartDocuments::default(),
             customers: None,
         })
     }
@@ -335,9 +335,9 @@ impl Prepared {
     /// Takes over from `earlier`, of the same subject and date, every form whose content did not
     /// change: its validator, its `Last-Modified`, and what was compressed of it.
     #[must_use]
-    pub fn succeeding(mut self, earlier: &Self) -> Self {
+    pub fn reusing_unchanged(mut self, earlier: &Self) -> Self {
         if let (Some(simplified), Some(before)) = (&mut self.simplified, &earlier.simplified)
-            && simplified.same_content(before)
+            && simplified.has_same_content(before)
         {
             *simplified = before.clone();
             self.csv = earlier.csv.clone();
@@ -345,7 +345,7 @@ impl Prepared {
             self.charts = earlier.charts.clone();
         }
         if let (Some(native), Some(before)) = (&mut self.native, &earlier.native)
-            && native.same_content(before)
+            && native.has_same_content(before)
         {
             *native = before.clone();
         }
@@ -354,16 +354,18 @@ impl Prepared {
 
     /// Whether every form is the very one that `earlier` holds.
     pub fn is_unchanged_from(&self, earlier: &Self) -> bool {
-        let same = |now: &Option<Document>, before: &Option<Document>| match (now, before) {
-            (Some(now), Some(before)) => now.same_content(before),
-            (None, None) => true,
-            _ => false,
-        };
+        let same =
+            |now: &Option<RenderedDocument>, before: &Option<RenderedDocument>| match (now, before)
+            {
+                (Some(now), Some(before)) => now.has_same_content(before),
+                (None, None) => true,
+                _ => false,
+            };
         same(&self.native, &earlier.native) && same(&self.simplified, &earlier.simplified)
     }
 
     /// Bytes of its largest form that every other is made from.
-    pub fn bytes(&self) -> usize {
+    pub fn largest_source_bytes(&self) -> usize {
         let made = [&self.simplified, &self.native].into_iter().flatten();
         let sizes = made.map(|document| document.identity.body().len());
         sizes.max().unwrap_or_default()
@@ -379,14 +381,16 @@ impl Prepared {
         self.customers.as_deref()
     }
 
-    /// Returns what [`Self::show_customers`] would, where that was made before.
-    pub fn shown_customers(
+    /// Returns what [`Self::visible_customers`] would, where that was made before.
+    pub fn cached_visible_customers(
         &self,
         may_see: impl Fn(CustomerId) -> bool,
-        page: Option<&Page>,
-        coding: Coding,
-    ) -> Option<Shown> {
-        self.customers.as_ref()?.shown(may_see, page, coding)
+        page: Option<&CustomerPageRequest>,
+        coding: ContentCoding,
+    ) -> Option<VisibleCustomers> {
+        self.customers
+            .as_ref()?
+            .cached_visible(may_see, page, coding)
     }
 
     /// What of the list of customers is shown to a caller who may see these, in a coding; made once
@@ -397,22 +401,22 @@ impl Prepared {
     /// # Errors
     ///
     /// [`RenderError`] where the coding failed.
-    pub fn show_customers(
+    pub fn visible_customers(
         &self,
         may_see: impl Fn(CustomerId) -> bool,
-        page: Option<&Page>,
-        coding: Coding,
-    ) -> Result<Option<Shown>, RenderError> {
+        page: Option<&CustomerPageRequest>,
+        coding: ContentCoding,
+    ) -> Result<Option<VisibleCustomers>, RenderError> {
         let (Some(index), Some(whole)) = (&self.customers, &self.native) else {
             return Ok(None);
         };
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| RenderError {
-            form: Form::Native,
+            format: Format::Native,
             source,
         };
-        let shown = index.show(may_see, page, whole);
+        let shown = index.visible(may_see, page, whole);
         let shown = shown.map_err(|error| failed(error.into()))?;
-        if let Shown::Part(document) = &shown {
+        if let VisibleCustomers::Part(document) = &shown {
             document
                 .render(coding)
                 .map_err(|error| failed(error.into()))?;
@@ -421,8 +425,8 @@ impl Prepared {
     }
 
     /// Whether this is usage without a customer's name.
-    pub fn lacks_name(&self) -> bool {
-        self.lacks_name
+    pub fn lacks_customer_name(&self) -> bool {
+        self.lacks_customer_name
     }
 
     /// The newest date of the rows; `None` when there are none.
@@ -437,14 +441,14 @@ impl Prepared {
 
     /// Which rows the upstream told, as one number: the same services, products and workloads have
     /// the same, whatever their counts and dates. It means nothing outside this process.
-    pub fn rows_named(&self) -> u64 {
-        self.rows_named
+    pub fn row_names_hash(&self) -> u64 {
+        self.row_names_hash
     }
 
     /// A hash of the products that the upstream sent, whatever their workloads, counts and dates.
     /// It means nothing outside this process; 0 for an answer that is no usage.
-    pub fn products_named(&self) -> u64 {
-        self.products_named
+    pub fn product_names_hash(&self) -> u64 {
+        self.product_names_hash
     }
 
     /// The sum of `licensesQualified` over the products; 0 for an answer that is no usage.
@@ -457,16 +461,20 @@ impl Prepared {
         self.native.is_some()
     }
 
-    /// `Content-Disposition` of a form that is to be saved, if it is ready.
-    pub fn disposition(&self, form: Form) -> Option<&HeaderValue> {
+    /// `AnswerContent-Disposition` of a form that is to be saved, if it is ready.
+    pub fn disposition(&self, form: Format) -> Option<&HeaderValue> {
         match form {
-            Form::Table => Some(&self.table.get()?.disposition),
-            Form::Simplified | Form::Csv | Form::Native | Form::Chart(_) => None,
+            Format::Table => Some(&self.table.get()?.disposition),
+            Format::Simplified | Format::Csv | Format::Native | Format::Chart(_) => None,
         }
     }
 
     /// A form in a coding, if both are ready.
-    pub fn ready(&self, form: Form, coding: Coding) -> Option<(&Document, &Encoded)> {
+    pub fn ready(
+        &self,
+        form: Format,
+        coding: ContentCoding,
+    ) -> Option<(&RenderedDocument, &EncodedBody)> {
         let document = self.document(form)?;
         Some((document, document.ready(coding)?))
     }
@@ -481,16 +489,18 @@ impl Prepared {
     /// [`RenderError`] where the form or the coding failed.
     pub fn render(
         &self,
-        form: Form,
-        coding: Coding,
-    ) -> Result<Option<(&Document, &Encoded)>, RenderError> {
-        self.derive(form)
-            .map_err(|source| RenderError { form, source })?;
+        form: Format,
+        coding: ContentCoding,
+    ) -> Result<Option<(&RenderedDocument, &EncodedBody)>, RenderError> {
+        self.render_format(form).map_err(|source| RenderError {
+            format: form,
+            source,
+        })?;
         let Some(document) = self.document(form) else {
             return Ok(None);
         };
         let encoded = document.render(coding).map_err(|source| RenderError {
-            form,
+            format: form,
             source: source.into(),
         })?;
         Ok(Some((document, encoded)))
@@ -504,10 +514,10 @@ impl Prepared {
     /// # Errors
     ///
     /// Where the simplified form cannot be read back.
-    pub fn adoption(&self) -> serde_json::Result<Option<Adoption>> {
+    pub fn adoption(&self) -> serde_json::Result<Option<AdoptionView>> {
         let simplified = self.simplified.as_ref();
         simplified
-            .map(|simplified| Adoption::of(simplified.identity.body()))
+            .map(|simplified| AdoptionView::from_simplified(simplified.identity.body()))
             .transpose()
     }
 
@@ -518,13 +528,13 @@ impl Prepared {
             .chain(self.charts.all())
             .filter_map(OnceLock::get);
         let derived: usize = derived
-            .map(|document| document.weight() + size_of::<Document>())
+            .map(|document| document.weight() + size_of::<RenderedDocument>())
             .sum();
         let table = self.table.get().map_or(0, |table| {
-            table.document.weight() + table.disposition.len() + size_of::<Table>()
+            table.document.weight() + table.disposition.len() + size_of::<TableDocument>()
         });
         let kept = [&self.simplified, &self.native].into_iter().flatten();
-        let kept: usize = kept.map(Document::weight).sum();
+        let kept: usize = kept.map(RenderedDocument::weight).sum();
         let customers = self
             .customers
             .as_ref()
@@ -534,29 +544,33 @@ impl Prepared {
 
     /// Makes a form that is made from the simplified one, where there is that and it has not been
     /// done.
-    fn derive(&self, form: Form) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn render_format(&self, form: Format) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let Some(simplified) = &self.simplified else {
             return Ok(());
         };
         let told = simplified.identity.body();
-        let document = |body: &[u8]| Document::new(body, simplified.modified_at);
+        let document = |body: &[u8]| RenderedDocument::new(body, simplified.modified_at);
         let (slot, body) = match form {
-            Form::Csv if self.csv.get().is_none() => (&self.csv, csv::render(told)?),
-            Form::Table if self.table.get().is_none() => {
+            Format::Csv if self.csv.get().is_none() => (&self.csv, csv::render(told)?),
+            Format::Table if self.table.get().is_none() => {
                 let body = csv::render_for_spreadsheet(told)?;
                 let disposition = attachment::disposition(told)?;
                 self.table.get_or_init(|| {
-                    Box::new(Table {
+                    Box::new(TableDocument {
                         document: document(&body),
                         disposition,
                     })
                 });
                 return Ok(());
             }
-            Form::Chart(theme) if self.charts.of(theme).get().is_none() => {
+            Format::Chart(theme) if self.charts.of(theme).get().is_none() => {
                 (self.charts.of(theme), chart::render(told, theme)?)
             }
-            Form::Simplified | Form::Native | Form::Csv | Form::Table | Form::Chart(_) => {
+            Format::Simplified
+            | Format::Native
+            | Format::Csv
+            | Format::Table
+            | Format::Chart(_) => {
                 return Ok(());
             }
         };
@@ -564,23 +578,23 @@ impl Prepared {
         Ok(())
     }
 
-    fn document(&self, form: Form) -> Option<&Document> {
+    fn document(&self, form: Format) -> Option<&RenderedDocument> {
         match form {
-            Form::Simplified => self.simplified.as_ref(),
-            Form::Native => self.native.as_ref(),
-            Form::Csv => self.csv.get().map(Box::as_ref),
-            Form::Table => self.table.get().map(|table| &table.document),
-            Form::Chart(theme) => self.charts.of(theme).get().map(Box::as_ref),
+            Format::Simplified => self.simplified.as_ref(),
+            Format::Native => self.native.as_ref(),
+            Format::Csv => self.csv.get().map(Box::as_ref),
+            Format::Table => self.table.get().map(|table| &table.document),
+            Format::Chart(theme) => self.charts.of(theme).get().map(Box::as_ref),
         }
     }
 }
 
-fn rows_named(snapshot: &Snapshot) -> u64 {
+fn hash_row_names(snapshot: &LicenseUsage) -> u64 {
     let rows = snapshot.rows().iter();
-    named(rows.map(|row| (&row.service_name, &row.product_name, &row.workload_name)))
+    hash_names(rows.map(|row| (&row.service_name, &row.product_name, &row.workload_name)))
 }
 
-fn named(rows: impl Iterator<Item = impl Hash>) -> u64 {
+fn hash_names(rows: impl Iterator<Item = impl Hash>) -> u64 {
     let mut hasher = DefaultHasher::new();
     for row in rows {
         row.hash(&mut hasher);
@@ -588,7 +602,7 @@ fn named(rows: impl Iterator<Item = impl Hash>) -> u64 {
     hasher.finish()
 }
 
-impl fmt::Debug for Prepared {
+impl fmt::Debug for Rendered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Prepared")
             .field("subject", &self.subject)
@@ -600,8 +614,8 @@ impl fmt::Debug for Prepared {
 
 // === impl Charts ===
 
-impl Charts {
-    fn of(&self, theme: Theme) -> &OnceLock<Box<Document>> {
+impl ChartDocuments {
+    fn of(&self, theme: Theme) -> &OnceLock<Box<RenderedDocument>> {
         match theme {
             Theme::Reader => &self.reader,
             Theme::Light => &self.light,
@@ -609,19 +623,19 @@ impl Charts {
         }
     }
 
-    fn all(&self) -> [&OnceLock<Box<Document>>; 3] {
+    fn all(&self) -> [&OnceLock<Box<RenderedDocument>>; 3] {
         [&self.reader, &self.light, &self.dark]
     }
 }
 
 // === impl Document ===
 
-impl Document {
+impl RenderedDocument {
     fn new(body: &[u8], seen_at: Timestamp) -> Self {
         // To the whole second, which is all that HTTP can tell.
         let modified_at = Timestamp::from_second(seen_at.as_second()).unwrap_or(seen_at);
         Self {
-            identity: Encoded::new(&validator::strong_etag(body), modified_at, body),
+            identity: EncodedBody::new(&validator::strong_etag(body), modified_at, body),
             compressed: OnceLock::new(),
             modified_at,
         }
@@ -633,49 +647,52 @@ impl Document {
     }
 
     /// The coding of it, if that is ready.
-    pub fn ready(&self, coding: Coding) -> Option<&Encoded> {
-        match coding.slot() {
+    pub fn ready(&self, coding: ContentCoding) -> Option<&EncodedBody> {
+        match coding.compressed_index() {
             None => Some(&self.identity),
-            Some(slot) => self.compressed.get()?.made.get(slot)?.get(),
+            Some(slot) => self.compressed.get()?.bodies.get(slot)?.get(),
         }
     }
 
-    fn render(&self, coding: Coding) -> std::io::Result<&Encoded> {
+    fn render(&self, coding: ContentCoding) -> std::io::Result<&EncodedBody> {
         if let Some(made) = self.ready(coding) {
             return Ok(made);
         }
         let compressed = self.compressed.get_or_init(Box::default);
-        let Some(slot) = coding.slot().and_then(|slot| compressed.made.get(slot)) else {
+        let Some(slot) = coding
+            .compressed_index()
+            .and_then(|slot| compressed.bodies.get(slot))
+        else {
             return Ok(&self.identity);
         };
         // It guards work, and no data.
         let _making = compressed
-            .making
+            .lock
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = slot.get() {
             return Ok(made);
         }
         let body = compression::compress(self.identity.body(), coding)?;
-        let etag = validator::for_coding(self.identity.etag_bytes(), coding);
-        Ok(slot.get_or_init(|| Encoded::new(&etag, self.modified_at, &body)))
+        let etag = validator::etag_for_coding(self.identity.etag_bytes(), coding);
+        Ok(slot.get_or_init(|| EncodedBody::new(&etag, self.modified_at, &body)))
     }
 
-    fn same_content(&self, other: &Self) -> bool {
+    fn has_same_content(&self, other: &Self) -> bool {
         self.identity.body() == other.identity.body()
     }
 
     /// Bytes that it refers to, itself excepted.
     fn weight(&self) -> usize {
         let compressed = self.compressed.get().map_or(0, |slots| {
-            let made = slots.made.iter().filter_map(OnceLock::get);
-            size_of_val(&**slots) + made.map(Encoded::weight).sum::<usize>()
+            let made = slots.bodies.iter().filter_map(OnceLock::get);
+            size_of_val(&**slots) + made.map(EncodedBody::weight).sum::<usize>()
         });
         self.identity.weight() + compressed
     }
 }
 
-impl fmt::Debug for Document {
+impl fmt::Debug for RenderedDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Document")
             .field("identity", &self.identity)
@@ -686,18 +703,18 @@ impl fmt::Debug for Document {
 
 // === impl Compressed ===
 
-impl Clone for Compressed {
+impl Clone for CompressedBodies {
     fn clone(&self) -> Self {
         Self {
-            made: self.made.clone(),
-            making: Mutex::default(),
+            bodies: self.bodies.clone(),
+            lock: Mutex::default(),
         }
     }
 }
 
 // === impl Encoded ===
 
-impl Encoded {
+impl EncodedBody {
     fn new(etag: &str, modified_at: Timestamp, body: &[u8]) -> Self {
         let modified = validator::http_date(modified_at);
         let mut bytes = Vec::with_capacity(etag.len() + modified.len() + body.len());
@@ -712,12 +729,12 @@ impl Encoded {
 
     /// The body, to send.
     pub fn to_body(&self) -> Bytes {
-        self.bytes.slice(self.body_at()..)
+        self.bytes.slice(self.body_start()..)
     }
 
     /// The body, to look at.
     pub fn body(&self) -> &[u8] {
-        self.bytes.get(self.body_at()..).unwrap_or_default()
+        self.bytes.get(self.body_start()..).unwrap_or_default()
     }
 
     /// `ETag`: strong, and its own for each form and coding (RFC 9110 §8.8.3).
@@ -732,10 +749,10 @@ impl Encoded {
 
     /// `Last-Modified`.
     pub fn last_modified(&self) -> HeaderValue {
-        self.header(self.etag_len..self.body_at())
+        self.header(self.etag_len..self.body_start())
     }
 
-    fn body_at(&self) -> usize {
+    fn body_start(&self) -> usize {
         self.etag_len + validator::HTTP_DATE_LEN
     }
 
@@ -752,7 +769,7 @@ impl Encoded {
     }
 }
 
-impl fmt::Debug for Encoded {
+impl fmt::Debug for EncodedBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Encoded")
             .field("etag", &self.etag())
@@ -762,14 +779,14 @@ impl fmt::Debug for Encoded {
 }
 
 #[cfg(test)]
-mod anything;
+mod proptests;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::{UsageRow, samples};
 
-    fn snapshot(seats: u64) -> Snapshot {
+    fn snapshot(seats: u64) -> LicenseUsage {
         let row = UsageRow {
             product_name: "EXCHANGE ONLINE (PLAN 1)".into(),
             channel: Some("reseller".into()),
@@ -778,38 +795,45 @@ mod tests {
             ..samples::row()
         };
         let customer = samples::customer();
-        Snapshot::new(customer, Some("DEMO".into()), vec![row]).unwrap()
+        LicenseUsage::new(customer, Some("DEMO".into()), vec![row]).unwrap()
     }
 
-    fn prepared(seats: u64, native: &'static [u8], seen_at: i64) -> Prepared {
+    fn rendered_usage(seats: u64, native: &'static [u8], seen_at: i64) -> Rendered {
         let seen_at = Timestamp::from_second(seen_at).unwrap();
-        Prepared::new(&snapshot(seats), Some(native), seen_at).unwrap()
+        Rendered::new(&snapshot(seats), Some(native), seen_at).unwrap()
     }
 
     #[test]
-    fn the_native_form_is_the_bytes_that_came() {
-        let prepared = prepared(5, b"\xef\xbb\xbf{}", 1);
+    fn the_native_format_is_the_upstream_body() {
+        let prepared = rendered_usage(5, b"\xef\xbb\xbf{}", 1);
 
-        let (_, encoded) = prepared.ready(Form::Native, Coding::Identity).unwrap();
+        let (_, encoded) = prepared
+            .ready(Format::Native, ContentCoding::Identity)
+            .unwrap();
 
         assert_eq!(encoded.body(), b"\xef\xbb\xbf{}");
         assert_eq!(encoded.to_body(), encoded.body());
     }
 
     #[test]
-    fn every_form_and_coding_has_a_validator_of_its_own() {
-        let prepared = prepared(5, b"{}", 1);
+    fn every_format_and_coding_has_its_own_validator() {
+        let prepared = rendered_usage(5, b"{}", 1);
         let mut etags = std::collections::HashSet::new();
 
         for form in [
-            Form::Simplified,
-            Form::Csv,
-            Form::Native,
-            Form::Chart(Theme::Reader),
-            Form::Chart(Theme::Light),
-            Form::Chart(Theme::Dark),
+            Format::Simplified,
+            Format::Csv,
+            Format::Native,
+            Format::Chart(Theme::Reader),
+            Format::Chart(Theme::Light),
+            Format::Chart(Theme::Dark),
         ] {
-            for coding in [Coding::Identity, Coding::Gzip, Coding::Brotli, Coding::Zstd] {
+            for coding in [
+                ContentCoding::Identity,
+                ContentCoding::Gzip,
+                ContentCoding::Brotli,
+                ContentCoding::Zstd,
+            ] {
                 let (_, encoded) = prepared.render(form, coding).unwrap().unwrap();
                 assert!(etags.insert(encoded.etag()), "{form:?} {coding:?}");
             }
@@ -817,47 +841,59 @@ mod tests {
     }
 
     #[test]
-    fn a_coding_is_compressed_once() {
-        let prepared = prepared(5, b"{}", 1);
-        assert!(prepared.ready(Form::Simplified, Coding::Gzip).is_none());
+    fn a_body_is_compressed_once() {
+        let prepared = rendered_usage(5, b"{}", 1);
+        assert!(
+            prepared
+                .ready(Format::Simplified, ContentCoding::Gzip)
+                .is_none()
+        );
 
-        let first = prepared.render(Form::Simplified, Coding::Gzip).unwrap();
+        let first = prepared
+            .render(Format::Simplified, ContentCoding::Gzip)
+            .unwrap();
         let first = first.unwrap().1.body().as_ptr();
 
-        let again = prepared.ready(Form::Simplified, Coding::Gzip).unwrap();
+        let again = prepared
+            .ready(Format::Simplified, ContentCoding::Gzip)
+            .unwrap();
         assert_eq!(again.1.body().as_ptr(), first);
     }
 
     #[test]
     fn the_same_content_keeps_its_validator_and_modification_time() {
-        let first = prepared(5, b"{}", 1);
-        first.render(Form::Simplified, Coding::Gzip).unwrap();
+        let first = rendered_usage(5, b"{}", 1);
+        first
+            .render(Format::Simplified, ContentCoding::Gzip)
+            .unwrap();
 
-        let second = prepared(5, b"{}", 99).succeeding(&first);
+        let second = rendered_usage(5, b"{}", 99).reusing_unchanged(&first);
 
-        let (document, encoded) = second.ready(Form::Simplified, Coding::Gzip).unwrap();
+        let (document, encoded) = second
+            .ready(Format::Simplified, ContentCoding::Gzip)
+            .unwrap();
         assert_eq!(document.modified_at().as_second(), 1);
         assert_eq!(encoded.last_modified(), "Thu, 01 Jan 1970 00:00:01 GMT");
     }
 
     #[test]
-    fn only_the_form_that_changed_is_newly_modified() {
-        let first = prepared(5, b"{}", 1);
+    fn only_the_changed_format_has_a_new_modification_time() {
+        let first = rendered_usage(5, b"{}", 1);
 
-        let second = prepared(5, b"{ }", 99).succeeding(&first);
+        let second = rendered_usage(5, b"{ }", 99).reusing_unchanged(&first);
 
         let modified = |form| second.document(form).unwrap().modified_at().as_second();
-        assert_eq!(modified(Form::Simplified), 1);
-        assert_eq!(modified(Form::Native), 99);
+        assert_eq!(modified(Format::Simplified), 1);
+        assert_eq!(modified(Format::Native), 99);
         assert!(!second.is_unchanged_from(&first));
     }
 
     #[test]
-    fn what_is_made_later_adds_to_the_weight() {
-        let prepared = prepared(5, b"{}", 1);
+    fn formats_rendered_later_add_to_the_weight() {
+        let prepared = rendered_usage(5, b"{}", 1);
         let before = prepared.weight();
 
-        prepared.render(Form::Csv, Coding::Zstd).unwrap();
+        prepared.render(Format::Csv, ContentCoding::Zstd).unwrap();
 
         assert!(prepared.weight() > before);
     }

@@ -6,16 +6,16 @@
 //! `activity` tells of a connection; `drain` is how it all ends.
 
 mod activity;
-mod answer;
 mod connection;
 mod drain;
 mod guard;
 mod head;
+mod http1;
 mod limits;
 mod metrics;
 mod refusal;
-mod resting;
-mod streams;
+mod response_body;
+mod stream_tracker;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -36,40 +36,40 @@ use tokio::{
 use tower::ServiceExt;
 
 use self::{
-    connection::{Admission, Connection, Protocol},
-    drain::{Drain, Drains},
+    connection::{ClientConnection, ConnectionAdmission, HttpProtocol},
+    drain::{DrainSignal, DrainSignals},
     metrics::CloseReason,
-    tls::Tls,
+    tls::ListenerTls,
 };
-pub use self::{limits::Limits, metrics::ConnectionMetrics};
+pub use self::{limits::ConnectionLimits, metrics::ConnectionMetrics};
 use crate::peer::Peer;
 
 /// What a listener takes from its clients.
 #[derive(Clone, Debug)]
-pub struct Edge {
+pub struct ListenerConfig {
     /// How much, and for how long.
-    pub limits: Limits,
+    pub limits: ConnectionLimits,
     /// Which requests.
-    pub heads: Heads,
+    pub validation: RequestValidation,
     /// Whether HTTP/2 is spoken without TLS, by clients that know beforehand (RFC 9113 §3.3).
     pub http2_cleartext: bool,
     /// The TLS that is spoken first, if any. Then it agrees upon the version of HTTP (ALPN).
-    pub tls: Option<Arc<Tls>>,
+    pub tls: Option<Arc<ListenerTls>>,
     /// What is counted.
     pub metrics: ConnectionMetrics,
 }
 
 /// Which requests are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heads {
+pub enum RequestValidation {
     /// Those that every reader of HTTP reads alike, and no bodies.
-    Judged,
+    Strict,
     /// Whatever hyper reads, and bodies.
-    AsTheyCome,
+    Lenient,
 }
 
 /// What answers requests.
-pub trait Handler: Clone + Send + Sync + 'static {
+pub trait RequestHandler: Clone + Send + Sync + 'static {
     /// The bodies of its answers.
     type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
         + Unpin
@@ -90,10 +90,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long connections may stand idle, at our end, before they are closed: long enough for a
 /// client that is about to use one to be answered and told to leave.
-const DRAIN_GRACE: Duration = Duration::from_secs(1);
+const IDLE_DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// How many connections too many are told so at a time; the others are closed without a word.
-const TOLD_AT_ONCE: usize = 64;
+const MAX_CONCURRENT_REJECTIONS: usize = 64;
 
 /// Serves connections until `stop` completes, then lets requests that are under way finish for up
 /// to `drain_timeout`. Returns how many connections it had to cut off then.
@@ -101,15 +101,15 @@ const TOLD_AT_ONCE: usize = 64;
 /// # Cancel safety
 ///
 /// Dropping the future stops accepting and cuts off every connection.
-pub async fn serve<H: Handler>(
+pub async fn serve<H: RequestHandler>(
     listener: TcpListener,
-    edge: Edge,
+    edge: ListenerConfig,
     handler: H,
     stop: impl Future<Output = ()>,
     drain_timeout: Duration,
 ) -> usize {
-    limit_unsent(&listener);
-    let mut house = House::new(edge, handler);
+    limit_unsent_bytes(&listener);
+    let mut house = ConnectionPool::new(edge, handler);
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -119,26 +119,26 @@ pub async fn serve<H: Handler>(
             Some(_ended) = house.connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, peer)) => house.take_in(stream, peer),
-            Err(error) => refused(error).await,
+            Ok((stream, peer)) => house.accept(stream, peer),
+            Err(error) => handle_accept_error(error).await,
         }
     }
     drop(listener);
-    house.empty(drain_timeout).await
+    house.drain(drain_timeout).await
 }
 
 /// Has the system keep little of what a client does not take. So a reader that is only slow is seen to
 /// take something now and then, and one that stalls pins little of the system's memory.
-fn limit_unsent(listener: &TcpListener) {
+fn limit_unsent_bytes(listener: &TcpListener) {
     /// In bytes, for each connection: they inherit it.
-    const UNSENT: u32 = 32 * 1024;
-    if let Err(error) = SockRef::from(listener).set_tcp_notsent_lowat(UNSENT) {
+    const MAX_UNSENT_BYTES: u32 = 32 * 1024;
+    if let Err(error) = SockRef::from(listener).set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
         tracing::debug!(%error, "the system does not limit what it keeps of unsent answers");
     }
 }
 
 /// A handler that hands every request to an axum router, with its [`Peer`] among the extensions.
-pub fn routed(router: Router) -> impl Handler {
+pub fn router_handler(router: Router) -> impl RequestHandler {
     move |mut request: Request<Incoming>, peer: Peer| {
         request.extensions_mut().insert(peer);
         let answer = router.clone().oneshot(request.map(Body::new));
@@ -153,81 +153,82 @@ pub fn routed(router: Router) -> impl Handler {
 
 // === impl Edge ===
 
-impl Edge {
+impl ListenerConfig {
     /// With the limits of a listener whose clients are ours, and counted where nobody looks.
-    pub fn new(heads: Heads) -> Self {
+    pub fn new(heads: RequestValidation) -> Self {
         Self {
-            limits: Limits::default(),
-            heads,
+            limits: ConnectionLimits::default(),
+            validation: heads,
             http2_cleartext: false,
             tls: None,
-            metrics: ConnectionMetrics::unseen(),
+            metrics: ConnectionMetrics::unregistered(),
         }
     }
 }
 
 /// A listener's connections.
-struct House<H> {
-    edge: Edge,
+struct ConnectionPool<H> {
+    config: ListenerConfig,
     handler: H,
-    drain: Arc<Drain>,
+    drain: Arc<DrainSignal>,
     connections: JoinSet<()>,
-    room: Arc<Semaphore>,
-    told: Arc<Semaphore>,
+    connection_permits: Arc<Semaphore>,
+    rejection_permits: Arc<Semaphore>,
 }
 
 // === impl House ===
 
-impl<H: Handler> House<H> {
-    fn new(edge: Edge, handler: H) -> Self {
+impl<H: RequestHandler> ConnectionPool<H> {
+    fn new(edge: ListenerConfig, handler: H) -> Self {
         let room = edge.limits.max_connections.get();
         Self {
-            edge,
+            config: edge,
             handler,
             drain: Arc::default(),
             connections: JoinSet::new(),
-            room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
-            told: Arc::new(Semaphore::new(TOLD_AT_ONCE)),
+            connection_permits: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
+            rejection_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REJECTIONS)),
         }
     }
 
     /// Serves a connection, or tells it that there is no room.
-    fn take_in(&mut self, stream: TcpStream, address: SocketAddr) {
+    fn accept(&mut self, stream: TcpStream, address: SocketAddr) {
         // The loop comes to it only when no connection waits to be accepted.
-        self.forget_ended();
-        let limits = self.edge.limits;
-        let (admission, limits, place) = match Arc::clone(&self.room).try_acquire_owned() {
-            Ok(place) => (Admission::Granted, limits, place),
-            // With TLS, saying so would cost as much as serving.
-            Err(_full) if self.edge.tls.is_some() => return self.turn_away(),
-            Err(_full) => match Arc::clone(&self.told).try_acquire_owned() {
-                Ok(place) => (Admission::Refused, limits.of_the_refused(), place),
-                Err(_full) => return self.turn_away(),
-            },
-        };
-        let connection = Connection {
+        self.reap_finished();
+        let limits = self.config.limits;
+        let (admission, limits, place) =
+            match Arc::clone(&self.connection_permits).try_acquire_owned() {
+                Ok(place) => (ConnectionAdmission::Accepted, limits, place),
+                // With TLS, saying so would cost as much as serving.
+                Err(_full) if self.config.tls.is_some() => return self.reject(),
+                Err(_full) => match Arc::clone(&self.rejection_permits).try_acquire_owned() {
+                    Ok(place) => (ConnectionAdmission::Rejected, limits.for_rejected(), place),
+                    Err(_full) => return self.reject(),
+                },
+            };
+        let connection = ClientConnection {
             handler: self.handler.clone(),
             peer: address.into(),
             limits,
-            heads: self.edge.heads,
+            validation: self.config.validation,
             admission,
-            drains: Drains {
+            drain_signals: DrainSignals {
                 listener: Arc::clone(&self.drain),
                 certificate: None,
             },
-            counted: self.edge.metrics.open(),
+            guard: self.config.metrics.track(),
         };
-        let protocol = if self.edge.http2_cleartext {
-            Protocol::Either
+        let protocol = if self.config.http2_cleartext {
+            HttpProtocol::Detect
         } else {
-            Protocol::Http1
+            HttpProtocol::Http1
         };
-        let tls = self.edge.tls.clone();
+        let tls = self.config.tls.clone();
         self.connections.spawn(async move {
             let _place = place;
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "a connection was gone before it was served");
-                return connection.counted.close(CloseReason::Error);
+                return connection.guard.close(CloseReason::Error);
             }
             match tls {
                 // Boxed, since every connection is as large as the largest kind.
@@ -237,44 +238,44 @@ impl<H: Handler> House<H> {
         });
     }
 
-    fn forget_ended(&mut self) {
+    fn reap_finished(&mut self) {
         while self.connections.try_join_next().is_some() {}
     }
 
-    fn turn_away(&self) {
-        self.edge.metrics.closed(CloseReason::Refused);
+    fn reject(&self) {
+        self.config.metrics.record_closed(CloseReason::Rejected);
     }
 
     /// Waits until every connection has ended, and cuts off those that have not by then.
-    async fn empty(mut self, drain_timeout: Duration) -> usize {
+    async fn drain(mut self, drain_timeout: Duration) -> usize {
         self.drain.begin();
         let ended = tokio::time::timeout(drain_timeout, async {
-            let grace = DRAIN_GRACE.min(drain_timeout / 2);
-            if tokio::time::timeout(grace, ended(&mut self.connections))
+            let grace = IDLE_DRAIN_GRACE.min(drain_timeout / 2);
+            if tokio::time::timeout(grace, join_all(&mut self.connections))
                 .await
                 .is_err()
             {
                 self.drain.close();
-                ended(&mut self.connections).await;
+                join_all(&mut self.connections).await;
             }
         });
         if ended.await.is_ok() {
             return 0;
         }
-        self.forget_ended();
+        self.reap_finished();
         let left = self.connections.len();
         self.connections.shutdown().await;
         left
     }
 }
 
-async fn ended(connections: &mut JoinSet<()>) {
+async fn join_all(connections: &mut JoinSet<()>) {
     while connections.join_next().await.is_some() {}
 }
 
 // === impl Handler ===
 
-impl<H, F, B> Handler for H
+impl<H, F, B> RequestHandler for H
 where
     H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -293,7 +294,7 @@ where
 }
 
 /// A connection that went away before we took it is nobody's trouble; anything else is ours.
-async fn refused(error: io::Error) {
+async fn handle_accept_error(error: io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if !matches!(
         error.kind(),

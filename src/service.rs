@@ -4,13 +4,13 @@
 //! ask upstream and fall back on what is held.
 
 mod answer;
-mod counted;
 mod customers;
-mod dated_calls;
+mod dated_call_limits;
 mod documents;
-mod fetches;
+mod fetcher;
+mod gauge_guard;
 mod places;
-mod renderings;
+mod rendering;
 pub mod source;
 mod spans;
 
@@ -23,40 +23,41 @@ use std::{
 };
 
 pub use self::{
-    answer::{Answer, Cause, Unanswered},
+    answer::{ErrorKind, UsageAnswer, UsageError},
     documents::NativeDocument,
 };
 use self::{
-    fetches::{Fetch, Fetches, Filled, Outcome, Settled},
-    places::Errand,
-    renderings::Renderings,
+    fetcher::{EarlyResult, FetchKey, FetchOutcome, FetchedAnswer, Fetcher},
+    places::FetchReason,
+    rendering::SharedRenderer,
     source::{CallTrace, SourceError, UsageSource},
 };
 use crate::{
     cache::{
-        CacheStatus, Failure, Forward, Freshness, Held, PurgeMode, PurgeScope, Role, UsageCache,
+        CacheStatus, CachedAnswer, CachedFailure, FlightRole, ForwardReason, Freshness, PurgeMode,
+        PurgeScope, UsageCache,
     },
     clock::SharedClock,
     config::CacheConfig,
-    domain::{Caller, CustomerId, ProcessedDate, Question, Scope, UpstreamApi},
-    observability::traces::Span,
-    render::{Coding, Form, Prepared, RenderError},
+    domain::{Caller, CallerScope, CustomerId, ProcessedDate, Question, UpstreamApi},
+    observability::traces::TraceSpan,
+    render::{ContentCoding, Format, RenderError, Rendered},
     shutdown::Shutdown,
 };
 
 /// Answers for license usage; clones share everything.
 #[derive(Clone, Debug)]
 pub struct UsageService {
-    inner: Arc<Inner>,
+    inner: Arc<UsageServiceInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct UsageServiceInner {
     cache: Arc<UsageCache>,
-    fetches: Arc<Fetches>,
-    renderings: Renderings,
+    fetcher: Arc<Fetcher>,
+    renderer: SharedRenderer,
     /// What answers for the newest date of our own forms.
-    newest_from: UpstreamApi,
+    newest_api: UpstreamApi,
     soft_timeout: Duration,
     clock: SharedClock,
 }
@@ -72,20 +73,20 @@ pub struct CallLimits {
 
 /// What a caller wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Query {
+pub struct UsageQuery {
     /// Whose usage.
     pub customer_id: CustomerId,
     /// In which form; the native one is of the newest date only.
-    pub form: Form,
+    pub format: Format,
     /// Of which date; the newest where absent.
     pub date: Option<ProcessedDate>,
     /// What the caller says of caching.
-    pub directive: Directive,
+    pub directive: CacheDirective,
 }
 
 /// A caller's `Cache-Control` (RFC 9111 §5.2.1), as far as it is honoured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Directive {
+pub enum CacheDirective {
     /// None.
     #[default]
     Any,
@@ -96,19 +97,22 @@ pub enum Directive {
 }
 
 /// What to do for a query, given what is held.
-enum Decision {
-    Serve(Held),
-    ServeAndRefresh(Held),
-    Ask { why: Forward, held: Option<Held> },
-    Refuse,
+enum CacheDecision {
+    Serve(CachedAnswer),
+    ServeAndRefresh(CachedAnswer),
+    Fetch {
+        forward: ForwardReason,
+        cached: Option<CachedAnswer>,
+    },
+    Reject,
 }
 
 /// A request that has to ask upstream.
 #[derive(Clone, Copy)]
-struct Asking<'a> {
-    fetch: Fetch,
-    directive: Directive,
-    why: Forward,
+struct FetchContext<'a> {
+    key: FetchKey,
+    directive: CacheDirective,
+    forward: ForwardReason,
     caller: &'a Caller,
     now: Instant,
 }
@@ -127,7 +131,7 @@ impl UsageService {
         shutdown: &Shutdown,
     ) -> Self {
         let cache = Arc::new(cache);
-        let fetches = Fetches::new(
+        let fetches = Fetcher::new(
             config,
             limits,
             Arc::clone(&cache),
@@ -136,11 +140,11 @@ impl UsageService {
             shutdown.clone(),
         );
         Self {
-            inner: Arc::new(Inner {
-                fetches: Arc::new(fetches),
-                renderings: Renderings::new(Arc::clone(&cache), shutdown.clone()),
+            inner: Arc::new(UsageServiceInner {
+                fetcher: Arc::new(fetches),
+                renderer: SharedRenderer::new(Arc::clone(&cache), shutdown.clone()),
                 cache,
-                newest_from,
+                newest_api: newest_from,
                 soft_timeout: config.soft_timeout,
                 clock,
             }),
@@ -154,7 +158,7 @@ impl UsageService {
     ///
     /// # Errors
     ///
-    /// [`Unanswered`] when nothing may be served: it says what stands in the way.
+    /// [`UsageError`] when nothing may be served: it says what stands in the way.
     ///
     /// # Cancel safety
     ///
@@ -162,44 +166,47 @@ impl UsageService {
     /// answer is stored.
     pub async fn answer(
         &self,
-        query: Query,
+        query: UsageQuery,
         caller: &Caller,
         trace: impl FnOnce() -> CallTrace,
         now: Instant,
-    ) -> Result<Answer, Unanswered> {
+    ) -> Result<UsageAnswer, UsageError> {
         if !caller.may_read(query.customer_id) {
-            return Err(Unanswered::not_allowed());
+            return Err(UsageError::not_allowed());
         }
-        let fetch = self.fetch_for(query);
+        let fetch = self.fetch_key(query);
         let answer = self
             .answer_allowed(fetch, query.directive, caller, trace, now)
             .await?;
-        if query.form == Form::Native && !answer.held.prepared.has_native() {
-            return Err(Unanswered::without_native(answer, now));
+        if query.format == Format::Native && !answer.cached.rendered.has_native() {
+            return Err(UsageError::no_native_format(answer, now));
         }
-        if !answer.held.prepared.lacks_name() {
+        if !answer.cached.rendered.lacks_customer_name() {
             return Ok(answer);
         }
-        let renderings = &self.inner.renderings;
-        let seen_at = self.inner.clock.wall();
+        let renderings = &self.inner.renderer;
+        let seen_at = self.inner.clock.wall_time();
         let held = renderings
-            .named(answer.held, query.customer_id, seen_at, now)
+            .with_customer_name(answer.cached, query.customer_id, seen_at, now)
             .await;
-        Ok(Answer { held, ..answer })
+        Ok(UsageAnswer {
+            cached: held,
+            ..answer
+        })
     }
 
     /// The newest processed date of a customer's usage, where it is held and not expired.
     pub fn newest_date(&self, customer_id: CustomerId, now: Instant) -> Option<ProcessedDate> {
-        let fetch = Fetch {
+        let fetch = FetchKey {
             subject: customer_id.into(),
-            question: Question::Newest(self.inner.newest_from),
+            question: Question::Newest(self.inner.newest_api),
         };
-        let held = self.inner.fetches.look_up(fetch, now)?;
+        let held = self.inner.fetcher.look_up(fetch, now)?;
         let is_known = matches!(
             held.freshness,
             Freshness::Fresh | Freshness::StaleWhileRevalidate
         );
-        held.prepared.processed_date().filter(|_| is_known)
+        held.rendered.processed_date().filter(|_| is_known)
     }
 
     /// Whether Partner Center answered lately that it has nothing of a customer on a date.
@@ -209,60 +216,68 @@ impl UsageService {
         date: ProcessedDate,
         now: Instant,
     ) -> bool {
-        let fetch = Fetch {
+        let fetch = FetchKey {
             subject: customer_id.into(),
             question: Question::Dated(date),
         };
-        let failure = self.inner.fetches.remembered(fetch, now);
+        let failure = self.inner.fetcher.recent_failure(fetch, now);
         failure.is_some_and(|failure| failure.error.kind.is_authoritative())
     }
 
     /// Answers a caller who may have what it asks for.
     async fn answer_allowed(
         &self,
-        fetch: Fetch,
-        directive: Directive,
+        fetch: FetchKey,
+        directive: CacheDirective,
         caller: &Caller,
         trace: impl FnOnce() -> CallTrace,
         now: Instant,
-    ) -> Result<Answer, Unanswered> {
-        let ignored = directive == Directive::NoCache && !caller.holds(Scope::CacheRefresh);
-        let directive = if ignored { Directive::Any } else { directive };
-        let held = self.inner.fetches.look_up(fetch, now);
+    ) -> Result<UsageAnswer, UsageError> {
+        let ignored =
+            directive == CacheDirective::NoCache && !caller.has_scope(CallerScope::CacheRefresh);
+        let directive = if ignored {
+            CacheDirective::Any
+        } else {
+            directive
+        };
+        let held = self.inner.fetcher.look_up(fetch, now);
         let answered = match self.decide(fetch, held, directive, now) {
-            Decision::Serve(held) => Ok(self.serve(held, directive)),
-            Decision::ServeAndRefresh(held) => {
+            CacheDecision::Serve(held) => Ok(self.serve(held, directive)),
+            CacheDecision::ServeAndRefresh(held) => {
                 let span = trace().span;
-                spans::tell_decision(span.as_deref(), "serve-and-refresh", Forward::Stale);
+                spans::record_decision(span.as_deref(), "serve-and-refresh", ForwardReason::Stale);
                 self.refresh(fetch, caller, span, now);
                 Ok(self.serve_stale(held))
             }
-            Decision::Ask { why, held } => {
-                let asking = Asking {
-                    fetch,
+            CacheDecision::Fetch {
+                forward: why,
+                cached: held,
+            } => {
+                let asking = FetchContext {
+                    key: fetch,
                     directive,
-                    why,
+                    forward: why,
                     caller,
                     now,
                 };
                 let trace = trace();
-                spans::tell_decision(trace.span.as_deref(), "ask", why);
+                spans::record_decision(trace.span.as_deref(), "ask", why);
                 // Boxed, so that a hit does without its place.
-                Box::pin(self.ask(asking, held, trace)).await
+                Box::pin(self.fetch_or_fall_back(asking, held, trace)).await
             }
-            Decision::Refuse => Err(Unanswered::not_held()),
+            CacheDecision::Reject => Err(UsageError::not_cached()),
         };
         let result = match &answered {
             Ok(answer) => Some(answer.result),
             Err(unanswered) => unanswered.result,
         };
         if let Some(result) = result {
-            self.inner.cache.metrics().requested(result);
+            self.inner.cache.metrics().record_request(result);
         }
         if ignored {
             return answered
-                .map(Answer::without_refresh)
-                .map_err(Unanswered::without_refresh);
+                .map(UsageAnswer::with_refresh_ignored)
+                .map_err(UsageError::with_refresh_ignored);
         }
         answered
     }
@@ -278,17 +293,17 @@ impl UsageService {
     /// Dropping the future cancels the wait, and never the rendering.
     pub async fn render(
         &self,
-        prepared: &Arc<Prepared>,
-        form: Form,
-        coding: Coding,
+        prepared: &Arc<Rendered>,
+        form: Format,
+        coding: ContentCoding,
     ) -> Result<(), Arc<RenderError>> {
-        self.inner.renderings.render(prepared, form, coding).await
+        self.inner.renderer.render(prepared, form, coding).await
     }
 
     /// Marks stale or drops what is held; calls under way neither store what they bring nor are
     /// joined any more. Returns how many snapshots it found.
     pub fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
-        self.inner.fetches.purge(scope);
+        self.inner.fetcher.purge(scope);
         self.inner.cache.purge(scope, mode)
     }
 
@@ -300,18 +315,18 @@ impl UsageService {
     /// Sets the gauges that are read from what is held and remembered; to be called before a scrape.
     pub fn update_gauges(&self) {
         self.inner.cache.update_gauges();
-        self.inner.fetches.update_gauges();
+        self.inner.fetcher.update_gauges();
     }
 
-    fn fetch_for(&self, query: Query) -> Fetch {
-        let question = match (query.date, query.form) {
+    fn fetch_key(&self, query: UsageQuery) -> FetchKey {
+        let question = match (query.date, query.format) {
             (Some(date), _) => Question::Dated(date),
-            (None, Form::Native) => Question::Newest(UpstreamApi::Insights),
-            (None, Form::Simplified | Form::Csv | Form::Table | Form::Chart(_)) => {
-                Question::Newest(self.inner.newest_from)
+            (None, Format::Native) => Question::Newest(UpstreamApi::Insights),
+            (None, Format::Simplified | Format::Csv | Format::Table | Format::Chart(_)) => {
+                Question::Newest(self.inner.newest_api)
             }
         };
-        Fetch {
+        FetchKey {
             subject: query.customer_id.into(),
             question,
         }
@@ -319,86 +334,95 @@ impl UsageService {
 
     fn decide(
         &self,
-        fetch: Fetch,
-        held: Option<Held>,
-        directive: Directive,
+        fetch: FetchKey,
+        held: Option<CachedAnswer>,
+        directive: CacheDirective,
         now: Instant,
-    ) -> Decision {
+    ) -> CacheDecision {
         let Some(held) = held else {
             return match directive {
-                Directive::OnlyIfCached => Decision::Refuse,
-                Directive::Any | Directive::NoCache => Decision::Ask {
-                    why: Forward::UriMiss,
-                    held: None,
+                CacheDirective::OnlyIfCached => CacheDecision::Reject,
+                CacheDirective::Any | CacheDirective::NoCache => CacheDecision::Fetch {
+                    forward: ForwardReason::UriMiss,
+                    cached: None,
                 },
             };
         };
         match (directive, held.freshness) {
-            (Directive::NoCache, _) if self.inner.fetches.may_be_forced(fetch, &held, now) => {
-                Decision::Ask {
-                    why: Forward::Request,
-                    held: Some(held),
+            (CacheDirective::NoCache, _)
+                if self.inner.fetcher.may_force_refresh(fetch, &held, now) =>
+            {
+                CacheDecision::Fetch {
+                    forward: ForwardReason::Request,
+                    cached: Some(held),
                 }
             }
-            (_, Freshness::Fresh) | (Directive::OnlyIfCached, Freshness::StaleWhileRevalidate) => {
-                Decision::Serve(held)
+            (_, Freshness::Fresh)
+            | (CacheDirective::OnlyIfCached, Freshness::StaleWhileRevalidate) => {
+                CacheDecision::Serve(held)
             }
-            (_, Freshness::StaleWhileRevalidate) => Decision::ServeAndRefresh(held),
-            (Directive::OnlyIfCached, Freshness::StaleIfError | Freshness::Expired) => {
-                Decision::Refuse
+            (_, Freshness::StaleWhileRevalidate) => CacheDecision::ServeAndRefresh(held),
+            (CacheDirective::OnlyIfCached, Freshness::StaleIfError | Freshness::Expired) => {
+                CacheDecision::Reject
             }
-            (_, Freshness::StaleIfError | Freshness::Expired) => Decision::Ask {
-                why: Forward::Stale,
-                held: Some(held),
+            (_, Freshness::StaleIfError | Freshness::Expired) => CacheDecision::Fetch {
+                forward: ForwardReason::Stale,
+                cached: Some(held),
             },
         }
     }
 
-    fn serve(&self, held: Held, directive: Directive) -> Answer {
+    fn serve(&self, held: CachedAnswer, directive: CacheDirective) -> UsageAnswer {
         if held.freshness != Freshness::Fresh {
             return self.serve_stale(held);
         }
-        let detail = (directive == Directive::NoCache).then_some("min-refresh-interval");
-        Answer::hit(held, detail)
+        let detail = (directive == CacheDirective::NoCache).then_some("min-refresh-interval");
+        UsageAnswer::hit(held, detail)
     }
 
-    fn serve_stale(&self, held: Held) -> Answer {
+    fn serve_stale(&self, held: CachedAnswer) -> UsageAnswer {
         self.inner.cache.metrics().stale_while_revalidate.inc();
-        Answer::stale_while_revalidate(held)
+        UsageAnswer::stale_while_revalidate(held)
     }
 
     /// Refreshes behind the caller's back, unless that failed a moment ago or too many calls wait.
-    fn refresh(&self, fetch: Fetch, caller: &Caller, span: Option<Arc<Span>>, now: Instant) {
-        let fetches = &self.inner.fetches;
-        if fetches.remembered(fetch, now).is_none() {
+    fn refresh(
+        &self,
+        fetch: FetchKey,
+        caller: &Caller,
+        span: Option<Arc<TraceSpan>>,
+        now: Instant,
+    ) {
+        let fetches = &self.inner.fetcher;
+        if fetches.recent_failure(fetch, now).is_none() {
             // Nobody waits for it: the task it runs in stores what it brings.
             let trace = CallTrace {
                 span,
                 ..CallTrace::default()
             };
-            drop(fetches.board(fetch, caller, Errand::Refresh, trace, now));
+            drop(fetches.join_or_lead(fetch, caller, FetchReason::Refresh, trace, now));
         }
     }
 
-    async fn ask(
+    async fn fetch_or_fall_back(
         &self,
-        asking: Asking<'_>,
-        held: Option<Held>,
+        asking: FetchContext<'_>,
+        held: Option<CachedAnswer>,
         trace: CallTrace,
-    ) -> Result<Answer, Unanswered> {
-        let Asking {
-            fetch,
+    ) -> Result<UsageAnswer, UsageError> {
+        let FetchContext {
+            key: fetch,
             directive,
-            why,
+            forward: why,
             caller,
             now,
         } = asking;
-        let fetches = &self.inner.fetches;
-        if let Some(failure) = fetches.remembered(fetch, now) {
-            let asks_again =
-                directive == Directive::NoCache && fetches.may_ask_again(fetch, &failure, now);
+        let fetches = &self.inner.fetcher;
+        if let Some(failure) = fetches.recent_failure(fetch, now) {
+            let asks_again = directive == CacheDirective::NoCache
+                && fetches.may_retry_absent_date(fetch, &failure, now);
             if !asks_again {
-                return self.answer_without_asking(failure, held, now, Unanswered::remembered);
+                return self.answer_without_fetch(failure, held, now, UsageError::recent_failure);
             }
         }
         let forwarded = CacheStatus {
@@ -410,47 +434,58 @@ impl UsageService {
             ..forwarded
         };
         let span = trace.span.clone();
-        let boarding = match fetches.board(fetch, caller, Errand::Answer, trace, now) {
+        let boarding = match fetches.join_or_lead(fetch, caller, FetchReason::Request, trace, now) {
             Ok(boarding) => boarding,
-            Err(Settled::Held(held)) => return Ok(Answer::fetched(held, joined)),
-            Err(Settled::Failed(failure)) => return self.fall_back(fetch, failure, joined),
-            Err(Settled::Shed(failure)) => {
-                return self.answer_without_asking(failure, held, now, Unanswered::shed);
+            Err(EarlyResult::Cached(held)) => return Ok(UsageAnswer::fetched(held, joined)),
+            Err(EarlyResult::Failed(failure)) => {
+                return self.fall_back_to_stale(fetch, failure, joined);
+            }
+            Err(EarlyResult::Shed(failure)) => {
+                return self.answer_without_fetch(failure, held, now, UsageError::shed);
             }
         };
         let role = boarding.role;
-        if role == Role::Follower {
+        if role == FlightRole::Follower {
             self.inner.cache.metrics().collapsed.inc();
             spans::link_to_call(span.as_deref(), &boarding.shared);
         }
-        let outcome = fetches.outcome(boarding, caller, now);
-        let outcome = match self.or_stale(fetch, held.as_ref(), outcome, now).await {
+        let outcome = fetches.wait_for_outcome(boarding, caller, now);
+        let outcome = match self
+            .outcome_or_stale(fetch, held.as_ref(), outcome, now)
+            .await
+        {
             Ok(outcome) => outcome,
             Err(stale) => {
                 self.inner.cache.metrics().soft_timeout.inc();
                 let status = match role {
-                    Role::Leader => forwarded,
-                    Role::Follower => joined,
+                    FlightRole::Leader => forwarded,
+                    FlightRole::Follower => joined,
                 };
-                return Ok(Answer::soft_timeout(stale, status));
+                return Ok(UsageAnswer::soft_timeout(stale, status));
             }
         };
         match (outcome, role) {
-            (Ok(filled), Role::Leader) => {
-                let ids = filled.ids;
-                Ok(Answer {
-                    ids,
-                    ..answered(filled, forwarded)
+            (Ok(filled), FlightRole::Leader) => {
+                let ids = filled.call_ids;
+                Ok(UsageAnswer {
+                    call_ids: ids,
+                    ..answer_from_fetch(filled, forwarded)
                 })
             }
-            (Ok(filled), Role::Follower) => Ok(answered(filled, joined)),
-            (Err(failure), Role::Leader) => {
-                let ids = failure.error.ids;
-                self.fall_back(fetch, failure, forwarded)
-                    .map(|answer| Answer { ids, ..answer })
-                    .map_err(|unanswered| Unanswered { ids, ..unanswered })
+            (Ok(filled), FlightRole::Follower) => Ok(answer_from_fetch(filled, joined)),
+            (Err(failure), FlightRole::Leader) => {
+                let ids = failure.error.call_ids;
+                self.fall_back_to_stale(fetch, failure, forwarded)
+                    .map(|answer| UsageAnswer {
+                        call_ids: ids,
+                        ..answer
+                    })
+                    .map_err(|unanswered| UsageError {
+                        call_ids: ids,
+                        ..unanswered
+                    })
             }
-            (Err(failure), Role::Follower) => self.fall_back(fetch, failure, joined),
+            (Err(failure), FlightRole::Follower) => self.fall_back_to_stale(fetch, failure, joined),
         }
     }
 
@@ -459,14 +494,14 @@ impl UsageService {
     /// # Errors
     ///
     /// The stale data to serve; the call goes on.
-    async fn or_stale(
+    async fn outcome_or_stale(
         &self,
-        fetch: Fetch,
-        held: Option<&Held>,
-        outcome: impl Future<Output = Outcome>,
+        fetch: FetchKey,
+        held: Option<&CachedAnswer>,
+        outcome: impl Future<Output = FetchOutcome>,
         now: Instant,
-    ) -> Result<Outcome, Held> {
-        let is_stale = |held: &Held| held.freshness == Freshness::StaleIfError;
+    ) -> Result<FetchOutcome, CachedAnswer> {
+        let is_stale = |held: &CachedAnswer| held.freshness == Freshness::StaleIfError;
         let mut outcome = pin!(outcome);
         if held.is_some_and(is_stale) {
             let clock = &self.inner.clock;
@@ -476,7 +511,7 @@ impl UsageService {
                 () = clock.sleep_until(now + self.inner.soft_timeout) => {}
             }
             // It has aged meanwhile, and may have been purged.
-            let held = self.inner.fetches.look_up(fetch, clock.now());
+            let held = self.inner.fetcher.look_up(fetch, clock.now());
             if let Some(held) = held.filter(is_stale) {
                 return Err(held);
             }
@@ -486,72 +521,77 @@ impl UsageService {
 
     /// Answers although upstream is not asked, because of a failure: by what is held, where that may
     /// stand in.
-    fn answer_without_asking(
+    fn answer_without_fetch(
         &self,
-        failure: Arc<Failure<SourceError>>,
-        held: Option<Held>,
+        failure: Arc<CachedFailure<SourceError>>,
+        held: Option<CachedAnswer>,
         now: Instant,
-        otherwise: fn(Arc<Failure<SourceError>>, Duration) -> Unanswered,
-    ) -> Result<Answer, Unanswered> {
-        if let Some(held) = held.filter(|held| may_stand_in(held, &failure.error)) {
+        otherwise: fn(Arc<CachedFailure<SourceError>>, Duration) -> UsageError,
+    ) -> Result<UsageAnswer, UsageError> {
+        if let Some(held) = held.filter(|held| may_serve_stale(held, &failure.error)) {
             let status = CacheStatus {
                 hit: true,
                 ..CacheStatus::default()
             };
-            return Ok(self.stand_in(held, &failure.error, status));
+            return Ok(self.serve_despite_error(held, &failure.error, status));
         }
-        let retry_after = failure.until.saturating_duration_since(now);
+        let retry_after = failure.expires_at.saturating_duration_since(now);
         Err(otherwise(failure, retry_after))
     }
 
     /// Answers after upstream was asked in vain, by what is held by now: while this request waited,
     /// it has aged, and may have been purged.
-    fn fall_back(
+    fn fall_back_to_stale(
         &self,
-        fetch: Fetch,
-        failure: Arc<Failure<SourceError>>,
+        fetch: FetchKey,
+        failure: Arc<CachedFailure<SourceError>>,
         forwarded: CacheStatus,
-    ) -> Result<Answer, Unanswered> {
+    ) -> Result<UsageAnswer, UsageError> {
         let now = self.inner.clock.now();
-        let held = self.inner.fetches.look_up(fetch, now);
+        let held = self.inner.fetcher.look_up(fetch, now);
         let status = CacheStatus {
             forward_status: failure.error.status,
             ..forwarded
         };
-        if let Some(held) = held.filter(|held| may_stand_in(held, &failure.error)) {
-            return Ok(self.stand_in(held, &failure.error, status));
+        if let Some(held) = held.filter(|held| may_serve_stale(held, &failure.error)) {
+            return Ok(self.serve_despite_error(held, &failure.error, status));
         }
-        let retry_after = failure.until.saturating_duration_since(now);
-        Err(Unanswered::failed(failure, retry_after, status))
+        let retry_after = failure.expires_at.saturating_duration_since(now);
+        Err(UsageError::failed(failure, retry_after, status))
     }
 
-    fn stand_in(&self, held: Held, error: &SourceError, status: CacheStatus) -> Answer {
+    fn serve_despite_error(
+        &self,
+        held: CachedAnswer,
+        error: &SourceError,
+        status: CacheStatus,
+    ) -> UsageAnswer {
         if held.freshness == Freshness::Fresh {
             // The caller had upstream asked in vain; what is held needs no excuse.
             let detail = Some(error.kind.as_str());
             return if status.hit {
-                Answer::hit(held, detail)
+                UsageAnswer::hit(held, detail)
             } else {
-                Answer::fetched(held, CacheStatus { detail, ..status })
+                UsageAnswer::fetched(held, CacheStatus { detail, ..status })
             };
         }
         self.inner.cache.metrics().stale_if_error.inc();
-        Answer::stale_if_error(held, status)
+        UsageAnswer::stale_if_error(held, status)
     }
 }
 
 /// Whether what is held may be served in place of this failure.
-fn may_stand_in(held: &Held, error: &SourceError) -> bool {
+fn may_serve_stale(held: &CachedAnswer, error: &SourceError) -> bool {
     held.freshness != Freshness::Expired && !error.kind.is_authoritative()
 }
 
-fn answered(filled: Filled, forwarded: CacheStatus) -> Answer {
+fn answer_from_fetch(filled: FetchedAnswer, forwarded: CacheStatus) -> UsageAnswer {
     let status = CacheStatus {
         forward_status: filled.forward_status,
         stored: filled.stored,
         ..forwarded
     };
-    Answer::fetched(filled.held, status)
+    UsageAnswer::fetched(filled.cached, status)
 }
 
 #[cfg(test)]

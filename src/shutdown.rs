@@ -36,7 +36,7 @@ impl Shutdown {
 
     /// Runs a task that must come to its own end, such as one that writes down what it may not
     /// forget: [`Shutdown::cancel`] waits for it, and it must end soon after [`Shutdown::cancelled`].
-    pub fn spawn_to_end(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn_until_done(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 

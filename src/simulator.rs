@@ -10,11 +10,11 @@ mod control;
 mod faults;
 mod filter;
 mod fleet;
-mod gate;
 mod handle;
 mod overrides;
 mod record;
 mod reply;
+mod request_gate;
 mod simulation;
 mod throttle;
 mod tokens;
@@ -31,7 +31,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     clock::{Clock, SharedClock, SystemClock},
-    server::{Edge, Heads, routed, serve},
+    server::{ListenerConfig, RequestValidation, router_handler, serve},
     shutdown::Shutdown,
 };
 use simulation::Simulation;
@@ -43,12 +43,12 @@ pub use fleet::{
     documented_deployment_body,
 };
 pub use handle::SimulatorHandle;
-pub use overrides::{Override, SimulatedRow};
+pub use overrides::{CustomerOverride, SimulatedRow};
 pub use record::{RecordedRequest, SimulatedApi};
 pub use tokens::RegisteredCertificate;
 
 /// How long answers may still take once the end has begun; what is held then is dropped.
-const GRACE: Duration = Duration::from_millis(200);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What kind of Partner Center to be.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ impl Default for SimulatorOptions {
             customers: 25,
             seed: 1,
             wide_rows: 0,
-            today: Offset::UTC.to_datetime(SystemClock.wall()).date(),
+            today: Offset::UTC.to_datetime(SystemClock.wall_time()).date(),
             faults: Faults::default(),
             page_size: 10_000,
             require_token: true,
@@ -153,13 +153,13 @@ impl Simulator {
     ///
     /// Dropping the future closes the listener and every connection.
     pub async fn run(self, shutdown: Shutdown) {
-        let handler = routed(router(self.simulation));
+        let handler = router_handler(router(self.simulation));
         serve(
             self.listener,
-            Edge::new(Heads::AsTheyCome),
+            ListenerConfig::new(RequestValidation::Lenient),
             handler,
             shutdown.draining(),
-            GRACE,
+            DRAIN_TIMEOUT,
         )
         .await;
     }
@@ -177,7 +177,7 @@ fn router(simulation: Arc<Simulation>) -> Router {
             "/{tenant}/oauth2/v2.0/authorize",
             get(tokens::authorization::v2),
         )
-        .fallback(api::unknown)
+        .fallback(api::not_found)
         .with_state(simulation)
 }
 

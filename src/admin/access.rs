@@ -11,9 +11,9 @@ use axum::{
 };
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
-use super::answer;
+use super::problem_response;
 use crate::{
-    access_key::{self, KeyHash, Schemes},
+    access_key::{self, AuthSchemes, KeyHash},
     config::AdminConfig,
     peer::Peer,
     problem::{Kind, Problem, excerpt},
@@ -22,28 +22,28 @@ use crate::{
 
 /// What opens the admin listener; clones share it.
 #[derive(Clone, Debug)]
-pub struct Access {
-    inner: Arc<Inner>,
+pub struct AdminAuth {
+    inner: Arc<AdminAuthInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    keys: Vec<Key>,
+struct AdminAuthInner {
+    keys: Vec<AdminKey>,
     /// Whether anything opens it, so that nothing is open without.
-    guarded: bool,
-    metrics_need_key: bool,
-    failures: [IntCounter; Failure::ALL.len()],
+    requires_credential: bool,
+    metrics_require_key: bool,
+    failures: [IntCounter; AdminAuthError::ALL.len()],
 }
 
 #[derive(Debug)]
-struct Key {
+struct AdminKey {
     hash: KeyHash,
     id: Arc<str>,
 }
 
 /// Who sent a request, as the log tells of it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Operator {
+pub(super) struct AdminOperator {
     /// Where they connect from.
     pub(super) peer: Option<IpAddr>,
     /// How the hash of their key begins, or `certificate:` and its common name; `None` where nothing
@@ -53,7 +53,7 @@ pub(super) struct Operator {
 
 /// Why a request is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
+enum AdminAuthError {
     /// It brings no key.
     Missing,
     /// What it brings is not one key.
@@ -64,7 +64,7 @@ enum Failure {
 
 // === impl Access ===
 
-impl Access {
+impl AdminAuth {
     /// Reads the keys, and registers what is counted, each child at zero.
     ///
     /// # Errors
@@ -79,11 +79,12 @@ impl Access {
             &["reason"],
         )?;
         registry.register(Box::new(failures.clone()))?;
-        let inner = Inner {
-            keys: config.key_hashes.iter().map(Key::new).collect(),
-            guarded: config.is_guarded(),
-            metrics_need_key: config.metrics_need_key,
-            failures: Failure::ALL.map(|failure| failures.with_label_values(&[failure.as_str()])),
+        let inner = AdminAuthInner {
+            keys: config.key_hashes.iter().map(AdminKey::new).collect(),
+            requires_credential: config.is_guarded(),
+            metrics_require_key: config.metrics_need_key,
+            failures: AdminAuthError::ALL
+                .map(|failure| failures.with_label_values(&[failure.as_str()])),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -92,83 +93,85 @@ impl Access {
 
     /// Probes come from an orchestrator, which has no key. A path that is not there needs one too:
     /// who has none learns nothing.
-    fn needs_key(&self, path: &str) -> bool {
+    fn requires_key(&self, path: &str) -> bool {
         match path {
             "/healthz" | "/readyz" => false,
-            "/metrics" => self.inner.metrics_need_key && self.inner.guarded,
-            _ => self.inner.guarded,
+            "/metrics" => self.inner.metrics_require_key && self.inner.requires_credential,
+            _ => self.inner.requires_credential,
         }
     }
 
     /// What a request shows counts before what its connection does, right or wrong.
-    fn credential_of(&self, request: &Request) -> Result<Arc<str>, Failure> {
-        let presented = access_key::presented(request.headers(), Schemes::Bearer)
-            .map_err(|_| Failure::Malformed)?;
-        match (presented, certificate_of(request)) {
-            (Some(key), _) => self.key_of(&key),
+    fn authenticate(&self, request: &Request) -> Result<Arc<str>, AdminAuthError> {
+        let presented = access_key::extract_credential(request.headers(), AuthSchemes::Bearer)
+            .map_err(|_| AdminAuthError::Malformed)?;
+        match (presented, certificate_name(request)) {
+            (Some(key), _) => self.find_key(&key),
             (None, Some(name)) => Ok(format!("certificate:{name}").into()),
-            (None, None) => Err(Failure::Missing),
+            (None, None) => Err(AdminAuthError::Missing),
         }
     }
 
-    fn key_of(&self, presented: &[u8]) -> Result<Arc<str>, Failure> {
-        let hash = KeyHash::of(presented);
+    fn find_key(&self, presented: &[u8]) -> Result<Arc<str>, AdminAuthError> {
+        let hash = KeyHash::of_key(presented);
         let mut keys = self.inner.keys.iter();
-        let key = keys.find(|key| key.hash == hash).ok_or(Failure::Unknown)?;
+        let key = keys
+            .find(|key| key.hash == hash)
+            .ok_or(AdminAuthError::Unknown)?;
         Ok(Arc::clone(&key.id))
     }
 
-    fn refuse(&self, failure: Failure, request: &Request) -> Response {
+    fn reject(&self, failure: AdminAuthError, request: &Request) -> Response {
         if let Some(counter) = self.inner.failures.get(failure as usize) {
             counter.inc();
         }
         let path = request.uri().path();
         tracing::info!(
             path = &*excerpt(path),
-            peer = peer_of(request).map(tracing::field::display),
+            peer = peer_ip(request).map(tracing::field::display),
             reason = failure.as_str(),
             "a request of the admin listener was refused"
         );
-        let request_id = request_id::accept_or_mint(request.headers());
-        answer(failure.problem(), path, &request_id)
+        let request_id = request_id::accept_or_generate(request.headers());
+        problem_response(failure.problem(), path, &request_id)
     }
 }
 
-/// Lets a request through to the routes, with its [`Operator`], or refuses it.
-pub(super) async fn check(
-    State(access): State<Access>,
+/// Lets a request through to the routes, with its [`AdminOperator`], or refuses it.
+pub(super) async fn authenticate_request(
+    State(access): State<AdminAuth>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let credential = if access.needs_key(request.uri().path()) {
-        match access.credential_of(&request) {
+    let credential = if access.requires_key(request.uri().path()) {
+        match access.authenticate(&request) {
             Ok(credential) => Some(credential),
-            Err(failure) => return access.refuse(failure, &request),
+            Err(failure) => return access.reject(failure, &request),
         }
     } else {
         None
     };
-    let peer = peer_of(&request);
+    let peer = peer_ip(&request);
     request
         .extensions_mut()
-        .insert(Operator { peer, credential });
+        .insert(AdminOperator { peer, credential });
     next.run(request).await
 }
 
-fn peer_of(request: &Request) -> Option<IpAddr> {
+fn peer_ip(request: &Request) -> Option<IpAddr> {
     let peer = request.extensions().get::<Peer>()?;
     Some(peer.address.ip())
 }
 
 /// The listener asks for certificates only where it has a client CA, and shows us none of another.
-fn certificate_of(request: &Request) -> Option<&str> {
+fn certificate_name(request: &Request) -> Option<&str> {
     let peer = request.extensions().get::<Peer>()?;
     peer.certificate_name.as_deref()
 }
 
 // === impl Key ===
 
-impl Key {
+impl AdminKey {
     /// Digits of a hash that tell two keys apart.
     const ID_DIGITS: usize = 8;
 
@@ -183,7 +186,7 @@ impl Key {
 
 // === impl Failure ===
 
-impl Failure {
+impl AdminAuthError {
     /// Every failure, in the order of their discriminants.
     const ALL: [Self; 3] = [Self::Missing, Self::Malformed, Self::Unknown];
 
@@ -227,7 +230,7 @@ mod tests {
     use crate::config::TlsConfig;
 
     /// Opened by certificates and by nothing else.
-    fn access() -> Access {
+    fn access() -> AdminAuth {
         let tls = TlsConfig {
             certificate_file: "/c".into(),
             key_file: "/k".into(),
@@ -239,7 +242,7 @@ mod tests {
             metrics_need_key: true,
             tls: Some(tls),
         };
-        Access::new(&config, &Registry::new()).unwrap()
+        AdminAuth::new(&config, &Registry::new()).unwrap()
     }
 
     fn request(certificate: Option<&str>, key: Option<&str>) -> Request {
@@ -257,21 +260,21 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_of_the_client_ca_opens_it_as_a_key_does() {
+    fn a_client_certificate_authenticates_like_a_key() {
         let access = access();
 
-        assert!(access.needs_key("/cache") && access.needs_key("/metrics"));
-        assert!(!access.needs_key("/readyz"));
-        let opened = access.credential_of(&request(Some("ops"), None));
+        assert!(access.requires_key("/cache") && access.requires_key("/metrics"));
+        assert!(!access.requires_key("/readyz"));
+        let opened = access.authenticate(&request(Some("ops"), None));
         assert_eq!(opened.as_deref(), Ok("certificate:ops"));
-        let without = access.credential_of(&request(None, None));
-        assert_eq!(without, Err(Failure::Missing));
+        let without = access.authenticate(&request(None, None));
+        assert_eq!(without, Err(AdminAuthError::Missing));
     }
 
     #[test]
-    fn a_wrong_key_is_not_made_good_by_a_certificate() {
-        let refused = access().credential_of(&request(Some("ops"), Some("up_wrong")));
+    fn a_wrong_key_is_rejected_even_with_a_valid_certificate() {
+        let refused = access().authenticate(&request(Some("ops"), Some("up_wrong")));
 
-        assert_eq!(refused, Err(Failure::Unknown));
+        assert_eq!(refused, Err(AdminAuthError::Unknown));
     }
 }

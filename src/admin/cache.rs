@@ -8,55 +8,55 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{Admin, access::Operator, answer};
+use super::{AdminState, access::AdminOperator, problem_response};
 use crate::{
-    cache::{Freshness, Holding, PurgeMode, PurgeScope},
+    cache::{EntryInfo, Freshness, PurgeMode, PurgeScope},
     domain::{CustomerId, ProcessedDate},
     problem::{Kind, Problem, excerpt},
     request_id,
 };
 
 /// `GET /cache`, and `GET /cache?customer=` for one customer.
-pub(super) async fn show(
-    State(admin): State<Admin>,
+pub(super) async fn get_cache(
+    State(admin): State<AdminState>,
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Response {
-    match Selection::parse(query.as_deref(), &["customer"]) {
-        Err(problem) => refuse(problem, &request),
-        Ok(Selection {
+    match AdminCacheQuery::parse(query.as_deref(), &["customer"]) {
+        Err(problem) => reject(problem, &request),
+        Ok(AdminCacheQuery {
             customer_id: None, ..
-        }) => Json(Overview::of(&admin)).into_response(),
-        Ok(Selection {
+        }) => Json(CacheOverviewResponse::from_state(&admin)).into_response(),
+        Ok(AdminCacheQuery {
             customer_id: Some(customer_id),
             ..
         }) => {
             let now = admin.clock.now();
-            let holdings = admin.usage.cache().holdings(customer_id.into(), now);
-            Json(Customer {
+            let holdings = admin.usage.cache().entries(customer_id.into(), now);
+            Json(CustomerEntriesResponse {
                 customer_id: customer_id.to_string(),
-                holdings: holdings.iter().map(Held::from).collect(),
+                holdings: holdings.iter().map(CacheEntryResponse::from).collect(),
             })
             .into_response()
         }
     }
 }
 
-/// `POST /cache/purge`, of a customer, of a date, or of everything.
-pub(super) async fn purge(
-    State(admin): State<Admin>,
-    Extension(operator): Extension<Operator>,
+/// `POST /cache/purge_cache`, of a customer, of a date, or of everything.
+pub(super) async fn purge_cache(
+    State(admin): State<AdminState>,
+    Extension(operator): Extension<AdminOperator>,
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Response {
     if operator.credential.is_none() && request.headers().contains_key(header::ORIGIN) {
-        return refuse(not_for_pages(), &request);
+        return reject(web_page_purge_problem(), &request);
     }
-    let selection = match Selection::parse(query.as_deref(), &["customer", "processedDate", "hard"])
-    {
-        Ok(selection) => selection,
-        Err(problem) => return refuse(problem, &request),
-    };
+    let selection =
+        match AdminCacheQuery::parse(query.as_deref(), &["customer", "processedDate", "hard"]) {
+            Ok(selection) => selection,
+            Err(problem) => return reject(problem, &request),
+        };
     let scope = PurgeScope {
         customer_id: selection.customer_id,
         processed_date: selection.processed_date,
@@ -73,15 +73,17 @@ pub(super) async fn purge(
         processed_date = scope.processed_date.map(tracing::field::display),
         peer = operator.peer.map(tracing::field::display),
         credential = operator.credential.as_deref(),
-        request_id = request_id::accept_or_mint(request.headers()).to_str().ok(),
+        request_id = request_id::accept_or_generate(request.headers())
+            .to_str()
+            .ok(),
         "the cache was purged"
     );
-    Json(Purged { purged, mode }).into_response()
+    Json(PurgeResponse { purged, mode }).into_response()
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Overview {
+struct CacheOverviewResponse {
     entries: u64,
     customers: u64,
     bytes: u64,
@@ -93,14 +95,14 @@ struct Overview {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Customer {
+struct CustomerEntriesResponse {
     customer_id: String,
-    holdings: Vec<Held>,
+    holdings: Vec<CacheEntryResponse>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Held {
+struct CacheEntryResponse {
     processed_date: Option<String>,
     source: &'static str,
     newest: bool,
@@ -113,14 +115,14 @@ struct Held {
 }
 
 #[derive(Debug, Serialize)]
-struct Purged {
+struct PurgeResponse {
     purged: usize,
     mode: &'static str,
 }
 
 /// What a query picks.
 #[derive(Debug)]
-struct Selection {
+struct AdminCacheQuery {
     customer_id: Option<CustomerId>,
     processed_date: Option<ProcessedDate>,
     mode: PurgeMode,
@@ -128,8 +130,8 @@ struct Selection {
 
 // === impl Overview ===
 
-impl Overview {
-    fn of(admin: &Admin) -> Self {
+impl CacheOverviewResponse {
+    fn from_state(admin: &AdminState) -> Self {
         let cache = admin.usage.cache();
         let overview = cache.overview();
         Self {
@@ -145,16 +147,16 @@ impl Overview {
 
 // === impl Held ===
 
-impl From<&Holding> for Held {
-    fn from(holding: &Holding) -> Self {
+impl From<&EntryInfo> for CacheEntryResponse {
+    fn from(holding: &EntryInfo) -> Self {
         Self {
             processed_date: holding.processed_date.map(|date| date.to_string()),
             source: holding.api.as_str(),
             newest: holding.is_newest,
-            rows: holding.held.prepared.rows(),
+            rows: holding.cached.rendered.rows(),
             bytes: holding.weight_bytes,
-            age_seconds: holding.held.age.as_secs(),
-            freshness: match holding.held.freshness {
+            age_seconds: holding.cached.age.as_secs(),
+            freshness: match holding.cached.freshness {
                 Freshness::Fresh => "fresh",
                 Freshness::StaleWhileRevalidate => "stale-while-revalidate",
                 Freshness::StaleIfError => "stale-if-error",
@@ -167,7 +169,7 @@ impl From<&Holding> for Held {
 
 // === impl Selection ===
 
-impl Selection {
+impl AdminCacheQuery {
     fn parse(query: Option<&str>, allowed: &[&str]) -> Result<Self, Problem> {
         let mut selection = Self {
             customer_id: None,
@@ -220,7 +222,7 @@ impl Selection {
 
 /// Any page that a browser on this machine shows can have it send a purge, unasked, and needs no
 /// answer to do its harm. A key it cannot send so.
-fn not_for_pages() -> Problem {
+fn web_page_purge_problem() -> Problem {
     Problem::new(
         Kind::NotForPages,
         "without a key of the admin listener (admin.key_sha256), no web page may purge",
@@ -231,7 +233,7 @@ fn bad_request(detail: String) -> Problem {
     Problem::new(Kind::BadRequest, detail)
 }
 
-fn refuse(problem: Problem, request: &Request) -> Response {
-    let request_id = request_id::accept_or_mint(request.headers());
-    answer(problem, request.uri().path(), &request_id)
+fn reject(problem: Problem, request: &Request) -> Response {
+    let request_id = request_id::accept_or_generate(request.headers());
+    problem_response(problem, request.uri().path(), &request_id)
 }

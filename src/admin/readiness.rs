@@ -16,15 +16,15 @@ use serde::Serialize;
 #[derive(Default)]
 pub struct Readiness {
     account: String,
-    gates: Vec<(&'static str, Look)>,
+    gates: Vec<(&'static str, GateCheck)>,
 }
 
 /// Looks at a gate.
-type Look = Box<dyn Fn() -> Gate + Send + Sync>;
+type GateCheck = Box<dyn Fn() -> ReadinessGate + Send + Sync>;
 
 /// One gate, as it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Gate {
+pub struct ReadinessGate {
     /// What it waits for; open where absent.
     pub waits_for: Option<String>,
     /// What a person should know though it is open.
@@ -33,7 +33,7 @@ pub struct Gate {
 
 /// What `/readyz` shows.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct ReadinessReport {
     /// Whether every gate is open.
     pub ready: bool,
     /// Whose readiness this is, for whoever expects somebody to be there.
@@ -56,7 +56,7 @@ struct GateReport {
 
 impl Readiness {
     /// Of this account, as [`identity`](super::identity()) names it.
-    pub fn of(account: String) -> Self {
+    pub fn for_account(account: String) -> Self {
         Self {
             account,
             gates: Vec::new(),
@@ -68,7 +68,7 @@ impl Readiness {
     pub fn gate(
         mut self,
         name: &'static str,
-        look: impl Fn() -> Gate + Send + Sync + 'static,
+        look: impl Fn() -> ReadinessGate + Send + Sync + 'static,
     ) -> Self {
         self.gates.push((name, Box::new(look)));
         self
@@ -88,19 +88,19 @@ impl Readiness {
             ),
             &["gate"],
         )?;
-        registry.register(Box::new(Gauges {
+        registry.register(Box::new(ReadinessCollector {
             family,
             readiness: Arc::clone(self),
         }))
     }
 
     /// All gates as they stand.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> ReadinessReport {
         let gates: Vec<_> = self
             .gates
             .iter()
             .map(|(name, look)| {
-                let Gate { waits_for, note } = look();
+                let ReadinessGate { waits_for, note } = look();
                 GateReport {
                     name,
                     ready: waits_for.is_none(),
@@ -109,7 +109,7 @@ impl Readiness {
                 }
             })
             .collect();
-        Report {
+        ReadinessReport {
             ready: gates.iter().all(|gate| gate.ready),
             account: self.account.clone(),
             gates,
@@ -127,14 +127,14 @@ impl fmt::Debug for Readiness {
 
 /// What a scrape reads of a [`Readiness`].
 #[derive(Debug)]
-struct Gauges {
+struct ReadinessCollector {
     family: IntGaugeVec,
     readiness: Arc<Readiness>,
 }
 
 // === impl Gauges ===
 
-impl Collector for Gauges {
+impl Collector for ReadinessCollector {
     fn desc(&self) -> Vec<&Desc> {
         self.family.desc()
     }
@@ -151,7 +151,7 @@ impl Collector for Gauges {
 
 // === impl Gate ===
 
-impl Gate {
+impl ReadinessGate {
     /// A gate that waits for nothing.
     pub fn open() -> Self {
         Self::default()
@@ -179,10 +179,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_closed_gate_closes_all_and_says_why() {
+    fn one_closed_gate_makes_the_service_not_ready_and_names_its_reason() {
         let readiness = Readiness::default()
-            .gate("open", Gate::open)
-            .gate("closed", || Gate::waiting_for("a token"));
+            .gate("open", ReadinessGate::open)
+            .gate("closed", || ReadinessGate::waiting_for("a token"));
 
         let report = readiness.report();
 

@@ -8,51 +8,51 @@ use std::{borrow::Cow, sync::OnceLock};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
-use super::{Arrived, Served, Told, caching, negotiation};
+use super::{ApiResponse, LogFields, RequestContext, caching, negotiation};
 use crate::{
     cache::CacheStatus,
     offload,
-    problem::{Body, Problem},
-    render::{self, Coding},
+    problem::{FullBody, Problem},
+    render::{self, ContentCoding},
 };
 
 /// A file, as it is built into the program.
 #[derive(Clone, Debug)]
-pub(super) struct File {
+pub(super) struct StaticFile {
     /// The path that it is asked for by, and no other.
     pub(super) path: &'static str,
     /// Its media type.
     pub(super) content_type: &'static str,
-    /// `Content-Security-Policy`: what a browser may do with it.
-    pub(super) policy: &'static str,
+    /// `AnswerContent-Security-Policy`: what a browser may do with it.
+    pub(super) content_security_policy: &'static str,
     /// What it holds.
     pub(super) body: Cow<'static, [u8]>,
 }
 
 /// A file ready to be sent, compressed once at most in each coding.
 #[derive(Debug)]
-pub(super) struct Asset {
+pub(super) struct StaticAsset {
     path: &'static str,
     content_type: HeaderValue,
-    policy: HeaderValue,
-    identity: Encoded,
-    compressed: [OnceLock<Option<Encoded>>; Coding::COMPRESSED.len()],
+    content_security_policy: HeaderValue,
+    identity: EncodedAsset,
+    compressed: [OnceLock<Option<EncodedAsset>>; ContentCoding::COMPRESSED.len()],
 }
 
 /// All of them.
 #[derive(Debug)]
-pub(super) struct Assets(Vec<Asset>);
+pub(super) struct StaticAssets(Vec<StaticAsset>);
 
 /// A body as it goes over the wire.
 #[derive(Clone, Debug)]
-struct Encoded {
+struct EncodedAsset {
     /// Strong, and its own for each coding (RFC 9110 §8.8.3).
     etag: HeaderValue,
     body: Bytes,
 }
 
 /// A policy for what no browser shows as a page: nothing may be loaded, and nothing frame it.
-pub(super) const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
+pub(super) const NO_CONTENT_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// A browser looks for a newer file after five minutes, which a validator makes cheap; a new release
 /// is seen by everybody that soon.
@@ -63,54 +63,61 @@ const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300
 /// # Cancel safety
 ///
 /// Dropping the future abandons nothing: a coding under way is finished, and kept.
-pub(super) async fn answer<B>(asset: &'static Asset, arrived: &Arrived<'_, B>) -> Served {
+pub(super) async fn respond<B>(
+    asset: &'static StaticAsset,
+    arrived: &RequestContext<'_, B>,
+) -> ApiResponse {
     let request = arrived.request;
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return arrived.refuse(Problem::method_not_allowed(request.method(), "GET, HEAD"));
+        return arrived.reject(Problem::method_not_allowed(request.method(), "GET, HEAD"));
     }
-    let coding = match negotiation::coding(request.headers()) {
+    let coding = match negotiation::negotiate_coding(request.headers()) {
         Ok(coding) => coding,
-        Err(problem) => return arrived.refuse(problem),
+        Err(problem) => return arrived.reject(problem),
     };
-    Served {
+    ApiResponse {
         response: asset.respond(request.headers(), coding).await,
-        status: CacheStatus::NOT_CONSULTED,
-        told: Told::default(),
+        cache_status: CacheStatus::NOT_CONSULTED,
+        log_fields: LogFields::default(),
     }
 }
 
 // === impl Assets ===
 
-impl Assets {
+impl StaticAssets {
     /// These files, ready to be sent.
-    pub(super) fn new(files: impl IntoIterator<Item = File>) -> Self {
-        Self(files.into_iter().map(Asset::new).collect())
+    pub(super) fn new(files: impl IntoIterator<Item = StaticFile>) -> Self {
+        Self(files.into_iter().map(StaticAsset::new).collect())
     }
 
     /// The file of this very path.
-    pub(super) fn find(&self, path: &str) -> Option<&Asset> {
+    pub(super) fn find(&self, path: &str) -> Option<&StaticAsset> {
         self.0.iter().find(|asset| asset.path == path)
     }
 }
 
 // === impl Asset ===
 
-impl Asset {
+impl StaticAsset {
     /// The file, ready to be sent.
-    pub(super) fn new(file: File) -> Self {
+    pub(super) fn new(file: StaticFile) -> Self {
         let etag = render::strong_etag(&file.body);
         Self {
             path: file.path,
             content_type: HeaderValue::from_static(file.content_type),
-            policy: HeaderValue::from_static(file.policy),
-            identity: Encoded::new(&etag, file.body),
+            content_security_policy: HeaderValue::from_static(file.content_security_policy),
+            identity: EncodedAsset::new(&etag, file.body),
             compressed: Default::default(),
         }
     }
 
-    async fn respond(&'static self, request: &HeaderMap, coding: Coding) -> Response<Body> {
+    async fn respond(
+        &'static self,
+        request: &HeaderMap,
+        coding: ContentCoding,
+    ) -> Response<FullBody> {
         let (encoded, coding) = self.encoded(coding).await;
-        let mut response = Response::new(Body::default());
+        let mut response = Response::new(FullBody::default());
         let headers = response.headers_mut();
         headers.insert(header::ETAG, encoded.etag.clone());
         headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
@@ -118,9 +125,12 @@ impl Asset {
             header::VARY,
             HeaderValue::from_name(header::ACCEPT_ENCODING),
         );
-        headers.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
-        headers.extend(ON_ALL);
-        if caching::is_known(request, encoded.etag.as_bytes()) {
+        headers.insert(
+            header::CONTENT_SECURITY_POLICY,
+            self.content_security_policy.clone(),
+        );
+        headers.extend(COMMON_HEADERS);
+        if caching::matches_if_none_match(request, encoded.etag.as_bytes()) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return response;
         }
@@ -128,36 +138,42 @@ impl Asset {
         if let Some(token) = coding.token() {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(token));
         }
-        *response.body_mut() = Body::new(encoded.body.clone());
+        *response.body_mut() = FullBody::new(encoded.body.clone());
         response
     }
 
     /// The body in a coding, or as it is where that cannot be made.
-    async fn encoded(&'static self, coding: Coding) -> (&'static Encoded, Coding) {
-        let Some(slot) = coding.slot().and_then(|slot| self.compressed.get(slot)) else {
-            return (&self.identity, Coding::Identity);
+    async fn encoded(
+        &'static self,
+        coding: ContentCoding,
+    ) -> (&'static EncodedAsset, ContentCoding) {
+        let Some(slot) = coding
+            .compressed_index()
+            .and_then(|slot| self.compressed.get(slot))
+        else {
+            return (&self.identity, ContentCoding::Identity);
         };
         let made = match slot.get() {
             Some(made) => made,
             // Whoever comes meanwhile waits for this one.
             None => {
-                let size = self.identity.body.len() * coding.effort();
+                let size = self.identity.body.len() * coding.compression_cost();
                 offload::run_cpu_bound(size, move || slot.get_or_init(|| self.compress(coding)))
                     .await
             }
         };
         match made {
             Some(encoded) => (encoded, coding),
-            None => (&self.identity, Coding::Identity),
+            None => (&self.identity, ContentCoding::Identity),
         }
     }
 
-    fn compress(&self, coding: Coding) -> Option<Encoded> {
+    fn compress(&self, coding: ContentCoding) -> Option<EncodedAsset> {
         let identity = &self.identity;
         match render::compress(&identity.body, coding) {
             Ok(body) => {
                 let etag = render::etag_for_coding(identity.etag.as_bytes(), coding);
-                Some(Encoded::new(&etag, Cow::Owned(body)))
+                Some(EncodedAsset::new(&etag, Cow::Owned(body)))
             }
             Err(error) => {
                 tracing::error!(path = self.path, %error, "a file could not be compressed");
@@ -168,7 +184,7 @@ impl Asset {
 }
 
 /// What browsers are told of every file.
-const ON_ALL: [(HeaderName, HeaderValue); 2] = [
+const COMMON_HEADERS: [(HeaderName, HeaderValue); 2] = [
     (
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
@@ -181,7 +197,7 @@ const ON_ALL: [(HeaderName, HeaderValue); 2] = [
 
 // === impl Encoded ===
 
-impl Encoded {
+impl EncodedAsset {
     fn new(etag: &str, body: Cow<'static, [u8]>) -> Self {
         Self {
             // It is of hexadecimal digits and a coding's name.

@@ -6,12 +6,12 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{route::Route, schema::Anonymous};
 use crate::{
-    access_key::{self, BadCredential, Schemes},
+    access_key::{self, AuthSchemes, CredentialError},
     auth::{
-        Callers, Identity, TokenCallers, TokenRefused,
-        jwt::{Rejection, VerifyError},
+        CallerIdentity, CallersFile, TokenAuthError, TokenAuthenticator,
+        jwt::{TokenRejection, VerifyError},
     },
-    clock::whole_seconds_up,
+    clock::retry_after_seconds,
     domain::Caller,
     peer::Peer,
     problem::{Kind, Problem},
@@ -19,30 +19,30 @@ use crate::{
 
 /// How callers are told apart.
 #[derive(Clone, Debug)]
-pub struct Authentication {
+pub struct Authenticator {
     /// Whom the callers file names, where there is one.
-    callers: Option<Callers>,
+    callers: Option<CallersFile>,
     /// Whose tokens are believed, where somebody's are.
-    tokens: Option<TokenCallers>,
+    tokens: Option<TokenAuthenticator>,
     /// Everybody, where there is neither and nobody is told apart.
-    everybody: Arc<Identity>,
+    anonymous_identity: Arc<CallerIdentity>,
 }
 
 /// Why nobody knows who asks. Told and counted; what was presented is neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Denied {
+pub(super) enum AuthenticationError {
     /// Nothing was shown.
-    NoCredential,
+    MissingCredential,
     /// An `Authorization` of another scheme, or without a token.
     Malformed,
     /// Two credentials that differ.
-    Several,
+    ConflictingCredentials,
     /// Nobody's key.
     UnknownKey,
     /// A certificate of our authority's, and of no caller's.
     UnknownCertificate,
     /// A token that is not valid.
-    Token(Rejection),
+    Token(TokenRejection),
     /// A valid token, of a subject that is no caller.
     UnknownSubject,
     /// A token of which nobody can tell whether it is valid; the caller is not at fault.
@@ -54,13 +54,13 @@ pub(super) enum Denied {
 
 // === impl Authentication ===
 
-impl Authentication {
+impl Authenticator {
     /// By these callers and tokens; with neither, everybody is anonymous and may do everything.
-    pub fn new(callers: Option<Callers>, tokens: Option<TokenCallers>) -> Self {
+    pub fn new(callers: Option<CallersFile>, tokens: Option<TokenAuthenticator>) -> Self {
         Self {
             callers,
             tokens,
-            everybody: Arc::new(Identity::new(Caller::anonymous(), None)),
+            anonymous_identity: Arc::new(CallerIdentity::new(Caller::anonymous(), None)),
         }
     }
 
@@ -80,29 +80,29 @@ impl Authentication {
         &self,
         headers: &HeaderMap,
         peer: &Peer,
-    ) -> Result<Arc<Identity>, Denied> {
+    ) -> Result<Arc<CallerIdentity>, AuthenticationError> {
         if self.anonymous() == Anonymous::Allowed {
-            return Ok(Arc::clone(&self.everybody));
+            return Ok(Arc::clone(&self.anonymous_identity));
         }
-        let presented = access_key::presented(headers, Schemes::BearerOrBasic)?;
+        let presented = access_key::extract_credential(headers, AuthSchemes::BearerOrBasic)?;
         let presented = presented.as_deref();
         if let (Some(token), Some(tokens)) = (presented, &self.tokens)
-            && TokenCallers::is_token(token)
+            && TokenAuthenticator::is_token(token)
         {
             return Ok(tokens.identify(token, self.callers.as_ref()).await?);
         }
-        let callers = self.callers.as_ref().map(Callers::live);
+        let callers = self.callers.as_ref().map(CallersFile::current);
         let callers = callers.as_deref();
         let (known, otherwise) = match (presented, &peer.certificate_name) {
             (Some(key), _) => (
                 callers.and_then(|callers| callers.by_key(key)),
-                Denied::UnknownKey,
+                AuthenticationError::UnknownKey,
             ),
             (None, Some(name)) => (
                 callers.and_then(|callers| callers.by_certificate(name)),
-                Denied::UnknownCertificate,
+                AuthenticationError::UnknownCertificate,
             ),
-            (None, None) => (None, Denied::NoCredential),
+            (None, None) => (None, AuthenticationError::MissingCredential),
         };
         known.cloned().ok_or(otherwise)
     }
@@ -110,13 +110,13 @@ impl Authentication {
 
 // === impl Denied ===
 
-impl Denied {
+impl AuthenticationError {
     /// Every value of the `reason` label.
     pub(super) fn reasons() -> impl Iterator<Item = &'static str> {
         let plain = [
-            Self::NoCredential,
+            Self::MissingCredential,
             Self::Malformed,
-            Self::Several,
+            Self::ConflictingCredentials,
             Self::UnknownKey,
             Self::UnknownCertificate,
             Self::UnknownSubject,
@@ -126,16 +126,16 @@ impl Denied {
         ];
         plain
             .into_iter()
-            .chain(Rejection::ALL.map(Self::Token))
+            .chain(TokenRejection::ALL.map(Self::Token))
             .map(Self::reason)
     }
 
     /// The value of the `reason` label.
     pub(super) const fn reason(self) -> &'static str {
         match self {
-            Self::NoCredential => "no-credential",
+            Self::MissingCredential => "no-credential",
             Self::Malformed => "malformed",
-            Self::Several => "several",
+            Self::ConflictingCredentials => "several",
             Self::UnknownKey => "unknown-key",
             Self::UnknownCertificate => "unknown-certificate",
             Self::Token(rejection) => rejection.as_str(),
@@ -146,12 +146,12 @@ impl Denied {
 
     /// What the caller is told at this route: a browser, so that it asks its user, also that the
     /// credential may be a password (RFC 7617 §2).
-    pub(super) fn problem_at(self, route: Route<'_>) -> Problem {
+    pub(super) fn problem_for(self, route: Route<'_>) -> Problem {
         const BASIC: &str = "Basic realm=\"usage-proxy\", charset=\"UTF-8\"";
 
         let problem = self.problem();
-        if problem.status() == StatusCode::UNAUTHORIZED && route.is_for_browsers() {
-            problem.with_another_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC))
+        if problem.status() == StatusCode::UNAUTHORIZED && route.is_opened_in_browsers() {
+            problem.with_appended_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC))
         } else {
             problem
         }
@@ -164,7 +164,7 @@ impl Denied {
         const AMBIGUOUS: &str = "Bearer realm=\"usage-proxy\", error=\"invalid_request\"";
 
         let (challenge, detail) = match self {
-            Self::NoCredential => (
+            Self::MissingCredential => (
                 BARE,
                 "no credential was sent; expected `Authorization: Bearer` or `X-Api-Key`",
             ),
@@ -172,7 +172,7 @@ impl Denied {
                 BARE,
                 "the Authorization header is not `Bearer` and a credential, nor `Basic` with it as password",
             ),
-            Self::Several => (
+            Self::ConflictingCredentials => (
                 AMBIGUOUS,
                 "more than one credential was sent; expected one, in Authorization or in X-Api-Key",
             ),
@@ -191,11 +191,11 @@ impl Denied {
                     Kind::IssuerUnavailable,
                     "the token cannot be checked, since its issuer's keys cannot be had",
                 )
-                .with_retry_after(whole_seconds_up(retry_after));
+                .with_retry_after(retry_after_seconds(retry_after));
             }
         };
         let kind = match self {
-            Self::Several => Kind::SeveralCredentials,
+            Self::ConflictingCredentials => Kind::SeveralCredentials,
             _ => Kind::Unauthenticated,
         };
         let challenge = match self {
@@ -209,23 +209,23 @@ impl Denied {
     }
 }
 
-impl From<TokenRefused> for Denied {
-    fn from(refused: TokenRefused) -> Self {
+impl From<TokenAuthError> for AuthenticationError {
+    fn from(refused: TokenAuthError) -> Self {
         match refused {
-            TokenRefused::Invalid(VerifyError::Rejected(rejection)) => Self::Token(rejection),
-            TokenRefused::Invalid(VerifyError::IssuerUnavailable { retry_after }) => {
+            TokenAuthError::Invalid(VerifyError::Rejected(rejection)) => Self::Token(rejection),
+            TokenAuthError::Invalid(VerifyError::IssuerUnavailable { retry_after }) => {
                 Self::IssuerUnavailable { retry_after }
             }
-            TokenRefused::UnknownSubject => Self::UnknownSubject,
+            TokenAuthError::UnknownSubject => Self::UnknownSubject,
         }
     }
 }
 
-impl From<BadCredential> for Denied {
-    fn from(bad: BadCredential) -> Self {
+impl From<CredentialError> for AuthenticationError {
+    fn from(bad: CredentialError) -> Self {
         match bad {
-            BadCredential::Scheme => Self::Malformed,
-            BadCredential::Several => Self::Several,
+            CredentialError::UnsupportedScheme => Self::Malformed,
+            CredentialError::Conflicting => Self::ConflictingCredentials,
         }
     }
 }
@@ -247,16 +247,16 @@ mod tests {
     };
 
     /// A caller with a key, and one with a certificate.
-    async fn two_callers() -> Authentication {
+    async fn two_callers() -> Authenticator {
         let rights = "customers = [\"*\"]\nscopes = [\"usage:read\"]";
         let file = tempfile::NamedTempFile::new().unwrap();
         let callers = format!(
             "[[caller]]\nname = \"keyed\"\nkey_sha256 = \"{}\"\n{rights}\n[[caller]]\n\
              name = \"certified\"\nclient_certificate = \"c.contoso.com\"\n{rights}\n",
-            KeyHash::of(b"k"),
+            KeyHash::of_key(b"k"),
         );
         fs::write(file.path(), callers).unwrap();
-        let callers = Callers::load(
+        let callers = CallersFile::load(
             file.path(),
             Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH)),
             CallersMetrics::new(&Registry::new()).unwrap(),
@@ -264,7 +264,7 @@ mod tests {
             &Shutdown::new(),
         )
         .await;
-        Authentication::new(Some(callers.unwrap()), None)
+        Authenticator::new(Some(callers.unwrap()), None)
     }
 
     fn request(key: Option<&'static str>, certificate: Option<&str>) -> (HeaderMap, Peer) {
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_credential_that_was_sent_counts_before_a_certificate() {
+    async fn a_sent_credential_takes_precedence_over_a_certificate() {
         let authentication = two_callers().await;
         let (ours, other) = (Some("c.contoso.com"), Some("d.contoso.com"));
 
@@ -287,11 +287,15 @@ mod tests {
             (Some("k"), ours, Ok("keyed")),
             (Some("k"), other, Ok("keyed")),
             (None, ours, Ok("certified")),
-            (None, other, Err(Denied::UnknownCertificate)),
-            (None, Some(""), Err(Denied::UnknownCertificate)),
-            (Some("x"), ours, Err(Denied::UnknownKey)),
-            (Some("c.contoso.com"), None, Err(Denied::UnknownKey)),
-            (None, None, Err(Denied::NoCredential)),
+            (None, other, Err(AuthenticationError::UnknownCertificate)),
+            (None, Some(""), Err(AuthenticationError::UnknownCertificate)),
+            (Some("x"), ours, Err(AuthenticationError::UnknownKey)),
+            (
+                Some("c.contoso.com"),
+                None,
+                Err(AuthenticationError::UnknownKey),
+            ),
+            (None, None, Err(AuthenticationError::MissingCredential)),
         ] {
             let (headers, peer) = request(key, certificate);
 
@@ -307,8 +311,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_nobody_is_told_apart_everybody_is_anonymous() {
-        let authentication = Authentication::new(None, None);
+    async fn without_configured_callers_every_caller_is_anonymous() {
+        let authentication = Authenticator::new(None, None);
 
         for (key, certificate) in [(None, None), (Some("k"), Some("c.contoso.com"))] {
             let (headers, peer) = request(key, certificate);
@@ -320,16 +324,16 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_is_one_of_its_own() {
-        let reasons: Vec<_> = Denied::reasons().collect();
+    fn every_error_has_a_unique_reason() {
+        let reasons: Vec<_> = AuthenticationError::reasons().collect();
         let distinct: std::collections::HashSet<_> = reasons.iter().collect();
 
         assert_eq!(distinct.len(), reasons.len(), "{reasons:?}");
     }
 
     #[test]
-    fn a_token_is_refused_by_the_words_of_its_standard() {
-        let problem = Denied::Token(Rejection::Expired).problem();
+    fn a_rejected_token_gets_the_error_codes_of_rfc_6750() {
+        let problem = AuthenticationError::Token(TokenRejection::Expired).problem();
 
         let response = problem.into_response();
 

@@ -5,47 +5,47 @@ use std::fmt::Write;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 
-use super::browser;
+use super::browser_headers;
 use crate::{
-    cache::{CacheStatus, Held},
-    problem::Body,
-    render::{Coding, Document, Encoded, Form},
+    cache::{CacheStatus, CachedAnswer},
+    problem::FullBody,
+    render::{ContentCoding, EncodedBody, Format, RenderedDocument},
 };
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Headers of an answer, so that their map is allocated once.
-const MOST_HEADERS: usize = 14;
+const MAX_HEADERS: usize = 14;
 
 /// What an answer is of, and whom it is the same for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Audience {
+pub(super) enum ResponseAudience {
     /// Every client, where callers are not identified.
-    Everybody,
+    Everyone,
     /// The callers that may have it. It is the same for each, but a browser that two of them share
     /// must not show one's answer to the other.
-    AllowedCallers,
+    AuthorizedCallers,
     /// Whoever asks for the same page.
-    EverybodyOfPage,
+    EveryonePerPage,
     /// Its caller alone. No date goes with it: rights change too, so that what a caller is shown may
     /// be modified although nothing was.
-    ItsCaller,
+    SingleCaller,
 }
 
 /// Dresses an answer: the body with its metadata, or 304 where the caller has it already.
 pub(super) fn respond(
     request: &HeaderMap,
-    held: &Held,
-    audience: Audience,
-    form: Form,
-    coding: Coding,
-    (document, encoded): (&Document, &Encoded),
-) -> Response<Body> {
-    let modified_at = (audience != Audience::ItsCaller).then(|| document.modified_at());
+    held: &CachedAnswer,
+    audience: ResponseAudience,
+    form: Format,
+    coding: ContentCoding,
+    (document, encoded): (&RenderedDocument, &EncodedBody),
+) -> Response<FullBody> {
+    let modified_at = (audience != ResponseAudience::SingleCaller).then(|| document.modified_at());
     let not_modified = is_not_modified(request, encoded.etag_bytes(), modified_at);
-    let mut headers = HeaderMap::with_capacity(MOST_HEADERS);
+    let mut headers = HeaderMap::with_capacity(MAX_HEADERS);
     let mut response = if not_modified {
-        let mut response = Response::new(Body::default());
+        let mut response = Response::new(FullBody::default());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
@@ -54,7 +54,7 @@ pub(super) fn respond(
         if let Some(token) = coding.token() {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(token));
         }
-        Response::new(Body::new(encoded.to_body()))
+        Response::new(FullBody::new(encoded.to_body()))
     };
     // RFC 9110 §15.4.5: a 304 has these as the 200 would.
     headers.insert(header::ETAG, encoded.etag());
@@ -64,15 +64,15 @@ pub(super) fn respond(
     headers.insert(header::CACHE_CONTROL, held.cache_control.clone());
     headers.insert(header::AGE, HeaderValue::from(held.age.as_secs()));
     headers.insert(header::VARY, audience.vary());
-    browser::guard_data(&mut headers);
+    browser_headers::add_data_headers(&mut headers);
     *response.headers_mut() = headers;
     response
 }
 
 /// Whether the caller names this validator among those of what it has (RFC 9110 §13.1.2).
-pub(super) fn is_known(request: &HeaderMap, etag: &[u8]) -> bool {
+pub(super) fn matches_if_none_match(request: &HeaderMap, etag: &[u8]) -> bool {
     let mut lists = request.get_all(header::IF_NONE_MATCH).iter();
-    lists.any(|list| matches(list.as_bytes(), etag))
+    lists.any(|list| any_tag_matches(list.as_bytes(), etag))
 }
 
 /// Whether the caller has this very content (RFC 9110 §13.1).
@@ -80,7 +80,7 @@ pub(super) fn is_known(request: &HeaderMap, etag: &[u8]) -> bool {
 /// `If-Modified-Since` counts only where there is no `If-None-Match`, and only where it is a date.
 fn is_not_modified(request: &HeaderMap, etag: &[u8], modified_at: Option<Timestamp>) -> bool {
     if request.contains_key(header::IF_NONE_MATCH) {
-        return is_known(request, etag);
+        return matches_if_none_match(request, etag);
     }
     let Some(modified_at) = modified_at else {
         return false;
@@ -94,7 +94,7 @@ fn is_not_modified(request: &HeaderMap, etag: &[u8], modified_at: Option<Timesta
 }
 
 /// Weak comparison (RFC 9110 §8.8.3.2) with each tag of a list, or with any by `*`.
-fn matches(list: &[u8], etag: &[u8]) -> bool {
+fn any_tag_matches(list: &[u8], etag: &[u8]) -> bool {
     if list.trim_ascii() == b"*" {
         return true;
     }
@@ -107,12 +107,12 @@ fn matches(list: &[u8], etag: &[u8]) -> bool {
 
 /// `Cache-Status` (RFC 9211 §2).
 pub(super) fn cache_status(status: &CacheStatus) -> HeaderValue {
-    let mut text = StatusText::default();
+    let mut text = CacheStatusText::default();
     write_parameters(&mut text, status).unwrap_or_default();
     HeaderValue::from_bytes(text.as_bytes()).unwrap_or(HeaderValue::from_static("usage-proxy"))
 }
 
-fn write_parameters(text: &mut StatusText, status: &CacheStatus) -> std::fmt::Result {
+fn write_parameters(text: &mut CacheStatusText, status: &CacheStatus) -> std::fmt::Result {
     text.write_str("usage-proxy")?;
     if status.hit {
         text.write_str("; hit")?;
@@ -141,21 +141,21 @@ fn write_parameters(text: &mut StatusText, status: &CacheStatus) -> std::fmt::Re
 
 /// Text on the stack, so that a header value is allocated once and at its size. What does not fit
 /// is an error, and no status is longer.
-struct StatusText {
+struct CacheStatusText {
     bytes: [u8; 160],
     len: usize,
 }
 
 // === impl Audience ===
 
-impl Audience {
+impl ResponseAudience {
     /// What of a request an answer hangs on.
     const fn vary(self) -> HeaderValue {
         HeaderValue::from_static(match self {
-            Self::Everybody => "Accept, Accept-Encoding",
-            Self::AllowedCallers => "Accept, Accept-Encoding, Authorization, X-Api-Key",
-            Self::EverybodyOfPage => "Accept, Accept-Encoding, MS-ContinuationToken",
-            Self::ItsCaller => {
+            Self::Everyone => "Accept, Accept-Encoding",
+            Self::AuthorizedCallers => "Accept, Accept-Encoding, Authorization, X-Api-Key",
+            Self::EveryonePerPage => "Accept, Accept-Encoding, MS-ContinuationToken",
+            Self::SingleCaller => {
                 "Accept, Accept-Encoding, Authorization, X-Api-Key, MS-ContinuationToken"
             }
         })
@@ -164,13 +164,13 @@ impl Audience {
 
 // === impl StatusText ===
 
-impl StatusText {
+impl CacheStatusText {
     fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 
-impl Default for StatusText {
+impl Default for CacheStatusText {
     fn default() -> Self {
         Self {
             bytes: [0; 160],
@@ -179,7 +179,7 @@ impl Default for StatusText {
     }
 }
 
-impl Write for StatusText {
+impl Write for CacheStatusText {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
         let end = self.len + text.len();
         let place = self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?;
@@ -190,12 +190,12 @@ impl Write for StatusText {
 }
 
 #[cfg(test)]
-mod anything;
+mod proptests;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::Forward;
+    use crate::cache::ForwardReason;
 
     fn not_modified(conditions: &[(HeaderName, &str)]) -> bool {
         let request = conditions
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_in_the_list_is_enough() {
+    fn one_matching_tag_in_the_list_gives_304() {
         for list in [
             "\"abc\"",
             "W/\"abc\"",
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_counts_only_without_a_tag() {
+    fn if_modified_since_is_ignored_when_if_none_match_is_present() {
         const SAME: &str = "Thu, 09 Mar 2017 00:00:00 GMT";
         const BEFORE: &str = "Wed, 08 Mar 2017 23:59:59 GMT";
 
@@ -246,14 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn a_status_says_what_happened_in_the_order_of_the_rfc() {
+    fn cache_status_parameters_are_in_the_order_of_rfc_9211() {
         let hit = CacheStatus {
             hit: true,
             ttl: Some(-12),
             ..CacheStatus::default()
         };
         let forwarded = CacheStatus {
-            forward: Some(Forward::UriMiss),
+            forward: Some(ForwardReason::UriMiss),
             forward_status: Some(200),
             stored: true,
             collapsed: true,

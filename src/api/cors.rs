@@ -14,18 +14,18 @@ use http::{
 };
 
 use crate::{
-    config::Origin,
-    problem::{Body, Kind, Problem},
+    config::CorsOrigin,
+    problem::{FullBody, Kind, Problem},
 };
 
 /// The origins whose pages may read answers; always at least one.
 #[derive(Debug)]
-pub(super) struct Cors {
-    origins: Vec<Origin>,
+pub(super) struct CorsPolicy {
+    origins: Vec<CorsOrigin>,
 }
 
 /// What a page may ask for. Chromium remembers it for no longer than two hours.
-const ON_PREFLIGHT: [(HeaderName, HeaderValue); 3] = [
+const PREFLIGHT_HEADERS: [(HeaderName, HeaderValue); 3] = [
     (
         ACCESS_CONTROL_ALLOW_METHODS,
         HeaderValue::from_static("GET, HEAD"),
@@ -41,36 +41,36 @@ const ON_PREFLIGHT: [(HeaderName, HeaderValue); 3] = [
 ];
 
 /// What scripts may read of an answer, beside what the Fetch standard lets them.
-const EXPOSED: HeaderValue = HeaderValue::from_static(
+const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
     "Age, Cache-Status, ETag, MS-CorrelationId, MS-RequestId, RateLimit, RateLimit-Policy, \
      Retry-After, WWW-Authenticate, X-Request-Id",
 );
 
 // === impl Cors ===
 
-impl Cors {
+impl CorsPolicy {
     /// `None` where no page of another origin is meant to read anything.
-    pub(super) fn new(origins: &[Origin]) -> Option<Self> {
+    pub(super) fn new(origins: &[CorsOrigin]) -> Option<Self> {
         (!origins.is_empty()).then(|| Self {
             origins: origins.to_vec(),
         })
     }
 
     /// Answers what a browser asks ahead of a request that no form or link could make; `None` where
-    /// the request is no such question. [`Cors::dress`] has the last word on it too.
+    /// the request is no such question. [`CorsPolicy::add_headers`] has the last word on it too.
     ///
     /// It comes without credentials, so it is answered before they are looked at. The answer is of
     /// no path in particular: scripts learn the status of the request itself and no other.
     pub(super) fn preflight<B>(
         &self,
         request: &Request<B>,
-    ) -> Option<Result<Response<Body>, Problem>> {
+    ) -> Option<Result<Response<FullBody>, Problem>> {
         let headers = request.headers();
         let is_preflight = *request.method() == Method::OPTIONS
             && headers.contains_key(ORIGIN)
             && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        is_preflight.then(|| match self.allowed(headers) {
-            Some(_) => Ok(go_ahead()),
+        is_preflight.then(|| match self.allowed_origin(headers) {
+            Some(_) => Ok(preflight_response()),
             None => Err(Problem::new(
                 Kind::OriginNotAllowed,
                 "pages of this origin may not read answers; server.cors_origins names whose may",
@@ -79,41 +79,41 @@ impl Cors {
     }
 
     /// Lets the page that asks read the answer, whatever it is: a browser would hide an error too.
-    pub(super) fn dress(&self, request: &HeaderMap, response: &mut HeaderMap) {
+    pub(super) fn add_headers(&self, request: &HeaderMap, response: &mut HeaderMap) {
         // Also where nothing asked: what is stored may be reused for who does.
-        let vary = with_origin(response);
+        let vary = vary_with_origin(response);
         response.insert(VARY, vary);
-        if let Some(origin) = self.allowed(request) {
+        if let Some(origin) = self.allowed_origin(request) {
             response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+            response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
         }
     }
 
     /// The configured origin that a request comes from.
-    fn allowed(&self, request: &HeaderMap) -> Option<&HeaderValue> {
+    fn allowed_origin(&self, request: &HeaderMap) -> Option<&HeaderValue> {
         let sent = request.get(ORIGIN)?;
-        let mut origins = self.origins.iter().map(Origin::header_value);
+        let mut origins = self.origins.iter().map(CorsOrigin::header_value);
         origins.find(|origin| *origin == sent)
     }
 }
 
 /// What an answer was chosen by, and the origin besides.
-fn with_origin(response: &HeaderMap) -> HeaderValue {
-    const ORIGIN_ALONE: HeaderValue = HeaderValue::from_static("Origin");
+fn vary_with_origin(response: &HeaderMap) -> HeaderValue {
+    const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
     /// Never to be reused for another request (RFC 9110 §12.5.5).
-    const ANYTHING: HeaderValue = HeaderValue::from_static("*");
+    const VARY_ANY: HeaderValue = HeaderValue::from_static("*");
 
     let names = response.get_all(VARY).iter().map(HeaderValue::as_bytes);
     let names: Vec<_> = names.chain([&b"Origin"[..]]).collect();
     if names.len() == 1 {
-        return ORIGIN_ALONE;
+        return VARY_ORIGIN;
     }
-    HeaderValue::from_bytes(&names.join(&b", "[..])).unwrap_or(ANYTHING)
+    HeaderValue::from_bytes(&names.join(&b", "[..])).unwrap_or(VARY_ANY)
 }
 
-fn go_ahead() -> Response<Body> {
-    let mut response = Response::new(Body::default());
+fn preflight_response() -> Response<FullBody> {
+    let mut response = Response::new(FullBody::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().extend(ON_PREFLIGHT);
+    response.headers_mut().extend(PREFLIGHT_HEADERS);
     response
 }

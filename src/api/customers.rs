@@ -1,9 +1,9 @@
 //! The list of customers: cut to what its caller may see, and page by page for who wants it so.
 
 use super::{
-    Arrived, Inner, Served,
-    caching::{self, Audience},
-    data::{check_method, not_rendered, refuse_unanswered, serve},
+    ApiResponse, ApiState, RequestContext,
+    caching::{self, ResponseAudience},
+    data::{check_method, error_response, render_problem, with_upstream_ids},
     extract, negotiation,
     problem::not_allowed,
     schema::{DataHeaders, ListProblems, NativeCustomers, Paging, USAGE},
@@ -12,17 +12,17 @@ use crate::{
     domain::Caller,
     problem::Problem,
     render::{
-        Coding, Form,
-        customers::{Page, Shown},
+        ContentCoding, Format,
+        customers::{CustomerPageRequest, VisibleCustomers},
     },
-    service::{Answer, Cause, Directive},
+    service::{CacheDirective, ErrorKind, UsageAnswer},
 };
 
 /// What is asked for.
-struct Request {
-    page: Option<Page>,
-    coding: Coding,
-    directive: Directive,
+struct CustomerListRequest {
+    page: Option<CustomerPageRequest>,
+    coding: ContentCoding,
+    directive: CacheDirective,
 }
 
 /// `GET /v1/customers`.
@@ -47,84 +47,95 @@ struct Request {
         ListProblems,
     ),
 )]
-pub(super) async fn list<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller) -> Served {
-    let request = match read(arrived) {
+pub(super) async fn list<B>(
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
+    caller: &Caller,
+) -> ApiResponse {
+    let request = match parse_request(arrived) {
         Ok(request) => request,
-        Err(problem) => return arrived.refuse(problem),
+        Err(problem) => return arrived.reject(problem),
     };
     let trace = || arrived.call_trace();
     let answer = api
         .usage
-        .list(request.directive, caller, trace, arrived.at)
+        .customer_list(request.directive, caller, trace, arrived.received_at)
         .await;
     match answer {
-        Ok(answer) => show(api, arrived, caller, request, &answer).await,
-        Err(unanswered) => match unanswered.cause {
-            Cause::NotAllowed => {
+        Ok(answer) => respond(api, arrived, caller, request, &answer).await,
+        Err(unanswered) => match unanswered.kind {
+            ErrorKind::NotAllowed => {
                 api.metrics.access.not_allowed.inc();
-                arrived.refuse(not_allowed("this caller may not read any customer's usage"))
+                arrived.reject(not_allowed("this caller may not read any customer's usage"))
             }
-            Cause::NotHeld | Cause::Source { .. } => {
-                refuse_unanswered(api, arrived, None, &unanswered)
+            ErrorKind::NotCached | ErrorKind::Source { .. } => {
+                error_response(api, arrived, None, &unanswered)
             }
         },
     }
 }
 
-fn read<B>(arrived: &Arrived<'_, B>) -> Result<Request, Problem> {
+fn parse_request<B>(arrived: &RequestContext<'_, B>) -> Result<CustomerListRequest, Problem> {
     let request = arrived.request;
     let headers = request.headers();
     check_method(request.method())?;
-    negotiation::form(headers, negotiation::NATIVE_FORMS)?;
-    Ok(Request {
-        page: extract::page(request.uri().query(), headers)?,
-        coding: negotiation::coding(headers)?,
-        directive: extract::directive(headers),
+    negotiation::negotiate_format(headers, negotiation::NATIVE_FORMATS)?;
+    Ok(CustomerListRequest {
+        page: extract::list_page(request.uri().query(), headers)?,
+        coding: negotiation::negotiate_coding(headers)?,
+        directive: extract::cache_directive(headers),
     })
 }
 
-async fn show<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+async fn respond<B>(
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     caller: &Caller,
-    Request { page, coding, .. }: Request,
-    answer: &Answer,
-) -> Served {
-    let prepared = &answer.held.prepared;
+    CustomerListRequest { page, coding, .. }: CustomerListRequest,
+    answer: &UsageAnswer,
+) -> ApiResponse {
+    let prepared = &answer.cached.rendered;
     let part = match api
         .usage
-        .show_customers(prepared, caller, page, coding)
+        .visible_customers(prepared, caller, page, coding)
         .await
     {
-        Ok(Some(Shown::Part(part))) => Some(part),
-        Ok(Some(Shown::Whole)) => {
-            if prepared.ready(Form::Native, coding).is_none()
-                && let Err(error) = api.usage.render(prepared, Form::Native, coding).await
+        Ok(Some(VisibleCustomers::Part(part))) => Some(part),
+        Ok(Some(VisibleCustomers::Whole)) => {
+            if prepared.ready(Format::Native, coding).is_none()
+                && let Err(error) = api.usage.render(prepared, Format::Native, coding).await
             {
                 tracing::error!(%error, "the list of customers could not be rendered");
             }
             None
         }
-        Ok(None) => return arrived.refuse(not_rendered()),
+        Ok(None) => return arrived.reject(render_problem()),
         Err(error) => {
             tracing::error!(%error, "a part of the list of customers could not be rendered");
-            return arrived.refuse(not_rendered());
+            return arrived.reject(render_problem());
         }
     };
     let ready = match &part {
         Some(part) => part.ready(coding).map(|encoded| (&**part, encoded)),
-        None => prepared.ready(Form::Native, coding),
+        None => prepared.ready(Format::Native, coding),
     };
     let Some(ready) = ready else {
-        return arrived.refuse(not_rendered());
+        return arrived.reject(render_problem());
     };
-    api.metrics.served(answer.held.age);
+    api.metrics.record_served_age(answer.cached.age);
     let audience = if caller.is_anonymous() {
-        Audience::EverybodyOfPage
+        ResponseAudience::EveryonePerPage
     } else {
-        Audience::ItsCaller
+        ResponseAudience::SingleCaller
     };
     let headers = arrived.request.headers();
-    let response = caching::respond(headers, &answer.held, audience, Form::Native, coding, ready);
-    serve(response, answer, None)
+    let response = caching::respond(
+        headers,
+        &answer.cached,
+        audience,
+        Format::Native,
+        coding,
+        ready,
+    );
+    with_upstream_ids(response, answer, None)
 }

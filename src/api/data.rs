@@ -4,17 +4,17 @@
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::{
-    Arrived, Inner, Served, Told,
-    caching::{self, Audience},
+    ApiResponse, ApiState, LogFields, RequestContext,
+    caching::{self, ResponseAudience},
     problem,
     schema::Anonymous,
 };
 use crate::{
     cache::CacheResult,
     domain::ProcessedDate,
-    problem::{Body, Kind, Problem},
-    render::{Coding, Form},
-    service::{Answer, Cause, Unanswered, source::CallIds},
+    problem::{FullBody, Kind, Problem},
+    render::{ContentCoding, Format},
+    service::{ErrorKind, UsageAnswer, UsageError, source::CallIds},
 };
 
 const MS_REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");
@@ -29,18 +29,18 @@ pub(super) fn check_method(method: &Method) -> Result<(), Problem> {
 }
 
 /// Hands out an answer in this form and coding, or says why there is none.
-pub(super) async fn finish<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
-    answered: Result<Answer, Unanswered>,
-    (form, coding): (Form, Coding),
+pub(super) async fn respond<B>(
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
+    answered: Result<UsageAnswer, UsageError>,
+    (form, coding): (Format, ContentCoding),
     date: Option<ProcessedDate>,
-) -> Served {
+) -> ApiResponse {
     let answer = match answered {
         Ok(answer) => answer,
-        Err(unanswered) => return refuse_unanswered(api, arrived, date, &unanswered),
+        Err(unanswered) => return error_response(api, arrived, date, &unanswered),
     };
-    let prepared = &answer.held.prepared;
+    let prepared = &answer.cached.rendered;
     if prepared.ready(form, coding).is_none()
         && let Err(error) = Box::pin(api.usage.render(prepared, form, coding)).await
     {
@@ -49,47 +49,47 @@ pub(super) async fn finish<B>(
         tracing::error!(customer.id = customer, %error, "a stored answer could not be rendered");
     }
     let Some(ready) = prepared.ready(form, coding) else {
-        return arrived.refuse(not_rendered());
+        return arrived.reject(render_problem());
     };
-    api.metrics.served(answer.held.age);
+    api.metrics.record_served_age(answer.cached.age);
     let audience = match api.authentication.anonymous() {
-        Anonymous::Allowed => Audience::Everybody,
-        Anonymous::Refused => Audience::AllowedCallers,
+        Anonymous::Allowed => ResponseAudience::Everyone,
+        Anonymous::Refused => ResponseAudience::AuthorizedCallers,
     };
     let headers = arrived.request.headers();
-    let mut response = caching::respond(headers, &answer.held, audience, form, coding, ready);
+    let mut response = caching::respond(headers, &answer.cached, audience, form, coding, ready);
     if response.status() == StatusCode::OK
         && let Some(disposition) = prepared.disposition(form)
     {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_DISPOSITION, disposition.clone());
     }
-    serve(response, &answer, date)
+    with_upstream_ids(response, &answer, date)
 }
 
 /// An answer, with what goes with it besides.
-pub(super) fn serve(
-    mut response: Response<Body>,
-    answer: &Answer,
+pub(super) fn with_upstream_ids(
+    mut response: Response<FullBody>,
+    answer: &UsageAnswer,
     date: Option<ProcessedDate>,
-) -> Served {
-    if let Some(ids) = answer.ids {
-        name_upstream_call(response.headers_mut(), ids);
+) -> ApiResponse {
+    if let Some(ids) = answer.call_ids {
+        insert_upstream_ids(response.headers_mut(), ids);
     }
-    Served {
+    ApiResponse {
         response,
-        status: answer.status,
-        told: told(date, Some(answer.result), answer.ids),
+        cache_status: answer.status,
+        log_fields: log_fields(date, Some(answer.result), answer.call_ids),
     }
 }
 
-fn told(
+fn log_fields(
     processed_date: Option<ProcessedDate>,
     result: Option<CacheResult>,
     ids: Option<CallIds>,
-) -> Told {
-    Told {
-        result,
+) -> LogFields {
+    LogFields {
+        cache_result: result,
         processed_date,
         problem: None,
         upstream_request_id: ids.map(|ids| ids.request_id),
@@ -97,34 +97,34 @@ fn told(
 }
 
 /// The problem that stands in the way of an answer, told and counted.
-pub(super) fn refuse_unanswered<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+pub(super) fn error_response<B>(
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     date: Option<ProcessedDate>,
-    unanswered: &Unanswered,
-) -> Served {
-    if let Cause::NotAllowed = unanswered.cause {
+    unanswered: &UsageError,
+) -> ApiResponse {
+    if let ErrorKind::NotAllowed = unanswered.kind {
         api.metrics.access.not_allowed.inc();
     }
-    let correlation_id = unanswered.ids.map(|ids| ids.correlation_id);
-    let call = match unanswered.ids {
-        Some(_) => problem::Call::Own,
-        None => problem::Call::Shared,
+    let correlation_id = unanswered.call_ids.map(|ids| ids.correlation_id);
+    let call = match unanswered.call_ids {
+        Some(_) => problem::CallOwnership::Own,
+        None => problem::CallOwnership::Shared,
     };
-    let mut served = arrived.answer_problem(
-        problem::of(&unanswered.cause, call),
+    let mut served = arrived.problem_response(
+        problem::from_cause(&unanswered.kind, call),
         unanswered.status,
-        told(date, unanswered.result, unanswered.ids),
+        log_fields(date, unanswered.result, unanswered.call_ids),
         correlation_id,
     );
-    if let Some(ids) = unanswered.ids {
-        name_upstream_call(served.response.headers_mut(), ids);
+    if let Some(ids) = unanswered.call_ids {
+        insert_upstream_ids(served.response.headers_mut(), ids);
     }
     served
 }
 
 /// The upstream call's ids, for whoever asks Microsoft's support about it.
-fn name_upstream_call(headers: &mut http::HeaderMap, ids: CallIds) {
+fn insert_upstream_ids(headers: &mut http::HeaderMap, ids: CallIds) {
     for (name, id) in [
         (MS_REQUEST_ID, ids.request_id),
         (MS_CORRELATION_ID, ids.correlation_id),
@@ -136,7 +136,7 @@ fn name_upstream_call(headers: &mut http::HeaderMap, ids: CallIds) {
 }
 
 /// What is held could not be rendered.
-pub(super) fn not_rendered() -> Problem {
+pub(super) fn render_problem() -> Problem {
     Problem::new(
         Kind::NotRendered,
         "the answer is held, but this form of it could not be made; the log says why",

@@ -8,16 +8,16 @@ use utoipa::{
 };
 
 use super::{
-    assets::{File, NO_PAGE},
+    assets::{NO_CONTENT_POLICY, StaticFile},
     schema::{ABOUT, FileHeaders, FileProblems, FolderProblems, file_beneath},
 };
 
 /// A file of this page's, in the path.
-struct OfFile;
+struct DocsFileParams;
 
 /// Scripts and styles are our own files and no others, requests go to this service alone, and no
 /// page may frame it. Swagger UI keeps its icons in its stylesheet, as `data:` images.
-const PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// `GET /docs`, with a slash after it or without.
@@ -35,12 +35,12 @@ const PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img
     ),
     security(()),
 )]
-pub(super) fn pages() -> [File; 2] {
+pub(super) fn pages() -> [StaticFile; 2] {
     let page = include_bytes!("docs/index.html").as_slice();
-    ["/docs", "/docs/"].map(|path| File {
+    ["/docs", "/docs/"].map(|path| StaticFile {
         path,
         content_type: "text/html; charset=utf-8",
-        policy: PAGE,
+        content_security_policy: PAGE_POLICY,
         body: Cow::Borrowed(page),
     })
 }
@@ -52,7 +52,7 @@ pub(super) fn pages() -> [File; 2] {
     operation_id = "getDocumentationFile",
     tag = ABOUT,
     summary = "What that page is made of",
-    params(OfFile, FileHeaders),
+    params(DocsFileParams, FileHeaders),
     responses(
         (status = 200, description = "A script or a stylesheet.", content(
             (String = "text/javascript"),
@@ -63,36 +63,36 @@ pub(super) fn pages() -> [File; 2] {
     ),
     security(()),
 )]
-pub(super) fn files() -> [File; 3] {
+pub(super) fn files() -> [StaticFile; 3] {
     let start = include_bytes!("docs/start.js").as_slice();
     [
         file("/docs/start.js", SCRIPT, Cow::Borrowed(start)),
         file(
             "/docs/swagger-ui-bundle.js",
             SCRIPT,
-            swagger_ui("swagger-ui-bundle.js"),
+            swagger_ui_file("swagger-ui-bundle.js"),
         ),
         file(
             "/docs/swagger-ui.css",
             "text/css; charset=utf-8",
-            swagger_ui("swagger-ui.css"),
+            swagger_ui_file("swagger-ui.css"),
         ),
     ]
 }
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-fn file(path: &'static str, content_type: &'static str, body: Cow<'static, [u8]>) -> File {
-    File {
+fn file(path: &'static str, content_type: &'static str, body: Cow<'static, [u8]>) -> StaticFile {
+    StaticFile {
         path,
         content_type,
-        policy: NO_PAGE,
+        content_security_policy: NO_CONTENT_POLICY,
         body,
     }
 }
 
 /// A file of Swagger UI's, as it was published.
-fn swagger_ui(name: &str) -> Cow<'static, [u8]> {
+fn swagger_ui_file(name: &str) -> Cow<'static, [u8]> {
     // The configuration goes into one of its files, which is none of those that we serve.
     let unused = Arc::new(utoipa_swagger_ui::Config::default());
     match utoipa_swagger_ui::serve(name, unused) {
@@ -103,7 +103,7 @@ fn swagger_ui(name: &str) -> Cow<'static, [u8]> {
 
 // === impl OfFile ===
 
-impl IntoParams for OfFile {
+impl IntoParams for DocsFileParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let paths = files().map(|file| file.path);
         vec![file_beneath("/docs/", &paths)]
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_made_of_files_that_there_are_and_of_no_other_hosts() {
+    fn the_docs_page_refers_only_to_our_own_existing_files() {
         let [page, _] = pages();
         let page = str::from_utf8(&page.body).unwrap();
         let files = files();

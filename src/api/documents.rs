@@ -1,8 +1,8 @@
 //! The documents that have the native form alone.
 
 use super::{
-    Arrived, Inner, Served,
-    data::{check_method, finish},
+    ApiResponse, ApiState, RequestContext,
+    data::{check_method, respond},
     extract, negotiation,
     problem::not_allowed,
     schema::{
@@ -14,14 +14,14 @@ use super::{
 use crate::{
     domain::Caller,
     problem::Problem,
-    render::{Coding, Form},
-    service::{Answer, Cause, Directive, NativeDocument, Unanswered},
+    render::{ContentCoding, Format},
+    service::{CacheDirective, ErrorKind, NativeDocument, UsageAnswer, UsageError},
 };
 
 /// How a document is asked for.
-struct Request {
-    coding: Coding,
-    directive: Directive,
+struct DocumentRequest {
+    coding: ContentCoding,
+    directive: CacheDirective,
 }
 
 /// `GET /v1/customers/{customer_id}/analytics/licenses/deployment`.
@@ -40,12 +40,12 @@ struct Request {
     ),
 )]
 pub(super) async fn deployment<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     caller: &Caller,
     customer: &str,
-) -> Served {
-    let read = read(arrived).and_then(|request| {
+) -> ApiResponse {
+    let read = parse_request(arrived).and_then(|request| {
         Ok((
             NativeDocument::Deployment(extract::customer_id(customer)?),
             request,
@@ -53,10 +53,17 @@ pub(super) async fn deployment<B>(
     });
     match read {
         Ok((document, request)) => {
-            let answered = ask(api, arrived, caller, document, &request).await;
-            finish(api, arrived, answered, (Form::Native, request.coding), None).await
+            let answered = fetch_and_respond(api, arrived, caller, document, &request).await;
+            respond(
+                api,
+                arrived,
+                answered,
+                (Format::Native, request.coding),
+                None,
+            )
+            .await
         }
-        Err(problem) => arrived.refuse(problem),
+        Err(problem) => arrived.reject(problem),
     }
 }
 
@@ -76,11 +83,11 @@ pub(super) async fn deployment<B>(
     ),
 )]
 pub(super) async fn partner_usage<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     caller: &Caller,
-) -> Served {
-    of_partner(api, arrived, caller, NativeDocument::PartnerUsage).await
+) -> ApiResponse {
+    partner_document(api, arrived, caller, NativeDocument::PartnerUsage).await
 }
 
 /// `GET /v1/analytics/licenses/deployment`: over all customers.
@@ -99,61 +106,76 @@ pub(super) async fn partner_usage<B>(
     ),
 )]
 pub(super) async fn partner_deployment<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     caller: &Caller,
-) -> Served {
-    of_partner(api, arrived, caller, NativeDocument::PartnerDeployment).await
+) -> ApiResponse {
+    partner_document(api, arrived, caller, NativeDocument::PartnerDeployment).await
 }
 
-async fn of_partner<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+async fn partner_document<B>(
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     caller: &Caller,
     document: NativeDocument,
-) -> Served {
-    let request = match read(arrived) {
+) -> ApiResponse {
+    let request = match parse_request(arrived) {
         Ok(request) => request,
-        Err(problem) => return arrived.refuse(problem),
+        Err(problem) => return arrived.reject(problem),
     };
-    match ask(api, arrived, caller, document, &request).await {
-        Err(Unanswered {
-            cause: Cause::NotAllowed,
+    match fetch_and_respond(api, arrived, caller, document, &request).await {
+        Err(UsageError {
+            kind: ErrorKind::NotAllowed,
             ..
         }) => {
             api.metrics.access.not_allowed.inc();
-            arrived.refuse(not_allowed(
+            arrived.reject(not_allowed(
                 "this caller may not read every customer's usage",
             ))
         }
-        answered => finish(api, arrived, answered, (Form::Native, request.coding), None).await,
+        answered => {
+            respond(
+                api,
+                arrived,
+                answered,
+                (Format::Native, request.coding),
+                None,
+            )
+            .await
+        }
     }
 }
 
-fn read<B>(arrived: &Arrived<'_, B>) -> Result<Request, Problem> {
+fn parse_request<B>(arrived: &RequestContext<'_, B>) -> Result<DocumentRequest, Problem> {
     let request = arrived.request;
     let headers = request.headers();
     check_method(request.method())?;
-    extract::no_query(request.uri().query())?;
-    negotiation::form(headers, negotiation::NATIVE_FORMS)?;
-    Ok(Request {
-        coding: negotiation::coding(headers)?,
-        directive: extract::directive(headers),
+    extract::reject_query(request.uri().query())?;
+    negotiation::negotiate_format(headers, negotiation::NATIVE_FORMATS)?;
+    Ok(DocumentRequest {
+        coding: negotiation::negotiate_coding(headers)?,
+        directive: extract::cache_directive(headers),
     })
 }
 
-async fn ask<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+async fn fetch_and_respond<B>(
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     caller: &Caller,
     document: NativeDocument,
-    request: &Request,
-) -> Result<Answer, Unanswered> {
+    request: &DocumentRequest,
+) -> Result<UsageAnswer, UsageError> {
     if let (Some(span), NativeDocument::Deployment(customer)) = (&arrived.span, document) {
-        spans::tell_customer(span, customer);
+        spans::record_customer(span, customer);
     }
     let trace = || arrived.call_trace();
     api.usage
-        .document(document, request.directive, caller, trace, arrived.at)
+        .document(
+            document,
+            request.directive,
+            caller,
+            trace,
+            arrived.received_at,
+        )
         .await
 }

@@ -10,9 +10,9 @@ use crate::{
     problem::{Kind, Problem, excerpt},
     render::{
         Theme,
-        customers::{Continuation, CustomerFilter, InvalidContinuation, Page},
+        customers::{Continuation, CustomerFilter, CustomerPageRequest, InvalidContinuation},
     },
-    service::{Directive, source::CallTrace},
+    service::{CacheDirective, source::CallTrace},
 };
 
 const MS_CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid");
@@ -55,16 +55,16 @@ pub(super) fn processed_date(
             ));
         }
         if found.replace(value).is_some() {
-            return Err(given_twice("processedDate"));
+            return Err(duplicate_parameter("processedDate"));
         }
     }
     found
-        .map(|text| date("processedDate", &text, today()))
+        .map(|text| parse_date("processedDate", &text, today()))
         .transpose()
 }
 
 /// The date and the theme of a chart's query; each may be absent.
-pub(super) fn chart(
+pub(super) fn chart_query(
     query: Option<&str>,
     today: impl FnOnce() -> ProcessedDate,
 ) -> Result<(Option<ProcessedDate>, Theme), Problem> {
@@ -81,18 +81,18 @@ pub(super) fn chart(
             }
         };
         if found.replace(value).is_some() {
-            return Err(given_twice(&name));
+            return Err(duplicate_parameter(&name));
         }
     }
-    let processed = processed.map(|text| date("processedDate", &text, today()));
-    let theme = theme.map(|text| self::theme(&text));
+    let processed = processed.map(|text| parse_date("processedDate", &text, today()));
+    let theme = theme.map(|text| self::parse_theme(&text));
     Ok((
         processed.transpose()?,
         theme.transpose()?.unwrap_or_default(),
     ))
 }
 
-fn theme(text: &str) -> Result<Theme, Problem> {
+fn parse_theme(text: &str) -> Result<Theme, Problem> {
     match text {
         "light" => Ok(Theme::Light),
         "dark" => Ok(Theme::Dark),
@@ -107,7 +107,11 @@ fn theme(text: &str) -> Result<Theme, Problem> {
 }
 
 /// A date up to today, as the parameter of this name has it.
-pub(super) fn date(name: &str, text: &str, today: ProcessedDate) -> Result<ProcessedDate, Problem> {
+pub(super) fn parse_date(
+    name: &str,
+    text: &str,
+    today: ProcessedDate,
+) -> Result<ProcessedDate, Problem> {
     let date = ProcessedDate::parse(text).map_err(|invalid| {
         Problem::new(
             Kind::ProcessedDate,
@@ -124,7 +128,7 @@ pub(super) fn date(name: &str, text: &str, today: ProcessedDate) -> Result<Proce
 }
 
 /// That there is no query, for a resource that has none.
-pub(super) fn no_query(query: Option<&str>) -> Result<(), Problem> {
+pub(super) fn reject_query(query: Option<&str>) -> Result<(), Problem> {
     match url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).next() {
         None => Ok(()),
         Some((name, _)) => Err(unknown_parameter(
@@ -139,7 +143,10 @@ pub(super) fn no_query(query: Option<&str>) -> Result<(), Problem> {
 ///
 /// Microsoft's SDK asks for the first page by `size`, where 0 is as large as may be, and perhaps a
 /// `filter`, and for those after it by `seekOperation=Next` and the continuation token alone.
-pub(super) fn page(query: Option<&str>, headers: &HeaderMap) -> Result<Option<Page>, Problem> {
+pub(super) fn list_page(
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Option<CustomerPageRequest>, Problem> {
     let (mut size, mut seek, mut filter) = (None, None, None);
     for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         let found = match &*name {
@@ -154,7 +161,7 @@ pub(super) fn page(query: Option<&str>, headers: &HeaderMap) -> Result<Option<Pa
             }
         };
         if found.replace(value).is_some() {
-            return Err(given_twice(&name));
+            return Err(duplicate_parameter(&name));
         }
     }
     let size = size.map(|text| page_size(&text)).transpose()?.flatten();
@@ -179,14 +186,14 @@ pub(super) fn page(query: Option<&str>, headers: &HeaderMap) -> Result<Option<Pa
                 after,
             }),
             _,
-        ) => Ok(Some(Page {
+        ) => Ok(Some(CustomerPageRequest {
             size: size.or(Some(before)),
             after: Some(after),
             filter: filter.or(of_token),
         })),
-        (None, Some(_)) => Err(bad_continuation(InvalidContinuation)),
+        (None, Some(_)) => Err(invalid_continuation(InvalidContinuation)),
         (None, None) if size.is_none() && filter.is_none() => Ok(None),
-        (None, None) => Ok(Some(Page {
+        (None, None) => Ok(Some(CustomerPageRequest {
             size,
             after: None,
             filter,
@@ -221,12 +228,12 @@ fn continuation(headers: &HeaderMap) -> Result<Option<Continuation>, Problem> {
         (None, _) => Ok(None),
         (Some(token), None) => Continuation::parse(token.as_bytes())
             .map(Some)
-            .map_err(bad_continuation),
-        (Some(_), Some(_)) => Err(bad_continuation(InvalidContinuation)),
+            .map_err(invalid_continuation),
+        (Some(_), Some(_)) => Err(invalid_continuation(InvalidContinuation)),
     }
 }
 
-fn bad_continuation(invalid: InvalidContinuation) -> Problem {
+fn invalid_continuation(invalid: InvalidContinuation) -> Problem {
     let header = Continuation::HEADER;
     Problem::new(
         Kind::ContinuationToken,
@@ -235,16 +242,16 @@ fn bad_continuation(invalid: InvalidContinuation) -> Problem {
 }
 
 /// The caller's `Cache-Control`. Where it asks for both, never asking wins: it is the stricter.
-pub(super) fn directive(headers: &HeaderMap) -> Directive {
-    let mut found = Directive::Any;
+pub(super) fn cache_directive(headers: &HeaderMap) -> CacheDirective {
+    let mut found = CacheDirective::Any;
     for value in headers.get_all(header::CACHE_CONTROL) {
         for directive in value.as_bytes().split(|byte| *byte == b',') {
             let directive = directive.trim_ascii();
             if directive.eq_ignore_ascii_case(b"only-if-cached") {
-                return Directive::OnlyIfCached;
+                return CacheDirective::OnlyIfCached;
             }
             if directive.eq_ignore_ascii_case(b"no-cache") {
-                found = Directive::NoCache;
+                found = CacheDirective::NoCache;
             }
         }
     }
@@ -291,7 +298,7 @@ fn percent_decoded(segment: &str) -> Option<Cow<'_, str>> {
         .ok()
 }
 
-fn given_twice(name: &str) -> Problem {
+fn duplicate_parameter(name: &str) -> Problem {
     Problem::new(
         Kind::DuplicateParameter,
         format!("the query has {name} more than once; expected it once"),
@@ -306,7 +313,7 @@ fn unknown_parameter(name: &str, expected: &str) -> Problem {
 }
 
 #[cfg(test)]
-mod anything;
+mod proptests;
 
 #[cfg(test)]
 mod tests {
@@ -364,20 +371,20 @@ mod tests {
     }
 
     #[test]
-    fn a_caching_directive_is_found_among_others() {
+    fn a_cache_directive_is_found_among_others() {
         let of = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(value));
-            directive(&headers)
+            cache_directive(&headers)
         };
 
-        assert_eq!(of("max-age=0, No-Cache"), Directive::NoCache);
-        assert_eq!(of("no-cache,only-if-cached"), Directive::OnlyIfCached);
-        assert_eq!(of("no-cache=\"x\", max-age=0"), Directive::Any);
+        assert_eq!(of("max-age=0, No-Cache"), CacheDirective::NoCache);
+        assert_eq!(of("no-cache,only-if-cached"), CacheDirective::OnlyIfCached);
+        assert_eq!(of("no-cache=\"x\", max-age=0"), CacheDirective::Any);
     }
 
     #[test]
-    fn what_is_no_traceparent_is_not_passed_on() {
+    fn invalid_traceparents_are_not_forwarded() {
         assert!(is_traceparent(
             b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         ));

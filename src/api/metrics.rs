@@ -28,7 +28,7 @@ pub struct ApiMetrics {
 
 /// A request under way; counted for as long as this lives.
 #[derive(Debug)]
-pub(super) struct InFlight<'a>(&'a IntGauge);
+pub(super) struct InFlightGuard<'a>(&'a IntGauge);
 
 /// Methods with a child of their own; the last stands for all others.
 const METHODS: [&str; 3] = ["GET", "HEAD", "other"];
@@ -39,19 +39,19 @@ const STATUSES: [u16; 15] = [
 ];
 
 /// Values of the `cache` label: each result, and requests that never came to the cache.
-const CACHE: usize = CacheResult::ALL.len() + 1;
+const CACHE_LABELS: usize = CacheResult::ALL.len() + 1;
 
 /// The value for requests that never came to the cache.
-const NONE: &str = "none";
+const NO_CACHE_RESULT: &str = "none";
 
 /// Upper bounds in seconds, from a hit to a call that used up its deadline.
-const BUCKETS: [f64; 14] = [
+const DURATION_BUCKETS: [f64; 14] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
 /// Upper bounds in seconds of the age of what is served: within an hour for what is fresh or being
 /// refreshed, up to a week for what stands in while Partner Center fails.
-const AGES: [f64; 11] = [
+const AGE_BUCKETS: [f64; 11] = [
     60.0, 300.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0,
     604_800.0,
 ];
@@ -78,7 +78,7 @@ impl ApiMetrics {
                 "usage_proxy_http_request_duration_seconds",
                 "From the arrival of a request's head until its answer is ready to be sent.",
             )
-            .buckets(BUCKETS.to_vec()),
+            .buckets(DURATION_BUCKETS.to_vec()),
             &["route", "cache"],
         )?;
         registry.register(Box::new(durations.clone()))?;
@@ -87,7 +87,7 @@ impl ApiMetrics {
                 "usage_proxy_served_age_seconds",
                 "Age of the usage that was served: how long ago Partner Center last confirmed it.",
             )
-            .buckets(AGES.to_vec()),
+            .buckets(AGE_BUCKETS.to_vec()),
         )?;
         registry.register(Box::new(served_age.clone()))?;
         let in_flight = IntGauge::new(
@@ -109,9 +109,11 @@ impl ApiMetrics {
             }
             for result in CacheResult::ALL {
                 let known = || durations.with_label_values(&[pattern, result.as_str()]);
-                known_durations.push(route.has_data().then(known));
+                known_durations.push(route.exposes_data().then(known));
             }
-            known_durations.push(Some(durations.with_label_values(&[pattern, NONE])));
+            known_durations.push(Some(
+                durations.with_label_values(&[pattern, NO_CACHE_RESULT]),
+            ));
         }
         Ok(Self {
             requests,
@@ -120,22 +122,22 @@ impl ApiMetrics {
             known_durations,
             served_age,
             in_flight,
-            panics: panic::counter(registry, "api")?,
+            panics: panic::register_counter(registry, "api")?,
             access: AccessMetrics::new(registry)?,
         })
     }
 
-    pub(super) fn enter(&self) -> InFlight<'_> {
+    pub(super) fn start_request(&self) -> InFlightGuard<'_> {
         self.in_flight.inc();
-        InFlight(&self.in_flight)
+        InFlightGuard(&self.in_flight)
     }
 
     /// Takes note of the age of what is served.
-    pub(super) fn served(&self, age: Duration) {
+    pub(super) fn record_served_age(&self, age: Duration) {
         self.served_age.observe(age.as_secs_f64());
     }
 
-    pub(super) fn answered(
+    pub(super) fn record_request(
         &self,
         route: Route<'_>,
         method: &Method,
@@ -144,12 +146,15 @@ impl ApiMetrics {
         took: Duration,
     ) {
         self.count(route, method, status);
-        let index = result.map_or(CACHE - 1, |result| result as usize);
+        let index = result.map_or(CACHE_LABELS - 1, |result| result as usize);
         let seconds = took.as_secs_f64();
-        match self.known_durations.get(route.index() * CACHE + index) {
+        match self
+            .known_durations
+            .get(route.index() * CACHE_LABELS + index)
+        {
             Some(Some(histogram)) => histogram.observe(seconds),
             _ => {
-                let result = result.map_or(NONE, CacheResult::as_str);
+                let result = result.map_or(NO_CACHE_RESULT, CacheResult::as_str);
                 self.durations
                     .with_label_values(&[route.pattern(), result])
                     .observe(seconds);
@@ -189,12 +194,12 @@ fn is_expected(route: Route<'_>, method: &str, status: u16) -> bool {
         // A preflight, which is of no path in particular.
         204 => !reads && route == Route::Unmatched,
         405 => !reads && route != Route::Unmatched,
-        406 | 502 | 504 => reads && route.has_data(),
+        406 | 502 | 504 => reads && route.exposes_data(),
         _ => true,
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -210,7 +215,7 @@ mod tests {
         let route = Route::Native { customer: "x" };
 
         for status in [StatusCode::OK, StatusCode::IM_A_TEAPOT] {
-            metrics.answered(
+            metrics.record_request(
                 route,
                 &Method::HEAD,
                 status,
@@ -235,11 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_to_be_expected_is_counted_all_the_same() {
+    fn unexpected_label_combinations_are_counted() {
         let metrics = ApiMetrics::new(&Registry::new()).unwrap();
         let route = Route::Docs;
 
-        metrics.answered(
+        metrics.record_request(
             route,
             &Method::GET,
             StatusCode::BAD_GATEWAY,
@@ -254,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn no_series_stands_for_what_cannot_happen() {
+    fn no_series_exists_for_impossible_label_combinations() {
         let registry = Registry::new();
         let _metrics = ApiMetrics::new(&registry).unwrap();
 
@@ -280,7 +285,7 @@ mod tests {
                 .filter(|labels| labels.contains(&route))
                 .count()
         };
-        assert_eq!(of("/v1/customers"), CACHE);
+        assert_eq!(of("/v1/customers"), CACHE_LABELS);
         for route in [
             "/docs",
             "/docs/{file}",

@@ -4,40 +4,44 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
     problem::{Kind, Problem},
-    render::{Coding, Form, Theme},
+    render::{ContentCoding, Format, Theme},
 };
 
 /// Forms of the simplified resource, the preferred one first.
-pub(super) const SIMPLIFIED_FORMS: &[Form] = &[Form::Simplified, Form::Csv];
+pub(super) const SIMPLIFIED_FORMATS: &[Format] = &[Format::Simplified, Format::Csv];
 
 /// Forms of the native resource.
-pub(super) const NATIVE_FORMS: &[Form] = &[Form::Native];
+pub(super) const NATIVE_FORMATS: &[Format] = &[Format::Native];
 
 /// Forms of the resource that is a table.
-pub(super) const TABLE_FORMS: &[Form] = &[Form::Table];
+pub(super) const TABLE_FORMATS: &[Format] = &[Format::Table];
 
 /// Forms of the resource that is a picture; its theme is none of the negotiation's.
-pub(super) const CHART_FORMS: &[Form] = &[Form::Chart(Theme::Reader)];
+pub(super) const CHART_FORMATS: &[Format] = &[Format::Chart(Theme::Reader)];
 
 /// Codings, the preferred one first where a caller likes several equally: the smallest result.
-const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
+const PREFERRED_CODINGS: [ContentCoding; 3] = [
+    ContentCoding::Brotli,
+    ContentCoding::Zstd,
+    ContentCoding::Gzip,
+];
 
 /// A weight in thousandths: 0 is "not acceptable".
-type Weight = u16;
+type QualityWeight = u16;
 
-const FULL: Weight = 1_000;
+const FULL_WEIGHT: QualityWeight = 1_000;
 
 /// The form that the caller likes best of those there are.
-pub(super) fn form(headers: &HeaderMap, forms: &[Form]) -> Result<Form, Problem> {
-    let best = match lines(headers, &header::ACCEPT) {
+pub(super) fn negotiate_format(headers: &HeaderMap, forms: &[Format]) -> Result<Format, Problem> {
+    let best = match header_lines(headers, &header::ACCEPT) {
         // What nearly every caller sends.
-        Lines::Absent | Lines::One(b"*/*") => forms.first().copied(),
-        Lines::One(b"application/json") => forms.iter().copied().find(|form| form.is_json()),
-        Lines::One(value) => best_form(forms, &[value]),
-        Lines::Several(values) => best_form(forms, &values),
+        HeaderLines::Absent | HeaderLines::One(b"*/*") => forms.first().copied(),
+        HeaderLines::One(b"application/json") => forms.iter().copied().find(|form| form.is_json()),
+        HeaderLines::One(value) => best_format(forms, &[value]),
+        HeaderLines::Several(values) => best_format(forms, &values),
     };
     best.ok_or_else(|| {
-        let offered: Vec<_> = forms.iter().map(|form| essence(*form)).collect();
+        let offered: Vec<_> = forms.iter().map(|form| media_type_essence(*form)).collect();
         not_acceptable(format!(
             "Accept fits nothing here; expected {}",
             offered.join(" or ")
@@ -46,12 +50,12 @@ pub(super) fn form(headers: &HeaderMap, forms: &[Form]) -> Result<Form, Problem>
 }
 
 /// The coding that the caller likes best.
-pub(super) fn coding(headers: &HeaderMap) -> Result<Coding, Problem> {
-    let weights = match lines(headers, &header::ACCEPT_ENCODING) {
-        Lines::Absent => return Ok(Coding::Identity),
-        Lines::One(b"gzip") => return Ok(Coding::Gzip),
-        Lines::One(value) => coding_weights(&[value]),
-        Lines::Several(values) => coding_weights(&values),
+pub(super) fn negotiate_coding(headers: &HeaderMap) -> Result<ContentCoding, Problem> {
+    let weights = match header_lines(headers, &header::ACCEPT_ENCODING) {
+        HeaderLines::Absent => return Ok(ContentCoding::Identity),
+        HeaderLines::One(b"gzip") => return Ok(ContentCoding::Gzip),
+        HeaderLines::One(value) => coding_weights(&[value]),
+        HeaderLines::Several(values) => coding_weights(&values),
     };
     best_coding(&weights).ok_or_else(|| {
         not_acceptable(
@@ -61,26 +65,26 @@ pub(super) fn coding(headers: &HeaderMap) -> Result<Coding, Problem> {
 }
 
 /// The lines of a header, without allocating where there is one at most.
-enum Lines<'a> {
+enum HeaderLines<'a> {
     Absent,
     One(&'a [u8]),
     Several(Vec<&'a [u8]>),
 }
 
-fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Lines<'a> {
+fn header_lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> HeaderLines<'a> {
     let all = || headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let mut values = all();
     match (values.next(), values.next()) {
-        (None, _) => Lines::Absent,
-        (Some(value), None) => Lines::One(value),
-        (Some(_), Some(_)) => Lines::Several(all().collect()),
+        (None, _) => HeaderLines::Absent,
+        (Some(value), None) => HeaderLines::One(value),
+        (Some(_), Some(_)) => HeaderLines::Several(all().collect()),
     }
 }
 
-fn best_form(forms: &[Form], lines: &[&[u8]]) -> Option<Form> {
-    let mut best: Option<(Weight, Form)> = None;
+fn best_format(forms: &[Format], lines: &[&[u8]]) -> Option<Format> {
+    let mut best: Option<(QualityWeight, Format)> = None;
     for form in forms {
-        let weight = form_weight(essence(*form), lines);
+        let weight = format_weight(media_type_essence(*form), lines);
         if weight > best.map_or(0, |(weight, _)| weight) {
             best = Some((weight, *form));
         }
@@ -89,11 +93,11 @@ fn best_form(forms: &[Form], lines: &[&[u8]]) -> Option<Form> {
 }
 
 /// The weight of a media type: that of the most specific range that names it.
-fn form_weight(essence: &str, lines: &[&[u8]]) -> Weight {
+fn format_weight(essence: &str, lines: &[&[u8]]) -> QualityWeight {
     let kind = essence.split_once('/').map_or(essence, |(kind, _)| kind);
-    let mut found: Option<(u8, Weight)> = None;
+    let mut found: Option<(u8, QualityWeight)> = None;
     let mut any = false;
-    for (range, weight) in lines.iter().flat_map(|line| members(line)) {
+    for (range, weight) in lines.iter().flat_map(|line| weighted_members(line)) {
         any = true;
         let specificity = match range.split_once('/') {
             Some(("*", "*")) => 0,
@@ -108,7 +112,7 @@ fn form_weight(essence: &str, lines: &[&[u8]]) -> Weight {
     match found {
         Some((_, weight)) => weight,
         // An empty list says nothing.
-        None if !any => FULL,
+        None if !any => FULL_WEIGHT,
         None => 0,
     }
 }
@@ -116,16 +120,16 @@ fn form_weight(essence: &str, lines: &[&[u8]]) -> Weight {
 /// What a caller said of each coding; `None` where it said nothing.
 #[derive(Clone, Copy, Debug, Default)]
 struct CodingWeights {
-    gzip: Option<Weight>,
-    brotli: Option<Weight>,
-    zstd: Option<Weight>,
-    identity: Option<Weight>,
-    others: Option<Weight>,
+    gzip: Option<QualityWeight>,
+    brotli: Option<QualityWeight>,
+    zstd: Option<QualityWeight>,
+    identity: Option<QualityWeight>,
+    others: Option<QualityWeight>,
 }
 
 fn coding_weights(lines: &[&[u8]]) -> CodingWeights {
     let mut weights = CodingWeights::default();
-    for (token, weight) in lines.iter().flat_map(|line| members(line)) {
+    for (token, weight) in lines.iter().flat_map(|line| weighted_members(line)) {
         let slot = match token {
             "*" => &mut weights.others,
             _ if token.eq_ignore_ascii_case("gzip") || token.eq_ignore_ascii_case("x-gzip") => {
@@ -141,14 +145,14 @@ fn coding_weights(lines: &[&[u8]]) -> CodingWeights {
     weights
 }
 
-fn best_coding(weights: &CodingWeights) -> Option<Coding> {
+fn best_coding(weights: &CodingWeights) -> Option<ContentCoding> {
     let of = |coding| match coding {
-        Coding::Gzip => weights.gzip.or(weights.others).unwrap_or(0),
-        Coding::Brotli => weights.brotli.or(weights.others).unwrap_or(0),
-        Coding::Zstd => weights.zstd.or(weights.others).unwrap_or(0),
-        Coding::Identity => weights.identity.or(weights.others).unwrap_or(FULL),
+        ContentCoding::Gzip => weights.gzip.or(weights.others).unwrap_or(0),
+        ContentCoding::Brotli => weights.brotli.or(weights.others).unwrap_or(0),
+        ContentCoding::Zstd => weights.zstd.or(weights.others).unwrap_or(0),
+        ContentCoding::Identity => weights.identity.or(weights.others).unwrap_or(FULL_WEIGHT),
     };
-    let compressed = CODINGS
+    let compressed = PREFERRED_CODINGS
         .into_iter()
         .rev()
         .max_by_key(|coding| of(*coding))
@@ -162,20 +166,20 @@ fn best_coding(weights: &CodingWeights) -> Option<Coding> {
         {
             Some(coding)
         }
-        _ if of(Coding::Identity) > 0 => Some(Coding::Identity),
+        _ if of(ContentCoding::Identity) > 0 => Some(ContentCoding::Identity),
         other => other,
     }
 }
 
 /// The members of a comma-separated list with their weights; parameters other than `q` are passed
 /// over, and so is a member whose weight cannot be read.
-fn members(line: &[u8]) -> impl Iterator<Item = (&str, Weight)> {
+fn weighted_members(line: &[u8]) -> impl Iterator<Item = (&str, QualityWeight)> {
     line.split(|byte| *byte == b',')
         .filter_map(|member| std::str::from_utf8(member).ok())
         .filter_map(|member| {
             let mut parts = member.split(';').map(str::trim);
             let name = parts.next().filter(|name| !name.is_empty())?;
-            let mut weight = FULL;
+            let mut weight = FULL_WEIGHT;
             for part in parts {
                 if let Some((key, value)) = part.split_once('=')
                     && key.trim_end().eq_ignore_ascii_case("q")
@@ -188,21 +192,21 @@ fn members(line: &[u8]) -> impl Iterator<Item = (&str, Weight)> {
 }
 
 /// `qvalue` of RFC 9110 §12.4.2: 0 to 1 with up to three decimals.
-fn parse_weight(text: &str) -> Option<Weight> {
+fn parse_weight(text: &str) -> Option<QualityWeight> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let thousandths: Weight = format!("{decimals:0<3}").parse().ok()?;
+    let thousandths: QualityWeight = format!("{decimals:0<3}").parse().ok()?;
     match whole {
         "0" => Some(thousandths),
-        "1" if thousandths == 0 => Some(FULL),
+        "1" if thousandths == 0 => Some(FULL_WEIGHT),
         _ => None,
     }
 }
 
 /// A form's media type without its parameters.
-fn essence(form: Form) -> &'static str {
+fn media_type_essence(form: Format) -> &'static str {
     let content_type = form.content_type();
     content_type
         .split_once(';')
@@ -214,7 +218,7 @@ fn not_acceptable(detail: String) -> Problem {
 }
 
 #[cfg(test)]
-mod anything;
+mod proptests;
 
 #[cfg(test)]
 mod tests {
@@ -228,73 +232,76 @@ mod tests {
     }
 
     #[test]
-    fn the_form_that_the_caller_likes_best_is_chosen() {
+    fn the_preferred_acceptable_format_is_chosen() {
         for (lines, form_expected) in [
-            (&[][..], Some(Form::Simplified)),
-            (&["*/*"], Some(Form::Simplified)),
-            (&["application/json"], Some(Form::Simplified)),
-            (&["text/csv"], Some(Form::Csv)),
-            (&["TEXT/CSV; charset=utf-8"], Some(Form::Csv)),
-            (&["text/*"], Some(Form::Csv)),
-            (&["text/csv;q=0.5, application/json;q=0.4"], Some(Form::Csv)),
+            (&[][..], Some(Format::Simplified)),
+            (&["*/*"], Some(Format::Simplified)),
+            (&["application/json"], Some(Format::Simplified)),
+            (&["text/csv"], Some(Format::Csv)),
+            (&["TEXT/CSV; charset=utf-8"], Some(Format::Csv)),
+            (&["text/*"], Some(Format::Csv)),
+            (
+                &["text/csv;q=0.5, application/json;q=0.4"],
+                Some(Format::Csv),
+            ),
             (
                 &["text/csv;q=0.5", "application/json"],
-                Some(Form::Simplified),
+                Some(Format::Simplified),
             ),
-            (&["*/*;q=0.1, application/json;q=0"], Some(Form::Csv)),
+            (&["*/*;q=0.1, application/json;q=0"], Some(Format::Csv)),
             (
                 &["text/html,application/xhtml+xml,*/*;q=0.8"],
-                Some(Form::Simplified),
+                Some(Format::Simplified),
             ),
             (&["text/html"], None),
             (&["application/json;q=0"], None),
-            (&["application/json;q=2"], Some(Form::Simplified)),
-            (&[""], Some(Form::Simplified)),
+            (&["application/json;q=2"], Some(Format::Simplified)),
+            (&[""], Some(Format::Simplified)),
         ] {
-            let chosen = form(&headers(header::ACCEPT, lines), SIMPLIFIED_FORMS).ok();
+            let chosen = negotiate_format(&headers(header::ACCEPT, lines), SIMPLIFIED_FORMATS).ok();
             assert_eq!(chosen, form_expected, "{lines:?}");
         }
     }
 
     #[test]
-    fn the_native_resource_is_json_alone() {
-        assert!(form(&headers(header::ACCEPT, &["text/csv"]), NATIVE_FORMS).is_err());
+    fn the_native_resource_is_only_json() {
+        assert!(negotiate_format(&headers(header::ACCEPT, &["text/csv"]), NATIVE_FORMATS).is_err());
         assert_eq!(
-            form(
+            negotiate_format(
                 &headers(header::ACCEPT, &["application/json;odata=verbose, */*"]),
-                NATIVE_FORMS
+                NATIVE_FORMATS
             )
             .ok(),
-            Some(Form::Native)
+            Some(Format::Native)
         );
     }
 
     #[test]
-    fn the_coding_that_the_caller_likes_best_is_chosen() {
+    fn the_preferred_acceptable_coding_is_chosen() {
         for (lines, expected) in [
-            (&[][..], Some(Coding::Identity)),
-            (&[""], Some(Coding::Identity)),
-            (&["gzip"], Some(Coding::Gzip)),
-            (&["x-gzip"], Some(Coding::Gzip)),
-            (&["gzip, deflate, br, zstd"], Some(Coding::Brotli)),
-            (&["gzip, zstd"], Some(Coding::Zstd)),
-            (&["br;q=0.2, gzip;q=0.8"], Some(Coding::Gzip)),
-            (&["gzip;q=0.5, identity"], Some(Coding::Identity)),
-            (&["gzip;q=0.5, identity;q=0.5"], Some(Coding::Gzip)),
-            (&["gzip;q=0"], Some(Coding::Identity)),
-            (&["deflate"], Some(Coding::Identity)),
-            (&["*"], Some(Coding::Brotli)),
-            (&["*;q=0, gzip"], Some(Coding::Gzip)),
+            (&[][..], Some(ContentCoding::Identity)),
+            (&[""], Some(ContentCoding::Identity)),
+            (&["gzip"], Some(ContentCoding::Gzip)),
+            (&["x-gzip"], Some(ContentCoding::Gzip)),
+            (&["gzip, deflate, br, zstd"], Some(ContentCoding::Brotli)),
+            (&["gzip, zstd"], Some(ContentCoding::Zstd)),
+            (&["br;q=0.2, gzip;q=0.8"], Some(ContentCoding::Gzip)),
+            (&["gzip;q=0.5, identity"], Some(ContentCoding::Identity)),
+            (&["gzip;q=0.5, identity;q=0.5"], Some(ContentCoding::Gzip)),
+            (&["gzip;q=0"], Some(ContentCoding::Identity)),
+            (&["deflate"], Some(ContentCoding::Identity)),
+            (&["*"], Some(ContentCoding::Brotli)),
+            (&["*;q=0, gzip"], Some(ContentCoding::Gzip)),
             (&["*;q=0"], None),
             (&["identity;q=0"], None),
-            (&["identity;q=0, gzip"], Some(Coding::Gzip)),
-            (&["identity;q=0, *"], Some(Coding::Brotli)),
-            (&["br;q=0, *"], Some(Coding::Zstd)),
-            (&["gzip;q=0.001"], Some(Coding::Gzip)),
-            (&["gzip;q=x"], Some(Coding::Identity)),
-            (&["deflate", "GZIP"], Some(Coding::Gzip)),
+            (&["identity;q=0, gzip"], Some(ContentCoding::Gzip)),
+            (&["identity;q=0, *"], Some(ContentCoding::Brotli)),
+            (&["br;q=0, *"], Some(ContentCoding::Zstd)),
+            (&["gzip;q=0.001"], Some(ContentCoding::Gzip)),
+            (&["gzip;q=x"], Some(ContentCoding::Identity)),
+            (&["deflate", "GZIP"], Some(ContentCoding::Gzip)),
         ] {
-            let chosen = coding(&headers(header::ACCEPT_ENCODING, lines)).ok();
+            let chosen = negotiate_coding(&headers(header::ACCEPT_ENCODING, lines)).ok();
             assert_eq!(chosen, expected, "{lines:?}");
         }
     }

@@ -13,7 +13,7 @@ use utoipa::{
 };
 
 use super::{
-    assets::{File, NO_PAGE},
+    assets::{NO_CONTENT_POLICY, StaticFile},
     customers, docs, documents, page,
     schema::{self, ABOUT, Anonymous, FileHeaders, FileProblems, SHOWN, Subject, USAGE},
     usage,
@@ -49,12 +49,12 @@ use crate::problem::Problem;
         docs::files,
     ),
     components(schemas(Problem)),
-    modifiers(&Common),
+    modifiers(&CommonResponses),
 )]
-struct Collected;
+struct ApiDescription;
 
 /// Adds what answers have in common.
-struct Common;
+struct CommonResponses;
 
 /// The document, laid out for people.
 ///
@@ -62,7 +62,7 @@ struct Common;
 ///
 /// None in practice: every part of it has a JSON form.
 pub fn document() -> serde_json::Result<String> {
-    serde_json::to_string_pretty(&collected(Anonymous::Allowed))
+    serde_json::to_string_pretty(&build_description(Anonymous::Allowed))
 }
 
 /// `GET /openapi.json`.
@@ -80,38 +80,38 @@ pub fn document() -> serde_json::Result<String> {
     ),
     security(()),
 )]
-pub(super) fn file(anonymous: Anonymous) -> File {
-    let document = serde_json::to_vec(&collected(anonymous));
-    File {
+pub(super) fn file(anonymous: Anonymous) -> StaticFile {
+    let document = serde_json::to_vec(&build_description(anonymous));
+    StaticFile {
         path: "/openapi.json",
         content_type: "application/json",
-        policy: NO_PAGE,
+        content_security_policy: NO_CONTENT_POLICY,
         body: Cow::Owned(document.unwrap_or_default()),
     }
 }
 
-fn collected(anonymous: Anonymous) -> openapi::OpenApi {
-    let mut document = Collected::openapi();
+fn build_description(anonymous: Anonymous) -> openapi::OpenApi {
+    let mut document = ApiDescription::openapi();
     document.security = Some(schema::requirements(anonymous));
     document
 }
 
 // === impl Common ===
 
-impl Modify for Common {
+impl Modify for CommonResponses {
     fn modify(&self, document: &mut openapi::OpenApi) {
         let components = document.components.get_or_insert_default();
         components.headers.extend(schema::headers());
         components.examples.extend(schema::problem_examples());
         components.security_schemes.extend(schema::schemes());
         for item in document.paths.paths.values_mut() {
-            complete(item);
+            add_common_responses(item);
         }
     }
 }
 
 /// Adds to the GET of a path what every GET has.
-fn complete(item: &mut PathItem) {
+fn add_common_responses(item: &mut PathItem) {
     let Some(get) = &mut item.get else { return };
     let is = |of: &str| get.tags.iter().flatten().any(|tag| tag == of);
     let subject = if is(ABOUT) {
@@ -130,12 +130,12 @@ fn complete(item: &mut PathItem) {
         };
         schema::dress(response, subject, status);
         if status == "200" {
-            exemplify(response, &name);
+            add_examples(response, &name);
         }
     }
 }
 
-fn exemplify(response: &mut Response, operation: &str) {
+fn add_examples(response: &mut Response, operation: &str) {
     for (media_type, content) in &mut response.content {
         if let RefOr::T(content) = content {
             content.example = schema::answer_example(operation, media_type);

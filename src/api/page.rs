@@ -4,10 +4,10 @@
 //! caller, by the same way: authorized, counted, logged and cached alike. No browser keeps it,
 //! since it says how old the numbers are at this moment.
 
-mod ask;
 mod customers;
+mod freshness;
 mod problem;
-mod standing;
+mod query;
 mod usage;
 
 use std::borrow::Cow;
@@ -20,13 +20,13 @@ use utoipa::{
 
 pub(super) use self::problem::present;
 use self::{
-    ask::Ask,
-    customers::{Choosing, Directory},
+    customers::{CustomerChoiceOutcome, CustomerDirectory},
+    query::PageQuery,
 };
 use super::{
-    Arrived, Inner, Served,
-    assets::{File, NO_PAGE},
-    browser, data, extract,
+    ApiResponse, ApiState, RequestContext,
+    assets::{NO_CONTENT_POLICY, StaticFile},
+    browser_headers, data, extract,
     schema::{
         ABOUT, FileHeaders, FolderProblems, OfPage, PageHeaders, PageProblems, SHOWN, file_beneath,
     },
@@ -34,18 +34,18 @@ use super::{
 use crate::{
     domain::{Caller, CustomerId, ProcessedDate},
     offload,
-    problem::{Body, Kind, Problem},
+    problem::{FullBody, Kind, Problem},
 };
 
 /// What stands around every page.
-struct Frame {
+struct PageFrame {
     /// What chooses; absent where nothing may be chosen.
-    form: Option<Form>,
+    form: Option<SearchForm>,
     request_id: String,
 }
 
 /// What chooses a customer and a date.
-struct Form {
+struct SearchForm {
     /// What stands in the field: a name, a part of one, or an id.
     customer: String,
     /// `YYYY-MM-DD`, or empty for the newest.
@@ -57,7 +57,7 @@ struct Form {
 }
 
 /// A file that pages refer to, in the path.
-struct OfAsset;
+struct AssetParams;
 
 /// `GET /`.
 #[utoipa::path(
@@ -74,53 +74,64 @@ struct OfAsset;
         PageProblems,
     ),
 )]
-pub(super) async fn page<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller) -> Served {
+pub(super) async fn page<B>(
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
+    caller: &Caller,
+) -> ApiResponse {
     let request = arrived.request;
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return arrived.refuse(Problem::method_not_allowed(request.method(), "GET, HEAD"));
+        return arrived.reject(Problem::method_not_allowed(request.method(), "GET, HEAD"));
     }
-    let today = ProcessedDate::of(api.clock.wall());
-    let ask = match Ask::read(request.uri().query(), today) {
+    let today = ProcessedDate::from_timestamp(api.clock.wall_time());
+    let ask = match PageQuery::parse(request.uri().query(), today) {
         Ok(ask) => ask,
-        Err(problem) => return arrived.refuse(problem),
+        Err(problem) => return arrived.reject(problem),
     };
     match CustomerId::parse(&ask.customer) {
         Ok(customer) => usage::show(api, arrived, caller, &ask, customer).await,
-        Err(_) => choose(api, arrived, caller, &ask).await,
+        Err(_) => show_customers(api, arrived, caller, &ask).await,
     }
 }
 
 /// Lets its reader choose a customer, unless what was typed is the name of one.
-async fn choose<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, ask: &Ask) -> Served {
-    let list = match customers::list(api, arrived, caller, arrived.directive()).await {
+async fn show_customers<B>(
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
+    caller: &Caller,
+    ask: &PageQuery,
+) -> ApiResponse {
+    let list = match customers::list(api, arrived, caller, arrived.cache_directive()).await {
         Ok(list) => list,
         Err(unanswered) => {
-            return data::refuse_unanswered(api, arrived, ask.date, &unanswered);
+            return data::error_response(api, arrived, ask.date, &unanswered);
         }
     };
-    let directory = Directory::new(&list, caller);
-    let (frame, asked) = (arrived.frame(None), ask.clone());
+    let directory = CustomerDirectory::new(&list, caller);
+    let (frame, asked) = (arrived.page_frame(None), ask.clone());
     let choosing = offload::run_cpu_bound(directory.search_bytes(), move || {
         directory.choose(frame, &asked)
     });
     match choosing.await {
-        Choosing::Chosen(customer) => usage::show(api, arrived, caller, ask, customer).await,
-        Choosing::Nobody => {
+        CustomerChoiceOutcome::Chosen(customer) => {
+            usage::show(api, arrived, caller, ask, customer).await
+        }
+        CustomerChoiceOutcome::NotFound => {
             let detail = format!(
                 "none of the customers that you may see has {:?} in its name or domain",
                 crate::problem::excerpt(&ask.customer)
             );
-            arrived.refuse(Problem::new(Kind::UnknownCustomer, detail))
+            arrived.reject(Problem::new(Kind::UnknownCustomer, detail))
         }
-        Choosing::Among(rendered) => {
-            api.metrics.served(list.held.age);
-            data::serve(respond(StatusCode::OK, rendered), &list, ask.date)
+        CustomerChoiceOutcome::List(rendered) => {
+            api.metrics.record_served_age(list.cached.age);
+            data::with_upstream_ids(respond(StatusCode::OK, rendered), &list, ask.date)
         }
     }
 }
 
 /// A page, or the bare truth where its template failed.
-fn respond(status: StatusCode, rendered: askama::Result<String>) -> Response<Body> {
+fn respond(status: StatusCode, rendered: askama::Result<String>) -> Response<FullBody> {
     let (status, html) = match rendered {
         Ok(html) => (status, Cow::Owned(html)),
         Err(error) => {
@@ -130,14 +141,14 @@ fn respond(status: StatusCode, rendered: askama::Result<String>) -> Response<Bod
             (StatusCode::INTERNAL_SERVER_ERROR, sentence)
         }
     };
-    let mut response = Response::new(Body::from(html.into_owned()));
+    let mut response = Response::new(FullBody::from(html.into_owned()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/html; charset=utf-8"),
     );
-    browser::guard_page(headers);
+    browser_headers::add_page_headers(headers);
     response
 }
 
@@ -148,7 +159,7 @@ fn respond(status: StatusCode, rendered: askama::Result<String>) -> Response<Bod
     operation_id = "getPageFile",
     tag = ABOUT,
     summary = "What that page is made of",
-    params(OfAsset, FileHeaders),
+    params(AssetParams, FileHeaders),
     responses(
         (status = 200, description = "A script, a stylesheet or a picture.", content(
             (String = "text/javascript"),
@@ -160,11 +171,11 @@ fn respond(status: StatusCode, rendered: askama::Result<String>) -> Response<Bod
     ),
     security(()),
 )]
-pub(super) fn files() -> [File; 3] {
-    let file = |path, content_type, body: &'static str| File {
+pub(super) fn files() -> [StaticFile; 3] {
+    let file = |path, content_type, body: &'static str| StaticFile {
         path,
         content_type,
-        policy: NO_PAGE,
+        content_security_policy: NO_CONTENT_POLICY,
         body: Cow::Borrowed(body.as_bytes()),
     };
     [
@@ -188,7 +199,7 @@ pub(super) fn files() -> [File; 3] {
 
 // === impl OfAsset ===
 
-impl IntoParams for OfAsset {
+impl IntoParams for AssetParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let paths = files().map(|file| file.path);
         vec![file_beneath("/assets/", &paths)]
@@ -197,16 +208,16 @@ impl IntoParams for OfAsset {
 
 // === impl Arrived ===
 
-impl<B> Arrived<'_, B> {
-    fn frame(&self, form: Option<Form>) -> Frame {
-        Frame {
+impl<B> RequestContext<'_, B> {
+    fn page_frame(&self, form: Option<SearchForm>) -> PageFrame {
+        PageFrame {
             form,
             request_id: self.request_id.to_str().unwrap_or_default().to_owned(),
         }
     }
 
     /// Where its sender found us, as it says itself; empty where that is no plain host.
-    fn origin(&self) -> String {
+    fn request_origin(&self) -> String {
         let authority = self
             .request
             .uri()
@@ -225,7 +236,7 @@ impl<B> Arrived<'_, B> {
     }
 
     /// Whether its sender wants upstream asked, or not.
-    fn directive(&self) -> crate::service::Directive {
-        extract::directive(self.request.headers())
+    fn cache_directive(&self) -> crate::service::CacheDirective {
+        extract::cache_directive(self.request.headers())
     }
 }

@@ -3,18 +3,18 @@
 use http::StatusCode;
 
 use crate::{
-    cache::Failure,
-    clock::whole_seconds_up,
+    cache::CachedFailure,
+    clock::retry_after_seconds,
     problem::{Kind, Problem, UpstreamRefusal},
     service::{
-        Cause,
-        source::{Refusal, SourceError, SourceErrorKind},
+        ErrorKind,
+        source::{SourceError, SourceErrorKind, UpstreamErrorBody},
     },
 };
 
 /// Whose upstream call went wrong: its ids are told to the caller that made it and to no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
+pub(super) enum CallOwnership {
     /// This request's.
     Own,
     /// One that this request joined, or that is remembered.
@@ -23,19 +23,21 @@ pub(super) enum Call {
 
 /// Being throttled upstream is our 503, not our caller's 429.
 #[deny(clippy::wildcard_enum_match_arm)]
-pub(super) fn of(cause: &Cause, call: Call) -> Problem {
+pub(super) fn from_cause(cause: &ErrorKind, call: CallOwnership) -> Problem {
     let (failure, retry_after) = match cause {
-        Cause::NotAllowed => return not_allowed("this caller may not read this customer's usage"),
-        Cause::NotHeld => {
+        ErrorKind::NotAllowed => {
+            return not_allowed("this caller may not read this customer's usage");
+        }
+        ErrorKind::NotCached => {
             return Problem::new(
                 Kind::NotHeld,
                 "only-if-cached was asked for, and nothing that may be served is held",
             );
         }
-        Cause::Source {
+        ErrorKind::Source {
             failure,
             retry_after,
-        } => (failure, whole_seconds_up(*retry_after)),
+        } => (failure, retry_after_seconds(*retry_after)),
     };
     let kind = match failure.error.kind {
         SourceErrorKind::UnknownCustomer => Kind::UnknownCustomer,
@@ -48,7 +50,7 @@ pub(super) fn of(cause: &Cause, call: Call) -> Problem {
         SourceErrorKind::RateLimited { .. } => Kind::RateLimited,
         SourceErrorKind::Interrupted => Kind::Interrupted,
         SourceErrorKind::TimedOut => Kind::TimedOut,
-        SourceErrorKind::CredentialsRefused => Kind::CredentialsRefused,
+        SourceErrorKind::CredentialsRejected => Kind::CredentialsRefused,
         SourceErrorKind::Rejected => Kind::Rejected,
         SourceErrorKind::Malformed => Kind::Malformed,
         SourceErrorKind::Suspect => Kind::Suspect,
@@ -56,9 +58,9 @@ pub(super) fn of(cause: &Cause, call: Call) -> Problem {
     let problem = Problem::new(kind, detail(failure)).with_upstream(
         failure
             .error
-            .refusal
+            .upstream_error
             .as_deref()
-            .map(|refusal| in_its_words(refusal, call)),
+            .map(|refusal| upstream_refusal(refusal, call)),
     );
     match kind.status() {
         StatusCode::SERVICE_UNAVAILABLE
@@ -73,12 +75,12 @@ pub(super) fn not_allowed(detail: &'static str) -> Problem {
     Problem::new(Kind::NotAllowed, detail)
 }
 
-fn detail(failure: &Failure<SourceError>) -> String {
+fn detail(failure: &CachedFailure<SourceError>) -> String {
     failure.error.detail.to_string()
 }
 
-fn in_its_words(refusal: &Refusal, call: Call) -> UpstreamRefusal {
-    let id = |id: &Option<String>| id.clone().filter(|_| call == Call::Own);
+fn upstream_refusal(refusal: &UpstreamErrorBody, call: CallOwnership) -> UpstreamRefusal {
+    let id = |id: &Option<String>| id.clone().filter(|_| call == CallOwnership::Own);
     UpstreamRefusal {
         status: refusal.status,
         code: refusal.code.clone(),

@@ -72,12 +72,12 @@ impl<'a> Route<'a> {
     ];
 
     /// The route of a path as it was sent: a percent-encoded slash stays within its segment.
-    pub(super) fn of(path: &'a str) -> Self {
+    pub(super) fn from_path(path: &'a str) -> Self {
         let Some((customer, rest)) = path
             .strip_prefix("/v1/customers/")
             .and_then(|rest| rest.split_once('/'))
         else {
-            return Self::of_nobody(path);
+            return Self::without_customer(path);
         };
         match rest {
             "usage" => Self::Usage { customer },
@@ -90,7 +90,7 @@ impl<'a> Route<'a> {
     }
 
     /// The route of a path that names no customer.
-    fn of_nobody(path: &str) -> Self {
+    fn without_customer(path: &str) -> Self {
         match path {
             // Microsoft's Java SDK puts `/v1/` before the address of a link, whatever that is.
             "/v1/customers" | "/v1//customers" | "/v1/v1/customers" => Self::Customers,
@@ -106,7 +106,7 @@ impl<'a> Route<'a> {
     }
 
     /// Whether there may be [files](super::assets) here, which everybody may have.
-    pub(super) fn has_files(self) -> bool {
+    pub(super) fn may_be_static(self) -> bool {
         matches!(
             self,
             Self::Asset | Self::OpenApi | Self::Docs | Self::DocsFile
@@ -114,12 +114,12 @@ impl<'a> Route<'a> {
     }
 
     /// Whether it tells what the cache holds.
-    pub(super) fn has_data(self) -> bool {
-        !self.has_files() && self != Self::Unmatched
+    pub(super) fn exposes_data(self) -> bool {
+        !self.may_be_static() && self != Self::Unmatched
     }
 
     /// Whether people open it in a browser, which then has to ask them who they are.
-    pub(super) fn is_for_browsers(self) -> bool {
+    pub(super) fn is_opened_in_browsers(self) -> bool {
         matches!(self, Self::Page | Self::Chart { .. } | Self::Table { .. })
     }
 
@@ -155,14 +155,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_stands_at_its_index() {
+    fn each_route_is_at_its_index() {
         for (index, route) in Route::ALL.into_iter().enumerate() {
             assert_eq!(route.index(), index, "{route:?}");
         }
     }
 
     #[test]
-    fn a_path_has_one_route() {
+    fn each_path_matches_one_route() {
         for (path, route) in [
             ("/v1/customers/x/usage", Route::Usage { customer: "x" }),
             (
@@ -216,7 +216,7 @@ mod tests {
             ("//", Route::Unmatched),
             ("", Route::Unmatched),
         ] {
-            assert_eq!(Route::of(path), route, "{path}");
+            assert_eq!(Route::from_path(path), route, "{path}");
         }
     }
 }

@@ -5,11 +5,11 @@ use std::{borrow::Cow, sync::Arc};
 use http::{HeaderValue, Method, Request, StatusCode, header, uri::Authority};
 use jiff::Timestamp;
 
-use super::{Arrived, Told, UnderWay, route::Route};
+use super::{LogFields, RequestContext, RequestGuard, route::Route};
 use crate::{
     cache::CacheStatus,
     domain::CustomerId,
-    observability::traces::{KeyValue, Span, Tracer, semconv},
+    observability::traces::{KeyValue, TraceSpan, Tracer, semconv},
     peer::Peer,
     problem::excerpt,
 };
@@ -25,9 +25,9 @@ pub struct RequestSpans {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SpanParent {
     /// The span that `traceparent` names.
-    Caller,
+    Traceparent,
     /// Nothing: a trace begins here, with a link to the span that `traceparent` names.
-    None,
+    NewTrace,
 }
 
 // === impl RequestSpans ===
@@ -39,20 +39,22 @@ impl RequestSpans {
     }
 
     /// Begins the span of a request. Of what was sent it tells what the log does.
-    pub(super) fn begin<B>(
+    pub(super) fn start<B>(
         &self,
-        arrived: &Arrived<'_, B>,
+        arrived: &RequestContext<'_, B>,
         route: Route<'_>,
         peer: &Peer,
         parent: SpanParent,
         began: Timestamp,
-    ) -> Arc<Span> {
+    ) -> Arc<TraceSpan> {
         let request = arrived.request;
         let method = known_method(request.method());
-        let (headers, name) = (request.headers(), name(method, route));
+        let (headers, name) = (request.headers(), span_name(method, route));
         let span = match parent {
-            SpanParent::Caller => self.tracer.serve(headers, name, began),
-            SpanParent::None => self.tracer.serve_untrusted(headers, name, began),
+            SpanParent::Traceparent => self.tracer.start_server_span(headers, name, began),
+            SpanParent::NewTrace => self
+                .tracer
+                .start_untrusted_server_span(headers, name, began),
         };
         if span.is_recording() {
             let mut told = vec![
@@ -66,30 +68,33 @@ impl RequestSpans {
                     excerpt(request.uri().path()).into_owned(),
                 ),
                 KeyValue::new(semconv::CLIENT_ADDRESS, peer.address.ip().to_string()),
-                KeyValue::new(semconv::REQUEST_ID, text(arrived.request_id)),
+                KeyValue::new(semconv::REQUEST_ID, header_text(arrived.request_id)),
             ];
             if route != Route::Unmatched {
                 told.push(KeyValue::new(semconv::HTTP_ROUTE, route.pattern()));
             }
             if let Some(agent) = request.headers().get(header::USER_AGENT) {
-                told.push(KeyValue::new(semconv::USER_AGENT_ORIGINAL, text(agent)));
+                told.push(KeyValue::new(
+                    semconv::USER_AGENT_ORIGINAL,
+                    header_text(agent),
+                ));
             }
-            told.extend(server(request));
-            span.set_all(told);
+            told.extend(server_address(request));
+            span.set_attributes(told);
         }
         span
     }
 }
 
 /// Tells whose usage is asked for.
-pub(super) fn tell_customer(span: &Span, customer: CustomerId) {
+pub(super) fn record_customer(span: &TraceSpan, customer: CustomerId) {
     if span.is_recording() {
-        span.set(semconv::CUSTOMER_ID, customer.to_string());
+        span.set_attribute(semconv::CUSTOMER_ID, customer.to_string());
     }
 }
 
 /// Tells what `Cache-Status` tells (RFC 9211 §2).
-pub(super) fn tell_cache(span: &Span, status: &CacheStatus) {
+pub(super) fn record_cache_status(span: &TraceSpan, status: &CacheStatus) {
     let forward = status.forward.map(|forward| forward.as_str());
     let forward_status = status.forward_status.map(i64::from);
     let flag = |key, set: bool| set.then(|| KeyValue::new(key, true));
@@ -103,26 +108,26 @@ pub(super) fn tell_cache(span: &Span, status: &CacheStatus) {
             .detail
             .map(|detail| KeyValue::new(semconv::CACHE_DETAIL, detail)),
     ];
-    span.set_all(told.into_iter().flatten());
+    span.set_attributes(told.into_iter().flatten());
 }
 
 /// Ends the span: an error is what we are to blame for.
-pub(super) fn end(span: &Span, status: StatusCode, told: Told, caller: &str) {
+pub(super) fn end_span(span: &TraceSpan, status: StatusCode, told: LogFields, caller: &str) {
     if !span.is_recording() {
         return;
     }
-    span.set(semconv::CALLER_NAME, caller.to_owned());
-    if let Some(result) = told.result {
-        span.set(semconv::CACHE_STATUS, result.as_str());
+    span.set_attribute(semconv::CALLER_NAME, caller.to_owned());
+    if let Some(result) = told.cache_result {
+        span.set_attribute(semconv::CACHE_STATUS, result.as_str());
     }
     if let Some(date) = told.processed_date {
-        span.set(semconv::URL_QUERY, format!("processedDate={date}"));
+        span.set_attribute(semconv::URL_QUERY, format!("processedDate={date}"));
     }
-    if status.as_u16() == UnderWay::<()>::CLOSED_BY_CALLER {
+    if status.as_u16() == RequestGuard::<()>::CLIENT_CLOSED_REQUEST {
         // No status was sent.
-        span.set(semconv::ERROR_TYPE, "caller-went-away");
+        span.set_attribute(semconv::ERROR_TYPE, "caller-went-away");
     } else {
-        span.set(
+        span.set_attribute(
             semconv::HTTP_RESPONSE_STATUS_CODE,
             i64::from(status.as_u16()),
         );
@@ -131,14 +136,14 @@ pub(super) fn end(span: &Span, status: StatusCode, told: Told, caller: &str) {
         let problem = told
             .problem
             .map_or(Cow::Owned(status.as_str().to_owned()), Cow::Borrowed);
-        span.set(semconv::ERROR_TYPE, problem);
-        span.fail();
+        span.set_attribute(semconv::ERROR_TYPE, problem);
+        span.set_error();
     }
     span.end();
 }
 
 /// The method and the route, of which there are few; never the path.
-fn name(method: Option<&'static str>, route: Route<'_>) -> Cow<'static, str> {
+fn span_name(method: Option<&'static str>, route: Route<'_>) -> Cow<'static, str> {
     let method = method.unwrap_or("HTTP");
     match route {
         Route::Unmatched => method.into(),
@@ -163,7 +168,7 @@ fn known_method(method: &Method) -> Option<&'static str> {
 }
 
 /// The host and port that were asked for: of the URI, which HTTP/2 sends, else of `Host`.
-fn server<B>(request: &Request<B>) -> impl Iterator<Item = KeyValue> {
+fn server_address<B>(request: &Request<B>) -> impl Iterator<Item = KeyValue> {
     let host = request.headers().get(header::HOST);
     let authority = match request.uri().authority() {
         Some(authority) => Some(authority.clone()),
@@ -179,6 +184,6 @@ fn server<B>(request: &Request<B>) -> impl Iterator<Item = KeyValue> {
     address.into_iter().chain(port)
 }
 
-fn text(value: &HeaderValue) -> String {
+fn header_text(value: &HeaderValue) -> String {
     excerpt(&String::from_utf8_lossy(value.as_bytes())).into_owned()
 }

@@ -3,8 +3,8 @@
 use http::StatusCode;
 
 use super::{
-    Arrived, Inner, Served, browser,
-    data::{check_method, finish},
+    ApiResponse, ApiState, RequestContext, browser_headers,
+    data::{check_method, respond},
     extract, negotiation,
     schema::{
         ChartProblems, CustomerProblems, DataHeaders, DatedProblems, NativeUsage, OfCustomer,
@@ -15,8 +15,8 @@ use super::{
 use crate::{
     domain::{Caller, ProcessedDate},
     problem::Problem,
-    render::{Form, Theme, Usage},
-    service::Query,
+    render::{Format, Theme, Usage},
+    service::UsageQuery,
 };
 
 /// `GET /v1/customers/{customer_id}/usage`.
@@ -43,17 +43,17 @@ use crate::{
     ),
 )]
 pub(super) async fn simplified<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     caller: &Caller,
     customer: &str,
-) -> Served {
-    dated(
+) -> ApiResponse {
+    dated_usage(
         api,
         arrived,
         caller,
         customer,
-        negotiation::SIMPLIFIED_FORMS,
+        negotiation::SIMPLIFIED_FORMATS,
     )
     .await
 }
@@ -74,31 +74,31 @@ pub(super) async fn simplified<B>(
     ),
 )]
 pub(super) async fn chart<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     caller: &Caller,
     customer: &str,
-) -> Served {
-    let today = || ProcessedDate::of(api.clock.wall());
+) -> ApiResponse {
+    let today = || ProcessedDate::from_timestamp(api.clock.wall_time());
     let mut theme = Theme::default();
     let date = |query: Option<&str>| {
-        let (date, asked) = extract::chart(query, today)?;
+        let (date, asked) = extract::chart_query(query, today)?;
         theme = asked;
         Ok(date)
     };
-    let mut served = match read(arrived, customer, negotiation::CHART_FORMS, date) {
+    let mut served = match parse_request(arrived, customer, negotiation::CHART_FORMATS, date) {
         Ok(query) => {
-            let form = Form::Chart(theme);
-            answer(api, arrived, caller, Query { form, ..query }).await
+            let format = Format::Chart(theme);
+            answer(api, arrived, caller, UsageQuery { format, ..query }).await
         }
-        Err(problem) => arrived.refuse(problem),
+        Err(problem) => arrived.reject(problem),
     };
     // With 304 too: its headers replace those that the picture was kept with (RFC 9111 §3.2).
     if matches!(
         served.response.status(),
         StatusCode::OK | StatusCode::NOT_MODIFIED
     ) {
-        browser::guard_chart(served.response.headers_mut());
+        browser_headers::add_chart_headers(served.response.headers_mut());
     }
     served
 }
@@ -121,27 +121,27 @@ pub(super) async fn chart<B>(
     ),
 )]
 pub(super) async fn table<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     caller: &Caller,
     customer: &str,
-) -> Served {
-    dated(api, arrived, caller, customer, negotiation::TABLE_FORMS).await
+) -> ApiResponse {
+    dated_usage(api, arrived, caller, customer, negotiation::TABLE_FORMATS).await
 }
 
 /// A resource that `processedDate` picks a date of.
-async fn dated<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+async fn dated_usage<B>(
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     caller: &Caller,
     customer: &str,
-    forms: &[Form],
-) -> Served {
-    let today = || ProcessedDate::of(api.clock.wall());
+    forms: &[Format],
+) -> ApiResponse {
+    let today = || ProcessedDate::from_timestamp(api.clock.wall_time());
     let date = |query: Option<&str>| extract::processed_date(query, today);
-    match read(arrived, customer, forms, date) {
+    match parse_request(arrived, customer, forms, date) {
         Ok(query) => answer(api, arrived, caller, query).await,
-        Err(problem) => arrived.refuse(problem),
+        Err(problem) => arrived.reject(problem),
     }
 }
 
@@ -162,44 +162,52 @@ async fn dated<B>(
     ),
 )]
 pub(super) async fn native<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     caller: &Caller,
     customer: &str,
-) -> Served {
-    let date = |query: Option<&str>| extract::no_query(query).map(|()| None);
-    match read(arrived, customer, negotiation::NATIVE_FORMS, date) {
+) -> ApiResponse {
+    let date = |query: Option<&str>| extract::reject_query(query).map(|()| None);
+    match parse_request(arrived, customer, negotiation::NATIVE_FORMATS, date) {
         Ok(query) => answer(api, arrived, caller, query).await,
-        Err(problem) => arrived.refuse(problem),
+        Err(problem) => arrived.reject(problem),
     }
 }
 
-fn read<B>(
-    arrived: &Arrived<'_, B>,
+fn parse_request<B>(
+    arrived: &RequestContext<'_, B>,
     customer: &str,
-    forms: &[Form],
+    forms: &[Format],
     date: impl FnOnce(Option<&str>) -> Result<Option<ProcessedDate>, Problem>,
-) -> Result<Query, Problem> {
+) -> Result<UsageQuery, Problem> {
     let request = arrived.request;
     check_method(request.method())?;
-    Ok(Query {
+    Ok(UsageQuery {
         customer_id: extract::customer_id(customer)?,
         date: date(request.uri().query())?,
-        form: negotiation::form(request.headers(), forms)?,
-        directive: extract::directive(request.headers()),
+        format: negotiation::negotiate_format(request.headers(), forms)?,
+        directive: extract::cache_directive(request.headers()),
     })
 }
 
-async fn answer<B>(api: &Inner, arrived: &Arrived<'_, B>, caller: &Caller, query: Query) -> Served {
+async fn answer<B>(
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
+    caller: &Caller,
+    query: UsageQuery,
+) -> ApiResponse {
     let headers = arrived.request.headers();
-    let coding = match negotiation::coding(headers) {
+    let coding = match negotiation::negotiate_coding(headers) {
         Ok(coding) => coding,
-        Err(problem) => return arrived.refuse(problem),
+        Err(problem) => return arrived.reject(problem),
     };
     if let Some(span) = &arrived.span {
-        spans::tell_customer(span, query.customer_id);
+        spans::record_customer(span, query.customer_id);
     }
     let trace = || arrived.call_trace();
-    let answered = api.usage.answer(query, caller, trace, arrived.at).await;
-    finish(api, arrived, answered, (query.form, coding), query.date).await
+    let answered = api
+        .usage
+        .answer(query, caller, trace, arrived.received_at)
+        .await;
+    respond(api, arrived, answered, (query.format, coding), query.date).await
 }

@@ -2,18 +2,20 @@
 
 use std::collections::HashSet;
 
-use super::document::{Document, place};
+use super::document::{CallersDocument, place};
 use crate::{
-    config::{Fault, Position},
+    config::{ConfigError, TextPosition},
     domain::CustomerId,
-    readable::readable,
+    printable::to_printable_line,
 };
 
 /// Most faults that are told of one file: it may be another file altogether.
-const MOST_FAULTS: usize = 20;
+const MAX_ERRORS: usize = 20;
 
 /// Its customers, at least one.
-pub(super) fn parse(document: &Document<'_>) -> Result<HashSet<CustomerId>, Vec<Fault>> {
+pub(super) fn parse(
+    document: &CallersDocument<'_>,
+) -> Result<HashSet<CustomerId>, Vec<ConfigError>> {
     let mut customers = HashSet::new();
     let mut faults = Vec::new();
     for (index, line) in document.text.lines().enumerate() {
@@ -27,21 +29,27 @@ pub(super) fn parse(document: &Document<'_>) -> Result<HashSet<CustomerId>, Vec<
                 customers.insert(customer);
             }
             Err(invalid) => {
-                let position = Position {
+                let position = TextPosition {
                     line: index + 1,
                     column: 1,
                 };
-                let problem = format!("{:?}: is no GUID; {invalid}", readable(stated, 100));
-                faults.push(Fault::at(place(document.path, Some(position)), problem));
+                let problem = format!(
+                    "{:?}: is no GUID; {invalid}",
+                    to_printable_line(stated, 100)
+                );
+                faults.push(ConfigError::at(
+                    place(document.path, Some(position)),
+                    problem,
+                ));
             }
         }
-        if faults.len() == MOST_FAULTS {
+        if faults.len() == MAX_ERRORS {
             break;
         }
     }
     if customers.is_empty() && faults.is_empty() {
         let problem = "names no customer; expected a GUID a line";
-        faults.push(Fault::at(place(document.path, None), problem));
+        faults.push(ConfigError::at(place(document.path, None), problem));
     }
     if faults.is_empty() {
         Ok(customers)

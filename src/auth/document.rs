@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::config::{Fault, Place, Position};
+use crate::config::{ConfigError, Source, TextPosition};
 
 /// More than a partner with half a million customers needs, and small enough that a wrong path does
 /// no harm.
@@ -12,14 +12,14 @@ const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 /// A text that knows where it stands.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Document<'a> {
+pub(super) struct CallersDocument<'a> {
     pub(super) path: &'a Path,
     pub(super) text: &'a str,
 }
 
 /// The text of a whole file.
-pub(super) fn read(path: &Path) -> Result<String, Fault> {
-    let whole = |problem: String| Fault::at(place(path, None), problem);
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+    let whole = |problem: String| ConfigError::at(place(path, None), problem);
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
@@ -31,8 +31,8 @@ pub(super) fn read(path: &Path) -> Result<String, Fault> {
 }
 
 /// A place in a file, or the file as a whole.
-pub(super) fn place(path: &Path, position: Option<Position>) -> Place {
-    Place::File {
+pub(super) fn place(path: &Path, position: Option<TextPosition>) -> Source {
+    Source::File {
         path: PathBuf::from(path),
         position,
     }
@@ -40,9 +40,9 @@ pub(super) fn place(path: &Path, position: Option<Position>) -> Place {
 
 // === impl Document ===
 
-impl Document<'_> {
+impl CallersDocument<'_> {
     /// Where the byte at this offset stands.
-    pub(super) fn place(&self, offset: usize) -> Place {
-        place(self.path, Some(Position::of(self.text, offset)))
+    pub(super) fn place(&self, offset: usize) -> Source {
+        place(self.path, Some(TextPosition::at_offset(self.text, offset)))
     }
 }

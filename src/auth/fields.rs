@@ -4,12 +4,12 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use crate::{
     access_key::KeyHash,
-    domain::{CustomerId, Scope},
-    resilience::token_bucket::Rate,
+    domain::{CallerScope, CustomerId},
+    resilience::token_bucket::RateQuota,
 };
 
 /// One field.
-pub(super) struct Field<T: 'static> {
+pub(super) struct CallerField<T: 'static> {
     pub(super) name: &'static str,
     /// Completes "expected …".
     pub(super) expected: &'static str,
@@ -21,7 +21,7 @@ pub(super) struct Field<T: 'static> {
 
 /// Whose usage, as it is written in `customers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(super) enum CustomerPattern {
     Everybodys,
     One(CustomerId),
 }
@@ -38,7 +38,7 @@ pub(super) const NAMES: [&str; 8] = [
     RATE.name,
 ];
 
-pub(super) const NAME: Field<String> = Field {
+pub(super) const NAME: CallerField<String> = CallerField {
     name: "name",
     expected: "1 to 64 letters, digits, `.`, `_` or `-`, and not `anonymous`",
     parse: |text| {
@@ -53,40 +53,40 @@ pub(super) const NAME: Field<String> = Field {
     shown: true,
 };
 
-pub(super) const KEY_SHA256: Field<KeyHash> = Field {
+pub(super) const KEY_SHA256: CallerField<KeyHash> = CallerField {
     name: "key_sha256",
     expected: KeyHash::EXPECTED,
     parse: |text| KeyHash::parse(text).map_err(|invalid| invalid.to_string()),
     shown: false,
 };
 
-pub(super) const JWT_SUBJECT: Field<String> = Field {
+pub(super) const JWT_SUBJECT: CallerField<String> = CallerField {
     name: "jwt_subject",
     expected: "the subject of the caller's tokens, such as `api://portal`",
     parse: identifier,
     shown: true,
 };
 
-pub(super) const CLIENT_CERTIFICATE: Field<String> = Field {
+pub(super) const CLIENT_CERTIFICATE: CallerField<String> = CallerField {
     name: "client_certificate",
     expected: "the common name of the caller's certificate, such as `grafana.contoso.com`",
     parse: identifier,
     shown: true,
 };
 
-pub(super) const CUSTOMERS: Field<Whose> = Field {
+pub(super) const CUSTOMERS: CallerField<CustomerPattern> = CallerField {
     name: "customers",
     expected: "`[\"*\"]`, or a list of GUIDs such as `4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04`",
     parse: |text| match text {
-        "*" => Ok(Whose::Everybodys),
+        "*" => Ok(CustomerPattern::Everybodys),
         _ => CustomerId::parse(text)
-            .map(Whose::One)
+            .map(CustomerPattern::One)
             .map_err(|_| "is no GUID".into()),
     },
     shown: true,
 };
 
-pub(super) const CUSTOMERS_FILE: Field<PathBuf> = Field {
+pub(super) const CUSTOMERS_FILE: CallerField<PathBuf> = CallerField {
     name: "customers_file",
     expected: "the path of a file with a GUID a line; from the folder of this file, unless it \
                begins with `/`",
@@ -98,14 +98,14 @@ pub(super) const CUSTOMERS_FILE: Field<PathBuf> = Field {
     shown: true,
 };
 
-pub(super) const SCOPES: Field<Scope> = Field {
+pub(super) const SCOPES: CallerField<CallerScope> = CallerField {
     name: "scopes",
     expected: "a list of `usage:read` and `cache:refresh`",
-    parse: |text| Scope::named(text).ok_or_else(|| "is no scope".into()),
+    parse: |text| CallerScope::from_name(text).ok_or_else(|| "is no scope".into()),
     shown: true,
 };
 
-pub(super) const RATE: Field<Rate> = Field {
+pub(super) const RATE: CallerField<RateQuota> = CallerField {
     name: "rate",
     expected: "so many requests a second, minute or hour, such as `50/s`, `600/m` or `1000/h`, \
                from 1 to 1000000; left out, there is no limit",
@@ -123,7 +123,7 @@ fn identifier(text: &str) -> Result<String, String> {
     }
 }
 
-fn rate(text: &str) -> Result<Rate, String> {
+fn rate(text: &str) -> Result<RateQuota, String> {
     const MOST: u32 = 1_000_000;
 
     let none = || "is no rate".to_owned();
@@ -138,5 +138,5 @@ fn rate(text: &str) -> Result<Rate, String> {
     if quota.get() > MOST {
         return Err("is out of range".into());
     }
-    Rate::new(quota, period).map_err(|error| error.to_string())
+    RateQuota::new(quota, period).map_err(|error| error.to_string())
 }

@@ -3,7 +3,7 @@
 //!
 //! `header` reads how a token says it is signed, `jwks` has the issuer's keys from `source`,
 //! `key_set` judges what each key is for and checks signature, issuer and audience, `claims` the
-//! time and who it is. What was valid a moment ago is `remembered`.
+//! time and who it is. What was valid a moment ago is `token_cache`.
 
 mod claims;
 mod header;
@@ -11,7 +11,7 @@ mod jwks;
 mod key_set;
 mod metrics;
 #[cfg(test)]
-mod properties;
+mod proptests;
 mod rejection;
 mod remembered;
 mod source;
@@ -25,15 +25,15 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use prometheus::Registry;
 
-pub use self::rejection::{Rejection, VerifyError};
+pub use self::rejection::{TokenRejection, VerifyError};
 use self::{
-    header::Header, jwks::Jwks, key_set::KeySet, metrics::Metrics, remembered::Remembered,
-    source::KeySource,
+    header::TokenHeader, jwks::JwksCache, key_set::KeySet, metrics::JwksMetrics,
+    remembered::VerifiedTokenCache, source::JwksSource,
 };
 use crate::{
     clock::SharedClock,
     config::JwtConfig,
-    domain::{Customers, Scopes},
+    domain::{CustomerAccess, ScopeSet},
     jitter::Jitter,
     shutdown::Shutdown,
 };
@@ -41,14 +41,14 @@ use crate::{
 /// Tells who a token was made for; clones share the keys.
 #[derive(Clone, Debug)]
 pub struct JwtVerifier {
-    inner: Arc<Inner>,
+    inner: Arc<VerifierState>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct VerifierState {
     config: JwtConfig,
-    jwks: Arc<Jwks>,
-    remembered: Remembered,
+    jwks: Arc<JwksCache>,
+    token_cache: VerifiedTokenCache,
     clock: SharedClock,
 }
 
@@ -67,20 +67,20 @@ pub struct JwtDeps<'a> {
 
 /// What a valid token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified {
-    /// Who the caller is: the value of `callers.jwt.subject_claim`, after [`Verified::PREFIX`].
+pub struct VerifiedToken {
+    /// Who the caller is: the value of `callers.jwt.subject_claim`, after [`VerifiedToken::PREFIX`].
     name: Arc<str>,
     /// The scopes that the token grants, none where it has no such claim; `None` when
     /// `callers.jwt.scopes_claim` is not configured.
-    pub scopes: Option<Scopes>,
+    pub scopes: Option<ScopeSet>,
     /// The customers that the token grants, none where it has no such claim; `None` when
     /// `callers.jwt.customers_claim` is not configured.
-    pub customers: Option<Customers>,
+    pub customers: Option<CustomerAccess>,
 }
 
 /// The verifier cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum VerifierStartError {
     /// TLS cannot be set up, for want of CA certificates for example.
     #[error("cannot make a client for the token issuer")]
     Client(#[from] reqwest::Error),
@@ -96,14 +96,14 @@ impl JwtVerifier {
     ///
     /// # Errors
     ///
-    /// [`StartError`]; an issuer that is down is none.
-    pub fn start(config: &JwtConfig, deps: &JwtDeps<'_>) -> Result<Self, StartError> {
-        let source = KeySource::new(config.clone(), Arc::clone(&deps.clock))?;
-        let jwks = Jwks::start(source, Metrics::new(deps.registry)?, deps);
-        let inner = Inner {
+    /// [`VerifierStartError`]; an issuer that is down is none.
+    pub fn start(config: &JwtConfig, deps: &JwtDeps<'_>) -> Result<Self, VerifierStartError> {
+        let source = JwksSource::new(config.clone(), Arc::clone(&deps.clock))?;
+        let jwks = JwksCache::start(source, JwksMetrics::new(deps.registry)?, deps);
+        let inner = VerifierState {
             config: config.clone(),
             jwks,
-            remembered: Remembered::default(),
+            token_cache: VerifiedTokenCache::default(),
             clock: Arc::clone(&deps.clock),
         };
         Ok(Self {
@@ -126,35 +126,35 @@ impl JwtVerifier {
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing: keys are fetched in a task of their own.
-    pub async fn verify(&self, token: &str) -> Result<Arc<Verified>, VerifyError> {
+    pub async fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, VerifyError> {
         let inner = &*self.inner;
         let now = inner.clock.now();
-        let digest = Remembered::digest(token);
+        let digest = VerifiedTokenCache::digest(token);
         if let Some(keys) = inner.jwks.held()
-            && let Some(verified) = inner.remembered.get(&digest, &keys, now)
+            && let Some(verified) = inner.token_cache.get(&digest, &keys, now)
         {
             return Ok(verified);
         }
-        let header = Header::read(token)?;
+        let header = TokenHeader::parse(token)?;
         let keys = inner.jwks.with_key(&header).await?;
-        let wall = inner.clock.wall();
-        let (verified, valid_for) = judge(token, &header, &keys, &inner.config, wall)?;
+        let wall = inner.clock.wall_time();
+        let (verified, valid_for) = verify_with_keys(token, &header, &keys, &inner.config, wall)?;
         let verified = Arc::new(verified);
         let now = inner.clock.now();
         let keep = Arc::clone(&verified);
-        inner.remembered.insert(digest, keep, keys, now, valid_for);
+        inner.token_cache.insert(digest, keep, keys, now, valid_for);
         Ok(verified)
     }
 }
 
 // === impl Verified ===
 
-impl Verified {
+impl VerifiedToken {
     /// What the name of a caller that the callers file does not know begins with. No name in the
     /// file can: logs do not mistake one for the other.
     pub const PREFIX: &str = "token:";
 
-    fn new(subject: &str, scopes: Option<Scopes>, customers: Option<Customers>) -> Self {
+    fn new(subject: &str, scopes: Option<ScopeSet>, customers: Option<CustomerAccess>) -> Self {
         Self {
             name: format!("{}{subject}", Self::PREFIX).into(),
             scopes,
@@ -175,14 +175,14 @@ impl Verified {
 
 /// What a token says, and for how long from `now` it may go on saying so, if one of the keys has
 /// signed it.
-fn judge(
+fn verify_with_keys(
     token: &str,
-    header: &Header,
+    header: &TokenHeader,
     keys: &KeySet,
     config: &JwtConfig,
     now: Timestamp,
-) -> Result<(Verified, Duration), Rejection> {
-    let key = keys.find(header).ok_or(Rejection::Key)?;
+) -> Result<(VerifiedToken, Duration), TokenRejection> {
+    let key = keys.find(header).ok_or(TokenRejection::Key)?;
     let claims = key.claims(token)?;
     claims::read(&claims, config, now)
 }

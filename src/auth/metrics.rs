@@ -51,7 +51,7 @@ impl CallersMetrics {
         Ok(metrics)
     }
 
-    pub(super) fn loaded(&self, callers: usize, sha256: &str, at: Timestamp) {
+    pub(super) fn record_reload(&self, callers: usize, sha256: &str, at: Timestamp) {
         self.callers.set(i64::try_from(callers).unwrap_or(i64::MAX));
         self.info.reset();
         self.info.with_label_values(&[sha256]).set(1);
@@ -59,7 +59,7 @@ impl CallersMetrics {
         self.last_reload_success_timestamp.set(at.as_second());
     }
 
-    pub(super) fn refused(&self) {
+    pub(super) fn record_reload_failure(&self) {
         self.last_reload_successful.set(0);
     }
 }

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
-use crate::resilience::token_bucket::{Exhausted, Rate, Taken, TokenBucket};
+use crate::resilience::token_bucket::{BucketExhausted, BucketPermit, RateQuota, TokenBucket};
 
 /// How often a caller may come, and how that is told it.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct RateLimit {
 
 impl RateLimit {
     /// Nothing of it used yet.
-    pub fn new(rate: Rate, now: Instant) -> Self {
+    pub fn new(rate: RateQuota, now: Instant) -> Self {
         let policy = format!(
             "\"default\";q={};w={}",
             rate.quota(),
@@ -29,7 +29,7 @@ impl RateLimit {
     }
 
     /// So many in so much time.
-    pub const fn rate(&self) -> Rate {
+    pub const fn rate(&self) -> RateQuota {
         self.bucket.rate()
     }
 
@@ -42,8 +42,8 @@ impl RateLimit {
     ///
     /// # Errors
     ///
-    /// [`Exhausted`] where it is one too many.
-    pub fn take(&self, now: Instant) -> Result<Taken, Exhausted> {
-        self.bucket.take(now)
+    /// [`BucketExhausted`] where it is one too many.
+    pub fn acquire(&self, now: Instant) -> Result<BucketPermit, BucketExhausted> {
+        self.bucket.acquire(now)
     }
 }

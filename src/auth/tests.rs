@@ -5,45 +5,45 @@ use std::fs;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{file::Declared, *};
+use super::{callers_file::CallerEntry, *};
 use crate::{
     access_key::KeyHash,
     clock::{Clock as _, SystemClock},
-    domain::{CustomerId, Scope, samples},
+    domain::{CallerScope, CustomerId, samples},
 };
 
 const HASH_OF_ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 const DOCUMENTED: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
 
 /// A folder with a callers file, and perhaps other files beside it.
-struct Folder(TempDir);
+struct CallersFolder(TempDir);
 
-impl Folder {
+impl CallersFolder {
     fn new(callers: impl AsRef<[u8]>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("callers.toml"), callers).unwrap();
         Self(folder)
     }
 
-    fn with(self, name: &str, content: &str) -> Self {
+    fn with_file(self, name: &str, content: &str) -> Self {
         fs::write(self.0.path().join(name), content).unwrap();
         self
     }
 
-    fn reading(&self) -> Reading {
-        file::read(&self.0.path().join("callers.toml"))
+    fn read(&self) -> ParsedCallersFile {
+        callers_file::read(&self.0.path().join("callers.toml"))
     }
 
-    fn callers(&self) -> Vec<Declared> {
-        self.reading()
+    fn callers(&self) -> Vec<CallerEntry> {
+        self.read()
             .callers
             .unwrap_or_else(|faults| panic!("{faults}"))
     }
 
     /// The faults, without the folder's own name.
-    fn faults(&self) -> Vec<String> {
+    fn errors(&self) -> Vec<String> {
         let folder = format!("{}/", self.0.path().display());
-        let faults = self.reading().callers.expect_err("the file has faults");
+        let faults = self.read().callers.expect_err("the file has faults");
         faults
             .to_string()
             .lines()
@@ -53,19 +53,19 @@ impl Folder {
 }
 
 /// A caller with nothing wrong, and these lines besides.
-fn caller(name: &str, proof: &str, more: &str) -> String {
+fn caller_toml(name: &str, proof: &str, more: &str) -> String {
     format!(
         "[[caller]]\nname = \"{name}\"\n{proof}\ncustomers = [\"*\"]\nscopes = [\"usage:read\"]\n{more}\n"
     )
 }
 
-fn key() -> String {
+fn key_toml() -> String {
     format!("key_sha256 = [\"{HASH_OF_ABC}\"]")
 }
 
 #[test]
-fn a_caller_is_read_with_everything_it_states() {
-    let folder = Folder::new(format!(
+fn every_field_of_a_caller_is_read() {
+    let folder = CallersFolder::new(format!(
         "[[caller]]\nname = \"grafana\"\nkey_sha256 = [\"{HASH_OF_ABC}\"]\njwt_subject = \"api://g\"\n\
          client_certificate = \"g.contoso.com\"\ncustomers = [\"{DOCUMENTED}\"]\n\
          scopes = [\"usage:read\", \"cache:refresh\"]\nrate = \"50/s\"\n"
@@ -80,8 +80,8 @@ fn a_caller_is_read_with_everything_it_states() {
     assert_eq!(&**declared.caller.name(), "grafana");
     assert!(declared.caller.may_read(samples::customer()));
     assert!(!declared.caller.may_read(other));
-    assert!(declared.caller.holds(Scope::CacheRefresh));
-    assert_eq!(declared.key_hashes, [KeyHash::of(b"abc")]);
+    assert!(declared.caller.has_scope(CallerScope::CacheRefresh));
+    assert_eq!(declared.key_hashes, [KeyHash::of_key(b"abc")]);
     assert_eq!(declared.jwt_subject.as_deref(), Some("api://g"));
     assert_eq!(
         declared.client_certificate.as_deref(),
@@ -92,20 +92,20 @@ fn a_caller_is_read_with_everything_it_states() {
 }
 
 #[test]
-fn the_example_is_right() {
+fn the_example_callers_file_is_valid() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/callers.toml");
 
-    check(&example).unwrap_or_else(|faults| panic!("{faults}"));
+    check_callers_file(&example).unwrap_or_else(|faults| panic!("{faults}"));
 }
 
 #[test]
-fn every_fault_of_a_file_is_told_at_once_with_its_place_and_its_caller() {
-    let folder = Folder::new(
+fn all_errors_are_reported_at_once_with_position_and_caller() {
+    let folder = CallersFolder::new(
         "colour = 1\n[[caller]]\nname = \"a\"\nkey_sha = []\ncustomers = [\"*\", \"x\"]\n\
          scopes = [\"usage:write\"]\nrate = \"50\"\n[[caller]]\nkey_sha256 = [\"up_canary\"]\n",
     );
 
-    let faults = folder.faults();
+    let faults = folder.errors();
 
     let expected = [
         "callers.toml:1:1: colour: unknown; expected [[caller]]",
@@ -128,7 +128,7 @@ fn every_fault_of_a_file_is_told_at_once_with_its_place_and_its_caller() {
 }
 
 #[test]
-fn a_bad_value_is_refused_wherever_it_stands() {
+fn a_bad_value_is_rejected_in_every_field() {
     for (field, reason) in [
         ("name = \"anonymous\"", "has a meaning of its own"),
         ("name = \"two words\"", "is no name"),
@@ -156,15 +156,15 @@ fn a_bad_value_is_refused_wherever_it_stands() {
         ("rate = 50", "is not text in quotes"),
     ] {
         let name = field.split(' ').next().unwrap();
-        let right = caller("a", &key(), "");
+        let right = caller_toml("a", &key_toml(), "");
         let others: Vec<_> = right
             .lines()
             .filter(|line| line.split(' ').next() != Some(name))
             .collect();
-        let folder = Folder::new(format!("{}\n{field}\n", others.join("\n")))
-            .with("customers.txt", DOCUMENTED);
+        let folder = CallersFolder::new(format!("{}\n{field}\n", others.join("\n")))
+            .with_file("customers.txt", DOCUMENTED);
 
-        let faults = folder.faults();
+        let faults = folder.errors();
 
         assert!(faults[0].contains(reason), "{field}: {faults:?}");
         assert_eq!(faults.len(), 1, "{field}: {faults:?}");
@@ -172,30 +172,30 @@ fn a_bad_value_is_refused_wherever_it_stands() {
 }
 
 #[test]
-fn what_proves_two_callers_proves_none() {
+fn two_callers_cannot_share_a_name_or_a_credential() {
     for (one, other, field) in [
         (
-            caller("a", &key(), ""),
-            caller("a", "jwt_subject = \"s\"", ""),
+            caller_toml("a", &key_toml(), ""),
+            caller_toml("a", "jwt_subject = \"s\"", ""),
             "name",
         ),
         (
-            caller("a", &key(), ""),
-            caller("b", &key(), ""),
+            caller_toml("a", &key_toml(), ""),
+            caller_toml("b", &key_toml(), ""),
             "key_sha256",
         ),
         (
-            caller("a", "jwt_subject = \"s\"", ""),
-            caller("b", "jwt_subject = \"s\"", ""),
+            caller_toml("a", "jwt_subject = \"s\"", ""),
+            caller_toml("b", "jwt_subject = \"s\"", ""),
             "jwt_subject",
         ),
         (
-            caller("a", "client_certificate = \"s\"", ""),
-            caller("b", "client_certificate = \"s\"", ""),
+            caller_toml("a", "client_certificate = \"s\"", ""),
+            caller_toml("b", "client_certificate = \"s\"", ""),
             "client_certificate",
         ),
     ] {
-        let faults = Folder::new(format!("{one}{other}")).faults();
+        let faults = CallersFolder::new(format!("{one}{other}")).errors();
 
         assert_eq!(faults.len(), 1, "{faults:?}");
         let part = format!("{field}: stands at callers.toml:");
@@ -204,7 +204,7 @@ fn what_proves_two_callers_proves_none() {
 }
 
 #[test]
-fn a_file_that_names_nobody_is_broken() {
+fn a_file_without_callers_is_rejected() {
     for (content, reason) in [
         ("", "names no caller"),
         ("# nothing\n", "names no caller"),
@@ -213,22 +213,24 @@ fn a_file_that_names_nobody_is_broken() {
         ("caller = [1]", "is no table"),
         ("[[caller]\n", "not TOML"),
     ] {
-        let faults = Folder::new(content).faults();
+        let faults = CallersFolder::new(content).errors();
 
         assert!(faults[0].contains(reason), "{content:?}: {faults:?}");
     }
-    assert!(Folder::new(b"\xff").faults()[0].contains("is not UTF-8"));
-    let missing = file::read(Path::new("no/such/file")).callers.unwrap_err();
+    assert!(CallersFolder::new(b"\xff").errors()[0].contains("is not UTF-8"));
+    let missing = callers_file::read(Path::new("no/such/file"))
+        .callers
+        .unwrap_err();
     assert!(missing.to_string().contains("cannot be read"), "{missing}");
 }
 
 #[test]
-fn customers_may_stand_in_a_file_of_their_own() {
+fn customers_can_be_listed_in_a_separate_file() {
     let callers = format!(
         "[[caller]]\nname = \"a\"\n{}\ncustomers_file = \"some.txt\"\nscopes = [\"usage:read\"]\n",
-        key()
+        key_toml()
     );
-    let folder = Folder::new(&callers).with(
+    let folder = CallersFolder::new(&callers).with_file(
         "some.txt",
         "\u{feff}# ours\n\n4D3CF487-70F4-4E1E-9FF1-B2BFCE8D9F04   # Contoso\r\n",
     );
@@ -236,15 +238,17 @@ fn customers_may_stand_in_a_file_of_their_own() {
     let declared = folder.callers();
 
     assert!(declared[0].caller.may_read(samples::customer()));
-    assert_eq!(folder.reading().files.len(), 2, "both are watched");
+    assert_eq!(folder.read().files.len(), 2, "both are watched");
     for (content, fault) in [
         ("\n4d3c\n", "some.txt:2:1: \"4d3c\": is no GUID"),
         ("# none\n", "some.txt: names no customer"),
     ] {
-        let faults = Folder::new(&callers).with("some.txt", content).faults();
+        let faults = CallersFolder::new(&callers)
+            .with_file("some.txt", content)
+            .errors();
         assert!(faults[0].starts_with(fault), "{faults:?}");
     }
-    let faults = Folder::new(&callers).faults();
+    let faults = CallersFolder::new(&callers).errors();
     assert!(
         faults[0].starts_with("some.txt: cannot be read"),
         "{faults:?}"
@@ -252,18 +256,18 @@ fn customers_may_stand_in_a_file_of_their_own() {
 }
 
 #[test]
-fn every_proof_finds_its_caller_and_nothing_else_does() {
-    let declared = Folder::new(format!(
+fn each_credential_finds_only_its_own_caller() {
+    let declared = CallersFolder::new(format!(
         "{}{}{}",
-        caller("a", &key(), ""),
-        caller("b", "jwt_subject = \"s\"", ""),
-        caller("c", "client_certificate = \"c.contoso.com\"", ""),
+        caller_toml("a", &key_toml(), ""),
+        caller_toml("b", "jwt_subject = \"s\"", ""),
+        caller_toml("c", "client_certificate = \"c.contoso.com\"", ""),
     ))
     .callers();
 
     let set = CallerSet::new(declared, &CallerSet::default(), SystemClock.now());
 
-    let name = |identity: Option<&Arc<Identity>>| {
+    let name = |identity: Option<&Arc<CallerIdentity>>| {
         identity.map(|identity| identity.caller().name().to_string())
     };
     assert_eq!(name(set.by_key(b"abc")).as_deref(), Some("a"));
@@ -280,16 +284,21 @@ fn every_proof_finds_its_caller_and_nothing_else_does() {
 }
 
 #[test]
-fn what_is_left_of_a_rate_outlives_a_reload_that_leaves_it_alone() {
+fn a_reload_keeps_the_rest_of_an_unchanged_rate_limit() {
     let now = SystemClock.now();
     let set = |rate: &str, before: &CallerSet| {
         let rate = format!("rate = \"{rate}\"");
-        let declared = Folder::new(caller("a", &key(), &rate)).callers();
+        let declared = CallersFolder::new(caller_toml("a", &key_toml(), &rate)).callers();
         CallerSet::new(declared, before, now)
     };
     let remaining = |set: &CallerSet| {
         let identity = set.by_key(b"abc").unwrap();
-        identity.limit().unwrap().take(now).unwrap().remaining
+        identity
+            .rate_limit()
+            .unwrap()
+            .acquire(now)
+            .unwrap()
+            .remaining
     };
     let first = set("3/h", &CallerSet::default());
 
@@ -301,14 +310,14 @@ fn what_is_left_of_a_rate_outlives_a_reload_that_leaves_it_alone() {
 }
 
 #[test]
-fn what_a_caller_has_unsent_still_counts_after_a_reload() {
+fn unsent_bytes_still_count_after_a_reload() {
     let set = |name: &str, rights: &str, before: &CallerSet| {
-        let declared = Folder::new(caller(name, &key(), rights)).callers();
+        let declared = CallersFolder::new(caller_toml(name, &key_toml(), rights)).callers();
         CallerSet::new(declared, before, SystemClock.now())
     };
     let unsent = |set: &CallerSet| Arc::clone(set.by_key(b"abc").unwrap().unsent());
     let first = set("a", "", &CallerSet::default());
-    assert!(unsent(&first).take(9));
+    assert!(unsent(&first).acquire(9));
 
     let same = set("a", "rate = \"3/h\"", &first);
     let other = set("b", "", &same);
@@ -318,9 +327,9 @@ fn what_a_caller_has_unsent_still_counts_after_a_reload() {
 }
 
 /// A caller's name, its keys, customers, scopes and rate, as a file may state them.
-type Stated = (Vec<u64>, Option<Vec<u128>>, bool, Option<(u32, char)>);
+type GeneratedCaller = (Vec<u64>, Option<Vec<u128>>, bool, Option<(u32, char)>);
 
-fn stated() -> impl Strategy<Value = Stated> {
+fn generated_caller() -> impl Strategy<Value = GeneratedCaller> {
     (
         prop::collection::vec(any::<u64>(), 1..3),
         prop::option::of(prop::collection::vec(any::<u128>(), 1..4)),
@@ -330,14 +339,14 @@ fn stated() -> impl Strategy<Value = Stated> {
 }
 
 fn hash(index: usize, key: u64) -> KeyHash {
-    KeyHash::of(format!("{index}/{key}").as_bytes())
+    KeyHash::of_key(format!("{index}/{key}").as_bytes())
 }
 
 fn customer(id: u128) -> CustomerId {
     CustomerId::parse(&uuid::Uuid::from_u128(id).to_string()).unwrap()
 }
 
-fn toml_of(callers: &[Stated]) -> String {
+fn callers_toml(callers: &[GeneratedCaller]) -> String {
     let quoted = |texts: Vec<String>| format!("{texts:?}");
     let mut text = String::new();
     for (index, (keys, customers, refreshes, rate)) in callers.iter().enumerate() {
@@ -364,11 +373,11 @@ fn toml_of(callers: &[Stated]) -> String {
 }
 
 proptest! {
-    #![proptest_config(crate::properties::kept())]
+    #![proptest_config(crate::proptest_support::proptest_config())]
 
     #[test]
-    fn any_text_is_read_or_refused(text in "(\\[\\[caller\\]\\]\n|[a-z_0-9]{1,12} = |\\[?\"[^\"]{0,9}\"\\]?\n|.{0,9}|\n){0,12}") {
-        let reading = Folder::new(&text).reading();
+    fn any_text_is_parsed_or_rejected(text in "(\\[\\[caller\\]\\]\n|[a-z_0-9]{1,12} = |\\[?\"[^\"]{0,9}\"\\]?\n|.{0,9}|\n){0,12}") {
+        let reading = CallersFolder::new(&text).read();
 
         if let Ok(callers) = reading.callers {
             prop_assert!(!callers.is_empty());
@@ -376,20 +385,20 @@ proptest! {
     }
 
     #[test]
-    fn what_is_stated_is_what_is_read(mut callers in prop::collection::vec(stated(), 1..6), probe: u128) {
+    fn a_generated_callers_file_is_read_back_unchanged(mut callers in prop::collection::vec(generated_caller(), 1..6), probe: u128) {
         for (keys, ..) in &mut callers {
             keys.sort_unstable();
             keys.dedup();
         }
 
-        let declared = Folder::new(toml_of(&callers)).callers();
+        let declared = CallersFolder::new(callers_toml(&callers)).callers();
 
         prop_assert_eq!(declared.len(), callers.len());
         for (index, (read, (keys, customers, refreshes, rate))) in declared.iter().zip(&callers).enumerate() {
             prop_assert_eq!(&**read.caller.name(), format!("caller-{index}"));
             let hashes: Vec<_> = keys.iter().map(|key| hash(index, *key)).collect();
             prop_assert_eq!(&read.key_hashes, &hashes);
-            prop_assert_eq!(read.caller.holds(Scope::CacheRefresh), *refreshes);
+            prop_assert_eq!(read.caller.has_scope(CallerScope::CacheRefresh), *refreshes);
             prop_assert_eq!(read.rate.map(|rate| rate.quota().get()), rate.map(|(quota, _)| quota));
             for id in customers.iter().flatten() {
                 prop_assert!(read.caller.may_read(customer(*id)));

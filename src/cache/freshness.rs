@@ -14,13 +14,13 @@ pub struct FreshnessPolicy {
     stale_while_revalidate: Duration,
     stale_if_error: Duration,
     /// What an entry may draw, from the shortest to the longest.
-    lifetimes: Vec<Lifetime>,
+    lifetimes: Vec<FreshnessLifetime>,
     jitter: Jitter,
 }
 
 /// How long one entry is fresh, in whole seconds, and the header that says so.
 #[derive(Clone, Debug)]
-pub(super) struct Lifetime {
+pub(super) struct FreshnessLifetime {
     pub(super) duration: Duration,
     /// `Cache-Control`: entries of the same lifetime share its bytes.
     pub(super) cache_control: HeaderValue,
@@ -44,10 +44,10 @@ pub enum Freshness {
 impl FreshnessPolicy {
     /// Lifetimes differ by as much either way, so that what was stored together does not expire
     /// together.
-    const SPREAD: f64 = 0.1;
+    const JITTER_SPREAD: f64 = 0.1;
 
     /// How many different lifetimes there are.
-    const STEPS: u32 = 65;
+    const JITTER_STEPS: u32 = 65;
 
     pub(super) fn new(config: &CacheConfig, jitter: Jitter) -> Self {
         let mut policy = Self {
@@ -57,10 +57,10 @@ impl FreshnessPolicy {
             lifetimes: Vec::new(),
             jitter,
         };
-        policy.lifetimes = (0..Self::STEPS)
+        policy.lifetimes = (0..Self::JITTER_STEPS)
             .map(|step| {
-                let part = f64::from(step) / f64::from(Self::STEPS - 1);
-                let spread = 1.0 + Self::SPREAD * (2.0 * part - 1.0);
+                let part = f64::from(step) / f64::from(Self::JITTER_STEPS - 1);
+                let spread = 1.0 + Self::JITTER_SPREAD * (2.0 * part - 1.0);
                 policy.lifetime(whole_seconds(policy.fresh_for.mul_f64(spread)))
             })
             .collect();
@@ -79,8 +79,8 @@ impl FreshnessPolicy {
         clippy::cast_sign_loss,
         reason = "a fraction of a small number of steps"
     )]
-    pub(super) fn draw_lifetime(&self) -> Lifetime {
-        let step = (self.jitter.fraction() * f64::from(Self::STEPS)) as usize;
+    pub(super) fn jittered_lifetime(&self) -> FreshnessLifetime {
+        let step = (self.jitter.fraction() * f64::from(Self::JITTER_STEPS)) as usize;
         let drawn = self.lifetimes.get(step).or(self.lifetimes.last());
         drawn
             .cloned()
@@ -88,13 +88,13 @@ impl FreshnessPolicy {
     }
 
     /// An entry's whole lifetime, from which a client subtracts `Age` (RFC 9111 §4.2).
-    pub(super) fn lifetime(&self, duration: Duration) -> Lifetime {
+    pub(super) fn lifetime(&self, duration: Duration) -> FreshnessLifetime {
         let text = format!(
             "private, max-age={}, stale-while-revalidate={}",
             duration.as_secs(),
             self.stale_while_revalidate.as_secs()
         );
-        Lifetime {
+        FreshnessLifetime {
             duration,
             cache_control: HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
                 .unwrap_or(HeaderValue::from_static("private, no-cache")),
@@ -104,21 +104,25 @@ impl FreshnessPolicy {
     /// How long an entry of this age is served in place of an answer that is doubted, before
     /// upstream is asked again: as long as any entry is fresh, so that doubts cost no more calls
     /// than answers do; less where the doubt can be settled sooner, or the entry expires.
-    pub(super) fn in_place_of_doubt(&self, age: Duration, at_most: Duration) -> Lifetime {
-        let window = self.draw_lifetime().duration.min(at_most);
+    pub(super) fn lifetime_despite_anomaly(
+        &self,
+        age: Duration,
+        at_most: Duration,
+    ) -> FreshnessLifetime {
+        let window = self.jittered_lifetime().duration.min(at_most);
         let age_seconds = age.as_secs() + u64::from(age.subsec_nanos() > 0);
         let window_seconds = window.as_secs() + u64::from(window.subsec_nanos() > 0);
         self.lifetime(Duration::from_secs(age_seconds + window_seconds.max(1)))
     }
 
     /// How long it is, at this age, until an entry of this lifetime expires.
-    pub(super) fn until_expired(&self, lifetime: Duration, age: Duration) -> Duration {
+    pub(super) fn time_until_expired(&self, lifetime: Duration, age: Duration) -> Duration {
         (lifetime + self.stale_if_error).saturating_sub(age)
     }
 
     /// What is left of a lifetime after a soft purge: nothing, and no leave to serve it stale.
-    pub(super) fn purged() -> Lifetime {
-        Lifetime {
+    pub(super) fn purged_lifetime() -> FreshnessLifetime {
+        FreshnessLifetime {
             duration: Duration::ZERO,
             cache_control: HeaderValue::from_static("private, max-age=0"),
         }
@@ -126,7 +130,7 @@ impl FreshnessPolicy {
 
     /// What may be done with an entry of this lifetime at this age. One that was purged softly is
     /// as old as if its freshness and its revalidation window had passed.
-    pub(super) fn judge(&self, lifetime: Duration, age: Duration, purged: bool) -> Freshness {
+    pub(super) fn freshness(&self, lifetime: Duration, age: Duration, purged: bool) -> Freshness {
         let stale_for = age.checked_sub(lifetime);
         match stale_for {
             None if !purged => Freshness::Fresh,
@@ -140,7 +144,7 @@ impl FreshnessPolicy {
 }
 
 /// Whole seconds from now until an entry of this lifetime goes stale; negative since it has.
-pub(super) fn ttl(lifetime: Duration, age: Duration) -> i64 {
+pub(super) fn ttl_seconds(lifetime: Duration, age: Duration) -> i64 {
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     seconds(lifetime).saturating_sub(seconds(age))
 }
@@ -158,7 +162,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn policy_of(fresh_for: Duration, jitter: Jitter) -> FreshnessPolicy {
+    fn policy_with(fresh_for: Duration, jitter: Jitter) -> FreshnessPolicy {
         let config = CacheConfig {
             max_bytes: 0,
             fresh_for,
@@ -174,13 +178,13 @@ mod tests {
     }
 
     fn policy(jitter: Jitter) -> FreshnessPolicy {
-        policy_of(15 * MINUTE, jitter)
+        policy_with(15 * MINUTE, jitter)
     }
 
     #[test]
     fn an_entry_ages_from_fresh_to_expired() {
         let policy = policy(Jitter::Fixed(0.5));
-        let judge = |minutes| policy.judge(15 * MINUTE, minutes * MINUTE, false);
+        let judge = |minutes| policy.freshness(15 * MINUTE, minutes * MINUTE, false);
 
         assert_eq!(judge(0), Freshness::Fresh);
         assert_eq!(judge(14), Freshness::Fresh);
@@ -192,9 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn a_soft_purge_ends_the_revalidation_window_and_no_more() {
+    fn a_soft_purge_ends_only_the_revalidation_window() {
         let policy = policy(Jitter::Fixed(0.5));
-        let judge = |minutes| policy.judge(15 * MINUTE, minutes * MINUTE, true);
+        let judge = |minutes| policy.freshness(15 * MINUTE, minutes * MINUTE, true);
 
         assert_eq!(judge(0), Freshness::StaleIfError);
         assert_eq!(judge(20), Freshness::StaleIfError);
@@ -202,7 +206,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::properties::kept())]
+        #![proptest_config(crate::proptest_support::proptest_config())]
 
         #[test]
         fn age_is_below_max_age_for_as_long_as_an_entry_is_fresh(
@@ -210,27 +214,27 @@ mod tests {
             fraction in 0.0..1.0_f64,
             age_ms in 0..12_000_000_u64,
         ) {
-            let policy = policy_of(Duration::from_millis(fresh_for_ms), Jitter::Fixed(fraction));
-            let lifetime = policy.draw_lifetime().duration;
+            let policy = policy_with(Duration::from_millis(fresh_for_ms), Jitter::Fixed(fraction));
+            let lifetime = policy.jittered_lifetime().duration;
             let age = Duration::from_millis(age_ms);
 
-            if policy.judge(lifetime, age, false) == Freshness::Fresh {
+            if policy.freshness(lifetime, age, false) == Freshness::Fresh {
                 prop_assert!(age.as_secs() < lifetime.as_secs());
-                prop_assert!(ttl(lifetime, age) > 0);
+                prop_assert!(ttl_seconds(lifetime, age) > 0);
             }
         }
 
         #[test]
         fn lifetimes_stay_within_a_tenth(fraction in 0.0..1.0_f64) {
-            let lifetime = policy(Jitter::Fixed(fraction)).draw_lifetime().duration.as_secs();
+            let lifetime = policy(Jitter::Fixed(fraction)).jittered_lifetime().duration.as_secs();
 
             prop_assert!((810..=990).contains(&lifetime));
         }
 
         #[test]
-        fn getting_older_never_makes_fresher(a_ms in 0..1_000_000_000_u64, b_ms in 0..1_000_000_000_u64, purged: bool) {
+        fn an_older_entry_is_never_fresher(a_ms in 0..1_000_000_000_u64, b_ms in 0..1_000_000_000_u64, purged: bool) {
             let policy = policy(Jitter::Fixed(0.5));
-            let judge = |ms| policy.judge(15 * MINUTE, Duration::from_millis(ms), purged);
+            let judge = |ms| policy.freshness(15 * MINUTE, Duration::from_millis(ms), purged);
 
             prop_assert!(judge(a_ms.min(b_ms)) <= judge(a_ms.max(b_ms)));
         }

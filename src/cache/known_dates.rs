@@ -10,7 +10,7 @@ use crate::domain::{ProcessedDate, Subject, UpstreamApi};
 #[derive(Debug)]
 pub(super) struct KnownDates {
     dates: HashMap<NewestKey, ProcessedDate>,
-    most: usize,
+    max_entries: usize,
 }
 
 // === impl KnownDates ===
@@ -24,7 +24,7 @@ impl KnownDates {
         let most = usize::try_from(max_bytes / Self::ENTRY_BYTES).unwrap_or(usize::MAX);
         Self {
             dates: HashMap::new(),
-            most: most.max(1),
+            max_entries: most.max(1),
         }
     }
 
@@ -40,12 +40,12 @@ impl KnownDates {
     }
 
     /// Remembers a date, unless a newer one is remembered.
-    pub(super) fn saw(&mut self, key: NewestKey, date: ProcessedDate) {
+    pub(super) fn observe(&mut self, key: NewestKey, date: ProcessedDate) {
         if let Some(known) = self.dates.get_mut(&key) {
             *known = date.max(*known);
             return;
         }
-        if self.dates.len() >= self.most
+        if self.dates.len() >= self.max_entries
             && let Some(oldest) = self.dates.iter().min_by_key(|(_, date)| **date)
         {
             let oldest = *oldest.0;
@@ -55,7 +55,7 @@ impl KnownDates {
     }
 
     /// Forgets the newest date of a customer, which has no rows any more.
-    pub(super) fn forget(&mut self, key: &NewestKey) {
+    pub(super) fn remove(&mut self, key: &NewestKey) {
         self.dates.remove(key);
     }
 
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_as_small_as_its_bound_says() {
+    fn an_entry_is_no_larger_than_its_bound() {
         // Of a map that has just grown, half of seven eighths are in use; a bucket has a byte more.
         let bucket = size_of::<(NewestKey, ProcessedDate)>() + 1;
 
@@ -92,12 +92,12 @@ mod tests {
     }
 
     #[test]
-    fn a_full_memory_forgets_the_oldest_date() {
+    fn a_full_map_evicts_the_oldest_date() {
         let mut known = KnownDates::new(2 * KnownDates::ENTRY_BYTES);
-        known.saw(key(1), date("2026-11-19"));
-        known.saw(key(2), date("2026-11-18"));
+        known.observe(key(1), date("2026-11-19"));
+        known.observe(key(2), date("2026-11-18"));
 
-        known.saw(key(3), date("2026-11-17"));
+        known.observe(key(3), date("2026-11-17"));
 
         let dates = [1, 2, 3].map(|number| known.get(&key(number)));
         assert_eq!(
@@ -109,9 +109,9 @@ mod tests {
     #[test]
     fn a_date_is_not_replaced_by_an_older_one() {
         let mut known = KnownDates::new(1 << 10);
-        known.saw(key(1), date("2026-11-19"));
+        known.observe(key(1), date("2026-11-19"));
 
-        known.saw(key(1), date("2026-11-18"));
+        known.observe(key(1), date("2026-11-18"));
 
         assert_eq!(known.get(&key(1)), Some(date("2026-11-19")));
     }

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::{CacheResult, FailureKind, Suspicion};
+use super::{AnomalyKind, CacheResult, CachedFailureKind};
 use crate::domain::ProcessedDate;
 
 /// What the cache and the fetches behind it count. Children are resolved here, once.
@@ -21,23 +21,23 @@ pub struct CacheMetrics {
     pub fills_in_flight: IntGauge,
     /// Calls that wait for their turn.
     pub fills_waiting: IntGauge,
-    shed: [IntCounter; Shed::ALL.len()],
-    failures_remembered: [IntGauge; FailureKind::ALL.len()],
-    failures_evicted: [IntCounter; FailureKind::ALL.len()],
-    pub(super) suspects: [IntCounter; Suspicion::ALL.len()],
+    shed: [IntCounter; ShedReason::ALL.len()],
+    cached_failures: [IntGauge; CachedFailureKind::ALL.len()],
+    failures_evicted: [IntCounter; CachedFailureKind::ALL.len()],
+    pub(super) suspects: [IntCounter; AnomalyKind::ALL.len()],
     pub(super) entries: IntGauge,
     pub(super) weight: IntGauge,
     pub(super) capacity: IntGauge,
     pub(super) evicted_for_size: IntCounter,
     pub(super) evicted_by_purge: IntCounter,
-    pub(super) refused_for_size: IntCounter,
+    pub(super) rejected_for_size: IntCounter,
     newest_processed: IntGauge,
     newest_processed_date: Arc<Mutex<Option<ProcessedDate>>>,
 }
 
 /// Why no call was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shed {
+pub enum ShedReason {
     /// The caller alone has as many waiting as can be answered in time.
     Caller,
     /// All callers together have.
@@ -50,7 +50,7 @@ pub enum Shed {
 
 // === impl Shed ===
 
-impl Shed {
+impl ShedReason {
     /// Every reason, in the order of their discriminants.
     pub const ALL: [Self; 4] = [Self::Caller, Self::Queue, Self::Deadline, Self::Refresh];
 
@@ -128,16 +128,16 @@ impl CacheMetrics {
             "kind",
         )?;
         Ok(Self {
-            failures_remembered: FailureKind::ALL
+            cached_failures: CachedFailureKind::ALL
                 .map(|kind| remembered.with_label_values(&[kind.as_str()])),
-            failures_evicted: FailureKind::ALL
+            failures_evicted: CachedFailureKind::ALL
                 .map(|kind| evicted.with_label_values(&[kind.as_str()])),
-            shed: Shed::ALL.map(|reason| shed.with_label_values(&[reason.as_str()])),
+            shed: ShedReason::ALL.map(|reason| shed.with_label_values(&[reason.as_str()])),
             fills_waiting: gauge(
                 "usage_proxy_fills_waiting",
                 "Of the upstream calls under way, those that wait for their turn.",
             )?,
-            suspects: Suspicion::ALL
+            suspects: AnomalyKind::ALL
                 .map(|suspicion| suspects.with_label_values(&[suspicion.as_str()])),
             results: CacheResult::ALL.map(|result| results.with_label_values(&[result.as_str()])),
             collapsed: counter(
@@ -162,7 +162,7 @@ impl CacheMetrics {
             )?,
             evicted_for_size: evictions.with_label_values(&["size"]),
             evicted_by_purge: evictions.with_label_values(&["purge"]),
-            refused_for_size: evictions.with_label_values(&["oversized"]),
+            rejected_for_size: evictions.with_label_values(&["oversized"]),
             newest_processed: gauge(
                 "usage_proxy_newest_processed_timestamp_seconds",
                 "Newest processed date of any customer, as midnight UTC in Unix time; 0 before the first.",
@@ -172,14 +172,14 @@ impl CacheMetrics {
     }
 
     /// Counts a request.
-    pub fn requested(&self, result: CacheResult) {
+    pub fn record_request(&self, result: CacheResult) {
         if let Some(counter) = self.results.get(result as usize) {
             counter.inc();
         }
     }
 
     /// Counts a call that was not made.
-    pub fn shed(&self, reason: Shed) {
+    pub fn record_shed(&self, reason: ShedReason) {
         if let Some(counter) = self.shed.get(reason as usize) {
             counter.inc();
         }
@@ -187,28 +187,28 @@ impl CacheMetrics {
 
     /// How many calls were not made for this reason.
     #[cfg(test)]
-    pub(crate) fn shed_so_far(&self, reason: Shed) -> u64 {
+    pub(crate) fn shed_count(&self, reason: ShedReason) -> u64 {
         self.shed.get(reason as usize).map_or(0, IntCounter::get)
     }
 
-    pub(super) fn set_failures_remembered(&self, kind: FailureKind, count: u64) {
-        if let Some(remembered) = self.failures_remembered.get(kind as usize) {
+    pub(super) fn set_cached_failures(&self, kind: CachedFailureKind, count: u64) {
+        if let Some(remembered) = self.cached_failures.get(kind as usize) {
             remembered.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
     /// The counter of failures of this kind that were forgotten for want of room.
-    pub(super) fn failures_evicted(&self, kind: FailureKind) -> &IntCounter {
+    pub(super) fn failures_evicted(&self, kind: CachedFailureKind) -> &IntCounter {
         let [faults, absences, past_absences] = &self.failures_evicted;
         match kind {
-            FailureKind::Fault => faults,
-            FailureKind::Absence => absences,
-            FailureKind::PastAbsence => past_absences,
+            CachedFailureKind::Fault => faults,
+            CachedFailureKind::Absence => absences,
+            CachedFailureKind::PastAbsence => past_absences,
         }
     }
 
     /// Counts an answer that was doubted.
-    pub(super) fn suspected(&self, suspicion: Suspicion) {
+    pub(super) fn record_suspect(&self, suspicion: AnomalyKind) {
         if let Some(counter) = self.suspects.get(suspicion as usize) {
             counter.inc();
         }
@@ -224,7 +224,7 @@ impl CacheMetrics {
         (all > 0).then(|| served as f64 / all as f64)
     }
 
-    pub(super) fn saw_processed_date(&self, date: ProcessedDate) {
+    pub(super) fn observe_processed_date(&self, date: ProcessedDate) {
         let mut newest = self
             .newest_processed_date
             .lock()

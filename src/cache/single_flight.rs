@@ -20,15 +20,15 @@ use crate::shutdown::Shutdown;
 ///
 /// `S` is what a fetch shares with all who want it while it is under way.
 pub struct SingleFlight<K, V, S = ()> {
-    flights: Flights<K, V, S>,
+    flights: FlightMap<K, V, S>,
     next_id: AtomicU64,
     shutdown: Shutdown,
 }
 
-type Flights<K, V, S> = Arc<Mutex<HashMap<K, Flight<V, S>>>>;
+type FlightMap<K, V, S> = Arc<Mutex<HashMap<K, FlightEntry<V, S>>>>;
 
 /// One fetch under way.
-struct Flight<V, S> {
+struct FlightEntry<V, S> {
     id: u64,
     shared: S,
     outcome: watch::Receiver<Option<V>>,
@@ -36,9 +36,9 @@ struct Flight<V, S> {
 
 /// A place in a flight, as leader or follower.
 #[derive(Debug)]
-pub struct Boarding<V, S = ()> {
+pub struct Flight<V, S = ()> {
     /// Whether this caller began the fetch.
-    pub role: Role,
+    pub role: FlightRole,
     /// What the fetch shares with who wants it.
     pub shared: S,
     outcome: watch::Receiver<Option<V>>,
@@ -46,7 +46,7 @@ pub struct Boarding<V, S = ()> {
 
 /// Who began a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum FlightRole {
     /// This caller did.
     Leader,
     /// Someone before did; its result is shared, its failure too.
@@ -54,16 +54,16 @@ pub enum Role {
 }
 
 /// The fetch's own handle on its flight. Dropping it frees the key, also when the fetch panics.
-pub struct Ticket<K: Eq + Hash, V, S = ()> {
+pub struct LeaderGuard<K: Eq + Hash, V, S = ()> {
     key: K,
     id: u64,
-    flights: Flights<K, V, S>,
+    flights: FlightMap<K, V, S>,
 }
 
 /// The fetch ended without an outcome: it panicked, or the process is ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the fetch ended without an outcome")]
-pub struct Lost;
+pub struct FetchAborted;
 
 // === impl SingleFlight ===
 
@@ -76,7 +76,7 @@ where
     /// Nothing is under way; fetches will be spawned through `shutdown`.
     pub fn new(shutdown: Shutdown) -> Self {
         Self {
-            flights: Flights::default(),
+            flights: FlightMap::default(),
             next_id: AtomicU64::new(0),
             shutdown,
         }
@@ -91,13 +91,13 @@ where
     /// # Errors
     ///
     /// What `leave` found instead.
-    pub fn board<E, F>(
+    pub fn join_or_lead<E, F>(
         &self,
         key: K,
         join: impl FnOnce(&S),
         leave: impl FnOnce() -> Result<S, E>,
-        fetch: impl FnOnce(Ticket<K, V, S>, S) -> F,
-    ) -> Result<Boarding<V, S>, E>
+        fetch: impl FnOnce(LeaderGuard<K, V, S>, S) -> F,
+    ) -> Result<Flight<V, S>, E>
     where
         F: Future<Output = V> + Send + 'static,
     {
@@ -105,8 +105,8 @@ where
             let mut flights = lock(&self.flights);
             if let Some(flight) = flights.get(&key) {
                 join(&flight.shared);
-                return Ok(Boarding {
-                    role: Role::Follower,
+                return Ok(Flight {
+                    role: FlightRole::Follower,
                     shared: flight.shared.clone(),
                     outcome: flight.outcome.clone(),
                 });
@@ -114,7 +114,7 @@ where
             let shared = leave()?;
             let id = self.next_id.fetch_add(1, Ordering::Relaxed);
             let (land, outcome) = watch::channel(None);
-            let flight = Flight {
+            let flight = FlightEntry {
                 id,
                 shared: shared.clone(),
                 outcome,
@@ -124,13 +124,13 @@ where
         };
         let outcome = land.subscribe();
         let flights = Arc::clone(&self.flights);
-        let fetch = fetch(Ticket { key, id, flights }, shared.clone());
+        let fetch = fetch(LeaderGuard { key, id, flights }, shared.clone());
         self.shutdown.spawn(async move {
             let value = fetch.await;
             land.send_replace(Some(value));
         });
-        Ok(Boarding {
-            role: Role::Leader,
+        Ok(Flight {
+            role: FlightRole::Leader,
             shared,
             outcome,
         })
@@ -159,29 +159,29 @@ impl<K, V, S> fmt::Debug for SingleFlight<K, V, S> {
 
 // === impl Boarding ===
 
-impl<V: Clone, S> Boarding<V, S> {
+impl<V: Clone, S> Flight<V, S> {
     /// Waits for the outcome.
     ///
     /// # Errors
     ///
-    /// [`Lost`] when the fetch ended without one.
+    /// [`FetchAborted`] when the fetch ended without one.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future cancels the wait, and never the fetch.
-    pub async fn outcome(mut self) -> Result<V, Lost> {
+    pub async fn outcome(mut self) -> Result<V, FetchAborted> {
         let outcome = self
             .outcome
             .wait_for(Option::is_some)
             .await
-            .map_err(|_| Lost)?;
-        outcome.clone().ok_or(Lost)
+            .map_err(|_| FetchAborted)?;
+        outcome.clone().ok_or(FetchAborted)
     }
 }
 
 // === impl Ticket ===
 
-impl<K: Eq + Hash, V, S> Ticket<K, V, S> {
+impl<K: Eq + Hash, V, S> LeaderGuard<K, V, S> {
     /// Ends the flight: later callers look for themselves. What it brought is given to `store`
     /// before that, in the same step.
     ///
@@ -189,7 +189,7 @@ impl<K: Eq + Hash, V, S> Ticket<K, V, S> {
     ///
     /// What it brought, where the flight was [detached](SingleFlight::detach): it must not be
     /// stored.
-    pub fn land<B, T>(self, brought: B, store: impl FnOnce(B) -> T) -> Result<T, B> {
+    pub fn complete<B, T>(self, brought: B, store: impl FnOnce(B) -> T) -> Result<T, B> {
         let mut flights = lock(&self.flights);
         if flights
             .get(&self.key)
@@ -203,7 +203,7 @@ impl<K: Eq + Hash, V, S> Ticket<K, V, S> {
     }
 }
 
-impl<K: Eq + Hash, V, S> Drop for Ticket<K, V, S> {
+impl<K: Eq + Hash, V, S> Drop for LeaderGuard<K, V, S> {
     fn drop(&mut self) {
         let mut flights = lock(&self.flights);
         if flights
@@ -215,7 +215,7 @@ impl<K: Eq + Hash, V, S> Drop for Ticket<K, V, S> {
     }
 }
 
-impl<K: Eq + Hash, V, S> fmt::Debug for Ticket<K, V, S> {
+impl<K: Eq + Hash, V, S> fmt::Debug for LeaderGuard<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket")
             .field("id", &self.id)
@@ -237,17 +237,17 @@ mod tests {
 
     use super::*;
 
-    const JOIN: fn(&()) = |()| ();
-    const ALWAYS: fn() -> Result<(), ()> = || Ok(());
+    const IGNORE_JOIN: fn(&()) = |()| ();
+    const ALWAYS_LEAD: fn() -> Result<(), ()> = || Ok(());
 
-    fn flights() -> SingleFlight<&'static str, u32> {
+    fn new_single_flight() -> SingleFlight<&'static str, u32> {
         SingleFlight::new(Shutdown::new())
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_thousand_callers_make_one_fetch_though_leaders_hang_up() {
+    async fn a_thousand_callers_share_one_fetch_although_leaders_disconnect() {
         const CALLERS: usize = 1_000;
-        let flights = Arc::new(flights());
+        let flights = Arc::new(new_single_flight());
         let fetches = Arc::new(AtomicUsize::new(0));
         let barrier = Arc::new(Barrier::new(CALLERS));
         let (release, held) = watch::channel(false);
@@ -257,10 +257,10 @@ mod tests {
             let (mut held, release) = (held.clone(), release.clone());
             callers.spawn(async move {
                 let boarding = flights
-                    .board("key", JOIN, ALWAYS, |ticket, ()| async move {
+                    .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |ticket, ()| async move {
                         fetches.fetch_add(1, Ordering::Relaxed);
                         held.wait_for(|released| *released).await.unwrap();
-                        let _landed = ticket.land((), |()| ());
+                        let _landed = ticket.complete((), |()| ());
                         7
                     })
                     .unwrap();
@@ -268,7 +268,7 @@ mod tests {
                     release.send_replace(true);
                 }
                 // The one who began it, and every tenth besides, hang up without waiting.
-                if boarding.role == Role::Leader || caller % 10 == 0 {
+                if boarding.role == FlightRole::Leader || caller % 10 == 0 {
                     return None;
                 }
                 Some(boarding.outcome().await)
@@ -284,57 +284,57 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_frees_the_key_and_its_waiters() {
-        let flights = flights();
+    async fn a_panic_releases_the_key_and_the_followers() {
+        let flights = new_single_flight();
         let boarding = flights
-            .board("key", JOIN, ALWAYS, |ticket, ()| async move {
+            .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |ticket, ()| async move {
                 let _ticket = ticket;
                 panic!("as the test wants it");
             })
             .unwrap();
 
-        assert_eq!(boarding.outcome().await, Err(Lost));
+        assert_eq!(boarding.outcome().await, Err(FetchAborted));
 
         assert!(flights.is_empty());
         let again = flights
-            .board("key", JOIN, ALWAYS, |_ticket, ()| async { 1 })
+            .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |_ticket, ()| async { 1 })
             .unwrap();
-        assert_eq!(again.role, Role::Leader);
+        assert_eq!(again.role, FlightRole::Leader);
         assert_eq!(again.outcome().await, Ok(1));
     }
 
     #[tokio::test]
-    async fn a_detached_flight_reaches_its_waiters_but_stores_nothing() {
-        let flights = flights();
+    async fn a_detached_flight_reaches_its_followers_but_stores_nothing() {
+        let flights = new_single_flight();
         let (release, held) = oneshot::channel::<()>();
         let (told, stored) = oneshot::channel();
         let before = flights
-            .board("key", JOIN, ALWAYS, |ticket, ()| async move {
+            .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |ticket, ()| async move {
                 held.await.unwrap();
-                told.send(ticket.land((), |()| ()).is_ok()).unwrap();
+                told.send(ticket.complete((), |()| ()).is_ok()).unwrap();
                 1
             })
             .unwrap();
 
         flights.detach(|key| *key == "key");
         let after = flights
-            .board("key", JOIN, ALWAYS, |_ticket, ()| async { 2 })
+            .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |_ticket, ()| async { 2 })
             .unwrap();
         release.send(()).unwrap();
 
-        assert_eq!(after.role, Role::Leader);
+        assert_eq!(after.role, FlightRole::Leader);
         assert_eq!(before.outcome().await, Ok(1));
         assert_eq!(stored.await, Ok(false));
         assert_eq!(after.outcome().await, Ok(2));
     }
 
     #[tokio::test]
-    async fn what_settled_in_the_meantime_is_not_fetched() {
-        let flights = flights();
+    async fn a_result_that_arrived_in_the_meantime_is_not_fetched_again() {
+        let flights = new_single_flight();
 
-        let found = flights.board(
+        let found = flights.join_or_lead(
             "key",
-            JOIN,
+            IGNORE_JOIN,
             || Err::<(), _>("settled"),
             |_ticket, ()| async { 1 },
         );

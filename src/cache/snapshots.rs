@@ -8,36 +8,39 @@ use std::{
 
 use moka::{notification::RemovalCause, policy::EvictionPolicy};
 
-use super::{CacheMetrics, EMPTY_SHARE, PurgeMode, PurgeScope, SnapshotKey, doubt::Doubt, size};
-use crate::{domain::Subject, render::Prepared};
+use super::{
+    CacheMetrics, PurgeMode, PurgeScope, SnapshotKey, WITHOUT_ROWS_SHARE, anomaly::Anomaly,
+    entries_and_bytes,
+};
+use crate::{domain::Subject, render::Rendered};
 
 /// (Subject, call, date) → every form of the answer. It does not expire: it is kept until memory is
 /// needed, which the least recently used entry gives up. (moka's default policy would refuse a large
 /// entry whenever the cache is full.)
 #[derive(Debug)]
-pub(super) struct Snapshots {
-    with_rows: Map,
+pub(super) struct SnapshotStore {
+    with_rows: SnapshotMap,
     /// Answers without rows, apart for the reason that `NewestDates` has.
-    empty: Map,
+    without_rows: SnapshotMap,
     max_entry_bytes: u64,
     metrics: CacheMetrics,
 }
 
-type Map = moka::sync::Cache<SnapshotKey, Arc<Snapshot>>;
+type SnapshotMap = moka::sync::Cache<SnapshotKey, Arc<CachedSnapshot>>;
 
 /// One snapshot, held.
 #[derive(Debug)]
-pub(super) struct Snapshot {
-    pub(super) prepared: Arc<Prepared>,
+pub(super) struct CachedSnapshot {
+    pub(super) rendered: Arc<Rendered>,
     pub(super) stored_at: Instant,
     /// What stands against it where it was asked for by its date.
-    doubt: Option<Box<Doubt>>,
+    anomaly: Option<Box<Anomaly>>,
     purged: AtomicBool,
 }
 
 // === impl Snapshots ===
 
-impl Snapshots {
+impl SnapshotStore {
     /// Bytes that moka and the allocator take for an entry besides its content, as measured.
     const OVERHEAD_BYTES: usize = 350;
 
@@ -47,7 +50,7 @@ impl Snapshots {
             moka::sync::Cache::builder()
                 .max_capacity(bytes)
                 .eviction_policy(EvictionPolicy::lru())
-                .weigher(|_, snapshot: &Arc<Snapshot>| {
+                .weigher(|_, snapshot: &Arc<CachedSnapshot>| {
                     u32::try_from(snapshot.weight()).unwrap_or(u32::MAX)
                 })
                 .eviction_listener(move |_, _, cause| match cause {
@@ -57,29 +60,33 @@ impl Snapshots {
                 })
                 .build()
         };
-        let empty = max_bytes / EMPTY_SHARE;
+        let empty = max_bytes / WITHOUT_ROWS_SHARE;
         Self {
             with_rows: of(max_bytes - empty),
-            empty: of(empty),
+            without_rows: of(empty),
             max_entry_bytes,
             metrics: metrics.clone(),
         }
     }
 
-    pub(super) fn get(&self, key: &SnapshotKey) -> Option<Arc<Snapshot>> {
+    pub(super) fn get(&self, key: &SnapshotKey) -> Option<Arc<CachedSnapshot>> {
         // Whatever has a date has rows.
-        let without_rows = || self.empty.get(key).filter(|_| key.date.is_none());
+        let without_rows = || self.without_rows.get(key).filter(|_| key.date.is_none());
         self.with_rows.get(key).or_else(without_rows)
     }
 
     /// Returns whether it is stored. One larger than an entry's share is not; the entry that it
     /// would replace is removed all the same, since it is known to be outdated.
-    pub(super) fn insert(&self, key: SnapshotKey, snapshot: impl Into<Arc<Snapshot>>) -> bool {
+    pub(super) fn insert(
+        &self,
+        key: SnapshotKey,
+        snapshot: impl Into<Arc<CachedSnapshot>>,
+    ) -> bool {
         let snapshot = snapshot.into();
-        let (now, no_more) = self.maps(&snapshot.prepared);
+        let (now, no_more) = self.maps(&snapshot.rendered);
         let capacity = now.policy().max_capacity().unwrap_or(u64::MAX);
         if snapshot.weight() as u64 > self.max_entry_bytes.min(capacity) {
-            self.metrics.refused_for_size.inc();
+            self.metrics.rejected_for_size.inc();
             self.remove(&key);
             return false;
         }
@@ -90,33 +97,38 @@ impl Snapshots {
     }
 
     pub(super) fn remove(&self, key: &SnapshotKey) {
-        for map in self.both() {
+        for map in self.all_maps() {
             map.invalidate(key);
         }
     }
 
-    /// Has moka weigh an entry again, if it still is the one that holds `prepared`.
-    pub(super) fn reweigh(&self, key: SnapshotKey, prepared: &Arc<Prepared>) {
+    /// Has moka weigh an entry again, if it still is the one that holds `rendered`.
+    pub(super) fn update_weight(&self, key: SnapshotKey, prepared: &Arc<Rendered>) {
         if let Some(snapshot) = self.get(&key)
-            && Arc::ptr_eq(&snapshot.prepared, prepared)
+            && Arc::ptr_eq(&snapshot.rendered, prepared)
         {
             let (map, _) = self.maps(prepared);
             map.insert(key, snapshot);
         }
     }
 
-    /// Puts `named` in the place of `prepared`, if an entry still has that.
-    pub(super) fn rename(&self, key: SnapshotKey, prepared: &Arc<Prepared>, named: &Arc<Prepared>) {
+    /// Puts `with_rendered` in the place of `rendered`, if an entry still has that.
+    pub(super) fn replace_rendered(
+        &self,
+        key: SnapshotKey,
+        prepared: &Arc<Rendered>,
+        named: &Arc<Rendered>,
+    ) {
         if let Some(snapshot) = self.get(&key)
-            && Arc::ptr_eq(&snapshot.prepared, prepared)
+            && Arc::ptr_eq(&snapshot.rendered, prepared)
         {
-            self.insert(key, snapshot.named(Arc::clone(named)));
+            self.insert(key, snapshot.with_rendered(Arc::clone(named)));
         }
     }
 
     pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
         let mut purged = 0;
-        for (key, snapshot) in self.both().into_iter().flatten() {
+        for (key, snapshot) in self.all_maps().into_iter().flatten() {
             if scope.covers(key.subject, key.date) {
                 purged += 1;
                 match mode {
@@ -131,8 +143,8 @@ impl Snapshots {
         purged
     }
 
-    pub(super) fn of(&self, subject: Subject) -> Vec<(SnapshotKey, Arc<Snapshot>)> {
-        self.both()
+    pub(super) fn of_subject(&self, subject: Subject) -> Vec<(SnapshotKey, Arc<CachedSnapshot>)> {
+        self.all_maps()
             .into_iter()
             .flatten()
             .filter(|(key, _)| key.subject == subject)
@@ -141,63 +153,63 @@ impl Snapshots {
     }
 
     /// Entries and bytes.
-    pub(super) fn size(&self) -> (u64, u64) {
-        size(self.both())
+    pub(super) fn entries_and_bytes(&self) -> (u64, u64) {
+        entries_and_bytes(self.all_maps())
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.both().into_iter().flatten().next().is_none()
+        self.all_maps().into_iter().flatten().next().is_none()
     }
 
     /// Where an answer belongs, and where it does not.
-    fn maps(&self, prepared: &Prepared) -> (&Map, &Map) {
+    fn maps(&self, prepared: &Rendered) -> (&SnapshotMap, &SnapshotMap) {
         if prepared.rows() > 0 {
-            (&self.with_rows, &self.empty)
+            (&self.with_rows, &self.without_rows)
         } else {
-            (&self.empty, &self.with_rows)
+            (&self.without_rows, &self.with_rows)
         }
     }
 
-    fn both(&self) -> [&Map; 2] {
-        [&self.with_rows, &self.empty]
+    fn all_maps(&self) -> [&SnapshotMap; 2] {
+        [&self.with_rows, &self.without_rows]
     }
 }
 
 // === impl Snapshot ===
 
-impl Snapshot {
-    pub(super) fn new(prepared: Arc<Prepared>, now: Instant) -> Self {
+impl CachedSnapshot {
+    pub(super) fn new(prepared: Arc<Rendered>, now: Instant) -> Self {
         Self {
-            prepared,
+            rendered: prepared,
             stored_at: now,
-            doubt: None,
+            anomaly: None,
             purged: AtomicBool::new(false),
         }
     }
 
     /// The same usage with a customer's name.
-    fn named(&self, prepared: Arc<Prepared>) -> Self {
+    fn with_rendered(&self, prepared: Arc<Rendered>) -> Self {
         Self {
-            prepared,
+            rendered: prepared,
             stored_at: self.stored_at,
-            doubt: self.doubt.clone(),
+            anomaly: self.anomaly.clone(),
             purged: AtomicBool::new(self.is_purged()),
         }
     }
 
     /// The same, kept in spite of an answer that is doubted.
-    pub(super) fn doubted(&self, doubt: Doubt) -> Self {
+    pub(super) fn with_anomaly(&self, doubt: Anomaly) -> Self {
         Self {
-            prepared: Arc::clone(&self.prepared),
+            rendered: Arc::clone(&self.rendered),
             stored_at: self.stored_at,
-            doubt: Some(Box::new(doubt)),
+            anomaly: Some(Box::new(doubt)),
             purged: AtomicBool::new(false),
         }
     }
 
     /// What stands against it; a purge has ended that.
-    pub(super) fn doubt(&self) -> Option<&Doubt> {
-        self.doubt.as_deref().filter(|_| !self.is_purged())
+    pub(super) fn anomaly(&self) -> Option<&Anomaly> {
+        self.anomaly.as_deref().filter(|_| !self.is_purged())
     }
 
     pub(super) fn is_purged(&self) -> bool {
@@ -206,6 +218,6 @@ impl Snapshot {
 
     /// Bytes that holding it takes.
     pub(super) fn weight(&self) -> usize {
-        self.prepared.weight() + Snapshots::OVERHEAD_BYTES
+        self.rendered.weight() + SnapshotStore::OVERHEAD_BYTES
     }
 }

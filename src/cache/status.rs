@@ -4,7 +4,7 @@ pub struct CacheStatus {
     /// Answered from what was held, without waiting for upstream.
     pub hit: bool,
     /// Why upstream was asked.
-    pub forward: Option<Forward>,
+    pub forward: Option<ForwardReason>,
     /// The status upstream answered with, where it answered.
     pub forward_status: Option<u16>,
     /// The upstream's answer is held from now on.
@@ -19,7 +19,7 @@ pub struct CacheStatus {
 
 /// Why upstream was asked (RFC 9211 §2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forward {
+pub enum ForwardReason {
     /// Nothing was held.
     UriMiss,
     /// What was held was stale.
@@ -60,7 +60,7 @@ impl CacheStatus {
 
 // === impl Forward ===
 
-impl Forward {
+impl ForwardReason {
     /// The token of the `fwd` parameter.
     pub const fn as_str(self) -> &'static str {
         match self {

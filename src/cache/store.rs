@@ -6,42 +6,42 @@ use std::{
 };
 
 use super::{
-    Freshness, Held, NewestKey, SnapshotKey, Suspicion, UsageCache,
-    doubt::{AnswerDigest, Doubt, Verdict},
+    AnomalyKind, CachedAnswer, Freshness, NewestKey, SnapshotKey, UsageCache,
+    anomaly::{Anomaly, AnswerDigest, Check},
     freshness,
     known_dates::KnownDates,
-    newest::Newest,
-    snapshots::Snapshot,
+    newest_dates::NewestEntry,
+    snapshots::CachedSnapshot,
 };
 use crate::{
     domain::{ProcessedDate, Question, Subject, UpstreamApi},
-    render::Prepared,
+    render::Rendered,
 };
 
 /// What became of an answer that was to be stored.
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub struct StoreResult {
     /// The answer to hand out, stored or not.
-    pub held: Held,
+    pub answer: CachedAnswer,
     /// Whether it is held from now on.
     pub stored: bool,
     /// What it did to what was held.
-    pub change: Change,
+    pub change: StoreChange,
 }
 
 /// What an answer changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum StoreChange {
     /// Nothing of the kind was held.
     New,
     /// The same content again: validators stay, freshness begins anew.
-    Confirmed,
+    Unchanged,
     /// Other content, or a newer date.
     Replaced,
     /// Other content, which was doubted before and has been confirmed since.
-    Conceded,
+    AcceptedAfterRepeat,
     /// Nothing that is served: the answer is doubted, and what was held stays.
-    Doubted(Suspicion),
+    Suspect(AnomalyKind),
 }
 
 /// Something that upstream says does not exist.
@@ -54,47 +54,47 @@ pub enum AbsenceKind {
 }
 
 /// What answers for a question now, for a new answer to be held against.
-struct Good {
+struct CurrentEntry {
     /// Under which the snapshot is held.
     key: SnapshotKey,
-    snapshot: Arc<Snapshot>,
+    snapshot: Arc<CachedSnapshot>,
     /// Where the newest date was asked for.
-    newest: Option<Arc<Newest>>,
+    newest: Option<Arc<NewestEntry>>,
 }
 
 // === impl UsageCache ===
 
 impl UsageCache {
     /// Stores the answer to a question, keeping what it confirms, unless it is
-    /// [doubted](Suspicion): what is held is then handed out in its place.
+    /// [doubted](AnomalyKind): what is held is then handed out in its place.
     ///
     /// Whether it may be stored at all is for the caller to say: an answer that a purge overtook
     /// is handed out with [`UsageCache::pass_through`].
-    pub fn store(&self, question: Question, prepared: Prepared, now: Instant) -> Stored {
-        let mut records = self.changes();
+    pub fn store(&self, question: Question, prepared: Rendered, now: Instant) -> StoreResult {
+        let mut records = self.lock_records();
         let key = SnapshotKey {
             subject: prepared.subject(),
             api: question.api(),
             date: prepared.processed_date(),
         };
         if let Some(customer) = key.subject.customer() {
-            records.absences.saw(customer, now);
+            records.absences.observe_present(customer, now);
         }
         let known = &mut records.known_dates;
-        let good = self.good(key, question);
-        if let Some(newer) = newer_than(known, key.subject, question, key.date)
+        let good = self.current_entry(key, question);
+        if let Some(newer) = newer_known_date(known, key.subject, question, key.date)
             && good
                 .as_ref()
                 .is_none_or(|good| good.key.date != Some(newer))
         {
-            // Evicted since `lost_newest` was asked: what is known to be outdated is not stored.
-            let change = Change::Doubted(Suspicion::WentBackwards);
-            let held = Held {
+            // Evicted since `evicted_newest_date` was asked: what is known to be outdated is not stored.
+            let change = StoreChange::Suspect(AnomalyKind::WentBackwards);
+            let held = CachedAnswer {
                 suspect: true,
-                ..self.pass_through(prepared, now)
+                ..self.uncached_answer(prepared, now)
             };
-            return Stored {
-                held,
+            return StoreResult {
+                answer: held,
                 stored: false,
                 change,
             };
@@ -103,22 +103,25 @@ impl UsageCache {
             return self.replace(known, question, key, prepared, now);
         };
         let answer = AnswerDigest::of(&prepared);
-        let suspicion = Suspicion::of(answer, AnswerDigest::of(&good.snapshot.prepared));
-        match self.judge(&good, answer, suspicion, now) {
-            Verdict::Believed => self.replace(known, question, key, prepared, now),
-            Verdict::Conceded => Stored {
-                change: Change::Conceded,
+        let suspicion = AnomalyKind::detect(answer, AnswerDigest::of(&good.snapshot.rendered));
+        match self.check_answer(&good, answer, suspicion, now) {
+            Check::Accepted => self.replace(known, question, key, prepared, now),
+            Check::AcceptedAfterRepeat => StoreResult {
+                change: StoreChange::AcceptedAfterRepeat,
                 ..self.replace(known, question, key, prepared, now)
             },
-            Verdict::Doubted { suspicion, since } => {
-                self.metrics.suspected(suspicion);
-                let held = self.keep(&good, answer, suspicion, since, now);
-                Stored {
-                    held,
-                    stored: suspicion == Suspicion::WentBackwards
+            Check::Suspect {
+                kind: suspicion,
+                first_seen_at: since,
+            } => {
+                self.metrics.record_suspect(suspicion);
+                let held = self.keep_current(&good, answer, suspicion, since, now);
+                StoreResult {
+                    answer: held,
+                    stored: suspicion == AnomalyKind::WentBackwards
                         && key.api.tells_usage()
-                        && self.store_aside(key, prepared, now),
-                    change: Change::Doubted(suspicion),
+                        && self.store_older_date(key, prepared, now),
+                    change: StoreChange::Suspect(suspicion),
                 }
             }
         }
@@ -128,14 +131,14 @@ impl UsageCache {
     /// date has an older one, or no rows, and the data of the newest was evicted.
     ///
     /// Such an answer is stored by [`UsageCache::store_older`], or by
-    /// [`UsageCache::store_in_place_of`] where upstream has nothing of the newest date any more.
-    pub fn lost_newest(
+    /// [`UsageCache::store_without_rows`] where upstream has nothing of the newest date any more.
+    pub fn evicted_newest_date(
         &self,
         subject: Subject,
         question: Question,
         answer: Option<ProcessedDate>,
     ) -> Option<ProcessedDate> {
-        let newer = newer_than(&self.changes().known_dates, subject, question, answer)?;
+        let newer = newer_known_date(&self.lock_records().known_dates, subject, question, answer)?;
         let key = NewestKey {
             subject,
             api: question.api(),
@@ -149,8 +152,13 @@ impl UsageCache {
     /// Stores an answer without rows to the question for the newest date, where upstream has nothing
     /// of the date before either, whose data was evicted: two calls agree, and nothing is cached to
     /// serve in its place.
-    pub fn store_in_place_of(&self, question: Question, nothing: Prepared, now: Instant) -> Stored {
-        self.changes().known_dates.forget(&NewestKey {
+    pub fn store_without_rows(
+        &self,
+        question: Question,
+        nothing: Rendered,
+        now: Instant,
+    ) -> StoreResult {
+        self.lock_records().known_dates.remove(&NewestKey {
             subject: nothing.subject(),
             api: question.api(),
         });
@@ -162,34 +170,38 @@ impl UsageCache {
     pub fn store_older(
         &self,
         question: Question,
-        older: Prepared,
-        newest: &Held,
+        older: Rendered,
+        newest: &CachedAnswer,
         now: Instant,
-    ) -> Stored {
-        let _change = self.changes();
+    ) -> StoreResult {
+        let _change = self.lock_records();
         let suspicion = match older.processed_date() {
-            Some(_) => Suspicion::WentBackwards,
-            None => Suspicion::Empty,
+            Some(_) => AnomalyKind::WentBackwards,
+            None => AnomalyKind::Empty,
         };
-        self.metrics.suspected(suspicion);
+        self.metrics.record_suspect(suspicion);
         let older_key = SnapshotKey {
             subject: older.subject(),
             api: question.api(),
             date: older.processed_date(),
         };
-        let prepared = &newest.prepared;
-        let lifetime = self.policy.draw_lifetime();
-        let good = Good {
+        let prepared = &newest.rendered;
+        let lifetime = self.policy.jittered_lifetime();
+        let good = CurrentEntry {
             key: older_key.newest().snapshot(prepared.processed_date()),
-            snapshot: Arc::new(Snapshot::new(Arc::clone(prepared), newest.stored_at)),
-            newest: Some(Arc::new(Newest::new(prepared, lifetime, newest.stored_at))),
+            snapshot: Arc::new(CachedSnapshot::new(Arc::clone(prepared), newest.stored_at)),
+            newest: Some(Arc::new(NewestEntry::new(
+                prepared,
+                lifetime,
+                newest.stored_at,
+            ))),
         };
         self.snapshots.insert(good.key, Arc::clone(&good.snapshot));
-        let held = self.keep(&good, AnswerDigest::of(&older), suspicion, now, now);
-        Stored {
-            held,
-            stored: older_key.date.is_some() && self.store_aside(older_key, older, now),
-            change: Change::Doubted(suspicion),
+        let held = self.keep_current(&good, AnswerDigest::of(&older), suspicion, now, now);
+        StoreResult {
+            answer: held,
+            stored: older_key.date.is_some() && self.store_older_date(older_key, older, now),
+            change: StoreChange::Suspect(suspicion),
         }
     }
 
@@ -202,35 +214,38 @@ impl UsageCache {
         question: Question,
         absence: AbsenceKind,
         now: Instant,
-    ) -> Option<Stored> {
-        let mut records = self.changes();
+    ) -> Option<StoreResult> {
+        let mut records = self.lock_records();
         let key = SnapshotKey {
             subject,
             api: question.api(),
             date: None,
         };
-        let answer = AnswerDigest::NOTHING;
-        if let Some(good) = self.good(key, question) {
+        let answer = AnswerDigest::EMPTY;
+        if let Some(good) = self.current_entry(key, question) {
             let suspicion = match absence {
                 AbsenceKind::Customer => {
-                    let lost = |customer| records.absences.lost(customer, now);
+                    let lost = |customer| records.absences.observe_absent(customer, now);
                     let is_one_of_many = subject.customer().is_some_and(lost);
                     let was_doubted = good
-                        .doubt()
-                        .is_some_and(|doubt| doubt.suspicion() == Suspicion::ManyAbsent);
-                    (is_one_of_many || was_doubted).then_some(Suspicion::ManyAbsent)
+                        .anomaly()
+                        .is_some_and(|doubt| doubt.kind() == AnomalyKind::ManyAbsent);
+                    (is_one_of_many || was_doubted).then_some(AnomalyKind::ManyAbsent)
                 }
                 AbsenceKind::Date => {
-                    Suspicion::of(answer, AnswerDigest::of(&good.snapshot.prepared))
+                    AnomalyKind::detect(answer, AnswerDigest::of(&good.snapshot.rendered))
                 }
             };
-            if let Verdict::Doubted { suspicion, since } = self.judge(&good, answer, suspicion, now)
+            if let Check::Suspect {
+                kind: suspicion,
+                first_seen_at: since,
+            } = self.check_answer(&good, answer, suspicion, now)
             {
-                self.metrics.suspected(suspicion);
-                return Some(Stored {
-                    held: self.keep(&good, answer, suspicion, since, now),
+                self.metrics.record_suspect(suspicion);
+                return Some(StoreResult {
+                    answer: self.keep_current(&good, answer, suspicion, since, now),
                     stored: false,
-                    change: Change::Doubted(suspicion),
+                    change: StoreChange::Suspect(suspicion),
                 });
             }
         }
@@ -246,20 +261,20 @@ impl UsageCache {
         None
     }
 
-    fn good(&self, told: SnapshotKey, question: Question) -> Option<Good> {
+    fn current_entry(&self, told: SnapshotKey, question: Question) -> Option<CurrentEntry> {
         match question {
             Question::Newest(_) => {
                 let newest = self.newest.get(&told.newest())?;
                 let key = told.newest().snapshot(newest.date);
-                Some(Good {
+                Some(CurrentEntry {
                     key,
                     snapshot: self.snapshots.get(&key)?,
                     newest: Some(newest),
                 })
             }
             Question::Dated(date) => {
-                let (key, snapshot) = self.snapshot_of(told.subject, date)?;
-                Some(Good {
+                let (key, snapshot) = self.dated_snapshot(told.subject, date)?;
+                Some(CurrentEntry {
                     key,
                     snapshot,
                     newest: None,
@@ -268,90 +283,93 @@ impl UsageCache {
         }
     }
 
-    fn judge(
+    fn check_answer(
         &self,
-        good: &Good,
+        good: &CurrentEntry,
         answer: AnswerDigest,
-        suspicion: Option<Suspicion>,
+        suspicion: Option<AnomalyKind>,
         now: Instant,
-    ) -> Verdict {
+    ) -> Check {
         let confirm_after = self.suspect_confirm_after;
-        match Verdict::on(answer, suspicion, good.doubt(), confirm_after, now) {
+        match Check::evaluate(answer, suspicion, good.anomaly(), confirm_after, now) {
             // What is too old to stand in for a failure does not stand in for this either.
-            Verdict::Doubted { suspicion, .. }
-                if suspicion != Suspicion::WentBackwards
-                    && self.expires_in(good, now).is_zero() =>
+            Check::Suspect {
+                kind: suspicion, ..
+            } if suspicion != AnomalyKind::WentBackwards
+                && self.expires_in(good, now).is_zero() =>
             {
-                Verdict::Believed
+                Check::Accepted
             }
             verdict => verdict,
         }
     }
 
     /// Until it may not stand in for a failure any more; what was asked for by its date always may.
-    fn expires_in(&self, good: &Good, now: Instant) -> Duration {
+    fn expires_in(&self, good: &CurrentEntry, now: Instant) -> Duration {
         good.newest.as_ref().map_or(Duration::MAX, |newest| {
             let age = now.saturating_duration_since(newest.stored_at);
-            self.policy.until_expired(newest.lifetime.duration, age)
+            self.policy
+                .time_until_expired(newest.lifetime.duration, age)
         })
     }
 
     /// Keeps what is held in spite of what was told, and has upstream asked again in a while.
-    fn keep(
+    fn keep_current(
         &self,
-        good: &Good,
+        good: &CurrentEntry,
         answer: AnswerDigest,
-        suspicion: Suspicion,
+        suspicion: AnomalyKind,
         since: Instant,
         now: Instant,
-    ) -> Held {
+    ) -> CachedAnswer {
         let stored_at = good.stored_at();
         let age = now.saturating_duration_since(stored_at);
         let at_most = match suspicion {
-            Suspicion::WentBackwards => Duration::MAX,
+            AnomalyKind::WentBackwards => Duration::MAX,
             // Until they may be confirmed, or must be believed.
-            Suspicion::Empty | Suspicion::Shrunken | Suspicion::Grown | Suspicion::ManyAbsent => {
-                (since + self.suspect_confirm_after)
-                    .saturating_duration_since(now)
-                    .min(self.expires_in(good, now))
-            }
+            AnomalyKind::Empty
+            | AnomalyKind::Shrunken
+            | AnomalyKind::Grown
+            | AnomalyKind::ManyAbsent => (since + self.suspect_confirm_after)
+                .saturating_duration_since(now)
+                .min(self.expires_in(good, now)),
         };
-        let lifetime = self.policy.in_place_of_doubt(age, at_most);
-        let doubt = Doubt::new(suspicion, answer, since, lifetime.clone(), now);
+        let lifetime = self.policy.lifetime_despite_anomaly(age, at_most);
+        let doubt = Anomaly::new(suspicion, answer, since, lifetime.clone(), now);
         match &good.newest {
-            Some(newest) => self.newest.keep(good.key.newest(), newest, doubt),
+            Some(newest) => self.newest.attach_anomaly(good.key.newest(), newest, doubt),
             None => {
                 self.snapshots
-                    .insert(good.key, good.snapshot.doubted(doubt));
+                    .insert(good.key, good.snapshot.with_anomaly(doubt));
             }
         }
-        Held {
-            prepared: Arc::clone(&good.snapshot.prepared),
+        CachedAnswer {
+            rendered: Arc::clone(&good.snapshot.rendered),
             stored_at,
             checked_at: now,
             suspect: true,
             age,
             freshness: Freshness::Fresh,
-            ttl: freshness::ttl(lifetime.duration, age),
+            ttl: freshness::ttl_seconds(lifetime.duration, age),
             cache_control: lifetime.cache_control,
         }
     }
 
     /// Stores the snapshot of a date that is not the newest, for those who ask for that date;
     /// returns whether it did. There too, doubtful data replaces nothing.
-    fn store_aside(&self, key: SnapshotKey, prepared: Prepared, now: Instant) -> bool {
+    fn store_older_date(&self, key: SnapshotKey, prepared: Rendered, now: Instant) -> bool {
         let prepared = match self.snapshots.get(&key) {
             Some(cached) => {
-                let cached_digest = AnswerDigest::of(&cached.prepared);
-                if Suspicion::of(AnswerDigest::of(&prepared), cached_digest).is_some() {
+                let cached_digest = AnswerDigest::of(&cached.rendered);
+                if AnomalyKind::detect(AnswerDigest::of(&prepared), cached_digest).is_some() {
                     return false;
                 }
-                prepared.succeeding(&cached.prepared)
+                prepared.reusing_unchanged(&cached.rendered)
             }
             None => prepared,
         };
         self.snapshots
-            .insert(key, Snapshot::new(Arc::new(prepared), now))
+            .insert(key, CachedSnapshot::new(Arc::new(prepared), now))
     }
 
     /// Stores an answer in place of what is held.
@@ -360,9 +378,9 @@ impl UsageCache {
         known: &mut KnownDates,
         question: Question,
         key: SnapshotKey,
-        prepared: Prepared,
+        prepared: Rendered,
         now: Instant,
-    ) -> Stored {
+    ) -> StoreResult {
         let earlier = self.snapshots.get(&key);
         // Content that comes back after other content was modified by that, for those who ask by
         // `If-Modified-Since`.
@@ -374,56 +392,61 @@ impl UsageCache {
         let unchanged = !returns
             && earlier
                 .as_ref()
-                .is_some_and(|earlier| prepared.is_unchanged_from(&earlier.prepared));
+                .is_some_and(|earlier| prepared.is_unchanged_from(&earlier.rendered));
         let prepared = match &earlier {
             Some(_) if returns => Arc::new(prepared),
-            Some(earlier) if unchanged => Arc::clone(&earlier.prepared),
-            Some(earlier) => Arc::new(prepared.succeeding(&earlier.prepared)),
+            Some(earlier) if unchanged => Arc::clone(&earlier.rendered),
+            Some(earlier) => Arc::new(prepared.reusing_unchanged(&earlier.rendered)),
             None => Arc::new(prepared),
         };
         let change = match (&earlier, unchanged) {
-            (None, _) => Change::New,
-            (Some(_), true) => Change::Confirmed,
-            (Some(_), false) => Change::Replaced,
+            (None, _) => StoreChange::New,
+            (Some(_), true) => StoreChange::Unchanged,
+            (Some(_), false) => StoreChange::Replaced,
         };
-        let snapshot = Snapshot::new(prepared, now);
+        let snapshot = CachedSnapshot::new(prepared, now);
         let (held, stored) = match question {
             Question::Dated(_) => {
-                let held = self.settled(&snapshot, now);
+                let held = self.dated_answer(&snapshot, now);
                 (held, self.snapshots.insert(key, snapshot))
             }
             Question::Newest(_) => {
                 match key.date.filter(|_| key.api.tells_usage()) {
                     Some(date) => {
-                        known.saw(key.newest(), date);
-                        self.metrics.saw_processed_date(date);
+                        known.observe(key.newest(), date);
+                        self.metrics.observe_processed_date(date);
                     }
                     // An answer without rows that is believed ends the memory of what was before.
-                    None => known.forget(&key.newest()),
+                    None => known.remove(&key.newest()),
                 }
                 self.replace_newest(key, snapshot, now)
             }
         };
-        Stored {
-            held,
+        StoreResult {
+            answer: held,
             stored,
             change,
         }
     }
 
-    fn replace_newest(&self, key: SnapshotKey, snapshot: Snapshot, now: Instant) -> (Held, bool) {
-        let lifetime = self.policy.draw_lifetime();
-        let held = Held {
-            prepared: Arc::clone(&snapshot.prepared),
+    fn replace_newest(
+        &self,
+        key: SnapshotKey,
+        snapshot: CachedSnapshot,
+        now: Instant,
+    ) -> (CachedAnswer, bool) {
+        let lifetime = self.policy.jittered_lifetime();
+        let held = CachedAnswer {
+            rendered: Arc::clone(&snapshot.rendered),
             stored_at: now,
             checked_at: now,
             suspect: false,
             age: Duration::ZERO,
             freshness: Freshness::Fresh,
-            ttl: freshness::ttl(lifetime.duration, Duration::ZERO),
+            ttl: freshness::ttl_seconds(lifetime.duration, Duration::ZERO),
             cache_control: lifetime.cache_control.clone(),
         };
-        let prepared = Arc::clone(&snapshot.prepared);
+        let prepared = Arc::clone(&snapshot.rendered);
         let outdated = self.newest.get(&key.newest()).map(|newest| newest.date);
         let stored = self.snapshots.insert(key, snapshot);
         if stored {
@@ -442,7 +465,7 @@ impl UsageCache {
 
 /// The newest date of a customer's usage, where an answer to the question for the newest date has an
 /// older one, or none because it has no rows.
-fn newer_than(
+fn newer_known_date(
     known: &KnownDates,
     subject: Subject,
     question: Question,
@@ -458,7 +481,7 @@ fn newer_than(
 
 // === impl Good ===
 
-impl Good {
+impl CurrentEntry {
     /// When it arrived: the newest date may have been confirmed after its snapshot was stored.
     fn stored_at(&self) -> Instant {
         self.newest
@@ -467,10 +490,10 @@ impl Good {
     }
 
     /// What stands against it already.
-    fn doubt(&self) -> Option<&Doubt> {
+    fn anomaly(&self) -> Option<&Anomaly> {
         match &self.newest {
-            Some(newest) => newest.doubt(),
-            None => self.snapshot.doubt(),
+            Some(newest) => newest.anomaly(),
+            None => self.snapshot.anomaly(),
         }
     }
 }

@@ -4,16 +4,16 @@ use prometheus::Registry;
 use super::*;
 use crate::{
     clock::{Clock, SystemClock},
-    domain::{Outline, ProcessedAt, RowName, Snapshot, UsageRow, samples},
-    render::{Coding, Form},
+    domain::{DocumentSummary, LicenseUsage, ProcessedAt, RowName, UsageRow, samples},
+    render::{ContentCoding, Format},
 };
 
-mod doubts;
+mod anomalies;
 
 const SECOND: Duration = Duration::from_secs(1);
 const INSIGHTS: Question = Question::Newest(UpstreamApi::Insights);
 
-fn cache(max_bytes: u64) -> UsageCache {
+fn new_cache(max_bytes: u64) -> UsageCache {
     let config = CacheConfig {
         max_bytes,
         fresh_for: 60 * SECOND,
@@ -29,133 +29,183 @@ fn cache(max_bytes: u64) -> UsageCache {
     UsageCache::new(&config, Jitter::Fixed(0.5), metrics)
 }
 
-fn customer(number: u128) -> CustomerId {
+fn numbered_customer(number: u128) -> CustomerId {
     CustomerId::parse(&uuid::Uuid::from_u128(number).to_string()).unwrap()
 }
 
-fn date(text: &str) -> ProcessedDate {
+fn parse_date(text: &str) -> ProcessedDate {
     ProcessedDate::parse(text).unwrap()
 }
 
 /// A snapshot of so many seats on a date, or an empty one.
-fn prepared(customer_id: CustomerId, processed: Option<&str>, seats: u64) -> Prepared {
+fn rendered_usage(customer_id: CustomerId, processed: Option<&str>, seats: u64) -> Rendered {
     let rows = processed
         .map(|processed| UsageRow {
             product_name: "PLAN".into(),
             licenses_qualified: seats,
-            processed_at: ProcessedAt(date(processed).start()),
+            processed_at: ProcessedAt(parse_date(processed).start()),
             ..samples::row()
         })
         .into_iter()
         .collect();
-    let snapshot = Snapshot::new(customer_id, None, rows).unwrap();
-    Prepared::new(&snapshot, Some(b"{}"), Timestamp::UNIX_EPOCH).unwrap()
+    let snapshot = LicenseUsage::new(customer_id, None, rows).unwrap();
+    Rendered::new(&snapshot, Some(b"{}"), Timestamp::UNIX_EPOCH).unwrap()
 }
 
-fn newest(cache: &UsageCache, now: Instant) -> Option<Held> {
-    cache.look_up(customer(1).into(), INSIGHTS, now)
+fn look_up_newest(cache: &UsageCache, now: Instant) -> Option<CachedAnswer> {
+    cache.look_up(numbered_customer(1).into(), INSIGHTS, now)
 }
 
 #[test]
 fn the_newest_date_never_goes_backwards() {
-    let cache = cache(1 << 20);
+    let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+    cache.store(
+        INSIGHTS,
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
+        now,
+    );
 
     let stored = cache.store(
         INSIGHTS,
-        prepared(customer(1), Some("2026-11-18"), 4),
+        rendered_usage(numbered_customer(1), Some("2026-11-18"), 4),
         now + SECOND,
     );
 
-    assert_eq!(stored.change, Change::Doubted(Suspicion::WentBackwards));
     assert_eq!(
-        stored.held.prepared.processed_date(),
-        Some(date("2026-11-19"))
+        stored.change,
+        StoreChange::Suspect(AnomalyKind::WentBackwards)
     );
-    let held = newest(&cache, now + 2 * SECOND).unwrap();
-    assert_eq!(held.prepared.processed_date(), Some(date("2026-11-19")));
+    assert_eq!(
+        stored.answer.rendered.processed_date(),
+        Some(parse_date("2026-11-19"))
+    );
+    let held = look_up_newest(&cache, now + 2 * SECOND).unwrap();
+    assert_eq!(
+        held.rendered.processed_date(),
+        Some(parse_date("2026-11-19"))
+    );
     assert_eq!(
         held.age,
         2 * SECOND,
         "an older answer says nothing of the newer one"
     );
-    let older = Question::Dated(date("2026-11-18"));
-    assert!(cache.look_up(customer(1).into(), older, now).is_some());
+    let older = Question::Dated(parse_date("2026-11-18"));
+    assert!(
+        cache
+            .look_up(numbered_customer(1).into(), older, now)
+            .is_some()
+    );
 }
 
 #[test]
 fn an_empty_answer_is_data() {
-    let cache = cache(1 << 20);
+    let cache = new_cache(1 << 20);
     let now = SystemClock.now();
 
-    cache.store(INSIGHTS, prepared(customer(1), None, 0), now);
+    cache.store(INSIGHTS, rendered_usage(numbered_customer(1), None, 0), now);
 
-    assert_eq!(newest(&cache, now).unwrap().prepared.processed_date(), None);
+    assert_eq!(
+        look_up_newest(&cache, now)
+            .unwrap()
+            .rendered
+            .processed_date(),
+        None
+    );
 }
 
 #[test]
 fn the_same_content_renews_freshness_and_keeps_the_entry() {
-    let cache = cache(1 << 20);
+    let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    let first = cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+    let first = cache.store(
+        INSIGHTS,
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
+        now,
+    );
 
     let again = cache.store(
         INSIGHTS,
-        prepared(customer(1), Some("2026-11-19"), 5),
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
         now + 90 * SECOND,
     );
 
-    assert_eq!(again.change, Change::Confirmed);
-    assert!(Arc::ptr_eq(&first.held.prepared, &again.held.prepared));
+    assert_eq!(again.change, StoreChange::Unchanged);
+    assert!(Arc::ptr_eq(&first.answer.rendered, &again.answer.rendered));
     assert_eq!(
-        newest(&cache, now + 100 * SECOND).unwrap().freshness,
+        look_up_newest(&cache, now + 100 * SECOND)
+            .unwrap()
+            .freshness,
         Freshness::Fresh
     );
 }
 
 #[test]
 fn other_content_under_the_same_date_replaces_the_entry() {
-    let cache = cache(1 << 20);
+    let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+    cache.store(
+        INSIGHTS,
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
+        now,
+    );
 
-    let corrected = cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 6), now);
+    let corrected = cache.store(
+        INSIGHTS,
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 6),
+        now,
+    );
 
-    assert_eq!(corrected.change, Change::Replaced);
-    let held = newest(&cache, now).unwrap();
-    assert!(Arc::ptr_eq(&held.prepared, &corrected.held.prepared));
+    assert_eq!(corrected.change, StoreChange::Replaced);
+    let held = look_up_newest(&cache, now).unwrap();
+    assert!(Arc::ptr_eq(&held.rendered, &corrected.answer.rendered));
 }
 
 #[test]
-fn a_date_is_found_whichever_call_told_it_and_the_commercial_one_comes_first() {
-    let cache = cache(1 << 20);
+fn a_date_is_found_for_either_api_and_commercial_is_preferred() {
+    let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    let asked = Question::Dated(date("2026-11-19"));
-    let look_up = |number| cache.look_up(customer(number).into(), asked, now);
+    let asked = Question::Dated(parse_date("2026-11-19"));
+    let look_up = |number| cache.look_up(numbered_customer(number).into(), asked, now);
 
-    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+    cache.store(
+        INSIGHTS,
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
+        now,
+    );
     let of_insights = look_up(1).unwrap();
-    let told = cache.store(asked, prepared(customer(1), Some("2026-11-19"), 6), now);
-    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 7), now);
+    let told = cache.store(
+        asked,
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 6),
+        now,
+    );
+    cache.store(
+        INSIGHTS,
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 7),
+        now,
+    );
 
-    assert_eq!(of_insights.prepared.rows(), 1);
+    assert_eq!(of_insights.rendered.rows(), 1);
     assert!(Arc::ptr_eq(
-        &look_up(1).unwrap().prepared,
-        &told.held.prepared
+        &look_up(1).unwrap().rendered,
+        &told.answer.rendered
     ));
     assert!(look_up(2).is_none());
 }
 
 #[test]
-fn a_date_does_not_go_stale_and_its_age_is_below_its_lifetime() {
-    let cache = cache(1 << 20);
+fn a_dated_snapshot_stays_fresh_and_its_age_below_its_lifetime() {
+    let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    let asked = Question::Dated(date("2026-11-19"));
-    cache.store(asked, prepared(customer(1), Some("2026-11-19"), 5), now);
+    let asked = Question::Dated(parse_date("2026-11-19"));
+    cache.store(
+        asked,
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
+        now,
+    );
 
     let held = cache
-        .look_up(customer(1).into(), asked, now + 1_000 * SECOND)
+        .look_up(numbered_customer(1).into(), asked, now + 1_000 * SECOND)
         .unwrap();
 
     assert_eq!(held.freshness, Freshness::Fresh);
@@ -167,36 +217,48 @@ fn a_date_does_not_go_stale_and_its_age_is_below_its_lifetime() {
 }
 
 #[test]
-fn a_soft_purge_has_the_next_request_ask_and_keeps_what_is_held() {
-    let cache = cache(1 << 20);
+fn a_soft_purge_makes_the_next_request_fetch_but_keeps_the_entry() {
+    let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
-    cache.store(INSIGHTS, prepared(customer(2), Some("2026-11-19"), 5), now);
+    cache.store(
+        INSIGHTS,
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
+        now,
+    );
+    cache.store(
+        INSIGHTS,
+        rendered_usage(numbered_customer(2), Some("2026-11-19"), 5),
+        now,
+    );
     let scope = PurgeScope {
-        customer_id: Some(customer(1)),
+        customer_id: Some(numbered_customer(1)),
         processed_date: None,
     };
 
     assert_eq!(cache.purge(scope, PurgeMode::Soft), 1);
 
     assert_eq!(
-        newest(&cache, now).unwrap().freshness,
+        look_up_newest(&cache, now).unwrap().freshness,
         Freshness::StaleIfError
     );
-    let other = cache.look_up(customer(2).into(), INSIGHTS, now);
+    let other = cache.look_up(numbered_customer(2).into(), INSIGHTS, now);
     assert_eq!(other.unwrap().freshness, Freshness::Fresh);
 }
 
 #[test]
-fn what_was_purged_softly_claims_no_freshness() {
-    let cache = cache(1 << 20);
+fn a_soft_purged_entry_is_not_fresh() {
+    let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    let dated = Question::Dated(date("2026-11-19"));
-    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+    let dated = Question::Dated(parse_date("2026-11-19"));
+    cache.store(
+        INSIGHTS,
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
+        now,
+    );
     cache.purge(PurgeScope::default(), PurgeMode::Soft);
 
     for question in [INSIGHTS, dated] {
-        let held = cache.look_up(customer(1).into(), question, now + SECOND);
+        let held = cache.look_up(numbered_customer(1).into(), question, now + SECOND);
         let held = held.unwrap();
 
         assert_eq!(held.cache_control, "private, max-age=0", "{question:?}");
@@ -205,48 +267,59 @@ fn what_was_purged_softly_claims_no_freshness() {
 }
 
 #[test]
-fn content_that_comes_back_is_newly_modified() {
-    let cache = cache(1 << 20);
+fn content_that_returns_has_a_new_modification_time() {
+    let cache = new_cache(1 << 20);
     let now = SystemClock.now();
     let at = |second| Timestamp::from_second(second).unwrap();
     let empty = |second| {
-        let snapshot = Snapshot::new(customer(1), None, Vec::new()).unwrap();
-        Prepared::new(&snapshot, None, at(second)).unwrap()
+        let snapshot = LicenseUsage::new(numbered_customer(1), None, Vec::new()).unwrap();
+        Rendered::new(&snapshot, None, at(second)).unwrap()
     };
-    let modified = |held: &Held| {
+    let modified = |held: &CachedAnswer| {
         let (document, _) = held
-            .prepared
-            .ready(Form::Simplified, Coding::Identity)
+            .rendered
+            .ready(Format::Simplified, ContentCoding::Identity)
             .unwrap();
         document.modified_at()
     };
     cache.store(INSIGHTS, empty(1), now);
-    cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+    cache.store(
+        INSIGHTS,
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
+        now,
+    );
 
     cache.store(INSIGHTS, empty(5), now);
     let back = cache.store(INSIGHTS, empty(9), now + 30 * SECOND);
     let again = cache.store(INSIGHTS, empty(20), now + 30 * SECOND);
 
-    assert_eq!(modified(&back.held), at(9));
-    assert_eq!(modified(&again.held), at(9));
+    assert_eq!(modified(&back.answer), at(9));
+    assert_eq!(modified(&again.answer), at(9));
 }
 
 #[test]
-fn a_purge_of_a_date_reaches_the_newest_through_it() {
+fn a_purge_of_a_date_also_purges_the_newest_entry_of_that_date() {
     for mode in [PurgeMode::Soft, PurgeMode::Hard] {
-        let cache = cache(1 << 20);
+        let cache = new_cache(1 << 20);
         let now = SystemClock.now();
-        cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+        cache.store(
+            INSIGHTS,
+            rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
+            now,
+        );
         let on = |day| PurgeScope {
             customer_id: None,
-            processed_date: Some(date(day)),
+            processed_date: Some(parse_date(day)),
         };
 
         assert_eq!(cache.purge(on("2026-11-18"), mode), 0);
-        assert_eq!(newest(&cache, now).unwrap().freshness, Freshness::Fresh);
+        assert_eq!(
+            look_up_newest(&cache, now).unwrap().freshness,
+            Freshness::Fresh
+        );
         assert_eq!(cache.purge(on("2026-11-19"), mode), 1);
 
-        let left = newest(&cache, now).map(|held| held.freshness);
+        let left = look_up_newest(&cache, now).map(|held| held.freshness);
         match mode {
             PurgeMode::Soft => assert_eq!(left, Some(Freshness::StaleIfError)),
             PurgeMode::Hard => assert_eq!(left, None),
@@ -255,43 +328,47 @@ fn a_purge_of_a_date_reaches_the_newest_through_it() {
 }
 
 #[test]
-fn an_answer_larger_than_its_share_is_handed_out_and_not_held() {
-    let cache = cache(4_000);
+fn an_answer_larger_than_its_share_is_returned_but_not_stored() {
+    let cache = new_cache(4_000);
     let now = SystemClock.now();
 
-    let stored = cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+    let stored = cache.store(
+        INSIGHTS,
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
+        now,
+    );
 
     assert!(!stored.stored);
-    assert_eq!(stored.held.prepared.rows(), 1);
-    assert!(newest(&cache, now).is_none());
-    assert_eq!(cache.metrics().refused_for_size.get(), 1);
+    assert_eq!(stored.answer.rendered.rows(), 1);
+    assert!(look_up_newest(&cache, now).is_none());
+    assert_eq!(cache.metrics().rejected_for_size.get(), 1);
 }
 
 #[test]
-fn what_counts_as_stored_is_found_however_small_the_cache() {
+fn a_stored_answer_is_found_however_small_the_cache() {
     for max_bytes in [1, 4_000, 16 << 10, 64 << 10, 256 << 10] {
         for day in [None, Some("2026-11-19")] {
-            let cache = cache(max_bytes);
+            let cache = new_cache(max_bytes);
             let now = SystemClock.now();
 
-            let stored = cache.store(INSIGHTS, prepared(customer(1), day, 5), now);
+            let stored = cache.store(INSIGHTS, rendered_usage(numbered_customer(1), day, 5), now);
             cache.overview();
 
-            let is_found = newest(&cache, now).is_some();
+            let is_found = look_up_newest(&cache, now).is_some();
             assert_eq!(is_found, stored.stored, "{max_bytes} {day:?}");
         }
     }
 }
 
 #[test]
-fn what_is_held_stays_within_its_bytes() {
-    let cache = cache(64 << 10);
+fn the_cache_stays_within_its_bytes() {
+    let cache = new_cache(64 << 10);
     let now = SystemClock.now();
 
     for number in 0..1_000 {
         cache.store(
             INSIGHTS,
-            prepared(customer(number), Some("2026-11-19"), 5),
+            rendered_usage(numbered_customer(number), Some("2026-11-19"), 5),
             now,
         );
     }
@@ -306,36 +383,40 @@ fn what_is_held_stays_within_its_bytes() {
 }
 
 #[test]
-fn a_flood_of_customers_without_rows_pushes_out_none_that_has_some() {
-    const HELD: usize = 8;
-    let cache = cache(64 << 10);
+fn a_flood_of_customers_without_rows_evicts_none_with_rows() {
+    const CACHED: usize = 8;
+    let cache = new_cache(64 << 10);
     let now = SystemClock.now();
     for number in 0..5_000 {
-        cache.store(INSIGHTS, prepared(customer(1_000 + number), None, 0), now);
-    }
-    cache.overview();
-
-    for number in 0..HELD as u128 {
         cache.store(
             INSIGHTS,
-            prepared(customer(number), Some("2026-11-19"), 5),
+            rendered_usage(numbered_customer(1_000 + number), None, 0),
             now,
         );
     }
     cache.overview();
 
-    let held = (0..HELD as u128).filter(|number| {
-        let held = cache.look_up(customer(*number).into(), INSIGHTS, now);
+    for number in 0..CACHED as u128 {
+        cache.store(
+            INSIGHTS,
+            rendered_usage(numbered_customer(number), Some("2026-11-19"), 5),
+            now,
+        );
+    }
+    cache.overview();
+
+    let held = (0..CACHED as u128).filter(|number| {
+        let held = cache.look_up(numbered_customer(*number).into(), INSIGHTS, now);
         held.is_some()
     });
-    assert_eq!(held.count(), HELD, "there was room for all of them");
+    assert_eq!(held.count(), CACHED, "there was room for all of them");
     let overview = cache.overview();
     assert!(overview.weight_bytes <= overview.capacity_bytes / 2);
 }
 
 #[test]
-fn rows_count_where_there_is_no_date() {
-    let cache = cache(256 << 10);
+fn undated_answers_are_compared_by_rows() {
+    let cache = new_cache(256 << 10);
     let now = SystemClock.now();
     let question = Question::Newest(UpstreamApi::PartnerUsage);
     let row = || RowName {
@@ -344,15 +425,19 @@ fn rows_count_where_there_is_no_date() {
         workload: None,
         channel: None,
     };
-    let outline = |rows: usize| Outline::new(None, (0..rows).map(|_| row()).collect());
-    let document = |outline: &Outline| {
-        Prepared::of_document(Subject::Partner, outline, b"{}", Timestamp::UNIX_EPOCH)
+    let outline = |rows: usize| DocumentSummary::new(None, (0..rows).map(|_| row()).collect());
+    let document = |outline: &DocumentSummary| {
+        Rendered::of_document(Subject::Partner, outline, b"{}", Timestamp::UNIX_EPOCH)
     };
     cache.store(question, document(&outline(20)), now);
     cache.overview();
 
     for number in 0..5_000 {
-        cache.store(INSIGHTS, prepared(customer(number), None, 0), now);
+        cache.store(
+            INSIGHTS,
+            rendered_usage(numbered_customer(number), None, 0),
+            now,
+        );
     }
     cache.overview();
     let held = cache.look_up(Subject::Partner, question, now);
@@ -360,26 +445,30 @@ fn rows_count_where_there_is_no_date() {
     let conceded = cache.store(question, document(&outline(0)), now + 60 * SECOND);
     let filled = cache.store(question, document(&outline(20)), now + 61 * SECOND);
 
-    assert_eq!(held.unwrap().prepared.rows(), 20);
-    assert_eq!(emptied.change, Change::Doubted(Suspicion::Empty));
-    assert_eq!(conceded.change, Change::Conceded);
+    assert_eq!(held.unwrap().rendered.rows(), 20);
+    assert_eq!(emptied.change, StoreChange::Suspect(AnomalyKind::Empty));
+    assert_eq!(conceded.change, StoreChange::AcceptedAfterRepeat);
     let held = cache.look_up(Subject::Partner, question, now + 61 * SECOND);
-    assert_eq!(held.unwrap().prepared.rows(), 20);
+    assert_eq!(held.unwrap().rendered.rows(), 20);
     assert!(filled.stored);
-    let of_partner = cache.holdings(Subject::Partner, now);
+    let of_partner = cache.entries(Subject::Partner, now);
     assert_eq!(of_partner.len(), 1, "in one place at a time");
 }
 
 #[test]
-fn a_form_made_later_is_weighed() {
-    let cache = cache(1 << 20);
+fn a_format_rendered_later_adds_to_the_weight() {
+    let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    let stored = cache.store(INSIGHTS, prepared(customer(1), Some("2026-11-19"), 5), now);
+    let stored = cache.store(
+        INSIGHTS,
+        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
+        now,
+    );
     let before = cache.overview().weight_bytes;
 
-    let prepared = stored.held.prepared;
-    prepared.render(Form::Csv, Coding::Gzip).unwrap();
-    cache.reweigh(&prepared);
+    let prepared = stored.answer.rendered;
+    prepared.render(Format::Csv, ContentCoding::Gzip).unwrap();
+    cache.update_weight(&prepared);
 
     assert!(cache.overview().weight_bytes > before);
 }

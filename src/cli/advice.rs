@@ -1,12 +1,12 @@
 //! What to do about what goes wrong, in the words of the troubleshooting table of `deploy/README.md`.
 
 /// What to do about a problem document of this kind; `None` where its own detail says it.
-pub(super) fn on_problem(name: &str) -> Option<&'static str> {
-    let (_, advice) = ON_PROBLEMS.iter().find(|(known, _)| *known == name)?;
+pub(super) fn for_problem(name: &str) -> Option<&'static str> {
+    let (_, advice) = PROBLEM_ADVICE.iter().find(|(known, _)| *known == name)?;
     Some(advice)
 }
 
-const ON_PROBLEMS: &[(&str, &str)] = &[
+const PROBLEM_ADVICE: &[(&str, &str)] = &[
     (
         "unauthenticated",
         "--key-file names the file that holds your key; `usage-proxy hash-key` makes one",
@@ -70,7 +70,7 @@ mod tests {
         let table = OPERATING.split("### By error code").nth(1).unwrap();
 
         for name in IN_TROUBLESHOOTING {
-            let advice = on_problem(name).unwrap();
+            let advice = for_problem(name).unwrap();
             let row = table.lines().find(|row| {
                 row.starts_with('|') && row.contains(&format!("`{name}`")) && row.contains(advice)
             });

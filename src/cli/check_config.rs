@@ -3,10 +3,8 @@
 use std::path::Path;
 
 use super::{
-    Failure,
-    configuration::{
-        ConfigArgs, tls_tables, unreadable_secrets, unreadable_trace_headers, warnings,
-    },
+    CliError,
+    config_args::{ConfigArgs, tls_tables, unreadable_secrets, unreadable_trace_headers, warnings},
     eprint_line, print_line,
 };
 use crate::{
@@ -27,7 +25,7 @@ systemd hands to the service (LoadCredential) is warned of as missing, and found
 Environment:
   USAGE_PROXY__TABLE__KEY  any key of the configuration: USAGE_PROXY__CACHE__FRESH_FOR=5m";
 
-pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &ConfigArgs) -> Result<(), CliError> {
     let config = Config::load(args.sources())?;
     let unchecked = check_callers(config.callers.file.as_deref())?;
     // They may live on the machine that serves, and not on the one that checks.
@@ -44,10 +42,10 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
 
 /// Names every fault of the callers file, or warns that it cannot be looked at: it may live on the
 /// machine that serves.
-fn check_callers(file: Option<&Path>) -> Result<Option<String>, Failure> {
+fn check_callers(file: Option<&Path>) -> Result<Option<String>, CliError> {
     match file {
         Some(file) if file.exists() => {
-            auth::check(file)?;
+            auth::check_callers_file(file)?;
             Ok(None)
         }
         Some(file) => Ok(Some(format!(
@@ -60,10 +58,10 @@ fn check_callers(file: Option<&Path>) -> Result<Option<String>, Failure> {
 
 /// Names what is wrong with the files of TLS, or warns of those that cannot be read: they may live
 /// on the machine that serves.
-fn check_tls(config: &Config) -> Result<Vec<String>, Failure> {
+fn check_tls(config: &Config) -> Result<Vec<String>, CliError> {
     let (mut unreadable, mut faults) = (Vec::new(), Vec::new());
     for (table, files) in tls_tables(config) {
-        match tls::check(files) {
+        match tls::check_files(files) {
             Ok(_ends_at) => {}
             Err(error @ (TlsError::Unreadable { .. } | TlsError::Key(_))) => {
                 unreadable.push(format!("{table}: {error}"));
@@ -74,6 +72,6 @@ fn check_tls(config: &Config) -> Result<Vec<String>, Failure> {
     if faults.is_empty() {
         Ok(unreadable)
     } else {
-        Err(Failure::usage(faults.join("\n")))
+        Err(CliError::usage(faults.join("\n")))
     }
 }

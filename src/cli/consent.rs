@@ -17,24 +17,24 @@ use secrecy::SecretString;
 use tokio::{net::TcpListener, sync::oneshot};
 use url::Url;
 
-use self::redirect::{Page, Redirect};
+use self::redirect::{SignInPage, SignInRedirect};
 use super::{
-    Failure,
-    configuration::{ConfigArgs, warnings},
-    doctor::replaceable,
+    CliError,
+    config_args::{ConfigArgs, warnings},
+    doctor::check_replaceable,
     eprint_line, print_line, shell,
-    signals::signalled,
-    terminal::{harmless, variable},
+    signals::exit_code_on_signal,
+    terminal::{environment_variable, sanitize},
 };
 use crate::{
-    app::listen_failure,
+    app::bind_failure_advice,
     clock::SystemClock,
     config::{
         AuthConfig, Config, duration,
         secret::{self, SecretError},
     },
     partner_center::probe::{Consent, Consented, SignIn, SignInError, Trouble, WITHOUT_PROOF},
-    server::{Edge, Heads, routed, serve},
+    server::{ListenerConfig, RequestValidation, router_handler, serve},
     shutdown::Shutdown,
 };
 
@@ -88,16 +88,16 @@ pub(super) struct ConsentArgs {
 }
 
 /// Time for the last page to reach the browser.
-const GRACE: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(super) async fn run(args: &ConsentArgs) -> Result<(), Failure> {
+pub(super) async fn run(args: &ConsentArgs) -> Result<(), CliError> {
     let config = Config::load(args.config.sources())?;
     let AuthConfig::RefreshToken {
         grant,
         refresh_token_file: file,
     } = &config.upstream.auth
     else {
-        return Err(Failure::usage(
+        return Err(CliError::usage(
             "upstream.auth.kind: expected \"refresh_token\"; the other kinds need no sign-in",
         ));
     };
@@ -105,15 +105,15 @@ pub(super) async fn run(args: &ConsentArgs) -> Result<(), Failure> {
         eprint_line(format_args!("warning: {warning}"));
     }
     // Before signals are handled: Ctrl-C ends the question as it ends any program.
-    may_replace(file, args.force)?;
+    check_replace_allowed(file, args.force)?;
     let consent = Consent::new(&config.upstream, grant, file, Arc::new(SystemClock))
-        .map_err(Failure::other)?;
+        .map_err(CliError::other)?;
     let shutdown = Shutdown::new();
     let ended = tokio::select! {
         ended = sign_in(args, consent, file, &shutdown) => ended,
-        code = signalled()? => {
+        code = exit_code_on_signal()? => {
             eprint_line("ending, once a code that is being redeemed has become a token on disk");
-            Err(Failure::Told(code))
+            Err(CliError::AlreadyReported(code))
         }
     };
     shutdown.cancel().await;
@@ -126,57 +126,70 @@ async fn sign_in(
     consent: Consent,
     file: &Path,
     shutdown: &Shutdown,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     let listener = listen(args.port).await?;
-    let address = listener.local_addr().map_err(Failure::other)?;
+    let address = listener.local_addr().map_err(CliError::other)?;
     let redirect_uri = format!("http://localhost:{}", address.port());
-    let sign_in = consent.begin(redirect_uri.clone()).map_err(cannot_begin)?;
+    let sign_in = consent
+        .begin(redirect_uri.clone())
+        .map_err(sign_in_start_error)?;
     let url = sign_in.url.clone();
-    let (router, answer) = redirect::wait_for(sign_in);
+    let (router, answer) = redirect::redirect_router(sign_in);
     let (served, done) = oneshot::channel();
     let draining = shutdown.clone();
     shutdown.spawn(async move {
-        let edge = Edge::new(Heads::Judged);
-        serve(listener, edge, routed(router), draining.draining(), GRACE).await;
+        let edge = ListenerConfig::new(RequestValidation::Strict);
+        serve(
+            listener,
+            edge,
+            router_handler(router),
+            draining.draining(),
+            DRAIN_TIMEOUT,
+        )
+        .await;
         served.send(()).unwrap_or_default();
     });
-    invite(args, &url, &redirect_uri).await?;
+    print_sign_in_url(args, &url, &redirect_uri).await?;
     let redirect = match tokio::time::timeout(args.timeout, answer).await {
         Ok(Ok(redirect)) => redirect,
-        Ok(Err(_)) => return Err(Failure::other("the listener has ended")),
+        Ok(Err(_)) => return Err(CliError::other("the listener has ended")),
         Err(_) => {
-            return Err(Failure::other(format!(
+            return Err(CliError::other(format!(
                 "nobody signed in within {}; run it again, or give it longer by --timeout",
                 duration::print(&args.timeout)
             )));
         }
     };
-    let ended = finish(redirect, consent, args, file, shutdown).await;
+    let ended = complete_sign_in(redirect, consent, args, file, shutdown).await;
     // The browser gets its page before the listener closes.
     shutdown.drain();
     drop(done.await);
     ended
 }
 
-async fn listen(port: u16) -> Result<TcpListener, Failure> {
+async fn listen(port: u16) -> Result<TcpListener, CliError> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     TcpListener::bind(address).await.map_err(|error| {
-        Failure::other(format!(
+        CliError::other(format!(
             "--port {port}: cannot listen on {address}: {}",
-            listen_failure(&error)
+            bind_failure_advice(&error)
         ))
     })
 }
 
-fn cannot_begin(error: SignInError) -> Failure {
+fn sign_in_start_error(error: SignInError) -> CliError {
     match error {
-        SignInError::UnknownEndpoint => Failure::usage(error),
-        SignInError::NoRandomness(_) => Failure::other(error),
+        SignInError::UnknownEndpoint => CliError::usage(error),
+        SignInError::NoRandomness(_) => CliError::other(error),
     }
 }
 
 /// Says where to sign in, and opens a browser there where there is one.
-async fn invite(args: &ConsentArgs, url: &Url, redirect_uri: &str) -> Result<(), Failure> {
+async fn print_sign_in_url(
+    args: &ConsentArgs,
+    url: &Url,
+    redirect_uri: &str,
+) -> Result<(), CliError> {
     print_line(format_args!(
         "Sign in with multi-factor authentication, as a user who may read the partner's customers:
 
@@ -185,7 +198,7 @@ async fn invite(args: &ConsentArgs, url: &Url, redirect_uri: &str) -> Result<(),
 The application must have {redirect_uri} as a redirect URI (Web). Waiting for {timeout}; Ctrl-C ends it.",
         timeout = duration::print(&args.timeout),
     ))?;
-    if args.no_browser || !has_screen() {
+    if args.no_browser || !has_display() {
         return Ok(());
     }
     let url = url.to_string();
@@ -197,29 +210,29 @@ The application must have {redirect_uri} as a redirect URI (Web). Waiting for {t
 }
 
 /// Without a screen, a browser of the terminal would be opened in the midst of what is printed.
-fn has_screen() -> bool {
+fn has_display() -> bool {
     cfg!(target_os = "macos")
         || ["DISPLAY", "WAYLAND_DISPLAY"]
             .into_iter()
-            .any(|name| variable(name).is_some())
+            .any(|name| environment_variable(name).is_some())
 }
 
 /// Redeems the code, and shows the result in the terminal and in the browser.
-async fn finish(
-    redirect: Redirect,
+async fn complete_sign_in(
+    redirect: SignInRedirect,
     consent: Consent,
     args: &ConsentArgs,
     file: &Path,
     shutdown: &Shutdown,
-) -> Result<(), Failure> {
-    let Redirect {
+) -> Result<(), CliError> {
+    let SignInRedirect {
         sign_in,
         code,
-        browser,
+        page_sender: browser,
     } = redirect;
     let outcome = match code {
         Ok(code) => redeem(consent, sign_in, code, shutdown).await,
-        Err(trouble) => Err(sentences(trouble)),
+        Err(trouble) => Err(error_lines(trouble)),
     };
     match outcome {
         Ok(notes) => {
@@ -228,17 +241,17 @@ async fn finish(
                 notes.clone(),
             ];
             // A browser that is gone needs no page.
-            drop(browser.send(Page::success(page.concat())));
-            print_line(next(args, file, &notes))
+            drop(browser.send(SignInPage::success(page.concat())));
+            print_line(next_steps(args, file, &notes))
         }
         Err(lines) => {
             let said = lines.join("; ");
             let mut page = lines;
             page.push("Nothing was written.".to_owned());
-            drop(browser.send(Page::failure(page)));
-            Err(Failure::other(format!(
+            drop(browser.send(SignInPage::failure(page)));
+            Err(CliError::other(format!(
                 "the sign-in failed: {}; nothing was written",
-                harmless(&said)
+                sanitize(&said)
             )))
         }
     }
@@ -253,7 +266,7 @@ async fn redeem(
     shutdown: &Shutdown,
 ) -> Result<Vec<String>, Vec<String>> {
     let (sender, result) = oneshot::channel();
-    shutdown.spawn_to_end(async move {
+    shutdown.spawn_until_done(async move {
         drop(sender.send(redeem_and_save(&consent, sign_in, code).await));
     });
     result
@@ -266,8 +279,8 @@ async fn redeem_and_save(
     sign_in: SignIn,
     code: SecretString,
 ) -> Result<Vec<String>, Vec<String>> {
-    let consented = consent.redeem(sign_in, code).await.map_err(sentences)?;
-    let mut notes = check_proof(consent, &consented).await?;
+    let consented = consent.redeem(sign_in, code).await.map_err(error_lines)?;
+    let mut notes = check_multi_factor(consent, &consented).await?;
     let warning = consent.save(&consented).await.map_err(|error| {
         vec![format!(
             "the refresh token cannot be written to upstream.auth.refresh_token_file: {error}"
@@ -278,7 +291,10 @@ async fn redeem_and_save(
 }
 
 /// Checks multi-factor proof: a token without it must not replace one that has it.
-async fn check_proof(consent: &Consent, consented: &Consented) -> Result<Vec<String>, Vec<String>> {
+async fn check_multi_factor(
+    consent: &Consent,
+    consented: &Consented,
+) -> Result<Vec<String>, Vec<String>> {
     let by_claims = consented.access.claims().and_then(|c| c.multi_factor);
     let (by_call, trouble) = match consent.call(consented).await {
         Ok(answered) => (answered.multi_factor, None),
@@ -291,23 +307,23 @@ async fn check_proof(consent: &Consent, consented: &Consented) -> Result<Vec<Str
     };
     let mut notes = vec![proof.to_owned()];
     if let Some(trouble) = trouble {
-        let said = sentences(trouble).join("; ");
+        let said = error_lines(trouble).join("; ");
         notes.push(format!("A first call of Partner Center failed: {said}"));
     }
     Ok(notes)
 }
 
-fn sentences(trouble: Trouble) -> Vec<String> {
+fn error_lines(trouble: Trouble) -> Vec<String> {
     std::iter::once(trouble.said)
         .chain(trouble.action)
         .collect()
 }
 
-fn next(args: &ConsentArgs, file: &Path, notes: &[String]) -> String {
-    let (program, flag) = (shell::program(), args.config.flag());
+fn next_steps(args: &ConsentArgs, file: &Path, notes: &[String]) -> String {
+    let (program, flag) = (shell::program_name(), args.config.config_flag());
     let mut said = format!("\nThe refresh token is in {}.\n", file.display());
-    for note in notes.iter().cloned().chain(owned_by_another(file)) {
-        said.push_str(&harmless(&note));
+    for note in notes.iter().cloned().chain(owner_warning(file)) {
+        said.push_str(&sanitize(&note));
         said.push('\n');
     }
     format!(
@@ -322,7 +338,7 @@ A service that is running takes the new token over within seconds."
 }
 
 /// A note for the case that file and folder have different owners.
-fn owned_by_another(file: &Path) -> Option<String> {
+fn owner_warning(file: &Path) -> Option<String> {
     let file = file.canonicalize().ok()?;
     let folder = fs::metadata(file.parent()?).ok()?.uid();
     let owner = fs::metadata(&file).ok()?.uid();
@@ -336,26 +352,26 @@ fn owned_by_another(file: &Path) -> Option<String> {
 }
 
 /// Checks that a new token may replace the content of the file, and that it can.
-fn may_replace(file: &Path, force: bool) -> Result<(), Failure> {
+fn check_replace_allowed(file: &Path, force: bool) -> Result<(), CliError> {
     let is_free = match secret::read_secret(file) {
         Err(SecretError::Empty { .. }) => true,
         Err(SecretError::Unreadable { cause, .. }) => cause.kind() == io::ErrorKind::NotFound,
         Ok(_) | Err(SecretError::NotText { .. } | SecretError::TooLarge { .. }) => false,
     };
     if !is_free && !force {
-        ask_whether_to_replace(file)?;
+        confirm_replace(file)?;
     }
-    replaceable(file).map_err(|(said, hint)| {
-        Failure::other(format!(
+    check_replaceable(file).map_err(|(said, hint)| {
+        CliError::other(format!(
             "the refresh token could not be kept: {said}; {hint}"
         ))
     })
 }
 
-fn ask_whether_to_replace(file: &Path) -> Result<(), Failure> {
+fn confirm_replace(file: &Path) -> Result<(), CliError> {
     let there = format!("{} holds a refresh token already", file.display());
     if !io::stdin().is_terminal() {
-        return Err(Failure::usage(format!(
+        return Err(CliError::usage(format!(
             "{there}; --force has a new one take its place"
         )));
     }
@@ -365,10 +381,10 @@ fn ask_whether_to_replace(file: &Path) -> Result<(), Failure> {
     io::stdin()
         .lock()
         .read_line(&mut answer)
-        .map_err(Failure::other)?;
+        .map_err(CliError::other)?;
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
-        _ => Err(Failure::other("the refresh token was left as it is")),
+        _ => Err(CliError::other("the refresh token was left as it is")),
     }
 }
 

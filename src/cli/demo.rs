@@ -8,13 +8,13 @@ use clap::Args;
 use tempfile::TempDir;
 
 use super::{
-    Failure, address, print_line,
-    serve::{end_on_signal, is_watched},
+    CliError, address, print_line,
+    serve::{drain_on_signal, is_interactive},
     shell,
 };
 use crate::{
-    app::{App, Deps, StartError},
-    config::{Config, Sources, is_local},
+    app::{App, AppDeps, AppStartError},
+    config::{Config, ConfigSources, is_loopback_address},
     observability::telemetry,
     simulator::{DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, Simulator, SimulatorOptions, customer_id},
 };
@@ -39,26 +39,28 @@ pub(super) struct DemoArgs {
 }
 
 /// The stand-in, the service before it, and a few lines on how to try them.
-pub(super) async fn run(args: &DemoArgs) -> Result<(), Failure> {
+pub(super) async fn run(args: &DemoArgs) -> Result<(), CliError> {
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let simulator = Simulator::bind(anywhere, SimulatorOptions::default())
         .await
-        .map_err(Failure::other)?;
+        .map_err(CliError::other)?;
     let secrets =
-        Secrets::write(simulator.handle().issue_refresh_token()).map_err(Failure::other)?;
+        DemoSecrets::write(simulator.handle().issue_refresh_token()).map_err(CliError::other)?;
     let config = Config::load(sources(args, simulator.local_addr(), &secrets))?;
-    let log = telemetry::start_logging(&config.log).map_err(Failure::usage)?;
-    let deps = Deps {
+    let log = telemetry::start_logging(&config.log).map_err(CliError::usage)?;
+    let deps = AppDeps {
         dropped_log_lines: log.dropped_lines(),
-        ..Deps::default()
+        ..AppDeps::default()
     };
-    let app = App::build(&config, deps).await.map_err(in_flags)?;
+    let app = App::build(&config, deps)
+        .await
+        .map_err(listen_error_with_flag)?;
     let shutdown = app.shutdown();
-    end_on_signal(shutdown.clone())?;
+    drain_on_signal(shutdown.clone())?;
     shutdown.spawn(simulator.run(shutdown.clone()));
     let (api, admin) = (app.api_address(), app.admin_address());
-    print_line(welcome(api, admin))?;
-    if !is_watched() {
+    print_line(startup_message(api, admin))?;
+    if !is_interactive() {
         tracing::info!(%api, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
     }
     app.run().await;
@@ -67,9 +69,9 @@ pub(super) async fn run(args: &DemoArgs) -> Result<(), Failure> {
 }
 
 /// Names the flag where an address cannot be listened on: the demo has no keys of configuration.
-fn in_flags(error: StartError) -> Failure {
+fn listen_error_with_flag(error: AppStartError) -> CliError {
     match error {
-        StartError::Listen {
+        AppStartError::Bind {
             key,
             address,
             reason,
@@ -78,14 +80,14 @@ fn in_flags(error: StartError) -> Failure {
                 "admin.listen" => "--admin-listen",
                 _ => "--listen",
             };
-            Failure::other(format!("{flag} {address} cannot be listened on: {reason}"))
+            CliError::other(format!("{flag} {address} cannot be listened on: {reason}"))
         }
         other => other.into(),
     }
 }
 
 /// The secrets of the stand-in's account, in files like any others, gone when the demo ends.
-struct Secrets {
+struct DemoSecrets {
     _folder: TempDir,
     client_secret: PathBuf,
     refresh_token: PathBuf,
@@ -93,7 +95,7 @@ struct Secrets {
 
 // === impl Secrets ===
 
-impl Secrets {
+impl DemoSecrets {
     fn write(refresh_token: String) -> io::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("usage-proxy-demo-")
@@ -101,7 +103,7 @@ impl Secrets {
         let file = |name: &str, secret: &str| -> io::Result<PathBuf> {
             let path = folder.path().join(name);
             fs::write(&path, secret)?;
-            only_for_us(&path)?;
+            restrict_to_owner(&path)?;
             Ok(path)
         };
         Ok(Self {
@@ -112,7 +114,7 @@ impl Secrets {
     }
 }
 
-fn only_for_us(path: &Path) -> io::Result<()> {
+fn restrict_to_owner(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
 
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
@@ -120,7 +122,7 @@ fn only_for_us(path: &Path) -> io::Result<()> {
 
 /// The demo is configured as any deployment is; nothing of the environment is looked at, so that
 /// it runs the same everywhere.
-fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &Secrets) -> Sources {
+fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &DemoSecrets) -> ConfigSources {
     let path = |path: &Path| path.to_string_lossy().into_owned();
     [
         ("--listen", "server.listen", args.listen.to_string()),
@@ -155,7 +157,7 @@ fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &Secrets) -> Sources 
         ),
     ]
     .into_iter()
-    .fold(Sources::default(), |sources, (flag, key, value)| {
+    .fold(ConfigSources::default(), |sources, (flag, key, value)| {
         sources.with_flag(flag, key, value)
     })
 }
@@ -163,7 +165,7 @@ fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &Secrets) -> Sources 
 /// An address that nobody else reaches, from a flag.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address = address(text)?;
-    if is_local(address) {
+    if is_loopback_address(address) {
         Ok(address)
     } else {
         Err(
@@ -173,7 +175,7 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-fn welcome(api: SocketAddr, admin: SocketAddr) -> String {
+fn startup_message(api: SocketAddr, admin: SocketAddr) -> String {
     // The only one whose name has "zubr" in it.
     let customer = customer_id(SimulatorOptions::default().seed, 3);
     format!(
@@ -195,6 +197,6 @@ Compare the example in Microsoft's documentation:
 API http://{api}, admin http://{admin} (/metrics, /healthz, /readyz, /cache). Ctrl-C ends it.
 ",
         version = env!("CARGO_PKG_VERSION"),
-        program = shell::program(),
+        program = shell::program_name(),
     )
 }

@@ -6,18 +6,18 @@
 mod files;
 mod network;
 mod report;
-mod running;
+mod running_service;
 mod token;
 
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use self::report::{Finding, Form, Report};
-pub(super) use self::token::replaceable;
+use self::report::{CheckFinding, DoctorReport, ReportFormat};
+pub(super) use self::token::check_replaceable;
 use super::{
-    Failure, configuration::ConfigArgs, eprint_line, progress::while_waiting, signals::signalled,
-    terminal::Look,
+    CliError, config_args::ConfigArgs, eprint_line, progress::while_waiting,
+    signals::exit_code_on_signal, terminal::TerminalStyle,
 };
 use crate::{
     clock::{SharedClock, SystemClock},
@@ -68,15 +68,15 @@ pub(super) struct DoctorArgs {
     #[arg(long, value_name = "GUID", value_parser = CustomerId::parse)]
     customer: Option<CustomerId>,
     /// Whether a refresh token is redeemed, which replaces it.
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Redeem::Auto)]
-    redeem: Redeem,
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = RedeemMode::Auto)]
+    redeem: RedeemMode,
     /// Print one JSON document for programs.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Redeem {
+enum RedeemMode {
     /// Where no usage-proxy of this account runs here.
     Auto,
     /// In any case, where the successor can be written.
@@ -85,38 +85,42 @@ enum Redeem {
     Never,
 }
 
-pub(super) async fn run(args: &DoctorArgs) -> Result<(), Failure> {
+pub(super) async fn run(args: &DoctorArgs) -> Result<(), CliError> {
     let shutdown = Shutdown::new();
     let ended = tokio::select! {
         ended = diagnose(args, &shutdown) => ended,
-        code = signalled()? => {
+        code = exit_code_on_signal()? => {
             eprint_line("ending, once a refresh token that is being redeemed is on disk");
-            Err(Failure::Told(code))
+            Err(CliError::AlreadyReported(code))
         }
     };
     shutdown.cancel().await;
     ended
 }
 
-async fn diagnose(args: &DoctorArgs, shutdown: &Shutdown) -> Result<(), Failure> {
-    let form = if args.json { Form::Json } else { Form::Lines };
-    let mut report = Report::new(form, Look::of_stdout());
+async fn diagnose(args: &DoctorArgs, shutdown: &Shutdown) -> Result<(), CliError> {
+    let form = if args.json {
+        ReportFormat::Json
+    } else {
+        ReportFormat::Text
+    };
+    let mut report = DoctorReport::new(form, TerminalStyle::of_stdout());
     match Config::load(args.config.sources()) {
-        Ok(config) => examine(&config, args, shutdown, &mut report).await?,
-        Err(faults) => report.add_configuration(misconfigured(&faults))?,
+        Ok(config) => run_checks(&config, args, shutdown, &mut report).await?,
+        Err(faults) => report.add_configuration(config_error_finding(&faults))?,
     }
-    report.end()
+    report.finish()
 }
 
-async fn examine(
+async fn run_checks(
     config: &Config,
     args: &DoctorArgs,
     shutdown: &Shutdown,
-    report: &mut Report,
-) -> Result<(), Failure> {
-    report.add(configured(config))?;
+    report: &mut DoctorReport,
+) -> Result<(), CliError> {
+    report.add(config_finding(config))?;
     for warning in config.warnings() {
-        report.add(Finding::note("configuration", warning))?;
+        report.add(CheckFinding::note("configuration", warning))?;
     }
     let clock: SharedClock = Arc::new(SystemClock);
     files::check(config, &clock, report)?;
@@ -124,77 +128,77 @@ async fn examine(
         Ok(probe) => probe,
         Err(error) => {
             let hint = "install this system's CA certificates (ca-certificates)";
-            let said = super::chain(&error);
-            return report.add(Finding::wrong("TLS", said).hint(hint.to_owned()));
+            let said = super::error_chain(&error);
+            return report.add(CheckFinding::wrong("TLS", said).hint(hint.to_owned()));
         }
     };
     network::check(config, &probe, report).await?;
     let token = token::obtain(config, args.redeem, probe, shutdown, report).await?;
     let Some((probe, token)) = token else {
         let missing = "there is no access token to look at";
-        report.add(Finding::skipped("multi-factor proof", missing))?;
-        return report.add(Finding::skipped(
+        report.add(CheckFinding::skipped("multi-factor proof", missing))?;
+        return report.add(CheckFinding::skipped(
             "call",
             "there is no access token to ask with",
         ));
     };
     let claims = token.claims();
     if let Some(claims) = &claims {
-        token::look_at(claims, config, &clock, report)?;
+        token::check_claims(claims, config, &clock, report)?;
     }
     let call = probe.call(&token, args.customer);
     let answered = while_waiting("asking Partner Center", call).await;
-    report.add(multi_factor(claims.as_ref(), &answered, config))?;
-    report.add(called(answered))
+    report.add(multi_factor_finding(claims.as_ref(), &answered, config))?;
+    report.add(call_finding(answered))
 }
 
-fn misconfigured(faults: &ConfigErrors) -> Finding {
-    Finding::wrong("configuration", faults.to_string()).hint(
+fn config_error_finding(faults: &ConfigErrors) -> CheckFinding {
+    CheckFinding::wrong("configuration", faults.to_string()).hint(
         "`usage-proxy check-config` says the same; the commented usage-proxy.toml that comes with \
          the program explains each key"
             .to_owned(),
     )
 }
 
-fn configured(config: &Config) -> Finding {
+fn config_finding(config: &Config) -> CheckFinding {
     let auth = match config.upstream.auth {
         AuthConfig::RefreshToken { .. } => "App+User, by a refresh token",
         AuthConfig::ClientCredentials { .. } => "an application alone",
         AuthConfig::TokenFile { .. } => "a token that another program writes",
     };
     let source = config.upstream.source.as_str();
-    Finding::right(
+    CheckFinding::right(
         "configuration",
         format!("usage by the {source} call, as {auth}"),
     )
 }
 
-fn called(answered: Result<Answered, (Trouble, Option<bool>)>) -> Finding {
+fn call_finding(answered: Result<Answered, (Trouble, Option<bool>)>) -> CheckFinding {
     const CHECK: &str = "call";
     match answered {
         Ok(answered) => {
             let took = network::milliseconds(answered.took);
             let said = format!("Partner Center answered with {} in {took}", answered.said);
-            Finding::right(CHECK, said)
+            CheckFinding::right(CHECK, said)
         }
         Err((trouble, _)) if trouble.throttled => {
-            Finding::note(CHECK, trouble.said).hint(trouble.action)
+            CheckFinding::note(CHECK, trouble.said).hint(trouble.action)
         }
-        Err((trouble, _)) => Finding::wrong(CHECK, trouble.said).hint(trouble.action),
+        Err((trouble, _)) => CheckFinding::wrong(CHECK, trouble.said).hint(trouble.action),
     }
 }
 
 /// What Partner Center says of the token counts, and else what the token says.
-fn multi_factor(
+fn multi_factor_finding(
     claims: Option<&Claims>,
     answered: &Result<Answered, (Trouble, Option<bool>)>,
     config: &Config,
-) -> Finding {
+) -> CheckFinding {
     const CHECK: &str = "multi-factor proof";
     let app_only = claims.is_some_and(|claims| claims.app_only)
         || matches!(config.upstream.auth, AuthConfig::ClientCredentials { .. });
     if app_only {
-        return Finding::right(CHECK, "an application alone has none, and needs none");
+        return CheckFinding::right(CHECK, "an application alone has none, and needs none");
     }
     let told = match answered {
         Ok(answered) => answered.multi_factor,
@@ -202,16 +206,20 @@ fn multi_factor(
     };
     let by_claims = claims.and_then(|claims| claims.multi_factor);
     match (told, by_claims) {
-        (Some(true), _) => Finding::right(CHECK, "Partner Center says that the token carries it"),
-        (None, Some(true)) => Finding::right(CHECK, "the token says that it carries it"),
+        (Some(true), _) => {
+            CheckFinding::right(CHECK, "Partner Center says that the token carries it")
+        }
+        (None, Some(true)) => CheckFinding::right(CHECK, "the token says that it carries it"),
         (Some(false), _) => {
-            Finding::wrong(CHECK, "Partner Center says that the token carries none")
+            CheckFinding::wrong(CHECK, "Partner Center says that the token carries none")
                 .hint(WITHOUT_PROOF.to_owned())
         }
         (None, Some(false)) => {
-            Finding::wrong(CHECK, "the token says that its user signed in without")
+            CheckFinding::wrong(CHECK, "the token says that its user signed in without")
                 .hint(WITHOUT_PROOF.to_owned())
         }
-        (None, None) => Finding::skipped(CHECK, "neither the token nor Partner Center tells of it"),
+        (None, None) => {
+            CheckFinding::skipped(CHECK, "neither the token nor Partner Center tells of it")
+        }
     }
 }

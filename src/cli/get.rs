@@ -1,9 +1,9 @@
 //! `usage-proxy get`: asks a running proxy for a customer's usage, and prints it for a person.
 
-mod customers;
+mod customer_lookup;
 mod freshness;
 mod problem;
-mod proxy;
+mod proxy_client;
 mod table;
 
 use clap::{Args, ValueEnum};
@@ -11,16 +11,16 @@ use http::StatusCode;
 use secrecy::SecretString;
 
 use self::{
-    customers::Found,
-    freshness::Freshness,
-    problem::Told,
-    proxy::{Proxy, ProxyArgs, Reply},
-    table::Usage,
+    customer_lookup::CustomerMatch,
+    freshness::ReplyFreshness,
+    problem::ProxyProblem,
+    proxy_client::{ProxyArgs, ProxyClient, ProxyReply},
+    table::UsageReply,
 };
 use super::{
-    Failure, eprint_line, print_text,
+    CliError, eprint_line, print_text,
     progress::while_waiting,
-    terminal::{Look, harmless_lines},
+    terminal::{TerminalStyle, sanitize_lines},
 };
 use crate::{
     config::secret,
@@ -64,14 +64,14 @@ pub(super) struct GetArgs {
     #[arg(long, value_name = "DATE", value_parser = ProcessedDate::parse)]
     date: Option<ProcessedDate>,
     /// How to print it.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = OutputFormat::Table)]
+    format: OutputFormat,
     #[command(flatten)]
     proxy: ProxyArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum OutputFormat {
     /// For people: bars, totals, how old it is and why.
     Table,
     /// As the proxy sends it.
@@ -80,26 +80,31 @@ enum Format {
     Csv,
 }
 
-pub(super) async fn run(args: &GetArgs) -> Result<(), Failure> {
-    let key = args.proxy.key()?;
-    let proxy = Proxy::new(&args.proxy, key)?;
-    let asking = format!("asking {}", proxy.name());
-    while_waiting(&asking, ask(&proxy, args))
+pub(super) async fn run(args: &GetArgs) -> Result<(), CliError> {
+    let key = args.proxy.read_key()?;
+    let proxy = ProxyClient::new(&args.proxy, key)?;
+    let asking = format!("asking {}", proxy.display_url());
+    while_waiting(&asking, fetch_usage(&proxy, args))
         .await
         .and_then(|(reply, found)| {
             if reply.status != StatusCode::OK {
-                return Err(Told::by(&reply).about(found.as_ref()).into_failure());
+                return Err(ProxyProblem::from_reply(&reply)
+                    .with_customer(found.as_ref())
+                    .into_error());
             }
-            print(&reply, found, args)
+            print_usage(&reply, found, args)
         })
 }
 
 /// What the proxy answers, and of whom where the customer was named.
-async fn ask(proxy: &Proxy, args: &GetArgs) -> Result<(Reply, Option<Found>), Failure> {
+async fn fetch_usage(
+    proxy: &ProxyClient,
+    args: &GetArgs,
+) -> Result<(ProxyReply, Option<CustomerMatch>), CliError> {
     let (customer, found) = match CustomerId::parse(&args.customer) {
         Ok(customer) => (customer, None),
         Err(_) => {
-            let found = customers::find(proxy, &args.customer).await?;
+            let found = customer_lookup::find_by_name(proxy, &args.customer).await?;
             (found.id, Some(found))
         }
     };
@@ -114,33 +119,37 @@ async fn ask(proxy: &Proxy, args: &GetArgs) -> Result<(Reply, Option<Found>), Fa
     Ok((reply, found))
 }
 
-fn print(reply: &Reply, found: Option<Found>, args: &GetArgs) -> Result<(), Failure> {
-    let look = Look::of_stdout();
+fn print_usage(
+    reply: &ProxyReply,
+    found: Option<CustomerMatch>,
+    args: &GetArgs,
+) -> Result<(), CliError> {
+    let look = TerminalStyle::of_stdout();
     let format = args.format;
-    if format == Format::Table {
-        let mut usage: Usage = serde_json::from_slice(&reply.body).map_err(|error| {
-            Failure::other(format!(
+    if format == OutputFormat::Table {
+        let mut usage: UsageReply = serde_json::from_slice(&reply.body).map_err(|error| {
+            CliError::other(format!(
                 "what answered is no usage-proxy: {error}; check --url"
             ))
         })?;
-        usage.called(found.map(|found| found.name));
+        usage.set_customer_name(found.map(|found| found.name));
         if args.date.is_some() {
-            usage.of_a_date();
+            usage.set_dated();
         }
-        let freshness = Freshness::of(&reply.headers);
+        let freshness = ReplyFreshness::from_headers(&reply.headers);
         return print_text(table::render(&usage, &freshness, look).as_bytes());
     }
-    if !look.terminal {
+    if !look.is_terminal {
         return print_text(&reply.body);
     }
     // A person looks at it: names may do nothing to the terminal, and the prompt begins its own line.
-    let text = harmless_lines(&String::from_utf8_lossy(&reply.body).replace("\r\n", "\n"));
+    let text = sanitize_lines(&String::from_utf8_lossy(&reply.body).replace("\r\n", "\n"));
     print_text(format!("{}\n", text.trim_end()).as_bytes())
 }
 
 // === impl Format ===
 
-impl Format {
+impl OutputFormat {
     fn media_type(self) -> &'static str {
         match self {
             Self::Table | Self::Json => "application/json",
@@ -153,7 +162,7 @@ impl Format {
 
 impl ProxyArgs {
     /// The key that the file holds, where one is named.
-    fn key(&self) -> Result<Option<SecretString>, Failure> {
+    fn read_key(&self) -> Result<Option<SecretString>, CliError> {
         let Some(file) = &self.key_file else {
             return Ok(None);
         };
@@ -161,7 +170,7 @@ impl ProxyArgs {
             eprint_line(format_args!("warning: --key-file: {warning}"));
         }
         let key = secret::read_secret(file)
-            .map_err(|error| Failure::usage(format!("--key-file: {error}")))?;
+            .map_err(|error| CliError::usage(format!("--key-file: {error}")))?;
         Ok(Some(key))
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 
-use super::{Failure, eprint_line, print_line};
+use super::{CliError, eprint_line, print_line};
 use crate::access_key::{self, KeyHash};
 
 pub(super) const EXAMPLES: &str = "\
@@ -30,17 +30,17 @@ pub(super) struct HashKeyArgs {
     stdin: bool,
 }
 
-pub(super) fn run(args: &HashKeyArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &HashKeyArgs) -> Result<(), CliError> {
     if args.stdin {
-        hash_given(io::stdin().lock())
+        hash_stdin(io::stdin().lock())
     } else {
-        make_new()
+        generate_key()
     }
 }
 
-fn make_new() -> Result<(), Failure> {
-    let key = access_key::generate().map_err(Failure::other)?;
-    let hash = KeyHash::of(key.expose_secret().as_bytes());
+fn generate_key() -> Result<(), CliError> {
+    let key = access_key::generate().map_err(CliError::other)?;
+    let hash = KeyHash::of_key(key.expose_secret().as_bytes());
     print_line(format_args!(
         "key = \"{}\"\nkey_sha256 = \"{hash}\"",
         key.expose_secret()
@@ -54,7 +54,7 @@ fn make_new() -> Result<(), Failure> {
     Ok(())
 }
 
-fn hash_given(input: impl Read) -> Result<(), Failure> {
+fn hash_stdin(input: impl Read) -> Result<(), CliError> {
     let key = read_key(input)?;
     if key.expose_secret().len() < SHORTEST_SAFE {
         eprint_line(format_args!(
@@ -62,24 +62,24 @@ fn hash_given(input: impl Read) -> Result<(), Failure> {
              sees its hash; `usage-proxy hash-key` makes one that cannot"
         ));
     }
-    let hash = KeyHash::of(key.expose_secret().as_bytes());
+    let hash = KeyHash::of_key(key.expose_secret().as_bytes());
     print_line(format_args!("key_sha256 = \"{hash}\""))
 }
 
 /// The key is all that the input holds, white space around it apart.
-fn read_key(input: impl Read) -> Result<SecretString, Failure> {
+fn read_key(input: impl Read) -> Result<SecretString, CliError> {
     let mut bytes = Zeroizing::new(Vec::new());
     input
         .take(LONGEST + 1)
         .read_to_end(&mut bytes)
-        .map_err(Failure::other)?;
+        .map_err(CliError::other)?;
     let key = bytes.trim_ascii();
     match std::str::from_utf8(key) {
-        _ if key.is_empty() => Err(Failure::usage("standard input holds no key")),
+        _ if key.is_empty() => Err(CliError::usage("standard input holds no key")),
         Ok(text) if bytes.len() as u64 <= LONGEST && key.iter().all(u8::is_ascii_graphic) => {
             Ok(text.into())
         }
-        _ => Err(Failure::usage(format!(
+        _ => Err(CliError::usage(format!(
             "standard input holds no key; expected up to {LONGEST} visible ASCII characters \
              without spaces, since it is sent as a header"
         ))),
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_read_without_what_surrounds_it() {
+    fn a_key_is_read_without_surrounding_whitespace() {
         for input in ["up_1", "up_1\n", " up_1\r\n"] {
             let key = read_key(input.as_bytes()).unwrap();
 
@@ -100,12 +100,12 @@ mod tests {
     }
 
     #[test]
-    fn what_no_header_could_hold_is_no_key() {
+    fn text_that_cannot_be_a_header_value_is_not_a_key() {
         let too_long = "k".repeat(9_000);
         for input in ["", " \n", "two words", "two\nlines", "kż", &too_long] {
             let refused = read_key(input.as_bytes());
 
-            assert!(matches!(refused, Err(Failure::Usage(_))), "{input:?}");
+            assert!(matches!(refused, Err(CliError::Usage(_))), "{input:?}");
         }
     }
 }

@@ -10,11 +10,11 @@ use clap::Args;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::{Failure, configuration::ConfigArgs, print_line};
+use super::{CliError, config_args::ConfigArgs, print_line};
 use crate::{
     clock::{Clock as _, SystemClock},
     config::{AdminConfig, duration},
-    readable::readable,
+    printable::to_printable_line,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -37,10 +37,10 @@ Exit codes:
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Between two questions.
-const PAUSE: Duration = Duration::from_millis(250);
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Characters of what the proxy says that are passed on.
-const LONGEST_REASON: usize = 300;
+const MAX_REASON_LENGTH: usize = 300;
 
 /// What to ask, and whom.
 #[derive(Debug, Args)]
@@ -55,40 +55,40 @@ pub(super) struct HealthcheckArgs {
     wait: Option<Duration>,
 }
 
-pub(super) async fn run(args: &HealthcheckArgs) -> Result<(), Failure> {
+pub(super) async fn run(args: &HealthcheckArgs) -> Result<(), CliError> {
     // Not wrong use, whose exit code 2 Docker reserves: who started the proxy is to blame.
     let admin = AdminConfig::load(args.config.sources())
-        .map_err(|faults| Failure::other(faults.to_string().replace('\n', "; ")))?;
-    let url = url(&admin, args.ready)?;
+        .map_err(|faults| CliError::other(faults.to_string().replace('\n', "; ")))?;
+    let url = probe_url(&admin, args.ready)?;
     let clock = SystemClock;
     let ends = args.wait.map(|wait| clock.now() + wait);
     let why = loop {
-        let Err(why) = look(&url).await else {
+        let Err(why) = check_health(&url).await else {
             return print_line(if args.ready { "ready" } else { "healthy" });
         };
-        let next = clock.now() + PAUSE;
+        let next = clock.now() + RETRY_INTERVAL;
         if ends.is_none_or(|ends| next > ends) {
             break why;
         }
         clock.sleep_until(next).await;
     };
-    Err(Failure::other(format!("{url}: {why}")))
+    Err(CliError::other(format!("{url}: {why}")))
 }
 
 /// Asks once: why it is not so.
-async fn look(url: &str) -> Result<(), String> {
-    let (status, body) = ask(url).await.map_err(reason)?;
+async fn check_health(url: &str) -> Result<(), String> {
+    let (status, body) = fetch(url).await.map_err(error_reason)?;
     if status == StatusCode::OK {
         return Ok(());
     }
-    Err(waits_for(&body).unwrap_or_else(|| format!("answered {status}; expected 200 OK")))
+    Err(pending_gates(&body).unwrap_or_else(|| format!("answered {status}; expected 200 OK")))
 }
 
 /// Where the proxy answers, as seen from its own machine.
-fn url(admin: &AdminConfig, ready: bool) -> Result<String, Failure> {
-    let address = reachable(admin.listen);
+fn probe_url(admin: &AdminConfig, ready: bool) -> Result<String, CliError> {
+    let address = connectable_address(admin.listen);
     if address.port() == 0 {
-        return Err(Failure::other(
+        return Err(CliError::other(
             "admin.listen has port 0, so nobody can say where it listens; expected its port, by \
              --admin-listen",
         ));
@@ -99,7 +99,7 @@ fn url(admin: &AdminConfig, ready: bool) -> Result<String, Failure> {
 }
 
 /// "Every address" is none to connect to, but the loopback is among them.
-pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn connectable_address(listen: SocketAddr) -> SocketAddr {
     let address = match listen.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
@@ -111,7 +111,7 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
 /// The certificate is not verified, as Kubernetes' own probes do not: nothing secret is sent or
 /// believed, and one that has expired, or was replaced a second ago, must not have a proxy taken for
 /// dead that lives. Metrics tell of certificates.
-async fn ask(url: &str) -> reqwest::Result<(StatusCode, Vec<u8>)> {
+async fn fetch(url: &str) -> reqwest::Result<(StatusCode, Vec<u8>)> {
     let client = reqwest::Client::builder()
         .user_agent(concat!(
             "usage-proxy-healthcheck/",
@@ -128,7 +128,7 @@ async fn ask(url: &str) -> reqwest::Result<(StatusCode, Vec<u8>)> {
 }
 
 /// The root of the matter, in one line.
-pub(super) fn reason(error: reqwest::Error) -> String {
+pub(super) fn error_reason(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return format!("no answer within {} s", TIMEOUT.as_secs());
     }
@@ -137,28 +137,28 @@ pub(super) fn reason(error: reqwest::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    readable(&cause.to_string(), LONGEST_REASON)
+    to_printable_line(&cause.to_string(), MAX_REASON_LENGTH)
 }
 
 /// What the closed gates of `/readyz` wait for.
-fn waits_for(body: &[u8]) -> Option<String> {
-    let Report { gates } = serde_json::from_slice(body).ok()?;
+fn pending_gates(body: &[u8]) -> Option<String> {
+    let HealthcheckReply { gates } = serde_json::from_slice(body).ok()?;
     let waiting = gates.into_iter().filter_map(|gate| {
         let what = gate.waits_for?;
         Some(format!("{} waits for {what}", gate.name))
     });
     let waiting: Vec<_> = waiting.collect();
-    (!waiting.is_empty()).then(|| readable(&waiting.join("; "), LONGEST_REASON))
+    (!waiting.is_empty()).then(|| to_printable_line(&waiting.join("; "), MAX_REASON_LENGTH))
 }
 
 #[derive(Deserialize)]
-struct Report {
-    gates: Vec<Gate>,
+struct HealthcheckReply {
+    gates: Vec<HealthcheckGate>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Gate {
+struct HealthcheckGate {
     name: String,
     waits_for: Option<String>,
 }
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_address_is_asked_on_the_loopback_and_any_other_as_it_is() {
+    fn an_unspecified_address_is_probed_on_loopback() {
         for (listen, asked) in [
             ("0.0.0.0:9090", "127.0.0.1:9090"),
             ("[::]:9090", "[::1]:9090"),
@@ -176,7 +176,7 @@ mod tests {
             ("192.0.2.7:9090", "192.0.2.7:9090"),
             ("[2001:db8::7]:9090", "[2001:db8::7]:9090"),
         ] {
-            let reached = reachable(listen.parse().unwrap());
+            let reached = connectable_address(listen.parse().unwrap());
 
             assert_eq!(reached.to_string(), asked, "{listen}");
         }

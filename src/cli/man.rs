@@ -1,6 +1,6 @@
 //! `usage-proxy man`: manual pages, from the same words as `--help`.
 //!
-//! The paragraphs after a command's options become sections: see [`Sections`].
+//! The paragraphs after a command's options become sections: see [`ManSections`].
 
 use std::{
     fs, io,
@@ -13,7 +13,7 @@ use clap_mangen::{
     roff::{Roff, bold, roman},
 };
 
-use super::{Cli, Failure, print_line, print_text};
+use super::{Cli, CliError, print_line, print_text};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -35,31 +35,31 @@ pub(super) struct ManArgs {
 
 /// What a page says after the options.
 #[derive(Debug, Default)]
-struct Sections<'a>(Vec<Section<'a>>);
+struct ManSections<'a>(Vec<ManSection<'a>>);
 
 #[derive(Debug)]
-struct Section<'a> {
+struct ManSection<'a> {
     heading: String,
     lines: Vec<&'a str>,
-    layout: Layout,
+    layout: ManLayout,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
+enum ManLayout {
     /// Lines as they are: examples, and columns.
     Kept,
     /// Text, filled to the width of the page.
     Filled,
 }
 
-pub(super) fn run(args: &ManArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &ManArgs) -> Result<(), CliError> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     match &args.folder {
         Some(folder) => write_pages(&command, folder).map_err(|error| {
-            Failure::other(format!("cannot write to {}: {error}", folder.display()))
+            CliError::other(format!("cannot write to {}: {error}", folder.display()))
         })?,
-        None => return print_text(&page(&command, &command).map_err(Failure::other)?),
+        None => return print_text(&page(&command, &command).map_err(CliError::other)?),
     }
     .iter()
     .try_for_each(|file| print_line(file.display()))
@@ -97,7 +97,7 @@ fn page(command: &Command, main: &Command) -> io::Result<Vec<u8>> {
     }
     let mut roff = Roff::new();
     let (own, of_main) = (after_help(command), after_help(main));
-    let sections = Sections::of(&own).with_exit_status_of(Sections::of(&of_main));
+    let sections = ManSections::of(&own).with_exit_status_of(ManSections::of(&of_main));
     sections.render(&mut roff);
     see_also(command, main, &mut roff);
     roff.to_writer(&mut page)?;
@@ -136,26 +136,26 @@ fn see_also(command: &Command, main: &Command, roff: &mut Roff) {
 
 // === impl Sections ===
 
-impl<'a> Sections<'a> {
+impl<'a> ManSections<'a> {
     /// A paragraph whose first line ends with a colon, and whose others are indented, is a section
     /// of that name; exit codes may stand in a line. All else are notes.
     fn of(help: &'a str) -> Self {
         let mut sections = Self::default();
         let mut notes = Vec::new();
         for paragraph in help.split("\n\n") {
-            match Section::parse(paragraph) {
+            match ManSection::parse(paragraph) {
                 Some(section) => sections.0.push(section),
                 None => notes.extend(paragraph.lines().chain([""])),
             }
         }
         if !notes.is_empty() {
-            sections.0.push(Section {
+            sections.0.push(ManSection {
                 heading: "NOTES".to_owned(),
                 lines: notes,
-                layout: Layout::Filled,
+                layout: ManLayout::Filled,
             });
         }
-        let place = |section: &Section<'_>| {
+        let place = |section: &ManSection<'_>| {
             let known = ORDER.iter().position(|known| *known == section.heading);
             known.map_or(0, |at| at + 1)
         };
@@ -165,9 +165,9 @@ impl<'a> Sections<'a> {
 
     /// Every command ends alike, unless it says otherwise.
     fn with_exit_status_of(mut self, main: Self) -> Self {
-        let is_exit_status = |section: &Section<'_>| section.heading == "EXIT STATUS";
+        let is_exit_status = |section: &ManSection<'_>| section.heading == "EXIT STATUS";
         if !self.0.iter().any(is_exit_status) {
-            let after = |section: &Section<'_>| !ORDER.contains(&section.heading.as_str());
+            let after = |section: &ManSection<'_>| !ORDER.contains(&section.heading.as_str());
             let at = self.0.iter().take_while(|section| after(section)).count();
             self.0
                 .splice(at..at, main.0.into_iter().filter(is_exit_status));
@@ -179,8 +179,8 @@ impl<'a> Sections<'a> {
         for section in &self.0 {
             roff.control("SH", [section.heading.as_str()]);
             match section.layout {
-                Layout::Kept => render_kept(&section.lines, roff),
-                Layout::Filled => render_filled(&section.lines, roff),
+                ManLayout::Kept => render_kept(&section.lines, roff),
+                ManLayout::Filled => render_filled(&section.lines, roff),
             }
         }
     }
@@ -206,13 +206,13 @@ fn render_filled(lines: &[&str], roff: &mut Roff) {
 
 // === impl Section ===
 
-impl<'a> Section<'a> {
+impl<'a> ManSection<'a> {
     fn parse(paragraph: &'a str) -> Option<Self> {
         if let Some(codes) = paragraph.strip_prefix("Exit codes: ") {
             return Some(Self {
                 heading: "EXIT STATUS".to_owned(),
                 lines: codes.lines().collect(),
-                layout: Layout::Filled,
+                layout: ManLayout::Filled,
             });
         }
         let (first, rest) = paragraph.split_once('\n')?;
@@ -224,7 +224,7 @@ impl<'a> Section<'a> {
                 other => other.to_uppercase(),
             },
             lines: lines?,
-            layout: Layout::Kept,
+            layout: ManLayout::Kept,
         })
     }
 }
@@ -238,7 +238,7 @@ mod tests {
         let help = "Examples:\n  a\n    b\n\nSome text\nthat goes on.\n\nExit codes:\n  0  done\n\n\
                     Faults:\n  c\n\nMore text.";
 
-        let sections = Sections::of(help).0;
+        let sections = ManSections::of(help).0;
 
         let told: Vec<_> = sections
             .iter()
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn exit_codes_may_stand_in_a_line() {
-        let sections = Sections::of("Exit codes: 0 healthy,\n1 not.").0;
+        let sections = ManSections::of("Exit codes: 0 healthy,\n1 not.").0;
 
         assert_eq!(sections.len(), 1);
         assert_eq!(sections[0].heading, "EXIT STATUS");

@@ -1,6 +1,6 @@
 //! `usage-proxy openapi`: the description of the API, for whoever generates a client.
 
-use super::{Failure, print_line};
+use super::{CliError, print_line};
 use crate::api;
 
 pub(super) const EXAMPLES: &str = "\
@@ -10,6 +10,6 @@ Examples:
 It is what /openapi.json serves where everybody may call; where callers are told apart, a running
 service says so in its own.";
 
-pub(super) fn run() -> Result<(), Failure> {
-    print_line(api::openapi_document().map_err(Failure::other)?)
+pub(super) fn run() -> Result<(), CliError> {
+    print_line(api::openapi_document().map_err(CliError::other)?)
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::terminal::Look;
+use super::terminal::TerminalStyle;
 
 /// What ends sooner needs no sign; one that is gone at once would only flicker.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -16,20 +16,20 @@ const STEP: Duration = Duration::from_millis(120);
 /// Waits for `work`, and tells on standard error what for, where that is a terminal and it takes more
 /// than a second. Nothing of it is left behind.
 pub(super) async fn while_waiting<T>(what: &str, work: impl Future<Output = T>) -> T {
-    let look = Look::of_stderr();
+    let look = TerminalStyle::of_stderr();
     let mut work = std::pin::pin!(work);
-    if !look.terminal {
+    if !look.is_terminal {
         return work.await;
     }
     if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
         return done;
     }
-    let _clears = Line;
+    let _clears = ProgressLine;
     let mut waited = PATIENCE;
     for sign in signs(look).iter().cycle() {
         let text = format!("{sign} {what} ({} s)", waited.as_secs());
         // The last column stays free: some terminals begin a new line behind it.
-        show(&look.fit(&text, look.columns.saturating_sub(1)));
+        show(&look.truncate(&text, look.columns.saturating_sub(1)));
         if let Ok(done) = tokio::time::timeout(STEP, &mut work).await {
             return done;
         }
@@ -38,8 +38,8 @@ pub(super) async fn while_waiting<T>(what: &str, work: impl Future<Output = T>) 
     work.await
 }
 
-fn signs(look: Look) -> &'static [&'static str] {
-    if look.unicode {
+fn signs(look: TerminalStyle) -> &'static [&'static str] {
+    if look.has_unicode {
         &["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"]
     } else {
         &["|", "/", "-", "\\"]
@@ -55,9 +55,9 @@ fn show(text: &str) {
 
 /// The line of progress, which is cleared whichever way the wait ends.
 #[derive(Debug)]
-struct Line;
+struct ProgressLine;
 
-impl Drop for Line {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         show("");
     }

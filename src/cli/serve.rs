@@ -3,20 +3,20 @@
 use std::net::SocketAddr;
 
 use super::{
-    Failure,
-    configuration::{ConfigArgs, unreadable_secrets, unreadable_trace_headers, warnings},
-    healthcheck::reachable,
+    CliError,
+    config_args::{ConfigArgs, unreadable_secrets, unreadable_trace_headers, warnings},
+    healthcheck::connectable_address,
     print_line, shell,
-    terminal::Look,
+    terminal::TerminalStyle,
 };
 use crate::{
-    app::{App, Deps},
+    app::{App, AppDeps},
     config::{AuthConfig, Config},
-    handover::{HandoverError, Inherited},
     observability::telemetry,
-    open_files,
+    open_file_limit,
     reload::Reload,
     shutdown::Shutdown,
+    socket_activation::{InheritedSockets, SocketActivationError},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -41,41 +41,41 @@ Files:
 
 pub(super) async fn run(
     args: &ConfigArgs,
-    inherited: Result<Inherited, HandoverError>,
-) -> Result<(), Failure> {
+    inherited: Result<InheritedSockets, SocketActivationError>,
+) -> Result<(), CliError> {
     let config = Config::load(args.sources())?;
-    let log = telemetry::start_logging(&config.log).map_err(Failure::usage)?;
+    let log = telemetry::start_logging(&config.log).map_err(CliError::usage)?;
     check_secret_files(&config.upstream.auth)?;
     if let Some(unreadable) = unreadable_trace_headers(&config) {
-        return Err(Failure::other(unreadable));
+        return Err(CliError::other(unreadable));
     }
     for warning in warnings(&config) {
         tracing::warn!("{warning}");
     }
-    if let Some(warning) = open_files::raise_limit(&config.server) {
+    if let Some(warning) = open_file_limit::raise_limit(&config.server) {
         tracing::warn!("{warning}");
     }
     tracing::debug!(config = config.effective(), "effective configuration");
-    let inherited = inherited.map_err(Failure::other)?;
-    let deps = Deps {
+    let inherited = inherited.map_err(CliError::other)?;
+    let deps = AppDeps {
         dropped_log_lines: log.dropped_lines(),
-        ..Deps::default()
+        ..AppDeps::default()
     };
-    serve_until_signalled(&config, &args.flag(), inherited, deps).await
+    serve_until_signalled(&config, &args.config_flag(), inherited, deps).await
 }
 
 async fn serve_until_signalled(
     config: &Config,
     config_flag: &str,
-    inherited: Inherited,
-    deps: Deps,
-) -> Result<(), Failure> {
-    let app = App::build_on(inherited, config, deps).await?;
-    end_on_signal(app.shutdown())?;
+    inherited: InheritedSockets,
+    deps: AppDeps,
+) -> Result<(), CliError> {
+    let app = App::build_with_sockets(inherited, config, deps).await?;
+    drain_on_signal(app.shutdown())?;
     reload_on_hangup(app.reload(), &app.shutdown())?;
     let (api, admin) = (app.api_address(), app.admin_address());
-    if is_watched() {
-        print_line(welcome(config, config_flag, api, admin))?;
+    if is_interactive() {
+        print_line(startup_message(config, config_flag, api, admin))?;
     } else {
         tracing::info!(
             %api,
@@ -92,21 +92,26 @@ async fn serve_until_signalled(
 
 /// Whether a person sees all that is printed, so that what listens where is told in sentences and not
 /// in the log.
-pub(super) fn is_watched() -> bool {
-    Look::of_stdout().terminal && Look::of_stderr().terminal
+pub(super) fn is_interactive() -> bool {
+    TerminalStyle::of_stdout().is_terminal && TerminalStyle::of_stderr().is_terminal
 }
 
 /// With commands that work as they are printed, but for what stands in capitals.
-fn welcome(config: &Config, config_flag: &str, api: SocketAddr, admin: SocketAddr) -> String {
-    let api_url = url(api, config.server.tls.is_some());
-    let admin_url = url(admin, config.admin.tls.is_some());
+fn startup_message(
+    config: &Config,
+    config_flag: &str,
+    api: SocketAddr,
+    admin: SocketAddr,
+) -> String {
+    let api_url = listener_url(api, config.server.tls.is_some());
+    let admin_url = listener_url(admin, config.admin.tls.is_some());
     let callers = match (&config.callers.file, &config.callers.jwt) {
         (Some(file), None) => format!("for the callers of {}", file.display()),
         (Some(file), Some(_)) => format!("for the callers of {}, and tokens", file.display()),
         (None, Some(jwt)) => format!("for whoever has a token of {}", jwt.issuer),
         (None, None) => "for everybody who reaches it".to_owned(),
     };
-    let key_flag = if callers_are_told_apart(config) {
+    let key_flag = if is_authentication_configured(config) {
         " --key-file FILE"
     } else {
         ""
@@ -126,28 +131,28 @@ Try:
 `{program} doctor{config_flag}` says what is wrong where it is not ready. Ctrl-C ends it.
 ",
         version = env!("CARGO_PKG_VERSION"),
-        program = shell::program(),
+        program = shell::program_name(),
         upstream = config.upstream.base_url.host_str().unwrap_or_default(),
     )
 }
 
-fn callers_are_told_apart(config: &Config) -> bool {
+fn is_authentication_configured(config: &Config) -> bool {
     config.callers.file.is_some() || config.callers.jwt.is_some()
 }
 
 /// How an address is reached from this machine.
-fn url(address: SocketAddr, tls: bool) -> String {
+fn listener_url(address: SocketAddr, tls: bool) -> String {
     let scheme = if tls { "https" } else { "http" };
-    format!("{scheme}://{}", reachable(address))
+    format!("{scheme}://{}", connectable_address(address))
 }
 
 /// Reads every secret once, so that a start that could never serve fails at once and says why.
-fn check_secret_files(auth: &AuthConfig) -> Result<(), Failure> {
+fn check_secret_files(auth: &AuthConfig) -> Result<(), CliError> {
     let faults = unreadable_secrets(auth);
     if faults.is_empty() {
         Ok(())
     } else {
-        Err(Failure::other(faults.join("\n")))
+        Err(CliError::other(faults.join("\n")))
     }
 }
 
@@ -157,11 +162,11 @@ fn check_secret_files(auth: &AuthConfig) -> Result<(), Failure> {
     clippy::disallowed_methods,
     reason = "`Shutdown` drops its tasks while others may still take seconds to end"
 )]
-pub(super) fn end_on_signal(shutdown: Shutdown) -> Result<(), Failure> {
+pub(super) fn drain_on_signal(shutdown: Shutdown) -> Result<(), CliError> {
     use tokio::signal::unix::{SignalKind, signal};
 
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::other)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::other)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(CliError::other)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::other)?;
     tokio::spawn(async move {
         let mut signalled = async || {
             tokio::select! {
@@ -183,14 +188,14 @@ pub(super) fn end_on_signal(shutdown: Shutdown) -> Result<(), Failure> {
 }
 
 /// SIGHUP has every file that may change read again.
-fn reload_on_hangup(reload: Reload, shutdown: &Shutdown) -> Result<(), Failure> {
+fn reload_on_hangup(reload: Reload, shutdown: &Shutdown) -> Result<(), CliError> {
     use tokio::signal::unix::{SignalKind, signal};
 
-    let mut hangup = signal(SignalKind::hangup()).map_err(Failure::other)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(CliError::other)?;
     shutdown.spawn(async move {
         while hangup.recv().await.is_some() {
             tracing::info!(signal = "SIGHUP", "reading files again");
-            reload.ask();
+            reload.trigger();
         }
     });
     Ok(())

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path};
 
 /// A path as one word.
-pub(super) fn word(file: &Path) -> String {
+pub(super) fn quote_path(file: &Path) -> String {
     let text = file.display().to_string();
     let plain =
         |character: char| character.is_ascii_alphanumeric() || "/._-+@:".contains(character);
@@ -16,13 +16,13 @@ pub(super) fn word(file: &Path) -> String {
 
 /// This program, as it was called: by its name where the shell finds it, else by its path, such as
 /// after `cargo run`.
-pub(super) fn program() -> String {
-    named(std::env::args_os().next())
+pub(super) fn program_name() -> String {
+    program_name_from(std::env::args_os().next())
 }
 
-fn named(called: Option<OsString>) -> String {
+fn program_name_from(called: Option<OsString>) -> String {
     match called {
-        Some(name) if !name.is_empty() => word(Path::new(&name)),
+        Some(name) if !name.is_empty() => quote_path(Path::new(&name)),
         _ => "usage-proxy".to_owned(),
     }
 }
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_one_word_of_a_shell() {
+    fn a_path_is_quoted_as_one_shell_word() {
         for (file, text) in [
             (
                 "/etc/usage-proxy/usage-proxy.toml",
@@ -40,7 +40,7 @@ mod tests {
             ),
             ("my files/it's.toml", r"'my files/it'\''s.toml'"),
         ] {
-            assert_eq!(word(Path::new(file)), text);
+            assert_eq!(quote_path(Path::new(file)), text);
         }
     }
 
@@ -52,7 +52,7 @@ mod tests {
             (Some(""), "usage-proxy"),
             (None, "usage-proxy"),
         ] {
-            assert_eq!(named(called.map(OsString::from)), text);
+            assert_eq!(program_name_from(called.map(OsString::from)), text);
         }
     }
 }

@@ -3,11 +3,11 @@ use std::net::SocketAddr;
 use clap::Args;
 
 use super::{
-    Failure, address, print_line,
-    serve::{end_on_signal, is_watched},
+    CliError, address, print_line,
+    serve::{drain_on_signal, is_interactive},
 };
 use crate::{
-    app::listen_failure,
+    app::bind_failure_advice,
     config::{LogConfig, RequestLog},
     observability::telemetry,
     shutdown::Shutdown,
@@ -67,19 +67,19 @@ pub(super) struct SimulateArgs {
     faults: Vec<(String, String)>,
 }
 
-pub(super) async fn run(args: SimulateArgs) -> Result<(), Failure> {
+pub(super) async fn run(args: SimulateArgs) -> Result<(), CliError> {
     let mut faults = Faults::default();
     for (key, value) in &args.faults {
         faults
             .set(key, value)
-            .map_err(|error| Failure::usage(format!("--fault {key}: {error}")))?;
+            .map_err(|error| CliError::usage(format!("--fault {key}: {error}")))?;
     }
     let log = LogConfig {
         format: None,
         filter: "info".to_owned(),
         requests: RequestLog::All,
     };
-    let _log = telemetry::start_logging(&log).map_err(Failure::usage)?;
+    let _log = telemetry::start_logging(&log).map_err(CliError::usage)?;
     let options = SimulatorOptions {
         customers: args.customers,
         seed: args.seed,
@@ -90,17 +90,17 @@ pub(super) async fn run(args: SimulateArgs) -> Result<(), Failure> {
     let simulator = Simulator::bind(args.listen, options)
         .await
         .map_err(|error| {
-            Failure::other(format!(
+            CliError::other(format!(
                 "--listen {}: {}",
                 args.listen,
-                listen_failure(&error)
+                bind_failure_advice(&error)
             ))
         })?;
     let shutdown = Shutdown::new();
-    end_on_signal(shutdown.clone())?;
+    drain_on_signal(shutdown.clone())?;
     let address = simulator.local_addr();
-    print_line(welcome(address))?;
-    if !is_watched() {
+    print_line(startup_message(address))?;
+    if !is_interactive() {
         tracing::info!(simulator = %address, version = env!("CARGO_PKG_VERSION"), "listening");
     }
     simulator.run(shutdown.clone()).await;
@@ -108,7 +108,7 @@ pub(super) async fn run(args: SimulateArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn welcome(address: SocketAddr) -> String {
+fn startup_message(address: SocketAddr) -> String {
     format!(
         "A stand-in for Partner Center. To have usage-proxy ask it:
 
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_help_names_every_call_that_a_fault_may_befall() {
+    fn the_help_names_every_call_that_a_fault_can_affect() {
         let (_, faults) = EXAMPLES.split_once("  api ").unwrap();
         let (told, _) = faults.split_once(": whom").unwrap();
 

@@ -5,22 +5,22 @@ use std::io::{self, IsTerminal};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Columns where nobody says how many there are: in a pipe, for example.
-const USUAL_COLUMNS: usize = 80;
+const DEFAULT_COLUMNS: usize = 80;
 
 /// How output may look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Look {
+pub(super) struct TerminalStyle {
     /// A person sees it, and not a program.
-    pub(super) terminal: bool,
+    pub(super) is_terminal: bool,
     pub(super) columns: usize,
     /// Characters beyond ASCII are shown.
-    pub(super) unicode: bool,
-    pub(super) colour: bool,
+    pub(super) has_unicode: bool,
+    pub(super) has_color: bool,
 }
 
 /// What text is set off by, where there is colour; it never says what the text does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ink {
+pub(super) enum TextStyle {
     Bold,
     Faint,
     Red,
@@ -30,7 +30,7 @@ pub(super) enum Ink {
 
 // === impl Look ===
 
-impl Look {
+impl TerminalStyle {
     /// Of standard output.
     pub(super) fn of_stdout() -> Self {
         let columns = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
@@ -45,26 +45,26 @@ impl Look {
     }
 
     fn of(terminal: bool, columns: Option<usize>) -> Self {
-        let no_colour = variable("NO_COLOR").is_some();
-        let dumb = variable("TERM").as_deref() == Some("dumb");
+        let no_colour = environment_variable("NO_COLOR").is_some();
+        let dumb = environment_variable("TERM").as_deref() == Some("dumb");
         // In this order, as setlocale(3) looks for them.
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
             .into_iter()
-            .find_map(variable);
+            .find_map(environment_variable);
         Self {
-            terminal,
+            is_terminal: terminal,
             // A width of nothing is what some terminals say that do not know.
             columns: columns
                 .filter(|columns| *columns > 0)
-                .unwrap_or(USUAL_COLUMNS),
-            unicode: locale.is_some_and(|locale| speaks_utf8(&locale)),
-            colour: terminal && !no_colour && !dumb,
+                .unwrap_or(DEFAULT_COLUMNS),
+            has_unicode: locale.is_some_and(|locale| is_utf8_locale(&locale)),
+            has_color: terminal && !no_colour && !dumb,
         }
     }
 
     /// `text`, set off where there is colour.
-    pub(super) fn ink(self, ink: Ink, text: &str) -> String {
-        if self.colour && !text.is_empty() {
+    pub(super) fn styled(self, ink: TextStyle, text: &str) -> String {
+        if self.has_color && !text.is_empty() {
             format!("\u{1b}[{}m{text}\u{1b}[0m", ink.code())
         } else {
             text.to_owned()
@@ -72,16 +72,16 @@ impl Look {
     }
 
     /// Either, as the terminal can.
-    pub(super) fn either<'a>(self, unicode: &'a str, ascii: &'a str) -> &'a str {
-        if self.unicode { unicode } else { ascii }
+    pub(super) fn unicode_or_ascii<'a>(self, unicode: &'a str, ascii: &'a str) -> &'a str {
+        if self.has_unicode { unicode } else { ascii }
     }
 
     /// `text`, cut to `columns`, and the cut shown.
-    pub(super) fn fit(self, text: &str, columns: usize) -> String {
+    pub(super) fn truncate(self, text: &str, columns: usize) -> String {
         if text.width() <= columns {
             return text.to_owned();
         }
-        let end = self.either("…", "~");
+        let end = self.unicode_or_ascii("…", "~");
         let mut fitting = String::new();
         let mut left = columns.saturating_sub(end.width());
         for character in text.chars() {
@@ -114,7 +114,7 @@ impl Look {
 
 // === impl Ink ===
 
-impl Ink {
+impl TextStyle {
     fn code(self) -> u8 {
         match self {
             Self::Bold => 1,
@@ -128,10 +128,10 @@ impl Ink {
 
 /// Text of somebody else's, so that it can do nothing but be read: whatever moves the cursor, changes
 /// colours or the direction of writing, or cannot be seen is shown as `?`.
-pub(super) fn harmless(text: &str) -> String {
+pub(super) fn sanitize(text: &str) -> String {
     text.chars()
         .map(|character| {
-            if is_harmful(character) {
+            if is_unsafe_character(character) {
                 '?'
             } else {
                 character
@@ -141,17 +141,17 @@ pub(super) fn harmless(text: &str) -> String {
 }
 
 /// The same for text of several lines.
-pub(super) fn harmless_lines(text: &str) -> String {
+pub(super) fn sanitize_lines(text: &str) -> String {
     text.chars()
         .map(|character| match character {
             '\n' | '\t' => character,
-            other if is_harmful(other) => '?',
+            other if is_unsafe_character(other) => '?',
             other => other,
         })
         .collect()
 }
 
-fn is_harmful(character: char) -> bool {
+fn is_unsafe_character(character: char) -> bool {
     character.is_control()
         || matches!(character,
             // Line and paragraph separators; marks, embeddings, overrides and isolates of direction
@@ -162,21 +162,21 @@ fn is_harmful(character: char) -> bool {
 }
 
 /// `text` with blanks behind it, up to `columns`.
-pub(super) fn left(text: &str, columns: usize) -> String {
+pub(super) fn align_left(text: &str, columns: usize) -> String {
     format!("{text}{}", " ".repeat(columns.saturating_sub(text.width())))
 }
 
 /// `text` with blanks before it, up to `columns`.
-pub(super) fn right(text: &str, columns: usize) -> String {
+pub(super) fn align_right(text: &str, columns: usize) -> String {
     format!("{}{text}", " ".repeat(columns.saturating_sub(text.width())))
 }
 
 /// Columns that `text` takes.
-pub(super) fn width(text: &str) -> usize {
+pub(super) fn display_width(text: &str) -> usize {
     text.width()
 }
 
-fn speaks_utf8(locale: &str) -> bool {
+fn is_utf8_locale(locale: &str) -> bool {
     let locale = locale.to_ascii_lowercase();
     locale.contains("utf-8") || locale.contains("utf8")
 }
@@ -186,7 +186,7 @@ fn speaks_utf8(locale: &str) -> bool {
     clippy::disallowed_methods,
     reason = "what a terminal can is no configuration of the service"
 )]
-pub(super) fn variable(name: &str) -> Option<String> {
+pub(super) fn environment_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -194,15 +194,15 @@ pub(super) fn variable(name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    const UTF8: Look = Look {
-        terminal: true,
+    const UTF8: TerminalStyle = TerminalStyle {
+        is_terminal: true,
         columns: 80,
-        unicode: true,
-        colour: false,
+        has_unicode: true,
+        has_color: false,
     };
 
     #[test]
-    fn a_cut_is_shown_and_never_wider_than_there_is_room() {
+    fn truncated_text_is_marked_and_fits() {
         for (text, columns, fitting) in [
             ("short", 5, "short"),
             ("longer", 5, "long…"),
@@ -211,40 +211,46 @@ mod tests {
             ("漢字漢字", 5, "漢字…"),
             ("漢字漢字", 4, "漢…"),
         ] {
-            let fitted = UTF8.fit(text, columns);
+            let fitted = UTF8.truncate(text, columns);
 
             assert_eq!(fitted, fitting, "{text} in {columns}");
-            assert!(width(&fitted) <= columns);
+            assert!(display_width(&fitted) <= columns);
         }
-        let ascii = Look {
-            unicode: false,
+        let ascii = TerminalStyle {
+            has_unicode: false,
             ..UTF8
         };
-        assert_eq!(ascii.fit("longer", 5), "long~");
+        assert_eq!(ascii.truncate("longer", 5), "long~");
     }
 
     #[test]
-    fn names_can_do_nothing_to_a_terminal() {
+    fn control_characters_are_replaced() {
         let hostile = "a\u{1b}[2J\u{7}\r\n\u{9b}31m\u{202e}evil\u{200b}ż漢";
 
-        assert_eq!(harmless(hostile), "a?[2J????31m?evil?ż漢");
-        assert_eq!(harmless_lines("a\u{1b}\nb\t\r"), "a?\nb\t?");
+        assert_eq!(sanitize(hostile), "a?[2J????31m?evil?ż漢");
+        assert_eq!(sanitize_lines("a\u{1b}\nb\t\r"), "a?\nb\t?");
     }
 
     #[test]
     fn text_is_wrapped_between_words() {
-        assert_eq!(Look::wrap("one two  three", 7), ["one two", "three"]);
-        assert_eq!(Look::wrap("unbreakable", 4), ["unbreakable"]);
+        assert_eq!(
+            TerminalStyle::wrap("one two  three", 7),
+            ["one two", "three"]
+        );
+        assert_eq!(TerminalStyle::wrap("unbreakable", 4), ["unbreakable"]);
     }
 
     #[test]
-    fn colours_are_for_those_who_want_them() {
-        let colour = Look {
-            colour: true,
+    fn colors_are_used_only_if_enabled() {
+        let colour = TerminalStyle {
+            has_color: true,
             ..UTF8
         };
 
-        assert_eq!(UTF8.ink(Ink::Yellow, "wrong"), "wrong");
-        assert_eq!(colour.ink(Ink::Yellow, "wrong"), "\u{1b}[33mwrong\u{1b}[0m");
+        assert_eq!(UTF8.styled(TextStyle::Yellow, "wrong"), "wrong");
+        assert_eq!(
+            colour.styled(TextStyle::Yellow, "wrong"),
+            "\u{1b}[33mwrong\u{1b}[0m"
+        );
     }
 }

@@ -14,13 +14,13 @@ use super::{Clock, SystemClock};
 pub struct ManualClock {
     started: Instant,
     started_wall: Timestamp,
-    passed: watch::Sender<Duration>,
+    elapsed: watch::Sender<Duration>,
     /// Until when each sleeper sleeps.
-    sleepers: watch::Sender<Vec<Instant>>,
+    sleep_deadlines: watch::Sender<Vec<Instant>>,
 }
 
 /// Someone asleep, for as long as this lives.
-struct Asleep<'a> {
+struct SleepGuard<'a> {
     clock: &'a ManualClock,
     until: Instant,
 }
@@ -33,18 +33,18 @@ impl ManualClock {
         Self {
             started: SystemClock.now(),
             started_wall: wall,
-            passed: watch::Sender::default(),
-            sleepers: watch::Sender::default(),
+            elapsed: watch::Sender::default(),
+            sleep_deadlines: watch::Sender::default(),
         }
     }
 
     /// Moves the time on, and wakes who slept until then.
     pub fn advance(&self, by: Duration) {
-        self.passed.send_modify(|passed| *passed += by);
+        self.elapsed.send_modify(|passed| *passed += by);
     }
 
     /// Completes when so many sleep until just that time from now.
-    pub async fn asleep(&self, sleepers: usize, by: Duration) {
+    pub async fn wait_for_sleepers_until(&self, sleepers: usize, by: Duration) {
         let until = self.now() + by;
         let slept_for =
             |all: &Vec<Instant>| all.iter().filter(|one| **one == until).count() >= sleepers;
@@ -52,7 +52,7 @@ impl ManualClock {
     }
 
     /// Moves the time on by this, once someone sleeps for no longer.
-    pub async fn pass(&self, by: Duration) {
+    pub async fn advance_when_sleeping(&self, by: Duration) {
         let now = self.now();
         self.wait_for_sleepers(|all| all.iter().any(|until| now < *until && *until <= now + by))
             .await;
@@ -61,24 +61,29 @@ impl ManualClock {
 
     async fn wait_for_sleepers(&self, enough: impl FnMut(&Vec<Instant>) -> bool) {
         // The sender lives in `self`: waiting cannot fail.
-        let _enough = self.sleepers.subscribe().wait_for(enough).await.is_ok();
+        let _enough = self
+            .sleep_deadlines
+            .subscribe()
+            .wait_for(enough)
+            .await
+            .is_ok();
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Instant {
-        self.started + *self.passed.borrow()
+        self.started + *self.elapsed.borrow()
     }
 
-    fn wall(&self) -> Timestamp {
-        self.started_wall + *self.passed.borrow()
+    fn wall_time(&self) -> Timestamp {
+        self.started_wall + *self.elapsed.borrow()
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
-            let _asleep = Asleep::new(self, deadline);
+            let _asleep = SleepGuard::new(self, deadline);
             let until = deadline.saturating_duration_since(self.started);
-            let mut passed = self.passed.subscribe();
+            let mut passed = self.elapsed.subscribe();
             let _reached = passed.wait_for(|passed| *passed >= until).await.is_ok();
         })
     }
@@ -86,16 +91,16 @@ impl Clock for ManualClock {
 
 // === impl Asleep ===
 
-impl<'a> Asleep<'a> {
+impl<'a> SleepGuard<'a> {
     fn new(clock: &'a ManualClock, until: Instant) -> Self {
-        clock.sleepers.send_modify(|all| all.push(until));
+        clock.sleep_deadlines.send_modify(|all| all.push(until));
         Self { clock, until }
     }
 }
 
-impl Drop for Asleep<'_> {
+impl Drop for SleepGuard<'_> {
     fn drop(&mut self) {
-        self.clock.sleepers.send_modify(|all| {
+        self.clock.sleep_deadlines.send_modify(|all| {
             if let Some(at) = all.iter().position(|until| *until == self.until) {
                 all.swap_remove(at);
             }
@@ -114,12 +119,12 @@ mod tests {
         let sleep = clock.sleep_until(clock.now() + minute);
 
         let move_on = async {
-            clock.asleep(1, minute).await;
+            clock.wait_for_sleepers_until(1, minute).await;
             clock.advance(minute);
         };
         tokio::join!(sleep, move_on);
 
-        assert_eq!(clock.wall().as_second(), 60);
-        assert!(clock.sleepers.borrow().is_empty());
+        assert_eq!(clock.wall_time().as_second(), 60);
+        assert!(clock.sleep_deadlines.borrow().is_empty());
     }
 }

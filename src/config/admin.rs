@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use super::{ConfigErrors, Sources, TlsConfig, keys, settings::Settings, tls};
+use super::{ConfigErrors, ConfigSources, TlsConfig, keys, settings::RawSettings, tls};
 use crate::access_key::KeyHash;
 
 /// `admin.*`: the listener of probes, metrics and cache administration.
@@ -25,9 +25,9 @@ impl AdminConfig {
     /// # Errors
     ///
     /// [`ConfigErrors`] names every source that cannot be read, and every unknown key and bad value.
-    pub fn load(sources: Sources) -> Result<Self, ConfigErrors> {
+    pub fn load(sources: ConfigSources) -> Result<Self, ConfigErrors> {
         let mut faults = Vec::new();
-        let settings = Settings::gather(sources, &mut faults);
+        let settings = RawSettings::collect(sources, &mut faults);
         match Self::read(&settings) {
             Some(config) if faults.is_empty() => Ok(config),
             _ => Err(ConfigErrors::new(faults)),
@@ -40,12 +40,12 @@ impl AdminConfig {
         !self.key_hashes.is_empty() || self.tls.as_ref().is_some_and(takes_certificates)
     }
 
-    pub(super) fn read(settings: &Settings) -> Option<Self> {
+    pub(super) fn read(settings: &RawSettings) -> Option<Self> {
         Some(Self {
             listen: settings.get(&keys::ADMIN_LISTEN)?,
             key_hashes: settings.get(&keys::ADMIN_KEY_SHA256)?,
             metrics_need_key: settings.get(&keys::ADMIN_METRICS_NEED_KEY)?,
-            tls: TlsConfig::read(settings, &tls::ADMIN),
+            tls: TlsConfig::read(settings, &tls::ADMIN_TLS),
         })
     }
 }

@@ -2,7 +2,9 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::{AuthConfig, ClientProof, GrantConfig, TokenAudience, keys, settings::Settings};
+use super::{
+    AuthConfig, ClientAuthConfig, GrantConfig, TokenAudience, keys, settings::RawSettings,
+};
 
 /// `upstream.auth.kind`: which of the `upstream.auth.*` keys have a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +16,7 @@ pub(super) enum AuthKind {
 
 /// The two generations of the token endpoint, which name what a token is for differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenEndpoint {
+pub(super) enum TokenEndpointVersion {
     V1,
     V2,
 }
@@ -39,9 +41,9 @@ impl AuthKind {
 
 // === impl TokenEndpoint ===
 
-impl TokenEndpoint {
+impl TokenEndpointVersion {
     /// Judged by the end of the path, since the tenant and the authority are the partner's.
-    pub(super) fn of(url: &Url) -> Option<Self> {
+    pub(super) fn from_url(url: &Url) -> Option<Self> {
         let path = url.path();
         if path.ends_with("/oauth2/v2.0/token") {
             Some(Self::V2)
@@ -56,7 +58,7 @@ impl TokenEndpoint {
 // === impl AuthConfig ===
 
 impl AuthConfig {
-    pub(super) fn read(settings: &Settings) -> Option<Self> {
+    pub(super) fn read(settings: &RawSettings) -> Option<Self> {
         let kind = settings.get(&keys::AUTH_KIND)?;
         Some(match kind {
             AuthKind::RefreshToken => Self::RefreshToken {
@@ -90,7 +92,7 @@ impl AuthConfig {
 }
 
 impl GrantConfig {
-    fn read(settings: &Settings, kind: AuthKind) -> Option<Self> {
+    fn read(settings: &RawSettings, kind: AuthKind) -> Option<Self> {
         let token_url = settings.get(&keys::AUTH_TOKEN_URL)?;
         let stated = settings
             .get(&keys::AUTH_SCOPE)
@@ -101,17 +103,17 @@ impl GrantConfig {
                     .map(TokenAudience::Resource)
             });
         Some(Self {
-            audience: stated.or_else(|| TokenAudience::by_default(kind, &token_url))?,
+            audience: stated.or_else(|| TokenAudience::default_for(kind, &token_url))?,
             token_url,
             client_id: settings.get(&keys::AUTH_CLIENT_ID)?,
-            proof: ClientProof::read(settings)?,
+            client_auth: ClientAuthConfig::read(settings)?,
         })
     }
 }
 
-impl ClientProof {
+impl ClientAuthConfig {
     /// The one that is stated; that it is one, `rules` has made sure of.
-    fn read(settings: &Settings) -> Option<Self> {
+    fn read(settings: &RawSettings) -> Option<Self> {
         if let Some(client_secret_file) = settings.get(&keys::AUTH_CLIENT_SECRET_FILE) {
             return Some(Self::Secret { client_secret_file });
         }
@@ -157,13 +159,15 @@ impl ClientProof {
 
 impl TokenAudience {
     /// Partner Center, in the words of this endpoint; `None` where its version cannot be told.
-    fn by_default(kind: AuthKind, token_url: &Url) -> Option<Self> {
-        Some(match (TokenEndpoint::of(token_url)?, kind) {
-            (TokenEndpoint::V1, _) => Self::Resource(PARTNER_CENTER.to_owned()),
-            (TokenEndpoint::V2, AuthKind::ClientCredentials) => {
+    fn default_for(kind: AuthKind, token_url: &Url) -> Option<Self> {
+        Some(match (TokenEndpointVersion::from_url(token_url)?, kind) {
+            (TokenEndpointVersion::V1, _) => Self::Resource(PARTNER_CENTER.to_owned()),
+            (TokenEndpointVersion::V2, AuthKind::ClientCredentials) => {
                 Self::Scope(format!("{PARTNER_CENTER}/.default"))
             }
-            (TokenEndpoint::V2, _) => Self::Scope(format!("{PARTNER_CENTER}/user_impersonation")),
+            (TokenEndpointVersion::V2, _) => {
+                Self::Scope(format!("{PARTNER_CENTER}/user_impersonation"))
+            }
         })
     }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{keys, settings::Settings};
+use super::{keys, settings::RawSettings};
 
 /// `cache.*`: how much is held, and for how long it may be served.
 ///
@@ -37,7 +37,7 @@ pub struct CacheConfig {
 }
 
 impl CacheConfig {
-    pub(super) fn read(settings: &Settings) -> Option<Self> {
+    pub(super) fn read(settings: &RawSettings) -> Option<Self> {
         Some(Self {
             max_bytes: settings.get(&keys::CACHE_MAX_BYTES)?,
             fresh_for: settings.get(&keys::CACHE_FRESH_FOR)?,

@@ -3,7 +3,7 @@ mod jwt;
 use std::path::PathBuf;
 
 pub use self::jwt::JwtConfig;
-use super::{keys, settings::Settings};
+use super::{keys, settings::RawSettings};
 
 /// `callers.*`: who may call, and how they prove who they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub struct CallersConfig {
 }
 
 impl CallersConfig {
-    pub(super) fn read(settings: &Settings) -> Option<Self> {
-        let file = match settings.place(keys::CALLERS_FILE.name()) {
+    pub(super) fn read(settings: &RawSettings) -> Option<Self> {
+        let file = match settings.source_of(keys::CALLERS_FILE.name()) {
             Some(_) => Some(settings.get(&keys::CALLERS_FILE)?),
             None => None,
         };

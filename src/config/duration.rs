@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::form::Refusal;
+use super::form::InvalidValue;
 
 /// Largest first, in milliseconds; the smallest is one of them.
 const UNITS: [(&str, u64); 5] = [
@@ -21,7 +21,7 @@ pub(crate) fn from_flag(text: &str) -> Result<Duration, String> {
     parse(text).map_err(|refusal| format!("{refusal}; expected a duration such as 30s"))
 }
 
-pub(super) fn parse(text: &str) -> Result<Duration, Refusal> {
+pub(super) fn parse(text: &str) -> Result<Duration, InvalidValue> {
     if text.is_empty() {
         return Err("is empty".into());
     }
@@ -70,7 +70,7 @@ fn split_where(text: &str, at: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(at).unwrap_or(text.len()))
 }
 
-fn refuse_unit(unit: &str) -> Refusal {
+fn refuse_unit(unit: &str) -> InvalidValue {
     if unit.is_empty() {
         "ends in a number without a unit".into()
     } else if UNITS.iter().any(|(name, _)| *name == unit) {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::properties::kept())]
+        #![proptest_config(crate::proptest_support::proptest_config())]
 
         #[test]
         fn what_is_printed_parses_back(millis in 0..=315_360_000_000_u64) {

@@ -18,13 +18,16 @@ impl Config {
                 text.push_str(&format!("{gap}[{of_table}]\n"));
                 table = of_table;
             }
-            text.push_str(&format!("{name} = {value} # {}\n", self.origin(key.name())));
+            text.push_str(&format!(
+                "{name} = {value} # {}\n",
+                self.source_of(key.name())
+            ));
         }
         text
     }
 
-    fn origin(&self, name: &str) -> String {
-        self.places.get(name).map_or_else(
+    fn source_of(&self, name: &str) -> String {
+        self.sources.get(name).map_or_else(
             || "default".to_owned(),
             |place| place.to_string().replace(char::is_control, "\u{fffd}"),
         )

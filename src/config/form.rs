@@ -9,26 +9,26 @@ use http::HeaderValue;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
-use super::{LogFormat, Origin, RequestLog, auth::AuthKind, duration, origin, size};
+use super::{CorsOrigin, LogFormat, RequestLog, auth::AuthKind, cors_origin, duration, size};
 use crate::{
     access_key::{InvalidKeyHash, KeyHash},
     domain::UpstreamApi,
 };
 
 /// One form of value; many keys may share it.
-pub(super) struct Form<T> {
+pub(super) struct ValueType<T> {
     /// Completes "expected …".
     pub(super) expected: &'static str,
-    pub(super) parse: fn(&str) -> Result<T, Refusal>,
+    pub(super) parse: fn(&str) -> Result<T, InvalidValue>,
     /// What `parse` reads back.
     pub(super) print: fn(&T) -> String,
     /// What TOML may give it as beside text in quotes.
-    pub(super) unquoted: Unquoted,
+    pub(super) unquoted: UnquotedKind,
 }
 
 /// What a value may be in TOML without quotes. The environment and flags know only text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unquoted {
+pub(super) enum UnquotedKind {
     Nothing,
     /// `16`
     Integer,
@@ -42,78 +42,78 @@ pub(super) enum Unquoted {
 
 /// Why a text is not a value of its form; completes "the value …".
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal(Cow<'static, str>);
+pub(super) struct InvalidValue(Cow<'static, str>);
 
-pub(super) const ADDRESS: Form<SocketAddr> = Form {
+pub(super) const ADDRESS: ValueType<SocketAddr> = ValueType {
     expected: "an IP address and a port, such as `127.0.0.1:8080` or `[::1]:8080`",
     parse: |text| {
         text.parse()
             .map_err(|_| "is not an IP address with a port".into())
     },
     print: SocketAddr::to_string,
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
-pub(super) const DURATION: Form<Duration> = Form {
+pub(super) const DURATION: ValueType<Duration> = ValueType {
     expected: "a duration such as `250ms`, `30s`, `15m`, `1h30m` or `7d`; `0s` turns it off",
     parse: duration::parse,
     print: duration::print,
-    unquoted: Unquoted::Integer,
+    unquoted: UnquotedKind::Integer,
 };
 
-pub(super) const POSITIVE_DURATION: Form<Duration> = Form {
+pub(super) const POSITIVE_DURATION: ValueType<Duration> = ValueType {
     expected: "a duration above zero, such as `250ms`, `30s`, `15m`, `1h30m` or `7d`",
     parse: |text| match duration::parse(text)? {
         Duration::ZERO => Err("is zero".into()),
         duration => Ok(duration),
     },
     print: duration::print,
-    unquoted: Unquoted::Integer,
+    unquoted: UnquotedKind::Integer,
 };
 
-pub(super) const SIZE: Form<u64> = Form {
+pub(super) const SIZE: ValueType<u64> = ValueType {
     expected: "a size above zero, such as `64KiB`, `256MiB`, `1GB` or a number of bytes",
     parse: positive_size,
     print: |bytes| size::print(*bytes),
-    unquoted: Unquoted::Integer,
+    unquoted: UnquotedKind::Integer,
 };
 
-pub(super) const SIZE_IN_MEMORY: Form<usize> = Form {
+pub(super) const SIZE_IN_MEMORY: ValueType<usize> = ValueType {
     expected: SIZE.expected,
     parse: |text| usize::try_from(positive_size(text)?).map_err(|_| "is too large".into()),
     print: |bytes| u64::try_from(*bytes).map_or_else(|_| bytes.to_string(), size::print),
-    unquoted: Unquoted::Integer,
+    unquoted: UnquotedKind::Integer,
 };
 
-pub(super) const BOOLEAN: Form<bool> = Form {
+pub(super) const BOOLEAN: ValueType<bool> = ValueType {
     expected: "`true` or `false`",
     parse: |text| text.parse().map_err(|_| "is none of these".into()),
     print: bool::to_string,
-    unquoted: Unquoted::Boolean,
+    unquoted: UnquotedKind::Boolean,
 };
 
-pub(super) const CONCURRENCY: Form<NonZeroUsize> = Form {
+pub(super) const CONCURRENCY: ValueType<NonZeroUsize> = ValueType {
     expected: "a whole number from 1 to 10000",
     parse: |text| whole_number(text, |count: &NonZeroUsize| count.get() <= 10_000),
     print: NonZeroUsize::to_string,
-    unquoted: Unquoted::Integer,
+    unquoted: UnquotedKind::Integer,
 };
 
-pub(super) const CONNECTIONS: Form<NonZeroUsize> = Form {
+pub(super) const CONNECTIONS: ValueType<NonZeroUsize> = ValueType {
     expected: "a whole number from 1 to 1000000",
     parse: |text| whole_number(text, |count: &NonZeroUsize| count.get() <= 1_000_000),
     print: NonZeroUsize::to_string,
-    unquoted: Unquoted::Integer,
+    unquoted: UnquotedKind::Integer,
 };
 
-pub(super) const RETRIES: Form<u32> = Form {
+pub(super) const RETRIES: ValueType<u32> = ValueType {
     expected: "a whole number from 0 to 100",
     parse: |text| whole_number(text, |count| *count <= 100),
     print: u32::to_string,
-    unquoted: Unquoted::Integer,
+    unquoted: UnquotedKind::Integer,
 };
 
-pub(super) const RATIO: Form<f64> = Form {
+pub(super) const RATIO: ValueType<f64> = ValueType {
     expected: "a number from 0 to 1, such as `0.05`",
     parse: |text| {
         let ratio: f64 = text.parse().map_err(|_| "is not a number")?;
@@ -121,21 +121,21 @@ pub(super) const RATIO: Form<f64> = Form {
         in_range.then_some(ratio).ok_or("is out of range".into())
     },
     print: f64::to_string,
-    unquoted: Unquoted::Fraction,
+    unquoted: UnquotedKind::Fraction,
 };
 
-pub(super) const ORIGINS: Form<Vec<Origin>> = Form {
+pub(super) const ORIGINS: ValueType<Vec<CorsOrigin>> = ValueType {
     expected: "origins as browsers send them, such as `[\"https://dash.example.com\"]`, or as text \
                with commas between them",
-    parse: |text| items(text).map(origin::parse).collect(),
+    parse: |text| items(text).map(cors_origin::parse).collect(),
     print: |origins| {
-        let origins: Vec<_> = origins.iter().map(Origin::as_str).collect();
+        let origins: Vec<_> = origins.iter().map(CorsOrigin::as_str).collect();
         origins.join(",")
     },
-    unquoted: Unquoted::List,
+    unquoted: UnquotedKind::List,
 };
 
-pub(super) const HOSTS: Form<Vec<Host>> = Form {
+pub(super) const HOSTS: ValueType<Vec<Host>> = ValueType {
     expected: "host names or IP addresses as browsers send them, without ports, such as \
                `[\"usage.example.com\"]`, or as text with commas between them",
     parse: |text| items(text).map(host).collect(),
@@ -143,10 +143,10 @@ pub(super) const HOSTS: Form<Vec<Host>> = Form {
         let hosts: Vec<_> = hosts.iter().map(Host::to_string).collect();
         hosts.join(",")
     },
-    unquoted: Unquoted::List,
+    unquoted: UnquotedKind::List,
 };
 
-pub(super) const KEY_HASHES: Form<Vec<KeyHash>> = Form {
+pub(super) const KEY_HASHES: ValueType<Vec<KeyHash>> = ValueType {
     expected: "SHA-256 hashes of keys in 64 hexadecimal digits each, as `usage-proxy hash-key` \
                prints them",
     parse: |text| items(text).map(key_hash).collect(),
@@ -154,10 +154,10 @@ pub(super) const KEY_HASHES: Form<Vec<KeyHash>> = Form {
         let hashes: Vec<_> = hashes.iter().map(KeyHash::to_string).collect();
         hashes.join(",")
     },
-    unquoted: Unquoted::List,
+    unquoted: UnquotedKind::List,
 };
 
-pub(super) const ENDPOINT: Form<Url> = Form {
+pub(super) const ENDPOINT: ValueType<Url> = ValueType {
     expected: "an `https://` URL with a host, perhaps a path, and nothing else; \
                `http://` only to this machine",
     parse: endpoint,
@@ -165,59 +165,59 @@ pub(super) const ENDPOINT: Form<Url> = Form {
         "/" => url.as_str().trim_end_matches('/').to_owned(),
         _ => url.to_string(),
     },
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
 /// Where spans are sent: a base, since `/v1/traces` is the protocol's.
-pub(super) const COLLECTOR: Form<Url> = Form {
+pub(super) const COLLECTOR: ValueType<Url> = ValueType {
     expected: "an `http://` or `https://` URL with a host, such as `http://127.0.0.1:4318`; \
                `/v1/traces` is added",
     parse: collector,
     print: ENDPOINT.print,
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
-pub(super) const URL_PATH: Form<String> = Form {
+pub(super) const URL_PATH: ValueType<String> = ValueType {
     expected: "a path that begins with one `/`, without `..`, query or fragment",
     parse: url_path,
     print: String::clone,
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
-pub(super) const HEADER_VALUE: Form<String> = Form {
+pub(super) const HEADER_VALUE: ValueType<String> = ValueType {
     expected: "text in visible ASCII, since it is sent as a header",
     parse: header_value,
     print: String::clone,
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
 /// An OAuth parameter: visible ASCII and single spaces, which every one of them fits.
-pub(super) const OAUTH_TEXT: Form<String> = Form {
+pub(super) const OAUTH_TEXT: ValueType<String> = ValueType {
     expected: "text in visible ASCII",
     parse: header_value,
     print: String::clone,
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
 /// What has to be met letter by letter, such as an issuer or the name of a claim.
-pub(super) const EXACT_TEXT: Form<String> = Form {
+pub(super) const EXACT_TEXT: ValueType<String> = ValueType {
     expected: "text in visible ASCII, compared letter by letter",
     parse: header_value,
     print: String::clone,
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
 /// Where a document is that we trust; Entra ID wants a query for an application's own keys.
-pub(super) const DOCUMENT: Form<Url> = Form {
+pub(super) const DOCUMENT: ValueType<Url> = ValueType {
     expected: "an `https://` URL, perhaps with a query; `http://` only to this machine",
     parse: document,
     print: Url::to_string,
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
 /// The file of a secret. A path shows itself by its slash: a secret that was put here by mistake has
 /// none as a rule, and would be printed wherever a path may be.
-pub(super) const FILE: Form<PathBuf> = Form {
+pub(super) const FILE: ValueType<PathBuf> = ValueType {
     expected: "the path of a file, with a slash, such as `./client_secret` or \
                `/run/secrets/client_secret`",
     parse: |text| match text {
@@ -227,10 +227,10 @@ pub(super) const FILE: Form<PathBuf> = Form {
         _ => Ok(PathBuf::from(text)),
     },
     print: |path| path.to_string_lossy().into_owned(),
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
-pub(super) const LOG_FILTER: Form<String> = Form {
+pub(super) const LOG_FILTER: ValueType<String> = ValueType {
     expected: "directives as tracing's EnvFilter reads them, such as `info` or \
                `info,usage_proxy=debug`",
     parse: |text| {
@@ -250,52 +250,52 @@ pub(super) const LOG_FILTER: Form<String> = Form {
         }
     },
     print: String::clone,
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
-pub(super) const SOURCE: Form<UpstreamApi> = Form {
+pub(super) const SOURCE: ValueType<UpstreamApi> = ValueType {
     expected: "`insights` or `commercial`",
     parse: |text| choice(&UpstreamApi::OF_USAGE, UpstreamApi::as_str, text),
     print: |source| source.as_str().to_owned(),
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
-pub(super) const AUTH_KIND: Form<AuthKind> = Form {
+pub(super) const AUTH_KIND: ValueType<AuthKind> = ValueType {
     expected: "`refresh_token`, `client_credentials` or `token_file`",
     parse: |text| choice(&AuthKind::ALL, AuthKind::as_str, text),
     print: |kind| kind.as_str().to_owned(),
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
-pub(super) const LOG_FORMAT: Form<LogFormat> = Form {
+pub(super) const LOG_FORMAT: ValueType<LogFormat> = ValueType {
     expected: "`json` or `text`",
     parse: |text| choice(&LogFormat::ALL, LogFormat::as_str, text),
     print: |format| format.as_str().to_owned(),
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
-pub(super) const REQUEST_LOG: Form<RequestLog> = Form {
+pub(super) const REQUEST_LOG: ValueType<RequestLog> = ValueType {
     expected: "`all`, `problems` or `off`",
     parse: |text| choice(&RequestLog::ALL, RequestLog::as_str, text),
     print: |requests| requests.as_str().to_owned(),
-    unquoted: Unquoted::Nothing,
+    unquoted: UnquotedKind::Nothing,
 };
 
 // === impl Refusal ===
 
-impl From<&'static str> for Refusal {
+impl From<&'static str> for InvalidValue {
     fn from(reason: &'static str) -> Self {
         Self(Cow::Borrowed(reason))
     }
 }
 
-impl From<String> for Refusal {
+impl From<String> for InvalidValue {
     fn from(reason: String) -> Self {
         Self(Cow::Owned(reason))
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for InvalidValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -310,7 +310,7 @@ pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The text of a list, as [`items`] takes it apart again.
-pub(super) fn joined(items: &[String]) -> Result<String, Refusal> {
+pub(super) fn joined(items: &[String]) -> Result<String, InvalidValue> {
     if items.iter().any(|item| item.contains(',')) {
         return Err("has an item with a comma".into());
     }
@@ -321,7 +321,7 @@ pub(super) fn joined(items: &[String]) -> Result<String, Refusal> {
 }
 
 /// One host, spelled as browsers spell it.
-fn host(text: &str) -> Result<Host, Refusal> {
+fn host(text: &str) -> Result<Host, InvalidValue> {
     let has_port = || {
         let (_, port) = text.rsplit_once(':')?;
         (!text.ends_with(']')).then(|| port.bytes().all(|byte| byte.is_ascii_digit()))
@@ -345,15 +345,15 @@ fn host(text: &str) -> Result<Host, Refusal> {
 }
 
 /// Never told of what it is: it may be the key itself.
-fn key_hash(text: &str) -> Result<KeyHash, Refusal> {
+fn key_hash(text: &str) -> Result<KeyHash, InvalidValue> {
     KeyHash::parse(text).map_err(|invalid| match invalid {
-        InvalidKeyHash::IsKey => "has a key itself, which never stands in configuration".into(),
-        InvalidKeyHash::NoHash => "has an item that is no hash of a key".into(),
+        InvalidKeyHash::PlainKey => "has a key itself, which never stands in configuration".into(),
+        InvalidKeyHash::NotAHash => "has an item that is no hash of a key".into(),
     })
 }
 
 /// Tells text that is no number from a number that is too small or too large.
-fn whole_number<T: FromStr>(text: &str, in_range: impl Fn(&T) -> bool) -> Result<T, Refusal> {
+fn whole_number<T: FromStr>(text: &str, in_range: impl Fn(&T) -> bool) -> Result<T, InvalidValue> {
     let digits = text.trim_start_matches(['-', '+']);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("is not a whole number".into());
@@ -362,7 +362,7 @@ fn whole_number<T: FromStr>(text: &str, in_range: impl Fn(&T) -> bool) -> Result
     number.ok_or_else(|| "is out of range".into())
 }
 
-fn positive_size(text: &str) -> Result<u64, Refusal> {
+fn positive_size(text: &str) -> Result<u64, InvalidValue> {
     match size::parse(text)? {
         0 => Err("is zero".into()),
         bytes => Ok(bytes),
@@ -370,7 +370,7 @@ fn positive_size(text: &str) -> Result<u64, Refusal> {
 }
 
 /// Where credentials are sent: never in clear, except on this very machine.
-fn endpoint(text: &str) -> Result<Url, Refusal> {
+fn endpoint(text: &str) -> Result<Url, InvalidValue> {
     let url = private_url(text, "would send credentials in clear to another machine")?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err("has a query or fragment".into());
@@ -379,7 +379,7 @@ fn endpoint(text: &str) -> Result<Url, Refusal> {
 }
 
 /// Where something is read that decides about trust: whoever could change it on the way would.
-fn document(text: &str) -> Result<Url, Refusal> {
+fn document(text: &str) -> Result<Url, InvalidValue> {
     let url = private_url(
         text,
         "would take from another machine what anybody could change",
@@ -392,7 +392,7 @@ fn document(text: &str) -> Result<Url, Refusal> {
 
 /// In clear to other machines too: a collector is mostly a neighbour, and spans hold no secrets. With
 /// credentials of its own, `rules` has more to say.
-fn collector(text: &str) -> Result<Url, Refusal> {
+fn collector(text: &str) -> Result<Url, InvalidValue> {
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("is neither http nor https".into());
@@ -409,7 +409,7 @@ fn collector(text: &str) -> Result<Url, Refusal> {
     Ok(url)
 }
 
-fn private_url(text: &str, in_clear: &'static str) -> Result<Url, Refusal> {
+fn private_url(text: &str, in_clear: &'static str) -> Result<Url, InvalidValue> {
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
     let host = url.host().ok_or("has no host")?;
     if !url.username().is_empty() || url.password().is_some() {
@@ -437,7 +437,7 @@ fn is_loopback(host: &Host<&str>) -> bool {
 }
 
 /// Nothing that could change the host, climb out of the base URL, or end the path.
-fn url_path(text: &str) -> Result<String, Refusal> {
+fn url_path(text: &str) -> Result<String, InvalidValue> {
     if !text.starts_with('/') {
         return Err("does not begin with `/`".into());
     }
@@ -457,7 +457,7 @@ fn url_path(text: &str) -> Result<String, Refusal> {
     Ok(text.to_owned())
 }
 
-fn header_value(text: &str) -> Result<String, Refusal> {
+fn header_value(text: &str) -> Result<String, InvalidValue> {
     if text.is_empty() {
         return Err("is empty".into());
     }
@@ -470,7 +470,11 @@ fn header_value(text: &str) -> Result<String, Refusal> {
     }
 }
 
-fn choice<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str, text: &str) -> Result<T, Refusal> {
+fn choice<T: Copy>(
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+    text: &str,
+) -> Result<T, InvalidValue> {
     all.iter()
         .copied()
         .find(|value| name(*value) == text)

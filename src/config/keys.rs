@@ -7,11 +7,11 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use url::{Host, Url};
 
-use self::Presence::{AllowedBy, Default, Optional, Required, RequiredBy};
+use self::KeyPresence::{AllowedBy, Default, Optional, Required, RequiredBy};
 use super::{
-    AuthConfig, Config, GrantConfig, JwtConfig, LogFormat, Origin, RequestLog, TracingConfig,
+    AuthConfig, Config, CorsOrigin, GrantConfig, JwtConfig, LogFormat, RequestLog, TracingConfig,
     auth::AuthKind,
-    form::{self, Form, Refusal, Unquoted},
+    form::{self, InvalidValue, UnquotedKind, ValueType},
 };
 use crate::{access_key::KeyHash, domain::UpstreamApi};
 
@@ -25,17 +25,17 @@ pub(super) const VARIABLE_PREFIX: &str = "USAGE_PROXY__";
 pub(super) const SHORT_VARIABLE_PREFIX: &str = "USAGE_PROXY_";
 
 /// A key whose value is a `T`.
-pub(super) struct Key<T: 'static> {
+pub(super) struct ConfigKey<T: 'static> {
     name: &'static str,
-    presence: Presence,
-    form: Form<T>,
+    presence: KeyPresence,
+    form: ValueType<T>,
     /// Where a finished configuration keeps the value.
     field: fn(&Config) -> Option<T>,
 }
 
 /// Whether a key has to be stated.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Presence {
+pub(super) enum KeyPresence {
     /// It has this value unless another is stated.
     Default(&'static str),
     /// Its absence has a meaning of its own.
@@ -50,7 +50,7 @@ pub(super) enum Presence {
 
 /// A value as it was stated, before its key has judged it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum InputValue {
     Text(String),
     /// A TOML integer, in decimal.
     Number(String),
@@ -64,13 +64,13 @@ pub(super) enum Value {
 }
 
 /// What can be said of a key without knowing its type.
-pub(super) trait AnyKey: Sync {
+pub(super) trait AnyConfigKey: Sync {
     fn name(&self) -> &'static str;
-    fn presence(&self) -> Presence;
+    fn presence(&self) -> KeyPresence;
     /// Completes "expected …".
     fn expected(&self) -> &'static str;
     /// The text of a value that this key accepts.
-    fn accept(&self, value: Value) -> Result<String, Refusal>;
+    fn accept(&self, value: InputValue) -> Result<String, InvalidValue>;
     /// The value in a finished configuration, as text; `None` where it is absent.
     fn text(&self, config: &Config) -> Option<String>;
     /// The same as TOML.
@@ -79,7 +79,7 @@ pub(super) trait AnyKey: Sync {
 
 macro_rules! keys {
     ($($ident:ident: $type:ty = $name:literal, $presence:expr, $form:expr, $field:expr;)*) => {
-        $(pub(super) static $ident: Key<$type> = Key {
+        $(pub(super) static $ident: ConfigKey<$type> = ConfigKey {
             name: $name,
             presence: $presence,
             form: $form,
@@ -87,7 +87,7 @@ macro_rules! keys {
         };)*
 
         /// Every key, tables together, in the order in which configuration is shown.
-        pub(super) static ALL: &[&dyn AnyKey] = &[$(&$ident),*];
+        pub(super) static ALL: &[&dyn AnyConfigKey] = &[$(&$ident),*];
     };
 }
 
@@ -98,7 +98,7 @@ keys! {
         form::ADDRESS, |c| Some(c.server.listen);
     SERVER_DRAIN_TIMEOUT: Duration = "server.drain_timeout", Default("25s"),
         form::DURATION, |c| Some(c.server.drain_timeout);
-    SERVER_CORS_ORIGINS: Vec<Origin> = "server.cors_origins", Default(""),
+    SERVER_CORS_ORIGINS: Vec<CorsOrigin> = "server.cors_origins", Default(""),
         form::ORIGINS, |c| Some(c.server.cors_origins.clone());
     SERVER_ALLOWED_HOSTS: Vec<Host> = "server.allowed_hosts", Default(""),
         form::HOSTS, |c| Some(c.server.allowed_hosts.clone());
@@ -236,7 +236,7 @@ keys! {
         form::EXACT_TEXT, |c| tracing(c).map(|tracing| tracing.service_name.clone());
 }
 
-pub(super) fn find(name: &str) -> Option<&'static dyn AnyKey> {
+pub(super) fn find(name: &str) -> Option<&'static dyn AnyConfigKey> {
     ALL.iter().copied().find(|key| key.name() == name)
 }
 
@@ -251,7 +251,7 @@ pub(super) fn is_table(name: &str) -> bool {
 ///
 /// First a key of the same last part in another table, then one that was cut short, then the one
 /// with the fewest letters to change.
-pub(super) fn nearest(name: &str) -> Option<&'static dyn AnyKey> {
+pub(super) fn nearest(name: &str) -> Option<&'static dyn AnyConfigKey> {
     ALL.iter().copied().min_by_key(|key| {
         (
             last_part(key.name()) != last_part(name),
@@ -271,7 +271,7 @@ pub(super) fn variable(name: &str) -> String {
 
 /// The key whose variable this is but for the number of underscores; other variables that begin with
 /// `USAGE_PROXY_` are none of ours.
-pub(super) fn by_misspelled_variable(variable_name: &str) -> Option<&'static dyn AnyKey> {
+pub(super) fn by_misspelled_variable(variable_name: &str) -> Option<&'static dyn AnyConfigKey> {
     let single = |name: &str| name.replace("__", "_");
     let meant = single(&variable_name.to_ascii_uppercase());
     let mut keys = ALL.iter().copied();
@@ -284,7 +284,7 @@ pub(super) fn last_part(name: &str) -> &str {
 
 // === impl Key ===
 
-impl<T> Key<T> {
+impl<T> ConfigKey<T> {
     pub(super) const fn name(&self) -> &'static str {
         self.name
     }
@@ -296,7 +296,7 @@ impl<T> Key<T> {
         }
     }
 
-    pub(super) fn parse(&self, text: &str) -> Result<T, Refusal> {
+    pub(super) fn parse(&self, text: &str) -> Result<T, InvalidValue> {
         (self.form.parse)(text)
     }
 
@@ -305,12 +305,12 @@ impl<T> Key<T> {
     }
 }
 
-impl<T> AnyKey for Key<T> {
+impl<T> AnyConfigKey for ConfigKey<T> {
     fn name(&self) -> &'static str {
         self.name
     }
 
-    fn presence(&self) -> Presence {
+    fn presence(&self) -> KeyPresence {
         self.presence
     }
 
@@ -318,25 +318,32 @@ impl<T> AnyKey for Key<T> {
         self.form.expected
     }
 
-    fn accept(&self, value: Value) -> Result<String, Refusal> {
+    fn accept(&self, value: InputValue) -> Result<String, InvalidValue> {
         let text = match value {
-            Value::Text(text) => text,
-            Value::Number(number)
-                if matches!(self.form.unquoted, Unquoted::Integer | Unquoted::Fraction) =>
+            InputValue::Text(text) => text,
+            InputValue::Number(number)
+                if matches!(
+                    self.form.unquoted,
+                    UnquotedKind::Integer | UnquotedKind::Fraction
+                ) =>
             {
                 number
             }
-            Value::Fraction(number) if self.form.unquoted == Unquoted::Fraction => number,
-            Value::Fraction(_) => return Err("is a number with a fraction".into()),
-            Value::Number(_) if self.form.unquoted == Unquoted::Nothing => {
+            InputValue::Fraction(number) if self.form.unquoted == UnquotedKind::Fraction => number,
+            InputValue::Fraction(_) => return Err("is a number with a fraction".into()),
+            InputValue::Number(_) if self.form.unquoted == UnquotedKind::Nothing => {
                 return Err("is a number, not text in quotes".into());
             }
-            Value::Number(_) => return Err("is a number".into()),
-            Value::Boolean(truth) if self.form.unquoted == Unquoted::Boolean => truth.to_string(),
-            Value::Boolean(_) => return Err("is a boolean".into()),
-            Value::List(items) if self.form.unquoted == Unquoted::List => form::joined(&items)?,
-            Value::List(_) => return Err("is an array".into()),
-            Value::Other(what) => return Err(format!("is {what}").into()),
+            InputValue::Number(_) => return Err("is a number".into()),
+            InputValue::Boolean(truth) if self.form.unquoted == UnquotedKind::Boolean => {
+                truth.to_string()
+            }
+            InputValue::Boolean(_) => return Err("is a boolean".into()),
+            InputValue::List(items) if self.form.unquoted == UnquotedKind::List => {
+                form::joined(&items)?
+            }
+            InputValue::List(_) => return Err("is an array".into()),
+            InputValue::Other(what) => return Err(format!("is {what}").into()),
         };
         self.parse(&text).map(|_| text)
     }
@@ -349,13 +356,13 @@ impl<T> AnyKey for Key<T> {
         let text = self.text(config)?;
         let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
         Some(match self.form.unquoted {
-            Unquoted::Integer if text.parse::<i64>().is_ok() => text,
-            Unquoted::Boolean | Unquoted::Fraction => text,
-            Unquoted::List => {
+            UnquotedKind::Integer if text.parse::<i64>().is_ok() => text,
+            UnquotedKind::Boolean | UnquotedKind::Fraction => text,
+            UnquotedKind::List => {
                 let items: Vec<_> = form::items(&text).map(quoted).collect();
                 format!("[{}]", items.join(", "))
             }
-            Unquoted::Nothing | Unquoted::Integer => quoted(&text),
+            UnquotedKind::Nothing | UnquotedKind::Integer => quoted(&text),
         })
     }
 }
@@ -372,8 +379,8 @@ fn grant(config: &Config) -> Option<&GrantConfig> {
     config.upstream.auth.grant()
 }
 
-fn proof_file(config: &Config, key: &Key<PathBuf>) -> Option<PathBuf> {
-    grant(config)?.proof.file(key.name)
+fn proof_file(config: &Config, key: &ConfigKey<PathBuf>) -> Option<PathBuf> {
+    grant(config)?.client_auth.file(key.name)
 }
 
 fn refresh_token_file(auth: &AuthConfig) -> Option<PathBuf> {
@@ -400,7 +407,7 @@ mod tests {
     fn every_default_is_a_value_of_its_key() {
         for key in ALL {
             if let Default(text) = key.presence() {
-                let accepted = key.accept(Value::Text(text.to_owned()));
+                let accepted = key.accept(InputValue::Text(text.to_owned()));
 
                 assert_eq!(accepted, Ok(text.to_owned()), "{}", key.name());
             }
@@ -409,7 +416,7 @@ mod tests {
 
     #[test]
     fn every_default_is_printed_as_it_is_written() {
-        fn printed<T>(key: &Key<T>) -> Option<String> {
+        fn printed<T>(key: &ConfigKey<T>) -> Option<String> {
             let value = key.parse(key.default()?).ok()?;
             Some(key.print(&value))
         }
@@ -468,7 +475,11 @@ mod tests {
             ("server.drain", "server.drain_timeout"),
             ("log.level", "log.filter"),
         ] {
-            assert_eq!(nearest(written).map(AnyKey::name), Some(meant), "{written}");
+            assert_eq!(
+                nearest(written).map(AnyConfigKey::name),
+                Some(meant),
+                "{written}"
+            );
         }
     }
 }

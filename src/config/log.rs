@@ -1,4 +1,4 @@
-use super::{keys, settings::Settings};
+use super::{keys, settings::RawSettings};
 
 /// `log.*`: what is logged, and how it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum RequestLog {
 }
 
 impl LogConfig {
-    pub(super) fn read(settings: &Settings) -> Option<Self> {
+    pub(super) fn read(settings: &RawSettings) -> Option<Self> {
         Some(Self {
             format: settings.get(&keys::LOG_FORMAT),
             filter: settings.get(&keys::LOG_FILTER)?,

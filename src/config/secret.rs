@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_what_stands_before_the_final_newline() {
+    fn a_secret_is_read_without_its_final_newline() {
         for content in ["s3cr3t", "s3cr3t\n", "s3cr3t\r\n", "\u{feff}s3cr3t \n\n"] {
             let file = file(content.as_bytes());
 
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_secret_is_refused_by_name() {
+    fn a_file_without_a_secret_is_rejected_by_name() {
         for (content, reason) in [
             (Vec::new(), "is empty"),
             (b" \r\n\n".to_vec(), "is empty"),
@@ -167,7 +167,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_secret_that_anyone_can_read_is_warned_of() {
+    fn a_world_readable_secret_gives_a_warning() {
         use std::os::unix::fs::PermissionsExt as _;
 
         for (mode, warned) in [

@@ -2,7 +2,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use url::Host;
 
-use super::{Origin, TlsConfig, keys, settings::Settings, tls};
+use super::{CorsOrigin, TlsConfig, keys, settings::RawSettings, tls};
 
 /// `server.*`: the listener that dashboards use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct ServerConfig {
     /// How long requests in flight may take after SIGTERM; zero cuts them at once. Default `25s`.
     pub drain_timeout: Duration,
     /// Whose pages may read answers, beside those of our own origin; nobody's by default.
-    pub cors_origins: Vec<Origin>,
+    pub cors_origins: Vec<CorsOrigin>,
     /// Hosts that a listener on the loopback answers to where it identifies no callers, beside those
     /// of the loopback; of both listeners. None by default.
     pub allowed_hosts: Vec<Host>,
@@ -35,12 +35,12 @@ pub struct ServerConfig {
 }
 
 /// Whether only this machine reaches an address, written as IPv4 or as IPv6.
-pub fn is_local(address: SocketAddr) -> bool {
+pub fn is_loopback_address(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
 impl ServerConfig {
-    pub(super) fn read(settings: &Settings) -> Option<Self> {
+    pub(super) fn read(settings: &RawSettings) -> Option<Self> {
         Some(Self {
             listen: settings.get(&keys::SERVER_LISTEN)?,
             drain_timeout: settings.get(&keys::SERVER_DRAIN_TIMEOUT)?,
@@ -52,7 +52,7 @@ impl ServerConfig {
             stall_timeout: settings.get(&keys::SERVER_STALL_TIMEOUT)?,
             max_connections: settings.get(&keys::SERVER_MAX_CONNECTIONS)?,
             http2_cleartext: settings.get(&keys::SERVER_HTTP2_CLEARTEXT)?,
-            tls: TlsConfig::read(settings, &tls::SERVER),
+            tls: TlsConfig::read(settings, &tls::SERVER_TLS),
         })
     }
 }

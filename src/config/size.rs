@@ -1,6 +1,6 @@
 //! Sizes in bytes as people write them: `256MiB`, `1GB`, `4096`.
 
-use super::form::Refusal;
+use super::form::InvalidValue;
 
 /// Binary units, largest first: what a size is printed in.
 const BINARY: [(&str, u64); 4] = [
@@ -19,7 +19,7 @@ const OTHER: [(&str, u64); 6] = [
     ("", 1),
 ];
 
-pub(super) fn parse(text: &str) -> Result<u64, Refusal> {
+pub(super) fn parse(text: &str) -> Result<u64, InvalidValue> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -94,7 +94,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::properties::kept())]
+        #![proptest_config(crate::proptest_support::proptest_config())]
 
         #[test]
         fn what_is_printed_parses_back(number: u32, unit in 0..=40_u32) {

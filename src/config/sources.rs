@@ -8,19 +8,19 @@ use super::keys::SHORT_VARIABLE_PREFIX;
 
 /// Where configuration is looked for: flags beat the environment, which beats the file.
 #[derive(Clone, Default)]
-pub struct Sources {
+pub struct ConfigSources {
     /// A TOML file; none is read if `None`.
     pub file: Option<PathBuf>,
     /// Environment variables. Those whose names begin with `USAGE_PROXY__` are read, those that equal
     /// a key with single underscores are faults, and others are ignored.
     pub environment: Vec<(OsString, OsString)>,
     /// Keys stated on the command line.
-    pub flags: Vec<Flag>,
+    pub flags: Vec<ConfigFlag>,
 }
 
 /// A key stated on the command line.
 #[derive(Clone, Debug)]
-pub struct Flag {
+pub struct ConfigFlag {
     /// The flag as it is typed, such as `--listen`.
     pub flag: String,
     /// The key that it states, such as `server.listen`.
@@ -29,7 +29,7 @@ pub struct Flag {
     pub value: String,
 }
 
-impl Sources {
+impl ConfigSources {
     /// The environment of this process, without file or flags.
     pub fn from_process() -> Self {
         let ours = |name: &OsStr| name.to_string_lossy().starts_with(SHORT_VARIABLE_PREFIX);
@@ -61,7 +61,7 @@ impl Sources {
         key: impl Into<String>,
         value: impl Into<String>,
     ) -> Self {
-        self.flags.push(Flag {
+        self.flags.push(ConfigFlag {
             flag: flag.into(),
             key: key.into(),
             value: value.into(),
@@ -70,7 +70,7 @@ impl Sources {
     }
 }
 
-impl fmt::Debug for Sources {
+impl fmt::Debug for ConfigSources {
     /// Without the environment's values: they may be anybody's secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();

@@ -1,10 +1,10 @@
 //! What an operator meets: files and variables in, faults or a configuration out.
 
-mod anything;
 mod effective;
 mod file;
+mod proptests;
 mod rules;
-mod shipped;
+mod shipped_files;
 mod sources;
 mod values;
 
@@ -26,12 +26,12 @@ impl TomlFile {
         Self(file)
     }
 
-    fn sources(&self) -> Sources {
-        Sources::default().with_file(self.0.path())
+    fn sources(&self) -> ConfigSources {
+        ConfigSources::default().with_file(self.0.path())
     }
 
     /// The faults, with the file called `FILE`.
-    fn faults(&self, sources: Sources) -> Vec<String> {
+    fn errors(&self, sources: ConfigSources) -> Vec<String> {
         let path = self.0.path().display().to_string();
         let errors = Config::load(sources).expect_err("the configuration has faults");
         errors
@@ -42,9 +42,9 @@ impl TomlFile {
     }
 }
 
-fn faults(toml: impl AsRef<[u8]>) -> Vec<String> {
+fn config_errors(toml: impl AsRef<[u8]>) -> Vec<String> {
     let file = TomlFile::new(toml);
-    file.faults(file.sources())
+    file.errors(file.sources())
 }
 
 fn load(toml: &str) -> Config {
@@ -52,8 +52,8 @@ fn load(toml: &str) -> Config {
 }
 
 /// The smallest thing that loads: everything by default, and the one kind without an endpoint.
-fn minimal() -> Sources {
-    Sources::default()
+fn minimal() -> ConfigSources {
+    ConfigSources::default()
         .with_variable("USAGE_PROXY__UPSTREAM__AUTH__KIND", "token_file")
         .with_variable("USAGE_PROXY__UPSTREAM__AUTH__TOKEN_FILE", "/t")
 }

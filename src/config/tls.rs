@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 
 use super::{
-    keys::{self, Key},
-    settings::Settings,
+    keys::{self, ConfigKey},
+    settings::RawSettings,
 };
 
 /// `server.tls.*` and `admin.tls.*`: TLS on a listener. The files are read again when they change.
@@ -17,19 +17,19 @@ pub struct TlsConfig {
 }
 
 /// The keys of one listener's TLS.
-pub(super) struct TlsKeys {
-    pub(super) certificate_file: &'static Key<PathBuf>,
-    pub(super) key_file: &'static Key<PathBuf>,
-    pub(super) client_ca_file: &'static Key<PathBuf>,
+pub(super) struct TlsConfigKeys {
+    pub(super) certificate_file: &'static ConfigKey<PathBuf>,
+    pub(super) key_file: &'static ConfigKey<PathBuf>,
+    pub(super) client_ca_file: &'static ConfigKey<PathBuf>,
 }
 
-pub(super) static SERVER: TlsKeys = TlsKeys {
+pub(super) static SERVER_TLS: TlsConfigKeys = TlsConfigKeys {
     certificate_file: &keys::SERVER_TLS_CERTIFICATE_FILE,
     key_file: &keys::SERVER_TLS_KEY_FILE,
     client_ca_file: &keys::SERVER_TLS_CLIENT_CA_FILE,
 };
 
-pub(super) static ADMIN: TlsKeys = TlsKeys {
+pub(super) static ADMIN_TLS: TlsConfigKeys = TlsConfigKeys {
     certificate_file: &keys::ADMIN_TLS_CERTIFICATE_FILE,
     key_file: &keys::ADMIN_TLS_KEY_FILE,
     client_ca_file: &keys::ADMIN_TLS_CLIENT_CA_FILE,
@@ -37,7 +37,7 @@ pub(super) static ADMIN: TlsKeys = TlsKeys {
 
 impl TlsConfig {
     /// `None` without a certificate: then the listener speaks plain HTTP.
-    pub(super) fn read(settings: &Settings, keys: &TlsKeys) -> Option<Self> {
+    pub(super) fn read(settings: &RawSettings, keys: &TlsConfigKeys) -> Option<Self> {
         Some(Self {
             certificate_file: settings.get(keys.certificate_file)?,
             key_file: settings.get(keys.key_file)?,

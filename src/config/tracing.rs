@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::{keys, settings::Settings};
+use super::{keys, settings::RawSettings};
 
 /// `tracing.*`: where spans are exported to, and how many.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +26,7 @@ impl TracingConfig {
     }
 
     /// `None` without an endpoint.
-    pub(super) fn read(settings: &Settings) -> Option<Self> {
+    pub(super) fn read(settings: &RawSettings) -> Option<Self> {
         Some(Self {
             otlp_endpoint: settings.get(&keys::TRACING_OTLP_ENDPOINT)?,
             headers_file: settings.get(&keys::TRACING_HEADERS_FILE),

@@ -2,7 +2,7 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use url::Url;
 
-use super::{keys, settings::Settings};
+use super::{keys, settings::RawSettings};
 use crate::domain::UpstreamApi;
 
 /// `upstream.*`: how Partner Center is asked.
@@ -73,14 +73,14 @@ pub struct GrantConfig {
     /// The application's id.
     pub client_id: String,
     /// How the application proves who it is.
-    pub proof: ClientProof,
+    pub client_auth: ClientAuthConfig,
     /// What the token is for.
     pub audience: TokenAudience,
 }
 
 /// How an application proves to the token endpoint who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientProof {
+pub enum ClientAuthConfig {
     /// By a secret that both know.
     Secret {
         /// Holds the client secret and nothing else.
@@ -110,7 +110,7 @@ pub enum TokenAudience {
 }
 
 impl UpstreamConfig {
-    pub(super) fn read(settings: &Settings) -> Option<Self> {
+    pub(super) fn read(settings: &RawSettings) -> Option<Self> {
         Some(Self {
             base_url: settings.get(&keys::UPSTREAM_BASE_URL)?,
             source: settings.get(&keys::UPSTREAM_SOURCE)?,

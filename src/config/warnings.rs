@@ -2,9 +2,9 @@ use percent_encoding::percent_decode_str;
 
 use super::{
     AuthConfig, Config, TokenAudience,
-    auth::TokenEndpoint,
+    auth::TokenEndpointVersion,
     duration,
-    keys::{self, AnyKey},
+    keys::{self, AnyConfigKey},
     size,
 };
 use crate::domain::UpstreamApi;
@@ -13,22 +13,22 @@ impl Config {
     /// What is allowed but hardly meant, each a sentence that names its keys.
     pub fn warnings(&self) -> Vec<String> {
         [
-            self.insights_without_a_user(),
-            self.audience_of_another_endpoint(),
-            self.cache_below_one_answer(),
-            self.drain_before_the_deadline(),
-            self.cut_before_the_deadline(),
-            self.filter_without_a_level(),
+            self.insights_without_user(),
+            self.audience_mismatch(),
+            self.cache_below_max_body(),
+            self.drain_timeout_below_deadline(),
+            self.request_timeout_below_deadline(),
+            self.unknown_log_level(),
         ]
         .into_iter()
         .flatten()
-        .chain(self.placeholders())
+        .chain(self.placeholder_warnings())
         .collect()
     }
 
     /// Values that were copied from an example and not replaced.
-    fn placeholders(&self) -> impl Iterator<Item = String> {
-        let keys: [&dyn AnyKey; 5] = [
+    fn placeholder_warnings(&self) -> impl Iterator<Item = String> {
+        let keys: [&dyn AnyConfigKey; 5] = [
             &keys::AUTH_TOKEN_URL,
             &keys::AUTH_CLIENT_ID,
             &keys::JWT_ISSUER,
@@ -37,7 +37,7 @@ impl Config {
         ];
         keys.into_iter().filter_map(|key| {
             let value = key.text(self)?;
-            let placeholder = placeholder(&value)?;
+            let placeholder = find_placeholder(&value)?;
             Some(format!(
                 "{} still has the placeholder {placeholder:?}; put your own value in its place",
                 key.name()
@@ -45,7 +45,7 @@ impl Config {
         })
     }
 
-    fn insights_without_a_user(&self) -> Option<String> {
+    fn insights_without_user(&self) -> Option<String> {
         let app_only = matches!(self.upstream.auth, AuthConfig::ClientCredentials { .. });
         (app_only && self.upstream.source == UpstreamApi::Insights).then(|| {
             "upstream.auth.kind = \"client_credentials\" with upstream.source = \"insights\": \
@@ -56,11 +56,14 @@ impl Config {
         })
     }
 
-    fn audience_of_another_endpoint(&self) -> Option<String> {
+    fn audience_mismatch(&self) -> Option<String> {
         let grant = self.upstream.auth.grant()?;
-        let wanted = match (TokenEndpoint::of(&grant.token_url)?, &grant.audience) {
-            (TokenEndpoint::V1, TokenAudience::Scope(_)) => "upstream.auth.resource",
-            (TokenEndpoint::V2, TokenAudience::Resource(_)) => "upstream.auth.scope",
+        let wanted = match (
+            TokenEndpointVersion::from_url(&grant.token_url)?,
+            &grant.audience,
+        ) {
+            (TokenEndpointVersion::V1, TokenAudience::Scope(_)) => "upstream.auth.resource",
+            (TokenEndpointVersion::V2, TokenAudience::Resource(_)) => "upstream.auth.scope",
             _ => return None,
         };
         Some(format!(
@@ -68,7 +71,7 @@ impl Config {
         ))
     }
 
-    fn cache_below_one_answer(&self) -> Option<String> {
+    fn cache_below_max_body(&self) -> Option<String> {
         let (held, body) = (self.cache.max_bytes, self.upstream.max_body);
         (held < u64::try_from(body).unwrap_or(u64::MAX)).then(|| {
             format!(
@@ -79,7 +82,7 @@ impl Config {
         })
     }
 
-    fn drain_before_the_deadline(&self) -> Option<String> {
+    fn drain_timeout_below_deadline(&self) -> Option<String> {
         let (drain, deadline) = (self.server.drain_timeout, self.upstream.deadline);
         (drain < deadline).then(|| {
             format!(
@@ -91,7 +94,7 @@ impl Config {
         })
     }
 
-    fn cut_before_the_deadline(&self) -> Option<String> {
+    fn request_timeout_below_deadline(&self) -> Option<String> {
         let (request, deadline) = (self.server.request_timeout, self.upstream.deadline);
         (request < deadline).then(|| {
             format!(
@@ -104,7 +107,7 @@ impl Config {
     }
 
     /// A bare word that is no level is a target to `EnvFilter`: `inof` would silence all the rest.
-    fn filter_without_a_level(&self) -> Option<String> {
+    fn unknown_log_level(&self) -> Option<String> {
         const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
         let word = self.log.filter.split(',').find(|directive| {
             let bare = !directive.is_empty() && !directive.contains(['=', '[', ':']);
@@ -123,7 +126,7 @@ impl Config {
 
 /// The part of a value that stands in examples for one's own: of ours, of the README's, and of
 /// Microsoft's documentation, whose company is Contoso.
-fn placeholder(value: &str) -> Option<String> {
+fn find_placeholder(value: &str) -> Option<String> {
     const NAMES: [&str; 4] = ["TENANT", "CLIENT_ID", "CLIENT_ID_OF_USAGE_PROXY", "REALM"];
     const NIL: &str = "00000000-0000-0000-0000-000000000000";
     // A URL has `{tenant}` as `%7Btenant%7D`.

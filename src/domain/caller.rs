@@ -6,16 +6,16 @@ use super::CustomerId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     name: Arc<str>,
-    customers: Customers,
+    customers: CustomerAccess,
     /// And of these, only those of its credential: both have to say yes.
-    within: Customers,
-    scopes: Scopes,
-    everybody: bool,
+    credential_customers: CustomerAccess,
+    scopes: ScopeSet,
+    is_anonymous: bool,
 }
 
 /// Whose usage a caller may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Customers {
+pub enum CustomerAccess {
     /// Everybody's.
     All,
     /// That of these.
@@ -24,7 +24,7 @@ pub enum Customers {
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum CallerScope {
     /// Read usage.
     UsageRead,
     /// Have upstream asked although an answer is fresh.
@@ -33,41 +33,41 @@ pub enum Scope {
 
 /// A set of scopes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scopes(u8);
+pub struct ScopeSet(u8);
 
 // === impl Caller ===
 
 impl Caller {
     /// A caller of this name, with these rights.
-    pub fn new(name: impl Into<Arc<str>>, customers: Customers, scopes: Scopes) -> Self {
+    pub fn new(name: impl Into<Arc<str>>, customers: CustomerAccess, scopes: ScopeSet) -> Self {
         Self {
             name: name.into(),
             customers,
-            within: Customers::All,
+            credential_customers: CustomerAccess::All,
             scopes,
-            everybody: false,
+            is_anonymous: false,
         }
     }
 
     /// The same caller by a credential that says less: it has what it had, as far as that is among
     /// these too.
     #[must_use]
-    pub fn narrowed(&self, customers: &Customers, scopes: Scopes) -> Self {
+    pub fn restricted_to(&self, customers: &CustomerAccess, scopes: ScopeSet) -> Self {
         Self {
             name: Arc::clone(&self.name),
             customers: self.customers.clone(),
-            within: customers.clone(),
+            credential_customers: customers.clone(),
             scopes: self.scopes.intersection(scopes),
-            everybody: self.everybody,
+            is_anonymous: self.is_anonymous,
         }
     }
 
     /// Anybody, where no callers are configured: they may do everything.
     pub fn anonymous() -> Self {
-        let scopes = Scope::ALL.into_iter().collect();
+        let scopes = CallerScope::ALL.into_iter().collect();
         Self {
-            everybody: true,
-            ..Self::new("anonymous", Customers::All, scopes)
+            is_anonymous: true,
+            ..Self::new("anonymous", CustomerAccess::All, scopes)
         }
     }
 
@@ -78,33 +78,35 @@ impl Caller {
 
     /// Whether it stands for everybody, whatever the name of any other.
     pub fn is_anonymous(&self) -> bool {
-        self.everybody
+        self.is_anonymous
     }
 
     /// Whether it may read the usage of this customer.
     pub fn may_read(&self, customer_id: CustomerId) -> bool {
-        self.holds(Scope::UsageRead)
-            && self.customers.contain(customer_id)
-            && self.within.contain(customer_id)
+        self.has_scope(CallerScope::UsageRead)
+            && self.customers.includes(customer_id)
+            && self.credential_customers.includes(customer_id)
     }
 
     /// Whether it may read the usage of every customer there is and will be, and so what is told of
     /// all of them together.
     pub fn may_read_all(&self) -> bool {
-        self.holds(Scope::UsageRead) && self.customers.are_all() && self.within.are_all()
+        self.has_scope(CallerScope::UsageRead)
+            && self.customers.is_all()
+            && self.credential_customers.is_all()
     }
 
     /// Whether it has this scope.
-    pub fn holds(&self, scope: Scope) -> bool {
+    pub fn has_scope(&self, scope: CallerScope) -> bool {
         self.scopes.contains(scope)
     }
 }
 
 // === impl Customers ===
 
-impl Customers {
+impl CustomerAccess {
     /// Whether this one is among them.
-    pub fn contain(&self, customer_id: CustomerId) -> bool {
+    pub fn includes(&self, customer_id: CustomerId) -> bool {
         match self {
             Self::All => true,
             Self::Only(these) => these.contains(&customer_id),
@@ -112,19 +114,19 @@ impl Customers {
     }
 
     /// Whether everybody is among them.
-    pub fn are_all(&self) -> bool {
+    pub fn is_all(&self) -> bool {
         matches!(self, Self::All)
     }
 
     /// Whether nobody is among them.
-    pub fn are_none(&self) -> bool {
+    pub fn is_none(&self) -> bool {
         matches!(self, Self::Only(these) if these.is_empty())
     }
 }
 
 // === impl Scope ===
 
-impl Scope {
+impl CallerScope {
     /// Every scope.
     pub const ALL: [Self; 2] = [Self::UsageRead, Self::CacheRefresh];
 
@@ -137,7 +139,7 @@ impl Scope {
     }
 
     /// The scope of this name.
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scope| scope.as_str() == name)
     }
 
@@ -151,9 +153,9 @@ impl Scope {
 
 // === impl Scopes ===
 
-impl Scopes {
+impl ScopeSet {
     /// Whether the scope is among them.
-    pub const fn contains(self, scope: Scope) -> bool {
+    pub const fn contains(self, scope: CallerScope) -> bool {
         self.0 & scope.bit() != 0
     }
 
@@ -169,8 +171,8 @@ impl Scopes {
     }
 }
 
-impl FromIterator<Scope> for Scopes {
-    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+impl FromIterator<CallerScope> for ScopeSet {
+    fn from_iter<I: IntoIterator<Item = CallerScope>>(scopes: I) -> Self {
         Self(scopes.into_iter().fold(0, |set, scope| set | scope.bit()))
     }
 }
@@ -180,67 +182,67 @@ mod tests {
     use super::*;
     use crate::domain::samples;
 
-    fn other() -> CustomerId {
+    fn other_customer() -> CustomerId {
         CustomerId::parse("00000000-0000-4000-8000-000000000001").unwrap()
     }
 
     #[test]
-    fn a_caller_reads_its_own_customers_and_no_others() {
+    fn a_caller_may_read_only_its_own_customers() {
         let its = Arc::new(HashSet::from([samples::customer()]));
-        let scopes = Scopes::from_iter([Scope::UsageRead]);
-        let caller = Caller::new("portal", Customers::Only(its), scopes);
+        let scopes = ScopeSet::from_iter([CallerScope::UsageRead]);
+        let caller = Caller::new("portal", CustomerAccess::Only(its), scopes);
 
         assert!(caller.may_read(samples::customer()));
-        assert!(!caller.may_read(other()));
-        assert!(!caller.holds(Scope::CacheRefresh));
+        assert!(!caller.may_read(other_customer()));
+        assert!(!caller.has_scope(CallerScope::CacheRefresh));
     }
 
     #[test]
     fn a_caller_without_the_scope_reads_nothing() {
-        let scopes = Scopes::from_iter([Scope::CacheRefresh]);
-        let caller = Caller::new("refresher", Customers::All, scopes);
+        let scopes = ScopeSet::from_iter([CallerScope::CacheRefresh]);
+        let caller = Caller::new("refresher", CustomerAccess::All, scopes);
 
         assert!(!caller.may_read(samples::customer()));
     }
 
     #[test]
-    fn a_credential_that_says_less_takes_away_and_gives_nothing() {
+    fn a_restricted_credential_only_removes_rights() {
         let only =
-            |these: &[CustomerId]| Customers::Only(Arc::new(these.iter().copied().collect()));
-        let read = Scopes::from_iter([Scope::UsageRead]);
-        let all = Scopes::from_iter(Scope::ALL);
-        let (one, two) = (samples::customer(), other());
+            |these: &[CustomerId]| CustomerAccess::Only(Arc::new(these.iter().copied().collect()));
+        let read = ScopeSet::from_iter([CallerScope::UsageRead]);
+        let all = ScopeSet::from_iter(CallerScope::ALL);
+        let (one, two) = (samples::customer(), other_customer());
 
         for (has, says, may) in [
-            (Customers::All, Customers::All, [true, true]),
-            (Customers::All, only(&[one]), [true, false]),
-            (only(&[one]), Customers::All, [true, false]),
+            (CustomerAccess::All, CustomerAccess::All, [true, true]),
+            (CustomerAccess::All, only(&[one]), [true, false]),
+            (only(&[one]), CustomerAccess::All, [true, false]),
             (only(&[one]), only(&[one, two]), [true, false]),
             (only(&[one]), only(&[two]), [false, false]),
             (only(&[one, two]), only(&[]), [false, false]),
         ] {
-            let everybody = has.are_all() && says.are_all();
-            let caller = Caller::new("portal", has, read).narrowed(&says, all);
+            let everybody = has.is_all() && says.is_all();
+            let caller = Caller::new("portal", has, read).restricted_to(&says, all);
 
             assert_eq!(
                 [one, two].map(|customer| caller.may_read(customer)),
                 may,
                 "{says:?}"
             );
-            assert!(!caller.holds(Scope::CacheRefresh));
+            assert!(!caller.has_scope(CallerScope::CacheRefresh));
             assert_eq!(caller.may_read_all(), everybody);
         }
-        let refresh = Scopes::from_iter([Scope::CacheRefresh]);
-        let caller = Caller::anonymous().narrowed(&Customers::All, refresh);
+        let refresh = ScopeSet::from_iter([CallerScope::CacheRefresh]);
+        let caller = Caller::anonymous().restricted_to(&CustomerAccess::All, refresh);
         assert!(!caller.may_read(one));
         assert!(!caller.may_read_all());
     }
 
     #[test]
     fn every_scope_is_found_by_its_name() {
-        for scope in Scope::ALL {
-            assert_eq!(Scope::named(scope.as_str()), Some(scope));
+        for scope in CallerScope::ALL {
+            assert_eq!(CallerScope::from_name(scope.as_str()), Some(scope));
         }
-        assert_eq!(Scope::named("usage:write"), None);
+        assert_eq!(CallerScope::from_name("usage:write"), None);
     }
 }

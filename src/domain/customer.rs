@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_guid_is_refused() {
+    fn text_that_is_no_guid_is_rejected() {
         for text in [
             "",
             "x",
@@ -83,17 +83,17 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::properties::kept())]
+        #![proptest_config(crate::proptest_support::proptest_config())]
 
         #[test]
-        fn what_is_printed_parses_back(bits: u128) {
+        fn a_printed_id_parses_back(bits: u128) {
             let customer = CustomerId(Uuid::from_u128(bits));
 
             prop_assert_eq!(CustomerId::parse(&customer.to_string()), Ok(customer));
         }
 
         #[test]
-        fn any_text_is_parsed_or_refused(text in ".{0,48}") {
+        fn any_text_is_parsed_or_rejected(text in ".{0,48}") {
             if let Ok(customer) = CustomerId::parse(&text) {
                 prop_assert_eq!(CustomerId::parse(&customer.to_string()), Ok(customer));
             }

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use super::CustomerId;
-use crate::folding::folded;
+use crate::text_folding::fold_case_and_accents;
 
 /// A customer as the partner's list of customers names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct CustomerList(Vec<ListedCustomer>);
 
 /// A customer's place in the order of the list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ListPlace {
+pub struct ListPosition {
     name: String,
     id: CustomerId,
 }
@@ -41,22 +41,22 @@ pub struct ListPlace {
 
 impl CustomerEntry {
     /// Its place in the order of the list.
-    pub fn place(&self) -> ListPlace {
-        ListPlace::new(&self.name, self.id)
+    pub fn position(&self) -> ListPosition {
+        ListPosition::new(&self.name, self.id)
     }
 }
 
 // === impl ListPlace ===
 
-impl ListPlace {
+impl ListPosition {
     /// Characters of a name that count in the order, so that a place is never long.
-    const NAME_CHARS: usize = 64;
+    const MAX_NAME_CHARS: usize = 64;
 
     /// The place of a customer of this name and id; letter case and accents make no difference.
     pub fn new(name: &str, id: CustomerId) -> Self {
-        let name = folded(name);
+        let name = fold_case_and_accents(name);
         Self {
-            name: name.chars().take(Self::NAME_CHARS).collect(),
+            name: name.chars().take(Self::MAX_NAME_CHARS).collect(),
             id,
         }
     }
@@ -80,7 +80,7 @@ impl CustomerList {
     pub fn new(mut customers: Vec<ListedCustomer>) -> Self {
         let mut known = HashSet::with_capacity(customers.len());
         customers.retain(|customer| known.insert(customer.entry.id));
-        customers.sort_by_cached_key(|customer| customer.entry.place());
+        customers.sort_by_cached_key(|customer| customer.entry.position());
         Self(customers)
     }
 
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_they_came_in_makes_no_difference() {
+    fn the_input_order_makes_no_difference() {
         let one_way = vec![
             listed(3, "Litware", "{}"),
             listed(2, "adatum", "{}"),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_accent_moves_no_name_behind_the_last_letter() {
+    fn accents_do_not_change_the_sort_order() {
         let list = CustomerList::new(vec![
             listed(1, "Munson", "{}"),
             listed(2, "Łódź", "{}"),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_customer_that_is_told_twice_is_listed_once() {
+    fn a_customer_sent_twice_is_listed_once() {
         let told = vec![listed(1, "Contoso", "1"), listed(1, "Contoso Ltd.", "2")];
 
         let list = CustomerList::new(told);
@@ -158,8 +158,8 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_short_however_long_the_name() {
-        let place = listed(1, &"Ä".repeat(1_000), "{}").entry.place();
+    fn a_position_is_short_however_long_the_name() {
+        let place = listed(1, &"Ä".repeat(1_000), "{}").entry.position();
 
         assert_eq!(place.name(), "a".repeat(64));
     }

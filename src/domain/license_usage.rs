@@ -38,7 +38,7 @@ pub struct UsageRow {
 /// and of different counts at that instant the larger. Rows are in one order, by service, product
 /// and workload, so that the same data always renders to the same bytes, whatever order it came in.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Snapshot {
+pub struct LicenseUsage {
     customer_id: CustomerId,
     customer_name: Option<String>,
     rows: Vec<UsageRow>,
@@ -51,24 +51,24 @@ struct CaseInsensitive<'a>(&'a str);
 
 /// The rows cannot be one customer's usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SnapshotError {
+pub enum LicenseUsageError {
     /// Sums over the rows would not fit in 63 bits, so no total of them could be told.
     #[error("the seats of all rows add up to more than 9223372036854775807")]
     TooManySeats,
 }
 
-impl Snapshot {
+impl LicenseUsage {
     /// Puts the rows of one answer in order, each once. No rows at all is an answer too, without a
     /// date.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::TooManySeats`] when a total over the rows would overflow.
+    /// [`LicenseUsageError::TooManySeats`] when a total over the rows would overflow.
     pub fn new(
         customer_id: CustomerId,
         customer_name: Option<String>,
         mut rows: Vec<UsageRow>,
-    ) -> Result<Self, SnapshotError> {
+    ) -> Result<Self, LicenseUsageError> {
         rows.sort_by(|a, b| a.key().cmp(&b.key()).then_with(|| b.rank().cmp(&a.rank())));
         let mut contradictions = 0;
         rows.dedup_by(|row, best| {
@@ -127,7 +127,7 @@ impl Snapshot {
 
 impl UsageRow {
     /// Whether both rows are of the same product, in the same service and channel.
-    pub fn same_product(&self, other: &Self) -> bool {
+    pub fn is_same_product(&self, other: &Self) -> bool {
         self.product_key() == other.product_key()
     }
 
@@ -192,10 +192,10 @@ impl PartialEq for CaseInsensitive<'_> {
 
 impl Eq for CaseInsensitive<'_> {}
 
-fn check_total(seats: impl Iterator<Item = u64>) -> Result<(), SnapshotError> {
-    const MOST: u128 = i64::MAX as u128;
-    if seats.map(u128::from).sum::<u128>() > MOST {
-        return Err(SnapshotError::TooManySeats);
+fn check_total(seats: impl Iterator<Item = u64>) -> Result<(), LicenseUsageError> {
+    const MAX_TOTAL: u128 = i64::MAX as u128;
+    if seats.map(u128::from).sum::<u128>() > MAX_TOTAL {
+        return Err(LicenseUsageError::TooManySeats);
     }
     Ok(())
 }
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_the_rows_came_in_makes_no_difference() {
+    fn the_row_order_makes_no_difference() {
         let one_way = vec![
             row("B", "Exchange"),
             row("A", "Teams"),
@@ -228,14 +228,14 @@ mod tests {
         let other_way: Vec<_> = one_way.iter().rev().cloned().collect();
 
         assert_eq!(
-            Snapshot::new(customer(), None, one_way),
-            Snapshot::new(customer(), None, other_way)
+            LicenseUsage::new(customer(), None, one_way),
+            LicenseUsage::new(customer(), None, other_way)
         );
     }
 
     /// The seats of the one row that these come to.
     fn merged(rows: Vec<UsageRow>) -> (u64, u64, usize) {
-        let snapshot = Snapshot::new(customer(), None, rows).unwrap();
+        let snapshot = LicenseUsage::new(customer(), None, rows).unwrap();
         let [row] = snapshot.rows() else {
             panic!("{snapshot:?}");
         };
@@ -256,7 +256,7 @@ mod tests {
     const EVENING: &str = "2017-03-09T21:00:00Z";
 
     #[test]
-    fn of_rows_alike_the_newest_instant_wins() {
+    fn of_duplicate_rows_the_newest_instant_wins() {
         let (early, late) = (counted(9, 9, MORNING), counted(1, 5, EVENING));
 
         assert_eq!(merged(vec![early.clone(), late.clone()]), (1, 5, 0));
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn at_one_instant_the_larger_counts_win_and_the_contradiction_is_counted() {
+    fn of_contradicting_rows_the_larger_counts_win() {
         let rows = vec![
             counted(4, 5, EVENING),
             counted(1, 6, EVENING),
@@ -297,26 +297,27 @@ mod tests {
         let mut newer = row("CRM", "Sales");
         newer.processed_at = ProcessedAt("2017-03-10T03:25:16.36Z".parse().unwrap());
 
-        let snapshot = Snapshot::new(customer(), None, vec![newer, row("A", "Exchange")]).unwrap();
+        let snapshot =
+            LicenseUsage::new(customer(), None, vec![newer, row("A", "Exchange")]).unwrap();
 
         assert_eq!(snapshot.processed_date().unwrap().to_string(), "2017-03-10");
     }
 
     #[test]
-    fn no_rows_are_an_answer_without_a_date() {
-        let snapshot = Snapshot::new(customer(), None, Vec::new()).unwrap();
+    fn without_rows_there_is_no_date() {
+        let snapshot = LicenseUsage::new(customer(), None, Vec::new()).unwrap();
 
         assert_eq!(snapshot.processed_date(), None);
     }
 
     #[test]
-    fn totals_that_no_number_can_hold_are_refused() {
+    fn overflowing_totals_are_rejected() {
         let mut huge = row("A", "Exchange");
         huge.licenses_qualified = i64::MAX as u64;
 
         assert_eq!(
-            Snapshot::new(customer(), None, vec![huge, row("B", "Exchange")]),
-            Err(SnapshotError::TooManySeats)
+            LicenseUsage::new(customer(), None, vec![huge, row("B", "Exchange")]),
+            Err(LicenseUsageError::TooManySeats)
         );
     }
 }

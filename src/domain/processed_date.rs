@@ -32,7 +32,7 @@ impl ProcessedDate {
     }
 
     /// The UTC day that contains `instant`.
-    pub fn of(instant: Timestamp) -> Self {
+    pub fn from_timestamp(instant: Timestamp) -> Self {
         Self(instant.to_zoned(TimeZone::UTC).date())
     }
 
@@ -83,7 +83,7 @@ pub struct ProcessedAt(pub Timestamp);
 impl ProcessedAt {
     /// The UTC day of this instant.
     pub fn date(self) -> ProcessedDate {
-        ProcessedDate::of(self.0)
+        ProcessedDate::from_timestamp(self.0)
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn days_and_forms_that_do_not_exist_are_refused() {
+    fn invalid_dates_and_formats_are_rejected() {
         for text in [
             "",
             "2026-02-30",
@@ -131,19 +131,19 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::properties::kept())]
+        #![proptest_config(crate::proptest_support::proptest_config())]
 
         #[test]
         fn the_day_of_an_instant_begins_less_than_a_day_before_it(second in -62_135_596_800_i64..253_402_200_000) {
             let instant = Timestamp::from_second(second).unwrap();
 
-            let start = ProcessedDate::of(instant).start();
+            let start = ProcessedDate::from_timestamp(instant).start();
 
             prop_assert!(start <= instant && instant.as_second() - start.as_second() < 86_400);
         }
 
         #[test]
-        fn what_parses_prints_the_same(text in "[0-9]{4}-[01][0-9]-[0-3][0-9]") {
+        fn a_parsed_date_prints_the_same(text in "[0-9]{4}-[01][0-9]-[0-3][0-9]") {
             if let Ok(date) = ProcessedDate::parse(&text) {
                 prop_assert_eq!(date.to_string(), text);
             }

@@ -23,7 +23,7 @@ pub fn distinctions(products: &[ProductDetails<'_>]) -> Vec<Option<String>> {
     let details: BTreeMap<&str, fn(&ProductDetails<'_>) -> String> = by_name
         .into_iter()
         .filter(|(_, namesakes)| namesakes.len() > 1)
-        .map(|(name, namesakes)| (name, telling_detail(&namesakes)))
+        .map(|(name, namesakes)| (name, distinguishing_detail(&namesakes)))
         .collect();
     products
         .iter()
@@ -32,29 +32,30 @@ pub fn distinctions(products: &[ProductDetails<'_>]) -> Vec<Option<String>> {
 }
 
 /// The first detail that is different for each of these.
-fn telling_detail(namesakes: &[&ProductDetails<'_>]) -> fn(&ProductDetails<'_>) -> String {
+fn distinguishing_detail(namesakes: &[&ProductDetails<'_>]) -> fn(&ProductDetails<'_>) -> String {
     let differs = |detail: &fn(&ProductDetails<'_>) -> String| {
         let values: BTreeSet<_> = namesakes.iter().map(|product| detail(product)).collect();
         values.len() == namesakes.len()
     };
-    let details: [fn(&ProductDetails<'_>) -> String; 3] = [channel, service, id];
-    details.into_iter().find(differs).unwrap_or(all)
+    let details: [fn(&ProductDetails<'_>) -> String; 3] =
+        [channel_detail, service_detail, id_detail];
+    details.into_iter().find(differs).unwrap_or(all_details)
 }
 
-fn channel(product: &ProductDetails<'_>) -> String {
+fn channel_detail(product: &ProductDetails<'_>) -> String {
     product.channel.unwrap_or("no channel").to_owned()
 }
 
-fn service(product: &ProductDetails<'_>) -> String {
+fn service_detail(product: &ProductDetails<'_>) -> String {
     product.service.to_owned()
 }
 
-fn id(product: &ProductDetails<'_>) -> String {
+fn id_detail(product: &ProductDetails<'_>) -> String {
     product.id.unwrap_or("no id").to_owned()
 }
 
-fn all(product: &ProductDetails<'_>) -> String {
-    [channel, service, id]
+fn all_details(product: &ProductDetails<'_>) -> String {
+    [channel_detail, service_detail, id_detail]
         .map(|detail| detail(product))
         .join(", ")
 }
@@ -71,7 +72,7 @@ mod tests {
     };
 
     #[test]
-    fn products_of_one_name_differ_by_channel_or_service_or_id() {
+    fn products_of_the_same_name_are_distinguished_by_channel_service_or_id() {
         let direct = ProductDetails {
             channel: Some("direct"),
             ..E3

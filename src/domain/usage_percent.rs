@@ -11,7 +11,7 @@ pub struct UsagePercent {
 }
 
 impl UsagePercent {
-    const WHOLE: u128 = 1_000;
+    const WHOLE_TENTHS: u128 = 1_000;
 
     /// Returns `active` ÷ `qualified` × 100, rounded half up; `None` when nothing qualified.
     ///
@@ -22,10 +22,10 @@ impl UsagePercent {
             return None;
         }
         let (active, qualified) = (u128::from(active), u128::from(qualified));
-        let rounded = (2 * active * Self::WHOLE + qualified) / (2 * qualified);
+        let rounded = (2 * active * Self::WHOLE_TENTHS + qualified) / (2 * qualified);
         let tenths = match active {
             0 => 0,
-            active if active < qualified => rounded.clamp(1, Self::WHOLE - 1),
+            active if active < qualified => rounded.clamp(1, Self::WHOLE_TENTHS - 1),
             _ => rounded,
         };
         Some(Self { tenths })
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_reaches_neither_nothing_nor_everything() {
+    fn rounding_never_reaches_zero_or_a_hundred() {
         for (active, qualified, expected) in [
             (1, 1_000_000, "0.1"),
             (99_999, 100_000, "99.9"),
@@ -88,13 +88,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_qualified_has_no_percentage() {
+    fn zero_qualified_has_no_percentage() {
         assert_eq!(UsagePercent::new(0, 0), None);
         assert_eq!(UsagePercent::new(5, 0), None);
     }
 
     proptest! {
-        #![proptest_config(crate::properties::kept())]
+        #![proptest_config(crate::proptest_support::proptest_config())]
 
         #[test]
         fn the_number_and_the_text_agree(active in 0..1_u64 << 40, qualified in 1..1_u64 << 40) {

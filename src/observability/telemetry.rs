@@ -7,19 +7,19 @@ use prometheus::{IntGauge, Opts, Registry, TextEncoder, process_collector::Proce
 
 pub use self::{
     json_lines::REQUEST_TARGET,
-    log::{DroppedLines, LogError, LogGuard, dispatch, log_thread, start_logging},
+    log::{DroppedLines, LogError, LogGuard, build_dispatch, start_log_thread, start_logging},
 };
 
 /// Everything that is counted, in a registry of its own: two services in one process never share a
 /// counter.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct MetricsRegistry {
     registry: Registry,
 }
 
 // === impl Metrics ===
 
-impl Metrics {
+impl MetricsRegistry {
     /// A registry with what every process tells of itself.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Metrics {
     }
 
     /// Every metric in the Prometheus text format, version 0.0.4.
-    pub fn text(&self) -> String {
+    pub fn to_prometheus_text(&self) -> String {
         TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .unwrap_or_else(|error| format!("# the metrics could not be written: {error}\n"))

@@ -37,7 +37,7 @@ pub use self::{
     context::inject,
     exporter::Exporting,
     headers::{HeadersError, read as read_headers},
-    span::Span,
+    span::TraceSpan,
 };
 use crate::{clock::SharedClock, config::TracingConfig, jitter::Jitter};
 
@@ -61,7 +61,7 @@ pub struct TraceDeps<'a> {
 
 /// Traces cannot be exported.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum TraceStartError {
     /// TLS cannot be set up, for want of CA certificates for example.
     #[error("cannot make the HTTP client")]
     Client(#[from] reqwest::Error),
@@ -80,11 +80,11 @@ impl Tracer {
     ///
     /// # Errors
     ///
-    /// [`StartError`]; a collector that cannot be reached is no error.
+    /// [`TraceStartError`]; a collector that cannot be reached is no error.
     pub fn start(
         config: &TracingConfig,
         deps: TraceDeps<'_>,
-    ) -> Result<(Self, Exporting), StartError> {
+    ) -> Result<(Self, Exporting), TraceStartError> {
         let metrics = Metrics::register(deps.registry)?;
         let (queue, spans) = Queue::new(metrics.clone());
         let collector = Collector::new(config, Arc::clone(&deps.clock))?;
@@ -109,53 +109,57 @@ impl Tracer {
 
     /// Begins the span of a request, which continues the trace of its `traceparent`, where it has
     /// one (W3C Trace Context).
-    pub fn serve(
+    pub fn start_server_span(
         &self,
         headers: &HeaderMap,
         name: impl Into<Cow<'static, str>>,
         began: Timestamp,
-    ) -> Arc<Span> {
+    ) -> Arc<TraceSpan> {
         let parent = context::extract(headers);
-        self.begin(SpanKind::Server, name, parent.as_ref(), began)
+        self.start_span(SpanKind::Server, name, parent.as_ref(), began)
     }
 
     /// Begins the span of a request whose `traceparent` may decide nothing. It begins a trace, since
     /// the share that is sampled is chosen by the id of the trace, and links to the span that
     /// `traceparent` names.
-    pub fn serve_untrusted(
+    pub fn start_untrusted_server_span(
         &self,
         headers: &HeaderMap,
         name: impl Into<Cow<'static, str>>,
         began: Timestamp,
-    ) -> Arc<Span> {
-        let span = self.begin(SpanKind::Server, name, None, began);
+    ) -> Arc<TraceSpan> {
+        let span = self.start_span(SpanKind::Server, name, None, began);
         if span.is_recording()
             && let Some(caller) = context::extract(headers)
         {
-            span.link(&caller);
+            span.add_link(&caller);
         }
         span
     }
 
     /// Begins a trace.
-    pub fn root(&self, kind: SpanKind, name: impl Into<Cow<'static, str>>) -> Arc<Span> {
-        self.begin(kind, name, None, self.clock.wall())
+    pub fn start_root_span(
+        &self,
+        kind: SpanKind,
+        name: impl Into<Cow<'static, str>>,
+    ) -> Arc<TraceSpan> {
+        self.start_span(kind, name, None, self.clock.wall_time())
     }
 
-    fn begin(
+    fn start_span(
         &self,
         kind: SpanKind,
         name: impl Into<Cow<'static, str>>,
         parent: Option<&SpanContext>,
         began: Timestamp,
-    ) -> Arc<Span> {
+    ) -> Arc<TraceSpan> {
         let builder = self
             .sdk
             .span_builder(name)
             .with_kind(kind)
             .with_start_time(began);
-        let under = context::under(parent);
-        Arc::new(Span::new(
+        let under = context::parent_context(parent);
+        Arc::new(TraceSpan::new(
             self.sdk.build_with_context(builder, &under),
             self.clone(),
         ))

@@ -33,10 +33,10 @@ use crate::{
     jitter::Jitter,
     observability::traces,
     resilience::{
-        circuit_breaker::Permit,
-        memory_pool::{MemoryPool, MemoryRefusal, MemoryShare},
+        circuit_breaker::CircuitPermit,
+        memory_pool::{MemoryLimitError, MemoryPool, MemoryShare},
     },
-    service::source::Refusal,
+    service::source::UpstreamErrorBody,
 };
 
 /// A pause that Partner Center asks for is waited for up to this; where it is longer, the call fails
@@ -74,7 +74,7 @@ pub(super) struct Attempts {
 struct Turn<'a> {
     place: SemaphorePermit<'a>,
     token: AccessToken,
-    permit: Permit<'a, Failing>,
+    permit: CircuitPermit<'a, Failing>,
 }
 
 // === impl Attempts ===
@@ -173,7 +173,7 @@ impl Attempts {
 
     /// What the bodies of one more call take.
     pub(super) fn memory(&self) -> MemoryShare {
-        self.memory.share()
+        self.memory.new_share()
     }
 
     /// Takes memory for what a call has read of one page and keeps while it reads the next.
@@ -184,19 +184,19 @@ impl Attempts {
     pub(super) fn keep<T>(&self, call: &mut LogicalCall, kept: usize) -> Result<(), UpstreamError> {
         let bytes = kept.saturating_mul(size_of::<T>());
         call.memory
-            .take(bytes)
+            .acquire(bytes)
             .map_err(|refusal| self.unread(refusal))
     }
 
     /// What an answer comes to that there is no memory for.
-    fn unread(&self, refusal: MemoryRefusal) -> UpstreamError {
+    fn unread(&self, refusal: MemoryLimitError) -> UpstreamError {
         let most = self.max_body;
         match refusal {
-            MemoryRefusal::ShareFull => Malformed(format!(
+            MemoryLimitError::ShareFull => Malformed(format!(
                 "all pages together: expected at most {most} bytes (upstream.max_body)"
             ))
             .into(),
-            MemoryRefusal::PoolFull => UpstreamError::OutOfMemory,
+            MemoryLimitError::PoolFull => UpstreamError::OutOfMemory,
         }
     }
 
@@ -256,7 +256,7 @@ impl Attempts {
         page: &PageRequest,
         request_id: Uuid,
         token: &AccessToken,
-        permit: Permit<'_, Failing>,
+        permit: CircuitPermit<'_, Failing>,
     ) -> Result<Answer, UpstreamError> {
         let span = spans::begin_attempt(call, page, request_id);
         let mut request = request::build(&self.headers, call, page, request_id, token)?;
@@ -278,11 +278,11 @@ impl Attempts {
         request: reqwest::Request,
         request_id: Uuid,
         token: &AccessToken,
-        permit: Permit<'_, Failing>,
+        permit: CircuitPermit<'_, Failing>,
     ) -> Result<Answer, UpstreamError> {
         let sent_at = self.clock.now();
         let ends = call.deadline.min(sent_at + self.attempt_timeout);
-        call.sending(request_id, self.clock.wall());
+        call.sending(request_id, self.clock.wall_time());
         let exchanged = self.http.exchange(request, &mut call.memory, ends).await;
         self.restraint.settle(permit, call, shows_life(&exchanged));
         let took = self.clock.now().saturating_duration_since(sent_at);
@@ -324,7 +324,7 @@ impl Attempts {
             }
             return Err(UpstreamError::Refused {
                 refusal: Arc::new(refusal),
-                retry_after: throttle::retry_after(&answer.headers, self.clock.wall()),
+                retry_after: throttle::retry_after(&answer.headers, self.clock.wall_time()),
             });
         }
         if answer.status != StatusCode::OK {
@@ -338,9 +338,14 @@ impl Attempts {
         Ok(answer)
     }
 
-    fn throttled(&self, call: &LogicalCall, answer: &Answer, refusal: Refusal) -> UpstreamError {
+    fn throttled(
+        &self,
+        call: &LogicalCall,
+        answer: &Answer,
+        refusal: UpstreamErrorBody,
+    ) -> UpstreamError {
         let now = self.clock.now();
-        let wall = self.clock.wall();
+        let wall = self.clock.wall_time();
         let asked = throttle::retry_after(&answer.headers, wall).or_else(|| {
             let description = refusal.description.as_deref()?;
             throttle::retry_after_in(description)
@@ -373,7 +378,7 @@ fn shows_life(exchanged: &Result<Answer, ExchangeError>) -> bool {
 impl UpstreamError {
     /// The labels of the request that ended so.
     pub(super) fn status_and_code(&self) -> (StatusClass, Option<&str>) {
-        let of = |refusal: &Refusal| {
+        let of = |refusal: &UpstreamErrorBody| {
             StatusCode::from_u16(refusal.status).map_or(StatusClass::Error, StatusClass::of)
         };
         match self {

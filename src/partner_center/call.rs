@@ -10,13 +10,13 @@ use super::{error::UpstreamError, refusal::header};
 use crate::{
     domain::{Subject, UpstreamApi},
     resilience::memory_pool::MemoryShare,
-    service::source::{Call, CallIds, CallTrace, SourceErrorKind},
+    service::source::{CallIds, CallTrace, SourceCall, SourceErrorKind},
 };
 
 /// A logical call, over all its pages and attempts.
 #[derive(Debug)]
 pub(super) struct LogicalCall {
-    pub(super) call: Call,
+    pub(super) call: SourceCall,
     pub(super) ids: CallIds,
     started: Instant,
     /// Nothing is begun that could not end before it.
@@ -63,7 +63,7 @@ struct LastRequest {
 
 impl LogicalCall {
     pub(super) fn begin(
-        call: Call,
+        call: SourceCall,
         now: Instant,
         deadline: Duration,
         retries: u32,
@@ -76,9 +76,9 @@ impl LogicalCall {
         Self {
             ids,
             started: now,
-            deadline: call.asked_at + deadline,
+            deadline: call.requested_at + deadline,
             page_time: deadline,
-            ends: call.asked_at + deadline.max(LONGEST),
+            ends: call.requested_at + deadline.max(LONGEST),
             call,
             retries_left: retries,
             retries: 0,

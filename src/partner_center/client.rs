@@ -9,8 +9,8 @@ use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
     observability::traces::Tracer,
-    readable::readable,
-    resilience::memory_pool::{MemoryRefusal, MemoryShare},
+    printable::to_printable_line,
+    resilience::memory_pool::{MemoryLimitError, MemoryShare},
 };
 
 /// Bytes of an error's body that are read; error documents are small, error pages need not be.
@@ -60,7 +60,7 @@ pub(super) struct Answer {
     /// Decompressed. That of an error may be cut.
     pub(super) body: Bytes,
     /// Why there is no body, where a success has one that cannot be read whole.
-    pub(super) unread: Option<MemoryRefusal>,
+    pub(super) unread: Option<MemoryLimitError>,
 }
 
 /// An exchange that brought no answer.
@@ -171,10 +171,10 @@ impl Exchange for HttpClient {
 async fn read_body(
     response: &mut reqwest::Response,
     memory: &mut MemoryShare,
-) -> Result<Result<Bytes, MemoryRefusal>, ExchangeError> {
+) -> Result<Result<Bytes, MemoryLimitError>, ExchangeError> {
     let mut body = BodyBlocks::default();
     while let Some(chunk) = response.chunk().await? {
-        if let Err(refusal) = memory.take(chunk.len()) {
+        if let Err(refusal) = memory.acquire(chunk.len()) {
             return Ok(Err(refusal));
         }
         body.push(&chunk);
@@ -276,7 +276,7 @@ fn broke_off(error: &(dyn Error + 'static)) -> bool {
 /// The whole chain in one line, for the log.
 fn causes(error: &(dyn Error + 'static)) -> String {
     let causes: Vec<_> = chain(error).map(ToString::to_string).collect();
-    readable(&causes.join(": "), 500)
+    to_printable_line(&causes.join(": "), 500)
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

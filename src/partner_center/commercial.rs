@@ -14,9 +14,9 @@ use super::{
     wire::{self, Malformed, NameAsOf, PageTotals},
 };
 use crate::{
-    domain::{CustomerId, ProcessedDate, Snapshot, UsageRow},
+    domain::{CustomerId, LicenseUsage, ProcessedDate, UsageRow},
     offload,
-    service::source::{Content, Question},
+    service::source::{AnswerContent, Question},
 };
 
 /// The largest page there is.
@@ -37,7 +37,7 @@ pub(super) async fn fetch(
     path: &str,
     customer: CustomerId,
     call: &mut LogicalCall,
-) -> Result<Content, UpstreamError> {
+) -> Result<AnswerContent, UpstreamError> {
     let date = match call.call.question {
         Question::Dated(date) => Some(date),
         Question::Newest(_) => None,
@@ -71,8 +71,8 @@ pub(super) async fn fetch(
     if let Some(asked) = date {
         check_date(&snapshot, asked)?;
     }
-    Ok(Content::Usage {
-        snapshot,
+    Ok(AnswerContent::Usage {
+        usage: snapshot,
         native: None,
     })
 }
@@ -101,7 +101,7 @@ pub(super) fn url(endpoint: &Url, customer: CustomerId, date: Option<ProcessedDa
 }
 
 /// Rows may lag behind the date asked for, but the newest must be of that date.
-fn check_date(snapshot: &Snapshot, asked: ProcessedDate) -> Result<(), UpstreamError> {
+fn check_date(snapshot: &LicenseUsage, asked: ProcessedDate) -> Result<(), UpstreamError> {
     let nothing = |what: String| Err(UpstreamError::NothingProcessed(what));
     match snapshot.processed_date() {
         None => nothing(format!("Partner Center has no usage for {asked}")),
@@ -129,7 +129,7 @@ mod tests {
         ProcessedDate::parse(text).unwrap()
     }
 
-    fn snapshot(dates: &[&str]) -> Snapshot {
+    fn snapshot(dates: &[&str]) -> LicenseUsage {
         let rows = dates.iter().map(|date| UsageRow {
             product_name: "A".into(),
             licenses_active: 1,
@@ -137,7 +137,7 @@ mod tests {
             processed_at: ProcessedAt(format!("{date}T03:00:00Z").parse().unwrap()),
             ..samples::row()
         });
-        Snapshot::new(customer(), None, rows.collect()).unwrap()
+        LicenseUsage::new(customer(), None, rows.collect()).unwrap()
     }
 
     #[test]

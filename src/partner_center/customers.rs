@@ -14,7 +14,7 @@ use super::{
 use crate::{
     domain::{CustomerList, ListedCustomer},
     offload,
-    service::source::Content,
+    service::source::AnswerContent,
 };
 
 /// The largest page there is.
@@ -33,7 +33,7 @@ pub(super) async fn fetch(
     attempts: &Attempts,
     base_url: &Url,
     call: &mut LogicalCall,
-) -> Result<Content, UpstreamError> {
+) -> Result<AnswerContent, UpstreamError> {
     let mut request = PageRequest {
         url: url(base_url),
         continuation_token: None,
@@ -58,7 +58,7 @@ pub(super) async fn fetch(
         call.goes_on(attempts.now());
     }
     totals.check()?;
-    Ok(Content::Customers(CustomerList::new(customers)))
+    Ok(AnswerContent::Customers(CustomerList::new(customers)))
 }
 
 fn url(base_url: &Url) -> Url {

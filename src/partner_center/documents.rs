@@ -6,7 +6,7 @@ use super::{
     attempts::Attempts, call::LogicalCall, error::UpstreamError, insights::below,
     paging::PageRequest, wire,
 };
-use crate::{domain::CustomerId, offload, service::source::Content};
+use crate::{domain::CustomerId, offload, service::source::AnswerContent};
 
 /// Where one is, and whose it is.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ pub(super) async fn fetch(
     base_url: &Url,
     document: Document,
     call: &mut LogicalCall,
-) -> Result<Content, UpstreamError> {
+) -> Result<AnswerContent, UpstreamError> {
     let page = PageRequest {
         url: below(base_url, &document.path()),
         continuation_token: None,
@@ -38,8 +38,8 @@ pub(super) async fn fetch(
     let answer = attempts.get(call, &page, request_id).await?;
     let body = answer.body.clone();
     let decode = move || wire::decode_document(&body, document.owner());
-    Ok(Content::Document {
-        outline: offload::run_cpu_bound(answer.body.len(), decode).await?,
+    Ok(AnswerContent::Document {
+        summary: offload::run_cpu_bound(answer.body.len(), decode).await?,
         body: answer.body,
     })
 }

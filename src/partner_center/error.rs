@@ -13,7 +13,7 @@ use super::{
     token::TokenError,
     wire::{Malformed, Unusable},
 };
-use crate::service::source::{CallIds, Refusal, SourceError, SourceErrorKind};
+use crate::service::source::{CallIds, SourceError, SourceErrorKind, UpstreamErrorBody};
 
 /// What a person must do about code 900421.
 const CONSENT_WITH_MFA: &str = "Partner Center wants multi-factor proof (900421): a person must sign in with multi-factor \
@@ -41,7 +41,7 @@ pub(super) enum UpstreamError {
         /// When the next request may be sent.
         until: Instant,
         /// `None` where an earlier call was told.
-        refusal: Option<Arc<Refusal>>,
+        refusal: Option<Arc<UpstreamErrorBody>>,
     },
     /// Partner Center has failed one call after the other, so it is left alone for a while.
     #[error("Partner Center has failed one call after the other, so it is not asked for a moment")]
@@ -53,7 +53,7 @@ pub(super) enum UpstreamError {
     #[error("{}", Meaning::of(.refusal).sentence())]
     Refused {
         /// In the upstream's words.
-        refusal: Arc<Refusal>,
+        refusal: Arc<UpstreamErrorBody>,
         /// What `Retry-After` asked for.
         retry_after: Option<Duration>,
     },
@@ -127,7 +127,7 @@ pub(super) enum AccessDenial {
 
 impl Meaning {
     /// The one list of what is transient.
-    pub(super) fn of(refusal: &Refusal) -> Self {
+    pub(super) fn of(refusal: &UpstreamErrorBody) -> Self {
         match (refusal.status, refusal.code.as_deref()) {
             (401 | 403, Some("900421")) => Self::ProofMissing,
             (401 | 403, Some("900420")) => Self::WrongAudience,
@@ -344,7 +344,7 @@ impl UpstreamError {
                     Meaning::Unauthorized
                     | Meaning::ProofMissing
                     | Meaning::WrongAudience
-                    | Meaning::AccessDenied(_) => SourceErrorKind::CredentialsRefused,
+                    | Meaning::AccessDenied(_) => SourceErrorKind::CredentialsRejected,
                     Meaning::NoRelationship => SourceErrorKind::NoRelationship,
                     Meaning::UnknownCustomer => SourceErrorKind::UnknownCustomer,
                     Meaning::Redirect | Meaning::Rejected | Meaning::Unrecognized => {
@@ -361,8 +361,8 @@ impl UpstreamError {
             kind,
             detail,
             status,
-            refusal,
-            ids,
+            upstream_error: refusal,
+            call_ids: ids,
         }
     }
 }
@@ -395,7 +395,7 @@ mod tests {
 
     fn refused(status: u16, code: Option<&str>) -> UpstreamError {
         UpstreamError::Refused {
-            refusal: Arc::new(Refusal {
+            refusal: Arc::new(UpstreamErrorBody {
                 status,
                 code: code.map(str::to_owned),
                 description: None,
@@ -422,16 +422,16 @@ mod tests {
         for (status, code, kind) in [
             (302, None, SourceErrorKind::Rejected),
             (400, Some("2100"), SourceErrorKind::Rejected),
-            (401, Some("800001"), SourceErrorKind::CredentialsRefused),
-            (401, Some("900420"), SourceErrorKind::CredentialsRefused),
-            (401, Some("900421"), SourceErrorKind::CredentialsRefused),
+            (401, Some("800001"), SourceErrorKind::CredentialsRejected),
+            (401, Some("900420"), SourceErrorKind::CredentialsRejected),
+            (401, Some("900421"), SourceErrorKind::CredentialsRejected),
             (403, Some("2032"), SourceErrorKind::NoRelationship),
             (403, Some("20002"), SourceErrorKind::NoRelationship),
-            (403, Some("90000"), SourceErrorKind::CredentialsRefused),
-            (403, Some("900308"), SourceErrorKind::CredentialsRefused),
-            (403, Some("900309"), SourceErrorKind::CredentialsRefused),
-            (403, Some("900329"), SourceErrorKind::CredentialsRefused),
-            (403, Some("900416"), SourceErrorKind::CredentialsRefused),
+            (403, Some("90000"), SourceErrorKind::CredentialsRejected),
+            (403, Some("900308"), SourceErrorKind::CredentialsRejected),
+            (403, Some("900309"), SourceErrorKind::CredentialsRejected),
+            (403, Some("900329"), SourceErrorKind::CredentialsRejected),
+            (403, Some("900416"), SourceErrorKind::CredentialsRejected),
             (403, Some("1000"), SourceErrorKind::Rejected),
             (403, Some("4711"), SourceErrorKind::Rejected),
             (403, Some("AuthorizationFailed"), SourceErrorKind::Rejected),

@@ -5,7 +5,7 @@ use url::Url;
 use super::{
     attempts::Attempts, call::LogicalCall, error::UpstreamError, paging::PageRequest, wire,
 };
-use crate::{domain::CustomerId, offload, service::source::Content};
+use crate::{domain::CustomerId, offload, service::source::AnswerContent};
 
 /// Asks, and keeps the body as it came.
 ///
@@ -17,7 +17,7 @@ pub(super) async fn fetch(
     base_url: &Url,
     customer: CustomerId,
     call: &mut LogicalCall,
-) -> Result<Content, UpstreamError> {
+) -> Result<AnswerContent, UpstreamError> {
     let page = PageRequest {
         url: url(base_url, customer),
         continuation_token: None,
@@ -26,8 +26,8 @@ pub(super) async fn fetch(
     let answer = attempts.get(call, &page, request_id).await?;
     let body = answer.body.clone();
     let decode = move || wire::decode_insights(&body, customer);
-    Ok(Content::Usage {
-        snapshot: offload::run_cpu_bound(answer.body.len(), decode).await?,
+    Ok(AnswerContent::Usage {
+        usage: offload::run_cpu_bound(answer.body.len(), decode).await?,
         native: Some(answer.body),
     })
 }

@@ -23,15 +23,15 @@ use super::{
 use crate::{
     cache::{CacheMetrics, CacheResult, UsageCache},
     clock::{Clock, SharedClock},
-    config::{Config, Sources},
+    config::{Config, ConfigSources},
     domain::{Caller, CustomerId, UpstreamApi},
     jitter::Jitter,
     partner_center::UpstreamDeps,
-    render::Form,
+    render::Format,
     resilience::memory_pool::MemoryShare,
     service::{
-        CallLimits, Cause, Directive, Query, UsageService,
-        source::{Call, CallTrace, FetchFuture, UsageSource},
+        CacheDirective, CallLimits, ErrorKind, UsageQuery, UsageService,
+        source::{CallTrace, FetchFuture, SourceCall, UsageSource},
     },
 };
 
@@ -56,7 +56,7 @@ impl Clock for PausedClock {
         tokio::time::Instant::now().into_std()
     }
 
-    fn wall(&self) -> Timestamp {
+    fn wall_time(&self) -> Timestamp {
         self.started_wall + (self.now() - self.started)
     }
 
@@ -153,7 +153,7 @@ struct Counted {
 }
 
 impl UsageSource for Counted {
-    fn fetch(&self, call: Call) -> FetchFuture<'_> {
+    fn fetch(&self, call: SourceCall) -> FetchFuture<'_> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.source.fetch(call)
     }
@@ -219,7 +219,7 @@ impl Service {
             source,
             calls: AtomicU32::new(0),
         });
-        let config = Sources::default()
+        let config = ConfigSources::default()
             .with_flag("test", "upstream.auth.kind", "token_file")
             .with_flag("test", "upstream.auth.token_file", "/t");
         let config = Config::load(config).unwrap().cache;
@@ -259,7 +259,7 @@ impl Service {
         }
     }
 
-    async fn ask(&self, kind: Kind, index: u32) -> Result<CacheResult, Cause> {
+    async fn ask(&self, kind: Kind, index: u32) -> Result<CacheResult, ErrorKind> {
         ask(&self.usage, &self.clock, kind, index).await
     }
 
@@ -322,19 +322,19 @@ async fn ask(
     clock: &SharedClock,
     kind: Kind,
     index: u32,
-) -> Result<CacheResult, Cause> {
-    let query = Query {
+) -> Result<CacheResult, ErrorKind> {
+    let query = UsageQuery {
         customer_id: kind.customer(index),
-        form: Form::Simplified,
+        format: Format::Simplified,
         date: None,
-        directive: Directive::Any,
+        directive: CacheDirective::Any,
     };
     let answered = usage
         .answer(query, &Caller::anonymous(), CallTrace::default, clock.now())
         .await;
     answered
         .map(|answer| answer.result)
-        .map_err(|unanswered| unanswered.cause)
+        .map_err(|unanswered| unanswered.kind)
 }
 
 // === impl Kind ===

@@ -135,7 +135,7 @@ impl Probe {
         Ok(Reached {
             status: answer.status.as_u16(),
             took,
-            ahead: ahead(&answer.headers, self.clock.wall(), took),
+            ahead: ahead(&answer.headers, self.clock.wall_time(), took),
         })
     }
 
@@ -258,7 +258,7 @@ impl Probe {
         let meaning = Meaning::of(&refusal);
         let throttled = answer.status == StatusCode::TOO_MANY_REQUESTS;
         let action = if throttled {
-            let wait = throttle::retry_after(&answer.headers, self.clock.wall());
+            let wait = throttle::retry_after(&answer.headers, self.clock.wall_time());
             throttled_for(wait)
         } else {
             meaning.sentence().to_owned()
@@ -278,7 +278,7 @@ impl Probe {
         begun: Instant,
     ) -> Result<Answer, Trouble> {
         let ends = begun + self.config.attempt_timeout;
-        let mut memory = MemoryShare::alone(max_body);
+        let mut memory = MemoryShare::unshared(max_body);
         Ok(self.http.exchange(request, &mut memory, ends).await?)
     }
 }

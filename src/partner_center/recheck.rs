@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{PartnerCenter, token::DisownedToken};
 use crate::{
     resilience::backoff::Backoff,
-    service::source::{Call, CallTrace},
+    service::source::{CallTrace, SourceCall},
 };
 
 /// Pauses between checks; never less than [`SHORTEST_PAUSE`].
@@ -32,7 +32,7 @@ impl PartnerCenter {
             self.tokens.until_disowned().await;
             let mut checks = 0_u32;
             while let Some(disowned) = self.tokens.disowned() {
-                let pause = BACKOFF.pause(checks, self.jitter.fraction());
+                let pause = BACKOFF.delay(checks, self.jitter.fraction());
                 let pause = pause.max(SHORTEST_PAUSE);
                 self.clock.sleep_until(self.clock.now() + pause).await;
                 if is_needed() {
@@ -50,11 +50,11 @@ impl PartnerCenter {
             let deadline = asked_at + self.deadline;
             drop(self.tokens.renew(disowned.generation, deadline).await);
         }
-        let call = Call {
+        let call = SourceCall {
             subject: disowned.subject,
             question: disowned.question,
             trace: CallTrace::default(),
-            asked_at,
+            requested_at: asked_at,
         };
         drop(self.call(call).await);
     }

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use super::{client::Answer, wire::without_byte_order_mark};
-use crate::{readable::readable, service::source::Refusal};
+use crate::{printable::to_printable_line, service::source::UpstreamErrorBody};
 
 /// Characters of an upstream's sentence that are kept; enough to read, too few to flood a log.
 const LONGEST_DESCRIPTION: usize = 300;
@@ -14,14 +14,14 @@ const LONGEST_CODE: usize = 64;
 
 /// Reads an answer that is no success. Whatever cannot be read is left out, and so is `token`, the
 /// access token that was shown, where the answer echoes it.
-pub(super) fn read(answer: &Answer, token: Option<&str>) -> Refusal {
+pub(super) fn read(answer: &Answer, token: Option<&str>) -> UpstreamErrorBody {
     let body = serde_json::from_slice(without_byte_order_mark(&answer.body)).unwrap_or(Value::Null);
     // `{"error": {"code": …, "message": …}}` occurs beside the flat forms.
     let fault = match body.get("error") {
         Some(nested @ Value::Object(_)) => nested,
         _ => &body,
     };
-    Refusal {
+    UpstreamErrorBody {
         status: answer.status.as_u16(),
         code: first(fault, &["code", "errorCode"])
             .and_then(|code| told(&code, token, LONGEST_CODE)),
@@ -35,7 +35,7 @@ pub(super) fn read(answer: &Answer, token: Option<&str>) -> Refusal {
 /// A header's text, fit for a log; `None` where it is missing or empty.
 pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     let text = headers.get(name)?.to_str().ok()?;
-    Some(readable(text, LONGEST_CODE)).filter(|text| !text.is_empty())
+    Some(to_printable_line(text, LONGEST_CODE)).filter(|text| !text.is_empty())
 }
 
 fn first<'a>(fault: &'a Value, names: &[&str]) -> Option<Cow<'a, str>> {
@@ -52,7 +52,7 @@ fn told(text: &str, token: Option<&str>, longest: usize) -> Option<String> {
         Some(token) => Cow::Owned(text.replace(token, "[redacted]")),
         None => Cow::Borrowed(text),
     };
-    Some(readable(text.trim(), longest)).filter(|text| !text.is_empty())
+    Some(to_printable_line(text.trim(), longest)).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    fn refusal(body: &'static str) -> Refusal {
+    fn refusal(body: &'static str) -> UpstreamErrorBody {
         let answer = Answer {
             status: StatusCode::FORBIDDEN,
             headers: HeaderMap::new(),

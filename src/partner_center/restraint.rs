@@ -22,7 +22,7 @@ use crate::{
     domain::{CustomerId, Subject, UpstreamApi},
     resilience::{
         backoff::Backoff,
-        circuit_breaker::{CircuitBreaker, CircuitState, Permit},
+        circuit_breaker::{CircuitBreaker, CircuitPermit, CircuitState},
         retry_budget::RetryBudget,
     },
 };
@@ -112,9 +112,9 @@ impl Restraint {
     /// [`UpstreamError::CircuitOpen`].
     pub(super) fn check_circuit(&self, call: &LogicalCall) -> Result<(), UpstreamError> {
         let circuit = &self.lane(call.api()).circuit;
-        match circuit.refusal(self.clock.now()) {
+        match circuit.current_refusal(self.clock.now()) {
             Some(refused) => Err(UpstreamError::CircuitOpen {
-                until: refused.until,
+                until: refused.retry_at,
             }),
             None => Ok(()),
         }
@@ -128,23 +128,28 @@ impl Restraint {
     pub(super) fn enter_circuit(
         &self,
         call: &LogicalCall,
-    ) -> Result<Permit<'_, Failing>, UpstreamError> {
+    ) -> Result<CircuitPermit<'_, Failing>, UpstreamError> {
         let circuit = &self.lane(call.api()).circuit;
         circuit
-            .admit(self.clock.now())
+            .acquire(self.clock.now())
             .map_err(|refused| UpstreamError::CircuitOpen {
-                until: refused.until,
+                until: refused.retry_at,
             })
     }
 
     /// Takes note of whether the request that `permit` was for showed that Partner Center lives.
-    pub(super) fn settle(&self, permit: Permit<'_, Failing>, call: &LogicalCall, lives: bool) {
+    pub(super) fn settle(
+        &self,
+        permit: CircuitPermit<'_, Failing>,
+        call: &LogicalCall,
+        lives: bool,
+    ) {
         let api = call.api().as_str();
         if lives {
-            if permit.succeeded() {
+            if permit.record_success() {
                 tracing::info!(api, "circuit closed: Partner Center answers again");
             }
-        } else if let Some(pause) = permit.failed(self.clock.now(), Failing::of(call)) {
+        } else if let Some(pause) = permit.record_failure(self.clock.now(), Failing::of(call)) {
             tracing::warn!(
                 api,
                 pause_seconds = pause.as_secs_f64(),
@@ -155,12 +160,12 @@ impl Restraint {
 
     /// Takes note of the first attempt at something.
     pub(super) fn first_attempt(&self) {
-        self.retries.called(self.clock.now());
+        self.retries.record_call(self.clock.now());
     }
 
     /// Whether all calls together may make one retry more; it is then counted.
     pub(super) fn may_retry(&self) -> bool {
-        self.retries.withdraw(self.clock.now())
+        self.retries.acquire_retry(self.clock.now())
     }
 
     /// Has `/metrics` say how things stand at each scrape: they change with time alone, too.
@@ -241,7 +246,8 @@ impl Collector for Gauges {
                     .set(i64::from(state == current));
             }
         }
-        self.retry_budget.set(self.restraint.retries.remaining(now));
+        self.retry_budget
+            .set(self.restraint.retries.remaining_share(now));
         let mut families = self.circuit_state.collect();
         families.extend(self.retry_budget.collect());
         families

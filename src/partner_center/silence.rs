@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crate::domain::{CustomerId, Snapshot};
+use crate::domain::{CustomerId, LicenseUsage};
 
 /// Distinct customers without a row, one after the other, that are no coincidence any more: before
 /// the first row, and after one.
@@ -35,7 +35,7 @@ struct Heard {
 
 impl Silence {
     /// Takes note of an answer, and warns of the one that makes it suspicious.
-    pub(super) fn heard(&self, snapshot: &Snapshot) {
+    pub(super) fn heard(&self, snapshot: &LicenseUsage) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if !snapshot.rows().is_empty() {
             heard.spoke = true;
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use crate::domain::{UsageRow, samples};
 
-    fn answer(customer: u32, rows: usize) -> Snapshot {
+    fn answer(customer: u32, rows: usize) -> LicenseUsage {
         let customer = format!("00000000-0000-0000-0000-{customer:012}");
         let row = UsageRow {
             product_name: "A".into(),
@@ -84,7 +84,7 @@ mod tests {
             ..samples::row()
         };
         let customer = CustomerId::parse(&customer).unwrap();
-        Snapshot::new(customer, None, vec![row; rows]).unwrap()
+        LicenseUsage::new(customer, None, vec![row; rows]).unwrap()
     }
 
     #[test]

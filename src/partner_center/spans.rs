@@ -8,45 +8,45 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{call::LogicalCall, error::UpstreamError, paging::PageRequest};
-use crate::observability::traces::{KeyValue, Span, SpanKind, Tracer, semconv};
+use crate::observability::traces::{KeyValue, SpanKind, TraceSpan, Tracer, semconv};
 
 /// Begins the span of one attempt; `None` where nothing is traced.
 pub(super) fn begin_attempt(
     call: &LogicalCall,
     page: &PageRequest,
     request_id: Uuid,
-) -> Option<Arc<Span>> {
+) -> Option<Arc<TraceSpan>> {
     let of = call.trace().span.as_ref()?;
     let path = page.url.path();
     let template = match call.subject().customer() {
         Some(customer) => path.replace(&customer.to_string(), "{customer_id}"),
         None => path.to_owned(),
     };
-    let span = of.child(SpanKind::Client, format!("GET {template}"));
+    let span = of.start_child(SpanKind::Client, format!("GET {template}"));
     if span.is_recording() {
-        span.set_all(request(&Method::GET, &page.url));
-        span.set(semconv::URL_TEMPLATE, template);
-        span.set(semconv::MS_REQUEST_ID, request_id.to_string());
-        span.set(semconv::UPSTREAM_API, call.api().as_str());
+        span.set_attributes(request(&Method::GET, &page.url));
+        span.set_attribute(semconv::URL_TEMPLATE, template);
+        span.set_attribute(semconv::MS_REQUEST_ID, request_id.to_string());
+        span.set_attribute(semconv::UPSTREAM_API, call.api().as_str());
         if call.resends > 0 {
             let resends = i64::from(call.resends);
-            span.set(semconv::HTTP_REQUEST_RESEND_COUNT, resends);
+            span.set_attribute(semconv::HTTP_REQUEST_RESEND_COUNT, resends);
         }
     }
     Some(span)
 }
 
 /// Ends it by the status that came, where one did, and by what was wrong with it.
-pub(super) fn end_attempt(span: &Span, status: Option<u16>, error: Option<&UpstreamError>) {
+pub(super) fn end_attempt(span: &TraceSpan, status: Option<u16>, error: Option<&UpstreamError>) {
     if let Some(status) = status {
-        span.set(semconv::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
+        span.set_attribute(semconv::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
     }
     if let Some(error) = error {
         if let (_, Some(code)) = error.status_and_code() {
-            span.set(semconv::UPSTREAM_CODE, code.to_owned());
+            span.set_attribute(semconv::UPSTREAM_CODE, code.to_owned());
         }
-        span.set(semconv::ERROR_TYPE, error.class().as_str());
-        span.fail();
+        span.set_attribute(semconv::ERROR_TYPE, error.class().as_str());
+        span.set_error();
     }
     span.end();
 }
@@ -63,37 +63,37 @@ pub(super) fn tell_pause(call: &LogicalCall, error: &UpstreamError, pause: Durat
             KeyValue::new(semconv::ERROR_TYPE, error.class().as_str()),
             KeyValue::new("pause_seconds", pause.as_secs_f64()),
         ];
-        span.event("pause", told);
+        span.add_event("pause", told);
     }
 }
 
 /// Begins the trace of one request to the token endpoint; `None` where nothing is traced. It belongs
 /// to no call: whoever needs the token waits for it, and mostly nobody does.
-pub(super) fn begin_redemption(tracer: Option<&Tracer>, url: &Url) -> Option<Arc<Span>> {
-    let span = tracer?.root(SpanKind::Client, format!("POST {}", url.path()));
+pub(super) fn begin_redemption(tracer: Option<&Tracer>, url: &Url) -> Option<Arc<TraceSpan>> {
+    let span = tracer?.start_root_span(SpanKind::Client, format!("POST {}", url.path()));
     if span.is_recording() {
-        span.set_all(request(&Method::POST, url));
-        span.set(semconv::URL_TEMPLATE, url.path().to_owned());
+        span.set_attributes(request(&Method::POST, url));
+        span.set_attribute(semconv::URL_TEMPLATE, url.path().to_owned());
     }
     Some(span)
 }
 
 /// Ends it by the status that came, or by what kept it from coming.
-pub(super) fn end_redemption(span: &Span, ended: Result<StatusCode, &'static str>) {
+pub(super) fn end_redemption(span: &TraceSpan, ended: Result<StatusCode, &'static str>) {
     match ended {
         Ok(status) => {
-            span.set(
+            span.set_attribute(
                 semconv::HTTP_RESPONSE_STATUS_CODE,
                 i64::from(status.as_u16()),
             );
             if !status.is_success() {
-                span.set(semconv::ERROR_TYPE, status.as_str().to_owned());
-                span.fail();
+                span.set_attribute(semconv::ERROR_TYPE, status.as_str().to_owned());
+                span.set_error();
             }
         }
         Err(fault) => {
-            span.set(semconv::ERROR_TYPE, fault);
-            span.fail();
+            span.set_attribute(semconv::ERROR_TYPE, fault);
+            span.set_error();
         }
     }
     span.end();

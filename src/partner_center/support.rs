@@ -21,10 +21,10 @@ use tokio::{
 use super::{PartnerCenter, UpstreamDeps};
 use crate::{
     clock::ManualClock,
-    config::{AuthConfig, ClientProof, GrantConfig, TokenAudience, UpstreamConfig},
+    config::{AuthConfig, ClientAuthConfig, GrantConfig, TokenAudience, UpstreamConfig},
     domain::{CustomerId, UpstreamApi},
     jitter::Jitter,
-    service::source::{Call, CallTrace, Fetched, Question, SourceError, UsageSource},
+    service::source::{CallTrace, Question, SourceAnswer, SourceCall, SourceError, UsageSource},
     shutdown::Shutdown,
 };
 
@@ -248,13 +248,13 @@ impl Fixture {
     }
 
     /// Another proof of who asks than the client secret.
-    pub(super) fn prove_by(&mut self, other: ClientProof) {
+    pub(super) fn prove_by(&mut self, other: ClientAuthConfig) {
         let (AuthConfig::RefreshToken { grant, .. } | AuthConfig::ClientCredentials { grant }) =
             &mut self.config.auth
         else {
             panic!("nobody asks for tokens");
         };
-        grant.proof = other;
+        grant.client_auth = other;
     }
 
     pub(super) fn start(&self) -> PartnerCenter {
@@ -300,7 +300,7 @@ fn config(api: &TestServer, login: &TestServer, auth: Auth, files: PathBuf) -> U
             .parse()
             .unwrap(),
         client_id: "the-client".to_owned(),
-        proof: ClientProof::Secret {
+        client_auth: ClientAuthConfig::Secret {
             client_secret_file: files.join("secret"),
         },
         audience: TokenAudience::Resource("https://api.partnercenter.microsoft.com".to_owned()),
@@ -340,21 +340,25 @@ pub(super) fn customer() -> CustomerId {
 pub(super) async fn ask(
     partner_center: &PartnerCenter,
     question: Question,
-) -> Result<Fetched, SourceError> {
-    let call = Call {
+) -> Result<SourceAnswer, SourceError> {
+    let call = SourceCall {
         subject: customer().into(),
         question,
         trace: CallTrace::default(),
-        asked_at: partner_center.clock.now(),
+        requested_at: partner_center.clock.now(),
     };
     partner_center.fetch(call).await
 }
 
-pub(super) async fn ask_insights(partner_center: &PartnerCenter) -> Result<Fetched, SourceError> {
+pub(super) async fn ask_insights(
+    partner_center: &PartnerCenter,
+) -> Result<SourceAnswer, SourceError> {
     ask(partner_center, Question::Newest(UpstreamApi::Insights)).await
 }
 
-pub(super) async fn ask_commercial(partner_center: &PartnerCenter) -> Result<Fetched, SourceError> {
+pub(super) async fn ask_commercial(
+    partner_center: &PartnerCenter,
+) -> Result<SourceAnswer, SourceError> {
     ask(partner_center, Question::Newest(UpstreamApi::Commercial)).await
 }
 

@@ -4,16 +4,16 @@ use crate::{
         PartnerCenter, StartError, UpstreamDeps,
         support::{Auth, Fixture, Reply, usage},
     },
-    service::source::{Call, CallTrace, Question, UsageSource},
+    service::source::{CallTrace, Question, SourceCall, UsageSource},
 };
 
 async fn ask_for(partner_center: &PartnerCenter, customer: u32) {
     let customer = format!("00000000-0000-0000-0000-{customer:012}");
-    let call = Call {
+    let call = SourceCall {
         subject: CustomerId::parse(&customer).unwrap().into(),
         question: Question::Newest(UpstreamApi::Insights),
         trace: CallTrace::default(),
-        asked_at: partner_center.clock.now(),
+        requested_at: partner_center.clock.now(),
     };
     partner_center.fetch(call).await.unwrap();
 }

@@ -185,7 +185,7 @@ pub(super) fn retry_after(headers: &HeaderMap, wall: Timestamp) -> Option<Durati
     Some(asked.clamp(SHORTEST, LONGEST))
 }
 
-/// The pause that a sentence such as `Rate limit is exceeded. Try again in 57 seconds.` asks for.
+/// The pause that a sentence such as `RateQuota limit is exceeded. Try again in 57 seconds.` asks for.
 pub(super) fn retry_after_in(sentence: &str) -> Option<Duration> {
     let sentence = sentence.to_ascii_lowercase();
     let (_, rest) = sentence.split_once("try again in ")?;

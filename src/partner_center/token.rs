@@ -191,7 +191,7 @@ impl Tokens {
         };
         refusals::register(&tokens, deps.registry)?;
         // A redemption that is cut off may have rotated the refresh token all the same.
-        deps.shutdown.spawn_to_end(keeper.run());
+        deps.shutdown.spawn_until_done(keeper.run());
         Ok(tokens)
     }
 
@@ -441,7 +441,7 @@ impl TokenError {
                         .max(Duration::from_secs(1)),
                 ),
             },
-            Reason::Refused => SourceErrorKind::CredentialsRefused,
+            Reason::Refused => SourceErrorKind::CredentialsRejected,
             Reason::TimedOut => SourceErrorKind::TimedOut,
             Reason::Interrupted => SourceErrorKind::Interrupted,
         }

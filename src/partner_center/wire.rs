@@ -16,8 +16,8 @@ use serde::Deserialize;
 use serde_json::error::Category;
 
 use crate::{
-    domain::{CustomerId, ProcessedAt, Snapshot, UsageRow},
-    readable::readable,
+    domain::{CustomerId, LicenseUsage, ProcessedAt, UsageRow},
+    printable::to_printable_line,
 };
 
 use self::rows::Rows;
@@ -145,7 +145,7 @@ enum Owner {
 /// # Errors
 ///
 /// [`Unusable`], also when the body is only a part of the collection.
-pub fn decode_insights(body: &[u8], customer: CustomerId) -> Result<Snapshot, Unusable> {
+pub fn decode_insights(body: &[u8], customer: CustomerId) -> Result<LicenseUsage, Unusable> {
     let mut collection: Body = decode(body)?;
     let Some(Rows(items)) = collection.items.take() else {
         return Err(Malformed("items: is missing, expected an array".to_owned()).into());
@@ -196,9 +196,9 @@ pub(super) fn snapshot(
     customer: CustomerId,
     customer_name: Option<NameAsOf>,
     rows: Vec<UsageRow>,
-) -> Result<Snapshot, Malformed> {
+) -> Result<LicenseUsage, Malformed> {
     let customer_name = customer_name.map(|name| name.name);
-    Snapshot::new(customer, customer_name, rows).map_err(|fault| Malformed(fault.to_string()))
+    LicenseUsage::new(customer, customer_name, rows).map_err(|fault| Malformed(fault.to_string()))
 }
 
 /// Whether the items of a body are all that there are.
@@ -229,7 +229,7 @@ fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Malformed> {
         }
         let at = match fault.path().to_string() {
             root if root == "." => "the body".to_owned(),
-            path => readable(&path, LONGEST_PLACE),
+            path => to_printable_line(&path, LONGEST_PLACE),
         };
         Malformed(format!("{at}: {}", place(fault.inner())))
     })?;

@@ -1,6 +1,6 @@
 use http::StatusCode;
 
-/// Makes [`Kind`] of the lines of its table.
+/// Makes [`ProblemKind`] of the lines of its table.
 ///
 /// A kind's documentation is what clients read of it in the description of the API.
 macro_rules! kinds {
@@ -138,9 +138,9 @@ kinds! {
         BareLineFeed: BAD_REQUEST "bare-line-feed" "Bare line feed";
         /// A header field goes on in another line.
         FoldedHeader: BAD_REQUEST "folded-header" "Folded header field";
-        /// `Content-Length` was sent more than once.
+        /// `AnswerContent-Length` was sent more than once.
         RepeatedContentLength: BAD_REQUEST "repeated-content-length" "Content-Length given twice";
-        /// Both `Content-Length` and `Transfer-Encoding` were sent.
+        /// Both `AnswerContent-Length` and `Transfer-Encoding` were sent.
         AmbiguousLength: BAD_REQUEST "ambiguous-length" "Ambiguous length";
         /// `Transfer-Encoding` was sent in HTTP/1.0, which has none.
         TransferEncoding: BAD_REQUEST "transfer-encoding" "Transfer-Encoding where there is none";

@@ -2,20 +2,20 @@
 //!
 //! The chart and the page show the same bars, so what a bar says and how long it is stands here.
 
-mod unicode;
+mod safe_text;
 
-pub use self::unicode::displayable;
-pub(super) use self::unicode::elided;
+pub use self::safe_text::display_text;
+pub(super) use self::safe_text::truncate_with_ellipsis;
 use super::simplified;
 use crate::domain::{ProductDetails, UsagePercent, distinctions};
 
 /// The most bars that are shown: more would be no picture any more.
-const MOST_BARS: usize = 400;
+const MAX_BARS: usize = 400;
 
 /// A snapshot as bars. Its text is fit to be shown: it holds no control characters and nothing
 /// that turns the direction of what stands around it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Adoption {
+pub struct AdoptionView {
     /// GUID.
     pub customer_id: String,
     /// The customer's name, or its GUID where nobody told the name.
@@ -25,16 +25,16 @@ pub struct Adoption {
     /// The oldest date of the rows, where they are of several.
     pub oldest_processed_date: Option<String>,
     /// Each workload, summed over products.
-    pub workloads: Vec<Bar>,
+    pub workloads: Vec<AdoptionBar>,
     /// Each product, by service and product.
-    pub products: Vec<Product>,
+    pub products: Vec<AdoptionProduct>,
     /// How many workloads of products there are beyond what is shown.
     pub left_out: usize,
 }
 
 /// One product with a bar for each workload.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Product {
+pub struct AdoptionProduct {
     /// Its name.
     pub name: String,
     /// What tells it apart from other products of that name, such as its channel.
@@ -44,12 +44,12 @@ pub struct Product {
     /// Seats: the maximum over the workloads.
     pub qualified: u64,
     /// A bar for each workload.
-    pub bars: Vec<Bar>,
+    pub bars: Vec<AdoptionBar>,
 }
 
 /// One workload: how many of the licences that qualify are active.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Bar {
+pub struct AdoptionBar {
     /// The workload's name.
     pub name: String,
     /// Seats that were used.
@@ -62,7 +62,7 @@ pub struct Bar {
 
 // === impl Adoption ===
 
-impl Adoption {
+impl AdoptionView {
     /// The dates of the rows, from the oldest to the newest; `None` when there are none.
     pub fn dates(&self) -> Option<String> {
         let newest = self.processed_date.as_ref()?;
@@ -78,30 +78,32 @@ impl Adoption {
     /// # Errors
     ///
     /// Where it is not the simplified form.
-    pub(super) fn of(simplified: &[u8]) -> serde_json::Result<Self> {
+    pub(super) fn from_simplified(simplified: &[u8]) -> serde_json::Result<Self> {
         let usage: simplified::Usage<'_> = serde_json::from_slice(simplified)?;
-        let mut room = MOST_BARS;
+        let mut room = MAX_BARS;
         let mut left_out = 0;
         let mut shown = Vec::new();
         let date = usage.processed_date.as_deref();
-        let distinctions = distinctions_of(&usage.products);
+        let distinctions = product_distinctions(&usage.products);
         for (product, distinction) in usage.products.iter().zip(distinctions) {
             let all = product.workloads.len();
             let bars = product.workloads.iter().take(room);
-            let bars: Vec<_> = bars.map(|workload| Bar::of(workload, date)).collect();
+            let bars: Vec<_> = bars
+                .map(|workload| AdoptionBar::from_workload(workload, date))
+                .collect();
             room -= bars.len();
             left_out += all - bars.len();
             if !bars.is_empty() {
-                shown.push(Product {
-                    name: displayable(&product.product_name),
+                shown.push(AdoptionProduct {
+                    name: display_text(&product.product_name),
                     distinction,
-                    service: displayable(&product.service_name),
+                    service: display_text(&product.service_name),
                     qualified: product.licenses_qualified,
                     bars,
                 });
             }
         }
-        let name = usage.customer_name.as_deref().map(displayable);
+        let name = usage.customer_name.as_deref().map(display_text);
         let name = name.filter(|name| !name.is_empty());
         Ok(Self {
             customer_name: name.unwrap_or_else(|| usage.customer_id.to_string()),
@@ -109,8 +111,8 @@ impl Adoption {
             workloads: usage
                 .workloads
                 .iter()
-                .take(MOST_BARS)
-                .map(Bar::of_all)
+                .take(MAX_BARS)
+                .map(AdoptionBar::from_total)
                 .collect(),
             oldest_processed_date: usage.oldest_processed_date,
             processed_date: usage.processed_date,
@@ -121,10 +123,10 @@ impl Adoption {
 }
 
 /// What tells products apart whose names look the same.
-fn distinctions_of(products: &[simplified::Product<'_>]) -> Vec<Option<String>> {
+fn product_distinctions(products: &[simplified::Product<'_>]) -> Vec<Option<String>> {
     let names: Vec<_> = products
         .iter()
-        .map(|product| displayable(&product.product_name))
+        .map(|product| display_text(&product.product_name))
         .collect();
     let details = products
         .iter()
@@ -137,26 +139,26 @@ fn distinctions_of(products: &[simplified::Product<'_>]) -> Vec<Option<String>> 
         });
     let distinctions = distinctions(&details.collect::<Vec<_>>()).into_iter();
     distinctions
-        .map(|distinction| distinction.map(|text| displayable(&text)))
+        .map(|distinction| distinction.map(|text| display_text(&text)))
         .collect()
 }
 
 // === impl Bar ===
 
-impl Bar {
-    fn of(workload: &simplified::ProductWorkload<'_>, date: Option<&str>) -> Self {
+impl AdoptionBar {
+    fn from_workload(workload: &simplified::ProductWorkload<'_>, date: Option<&str>) -> Self {
         let own = Some(workload.processed_date.as_str()).filter(|own| Some(*own) != date);
         Self {
-            name: displayable(&workload.workload_name),
+            name: display_text(&workload.workload_name),
             active: workload.licenses_active,
             qualified: workload.licenses_qualified,
             dated: own.map(|date| format!("processed {date}")),
         }
     }
 
-    fn of_all(workload: &simplified::Workload<'_>) -> Self {
+    fn from_total(workload: &simplified::Workload<'_>) -> Self {
         Self {
-            name: displayable(&workload.workload_name),
+            name: display_text(&workload.workload_name),
             active: workload.licenses_active,
             qualified: workload.licenses_qualified,
             dated: workload
@@ -204,8 +206,8 @@ pub fn grouped(number: u64) -> String {
 mod tests {
     use super::*;
 
-    fn bar(active: u64, qualified: u64) -> Bar {
-        Bar {
+    fn bar(active: u64, qualified: u64) -> AdoptionBar {
+        AdoptionBar {
             name: "Exchange".into(),
             active,
             qualified,
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_qualified_has_neither_percentage_nor_bar() {
+    fn zero_qualified_has_no_percentage_and_no_bar() {
         let bar = bar(0, 0);
 
         assert_eq!(bar.percent(), None);
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_stand_in_groups_of_three() {
+    fn digits_are_grouped_by_three() {
         for (number, expected) in [
             (0, "0"),
             (999, "999"),

@@ -1,10 +1,10 @@
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{adoption::displayable, simplified::Usage};
+use super::{adoption::display_text, simplified::Usage};
 
 /// What may stand in an extended value besides letters and digits (RFC 8187 §3.2.1).
-const EXTENDED: &AsciiSet = &NON_ALPHANUMERIC
+const EXTENDED_VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
     .remove(b'$')
@@ -19,9 +19,9 @@ const EXTENDED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// Bytes of a customer's name in the name of a file, which has 255 on most disks.
-const LONGEST_NAME: usize = 200;
+const MAX_NAME_BYTES: usize = 200;
 
-/// `Content-Disposition` of the table: the file that a browser saves it as, by customer and date
+/// `AnswerContent-Disposition` of the table: the file that a browser saves it as, by customer and date
 /// (RFC 6266 §4.3).
 ///
 /// # Errors
@@ -29,14 +29,14 @@ const LONGEST_NAME: usize = 200;
 /// Where the simplified form cannot be read back.
 pub(super) fn disposition(simplified: &[u8]) -> serde_json::Result<HeaderValue> {
     let usage: Usage<'_> = serde_json::from_slice(simplified)?;
-    let name = usage.customer_name.as_deref().map(file_name_of);
+    let name = usage.customer_name.as_deref().map(sanitize_file_name);
     let name = name.filter(|name| !name.is_empty());
     let name = name.as_deref().unwrap_or(&usage.customer_id);
     let file = match &usage.processed_date {
         Some(date) => format!("usage-{name}-{date}.csv"),
         None => format!("usage-{name}.csv"),
     };
-    let extended = utf8_percent_encode(&file, EXTENDED);
+    let extended = utf8_percent_encode(&file, EXTENDED_VALUE);
     // Some browsers decode percent signs in the plain form (RFC 6266, appendix D).
     let plain = file.replace(|c: char| !c.is_ascii() || c == '%', "_");
     let value = format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{extended}");
@@ -44,9 +44,9 @@ pub(super) fn disposition(simplified: &[u8]) -> serde_json::Result<HeaderValue> 
 }
 
 /// The name as part of a file's: on one line, and without what some system takes for something else.
-fn file_name_of(customer: &str) -> String {
-    let name = displayable(customer).replace(['/', '\\', ':', '*', '?', '"', '<', '>', '|'], "_");
-    let end = name.floor_char_boundary(LONGEST_NAME);
+fn sanitize_file_name(customer: &str) -> String {
+    let name = display_text(customer).replace(['/', '\\', ':', '*', '?', '"', '<', '>', '|'], "_");
+    let end = name.floor_char_boundary(MAX_NAME_BYTES);
     let (name, _) = name.split_at(end);
     name.trim_matches([' ', '.']).to_owned()
 }
@@ -55,7 +55,7 @@ fn file_name_of(customer: &str) -> String {
 mod tests {
     use super::*;
 
-    fn of(name: Option<&str>, date: Option<&str>) -> String {
+    fn disposition_for(name: Option<&str>, date: Option<&str>) -> String {
         let usage = serde_json::json!({
             "customerId": "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04", "customerName": name,
             "processedDate": date, "products": [], "workloads": [],
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_named_by_customer_and_date() {
+    fn a_file_name_has_customer_and_date() {
         for (name, date, plain, extended) in [
             (
                 Some("Müller & Co"),
@@ -99,14 +99,14 @@ mod tests {
             ),
         ] {
             let expected = format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{extended}");
-            assert_eq!(of(name, date), expected);
+            assert_eq!(disposition_for(name, date), expected);
         }
     }
 
     #[test]
     fn a_long_name_is_cut_between_letters() {
-        let value = of(Some(&"ż".repeat(1_000)), None);
+        let value = disposition_for(Some(&"ż".repeat(1_000)), None);
 
-        assert_eq!(value.matches("%C5%BC").count(), LONGEST_NAME / 2);
+        assert_eq!(value.matches("%C5%BC").count(), MAX_NAME_BYTES / 2);
     }
 }

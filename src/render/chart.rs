@@ -8,7 +8,7 @@ use askama::Template;
 
 use super::{
     Theme,
-    adoption::{Adoption, Bar, Product, elided, grouped},
+    adoption::{AdoptionBar, AdoptionProduct, AdoptionView, grouped, truncate_with_ellipsis},
 };
 
 /// Renders the simplified form as a picture that refers to nothing outside itself.
@@ -17,8 +17,8 @@ use super::{
 ///
 /// Where it is not the simplified form.
 pub(super) fn render(simplified: &[u8], theme: Theme) -> Result<Box<[u8]>, std::io::Error> {
-    let adoption = Adoption::of(simplified)?;
-    let svg = Chart::of(&adoption, theme)
+    let adoption = AdoptionView::from_simplified(simplified)?;
+    let svg = ChartTemplate::new(&adoption, theme)
         .render()
         .map_err(std::io::Error::other)?;
     Ok(svg.into_bytes().into_boxed_slice())
@@ -26,8 +26,8 @@ pub(super) fn render(simplified: &[u8], theme: Theme) -> Result<Box<[u8]>, std::
 
 #[derive(Template)]
 #[template(path = "render/chart.svg", config = "src/askama.toml")]
-struct Chart<'a> {
-    adoption: &'a Adoption,
+struct ChartTemplate<'a> {
+    adoption: &'a AdoptionView,
     theme: Theme,
     name: String,
     when: String,
@@ -45,7 +45,7 @@ enum Line<'a> {
     },
     Bar {
         y: u32,
-        bar: &'a Bar,
+        bar: &'a AdoptionBar,
         shown: String,
     },
     Note {
@@ -55,51 +55,51 @@ enum Line<'a> {
 }
 
 /// Puts lines beneath each other.
-struct Layout<'a> {
+struct ChartLayout<'a> {
     y: u32,
     lines: Vec<Line<'a>>,
 }
 
 /// Pixels of the track that a full bar fills.
-const TRACK: f64 = 256.0;
+const TRACK_PIXELS: f64 = 256.0;
 
 /// Characters that fit: of the customer's name, of a product's and what stands beside it, of what
 /// tells it apart, of a workload's name, of counts.
-const NAME_FITS: usize = 58;
-const HEADING_FITS: usize = 84;
-const DISTINCTION_FITS: usize = 40;
-const PRODUCT_FITS: usize = 48;
-const WORKLOAD_FITS: usize = 25;
-const COUNTS_FIT: usize = 22;
+const MAX_NAME_CHARS: usize = 58;
+const MAX_HEADING_CHARS: usize = 84;
+const MAX_DISTINCTION_CHARS: usize = 40;
+const MAX_PRODUCT_CHARS: usize = 48;
+const MAX_WORKLOAD_CHARS: usize = 25;
+const MAX_COUNTS_CHARS: usize = 22;
 
 // === impl Chart ===
 
-impl<'a> Chart<'a> {
-    fn of(adoption: &'a Adoption, theme: Theme) -> Self {
-        let mut layout = Layout {
+impl<'a> ChartTemplate<'a> {
+    fn new(adoption: &'a AdoptionView, theme: Theme) -> Self {
+        let mut layout = ChartLayout {
             y: 92,
             lines: Vec::new(),
         };
         if adoption.workloads.is_empty() {
-            layout.note("Partner Center tells of no licences for this customer.".to_owned());
+            layout.push_note("Partner Center tells of no licences for this customer.".to_owned());
         } else {
-            layout.heading("All products", "active of qualified".to_owned());
-            layout.bars(&adoption.workloads);
+            layout.push_heading("All products", "active of qualified".to_owned());
+            layout.push_bars(&adoption.workloads);
         }
         for product in &adoption.products {
-            layout.heading(&product.name, note(product));
-            layout.bars(&product.bars);
+            layout.push_heading(&product.name, product_note(product));
+            layout.push_bars(&product.bars);
         }
         if adoption.left_out > 0 {
             let count = grouped(u64::try_from(adoption.left_out).unwrap_or(u64::MAX));
-            layout.note(format!(
+            layout.push_note(format!(
                 "{count} more are not drawn; the CSV form has them all."
             ));
         }
         Self {
             adoption,
             theme,
-            name: elided(&adoption.customer_name, NAME_FITS),
+            name: truncate_with_ellipsis(&adoption.customer_name, MAX_NAME_CHARS),
             when: match adoption.dates() {
                 Some(dates) => format!("processed {dates}"),
                 None => "nothing processed".to_owned(),
@@ -109,57 +109,57 @@ impl<'a> Chart<'a> {
         }
     }
 
-    fn width(&self, bar: &Bar) -> Option<String> {
+    fn width(&self, bar: &AdoptionBar) -> Option<String> {
         let length = bar.length()?;
-        Some(format!("{:.1}", TRACK * length / 100.0))
+        Some(format!("{:.1}", TRACK_PIXELS * length / 100.0))
     }
 
     /// Counts of absurdly many digits are squeezed rather than drawn over the bar.
-    fn is_squeezed(&self, bar: &Bar) -> bool {
-        bar.counts().len() > COUNTS_FIT
+    fn is_squeezed(&self, bar: &AdoptionBar) -> bool {
+        bar.counts().len() > MAX_COUNTS_CHARS
     }
 }
 
 /// What stands beside a product's name.
-fn note(product: &Product) -> String {
+fn product_note(product: &AdoptionProduct) -> String {
     let seats = match product.qualified {
         0 => None,
         1 => Some("1 licence".to_owned()),
         seats => Some(format!("{} licences", grouped(seats))),
     };
     let distinction = product.distinction.as_deref();
-    let distinction = distinction.map(|text| elided(text, DISTINCTION_FITS));
+    let distinction = distinction.map(|text| truncate_with_ellipsis(text, MAX_DISTINCTION_CHARS));
     let parts: Vec<_> = distinction.into_iter().chain(seats).collect();
     parts.join(", ")
 }
 
 // === impl Layout ===
 
-impl<'a> Layout<'a> {
-    fn heading(&mut self, text: &'a str, note: String) {
-        let beside = HEADING_FITS.saturating_sub(note.chars().count());
+impl<'a> ChartLayout<'a> {
+    fn push_heading(&mut self, text: &'a str, note: String) {
+        let beside = MAX_HEADING_CHARS.saturating_sub(note.chars().count());
         self.lines.push(Line::Heading {
             y: self.y + 16,
             text,
-            shown: elided(text, PRODUCT_FITS.min(beside)),
+            shown: truncate_with_ellipsis(text, MAX_PRODUCT_CHARS.min(beside)),
             note,
         });
         self.y += 24;
     }
 
-    fn bars(&mut self, bars: &'a [Bar]) {
+    fn push_bars(&mut self, bars: &'a [AdoptionBar]) {
         for bar in bars {
             self.lines.push(Line::Bar {
                 y: self.y,
                 bar,
-                shown: elided(&bar.name, WORKLOAD_FITS),
+                shown: truncate_with_ellipsis(&bar.name, MAX_WORKLOAD_CHARS),
             });
             self.y += 24;
         }
         self.y += 12;
     }
 
-    fn note(&mut self, text: String) {
+    fn push_note(&mut self, text: String) {
         self.lines.push(Line::Note {
             y: self.y + 16,
             text,

@@ -3,7 +3,7 @@ use std::io::{self, Write};
 use brotli::enc::BrotliEncoderParams;
 use flate2::{Compression, write::GzEncoder};
 
-use super::Coding;
+use super::ContentCoding;
 
 /// Each body is compressed once and sent many times, so effort is well spent; beyond these levels
 /// the size hardly changes for JSON and CSV of this kind.
@@ -14,15 +14,15 @@ const ZSTD_LEVEL: i32 = 12;
 /// the encoder takes 32 MiB however short the body is.
 const BROTLI_QUALITY: i32 = 5;
 
-pub(crate) fn compress(body: &[u8], coding: Coding) -> io::Result<Vec<u8>> {
+pub(crate) fn compress(body: &[u8], coding: ContentCoding) -> io::Result<Vec<u8>> {
     Ok(match coding {
-        Coding::Identity => body.to_vec(),
-        Coding::Gzip => {
+        ContentCoding::Identity => body.to_vec(),
+        ContentCoding::Gzip => {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL));
             encoder.write_all(body)?;
             encoder.finish()?
         }
-        Coding::Brotli => {
+        ContentCoding::Brotli => {
             let parameters = BrotliEncoderParams {
                 quality: BROTLI_QUALITY,
                 lgwin: brotli_window_bits(body.len()),
@@ -33,7 +33,7 @@ pub(crate) fn compress(body: &[u8], coding: Coding) -> io::Result<Vec<u8>> {
             brotli::BrotliCompress(&mut &*body, &mut compressed, &parameters)?;
             compressed
         }
-        Coding::Zstd => zstd::bulk::compress(body, ZSTD_LEVEL)?,
+        ContentCoding::Zstd => zstd::bulk::compress(body, ZSTD_LEVEL)?,
     })
 }
 
@@ -55,24 +55,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_coding_decodes_to_what_went_in() {
+    fn every_coding_decodes_to_the_original() {
         let body = "{\"licensesActive\":0,\"licensesQualified\":5}".repeat(50);
 
-        let gzip = compress(body.as_bytes(), Coding::Gzip).unwrap();
+        let gzip = compress(body.as_bytes(), ContentCoding::Gzip).unwrap();
         let mut decoded = String::new();
         flate2::read::GzDecoder::new(&gzip[..])
             .read_to_string(&mut decoded)
             .unwrap();
         assert_eq!(decoded, body);
 
-        let brotli = compress(body.as_bytes(), Coding::Brotli).unwrap();
+        let brotli = compress(body.as_bytes(), ContentCoding::Brotli).unwrap();
         let mut decoded = String::new();
         brotli::Decompressor::new(&brotli[..], 4096)
             .read_to_string(&mut decoded)
             .unwrap();
         assert_eq!(decoded, body);
 
-        let zstd = compress(body.as_bytes(), Coding::Zstd).unwrap();
+        let zstd = compress(body.as_bytes(), ContentCoding::Zstd).unwrap();
         assert_eq!(
             zstd::bulk::decompress(&zstd, body.len()).unwrap(),
             body.as_bytes()

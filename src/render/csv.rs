@@ -28,12 +28,12 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// It reads the rendered form rather than the rows, so that an entry need not keep both in memory.
 /// An absent value is an empty field, never a zero.
 pub(super) fn render(simplified: &[u8]) -> Result<Box<[u8]>, csv::Error> {
-    write(simplified, |text| Cow::Borrowed(text))
+    write_csv(simplified, |text| Cow::Borrowed(text))
 }
 
 /// The same for a spreadsheet: a byte-order mark says that it is UTF-8, and no text is a formula.
 pub(super) fn render_for_spreadsheet(simplified: &[u8]) -> Result<Box<[u8]>, csv::Error> {
-    let table = write(simplified, |text| Cow::Owned(without_formulas(text)))?;
+    let table = write_csv(simplified, |text| Cow::Owned(escape_formulas(text)))?;
     Ok([BYTE_ORDER_MARK, &table].concat().into_boxed_slice())
 }
 
@@ -41,7 +41,7 @@ pub(super) fn render_for_spreadsheet(simplified: &[u8]) -> Result<Box<[u8]>, csv
 ///
 /// A formula begins a cell. Where the list separator is another than ours, a cell may also begin
 /// behind a separator or line break inside the text, whatever quotes stand there.
-fn without_formulas(text: &str) -> String {
+fn escape_formulas(text: &str) -> String {
     let mut safe = String::with_capacity(text.len() + 1);
     let mut begins_cell = true;
     for character in text.chars() {
@@ -58,7 +58,10 @@ fn without_formulas(text: &str) -> String {
     safe
 }
 
-fn write(simplified: &[u8], text: impl Fn(&str) -> Cow<'_, str>) -> Result<Box<[u8]>, csv::Error> {
+fn write_csv(
+    simplified: &[u8],
+    text: impl Fn(&str) -> Cow<'_, str>,
+) -> Result<Box<[u8]>, csv::Error> {
     let told = |told: &Option<Cow<'_, str>>| text(told.as_deref().unwrap_or_default()).into_owned();
     let usage: Usage<'_> = serde_json::from_slice(simplified).map_err(std::io::Error::from)?;
     let mut writer = csv::WriterBuilder::new()
@@ -80,8 +83,8 @@ fn write(simplified: &[u8], text: impl Fn(&str) -> Cow<'_, str>) -> Result<Box<[
                 &told(&workload.workload_code),
                 &workload.licenses_active.to_string(),
                 &workload.licenses_qualified.to_string(),
-                &number(workload.usage_percent),
-                &number(workload.reported_usage_percent),
+                &format_number(workload.usage_percent),
+                &format_number(workload.reported_usage_percent),
             ])?;
         }
     }
@@ -92,7 +95,7 @@ fn write(simplified: &[u8], text: impl Fn(&str) -> Cow<'_, str>) -> Result<Box<[
 }
 
 /// The number as the JSON form writes it; empty where there is none.
-fn number(number: Option<f64>) -> String {
+fn format_number(number: Option<f64>) -> String {
     number.map_or_else(String::new, |number| {
         serde_json::Value::from(number).to_string()
     })
@@ -122,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_is_a_formula_to_a_spreadsheet_nor_changed_for_programs() {
+    fn formulas_are_escaped_only_in_the_spreadsheet_format() {
         for (name, shown) in [
             ("=1+1", "'=1+1"),
             ("+1", "'+1"),
@@ -164,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rows_are_a_header_alone() {
+    fn without_rows_there_is_only_a_header() {
         let simplified =
             br#"{"customerId":"c","customerName":null,"processedDate":null,"products":[],"workloads":[]}"#;
 

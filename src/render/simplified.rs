@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{ProcessedDate, Snapshot, UsagePercent, UsageRow, aggregate};
+use crate::domain::{LicenseUsage, ProcessedDate, UsagePercent, UsageRow, aggregation};
 
 /// The simplified form: what dashboards are promised, whatever Microsoft sends.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -112,7 +112,7 @@ pub(super) struct Workload<'a> {
     pub(super) oldest_processed_date: Option<String>,
 }
 
-pub(super) fn render(snapshot: &Snapshot) -> serde_json::Result<Box<[u8]>> {
+pub(super) fn render(snapshot: &LicenseUsage) -> serde_json::Result<Box<[u8]>> {
     let newest = snapshot.processed_date();
     let older = |date: &ProcessedDate| Some(*date) < newest;
     let usage = Usage {
@@ -123,11 +123,11 @@ pub(super) fn render(snapshot: &Snapshot) -> serde_json::Result<Box<[u8]>> {
             .oldest_processed_date()
             .filter(older)
             .map(|date| date.to_string()),
-        products: aggregate::products(snapshot)
+        products: aggregation::products(snapshot)
             .into_iter()
             .map(Product::from)
             .collect(),
-        workloads: aggregate::workloads(snapshot)
+        workloads: aggregation::workloads(snapshot)
             .into_iter()
             .map(|usage| Workload {
                 workload_name: Cow::Borrowed(usage.workload_name),
@@ -144,7 +144,7 @@ pub(super) fn render(snapshot: &Snapshot) -> serde_json::Result<Box<[u8]>> {
 }
 
 /// Renders the form again with a customer's name that its rows do not have.
-pub(super) fn named(simplified: &[u8], name: &str) -> serde_json::Result<Vec<u8>> {
+pub(super) fn with_customer_name(simplified: &[u8], name: &str) -> serde_json::Result<Vec<u8>> {
     let mut usage: Usage<'_> = serde_json::from_slice(simplified)?;
     usage.customer_name = Some(Cow::Borrowed(name));
     serde_json::to_vec(&usage)
@@ -156,8 +156,8 @@ fn usage_percent(active: u64, qualified: u64) -> Option<f64> {
 
 // === impl Product ===
 
-impl<'a> From<aggregate::ProductUsage<'a>> for Product<'a> {
-    fn from(usage: aggregate::ProductUsage<'a>) -> Self {
+impl<'a> From<aggregation::ProductUsage<'a>> for Product<'a> {
+    fn from(usage: aggregation::ProductUsage<'a>) -> Self {
         let product = usage.product;
         Self {
             product_name: Cow::Borrowed(&product.product_name),

@@ -3,7 +3,7 @@ use std::fmt::Write;
 use jiff::{Timestamp, fmt::strtime, tz::TimeZone};
 use sha2::{Digest, Sha256};
 
-use super::Coding;
+use super::ContentCoding;
 
 /// Bits of the digest that stand in a validator: two bodies never share it by accident.
 const DIGEST_BYTES: usize = 16;
@@ -21,7 +21,7 @@ pub(crate) fn strong_etag(body: &[u8]) -> String {
 }
 
 /// The validator of the same body in a coding.
-pub(crate) fn for_coding(identity: &[u8], coding: Coding) -> String {
+pub(crate) fn etag_for_coding(identity: &[u8], coding: ContentCoding) -> String {
     let opaque = String::from_utf8_lossy(identity);
     let opaque = opaque.trim_matches('"');
     format!("\"{opaque}-{}\"", coding.token().unwrap_or("identity"))
@@ -47,17 +47,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instant_is_written_as_http_wants_it() {
+    fn a_timestamp_is_formatted_as_an_http_date() {
         let at = "2017-03-09T00:00:00Z".parse().unwrap();
 
         assert_eq!(http_date(at), "Thu, 09 Mar 2017 00:00:00 GMT");
     }
 
     #[test]
-    fn a_coding_has_a_validator_of_its_own_that_is_strong_too() {
+    fn each_coding_has_its_own_strong_validator() {
         let identity = strong_etag(b"{}");
 
-        let gzip = for_coding(identity.as_bytes(), Coding::Gzip);
+        let gzip = etag_for_coding(identity.as_bytes(), ContentCoding::Gzip);
 
         assert_ne!(identity, gzip);
         assert!(gzip.starts_with('"') && gzip.ends_with('"'));

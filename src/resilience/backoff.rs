@@ -45,17 +45,17 @@ impl Backoff {
 
     /// The pause before retry `retry`, counted from 0. `fraction` in `[0, 1)` picks a point of the
     /// interval; anything else, not a number included, is taken as the nearest end of it.
-    pub fn pause(self, retry: u32, fraction: f64) -> Duration {
+    pub fn delay(self, retry: u32, fraction: f64) -> Duration {
         let fraction = if fraction.is_nan() {
             0.0
         } else {
             fraction.clamp(0.0, 1.0)
         };
-        self.longest(retry).mul_f64(fraction)
+        self.max_delay(retry).mul_f64(fraction)
     }
 
     /// The end of the interval that the pause before retry `retry` is drawn from.
-    fn longest(self, retry: u32) -> Duration {
+    fn max_delay(self, retry: u32) -> Duration {
         let factor = 1_u32.checked_shl(retry).unwrap_or(u32::MAX);
         self.base.saturating_mul(factor).min(self.cap)
     }
@@ -73,13 +73,13 @@ mod tests {
     fn the_interval_doubles_up_to_the_cap() {
         let backoff = Backoff::new(200 * MILLI, 1_000 * MILLI).unwrap();
 
-        let pauses = [0, 1, 2, 3, 4].map(|retry| backoff.pause(retry, 0.5));
+        let pauses = [0, 1, 2, 3, 4].map(|retry| backoff.delay(retry, 0.5));
 
         assert_eq!(pauses, [100, 200, 400, 500, 500].map(|of| of * MILLI));
     }
 
     #[test]
-    fn what_would_not_back_off_cannot_be_made() {
+    fn invalid_backoffs_are_rejected() {
         assert_eq!(
             Backoff::new(Duration::ZERO, MILLI),
             Err(InvalidBackoff::ZeroBase)
@@ -91,16 +91,16 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::properties::kept())]
+        #![proptest_config(crate::proptest_support::proptest_config())]
 
         #[test]
-        fn a_pause_never_exceeds_the_cap(
+        fn a_delay_never_exceeds_the_cap(
             base in 1..10_000_u32, more in 0..100_000_u32, retry: u32, fraction: f64,
         ) {
             let cap = (base + more) * MILLI;
             let backoff = Backoff::new(base * MILLI, cap).unwrap();
 
-            prop_assert!(backoff.pause(retry, fraction) <= cap);
+            prop_assert!(backoff.delay(retry, fraction) <= cap);
         }
     }
 }

@@ -23,16 +23,16 @@ impl ByteBudget {
 
     /// Takes bytes, and tells whether they could be had. Who takes them gives them back.
     #[must_use]
-    pub fn take(&self, bytes: usize) -> bool {
+    pub fn acquire(&self, bytes: usize) -> bool {
         let taken = self.used.fetch_add(bytes, Relaxed) < self.limit;
         if !taken {
-            self.give_back(bytes);
+            self.release(bytes);
         }
         taken
     }
 
     /// Gives back what was taken.
-    pub fn give_back(&self, bytes: usize) {
+    pub fn release(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Relaxed);
     }
 
@@ -47,14 +47,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_may_go_beyond_the_limit_and_no_other_until_it_is_given_back() {
+    fn one_acquisition_may_exceed_the_limit_and_the_next_is_refused() {
         let budget = ByteBudget::new(10);
 
-        assert!(budget.take(9) && budget.take(9));
-        assert!(!budget.take(1));
+        assert!(budget.acquire(9) && budget.acquire(9));
+        assert!(!budget.acquire(1));
         assert_eq!(budget.used(), 18);
-        budget.give_back(9);
+        budget.release(9);
 
-        assert!(budget.take(1));
+        assert!(budget.acquire(1));
     }
 }

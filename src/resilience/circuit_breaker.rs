@@ -21,19 +21,19 @@ use super::backoff::Backoff;
 /// call fails must not keep a circuit open longer and longer that others would close.
 #[derive(Debug)]
 pub struct CircuitBreaker<S> {
-    failures: u32,
-    pauses: Backoff,
+    failure_threshold: u32,
+    backoff: Backoff,
     // Held for a few instructions, never across an await.
-    circuit: Mutex<Circuit<S>>,
+    circuit: Mutex<CircuitInner<S>>,
 }
 
-/// Leave to make one call; what came of it is told by [`Permit::succeeded`] or [`Permit::failed`].
+/// Leave to make one call; what came of it is told by [`CircuitPermit::record_success`] or [`CircuitPermit::record_failure`].
 ///
 /// Dropped without either, as when the caller went away, it is as if it had never been given: a
 /// probe may be made by another.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped lets another call in"]
-pub struct Permit<'a, S> {
+pub struct CircuitPermit<'a, S> {
     breaker: &'a CircuitBreaker<S>,
     epoch: u64,
 }
@@ -51,39 +51,46 @@ pub enum CircuitState {
 
 /// The circuit refuses the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct CircuitRefusal {
     /// When to ask again; soon, while a probe is under way.
-    pub until: Instant,
+    pub retry_at: Instant,
 }
 
 #[derive(Debug)]
-struct Circuit<S> {
-    phase: Phase<S>,
+struct CircuitInner<S> {
+    phase: CircuitPhase<S>,
     /// Changes with the phase, so that the outcome of a call from before counts for nothing.
     epoch: u64,
     /// Pauses since it was last closed.
-    pauses: u32,
+    open_count: u32,
     /// For whom the last probe failed.
-    probed_for: Option<S>,
+    last_probe_subject: Option<S>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Phase<S> {
-    Closed { in_a_row: u32, failing: Failing<S> },
-    Open { until: Instant },
-    HalfOpen { since: Instant },
+enum CircuitPhase<S> {
+    Closed {
+        in_a_row: u32,
+        failing: FailingSubjects<S>,
+    },
+    Open {
+        until: Instant,
+    },
+    HalfOpen {
+        since: Instant,
+    },
 }
 
 /// Who has failed since the last success.
 #[derive(Clone, Copy, Debug)]
-enum Failing<S> {
-    Nobody,
-    Only(S),
-    Several,
+enum FailingSubjects<S> {
+    Empty,
+    Single(S),
+    Multiple,
 }
 
 /// How soon to come back while a probe is under way.
-const PROBING: Duration = Duration::from_secs(1);
+const PROBE_WAIT: Duration = Duration::from_secs(1);
 
 // === impl CircuitBreaker ===
 
@@ -91,15 +98,15 @@ impl<S: Copy + Eq> CircuitBreaker<S> {
     /// A closed circuit that opens after so many failures in a row, and then pauses for the ends of
     /// the intervals of `pauses`.
     pub const fn new(failures: u32, pauses: Backoff) -> Self {
-        let circuit = Circuit {
-            phase: Phase::CLOSED,
+        let circuit = CircuitInner {
+            phase: CircuitPhase::CLOSED,
             epoch: 0,
-            pauses: 0,
-            probed_for: None,
+            open_count: 0,
+            last_probe_subject: None,
         };
         Self {
-            failures,
-            pauses,
+            failure_threshold: failures,
+            backoff: pauses,
             circuit: Mutex::new(circuit),
         }
     }
@@ -108,16 +115,16 @@ impl<S: Copy + Eq> CircuitBreaker<S> {
     ///
     /// # Errors
     ///
-    /// [`Refused`] while the circuit is open, or another call probes it.
-    pub fn admit(&self, now: Instant) -> Result<Permit<'_, S>, Refused> {
+    /// [`CircuitRefusal`] while the circuit is open, or another call probes it.
+    pub fn acquire(&self, now: Instant) -> Result<CircuitPermit<'_, S>, CircuitRefusal> {
         let mut circuit = self.lock();
         match circuit.refusal(now) {
             Some(refused) => Err(refused),
             None => {
-                if let Phase::Open { until } = circuit.phase {
-                    circuit.enter(Phase::HalfOpen { since: until });
+                if let CircuitPhase::Open { until } = circuit.phase {
+                    circuit.enter(CircuitPhase::HalfOpen { since: until });
                 }
-                Ok(Permit {
+                Ok(CircuitPermit {
                     breaker: self,
                     epoch: circuit.epoch,
                 })
@@ -125,21 +132,21 @@ impl<S: Copy + Eq> CircuitBreaker<S> {
         }
     }
 
-    /// What [`CircuitBreaker::admit`] would refuse with at this moment.
-    pub fn refusal(&self, now: Instant) -> Option<Refused> {
+    /// What [`CircuitBreaker::acquire`] would refuse with at this moment.
+    pub fn current_refusal(&self, now: Instant) -> Option<CircuitRefusal> {
         self.lock().refusal(now)
     }
 
     /// Where the circuit stands. It is half-open from when a probe is due.
     pub fn state(&self, now: Instant) -> CircuitState {
         match self.lock().phase {
-            Phase::Closed { .. } => CircuitState::Closed,
-            Phase::Open { until } if now < until => CircuitState::Open,
-            Phase::Open { .. } | Phase::HalfOpen { .. } => CircuitState::HalfOpen,
+            CircuitPhase::Closed { .. } => CircuitState::Closed,
+            CircuitPhase::Open { until } if now < until => CircuitState::Open,
+            CircuitPhase::Open { .. } | CircuitPhase::HalfOpen { .. } => CircuitState::HalfOpen,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Circuit<S>> {
+    fn lock(&self) -> MutexGuard<'_, CircuitInner<S>> {
         // The circuit is whole after every assignment, so a panic elsewhere spoils nothing.
         self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,76 +154,83 @@ impl<S: Copy + Eq> CircuitBreaker<S> {
 
 // === impl Permit ===
 
-impl<S: Copy + Eq> Permit<'_, S> {
+impl<S: Copy + Eq> CircuitPermit<'_, S> {
     /// The call was answered. Returns whether that closed the circuit.
-    pub fn succeeded(self) -> bool {
+    pub fn record_success(self) -> bool {
         let mut circuit = self.breaker.lock();
         if circuit.epoch != self.epoch {
             return false;
         }
-        let closes = matches!(circuit.phase, Phase::HalfOpen { .. });
+        let closes = matches!(circuit.phase, CircuitPhase::HalfOpen { .. });
         if closes {
-            circuit.pauses = 0;
-            circuit.probed_for = None;
-            circuit.enter(Phase::CLOSED);
+            circuit.open_count = 0;
+            circuit.last_probe_subject = None;
+            circuit.enter(CircuitPhase::CLOSED);
         } else {
-            circuit.phase = Phase::CLOSED;
+            circuit.phase = CircuitPhase::CLOSED;
         }
         closes
     }
 
     /// The call failed, for `subject`. Returns for how long no call is made from now on, where this
     /// failure opened the circuit.
-    pub fn failed(self, now: Instant, subject: S) -> Option<Duration> {
+    pub fn record_failure(self, now: Instant, subject: S) -> Option<Duration> {
         let breaker = self.breaker;
         let mut circuit = breaker.lock();
         if circuit.epoch != self.epoch {
             return None;
         }
         let mut again = false;
-        if let Phase::Closed { in_a_row, failing } = circuit.phase {
-            let (in_a_row, failing) = (in_a_row.saturating_add(1), failing.and(subject));
-            if in_a_row < breaker.failures || !matches!(failing, Failing::Several) {
-                circuit.phase = Phase::Closed { in_a_row, failing };
+        if let CircuitPhase::Closed { in_a_row, failing } = circuit.phase {
+            let (in_a_row, failing) = (in_a_row.saturating_add(1), failing.with(subject));
+            if in_a_row < breaker.failure_threshold || !matches!(failing, FailingSubjects::Multiple)
+            {
+                circuit.phase = CircuitPhase::Closed { in_a_row, failing };
                 return None;
             }
         } else {
-            again = circuit.probed_for.replace(subject) == Some(subject);
+            again = circuit.last_probe_subject.replace(subject) == Some(subject);
         }
         if !again {
-            circuit.pauses = circuit.pauses.saturating_add(1);
+            circuit.open_count = circuit.open_count.saturating_add(1);
         }
-        let pause = breaker.pauses.pause(circuit.pauses.saturating_sub(1), 1.0);
-        circuit.enter(Phase::Open { until: now + pause });
+        let pause = breaker
+            .backoff
+            .delay(circuit.open_count.saturating_sub(1), 1.0);
+        circuit.enter(CircuitPhase::Open { until: now + pause });
         Some(pause)
     }
 }
 
-impl<S> Drop for Permit<'_, S> {
+impl<S> Drop for CircuitPermit<'_, S> {
     fn drop(&mut self) {
         let circuit = self.breaker.circuit.lock();
         let mut circuit = circuit.unwrap_or_else(PoisonError::into_inner);
         // An outcome has changed the epoch of a probe.
-        if let (true, Phase::HalfOpen { since }) = (circuit.epoch == self.epoch, &circuit.phase) {
-            circuit.phase = Phase::Open { until: *since };
+        if let (true, CircuitPhase::HalfOpen { since }) =
+            (circuit.epoch == self.epoch, &circuit.phase)
+        {
+            circuit.phase = CircuitPhase::Open { until: *since };
         }
     }
 }
 
 // === impl Circuit ===
 
-impl<S> Circuit<S> {
-    fn refusal(&self, now: Instant) -> Option<Refused> {
+impl<S> CircuitInner<S> {
+    fn refusal(&self, now: Instant) -> Option<CircuitRefusal> {
         match self.phase {
-            Phase::Open { until } => Some(Refused { until }).filter(|_| now < until),
-            Phase::HalfOpen { .. } => Some(Refused {
-                until: now + PROBING,
+            CircuitPhase::Open { until } => {
+                Some(CircuitRefusal { retry_at: until }).filter(|_| now < until)
+            }
+            CircuitPhase::HalfOpen { .. } => Some(CircuitRefusal {
+                retry_at: now + PROBE_WAIT,
             }),
-            Phase::Closed { .. } => None,
+            CircuitPhase::Closed { .. } => None,
         }
     }
 
-    fn enter(&mut self, phase: Phase<S>) {
+    fn enter(&mut self, phase: CircuitPhase<S>) {
         self.phase = phase;
         self.epoch += 1;
     }
@@ -224,21 +238,21 @@ impl<S> Circuit<S> {
 
 // === impl Phase ===
 
-impl<S> Phase<S> {
+impl<S> CircuitPhase<S> {
     const CLOSED: Self = Self::Closed {
         in_a_row: 0,
-        failing: Failing::Nobody,
+        failing: FailingSubjects::Empty,
     };
 }
 
 // === impl Failing ===
 
-impl<S: Eq> Failing<S> {
-    fn and(self, subject: S) -> Self {
+impl<S: Eq> FailingSubjects<S> {
+    fn with(self, subject: S) -> Self {
         match self {
-            Self::Nobody => Self::Only(subject),
-            Self::Only(same) if same == subject => Self::Only(same),
-            Self::Only(_) | Self::Several => Self::Several,
+            Self::Empty => Self::Single(subject),
+            Self::Single(same) if same == subject => Self::Single(same),
+            Self::Single(_) | Self::Multiple => Self::Multiple,
         }
     }
 }

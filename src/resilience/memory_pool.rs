@@ -12,12 +12,12 @@ use std::sync::{
 #[derive(Debug)]
 pub struct MemoryPool {
     /// Bytes that each share may take without asking.
-    own: usize,
+    reserved_per_share: usize,
     /// Bytes that one share may take in all.
-    most: usize,
+    max_per_share: usize,
     /// Bytes in common, and how many of them are taken.
-    common: usize,
-    taken: AtomicUsize,
+    shared_bytes: usize,
+    shared_used: AtomicUsize,
 }
 
 /// Bytes that are taken from a [`MemoryPool`]; they go back when it is dropped.
@@ -29,7 +29,7 @@ pub struct MemoryShare {
 
 /// Why a share gets no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemoryRefusal {
+pub enum MemoryLimitError {
     /// It has all that one share may take.
     ShareFull,
     /// Others have taken what is in common.
@@ -39,19 +39,19 @@ pub enum MemoryRefusal {
 // === impl MemoryPool ===
 
 impl MemoryPool {
-    /// A pool for shares of up to `most` bytes, each with up to `own` to itself; beyond that, all
-    /// together take up to `most`.
+    /// A pool for shares of up to `max_per_share` bytes, each with up to `reserved_per_share` to itself; beyond that, all
+    /// together take up to `max_per_share`.
     pub fn new(own: usize, most: usize) -> Arc<Self> {
         Arc::new(Self {
-            own,
-            most,
-            common: most,
-            taken: AtomicUsize::new(0),
+            reserved_per_share: own,
+            max_per_share: most,
+            shared_bytes: most,
+            shared_used: AtomicUsize::new(0),
         })
     }
 
     /// A share of nothing yet.
-    pub fn share(self: &Arc<Self>) -> MemoryShare {
+    pub fn new_share(self: &Arc<Self>) -> MemoryShare {
         MemoryShare {
             pool: Arc::clone(self),
             used: 0,
@@ -59,8 +59,8 @@ impl MemoryPool {
     }
 
     /// How many of so many bytes are of those in common.
-    fn in_common(&self, used: usize) -> usize {
-        used.saturating_sub(self.own)
+    fn shared_part(&self, used: usize) -> usize {
+        used.saturating_sub(self.reserved_per_share)
     }
 }
 
@@ -68,8 +68,8 @@ impl MemoryPool {
 
 impl MemoryShare {
     /// A share of a pool that nobody else takes from.
-    pub fn alone(most: usize) -> Self {
-        MemoryPool::new(most, most).share()
+    pub fn unshared(most: usize) -> Self {
+        MemoryPool::new(most, most).new_share()
     }
 
     /// Bytes taken so far.
@@ -78,35 +78,35 @@ impl MemoryShare {
     }
 
     /// Bytes that this share may still take.
-    pub fn left(&self) -> usize {
-        self.pool.most.saturating_sub(self.used)
+    pub fn remaining(&self) -> usize {
+        self.pool.max_per_share.saturating_sub(self.used)
     }
 
     /// Takes so many bytes more.
     ///
     /// # Errors
     ///
-    /// [`MemoryRefusal`], and nothing is taken.
-    pub fn take(&mut self, bytes: usize) -> Result<(), MemoryRefusal> {
-        if bytes > self.left() {
-            return Err(MemoryRefusal::ShareFull);
+    /// [`MemoryLimitError`], and nothing is taken.
+    pub fn acquire(&mut self, bytes: usize) -> Result<(), MemoryLimitError> {
+        if bytes > self.remaining() {
+            return Err(MemoryLimitError::ShareFull);
         }
         let pool = &self.pool;
         let used = self.used + bytes;
-        let more = pool.in_common(used) - pool.in_common(self.used);
+        let more = pool.shared_part(used) - pool.shared_part(self.used);
         let grown = |taken: usize| {
             taken
                 .checked_add(more)
-                .filter(|taken| *taken <= pool.common)
+                .filter(|taken| *taken <= pool.shared_bytes)
         };
         // Taking nothing in common is no reason to look at what others have taken.
         if more > 0
             && pool
-                .taken
+                .shared_used
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)
                 .is_err()
         {
-            return Err(MemoryRefusal::PoolFull);
+            return Err(MemoryLimitError::PoolFull);
         }
         self.used = used;
         Ok(())
@@ -115,8 +115,8 @@ impl MemoryShare {
     /// Gives back all but so many bytes.
     pub fn shrink_to(&mut self, used: usize) {
         let used = used.min(self.used);
-        let less = self.pool.in_common(self.used) - self.pool.in_common(used);
-        self.pool.taken.fetch_sub(less, Ordering::Relaxed);
+        let less = self.pool.shared_part(self.used) - self.pool.shared_part(used);
+        self.pool.shared_used.fetch_sub(less, Ordering::Relaxed);
         self.used = used;
     }
 }
@@ -132,32 +132,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_together_stay_below_the_bound_and_none_is_without_its_own() {
+    fn shares_stay_below_the_total_and_each_has_its_reserve() {
         let pool = MemoryPool::new(10, 100);
-        let (mut first, mut second, mut third) = (pool.share(), pool.share(), pool.share());
+        let (mut first, mut second, mut third) =
+            (pool.new_share(), pool.new_share(), pool.new_share());
 
-        assert_eq!(first.take(101), Err(MemoryRefusal::ShareFull));
-        assert_eq!(first.take(90), Ok(()));
-        assert_eq!(first.take(11), Err(MemoryRefusal::ShareFull));
-        assert_eq!(second.take(30), Ok(()), "10 of its own, and the last 20");
-        assert_eq!(second.take(1), Err(MemoryRefusal::PoolFull));
-        assert_eq!(third.take(11), Err(MemoryRefusal::PoolFull));
-        assert_eq!(third.take(10), Ok(()));
+        assert_eq!(first.acquire(101), Err(MemoryLimitError::ShareFull));
+        assert_eq!(first.acquire(90), Ok(()));
+        assert_eq!(first.acquire(11), Err(MemoryLimitError::ShareFull));
+        assert_eq!(second.acquire(30), Ok(()), "10 of its own, and the last 20");
+        assert_eq!(second.acquire(1), Err(MemoryLimitError::PoolFull));
+        assert_eq!(third.acquire(11), Err(MemoryLimitError::PoolFull));
+        assert_eq!(third.acquire(10), Ok(()));
     }
 
     #[test]
-    fn what_is_given_back_can_be_taken_again() {
+    fn released_memory_can_be_acquired_again() {
         let pool = MemoryPool::new(10, 100);
-        let mut first = pool.share();
-        first.take(100).unwrap();
+        let mut first = pool.new_share();
+        first.acquire(100).unwrap();
 
         first.shrink_to(50);
-        let mut second = pool.share();
-        assert_eq!(second.take(70), Ok(()));
+        let mut second = pool.new_share();
+        assert_eq!(second.acquire(70), Ok(()));
         drop(first);
 
-        assert_eq!(second.take(30), Ok(()));
+        assert_eq!(second.acquire(30), Ok(()));
         drop(second);
-        assert_eq!(pool.taken.load(Ordering::Relaxed), 0);
+        assert_eq!(pool.shared_used.load(Ordering::Relaxed), 0);
     }
 }

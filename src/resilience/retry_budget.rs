@@ -14,28 +14,28 @@ use std::{
 #[derive(Debug)]
 pub struct RetryBudget {
     /// Retries that are always allowed within a window.
-    floor: u32,
+    min_retries: u32,
     /// The time that one of the parts of the window stands for.
-    part: Duration,
+    slot_duration: Duration,
     // Held for a few instructions, never across an await.
-    window: Mutex<Window>,
+    window: Mutex<SlidingWindow>,
 }
 
 #[derive(Debug)]
-struct Window {
+struct SlidingWindow {
     /// A ring: the part at `newest` is being counted, the one after it is the oldest.
-    parts: [Counts; PARTS],
+    slots: [SlotCounts; WINDOW_SLOTS],
     newest: usize,
     newest_since: Instant,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+struct SlotCounts {
     calls: u32,
     retries: u32,
 }
 
-const PARTS: usize = 10;
+const WINDOW_SLOTS: usize = 10;
 
 /// One retry is allowed for so many calls: a little less than a tenth. The floor, and a window that
 /// slides by parts, let a few more through, and the tenth is to hold in the long run.
@@ -44,15 +44,15 @@ const CALLS_PER_RETRY: u32 = 11;
 // === impl RetryBudget ===
 
 impl RetryBudget {
-    /// A budget over `window`, which begins at `now` and slides by tenths of itself. `floor` retries
+    /// A budget over `window`, which begins at `now` and slides by tenths of itself. `min_retries` retries
     /// are allowed in it however few the calls.
     pub fn new(window: Duration, floor: u32, now: Instant) -> Self {
         Self {
-            floor,
+            min_retries: floor,
             // A window of nothing would slide forever.
-            part: (window / 10).max(Duration::from_nanos(1)),
-            window: Mutex::new(Window {
-                parts: [Counts::default(); PARTS],
+            slot_duration: (window / 10).max(Duration::from_nanos(1)),
+            window: Mutex::new(SlidingWindow {
+                slots: [SlotCounts::default(); WINDOW_SLOTS],
                 newest: 0,
                 newest_since: now,
             }),
@@ -60,17 +60,17 @@ impl RetryBudget {
     }
 
     /// Takes note of a first attempt, which earns a part of a retry.
-    pub fn called(&self, now: Instant) {
-        let mut window = self.slid(now);
+    pub fn record_call(&self, now: Instant) {
+        let mut window = self.lock_current(now);
         let counts = window.newest();
         counts.calls = counts.calls.saturating_add(1);
     }
 
     /// Takes one retry, or says that there is none left.
     #[must_use = "without leave there is no retry"]
-    pub fn withdraw(&self, now: Instant) -> bool {
-        let mut window = self.slid(now);
-        let (allowed, made) = self.standing(&window);
+    pub fn acquire_retry(&self, now: Instant) -> bool {
+        let mut window = self.lock_current(now);
+        let (allowed, made) = self.allowed_and_used(&window);
         let allows = made < allowed;
         if allows {
             let counts = window.newest();
@@ -80,8 +80,8 @@ impl RetryBudget {
     }
 
     /// The share of allowed retries that is left, from 0 to 1.
-    pub fn remaining(&self, now: Instant) -> f64 {
-        let (allowed, made) = self.standing(&self.slid(now));
+    pub fn remaining_share(&self, now: Instant) -> f64 {
+        let (allowed, made) = self.allowed_and_used(&self.lock_current(now));
         if allowed == 0 {
             return 0.0;
         }
@@ -89,34 +89,38 @@ impl RetryBudget {
     }
 
     /// How many retries are allowed within the window, and how many were made.
-    fn standing(&self, window: &Window) -> (u32, u32) {
-        let sum = |of: fn(&Counts) -> u32| window.parts.iter().map(of).fold(0, u32::saturating_add);
+    fn allowed_and_used(&self, window: &SlidingWindow) -> (u32, u32) {
+        let sum =
+            |of: fn(&SlotCounts) -> u32| window.slots.iter().map(of).fold(0, u32::saturating_add);
         let calls = sum(|counts| counts.calls);
         let made = sum(|counts| counts.retries);
-        ((calls / CALLS_PER_RETRY).max(self.floor), made)
+        ((calls / CALLS_PER_RETRY).max(self.min_retries), made)
     }
 
-    fn slid(&self, now: Instant) -> MutexGuard<'_, Window> {
+    fn lock_current(&self, now: Instant) -> MutexGuard<'_, SlidingWindow> {
         // The counts are whole after every assignment, so a panic elsewhere spoils nothing.
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        window.slide(now, self.part);
+        window.advance_to(now, self.slot_duration);
         window
     }
 }
 
 // === impl Window ===
 
-impl Window {
-    fn slide(&mut self, now: Instant, part: Duration) {
+impl SlidingWindow {
+    fn advance_to(&mut self, now: Instant, part: Duration) {
         let behind = now.saturating_duration_since(self.newest_since).as_nanos() / part.as_nanos();
-        if let Some(steps) = usize::try_from(behind).ok().filter(|steps| *steps < PARTS) {
+        if let Some(steps) = usize::try_from(behind)
+            .ok()
+            .filter(|steps| *steps < WINDOW_SLOTS)
+        {
             for _ in 0..steps {
-                self.newest = (self.newest + 1) % PARTS;
-                *self.newest() = Counts::default();
+                self.newest = (self.newest + 1) % WINDOW_SLOTS;
+                *self.newest() = SlotCounts::default();
                 self.newest_since += part;
             }
         } else {
-            self.parts = [Counts::default(); PARTS];
+            self.slots = [SlotCounts::default(); WINDOW_SLOTS];
             self.newest_since = now;
         }
     }
@@ -125,8 +129,8 @@ impl Window {
         clippy::indexing_slicing,
         reason = "the ring's index is below its length"
     )]
-    fn newest(&mut self) -> &mut Counts {
-        &mut self.parts[self.newest]
+    fn newest(&mut self) -> &mut SlotCounts {
+        &mut self.slots[self.newest]
     }
 }
 
@@ -145,31 +149,31 @@ mod tests {
     }
 
     fn withdrawn(budget: &RetryBudget, now: Instant) -> usize {
-        (0..1_000).take_while(|_| budget.withdraw(now)).count()
+        (0..1_000).take_while(|_| budget.acquire_retry(now)).count()
     }
 
     #[test]
-    fn a_few_retries_are_always_there() {
+    fn the_minimum_of_retries_is_always_available() {
         let (budget, now) = budget();
 
-        assert!((budget.remaining(now) - 1.0).abs() < f64::EPSILON);
+        assert!((budget.remaining_share(now) - 1.0).abs() < f64::EPSILON);
         assert_eq!(withdrawn(&budget, now), 3);
-        assert!(budget.remaining(now) < f64::EPSILON);
+        assert!(budget.remaining_share(now) < f64::EPSILON);
     }
 
     #[test]
-    fn many_calls_earn_hardly_a_tenth_of_them() {
+    fn many_calls_allow_about_a_tenth_as_retries() {
         let (budget, now) = budget();
 
-        (0..220).for_each(|_| budget.called(now));
+        (0..220).for_each(|_| budget.record_call(now));
 
         assert_eq!(withdrawn(&budget, now), 20);
     }
 
     #[test]
-    fn what_is_older_than_the_window_counts_no_more() {
+    fn counts_older_than_the_window_are_dropped() {
         let (budget, now) = budget();
-        (0..220).for_each(|_| budget.called(now));
+        (0..220).for_each(|_| budget.record_call(now));
         assert_eq!(withdrawn(&budget, now), 20);
 
         let within = withdrawn(&budget, now + 59 * SECOND);
@@ -180,10 +184,10 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::properties::kept())]
+        #![proptest_config(crate::proptest_support::proptest_config())]
 
         #[test]
-        fn retries_never_pass_a_tenth_and_the_floor_of_each_window(
+        fn retries_never_exceed_a_tenth_of_calls_plus_the_minimum(
             steps in prop::collection::vec((0..30_u64, 0..100_u32), 1..50),
         ) {
             let (budget, mut now) = budget();
@@ -195,7 +199,7 @@ mod tests {
                 if now >= begun + 60 * SECOND {
                     (begun, windows) = (now, windows + 1);
                 }
-                (0..more).for_each(|_| budget.called(now));
+                (0..more).for_each(|_| budget.record_call(now));
                 calls += more;
                 retries += u32::try_from(withdrawn(&budget, now)).unwrap();
             }

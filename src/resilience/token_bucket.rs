@@ -8,7 +8,7 @@ use std::{
 
 /// So many in so much time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
+pub struct RateQuota {
     quota: NonZeroU32,
     period: Duration,
 }
@@ -24,15 +24,15 @@ pub struct ZeroPeriod;
 /// (ITU-T I.371): taking a token never locks, and nothing has to refill it.
 #[derive(Debug)]
 pub struct TokenBucket {
-    rate: Rate,
-    made_at: Instant,
-    /// In nanoseconds since `made_at`; in the past where the bucket is full.
+    rate: RateQuota,
+    created_at: Instant,
+    /// In nanoseconds since `created_at`; in the past where the bucket is full.
     full_at: AtomicU64,
 }
 
 /// A token was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct BucketPermit {
     /// Whole tokens that are left.
     pub remaining: u32,
     /// Until there is one more than these, if none is taken.
@@ -41,14 +41,14 @@ pub struct Taken {
 
 /// There was no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exhausted {
+pub struct BucketExhausted {
     /// Until there is one, if nobody else takes it.
     pub retry_after: Duration,
 }
 
 // === impl Rate ===
 
-impl Rate {
+impl RateQuota {
     /// `quota` in each `period`, and as many at once.
     ///
     /// # Errors
@@ -96,16 +96,16 @@ impl Rate {
 
 impl TokenBucket {
     /// A full bucket.
-    pub const fn new(rate: Rate, now: Instant) -> Self {
+    pub const fn new(rate: RateQuota, now: Instant) -> Self {
         Self {
             rate,
-            made_at: now,
+            created_at: now,
             full_at: AtomicU64::new(0),
         }
     }
 
     /// How it is refilled.
-    pub const fn rate(&self) -> Rate {
+    pub const fn rate(&self) -> RateQuota {
         self.rate
     }
 
@@ -113,9 +113,9 @@ impl TokenBucket {
     ///
     /// # Errors
     ///
-    /// [`Exhausted`] says how long to wait; asking in vain makes it no longer.
-    pub fn take(&self, now: Instant) -> Result<Taken, Exhausted> {
-        let now = nanoseconds(now.saturating_duration_since(self.made_at));
+    /// [`BucketExhausted`] says how long to wait; asking in vain makes it no longer.
+    pub fn acquire(&self, now: Instant) -> Result<BucketPermit, BucketExhausted> {
+        let now = nanoseconds(now.saturating_duration_since(self.created_at));
         let (interval, capacity) = (self.rate.interval(), self.rate.capacity());
         let full_after = |full_at: u64| full_at.max(now).saturating_add(interval);
         let paid = |full_at: u64| Some(full_after(full_at)).filter(|then| then - now <= capacity);
@@ -126,12 +126,12 @@ impl TokenBucket {
                     (capacity - full_in) / interval,
                     (capacity - full_in) % interval,
                 );
-                Ok(Taken {
+                Ok(BucketPermit {
                     remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
                     next_in: Duration::from_nanos(interval - begun),
                 })
             }
-            Err(full_at) => Err(Exhausted {
+            Err(full_at) => Err(BucketExhausted {
                 retry_after: Duration::from_nanos(full_after(full_at) - now - capacity),
             }),
         }
@@ -154,66 +154,73 @@ mod tests {
 
     fn bucket(quota: u32, period: Duration) -> (TokenBucket, Instant) {
         let now = SystemClock.now();
-        let rate = Rate::new(NonZeroU32::new(quota).unwrap(), period).unwrap();
+        let rate = RateQuota::new(NonZeroU32::new(quota).unwrap(), period).unwrap();
         (TokenBucket::new(rate, now), now)
     }
 
     #[test]
-    fn as_many_as_the_quota_come_at_once_and_no_more() {
+    fn a_burst_is_limited_to_the_quota() {
         let (bucket, now) = bucket(3, SECOND);
 
         let remaining: Vec<_> = (0..3)
-            .map(|_| bucket.take(now).unwrap().remaining)
+            .map(|_| bucket.acquire(now).unwrap().remaining)
             .collect();
 
         assert_eq!(remaining, [2, 1, 0]);
         let third = Duration::from_nanos(333_333_334);
-        let exhausted = Exhausted { retry_after: third };
-        assert_eq!(bucket.take(now), Err(exhausted));
+        let exhausted = BucketExhausted { retry_after: third };
+        assert_eq!(bucket.acquire(now), Err(exhausted));
         assert_eq!(
-            bucket.take(now),
+            bucket.acquire(now),
             Err(exhausted),
             "asking again costs nothing"
         );
         let shortly_before = now + third - Duration::from_nanos(1);
-        assert!(bucket.take(shortly_before).is_err());
-        assert!(bucket.take(now + third).is_ok());
+        assert!(bucket.acquire(shortly_before).is_err());
+        assert!(bucket.acquire(now + third).is_ok());
     }
 
     #[test]
-    fn a_bucket_that_rested_is_full_and_not_fuller() {
+    fn an_idle_bucket_fills_up_to_the_quota() {
         let (bucket, now) = bucket(2, SECOND);
         let later = now + 1_000 * SECOND;
 
-        let taken = (bucket.take(later), bucket.take(later), bucket.take(later));
+        let taken = (
+            bucket.acquire(later),
+            bucket.acquire(later),
+            bucket.acquire(later),
+        );
 
         assert!(taken.0.is_ok() && taken.1.is_ok());
         assert!(taken.2.is_err());
     }
 
     #[test]
-    fn the_next_token_comes_on_time_however_many_are_left() {
+    fn the_next_token_arrives_at_the_announced_time() {
         let (bucket, now) = bucket(4, SECOND);
 
-        let first = bucket.take(now).unwrap();
-        let second = bucket.take(now + SECOND / 8).unwrap();
+        let first = bucket.acquire(now).unwrap();
+        let second = bucket.acquire(now + SECOND / 8).unwrap();
 
         assert_eq!((first.remaining, first.next_in), (3, SECOND / 4));
         assert_eq!((second.remaining, second.next_in), (2, SECOND / 8));
     }
 
     #[test]
-    fn a_period_of_nothing_is_no_rate() {
-        assert_eq!(Rate::new(NonZeroU32::MIN, Duration::ZERO), Err(ZeroPeriod));
+    fn a_zero_period_is_rejected() {
+        assert_eq!(
+            RateQuota::new(NonZeroU32::MIN, Duration::ZERO),
+            Err(ZeroPeriod)
+        );
     }
 
     #[test]
-    fn many_at_once_share_one_bucket() {
+    fn concurrent_callers_share_one_bucket() {
         let (bucket, now) = bucket(1_000, 3_600 * SECOND);
 
         let taken: usize = std::thread::scope(|scope| {
             let takers: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| (0..400).filter(|_| bucket.take(now).is_ok()).count()))
+                .map(|_| scope.spawn(|| (0..400).filter(|_| bucket.acquire(now).is_ok()).count()))
                 .collect();
             takers.into_iter().map(|taker| taker.join().unwrap()).sum()
         });
@@ -222,7 +229,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::properties::kept())]
+        #![proptest_config(crate::proptest_support::proptest_config())]
 
         /// In any stretch of time there are at most the quota and what was refilled meanwhile.
         #[test]
@@ -238,7 +245,7 @@ mod tests {
 
             for pause in pauses {
                 now += Duration::from_millis(pause);
-                match bucket.take(now) {
+                match bucket.acquire(now) {
                     Ok(_) => taken += 1,
                     Err(exhausted) => prop_assert!(exhausted.retry_after <= period),
                 }

@@ -12,7 +12,7 @@ use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
     refusal::Refusal,
-    streams::{Stall, Streams},
+    stream_tracker::{StallAction, StreamTracker},
 };
 
 /// What the socket, the service and the answers of one connection have come to.
@@ -39,7 +39,7 @@ pub(super) struct Activity {
     /// How often it has taken some again.
     resumed: AtomicU32,
     /// Where requests are streams, which are not answered one after another.
-    streams: Option<Streams>,
+    streams: Option<StreamTracker>,
     /// Which request is refused, counted as `taken` is, and why. It is the last.
     refused: OnceLock<(u32, Refusal)>,
 }
@@ -67,7 +67,7 @@ impl Activity {
     /// Of a connection that speaks HTTP/2.
     pub(super) fn of_streams() -> Self {
         Self {
-            streams: Some(Streams::default()),
+            streams: Some(StreamTracker::default()),
             ..Self::default()
         }
     }
@@ -90,11 +90,11 @@ impl Activity {
         }
     }
 
-    fn phase_of(&self, streams: &Streams) -> Phase {
+    fn phase_of(&self, streams: &StreamTracker) -> Phase {
         if self.closing.load(Relaxed) {
             return Phase::Closing;
         }
-        match (streams.oldest(), self.taken.load(Relaxed)) {
+        match (streams.oldest_opened_at(), self.taken.load(Relaxed)) {
             (Some(since), _) => Phase::Streams(since),
             (None, 0) => Phase::Opening,
             (None, taken) => Phase::Idle(taken),
@@ -122,15 +122,15 @@ impl Activity {
     /// The next piece of a stream's answer is handed to hyper.
     pub(super) fn hand_over(&self, stream: u32) {
         if let Some(streams) = &self.streams {
-            streams.hand_over(stream);
+            streams.record_chunk(stream);
         }
     }
 
     /// Resets the streams whose clients have taken nothing for this long.
-    pub(super) fn reset_stalled(&self, timeout: Duration) -> Stall {
+    pub(super) fn reset_stalled(&self, timeout: Duration) -> StallAction {
         match &self.streams {
             Some(streams) => streams.reset_stalled(timeout),
-            None => Stall::Wait(None),
+            None => StallAction::Wait(None),
         }
     }
 

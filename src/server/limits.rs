@@ -4,7 +4,7 @@ use super::activity::Phase;
 
 /// What one listener grants its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// How long the head of a request may take, from its first byte, or from the beginning of the
     /// connection; the TLS handshake may take as long.
     pub header_timeout: Duration,
@@ -19,42 +19,42 @@ pub struct Limits {
     /// possible.
     pub stall_timeout: Duration,
     /// How long a connection of HTTP/1 is idle before it gives its buffers back.
-    pub rest_after: Duration,
+    pub release_buffers_after: Duration,
     /// How many connections may be open.
     pub max_connections: NonZeroUsize,
 }
 
 // === impl Limits ===
 
-impl Limits {
+impl ConnectionLimits {
     /// How long a client may take to close a connection that we have closed.
     ///
     /// Closed at once, with bytes of the client's unread, the answer could be lost to a reset.
-    const LINGER: Duration = Duration::from_secs(1);
+    const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
     /// What is granted to a connection too many, so that it is told why it is closed.
-    pub(super) const fn of_the_refused(self) -> Self {
+    pub(super) const fn for_rejected(self) -> Self {
         Self {
-            header_timeout: Self::LINGER,
-            idle_timeout: Self::LINGER,
-            request_timeout: Self::LINGER,
-            stall_timeout: Self::LINGER,
+            header_timeout: Self::LINGER_TIMEOUT,
+            idle_timeout: Self::LINGER_TIMEOUT,
+            request_timeout: Self::LINGER_TIMEOUT,
+            stall_timeout: Self::LINGER_TIMEOUT,
             ..self
         }
     }
 
     /// How long a connection may stay in this phase.
-    pub(super) const fn of(&self, phase: Phase) -> Duration {
+    pub(super) const fn phase_timeout(&self, phase: Phase) -> Duration {
         match phase {
             Phase::Opening | Phase::Head(_) => self.header_timeout,
             Phase::Request(_) | Phase::Streams(_) => self.request_timeout,
             Phase::Idle(_) => self.idle_timeout,
-            Phase::Closing => Self::LINGER,
+            Phase::Closing => Self::LINGER_TIMEOUT,
         }
     }
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     /// What the admin listener has, whose clients are ours.
     fn default() -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(75),
             request_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(10),
-            rest_after: Duration::from_secs(1),
+            release_buffers_after: Duration::from_secs(1),
             max_connections: NonZeroUsize::new(1_000).unwrap_or(NonZeroUsize::MIN),
         }
     }

@@ -1,6 +1,6 @@
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::{activity::Phase, watchdog::Overdue};
+use super::{activity::Phase, watchdog::WatchdogEvent};
 
 /// What a listener counts of its connections.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub(super) enum CloseReason {
     /// In order, because we end, or the trust in its client's certificate did.
     Drained,
     /// Cut off, because we end and it did not.
-    Cut,
+    Aborted,
     /// The head of a request, or the TLS handshake, did not come to its end in time.
     HeaderTimeout,
     /// It stood idle for too long.
@@ -30,7 +30,7 @@ pub(super) enum CloseReason {
     /// A request was refused at the edge.
     BadRequest,
     /// One connection too many.
-    Refused,
+    Rejected,
     /// The TLS handshake failed.
     TlsHandshake,
     /// It broke, or what came was no HTTP.
@@ -39,7 +39,7 @@ pub(super) enum CloseReason {
 
 /// An open connection; it counts where it is, and when it is dropped, why.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(super) struct ConnectionGuard {
     metrics: ConnectionMetrics,
     idle: bool,
     reason: CloseReason,
@@ -82,7 +82,7 @@ impl ConnectionMetrics {
     }
 
     /// For a listener that nobody watches.
-    pub fn unseen() -> Self {
+    pub fn unregistered() -> Self {
         let counter = || IntCounter::new("unseen", "Seen by nobody.");
         let gauge = || IntGauge::new("unseen", "Seen by nobody.");
         match (gauge(), gauge(), counter()) {
@@ -96,16 +96,16 @@ impl ConnectionMetrics {
     }
 
     /// Counts a connection that is open from now on.
-    pub(super) fn open(&self) -> Counted {
+    pub(super) fn track(&self) -> ConnectionGuard {
         self.idle.inc();
-        Counted {
+        ConnectionGuard {
             metrics: self.clone(),
             idle: true,
-            reason: CloseReason::Cut,
+            reason: CloseReason::Aborted,
         }
     }
 
-    pub(super) fn closed(&self, reason: CloseReason) {
+    pub(super) fn record_closed(&self, reason: CloseReason) {
         if let Some(counter) = self.closed.get(reason as usize) {
             counter.inc();
         }
@@ -114,14 +114,14 @@ impl ConnectionMetrics {
 
 // === impl Counted ===
 
-impl Counted {
+impl ConnectionGuard {
     /// Where the connection is now.
-    pub(super) fn enter(&mut self, phase: Phase) {
+    pub(super) fn record_phase(&mut self, phase: Phase) {
         let idle = matches!(phase, Phase::Opening | Phase::Idle(_));
         if idle != self.idle {
-            self.state().dec();
+            self.state_gauge().dec();
             self.idle = idle;
-            self.state().inc();
+            self.state_gauge().inc();
         }
     }
 
@@ -130,7 +130,7 @@ impl Counted {
         self.reason = reason;
     }
 
-    fn state(&self) -> &IntGauge {
+    fn state_gauge(&self) -> &IntGauge {
         if self.idle {
             &self.metrics.idle
         } else {
@@ -139,10 +139,10 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.state().dec();
-        self.metrics.closed(self.reason);
+        self.state_gauge().dec();
+        self.metrics.record_closed(self.reason);
     }
 }
 
@@ -152,25 +152,29 @@ impl CloseReason {
     const ALL: [Self; 11] = [
         Self::Client,
         Self::Drained,
-        Self::Cut,
+        Self::Aborted,
         Self::HeaderTimeout,
         Self::IdleTimeout,
         Self::RequestTimeout,
         Self::StallTimeout,
         Self::BadRequest,
-        Self::Refused,
+        Self::Rejected,
         Self::TlsHandshake,
         Self::Error,
     ];
 
     /// Why a connection is closed that took too long; `None` where it was closing already.
-    pub(super) const fn of_overdue(overdue: Overdue) -> Option<Self> {
+    pub(super) const fn from_watchdog(overdue: WatchdogEvent) -> Option<Self> {
         match overdue {
-            Overdue::Stall => Some(Self::StallTimeout),
-            Overdue::Phase(Phase::Opening | Phase::Head(_)) => Some(Self::HeaderTimeout),
-            Overdue::Phase(Phase::Request(_) | Phase::Streams(_)) => Some(Self::RequestTimeout),
-            Overdue::Phase(Phase::Idle(_)) => Some(Self::IdleTimeout),
-            Overdue::Phase(Phase::Closing) | Overdue::Rest => None,
+            WatchdogEvent::StallTimeout => Some(Self::StallTimeout),
+            WatchdogEvent::PhaseTimeout(Phase::Opening | Phase::Head(_)) => {
+                Some(Self::HeaderTimeout)
+            }
+            WatchdogEvent::PhaseTimeout(Phase::Request(_) | Phase::Streams(_)) => {
+                Some(Self::RequestTimeout)
+            }
+            WatchdogEvent::PhaseTimeout(Phase::Idle(_)) => Some(Self::IdleTimeout),
+            WatchdogEvent::PhaseTimeout(Phase::Closing) | WatchdogEvent::ReleaseBuffers => None,
         }
     }
 
@@ -178,13 +182,13 @@ impl CloseReason {
         match self {
             Self::Client => "client",
             Self::Drained => "drained",
-            Self::Cut => "cut",
+            Self::Aborted => "cut",
             Self::HeaderTimeout => "header-timeout",
             Self::IdleTimeout => "idle-timeout",
             Self::RequestTimeout => "request-timeout",
             Self::StallTimeout => "stall-timeout",
             Self::BadRequest => "bad-request",
-            Self::Refused => "refused",
+            Self::Rejected => "refused",
             Self::TlsHandshake => "tls-handshake",
             Self::Error => "error",
         }

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Versio
 
 use super::head::HeadScanner;
 use crate::{
-    problem::{Body, Kind, Problem},
+    problem::{FullBody, Kind, Problem},
     request_id::{self, X_REQUEST_ID},
 };
 
@@ -23,9 +23,9 @@ pub(super) enum Refusal {
     BareLineFeed,
     /// A field goes on in the next line (RFC 9112 §5.2).
     FoldedField,
-    /// `Content-Length` twice.
+    /// `AnswerContent-Length` twice.
     RepeatedLength,
-    /// `Content-Length` and `Transfer-Encoding` (RFC 9112 §6.1).
+    /// `AnswerContent-Length` and `Transfer-Encoding` (RFC 9112 §6.1).
     LengthAndCoding,
     /// `Transfer-Encoding` in HTTP/1.0, which has none (RFC 9112 §6.1).
     CodedHttp10,
@@ -135,8 +135,8 @@ impl Refusal {
     }
 
     /// The answer: a problem document, after which the connection is closed.
-    pub(super) fn answer(self, path: &str, headers: &HeaderMap) -> Response<Body> {
-        let request_id = request_id::accept_or_mint(headers);
+    pub(super) fn answer(self, path: &str, headers: &HeaderMap) -> Response<FullBody> {
+        let request_id = request_id::accept_or_generate(headers);
         let (kind, detail) = self.words();
         let detail = match self {
             Self::UriTooLong => of_at_most(detail, HeadScanner::MAX_TARGET, "bytes"),
@@ -145,7 +145,7 @@ impl Refusal {
             _ => Cow::Borrowed(detail),
         };
         let correlation_id = request_id.to_str().ok().map(str::to_owned);
-        let mut problem = Problem::new(kind, detail).of_request(path, &request_id, correlation_id);
+        let mut problem = Problem::new(kind, detail).for_request(path, &request_id, correlation_id);
         if self == Self::Full {
             problem = problem.with_retry_after(1);
         }

@@ -26,39 +26,39 @@ use tokio::{
 use super::*;
 
 /// Longer than anything takes, so that a test fails instead of hanging.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 const GET: &str = "GET /path HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// An edge with a handler that answers `ok`, or what it is asked for.
-struct Server {
+struct ListenerFixture {
     address: SocketAddr,
     registry: Registry,
-    asked: Arc<AtomicUsize>,
-    /// Lets one request of `/later` be answered.
-    later: Arc<Notify>,
+    request_count: Arc<AtomicUsize>,
+    /// Lets one request of `/release_later` be answered.
+    release_later: Arc<Notify>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinSet<usize>,
 }
 
 /// A connection, and what has come over it.
-struct Client {
+struct RawClient {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
 // === impl Server ===
 
-impl Server {
+impl ListenerFixture {
     async fn start() -> Self {
-        Self::with(|_| {}).await
+        Self::start_with(|_| {}).await
     }
 
-    async fn with(change: impl FnOnce(&mut Edge)) -> Self {
+    async fn start_with(change: impl FnOnce(&mut ListenerConfig)) -> Self {
         let registry = Registry::new();
-        let mut edge = Edge {
+        let mut edge = ListenerConfig {
             metrics: ConnectionMetrics::new(&registry).unwrap(),
-            ..Edge::new(Heads::Judged)
+            ..ListenerConfig::new(RequestValidation::Strict)
         };
         change(&mut edge);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -72,48 +72,48 @@ impl Server {
             let stop = async {
                 let _stopped_or_dropped = stopped.await;
             };
-            serve(listener, edge, handler, stop, PATIENCE).await
+            serve(listener, edge, handler, stop, TEST_TIMEOUT).await
         });
         Self {
             address,
             registry,
-            asked,
-            later,
+            request_count: asked,
+            release_later: later,
             stop: Some(stop),
             running,
         }
     }
 
-    async fn connect(&self) -> Client {
-        Client {
+    async fn connect(&self) -> RawClient {
+        RawClient {
             stream: TcpStream::connect(self.address).await.unwrap(),
             received: Vec::new(),
         }
     }
 
     /// Sends these bytes and reads until the connection is closed.
-    async fn raw(&self, bytes: impl AsRef<[u8]>) -> String {
+    async fn send_raw(&self, bytes: impl AsRef<[u8]>) -> String {
         let mut client = self.connect().await;
         client.send(bytes).await;
-        client.closed().await
+        client.read_to_end().await
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
+    fn requests(&self) -> usize {
+        self.request_count.load(Ordering::Relaxed)
     }
 
     fn sample(&self, name: &str) -> f64 {
         sample(&self.registry, name)
     }
 
-    async fn wait_until_asked(&self, times: usize) {
+    async fn wait_for_requests(&self, times: usize) {
         let asked = async {
-            while self.asked() < times {
+            while self.requests() < times {
                 tokio::task::yield_now().await;
             }
         };
-        let asked = tokio::time::timeout(PATIENCE, asked).await;
-        asked.unwrap_or_else(|_| panic!("asked {} times, not {times}", self.asked()));
+        let asked = tokio::time::timeout(TEST_TIMEOUT, asked).await;
+        asked.unwrap_or_else(|_| panic!("asked {} times, not {times}", self.requests()));
     }
 
     async fn wait_for(&self, sample: &str, value: f64) {
@@ -121,7 +121,7 @@ impl Server {
     }
 
     /// Waits until a connection was closed for this reason, and none for another.
-    async fn closed_for(&self, reason: &str) {
+    async fn wait_for_close_reason(&self, reason: &str) {
         self.wait_for(&closed(reason), 1.0).await;
         for other in [
             "client",
@@ -140,15 +140,15 @@ impl Server {
 
 // === impl Client ===
 
-impl Client {
+impl RawClient {
     async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
     /// Everything that comes until the connection is closed.
-    async fn closed(mut self) -> String {
+    async fn read_to_end(mut self) -> String {
         let reading = self.stream.read_to_end(&mut self.received);
-        let read = tokio::time::timeout(PATIENCE, reading).await;
+        let read = tokio::time::timeout(TEST_TIMEOUT, reading).await;
         read.expect("the connection is closed").unwrap();
         String::from_utf8_lossy(&self.received).into_owned()
     }
@@ -156,7 +156,7 @@ impl Client {
     /// Waits until so many bytes have come.
     async fn receive_bytes(&mut self, bytes: usize) -> Vec<u8> {
         let mut received = vec![0; bytes];
-        let read = tokio::time::timeout(PATIENCE, self.stream.read_exact(&mut received)).await;
+        let read = tokio::time::timeout(TEST_TIMEOUT, self.stream.read_exact(&mut received)).await;
         read.expect("they come").unwrap();
         received
     }
@@ -169,13 +169,13 @@ impl Client {
                 assert_ne!(read, 0, "closed after {:?}", self.received);
             }
         };
-        let read = tokio::time::timeout(PATIENCE, reading).await;
+        let read = tokio::time::timeout(TEST_TIMEOUT, reading).await;
         read.unwrap_or_else(|_| panic!("{text} does not come"));
         self.received.clear();
     }
 }
 
-fn handler(asked: Arc<AtomicUsize>, later: Arc<Notify>) -> impl Handler {
+fn handler(asked: Arc<AtomicUsize>, later: Arc<Notify>) -> impl RequestHandler {
     move |request: Request<Incoming>, peer: Peer| {
         asked.fetch_add(1, Ordering::Relaxed);
         let later = Arc::clone(&later);
@@ -213,7 +213,7 @@ async fn wait_for(registry: &Registry, name: &str, value: f64) {
             tokio::task::yield_now().await;
         }
     };
-    if tokio::time::timeout(PATIENCE, reached).await.is_err() {
+    if tokio::time::timeout(TEST_TIMEOUT, reached).await.is_err() {
         panic!("{name} is {}, not {value}", sample(registry, name));
     }
 }
@@ -232,13 +232,14 @@ fn statuses(answers: &str) -> Vec<u16> {
 }
 
 #[tokio::test]
-async fn a_connection_too_many_is_told_so_and_room_is_made_again() {
-    let server = Server::with(|edge| edge.limits.max_connections = NonZeroUsize::MIN).await;
+async fn a_connection_over_the_limit_gets_503_until_another_ends() {
+    let server =
+        ListenerFixture::start_with(|edge| edge.limits.max_connections = NonZeroUsize::MIN).await;
     let mut first = server.connect().await;
     first.send(GET).await;
     first.receive("ok /path").await;
 
-    let refused = server.raw(GET).await;
+    let refused = server.send_raw(GET).await;
     drop(first);
     server.wait_for(&closed("client"), 1.0).await;
     let mut next = server.connect().await;
@@ -249,13 +250,13 @@ async fn a_connection_too_many_is_told_so_and_room_is_made_again() {
     assert!(refused.contains("urn:usage-proxy:problem:too-many-connections"));
     assert!(refused.contains("x-request-id: "), "{refused}");
     next.receive("ok /path").await;
-    assert_eq!(server.asked(), 2);
+    assert_eq!(server.requests(), 2);
     server.wait_for(&closed("refused"), 1.0).await;
 }
 
 #[tokio::test]
-async fn connections_are_counted_by_what_they_do() {
-    let server = Server::start().await;
+async fn connections_are_counted_by_state() {
+    let server = ListenerFixture::start().await;
     let mut idle = server.connect().await;
     idle.send(GET).await;
     idle.receive("ok /path").await;
@@ -277,20 +278,20 @@ async fn connections_are_counted_by_what_they_do() {
 }
 
 #[tokio::test]
-async fn connections_that_have_ended_are_forgotten_while_others_keep_coming() {
+async fn ended_connections_are_reaped_while_new_ones_arrive() {
     let registry = Registry::new();
-    let edge = Edge {
+    let edge = ListenerConfig {
         metrics: ConnectionMetrics::new(&registry).unwrap(),
-        ..Edge::new(Heads::Judged)
+        ..ListenerConfig::new(RequestValidation::Strict)
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut house = House::new(edge, handler(Arc::default(), Arc::default()));
+    let mut house = ConnectionPool::new(edge, handler(Arc::default(), Arc::default()));
 
     for number in 1..=20 {
         drop(TcpStream::connect(address).await.unwrap());
         let (stream, peer) = listener.accept().await.unwrap();
-        house.take_in(stream, peer);
+        house.accept(stream, peer);
         wait_for(&registry, &closed("client"), f64::from(number)).await;
         // The task ends right after its connection has been counted.
         tokio::task::yield_now().await;
@@ -300,8 +301,8 @@ async fn connections_that_have_ended_are_forgotten_while_others_keep_coming() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_in_the_middle_of_its_answer_is_counted() {
-    let server = Server::start().await;
+async fn a_client_that_disconnects_mid_response_is_counted() {
+    let server = ListenerFixture::start().await;
     let mut client = server.connect().await;
     client.send(GET.replace("/path", "/large")).await;
     client.receive("200 OK").await;
@@ -309,5 +310,5 @@ async fn a_client_that_leaves_in_the_middle_of_its_answer_is_counted() {
     // With bytes unread, it resets the connection.
     drop(client);
 
-    server.closed_for("error").await;
+    server.wait_for_close_reason("error").await;
 }

@@ -21,7 +21,7 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::drain::Drain;
+use super::drain::DrainSignal;
 use crate::{
     certificate,
     clock::SharedClock,
@@ -35,11 +35,11 @@ use crate::{
 
 /// The TLS of one listener: what is in force now, and where it came from.
 #[derive(Debug)]
-pub struct Tls {
+pub struct ListenerTls {
     files: TlsConfig,
     /// Each handshake takes what is in force when it begins; connections keep theirs.
-    current: ArcSwap<InForce>,
-    metrics: ListenerMetrics,
+    active: ArcSwap<ActiveTls>,
+    metrics: TlsListenerMetrics,
 }
 
 /// What the files of TLS come to, for every listener.
@@ -50,7 +50,7 @@ pub struct TlsMetrics {
 }
 
 #[derive(Debug)]
-struct ListenerMetrics {
+struct TlsListenerMetrics {
     expiry: IntGauge,
     reloaded: IntGauge,
 }
@@ -79,7 +79,7 @@ pub enum TlsError {
     },
     /// Certificate and key do not go together, or cannot be used.
     #[error("{certificate} and {key} make no pair: {cause}")]
-    Pair {
+    KeyPair {
         /// The file of the certificate.
         certificate: PathBuf,
         /// The file of its key.
@@ -107,23 +107,23 @@ pub enum TlsError {
 
 /// A client that showed a certificate.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct TlsClient {
     /// The common name of its certificate, which is verified.
     pub(super) name: Arc<str>,
     /// The end of what the certificate is worth.
-    pub(super) end: Arc<Drain>,
+    pub(super) trust_end: Arc<DrainSignal>,
 }
 
 #[derive(Debug)]
-struct InForce {
+struct ActiveTls {
     config: Arc<ServerConfig>,
     client_ca: Vec<CertificateDer<'static>>,
     /// Begins when one of the client CA is no longer among it.
-    end: Arc<Drain>,
+    trust_end: Arc<DrainSignal>,
 }
 
 /// What was read from the files.
-struct Loaded {
+struct LoadedTls {
     config: ServerConfig,
     /// Whose certificates clients may show; none without a client CA.
     client_ca: Vec<CertificateDer<'static>>,
@@ -136,15 +136,15 @@ struct Loaded {
 /// # Errors
 ///
 /// [`TlsError`] says what is wrong with them.
-pub fn check(files: &TlsConfig) -> Result<Timestamp, TlsError> {
-    let loaded = load(files)?;
+pub fn check_files(files: &TlsConfig) -> Result<Timestamp, TlsError> {
+    let loaded = load_files(files)?;
     Ok(Timestamp::from_second(loaded.expires_at).unwrap_or(Timestamp::MAX))
 }
 
 // === impl Tls ===
 
-impl Tls {
-    /// Watches the files, and then reads them as [`Tls::load`] does: a change that falls in between
+impl ListenerTls {
+    /// Watches the files, and then reads them as [`ListenerTls::load_files`] does: a change that falls in between
     /// is seen by the watch.
     ///
     /// # Errors
@@ -157,8 +157,8 @@ impl Tls {
         reload: &Reload,
         clock: SharedClock,
     ) -> Result<(Arc<Self>, FileWatch), TlsError> {
-        let watch = reload.watch(named(&files), clock).await;
-        Ok((Self::load(files, listener, metrics)?, watch))
+        let watch = reload.watch(file_paths(&files), clock).await;
+        Ok((Self::load_files(files, listener, metrics)?, watch))
     }
 
     /// Reads the files for the listener of this name.
@@ -166,17 +166,17 @@ impl Tls {
     /// # Errors
     ///
     /// [`TlsError`] names the file and what is wrong with it.
-    pub fn load(
+    pub fn load_files(
         files: TlsConfig,
         listener: &'static str,
         metrics: &TlsMetrics,
     ) -> Result<Arc<Self>, TlsError> {
-        let loaded = load(&files)?;
-        let metrics = metrics.of(listener);
-        metrics.loaded(loaded.expires_at);
+        let loaded = load_files(&files)?;
+        let metrics = metrics.for_listener(listener);
+        metrics.record_loaded(loaded.expires_at);
         Ok(Arc::new(Self {
             files,
-            current: ArcSwap::from_pointee(InForce::begin(loaded)),
+            active: ArcSwap::from_pointee(ActiveTls::new(loaded)),
             metrics,
         }))
     }
@@ -184,15 +184,15 @@ impl Tls {
     /// Reads the files again whenever they change; what is broken is logged, and leaves the old in
     /// force. Where a CA of clients is gone, the connections of all who showed a certificate end: it
     /// was judged by the old ones, and they are to show it again.
-    pub async fn follow(self: Arc<Self>, mut watch: FileWatch) {
+    pub async fn reload_on_change(self: Arc<Self>, mut watch: FileWatch) {
         loop {
             watch.changed().await;
             let files = self.files.clone();
-            match offload::spawn_blocking(move || load(&files)).await {
+            match offload::spawn_blocking(move || load_files(&files)).await {
                 Ok(loaded) => {
                     let expires_at = loaded.expires_at;
-                    self.take_over(loaded);
-                    self.metrics.loaded(expires_at);
+                    self.apply(loaded);
+                    self.metrics.record_loaded(expires_at);
                     tracing::info!(
                         certificate = %self.files.certificate_file.display(),
                         "took over a certificate that was read again"
@@ -217,36 +217,37 @@ impl Tls {
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
-    ) -> io::Result<(TlsStream<TcpStream>, Option<Client>)> {
-        let in_force = self.current.load_full();
+    ) -> io::Result<(TlsStream<TcpStream>, Option<TlsClient>)> {
+        let in_force = self.active.load_full();
         let acceptor = TlsAcceptor::from(Arc::clone(&in_force.config));
-        let limit = |session: &mut ServerConnection| session.set_buffer_limit(Some(UNSENT));
+        let limit =
+            |session: &mut ServerConnection| session.set_buffer_limit(Some(MAX_UNSENT_BYTES));
         let stream = acceptor.accept_with(stream, limit).await?;
-        let client = client_name(&stream).map(|name| Client {
+        let client = client_name(&stream).map(|name| TlsClient {
             name,
-            end: Arc::clone(&in_force.end),
+            trust_end: Arc::clone(&in_force.trust_end),
         });
         Ok((stream, client))
     }
 
-    fn take_over(&self, loaded: Loaded) {
-        let before = self.current.load_full();
-        let mut after = InForce::begin(loaded);
+    fn apply(&self, loaded: LoadedTls) {
+        let before = self.active.load_full();
+        let mut after = ActiveTls::new(loaded);
         if before.is_trusted_by(&after) {
-            after.end = Arc::clone(&before.end);
-            self.current.store(Arc::new(after));
+            after.trust_end = Arc::clone(&before.trust_end);
+            self.active.store(Arc::new(after));
         } else {
             // First, so that no handshake under the old ones goes unnoticed.
-            self.current.store(Arc::new(after));
-            before.end.close();
+            self.active.store(Arc::new(after));
+            before.trust_end.close();
             tracing::info!("a CA of clients is gone; closing what showed a certificate");
         }
     }
 }
 
 /// Whether a client agreed to speak HTTP/2.
-pub(super) fn speaks_http2(stream: &TlsStream<TcpStream>) -> bool {
-    stream.get_ref().1.alpn_protocol() == Some(HTTP2)
+pub(super) fn negotiated_http2(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2)
 }
 
 /// The common name of the certificate that the client showed, which is verified by now.
@@ -256,7 +257,7 @@ fn client_name(stream: &TlsStream<TcpStream>) -> Option<Arc<str>> {
 }
 
 /// Every file that is named.
-pub(super) fn named(files: &TlsConfig) -> Vec<PathBuf> {
+pub(super) fn file_paths(files: &TlsConfig) -> Vec<PathBuf> {
     let TlsConfig {
         certificate_file,
         key_file,
@@ -267,14 +268,14 @@ pub(super) fn named(files: &TlsConfig) -> Vec<PathBuf> {
 }
 
 /// Bytes that TLS takes ahead of the socket: a record, rather than four.
-const UNSENT: usize = 16 * 1024;
+const MAX_UNSENT_BYTES: usize = 16 * 1024;
 
 /// Names of protocols (RFC 7301 §6).
-const HTTP2: &[u8] = b"h2";
-const HTTP1: &[u8] = b"http/1.1";
+const ALPN_HTTP2: &[u8] = b"h2";
+const ALPN_HTTP1: &[u8] = b"http/1.1";
 
-fn load(files: &TlsConfig) -> Result<Loaded, TlsError> {
-    let chain = certificates(&files.certificate_file)?;
+fn load_files(files: &TlsConfig) -> Result<LoadedTls, TlsError> {
+    let chain = read_certificates(&files.certificate_file)?;
     let expires_at = chain
         .first()
         .map_or(Ok(0), certificate::expires_at)
@@ -283,17 +284,15 @@ fn load(files: &TlsConfig) -> Result<Loaded, TlsError> {
             cause,
         })?;
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let pair =
-        CertifiedKey::from_der(chain, key(&files.key_file)?, &provider).map_err(|cause| {
-            TlsError::Pair {
-                certificate: files.certificate_file.clone(),
-                key: files.key_file.clone(),
-                cause,
-            }
+    let pair = CertifiedKey::from_der(chain, read_private_key(&files.key_file)?, &provider)
+        .map_err(|cause| TlsError::KeyPair {
+            certificate: files.certificate_file.clone(),
+            key: files.key_file.clone(),
+            cause,
         })?;
     let (verifier, client_ca) = match &files.client_ca_file {
         Some(file) => {
-            let client_ca = certificates(file)?;
+            let client_ca = read_certificates(file)?;
             (client_verifier(file, &client_ca, &provider)?, client_ca)
         }
         None => (WebPkiClientVerifier::no_client_auth(), Vec::new()),
@@ -301,22 +300,22 @@ fn load(files: &TlsConfig) -> Result<Loaded, TlsError> {
     // TLS 1.2 and 1.3, which are all that rustls has.
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::ALL_VERSIONS)
-        .map_err(|cause| TlsError::Pair {
+        .map_err(|cause| TlsError::KeyPair {
             certificate: files.certificate_file.clone(),
             key: files.key_file.clone(),
             cause,
         })?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
-    config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
-    Ok(Loaded {
+    config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
+    Ok(LoadedTls {
         config,
         client_ca,
         expires_at,
     })
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = std::fs::read(path).map_err(|cause| TlsError::Unreadable {
         path: path.to_owned(),
         cause,
@@ -331,7 +330,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         })
 }
 
-fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let pem = secret::read_secret(path)?;
     PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes()).map_err(|_| TlsError::Pem {
         path: path.to_owned(),
@@ -363,12 +362,12 @@ fn client_verifier(
 
 // === impl InForce ===
 
-impl InForce {
-    fn begin(loaded: Loaded) -> Self {
+impl ActiveTls {
+    fn new(loaded: LoadedTls) -> Self {
         Self {
             config: Arc::new(loaded.config),
             client_ca: loaded.client_ca,
-            end: Arc::default(),
+            trust_end: Arc::default(),
         }
     }
 
@@ -411,8 +410,8 @@ impl TlsMetrics {
         })
     }
 
-    fn of(&self, listener: &str) -> ListenerMetrics {
-        ListenerMetrics {
+    fn for_listener(&self, listener: &str) -> TlsListenerMetrics {
+        TlsListenerMetrics {
             expiry: self.expiry.with_label_values(&[listener]),
             reloaded: self.reloaded.with_label_values(&[listener]),
         }
@@ -421,8 +420,8 @@ impl TlsMetrics {
 
 // === impl ListenerMetrics ===
 
-impl ListenerMetrics {
-    fn loaded(&self, expires_at: i64) {
+impl TlsListenerMetrics {
+    fn record_loaded(&self, expires_at: i64) {
         self.expiry.set(expires_at);
         self.reloaded.set(1);
     }

@@ -7,9 +7,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     activity::{Activity, Phase},
-    limits::Limits,
-    metrics::Counted,
-    streams::Stall,
+    limits::ConnectionLimits,
+    metrics::ConnectionGuard,
+    stream_tracker::StallAction,
 };
 
 /// Ends what takes too long, with one timer per connection.
@@ -18,40 +18,40 @@ use super::{
 /// answered at once costs no more than a look at the time.
 #[derive(Debug)]
 pub(super) struct Watchdog {
-    limits: Limits,
+    limits: ConnectionLimits,
     phase: Phase,
     deadline: Instant,
     /// Which pause of the socket lasts, and since when; `None` where it takes what is written.
-    pause: Option<(u32, Instant)>,
+    stall: Option<(u32, Instant)>,
     /// When the connection has been idle for long enough to rest.
-    rest_at: Option<Instant>,
+    release_buffers_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
 /// What has lasted too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Overdue {
+pub(super) enum WatchdogEvent {
     /// What the connection spends its time on.
-    Phase(Phase),
+    PhaseTimeout(Phase),
     /// A client that takes nothing of its answer.
-    Stall,
+    StallTimeout,
     /// Nothing: the connection is idle, and does without buffers meanwhile.
-    Rest,
+    ReleaseBuffers,
 }
 
 // === impl Watchdog ===
 
 impl Watchdog {
     /// Begins with a connection that has just been made.
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: ConnectionLimits) -> Self {
         let phase = Phase::Opening;
-        let deadline = Instant::now() + limits.of(phase);
+        let deadline = Instant::now() + limits.phase_timeout(phase);
         Self {
             limits,
             phase,
             deadline,
-            pause: None,
-            rest_at: None,
+            stall: None,
+            release_buffers_at: None,
             timer: Box::pin(sleep_until(deadline)),
         }
     }
@@ -61,18 +61,18 @@ impl Watchdog {
         &mut self,
         cx: &mut Context<'_>,
         activity: &Activity,
-        counted: &mut Counted,
-    ) -> Poll<Overdue> {
+        counted: &mut ConnectionGuard,
+    ) -> Poll<WatchdogEvent> {
         let phase = activity.phase();
         if phase != self.phase {
-            counted.enter(phase);
-            self.follow(phase);
+            counted.record_phase(phase);
+            self.enter_phase(phase);
         }
         // One that is being closed has little time left in any case.
         let pause = activity.pause().filter(|_| phase != Phase::Closing);
-        if pause != self.pause.map(|(pause, _since)| pause) {
-            self.pause = pause.map(|pause| (pause, Instant::now()));
-            if let Some((_, since)) = self.pause {
+        if pause != self.stall.map(|(pause, _since)| pause) {
+            self.stall = pause.map(|pause| (pause, Instant::now()));
+            if let Some((_, since)) = self.stall {
                 self.wake_by(since + self.limits.stall_timeout);
             }
         }
@@ -80,29 +80,29 @@ impl Watchdog {
             ready!(self.timer.as_mut().poll(cx));
             let fired = self.timer.deadline();
             if self.deadline <= fired {
-                return Poll::Ready(Overdue::Phase(phase));
+                return Poll::Ready(WatchdogEvent::PhaseTimeout(phase));
             }
-            if self.rest_at.take_if(|at| *at <= fired).is_some() {
-                return Poll::Ready(Overdue::Rest);
+            if self.release_buffers_at.take_if(|at| *at <= fired).is_some() {
+                return Poll::Ready(WatchdogEvent::ReleaseBuffers);
             }
             let stalled = self
-                .pause
+                .stall
                 .map(|(_, since)| since + self.limits.stall_timeout);
             let stalled = match activity.reset_stalled(self.limits.stall_timeout) {
-                Stall::End if phase != Phase::Closing => Some(fired),
-                Stall::End => stalled,
-                Stall::Wait(next) => stalled.into_iter().chain(next).min(),
+                StallAction::CloseConnection if phase != Phase::Closing => Some(fired),
+                StallAction::CloseConnection => stalled,
+                StallAction::Wait(next) => stalled.into_iter().chain(next).min(),
             };
             if stalled.is_some_and(|stalled| stalled <= fired) {
-                return Poll::Ready(Overdue::Stall);
+                return Poll::Ready(WatchdogEvent::StallTimeout);
             }
-            let earlier = stalled.into_iter().chain(self.rest_at).min();
+            let earlier = stalled.into_iter().chain(self.release_buffers_at).min();
             let next = earlier.map_or(self.deadline, |earlier| earlier.min(self.deadline));
             self.timer.as_mut().reset(next);
         }
     }
 
-    fn follow(&mut self, phase: Phase) {
+    fn enter_phase(&mut self, phase: Phase) {
         // The first byte of the first head gives it no more time than the connection had.
         let opened = self.phase == Phase::Opening && phase == Phase::Head(0);
         self.phase = phase;
@@ -113,15 +113,15 @@ impl Watchdog {
             Phase::Streams(since) => since,
             _ => Instant::now(),
         };
-        self.deadline = since + self.limits.of(phase);
+        self.deadline = since + self.limits.phase_timeout(phase);
         self.wake_by(self.deadline);
-        self.rest_at = None;
+        self.release_buffers_at = None;
         match phase {
             // Which of them are stalled is looked at now and then.
             Phase::Streams(since) => self.wake_by(since + self.limits.stall_timeout),
             Phase::Idle(_) => {
-                let rest_at = since + self.limits.rest_after;
-                self.rest_at = Some(rest_at);
+                let rest_at = since + self.limits.release_buffers_after;
+                self.release_buffers_at = Some(rest_at);
                 self.wake_by(rest_at);
             }
             _ => {}

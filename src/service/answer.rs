@@ -6,45 +6,45 @@ use std::{
 };
 
 use super::source::{CallIds, SourceError, SourceErrorKind};
-use crate::cache::{CacheResult, CacheStatus, Failure, Forward, Held};
+use crate::cache::{CacheResult, CacheStatus, CachedAnswer, CachedFailure, ForwardReason};
 
 /// Usage, and how it came about.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct UsageAnswer {
     /// Every form of it, with its age and lifetime.
-    pub held: Held,
+    pub cached: CachedAnswer,
     /// For `Cache-Status`.
     pub status: CacheStatus,
     /// For metrics and logs.
     pub result: CacheResult,
     /// The upstream call's ids, on the answer that made the call and on no other.
-    pub ids: Option<CallIds>,
+    pub call_ids: Option<CallIds>,
 }
 
 /// Why there is no usage to hand out.
 #[derive(Clone, Debug)]
-pub struct Unanswered {
+pub struct UsageError {
     /// What stands in the way.
-    pub cause: Cause,
+    pub kind: ErrorKind,
     /// For `Cache-Status`.
     pub status: CacheStatus,
     /// For metrics and logs; `None` where the cache was not consulted.
     pub result: Option<CacheResult>,
     /// The upstream call's ids, on the answer that made the call and on no other.
-    pub ids: Option<CallIds>,
+    pub call_ids: Option<CallIds>,
 }
 
 /// What stands in the way of an answer.
 #[derive(Clone, Debug)]
-pub enum Cause {
+pub enum ErrorKind {
     /// The caller may not read this customer's usage, whether there is any or not.
     NotAllowed,
     /// Nothing that may be served is held, and the caller wants no call made.
-    NotHeld,
+    NotCached,
     /// The source failed, now or shortly before.
     Source {
         /// How and when.
-        failure: Arc<Failure<SourceError>>,
+        failure: Arc<CachedFailure<SourceError>>,
         /// Until asking again may help.
         retry_after: Duration,
     },
@@ -54,106 +54,109 @@ const REFRESH_NOT_ALLOWED: Option<&str> = Some("refresh-not-allowed");
 
 // === impl Answer ===
 
-impl Answer {
+impl UsageAnswer {
     /// Fresh, from memory.
-    pub(super) fn hit(held: Held, detail: Option<&'static str>) -> Self {
-        let detail = doubt_about(&held).or(detail);
+    pub(super) fn hit(held: CachedAnswer, detail: Option<&'static str>) -> Self {
+        let detail = anomaly_detail(&held).or(detail);
         let status = CacheStatus {
             hit: true,
             detail,
             ..CacheStatus::default()
         };
-        Self::of(held, CacheResult::Hit, status)
+        Self::from_cached(held, CacheResult::Hit, status)
     }
 
     /// Stale, from memory, with a refresh behind it.
-    pub(super) fn stale_while_revalidate(held: Held) -> Self {
-        let doubt = doubt_about(&held);
+    pub(super) fn stale_while_revalidate(held: CachedAnswer) -> Self {
+        let doubt = anomaly_detail(&held);
         let status = CacheStatus {
             hit: true,
             detail: doubt.or(Some("stale-while-revalidate")),
             ..CacheStatus::default()
         };
-        Self::of(held, CacheResult::Stale, status)
+        Self::from_cached(held, CacheResult::Stale, status)
     }
 
     /// Stale, in place of a failure; `status` says whether upstream was asked.
-    pub(super) fn stale_if_error(held: Held, status: CacheStatus) -> Self {
+    pub(super) fn stale_if_error(held: CachedAnswer, status: CacheStatus) -> Self {
         let status = CacheStatus {
-            detail: doubt_about(&held).or(Some("stale-if-error")),
+            detail: anomaly_detail(&held).or(Some("stale-if-error")),
             ..status
         };
-        Self::of(held, CacheResult::Stale, status)
+        Self::from_cached(held, CacheResult::Stale, status)
     }
 
     /// Stale, in place of an answer that takes longer than the soft timeout.
-    pub(super) fn soft_timeout(held: Held, status: CacheStatus) -> Self {
+    pub(super) fn soft_timeout(held: CachedAnswer, status: CacheStatus) -> Self {
         let status = CacheStatus {
-            detail: doubt_about(&held).or(Some("soft-timeout")),
+            detail: anomaly_detail(&held).or(Some("soft-timeout")),
             ..status
         };
-        Self::of(held, CacheResult::Stale, status)
+        Self::from_cached(held, CacheResult::Stale, status)
     }
 
     /// What upstream told just now, to this request or to another that it joined; or what is held,
     /// where that is doubted.
-    pub(super) fn fetched(held: Held, status: CacheStatus) -> Self {
+    pub(super) fn fetched(held: CachedAnswer, status: CacheStatus) -> Self {
         let status = CacheStatus {
-            detail: doubt_about(&held).or(status.detail),
+            detail: anomaly_detail(&held).or(status.detail),
             ..status
         };
-        Self::of(held, result_of(status.forward), status)
+        Self::from_cached(held, cache_result(status.forward), status)
     }
 
     /// The same, told to a caller that wanted upstream asked and may not have that. Where the answer
     /// is stale besides, its negative `ttl` says so; that it is doubted is what matters more.
-    pub(super) fn without_refresh(mut self) -> Self {
-        self.status.detail = doubt_about(&self.held).or(REFRESH_NOT_ALLOWED);
+    pub(super) fn with_refresh_ignored(mut self) -> Self {
+        self.status.detail = anomaly_detail(&self.cached).or(REFRESH_NOT_ALLOWED);
         self
     }
 
-    fn of(held: Held, result: CacheResult, status: CacheStatus) -> Self {
+    fn from_cached(held: CachedAnswer, result: CacheResult, status: CacheStatus) -> Self {
         let ttl = Some(held.ttl);
         Self {
-            held,
+            cached: held,
             status: CacheStatus { ttl, ..status },
             result,
-            ids: None,
+            call_ids: None,
         }
     }
 }
 
 // === impl Unanswered ===
 
-impl Unanswered {
+impl UsageError {
     /// The caller has no right to ask.
     pub(super) fn not_allowed() -> Self {
         Self {
-            cause: Cause::NotAllowed,
+            kind: ErrorKind::NotAllowed,
             status: CacheStatus {
                 detail: Some("not-consulted"),
                 ..CacheStatus::default()
             },
             result: None,
-            ids: None,
+            call_ids: None,
         }
     }
 
     /// The caller wants no call made, and nothing may be served without.
-    pub(super) fn not_held() -> Self {
+    pub(super) fn not_cached() -> Self {
         Self {
-            cause: Cause::NotHeld,
+            kind: ErrorKind::NotCached,
             status: CacheStatus {
                 detail: Some("only-if-cached"),
                 ..CacheStatus::default()
             },
             result: Some(CacheResult::Miss),
-            ids: None,
+            call_ids: None,
         }
     }
 
     /// A failure of before still answers.
-    pub(super) fn remembered(failure: Arc<Failure<SourceError>>, retry_after: Duration) -> Self {
+    pub(super) fn recent_failure(
+        failure: Arc<CachedFailure<SourceError>>,
+        retry_after: Duration,
+    ) -> Self {
         Self {
             status: CacheStatus {
                 hit: true,
@@ -161,46 +164,46 @@ impl Unanswered {
                 detail: Some(failure.error.kind.as_str()),
                 ..CacheStatus::default()
             },
-            cause: Cause::Source {
+            kind: ErrorKind::Source {
                 failure,
                 retry_after,
             },
             result: Some(CacheResult::Negative),
-            ids: None,
+            call_ids: None,
         }
     }
 
     /// No call could be made in time.
-    pub(super) fn shed(failure: Arc<Failure<SourceError>>, retry_after: Duration) -> Self {
+    pub(super) fn shed(failure: Arc<CachedFailure<SourceError>>, retry_after: Duration) -> Self {
         Self {
             status: CacheStatus {
                 detail: Some(failure.error.kind.as_str()),
                 ..CacheStatus::default()
             },
-            cause: Cause::Source {
+            kind: ErrorKind::Source {
                 failure,
                 retry_after,
             },
             result: Some(CacheResult::Miss),
-            ids: None,
+            call_ids: None,
         }
     }
 
     /// The native form was asked for, and the newest data has none: the dated call sent it.
-    pub(super) fn without_native(answer: Answer, now: Instant) -> Self {
-        let retry_after = Duration::from_secs(u64::try_from(answer.held.ttl).unwrap_or(0));
+    pub(super) fn no_native_format(answer: UsageAnswer, now: Instant) -> Self {
+        let retry_after = Duration::from_secs(u64::try_from(answer.cached.ttl).unwrap_or(0));
         let error = SourceError {
             kind: SourceErrorKind::Suspect,
             detail: "Partner Center's newest data is older than what it sent before, and what it \
                      sent before cannot be had in this form: ask for the simplified one"
                 .into(),
             status: answer.status.forward_status,
-            refusal: None,
-            ids: answer.ids,
+            upstream_error: None,
+            call_ids: answer.call_ids,
         };
         Self {
-            cause: Cause::Source {
-                failure: Arc::new(Failure::once(error, now, retry_after)),
+            kind: ErrorKind::Source {
+                failure: Arc::new(CachedFailure::uncached(error, now, retry_after)),
                 retry_after,
             },
             status: CacheStatus {
@@ -208,20 +211,20 @@ impl Unanswered {
                 ..answer.status
             },
             result: Some(answer.result),
-            ids: answer.ids,
+            call_ids: answer.call_ids,
         }
     }
 
     /// The same, told to a caller that wanted upstream asked and may not have that; what failed is
     /// in the problem's own type.
-    pub(super) fn without_refresh(mut self) -> Self {
+    pub(super) fn with_refresh_ignored(mut self) -> Self {
         self.status.detail = REFRESH_NOT_ALLOWED;
         self
     }
 
     /// Upstream was asked, and failed.
     pub(super) fn failed(
-        failure: Arc<Failure<SourceError>>,
+        failure: Arc<CachedFailure<SourceError>>,
         retry_after: Duration,
         status: CacheStatus,
     ) -> Self {
@@ -230,24 +233,24 @@ impl Unanswered {
                 detail: Some(failure.error.kind.as_str()),
                 ..status
             },
-            cause: Cause::Source {
+            kind: ErrorKind::Source {
                 failure,
                 retry_after,
             },
-            result: Some(result_of(status.forward)),
-            ids: None,
+            result: Some(cache_result(status.forward)),
+            call_ids: None,
         }
     }
 }
 
 /// What is told wherever data is doubted, whatever else there is to tell.
-fn doubt_about(held: &Held) -> Option<&'static str> {
+fn anomaly_detail(held: &CachedAnswer) -> Option<&'static str> {
     held.suspect.then_some("suspect")
 }
 
-fn result_of(forward: Option<Forward>) -> CacheResult {
+fn cache_result(forward: Option<ForwardReason>) -> CacheResult {
     match forward {
-        Some(Forward::Request) => CacheResult::Bypass,
-        Some(Forward::UriMiss | Forward::Stale) | None => CacheResult::Miss,
+        Some(ForwardReason::Request) => CacheResult::Bypass,
+        Some(ForwardReason::UriMiss | ForwardReason::Stale) | None => CacheResult::Miss,
     }
 }

@@ -2,27 +2,27 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{Answer, Directive, Fetch, Unanswered, UsageService, source::CallTrace};
+use super::{CacheDirective, FetchKey, UsageAnswer, UsageError, UsageService, source::CallTrace};
 use crate::{
-    domain::{Caller, Question, Scope, Subject, UpstreamApi},
+    domain::{Caller, CallerScope, Question, Subject, UpstreamApi},
     offload,
     render::{
-        Coding, Prepared, RenderError,
-        customers::{Page, Shown},
+        ContentCoding, RenderError, Rendered,
+        customers::{CustomerPageRequest, VisibleCustomers},
     },
 };
 
 /// About what a customer takes, rendered.
-const CUSTOMER_BYTES: usize = 400;
+const RENDERED_CUSTOMER_BYTES: usize = 400;
 
 /// About what it takes to see whether a caller may see a customer, in bytes to work on.
-const RIGHTS_BYTES: usize = 2;
+const VISIBILITY_CHECK_BYTES: usize = 2;
 
 // === impl UsageService ===
 
 impl UsageService {
     /// The list of customers, for whoever may read any usage at all. It is held whole: what of it
-    /// the caller may see is for [`UsageService::show_customers`] to cut.
+    /// the caller may see is for [`UsageService::visible_customers`] to cut.
     ///
     /// # Errors
     ///
@@ -31,17 +31,17 @@ impl UsageService {
     /// # Cancel safety
     ///
     /// As [`UsageService::answer`].
-    pub async fn list(
+    pub async fn customer_list(
         &self,
-        directive: Directive,
+        directive: CacheDirective,
         caller: &Caller,
         trace: impl FnOnce() -> CallTrace,
         now: Instant,
-    ) -> Result<Answer, Unanswered> {
-        if !caller.holds(Scope::UsageRead) {
-            return Err(Unanswered::not_allowed());
+    ) -> Result<UsageAnswer, UsageError> {
+        if !caller.has_scope(CallerScope::UsageRead) {
+            return Err(UsageError::not_allowed());
         }
-        let fetch = Fetch {
+        let fetch = FetchKey {
             subject: Subject::Partner,
             question: Question::Newest(UpstreamApi::Customers),
         };
@@ -59,33 +59,33 @@ impl UsageService {
     /// # Cancel safety
     ///
     /// Dropping the future abandons what is shown; what was begun is finished and kept.
-    pub async fn show_customers(
+    pub async fn visible_customers(
         &self,
-        prepared: &Arc<Prepared>,
+        prepared: &Arc<Rendered>,
         caller: &Caller,
-        page: Option<Page>,
-        coding: Coding,
-    ) -> Result<Option<Shown>, RenderError> {
+        page: Option<CustomerPageRequest>,
+        coding: ContentCoding,
+    ) -> Result<Option<VisibleCustomers>, RenderError> {
         if page.is_none() && caller.may_read_all() {
-            return Ok(prepared.customers().map(|_| Shown::Whole));
+            return Ok(prepared.customers().map(|_| VisibleCustomers::Whole));
         }
         let (prepared, caller) = (Arc::clone(prepared), caller.clone());
         // What was made before waits for nothing that is being made.
         let made = {
             let (prepared, caller, page) = (Arc::clone(&prepared), caller.clone(), page.clone());
-            offload::run_cpu_bound(prepared.rows() * RIGHTS_BYTES, move || {
-                prepared.shown_customers(|id| caller.may_read(id), page.as_ref(), coding)
+            offload::run_cpu_bound(prepared.rows() * VISIBILITY_CHECK_BYTES, move || {
+                prepared.cached_visible_customers(|id| caller.may_read(id), page.as_ref(), coding)
             })
         };
         if let Some(shown) = made.await {
             return Ok(Some(shown));
         }
         let customers = prepared.rows();
-        let size = page.as_ref().and_then(Page::rounded_size);
+        let size = page.as_ref().and_then(CustomerPageRequest::rounded_size);
         let shown = size.map_or(customers, |size| customers.min(size.get() as usize));
-        let bytes = customers.max(shown * coding.effort()) * CUSTOMER_BYTES;
+        let bytes = customers.max(shown * coding.compression_cost()) * RENDERED_CUSTOMER_BYTES;
         offload::run_cpu_bound(bytes, move || {
-            prepared.show_customers(|id| caller.may_read(id), page.as_ref(), coding)
+            prepared.visible_customers(|id| caller.may_read(id), page.as_ref(), coding)
         })
         .await
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Answer, Directive, Fetch, Unanswered, UsageService, source::CallTrace};
+use super::{CacheDirective, FetchKey, UsageAnswer, UsageError, UsageService, source::CallTrace};
 use crate::domain::{Caller, CustomerId, Question, Subject, UpstreamApi};
 
 /// Which document.
@@ -21,20 +21,20 @@ pub enum NativeDocument {
 impl NativeDocument {
     /// What is told of all customers together is for those who may read all of them: who knows some
     /// of them could reckon the others.
-    fn is_open_to(self, caller: &Caller) -> bool {
+    fn may_be_read_by(self, caller: &Caller) -> bool {
         match self {
             Self::Deployment(customer_id) => caller.may_read(customer_id),
             Self::PartnerUsage | Self::PartnerDeployment => caller.may_read_all(),
         }
     }
 
-    fn fetch(self) -> Fetch {
+    fn fetch_key(self) -> FetchKey {
         let (subject, api) = match self {
             Self::Deployment(customer_id) => (customer_id.into(), UpstreamApi::Deployment),
             Self::PartnerUsage => (Subject::Partner, UpstreamApi::PartnerUsage),
             Self::PartnerDeployment => (Subject::Partner, UpstreamApi::PartnerDeployment),
         };
-        Fetch {
+        FetchKey {
             subject,
             question: Question::Newest(api),
         }
@@ -56,15 +56,15 @@ impl UsageService {
     pub async fn document(
         &self,
         document: NativeDocument,
-        directive: Directive,
+        directive: CacheDirective,
         caller: &Caller,
         trace: impl FnOnce() -> CallTrace,
         now: Instant,
-    ) -> Result<Answer, Unanswered> {
-        if !document.is_open_to(caller) {
-            return Err(Unanswered::not_allowed());
+    ) -> Result<UsageAnswer, UsageError> {
+        if !document.may_be_read_by(caller) {
+            return Err(UsageError::not_allowed());
         }
-        self.answer_allowed(document.fetch(), directive, caller, trace, now)
+        self.answer_allowed(document.fetch_key(), directive, caller, trace, now)
             .await
     }
 }

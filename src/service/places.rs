@@ -11,7 +11,7 @@ use std::{
 use self::turn::Waiter;
 pub(super) use self::turn::{Outlasts, Turn, Wanted};
 use crate::{
-    cache::{CacheMetrics, Shed},
+    cache::{CacheMetrics, ShedReason},
     clock::SharedClock,
     domain::Caller,
     resilience::fair_queue::{FairQueue, Limits, Reason, Refusal},
@@ -19,7 +19,7 @@ use crate::{
 
 /// Places for calls under way, shared by all callers.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct ConcurrencyLimiter {
     queue: Mutex<FairQueue<Waiter>>,
     all: NonZeroUsize,
     patience: Duration,
@@ -30,16 +30,16 @@ pub(super) struct Places {
 /// A place that is held for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Place {
-    places: Arc<Places>,
+    places: Arc<ConcurrencyLimiter>,
     caller: Arc<str>,
     since: Instant,
 }
 
 /// What a call is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Errand {
+pub(super) enum FetchReason {
     /// An answer that someone waits for.
-    Answer,
+    Request,
     /// A refresh behind a stale answer.
     Refresh,
 }
@@ -52,7 +52,7 @@ pub(super) struct Overloaded {
 
 // === impl Places ===
 
-impl Places {
+impl ConcurrencyLimiter {
     /// Most calls that wait: a waiting call takes some kilobytes, its request's connection aside.
     const WAITING: usize = 16_384;
 
@@ -88,7 +88,7 @@ impl Places {
     pub(super) fn enter(
         self: &Arc<Self>,
         caller: &Caller,
-        errand: Errand,
+        errand: FetchReason,
         now: Instant,
     ) -> Result<Arc<Wanted>, Overloaded> {
         Wanted::by(self, caller, now).map_err(|refused| {
@@ -96,10 +96,10 @@ impl Places {
                 reason,
                 retry_after,
             } = refused;
-            self.metrics.shed(match (errand, reason) {
-                (Errand::Refresh, _) => Shed::Refresh,
-                (Errand::Answer, Reason::Caller) => Shed::Caller,
-                (Errand::Answer, Reason::Queue) => Shed::Queue,
+            self.metrics.record_shed(match (errand, reason) {
+                (FetchReason::Refresh, _) => ShedReason::Refresh,
+                (FetchReason::Request, Reason::Caller) => ShedReason::Caller,
+                (FetchReason::Request, Reason::Queue) => ShedReason::Queue,
             });
             Overloaded { retry_after }
         })

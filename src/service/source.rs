@@ -18,8 +18,8 @@ use uuid::Uuid;
 pub use crate::domain::Question;
 use crate::{
     cache::AbsenceKind,
-    domain::{CustomerList, Outline, ProcessedDate, Snapshot, Subject},
-    observability::traces::Span,
+    domain::{CustomerList, DocumentSummary, LicenseUsage, ProcessedDate, Subject},
+    observability::traces::TraceSpan,
     resilience::memory_pool::MemoryShare,
 };
 
@@ -34,15 +34,16 @@ pub trait UsageSource: fmt::Debug + Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// Dropping the future abandons the call and leaves nothing behind.
-    fn fetch(&self, call: Call) -> FetchFuture<'_>;
+    fn fetch(&self, call: SourceCall) -> FetchFuture<'_>;
 }
 
 /// What [`UsageSource::fetch`] returns.
-pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<Fetched, SourceError>> + Send + 'a>>;
+pub type FetchFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<SourceAnswer, SourceError>> + Send + 'a>>;
 
 /// One logical call.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct SourceCall {
     /// Whose data is asked for.
     pub subject: Subject,
     /// For which date, and of which call.
@@ -50,7 +51,7 @@ pub struct Call {
     /// What the caller brought to trace the call by.
     pub trace: CallTrace,
     /// When it was asked for: its deadline counts from then, waiting for its turn included.
-    pub asked_at: Instant,
+    pub requested_at: Instant,
 }
 
 /// What a caller brought to trace an upstream call by.
@@ -62,27 +63,27 @@ pub struct CallTrace {
     /// W3C `traceparent`, passed on as it is where nothing is traced.
     pub traceparent: Option<HeaderValue>,
     /// The span that the call is part of; `None` where nothing is traced.
-    pub span: Option<Arc<Span>>,
+    pub span: Option<Arc<TraceSpan>>,
 }
 
 /// The answer to a call.
 #[derive(Debug)]
-pub struct Fetched {
+pub struct SourceAnswer {
     /// What was told.
-    pub content: Content,
+    pub content: AnswerContent,
     /// What Microsoft support would ask for.
-    pub ids: CallIds,
+    pub call_ids: CallIds,
     /// Counts what was told among what all answers take, for as long as it is worked on.
     pub memory: Option<MemoryShare>,
 }
 
 /// What a call tells.
 #[derive(Clone, Debug)]
-pub enum Content {
+pub enum AnswerContent {
     /// One customer's usage.
     Usage {
         /// As we know it.
-        snapshot: Snapshot,
+        usage: LicenseUsage,
         /// The body, byte for byte, where the call is the one whose form clients know (insights).
         native: Option<Bytes>,
     },
@@ -91,7 +92,7 @@ pub enum Content {
     /// A document that is handed out as it came.
     Document {
         /// What is known of it.
-        outline: Outline,
+        summary: DocumentSummary,
         /// The body, byte for byte.
         body: Bytes,
     },
@@ -117,9 +118,9 @@ pub struct SourceError {
     /// HTTP status of the last answer; `None` where there was none.
     pub status: Option<u16>,
     /// How the upstream put it, where it refused.
-    pub refusal: Option<Arc<Refusal>>,
+    pub upstream_error: Option<Arc<UpstreamErrorBody>>,
     /// The ids of the call; `None` where nothing was sent.
-    pub ids: Option<CallIds>,
+    pub call_ids: Option<CallIds>,
 }
 
 /// What a failed call means: a variant for each situation that someone could act on.
@@ -150,7 +151,7 @@ pub enum SourceErrorKind {
     /// No answer within the call's deadline.
     TimedOut,
     /// Our credentials were refused: a person must act, and `detail` says how.
-    CredentialsRefused,
+    CredentialsRejected,
     /// The upstream called our request wrong, or refused it in a way we do not know.
     Rejected,
     /// The answer is not what the upstream's schema promises.
@@ -171,13 +172,17 @@ pub enum SourceErrorKind {
     Interrupted,
 }
 
-impl Content {
+impl AnswerContent {
     /// The newest date of what is told; `None` where it has none.
     pub fn processed_date(&self) -> Option<ProcessedDate> {
         match self {
-            Self::Usage { snapshot, .. } => snapshot.processed_date(),
+            Self::Usage {
+                usage: snapshot, ..
+            } => snapshot.processed_date(),
             Self::Customers(_) => None,
-            Self::Document { outline, .. } => outline.processed_date(),
+            Self::Document {
+                summary: outline, ..
+            } => outline.processed_date(),
         }
     }
 }
@@ -193,7 +198,7 @@ impl SourceErrorKind {
             Self::CircuitOpen { .. } => "circuit-open",
             Self::Unavailable { .. } => "unavailable",
             Self::TimedOut => "timed-out",
-            Self::CredentialsRefused => "credentials-refused",
+            Self::CredentialsRejected => "credentials-refused",
             Self::Rejected => "rejected",
             Self::Malformed => "malformed",
             Self::Suspect => "suspect",
@@ -218,7 +223,7 @@ impl SourceErrorKind {
             | Self::CircuitOpen { .. }
             | Self::Unavailable { .. }
             | Self::TimedOut
-            | Self::CredentialsRefused
+            | Self::CredentialsRejected
             | Self::Rejected
             | Self::Malformed
             | Self::Suspect
@@ -237,7 +242,7 @@ impl fmt::Display for SourceErrorKind {
 
 /// An upstream's refusal in its own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct UpstreamErrorBody {
     /// HTTP status.
     pub status: u16,
     /// The upstream's own code, such as `900421`; numbers as text.

@@ -3,72 +3,83 @@
 use std::sync::Arc;
 
 use super::{
-    fetches::{Fetch, Shared},
-    places::Errand,
-    source::{CallTrace, Fetched, SourceError},
+    fetcher::{FetchKey, SharedFetch},
+    places::FetchReason,
+    source::{CallTrace, SourceAnswer, SourceError},
 };
 use crate::{
-    cache::Forward,
+    cache::ForwardReason,
     domain::Question,
-    observability::traces::{KeyValue, Span, SpanKind, semconv},
+    observability::traces::{KeyValue, SpanKind, TraceSpan, semconv},
 };
 
 /// Tells of a decision that leads to a call. A hit leads to none, and its span says enough.
-pub(super) fn tell_decision(span: Option<&Span>, decision: &'static str, why: Forward) {
+pub(super) fn record_decision(
+    span: Option<&TraceSpan>,
+    decision: &'static str,
+    why: ForwardReason,
+) {
     if let Some(span) = span.filter(|span| span.is_recording()) {
         let told = vec![
             KeyValue::new(semconv::CACHE_DECISION, decision),
             KeyValue::new(semconv::CACHE_FORWARD, why.as_str()),
         ];
-        span.event(semconv::CACHE_DECISION, told);
+        span.add_event(semconv::CACHE_DECISION, told);
     }
 }
 
 /// Refers a request to the call that it waits for and another began.
-pub(super) fn link_to_call(span: Option<&Span>, shared: &Shared) {
+pub(super) fn link_to_call(span: Option<&TraceSpan>, shared: &SharedFetch) {
     if let (Some(span), Some(call)) = (span, &shared.span) {
-        span.link(call.context());
+        span.add_link(call.context());
     }
 }
 
 /// Begins the span of a logical call: part of the request that waits for it, but a refresh, which
 /// outlives the request that caused it, is a trace of its own.
-pub(super) fn begin_call(trace: &CallTrace, fetch: Fetch, errand: Errand) -> Option<Arc<Span>> {
+pub(super) fn start_call_span(
+    trace: &CallTrace,
+    fetch: FetchKey,
+    errand: FetchReason,
+) -> Option<Arc<TraceSpan>> {
     let of = trace.span.as_ref()?;
     let span = match errand {
-        Errand::Answer => of.child(SpanKind::Internal, "upstream call"),
-        Errand::Refresh => of.linked_root(SpanKind::Internal, "upstream call"),
+        FetchReason::Request => of.start_child(SpanKind::Internal, "upstream call"),
+        FetchReason::Refresh => of.start_linked_root(SpanKind::Internal, "upstream call"),
     };
     if span.is_recording() {
         if let Some(customer) = fetch.subject.customer() {
-            span.set(semconv::CUSTOMER_ID, customer.to_string());
+            span.set_attribute(semconv::CUSTOMER_ID, customer.to_string());
         }
-        span.set(semconv::UPSTREAM_API, fetch.question.api().as_str());
+        span.set_attribute(semconv::UPSTREAM_API, fetch.question.api().as_str());
         if let Question::Dated(date) = fetch.question {
-            span.set(semconv::URL_QUERY, format!("processedDate={date}"));
+            span.set_attribute(semconv::URL_QUERY, format!("processedDate={date}"));
         }
     }
     Some(span)
 }
 
 /// Ends it by its outcome: "no such customer" is an answer, and no error.
-pub(super) fn end_call(span: Option<&Span>, fetched: Result<&Fetched, &SourceError>) {
+pub(super) fn end_call_span(
+    span: Option<&TraceSpan>,
+    fetched: Result<&SourceAnswer, &SourceError>,
+) {
     let Some(span) = span.filter(|span| span.is_recording()) else {
         return;
     };
     let ids = match fetched {
-        Ok(fetched) => Some(fetched.ids),
+        Ok(fetched) => Some(fetched.call_ids),
         Err(error) => {
-            span.set(semconv::ERROR_TYPE, error.kind.as_str());
+            span.set_attribute(semconv::ERROR_TYPE, error.kind.as_str());
             if !error.kind.is_authoritative() {
-                span.fail();
+                span.set_error();
             }
-            error.ids
+            error.call_ids
         }
     };
     if let Some(ids) = ids {
-        span.set(semconv::MS_REQUEST_ID, ids.request_id.to_string());
-        span.set(semconv::MS_CORRELATION_ID, ids.correlation_id.to_string());
+        span.set_attribute(semconv::MS_REQUEST_ID, ids.request_id.to_string());
+        span.set_attribute(semconv::MS_CORRELATION_ID, ids.correlation_id.to_string());
     }
     span.end();
 }

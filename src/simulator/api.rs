@@ -1,11 +1,11 @@
 //! The calls of Partner Center, and what they all have in common.
 
 mod commercial;
+mod corruption;
 mod customers;
 mod deployment;
 mod insights;
 mod partner;
-mod sabotage;
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -24,12 +24,14 @@ use serde_json::json;
 use url::form_urlencoded;
 use uuid::Uuid;
 
-use super::{Simulation, faults::Faults, record::SimulatedApi, reply::Reply, tokens::Grant};
-use crate::clock::whole_seconds_up;
+use super::{
+    Simulation, faults::Faults, record::SimulatedApi, reply::SimulatedReply, tokens::AccessGrant,
+};
+use crate::clock::retry_after_seconds;
 
 /// A call under way: what was asked, and what is to go wrong.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct SimulatedCall {
     api: SimulatedApi,
     head: Parts,
     faults: Faults,
@@ -37,7 +39,7 @@ pub(super) struct Call {
 
 /// What is wrong with a request.
 #[derive(Debug)]
-struct BadRequest(String);
+struct BadRequestError(String);
 
 /// Every call, with and without the prefix that some environments have.
 pub(super) fn routes() -> Router<Arc<Simulation>> {
@@ -76,8 +78,9 @@ async fn customer_usage(
     parameters: RawPathParams,
     request: Request,
 ) -> Response {
-    let answer = |_: &Call| insights::answer(&simulation, customer_in(&parameters));
-    attend(&simulation, SimulatedApi::Insights, request, answer).await
+    let answer =
+        |_: &SimulatedCall| insights::handle(&simulation, customer_id_parameter(&parameters));
+    handle_call(&simulation, SimulatedApi::Insights, request, answer).await
 }
 
 async fn customer_deployment(
@@ -85,25 +88,26 @@ async fn customer_deployment(
     parameters: RawPathParams,
     request: Request,
 ) -> Response {
-    let answer = |_: &Call| deployment::answer(&simulation, customer_in(&parameters));
-    attend(&simulation, SimulatedApi::Deployment, request, answer).await
+    let answer =
+        |_: &SimulatedCall| deployment::handle(&simulation, customer_id_parameter(&parameters));
+    handle_call(&simulation, SimulatedApi::Deployment, request, answer).await
 }
 
-fn customer_in(parameters: &RawPathParams) -> &str {
+fn customer_id_parameter(parameters: &RawPathParams) -> &str {
     parameters.iter().map(|(_, id)| id).next().unwrap_or("")
 }
 
 async fn partner_usage(State(simulation): State<Arc<Simulation>>, request: Request) -> Response {
-    let answer = |_: &Call| partner::usage(&simulation);
-    attend(&simulation, SimulatedApi::PartnerUsage, request, answer).await
+    let answer = |_: &SimulatedCall| partner::usage(&simulation);
+    handle_call(&simulation, SimulatedApi::PartnerUsage, request, answer).await
 }
 
 async fn partner_deployment(
     State(simulation): State<Arc<Simulation>>,
     request: Request,
 ) -> Response {
-    let answer = |_: &Call| partner::deployment(&simulation);
-    attend(
+    let answer = |_: &SimulatedCall| partner::deployment(&simulation);
+    handle_call(
         &simulation,
         SimulatedApi::PartnerDeployment,
         request,
@@ -113,78 +117,78 @@ async fn partner_deployment(
 }
 
 async fn fleet_usage(State(simulation): State<Arc<Simulation>>, request: Request) -> Response {
-    let answer = |call: &Call| commercial::answer(&simulation, call);
-    attend(&simulation, SimulatedApi::Commercial, request, answer).await
+    let answer = |call: &SimulatedCall| commercial::handle(&simulation, call);
+    handle_call(&simulation, SimulatedApi::Commercial, request, answer).await
 }
 
 async fn list_customers(State(simulation): State<Arc<Simulation>>, request: Request) -> Response {
-    let answer = |call: &Call| customers::answer(&simulation, call);
-    attend(&simulation, SimulatedApi::Customers, request, answer).await
+    let answer = |call: &SimulatedCall| customers::handle(&simulation, call);
+    handle_call(&simulation, SimulatedApi::Customers, request, answer).await
 }
 
 /// Answers to anything else.
-pub(super) async fn unknown(
+pub(super) async fn not_found(
     State(simulation): State<Arc<Simulation>>,
     request: Request,
 ) -> Response {
-    let answer = |call: &Call| {
+    let answer = |call: &SimulatedCall| {
         let description = format!("There is nothing at {}.", call.head.uri.path());
-        Reply::refusal(StatusCode::NOT_FOUND, "404", &description)
+        SimulatedReply::error(StatusCode::NOT_FOUND, "404", &description)
     };
-    attend(&simulation, SimulatedApi::Other, request, answer).await
+    handle_call(&simulation, SimulatedApi::Other, request, answer).await
 }
 
 /// Takes a call from its arrival to its answer.
 ///
 /// Its faults are those that were set when it arrived; its data is that of when it is answered,
 /// so a test can hold a call, change what it will be told, and let it go.
-async fn attend(
+async fn handle_call(
     simulation: &Simulation,
     api: SimulatedApi,
     request: Request,
-    answer: impl FnOnce(&Call) -> Reply,
+    answer: impl FnOnce(&SimulatedCall) -> SimulatedReply,
 ) -> Response {
     let (head, _) = request.into_parts();
     // Both before the arrival is told: who waits for it may change them at once.
-    let faults = simulation.faults().take_for(api);
-    let passage = simulation.call_gate.passage();
-    let sequence = simulation.recorder.arrived(api, &head);
-    let call = Call { api, head, faults };
-    if api.is_call() {
+    let faults = simulation.faults().take_applicable(api);
+    let passage = simulation.call_gate.wait_if_held();
+    let sequence = simulation.recorder.record_request(api, &head);
+    let call = SimulatedCall { api, head, faults };
+    if api.is_partner_center() {
         passage.await;
     }
     if !call.faults.latency.is_zero() {
         tokio::time::sleep(call.faults.latency).await;
     }
-    let reply = match refusal(simulation, &call) {
+    let reply = match check_call(simulation, &call) {
         Some(refusal) => refusal,
         None => answer(&call),
     };
-    let reply = sabotage::spoil(reply, &call);
-    let reply = dress(reply, &call);
-    simulation.recorder.answered(sequence, reply.status);
+    let reply = corruption::apply_faults(reply, &call);
+    let reply = with_common_headers(reply, &call);
+    simulation.recorder.record_status(sequence, reply.status);
     reply.into_response()
 }
 
 /// Why a call gets no data, if it gets none whatever it asks for.
-fn refusal(simulation: &Simulation, call: &Call) -> Option<Reply> {
-    throttled(simulation, &call.faults)
-        .or_else(|| failed(&call.faults))
-        .or_else(|| unauthorized(simulation, call))
+fn check_call(simulation: &Simulation, call: &SimulatedCall) -> Option<SimulatedReply> {
+    check_throttle(simulation, &call.faults)
+        .or_else(|| check_status_fault(&call.faults))
+        .or_else(|| check_authorization(simulation, call))
 }
 
-fn throttled(simulation: &Simulation, faults: &Faults) -> Option<Reply> {
+fn check_throttle(simulation: &Simulation, faults: &Faults) -> Option<SimulatedReply> {
     let limit = faults.calls_per_minute?;
     let left = simulation
         .throttle
         .admit(limit, simulation.clock.now())
         .err()?;
-    let seconds = whole_seconds_up(left).to_string();
+    let seconds = retry_after_seconds(left).to_string();
     let retry_after = faults.retry_after.as_ref().unwrap_or(&seconds);
     Some(too_many_requests(Some(retry_after)))
 }
 
-fn failed(faults: &Faults) -> Option<Reply> {
+fn check_status_fault(faults: &Faults) -> Option<SimulatedReply> {
     let status = faults.status?;
     let retry_after = faults.retry_after.as_deref();
     if status == StatusCode::TOO_MANY_REQUESTS && faults.code.is_none() {
@@ -193,7 +197,7 @@ fn failed(faults: &Faults) -> Option<Reply> {
     let code = faults.code.as_deref().unwrap_or(status.as_str());
     let description = faults.description.as_deref();
     let description = description.unwrap_or("This is a simulated fault.");
-    let reply = Reply::refusal(status, code, description);
+    let reply = SimulatedReply::error(status, code, description);
     Some(match retry_after {
         Some(retry_after) => reply.with_header(RETRY_AFTER.as_str(), retry_after),
         None => reply,
@@ -201,14 +205,14 @@ fn failed(faults: &Faults) -> Option<Reply> {
 }
 
 /// Throttling has a body of its own.
-fn too_many_requests(retry_after: Option<&str>) -> Reply {
+fn too_many_requests(retry_after: Option<&str>) -> SimulatedReply {
     let status = StatusCode::TOO_MANY_REQUESTS;
     let seconds = retry_after.filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
     let message = match seconds {
         Some(seconds) => format!("Rate limit is exceeded. Try again in {seconds} seconds."),
         None => "Rate limit is exceeded.".into(),
     };
-    let reply = Reply::json(
+    let reply = SimulatedReply::json(
         status,
         &json!({ "statusCode": status.as_u16(), "message": message }),
     );
@@ -218,15 +222,15 @@ fn too_many_requests(retry_after: Option<&str>) -> Reply {
     }
 }
 
-fn unauthorized(simulation: &Simulation, call: &Call) -> Option<Reply> {
-    let refuse = |code, text| Some(Reply::refusal(StatusCode::UNAUTHORIZED, code, text));
+fn check_authorization(simulation: &Simulation, call: &SimulatedCall) -> Option<SimulatedReply> {
+    let refuse = |code, text| Some(SimulatedReply::error(StatusCode::UNAUTHORIZED, code, text));
     if call.faults.mfa_required {
         return refuse(
             "900421",
             "The token carries no proof of multi-factor authentication.",
         );
     }
-    if !simulation.require_token || !call.api.is_call() {
+    if !simulation.require_token || !call.api.is_partner_center() {
         return None;
     }
     let now = simulation.clock.now();
@@ -236,17 +240,19 @@ fn unauthorized(simulation: &Simulation, call: &Call) -> Option<Reply> {
         .and_then(|token| simulation.tokens.grant(token, now));
     match grant {
         None => refuse("800001", "The access token is missing, expired or unknown."),
-        Some(Grant::App) if call.api.wants_a_user(allow_app_only) => Some(Reply::refusal(
-            StatusCode::FORBIDDEN,
-            "900329",
-            "App-only access is not supported for this call.",
-        )),
-        Some(Grant::App | Grant::User) => None,
+        Some(AccessGrant::App) if call.api.requires_user(allow_app_only) => {
+            Some(SimulatedReply::error(
+                StatusCode::FORBIDDEN,
+                "900329",
+                "App-only access is not supported for this call.",
+            ))
+        }
+        Some(AccessGrant::App | AccessGrant::User) => None,
     }
 }
 
 /// The headers that every answer carries.
-fn dress(reply: Reply, call: &Call) -> Reply {
+fn with_common_headers(reply: SimulatedReply, call: &SimulatedCall) -> SimulatedReply {
     let id = |name| call.header(name).map_or_else(new_id, str::to_owned);
     let vector = new_id().replace('-', "");
     let vector = vector.get(..16).unwrap_or(&vector);
@@ -272,7 +278,7 @@ fn new_id() -> String {
 
 // === impl Call ===
 
-impl Call {
+impl SimulatedCall {
     fn header(&self, name: &'static str) -> Option<&str> {
         let value = self.head.headers.get(HeaderName::from_static(name))?;
         value.to_str().ok()
@@ -296,13 +302,13 @@ impl Call {
     }
 
     /// A query parameter that is a whole number, at least `least`.
-    fn number(&self, name: &str, least: usize) -> Result<Option<usize>, BadRequest> {
+    fn number(&self, name: &str, least: usize) -> Result<Option<usize>, BadRequestError> {
         let Some(text) = self.parameter(name) else {
             return Ok(None);
         };
         match text.parse() {
             Ok(number) if number >= least => Ok(Some(number)),
-            Ok(_) | Err(_) => Err(BadRequest(format!(
+            Ok(_) | Err(_) => Err(BadRequestError(format!(
                 "{name} is '{text}': expected a whole number, at least {least}"
             ))),
         }
@@ -311,8 +317,8 @@ impl Call {
 
 // === impl BadRequest ===
 
-impl From<BadRequest> for Reply {
-    fn from(BadRequest(description): BadRequest) -> Self {
-        Self::refusal(StatusCode::BAD_REQUEST, "2100", &description)
+impl From<BadRequestError> for SimulatedReply {
+    fn from(BadRequestError(description): BadRequestError) -> Self {
+        Self::error(StatusCode::BAD_REQUEST, "2100", &description)
     }
 }

@@ -18,11 +18,11 @@ use super::{
     faults::Faults,
     fleet::{NO_RELATIONSHIP_CUSTOMERS, WIDE_CUSTOMER},
     record::{RecordedRequest, SimulatedApi},
-    reply::Reply,
+    reply::SimulatedReply,
 };
 
 /// Customers that the index names.
-const FIRST_CUSTOMERS: usize = 10;
+const LISTED_CUSTOMERS: usize = 10;
 
 /// Every control endpoint.
 pub(super) fn routes() -> Router<Arc<Simulation>> {
@@ -35,10 +35,7 @@ pub(super) fn routes() -> Router<Arc<Simulation>> {
                 .patch(patch_faults)
                 .delete(clear_faults),
         )
-        .route(
-            "/_simulator/requests",
-            get(requests).delete(forget_requests),
-        )
+        .route("/_simulator/requests", get(requests).delete(clear_requests))
         .route("/_simulator/hold", post(hold))
         .route("/_simulator/release", post(release))
         .route("/_simulator/hold-tokens", post(hold_tokens))
@@ -46,12 +43,12 @@ pub(super) fn routes() -> Router<Arc<Simulation>> {
         .route("/_simulator/today", put(set_today))
 }
 
-type Shared = State<Arc<Simulation>>;
+type SimulationState = State<Arc<Simulation>>;
 
-async fn index(State(simulation): Shared) -> Response {
+async fn index(State(simulation): SimulationState) -> Response {
     let customers = simulation.fleet.customers().iter();
     let first: Vec<_> = customers
-        .take(FIRST_CUSTOMERS)
+        .take(LISTED_CUSTOMERS)
         .map(|c| c.id.to_string())
         .collect();
     let refused = NO_RELATIONSHIP_CUSTOMERS.map(|id| id.to_string());
@@ -65,7 +62,7 @@ async fn index(State(simulation): Shared) -> Response {
             "wide": wide.map(|customer| customer.id.to_string()),
             "noRelationship": refused,
         },
-        "api": SimulatedApi::ALL.map(SimulatedApi::requests).concat(),
+        "api": SimulatedApi::ALL.map(SimulatedApi::request_lines).concat(),
         "control": [
             "GET|PUT|PATCH|DELETE /_simulator/faults",
             "GET|DELETE /_simulator/requests",
@@ -76,49 +73,49 @@ async fn index(State(simulation): Shared) -> Response {
             "PUT /_simulator/today?date=YYYY-MM-DD",
         ],
     });
-    answer(&body)
+    json_response(&body)
 }
 
-async fn faults(State(simulation): Shared) -> Response {
-    tell(&simulation.faults())
+async fn faults(State(simulation): SimulationState) -> Response {
+    faults_response(&simulation.faults())
 }
 
-async fn replace_faults(State(simulation): Shared, body: Bytes) -> Response {
+async fn replace_faults(State(simulation): SimulationState, body: Bytes) -> Response {
     change_faults(&simulation, &body, |_| Faults::default())
 }
 
-async fn patch_faults(State(simulation): Shared, body: Bytes) -> Response {
+async fn patch_faults(State(simulation): SimulationState, body: Bytes) -> Response {
     change_faults(&simulation, &body, Faults::clone)
 }
 
-async fn clear_faults(State(simulation): Shared) -> Response {
+async fn clear_faults(State(simulation): SimulationState) -> Response {
     *simulation.faults() = Faults::default();
-    done()
+    no_content()
 }
 
 /// Lays the fields of `body` over what `base` makes of the faults as they stand.
 fn change_faults(simulation: &Simulation, body: &[u8], base: fn(&Faults) -> Faults) -> Response {
     let patch: Map<String, Value> = match serde_json::from_slice(body) {
         Ok(patch) => patch,
-        Err(error) => return refuse(&error.to_string()),
+        Err(error) => return bad_request(&error.to_string()),
     };
     let mut faults = simulation.faults();
     match base(&faults).patched(patch) {
         Ok(changed) => {
             *faults = changed;
-            tell(&faults)
+            faults_response(&faults)
         }
-        Err(error) => refuse(&error),
+        Err(error) => bad_request(&error),
     }
 }
 
-async fn requests(State(simulation): Shared) -> Response {
+async fn requests(State(simulation): SimulationState) -> Response {
     let requests = simulation.recorder.requests();
-    answer(&requests.iter().map(told).collect())
+    json_response(&requests.iter().map(request_json).collect())
 }
 
 /// A request as JSON; what authorized it stays untold.
-fn told(request: &RecordedRequest) -> Value {
+fn request_json(request: &RecordedRequest) -> Value {
     let headers: Vec<_> = request
         .headers
         .iter()
@@ -138,58 +135,58 @@ fn told(request: &RecordedRequest) -> Value {
     })
 }
 
-async fn forget_requests(State(simulation): Shared) -> Response {
+async fn clear_requests(State(simulation): SimulationState) -> Response {
     simulation.recorder.clear();
-    done()
+    no_content()
 }
 
-async fn hold(State(simulation): Shared) -> Response {
+async fn hold(State(simulation): SimulationState) -> Response {
     simulation.call_gate.hold();
-    done()
+    no_content()
 }
 
-async fn release(State(simulation): Shared) -> Response {
+async fn release(State(simulation): SimulationState) -> Response {
     simulation.call_gate.release();
-    done()
+    no_content()
 }
 
-async fn hold_tokens(State(simulation): Shared) -> Response {
+async fn hold_tokens(State(simulation): SimulationState) -> Response {
     simulation.token_gate.hold();
-    done()
+    no_content()
 }
 
-async fn release_tokens(State(simulation): Shared) -> Response {
+async fn release_tokens(State(simulation): SimulationState) -> Response {
     simulation.token_gate.release();
-    done()
+    no_content()
 }
 
 async fn set_today(
-    State(simulation): Shared,
+    State(simulation): SimulationState,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
     let date = query.get("date").map(|text| text.parse::<Date>());
     match date {
         Some(Ok(date)) => {
             *simulation.today() = date;
-            done()
+            no_content()
         }
-        Some(Err(error)) => refuse(&format!("date: {error}")),
-        None => refuse("date is missing: expected ?date=YYYY-MM-DD"),
+        Some(Err(error)) => bad_request(&format!("date: {error}")),
+        None => bad_request("date is missing: expected ?date=YYYY-MM-DD"),
     }
 }
 
-fn tell(faults: &Faults) -> Response {
-    Reply::json(StatusCode::OK, faults).into_response()
+fn faults_response(faults: &Faults) -> Response {
+    SimulatedReply::json(StatusCode::OK, faults).into_response()
 }
 
-fn answer(body: &Value) -> Response {
-    Reply::json(StatusCode::OK, body).into_response()
+fn json_response(body: &Value) -> Response {
+    SimulatedReply::json(StatusCode::OK, body).into_response()
 }
 
-fn refuse(error: &str) -> Response {
-    Reply::json(StatusCode::BAD_REQUEST, &json!({ "error": error })).into_response()
+fn bad_request(error: &str) -> Response {
+    SimulatedReply::json(StatusCode::BAD_REQUEST, &json!({ "error": error })).into_response()
 }
 
-fn done() -> Response {
+fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
 }

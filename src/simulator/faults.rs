@@ -184,8 +184,8 @@ impl Faults {
     }
 
     /// The faults that concern a call of `api` that arrives now, which `times` counts.
-    pub(super) fn take_for(&mut self, api: SimulatedApi) -> Self {
-        if !self.api.includes(api) || !take_one(&mut self.times) {
+    pub(super) fn take_applicable(&mut self, api: SimulatedApi) -> Self {
+        if !self.api.includes(api) || !take_remaining(&mut self.times) {
             return Self::default();
         }
         self.clone()
@@ -196,7 +196,7 @@ impl Faults {
         if self.token_status.is_none() && self.token_error.is_none() {
             return None;
         }
-        take_one(&mut self.token_times).then(|| {
+        take_remaining(&mut self.token_times).then(|| {
             let status = self.token_status.unwrap_or(StatusCode::BAD_REQUEST);
             let error = self.token_error.clone();
             (status, error.unwrap_or_else(|| default_token_error(status)))
@@ -205,7 +205,7 @@ impl Faults {
 }
 
 /// Counts one down; `false` when none are left.
-fn take_one(times: &mut Option<u64>) -> bool {
+fn take_remaining(times: &mut Option<u64>) -> bool {
     match times {
         None => true,
         Some(0) => false,
@@ -230,7 +230,7 @@ fn default_token_error(status: StatusCode) -> String {
 impl FaultScope {
     fn includes(self, api: SimulatedApi) -> bool {
         match self {
-            Self::All => api.is_call(),
+            Self::All => api.is_partner_center(),
             Self::Insights => api == SimulatedApi::Insights,
             Self::Commercial => api == SimulatedApi::Commercial,
             Self::Customers => api == SimulatedApi::Customers,
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_fault_is_named_and_changes_nothing() {
+    fn an_invalid_fault_is_named_and_changes_nothing() {
         let mut faults = Faults::default();
 
         for (key, value, named) in [
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn null_takes_a_fault_away() {
+    fn null_removes_a_fault() {
         let mut faults = Faults::default();
         faults.set("status", "500").unwrap();
 
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn times_counts_only_the_calls_that_are_concerned() {
+    fn times_counts_only_calls_in_scope() {
         let mut faults = Faults {
             api: FaultScope::Insights,
             times: Some(1),
@@ -370,8 +370,8 @@ mod tests {
             ..Faults::default()
         };
 
-        assert!(!faults.take_for(SimulatedApi::Commercial).bom);
-        assert!(faults.take_for(SimulatedApi::Insights).bom);
-        assert!(!faults.take_for(SimulatedApi::Insights).bom);
+        assert!(!faults.take_applicable(SimulatedApi::Commercial).bom);
+        assert!(faults.take_applicable(SimulatedApi::Insights).bom);
+        assert!(!faults.take_applicable(SimulatedApi::Insights).bom);
     }
 }

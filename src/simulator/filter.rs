@@ -5,7 +5,7 @@ mod parser;
 
 use uuid::Uuid;
 
-use super::fleet::Row;
+use super::fleet::FleetRow;
 
 /// A condition on rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Filter {
     }
 
     /// Whether `row` satisfies the condition.
-    pub(super) fn matches(&self, row: &Row<'_>) -> bool {
+    pub(super) fn matches(&self, row: &FleetRow<'_>) -> bool {
         match self {
             Self::Compare(comparison) => comparison.matches(row),
             Self::All(parts) => parts.iter().all(|part| part.matches(row)),
@@ -95,7 +95,7 @@ impl Filter {
 // === impl Comparison ===
 
 impl Comparison {
-    fn matches(&self, row: &Row<'_>) -> bool {
+    fn matches(&self, row: &FleetRow<'_>) -> bool {
         let equal = match self.field {
             Field::WorkloadCode => row.workload_code == self.value,
             Field::WorkloadName => row.workload_name == self.value,
@@ -143,18 +143,18 @@ impl Field {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::fleet::{AsOf, DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, Fleet},
+        super::fleet::{CustomerFleet, DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, RequestedDate},
         *,
     };
 
     /// How many of the documented customer's five rows a filter lets through.
     fn matching(filter: &str) -> usize {
-        let fleet = Fleet::new(1, 0, 0);
+        let fleet = CustomerFleet::new(1, 0, 0);
         let filter = Filter::parse(filter).unwrap();
         fleet
             .customer(DOCUMENTED_CUSTOMER)
             .unwrap()
-            .rows(AsOf::Newest, DOCUMENTED_DATE)
+            .rows(RequestedDate::Newest, DOCUMENTED_DATE)
             .filter(|row| filter.matches(row))
             .count()
     }

@@ -5,7 +5,7 @@
 //! day, so that both usage calls tell the same and no history has to be kept.
 
 mod catalog;
-mod draw;
+mod seeded_draw;
 mod usage;
 
 use std::{collections::HashMap, sync::Arc};
@@ -16,8 +16,8 @@ use jiff::{
 };
 use uuid::Uuid;
 
-use catalog::{EXCHANGE, Product, SHAREPOINT, SKYPE, Service, Workload};
-use draw::Draw;
+use catalog::{CatalogProduct, CatalogService, CatalogWorkload, EXCHANGE, SHAREPOINT, SKYPE};
+use seeded_draw::SeededDraw;
 
 /// The customer of Microsoft's documentation; its insights body is Microsoft's example.
 pub const DOCUMENTED_CUSTOMER: Uuid = Uuid::from_u128(0x4d3c_f487_70f4_4e1e_9ff1_b2bf_ce8d_9f04);
@@ -46,10 +46,10 @@ pub const PROCESSING_LAG_DAYS: i32 = 3;
 pub const HISTORY_DAYS: i32 = 400;
 
 /// Most rows of a generated customer.
-const MOST_ROWS: usize = 12;
+const MAX_ROWS: usize = 12;
 
 /// When the newer rows of half the customers with mixed dates were processed.
-const ODD_TIME: Time = time(3, 25, 16, 360_000_000);
+const MIXED_TIME: Time = time(3, 25, 16, 360_000_000);
 
 /// Microsoft's example, byte for byte.
 const DOCUMENTED_USAGE: &[u8] = include_bytes!("fleet/documented_usage.json");
@@ -64,12 +64,12 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Every twentieth customer from index 19 on is empty. Every tenth from index 4 on has mixed
 /// dates: its `crm` rows are a day newer than its `o365` rows.
 pub fn customer_id(seed: u64, index: usize) -> Uuid {
-    customer_draw(seed, index).id()
+    draw_for_customer(seed, index).id()
 }
 
 /// The id of a product, which follows from its name.
 pub(super) fn product_id(name: &str) -> Uuid {
-    Draw::new(0).with_text(name).id()
+    SeededDraw::new(0).with_text(name).id()
 }
 
 /// What the insights call answers for [`DOCUMENTED_CUSTOMER`]: Microsoft's example behind a
@@ -86,25 +86,25 @@ pub fn documented_deployment_body() -> Vec<u8> {
 
 /// Everyone the partner sells to.
 #[derive(Debug)]
-pub(super) struct Fleet {
-    customers: Vec<Customer>,
+pub(super) struct CustomerFleet {
+    customers: Vec<FleetCustomer>,
     by_id: HashMap<Uuid, usize>,
 }
 
 /// One customer and what it holds.
 #[derive(Debug)]
-pub(super) struct Customer {
+pub(super) struct FleetCustomer {
     pub(super) id: Uuid,
     pub(super) name: String,
-    draw: Draw,
-    schedule: Schedule,
+    draw: SeededDraw,
+    schedule: ProcessingSchedule,
     channel: &'static str,
-    holdings: Vec<Holding>,
+    purchases: Vec<PurchasedWorkload>,
 }
 
 /// When a customer's usage is processed.
 #[derive(Clone, Copy, Debug)]
-enum Schedule {
+enum ProcessingSchedule {
     /// Once, and never again.
     Once(Date),
     /// Daily, all services together at midnight.
@@ -115,15 +115,15 @@ enum Schedule {
 
 /// Seats of one product in one workload: one row a day.
 #[derive(Debug)]
-struct Holding {
-    product: Arc<Product>,
-    workload: &'static Workload,
+struct PurchasedWorkload {
+    product: Arc<CatalogProduct>,
+    workload: &'static CatalogWorkload,
     seats: u64,
 }
 
 /// Which processed date is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AsOf {
+pub(super) enum RequestedDate {
     /// The newest of each service.
     Newest,
     /// This one.
@@ -132,7 +132,7 @@ pub(super) enum AsOf {
 
 /// One row, before either call puts it in its own words.
 #[derive(Clone, Debug)]
-pub(super) struct Row<'a> {
+pub(super) struct FleetRow<'a> {
     pub(super) customer_id: Uuid,
     pub(super) customer_name: &'a str,
     pub(super) product_id: Uuid,
@@ -154,13 +154,14 @@ pub(super) fn newest_date(today: Date) -> Date {
 
 // === impl Fleet ===
 
-impl Fleet {
+impl CustomerFleet {
     pub(super) fn new(seed: u64, generated: usize, wide_rows: usize) -> Self {
         let catalog = catalog::products();
-        let mut customers = vec![Customer::documented()];
-        customers.extend((0..generated).map(|index| Customer::generated(seed, index, &catalog)));
+        let mut customers = vec![FleetCustomer::documented()];
+        customers
+            .extend((0..generated).map(|index| FleetCustomer::generated(seed, index, &catalog)));
         if wide_rows > 0 {
-            customers.push(Customer::wide(seed, wide_rows));
+            customers.push(FleetCustomer::wide(seed, wide_rows));
         }
         let by_id = customers
             .iter()
@@ -170,20 +171,20 @@ impl Fleet {
         Self { customers, by_id }
     }
 
-    pub(super) fn customers(&self) -> &[Customer] {
+    pub(super) fn customers(&self) -> &[FleetCustomer] {
         &self.customers
     }
 
-    pub(super) fn customer(&self, id: Uuid) -> Option<&Customer> {
+    pub(super) fn customer(&self, id: Uuid) -> Option<&FleetCustomer> {
         self.customers.get(*self.by_id.get(&id)?)
     }
 }
 
 // === impl Customer ===
 
-impl Customer {
+impl FleetCustomer {
     fn documented() -> Self {
-        const HOLDINGS: [(&str, Workload, u64); 5] = [
+        const HOLDINGS: [(&str, CatalogWorkload, u64); 5] = [
             ("OFFICE 365 BUSINESS ESSENTIALS", EXCHANGE, 1),
             ("OFFICE 365 BUSINESS ESSENTIALS", SHAREPOINT, 1),
             ("OFFICE 365 BUSINESS ESSENTIALS", SKYPE, 1),
@@ -192,8 +193,12 @@ impl Customer {
         ];
         let holdings = HOLDINGS
             .iter()
-            .map(|(product, workload, seats)| Holding {
-                product: Arc::new(Product::new(*product, Service::Office365, &[])),
+            .map(|(product, workload, seats)| PurchasedWorkload {
+                product: Arc::new(CatalogProduct::new(
+                    *product,
+                    CatalogService::Office365,
+                    &[],
+                )),
                 workload,
                 seats: *seats,
             })
@@ -201,44 +206,44 @@ impl Customer {
         Self {
             id: DOCUMENTED_CUSTOMER,
             name: "DT DEMO CSP CUSTOMER 005".into(),
-            draw: Draw::new(0),
-            schedule: Schedule::Once(DOCUMENTED_DATE),
+            draw: SeededDraw::new(0),
+            schedule: ProcessingSchedule::Once(DOCUMENTED_DATE),
             channel: "reseller",
-            holdings,
+            purchases: holdings,
         }
     }
 
-    fn generated(seed: u64, index: usize, catalog: &[Arc<Product>]) -> Self {
-        let draw = customer_draw(seed, index);
+    fn generated(seed: u64, index: usize, catalog: &[Arc<CatalogProduct>]) -> Self {
+        let draw = draw_for_customer(seed, index);
         let schedule = match index % 20 {
-            4 => Schedule::Mixed(ODD_TIME),
-            14 => Schedule::Mixed(Time::midnight()),
-            _ => Schedule::Daily,
+            4 => ProcessingSchedule::Mixed(MIXED_TIME),
+            14 => ProcessingSchedule::Mixed(Time::midnight()),
+            _ => ProcessingSchedule::Daily,
         };
         let holdings = if index % 20 == 19 {
             Vec::new()
         } else {
-            purchases(draw, schedule, catalog)
+            draw_purchases(draw, schedule, catalog)
         };
         Self {
             id: draw.id(),
             name: catalog::company_name(draw, index),
             draw,
             schedule,
-            channel: if draw.with_text("channel").below(8) == 0 {
+            channel: if draw.with_text("channel").number_below(8) == 0 {
                 "direct"
             } else {
                 "reseller"
             },
-            holdings,
+            purchases: holdings,
         }
     }
 
     fn wide(seed: u64, rows: usize) -> Self {
-        let holding = |number: usize| Holding {
-            product: Arc::new(Product::new(
+        let holding = |number: usize| PurchasedWorkload {
+            product: Arc::new(CatalogProduct::new(
                 format!("WIDE PRODUCT {number:06}"),
-                Service::Office365,
+                CatalogService::Office365,
                 &[],
             )),
             workload: &EXCHANGE,
@@ -247,10 +252,10 @@ impl Customer {
         Self {
             id: WIDE_CUSTOMER,
             name: "WIDE CUSTOMER".into(),
-            draw: Draw::new(seed).with_id(WIDE_CUSTOMER),
-            schedule: Schedule::Daily,
+            draw: SeededDraw::new(seed).with_id(WIDE_CUSTOMER),
+            schedule: ProcessingSchedule::Daily,
             channel: "reseller",
-            holdings: (0..rows).map(holding).collect(),
+            purchases: (0..rows).map(holding).collect(),
         }
     }
 
@@ -261,17 +266,26 @@ impl Customer {
     }
 
     /// What was processed for `as_of`, while `newest` is the newest processed date of all.
-    pub(super) fn rows(&self, as_of: AsOf, newest: Date) -> impl Iterator<Item = Row<'_>> {
-        self.holdings
+    pub(super) fn rows(
+        &self,
+        as_of: RequestedDate,
+        newest: Date,
+    ) -> impl Iterator<Item = FleetRow<'_>> {
+        self.purchases
             .iter()
-            .filter_map(move |holding| self.row(holding, as_of, newest))
+            .filter_map(move |holding| self.row_for(holding, as_of, newest))
     }
 
-    fn row<'a>(&'a self, holding: &'a Holding, as_of: AsOf, newest: Date) -> Option<Row<'a>> {
+    fn row_for<'a>(
+        &'a self,
+        holding: &'a PurchasedWorkload,
+        as_of: RequestedDate,
+        newest: Date,
+    ) -> Option<FleetRow<'a>> {
         let product = &holding.product;
-        let processed = self.schedule.processed(product.service, as_of, newest)?;
-        let (active, qualified) = self.counts(holding, processed.date());
-        Some(Row {
+        let processed = self.schedule.processed_at(product.service, as_of, newest)?;
+        let (active, qualified) = self.seat_counts(holding, processed.date());
+        Some(FleetRow {
             customer_id: self.id,
             customer_name: &self.name,
             product_id: product.id,
@@ -287,8 +301,8 @@ impl Customer {
         })
     }
 
-    fn counts(&self, holding: &Holding, day: Date) -> (u64, u64) {
-        if matches!(self.schedule, Schedule::Once(_)) {
+    fn seat_counts(&self, holding: &PurchasedWorkload, day: Date) -> (u64, u64) {
+        if matches!(self.schedule, ProcessingSchedule::Once(_)) {
             return (0, holding.seats);
         }
         let product = self.draw.with_id(holding.product.id);
@@ -298,57 +312,80 @@ impl Customer {
     }
 }
 
-fn customer_draw(seed: u64, index: usize) -> Draw {
-    Draw::new(seed).with_text("customer").with(index as u64)
+fn draw_for_customer(seed: u64, index: usize) -> SeededDraw {
+    SeededDraw::new(seed)
+        .with_text("customer")
+        .with_word(index as u64)
 }
 
-/// One to four products, no product twice, and at most [`MOST_ROWS`] workloads of them.
-fn purchases(draw: Draw, schedule: Schedule, catalog: &[Arc<Product>]) -> Vec<Holding> {
-    let count = 1 + draw.with_text("count").below(4);
-    let drawn = (0..count).filter_map(|turn| draw.with_text("product").with(turn).choose(catalog));
+/// One to four products, no product twice, and at most [`MAX_ROWS`] workloads of them.
+fn draw_purchases(
+    draw: SeededDraw,
+    schedule: ProcessingSchedule,
+    catalog: &[Arc<CatalogProduct>],
+) -> Vec<PurchasedWorkload> {
+    let count = 1 + draw.with_text("count").number_below(4);
+    let drawn =
+        (0..count).filter_map(|turn| draw.with_text("product").with_word(turn).choose(catalog));
     let first_of = |service| {
         catalog
             .iter()
             .find(move |product| product.service == service)
     };
     let needed = match schedule {
-        Schedule::Mixed(_) => [first_of(Service::Dynamics), first_of(Service::Office365)],
-        Schedule::Once(_) | Schedule::Daily => [None, None],
+        ProcessingSchedule::Mixed(_) => [
+            first_of(CatalogService::Dynamics),
+            first_of(CatalogService::Office365),
+        ],
+        ProcessingSchedule::Once(_) | ProcessingSchedule::Daily => [None, None],
     };
-    let mut products: Vec<&Arc<Product>> = Vec::new();
+    let mut products: Vec<&Arc<CatalogProduct>> = Vec::new();
     for product in needed.into_iter().flatten().chain(drawn) {
         if !products.iter().any(|held| held.id == product.id) {
             products.push(product);
         }
     }
-    let seats = |product: &Product| 5 + draw.with_text("seats").with_id(product.id).below(400);
+    let seats = |product: &CatalogProduct| {
+        5 + draw
+            .with_text("seats")
+            .with_id(product.id)
+            .number_below(400)
+    };
     products
         .into_iter()
         .flat_map(|product| {
-            product.workloads.iter().map(move |workload| Holding {
-                product: Arc::clone(product),
-                workload,
-                seats: seats(product),
-            })
+            product
+                .workloads
+                .iter()
+                .map(move |workload| PurchasedWorkload {
+                    product: Arc::clone(product),
+                    workload,
+                    seats: seats(product),
+                })
         })
-        .take(MOST_ROWS)
+        .take(MAX_ROWS)
         .collect()
 }
 
 // === impl Schedule ===
 
-impl Schedule {
+impl ProcessingSchedule {
     /// When `service` was processed for `as_of`; `None` when it was not.
-    fn processed(self, service: Service, as_of: AsOf, newest: Date) -> Option<DateTime> {
+    fn processed_at(
+        self,
+        service: CatalogService,
+        as_of: RequestedDate,
+        newest: Date,
+    ) -> Option<DateTime> {
         let (last, kept_days, at) = match self {
             Self::Once(day) => (day, 1, Time::midnight()),
             Self::Daily => (newest, HISTORY_DAYS, Time::midnight()),
-            Self::Mixed(at) if service == Service::Dynamics => (newest, HISTORY_DAYS, at),
+            Self::Mixed(at) if service == CatalogService::Dynamics => (newest, HISTORY_DAYS, at),
             Self::Mixed(_) => (day_before(newest), HISTORY_DAYS, Time::midnight()),
         };
         let day = match as_of {
-            AsOf::Newest => last,
-            AsOf::Date(day) => day,
+            RequestedDate::Newest => last,
+            RequestedDate::Date(day) => day,
         };
         let too_old = last.saturating_sub(Span::new().days(kept_days));
         (day <= last && day > too_old).then(|| day.to_datetime(at))

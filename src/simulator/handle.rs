@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Simulation,
     faults::Faults,
-    overrides::Override,
+    overrides::CustomerOverride,
     record::{RecordedRequest, SimulatedApi},
 };
 
@@ -50,7 +50,7 @@ impl SimulatorHandle {
     }
 
     /// How many requests of `api` arrived since the last clearing.
-    pub fn count(&self, api: SimulatedApi) -> usize {
+    pub fn request_count(&self, api: SimulatedApi) -> usize {
         self.simulation.recorder.count(api)
     }
 
@@ -59,7 +59,7 @@ impl SimulatorHandle {
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
-    pub async fn wait_for(&self, api: SimulatedApi, n: usize) {
+    pub async fn wait_for_requests(&self, api: SimulatedApi, n: usize) {
         self.simulation.recorder.wait_for(api, n).await;
     }
 }
@@ -67,13 +67,13 @@ impl SimulatorHandle {
 // === impl SimulatorHandle: holding answers ===
 
 impl SimulatorHandle {
-    /// API calls that arrive from now on are not answered until [`SimulatorHandle::release`].
-    pub fn hold(&self) {
+    /// API calls that arrive from now on are not answered until [`SimulatorHandle::release_calls`].
+    pub fn hold_calls(&self) {
         self.simulation.call_gate.hold();
     }
 
     /// Answers the API calls that are held, and holds no more.
-    pub fn release(&self) {
+    pub fn release_calls(&self) {
         self.simulation.call_gate.release();
     }
 
@@ -92,7 +92,7 @@ impl SimulatorHandle {
 
 impl SimulatorHandle {
     /// Tells `told` of a customer, whom the fleet need not know, instead of what the fleet says.
-    pub fn replace(&self, customer: Uuid, told: Override) {
+    pub fn override_customer(&self, customer: Uuid, told: CustomerOverride) {
         let mut overrides = self.simulation.overrides_mut();
         overrides.insert(customer, Arc::new(told));
     }
@@ -103,8 +103,8 @@ impl SimulatorHandle {
     }
 
     /// Tells these as the list of customers, instead of the fleet.
-    pub fn replace_customers(&self, listed: impl IntoIterator<Item = Value>) {
-        *self.simulation.listed_mut() = Some(listed.into_iter().collect());
+    pub fn override_customer_list(&self, listed: impl IntoIterator<Item = Value>) {
+        *self.simulation.customer_list_override_mut() = Some(listed.into_iter().collect());
     }
 
     /// What the stand-in takes for the date of today.

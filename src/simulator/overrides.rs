@@ -6,13 +6,13 @@ use jiff::civil::{Date, DateTime, Time};
 use uuid::Uuid;
 
 use super::{
-    fleet::{self, AsOf, Row},
-    reply::Reply,
+    fleet::{self, FleetRow, RequestedDate},
+    reply::SimulatedReply,
 };
 
 /// What is told about one customer instead of what the fleet says.
 #[derive(Clone, Debug)]
-pub enum Override {
+pub enum CustomerOverride {
     /// These rows, as the newest data; both usage calls put them in their own words.
     Rows(Vec<SimulatedRow>),
     /// The rows of this date, as the newest data, and those of any date to a call that asks for it.
@@ -35,7 +35,7 @@ pub enum Override {
     },
 }
 
-/// One row of [`Override::Rows`].
+/// One row of [`CustomerOverride::Rows`].
 #[derive(Clone, Debug)]
 pub struct SimulatedRow {
     /// The customer's name.
@@ -61,35 +61,41 @@ pub struct SimulatedRow {
 }
 
 /// The overrides at one moment, by customer.
-pub(super) type Overrides = HashMap<Uuid, Arc<Override>>;
+pub(super) type CustomerOverrides = HashMap<Uuid, Arc<CustomerOverride>>;
 
 // === impl Override ===
 
-impl Override {
+impl CustomerOverride {
     /// The rows for `as_of`; `None` when the override tells no rows.
-    pub(super) fn rows(&self, customer_id: Uuid, as_of: AsOf) -> Option<Vec<Row<'_>>> {
+    pub(super) fn rows(
+        &self,
+        customer_id: Uuid,
+        as_of: RequestedDate,
+    ) -> Option<Vec<FleetRow<'_>>> {
         let (rows, day) = match (self, as_of) {
-            (Self::Rows(rows), AsOf::Newest) => (rows, None),
-            (Self::History { newest, rows }, AsOf::Newest) => (rows, Some(*newest)),
-            (Self::Rows(rows) | Self::History { rows, .. }, AsOf::Date(day)) => (rows, Some(day)),
+            (Self::Rows(rows), RequestedDate::Newest) => (rows, None),
+            (Self::History { newest, rows }, RequestedDate::Newest) => (rows, Some(*newest)),
+            (Self::Rows(rows) | Self::History { rows, .. }, RequestedDate::Date(day)) => {
+                (rows, Some(day))
+            }
             (Self::Body(_) | Self::Status { .. }, _) => return None,
         };
         let wanted = |row: &&SimulatedRow| day.is_none_or(|day| row.processed.date() == day);
         let rows = rows.iter().filter(wanted);
-        Some(rows.map(|row| row.row(customer_id)).collect())
+        Some(rows.map(|row| row.fleet_row(customer_id)).collect())
     }
 
     /// The answer to a call for this customer alone; `None` when rows are told.
-    pub(super) fn reply(&self) -> Option<Reply> {
+    pub(super) fn reply(&self) -> Option<SimulatedReply> {
         match self {
             Self::Rows(_) | Self::History { .. } => None,
-            Self::Body(body) => Some(Reply::raw_json(StatusCode::OK, body.clone())),
+            Self::Body(body) => Some(SimulatedReply::raw_json(StatusCode::OK, body.clone())),
             Self::Status {
                 status,
                 body,
                 headers,
             } => {
-                let mut reply = Reply::raw_json(*status, body.clone());
+                let mut reply = SimulatedReply::raw_json(*status, body.clone());
                 for (name, value) in headers {
                     reply.headers.insert(name, value.clone());
                 }
@@ -118,8 +124,8 @@ impl SimulatedRow {
         }
     }
 
-    fn row(&self, customer_id: Uuid) -> Row<'_> {
-        Row {
+    fn fleet_row(&self, customer_id: Uuid) -> FleetRow<'_> {
+        FleetRow {
             customer_id,
             customer_name: &self.customer_name,
             product_id: fleet::product_id(&self.product_name),

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, StatusCode, request::Parts};
 use tokio::sync::watch;
 
 /// Requests that are remembered; of more, the oldest are forgotten, but still counted.
-const REMEMBERED: usize = 10_000;
+const MAX_RECORDED: usize = 10_000;
 
 /// What a request was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,19 +55,19 @@ pub struct RecordedRequest {
 
 /// Remembers requests and tells who waits for them.
 #[derive(Debug)]
-pub(super) struct Recorder {
-    log: Mutex<Log>,
-    arrivals: watch::Sender<Arrivals>,
+pub(super) struct RequestRecorder {
+    history: Mutex<RequestHistory>,
+    counts: watch::Sender<RequestCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Log {
+struct RequestHistory {
     next_sequence: u64,
     requests: VecDeque<RecordedRequest>,
 }
 
 /// Requests since the last clearing, one number an API.
-type Arrivals = [usize; SimulatedApi::ALL.len()];
+type RequestCounts = [usize; SimulatedApi::ALL.len()];
 
 // === impl SimulatedApi ===
 
@@ -85,7 +85,7 @@ impl SimulatedApi {
     ];
 
     /// How it is asked.
-    pub(super) fn requests(self) -> &'static [&'static str] {
+    pub(super) fn request_lines(self) -> &'static [&'static str] {
         match self {
             Self::Token => &[
                 "POST /{tenant}/oauth2/token",
@@ -120,12 +120,12 @@ impl SimulatedApi {
     }
 
     /// Whether it is a call of Partner Center's own, rather than of its identity provider.
-    pub(super) fn is_call(self) -> bool {
+    pub(super) fn is_partner_center(self) -> bool {
         !matches!(self, Self::Token | Self::Other)
     }
 
     /// Whether an application alone is refused. `allow_app_only` lets it make the commercial call.
-    pub(super) fn wants_a_user(self, allow_app_only: bool) -> bool {
+    pub(super) fn requires_user(self, allow_app_only: bool) -> bool {
         match self {
             Self::Insights | Self::Deployment | Self::PartnerUsage | Self::PartnerDeployment => {
                 true
@@ -136,12 +136,12 @@ impl SimulatedApi {
     }
 
     #[expect(clippy::indexing_slicing, reason = "there is a number for each")]
-    fn of(self, arrivals: &Arrivals) -> usize {
+    fn count_in(self, arrivals: &RequestCounts) -> usize {
         arrivals[self as usize]
     }
 
     #[expect(clippy::indexing_slicing, reason = "there is a number for each")]
-    fn of_mut(self, arrivals: &mut Arrivals) -> &mut usize {
+    fn count_in_mut(self, arrivals: &mut RequestCounts) -> &mut usize {
         &mut arrivals[self as usize]
     }
 }
@@ -160,61 +160,65 @@ impl RecordedRequest {
 
 // === impl Recorder ===
 
-impl Recorder {
+impl RequestRecorder {
     pub(super) fn new() -> Self {
         Self {
-            log: Mutex::default(),
-            arrivals: watch::Sender::new(Arrivals::default()),
+            history: Mutex::default(),
+            counts: watch::Sender::new(RequestCounts::default()),
         }
     }
 
-    /// Remembers a request; its sequence number is for [`Recorder::answered`].
-    pub(super) fn arrived(&self, api: SimulatedApi, head: &Parts) -> u64 {
-        let sequence = self.log().push(api, head);
-        self.arrivals
-            .send_modify(|arrivals| *api.of_mut(arrivals) += 1);
+    /// Remembers a request; its sequence number is for [`RequestRecorder::record_status`].
+    pub(super) fn record_request(&self, api: SimulatedApi, head: &Parts) -> u64 {
+        let sequence = self.lock_history().push(api, head);
+        self.counts
+            .send_modify(|arrivals| *api.count_in_mut(arrivals) += 1);
         sequence
     }
 
     /// Remembers how a request was answered.
-    pub(super) fn answered(&self, sequence: u64, status: StatusCode) {
-        if let Some(request) = self.log().find(sequence) {
+    pub(super) fn record_status(&self, sequence: u64, status: StatusCode) {
+        if let Some(request) = self.lock_history().find(sequence) {
             request.status = Some(status);
         }
     }
 
     pub(super) fn requests(&self) -> Vec<RecordedRequest> {
-        self.log().requests.iter().cloned().collect()
+        self.lock_history().requests.iter().cloned().collect()
     }
 
     pub(super) fn clear(&self) {
-        self.log().requests.clear();
-        self.arrivals.send_replace(Arrivals::default());
+        self.lock_history().requests.clear();
+        self.counts.send_replace(RequestCounts::default());
     }
 
     pub(super) fn count(&self, api: SimulatedApi) -> usize {
-        api.of(&self.arrivals.borrow())
+        api.count_in(&self.counts.borrow())
     }
 
     /// Completes once `n` requests of `api` have arrived since the last clearing.
     pub(super) async fn wait_for(&self, api: SimulatedApi, n: usize) {
-        let mut arrivals = self.arrivals.subscribe();
+        let mut arrivals = self.counts.subscribe();
         // The sender is ours, so the channel outlives the wait and there is no error to tell.
-        drop(arrivals.wait_for(|arrivals| api.of(arrivals) >= n).await);
+        drop(
+            arrivals
+                .wait_for(|arrivals| api.count_in(arrivals) >= n)
+                .await,
+        );
     }
 
-    fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_history(&self) -> MutexGuard<'_, RequestHistory> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 // === impl Log ===
 
-impl Log {
+impl RequestHistory {
     fn push(&mut self, api: SimulatedApi, head: &Parts) -> u64 {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        if self.requests.len() == REMEMBERED {
+        if self.requests.len() == MAX_RECORDED {
             self.requests.pop_front();
         }
         self.requests.push_back(RecordedRequest {
@@ -223,7 +227,7 @@ impl Log {
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
             query: head.uri.query().map(str::to_owned),
-            headers: pairs(&head.headers),
+            headers: header_pairs(&head.headers),
             status: None,
         });
         sequence
@@ -236,7 +240,7 @@ impl Log {
     }
 }
 
-fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
+fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
     headers
         .iter()
         .map(|(name, value)| {

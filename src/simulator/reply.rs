@@ -19,35 +19,35 @@ use hyper::body::Frame;
 use serde::Serialize;
 use serde_json::json;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+const JSON_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 /// A status, headers and a body.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(super) struct SimulatedReply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    pub(super) delivery: Delivery,
+    pub(super) delivery: BodyDelivery,
 }
 
 /// How much of the body arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Delivery {
-    Whole,
+pub(super) enum BodyDelivery {
+    Complete,
     /// The whole length is announced, half of it is sent, and the connection closed.
-    Half,
+    Truncated,
 }
 
 // === impl Reply ===
 
-impl Reply {
+impl SimulatedReply {
     /// A body of JSON, whatever it says.
     pub(super) fn raw_json(status: StatusCode, body: impl Into<Bytes>) -> Self {
         Self {
             status,
-            headers: HeaderMap::from_iter([(CONTENT_TYPE, JSON)]),
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, JSON_CONTENT_TYPE)]),
             body: body.into(),
-            delivery: Delivery::Whole,
+            delivery: BodyDelivery::Complete,
         }
     }
 
@@ -59,7 +59,7 @@ impl Reply {
     }
 
     /// A refusal in Partner Center's own words.
-    pub(super) fn refusal(status: StatusCode, code: &str, description: &str) -> Self {
+    pub(super) fn error(status: StatusCode, code: &str, description: &str) -> Self {
         let body = json!({
             "code": code,
             "description": description,
@@ -77,13 +77,13 @@ impl Reply {
     }
 }
 
-impl IntoResponse for Reply {
+impl IntoResponse for SimulatedReply {
     fn into_response(mut self) -> Response {
         self.headers
             .insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         let body = match self.delivery {
-            Delivery::Whole => Body::from(self.body),
-            Delivery::Half => Body::new(HalfBody::of(&self.body)),
+            BodyDelivery::Complete => Body::from(self.body),
+            BodyDelivery::Truncated => Body::new(TruncatedBody::new(&self.body)),
         };
         (self.status, self.headers, body).into_response()
     }
@@ -91,22 +91,22 @@ impl IntoResponse for Reply {
 
 /// A body that breaks off.
 #[derive(Debug)]
-enum HalfBody {
+enum TruncatedBody {
     Sending(Bytes),
     /// What was sent is still on its way: an error now would overtake it.
     Flushing,
-    Broken,
+    Aborted,
 }
 
 // === impl HalfBody ===
 
-impl HalfBody {
-    fn of(body: &Bytes) -> Self {
+impl TruncatedBody {
+    fn new(body: &Bytes) -> Self {
         Self::Sending(body.slice(..body.len() / 2))
     }
 }
 
-impl hyper::body::Body for HalfBody {
+impl hyper::body::Body for TruncatedBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -121,11 +121,11 @@ impl hyper::body::Body for HalfBody {
                 Poll::Ready(Some(Ok(Frame::data(half))))
             }
             Self::Flushing => {
-                *self = Self::Broken;
+                *self = Self::Aborted;
                 context.waker().wake_by_ref();
                 Poll::Pending
             }
-            Self::Broken => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
+            Self::Aborted => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
         }
     }
 }

@@ -10,39 +10,39 @@ use serde_json::Value;
 use super::{
     SimulatorOptions,
     faults::Faults,
-    fleet::{self, Fleet},
-    gate::Gate,
-    overrides::Overrides,
-    record::Recorder,
-    throttle::Throttle,
-    tokens::{Assertions, TokenBook, authorization::Codes},
+    fleet::{self, CustomerFleet},
+    overrides::CustomerOverrides,
+    record::RequestRecorder,
+    request_gate::RequestGate,
+    throttle::SimulatedThrottle,
+    tokens::{AssertionVerifier, TokenRegistry, authorization::IssuedCodes},
 };
 use crate::clock::SharedClock;
 
 /// Everything that the stand-in is and remembers; HTTP and the handle are two ways to it.
 #[derive(Debug)]
 pub(super) struct Simulation {
-    pub(super) fleet: Fleet,
+    pub(super) fleet: CustomerFleet,
     pub(super) clock: SharedClock,
-    pub(super) tokens: TokenBook,
-    pub(super) recorder: Recorder,
-    pub(super) throttle: Throttle,
+    pub(super) tokens: TokenRegistry,
+    pub(super) recorder: RequestRecorder,
+    pub(super) throttle: SimulatedThrottle,
     /// What API calls wait before.
-    pub(super) call_gate: Gate,
+    pub(super) call_gate: RequestGate,
     /// What token requests wait before.
-    pub(super) token_gate: Gate,
+    pub(super) token_gate: RequestGate,
     pub(super) page_size: usize,
     pub(super) require_token: bool,
     pub(super) allow_app_only: AtomicBool,
     pub(super) client_id: Option<String>,
     pub(super) client_secret: Option<SecretString>,
-    pub(super) assertions: Assertions,
-    pub(super) codes: Codes,
+    pub(super) assertions: AssertionVerifier,
+    pub(super) codes: IssuedCodes,
     faults: Mutex<Faults>,
     today: Mutex<Date>,
-    overrides: Mutex<Overrides>,
+    overrides: Mutex<CustomerOverrides>,
     /// Told as the list of customers instead of the fleet.
-    listed: Mutex<Option<Arc<[Value]>>>,
+    customer_list_override: Mutex<Option<Arc<[Value]>>>,
 }
 
 // === impl Simulation ===
@@ -50,24 +50,24 @@ pub(super) struct Simulation {
 impl Simulation {
     pub(super) fn new(options: SimulatorOptions) -> Self {
         Self {
-            fleet: Fleet::new(options.seed, options.customers, options.wide_rows),
+            fleet: CustomerFleet::new(options.seed, options.customers, options.wide_rows),
             clock: options.clock,
-            tokens: TokenBook::new(options.rotate, options.expires_in),
-            recorder: Recorder::new(),
-            throttle: Throttle::default(),
-            call_gate: Gate::open(),
-            token_gate: Gate::open(),
+            tokens: TokenRegistry::new(options.rotate, options.expires_in),
+            recorder: RequestRecorder::new(),
+            throttle: SimulatedThrottle::default(),
+            call_gate: RequestGate::new(),
+            token_gate: RequestGate::new(),
             page_size: options.page_size.max(1),
             require_token: options.require_token,
             allow_app_only: AtomicBool::new(options.allow_app_only),
             client_id: options.client_id,
             client_secret: options.client_secret,
-            assertions: Assertions::new(options.client_certificate, options.federated_token),
-            codes: Codes::default(),
+            assertions: AssertionVerifier::new(options.client_certificate, options.federated_token),
+            codes: IssuedCodes::default(),
             faults: Mutex::new(options.faults),
             today: Mutex::new(options.today),
             overrides: Mutex::new(HashMap::new()),
-            listed: Mutex::new(None),
+            customer_list_override: Mutex::new(None),
         }
     }
 
@@ -84,15 +84,15 @@ impl Simulation {
     }
 
     /// The overrides as they are now.
-    pub(super) fn overrides(&self) -> Overrides {
+    pub(super) fn overrides(&self) -> CustomerOverrides {
         self.overrides_mut().clone()
     }
 
-    pub(super) fn listed_mut(&self) -> MutexGuard<'_, Option<Arc<[Value]>>> {
-        lock(&self.listed)
+    pub(super) fn customer_list_override_mut(&self) -> MutexGuard<'_, Option<Arc<[Value]>>> {
+        lock(&self.customer_list_override)
     }
 
-    pub(super) fn overrides_mut(&self) -> MutexGuard<'_, Overrides> {
+    pub(super) fn overrides_mut(&self) -> MutexGuard<'_, CustomerOverrides> {
         lock(&self.overrides)
     }
 }

@@ -21,7 +21,7 @@ const NEWEST: Date = date(2026, 11, 17);
 const COMMERCIAL: &str = "/v1/analytics/commercial/usage/license/";
 
 /// A running stand-in and a client that has a token.
-struct Stand {
+struct TestSimulator {
     base: Url,
     client: Client,
     handle: SimulatorHandle,
@@ -29,7 +29,7 @@ struct Stand {
     shutdown: Shutdown,
 }
 
-impl Stand {
+impl TestSimulator {
     async fn start() -> Self {
         Self::start_with(SimulatorOptions::default()).await
     }
@@ -69,12 +69,12 @@ impl Stand {
             ("grant_type", "refresh_token"),
             ("refresh_token", &refresh_token),
         ];
-        let answer = self.ask_token("/tenant/oauth2/token", &form).await;
+        let answer = self.request_token("/tenant/oauth2/token", &form).await;
         json(answer).await["access_token"].as_str().unwrap().into()
     }
 
     /// A token request with everything in it that both versions ask of every grant.
-    async fn ask_token(&self, path: &str, form: &[(&str, &str)]) -> Response {
+    async fn request_token(&self, path: &str, form: &[(&str, &str)]) -> Response {
         let mut whole = vec![
             ("client_id", "usage-proxy"),
             ("client_secret", "secret"),
@@ -127,13 +127,16 @@ fn header<'a>(response: &'a Response, name: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn it_ends_promptly_while_answers_are_held() {
-    let stand = Stand::start().await;
-    stand.handle.hold();
+async fn it_shuts_down_promptly_while_responses_are_held() {
+    let stand = TestSimulator::start().await;
+    stand.handle.hold_calls();
     let path = insights_path(DOCUMENTED_CUSTOMER);
     let held = stand.request(&path).send();
     let end = async {
-        stand.handle.wait_for(SimulatedApi::Insights, 1).await;
+        stand
+            .handle
+            .wait_for_requests(SimulatedApi::Insights, 1)
+            .await;
         stand.shutdown.drain();
     };
 

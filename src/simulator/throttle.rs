@@ -7,30 +7,36 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Counts calls a minute, each minute from its first call on.
 #[derive(Debug, Default)]
-pub(super) struct Throttle {
-    window: Mutex<Option<Window>>,
+pub(super) struct SimulatedThrottle {
+    window: Mutex<Option<ThrottleWindow>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Window {
-    began: Instant,
+struct ThrottleWindow {
+    started_at: Instant,
     calls: u64,
 }
 
 // === impl Throttle ===
 
-impl Throttle {
+impl SimulatedThrottle {
     /// Counts a call; when it is one too many, tells how long the minute still lasts.
     pub(super) fn admit(&self, calls_per_minute: u64, now: Instant) -> Result<(), Duration> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let Window { began, calls } = window
-            .filter(|window| now.duration_since(window.began) < MINUTE)
-            .unwrap_or(Window {
-                began: now,
+        let ThrottleWindow {
+            started_at: began,
+            calls,
+        } = window
+            .filter(|window| now.duration_since(window.started_at) < MINUTE)
+            .unwrap_or(ThrottleWindow {
+                started_at: now,
                 calls: 0,
             });
         let calls = calls + 1;
-        *window = Some(Window { began, calls });
+        *window = Some(ThrottleWindow {
+            started_at: began,
+            calls,
+        });
         if calls > calls_per_minute {
             return Err((began + MINUTE).duration_since(now));
         }
@@ -44,8 +50,8 @@ mod tests {
     use crate::clock::{Clock, SystemClock};
 
     #[test]
-    fn the_next_minute_begins_anew() {
-        let throttle = Throttle::default();
+    fn the_limit_resets_each_minute() {
+        let throttle = SimulatedThrottle::default();
         let begin = SystemClock.now();
         let at = |seconds| begin + Duration::from_secs(seconds);
 

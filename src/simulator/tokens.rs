@@ -2,7 +2,7 @@
 
 mod assertion;
 pub(super) mod authorization;
-mod book;
+mod registry;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,34 +19,34 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 use uuid::Uuid;
 
-pub(super) use assertion::Assertions;
+pub(super) use assertion::AssertionVerifier;
 pub use assertion::RegisteredCertificate;
-pub(super) use book::{Grant, TokenBook};
+pub(super) use registry::{AccessGrant, TokenRegistry};
 
-use super::{Simulation, record::SimulatedApi, reply::Reply};
-use assertion::{Expected, JWT_BEARER};
-use book::{Issued, Redemption, Reuse};
+use super::{Simulation, record::SimulatedApi, reply::SimulatedReply};
+use assertion::{ExpectedAssertion, JWT_BEARER};
+use registry::{IssuedTokens, RedemptionContext, ReusePolicy};
 
 /// Largest form that is read.
-const LARGEST_FORM: usize = 64 * 1024;
+const MAX_FORM_BYTES: usize = 64 * 1024;
 
 /// The version of the token endpoint: they take and send much the same, differently spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
+pub(super) enum TokenApiVersion {
     V1,
     V2,
 }
 
 /// The body of a token answer.
 #[derive(Serialize)]
-struct Granted<'a> {
+struct TokenReplyBody<'a> {
     token_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<&'static str>,
     expires_in: Value,
     ext_expires_in: Value,
     #[serde(flatten)]
-    v1: Option<GrantedByV1<'a>>,
+    v1: Option<TokenReplyV1Fields<'a>>,
     access_token: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<&'a str>,
@@ -54,7 +54,7 @@ struct Granted<'a> {
 
 /// What only v1 tells.
 #[derive(Serialize)]
-struct GrantedByV1<'a> {
+struct TokenReplyV1Fields<'a> {
     not_before: String,
     expires_on: String,
     resource: &'a str,
@@ -62,7 +62,7 @@ struct GrantedByV1<'a> {
 
 /// A refusal in the words of Microsoft's identity platform.
 #[derive(Debug)]
-struct Refusal {
+struct SimulatedTokenError {
     status: StatusCode,
     error: String,
     code: u32,
@@ -71,41 +71,43 @@ struct Refusal {
 
 /// `POST /{tenant}/oauth2/token`.
 pub(super) async fn v1(State(simulation): State<Arc<Simulation>>, request: Request) -> Response {
-    serve(&simulation, Version::V1, request).await
+    handle(&simulation, TokenApiVersion::V1, request).await
 }
 
 /// `POST /{tenant}/oauth2/v2.0/token`.
 pub(super) async fn v2(State(simulation): State<Arc<Simulation>>, request: Request) -> Response {
-    serve(&simulation, Version::V2, request).await
+    handle(&simulation, TokenApiVersion::V2, request).await
 }
 
-async fn serve(simulation: &Simulation, version: Version, request: Request) -> Response {
+async fn handle(simulation: &Simulation, version: TokenApiVersion, request: Request) -> Response {
     let (head, body) = request.into_parts();
     // Both before the arrival is told: who waits for it may change them at once.
     let failure = simulation.faults().take_token_failure();
-    let passage = simulation.token_gate.passage();
-    let sequence = simulation.recorder.arrived(SimulatedApi::Token, &head);
+    let passage = simulation.token_gate.wait_if_held();
+    let sequence = simulation
+        .recorder
+        .record_request(SimulatedApi::Token, &head);
     passage.await;
-    let form = to_bytes(body, LARGEST_FORM).await.unwrap_or_default();
+    let form = to_bytes(body, MAX_FORM_BYTES).await.unwrap_or_default();
     let form: HashMap<String, String> = form_urlencoded::parse(&form).into_owned().collect();
     let answer = match failure {
-        Some((status, error)) => Err(Refusal::on_demand(status, error)),
-        None => redeem(simulation, version, head.uri.path(), &form),
+        Some((status, error)) => Err(SimulatedTokenError::from_fault(status, error)),
+        None => issue_tokens(simulation, version, head.uri.path(), &form),
     };
-    let reply = answer.unwrap_or_else(|refusal| refusal.reply(simulation, &head));
-    simulation.recorder.answered(sequence, reply.status);
+    let reply = answer.unwrap_or_else(|refusal| refusal.into_reply(simulation, &head));
+    simulation.recorder.record_status(sequence, reply.status);
     reply
         .with_header("cache-control", "no-store, no-cache")
         .into_response()
 }
 
 /// Checks who asks and what for, and gives out tokens.
-fn redeem(
+fn issue_tokens(
     simulation: &Simulation,
-    version: Version,
+    version: TokenApiVersion,
     path: &str,
     form: &HashMap<String, String>,
-) -> Result<Reply, Refusal> {
+) -> Result<SimulatedReply, SimulatedTokenError> {
     let grant_type = required(form, "grant_type")?;
     check_client(simulation, path, form)?;
     let audience = required(form, version.audience_parameter())?;
@@ -113,54 +115,57 @@ fn redeem(
     let issued = match grant_type {
         "refresh_token" => {
             let presented = required(form, "refresh_token")?;
-            let reuse = Reuse::under(&simulation.faults());
-            let redemption = Redemption { reuse, now };
+            let reuse = ReusePolicy::from_faults(&simulation.faults());
+            let redemption = RedemptionContext { reuse, now };
             simulation
                 .tokens
                 .redeem(presented, redemption)
-                .ok_or_else(Refusal::spent_refresh_token)?
+                .ok_or_else(SimulatedTokenError::used_refresh_token)?
         }
         "authorization_code" => {
             let is_offline = simulation.codes.redeem(form)?;
-            let mut issued = simulation.tokens.issue(Grant::User, now);
+            let mut issued = simulation.tokens.issue(AccessGrant::User, now);
             issued.refresh_token = is_offline.then(|| simulation.tokens.issue_refresh_token());
             issued
         }
-        "client_credentials" => simulation.tokens.issue(Grant::App, now),
-        other => return Err(Refusal::unsupported(other)),
+        "client_credentials" => simulation.tokens.issue(AccessGrant::App, now),
+        other => return Err(SimulatedTokenError::unsupported_grant_type(other)),
     };
-    let body = version.body(&issued, audience, simulation.clock.wall());
-    Ok(Reply::json(StatusCode::OK, &body))
+    let body = version.body(&issued, audience, simulation.clock.wall_time());
+    Ok(SimulatedReply::json(StatusCode::OK, &body))
 }
 
-fn required<'a>(form: &'a HashMap<String, String>, name: &str) -> Result<&'a str, Refusal> {
+fn required<'a>(
+    form: &'a HashMap<String, String>,
+    name: &str,
+) -> Result<&'a str, SimulatedTokenError> {
     form.get(name)
         .map(String::as_str)
         .filter(|value| !value.is_empty())
-        .ok_or_else(|| Refusal::missing(name))
+        .ok_or_else(|| SimulatedTokenError::missing_parameter(name))
 }
 
 fn check_client(
     simulation: &Simulation,
     path: &str,
     form: &HashMap<String, String>,
-) -> Result<(), Refusal> {
+) -> Result<(), SimulatedTokenError> {
     let id = required(form, "client_id")?;
     let shown = |name: &str| form.get(name).map_or("", String::as_str);
     let (secret, assertion) = (shown("client_secret"), shown("client_assertion"));
     if secret.is_empty() && assertion.is_empty() {
-        return Err(Refusal::no_client_secret());
+        return Err(SimulatedTokenError::no_client_secret());
     }
     let expected = &simulation.client_id;
     if expected.as_deref().is_some_and(|expected| expected != id) {
-        return Err(Refusal::unknown_client(id));
+        return Err(SimulatedTokenError::unknown_client(id));
     }
     if !assertion.is_empty() {
         if !secret.is_empty() || shown("client_assertion_type") != JWT_BEARER {
-            return Err(Refusal::wrong_assertion_type());
+            return Err(SimulatedTokenError::wrong_assertion_type());
         }
-        let now = simulation.clock.wall().as_second();
-        let expected = Expected {
+        let now = simulation.clock.wall_time().as_second();
+        let expected = ExpectedAssertion {
             client_id: id,
             path,
             now,
@@ -169,14 +174,16 @@ fn check_client(
     }
     // The secret of a stand-in is worth nothing, so it need not be compared in constant time.
     match &simulation.client_secret {
-        Some(expected) if expected.expose_secret() != secret => Err(Refusal::wrong_secret()),
+        Some(expected) if expected.expose_secret() != secret => {
+            Err(SimulatedTokenError::wrong_secret())
+        }
         Some(_) | None => Ok(()),
     }
 }
 
 // === impl Version ===
 
-impl Version {
+impl TokenApiVersion {
     fn audience_parameter(self) -> &'static str {
         match self {
             Self::V1 => "resource",
@@ -185,12 +192,17 @@ impl Version {
     }
 
     /// The answer: v1 sends its numbers as strings.
-    fn body<'a>(self, issued: &'a Issued, audience: &'a str, now: Timestamp) -> Granted<'a> {
+    fn body<'a>(
+        self,
+        issued: &'a IssuedTokens,
+        audience: &'a str,
+        now: Timestamp,
+    ) -> TokenReplyBody<'a> {
         let lifetime = issued.expires_in.as_secs();
         let begins = now.as_second();
         let (expires_in, v1) = match self {
             Self::V1 => {
-                let v1 = GrantedByV1 {
+                let v1 = TokenReplyV1Fields {
                     not_before: begins.to_string(),
                     expires_on: begins.saturating_add_unsigned(lifetime).to_string(),
                     resource: audience,
@@ -199,9 +211,9 @@ impl Version {
             }
             Self::V2 => (Value::from(lifetime), None),
         };
-        Granted {
+        TokenReplyBody {
             token_type: "Bearer",
-            scope: (issued.grant == Grant::User).then_some("user_impersonation"),
+            scope: (issued.grant == AccessGrant::User).then_some("user_impersonation"),
             ext_expires_in: expires_in.clone(),
             expires_in,
             v1,
@@ -213,7 +225,7 @@ impl Version {
 
 // === impl Refusal ===
 
-impl Refusal {
+impl SimulatedTokenError {
     fn new(status: StatusCode, error: &str, code: u32, text: impl Into<String>) -> Self {
         Self {
             status,
@@ -223,7 +235,7 @@ impl Refusal {
         }
     }
 
-    fn on_demand(status: StatusCode, error: String) -> Self {
+    fn from_fault(status: StatusCode, error: String) -> Self {
         let (code, text) = match error.as_str() {
             "invalid_grant" => (
                 50173,
@@ -241,12 +253,12 @@ impl Refusal {
         }
     }
 
-    fn missing(name: &str) -> Self {
+    fn missing_parameter(name: &str) -> Self {
         let text = format!("The request body must contain the following parameter: '{name}'.");
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", 900144, text)
     }
 
-    fn unsupported(grant_type: &str) -> Self {
+    fn unsupported_grant_type(grant_type: &str) -> Self {
         let text = format!("The app requested an unsupported grant type '{grant_type}'.");
         Self::new(
             StatusCode::BAD_REQUEST,
@@ -256,7 +268,7 @@ impl Refusal {
         )
     }
 
-    fn spent_refresh_token() -> Self {
+    fn used_refresh_token() -> Self {
         let text = "The provided grant has expired due to it being revoked, \
                     a fresh auth token is needed.";
         Self::new(StatusCode::BAD_REQUEST, "invalid_grant", 50173, text)
@@ -276,7 +288,7 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", 50027, text)
     }
 
-    fn assertion(code: u32, text: &str) -> Self {
+    fn invalid_assertion(code: u32, text: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_client", code, text)
     }
 
@@ -299,7 +311,7 @@ impl Refusal {
         format!("AADSTS{}: {}", self.code, self.text)
     }
 
-    fn reply(self, simulation: &Simulation, head: &Parts) -> Reply {
+    fn into_reply(self, simulation: &Simulation, head: &Parts) -> SimulatedReply {
         let correlation_id = head
             .headers
             .get("client-request-id")
@@ -309,10 +321,10 @@ impl Refusal {
             "error": self.error,
             "error_description": self.description(),
             "error_codes": [self.code],
-            "timestamp": simulation.clock.wall().strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            "timestamp": simulation.clock.wall_time().strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
             "trace_id": Uuid::new_v4().to_string(),
             "correlation_id": correlation_id,
         });
-        Reply::json(self.status, &body)
+        SimulatedReply::json(self.status, &body)
     }
 }

@@ -10,7 +10,7 @@ const NEXT_KEY: &str = "up_its-successor";
 const REFUSED: &str = "usage_proxy_admin_authentication_failures_total";
 
 fn with_keys() -> Builder {
-    let hashes = [KEY, NEXT_KEY].map(|key| KeyHash::of(key.as_bytes()).to_string());
+    let hashes = [KEY, NEXT_KEY].map(|key| KeyHash::of_key(key.as_bytes()).to_string());
     TestApp::builder().set("admin.key_sha256", &hashes.join(","))
 }
 
@@ -103,7 +103,7 @@ async fn each_key_opens_everything_in_either_header() {
 #[tokio::test]
 async fn what_is_no_key_is_refused_told_why_and_counted() {
     let app = with_keys().start().await;
-    let hash = KeyHash::of(KEY.as_bytes()).to_string();
+    let hash = KeyHash::of_key(KEY.as_bytes()).to_string();
     let (right, cut, twice) = (bearer(KEY), bearer(&KEY[..KEY.len() - 1]), bearer(&hash));
 
     for (headers, challenge) in [

@@ -1,7 +1,7 @@
 //! Who gets in, and by what.
 
 use http::{Method, Version};
-use usage_proxy::{reload::LOOK_EVERY, simulator::SimulatedApi};
+use usage_proxy::{reload::POLL_INTERVAL, simulator::SimulatedApi};
 
 use crate::support::{DOCUMENTED, TestApp, TestCaller, callers_file, key_of};
 
@@ -105,7 +105,7 @@ async fn who_shows_no_key_of_a_callers_gets_nothing_whatever_is_asked() {
             assert_eq!(app.metric(&failures(reason)).await, before + 1.0);
         }
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
@@ -155,13 +155,13 @@ async fn no_method_and_no_version_of_http_is_a_way_around() {
             }
         }
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
 async fn the_hash_in_the_file_is_no_key() {
     let app = app(&[grafana()]).await;
-    let hash = usage_proxy::access_key::KeyHash::of(key_of("grafana").as_bytes());
+    let hash = usage_proxy::access_key::KeyHash::of_key(key_of("grafana").as_bytes());
 
     let reply = app.get_as(&hash.to_string(), "/nowhere").await;
 
@@ -192,7 +192,7 @@ async fn a_key_is_changed_while_both_are_live_without_a_request_lost() {
         let read_at = app.metric(READ_AT).await;
         app.advance(std::time::Duration::from_secs(1));
         app.write_callers(&callers_file(&[grafana().with_keys(keys)]));
-        app.reload.ask();
+        app.reload.trigger();
         app.wait_for_metric(READ_AT, read_at + 1.0).await;
 
         assert_eq!(app.get_as(old, &path).await.status, old_is);
@@ -203,10 +203,10 @@ async fn a_key_is_changed_while_both_are_live_without_a_request_lost() {
 #[tokio::test]
 async fn a_changed_file_is_read_again_by_itself() {
     let app = app(&[grafana()]).await;
-    app.clock.asleep(1, LOOK_EVERY).await;
+    app.clock.wait_for_sleepers_until(1, POLL_INTERVAL).await;
 
     app.write_callers(&callers_file(&[grafana(), TestCaller::named("portal")]));
-    app.advance(LOOK_EVERY);
+    app.advance(POLL_INTERVAL);
 
     app.wait_for_metric(CALLERS, 2.0).await;
     assert_eq!(app.usage_for("portal", DOCUMENTED).await.status, 200);
@@ -224,7 +224,7 @@ async fn a_broken_file_leaves_the_callers_of_before_in_force() {
     assert_eq!(app.metric(SUCCESSFUL).await, 1.0);
 
     app.write_callers("[[caller]]\nname = \"intruder\"\n");
-    app.reload.ask();
+    app.reload.trigger();
     app.wait_for_metric(SUCCESSFUL, 0.0).await;
 
     assert_eq!(app.usage_for("grafana", DOCUMENTED).await.status, 200);
@@ -232,7 +232,7 @@ async fn a_broken_file_leaves_the_callers_of_before_in_force() {
     assert_eq!(info(&app.admin_get("/metrics").await.text()), live);
 
     app.write_callers(&callers_file(&[TestCaller::named("portal")]));
-    app.reload.ask();
+    app.reload.trigger();
     app.wait_for_metric(SUCCESSFUL, 1.0).await;
 
     assert_eq!(app.usage_for("grafana", DOCUMENTED).await.status, 401);

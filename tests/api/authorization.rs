@@ -39,7 +39,7 @@ async fn a_caller_sees_its_customers_and_learns_nothing_of_others() {
     .await;
     app.usage_for("grafana", held).await;
     app.usage_for("grafana", unknown).await;
-    let asked = app.simulator.count(SimulatedApi::Insights);
+    let asked = app.simulator.request_count(SimulatedApi::Insights);
 
     let own = app.usage_for("portal", its).await;
     let refused = [
@@ -65,7 +65,10 @@ async fn a_caller_sees_its_customers_and_learns_nothing_of_others() {
         assert_eq!(status, "usage-proxy; detail=not-consulted");
         assert!(!reply.text().contains("processed"), "{}", reply.text());
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), asked + 1);
+    assert_eq!(
+        app.simulator.request_count(SimulatedApi::Insights),
+        asked + 1
+    );
     assert_eq!(app.metric(DENIED).await, refused.len() as f64);
 }
 
@@ -77,14 +80,14 @@ async fn a_fetch_of_anothers_is_not_joined() {
         TestCaller::named("grafana"),
     ])
     .await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
 
     let (answered, refused) = tokio::join!(app.usage_for("grafana", other), async {
         app.upstream_asked(SimulatedApi::Insights, 1).await;
         // The fetch is held until this one is answered, so it cannot have waited for it.
         let asked = app.usage_for("portal", other);
         let refused = tokio::time::timeout(Duration::from_secs(10), asked).await;
-        app.simulator.release();
+        app.simulator.release_calls();
         refused.expect("it waits for nothing")
     });
 
@@ -100,7 +103,7 @@ async fn without_the_scope_nothing_is_read() {
     let reply = app.usage_for("refresher", customer(0)).await;
 
     reply.problem(403, "not-allowed");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
 }
 
 #[tokio::test]
@@ -120,7 +123,7 @@ async fn partner_center_is_asked_for_no_cache_only_where_the_caller_may() {
     let absent = no_cache(&grafana).await;
     app.advance(Duration::from_secs(60));
     let fresh = no_cache(&grafana).await;
-    let asked = app.simulator.count(SimulatedApi::Insights);
+    let asked = app.simulator.request_count(SimulatedApi::Insights);
     let allowed = no_cache(&portal).await;
     app.advance(Duration::from_secs(20 * 60));
     let stale = no_cache(&grafana).await;

@@ -294,7 +294,7 @@ async fn an_empty_query_is_none() {
     ] {
         assert_eq!(app.get(&path).await.status, 200, "{path}");
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 // === Ids of requests and calls ===

@@ -1,7 +1,7 @@
 //! The chart and the table: what people open in a browser, or put into a page of their own.
 
 use http::Method;
-use usage_proxy::simulator::{Override, SimulatedApi, SimulatedRow};
+use usage_proxy::simulator::{CustomerOverride, SimulatedApi, SimulatedRow};
 
 use crate::support::{DOCUMENTED, TestApp, TestCaller, basic, callers_file, customer, key_of};
 
@@ -35,7 +35,7 @@ async fn the_chart_is_a_picture_of_the_same_answer() {
         title.text(),
         Some("Licence adoption of DT DEMO CSP CUSTOMER 005, processed 2017-03-09")
     );
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn the_table_alone_keeps_a_spreadsheet_from_running_a_name() {
     let mut row = SimulatedRow::new("=1+1", "Exchange", 8, newest);
     row.customer_name = "Müller;@SUM(1)".into();
     app.simulator
-        .replace(customer(0), Override::Rows(vec![row]));
+        .override_customer(customer(0), CustomerOverride::Rows(vec![row]));
     let usage = format!("/v1/customers/{}/usage", customer(0));
 
     let program = app.get_with(&usage, &[("accept", "text/csv")]).await;
@@ -263,7 +263,7 @@ async fn a_browser_is_told_to_ask_for_a_password_which_is_the_key() {
 #[tokio::test]
 async fn the_admin_listener_takes_no_password() {
     let key = key_of("operator");
-    let hash = usage_proxy::access_key::KeyHash::of(key.as_bytes()).to_string();
+    let hash = usage_proxy::access_key::KeyHash::of_key(key.as_bytes()).to_string();
     let app = TestApp::builder()
         .set("admin.key_sha256", &hash)
         .start()

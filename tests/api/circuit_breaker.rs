@@ -28,7 +28,10 @@ async fn with_an_open_circuit() -> TestApp {
         let reply = app.usage(app.simulator.customers()[index]).await;
         reply.problem(503, "unavailable");
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1 + 4 + 1);
+    assert_eq!(
+        app.simulator.request_count(SimulatedApi::Insights),
+        1 + 4 + 1
+    );
     app
 }
 
@@ -54,7 +57,7 @@ async fn an_open_circuit_refuses_at_once_and_says_when_to_come_back() {
     assert_eq!(reply.header("retry-after"), "5");
     assert!(problem.get("upstream").is_none(), "nothing was asked");
     assert_eq!(reply.header("ms-requestid"), "");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 6);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 6);
     assert_eq!(state(&app, "insights").await, "open");
 }
 
@@ -73,7 +76,7 @@ async fn what_is_held_is_served_while_the_circuit_is_open() {
 
     assert!(hit.header("cache-status").starts_with("usage-proxy; hit"));
     assert_eq!((hit.status, forced.status), (200, 200));
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 6);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 6);
 }
 
 #[tokio::test]
@@ -110,21 +113,21 @@ async fn a_probe_is_one_call_and_where_it_fails_the_pause_doubles() {
     let app = with_an_open_circuit().await;
     let customers = app.simulator.customers();
     app.advance(PAUSE);
-    app.simulator.hold();
+    app.simulator.hold_calls();
 
     let (probe, ()) = tokio::join!(app.usage(customers[4]), async {
         app.upstream_asked(SimulatedApi::Insights, 7).await;
         let meanwhile = app.usage(customers[5]).await;
         meanwhile.problem(503, "circuit-open");
         assert_eq!(meanwhile.header("retry-after"), "1");
-        app.simulator.release();
+        app.simulator.release_calls();
     });
     let after = app.usage(customers[6]).await;
 
     probe.problem(503, "unavailable");
     after.problem(503, "circuit-open");
     assert_eq!(after.header("retry-after"), "10");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 7);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 7);
 }
 
 #[tokio::test]

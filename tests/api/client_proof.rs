@@ -72,7 +72,7 @@ async fn a_registered_certificate_gets_tokens_again_and_again() {
     assert_eq!(first.status, 200);
     let expiry = "usage_proxy_upstream_client_certificate_expiry_timestamp_seconds";
     assert_eq!(app.metric(expiry).await, identity.expires_at as f64);
-    assert_eq!(app.simulator.count(SimulatedApi::Token), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Token), 2);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use http::{HeaderMap, Method};
-use usage_proxy::simulator::{Override, SimulatedApi, SimulatedRow};
+use usage_proxy::simulator::{CustomerOverride, SimulatedApi, SimulatedRow};
 
 use crate::support::{DOCUMENTED, Reply, TestApp};
 
@@ -261,7 +261,7 @@ async fn the_same_content_fetched_again_is_still_not_modified() {
         .await;
 
     assert_eq!(reply.status, 304);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
     assert_eq!(reply.header("age"), "0", "freshness is renewed");
     assert_eq!(reply.header("last-modified"), FIRST_SEEN);
 }
@@ -271,9 +271,9 @@ async fn other_content_has_another_validator_and_date() {
     let app = TestApp::start().await;
     let first = app.usage(DOCUMENTED).await;
     let seats = SimulatedRow::new("VISIO", "Visio", 7, usage_proxy::simulator::DOCUMENTED_DATE);
-    app.simulator.replace(
+    app.simulator.override_customer(
         usage_proxy::simulator::DOCUMENTED_CUSTOMER,
-        Override::Rows(vec![seats]),
+        CustomerOverride::Rows(vec![seats]),
     );
     app.advance(PAST_REVALIDATION);
 
@@ -385,7 +385,7 @@ async fn head_alone_fetches_for_the_get_that_follows() {
     );
     assert_eq!(get.header("cache-status"), "usage-proxy; hit; ttl=900");
     assert_eq!(head.header("etag"), get.header("etag"));
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]

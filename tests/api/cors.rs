@@ -178,7 +178,7 @@ async fn a_preflight_is_answered_with_what_a_page_may_send() {
             "usage-proxy; detail=not-consulted"
         );
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
     let counted =
         r#"usage_proxy_http_requests_total{method="other",route="unmatched",status="204"}"#;
     assert_eq!(app.metric(counted).await, 1.0);
@@ -253,7 +253,7 @@ async fn no_answer_lets_a_page_use_what_its_browser_adds_by_itself() {
 async fn a_page_without_a_key_gets_its_preflight_and_may_read_its_refusal() {
     let folder = tempfile::tempdir().unwrap();
     let callers = folder.path().join("callers.toml");
-    let hash = KeyHash::of(b"up_dashboard");
+    let hash = KeyHash::of_key(b"up_dashboard");
     let caller = format!(
         "[[caller]]\nname = \"dashboard\"\nkey_sha256 = [\"{hash}\"]\ncustomers = [\"*\"]\n\
          scopes = [\"usage:read\"]\n"

@@ -153,7 +153,7 @@ async fn items_are_handed_out_as_they_came() {
     let mut odd = listed(7, "Ö & \"Co\"");
     odd["somethingNew"] = json!({ "deep": [1, 2.50, null, true, "\u{1F600}"] });
     app.simulator
-        .replace_customers([odd.clone(), listed(8, "A first")]);
+        .override_customer_list([odd.clone(), listed(8, "A first")]);
 
     let body = app.get(LIST).await.json();
 
@@ -164,9 +164,9 @@ async fn items_are_handed_out_as_they_came() {
 async fn the_order_that_partner_center_chose_changes_nothing() {
     let app = TestApp::start().await;
     let two = [listed(1, "Contoso"), listed(2, "Adatum")];
-    app.simulator.replace_customers(two.clone());
+    app.simulator.override_customer_list(two.clone());
     let first = app.get(LIST).await;
-    app.simulator.replace_customers(two.into_iter().rev());
+    app.simulator.override_customer_list(two.into_iter().rev());
     app.advance(STALE);
 
     let second = app.get(LIST).await;
@@ -182,7 +182,7 @@ async fn the_order_that_partner_center_chose_changes_nothing() {
 #[tokio::test]
 async fn an_empty_list_is_data() {
     let app = TestApp::start().await;
-    app.simulator.replace_customers([]);
+    app.simulator.override_customer_list([]);
 
     let reply = app.get(LIST).await;
     let again = app.get(LIST).await;
@@ -403,10 +403,11 @@ async fn nobody_is_skipped_though_the_list_is_read_anew_between_two_pages() {
     let app = TestApp::start().await;
     let names = ["Adatum", "Contoso", "Fabrikam", "Litware"];
     let listed_at = |at: usize| listed(at as u128, names[at]);
-    app.simulator.replace_customers([0, 1, 2, 3].map(listed_at));
+    app.simulator
+        .override_customer_list([0, 1, 2, 3].map(listed_at));
     let first = app.get("/v1/customers?size=2").await;
     // The one that the token names, and the one before it, have gone.
-    app.simulator.replace_customers([2, 3].map(listed_at));
+    app.simulator.override_customer_list([2, 3].map(listed_at));
     app.advance(STALE);
 
     let second = next_page(&app, &first).await.unwrap();
@@ -536,7 +537,7 @@ async fn rights_that_change_change_the_list_at_once() {
     let app = with_callers(&[portal().with_customers(&[customer(1)])]).await;
     let narrow = app.get_as(&key_of("portal"), LIST).await;
     app.write_callers(&callers_file(&[portal()]));
-    app.reload.ask();
+    app.reload.trigger();
 
     let mut wide = app.get_as(&key_of("portal"), LIST).await;
     while wide.header("etag") == narrow.header("etag") {
@@ -554,7 +555,7 @@ async fn rights_that_change_change_the_list_at_once() {
 async fn it_ages_as_usage_does() {
     let app = TestApp::start().await;
     app.get(LIST).await;
-    app.simulator.replace_customers([
+    app.simulator.override_customer_list([
         listed(1, "Contoso"),
         listed(2, "Adatum"),
         listed(3, "Litware"),
@@ -632,12 +633,12 @@ async fn a_caller_says_what_may_be_asked() {
 #[tokio::test]
 async fn concurrent_misses_make_one_call() {
     let app = TestApp::start().await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
 
     let (first, second, ()) = tokio::join!(app.get(LIST), app.get("/v1/customers?size=3"), async {
         app.wait_for_metric("usage_proxy_collapsed_total", 1.0)
             .await;
-        app.simulator.release();
+        app.simulator.release_calls();
     });
 
     assert_eq!(asked(&app).len(), 1);
@@ -671,7 +672,7 @@ async fn a_page_that_fails_leaves_what_is_held_in_place() {
     app.get(LIST).await;
     app.advance(STALE);
     // The first page comes, the second does not.
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let (reply, ()) = tokio::join!(app.get(LIST), async {
         app.simulator.clear_requests();
         app.upstream_asked(SimulatedApi::Customers, 1).await;
@@ -679,7 +680,7 @@ async fn a_page_that_fails_leaves_what_is_held_in_place() {
             body: Some(BodyFault::Truncated),
             ..Faults::default()
         }));
-        app.simulator.release();
+        app.simulator.release_calls();
     });
 
     assert_eq!(reply.json()["totalCount"], 601);
@@ -694,7 +695,7 @@ async fn a_page_that_fails_leaves_what_is_held_in_place() {
 async fn a_list_that_has_shrunk_to_nearly_nothing_is_doubted() {
     let app = TestApp::start().await;
     app.get(LIST).await;
-    app.simulator.replace_customers([listed(1, "Contoso")]);
+    app.simulator.override_customer_list([listed(1, "Contoso")]);
     app.advance(STALE);
 
     let doubted = app.get(LIST).await;

@@ -23,9 +23,9 @@ async fn an_absence_of_a_date_before_the_newest_is_remembered_for_a_day() {
     app.usage(customer(0)).await;
     let (past, coming) = (path("2020-01-01"), path(newest.tomorrow().unwrap()));
     let asked = async |path: &str| {
-        let before = app.simulator.count(SimulatedApi::Commercial);
+        let before = app.simulator.request_count(SimulatedApi::Commercial);
         app.get(path).await.problem(404, "nothing-processed");
-        app.simulator.count(SimulatedApi::Commercial) > before
+        app.simulator.request_count(SimulatedApi::Commercial) > before
     };
 
     assert!(asked(&past).await);
@@ -47,7 +47,7 @@ async fn no_cache_asks_again_for_a_past_date_that_had_no_data() {
         let headers = [("cache-control", "no-cache")];
         let reply = app.get_with(&path("2020-01-01"), &headers).await;
         reply.problem(404, "nothing-processed");
-        app.simulator.count(SimulatedApi::Commercial)
+        app.simulator.request_count(SimulatedApi::Commercial)
     };
 
     assert_eq!(ask().await, 1);
@@ -66,7 +66,7 @@ async fn a_purge_forgets_the_absence_of_a_past_date() {
     app.admin_post("/cache/purge").await;
     app.get(&path("2020-01-01")).await;
 
-    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 2);
 }
 
 #[tokio::test]
@@ -117,5 +117,5 @@ async fn a_caller_that_may_not_refresh_causes_sixty_calls_for_given_dates_a_minu
         (200, 200, 200)
     );
     refused_again.problem(429, "rate-limited");
-    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 63);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 63);
 }

@@ -59,7 +59,7 @@ async fn the_native_form_is_partner_centers_own_bytes_from_the_same_call() {
     assert_eq!(reply.header("cache-status"), "usage-proxy; hit; ttl=900");
     assert_eq!(
         app.simulator
-            .count(usage_proxy::simulator::SimulatedApi::Insights),
+            .request_count(usage_proxy::simulator::SimulatedApi::Insights),
         1
     );
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde_json::json;
 use usage_proxy::simulator::{
-    BodyFault, FaultScope, Faults, Override, SimulatedApi, SimulatedRow, documented_deployment_body,
+    BodyFault, CustomerOverride, FaultScope, Faults, SimulatedApi, SimulatedRow,
+    documented_deployment_body,
 };
 use uuid::Uuid;
 
@@ -98,7 +99,7 @@ async fn bodies_come_byte_for_byte() {
     assert_eq!(documented.body, documented_deployment_body());
     let odd = "\u{feff}{ \"items\" : [ {\"new\":1.50} ],\n\"more\": [] }";
     app.simulator
-        .replace(customer(3), Override::Body(odd.into()));
+        .override_customer(customer(3), CustomerOverride::Body(odd.into()));
     assert_eq!(app.get(&deployment(customer(3))).await.text(), odd);
     app.simulator.set_faults(Faults {
         bom: true,
@@ -139,11 +140,11 @@ async fn what_is_told_of_all_customers_is_for_who_may_read_all_of_them() {
                 );
             }
             if !held {
-                let asked = app.simulator.count(SimulatedApi::PartnerUsage)
-                    + app.simulator.count(SimulatedApi::PartnerDeployment);
+                let asked = app.simulator.request_count(SimulatedApi::PartnerUsage)
+                    + app.simulator.request_count(SimulatedApi::PartnerDeployment);
                 assert_eq!(app.get_as(&key_of("grafana"), path).await.status, 200);
-                let now = app.simulator.count(SimulatedApi::PartnerUsage)
-                    + app.simulator.count(SimulatedApi::PartnerDeployment);
+                let now = app.simulator.request_count(SimulatedApi::PartnerUsage)
+                    + app.simulator.request_count(SimulatedApi::PartnerDeployment);
                 assert_eq!(now, asked + 1, "only for who may have it");
             }
         }
@@ -263,9 +264,10 @@ async fn an_older_or_a_shrunken_answer_is_doubted() {
     let today = app.simulator.newest_date();
     let products = |count: usize, day| {
         let row = |number| SimulatedRow::new(&format!("PRODUCT {number}"), "Exchange", 5, day);
-        Override::Rows((0..count).map(row).collect())
+        CustomerOverride::Rows((0..count).map(row).collect())
     };
-    app.simulator.replace(customer(0), products(20, today));
+    app.simulator
+        .override_customer(customer(0), products(20, today));
     let good = app.get(&deployment(customer(0))).await;
 
     for doubtful in [
@@ -273,7 +275,7 @@ async fn an_older_or_a_shrunken_answer_is_doubted() {
         products(0, today),
         products(20, today.yesterday().unwrap()),
     ] {
-        app.simulator.replace(customer(0), doubtful);
+        app.simulator.override_customer(customer(0), doubtful);
         app.advance(STALE);
         let reply = app.get(&deployment(customer(0))).await;
         assert!(reply.header("cache-status").ends_with("detail=suspect"));

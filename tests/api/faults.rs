@@ -288,7 +288,7 @@ async fn a_port_that_speaks_no_tls_meets_nothing_held() {
     let reply = app.usage(DOCUMENTED).await;
 
     expected(State::Absent, Outcome::Unavailable).check(&reply);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
 }
 
 // === impl Fault ===
@@ -393,7 +393,7 @@ async fn time_passes(clock: &ManualClock, fault: Fault) -> Infallible {
         return std::future::pending().await;
     };
     loop {
-        clock.asleep(1, pause).await;
+        clock.wait_for_sleepers_until(1, pause).await;
         clock.advance(pause);
         if pause == ATTEMPT_TIMEOUT {
             // Another attempt has its own time, which does not pass.

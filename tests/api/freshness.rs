@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use usage_proxy::simulator::{
-    Faults, NO_RELATIONSHIP_CUSTOMER, Override, SimulatedApi, SimulatedRow,
+    CustomerOverride, Faults, NO_RELATIONSHIP_CUSTOMER, SimulatedApi, SimulatedRow,
 };
 use uuid::Uuid;
 
@@ -50,7 +50,7 @@ async fn a_fresh_answer_is_served_without_asking_upstream() {
     }
     let etag = first.header("etag");
     assert!(etag.starts_with('"') && etag.len() > 2, "{etag}");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn the_ids_of_a_call_come_back_on_its_own_answer_and_on_no_later_one() {
 async fn the_same_content_renews_freshness_and_keeps_the_validators() {
     let app = TestApp::start().await;
     app.simulator
-        .replace(customer(0), seats(5, app.simulator.newest_date()));
+        .override_customer(customer(0), seats(5, app.simulator.newest_date()));
     let before = app.usage(customer(0)).await;
     app.advance(STALE);
 
@@ -100,7 +100,7 @@ async fn the_same_content_renews_freshness_and_keeps_the_validators() {
         before.header("last-modified")
     );
     assert_eq!(app.usage(customer(0)).await.header("cache-status"), HIT);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
 }
 
 #[tokio::test]
@@ -109,11 +109,11 @@ async fn the_same_rows_in_another_order_change_the_native_form_alone() {
     let date = app.simulator.newest_date();
     let mut rows = ["A", "B"].map(|plan| SimulatedRow::new(plan, "Exchange", 5, date));
     app.simulator
-        .replace(customer(0), Override::Rows(rows.to_vec()));
+        .override_customer(customer(0), CustomerOverride::Rows(rows.to_vec()));
     let before = [app.usage(customer(0)).await, app.native(customer(0)).await];
     rows.reverse();
     app.simulator
-        .replace(customer(0), Override::Rows(rows.to_vec()));
+        .override_customer(customer(0), CustomerOverride::Rows(rows.to_vec()));
     app.advance(STALE);
 
     let after = [app.usage(customer(0)).await, app.native(customer(0)).await];
@@ -130,9 +130,9 @@ async fn the_same_rows_in_another_order_change_the_native_form_alone() {
 async fn other_content_under_the_same_date_replaces_the_entry() {
     let app = TestApp::start().await;
     let date = app.simulator.newest_date();
-    app.simulator.replace(customer(0), seats(5, date));
+    app.simulator.override_customer(customer(0), seats(5, date));
     let before = app.usage(customer(0)).await;
-    app.simulator.replace(customer(0), seats(6, date));
+    app.simulator.override_customer(customer(0), seats(6, date));
     app.advance(STALE);
 
     let after = app.usage(customer(0)).await;
@@ -165,24 +165,25 @@ async fn a_newer_date_takes_over_and_the_older_one_stays_held() {
     assert_eq!(newest.json()["processedDate"], "2026-11-20");
     assert_eq!(older.header("cache-status"), HIT);
     assert_eq!(older.body, before.body);
-    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 0);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 0);
 }
 
 #[tokio::test]
 async fn the_newest_date_never_goes_backwards() {
     let app = TestApp::start().await;
     let newest = app.simulator.newest_date();
-    app.simulator.replace(customer(0), seats(6, newest));
+    app.simulator
+        .override_customer(customer(0), seats(6, newest));
     let before = app.usage(customer(0)).await;
     app.simulator
-        .replace(customer(0), seats(5, newest.yesterday().unwrap()));
+        .override_customer(customer(0), seats(5, newest.yesterday().unwrap()));
     app.advance(STALE);
 
     let after = app.usage(customer(0)).await;
 
     assert_eq!(after.body, before.body);
     assert_eq!(after.header("etag"), before.header("etag"));
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
     let again = app.usage(customer(0)).await;
     assert_eq!(
         again.header("cache-status"),
@@ -207,7 +208,7 @@ async fn an_empty_collection_is_data() {
     assert_eq!(usage["workloads"], json!([]));
     assert_eq!(second.header("cache-status"), HIT);
     assert_eq!(second.body, first.body);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
@@ -273,7 +274,7 @@ async fn a_callers_no_cache_asks_at_most_once_per_min_refresh_interval() {
 
         assert_eq!(reply.header("cache-status"), cache_status, "{after:?} on");
         assert_eq!(
-            app.simulator.count(SimulatedApi::Insights),
+            app.simulator.request_count(SimulatedApi::Insights),
             calls,
             "{after:?} on"
         );
@@ -310,7 +311,7 @@ async fn a_no_cache_that_fails_is_not_repeated_before_its_interval_either() {
             "{after:?} on: {cache_status}"
         );
         assert_eq!(
-            app.simulator.count(SimulatedApi::Insights),
+            app.simulator.request_count(SimulatedApi::Insights),
             calls,
             "{after:?} on"
         );
@@ -329,7 +330,7 @@ async fn only_if_cached_never_asks_upstream() {
         nothing_held.header("cache-status"),
         "usage-proxy; detail=only-if-cached"
     );
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
 
     app.get(&path).await;
     for (after, status, cache_status) in [
@@ -352,7 +353,7 @@ async fn only_if_cached_never_asks_upstream() {
         assert_eq!(reply.status, status, "{after:?} on");
         assert_eq!(reply.header("cache-status"), cache_status, "{after:?} on");
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
     assert_eq!(app.metric("usage_proxy_fills_in_flight").await, 0.0);
 }
 
@@ -378,13 +379,21 @@ async fn no_such_customer_and_no_relationship_are_remembered_for_a_while() {
             format!("usage-proxy; hit; ttl=1; detail={kind}")
         );
         assert_eq!(remembered.header("ms-requestid"), "", "{kind}");
-        assert_eq!(app.simulator.count(SimulatedApi::Insights), 1, "{kind}");
+        assert_eq!(
+            app.simulator.request_count(SimulatedApi::Insights),
+            1,
+            "{kind}"
+        );
 
         app.advance(SECOND);
         let asked_again = app.usage(customer).await;
 
         assert_eq!(asked_again.header("cache-status"), asked);
-        assert_eq!(app.simulator.count(SimulatedApi::Insights), 2, "{kind}");
+        assert_eq!(
+            app.simulator.request_count(SimulatedApi::Insights),
+            2,
+            "{kind}"
+        );
     }
 }
 
@@ -394,7 +403,7 @@ async fn a_customer_that_appears_is_served_once_its_absence_is_forgotten() {
     let new = Uuid::from_u128(7);
     app.usage(new).await;
     app.simulator
-        .replace(new, seats(5, app.simulator.newest_date()));
+        .override_customer(new, seats(5, app.simulator.newest_date()));
     app.advance(30 * SECOND);
 
     let reply = app.usage(new).await;
@@ -423,8 +432,8 @@ async fn a_past_day_is_had_from_the_commercial_call_once_and_does_not_go_stale()
         "the whole lifetime, from which a client subtracts the age"
     );
     assert_eq!(a_month_on.body, first.body);
-    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 1);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
 }
 
 #[tokio::test]
@@ -437,7 +446,7 @@ async fn the_newest_date_by_its_name_is_had_from_the_insights_snapshot() {
     assert_eq!(by_name.header("cache-status"), HIT);
     assert_eq!(by_name.header("etag"), newest.header("etag"));
     assert_eq!(by_name.body, newest.body);
-    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 0);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 0);
 }
 
 #[tokio::test]
@@ -446,7 +455,7 @@ async fn no_cache_of_a_dated_answer_takes_the_place_of_the_insights_snapshot() {
     let by_name = dated(customer(0), "2026-11-19");
     app.usage(customer(0)).await;
     app.simulator
-        .replace(customer(0), seats(6, app.simulator.newest_date()));
+        .override_customer(customer(0), seats(6, app.simulator.newest_date()));
     app.advance(30 * SECOND);
 
     let forced = app.get_with(&by_name, &NO_CACHE).await;
@@ -461,7 +470,7 @@ async fn no_cache_of_a_dated_answer_takes_the_place_of_the_insights_snapshot() {
         "usage-proxy; hit; ttl=900; detail=min-refresh-interval"
     );
     assert_eq!(soon_after.body, forced.body);
-    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 1);
 }
 
 #[tokio::test]
@@ -483,8 +492,8 @@ async fn with_the_commercial_source_each_form_has_its_own_call_and_entry() {
             .iter()
             .all(|reply| reply.header("cache-status") == HIT)
     );
-    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 1);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
     let held = app
         .admin_get(&format!("/cache?customer={}", customer(0)))
         .await
@@ -507,14 +516,15 @@ async fn with_the_insights_source_both_forms_share_one_call_and_entry() {
 
     assert_eq!(native.header("cache-status"), STORED);
     assert_eq!(simplified.header("cache-status"), HIT);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
     assert_eq!(app.metric("usage_proxy_cache_entries").await, 1.0);
 }
 
 #[tokio::test]
 async fn what_upstream_tells_instead_of_nothing_is_fresh_data() {
     let app = TestApp::start().await;
-    app.simulator.replace(customer(0), Override::Rows(vec![]));
+    app.simulator
+        .override_customer(customer(0), CustomerOverride::Rows(vec![]));
     app.usage(customer(0)).await;
     app.simulator.clear_override(customer(0));
     app.advance(STALE);

@@ -85,5 +85,5 @@ async fn an_answer_larger_than_its_share_of_the_cache_is_not_called_stored() {
 
     assert_eq!(first.status, 200);
     assert!(!is_stored(&first), "{first:?}");
-    assert_eq!(app.simulator.count(SimulatedApi::Customers), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Customers), 2);
 }

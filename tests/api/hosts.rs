@@ -120,7 +120,7 @@ async fn a_host_in_an_absolute_target_or_of_http_2_is_checked_too() {
         (foreign.status().as_u16(), own.status().as_u16()),
         (421, 200)
     );
-    assert_eq!(app.simulator.count(SimulatedApi::Customers), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Customers), 1);
 }
 
 #[tokio::test]
@@ -128,7 +128,10 @@ async fn where_callers_are_identified_any_host_will_do() {
     let key = key_of("grafana");
     let app = TestApp::builder()
         .callers(callers_file(&[TestCaller::named("grafana")]))
-        .set("admin.key_sha256", &KeyHash::of(key.as_bytes()).to_string())
+        .set(
+            "admin.key_sha256",
+            &KeyHash::of_key(key.as_bytes()).to_string(),
+        )
         .start()
         .await;
     let headers = [("host", FOREIGN), ("x-api-key", &*key)];

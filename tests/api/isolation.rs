@@ -59,7 +59,7 @@ async fn app(subjects: &[Subject]) -> TestApp {
     for subject in subjects {
         if let Some(qualified) = subject.seats {
             app.simulator
-                .replace(subject.customer, seats(qualified, PROCESSED));
+                .override_customer(subject.customer, seats(qualified, PROCESSED));
         }
     }
     app

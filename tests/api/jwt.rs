@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use usage_proxy::simulator::SimulatedApi;
 
-use self::issuer::{Issuer, Signer, hmac_token};
+use self::issuer::{TestIssuer, TestSigner, hmac_token};
 use crate::support::{
     Builder, DOCUMENTED, Reply, TestApp, TestCaller, callers_file, customer, key_of,
 };
@@ -34,8 +34,8 @@ const PORTAL: &str = r#"
 /// A service that believes an issuer.
 struct Test {
     app: TestApp,
-    issuer: Issuer,
-    signer: Signer,
+    issuer: TestIssuer,
+    signer: TestSigner,
 }
 
 /// Which claims are configured.
@@ -48,8 +48,8 @@ enum Claims {
 
 impl Test {
     async fn start(callers: Option<&str>, claims: Claims) -> Self {
-        let signer = Signer::ec("key");
-        let issuer = Issuer::start(&[&signer]).await;
+        let signer = TestSigner::ec("key");
+        let issuer = TestIssuer::start(&[&signer]).await;
         let app = builder(&issuer, callers, claims).start().await;
         Self {
             app,
@@ -60,7 +60,7 @@ impl Test {
 
     /// Claims of this subject that nothing is wrong with, and others besides.
     fn claims(&self, subject: &str, more: &Value) -> Value {
-        let now = usage_proxy::clock::Clock::wall(&*self.app.clock).as_second();
+        let now = usage_proxy::clock::Clock::wall_time(&*self.app.clock).as_second();
         let mut claims = json!({
             "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "nbf": now, "exp": now + 3600,
         });
@@ -82,7 +82,7 @@ impl Test {
     }
 }
 
-fn builder(issuer: &Issuer, callers: Option<&str>, claims: Claims) -> Builder {
+fn builder(issuer: &TestIssuer, callers: Option<&str>, claims: Claims) -> Builder {
     let mut builder = TestApp::builder()
         .set("callers.jwt.issuer", ISSUER)
         .set("callers.jwt.audience", AUDIENCE)
@@ -156,7 +156,7 @@ async fn a_token_that_is_not_believed_lets_nobody_in_and_is_told_why() {
     let test = Test::start(Some(PORTAL), Claims::None).await;
     let good = test.claims("portal", &json!({}));
     let with = |more: Value| test.token("portal", &more);
-    let stranger = Signer::ec("key").token("ES256", &good);
+    let stranger = TestSigner::ec("key").token("ES256", &good);
     let unsigned = issuer::message(&json!({"alg": "none"}), &good);
 
     for (reason, token) in [
@@ -166,7 +166,7 @@ async fn a_token_that_is_not_believed_lets_nobody_in_and_is_told_why() {
             "token-algorithm",
             hmac_token("key", &test.signer.public_der(), &good),
         ),
-        ("token-key", Signer::ec("other").token("ES256", &good)),
+        ("token-key", TestSigner::ec("other").token("ES256", &good)),
         ("token-expired", with(json!({"exp": 1_000_000_000}))),
         (
             "token-not-yet-valid",
@@ -197,7 +197,7 @@ async fn a_token_that_is_not_believed_lets_nobody_in_and_is_told_why() {
         let after = test.app.metric(&failures(reason)).await;
         assert_eq!(after - before, 1.0, "{reason}");
     }
-    assert_eq!(test.app.simulator.count(SimulatedApi::Insights), 0);
+    assert_eq!(test.app.simulator.request_count(SimulatedApi::Insights), 0);
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ async fn a_token_cannot_refresh_unless_both_it_and_the_file_say_so() {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", &*bearer), ("cache-control", "no-cache")];
         test.app.get_with(&path, &headers).await;
-        asked.push(test.app.simulator.count(SimulatedApi::Insights));
+        asked.push(test.app.simulator.request_count(SimulatedApi::Insights));
     }
 
     assert_eq!(asked, [1, 2]);
@@ -315,8 +315,8 @@ async fn scopes_alone_let_nobody_in_that_the_file_does_not_name() {
 
 #[tokio::test]
 async fn an_issuer_that_is_down_blames_nobody_and_keys_go_on() {
-    let signer = Signer::ec("key");
-    let issuer = Issuer::start(&[]).await;
+    let signer = TestSigner::ec("key");
+    let issuer = TestIssuer::start(&[]).await;
     issuer.answer(500, "");
     let callers = format!("{PORTAL}{}", callers_file(&[TestCaller::named("grafana")]));
     let app = builder(&issuer, Some(&callers), Claims::None).start().await;
@@ -350,7 +350,7 @@ async fn a_caller_that_the_file_names_no_more_is_out_at_once() {
 
     test.app
         .write_callers(&PORTAL.replace("jwt_subject = \"portal\"", "jwt_subject = \"p\""));
-    test.app.reload.ask();
+    test.app.reload.trigger();
 
     let out = async {
         while test.usage(&token, DOCUMENTED).await.status != 401 {
@@ -363,7 +363,7 @@ async fn a_caller_that_the_file_names_no_more_is_out_at_once() {
 
 #[tokio::test]
 async fn where_no_issuer_is_believed_a_token_is_nobodys_key() {
-    let signer = Signer::ec("key");
+    let signer = TestSigner::ec("key");
     let app = TestApp::builder().callers(PORTAL).start().await;
     let claims = json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "portal", "exp": 9_000_000_000_u64});
     let token = signer.token("ES256", &claims);

@@ -22,7 +22,7 @@ async fn draining_answers_what_is_under_way_and_lets_nobody_in() {
     let probe = app.admin_get("/readyz").await;
     let alive = app.admin_get("/healthz").await;
     let refused = refusal(&app).await;
-    app.simulator.release();
+    app.simulator.release_calls();
     let mut answer = String::new();
     under_way.read_to_string(&mut answer).await.unwrap();
     let ended = tokio::time::timeout(PATIENCE, app.running).await;
@@ -60,7 +60,7 @@ async fn a_request_that_outlasts_the_drain_timeout_is_cut() {
         read.is_err() || answer.is_empty(),
         "the connection ends without an answer: {answer:?}"
     );
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
@@ -77,14 +77,16 @@ async fn an_idle_connection_holds_up_nobody() {
 
 /// A request that has reached upstream, whose answer is held.
 async fn held_request(app: &TestApp) -> TcpStream {
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let mut stream = TcpStream::connect(app.api).await.unwrap();
     let request = format!(
         "GET /v1/customers/{}/usage HTTP/1.1\r\nHost: localhost\r\n\r\n",
         customer(0)
     );
     stream.write_all(request.as_bytes()).await.unwrap();
-    app.simulator.wait_for(SimulatedApi::Insights, 1).await;
+    app.simulator
+        .wait_for_requests(SimulatedApi::Insights, 1)
+        .await;
     stream
 }
 

@@ -45,7 +45,7 @@ impl Log {
                 filter: "info".to_owned(),
                 requests: RequestLog::All,
             };
-            let dispatch = telemetry::dispatch(&config, || OfThisThread).unwrap();
+            let dispatch = telemetry::build_dispatch(&config, || OfThisThread).unwrap();
             tracing::dispatcher::set_global_default(dispatch).unwrap();
         });
         let lines = Arc::default();
@@ -211,11 +211,11 @@ async fn only_problems_and_slow_answers_are_logged_where_no_more_is_wanted() {
     app.usage(customers[1]).await;
     app.usage(customers[1]).await;
     app.usage(Uuid::from_u128(1)).await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
     tokio::join!(app.usage(customers[2]), async {
         app.upstream_asked(SimulatedApi::Insights, 3).await;
         app.advance(Duration::from_secs(1));
-        app.simulator.release();
+        app.simulator.release_calls();
     });
 
     let told: Vec<_> = log
@@ -233,7 +233,7 @@ async fn only_problems_and_slow_answers_are_logged_where_no_more_is_wanted() {
 #[tokio::test]
 async fn a_purge_leaves_a_line_of_who_purged_what_and_how_much() {
     let log = Log::start();
-    let key_hash = KeyHash::of(b"up_operator").to_string();
+    let key_hash = KeyHash::of_key(b"up_operator").to_string();
     let app = TestApp::builder()
         .set("admin.key_sha256", &key_hash)
         .start()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_ENCODING};
-use usage_proxy::simulator::{BodyFault, Faults, Override, SimulatedApi, SimulatedRow};
+use usage_proxy::simulator::{BodyFault, CustomerOverride, Faults, SimulatedApi, SimulatedRow};
 use uuid::Uuid;
 
 use crate::support::{DOCUMENTED, TestApp, customer};
@@ -63,7 +63,7 @@ async fn with_nothing_held_it_is_a_502_and_the_next_answer_is_as_good_as_ever() 
         let problem = reply.problem(502, "malformed");
         assert!(problem.get("products").is_none(), "{source}, {fault:?}");
         assert_eq!(app.held().await, 0, "{source}, {fault:?}: nothing is kept");
-        assert_eq!(app.simulator.count(api), 1, "{source}, {fault:?}");
+        assert_eq!(app.simulator.request_count(api), 1, "{source}, {fault:?}");
         app.simulator.set_faults(Faults::default());
         app.advance(Duration::from_secs(1));
         let next = app.usage(DOCUMENTED).await;
@@ -111,7 +111,7 @@ async fn what_is_held_is_served_stale_and_stays_as_it_was() {
             status.contains("fwd=stale") && status.contains("stale-if-error"),
             "{source}, {fault:?}: {status}"
         );
-        assert_eq!(app.simulator.count(api), 2, "{source}, {fault:?}");
+        assert_eq!(app.simulator.request_count(api), 2, "{source}, {fault:?}");
         assert_eq!(app.held().await, 1, "{source}, {fault:?}");
     }
 }
@@ -173,7 +173,7 @@ async fn json_that_is_no_usage_is_refused() {
     for (index, (case, body)) in cases.into_iter().enumerate() {
         let customer = Uuid::from_u128(index as u128 + 1);
         app.simulator
-            .replace(customer, Override::Body(Bytes::from(body)));
+            .override_customer(customer, CustomerOverride::Body(Bytes::from(body)));
 
         let reply = app.usage(customer).await;
 
@@ -183,7 +183,8 @@ async fn json_that_is_no_usage_is_refused() {
     }
     // The cases differ from usage in what their name says alone.
     let customer = Uuid::from_u128(4711);
-    app.simulator.replace(customer, Override::Body(sane.into()));
+    app.simulator
+        .override_customer(customer, CustomerOverride::Body(sane.into()));
     assert_eq!(app.usage(customer).await.status, 200);
 }
 
@@ -202,12 +203,12 @@ async fn a_success_that_is_not_200_or_not_what_it_says_is_refused() {
         let customer = Uuid::from_u128(index as u128 + 1);
         let case = format!("{status}, {headers:?}");
         let body = body.clone();
-        let told = Override::Status {
+        let told = CustomerOverride::Status {
             status,
             body,
             headers,
         };
-        app.simulator.replace(customer, told);
+        app.simulator.override_customer(customer, told);
 
         let reply = app.usage(customer).await;
 
@@ -233,20 +234,20 @@ async fn pages_that_shift_while_they_are_read_are_no_answer() {
         let products = |names: &[&str]| {
             let processed = app.simulator.newest_date();
             let row = |name: &&str| SimulatedRow::new(name, "Exchange", 5, processed);
-            Override::Rows(names.iter().map(row).collect())
+            CustomerOverride::Rows(names.iter().map(row).collect())
         };
         let customer = customer(0);
         app.simulator
-            .replace(customer, products(&["A", "B", "C", "D"]));
-        app.simulator.hold();
+            .override_customer(customer, products(&["A", "B", "C", "D"]));
+        app.simulator.hold_calls();
 
         let (shifted, ()) = tokio::join!(app.usage(customer), async {
             app.upstream_asked(SimulatedApi::Commercial, 1).await;
-            app.simulator.release();
-            app.simulator.hold();
+            app.simulator.release_calls();
+            app.simulator.hold_calls();
             app.upstream_asked(SimulatedApi::Commercial, 2).await;
-            app.simulator.replace(customer, products(then));
-            app.simulator.release();
+            app.simulator.override_customer(customer, products(then));
+            app.simulator.release_calls();
         });
         app.advance(Duration::from_secs(1));
         let whole = app.usage(customer).await;
@@ -263,7 +264,8 @@ async fn a_collection_that_goes_on_elsewhere_is_not_the_whole_though_its_total_f
     let app = app("insights").await;
     let customer = customer(0);
     let body = r#"{"totalCount":0,"items":[],"links":{"next":{"uri":"?page=2","method":"GET"}}}"#;
-    app.simulator.replace(customer, Override::Body(body.into()));
+    app.simulator
+        .override_customer(customer, CustomerOverride::Body(body.into()));
 
     for path in ["usage", "analytics/licenses/deployment"] {
         let reply = app.get(&format!("/v1/customers/{customer}/{path}")).await;

@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use usage_proxy::simulator::{
-    Faults, NO_RELATIONSHIP_CUSTOMER, Override, SimulatedApi, SimulatedRow,
+    CustomerOverride, Faults, NO_RELATIONSHIP_CUSTOMER, SimulatedApi, SimulatedRow,
 };
 use uuid::Uuid;
 
@@ -400,10 +400,10 @@ async fn counters_move_as_the_traffic_says() {
         app.call(expected.method, path, expected.headers).await;
         let (insights, commercial) = expected.calls;
         app.simulator
-            .wait_for(SimulatedApi::Insights, insights)
+            .wait_for_requests(SimulatedApi::Insights, insights)
             .await;
         app.simulator
-            .wait_for(SimulatedApi::Commercial, commercial)
+            .wait_for_requests(SimulatedApi::Commercial, commercial)
             .await;
         app.wait_until_filled().await;
 
@@ -559,7 +559,7 @@ async fn what_has_grown_too_large_to_be_held_is_counted_as_that_alone() {
     let rows = (0..200).map(|row| SimulatedRow::new(&format!("PLAN {row}"), "Exchange", 5, date));
     app.usage(customer(0)).await;
     app.simulator
-        .replace(customer(0), Override::Rows(rows.collect()));
+        .override_customer(customer(0), CustomerOverride::Rows(rows.collect()));
     app.advance(4_500 * SECOND);
 
     let reply = app.usage(customer(0)).await;
@@ -580,12 +580,14 @@ async fn what_has_grown_too_large_to_be_held_is_counted_as_that_alone() {
 #[tokio::test]
 async fn what_is_under_way_is_counted_while_it_is() {
     let app = TestApp::start().await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let look = async {
-        app.simulator.wait_for(SimulatedApi::Insights, 1).await;
+        app.simulator
+            .wait_for_requests(SimulatedApi::Insights, 1)
+            .await;
         let in_flight = app.metric("usage_proxy_http_requests_in_flight").await;
         let fills = app.metric("usage_proxy_fills_in_flight").await;
-        app.simulator.release();
+        app.simulator.release_calls();
         (in_flight, fills)
     };
 
@@ -938,7 +940,7 @@ const GONE: &str = "usage_proxy_http_requests_total{method=\"GET\",\
 #[tokio::test]
 async fn a_caller_that_resets_its_connection_is_counted_as_gone() {
     let app = TestApp::start().await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let mut caller = TcpStream::connect(app.api).await.unwrap();
     let request =
         format!("GET /v1/customers/{DOCUMENTED}/usage HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -957,7 +959,7 @@ async fn a_caller_that_resets_its_connection_is_counted_as_gone() {
 async fn a_caller_that_resets_its_stream_is_counted_as_gone() {
     let app = TestApp::builder().set("server.http2_cleartext", "true");
     let app = app.start().await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let client = reqwest::Client::builder()
         .no_proxy()
         .http2_prior_knowledge()

@@ -1,7 +1,7 @@
 //! The newest date of a customer never goes backwards, also after its data was evicted.
 
 use jiff::civil::Date;
-use usage_proxy::simulator::{FaultScope, Faults, Override, SimulatedApi, SimulatedRow};
+use usage_proxy::simulator::{CustomerOverride, FaultScope, Faults, SimulatedApi, SimulatedRow};
 
 use crate::support::{Reply, TestApp, customer};
 
@@ -27,9 +27,9 @@ fn go_backwards(app: &TestApp, date: Date) {
     let rows = [date, date.yesterday().unwrap()]
         .map(|processed| SimulatedRow::new("PRODUCT", "Exchange", 5, processed));
     let newest = date.yesterday().unwrap();
-    app.simulator.replace(
+    app.simulator.override_customer(
         customer(0),
-        Override::History {
+        CustomerOverride::History {
             newest,
             rows: rows.to_vec(),
         },
@@ -41,7 +41,7 @@ fn lose_the_rows(app: &TestApp, date: Date) {
     let rows = vec![SimulatedRow::new("PRODUCT", "Exchange", 5, date)];
     let newest = date.tomorrow().unwrap();
     app.simulator
-        .replace(customer(0), Override::History { newest, rows });
+        .override_customer(customer(0), CustomerOverride::History { newest, rows });
 }
 
 fn date_of(reply: &Reply) -> String {
@@ -78,8 +78,8 @@ async fn the_newest_date_is_asked_for_by_name_when_an_older_one_is_told_after_it
         older.to_string(),
         "the older answer is stored for its own date"
     );
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
-    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 1);
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn without_the_newest_date_an_older_one_is_refused_as_suspect() {
     assert_suspect(&asked);
     again.problem(502, "suspect");
     assert_suspect(&again);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
     assert_eq!(date_of(&after_a_soft_purge), date.to_string());
 }
 
@@ -140,13 +140,13 @@ async fn an_answer_without_rows_is_suspect_after_the_eviction_too() {
 async fn an_answer_without_rows_is_believed_where_the_newest_date_is_gone_too() {
     let (app, _) = evicted().await;
     app.simulator
-        .replace(customer(0), Override::Rows(Vec::new()));
+        .override_customer(customer(0), CustomerOverride::Rows(Vec::new()));
 
     let asked = app.usage(customer(0)).await;
 
     assert_eq!(asked.json()["processedDate"], serde_json::Value::Null);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
-    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 1);
 }
 
 #[tokio::test]

@@ -23,16 +23,16 @@ async fn slow_app() -> Arc<TestApp> {
         .start()
         .await;
     let app = Arc::new(app);
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let first = {
         let app = Arc::clone(&app);
         tokio::spawn(async move { app.usage(DOCUMENTED).await })
     };
     app.upstream_asked(SimulatedApi::Insights, 1).await;
     app.advance(Duration::from_secs(5));
-    app.simulator.release();
+    app.simulator.release_calls();
     assert_eq!(first.await.unwrap().status, 200);
-    app.simulator.hold();
+    app.simulator.hold_calls();
     app
 }
 
@@ -66,9 +66,9 @@ async fn what_cannot_be_answered_in_time_is_shed_and_hits_are_not() {
     assert_eq!(hit.status, 200);
     assert!(hit.header("cache-status").starts_with("usage-proxy; hit;"));
     assert!((app.metric(SHED).await - 1.0).abs() < f64::EPSILON);
-    let asked = app.simulator.count(SimulatedApi::Insights);
+    let asked = app.simulator.request_count(SimulatedApi::Insights);
     assert_eq!(asked, 1 + PLACES);
-    app.simulator.release();
+    app.simulator.release_calls();
     for reply in waiting.join_all().await {
         reply.problem(404, "unknown-customer");
     }
@@ -136,5 +136,5 @@ async fn customers_that_nobody_knows_are_remembered_beside_what_is_held() {
 
     assert_eq!(app.held().await, 1);
     assert!((app.metric(UNKNOWN).await - 2.0).abs() < f64::EPSILON);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 3);
 }

@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use jiff::{ToSpan, civil::Date};
 use serde_json::{Value, json};
 use usage_proxy::simulator::{
-    FaultScope, Faults, NO_RELATIONSHIP_CUSTOMER, Override, SimulatedApi, SimulatedRow,
+    CustomerOverride, FaultScope, Faults, NO_RELATIONSHIP_CUSTOMER, SimulatedApi, SimulatedRow,
 };
 
 use crate::support::{
@@ -94,14 +94,17 @@ async fn whoever_names_nobody_chooses_among_all_customers() {
         &["<h1>Choose a customer</h1>", "26 customers", &link],
     );
     assert_eq!(html.matches("<li><a href=\"/?customer=").count(), 26);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
 }
 
 #[tokio::test]
 async fn a_customer_without_a_name_hides_no_others() {
     let app = TestApp::start().await;
-    app.simulator
-        .replace_customers([listed(1, "Contoso"), listed(2, ""), listed(3, "Fabrikam")]);
+    app.simulator.override_customer_list([
+        listed(1, "Contoso"),
+        listed(2, ""),
+        listed(3, "Fabrikam"),
+    ]);
 
     let html = html(&app.get("/").await, 200);
 
@@ -121,7 +124,7 @@ async fn a_customer_is_shown_as_bars_with_counts_beside_them() {
         none.licenses_qualified,
     ) = ("Teams".into(), 0, 0);
     app.simulator
-        .replace(customer(0), Override::Rows(vec![row, none]));
+        .override_customer(customer(0), CustomerOverride::Rows(vec![row, none]));
 
     let html = html(&app.get(&page_of(customer(0))).await, 200);
 
@@ -338,7 +341,7 @@ async fn a_page_says_why_its_counts_are_old() {
     let app = TestApp::start().await;
     let page = page_of(customer(0));
     let date = app.simulator.newest_date();
-    app.simulator.replace(customer(0), seats(5, date));
+    app.simulator.override_customer(customer(0), seats(5, date));
     app.usage(customer(0)).await;
     app.get("/").await;
 
@@ -353,7 +356,7 @@ async fn a_page_says_why_its_counts_are_old() {
     let old = html(&app.get(&page).await, 200);
     app.simulator.set_faults(Faults::default());
     app.simulator
-        .replace(customer(0), Override::Rows(Vec::new()));
+        .override_customer(customer(0), CustomerOverride::Rows(Vec::new()));
     app.advance(STALE);
     let suspect = html(&app.get(&page).await, 200);
 
@@ -387,7 +390,7 @@ async fn a_name_is_never_more_than_text() {
     let mut row = SimulatedRow::new(name, name, 8, app.simulator.newest_date());
     row.customer_name = name.into();
     app.simulator
-        .replace(customer(0), Override::Rows(vec![row]));
+        .override_customer(customer(0), CustomerOverride::Rows(vec![row]));
     let typed = "%22%3E%3Cscript%3Ealert(1)%3C/script%3E";
 
     for (path, status) in [
@@ -628,12 +631,12 @@ async fn what_is_held_is_shown_also_where_the_list_of_customers_cannot_be_had() 
 async fn usage_that_is_held_waits_for_no_list_of_customers() {
     let app = TestApp::start().await;
     app.usage(DOCUMENTED).await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
 
     let page = page_of(DOCUMENTED);
     let early = tokio::time::timeout(Duration::from_secs(20), app.get(&page)).await;
     app.upstream_asked(SimulatedApi::Customers, 1).await;
-    app.simulator.release();
+    app.simulator.release_calls();
     app.wait_until_filled().await;
     let later = html(&app.get(&page).await, 200);
 
@@ -649,7 +652,7 @@ async fn usage_that_is_held_waits_for_no_list_of_customers() {
     assert!(!early.contains("<datalist"));
     assert!(!later.contains("data-reload"), "{later}");
     assert_reads(&later, &["value=\"DT DEMO CSP CUSTOMER 005\"", "<datalist"]);
-    assert_eq!(app.simulator.count(SimulatedApi::Customers), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Customers), 1);
 }
 
 #[tokio::test]
@@ -658,7 +661,7 @@ async fn names_turn_nothing_around_wherever_they_stand() {
     let mut turned = listed(1, "Con\u{202e}toso");
     turned["companyProfile"]["domain"] = json!("\u{202e}moc.example");
     app.simulator
-        .replace_customers([turned, listed(2, "Contoso Ltd")]);
+        .override_customer_list([turned, listed(2, "Contoso Ltd")]);
 
     let all = html(&app.get("/").await, 200);
     let found = html(&app.get(&page_of("CON%E2%80%ACTOSO")).await, 200);
@@ -675,9 +678,9 @@ async fn names_turn_nothing_around_wherever_they_stand() {
 #[tokio::test]
 async fn a_customer_without_data_is_called_what_the_list_calls_it() {
     let app = TestApp::start().await;
-    app.simulator.replace_customers([listed(1, "Contoso")]);
+    app.simulator.override_customer_list([listed(1, "Contoso")]);
     app.simulator
-        .replace(customer(1), Override::Rows(Vec::new()));
+        .override_customer(customer(1), CustomerOverride::Rows(Vec::new()));
     app.get("/").await;
 
     let html = html(&app.get(&page_of(customer(1))).await, 200);
@@ -708,7 +711,8 @@ async fn links_to_other_dates_lead_to_counts() {
     let oldest = newest.checked_sub(13.months()).unwrap();
     let row = |date: Date| SimulatedRow::new("A", "Exchange", 5, date);
     let gap = vec![row(newest), row(newest.checked_sub(2.days()).unwrap())];
-    app.simulator.replace(customer(1), Override::Rows(gap));
+    app.simulator
+        .override_customer(customer(1), CustomerOverride::Rows(gap));
     let skipped = format!(
         "{}&date={}",
         page_of(customer(1)),
@@ -769,14 +773,14 @@ async fn a_page_is_counted_and_its_cache_status_told_like_any_answer() {
     assert_eq!(app.get("/").await.status, 200);
     assert_eq!(app.get("/v1/customers").await.status, 200);
     assert!((app.metric(SERVED).await - 5.0).abs() < f64::EPSILON);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
 async fn nothing_processed_is_said_and_no_bars_are_drawn() {
     let app = TestApp::start().await;
     app.simulator
-        .replace(customer(0), Override::Rows(Vec::new()));
+        .override_customer(customer(0), CustomerOverride::Rows(Vec::new()));
 
     let html = html(&app.get(&page_of(customer(0))).await, 200);
 
@@ -814,7 +818,8 @@ async fn rows_of_another_date_say_so() {
     let newest = app.simulator.newest_date();
     let row = |product, date: Date| SimulatedRow::new(product, "Exchange", 5, date);
     let rows = vec![row("A", newest), row("B", newest.yesterday().unwrap())];
-    app.simulator.replace(customer(0), Override::Rows(rows));
+    app.simulator
+        .override_customer(customer(0), CustomerOverride::Rows(rows));
 
     let html = html(&app.get(&page_of(customer(0))).await, 200);
 

@@ -43,9 +43,9 @@ impl Clock for BreakableClock {
         self.clock.now()
     }
 
-    fn wall(&self) -> Timestamp {
+    fn wall_time(&self) -> Timestamp {
         assert!(!self.breaks.wall.swap(false, Relaxed), "{MESSAGE}");
-        self.clock.wall()
+        self.clock.wall_time()
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

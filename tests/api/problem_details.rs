@@ -203,7 +203,7 @@ async fn a_spent_refresh_token_says_what_a_person_must_do() {
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("a person must"), "{detail}");
     assert!(!reply.headers.contains_key("retry-after"), "no use waiting");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
 }
 
 // === Partner Center throttles, is down, or says nothing ===
@@ -229,7 +229,7 @@ async fn a_throttle_is_503_until_it_is_over() {
         later.header("cache-status"),
         "usage-proxy; hit; ttl=46; detail=throttled"
     );
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
@@ -298,19 +298,21 @@ async fn a_token_endpoint_that_is_down_is_503() {
 #[tokio::test]
 async fn silence_is_504_once_the_deadline_has_passed() {
     let app = TestApp::start().await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let path = usage_path();
     let asking = app.get(&path);
 
     let (reply, ()) = tokio::join!(asking, async {
-        app.simulator.wait_for(SimulatedApi::Insights, 1).await;
+        app.simulator
+            .wait_for_requests(SimulatedApi::Insights, 1)
+            .await;
         app.advance(Duration::from_secs(25));
     });
 
     let problem = reply.problem(504, "timed-out");
     retry_after(&reply);
     assert!(problem.get("upstream").is_none(), "nobody answered");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
@@ -322,14 +324,14 @@ async fn silence_is_504_once_every_attempt_has_had_its_time() {
         })
         .start()
         .await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let path = usage_path();
     let asking = app.get(&path);
 
     let (reply, ()) = tokio::join!(asking, async {
         for attempt in 1..=2 {
             app.simulator
-                .wait_for(SimulatedApi::Insights, attempt)
+                .wait_for_requests(SimulatedApi::Insights, attempt)
                 .await;
             app.advance(Duration::from_secs(2));
         }
@@ -337,7 +339,7 @@ async fn silence_is_504_once_every_attempt_has_had_its_time() {
 
     reply.problem(504, "timed-out");
     retry_after(&reply);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
 }
 
 #[tokio::test]
@@ -358,7 +360,11 @@ async fn what_is_not_its_schema_is_502_and_is_not_repeated() {
         let problem = reply.problem(502, "malformed");
         assert!(problem.get("upstream").is_none(), "{fault:?}: no refusal");
         assert!(!reply.text().contains("<html"), "{fault:?}: {problem}");
-        assert_eq!(app.simulator.count(SimulatedApi::Insights), 1, "{fault:?}");
+        assert_eq!(
+            app.simulator.request_count(SimulatedApi::Insights),
+            1,
+            "{fault:?}"
+        );
     }
 }
 
@@ -371,7 +377,7 @@ async fn only_if_cached_asks_nobody() {
         .await;
 
     reply.problem(504, "not-held");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
 }
 
 // === Nothing to do with Partner Center ===
@@ -423,7 +429,7 @@ async fn a_method_that_there_is_not_is_405_and_says_which_there_are() {
             assert!(detail.contains(method.as_str()), "{detail}");
         }
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
 }
 
 #[tokio::test]

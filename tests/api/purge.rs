@@ -141,11 +141,13 @@ async fn a_purge_reaches_what_it_names_and_no_more() {
 async fn a_purge_wins_over_the_fetch_that_it_overtakes() {
     for mode in ["hard=false", "hard=true"] {
         let app = TestApp::start().await;
-        app.simulator.hold();
+        app.simulator.hold_calls();
         let purge = async {
-            app.simulator.wait_for(SimulatedApi::Insights, 1).await;
+            app.simulator
+                .wait_for_requests(SimulatedApi::Insights, 1)
+                .await;
             app.admin_post(&format!("/cache/purge?{mode}")).await;
-            app.simulator.release();
+            app.simulator.release_calls();
         };
 
         let (overtaken, ()) = tokio::join!(app.usage(customer(0)), purge);
@@ -162,20 +164,28 @@ async fn a_purge_wins_over_the_fetch_that_it_overtakes() {
             "usage-proxy; fwd=uri-miss; fwd-status=200; stored; ttl=900",
             "{mode}"
         );
-        assert_eq!(app.simulator.count(SimulatedApi::Insights), 2, "{mode}");
+        assert_eq!(
+            app.simulator.request_count(SimulatedApi::Insights),
+            2,
+            "{mode}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_fetch_that_a_purge_overtook_is_joined_by_nobody() {
     let app = TestApp::start().await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let purge = async {
-        app.simulator.wait_for(SimulatedApi::Insights, 1).await;
+        app.simulator
+            .wait_for_requests(SimulatedApi::Insights, 1)
+            .await;
         app.admin_post("/cache/purge?hard=true").await;
         let release = async {
-            app.simulator.wait_for(SimulatedApi::Insights, 2).await;
-            app.simulator.release();
+            app.simulator
+                .wait_for_requests(SimulatedApi::Insights, 2)
+                .await;
+            app.simulator.release_calls();
         };
         tokio::join!(app.usage(customer(0)), release).0
     };
@@ -199,7 +209,7 @@ async fn a_purge_forgets_what_was_not_there() {
     let new = Uuid::from_u128(7);
     app.usage(new).await.problem(404, "unknown-customer");
     app.simulator
-        .replace(new, seats(5, app.simulator.newest_date()));
+        .override_customer(new, seats(5, app.simulator.newest_date()));
 
     app.admin_post(&format!("/cache/purge?customer={new}"))
         .await;
@@ -226,7 +236,7 @@ async fn a_softly_purged_date_is_asked_for_once_though_insights_told_it_first() 
         "usage-proxy; fwd=stale; fwd-status=200; stored; ttl=900"
     );
     assert_eq!(held.header("cache-status"), "usage-proxy; hit; ttl=900");
-    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 1);
 }
 
 #[tokio::test]
@@ -235,7 +245,7 @@ async fn an_older_date_told_after_a_soft_purge_ends_the_asking_too() {
     let newest = app.simulator.newest_date();
     let before = app.usage(customer(0)).await;
     app.simulator
-        .replace(customer(0), seats(5, newest.yesterday().unwrap()));
+        .override_customer(customer(0), seats(5, newest.yesterday().unwrap()));
     app.admin_post("/cache/purge").await;
 
     let asked = app.usage(customer(0)).await;
@@ -246,5 +256,5 @@ async fn an_older_date_told_after_a_soft_purge_ends_the_asking_too() {
         held.header("cache-status"),
         "usage-proxy; hit; ttl=900; detail=suspect"
     );
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
 }

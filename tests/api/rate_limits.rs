@@ -114,7 +114,7 @@ async fn reading_the_file_again_gives_nobody_a_new_burst() {
             vec![TestCaller::named(rate_name(rate))],
         ];
         app.write_callers(&callers_file(&changed.concat()));
-        app.reload.ask();
+        app.reload.trigger();
         app.wait_for_metric(READ_AT, read_at + 1.0).await;
 
         let reply = app.usage_for("grafana", DOCUMENTED).await;

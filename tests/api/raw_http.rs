@@ -353,11 +353,11 @@ async fn a_client_that_closes_its_half_is_answered_from_the_cache() {
 async fn a_client_that_closes_its_half_waits_for_partner_center_like_any_other() {
     let app = TestApp::start().await;
     let request = get(&format!("/v1/customers/{DOCUMENTED}/usage"), "");
-    app.simulator.hold();
+    app.simulator.hold_calls();
 
     let asking = tokio::spawn(ask_and_close(app.api, request.repeat(2)));
     app.upstream_asked(SimulatedApi::Insights, 1).await;
-    app.simulator.release();
+    app.simulator.release_calls();
     let answers = asking.await.unwrap();
 
     assert_eq!(answers.statuses, [200, 200]);

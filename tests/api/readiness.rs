@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use usage_proxy::simulator::{Faults, Override, SimulatedApi};
+use usage_proxy::simulator::{CustomerOverride, Faults, SimulatedApi};
 
 use crate::{
     logs::Log,
@@ -174,7 +174,7 @@ async fn a_service_without_data_becomes_ready_by_itself_once_its_token_is_accept
 
         check_passes(&app).await;
         app.upstream_asked(SimulatedApi::Insights, 1).await;
-        soon(app.clock.asleep(1, CHECK)).await;
+        soon(app.clock.wait_for_sleepers_until(1, CHECK)).await;
         let still_refused = app.admin_get("/readyz").await;
         app.simulator.set_faults(Faults::default());
         check_passes(&app).await;
@@ -212,14 +212,14 @@ async fn a_service_with_data_leaves_a_refused_token_to_its_callers() {
     for _ in 0..3 {
         check_passes(&app).await;
     }
-    soon(app.clock.asleep(1, CHECK)).await;
+    soon(app.clock.wait_for_sleepers_until(1, CHECK)).await;
 
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 0);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
 }
 
 /// Moves the time on to the next check by itself.
 async fn check_passes(app: &TestApp) {
-    soon(app.clock.pass(CHECK)).await;
+    soon(app.clock.advance_when_sleeping(CHECK)).await;
 }
 
 /// What never comes fails the test instead of holding it up.
@@ -303,7 +303,7 @@ async fn three_customers_without_a_row_suggest_the_commercial_call() {
             .await;
         for index in (0..4).filter(|index| Some(*index) != speaks_at) {
             app.simulator
-                .replace(customer(index), Override::Rows(Vec::new()));
+                .override_customer(customer(index), CustomerOverride::Rows(Vec::new()));
         }
 
         let mut notes = Vec::new();

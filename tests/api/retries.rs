@@ -28,7 +28,11 @@ async fn two_passing_faults_and_an_answer_are_an_answer() {
         let reply = app.usage(DOCUMENTED).await;
 
         assert_eq!(reply.status, 200, "{status}");
-        assert_eq!(app.simulator.count(SimulatedApi::Insights), 3, "{status}");
+        assert_eq!(
+            app.simulator.request_count(SimulatedApi::Insights),
+            3,
+            "{status}"
+        );
         let retries = r#"usage_proxy_upstream_retries_total{reason="status"}"#;
         assert_eq!(app.metric(retries).await, 2.0, "{status}");
     }
@@ -48,7 +52,7 @@ async fn there_are_never_more_retries_than_configured() {
         let problem = reply.problem(503, "unavailable");
         assert_eq!(problem["upstream"]["status"], 503, "{retries}");
         assert_eq!(reply.header("retry-after"), "1", "{retries}");
-        let asked = app.simulator.count(SimulatedApi::Insights);
+        let asked = app.simulator.request_count(SimulatedApi::Insights);
         assert_eq!(asked, retries + 1, "{retries}");
     }
 }
@@ -69,7 +73,11 @@ async fn what_asking_again_would_not_mend_is_asked_once() {
 
         let problem = reply.problem(ours, kind);
         assert_eq!(problem["upstream"]["status"], status);
-        assert_eq!(app.simulator.count(SimulatedApi::Insights), 1, "{status}");
+        assert_eq!(
+            app.simulator.request_count(SimulatedApi::Insights),
+            1,
+            "{status}"
+        );
     }
 }
 
@@ -86,7 +94,7 @@ async fn an_answer_that_breaks_off_is_asked_for_again() {
 
     assert_eq!(reply.status, 200);
     assert_eq!(reply.body, usage_proxy::simulator::documented_body());
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 3);
 }
 
 #[tokio::test]
@@ -100,7 +108,7 @@ async fn an_answer_that_always_breaks_off_is_given_up_and_nothing_of_it_is_kept(
     let reply = app.native(DOCUMENTED).await;
 
     reply.problem(503, "unavailable");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 4);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 4);
     assert_eq!(app.held().await, 0);
 }
 
@@ -128,7 +136,7 @@ async fn an_upstream_that_is_not_there_is_unavailable_and_its_address_ours_to_kn
 #[tokio::test]
 async fn an_attempt_without_an_answer_is_given_up_and_made_again_until_the_deadline() {
     let app = TestApp::start().await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
 
     let (reply, ()) = tokio::join!(app.usage(DOCUMENTED), async {
         // Two whole attempts of 10 s, and 5 s of a third: the deadline is 25 s.
@@ -139,7 +147,7 @@ async fn an_attempt_without_an_answer_is_given_up_and_made_again_until_the_deadl
     });
 
     reply.problem(504, "timed-out");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 3);
 }
 
 #[tokio::test]
@@ -151,7 +159,7 @@ async fn no_more_calls_are_under_way_than_allowed() {
         .await;
     let app = Arc::new(app);
     let customers = app.simulator.customers();
-    app.simulator.hold();
+    app.simulator.hold_calls();
 
     let replies: Vec<_> = customers[1..=3 * PLACES]
         .iter()
@@ -167,13 +175,13 @@ async fn no_more_calls_are_under_way_than_allowed() {
         app.upstream_asked(SimulatedApi::Insights, round * PLACES)
             .await;
         assert_eq!(
-            app.simulator.count(SimulatedApi::Insights),
+            app.simulator.request_count(SimulatedApi::Insights),
             round * PLACES,
             "round {round}"
         );
         // Whoever comes into a place that becomes free is held again.
-        app.simulator.release();
-        app.simulator.hold();
+        app.simulator.release_calls();
+        app.simulator.hold_calls();
     }
 
     for reply in replies {

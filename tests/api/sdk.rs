@@ -220,7 +220,7 @@ async fn customers_are_enumerated_page_by_page() {
         assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 6]);
         assert_eq!(pages.concat(), whole);
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Customers), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Customers), 1);
 }
 
 #[tokio::test]
@@ -288,7 +288,7 @@ async fn a_simple_filter_is_answered_from_the_cached_list_page_by_page() {
             assert_eq!(sought, pages[1], "{filter}");
         }
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Customers), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Customers), 1);
 }
 
 #[tokio::test]

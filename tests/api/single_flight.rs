@@ -31,7 +31,7 @@ async fn a_thousand_callers_make_one_call_though_its_leader_hangs_up() {
     }
     let waiting = crowd.callers.len();
     app.wait_for_metric(IN_FLIGHT, waiting as f64).await;
-    app.simulator.release();
+    app.simulator.release_calls();
     let answers = crowd.answers().await;
 
     assert!(waiting >= CALLERS * 9 / 10 - 1);
@@ -49,7 +49,7 @@ async fn a_thousand_callers_make_one_call_though_its_leader_hangs_up() {
             "who followed made no call: {answer}"
         );
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
     assert_eq!(app.metric(COLLAPSED).await, (CALLERS - 1) as f64);
     assert_eq!(app.metric(IN_FLIGHT).await, 0.0);
 }
@@ -66,7 +66,7 @@ async fn a_thousand_callers_share_one_failure() {
     });
     let crowd = Crowd::asks(&app).await;
 
-    app.simulator.release();
+    app.simulator.release_calls();
     let answers = crowd.answers().await;
 
     assert_eq!(answers.len(), CALLERS);
@@ -83,54 +83,60 @@ async fn a_thousand_callers_share_one_failure() {
         )
     });
     assert_eq!(followers.count(), CALLERS - 1);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
 async fn a_call_that_nobody_waits_for_any_more_is_stored_all_the_same() {
     let app = TestApp::start().await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let closed_tab = ask(&app, customer(0), Uuid::new_v4()).await;
-    app.simulator.wait_for(SimulatedApi::Insights, 1).await;
+    app.simulator
+        .wait_for_requests(SimulatedApi::Insights, 1)
+        .await;
     drop(closed_tab);
     app.wait_for_metric(IN_FLIGHT, 0.0).await;
 
-    app.simulator.release();
+    app.simulator.release_calls();
     app.wait_until_filled().await;
     let next = app.usage(customer(0)).await;
 
     assert_eq!(next.header("cache-status"), "usage-proxy; hit; ttl=900");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
 async fn both_forms_of_the_newest_date_wait_for_one_call() {
     let app = TestApp::start().await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let release = async {
         app.wait_for_metric(COLLAPSED, 1.0).await;
-        app.simulator.release();
+        app.simulator.release_calls();
     };
 
     let (simplified, native, ()) =
         tokio::join!(app.usage(customer(0)), app.native(customer(0)), release);
 
     assert_eq!((simplified.status, native.status), (200, 200));
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
 async fn customers_and_dates_do_not_wait_for_one_another() {
     let app = TestApp::start().await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let past = format!(
         "/v1/customers/{}/usage?processedDate=2026-11-10",
         customer(0)
     );
     let release = async {
-        app.simulator.wait_for(SimulatedApi::Insights, 2).await;
-        app.simulator.wait_for(SimulatedApi::Commercial, 1).await;
-        app.simulator.release();
+        app.simulator
+            .wait_for_requests(SimulatedApi::Insights, 2)
+            .await;
+        app.simulator
+            .wait_for_requests(SimulatedApi::Commercial, 1)
+            .await;
+        app.simulator.release_calls();
     };
 
     let (one, other, dated, ()) = tokio::join!(
@@ -151,12 +157,12 @@ async fn a_stale_answer_is_refreshed_by_one_call_for_all_who_wait() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
     app.simulator
-        .replace(customer(0), seats(6, app.simulator.newest_date()));
+        .override_customer(customer(0), seats(6, app.simulator.newest_date()));
     app.advance(std::time::Duration::from_secs(4_500));
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let release = async {
         app.wait_for_metric(COLLAPSED, 1.0).await;
-        app.simulator.release();
+        app.simulator.release_calls();
     };
 
     let (one, other, ()) = tokio::join!(app.usage(customer(0)), app.usage(customer(0)), release);
@@ -172,7 +178,7 @@ async fn a_stale_answer_is_refreshed_by_one_call_for_all_who_wait() {
             "usage-proxy; fwd=stale; fwd-status=200; stored; ttl=900",
         ]
     );
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
 }
 
 /// A thousand callers, each on a connection of its own, that asked for one customer at the same
@@ -185,7 +191,7 @@ struct Crowd {
 impl Crowd {
     /// Returns once all of them wait.
     async fn asks(app: &TestApp) -> Self {
-        app.simulator.hold();
+        app.simulator.hold_calls();
         let barrier = Arc::new(Barrier::new(CALLERS));
         let mut callers = HashMap::new();
         for _ in 0..CALLERS {
@@ -204,7 +210,9 @@ impl Crowd {
             callers.insert(id, caller);
         }
         app.wait_for_metric(COLLAPSED, (CALLERS - 1) as f64).await;
-        app.simulator.wait_for(SimulatedApi::Insights, 1).await;
+        app.simulator
+            .wait_for_requests(SimulatedApi::Insights, 1)
+            .await;
         Self { callers }
     }
 

@@ -20,16 +20,16 @@ async fn a_caller_with_stale_data_waits_no_longer_than_the_soft_timeout() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
     app.advance(STALE);
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let soft_timeout = async {
         app.upstream_asked(SimulatedApi::Insights, 2).await;
-        app.clock.asleep(2, SOFT_TIMEOUT).await;
+        app.clock.wait_for_sleepers_until(2, SOFT_TIMEOUT).await;
         app.advance(SOFT_TIMEOUT);
     };
 
     let (one, other, ()) =
         tokio::join!(app.usage(customer(0)), app.usage(customer(0)), soft_timeout);
-    app.simulator.release();
+    app.simulator.release_calls();
     app.wait_until_filled().await;
     let after = app.usage(customer(0)).await;
 
@@ -48,18 +48,18 @@ async fn a_caller_with_stale_data_waits_no_longer_than_the_soft_timeout() {
         "usage-proxy; hit; ttl=900",
         "the call went on, and its answer was stored"
     );
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
     assert!((app.metric(SERVED).await - 2.0).abs() < f64::EPSILON);
 }
 
 #[tokio::test]
 async fn a_caller_without_cached_data_waits_for_upstream() {
     let app = TestApp::start().await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let longer = async {
         app.upstream_asked(SimulatedApi::Insights, 1).await;
         app.advance(2 * SOFT_TIMEOUT);
-        app.simulator.release();
+        app.simulator.release_calls();
     };
 
     let (reply, ()) = tokio::join!(app.usage(customer(0)), longer);
@@ -75,13 +75,13 @@ async fn a_caller_whose_stale_data_is_purged_waits_for_upstream() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
     app.advance(STALE);
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let purge = async {
         app.upstream_asked(SimulatedApi::Insights, 2).await;
-        app.clock.asleep(1, SOFT_TIMEOUT).await;
+        app.clock.wait_for_sleepers_until(1, SOFT_TIMEOUT).await;
         app.admin_post("/cache/purge?hard=true").await;
         app.advance(SOFT_TIMEOUT);
-        app.simulator.release();
+        app.simulator.release_calls();
     };
 
     let (reply, ()) = tokio::join!(app.usage(customer(0)), purge);

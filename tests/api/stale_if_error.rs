@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use usage_proxy::simulator::{BodyFault, Faults, Override, SimulatedApi};
+use usage_proxy::simulator::{BodyFault, CustomerOverride, Faults, SimulatedApi};
 
 use crate::support::{TestApp, customer};
 
@@ -137,9 +137,9 @@ async fn what_upstream_settled_is_never_covered_by_what_is_held() {
     ] {
         let app = failing_fast().await;
         app.usage(customer(0)).await;
-        app.simulator.replace(
+        app.simulator.override_customer(
             customer(0),
-            Override::Status {
+            CustomerOverride::Status {
                 status,
                 body: format!(r#"{{"code": {code}, "description": "settled"}}"#).into(),
                 headers: http::HeaderMap::new(),
@@ -177,9 +177,9 @@ async fn a_refusal_that_is_not_about_the_customer_drops_nothing() {
         let app = failing_fast().await;
         app.usage(customer(0)).await;
         for customer in [customer(0), customer(1)] {
-            app.simulator.replace(
+            app.simulator.override_customer(
                 customer,
-                Override::Status {
+                CustomerOverride::Status {
                     status: StatusCode::from_u16(status).unwrap(),
                     body: format!(r#"{{"code": {code}, "description": "no"}}"#).into(),
                     headers: http::HeaderMap::new(),
@@ -220,7 +220,7 @@ async fn a_recovery_is_noticed_after_a_second() {
         "usage-proxy; fwd=stale; fwd-status=200; stored; ttl=900"
     );
     assert_eq!(recovered.header("age"), "0");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 3);
 }
 
 #[tokio::test]
@@ -252,7 +252,7 @@ async fn a_throttle_costs_no_call_for_as_long_as_it_lasts() {
         admitted.header("cache-status"),
         "usage-proxy; fwd=stale; fwd-status=200; stored; ttl=900"
     );
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 3);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use usage_proxy::simulator::{Faults, Override, SimulatedApi};
+use usage_proxy::simulator::{CustomerOverride, Faults, SimulatedApi};
 
 use crate::support::{TestApp, customer, seats};
 
@@ -13,11 +13,11 @@ const FRESH_FOR: Duration = Duration::from_secs(900);
 async fn a_stale_answer_is_served_at_once_while_one_refresh_runs() {
     let app = TestApp::start().await;
     let date = app.simulator.newest_date();
-    app.simulator.replace(customer(0), seats(5, date));
+    app.simulator.override_customer(customer(0), seats(5, date));
     let before = app.usage(customer(0)).await;
-    app.simulator.replace(customer(0), seats(6, date));
+    app.simulator.override_customer(customer(0), seats(6, date));
     app.advance(FRESH_FOR + 60 * SECOND);
-    app.simulator.hold();
+    app.simulator.hold_calls();
 
     for _ in 0..5 {
         let stale = app.usage(customer(0)).await;
@@ -32,8 +32,10 @@ async fn a_stale_answer_is_served_at_once_while_one_refresh_runs() {
         assert_eq!(stale.header("ms-requestid"), "");
         assert_eq!(stale.body, before.body);
     }
-    app.simulator.wait_for(SimulatedApi::Insights, 2).await;
-    app.simulator.release();
+    app.simulator
+        .wait_for_requests(SimulatedApi::Insights, 2)
+        .await;
+    app.simulator.release_calls();
     app.wait_until_filled().await;
     let refreshed = app.usage(customer(0)).await;
 
@@ -43,7 +45,7 @@ async fn a_stale_answer_is_served_at_once_while_one_refresh_runs() {
     );
     assert_eq!(refreshed.header("age"), "0");
     assert_eq!(refreshed.json()["products"][0]["licensesQualified"], 6);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
     let served = "usage_proxy_stale_served_total{reason=\"while-revalidate\"}";
     assert_eq!(app.metric(served).await, 5.0);
 }
@@ -115,7 +117,9 @@ async fn a_refresh_that_fails_is_not_made_again_by_every_poll() {
     app.advance(FRESH_FOR);
 
     app.usage(customer(0)).await;
-    app.simulator.wait_for(SimulatedApi::Insights, 2).await;
+    app.simulator
+        .wait_for_requests(SimulatedApi::Insights, 2)
+        .await;
     app.wait_until_filled().await;
     for _ in 0..5 {
         app.advance(POLL);
@@ -127,20 +131,22 @@ async fn a_refresh_that_fails_is_not_made_again_by_every_poll() {
     }
     app.wait_until_filled().await;
 
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
 
     app.advance(SECOND - 5 * POLL);
     app.usage(customer(0)).await;
-    app.simulator.wait_for(SimulatedApi::Insights, 3).await;
+    app.simulator
+        .wait_for_requests(SimulatedApi::Insights, 3)
+        .await;
 }
 
 #[tokio::test]
 async fn a_refresh_that_finds_the_customer_gone_ends_the_serving() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
-    app.simulator.replace(
+    app.simulator.override_customer(
         customer(0),
-        Override::Status {
+        CustomerOverride::Status {
             status: http::StatusCode::NOT_FOUND,
             body: r#"{"code": 1000, "description": "gone"}"#.into(),
             headers: http::HeaderMap::new(),
@@ -149,7 +155,9 @@ async fn a_refresh_that_finds_the_customer_gone_ends_the_serving() {
     app.advance(FRESH_FOR);
 
     let last = app.usage(customer(0)).await;
-    app.simulator.wait_for(SimulatedApi::Insights, 2).await;
+    app.simulator
+        .wait_for_requests(SimulatedApi::Insights, 2)
+        .await;
     app.wait_until_filled().await;
     let gone = app.usage(customer(0)).await;
 

@@ -21,14 +21,14 @@ use tokio::{
     net::TcpStream,
 };
 use usage_proxy::{
-    app::{App, Deps},
+    app::{App, AppDeps},
     clock::{Clock, ManualClock, SharedClock},
-    config::{Config, Sources},
+    config::{Config, ConfigSources},
     jitter::Jitter,
     reload::Reload,
     shutdown::Shutdown,
     simulator::{
-        Override, SimulatedApi, SimulatedRow, Simulator, SimulatorHandle, SimulatorOptions,
+        CustomerOverride, SimulatedApi, SimulatedRow, Simulator, SimulatorHandle, SimulatorOptions,
     },
 };
 use uuid::Uuid;
@@ -57,9 +57,9 @@ pub(crate) fn customer(index: usize) -> Uuid {
 }
 
 /// What the stand-in is to tell of a customer: one product with so many seats, processed then.
-pub(crate) fn seats(qualified: u64, processed: Date) -> Override {
+pub(crate) fn seats(qualified: u64, processed: Date) -> CustomerOverride {
     let row = SimulatedRow::new("EXCHANGE ONLINE (PLAN 1)", "Exchange", qualified, processed);
-    Override::Rows(vec![row])
+    CustomerOverride::Rows(vec![row])
 }
 
 /// The service before its stand-in, both running; it ends with the test.
@@ -288,9 +288,9 @@ impl TestApp {
 impl TestApp {
     /// Waits until Partner Center was asked so often, answered or not.
     pub(crate) async fn upstream_asked(&self, api: SimulatedApi, times: usize) {
-        let asked = self.simulator.wait_for(api, times);
+        let asked = self.simulator.wait_for_requests(api, times);
         if tokio::time::timeout(PATIENCE, asked).await.is_err() {
-            let count = self.simulator.count(api);
+            let count = self.simulator.request_count(api);
             panic!("waited for {times} requests of {api:?}, and there were {count}");
         }
     }
@@ -359,7 +359,7 @@ impl Builder {
         let mut options = SimulatorOptions {
             client_secret: Some(CLIENT_SECRET.into()),
             clock: Arc::clone(&clock) as _,
-            today: jiff::tz::Offset::UTC.to_datetime(clock.wall()).date(),
+            today: jiff::tz::Offset::UTC.to_datetime(clock.wall_time()).date(),
             ..SimulatorOptions::default()
         };
         if let Some(change) = self.simulator {
@@ -400,14 +400,14 @@ impl Builder {
             change(&mut config);
         }
         let shared = Arc::clone(&clock) as SharedClock;
-        let deps = Deps {
+        let deps = AppDeps {
             clock: match self.clock {
                 Some(of) => of(shared),
                 None => shared,
             },
             freshness_jitter: Jitter::Fixed(0.5),
             upstream_jitter: Jitter::Fixed(0.0),
-            ..Deps::default()
+            ..AppDeps::default()
         };
         let app = App::build(&config, deps).await.unwrap();
         let (api, admin) = (app.api_address(), app.admin_address());
@@ -471,7 +471,7 @@ impl Reply {
     }
 }
 
-fn defaults(simulator: SocketAddr, secrets: &Path) -> Sources {
+fn defaults(simulator: SocketAddr, secrets: &Path) -> ConfigSources {
     let file = |name: &str| secrets.join(name).to_string_lossy().into_owned();
     [
         ("server.listen", "127.0.0.1:0".to_owned()),
@@ -486,7 +486,7 @@ fn defaults(simulator: SocketAddr, secrets: &Path) -> Sources {
         ("upstream.auth.refresh_token_file", file("refresh-token")),
     ]
     .into_iter()
-    .fold(Sources::default(), |sources, (key, value)| {
+    .fold(ConfigSources::default(), |sources, (key, value)| {
         sources.with_flag("test", key, value)
     })
 }

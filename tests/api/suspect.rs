@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::civil::Date;
-use usage_proxy::simulator::{Override, SimulatedApi, SimulatedRow};
+use usage_proxy::simulator::{CustomerOverride, SimulatedApi, SimulatedRow};
 
 use crate::support::{TestApp, customer};
 
@@ -18,12 +18,12 @@ const SHRUNKEN: &str = r#"usage_proxy_upstream_suspect_total{reason="shrunken"}"
 const BACKWARDS: &str = r#"usage_proxy_upstream_suspect_total{reason="went-backwards"}"#;
 
 /// One row of each of so many products.
-fn products(count: usize, processed: Date) -> Override {
+fn products(count: usize, processed: Date) -> CustomerOverride {
     let row = |number| {
         let product = format!("PRODUCT {number}");
         SimulatedRow::new(&product, "Exchange", 5, processed)
     };
-    Override::Rows((0..count).map(row).collect())
+    CustomerOverride::Rows((0..count).map(row).collect())
 }
 
 /// A service that holds twenty products of customer 0.
@@ -33,7 +33,8 @@ async fn holding_twenty(source: &str) -> (TestApp, Date) {
         .start()
         .await;
     let date = app.simulator.newest_date();
-    app.simulator.replace(customer(0), products(20, date));
+    app.simulator
+        .override_customer(customer(0), products(20, date));
     assert_eq!(count(&app.usage(customer(0)).await), 20);
     (app, date)
 }
@@ -46,7 +47,8 @@ fn count(reply: &crate::support::Reply) -> usize {
 async fn the_good_is_served_in_place_of_nothing_until_that_is_told_again() {
     for source in ["insights", "commercial"] {
         let (app, date) = holding_twenty(source).await;
-        app.simulator.replace(customer(0), products(0, date));
+        app.simulator
+            .override_customer(customer(0), products(0, date));
         app.advance(STALE);
 
         let asked = app.usage(customer(0)).await;
@@ -79,11 +81,13 @@ async fn the_good_is_served_in_place_of_nothing_until_that_is_told_again() {
 #[tokio::test]
 async fn nine_tenths_gone_are_doubted_and_what_comes_back_ends_it() {
     let (app, date) = holding_twenty("insights").await;
-    app.simulator.replace(customer(0), products(2, date));
+    app.simulator
+        .override_customer(customer(0), products(2, date));
     app.advance(STALE);
     let doubted = app.usage(customer(0)).await;
 
-    app.simulator.replace(customer(0), products(21, date));
+    app.simulator
+        .override_customer(customer(0), products(21, date));
     app.advance(STALE);
     let back = app.usage(customer(0)).await;
 
@@ -97,7 +101,8 @@ async fn nine_tenths_gone_are_doubted_and_what_comes_back_ends_it() {
 #[tokio::test]
 async fn rows_that_go_one_by_one_are_believed() {
     let (app, date) = holding_twenty("insights").await;
-    app.simulator.replace(customer(0), products(3, date));
+    app.simulator
+        .override_customer(customer(0), products(3, date));
     app.advance(STALE);
 
     let fewer = app.usage(customer(0)).await;
@@ -108,7 +113,8 @@ async fn rows_that_go_one_by_one_are_believed() {
 #[tokio::test]
 async fn a_refresh_behind_a_stale_answer_brings_no_doubtful_data_either() {
     let (app, date) = holding_twenty("insights").await;
-    app.simulator.replace(customer(0), products(0, date));
+    app.simulator
+        .override_customer(customer(0), products(0, date));
     app.advance(QUARTER);
 
     app.usage(customer(0)).await;
@@ -121,14 +127,15 @@ async fn a_refresh_behind_a_stale_answer_brings_no_doubtful_data_either() {
         after.header("cache-status"),
         "usage-proxy; hit; ttl=900; detail=suspect"
     );
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
 }
 
 #[tokio::test]
 async fn the_native_form_is_kept_with_its_entry() {
     let (app, date) = holding_twenty("insights").await;
     let before = app.native(customer(0)).await;
-    app.simulator.replace(customer(0), products(0, date));
+    app.simulator
+        .override_customer(customer(0), products(0, date));
     app.advance(STALE);
 
     let after = app.native(customer(0)).await;
@@ -141,7 +148,8 @@ async fn the_native_form_is_kept_with_its_entry() {
 #[tokio::test]
 async fn a_hard_purge_takes_whatever_comes_next() {
     let (app, date) = holding_twenty("insights").await;
-    app.simulator.replace(customer(0), products(0, date));
+    app.simulator
+        .override_customer(customer(0), products(0, date));
     app.advance(STALE);
     app.usage(customer(0)).await;
 
@@ -155,7 +163,8 @@ async fn a_hard_purge_takes_whatever_comes_next() {
 async fn an_older_date_is_counted_and_said() {
     let (app, date) = holding_twenty("insights").await;
     let older = date.yesterday().unwrap();
-    app.simulator.replace(customer(0), products(20, older));
+    app.simulator
+        .override_customer(customer(0), products(20, older));
     app.advance(STALE);
 
     let doubted = app.usage(customer(0)).await;
@@ -171,9 +180,11 @@ async fn one_empty_answer_for_a_date_does_not_replace_its_data() {
         let (app, date) = holding_twenty("insights").await;
         let older = date.yesterday().unwrap();
         let path = format!("/v1/customers/{}/usage?processedDate={older}", customer(0));
-        app.simulator.replace(customer(0), products(20, older));
+        app.simulator
+            .override_customer(customer(0), products(20, older));
         let before = app.get(&path).await;
-        app.simulator.replace(customer(0), products(0, older));
+        app.simulator
+            .override_customer(customer(0), products(0, older));
         app.advance(QUARTER);
         let headers: &[_] = if soft_purge {
             app.admin_post("/cache/purge").await;
@@ -202,7 +213,7 @@ async fn one_empty_answer_for_a_date_does_not_replace_its_data() {
         );
         confirmed.problem(404, "nothing-processed");
         after.problem(404, "nothing-processed");
-        assert_eq!(app.simulator.count(SimulatedApi::Commercial), 3);
+        assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 3);
     }
 }
 
@@ -211,9 +222,11 @@ async fn nine_tenths_gone_from_a_date_are_doubted_too() {
     let (app, date) = holding_twenty("insights").await;
     let older = date.yesterday().unwrap();
     let path = format!("/v1/customers/{}/usage?processedDate={older}", customer(0));
-    app.simulator.replace(customer(0), products(20, older));
+    app.simulator
+        .override_customer(customer(0), products(20, older));
     app.get(&path).await;
-    app.simulator.replace(customer(0), products(2, older));
+    app.simulator
+        .override_customer(customer(0), products(2, older));
     app.admin_post("/cache/purge").await;
 
     let doubted = app.get(&path).await;
@@ -231,11 +244,12 @@ async fn counts_that_grow_implausibly_are_doubted_until_they_are_told_again() {
     let path = format!("/v1/customers/{}/usage?processedDate={date}", customer(0));
     app.get_with(&path, &[("cache-control", "no-cache")]).await;
     let grown = SimulatedRow::new("PRODUCT 0", "Exchange", 85, date);
-    let Override::Rows(mut rows) = products(20, date) else {
+    let CustomerOverride::Rows(mut rows) = products(20, date) else {
         unreachable!()
     };
     rows[0] = grown;
-    app.simulator.replace(customer(0), Override::Rows(rows));
+    app.simulator
+        .override_customer(customer(0), CustomerOverride::Rows(rows));
     app.admin_post("/cache/purge").await;
 
     for path in [format!("/v1/customers/{}/usage", customer(0)), path] {

@@ -50,13 +50,13 @@ async fn nothing_is_sent_until_retry_after_has_passed() {
         refused.problem(503, "throttled");
         assert_eq!(refused.header("retry-after"), left, "{customer}");
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
 
     app.advance(seconds(26));
     let after = app.usage(customers[3]).await;
 
     assert_eq!(after.status, 200);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 3);
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_customer_over_its_own_limit_silences_no_other() {
     assert_eq!(other.status, 200);
     same.problem(503, "throttled");
     assert_eq!(same.header("retry-after"), "60");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn a_throttled_call_does_not_silence_the_other_call() {
         .await;
 
     assert_eq!(dated.status, 200);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
@@ -133,14 +133,14 @@ async fn a_short_pause_is_waited_for_by_all() {
         "/v1/customers/{DOCUMENTED}/usage?processedDate=2017-03-09"
     ))
     .await;
-    let before = app.simulator.count(SimulatedApi::Insights);
+    let before = app.simulator.request_count(SimulatedApi::Insights);
     app.advance(seconds(1));
 
     assert_eq!(first.await.unwrap().status, 200);
     assert_eq!(second.await.unwrap().status, 200);
     assert_eq!(third.await.unwrap().status, 200);
     assert_eq!(before, 2);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 5);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 5);
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn being_throttled_again_and_again_comes_to_an_end() {
     let reply = reply.await.unwrap();
     reply.problem(503, "throttled");
     assert_eq!(reply.header("retry-after"), "2");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 3);
 }
 
 #[tokio::test]
@@ -185,5 +185,8 @@ async fn a_limit_that_is_passed_costs_two_calls() {
     assert_eq!(statuses, [200, 200, 503, 503, 503, 503]);
     assert_eq!(after.status, 200);
     // The two that were refused, and the one after the pause.
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2 + 2 + 1);
+    assert_eq!(
+        app.simulator.request_count(SimulatedApi::Insights),
+        2 + 2 + 1
+    );
 }

@@ -183,7 +183,7 @@ async fn a_certificate_lets_its_caller_in_and_to_its_customers_alone() {
     }
     let refused = ask(Some(&impostor), &usage(DOCUMENTED)).await;
     refused.expect_err("of another authority");
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
     let unknown = "usage_proxy_authentication_failures_total{reason=\"unknown-certificate\"}";
     assert_eq!(app.metric(unknown).await, 1.0);
 }

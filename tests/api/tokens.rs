@@ -58,12 +58,12 @@ async fn a_rotated_refresh_token_is_in_its_file_before_the_access_token_is_used(
     let app = TestApp::start().await;
     let before = on_disk(&app);
     app.simulator.revoke_access_tokens();
-    app.simulator.hold();
+    app.simulator.hold_calls();
 
     let (reply, (after, mode, live)) = tokio::join!(app.usage(DOCUMENTED), async {
         app.upstream_asked(SimulatedApi::Insights, 1).await;
-        app.simulator.release();
-        app.simulator.hold();
+        app.simulator.release_calls();
+        app.simulator.hold_calls();
         // The first use of the new access token, not answered yet.
         app.upstream_asked(SimulatedApi::Insights, 2).await;
         let metadata = fs::metadata(app.refresh_token_file()).unwrap();
@@ -72,7 +72,7 @@ async fn a_rotated_refresh_token_is_in_its_file_before_the_access_token_is_used(
             metadata.permissions().mode() & 0o777,
             app.simulator.live_refresh_tokens(),
         );
-        app.simulator.release();
+        app.simulator.release_calls();
         looked_at
     });
 
@@ -143,7 +143,7 @@ async fn the_old_token_serves_while_the_next_one_is_fetched_ahead_of_expiry() {
     let customers = app.simulator.customers();
     app.advance(LIFETIME.mul_f64(0.7));
     app.usage(customers[1]).await;
-    let early = app.simulator.count(SimulatedApi::Token);
+    let early = app.simulator.request_count(SimulatedApi::Token);
     app.simulator.hold_tokens();
 
     app.advance(LIFETIME.mul_f64(0.15));
@@ -158,7 +158,7 @@ async fn the_old_token_serves_while_the_next_one_is_fetched_ahead_of_expiry() {
     let shown = shown(&app, SimulatedApi::Insights);
     assert_eq!(shown[1], shown[0], "nobody waited");
     assert_ne!(shown[2], shown[1], "the next one is used once it is there");
-    assert_eq!(app.simulator.count(SimulatedApi::Token), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Token), 2);
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn a_401_is_answered_with_one_fresh_token_and_one_more_try() {
     let shown = shown(&app, SimulatedApi::Insights);
     assert_eq!(shown.len(), 2);
     assert_ne!(shown[0], shown[1]);
-    assert_eq!(app.simulator.count(SimulatedApi::Token), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Token), 2);
     let retries = r#"usage_proxy_upstream_retries_total{reason="unauthorized"}"#;
     assert_eq!(app.metric(retries).await, 1.0);
 }
@@ -193,9 +193,9 @@ async fn a_401_that_stays_is_no_reason_for_token_after_token() {
         assert_eq!(problem["upstream"]["code"], "800001", "{customer}");
     }
 
-    assert_eq!(app.simulator.count(SimulatedApi::Token), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Token), 2);
     assert_eq!(
-        app.simulator.count(SimulatedApi::Insights),
+        app.simulator.request_count(SimulatedApi::Insights),
         5,
         "the first call is tried twice, the others once"
     );
@@ -256,7 +256,11 @@ async fn credentials_refused_by_the_token_endpoint_are_not_shown_again() {
             app.advance(Duration::from_secs(60));
         }
 
-        assert_eq!(app.simulator.count(SimulatedApi::Token), 1, "{error}");
+        assert_eq!(
+            app.simulator.request_count(SimulatedApi::Token),
+            1,
+            "{error}"
+        );
         let action = action(&app).await;
         assert!(action.contains(advice), "{error}: {action}");
         assert!(
@@ -306,8 +310,12 @@ async fn missing_multi_factor_proof_is_final() {
         assert_eq!(problem["upstream"]["code"], "900421");
     }
 
-    assert_eq!(app.simulator.count(SimulatedApi::Token), 1);
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 3, "one each");
+    assert_eq!(app.simulator.request_count(SimulatedApi::Token), 1);
+    assert_eq!(
+        app.simulator.request_count(SimulatedApi::Insights),
+        3,
+        "one each"
+    );
     let action = action(&app).await;
     assert!(action.contains("900421"), "{action}");
     assert!(action.contains("consent again"), "{action}");
@@ -470,7 +478,7 @@ async fn a_token_that_another_program_writes_is_used_as_soon_as_it_is_there_or_a
     let expected = [first, second].map(|token| format!("Bearer {token}"));
     assert_eq!(shown(&app, SimulatedApi::Insights), expected);
     assert_eq!(
-        app.simulator.count(SimulatedApi::Token),
+        app.simulator.request_count(SimulatedApi::Token),
         2,
         "the sidecar's own, and none of the service"
     );

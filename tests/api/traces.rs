@@ -186,11 +186,11 @@ async fn a_hit_is_one_span_and_a_span_lasts_as_long_as_its_request() {
     let collector = Collector::start().await;
     let app = traced(&collector).start().await;
 
-    app.simulator.hold();
+    app.simulator.hold_calls();
     tokio::join!(app.usage(DOCUMENTED), async {
         app.upstream_asked(SimulatedApi::Insights, 1).await;
         app.advance(Duration::from_millis(700));
-        app.simulator.release();
+        app.simulator.release_calls();
     });
     let date = format!("{}?processedDate=2017-03-09", usage_of(DOCUMENTED));
     app.get(&date).await;
@@ -328,13 +328,13 @@ async fn whoever_waits_for_anothers_call_refers_to_it() {
         async move { app.get_with(path, &[("x-request-id", id)]).await }
     };
 
-    app.simulator.hold();
+    app.simulator.hold_calls();
     tokio::join!(ask("leader"), async {
         app.upstream_asked(SimulatedApi::Insights, 1).await;
         tokio::join!(ask("follower"), async {
             app.wait_for_metric("usage_proxy_collapsed_total", 1.0)
                 .await;
-            app.simulator.release();
+            app.simulator.release_calls();
         });
     });
     end(app).await;
@@ -442,7 +442,7 @@ async fn what_is_our_fault_is_an_error_and_what_is_the_callers_is_none() {
 async fn a_caller_that_goes_away_ends_its_span_and_not_the_calls() {
     let collector = Collector::start().await;
     let app = traced(&collector).start().await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
     let mut caller = TcpStream::connect(app.api).await.unwrap();
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -456,7 +456,7 @@ async fn a_caller_that_goes_away_ends_its_span_and_not_the_calls() {
     let gone = "usage_proxy_http_requests_total{method=\"GET\",\
                 route=\"/v1/customers/{customer_id}/usage\",status=\"499\"}";
     app.wait_for_metric(gone, 1.0).await;
-    app.simulator.release();
+    app.simulator.release_calls();
     app.wait_until_filled().await;
     end(app).await;
 

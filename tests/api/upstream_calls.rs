@@ -12,7 +12,7 @@ use tokio::{
     net::TcpListener,
 };
 use usage_proxy::simulator::{
-    BodyFault, Faults, Override, RecordedRequest, SimulatedApi, WIDE_CUSTOMER,
+    BodyFault, CustomerOverride, Faults, RecordedRequest, SimulatedApi, WIDE_CUSTOMER,
 };
 use uuid::Uuid;
 
@@ -288,7 +288,7 @@ async fn a_page_that_fails_fails_the_whole_answer() {
         })
         .start()
         .await;
-    app.simulator.hold();
+    app.simulator.hold_calls();
 
     let (reply, ()) = tokio::join!(app.usage(WIDE_CUSTOMER), async {
         app.upstream_asked(SimulatedApi::Commercial, 1).await;
@@ -296,11 +296,11 @@ async fn a_page_that_fails_fails_the_whole_answer() {
             status: Some(StatusCode::SERVICE_UNAVAILABLE),
             ..Faults::default()
         });
-        app.simulator.release();
+        app.simulator.release_calls();
     });
 
     reply.problem(503, "unavailable");
-    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 2);
     assert_eq!(app.held().await, 0, "half an answer is none");
 }
 
@@ -318,7 +318,7 @@ async fn pages_without_end_are_given_up() {
     let reply = app.usage(WIDE_CUSTOMER).await;
 
     reply.problem(502, "malformed");
-    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 200);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 200);
 }
 
 #[tokio::test]
@@ -335,7 +335,7 @@ async fn a_page_that_was_read_is_not_read_again() {
     let reply = app.usage(DOCUMENTED).await;
 
     reply.problem(502, "malformed");
-    assert_eq!(app.simulator.count(SimulatedApi::Commercial), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 2);
 }
 
 #[tokio::test]
@@ -412,9 +412,9 @@ async fn a_redirect_is_not_followed() {
                 .await;
             let location = format!("http://{}/", elsewhere.address);
             let location = HeaderValue::try_from(location).unwrap();
-            app.simulator.replace(
+            app.simulator.override_customer(
                 Uuid::parse_str(DOCUMENTED).unwrap(),
-                Override::Status {
+                CustomerOverride::Status {
                     status: StatusCode::from_u16(status).unwrap(),
                     body: "{}".into(),
                     headers: HeaderMap::from_iter([(LOCATION, location)]),
@@ -426,7 +426,7 @@ async fn a_redirect_is_not_followed() {
             let problem = reply.problem(502, "rejected");
             assert_eq!(problem["upstream"]["status"], status, "{source}");
             assert_eq!(elsewhere.heads(), [""; 0], "{source}, {status}");
-            assert_eq!(app.simulator.count(api), 1, "{source}, {status}");
+            assert_eq!(app.simulator.request_count(api), 1, "{source}, {status}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use usage_proxy::simulator::{Override, SimulatedApi, SimulatedRow};
+use usage_proxy::simulator::{CustomerOverride, SimulatedApi, SimulatedRow};
 
 use crate::support::{Reply, TestApp, customer};
 
@@ -34,8 +34,8 @@ fn changed(mut row: Value, fields: Value) -> Value {
 
 fn send(app: &TestApp, rows: &[Value]) {
     let body = json!({ "totalCount": rows.len(), "items": rows }).to_string();
-    let body = Override::Body(Bytes::from(body));
-    app.simulator.replace(customer(0), body);
+    let body = CustomerOverride::Body(Bytes::from(body));
+    app.simulator.override_customer(customer(0), body);
 }
 
 async fn csv(app: &TestApp) -> Reply {
@@ -66,7 +66,8 @@ async fn every_form_shows_the_same_percentage() {
         workload("D", 1, 100_000),
         workload("E", 3, 0),
     ];
-    app.simulator.replace(customer(0), Override::Rows(rows));
+    app.simulator
+        .override_customer(customer(0), CustomerOverride::Rows(rows));
 
     let json = app.usage(customer(0)).await.json();
     let csv = csv(&app).await.text();
@@ -264,5 +265,5 @@ async fn a_customer_without_rows_is_called_as_in_the_cached_list() {
     for header in ["etag", "last-modified"] {
         assert_eq!(refreshed.header(header), named.header(header), "{header}");
     }
-    assert_eq!(app.simulator.count(SimulatedApi::Insights), 2);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
 }

@@ -236,7 +236,10 @@ async fn an_interrupted_redemption_is_still_completed() {
     let back = signed_in(&sign_in_url(&running).await).await;
     upstream.handle.clear_requests();
     let browser = tokio::spawn(async move { try_get(&back, &[]).await });
-    upstream.handle.wait_for(SimulatedApi::Token, 1).await;
+    upstream
+        .handle
+        .wait_for_requests(SimulatedApi::Token, 1)
+        .await;
 
     running.signal("INT");
     running.stderr.line_with("ending").await;

@@ -151,14 +151,16 @@ impl Lane {
     }
 
     fn token_requests(&self) -> usize {
-        self.partner_center.handle.count(SimulatedApi::Token)
+        self.partner_center
+            .handle
+            .request_count(SimulatedApi::Token)
     }
 
     async fn token_is_requested(&self, times: usize) {
         let requested = self
             .partner_center
             .handle
-            .wait_for(SimulatedApi::Token, times);
+            .wait_for_requests(SimulatedApi::Token, times);
         let requested = tokio::time::timeout(PATIENCE, requested).await;
         assert!(requested.is_ok(), "no token was asked for");
     }

@@ -500,7 +500,10 @@ async fn a_redemption_that_has_begun_is_carried_through_whoever_interrupts_it() 
         let mut command = account.command(usage_proxy(), "doctor");
         command.args(["--admin-listen", "127.0.0.1:9"]);
         let mut doctor = Running::start(&mut command);
-        upstream.handle.wait_for(SimulatedApi::Token, 1).await;
+        upstream
+            .handle
+            .wait_for_requests(SimulatedApi::Token, 1)
+            .await;
 
         doctor.signal(signal);
         doctor.stderr.line_with("ending").await;

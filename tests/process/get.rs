@@ -148,7 +148,7 @@ async fn a_proxy_that_is_not_there_is_one_clear_line() {
 #[tokio::test]
 async fn a_key_comes_from_a_file_and_is_shown_to_nobody() {
     let callers = tempfile::NamedTempFile::new().unwrap();
-    let hash = usage_proxy::access_key::KeyHash::of(KEY.as_bytes());
+    let hash = usage_proxy::access_key::KeyHash::of_key(KEY.as_bytes());
     let caller = format!(
         "[[caller]]\nname = \"a\"\nkey_sha256 = [\"{hash}\"]\ncustomers = [\"*\"]\nscopes = [\"usage:read\"]\n"
     );

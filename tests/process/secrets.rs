@@ -205,7 +205,7 @@ async fn no_secret_comes_out_of_a_service_that_traces_everything() {
         !handle
             .live_refresh_tokens()
             .contains(&REFRESH_TOKEN.to_owned())
-            && handle.count(SimulatedApi::Token) >= 2,
+            && handle.request_count(SimulatedApi::Token) >= 2,
         "the first refresh token was redeemed, with the client's secret, and has rotated"
     );
     assert_ne!(watch.account.refresh_token(), REFRESH_TOKEN);
@@ -269,7 +269,7 @@ async fn no_secret_comes_out_of_credentials_that_are_refused() {
         watch.end(service).await;
 
         assert!(matches!(status, 502 | 503), "{error}: {status}");
-        assert!(handle.count(SimulatedApi::Token) >= 1, "{error}");
+        assert!(handle.request_count(SimulatedApi::Token) >= 1, "{error}");
         watch.assert_nothing_came_out();
     }
 }

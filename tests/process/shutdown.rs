@@ -17,13 +17,13 @@ async fn told_to_end_it_finishes_what_is_under_way_and_is_not_ready_meanwhile() 
         let partner_center = PartnerCenter::start(SimulatorOptions::default()).await;
         let (_account, mut service) = service(&partner_center).await;
         let customer = partner_center.handle.customers()[1];
-        partner_center.handle.hold();
+        partner_center.handle.hold_calls();
 
         let (under_way, (readiness, liveness, late)) =
             tokio::join!(service.usage(customer), async {
                 partner_center
                     .handle
-                    .wait_for(SimulatedApi::Insights, 1)
+                    .wait_for_requests(SimulatedApi::Insights, 1)
                     .await;
                 service.running.signal(signal);
                 service.running.stderr.line_with("no longer ready").await;
@@ -33,7 +33,7 @@ async fn told_to_end_it_finishes_what_is_under_way_and_is_not_ready_meanwhile() 
                 let late =
                     async { while try_get(&format!("{}/", service.api), &[]).await.is_ok() {} };
                 let late = tokio::time::timeout(crate::support::PATIENCE, late).await;
-                partner_center.handle.release();
+                partner_center.handle.release_calls();
                 (readiness, liveness, late)
             });
 
@@ -52,12 +52,12 @@ async fn told_twice_it_ends_now() {
     let (_account, mut service) = service(&partner_center).await;
     let customer = partner_center.handle.customers()[1];
     let url = format!("{}/v1/customers/{customer}/usage", service.api);
-    partner_center.handle.hold();
+    partner_center.handle.hold_calls();
 
     let (under_way, ()) = tokio::join!(try_get(&url, &[]), async {
         partner_center
             .handle
-            .wait_for(SimulatedApi::Insights, 1)
+            .wait_for_requests(SimulatedApi::Insights, 1)
             .await;
         service.running.signal("TERM");
         service.running.stderr.line_with("no longer ready").await;
@@ -75,7 +75,10 @@ async fn a_second_signal_ends_it_while_the_last_token_request_is_under_way() {
         let partner_center = PartnerCenter::start(SimulatorOptions::default()).await;
         partner_center.handle.hold_tokens();
         let (_account, mut service) = service(&partner_center).await;
-        partner_center.handle.wait_for(SimulatedApi::Token, 1).await;
+        partner_center
+            .handle
+            .wait_for_requests(SimulatedApi::Token, 1)
+            .await;
 
         service.running.signal("TERM");
         // The listeners close before the process waits for its last token request.
@@ -99,12 +102,12 @@ async fn what_outlasts_the_drain_is_cut_off_and_said_so() {
     let mut service = Service::start(&mut command).await;
     let customer = partner_center.handle.customers()[1];
     let url = format!("{}/v1/customers/{customer}/usage", service.api);
-    partner_center.handle.hold();
+    partner_center.handle.hold_calls();
 
     let (under_way, ()) = tokio::join!(try_get(&url, &[]), async {
         partner_center
             .handle
-            .wait_for(SimulatedApi::Insights, 1)
+            .wait_for_requests(SimulatedApi::Insights, 1)
             .await;
         service.running.signal("TERM");
     });

@@ -5,7 +5,7 @@ use std::{fs, io::Write};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_ENCODING};
-use usage_proxy::simulator::{Override, SimulatorOptions};
+use usage_proxy::simulator::{CustomerOverride, SimulatorOptions};
 use uuid::Uuid;
 
 use crate::support::{Account, PartnerCenter, Service, get, usage_proxy};
@@ -33,7 +33,9 @@ async fn bodies_that_unpack_to_hundreds_of_megabytes_take_little_memory_over_all
         let calls: Vec<_> = (1..=CALLS)
             .map(|customer| {
                 let customer = Uuid::from_u128(customer);
-                partner_center.handle.replace(customer, unpacked(&body));
+                partner_center
+                    .handle
+                    .override_customer(customer, unpacked(&body));
                 let path = format!("/v1/customers/{customer}/analytics/licenses/deployment");
                 let url = format!("{}{path}", service.api);
                 tokio::spawn(async move { get(&url, &[]).await })
@@ -59,8 +61,8 @@ fn gzip(part: &[u8], times: usize) -> Bytes {
     body.finish().unwrap().into()
 }
 
-fn unpacked(body: &Bytes) -> Override {
-    Override::Status {
+fn unpacked(body: &Bytes) -> CustomerOverride {
+    CustomerOverride::Status {
         status: StatusCode::OK,
         body: body.clone(),
         headers: HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static("gzip"))]),

@@ -112,7 +112,7 @@ async fn partner_center() -> (Running, String) {
 /// the soak; a line in the log for each request, though nobody reads it.
 fn configured(account: &Account) -> std::process::Command {
     let callers = [("dashboard", polite::KEY), ("stranger", STRANGERS_KEY)].map(|(name, key)| {
-        let hash = KeyHash::of(key.as_bytes());
+        let hash = KeyHash::of_key(key.as_bytes());
         format!(
             "[[caller]]\nname = {name:?}\nkey_sha256 = [\"{hash}\"]\ncustomers = [\"*\"]\n\
              scopes = [\"usage:read\"]\n"

@@ -1,6 +1,6 @@
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
-use crate::api::authentication::Denied;
+use crate::api::authentication::AuthenticationError;
 
 /// Requests that were turned away for who sent them.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ impl AccessMetrics {
         )?;
         registry.register(Box::new(failures.clone()))?;
         Ok(Self {
-            denied: Denied::reasons()
+            denied: AuthenticationError::reasons()
                 .map(|reason| (reason, failures.with_label_values(&[reason])))
                 .collect(),
             not_allowed: counter(
@@ -45,7 +45,7 @@ impl AccessMetrics {
         })
     }
 
-    pub(in crate::api) fn denied(&self, denied: Denied) {
+    pub(in crate::api) fn record_denied(&self, denied: AuthenticationError) {
         let mut counters = self.denied.iter();
         if let Some((_, counter)) = counters.find(|(reason, _)| *reason == denied.reason()) {
             counter.inc();

@@ -7,7 +7,7 @@ use super::*;
 use crate::{api::route::Route, problem::Kind};
 
 fn document() -> Value {
-    serde_json::to_value(collected(Anonymous::Allowed)).unwrap()
+    serde_json::to_value(build_description(Anonymous::Allowed)).unwrap()
 }
 
 fn operations(document: &Value) -> Vec<&Value> {
@@ -18,7 +18,7 @@ fn operations(document: &Value) -> Vec<&Value> {
 }
 
 #[test]
-fn every_route_is_described_and_nothing_else_is() {
+fn exactly_the_existing_routes_are_described() {
     let document = document();
 
     let described: BTreeSet<_> = document["paths"].as_object().unwrap().keys().collect();
@@ -36,7 +36,7 @@ fn every_route_is_described_and_nothing_else_is() {
 }
 
 #[test]
-fn every_problem_is_described_under_its_status() {
+fn every_problem_kind_is_described_under_its_status() {
     let document = document();
 
     for kind in Kind::OF_API {
@@ -63,7 +63,7 @@ fn every_problem_is_described_under_its_status() {
 }
 
 #[test]
-fn the_page_is_described_as_what_nobody_keeps() {
+fn the_page_is_described_as_not_cacheable() {
     let document = document();
 
     let page = &document["paths"]["/"]["get"];
@@ -106,7 +106,7 @@ fn a_generated_client_has_a_name_for_every_operation() {
 }
 
 #[test]
-fn what_is_referred_to_is_there_and_used() {
+fn every_component_is_defined_and_referenced() {
     let document = document();
     let text = document.to_string();
 
@@ -123,9 +123,9 @@ fn what_is_referred_to_is_there_and_used() {
 }
 
 #[test]
-fn where_callers_are_told_apart_a_credential_is_demanded() {
-    let allowed = collected(Anonymous::Allowed).security.unwrap();
-    let refused = collected(Anonymous::Refused).security.unwrap();
+fn a_credential_is_required_when_callers_are_identified() {
+    let allowed = build_description(Anonymous::Allowed).security.unwrap();
+    let refused = build_description(Anonymous::Refused).security.unwrap();
 
     assert!(allowed[1..] == refused);
     assert!(allowed[0] == SecurityRequirement::default());

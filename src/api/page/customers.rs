@@ -3,60 +3,60 @@ use std::sync::Arc;
 use askama::Template;
 
 use super::{
-    Frame,
-    ask::{self, Ask},
+    PageFrame,
+    query::{self, PageQuery},
 };
 use crate::{
-    api::{Arrived, Inner},
+    api::{ApiState, RequestContext},
     domain::{Caller, CustomerEntry, CustomerId},
     render::{
-        Prepared,
-        adoption::{displayable, grouped},
-        customers::{CustomerIndex, Sought},
+        Rendered,
+        adoption::{display_text, grouped},
+        customers::{CustomerIndex, CustomerSearch},
     },
-    service::{Answer, Directive, Unanswered},
+    service::{CacheDirective, UsageAnswer, UsageError},
 };
 
 /// Customers on a page of the list: more would be slow to load and to read.
 const PAGE_LENGTH: usize = 200;
 
 /// Names that a browser is given to complete what is typed.
-const MOST_SUGGESTED: usize = 250;
+const MAX_SUGGESTIONS: usize = 250;
 
 /// The customers that a caller may see; going through them is for [`offload`](crate::offload).
-pub(super) struct Directory {
-    list: Arc<Prepared>,
+pub(super) struct CustomerDirectory {
+    list: Arc<Rendered>,
     caller: Caller,
 }
 
 /// Some of them.
-struct Found<'a> {
+struct CustomerMatches<'a> {
     customers: Vec<&'a CustomerEntry>,
     /// Of how many.
     total: usize,
     /// Whether somebody looked for just one, and this is it.
-    is_the_one: bool,
+    is_exact_match: bool,
 }
 
 /// What a search comes to.
-pub(super) enum Choosing {
+pub(super) enum CustomerChoiceOutcome {
     /// What was typed means this customer.
     Chosen(CustomerId),
     /// Nobody is called so.
-    Nobody,
+    NotFound,
     /// A page to choose from.
-    Among(askama::Result<String>),
+    List(askama::Result<String>),
 }
 
 /// Customers to choose from.
 #[derive(Template)]
 #[template(path = "api/page/customers.html", config = "src/askama.toml")]
 struct CustomersPage {
-    frame: Frame,
+    frame: PageFrame,
     sought: String,
     total: usize,
     count: String,
-    shown: Vec<Choice>,
+    shown: Vec<CustomerChoice>,
     previous: Option<String>,
     next: Option<String>,
     /// Whether these are all there are.
@@ -64,7 +64,7 @@ struct CustomersPage {
     anonymous: bool,
 }
 
-struct Choice {
+struct CustomerChoice {
     link: String,
     name: String,
     domain: String,
@@ -72,21 +72,23 @@ struct Choice {
 
 /// The list of customers, of which a caller may see its own.
 pub(super) async fn list<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     caller: &Caller,
-    directive: Directive,
-) -> Result<Answer, Unanswered> {
+    directive: CacheDirective,
+) -> Result<UsageAnswer, UsageError> {
     let trace = || arrived.call_trace();
-    api.usage.list(directive, caller, trace, arrived.at).await
+    api.usage
+        .customer_list(directive, caller, trace, arrived.received_at)
+        .await
 }
 
 // === impl Directory ===
 
-impl Directory {
-    pub(super) fn new(list: &Answer, caller: &Caller) -> Self {
+impl CustomerDirectory {
+    pub(super) fn new(list: &UsageAnswer, caller: &Caller) -> Self {
         Self {
-            list: Arc::clone(&list.held.prepared),
+            list: Arc::clone(&list.cached.rendered),
             caller: caller.clone(),
         }
     }
@@ -97,43 +99,43 @@ impl Directory {
     }
 
     /// Chooses by what was typed, or shows what there is to choose from.
-    pub(super) fn choose(&self, frame: Frame, ask: &Ask) -> Choosing {
+    pub(super) fn choose(&self, frame: PageFrame, ask: &PageQuery) -> CustomerChoiceOutcome {
         let found = self.search(&ask.customer);
-        if let Some(customer) = found.the_one() {
-            return Choosing::Chosen(customer);
+        if let Some(customer) = found.exact_match() {
+            return CustomerChoiceOutcome::Chosen(customer);
         }
         if found.customers.is_empty() && !ask.customer.is_empty() {
-            return Choosing::Nobody;
+            return CustomerChoiceOutcome::NotFound;
         }
-        let frame = Frame {
-            form: Some(ask.form(self.suggestions())),
+        let frame = PageFrame {
+            form: Some(ask.search_form(self.suggestions())),
             ..frame
         };
-        Choosing::Among(found.page(frame, ask, &self.caller).render())
+        CustomerChoiceOutcome::List(found.page(frame, ask, &self.caller).render())
     }
 
     /// Whose name or domain has this text in it. A name that is typed whole is that customer's,
     /// even where longer ones have it in them.
-    fn search(&self, text: &str) -> Found<'_> {
-        let sought = Sought::new(text);
-        let customers = match self.only_named(&sought) {
+    fn search(&self, text: &str) -> CustomerMatches<'_> {
+        let sought = CustomerSearch::new(text);
+        let customers = match self.unique_by_name(&sought) {
             Some(named) => vec![named],
             None => {
                 let found = self.index().flat_map(|index| index.search(&sought));
-                found.filter(|entry| self.shows(entry)).collect()
+                found.filter(|entry| self.is_visible(entry)).collect()
             }
         };
-        Found {
-            is_the_one: !sought.is_everybody() && customers.len() == 1,
+        CustomerMatches {
+            is_exact_match: !sought.matches_all() && customers.len() == 1,
             customers,
             total: self.total(),
         }
     }
 
     /// What to call a customer so that a search finds it and no other.
-    pub(super) fn handle(&self, customer: CustomerId) -> String {
+    pub(super) fn search_label(&self, customer: CustomerId) -> String {
         let name = self.name(customer).filter(|name| {
-            let named = self.only_named(&Sought::new(name));
+            let named = self.unique_by_name(&CustomerSearch::new(name));
             named.is_some_and(|entry| entry.id == customer)
         });
         name.unwrap_or_else(|| customer.to_string())
@@ -142,24 +144,24 @@ impl Directory {
     /// What a customer is called, where it is called anything.
     pub(super) fn name(&self, customer: CustomerId) -> Option<String> {
         let entry = self.list.customers()?.find(customer)?;
-        let name = displayable(&entry.name);
-        Some(name).filter(|name| self.shows(entry) && !name.is_empty())
+        let name = display_text(&entry.name);
+        Some(name).filter(|name| self.is_visible(entry) && !name.is_empty())
     }
 
     /// Names to complete what is typed by; none where there are too many of them.
     pub(super) fn suggestions(&self) -> Vec<String> {
-        let visible = self.visible().take(MOST_SUGGESTED + 1);
-        let names: Vec<_> = visible.map(|entry| displayable(&entry.name)).collect();
-        if names.len() > MOST_SUGGESTED {
+        let visible = self.visible().take(MAX_SUGGESTIONS + 1);
+        let names: Vec<_> = visible.map(|entry| display_text(&entry.name)).collect();
+        if names.len() > MAX_SUGGESTIONS {
             return Vec::new();
         }
         names.into_iter().filter(|name| !name.is_empty()).collect()
     }
 
     /// The customer whose whole name this is, where there is just one.
-    fn only_named(&self, sought: &Sought) -> Option<&CustomerEntry> {
-        let named = self.index().flat_map(|index| index.named(sought));
-        let mut named = named.filter(|entry| self.shows(entry));
+    fn unique_by_name(&self, sought: &CustomerSearch) -> Option<&CustomerEntry> {
+        let named = self.index().flat_map(|index| index.with_exact_name(sought));
+        let mut named = named.filter(|entry| self.is_visible(entry));
         match (named.next(), named.next()) {
             (Some(named), None) => Some(named),
             _ => None,
@@ -168,7 +170,7 @@ impl Directory {
 
     fn visible(&self) -> impl Iterator<Item = &CustomerEntry> {
         let entries = self.index().flat_map(CustomerIndex::entries);
-        entries.filter(|entry| self.shows(entry))
+        entries.filter(|entry| self.is_visible(entry))
     }
 
     fn total(&self) -> usize {
@@ -183,26 +185,26 @@ impl Directory {
         self.list.customers().into_iter()
     }
 
-    fn shows(&self, entry: &CustomerEntry) -> bool {
+    fn is_visible(&self, entry: &CustomerEntry) -> bool {
         self.caller.may_read(entry.id)
     }
 }
 
 // === impl Found ===
 
-impl Found<'_> {
-    fn the_one(&self) -> Option<CustomerId> {
-        let only = self.customers.first().filter(|_| self.is_the_one);
+impl CustomerMatches<'_> {
+    fn exact_match(&self) -> Option<CustomerId> {
+        let only = self.customers.first().filter(|_| self.is_exact_match);
         only.map(|entry| entry.id)
     }
 
-    fn page(&self, frame: Frame, ask: &Ask, caller: &Caller) -> CustomersPage {
-        let sought = displayable(&ask.customer);
+    fn page(&self, frame: PageFrame, ask: &PageQuery, caller: &Caller) -> CustomersPage {
+        let sought = display_text(&ask.customer);
         let pages = self.customers.len().div_ceil(PAGE_LENGTH).max(1);
         let page = usize::try_from(ask.page.get()).map_or(pages, |page| page.min(pages));
         let before = (page - 1) * PAGE_LENGTH;
         let shown = self.customers.iter().skip(before).take(PAGE_LENGTH);
-        let shown: Vec<_> = shown.map(|entry| Choice::of(entry, ask)).collect();
+        let shown: Vec<_> = shown.map(|entry| CustomerChoice::new(entry, ask)).collect();
         let count = self.count(&sought);
         CustomersPage {
             frame,
@@ -214,8 +216,8 @@ impl Found<'_> {
             },
             sought,
             total: self.total,
-            previous: (page > 1).then(|| ask.list_link(page - 1)),
-            next: (page < pages).then(|| ask.list_link(page + 1)),
+            previous: (page > 1).then(|| ask.list_page_link(page - 1)),
+            next: (page < pages).then(|| ask.list_page_link(page + 1)),
             is_everybody: shown.len() == self.total,
             shown,
             anonymous: caller.may_read_all(),
@@ -241,17 +243,17 @@ fn number(count: usize) -> String {
 
 // === impl Choice ===
 
-impl Choice {
-    fn of(entry: &CustomerEntry, ask: &Ask) -> Self {
-        let name = displayable(&entry.name);
+impl CustomerChoice {
+    fn new(entry: &CustomerEntry, ask: &PageQuery) -> Self {
+        let name = display_text(&entry.name);
         Self {
-            link: ask::link(entry.id, ask.date),
+            link: query::customer_link(entry.id, ask.date),
             name: if name.is_empty() {
                 entry.id.to_string()
             } else {
                 name
             },
-            domain: displayable(entry.domain.as_deref().unwrap_or_default()),
+            domain: display_text(entry.domain.as_deref().unwrap_or_default()),
         }
     }
 }

@@ -3,18 +3,18 @@ use std::time::Duration;
 use askama::Template;
 use http::Response;
 
-use super::{Form, Frame, ask, respond};
+use super::{PageFrame, SearchForm, query, respond};
 use crate::{
-    api::Arrived,
-    problem::{Body, Kind, Problem},
-    time_words::in_words,
+    api::RequestContext,
+    human_time::format_duration,
+    problem::{FullBody, Kind, Problem},
 };
 
 /// A problem as a page: what happened, and what its reader can do.
 #[derive(Template)]
 #[template(path = "api/page/problem.html", config = "src/askama.toml")]
 struct ProblemPage {
-    frame: Frame,
+    frame: PageFrame,
     status: String,
     title: &'static str,
     detail: String,
@@ -26,24 +26,27 @@ struct ProblemPage {
 }
 
 /// Shows a problem, with the headers that it has as a document.
-pub(in crate::api) fn present<B>(arrived: &Arrived<'_, B>, problem: &Problem) -> Response<Body> {
+pub(in crate::api) fn present<B>(
+    arrived: &RequestContext<'_, B>,
+    problem: &Problem,
+) -> Response<FullBody> {
     let kind = problem.kind();
     let query = arrived.request.uri().query();
     let may_choose = !matches!(kind, Kind::Unauthenticated | Kind::SeveralCredentials);
-    let form = may_choose.then(|| Form::leniently(query));
+    let form = may_choose.then(|| SearchForm::from_invalid_query(query));
     let page = ProblemPage {
-        frame: arrived.frame(form),
+        frame: arrived.page_frame(form),
         status: format!("{} {}", kind.status().as_u16(), kind.name()),
         title: kind.title(),
-        detail: sentence(problem.detail()),
-        advice: advice(kind),
+        detail: to_sentence(problem.detail()),
+        advice: reader_advice(kind),
         newest: match kind {
-            Kind::NothingProcessed => ask::newest(query),
+            Kind::NothingProcessed => query::newest_link(query),
             _ => None,
         },
         wait: problem
             .retry_after()
-            .map(|seconds| in_words(Duration::from_secs(seconds))),
+            .map(|seconds| format_duration(Duration::from_secs(seconds))),
     };
     let mut response = respond(kind.status(), page.render());
     for (name, value) in problem.headers() {
@@ -53,7 +56,7 @@ pub(in crate::api) fn present<B>(arrived: &Arrived<'_, B>, problem: &Problem) ->
 }
 
 /// What its reader can do about it.
-fn advice(kind: Kind) -> &'static str {
+fn reader_advice(kind: Kind) -> &'static str {
     match kind {
         Kind::Unauthenticated => {
             "Load the page again: your browser asks for a user name and a password. The password is \
@@ -96,7 +99,7 @@ fn advice(kind: Kind) -> &'static str {
 }
 
 /// A detail is written to be read within a document: lower case, no full stop.
-fn sentence(detail: &str) -> String {
+fn to_sentence(detail: &str) -> String {
     let mut characters = detail.chars();
     match characters.next() {
         None => String::new(),

@@ -4,40 +4,40 @@ use askama::Template;
 use http::StatusCode;
 
 use super::{
-    Frame,
-    ask::{self, Ask},
-    customers::{self, Directory},
+    PageFrame,
+    customers::{self, CustomerDirectory},
+    freshness::FreshnessNote,
+    query::{self, PageQuery},
     respond,
-    standing::Standing,
 };
 use crate::{
-    api::{Arrived, Inner, Served, data, spans},
+    api::{ApiResponse, ApiState, RequestContext, data, spans},
     domain::{Caller, CustomerId, ProcessedDate},
+    human_time::format_duration,
     offload,
-    problem::Body,
+    problem::FullBody,
     render::{
-        Coding, Form, Prepared,
-        adoption::{self, Adoption},
+        ContentCoding, Format, Rendered,
+        adoption::{self, AdoptionView},
     },
-    service::{Answer, Directive, Query},
-    time_words::in_words,
+    service::{CacheDirective, UsageAnswer, UsageQuery},
 };
 
 /// Months of processed dates that Partner Center keeps.
-const KEPT_MONTHS: i32 = 13;
+const RETENTION_MONTHS: i32 = 13;
 
 /// Days that links pass over at most, where Partner Center is known to have nothing of them.
-const MOST_PASSED_OVER: usize = 31;
+const MAX_SKIPPED_DAYS: usize = 31;
 
 /// A customer's usage.
 #[derive(Template)]
 #[template(path = "api/page/usage.html", config = "src/askama.toml")]
 struct UsagePage {
-    frame: Frame,
-    adoption: Adoption,
+    frame: PageFrame,
+    adoption: AdoptionView,
     when: String,
     counted: String,
-    standing: Standing,
+    standing: FreshnessNote,
     note: Option<&'static str>,
     /// True where the page reloads for the names of customers.
     list_is_being_fetched: bool,
@@ -51,14 +51,14 @@ struct UsagePage {
 }
 
 /// The list of customers, as far as it is known when the usage is.
-enum Listing {
-    Known(Directory),
-    BeingFetched,
+enum CustomerListState {
+    Loaded(CustomerDirectory),
+    Fetching,
     Unavailable,
 }
 
 /// The dates before and after the one that is shown of which there may be counts.
-struct Neighbours {
+struct AdjacentDates {
     earlier: Option<ProcessedDate>,
     later: Option<ProcessedDate>,
 }
@@ -72,61 +72,61 @@ struct DateLink {
 
 /// Shows the usage of a customer.
 pub(super) async fn show<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     caller: &Caller,
-    ask: &Ask,
+    ask: &PageQuery,
     customer: CustomerId,
-) -> Served {
-    let query = Query {
+) -> ApiResponse {
+    let query = UsageQuery {
         customer_id: customer,
-        form: Form::Simplified,
+        format: Format::Simplified,
         date: ask.date,
-        directive: arrived.directive(),
+        directive: arrived.cache_directive(),
     };
     if let Some(span) = &arrived.span {
-        spans::tell_customer(span, customer);
+        spans::record_customer(span, customer);
     }
     let trace = || arrived.call_trace();
     // Nobody waits for the names of others, nor asks for newer ones with newer numbers.
-    let directive = match arrived.directive() {
-        Directive::NoCache => Directive::Any,
+    let directive = match arrived.cache_directive() {
+        CacheDirective::NoCache => CacheDirective::Any,
         other => other,
     };
-    let (answer, list) = with_what_is_there(
-        api.usage.answer(query, caller, trace, arrived.at),
+    let (answer, list) = join_if_ready(
+        api.usage.answer(query, caller, trace, arrived.received_at),
         customers::list(api, arrived, caller, directive),
     )
     .await;
     let answer = match answer {
         Ok(answer) => answer,
         Err(unanswered) => {
-            return data::refuse_unanswered(api, arrived, ask.date, &unanswered);
+            return data::error_response(api, arrived, ask.date, &unanswered);
         }
     };
     let listing = match list {
-        Some(Ok(list)) => Listing::Known(Directory::new(&list, caller)),
-        Some(Err(_)) => Listing::Unavailable,
-        None => Listing::BeingFetched,
+        Some(Ok(list)) => CustomerListState::Loaded(CustomerDirectory::new(&list, caller)),
+        Some(Err(_)) => CustomerListState::Unavailable,
+        None => CustomerListState::Fetching,
     };
-    let shown = answer.held.prepared.processed_date().or(ask.date);
-    let dressing = Dressing {
-        frame: arrived.frame(None),
-        listing,
-        standing: Standing::of(&answer, ask.date),
-        ask: ask.clone(),
-        neighbours: neighbours(api, arrived, customer, shown, ask.today),
+    let shown = answer.cached.rendered.processed_date().or(ask.date);
+    let dressing = UsagePageParts {
+        frame: arrived.page_frame(None),
+        list_state: listing,
+        freshness_note: FreshnessNote::new(&answer, ask.date),
+        query: ask.clone(),
+        adjacent_dates: adjacent_dates(api, arrived, customer, shown, ask.today),
         customer,
-        origin: arrived.origin(),
+        origin: arrived.request_origin(),
         wants_key: !caller.is_anonymous(),
     };
-    let response = render(&answer, dressing).await;
-    api.metrics.served(answer.held.age);
-    data::serve(response, &answer, ask.date)
+    let response = render_page(&answer, dressing).await;
+    api.metrics.record_served_age(answer.cached.age);
+    data::with_upstream_ids(response, &answer, ask.date)
 }
 
 /// What is needed, and what is wanted besides if it is there by then.
-async fn with_what_is_there<N, W>(
+async fn join_if_ready<N, W>(
     needed: impl Future<Output = N>,
     wanted: impl Future<Output = W>,
 ) -> (N, Option<W>) {
@@ -143,63 +143,68 @@ async fn with_what_is_there<N, W>(
 
 /// Finds dates before and after `shown` that a link may lead to: Partner Center keeps them, they are
 /// no newer than the newest, and Partner Center did not answer lately that it has nothing of them.
-fn neighbours<B>(
-    api: &Inner,
-    arrived: &Arrived<'_, B>,
+fn adjacent_dates<B>(
+    api: &ApiState,
+    arrived: &RequestContext<'_, B>,
     customer: CustomerId,
     shown: Option<ProcessedDate>,
     today: ProcessedDate,
-) -> Neighbours {
-    let oldest = today.months_before(KEPT_MONTHS);
-    let newest = api.usage.newest_date(customer, arrived.at);
-    let may_have_counts =
-        |date: &ProcessedDate| !api.usage.is_known_absent(customer, *date, arrived.at);
+) -> AdjacentDates {
+    let oldest = today.months_before(RETENTION_MONTHS);
+    let newest = api.usage.newest_date(customer, arrived.received_at);
+    let may_have_counts = |date: &ProcessedDate| {
+        !api.usage
+            .is_known_absent(customer, *date, arrived.received_at)
+    };
     let before = successors(shown, |date| date.previous());
     let after = successors(shown, |date| date.next());
-    Neighbours {
+    AdjacentDates {
         earlier: before
             .skip(1)
-            .take(MOST_PASSED_OVER)
+            .take(MAX_SKIPPED_DAYS)
             .take_while(|date| *date >= oldest)
             .find(may_have_counts),
         later: after
             .skip(1)
-            .take(MOST_PASSED_OVER)
+            .take(MAX_SKIPPED_DAYS)
             .take_while(|date| newest.is_some_and(|newest| *date <= newest))
             .find(may_have_counts),
     }
 }
 
 /// All that a page says beside the usage itself.
-struct Dressing {
-    frame: Frame,
-    listing: Listing,
-    standing: Standing,
-    ask: Ask,
-    neighbours: Neighbours,
+struct UsagePageParts {
+    frame: PageFrame,
+    list_state: CustomerListState,
+    freshness_note: FreshnessNote,
+    query: PageQuery,
+    adjacent_dates: AdjacentDates,
     customer: CustomerId,
     origin: String,
     wants_key: bool,
 }
 
-async fn render(answer: &Answer, dressing: Dressing) -> http::Response<Body> {
-    let prepared = Arc::clone(&answer.held.prepared);
+async fn render_page(answer: &UsageAnswer, dressing: UsagePageParts) -> http::Response<FullBody> {
+    let prepared = Arc::clone(&answer.cached.rendered);
     let bytes = prepared
-        .ready(Form::Simplified, Coding::Identity)
+        .ready(Format::Simplified, ContentCoding::Identity)
         .map_or(0, |(_, encoded)| encoded.body().len());
-    let searched = dressing.listing.directory().map(Directory::search_bytes);
+    let searched = dressing
+        .list_state
+        .directory()
+        .map(CustomerDirectory::search_bytes);
     let bytes = bytes + searched.unwrap_or_default();
-    let rendered = offload::run_cpu_bound(bytes, move || dressing.onto(&prepared)).await;
+    let rendered = offload::run_cpu_bound(bytes, move || dressing.render_page(&prepared)).await;
     respond(StatusCode::OK, rendered)
 }
 
 // === impl Dressing ===
 
-impl Dressing {
-    fn onto(self, prepared: &Prepared) -> askama::Result<String> {
+impl UsagePageParts {
+    fn render_page(self, prepared: &Rendered) -> askama::Result<String> {
         let adoption = prepared.adoption().map_err(askama::Error::custom)?;
         let mut adoption = adoption.ok_or(askama::Error::Fmt)?;
-        let directory = self.listing.directory();
+        let directory = self.list_state.directory();
         if adoption.customer_name == adoption.customer_id
             && let Some(name) = directory.and_then(|directory| directory.name(self.customer))
         {
@@ -207,68 +212,68 @@ impl Dressing {
         }
         let date = prepared.processed_date();
         let query = self
-            .ask
+            .query
             .date
             .map_or_else(String::new, |date| format!("?processedDate={date}"));
         let resource = format!("/v1/customers/{}/usage", self.customer);
         let page = UsagePage {
             when: date.map_or_else(|| "nothing processed".to_owned(), |date| date.to_string()),
-            counted: self.counted(date),
-            dates: self.dates(),
-            is_dated: self.ask.date.is_some(),
+            counted: self.count_date_sentence(date),
+            dates: self.date_links(),
+            is_dated: self.query.date.is_some(),
             json: format!("{resource}{query}"),
             table: format!("{resource}/table.csv{query}"),
             chart: format!("{resource}/chart.svg{query}"),
             adoption,
-            note: self.listing.note(),
-            list_is_being_fetched: matches!(self.listing, Listing::BeingFetched),
-            frame: Frame {
-                form: Some(self.form()),
+            note: self.list_state.note(),
+            list_is_being_fetched: matches!(self.list_state, CustomerListState::Fetching),
+            frame: PageFrame {
+                form: Some(self.search_form()),
                 ..self.frame
             },
-            standing: self.standing,
+            standing: self.freshness_note,
             origin: self.origin,
             wants_key: self.wants_key,
         };
         page.render()
     }
 
-    fn form(&self) -> super::Form {
-        match self.listing.directory() {
-            Some(directory) => Ask {
-                customer: directory.handle(self.customer),
-                ..self.ask
+    fn search_form(&self) -> super::SearchForm {
+        match self.list_state.directory() {
+            Some(directory) => PageQuery {
+                customer: directory.search_label(self.customer),
+                ..self.query
             }
-            .form(directory.suggestions()),
-            None => self.ask.form(Vec::new()),
+            .search_form(directory.suggestions()),
+            None => self.query.search_form(Vec::new()),
         }
     }
 
     /// When Microsoft counted, which is another matter than when that was checked.
-    fn counted(&self, date: Option<ProcessedDate>) -> String {
+    fn count_date_sentence(&self, date: Option<ProcessedDate>) -> String {
         let Some(date) = date else {
             return "Microsoft has no counts for this customer.".to_owned();
         };
-        let past = self.ask.today.start().duration_since(date.start());
+        let past = self.query.today.start().duration_since(date.start());
         let past = past.unsigned_abs();
         match past.as_secs() / 86_400 {
             0 => format!("Counts of {date}, today."),
             1 => format!("Counts of {date}, yesterday."),
-            _ => format!("Counts of {date}, {} ago.", in_words(past)),
+            _ => format!("Counts of {date}, {} ago.", format_duration(past)),
         }
     }
 
-    fn dates(&self) -> Vec<DateLink> {
+    fn date_links(&self) -> Vec<DateLink> {
         let link = |date: ProcessedDate, rel, text: String| DateLink {
-            href: ask::link(self.customer, Some(date)),
+            href: query::customer_link(self.customer, Some(date)),
             rel,
             text,
         };
-        let Neighbours { earlier, later } = self.neighbours;
+        let AdjacentDates { earlier, later } = self.adjacent_dates;
         let earlier = earlier.map(|date| link(date, "prev", format!("Earlier: {date}")));
         let later = later.map(|date| link(date, "next", format!("Later: {date}")));
-        let newest = self.ask.date.map(|_| DateLink {
-            href: ask::link(self.customer, None),
+        let newest = self.query.date.map(|_| DateLink {
+            href: query::customer_link(self.customer, None),
             rel: "",
             text: "Newest".to_owned(),
         });
@@ -278,18 +283,18 @@ impl Dressing {
 
 // === impl Listing ===
 
-impl Listing {
-    fn directory(&self) -> Option<&Directory> {
+impl CustomerListState {
+    fn directory(&self) -> Option<&CustomerDirectory> {
         match self {
-            Self::Known(directory) => Some(directory),
-            Self::BeingFetched | Self::Unavailable => None,
+            Self::Loaded(directory) => Some(directory),
+            Self::Fetching | Self::Unavailable => None,
         }
     }
 
     fn note(&self) -> Option<&'static str> {
         match self {
-            Self::Known(_) => None,
-            Self::BeingFetched => {
+            Self::Loaded(_) => None,
+            Self::Fetching => {
                 Some("The list of customers is being fetched. This page reloads by itself.")
             }
             Self::Unavailable => Some(

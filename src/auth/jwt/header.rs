@@ -2,14 +2,14 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-use super::Rejection;
+use super::TokenRejection;
 
 /// Bytes of a token that is read at all; Entra ID's have up to about 4,000.
-const LONGEST: usize = 8 * 1024;
+const MAX_TOKEN_LENGTH: usize = 8 * 1024;
 
 /// What a token says of its own signature; nothing of it is believed before a key has confirmed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct TokenHeader {
     pub(super) algorithm: Algorithm,
     /// RFC 7515 leaves it to the issuer whether to send one, but an issuer that changes its keys
     /// has to (OpenID Connect Core §10.1): a token without one is refused.
@@ -18,7 +18,7 @@ pub(super) struct Header {
 
 /// The members that matter; others, such as `jwk` or `jku`, could only tell whom to believe.
 #[derive(Deserialize)]
-struct Members {
+struct RawTokenHeader {
     alg: String,
     kid: Option<String>,
     typ: Option<String>,
@@ -28,28 +28,28 @@ struct Members {
 
 // === impl Header ===
 
-impl Header {
+impl TokenHeader {
     /// # Errors
     ///
-    /// [`Rejection`], when the token cannot be one that we believe.
-    pub(super) fn read(token: &str) -> Result<Self, Rejection> {
-        let members = members(token).ok_or(Rejection::Malformed)?;
-        let algorithm = accepted(&members.alg).ok_or(Rejection::Algorithm)?;
+    /// [`TokenRejection`], when the token cannot be one that we believe.
+    pub(super) fn parse(token: &str) -> Result<Self, TokenRejection> {
+        let members = decode_header(token).ok_or(TokenRejection::Malformed)?;
+        let algorithm = accepted_algorithm(&members.alg).ok_or(TokenRejection::Algorithm)?;
         if !members.typ.as_deref().is_none_or(is_access_token) {
-            return Err(Rejection::Type);
+            return Err(TokenRejection::Type);
         }
         if members.crit {
-            return Err(Rejection::Extension);
+            return Err(TokenRejection::Extension);
         }
         Ok(Self {
             algorithm,
-            key_id: members.kid.ok_or(Rejection::Key)?,
+            key_id: members.kid.ok_or(TokenRejection::Key)?,
         })
     }
 }
 
-fn members(token: &str) -> Option<Members> {
-    if token.len() > LONGEST || token.split('.').count() != 3 {
+fn decode_header(token: &str) -> Option<RawTokenHeader> {
+    if token.len() > MAX_TOKEN_LENGTH || token.split('.').count() != 3 {
         return None;
     }
     let (header, _) = token.split_once('.')?;
@@ -59,7 +59,7 @@ fn members(token: &str) -> Option<Members> {
 
 /// The algorithms that are believed, all of them asymmetric: with a shared secret, the issuer's
 /// public key would do as the secret (RFC 8725 §2.1).
-pub(super) fn accepted(name: &str) -> Option<Algorithm> {
+pub(super) fn accepted_algorithm(name: &str) -> Option<Algorithm> {
     match name {
         "RS256" => Some(Algorithm::RS256),
         "PS256" => Some(Algorithm::PS256),
@@ -87,19 +87,19 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error>
 mod tests {
     use super::*;
 
-    fn read(header: &str) -> Result<Header, Rejection> {
-        Header::read(&format!("{}.e30.c2ln", URL_SAFE_NO_PAD.encode(header)))
+    fn read(header: &str) -> Result<TokenHeader, TokenRejection> {
+        TokenHeader::parse(&format!("{}.e30.c2ln", URL_SAFE_NO_PAD.encode(header)))
     }
 
     #[test]
-    fn an_algorithm_that_is_not_believed_is_refused_before_anything_else() {
+    fn an_algorithm_that_is_not_accepted_is_rejected_first() {
         for name in [
             "none", "None", "NONE", "", "HS256", "HS384", "HS512", "RS384", "RS512", "PS384",
             "PS512", "ES384", "ES512", "ES256K", "rs256", "RS1", "RSA1_5",
         ] {
             let header = format!(r#"{{"alg":"{name}","kid":"a"}}"#);
 
-            assert_eq!(read(&header), Err(Rejection::Algorithm), "{name}");
+            assert_eq!(read(&header), Err(TokenRejection::Algorithm), "{name}");
         }
     }
 
@@ -113,26 +113,26 @@ mod tests {
         ] {
             let header = format!(r#"{{"alg":"ES256","kid":"a"{typ}}}"#);
 
-            let expected = Header {
+            let expected = TokenHeader {
                 algorithm: Algorithm::ES256,
                 key_id: "a".to_owned(),
             };
             assert_eq!(read(&header), Ok(expected), "{typ}");
         }
-        assert_eq!(read(r#"{"alg":"ES256"}"#), Err(Rejection::Key));
+        assert_eq!(read(r#"{"alg":"ES256"}"#), Err(TokenRejection::Key));
     }
 
     #[test]
-    fn what_is_no_access_token_or_asks_for_extensions_is_refused() {
+    fn other_token_types_and_critical_extensions_are_rejected() {
         for (member, rejection) in [
-            (r#""typ":"logout+jwt""#, Rejection::Type),
-            (r#""typ":"dpop+jwt""#, Rejection::Type),
-            (r#""typ":"""#, Rejection::Type),
-            (r#""crit":["b64"],"b64":false"#, Rejection::Extension),
-            (r#""crit":[]"#, Rejection::Extension),
-            (r#""crit":null"#, Rejection::Extension),
-            (r#""alg":"RS256""#, Rejection::Malformed),
-            (r#""kid":"b""#, Rejection::Malformed),
+            (r#""typ":"logout+jwt""#, TokenRejection::Type),
+            (r#""typ":"dpop+jwt""#, TokenRejection::Type),
+            (r#""typ":"""#, TokenRejection::Type),
+            (r#""crit":["b64"],"b64":false"#, TokenRejection::Extension),
+            (r#""crit":[]"#, TokenRejection::Extension),
+            (r#""crit":null"#, TokenRejection::Extension),
+            (r#""alg":"RS256""#, TokenRejection::Malformed),
+            (r#""kid":"b""#, TokenRejection::Malformed),
         ] {
             let header = format!(r#"{{"alg":"ES256","kid":"a",{member}}}"#);
 
@@ -141,9 +141,9 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_the_form_of_a_token_is_malformed() {
+    fn text_that_is_not_a_token_is_malformed() {
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"a"}"#);
-        let long = format!("{header}.{}.s", "e".repeat(LONGEST));
+        let long = format!("{header}.{}.s", "e".repeat(MAX_TOKEN_LENGTH));
 
         for token in [
             "",
@@ -159,8 +159,8 @@ mod tests {
             &long,
         ] {
             assert_eq!(
-                Header::read(token),
-                Err(Rejection::Malformed),
+                TokenHeader::parse(token),
+                Err(TokenRejection::Malformed),
                 "{token:.60}"
             );
         }

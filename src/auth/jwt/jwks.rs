@@ -7,8 +7,8 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    JwtDeps, Rejection, VerifyError, header::Header, key_set::KeySet, metrics::Metrics,
-    source::KeySource,
+    JwtDeps, TokenRejection, VerifyError, header::TokenHeader, key_set::KeySet,
+    metrics::JwksMetrics, source::JwksSource,
 };
 use crate::{clock::SharedClock, jitter::Jitter, resilience::backoff::Backoff};
 
@@ -38,9 +38,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// One task fetches them: at start, every hour, after a failure, and when a request needs a key
 /// that is not held. While the issuer is down, the keys that are held go on being used.
 #[derive(Debug)]
-pub(super) struct Jwks {
+pub(super) struct JwksCache {
     held: ArcSwapOption<KeySet>,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<FetchProgress>,
     /// A request needs a key that is not held.
     demanded: Notify,
     clock: SharedClock,
@@ -48,7 +48,7 @@ pub(super) struct Jwks {
 
 /// How far fetching has come.
 #[derive(Clone, Copy, Debug, Default)]
-struct Progress {
+struct FetchProgress {
     begun: u64,
     ended: u64,
     begun_at: Option<Instant>,
@@ -58,27 +58,27 @@ struct Progress {
 
 /// Fetches keys for as long as the process lives.
 #[derive(Debug)]
-struct Keeper {
-    jwks: Arc<Jwks>,
-    source: KeySource,
+struct JwksRefresher {
+    jwks: Arc<JwksCache>,
+    source: JwksSource,
     jitter: Jitter,
-    metrics: Metrics,
+    metrics: JwksMetrics,
     /// Failures in a row.
     failures: u32,
 }
 
 // === impl Jwks ===
 
-impl Jwks {
+impl JwksCache {
     /// Begins to fetch keys, in a task of its own.
-    pub(super) fn start(source: KeySource, metrics: Metrics, deps: &JwtDeps<'_>) -> Arc<Self> {
+    pub(super) fn start(source: JwksSource, metrics: JwksMetrics, deps: &JwtDeps<'_>) -> Arc<Self> {
         let jwks = Arc::new(Self {
             held: ArcSwapOption::empty(),
             progress: watch::Sender::default(),
             demanded: Notify::new(),
             clock: Arc::clone(&deps.clock),
         });
-        let keeper = Keeper {
+        let keeper = JwksRefresher {
             jwks: Arc::clone(&jwks),
             source,
             jitter: deps.jitter,
@@ -99,13 +99,13 @@ impl Jwks {
     ///
     /// # Errors
     ///
-    /// [`Rejection::Key`] when the issuer has no such key, and
+    /// [`TokenRejection::VerifyingKey`] when the issuer has no such key, and
     /// [`VerifyError::IssuerUnavailable`] when it could not be asked.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves the fetch to those who wait for it, and to later ones.
-    pub(super) async fn with_key(&self, header: &Header) -> Result<Arc<KeySet>, VerifyError> {
+    pub(super) async fn with_key(&self, header: &TokenHeader) -> Result<Arc<KeySet>, VerifyError> {
         if let Some(keys) = self.held_with(header) {
             return Ok(keys);
         }
@@ -114,20 +114,20 @@ impl Jwks {
             return Ok(keys);
         }
         match answered {
-            Some(Progress { failed: false, .. }) => Err(Rejection::Key.into()),
+            Some(FetchProgress { failed: false, .. }) => Err(TokenRejection::Key.into()),
             _ => Err(VerifyError::IssuerUnavailable {
                 retry_after: RETRY_AFTER,
             }),
         }
     }
 
-    fn held_with(&self, header: &Header) -> Option<Arc<KeySet>> {
+    fn held_with(&self, header: &TokenHeader) -> Option<Arc<KeySet>> {
         self.held().filter(|keys| keys.find(header).is_some())
     }
 
     /// Has the keys fetched, unless they were a moment ago, and tells how the last fetch went;
     /// `None` when it takes too long.
-    async fn ask(&self) -> Option<Progress> {
+    async fn ask(&self) -> Option<FetchProgress> {
         let now = self.clock.now();
         let seen = *self.progress.borrow();
         if seen.is_settled(now) {
@@ -147,7 +147,7 @@ impl Jwks {
 
 // === impl Progress ===
 
-impl Progress {
+impl FetchProgress {
     /// Whether the last fetch is too recent for another on demand.
     fn is_settled(&self, now: Instant) -> bool {
         let recent = |begun: Instant| now < begun + DEMAND_INTERVAL;
@@ -157,7 +157,7 @@ impl Progress {
 
 // === impl Keeper ===
 
-impl Keeper {
+impl JwksRefresher {
     async fn run(mut self) {
         loop {
             let begun = self.jwks.clock.now();
@@ -183,7 +183,7 @@ impl Keeper {
                 REFRESH_INTERVAL
             }
             Err(error) => {
-                self.metrics.failed(&error);
+                self.metrics.record_failure(&error);
                 let cause = error.to_string();
                 let held = self.jwks.held().map_or(0, |keys| keys.len());
                 if self.failures == 0 {
@@ -191,7 +191,7 @@ impl Keeper {
                 } else {
                     tracing::debug!(cause, held, "still cannot fetch the token issuer's keys");
                 }
-                let pause = BACKOFF.pause(self.failures, self.jitter.fraction());
+                let pause = BACKOFF.delay(self.failures, self.jitter.fraction());
                 self.failures = self.failures.saturating_add(1);
                 pause.max(SHORTEST_PAUSE)
             }
@@ -200,12 +200,17 @@ impl Keeper {
 
     /// Keys that have not changed stay what they are: tokens that they confirmed are remembered.
     fn succeeded(&mut self, keys: KeySet) {
-        self.metrics.fetched(keys.len(), self.jwks.clock.wall());
+        self.metrics
+            .record_success(keys.len(), self.jwks.clock.wall_time());
         if self.failures > 0 {
             tracing::info!("the token issuer's keys can be fetched again");
         }
         self.failures = 0;
-        if self.jwks.held().is_none_or(|held| !held.is_as(&keys)) {
+        if self
+            .jwks
+            .held()
+            .is_none_or(|held| !held.has_same_digest(&keys))
+        {
             tracing::info!(keys = keys.len(), "took over the token issuer's keys");
             self.jwks.held.store(Some(Arc::new(keys)));
         }

@@ -4,22 +4,22 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Rejection,
-    header::{Header, accepted},
+    TokenRejection,
+    header::{TokenHeader, accepted_algorithm},
 };
 use crate::config::JwtConfig;
 
 /// An issuer's public keys, as far as they are good for tokens (a JWK Set, RFC 7517 §5).
 #[derive(Debug)]
 pub(super) struct KeySet {
-    keys: Vec<Key>,
+    keys: Vec<VerifyingKey>,
     /// Of the document that they come from.
     digest: [u8; 32],
 }
 
 /// One key, and what it may be used for: the token's own header does not decide about that.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(super) struct VerifyingKey {
     id: String,
     key: DecodingKey,
     /// Holds the algorithms that the key is for.
@@ -28,7 +28,7 @@ pub(super) struct Key {
 
 /// A key as it is published. A member of another type than expected makes the key unusable.
 #[derive(Debug, Deserialize)]
-struct Jwk {
+struct PublishedJwk {
     kty: String,
     kid: String,
     #[serde(rename = "use")]
@@ -43,12 +43,12 @@ struct Jwk {
 }
 
 #[derive(Deserialize)]
-struct Document {
+struct JwksDocument {
     keys: Vec<Value>,
 }
 
 /// Shorter moduli are within reach of those who can pay (NIST SP 800-131A).
-const FEWEST_RSA_BITS: usize = 2048;
+const MIN_RSA_BITS: usize = 2048;
 
 // === impl KeySet ===
 
@@ -58,11 +58,11 @@ impl KeySet {
     ///
     /// `None` when it is no JWK Set.
     pub(super) fn parse(document: &[u8], config: &JwtConfig) -> Option<Self> {
-        let published: Document = serde_json::from_slice(document).ok()?;
+        let published: JwksDocument = serde_json::from_slice(document).ok()?;
         let keys = published
             .keys
             .into_iter()
-            .filter_map(|key| Key::new(&serde_json::from_value(key).ok()?, config))
+            .filter_map(|key| VerifyingKey::new(&serde_json::from_value(key).ok()?, config))
             .collect();
         Some(Self {
             keys,
@@ -71,7 +71,7 @@ impl KeySet {
     }
 
     /// Whether both come from the same document.
-    pub(super) fn is_as(&self, other: &Self) -> bool {
+    pub(super) fn has_same_digest(&self, other: &Self) -> bool {
         self.digest == other.digest
     }
 
@@ -80,7 +80,7 @@ impl KeySet {
     }
 
     /// The key that signs with this id and algorithm.
-    pub(super) fn find(&self, header: &Header) -> Option<&Key> {
+    pub(super) fn find(&self, header: &TokenHeader) -> Option<&VerifyingKey> {
         self.keys.iter().find(|key| {
             key.id == header.key_id && key.validation.algorithms.contains(&header.algorithm)
         })
@@ -89,11 +89,11 @@ impl KeySet {
 
 // === impl Key ===
 
-impl Key {
-    fn new(jwk: &Jwk, config: &JwtConfig) -> Option<Self> {
-        let (key, algorithms) = jwk.is_for_signatures().then(|| jwk.decoding_key())??;
+impl VerifyingKey {
+    fn new(jwk: &PublishedJwk, config: &JwtConfig) -> Option<Self> {
+        let (key, algorithms) = jwk.is_signing_key().then(|| jwk.decoding_key())??;
         let named = |algorithm: &Algorithm| match &jwk.alg {
-            Some(name) => accepted(name) == Some(*algorithm),
+            Some(name) => accepted_algorithm(name) == Some(*algorithm),
             None => true,
         };
         let algorithms: Vec<_> = algorithms.iter().copied().filter(named).collect();
@@ -108,28 +108,28 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// [`Rejection`]. Whether the token is valid *now* is not judged here.
-    pub(super) fn claims(&self, token: &str) -> Result<Map<String, Value>, Rejection> {
+    /// [`TokenRejection`]. Whether the token is valid *now* is not judged here.
+    pub(super) fn claims(&self, token: &str) -> Result<Map<String, Value>, TokenRejection> {
         let token = jsonwebtoken::decode(token, &self.key, &self.validation);
         let claims: Map<_, _> =
             token
                 .map(|token| token.claims)
                 .map_err(|error| match error.kind() {
-                    ErrorKind::InvalidSignature => Rejection::Signature,
-                    ErrorKind::InvalidAlgorithm => Rejection::Algorithm,
-                    ErrorKind::InvalidIssuer => Rejection::Issuer,
-                    ErrorKind::InvalidAudience => Rejection::Audience,
+                    ErrorKind::InvalidSignature => TokenRejection::Signature,
+                    ErrorKind::InvalidAlgorithm => TokenRejection::Algorithm,
+                    ErrorKind::InvalidIssuer => TokenRejection::Issuer,
+                    ErrorKind::InvalidAudience => TokenRejection::Audience,
                     ErrorKind::MissingRequiredClaim(name) => match name.as_str() {
-                        "iss" => Rejection::Issuer,
-                        "aud" => Rejection::Audience,
-                        _ => Rejection::Expired,
+                        "iss" => TokenRejection::Issuer,
+                        "aud" => TokenRejection::Audience,
+                        _ => TokenRejection::Expired,
                     },
-                    _ => Rejection::Malformed,
+                    _ => TokenRejection::Malformed,
                 })?;
         // The library takes a list too, but an issuer is one text (RFC 7519 §4.1.1).
         match claims.get("iss") {
             Some(Value::String(_)) => Ok(claims),
-            _ => Err(Rejection::Issuer),
+            _ => Err(TokenRejection::Issuer),
         }
     }
 }
@@ -150,9 +150,9 @@ fn validation(algorithms: Vec<Algorithm>, config: &JwtConfig) -> Validation {
 
 // === impl Jwk ===
 
-impl Jwk {
+impl PublishedJwk {
     /// `use` and `key_ops` limit what a key is for (RFC 7517 §4.2 and §4.3).
-    fn is_for_signatures(&self) -> bool {
+    fn is_signing_key(&self) -> bool {
         self.usage.as_deref().is_none_or(|usage| usage == "sig")
             && self
                 .key_ops
@@ -190,7 +190,7 @@ fn is_long_enough(key: &DecodingKey) -> bool {
         .clone()
         .next()
         .map_or(0, |first| first.leading_zeros());
-    digits.count() * 8 >= FEWEST_RSA_BITS + unused as usize
+    digits.count() * 8 >= MIN_RSA_BITS + unused as usize
 }
 
 #[cfg(test)]
@@ -199,12 +199,12 @@ mod tests {
 
     use super::*;
     use crate::auth::jwt::{
-        support::{Signer, base64url},
+        support::{TestSigner, base64url},
         tests::config,
     };
 
     /// Whether a key with these members instead of its own is one to check tokens with.
-    fn is_used(signer: &Signer, members: Value) -> bool {
+    fn is_used(signer: &TestSigner, members: Value) -> bool {
         let mut jwk = signer.jwk();
         let all = jwk.as_object_mut().unwrap();
         all.extend(members.as_object().unwrap().clone());
@@ -215,8 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_for_something_else_are_passed_over() {
-        for signer in [Signer::rsa("a"), Signer::ec("a"), Signer::ed("a")] {
+    fn keys_for_other_purposes_are_ignored() {
+        for signer in [
+            TestSigner::rsa("a"),
+            TestSigner::ec("a"),
+            TestSigner::ed("a"),
+        ] {
             for (members, used) in [
                 (json!({}), true),
                 (json!({"use": null}), true),
@@ -238,23 +242,23 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_other_curves_are_passed_over() {
+    fn keys_on_other_curves_are_ignored() {
         for (signer, curve) in [
-            (Signer::ec("a"), "P-384"),
-            (Signer::ec("a"), "secp256k1"),
-            (Signer::ec("a"), "Ed25519"),
-            (Signer::ed("a"), "Ed448"),
-            (Signer::ed("a"), "X25519"),
-            (Signer::ed("a"), "P-256"),
+            (TestSigner::ec("a"), "P-384"),
+            (TestSigner::ec("a"), "secp256k1"),
+            (TestSigner::ec("a"), "Ed25519"),
+            (TestSigner::ed("a"), "Ed448"),
+            (TestSigner::ed("a"), "X25519"),
+            (TestSigner::ed("a"), "P-256"),
         ] {
             assert!(!is_used(&signer, json!({"crv": curve})), "{curve}");
         }
-        assert!(!is_used(&Signer::ec("a"), json!({"y": null})));
-        assert!(!is_used(&Signer::rsa("a"), json!({"e": "?"})));
+        assert!(!is_used(&TestSigner::ec("a"), json!({"y": null})));
+        assert!(!is_used(&TestSigner::rsa("a"), json!({"e": "?"})));
     }
 
     #[test]
-    fn short_rsa_keys_are_passed_over() {
+    fn short_rsa_keys_are_ignored() {
         for (first, zeros, bytes, used) in [
             (0x80, 0, 256, true),
             (0x80, 1, 256, true),
@@ -272,8 +276,8 @@ mod tests {
             let members = json!({"n": base64url(&modulus)});
 
             let case = (first, zeros, bytes);
-            assert_eq!(is_used(&Signer::rsa("a"), members), used, "{case:?}");
+            assert_eq!(is_used(&TestSigner::rsa("a"), members), used, "{case:?}");
         }
-        assert!(!is_used(&Signer::rsa("a"), json!({"n": ""})));
+        assert!(!is_used(&TestSigner::rsa("a"), json!({"n": ""})));
     }
 }

@@ -1,18 +1,18 @@
 use jiff::Timestamp;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use super::source::FetchError;
+use super::source::JwksFetchError;
 
 /// What is counted of the issuer's keys. Children are resolved here, once.
 #[derive(Clone, Debug)]
-pub(super) struct Metrics {
-    fetches: [IntCounter; FetchResult::ALL.len()],
+pub(super) struct JwksMetrics {
+    fetches: [IntCounter; JwksFetchResult::ALL.len()],
     keys: IntGauge,
     last_success: IntGauge,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum FetchResult {
+enum JwksFetchResult {
     Success,
     TimedOut,
     Connection,
@@ -22,7 +22,7 @@ enum FetchResult {
 
 // === impl Metrics ===
 
-impl Metrics {
+impl JwksMetrics {
     /// # Errors
     ///
     /// When one of them is registered already.
@@ -46,30 +46,31 @@ impl Metrics {
         registry.register(Box::new(keys.clone()))?;
         registry.register(Box::new(last_success.clone()))?;
         Ok(Self {
-            fetches: FetchResult::ALL.map(|result| fetches.with_label_values(&[result.as_str()])),
+            fetches: JwksFetchResult::ALL
+                .map(|result| fetches.with_label_values(&[result.as_str()])),
             keys,
             last_success,
         })
     }
 
-    pub(super) fn fetched(&self, keys: usize, at: Timestamp) {
-        self.count(FetchResult::Success);
+    pub(super) fn record_success(&self, keys: usize, at: Timestamp) {
+        self.increment(JwksFetchResult::Success);
         self.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
         self.last_success.set(at.as_second());
     }
 
-    pub(super) fn failed(&self, error: &FetchError) {
-        self.count(match error {
-            FetchError::TimedOut => FetchResult::TimedOut,
-            FetchError::Connection(_) => FetchResult::Connection,
-            FetchError::Status(_) => FetchResult::Status,
-            FetchError::TooLong | FetchError::Malformed | FetchError::NoKeys => {
-                FetchResult::Malformed
+    pub(super) fn record_failure(&self, error: &JwksFetchError) {
+        self.increment(match error {
+            JwksFetchError::TimedOut => JwksFetchResult::TimedOut,
+            JwksFetchError::Connection(_) => JwksFetchResult::Connection,
+            JwksFetchError::Status(_) => JwksFetchResult::Status,
+            JwksFetchError::TooLong | JwksFetchError::Malformed | JwksFetchError::NoKeys => {
+                JwksFetchResult::Malformed
             }
         });
     }
 
-    fn count(&self, result: FetchResult) {
+    fn increment(&self, result: JwksFetchResult) {
         if let Some(counter) = self.fetches.get(result as usize) {
             counter.inc();
         }
@@ -78,7 +79,7 @@ impl Metrics {
 
 // === impl FetchResult ===
 
-impl FetchResult {
+impl JwksFetchResult {
     const ALL: [Self; 5] = [
         Self::Success,
         Self::TimedOut,

@@ -4,7 +4,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyError {
     /// The token is at fault; asking again with the same one is of no use, unless it is too young.
-    Rejected(Rejection),
+    Rejected(TokenRejection),
     /// The issuer's keys cannot be had, so nobody can tell; nothing is wrong with the caller.
     IssuerUnavailable {
         /// How long until asking again may help.
@@ -16,7 +16,7 @@ pub enum VerifyError {
 ///
 /// Nothing here or in its texts holds any part of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
+pub enum TokenRejection {
     /// No JWT in compact form (RFC 7519 §3), or longer than any that is read.
     Malformed,
     /// Signed in a way that is not believed: `none`, with a shared secret, or with a weak hash.
@@ -45,15 +45,15 @@ pub enum Rejection {
 
 // === impl VerifyError ===
 
-impl From<Rejection> for VerifyError {
-    fn from(rejection: Rejection) -> Self {
+impl From<TokenRejection> for VerifyError {
+    fn from(rejection: TokenRejection) -> Self {
         Self::Rejected(rejection)
     }
 }
 
 // === impl Rejection ===
 
-impl Rejection {
+impl TokenRejection {
     /// Every reason.
     pub const ALL: [Self; 12] = [
         Self::Malformed,

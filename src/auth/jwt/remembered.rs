@@ -6,8 +6,8 @@ use std::{
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
-use super::{Verified, key_set::KeySet};
-use crate::domain::Customers;
+use super::{VerifiedToken, key_set::KeySet};
+use crate::domain::CustomerAccess;
 
 /// How long a token is believed without looking at it again.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
@@ -21,16 +21,16 @@ const CAPACITY: u64 = 8 * 1024 * 1024;
 /// Tokens are known by their digest, which lets nobody in. Only valid ones are kept, and all of them
 /// within [`CAPACITY`]: no flood of tokens, forged or genuine, makes it grow.
 #[derive(Debug)]
-pub(super) struct Remembered {
-    tokens: Cache<TokenDigest, Entry>,
+pub(super) struct VerifiedTokenCache {
+    tokens: Cache<TokenDigest, VerifiedTokenEntry>,
 }
 
 /// The SHA-256 of a whole token, its signature included.
 pub(super) type TokenDigest = [u8; 32];
 
 #[derive(Clone, Debug)]
-struct Entry {
-    verified: Arc<Verified>,
+struct VerifiedTokenEntry {
+    verified: Arc<VerifiedToken>,
     /// Whose keys confirmed it. Held, so that no later set stands at the same address.
     keys: Arc<KeySet>,
     until: Instant,
@@ -38,17 +38,17 @@ struct Entry {
 
 // === impl Remembered ===
 
-impl Default for Remembered {
+impl Default for VerifiedTokenCache {
     fn default() -> Self {
         let tokens = Cache::builder()
             .max_capacity(CAPACITY)
-            .weigher(|_, entry: &Entry| weight(&entry.verified))
+            .weigher(|_, entry: &VerifiedTokenEntry| weight(&entry.verified))
             .build();
         Self { tokens }
     }
 }
 
-impl Remembered {
+impl VerifiedTokenCache {
     pub(super) fn digest(token: &str) -> TokenDigest {
         Sha256::digest(token).into()
     }
@@ -59,7 +59,7 @@ impl Remembered {
         token: &TokenDigest,
         keys: &Arc<KeySet>,
         now: Instant,
-    ) -> Option<Arc<Verified>> {
+    ) -> Option<Arc<VerifiedToken>> {
         let entry = self.tokens.get(token)?;
         (now < entry.until && Arc::ptr_eq(&entry.keys, keys)).then_some(entry.verified)
     }
@@ -68,12 +68,12 @@ impl Remembered {
     pub(super) fn insert(
         &self,
         token: TokenDigest,
-        verified: Arc<Verified>,
+        verified: Arc<VerifiedToken>,
         keys: Arc<KeySet>,
         now: Instant,
         valid_for: Duration,
     ) {
-        let entry = Entry {
+        let entry = VerifiedTokenEntry {
             verified,
             keys,
             until: now + valid_for.min(LONGEST),
@@ -83,10 +83,10 @@ impl Remembered {
 }
 
 /// Bytes, about: the entry and its bookkeeping, and twice what a set of customers holds.
-fn weight(verified: &Verified) -> u32 {
+fn weight(verified: &VerifiedToken) -> u32 {
     let customers = match &verified.customers {
-        Some(Customers::Only(these)) => these.len() * 32,
-        Some(Customers::All) | None => 0,
+        Some(CustomerAccess::Only(these)) => these.len() * 32,
+        Some(CustomerAccess::All) | None => 0,
     };
     u32::try_from(512 + verified.name.len() + customers).unwrap_or(u32::MAX)
 }

@@ -4,7 +4,7 @@ use http::{StatusCode, header::ACCEPT};
 use url::Url;
 
 use super::key_set::KeySet;
-use crate::{clock::SharedClock, config::JwtConfig, readable::readable};
+use crate::{clock::SharedClock, config::JwtConfig, printable::to_printable_line};
 
 /// Until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -20,7 +20,7 @@ const LONGEST_DOCUMENT: usize = 256 * 1024;
 /// Redirects are not followed: whoever could send us elsewhere could send us to keys of their own.
 /// Proxies are not taken from the environment, and reqwest's own retries are off.
 #[derive(Debug)]
-pub(super) struct KeySource {
+pub(super) struct JwksSource {
     http: reqwest::Client,
     config: JwtConfig,
     clock: SharedClock,
@@ -28,7 +28,7 @@ pub(super) struct KeySource {
 
 /// A fetch that brought no keys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FetchError {
+pub(super) enum JwksFetchError {
     #[error("no answer within {} seconds", FETCH_TIMEOUT.as_secs())]
     TimedOut,
     #[error("{0}")]
@@ -45,7 +45,7 @@ pub(super) enum FetchError {
 
 // === impl KeySource ===
 
-impl KeySource {
+impl JwksSource {
     /// # Errors
     ///
     /// When TLS cannot be set up, for want of CA certificates for example.
@@ -75,37 +75,37 @@ impl KeySource {
     ///
     /// # Errors
     ///
-    /// [`FetchError`]; a document without a single key that is of use is one, since a service that
+    /// [`JwksFetchError`]; a document without a single key that is of use is one, since a service that
     /// believes nobody is worth less than one that goes on believing the keys it has.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future gives up the fetch.
-    pub(super) async fn fetch(&self) -> Result<KeySet, FetchError> {
+    pub(super) async fn fetch(&self) -> Result<KeySet, JwksFetchError> {
         let ends = self.clock.now() + FETCH_TIMEOUT;
         let document = tokio::select! {
             biased;
-            document = self.document() => document?,
-            () = self.clock.sleep_until(ends) => return Err(FetchError::TimedOut),
+            document = self.fetch_document() => document?,
+            () = self.clock.sleep_until(ends) => return Err(JwksFetchError::TimedOut),
         };
-        let keys = KeySet::parse(&document, &self.config).ok_or(FetchError::Malformed)?;
+        let keys = KeySet::parse(&document, &self.config).ok_or(JwksFetchError::Malformed)?;
         if keys.len() == 0 {
-            return Err(FetchError::NoKeys);
+            return Err(JwksFetchError::NoKeys);
         }
         Ok(keys)
     }
 
-    async fn document(&self) -> Result<Vec<u8>, FetchError> {
+    async fn fetch_document(&self) -> Result<Vec<u8>, JwksFetchError> {
         let request = self.http.get(self.url().clone());
         let request = request.header(ACCEPT, "application/jwk-set+json, application/json");
         let mut response = request.send().await?;
         if response.status() != StatusCode::OK {
-            return Err(FetchError::Status(response.status()));
+            return Err(JwksFetchError::Status(response.status()));
         }
         let mut document = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if document.len() + chunk.len() > LONGEST_DOCUMENT {
-                return Err(FetchError::TooLong);
+                return Err(JwksFetchError::TooLong);
             }
             document.extend_from_slice(&chunk);
         }
@@ -115,7 +115,7 @@ impl KeySource {
 
 // === impl FetchError ===
 
-impl From<reqwest::Error> for FetchError {
+impl From<reqwest::Error> for JwksFetchError {
     fn from(error: reqwest::Error) -> Self {
         if error.is_timeout() {
             return Self::TimedOut;
@@ -125,6 +125,6 @@ impl From<reqwest::Error> for FetchError {
         // Dereferenced in full: a reference to an error is an error too, and has a shorter life.
         let chain = std::iter::successors(Some(first), |error| (**error).source());
         let causes: Vec<_> = chain.map(ToString::to_string).collect();
-        Self::Connection(readable(&causes.join(": "), 500))
+        Self::Connection(to_printable_line(&causes.join(": "), 500))
     }
 }

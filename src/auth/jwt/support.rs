@@ -26,22 +26,25 @@ use tokio::{
 // === Signer ===
 
 /// A key pair with a name.
-pub(crate) struct Signer {
+pub(crate) struct TestSigner {
     id: String,
-    pair: Arc<Pair>,
+    key_pair: Arc<TestKeyPair>,
 }
 
-enum Pair {
+enum TestKeyPair {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
 }
 
 /// Made once: that takes a moment.
-static RSA: LazyLock<Arc<Pair>> =
-    LazyLock::new(|| Arc::new(Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap())));
+static RSA: LazyLock<Arc<TestKeyPair>> = LazyLock::new(|| {
+    Arc::new(TestKeyPair::Rsa(
+        RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
+    ))
+});
 
-impl Signer {
+impl TestSigner {
     /// All of them have the same key.
     pub(crate) fn rsa(id: &str) -> Self {
         Self::new(id, Arc::clone(&RSA))
@@ -50,34 +53,37 @@ impl Signer {
     /// Each of them has a key of its own, as the next has.
     pub(crate) fn ec(id: &str) -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        Self::new(id, Arc::new(Pair::Ec(pair)))
+        Self::new(id, Arc::new(TestKeyPair::Ec(pair)))
     }
 
     pub(crate) fn ed(id: &str) -> Self {
-        Self::new(id, Arc::new(Pair::Ed(Ed25519KeyPair::generate().unwrap())))
+        Self::new(
+            id,
+            Arc::new(TestKeyPair::Ed(Ed25519KeyPair::generate().unwrap())),
+        )
     }
 
-    fn new(id: &str, pair: Arc<Pair>) -> Self {
+    fn new(id: &str, pair: Arc<TestKeyPair>) -> Self {
         let id = id.to_owned();
-        Self { id, pair }
+        Self { id, key_pair: pair }
     }
 
     /// The public key, as Entra ID publishes its own: without `alg`.
     pub(crate) fn jwk(&self) -> Value {
-        match &*self.pair {
-            Pair::Rsa(pair) => json!({
+        match &*self.key_pair {
+            TestKeyPair::Rsa(pair) => json!({
                 "kty": "RSA", "use": "sig", "kid": self.id,
                 "n": base64url(pair.public_key().modulus().big_endian_without_leading_zero()),
                 "e": base64url(pair.public_key().exponent().big_endian_without_leading_zero()),
             }),
-            Pair::Ec(pair) => {
+            TestKeyPair::Ec(pair) => {
                 let point = pair.public_key().as_ref();
                 json!({
                     "kty": "EC", "use": "sig", "kid": self.id, "crv": "P-256",
                     "x": base64url(&point[1..33]), "y": base64url(&point[33..]),
                 })
             }
-            Pair::Ed(pair) => json!({
+            TestKeyPair::Ed(pair) => json!({
                 "kty": "OKP", "use": "sig", "kid": self.id, "crv": "Ed25519",
                 "x": base64url(pair.public_key().as_ref()),
             }),
@@ -86,10 +92,10 @@ impl Signer {
 
     /// The public key in DER, which the classic confusion takes for a shared secret.
     pub(crate) fn public_der(&self) -> Vec<u8> {
-        match &*self.pair {
-            Pair::Rsa(pair) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
-            Pair::Ec(pair) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
-            Pair::Ed(pair) => pair.public_key().as_ref().to_vec(),
+        match &*self.key_pair {
+            TestKeyPair::Rsa(pair) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
+            TestKeyPair::Ec(pair) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
+            TestKeyPair::Ed(pair) => pair.public_key().as_ref().to_vec(),
         }
     }
 
@@ -107,8 +113,8 @@ impl Signer {
     }
 
     fn sign(&self, algorithm: &str, message: &[u8]) -> Vec<u8> {
-        match &*self.pair {
-            Pair::Rsa(pair) => {
+        match &*self.key_pair {
+            TestKeyPair::Rsa(pair) => {
                 let encoding: &'static dyn RsaEncoding = match algorithm {
                     "RS256" => &signature::RSA_PKCS1_SHA256,
                     "RS384" => &signature::RSA_PKCS1_SHA384,
@@ -123,11 +129,11 @@ impl Signer {
                     .unwrap();
                 signature
             }
-            Pair::Ec(pair) => {
+            TestKeyPair::Ec(pair) => {
                 let signature = pair.sign(&SystemRandom::new(), message).unwrap();
                 signature.as_ref().to_vec()
             }
-            Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
+            TestKeyPair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
         }
     }
 }
@@ -152,28 +158,28 @@ pub(crate) fn base64url(bytes: &[u8]) -> String {
 // === Issuer ===
 
 /// A server that publishes keys, until it is dropped.
-pub(crate) struct Issuer {
+pub(crate) struct TestIssuer {
     pub(crate) url: String,
-    state: Arc<State>,
+    state: Arc<TestIssuerState>,
     _serving: JoinSet<()>,
 }
 
-struct State {
+struct TestIssuerState {
     /// Status and body.
-    answer: Mutex<(u16, String)>,
-    fetches: watch::Sender<usize>,
+    reply: Mutex<(u16, String)>,
+    fetch_count: watch::Sender<usize>,
     /// Each answer takes its permit for a moment.
-    gate: Semaphore,
+    reply_permit: Semaphore,
 }
 
-impl Issuer {
-    pub(crate) async fn start(signers: &[&Signer]) -> Self {
+impl TestIssuer {
+    pub(crate) async fn start(signers: &[&TestSigner]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", listener.local_addr().unwrap());
-        let state = Arc::new(State {
-            answer: Mutex::new((200, jwks(signers))),
-            fetches: watch::Sender::default(),
-            gate: Semaphore::new(1),
+        let state = Arc::new(TestIssuerState {
+            reply: Mutex::new((200, jwks(signers))),
+            fetch_count: watch::Sender::default(),
+            reply_permit: Semaphore::new(1),
         });
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, Arc::clone(&state)));
@@ -185,41 +191,41 @@ impl Issuer {
     }
 
     /// Publishes these keys from now on.
-    pub(crate) fn publish(&self, signers: &[&Signer]) {
-        self.answer(200, &jwks(signers));
+    pub(crate) fn publish(&self, signers: &[&TestSigner]) {
+        self.serve_connection(200, &jwks(signers));
     }
 
     /// Answers like this from now on.
-    pub(crate) fn answer(&self, status: u16, body: &str) {
-        *self.state.answer.lock().unwrap() = (status, body.to_owned());
+    pub(crate) fn serve_connection(&self, status: u16, body: &str) {
+        *self.state.reply.lock().unwrap() = (status, body.to_owned());
     }
 
     /// Answers nobody until the permit is dropped.
     pub(crate) async fn hold(&self) -> SemaphorePermit<'_> {
-        self.state.gate.acquire().await.unwrap()
+        self.state.reply_permit.acquire().await.unwrap()
     }
 
     pub(crate) fn fetches(&self) -> usize {
-        *self.state.fetches.borrow()
+        *self.state.fetch_count.borrow()
     }
 
     /// Completes when so many fetches have begun.
     pub(crate) async fn fetched(&self, times: usize) {
-        let mut fetches = self.state.fetches.subscribe();
+        let mut fetches = self.state.fetch_count.subscribe();
         fetches.wait_for(|so_far| *so_far >= times).await.unwrap();
     }
 }
 
-async fn serve(listener: TcpListener, state: Arc<State>) {
+async fn serve(listener: TcpListener, state: Arc<TestIssuerState>) {
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        connections.spawn(answer(stream, Arc::clone(&state)));
+        connections.spawn(serve_connection(stream, Arc::clone(&state)));
     }
 }
 
 /// One answer to a connection. Whoever asks may have gone away by then.
-async fn answer(mut stream: TcpStream, state: Arc<State>) {
+async fn serve_connection(mut stream: TcpStream, state: Arc<TestIssuerState>) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -227,9 +233,9 @@ async fn answer(mut stream: TcpStream, state: Arc<State>) {
             Err(_) => return,
         }
     }
-    state.fetches.send_modify(|fetches| *fetches += 1);
-    let _turn = state.gate.acquire().await.unwrap();
-    let (status, body) = state.answer.lock().unwrap().clone();
+    state.fetch_count.send_modify(|fetches| *fetches += 1);
+    let _turn = state.reply_permit.acquire().await.unwrap();
+    let (status, body) = state.reply.lock().unwrap().clone();
     let length = body.len();
     let head = format!(
         "HTTP/1.1 {status} Scripted\r\nconnection: close\r\nlocation: /elsewhere\r\n\
@@ -238,7 +244,7 @@ async fn answer(mut stream: TcpStream, state: Arc<State>) {
     let _gone = stream.write_all((head + &body).as_bytes()).await.is_err();
 }
 
-pub(crate) fn jwks(signers: &[&Signer]) -> String {
+pub(crate) fn jwks(signers: &[&TestSigner]) -> String {
     let keys: Vec<_> = signers.iter().map(|signer| signer.jwk()).collect();
     json!({ "keys": keys }).to_string()
 }

@@ -1,6 +1,6 @@
 mod keys;
-mod memory;
 mod signatures;
+mod token_cache;
 mod token_claims;
 
 use std::collections::HashSet;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     jwks::REFRESH_INTERVAL,
-    support::{Issuer, Signer},
+    support::{TestIssuer, TestSigner},
     *,
 };
 use crate::clock::{Clock, ManualClock};
@@ -18,12 +18,12 @@ const ISSUER: &str = "https://issuer.example/tenant/v2.0";
 const AUDIENCE: &str = "api://usage-proxy";
 
 /// How long a test waits for what comes at once.
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) const NOW: i64 = 1_790_000_000;
 
 /// Claims that nothing is wrong with, for ten minutes.
-pub(super) fn good() -> Value {
+pub(super) fn valid_claims() -> Value {
     json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "portal", "nbf": NOW, "exp": NOW + 600})
 }
 
@@ -38,20 +38,20 @@ pub(super) fn config(jwks_url: &str) -> JwtConfig {
     }
 }
 
-struct Test {
-    issuer: Issuer,
+struct VerifierTest {
+    issuer: TestIssuer,
     verifier: JwtVerifier,
     clock: Arc<ManualClock>,
     registry: Registry,
     shutdown: Shutdown,
 }
 
-impl Test {
-    async fn start(signers: &[&Signer]) -> Self {
-        Self::start_with(Issuer::start(signers).await, |_| {})
+impl VerifierTest {
+    async fn start(signers: &[&TestSigner]) -> Self {
+        Self::start_with(TestIssuer::start(signers).await, |_| {})
     }
 
-    fn start_with(issuer: Issuer, change: impl FnOnce(&mut JwtConfig)) -> Self {
+    fn start_with(issuer: TestIssuer, change: impl FnOnce(&mut JwtConfig)) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_second(NOW).unwrap()));
         let registry = Registry::new();
         let shutdown = Shutdown::new();
@@ -76,12 +76,12 @@ impl Test {
     /// The caller's name, or why there is none.
     async fn verify(&self, token: &str) -> Result<String, VerifyError> {
         // The clock of the service stands still: a request that waited for it would wait for ever.
-        let answer = tokio::time::timeout(PATIENCE, self.verifier.verify(token)).await;
+        let answer = tokio::time::timeout(WAIT_TIMEOUT, self.verifier.verify(token)).await;
         let verified = answer.expect("the request is not answered")?;
         Ok(verified.subject().to_owned())
     }
 
-    async fn rejection(&self, token: &str) -> Option<Rejection> {
+    async fn rejection(&self, token: &str) -> Option<TokenRejection> {
         match self.verify(token).await {
             Err(VerifyError::Rejected(rejection)) => Some(rejection),
             Err(VerifyError::IssuerUnavailable { .. }) => panic!("the issuer can be had"),
@@ -92,7 +92,9 @@ impl Test {
     /// Moves the clock past the time of the next scheduled fetch, and waits for its end.
     async fn refresh(&self) {
         let fetches = self.issuer.fetches();
-        self.clock.asleep(1, REFRESH_INTERVAL).await;
+        self.clock
+            .wait_for_sleepers_until(1, REFRESH_INTERVAL)
+            .await;
         self.clock.advance(REFRESH_INTERVAL);
         self.issuer.fetched(fetches + 1).await;
     }
@@ -106,18 +108,18 @@ impl Test {
     }
 }
 
-impl Drop for Test {
+impl Drop for VerifierTest {
     fn drop(&mut self) {
         self.shutdown.drain();
     }
 }
 
-fn unavailable(result: &Result<String, VerifyError>) -> bool {
+fn is_issuer_unavailable(result: &Result<String, VerifyError>) -> bool {
     matches!(result, Err(VerifyError::IssuerUnavailable { .. }))
 }
 
 /// `claims` with these instead; null takes one away.
-fn with(mut claims: Value, changes: Value) -> Value {
+fn with_changes(mut claims: Value, changes: Value) -> Value {
     let all = claims.as_object_mut().unwrap();
     for (name, value) in changes.as_object().unwrap() {
         all.remove(name);
@@ -129,12 +131,12 @@ fn with(mut claims: Value, changes: Value) -> Value {
 }
 
 #[test]
-fn every_reason_has_a_name_and_a_sentence_of_its_own() {
-    let names: HashSet<_> = Rejection::ALL.map(Rejection::as_str).into();
-    let sentences: HashSet<_> = Rejection::ALL.map(Rejection::description).into();
+fn every_rejection_has_its_own_name_and_description() {
+    let names: HashSet<_> = TokenRejection::ALL.map(TokenRejection::as_str).into();
+    let sentences: HashSet<_> = TokenRejection::ALL.map(TokenRejection::description).into();
 
-    assert_eq!(names.len(), Rejection::ALL.len());
-    assert_eq!(sentences.len(), Rejection::ALL.len());
+    assert_eq!(names.len(), TokenRejection::ALL.len());
+    assert_eq!(sentences.len(), TokenRejection::ALL.len());
     for sentence in sentences {
         assert!(!sentence.contains(['"', '\\']), "{sentence}");
     }

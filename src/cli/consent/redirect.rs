@@ -18,17 +18,17 @@ use crate::partner_center::probe::{SignIn, Trouble};
 
 /// The answer to a sign-in, and the browser that waits to hear what came of it.
 #[derive(Debug)]
-pub(super) struct Redirect {
+pub(super) struct SignInRedirect {
     pub(super) sign_in: SignIn,
     /// A code, or why there is none.
     pub(super) code: Result<SecretString, Trouble>,
-    pub(super) browser: oneshot::Sender<Page>,
+    pub(super) page_sender: oneshot::Sender<SignInPage>,
 }
 
 /// A page for the browser.
 #[derive(Debug, Template)]
 #[template(path = "cli/consent/page.html", config = "src/askama.toml")]
-pub(super) struct Page {
+pub(super) struct SignInPage {
     status: StatusCode,
     title: &'static str,
     lines: Vec<String>,
@@ -36,31 +36,34 @@ pub(super) struct Page {
 
 /// The one sign-in that is waited for, until its answer has come.
 #[derive(Debug)]
-struct Waiting {
-    sign_in: Mutex<Option<(SignIn, oneshot::Sender<Redirect>)>>,
+struct PendingSignIn {
+    sign_in: Mutex<Option<(SignIn, oneshot::Sender<SignInRedirect>)>>,
 }
 
 /// The routes of the listener, and the answer once it has come.
-pub(super) fn wait_for(sign_in: SignIn) -> (Router, oneshot::Receiver<Redirect>) {
+pub(super) fn redirect_router(sign_in: SignIn) -> (Router, oneshot::Receiver<SignInRedirect>) {
     let (sender, answer) = oneshot::channel();
-    let waiting = Arc::new(Waiting {
+    let waiting = Arc::new(PendingSignIn {
         sign_in: Mutex::new(Some((sign_in, sender))),
     });
-    let router = Router::new().fallback(answer_browser).with_state(waiting);
+    let router = Router::new().fallback(handle_redirect).with_state(waiting);
     (router, answer)
 }
 
-async fn answer_browser(State(waiting): State<Arc<Waiting>>, request: Request) -> Response {
+async fn handle_redirect(State(waiting): State<Arc<PendingSignIn>>, request: Request) -> Response {
     let uri = request.uri();
     if uri.path() != "/" {
-        return Page::not_found().into_response();
+        return SignInPage::not_found().into_response();
     }
     if request.method() != Method::GET {
-        let page = Page::refused(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.");
+        let page =
+            SignInPage::rejected(StatusCode::METHOD_NOT_ALLOWED, "Only GET is answered here.");
         return ([(header::ALLOW, "GET")], page).into_response();
     }
-    let page = match waiting.take(uri.query().unwrap_or_default()) {
-        Ok(page) => page.await.unwrap_or_else(|_ended| Page::interrupted()),
+    let page = match waiting.accept_redirect(uri.query().unwrap_or_default()) {
+        Ok(page) => page
+            .await
+            .unwrap_or_else(|_ended| SignInPage::interrupted()),
         Err(page) => {
             eprint_line(
                 "an answer that belongs to no sign-in of this command was refused; still waiting",
@@ -73,20 +76,20 @@ async fn answer_browser(State(waiting): State<Arc<Waiting>>, request: Request) -
 
 // === impl Waiting ===
 
-impl Waiting {
+impl PendingSignIn {
     /// Hands an answer on, if it belongs to the sign-in; anything else leaves the wait as it is.
-    fn take(&self, query: &str) -> Result<oneshot::Receiver<Page>, Page> {
+    fn accept_redirect(&self, query: &str) -> Result<oneshot::Receiver<SignInPage>, SignInPage> {
         let parameter = |name: &str| {
             let mut pairs = form_urlencoded::parse(query.as_bytes());
             pairs.find_map(|(key, value)| (key == name).then(|| value.into_owned()))
         };
         let mut sign_in = self.sign_in.lock().unwrap_or_else(PoisonError::into_inner);
-        let (waiting, _) = sign_in.as_ref().ok_or_else(Page::answered)?;
+        let (waiting, _) = sign_in.as_ref().ok_or_else(SignInPage::already_answered)?;
         let Some(state) = parameter("state") else {
-            return Err(Page::no_answer());
+            return Err(SignInPage::missing_answer());
         };
         if !waiting.is_answered_by(&state) {
-            return Err(Page::foreign());
+            return Err(SignInPage::wrong_sign_in());
         }
         let code = match (parameter("error"), parameter("code")) {
             (Some(error), _) => {
@@ -94,25 +97,25 @@ impl Waiting {
                 Err(Trouble::of_sign_in(&error, &description))
             }
             (None, Some(code)) if !code.is_empty() => Ok(code.into()),
-            (None, _) => return Err(Page::no_answer()),
+            (None, _) => return Err(SignInPage::missing_answer()),
         };
-        let (sign_in, sender) = sign_in.take().ok_or_else(Page::answered)?;
+        let (sign_in, sender) = sign_in.take().ok_or_else(SignInPage::already_answered)?;
         let (browser, page) = oneshot::channel();
-        let redirect = Redirect {
+        let redirect = SignInRedirect {
             sign_in,
             code,
-            browser,
+            page_sender: browser,
         };
         sender
             .send(redirect)
-            .map_err(|_ended| Page::interrupted())?;
+            .map_err(|_ended| SignInPage::interrupted())?;
         Ok(page)
     }
 }
 
 // === impl Page ===
 
-impl Page {
+impl SignInPage {
     pub(super) fn success(lines: Vec<String>) -> Self {
         Self {
             status: StatusCode::OK,
@@ -129,7 +132,7 @@ impl Page {
         }
     }
 
-    fn refused(status: StatusCode, line: &str) -> Self {
+    fn rejected(status: StatusCode, line: &str) -> Self {
         Self {
             status,
             title: "Not the answer to the sign-in",
@@ -138,29 +141,29 @@ impl Page {
     }
 
     fn not_found() -> Self {
-        Self::refused(
+        Self::rejected(
             StatusCode::NOT_FOUND,
             "Nothing is served here but the end of a sign-in.",
         )
     }
 
-    fn no_answer() -> Self {
-        Self::refused(
+    fn missing_answer() -> Self {
+        Self::rejected(
             StatusCode::BAD_REQUEST,
             "usage-proxy is waiting for the sign-in: open the address that it printed.",
         )
     }
 
-    fn foreign() -> Self {
-        Self::refused(
+    fn wrong_sign_in() -> Self {
+        Self::rejected(
             StatusCode::BAD_REQUEST,
             "This answer belongs to another sign-in, so it was refused. usage-proxy is still \
              waiting: open the address that it printed last.",
         )
     }
 
-    fn answered() -> Self {
-        Self::refused(
+    fn already_answered() -> Self {
+        Self::rejected(
             StatusCode::BAD_REQUEST,
             "The sign-in was answered already. See what usage-proxy says in the terminal.",
         )
@@ -174,7 +177,7 @@ impl Page {
     }
 }
 
-impl IntoResponse for Page {
+impl IntoResponse for SignInPage {
     fn into_response(self) -> Response {
         let fixed = |value| HeaderValue::from_static(value);
         let headers = [

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use super::{
     super::{
-        Failure,
-        configuration::{REFRESH_TOKEN, secret_files, tls_tables},
+        CliError,
+        config_args::{REFRESH_TOKEN_KEY, secret_files, tls_tables},
     },
-    report::{Finding, Report},
+    report::{CheckFinding, DoctorReport},
 };
 use crate::{
     auth,
@@ -19,70 +19,70 @@ use crate::{
 };
 
 /// What the unit of the Debian package does, and a shell knows nothing of.
-const HANDED_OVER: &str = "where systemd hands it over (LoadCredential), run doctor as the last \
+const LOAD_CREDENTIAL_HINT: &str = "where systemd hands it over (LoadCredential), run doctor as the last \
                            example of `usage-proxy doctor --help` does";
 
 /// A certificate that ends sooner is worth a look.
-const SOON_DAYS: i64 = 21;
+const EXPIRES_SOON_DAYS: i64 = 21;
 
 pub(super) fn check(
     config: &Config,
     clock: &SharedClock,
-    report: &mut Report,
-) -> Result<(), Failure> {
+    report: &mut DoctorReport,
+) -> Result<(), CliError> {
     for (key, file) in secret_files(&config.upstream.auth) {
-        report.add(secret_file(key, file))?;
+        report.add(secret_file_finding(key, file))?;
     }
     if let Some(file) = &config.callers.file {
-        report.add_configuration(callers_file(file))?;
+        report.add_configuration(callers_file_finding(file))?;
     }
     for (table, files) in tls_tables(config) {
-        report.add(match tls::check(files) {
-            Ok(ends_at) => certificate(table, ends_at, clock.wall()),
-            Err(error) => Finding::wrong(table, super::super::chain(&error)),
+        report.add(match tls::check_files(files) {
+            Ok(ends_at) => certificate_finding(table, ends_at, clock.wall_time()),
+            Err(error) => CheckFinding::wrong(table, super::super::error_chain(&error)),
         })?;
         if let Some(warning) = secret::permissions_warning(&files.key_file) {
-            report.add(Finding::note(table, warning))?;
+            report.add(CheckFinding::note(table, warning))?;
         }
     }
     Ok(())
 }
 
-fn secret_file(key: &'static str, file: &Path) -> Finding {
+fn secret_file_finding(key: &'static str, file: &Path) -> CheckFinding {
     let name = key.rsplit('.').next().unwrap_or(key);
     let name = name.trim_end_matches("_file").replace('_', " ");
     let is_secret = !name.contains("certificate");
     match (secret::read_secret(file), secret::permissions_warning(file)) {
         (Err(error), _) => {
             let hint = match key {
-                REFRESH_TOKEN => format!("{key} names it; `usage-proxy consent` writes it"),
-                _ => format!("{key} names it; {HANDED_OVER}"),
+                REFRESH_TOKEN_KEY => format!("{key} names it; `usage-proxy consent` writes it"),
+                _ => format!("{key} names it; {LOAD_CREDENTIAL_HINT}"),
             };
-            Finding::wrong(&name, error.to_string()).hint(hint)
+            CheckFinding::wrong(&name, error.to_string()).hint(hint)
         }
-        (Ok(_), Some(warning)) if is_secret => Finding::note(&name, warning),
-        (Ok(_), _) => Finding::right(&name, format!("{} can be read", file.display())),
+        (Ok(_), Some(warning)) if is_secret => CheckFinding::note(&name, warning),
+        (Ok(_), _) => CheckFinding::right(&name, format!("{} can be read", file.display())),
     }
 }
 
-fn callers_file(file: &Path) -> Finding {
-    match auth::check(file) {
-        Ok(()) => Finding::right("callers", format!("{} is in order", file.display())),
-        Err(faults) => Finding::wrong("callers", faults.to_string()),
+fn callers_file_finding(file: &Path) -> CheckFinding {
+    match auth::check_callers_file(file) {
+        Ok(()) => CheckFinding::right("callers", format!("{} is in order", file.display())),
+        Err(faults) => CheckFinding::wrong("callers", faults.to_string()),
     }
 }
 
-fn certificate(table: &str, ends_at: Timestamp, now: Timestamp) -> Finding {
+fn certificate_finding(table: &str, ends_at: Timestamp, now: Timestamp) -> CheckFinding {
     let left = ends_at.as_second() - now.as_second();
     let days = left / 86_400;
     if left <= 0 {
-        return Finding::wrong(table, format!("the certificate has ended, on {ends_at}"))
+        return CheckFinding::wrong(table, format!("the certificate has ended, on {ends_at}"))
             .hint("put a new one in its place: it is taken over without a restart".to_owned());
     }
     let said = format!("the certificate is good for {days} days");
-    if days < SOON_DAYS {
-        Finding::note(table, said)
+    if days < EXPIRES_SOON_DAYS {
+        CheckFinding::note(table, said)
     } else {
-        Finding::right(table, said)
+        CheckFinding::right(table, said)
     }
 }

@@ -6,8 +6,8 @@ use jiff::SignedDuration;
 use url::{Host, Url};
 
 use super::{
-    super::{Failure, progress::while_waiting},
-    report::{Finding, Report},
+    super::{CliError, progress::while_waiting},
+    report::{CheckFinding, DoctorReport},
 };
 use crate::{
     config::Config,
@@ -18,16 +18,16 @@ use crate::{
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `Date` has no fractions, and answers take their time.
-const NEGLIGIBLE: SignedDuration = SignedDuration::from_secs(5);
+const TOLERATED_SKEW: SignedDuration = SignedDuration::from_secs(5);
 
 /// Tokens and assertions are believed up to five minutes before and after their time.
-const UNBEARABLE: SignedDuration = SignedDuration::from_secs(5 * 60);
+const MAX_SKEW: SignedDuration = SignedDuration::from_secs(5 * 60);
 
 pub(super) async fn check(
     config: &Config,
     probe: &Probe,
-    report: &mut Report,
-) -> Result<(), Failure> {
+    report: &mut DoctorReport,
+) -> Result<(), CliError> {
     let upstream = &config.upstream;
     let token_url = upstream.auth.grant().map(|grant| &grant.token_url);
     let places = [
@@ -37,8 +37,11 @@ pub(super) async fn check(
     let mut worst: Option<(&str, SignedDuration)> = None;
     for (name, url) in places {
         let Some(url) = url else { continue };
-        let (finding, reached) =
-            while_waiting(&format!("asking the {name}"), reach(name, url, probe)).await;
+        let (finding, reached) = while_waiting(
+            &format!("asking the {name}"),
+            check_endpoint(name, url, probe),
+        )
+        .await;
         report.add(finding)?;
         if let Some(ahead) = reached.and_then(|reached| reached.ahead)
             && worst.is_none_or(|(_, worst)| worst.abs() < ahead.abs())
@@ -46,12 +49,12 @@ pub(super) async fn check(
             worst = Some((name, ahead));
         }
     }
-    report.add(clock(worst))
+    report.add(clock_finding(worst))
 }
 
-async fn reach(name: &str, url: &Url, probe: &Probe) -> (Finding, Option<Reached>) {
+async fn check_endpoint(name: &str, url: &Url, probe: &Probe) -> (CheckFinding, Option<Reached>) {
     let host = url.host_str().unwrap_or_default();
-    if let Err(finding) = look_up(name, url).await {
+    if let Err(finding) = resolve_host(name, url).await {
         return (finding, None);
     }
     match probe.reach(url).await {
@@ -62,23 +65,23 @@ async fn reach(name: &str, url: &Url, probe: &Probe) -> (Finding, Option<Reached
                 ""
             };
             let said = format!("{host} answers{tls} in {}", milliseconds(reached.took));
-            (Finding::right(name, said), Some(reached))
+            (CheckFinding::right(name, said), Some(reached))
         }
         Err(trouble) => {
             let said = format!("{host} cannot be reached: {}", trouble.said);
-            (Finding::wrong(name, said).hint(trouble.action), None)
+            (CheckFinding::wrong(name, said).hint(trouble.action), None)
         }
     }
 }
 
 /// By itself, since a name that nobody knows is another matter than a host that does not answer.
-async fn look_up(name: &str, url: &Url) -> Result<(), Finding> {
+async fn resolve_host(name: &str, url: &Url) -> Result<(), CheckFinding> {
     let Some(Host::Domain(host)) = url.host() else {
         return Ok(());
     };
     let port = url.port_or_known_default().unwrap_or_default();
     let failed = |cause: String| {
-        Finding::wrong(name, format!("{host} has no address: {cause}"))
+        CheckFinding::wrong(name, format!("{host} has no address: {cause}"))
             .hint("check the name, and this machine's DNS (/etc/resolv.conf)".to_owned())
     };
     let lookup = tokio::net::lookup_host((host, port));
@@ -93,14 +96,14 @@ async fn look_up(name: &str, url: &Url) -> Result<(), Finding> {
     Ok(())
 }
 
-fn clock(worst: Option<(&str, SignedDuration)>) -> Finding {
+fn clock_finding(worst: Option<(&str, SignedDuration)>) -> CheckFinding {
     const CHECK: &str = "clock";
     let Some((name, ahead)) = worst else {
-        return Finding::skipped(CHECK, "nobody told the time");
+        return CheckFinding::skipped(CHECK, "nobody told the time");
     };
     let size = ahead.abs();
-    if size <= NEGLIGIBLE {
-        return Finding::right(CHECK, "agrees with theirs");
+    if size <= TOLERATED_SKEW {
+        return CheckFinding::right(CHECK, "agrees with theirs");
     }
     let direction = if ahead.is_positive() {
         "behind"
@@ -109,10 +112,10 @@ fn clock(worst: Option<(&str, SignedDuration)>) -> Finding {
     };
     let said = format!("is {} s {direction} that of the {name}", size.as_secs());
     let hint = "set this machine's clock, and keep it: timedatectl set-ntp true".to_owned();
-    if size > UNBEARABLE {
-        Finding::wrong(CHECK, said).hint(hint)
+    if size > MAX_SKEW {
+        CheckFinding::wrong(CHECK, said).hint(hint)
     } else {
-        Finding::note(CHECK, said).hint(hint)
+        CheckFinding::note(CHECK, said).hint(hint)
     }
 }
 
@@ -122,23 +125,23 @@ pub(super) fn milliseconds(took: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::report::Verdict, *};
+    use super::{super::report::CheckVerdict, *};
 
     #[test]
-    fn a_clock_is_judged_by_how_far_it_is_off_either_way() {
+    fn clock_skew_is_rated_by_its_size_in_both_directions() {
         for (ahead, verdict) in [
-            (0, Verdict::Right),
-            (-5, Verdict::Right),
-            (6, Verdict::Note),
-            (-300, Verdict::Note),
-            (301, Verdict::Wrong),
-            (-7_200, Verdict::Wrong),
+            (0, CheckVerdict::Right),
+            (-5, CheckVerdict::Right),
+            (6, CheckVerdict::Note),
+            (-300, CheckVerdict::Note),
+            (301, CheckVerdict::Wrong),
+            (-7_200, CheckVerdict::Wrong),
         ] {
-            let finding = clock(Some(("x", SignedDuration::from_secs(ahead))));
+            let finding = clock_finding(Some(("x", SignedDuration::from_secs(ahead))));
 
             assert_eq!(finding.verdict, verdict, "{ahead}");
         }
-        let behind = clock(Some(("x", SignedDuration::from_secs(7_200))));
+        let behind = clock_finding(Some(("x", SignedDuration::from_secs(7_200))));
         assert_eq!(behind.said, "is 7200 s behind that of the x");
     }
 }

@@ -3,20 +3,20 @@
 use serde::Serialize;
 
 use super::super::{
-    Failure, print_line,
-    terminal::{Ink, Look, harmless, left, width},
+    CliError, print_line,
+    terminal::{TerminalStyle, TextStyle, align_left, display_width, sanitize},
 };
 
 /// Columns of the longest name of a check.
-const NAME: usize = 18;
+const NAME_WIDTH: usize = 18;
 
 /// What stands before a name.
-const MARK: usize = 2;
+const MARK_WIDTH: usize = 2;
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Verdict {
+pub(super) enum CheckVerdict {
     Right,
     /// It works, and someone should look at it.
     Note,
@@ -27,9 +27,9 @@ pub(super) enum Verdict {
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
+pub(super) struct CheckFinding {
     pub(super) check: String,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: CheckVerdict,
     pub(super) said: String,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,46 +38,46 @@ pub(super) struct Finding {
 
 /// All that was found.
 #[derive(Debug)]
-pub(super) struct Report {
-    findings: Vec<Finding>,
-    look: Look,
-    form: Form,
+pub(super) struct DoctorReport {
+    findings: Vec<CheckFinding>,
+    style: TerminalStyle,
+    format: ReportFormat,
     /// Configuration is to blame, which has an exit code of its own.
     misconfigured: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ReportFormat {
     /// A line for each check as soon as it is made, and hints beneath.
-    Lines,
+    Text,
     /// One document, when all are made.
     Json,
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct ReportDocument<'a> {
     /// `None` where nothing wrong was found, and not everything was looked at.
     right: Option<bool>,
-    checks: &'a [Finding],
+    checks: &'a [CheckFinding],
 }
 
 // === impl Finding ===
 
-impl Finding {
+impl CheckFinding {
     pub(super) fn right(check: &str, said: impl Into<String>) -> Self {
-        Self::new(check, Verdict::Right, said)
+        Self::new(check, CheckVerdict::Right, said)
     }
 
     pub(super) fn note(check: &str, said: impl Into<String>) -> Self {
-        Self::new(check, Verdict::Note, said)
+        Self::new(check, CheckVerdict::Note, said)
     }
 
     pub(super) fn wrong(check: &str, said: impl Into<String>) -> Self {
-        Self::new(check, Verdict::Wrong, said)
+        Self::new(check, CheckVerdict::Wrong, said)
     }
 
     pub(super) fn skipped(check: &str, said: impl Into<String>) -> Self {
-        Self::new(check, Verdict::Skipped, said)
+        Self::new(check, CheckVerdict::Skipped, said)
     }
 
     /// With what to do.
@@ -86,7 +86,7 @@ impl Finding {
         self
     }
 
-    fn new(check: &str, verdict: Verdict, said: impl Into<String>) -> Self {
+    fn new(check: &str, verdict: CheckVerdict, said: impl Into<String>) -> Self {
         Self {
             check: check.to_owned(),
             verdict,
@@ -96,18 +96,22 @@ impl Finding {
     }
 
     /// The line, and the hint beneath it.
-    fn text(&self, look: Look) -> String {
+    fn text(&self, look: TerminalStyle) -> String {
         let (mark, ink) = self.verdict.mark(look);
-        let room = look.columns.saturating_sub(MARK + NAME + 1).max(20);
+        let room = look
+            .columns
+            .saturating_sub(MARK_WIDTH + NAME_WIDTH + 1)
+            .max(20);
         let mut lines = Vec::new();
         for line in self.said.lines() {
-            lines.extend(Look::wrap(&harmless(line), room));
+            lines.extend(TerminalStyle::wrap(&sanitize(line), room));
         }
         let hint = self.hint.iter().flat_map(|hint| hint.lines());
         for line in hint {
-            let arrow = look.either("→ ", "> ");
-            let wrapped = Look::wrap(&harmless(line), room.saturating_sub(width(arrow)));
-            let blanks = " ".repeat(width(arrow));
+            let arrow = look.unicode_or_ascii("→ ", "> ");
+            let wrapped =
+                TerminalStyle::wrap(&sanitize(line), room.saturating_sub(display_width(arrow)));
+            let blanks = " ".repeat(display_width(arrow));
             let before = std::iter::once(arrow).chain(std::iter::repeat(blanks.as_str()));
             lines.extend(
                 before
@@ -115,11 +119,11 @@ impl Finding {
                     .map(|(before, line)| format!("{before}{line}")),
             );
         }
-        let indent = format!("\n{}", " ".repeat(MARK + NAME + 1));
+        let indent = format!("\n{}", " ".repeat(MARK_WIDTH + NAME_WIDTH + 1));
         format!(
             "{} {} {}",
-            look.ink(ink, mark),
-            left(&self.check, NAME),
+            look.styled(ink, mark),
+            align_left(&self.check, NAME_WIDTH),
             lines.join(&indent)
         )
     }
@@ -127,40 +131,40 @@ impl Finding {
 
 // === impl Verdict ===
 
-impl Verdict {
-    fn mark(self, look: Look) -> (&'static str, Ink) {
+impl CheckVerdict {
+    fn mark(self, look: TerminalStyle) -> (&'static str, TextStyle) {
         match self {
-            Self::Right => (look.either("✓", "+"), Ink::Green),
-            Self::Note => ("!", Ink::Yellow),
-            Self::Wrong => (look.either("✗", "x"), Ink::Red),
-            Self::Skipped => ("-", Ink::Faint),
+            Self::Right => (look.unicode_or_ascii("✓", "+"), TextStyle::Green),
+            Self::Note => ("!", TextStyle::Yellow),
+            Self::Wrong => (look.unicode_or_ascii("✗", "x"), TextStyle::Red),
+            Self::Skipped => ("-", TextStyle::Faint),
         }
     }
 }
 
 // === impl Report ===
 
-impl Report {
-    pub(super) fn new(form: Form, look: Look) -> Self {
+impl DoctorReport {
+    pub(super) fn new(form: ReportFormat, look: TerminalStyle) -> Self {
         Self {
             findings: Vec::new(),
-            look,
-            form,
+            style: look,
+            format: form,
             misconfigured: false,
         }
     }
 
-    pub(super) fn add(&mut self, finding: Finding) -> Result<(), Failure> {
-        if self.form == Form::Lines {
-            print_line(finding.text(self.look))?;
+    pub(super) fn add(&mut self, finding: CheckFinding) -> Result<(), CliError> {
+        if self.format == ReportFormat::Text {
+            print_line(finding.text(self.style))?;
         }
         self.findings.push(finding);
         Ok(())
     }
 
     /// As [`Report::add`]; where it is wrong, configuration is to blame.
-    pub(super) fn add_configuration(&mut self, finding: Finding) -> Result<(), Failure> {
-        self.misconfigured |= finding.verdict == Verdict::Wrong;
+    pub(super) fn add_configuration(&mut self, finding: CheckFinding) -> Result<(), CliError> {
+        self.misconfigured |= finding.verdict == CheckVerdict::Wrong;
         self.add(finding)
     }
 
@@ -169,33 +173,36 @@ impl Report {
     /// # Errors
     ///
     /// Where anything is wrong, which has been told by then.
-    pub(super) fn end(self) -> Result<(), Failure> {
-        let (wrong, notes) = (self.count(Verdict::Wrong), self.count(Verdict::Note));
-        let skipped = self.count(Verdict::Skipped);
-        match self.form {
-            Form::Json => print_line(
-                serde_json::to_string_pretty(&Document {
+    pub(super) fn finish(self) -> Result<(), CliError> {
+        let (wrong, notes) = (
+            self.count(CheckVerdict::Wrong),
+            self.count(CheckVerdict::Note),
+        );
+        let skipped = self.count(CheckVerdict::Skipped);
+        match self.format {
+            ReportFormat::Json => print_line(
+                serde_json::to_string_pretty(&ReportDocument {
                     right: (wrong > 0 || skipped == 0).then_some(wrong == 0),
                     checks: &self.findings,
                 })
-                .map_err(Failure::other)?,
+                .map_err(CliError::other)?,
             )?,
-            Form::Lines => print_line(format_args!("\n{}", sum(wrong, notes, skipped)))?,
+            ReportFormat::Text => print_line(format_args!("\n{}", summary(wrong, notes, skipped)))?,
         }
         match wrong {
             0 => Ok(()),
-            _ if self.misconfigured => Err(Failure::Told(2)),
-            _ => Err(Failure::Told(1)),
+            _ if self.misconfigured => Err(CliError::AlreadyReported(2)),
+            _ => Err(CliError::AlreadyReported(1)),
         }
     }
 
-    fn count(&self, verdict: Verdict) -> usize {
-        let is = |finding: &&Finding| finding.verdict == verdict;
+    fn count(&self, verdict: CheckVerdict) -> usize {
+        let is = |finding: &&CheckFinding| finding.verdict == verdict;
         self.findings.iter().filter(is).count()
     }
 }
 
-fn sum(wrong: usize, notes: usize, skipped: usize) -> String {
+fn summary(wrong: usize, notes: usize, skipped: usize) -> String {
     let mut parts: Vec<String> = Vec::new();
     for (count, of_one, of_many) in [
         (wrong, "is wrong", "are wrong"),
@@ -226,16 +233,16 @@ fn sum(wrong: usize, notes: usize, skipped: usize) -> String {
 mod tests {
     use super::*;
 
-    const LOOK: Look = Look {
-        terminal: true,
+    const LOOK: TerminalStyle = TerminalStyle {
+        is_terminal: true,
         columns: 50,
-        unicode: true,
-        colour: false,
+        has_unicode: true,
+        has_color: false,
     };
 
     #[test]
-    fn a_finding_is_a_line_with_its_hint_beneath() {
-        let finding = Finding::wrong("clock", "is 2 h behind that of the token endpoint")
+    fn a_finding_is_printed_with_its_hint_below() {
+        let finding = CheckFinding::wrong("clock", "is 2 h behind that of the token endpoint")
             .hint("set it:\u{1b}[2J timedatectl set-ntp true".to_owned());
 
         assert_eq!(
@@ -246,15 +253,15 @@ mod tests {
                      → set it:?[2J timedatectl
                        set-ntp true"
         );
-        let ascii = Look {
-            unicode: false,
+        let ascii = TerminalStyle {
+            has_unicode: false,
             ..LOOK
         };
         assert!(finding.text(ascii).is_ascii());
     }
 
     #[test]
-    fn the_sum_counts_what_is_wrong_or_not_quite_right_and_what_nobody_looked_at() {
+    fn the_summary_counts_wrong_noted_and_skipped_checks() {
         for (wrong, notes, skipped, told) in [
             (0, 0, 0, "Everything is right."),
             (0, 1, 0, "Nothing is wrong; 1 thing is worth a look."),
@@ -274,7 +281,7 @@ mod tests {
             (1, 0, 2, "1 thing is wrong, 2 were not looked at."),
             (2, 3, 0, "2 things are wrong, 3 are worth a look."),
         ] {
-            assert_eq!(sum(wrong, notes, skipped), told);
+            assert_eq!(summary(wrong, notes, skipped), told);
         }
     }
 }

@@ -5,10 +5,10 @@ use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 use tokio::sync::oneshot;
 
 use super::{
-    super::{Failure, progress::while_waiting},
-    Redeem,
-    report::{Finding, Report},
-    running::{self, Found, Running},
+    super::{CliError, progress::while_waiting},
+    RedeemMode,
+    report::{CheckFinding, DoctorReport},
+    running_service::{self, LocalService, ServiceStatus},
 };
 use crate::{
     clock::SharedClock,
@@ -31,33 +31,33 @@ const AUDIENCES: [&str; 2] = [
 /// though this future is dropped: [`Shutdown::cancel`] waits for it.
 pub(super) async fn obtain(
     config: &Config,
-    redeem: Redeem,
+    redeem: RedeemMode,
     probe: Probe,
     shutdown: &Shutdown,
-    report: &mut Report,
-) -> Result<Option<(Probe, ProbedToken)>, Failure> {
+    report: &mut DoctorReport,
+) -> Result<Option<(Probe, ProbedToken)>, CliError> {
     if let AuthConfig::RefreshToken {
         refresh_token_file, ..
     } = &config.upstream.auth
-        && let Err(finding) = may_redeem(refresh_token_file, redeem, config).await
+        && let Err(finding) = check_redeem_allowed(refresh_token_file, redeem, config).await
     {
         report.add(finding)?;
         return Ok(None);
     }
-    let carried_through = carried_through(probe, shutdown);
+    let carried_through = spawn_obtain(probe, shutdown);
     let Some(obtained) = while_waiting("getting an access token", carried_through).await else {
         return Ok(None);
     };
     if obtained.unsaved {
-        report.add(unsaved())?;
+        report.add(unsaved_token_finding())?;
     }
     match obtained.token {
         Ok(token) => {
-            report.add(Finding::right(CHECK, good_for(&token)))?;
+            report.add(CheckFinding::right(CHECK, lifetime_text(&token)))?;
             Ok(Some((obtained.probe, token)))
         }
         Err(trouble) => {
-            report.add(Finding::wrong(CHECK, trouble.said).hint(trouble.action))?;
+            report.add(CheckFinding::wrong(CHECK, trouble.said).hint(trouble.action))?;
             Ok(None)
         }
     }
@@ -65,7 +65,7 @@ pub(super) async fn obtain(
 
 /// What came of asking for a token.
 #[derive(Debug)]
-struct Obtained {
+struct ObtainedToken {
     probe: Probe,
     token: Result<ProbedToken, Trouble>,
     /// A refresh token that came is in memory alone.
@@ -74,13 +74,13 @@ struct Obtained {
 
 /// In a task of its own: the refresh token that comes is on its way to disk before anybody can end
 /// this process. `None` where the task was lost.
-async fn carried_through(mut probe: Probe, shutdown: &Shutdown) -> Option<Obtained> {
+async fn spawn_obtain(mut probe: Probe, shutdown: &Shutdown) -> Option<ObtainedToken> {
     let (tell, told) = oneshot::channel();
-    shutdown.spawn_to_end(async move {
+    shutdown.spawn_until_done(async move {
         let token = probe.obtain().await;
         let unsaved = probe.has_unsaved().await;
         // Nobody waits any more where a signal came; what had to be kept is kept.
-        drop(tell.send(Obtained {
+        drop(tell.send(ObtainedToken {
             probe,
             token,
             unsaved,
@@ -89,15 +89,15 @@ async fn carried_through(mut probe: Probe, shutdown: &Shutdown) -> Option<Obtain
     told.await.ok()
 }
 
-fn good_for(token: &ProbedToken) -> String {
+fn lifetime_text(token: &ProbedToken) -> String {
     match token.lifetime {
         Some(lifetime) => format!("there is one, good for {} min", lifetime.as_secs() / 60),
         None => "there is one".to_owned(),
     }
 }
 
-fn unsaved() -> Finding {
-    Finding::wrong(
+fn unsaved_token_finding() -> CheckFinding {
+    CheckFinding::wrong(
         "refresh token",
         "Microsoft replaced it, and its successor could not be written: it is gone when this ends",
     )
@@ -110,31 +110,35 @@ fn unsaved() -> Finding {
 
 /// Redeeming replaces the token, so its successor must get into the file, and nobody else may be about
 /// to redeem the same.
-async fn may_redeem(file: &Path, redeem: Redeem, config: &Config) -> Result<(), Finding> {
-    if redeem == Redeem::Never {
-        return Err(Finding::skipped(
+async fn check_redeem_allowed(
+    file: &Path,
+    redeem: RedeemMode,
+    config: &Config,
+) -> Result<(), CheckFinding> {
+    if redeem == RedeemMode::Never {
+        return Err(CheckFinding::skipped(
             CHECK,
             "the refresh token is not redeemed, as you wish",
         ));
     }
-    if redeem == Redeem::Auto {
-        match running::look_for(config).await {
-            Found::Nobody => {}
-            Found::Ours(running) => return Err(told_by(&running)),
-            Found::Unclear(why) => return Err(unclear(&why)),
+    if redeem == RedeemMode::Auto {
+        match running_service::detect(config).await {
+            LocalService::NotRunning => {}
+            LocalService::Running(running) => return Err(running_service_finding(&running)),
+            LocalService::Unknown(why) => return Err(unknown_service_finding(&why)),
         }
     }
-    replaceable(file).map_err(|(said, hint)| {
-        Finding::wrong(CHECK, format!("the refresh token is not redeemed: {said}")).hint(hint)
+    check_replaceable(file).map_err(|(said, hint)| {
+        CheckFinding::wrong(CHECK, format!("the refresh token is not redeemed: {said}")).hint(hint)
     })
 }
 
 /// Where a service may run, redeeming beside it could cost it its token.
-fn unclear(why: &str) -> Finding {
+fn unknown_service_finding(why: &str) -> CheckFinding {
     let said = format!(
         "the refresh token is not redeemed, since nobody can say whether the service runs: {why}"
     );
-    Finding::skipped(CHECK, said).hint(
+    CheckFinding::skipped(CHECK, said).hint(
         "name the service's own admin listener by --admin-listen; if it does not run on any machine: \
          doctor --redeem always"
             .to_owned(),
@@ -142,18 +146,18 @@ fn unclear(why: &str) -> Finding {
 }
 
 /// A service that runs redeems by itself; what it says counts.
-fn told_by(running: &Running) -> Finding {
+fn running_service_finding(running: &ServiceStatus) -> CheckFinding {
     let address = running.address;
-    match (running.waits_for.as_str(), running.notes.as_str()) {
-        ("", "") => Finding::right(
+    match (running.pending.as_str(), running.notes.as_str()) {
+        ("", "") => CheckFinding::right(
             CHECK,
             format!("the usage-proxy that runs here ({address}) is ready, and redeems by itself"),
         ),
-        ("", notes) => Finding::note(
+        ("", notes) => CheckFinding::note(
             CHECK,
             format!("the usage-proxy that runs here ({address}) is ready, but: {notes}"),
         ),
-        (what, _) => Finding::wrong(
+        (what, _) => CheckFinding::wrong(
             CHECK,
             format!("the usage-proxy that runs here ({address}) waits for {what}"),
         ),
@@ -162,7 +166,7 @@ fn told_by(running: &Running) -> Finding {
 
 /// Whether a successor could take the place of the token in a way that its owner can read: what is
 /// wrong, and what to do. A token that is not there yet is nobody's.
-pub(in crate::cli) fn replaceable(file: &Path) -> Result<(), (String, String)> {
+pub(in crate::cli) fn check_replaceable(file: &Path) -> Result<(), (String, String)> {
     let owner = || -> io::Result<(u32, u32)> {
         let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
         let folder = file.parent().unwrap_or(Path::new("."));
@@ -196,17 +200,17 @@ pub(in crate::cli) fn replaceable(file: &Path) -> Result<(), (String, String)> {
 }
 
 /// What a token that can be read says of itself.
-pub(super) fn look_at(
+pub(super) fn check_claims(
     claims: &Claims,
     config: &Config,
     clock: &SharedClock,
-    report: &mut Report,
-) -> Result<(), Failure> {
+    report: &mut DoctorReport,
+) -> Result<(), CliError> {
     if let Some(audience) = &claims.audience
         && !AUDIENCES.contains(&audience.trim_end_matches('/'))
     {
         report.add(
-            Finding::note(
+            CheckFinding::note(
                 CHECK,
                 format!("is for {audience}, which is not what Partner Center is usually called"),
             )
@@ -215,15 +219,15 @@ pub(super) fn look_at(
             ),
         )?;
     }
-    if let Some(ends) = claims.expires_at.filter(|ends| *ends <= clock.wall()) {
+    if let Some(ends) = claims.expires_at.filter(|ends| *ends <= clock.wall_time()) {
         report.add(
-            Finding::wrong(CHECK, format!("has expired, on {ends}"))
+            CheckFinding::wrong(CHECK, format!("has expired, on {ends}"))
                 .hint("whatever writes upstream.auth.token_file must write a new one".to_owned()),
         )?;
     }
     if claims.app_only && config.upstream.source == UpstreamApi::Insights {
         report.add(
-            Finding::wrong(
+            CheckFinding::wrong(
                 CHECK,
                 "speaks for an application alone, which the insights call refuses",
             )
@@ -242,19 +246,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_whose_successor_could_not_be_kept_is_not_redeemed() {
+    fn a_token_whose_successor_cannot_be_saved_is_not_redeemed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("refresh-token");
         fs::write(&file, "token").unwrap();
 
-        assert_eq!(replaceable(&file), Ok(()));
+        assert_eq!(check_replaceable(&file), Ok(()));
         assert_eq!(
             fs::read_dir(folder.path()).unwrap().count(),
             1,
             "nothing is left behind"
         );
         // Nobody can make a file there, not even root.
-        let (said, _) = replaceable(Path::new("/proc/self/cmdline")).unwrap_err();
+        let (said, _) = check_replaceable(Path::new("/proc/self/cmdline")).unwrap_err();
         assert!(said.contains("could not be written"), "{said}");
     }
 }

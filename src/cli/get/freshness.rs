@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use http::{HeaderMap, header};
 
-use crate::time_words::{ago, in_words};
+use crate::human_time::{format_age, format_duration};
 
 /// What the headers say of an answer's age (RFC 9111 §5.1, RFC 9211).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Freshness {
-    pub(super) state: State,
+pub(super) struct ReplyFreshness {
+    pub(super) state: ReplyState,
     /// Seconds since it was checked with Partner Center.
     age: Option<u64>,
     /// Seconds until it goes stale; negative since it has.
@@ -17,12 +17,12 @@ pub(super) struct Freshness {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum ReplyState {
     Fresh,
     /// Stale, while a new check is running.
-    Revalidating,
+    StaleWhileRevalidate,
     /// Stale, in place of a failure.
-    InPlaceOfFailure,
+    StaleIfError,
     /// Partner Center has answered implausibly since.
     Suspect,
     /// No usage-proxy answered.
@@ -31,23 +31,25 @@ pub(super) enum State {
 
 // === impl Freshness ===
 
-impl Freshness {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+impl ReplyFreshness {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let age = text(header::AGE.as_str()).and_then(|age| age.trim().parse().ok());
-        let parameters = text("cache-status").and_then(of_ours).unwrap_or_default();
+        let parameters = text("cache-status")
+            .and_then(own_parameters)
+            .unwrap_or_default();
         let parameter = |name: &str| {
             let found = parameters.iter().find(|(held, _)| held == name);
             found.map(|(_, value)| value.as_str())
         };
         let ttl: Option<i64> = parameter("ttl").and_then(|ttl| ttl.parse().ok());
         let state = match parameter("detail") {
-            _ if parameters.is_empty() => State::Unknown,
-            Some("suspect") => State::Suspect,
-            Some("stale-while-revalidate") => State::Revalidating,
-            Some("stale-if-error") => State::InPlaceOfFailure,
-            _ if ttl.is_some_and(|ttl| ttl < 0) => State::Revalidating,
-            _ => State::Fresh,
+            _ if parameters.is_empty() => ReplyState::Unknown,
+            Some("suspect") => ReplyState::Suspect,
+            Some("stale-while-revalidate") => ReplyState::StaleWhileRevalidate,
+            Some("stale-if-error") => ReplyState::StaleIfError,
+            _ if ttl.is_some_and(|ttl| ttl < 0) => ReplyState::StaleWhileRevalidate,
+            _ => ReplyState::Fresh,
         };
         Self { state, age, ttl }
     }
@@ -56,7 +58,7 @@ impl Freshness {
     /// counts where it is of the newest date.
     pub(super) fn sentence(&self, newest: Option<&str>) -> String {
         let checked = match self.age {
-            Some(age) => format!("Checked {}", ago(Duration::from_secs(age))),
+            Some(age) => format!("Checked {}", format_age(Duration::from_secs(age))),
             None => "Checked at an unknown time".to_owned(),
         };
         let newest_count = |verb| match newest {
@@ -64,35 +66,35 @@ impl Freshness {
             None => String::new(),
         };
         match self.state {
-            State::Fresh => {
+            ReplyState::Fresh => {
                 let next = self.ttl.filter(|ttl| *ttl > 0 && newest.is_some());
                 let next = next.map(|ttl| Duration::from_secs(ttl.unsigned_abs()));
-                let next = next.map(|next| format!(", next check in {}", in_words(next)));
+                let next = next.map(|next| format!(", next check in {}", format_duration(next)));
                 format!(
                     "{checked}{}.{}",
                     next.unwrap_or_default(),
                     newest_count("is")
                 )
             }
-            State::Revalidating => format!(
+            ReplyState::StaleWhileRevalidate => format!(
                 "{checked}. A new check is running: ask again in a moment.{}",
                 newest_count("was")
             ),
-            State::InPlaceOfFailure => format!(
+            ReplyState::StaleIfError => format!(
                 "{checked}. The last check with Partner Center failed.{}",
                 newest_count("was")
             ),
-            State::Suspect => format!(
+            ReplyState::Suspect => format!(
                 "{checked}. What Partner Center has answered since is implausible, and is shown only \
                  after a second check confirms it."
             ),
-            State::Unknown => "Its age is unknown: no usage-proxy answered.".to_owned(),
+            ReplyState::Unknown => "Its age is unknown: no usage-proxy answered.".to_owned(),
         }
     }
 }
 
 /// The parameters of our own member of the list; there may be other caches on the way.
-fn of_ours(list: &str) -> Option<Vec<(String, String)>> {
+fn own_parameters(list: &str) -> Option<Vec<(String, String)>> {
     list.split(',').find_map(|member| {
         let mut parts = member.split(';').map(str::trim);
         let name = parts.next()?.trim_matches('"');
@@ -110,15 +112,15 @@ fn of_ours(list: &str) -> Option<Vec<(String, String)>> {
 mod tests {
     use super::*;
 
-    fn told(cache_status: &'static str, age: &'static str) -> Freshness {
+    fn freshness(cache_status: &'static str, age: &'static str) -> ReplyFreshness {
         let mut headers = HeaderMap::new();
         headers.insert("cache-status", cache_status.parse().unwrap());
         headers.insert(header::AGE, age.parse().unwrap());
-        Freshness::of(&headers)
+        ReplyFreshness::from_headers(&headers)
     }
 
     #[test]
-    fn the_headers_of_every_way_to_an_answer_are_put_into_words() {
+    fn every_cache_status_is_described_in_words() {
         for (cache_status, age, newest, sentence) in [
             (
                 "usage-proxy; fwd=uri-miss; fwd-status=200; stored; ttl=900",
@@ -166,7 +168,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                told(cache_status, age).sentence(newest),
+                freshness(cache_status, age).sentence(newest),
                 sentence,
                 "{cache_status}"
             );

@@ -3,21 +3,21 @@
 use serde::Deserialize;
 
 use super::{
-    super::{Failure, advice, terminal::harmless},
-    customers::Found,
-    proxy::Reply,
+    super::{CliError, advice, terminal::sanitize},
+    customer_lookup::CustomerMatch,
+    proxy_client::ProxyReply,
 };
 
 /// Why there is no usage.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Told {
+pub(super) struct ProxyProblem {
     #[serde(rename = "type")]
     kind: String,
     title: Option<String>,
     detail: Option<String>,
     request_id: Option<String>,
-    upstream: Option<Upstream>,
+    upstream: Option<ProblemUpstream>,
     /// Who was found by the name that was asked for.
     #[serde(skip)]
     customer: Option<String>,
@@ -31,7 +31,7 @@ pub(super) struct Told {
 /// How Partner Center refused.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Upstream {
+struct ProblemUpstream {
     status: u16,
     code: Option<String>,
     description: Option<String>,
@@ -41,9 +41,9 @@ struct Upstream {
 
 // === impl Told ===
 
-impl Told {
+impl ProxyProblem {
     /// What an answer other than 200 says; one that is no problem document tells its status.
-    pub(super) fn by(reply: &Reply) -> Self {
+    pub(super) fn from_reply(reply: &ProxyReply) -> Self {
         let told: Self = serde_json::from_slice(&reply.body).unwrap_or_default();
         let retry_after = reply.headers.get(http::header::RETRY_AFTER);
         Self {
@@ -56,20 +56,20 @@ impl Told {
     }
 
     /// With who was found, so that nobody takes one customer's answer for another's.
-    pub(super) fn about(self, found: Option<&Found>) -> Self {
+    pub(super) fn with_customer(self, found: Option<&CustomerMatch>) -> Self {
         Self {
             customer: found.map(|found| format!("{} ({})", found.name, found.id)),
             ..self
         }
     }
 
-    pub(super) fn into_failure(self) -> Failure {
+    pub(super) fn into_error(self) -> CliError {
         let is_wrong_use = self.status == 400;
         let text = self.text();
         if is_wrong_use {
-            Failure::usage(text)
+            CliError::usage(text)
         } else {
-            Failure::other(text)
+            CliError::other(text)
         }
     }
 
@@ -84,12 +84,15 @@ impl Told {
         let name = self.kind.rsplit(':').next().unwrap_or_default();
         let labelled = [
             ("customer", self.customer.clone()),
-            ("what to do", advice::on_problem(name).map(str::to_owned)),
+            ("what to do", advice::for_problem(name).map(str::to_owned)),
             (
                 "ask again in",
                 self.retry_after.map(|seconds| format!("{seconds} s")),
             ),
-            ("Partner Center", self.upstream.as_ref().map(Upstream::text)),
+            (
+                "Partner Center",
+                self.upstream.as_ref().map(ProblemUpstream::text),
+            ),
             ("request id", self.request_id.clone()),
         ];
         let labelled = labelled
@@ -98,7 +101,7 @@ impl Told {
         lines.extend(labelled.map(|(label, text)| format!("{label}: {text}")));
         lines
             .iter()
-            .map(|line| harmless(line))
+            .map(|line| sanitize(line))
             .collect::<Vec<_>>()
             .join("\n  ")
     }
@@ -106,7 +109,7 @@ impl Told {
 
 // === impl Upstream ===
 
-impl Upstream {
+impl ProblemUpstream {
     fn text(&self) -> String {
         let mut text = self.status.to_string();
         for (label, part) in [

@@ -3,30 +3,30 @@
 use serde::Deserialize;
 
 use super::{
-    super::terminal::{Ink, Look, harmless, left, right, width},
-    freshness::{Freshness, State},
+    super::terminal::{TerminalStyle, TextStyle, align_left, align_right, display_width, sanitize},
+    freshness::{ReplyFreshness, ReplyState},
 };
 use crate::domain::{ProductDetails, UsagePercent, distinctions};
 
 /// Bars are this long, where there is room for any.
-const BAR: std::ops::RangeInclusive<usize> = 10..=30;
+const BAR_WIDTHS: std::ops::RangeInclusive<usize> = 10..=30;
 
 /// A name is cut rather to this than to less, and the bar left out.
-const SHORTEST_NAME: usize = 16;
+const MIN_NAME_WIDTH: usize = 16;
 
 const GAP: &str = "  ";
 
 /// The simplified form, as far as the table shows it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Usage {
+pub(super) struct UsageReply {
     customer_id: String,
     customer_name: Option<String>,
     processed_date: Option<String>,
     /// Absent where all rows are of one date.
     oldest_processed_date: Option<String>,
-    products: Vec<Product>,
-    workloads: Vec<Workload>,
+    products: Vec<ProductReply>,
+    workloads: Vec<WorkloadReply>,
     /// Whether a date was asked for.
     #[serde(skip)]
     is_dated: bool,
@@ -34,18 +34,18 @@ pub(super) struct Usage {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Product {
+struct ProductReply {
     product_name: String,
     product_id: Option<String>,
     service_name: String,
     channel: Option<String>,
     licenses_qualified: u64,
-    workloads: Vec<Workload>,
+    workloads: Vec<WorkloadReply>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Workload {
+struct WorkloadReply {
     workload_name: String,
     licenses_active: u64,
     licenses_qualified: u64,
@@ -57,19 +57,19 @@ struct Workload {
 
 /// A line of the table.
 #[derive(Debug)]
-struct Row {
+struct TableRow {
     name: String,
     active: String,
     qualified: String,
     used: String,
     /// 0 to 1; `None` where there is nothing to draw.
     share: Option<f64>,
-    ink: Option<Ink>,
+    style: Option<TextStyle>,
 }
 
 /// Columns of each part of a line; no bar where it is 0.
 #[derive(Clone, Copy, Debug)]
-struct Widths {
+struct ColumnWidths {
     name: usize,
     active: usize,
     qualified: usize,
@@ -78,7 +78,11 @@ struct Widths {
 }
 
 /// The whole of what is printed.
-pub(super) fn render(usage: &Usage, freshness: &Freshness, look: Look) -> String {
+pub(super) fn render(
+    usage: &UsageReply,
+    freshness: &ReplyFreshness,
+    look: TerminalStyle,
+) -> String {
     let mut lines = heading(usage, freshness, look);
     if usage.products.is_empty() {
         lines.push(String::new());
@@ -86,7 +90,7 @@ pub(super) fn render(usage: &Usage, freshness: &Freshness, look: Look) -> String
     } else {
         let products = product_rows(usage);
         let totals = total_rows(usage);
-        let widths = Widths::of(products.iter().chain(&totals), look.columns);
+        let widths = ColumnWidths::for_rows(products.iter().chain(&totals), look.columns);
         for rows in [products, totals] {
             lines.push(String::new());
             lines.extend(rows.iter().map(|row| row.line(widths, look)));
@@ -95,51 +99,56 @@ pub(super) fn render(usage: &Usage, freshness: &Freshness, look: Look) -> String
     lines.join("\n") + "\n"
 }
 
-fn heading(usage: &Usage, freshness: &Freshness, look: Look) -> Vec<String> {
-    let id = harmless(&usage.customer_id);
+fn heading(usage: &UsageReply, freshness: &ReplyFreshness, look: TerminalStyle) -> Vec<String> {
+    let id = sanitize(&usage.customer_id);
     let mut lines = match &usage.customer_name {
         Some(name) => {
-            let name = look.fit(&harmless(name), look.columns);
-            vec![look.ink(Ink::Bold, &name), look.ink(Ink::Faint, &id)]
+            let name = look.truncate(&sanitize(name), look.columns);
+            vec![
+                look.styled(TextStyle::Bold, &name),
+                look.styled(TextStyle::Faint, &id),
+            ]
         }
-        None => vec![look.ink(Ink::Bold, &id)],
+        None => vec![look.styled(TextStyle::Bold, &id)],
     };
     if let Some(date) = &usage.processed_date {
         let oldest = usage.oldest_processed_date.as_ref();
         let oldest = oldest.map(|oldest| format!("{oldest} to "));
         let dates = oldest.unwrap_or_default() + date;
-        lines.push(format!("Counts of {}.", harmless(&dates)));
+        lines.push(format!("Counts of {}.", sanitize(&dates)));
     }
-    let date = usage.processed_date.as_deref().map(harmless);
+    let date = usage.processed_date.as_deref().map(sanitize);
     let newest = date.as_deref().filter(|_| !usage.is_dated);
-    let sentence = Look::wrap(&freshness.sentence(newest), look.columns);
+    let sentence = TerminalStyle::wrap(&freshness.sentence(newest), look.columns);
     lines.extend(sentence.iter().map(|line| match freshness.state {
-        State::Fresh | State::Unknown => line.clone(),
-        State::Revalidating | State::InPlaceOfFailure | State::Suspect => {
-            look.ink(Ink::Yellow, line)
+        ReplyState::Fresh | ReplyState::Unknown => line.clone(),
+        ReplyState::StaleWhileRevalidate | ReplyState::StaleIfError | ReplyState::Suspect => {
+            look.styled(TextStyle::Yellow, line)
         }
     }));
     lines
 }
 
 /// The header, then each product with its workloads beneath it.
-fn product_rows(usage: &Usage) -> Vec<Row> {
-    let header = Row {
+fn product_rows(usage: &UsageReply) -> Vec<TableRow> {
+    let header = TableRow {
         active: "Active".to_owned(),
         qualified: "Qualified".to_owned(),
         used: "Used".to_owned(),
-        ..Row::titled("Product", Ink::Faint)
+        ..TableRow::title("Product", TextStyle::Faint)
     };
-    let distinctions = distinctions_of(&usage.products);
+    let distinctions = product_distinctions(&usage.products);
     let products = usage.products.iter().zip(distinctions);
     let products = products.flat_map(|(product, distinction)| {
-        let title = Row {
+        let title = TableRow {
             qualified: product.licenses_qualified.to_string(),
-            ..Row::titled(&harmless(&product.product_name), Ink::Bold)
+            ..TableRow::title(&sanitize(&product.product_name), TextStyle::Bold)
         };
         // On a line of its own, where no bar cuts it short.
-        let distinction = distinction.map(|text| Row::titled(&harmless(&text), Ink::Faint));
-        let of_product = |workload| Row::of(workload, usage.processed_date.as_deref());
+        let distinction =
+            distinction.map(|text| TableRow::title(&sanitize(&text), TextStyle::Faint));
+        let of_product =
+            |workload| TableRow::from_workload(workload, usage.processed_date.as_deref());
         let workloads = product.workloads.iter().map(of_product);
         std::iter::once(title).chain(distinction).chain(workloads)
     });
@@ -147,10 +156,10 @@ fn product_rows(usage: &Usage) -> Vec<Row> {
 }
 
 /// What tells products apart whose names look the same.
-fn distinctions_of(products: &[Product]) -> Vec<Option<String>> {
+fn product_distinctions(products: &[ProductReply]) -> Vec<Option<String>> {
     let names: Vec<_> = products
         .iter()
-        .map(|product| harmless(&product.product_name))
+        .map(|product| sanitize(&product.product_name))
         .collect();
     let details = products
         .iter()
@@ -164,33 +173,33 @@ fn distinctions_of(products: &[Product]) -> Vec<Option<String>> {
     distinctions(&details.collect::<Vec<_>>())
 }
 
-fn total_rows(usage: &Usage) -> Vec<Row> {
+fn total_rows(usage: &UsageReply) -> Vec<TableRow> {
     let totals = usage
         .workloads
         .iter()
-        .map(|workload| Row::of(workload, None));
-    std::iter::once(Row::titled("All products", Ink::Bold))
+        .map(|workload| TableRow::from_workload(workload, None));
+    std::iter::once(TableRow::title("All products", TextStyle::Bold))
         .chain(totals)
         .collect()
 }
 
 // === impl Usage ===
 
-impl Usage {
+impl UsageReply {
     /// Names the customer where the answer does not.
-    pub(super) fn called(&mut self, name: Option<String>) {
+    pub(super) fn set_customer_name(&mut self, name: Option<String>) {
         self.customer_name = self.customer_name.take().or(name);
     }
 
     /// Marks it as that of a date that was asked for.
-    pub(super) fn of_a_date(&mut self) {
+    pub(super) fn set_dated(&mut self) {
         self.is_dated = true;
     }
 }
 
 // === impl Workload ===
 
-impl Workload {
+impl WorkloadReply {
     fn percent(&self) -> Option<UsagePercent> {
         UsagePercent::new(self.licenses_active, self.licenses_qualified)
     }
@@ -198,20 +207,20 @@ impl Workload {
 
 // === impl Row ===
 
-impl Row {
-    fn titled(name: &str, ink: Ink) -> Self {
+impl TableRow {
+    fn title(name: &str, ink: TextStyle) -> Self {
         Self {
             name: name.to_owned(),
             active: String::new(),
             qualified: String::new(),
             used: String::new(),
             share: None,
-            ink: Some(ink),
+            style: Some(ink),
         }
     }
 
     /// `date` is the one that all rows have, unless they say otherwise.
-    fn of(workload: &Workload, date: Option<&str>) -> Self {
+    fn from_workload(workload: &WorkloadReply, date: Option<&str>) -> Self {
         let own = workload
             .processed_date
             .as_deref()
@@ -220,11 +229,11 @@ impl Row {
         let oldest = workload.oldest_processed_date.as_ref();
         let own = own.or_else(|| oldest.map(|oldest| format!("oldest {oldest}")));
         let date = own
-            .map(|own| format!(" ({})", harmless(&own)))
+            .map(|own| format!(" ({})", sanitize(&own)))
             .unwrap_or_default();
         let percent = workload.percent();
         Self {
-            name: format!("{GAP}{}{date}", harmless(&workload.workload_name)),
+            name: format!("{GAP}{}{date}", sanitize(&workload.workload_name)),
             active: workload.licenses_active.to_string(),
             qualified: workload.licenses_qualified.to_string(),
             used: match percent {
@@ -232,20 +241,20 @@ impl Row {
                 None => "-".to_owned(),
             },
             share: percent.map(|percent| percent.as_f64() / 100.0),
-            ink: None,
+            style: None,
         }
     }
 
-    fn line(&self, widths: Widths, look: Look) -> String {
-        let name = left(&look.fit(&self.name, widths.name), widths.name);
+    fn line(&self, widths: ColumnWidths, look: TerminalStyle) -> String {
+        let name = align_left(&look.truncate(&self.name, widths.name), widths.name);
         let numbers = [
-            right(&self.active, widths.active),
-            right(&self.qualified, widths.qualified),
-            right(&self.used, widths.used),
+            align_right(&self.active, widths.active),
+            align_right(&self.qualified, widths.qualified),
+            align_right(&self.used, widths.used),
         ];
         let text = format!("{name}{GAP}{}", numbers.join(GAP));
-        match (self.ink, self.share) {
-            (Some(ink), _) => look.ink(ink, text.trim_end()),
+        match (self.style, self.share) {
+            (Some(ink), _) => look.styled(ink, text.trim_end()),
             (None, Some(share)) if widths.bar > 0 => {
                 format!("{text}{GAP}{}", bar(share, widths.bar, look))
             }
@@ -255,8 +264,8 @@ impl Row {
 }
 
 /// A bar on the track of a whole, so that a short one can be read as well.
-fn bar(share: f64, columns: usize, look: Look) -> String {
-    let (full, track, parts) = if look.unicode {
+fn bar(share: f64, columns: usize, look: TerminalStyle) -> String {
+    let (full, track, parts) = if look.has_unicode {
         ("█", "·", ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].as_slice())
     } else {
         ("#", ".", [""].as_slice())
@@ -271,20 +280,20 @@ fn bar(share: f64, columns: usize, look: Look) -> String {
     let filled = (share.clamp(0.0, 1.0) * steps as f64).round() as usize;
     let part = parts.get(filled % parts.len()).copied().unwrap_or_default();
     let drawn = format!("{}{part}", full.repeat(filled / parts.len()));
-    let rest = track.repeat(columns.saturating_sub(width(&drawn)));
+    let rest = track.repeat(columns.saturating_sub(display_width(&drawn)));
     format!(
         "{}{}",
-        look.ink(Ink::Green, &drawn),
-        look.ink(Ink::Faint, &rest)
+        look.styled(TextStyle::Green, &drawn),
+        look.styled(TextStyle::Faint, &rest)
     )
 }
 
 // === impl Widths ===
 
-impl Widths {
+impl ColumnWidths {
     /// What is longest says how wide a part is; names give way to bars, and bars to names that would
     /// not be told apart any more.
-    fn of<'a>(rows: impl Iterator<Item = &'a Row>, columns: usize) -> Self {
+    fn for_rows<'a>(rows: impl Iterator<Item = &'a TableRow>, columns: usize) -> Self {
         let mut longest = Self {
             name: 0,
             active: 0,
@@ -293,20 +302,20 @@ impl Widths {
             bar: 0,
         };
         for row in rows {
-            longest.name = longest.name.max(width(&row.name));
-            longest.active = longest.active.max(width(&row.active));
-            longest.qualified = longest.qualified.max(width(&row.qualified));
-            longest.used = longest.used.max(width(&row.used));
+            longest.name = longest.name.max(display_width(&row.name));
+            longest.active = longest.active.max(display_width(&row.active));
+            longest.qualified = longest.qualified.max(display_width(&row.qualified));
+            longest.used = longest.used.max(display_width(&row.used));
         }
         let numbers = longest.active + longest.qualified + longest.used + 3 * GAP.len();
         let left = columns.saturating_sub(numbers);
-        let beside_bar = left.saturating_sub(GAP.len() + BAR.start());
-        if beside_bar >= SHORTEST_NAME.min(longest.name) {
+        let beside_bar = left.saturating_sub(GAP.len() + BAR_WIDTHS.start());
+        if beside_bar >= MIN_NAME_WIDTH.min(longest.name) {
             longest.name = longest.name.min(beside_bar);
             let bar = left.saturating_sub(longest.name + GAP.len());
-            longest.bar = bar.min(*BAR.end());
+            longest.bar = bar.min(*BAR_WIDTHS.end());
         } else {
-            longest.name = longest.name.min(left.max(SHORTEST_NAME / 2));
+            longest.name = longest.name.min(left.max(MIN_NAME_WIDTH / 2));
         }
         longest
     }

@@ -1,6 +1,6 @@
 use url::Url;
 
-use crate::config::{keys, settings::Settings};
+use crate::config::{keys, settings::RawSettings};
 
 /// `callers.jwt.*`: whose tokens are believed, and what is read in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl JwtConfig {
     pub(in crate::config) const SUBJECT_CLAIM: &str = "sub";
 
     /// `None` unless an issuer is configured, and all that goes with it.
-    pub(in crate::config) fn read(settings: &Settings) -> Option<Self> {
+    pub(in crate::config) fn read(settings: &RawSettings) -> Option<Self> {
         Some(Self {
             issuer: settings.get(&keys::JWT_ISSUER)?,
             audience: settings.get(&keys::JWT_AUDIENCE)?,

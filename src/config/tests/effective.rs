@@ -110,7 +110,7 @@ fn the_effective_configuration_loads_back_to_the_same() {
 }
 
 #[test]
-fn no_key_is_lost_between_reading_and_showing() {
+fn every_key_that_is_read_is_also_printed() {
     let all = [
         every_key("token_file", "", ""),
         every_key("refresh_token", "scope = 's'", ""),
@@ -123,7 +123,7 @@ fn no_key_is_lost_between_reading_and_showing() {
         let found: Vec<_> = shown.iter().filter_map(|config| key.toml(config)).collect();
 
         assert!(!found.is_empty(), "{}", key.name());
-        if let keys::Presence::Default(default) = key.presence() {
+        if let keys::KeyPresence::Default(default) = key.presence() {
             let default = format!("{default:?}");
             // Keys that exclude each other are changed one at a time.
             let changed = found
@@ -135,7 +135,7 @@ fn no_key_is_lost_between_reading_and_showing() {
 }
 
 #[test]
-fn the_effective_configuration_says_where_each_value_came_from() {
+fn the_effective_configuration_names_the_source_of_each_value() {
     let file = TomlFile::new(format!("{TOKEN_FILE}[cache]\nfresh_for = \"60s\"\n"));
     let sources = file
         .sources()

@@ -1,11 +1,11 @@
 use super::*;
 
 #[test]
-fn a_file_that_cannot_be_read_names_itself() {
+fn an_unreadable_file_is_named_in_the_error() {
     let missing = Config::load(minimal().with_file("no/such.toml"))
         .unwrap_err()
         .to_string();
-    let binary = faults(b"a = \"\xff\"");
+    let binary = config_errors(b"a = \"\xff\"");
 
     assert!(
         missing.starts_with("no/such.toml: cannot be read: "),
@@ -16,7 +16,7 @@ fn a_file_that_cannot_be_read_names_itself() {
 
 #[test]
 fn a_syntax_error_names_line_and_column_and_shows_the_line() {
-    let faults = faults("[cache]\nfresh_for = 15m\n");
+    let faults = config_errors("[cache]\nfresh_for = 15m\n");
 
     assert_eq!(faults.len(), 1, "{faults:?}");
     assert!(faults[0].starts_with("FILE:2:13: not TOML: "), "{faults:?}");
@@ -34,7 +34,7 @@ fn a_broken_line_with_a_secret_is_not_shown() {
         "key_sha256 = s3cr3t",
         "key_sha256 = [\n\"a\",\nup_s3cr3t\n]",
     ] {
-        let faults = faults(line).join("\n");
+        let faults = config_errors(line).join("\n");
 
         assert!(faults.contains("line not shown"), "{line}: {faults}");
         assert!(!faults.contains("s3cr3t"), "{line}: {faults}");
@@ -42,13 +42,13 @@ fn a_broken_line_with_a_secret_is_not_shown() {
 }
 
 #[test]
-fn a_file_that_is_not_toml_does_not_hide_faults_elsewhere() {
+fn a_file_that_is_not_toml_does_not_hide_errors_in_other_sources() {
     let file = TomlFile::new("[");
     let sources = file
         .sources()
         .with_variable("USAGE_PROXY__LOG__REQUESTS", "some");
 
-    let faults = file.faults(sources);
+    let faults = file.errors(sources);
 
     assert_eq!(faults.len(), 2, "{faults:?}");
     assert!(
@@ -58,7 +58,7 @@ fn a_file_that_is_not_toml_does_not_hide_faults_elsewhere() {
 }
 
 #[test]
-fn what_stands_in_the_wrong_shape_is_a_fault() {
+fn values_of_the_wrong_type_are_errors() {
     for (toml, expected) in [
         (
             "cache = 5",
@@ -127,7 +127,7 @@ fn what_stands_in_the_wrong_shape_is_a_fault() {
             "fresh_for: unknown key; the nearest is cache.fresh_for",
         ),
     ] {
-        let faults = faults(format!("{toml}\n{TOKEN_FILE}"));
+        let faults = config_errors(format!("{toml}\n{TOKEN_FILE}"));
 
         assert_eq!(faults.len(), 1, "{toml}: {faults:?}");
         assert!(faults[0].contains(expected), "{toml}: {faults:?}");
@@ -135,7 +135,7 @@ fn what_stands_in_the_wrong_shape_is_a_fault() {
 }
 
 #[test]
-fn a_boolean_stands_with_quotes_or_without() {
+fn a_boolean_may_be_quoted_or_not() {
     for (stated, expected) in [("true", true), ("\"true\"", true), ("false", false)] {
         let config = load(&format!("upstream.validate_mfa = {stated}\n{TOKEN_FILE}"));
 
@@ -144,7 +144,7 @@ fn a_boolean_stands_with_quotes_or_without() {
 }
 
 #[test]
-fn a_list_stands_as_an_array_or_as_text_with_commas() {
+fn a_list_may_be_an_array_or_comma_separated_text() {
     for (stated, expected) in [
         ("[]", &[][..]),
         ("''", &[]),
@@ -168,6 +168,6 @@ fn a_list_stands_as_an_array_or_as_text_with_commas() {
 }
 
 #[test]
-fn an_empty_table_states_nothing() {
+fn an_empty_table_sets_nothing() {
     load(&format!("[server]\n[cache]\n{TOKEN_FILE}"));
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn keys_at_odds_are_both_named() {
+fn conflicting_keys_are_both_named() {
     for (toml, expected) in [
         (
             "upstream.attempt_timeout = '30s'",
@@ -32,7 +32,7 @@ fn keys_at_odds_are_both_named() {
             "both would listen on the same port",
         ),
     ] {
-        let faults = faults(format!("{toml}\n{TOKEN_FILE}"));
+        let faults = config_errors(format!("{toml}\n{TOKEN_FILE}"));
 
         assert_eq!(faults.len(), 1, "{toml}: {faults:?}");
         assert!(faults[0].contains(expected), "{toml}: {faults:?}");
@@ -40,7 +40,7 @@ fn keys_at_odds_are_both_named() {
 }
 
 #[test]
-fn an_issuer_its_audience_and_its_keys_go_together() {
+fn jwt_issuer_audience_and_jwks_url_are_required_together() {
     for (toml, missing) in [
         ("callers.jwt.issuer = 'i'", &["audience", "jwks_url"][..]),
         ("callers.jwt.audience = 'a'", &["issuer", "jwks_url"]),
@@ -57,7 +57,7 @@ fn an_issuer_its_audience_and_its_keys_go_together() {
             &["issuer", "audience", "jwks_url"],
         ),
     ] {
-        let faults = faults(format!("callers.file = '/c'\n{toml}\n{TOKEN_FILE}"));
+        let faults = config_errors(format!("callers.file = '/c'\n{toml}\n{TOKEN_FILE}"));
 
         let named: Vec<_> = missing
             .iter()
@@ -71,8 +71,8 @@ fn an_issuer_its_audience_and_its_keys_go_together() {
 }
 
 #[test]
-fn keys_that_decide_about_trust_are_not_read_in_clear() {
-    let faults = faults(format!(
+fn the_jwks_url_must_use_https() {
+    let faults = config_errors(format!(
         "callers.file = '/c'\ncallers.jwt.issuer = 'i'\ncallers.jwt.audience = 'a'\n\
          callers.jwt.jwks_url = 'http://issuer.example/keys'\n{TOKEN_FILE}"
     ));
@@ -85,14 +85,14 @@ const JWT: &str = "callers.jwt.issuer = 'i'\ncallers.jwt.audience = 'a'\n\
      callers.jwt.jwks_url = 'https://issuer.example/keys'";
 
 #[test]
-fn somebody_says_what_callers_with_tokens_may_have() {
+fn token_rights_must_come_from_claims_or_the_callers_file() {
     let (scopes, customers) = (
         "callers.jwt.scopes_claim = 's'",
         "callers.jwt.customers_claim = 'c'",
     );
 
     for lacking in ["", scopes, customers] {
-        let faults = faults(format!("{JWT}\n{lacking}\n{TOKEN_FILE}"));
+        let faults = config_errors(format!("{JWT}\n{lacking}\n{TOKEN_FILE}"));
 
         assert_eq!(faults.len(), 1, "{lacking}: {faults:?}");
         let expected = "FILE:1:22: callers.jwt.issuer: nothing says what its callers may have";
@@ -103,10 +103,10 @@ fn somebody_says_what_callers_with_tokens_may_have() {
 }
 
 #[test]
-fn an_issuer_tells_callers_apart_as_a_file_does() {
+fn a_jwt_issuer_counts_as_caller_authentication() {
     let claims = "callers.jwt.scopes_claim = 's'\ncallers.jwt.customers_claim = 'c'";
 
-    let faults = faults(format!(
+    let faults = config_errors(format!(
         "{JWT}\n{claims}\ncallers.anonymous = true\n{TOKEN_FILE}"
     ));
 
@@ -119,7 +119,7 @@ fn an_issuer_tells_callers_apart_as_a_file_does() {
 }
 
 #[test]
-fn listeners_that_do_not_meet_are_fine() {
+fn listeners_on_different_addresses_are_allowed() {
     for (server, admin) in [
         ("127.0.0.1:0", "127.0.0.1:0"),
         ("127.0.0.1:8080", "127.0.0.2:8080"),
@@ -135,7 +135,7 @@ fn listeners_that_do_not_meet_are_fine() {
 }
 
 #[test]
-fn nobody_is_let_in_from_afar_unless_it_is_said_who() {
+fn a_public_listener_needs_authentication_or_anonymous() {
     for listen in [
         "0.0.0.0:80",
         "[::]:80",
@@ -144,7 +144,7 @@ fn nobody_is_let_in_from_afar_unless_it_is_said_who() {
     ] {
         let toml = |callers: &str| format!("server.listen = '{listen}'\n{callers}\n{TOKEN_FILE}");
 
-        let refused = faults(toml(""));
+        let refused = config_errors(toml(""));
 
         assert_eq!(refused.len(), 1, "{listen}: {refused:?}");
         for part in [
@@ -160,7 +160,7 @@ fn nobody_is_let_in_from_afar_unless_it_is_said_who() {
 }
 
 #[test]
-fn on_the_loopback_everybody_is_let_in() {
+fn a_loopback_listener_needs_no_authentication() {
     for listen in [
         "127.0.0.1:80",
         "127.9.9.9:80",
@@ -172,8 +172,8 @@ fn on_the_loopback_everybody_is_let_in() {
 }
 
 #[test]
-fn everybody_and_some_do_not_go_together() {
-    let faults = faults(format!(
+fn anonymous_conflicts_with_configured_callers() {
+    let faults = config_errors(format!(
         "callers.anonymous = true\ncallers.file = '/c'\n{TOKEN_FILE}"
     ));
 
@@ -184,7 +184,7 @@ fn everybody_and_some_do_not_go_together() {
 }
 
 #[test]
-fn an_admin_listener_that_others_reach_needs_a_key() {
+fn a_public_admin_listener_needs_a_key() {
     for address in [
         "0.0.0.0:9090",
         "192.0.2.1:9090",
@@ -193,7 +193,7 @@ fn an_admin_listener_that_others_reach_needs_a_key() {
     ] {
         let stated = format!("admin.listen = '{address}'\n{TOKEN_FILE}");
 
-        let open = faults(&stated);
+        let open = config_errors(&stated);
         let closed = load(&format!("admin.key_sha256 = ['{HASH}']\n{stated}"));
 
         assert_eq!(
@@ -212,7 +212,7 @@ fn an_admin_listener_that_others_reach_needs_a_key() {
 }
 
 #[test]
-fn an_admin_listener_of_this_machine_needs_none() {
+fn a_loopback_admin_listener_needs_no_key() {
     for address in [
         "127.0.0.1:9090",
         "127.1.2.3:9090",
@@ -224,8 +224,8 @@ fn an_admin_listener_of_this_machine_needs_none() {
 }
 
 #[test]
-fn a_hash_that_is_none_is_one_fault_and_no_second() {
-    let faults = faults(format!(
+fn an_invalid_key_hash_is_reported_once() {
+    let faults = config_errors(format!(
         "admin.listen = '0.0.0.0:9090'\nadmin.key_sha256 = ['abc']\n{TOKEN_FILE}"
     ));
 
@@ -237,7 +237,7 @@ fn a_hash_that_is_none_is_one_fault_and_no_second() {
 }
 
 #[test]
-fn equal_durations_are_in_order() {
+fn equal_durations_are_allowed() {
     load(&format!(
         "upstream.connect_timeout = '25s'\nupstream.attempt_timeout = '25s'\n\
          cache.stale_if_error = '1h'\n{TOKEN_FILE}"
@@ -245,7 +245,7 @@ fn equal_durations_are_in_order() {
 }
 
 #[test]
-fn each_kind_of_auth_names_what_it_lacks() {
+fn each_auth_kind_names_its_missing_keys() {
     for (kind, lacking) in [
         (
             "refresh_token",
@@ -262,7 +262,7 @@ fn each_kind_of_auth_names_what_it_lacks() {
         ),
         ("token_file", &["token_file"]),
     ] {
-        let faults = faults(format!("upstream.auth.kind = {kind:?}"));
+        let faults = config_errors(format!("upstream.auth.kind = {kind:?}"));
 
         assert_eq!(faults.len(), lacking.len(), "{kind}: {faults:?}");
         for (fault, key) in faults.iter().zip(lacking) {
@@ -274,7 +274,7 @@ fn each_kind_of_auth_names_what_it_lacks() {
 }
 
 #[test]
-fn an_application_proves_who_it_is_in_one_way() {
+fn exactly_one_client_authentication_method_is_allowed() {
     const SECRET: &str = "client_secret_file = '/s'";
     const CERTIFICATE: &str = "client_certificate_file = '/c'";
     const KEY: &str = "client_key_file = '/k'";
@@ -341,8 +341,8 @@ fn an_application_proves_who_it_is_in_one_way() {
 }
 
 #[test]
-fn keys_of_another_kind_of_auth_are_out_of_place() {
-    let faults = faults(grant(
+fn keys_of_another_auth_kind_are_errors() {
+    let faults = config_errors(grant(
         "client_credentials",
         V2,
         "refresh_token_file = '/r'\ntoken_file = '/t'",
@@ -360,7 +360,7 @@ fn keys_of_another_kind_of_auth_are_out_of_place() {
 }
 
 #[test]
-fn what_tokens_are_for_follows_the_endpoint() {
+fn the_default_audience_follows_the_token_endpoint() {
     const API: &str = "https://api.partnercenter.microsoft.com";
     for (kind, token_url, more, audience) in [
         (
@@ -408,7 +408,7 @@ fn what_tokens_are_for_follows_the_endpoint() {
 }
 
 #[test]
-fn what_tokens_are_for_must_be_clear() {
+fn an_unknown_token_endpoint_needs_an_explicit_audience() {
     for (toml, expected) in [
         (
             grant("refresh_token", V2, "scope = 's'\nresource = 'r'"),
@@ -419,7 +419,7 @@ fn what_tokens_are_for_must_be_clear() {
             "FILE:3:13: upstream.auth.token_url: ends neither in /oauth2/token nor",
         ),
     ] {
-        let faults = faults(&toml);
+        let faults = config_errors(&toml);
 
         assert_eq!(faults.len(), 1, "{faults:?}");
         assert!(faults[0].starts_with(expected), "{faults:?}");
@@ -427,7 +427,7 @@ fn what_tokens_are_for_must_be_clear() {
 }
 
 #[test]
-fn what_is_hardly_meant_is_warned_of() {
+fn unlikely_settings_give_warnings() {
     for (toml, expected) in [
         (TOKEN_FILE.to_owned(), None),
         (grant("refresh_token", V2, ""), None),
@@ -478,7 +478,7 @@ fn what_is_hardly_meant_is_warned_of() {
 }
 
 #[test]
-fn a_certificate_comes_with_its_key() {
+fn a_certificate_requires_its_key() {
     for (toml, missing) in [
         (
             "server.tls.certificate_file = '/c'",
@@ -493,7 +493,7 @@ fn a_certificate_comes_with_its_key() {
             "without server.tls.certificate_file",
         ),
     ] {
-        let faults = faults(format!("{toml}\n{TOKEN_FILE}"));
+        let faults = config_errors(format!("{toml}\n{TOKEN_FILE}"));
 
         assert_eq!(faults.len(), 1, "{toml}: {faults:?}");
         assert!(faults[0].contains(missing), "{toml}: {faults:?}");
@@ -501,7 +501,7 @@ fn a_certificate_comes_with_its_key() {
 }
 
 #[test]
-fn headers_for_the_collector_go_with_an_endpoint_and_never_in_clear() {
+fn tracing_headers_need_an_endpoint_with_https() {
     let headers = "tracing.headers_file = '/h'";
     for (endpoint, expected) in [
         ("", Some("stands without tracing.otlp_endpoint")),
@@ -528,7 +528,7 @@ fn headers_for_the_collector_go_with_an_endpoint_and_never_in_clear() {
 }
 
 #[test]
-fn traces_go_below_the_collectors_own_path_and_nowhere_without_one() {
+fn traces_are_sent_below_the_collector_path_only_if_it_is_set() {
     for (stated, url) in [
         ("http://collector:4318", "http://collector:4318/v1/traces"),
         (
@@ -549,7 +549,7 @@ fn traces_go_below_the_collectors_own_path_and_nowhere_without_one() {
 }
 
 #[test]
-fn a_ratio_is_written_as_any_number() {
+fn a_ratio_may_be_any_number_format() {
     for (written, ratio) in [("0.05", 0.05), ("'0.05'", 0.05), ("1", 1.0), ("0", 0.0)] {
         let endpoint = "tracing.otlp_endpoint = 'http://127.0.0.1:4318'";
         let file = TomlFile::new(format!(
@@ -570,7 +570,7 @@ fn a_ratio_is_written_as_any_number() {
 }
 
 #[test]
-fn placeholders_of_the_examples_are_warned_of() {
+fn placeholders_of_the_examples_give_warnings() {
     let login = "https://login.microsoftonline.com";
     for (key, value, placeholder) in [
         (

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn flags_beat_the_environment_beats_the_file_beats_defaults() {
+fn flags_override_environment_override_file_override_defaults() {
     let file = TomlFile::new(format!(
         "server.listen = \"127.0.0.1:1\"\nlog.filter = \"warn\"\ncache.fresh_for = \"1m\"\n{TOKEN_FILE}"
     ));
@@ -25,7 +25,7 @@ fn every_key_can_be_given_in_the_environment() {
         let variable = keys::variable(key.name());
 
         let errors =
-            Config::load(Sources::default().with_variable(&variable, "\u{1}")).unwrap_err();
+            Config::load(ConfigSources::default().with_variable(&variable, "\u{1}")).unwrap_err();
 
         let named = format!("environment variable {variable}: {}", key.name());
         assert!(errors.to_string().contains(&named), "{errors}");
@@ -33,7 +33,7 @@ fn every_key_can_be_given_in_the_environment() {
 }
 
 #[test]
-fn foreign_variables_are_none_of_our_business() {
+fn variables_without_our_prefix_are_ignored() {
     let sources = minimal()
         .with_variable("USAGE_PROXY_SERVICE_HOST", "10.0.0.1")
         .with_variable("USAGE_PROXY_SERVICE_PORT", "8080")
@@ -72,7 +72,9 @@ fn a_key_with_single_underscores_is_an_error_that_names_the_right_variable() {
 
 #[test]
 fn a_missing_key_says_how_to_name_a_configuration_file() {
-    let errors = Config::load(Sources::default()).unwrap_err().to_string();
+    let errors = Config::load(ConfigSources::default())
+        .unwrap_err()
+        .to_string();
 
     assert!(
         errors.contains("in a file that `--config FILE` names, or as USAGE_PROXY__"),
@@ -81,7 +83,7 @@ fn a_missing_key_says_how_to_name_a_configuration_file() {
 }
 
 #[test]
-fn all_faults_of_all_sources_are_reported_at_once_in_order() {
+fn all_errors_of_all_sources_are_reported_at_once_in_order() {
     let file = TomlFile::new(
         "[cache]\nfresh_for = 15\nfresh_fro = \"30s\"\n[server]\nlisten = \"localhost\"\n",
     );
@@ -91,7 +93,7 @@ fn all_faults_of_all_sources_are_reported_at_once_in_order() {
         .with_variable("USAGE_PROXY__CAHCE__MAX_BYTES", "1GiB")
         .with_flag("--admin-listen", "admin.listen", ":9090");
 
-    let faults = file.faults(sources);
+    let faults = file.errors(sources);
 
     assert_eq!(
         faults,
@@ -114,13 +116,13 @@ fn all_faults_of_all_sources_are_reported_at_once_in_order() {
 }
 
 #[test]
-fn a_bad_value_is_a_fault_even_where_a_better_source_beats_it() {
+fn a_bad_value_is_an_error_even_if_another_source_overrides_it() {
     let file = TomlFile::new(format!("log.requests = \"some\"\n{TOKEN_FILE}"));
     let sources = file
         .sources()
         .with_variable("USAGE_PROXY__LOG__REQUESTS", "all");
 
-    let faults = file.faults(sources);
+    let faults = file.errors(sources);
 
     assert_eq!(faults.len(), 1, "{faults:?}");
     assert!(
@@ -130,7 +132,7 @@ fn a_bad_value_is_a_fault_even_where_a_better_source_beats_it() {
 }
 
 #[test]
-fn a_variable_in_lower_case_is_told_its_spelling() {
+fn a_lower_case_variable_error_gives_the_right_spelling() {
     let sources = minimal().with_variable("USAGE_PROXY__cache__fresh_for", "30s");
 
     let errors = Config::load(sources).unwrap_err().to_string();
@@ -143,7 +145,7 @@ fn a_variable_in_lower_case_is_told_its_spelling() {
 
 #[cfg(unix)]
 #[test]
-fn a_variable_that_is_not_utf_8_is_a_fault() {
+fn a_variable_that_is_not_utf_8_is_an_error() {
     use std::os::unix::ffi::OsStringExt as _;
 
     let value = std::ffi::OsString::from_vec(vec![0xff]);

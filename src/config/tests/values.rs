@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_bad_value_says_why_and_what_was_expected() {
+fn a_bad_value_error_gives_the_reason_and_what_was_expected() {
     for (key, value, reason) in [
         (
             "server.listen",
@@ -148,7 +148,7 @@ fn a_bad_value_says_why_and_what_was_expected() {
         ("log.filter", "usage_proxy=loud", "refused"),
         ("log.requests", "none", "none of these"),
     ] {
-        let sources = Sources::default().with_flag("--set", key, value);
+        let sources = ConfigSources::default().with_flag("--set", key, value);
 
         let errors = Config::load(sources).unwrap_err().to_string();
 
@@ -163,7 +163,7 @@ fn a_bad_value_says_why_and_what_was_expected() {
 }
 
 #[test]
-fn http_is_for_this_machine_alone() {
+fn plain_http_is_only_allowed_to_loopback() {
     for url in [
         "http://localhost:7070",
         "http://127.0.0.1:7070/x",
@@ -177,7 +177,7 @@ fn http_is_for_this_machine_alone() {
 }
 
 #[test]
-fn spaces_around_the_directives_of_a_filter_do_no_harm() {
+fn spaces_around_log_filter_directives_are_ignored() {
     let sources = minimal().with_flag("--set", "log.filter", " info, usage_proxy=debug\n");
 
     let config = Config::load(sources).unwrap();
@@ -186,7 +186,7 @@ fn spaces_around_the_directives_of_a_filter_do_no_harm() {
 }
 
 #[test]
-fn a_value_that_could_be_secret_is_never_shown() {
+fn a_value_that_could_be_secret_is_never_printed() {
     for (key, value) in [
         ("upstream.base_url", "http://me:s3cr3t@host"),
         ("upstream.base_url", "https://host/?sig=s3cr3t"),
@@ -213,7 +213,7 @@ fn a_value_that_could_be_secret_is_never_shown() {
 }
 
 #[test]
-fn a_secret_in_configuration_is_sent_to_a_file() {
+fn a_secret_in_configuration_names_the_file_key_to_use() {
     for (key, file) in [
         ("client_secret", "client_secret_file"),
         ("refresh_token", "refresh_token_file"),
@@ -221,7 +221,7 @@ fn a_secret_in_configuration_is_sent_to_a_file() {
         ("token", "token_file"),
         ("password", "client_secret_file"),
     ] {
-        let faults = faults(format!("{TOKEN_FILE}{key} = \"s3cr3t\""));
+        let faults = config_errors(format!("{TOKEN_FILE}{key} = \"s3cr3t\""));
 
         let expected = format!(
             "FILE:4:1: upstream.auth.{key}: secrets never stand in configuration; write it to a \
@@ -234,8 +234,8 @@ fn a_secret_in_configuration_is_sent_to_a_file() {
 }
 
 #[test]
-fn a_mistyped_file_key_is_a_typing_error_and_no_secret() {
-    let faults = faults(format!("{TOKEN_FILE}token_fiel = \"/t\""));
+fn a_mistyped_file_key_is_reported_as_a_typing_error() {
+    let faults = config_errors(format!("{TOKEN_FILE}token_fiel = \"/t\""));
 
     assert!(
         faults[0].ends_with("the nearest is upstream.auth.token_file"),

@@ -25,11 +25,11 @@ use super::json_lines::JsonLines;
 use crate::config::{LogConfig, LogFormat};
 
 /// Lines that may wait to be written: some two megabytes of request lines.
-const MAX_WAITING_LINES: usize = 4_096;
+const MAX_QUEUED_LINES: usize = 4_096;
 
 /// How long the log thread rests after each batch of lines. A busy service wakes it once in this
 /// time and not once per request.
-const REST: Duration = Duration::from_millis(1);
+const BATCH_PAUSE: Duration = Duration::from_millis(1);
 
 /// How long the end of the process waits for lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -42,7 +42,7 @@ pub enum LogError {
     Filter(#[from] ParseError),
     /// Something in this process logs already.
     #[error("logging")]
-    Taken(#[from] SetGlobalDefaultError),
+    AlreadyInitialized(#[from] SetGlobalDefaultError),
 }
 
 /// Keeps the log thread running. Dropping it writes the waiting lines, but waits no longer than a
@@ -73,17 +73,17 @@ struct BatchWriter<W: Write>(BufWriter<W>);
 ///
 /// [`LogError`] when the filter cannot be parsed, or logging has begun already.
 pub fn start_logging(config: &LogConfig) -> Result<LogGuard, LogError> {
-    let (writer, guard) = log_thread(io::stderr());
-    tracing::dispatcher::set_global_default(dispatch(config, writer)?)?;
+    let (writer, guard) = start_log_thread(io::stderr());
+    tracing::dispatcher::set_global_default(build_dispatch(config, writer)?)?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(guard)
 }
 
 /// Starts a thread that writes lines to `output`, and returns what passes lines to it.
-pub fn log_thread(output: impl Write + Send + 'static) -> (NonBlocking, LogGuard) {
+pub fn start_log_thread(output: impl Write + Send + 'static) -> (NonBlocking, LogGuard) {
     let (writer, worker) = NonBlockingBuilder::default()
         .lossy(true)
-        .buffered_lines_limit(MAX_WAITING_LINES)
+        .buffered_lines_limit(MAX_QUEUED_LINES)
         .thread_name("log")
         .finish(BatchWriter(BufWriter::new(output)));
     let guard = LogGuard {
@@ -98,7 +98,7 @@ pub fn log_thread(output: impl Write + Send + 'static) -> (NonBlocking, LogGuard
 /// # Errors
 ///
 /// When `log.filter` cannot be parsed.
-pub fn dispatch<W>(config: &LogConfig, writer: W) -> Result<Dispatch, ParseError>
+pub fn build_dispatch<W>(config: &LogConfig, writer: W) -> Result<Dispatch, ParseError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -109,7 +109,7 @@ where
         LogFormat::Json
     };
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(with_warnings(&config.filter))?)
+        .with_env_filter(EnvFilter::try_new(add_default_level(&config.filter))?)
         .with_writer(writer);
     Ok(match config.format.unwrap_or(default) {
         LogFormat::Json => lines.json().event_format(JsonLines::default()).into(),
@@ -125,7 +125,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 
 /// A filter that names targets alone would silence everything else, errors too; a level of its own
 /// beats this one.
-fn with_warnings(filter: &str) -> String {
+fn add_default_level(filter: &str) -> String {
     format!("warn,{filter}")
 }
 
@@ -204,7 +204,7 @@ impl<W: Write> Write for BatchWriter<W> {
     /// The log thread calls this when no line waits any more.
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()?;
-        thread::sleep(REST);
+        thread::sleep(BATCH_PAUSE);
         Ok(())
     }
 }
@@ -217,9 +217,9 @@ mod tests {
     use crate::config::RequestLog;
 
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct CapturedOutput(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Lines {
+    impl Write for CapturedOutput {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -230,15 +230,15 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_logged_by_its_place_without_its_message() {
-        let lines = Lines::default();
-        let (writer, guard) = log_thread(lines.clone());
+    fn a_panic_is_logged_with_its_location_and_without_its_message() {
+        let lines = CapturedOutput::default();
+        let (writer, guard) = start_log_thread(lines.clone());
         let config = LogConfig {
             format: Some(LogFormat::Json),
             filter: "trace".to_owned(),
             requests: RequestLog::All,
         };
-        let dispatch = dispatch(&config, writer).unwrap();
+        let dispatch = build_dispatch(&config, writer).unwrap();
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(log_panic));
 
@@ -258,15 +258,15 @@ mod tests {
     }
 
     #[test]
-    fn targets_alone_silence_no_warning_of_others() {
+    fn a_filter_of_targets_keeps_warnings_of_other_targets() {
         for (filter, effective) in [
             ("usage_proxy=debug", "warn,usage_proxy=debug"),
             ("info", "warn,info"),
         ] {
-            assert_eq!(with_warnings(filter), effective);
+            assert_eq!(add_default_level(filter), effective);
             assert!(EnvFilter::try_new(effective).is_ok());
         }
-        let debug = EnvFilter::try_new(with_warnings("debug")).unwrap();
+        let debug = EnvFilter::try_new(add_default_level("debug")).unwrap();
         assert_eq!(
             debug.max_level_hint(),
             Some(tracing::level_filters::LevelFilter::DEBUG)

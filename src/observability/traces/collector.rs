@@ -14,7 +14,7 @@ use prost::Message as _;
 use url::Url;
 
 use super::headers::{self, HeadersError};
-use crate::{clock::SharedClock, config::TracingConfig, offload, readable::readable};
+use crate::{clock::SharedClock, config::TracingConfig, offload, printable::to_printable_line};
 
 /// Until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -175,6 +175,6 @@ impl From<reqwest::Error> for ExportError {
         // Dereferenced in full: a reference to an error is an error too, and has a shorter life.
         let chain = std::iter::successors(Some(first), |error| (**error).source());
         let causes: Vec<_> = chain.map(ToString::to_string).collect();
-        Self::Connection(readable(&causes.join(": "), 500))
+        Self::Connection(to_printable_line(&causes.join(": "), 500))
     }
 }

@@ -17,10 +17,10 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Characters of `tracestate` that everybody has to take (§3.3.1.5). Each span of a request keeps
 /// them, so that more would be for callers to choose how much memory is taken.
-const LONGEST_TRACESTATE: usize = 512;
+const MAX_TRACESTATE_CHARS: usize = 512;
 
 /// The two headers as they came.
-struct Received<'a> {
+struct TraceHeaders<'a> {
     traceparent: Option<&'a str>,
     /// Several are one list, in their order (§3.3).
     tracestate: Option<Cow<'a, str>>,
@@ -33,7 +33,7 @@ pub(super) fn extract(headers: &HeaderMap) -> Option<SpanContext> {
     if parents.next().is_some() {
         return None;
     }
-    let received = Received {
+    let received = TraceHeaders {
         traceparent: parent.to_str().ok(),
         tracestate: tracestate(headers),
     };
@@ -48,7 +48,7 @@ fn tracestate(headers: &HeaderMap) -> Option<Cow<'_, str>> {
         .filter_map(|list| list.to_str().ok())
         .map(Cow::Borrowed)
         .reduce(|all, list| Cow::Owned(format!("{all},{list}")))
-        .filter(|all| all.len() <= LONGEST_TRACESTATE)
+        .filter(|all| all.len() <= MAX_TRACESTATE_CHARS)
 }
 
 /// Names `context` in a request that is about to be sent, in place of any other.
@@ -69,7 +69,7 @@ pub fn inject(context: &SpanContext, headers: &mut HeaderMap) {
 }
 
 /// The SDK's own form of a parent.
-pub(super) fn under(parent: Option<&SpanContext>) -> Context {
+pub(super) fn parent_context(parent: Option<&SpanContext>) -> Context {
     match parent {
         Some(parent) => Context::new().with_remote_span_context(parent.clone()),
         None => Context::new(),
@@ -78,7 +78,7 @@ pub(super) fn under(parent: Option<&SpanContext>) -> Context {
 
 // === impl Received ===
 
-impl Extractor for Received<'_> {
+impl Extractor for TraceHeaders<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         match key {
             "traceparent" => self.traceparent,
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_is_sent_on_and_what_its_vendors_wrote_is_kept_here() {
+    fn a_parent_is_forwarded_with_its_tracestate() {
         for (state, kept) in [
             (&[][..], ""),
             (&[("tracestate", "a=1")], "a=1"),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_kept_only_where_it_is_no_longer_than_need_be() {
+    fn a_tracestate_that_is_too_long_is_dropped() {
         for (len, kept) in [(512, 512), (513, 0), (8_000, 0)] {
             let entries = ["a=", "b="].map(|key| key.to_owned() + &"v".repeat(253));
             let mut state = entries.join(",");
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_span_or_several_is_no_parent() {
+    fn invalid_or_repeated_traceparents_are_ignored() {
         for parents in [
             &[][..],
             &[("traceparent", "")],

@@ -116,7 +116,7 @@ impl Exporter {
 
     pub(super) fn start(self) -> Exporting {
         let ending = Shutdown::new();
-        ending.spawn_to_end(self.run(ending.clone()));
+        ending.spawn_until_done(self.run(ending.clone()));
         Exporting { ending }
     }
 
@@ -187,7 +187,7 @@ impl Exporter {
     async fn deliver(&mut self) {
         while let Some(failure) = self.send().await {
             let pause = BACKOFF
-                .pause(self.failures, self.jitter.fraction())
+                .delay(self.failures, self.jitter.fraction())
                 .max(SHORTEST_PAUSE)
                 .max(failure.retry_after().min(LONGEST_PAUSE));
             self.failures = self.failures.saturating_add(1);

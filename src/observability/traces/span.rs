@@ -13,7 +13,7 @@ use super::Tracer;
 
 /// One span under way. It ends when it is told to, or else when the last who holds it drops it.
 #[derive(Debug)]
-pub struct Span {
+pub struct TraceSpan {
     sdk: Mutex<sdk::Span>,
     context: SpanContext,
     recording: bool,
@@ -22,7 +22,7 @@ pub struct Span {
 
 // === impl Span ===
 
-impl Span {
+impl TraceSpan {
     pub(super) fn new(sdk: sdk::Span, tracer: Tracer) -> Self {
         Self {
             context: sdk.span_context().clone(),
@@ -43,36 +43,36 @@ impl Span {
     }
 
     /// Tells something of it.
-    pub fn set(&self, key: &'static str, value: impl Into<Value>) {
+    pub fn set_attribute(&self, key: &'static str, value: impl Into<Value>) {
         if self.recording {
             self.lock().set_attribute(KeyValue::new(key, value));
         }
     }
 
     /// Tells several things of it at once.
-    pub fn set_all(&self, attributes: impl IntoIterator<Item = KeyValue>) {
+    pub fn set_attributes(&self, attributes: impl IntoIterator<Item = KeyValue>) {
         if self.recording {
             self.lock().set_attributes(attributes);
         }
     }
 
     /// Tells of something that happens in it now.
-    pub fn event(&self, name: &'static str, attributes: Vec<KeyValue>) {
+    pub fn add_event(&self, name: &'static str, attributes: Vec<KeyValue>) {
         if self.recording {
-            let now = self.tracer.clock.wall().into();
+            let now = self.tracer.clock.wall_time().into();
             self.lock().add_event_with_timestamp(name, now, attributes);
         }
     }
 
     /// Refers to another span that has to do with it.
-    pub fn link(&self, to: &SpanContext) {
+    pub fn add_link(&self, to: &SpanContext) {
         if self.recording && to.is_valid() {
             self.lock().add_link(to.clone(), Vec::new());
         }
     }
 
     /// Marks it as failed.
-    pub fn fail(&self) {
+    pub fn set_error(&self) {
         if self.recording {
             self.lock().set_status(Status::error(""));
         }
@@ -81,21 +81,25 @@ impl Span {
     /// Ends it now; what is told of it later is lost.
     pub fn end(&self) {
         if self.recording {
-            let now = self.tracer.clock.wall().into();
+            let now = self.tracer.clock.wall_time().into();
             self.lock().end_with_timestamp(now);
         }
     }
 
     /// Begins a part of it.
-    pub fn child(&self, kind: SpanKind, name: impl Into<Cow<'static, str>>) -> Arc<Self> {
-        let now = self.tracer.clock.wall();
-        self.tracer.begin(kind, name, Some(&self.context), now)
+    pub fn start_child(&self, kind: SpanKind, name: impl Into<Cow<'static, str>>) -> Arc<Self> {
+        let now = self.tracer.clock.wall_time();
+        self.tracer.start_span(kind, name, Some(&self.context), now)
     }
 
     /// Begins a trace of its own that refers to this one, as work that was only caused by it.
-    pub fn linked_root(&self, kind: SpanKind, name: impl Into<Cow<'static, str>>) -> Arc<Self> {
-        let root = self.tracer.root(kind, name);
-        root.link(&self.context);
+    pub fn start_linked_root(
+        &self,
+        kind: SpanKind,
+        name: impl Into<Cow<'static, str>>,
+    ) -> Arc<Self> {
+        let root = self.tracer.start_root_span(kind, name);
+        root.add_link(&self.context);
         root
     }
 
@@ -105,7 +109,7 @@ impl Span {
     }
 }
 
-impl Drop for Span {
+impl Drop for TraceSpan {
     fn drop(&mut self) {
         // A second end is none.
         self.end();

@@ -58,7 +58,7 @@ impl Attempts {
         let (resume, asked) = if let UpstreamError::Throttled { until, .. } = error {
             (*until, until.saturating_duration_since(now))
         } else {
-            let drawn = BACKOFF.pause(call.retries, self.jitter.fraction());
+            let drawn = BACKOFF.delay(call.retries, self.jitter.fraction());
             let asked = error.retry_after();
             (now + drawn.max(asked), asked)
         };

@@ -5,12 +5,14 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::{
-    domain::{ProcessedDate, Snapshot, UpstreamApi},
+    domain::{LicenseUsage, ProcessedDate, UpstreamApi},
     jitter::Jitter,
     partner_center::support::{
         Auth, CUSTOMER, Fixture, Reply, ask, ask_commercial, ask_insights, customer, ok, usage,
     },
-    service::source::{Call, CallTrace, Content, Fetched, Question, SourceErrorKind, UsageSource},
+    service::source::{
+        AnswerContent, CallTrace, Question, SourceAnswer, SourceCall, SourceErrorKind, UsageSource,
+    },
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -40,7 +42,7 @@ async fn every_request_says_who_asks_and_how_to_trace_it() {
 
     let partner_center = fixture.start();
 
-    let fetched = partner_center.fetch(Call {
+    let fetched = partner_center.fetch(SourceCall {
         subject: customer().into(),
         question: Question::Newest(UpstreamApi::Insights),
         trace: CallTrace {
@@ -48,9 +50,9 @@ async fn every_request_says_who_asks_and_how_to_trace_it() {
             traceparent: Some(traceparent.parse().unwrap()),
             span: None,
         },
-        asked_at: partner_center.clock.now(),
+        requested_at: partner_center.clock.now(),
     });
-    let ids = fetched.await.unwrap().ids;
+    let ids = fetched.await.unwrap().call_ids;
 
     let request = &fixture.api.requests()[0];
     assert_eq!(
@@ -77,9 +79,12 @@ async fn every_request_says_who_asks_and_how_to_trace_it() {
     assert_eq!(ids.correlation_id, correlation_id);
 }
 
-fn usage_of(fetched: &Fetched) -> (&Snapshot, Option<&Bytes>) {
+fn usage_of(fetched: &SourceAnswer) -> (&LicenseUsage, Option<&Bytes>) {
     match &fetched.content {
-        Content::Usage { snapshot, native } => (snapshot, native.as_ref()),
+        AnswerContent::Usage {
+            usage: snapshot,
+            native,
+        } => (snapshot, native.as_ref()),
         other => panic!("{other:?}"),
     }
 }
@@ -106,7 +111,7 @@ async fn a_passing_fault_is_retried_under_the_same_request_id() {
     for request in requests {
         assert_eq!(
             request.header("ms-requestid"),
-            fetched.ids.request_id.to_string()
+            fetched.call_ids.request_id.to_string()
         );
     }
     let retries = |reason| fixture.metric("upstream_retries_total", &[("reason", reason)]);
@@ -123,7 +128,7 @@ async fn retries_come_to_an_end() {
         error.kind,
         SourceErrorKind::Unavailable { retry_after: None }
     );
-    assert_eq!(error.refusal.unwrap().status, 408);
+    assert_eq!(error.upstream_error.unwrap().status, 408);
     assert_eq!(fixture.api.requests().len(), 4);
 }
 
@@ -168,13 +173,13 @@ async fn an_attempt_ends_in_time_and_the_last_one_at_the_deadline() {
 
     let (outcome, ()) = tokio::join!(ask_insights(&partner_center), async {
         fixture.api.requested(1).await;
-        fixture.clock.pass(10 * SECOND).await;
-        fixture.clock.pass(SECOND / 10).await;
+        fixture.clock.advance_when_sleeping(10 * SECOND).await;
+        fixture.clock.advance_when_sleeping(SECOND / 10).await;
         fixture.api.requested(2).await;
-        fixture.clock.pass(10 * SECOND).await;
-        fixture.clock.pass(SECOND / 5).await;
+        fixture.clock.advance_when_sleeping(10 * SECOND).await;
+        fixture.clock.advance_when_sleeping(SECOND / 5).await;
         fixture.api.requested(3).await;
-        fixture.clock.pass(5 * SECOND).await;
+        fixture.clock.advance_when_sleeping(5 * SECOND).await;
     });
 
     assert_eq!(outcome.unwrap_err().kind, SourceErrorKind::TimedOut);
@@ -189,11 +194,11 @@ async fn a_throttled_call_waits_when_that_is_short_and_stops_others_of_its_kind(
     let (first, second, ()) = tokio::join!(
         ask_insights(&partner_center),
         async {
-            fixture.clock.asleep(1, 2 * SECOND).await;
+            fixture.clock.wait_for_sleepers_until(1, 2 * SECOND).await;
             ask_insights(&partner_center).await
         },
         async {
-            fixture.clock.asleep(2, 2 * SECOND).await;
+            fixture.clock.wait_for_sleepers_until(2, 2 * SECOND).await;
             assert_eq!(fixture.api.requests().len(), 1);
             fixture.clock.advance(2 * SECOND);
         }
@@ -252,8 +257,8 @@ async fn a_pause_beyond_the_deadline_fails_at_once_and_for_one_kind_of_call_only
         retry_after: seconds * SECOND,
     };
     assert_eq!((told.kind, spared.kind), (throttled(57), throttled(50)));
-    assert!(told.refusal.is_some() && told.ids.is_some());
-    assert_eq!(spared.ids, None, "nothing was sent");
+    assert!(told.upstream_error.is_some() && told.call_ids.is_some());
+    assert_eq!(spared.call_ids, None, "nothing was sent");
     assert!(other_kind.is_ok());
     assert_eq!(fixture.api.requests().len(), 2);
     let until = fixture.metric("upstream_throttled_until_timestamp_seconds", &[]);
@@ -341,7 +346,10 @@ async fn all_pages_are_one_answer() {
     let id = |at: usize, name| requests[at].header(name).to_owned();
     assert_eq!(id(0, "ms-correlationid"), id(1, "ms-correlationid"));
     assert_ne!(id(0, "ms-requestid"), id(1, "ms-requestid"));
-    assert_eq!(id(0, "ms-requestid"), fetched.ids.request_id.to_string());
+    assert_eq!(
+        id(0, "ms-requestid"),
+        fetched.call_ids.request_id.to_string()
+    );
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ fn segments(path: &str) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(crate::properties::kept())]
+    #![proptest_config(crate::proptest_support::proptest_config())]
 
     #[test]
     fn a_link_is_followed_to_the_same_call_or_not_at_all(

@@ -2,7 +2,7 @@ use http::StatusCode;
 use proptest::prelude::*;
 
 use super::*;
-use crate::properties::header_value;
+use crate::proptest_support::any_header_value;
 
 /// Long enough to be nowhere by chance.
 const TOKEN: &str = "canary-access-token";
@@ -56,11 +56,11 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(crate::properties::kept())]
+    #![proptest_config(crate::proptest_support::proptest_config())]
 
     #[test]
     fn what_is_told_is_short_readable_and_no_token(
-        body in body(), request_id in header_value(), correlation_id in header_value(),
+        body in body(), request_id in any_header_value(), correlation_id in any_header_value(),
     ) {
         let headers = [("ms-requestid", request_id), ("ms-correlationid", correlation_id)];
         let answer = Answer {

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::{GrantConfig, TokenAudience},
     partner_center::{client::HttpClient, metrics::Metrics},
-    readable::readable,
+    printable::to_printable_line,
 };
 
 /// The `authorization_code` grant (RFC 6749 §4.1) with PKCE (RFC 7636).
@@ -162,8 +162,8 @@ pub(in crate::partner_center) fn refused_sign_in(
         .collect();
     let said = format!(
         "{}: {}",
-        readable(error, 64),
-        readable(description.lines().next().unwrap_or_default(), 300)
+        to_printable_line(error, 64),
+        to_printable_line(description.lines().next().unwrap_or_default(), 300)
     );
     let action = match error {
         "access_denied" => {

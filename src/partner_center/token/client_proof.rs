@@ -20,7 +20,7 @@ use super::{
     GrantFailure,
     secret_file::{SecretFile, Unreadable},
 };
-use crate::{certificate, config::ClientProof as ClientProofConfig};
+use crate::{certificate, config::ClientAuthConfig as ClientProofConfig};
 
 const SECRET: &str = "upstream.auth.client_secret_file";
 const CERTIFICATE: &str = "upstream.auth.client_certificate_file";

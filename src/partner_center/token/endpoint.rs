@@ -29,7 +29,7 @@ use crate::{
         spans, throttle,
         wire::without_byte_order_mark,
     },
-    readable::readable,
+    printable::to_printable_line,
     resilience::memory_pool::MemoryShare,
 };
 
@@ -113,7 +113,7 @@ impl TokenEndpoint {
             http,
             url: grant.token_url.clone(),
             client_id: grant.client_id.clone(),
-            proof: ClientProof::new(&grant.proof),
+            proof: ClientProof::new(&grant.client_auth),
             audience: grant.audience.clone(),
             timeout,
             metrics,
@@ -147,7 +147,7 @@ impl TokenEndpoint {
         let proof = credential.show(Sender {
             client_id: &self.client_id,
             token_url: &self.url,
-            now: clock.wall(),
+            now: clock.wall_time(),
         })?;
         let request = self.request(&proof, shown);
         let span = spans::begin_redemption(self.http.tracer(), &self.url);
@@ -155,7 +155,7 @@ impl TokenEndpoint {
             .http
             .exchange(
                 request,
-                &mut MemoryShare::alone(LONGEST_ANSWER),
+                &mut MemoryShare::unshared(LONGEST_ANSWER),
                 asked_at + self.timeout,
             )
             .await;
@@ -174,7 +174,7 @@ impl TokenEndpoint {
             Shown::RefreshToken(token) => secrets.push(token),
             Shown::AuthorizationCode(code) => secrets.extend([&code.code, &code.verifier]),
         }
-        Err(read_failure(&answer, clock.wall(), &secrets))
+        Err(read_failure(&answer, clock.wall_time(), &secrets))
     }
 
     fn request(&self, proof: &client_proof::Shown, shown: Shown<'_>) -> reqwest::Request {
@@ -318,7 +318,7 @@ impl ErrorAnswer {
             for secret in secrets {
                 text = text.replace(secret.expose_secret(), "[redacted]");
             }
-            readable(text.trim(), longest)
+            to_printable_line(text.trim(), longest)
         };
         let description = self.error_description.as_deref().unwrap_or_default();
         format!(

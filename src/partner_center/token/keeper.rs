@@ -231,7 +231,7 @@ impl Keeper {
         if self.grant.is_file() {
             return LOOK_INTERVAL;
         }
-        let drawn = BACKOFF.pause(self.failures, self.jitter.fraction());
+        let drawn = BACKOFF.delay(self.failures, self.jitter.fraction());
         self.failures = self.failures.saturating_add(1);
         drawn
             .max(SHORTEST_PAUSE)
@@ -316,7 +316,7 @@ impl Keeper {
 
     fn wall_at(&self, now: Instant, at: Instant) -> Option<Timestamp> {
         let ahead = SignedDuration::try_from(at.saturating_duration_since(now)).ok()?;
-        self.clock.wall().checked_add(ahead).ok()
+        self.clock.wall_time().checked_add(ahead).ok()
     }
 }
 

@@ -73,7 +73,7 @@ impl RefreshToken {
         if let Some(rotated) = granted.refresh_token
             && rotated.expose_secret() != token.expose_secret()
         {
-            self.metrics.refresh_token_issued(self.clock.wall());
+            self.metrics.refresh_token_issued(self.clock.wall_time());
             self.shown = Some(fingerprint(&credential, &rotated));
             let replaces = match self.unsaved.take() {
                 // The file still holds what that one was to replace.

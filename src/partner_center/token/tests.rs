@@ -5,7 +5,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::{
-    config::ClientProof,
+    config::ClientAuthConfig,
     partner_center::support::{Auth, Fixture, Reply, ask_insights, ok},
 };
 
@@ -58,7 +58,7 @@ async fn a_federated_token_is_read_again_at_each_redemption() {
     let mut fixture = Fixture::new(Auth::ClientCredentials).await;
     fixture.write("federated", "workload-1");
     let federated_token_file = fixture.path("federated");
-    fixture.prove_by(ClientProof::FederatedToken {
+    fixture.prove_by(ClientAuthConfig::FederatedToken {
         federated_token_file,
     });
     let replies = ["access-1", "access-2"].map(|token| Reply::token(token, None));
@@ -158,8 +158,11 @@ async fn a_refresh_token_that_a_person_put_there_is_never_written_over() {
     std::fs::rename(&away, &here).unwrap();
 
     fixture.write("rotating/refresh", "of-a-person");
-    fixture.clock.pass(MINUTE / 2).await;
-    fixture.clock.asleep(1, MINUTE * 45 - MINUTE / 2).await;
+    fixture.clock.advance_when_sleeping(MINUTE / 2).await;
+    fixture
+        .clock
+        .wait_for_sleepers_until(1, MINUTE * 45 - MINUTE / 2)
+        .await;
 
     assert_eq!(fixture.read("rotating/refresh"), "of-a-person");
     assert_eq!(fixture.metric("refresh_token_unsaved", &[]), 0.0);
@@ -182,8 +185,11 @@ async fn a_refresh_token_that_cannot_be_written_is_kept_and_written_later() {
     ask_insights(&partner_center).await.unwrap();
     let unsaved = fixture.metric("refresh_token_unsaved", &[]);
     std::fs::rename(&away, &here).unwrap();
-    fixture.clock.pass(MINUTE / 2).await;
-    fixture.clock.asleep(1, MINUTE * 45 - MINUTE / 2).await;
+    fixture.clock.advance_when_sleeping(MINUTE / 2).await;
+    fixture
+        .clock
+        .wait_for_sleepers_until(1, MINUTE * 45 - MINUTE / 2)
+        .await;
 
     assert_eq!(unsaved, 1.0);
     assert_eq!(fixture.read("rotating/refresh"), "refresh-2");
@@ -206,7 +212,10 @@ async fn a_refresh_token_in_memory_alone_is_tried_once_more_at_the_end() {
     std::fs::rename(&away, &here).unwrap();
 
     fixture.shutdown.drain();
-    fixture.clock.asleep(1, MINUTE * 60 - MINUTE / 2).await;
+    fixture
+        .clock
+        .wait_for_sleepers_until(1, MINUTE * 60 - MINUTE / 2)
+        .await;
 
     assert_eq!(fixture.read("rotating/refresh"), "refresh-2");
 }
@@ -245,7 +254,7 @@ async fn a_token_is_renewed_ahead_of_its_end_while_the_old_one_serves() {
     let partner_center = fixture.start();
     ask_insights(&partner_center).await.unwrap();
 
-    fixture.clock.pass(45 * MINUTE).await;
+    fixture.clock.advance_when_sleeping(45 * MINUTE).await;
     fixture.login.requested(2).await;
     ask_insights(&partner_center).await.unwrap();
 
@@ -272,7 +281,7 @@ async fn a_401_is_answered_once_with_a_fresh_token() {
         requests[0].header("ms-requestid"),
         requests[1].header("ms-requestid")
     );
-    assert_eq!(error.kind, SourceErrorKind::CredentialsRefused);
+    assert_eq!(error.kind, SourceErrorKind::CredentialsRejected);
     assert_eq!(
         fixture.login.requests().len(),
         2,
@@ -289,7 +298,7 @@ async fn missing_multi_factor_proof_is_final_and_needs_a_person() {
 
     let error = ask_insights(&partner_center).await.unwrap_err();
 
-    assert_eq!(error.kind, SourceErrorKind::CredentialsRefused);
+    assert_eq!(error.kind, SourceErrorKind::CredentialsRejected);
     assert!(error.detail.contains("consent again"));
     assert_eq!(fixture.api.requests().len(), 1);
     assert_eq!(fixture.login.requests().len(), 1);
@@ -317,10 +326,10 @@ async fn refused_credentials_are_shown_again_only_when_they_are_others() {
     fixture.clock.advance(MINUTE / 60);
     let fetched = ask_insights(&partner_center).await;
 
-    assert_eq!(error.kind, SourceErrorKind::CredentialsRefused);
+    assert_eq!(error.kind, SourceErrorKind::CredentialsRejected);
     assert!(error.detail.contains("consent again"), "{}", error.detail);
-    assert_eq!(error.ids, None, "Partner Center was not asked");
-    assert_eq!(again.kind, SourceErrorKind::CredentialsRefused);
+    assert_eq!(error.call_ids, None, "Partner Center was not asked");
+    assert_eq!(again.kind, SourceErrorKind::CredentialsRejected);
     assert_eq!(requests, 1);
     assert!(fetched.is_ok());
 }
@@ -335,7 +344,7 @@ async fn a_passing_failure_fails_waiters_at_once_and_is_tried_again() {
     let partner_center = fixture.start();
 
     let error = ask_insights(&partner_center).await.unwrap_err();
-    fixture.clock.pass(MINUTE / 60).await;
+    fixture.clock.advance_when_sleeping(MINUTE / 60).await;
     let fetched = ask_insights(&partner_center).await;
 
     let retry_after = Some(Duration::from_secs(1));

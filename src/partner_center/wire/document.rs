@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{Links, Malformed, Rows, Unusable, check_owner, check_whole, decode, processed_at};
-use crate::domain::{CustomerId, Outline, RowName};
+use crate::domain::{CustomerId, DocumentSummary, RowName};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -34,7 +34,7 @@ struct Row {
 pub(in crate::partner_center) fn decode_document(
     body: &[u8],
     owner: Option<CustomerId>,
-) -> Result<Outline, Unusable> {
+) -> Result<DocumentSummary, Unusable> {
     let body: Body = decode(body)?;
     let goes_on = body.links.is_some_and(|links| links.next.is_some());
     let Rows(items) = body.items;
@@ -60,7 +60,7 @@ pub(in crate::partner_center) fn decode_document(
             channel: row.channel,
         });
     }
-    Ok(Outline::new(newest, rows))
+    Ok(DocumentSummary::new(newest, rows))
 }
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use crate::domain::samples;
 
-    fn decoded(items: &Value, owner: Option<CustomerId>) -> Result<Outline, Unusable> {
+    fn decoded(items: &Value, owner: Option<CustomerId>) -> Result<DocumentSummary, Unusable> {
         let body = json!({ "items": items, "totalCount": items.as_array().unwrap().len() });
         decode_document(format!("\u{feff}{body}").as_bytes(), owner)
     }

@@ -38,7 +38,7 @@ fn row_without(field: &str) -> Value {
     row
 }
 
-fn insights(rows: Vec<Value>) -> Result<Snapshot, Unusable> {
+fn insights(rows: Vec<Value>) -> Result<LicenseUsage, Unusable> {
     let body = json!({ "totalCount": rows.len(), "items": rows });
     decode_insights(body.to_string().as_bytes(), customer())
 }

@@ -3,12 +3,12 @@ use roxmltree::{Document, Node};
 
 use super::*;
 use crate::{
-    domain::{Snapshot, UsageRow, samples},
+    domain::{LicenseUsage, UsageRow, samples},
     render::simplified,
 };
 
 fn chart(name: Option<&str>, rows: Vec<UsageRow>) -> String {
-    let snapshot = Snapshot::new(samples::customer(), name.map(str::to_owned), rows).unwrap();
+    let snapshot = LicenseUsage::new(samples::customer(), name.map(str::to_owned), rows).unwrap();
     let simplified = simplified::render(&snapshot).unwrap();
     String::from_utf8(render(&simplified, Theme::Reader).unwrap().into_vec()).unwrap()
 }
@@ -24,7 +24,7 @@ fn row(product: &str, workload: &str, active: u64, qualified: u64) -> UsageRow {
 }
 
 /// The text that is drawn, without what only shows when it is pointed at.
-fn drawn(svg: &str) -> Vec<String> {
+fn drawn_texts(svg: &str) -> Vec<String> {
     let document = Document::parse(svg).unwrap();
     let texts = document
         .descendants()
@@ -34,7 +34,7 @@ fn drawn(svg: &str) -> Vec<String> {
         .collect()
 }
 
-fn widths(svg: &str) -> Vec<f64> {
+fn bar_widths(svg: &str) -> Vec<f64> {
     let document = Document::parse(svg).unwrap();
     let bars = document
         .descendants()
@@ -43,7 +43,7 @@ fn widths(svg: &str) -> Vec<f64> {
         .collect()
 }
 
-fn of_tag(svg: &str, tag: &str) -> String {
+fn tag_content(svg: &str, tag: &str) -> String {
     let document = Document::parse(svg).unwrap();
     let found = document.root_element().children();
     let mut found = found.filter(|node: &Node<'_, '_>| node.has_tag_name(tag));
@@ -51,11 +51,15 @@ fn of_tag(svg: &str, tag: &str) -> String {
 }
 
 #[test]
-fn a_bar_is_as_long_as_its_share_and_its_counts_stand_beside_it() {
+fn a_bar_is_as_long_as_its_share_and_shows_its_counts() {
     let svg = chart(Some("Contoso"), vec![row("E3", "Exchange", 3, 8)]);
 
-    assert_eq!(widths(&svg), [96.0, 96.0], "over all products, and of one");
-    let drawn = drawn(&svg);
+    assert_eq!(
+        bar_widths(&svg),
+        [96.0, 96.0],
+        "over all products, and of one"
+    );
+    let drawn = drawn_texts(&svg);
     for text in ["Contoso", "E3", "8 licences", "Exchange", "37.5%", "3 of 8"] {
         assert!(
             drawn.iter().any(|drawn| drawn == text),
@@ -65,7 +69,7 @@ fn a_bar_is_as_long_as_its_share_and_its_counts_stand_beside_it() {
 }
 
 #[test]
-fn products_of_the_same_name_are_told_apart() {
+fn products_of_the_same_name_are_distinguished() {
     let sold = |channel: &str| UsageRow {
         channel: Some(channel.into()),
         ..row("E3", "Exchange", 3, 8)
@@ -73,23 +77,23 @@ fn products_of_the_same_name_are_told_apart() {
 
     let svg = chart(Some("Contoso"), vec![sold("reseller"), sold("direct")]);
 
-    let drawn = drawn(&svg);
+    let drawn = drawn_texts(&svg);
     for note in ["reseller, 8 licences", "direct, 8 licences"] {
         assert!(drawn.contains(&note.to_owned()), "{note} in {drawn:?}");
     }
     assert!(
-        of_tag(&svg, "desc").contains("E3 (direct): Exchange"),
+        tag_content(&svg, "desc").contains("E3 (direct): Exchange"),
         "{svg}"
     );
 }
 
 #[test]
-fn what_nothing_qualified_for_has_no_bar_and_no_percentage() {
+fn a_workload_without_qualified_licenses_has_no_bar_and_no_percentage() {
     let svg = chart(Some("Contoso"), vec![row("E3", "Exchange", 0, 0)]);
 
-    assert!(widths(&svg).is_empty());
+    assert!(bar_widths(&svg).is_empty());
     assert!(!svg.contains("0%"));
-    let counts = drawn(&svg);
+    let counts = drawn_texts(&svg);
     let counts = counts
         .iter()
         .filter(|text| *text == "no licences qualified");
@@ -97,17 +101,17 @@ fn what_nothing_qualified_for_has_no_bar_and_no_percentage() {
 }
 
 #[test]
-fn the_text_alternative_tells_every_bar() {
+fn the_text_alternative_lists_every_bar() {
     let rows = vec![row("E3", "Exchange", 3, 8), row("E3", "Teams", 0, 0)];
 
     let svg = chart(Some("Contoso"), rows);
 
     assert_eq!(
-        of_tag(&svg, "title"),
+        tag_content(&svg, "title"),
         "Licence adoption of Contoso, processed 2017-03-09"
     );
     assert_eq!(
-        of_tag(&svg, "desc"),
+        tag_content(&svg, "desc"),
         "Over all products: Exchange 3 of 8 (37.5%), Teams no licences qualified. \
          E3: Exchange 3 of 8 (37.5%), Teams no licences qualified. "
     );
@@ -126,28 +130,28 @@ fn the_text_alternative_tells_every_bar() {
 }
 
 #[test]
-fn no_rows_are_told_in_words() {
+fn without_rows_the_chart_says_so() {
     let svg = chart(Some("Contoso"), Vec::new());
 
     assert_eq!(
-        of_tag(&svg, "desc"),
+        tag_content(&svg, "desc"),
         "Partner Center tells of no licences for this customer."
     );
     assert_eq!(
-        of_tag(&svg, "title"),
+        tag_content(&svg, "title"),
         "Licence adoption of Contoso, nothing processed"
     );
 }
 
 #[test]
-fn a_customer_without_a_name_is_called_by_its_id() {
+fn a_customer_without_a_name_is_shown_by_its_id() {
     let svg = chart(None, vec![row("E3", "Exchange", 3, 8)]);
 
-    assert!(drawn(&svg).contains(&samples::customer().to_string()));
+    assert!(drawn_texts(&svg).contains(&samples::customer().to_string()));
 }
 
 #[test]
-fn a_long_name_is_cut_and_told_whole_when_pointed_at() {
+fn a_long_name_is_truncated_and_complete_in_the_tooltip() {
     let long = "EXCHANGE ONLINE ARCHIVING FOR EXCHANGE ONLINE, FOR ALL OF US";
 
     let svg = chart(Some("Contoso"), vec![row(long, "Exchange", 3, 8)]);
@@ -162,17 +166,20 @@ fn a_long_name_is_cut_and_told_whole_when_pointed_at() {
 }
 
 #[test]
-fn of_more_than_can_be_drawn_it_says_how_many_are_missing() {
+fn the_chart_says_how_many_bars_are_left_out() {
     let rows = (0..1_234).map(|number| row("E3", &number.to_string(), 1, 2));
 
     let svg = chart(Some("Contoso"), rows.collect());
 
-    assert_eq!(widths(&svg).len(), 800);
-    assert!(drawn(&svg).contains(&"834 more are not drawn; the CSV form has them all.".to_owned()));
+    assert_eq!(bar_widths(&svg).len(), 800);
+    assert!(
+        drawn_texts(&svg)
+            .contains(&"834 more are not drawn; the CSV form has them all.".to_owned())
+    );
 }
 
 /// Names that a careless writer of XML would let break out.
-fn hostile() -> impl Strategy<Value = String> {
+fn hostile_text() -> impl Strategy<Value = String> {
     prop_oneof![
         prop::sample::select(vec![
             "",
@@ -195,12 +202,12 @@ fn hostile() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(crate::properties::kept())]
+    #![proptest_config(crate::proptest_support::proptest_config())]
 
     #[test]
-    fn whatever_things_are_called_it_stays_one_picture(
-        customer in prop::option::of(hostile()),
-        names in prop::collection::vec((hostile(), hostile(), 0..=u64::MAX / 32, 0..=u64::MAX / 32), 0..12),
+    fn hostile_names_do_not_break_the_svg(
+        customer in prop::option::of(hostile_text()),
+        names in prop::collection::vec((hostile_text(), hostile_text(), 0..=u64::MAX / 32, 0..=u64::MAX / 32), 0..12),
     ) {
         let rows = names.iter().map(|(product, workload, active, qualified)| {
             row(product, workload, *active, *qualified)
@@ -217,6 +224,6 @@ proptest! {
         prop_assert!(document.descendants().all(|node| !node.is_comment() && !node.is_pi()));
         let turned = |text: char| matches!(text, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         prop_assert!(!svg.contains(turned));
-        prop_assert!(widths(&svg).iter().all(|width| (0.0..=TRACK).contains(width)));
+        prop_assert!(bar_widths(&svg).iter().all(|width| (0.0..=TRACK_PIXELS).contains(width)));
     }
 }

@@ -3,7 +3,7 @@ use std::{fmt, num::NonZeroU32};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::CustomerFilter;
-use crate::domain::{CustomerId, ListPlace};
+use crate::domain::{CustomerId, ListPosition};
 
 /// Where a page goes on: what a continuation token says.
 ///
@@ -18,7 +18,7 @@ pub struct Continuation {
     /// Which customers: the SDK repeats the token alone.
     pub filter: Option<CustomerFilter>,
     /// The page begins behind this place.
-    pub after: ListPlace,
+    pub after: ListPosition,
 }
 
 /// The text is no continuation token of ours.
@@ -33,7 +33,7 @@ impl Continuation {
     pub const HEADER: &'static str = "MS-ContinuationToken";
 
     /// Bytes of the longest: that of a name in the longest letters, and of a filter.
-    const LONGEST: usize = 2_048;
+    const MAX_BYTES: usize = 2_048;
 
     /// Reads a token.
     ///
@@ -41,17 +41,17 @@ impl Continuation {
     ///
     /// [`InvalidContinuation`] for anything that was not made by its `Display`.
     pub fn parse(token: &[u8]) -> Result<Self, InvalidContinuation> {
-        if token.len() > Self::LONGEST {
+        if token.len() > Self::MAX_BYTES {
             return Err(InvalidContinuation);
         }
         let text = URL_SAFE_NO_PAD.decode(token).ok();
         let text = text.and_then(|bytes| String::from_utf8(bytes).ok());
         text.as_deref()
-            .and_then(Self::read)
+            .and_then(Self::parse_text)
             .ok_or(InvalidContinuation)
     }
 
-    fn read(text: &str) -> Option<Self> {
+    fn parse_text(text: &str) -> Option<Self> {
         let mut fields = text.splitn(3, ' ');
         let (size, id, name) = (fields.next()?, fields.next()?, fields.next()?);
         let (size, filter) = match size.split_once('/') {
@@ -65,7 +65,7 @@ impl Continuation {
         Some(Self {
             size: size.parse().ok()?,
             filter,
-            after: ListPlace::new(name, CustomerId::parse(id).ok()?),
+            after: ListPosition::new(name, CustomerId::parse(id).ok()?),
         })
     }
 }
@@ -96,12 +96,12 @@ mod tests {
         Continuation {
             size: NonZeroU32::new(size).unwrap(),
             filter: None,
-            after: ListPlace::new(name, samples::customer()),
+            after: ListPosition::new(name, samples::customer()),
         }
     }
 
     #[test]
-    fn what_is_no_token_is_refused() {
+    fn an_invalid_token_is_rejected() {
         let good = continuation(40, "Contoso").to_string();
         for token in [
             "",
@@ -122,10 +122,10 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::properties::kept())]
+        #![proptest_config(crate::proptest_support::proptest_config())]
 
         #[test]
-        fn what_is_printed_parses_back(
+        fn a_printed_token_parses_back(
             size in 1_u32..,
             name in "\\PC{0,200}",
             begin in prop::option::of("\\PC{0,50}"),
@@ -144,9 +144,9 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn any_bytes_are_parsed_or_rejected(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(continuation) = Continuation::parse(&bytes) {
-                prop_assert!(continuation.to_string().len() <= Continuation::LONGEST);
+                prop_assert!(continuation.to_string().len() <= Continuation::MAX_BYTES);
             }
         }
     }

@@ -2,20 +2,20 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-use super::{super::adoption::displayable, search::BETWEEN};
-use crate::folding::folded;
+use super::{super::adoption::display_text, search::SEPARATOR};
+use crate::text_folding::fold_case_and_accents;
 
 /// Microsoft's simple filter: customers whose name or domain begins with a text, whatever its
 /// letter case and accents.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CustomerFilter {
-    field: Field,
+    field: FilterField,
     value: String,
 }
 
 /// What of a customer is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Field {
+enum FilterField {
     CompanyName,
     Domain,
 }
@@ -26,7 +26,7 @@ enum Field {
     "expected JSON such as {{\"Field\":\"CompanyName\",\"Value\":\"Contoso\",\
      \"Operator\":\"starts_with\"}}, with the Field CompanyName or Domain, no other Operator, and \
      a Value of up to {longest} bytes",
-    longest = CustomerFilter::LONGEST
+    longest = CustomerFilter::MAX_BYTES
 )]
 pub struct InvalidFilter;
 
@@ -34,7 +34,7 @@ pub struct InvalidFilter;
 
 impl CustomerFilter {
     /// Bytes of the longest text that customers are compared with.
-    const LONGEST: usize = 256;
+    const MAX_BYTES: usize = 256;
 
     /// Reads a filter as Microsoft's SDKs write it: the names of its members differ in letter case,
     /// the operator is `starts_with` or `StartsWith`, and Java's has a member more.
@@ -54,8 +54,9 @@ impl CustomerFilter {
                 .iter()
                 .any(|known| known.eq_ignore_ascii_case(operator))
         };
-        let field = member("Field").and_then(Field::named);
-        let fits = |value: &&str| value.len() <= Self::LONGEST && !value.contains(char::is_control);
+        let field = member("Field").and_then(FilterField::from_name);
+        let fits =
+            |value: &&str| value.len() <= Self::MAX_BYTES && !value.contains(char::is_control);
         let value = member("Value").filter(fits);
         match (field, value) {
             (Some(field), Some(value)) if member("Operator").is_some_and(is_operator) => Ok(Self {
@@ -73,12 +74,15 @@ impl CustomerFilter {
 
     /// Compares customers, by the terms that they are found by.
     pub(super) fn matcher(&self) -> impl Fn(&str) -> bool {
-        let (field, begin) = (self.field, folded(&displayable(&self.value)));
+        let (field, begin) = (
+            self.field,
+            fold_case_and_accents(&display_text(&self.value)),
+        );
         move |terms: &str| {
-            let (name, domain) = terms.split_once(BETWEEN).unwrap_or((terms, ""));
+            let (name, domain) = terms.split_once(SEPARATOR).unwrap_or((terms, ""));
             let compared = match field {
-                Field::CompanyName => name,
-                Field::Domain => domain,
+                FilterField::CompanyName => name,
+                FilterField::Domain => domain,
             };
             compared.starts_with(&begin)
         }
@@ -97,10 +101,10 @@ impl fmt::Display for CustomerFilter {
 
 // === impl Field ===
 
-impl Field {
+impl FilterField {
     const ALL: [Self; 2] = [Self::CompanyName, Self::Domain];
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         let mut fields = Self::ALL.into_iter();
         fields.find(|field| field.as_str().eq_ignore_ascii_case(name))
     }
@@ -118,21 +122,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_is_read_as_each_sdk_writes_it_and_read_back() {
+    fn a_filter_of_every_sdk_is_parsed_and_round_trips() {
         for text in [
             r#"{"Field":"CompanyName","Value":"Con","Operator":"starts_with"}"#,
             r#"{"fieldType":"STRING","operator":"StartsWith","field":"CompanyName","value":"Con"}"#,
         ] {
             let filter = CustomerFilter::parse(text).unwrap();
 
-            assert_eq!(filter.field, Field::CompanyName);
+            assert_eq!(filter.field, FilterField::CompanyName);
             assert_eq!(filter.value, "Con");
             assert_eq!(CustomerFilter::parse(&filter.to_string()), Ok(filter));
         }
     }
 
     #[test]
-    fn what_is_not_supported_is_no_filter() {
+    fn an_unsupported_filter_is_rejected() {
         let filter = |field: &str, operator: &str, value: Value| {
             json!({ "Field": field, "Operator": operator, "Value": value }).to_string()
         };
@@ -153,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_field_that_is_named_is_compared_whatever_case_and_accents() {
+    fn the_named_field_is_compared_without_case_or_accents() {
         let begins = |field: &str, value: &str| {
             let text = json!({ "Field": field, "Operator": "starts_with", "Value": value });
             let filter = CustomerFilter::parse(&text.to_string()).unwrap();

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     domain::{ListedCustomer, ProcessedDate},
-    render::{Coding, Prepared},
+    render::{ContentCoding, Rendered},
 };
 
 const NAMES: [&str; 7] = [
@@ -18,50 +18,62 @@ const NAMES: [&str; 7] = [
     "Wingtip",
 ];
 
-fn id(number: usize) -> CustomerId {
+fn numbered_id(number: usize) -> CustomerId {
     CustomerId::parse(&format!("00000000-0000-0000-0000-{number:012}")).unwrap()
 }
 
 /// The customers of these numbers.
-fn list(numbers: &[usize]) -> Prepared {
+fn rendered_list(numbers: &[usize]) -> Rendered {
     let listed = numbers.iter().map(|number| ListedCustomer {
         entry: CustomerEntry {
-            id: id(*number),
+            id: numbered_id(*number),
             name: NAMES[*number].into(),
             domain: None,
         },
-        raw: format!("{{\"id\": \"{}\", \"number\": {number}}}", id(*number)).into(),
+        raw: format!(
+            "{{\"id\": \"{}\", \"number\": {number}}}",
+            numbered_id(*number)
+        )
+        .into(),
     });
     let list = CustomerList::new(listed.collect());
     let seen_at = ProcessedDate::parse("2026-11-22").unwrap().start();
-    Prepared::of_customers(list, seen_at).unwrap()
+    Rendered::of_customers(list, seen_at).unwrap()
 }
 
-fn long_list(customers: usize) -> Prepared {
+fn long_list(customers: usize) -> Rendered {
     let listed = (0..customers).map(|number| ListedCustomer {
         entry: CustomerEntry {
-            id: id(number),
+            id: numbered_id(number),
             name: format!("Customer {number:06}"),
             domain: None,
         },
-        raw: format!("{{\"id\": \"{}\", \"number\": {number}}}", id(number)).into(),
+        raw: format!(
+            "{{\"id\": \"{}\", \"number\": {number}}}",
+            numbered_id(number)
+        )
+        .into(),
     });
     let seen_at = ProcessedDate::parse("2026-11-22").unwrap().start();
-    Prepared::of_customers(CustomerList::new(listed.collect()), seen_at).unwrap()
+    Rendered::of_customers(CustomerList::new(listed.collect()), seen_at).unwrap()
 }
 
 /// The part that a caller is shown who may see so many of the first.
-fn show(prepared: &Prepared, visible: usize, page: Option<&Page>) -> Arc<Document> {
-    let may_see = |customer| customer < id(visible);
-    let shown = prepared.show_customers(may_see, page, Coding::Identity);
+fn show_first(
+    prepared: &Rendered,
+    visible: usize,
+    page: Option<&CustomerPageRequest>,
+) -> Arc<RenderedDocument> {
+    let may_see = |customer| customer < numbered_id(visible);
+    let shown = prepared.visible_customers(may_see, page, ContentCoding::Identity);
     match shown.unwrap().unwrap() {
-        Shown::Part(part) => part,
-        Shown::Whole => panic!("expected a part"),
+        VisibleCustomers::Part(part) => part,
+        VisibleCustomers::Whole => panic!("expected a part"),
     }
 }
 
-fn page(size: u32, token: Option<&str>) -> Page {
-    Page {
+fn page(size: u32, token: Option<&str>) -> CustomerPageRequest {
+    CustomerPageRequest {
         size: NonZeroU32::new(size),
         filter: None,
         after: token.map(|token| Continuation::parse(token.as_bytes()).unwrap().after),
@@ -69,16 +81,20 @@ fn page(size: u32, token: Option<&str>) -> Page {
 }
 
 /// What a caller who may see these is shown.
-fn shown(prepared: &Prepared, visible: &[usize], page: Option<&Page>) -> Value {
-    let may_see = |customer| visible.iter().any(|number| id(*number) == customer);
-    let shown = prepared.show_customers(may_see, page, Coding::Identity);
+fn shown_json(prepared: &Rendered, visible: &[usize], page: Option<&CustomerPageRequest>) -> Value {
+    let may_see = |customer| {
+        visible
+            .iter()
+            .any(|number| numbered_id(*number) == customer)
+    };
+    let shown = prepared.visible_customers(may_see, page, ContentCoding::Identity);
     match shown.unwrap().unwrap() {
-        Shown::Whole => {
-            let ready = prepared.ready(crate::render::Form::Native, Coding::Identity);
+        VisibleCustomers::Whole => {
+            let ready = prepared.ready(crate::render::Format::Native, ContentCoding::Identity);
             serde_json::from_slice(ready.unwrap().1.body()).unwrap()
         }
-        Shown::Part(part) => {
-            serde_json::from_slice(part.ready(Coding::Identity).unwrap().body()).unwrap()
+        VisibleCustomers::Part(part) => {
+            serde_json::from_slice(part.ready(ContentCoding::Identity).unwrap().body()).unwrap()
         }
     }
 }
@@ -92,11 +108,11 @@ fn numbers(body: &Value) -> Vec<u64> {
 }
 
 /// Everything that a caller is shown, page by page.
-fn walk(prepared: &Prepared, visible: &[usize], size: u32) -> Vec<Vec<u64>> {
+fn walk(prepared: &Rendered, visible: &[usize], size: u32) -> Vec<Vec<u64>> {
     let mut pages = Vec::new();
     let mut token: Option<String> = None;
     loop {
-        let body = shown(prepared, visible, Some(&page(size, token.as_deref())));
+        let body = shown_json(prepared, visible, Some(&page(size, token.as_deref())));
         assert_eq!(body["totalCount"], visible.len());
         pages.push(numbers(&body));
         let next = &body["links"]["next"];
@@ -109,10 +125,10 @@ fn walk(prepared: &Prepared, visible: &[usize], size: u32) -> Vec<Vec<u64>> {
 }
 
 #[test]
-fn the_whole_is_a_collection_of_what_was_sent() {
-    let prepared = list(&[2, 0, 1]);
+fn the_whole_list_is_a_collection_of_the_sent_customers() {
+    let prepared = rendered_list(&[2, 0, 1]);
 
-    let body = shown(&prepared, &[0, 1, 2], None);
+    let body = shown_json(&prepared, &[0, 1, 2], None);
 
     assert_eq!(numbers(&body), [0, 1, 2]);
     assert_eq!(body["totalCount"], 3);
@@ -120,12 +136,12 @@ fn the_whole_is_a_collection_of_what_was_sent() {
         serde_json::json!({ "self": { "uri": "/customers", "method": "GET", "headers": [] } });
     assert_eq!(body["links"], this);
     assert_eq!(body["attributes"]["objectType"], "Collection");
-    assert!(numbers(&shown(&list(&[]), &[], None)).is_empty());
+    assert!(numbers(&shown_json(&rendered_list(&[]), &[], None)).is_empty());
 }
 
 #[test]
-fn pages_bring_each_visible_customer_once() {
-    let prepared = list(&[0, 1, 2, 3, 4, 5, 6]);
+fn pages_contain_each_visible_customer_once() {
+    let prepared = rendered_list(&[0, 1, 2, 3, 4, 5, 6]);
 
     assert_eq!(
         walk(&prepared, &[0, 1, 2, 3, 4, 5, 6], 3),
@@ -141,7 +157,7 @@ fn pages_bring_each_visible_customer_once() {
 fn a_page_is_no_larger_than_partner_centers_own() {
     let prepared = long_list(1_200);
 
-    let first = show(&prepared, 1_200, Some(&page(40_000, None)));
+    let first = show_first(&prepared, 1_200, Some(&page(40_000, None)));
 
     let first: Value = serde_json::from_slice(first.identity.body()).unwrap();
     assert_eq!(first["totalCount"], 1_200);
@@ -154,21 +170,21 @@ fn a_page_is_no_larger_than_partner_centers_own() {
 }
 
 #[test]
-fn nearly_all_of_a_list_is_cut_out_once_however_many_ask() {
-    const ASKING: usize = 8;
+fn concurrent_callers_render_a_slice_once() {
+    const CALLERS: usize = 8;
 
     let prepared = long_list(5_000);
-    let together = Barrier::new(ASKING);
+    let together = Barrier::new(CALLERS);
 
     let cuts: Vec<_> = thread::scope(|scope| {
         let ask = || {
             together.wait();
-            show(&prepared, 4_999, None)
+            show_first(&prepared, 4_999, None)
         };
-        let asking: Vec<_> = (0..ASKING).map(|_| scope.spawn(ask)).collect();
+        let asking: Vec<_> = (0..CALLERS).map(|_| scope.spawn(ask)).collect();
         asking.into_iter().map(|it| it.join().unwrap()).collect()
     });
-    let later = show(&prepared, 4_999, None);
+    let later = show_first(&prepared, 4_999, None);
 
     for cut in cuts {
         assert!(Arc::ptr_eq(&cut, &later));
@@ -176,41 +192,41 @@ fn nearly_all_of_a_list_is_cut_out_once_however_many_ask() {
 }
 
 #[test]
-fn a_token_names_only_a_customer_that_was_shown_and_gives_no_right() {
-    let prepared = list(&[0, 1, 2, 3, 4, 5, 6]);
-    let body = shown(&prepared, &[1, 4, 6], Some(&page(1, None)));
+fn a_token_names_only_a_visible_customer_and_grants_no_access() {
+    let prepared = rendered_list(&[0, 1, 2, 3, 4, 5, 6]);
+    let body = shown_json(&prepared, &[1, 4, 6], Some(&page(1, None)));
     let token = body["continuationToken"].as_str().unwrap();
 
-    let own = shown(&prepared, &[1, 4, 6], Some(&page(1, Some(token))));
-    let of_another = shown(&prepared, &[0, 2, 3], Some(&page(9, Some(token))));
+    let own = shown_json(&prepared, &[1, 4, 6], Some(&page(1, Some(token))));
+    let of_another = shown_json(&prepared, &[0, 2, 3], Some(&page(9, Some(token))));
 
     let parsed = Continuation::parse(token.as_bytes()).unwrap();
-    assert_eq!(parsed.after.id(), id(1));
+    assert_eq!(parsed.after.id(), numbered_id(1));
     assert_eq!(numbers(&own), [4]);
     assert_eq!(numbers(&of_another), [2, 3]);
     assert_eq!(of_another["totalCount"], 3);
 }
 
 #[test]
-fn nobody_is_skipped_where_the_list_changes_between_two_pages() {
-    let before = list(&[1, 2, 4, 5]);
-    let body = shown(&before, &[1, 2, 4, 5], Some(&page(2, None)));
+fn no_customer_is_skipped_when_the_list_changes_between_pages() {
+    let before = rendered_list(&[1, 2, 4, 5]);
+    let body = shown_json(&before, &[1, 2, 4, 5], Some(&page(2, None)));
     let token = body["continuationToken"].as_str().unwrap();
 
     // Customer 2, which the token names, has gone, as has 1; 0, 3 and 6 have come.
-    let after = list(&[0, 3, 4, 5, 6]);
-    let next = shown(&after, &[0, 3, 4, 5, 6], Some(&page(9, Some(token))));
+    let after = rendered_list(&[0, 3, 4, 5, 6]);
+    let next = shown_json(&after, &[0, 3, 4, 5, 6], Some(&page(9, Some(token))));
 
     assert_eq!(numbers(&next), [3, 4, 5, 6]);
 }
 
 #[test]
-fn a_page_says_where_it_begins_and_where_it_goes_on() {
-    let prepared = list(&[0, 1, 2]);
-    let first = shown(&prepared, &[0, 1, 2], Some(&page(1, None)));
+fn a_page_links_to_itself_and_the_next() {
+    let prepared = rendered_list(&[0, 1, 2]);
+    let first = shown_json(&prepared, &[0, 1, 2], Some(&page(1, None)));
     let token = first["continuationToken"].as_str().unwrap();
 
-    let second = shown(&prepared, &[0, 1, 2], Some(&page(1, Some(token))));
+    let second = shown_json(&prepared, &[0, 1, 2], Some(&page(1, Some(token))));
 
     assert_eq!(first["links"]["self"]["uri"], "/customers?size=1");
     let next = &first["links"]["next"];
@@ -220,12 +236,16 @@ fn a_page_says_where_it_begins_and_where_it_goes_on() {
 }
 
 #[test]
-fn those_who_are_shown_the_same_share_it_and_no_others_do() {
-    let prepared = list(&[0, 1, 2, 3]);
-    let part = |visible: &[usize], page: Option<&Page>| {
-        let may_see = |customer| visible.iter().any(|number| id(*number) == customer);
-        match prepared.show_customers(may_see, page, Coding::Gzip) {
-            Ok(Some(Shown::Part(part))) => part,
+fn only_callers_with_the_same_visible_customers_share_a_slice() {
+    let prepared = rendered_list(&[0, 1, 2, 3]);
+    let part = |visible: &[usize], page: Option<&CustomerPageRequest>| {
+        let may_see = |customer| {
+            visible
+                .iter()
+                .any(|number| numbered_id(*number) == customer)
+        };
+        match prepared.visible_customers(may_see, page, ContentCoding::Gzip) {
+            Ok(Some(VisibleCustomers::Part(part))) => part,
             other => panic!("{other:?}"),
         }
     };
@@ -240,7 +260,7 @@ fn those_who_are_shown_the_same_share_it_and_no_others_do() {
         part(&[0, 1, 2, 3], Some(&all)),
         part(&[0, 1], Some(&one)),
     ] {
-        let etag = |part: &Document| part.ready(Coding::Gzip).unwrap().etag();
+        let etag = |part: &RenderedDocument| part.ready(ContentCoding::Gzip).unwrap().etag();
         assert_ne!(etag(&mine), etag(&other));
     }
 }

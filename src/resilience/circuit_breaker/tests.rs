@@ -10,7 +10,7 @@ fn breaker() -> CircuitBreaker<char> {
 fn fail(breaker: &CircuitBreaker<char>, now: Instant, subjects: &str) -> Option<Duration> {
     let outcomes = subjects
         .chars()
-        .map(|subject| breaker.admit(now).unwrap().failed(now, subject));
+        .map(|subject| breaker.acquire(now).unwrap().record_failure(now, subject));
     outcomes.last().flatten()
 }
 
@@ -22,12 +22,12 @@ fn open() -> (CircuitBreaker<char>, Instant) {
 }
 
 #[test]
-fn failures_in_a_row_open_it_and_it_refuses_until_the_pause_is_over() {
+fn consecutive_failures_open_it_until_the_delay_is_over() {
     let (breaker, now) = open();
 
-    let refused = breaker.admit(now + 4 * SECOND).unwrap_err();
+    let refused = breaker.acquire(now + 4 * SECOND).unwrap_err();
 
-    assert_eq!(refused.until, now + 5 * SECOND);
+    assert_eq!(refused.retry_at, now + 5 * SECOND);
     assert_eq!(breaker.state(now + 4 * SECOND), CircuitState::Open);
     assert_eq!(breaker.state(now + 5 * SECOND), CircuitState::HalfOpen);
 }
@@ -38,14 +38,14 @@ fn a_success_in_between_keeps_it_closed() {
 
     for _ in 0..100 {
         assert_eq!(fail(&breaker, now, "ab"), None);
-        assert!(!breaker.admit(now).unwrap().succeeded());
+        assert!(!breaker.acquire(now).unwrap().record_success());
     }
 
     assert_eq!(breaker.state(now), CircuitState::Closed);
 }
 
 #[test]
-fn one_subject_alone_cannot_open_it() {
+fn failures_of_a_single_subject_do_not_open_it() {
     let (breaker, now) = (breaker(), SystemClock.now());
 
     let alone = fail(&breaker, now, "aaaaaaaaaa");
@@ -60,66 +60,74 @@ fn one_probe_passes_and_its_success_closes_the_circuit() {
     let (breaker, opened) = open();
     let now = opened + 5 * SECOND;
 
-    let probe = breaker.admit(now).unwrap();
-    let meanwhile = breaker.admit(now).unwrap_err();
+    let probe = breaker.acquire(now).unwrap();
+    let meanwhile = breaker.acquire(now).unwrap_err();
 
-    assert_eq!(meanwhile.until, now + PROBING);
-    assert!(probe.succeeded());
+    assert_eq!(meanwhile.retry_at, now + PROBE_WAIT);
+    assert!(probe.record_success());
     assert_eq!(breaker.state(now), CircuitState::Closed);
     assert_eq!(fail(&breaker, now, "ab"), None, "the count begins anew");
 }
 
 #[test]
-fn probes_for_one_subject_make_the_pause_no_longer() {
+fn failed_probes_of_one_subject_do_not_lengthen_the_delay() {
     let (breaker, mut now) = open();
     let mut pause = 5 * SECOND;
 
     for expected in [10, 10, 10] {
         now += pause;
-        pause = breaker.admit(now).unwrap().failed(now, 'a').unwrap();
+        pause = breaker
+            .acquire(now)
+            .unwrap()
+            .record_failure(now, 'a')
+            .unwrap();
         assert_eq!(pause, expected * SECOND);
     }
 }
 
 #[test]
-fn each_probe_that_fails_makes_the_pause_longer_up_to_the_cap() {
+fn each_failed_probe_lengthens_the_delay_up_to_the_cap() {
     let (breaker, mut now) = open();
     let mut pause = 5 * SECOND;
 
     for (subject, expected) in [('a', 10), ('b', 15), ('a', 15)] {
         now += pause;
-        pause = breaker.admit(now).unwrap().failed(now, subject).unwrap();
+        pause = breaker
+            .acquire(now)
+            .unwrap()
+            .record_failure(now, subject)
+            .unwrap();
         assert_eq!(pause, expected * SECOND);
-        assert!(breaker.admit(now + pause - SECOND).is_err());
+        assert!(breaker.acquire(now + pause - SECOND).is_err());
     }
     now += pause;
-    assert!(breaker.admit(now).unwrap().succeeded());
+    assert!(breaker.acquire(now).unwrap().record_success());
 
     assert_eq!(fail(&breaker, now, "abc"), Some(5 * SECOND));
 }
 
 #[test]
-fn a_probe_whose_caller_left_gives_its_permit_back() {
+fn a_dropped_probe_returns_its_permit() {
     let (breaker, opened) = open();
     let now = opened + 5 * SECOND;
 
-    drop(breaker.admit(now).unwrap());
-    let next = breaker.admit(now);
+    drop(breaker.acquire(now).unwrap());
+    let next = breaker.acquire(now);
 
-    assert!(next.unwrap().succeeded());
+    assert!(next.unwrap().record_success());
 }
 
 #[test]
-fn what_began_before_it_opened_settles_nothing() {
+fn calls_started_before_it_opened_do_not_change_its_state() {
     let (breaker, now) = (breaker(), SystemClock.now());
-    let [succeeds, fails] = [(); 2].map(|()| breaker.admit(now).unwrap());
+    let [succeeds, fails] = [(); 2].map(|()| breaker.acquire(now).unwrap());
     fail(&breaker, now, "abc");
 
-    assert!(!succeeds.succeeded());
-    assert_eq!(fails.failed(now, 'd'), None);
+    assert!(!succeeds.record_success());
+    assert_eq!(fails.record_failure(now, 'd'), None);
 
     let later = now + 5 * SECOND;
-    let probe = breaker.admit(later).unwrap();
-    assert!(breaker.admit(later).is_err());
-    assert!(probe.succeeded());
+    let probe = breaker.acquire(later).unwrap();
+    assert!(breaker.acquire(later).is_err());
+    assert!(probe.record_success());
 }

@@ -179,7 +179,7 @@ fn the_holding_time_follows_what_is_seen() {
 }
 
 proptest! {
-    #![proptest_config(crate::properties::kept())]
+    #![proptest_config(crate::proptest_support::proptest_config())]
 
     #[test]
     fn places_are_never_overdrawn_and_never_idle_while_someone_may_have_one(

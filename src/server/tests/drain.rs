@@ -1,8 +1,8 @@
 use super::*;
 
 #[tokio::test]
-async fn at_the_end_busy_clients_are_told_to_leave_before_idle_ones_are_closed() {
-    let mut server = Server::start().await;
+async fn a_drain_sends_connection_close_before_it_closes_idle_connections() {
+    let mut server = ListenerFixture::start().await;
     let (mut busy, mut idle) = (server.connect().await, server.connect().await);
     for client in [&mut busy, &mut idle] {
         client.send(GET).await;
@@ -14,8 +14,8 @@ async fn at_the_end_busy_clients_are_told_to_leave_before_idle_ones_are_closed()
         tokio::task::yield_now().await;
     }
     busy.send(GET).await;
-    let last = busy.closed().await;
-    let nothing = idle.closed().await;
+    let last = busy.read_to_end().await;
+    let nothing = idle.read_to_end().await;
 
     assert_eq!(statuses(&last), [200], "{last}");
     assert!(last.contains("connection: close\r\n"), "{last}");

@@ -4,7 +4,7 @@ use super::*;
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test]
-async fn what_may_be_read_in_two_ways_is_refused_and_the_connection_closed() {
+async fn ambiguous_requests_are_rejected_and_the_connection_is_closed() {
     for (request, status, kind) in [
         ("GET /a HTTP/1.1\r\n\r\n", 400, "missing-host"),
         (
@@ -67,9 +67,9 @@ async fn what_may_be_read_in_two_ways_is_refused_and_the_connection_closed() {
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "not-http"),
         ("GET /a\r\n\r\n", 400, "not-http"),
     ] {
-        let server = Server::start().await;
+        let server = ListenerFixture::start().await;
 
-        let answer = server.raw(format!("{request}{SMUGGLED}")).await;
+        let answer = server.send_raw(format!("{request}{SMUGGLED}")).await;
 
         assert_eq!(statuses(&answer), [status], "{request:?}: {answer}");
         assert!(
@@ -82,17 +82,17 @@ async fn what_may_be_read_in_two_ways_is_refused_and_the_connection_closed() {
         let withheld = request.starts_with("HEAD");
         assert_eq!(answer.contains("\"correlationId\":"), !withheld, "{answer}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
-        assert_eq!(server.asked(), 0, "{request:?}");
-        server.closed_for("bad-request").await;
+        assert_eq!(server.requests(), 0, "{request:?}");
+        server.wait_for_close_reason("bad-request").await;
     }
 }
 
 #[tokio::test]
-async fn a_refusal_comes_after_the_answers_before_it_and_names_its_own_request() {
-    let server = Server::start().await;
+async fn a_rejection_follows_earlier_responses_and_has_its_own_request_id() {
+    let server = ListenerFixture::start().await;
 
     let answers = server
-        .raw(format!(
+        .send_raw(format!(
             "{GET}{GET}GET /bad HTTP/1.1\r\nX-Request-Id: id-7\r\nHost: x\n\r\n{SMUGGLED}"
         ))
         .await;
@@ -100,16 +100,16 @@ async fn a_refusal_comes_after_the_answers_before_it_and_names_its_own_request()
     assert_eq!(statuses(&answers), [200, 200, 400], "{answers}");
     assert!(answers.contains("x-request-id: id-7\r\n"), "{answers}");
     assert!(answers.contains("\"instance\":\"/bad\""), "{answers}");
-    assert_eq!(server.asked(), 2);
+    assert_eq!(server.requests(), 2);
 }
 
 #[tokio::test]
-async fn a_refused_client_that_goes_on_sending_still_reads_why() {
-    let server = Server::start().await;
+async fn a_rejected_client_that_keeps_sending_still_receives_the_problem() {
+    let server = ListenerFixture::start().await;
     let body = "x".repeat(200_000);
 
     let answer = server
-        .raw(format!(
+        .send_raw(format!(
             "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n{body}"
         ))
         .await;
@@ -119,7 +119,7 @@ async fn a_refused_client_that_goes_on_sending_still_reads_why() {
 
 #[tokio::test]
 async fn nothing_after_a_body_is_a_request() {
-    let server = Server::start().await;
+    let server = ListenerFixture::start().await;
     let body = SMUGGLED.len();
 
     for framing in [
@@ -128,7 +128,7 @@ async fn nothing_after_a_body_is_a_request() {
         format!("Content-Length: 1\r\n\r\n{SMUGGLED}"),
     ] {
         let answer = server
-            .raw(format!(
+            .send_raw(format!(
                 "POST /a HTTP/1.1\r\nHost: x\r\n{framing}{SMUGGLED}"
             ))
             .await;
@@ -136,12 +136,12 @@ async fn nothing_after_a_body_is_a_request() {
         assert_eq!(statuses(&answer), [200], "{framing:?}: {answer}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
     }
-    assert_eq!(server.asked(), 3);
+    assert_eq!(server.requests(), 3);
 }
 
 #[tokio::test]
 async fn heads_are_limited_in_size_and_fields() {
-    let server = Server::start().await;
+    let server = ListenerFixture::start().await;
     let fields = |count: usize| {
         let fields: String = (1..count).map(|n| format!("a{n}: b\r\n")).collect();
         format!("GET /a HTTP/1.1\r\nHost: x\r\n{fields}\r\n")
@@ -157,7 +157,9 @@ async fn heads_are_limited_in_size_and_fields() {
         // Names and values come to 16 KiB with those of Host and Connection.
         heavy(16 * 1024 - "HostxAConnectionclose".len()),
     ] {
-        let answer = server.raw(format!("{most}Connection: close\r\n\r\n")).await;
+        let answer = server
+            .send_raw(format!("{most}Connection: close\r\n\r\n"))
+            .await;
 
         assert_eq!(statuses(&answer), [200], "{answer}");
     }
@@ -178,7 +180,7 @@ async fn heads_are_limited_in_size_and_fields() {
             414,
         ),
     ] {
-        let answer = server.raw(head).await;
+        let answer = server.send_raw(head).await;
 
         assert_eq!(statuses(&answer), [status], "{answer}");
         assert!(answer.contains("application/problem+json"), "{answer}");
@@ -186,8 +188,8 @@ async fn heads_are_limited_in_size_and_fields() {
 }
 
 #[tokio::test]
-async fn heads_may_come_in_any_pieces_and_many_at_once() {
-    let server = Server::start().await;
+async fn heads_may_be_split_or_pipelined() {
+    let server = ListenerFixture::start().await;
     let requests = format!(
         "{}{}\r\n{}",
         GET.replace("/path", "/one"),
@@ -203,7 +205,7 @@ async fn heads_may_come_in_any_pieces_and_many_at_once() {
             client.send(piece).await;
             tokio::task::yield_now().await;
         }
-        let answers = client.closed().await;
+        let answers = client.read_to_end().await;
 
         assert_eq!(statuses(&answers), [200, 200, 200], "{size}: {answers}");
         let places = ["ok /one", "ok /two", "ok /three"].map(|ok| answers.find(ok).unwrap());

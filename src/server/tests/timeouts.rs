@@ -3,23 +3,23 @@ use super::*;
 const SHORT: Duration = Duration::from_millis(50);
 
 #[tokio::test]
-async fn half_a_head_is_answered_408_and_closed() {
-    let server = Server::with(|edge| edge.limits.header_timeout = SHORT).await;
+async fn a_partial_head_gets_408_and_is_closed() {
+    let server = ListenerFixture::start_with(|edge| edge.limits.header_timeout = SHORT).await;
 
     let answer = server
-        .raw("GET /path HTTP/1.1\r\nX-Request-Id: slow-7\r\nHo")
+        .send_raw("GET /path HTTP/1.1\r\nX-Request-Id: slow-7\r\nHo")
         .await;
 
     assert_eq!(statuses(&answer), [408], "{answer}");
     assert!(answer.contains("x-request-id: slow-7\r\n"), "{answer}");
     assert!(answer.contains("urn:usage-proxy:problem:request-timeout"));
-    assert_eq!(server.asked(), 0);
-    server.closed_for("header-timeout").await;
+    assert_eq!(server.requests(), 0);
+    server.wait_for_close_reason("header-timeout").await;
 }
 
 #[tokio::test]
 async fn a_head_that_comes_byte_by_byte_has_no_more_time() {
-    let server = Server::with(|edge| edge.limits.header_timeout = SHORT).await;
+    let server = ListenerFixture::start_with(|edge| edge.limits.header_timeout = SHORT).await;
     let client = server.connect().await;
     let (mut answers, mut requests) = client.stream.into_split();
     let dribble = async {
@@ -35,7 +35,7 @@ async fn a_head_that_comes_byte_by_byte_has_no_more_time() {
 
     let mut answer = String::new();
     let both = async { tokio::join!(answers.read_to_string(&mut answer), dribble) };
-    let (read, ()) = tokio::time::timeout(PATIENCE, both)
+    let (read, ()) = tokio::time::timeout(TEST_TIMEOUT, both)
         .await
         .expect("it is closed");
 
@@ -45,47 +45,47 @@ async fn a_head_that_comes_byte_by_byte_has_no_more_time() {
 
 #[tokio::test]
 async fn a_later_head_has_as_much_time_as_the_first() {
-    let server = Server::with(|edge| edge.limits.header_timeout = SHORT).await;
+    let server = ListenerFixture::start_with(|edge| edge.limits.header_timeout = SHORT).await;
     let mut client = server.connect().await;
     client.send(GET).await;
     client.receive("ok /path").await;
 
     client.send("GET /path").await;
-    let answer = client.closed().await;
+    let answer = client.read_to_end().await;
 
     assert_eq!(statuses(&answer), [408], "{answer}");
-    server.closed_for("header-timeout").await;
+    server.wait_for_close_reason("header-timeout").await;
 }
 
 #[tokio::test]
-async fn who_says_nothing_is_closed_without_a_word() {
-    let server = Server::with(|edge| edge.limits.header_timeout = SHORT).await;
+async fn a_silent_connection_is_closed_without_a_response() {
+    let server = ListenerFixture::start_with(|edge| edge.limits.header_timeout = SHORT).await;
 
-    let answer = server.raw("").await;
+    let answer = server.send_raw("").await;
 
     assert_eq!(answer, "");
-    server.closed_for("header-timeout").await;
+    server.wait_for_close_reason("header-timeout").await;
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
-    let server = Server::with(|edge| edge.limits.idle_timeout = SHORT).await;
+    let server = ListenerFixture::start_with(|edge| edge.limits.idle_timeout = SHORT).await;
 
-    let answer = server.raw(GET).await;
+    let answer = server.send_raw(GET).await;
 
     assert_eq!(statuses(&answer), [200], "{answer}");
-    server.closed_for("idle-timeout").await;
+    server.wait_for_close_reason("idle-timeout").await;
 }
 
 #[tokio::test]
-async fn who_does_not_take_its_answer_is_cut_off() {
-    let server = Server::with(|edge| edge.limits.request_timeout = SHORT).await;
+async fn a_client_that_does_not_read_its_response_is_disconnected() {
+    let server = ListenerFixture::start_with(|edge| edge.limits.request_timeout = SHORT).await;
     let mut client = server.connect().await;
 
     client.send(GET.replace("/path", "/large")).await;
 
     // Nothing is read: the answer is larger than any socket's buffers.
-    server.closed_for("request-timeout").await;
+    server.wait_for_close_reason("request-timeout").await;
     assert_eq!(
         server.sample("usage_proxy_connections{state=\"active\"}"),
         0.0
@@ -94,19 +94,21 @@ async fn who_does_not_take_its_answer_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_client_that_stalls_is_cut_off_long_before_its_request_is_overdue() {
-    let server = Server::with(|edge| edge.limits.stall_timeout = SHORT).await;
+async fn a_stalled_client_is_disconnected_before_the_request_timeout() {
+    let server = ListenerFixture::start_with(|edge| edge.limits.stall_timeout = SHORT).await;
     let mut client = server.connect().await;
 
     client.send(GET.replace("/path", "/large")).await;
 
-    server.closed_for("stall-timeout").await;
+    server.wait_for_close_reason("stall-timeout").await;
     drop(client);
 }
 
 #[tokio::test]
-async fn a_client_that_takes_some_of_its_answer_now_and_then_does_not_stall() {
-    let server = Server::with(|edge| edge.limits.stall_timeout = Duration::from_secs(2)).await;
+async fn a_client_that_reads_occasionally_is_not_stalled() {
+    let server =
+        ListenerFixture::start_with(|edge| edge.limits.stall_timeout = Duration::from_secs(2))
+            .await;
     let mut client = server.connect().await;
     client.send(GET.replace("/path", "/large")).await;
 
@@ -122,8 +124,11 @@ async fn a_client_that_takes_some_of_its_answer_now_and_then_does_not_stall() {
 }
 
 #[tokio::test]
-async fn a_connection_that_rests_is_served_as_before() {
-    let server = Server::with(|edge| edge.limits.rest_after = Duration::from_millis(1)).await;
+async fn an_idle_connection_without_buffers_is_served() {
+    let server = ListenerFixture::start_with(|edge| {
+        edge.limits.release_buffers_after = Duration::from_millis(1)
+    })
+    .await;
     let rest = || tokio::time::sleep(SHORT);
     let mut client = server.connect().await;
 
@@ -139,19 +144,19 @@ async fn a_connection_that_rests_is_served_as_before() {
     client.receive("ok /half").await;
     rest().await;
     client.send("GET /bad HTTP/1.1\r\nHost : x\r\n\r\n").await;
-    let refused = client.closed().await;
+    let refused = client.read_to_end().await;
 
     assert_eq!(statuses(&refused), [400], "{refused}");
-    server.closed_for("bad-request").await;
-    assert_eq!(server.asked(), 3);
+    server.wait_for_close_reason("bad-request").await;
+    assert_eq!(server.requests(), 3);
 }
 
 #[tokio::test]
-async fn half_a_head_that_comes_with_a_request_is_not_lost() {
-    for heads in [Heads::Judged, Heads::AsTheyCome] {
-        let server = Server::with(|edge| {
-            edge.heads = heads;
-            edge.limits.rest_after = Duration::from_millis(1);
+async fn a_partial_head_after_a_request_is_not_lost() {
+    for heads in [RequestValidation::Strict, RequestValidation::Lenient] {
+        let server = ListenerFixture::start_with(|edge| {
+            edge.validation = heads;
+            edge.limits.release_buffers_after = Duration::from_millis(1);
         })
         .await;
         let mut client = server.connect().await;
@@ -166,9 +171,9 @@ async fn half_a_head_that_comes_with_a_request_is_not_lost() {
 }
 
 #[tokio::test]
-async fn a_connection_that_rests_ends_as_any_other() {
-    let server = Server::with(|edge| {
-        edge.limits.rest_after = Duration::from_millis(1);
+async fn an_idle_connection_without_buffers_is_closed_normally() {
+    let server = ListenerFixture::start_with(|edge| {
+        edge.limits.release_buffers_after = Duration::from_millis(1);
         edge.limits.idle_timeout = 4 * SHORT;
     })
     .await;
@@ -179,15 +184,15 @@ async fn a_connection_that_rests_ends_as_any_other() {
     drop(leaving);
     server.wait_for(&closed("client"), 1.0).await;
 
-    let answer = server.raw(GET).await;
+    let answer = server.send_raw(GET).await;
 
     assert_eq!(statuses(&answer), [200], "{answer}");
     server.wait_for(&closed("idle-timeout"), 1.0).await;
 }
 
 #[tokio::test]
-async fn who_takes_its_answer_slowly_but_in_time_gets_it_whole() {
-    let server = Server::with(|edge| {
+async fn a_slow_client_within_the_timeout_receives_the_whole_response() {
+    let server = ListenerFixture::start_with(|edge| {
         edge.limits.header_timeout = SHORT;
         edge.limits.idle_timeout = SHORT;
     })
@@ -196,18 +201,18 @@ async fn who_takes_its_answer_slowly_but_in_time_gets_it_whole() {
     client.send(GET.replace("/path", "/large")).await;
     tokio::time::sleep(3 * SHORT).await;
 
-    let answer = client.closed().await;
+    let answer = client.read_to_end().await;
 
     assert!(answer.len() > 64 << 20, "{}", answer.len());
-    server.closed_for("idle-timeout").await;
+    server.wait_for_close_reason("idle-timeout").await;
 }
 
 #[tokio::test]
-async fn an_answer_that_never_comes_is_cut_off() {
-    let server = Server::with(|edge| edge.limits.request_timeout = SHORT).await;
+async fn a_request_without_a_response_is_aborted() {
+    let server = ListenerFixture::start_with(|edge| edge.limits.request_timeout = SHORT).await;
 
-    let answer = server.raw(GET.replace("/path", "/never")).await;
+    let answer = server.send_raw(GET.replace("/path", "/never")).await;
 
     assert_eq!(answer, "");
-    server.closed_for("request-timeout").await;
+    server.wait_for_close_reason("request-timeout").await;
 }

@@ -18,19 +18,19 @@ use crate::{
     clock::ManualClock,
     config::TlsConfig,
     reload::Reload,
-    server::tls::{Tls, TlsError, TlsMetrics, named},
+    server::tls::{ListenerTls, TlsError, TlsMetrics, file_paths},
 };
 
 /// A CA, and a folder for what it signs.
-struct Authority {
+struct TestCa {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 /// A listener with TLS, and how it is told to look at its files.
 struct TlsServer {
-    server: Server,
-    tls: Arc<Tls>,
+    server: ListenerFixture,
+    tls: Arc<ListenerTls>,
     watched: Vec<PathBuf>,
     reload: Reload,
     registry: Registry,
@@ -38,13 +38,13 @@ struct TlsServer {
 
 /// What a client brings.
 #[derive(Clone, Copy)]
-struct Dial<'a> {
+struct DialOptions<'a> {
     version: &'static SupportedProtocolVersion,
     alpn: &'static [u8],
     certificate: Option<(&'a str, &'a str)>,
 }
 
-impl Default for Dial<'_> {
+impl Default for DialOptions<'_> {
     fn default() -> Self {
         Self {
             version: &TLS13,
@@ -56,7 +56,7 @@ impl Default for Dial<'_> {
 
 // === impl Authority ===
 
-impl Authority {
+impl TestCa {
     fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -100,7 +100,11 @@ impl Authority {
     }
 
     /// Connects and agrees upon TLS.
-    async fn dial(&self, server: &Server, dial: Dial<'_>) -> io::Result<TlsStream<TcpStream>> {
+    async fn dial(
+        &self,
+        server: &ListenerFixture,
+        dial: DialOptions<'_>,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -132,11 +136,11 @@ impl TlsServer {
     async fn start(files: TlsConfig) -> Self {
         let registry = Registry::new();
         let metrics = TlsMetrics::new(&registry).unwrap();
-        let watched = named(&files);
-        let tls = Tls::load(files, "api", &metrics).unwrap();
+        let watched = file_paths(&files);
+        let tls = ListenerTls::load_files(files, "api", &metrics).unwrap();
         let served = Arc::clone(&tls);
         Self {
-            server: Server::with(|edge| edge.tls = Some(served)).await,
+            server: ListenerFixture::start_with(|edge| edge.tls = Some(served)).await,
             tls,
             watched,
             reload: Reload::default(),
@@ -145,11 +149,11 @@ impl TlsServer {
     }
 
     /// Follows its files for as long as `meanwhile` takes.
-    async fn following<T>(&self, meanwhile: impl Future<Output = T>) -> T {
+    async fn with_reloading<T>(&self, meanwhile: impl Future<Output = T>) -> T {
         let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
         let watch = self.reload.watch(self.watched.clone(), clock).await;
         tokio::select! {
-            () = Arc::clone(&self.tls).follow(watch) => unreachable!("it follows for ever"),
+            () = Arc::clone(&self.tls).reload_on_change(watch) => unreachable!("it follows for ever"),
             done = meanwhile => done,
         }
     }
@@ -168,7 +172,7 @@ impl TlsServer {
                 tokio::task::yield_now().await;
             }
         };
-        let waited = tokio::time::timeout(PATIENCE, reached).await;
+        let waited = tokio::time::timeout(TEST_TIMEOUT, reached).await;
         waited.expect("the new certificate is taken over");
     }
 }
@@ -181,7 +185,7 @@ const Y2040: i64 = 2_208_988_800;
 const Y2050: i64 = 2_524_608_000;
 
 /// One request on a connection that stays open.
-async fn ask(stream: &mut TlsStream<TcpStream>, path: &str) -> String {
+async fn send_request(stream: &mut TlsStream<TcpStream>, path: &str) -> String {
     stream
         .write_all(GET.replace("/path", path).as_bytes())
         .await
@@ -197,22 +201,22 @@ async fn ask(stream: &mut TlsStream<TcpStream>, path: &str) -> String {
 }
 
 /// Everything that comes until the connection is closed.
-async fn rest(mut stream: TlsStream<TcpStream>) -> String {
+async fn read_to_end(mut stream: TlsStream<TcpStream>) -> String {
     let mut rest = String::new();
     let reading = stream.read_to_string(&mut rest);
-    let read = tokio::time::timeout(PATIENCE, reading).await;
+    let read = tokio::time::timeout(TEST_TIMEOUT, reading).await;
     read.expect("the connection is closed").unwrap();
     rest
 }
 
 /// The serial number of what the server showed, which no two certificates share.
-fn shown(stream: &TlsStream<TcpStream>) -> Vec<u8> {
+fn served_serial(stream: &TlsStream<TcpStream>) -> Vec<u8> {
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
 #[tokio::test]
 async fn a_client_that_closes_its_half_is_answered() {
-    let ca = Authority::new("CA");
+    let ca = TestCa::new("CA");
     let TlsServer { server, .. } = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
 
     for (version, says_so) in [
@@ -221,12 +225,12 @@ async fn a_client_that_closes_its_half_is_answered() {
         (&TLS13, true),
         (&TLS13, false),
     ] {
-        let dial = Dial {
+        let dial = DialOptions {
             version,
-            ..Dial::default()
+            ..DialOptions::default()
         };
         let mut stream = ca.dial(&server, dial).await.unwrap();
-        let before = server.asked();
+        let before = server.requests();
         let later = GET.replace("/path", "/later");
         stream.write_all(later.as_bytes()).await.unwrap();
         if says_so {
@@ -236,33 +240,33 @@ async fn a_client_that_closes_its_half_is_answered() {
             stream.flush().await.unwrap();
             stream.get_mut().0.shutdown().await.unwrap();
         }
-        server.wait_until_asked(before + 1).await;
-        server.later.notify_one();
+        server.wait_for_requests(before + 1).await;
+        server.release_later.notify_one();
 
-        let answer = rest(stream).await;
+        let answer = read_to_end(stream).await;
         assert!(answer.ends_with("ok /later"), "{says_so}: {answer:?}");
     }
 }
 
 #[tokio::test]
 async fn both_versions_of_tls_are_spoken_and_alpn_chooses_the_version_of_http() {
-    let ca = Authority::new("CA");
+    let ca = TestCa::new("CA");
     let server = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
 
     for version in [&TLS12, &TLS13] {
-        let dial = Dial {
+        let dial = DialOptions {
             version,
-            ..Dial::default()
+            ..DialOptions::default()
         };
         let mut stream = ca.dial(&server.server, dial).await.unwrap();
 
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
-        let answer = ask(&mut stream, "/path").await;
+        let answer = send_request(&mut stream, "/path").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
-    let h2 = Dial {
+    let h2 = DialOptions {
         alpn: b"h2",
-        ..Dial::default()
+        ..DialOptions::default()
     };
     let mut stream = ca.dial(&server.server, h2).await.unwrap();
     let mut head = [0; 9];
@@ -277,15 +281,15 @@ async fn both_versions_of_tls_are_spoken_and_alpn_chooses_the_version_of_http() 
 }
 
 #[tokio::test]
-async fn a_client_may_show_a_certificate_of_the_client_ca_or_none() {
-    let (ca, other) = (Authority::new("CA"), Authority::new("CA"));
+async fn a_client_certificate_is_optional_but_must_be_of_the_client_ca() {
+    let (ca, other) = (TestCa::new("CA"), TestCa::new("CA"));
     let server = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
     let (certificate, key) = ca.sign("portal", 2040);
     let (foreign, foreign_key) = other.sign("portal", 2040);
-    let showing = |certificate, version| Dial {
+    let showing = |certificate, version| DialOptions {
         certificate,
         version,
-        ..Dial::default()
+        ..DialOptions::default()
     };
 
     for version in [&TLS12, &TLS13] {
@@ -296,47 +300,60 @@ async fn a_client_may_show_a_certificate_of_the_client_ca_or_none() {
             .await
             .unwrap();
 
-        assert!(ask(&mut known, "/who").await.ends_with("Some(\"portal\")"));
-        assert!(ask(&mut nobody, "/who").await.ends_with("None"));
+        assert!(
+            send_request(&mut known, "/who")
+                .await
+                .ends_with("Some(\"portal\")")
+        );
+        assert!(send_request(&mut nobody, "/who").await.ends_with("None"));
     }
-    let before = server.server.asked();
+    let before = server.server.requests();
     let foreign = showing(Some((foreign.as_str(), foreign_key.as_str())), &TLS12);
     let refused = ca.dial(&server.server, foreign).await;
 
     assert!(refused.is_err());
-    assert_eq!(server.server.asked(), before);
+    assert_eq!(server.server.requests(), before);
     server.server.wait_for(&closed("tls-handshake"), 1.0).await;
 }
 
 #[tokio::test]
-async fn a_new_pair_is_shown_to_new_connections_while_old_ones_are_served_on() {
-    let ca = Authority::new("CA");
+async fn a_new_certificate_is_used_for_new_connections_only() {
+    let ca = TestCa::new("CA");
     let server = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
     assert_eq!(server.gauge(EXPIRY), Y2040);
-    let mut old = ca.dial(&server.server, Dial::default()).await.unwrap();
+    let mut old = ca
+        .dial(&server.server, DialOptions::default())
+        .await
+        .unwrap();
 
     server
-        .following(async {
+        .with_reloading(async {
             ca.install(&ca.sign("server", 2050));
-            server.reload.ask();
+            server.reload.trigger();
             server.wait_for_expiry(Y2050).await;
         })
         .await;
-    let mut new = ca.dial(&server.server, Dial::default()).await.unwrap();
+    let mut new = ca
+        .dial(&server.server, DialOptions::default())
+        .await
+        .unwrap();
 
-    assert_ne!(shown(&old), shown(&new));
+    assert_ne!(served_serial(&old), served_serial(&new));
     for stream in [&mut old, &mut new] {
-        assert!(ask(stream, "/path").await.ends_with("ok /path"));
+        assert!(send_request(stream, "/path").await.ends_with("ok /path"));
     }
     assert_eq!(server.gauge(RELOADED), 1);
 }
 
 #[tokio::test]
-async fn a_broken_new_pair_leaves_the_old_one_in_force() {
-    let ca = Authority::new("CA");
+async fn a_broken_new_certificate_keeps_the_old_one_active() {
+    let ca = TestCa::new("CA");
     let (first, second) = (ca.sign("server", 2040), ca.sign("server", 2050));
     let server = TlsServer::start(ca.install(&first)).await;
-    let before = ca.dial(&server.server, Dial::default()).await.unwrap();
+    let before = ca
+        .dial(&server.server, DialOptions::default())
+        .await
+        .unwrap();
 
     for broken in [
         (second.0.clone(), first.1.clone()),
@@ -344,26 +361,29 @@ async fn a_broken_new_pair_leaves_the_old_one_in_force() {
         (second.0.clone(), "no key".to_owned()),
     ] {
         server
-            .following(async {
+            .with_reloading(async {
                 ca.install(&broken);
-                server.reload.ask();
+                server.reload.trigger();
                 let told = async {
                     while server.gauge(RELOADED) != 0 {
                         tokio::task::yield_now().await;
                     }
                 };
-                tokio::time::timeout(PATIENCE, told).await.unwrap();
+                tokio::time::timeout(TEST_TIMEOUT, told).await.unwrap();
             })
             .await;
-        let after = ca.dial(&server.server, Dial::default()).await.unwrap();
+        let after = ca
+            .dial(&server.server, DialOptions::default())
+            .await
+            .unwrap();
 
-        assert_eq!(shown(&after), shown(&before));
+        assert_eq!(served_serial(&after), served_serial(&before));
         assert_eq!(server.gauge(EXPIRY), Y2040);
 
         server
-            .following(async {
+            .with_reloading(async {
                 ca.install(&first);
-                server.reload.ask();
+                server.reload.trigger();
                 while server.gauge(RELOADED) != 1 {
                     tokio::task::yield_now().await;
                 }
@@ -373,78 +393,86 @@ async fn a_broken_new_pair_leaves_the_old_one_in_force() {
 }
 
 #[tokio::test]
-async fn what_is_no_pair_is_refused_at_the_start_and_named() {
-    let ca = Authority::new("CA");
+async fn an_invalid_key_pair_is_rejected_at_startup_with_its_file() {
+    let ca = TestCa::new("CA");
     let (first, second) = (ca.sign("server", 2040), ca.sign("server", 2040));
     let metrics = TlsMetrics::new(&Registry::new()).unwrap();
     let load = |pair: (&String, &String)| {
         let files = ca.install(&(pair.0.clone(), pair.1.clone()));
-        Tls::load(files, "api", &metrics).unwrap_err()
+        ListenerTls::load_files(files, "api", &metrics).unwrap_err()
     };
 
     let mismatch = load((&first.0, &second.1));
     let swapped = load((&first.1, &first.0));
     let mut files = ca.install(&first);
     files.key_file = ca.path("missing");
-    let missing = Tls::load(files, "api", &metrics).unwrap_err();
+    let missing = ListenerTls::load_files(files, "api", &metrics).unwrap_err();
 
-    assert!(matches!(mismatch, TlsError::Pair { .. }), "{mismatch}");
+    assert!(matches!(mismatch, TlsError::KeyPair { .. }), "{mismatch}");
     assert!(matches!(swapped, TlsError::Pem { .. }), "{swapped}");
     assert!(missing.to_string().contains("missing"), "{missing}");
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_go_on_is_closed() {
-    let ca = Authority::new("CA");
+async fn a_stalled_handshake_is_closed() {
+    let ca = TestCa::new("CA");
     let files = ca.install(&ca.sign("server", 2040));
-    let tls = Tls::load(files, "api", &TlsMetrics::new(&Registry::new()).unwrap()).unwrap();
-    let server = Server::with(|edge| {
+    let tls =
+        ListenerTls::load_files(files, "api", &TlsMetrics::new(&Registry::new()).unwrap()).unwrap();
+    let server = ListenerFixture::start_with(|edge| {
         edge.tls = Some(tls);
         edge.limits.header_timeout = Duration::from_millis(50);
     })
     .await;
 
-    let answer = server.raw(b"\x16\x03\x01").await;
+    let answer = server.send_raw(b"\x16\x03\x01").await;
 
     assert_eq!(answer, "");
-    server.closed_for("tls-handshake").await;
+    server.wait_for_close_reason("tls-handshake").await;
 }
 
 #[tokio::test]
 async fn plain_http_on_a_tls_listener_is_no_handshake() {
-    let ca = Authority::new("CA");
+    let ca = TestCa::new("CA");
     let server = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
 
-    server.server.raw(GET).await;
+    server.server.send_raw(GET).await;
 
-    assert_eq!(server.server.asked(), 0);
-    server.server.closed_for("tls-handshake").await;
+    assert_eq!(server.server.requests(), 0);
+    server.server.wait_for_close_reason("tls-handshake").await;
 }
 
 #[tokio::test]
-async fn a_client_ca_that_is_gone_ends_the_connections_that_it_vouched_for() {
-    let (ca, next) = (Authority::new("CA"), Authority::new("next CA"));
+async fn removing_a_client_ca_closes_its_clients_connections() {
+    let (ca, next) = (TestCa::new("CA"), TestCa::new("next CA"));
     let server = TlsServer::start(ca.install(&ca.sign("server", 2040))).await;
     let (certificate, key) = ca.sign("portal", 2040);
-    let showing = Dial {
+    let showing = DialOptions {
         certificate: Some((&certificate, &key)),
-        ..Dial::default()
+        ..DialOptions::default()
     };
     let mut idle = ca.dial(&server.server, showing).await.unwrap();
     let mut asking = ca.dial(&server.server, showing).await.unwrap();
-    let mut nobody = ca.dial(&server.server, Dial::default()).await.unwrap();
+    let mut nobody = ca
+        .dial(&server.server, DialOptions::default())
+        .await
+        .unwrap();
     let install = |client_ca: &str, until| {
         ca.install(&ca.sign("server", until));
         fs::write(ca.path("ca"), client_ca).unwrap();
-        server.reload.ask();
+        server.reload.trigger();
     };
 
     server
-        .following(async {
+        .with_reloading(async {
             install(&(ca.issuer.pem() + &next.issuer.pem()), 2050);
             server.wait_for_expiry(Y2050).await;
             for known in [&mut idle, &mut asking] {
-                assert!(ask(known, "/who").await.ends_with("Some(\"portal\")"));
+                assert!(
+                    send_request(known, "/who")
+                        .await
+                        .ends_with("Some(\"portal\")")
+                );
             }
             asking.write_all(b"GET /who HTTP/1.1\r\n").await.unwrap();
             let active = "usage_proxy_connections{state=\"active\"}";
@@ -455,10 +483,14 @@ async fn a_client_ca_that_is_gone_ends_the_connections_that_it_vouched_for() {
         .await;
     asking.write_all(b"Host: x\r\n\r\n").await.unwrap();
 
-    let last = rest(asking).await;
+    let last = read_to_end(asking).await;
     assert!(last.contains("connection: close\r\n"), "{last}");
     assert!(last.ends_with("None"), "{last}");
-    assert_eq!(rest(idle).await, "");
-    assert!(ask(&mut nobody, "/path").await.ends_with("ok /path"));
+    assert_eq!(read_to_end(idle).await, "");
+    assert!(
+        send_request(&mut nobody, "/path")
+            .await
+            .ends_with("ok /path")
+    );
     server.server.wait_for(&closed("drained"), 2.0).await;
 }

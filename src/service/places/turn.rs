@@ -8,18 +8,18 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Overloaded, Place, Places};
+use super::{ConcurrencyLimiter, Overloaded, Place};
 use crate::{
-    cache::Shed,
+    cache::ShedReason,
     domain::Caller,
     resilience::fair_queue::{Admission, Refusal},
-    service::counted::Counted,
+    service::gauge_guard::GaugeGuard,
 };
 
 /// A call that someone wants: it waits in the line of every caller that does, so that none waits
 /// behind the line of another.
 pub(in crate::service) struct Wanted {
-    places: Arc<Places>,
+    places: Arc<ConcurrencyLimiter>,
     /// Who wanted it first.
     first: Arc<str>,
     /// Held while the queue is entered; the queue's lock is never held while this is taken.
@@ -84,7 +84,7 @@ impl Wanted {
     ///
     /// Where its turn would not come in time.
     pub(super) fn by(
-        places: &Arc<Places>,
+        places: &Arc<ConcurrencyLimiter>,
         caller: &Caller,
         now: Instant,
     ) -> Result<Arc<Self>, Refusal> {
@@ -258,11 +258,13 @@ impl Turn {
                     return Ok((place, asked_at));
                 }
                 Next::GiveUp => {
-                    places.metrics.shed(Shed::Deadline);
+                    places.metrics.record_shed(ShedReason::Deadline);
                     return Err(places.overloaded(&wanted.first));
                 }
                 Next::Wait { until } => {
-                    waiting.get_or_insert_with(|| Counted::on(&places.metrics.fills_waiting));
+                    waiting.get_or_insert_with(|| {
+                        GaugeGuard::increment(&places.metrics.fills_waiting)
+                    });
                     tokio::select! {
                         () = wanted.changed.notified() => {}
                         () = places.clock.sleep_until(until) => {}

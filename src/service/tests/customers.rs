@@ -6,53 +6,54 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    domain::{CustomerEntry, CustomerList, Customers, ListedCustomer, Scopes},
-    render::customers::Shown,
+    domain::{CustomerAccess, CustomerEntry, CustomerList, ListedCustomer, ScopeSet},
+    render::customers::VisibleCustomers,
 };
 
-const THREE: Step = Step::Lists(&[(3, "Contoso"), (1, "litware"), (2, "Adatum")]);
+const THREE_CUSTOMERS: SourceStep =
+    SourceStep::Customers(&[(3, "Contoso"), (1, "litware"), (2, "Adatum")]);
 
-fn id(number: u128) -> CustomerId {
+fn numbered_id(number: u128) -> CustomerId {
     CustomerId::parse(&uuid::Uuid::from_u128(number).to_string()).unwrap()
 }
 
-pub(super) fn list(customers: &[(u128, &str)]) -> CustomerList {
+pub(super) fn customer_list(customers: &[(u128, &str)]) -> CustomerList {
     let listed = customers.iter().map(|(number, name)| ListedCustomer {
         entry: CustomerEntry {
-            id: id(*number),
+            id: numbered_id(*number),
             name: (*name).into(),
             domain: None,
         },
-        raw: format!("{{\"id\":\"{}\"}}", id(*number)).into(),
+        raw: format!("{{\"id\":\"{}\"}}", numbered_id(*number)).into(),
     });
     CustomerList::new(listed.collect())
 }
 
-fn caller(customers: Customers, scope: Scope) -> Caller {
-    Caller::new("portal", customers, Scopes::from_iter([scope]))
+fn caller_with(customers: CustomerAccess, scope: CallerScope) -> Caller {
+    Caller::new("portal", customers, ScopeSet::from_iter([scope]))
 }
 
-impl Fixture {
-    async fn customers_of(&self, caller: &Caller) -> Result<Answer, Unanswered> {
+impl ServiceFixture {
+    async fn customer_list_as(&self, caller: &Caller) -> Result<UsageAnswer, UsageError> {
         let now = self.clock.now();
-        self.usage
-            .list(Directive::Any, caller, CallTrace::default, now)
+        self.service
+            .customer_list(CacheDirective::Any, caller, CallTrace::default, now)
             .await
     }
 
     /// What of an answer a caller is shown: ids.
-    async fn shown(&self, answer: &Answer, caller: &Caller) -> Vec<Value> {
-        let prepared = &answer.held.prepared;
+    async fn visible_ids(&self, answer: &UsageAnswer, caller: &Caller) -> Vec<Value> {
+        let prepared = &answer.cached.rendered;
         let shown = self
-            .usage
-            .show_customers(prepared, caller, None, Coding::Identity);
+            .service
+            .visible_customers(prepared, caller, None, ContentCoding::Identity);
         let body = match shown.await.unwrap().unwrap() {
-            Shown::Part(part) => {
-                let part = part.ready(Coding::Identity);
+            VisibleCustomers::Part(part) => {
+                let part = part.ready(ContentCoding::Identity);
                 part.unwrap().body().to_vec()
             }
-            Shown::Whole => {
-                let whole = prepared.ready(Form::Native, Coding::Identity);
+            VisibleCustomers::Whole => {
+                let whole = prepared.ready(Format::Native, ContentCoding::Identity);
                 whole.unwrap().1.body().to_vec()
             }
         };
@@ -62,51 +63,70 @@ impl Fixture {
     }
 }
 
-fn names(answer: &Answer) -> Vec<&str> {
-    let index = answer.held.prepared.customers().unwrap();
+fn listed_names(answer: &UsageAnswer) -> Vec<&str> {
+    let index = answer.cached.rendered.customers().unwrap();
     index.entries().map(|entry| entry.name.as_str()).collect()
 }
 
 #[tokio::test]
-async fn a_caller_is_told_its_customers_by_name_and_how_old_they_are() {
-    let fixture = Fixture::new([THREE]);
-    let its = Customers::Only(Arc::new(HashSet::from([id(3), id(1), id(9)])));
+async fn a_caller_gets_its_own_customers_by_name_with_their_age() {
+    let fixture = ServiceFixture::new([THREE_CUSTOMERS]);
+    let its = CustomerAccess::Only(Arc::new(HashSet::from([
+        numbered_id(3),
+        numbered_id(1),
+        numbered_id(9),
+    ])));
 
-    let all = fixture.customers_of(&Caller::anonymous()).await.unwrap();
+    let all = fixture
+        .customer_list_as(&Caller::anonymous())
+        .await
+        .unwrap();
     fixture.clock.advance(5 * SECOND);
-    let its = caller(its, Scope::UsageRead);
-    let own = fixture.customers_of(&its).await.unwrap();
+    let its = caller_with(its, CallerScope::UsageRead);
+    let own = fixture.customer_list_as(&its).await.unwrap();
 
-    assert_eq!(names(&all), ["Adatum", "Contoso", "litware"]);
+    assert_eq!(listed_names(&all), ["Adatum", "Contoso", "litware"]);
     assert_eq!(all.result, CacheResult::Miss);
-    let own_ids = [3, 1].map(|number| json!(id(number).to_string()));
-    assert_eq!(fixture.shown(&own, &its).await, own_ids);
-    assert_eq!(fixture.shown(&all, &Caller::anonymous()).await.len(), 3);
+    let own_ids = [3, 1].map(|number| json!(numbered_id(number).to_string()));
+    assert_eq!(fixture.visible_ids(&own, &its).await, own_ids);
+    assert_eq!(
+        fixture.visible_ids(&all, &Caller::anonymous()).await.len(),
+        3
+    );
     assert_eq!(own.result, CacheResult::Hit);
-    assert_eq!(own.held.age, 5 * SECOND);
-    assert_eq!(fixture.script.asked(), 1);
+    assert_eq!(own.cached.age, 5 * SECOND);
+    assert_eq!(fixture.source.calls(), 1);
 }
 
 #[tokio::test]
-async fn who_may_read_nothing_is_refused_before_anything_is_asked() {
-    let fixture = Fixture::new([]);
-    let refresher = caller(Customers::All, Scope::CacheRefresh);
+async fn a_caller_without_read_access_is_rejected_before_any_fetch() {
+    let fixture = ServiceFixture::new([]);
+    let refresher = caller_with(CustomerAccess::All, CallerScope::CacheRefresh);
 
-    let refused = fixture.customers_of(&refresher).await.unwrap_err();
+    let refused = fixture.customer_list_as(&refresher).await.unwrap_err();
 
-    assert!(matches!(refused.cause, Cause::NotAllowed));
-    assert_eq!(fixture.script.asked(), 0);
+    assert!(matches!(refused.kind, ErrorKind::NotAllowed));
+    assert_eq!(fixture.source.calls(), 0);
 }
 
 #[tokio::test]
-async fn an_older_list_stands_in_for_a_failure() {
-    let fixture = Fixture::new([THREE, Step::Fails(SourceErrorKind::TimedOut)]);
-    fixture.customers_of(&Caller::anonymous()).await.unwrap();
+async fn a_stale_list_is_served_after_a_failure() {
+    let fixture = ServiceFixture::new([
+        THREE_CUSTOMERS,
+        SourceStep::Fails(SourceErrorKind::TimedOut),
+    ]);
+    fixture
+        .customer_list_as(&Caller::anonymous())
+        .await
+        .unwrap();
     fixture.clock.advance(130 * SECOND);
 
-    let stale = fixture.customers_of(&Caller::anonymous()).await.unwrap();
+    let stale = fixture
+        .customer_list_as(&Caller::anonymous())
+        .await
+        .unwrap();
 
-    assert_eq!(names(&stale).len(), 3);
+    assert_eq!(listed_names(&stale).len(), 3);
     assert_eq!(stale.result, CacheResult::Stale);
     assert_eq!(stale.status.detail, Some("stale-if-error"));
 }

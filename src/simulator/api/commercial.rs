@@ -4,29 +4,29 @@ use serde::Serialize;
 use url::form_urlencoded;
 use uuid::Uuid;
 
-use super::{super::Simulation, BadRequest, Call};
+use super::{super::Simulation, BadRequestError, SimulatedCall};
 use crate::simulator::{
     filter::Filter,
-    fleet::{AsOf, Row},
-    overrides::Overrides,
-    reply::Reply,
+    fleet::{FleetRow, RequestedDate},
+    overrides::CustomerOverrides,
+    reply::SimulatedReply,
 };
 
 /// A page of rows; they come under `Value`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Page<'a> {
+struct CommercialReply<'a> {
     total_count: usize,
     #[serde(rename = "Value")]
-    value: Vec<Item<'a>>,
+    value: Vec<CommercialItem<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    links: Option<Links>,
+    links: Option<CommercialLinks>,
 }
 
 /// A row: the active count is spelled in the singular, the date has no offset, GUIDs are shouted.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Item<'a> {
+struct CommercialItem<'a> {
     processed_date_time: String,
     workload_code: &'a str,
     workload_name: &'a str,
@@ -42,12 +42,12 @@ struct Item<'a> {
 }
 
 #[derive(Serialize)]
-struct Links {
-    next: Link,
+struct CommercialLinks {
+    next: CommercialLink,
 }
 
 #[derive(Serialize)]
-struct Link {
+struct CommercialLink {
     uri: String,
     method: &'static str,
     headers: [(); 0],
@@ -55,27 +55,27 @@ struct Link {
 
 /// What is asked for.
 #[derive(Debug)]
-struct Question {
+struct CommercialQuery {
     top: usize,
     skip: usize,
     filter: Option<Filter>,
-    as_of: AsOf,
+    as_of: RequestedDate,
 }
 
 /// Usage of any customers and any processed date.
-pub(super) fn answer(simulation: &Simulation, call: &Call) -> Reply {
-    match Question::parse(simulation, call) {
-        Ok(question) => question.answer(simulation, call),
+pub(super) fn handle(simulation: &Simulation, call: &SimulatedCall) -> SimulatedReply {
+    match CommercialQuery::parse(simulation, call) {
+        Ok(question) => question.reply(simulation, call),
         Err(refusal) => refusal.into(),
     }
 }
 
 // === impl Question ===
 
-impl Question {
-    fn parse(simulation: &Simulation, call: &Call) -> Result<Self, BadRequest> {
+impl CommercialQuery {
+    fn parse(simulation: &Simulation, call: &SimulatedCall) -> Result<Self, BadRequestError> {
         if call.parameter("groupby").is_some() {
-            return Err(BadRequest("groupby is not simulated.".into()));
+            return Err(BadRequestError("groupby is not simulated.".into()));
         }
         let filter = call.parameter("filter");
         let filter = filter.map(|text| Filter::parse(&text)).transpose();
@@ -85,12 +85,12 @@ impl Question {
                 .number("top", 1)?
                 .map_or(simulation.page_size, |top| top.min(simulation.page_size)),
             skip: call.number("skip", 0)?.unwrap_or(0),
-            filter: filter.map_err(|error| BadRequest(error.to_string()))?,
-            as_of: date.map_or(Ok(AsOf::Newest), |text| as_of(&text))?,
+            filter: filter.map_err(|error| BadRequestError(error.to_string()))?,
+            as_of: date.map_or(Ok(RequestedDate::Newest), |text| parse_as_of(&text))?,
         })
     }
 
-    fn answer(&self, simulation: &Simulation, call: &Call) -> Reply {
+    fn reply(&self, simulation: &Simulation, call: &SimulatedCall) -> SimulatedReply {
         let overrides = simulation.overrides();
         let only = self.filter.as_ref().and_then(Filter::customer);
         let told = only.and_then(|id| overrides.get(&id)?.reply());
@@ -104,21 +104,23 @@ impl Question {
         if let Some(filter) = &self.filter {
             rows.retain(|row| filter.matches(row));
         }
-        let page = Page {
+        let page = CommercialReply {
             total_count: rows.len(),
             value: rows
                 .iter()
                 .skip(self.skip)
                 .take(self.top)
-                .map(item)
+                .map(render_item)
                 .collect(),
-            links: self.next(rows.len(), call).map(Links::to),
+            links: self
+                .next_uri(rows.len(), call)
+                .map(CommercialLinks::next_to),
         };
-        Reply::json(StatusCode::OK, &page)
+        SimulatedReply::json(StatusCode::OK, &page)
     }
 
     /// Where the next page is, or is said to be.
-    fn next(&self, total: usize, call: &Call) -> Option<String> {
+    fn next_uri(&self, total: usize, call: &SimulatedCall) -> Option<String> {
         if let Some(link) = &call.faults.next_link {
             return Some(link.clone());
         }
@@ -139,7 +141,7 @@ impl Question {
 }
 
 /// A date, or an instant whose UTC date is meant.
-fn as_of(text: &str) -> Result<AsOf, BadRequest> {
+fn parse_as_of(text: &str) -> Result<RequestedDate, BadRequestError> {
     let instant = text.parse::<Timestamp>();
     let date = match instant {
         Ok(instant) => Ok(Offset::UTC.to_datetime(instant).date()),
@@ -148,14 +150,18 @@ fn as_of(text: &str) -> Result<AsOf, BadRequest> {
             .map(DateTime::date)
             .or_else(|_| text.parse::<Date>()),
     };
-    date.map(AsOf::Date).map_err(|_| {
-        BadRequest(format!(
+    date.map(RequestedDate::Date).map_err(|_| {
+        BadRequestError(format!(
             "processedDateTime is '{text}': expected a date or a date and time"
         ))
     })
 }
 
-fn all_rows<'a>(simulation: &'a Simulation, overrides: &'a Overrides, as_of: AsOf) -> Vec<Row<'a>> {
+fn all_rows<'a>(
+    simulation: &'a Simulation,
+    overrides: &'a CustomerOverrides,
+    as_of: RequestedDate,
+) -> Vec<FleetRow<'a>> {
     let known = simulation
         .fleet
         .customers()
@@ -173,10 +179,10 @@ fn all_rows<'a>(simulation: &'a Simulation, overrides: &'a Overrides, as_of: AsO
 
 fn rows_of<'a>(
     simulation: &'a Simulation,
-    overrides: &'a Overrides,
+    overrides: &'a CustomerOverrides,
     id: Uuid,
-    as_of: AsOf,
-) -> Vec<Row<'a>> {
+    as_of: RequestedDate,
+) -> Vec<FleetRow<'a>> {
     if let Some(rows) = overrides.get(&id).and_then(|told| told.rows(id, as_of)) {
         return rows;
     }
@@ -186,8 +192,8 @@ fn rows_of<'a>(
     }
 }
 
-fn item<'a>(row: &Row<'a>) -> Item<'a> {
-    Item {
+fn render_item<'a>(row: &FleetRow<'a>) -> CommercialItem<'a> {
+    CommercialItem {
         processed_date_time: row.processed.to_string(),
         workload_code: row.workload_code,
         workload_name: row.workload_name,
@@ -209,10 +215,10 @@ fn upper_case(id: Uuid) -> String {
 
 // === impl Links ===
 
-impl Links {
-    fn to(uri: String) -> Self {
+impl CommercialLinks {
+    fn next_to(uri: String) -> Self {
         Self {
-            next: Link {
+            next: CommercialLink {
                 uri,
                 method: "GET",
                 headers: [],

@@ -1,33 +1,33 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{super::Simulation, BadRequest, Call};
-use crate::simulator::{fleet::Customer, reply::Reply};
+use super::{super::Simulation, BadRequestError, SimulatedCall};
+use crate::simulator::{fleet::FleetCustomer, reply::SimulatedReply};
 
 /// Largest page, and the size of a page when none is asked for.
-const LARGEST_PAGE: usize = 500;
+const MAX_PAGE_SIZE: usize = 500;
 
-const CONTINUATION: &str = "MS-ContinuationToken";
+const CONTINUATION_HEADER: &str = "MS-ContinuationToken";
 
 /// What a continuation token begins with; the rest is where the next page starts.
 const TOKEN_PREFIX: &str = "page-from-";
 
 /// A page of the partner's customers.
-pub(super) fn answer(simulation: &Simulation, call: &Call) -> Reply {
-    match page(simulation, call) {
-        Ok(body) => Reply::json(StatusCode::OK, &body),
+pub(super) fn handle(simulation: &Simulation, call: &SimulatedCall) -> SimulatedReply {
+    match render_page(simulation, call) {
+        Ok(body) => SimulatedReply::json(StatusCode::OK, &body),
         Err(refusal) => refusal.into(),
     }
 }
 
-fn page(simulation: &Simulation, call: &Call) -> Result<Value, BadRequest> {
-    let size = call.number("size", 1)?.unwrap_or(LARGEST_PAGE);
-    let size = size.min(LARGEST_PAGE);
+fn render_page(simulation: &Simulation, call: &SimulatedCall) -> Result<Value, BadRequestError> {
+    let size = call.number("size", 1)?.unwrap_or(MAX_PAGE_SIZE);
+    let size = size.min(MAX_PAGE_SIZE);
     let start = match call.header("ms-continuationtoken") {
-        Some(token) => position(token)?,
+        Some(token) => parse_token(token)?,
         None => 0,
     };
-    let replaced = simulation.listed_mut().clone();
+    let replaced = simulation.customer_list_override_mut().clone();
     let (total, items) = match &replaced {
         Some(listed) => (
             listed.len(),
@@ -36,13 +36,16 @@ fn page(simulation: &Simulation, call: &Call) -> Result<Value, BadRequest> {
         None => {
             let customers = simulation.fleet.customers();
             let page = customers.iter().skip(start).take(size);
-            (customers.len(), page.map(item).collect::<Vec<Value>>())
+            (
+                customers.len(),
+                page.map(render_item).collect::<Vec<Value>>(),
+            )
         }
     };
-    let this = link(call, size, start);
+    let this = render_link(call, size, start);
     let end = start.saturating_add(size);
     let links = if end < total {
-        json!({ "self": this, "next": link(call, size, end) })
+        json!({ "self": this, "next": render_link(call, size, end) })
     } else {
         json!({ "self": this })
     };
@@ -54,17 +57,17 @@ fn page(simulation: &Simulation, call: &Call) -> Result<Value, BadRequest> {
     }))
 }
 
-fn position(token: &str) -> Result<usize, BadRequest> {
+fn parse_token(token: &str) -> Result<usize, BadRequestError> {
     token
         .strip_prefix(TOKEN_PREFIX)
         .and_then(|start| start.parse().ok())
-        .ok_or_else(|| BadRequest(format!("{CONTINUATION} '{token}' is unknown.")))
+        .ok_or_else(|| BadRequestError(format!("{CONTINUATION_HEADER} '{token}' is unknown.")))
 }
 
-fn link(call: &Call, size: usize, start: usize) -> Value {
+fn render_link(call: &SimulatedCall, size: usize, start: usize) -> Value {
     let headers = match start {
         0 => json!([]),
-        start => json!([{ "key": CONTINUATION, "value": format!("{TOKEN_PREFIX}{start}") }]),
+        start => json!([{ "key": CONTINUATION_HEADER, "value": format!("{TOKEN_PREFIX}{start}") }]),
     };
     json!({
         "uri": format!("{}?size={size}", call.head.uri.path()),
@@ -73,7 +76,7 @@ fn link(call: &Call, size: usize, start: usize) -> Value {
     })
 }
 
-fn item(customer: &Customer) -> Value {
+fn render_item(customer: &FleetCustomer) -> Value {
     json!({
         "id": customer.id.to_string(),
         "companyProfile": {

@@ -8,28 +8,28 @@ use serde_json::{Value, json};
 
 use super::{
     super::Simulation,
-    deployment::{Seats, products},
-    insights::percent,
+    deployment::{ProductSeats, product_seats},
+    insights::usage_percent,
 };
 use crate::simulator::{
-    fleet::{AsOf, Row},
-    reply::Reply,
+    fleet::{FleetRow, RequestedDate},
+    reply::SimulatedReply,
 };
 
 /// Seats that are told together, and when the last of them was processed.
 #[derive(Debug, Default)]
-struct Sum {
-    seats: Seats,
+struct DeploymentTotal {
+    seats: ProductSeats,
     processed: DateTime,
 }
 
 /// Usage by service, workload and channel.
-pub(super) fn usage(simulation: &Simulation) -> Reply {
-    let mut sums: BTreeMap<[&str; 3], Sum> = BTreeMap::new();
+pub(super) fn usage(simulation: &Simulation) -> SimulatedReply {
+    let mut sums: BTreeMap<[&str; 3], DeploymentTotal> = BTreeMap::new();
     let fleet = fleet_rows(simulation);
     for row in fleet.iter().flatten() {
         let key = [row.service_name, row.workload_name, row.channel];
-        let seats = Seats {
+        let seats = ProductSeats {
             deployed: row.active,
             sold: row.qualified,
         };
@@ -45,14 +45,14 @@ pub(super) fn usage(simulation: &Simulation) -> Reply {
             "attributes": { "objectType": "PartnerLicensesUsageInsights" },
         })
     });
-    collection(items.collect())
+    render_collection(items.collect())
 }
 
 /// Deployment by service and channel.
-pub(super) fn deployment(simulation: &Simulation) -> Reply {
-    let mut sums: BTreeMap<[&str; 2], Sum> = BTreeMap::new();
+pub(super) fn deployment(simulation: &Simulation) -> SimulatedReply {
+    let mut sums: BTreeMap<[&str; 2], DeploymentTotal> = BTreeMap::new();
     let fleet = fleet_rows(simulation);
-    for (row, seats) in fleet.iter().flat_map(|rows| products(rows)) {
+    for (row, seats) in fleet.iter().flat_map(|rows| product_seats(rows)) {
         let key = [row.service_name, row.channel];
         sums.entry(key).or_default().add(seats, row);
     }
@@ -66,37 +66,37 @@ pub(super) fn deployment(simulation: &Simulation) -> Reply {
             "attributes": { "objectType": "PartnerLicensesDeploymentInsights" },
         })
     });
-    collection(items.collect())
+    render_collection(items.collect())
 }
 
 /// The newest rows of each customer.
-fn fleet_rows(simulation: &Simulation) -> Vec<Vec<Row<'_>>> {
+fn fleet_rows(simulation: &Simulation) -> Vec<Vec<FleetRow<'_>>> {
     let newest = simulation.newest_date();
     let customers = simulation.fleet.customers().iter();
     customers
-        .map(|customer| customer.rows(AsOf::Newest, newest).collect())
+        .map(|customer| customer.rows(RequestedDate::Newest, newest).collect())
         .collect()
 }
 
-fn collection(items: Vec<Value>) -> Reply {
+fn render_collection(items: Vec<Value>) -> SimulatedReply {
     let body = json!({
         "totalCount": items.len(),
         "items": items,
         "attributes": { "objectType": "Collection" },
     });
-    Reply::json(StatusCode::OK, &body)
+    SimulatedReply::json(StatusCode::OK, &body)
 }
 
 // === impl Sum ===
 
-impl Sum {
-    fn add(&mut self, seats: Seats, row: &Row<'_>) {
+impl DeploymentTotal {
+    fn add(&mut self, seats: ProductSeats, row: &FleetRow<'_>) {
         self.seats.deployed += seats.deployed;
         self.seats.sold += seats.sold;
         self.processed = self.processed.max(row.processed);
     }
 
     fn percent(&self) -> f64 {
-        percent(self.seats.deployed, self.seats.sold)
+        usage_percent(self.seats.deployed, self.seats.sold)
     }
 }

@@ -2,92 +2,105 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::draw::Draw;
+use super::seeded_draw::SeededDraw;
 
 /// Something a customer can buy seats of.
 #[derive(Debug)]
-pub(super) struct Product {
+pub(super) struct CatalogProduct {
     pub(super) id: Uuid,
     pub(super) name: String,
-    pub(super) service: Service,
-    pub(super) workloads: &'static [Workload],
+    pub(super) service: CatalogService,
+    pub(super) workloads: &'static [CatalogWorkload],
 }
 
 /// What Microsoft calls a service: the group that is processed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Service {
+pub(super) enum CatalogService {
     Office365,
     Dynamics,
 }
 
 /// One thing that a seat can be used for.
 #[derive(Debug)]
-pub(super) struct Workload {
+pub(super) struct CatalogWorkload {
     pub(super) code: &'static str,
     pub(super) name: &'static str,
 }
 
-pub(super) const EXCHANGE: Workload = Workload::new("EXO", "Exchange");
-pub(super) const SHAREPOINT: Workload = Workload::new("SPO", "SharePoint");
-pub(super) const SKYPE: Workload = Workload::new("SFB", "Skype For Business");
-const TEAMS: Workload = Workload::new("TEAMS", "Microsoft Teams");
-const ONEDRIVE: Workload = Workload::new("ODB", "OneDrive for Business");
-const APPS: Workload = Workload::new("OPP", "Microsoft 365 Apps");
-const SALES: Workload = Workload::new("CRM", "Dynamics 365 Sales");
-const SERVICE_DESK: Workload = Workload::new("CRMCS", "Dynamics 365 Customer Service");
+pub(super) const EXCHANGE: CatalogWorkload = CatalogWorkload::new("EXO", "Exchange");
+pub(super) const SHAREPOINT: CatalogWorkload = CatalogWorkload::new("SPO", "SharePoint");
+pub(super) const SKYPE: CatalogWorkload = CatalogWorkload::new("SFB", "Skype For Business");
+const TEAMS: CatalogWorkload = CatalogWorkload::new("TEAMS", "Microsoft Teams");
+const ONEDRIVE: CatalogWorkload = CatalogWorkload::new("ODB", "OneDrive for Business");
+const APPS: CatalogWorkload = CatalogWorkload::new("OPP", "Microsoft 365 Apps");
+const SALES: CatalogWorkload = CatalogWorkload::new("CRM", "Dynamics 365 Sales");
+const SERVICE_DESK: CatalogWorkload =
+    CatalogWorkload::new("CRMCS", "Dynamics 365 Customer Service");
 
-const COLLABORATION: &[Workload] = &[EXCHANGE, SHAREPOINT, TEAMS, ONEDRIVE];
-const SUITE: &[Workload] = &[EXCHANGE, SHAREPOINT, TEAMS, ONEDRIVE, APPS];
+const COLLABORATION: &[CatalogWorkload] = &[EXCHANGE, SHAREPOINT, TEAMS, ONEDRIVE];
+const SUITE: &[CatalogWorkload] = &[EXCHANGE, SHAREPOINT, TEAMS, ONEDRIVE, APPS];
 
 /// The products of the generated fleet; some names need quoting in CSV and are not ASCII.
-const PRODUCTS: [(&str, Service, &[Workload]); 12] = [
-    ("MICROSOFT 365 E3", Service::Office365, SUITE),
-    ("MICROSOFT 365 BUSINESS PREMIUM", Service::Office365, SUITE),
+const PRODUCTS: [(&str, CatalogService, &[CatalogWorkload]); 12] = [
+    ("MICROSOFT 365 E3", CatalogService::Office365, SUITE),
+    (
+        "MICROSOFT 365 BUSINESS PREMIUM",
+        CatalogService::Office365,
+        SUITE,
+    ),
     (
         "MICROSOFT 365 BUSINESS BASIC",
-        Service::Office365,
+        CatalogService::Office365,
         COLLABORATION,
     ),
     (
         "MICROSOFT 365 E5, \"COMPLIANCE\" EDITION",
-        Service::Office365,
+        CatalogService::Office365,
         SUITE,
     ),
-    ("OFFICE 365 E1", Service::Office365, COLLABORATION),
-    ("EXCHANGE ONLINE (PLAN 1)", Service::Office365, &[EXCHANGE]),
+    ("OFFICE 365 E1", CatalogService::Office365, COLLABORATION),
+    (
+        "EXCHANGE ONLINE (PLAN 1)",
+        CatalogService::Office365,
+        &[EXCHANGE],
+    ),
     (
         "SHAREPOINT ONLINE (PLAN 2)",
-        Service::Office365,
+        CatalogService::Office365,
         &[SHAREPOINT, ONEDRIVE],
     ),
     (
         "MICROSOFT 365 APPS FÜR UNTERNEHMEN",
-        Service::Office365,
+        CatalogService::Office365,
         &[APPS, ONEDRIVE],
     ),
-    ("MICROSOFT TEAMS ESSENTIALS", Service::Office365, &[TEAMS]),
+    (
+        "MICROSOFT TEAMS ESSENTIALS",
+        CatalogService::Office365,
+        &[TEAMS],
+    ),
     (
         "DYNAMICS 365 – SALES, ENTERPRISE EDITION",
-        Service::Dynamics,
+        CatalogService::Dynamics,
         &[SALES],
     ),
     (
         "DYNAMICS 365 CUSTOMER SERVICE",
-        Service::Dynamics,
+        CatalogService::Dynamics,
         &[SERVICE_DESK],
     ),
     (
         "DYNAMICS 365 CUSTOMER ENGAGEMENT PLAN",
-        Service::Dynamics,
+        CatalogService::Dynamics,
         &[SALES, SERVICE_DESK],
     ),
 ];
 
 /// Everything the generated fleet can hold.
-pub(super) fn products() -> Vec<Arc<Product>> {
+pub(super) fn products() -> Vec<Arc<CatalogProduct>> {
     PRODUCTS
         .iter()
-        .map(|(name, service, workloads)| Arc::new(Product::new(*name, *service, workloads)))
+        .map(|(name, service, workloads)| Arc::new(CatalogProduct::new(*name, *service, workloads)))
         .collect()
 }
 
@@ -109,7 +122,7 @@ const NAME_STEMS: [&str; 12] = [
 const NAME_ENDINGS: [&str; 5] = ["GmbH", "Sp. z o.o.", "Ltd", "S.A.", "Inc."];
 
 /// A company's name; the number keeps two of them apart.
-pub(super) fn company_name(draw: Draw, index: usize) -> String {
+pub(super) fn company_name(draw: SeededDraw, index: usize) -> String {
     let stem = draw.with_text("stem").choose(&NAME_STEMS).copied();
     let ending = draw.with_text("ending").choose(&NAME_ENDINGS).copied();
     format!(
@@ -121,12 +134,12 @@ pub(super) fn company_name(draw: Draw, index: usize) -> String {
 
 // === impl Product ===
 
-impl Product {
+impl CatalogProduct {
     /// A product whose id follows from its name.
     pub(super) fn new(
         name: impl Into<String>,
-        service: Service,
-        workloads: &'static [Workload],
+        service: CatalogService,
+        workloads: &'static [CatalogWorkload],
     ) -> Self {
         let name = name.into();
         Self {
@@ -140,7 +153,7 @@ impl Product {
 
 // === impl Service ===
 
-impl Service {
+impl CatalogService {
     pub(super) fn code(self) -> &'static str {
         match self {
             Self::Office365 => "O365",
@@ -158,7 +171,7 @@ impl Service {
 
 // === impl Workload ===
 
-impl Workload {
+impl CatalogWorkload {
     const fn new(code: &'static str, name: &'static str) -> Self {
         Self { code, name }
     }

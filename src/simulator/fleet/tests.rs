@@ -6,11 +6,11 @@ use super::*;
 
 const NEWEST: Date = date(2026, 11, 17);
 
-fn fleet() -> Fleet {
-    Fleet::new(1, 200, 0)
+fn new_fleet() -> CustomerFleet {
+    CustomerFleet::new(1, 200, 0)
 }
 
-fn counts(customer: &Customer, as_of: AsOf) -> Vec<(u64, u64)> {
+fn all_counts(customer: &FleetCustomer, as_of: RequestedDate) -> Vec<(u64, u64)> {
     customer
         .rows(as_of, NEWEST)
         .map(|row| (row.active, row.qualified))
@@ -18,7 +18,7 @@ fn counts(customer: &Customer, as_of: AsOf) -> Vec<(u64, u64)> {
 }
 
 #[test]
-fn the_documented_body_is_the_example_of_the_reference_behind_a_byte_order_mark() {
+fn the_documented_body_is_the_reference_example_with_a_byte_order_mark() {
     let body = documented_body();
 
     let (mark, example) = body.split_at(3);
@@ -36,13 +36,13 @@ fn the_documented_body_is_the_example_of_the_reference_behind_a_byte_order_mark(
 
 #[test]
 fn the_documented_rows_are_those_of_the_example() {
-    let fleet = fleet();
+    let fleet = new_fleet();
     let example: serde_json::Value = serde_json::from_slice(DOCUMENTED_USAGE).unwrap();
 
     let rows: Vec<_> = fleet
         .customer(DOCUMENTED_CUSTOMER)
         .unwrap()
-        .rows(AsOf::Newest, NEWEST)
+        .rows(RequestedDate::Newest, NEWEST)
         .collect();
 
     let items = example["items"].as_array().unwrap();
@@ -62,9 +62,10 @@ fn the_documented_rows_are_those_of_the_example() {
 
 #[test]
 fn the_same_seed_is_the_same_fleet_and_another_seed_is_another() {
-    let ids = |fleet: &Fleet| -> Vec<Uuid> { fleet.customers().iter().map(|c| c.id).collect() };
+    let ids =
+        |fleet: &CustomerFleet| -> Vec<Uuid> { fleet.customers().iter().map(|c| c.id).collect() };
 
-    let (one, same, other) = (fleet(), fleet(), Fleet::new(2, 200, 0));
+    let (one, same, other) = (new_fleet(), new_fleet(), CustomerFleet::new(2, 200, 0));
 
     assert_eq!(ids(&one), ids(&same));
     assert_eq!(one.customers()[7].id, customer_id(1, 6));
@@ -74,24 +75,24 @@ fn the_same_seed_is_the_same_fleet_and_another_seed_is_another() {
 }
 
 #[test]
-fn a_twentieth_of_the_fleet_is_empty_and_nobody_has_more_than_twelve_rows() {
-    let fleet = fleet();
+fn a_twentieth_of_the_fleet_is_empty_and_no_customer_has_over_twelve_rows() {
+    let fleet = new_fleet();
 
     let rows: Vec<_> = fleet
         .customers()
         .iter()
-        .map(|customer| customer.rows(AsOf::Newest, NEWEST).count())
+        .map(|customer| customer.rows(RequestedDate::Newest, NEWEST).count())
         .collect();
 
     assert_eq!(rows.iter().filter(|&&rows| rows == 0).count(), 10);
-    assert!(rows.iter().all(|&rows| rows <= MOST_ROWS));
+    assert!(rows.iter().all(|&rows| rows <= MAX_ROWS));
 }
 
 #[test]
 fn a_tenth_of_the_fleet_has_mixed_dates_some_at_an_odd_time() {
-    let fleet = fleet();
-    let dates = |customer: &Customer| -> HashSet<DateTime> {
-        let rows = customer.rows(AsOf::Newest, NEWEST);
+    let fleet = new_fleet();
+    let dates = |customer: &FleetCustomer| -> HashSet<DateTime> {
+        let rows = customer.rows(RequestedDate::Newest, NEWEST);
         rows.map(|row| row.processed).collect()
     };
 
@@ -103,19 +104,24 @@ fn a_tenth_of_the_fleet_has_mixed_dates_some_at_an_odd_time() {
         .collect();
 
     assert_eq!(mixed.len(), 20);
-    let odd = |dates: &&HashSet<DateTime>| dates.contains(&NEWEST.to_datetime(ODD_TIME));
+    let odd = |dates: &&HashSet<DateTime>| dates.contains(&NEWEST.to_datetime(MIXED_TIME));
     assert_eq!(mixed.iter().filter(odd).count(), 10);
     assert_eq!(
-        NEWEST.to_datetime(ODD_TIME).to_string(),
+        NEWEST.to_datetime(MIXED_TIME).to_string(),
         "2026-11-17T03:25:16.36"
     );
 }
 
 #[test]
 fn history_reaches_back_four_hundred_days_and_no_further() {
-    let fleet = fleet();
+    let fleet = new_fleet();
     let customer = fleet.customer(customer_id(1, 0)).unwrap();
-    let has_rows = |day| customer.rows(AsOf::Date(day), NEWEST).next().is_some();
+    let has_rows = |day| {
+        customer
+            .rows(RequestedDate::Date(day), NEWEST)
+            .next()
+            .is_some()
+    };
 
     assert!(has_rows(NEWEST));
     assert!(has_rows(NEWEST.saturating_sub(399.days())));
@@ -124,28 +130,31 @@ fn history_reaches_back_four_hundred_days_and_no_further() {
 }
 
 #[test]
-fn what_was_told_for_a_date_does_not_change_when_a_newer_one_is_processed() {
-    let fleet = fleet();
+fn data_of_a_date_does_not_change_when_a_newer_one_is_processed() {
+    let fleet = new_fleet();
     let customer = fleet.customer(customer_id(1, 0)).unwrap();
-    let told = counts(customer, AsOf::Newest);
+    let told = all_counts(customer, RequestedDate::Newest);
 
     let later = customer
-        .rows(AsOf::Date(NEWEST), NEWEST.saturating_add(30.days()))
+        .rows(
+            RequestedDate::Date(NEWEST),
+            NEWEST.saturating_add(30.days()),
+        )
         .map(|row| (row.active, row.qualified))
         .collect::<Vec<_>>();
 
     assert_eq!(told, later);
-    let earlier = AsOf::Date(NEWEST.saturating_sub(40.days()));
-    assert_ne!(told, counts(customer, earlier));
+    let earlier = RequestedDate::Date(NEWEST.saturating_sub(40.days()));
+    assert_ne!(told, all_counts(customer, earlier));
 }
 
 #[test]
 fn seats_are_the_same_in_every_workload_of_a_product() {
-    let fleet = fleet();
+    let fleet = new_fleet();
 
     for customer in fleet.customers() {
         let mut seats = HashMap::new();
-        for row in customer.rows(AsOf::Newest, NEWEST) {
+        for row in customer.rows(RequestedDate::Newest, NEWEST) {
             let first = *seats.entry(row.product_id).or_insert(row.qualified);
             assert_eq!(
                 first, row.qualified,
@@ -157,11 +166,11 @@ fn seats_are_the_same_in_every_workload_of_a_product() {
 }
 
 #[test]
-fn the_wide_customer_has_as_many_rows_as_asked_for() {
-    let fleet = Fleet::new(1, 0, 5_000);
+fn the_wide_customer_has_the_configured_number_of_rows() {
+    let fleet = CustomerFleet::new(1, 0, 5_000);
 
     let customer = fleet.customer(WIDE_CUSTOMER).unwrap();
 
-    assert_eq!(customer.rows(AsOf::Newest, NEWEST).count(), 5_000);
-    assert!(self::fleet().customer(WIDE_CUSTOMER).is_none());
+    assert_eq!(customer.rows(RequestedDate::Newest, NEWEST).count(), 5_000);
+    assert!(self::new_fleet().customer(WIDE_CUSTOMER).is_none());
 }

@@ -1,6 +1,6 @@
 use jiff::civil::{Date, date};
 
-use super::draw::Draw;
+use super::seeded_draw::SeededDraw;
 
 /// Days from one turning point of a curve to the next.
 const STRIDE: i64 = 16;
@@ -9,32 +9,34 @@ const STRIDE: i64 = 16;
 const CONTRACT_DAYS: i64 = 90;
 
 /// Seats of a product on a day: they change now and then, and alike for all its workloads.
-pub(super) fn qualified(product: Draw, day: Date, seats: u64) -> u64 {
+pub(super) fn qualified(product: SeededDraw, day: Date, seats: u64) -> u64 {
     let contract = day_number(day).div_euclid(CONTRACT_DAYS);
-    let change = product.with_text("contract").with(contract.cast_unsigned());
-    seats + change.below(seats / 5 + 1)
+    let change = product
+        .with_text("contract")
+        .with_word(contract.cast_unsigned());
+    seats + change.number_below(seats / 5 + 1)
 }
 
 /// Seats in use on a day: wanders between turning points, trembles daily, never above `qualified`.
-pub(super) fn active(workload: Draw, day: Date, qualified: u64) -> u64 {
+pub(super) fn active(workload: SeededDraw, day: Date, qualified: u64) -> u64 {
     let day = day_number(day);
     let (turn, into) = (day.div_euclid(STRIDE), day.rem_euclid(STRIDE));
     let (before, after) = (level(workload, turn), level(workload, turn + 1));
     let along = (before * (STRIDE - into) + after * into) / STRIDE;
     let tremble = workload
         .with_text("tremble")
-        .with(day.cast_unsigned())
-        .below(60);
+        .with_word(day.cast_unsigned())
+        .number_below(60);
     let permille = (along.unsigned_abs() + tremble).min(1_000);
     qualified * permille / 1_000
 }
 
 /// How much of a product is in use at a turning point, in thousandths.
-fn level(workload: Draw, turn: i64) -> i64 {
+fn level(workload: SeededDraw, turn: i64) -> i64 {
     let drawn = workload
         .with_text("level")
-        .with(turn.cast_unsigned())
-        .below(850);
+        .with_word(turn.cast_unsigned())
+        .number_below(850);
     100 + drawn.cast_signed()
 }
 
@@ -55,8 +57,8 @@ mod tests {
     }
 
     #[test]
-    fn usage_moves_from_day_to_day_and_never_exceeds_the_seats() {
-        let draw = Draw::new(7);
+    fn usage_changes_daily_and_never_exceeds_the_seats() {
+        let draw = SeededDraw::new(7);
 
         let usage: Vec<_> = days().map(|day| active(draw, day, 500)).collect();
 
@@ -66,8 +68,8 @@ mod tests {
     }
 
     #[test]
-    fn a_day_does_not_jump() {
-        let draw = Draw::new(7);
+    fn usage_changes_little_from_day_to_day() {
+        let draw = SeededDraw::new(7);
 
         let usage: Vec<_> = days().map(|day| active(draw, day, 1_000)).collect();
 
@@ -75,8 +77,8 @@ mod tests {
     }
 
     #[test]
-    fn seats_change_seldom_and_by_a_fifth_at_most() {
-        let draw = Draw::new(7);
+    fn seats_change_rarely_and_by_at_most_a_fifth() {
+        let draw = SeededDraw::new(7);
 
         let seats: Vec<_> = days().map(|day| qualified(draw, day, 100)).collect();
 

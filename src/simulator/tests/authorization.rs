@@ -8,9 +8,9 @@ use super::*;
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const REDIRECT: &str = "http://localhost:8400";
 
-type Pairs<'a> = Vec<(&'a str, String)>;
+type QueryPairs<'a> = Vec<(&'a str, String)>;
 
-fn request<'a>() -> Pairs<'a> {
+fn authorization_request<'a>() -> QueryPairs<'a> {
     let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
     [
         ("client_id", "usage-proxy"),
@@ -29,7 +29,11 @@ fn request<'a>() -> Pairs<'a> {
 }
 
 /// `pairs` with another value of one, or none.
-fn with<'a>(mut pairs: Pairs<'a>, name: &str, value: Option<&str>) -> Pairs<'a> {
+fn with_parameter<'a>(
+    mut pairs: QueryPairs<'a>,
+    name: &str,
+    value: Option<&str>,
+) -> QueryPairs<'a> {
     match value {
         Some(value) => {
             for pair in pairs.iter_mut().filter(|pair| pair.0 == name) {
@@ -41,7 +45,7 @@ fn with<'a>(mut pairs: Pairs<'a>, name: &str, value: Option<&str>) -> Pairs<'a> 
     pairs
 }
 
-async fn authorize(stand: &Stand, asked: Pairs<'_>) -> Response {
+async fn authorize(stand: &TestSimulator, asked: QueryPairs<'_>) -> Response {
     let url = stand.url("/tenant/oauth2/v2.0/authorize");
     let client = reqwest::Client::builder()
         .no_proxy()
@@ -52,7 +56,7 @@ async fn authorize(stand: &Stand, asked: Pairs<'_>) -> Response {
 }
 
 /// The origin and the query that the browser is redirected to.
-fn sent_to(answer: &Response) -> (String, HashMap<String, String>) {
+fn redirect_target(answer: &Response) -> (String, HashMap<String, String>) {
     assert_eq!(answer.status(), 302);
     let url: url::Url = answer.headers()["location"]
         .to_str()
@@ -63,14 +67,19 @@ fn sent_to(answer: &Response) -> (String, HashMap<String, String>) {
     (url.origin().ascii_serialization(), query)
 }
 
-async fn code(stand: &Stand) -> String {
-    let (origin, mut query) = sent_to(&authorize(stand, request()).await);
+async fn obtain_code(stand: &TestSimulator) -> String {
+    let (origin, mut query) = redirect_target(&authorize(stand, authorization_request()).await);
     assert_eq!(origin, REDIRECT);
     assert_eq!(query["state"], "the state");
     query.remove("code").unwrap()
 }
 
-async fn redeem(stand: &Stand, code: &str, name: &str, value: Option<&str>) -> Response {
+async fn redeem_code(
+    stand: &TestSimulator,
+    code: &str,
+    name: &str,
+    value: Option<&str>,
+) -> Response {
     let form = [
         ("grant_type", "authorization_code"),
         ("code", code),
@@ -78,21 +87,23 @@ async fn redeem(stand: &Stand, code: &str, name: &str, value: Option<&str>) -> R
         ("code_verifier", VERIFIER),
     ]
     .map(|(name, value)| (name, value.to_owned()));
-    let form = with(form.into(), name, value);
+    let form = with_parameter(form.into(), name, value);
     let form: Vec<_> = form
         .iter()
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
-    stand.ask_token("/tenant/oauth2/v2.0/token", &form).await
+    stand
+        .request_token("/tenant/oauth2/v2.0/token", &form)
+        .await
 }
 
 #[tokio::test]
 async fn a_code_is_redeemed_once_for_tokens_of_a_user() {
-    let stand = Stand::start().await;
-    let code = code(&stand).await;
+    let stand = TestSimulator::start().await;
+    let code = obtain_code(&stand).await;
 
-    let granted = json(redeem(&stand, &code, "", None).await).await;
-    let again = json(redeem(&stand, &code, "", None).await).await;
+    let granted = json(redeem_code(&stand, &code, "", None).await).await;
+    let again = json(redeem_code(&stand, &code, "", None).await).await;
 
     assert_eq!(granted["scope"], "user_impersonation");
     let refresh_token = granted["refresh_token"].as_str().unwrap().to_owned();
@@ -102,8 +113,8 @@ async fn a_code_is_redeemed_once_for_tokens_of_a_user() {
 }
 
 #[tokio::test]
-async fn a_code_goes_with_its_verifier_and_its_redirect_uri() {
-    let stand = Stand::start().await;
+async fn a_code_needs_its_verifier_and_redirect_uri() {
+    let stand = TestSimulator::start().await;
 
     for (name, value, refused) in [
         ("code_verifier", Some("another"), 501_481),
@@ -111,9 +122,9 @@ async fn a_code_goes_with_its_verifier_and_its_redirect_uri() {
         ("redirect_uri", Some("http://localhost:8401"), 500_112),
         ("code", Some("made up"), 70_000),
     ] {
-        let code = code(&stand).await;
+        let code = obtain_code(&stand).await;
 
-        let answer = redeem(&stand, &code, name, value).await;
+        let answer = redeem_code(&stand, &code, name, value).await;
 
         assert_eq!(answer.status(), 400, "{name}");
         assert_eq!(json(answer).await["error_codes"][0], refused, "{name}");
@@ -121,24 +132,24 @@ async fn a_code_goes_with_its_verifier_and_its_redirect_uri() {
 }
 
 #[tokio::test]
-async fn no_refresh_token_comes_unless_offline_access_is_asked_for() {
-    let stand = Stand::start().await;
-    let asked = with(
-        request(),
+async fn a_refresh_token_needs_the_offline_access_scope() {
+    let stand = TestSimulator::start().await;
+    let asked = with_parameter(
+        authorization_request(),
         "scope",
         Some("https://api.example/user_impersonation"),
     );
-    let (_, query) = sent_to(&authorize(&stand, asked).await);
+    let (_, query) = redirect_target(&authorize(&stand, asked).await);
 
-    let granted = json(redeem(&stand, &query["code"], "", None).await).await;
+    let granted = json(redeem_code(&stand, &query["code"], "", None).await).await;
 
     assert!(granted["access_token"].is_string());
     assert_eq!(granted.get("refresh_token"), None);
 }
 
 #[tokio::test]
-async fn no_browser_is_redirected_to_an_address_that_is_not_registered() {
-    let stand = Stand::start().await;
+async fn an_unregistered_redirect_uri_is_not_redirected_to() {
+    let stand = TestSimulator::start().await;
 
     for redirect_uri in [
         "http://evil.example",
@@ -146,7 +157,11 @@ async fn no_browser_is_redirected_to_an_address_that_is_not_registered() {
         "https://localhost:8400",
         "http://localhost:8400/elsewhere",
     ] {
-        let answer = authorize(&stand, with(request(), "redirect_uri", Some(redirect_uri))).await;
+        let answer = authorize(
+            &stand,
+            with_parameter(authorization_request(), "redirect_uri", Some(redirect_uri)),
+        )
+        .await;
 
         assert_eq!(answer.status(), 400, "{redirect_uri}");
         assert_eq!(json(answer).await["error_codes"][0], 50_011);
@@ -154,15 +169,17 @@ async fn no_browser_is_redirected_to_an_address_that_is_not_registered() {
 }
 
 #[tokio::test]
-async fn a_wrong_request_is_redirected_back_with_the_error() {
-    let stand = Stand::start().await;
+async fn an_invalid_request_is_redirected_back_with_the_error() {
+    let stand = TestSimulator::start().await;
 
     for (name, value) in [
         ("response_type", Some("token")),
         ("code_challenge_method", Some("plain")),
         ("scope", None),
     ] {
-        let (origin, query) = sent_to(&authorize(&stand, with(request(), name, value)).await);
+        let (origin, query) = redirect_target(
+            &authorize(&stand, with_parameter(authorization_request(), name, value)).await,
+        );
 
         assert_eq!(origin, REDIRECT, "{name}");
         assert_eq!(query["state"], "the state");

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 
 /// What both calls can tell of a row, with the percentage and the spelling left out.
-fn told(rows: &Value) -> Vec<BTreeMap<&'static str, String>> {
+fn comparable_rows(rows: &Value) -> Vec<BTreeMap<&'static str, String>> {
     let text = |value: &Value| value.to_string().trim_matches('"').to_owned();
     let read = |row: &Value| {
         let active = row.get("licensesActive").or(row.get("licenseActive"));
@@ -21,13 +21,13 @@ fn told(rows: &Value) -> Vec<BTreeMap<&'static str, String>> {
     rows.as_array().unwrap().iter().map(read).collect()
 }
 
-fn of_customer(id: Uuid) -> String {
+fn customer_filter(id: Uuid) -> String {
     format!("customerTenantId eq '{id}'")
 }
 
 #[tokio::test]
-async fn the_documented_customer_is_answered_byte_for_byte() {
-    let stand = Stand::start().await;
+async fn the_documented_customer_gets_the_documented_bytes() {
+    let stand = TestSimulator::start().await;
 
     let answer = stand.insights(DOCUMENTED_CUSTOMER).await;
 
@@ -41,8 +41,8 @@ async fn the_documented_customer_is_answered_byte_for_byte() {
 
 #[tokio::test]
 async fn the_documented_customer_has_the_same_rows_in_commercial_form() {
-    let stand = Stand::start().await;
-    let filter = of_customer(DOCUMENTED_CUSTOMER);
+    let stand = TestSimulator::start().await;
+    let filter = customer_filter(DOCUMENTED_CUSTOMER);
 
     let newest = json(stand.commercial(&[("filter", &filter)]).await).await;
     let dated = [
@@ -70,20 +70,23 @@ async fn the_documented_customer_has_the_same_rows_in_commercial_form() {
 }
 
 #[tokio::test]
-async fn both_calls_tell_the_same_of_every_customer() {
-    let stand = Stand::start().await;
+async fn both_apis_return_the_same_data_for_every_customer() {
+    let stand = TestSimulator::start().await;
 
     for id in stand.handle.customers().into_iter().skip(1) {
         let insights = json(stand.insights(id).await).await;
-        let commercial = json(stand.commercial(&[("filter", &of_customer(id))]).await).await;
+        let commercial = json(stand.commercial(&[("filter", &customer_filter(id))]).await).await;
 
-        assert_eq!(told(&insights["items"]), told(&commercial["Value"]));
+        assert_eq!(
+            comparable_rows(&insights["items"]),
+            comparable_rows(&commercial["Value"])
+        );
         assert_eq!(insights["totalCount"], commercial["totalCount"]);
     }
 }
 
 /// Seats of a collection, by service and channel.
-fn sold(items: &Value) -> BTreeMap<(String, String), u64> {
+fn licenses_sold(items: &Value) -> BTreeMap<(String, String), u64> {
     let mut sold = BTreeMap::new();
     for item in items.as_array().unwrap() {
         let text = |name| item[name].as_str().unwrap().to_owned();
@@ -96,8 +99,8 @@ fn sold(items: &Value) -> BTreeMap<(String, String), u64> {
 }
 
 #[tokio::test]
-async fn deployment_tells_each_product_once_and_the_partner_all_of_them() {
-    let stand = Stand::start().await;
+async fn deployment_lists_each_product_once_and_the_partner_total_all_of_them() {
+    let stand = TestSimulator::start().await;
     let mut items = Vec::new();
     for id in stand.handle.customers().into_iter().skip(1) {
         let usage = json(stand.insights(id).await).await;
@@ -114,12 +117,12 @@ async fn deployment_tells_each_product_once_and_the_partner_all_of_them() {
 
     let partner = json(stand.get("/v1/analytics/licenses/deployment").await).await;
 
-    let mut expected = sold(&Value::from(items));
+    let mut expected = licenses_sold(&Value::from(items));
     // Microsoft's documented customer is one of the partner's, too.
     *expected
         .entry(("o365".to_owned(), "reseller".to_owned()))
         .or_default() += 1 + 5 + 2;
-    assert_eq!(sold(&partner["items"]), expected);
+    assert_eq!(licenses_sold(&partner["items"]), expected);
     let usage = json(stand.get("/v1/analytics/licenses/usage").await).await;
     for item in usage["items"].as_array().unwrap() {
         let percent = item["proratedLicensesUsagePercent"].as_f64().unwrap();
@@ -128,8 +131,8 @@ async fn deployment_tells_each_product_once_and_the_partner_all_of_them() {
 }
 
 #[tokio::test]
-async fn every_path_also_answers_below_the_partner_prefix_and_without_its_slash() {
-    let stand = Stand::start().await;
+async fn every_path_also_works_with_the_partner_prefix_and_without_a_trailing_slash() {
+    let stand = TestSimulator::start().await;
 
     for path in [
         format!("/partner{}", insights_path(DOCUMENTED_CUSTOMER)),
@@ -145,8 +148,8 @@ async fn every_path_also_answers_below_the_partner_prefix_and_without_its_slash(
 }
 
 #[tokio::test]
-async fn a_customer_that_cannot_be_answered_for_is_refused_in_the_documented_shape() {
-    let stand = Stand::start().await;
+async fn an_unavailable_customer_gets_the_documented_error_body() {
+    let stand = TestSimulator::start().await;
 
     for (customer, status, code) in [
         (Uuid::nil().to_string(), 404, "1000"),
@@ -166,14 +169,14 @@ async fn a_customer_that_cannot_be_answered_for_is_refused_in_the_documented_sha
 }
 
 #[tokio::test]
-async fn pages_are_linked_until_every_row_was_told_once() {
+async fn linked_pages_return_every_row_once() {
     let options = SimulatorOptions {
         wide_rows: 250,
         page_size: 100,
         ..SimulatorOptions::default()
     };
-    let stand = Stand::start_with(options).await;
-    let filter = of_customer(WIDE_CUSTOMER);
+    let stand = TestSimulator::start_with(options).await;
+    let filter = customer_filter(WIDE_CUSTOMER);
     let mut page = json(
         stand
             .commercial(&[("filter", &filter), ("top", "1000")])
@@ -202,9 +205,9 @@ async fn pages_are_linked_until_every_row_was_told_once() {
 }
 
 #[tokio::test]
-async fn a_date_is_answered_for_alone_and_an_unprocessed_one_has_no_rows() {
-    let stand = Stand::start().await;
-    let filter = of_customer(customer_id(1, 0));
+async fn a_dated_query_returns_only_that_date_and_an_unprocessed_date_has_no_rows() {
+    let stand = TestSimulator::start().await;
+    let filter = customer_filter(customer_id(1, 0));
     let ask = async |date: &str| {
         let query = [("filter", filter.as_str()), ("processedDateTime", date)];
         json(stand.commercial(&query).await).await
@@ -225,8 +228,8 @@ async fn a_date_is_answered_for_alone_and_an_unprocessed_one_has_no_rows() {
 }
 
 #[tokio::test]
-async fn a_query_that_cannot_be_answered_is_refused() {
-    let stand = Stand::start().await;
+async fn an_invalid_query_is_rejected() {
+    let stand = TestSimulator::start().await;
 
     for query in [
         ("filter", "colour eq 'red'"),
@@ -243,7 +246,7 @@ async fn a_query_that_cannot_be_answered_is_refused() {
 
 #[tokio::test]
 async fn customers_are_listed_in_pages_that_a_continuation_token_joins() {
-    let stand = Stand::start().await;
+    let stand = TestSimulator::start().await;
     let mut listed = Vec::new();
     let mut page = json(stand.get("/v1/customers?size=10").await).await;
 
@@ -271,8 +274,8 @@ async fn customers_are_listed_in_pages_that_a_continuation_token_joins() {
 }
 
 #[tokio::test]
-async fn every_answer_carries_the_ids_that_it_can_be_found_by() {
-    let stand = Stand::start().await;
+async fn every_response_has_request_and_correlation_ids() {
+    let stand = TestSimulator::start().await;
     let path = insights_path(Uuid::nil());
     let (request_id, correlation_id) = (Uuid::new_v4(), Uuid::new_v4());
 
@@ -299,8 +302,8 @@ async fn every_answer_carries_the_ids_that_it_can_be_found_by() {
 }
 
 #[tokio::test]
-async fn the_next_day_brings_newer_data() {
-    let stand = Stand::start().await;
+async fn the_next_day_has_newer_data() {
+    let stand = TestSimulator::start().await;
     let id = customer_id(1, 0);
     let newest = async || {
         let body = json(stand.insights(id).await).await;
@@ -317,18 +320,23 @@ async fn the_next_day_brings_newer_data() {
 }
 
 #[tokio::test]
-async fn rows_can_be_replaced_for_both_calls_and_restored() {
-    let stand = Stand::start().await;
+async fn rows_can_be_overridden_for_both_apis_and_restored() {
+    let stand = TestSimulator::start().await;
     let id = customer_id(1, 0);
     let original = json(stand.insights(id).await).await;
     let mut row = SimulatedRow::new("PRODUCT", "Exchange", 9, date(2026, 11, 19));
     row.licenses_active = 4;
 
-    stand.handle.replace(id, Override::Rows(vec![row]));
+    stand
+        .handle
+        .override_customer(id, CustomerOverride::Rows(vec![row]));
 
     let insights = json(stand.insights(id).await).await;
-    let commercial = json(stand.commercial(&[("filter", &of_customer(id))]).await).await;
-    assert_eq!(told(&insights["items"]), told(&commercial["Value"]));
+    let commercial = json(stand.commercial(&[("filter", &customer_filter(id))]).await).await;
+    assert_eq!(
+        comparable_rows(&insights["items"]),
+        comparable_rows(&commercial["Value"])
+    );
     assert_eq!(insights["items"][0]["licensesActive"], 4);
     assert_eq!(insights["items"][0]["usagePercent"], 44.4);
     stand.handle.clear_override(id);
@@ -336,21 +344,23 @@ async fn rows_can_be_replaced_for_both_calls_and_restored() {
 }
 
 #[tokio::test]
-async fn a_whole_answer_can_be_replaced_also_of_an_unknown_customer() {
-    let stand = Stand::start().await;
+async fn a_whole_response_can_be_overridden_even_for_an_unknown_customer() {
+    let stand = TestSimulator::start().await;
     let id = Uuid::new_v4();
 
-    stand.handle.replace(id, Override::Body("{ }".into()));
+    stand
+        .handle
+        .override_customer(id, CustomerOverride::Body("{ }".into()));
     let body = stand.insights(id).await;
-    let gone = Override::Status {
+    let gone = CustomerOverride::Status {
         status: StatusCode::GONE,
         body: "gone".into(),
         headers: [(http::header::ETAG, "\"e\"".parse().unwrap())]
             .into_iter()
             .collect(),
     };
-    stand.handle.replace(id, gone);
-    let status = stand.commercial(&[("filter", &of_customer(id))]).await;
+    stand.handle.override_customer(id, gone);
+    let status = stand.commercial(&[("filter", &customer_filter(id))]).await;
 
     assert_eq!(body.text().await.unwrap(), "{ }");
     assert_eq!(status.status(), 410);

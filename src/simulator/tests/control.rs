@@ -4,7 +4,12 @@ use http::Method;
 
 use super::*;
 
-async fn control(stand: &Stand, method: Method, path: &str, body: &'static str) -> Response {
+async fn send_control(
+    stand: &TestSimulator,
+    method: Method,
+    path: &str,
+    body: &'static str,
+) -> Response {
     let url = stand.url(&format!("/_simulator{path}"));
     let request = stand.client.request(method, url).body(body);
     request.send().await.unwrap()
@@ -12,9 +17,9 @@ async fn control(stand: &Stand, method: Method, path: &str, body: &'static str) 
 
 #[tokio::test]
 async fn faults_are_replaced_patched_and_cleared_over_http() {
-    let stand = Stand::start().await;
+    let stand = TestSimulator::start().await;
 
-    let put = control(
+    let put = send_control(
         &stand,
         Method::PUT,
         "/faults",
@@ -22,7 +27,7 @@ async fn faults_are_replaced_patched_and_cleared_over_http() {
     )
     .await;
     assert_eq!(json(put).await["status"], 500);
-    let patch = control(
+    let patch = send_control(
         &stand,
         Method::PATCH,
         "/faults",
@@ -43,29 +48,29 @@ async fn faults_are_replaced_patched_and_cleared_over_http() {
         }
     );
     assert_eq!(
-        json(control(&stand, Method::GET, "/faults", "").await).await,
+        json(send_control(&stand, Method::GET, "/faults", "").await).await,
         told
     );
 
-    control(&stand, Method::DELETE, "/faults", "").await;
+    send_control(&stand, Method::DELETE, "/faults", "").await;
 
     assert_eq!(stand.handle.faults(), Faults::default());
 }
 
 #[tokio::test]
 async fn retry_after_is_text_or_a_number_of_seconds() {
-    let stand = Stand::start().await;
+    let stand = TestSimulator::start().await;
 
     for (body, sent) in [
         (r#"{"retry_after": 7}"#, "7"),
         (r#"{"retry_after": "8"}"#, "8"),
     ] {
-        let answer = control(&stand, Method::PATCH, "/faults", body).await;
+        let answer = send_control(&stand, Method::PATCH, "/faults", body).await;
 
         assert_eq!(json(answer).await["retry_after"], sent, "{body}");
     }
     for body in [r#"{"retry_after": -7}"#, r#"{"retry_after": 1.5}"#] {
-        let answer = control(&stand, Method::PATCH, "/faults", body).await;
+        let answer = send_control(&stand, Method::PATCH, "/faults", body).await;
 
         let error = json(answer).await["error"].to_string();
         let expected = "expected a whole number of seconds, or text";
@@ -75,7 +80,7 @@ async fn retry_after_is_text_or_a_number_of_seconds() {
 
 #[tokio::test]
 async fn a_bad_fault_is_named_and_changes_nothing() {
-    let stand = Stand::start().await;
+    let stand = TestSimulator::start().await;
 
     for (method, body, named) in [
         (Method::PUT, r#"{"latncy": 7}"#, "latncy"),
@@ -87,7 +92,7 @@ async fn a_bad_fault_is_named_and_changes_nothing() {
         ),
         (Method::PUT, "latency=7", "expected value"),
     ] {
-        let answer = control(&stand, method, "/faults", body).await;
+        let answer = send_control(&stand, method, "/faults", body).await;
 
         assert_eq!(answer.status(), 400);
         let error = json(answer).await["error"].to_string();
@@ -97,13 +102,13 @@ async fn a_bad_fault_is_named_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn requests_are_recorded_as_they_arrived() {
-    let stand = Stand::start().await;
+async fn requests_are_recorded_in_order() {
+    let stand = TestSimulator::start().await;
     stand.commercial(&[("top", "1")]).await;
     stand.get("/v2/nothing").await;
 
     let requests = stand.handle.requests();
-    let told = json(control(&stand, Method::GET, "/requests", "").await).await;
+    let told = json(send_control(&stand, Method::GET, "/requests", "").await).await;
 
     assert_eq!(requests.len(), 2);
     assert_eq!(requests[0].api, SimulatedApi::Commercial);
@@ -119,23 +124,28 @@ async fn requests_are_recorded_as_they_arrived() {
     assert_eq!(requests[1].status, Some(StatusCode::NOT_FOUND));
     assert_eq!(told[0]["api"], "commercial");
     assert!(!told.to_string().contains(&stand.token));
-    assert_eq!(stand.handle.count(SimulatedApi::Commercial), 1);
+    assert_eq!(stand.handle.request_count(SimulatedApi::Commercial), 1);
 
-    control(&stand, Method::DELETE, "/requests", "").await;
+    send_control(&stand, Method::DELETE, "/requests", "").await;
 
     assert!(stand.handle.requests().is_empty());
-    assert_eq!(stand.handle.count(SimulatedApi::Commercial), 0);
+    assert_eq!(stand.handle.request_count(SimulatedApi::Commercial), 0);
 }
 
 #[tokio::test]
-async fn a_held_call_is_told_what_is_so_when_it_is_released() {
-    let stand = Stand::start().await;
-    control(&stand, Method::POST, "/hold", "").await;
+async fn a_held_call_sees_the_state_at_its_release() {
+    let stand = TestSimulator::start().await;
+    send_control(&stand, Method::POST, "/hold", "").await;
     let id = customer_id(1, 0);
     let change = async {
-        stand.handle.wait_for(SimulatedApi::Insights, 1).await;
-        stand.handle.replace(id, Override::Body("changed".into()));
-        control(&stand, Method::POST, "/release", "").await;
+        stand
+            .handle
+            .wait_for_requests(SimulatedApi::Insights, 1)
+            .await;
+        stand
+            .handle
+            .override_customer(id, CustomerOverride::Body("changed".into()));
+        send_control(&stand, Method::POST, "/release", "").await;
     };
 
     let (answer, ()) = tokio::join!(stand.insights(id), change);
@@ -145,10 +155,10 @@ async fn a_held_call_is_told_what_is_so_when_it_is_released() {
 
 #[tokio::test]
 async fn today_can_be_set() {
-    let stand = Stand::start().await;
+    let stand = TestSimulator::start().await;
 
-    let good = control(&stand, Method::PUT, "/today?date=2026-12-24", "").await;
-    let bad = control(&stand, Method::PUT, "/today?date=soon", "").await;
+    let good = send_control(&stand, Method::PUT, "/today?date=2026-12-24", "").await;
+    let bad = send_control(&stand, Method::PUT, "/today?date=soon", "").await;
 
     assert_eq!(
         (good.status(), bad.status()),
@@ -158,10 +168,10 @@ async fn today_can_be_set() {
 }
 
 #[tokio::test]
-async fn the_index_says_what_there_is() {
-    let stand = Stand::start().await;
+async fn the_index_lists_the_endpoints() {
+    let stand = TestSimulator::start().await;
 
-    let index = json(control(&stand, Method::GET, "", "").await).await;
+    let index = json(send_control(&stand, Method::GET, "", "").await).await;
 
     assert_eq!(index["newestProcessedDate"], NEWEST.to_string());
     assert_eq!(index["customers"]["count"], 26);
@@ -173,9 +183,9 @@ async fn the_index_says_what_there_is() {
 }
 
 #[tokio::test]
-async fn the_index_tells_how_every_call_is_made() {
-    let stand = Stand::start().await;
-    let index = json(control(&stand, Method::GET, "", "").await).await;
+async fn the_index_lists_a_request_line_for_every_api() {
+    let stand = TestSimulator::start().await;
+    let index = json(send_control(&stand, Method::GET, "", "").await).await;
     let asked = index["api"].as_array().unwrap();
 
     for request in asked.iter().map(|request| request.as_str().unwrap()) {

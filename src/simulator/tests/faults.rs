@@ -3,8 +3,8 @@ use std::io::Read;
 use super::*;
 use crate::clock::{Clock, SystemClock};
 
-async fn with_faults(pairs: &[(&str, &str)]) -> Stand {
-    let stand = Stand::start().await;
+async fn start_with_faults(pairs: &[(&str, &str)]) -> TestSimulator {
+    let stand = TestSimulator::start().await;
     let mut faults = Faults::default();
     for (key, value) in pairs {
         faults.set(key, value).unwrap();
@@ -14,14 +14,14 @@ async fn with_faults(pairs: &[(&str, &str)]) -> Stand {
 }
 
 /// The body of an insights call for a customer of the fleet.
-async fn body_of(stand: &Stand) -> Vec<u8> {
+async fn insights_body(stand: &TestSimulator) -> Vec<u8> {
     let answer = stand.insights(customer_id(1, 0)).await;
     answer.bytes().await.unwrap().to_vec()
 }
 
 #[tokio::test]
-async fn a_status_is_answered_as_often_as_told_and_to_the_api_that_is_meant() {
-    let stand = with_faults(&[
+async fn a_status_fault_applies_to_its_api_as_often_as_configured() {
+    let stand = start_with_faults(&[
         ("status", "503"),
         ("code", "2001"),
         ("description", "Busy"),
@@ -50,8 +50,8 @@ async fn a_status_is_answered_as_often_as_told_and_to_the_api_that_is_meant() {
 }
 
 #[tokio::test]
-async fn throttling_says_how_long_to_wait() {
-    let stand = with_faults(&[("calls_per_minute", "2")]).await;
+async fn throttling_sends_retry_after() {
+    let stand = start_with_faults(&[("calls_per_minute", "2")]).await;
 
     let statuses = [
         stand.insights(DOCUMENTED_CUSTOMER).await.status(),
@@ -70,8 +70,8 @@ async fn throttling_says_how_long_to_wait() {
 }
 
 #[tokio::test]
-async fn a_missing_second_factor_is_told_by_code_and_header() {
-    let stand = with_faults(&[("mfa_required", "true")]).await;
+async fn a_missing_second_factor_is_reported_by_code_and_header() {
+    let stand = start_with_faults(&[("mfa_required", "true")]).await;
     let path = insights_path(DOCUMENTED_CUSTOMER);
 
     let answer = stand.request(&path).header("ValidateMfa", "true");
@@ -83,8 +83,8 @@ async fn a_missing_second_factor_is_told_by_code_and_header() {
 }
 
 #[tokio::test]
-async fn latency_is_added_to_an_answer() {
-    let stand = with_faults(&[("latency", "50")]).await;
+async fn latency_delays_a_response() {
+    let stand = start_with_faults(&[("latency", "50")]).await;
     let began = SystemClock.now();
 
     stand.insights(DOCUMENTED_CUSTOMER).await;
@@ -93,9 +93,9 @@ async fn latency_is_added_to_an_answer() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_json_are_sent_with_status_200() {
+async fn invalid_json_bodies_are_sent_with_status_200() {
     for fault in ["truncated", "html", "empty", "garbage"] {
-        let stand = with_faults(&[("body", fault)]).await;
+        let stand = start_with_faults(&[("body", fault)]).await;
 
         let answer = stand.insights(customer_id(1, 0)).await;
 
@@ -107,12 +107,12 @@ async fn bodies_that_are_no_json_are_sent_with_status_200() {
 }
 
 #[tokio::test]
-async fn rows_are_falsified_and_the_rest_stays_true() {
+async fn row_faults_change_only_the_rows() {
     let first = |body: &[u8]| -> Value {
         let body: Value = serde_json::from_slice(body).unwrap();
         body["items"][0].clone()
     };
-    let honest = body_of(&Stand::start().await).await;
+    let honest = insights_body(&TestSimulator::start().await).await;
     let rows = serde_json::from_slice::<Value>(&honest).unwrap()["totalCount"].clone();
     let rows = rows.as_u64().unwrap();
 
@@ -123,8 +123,8 @@ async fn rows_are_falsified_and_the_rest_stays_true() {
         ("foreign_customer", (rows + 1, rows + 1)),
         ("wrong_total", (rows + 1, rows)),
     ] {
-        let stand = with_faults(&[("body", fault)]).await;
-        let body = body_of(&stand).await;
+        let stand = start_with_faults(&[("body", fault)]).await;
+        let body = insights_body(&stand).await;
 
         let told: Value = serde_json::from_slice(&body).unwrap();
         let items = told["items"].as_array().unwrap();
@@ -147,7 +147,7 @@ async fn rows_are_falsified_and_the_rest_stays_true() {
 
 #[tokio::test]
 async fn a_gzip_bomb_is_small_until_it_is_inflated() {
-    let stand = with_faults(&[("body", "gzip_bomb"), ("body_bytes", "3000000")]).await;
+    let stand = start_with_faults(&[("body", "gzip_bomb"), ("body_bytes", "3000000")]).await;
     let client = Client::builder().no_proxy().no_gzip().build().unwrap();
     let url = stand.url(&insights_path(DOCUMENTED_CUSTOMER));
     let ask = |coding| {
@@ -169,18 +169,18 @@ async fn a_gzip_bomb_is_small_until_it_is_inflated() {
 }
 
 #[tokio::test]
-async fn an_oversized_body_is_the_right_one_with_white_space_behind() {
-    let stand = with_faults(&[("body", "oversized"), ("body_bytes", "100000")]).await;
+async fn an_oversized_body_is_the_normal_one_padded_with_spaces() {
+    let stand = start_with_faults(&[("body", "oversized"), ("body_bytes", "100000")]).await;
 
-    let body = body_of(&stand).await;
+    let body = insights_body(&stand).await;
 
     assert_eq!(body.len(), 100_000);
     assert!(serde_json::from_slice::<Value>(&body).is_ok());
 }
 
 #[tokio::test]
-async fn a_connection_closes_in_the_middle_of_a_body() {
-    let stand = with_faults(&[("close_mid_body", "true"), ("times", "1")]).await;
+async fn a_connection_closes_mid_body() {
+    let stand = start_with_faults(&[("close_mid_body", "true"), ("times", "1")]).await;
 
     let mut answer = stand.insights(DOCUMENTED_CUSTOMER).await;
 
@@ -199,10 +199,10 @@ async fn a_connection_closes_in_the_middle_of_a_body() {
 }
 
 #[tokio::test]
-async fn a_byte_order_mark_is_put_before_a_body_once() {
-    let stand = with_faults(&[("bom", "true")]).await;
+async fn a_byte_order_mark_is_added_once() {
+    let stand = start_with_faults(&[("bom", "true")]).await;
 
-    let fleet = body_of(&stand).await;
+    let fleet = insights_body(&stand).await;
     let documented = stand.insights(DOCUMENTED_CUSTOMER).await;
 
     assert!(fleet.starts_with(b"\xef\xbb\xbf{"));
@@ -210,8 +210,8 @@ async fn a_byte_order_mark_is_put_before_a_body_once() {
 }
 
 #[tokio::test]
-async fn the_next_link_can_lead_astray() {
-    let stand = with_faults(&[("next_link", "https://elsewhere.example/v1/")]).await;
+async fn the_next_link_can_be_replaced() {
+    let stand = start_with_faults(&[("next_link", "https://elsewhere.example/v1/")]).await;
 
     let page = json(stand.commercial(&[("top", "1")]).await).await;
 

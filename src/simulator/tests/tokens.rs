@@ -1,23 +1,23 @@
 use super::*;
 
-const V1: &str = "/tenant/oauth2/token";
-const V2: &str = "/tenant/oauth2/v2.0/token";
+const V1_PATH: &str = "/tenant/oauth2/token";
+const V2_PATH: &str = "/tenant/oauth2/v2.0/token";
 
-async fn redeem(stand: &Stand, refresh_token: &str) -> Response {
+async fn redeem_refresh_token(stand: &TestSimulator, refresh_token: &str) -> Response {
     let form = [
         ("grant_type", "refresh_token"),
         ("refresh_token", refresh_token),
     ];
-    stand.ask_token(V1, &form).await
+    stand.request_token(V1_PATH, &form).await
 }
 
 #[tokio::test]
 async fn v1_sends_the_lifetime_as_a_string_and_v2_as_a_number() {
-    let stand = Stand::start().await;
+    let stand = TestSimulator::start().await;
     let form = [("grant_type", "client_credentials")];
 
-    let v1 = json(stand.ask_token(V1, &form).await).await;
-    let v2 = json(stand.ask_token(V2, &form).await).await;
+    let v1 = json(stand.request_token(V1_PATH, &form).await).await;
+    let v2 = json(stand.request_token(V2_PATH, &form).await).await;
 
     assert_eq!(v1["expires_in"], "3599");
     assert_eq!(v2["expires_in"], 3_599);
@@ -27,31 +27,31 @@ async fn v1_sends_the_lifetime_as_a_string_and_v2_as_a_number() {
 }
 
 #[tokio::test]
-async fn redeeming_a_refresh_token_spends_it_and_a_reuse_is_counted() {
-    let stand = Stand::start().await;
+async fn redeeming_a_refresh_token_uses_it_up_and_reuse_is_counted() {
+    let stand = TestSimulator::start().await;
     let first = stand.handle.issue_refresh_token();
 
-    let granted = json(redeem(&stand, &first).await).await;
+    let granted = json(redeem_refresh_token(&stand, &first).await).await;
     let second = granted["refresh_token"].as_str().unwrap();
     assert_ne!(second, first);
-    assert_eq!(redeem(&stand, second).await.status(), 200);
+    assert_eq!(redeem_refresh_token(&stand, second).await.status(), 200);
     assert_eq!(stand.handle.reused_refresh_tokens(), 0);
-    assert_eq!(redeem(&stand, &first).await.status(), 200);
+    assert_eq!(redeem_refresh_token(&stand, &first).await.status(), 200);
 
     assert_eq!(stand.handle.reused_refresh_tokens(), 1);
     assert!(!stand.handle.live_refresh_tokens().contains(&first));
 }
 
 #[tokio::test]
-async fn strict_rotation_refuses_a_reuse() {
-    let stand = Stand::start().await;
+async fn strict_rotation_rejects_reuse() {
+    let stand = TestSimulator::start().await;
     stand.handle.set_faults(Faults {
         strict_rotation: true,
         ..Faults::default()
     });
 
-    let first = redeem(&stand, "brought along").await;
-    let again = redeem(&stand, "brought along").await;
+    let first = redeem_refresh_token(&stand, "brought along").await;
+    let again = redeem_refresh_token(&stand, "brought along").await;
 
     assert_eq!(first.status(), 200);
     assert_eq!(again.status(), 400);
@@ -66,14 +66,14 @@ async fn strict_rotation_refuses_a_reuse() {
 }
 
 #[tokio::test]
-async fn graceful_rotation_refuses_a_reuse_once_something_that_came_for_it_is_used() {
-    let stand = Stand::start().await;
+async fn graceful_rotation_rejects_reuse_once_a_successor_is_used() {
+    let stand = TestSimulator::start().await;
     stand.handle.set_faults(Faults {
         graceful_rotation: true,
         ..Faults::default()
     });
     let successor = async |token| {
-        let granted = json(redeem(&stand, token).await).await;
+        let granted = json(redeem_refresh_token(&stand, token).await).await;
         granted["refresh_token"].as_str().unwrap().to_owned()
     };
 
@@ -88,24 +88,24 @@ async fn graceful_rotation_refuses_a_reuse_once_something_that_came_for_it_is_us
         (third.as_str(), 200),
         (second.as_str(), 400),
     ] {
-        assert_eq!(redeem(&stand, token).await.status(), status);
+        assert_eq!(redeem_refresh_token(&stand, token).await.status(), status);
     }
     assert_eq!(stand.handle.reused_refresh_tokens(), 4);
 }
 
 #[tokio::test]
-async fn under_graceful_rotation_an_access_token_is_something_that_came_for_it() {
-    let mut stand = Stand::start().await;
+async fn under_graceful_rotation_an_access_token_counts_as_a_successor() {
+    let mut stand = TestSimulator::start().await;
     stand.handle.set_faults(Faults {
         graceful_rotation: true,
         ..Faults::default()
     });
-    let granted = json(redeem(&stand, "first").await).await;
+    let granted = json(redeem_refresh_token(&stand, "first").await).await;
     stand.token = granted["access_token"].as_str().unwrap().to_owned();
 
-    let unused = redeem(&stand, "first").await;
+    let unused = redeem_refresh_token(&stand, "first").await;
     stand.get("/v1/customers").await;
-    let used = redeem(&stand, "first").await;
+    let used = redeem_refresh_token(&stand, "first").await;
 
     assert_eq!(
         (unused.status(), used.status()),
@@ -114,13 +114,13 @@ async fn under_graceful_rotation_an_access_token_is_something_that_came_for_it()
 }
 
 #[tokio::test]
-async fn without_rotation_a_refresh_token_stays_good() {
-    let stand = Stand::start().await;
+async fn without_rotation_a_refresh_token_stays_valid() {
+    let stand = TestSimulator::start().await;
     stand.handle.set_rotate(false);
     let token = stand.handle.issue_refresh_token();
 
     for _ in 0..2 {
-        let granted = json(redeem(&stand, &token).await).await;
+        let granted = json(redeem_refresh_token(&stand, &token).await).await;
         assert_eq!(granted.get("refresh_token"), None);
     }
 
@@ -128,36 +128,46 @@ async fn without_rotation_a_refresh_token_stays_good() {
 }
 
 #[tokio::test]
-async fn a_request_that_lacks_something_is_refused_by_name() {
+async fn a_missing_parameter_is_named_in_the_error() {
     let options = SimulatorOptions {
         client_secret: Some("secret".into()),
         ..SimulatorOptions::default()
     };
-    let stand = Stand::start_with(options).await;
+    let stand = TestSimulator::start_with(options).await;
     let app = ("grant_type", "client_credentials");
     let user = ("grant_type", "refresh_token");
 
     for (path, form, status, error) in [
-        (V1, vec![], 400, "invalid_request"),
+        (V1_PATH, vec![], 400, "invalid_request"),
         (
-            V1,
+            V1_PATH,
             vec![("grant_type", "password")],
             400,
             "unsupported_grant_type",
         ),
-        (V1, vec![user], 400, "invalid_request"),
-        (V1, vec![app, ("client_id", "")], 400, "invalid_request"),
-        (V1, vec![app, ("resource", "")], 400, "invalid_request"),
-        (V2, vec![app, ("scope", "")], 400, "invalid_request"),
-        (V1, vec![app, ("client_secret", "")], 401, "invalid_client"),
+        (V1_PATH, vec![user], 400, "invalid_request"),
         (
-            V1,
+            V1_PATH,
+            vec![app, ("client_id", "")],
+            400,
+            "invalid_request",
+        ),
+        (V1_PATH, vec![app, ("resource", "")], 400, "invalid_request"),
+        (V2_PATH, vec![app, ("scope", "")], 400, "invalid_request"),
+        (
+            V1_PATH,
+            vec![app, ("client_secret", "")],
+            401,
+            "invalid_client",
+        ),
+        (
+            V1_PATH,
             vec![app, ("client_secret", "wrong")],
             401,
             "invalid_client",
         ),
     ] {
-        let answer = stand.ask_token(path, &form).await;
+        let answer = stand.request_token(path, &form).await;
 
         assert_eq!(answer.status(), status, "{form:?}");
         assert_eq!(json(answer).await["error"], error, "{form:?}");
@@ -165,8 +175,8 @@ async fn a_request_that_lacks_something_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_call_without_a_live_token_is_refused() {
-    let stand = Stand::start().await;
+async fn a_call_without_a_valid_token_is_rejected() {
+    let stand = TestSimulator::start().await;
     let url = stand.url(&insights_path(DOCUMENTED_CUSTOMER));
     let none = stand.client.get(url.clone()).send().await.unwrap();
     let wrong = stand.client.get(url).bearer_auth("wrong");
@@ -180,8 +190,8 @@ async fn a_call_without_a_live_token_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_that_expired_at_once_is_no_good() {
-    let mut stand = Stand::start().await;
+async fn a_token_that_expired_immediately_is_rejected() {
+    let mut stand = TestSimulator::start().await;
     stand.handle.set_expires_in(Duration::ZERO);
 
     stand.token = stand.user_token().await;
@@ -190,11 +200,10 @@ async fn a_token_that_expired_at_once_is_no_good() {
 }
 
 #[tokio::test]
-async fn an_app_only_token_is_good_for_the_customers_and_only_by_a_switch_for_the_commercial_call()
-{
-    let mut stand = Stand::start().await;
+async fn an_app_only_token_works_for_customers_and_only_optionally_for_commercial() {
+    let mut stand = TestSimulator::start().await;
     let form = [("grant_type", "client_credentials")];
-    let granted = json(stand.ask_token(V2, &form).await).await;
+    let granted = json(stand.request_token(V2_PATH, &form).await).await;
     stand.token = granted["access_token"].as_str().unwrap().into();
 
     let commercial = stand.commercial(&[]).await;
@@ -213,27 +222,27 @@ async fn an_app_only_token_is_good_for_the_customers_and_only_by_a_switch_for_th
 }
 
 #[tokio::test]
-async fn no_token_is_needed_where_none_is_required() {
+async fn a_call_needs_no_token_when_none_is_required() {
     let options = SimulatorOptions {
         require_token: false,
         ..SimulatorOptions::default()
     };
-    let mut stand = Stand::start_with(options).await;
+    let mut stand = TestSimulator::start_with(options).await;
     stand.token.clear();
 
     assert_eq!(stand.insights(DOCUMENTED_CUSTOMER).await.status(), 200);
 }
 
 #[tokio::test]
-async fn the_token_endpoint_fails_as_often_as_it_is_told_to() {
-    let stand = Stand::start().await;
+async fn the_token_endpoint_fails_as_often_as_configured() {
+    let stand = TestSimulator::start().await;
     let mut faults = Faults::default();
     faults.set("token_error", "interaction_required").unwrap();
     faults.set("token_times", "1").unwrap();
     stand.handle.set_faults(faults);
 
-    let refused = redeem(&stand, "any").await;
-    let granted = redeem(&stand, "any").await;
+    let refused = redeem_refresh_token(&stand, "any").await;
+    let granted = redeem_refresh_token(&stand, "any").await;
 
     assert_eq!(refused.status(), 400);
     assert_eq!(json(refused).await["error"], "interaction_required");
@@ -242,25 +251,25 @@ async fn the_token_endpoint_fails_as_often_as_it_is_told_to() {
 
 #[tokio::test]
 async fn a_token_request_is_held_until_it_is_released() {
-    let stand = Stand::start().await;
+    let stand = TestSimulator::start().await;
     stand.handle.hold_tokens();
     let release = async {
-        stand.handle.wait_for(SimulatedApi::Token, 1).await;
+        stand.handle.wait_for_requests(SimulatedApi::Token, 1).await;
         let status = stand.handle.requests()[0].status;
         stand.handle.release_tokens();
         status
     };
 
-    let (answer, while_held) = tokio::join!(redeem(&stand, "any"), release);
+    let (answer, while_held) = tokio::join!(redeem_refresh_token(&stand, "any"), release);
 
     assert_eq!(while_held, None);
     assert_eq!(answer.status(), 200);
 }
 
 /// A stand-in where a certificate is registered, and the key to sign with.
-async fn with_a_certificate() -> (Stand, rcgen::KeyPair) {
+async fn start_with_certificate() -> (TestSimulator, rcgen::KeyPair) {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
-    let stand = Stand::start_with(SimulatorOptions {
+    let stand = TestSimulator::start_with(SimulatorOptions {
         client_certificate: Some(RegisteredCertificate {
             thumbprint: "the-thumbprint".to_owned(),
             public_key: key.public_key_pem(),
@@ -271,7 +280,7 @@ async fn with_a_certificate() -> (Stand, rcgen::KeyPair) {
     (stand, key)
 }
 
-async fn show(stand: &Stand, assertion: &str) -> Response {
+async fn send_assertion(stand: &TestSimulator, assertion: &str) -> Response {
     let form = [
         ("grant_type", "client_credentials"),
         ("client_secret", ""),
@@ -281,15 +290,15 @@ async fn show(stand: &Stand, assertion: &str) -> Response {
         ),
         ("client_assertion", assertion),
     ];
-    stand.ask_token(V2, &form).await
+    stand.request_token(V2_PATH, &form).await
 }
 
 #[tokio::test]
-async fn an_assertion_is_taken_once_and_only_where_all_of_it_is_right() {
+async fn an_assertion_is_accepted_once_and_only_if_entirely_valid() {
     use jsonwebtoken::Algorithm::{PS256, PS512};
 
-    let (stand, key) = with_a_certificate().await;
-    let now = SystemClock.wall().as_second();
+    let (stand, key) = start_with_certificate().await;
+    let now = SystemClock.wall_time().as_second();
     let key = jsonwebtoken::EncodingKey::from_rsa_pem(key.serialize_pem().as_bytes()).unwrap();
     let sign = |claims: &Value, thumbprint: &str, algorithm| {
         let header = jsonwebtoken::Header {
@@ -300,7 +309,7 @@ async fn an_assertion_is_taken_once_and_only_where_all_of_it_is_right() {
     };
     let claims = || {
         serde_json::json!({
-            "aud": format!("https://login.example.com{V2}"), "iss": "usage-proxy",
+            "aud": format!("https://login.example.com{V2_PATH}"), "iss": "usage-proxy",
             "sub": "usage-proxy", "jti": Uuid::new_v4().to_string(), "nbf": now, "exp": now + 300,
         })
     };
@@ -311,7 +320,7 @@ async fn an_assertion_is_taken_once_and_only_where_all_of_it_is_right() {
     };
     let sound = but("exp", (now + 300).into());
 
-    assert_eq!(show(&stand, &sound).await.status(), 200);
+    assert_eq!(send_assertion(&stand, &sound).await.status(), 200);
     for (what, code, assertion) in [
         ("used before", 700_023, sound.clone()),
         (
@@ -337,7 +346,7 @@ async fn an_assertion_is_taken_once_and_only_where_all_of_it_is_right() {
         ("not yet", 700_024, but("nbf", (now + 400).into())),
         ("too long", 700_024, but("exp", (now + 3_600).into())),
     ] {
-        let refused = show(&stand, &assertion).await;
+        let refused = send_assertion(&stand, &assertion).await;
 
         assert_eq!(refused.status(), 401, "{what}");
         let told = json(refused).await;

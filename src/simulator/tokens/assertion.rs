@@ -10,16 +10,16 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::Refusal;
+use super::SimulatedTokenError;
 
 /// `client_assertion_type` of a JWT (RFC 7523 §2.2).
 pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Seconds that clocks may differ by.
-const LEEWAY: i64 = 5 * 60;
+const LEEWAY_SECONDS: i64 = 5 * 60;
 
 /// Seconds that an assertion may live.
-const LONGEST: i64 = 10 * 60;
+const MAX_LIFETIME_SECONDS: i64 = 10 * 60;
 
 /// A certificate that is registered with the application.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct RegisteredCertificate {
 
 /// Verifies assertions, and remembers which were used.
 #[derive(Debug)]
-pub(in crate::simulator) struct Assertions {
+pub(in crate::simulator) struct AssertionVerifier {
     certificate: Option<RegisteredCertificate>,
     federated_token: Option<SecretString>,
     /// When each `jti` that was used ends.
@@ -40,7 +40,7 @@ pub(in crate::simulator) struct Assertions {
 }
 
 #[derive(Deserialize)]
-struct Claims {
+struct SimulatedAssertionClaims {
     aud: String,
     iss: String,
     sub: String,
@@ -51,7 +51,7 @@ struct Claims {
 
 /// What an assertion is held against.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Expected<'a> {
+pub(super) struct ExpectedAssertion<'a> {
     pub(super) client_id: &'a str,
     /// The end of the URL that was asked: the host is whatever name led here.
     pub(super) path: &'a str,
@@ -61,7 +61,7 @@ pub(super) struct Expected<'a> {
 
 // === impl Assertions ===
 
-impl Assertions {
+impl AssertionVerifier {
     pub(in crate::simulator) fn new(
         certificate: Option<RegisteredCertificate>,
         federated_token: Option<SecretString>,
@@ -73,22 +73,29 @@ impl Assertions {
         }
     }
 
-    pub(super) fn verify(&self, assertion: &str, expected: Expected<'_>) -> Result<(), Refusal> {
+    pub(super) fn verify(
+        &self,
+        assertion: &str,
+        expected: ExpectedAssertion<'_>,
+    ) -> Result<(), SimulatedTokenError> {
         let federated = self.federated_token.as_ref();
         if federated.is_some_and(|token| token.expose_secret() == assertion) {
             return Ok(());
         }
         let Some(certificate) = &self.certificate else {
-            return Err(Refusal::no_federated_credential());
+            return Err(SimulatedTokenError::no_federated_credential());
         };
-        let claims = signed_by(certificate, assertion).ok_or_else(|| {
-            Refusal::assertion(700_027, "The signature of the assertion is invalid.")
+        let claims = verify_signature(certificate, assertion).ok_or_else(|| {
+            SimulatedTokenError::invalid_assertion(
+                700_027,
+                "The signature of the assertion is invalid.",
+            )
         })?;
         claims.check(expected)?;
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        used.retain(|_, ends| *ends + LEEWAY > expected.now);
+        used.retain(|_, ends| *ends + LEEWAY_SECONDS > expected.now);
         if used.insert(claims.jti, claims.exp).is_some() {
-            return Err(Refusal::assertion(
+            return Err(SimulatedTokenError::invalid_assertion(
                 700_023,
                 "The assertion was used before.",
             ));
@@ -99,17 +106,18 @@ impl Assertions {
 
 // === impl Claims ===
 
-impl Claims {
-    fn check(&self, expected: Expected<'_>) -> Result<(), Refusal> {
-        let refuse = |code, text| Err(Refusal::assertion(code, text));
+impl SimulatedAssertionClaims {
+    fn check(&self, expected: ExpectedAssertion<'_>) -> Result<(), SimulatedTokenError> {
+        let refuse = |code, text| Err(SimulatedTokenError::invalid_assertion(code, text));
         if [&self.iss, &self.sub].map(String::as_str) != [expected.client_id; 2] {
             return refuse(700_021, "iss and sub must be the identifier of the client.");
         }
         if !self.aud.ends_with(expected.path) {
             return refuse(700_023, "aud must be the URL of the token endpoint.");
         }
-        let lives = self.nbf - LEEWAY <= expected.now && expected.now < self.exp + LEEWAY;
-        if !lives || self.exp - self.nbf > LONGEST {
+        let lives =
+            self.nbf - LEEWAY_SECONDS <= expected.now && expected.now < self.exp + LEEWAY_SECONDS;
+        if !lives || self.exp - self.nbf > MAX_LIFETIME_SECONDS {
             return refuse(700_024, "The assertion is not within its valid time range.");
         }
         Ok(())
@@ -118,7 +126,10 @@ impl Claims {
 
 /// The claims, where the certificate's key signed them. Times are checked against the clock of the
 /// stand-in, which may be a manual one.
-fn signed_by(certificate: &RegisteredCertificate, assertion: &str) -> Option<Claims> {
+fn verify_signature(
+    certificate: &RegisteredCertificate,
+    assertion: &str,
+) -> Option<SimulatedAssertionClaims> {
     let header = jsonwebtoken::decode_header(assertion).ok()?;
     let key = DecodingKey::from_rsa_pem(certificate.public_key.as_bytes()).ok()?;
     let mut validation = Validation::new(Algorithm::PS256);
@@ -126,6 +137,7 @@ fn signed_by(certificate: &RegisteredCertificate, assertion: &str) -> Option<Cla
     validation.validate_exp = false;
     validation.validate_aud = false;
     validation.set_required_spec_claims(&["aud", "iss", "sub", "exp", "nbf"]);
-    let token = jsonwebtoken::decode::<Claims>(assertion, &key, &validation).ok()?;
+    let token =
+        jsonwebtoken::decode::<SimulatedAssertionClaims>(assertion, &key, &validation).ok()?;
     (header.x5t_s256.as_ref() == Some(&certificate.thumbprint)).then_some(token.claims)
 }

@@ -16,12 +16,12 @@ use sha2::{Digest, Sha256};
 use url::{Host, Url};
 use uuid::Uuid;
 
-use super::{Refusal, Version, required};
-use crate::simulator::{Simulation, record::SimulatedApi, reply::Reply};
+use super::{SimulatedTokenError, TokenApiVersion, required};
+use crate::simulator::{Simulation, record::SimulatedApi, reply::SimulatedReply};
 
 /// The codes that were given out.
 #[derive(Debug, Default)]
-pub(in crate::simulator) struct Codes {
+pub(in crate::simulator) struct IssuedCodes {
     /// `None` once redeemed.
     issued: Mutex<HashMap<String, Option<IssuedCode>>>,
 }
@@ -34,17 +34,17 @@ pub(super) struct IssuedCode {
     /// `code_challenge`, by S256.
     challenge: Option<String>,
     /// A refresh token was asked for.
-    offline: bool,
+    is_offline: bool,
 }
 
-type Parameters = HashMap<String, String>;
+type FormParameters = HashMap<String, String>;
 
 /// `GET /{tenant}/oauth2/authorize`.
 pub(in crate::simulator) async fn v1(
     State(simulation): State<Arc<Simulation>>,
     request: Request,
 ) -> Response {
-    serve(&simulation, Version::V1, &request.into_parts().0)
+    handle(&simulation, TokenApiVersion::V1, &request.into_parts().0)
 }
 
 /// `GET /{tenant}/oauth2/v2.0/authorize`.
@@ -52,18 +52,26 @@ pub(in crate::simulator) async fn v2(
     State(simulation): State<Arc<Simulation>>,
     request: Request,
 ) -> Response {
-    serve(&simulation, Version::V2, &request.into_parts().0)
+    handle(&simulation, TokenApiVersion::V2, &request.into_parts().0)
 }
 
-fn serve(simulation: &Simulation, version: Version, head: &http::request::Parts) -> Response {
-    let sequence = simulation.recorder.arrived(SimulatedApi::Token, head);
+fn handle(
+    simulation: &Simulation,
+    version: TokenApiVersion,
+    head: &http::request::Parts,
+) -> Response {
+    let sequence = simulation
+        .recorder
+        .record_request(SimulatedApi::Token, head);
     let query = head.uri.query().unwrap_or_default();
     let query = url::form_urlencoded::parse(query.as_bytes()).into_owned();
     let reply = match authorize(simulation, version, &query.collect()) {
-        Ok(url) => Reply::raw_json(StatusCode::FOUND, "").with_header(LOCATION.as_str(), url),
-        Err(refusal) => refusal.reply(simulation, head),
+        Ok(url) => {
+            SimulatedReply::raw_json(StatusCode::FOUND, "").with_header(LOCATION.as_str(), url)
+        }
+        Err(refusal) => refusal.into_reply(simulation, head),
     };
-    simulation.recorder.answered(sequence, reply.status);
+    simulation.recorder.record_status(sequence, reply.status);
     reply
         .with_header("cache-control", "no-store, no-cache")
         .into_response()
@@ -73,21 +81,21 @@ fn serve(simulation: &Simulation, version: Version, head: &http::request::Parts)
 /// must not be redirected to an address that is not registered (RFC 6749 §4.1.2.1).
 fn authorize(
     simulation: &Simulation,
-    version: Version,
-    asked: &Parameters,
-) -> Result<Url, Refusal> {
+    version: TokenApiVersion,
+    asked: &FormParameters,
+) -> Result<Url, SimulatedTokenError> {
     let client_id = required(asked, "client_id")?;
     let expected = &simulation.client_id;
     if expected.as_deref().is_some_and(|known| known != client_id) {
-        return Err(Refusal::unknown_client(client_id));
+        return Err(SimulatedTokenError::unknown_client(client_id));
     }
     let redirect_uri = required(asked, "redirect_uri")?;
-    let mut url =
-        registered(redirect_uri).ok_or_else(|| Refusal::foreign_redirect(redirect_uri))?;
+    let mut url = parse_registered_uri(redirect_uri)
+        .ok_or_else(|| SimulatedTokenError::unregistered_redirect(redirect_uri))?;
     let state = required(asked, "state")?;
     let answer = match simulation.faults().sign_in_error.clone() {
-        Some(error) => Err(Refusal::sign_in(error)),
-        None => IssuedCode::asked_for(version, asked),
+        Some(error) => Err(SimulatedTokenError::sign_in_failed(error)),
+        None => IssuedCode::from_request(version, asked),
     };
     let mut query = url.query_pairs_mut();
     match answer {
@@ -102,7 +110,7 @@ fn authorize(
 }
 
 /// Only `http://localhost` is registered, whose port does not matter, as with Entra.
-fn registered(redirect_uri: &str) -> Option<Url> {
+fn parse_registered_uri(redirect_uri: &str) -> Option<Url> {
     let url = Url::parse(redirect_uri).ok()?;
     let is_ours = url.scheme() == "http"
         && url.host() == Some(Host::Domain("localhost"))
@@ -113,7 +121,7 @@ fn registered(redirect_uri: &str) -> Option<Url> {
 
 // === impl Codes ===
 
-impl Codes {
+impl IssuedCodes {
     fn issue(&self, code: IssuedCode) -> String {
         let name = format!("0.{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,48 +131,55 @@ impl Codes {
 
     /// Redeems a code, once, for the client that asked for it (RFC 7636 §4.6). Returns whether a
     /// refresh token goes with it.
-    pub(super) fn redeem(&self, form: &Parameters) -> Result<bool, Refusal> {
+    pub(super) fn redeem(&self, form: &FormParameters) -> Result<bool, SimulatedTokenError> {
         let name = required(form, "code")?;
         let redirect_uri = required(form, "redirect_uri")?;
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
-        let code = issued.get_mut(name).ok_or_else(Refusal::unknown_code)?;
+        let code = issued
+            .get_mut(name)
+            .ok_or_else(SimulatedTokenError::unknown_code)?;
         // Spent by a wrong attempt too.
-        let code = code.take().ok_or_else(Refusal::spent_code)?;
+        let code = code.take().ok_or_else(SimulatedTokenError::used_code)?;
         if form.get("client_id") != Some(&code.client_id) {
-            return Err(Refusal::unknown_code());
+            return Err(SimulatedTokenError::unknown_code());
         }
         if code.redirect_uri != redirect_uri {
-            return Err(Refusal::other_redirect());
+            return Err(SimulatedTokenError::mismatched_redirect());
         }
         let verifier = form.get("code_verifier").map(Sha256::digest);
         if code.challenge != verifier.map(|hash| BASE64_URL_SAFE_NO_PAD.encode(hash)) {
-            return Err(Refusal::wrong_verifier());
+            return Err(SimulatedTokenError::wrong_verifier());
         }
-        Ok(code.offline)
+        Ok(code.is_offline)
     }
 }
 
 // === impl IssuedCode ===
 
 impl IssuedCode {
-    fn asked_for(version: Version, asked: &Parameters) -> Result<Self, Refusal> {
+    fn from_request(
+        version: TokenApiVersion,
+        asked: &FormParameters,
+    ) -> Result<Self, SimulatedTokenError> {
         let response_type = required(asked, "response_type")?;
         if response_type != "code" {
-            return Err(Refusal::unsupported(response_type));
+            return Err(SimulatedTokenError::unsupported_grant_type(response_type));
         }
         let audience = required(asked, version.audience_parameter())?;
         let challenge = asked.get("code_challenge").cloned();
         if challenge.is_some() && required(asked, "code_challenge_method")? != "S256" {
-            return Err(Refusal::missing("code_challenge_method"));
+            return Err(SimulatedTokenError::missing_parameter(
+                "code_challenge_method",
+            ));
         }
         let copy = |name: &str| asked.get(name).cloned().unwrap_or_default();
         Ok(Self {
             client_id: copy("client_id"),
             redirect_uri: copy("redirect_uri"),
             challenge,
-            offline: match version {
-                Version::V1 => true,
-                Version::V2 => audience.split(' ').any(|scope| scope == "offline_access"),
+            is_offline: match version {
+                TokenApiVersion::V1 => true,
+                TokenApiVersion::V2 => audience.split(' ').any(|scope| scope == "offline_access"),
             },
         })
     }
@@ -172,7 +187,7 @@ impl IssuedCode {
 
 // === impl Refusal ===
 
-impl Refusal {
+impl SimulatedTokenError {
     fn invalid_grant(code: u32, text: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_grant", code, text)
     }
@@ -181,7 +196,7 @@ impl Refusal {
         Self::invalid_grant(70_000, "The provided authorization code is invalid.")
     }
 
-    fn spent_code() -> Self {
+    fn used_code() -> Self {
         Self::invalid_grant(54_005, "OAuth2 Authorization code was already redeemed.")
     }
 
@@ -191,13 +206,13 @@ impl Refusal {
         Self::invalid_grant(501_481, text)
     }
 
-    fn other_redirect() -> Self {
+    fn mismatched_redirect() -> Self {
         let text = "The reply address does not match the reply address provided when requesting \
                     Authorization code.";
         Self::invalid_grant(500_112, text)
     }
 
-    fn foreign_redirect(redirect_uri: &str) -> Self {
+    fn unregistered_redirect(redirect_uri: &str) -> Self {
         let text = format!(
             "The redirect URI '{redirect_uri}' specified in the request does not match the \
              redirect URIs configured for the application."
@@ -205,7 +220,7 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", 50_011, text)
     }
 
-    fn sign_in(error: String) -> Self {
+    fn sign_in_failed(error: String) -> Self {
         let (code, text) = match error.as_str() {
             "access_denied" => (65_004, "User declined to consent to access the app."),
             _ => (90_094, "The sign-in did not succeed."),

@@ -54,7 +54,7 @@ impl TestCaller {
         let hashes: Vec<_> = self
             .keys
             .iter()
-            .map(|key| KeyHash::of(key.as_bytes()).to_string())
+            .map(|key| KeyHash::of_key(key.as_bytes()).to_string())
             .collect();
         let rate = self
             .rate

@@ -64,13 +64,13 @@ impl Test {
     }
 
     fn span(&self, name: &'static str) {
-        self.tracer.root(SpanKind::Internal, name).end();
+        self.tracer.start_root_span(SpanKind::Internal, name).end();
     }
 
     /// Exports what ended, and waits until the collector has it.
     async fn export(&self) {
         let times = self.collector.exports().len() + 1;
-        self.clock.pass(DELAY).await;
+        self.clock.advance_when_sleeping(DELAY).await;
         self.collector.exported(times).await;
     }
 
@@ -134,10 +134,10 @@ async fn what_a_busy_collector_would_not_take_is_sent_again() {
     test.span("patient");
     test.export().await;
     test.collector.answer(Answer::Take);
-    test.clock.pass(PAUSE).await;
+    test.clock.advance_when_sleeping(PAUSE).await;
     test.collector.exported(2).await;
     test.span("next");
-    test.clock.asleep(1, DELAY).await;
+    test.clock.wait_for_sleepers_until(1, DELAY).await;
 
     assert_eq!(test.counted(), (1.0, Vec::new()));
     assert_eq!(test.collector.spans()[0].name, "patient");
@@ -153,10 +153,10 @@ async fn a_collector_that_stays_away_is_told_of_once_and_then_left_behind() {
     test.span("hopeless");
     test.export().await;
     for attempt in 2..=5 {
-        test.clock.pass(PAUSE).await;
+        test.clock.advance_when_sleeping(PAUSE).await;
         test.collector.exported(attempt).await;
     }
-    test.clock.asleep(1, PAUSE).await;
+    test.clock.wait_for_sleepers_until(1, PAUSE).await;
 
     assert_eq!(test.counted(), (0.0, dropped("undelivered", 1.0)));
     assert_eq!(warnings(&log), 1);
@@ -172,7 +172,9 @@ async fn what_a_collector_refuses_is_not_sent_again() {
     for name in ["first", "second"] {
         test.span(name);
         test.export().await;
-        test.clock.pass(Duration::from_secs(4)).await;
+        test.clock
+            .advance_when_sleeping(Duration::from_secs(4))
+            .await;
     }
 
     assert_eq!(test.counted(), (0.0, dropped("refused", 2.0)));
@@ -188,7 +190,7 @@ async fn what_a_collector_takes_in_part_is_counted_in_part() {
     test.span("second");
     test.export().await;
     test.span("third");
-    test.clock.asleep(1, DELAY).await;
+    test.clock.wait_for_sleepers_until(1, DELAY).await;
 
     assert_eq!(test.counted(), (1.0, dropped("refused", 1.0)));
 }
@@ -217,9 +219,11 @@ async fn an_export_that_is_not_answered_is_given_up() {
     test.span("slow");
     test.export().await;
 
-    test.clock.pass(Duration::from_secs(10)).await;
+    test.clock
+        .advance_when_sleeping(Duration::from_secs(10))
+        .await;
     test.collector.answer(Answer::Take);
-    test.clock.pass(PAUSE).await;
+    test.clock.advance_when_sleeping(PAUSE).await;
     test.collector.exported(2).await;
 
     assert_eq!(test.collector.spans().len(), 1);
@@ -242,10 +246,10 @@ async fn headers_are_read_each_time_and_a_file_without_stops_nothing() {
     test.export().await;
     std::fs::write(&path, "").unwrap();
     test.span("third");
-    test.clock.pass(DELAY).await;
-    test.clock.asleep(1, PAUSE).await;
+    test.clock.advance_when_sleeping(DELAY).await;
+    test.clock.wait_for_sleepers_until(1, PAUSE).await;
     std::fs::write(&path, "Authorization: Basic third").unwrap();
-    test.clock.pass(PAUSE).await;
+    test.clock.advance_when_sleeping(PAUSE).await;
     test.collector.exported(3).await;
 
     let exports = test.collector.exports();
@@ -280,7 +284,7 @@ async fn the_end_waits_for_no_collector_for_long() {
 
     let ended = async {
         collector.exported(1).await;
-        clock.pass(DELAY).await;
+        clock.advance_when_sleeping(DELAY).await;
     };
     tokio::join!(end(app), ended);
 

@@ -7,13 +7,15 @@ use crate::auth::jwt::{
 
 #[tokio::test]
 async fn a_new_key_is_fetched_when_a_token_names_it() {
-    let (old, new) = (Signer::ec("old"), Signer::ec("new"));
-    let test = Test::start(&[&old]).await;
-    test.verify(&old.token("ES256", &good())).await.unwrap();
+    let (old, new) = (TestSigner::ec("old"), TestSigner::ec("new"));
+    let test = VerifierTest::start(&[&old]).await;
+    test.verify(&old.token("ES256", &valid_claims()))
+        .await
+        .unwrap();
     test.issuer.publish(&[&old, &new]);
     test.clock.advance(DEMAND_INTERVAL);
 
-    let verified = test.verify(&new.token("ES256", &good())).await;
+    let verified = test.verify(&new.token("ES256", &valid_claims())).await;
 
     assert_eq!(verified.as_deref(), Ok("portal"));
     assert_eq!(test.issuer.fetches(), 2);
@@ -21,14 +23,14 @@ async fn a_new_key_is_fetched_when_a_token_names_it() {
 }
 
 #[tokio::test]
-async fn made_up_key_names_cost_one_fetch_an_interval() {
-    let (ours, theirs) = (Signer::ec("e"), Signer::ed("d"));
-    let test = Test::start(&[&ours]).await;
+async fn unknown_key_ids_cause_at_most_one_fetch_per_interval() {
+    let (ours, theirs) = (TestSigner::ec("e"), TestSigner::ed("d"));
+    let test = VerifierTest::start(&[&ours]).await;
     let flood = async || {
         for n in 0..200 {
             let header = json!({"alg": "EdDSA", "kid": n.to_string()});
-            let token = theirs.token_with(&header, "EdDSA", &good());
-            assert_eq!(test.rejection(&token).await, Some(Rejection::Key));
+            let token = theirs.token_with(&header, "EdDSA", &valid_claims());
+            assert_eq!(test.rejection(&token).await, Some(TokenRejection::Key));
         }
     };
 
@@ -44,18 +46,20 @@ async fn made_up_key_names_cost_one_fetch_an_interval() {
 
 #[tokio::test]
 async fn requests_that_need_a_new_key_share_one_fetch() {
-    let (old, new) = (Signer::ec("old"), Signer::ec("new"));
-    let test = Test::start(&[&old]).await;
-    test.verify(&old.token("ES256", &good())).await.unwrap();
+    let (old, new) = (TestSigner::ec("old"), TestSigner::ec("new"));
+    let test = VerifierTest::start(&[&old]).await;
+    test.verify(&old.token("ES256", &valid_claims()))
+        .await
+        .unwrap();
     test.issuer.publish(&[&new]);
     test.clock.advance(DEMAND_INTERVAL);
     let held = test.issuer.hold().await;
-    let token = new.token("ES256", &good());
+    let token = new.token("ES256", &valid_claims());
 
     let verify = || test.verify(&token);
     let requests = async { tokio::join!(verify(), verify(), verify(), verify(), verify()) };
     let open = async {
-        test.clock.asleep(5, LONGEST_WAIT).await;
+        test.clock.wait_for_sleepers_until(5, LONGEST_WAIT).await;
         drop(held);
     };
     let ((a, b, c, d, e), ()) = tokio::join!(requests, open);
@@ -66,84 +70,95 @@ async fn requests_that_need_a_new_key_share_one_fetch() {
 
 #[tokio::test]
 async fn a_request_does_not_wait_long_for_a_slow_issuer() {
-    let signer = Signer::ec("e");
-    let test = Test::start(&[&signer]).await;
+    let signer = TestSigner::ec("e");
+    let test = VerifierTest::start(&[&signer]).await;
     let held = test.issuer.hold().await;
-    let token = signer.token("ES256", &good());
+    let token = signer.token("ES256", &valid_claims());
 
     let (answer, ()) = tokio::join!(test.verify(&token), async {
-        test.clock.asleep(1, LONGEST_WAIT).await;
+        test.clock.wait_for_sleepers_until(1, LONGEST_WAIT).await;
         test.clock.advance(LONGEST_WAIT);
     });
 
-    assert!(unavailable(&answer), "{answer:?}");
+    assert!(is_issuer_unavailable(&answer), "{answer:?}");
     drop(held);
     assert_eq!(test.verify(&token).await.as_deref(), Ok("portal"));
 }
 
 #[tokio::test]
-async fn a_fetch_that_never_ends_is_given_up_and_tried_again() {
-    let signer = Signer::ec("e");
-    let test = Test::start(&[&signer]).await;
+async fn a_fetch_that_never_ends_times_out_and_is_retried() {
+    let signer = TestSigner::ec("e");
+    let test = VerifierTest::start(&[&signer]).await;
     let held = test.issuer.hold().await;
     test.issuer.fetched(1).await;
 
     let tried_again = async {
-        test.clock.pass(FETCH_TIMEOUT).await;
-        test.clock.pass(Duration::from_secs(1)).await;
+        test.clock.advance_when_sleeping(FETCH_TIMEOUT).await;
+        test.clock
+            .advance_when_sleeping(Duration::from_secs(1))
+            .await;
         test.issuer.fetched(2).await;
     };
-    let in_time = tokio::time::timeout(PATIENCE, tried_again).await;
+    let in_time = tokio::time::timeout(WAIT_TIMEOUT, tried_again).await;
 
     in_time.expect("the fetch is given up");
     drop(held);
-    let token = signer.token("ES256", &good());
+    let token = signer.token("ES256", &valid_claims());
     assert_eq!(test.verify(&token).await.as_deref(), Ok("portal"));
     let timed_out = r#"usage_proxy_jwks_fetches_total{result="timed-out"}"#;
     assert_eq!(test.metric(timed_out), Some(1.0));
 }
 
 #[tokio::test]
-async fn while_the_issuer_is_down_from_the_start_nobody_is_blamed() {
-    let signer = Signer::ec("e");
-    let issuer = Issuer::start(&[&signer]).await;
-    issuer.answer(500, "");
-    let test = Test::start_with(issuer, |_| {});
-    let token = signer.token("ES256", &good());
+async fn if_the_issuer_was_never_reachable_tokens_are_not_rejected() {
+    let signer = TestSigner::ec("e");
+    let issuer = TestIssuer::start(&[&signer]).await;
+    issuer.serve_connection(500, "");
+    let test = VerifierTest::start_with(issuer, |_| {});
+    let token = signer.token("ES256", &valid_claims());
 
     let down = test.verify(&token).await;
     test.issuer.publish(&[&signer]);
-    test.clock.pass(Duration::from_secs(1)).await;
+    test.clock
+        .advance_when_sleeping(Duration::from_secs(1))
+        .await;
     test.issuer.fetched(2).await;
-    test.clock.asleep(1, REFRESH_INTERVAL).await;
+    test.clock
+        .wait_for_sleepers_until(1, REFRESH_INTERVAL)
+        .await;
     let up = test.verify(&token).await;
 
-    assert!(unavailable(&down), "{down:?}");
+    assert!(is_issuer_unavailable(&down), "{down:?}");
     assert_eq!(up.as_deref(), Ok("portal"));
     assert_eq!(test.issuer.fetches(), 2);
 }
 
 #[tokio::test]
-async fn keys_that_are_held_are_used_while_the_issuer_is_down() {
-    let (known, unknown) = (Signer::ec("e"), Signer::ec("u"));
-    let test = Test::start(&[&known]).await;
-    test.verify(&known.token("ES256", &good())).await.unwrap();
+async fn cached_keys_are_used_while_the_issuer_is_down() {
+    let (known, unknown) = (TestSigner::ec("e"), TestSigner::ec("u"));
+    let test = VerifierTest::start(&[&known]).await;
+    test.verify(&known.token("ES256", &valid_claims()))
+        .await
+        .unwrap();
     for (status, body) in [
         (503, ""),
         (302, ""),
         (200, "<html>"),
         (200, r#"{"keys":[]}"#),
     ] {
-        test.issuer.answer(status, body);
+        test.issuer.serve_connection(status, body);
         test.clock.advance(2 * REFRESH_INTERVAL);
-        let now = test.clock.wall().as_second();
-        let claims = with(good(), json!({"nbf": now, "exp": now + 600}));
+        let now = test.clock.wall_time().as_second();
+        let claims = with_changes(valid_claims(), json!({"nbf": now, "exp": now + 600}));
 
         let before = test.issuer.fetches();
         let blamed = test.verify(&unknown.token("ES256", &claims)).await;
 
         assert!(test.issuer.fetches() > before, "{status} {body}");
-        assert!(unavailable(&blamed), "{status} {body}: {blamed:?}");
+        assert!(
+            is_issuer_unavailable(&blamed),
+            "{status} {body}: {blamed:?}"
+        );
         let token = known.token("ES256", &claims);
         assert_eq!(test.verify(&token).await.as_deref(), Ok("portal"));
     }
@@ -157,26 +172,31 @@ async fn keys_that_are_held_are_used_while_the_issuer_is_down() {
 }
 
 #[tokio::test]
-async fn a_document_without_an_end_is_not_read_to_its_end() {
-    let signer = Signer::ec("e");
-    let issuer = Issuer::start(&[]).await;
+async fn an_endless_key_document_is_not_read_to_its_end() {
+    let signer = TestSigner::ec("e");
+    let issuer = TestIssuer::start(&[]).await;
     let mut document: Value = serde_json::from_str(&jwks(&[&signer])).unwrap();
     document["padding"] = " ".repeat(300 * 1024).into();
-    issuer.answer(200, &document.to_string());
-    let test = Test::start_with(issuer, |_| {});
+    issuer.serve_connection(200, &document.to_string());
+    let test = VerifierTest::start_with(issuer, |_| {});
 
-    let answer = test.verify(&signer.token("ES256", &good())).await;
+    let answer = test.verify(&signer.token("ES256", &valid_claims())).await;
 
-    assert!(unavailable(&answer), "{answer:?}");
+    assert!(is_issuer_unavailable(&answer), "{answer:?}");
 }
 
 #[tokio::test]
-async fn a_key_that_the_issuer_withdraws_is_believed_for_an_hour_at_most() {
-    let (old, new) = (Signer::ec("old"), Signer::ec("new"));
-    let test = Test::start(&[&old]).await;
-    let token = old.token("ES256", &with(good(), json!({"exp": NOW + 86_400})));
+async fn a_withdrawn_key_is_accepted_for_at_most_an_hour() {
+    let (old, new) = (TestSigner::ec("old"), TestSigner::ec("new"));
+    let test = VerifierTest::start(&[&old]).await;
+    let token = old.token(
+        "ES256",
+        &with_changes(valid_claims(), json!({"exp": NOW + 86_400})),
+    );
     test.verify(&token).await.unwrap();
-    test.clock.asleep(1, REFRESH_INTERVAL).await;
+    test.clock
+        .wait_for_sleepers_until(1, REFRESH_INTERVAL)
+        .await;
     test.clock
         .advance(REFRESH_INTERVAL - Duration::from_secs(1));
     test.verify(&token).await.unwrap();
@@ -184,8 +204,10 @@ async fn a_key_that_the_issuer_withdraws_is_believed_for_an_hour_at_most() {
 
     test.clock.advance(Duration::from_secs(1));
     test.issuer.fetched(2).await;
-    test.clock.asleep(1, REFRESH_INTERVAL).await;
+    test.clock
+        .wait_for_sleepers_until(1, REFRESH_INTERVAL)
+        .await;
 
     // It was remembered a second ago, but by keys that are not held any more.
-    assert_eq!(test.rejection(&token).await, Some(Rejection::Key));
+    assert_eq!(test.rejection(&token).await, Some(TokenRejection::Key));
 }

@@ -1,20 +1,20 @@
 use super::*;
 use crate::{
-    auth::{TokenCallers, jwt::claims::LEEWAY},
-    domain::{Scope, samples},
+    auth::{TokenAuthenticator, jwt::claims::LEEWAY},
+    domain::{CallerScope, samples},
 };
 
 #[tokio::test]
-async fn a_token_is_for_us_from_our_issuer_and_valid_now() {
-    let signer = Signer::ed("d");
-    let test = Test::start(&[&signer]).await;
+async fn issuer_audience_and_validity_are_checked() {
+    let signer = TestSigner::ed("d");
+    let test = VerifierTest::start(&[&signer]).await;
     let leeway = i64::try_from(LEEWAY.as_secs()).unwrap();
 
     for (changes, expected) in [
-        (json!({"exp": null}), Some(Rejection::Expired)),
-        (json!({"exp": "soon"}), Some(Rejection::Expired)),
-        (json!({"exp": -1}), Some(Rejection::Expired)),
-        (json!({"exp": NOW - leeway}), Some(Rejection::Expired)),
+        (json!({"exp": null}), Some(TokenRejection::Expired)),
+        (json!({"exp": "soon"}), Some(TokenRejection::Expired)),
+        (json!({"exp": -1}), Some(TokenRejection::Expired)),
+        (json!({"exp": NOW - leeway}), Some(TokenRejection::Expired)),
         (json!({"exp": NOW - leeway + 1}), None),
         (json!({"exp": (NOW - leeway) as f64 + 0.5}), None),
         (json!({"exp": u64::MAX}), None),
@@ -22,56 +22,62 @@ async fn a_token_is_for_us_from_our_issuer_and_valid_now() {
         (json!({"nbf": NOW + leeway}), None),
         (
             json!({"nbf": NOW + leeway + 1}),
-            Some(Rejection::NotYetValid),
+            Some(TokenRejection::NotYetValid),
         ),
-        (json!({"nbf": "now"}), Some(Rejection::Malformed)),
-        (json!({"iss": null}), Some(Rejection::Issuer)),
+        (json!({"nbf": "now"}), Some(TokenRejection::Malformed)),
+        (json!({"iss": null}), Some(TokenRejection::Issuer)),
         (
             json!({"iss": "https://issuer.example/tenant/v2.0/"}),
-            Some(Rejection::Issuer),
+            Some(TokenRejection::Issuer),
         ),
         (
             json!({"iss": "HTTPS://issuer.example/tenant/v2.0"}),
-            Some(Rejection::Issuer),
+            Some(TokenRejection::Issuer),
         ),
-        (json!({"iss": 1}), Some(Rejection::Issuer)),
-        (json!({"iss": [ISSUER]}), Some(Rejection::Issuer)),
-        (json!({"aud": null}), Some(Rejection::Audience)),
-        (json!({"aud": "api://other"}), Some(Rejection::Audience)),
-        (json!({"aud": []}), Some(Rejection::Audience)),
+        (json!({"iss": 1}), Some(TokenRejection::Issuer)),
+        (json!({"iss": [ISSUER]}), Some(TokenRejection::Issuer)),
+        (json!({"aud": null}), Some(TokenRejection::Audience)),
+        (
+            json!({"aud": "api://other"}),
+            Some(TokenRejection::Audience),
+        ),
+        (json!({"aud": []}), Some(TokenRejection::Audience)),
         (
             json!({"aud": ["api://other", "account"]}),
-            Some(Rejection::Audience),
+            Some(TokenRejection::Audience),
         ),
         (json!({"aud": ["account", AUDIENCE]}), None),
-        (json!({"sub": null}), Some(Rejection::Subject)),
-        (json!({"sub": ""}), Some(Rejection::Subject)),
-        (json!({"sub": 7}), Some(Rejection::Subject)),
-        (json!({"sub": "a\nb"}), Some(Rejection::Subject)),
-        (json!({"sub": "s".repeat(257)}), Some(Rejection::Subject)),
+        (json!({"sub": null}), Some(TokenRejection::Subject)),
+        (json!({"sub": ""}), Some(TokenRejection::Subject)),
+        (json!({"sub": 7}), Some(TokenRejection::Subject)),
+        (json!({"sub": "a\nb"}), Some(TokenRejection::Subject)),
+        (
+            json!({"sub": "s".repeat(257)}),
+            Some(TokenRejection::Subject),
+        ),
     ] {
-        let token = signer.token("EdDSA", &with(good(), changes.clone()));
+        let token = signer.token("EdDSA", &with_changes(valid_claims(), changes.clone()));
 
         assert_eq!(test.rejection(&token).await, expected, "{changes}");
     }
 }
 
 #[tokio::test]
-async fn configured_claims_say_who_and_what() {
-    let signer = Signer::ed("d");
-    let issuer = Issuer::start(&[&signer]).await;
-    let test = Test::start_with(issuer, |config| {
+async fn configured_claims_give_subject_scopes_and_customers() {
+    let signer = TestSigner::ed("d");
+    let issuer = TestIssuer::start(&[&signer]).await;
+    let test = VerifierTest::start_with(issuer, |config| {
         config.subject_claim = "azp".to_owned();
         config.scopes_claim = Some("roles".to_owned());
         config.customers_claim = Some("customers".to_owned());
     });
     let customer = samples::customer();
-    let only = |these: &[_]| Customers::Only(Arc::new(these.iter().copied().collect()));
-    let both = || Scopes::from_iter(Scope::ALL);
-    let read = || Scopes::from_iter([Scope::UsageRead]);
+    let only = |these: &[_]| CustomerAccess::Only(Arc::new(these.iter().copied().collect()));
+    let both = || ScopeSet::from_iter(CallerScope::ALL);
+    let read = || ScopeSet::from_iter([CallerScope::UsageRead]);
 
     for (claims, scopes, customers) in [
-        (json!({}), Scopes::default(), only(&[])),
+        (json!({}), ScopeSet::default(), only(&[])),
         (json!({"roles": "usage:read"}), read(), only(&[])),
         (
             json!({"roles": "openid cache:refresh usage:read "}),
@@ -85,35 +91,42 @@ async fn configured_claims_say_who_and_what() {
         ),
         (
             json!({"roles": [["usage:read"]]}),
-            Scopes::default(),
+            ScopeSet::default(),
             only(&[]),
         ),
         (
             json!({"roles": {"usage:read": true}}),
-            Scopes::default(),
+            ScopeSet::default(),
             only(&[]),
         ),
-        (json!({"customers": "*"}), Scopes::default(), Customers::All),
-        (json!({"customers": []}), Scopes::default(), only(&[])),
+        (
+            json!({"customers": "*"}),
+            ScopeSet::default(),
+            CustomerAccess::All,
+        ),
+        (json!({"customers": []}), ScopeSet::default(), only(&[])),
         (
             json!({"customers": [customer.to_string()]}),
-            Scopes::default(),
+            ScopeSet::default(),
             only(&[customer]),
         ),
         (
             json!({"customers": [customer.to_string(), "*"]}),
-            Scopes::default(),
-            Customers::All,
+            ScopeSet::default(),
+            CustomerAccess::All,
         ),
     ] {
         let token = signer.token(
             "EdDSA",
-            &with(with(good(), json!({"azp": "a"})), claims.clone()),
+            &with_changes(
+                with_changes(valid_claims(), json!({"azp": "a"})),
+                claims.clone(),
+            ),
         );
 
         let verified = test.verifier.verify(&token).await.unwrap();
 
-        let expected = Verified::new("a", Some(scopes), Some(customers));
+        let expected = VerifiedToken::new("a", Some(scopes), Some(customers));
         assert_eq!(*verified, expected, "{claims}");
     }
     for customers in [
@@ -123,23 +136,27 @@ async fn configured_claims_say_who_and_what() {
         json!([1]),
         json!(1),
     ] {
-        let claims = with(good(), json!({"azp": "a", "customers": customers}));
+        let claims = with_changes(valid_claims(), json!({"azp": "a", "customers": customers}));
 
         let rejection = test.rejection(&signer.token("EdDSA", &claims)).await;
 
-        assert_eq!(rejection, Some(Rejection::Customers), "{customers}");
+        assert_eq!(rejection, Some(TokenRejection::Customers), "{customers}");
     }
     assert_eq!(
-        test.rejection(&signer.token("EdDSA", &good())).await,
-        Some(Rejection::Subject),
+        test.rejection(&signer.token("EdDSA", &valid_claims()))
+            .await,
+        Some(TokenRejection::Subject),
     );
 }
 
 #[tokio::test]
 async fn claims_that_are_not_configured_are_not_read() {
-    let signer = Signer::ed("d");
-    let test = Test::start(&[&signer]).await;
-    let claims = with(good(), json!({"roles": "usage:read", "customers": "x"}));
+    let signer = TestSigner::ed("d");
+    let test = VerifierTest::start(&[&signer]).await;
+    let claims = with_changes(
+        valid_claims(),
+        json!({"roles": "usage:read", "customers": "x"}),
+    );
 
     let verified = test.verifier.verify(&signer.token("EdDSA", &claims)).await;
 
@@ -148,22 +165,25 @@ async fn claims_that_are_not_configured_are_not_read() {
 }
 
 #[tokio::test]
-async fn each_subject_that_the_callers_file_does_not_name_has_its_own_unsent_bytes() {
-    let signer = Signer::ed("d");
-    let issuer = Issuer::start(&[&signer]).await;
-    let test = Test::start_with(issuer, |config| {
+async fn subjects_outside_the_callers_file_have_separate_unsent_budgets() {
+    let signer = TestSigner::ed("d");
+    let issuer = TestIssuer::start(&[&signer]).await;
+    let test = VerifierTest::start_with(issuer, |config| {
         config.scopes_claim = Some("roles".to_owned());
         config.customers_claim = Some("customers".to_owned());
     });
-    let callers = TokenCallers::new(test.verifier.clone());
+    let callers = TokenAuthenticator::new(test.verifier.clone());
     let unsent = async |changes: Value| {
         let rights = json!({"roles": "usage:read", "customers": "*"});
-        let token = signer.token("EdDSA", &with(with(good(), rights), changes));
+        let token = signer.token(
+            "EdDSA",
+            &with_changes(with_changes(valid_claims(), rights), changes),
+        );
         let identified = callers.identify(token.as_bytes(), None);
-        let identified = tokio::time::timeout(PATIENCE, identified).await;
+        let identified = tokio::time::timeout(WAIT_TIMEOUT, identified).await;
         Arc::clone(identified.expect("it is answered").unwrap().unsent())
     };
-    assert!(unsent(json!({"sub": "one"})).await.take(9));
+    assert!(unsent(json!({"sub": "one"})).await.acquire(9));
 
     let again = unsent(json!({"sub": "one", "exp": NOW + 300})).await;
     let other = unsent(json!({"sub": "other"})).await;

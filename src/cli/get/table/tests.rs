@@ -3,14 +3,14 @@ use serde_json::json;
 
 use super::*;
 
-const LOOK: Look = Look {
-    terminal: true,
+const STYLE: TerminalStyle = TerminalStyle {
+    is_terminal: true,
     columns: 72,
-    unicode: true,
-    colour: false,
+    has_unicode: true,
+    has_color: false,
 };
 
-fn usage(product: &str) -> Usage {
+fn usage(product: &str) -> UsageReply {
     let workload = |name: &str, active: u64, qualified: u64, date: &str| {
         json!({"workloadName": name, "licensesActive": active, "licensesQualified": qualified,
                "usagePercent": 99.0, "processedDate": date})
@@ -36,16 +36,16 @@ fn usage(product: &str) -> Usage {
     serde_json::from_value(usage).unwrap()
 }
 
-fn rendered(usage: &Usage, look: Look) -> String {
+fn rendered(usage: &UsageReply, look: TerminalStyle) -> String {
     let mut headers = HeaderMap::new();
     headers.insert("cache-status", "usage-proxy; hit; ttl=720".parse().unwrap());
     headers.insert("age", "180".parse().unwrap());
-    render(usage, &Freshness::of(&headers), look)
+    render(usage, &ReplyFreshness::from_headers(&headers), look)
 }
 
 #[test]
-fn a_person_sees_what_is_used_of_each_product_and_of_all() {
-    let table = rendered(&usage("EXCHANGE ONLINE (PLAN 1)"), LOOK);
+fn the_table_shows_usage_per_product_and_in_total() {
+    let table = rendered(&usage("EXCHANGE ONLINE (PLAN 1)"), STYLE);
 
     assert_eq!(
         table,
@@ -69,13 +69,13 @@ All products
 }
 
 #[test]
-fn products_of_the_same_name_are_told_apart() {
+fn products_of_the_same_name_show_a_distinction() {
     let mut usage = usage("E3");
     let mut other = usage.products[0].clone();
     other.channel = Some("direct".to_owned());
     usage.products.push(other);
 
-    let table = rendered(&usage, LOOK);
+    let table = rendered(&usage, STYLE);
 
     let titles: Vec<_> = table
         .lines()
@@ -86,12 +86,12 @@ fn products_of_the_same_name_are_told_apart() {
 }
 
 #[test]
-fn a_total_over_several_dates_says_so() {
+fn a_total_over_several_dates_shows_the_oldest_date() {
     let mut usage = usage("E3");
     usage.oldest_processed_date = Some("2017-03-08".to_owned());
     usage.workloads[0].oldest_processed_date = Some("2017-03-08".to_owned());
 
-    let table = rendered(&usage, LOOK);
+    let table = rendered(&usage, STYLE);
 
     assert!(
         table.contains("\nCounts of 2017-03-08 to 2017-03-09.\n"),
@@ -104,13 +104,13 @@ fn a_total_over_several_dates_says_so() {
 }
 
 #[test]
-fn a_terminal_of_ascii_gets_no_other_characters() {
+fn an_ascii_terminal_gets_only_ascii() {
     let table = rendered(
         &usage("EXCHANGE ONLINE (PLAN 1)"),
-        Look {
-            unicode: false,
+        TerminalStyle {
+            has_unicode: false,
             columns: 60,
-            ..LOOK
+            ..STYLE
         },
     );
 
@@ -123,20 +123,20 @@ fn no_line_is_wider_than_the_terminal() {
     let names = ["漢字".repeat(30), "EXCHANGE ".repeat(12), "k".to_owned()];
     for columns in 40..130 {
         for name in &names {
-            let look = Look { columns, ..LOOK };
+            let look = TerminalStyle { columns, ..STYLE };
 
             let table = rendered(&usage(name), look);
 
             for line in table.lines() {
-                assert!(width(line) <= columns, "{columns}: {line:?}");
+                assert!(display_width(line) <= columns, "{columns}: {line:?}");
             }
         }
     }
 }
 
 #[test]
-fn names_bring_no_control_characters_along() {
-    let table = rendered(&usage("Plan\u{1b}]0;owned\u{7}\u{202e}\n1"), LOOK);
+fn control_characters_in_names_are_removed() {
+    let table = rendered(&usage("Plan\u{1b}]0;owned\u{7}\u{202e}\n1"), STYLE);
 
     let controls = |character: &char| character.is_control() && *character != '\n';
     assert_eq!(table.chars().find(controls), None);
@@ -144,13 +144,13 @@ fn names_bring_no_control_characters_along() {
 }
 
 #[test]
-fn no_licences_at_all_are_said_to_be_no_fault() {
+fn a_customer_without_licenses_is_not_an_error() {
     let mut usage = usage("x");
     usage.products.clear();
     usage.workloads.clear();
     usage.processed_date = None;
 
-    let table = rendered(&usage, LOOK);
+    let table = rendered(&usage, STYLE);
 
     assert!(table.contains("No licences are counted"), "{table}");
     assert!(!table.contains("Counts of"), "{table}");

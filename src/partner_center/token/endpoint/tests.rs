@@ -25,7 +25,7 @@ fn granted(body: &Value) -> Result<Granted, GrantFailure> {
 
 fn failure(status: u16, body: &str) -> GrantFailure {
     let secret = SecretString::from("s3cret");
-    read_failure(&answer(status, body), SystemClock.wall(), &[&secret])
+    read_failure(&answer(status, body), SystemClock.wall_time(), &[&secret])
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
-use crate::render::{Coding, Form, Prepared, Theme};
+use crate::render::{ContentCoding, Format, Rendered, Theme};
 
 /// What a row tells, and nothing that was made of it.
 type Told = (String, String, String, u64, u64, Option<String>);
@@ -289,7 +289,7 @@ fn names(rows: &[Told]) -> BTreeSet<[String; 4]> {
 }
 
 proptest! {
-    #![proptest_config(crate::properties::kept())]
+    #![proptest_config(crate::proptest_support::proptest_config())]
 
     #[test]
     fn any_bytes_are_decoded_or_refused(body: Vec<u8>) {
@@ -339,12 +339,12 @@ proptest! {
     fn the_order_of_rows_changes_neither_bytes_nor_validators((one, other) in rows_in_two_orders()) {
         let [one, other] = [one, other].map(|rows| {
             let snapshot = insights(rows).unwrap();
-            Prepared::new(&snapshot, None, Timestamp::UNIX_EPOCH).unwrap()
+            Rendered::new(&snapshot, None, Timestamp::UNIX_EPOCH).unwrap()
         });
 
-        for form in [Form::Simplified, Form::Csv, Form::Table, Form::Chart(Theme::Reader)] {
+        for form in [Format::Simplified, Format::Csv, Format::Table, Format::Chart(Theme::Reader)] {
             let [one, other] = [&one, &other].map(|prepared| {
-                prepared.render(form, Coding::Identity).unwrap().unwrap().1
+                prepared.render(form, ContentCoding::Identity).unwrap().unwrap().1
             });
             prop_assert_eq!(one.body(), other.body());
             prop_assert_eq!(one.etag(), other.etag());
@@ -358,7 +358,7 @@ proptest! {
         let snapshot = insights(sent.clone()).unwrap();
         let page = commercial(&json!({ "Value": sent })).unwrap();
 
-        prop_assert_eq!(&snapshot, &Snapshot::new(customer(), None, rows.clone()).unwrap());
+        prop_assert_eq!(&snapshot, &LicenseUsage::new(customer(), None, rows.clone()).unwrap());
         prop_assert_eq!(page.rows, rows);
     }
 }

@@ -64,7 +64,7 @@ fn answered(status: u16, body: Vec<u8>) -> Answer {
 }
 
 proptest! {
-    #![proptest_config(crate::properties::kept())]
+    #![proptest_config(crate::proptest_support::proptest_config())]
 
     #[test]
     fn no_token_is_taken_that_was_not_given(body in grant()) {
@@ -98,7 +98,7 @@ proptest! {
     fn no_secret_is_told_of_a_refusal(status in 400..600_u16, body in error()) {
         let secret = SecretString::from(SECRET);
 
-        let failure = read_failure(&answered(status, body), SystemClock.wall(), &[&secret]);
+        let failure = read_failure(&answered(status, body), SystemClock.wall_time(), &[&secret]);
 
         prop_assert!(!format!("{failure:?}").contains(SECRET), "{:?}", failure);
         prop_assert!(failure.cause.chars().count() < 600, "{:?}", failure);
@@ -107,7 +107,7 @@ proptest! {
 
     #[test]
     fn a_fault_of_the_server_never_stops_the_tries(status in 500..600_u16, body in error()) {
-        let failure = read_failure(&answered(status, body), SystemClock.wall(), &[]);
+        let failure = read_failure(&answered(status, body), SystemClock.wall_time(), &[]);
 
         let is_passing = matches!(failure.kind, FailureKind::Passing { .. });
         prop_assert!(is_passing, "{:?}", failure);

@@ -1,0 +1,99 @@
+use crate::{
+    cache::Freshness,
+    domain::ProcessedDate,
+    human_time::{format_age, format_duration},
+    service::UsageAnswer,
+};
+
+/// When an answer was checked with Partner Center, and why not later.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct FreshnessNote {
+    /// The CSS class.
+    pub(super) class: &'static str,
+    /// When it was checked.
+    pub(super) checked: String,
+    /// The rest of that sentence, and what else there is to say.
+    pub(super) rest: String,
+}
+
+// === impl Standing ===
+
+impl FreshnessNote {
+    /// The standing of an answer of this date, or of the newest.
+    pub(super) fn new(answer: &UsageAnswer, date: Option<ProcessedDate>) -> Self {
+        let held = &answer.cached;
+        let newest = held.rendered.processed_date().filter(|_| date.is_none());
+        let newest_count = |verb| match newest {
+            Some(newest) => format!(" Microsoft’s newest count {verb} of {newest}."),
+            None => String::new(),
+        };
+        let (class, rest) = match held.freshness {
+            _ if held.suspect => (
+                "doubt",
+                format!(
+                    ". What Partner Center has answered since is implausible, and is shown only after \
+                     a second check confirms it. Next check {}.",
+                    next_check(held.ttl)
+                ),
+            ),
+            Freshness::Fresh if date.is_some() => (
+                "fresh",
+                ". Microsoft seldom changes the counts of a past date.".to_owned(),
+            ),
+            Freshness::Fresh => (
+                "fresh",
+                format!(
+                    ", next check {}.{}",
+                    next_check(held.ttl),
+                    newest_count("is")
+                ),
+            ),
+            Freshness::StaleWhileRevalidate
+                if answer.status.hit && answer.status.forward.is_none() =>
+            {
+                (
+                    "renewed",
+                    format!(
+                        ". A new check is running: load this page again in a moment.{}",
+                        newest_count("was")
+                    ),
+                )
+            }
+            Freshness::StaleWhileRevalidate | Freshness::StaleIfError | Freshness::Expired => (
+                "old",
+                format!(". {}{}", stale_reason(answer), newest_count("was")),
+            ),
+        };
+        Self {
+            class,
+            checked: format!("Checked {}", format_age(held.age)),
+            rest,
+        }
+    }
+}
+
+/// The reason that a stale answer is shown.
+fn stale_reason(answer: &UsageAnswer) -> &'static str {
+    match answer.status.forward_status {
+        Some(429) => "Partner Center limits how often it may be asked.",
+        Some(401 | 403) => "Partner Center rejects this service’s credentials.",
+        Some(_) => "Partner Center answered the last check with an error.",
+        None if answer.status.hit => {
+            "The last check failed a moment ago, and the next one waits a little."
+        }
+        None => "Partner Center did not answer the last check.",
+    }
+}
+
+/// When Partner Center is asked again, if somebody looks then.
+fn next_check(ttl: i64) -> String {
+    match u64::try_from(ttl) {
+        Ok(seconds) if seconds > 0 => {
+            format!(
+                "in {}",
+                format_duration(std::time::Duration::from_secs(seconds))
+            )
+        }
+        _ => "when this page is next loaded".to_owned(),
+    }
+}

@@ -1,0 +1,173 @@
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use moka::policy::EvictionPolicy;
+
+use super::{
+    NewestKey, PurgeMode, PurgeScope, WITHOUT_ROWS_SHARE, anomaly::Anomaly, entries_and_bytes,
+    freshness::FreshnessLifetime,
+};
+use crate::{domain::ProcessedDate, render::Rendered};
+
+/// Subject and call → the newest processed date. This is what goes stale.
+///
+/// Answers without rows are kept apart: the commercial call tells no rows of customers that nobody
+/// knows, and a flood of those may push out no answer that has some.
+#[derive(Debug)]
+pub(super) struct NewestDates {
+    dates: NewestDateMap,
+    without_rows: NewestDateMap,
+}
+
+type NewestDateMap = moka::sync::Cache<NewestKey, Arc<NewestEntry>>;
+
+/// A newest date, as we were last told.
+#[derive(Debug)]
+pub(super) struct NewestEntry {
+    /// `None` where the answer has none, such as one without rows.
+    pub(super) date: Option<ProcessedDate>,
+    has_rows: bool,
+    pub(super) stored_at: Instant,
+    pub(super) lifetime: FreshnessLifetime,
+    anomaly: Option<Arc<Anomaly>>,
+    purged: AtomicBool,
+}
+
+// === impl NewestDates ===
+
+impl NewestDates {
+    /// Bytes of one entry: key, value, header text, and moka's own records of it.
+    const ENTRY_BYTES: u32 = 400;
+
+    /// Bytes that a doubt adds to it: itself and its header text.
+    const ANOMALY_BYTES: u32 = 200;
+
+    pub(super) fn new(max_bytes: u64) -> Self {
+        let of = |bytes| {
+            // Room for one at least, so that none that counts as stored is refused.
+            let bytes = u64::max(bytes, (Self::ENTRY_BYTES + Self::ANOMALY_BYTES).into());
+            moka::sync::Cache::builder()
+                .max_capacity(bytes)
+                .eviction_policy(EvictionPolicy::lru())
+                .weigher(|_, newest: &Arc<NewestEntry>| match newest.anomaly {
+                    Some(_) => Self::ENTRY_BYTES + Self::ANOMALY_BYTES,
+                    None => Self::ENTRY_BYTES,
+                })
+                .build()
+        };
+        let without_rows = max_bytes / WITHOUT_ROWS_SHARE;
+        Self {
+            dates: of(max_bytes - without_rows),
+            without_rows: of(without_rows),
+        }
+    }
+
+    pub(super) fn get(&self, key: &NewestKey) -> Option<Arc<NewestEntry>> {
+        self.dates.get(key).or_else(|| self.without_rows.get(key))
+    }
+
+    pub(super) fn insert(
+        &self,
+        key: NewestKey,
+        prepared: &Rendered,
+        lifetime: FreshnessLifetime,
+        now: Instant,
+    ) {
+        self.insert_entry(key, NewestEntry::new(prepared, lifetime, now));
+    }
+
+    /// Keeps a date in spite of an answer that is doubted.
+    pub(super) fn attach_anomaly(&self, key: NewestKey, newest: &NewestEntry, doubt: Anomaly) {
+        let newest = NewestEntry {
+            date: newest.date,
+            has_rows: newest.has_rows,
+            stored_at: newest.stored_at,
+            lifetime: newest.lifetime.clone(),
+            anomaly: Some(Arc::new(doubt)),
+            purged: AtomicBool::new(false),
+        };
+        self.insert_entry(key, newest);
+    }
+
+    fn insert_entry(&self, key: NewestKey, newest: NewestEntry) {
+        let (now, no_more) = if newest.has_rows {
+            (&self.dates, &self.without_rows)
+        } else {
+            (&self.without_rows, &self.dates)
+        };
+        // In this order, so that a look-up in between finds one of them.
+        now.insert(key, Arc::new(newest));
+        no_more.invalidate(&key);
+    }
+
+    pub(super) fn remove(&self, key: &NewestKey) {
+        for dates in self.maps() {
+            dates.invalidate(key);
+        }
+    }
+
+    pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode) {
+        for dates in self.maps() {
+            for (key, newest) in dates {
+                if scope.covers(key.subject, newest.date) {
+                    match mode {
+                        PurgeMode::Soft => newest.purged.store(true, Ordering::Relaxed),
+                        PurgeMode::Hard => dates.invalidate(&*key),
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many customers there are whose newest usage is known.
+    pub(super) fn customers(&self) -> u64 {
+        let keys = self.maps().into_iter().flatten().map(|(key, _)| key);
+        let usage = keys.filter(|key| key.api.tells_usage());
+        let customers: HashSet<_> = usage.filter_map(|key| key.subject.customer()).collect();
+        customers.len() as u64
+    }
+
+    /// Bytes.
+    pub(super) fn weight(&self) -> u64 {
+        entries_and_bytes(self.maps()).1
+    }
+
+    fn maps(&self) -> [&NewestDateMap; 2] {
+        [&self.dates, &self.without_rows]
+    }
+}
+
+// === impl Newest ===
+
+impl NewestEntry {
+    /// The date of an answer that arrived then.
+    pub(super) fn new(
+        prepared: &Rendered,
+        lifetime: FreshnessLifetime,
+        stored_at: Instant,
+    ) -> Self {
+        Self {
+            date: prepared.processed_date(),
+            has_rows: prepared.rows() > 0,
+            stored_at,
+            lifetime,
+            anomaly: None,
+            purged: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn is_purged(&self) -> bool {
+        self.purged.load(Ordering::Relaxed)
+    }
+
+    /// What stands against it; a purge has ended that.
+    pub(super) fn anomaly(&self) -> Option<&Anomaly> {
+        self.anomaly.as_deref().filter(|_| !self.is_purged())
+    }
+}

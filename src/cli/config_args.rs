@@ -1,0 +1,137 @@
+//! What the commands that read configuration share: its flags, and the files that it names.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{key_value, shell};
+use crate::{
+    config::{AuthConfig, Config, ConfigSources, TlsConfig, secret},
+    observability::traces,
+};
+
+/// Where configuration comes from.
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address of the API listener (server.listen).
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Address of the admin listener (admin.listen).
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<String>,
+    /// Any other key, such as cache.fresh_for=5m; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+}
+
+/// The key of the one secret that a command writes.
+pub(super) const REFRESH_TOKEN_KEY: &str = "upstream.auth.refresh_token_file";
+
+/// Files of secrets with the keys that name them.
+pub(super) fn secret_files(auth: &AuthConfig) -> Vec<(&'static str, &Path)> {
+    let proof = auth.grant().map(|grant| grant.client_auth.files());
+    let token = match auth {
+        AuthConfig::RefreshToken {
+            refresh_token_file, ..
+        } => Some((REFRESH_TOKEN_KEY, refresh_token_file.as_path())),
+        AuthConfig::TokenFile { token_file } => {
+            Some(("upstream.auth.token_file", token_file.as_path()))
+        }
+        AuthConfig::ClientCredentials { .. } => None,
+    };
+    proof.into_iter().flatten().chain(token).collect()
+}
+
+/// Secrets that cannot be read, each with its key and what to do.
+pub(super) fn unreadable_secrets(auth: &AuthConfig) -> Vec<String> {
+    let unreadable = |(key, file): (&str, &Path)| {
+        let error = secret::read_secret(file).err()?;
+        let hint = match key {
+            REFRESH_TOKEN_KEY => "; `usage-proxy consent` writes it",
+            _ => "",
+        };
+        Some(format!("{key}: {error}{hint}"))
+    };
+    secret_files(auth)
+        .into_iter()
+        .filter_map(unreadable)
+        .collect()
+}
+
+/// What is wrong with the headers for the collector of traces, where there are to be any.
+pub(super) fn unreadable_trace_headers(config: &Config) -> Option<String> {
+    let error = traces::read_headers(trace_headers(config)?).err()?;
+    Some(format!("tracing.headers_file: {error}"))
+}
+
+fn trace_headers(config: &Config) -> Option<&Path> {
+    config.tracing.as_ref()?.headers_file.as_deref()
+}
+
+/// What is allowed but hardly meant, of the configuration and of the files that it names.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let of_files = secret_files(&config.upstream.auth)
+        .into_iter()
+        // Anyone may read a certificate.
+        .filter(|(key, _)| *key != "upstream.auth.client_certificate_file")
+        .filter_map(|(key, file)| Some(format!("{key}: {}", secret::permissions_warning(file)?)));
+    let of_keys = tls_tables(config).into_iter().filter_map(|(table, tls)| {
+        let warning = secret::permissions_warning(&tls.key_file)?;
+        Some(format!("{table}.key_file: {warning}"))
+    });
+    let of_headers = trace_headers(config)
+        .and_then(secret::permissions_warning)
+        .map(|warning| format!("tracing.headers_file: {warning}"));
+    let warnings = config.warnings().into_iter();
+    warnings
+        .chain(of_files)
+        .chain(of_keys)
+        .chain(of_headers)
+        .collect()
+}
+
+/// What TLS is configured, by the table that says so.
+pub(super) fn tls_tables(config: &Config) -> Vec<(&'static str, &TlsConfig)> {
+    let tables = [
+        ("server.tls", config.server.tls.as_ref()),
+        ("admin.tls", config.admin.tls.as_ref()),
+    ];
+    let configured = tables.into_iter();
+    configured
+        .filter_map(|(table, tls)| Some((table, tls?)))
+        .collect()
+}
+
+// === impl ConfigArgs ===
+
+impl ConfigArgs {
+    /// The flag that names the configuration file, to be typed after a command; empty without one.
+    pub(super) fn config_flag(&self) -> String {
+        match &self.config {
+            Some(file) => format!(" --config {}", shell::quote_path(file)),
+            None => String::new(),
+        }
+    }
+
+    pub(super) fn sources(&self) -> ConfigSources {
+        let mut sources = ConfigSources::from_process();
+        if let Some(file) = &self.config {
+            sources = sources.with_file(file);
+        }
+        for (flag, key, value) in [
+            ("--listen", "server.listen", &self.listen),
+            ("--admin-listen", "admin.listen", &self.admin_listen),
+        ] {
+            if let Some(value) = value {
+                sources = sources.with_flag(flag, key, value);
+            }
+        }
+        for (key, value) in &self.set {
+            sources = sources.with_flag(format!("--set {key}"), key, value);
+        }
+        sources
+    }
+}

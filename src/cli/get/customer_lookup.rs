@@ -1,0 +1,204 @@
+//! A customer by its name.
+
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::{
+    super::{CliError, terminal::sanitize},
+    problem::ProxyProblem,
+    proxy_client::ProxyClient,
+};
+use crate::{domain::CustomerId, text_folding::fold_case_and_accents};
+
+/// Customers that are named where a name fits several.
+const MAX_LISTED: usize = 20;
+
+/// Partner Center's list, as far as it matters here.
+#[derive(Debug, Deserialize)]
+struct CustomersReply {
+    items: Vec<CustomersReplyItem>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CustomersReplyItem {
+    id: String,
+    company_profile: Option<CustomersReplyProfile>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct CustomersReplyProfile {
+    company_name: Option<String>,
+    domain: Option<String>,
+}
+
+/// A customer that was looked for by its name.
+#[derive(Debug)]
+pub(super) struct CustomerMatch {
+    pub(super) id: CustomerId,
+    /// What Partner Center calls it.
+    pub(super) name: String,
+}
+
+/// Finds the one customer that has this name, or else has this in its name or domain.
+pub(super) async fn find_by_name(
+    proxy: &ProxyClient,
+    name: &str,
+) -> Result<CustomerMatch, CliError> {
+    let reply = proxy
+        .get(&["v1", "customers"], &[], "application/json")
+        .await?;
+    if reply.status == StatusCode::NOT_FOUND {
+        return Err(CliError::usage(format!(
+            "{name:?} is no GUID, and this proxy has no list of customers to find a name in; \
+             expected a GUID such as 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04"
+        )));
+    }
+    if reply.status != StatusCode::OK {
+        return Err(ProxyProblem::from_reply(&reply).into_error());
+    }
+    let CustomersReply { items } = serde_json::from_slice(strip_byte_order_mark(&reply.body))
+        .map_err(|error| CliError::other(format!("the list of customers is none: {error}")))?;
+    let found = single_match(items, name)?;
+    let id = CustomerId::parse(&found.id)
+        .map_err(|error| CliError::other(format!("{}: {error}", sanitize(&found.id))))?;
+    let [company_name, domain] = found.name_and_domain();
+    let name = if company_name.is_empty() {
+        domain
+    } else {
+        company_name
+    };
+    Ok(CustomerMatch {
+        id,
+        name: name.to_owned(),
+    })
+}
+
+/// Microsoft's bodies may begin with one.
+fn strip_byte_order_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
+fn single_match(
+    customers: Vec<CustomersReplyItem>,
+    name: &str,
+) -> Result<CustomersReplyItem, CliError> {
+    let wanted = fold_case_and_accents(name);
+    let mut fitting: Vec<_> = customers
+        .into_iter()
+        .filter(|customer| customer.folded().iter().any(|text| text.contains(&wanted)))
+        .collect();
+    let exact = |customer: &CustomersReplyItem| customer.folded().contains(&wanted);
+    if fitting.iter().filter(|customer| exact(customer)).count() == 1 {
+        fitting.retain(exact);
+    }
+    match fitting.len() {
+        1 => fitting.pop().ok_or_else(|| no_match_error(name)),
+        0 => Err(no_match_error(name)),
+        _ => Err(multiple_matches_error(fitting, name)),
+    }
+}
+
+fn no_match_error(name: &str) -> CliError {
+    CliError::other(format!(
+        "no customer that this caller may see has {name:?} in its name or domain"
+    ))
+}
+
+fn multiple_matches_error(mut fitting: Vec<CustomersReplyItem>, name: &str) -> CliError {
+    fitting.sort_by_key(CustomersReplyItem::folded);
+    let count = fitting.len();
+    let mut lines = vec![format!(
+        "{name:?} fits {count} customers; name one by more of its name, or its id:"
+    )];
+    lines.extend(fitting.iter().take(MAX_LISTED).map(|customer| {
+        let [name, domain] = customer.name_and_domain();
+        sanitize(&format!("{}  {name} ({domain})", customer.id))
+    }));
+    if count > MAX_LISTED {
+        lines.push(format!("and {} more", count - MAX_LISTED));
+    }
+    CliError::usage(lines.join("\n  "))
+}
+
+// === impl Customer ===
+
+impl CustomersReplyItem {
+    /// What it may be called by: name and domain, empty where Partner Center has none.
+    fn name_and_domain(&self) -> [&str; 2] {
+        let text = |of: fn(&CustomersReplyProfile) -> Option<&str>| {
+            let profile = self.company_profile.as_ref();
+            profile.and_then(of).unwrap_or_default()
+        };
+        [
+            text(|profile| profile.company_name.as_deref()),
+            text(|profile| profile.domain.as_deref()),
+        ]
+    }
+
+    fn folded(&self) -> [String; 2] {
+        self.name_and_domain().map(fold_case_and_accents)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn customers(names: &[&str]) -> Vec<CustomersReplyItem> {
+        let customer = |name: &&str| CustomersReplyItem {
+            id: format!("id-of-{name}"),
+            company_profile: Some(CustomersReplyProfile {
+                company_name: Some((*name).to_owned()),
+                domain: Some(format!("{}.example", name.to_lowercase())),
+            }),
+        };
+        names.iter().map(customer).collect()
+    }
+
+    fn error_text(failure: &CliError) -> String {
+        let (CliError::Usage(error) | CliError::Other(error)) = failure else {
+            return String::new();
+        };
+        error.to_string()
+    }
+
+    #[test]
+    fn a_part_of_a_name_is_enough_if_only_one_customer_matches() {
+        for (name, found) in [
+            ("fabri", "id-of-Fabrikam"),
+            ("FABRIKAM.EXAMPLE", "id-of-Fabrikam"),
+            // The whole name of one, though others have it in theirs.
+            ("contoso", "id-of-Contoso"),
+            ("lodz", "id-of-Contoso Łódź"),
+        ] {
+            let all = customers(&["Contoso", "Contoso Łódź", "Fabrikam"]);
+
+            assert_eq!(single_match(all, name).unwrap().id, found, "{name}");
+        }
+    }
+
+    #[test]
+    fn multiple_matches_are_listed_and_none_is_chosen() {
+        let all = customers(&["Contoso West", "Contoso\u{1b}[2J East", "Fabrikam"]);
+
+        let failure = single_match(all, "contoso").unwrap_err();
+
+        assert!(matches!(failure, CliError::Usage(_)));
+        let told = error_text(&failure);
+        assert!(told.starts_with("\"contoso\" fits 2 customers"), "{told}");
+        assert!(told.contains("id-of-Contoso West  Contoso West"), "{told}");
+        assert!(
+            !told.contains("Fabrikam") && !told.contains('\u{1b}'),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn a_name_without_a_match_is_reported() {
+        let failure = single_match(customers(&["Contoso"]), "tailspin").unwrap_err();
+
+        assert!(error_text(&failure).contains("\"tailspin\""), "{failure:?}");
+    }
+}

@@ -1,0 +1,206 @@
+//! A running proxy, as `get` asks it.
+
+use std::{error::Error, fs, net::IpAddr, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use clap::Args;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use reqwest::{Certificate, Client, redirect, retry};
+use secrecy::{ExposeSecret as _, SecretString};
+use url::{Host, Url};
+
+use super::super::{CliError, eprint_line};
+use crate::printable::to_printable_line;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// As long as the proxy may take itself (`server.request_timeout`).
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes of an answer; a customer's are thousands.
+const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Where the proxy is, and what it takes to be let in.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ProxyArgs {
+    /// URL of the proxy's API listener.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "USAGE_PROXY_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_parser = base_url
+    )]
+    url: Url,
+    /// File that holds the key to call with.
+    #[arg(long, value_name = "FILE", env = "USAGE_PROXY_KEY_FILE")]
+    pub(super) key_file: Option<PathBuf>,
+    /// File of the CA certificates (PEM) that the proxy's certificate is checked by, in place of
+    /// this machine's.
+    #[arg(long, value_name = "FILE", env = "USAGE_PROXY_CA_FILE")]
+    ca_file: Option<PathBuf>,
+}
+
+/// A proxy to ask.
+#[derive(Debug)]
+pub(super) struct ProxyClient {
+    http: Client,
+    url: Url,
+    /// The value of `Authorization`, marked sensitive.
+    authorization: Option<HeaderValue>,
+}
+
+/// What it answered.
+#[derive(Debug)]
+pub(super) struct ProxyReply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+// === impl Proxy ===
+
+impl ProxyClient {
+    pub(super) fn new(args: &ProxyArgs, key: Option<SecretString>) -> Result<Self, CliError> {
+        let http = Client::builder()
+            .user_agent(concat!("usage-proxy-get/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TIMEOUT)
+            // A key belongs to one host.
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .no_proxy();
+        let http = match (&args.ca_file, args.url.scheme()) {
+            (Some(file), _) => http.tls_certs_only(certificates(file)?),
+            // Without TLS it does not matter whether this machine has any.
+            (None, "http") => http.tls_certs_only([]),
+            (None, _) => http,
+        };
+        let authorization = key.as_ref().map(authorization).transpose()?;
+        if authorization.is_some() && args.url.scheme() == "http" && !is_loopback_url(&args.url) {
+            eprint_line(
+                "warning: the key is sent without encryption; --url https://… would hide it",
+            );
+        }
+        Ok(Self {
+            http: http
+                .build()
+                .map_err(|error| CliError::other(root_cause(&error)))?,
+            url: args.url.clone(),
+            authorization,
+        })
+    }
+
+    /// What to call it.
+    pub(super) fn display_url(&self) -> &str {
+        self.url.as_str().trim_end_matches('/')
+    }
+
+    /// Asks for what is at a path.
+    pub(super) async fn get(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        accept: &'static str,
+    ) -> Result<ProxyReply, CliError> {
+        let mut url = self.url.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        let mut request = self.http.get(url).header(header::ACCEPT, accept);
+        if !query.is_empty() {
+            request = request.query(query);
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let unreachable = |error| self.unreachable_error(&error);
+        let mut response = request.send().await.map_err(unreachable)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MAX_REPLY_BYTES {
+                return Err(CliError::other(format!(
+                    "{} does not stop answering",
+                    self.display_url()
+                )));
+            }
+        }
+        Ok(ProxyReply {
+            status: response.status(),
+            headers: std::mem::take(response.headers_mut()),
+            body: body.into(),
+        })
+    }
+
+    fn unreachable_error(&self, error: &reqwest::Error) -> CliError {
+        let name = self.display_url();
+        if error.is_timeout() {
+            return CliError::other(format!("{name} does not answer in time"));
+        }
+        let advice = if self.url.scheme() == "https" {
+            "; check --url, and --ca-file where its certificate is of a CA of your own"
+        } else {
+            "; is it running, and is --url right? `usage-proxy demo` starts one to try"
+        };
+        CliError::other(format!(
+            "{name} cannot be asked: {}{advice}",
+            root_cause(error)
+        ))
+    }
+}
+
+fn certificates(file: &PathBuf) -> Result<Vec<Certificate>, CliError> {
+    let unusable = |cause: String| {
+        CliError::usage(format!(
+            "--ca-file: {}: {cause}; expected CA certificates in PEM",
+            file.display()
+        ))
+    };
+    let pem = fs::read(file).map_err(|error| unusable(error.to_string()))?;
+    let certificates =
+        Certificate::from_pem_bundle(&pem).map_err(|error| unusable(root_cause(&error)))?;
+    if certificates.is_empty() {
+        return Err(unusable("no certificate in it".to_owned()));
+    }
+    Ok(certificates)
+}
+
+fn authorization(key: &SecretString) -> Result<HeaderValue, CliError> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose_secret()))
+        .map_err(|_| CliError::usage("--key-file: expected visible characters on one line"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The root of the matter, in one line, and without the URL.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    to_printable_line(&cause.to_string(), 300)
+}
+
+fn is_loopback_url(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::from(address).is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+fn base_url(text: &str) -> Result<Url, String> {
+    let expected = || "expected a URL such as https://usage.example.com".to_owned();
+    let url = Url::parse(text).map_err(|_| expected())?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(expected());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(
+            "expected no password in it: a key goes into a file, see --key-file".to_owned(),
+        );
+    }
+    Ok(url)
+}

@@ -1,0 +1,66 @@
+/// Text of somebody else's, fit to be shown in XML and HTML.
+///
+/// It is on one line, of characters that XML 1.0 can hold (§2.2), and without those that turn the
+/// direction of the text around them (Unicode Annex 9, §2). `…` shows a cut: no name that a person
+/// reads is that long.
+pub fn display_text(text: &str) -> String {
+    const MAX_CHARS: usize = 300;
+
+    let shown: String = text.trim().chars().filter_map(displayable_char).collect();
+    truncate_with_ellipsis(shown.trim(), MAX_CHARS)
+}
+
+/// At most so many characters; `…` stands for the rest.
+pub(in crate::render) fn truncate_with_ellipsis(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        None => text.to_owned(),
+        Some(_) => {
+            let kept: String = text.chars().take(longest.saturating_sub(1)).collect();
+            format!("{}…", kept.trim_end())
+        }
+    }
+}
+
+fn displayable_char(character: char) -> Option<char> {
+    match character {
+        '\t' | '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some(' '),
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            None
+        }
+        '\u{feff}' => None,
+        '\u{fdd0}'..='\u{fdef}' => Some(char::REPLACEMENT_CHARACTER),
+        // The last two of every plane are no characters.
+        other if other.is_control() || u32::from(other) & 0xfffe == 0xfffe => {
+            Some(char::REPLACEMENT_CHARACTER)
+        }
+        other => Some(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ellipsis_counts_as_a_character() {
+        assert_eq!(truncate_with_ellipsis("żółw", 4), "żółw");
+        assert_eq!(truncate_with_ellipsis("żółwie", 4), "żół…");
+        assert_eq!(truncate_with_ellipsis("a b c", 3), "a…");
+        assert_eq!(display_text(&"ż".repeat(10_000)).chars().count(), 300);
+    }
+
+    #[test]
+    fn undisplayable_characters_are_replaced_or_removed() {
+        for (text, expected) in [
+            ("Contoso", "Contoso"),
+            ("  a\r\nb\t", "a  b"),
+            ("a\u{0}b\u{1b}[31m", "a\u{fffd}b\u{fffd}[31m"),
+            ("\u{202e}cod.exe\u{202c}", "cod.exe"),
+            ("\u{feff}a\u{fffe}\u{ffff}", "a\u{fffd}\u{fffd}"),
+            ("شركة 123 ż 🦀", "شركة 123 ż 🦀"),
+            ("\u{2068}", ""),
+        ] {
+            assert_eq!(display_text(text), expected);
+        }
+    }
+}

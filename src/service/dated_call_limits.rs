@@ -1,0 +1,49 @@
+use std::{num::NonZeroU32, sync::Arc, time::Instant};
+
+use crate::{
+    domain::{Caller, CallerScope},
+    resilience::token_bucket::{BucketExhausted, RateQuota, TokenBucket},
+};
+
+/// Limits the upstream calls for given dates that a caller without `cache:refresh` causes: it may
+/// not spend Partner Center's quota on dates that no other caller asks for.
+#[derive(Debug)]
+pub(super) struct DatedCallLimits {
+    /// By the caller's name, so that all callers without a name share one.
+    buckets: moka::sync::Cache<Arc<str>, Arc<TokenBucket>>,
+}
+
+// === impl DatedCalls ===
+
+impl DatedCallLimits {
+    /// Calls in a minute, and at once.
+    pub(super) const PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
+
+    /// Callers whose calls are counted. Each takes some hundred bytes.
+    const MAX_CALLERS: u64 = 10_000;
+
+    pub(super) fn new() -> Self {
+        Self {
+            buckets: moka::sync::Cache::new(Self::MAX_CALLERS),
+        }
+    }
+
+    /// Counts one call that `caller` causes.
+    ///
+    /// # Errors
+    ///
+    /// [`BucketExhausted`] where it is one too many.
+    pub(super) fn acquire(&self, caller: &Caller, now: Instant) -> Result<(), BucketExhausted> {
+        if caller.has_scope(CallerScope::CacheRefresh) {
+            return Ok(());
+        }
+        let full = || {
+            Arc::new(TokenBucket::new(
+                RateQuota::per_minute(Self::PER_MINUTE),
+                now,
+            ))
+        };
+        let bucket = self.buckets.get_with_by_ref(caller.name(), full);
+        bucket.acquire(now).map(drop)
+    }
+}

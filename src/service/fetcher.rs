@@ -1,0 +1,765 @@
+//! Asking the source: one call at a time for each thing to fetch, and its failures remembered.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use moka::ops::compute::{CompResult, Op};
+
+use super::{
+    CallLimits,
+    dated_call_limits::DatedCallLimits,
+    gauge_guard::GaugeGuard,
+    places::{ConcurrencyLimiter, FetchReason, Outlasts, Overloaded, Turn, Wanted},
+    source::{
+        AnswerContent, CallIds, CallTrace, SourceAnswer, SourceCall, SourceError, SourceErrorKind,
+        UsageSource,
+    },
+    spans,
+};
+use crate::{
+    cache::{
+        AbsenceKind, CachedAnswer, CachedFailure, CachedFailureKind, FailureCache, Flight,
+        Freshness, LeaderGuard, PurgeScope, SingleFlight, StoreChange, StoreResult, UsageCache,
+    },
+    clock::SharedClock,
+    config::CacheConfig,
+    domain::{Caller, ProcessedDate, Question, Subject, UpstreamApi},
+    observability::traces::TraceSpan,
+    offload,
+    render::Rendered,
+    resilience::token_bucket::BucketExhausted,
+    shutdown::Shutdown,
+};
+
+/// Subjects of which it is remembered when `no-cache` was last honoured. Each takes some hundred
+/// bytes; whoever has more than so many asked for at once is held by the places for calls.
+const MAX_FORCED_SUBJECTS: u64 = 10_000;
+
+/// The calls under way and the failures of those that ended.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    source: Arc<dyn UsageSource>,
+    cache: Arc<UsageCache>,
+    flights: SingleFlight<FetchKey, FetchOutcome, SharedFetch>,
+    limiter: Arc<ConcurrencyLimiter>,
+    failures: FailureCache<FetchKey, SourceError>,
+    /// When a caller last had upstream asked for a subject by `no-cache`.
+    forced_refreshes: moka::sync::Cache<Subject, Instant>,
+    dated_call_limits: DatedCallLimits,
+    negative_fresh_for: Duration,
+    past_absence_fresh_for: Duration,
+    min_refresh_interval: Duration,
+    clock: SharedClock,
+}
+
+/// One thing to fetch: what concurrent requests share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct FetchKey {
+    pub(super) subject: Subject,
+    pub(super) question: Question,
+}
+
+/// What became of a fetch; all who waited share it.
+pub(super) type FetchOutcome = Result<FetchedAnswer, Arc<CachedFailure<SourceError>>>;
+
+/// What a fetch brought.
+#[derive(Clone, Debug)]
+pub(super) struct FetchedAnswer {
+    pub(super) cached: CachedAnswer,
+    pub(super) stored: bool,
+    /// The status that upstream answered with.
+    pub(super) forward_status: Option<u16>,
+    pub(super) call_ids: Option<CallIds>,
+}
+
+/// The data of a customer's newest date, where upstream's newest is older or has no rows.
+enum NewestFallback<T> {
+    Cached(CachedAnswer),
+    /// Of this date, as the dated call sent it.
+    Fetched(ProcessedDate, T),
+    /// Upstream has nothing of that date any more either.
+    Missing,
+}
+
+/// An answer, and the data to serve in its place where it is older than one before.
+type WithFallback<T> = (T, Option<NewestFallback<T>>);
+
+/// What a call shares with all who want it.
+#[derive(Clone, Debug)]
+pub(super) struct SharedFetch {
+    wanted: Arc<Wanted>,
+    /// Longer than anybody waits for it.
+    may_outlast_deadline: bool,
+    /// The call's own; `None` where nothing is traced.
+    pub(super) span: Option<Arc<TraceSpan>>,
+}
+
+/// A request's part in a call.
+pub(super) type JoinedFetch = Flight<FetchOutcome, SharedFetch>;
+
+/// The call's own part in it.
+type FetchGuard = LeaderGuard<FetchKey, FetchOutcome, SharedFetch>;
+
+/// What was found between a request's look-up and its place in a flight.
+pub(super) enum EarlyResult {
+    Cached(CachedAnswer),
+    Failed(Arc<CachedFailure<SourceError>>),
+    /// Nothing: no call can be made in time.
+    Shed(Arc<CachedFailure<SourceError>>),
+}
+
+// === impl Fetch ===
+
+impl FetchKey {
+    /// Whether it is read page by page, each in a time of its own.
+    fn may_outlast_deadline(self) -> bool {
+        self.question == Question::Newest(UpstreamApi::Customers)
+    }
+}
+
+// === impl Fetches ===
+
+impl Fetcher {
+    pub(super) fn new(
+        config: &CacheConfig,
+        limits: CallLimits,
+        cache: Arc<UsageCache>,
+        source: Arc<dyn UsageSource>,
+        clock: SharedClock,
+        shutdown: Shutdown,
+    ) -> Self {
+        let metrics = cache.metrics().clone();
+        let places = ConcurrencyLimiter::new(
+            limits.max_concurrency,
+            limits.deadline,
+            Arc::clone(&clock),
+            metrics.clone(),
+        );
+        Self {
+            source,
+            cache,
+            flights: SingleFlight::new(shutdown),
+            limiter: Arc::new(places),
+            failures: FailureCache::new(metrics),
+            forced_refreshes: moka::sync::Cache::new(MAX_FORCED_SUBJECTS),
+            dated_call_limits: DatedCallLimits::new(),
+            negative_fresh_for: config.negative_fresh_for,
+            past_absence_fresh_for: config.past_absence_fresh_for,
+            min_refresh_interval: config.min_refresh_interval,
+            clock,
+        }
+    }
+
+    /// What is held of it, whatever its age.
+    pub(super) fn look_up(&self, fetch: FetchKey, now: Instant) -> Option<CachedAnswer> {
+        self.cache.look_up(fetch.subject, fetch.question, now)
+    }
+
+    /// The failure that still answers for it.
+    pub(super) fn recent_failure(
+        &self,
+        fetch: FetchKey,
+        now: Instant,
+    ) -> Option<Arc<CachedFailure<SourceError>>> {
+        self.failures.get(&fetch, now)
+    }
+
+    /// Returns whether a caller's `no-cache` has upstream asked again for a date that had no data: an
+    /// absence may be remembered for a day.
+    pub(super) fn may_retry_absent_date(
+        &self,
+        fetch: FetchKey,
+        failure: &CachedFailure<SourceError>,
+        now: Instant,
+    ) -> bool {
+        failure.error.kind.absence() == Some(AbsenceKind::Date)
+            && now >= failure.failed_at + self.min_refresh_interval
+            && self.record_forced_refresh(fetch.subject, now)
+    }
+
+    /// Whether a caller's `no-cache` is honoured: upstream was not asked this too lately, be it in
+    /// vain, nor anything else of the subject at a caller's wish. Where it is, it counts as asked.
+    pub(super) fn may_force_refresh(
+        &self,
+        fetch: FetchKey,
+        held: &CachedAnswer,
+        now: Instant,
+    ) -> bool {
+        let interval = self.min_refresh_interval;
+        let failed_lately = || {
+            self.failures
+                .get_last(&fetch)
+                .is_some_and(|failure| now < failure.failed_at + interval)
+        };
+        now.saturating_duration_since(held.checked_at) >= interval
+            && !failed_lately()
+            && self.record_forced_refresh(fetch.subject, now)
+    }
+
+    /// Takes note that upstream is asked for this subject at a caller's wish, unless it was too
+    /// lately; of requests that come together, one does.
+    fn record_forced_refresh(&self, subject: Subject, now: Instant) -> bool {
+        let lately = |last: Instant| now < last + self.min_refresh_interval;
+        let noted = self
+            .forced_refreshes
+            .entry(subject)
+            .and_compute_with(|last| {
+                if last.is_some_and(|last| lately(last.into_value())) {
+                    Op::Nop
+                } else {
+                    Op::Put(now)
+                }
+            });
+        matches!(noted, CompResult::Inserted(_) | CompResult::ReplacedWith(_))
+    }
+
+    /// Joins or begins the call.
+    ///
+    /// A call takes one place for as long as it lasts, of the first of its callers whose turn comes;
+    /// one that is joined under way takes none. So nobody's answer waits in another's line.
+    ///
+    /// # Errors
+    ///
+    /// What arrived since `now`, which is as good as an answer to a call of one's own; or that no
+    /// call can be begun in time.
+    pub(super) fn join_or_lead(
+        self: &Arc<Self>,
+        fetch: FetchKey,
+        caller: &Caller,
+        errand: FetchReason,
+        trace: CallTrace,
+        now: Instant,
+    ) -> Result<JoinedFetch, EarlyResult> {
+        let join = |shared: &SharedFetch| {
+            if errand == FetchReason::Request {
+                shared.wanted.join(caller, now);
+            }
+        };
+        let leave = || match self.result_since(fetch, now) {
+            Some(settled) => Err(settled),
+            None => self
+                .acquire_permit(fetch, caller, errand, now)
+                .map(|wanted| SharedFetch {
+                    wanted,
+                    may_outlast_deadline: fetch.may_outlast_deadline(),
+                    span: spans::start_call_span(&trace, fetch, errand),
+                })
+                .map_err(EarlyResult::Shed),
+        };
+        self.flights
+            .join_or_lead(fetch, join, leave, |ticket, shared| {
+                let SharedFetch { wanted, span, .. } = shared;
+                let trace = CallTrace {
+                    span,
+                    ..trace.clone()
+                };
+                Arc::clone(self).run_fetch(fetch, trace, Turn::of(wanted), ticket)
+            })
+    }
+
+    /// Wants a place for a call that `caller` causes.
+    fn acquire_permit(
+        &self,
+        fetch: FetchKey,
+        caller: &Caller,
+        errand: FetchReason,
+        now: Instant,
+    ) -> Result<Arc<Wanted>, Arc<CachedFailure<SourceError>>> {
+        let wanted = self
+            .limiter
+            .enter(caller, errand, now)
+            .map_err(|overloaded| self.overloaded_failure(overloaded))?;
+        if let Question::Dated(_) = fetch.question
+            && let Err(exhausted) = self.dated_call_limits.acquire(caller, now)
+        {
+            // Gives the place back.
+            drop(Turn::of(wanted));
+            return Err(self.rate_limited_failure(exhausted));
+        }
+        Ok(wanted)
+    }
+
+    /// What becomes of a call that was boarded for `caller` at `now`; it is waited for no longer
+    /// than the answer is of use, though the call may go on for who asked later, or for the cache.
+    pub(super) async fn wait_for_outcome(
+        &self,
+        boarded: JoinedFetch,
+        caller: &Caller,
+        now: Instant,
+    ) -> FetchOutcome {
+        let SharedFetch {
+            wanted,
+            may_outlast_deadline: may_last,
+            ..
+        } = boarded.shared.clone();
+        tokio::select! {
+            biased;
+            outcome = boarded.outcome() => outcome.unwrap_or_else(|_lost| Err(self.aborted_failure())),
+            outlasts = wanted.outlasts(now, may_last) => match outlasts {
+                Outlasts::InLine => Err(self.overloaded_failure(self.limiter.overloaded(caller.name()))),
+                Outlasts::UnderWay => Err(self.still_running_failure()),
+            },
+        }
+    }
+
+    fn result_since(&self, fetch: FetchKey, now: Instant) -> Option<EarlyResult> {
+        let arrived =
+            |held: &CachedAnswer| held.checked_at > now && held.freshness == Freshness::Fresh;
+        self.look_up(fetch, self.clock.now())
+            .filter(arrived)
+            .map(EarlyResult::Cached)
+            .or_else(|| {
+                self.failures
+                    .failed_since(&fetch, now)
+                    .map(EarlyResult::Failed)
+            })
+    }
+
+    /// Has calls under way neither store what they bring nor be joined any more, and forgets
+    /// failures.
+    pub(super) fn purge(&self, scope: PurgeScope) {
+        // A call for the newest date may bring any date.
+        let covers = |fetch: &FetchKey| match fetch.question {
+            Question::Dated(date) => scope.covers(fetch.subject, Some(date)),
+            Question::Newest(_) => scope.covers_subject(fetch.subject),
+        };
+        self.flights.detach(covers);
+        self.failures.remove_if(covers);
+    }
+
+    /// Sets the gauges that are read from what is remembered; to be called before a scrape.
+    pub(super) fn update_gauges(&self) {
+        self.failures.update_gauges();
+    }
+
+    /// What a call that ended without an outcome comes to.
+    fn aborted_failure(&self) -> Arc<CachedFailure<SourceError>> {
+        let error = SourceError {
+            kind: SourceErrorKind::Interrupted,
+            detail: "the call to Partner Center ended without an answer".into(),
+            status: None,
+            upstream_error: None,
+            call_ids: None,
+        };
+        Arc::new(CachedFailure::uncached(
+            error,
+            self.clock.now(),
+            Duration::ZERO,
+        ))
+    }
+
+    /// What a call that was not made comes to. It is nobody's failure but this request's, so it is
+    /// not remembered.
+    fn overloaded_failure(
+        &self,
+        Overloaded { retry_after }: Overloaded,
+    ) -> Arc<CachedFailure<SourceError>> {
+        let error = SourceError {
+            kind: SourceErrorKind::Overloaded { retry_after },
+            detail: "more requests wait for Partner Center than can be answered in time".into(),
+            status: None,
+            upstream_error: None,
+            call_ids: None,
+        };
+        Arc::new(CachedFailure::uncached(
+            error,
+            self.clock.now(),
+            retry_after,
+        ))
+    }
+
+    /// The failure of a call that is not made because its caller caused too many for given dates. It
+    /// concerns this caller alone, so it is not remembered.
+    fn rate_limited_failure(
+        &self,
+        BucketExhausted { retry_after }: BucketExhausted,
+    ) -> Arc<CachedFailure<SourceError>> {
+        let error = SourceError {
+            kind: SourceErrorKind::RateLimited { retry_after },
+            detail: format!(
+                "this caller may cause {} calls to Partner Center for given dates in a minute, and \
+                 has caused more: wait, or have the scope cache:refresh added",
+                DatedCallLimits::PER_MINUTE
+            )
+            .into(),
+            status: None,
+            upstream_error: None,
+            call_ids: None,
+        };
+        Arc::new(CachedFailure::uncached(
+            error,
+            self.clock.now(),
+            retry_after,
+        ))
+    }
+
+    /// What who waits is told of a call that takes longer than that. The call itself has not failed,
+    /// so nothing is remembered.
+    fn still_running_failure(&self) -> Arc<CachedFailure<SourceError>> {
+        /// About what a few pages take.
+        const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+        let error = SourceError {
+            kind: SourceErrorKind::TimedOut,
+            detail: "Partner Center has not told all of it in time; the rest is still being read, \
+                     and will be held"
+                .into(),
+            status: None,
+            upstream_error: None,
+            call_ids: None,
+        };
+        Arc::new(CachedFailure::uncached(
+            error,
+            self.clock.now(),
+            RETRY_AFTER,
+        ))
+    }
+
+    /// Waits for its turn, asks the source and stores what it says. Runs in a task of its own, which
+    /// holds the place: a caller that hangs up makes no room for its next request before the call
+    /// has ended.
+    async fn run_fetch(
+        self: Arc<Self>,
+        fetch: FetchKey,
+        trace: CallTrace,
+        turn: Turn,
+        ticket: FetchGuard,
+    ) -> FetchOutcome {
+        let _in_flight = GaugeGuard::increment(&self.cache.metrics().fills_in_flight);
+        let (place, asked_at) = match turn.come().await {
+            Ok(come) => come,
+            Err(overloaded) => {
+                let failure = self.overloaded_failure(overloaded);
+                spans::end_call_span(trace.span.as_deref(), Err(&failure.error));
+                return Err(failure);
+            }
+        };
+        let span = trace.span.clone();
+        let call = SourceCall {
+            subject: fetch.subject,
+            question: fetch.question,
+            trace,
+            requested_at: asked_at,
+        };
+        let fetched = self.fetch_with_fallback(fetch, call).await;
+        spans::end_call_span(span.as_deref(), fetched.as_ref().map(|(answer, _)| answer));
+        let prepared = match fetched {
+            Ok(fetched) => {
+                let ids = fetched.0.call_ids;
+                self.render_all(fetch.subject, fetched)
+                    .await
+                    .map(|prepared| (prepared, ids))
+            }
+            Err(error) => Err(error),
+        };
+        // Not before, or answers that wait to be rendered would take memory without end.
+        drop(place);
+        match prepared {
+            Ok((prepared, ids)) => Ok(self.store_answer(fetch, prepared, ids, ticket)),
+            Err(error) => self.store_failure(fetch, error, ticket),
+        }
+    }
+
+    /// Asks the source. An answer that is older than one before, or has no rows, is not the
+    /// customer's newest: then the newest date is asked for by name. Where that fails, data of that
+    /// date answers that is cached for its own sake.
+    async fn fetch_with_fallback(
+        &self,
+        fetch: FetchKey,
+        call: SourceCall,
+    ) -> Result<WithFallback<SourceAnswer>, SourceError> {
+        let answer = self.source.fetch(call.clone()).await?;
+        let date = answer.content.processed_date();
+        let Some(newest) = self
+            .cache
+            .evicted_newest_date(fetch.subject, fetch.question, date)
+        else {
+            return Ok((answer, None));
+        };
+        let question = Question::Dated(newest);
+        let known = match self.source.fetch(SourceCall { question, ..call }).await {
+            Ok(fetched) => NewestFallback::Fetched(newest, fetched),
+            Err(error) => {
+                let now = self.clock.now();
+                match self.cache.look_up(fetch.subject, question, now) {
+                    Some(held) => NewestFallback::Cached(held),
+                    None if date.is_none() && error.kind.absence() == Some(AbsenceKind::Date) => {
+                        NewestFallback::Missing
+                    }
+                    None => return Err(suspect_error(date, newest, error)),
+                }
+            }
+        };
+        Ok((answer, Some(known)))
+    }
+
+    async fn render_all(
+        &self,
+        subject: Subject,
+        (answer, known): WithFallback<SourceAnswer>,
+    ) -> Result<WithFallback<Rendered>, SourceError> {
+        let answer = self.render_content(subject, answer).await?;
+        let known = match known {
+            None => None,
+            Some(NewestFallback::Cached(held)) => Some(NewestFallback::Cached(held)),
+            Some(NewestFallback::Fetched(date, fetched)) => {
+                let prepared = self.render_content(subject, fetched).await?;
+                Some(NewestFallback::Fetched(date, prepared))
+            }
+            Some(NewestFallback::Missing) => Some(NewestFallback::Missing),
+        };
+        Ok((answer, known))
+    }
+
+    async fn render_content(
+        &self,
+        subject: Subject,
+        fetched: SourceAnswer,
+    ) -> Result<Rendered, SourceError> {
+        /// About what a row takes, rendered.
+        const ROW_BYTES: usize = 300;
+
+        let seen_at = self.clock.wall_time();
+        let ids = fetched.call_ids;
+        let rows = match &fetched.content {
+            AnswerContent::Usage {
+                usage: snapshot, ..
+            } => snapshot.rows().len(),
+            AnswerContent::Customers(list) => list.customers().len(),
+            AnswerContent::Document {
+                summary: outline, ..
+            } => outline.rows().len(),
+        };
+        let bytes = rows * ROW_BYTES;
+        let listed_name = match &fetched.content {
+            AnswerContent::Usage {
+                usage: snapshot, ..
+            } if snapshot.customer_name().is_none() => {
+                let customer = snapshot.customer_id();
+                self.cache.customer_name(customer, self.clock.now())
+            }
+            _ => None,
+        };
+        let render = move || match fetched.content {
+            AnswerContent::Usage {
+                usage: snapshot,
+                native,
+            } => {
+                let prepared = Rendered::new(&snapshot, native.as_deref(), seen_at)?;
+                match listed_name {
+                    Some(name) => prepared.with_customer_name(&name, seen_at),
+                    None => Ok(prepared),
+                }
+            }
+            AnswerContent::Customers(list) => Rendered::of_customers(list, seen_at),
+            AnswerContent::Document {
+                summary: outline,
+                body,
+            } => Ok(Rendered::of_document(subject, &outline, &body, seen_at)),
+        };
+        let rendered = offload::run_cpu_bound(bytes, render).await;
+        drop(fetched.memory);
+        rendered.map_err(|error| SourceError {
+            kind: SourceErrorKind::Malformed,
+            detail: error.to_string().into(),
+            status: Some(200),
+            upstream_error: None,
+            call_ids: Some(ids),
+        })
+    }
+
+    fn store_answer(
+        &self,
+        fetch: FetchKey,
+        brought: WithFallback<Rendered>,
+        ids: CallIds,
+        ticket: FetchGuard,
+    ) -> FetchedAnswer {
+        let now = self.clock.now();
+        let rows = brought.0.rows();
+        let landed = ticket.complete(brought, |(answer, known)| {
+            self.failures.remove(&fetch);
+            let known = match known {
+                None => return self.cache.store(fetch.question, answer, now),
+                Some(NewestFallback::Missing) => {
+                    return self.cache.store_without_rows(fetch.question, answer, now);
+                }
+                Some(NewestFallback::Cached(held)) => held,
+                Some(NewestFallback::Fetched(date, prepared)) => {
+                    let question = Question::Dated(date);
+                    self.cache.store(question, prepared, now).answer
+                }
+            };
+            self.cache.store_older(fetch.question, answer, &known, now)
+        });
+        let (held, stored) = match landed {
+            Ok(stored) => {
+                log_anomaly(fetch, rows, &stored);
+                (stored.answer, stored.stored)
+            }
+            // A purge overtook the call: its answer serves who waited, and nobody after.
+            Err((answer, None | Some(NewestFallback::Missing))) => {
+                (self.cache.uncached_answer(answer, now), false)
+            }
+            Err((_, Some(NewestFallback::Cached(held)))) => (held, false),
+            Err((_, Some(NewestFallback::Fetched(_, prepared)))) => {
+                (self.cache.uncached_answer(prepared, now), false)
+            }
+        };
+        FetchedAnswer {
+            cached: held,
+            stored,
+            forward_status: Some(200),
+            call_ids: Some(ids),
+        }
+    }
+
+    /// Ends a call that failed: what upstream does not have any more is dropped, unless that is
+    /// doubted, and the failure is remembered.
+    fn store_failure(
+        &self,
+        fetch: FetchKey,
+        error: SourceError,
+        ticket: FetchGuard,
+    ) -> FetchOutcome {
+        let now = self.clock.now();
+        let kind = error.kind;
+        let landed = ticket.complete(error, |error| {
+            let absence = kind.absence();
+            if let Some(absence) = absence
+                && let Some(stored) =
+                    self.cache
+                        .store_absence(fetch.subject, fetch.question, absence, now)
+            {
+                self.failures.remove(&fetch);
+                return Ok((stored, error));
+            }
+            let failures = &self.failures;
+            Err(
+                if absence == Some(AbsenceKind::Date) && self.is_before_newest(fetch) {
+                    let remember_for = |_| self.past_absence_fresh_for;
+                    failures.record(
+                        CachedFailureKind::PastAbsence,
+                        fetch,
+                        error,
+                        now,
+                        remember_for,
+                    )
+                } else {
+                    let remembered = match absence {
+                        Some(_) => CachedFailureKind::Absence,
+                        None => CachedFailureKind::Fault,
+                    };
+                    let remember_for = |streak| self.failure_lifetime(kind, streak);
+                    failures.record(remembered, fetch, error, now, remember_for)
+                },
+            )
+        });
+        match landed {
+            Ok(Ok((doubted, error))) => {
+                log_anomaly(fetch, 0, &doubted);
+                Ok(FetchedAnswer {
+                    cached: doubted.answer,
+                    stored: false,
+                    forward_status: error.status,
+                    call_ids: error.call_ids,
+                })
+            }
+            Ok(Err(failure)) => Err(failure),
+            Err(error) => Err(Arc::new(CachedFailure::uncached(
+                error,
+                now,
+                self.failure_lifetime(kind, 1),
+            ))),
+        }
+    }
+
+    /// Returns whether it asks for a date older than the customer's newest: such a date gets no new
+    /// data.
+    fn is_before_newest(&self, fetch: FetchKey) -> bool {
+        match fetch.question {
+            Question::Dated(date) => self
+                .cache
+                .newest_known_date(fetch.subject)
+                .is_some_and(|newest| date < newest),
+            Question::Newest(_) => false,
+        }
+    }
+
+    /// How long a failure answers for its fetch.
+    ///
+    /// What the upstream settled lasts as configured, a throttle as long as it said. A fault is
+    /// remembered for a second at first, so that a recovery is noticed at once, and for longer the
+    /// more often it has come in a row, so that an outage costs few calls.
+    fn failure_lifetime(&self, kind: SourceErrorKind, streak: u32) -> Duration {
+        const INITIAL: Duration = Duration::from_secs(1);
+        const MAX: Duration = Duration::from_secs(30);
+        let backoff = INITIAL
+            .saturating_mul(2_u32.saturating_pow(streak.saturating_sub(1)))
+            .min(MAX);
+        match kind {
+            SourceErrorKind::UnknownCustomer
+            | SourceErrorKind::NoRelationship
+            | SourceErrorKind::NothingProcessed => self.negative_fresh_for,
+            SourceErrorKind::Throttled { retry_after }
+            | SourceErrorKind::CircuitOpen { retry_after }
+            | SourceErrorKind::Overloaded { retry_after }
+            | SourceErrorKind::RateLimited { retry_after } => retry_after,
+            SourceErrorKind::Unavailable {
+                retry_after: Some(retry_after),
+            } => retry_after.max(backoff),
+            SourceErrorKind::Unavailable { retry_after: None }
+            | SourceErrorKind::TimedOut
+            | SourceErrorKind::CredentialsRejected
+            | SourceErrorKind::Rejected
+            | SourceErrorKind::Malformed
+            | SourceErrorKind::Suspect => backoff,
+            SourceErrorKind::Interrupted => Duration::ZERO,
+        }
+    }
+}
+
+/// The failure of a call whose answer is older than one before, where the newest cannot be had.
+fn suspect_error(
+    answer: Option<ProcessedDate>,
+    newest: ProcessedDate,
+    error: SourceError,
+) -> SourceError {
+    let answer = answer.map_or_else(|| "no date".to_owned(), |date| date.to_string());
+    let detail = format!(
+        "Partner Center's newest data is of {answer}, but it had data of {newest} before, and the \
+         call for that date failed: {}; if the older date is right, purge the customer with hard=true",
+        error.detail
+    );
+    SourceError {
+        kind: SourceErrorKind::Suspect,
+        detail: detail.into(),
+        ..error
+    }
+}
+
+/// Tells a person that data is withheld, and when it no longer is.
+fn log_anomaly(fetch: FetchKey, rows: usize, stored: &StoreResult) {
+    let held = &stored.answer.rendered;
+    match stored.change {
+        StoreChange::Suspect(suspicion) => tracing::warn!(
+            api = fetch.question.api().as_str(),
+            customer.id = fetch.subject.customer().map(tracing::field::display),
+            reason = suspicion.as_str(),
+            upstream.rows = rows,
+            held.rows = held.rows(),
+            held.processed_date = held.processed_date().map(tracing::field::display),
+            age_seconds = stored.answer.age.as_secs(),
+            "upstream's answer is doubted: what is held is served in its place"
+        ),
+        StoreChange::AcceptedAfterRepeat => tracing::warn!(
+            api = fetch.question.api().as_str(),
+            customer.id = fetch.subject.customer().map(tracing::field::display),
+            upstream.rows = rows,
+            "upstream has told the same again, so the answer that was doubted is taken"
+        ),
+        StoreChange::New | StoreChange::Unchanged | StoreChange::Replaced => {}
+    }
+}

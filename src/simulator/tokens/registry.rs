@@ -1,0 +1,268 @@
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use uuid::Uuid;
+
+use crate::simulator::Faults;
+
+/// Every token that was given out or redeemed, and what became of it.
+#[derive(Debug)]
+pub(in crate::simulator) struct TokenRegistry {
+    entries: Mutex<TokenRegistryState>,
+}
+
+#[derive(Debug)]
+struct TokenRegistryState {
+    access: HashMap<String, AccessTokenEntry>,
+    refresh: HashMap<String, RefreshTokenState>,
+    /// Which refresh token each replaced.
+    replaced: HashMap<String, String>,
+    reused: usize,
+    rotate: bool,
+    expires_in: Duration,
+}
+
+/// On whose behalf an access token is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::simulator) enum AccessGrant {
+    /// App+User: came of a refresh token.
+    User,
+    /// App only: came of client credentials.
+    App,
+}
+
+#[derive(Clone, Debug)]
+struct AccessTokenEntry {
+    grant: AccessGrant,
+    expires_at: Instant,
+    /// The refresh token that it came for.
+    redeemed_refresh_token: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RefreshTokenState {
+    Unused,
+    /// Redeemed, and nothing that came for it was used.
+    Used,
+    /// Redeemed, and what came for it was used.
+    Superseded,
+    Revoked,
+}
+
+/// What becomes of a refresh token that is redeemed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReusePolicy {
+    Accept,
+    /// Accepted until anything is used that came for it.
+    AcceptUntilSuperseded,
+    Reject,
+}
+
+/// How a refresh token is redeemed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RedemptionContext {
+    pub(super) reuse: ReusePolicy,
+    pub(super) now: Instant,
+}
+
+/// What a token request gets.
+#[derive(Debug)]
+pub(super) struct IssuedTokens {
+    pub(super) grant: AccessGrant,
+    pub(super) access_token: String,
+    pub(super) refresh_token: Option<String>,
+    pub(super) expires_in: Duration,
+}
+
+// === impl Reuse ===
+
+impl ReusePolicy {
+    pub(super) fn from_faults(faults: &Faults) -> Self {
+        match (faults.strict_rotation, faults.graceful_rotation) {
+            (true, _) => Self::Reject,
+            (false, true) => Self::AcceptUntilSuperseded,
+            (false, false) => Self::Accept,
+        }
+    }
+
+    fn accepts(self, redeemed: RefreshTokenState) -> bool {
+        match self {
+            Self::Accept => true,
+            Self::AcceptUntilSuperseded => redeemed == RefreshTokenState::Used,
+            Self::Reject => false,
+        }
+    }
+}
+
+// === impl TokenBook ===
+
+impl TokenRegistry {
+    pub(in crate::simulator) fn new(rotate: bool, expires_in: Duration) -> Self {
+        Self {
+            entries: Mutex::new(TokenRegistryState {
+                access: HashMap::new(),
+                refresh: HashMap::new(),
+                replaced: HashMap::new(),
+                reused: 0,
+                rotate,
+                expires_in,
+            }),
+        }
+    }
+
+    /// Redeems a refresh token, which may be one that nobody has seen before; `None` when it is
+    /// refused.
+    pub(super) fn redeem(
+        &self,
+        presented: &str,
+        redemption: RedemptionContext,
+    ) -> Option<IssuedTokens> {
+        let mut entries = self.lock_state();
+        match entries.refresh.get(presented) {
+            Some(RefreshTokenState::Revoked) => return None,
+            Some(redeemed @ (RefreshTokenState::Used | RefreshTokenState::Superseded)) => {
+                let accepted = redemption.reuse.accepts(*redeemed);
+                entries.reused += 1;
+                if !accepted {
+                    return None;
+                }
+            }
+            Some(RefreshTokenState::Unused) | None => {}
+        }
+        let redeemed = entries.rotate.then(|| presented.to_owned());
+        let mut issued = entries.issue(AccessGrant::User, redeemed, redemption.now);
+        if entries.rotate {
+            issued.refresh_token = Some(entries.replace(presented));
+        } else {
+            let state = entries.refresh.entry(presented.to_owned());
+            state.or_insert(RefreshTokenState::Unused);
+        }
+        Some(issued)
+    }
+
+    pub(super) fn issue(&self, grant: AccessGrant, now: Instant) -> IssuedTokens {
+        self.lock_state().issue(grant, None, now)
+    }
+
+    /// What a live access token was granted for; `None` when it is unknown, expired or revoked.
+    pub(in crate::simulator) fn grant(
+        &self,
+        access_token: &str,
+        now: Instant,
+    ) -> Option<AccessGrant> {
+        let mut entries = self.lock_state();
+        let access = entries.access.get(access_token)?.clone();
+        if access.expires_at <= now {
+            return None;
+        }
+        if let Some(redeemed) = &access.redeemed_refresh_token {
+            entries.mark_superseded(redeemed);
+        }
+        Some(access.grant)
+    }
+
+    pub(in crate::simulator) fn issue_refresh_token(&self) -> String {
+        self.lock_state().issue_refresh_token()
+    }
+
+    /// Refresh tokens that would be redeemed without being a reuse.
+    pub(in crate::simulator) fn live_refresh_tokens(&self) -> Vec<String> {
+        let entries = self.lock_state();
+        let live = entries
+            .refresh
+            .iter()
+            .filter(|(_, state)| **state == RefreshTokenState::Unused);
+        live.map(|(token, _)| token.clone()).collect()
+    }
+
+    pub(in crate::simulator) fn reused_refresh_tokens(&self) -> usize {
+        self.lock_state().reused
+    }
+
+    pub(in crate::simulator) fn revoke_refresh_token(&self, token: &str) {
+        let mut entries = self.lock_state();
+        entries
+            .refresh
+            .insert(token.to_owned(), RefreshTokenState::Revoked);
+    }
+
+    pub(in crate::simulator) fn revoke_access_tokens(&self) {
+        self.lock_state().access.clear();
+    }
+
+    pub(in crate::simulator) fn set_expires_in(&self, expires_in: Duration) {
+        self.lock_state().expires_in = expires_in;
+    }
+
+    pub(in crate::simulator) fn set_rotate(&self, rotate: bool) {
+        self.lock_state().rotate = rotate;
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, TokenRegistryState> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Entries ===
+
+impl TokenRegistryState {
+    fn issue(
+        &mut self,
+        grant: AccessGrant,
+        redeemed: Option<String>,
+        now: Instant,
+    ) -> IssuedTokens {
+        let access_token = random_token();
+        let expires_at = now + self.expires_in;
+        self.access.retain(|_, access| access.expires_at > now);
+        let access = AccessTokenEntry {
+            grant,
+            expires_at,
+            redeemed_refresh_token: redeemed,
+        };
+        self.access.insert(access_token.clone(), access);
+        IssuedTokens {
+            grant,
+            access_token,
+            refresh_token: None,
+            expires_in: self.expires_in,
+        }
+    }
+
+    /// Issues the refresh token that comes instead of one that is redeemed.
+    fn replace(&mut self, redeemed: &str) -> String {
+        if let Some(outlived) = self.replaced.get(redeemed).cloned() {
+            self.mark_superseded(&outlived);
+        }
+        let state = self.refresh.entry(redeemed.to_owned());
+        let state = state.or_insert(RefreshTokenState::Unused);
+        if *state == RefreshTokenState::Unused {
+            *state = RefreshTokenState::Used;
+        }
+        let token = self.issue_refresh_token();
+        self.replaced.insert(token.clone(), redeemed.to_owned());
+        token
+    }
+
+    /// Something is used that came for this refresh token.
+    fn mark_superseded(&mut self, redeemed: &str) {
+        if let Some(state @ RefreshTokenState::Used) = self.refresh.get_mut(redeemed) {
+            *state = RefreshTokenState::Superseded;
+        }
+    }
+
+    fn issue_refresh_token(&mut self) -> String {
+        let token = random_token();
+        self.refresh
+            .insert(token.clone(), RefreshTokenState::Unused);
+        token
+    }
+}
+
+/// 244 random bits as text.
+fn random_token() -> String {
+    format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
+}
