@@ -317,7 +317,7 @@ async fn scopes_alone_let_nobody_in_that_the_file_does_not_name() {
 async fn an_issuer_that_is_down_blames_nobody_and_keys_go_on() {
     let signer = TestSigner::ec("key");
     let issuer = TestIssuer::start(&[]).await;
-    issuer.answer(500, "");
+    issuer.set_response(500, "");
     let callers = format!("{PORTAL}{}", callers_file(&[TestCaller::named("grafana")]));
     let app = builder(&issuer, Some(&callers), Claims::None).start().await;
     let test = Test {

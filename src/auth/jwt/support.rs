@@ -192,11 +192,11 @@ impl TestIssuer {
 
     /// Publishes these keys from now on.
     pub(crate) fn publish(&self, signers: &[&TestSigner]) {
-        self.serve_connection(200, &jwks(signers));
+        self.set_response(200, &jwks(signers));
     }
 
     /// Answers like this from now on.
-    pub(crate) fn serve_connection(&self, status: u16, body: &str) {
+    pub(crate) fn set_response(&self, status: u16, body: &str) {
         *self.state.reply.lock().unwrap() = (status, body.to_owned());
     }
 

@@ -113,7 +113,7 @@ async fn a_fetch_that_never_ends_times_out_and_is_retried() {
 async fn if_the_issuer_was_never_reachable_tokens_are_not_rejected() {
     let signer = TestSigner::ec("e");
     let issuer = TestIssuer::start(&[&signer]).await;
-    issuer.serve_connection(500, "");
+    issuer.set_response(500, "");
     let test = VerifierTest::start_with(issuer, |_| {});
     let token = signer.token("ES256", &valid_claims());
 
@@ -146,7 +146,7 @@ async fn cached_keys_are_used_while_the_issuer_is_down() {
         (200, "<html>"),
         (200, r#"{"keys":[]}"#),
     ] {
-        test.issuer.serve_connection(status, body);
+        test.issuer.set_response(status, body);
         test.clock.advance(2 * REFRESH_INTERVAL);
         let now = test.clock.wall_time().as_second();
         let claims = with_changes(valid_claims(), json!({"nbf": now, "exp": now + 600}));
@@ -177,7 +177,7 @@ async fn an_endless_key_document_is_not_read_to_its_end() {
     let issuer = TestIssuer::start(&[]).await;
     let mut document: Value = serde_json::from_str(&jwks(&[&signer])).unwrap();
     document["padding"] = " ".repeat(300 * 1024).into();
-    issuer.serve_connection(200, &document.to_string());
+    issuer.set_response(200, &document.to_string());
     let test = VerifierTest::start_with(issuer, |_| {});
 
     let answer = test.verify(&signer.token("ES256", &valid_claims())).await;

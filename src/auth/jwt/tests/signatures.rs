@@ -59,7 +59,7 @@ async fn a_key_is_used_only_with_its_own_algorithm() {
     let issuer = TestIssuer::start(&[]).await;
     let mut pinned = rsa.jwk();
     pinned["alg"] = "RS256".into();
-    issuer.serve_connection(200, &json!({"keys": [pinned, ec.jwk()]}).to_string());
+    issuer.set_response(200, &json!({"keys": [pinned, ec.jwk()]}).to_string());
     let test = VerifierTest::start_with(issuer, |_| {});
 
     let header = |alg: &str, kid: &str| json!({"alg": alg, "kid": kid});
