@@ -88,7 +88,7 @@ pub enum AppStartError {
     Tokens(#[from] crate::auth::jwt::VerifierStartError),
     /// The upstream client cannot be made.
     #[error("cannot set up the upstream client")]
-    Upstream(#[from] crate::partner_center::StartError),
+    Upstream(#[from] crate::partner_center::UpstreamStartError),
     /// Traces cannot be exported.
     #[error("tracing")]
     Tracing(#[from] traces::TraceStartError),
@@ -518,9 +518,9 @@ fn readiness(
         })
         .gate("can-answer", move || {
             let status = upstream.status();
-            let silent = status.silent.map(str::to_owned);
-            let ahead = status.trouble_ahead.as_deref().map(str::to_owned);
-            let proof = status.proof_missing.map(str::to_owned);
+            let silent = status.empty_responses_advice.map(str::to_owned);
+            let ahead = status.refresh_problem.as_deref().map(str::to_owned);
+            let proof = status.mfa_advice.map(str::to_owned);
             let lacking = match status.token {
                 TokenStatus::Usable => {
                     return ReadinessGate::open().with_notes([ahead, proof, silent]);

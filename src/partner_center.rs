@@ -1,21 +1,23 @@
 //! Partner Center, as a source of usage, and of what else it tells of licenses and customers.
 //!
 //! A call goes through these files: [`PartnerCenter`] begins it; `insights`, `commercial`,
-//! `customers` or `documents` says what to ask and, page by page, makes `attempts` of it. Each attempt waits until `restraint` lets
+//! `customers` or `documents` says what to ask and, page by page, makes `attempt_runner` of it. Each attempt waits until `restraint` lets
 //! it (`throttle`, circuit), until there is a `token`, and until there is a place; then `client`
 //! exchanges a request for an answer, and `error` says whether another attempt may help. `wire`
 //! reads the answer, and `call` leaves one line in the log.
 
-mod alarm;
 mod attempts;
 mod call;
 mod client;
 mod commercial;
+mod credential_alarm;
 mod customers;
 mod documents;
+mod empty_responses;
 mod error;
 mod error_class;
 mod insights;
+mod limits;
 mod metrics;
 mod multi_factor;
 #[cfg(test)]
@@ -25,11 +27,9 @@ pub mod probe;
 mod recheck;
 mod refusal;
 mod request;
-mod restraint;
-mod silence;
 mod spans;
 #[cfg(test)]
-mod support;
+mod test_support;
 mod throttle;
 mod token;
 pub mod wire;
@@ -40,17 +40,17 @@ use url::Url;
 
 pub use self::token::TokenStatus;
 use self::{
-    alarm::CredentialAlarm,
-    attempts::Attempts,
+    attempts::AttemptRunner,
     call::LogicalCall,
-    client::{Exchange, HttpClient},
-    documents::Document,
-    error::{Meaning, UpstreamError},
-    metrics::Metrics,
-    restraint::Restraint,
-    silence::Silence,
-    token::Tokens,
-    wire::Malformed,
+    client::{HttpClient, HttpExchange},
+    credential_alarm::CredentialAlarm,
+    documents::DocumentCall,
+    empty_responses::EmptyResponseDetector,
+    error::{RefusalMeaning, UpstreamError},
+    limits::UpstreamLimits,
+    metrics::UpstreamMetrics,
+    token::AccessTokenSource,
+    wire::MalformedResponse,
 };
 use crate::{
     clock::SharedClock,
@@ -71,16 +71,16 @@ use crate::{
 /// environment are not used.
 #[derive(Debug)]
 pub struct PartnerCenter {
-    attempts: Attempts,
-    tokens: Tokens,
-    metrics: Metrics,
+    attempt_runner: AttemptRunner,
+    tokens: AccessTokenSource,
+    metrics: UpstreamMetrics,
     base_url: Url,
     commercial_path: String,
     deadline: Duration,
     retries: u32,
     /// Only where insights is the source; nobody else minds its silence.
-    silence: Option<Silence>,
-    alarm: CredentialAlarm,
+    empty_responses: Option<EmptyResponseDetector>,
+    credential_alarm: CredentialAlarm,
     clock: SharedClock,
     jitter: Jitter,
 }
@@ -103,7 +103,7 @@ pub struct UpstreamDeps<'a> {
 
 /// The upstream client cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum UpstreamStartError {
     /// A configured value cannot stand in a header.
     #[error("{key}: expected visible characters that can stand in an HTTP header")]
     Header {
@@ -127,13 +127,13 @@ pub struct UpstreamStatus {
     /// Whether calls can be made, as far as credentials go.
     pub token: TokenStatus,
     /// What a person must do before the held token ends, where the next one was refused.
-    pub trouble_ahead: Option<Arc<str>>,
+    pub refresh_problem: Option<Arc<str>>,
     /// What a person must do since Partner Center says, asked by `ValidateMfa`, that the access token
     /// carries no multi-factor proof; `None` while it says that it does, or nothing.
-    pub proof_missing: Option<&'static str>,
+    pub mfa_advice: Option<&'static str>,
     /// What to do about an insights call that has gone silent; `None` while it speaks, is hardly
     /// asked yet, or is not the source.
-    pub silent: Option<&'static str>,
+    pub empty_responses_advice: Option<&'static str>,
 }
 
 // === impl PartnerCenter ===
@@ -147,29 +147,32 @@ impl PartnerCenter {
     ///
     /// [`AppStartError`] for what no attempt could mend. Credentials that cannot be read are no such
     /// thing: [`PartnerCenter::status`] tells of them, and they are read again.
-    pub fn new(config: &UpstreamConfig, deps: UpstreamDeps<'_>) -> Result<Self, StartError> {
+    pub fn new(
+        config: &UpstreamConfig,
+        deps: UpstreamDeps<'_>,
+    ) -> Result<Self, UpstreamStartError> {
         let http = HttpClient::build(config, deps.clock.clone())?.traced(deps.tracer.clone());
         let calls = Arc::new(http.clone());
-        Self::over(config, http, calls, deps)
+        Self::with_clients(config, http, calls, deps)
     }
 
     /// Over a client for the token endpoint, and one for the calls.
-    fn over(
+    fn with_clients(
         config: &UpstreamConfig,
         http: HttpClient,
-        calls: Arc<dyn Exchange>,
+        calls: Arc<dyn HttpExchange>,
         deps: UpstreamDeps<'_>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, UpstreamStartError> {
         if !matches!(config.base_url.scheme(), "http" | "https") {
-            return Err(StartError::BaseUrl);
+            return Err(UpstreamStartError::BaseUrl);
         }
         let headers = request::common_headers(config)?;
-        let metrics = Metrics::register(deps.registry)?;
-        let restraint = Arc::new(Restraint::new(deps.clock.clone()));
+        let metrics = UpstreamMetrics::register(deps.registry)?;
+        let restraint = Arc::new(UpstreamLimits::new(deps.clock.clone()));
         restraint.register(deps.registry)?;
         // After all that can fail, since it begins to redeem credentials.
-        let tokens = Tokens::start(config, &http, &metrics, &deps)?;
-        let attempts = Attempts::new(
+        let tokens = AccessTokenSource::start(config, &http, &metrics, &deps)?;
+        let attempts = AttemptRunner::new(
             config,
             headers,
             calls,
@@ -179,15 +182,16 @@ impl PartnerCenter {
             &deps,
         );
         Ok(Self {
-            attempts,
+            attempt_runner: attempts,
             tokens,
             metrics,
             base_url: config.base_url.clone(),
             commercial_path: config.commercial_path.clone(),
             deadline: config.deadline,
             retries: config.retries,
-            silence: (config.source == UpstreamApi::Insights).then(Silence::default),
-            alarm: CredentialAlarm::default(),
+            empty_responses: (config.source == UpstreamApi::Insights)
+                .then(EmptyResponseDetector::default),
+            credential_alarm: CredentialAlarm::default(),
             clock: deps.clock,
             jitter: deps.jitter,
         })
@@ -197,23 +201,26 @@ impl PartnerCenter {
     pub fn status(&self) -> UpstreamStatus {
         UpstreamStatus {
             token: self.tokens.status(),
-            trouble_ahead: self.tokens.trouble_ahead(),
-            proof_missing: self.attempts.multi_factor().advice(),
-            silent: self.silence.as_ref().and_then(Silence::advice),
+            refresh_problem: self.tokens.refresh_problem(),
+            mfa_advice: self.attempt_runner.multi_factor().advice(),
+            empty_responses_advice: self
+                .empty_responses
+                .as_ref()
+                .and_then(EmptyResponseDetector::advice),
         }
     }
 
     async fn call(&self, call: SourceCall) -> Result<SourceAnswer, SourceError> {
-        let memory = self.attempts.memory();
+        let memory = self.attempt_runner.memory();
         let now = self.clock.now();
         let mut call = LogicalCall::begin(call, now, self.deadline, self.retries, memory);
-        let told = self.ask(&mut call).await;
-        let told = told.and_then(|content| self.not_of_the_future(content));
+        let told = self.fetch_content(&mut call).await;
+        let told = told.and_then(|content| self.check_not_future(content));
         let now = self.clock.now();
         match told {
             Ok(content) => {
-                self.listen(&call, &content);
-                self.alarm.clear(call.api());
+                self.observe(&call, &content);
+                self.credential_alarm.clear(call.api());
                 call.log(now, Ok(()), false);
                 Ok(SourceAnswer {
                     content,
@@ -231,23 +238,23 @@ impl PartnerCenter {
                     .into_source(now, call.last_status(), call.sent_ids());
                 let told = match call.subject() {
                     Subject::Customer(_) => told,
-                    Subject::Partner => of_the_partner(told),
+                    Subject::Partner => partner_wide_error(told),
                 };
                 let meaning = error.meaning();
-                if meaning.is_some_and(Meaning::is_about_customer) {
-                    self.alarm.clear(call.api());
+                if meaning.is_some_and(RefusalMeaning::is_about_customer) {
+                    self.credential_alarm.clear(call.api());
                 }
                 // What the token endpoint refuses is in the log already.
-                let alarm = meaning.is_some_and(Meaning::is_about_credentials)
-                    && self.alarm.raise(call.api());
+                let alarm = meaning.is_some_and(RefusalMeaning::is_about_credentials)
+                    && self.credential_alarm.raise(call.api());
                 call.log(now, Err((told.kind, &error)), alarm);
                 Err(told)
             }
         }
     }
 
-    async fn ask(&self, call: &mut LogicalCall) -> Result<AnswerContent, UpstreamError> {
-        let (attempts, base_url) = (&self.attempts, &self.base_url);
+    async fn fetch_content(&self, call: &mut LogicalCall) -> Result<AnswerContent, UpstreamError> {
+        let (attempts, base_url) = (&self.attempt_runner, &self.base_url);
         match (call.api(), call.subject()) {
             (UpstreamApi::Insights, Subject::Customer(customer)) => {
                 insights::fetch(attempts, base_url, customer, call).await
@@ -260,27 +267,27 @@ impl PartnerCenter {
                 customers::fetch(attempts, base_url, call).await
             }
             (UpstreamApi::Deployment, Subject::Customer(customer)) => {
-                let document = Document::Deployment(customer);
+                let document = DocumentCall::Deployment(customer);
                 documents::fetch(attempts, base_url, document, call).await
             }
             (UpstreamApi::PartnerUsage, Subject::Partner) => {
-                documents::fetch(attempts, base_url, Document::PartnerUsage, call).await
+                documents::fetch(attempts, base_url, DocumentCall::PartnerUsage, call).await
             }
             (UpstreamApi::PartnerDeployment, Subject::Partner) => {
-                documents::fetch(attempts, base_url, Document::PartnerDeployment, call).await
+                documents::fetch(attempts, base_url, DocumentCall::PartnerDeployment, call).await
             }
             (api, subject) => {
                 let api = api.as_str();
-                Err(Malformed(format!("there is no {api} call about {subject:?}")).into())
+                Err(MalformedResponse(format!("there is no {api} call about {subject:?}")).into())
             }
         }
     }
 
     /// A date after today would stay a customer's newest until it came. Clocks may differ by a day.
-    fn not_of_the_future(&self, content: AnswerContent) -> Result<AnswerContent, UpstreamError> {
+    fn check_not_future(&self, content: AnswerContent) -> Result<AnswerContent, UpstreamError> {
         let tomorrow = self.clock.wall_time() + Duration::from_secs(24 * 60 * 60);
         match content.processed_date() {
-            Some(date) if date > ProcessedDate::from_timestamp(tomorrow) => Err(Malformed(
+            Some(date) if date > ProcessedDate::from_timestamp(tomorrow) => Err(MalformedResponse(
                 format!("processedDateTime: is {date}, expected no date after today"),
             )
             .into()),
@@ -288,7 +295,7 @@ impl PartnerCenter {
         }
     }
 
-    fn listen(&self, call: &LogicalCall, content: &AnswerContent) {
+    fn observe(&self, call: &LogicalCall, content: &AnswerContent) {
         if let AnswerContent::Usage {
             usage: snapshot, ..
         } = content
@@ -310,15 +317,15 @@ impl PartnerCenter {
             AnswerContent::Usage {
                 usage: snapshot, ..
             },
-        ) = (call.api(), &self.silence, content)
+        ) = (call.api(), &self.empty_responses, content)
         {
-            silence.heard(snapshot);
+            silence.observe(snapshot);
         }
     }
 }
 
 /// A refusal of what is the partner's own is about no customer: it settles nothing.
-fn of_the_partner(told: SourceError) -> SourceError {
+fn partner_wide_error(told: SourceError) -> SourceError {
     match told.kind {
         SourceErrorKind::UnknownCustomer | SourceErrorKind::NoRelationship => SourceError {
             kind: SourceErrorKind::Rejected,

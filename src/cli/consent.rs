@@ -33,7 +33,9 @@ use crate::{
         AuthConfig, Config, duration,
         secret::{self, SecretError},
     },
-    partner_center::probe::{Consent, Consented, SignIn, SignInError, Trouble, WITHOUT_PROOF},
+    partner_center::probe::{
+        ConsentFlow, ConsentResult, ProbeFailure, SignInError, SignInRequest, WITHOUT_PROOF,
+    },
     server::{ListenerConfig, RequestValidation, router_handler, serve},
     shutdown::Shutdown,
 };
@@ -106,7 +108,7 @@ pub(super) async fn run(args: &ConsentArgs) -> Result<(), CliError> {
     }
     // Before signals are handled: Ctrl-C ends the question as it ends any program.
     check_replace_allowed(file, args.force)?;
-    let consent = Consent::new(&config.upstream, grant, file, Arc::new(SystemClock))
+    let consent = ConsentFlow::new(&config.upstream, grant, file, Arc::new(SystemClock))
         .map_err(CliError::other)?;
     let shutdown = Shutdown::new();
     let ended = tokio::select! {
@@ -123,7 +125,7 @@ pub(super) async fn run(args: &ConsentArgs) -> Result<(), CliError> {
 /// From the address to sign in at to the token in its file.
 async fn sign_in(
     args: &ConsentArgs,
-    consent: Consent,
+    consent: ConsentFlow,
     file: &Path,
     shutdown: &Shutdown,
 ) -> Result<(), CliError> {
@@ -220,7 +222,7 @@ fn has_display() -> bool {
 /// Redeems the code, and shows the result in the terminal and in the browser.
 async fn complete_sign_in(
     redirect: SignInRedirect,
-    consent: Consent,
+    consent: ConsentFlow,
     args: &ConsentArgs,
     file: &Path,
     shutdown: &Shutdown,
@@ -260,8 +262,8 @@ async fn complete_sign_in(
 /// Redeems the code in a task of its own, which completes even if this future is dropped: a code can
 /// be redeemed once. Returns notes for the reader, or what went wrong.
 async fn redeem(
-    consent: Consent,
-    sign_in: SignIn,
+    consent: ConsentFlow,
+    sign_in: SignInRequest,
     code: SecretString,
     shutdown: &Shutdown,
 ) -> Result<Vec<String>, Vec<String>> {
@@ -275,8 +277,8 @@ async fn redeem(
 }
 
 async fn redeem_and_save(
-    consent: &Consent,
-    sign_in: SignIn,
+    consent: &ConsentFlow,
+    sign_in: SignInRequest,
     code: SecretString,
 ) -> Result<Vec<String>, Vec<String>> {
     let consented = consent.redeem(sign_in, code).await.map_err(error_lines)?;
@@ -292,8 +294,8 @@ async fn redeem_and_save(
 
 /// Checks multi-factor proof: a token without it must not replace one that has it.
 async fn check_multi_factor(
-    consent: &Consent,
-    consented: &Consented,
+    consent: &ConsentFlow,
+    consented: &ConsentResult,
 ) -> Result<Vec<String>, Vec<String>> {
     let by_claims = consented.access.claims().and_then(|c| c.multi_factor);
     let (by_call, trouble) = match consent.call(consented).await {
@@ -313,7 +315,7 @@ async fn check_multi_factor(
     Ok(notes)
 }
 
-fn error_lines(trouble: Trouble) -> Vec<String> {
+fn error_lines(trouble: ProbeFailure) -> Vec<String> {
     std::iter::once(trouble.said)
         .chain(trouble.action)
         .collect()

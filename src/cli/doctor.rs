@@ -23,7 +23,9 @@ use crate::{
     clock::{SharedClock, SystemClock},
     config::{AuthConfig, Config, ConfigErrors},
     domain::CustomerId,
-    partner_center::probe::{Answered, Claims, Probe, Trouble, WITHOUT_PROOF},
+    partner_center::probe::{
+        ProbeAnswer, ProbeFailure, ProbedClaims, UpstreamProbe, WITHOUT_PROOF,
+    },
     shutdown::Shutdown,
 };
 
@@ -124,7 +126,7 @@ async fn run_checks(
     }
     let clock: SharedClock = Arc::new(SystemClock);
     files::check(config, &clock, report)?;
-    let probe = match Probe::new(&config.upstream, Arc::clone(&clock)) {
+    let probe = match UpstreamProbe::new(&config.upstream, Arc::clone(&clock)) {
         Ok(probe) => probe,
         Err(error) => {
             let hint = "install this system's CA certificates (ca-certificates)";
@@ -173,7 +175,7 @@ fn config_finding(config: &Config) -> CheckFinding {
     )
 }
 
-fn call_finding(answered: Result<Answered, (Trouble, Option<bool>)>) -> CheckFinding {
+fn call_finding(answered: Result<ProbeAnswer, (ProbeFailure, Option<bool>)>) -> CheckFinding {
     const CHECK: &str = "call";
     match answered {
         Ok(answered) => {
@@ -190,8 +192,8 @@ fn call_finding(answered: Result<Answered, (Trouble, Option<bool>)>) -> CheckFin
 
 /// What Partner Center says of the token counts, and else what the token says.
 fn multi_factor_finding(
-    claims: Option<&Claims>,
-    answered: &Result<Answered, (Trouble, Option<bool>)>,
+    claims: Option<&ProbedClaims>,
+    answered: &Result<ProbeAnswer, (ProbeFailure, Option<bool>)>,
     config: &Config,
 ) -> CheckFinding {
     const CHECK: &str = "multi-factor proof";

@@ -26,7 +26,7 @@ pub struct ProductUsage<'a> {
 /// One workload's seats, summed over products.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkloadUsage<'a> {
-    /// The workload, such as `Exchange`.
+    /// The workload, such as `HttpExchange`.
     pub workload_name: &'a str,
     /// Seats in use, of all products.
     pub licenses_active: u64,

@@ -20,7 +20,7 @@ pub struct UsageRow {
     pub channel: Option<String>,
     /// Short code of the workload, such as `SFB`, where the upstream sent one.
     pub workload_code: Option<String>,
-    /// The workload, such as `Exchange`.
+    /// The workload, such as `HttpExchange`.
     pub workload_name: String,
     /// Seats that were used; at most `i64::MAX`.
     pub licenses_active: u64,

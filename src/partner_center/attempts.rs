@@ -11,20 +11,19 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
-use self::retries::Next;
+use self::retries::NextAttempt;
 use super::{
     UpstreamDeps,
     call::LogicalCall,
-    client::{Answer, Exchange, ExchangeError, before},
-    error::{Meaning, UpstreamError},
-    metrics::{Metrics, StatusClass},
-    multi_factor::MultiFactor,
+    client::{ExchangeError, HttpExchange, UpstreamReply, before},
+    error::{RefusalMeaning, UpstreamError},
+    limits::{FailingScope, UpstreamLimits},
+    metrics::{StatusClass, UpstreamMetrics},
+    multi_factor::MultiFactorStatus,
     paging::PageRequest,
-    refusal, request,
-    restraint::{Failing, Restraint},
-    spans, throttle,
-    token::{AccessToken, Tokens},
-    wire::Malformed,
+    refusal, request, spans, throttle,
+    token::{AccessToken, AccessTokenSource},
+    wire::MalformedResponse,
 };
 use crate::{
     clock::SharedClock,
@@ -50,12 +49,12 @@ const FREE_BYTES: usize = 1024 * 1024;
 
 /// Sends the requests of all calls, as many at once and as often as allowed.
 #[derive(Debug)]
-pub(super) struct Attempts {
-    http: Arc<dyn Exchange>,
-    tokens: Tokens,
+pub(super) struct AttemptRunner {
+    http: Arc<dyn HttpExchange>,
+    tokens: AccessTokenSource,
     /// Places for requests under way; none is held during a pause.
-    places: Semaphore,
-    restraint: Arc<Restraint>,
+    request_permits: Semaphore,
+    limits: Arc<UpstreamLimits>,
     /// What every request says.
     headers: HeaderMap,
     /// The call that answers for the newest date.
@@ -64,43 +63,45 @@ pub(super) struct Attempts {
     /// What the bodies of all calls take.
     memory: Arc<MemoryPool>,
     max_body: usize,
-    multi_factor: MultiFactor,
+    multi_factor: MultiFactorStatus,
     clock: SharedClock,
     jitter: Jitter,
-    metrics: Metrics,
+    metrics: UpstreamMetrics,
 }
 
 /// Leave to send one request.
-struct Turn<'a> {
-    place: SemaphorePermit<'a>,
+struct AttemptPermit<'a> {
+    request_permit: SemaphorePermit<'a>,
     token: AccessToken,
-    permit: CircuitPermit<'a, Failing>,
+    permit: CircuitPermit<'a, FailingScope>,
 }
 
 // === impl Attempts ===
 
-impl Attempts {
+impl AttemptRunner {
     /// `headers` are what every request says, from [`request::common_headers`].
     pub(super) fn new(
         config: &UpstreamConfig,
         headers: HeaderMap,
-        http: Arc<dyn Exchange>,
-        tokens: Tokens,
-        restraint: Arc<Restraint>,
-        metrics: Metrics,
+        http: Arc<dyn HttpExchange>,
+        tokens: AccessTokenSource,
+        restraint: Arc<UpstreamLimits>,
+        metrics: UpstreamMetrics,
         deps: &UpstreamDeps<'_>,
     ) -> Self {
         Self {
             http,
             tokens,
-            places: Semaphore::new(config.max_concurrency.get().min(Semaphore::MAX_PERMITS)),
-            restraint,
+            request_permits: Semaphore::new(
+                config.max_concurrency.get().min(Semaphore::MAX_PERMITS),
+            ),
+            limits: restraint,
             headers,
             source: config.source,
             attempt_timeout: config.attempt_timeout,
             memory: MemoryPool::new(FREE_BYTES.min(config.max_body), config.max_body),
             max_body: config.max_body,
-            multi_factor: MultiFactor::new(metrics.clone()),
+            multi_factor: MultiFactorStatus::new(metrics.clone()),
             clock: deps.clock.clone(),
             jitter: deps.jitter,
             metrics,
@@ -123,14 +124,14 @@ impl Attempts {
         call: &mut LogicalCall,
         page: &PageRequest,
         request_id: Uuid,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<UpstreamReply, UpstreamError> {
         let mut failed = None;
         call.resends = 0;
         let used = call.memory.used();
         loop {
             // What an earlier attempt had read of its answer is gone.
             call.memory.shrink_to(used);
-            let turn = match self.admit(call).await {
+            let turn = match self.acquire(call).await {
                 Ok(turn) => turn,
                 // What this call has met says more than that others have met the same.
                 Err(open @ UpstreamError::CircuitOpen { .. }) => {
@@ -139,10 +140,10 @@ impl Attempts {
                 Err(error) => return Err(error),
             };
             if failed.is_none() {
-                self.restraint.first_attempt();
+                self.limits.first_attempt();
             }
-            let Turn {
-                place,
+            let AttemptPermit {
+                request_permit: place,
                 token,
                 permit,
             } = turn;
@@ -153,17 +154,17 @@ impl Attempts {
                 Err(error) => error,
             };
             match self.next(call, &error, &token).await? {
-                Next::Retry => {
+                NextAttempt::Retry => {
                     call.resends += 1;
                     failed = Some(error);
                 }
-                Next::GiveUp => return Err(error),
+                NextAttempt::GiveUp => return Err(error),
             }
         }
     }
 
     /// What Partner Center has said of the access token's multi-factor proof.
-    pub(super) fn multi_factor(&self) -> &MultiFactor {
+    pub(super) fn multi_factor(&self) -> &MultiFactorStatus {
         &self.multi_factor
     }
 
@@ -181,18 +182,22 @@ impl Attempts {
     /// # Errors
     ///
     /// [`UpstreamError`] where there is none left.
-    pub(super) fn keep<T>(&self, call: &mut LogicalCall, kept: usize) -> Result<(), UpstreamError> {
+    pub(super) fn reserve_memory<T>(
+        &self,
+        call: &mut LogicalCall,
+        kept: usize,
+    ) -> Result<(), UpstreamError> {
         let bytes = kept.saturating_mul(size_of::<T>());
         call.memory
             .acquire(bytes)
-            .map_err(|refusal| self.unread(refusal))
+            .map_err(|refusal| self.memory_error(refusal))
     }
 
     /// What an answer comes to that there is no memory for.
-    fn unread(&self, refusal: MemoryLimitError) -> UpstreamError {
+    fn memory_error(&self, refusal: MemoryLimitError) -> UpstreamError {
         let most = self.max_body;
         match refusal {
-            MemoryLimitError::ShareFull => Malformed(format!(
+            MemoryLimitError::ShareFull => MalformedResponse(format!(
                 "all pages together: expected at most {most} bytes (upstream.max_body)"
             ))
             .into(),
@@ -202,24 +207,24 @@ impl Attempts {
 
     /// Waits for its turn: the circuit not open, not throttled, with a token that can be used, and
     /// a place.
-    async fn admit(&self, call: &LogicalCall) -> Result<Turn<'_>, UpstreamError> {
+    async fn acquire(&self, call: &LogicalCall) -> Result<AttemptPermit<'_>, UpstreamError> {
         loop {
-            self.restraint.check_circuit(call)?;
-            self.unthrottled(call).await?;
+            self.limits.check_circuit(call)?;
+            self.wait_while_throttled(call).await?;
             self.tokens.ready(call.deadline).await?;
-            let place = self.place(call).await?;
+            let place = self.acquire_request_permit(call).await?;
             // All may have changed while this call waited for its place; what it waits for next,
             // it waits for without one.
             if self.clock.now() >= call.deadline {
                 return Err(UpstreamError::DeadlinePassed);
             }
-            if self.restraint.throttled_until(call).is_some() {
+            if self.limits.throttled_until(call).is_some() {
                 continue;
             }
             if let Some(token) = self.tokens.current() {
-                let permit = self.restraint.enter_circuit(call)?;
-                return Ok(Turn {
-                    place,
+                let permit = self.limits.enter_circuit(call)?;
+                return Ok(AttemptPermit {
+                    request_permit: place,
                     token,
                     permit,
                 });
@@ -227,9 +232,9 @@ impl Attempts {
         }
     }
 
-    async fn unthrottled(&self, call: &LogicalCall) -> Result<(), UpstreamError> {
+    async fn wait_while_throttled(&self, call: &LogicalCall) -> Result<(), UpstreamError> {
         // Looked at again after each pause: another call may have been throttled meanwhile.
-        while let Some(until) = self.restraint.throttled_until(call) {
+        while let Some(until) = self.limits.throttled_until(call) {
             if until >= call.deadline || until > self.clock.now() + LONGEST_PAUSE {
                 return Err(UpstreamError::Throttled {
                     until,
@@ -242,8 +247,11 @@ impl Attempts {
     }
 
     #[expect(clippy::expect_used, reason = "nothing ever closes the semaphore")]
-    async fn place(&self, call: &LogicalCall) -> Result<SemaphorePermit<'_>, UpstreamError> {
-        let place = before(&self.clock, call.deadline, self.places.acquire())
+    async fn acquire_request_permit(
+        &self,
+        call: &LogicalCall,
+    ) -> Result<SemaphorePermit<'_>, UpstreamError> {
+        let place = before(&self.clock, call.deadline, self.request_permits.acquire())
             .await
             .map_err(|_| UpstreamError::DeadlinePassed)?;
         Ok(place.expect("the semaphore is open"))
@@ -256,8 +264,8 @@ impl Attempts {
         page: &PageRequest,
         request_id: Uuid,
         token: &AccessToken,
-        permit: CircuitPermit<'_, Failing>,
-    ) -> Result<Answer, UpstreamError> {
+        permit: CircuitPermit<'_, FailingScope>,
+    ) -> Result<UpstreamReply, UpstreamError> {
         let span = spans::begin_attempt(call, page, request_id);
         let mut request = request::build(&self.headers, call, page, request_id, token)?;
         if let Some(span) = &span {
@@ -278,13 +286,14 @@ impl Attempts {
         request: reqwest::Request,
         request_id: Uuid,
         token: &AccessToken,
-        permit: CircuitPermit<'_, Failing>,
-    ) -> Result<Answer, UpstreamError> {
+        permit: CircuitPermit<'_, FailingScope>,
+    ) -> Result<UpstreamReply, UpstreamError> {
         let sent_at = self.clock.now();
         let ends = call.deadline.min(sent_at + self.attempt_timeout);
-        call.sending(request_id, self.clock.wall_time());
+        call.record_request(request_id, self.clock.wall_time());
         let exchanged = self.http.exchange(request, &mut call.memory, ends).await;
-        self.restraint.settle(permit, call, shows_life(&exchanged));
+        self.limits
+            .record_outcome(permit, call, is_reachable(&exchanged));
         let took = self.clock.now().saturating_duration_since(sent_at);
         let answer = match exchanged {
             Ok(answer) => answer,
@@ -294,9 +303,9 @@ impl Attempts {
                 return Err(error.into());
             }
         };
-        call.answered(answer.status.as_u16(), &answer.headers);
-        self.multi_factor.hear(&answer.headers);
-        let judged = self.judge(call, answer, token);
+        call.record_reply(answer.status.as_u16(), &answer.headers);
+        self.multi_factor.observe(&answer.headers);
+        let judged = self.check_reply(call, answer, token);
         let (class, code) = match &judged {
             Ok(answer) => (StatusClass::of(answer.status), None),
             Err(error) => error.status_and_code(),
@@ -306,20 +315,20 @@ impl Attempts {
     }
 
     /// Tells answers from refusals.
-    fn judge(
+    fn check_reply(
         &self,
         call: &LogicalCall,
-        answer: Answer,
+        answer: UpstreamReply,
         token: &AccessToken,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<UpstreamReply, UpstreamError> {
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            let refusal = refusal::read(&answer, token.bare());
-            return Err(self.throttled(call, &answer, refusal));
+            let refusal = refusal::parse_refusal(&answer, token.token_text());
+            return Err(self.record_throttle(call, &answer, refusal));
         }
-        self.restraint.admitted(call);
+        self.limits.record_not_throttled(call);
         if !answer.status.is_success() {
-            let refusal = refusal::read(&answer, token.bare());
-            if Meaning::of(&refusal).is_about_customer() {
+            let refusal = refusal::parse_refusal(&answer, token.token_text());
+            if RefusalMeaning::of(&refusal).is_about_customer() {
                 self.accept(call.api());
             }
             return Err(UpstreamError::Refused {
@@ -329,19 +338,19 @@ impl Attempts {
         }
         if answer.status != StatusCode::OK {
             let status = answer.status;
-            return Err(Malformed(format!("status {status}: expected 200")).into());
+            return Err(MalformedResponse(format!("status {status}: expected 200")).into());
         }
         if let Some(refusal) = answer.unread {
-            return Err(self.unread(refusal));
+            return Err(self.memory_error(refusal));
         }
         self.accept(call.api());
         Ok(answer)
     }
 
-    fn throttled(
+    fn record_throttle(
         &self,
         call: &LogicalCall,
-        answer: &Answer,
+        answer: &UpstreamReply,
         refusal: UpstreamErrorBody,
     ) -> UpstreamError {
         let now = self.clock.now();
@@ -350,7 +359,7 @@ impl Attempts {
             let description = refusal.description.as_deref()?;
             throttle::retry_after_in(description)
         });
-        let until = self.restraint.throttled(call, asked);
+        let until = self.limits.record_throttle(call, asked);
         if let Ok(until) = wall.checked_add(until.saturating_duration_since(now)) {
             self.metrics.throttled_until(until);
         }
@@ -363,7 +372,7 @@ impl Attempts {
 
 /// Whether Partner Center is there, whatever it thinks of the request: a 4xx is an answer too, and
 /// a 429 has a gate of its own.
-fn shows_life(exchanged: &Result<Answer, ExchangeError>) -> bool {
+fn is_reachable(exchanged: &Result<UpstreamReply, ExchangeError>) -> bool {
     match exchanged {
         Ok(answer) => {
             !answer.status.is_server_error() && answer.status != StatusCode::REQUEST_TIMEOUT

@@ -129,7 +129,7 @@ impl LogicalCall {
     }
 
     /// Takes note of a request that is about to be sent.
-    pub(super) fn sending(&mut self, request_id: Uuid, at: Timestamp) {
+    pub(super) fn record_request(&mut self, request_id: Uuid, at: Timestamp) {
         self.attempts += 1;
         self.last = LastRequest {
             sent_at: Some(at),
@@ -140,7 +140,7 @@ impl LogicalCall {
     }
 
     /// Takes note of the answer to it.
-    pub(super) fn answered(&mut self, status: u16, headers: &HeaderMap) {
+    pub(super) fn record_reply(&mut self, status: u16, headers: &HeaderMap) {
         let sent = std::mem::take(&mut self.last);
         self.last = LastRequest {
             sent_at: sent.sent_at,

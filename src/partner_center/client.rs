@@ -17,7 +17,7 @@ use crate::{
 const LONGEST_ERROR_BODY: usize = 64 * 1024;
 
 /// Takes a request to where it is answered.
-pub(super) trait Exchange: fmt::Debug + Send + Sync {
+pub(super) trait HttpExchange: fmt::Debug + Send + Sync {
     /// Sends `request` and reads the answer; the body of a success takes its bytes from `memory`.
     ///
     /// # Errors
@@ -32,12 +32,12 @@ pub(super) trait Exchange: fmt::Debug + Send + Sync {
         request: reqwest::Request,
         memory: &'a mut MemoryShare,
         ends: Instant,
-    ) -> ExchangeFuture<'a>;
+    ) -> HttpExchangeFuture<'a>;
 }
 
-/// What [`Exchange::exchange`] returns.
-pub(super) type ExchangeFuture<'a> =
-    Pin<Box<dyn Future<Output = Result<Answer, ExchangeError>> + Send + 'a>>;
+/// What [`HttpExchange::exchange`] returns.
+pub(super) type HttpExchangeFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<UpstreamReply, ExchangeError>> + Send + 'a>>;
 
 /// The one HTTP client of the process, for Partner Center and the token endpoint.
 ///
@@ -54,7 +54,7 @@ pub(super) struct HttpClient {
 
 /// An answer, read as far as allowed.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct UpstreamReply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     /// Decompressed. That of an error may be cut.
@@ -127,7 +127,7 @@ impl HttpClient {
         &self,
         request: reqwest::Request,
         memory: &mut MemoryShare,
-    ) -> Result<Answer, ExchangeError> {
+    ) -> Result<UpstreamReply, ExchangeError> {
         let mut response = self.http.execute(request).await?;
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
@@ -143,7 +143,7 @@ impl HttpClient {
                 None,
             )
         };
-        Ok(Answer {
+        Ok(UpstreamReply {
             status,
             headers,
             body,
@@ -152,13 +152,13 @@ impl HttpClient {
     }
 }
 
-impl Exchange for HttpClient {
+impl HttpExchange for HttpClient {
     fn exchange<'a>(
         &'a self,
         request: reqwest::Request,
         memory: &'a mut MemoryShare,
         ends: Instant,
-    ) -> ExchangeFuture<'a> {
+    ) -> HttpExchangeFuture<'a> {
         Box::pin(async move {
             before(&self.clock, ends, self.exchange_untimed(request, memory))
                 .await

@@ -6,12 +6,12 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    attempts::Attempts,
+    attempts::AttemptRunner,
     call::LogicalCall,
     error::UpstreamError,
     insights::below,
-    paging::{PageRequest, PageRows, Pages},
-    wire::{self, Malformed, NameAsOf, PageTotals},
+    paging::{PageCursor, PageRequest, PageRows},
+    wire::{self, MalformedResponse, NameAsOf, PageTotals},
 };
 use crate::{
     domain::{CustomerId, LicenseUsage, ProcessedDate, UsageRow},
@@ -32,7 +32,7 @@ const PAGE_ROWS: u32 = 10_000;
 /// [`UpstreamError`] when any page fails, when they are not pages of one answer, or when they are not
 /// for the date asked for.
 pub(super) async fn fetch(
-    attempts: &Attempts,
+    attempts: &AttemptRunner,
     base_url: &Url,
     path: &str,
     customer: CustomerId,
@@ -46,7 +46,7 @@ pub(super) async fn fetch(
         url: url(&below(base_url, path), customer, date),
         continuation_token: None,
     };
-    let mut pages = Pages::from(&request);
+    let mut pages = PageCursor::from(&request);
     let mut request_id = call.ids.request_id;
     let mut customer_name: Option<NameAsOf> = None;
     let (mut totals, mut page_rows) = (PageTotals::default(), PageRows::default());
@@ -62,7 +62,7 @@ pub(super) async fn fetch(
         let kept = page.rows.len();
         rows.extend(page.rows);
         let Some(link) = page.next else { break };
-        attempts.keep::<UsageRow>(call, kept)?;
+        attempts.reserve_memory::<UsageRow>(call, kept)?;
         request = pages.next(&request, &link)?;
         request_id = Uuid::new_v4();
     }
@@ -108,7 +108,7 @@ fn check_date(snapshot: &LicenseUsage, asked: ProcessedDate) -> Result<(), Upstr
         Some(newest) if newest < asked => nothing(format!(
             "nothing was processed on {asked}; the newest before it is {newest}"
         )),
-        Some(newest) if newest > asked => Err(Malformed(format!(
+        Some(newest) if newest > asked => Err(MalformedResponse(format!(
             "processedDateTime: is {newest}, expected at most {asked}"
         ))
         .into()),

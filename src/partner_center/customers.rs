@@ -4,11 +4,11 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    attempts::Attempts,
+    attempts::AttemptRunner,
     call::LogicalCall,
     error::UpstreamError,
     insights::below,
-    paging::{PageRequest, PageRows, Pages},
+    paging::{PageCursor, PageRequest, PageRows},
     wire::{self, PageTotals},
 };
 use crate::{
@@ -30,7 +30,7 @@ const PAGE_SIZE: u32 = 500;
 ///
 /// [`UpstreamError`] when any page fails, or when they are not pages of one list.
 pub(super) async fn fetch(
-    attempts: &Attempts,
+    attempts: &AttemptRunner,
     base_url: &Url,
     call: &mut LogicalCall,
 ) -> Result<AnswerContent, UpstreamError> {
@@ -38,7 +38,7 @@ pub(super) async fn fetch(
         url: url(base_url),
         continuation_token: None,
     };
-    let mut pages = Pages::from(&request);
+    let mut pages = PageCursor::from(&request);
     let mut request_id = call.ids.request_id;
     let (mut totals, mut page_rows) = (PageTotals::default(), PageRows::default());
     let mut customers = Vec::new();
@@ -52,7 +52,7 @@ pub(super) async fn fetch(
         let kept = page.customers.len();
         customers.extend(page.customers);
         let Some(link) = page.next else { break };
-        attempts.keep::<ListedCustomer>(call, kept)?;
+        attempts.reserve_memory::<ListedCustomer>(call, kept)?;
         request = pages.next(&request, &link)?;
         request_id = Uuid::new_v4();
         call.goes_on(attempts.now());

@@ -3,14 +3,14 @@
 use url::Url;
 
 use super::{
-    attempts::Attempts, call::LogicalCall, error::UpstreamError, insights::below,
+    attempts::AttemptRunner, call::LogicalCall, error::UpstreamError, insights::below,
     paging::PageRequest, wire,
 };
 use crate::{domain::CustomerId, offload, service::source::AnswerContent};
 
 /// Where one is, and whose it is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Document {
+pub(super) enum DocumentCall {
     /// What a customer bought, and how much of it is deployed.
     Deployment(CustomerId),
     /// Usage, over all customers.
@@ -25,9 +25,9 @@ pub(super) enum Document {
 ///
 /// [`UpstreamError`] when there is no answer that can be used.
 pub(super) async fn fetch(
-    attempts: &Attempts,
+    attempts: &AttemptRunner,
     base_url: &Url,
-    document: Document,
+    document: DocumentCall,
     call: &mut LogicalCall,
 ) -> Result<AnswerContent, UpstreamError> {
     let page = PageRequest {
@@ -46,7 +46,7 @@ pub(super) async fn fetch(
 
 // === impl Document ===
 
-impl Document {
+impl DocumentCall {
     fn path(self) -> String {
         match self {
             Self::Deployment(customer) => {

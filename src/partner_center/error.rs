@@ -11,7 +11,7 @@ use super::{
     error_class::ErrorClass,
     metrics::RetryReason,
     token::TokenError,
-    wire::{Malformed, Unusable},
+    wire::{MalformedResponse, UnusableResponse},
 };
 use crate::service::source::{CallIds, SourceError, SourceErrorKind, UpstreamErrorBody};
 
@@ -50,7 +50,7 @@ pub(super) enum UpstreamError {
         until: Instant,
     },
     /// An answer other than 200 and 429.
-    #[error("{}", Meaning::of(.refusal).sentence())]
+    #[error("{}", RefusalMeaning::of(.refusal).sentence())]
     Refused {
         /// In the upstream's words.
         refusal: Arc<UpstreamErrorBody>,
@@ -62,7 +62,7 @@ pub(super) enum UpstreamError {
     TokenReplaced,
     /// A 200 that is not what the schema promises.
     #[error("Partner Center's answer is not what its schema promises: {0}")]
-    Malformed(#[from] Malformed),
+    Malformed(#[from] MalformedResponse),
     /// A 200 whose body was not read, since other answers take all the memory that answers may take.
     #[error(
         "other answers of Partner Center take all the memory that answers may take: ask again in a \
@@ -71,7 +71,7 @@ pub(super) enum UpstreamError {
     OutOfMemory,
     /// A 200 that tells of another customer than the one asked for.
     #[error("Partner Center's answer is not what its schema promises: {0}")]
-    OtherCustomer(Malformed),
+    OtherCustomer(MalformedResponse),
     /// The answer is well formed, but not for the date asked for.
     #[error("{0}")]
     NothingProcessed(String),
@@ -82,7 +82,7 @@ pub(super) enum UpstreamError {
 
 /// What a status, with the code that came with it, means here: the table of `partner-center.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(super) enum RefusalMeaning {
     /// 408, 500, 502, 503, 504: may be gone a moment later.
     Passing,
     /// Any other 5xx: the upstream is at fault, and asking again will not help.
@@ -125,7 +125,7 @@ pub(super) enum AccessDenial {
 
 // === impl Meaning ===
 
-impl Meaning {
+impl RefusalMeaning {
     /// The one list of what is transient.
     pub(super) fn of(refusal: &UpstreamErrorBody) -> Self {
         match (refusal.status, refusal.code.as_deref()) {
@@ -242,17 +242,17 @@ impl UpstreamError {
             Self::DeadlinePassed => ErrorClass::Deadline,
             Self::Throttled { .. } => ErrorClass::Throttled,
             Self::CircuitOpen { .. } => ErrorClass::CircuitOpen,
-            Self::Refused { refusal, .. } => match Meaning::of(refusal) {
-                Meaning::Passing | Meaning::Broken => ErrorClass::ServerFault,
-                Meaning::Unauthorized => ErrorClass::Unauthorized,
-                Meaning::ProofMissing => ErrorClass::ProofMissing,
-                Meaning::NoRelationship => ErrorClass::NoRelationship,
-                Meaning::UnknownCustomer => ErrorClass::UnknownCustomer,
-                Meaning::WrongAudience => ErrorClass::WrongAudience,
-                Meaning::AccessDenied(_) => ErrorClass::AccessDenied,
-                Meaning::Unrecognized => ErrorClass::Unrecognized,
-                Meaning::Redirect => ErrorClass::Redirect,
-                Meaning::Rejected => ErrorClass::Rejected,
+            Self::Refused { refusal, .. } => match RefusalMeaning::of(refusal) {
+                RefusalMeaning::Passing | RefusalMeaning::Broken => ErrorClass::ServerFault,
+                RefusalMeaning::Unauthorized => ErrorClass::Unauthorized,
+                RefusalMeaning::ProofMissing => ErrorClass::ProofMissing,
+                RefusalMeaning::NoRelationship => ErrorClass::NoRelationship,
+                RefusalMeaning::UnknownCustomer => ErrorClass::UnknownCustomer,
+                RefusalMeaning::WrongAudience => ErrorClass::WrongAudience,
+                RefusalMeaning::AccessDenied(_) => ErrorClass::AccessDenied,
+                RefusalMeaning::Unrecognized => ErrorClass::Unrecognized,
+                RefusalMeaning::Redirect => ErrorClass::Redirect,
+                RefusalMeaning::Rejected => ErrorClass::Rejected,
             },
             Self::TokenReplaced => ErrorClass::Unauthorized,
             Self::Malformed(_) => ErrorClass::Malformed,
@@ -269,9 +269,9 @@ impl UpstreamError {
             Self::Connection { .. } => Some(RetryReason::Connection),
             Self::AttemptTimedOut => Some(RetryReason::Timeout),
             Self::Throttled { .. } => Some(RetryReason::Throttled),
-            Self::Refused { refusal, .. } => {
-                (Meaning::of(refusal) == Meaning::Passing).then_some(RetryReason::Status)
-            }
+            Self::Refused { refusal, .. } => (RefusalMeaning::of(refusal)
+                == RefusalMeaning::Passing)
+                .then_some(RetryReason::Status),
             Self::DeadlinePassed
             | Self::CircuitOpen { .. }
             | Self::TokenReplaced
@@ -295,9 +295,9 @@ impl UpstreamError {
     }
 
     /// What the upstream's refusal means, where it refused.
-    pub(super) fn meaning(&self) -> Option<Meaning> {
+    pub(super) fn meaning(&self) -> Option<RefusalMeaning> {
         match self {
-            Self::Refused { refusal, .. } => Some(Meaning::of(refusal)),
+            Self::Refused { refusal, .. } => Some(RefusalMeaning::of(refusal)),
             _ => None,
         }
     }
@@ -337,19 +337,19 @@ impl UpstreamError {
                 refusal,
                 retry_after,
             } => {
-                let kind = match Meaning::of(&refusal) {
-                    Meaning::Passing | Meaning::Broken => {
+                let kind = match RefusalMeaning::of(&refusal) {
+                    RefusalMeaning::Passing | RefusalMeaning::Broken => {
                         SourceErrorKind::Unavailable { retry_after }
                     }
-                    Meaning::Unauthorized
-                    | Meaning::ProofMissing
-                    | Meaning::WrongAudience
-                    | Meaning::AccessDenied(_) => SourceErrorKind::CredentialsRejected,
-                    Meaning::NoRelationship => SourceErrorKind::NoRelationship,
-                    Meaning::UnknownCustomer => SourceErrorKind::UnknownCustomer,
-                    Meaning::Redirect | Meaning::Rejected | Meaning::Unrecognized => {
-                        SourceErrorKind::Rejected
-                    }
+                    RefusalMeaning::Unauthorized
+                    | RefusalMeaning::ProofMissing
+                    | RefusalMeaning::WrongAudience
+                    | RefusalMeaning::AccessDenied(_) => SourceErrorKind::CredentialsRejected,
+                    RefusalMeaning::NoRelationship => SourceErrorKind::NoRelationship,
+                    RefusalMeaning::UnknownCustomer => SourceErrorKind::UnknownCustomer,
+                    RefusalMeaning::Redirect
+                    | RefusalMeaning::Rejected
+                    | RefusalMeaning::Unrecognized => SourceErrorKind::Rejected,
                 };
                 (kind, Some(refusal))
             }
@@ -367,11 +367,11 @@ impl UpstreamError {
     }
 }
 
-impl From<Unusable> for UpstreamError {
-    fn from(answer: Unusable) -> Self {
+impl From<UnusableResponse> for UpstreamError {
+    fn from(answer: UnusableResponse) -> Self {
         match answer {
-            Unusable::Malformed(fault) => Self::Malformed(fault),
-            Unusable::OtherCustomer(fault) => Self::OtherCustomer(fault),
+            UnusableResponse::Malformed(fault) => Self::Malformed(fault),
+            UnusableResponse::OtherCustomer(fault) => Self::OtherCustomer(fault),
         }
     }
 }
@@ -381,7 +381,7 @@ impl From<ExchangeError> for UpstreamError {
         match error {
             ExchangeError::TimedOut => Self::AttemptTimedOut,
             ExchangeError::Connection(cause) => Self::Connection { cause },
-            ExchangeError::Undecodable(cause) => Self::Malformed(Malformed(format!(
+            ExchangeError::Undecodable(cause) => Self::Malformed(MalformedResponse(format!(
                 "the body cannot be decompressed: {cause}"
             ))),
         }

@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::{
-    attempts::Attempts, call::LogicalCall, error::UpstreamError, paging::PageRequest, wire,
+    attempts::AttemptRunner, call::LogicalCall, error::UpstreamError, paging::PageRequest, wire,
 };
 use crate::{domain::CustomerId, offload, service::source::AnswerContent};
 
@@ -13,7 +13,7 @@ use crate::{domain::CustomerId, offload, service::source::AnswerContent};
 ///
 /// [`UpstreamError`] when there is no answer that can be used.
 pub(super) async fn fetch(
-    attempts: &Attempts,
+    attempts: &AttemptRunner,
     base_url: &Url,
     customer: CustomerId,
     call: &mut LogicalCall,

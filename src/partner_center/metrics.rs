@@ -14,7 +14,7 @@ use crate::domain::UpstreamApi;
 /// Upstream metrics, registered once per process; every child exists from the start, so that zero
 /// differs from absent.
 #[derive(Clone, Debug)]
-pub(super) struct Metrics {
+pub(super) struct UpstreamMetrics {
     requests: IntCounterVec,
     duration: HistogramVec,
     errors: IntCounterVec,
@@ -82,7 +82,7 @@ const OTHER_CODE: &str = "other";
 
 // === impl Metrics ===
 
-impl Metrics {
+impl UpstreamMetrics {
     /// Makes the metrics and registers them.
     ///
     /// # Errors
@@ -407,7 +407,7 @@ mod tests {
     fn every_child_exists_before_anything_happens() {
         let registry = Registry::new();
 
-        Metrics::register(&registry).unwrap();
+        UpstreamMetrics::register(&registry).unwrap();
 
         let families = registry.gather();
         assert_eq!(families.len(), 13);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderMap;
 
-use super::metrics::Metrics;
+use super::metrics::UpstreamMetrics;
 
 const IS_MFA_COMPLIANT: &str = "ismfacompliant";
 
@@ -14,18 +14,18 @@ pub(super) const MISSING: &str = "Partner Center says (isMfaCompliant) that the 
 
 /// What Partner Center last said of the access token's multi-factor proof.
 #[derive(Debug)]
-pub(super) struct MultiFactor {
+pub(super) struct MultiFactorStatus {
     missing: AtomicBool,
     /// Said by a refusal, and not by `isMfaCompliant`.
     refused: AtomicBool,
-    metrics: Metrics,
+    metrics: UpstreamMetrics,
 }
 
 // === impl MultiFactor ===
 
-impl MultiFactor {
+impl MultiFactorStatus {
     /// Nothing was said yet.
-    pub(super) fn new(metrics: Metrics) -> Self {
+    pub(super) fn new(metrics: UpstreamMetrics) -> Self {
         Self {
             missing: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -34,7 +34,7 @@ impl MultiFactor {
     }
 
     /// Takes note of `isMfaCompliant`, which an answer bears where `ValidateMfa` asked for it.
-    pub(super) fn hear(&self, headers: &HeaderMap) {
+    pub(super) fn observe(&self, headers: &HeaderMap) {
         match told_by(headers) {
             Some(true) => {
                 self.refused.store(false, Ordering::Relaxed);

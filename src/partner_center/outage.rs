@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use super::{
     PartnerCenter,
-    client::{Answer, Exchange, ExchangeError, ExchangeFuture, HttpClient},
-    support::{self, Auth, Fixture},
+    client::{ExchangeError, HttpClient, HttpExchange, HttpExchangeFuture, UpstreamReply},
+    test_support::{self, TestCredentials, UpstreamFixture},
 };
 use crate::{
     cache::{CacheMetrics, CacheResult, UsageCache},
@@ -67,7 +67,7 @@ impl Clock for PausedClock {
 
 /// How Partner Center is.
 #[derive(Clone, Copy, Debug)]
-enum Health {
+enum PartnerHealth {
     Well,
     /// No connection is made.
     Gone,
@@ -81,15 +81,15 @@ enum Health {
 
 /// Partner Center, in process.
 #[derive(Debug)]
-struct Partner {
-    health: Mutex<Health>,
+struct SimulatedPartner {
+    health: Mutex<PartnerHealth>,
     asked: AtomicU32,
 }
 
 // === impl Partner ===
 
-impl Partner {
-    fn becomes(&self, health: Health) {
+impl SimulatedPartner {
+    fn becomes(&self, health: PartnerHealth) {
         *self.health.lock().unwrap() = health;
     }
 
@@ -98,39 +98,39 @@ impl Partner {
     }
 }
 
-impl Exchange for Partner {
+impl HttpExchange for SimulatedPartner {
     fn exchange<'a>(
         &'a self,
         request: reqwest::Request,
         _: &'a mut MemoryShare,
         ends: Instant,
-    ) -> ExchangeFuture<'a> {
+    ) -> HttpExchangeFuture<'a> {
         Box::pin(async move {
             let nth = self.asked.fetch_add(1, Ordering::SeqCst);
             let health = *self.health.lock().unwrap();
             let failure = Ok(answer(StatusCode::INTERNAL_SERVER_ERROR, String::new()));
             let usage = || Ok(answer(StatusCode::OK, usage_of(request.url().path())));
             match health {
-                Health::Gone => return Err(ExchangeError::Connection("refused".to_owned())),
-                Health::Silent => {
+                PartnerHealth::Gone => return Err(ExchangeError::Connection("refused".to_owned())),
+                PartnerHealth::Silent => {
                     tokio::time::sleep_until(ends.into()).await;
                     return Err(ExchangeError::TimedOut);
                 }
-                Health::Well | Health::Failing | Health::Ailing => {
+                PartnerHealth::Well | PartnerHealth::Failing | PartnerHealth::Ailing => {
                     tokio::time::sleep(ANSWERS_AFTER).await;
                 }
             }
             match health {
-                Health::Failing => failure,
-                Health::Ailing if nth.is_multiple_of(2) => failure,
+                PartnerHealth::Failing => failure,
+                PartnerHealth::Ailing if nth.is_multiple_of(2) => failure,
                 _ => usage(),
             }
         })
     }
 }
 
-fn answer(status: StatusCode, body: String) -> Answer {
-    Answer {
+fn answer(status: StatusCode, body: String) -> UpstreamReply {
+    UpstreamReply {
         status,
         headers: HeaderMap::new(),
         body: body.into(),
@@ -140,19 +140,19 @@ fn answer(status: StatusCode, body: String) -> Answer {
 
 fn usage_of(path: &str) -> String {
     let customer = path.split('/').nth(3).unwrap();
-    support::usage(1)
+    test_support::usage(1)
         .to_string()
-        .replace(support::CUSTOMER, customer)
+        .replace(test_support::CUSTOMER, customer)
 }
 
 /// Counts the logical calls on their way to the source.
 #[derive(Debug)]
-struct Counted {
+struct CallCounts {
     source: PartnerCenter,
     calls: AtomicU32,
 }
 
-impl UsageSource for Counted {
+impl UsageSource for CallCounts {
     fn fetch(&self, call: SourceCall) -> FetchFuture<'_> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.source.fetch(call)
@@ -160,17 +160,17 @@ impl UsageSource for Counted {
 }
 
 /// The service before a Partner Center that is well, with something of every age held.
-struct Service {
+struct OutageFixture {
     usage: UsageService,
-    partner: Arc<Partner>,
-    source: Arc<Counted>,
+    partner: Arc<SimulatedPartner>,
+    source: Arc<CallCounts>,
     clock: SharedClock,
-    fixture: Fixture,
+    fixture: UpstreamFixture,
 }
 
 /// Customers by what is held of them when the outage begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum OutageCaller {
     /// Fresh: nobody need ask.
     Fresh,
     /// To be refreshed behind whoever asks.
@@ -182,7 +182,7 @@ enum Kind {
 
 /// What became of the requests of an outage.
 #[derive(Debug, Default)]
-struct Told {
+struct OutageReport {
     /// Logical calls, and HTTP requests they came to.
     calls: u32,
     attempts: u32,
@@ -194,15 +194,15 @@ struct Told {
 
 // === impl Service ===
 
-impl Service {
+impl OutageFixture {
     async fn start() -> Self {
         let clock: SharedClock = Arc::new(PausedClock {
             started: tokio::time::Instant::now().into_std(),
             started_wall: "2026-11-22T12:00:00Z".parse().unwrap(),
         });
-        let fixture = Fixture::new(Auth::TokenFile).await;
-        let partner = Arc::new(Partner {
-            health: Mutex::new(Health::Well),
+        let fixture = UpstreamFixture::new(TestCredentials::TokenFile).await;
+        let partner = Arc::new(SimulatedPartner {
+            health: Mutex::new(PartnerHealth::Well),
             asked: AtomicU32::new(0),
         });
         let deps = UpstreamDeps {
@@ -214,8 +214,8 @@ impl Service {
         };
         let http = HttpClient::build(&fixture.config, Arc::clone(&clock)).unwrap();
         let calls = Arc::clone(&partner) as _;
-        let source = PartnerCenter::over(&fixture.config, http, calls, deps).unwrap();
-        let source = Arc::new(Counted {
+        let source = PartnerCenter::with_clients(&fixture.config, http, calls, deps).unwrap();
+        let source = Arc::new(CallCounts {
             source,
             calls: AtomicU32::new(0),
         });
@@ -243,35 +243,35 @@ impl Service {
             clock,
             fixture,
         };
-        service.fill(Kind::Stale).await;
+        service.fill(OutageCaller::Stale).await;
         tokio::time::sleep(Duration::from_secs(70 * 60)).await;
-        service.fill(Kind::Revalidating).await;
+        service.fill(OutageCaller::Revalidating).await;
         tokio::time::sleep(Duration::from_secs(20 * 60)).await;
-        service.fill(Kind::Fresh).await;
+        service.fill(OutageCaller::Fresh).await;
         // Calls of before the outage earn no retry within it.
         tokio::time::sleep(Duration::from_secs(60)).await;
         service
     }
 
-    async fn fill(&self, kind: Kind) {
+    async fn fill(&self, kind: OutageCaller) {
         for index in 0..kind.customers() {
             self.ask(kind, index).await.unwrap();
         }
     }
 
-    async fn ask(&self, kind: Kind, index: u32) -> Result<CacheResult, ErrorKind> {
+    async fn ask(&self, kind: OutageCaller, index: u32) -> Result<CacheResult, ErrorKind> {
         ask(&self.usage, &self.clock, kind, index).await
     }
 
     /// Two hundred requests a second for five minutes, while Partner Center is as `health` says.
-    async fn suffer(&self, health: Health) -> Told {
+    async fn suffer(&self, health: PartnerHealth) -> OutageReport {
         self.partner.becomes(health);
         let (calls, attempts) = (
             self.source.calls.load(Ordering::SeqCst),
             self.partner.asked(),
         );
         let begins = tokio::time::Instant::now();
-        let slowest = Arc::new(Mutex::new(Told::default()));
+        let slowest = Arc::new(Mutex::new(OutageReport::default()));
         let mut waiting = tokio::task::JoinSet::new();
         let mut hits = 0;
         let mut due = begins;
@@ -282,7 +282,7 @@ impl Service {
             }
             tokio::time::sleep_until(due).await;
             let (kind, index) = drawn(nth);
-            if kind == Kind::Fresh {
+            if kind == OutageCaller::Fresh {
                 let before = self.clock.now();
                 assert_eq!(self.ask(kind, index).await.unwrap(), CacheResult::Hit);
                 assert_eq!(self.clock.now(), before, "a hit waits for nothing");
@@ -297,7 +297,7 @@ impl Service {
                 let took = clock.now() - before;
                 let mut told = slowest.lock().unwrap();
                 told.slowest = told.slowest.max(took);
-                if kind != Kind::Absent {
+                if kind != OutageCaller::Absent {
                     assert!(answered.is_ok(), "{kind:?} stands in: {answered:?}");
                     told.slowest_stale = told.slowest_stale.max(took);
                 }
@@ -307,7 +307,7 @@ impl Service {
             done.unwrap();
         }
         let slowest = slowest.lock().unwrap();
-        Told {
+        OutageReport {
             calls: self.source.calls.load(Ordering::SeqCst) - calls,
             attempts: self.partner.asked() - attempts,
             hits,
@@ -320,7 +320,7 @@ impl Service {
 async fn ask(
     usage: &UsageService,
     clock: &SharedClock,
-    kind: Kind,
+    kind: OutageCaller,
     index: u32,
 ) -> Result<CacheResult, ErrorKind> {
     let query = UsageQuery {
@@ -339,7 +339,7 @@ async fn ask(
 
 // === impl Kind ===
 
-impl Kind {
+impl OutageCaller {
     fn customers(self) -> u32 {
         match self {
             Self::Fresh => 50,
@@ -355,13 +355,13 @@ impl Kind {
 }
 
 /// Half of the requests are for what is fresh, the others mixed; the same at every run.
-fn drawn(nth: u32) -> (Kind, u32) {
+fn drawn(nth: u32) -> (OutageCaller, u32) {
     let drawn = nth.wrapping_mul(2_654_435_761) >> 8;
     let kind = match drawn % 8 {
-        0..4 => Kind::Fresh,
-        4 => Kind::Revalidating,
-        5 => Kind::Stale,
-        _ => Kind::Absent,
+        0..4 => OutageCaller::Fresh,
+        4 => OutageCaller::Revalidating,
+        5 => OutageCaller::Stale,
+        _ => OutageCaller::Absent,
     };
     (kind, (drawn / 8) % kind.customers())
 }
@@ -370,8 +370,12 @@ fn drawn(nth: u32) -> (Kind, u32) {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_asked_about_rarely_and_hits_do_not_notice() {
-    for health in [Health::Gone, Health::Failing, Health::Silent] {
-        let service = Service::start().await;
+    for health in [
+        PartnerHealth::Gone,
+        PartnerHealth::Failing,
+        PartnerHealth::Silent,
+    ] {
+        let service = OutageFixture::start().await;
 
         let told = service.suffer(health).await;
 
@@ -386,9 +390,9 @@ async fn an_outage_is_asked_about_rarely_and_hits_do_not_notice() {
 
 #[tokio::test(start_paused = true)]
 async fn a_partner_center_that_fails_every_other_time_is_retried_by_a_tenth() {
-    let service = Service::start().await;
+    let service = OutageFixture::start().await;
 
-    let told = service.suffer(Health::Ailing).await;
+    let told = service.suffer(PartnerHealth::Ailing).await;
 
     println!("{told:?}");
     assert!(told.calls > 1_000, "{told:?}");
@@ -398,14 +402,14 @@ async fn a_partner_center_that_fails_every_other_time_is_retried_by_a_tenth() {
 
 #[tokio::test(start_paused = true)]
 async fn after_an_outage_the_first_probe_brings_everything_back() {
-    let service = Service::start().await;
-    service.suffer(Health::Gone).await;
+    let service = OutageFixture::start().await;
+    service.suffer(PartnerHealth::Gone).await;
 
-    service.partner.becomes(Health::Well);
+    service.partner.becomes(PartnerHealth::Well);
     tokio::time::sleep(Duration::from_secs(61)).await;
     let mut served = 0;
     for index in 0..100 {
-        served += u32::from(service.ask(Kind::Absent, index).await.is_ok());
+        served += u32::from(service.ask(OutageCaller::Absent, index).await.is_ok());
     }
 
     assert_eq!(served, 100);

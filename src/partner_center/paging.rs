@@ -8,14 +8,14 @@ use std::{
 
 use url::Url;
 
-use super::wire::{Malformed, NextLink};
+use super::wire::{MalformedResponse, NextLink};
 
 /// Pages of one answer; at 10,000 rows each, far beyond any customer.
 const MOST_PAGES: usize = 200;
 
 /// The pages of one logical call, as they are asked for.
 #[derive(Debug)]
-pub(super) struct Pages {
+pub(super) struct PageCursor {
     endpoint: Url,
     seen: HashSet<PageRequest>,
 }
@@ -48,11 +48,14 @@ impl PageRows {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] where an earlier page had one of them.
-    pub(super) fn add<T: Hash>(&mut self, rows: impl Iterator<Item = T>) -> Result<(), Malformed> {
+    /// [`MalformedResponse`] where an earlier page had one of them.
+    pub(super) fn add<T: Hash>(
+        &mut self,
+        rows: impl Iterator<Item = T>,
+    ) -> Result<(), MalformedResponse> {
         let rows: Vec<u64> = rows.map(|row| self.hasher.hash_one(row)).collect();
         if rows.iter().any(|row| self.earlier.contains(row)) {
-            return Err(Malformed(
+            return Err(MalformedResponse(
                 "a page repeats a row of an earlier one, so another row may be missing: expected \
                  pages that do not shift while they are read"
                     .to_owned(),
@@ -65,7 +68,7 @@ impl PageRows {
 
 // === impl Pages ===
 
-impl Pages {
+impl PageCursor {
     /// The pages from `first` on, which all lie at or below its path.
     pub(super) fn from(first: &PageRequest) -> Self {
         Self {
@@ -78,26 +81,26 @@ impl Pages {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] for a link to another place, one that was followed before, or one too many.
+    /// [`MalformedResponse`] for a link to another place, one that was followed before, or one too many.
     pub(super) fn next(
         &mut self,
         current: &PageRequest,
         link: &NextLink,
-    ) -> Result<PageRequest, Malformed> {
+    ) -> Result<PageRequest, MalformedResponse> {
         let url = resolve(&self.endpoint, &current.url, &link.uri).ok_or_else(|| {
-            Malformed("next link: leads elsewhere, expected the same call".to_owned())
+            MalformedResponse("next link: leads elsewhere, expected the same call".to_owned())
         })?;
         let next = PageRequest {
             url,
             continuation_token: link.continuation_token.clone(),
         };
         if self.seen.len() >= MOST_PAGES {
-            return Err(Malformed(format!(
+            return Err(MalformedResponse(format!(
                 "next link: expected at most {MOST_PAGES} pages"
             )));
         }
         if !self.seen.insert(next.clone()) {
-            return Err(Malformed(
+            return Err(MalformedResponse(
                 "next link: leads back to a page that was read".to_owned(),
             ));
         }
@@ -148,7 +151,7 @@ fn hides_separators(path: &str) -> bool {
 }
 
 #[cfg(test)]
-mod anything;
+mod proptests;
 
 #[cfg(test)]
 mod tests {
@@ -163,12 +166,12 @@ mod tests {
         }
     }
 
-    fn follow(uri: &str) -> Result<PageRequest, Malformed> {
+    fn follow(uri: &str) -> Result<PageRequest, MalformedResponse> {
         let link = NextLink {
             uri: uri.to_owned(),
             continuation_token: None,
         };
-        Pages::from(&first()).next(&first(), &link)
+        PageCursor::from(&first()).next(&first(), &link)
     }
 
     #[test]
@@ -216,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_link_back_is_a_loop() {
-        let mut pages = Pages::from(&first());
+        let mut pages = PageCursor::from(&first());
         let link = |skip: &str| NextLink {
             uri: format!("?skip={skip}"),
             continuation_token: None,
@@ -235,14 +238,14 @@ mod tests {
             continuation_token: Some("abc".to_owned()),
         };
 
-        let next = Pages::from(&first()).next(&first(), &link).unwrap();
+        let next = PageCursor::from(&first()).next(&first(), &link).unwrap();
 
         assert_eq!(next.continuation_token.as_deref(), Some("abc"));
     }
 
     #[test]
     fn there_is_an_end_to_pages() {
-        let mut pages = Pages::from(&first());
+        let mut pages = PageCursor::from(&first());
         let mut current = first();
         let mut read = 1;
 

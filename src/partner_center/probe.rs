@@ -20,19 +20,19 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 pub use self::{
-    claims::Claims,
-    consent::{Consent, Consented, SignIn, SignInError},
+    claims::ProbedClaims,
+    consent::{ConsentFlow, ConsentResult, SignInError, SignInRequest},
 };
 use super::{
-    StartError,
-    client::{Answer, Exchange as _, ExchangeError, HttpClient},
+    UpstreamStartError,
+    client::{ExchangeError, HttpClient, HttpExchange as _, UpstreamReply},
     commercial,
-    error::Meaning,
+    error::RefusalMeaning,
     insights::{self, below},
-    metrics::Metrics,
+    metrics::UpstreamMetrics,
     multi_factor::{MISSING, told_by},
     refusal, request, throttle,
-    token::{Grant, GrantFailure, Obtained},
+    token::{GrantFailure, ObtainedToken, TokenGrant},
     wire,
 };
 use crate::{
@@ -47,9 +47,9 @@ const LONGEST_GREETING: usize = 64 * 1024;
 
 /// The token endpoint and Partner Center, to be looked at.
 #[derive(Debug)]
-pub struct Probe {
+pub struct UpstreamProbe {
     http: HttpClient,
-    grant: Grant,
+    grant: TokenGrant,
     /// What every call says, and that it wants to know of multi-factor proof.
     headers: HeaderMap,
     config: UpstreamConfig,
@@ -58,7 +58,7 @@ pub struct Probe {
 
 /// Something answered there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reached {
+pub struct ReachedServer {
     /// HTTP status, whatever it means.
     pub status: u16,
     /// From the name's lookup to the last byte.
@@ -69,7 +69,7 @@ pub struct Reached {
 
 /// What went wrong, and what a person must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct ProbeFailure {
     /// What happened: no secret.
     pub said: String,
     /// What to do; `None` where `said` says it.
@@ -87,7 +87,7 @@ pub struct ProbedToken {
 
 /// A call that was answered with data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answered {
+pub struct ProbeAnswer {
     /// What came, in a few words.
     pub said: String,
     /// Whether Partner Center says that the token carries multi-factor proof; `None` where it says
@@ -102,19 +102,19 @@ pub const WITHOUT_PROOF: &str = MISSING;
 
 // === impl Probe ===
 
-impl Probe {
+impl UpstreamProbe {
     /// Sets up what the service would; nothing is sent yet.
     ///
     /// # Errors
     ///
-    /// [`StartError`], as the service's start would fail.
-    pub fn new(config: &UpstreamConfig, clock: SharedClock) -> Result<Self, StartError> {
+    /// [`UpstreamStartError`], as the service's start would fail.
+    pub fn new(config: &UpstreamConfig, clock: SharedClock) -> Result<Self, UpstreamStartError> {
         let http = HttpClient::build(config, clock.clone())?;
-        let metrics = Metrics::register(&prometheus::Registry::new())?;
+        let metrics = UpstreamMetrics::register(&prometheus::Registry::new())?;
         let mut headers = request::common_headers(config)?;
         headers.insert("validatemfa", HeaderValue::from_static("true"));
         Ok(Self {
-            grant: Grant::from_config(config, &http, &metrics),
+            grant: TokenGrant::from_config(config, &http, &metrics),
             http,
             headers,
             config: config.clone(),
@@ -127,12 +127,12 @@ impl Probe {
     /// # Errors
     ///
     /// [`Trouble`] where nothing comes back.
-    pub async fn reach(&self, url: &Url) -> Result<Reached, Trouble> {
+    pub async fn reach(&self, url: &Url) -> Result<ReachedServer, ProbeFailure> {
         let begun = self.clock.now();
         let request = reqwest::Request::new(Method::GET, url.clone());
         let answer = self.exchange(request, LONGEST_GREETING, begun).await?;
         let took = self.clock.now().saturating_duration_since(begun);
-        Ok(Reached {
+        Ok(ReachedServer {
             status: answer.status.as_u16(),
             took,
             ahead: ahead(&answer.headers, self.clock.wall_time(), took),
@@ -145,8 +145,8 @@ impl Probe {
     /// # Errors
     ///
     /// [`Trouble`] says what a person must do, in the words of `/readyz`.
-    pub async fn obtain(&mut self) -> Result<ProbedToken, Trouble> {
-        let Obtained {
+    pub async fn obtain(&mut self) -> Result<ProbedToken, ProbeFailure> {
+        let ObtainedToken {
             token, lifetime, ..
         } = self.grant.obtain().await?;
         Ok(ProbedToken { token, lifetime })
@@ -170,7 +170,7 @@ impl Probe {
         &self,
         token: &ProbedToken,
         customer: Option<CustomerId>,
-    ) -> Result<Answered, (Trouble, Option<bool>)> {
+    ) -> Result<ProbeAnswer, (ProbeFailure, Option<bool>)> {
         let request = self
             .request(token, customer)
             .map_err(|trouble| (trouble, None))?;
@@ -182,12 +182,12 @@ impl Probe {
         let took = self.clock.now().saturating_duration_since(begun);
         let multi_factor = told_by(&answer.headers);
         match self.judge(&answer, token, customer) {
-            Ok(said) => Ok(Answered {
+            Ok(said) => Ok(ProbeAnswer {
                 said,
                 multi_factor,
                 took,
             }),
-            Err((trouble, Meaning::ProofMissing)) => Err((trouble, Some(false))),
+            Err((trouble, RefusalMeaning::ProofMissing)) => Err((trouble, Some(false))),
             Err((trouble, _)) => Err((trouble, multi_factor)),
         }
     }
@@ -196,7 +196,7 @@ impl Probe {
         &self,
         token: &ProbedToken,
         customer: Option<CustomerId>,
-    ) -> Result<reqwest::Request, Trouble> {
+    ) -> Result<reqwest::Request, ProbeFailure> {
         let base = &self.config.base_url;
         let url = match (customer, self.config.source) {
             (Some(customer), UpstreamApi::Insights) => insights::url(base, customer),
@@ -212,7 +212,7 @@ impl Probe {
         };
         let mut authorization =
             HeaderValue::try_from(format!("Bearer {}", token.token.expose_secret()))
-                .map_err(|_| Trouble::new("the access token cannot stand in a header"))?;
+                .map_err(|_| ProbeFailure::new("the access token cannot stand in a header"))?;
         authorization.set_sensitive(true);
         let mut request = reqwest::Request::new(Method::GET, url);
         let headers = request.headers_mut();
@@ -229,21 +229,21 @@ impl Probe {
     /// What an answer says, or why it says nothing, and what that means.
     fn judge(
         &self,
-        answer: &Answer,
+        answer: &UpstreamReply,
         token: &ProbedToken,
         customer: Option<CustomerId>,
-    ) -> Result<String, (Trouble, Meaning)> {
+    ) -> Result<String, (ProbeFailure, RefusalMeaning)> {
         if answer.status == StatusCode::OK && answer.unread.is_some() {
             let most = self.config.max_body;
             let said = format!("the answer has more than {most} bytes (upstream.max_body)");
-            return Err((Trouble::new(said), Meaning::Rejected));
+            return Err((ProbeFailure::new(said), RefusalMeaning::Rejected));
         }
         if answer.status == StatusCode::OK {
             let source = self.config.source;
             return said_by(answer, source, customer)
-                .map_err(|fault| (Trouble::new(fault), Meaning::Rejected));
+                .map_err(|fault| (ProbeFailure::new(fault), RefusalMeaning::Rejected));
         }
-        let refusal = refusal::read(answer, Some(token.token.expose_secret()));
+        let refusal = refusal::parse_refusal(answer, Some(token.token.expose_secret()));
         let mut said = format!("answered {}", refusal.status);
         for (label, part) in [
             (", code ", &refusal.code),
@@ -255,7 +255,7 @@ impl Probe {
                 said.push_str(part);
             }
         }
-        let meaning = Meaning::of(&refusal);
+        let meaning = RefusalMeaning::of(&refusal);
         let throttled = answer.status == StatusCode::TOO_MANY_REQUESTS;
         let action = if throttled {
             let wait = throttle::retry_after(&answer.headers, self.clock.wall_time());
@@ -263,7 +263,7 @@ impl Probe {
         } else {
             meaning.sentence().to_owned()
         };
-        let trouble = Trouble {
+        let trouble = ProbeFailure {
             said,
             action: Some(action),
             throttled,
@@ -276,7 +276,7 @@ impl Probe {
         request: reqwest::Request,
         max_body: usize,
         begun: Instant,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<UpstreamReply, ProbeFailure> {
         let ends = begun + self.config.attempt_timeout;
         let mut memory = MemoryShare::unshared(max_body);
         Ok(self.http.exchange(request, &mut memory, ends).await?)
@@ -285,7 +285,7 @@ impl Probe {
 
 /// What the data of an answer is, or that it is none.
 fn said_by(
-    answer: &Answer,
+    answer: &UpstreamReply,
     source: UpstreamApi,
     customer: Option<CustomerId>,
 ) -> Result<String, String> {
@@ -335,8 +335,8 @@ fn ahead(headers: &HeaderMap, now: Timestamp, took: Duration) -> Option<SignedDu
 
 impl ProbedToken {
     /// What the token says of itself, where it is one that can be read.
-    pub fn claims(&self) -> Option<Claims> {
-        Claims::of(self.token.expose_secret())
+    pub fn claims(&self) -> Option<ProbedClaims> {
+        ProbedClaims::of(self.token.expose_secret())
     }
 }
 
@@ -350,7 +350,7 @@ impl fmt::Debug for ProbedToken {
 
 // === impl Trouble ===
 
-impl Trouble {
+impl ProbeFailure {
     fn new(said: impl Into<String>) -> Self {
         Self {
             said: said.into(),
@@ -360,7 +360,7 @@ impl Trouble {
     }
 }
 
-impl From<GrantFailure> for Trouble {
+impl From<GrantFailure> for ProbeFailure {
     fn from(failure: GrantFailure) -> Self {
         Self {
             throttled: false,
@@ -370,7 +370,7 @@ impl From<GrantFailure> for Trouble {
     }
 }
 
-impl From<ExchangeError> for Trouble {
+impl From<ExchangeError> for ProbeFailure {
     fn from(error: ExchangeError) -> Self {
         let (said, action) = match error {
             ExchangeError::TimedOut => ("did not answer in time".to_owned(), SLOW),

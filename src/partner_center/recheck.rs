@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{PartnerCenter, token::DisownedToken};
+use super::{PartnerCenter, token::RejectedToken};
 use crate::{
     resilience::backoff::Backoff,
     service::source::{CallTrace, SourceCall},
@@ -29,22 +29,22 @@ impl PartnerCenter {
     /// Dropping the future abandons a check under way and leaves nothing behind.
     pub async fn recheck_refused_token(&self, is_needed: impl Fn() -> bool) {
         loop {
-            self.tokens.until_disowned().await;
+            self.tokens.until_rejected().await;
             let mut checks = 0_u32;
-            while let Some(disowned) = self.tokens.disowned() {
+            while let Some(disowned) = self.tokens.rejected() {
                 let pause = BACKOFF.delay(checks, self.jitter.fraction());
                 let pause = pause.max(SHORTEST_PAUSE);
                 self.clock.sleep_until(self.clock.now() + pause).await;
                 if is_needed() {
                     checks = checks.saturating_add(1);
-                    self.recheck(disowned).await;
+                    self.recheck_once(disowned).await;
                 }
             }
         }
     }
 
     /// The call itself takes note of how it ended.
-    async fn recheck(&self, disowned: DisownedToken) {
+    async fn recheck_once(&self, disowned: RejectedToken) {
         let asked_at = self.clock.now();
         if disowned.may_need_renewal {
             let deadline = asked_at + self.deadline;

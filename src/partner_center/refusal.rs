@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use serde_json::Value;
 
-use super::{client::Answer, wire::without_byte_order_mark};
+use super::{client::UpstreamReply, wire::without_byte_order_mark};
 use crate::{printable::to_printable_line, service::source::UpstreamErrorBody};
 
 /// Characters of an upstream's sentence that are kept; enough to read, too few to flood a log.
@@ -14,7 +14,7 @@ const LONGEST_CODE: usize = 64;
 
 /// Reads an answer that is no success. Whatever cannot be read is left out, and so is `token`, the
 /// access token that was shown, where the answer echoes it.
-pub(super) fn read(answer: &Answer, token: Option<&str>) -> UpstreamErrorBody {
+pub(super) fn parse_refusal(answer: &UpstreamReply, token: Option<&str>) -> UpstreamErrorBody {
     let body = serde_json::from_slice(without_byte_order_mark(&answer.body)).unwrap_or(Value::Null);
     // `{"error": {"code": …, "message": …}}` occurs beside the flat forms.
     let fault = match body.get("error") {
@@ -23,10 +23,10 @@ pub(super) fn read(answer: &Answer, token: Option<&str>) -> UpstreamErrorBody {
     };
     UpstreamErrorBody {
         status: answer.status.as_u16(),
-        code: first(fault, &["code", "errorCode"])
-            .and_then(|code| told(&code, token, LONGEST_CODE)),
-        description: first(fault, &["description", "errorMessage", "message"])
-            .and_then(|sentence| told(&sentence, token, LONGEST_DESCRIPTION)),
+        code: first_field(fault, &["code", "errorCode"])
+            .and_then(|code| clean_text(&code, token, LONGEST_CODE)),
+        description: first_field(fault, &["description", "errorMessage", "message"])
+            .and_then(|sentence| clean_text(&sentence, token, LONGEST_DESCRIPTION)),
         request_id: header(&answer.headers, "ms-requestid"),
         correlation_id: header(&answer.headers, "ms-correlationid"),
     }
@@ -38,7 +38,7 @@ pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(to_printable_line(text, LONGEST_CODE)).filter(|text| !text.is_empty())
 }
 
-fn first<'a>(fault: &'a Value, names: &[&str]) -> Option<Cow<'a, str>> {
+fn first_field<'a>(fault: &'a Value, names: &[&str]) -> Option<Cow<'a, str>> {
     names.iter().find_map(|name| match fault.get(name)? {
         Value::String(text) if !text.trim().is_empty() => Some(text.into()),
         Value::Number(number) => Some(number.to_string().into()),
@@ -47,7 +47,7 @@ fn first<'a>(fault: &'a Value, names: &[&str]) -> Option<Cow<'a, str>> {
 }
 
 /// What is told of an upstream's text. The token goes before the cut, which could leave half of it.
-fn told(text: &str, token: Option<&str>, longest: usize) -> Option<String> {
+fn clean_text(text: &str, token: Option<&str>, longest: usize) -> Option<String> {
     let text = match token.filter(|token| text.contains(token)) {
         Some(token) => Cow::Owned(text.replace(token, "[redacted]")),
         None => Cow::Borrowed(text),
@@ -56,7 +56,7 @@ fn told(text: &str, token: Option<&str>, longest: usize) -> Option<String> {
 }
 
 #[cfg(test)]
-mod anything;
+mod proptests;
 
 #[cfg(test)]
 mod tests {
@@ -66,13 +66,13 @@ mod tests {
     use super::*;
 
     fn refusal(body: &'static str) -> UpstreamErrorBody {
-        let answer = Answer {
+        let answer = UpstreamReply {
             status: StatusCode::FORBIDDEN,
             headers: HeaderMap::new(),
             body: Bytes::from_static(body.as_bytes()),
             unread: None,
         };
-        read(&answer, Some("the-token"))
+        parse_refusal(&answer, Some("the-token"))
     }
 
     #[test]

@@ -7,8 +7,8 @@ use http::{
 use uuid::Uuid;
 
 use super::{
-    StartError, call::LogicalCall, error::UpstreamError, paging::PageRequest, token::AccessToken,
-    wire::Malformed,
+    UpstreamStartError, call::LogicalCall, error::UpstreamError, paging::PageRequest,
+    token::AccessToken, wire::MalformedResponse,
 };
 use crate::config::UpstreamConfig;
 
@@ -21,10 +21,10 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 ///
 /// # Errors
 ///
-/// [`StartError::Header`] where a configured value cannot stand in a header.
-pub(super) fn common_headers(config: &UpstreamConfig) -> Result<HeaderMap, StartError> {
+/// [`UpstreamStartError::LinkHeader`] where a configured value cannot stand in a header.
+pub(super) fn common_headers(config: &UpstreamConfig) -> Result<HeaderMap, UpstreamStartError> {
     let configured = |key: &'static str, value: &str| {
-        HeaderValue::try_from(value).map_err(|_| StartError::Header { key })
+        HeaderValue::try_from(value).map_err(|_| UpstreamStartError::Header { key })
     };
     let client = concat!("usage-proxy/", env!("CARGO_PKG_VERSION"));
     let mut headers = HeaderMap::new();
@@ -47,7 +47,7 @@ pub(super) fn common_headers(config: &UpstreamConfig) -> Result<HeaderMap, Start
 ///
 /// # Errors
 ///
-/// [`Malformed`] where Partner Center's own link holds what no header can.
+/// [`MalformedResponse`] where Partner Center's own link holds what no header can.
 pub(super) fn build(
     common: &HeaderMap,
     call: &LogicalCall,
@@ -65,8 +65,9 @@ pub(super) fn build(
         headers.insert(TRACEPARENT, traceparent.clone());
     }
     if let Some(continuation) = &page.continuation_token {
-        let value = HeaderValue::try_from(continuation)
-            .map_err(|_| Malformed("links.next.headers: expected a header value".to_owned()))?;
+        let value = HeaderValue::try_from(continuation).map_err(|_| {
+            MalformedResponse("links.next.headers: expected a header value".to_owned())
+        })?;
         headers.insert(CONTINUATION_TOKEN, value);
     }
     Ok(request)

@@ -24,7 +24,7 @@ pub(super) fn begin_attempt(
     };
     let span = of.start_child(SpanKind::Client, format!("GET {template}"));
     if span.is_recording() {
-        span.set_attributes(request(&Method::GET, &page.url));
+        span.set_attributes(request_attributes(&Method::GET, &page.url));
         span.set_attribute(semconv::URL_TEMPLATE, template);
         span.set_attribute(semconv::MS_REQUEST_ID, request_id.to_string());
         span.set_attribute(semconv::UPSTREAM_API, call.api().as_str());
@@ -52,7 +52,7 @@ pub(super) fn end_attempt(span: &TraceSpan, status: Option<u16>, error: Option<&
 }
 
 /// Tells the call of a pause before its next attempt.
-pub(super) fn tell_pause(call: &LogicalCall, error: &UpstreamError, pause: Duration) {
+pub(super) fn record_pause(call: &LogicalCall, error: &UpstreamError, pause: Duration) {
     if let Some(span) = call
         .trace()
         .span
@@ -72,7 +72,7 @@ pub(super) fn tell_pause(call: &LogicalCall, error: &UpstreamError, pause: Durat
 pub(super) fn begin_redemption(tracer: Option<&Tracer>, url: &Url) -> Option<Arc<TraceSpan>> {
     let span = tracer?.start_root_span(SpanKind::Client, format!("POST {}", url.path()));
     if span.is_recording() {
-        span.set_attributes(request(&Method::POST, url));
+        span.set_attributes(request_attributes(&Method::POST, url));
         span.set_attribute(semconv::URL_TEMPLATE, url.path().to_owned());
     }
     Some(span)
@@ -100,7 +100,7 @@ pub(super) fn end_redemption(span: &TraceSpan, ended: Result<StatusCode, &'stati
 }
 
 /// What is told of every request: where it goes, and nothing of what it asks for or shows.
-fn request(method: &Method, url: &Url) -> impl Iterator<Item = KeyValue> {
+fn request_attributes(method: &Method, url: &Url) -> impl Iterator<Item = KeyValue> {
     let mut bare = url.clone();
     bare.set_query(None);
     bare.set_fragment(None);

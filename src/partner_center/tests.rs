@@ -1,8 +1,8 @@
 use crate::{
     domain::{CustomerId, UpstreamApi},
     partner_center::{
-        PartnerCenter, StartError, UpstreamDeps,
-        support::{Auth, Fixture, Reply, usage},
+        PartnerCenter, UpstreamDeps, UpstreamStartError,
+        test_support::{TestCredentials, TestReply, UpstreamFixture, usage},
     },
     service::source::{CallTrace, Question, SourceCall, UsageSource},
 };
@@ -24,25 +24,25 @@ async fn silence_of_the_insights_call_matters_only_where_it_is_the_source() {
         (UpstreamApi::Insights, true),
         (UpstreamApi::Commercial, false),
     ] {
-        let mut fixture = Fixture::new(Auth::TokenFile).await;
+        let mut fixture = UpstreamFixture::new(TestCredentials::TokenFile).await;
         fixture.config.source = source;
         fixture
             .api
-            .replies([(); 3].map(|()| Reply::json(200, &usage(0))));
+            .replies([(); 3].map(|()| TestReply::json(200, &usage(0))));
         let partner_center = fixture.start();
 
         for customer in 1..=3 {
             ask_for(&partner_center, customer).await;
         }
 
-        let advice = partner_center.status().silent;
+        let advice = partner_center.status().empty_responses_advice;
         assert_eq!(advice.is_some(), suspicious, "{source:?}");
     }
 }
 
 #[tokio::test]
 async fn a_value_that_no_header_can_hold_stops_the_start() {
-    let mut fixture = Fixture::new(Auth::TokenFile).await;
+    let mut fixture = UpstreamFixture::new(TestCredentials::TokenFile).await;
     fixture.config.application = "two\nlines".to_owned();
     let deps = UpstreamDeps {
         clock: fixture.clock.clone(),
@@ -55,5 +55,5 @@ async fn a_value_that_no_header_can_hold_stops_the_start() {
     let error = PartnerCenter::new(&fixture.config, deps).unwrap_err();
 
     let key = "upstream.application";
-    assert!(matches!(error, StartError::Header { key: found } if found == key));
+    assert!(matches!(error, UpstreamStartError::Header { key: found } if found == key));
 }

@@ -34,14 +34,14 @@ const CUSTOMERS: usize = 2;
 ///
 /// Finding out costs one refused attempt more than silencing everybody at once would.
 #[derive(Debug, Default)]
-pub(super) struct Throttle {
+pub(super) struct ThrottleTable {
     // Held for a few instructions, never across an await.
-    state: Mutex<State>,
+    state: Mutex<ThrottleState>,
 }
 
 /// Whom a 429 silences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(super) enum ThrottleScope {
     /// Every call of this kind.
     Partner,
     /// Calls of this kind for the customer it was told to.
@@ -49,16 +49,16 @@ pub(super) enum Scope {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    partner: Pause,
+struct ThrottleState {
+    partner: ThrottlePause,
     /// Never more than [`CUSTOMERS`].
-    customers: Vec<(Subject, Pause)>,
+    customers: Vec<(Subject, ThrottlePause)>,
     /// Nothing was admitted since the last 429.
     unbroken: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Pause {
+struct ThrottlePause {
     until: Option<Instant>,
     /// Pauses since the last answer that was no 429.
     in_a_row: u32,
@@ -66,7 +66,7 @@ struct Pause {
 
 // === impl Throttle ===
 
-impl Throttle {
+impl ThrottleTable {
     /// When the next request for `customer` may be sent; `None` when that is now.
     pub(super) fn until(&self, customer: Subject, now: Instant) -> Option<Instant> {
         let state = self.lock();
@@ -84,12 +84,12 @@ impl Throttle {
         customer: Subject,
         now: Instant,
         asked: Option<Duration>,
-    ) -> (Instant, Scope) {
+    ) -> (Instant, ThrottleScope) {
         let mut state = self.lock();
         let scope = state.scope_of(customer, now);
         let until = match scope {
-            Scope::Partner => state.partner.prolong(now, asked),
-            Scope::Customer => state.silence(customer, now, asked),
+            ThrottleScope::Partner => state.partner.prolong(now, asked),
+            ThrottleScope::Customer => state.silence(customer, now, asked),
         };
         state.unbroken = true;
         (until, scope)
@@ -107,7 +107,7 @@ impl Throttle {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ThrottleState> {
         // The state is whole after every assignment, so a panic elsewhere spoils nothing.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,8 +115,8 @@ impl Throttle {
 
 // === impl State ===
 
-impl State {
-    fn scope_of(&self, customer: Subject, now: Instant) -> Scope {
+impl ThrottleState {
+    fn scope_of(&self, customer: Subject, now: Instant) -> ThrottleScope {
         let others = self
             .customers
             .iter()
@@ -127,16 +127,16 @@ impl State {
             || others >= CUSTOMERS
             || self.unbroken && others > 0
         {
-            Scope::Partner
+            ThrottleScope::Partner
         } else {
-            Scope::Customer
+            ThrottleScope::Customer
         }
     }
 
     /// Prolongs the customer's own pause; those of others that are over are forgotten.
     fn silence(&mut self, customer: Subject, now: Instant, asked: Option<Duration>) -> Instant {
         let known = self.customers.iter().find(|(id, _)| *id == customer);
-        let mut pause = known.map_or_else(Pause::default, |(_, pause)| *pause);
+        let mut pause = known.map_or_else(ThrottlePause::default, |(_, pause)| *pause);
         let until = pause.prolong(now, asked);
         self.customers
             .retain(|(id, pause)| *id != customer && pause.standing(now).is_some());
@@ -147,7 +147,7 @@ impl State {
 
 // === impl Pause ===
 
-impl Pause {
+impl ThrottlePause {
     fn standing(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|until| now < *until)
     }
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn an_unsaid_pause_doubles_until_something_else_comes() {
-        let throttle = Throttle::default();
+        let throttle = ThrottleTable::default();
         let mut now = SystemClock.now();
         let mut next = || {
             let pause = throttle.throttled(customer(1), now, None).0 - now;
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn requests_refused_together_ask_for_one_pause() {
-        let throttle = Throttle::default();
+        let throttle = ThrottleTable::default();
         let now = SystemClock.now();
 
         let pauses = [1, 1, 2, 2, 3].map(|id| throttle.throttled(customer(id), now, None).0 - now);
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_pause_is_never_cut_short_by_a_shorter_one() {
-        let throttle = Throttle::default();
+        let throttle = ThrottleTable::default();
         let (one, now) = (customer(1), SystemClock.now());
 
         throttle.throttled(one, now, Some(60 * SHORTEST));
@@ -295,7 +295,7 @@ mod tests {
     }
 
     /// Refuses each for a minute, a second after the other; says who else had to wait.
-    fn refuse(throttle: &Throttle, from: Instant, customers: &[u128]) -> Vec<Scope> {
+    fn refuse(throttle: &ThrottleTable, from: Instant, customers: &[u128]) -> Vec<ThrottleScope> {
         let mut now = from;
         let refused = customers.iter().map(|id| {
             now += SHORTEST;
@@ -308,24 +308,24 @@ mod tests {
 
     #[test]
     fn one_customer_over_its_limit_silences_no_other() {
-        let throttle = Throttle::default();
+        let throttle = ThrottleTable::default();
         let now = SystemClock.now();
 
         let scopes = refuse(&throttle, now, &[1, 1, 1]);
 
-        assert_eq!(scopes, [Scope::Customer; 3]);
+        assert_eq!(scopes, [ThrottleScope::Customer; 3]);
         assert!(throttle.until(customer(1), now + SHORTEST).is_some());
         assert_eq!(throttle.until(customer(2), now + SHORTEST), None);
     }
 
     #[test]
     fn two_customers_refused_and_nothing_between_are_the_partner() {
-        let throttle = Throttle::default();
+        let throttle = ThrottleTable::default();
         let now = SystemClock.now();
 
         let scopes = refuse(&throttle, now, &[1, 2]);
 
-        assert_eq!(scopes, [Scope::Customer, Scope::Partner]);
+        assert_eq!(scopes, [ThrottleScope::Customer, ThrottleScope::Partner]);
         assert_eq!(
             throttle.until(customer(3), now + 2 * SHORTEST),
             Some(now + 62 * SHORTEST)
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn customers_refused_among_others_admitted_are_silenced_one_by_one_up_to_a_few() {
-        let throttle = Throttle::default();
+        let throttle = ThrottleTable::default();
         let now = SystemClock.now();
 
         let mut scopes = Vec::new();
@@ -343,14 +343,14 @@ mod tests {
             throttle.admitted(customer(9));
         }
 
-        use Scope::{Customer, Partner};
+        use ThrottleScope::{Customer, Partner};
         assert_eq!(scopes, [Customer, Customer, Partner, Partner]);
         assert!(throttle.lock().customers.len() <= CUSTOMERS);
     }
 
     #[test]
     fn a_refusal_right_after_the_pause_of_the_partner_is_the_partners_again() {
-        let throttle = Throttle::default();
+        let throttle = ThrottleTable::default();
         let now = SystemClock.now();
         refuse(&throttle, now, &[1, 2]);
 
@@ -360,13 +360,13 @@ mod tests {
 
         assert_eq!(
             (again, later),
-            (vec![Scope::Partner], vec![Scope::Customer])
+            (vec![ThrottleScope::Partner], vec![ThrottleScope::Customer])
         );
     }
 
     #[test]
     fn pauses_that_are_over_are_forgotten() {
-        let throttle = Throttle::default();
+        let throttle = ThrottleTable::default();
         let mut now = SystemClock.now();
 
         for id in 0..1_000 {

@@ -9,9 +9,9 @@ mod client_credentials;
 mod client_proof;
 mod endpoint;
 mod grant;
-mod keeper;
 mod refresh_token;
-mod refusals;
+mod refresher;
+mod rejections;
 mod secret_file;
 mod token_file;
 
@@ -23,16 +23,16 @@ use std::{
 use http::HeaderValue;
 use tokio::sync::watch;
 
-use self::keeper::Keeper;
+use self::refresher::TokenRefresher;
 pub(super) use self::{
     authorization_code::{AuthorizationCode, CodeRequest, RedeemedCode, refused_sign_in},
-    grant::{Grant, GrantFailure, Obtained},
+    grant::{GrantFailure, ObtainedToken, TokenGrant},
 };
 use super::{
     UpstreamDeps,
     client::{HttpClient, before},
     error_class::ErrorClass,
-    metrics::Metrics,
+    metrics::UpstreamMetrics,
 };
 use crate::{
     clock::SharedClock,
@@ -60,10 +60,10 @@ pub enum TokenStatus {
 
 /// The held access token, for as many callers as there are; clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Tokens {
+pub(super) struct AccessTokenSource {
     // A watch and not a lock: readers never wait for the keeper, which writes between awaits.
     state: watch::Receiver<TokenState>,
-    wanted: Arc<watch::Sender<Wanted>>,
+    wanted: Arc<watch::Sender<RefreshDemand>>,
     clock: SharedClock,
 }
 
@@ -86,12 +86,12 @@ pub(super) struct AccessToken {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("no access token: {detail}")]
 pub(super) struct TokenError {
-    reason: Reason,
+    reason: TokenErrorReason,
     detail: Arc<str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
+enum TokenErrorReason {
     /// A passing fault; the next attempt comes then.
     Unavailable { retry_at: Instant },
     /// A person must act.
@@ -104,7 +104,7 @@ enum Reason {
 
 /// What came of asking for another token than the one refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Renewal {
+pub(super) enum TokenRenewal {
     /// There is another one.
     Fresh,
     /// There is no other: a fresh one was refused just now, or its file holds the same.
@@ -115,7 +115,7 @@ pub(super) enum Renewal {
 #[derive(Clone, Debug, Default)]
 struct TokenState {
     token: Option<AccessToken>,
-    trouble: Option<Trouble>,
+    trouble: Option<TokenFailure>,
     /// The newest demand that has been considered.
     answered: u64,
     /// Callers demand a look at the token's file from here on, though a token is held.
@@ -124,7 +124,7 @@ struct TokenState {
 
 /// Why the last attempt brought no token.
 #[derive(Clone, Debug)]
-struct Trouble {
+struct TokenFailure {
     detail: Arc<str>,
     /// When the next attempt comes by itself; `None` when only other credentials can help.
     retry_at: Option<Instant>,
@@ -132,18 +132,18 @@ struct Trouble {
 
 /// What callers tell.
 #[derive(Clone, Copy, Debug, Default)]
-struct Wanted {
+struct RefreshDemand {
     /// Counts demands, so that a caller knows when its own was considered.
     serial: u64,
     /// The newest generation that is to be replaced, since Partner Center refused it.
     refused: Option<u64>,
     /// The token that Partner Center refuses for good.
-    disowned: Option<DisownedToken>,
+    disowned: Option<RejectedToken>,
 }
 
 /// A token that Partner Center refuses though it is fresh, and the call that it refused.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct DisownedToken {
+pub(super) struct RejectedToken {
     /// Of the token.
     pub(super) generation: u64,
     /// What a person must do.
@@ -160,7 +160,7 @@ pub(super) struct DisownedToken {
 
 impl AccessToken {
     /// The token itself, to be kept out of what an upstream says; `None` where it has no text.
-    pub(super) fn bare(&self) -> Option<&str> {
+    pub(super) fn token_text(&self) -> Option<&str> {
         let (_scheme, token) = self.authorization.to_str().ok()?.split_once(' ')?;
         Some(token).filter(|token| !token.is_empty())
     }
@@ -168,7 +168,7 @@ impl AccessToken {
 
 // === impl Tokens ===
 
-impl Tokens {
+impl AccessTokenSource {
     /// Starts the task that keeps a token, and begins to get the first one at once.
     ///
     /// # Errors
@@ -177,19 +177,19 @@ impl Tokens {
     pub(super) fn start(
         config: &UpstreamConfig,
         http: &HttpClient,
-        metrics: &Metrics,
+        metrics: &UpstreamMetrics,
         deps: &UpstreamDeps<'_>,
     ) -> Result<Self, prometheus::Error> {
-        let grant = Grant::from_config(config, http, metrics);
+        let grant = TokenGrant::from_config(config, http, metrics);
         let (state, told) = watch::channel(TokenState::default());
-        let (wants, wanted) = watch::channel(Wanted::default());
-        let keeper = Keeper::new(grant, state, wanted, metrics.clone(), deps);
+        let (wants, wanted) = watch::channel(RefreshDemand::default());
+        let keeper = TokenRefresher::new(grant, state, wanted, metrics.clone(), deps);
         let tokens = Self {
             state: told,
             wanted: Arc::new(wants),
             clock: deps.clock.clone(),
         };
-        refusals::register(&tokens, deps.registry)?;
+        rejections::register(&tokens, deps.registry)?;
         // A redemption that is cut off may have rotated the refresh token all the same.
         deps.shutdown.spawn_until_done(keeper.run());
         Ok(tokens)
@@ -220,7 +220,7 @@ impl Tokens {
             }
             looks
         };
-        let serial = self.demand(None);
+        let serial = self.request_refresh(None);
         self.wait(deadline, |state, now| {
             state.answered >= serial || (!looks && state.usable(now).is_some())
         })
@@ -244,31 +244,31 @@ impl Tokens {
         &self,
         generation: u64,
         deadline: Instant,
-    ) -> Result<Renewal, TokenError> {
+    ) -> Result<TokenRenewal, TokenError> {
         let is_other = |state: &TokenState| {
             let token = state.token.as_ref();
             token.is_some_and(|token| token.generation > generation)
         };
         if is_other(&self.state.borrow()) {
-            return Ok(Renewal::Fresh);
+            return Ok(TokenRenewal::Fresh);
         }
-        let serial = self.demand(Some(generation));
+        let serial = self.request_refresh(Some(generation));
         let state = self
             .wait(deadline, |state, _| {
                 state.answered >= serial || is_other(state)
             })
             .await?;
         if is_other(&state) {
-            Ok(Renewal::Fresh)
+            Ok(TokenRenewal::Fresh)
         } else if state.trouble.is_some() {
             Err(state.error(self.clock.now()))
         } else {
-            Ok(Renewal::Same)
+            Ok(TokenRenewal::Same)
         }
     }
 
     /// Takes note that Partner Center refuses a token though it is fresh.
-    pub(super) fn disown(&self, disowned: DisownedToken) {
+    pub(super) fn mark_rejected(&self, disowned: RejectedToken) {
         self.wanted.send_modify(|wanted| {
             wanted.serial += 1;
             wanted.disowned = Some(disowned);
@@ -276,7 +276,7 @@ impl Tokens {
     }
 
     /// Takes note that Partner Center accepts the token after all, where that settles the refusal.
-    pub(super) fn accept(&self, settles: impl FnOnce(&DisownedToken) -> bool) {
+    pub(super) fn record_accepted(&self, settles: impl FnOnce(&RejectedToken) -> bool) {
         self.wanted.send_if_modified(|wanted| {
             wanted.disowned = wanted.disowned.filter(|disowned| !settles(disowned));
             false
@@ -284,11 +284,11 @@ impl Tokens {
     }
 
     /// The refusal of the current token; `None` while none is known.
-    pub(super) fn disowned(&self) -> Option<DisownedToken> {
+    pub(super) fn rejected(&self) -> Option<RejectedToken> {
         let state = self.state.borrow();
         let token = state.usable(self.clock.now())?;
         let disowned = self.wanted.borrow().disowned?;
-        disowned.concerns(token).then_some(disowned)
+        disowned.applies_to(token).then_some(disowned)
     }
 
     /// Completes once the current token is refused.
@@ -296,10 +296,10 @@ impl Tokens {
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
-    pub(super) async fn until_disowned(&self) -> DisownedToken {
+    pub(super) async fn until_rejected(&self) -> RejectedToken {
         let mut wanted = self.wanted.subscribe();
         loop {
-            if let Some(disowned) = self.disowned() {
+            if let Some(disowned) = self.rejected() {
                 return disowned;
             }
             // The sender is ours: waiting cannot fail.
@@ -309,7 +309,7 @@ impl Tokens {
 
     /// Whether calls can be made; never waits.
     pub(super) fn status(&self) -> TokenStatus {
-        if let Some(disowned) = self.disowned() {
+        if let Some(disowned) = self.rejected() {
             return TokenStatus::Refused {
                 action: disowned.action.into(),
             };
@@ -319,7 +319,7 @@ impl Tokens {
             return TokenStatus::Usable;
         }
         match &state.trouble {
-            Some(Trouble {
+            Some(TokenFailure {
                 detail,
                 retry_at: None,
             }) => TokenStatus::Refused {
@@ -332,11 +332,11 @@ impl Tokens {
     }
 
     /// What a person must do though the held token can still be used: the next one was refused.
-    pub(super) fn trouble_ahead(&self) -> Option<Arc<str>> {
+    pub(super) fn refresh_problem(&self) -> Option<Arc<str>> {
         let state = self.state.borrow();
         state.usable(self.clock.now())?;
         match &state.trouble {
-            Some(Trouble {
+            Some(TokenFailure {
                 detail,
                 retry_at: None,
             }) => Some(Arc::clone(detail)),
@@ -345,7 +345,7 @@ impl Tokens {
     }
 
     /// Tells the keeper that someone waits, and returns the number to wait for.
-    fn demand(&self, refused: Option<u64>) -> u64 {
+    fn request_refresh(&self, refused: Option<u64>) -> u64 {
         let mut serial = 0;
         self.wanted.send_modify(|wanted| {
             wanted.serial += 1;
@@ -365,11 +365,11 @@ impl Tokens {
         match before(&self.clock, deadline, waited).await {
             Ok(Ok(state)) => Ok(state.clone()),
             Ok(Err(_)) => Err(TokenError::new(
-                Reason::Interrupted,
+                TokenErrorReason::Interrupted,
                 "the process is ending",
             )),
             Err(_) => Err(TokenError::new(
-                Reason::TimedOut,
+                TokenErrorReason::TimedOut,
                 "none came before the call's time was up",
             )),
         }
@@ -378,10 +378,10 @@ impl Tokens {
 
 // === impl DisownedToken ===
 
-impl DisownedToken {
+impl RejectedToken {
     /// Whether the refusal counts for `token`: it is the one that was refused, or took its place
     /// because of that and has not been accepted yet.
-    fn concerns(&self, token: &AccessToken) -> bool {
+    fn applies_to(&self, token: &AccessToken) -> bool {
         self.generation == token.generation || token.settled_at.is_some()
     }
 }
@@ -398,13 +398,13 @@ impl TokenState {
     fn error(&self, now: Instant) -> TokenError {
         let Some(trouble) = &self.trouble else {
             // The held token ended between two looks at it: the next one is on its way.
-            let reason = Reason::Unavailable { retry_at: now };
+            let reason = TokenErrorReason::Unavailable { retry_at: now };
             return TokenError::new(reason, "the held one has just expired");
         };
         TokenError {
             reason: match trouble.retry_at {
-                Some(retry_at) => Reason::Unavailable { retry_at },
-                None => Reason::Refused,
+                Some(retry_at) => TokenErrorReason::Unavailable { retry_at },
+                None => TokenErrorReason::Refused,
             },
             detail: trouble.detail.clone(),
         }
@@ -414,7 +414,7 @@ impl TokenState {
 // === impl TokenError ===
 
 impl TokenError {
-    fn new(reason: Reason, detail: &str) -> Self {
+    fn new(reason: TokenErrorReason, detail: &str) -> Self {
         Self {
             reason,
             detail: detail.into(),
@@ -424,26 +424,26 @@ impl TokenError {
     /// What it is counted as.
     pub(super) fn class(&self) -> ErrorClass {
         match self.reason {
-            Reason::Unavailable { .. } => ErrorClass::TokenUnavailable,
-            Reason::Refused => ErrorClass::TokenRefused,
-            Reason::TimedOut => ErrorClass::Deadline,
-            Reason::Interrupted => ErrorClass::Interrupted,
+            TokenErrorReason::Unavailable { .. } => ErrorClass::TokenUnavailable,
+            TokenErrorReason::Refused => ErrorClass::TokenRefused,
+            TokenErrorReason::TimedOut => ErrorClass::Deadline,
+            TokenErrorReason::Interrupted => ErrorClass::Interrupted,
         }
     }
 
     /// What it means to whoever asked.
     pub(super) fn kind(&self, now: Instant) -> SourceErrorKind {
         match self.reason {
-            Reason::Unavailable { retry_at } => SourceErrorKind::Unavailable {
+            TokenErrorReason::Unavailable { retry_at } => SourceErrorKind::Unavailable {
                 retry_after: Some(
                     retry_at
                         .saturating_duration_since(now)
                         .max(Duration::from_secs(1)),
                 ),
             },
-            Reason::Refused => SourceErrorKind::CredentialsRejected,
-            Reason::TimedOut => SourceErrorKind::TimedOut,
-            Reason::Interrupted => SourceErrorKind::Interrupted,
+            TokenErrorReason::Refused => SourceErrorKind::CredentialsRejected,
+            TokenErrorReason::TimedOut => SourceErrorKind::TimedOut,
+            TokenErrorReason::Interrupted => SourceErrorKind::Interrupted,
         }
     }
 }

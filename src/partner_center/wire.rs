@@ -1,7 +1,7 @@
 //! JSON as Partner Center sends it, surprises and all, and how it becomes the domain's.
 //!
 //! An answer is taken whole or not at all: a count, a name or a date that cannot be read makes it
-//! [`Malformed`], which says where. Nothing unknown ever becomes a zero. Fields that nobody asked
+//! [`MalformedResponse`], which says where. Nothing unknown ever becomes a zero. Fields that nobody asked
 //! for are ignored.
 
 mod customers;
@@ -20,7 +20,7 @@ use crate::{
     printable::to_printable_line,
 };
 
-use self::rows::Rows;
+use self::rows::RowList;
 pub(super) use self::{customers::decode_customers, document::decode_document, totals::PageTotals};
 
 /// Characters of a field's path that are told; its names are the answer's.
@@ -30,17 +30,17 @@ const LONGEST_PLACE: usize = 100;
 /// what was expected there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Malformed(pub(super) String);
+pub struct MalformedResponse(pub(super) String);
 
 /// Why an answer is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
+pub enum UnusableResponse {
     /// It is not what the upstream's schema promises.
     #[error(transparent)]
-    Malformed(#[from] Malformed),
+    Malformed(#[from] MalformedResponse),
     /// A row tells of another customer than the one asked for.
     #[error(transparent)]
-    OtherCustomer(Malformed),
+    OtherCustomer(MalformedResponse),
 }
 
 /// One page of the commercial call.
@@ -76,14 +76,14 @@ pub(super) struct NextLink {
 /// The body of either call: a `ResourceCollection`, or a page of rows.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+struct UsageBody {
     total_count: Option<u64>,
-    items: Option<Rows<Row>>,
-    /// The commercial call's reference says `items`, its example `Value`.
+    items: Option<RowList<UsageRowBody>>,
+    /// The commercial call's reference says `items`, its example `RowValue`.
     #[serde(rename = "Value")]
-    documented: Option<Rows<Row>>,
-    value: Option<Rows<Row>>,
-    links: Option<Links>,
+    documented: Option<RowList<UsageRowBody>>,
+    value: Option<RowList<UsageRowBody>>,
+    links: Option<PageLinks>,
     next_link: Option<String>,
     #[serde(rename = "@odata.nextLink")]
     odata_next_link: Option<String>,
@@ -92,19 +92,19 @@ struct Body {
 }
 
 #[derive(Deserialize)]
-struct Links {
-    next: Option<Link>,
+struct PageLinks {
+    next: Option<PageLink>,
 }
 
 #[derive(Deserialize)]
-struct Link {
+struct PageLink {
     uri: String,
     method: Option<String>,
-    headers: Option<Vec<Header>>,
+    headers: Option<Vec<LinkHeader>>,
 }
 
 #[derive(Deserialize)]
-struct Header {
+struct LinkHeader {
     key: String,
     value: String,
 }
@@ -112,7 +112,7 @@ struct Header {
 /// A row of either call.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Row {
+struct UsageRowBody {
     customer_id: Option<String>,
     customer_tenant_id: Option<String>,
     customer_name: Option<String>,
@@ -133,7 +133,7 @@ struct Row {
 
 /// Whether a row must say whose it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Owner {
+enum RowOwner {
     /// The call was for one customer, so a row may leave it out.
     MayBeLeftOut,
     /// The call can answer for every customer: a row of nobody may be anybody's.
@@ -144,15 +144,18 @@ enum Owner {
 ///
 /// # Errors
 ///
-/// [`Unusable`], also when the body is only a part of the collection.
-pub fn decode_insights(body: &[u8], customer: CustomerId) -> Result<LicenseUsage, Unusable> {
-    let mut collection: Body = decode(body)?;
-    let Some(Rows(items)) = collection.items.take() else {
-        return Err(Malformed("items: is missing, expected an array".to_owned()).into());
+/// [`UnusableResponse`], also when the body is only a part of the collection.
+pub fn decode_insights(
+    body: &[u8],
+    customer: CustomerId,
+) -> Result<LicenseUsage, UnusableResponse> {
+    let mut collection: UsageBody = decode(body)?;
+    let Some(RowList(items)) = collection.items.take() else {
+        return Err(MalformedResponse("items: is missing, expected an array".to_owned()).into());
     };
     let goes_on = collection.next_link()?.is_some();
     check_whole(collection.total_count, items.len(), goes_on)?;
-    let (customer_name, rows) = rows("items", items, customer, Owner::MayBeLeftOut)?;
+    let (customer_name, rows) = rows("items", items, customer, RowOwner::MayBeLeftOut)?;
     Ok(snapshot(customer, customer_name, rows)?)
 }
 
@@ -160,25 +163,25 @@ pub fn decode_insights(body: &[u8], customer: CustomerId) -> Result<LicenseUsage
 ///
 /// # Errors
 ///
-/// [`Unusable`], also for a row of nobody.
+/// [`UnusableResponse`], also for a row of nobody.
 pub(super) fn decode_commercial(
     body: &[u8],
     customer: CustomerId,
-) -> Result<CommercialPage, Unusable> {
-    let mut page: Body = decode(body)?;
+) -> Result<CommercialPage, UnusableResponse> {
+    let mut page: UsageBody = decode(body)?;
     let next = page.next_link()?;
-    let (field, Rows(page_rows)) = match (page.documented, page.value, page.items) {
+    let (field, RowList(page_rows)) = match (page.documented, page.value, page.items) {
         (Some(page_rows), None, None) => ("Value", page_rows),
         (None, Some(page_rows), None) => ("value", page_rows),
         (None, None, Some(page_rows)) => ("items", page_rows),
         _ => {
-            return Err(Malformed(
+            return Err(MalformedResponse(
                 "expected the rows under exactly one of Value, value and items".to_owned(),
             )
             .into());
         }
     };
-    let (customer_name, rows) = rows(field, page_rows, customer, Owner::Required)?;
+    let (customer_name, rows) = rows(field, page_rows, customer, RowOwner::Required)?;
     Ok(CommercialPage {
         customer_name,
         rows,
@@ -191,23 +194,24 @@ pub(super) fn decode_commercial(
 ///
 /// # Errors
 ///
-/// [`Malformed`] when they cannot be one customer's usage.
+/// [`MalformedResponse`] when they cannot be one customer's usage.
 pub(super) fn snapshot(
     customer: CustomerId,
     customer_name: Option<NameAsOf>,
     rows: Vec<UsageRow>,
-) -> Result<LicenseUsage, Malformed> {
+) -> Result<LicenseUsage, MalformedResponse> {
     let customer_name = customer_name.map(|name| name.name);
-    LicenseUsage::new(customer, customer_name, rows).map_err(|fault| Malformed(fault.to_string()))
+    LicenseUsage::new(customer, customer_name, rows)
+        .map_err(|fault| MalformedResponse(fault.to_string()))
 }
 
 /// Whether the items of a body are all that there are.
-fn check_whole(total: Option<u64>, items: usize, goes_on: bool) -> Result<(), Malformed> {
+fn check_whole(total: Option<u64>, items: usize, goes_on: bool) -> Result<(), MalformedResponse> {
     match total {
-        Some(total) if total != items as u64 => Err(Malformed(format!(
+        Some(total) if total != items as u64 => Err(MalformedResponse(format!(
             "totalCount: is {total}, expected the number of items, which is {items}"
         ))),
-        _ if goes_on => Err(Malformed(
+        _ if goes_on => Err(MalformedResponse(
             "links.next: the collection goes on elsewhere, expected it whole".to_owned(),
         )),
         Some(_) | None => Ok(()),
@@ -219,22 +223,22 @@ pub(super) fn without_byte_order_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
 }
 
-fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Malformed> {
+fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, MalformedResponse> {
     let body = without_byte_order_mark(body);
     let mut json = serde_json::Deserializer::from_slice(body);
     let decoded = serde_path_to_error::deserialize(&mut json).map_err(|fault| {
         if body.trim_ascii_start().starts_with(b"<") {
             let hint = "check upstream.base_url, and what stands between";
-            return Malformed(format!("the body: is a page, expected JSON: {hint}"));
+            return MalformedResponse(format!("the body: is a page, expected JSON: {hint}"));
         }
         let at = match fault.path().to_string() {
             root if root == "." => "the body".to_owned(),
             path => to_printable_line(&path, LONGEST_PLACE),
         };
-        Malformed(format!("{at}: {}", place(fault.inner())))
+        MalformedResponse(format!("{at}: {}", place(fault.inner())))
     })?;
     json.end()
-        .map_err(|fault| Malformed(format!("after the JSON value: {}", place(&fault))))?;
+        .map_err(|fault| MalformedResponse(format!("after the JSON value: {}", place(&fault))))?;
     Ok(decoded)
 }
 
@@ -264,14 +268,14 @@ fn place(fault: &serde_json::Error) -> String {
 
 fn rows(
     field: &str,
-    rows: Vec<Row>,
+    rows: Vec<UsageRowBody>,
     customer: CustomerId,
-    owner: Owner,
-) -> Result<(Option<NameAsOf>, Vec<UsageRow>), Unusable> {
+    owner: RowOwner,
+) -> Result<(Option<NameAsOf>, Vec<UsageRow>), UnusableResponse> {
     let mut customer_name = None;
     let mut converted = Vec::with_capacity(rows.len());
     for (index, mut row) in rows.into_iter().enumerate() {
-        let at = |fault: Malformed| Malformed(format!("{field}[{index}].{fault}"));
+        let at = |fault: MalformedResponse| MalformedResponse(format!("{field}[{index}].{fault}"));
         row.check_owner(customer, owner)
             .map_err(|unusable| unusable.at(at))?;
         let name = row.customer_name.take().filter(|name| !name.is_empty());
@@ -290,14 +294,17 @@ fn rows(
 ///
 /// # Errors
 ///
-/// [`Unusable::OtherCustomer`] where it is another's.
-fn check_owner(told: [(&str, &Option<String>); 2], customer: CustomerId) -> Result<bool, Unusable> {
+/// [`UnusableResponse::OtherCustomer`] where it is another's.
+fn check_owner(
+    told: [(&str, &Option<String>); 2],
+    customer: CustomerId,
+) -> Result<bool, UnusableResponse> {
     let mut owned = false;
     for (field, id) in told {
         let Some(id) = id else { continue };
         // The other customer's id is not repeated: the detail goes out to the caller.
         if CustomerId::parse(id) != Ok(customer) {
-            return Err(Unusable::OtherCustomer(Malformed(format!(
+            return Err(UnusableResponse::OtherCustomer(MalformedResponse(format!(
                 "{field}: expected the customer that was asked for, {customer}"
             ))));
         }
@@ -308,9 +315,9 @@ fn check_owner(told: [(&str, &Option<String>); 2], customer: CustomerId) -> Resu
 
 // === impl Unusable ===
 
-impl Unusable {
+impl UnusableResponse {
     /// The same, said of a place.
-    fn at(self, place: impl FnOnce(Malformed) -> Malformed) -> Self {
+    fn at(self, place: impl FnOnce(MalformedResponse) -> MalformedResponse) -> Self {
         match self {
             Self::Malformed(fault) => Self::Malformed(place(fault)),
             Self::OtherCustomer(fault) => Self::OtherCustomer(place(fault)),
@@ -320,36 +327,37 @@ impl Unusable {
 
 // === impl Row ===
 
-impl Row {
-    fn check_owner(&self, customer: CustomerId, owner: Owner) -> Result<(), Unusable> {
+impl UsageRowBody {
+    fn check_owner(&self, customer: CustomerId, owner: RowOwner) -> Result<(), UnusableResponse> {
         let told = [
             ("customerId", &self.customer_id),
             ("customerTenantId", &self.customer_tenant_id),
         ];
         let owned = check_owner(told, customer)?;
-        if owner == Owner::Required && !owned {
-            return Err(
-                Malformed(format!("customerTenantId: is missing, expected {customer}")).into(),
-            );
+        if owner == RowOwner::Required && !owned {
+            return Err(MalformedResponse(format!(
+                "customerTenantId: is missing, expected {customer}"
+            ))
+            .into());
         }
         Ok(())
     }
 }
 
-impl TryFrom<Row> for UsageRow {
-    type Error = Malformed;
+impl TryFrom<UsageRowBody> for UsageRow {
+    type Error = MalformedResponse;
 
-    fn try_from(row: Row) -> Result<Self, Malformed> {
+    fn try_from(row: UsageRowBody) -> Result<Self, MalformedResponse> {
         let active = match (row.licenses_active, row.license_active) {
             (Some(count), None) | (None, Some(count)) => count,
             (Some(count), Some(same)) if count == same => count,
             (Some(_), Some(_)) => {
-                return Err(Malformed(
+                return Err(MalformedResponse(
                     "licenseActive: differs from licensesActive".to_owned(),
                 ));
             }
             (None, None) => {
-                return Err(Malformed(
+                return Err(MalformedResponse(
                     "licensesActive: is missing, expected a count".to_owned(),
                 ));
             }
@@ -372,9 +380,9 @@ impl TryFrom<Row> for UsageRow {
 
 // === impl Body ===
 
-impl Body {
+impl UsageBody {
     /// The next link, in whichever spelling.
-    fn next_link(&mut self) -> Result<Option<NextLink>, Malformed> {
+    fn next_link(&mut self) -> Result<Option<NextLink>, MalformedResponse> {
         if let Some(link) = self.links.take().and_then(|links| links.next) {
             return link.read().map(Some);
         }
@@ -392,12 +400,14 @@ impl Body {
     }
 }
 
-impl Link {
-    fn read(self) -> Result<NextLink, Malformed> {
+impl PageLink {
+    fn read(self) -> Result<NextLink, MalformedResponse> {
         if let Some(method) = &self.method
             && !method.eq_ignore_ascii_case("GET")
         {
-            return Err(Malformed("links.next.method: expected GET".to_owned()));
+            return Err(MalformedResponse(
+                "links.next.method: expected GET".to_owned(),
+            ));
         }
         let continuation_token = self
             .headers
@@ -413,9 +423,9 @@ impl Link {
 }
 
 /// Microsoft's counts are signed 64-bit numbers.
-fn seats(field: &str, count: u64) -> Result<u64, Malformed> {
+fn seats(field: &str, count: u64) -> Result<u64, MalformedResponse> {
     if i64::try_from(count).is_err() {
-        return Err(Malformed(format!(
+        return Err(MalformedResponse(format!(
             "{field}: is {count}, expected at most {}",
             i64::MAX
         )));
@@ -424,7 +434,7 @@ fn seats(field: &str, count: u64) -> Result<u64, Malformed> {
 }
 
 /// Reads RFC 3339, the same without an offset (which is UTC), or a date alone.
-fn processed_at(text: &str) -> Result<ProcessedAt, Malformed> {
+fn processed_at(text: &str) -> Result<ProcessedAt, MalformedResponse> {
     let text = text.trim();
     text.parse::<Timestamp>()
         .or_else(|_| {
@@ -433,7 +443,9 @@ fn processed_at(text: &str) -> Result<ProcessedAt, Malformed> {
         })
         .map(ProcessedAt)
         .map_err(|_| {
-            Malformed("processedDateTime: expected a date such as 2017-03-09T00:00:00Z".to_owned())
+            MalformedResponse(
+                "processedDateTime: expected a date such as 2017-03-09T00:00:00Z".to_owned(),
+            )
         })
 }
 

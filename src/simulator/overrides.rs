@@ -35,7 +35,7 @@ pub enum CustomerOverride {
     },
 }
 
-/// One row of [`CustomerOverride::Rows`].
+/// One row of [`CustomerOverride::RowList`].
 #[derive(Clone, Debug)]
 pub struct SimulatedRow {
     /// The customer's name.

@@ -14,14 +14,14 @@ use tokio::sync::oneshot;
 use url::form_urlencoded;
 
 use super::super::eprint_line;
-use crate::partner_center::probe::{SignIn, Trouble};
+use crate::partner_center::probe::{ProbeFailure, SignInRequest};
 
 /// The answer to a sign-in, and the browser that waits to hear what came of it.
 #[derive(Debug)]
 pub(super) struct SignInRedirect {
-    pub(super) sign_in: SignIn,
+    pub(super) sign_in: SignInRequest,
     /// A code, or why there is none.
-    pub(super) code: Result<SecretString, Trouble>,
+    pub(super) code: Result<SecretString, ProbeFailure>,
     pub(super) page_sender: oneshot::Sender<SignInPage>,
 }
 
@@ -37,11 +37,13 @@ pub(super) struct SignInPage {
 /// The one sign-in that is waited for, until its answer has come.
 #[derive(Debug)]
 struct PendingSignIn {
-    sign_in: Mutex<Option<(SignIn, oneshot::Sender<SignInRedirect>)>>,
+    sign_in: Mutex<Option<(SignInRequest, oneshot::Sender<SignInRedirect>)>>,
 }
 
 /// The routes of the listener, and the answer once it has come.
-pub(super) fn redirect_router(sign_in: SignIn) -> (Router, oneshot::Receiver<SignInRedirect>) {
+pub(super) fn redirect_router(
+    sign_in: SignInRequest,
+) -> (Router, oneshot::Receiver<SignInRedirect>) {
     let (sender, answer) = oneshot::channel();
     let waiting = Arc::new(PendingSignIn {
         sign_in: Mutex::new(Some((sign_in, sender))),
@@ -94,7 +96,7 @@ impl PendingSignIn {
         let code = match (parameter("error"), parameter("code")) {
             (Some(error), _) => {
                 let description = parameter("error_description").unwrap_or_default();
-                Err(Trouble::of_sign_in(&error, &description))
+                Err(ProbeFailure::of_sign_in(&error, &description))
             }
             (None, Some(code)) if !code.is_empty() => Ok(code.into()),
             (None, _) => return Err(SignInPage::missing_answer()),

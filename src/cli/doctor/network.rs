@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    partner_center::probe::{Probe, Reached},
+    partner_center::probe::{ReachedServer, UpstreamProbe},
 };
 
 /// Of the lookup of a name.
@@ -25,7 +25,7 @@ const MAX_SKEW: SignedDuration = SignedDuration::from_secs(5 * 60);
 
 pub(super) async fn check(
     config: &Config,
-    probe: &Probe,
+    probe: &UpstreamProbe,
     report: &mut DoctorReport,
 ) -> Result<(), CliError> {
     let upstream = &config.upstream;
@@ -52,7 +52,11 @@ pub(super) async fn check(
     report.add(clock_finding(worst))
 }
 
-async fn check_endpoint(name: &str, url: &Url, probe: &Probe) -> (CheckFinding, Option<Reached>) {
+async fn check_endpoint(
+    name: &str,
+    url: &Url,
+    probe: &UpstreamProbe,
+) -> (CheckFinding, Option<ReachedServer>) {
     let host = url.host_str().unwrap_or_default();
     if let Err(finding) = resolve_host(name, url).await {
         return (finding, None);

@@ -14,7 +14,7 @@ use crate::{
     clock::SharedClock,
     config::{AuthConfig, Config},
     domain::UpstreamApi,
-    partner_center::probe::{Claims, Probe, ProbedToken, Trouble},
+    partner_center::probe::{ProbeFailure, ProbedClaims, ProbedToken, UpstreamProbe},
     shutdown::Shutdown,
 };
 
@@ -32,10 +32,10 @@ const AUDIENCES: [&str; 2] = [
 pub(super) async fn obtain(
     config: &Config,
     redeem: RedeemMode,
-    probe: Probe,
+    probe: UpstreamProbe,
     shutdown: &Shutdown,
     report: &mut DoctorReport,
-) -> Result<Option<(Probe, ProbedToken)>, CliError> {
+) -> Result<Option<(UpstreamProbe, ProbedToken)>, CliError> {
     if let AuthConfig::RefreshToken {
         refresh_token_file, ..
     } = &config.upstream.auth
@@ -66,15 +66,15 @@ pub(super) async fn obtain(
 /// What came of asking for a token.
 #[derive(Debug)]
 struct ObtainedToken {
-    probe: Probe,
-    token: Result<ProbedToken, Trouble>,
+    probe: UpstreamProbe,
+    token: Result<ProbedToken, ProbeFailure>,
     /// A refresh token that came is in memory alone.
     unsaved: bool,
 }
 
 /// In a task of its own: the refresh token that comes is on its way to disk before anybody can end
 /// this process. `None` where the task was lost.
-async fn spawn_obtain(mut probe: Probe, shutdown: &Shutdown) -> Option<ObtainedToken> {
+async fn spawn_obtain(mut probe: UpstreamProbe, shutdown: &Shutdown) -> Option<ObtainedToken> {
     let (tell, told) = oneshot::channel();
     shutdown.spawn_until_done(async move {
         let token = probe.obtain().await;
@@ -201,7 +201,7 @@ pub(in crate::cli) fn check_replaceable(file: &Path) -> Result<(), (String, Stri
 
 /// What a token that can be read says of itself.
 pub(super) fn check_claims(
-    claims: &Claims,
+    claims: &ProbedClaims,
     config: &Config,
     clock: &SharedClock,
     report: &mut DoctorReport,

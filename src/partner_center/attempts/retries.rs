@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::{Attempts, LONGEST_PAUSE};
+use super::{AttemptRunner, LONGEST_PAUSE};
 use crate::{
     domain::UpstreamApi,
     partner_center::{
         call::LogicalCall,
-        error::{Meaning, UpstreamError},
+        error::{RefusalMeaning, UpstreamError},
         metrics::RetryReason,
         spans,
-        token::{AccessToken, DisownedToken, Renewal},
+        token::{AccessToken, RejectedToken, TokenRenewal},
     },
     resilience::backoff::Backoff,
 };
@@ -22,14 +22,14 @@ const BACKOFF: Backoff = match Backoff::new(Duration::from_millis(200), Duration
 };
 
 /// What comes after an attempt that failed.
-pub(super) enum Next {
+pub(super) enum NextAttempt {
     Retry,
     GiveUp,
 }
 
 // === impl Attempts ===
 
-impl Attempts {
+impl AttemptRunner {
     /// Gets ready for another attempt, pause included, or gives up: where another would not help,
     /// does not fit the deadline, is asked to wait for long, or is more than all calls together may make.
     ///
@@ -42,17 +42,19 @@ impl Attempts {
         call: &mut LogicalCall,
         error: &UpstreamError,
         token: &AccessToken,
-    ) -> Result<Next, UpstreamError> {
+    ) -> Result<NextAttempt, UpstreamError> {
         match error.meaning() {
-            Some(Meaning::Unauthorized) if !call.renewed => return self.renew(call, token).await,
+            Some(RefusalMeaning::Unauthorized) if !call.renewed => {
+                return self.renew(call, token).await;
+            }
             Some(refused) if refused.is_about_credentials() => {
                 self.disown(call, token, refused);
-                return Ok(Next::GiveUp);
+                return Ok(NextAttempt::GiveUp);
             }
             _ => {}
         }
         let Some(reason) = error.retry_reason().filter(|_| call.retries_left > 0) else {
-            return Ok(Next::GiveUp);
+            return Ok(NextAttempt::GiveUp);
         };
         let now = self.clock.now();
         let (resume, asked) = if let UpstreamError::Throttled { until, .. } = error {
@@ -64,10 +66,10 @@ impl Attempts {
         };
         if resume >= call.deadline
             || asked > LONGEST_PAUSE
-            || self.restraint.check_circuit(call).is_err()
-            || !self.restraint.may_retry()
+            || self.limits.check_circuit(call).is_err()
+            || !self.limits.may_retry()
         {
-            return Ok(Next::GiveUp);
+            return Ok(NextAttempt::GiveUp);
         }
         call.retries_left -= 1;
         call.retries += 1;
@@ -78,10 +80,10 @@ impl Attempts {
             attempts = call.attempts,
             "upstream is asked again after a pause"
         );
-        spans::tell_pause(call, error, resume - now);
+        spans::record_pause(call, error, resume - now);
         self.clock.sleep_until(resume).await;
         self.metrics.retried(reason);
-        Ok(Next::Retry)
+        Ok(NextAttempt::Retry)
     }
 
     /// Gets another token in answer to a 401, once for each call. Asking with it is a retry like
@@ -90,36 +92,39 @@ impl Attempts {
         &self,
         call: &mut LogicalCall,
         token: &AccessToken,
-    ) -> Result<Next, UpstreamError> {
+    ) -> Result<NextAttempt, UpstreamError> {
         call.renewed = true;
         match self.tokens.renew(token.generation, call.deadline).await? {
-            Renewal::Fresh if self.restraint.may_retry() => {
+            TokenRenewal::Fresh if self.limits.may_retry() => {
                 self.metrics.retried(RetryReason::Unauthorized);
-                Ok(Next::Retry)
+                Ok(NextAttempt::Retry)
             }
             // No person need act: the next call has the new token.
-            Renewal::Fresh => Err(UpstreamError::TokenReplaced),
-            Renewal::Same => {
-                self.disown(call, token, Meaning::Unauthorized);
-                Ok(Next::GiveUp)
+            TokenRenewal::Fresh => Err(UpstreamError::TokenReplaced),
+            TokenRenewal::Same => {
+                self.disown(call, token, RefusalMeaning::Unauthorized);
+                Ok(NextAttempt::GiveUp)
             }
         }
     }
 
     /// Has readiness say that the token is refused. Only the call that the service depends on counts,
     /// unless the refusal is about the token itself: one call may be denied to us while another works.
-    fn disown(&self, call: &LogicalCall, token: &AccessToken, refused: Meaning) {
-        if refused == Meaning::ProofMissing {
+    fn disown(&self, call: &LogicalCall, token: &AccessToken, refused: RefusalMeaning) {
+        if refused == RefusalMeaning::ProofMissing {
             self.multi_factor.is_refused();
         }
-        let of_any_call = matches!(refused, Meaning::ProofMissing | Meaning::WrongAudience);
+        let of_any_call = matches!(
+            refused,
+            RefusalMeaning::ProofMissing | RefusalMeaning::WrongAudience
+        );
         if call.api() == self.source || of_any_call {
-            self.tokens.disown(DisownedToken {
+            self.tokens.mark_rejected(RejectedToken {
                 generation: token.generation,
                 action: refused.sentence(),
                 subject: call.subject(),
                 question: call.call.question,
-                may_need_renewal: matches!(refused, Meaning::AccessDenied(_)),
+                may_need_renewal: matches!(refused, RefusalMeaning::AccessDenied(_)),
             });
         }
     }
@@ -127,7 +132,7 @@ impl Attempts {
     /// Takes note that a call was let through to its data.
     pub(super) fn accept(&self, api: UpstreamApi) {
         self.tokens
-            .accept(|disowned| api == self.source || api == disowned.question.api());
+            .record_accepted(|disowned| api == self.source || api == disowned.question.api());
         self.multi_factor.is_accepted();
     }
 }

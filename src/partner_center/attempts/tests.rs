@@ -7,8 +7,9 @@ use tokio::sync::Notify;
 use crate::{
     domain::{LicenseUsage, ProcessedDate, UpstreamApi},
     jitter::Jitter,
-    partner_center::support::{
-        Auth, CUSTOMER, Fixture, Reply, ask, ask_commercial, ask_insights, customer, ok, usage,
+    partner_center::test_support::{
+        CUSTOMER, TestCredentials, TestReply, UpstreamFixture, ask, ask_commercial, ask_insights,
+        customer, ok, usage,
     },
     service::source::{
         AnswerContent, CallTrace, Question, SourceAnswer, SourceCall, SourceErrorKind, UsageSource,
@@ -22,16 +23,16 @@ async fn soon<T>(call: impl Future<Output = T>) -> T {
     tokio::time::timeout(10 * SECOND, call).await.unwrap()
 }
 
-async fn fixture(replies: impl IntoIterator<Item = Reply>) -> Fixture {
-    let fixture = Fixture::new(Auth::TokenFile).await;
+async fn fixture(replies: impl IntoIterator<Item = TestReply>) -> UpstreamFixture {
+    let fixture = UpstreamFixture::new(TestCredentials::TokenFile).await;
     fixture.api.replies(replies);
     fixture
 }
 
-fn throttled(retry_after: &str) -> Reply {
+fn throttled(retry_after: &str) -> TestReply {
     let body = json!({ "statusCode": 429, "message": "Rate limit is exceeded." });
     let headers = [("retry-after", retry_after)];
-    Reply::new(429, &headers, body.to_string().as_bytes())
+    TestReply::new(429, &headers, body.to_string().as_bytes())
 }
 
 #[tokio::test]
@@ -92,7 +93,7 @@ fn usage_of(fetched: &SourceAnswer) -> (&LicenseUsage, Option<&Bytes>) {
 #[tokio::test]
 async fn the_body_is_kept_byte_for_byte() {
     let body = format!("\u{feff}{}", usage(1));
-    let fixture = fixture([Reply::gzip(body.as_bytes())]).await;
+    let fixture = fixture([TestReply::gzip(body.as_bytes())]).await;
 
     let fetched = ask_insights(&fixture.start()).await.unwrap();
 
@@ -102,7 +103,7 @@ async fn the_body_is_kept_byte_for_byte() {
 
 #[tokio::test]
 async fn a_passing_fault_is_retried_under_the_same_request_id() {
-    let fixture = fixture([Reply::status(500), Reply::broken_off(), ok()]).await;
+    let fixture = fixture([TestReply::status(500), TestReply::broken_off(), ok()]).await;
 
     let fetched = ask_insights(&fixture.start()).await.unwrap();
 
@@ -120,7 +121,7 @@ async fn a_passing_fault_is_retried_under_the_same_request_id() {
 
 #[tokio::test]
 async fn retries_come_to_an_end() {
-    let fixture = fixture([502, 503, 504, 408, 200].map(Reply::status)).await;
+    let fixture = fixture([502, 503, 504, 408, 200].map(TestReply::status)).await;
 
     let error = ask_insights(&fixture.start()).await.unwrap_err();
 
@@ -142,7 +143,7 @@ async fn what_another_attempt_would_not_mend_is_sent_once() {
         (501, SourceErrorKind::Unavailable { retry_after: None }),
         (204, SourceErrorKind::Malformed),
     ] {
-        let fixture = fixture([Reply::new(status, &[("location", "/")], b""), ok()]).await;
+        let fixture = fixture([TestReply::new(status, &[("location", "/")], b""), ok()]).await;
 
         let error = ask_insights(&fixture.start()).await.unwrap_err();
 
@@ -154,7 +155,7 @@ async fn what_another_attempt_would_not_mend_is_sent_once() {
 #[tokio::test]
 async fn a_pause_that_does_not_fit_the_deadline_is_not_begun() {
     let headers = [("retry-after", "26")];
-    let fixture = fixture([Reply::new(503, &headers, b""), ok()]).await;
+    let fixture = fixture([TestReply::new(503, &headers, b""), ok()]).await;
 
     let error = ask_insights(&fixture.start()).await.unwrap_err();
 
@@ -211,7 +212,7 @@ async fn a_throttled_call_waits_when_that_is_short_and_stops_others_of_its_kind(
 #[tokio::test]
 async fn a_longer_pause_fails_at_once_though_it_fits_the_deadline() {
     let asked = Some(3 * SECOND);
-    let busy = Reply::new(503, &[("retry-after", "3")], b"");
+    let busy = TestReply::new(503, &[("retry-after", "3")], b"");
     for (reply, kind) in [
         (
             throttled("3"),
@@ -289,7 +290,7 @@ async fn no_more_requests_are_under_way_than_allowed() {
 #[tokio::test]
 async fn what_is_too_large_unpacked_is_refused() {
     let bomb = vec![b' '; 1024 * 1024];
-    let fixture = fixture([Reply::gzip(&bomb), Reply::gzip(b"{}")]).await;
+    let fixture = fixture([TestReply::gzip(&bomb), TestReply::gzip(b"{}")]).await;
 
     let error = ask_insights(&fixture.start()).await.unwrap_err();
 
@@ -300,11 +301,11 @@ async fn what_is_too_large_unpacked_is_refused() {
 
 #[tokio::test]
 async fn what_is_not_the_schema_is_not_asked_for_again() {
-    let not_gzip = Reply::new(200, &[("content-encoding", "gzip")], b"not gzip");
+    let not_gzip = TestReply::new(200, &[("content-encoding", "gzip")], b"not gzip");
     for reply in [
         not_gzip,
-        Reply::new(200, &[], b"<html>Sign in</html>"),
-        Reply::new(200, &[], b"{\"items\":["),
+        TestReply::new(200, &[], b"<html>Sign in</html>"),
+        TestReply::new(200, &[], b"{\"items\":["),
     ] {
         let fixture = fixture([reply, ok()]).await;
 
@@ -323,7 +324,7 @@ async fn all_pages_are_one_answer() {
     first["links"] = json!({ "next": { "uri": "?skip=1", "method": "GET", "headers": headers } });
     let mut second = usage(1);
     second["items"][0]["productName"] = "B".into();
-    let fixture = fixture([first, second].map(|page| Reply::json(200, &page))).await;
+    let fixture = fixture([first, second].map(|page| TestReply::json(200, &page))).await;
     let date = ProcessedDate::parse("2017-03-09").unwrap();
 
     let fetched = ask(&fixture.start(), Question::Dated(date)).await.unwrap();
@@ -356,7 +357,7 @@ async fn all_pages_are_one_answer() {
 async fn a_page_that_repeats_a_row_of_another_fails_the_answer() {
     let mut first = usage(1);
     first["nextLink"] = "?skip=1".into();
-    let fixture = fixture([Reply::json(200, &first), ok()]).await;
+    let fixture = fixture([TestReply::json(200, &first), ok()]).await;
 
     let error = ask_commercial(&fixture.start()).await.unwrap_err();
 
@@ -367,10 +368,10 @@ async fn a_page_that_repeats_a_row_of_another_fails_the_answer() {
 #[tokio::test]
 async fn a_link_to_another_host_is_never_followed() {
     let mut first = usage(1);
-    let fixture = Fixture::new(Auth::TokenFile).await;
+    let fixture = UpstreamFixture::new(TestCredentials::TokenFile).await;
     let path = "/v1/analytics/commercial/usage/license/";
     first["nextLink"] = format!("{}{path}", fixture.login.url).into();
-    fixture.api.replies([Reply::json(200, &first)]);
+    fixture.api.replies([TestReply::json(200, &first)]);
 
     let error = ask_commercial(&fixture.start()).await.unwrap_err();
 
@@ -382,7 +383,7 @@ async fn a_link_to_another_host_is_never_followed() {
 async fn a_page_that_fails_fails_the_answer() {
     let mut first = usage(1);
     first["@odata.nextLink"] = "?skip=1".into();
-    let fixture = fixture([Reply::json(200, &first), Reply::status(400)]).await;
+    let fixture = fixture([TestReply::json(200, &first), TestReply::status(400)]).await;
 
     let error = ask_commercial(&fixture.start()).await.unwrap_err();
 
@@ -391,13 +392,13 @@ async fn a_page_that_fails_fails_the_answer() {
 
 #[tokio::test]
 async fn pages_that_are_too_large_together_are_no_answer() {
-    let mut fixture = Fixture::new(Auth::TokenFile).await;
+    let mut fixture = UpstreamFixture::new(TestCredentials::TokenFile).await;
     let mut page = usage(1);
     page["nextLink"] = "?skip=1".into();
     fixture.config.max_body = page.to_string().len() * 3 / 2;
     fixture
         .api
-        .replies([&page, &page].map(|page| Reply::json(200, page)));
+        .replies([&page, &page].map(|page| TestReply::json(200, page)));
     let partner_center = fixture.start();
 
     let error = ask_commercial(&partner_center).await.unwrap_err();

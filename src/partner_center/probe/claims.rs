@@ -12,7 +12,7 @@ use serde_json::Value;
 ///
 /// See [access tokens](https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claims {
+pub struct ProbedClaims {
     /// `aud`: whom it is for.
     pub audience: Option<String>,
     /// `exp`.
@@ -24,7 +24,7 @@ pub struct Claims {
 }
 
 #[derive(Deserialize)]
-struct Raw {
+struct RawClaims {
     aud: Option<String>,
     exp: Option<i64>,
     amr: Option<Vec<Value>>,
@@ -36,13 +36,13 @@ struct Raw {
 
 // === impl Claims ===
 
-impl Claims {
+impl ProbedClaims {
     /// Reads a JWT; `None` for any other token, which may be as good.
     pub(super) fn of(token: &str) -> Option<Self> {
         let mut parts = token.split('.');
         let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
         let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
-        let raw: Raw = serde_json::from_slice(&payload).ok()?;
+        let raw: RawClaims = serde_json::from_slice(&payload).ok()?;
         let is_mfa = |method: &Value| method.as_str() == Some("mfa");
         Some(Self {
             audience: raw.aud,
@@ -62,9 +62,9 @@ mod tests {
 
     use super::*;
 
-    fn claims(payload: &Value) -> Claims {
+    fn claims(payload: &Value) -> ProbedClaims {
         let payload = BASE64_URL_SAFE_NO_PAD.encode(payload.to_string());
-        Claims::of(&format!("e30.{payload}.c2ln")).unwrap()
+        ProbedClaims::of(&format!("e30.{payload}.c2ln")).unwrap()
     }
 
     #[test]
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_token_of_another_kind_tells_nothing() {
         for token in ["", "opaque", "a.b", "a.b.c", "..", "e30.bm9uZQ.x"] {
-            assert_eq!(Claims::of(token), None, "{token}");
+            assert_eq!(ProbedClaims::of(token), None, "{token}");
         }
     }
 }

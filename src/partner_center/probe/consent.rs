@@ -9,7 +9,10 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use url::Url;
 
-use super::{Answered, Metrics, Obtained, Probe, ProbedToken, StartError, Trouble};
+use super::{
+    ObtainedToken, ProbeAnswer, ProbeFailure, ProbedToken, UpstreamMetrics, UpstreamProbe,
+    UpstreamStartError,
+};
 use crate::{
     clock::SharedClock,
     config::{GrantConfig, UpstreamConfig},
@@ -18,14 +21,14 @@ use crate::{
 
 /// The way from a sign-in to a refresh token in its file.
 #[derive(Debug)]
-pub struct Consent {
+pub struct ConsentFlow {
     grant: AuthorizationCode,
-    probe: Probe,
+    probe: UpstreamProbe,
 }
 
 /// One sign-in that is under way.
 #[derive(Debug)]
-pub struct SignIn {
+pub struct SignInRequest {
     /// The address to open in a browser.
     pub url: Url,
     redirect_uri: String,
@@ -35,7 +38,7 @@ pub struct SignIn {
 
 /// The tokens of a sign-in; they do not print.
 #[derive(Debug)]
-pub struct Consented {
+pub struct ConsentResult {
     /// The access token.
     pub access: ProbedToken,
     refresh_token: SecretString,
@@ -57,7 +60,7 @@ pub enum SignInError {
 
 // === impl Consent ===
 
-impl Consent {
+impl ConsentFlow {
     /// Sets up what is needed for a refresh token of `grant` in `file`; nothing is sent yet.
     ///
     /// # Errors
@@ -68,9 +71,9 @@ impl Consent {
         grant: &GrantConfig,
         file: &Path,
         clock: SharedClock,
-    ) -> Result<Self, StartError> {
-        let probe = Probe::new(config, clock)?;
-        let metrics = Metrics::register(&prometheus::Registry::new())?;
+    ) -> Result<Self, UpstreamStartError> {
+        let probe = UpstreamProbe::new(config, clock)?;
+        let metrics = UpstreamMetrics::register(&prometheus::Registry::new())?;
         let timeout = config.attempt_timeout;
         let grant = AuthorizationCode::new(&probe.http, grant, file, timeout, metrics);
         Ok(Self { grant, probe })
@@ -81,7 +84,7 @@ impl Consent {
     /// # Errors
     ///
     /// [`SignInError`].
-    pub fn begin(&self, redirect_uri: String) -> Result<SignIn, SignInError> {
+    pub fn begin(&self, redirect_uri: String) -> Result<SignInRequest, SignInError> {
         let (state, verifier) = (random()?, random()?);
         let challenge = Sha256::digest(verifier.expose_secret());
         let request = CodeRequest {
@@ -89,7 +92,7 @@ impl Consent {
             state: state.expose_secret(),
             challenge: &BASE64_URL_SAFE_NO_PAD.encode(challenge),
         };
-        Ok(SignIn {
+        Ok(SignInRequest {
             url: self
                 .grant
                 .sign_in_url(request)
@@ -104,18 +107,22 @@ impl Consent {
     ///
     /// # Errors
     ///
-    /// [`Trouble`] says what a person must do.
-    pub async fn redeem(&self, sign_in: SignIn, code: SecretString) -> Result<Consented, Trouble> {
+    /// [`ProbeFailure`] says what a person must do.
+    pub async fn redeem(
+        &self,
+        sign_in: SignInRequest,
+        code: SecretString,
+    ) -> Result<ConsentResult, ProbeFailure> {
         let code = RedeemedCode {
             code,
             verifier: sign_in.verifier,
             redirect_uri: sign_in.redirect_uri,
         };
         let (access, refresh_token) = self.grant.redeem(&code).await?;
-        let Obtained {
+        let ObtainedToken {
             token, lifetime, ..
         } = access;
-        Ok(Consented {
+        Ok(ConsentResult {
             access: ProbedToken { token, lifetime },
             refresh_token,
         })
@@ -126,8 +133,11 @@ impl Consent {
     ///
     /// # Errors
     ///
-    /// As [`Probe::call`].
-    pub async fn call(&self, consented: &Consented) -> Result<Answered, (Trouble, Option<bool>)> {
+    /// As [`UpstreamProbe::call`].
+    pub async fn call(
+        &self,
+        consented: &ConsentResult,
+    ) -> Result<ProbeAnswer, (ProbeFailure, Option<bool>)> {
         self.probe.call(&consented.access, None).await
     }
 
@@ -137,14 +147,14 @@ impl Consent {
     /// # Errors
     ///
     /// When the folder cannot be written to. The file is then as it was.
-    pub async fn save(&self, consented: &Consented) -> io::Result<Option<String>> {
+    pub async fn save(&self, consented: &ConsentResult) -> io::Result<Option<String>> {
         self.grant.save(&consented.refresh_token).await
     }
 }
 
 // === impl SignIn ===
 
-impl SignIn {
+impl SignInRequest {
     /// Returns true if an answer with this `state` belongs to this sign-in (RFC 6749 §10.12).
     pub fn is_answered_by(&self, state: &str) -> bool {
         let expected = self.state.expose_secret().as_bytes();
@@ -154,7 +164,7 @@ impl SignIn {
 
 // === impl Trouble ===
 
-impl Trouble {
+impl ProbeFailure {
     /// Explains an error that Microsoft Entra ID redirects with instead of a code.
     pub fn of_sign_in(error: &str, description: &str) -> Self {
         let (said, action) = refused_sign_in(error, description);

@@ -6,13 +6,13 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::{
-    GrantFailure, Obtained,
-    endpoint::{Shown, TokenEndpoint, action},
-    secret_file::{NotReplaced, SecretFile},
+    GrantFailure, ObtainedToken,
+    endpoint::{GrantForm, TokenEndpoint, person_action},
+    secret_file::{ReplaceError, SecretFile},
 };
 use crate::{
     config::{GrantConfig, TokenAudience},
-    partner_center::{client::HttpClient, metrics::Metrics},
+    partner_center::{client::HttpClient, metrics::UpstreamMetrics},
     printable::to_printable_line,
 };
 
@@ -52,7 +52,7 @@ impl AuthorizationCode {
         grant: &GrantConfig,
         refresh_token_file: &Path,
         timeout: Duration,
-        metrics: Metrics,
+        metrics: UpstreamMetrics,
     ) -> Self {
         Self {
             grant: grant.clone(),
@@ -96,11 +96,11 @@ impl AuthorizationCode {
     pub(in crate::partner_center) async fn redeem(
         &self,
         code: &RedeemedCode,
-    ) -> Result<(Obtained, SecretString), GrantFailure> {
+    ) -> Result<(ObtainedToken, SecretString), GrantFailure> {
         let credential = self.endpoint.credential().await?;
         let granted = self
             .endpoint
-            .redeem(&credential, Shown::AuthorizationCode(code))
+            .redeem(&credential, GrantForm::AuthorizationCode(code))
             .await
             .map_err(|mut failure| {
                 // The endpoint calls it a grant, as it does a refresh token.
@@ -132,8 +132,8 @@ impl AuthorizationCode {
     ) -> io::Result<Option<String>> {
         match self.file.replace(refresh_token).await {
             Ok(()) => Ok(None),
-            Err(NotReplaced::Unwritten(error)) => Err(error),
-            Err(NotReplaced::Unflushed(error)) => Ok(Some(format!(
+            Err(ReplaceError::Unwritten(error)) => Err(error),
+            Err(ReplaceError::Unflushed(error)) => Ok(Some(format!(
                 "The folder of the refresh token cannot be flushed to disk ({error}): if this \
                  machine crashes, the token may be gone; check the disk."
             ))),
@@ -170,7 +170,7 @@ pub(in crate::partner_center) fn refused_sign_in(
             "the sign-in was cancelled or the consent declined: run `usage-proxy consent` again, \
              and accept what Microsoft asks for"
         }
-        _ => action(error, &codes),
+        _ => person_action(error, &codes),
     };
     (said, action.to_owned())
 }

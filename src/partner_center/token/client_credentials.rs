@@ -2,8 +2,8 @@
 //! that another call about usage takes them.
 
 use super::{
-    GrantFailure, Obtained,
-    endpoint::{Shown, TokenEndpoint},
+    GrantFailure, ObtainedToken,
+    endpoint::{GrantForm, TokenEndpoint},
     secret_file::Fingerprint,
 };
 
@@ -25,13 +25,13 @@ impl ClientCredentials {
         }
     }
 
-    pub(super) async fn obtain(&mut self) -> Result<Obtained, GrantFailure> {
+    pub(super) async fn obtain(&mut self) -> Result<ObtainedToken, GrantFailure> {
         self.shown = None;
         let credential = self.endpoint.credential().await?;
         self.shown = Some(Fingerprint::of(&credential.parts()));
         let granted = self
             .endpoint
-            .redeem(&credential, Shown::ClientCredentials)
+            .redeem(&credential, GrantForm::ClientCredentials)
             .await?;
         granted.access
     }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     GrantFailure,
-    secret_file::{SecretFile, Unreadable},
+    secret_file::{SecretFile, UnreadableSecret},
 };
 use crate::{certificate, config::ClientAuthConfig as ClientProofConfig};
 
@@ -46,7 +46,7 @@ pub(super) enum ClientProof {
 
 /// The proof as the files hold it now.
 #[derive(Clone, Debug)]
-pub(super) enum Credential {
+pub(super) enum ClientCredential {
     Secret(SecretString),
     Certificate {
         certificate: SecretString,
@@ -57,7 +57,7 @@ pub(super) enum Credential {
 
 /// What is sent of it.
 #[derive(Debug)]
-pub(super) enum Shown {
+pub(super) enum SentCredential {
     /// `client_secret`.
     Secret(SecretString),
     /// `client_assertion`.
@@ -66,7 +66,7 @@ pub(super) enum Shown {
 
 /// Who is sending the assertion, where to, and when.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sender<'a> {
+pub(super) struct CredentialSender<'a> {
     pub(super) client_id: &'a str,
     pub(super) token_url: &'a Url,
     pub(super) now: Timestamp,
@@ -74,7 +74,7 @@ pub(super) struct Sender<'a> {
 
 /// Claims of RFC 7523 §3, as Microsoft wants them.
 #[derive(Serialize)]
-struct Claims<'a> {
+struct AssertionClaims<'a> {
     aud: &'a str,
     iss: &'a str,
     sub: &'a str,
@@ -108,22 +108,22 @@ impl ClientProof {
     ///
     /// # Errors
     ///
-    /// [`Unreadable`] says which of them cannot be read.
-    pub(super) async fn read(&self) -> Result<Credential, Unreadable> {
+    /// [`UnreadableSecret`] says which of them cannot be read.
+    pub(super) async fn read(&self) -> Result<ClientCredential, UnreadableSecret> {
         Ok(match self {
-            Self::Secret(file) => Credential::Secret(file.read().await?),
-            Self::Certificate { certificate, key } => Credential::Certificate {
+            Self::Secret(file) => ClientCredential::Secret(file.read().await?),
+            Self::Certificate { certificate, key } => ClientCredential::Certificate {
                 certificate: certificate.read().await?,
                 key: key.read().await?,
             },
-            Self::FederatedToken(file) => Credential::FederatedToken(file.read().await?),
+            Self::FederatedToken(file) => ClientCredential::FederatedToken(file.read().await?),
         })
     }
 }
 
 // === impl Credential ===
 
-impl Credential {
+impl ClientCredential {
     /// Everything that tells it from another.
     pub(super) fn parts(&self) -> Vec<&SecretString> {
         match self {
@@ -149,10 +149,13 @@ impl Credential {
     /// # Errors
     ///
     /// [`GrantFailure`] names the file that does not hold what it should.
-    pub(super) fn show(&self, sender: Sender<'_>) -> Result<Shown, GrantFailure> {
+    pub(super) fn show(
+        &self,
+        sender: CredentialSender<'_>,
+    ) -> Result<SentCredential, GrantFailure> {
         match self {
-            Self::Secret(secret) => Ok(Shown::Secret(secret.clone())),
-            Self::FederatedToken(token) => Ok(Shown::Assertion(token.clone())),
+            Self::Secret(secret) => Ok(SentCredential::Secret(secret.clone())),
+            Self::FederatedToken(token) => Ok(SentCredential::Assertion(token.clone())),
             Self::Certificate { certificate, key } => sign(certificate, key, sender),
         }
     }
@@ -160,7 +163,7 @@ impl Credential {
 
 // === impl Shown ===
 
-impl Shown {
+impl SentCredential {
     /// What no answer may be quoted with.
     pub(super) fn secret(&self) -> &SecretString {
         match self {
@@ -172,14 +175,14 @@ impl Shown {
 fn sign(
     certificate: &SecretString,
     key: &SecretString,
-    sender: Sender<'_>,
-) -> Result<Shown, GrantFailure> {
+    sender: CredentialSender<'_>,
+) -> Result<SentCredential, GrantFailure> {
     let der = CertificateDer::from_pem_slice(certificate.expose_secret().as_bytes())
         .map_err(|_| unusable(CERTIFICATE, "a certificate in PEM"))?;
     let key = EncodingKey::from_rsa_pem(key.expose_secret().as_bytes())
         .map_err(|_| unusable(KEY, "an RSA key in PEM, unencrypted"))?;
     let nbf = sender.now.as_second();
-    let claims = Claims {
+    let claims = AssertionClaims {
         aud: sender.token_url.as_str(),
         iss: sender.client_id,
         sub: sender.client_id,
@@ -192,7 +195,7 @@ fn sign(
         ..Header::new(Algorithm::PS256)
     };
     jsonwebtoken::encode(&header, &claims, &key)
-        .map(|assertion| Shown::Assertion(assertion.into()))
+        .map(|assertion| SentCredential::Assertion(assertion.into()))
         .map_err(|_| unusable(KEY, "an RSA key of 2048 bits or more"))
 }
 

@@ -16,16 +16,16 @@ use serde_json::Value;
 use url::{Url, form_urlencoded};
 
 use super::{
-    GrantFailure, Obtained,
+    GrantFailure, ObtainedToken,
     authorization_code::{RedeemedCode, lasting},
-    client_proof::{self, ClientProof, Credential, Sender},
-    secret_file::Unreadable,
+    client_proof::{self, ClientCredential, ClientProof, CredentialSender},
+    secret_file::UnreadableSecret,
 };
 use crate::{
     config::{GrantConfig, TokenAudience},
     partner_center::{
-        client::{Answer, Exchange as _, ExchangeError, HttpClient},
-        metrics::Metrics,
+        client::{ExchangeError, HttpClient, HttpExchange as _, UpstreamReply},
+        metrics::UpstreamMetrics,
         spans, throttle,
         wire::without_byte_order_mark,
     },
@@ -57,12 +57,12 @@ pub(super) struct TokenEndpoint {
     proof: ClientProof,
     audience: TokenAudience,
     timeout: Duration,
-    metrics: Metrics,
+    metrics: UpstreamMetrics,
 }
 
 /// What is shown to get an access token.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Shown<'a> {
+pub(super) enum GrantForm<'a> {
     /// `grant_type=client_credentials`.
     ClientCredentials,
     /// `grant_type=refresh_token`.
@@ -73,16 +73,16 @@ pub(super) enum Shown<'a> {
 
 /// What the endpoint gave.
 #[derive(Debug)]
-pub(super) struct Granted {
+pub(super) struct GrantResponse {
     /// The access token, or what is wrong with it: a refresh token may have come all the same.
-    pub(super) access: Result<Obtained, GrantFailure>,
+    pub(super) access: Result<ObtainedToken, GrantFailure>,
     /// The refresh token that takes the place of the one shown, where one came.
     pub(super) refresh_token: Option<SecretString>,
 }
 
 /// A token answer, not checked yet. It holds secrets in plain text, so it has no `Debug`.
 #[derive(Deserialize)]
-struct TokenAnswer {
+struct TokenResponseBody {
     access_token: Option<String>,
     token_type: Option<String>,
     /// A number in v2, the same as text in v1.
@@ -92,7 +92,7 @@ struct TokenAnswer {
 
 /// An error answer (RFC 6749 §5.2, with Microsoft's additions).
 #[derive(Deserialize)]
-struct ErrorAnswer {
+struct TokenErrorBody {
     error: String,
     error_description: Option<String>,
     #[serde(default)]
@@ -107,7 +107,7 @@ impl TokenEndpoint {
         http: HttpClient,
         grant: &GrantConfig,
         timeout: Duration,
-        metrics: Metrics,
+        metrics: UpstreamMetrics,
     ) -> Self {
         Self {
             http,
@@ -124,8 +124,8 @@ impl TokenEndpoint {
     ///
     /// # Errors
     ///
-    /// [`Unreadable`] says why there is none.
-    pub(super) async fn credential(&self) -> Result<Credential, Unreadable> {
+    /// [`UnreadableSecret`] says why there is none.
+    pub(super) async fn credential(&self) -> Result<ClientCredential, UnreadableSecret> {
         let credential = self.proof.read().await?;
         self.metrics
             .client_certificate_expires(credential.expires_at());
@@ -139,12 +139,12 @@ impl TokenEndpoint {
     /// [`GrantFailure`] says whether asking again may help.
     pub(super) async fn redeem(
         &self,
-        credential: &Credential,
-        shown: Shown<'_>,
-    ) -> Result<Granted, GrantFailure> {
+        credential: &ClientCredential,
+        shown: GrantForm<'_>,
+    ) -> Result<GrantResponse, GrantFailure> {
         let clock = self.http.clock();
         let asked_at = clock.now();
-        let proof = credential.show(Sender {
+        let proof = credential.show(CredentialSender {
             client_id: &self.client_id,
             token_url: &self.url,
             now: clock.wall_time(),
@@ -170,30 +170,34 @@ impl TokenEndpoint {
         let mut secrets = credential.parts();
         secrets.push(proof.secret());
         match shown {
-            Shown::ClientCredentials => {}
-            Shown::RefreshToken(token) => secrets.push(token),
-            Shown::AuthorizationCode(code) => secrets.extend([&code.code, &code.verifier]),
+            GrantForm::ClientCredentials => {}
+            GrantForm::RefreshToken(token) => secrets.push(token),
+            GrantForm::AuthorizationCode(code) => secrets.extend([&code.code, &code.verifier]),
         }
         Err(read_failure(&answer, clock.wall_time(), &secrets))
     }
 
-    fn request(&self, proof: &client_proof::Shown, shown: Shown<'_>) -> reqwest::Request {
+    fn request(
+        &self,
+        proof: &client_proof::SentCredential,
+        shown: GrantForm<'_>,
+    ) -> reqwest::Request {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("client_id", &self.client_id);
         match proof {
-            client_proof::Shown::Secret(secret) => {
+            client_proof::SentCredential::Secret(secret) => {
                 form.append_pair("client_secret", secret.expose_secret())
             }
-            client_proof::Shown::Assertion(assertion) => form
+            client_proof::SentCredential::Assertion(assertion) => form
                 .append_pair("client_assertion_type", client_proof::JWT_BEARER)
                 .append_pair("client_assertion", assertion.expose_secret()),
         };
         match shown {
-            Shown::ClientCredentials => form.append_pair("grant_type", "client_credentials"),
-            Shown::RefreshToken(token) => form
+            GrantForm::ClientCredentials => form.append_pair("grant_type", "client_credentials"),
+            GrantForm::RefreshToken(token) => form
                 .append_pair("grant_type", "refresh_token")
                 .append_pair("refresh_token", token.expose_secret()),
-            Shown::AuthorizationCode(code) => form
+            GrantForm::AuthorizationCode(code) => form
                 .append_pair("grant_type", "authorization_code")
                 .append_pair("code", code.code.expose_secret())
                 .append_pair("redirect_uri", &code.redirect_uri)
@@ -201,7 +205,7 @@ impl TokenEndpoint {
         };
         match (&self.audience, shown) {
             (TokenAudience::Resource(resource), _) => form.append_pair("resource", resource),
-            (TokenAudience::Scope(scope), Shown::AuthorizationCode(_)) => {
+            (TokenAudience::Scope(scope), GrantForm::AuthorizationCode(_)) => {
                 form.append_pair("scope", &lasting(scope))
             }
             (TokenAudience::Scope(scope), _) => form.append_pair("scope", scope),
@@ -219,7 +223,7 @@ impl TokenEndpoint {
 }
 
 /// Reads an answer of 200.
-fn read_granted(answer: &Answer, asked_at: Instant) -> Result<Granted, GrantFailure> {
+fn read_granted(answer: &UpstreamReply, asked_at: Instant) -> Result<GrantResponse, GrantFailure> {
     let no_token = |cause: &str| {
         GrantFailure::passing(
             "the token endpoint's answer is no access token",
@@ -227,7 +231,7 @@ fn read_granted(answer: &Answer, asked_at: Instant) -> Result<Granted, GrantFail
         )
     };
     // The fault of serde would quote the answer, and so perhaps the token.
-    let read: TokenAnswer = serde_json::from_slice(without_byte_order_mark(&answer.body))
+    let read: TokenResponseBody = serde_json::from_slice(without_byte_order_mark(&answer.body))
         .map_err(|_| no_token("expected a JSON object with access_token"))?;
     let lifetime = lifetime(read.expires_in.as_ref());
     let is_bearer = |of: &String| of.eq_ignore_ascii_case("bearer");
@@ -235,14 +239,14 @@ fn read_granted(answer: &Answer, asked_at: Instant) -> Result<Granted, GrantFail
         Some(_) if !read.token_type.as_ref().is_none_or(is_bearer) => {
             Err(no_token("expected token_type Bearer"))
         }
-        Some(token) if !lifetime.is_zero() => Ok(Obtained {
+        Some(token) if !lifetime.is_zero() => Ok(ObtainedToken {
             token: SecretString::from(token),
             lifetime: Some(lifetime),
             asked_at,
         }),
         _ => Err(no_token("expected a token that is good for a while")),
     };
-    Ok(Granted {
+    Ok(GrantResponse {
         access,
         refresh_token: read
             .refresh_token
@@ -263,14 +267,18 @@ fn lifetime(expires_in: Option<&Value>) -> Duration {
 }
 
 /// Reads an answer other than 200.
-fn read_failure(answer: &Answer, wall: Timestamp, secrets: &[&SecretString]) -> GrantFailure {
+fn read_failure(
+    answer: &UpstreamReply,
+    wall: Timestamp,
+    secrets: &[&SecretString],
+) -> GrantFailure {
     let status = answer.status;
     let passing = |cause: String| {
         GrantFailure::passing("the token endpoint has a fault of its own", cause)
             .not_before(throttle::retry_after(&answer.headers, wall))
     };
     let read = serde_json::from_slice(without_byte_order_mark(&answer.body));
-    let Ok::<ErrorAnswer, _>(read) = read else {
+    let Ok::<TokenErrorBody, _>(read) = read else {
         // Some gateway on the way, or not a token endpoint at all.
         return passing(format!(
             "status {status} without an OAuth error; if it stays, check upstream.auth.token_url"
@@ -288,13 +296,13 @@ fn read_failure(answer: &Answer, wall: Timestamp, secrets: &[&SecretString]) -> 
     if status.is_server_error() || matches!(status.as_u16(), 408 | 429) || read.is_passing() {
         return passing(cause);
     }
-    GrantFailure::refused(action(&read.error, &read.error_codes), cause)
+    GrantFailure::refused(person_action(&read.error, &read.error_codes), cause)
         .of_refresh_token(read.error == "invalid_grant" || read.error == "interaction_required")
 }
 
 // === impl ErrorAnswer ===
 
-impl ErrorAnswer {
+impl TokenErrorBody {
     /// Whether it is throttling, which is dressed as `invalid_grant`.
     fn is_request_loop(&self) -> bool {
         self.error_codes.contains(&50196)
@@ -332,7 +340,7 @@ impl ErrorAnswer {
 }
 
 /// What a person must do, by AADSTS code where one says more than the error does.
-pub(super) fn action(error: &str, codes: &[u64]) -> &'static str {
+pub(super) fn person_action(error: &str, codes: &[u64]) -> &'static str {
     codes
         .iter()
         .find_map(|code| action_by_code(*code))

@@ -11,17 +11,17 @@ use super::{
     client_credentials::ClientCredentials,
     endpoint::TokenEndpoint,
     refresh_token::RefreshToken,
-    secret_file::{SecretFile, Unreadable},
+    secret_file::{SecretFile, UnreadableSecret},
     token_file::TokenFile,
 };
 use crate::{
     config::{AuthConfig, UpstreamConfig},
-    partner_center::{client::HttpClient, metrics::Metrics},
+    partner_center::{client::HttpClient, metrics::UpstreamMetrics},
 };
 
 /// How access tokens are had.
 #[derive(Debug)]
-pub(in crate::partner_center) enum Grant {
+pub(in crate::partner_center) enum TokenGrant {
     RefreshToken(Box<RefreshToken>),
     ClientCredentials(Box<ClientCredentials>),
     TokenFile(TokenFile),
@@ -29,7 +29,7 @@ pub(in crate::partner_center) enum Grant {
 
 /// An access token as it came.
 #[derive(Debug)]
-pub(in crate::partner_center) struct Obtained {
+pub(in crate::partner_center) struct ObtainedToken {
     pub(in crate::partner_center) token: SecretString,
     /// Counted from `asked_at`; `None` when nobody said.
     pub(in crate::partner_center) lifetime: Option<Duration>,
@@ -41,7 +41,7 @@ pub(in crate::partner_center) struct Obtained {
 #[derive(Clone, Debug)]
 pub(in crate::partner_center) struct GrantFailure {
     /// Whether asking again may help.
-    pub(in crate::partner_center) kind: FailureKind,
+    pub(in crate::partner_center) kind: GrantFailureKind,
     /// What anyone may know: no secret, no address.
     pub(in crate::partner_center) detail: Arc<str>,
     /// What the log says besides; no secret either.
@@ -49,7 +49,7 @@ pub(in crate::partner_center) struct GrantFailure {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::partner_center) enum FailureKind {
+pub(in crate::partner_center) enum GrantFailureKind {
     /// It may work a moment later.
     Passing {
         /// The least pause that was asked for.
@@ -64,11 +64,11 @@ pub(in crate::partner_center) enum FailureKind {
 
 // === impl Grant ===
 
-impl Grant {
+impl TokenGrant {
     pub(in crate::partner_center) fn from_config(
         config: &UpstreamConfig,
         http: &HttpClient,
-        metrics: &Metrics,
+        metrics: &UpstreamMetrics,
     ) -> Self {
         let endpoint = |grant| {
             TokenEndpoint::new(http.clone(), grant, config.attempt_timeout, metrics.clone())
@@ -93,7 +93,9 @@ impl Grant {
     }
 
     /// Makes one attempt.
-    pub(in crate::partner_center) async fn obtain(&mut self) -> Result<Obtained, GrantFailure> {
+    pub(in crate::partner_center) async fn obtain(
+        &mut self,
+    ) -> Result<ObtainedToken, GrantFailure> {
         match self {
             Self::RefreshToken(grant) => grant.obtain().await,
             Self::ClientCredentials(grant) => grant.obtain().await,
@@ -133,7 +135,7 @@ impl Grant {
 impl GrantFailure {
     pub(super) fn passing(detail: &str, cause: String) -> Self {
         Self {
-            kind: FailureKind::Passing { not_before: None },
+            kind: GrantFailureKind::Passing { not_before: None },
             detail: detail.into(),
             cause,
         }
@@ -141,7 +143,7 @@ impl GrantFailure {
 
     pub(super) fn refused(action: &str, cause: String) -> Self {
         Self {
-            kind: FailureKind::Refused {
+            kind: GrantFailureKind::Refused {
                 of_refresh_token: false,
             },
             detail: action.into(),
@@ -151,7 +153,7 @@ impl GrantFailure {
 
     /// With the least pause that was asked for; a refusal stays one.
     pub(super) fn not_before(mut self, pause: Option<Duration>) -> Self {
-        if let FailureKind::Passing { not_before } = &mut self.kind {
+        if let GrantFailureKind::Passing { not_before } = &mut self.kind {
             *not_before = pause;
         }
         self
@@ -159,7 +161,7 @@ impl GrantFailure {
 
     /// With whether the refresh token itself was refused; a passing failure stays one.
     pub(super) fn of_refresh_token(mut self, refused: bool) -> Self {
-        if let FailureKind::Refused { of_refresh_token } = &mut self.kind {
+        if let GrantFailureKind::Refused { of_refresh_token } = &mut self.kind {
             *of_refresh_token = refused;
         }
         self
@@ -167,14 +169,14 @@ impl GrantFailure {
 
     pub(super) fn refuses_refresh_token(&self) -> bool {
         self.kind
-            == FailureKind::Refused {
+            == GrantFailureKind::Refused {
                 of_refresh_token: true,
             }
     }
 }
 
-impl From<Unreadable> for GrantFailure {
-    fn from(fault: Unreadable) -> Self {
+impl From<UnreadableSecret> for GrantFailure {
+    fn from(fault: UnreadableSecret) -> Self {
         let action = format!("a credential cannot be read: {fault}");
         Self::refused(&action, fault.to_string())
     }

@@ -6,12 +6,12 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    GrantFailure, Obtained,
-    client_proof::Credential,
-    endpoint::{Shown, TokenEndpoint},
-    secret_file::{Fingerprint, NotReplaced, SecretFile, Unreadable},
+    GrantFailure, ObtainedToken,
+    client_proof::ClientCredential,
+    endpoint::{GrantForm, TokenEndpoint},
+    secret_file::{Fingerprint, ReplaceError, SecretFile, UnreadableSecret},
 };
-use crate::{clock::SharedClock, partner_center::metrics::Metrics};
+use crate::{clock::SharedClock, partner_center::metrics::UpstreamMetrics};
 
 /// The `refresh_token` grant (RFC 6749 §6).
 #[derive(Debug)]
@@ -19,16 +19,16 @@ pub(in crate::partner_center) struct RefreshToken {
     endpoint: TokenEndpoint,
     file: SecretFile,
     /// The newest token, while it could not be written; it wins over the one that it replaces.
-    unsaved: Option<Unsaved>,
+    unsaved: Option<UnsavedRefreshToken>,
     /// Of what was shown last, or took its place; `None` when it could not be read.
     shown: Option<Fingerprint>,
     clock: SharedClock,
-    metrics: Metrics,
+    metrics: UpstreamMetrics,
 }
 
 /// A rotated token that is held in memory alone.
 #[derive(Debug)]
-struct Unsaved {
+struct UnsavedRefreshToken {
     token: SecretString,
     /// Of the token in the file that it replaces: itself, where the file has it and only the
     /// folder was not flushed.
@@ -42,7 +42,7 @@ impl RefreshToken {
         endpoint: TokenEndpoint,
         file: SecretFile,
         clock: SharedClock,
-        metrics: Metrics,
+        metrics: UpstreamMetrics,
     ) -> Self {
         Self {
             endpoint,
@@ -55,7 +55,7 @@ impl RefreshToken {
     }
 
     /// Redeems the refresh token, and keeps the one that replaces it before all else.
-    pub(super) async fn obtain(&mut self) -> Result<Obtained, GrantFailure> {
+    pub(super) async fn obtain(&mut self) -> Result<ObtainedToken, GrantFailure> {
         self.shown = None;
         self.save().await;
         let (credential, token) = self.credentials().await?;
@@ -63,7 +63,7 @@ impl RefreshToken {
 
         let granted = self
             .endpoint
-            .redeem(&credential, Shown::RefreshToken(&token))
+            .redeem(&credential, GrantForm::RefreshToken(&token))
             .await
             .inspect_err(|failure| {
                 if failure.refuses_refresh_token() {
@@ -80,7 +80,7 @@ impl RefreshToken {
                 Some(unsaved) => unsaved.replaces,
                 None => Fingerprint::of(&[&token]),
             };
-            self.unsaved = Some(Unsaved {
+            self.unsaved = Some(UnsavedRefreshToken {
                 token: rotated,
                 replaces,
             });
@@ -121,7 +121,7 @@ impl RefreshToken {
                 self.unsaved = None;
                 tracing::info!("the rotated refresh token was written to its file");
             }
-            Err(NotReplaced::Unflushed(error)) => {
+            Err(ReplaceError::Unflushed(error)) => {
                 unsaved.replaces = Fingerprint::of(&[&unsaved.token]);
                 tracing::error!(
                     path = %self.file.path().display(),
@@ -130,7 +130,7 @@ impl RefreshToken {
                      disk: if this machine crashes, the old token may come back; check the disk"
                 );
             }
-            Err(NotReplaced::Unwritten(error)) => tracing::error!(
+            Err(ReplaceError::Unwritten(error)) => tracing::error!(
                 path = %self.file.path().display(),
                 %error,
                 "the rotated refresh token cannot be written and is held in memory alone: make \
@@ -151,7 +151,7 @@ impl RefreshToken {
         }
     }
 
-    async fn credentials(&self) -> Result<(Credential, SecretString), Unreadable> {
+    async fn credentials(&self) -> Result<(ClientCredential, SecretString), UnreadableSecret> {
         let credential = self.endpoint.credential().await?;
         if let Some(unsaved) = &self.unsaved {
             return Ok((credential, unsaved.token.clone()));
@@ -172,7 +172,7 @@ impl RefreshToken {
 }
 
 /// Of all that is shown together.
-fn fingerprint(credential: &Credential, token: &SecretString) -> Fingerprint {
+fn fingerprint(credential: &ClientCredential, token: &SecretString) -> Fingerprint {
     let mut parts = credential.parts();
     parts.push(token);
     Fingerprint::of(&parts)
@@ -190,14 +190,14 @@ mod tests {
         config::AuthConfig,
         partner_center::{
             client::HttpClient,
-            support::{Auth, Fixture},
+            test_support::{TestCredentials, UpstreamFixture},
         },
     };
 
     #[tokio::test]
     async fn a_folder_that_was_not_flushed_is_not_taken_for_another_replicas_token() {
         static BROKEN: AtomicBool = AtomicBool::new(true);
-        let fixture = Fixture::new(Auth::RefreshToken).await;
+        let fixture = UpstreamFixture::new(TestCredentials::RefreshToken).await;
         let AuthConfig::RefreshToken {
             grant: config,
             refresh_token_file,
@@ -206,7 +206,7 @@ mod tests {
             panic!("the fixture redeems a refresh token");
         };
         let http = HttpClient::build(&fixture.config, fixture.clock.clone()).unwrap();
-        let metrics = Metrics::register(&fixture.registry).unwrap();
+        let metrics = UpstreamMetrics::register(&fixture.registry).unwrap();
         let endpoint = TokenEndpoint::new(
             http,
             config,
@@ -221,7 +221,7 @@ mod tests {
         });
         let mut grant = RefreshToken::new(endpoint, file, fixture.clock.clone(), metrics);
         let [old, rotated] = ["refresh-1", "refresh-2"].map(SecretString::from);
-        grant.unsaved = Some(Unsaved {
+        grant.unsaved = Some(UnsavedRefreshToken {
             token: rotated,
             replaces: Fingerprint::of(&[&old]),
         });

@@ -35,14 +35,14 @@ pub(super) struct Fingerprint([u8; 32]);
 /// A secret that cannot be had; names the configuration key, never the path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {fault}")]
-pub(super) struct Unreadable {
+pub(super) struct UnreadableSecret {
     key: &'static str,
     fault: String,
 }
 
 /// A secret that was not replaced durably.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NotReplaced {
+pub(super) enum ReplaceError {
     /// The file is as it was.
     #[error(transparent)]
     Unwritten(#[from] io::Error),
@@ -81,12 +81,12 @@ impl SecretFile {
     ///
     /// # Errors
     ///
-    /// [`Unreadable`] when there is no file, no text, or nothing in it.
-    pub(super) async fn read(&self) -> Result<SecretString, Unreadable> {
+    /// [`UnreadableSecret`] when there is no file, no text, or nothing in it.
+    pub(super) async fn read(&self) -> Result<SecretString, UnreadableSecret> {
         let path = self.path.clone();
         blocking(move || read(&path))
             .await
-            .map_err(|fault| Unreadable {
+            .map_err(|fault| UnreadableSecret {
                 key: self.key,
                 fault: fault.to_string(),
             })
@@ -98,19 +98,19 @@ impl SecretFile {
     ///
     /// # Errors
     ///
-    /// [`NotReplaced`] says which secret the file has then.
+    /// [`ReplaceError`] says which secret the file has then.
     ///
     /// # Cancel safety
     ///
     /// Once begun, the write is carried through on a thread of its own.
-    pub(super) async fn replace(&self, secret: &SecretString) -> Result<(), NotReplaced> {
+    pub(super) async fn replace(&self, secret: &SecretString) -> Result<(), ReplaceError> {
         let (path, flush_folder) = (self.path.clone(), self.flush_folder);
         let secret = secret.clone();
         let flushed = blocking(move || {
             let folder = replace(&path, &secret)?;
             Ok(flush_folder(&folder))
         });
-        flushed.await?.map_err(NotReplaced::Unflushed)
+        flushed.await?.map_err(ReplaceError::Unflushed)
     }
 
     /// When the file was last written; `None` where nobody can tell.

@@ -6,28 +6,28 @@ use tokio::sync::Notify;
 use super::*;
 use crate::{
     config::ClientAuthConfig,
-    partner_center::support::{Auth, Fixture, Reply, ask_insights, ok},
+    partner_center::test_support::{TestCredentials, TestReply, UpstreamFixture, ask_insights, ok},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn refused(error: &str, code: u32) -> Reply {
+fn refused(error: &str, code: u32) -> TestReply {
     let description = format!("AADSTS{code}: no");
     let body = json!({ "error": error, "error_codes": [code], "error_description": description });
-    Reply::json(400, &body)
+    TestReply::json(400, &body)
 }
 
-fn unauthorized(code: &str) -> Reply {
-    Reply::json(401, &json!({ "code": code, "description": "no" }))
+fn unauthorized(code: &str) -> TestReply {
+    TestReply::json(401, &json!({ "code": code, "description": "no" }))
 }
 
 #[tokio::test]
 async fn concurrent_callers_share_one_token_request() {
     let gate = Arc::new(Notify::new());
-    let fixture = Fixture::new(Auth::ClientCredentials).await;
+    let fixture = UpstreamFixture::new(TestCredentials::ClientCredentials).await;
     fixture
         .login
-        .replies([Reply::token("access-1", None).held(&gate)]);
+        .replies([TestReply::token("access-1", None).held(&gate)]);
     fixture.api.replies([ok(), ok(), ok()]);
     let partner_center = fixture.start();
     assert!(matches!(
@@ -55,13 +55,13 @@ async fn concurrent_callers_share_one_token_request() {
 
 #[tokio::test]
 async fn a_federated_token_is_read_again_at_each_redemption() {
-    let mut fixture = Fixture::new(Auth::ClientCredentials).await;
+    let mut fixture = UpstreamFixture::new(TestCredentials::ClientCredentials).await;
     fixture.write("federated", "workload-1");
     let federated_token_file = fixture.path("federated");
     fixture.prove_by(ClientAuthConfig::FederatedToken {
         federated_token_file,
     });
-    let replies = ["access-1", "access-2"].map(|token| Reply::token(token, None));
+    let replies = ["access-1", "access-2"].map(|token| TestReply::token(token, None));
     fixture.login.replies(replies);
     fixture.api.replies([ok(), unauthorized("800001"), ok()]);
     let partner_center = fixture.start();
@@ -90,12 +90,12 @@ async fn a_federated_token_is_read_again_at_each_redemption() {
 
 #[tokio::test]
 async fn a_fresh_token_that_no_retry_is_left_for_serves_the_next_call() {
-    let fixture = Fixture::new(Auth::ClientCredentials).await;
-    let replies = ["access-1", "access-2"].map(|token| Reply::token(token, None));
+    let fixture = UpstreamFixture::new(TestCredentials::ClientCredentials).await;
+    let replies = ["access-1", "access-2"].map(|token| TestReply::token(token, None));
     fixture.login.replies(replies);
     let partner_center = fixture.start();
     // Ten retries are all there are, with so few calls.
-    let failing = [(); 13].map(|()| Reply::status(500));
+    let failing = [(); 13].map(|()| TestReply::status(500));
     fixture.api.replies(failing);
     fixture.api.replies([ok(), unauthorized("800001"), ok()]);
     for _ in 0..3 {
@@ -118,10 +118,10 @@ async fn a_fresh_token_that_no_retry_is_left_for_serves_the_next_call() {
 #[tokio::test]
 async fn a_rotated_refresh_token_is_on_disk_before_the_access_token_is_used() {
     let gate = Arc::new(Notify::new());
-    let fixture = Fixture::new(Auth::RefreshToken).await;
+    let fixture = UpstreamFixture::new(TestCredentials::RefreshToken).await;
     fixture
         .login
-        .replies([Reply::token("access-1", Some("refresh-2"))]);
+        .replies([TestReply::token("access-1", Some("refresh-2"))]);
     fixture.api.replies([ok().held(&gate)]);
     let partner_center = fixture.start();
 
@@ -144,10 +144,10 @@ async fn a_rotated_refresh_token_is_on_disk_before_the_access_token_is_used() {
 #[tokio::test]
 async fn a_refresh_token_that_a_person_put_there_is_never_written_over() {
     let gate = Arc::new(Notify::new());
-    let fixture = Fixture::new(Auth::RefreshToken).await;
+    let fixture = UpstreamFixture::new(TestCredentials::RefreshToken).await;
     fixture
         .login
-        .replies([Reply::token("access-1", Some("refresh-2")).held(&gate)]);
+        .replies([TestReply::token("access-1", Some("refresh-2")).held(&gate)]);
     fixture.api.replies([ok()]);
     let (here, away) = (fixture.path("rotating"), fixture.path("away"));
     let partner_center = fixture.start();
@@ -171,10 +171,10 @@ async fn a_refresh_token_that_a_person_put_there_is_never_written_over() {
 #[tokio::test]
 async fn a_refresh_token_that_cannot_be_written_is_kept_and_written_later() {
     let gate = Arc::new(Notify::new());
-    let fixture = Fixture::new(Auth::RefreshToken).await;
+    let fixture = UpstreamFixture::new(TestCredentials::RefreshToken).await;
     fixture
         .login
-        .replies([Reply::token("access-1", Some("refresh-2")).held(&gate)]);
+        .replies([TestReply::token("access-1", Some("refresh-2")).held(&gate)]);
     fixture.api.replies([ok()]);
     let (here, away) = (fixture.path("rotating"), fixture.path("away"));
     let partner_center = fixture.start();
@@ -199,8 +199,8 @@ async fn a_refresh_token_that_cannot_be_written_is_kept_and_written_later() {
 #[tokio::test]
 async fn a_refresh_token_in_memory_alone_is_tried_once_more_at_the_end() {
     let gate = Arc::new(Notify::new());
-    let fixture = Fixture::new(Auth::RefreshToken).await;
-    let reply = Reply::token("access-1", Some("refresh-2")).held(&gate);
+    let fixture = UpstreamFixture::new(TestCredentials::RefreshToken).await;
+    let reply = TestReply::token("access-1", Some("refresh-2")).held(&gate);
     fixture.login.replies([reply]);
     fixture.api.replies([ok()]);
     let (here, away) = (fixture.path("rotating"), fixture.path("away"));
@@ -223,10 +223,10 @@ async fn a_refresh_token_in_memory_alone_is_tried_once_more_at_the_end() {
 #[tokio::test]
 async fn a_caller_that_goes_away_cancels_no_token_request() {
     let gate = Arc::new(Notify::new());
-    let fixture = Fixture::new(Auth::ClientCredentials).await;
+    let fixture = UpstreamFixture::new(TestCredentials::ClientCredentials).await;
     fixture
         .login
-        .replies([Reply::token("access-1", None).held(&gate)]);
+        .replies([TestReply::token("access-1", None).held(&gate)]);
     fixture.api.replies([ok()]);
     let partner_center = fixture.start();
 
@@ -245,10 +245,10 @@ async fn a_caller_that_goes_away_cancels_no_token_request() {
 #[tokio::test]
 async fn a_token_is_renewed_ahead_of_its_end_while_the_old_one_serves() {
     let gate = Arc::new(Notify::new());
-    let fixture = Fixture::new(Auth::ClientCredentials).await;
+    let fixture = UpstreamFixture::new(TestCredentials::ClientCredentials).await;
     fixture.login.replies([
-        Reply::token("access-1", None),
-        Reply::token("access-2", None).held(&gate),
+        TestReply::token("access-1", None),
+        TestReply::token("access-2", None).held(&gate),
     ]);
     fixture.api.replies([ok(), ok()]);
     let partner_center = fixture.start();
@@ -264,8 +264,8 @@ async fn a_token_is_renewed_ahead_of_its_end_while_the_old_one_serves() {
 
 #[tokio::test]
 async fn a_401_is_answered_once_with_a_fresh_token() {
-    let fixture = Fixture::new(Auth::ClientCredentials).await;
-    let tokens = ["access-1", "access-2"].map(|token| Reply::token(token, None));
+    let fixture = UpstreamFixture::new(TestCredentials::ClientCredentials).await;
+    let tokens = ["access-1", "access-2"].map(|token| TestReply::token(token, None));
     fixture.login.replies(tokens);
     fixture
         .api
@@ -291,8 +291,8 @@ async fn a_401_is_answered_once_with_a_fresh_token() {
 
 #[tokio::test]
 async fn missing_multi_factor_proof_is_final_and_needs_a_person() {
-    let fixture = Fixture::new(Auth::ClientCredentials).await;
-    fixture.login.replies([Reply::token("access-1", None)]);
+    let fixture = UpstreamFixture::new(TestCredentials::ClientCredentials).await;
+    fixture.login.replies([TestReply::token("access-1", None)]);
     fixture.api.replies([unauthorized("900421"), ok()]);
     let partner_center = fixture.start();
 
@@ -310,10 +310,10 @@ async fn missing_multi_factor_proof_is_final_and_needs_a_person() {
 
 #[tokio::test]
 async fn refused_credentials_are_shown_again_only_when_they_are_others() {
-    let fixture = Fixture::new(Auth::RefreshToken).await;
+    let fixture = UpstreamFixture::new(TestCredentials::RefreshToken).await;
     fixture.login.replies([
         refused("invalid_grant", 50173),
-        Reply::token("access-1", None),
+        TestReply::token("access-1", None),
     ]);
     fixture.api.replies([ok()]);
     let partner_center = fixture.start();
@@ -336,10 +336,10 @@ async fn refused_credentials_are_shown_again_only_when_they_are_others() {
 
 #[tokio::test]
 async fn a_passing_failure_fails_waiters_at_once_and_is_tried_again() {
-    let fixture = Fixture::new(Auth::ClientCredentials).await;
+    let fixture = UpstreamFixture::new(TestCredentials::ClientCredentials).await;
     fixture
         .login
-        .replies([Reply::status(503), Reply::token("access-1", None)]);
+        .replies([TestReply::status(503), TestReply::token("access-1", None)]);
     fixture.api.replies([ok()]);
     let partner_center = fixture.start();
 
@@ -354,7 +354,7 @@ async fn a_passing_failure_fails_waiters_at_once_and_is_tried_again() {
 
 #[tokio::test]
 async fn another_programs_token_is_read_again_when_it_changes() {
-    let fixture = Fixture::new(Auth::TokenFile).await;
+    let fixture = UpstreamFixture::new(TestCredentials::TokenFile).await;
     fixture.api.replies([ok(), ok(), unauthorized("400"), ok()]);
     let partner_center = fixture.start();
     ask_insights(&partner_center).await.unwrap();
@@ -383,10 +383,10 @@ async fn another_programs_token_is_read_again_when_it_changes() {
 
 #[tokio::test]
 async fn nothing_that_can_be_printed_tells_a_secret() {
-    let fixture = Fixture::new(Auth::RefreshToken).await;
+    let fixture = UpstreamFixture::new(TestCredentials::RefreshToken).await;
     fixture
         .login
-        .replies([Reply::token("access-1", Some("refresh-2"))]);
+        .replies([TestReply::token("access-1", Some("refresh-2"))]);
     fixture.api.replies([ok()]);
     let partner_center = fixture.start();
     let fetched = ask_insights(&partner_center).await.unwrap();

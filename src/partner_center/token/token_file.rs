@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{GrantFailure, Obtained, secret_file::SecretFile};
+use super::{GrantFailure, ObtainedToken, secret_file::SecretFile};
 use crate::clock::SharedClock;
 
 /// The file of another program's token.
@@ -26,7 +26,7 @@ impl TokenFile {
     }
 
     /// Reads the token. Its lifetime is the business of whoever writes it.
-    pub(super) async fn obtain(&self) -> Result<Obtained, GrantFailure> {
+    pub(super) async fn obtain(&self) -> Result<ObtainedToken, GrantFailure> {
         let asked_at = self.clock.now();
         // A sidecar may not have written yet, or write again at this moment.
         let token = self.file.read().await.map_err(|fault| {
@@ -35,7 +35,7 @@ impl TokenFile {
                 fault.to_string(),
             )
         })?;
-        Ok(Obtained {
+        Ok(ObtainedToken {
             token,
             lifetime: None,
             asked_at,

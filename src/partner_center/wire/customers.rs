@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Links, Malformed, NextLink, Rows, decode};
+use super::{MalformedResponse, NextLink, PageLinks, RowList, decode};
 use crate::domain::{CustomerEntry, CustomerId, ListedCustomer};
 
 /// One page of the list of customers.
@@ -19,16 +19,16 @@ pub(in crate::partner_center) struct CustomersPage {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Body<'a> {
+struct CustomersBody<'a> {
     total_count: Option<u64>,
     #[serde(borrow)]
-    items: Rows<&'a RawValue>,
-    links: Option<Links>,
+    items: RowList<&'a RawValue>,
+    links: Option<PageLinks>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Customer {
+struct CustomerBody {
     id: String,
     company_profile: Option<CompanyProfile>,
 }
@@ -44,13 +44,15 @@ struct CompanyProfile {
 ///
 /// # Errors
 ///
-/// [`Malformed`], also where a customer has no id: nobody could say who may see it.
-pub(in crate::partner_center) fn decode_customers(body: &[u8]) -> Result<CustomersPage, Malformed> {
-    let body: Body<'_> = decode(body)?;
+/// [`MalformedResponse`], also where a customer has no id: nobody could say who may see it.
+pub(in crate::partner_center) fn decode_customers(
+    body: &[u8],
+) -> Result<CustomersPage, MalformedResponse> {
+    let body: CustomersBody<'_> = decode(body)?;
     let customers = body.items.0.into_iter().enumerate().map(|(index, raw)| {
-        let at = |Malformed(fault)| match fault.strip_prefix("the body: ") {
-            Some(fault) => Malformed(format!("items[{index}]: {fault}")),
-            None => Malformed(format!("items[{index}].{fault}")),
+        let at = |MalformedResponse(fault)| match fault.strip_prefix("the body: ") {
+            Some(fault) => MalformedResponse(format!("items[{index}]: {fault}")),
+            None => MalformedResponse(format!("items[{index}].{fault}")),
         };
         customer(raw).map_err(at)
     });
@@ -64,10 +66,10 @@ pub(in crate::partner_center) fn decode_customers(body: &[u8]) -> Result<Custome
     })
 }
 
-fn customer(raw: &RawValue) -> Result<ListedCustomer, Malformed> {
-    let customer: Customer = decode(raw.get().as_bytes())?;
-    let id =
-        CustomerId::parse(&customer.id).map_err(|invalid| Malformed(format!("id: {invalid}")))?;
+fn customer(raw: &RawValue) -> Result<ListedCustomer, MalformedResponse> {
+    let customer: CustomerBody = decode(raw.get().as_bytes())?;
+    let id = CustomerId::parse(&customer.id)
+        .map_err(|invalid| MalformedResponse(format!("id: {invalid}")))?;
     let (name, domain) = match customer.company_profile {
         Some(profile) => (profile.company_name, profile.domain),
         None => (None, None),
@@ -90,7 +92,7 @@ mod tests {
 
     const ID: &str = "4D3CF487-70F4-4E1E-9FF1-B2BFCE8D9F04";
 
-    fn decoded(body: &Value) -> Result<CustomersPage, Malformed> {
+    fn decoded(body: &Value) -> Result<CustomersPage, MalformedResponse> {
         decode_customers(body.to_string().as_bytes())
     }
 

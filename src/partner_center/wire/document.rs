@@ -2,20 +2,23 @@
 
 use serde::Deserialize;
 
-use super::{Links, Malformed, Rows, Unusable, check_owner, check_whole, decode, processed_at};
+use super::{
+    MalformedResponse, PageLinks, RowList, UnusableResponse, check_owner, check_whole, decode,
+    processed_at,
+};
 use crate::domain::{CustomerId, DocumentSummary, RowName};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+struct DocumentBody {
     total_count: Option<u64>,
-    items: Rows<Row>,
-    links: Option<Links>,
+    items: RowList<DocumentRow>,
+    links: Option<PageLinks>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Row {
+struct DocumentRow {
     customer_id: Option<String>,
     customer_tenant_id: Option<String>,
     service_name: Option<String>,
@@ -30,19 +33,19 @@ struct Row {
 ///
 /// # Errors
 ///
-/// [`Unusable`], also when the body is only a part of the collection.
+/// [`UnusableResponse`], also when the body is only a part of the collection.
 pub(in crate::partner_center) fn decode_document(
     body: &[u8],
     owner: Option<CustomerId>,
-) -> Result<DocumentSummary, Unusable> {
-    let body: Body = decode(body)?;
+) -> Result<DocumentSummary, UnusableResponse> {
+    let body: DocumentBody = decode(body)?;
     let goes_on = body.links.is_some_and(|links| links.next.is_some());
-    let Rows(items) = body.items;
+    let RowList(items) = body.items;
     check_whole(body.total_count, items.len(), goes_on)?;
     let mut newest = None;
     let mut rows = Vec::with_capacity(items.len());
     for (index, row) in items.into_iter().enumerate() {
-        let at = |fault: Malformed| Malformed(format!("items[{index}].{fault}"));
+        let at = |fault: MalformedResponse| MalformedResponse(format!("items[{index}].{fault}"));
         if let Some(owner) = owner {
             let told = [
                 ("customerId", &row.customer_id),
@@ -70,7 +73,10 @@ mod tests {
     use super::*;
     use crate::domain::samples;
 
-    fn decoded(items: &Value, owner: Option<CustomerId>) -> Result<DocumentSummary, Unusable> {
+    fn decoded(
+        items: &Value,
+        owner: Option<CustomerId>,
+    ) -> Result<DocumentSummary, UnusableResponse> {
         let body = json!({ "items": items, "totalCount": items.as_array().unwrap().len() });
         decode_document(format!("\u{feff}{body}").as_bytes(), owner)
     }
@@ -100,7 +106,7 @@ mod tests {
 
         assert!(decoded(&json!([own, {}]), Some(customer)).is_ok());
         let refused = decoded(&json!([own, other]), Some(customer)).unwrap_err();
-        assert!(matches!(refused, Unusable::OtherCustomer(_)));
+        assert!(matches!(refused, UnusableResponse::OtherCustomer(_)));
         assert!(
             refused.to_string().starts_with("items[1].customerId: "),
             "{refused}"
@@ -119,7 +125,10 @@ mod tests {
             json!({ "items": [{ "serviceName": 7 }] }),
         ] {
             let decoded = decode_document(body.to_string().as_bytes(), None);
-            assert!(matches!(decoded, Err(Unusable::Malformed(_))), "{body}");
+            assert!(
+                matches!(decoded, Err(UnusableResponse::Malformed(_))),
+                "{body}"
+            );
         }
     }
 }

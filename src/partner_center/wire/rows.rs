@@ -13,26 +13,26 @@ pub(super) const MOST_ROWS: usize = 100_000;
 
 /// A sequence of at most [`MOST_ROWS`].
 #[derive(Debug)]
-pub(super) struct Rows<T>(pub(super) Vec<T>);
+pub(super) struct RowList<T>(pub(super) Vec<T>);
 
 struct RowsVisitor<T>(PhantomData<T>);
 
 // === impl Rows ===
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Rows<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for RowList<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_seq(RowsVisitor(PhantomData))
     }
 }
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for RowsVisitor<T> {
-    type Value = Rows<T>;
+    type Value = RowList<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a sequence")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Rows<T>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<RowList<T>, A::Error> {
         let mut rows = Vec::new();
         while let Some(row) = sequence.next_element()? {
             if rows.len() == MOST_ROWS {
@@ -41,6 +41,6 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for RowsVisitor<T> {
             }
             rows.push(row);
         }
-        Ok(Rows(rows))
+        Ok(RowList(rows))
     }
 }

@@ -38,12 +38,12 @@ fn row_without(field: &str) -> Value {
     row
 }
 
-fn insights(rows: Vec<Value>) -> Result<LicenseUsage, Unusable> {
+fn insights(rows: Vec<Value>) -> Result<LicenseUsage, UnusableResponse> {
     let body = json!({ "totalCount": rows.len(), "items": rows });
     decode_insights(body.to_string().as_bytes(), customer())
 }
 
-fn commercial(body: &Value) -> Result<CommercialPage, Unusable> {
+fn commercial(body: &Value) -> Result<CommercialPage, UnusableResponse> {
     decode_commercial(body.to_string().as_bytes(), customer())
 }
 

@@ -1,6 +1,6 @@
 //! Whether pages are all that was announced.
 
-use super::Malformed;
+use super::MalformedResponse;
 
 /// What the pages of one answer announce, and what they bring.
 #[derive(Debug, Default)]
@@ -25,13 +25,13 @@ impl PageTotals {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] where a total differs.
-    pub(in crate::partner_center) fn check(&self) -> Result<(), Malformed> {
+    /// [`MalformedResponse`] where a total differs.
+    pub(in crate::partner_center) fn check(&self) -> Result<(), MalformedResponse> {
         let brought = self.brought;
         let of_all = |(total, _): &(u64, u64)| *total == brought;
         let of_pages = self.announced.iter().all(|(total, rows)| total == rows);
         match self.announced.iter().find(|page| !of_all(page)) {
-            Some((total, _)) if !of_pages => Err(Malformed(format!(
+            Some((total, _)) if !of_pages => Err(MalformedResponse(format!(
                 "totalCount: is {total}, expected the number of items, which is {brought}"
             ))),
             _ => Ok(()),

@@ -22,12 +22,12 @@ fn key_pair() -> (String, KeyPair) {
     (certificate.pem(), key)
 }
 
-fn show(certificate: &str, key: &str) -> Result<Shown, GrantFailure> {
-    let credential = Credential::Certificate {
+fn show(certificate: &str, key: &str) -> Result<SentCredential, GrantFailure> {
+    let credential = ClientCredential::Certificate {
         certificate: certificate.into(),
         key: key.into(),
     };
-    credential.show(Sender {
+    credential.show(CredentialSender {
         client_id: CLIENT,
         token_url: &token_url(),
         now: NOW.parse().unwrap(),

@@ -7,11 +7,11 @@ use serde_json::json;
 use super::*;
 use crate::{
     clock::{Clock, SystemClock},
-    partner_center::token::grant::FailureKind,
+    partner_center::token::grant::GrantFailureKind,
 };
 
-fn answer(status: u16, body: &str) -> Answer {
-    Answer {
+fn answer(status: u16, body: &str) -> UpstreamReply {
+    UpstreamReply {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::new(),
         body: Bytes::copy_from_slice(body.as_bytes()),
@@ -19,7 +19,7 @@ fn answer(status: u16, body: &str) -> Answer {
     }
 }
 
-fn granted(body: &Value) -> Result<Granted, GrantFailure> {
+fn granted(body: &Value) -> Result<GrantResponse, GrantFailure> {
     read_granted(&answer(200, &body.to_string()), SystemClock.now())
 }
 
@@ -69,7 +69,7 @@ fn what_is_no_token_is_a_passing_failure() {
             .unwrap_err();
 
         assert!(
-            matches!(failure.kind, FailureKind::Passing { .. }),
+            matches!(failure.kind, GrantFailureKind::Passing { .. }),
             "{body}"
         );
     }
@@ -91,7 +91,7 @@ fn what_only_a_person_can_mend_is_told_by_error_and_code() {
         let failure = failure(400, &body);
 
         assert!(
-            matches!(failure.kind, FailureKind::Refused { .. }),
+            matches!(failure.kind, GrantFailureKind::Refused { .. }),
             "{body}"
         );
         assert!(
@@ -115,7 +115,7 @@ fn passing_failures_are_told_from_final_ones() {
         let failure = failure(status, body);
 
         assert!(
-            matches!(failure.kind, FailureKind::Passing { .. }),
+            matches!(failure.kind, GrantFailureKind::Passing { .. }),
             "{body}"
         );
     }
@@ -128,7 +128,7 @@ fn a_request_loop_is_throttling_though_it_is_called_an_invalid_grant() {
     let failure = failure(400, body);
 
     let not_before = Some(Duration::from_secs(60));
-    assert_eq!(failure.kind, FailureKind::Passing { not_before });
+    assert_eq!(failure.kind, GrantFailureKind::Passing { not_before });
     assert!(failure.detail.contains("AADSTS50196"), "{}", failure.detail);
     assert!(!failure.detail.contains("consent"), "{}", failure.detail);
 }

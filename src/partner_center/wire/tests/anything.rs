@@ -6,7 +6,7 @@ use super::*;
 use crate::render::{ContentCoding, Format, Rendered, Theme};
 
 /// What a row tells, and nothing that was made of it.
-type Told = (String, String, String, u64, u64, Option<String>);
+type DamagedResult = (String, String, String, u64, u64, Option<String>);
 
 fn json_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -98,7 +98,7 @@ fn sent(row: &UsageRow) -> Value {
 
 /// Something that may be done to an answer.
 #[derive(Clone, Debug)]
-enum Harm {
+enum DamageKind {
     /// A field of a row says something else.
     Replaced(Index, &'static str, Value),
     /// A field of a row is missing.
@@ -111,7 +111,7 @@ enum Harm {
 
 /// Something that may be done to the bytes of an answer.
 #[derive(Clone, Debug)]
-enum Damage {
+enum BodyDamage {
     Changed(Index, u8),
     Lost(Index, Index),
     Doubled(Index, Index),
@@ -140,15 +140,15 @@ fn spoiled_answer() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn harm() -> impl Strategy<Value = Harm> {
+fn harm() -> impl Strategy<Value = DamageKind> {
     let field = || prop::sample::select(FIELDS);
     let said = prop::sample::select(vec!["totalCount", "items", "Value", "links", "nextLink"]);
     prop_oneof![
         (any::<Index>(), field(), odd_value())
-            .prop_map(|(row, field, value)| Harm::Replaced(row, field, value)),
-        (any::<Index>(), field()).prop_map(|(row, field)| Harm::Removed(row, field)),
-        any::<Index>().prop_map(Harm::Repeated),
-        (said, odd_value()).prop_map(|(field, value)| Harm::Said(field, value)),
+            .prop_map(|(row, field, value)| DamageKind::Replaced(row, field, value)),
+        (any::<Index>(), field()).prop_map(|(row, field)| DamageKind::Removed(row, field)),
+        any::<Index>().prop_map(DamageKind::Repeated),
+        (said, odd_value()).prop_map(|(field, value)| DamageKind::Said(field, value)),
     ]
 }
 
@@ -178,19 +178,19 @@ fn odd_value() -> impl Strategy<Value = Value> {
     ]
 }
 
-fn damage() -> impl Strategy<Value = Damage> {
+fn damage() -> impl Strategy<Value = BodyDamage> {
     let at = any::<Index>;
     prop_oneof![
-        (at(), any::<u8>()).prop_map(|(at, byte)| Damage::Changed(at, byte)),
-        (at(), at()).prop_map(|(from, to)| Damage::Lost(from, to)),
-        (at(), at()).prop_map(|(from, to)| Damage::Doubled(from, to)),
-        at().prop_map(Damage::Ended),
+        (at(), any::<u8>()).prop_map(|(at, byte)| BodyDamage::Changed(at, byte)),
+        (at(), at()).prop_map(|(from, to)| BodyDamage::Lost(from, to)),
+        (at(), at()).prop_map(|(from, to)| BodyDamage::Doubled(from, to)),
+        at().prop_map(BodyDamage::Ended),
     ]
 }
 
 // === impl Harm ===
 
-impl Harm {
+impl DamageKind {
     fn to(self, answer: &mut Value, collection: &str) {
         if let Self::Said(field, value) = self {
             answer[field] = value;
@@ -224,7 +224,7 @@ impl Harm {
 
 // === impl Damage ===
 
-impl Damage {
+impl BodyDamage {
     fn to(self, bytes: &mut Vec<u8>) {
         let between = |a: Index, b: Index| {
             let (a, b) = (a.index(bytes.len() + 1), b.index(bytes.len() + 1));
@@ -245,7 +245,7 @@ impl Damage {
     }
 }
 
-fn told(row: &UsageRow) -> Told {
+fn told(row: &UsageRow) -> DamagedResult {
     (
         row.service_name.clone(),
         row.product_name.clone(),
@@ -258,7 +258,7 @@ fn told(row: &UsageRow) -> Told {
 
 /// The same as it was sent, read without any type of ours; `None` where it is no JSON but for fields
 /// that nobody asked for, which are not read at all.
-fn sent_under(collections: &[&str], body: &[u8]) -> Option<Vec<Told>> {
+fn sent_under(collections: &[&str], body: &[u8]) -> Option<Vec<DamagedResult>> {
     let answer: Value = serde_json::from_slice(body).ok()?;
     let rows = collections
         .iter()
@@ -266,7 +266,7 @@ fn sent_under(collections: &[&str], body: &[u8]) -> Option<Vec<Told>> {
     Some(rows.unwrap().iter().map(sent_in).collect())
 }
 
-fn sent_in(row: &Value) -> Told {
+fn sent_in(row: &Value) -> DamagedResult {
     let text = |field: &str| row[field].as_str().unwrap().to_owned();
     let active = [&row["licensesActive"], &row["licenseActive"]];
     (
@@ -280,8 +280,8 @@ fn sent_in(row: &Value) -> Told {
 }
 
 /// Which rows there are, each once, whatever their counts.
-fn names(rows: &[Told]) -> BTreeSet<[String; 4]> {
-    let names = |(service, product, workload, _, _, id): &Told| {
+fn names(rows: &[DamagedResult]) -> BTreeSet<[String; 4]> {
+    let names = |(service, product, workload, _, _, id): &DamagedResult| {
         let id = id.as_deref().unwrap_or_default().to_ascii_lowercase();
         [service.clone(), product.clone(), workload.clone(), id]
     };

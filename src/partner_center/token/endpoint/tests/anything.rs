@@ -54,8 +54,8 @@ fn error() -> impl Strategy<Value = Vec<u8>> {
     ])
 }
 
-fn answered(status: u16, body: Vec<u8>) -> Answer {
-    Answer {
+fn answered(status: u16, body: Vec<u8>) -> UpstreamReply {
+    UpstreamReply {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::new(),
         body: body.into(),
@@ -109,7 +109,7 @@ proptest! {
     fn a_fault_of_the_server_never_stops_the_tries(status in 500..600_u16, body in error()) {
         let failure = read_failure(&answered(status, body), SystemClock.wall_time(), &[]);
 
-        let is_passing = matches!(failure.kind, FailureKind::Passing { .. });
+        let is_passing = matches!(failure.kind, GrantFailureKind::Passing { .. });
         prop_assert!(is_passing, "{:?}", failure);
     }
 }

@@ -18,13 +18,13 @@ pub(super) const ADVICE: &str = "the insights call answers with no rows for one 
 
 /// Watches the answers of the insights call, where that is the source.
 #[derive(Debug, Default)]
-pub(super) struct Silence {
+pub(super) struct EmptyResponseDetector {
     // Held for a few instructions, never across an await.
-    heard: Mutex<Heard>,
+    heard: Mutex<ObservedResponses>,
 }
 
 #[derive(Debug, Default)]
-struct Heard {
+struct ObservedResponses {
     /// There was a row, ever.
     spoke: bool,
     /// Customers without a row since the last row; no more than are suspicious.
@@ -33,9 +33,9 @@ struct Heard {
 
 // === impl Silence ===
 
-impl Silence {
+impl EmptyResponseDetector {
     /// Takes note of an answer, and warns of the one that makes it suspicious.
-    pub(super) fn heard(&self, snapshot: &LicenseUsage) {
+    pub(super) fn observe(&self, snapshot: &LicenseUsage) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if !snapshot.rows().is_empty() {
             heard.spoke = true;
@@ -59,7 +59,7 @@ impl Silence {
 
 // === impl Heard ===
 
-impl Heard {
+impl ObservedResponses {
     fn is_suspicious(&self) -> bool {
         let enough = if self.spoke {
             SUSPICIOUS_AFTER_A_ROW
@@ -89,13 +89,13 @@ mod tests {
 
     #[test]
     fn three_customers_without_a_row_are_suspicious() {
-        let silence = Silence::default();
+        let silence = EmptyResponseDetector::default();
 
         for customer in [1, 2, 2, 2] {
-            silence.heard(&answer(customer, 0));
+            silence.observe(&answer(customer, 0));
         }
         let before = silence.advice();
-        silence.heard(&answer(3, 0));
+        silence.observe(&answer(3, 0));
 
         assert_eq!(before, None);
         assert!(silence.advice().unwrap().contains("commercial"));
@@ -103,17 +103,17 @@ mod tests {
 
     #[test]
     fn a_row_lifts_the_suspicion_until_there_is_far_more_reason_for_it() {
-        let silence = Silence::default();
+        let silence = EmptyResponseDetector::default();
         for customer in 1..=3 {
-            silence.heard(&answer(customer, 0));
+            silence.observe(&answer(customer, 0));
         }
 
-        silence.heard(&answer(4, 1));
+        silence.observe(&answer(4, 1));
         for customer in 5..=23 {
-            silence.heard(&answer(customer, 0));
+            silence.observe(&answer(customer, 0));
         }
         let after_nineteen = silence.advice();
-        silence.heard(&answer(24, 0));
+        silence.observe(&answer(24, 0));
 
         assert_eq!(after_nineteen, None);
         assert!(silence.advice().is_some());

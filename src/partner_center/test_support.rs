@@ -34,12 +34,12 @@ pub(super) const CUSTOMER: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
 
 /// One answer of a script.
 #[derive(Clone)]
-pub(super) struct Reply {
+pub(super) struct TestReply {
     bytes: Vec<u8>,
     held: Option<Arc<Notify>>,
 }
 
-impl Reply {
+impl TestReply {
     pub(super) fn new(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Self {
         let mut bytes = format!("HTTP/1.1 {status} Scripted\r\nconnection: close\r\n");
         for (name, value) in headers {
@@ -93,13 +93,13 @@ impl Reply {
 
 /// A request as it arrived; header names in lower case.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
+pub(super) struct TestRequest {
     pub(super) target: String,
     pub(super) headers: BTreeMap<String, String>,
     pub(super) body: String,
 }
 
-impl Request {
+impl TestRequest {
     pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
@@ -108,15 +108,15 @@ impl Request {
 /// Answers requests in the order of a script, one to a connection, then with 599.
 pub(super) struct TestServer {
     pub(super) url: String,
-    script: Arc<Mutex<VecDeque<Reply>>>,
-    requests: watch::Sender<Vec<Request>>,
+    script: Arc<Mutex<VecDeque<TestReply>>>,
+    requests: watch::Sender<Vec<TestRequest>>,
 }
 
 impl TestServer {
     async fn start(shutdown: &Shutdown) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let script = Arc::<Mutex<VecDeque<Reply>>>::default();
+        let script = Arc::<Mutex<VecDeque<TestReply>>>::default();
         let requests = watch::Sender::default();
         let (replies, seen, connections) = (script.clone(), requests.clone(), shutdown.clone());
         shutdown.spawn(async move {
@@ -131,11 +131,11 @@ impl TestServer {
         }
     }
 
-    pub(super) fn replies(&self, replies: impl IntoIterator<Item = Reply>) {
+    pub(super) fn replies(&self, replies: impl IntoIterator<Item = TestReply>) {
         self.script.lock().unwrap().extend(replies);
     }
 
-    pub(super) fn requests(&self) -> Vec<Request> {
+    pub(super) fn requests(&self) -> Vec<TestRequest> {
         self.requests.borrow().clone()
     }
 
@@ -148,12 +148,12 @@ impl TestServer {
 
 async fn serve(
     mut stream: TcpStream,
-    script: Arc<Mutex<VecDeque<Reply>>>,
-    seen: watch::Sender<Vec<Request>>,
+    script: Arc<Mutex<VecDeque<TestReply>>>,
+    seen: watch::Sender<Vec<TestRequest>>,
 ) {
     let request = read_request(&mut stream).await;
     let reply = script.lock().unwrap().pop_front();
-    let reply = reply.unwrap_or_else(|| Reply::status(599));
+    let reply = reply.unwrap_or_else(|| TestReply::status(599));
     seen.send_modify(|all| all.push(request));
     if let Some(held) = &reply.held {
         held.notified().await;
@@ -163,7 +163,7 @@ async fn serve(
     drop(stream.shutdown().await);
 }
 
-async fn read_request(stream: &mut TcpStream) -> Request {
+async fn read_request(stream: &mut TcpStream) -> TestRequest {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -183,7 +183,7 @@ async fn read_request(stream: &mut TcpStream) -> Request {
     while bytes.len() < end + length {
         assert!(stream.read_buf(&mut bytes).await.unwrap() > 0, "cut off");
     }
-    Request {
+    TestRequest {
         target,
         headers,
         body: String::from_utf8(bytes[end..].to_vec()).unwrap(),
@@ -194,14 +194,14 @@ async fn read_request(stream: &mut TcpStream) -> Request {
 
 /// How the fixture shows its credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Auth {
+pub(super) enum TestCredentials {
     RefreshToken,
     ClientCredentials,
     TokenFile,
 }
 
 /// Everything around one Partner Center client.
-pub(super) struct Fixture {
+pub(super) struct UpstreamFixture {
     pub(super) api: TestServer,
     pub(super) login: TestServer,
     pub(super) clock: Arc<ManualClock>,
@@ -212,8 +212,8 @@ pub(super) struct Fixture {
     files: TempDir,
 }
 
-impl Fixture {
-    pub(super) async fn new(auth: Auth) -> Self {
+impl UpstreamFixture {
+    pub(super) async fn new(auth: TestCredentials) -> Self {
         let shutdown = Shutdown::new();
         let api = TestServer::start(&shutdown).await;
         let login = TestServer::start(&shutdown).await;
@@ -288,13 +288,18 @@ impl Fixture {
     }
 }
 
-impl fmt::Debug for Fixture {
+impl fmt::Debug for UpstreamFixture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fixture").finish_non_exhaustive()
     }
 }
 
-fn config(api: &TestServer, login: &TestServer, auth: Auth, files: PathBuf) -> UpstreamConfig {
+fn config(
+    api: &TestServer,
+    login: &TestServer,
+    auth: TestCredentials,
+    files: PathBuf,
+) -> UpstreamConfig {
     let grant = GrantConfig {
         token_url: format!("{}/tenant/oauth2/token", login.url)
             .parse()
@@ -319,12 +324,12 @@ fn config(api: &TestServer, login: &TestServer, auth: Auth, files: PathBuf) -> U
         max_body: 64 * 1024,
         validate_mfa: false,
         auth: match auth {
-            Auth::RefreshToken => AuthConfig::RefreshToken {
+            TestCredentials::RefreshToken => AuthConfig::RefreshToken {
                 grant,
                 refresh_token_file: files.join("rotating/refresh"),
             },
-            Auth::ClientCredentials => AuthConfig::ClientCredentials { grant },
-            Auth::TokenFile => AuthConfig::TokenFile {
+            TestCredentials::ClientCredentials => AuthConfig::ClientCredentials { grant },
+            TestCredentials::TokenFile => AuthConfig::TokenFile {
                 token_file: files.join("token"),
             },
         },
@@ -373,6 +378,6 @@ pub(super) fn usage(rows: usize) -> Value {
     json!({ "totalCount": rows, "items": vec![row; rows] })
 }
 
-pub(super) fn ok() -> Reply {
-    Reply::json(200, &usage(1))
+pub(super) fn ok() -> TestReply {
+    TestReply::json(200, &usage(1))
 }

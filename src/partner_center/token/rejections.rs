@@ -9,16 +9,16 @@ use prometheus::{
 };
 use tokio::sync::watch;
 
-use super::{TokenState, Tokens, Wanted};
+use super::{AccessTokenSource, RefreshDemand, TokenState};
 
 /// Reads what the keeper and the callers have told each other; it keeps neither alive.
 ///
 /// A counter of refusals would not do: refused credentials are not shown again before they have
 /// changed, so it moves once and then stands still, however long that takes.
 #[derive(Debug)]
-struct Refusals {
+struct CredentialRejections {
     state: watch::Receiver<TokenState>,
-    wanted: Weak<watch::Sender<Wanted>>,
+    wanted: Weak<watch::Sender<RefreshDemand>>,
     family: IntGaugeVec,
     token_endpoint: IntGauge,
     partner_center: IntGauge,
@@ -29,7 +29,10 @@ struct Refusals {
 /// # Errors
 ///
 /// When a metric of the same name is registered already.
-pub(super) fn register(tokens: &Tokens, registry: &Registry) -> Result<(), prometheus::Error> {
+pub(super) fn register(
+    tokens: &AccessTokenSource,
+    registry: &Registry,
+) -> Result<(), prometheus::Error> {
     let family = IntGaugeVec::new(
         Opts::new(
             "usage_proxy_credentials_refused",
@@ -38,7 +41,7 @@ pub(super) fn register(tokens: &Tokens, registry: &Registry) -> Result<(), prome
         ),
         &["refuser"],
     )?;
-    registry.register(Box::new(Refusals {
+    registry.register(Box::new(CredentialRejections {
         state: tokens.state.clone(),
         wanted: Arc::downgrade(&tokens.wanted),
         token_endpoint: family.with_label_values(&["token-endpoint"]),
@@ -49,8 +52,8 @@ pub(super) fn register(tokens: &Tokens, registry: &Registry) -> Result<(), prome
 
 // === impl Refusals ===
 
-impl Refusals {
-    fn look(&self) -> (bool, bool) {
+impl CredentialRejections {
+    fn current(&self) -> (bool, bool) {
         let state = self.state.borrow();
         let by_endpoint = matches!(&state.trouble, Some(trouble) if trouble.retry_at.is_none());
         let disowned = self
@@ -58,20 +61,20 @@ impl Refusals {
             .upgrade()
             .and_then(|wanted| wanted.borrow().disowned);
         let by_partner_center = match (disowned, &state.token) {
-            (Some(disowned), Some(token)) => disowned.concerns(token),
+            (Some(disowned), Some(token)) => disowned.applies_to(token),
             _ => false,
         };
         (by_endpoint, by_partner_center)
     }
 }
 
-impl Collector for Refusals {
+impl Collector for CredentialRejections {
     fn desc(&self) -> Vec<&Desc> {
         self.family.desc()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let (by_endpoint, by_partner_center) = self.look();
+        let (by_endpoint, by_partner_center) = self.current();
         self.token_endpoint.set(i64::from(by_endpoint));
         self.partner_center.set(i64::from(by_partner_center));
         self.family.collect()

@@ -44,7 +44,7 @@ proptest! {
         let first = PageRequest { url: endpoint.clone(), continuation_token: None };
         let link = NextLink { uri, continuation_token: None };
 
-        if let Ok(next) = Pages::from(&first).next(&first, &link) {
+        if let Ok(next) = PageCursor::from(&first).next(&first, &link) {
             let url = &next.url;
             prop_assert_eq!(url.origin(), endpoint.origin());
             prop_assert_eq!((url.username(), url.password()), ("", None));
@@ -64,7 +64,7 @@ proptest! {
         for uri in [format!("?{query}"), format!("{endpoint}?{query}")] {
             let link = NextLink { uri, continuation_token: None };
 
-            let next = Pages::from(&first).next(&first, &link).unwrap();
+            let next = PageCursor::from(&first).next(&first, &link).unwrap();
 
             prop_assert_eq!(next.url.query(), Some(query.as_str()));
             prop_assert_eq!(next.url.path(), endpoint.path());

@@ -12,15 +12,15 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 
 use super::{
-    AccessToken, TokenState, Trouble, Wanted,
-    grant::{FailureKind, Grant, GrantFailure, Obtained},
+    AccessToken, RefreshDemand, TokenFailure, TokenState,
+    grant::{GrantFailure, GrantFailureKind, ObtainedToken, TokenGrant},
 };
 use crate::{
     clock::SharedClock,
     jitter::Jitter,
     partner_center::{
         UpstreamDeps,
-        metrics::{Metrics, RefreshResult},
+        metrics::{RefreshResult, UpstreamMetrics},
     },
     resilience::backoff::Backoff,
     shutdown::Shutdown,
@@ -53,10 +53,10 @@ const LONGEST_MARGIN: Duration = Duration::from_secs(30);
 
 /// Gets tokens and tells of them; lives as long as the process.
 #[derive(Debug)]
-pub(super) struct Keeper {
-    grant: Grant,
+pub(super) struct TokenRefresher {
+    grant: TokenGrant,
     state: watch::Sender<TokenState>,
-    wanted: watch::Receiver<Wanted>,
+    wanted: watch::Receiver<RefreshDemand>,
     /// The held token, to tell whether a file holds another.
     held: Option<SecretString>,
     generation: u64,
@@ -71,17 +71,17 @@ pub(super) struct Keeper {
     clock: SharedClock,
     jitter: Jitter,
     shutdown: Shutdown,
-    metrics: Metrics,
+    metrics: UpstreamMetrics,
 }
 
 // === impl Keeper ===
 
-impl Keeper {
+impl TokenRefresher {
     pub(super) fn new(
-        grant: Grant,
+        grant: TokenGrant,
         state: watch::Sender<TokenState>,
-        wanted: watch::Receiver<Wanted>,
-        metrics: Metrics,
+        wanted: watch::Receiver<RefreshDemand>,
+        metrics: UpstreamMetrics,
         deps: &UpstreamDeps<'_>,
     ) -> Self {
         let now = deps.clock.now();
@@ -120,13 +120,13 @@ impl Keeper {
     }
 
     /// Whether an attempt is to be made now.
-    async fn is_due(&mut self, wanted: Wanted) -> bool {
+    async fn is_due(&mut self, wanted: RefreshDemand) -> bool {
         let now = self.clock.now();
         let state = self.state.borrow().clone();
         match (&state.trouble, &state.token) {
-            (Some(Trouble { retry_at: None, .. }), _) => self.may_have_changed(now).await,
+            (Some(TokenFailure { retry_at: None, .. }), _) => self.may_have_changed(now).await,
             (
-                Some(Trouble {
+                Some(TokenFailure {
                     retry_at: Some(at), ..
                 }),
                 _,
@@ -156,7 +156,7 @@ impl Keeper {
         self.grant.has_changed().await
     }
 
-    async fn attempt(&mut self, wanted: Wanted) {
+    async fn attempt(&mut self, wanted: RefreshDemand) {
         match self.grant.obtain().await.and_then(checked) {
             Ok((obtained, authorization)) => self.hold(obtained, authorization, wanted),
             Err(failure) => self.fail(&failure),
@@ -167,7 +167,7 @@ impl Keeper {
     }
 
     /// Publishes a token, unless it is the one held already.
-    fn hold(&mut self, obtained: Obtained, authorization: HeaderValue, wanted: Wanted) {
+    fn hold(&mut self, obtained: ObtainedToken, authorization: HeaderValue, wanted: RefreshDemand) {
         let now = self.clock.now();
         self.failures = 0;
         self.reported = None;
@@ -212,14 +212,14 @@ impl Keeper {
     fn fail(&mut self, failure: &GrantFailure) {
         let now = self.clock.now();
         let retry_at = match failure.kind {
-            FailureKind::Passing { not_before } => Some(now + self.pause(not_before)),
-            FailureKind::Refused { .. } => None,
+            GrantFailureKind::Passing { not_before } => Some(now + self.pause(not_before)),
+            GrantFailureKind::Refused { .. } => None,
         };
         self.look_at = now + LOOK_INTERVAL;
         self.report(failure, retry_at.map(|at| at - now));
         let look_at = retry_at.filter(|_| self.grant.is_file());
         self.state.send_modify(|state| {
-            state.trouble = Some(Trouble {
+            state.trouble = Some(TokenFailure {
                 detail: Arc::clone(&failure.detail),
                 retry_at,
             });
@@ -321,7 +321,7 @@ impl Keeper {
 }
 
 /// Makes the header, which not every text can be.
-fn checked(obtained: Obtained) -> Result<(Obtained, HeaderValue), GrantFailure> {
+fn checked(obtained: ObtainedToken) -> Result<(ObtainedToken, HeaderValue), GrantFailure> {
     let value = format!("Bearer {}", obtained.token.expose_secret());
     let mut authorization = HeaderValue::try_from(value).map_err(|_| {
         GrantFailure::passing(
@@ -334,7 +334,7 @@ fn checked(obtained: Obtained) -> Result<(Obtained, HeaderValue), GrantFailure> 
 }
 
 /// Whether Partner Center refuses the token for good, so that only other credentials can help.
-fn is_disowned(wanted: Wanted, token: &AccessToken) -> bool {
+fn is_disowned(wanted: RefreshDemand, token: &AccessToken) -> bool {
     let disowned = wanted.disowned.map(|disowned| disowned.generation);
     disowned == Some(token.generation)
 }

@@ -63,14 +63,14 @@ proptest! {
         body in body(), request_id in any_header_value(), correlation_id in any_header_value(),
     ) {
         let headers = [("ms-requestid", request_id), ("ms-correlationid", correlation_id)];
-        let answer = Answer {
+        let answer = UpstreamReply {
             status: StatusCode::BAD_REQUEST,
             headers: headers.into_iter().map(|(name, id)| (name.parse().unwrap(), id)).collect(),
             body: body.into(),
             unread: None,
         };
 
-        let refusal = read(&answer, Some(TOKEN));
+        let refusal = parse_refusal(&answer, Some(TOKEN));
 
         for (told, longest) in [
             (&refusal.code, LONGEST_CODE),
@@ -88,14 +88,14 @@ proptest! {
     #[test]
     fn a_code_is_told_as_it_was_sent(code in "[0-9A-Za-z_.-]{1,64}", description in "[ -~]{1,80}") {
         let sent = serde_json::json!({ "code": code, "description": description });
-        let answer = Answer {
+        let answer = UpstreamReply {
             status: StatusCode::BAD_REQUEST,
             headers: HeaderMap::new(),
             body: sent.to_string().into(),
             unread: None,
         };
 
-        let refusal = read(&answer, None);
+        let refusal = parse_refusal(&answer, None);
 
         prop_assert_eq!(refusal.code, Some(code));
         let description = Some(description.trim()).filter(|text| !text.is_empty());

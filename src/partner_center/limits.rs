@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{
     call::LogicalCall,
     error::UpstreamError,
-    throttle::{Scope, Throttle},
+    throttle::{ThrottleScope, ThrottleTable},
 };
 use crate::{
     clock::SharedClock,
@@ -42,23 +42,23 @@ const RETRY_FLOOR: u32 = 10;
 
 /// All that is known of what Partner Center can bear; shared by every call.
 #[derive(Debug)]
-pub(super) struct Restraint {
+pub(super) struct UpstreamLimits {
     /// By [`UpstreamApi`], in the order of [`UpstreamApi::ALL`].
-    lanes: [Lane; UpstreamApi::ALL.len()],
+    lanes: [ApiLimits; UpstreamApi::ALL.len()],
     retries: RetryBudget,
     clock: SharedClock,
 }
 
 /// What concerns one of the calls alone: one may fail while another works.
 #[derive(Debug)]
-struct Lane {
-    throttle: Throttle,
-    circuit: CircuitBreaker<Failing>,
+struct ApiLimits {
+    throttle: ThrottleTable,
+    circuit: CircuitBreaker<FailingScope>,
 }
 
 /// For whom a call failed: a circuit opens once that is more than one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failing {
+pub(super) enum FailingScope {
     /// A customer, however often it was asked for.
     Customer(CustomerId),
     /// One call for the partner, who is nobody's exception: its next call stands for itself.
@@ -67,10 +67,10 @@ pub(super) enum Failing {
 
 // === impl Restraint ===
 
-impl Restraint {
+impl UpstreamLimits {
     pub(super) fn new(clock: SharedClock) -> Self {
         Self {
-            lanes: UpstreamApi::ALL.map(|_| Lane::new()),
+            lanes: UpstreamApi::ALL.map(|_| ApiLimits::new()),
             retries: RetryBudget::new(RETRY_WINDOW, RETRY_FLOOR, clock.now()),
             clock,
         }
@@ -83,7 +83,7 @@ impl Restraint {
     }
 
     /// Takes note of a 429 that asked for a pause, and returns when this call may go on.
-    pub(super) fn throttled(&self, call: &LogicalCall, asked: Option<Duration>) -> Instant {
+    pub(super) fn record_throttle(&self, call: &LogicalCall, asked: Option<Duration>) -> Instant {
         let now = self.clock.now();
         let throttle = &self.lane(call.api()).throttle;
         let (until, scope) = throttle.throttled(call.subject(), now, asked);
@@ -91,8 +91,8 @@ impl Restraint {
             api = call.api().as_str(),
             customer.id = call.subject().customer().map(tracing::field::display),
             scope = match scope {
-                Scope::Partner => "partner",
-                Scope::Customer => "customer",
+                ThrottleScope::Partner => "partner",
+                ThrottleScope::Customer => "customer",
             },
             pause_seconds = until.saturating_duration_since(now).as_secs_f64(),
             "upstream throttles"
@@ -101,7 +101,7 @@ impl Restraint {
     }
 
     /// Takes note of an answer other than 429.
-    pub(super) fn admitted(&self, call: &LogicalCall) {
+    pub(super) fn record_not_throttled(&self, call: &LogicalCall) {
         self.lane(call.api()).throttle.admitted(call.subject());
     }
 
@@ -128,7 +128,7 @@ impl Restraint {
     pub(super) fn enter_circuit(
         &self,
         call: &LogicalCall,
-    ) -> Result<CircuitPermit<'_, Failing>, UpstreamError> {
+    ) -> Result<CircuitPermit<'_, FailingScope>, UpstreamError> {
         let circuit = &self.lane(call.api()).circuit;
         circuit
             .acquire(self.clock.now())
@@ -138,9 +138,9 @@ impl Restraint {
     }
 
     /// Takes note of whether the request that `permit` was for showed that Partner Center lives.
-    pub(super) fn settle(
+    pub(super) fn record_outcome(
         &self,
-        permit: CircuitPermit<'_, Failing>,
+        permit: CircuitPermit<'_, FailingScope>,
         call: &LogicalCall,
         lives: bool,
     ) {
@@ -149,7 +149,8 @@ impl Restraint {
             if permit.record_success() {
                 tracing::info!(api, "circuit closed: Partner Center answers again");
             }
-        } else if let Some(pause) = permit.record_failure(self.clock.now(), Failing::of(call)) {
+        } else if let Some(pause) = permit.record_failure(self.clock.now(), FailingScope::of(call))
+        {
             tracing::warn!(
                 api,
                 pause_seconds = pause.as_secs_f64(),
@@ -174,7 +175,7 @@ impl Restraint {
     ///
     /// When a metric of the same name is registered already.
     pub(super) fn register(self: &Arc<Self>, registry: &Registry) -> Result<(), prometheus::Error> {
-        registry.register(Box::new(Gauges {
+        registry.register(Box::new(LimitGauges {
             circuit_state: IntGaugeVec::new(
                 Opts::new(
                     "usage_proxy_circuit_state",
@@ -192,14 +193,14 @@ impl Restraint {
     }
 
     #[expect(clippy::indexing_slicing, reason = "there is a lane for each call")]
-    fn lane(&self, api: UpstreamApi) -> &Lane {
+    fn lane(&self, api: UpstreamApi) -> &ApiLimits {
         &self.lanes[api as usize]
     }
 }
 
 // === impl Failing ===
 
-impl Failing {
+impl FailingScope {
     fn of(call: &LogicalCall) -> Self {
         match call.subject() {
             Subject::Customer(customer_id) => Self::Customer(customer_id),
@@ -210,26 +211,26 @@ impl Failing {
 
 // === impl Lane ===
 
-impl Lane {
+impl ApiLimits {
     fn new() -> Self {
         Self {
-            throttle: Throttle::default(),
+            throttle: ThrottleTable::default(),
             circuit: CircuitBreaker::new(FAILURES, PAUSES),
         }
     }
 }
 
-/// What a scrape reads of a [`Restraint`].
+/// What a scrape reads of a [`UpstreamLimits`].
 #[derive(Debug)]
-struct Gauges {
+struct LimitGauges {
     circuit_state: IntGaugeVec,
     retry_budget: Gauge,
-    restraint: Arc<Restraint>,
+    restraint: Arc<UpstreamLimits>,
 }
 
 // === impl Gauges ===
 
-impl Collector for Gauges {
+impl Collector for LimitGauges {
     fn desc(&self) -> Vec<&Desc> {
         let mut all = self.circuit_state.desc();
         all.extend(self.retry_budget.desc());
