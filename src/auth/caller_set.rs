@@ -1,10 +1,20 @@
+//! All callers, found by their credentials.
+
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
-use super::{callers_file::CallerEntry, rate_limit::RateLimit};
-use crate::{access_key::KeyHash, domain::Caller, resilience::byte_budget::ByteBudget};
+use http::HeaderValue;
 
-/// Somebody who has proved who it is: its rights, how often it may come, and how much of its answers
-/// may be unsent.
+use super::callers_parser::CallerEntry;
+use crate::{
+    access_key::KeyHash,
+    domain::Caller,
+    resilience::{
+        byte_budget::ByteBudget,
+        token_bucket::{BucketExhausted, BucketPermit, RateQuota, TokenBucket},
+    },
+};
+
+/// An authenticated caller: its rights, its rate limit and its budget of unsent bytes.
 #[derive(Debug)]
 pub struct CallerIdentity {
     caller: Caller,
@@ -12,7 +22,14 @@ pub struct CallerIdentity {
     unsent: Arc<ByteBudget>,
 }
 
-/// All callers, as they were at one time. Replaced whole when the file changes.
+/// The rate limit of one caller.
+#[derive(Debug)]
+pub struct RateLimit {
+    bucket: TokenBucket,
+    policy: HeaderValue,
+}
+
+/// All callers of a callers file. A changed file replaces the whole set.
 #[derive(Debug, Default)]
 pub struct CallerSet {
     by_name: HashMap<Arc<str>, Arc<CallerIdentity>>,
@@ -21,18 +38,18 @@ pub struct CallerSet {
     by_certificate: HashMap<String, Arc<CallerIdentity>>,
 }
 
-// === impl Identity ===
+// === impl CallerIdentity ===
 
 impl CallerIdentity {
-    /// Bytes that the answers to one caller may have unsent.
+    /// The most bytes of responses to one caller that may be unsent at a time.
     const MAX_UNSENT_BYTES: usize = 16 * 1024 * 1024;
 
-    /// A caller with a limit, or without.
+    /// Creates an identity with a new budget of unsent bytes.
     pub fn new(caller: Caller, limit: Option<Arc<RateLimit>>) -> Self {
         Self::with_unsent_budget(Self::new_unsent_budget(), caller, limit)
     }
 
-    /// A caller whose unsent bytes this budget counts already.
+    /// Creates an identity that shares a budget of unsent bytes.
     pub const fn with_unsent_budget(
         unsent: Arc<ByteBudget>,
         caller: Caller,
@@ -45,37 +62,70 @@ impl CallerIdentity {
         }
     }
 
-    /// A budget of unsent bytes, nothing of it used yet.
+    /// Creates an unused budget of unsent bytes.
     pub fn new_unsent_budget() -> Arc<ByteBudget> {
         Arc::new(ByteBudget::new(Self::MAX_UNSENT_BYTES))
     }
 
-    /// Who it is, and what it may have.
+    /// Returns the caller's name and rights.
     pub const fn caller(&self) -> &Caller {
         &self.caller
     }
 
-    /// How often it may come; `None`: as often as it likes.
+    /// Returns the rate limit; `None` means no limit.
     pub const fn rate_limit(&self) -> Option<&Arc<RateLimit>> {
         self.rate_limit.as_ref()
     }
 
-    /// What its answers take until they are sent.
+    /// Returns the budget for bytes of responses that are not sent yet.
     pub const fn unsent(&self) -> &Arc<ByteBudget> {
         &self.unsent
+    }
+}
+
+// === impl RateLimit ===
+
+impl RateLimit {
+    /// Creates a limit of which nothing is used.
+    pub fn new(rate: RateQuota, now: Instant) -> Self {
+        let (quota, seconds) = (rate.quota(), rate.period().as_secs());
+        let policy = HeaderValue::try_from(format!("\"default\";q={quota};w={seconds}"));
+        Self {
+            bucket: TokenBucket::new(rate, now),
+            policy: policy.unwrap_or(HeaderValue::from_static("\"default\"")),
+        }
+    }
+
+    /// Returns the number of requests and the time that they are for.
+    pub const fn rate(&self) -> RateQuota {
+        self.bucket.rate()
+    }
+
+    /// Returns the value of `RateLimit-Policy`.
+    pub const fn policy(&self) -> &HeaderValue {
+        &self.policy
+    }
+
+    /// Counts one request.
+    ///
+    /// # Errors
+    ///
+    /// [`BucketExhausted`] if the request exceeds the limit.
+    pub fn acquire(&self, now: Instant) -> Result<BucketPermit, BucketExhausted> {
+        self.bucket.acquire(now)
     }
 }
 
 // === impl CallerSet ===
 
 impl CallerSet {
-    /// The callers that were declared. A caller that was known `before` keeps its budget of unsent
-    /// bytes, and what is left of its rate if that is the same.
-    pub(super) fn new(declared: Vec<CallerEntry>, before: &Self, now: Instant) -> Self {
+    /// Creates the set of these callers. A caller that was in the `previous` set keeps its budget
+    /// of unsent bytes, and the state of its rate limit if the rate has not changed.
+    pub(super) fn new(entries: Vec<CallerEntry>, previous: &Self, now: Instant) -> Self {
         let mut set = Self::default();
-        for one in declared {
-            let known = before.by_name.get(one.caller.name());
-            let limit = one.rate.map(|rate| {
+        for entry in entries {
+            let known = previous.by_name.get(entry.caller.name());
+            let limit = entry.rate.map(|rate| {
                 known
                     .and_then(|known| known.rate_limit())
                     .filter(|limit| limit.rate() == rate)
@@ -84,19 +134,16 @@ impl CallerSet {
             let unsent = known.map_or_else(CallerIdentity::new_unsent_budget, |known| {
                 Arc::clone(known.unsent())
             });
-            let identity = Arc::new(CallerIdentity::with_unsent_budget(
-                unsent, one.caller, limit,
-            ));
-            for hash in one.key_hashes {
+            let identity = CallerIdentity::with_unsent_budget(unsent, entry.caller, limit);
+            let identity = Arc::new(identity);
+            for hash in entry.key_hashes {
                 set.by_key.insert(hash, Arc::clone(&identity));
             }
-            for (map, proof) in [
-                (&mut set.by_subject, one.jwt_subject),
-                (&mut set.by_certificate, one.client_certificate),
-            ] {
-                if let Some(proof) = proof {
-                    map.insert(proof, Arc::clone(&identity));
-                }
+            if let Some(subject) = entry.jwt_subject {
+                set.by_subject.insert(subject, Arc::clone(&identity));
+            }
+            if let Some(name) = entry.client_certificate {
+                set.by_certificate.insert(name, Arc::clone(&identity));
             }
             let name = Arc::clone(identity.caller().name());
             set.by_name.insert(name, identity);
@@ -104,30 +151,30 @@ impl CallerSet {
         set
     }
 
-    /// Whose key this is.
+    /// Finds the caller with this key.
     ///
-    /// What is looked up is the key's hash, by a hash of that hash with a secret of this process's,
-    /// and compared in constant time: how long it takes tells nothing of what is configured.
+    /// The lookup uses the key's hash, hashes that with a secret of this process, and compares in
+    /// constant time: its duration reveals nothing about the configured keys.
     pub fn by_key(&self, key: &[u8]) -> Option<&Arc<CallerIdentity>> {
         self.by_key.get(&KeyHash::of_key(key))
     }
 
-    /// Whose tokens have this subject.
+    /// Finds the caller whose tokens have this subject.
     pub fn by_subject(&self, subject: &str) -> Option<&Arc<CallerIdentity>> {
         self.by_subject.get(subject)
     }
 
-    /// Whose certificate has this common name.
+    /// Finds the caller whose certificate has this common name.
     pub fn by_certificate(&self, common_name: &str) -> Option<&Arc<CallerIdentity>> {
         self.by_certificate.get(common_name)
     }
 
-    /// How many callers there are.
+    /// Returns the number of callers.
     pub fn len(&self) -> usize {
         self.by_name.len()
     }
 
-    /// Whether there is none, which is so only before the first reading.
+    /// Returns true before the first file is loaded.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }

@@ -1,223 +1,192 @@
-//! The callers file, and the files of customers that it names, read as one.
+//! The callers in force: the callers file, read again when it changes.
+//!
+//! An invalid file stops the start. A file that becomes invalid later changes nothing: the previous
+//! callers stay in force, and the log and a metric say so.
 
 use std::{
-    collections::{HashMap, HashSet},
-    fmt::Display,
-    hash::Hash,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use sha2::{Digest, Sha256};
-use toml::{
-    Spanned,
-    de::{DeTable, DeValue},
+use arc_swap::{ArcSwap, Guard};
+use jiff::Timestamp;
+use prometheus::{
+    IntGauge, IntGaugeVec, Registry, register_int_gauge_vec_with_registry,
+    register_int_gauge_with_registry,
 };
 
 use super::{
-    caller_table::{CallerTable, LocatedValue},
-    customers_file,
-    document::{self, CallersDocument},
+    caller_set::CallerSet,
+    callers_parser::{self, ParsedCallersFile},
 };
 use crate::{
-    access_key::KeyHash,
-    config::{ConfigError, ConfigErrors, Source},
-    domain::{Caller, CustomerAccess, CustomerId},
-    resilience::token_bucket::RateQuota,
+    clock::SharedClock,
+    config::ConfigErrors,
+    offload,
+    reload::{FileWatch, Reload},
+    shutdown::Shutdown,
 };
 
-/// What the files say at one time, right or wrong.
+/// The callers in force; clones share them.
+#[derive(Clone, Debug)]
+pub struct CallersFile {
+    inner: Arc<CallersFileState>,
+}
+
 #[derive(Debug)]
-pub(super) struct ParsedCallersFile {
-    /// Every file that was looked at.
-    pub(super) files: Vec<PathBuf>,
-    /// Of the callers file alone, as `sha256sum` shows it; of nothing where it cannot be read.
-    pub(super) sha256: [u8; 32],
-    /// Of all contents.
-    pub(super) fingerprint: [u8; 32],
-    pub(super) callers: Result<Vec<CallerEntry>, ConfigErrors>,
+struct CallersFileState {
+    path: PathBuf,
+    current: ArcSwap<CallerSet>,
+    clock: SharedClock,
+    metrics: CallersMetrics,
 }
 
-/// A caller as the file declares it.
-#[derive(Debug)]
-pub(super) struct CallerEntry {
-    pub(super) caller: Caller,
-    pub(super) key_hashes: Vec<KeyHash>,
-    pub(super) jwt_subject: Option<String>,
-    pub(super) client_certificate: Option<String>,
-    pub(super) rate: Option<RateQuota>,
+/// Metrics of the callers file.
+#[derive(Clone, Debug)]
+pub struct CallersMetrics {
+    callers: IntGauge,
+    info: IntGaugeVec,
+    last_reload_successful: IntGauge,
+    last_reload_success_timestamp: IntGauge,
 }
 
-/// Reads everything anew.
-pub(super) fn read(path: &Path) -> ParsedCallersFile {
-    let mut reader = CallersFileReader::default();
-    let callers = match reader.read_file(path) {
-        Some(text) => {
-            let document = CallersDocument { path, text: &text };
-            reader.read_callers(&document)
-        }
-        None => Vec::new(),
-    };
-    reader.into_parsed(callers)
+/// Checks a callers file and the customer files that it names.
+///
+/// # Errors
+///
+/// [`ConfigErrors`] lists every error.
+pub fn check_callers_file(path: &Path) -> Result<(), ConfigErrors> {
+    callers_parser::parse(path).callers.map(|_callers| ())
 }
 
-#[derive(Default)]
-struct CallersFileReader {
-    files: Vec<PathBuf>,
-    /// Of each file, in the order in which they were read.
-    digests: Vec<[u8; 32]>,
-    errors: Vec<ConfigError>,
-}
+// === impl CallersFile ===
 
-// === impl FilesReader ===
-
-impl CallersFileReader {
-    fn read_file(&mut self, path: &Path) -> Option<String> {
-        let text = document::read(path);
-        self.files.push(path.to_owned());
-        let content = match &text {
-            Ok(text) => text.as_bytes(),
-            Err(_) => &[],
+impl CallersFile {
+    /// Reads the callers file, and reads it again whenever it or one of its customer files changes,
+    /// and when a reload is requested.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigErrors`] lists every error of the files.
+    pub async fn load(
+        path: &Path,
+        clock: SharedClock,
+        metrics: CallersMetrics,
+        reload: &Reload,
+        shutdown: &Shutdown,
+    ) -> Result<Self, ConfigErrors> {
+        let callers = Self {
+            inner: Arc::new(CallersFileState {
+                path: path.to_owned(),
+                current: ArcSwap::default(),
+                clock: Arc::clone(&clock),
+                metrics,
+            }),
         };
-        self.digests.push(Sha256::digest(content).into());
-        text.map_err(|fault| self.errors.push(fault)).ok()
+        let parsed = callers.parse().await;
+        let (files, digest) = (parsed.files.clone(), parsed.digest);
+        callers.apply(parsed)?;
+        let watch = reload.watch(files, clock).await;
+        shutdown.spawn(callers.clone().watch_file(watch, digest));
+        Ok(callers)
     }
 
-    fn read_callers(&mut self, document: &CallersDocument<'_>) -> Vec<CallerEntry> {
-        let (table, errors) = DeTable::parse_recoverable(document.text);
-        if !errors.is_empty() {
-            // The line is not shown: nobody can say what stands in it.
-            self.errors.extend(errors.iter().map(|error| {
-                let place = document.place(error.span().map_or(0, |span| span.start));
-                ConfigError::at(place, format!("not TOML: {}", error.message()))
-            }));
-            return Vec::new();
-        }
-        let tables = self.read_tables(document, table.get_ref());
-        self.check_unique(&tables);
-        tables
-            .into_iter()
-            .filter_map(|table| self.caller_entry(document.path, table))
-            .collect()
+    /// Returns the callers in force now. Keep the guard for a moment only.
+    pub fn current(&self) -> Guard<Arc<CallerSet>> {
+        self.inner.current.load()
     }
 
-    fn read_tables(
-        &mut self,
-        document: &CallersDocument<'_>,
-        root: &DeTable<'_>,
-    ) -> Vec<CallerTable> {
-        for (name, _) in root.iter().filter(|(name, _)| name.get_ref() != "caller") {
-            let problem = format!("{}: unknown; expected [[caller]]", name.get_ref());
-            let place = document.place(name.span().start);
-            self.errors.push(ConfigError::at(place, problem));
-        }
-        let callers = match root.get("caller").map(|value| (value, value.get_ref())) {
-            Some((_, DeValue::Array(callers))) if !callers.is_empty() => callers,
-            Some((value, _)) => {
-                let problem = "caller: is no list of tables; expected [[caller]], once for each";
-                let place = document.place(value.span().start);
-                self.errors.push(ConfigError::at(place, problem));
-                return Vec::new();
+    async fn watch_file(self, mut watch: FileWatch, mut applied: [u8; 32]) {
+        loop {
+            // Reads before it waits: the files may have changed before they were watched.
+            let parsed = self.parse().await;
+            if parsed.digest == applied {
+                watch.changed().await;
+                continue;
             }
-            None => {
-                let problem = "names no caller, so nobody could call; expected [[caller]]";
-                let place = document::place(document.path, None);
-                self.errors.push(ConfigError::at(place, problem));
-                return Vec::new();
-            }
-        };
-        let callers: Vec<&Spanned<DeValue<'_>>> = callers.iter().collect();
-        (1..)
-            .zip(callers)
-            .filter_map(|(number, table)| {
-                CallerTable::read(document, table, number, &mut self.errors)
-            })
-            .collect()
-    }
-
-    /// That each proof proves one caller, and each name is one caller's.
-    fn check_unique(&mut self, tables: &[CallerTable]) {
-        let names = tables.iter().filter_map(|of| Some((of, of.name.as_ref()?)));
-        self.check_unique_field("name", names);
-        let hashes = tables
-            .iter()
-            .flat_map(|of| of.key_hashes.iter().map(move |hash| (of, hash)));
-        self.check_unique_field("key_sha256", hashes);
-        let subjects = tables
-            .iter()
-            .filter_map(|of| Some((of, of.jwt_subject.as_ref()?)));
-        self.check_unique_field("jwt_subject", subjects);
-        let certificates = tables
-            .iter()
-            .filter_map(|of| Some((of, of.client_certificate.as_ref()?)));
-        self.check_unique_field("client_certificate", certificates);
-    }
-
-    fn check_unique_field<'a, T: Eq + Hash + 'a>(
-        &mut self,
-        field: impl Display,
-        claims: impl Iterator<Item = (&'a CallerTable, &'a LocatedValue<T>)>,
-    ) {
-        let mut owners: HashMap<&T, &Source> = HashMap::new();
-        for (table, claim) in claims {
-            if let Some(first) = owners.insert(&claim.value, &claim.source) {
-                let problem = format!(
-                    "{}: {field}: stands at {first} already; expected another",
-                    table.label
+            applied = parsed.digest;
+            watch.set_files(parsed.files.clone()).await;
+            if let Err(errors) = self.apply(parsed) {
+                self.inner.metrics.last_reload_successful.set(0);
+                tracing::error!(
+                    file = %self.inner.path.display(),
+                    %errors,
+                    "the callers file is invalid; the previous callers stay in force"
                 );
-                self.errors
-                    .push(ConfigError::at(claim.source.clone(), problem));
             }
         }
     }
 
-    /// `None` where something is missing, which is a fault already told of.
-    fn caller_entry(&mut self, callers_file: &Path, table: CallerTable) -> Option<CallerEntry> {
-        let customers = match &table.customers_file {
-            Some(file) => self
-                .read_customers_file(callers_file, file)
-                .map(CustomerAccess::Only),
-            None => table.customers,
-        };
-        let scopes = table.scopes.iter().map(|scope| scope.value).collect();
-        Some(CallerEntry {
-            caller: Caller::new(table.name?.value, customers?, scopes),
-            key_hashes: table.key_hashes.iter().map(|hash| hash.value).collect(),
-            jwt_subject: table.jwt_subject.map(|subject| subject.value),
-            client_certificate: table.client_certificate.map(|name| name.value),
-            rate: table.rate,
-        })
+    async fn parse(&self) -> ParsedCallersFile {
+        let path = self.inner.path.clone();
+        offload::spawn_blocking(move || callers_parser::parse(&path)).await
     }
 
-    fn read_customers_file(
-        &mut self,
-        callers_file: &Path,
-        file: &LocatedValue<PathBuf>,
-    ) -> Option<Arc<HashSet<CustomerId>>> {
-        let folder = callers_file.parent().unwrap_or(Path::new(""));
-        let path = folder.join(&file.value);
-        let text = self.read_file(&path)?;
-        let document = CallersDocument {
-            path: &path,
-            text: &text,
+    /// Replaces the callers in force, if the files are valid.
+    fn apply(&self, parsed: ParsedCallersFile) -> Result<(), ConfigErrors> {
+        let inner = &self.inner;
+        let set = CallerSet::new(parsed.callers?, &inner.current.load(), inner.clock.now());
+        let callers = set.len();
+        inner.current.store(Arc::new(set));
+        let sha256 = short_digest(&parsed.sha256);
+        let now = inner.clock.wall_time();
+        inner.metrics.record_reload(callers, &sha256, now);
+        tracing::info!(
+            file = %inner.path.display(),
+            callers,
+            sha256,
+            "the callers file is in force"
+        );
+        Ok(())
+    }
+}
+
+fn short_digest(sha256: &[u8; 32]) -> String {
+    let (beginning, _) = sha256.split_at(6);
+    beginning.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+// === impl CallersMetrics ===
+
+impl CallersMetrics {
+    /// Registers all metrics, with the values that hold without a callers file.
+    ///
+    /// # Errors
+    ///
+    /// Fails if one of them is registered already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let metrics = Self {
+            callers: register_int_gauge_with_registry!(
+                "usage_proxy_callers",
+                "Callers in the callers file in force.",
+                registry
+            )?,
+            info: register_int_gauge_vec_with_registry!(
+                "usage_proxy_callers_info",
+                "The callers file in force, by the first 12 digits of its SHA-256.",
+                &["sha256"],
+                registry
+            )?,
+            last_reload_successful: register_int_gauge_with_registry!(
+                "usage_proxy_callers_last_reload_successful",
+                "1 if the callers file was valid when it was last read; 0 if an older one is in force.",
+                registry
+            )?,
+            last_reload_success_timestamp: register_int_gauge_with_registry!(
+                "usage_proxy_callers_last_reload_success_timestamp_seconds",
+                "When the callers file in force was read, in Unix time; 0 without one.",
+                registry
+            )?,
         };
-        customers_file::parse(&document)
-            .map(Arc::new)
-            .map_err(|faults| self.errors.extend(faults))
-            .ok()
+        metrics.last_reload_successful.set(1);
+        Ok(metrics)
     }
 
-    fn into_parsed(self, callers: Vec<CallerEntry>) -> ParsedCallersFile {
-        let fingerprint = Sha256::digest(self.digests.concat()).into();
-        ParsedCallersFile {
-            files: self.files,
-            sha256: self.digests.first().copied().unwrap_or_default(),
-            fingerprint,
-            callers: if self.errors.is_empty() {
-                Ok(callers)
-            } else {
-                Err(ConfigErrors::new(self.errors))
-            },
-        }
+    fn record_reload(&self, callers: usize, sha256: &str, at: Timestamp) {
+        self.callers.set(i64::try_from(callers).unwrap_or(i64::MAX));
+        self.info.reset();
+        self.info.with_label_values(&[sha256]).set(1);
+        self.last_reload_successful.set(1);
+        self.last_reload_success_timestamp.set(at.as_second());
     }
 }

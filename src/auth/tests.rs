@@ -1,11 +1,14 @@
-//! What an operator meets: a file in, faults or callers out.
+//! Tests of the callers file: a file in, errors or callers out.
 
-use std::fs;
+use std::{fs, path::Path, sync::Arc};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{callers_file::CallerEntry, *};
+use super::{
+    callers_parser::{self, CallerEntry, ParsedCallersFile},
+    *,
+};
 use crate::{
     access_key::KeyHash,
     clock::{Clock as _, SystemClock},
@@ -31,19 +34,19 @@ impl CallersFolder {
     }
 
     fn read(&self) -> ParsedCallersFile {
-        callers_file::read(&self.0.path().join("callers.toml"))
+        callers_parser::parse(&self.0.path().join("callers.toml"))
     }
 
     fn callers(&self) -> Vec<CallerEntry> {
         self.read()
             .callers
-            .unwrap_or_else(|faults| panic!("{faults}"))
+            .unwrap_or_else(|errors| panic!("{errors}"))
     }
 
-    /// The faults, without the folder's own name.
+    /// The errors, without the path of the folder.
     fn errors(&self) -> Vec<String> {
         let folder = format!("{}/", self.0.path().display());
-        let faults = self.read().callers.expect_err("the file has faults");
+        let faults = self.read().callers.expect_err("the file has errors");
         faults
             .to_string()
             .lines()
@@ -52,7 +55,7 @@ impl CallersFolder {
     }
 }
 
-/// A caller with nothing wrong, and these lines besides.
+/// A valid caller with additional lines.
 fn caller_toml(name: &str, proof: &str, more: &str) -> String {
     format!(
         "[[caller]]\nname = \"{name}\"\n{proof}\ncustomers = [\"*\"]\nscopes = [\"usage:read\"]\n{more}\n"
@@ -95,7 +98,7 @@ fn every_field_of_a_caller_is_read() {
 fn the_example_callers_file_is_valid() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/callers.toml");
 
-    check_callers_file(&example).unwrap_or_else(|faults| panic!("{faults}"));
+    check_callers_file(&example).unwrap_or_else(|errors| panic!("{errors}"));
 }
 
 #[test]
@@ -109,11 +112,11 @@ fn all_errors_are_reported_at_once_with_position_and_caller() {
 
     let expected = [
         "callers.toml:1:1: colour: unknown; expected [[caller]]",
-        "callers.toml:2:1: caller \"a\": cannot prove who it is; expected one or more of key_sha256",
+        "callers.toml:2:1: caller \"a\": has no credential; expected one or more of key_sha256",
         "callers.toml:4:1: caller \"a\": key_sha: unknown field; the nearest is key_sha256",
-        "callers.toml:5:19: caller \"a\": customers = \"x\": is no GUID; expected ",
-        "callers.toml:6:11: caller \"a\": scopes = \"usage:write\": is no scope; expected a list of `usage:read`",
-        "callers.toml:7:8: caller \"a\": rate = \"50\": is no rate; expected so many requests",
+        "callers.toml:5:19: caller \"a\": customers = \"x\": is not a GUID; expected ",
+        "callers.toml:6:11: caller \"a\": scopes = \"usage:write\": is not a scope; expected a list of `usage:read`",
+        "callers.toml:7:8: caller \"a\": rate = \"50\": is not a rate; expected a number of requests",
         "callers.toml:8:1: caller 2: customers or customers_file: missing",
         "callers.toml:8:1: caller 2: name: missing",
         "callers.toml:8:1: caller 2: scopes: missing",
@@ -130,9 +133,9 @@ fn all_errors_are_reported_at_once_with_position_and_caller() {
 #[test]
 fn a_bad_value_is_rejected_in_every_field() {
     for (field, reason) in [
-        ("name = \"anonymous\"", "has a meaning of its own"),
-        ("name = \"two words\"", "is no name"),
-        ("name = \"\"", "is no name"),
+        ("name = \"anonymous\"", "is reserved"),
+        ("name = \"two words\"", "is not a name"),
+        ("name = \"\"", "is not a name"),
         ("key_sha256 = []", "is empty"),
         ("key_sha256 = [7]", "is not text in quotes"),
         ("key_sha256 = [\"abc\"]", "is no hash"),
@@ -142,16 +145,16 @@ fn a_bad_value_is_rejected_in_every_field() {
         ("customers = []", "is empty"),
         (
             "customers = [\"*\", \"4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04\"]",
-            "\"*\" is everybody",
+            "\"*\" is every customer",
         ),
         (
             "customers_file = \"customers.txt\"",
-            "stand beside each other",
+            "expected one of them",
         ),
         ("scopes = []", "is empty"),
-        ("rate = \"0/s\"", "is no rate"),
-        ("rate = \"-1/s\"", "is no rate"),
-        ("rate = \"1/d\"", "is no rate"),
+        ("rate = \"0/s\"", "is not a rate"),
+        ("rate = \"-1/s\"", "is not a rate"),
+        ("rate = \"1/d\"", "is not a rate"),
         ("rate = \"1000001/h\"", "is out of range"),
         ("rate = 50", "is not text in quotes"),
     ] {
@@ -198,7 +201,7 @@ fn two_callers_cannot_share_a_name_or_a_credential() {
         let faults = CallersFolder::new(format!("{one}{other}")).errors();
 
         assert_eq!(faults.len(), 1, "{faults:?}");
-        let part = format!("{field}: stands at callers.toml:");
+        let part = format!("{field}: is already used at callers.toml:");
         assert!(faults[0].contains(&part), "{faults:?}");
     }
 }
@@ -208,9 +211,9 @@ fn a_file_without_callers_is_rejected() {
     for (content, reason) in [
         ("", "names no caller"),
         ("# nothing\n", "names no caller"),
-        ("caller = []", "is no list of tables"),
-        ("[caller]\nname = \"a\"", "is no list of tables"),
-        ("caller = [1]", "is no table"),
+        ("caller = []", "is not a list of tables"),
+        ("[caller]\nname = \"a\"", "is not a list of tables"),
+        ("caller = [1]", "is not a table"),
         ("[[caller]\n", "not TOML"),
     ] {
         let faults = CallersFolder::new(content).errors();
@@ -218,7 +221,7 @@ fn a_file_without_callers_is_rejected() {
         assert!(faults[0].contains(reason), "{content:?}: {faults:?}");
     }
     assert!(CallersFolder::new(b"\xff").errors()[0].contains("is not UTF-8"));
-    let missing = callers_file::read(Path::new("no/such/file"))
+    let missing = callers_parser::parse(Path::new("no/such/file"))
         .callers
         .unwrap_err();
     assert!(missing.to_string().contains("cannot be read"), "{missing}");
@@ -240,7 +243,7 @@ fn customers_can_be_listed_in_a_separate_file() {
     assert!(declared[0].caller.may_read(samples::customer()));
     assert_eq!(folder.read().files.len(), 2, "both are watched");
     for (content, fault) in [
-        ("\n4d3c\n", "some.txt:2:1: \"4d3c\": is no GUID"),
+        ("\n4d3c\n", "some.txt:2:1: \"4d3c\": is not a GUID"),
         ("# none\n", "some.txt: names no customer"),
     ] {
         let faults = CallersFolder::new(&callers)
