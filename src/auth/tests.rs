@@ -147,10 +147,7 @@ fn a_bad_value_is_rejected_in_every_field() {
             "customers = [\"*\", \"4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04\"]",
             "\"*\" is every customer",
         ),
-        (
-            "customers_file = \"customers.txt\"",
-            "expected one of them",
-        ),
+        ("customers_file = \"customers.txt\"", "expected one of them"),
         ("scopes = []", "is empty"),
         ("rate = \"0/s\"", "is not a rate"),
         ("rate = \"-1/s\"", "is not a rate"),
