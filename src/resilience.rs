@@ -4,7 +4,6 @@
 pub mod backoff;
 pub mod byte_budget;
 pub mod circuit_breaker;
-pub mod fair_queue;
 pub mod memory_pool;
 pub mod retry_budget;
 pub mod token_bucket;

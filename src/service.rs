@@ -4,12 +4,12 @@
 //! ask upstream and fall back on what is held.
 
 mod answer;
+mod concurrency_limiter;
 mod customers;
 mod dated_call_limits;
 mod documents;
 mod fetcher;
 mod gauge_guard;
-mod places;
 mod rendering;
 pub mod source;
 mod spans;
@@ -27,8 +27,8 @@ pub use self::{
     documents::NativeDocument,
 };
 use self::{
+    concurrency_limiter::FetchReason,
     fetcher::{EarlyResult, FetchKey, FetchOutcome, FetchedAnswer, Fetcher},
-    places::FetchReason,
     rendering::SharedRenderer,
     source::{CallTrace, SourceError, UsageSource},
 };

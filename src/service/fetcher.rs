@@ -9,9 +9,9 @@ use moka::ops::compute::{CompResult, Op};
 
 use super::{
     CallLimits,
+    concurrency_limiter::{ConcurrencyLimiter, FetchReason, Overloaded, PastDeadline, PendingCall},
     dated_call_limits::DatedCallLimits,
     gauge_guard::GaugeGuard,
-    places::{ConcurrencyLimiter, FetchReason, Outlasts, Overloaded, Turn, Wanted},
     source::{
         AnswerContent, CallIds, CallTrace, SourceAnswer, SourceCall, SourceError, SourceErrorKind,
         UsageSource,
@@ -89,7 +89,7 @@ type WithFallback<T> = (T, Option<NewestFallback<T>>);
 /// What a call shares with all who want it.
 #[derive(Clone, Debug)]
 pub(super) struct SharedFetch {
-    wanted: Arc<Wanted>,
+    pending: Arc<PendingCall>,
     /// Longer than anybody waits for it.
     may_outlast_deadline: bool,
     /// The call's own; `None` where nothing is traced.
@@ -131,7 +131,7 @@ impl Fetcher {
         shutdown: Shutdown,
     ) -> Self {
         let metrics = cache.metrics().clone();
-        let places = ConcurrencyLimiter::new(
+        let limiter = ConcurrencyLimiter::new(
             limits.max_concurrency,
             limits.deadline,
             Arc::clone(&clock),
@@ -141,7 +141,7 @@ impl Fetcher {
             source,
             cache,
             flights: SingleFlight::new(shutdown),
-            limiter: Arc::new(places),
+            limiter: Arc::new(limiter),
             failures: FailureCache::new(metrics),
             forced_refreshes: moka::sync::Cache::new(MAX_FORCED_SUBJECTS),
             dated_call_limits: DatedCallLimits::new(),
@@ -234,15 +234,15 @@ impl Fetcher {
     ) -> Result<JoinedFetch, EarlyResult> {
         let join = |shared: &SharedFetch| {
             if errand == FetchReason::Request {
-                shared.wanted.join(caller, now);
+                shared.pending.join(caller, now);
             }
         };
         let leave = || match self.result_since(fetch, now) {
             Some(settled) => Err(settled),
             None => self
                 .acquire_permit(fetch, caller, errand, now)
-                .map(|wanted| SharedFetch {
-                    wanted,
+                .map(|pending| SharedFetch {
+                    pending,
                     may_outlast_deadline: fetch.may_outlast_deadline(),
                     span: spans::start_call_span(&trace, fetch, errand),
                 })
@@ -250,12 +250,12 @@ impl Fetcher {
         };
         self.flights
             .join_or_lead(fetch, join, leave, |ticket, shared| {
-                let SharedFetch { wanted, span, .. } = shared;
+                let SharedFetch { pending, span, .. } = shared;
                 let trace = CallTrace {
                     span,
                     ..trace.clone()
                 };
-                Arc::clone(self).run_fetch(fetch, trace, Turn::of(wanted), ticket)
+                Arc::clone(self).run_fetch(fetch, trace, pending, ticket)
             })
     }
 
@@ -266,19 +266,17 @@ impl Fetcher {
         caller: &Caller,
         errand: FetchReason,
         now: Instant,
-    ) -> Result<Arc<Wanted>, Arc<CachedFailure<SourceError>>> {
-        let wanted = self
+    ) -> Result<Arc<PendingCall>, Arc<CachedFailure<SourceError>>> {
+        let pending = self
             .limiter
-            .enter(caller, errand, now)
+            .enqueue(caller, errand, now)
             .map_err(|overloaded| self.overloaded_failure(overloaded))?;
         if let Question::Dated(_) = fetch.question
             && let Err(exhausted) = self.dated_call_limits.acquire(caller, now)
         {
-            // Gives the place back.
-            drop(Turn::of(wanted));
             return Err(self.rate_limited_failure(exhausted));
         }
-        Ok(wanted)
+        Ok(pending)
     }
 
     /// What becomes of a call that was boarded for `caller` at `now`; it is waited for no longer
@@ -290,16 +288,16 @@ impl Fetcher {
         now: Instant,
     ) -> FetchOutcome {
         let SharedFetch {
-            wanted,
-            may_outlast_deadline: may_last,
+            pending,
+            may_outlast_deadline,
             ..
         } = boarded.shared.clone();
         tokio::select! {
             biased;
             outcome = boarded.outcome() => outcome.unwrap_or_else(|_lost| Err(self.aborted_failure())),
-            outlasts = wanted.outlasts(now, may_last) => match outlasts {
-                Outlasts::InLine => Err(self.overloaded_failure(self.limiter.overloaded(caller.name()))),
-                Outlasts::UnderWay => Err(self.still_running_failure()),
+            state = pending.past_deadline(now, may_outlast_deadline) => match state {
+                PastDeadline::Queued => Err(self.overloaded_failure(self.limiter.overloaded(caller.name()))),
+                PastDeadline::Running => Err(self.still_running_failure()),
             },
         }
     }
@@ -424,12 +422,12 @@ impl Fetcher {
         self: Arc<Self>,
         fetch: FetchKey,
         trace: CallTrace,
-        turn: Turn,
+        pending: Arc<PendingCall>,
         ticket: FetchGuard,
     ) -> FetchOutcome {
         let _in_flight = GaugeGuard::increment(&self.cache.metrics().fills_in_flight);
-        let (place, asked_at) = match turn.come().await {
-            Ok(come) => come,
+        let (permit, asked_at) = match pending.acquire().await {
+            Ok(acquired) => acquired,
             Err(overloaded) => {
                 let failure = self.overloaded_failure(overloaded);
                 spans::end_call_span(trace.span.as_deref(), Err(&failure.error));
@@ -455,7 +453,7 @@ impl Fetcher {
             Err(error) => Err(error),
         };
         // Not before, or answers that wait to be rendered would take memory without end.
-        drop(place);
+        drop(permit);
         match prepared {
             Ok((prepared, ids)) => Ok(self.store_answer(fetch, prepared, ids, ticket)),
             Err(error) => self.store_failure(fetch, error, ticket),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
+    concurrency_limiter::FetchReason,
     fetcher::{FetchKey, SharedFetch},
-    places::FetchReason,
     source::{CallTrace, SourceAnswer, SourceError},
 };
 use crate::{
