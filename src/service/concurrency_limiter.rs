@@ -183,10 +183,7 @@ impl ConcurrencyLimiter {
     }
 
     /// Queues one more call of a caller.
-    fn ticket(
-        self: &Arc<Self>,
-        caller: &Caller,
-    ) -> Result<QueueTicket, (ShedReason, Overloaded)> {
+    fn ticket(self: &Arc<Self>, caller: &Caller) -> Result<QueueTicket, (ShedReason, Overloaded)> {
         let share = self.share(caller);
         let mut queues = self.lock();
         self.check(&queues, caller.name(), share)?;
@@ -404,7 +401,9 @@ impl PendingCall {
 /// Waits for whichever of these futures is ready first.
 async fn first_of<T>(futures: &mut [Pin<Box<impl Future<Output = T>>>]) -> T {
     poll_fn(|context| {
-        let mut polled = futures.iter_mut().map(|future| future.as_mut().poll(context));
+        let mut polled = futures
+            .iter_mut()
+            .map(|future| future.as_mut().poll(context));
         polled.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await
@@ -500,7 +499,9 @@ mod tests {
         let anonymous = Caller::anonymous();
 
         // Two of four permits work for it, eight seconds a call: six calls are answered in 24 s.
-        let _calls: Vec<_> = (0..6).map(|_| limiter.ticket(&anonymous).unwrap()).collect();
+        let _calls: Vec<_> = (0..6)
+            .map(|_| limiter.ticket(&anonymous).unwrap())
+            .collect();
         let (reason, overloaded) = limiter.ticket(&anonymous).unwrap_err();
 
         assert_eq!(reason, ShedReason::Queue);
