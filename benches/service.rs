@@ -10,6 +10,7 @@
 )]
 
 use std::{
+    convert::Infallible,
     fs::File,
     future::Future,
     hint::black_box,
@@ -22,12 +23,13 @@ use std::{
 };
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use http::{Request, header};
+use http::{Request, Response, header, request::Parts};
 use prometheus::Registry;
+use tower::Service;
 use serde_json::json;
 use usage_proxy::{
     allowed_hosts::AllowedHosts,
-    api::{Api, ApiMetrics, Authenticator},
+    api::{Api, ApiBody, ApiParts, Authenticator},
     cache::{CacheMetrics, LeaderGuard, SingleFlight, UsageCache},
     clock::{Clock, SystemClock},
     config::{CacheConfig, LogConfig, LogFormat, RequestLog},
@@ -74,7 +76,9 @@ impl UsageSource for Documented {
     }
 }
 
-fn api(log: RequestLog) -> Api {
+fn api(
+    log: RequestLog,
+) -> impl Service<(Parts, Peer), Response = Response<ApiBody>, Error = Infallible> + Clone {
     let config = CacheConfig {
         max_bytes: 64 << 20,
         fresh_for: Duration::from_secs(86_400),
@@ -100,26 +104,26 @@ fn api(log: RequestLog) -> Api {
         Arc::new(SystemClock),
         &Shutdown::new(),
     );
-    let metrics = ApiMetrics::new(&registry).unwrap();
-    Api::new(
-        Authenticator::new(None, None),
+    let parts = ApiParts {
+        authenticator: Authenticator::new(None, None),
         usage,
-        Arc::new(SystemClock),
-        metrics,
-        log,
-        Some(AllowedHosts::new(&[])),
-        &[],
-    )
+        clock: Arc::new(SystemClock),
+        request_log: log,
+        allowed_hosts: Some(AllowedHosts::new(&[])),
+        cors_origins: &[],
+        spans: None,
+    };
+    Api::new(parts, &registry).unwrap().into_service()
 }
 
-fn request(path: &str, headers: &[(header::HeaderName, &str)]) -> Request<()> {
+fn request(path: &str, headers: &[(header::HeaderName, &str)]) -> Parts {
     let mut request = Request::get(format!("/v1/customers/{CUSTOMER}/{path}"))
         .header(header::HOST, "127.0.0.1:8080")
         .header(header::ACCEPT, "application/json");
     for (name, value) in headers {
         request = request.header(name, *value);
     }
-    request.body(()).unwrap()
+    request.body(()).unwrap().into_parts().0
 }
 
 /// A hit never waits, so one poll is all it takes.
@@ -132,14 +136,14 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 
 fn hit(c: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (api, logging_api) = (api(RequestLog::Off), api(RequestLog::All));
+    let (mut api, mut logging_api) = (api(RequestLog::Off), api(RequestLog::All));
     let peer = Peer::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
     let gzip = [(header::ACCEPT_ENCODING, "gzip")];
     let etag = runtime.block_on(async {
-        let first = api.serve(request("usage", &[]), peer.clone()).await;
-        let compressed = api.serve(request("usage", &gzip), peer.clone()).await;
+        let first = api.call((request("usage", &[]), peer.clone())).await.unwrap();
+        let compressed = api.call((request("usage", &gzip), peer.clone())).await.unwrap();
         assert_eq!(compressed.headers()[header::CONTENT_ENCODING], "gzip");
-        logging_api.serve(request("usage", &[]), peer.clone()).await;
+        logging_api.call((request("usage", &[]), peer.clone())).await.unwrap();
         first.headers()[header::ETAG].to_str().unwrap().to_owned()
     });
 
@@ -157,7 +161,7 @@ fn hit(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter_batched(
                 || request(path, headers),
-                |request| ready(api.serve(request, peer.clone())),
+                |request| ready(api.call((request, peer.clone()))),
                 BatchSize::SmallInput,
             );
         });
@@ -174,7 +178,7 @@ fn hit(c: &mut Criterion) {
         group.bench_function("logged", |b| {
             b.iter_batched(
                 || request("usage", &[]),
-                |request| ready(logging_api.serve(request, peer.clone())),
+                |request| ready(logging_api.call((request, peer.clone()))),
                 BatchSize::SmallInput,
             );
         });

@@ -107,7 +107,7 @@ async fn check_host(
     request: Request,
     next: Next,
 ) -> Response {
-    let problem = hosts.and_then(|hosts| hosts.check(&request).err());
+    let problem = hosts.and_then(|hosts| hosts.check(request.uri(), request.headers()).err());
     let Some(problem) = problem else {
         return next.run(request).await;
     };

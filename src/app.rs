@@ -2,7 +2,11 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
+use http::Request;
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
+use tower::Service;
 
 use crate::{
     admin::{
@@ -10,7 +14,7 @@ use crate::{
         readiness::{Readiness, ReadinessGate},
     },
     allowed_hosts::AllowedHosts,
-    api::{Api, ApiMetrics, Authenticator, RequestSpans},
+    api::{Api, ApiParts, Authenticator, RequestSpans},
     auth::{
         CallersFile, CallersMetrics, TokenAuthenticator,
         jwt::{JwtDeps, JwtVerifier},
@@ -22,6 +26,7 @@ use crate::{
     observability::telemetry::{DroppedLines, MetricsRegistry},
     observability::traces::{self, Exporting, TraceDeps, Tracer},
     panic,
+    peer::Peer,
     partner_center::{PartnerCenter, TokenStatus, UpstreamDeps},
     reload::Reload,
     server::{
@@ -171,16 +176,16 @@ impl App {
         let usage = ground.usage_service(&upstream)?;
         let (api_edge, admin_edge) = ground.listener_configs().await?;
         let identifies_callers = config.callers.file.is_some() || config.callers.jwt.is_some();
-        let api_service = Api::new(
-            authentication,
-            usage.clone(),
-            Arc::clone(&deps.clock),
-            ApiMetrics::new(metrics.registry())?,
-            config.log.requests,
-            ground.allowed_hosts(api.address, identifies_callers),
-            &config.server.cors_origins,
-        )
-        .with_spans(ground.request_spans());
+        let api_parts = ApiParts {
+            authenticator: authentication,
+            usage: usage.clone(),
+            clock: Arc::clone(&deps.clock),
+            request_log: config.log.requests,
+            allowed_hosts: ground.allowed_hosts(api.address, identifies_callers),
+            cors_origins: &config.server.cors_origins,
+            spans: ground.request_spans(),
+        };
+        let api_service = Api::new(api_parts, metrics.registry())?;
         let admin_hosts = ground.allowed_hosts(admin.address, config.admin.is_guarded());
         recheck_while_empty(&shutdown, &upstream, &usage);
         let access = AdminAuth::new(&config.admin, metrics.registry())?;
@@ -245,10 +250,11 @@ impl App {
         let (api_drained, admin_may_stop) = tokio::sync::oneshot::channel::<()>();
         let draining = shutdown.clone();
         let serve_api = async {
-            let service = api.service;
-            let handler = move |request, peer| {
-                let service = service.clone();
-                async move { service.serve(request, peer).await }
+            let service = api.service.into_service();
+            let handler = move |request: Request<Incoming>, peer: Peer| {
+                let (head, _) = request.into_parts();
+                let answer = service.clone().call((head, peer));
+                answer.map(|Ok(response)| response)
             };
             let stop = draining.draining();
             let left = serve(api.listener, api.config, handler, stop, drain_timeout).await;

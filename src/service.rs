@@ -34,7 +34,7 @@ use self::{
 };
 use crate::{
     cache::{
-        CacheStatus, CachedAnswer, CachedFailure, FlightRole, ForwardReason, Freshness, PurgeMode,
+        CacheResult, CacheStatus, CachedAnswer, CachedFailure, FlightRole, ForwardReason, Freshness, PurgeMode,
         PurgeScope, UsageCache,
     },
     clock::SharedClock,
@@ -222,6 +222,42 @@ impl UsageService {
         };
         let failure = self.inner.fetcher.recent_failure(fetch, now);
         failure.is_some_and(|failure| failure.error.kind.is_authoritative())
+    }
+
+    /// The cached usage for a query, where that is fresh and may be read; `None` for everything that
+    /// [`UsageService::answer`] has to decide. A hit of an answer that is sent is recorded with
+    /// [`UsageService::record_hit`].
+    pub fn fresh_usage(
+        &self,
+        query: UsageQuery,
+        caller: &Caller,
+        now: Instant,
+    ) -> Option<UsageAnswer> {
+        if !caller.may_read(query.customer_id) {
+            return None;
+        }
+        let answer = self.fresh_answer(self.fetch_key(query), query.directive, now)?;
+        let is_complete = !answer.cached.rendered.lacks_customer_name();
+        is_complete.then_some(answer)
+    }
+
+    /// Records an answer of [`UsageService::fresh_usage`] that was sent.
+    pub fn record_hit(&self) {
+        self.inner.cache.metrics().record_request(CacheResult::Hit);
+    }
+
+    fn fresh_answer(
+        &self,
+        key: FetchKey,
+        directive: CacheDirective,
+        now: Instant,
+    ) -> Option<UsageAnswer> {
+        if directive == CacheDirective::NoCache {
+            return None;
+        }
+        let cached = self.inner.fetcher.look_up(key, now)?;
+        let is_fresh = cached.freshness == Freshness::Fresh;
+        is_fresh.then(|| UsageAnswer::hit(cached, None))
     }
 
     /// Answers a caller who may have what it asks for.

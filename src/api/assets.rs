@@ -6,11 +6,10 @@
 use std::{borrow::Cow, sync::OnceLock};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::{ApiResponse, LogFields, RequestContext, caching, negotiation};
+use super::{caching, negotiation};
 use crate::{
-    cache::CacheStatus,
     offload,
     problem::{FullBody, Problem},
     render::{self, ContentCoding},
@@ -63,26 +62,15 @@ const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300
 /// # Cancel safety
 ///
 /// Dropping the future abandons nothing: a coding under way is finished, and kept.
-pub(super) async fn respond<B>(
+pub(super) async fn respond(
     asset: &'static StaticAsset,
-    arrived: &RequestContext<'_, B>,
-) -> ApiResponse {
-    let request = arrived.request;
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return arrived.reject(Problem::method_not_allowed(request.method(), "GET, HEAD"));
-    }
-    let coding = match negotiation::negotiate_coding(request.headers()) {
-        Ok(coding) => coding,
-        Err(problem) => return arrived.reject(problem),
-    };
-    ApiResponse {
-        response: asset.respond(request.headers(), coding).await,
-        cache_status: CacheStatus::NOT_CONSULTED,
-        log_fields: LogFields::default(),
-    }
+    headers: &HeaderMap,
+) -> Result<Response<FullBody>, Problem> {
+    let coding = negotiation::negotiate_coding(headers)?;
+    Ok(asset.respond(headers, coding).await)
 }
 
-// === impl Assets ===
+// === impl StaticAssets ===
 
 impl StaticAssets {
     /// These files, ready to be sent.

@@ -146,7 +146,7 @@ impl AuthenticationError {
 
     /// What the caller is told at this route: a browser, so that it asks its user, also that the
     /// credential may be a password (RFC 7617 §2).
-    pub(super) fn problem_for(self, route: Route<'_>) -> Problem {
+    pub(super) fn problem_for(self, route: Route) -> Problem {
         const BASIC: &str = "Basic realm=\"usage-proxy\", charset=\"UTF-8\"";
 
         let problem = self.problem();

@@ -5,12 +5,13 @@
 //! would let a page act for its visitor.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
         ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
         ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
         ORIGIN, VARY,
     },
+    request::Parts,
 };
 
 use crate::{
@@ -61,12 +62,12 @@ impl CorsPolicy {
     ///
     /// It comes without credentials, so it is answered before they are looked at. The answer is of
     /// no path in particular: scripts learn the status of the request itself and no other.
-    pub(super) fn preflight<B>(
+    pub(super) fn preflight(
         &self,
-        request: &Request<B>,
+        request: &Parts,
     ) -> Option<Result<Response<FullBody>, Problem>> {
-        let headers = request.headers();
-        let is_preflight = *request.method() == Method::OPTIONS
+        let headers = &request.headers;
+        let is_preflight = request.method == Method::OPTIONS
             && headers.contains_key(ORIGIN)
             && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         is_preflight.then(|| match self.allowed_origin(headers) {

@@ -1,29 +1,21 @@
-//! The list of customers: cut to what its caller may see, and page by page for who wants it so.
+//! The list of customers that a caller may see, whole or page by page.
 
 use super::{
-    ApiResponse, ApiState, RequestContext,
     caching::{self, ResponseAudience},
-    data::{check_method, error_response, render_problem, with_upstream_ids},
+    context::AuthenticatedRequest,
+    data::{render_problem, rejection, with_upstream_ids},
     extract, negotiation,
     problem::not_allowed,
+    response::HandlerResult,
     schema::{DataHeaders, ListProblems, NativeCustomers, Paging, USAGE},
 };
 use crate::{
-    domain::Caller,
-    problem::Problem,
     render::{
         ContentCoding, Format,
         customers::{CustomerPageRequest, VisibleCustomers},
     },
-    service::{CacheDirective, ErrorKind, UsageAnswer},
+    service::{ErrorKind, UsageAnswer},
 };
-
-/// What is asked for.
-struct CustomerListRequest {
-    page: Option<CustomerPageRequest>,
-    coding: ContentCoding,
-    directive: CacheDirective,
-}
 
 /// `GET /v1/customers`.
 #[utoipa::path(
@@ -47,95 +39,68 @@ struct CustomerListRequest {
         ListProblems,
     ),
 )]
-pub(super) async fn list<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-) -> ApiResponse {
-    let request = match parse_request(arrived) {
-        Ok(request) => request,
-        Err(problem) => return arrived.reject(problem),
-    };
-    let trace = || arrived.call_trace();
-    let answer = api
-        .usage
-        .customer_list(request.directive, caller, trace, arrived.received_at)
+pub(super) async fn list(request: AuthenticatedRequest) -> HandlerResult {
+    let headers = request.headers();
+    negotiation::negotiate_format(headers, negotiation::NATIVE_FORMATS)?;
+    let page = extract::list_page(request.query(), headers)?;
+    let coding = negotiation::negotiate_coding(headers)?;
+    let directive = request.cache_directive();
+    let trace = || request.call_trace();
+    let usage = &request.api.usage;
+    let answer = usage
+        .customer_list(directive, request.caller(), trace, request.received_at)
         .await;
     match answer {
-        Ok(answer) => respond(api, arrived, caller, request, &answer).await,
-        Err(unanswered) => match unanswered.kind {
+        Ok(answer) => respond(&request, page, coding, &answer).await,
+        Err(error) => match error.kind {
             ErrorKind::NotAllowed => {
-                api.metrics.access.not_allowed.inc();
-                arrived.reject(not_allowed("this caller may not read any customer's usage"))
+                request.api.metrics.access.not_allowed.inc();
+                Err(not_allowed("this caller may not read any customer's usage").into())
             }
             ErrorKind::NotCached | ErrorKind::Source { .. } => {
-                error_response(api, arrived, None, &unanswered)
+                Err(rejection(&request, None, &error))
             }
         },
     }
 }
 
-fn parse_request<B>(arrived: &RequestContext<'_, B>) -> Result<CustomerListRequest, Problem> {
-    let request = arrived.request;
-    let headers = request.headers();
-    check_method(request.method())?;
-    negotiation::negotiate_format(headers, negotiation::NATIVE_FORMATS)?;
-    Ok(CustomerListRequest {
-        page: extract::list_page(request.uri().query(), headers)?,
-        coding: negotiation::negotiate_coding(headers)?,
-        directive: extract::cache_directive(headers),
-    })
-}
-
-async fn respond<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-    CustomerListRequest { page, coding, .. }: CustomerListRequest,
+async fn respond(
+    request: &AuthenticatedRequest,
+    page: Option<CustomerPageRequest>,
+    coding: ContentCoding,
     answer: &UsageAnswer,
-) -> ApiResponse {
-    let prepared = &answer.cached.rendered;
-    let part = match api
-        .usage
-        .visible_customers(prepared, caller, page, coding)
+) -> HandlerResult {
+    let (usage, rendered) = (&request.api.usage, &answer.cached.rendered);
+    let visible = usage
+        .visible_customers(rendered, request.caller(), page, coding)
         .await
-    {
-        Ok(Some(VisibleCustomers::Part(part))) => Some(part),
-        Ok(Some(VisibleCustomers::Whole)) => {
-            if prepared.ready(Format::Native, coding).is_none()
-                && let Err(error) = api.usage.render(prepared, Format::Native, coding).await
+        .map_err(|error| {
+            tracing::error!(%error, "a part of the list of customers could not be rendered");
+            render_problem()
+        })?;
+    let part = match visible.ok_or_else(render_problem)? {
+        VisibleCustomers::Part(part) => Some(part),
+        VisibleCustomers::Whole => {
+            if rendered.ready(Format::Native, coding).is_none()
+                && let Err(error) = usage.render(rendered, Format::Native, coding).await
             {
                 tracing::error!(%error, "the list of customers could not be rendered");
             }
             None
         }
-        Ok(None) => return arrived.reject(render_problem()),
-        Err(error) => {
-            tracing::error!(%error, "a part of the list of customers could not be rendered");
-            return arrived.reject(render_problem());
-        }
     };
     let ready = match &part {
         Some(part) => part.ready(coding).map(|encoded| (&**part, encoded)),
-        None => prepared.ready(Format::Native, coding),
+        None => rendered.ready(Format::Native, coding),
     };
-    let Some(ready) = ready else {
-        return arrived.reject(render_problem());
-    };
-    api.metrics.record_served_age(answer.cached.age);
-    let audience = if caller.is_anonymous() {
+    let ready = ready.ok_or_else(render_problem)?;
+    request.api.metrics.record_served_age(answer.cached.age);
+    let audience = if request.caller().is_anonymous() {
         ResponseAudience::EveryonePerPage
     } else {
         ResponseAudience::SingleCaller
     };
-    let headers = arrived.request.headers();
-    let response = caching::respond(
-        headers,
-        &answer.cached,
-        audience,
-        Format::Native,
-        coding,
-        ready,
-    );
-    with_upstream_ids(response, answer, None)
+    let (headers, cached) = (request.headers(), &answer.cached);
+    let response = caching::respond(headers, cached, audience, Format::Native, coding, ready);
+    Ok(with_upstream_ids(response, answer, None))
 }

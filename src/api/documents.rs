@@ -1,28 +1,16 @@
-//! The documents that have the native form alone.
+//! The documents that exist in Partner Center's own form only.
 
 use super::{
-    ApiResponse, ApiState, RequestContext,
-    data::{check_method, respond},
+    context::{AuthenticatedRequest, RequestContext},
+    data::{self, DataRequest, RequestedResource},
     extract, negotiation,
-    problem::not_allowed,
+    response::HandlerResult,
     schema::{
         CustomerProblems, DataHeaders, NativeDeployment, NativePartnerDeployment,
         NativePartnerUsage, OfCustomer, PartnerProblems, USAGE,
     },
-    spans,
 };
-use crate::{
-    domain::Caller,
-    problem::Problem,
-    render::{ContentCoding, Format},
-    service::{CacheDirective, ErrorKind, NativeDocument, UsageAnswer, UsageError},
-};
-
-/// How a document is asked for.
-struct DocumentRequest {
-    coding: ContentCoding,
-    directive: CacheDirective,
-}
+use crate::{problem::Problem, service::NativeDocument};
 
 /// `GET /v1/customers/{customer_id}/analytics/licenses/deployment`.
 #[utoipa::path(
@@ -39,32 +27,13 @@ struct DocumentRequest {
         CustomerProblems,
     ),
 )]
-pub(super) async fn deployment<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-    customer: &str,
-) -> ApiResponse {
-    let read = parse_request(arrived).and_then(|request| {
-        Ok((
-            NativeDocument::Deployment(extract::customer_id(customer)?),
-            request,
-        ))
-    });
-    match read {
-        Ok((document, request)) => {
-            let answered = fetch_and_respond(api, arrived, caller, document, &request).await;
-            respond(
-                api,
-                arrived,
-                answered,
-                (Format::Native, request.coding),
-                None,
-            )
-            .await
-        }
-        Err(problem) => arrived.reject(problem),
-    }
+pub(super) async fn deployment(request: AuthenticatedRequest) -> HandlerResult {
+    data::respond(&request, request.caller(), parse_deployment(&request)).await
+}
+
+pub(super) fn parse_deployment(context: &RequestContext) -> Result<DataRequest, Problem> {
+    let customer = extract::customer_id(context.customer_segment())?;
+    parse(context, NativeDocument::Deployment(customer))
 }
 
 /// `GET /v1/analytics/licenses/usage`: over all customers.
@@ -82,12 +51,12 @@ pub(super) async fn deployment<B>(
         PartnerProblems,
     ),
 )]
-pub(super) async fn partner_usage<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-) -> ApiResponse {
-    partner_document(api, arrived, caller, NativeDocument::PartnerUsage).await
+pub(super) async fn partner_usage(request: AuthenticatedRequest) -> HandlerResult {
+    data::respond(&request, request.caller(), parse_partner_usage(&request)).await
+}
+
+pub(super) fn parse_partner_usage(context: &RequestContext) -> Result<DataRequest, Problem> {
+    parse(context, NativeDocument::PartnerUsage)
 }
 
 /// `GET /v1/analytics/licenses/deployment`: over all customers.
@@ -105,77 +74,16 @@ pub(super) async fn partner_usage<B>(
         PartnerProblems,
     ),
 )]
-pub(super) async fn partner_deployment<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-) -> ApiResponse {
-    partner_document(api, arrived, caller, NativeDocument::PartnerDeployment).await
+pub(super) async fn partner_deployment(request: AuthenticatedRequest) -> HandlerResult {
+    data::respond(&request, request.caller(), parse_partner_deployment(&request)).await
 }
 
-async fn partner_document<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-    document: NativeDocument,
-) -> ApiResponse {
-    let request = match parse_request(arrived) {
-        Ok(request) => request,
-        Err(problem) => return arrived.reject(problem),
-    };
-    match fetch_and_respond(api, arrived, caller, document, &request).await {
-        Err(UsageError {
-            kind: ErrorKind::NotAllowed,
-            ..
-        }) => {
-            api.metrics.access.not_allowed.inc();
-            arrived.reject(not_allowed(
-                "this caller may not read every customer's usage",
-            ))
-        }
-        answered => {
-            respond(
-                api,
-                arrived,
-                answered,
-                (Format::Native, request.coding),
-                None,
-            )
-            .await
-        }
-    }
+pub(super) fn parse_partner_deployment(context: &RequestContext) -> Result<DataRequest, Problem> {
+    parse(context, NativeDocument::PartnerDeployment)
 }
 
-fn parse_request<B>(arrived: &RequestContext<'_, B>) -> Result<DocumentRequest, Problem> {
-    let request = arrived.request;
-    let headers = request.headers();
-    check_method(request.method())?;
-    extract::reject_query(request.uri().query())?;
-    negotiation::negotiate_format(headers, negotiation::NATIVE_FORMATS)?;
-    Ok(DocumentRequest {
-        coding: negotiation::negotiate_coding(headers)?,
-        directive: extract::cache_directive(headers),
-    })
-}
-
-async fn fetch_and_respond<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-    document: NativeDocument,
-    request: &DocumentRequest,
-) -> Result<UsageAnswer, UsageError> {
-    if let (Some(span), NativeDocument::Deployment(customer)) = (&arrived.span, document) {
-        spans::record_customer(span, customer);
-    }
-    let trace = || arrived.call_trace();
-    api.usage
-        .document(
-            document,
-            request.directive,
-            caller,
-            trace,
-            arrived.received_at,
-        )
-        .await
+fn parse(context: &RequestContext, document: NativeDocument) -> Result<DataRequest, Problem> {
+    extract::reject_query(context.query())?;
+    let resource = RequestedResource::Document(document);
+    DataRequest::parse(context, resource, negotiation::NATIVE_FORMATS)
 }

@@ -8,12 +8,12 @@ use prometheus::{
 };
 
 use self::access::AccessMetrics;
-use super::route::Route;
+use super::route::{Route, RouteTable};
 use crate::{cache::CacheResult, panic};
 
 /// What the API listener counts. The children that a request touches are resolved here, once.
 #[derive(Clone, Debug)]
-pub struct ApiMetrics {
+pub(super) struct ApiMetrics {
     requests: IntCounterVec,
     /// By route, method and status; `None` for what is not to be expected.
     known_requests: Vec<Option<IntCounter>>,
@@ -28,7 +28,7 @@ pub struct ApiMetrics {
 
 /// A request under way; counted for as long as this lives.
 #[derive(Debug)]
-pub(super) struct InFlightGuard<'a>(&'a IntGauge);
+pub(super) struct InFlightGuard(IntGauge);
 
 /// Methods with a child of their own; the last stands for all others.
 const METHODS: [&str; 3] = ["GET", "HEAD", "other"];
@@ -64,7 +64,7 @@ impl ApiMetrics {
     /// # Errors
     ///
     /// When one of them is registered already.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub(super) fn new(registry: &Registry, routes: &RouteTable) -> prometheus::Result<Self> {
         let requests = IntCounterVec::new(
             Opts::new(
                 "usage_proxy_http_requests_total",
@@ -98,8 +98,8 @@ impl ApiMetrics {
 
         let mut known_requests = Vec::new();
         let mut known_durations = Vec::new();
-        for route in Route::ALL {
-            let pattern = route.pattern();
+        for route in routes.iter() {
+            let pattern = route.pattern;
             for method in METHODS {
                 for status in STATUSES {
                     known_requests.push(is_expected(route, method, status).then(|| {
@@ -127,9 +127,9 @@ impl ApiMetrics {
         })
     }
 
-    pub(super) fn start_request(&self) -> InFlightGuard<'_> {
+    pub(super) fn start_request(&self) -> InFlightGuard {
         self.in_flight.inc();
-        InFlightGuard(&self.in_flight)
+        InFlightGuard(self.in_flight.clone())
     }
 
     /// Takes note of the age of what is served.
@@ -139,7 +139,7 @@ impl ApiMetrics {
 
     pub(super) fn record_request(
         &self,
-        route: Route<'_>,
+        route: Route,
         method: &Method,
         status: StatusCode,
         result: Option<CacheResult>,
@@ -150,19 +150,19 @@ impl ApiMetrics {
         let seconds = took.as_secs_f64();
         match self
             .known_durations
-            .get(route.index() * CACHE_LABELS + index)
+            .get(route.index * CACHE_LABELS + index)
         {
             Some(Some(histogram)) => histogram.observe(seconds),
             _ => {
                 let result = result.map_or(NO_CACHE_RESULT, CacheResult::as_str);
                 self.durations
-                    .with_label_values(&[route.pattern(), result])
+                    .with_label_values(&[route.pattern, result])
                     .observe(seconds);
             }
         }
     }
 
-    fn count(&self, route: Route<'_>, method: &Method, status: StatusCode) {
+    fn count(&self, route: Route, method: &Method, status: StatusCode) {
         let method_index = match *method {
             Method::GET => 0,
             Method::HEAD => 1,
@@ -171,14 +171,14 @@ impl ApiMetrics {
         let known = STATUSES
             .iter()
             .position(|known| *known == status.as_u16())
-            .map(|at| (route.index() * METHODS.len() + method_index) * STATUSES.len() + at)
+            .map(|at| (route.index * METHODS.len() + method_index) * STATUSES.len() + at)
             .and_then(|at| self.known_requests.get(at)?.as_ref());
         match known {
             Some(counter) => counter.inc(),
             None => {
                 let method = METHODS.get(method_index).copied().unwrap_or("other");
                 self.requests
-                    .with_label_values(&[route.pattern(), method, status.as_str()])
+                    .with_label_values(&[route.pattern, method, status.as_str()])
                     .inc();
             }
         }
@@ -187,19 +187,19 @@ impl ApiMetrics {
 
 /// Whether requests may well be answered so, and are counted from zero; what happens nevertheless
 /// is counted from when it does.
-fn is_expected(route: Route<'_>, method: &str, status: u16) -> bool {
+fn is_expected(route: Route, method: &str, status: u16) -> bool {
     let reads = method != "other";
     match status {
-        200 | 304 => reads && route != Route::Unmatched,
+        200 | 304 => reads && !route.is_unmatched(),
         // A preflight, which is of no path in particular.
-        204 => !reads && route == Route::Unmatched,
-        405 => !reads && route != Route::Unmatched,
+        204 => !reads && route.is_unmatched(),
+        405 => !reads && !route.is_unmatched(),
         406 | 502 | 504 => reads && route.exposes_data(),
         _ => true,
     }
 }
 
-impl Drop for InFlightGuard<'_> {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -208,11 +208,12 @@ impl Drop for InFlightGuard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::router;
 
     #[test]
     fn a_request_is_counted_under_its_own_labels() {
-        let metrics = ApiMetrics::new(&Registry::new()).unwrap();
-        let route = Route::Native { customer: "x" };
+        let metrics = ApiMetrics::new(&Registry::new(), &router::table()).unwrap();
+        let route = router::table().find("/v1/customers/x/analytics/licenses/usage");
 
         for status in [StatusCode::OK, StatusCode::IM_A_TEAPOT] {
             metrics.record_request(
@@ -227,11 +228,11 @@ mod tests {
         for status in ["200", "418"] {
             let counted = metrics
                 .requests
-                .with_label_values(&[route.pattern(), "HEAD", status])
+                .with_label_values(&[route.pattern, "HEAD", status])
                 .get();
             assert_eq!(counted, 1, "{status}");
         }
-        let pattern = route.pattern();
+        let pattern = route.pattern;
         let observed = metrics
             .durations
             .with_label_values(&[pattern, "negative"])
@@ -241,8 +242,8 @@ mod tests {
 
     #[test]
     fn unexpected_label_combinations_are_counted() {
-        let metrics = ApiMetrics::new(&Registry::new()).unwrap();
-        let route = Route::Docs;
+        let metrics = ApiMetrics::new(&Registry::new(), &router::table()).unwrap();
+        let route = router::table().find("/docs");
 
         metrics.record_request(
             route,
@@ -261,7 +262,7 @@ mod tests {
     #[test]
     fn no_series_exists_for_impossible_label_combinations() {
         let registry = Registry::new();
-        let _metrics = ApiMetrics::new(&registry).unwrap();
+        let _metrics = ApiMetrics::new(&registry, &router::table()).unwrap();
 
         let families = registry.gather();
 

@@ -65,6 +65,9 @@ pub fn document() -> serde_json::Result<String> {
     serde_json::to_string_pretty(&build_description(Anonymous::Allowed))
 }
 
+/// The path of the document.
+pub(super) const PATH: &str = "/openapi.json";
+
 /// `GET /openapi.json`.
 #[utoipa::path(
     get,
@@ -83,7 +86,7 @@ pub fn document() -> serde_json::Result<String> {
 pub(super) fn file(anonymous: Anonymous) -> StaticFile {
     let document = serde_json::to_vec(&build_description(anonymous));
     StaticFile {
-        path: "/openapi.json",
+        path: PATH,
         content_type: "application/json",
         content_security_policy: NO_CONTENT_POLICY,
         body: Cow::Owned(document.unwrap_or_default()),

@@ -12,27 +12,29 @@ mod usage;
 
 use std::borrow::Cow;
 
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use utoipa::{
     IntoParams,
     openapi::path::{Parameter, ParameterIn},
 };
 
-pub(super) use self::problem::present;
+pub(super) use self::problem::problem_page;
 use self::{
     customers::{CustomerChoiceOutcome, CustomerDirectory},
     query::PageQuery,
 };
 use super::{
-    ApiResponse, ApiState, RequestContext,
     assets::{NO_CONTENT_POLICY, StaticFile},
-    browser_headers, data, extract,
+    browser_headers,
+    context::{AuthenticatedRequest, RequestContext},
+    data,
+    response::HandlerResult,
     schema::{
         ABOUT, FileHeaders, FolderProblems, OfPage, PageHeaders, PageProblems, SHOWN, file_beneath,
     },
 };
 use crate::{
-    domain::{Caller, CustomerId, ProcessedDate},
+    domain::{CustomerId, ProcessedDate},
     offload,
     problem::{FullBody, Kind, Problem},
 };
@@ -74,58 +76,39 @@ struct AssetParams;
         PageProblems,
     ),
 )]
-pub(super) async fn page<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-) -> ApiResponse {
-    let request = arrived.request;
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return arrived.reject(Problem::method_not_allowed(request.method(), "GET, HEAD"));
-    }
-    let today = ProcessedDate::from_timestamp(api.clock.wall_time());
-    let ask = match PageQuery::parse(request.uri().query(), today) {
-        Ok(ask) => ask,
-        Err(problem) => return arrived.reject(problem),
-    };
-    match CustomerId::parse(&ask.customer) {
-        Ok(customer) => usage::show(api, arrived, caller, &ask, customer).await,
-        Err(_) => show_customers(api, arrived, caller, &ask).await,
+pub(super) async fn page(request: AuthenticatedRequest) -> HandlerResult {
+    let today = ProcessedDate::from_timestamp(request.api.clock.wall_time());
+    let query = PageQuery::parse(request.query(), today)?;
+    match CustomerId::parse(&query.customer) {
+        Ok(customer) => usage::show(&request, &query, customer).await,
+        Err(_) => show_customers(&request, &query).await,
     }
 }
 
-/// Lets its reader choose a customer, unless what was typed is the name of one.
-async fn show_customers<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-    ask: &PageQuery,
-) -> ApiResponse {
-    let list = match customers::list(api, arrived, caller, arrived.cache_directive()).await {
-        Ok(list) => list,
-        Err(unanswered) => {
-            return data::error_response(api, arrived, ask.date, &unanswered);
-        }
-    };
-    let directory = CustomerDirectory::new(&list, caller);
-    let (frame, asked) = (arrived.page_frame(None), ask.clone());
+/// Shows customers to choose from, or the usage of the one whose name was typed.
+async fn show_customers(request: &AuthenticatedRequest, query: &PageQuery) -> HandlerResult {
+    let list = customers::list(request, request.cache_directive()).await;
+    let list = list.map_err(|error| data::rejection(request, query.date, &error))?;
+    let directory = CustomerDirectory::new(&list, request.caller());
+    let (frame, asked) = (PageFrame::new(request, None), query.clone());
     let choosing = offload::run_cpu_bound(directory.search_bytes(), move || {
         directory.choose(frame, &asked)
     });
     match choosing.await {
         CustomerChoiceOutcome::Chosen(customer) => {
-            usage::show(api, arrived, caller, ask, customer).await
+            usage::show(request, query, customer).await
         }
         CustomerChoiceOutcome::NotFound => {
             let detail = format!(
                 "none of the customers that you may see has {:?} in its name or domain",
-                crate::problem::excerpt(&ask.customer)
+                crate::problem::excerpt(&query.customer)
             );
-            arrived.reject(Problem::new(Kind::UnknownCustomer, detail))
+            Err(Problem::new(Kind::UnknownCustomer, detail).into())
         }
         CustomerChoiceOutcome::List(rendered) => {
-            api.metrics.record_served_age(list.cached.age);
-            data::with_upstream_ids(respond(StatusCode::OK, rendered), &list, ask.date)
+            let response = respond(StatusCode::OK, rendered);
+            request.api.metrics.record_served_age(list.cached.age);
+            Ok(data::with_upstream_ids(response, &list, query.date))
         }
     }
 }
@@ -197,7 +180,7 @@ pub(super) fn files() -> [StaticFile; 3] {
     ]
 }
 
-// === impl OfAsset ===
+// === impl AssetParams ===
 
 impl IntoParams for AssetParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
@@ -206,37 +189,13 @@ impl IntoParams for AssetParams {
     }
 }
 
-// === impl Arrived ===
+// === impl PageFrame ===
 
-impl<B> RequestContext<'_, B> {
-    fn page_frame(&self, form: Option<SearchForm>) -> PageFrame {
-        PageFrame {
+impl PageFrame {
+    fn new(context: &RequestContext, form: Option<SearchForm>) -> Self {
+        Self {
             form,
-            request_id: self.request_id.to_str().unwrap_or_default().to_owned(),
+            request_id: context.request_id_text().to_owned(),
         }
-    }
-
-    /// Where its sender found us, as it says itself; empty where that is no plain host.
-    fn request_origin(&self) -> String {
-        let authority = self
-            .request
-            .uri()
-            .authority()
-            .map(http::uri::Authority::as_str);
-        let host = self.request.headers().get(header::HOST);
-        let host = authority
-            .or_else(|| host?.to_str().ok())
-            .unwrap_or_default();
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:-_[]".contains(&byte);
-        if host.is_empty() || !host.bytes().all(plain) {
-            return String::new();
-        }
-        let scheme = if self.encrypted { "https" } else { "http" };
-        format!("{scheme}://{host}")
-    }
-
-    /// Whether its sender wants upstream asked, or not.
-    fn cache_directive(&self) -> crate::service::CacheDirective {
-        extract::cache_directive(self.request.headers())
     }
 }

@@ -53,8 +53,8 @@ impl RateLimitHeaders {
         }
     }
 
-    pub(super) fn insert_into(self, headers: &mut HeaderMap) {
-        headers.insert(RATE_LIMIT_POLICY, self.policy);
-        headers.insert(RATE_LIMIT, self.state);
+    pub(super) fn insert_into(&self, headers: &mut HeaderMap) {
+        headers.insert(RATE_LIMIT_POLICY, self.policy.clone());
+        headers.insert(RATE_LIMIT, self.state.clone());
     }
 }

@@ -1,152 +1,134 @@
-/// The routes of the API listener. Their URI space is Partner Center's own, plus `/usage`.
+//! The routes of a request: found by its path before anything else, since metrics, logs and the
+//! check of credentials depend on it.
+
+/// A route of the API listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route<'a> {
-    /// `/v1/customers`: the customers that the caller may see.
-    Customers,
-    /// `/v1/customers/{customer_id}/usage`: the simplified form.
-    Usage { customer: &'a str },
-    /// `/v1/customers/{customer_id}/analytics/licenses/usage`: the native form.
-    Native { customer: &'a str },
-    /// `/v1/customers/{customer_id}/analytics/licenses/deployment`.
-    Deployment { customer: &'a str },
-    /// `/v1/analytics/licenses/usage`: over all customers.
-    PartnerUsage,
-    /// `/v1/analytics/licenses/deployment`: over all customers.
-    PartnerDeployment,
-    /// `/v1/customers/{customer_id}/usage/chart.svg`: the simplified form as a picture.
-    Chart { customer: &'a str },
-    /// `/v1/customers/{customer_id}/usage/table.csv`: the simplified form as CSV, whatever `Accept`
-    /// says: no link of a page could say it.
-    Table { customer: &'a str },
-    /// `/`: the page for people.
+pub(super) struct Route {
+    /// The value of the `route` label.
+    pub(super) pattern: &'static str,
+    /// The position of the route in its table.
+    pub(super) index: usize,
+    kind: RouteKind,
+    prefix: &'static str,
+    /// What follows the parameter; `None` where the pattern has no parameter.
+    suffix: Option<&'static str>,
+}
+
+/// The kinds of routes that are handled differently before their handlers are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RouteKind {
+    /// Data for programs.
+    Data,
+    /// Data that people open in a browser.
+    BrowserData,
+    /// The page.
     Page,
-    /// `/assets/{file}`: what the page refers to.
-    Asset,
-    /// `/openapi.json`: the description of this API.
-    OpenApi,
-    /// `/docs`: the page that shows it.
-    Docs,
-    /// `/docs/{file}`: what that page is made of.
-    DocsFile,
-    /// Anything else.
+    /// Static files, which need no credential.
+    StaticFile,
+    /// No route.
     Unmatched,
 }
 
+/// The routes of the API listener, in the order in which they are compared with a path.
+#[derive(Clone, Debug)]
+pub(super) struct RouteTable {
+    routes: Vec<Route>,
+    unmatched: Route,
+}
+
+/// Paths that mean another one. Microsoft's Java SDK puts `/v1/` before the address of a link,
+/// whatever that is.
+pub(super) const ALIASES: [(&str, &str); 3] = [
+    ("/v1//customers", "/v1/customers"),
+    ("/v1/v1/customers", "/v1/customers"),
+    ("/docs/", "/docs"),
+];
+
 // === impl Route ===
 
-impl<'a> Route<'a> {
-    /// The patterns, by [`Route::index`]: the values of the `route` label.
-    pub(super) const PATTERNS: [&'static str; 14] = [
-        "/v1/customers",
-        "/v1/customers/{customer_id}/usage",
-        "/v1/customers/{customer_id}/analytics/licenses/usage",
-        "/v1/customers/{customer_id}/analytics/licenses/deployment",
-        "/v1/analytics/licenses/usage",
-        "/v1/analytics/licenses/deployment",
-        "/v1/customers/{customer_id}/usage/chart.svg",
-        "/v1/customers/{customer_id}/usage/table.csv",
-        "/",
-        "/assets/{file}",
-        "/openapi.json",
-        "/docs",
-        "/docs/{file}",
-        "unmatched",
-    ];
-
-    /// Every route, by [`Route::index`].
-    pub(super) const ALL: [Route<'static>; 14] = [
-        Route::Customers,
-        Route::Usage { customer: "" },
-        Route::Native { customer: "" },
-        Route::Deployment { customer: "" },
-        Route::PartnerUsage,
-        Route::PartnerDeployment,
-        Route::Chart { customer: "" },
-        Route::Table { customer: "" },
-        Route::Page,
-        Route::Asset,
-        Route::OpenApi,
-        Route::Docs,
-        Route::DocsFile,
-        Route::Unmatched,
-    ];
-
-    /// The route of a path as it was sent: a percent-encoded slash stays within its segment.
-    pub(super) fn from_path(path: &'a str) -> Self {
-        let Some((customer, rest)) = path
-            .strip_prefix("/v1/customers/")
-            .and_then(|rest| rest.split_once('/'))
-        else {
-            return Self::without_customer(path);
+impl Route {
+    /// A route with at most one parameter, `{name}`, which spans a path segment.
+    fn new(index: usize, kind: RouteKind, pattern: &'static str) -> Self {
+        let (prefix, suffix) = match pattern.split_once('{') {
+            Some((prefix, rest)) => (prefix, rest.split_once('}').map(|(_, suffix)| suffix)),
+            None => (pattern, None),
         };
-        match rest {
-            "usage" => Self::Usage { customer },
-            "analytics/licenses/usage" => Self::Native { customer },
-            "usage/chart.svg" => Self::Chart { customer },
-            "usage/table.csv" => Self::Table { customer },
-            "analytics/licenses/deployment" => Self::Deployment { customer },
-            _ => Self::Unmatched,
+        Self {
+            pattern,
+            index,
+            kind,
+            prefix,
+            suffix,
         }
     }
 
-    /// The route of a path that names no customer.
-    fn without_customer(path: &str) -> Self {
-        match path {
-            // Microsoft's Java SDK puts `/v1/` before the address of a link, whatever that is.
-            "/v1/customers" | "/v1//customers" | "/v1/v1/customers" => Self::Customers,
-            "/v1/analytics/licenses/usage" => Self::PartnerUsage,
-            "/v1/analytics/licenses/deployment" => Self::PartnerDeployment,
-            "/" => Self::Page,
-            _ if path.starts_with("/assets/") => Self::Asset,
-            "/openapi.json" => Self::OpenApi,
-            "/docs" | "/docs/" => Self::Docs,
-            _ if path.starts_with("/docs/") => Self::DocsFile,
-            _ => Self::Unmatched,
-        }
+    /// The parameter of a path as it was sent: a percent-encoded slash stays within its segment.
+    pub(super) fn parameter(self, path: &str) -> Option<&str> {
+        let parameter = path.strip_prefix(self.prefix)?.strip_suffix(self.suffix?)?;
+        (!parameter.is_empty() && !parameter.contains('/')).then_some(parameter)
     }
 
-    /// Whether there may be [files](super::assets) here, which everybody may have.
-    pub(super) fn may_be_static(self) -> bool {
-        matches!(
-            self,
-            Self::Asset | Self::OpenApi | Self::Docs | Self::DocsFile
-        )
-    }
-
-    /// Whether it tells what the cache holds.
+    /// Returns true where the answer depends on cached data.
     pub(super) fn exposes_data(self) -> bool {
-        !self.may_be_static() && self != Self::Unmatched
-    }
-
-    /// Whether people open it in a browser, which then has to ask them who they are.
-    pub(super) fn is_opened_in_browsers(self) -> bool {
-        matches!(self, Self::Page | Self::Chart { .. } | Self::Table { .. })
-    }
-
-    pub(super) fn index(self) -> usize {
-        match self {
-            Self::Customers => 0,
-            Self::Usage { .. } => 1,
-            Self::Native { .. } => 2,
-            Self::Deployment { .. } => 3,
-            Self::PartnerUsage => 4,
-            Self::PartnerDeployment => 5,
-            Self::Chart { .. } => 6,
-            Self::Table { .. } => 7,
-            Self::Page => 8,
-            Self::Asset => 9,
-            Self::OpenApi => 10,
-            Self::Docs => 11,
-            Self::DocsFile => 12,
-            Self::Unmatched => 13,
+        match self.kind {
+            RouteKind::Data | RouteKind::BrowserData | RouteKind::Page => true,
+            RouteKind::StaticFile | RouteKind::Unmatched => false,
         }
     }
 
-    pub(super) fn pattern(self) -> &'static str {
-        Self::PATTERNS
-            .get(self.index())
-            .copied()
-            .unwrap_or_default()
+    /// Returns true where people open the route in a browser, which then has to ask them for a
+    /// credential.
+    pub(super) fn is_opened_in_browsers(self) -> bool {
+        matches!(self.kind, RouteKind::Page | RouteKind::BrowserData)
+    }
+
+    pub(super) fn is_page(self) -> bool {
+        self.kind == RouteKind::Page
+    }
+
+    pub(super) fn is_static(self) -> bool {
+        self.kind == RouteKind::StaticFile
+    }
+
+    pub(super) fn is_unmatched(self) -> bool {
+        self.kind == RouteKind::Unmatched
+    }
+
+    fn matches(self, path: &str) -> bool {
+        match self.suffix {
+            Some(_) => self.parameter(path).is_some(),
+            None => path == self.prefix,
+        }
+    }
+}
+
+// === impl RouteTable ===
+
+impl RouteTable {
+    /// A table of patterns; what fits none of them is unmatched.
+    pub(super) fn new(patterns: impl IntoIterator<Item = (RouteKind, &'static str)>) -> Self {
+        let patterns = patterns.into_iter().enumerate();
+        let routes: Vec<_> = patterns
+            .map(|(index, (kind, pattern))| Route::new(index, kind, pattern))
+            .collect();
+        Self {
+            unmatched: Route::new(routes.len(), RouteKind::Unmatched, "unmatched"),
+            routes,
+        }
+    }
+
+    /// Every route, by its index; the last is the unmatched one.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Route> {
+        self.routes.iter().copied().chain([self.unmatched])
+    }
+
+    /// The route of a path.
+    pub(super) fn find(&self, path: &str) -> Route {
+        let matching = |path| self.routes.iter().find(|route| route.matches(path)).copied();
+        let alias = || ALIASES.iter().find(|(alias, _)| *alias == path);
+        matching(path)
+            .or_else(|| matching(alias()?.1))
+            .unwrap_or(self.unmatched)
     }
 }
 
@@ -154,69 +136,42 @@ impl<'a> Route<'a> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn each_route_is_at_its_index() {
-        for (index, route) in Route::ALL.into_iter().enumerate() {
-            assert_eq!(route.index(), index, "{route:?}");
-        }
+    fn pattern_of(path: &str) -> &'static str {
+        let table = RouteTable::new([
+            (RouteKind::Data, "/v1/customers/{customer_id}/usage"),
+            (RouteKind::Data, "/v1/customers/{customer_id}/analytics/licenses/usage"),
+            (RouteKind::Data, "/v1/customers"),
+            (RouteKind::StaticFile, "/assets/{file}"),
+            (RouteKind::Page, "/"),
+        ]);
+        table.find(path).pattern
     }
 
     #[test]
     fn each_path_matches_one_route() {
-        for (path, route) in [
-            ("/v1/customers/x/usage", Route::Usage { customer: "x" }),
+        for (path, pattern) in [
+            ("/", "/"),
+            ("/v1/customers", "/v1/customers"),
+            ("/v1/customers/a/usage", "/v1/customers/{customer_id}/usage"),
             (
-                "/v1/customers/a%2fb/usage",
-                Route::Usage { customer: "a%2fb" },
-            ),
-            ("/v1/customers//usage", Route::Usage { customer: "" }),
-            (
-                "/v1/customers/x/analytics/licenses/usage",
-                Route::Native { customer: "x" },
+                "/v1/customers/a%2Fb/usage",
+                "/v1/customers/{customer_id}/usage",
             ),
             (
-                "/v1/customers/x/usage/chart.svg",
-                Route::Chart { customer: "x" },
+                "/v1/customers/a/analytics/licenses/usage",
+                "/v1/customers/{customer_id}/analytics/licenses/usage",
             ),
-            (
-                "/v1/customers/x/usage/table.csv",
-                Route::Table { customer: "x" },
-            ),
-            ("/v1/customers/x/usage/", Route::Unmatched),
-            ("/v1/customers/x/usage/chart.png", Route::Unmatched),
-            ("/v1/customers/x/y/usage", Route::Unmatched),
-            ("/v1/customers/x", Route::Unmatched),
-            (
-                "/v1/customers/x/analytics/licenses/deployment",
-                Route::Deployment { customer: "x" },
-            ),
-            ("/v1/analytics/licenses/usage", Route::PartnerUsage),
-            (
-                "/v1/analytics/licenses/deployment",
-                Route::PartnerDeployment,
-            ),
-            ("/v1/analytics/licenses", Route::Unmatched),
-            ("/v1/customers", Route::Customers),
-            ("/v1//customers", Route::Customers),
-            ("/v1/v1/customers", Route::Customers),
-            ("/v1/v1/v1/customers", Route::Unmatched),
-            ("/v1/v1/analytics/licenses/usage", Route::Unmatched),
-            ("/v1/customers/", Route::Unmatched),
-            ("//v1/customers/x/usage", Route::Unmatched),
-            ("/V1/customers/x/usage", Route::Unmatched),
-            ("/openapi.json", Route::OpenApi),
-            ("/openapi.json/", Route::Unmatched),
-            ("/docs", Route::Docs),
-            ("/docs/", Route::Docs),
-            ("/docs/start.js", Route::DocsFile),
-            ("/docsx", Route::Unmatched),
-            ("/", Route::Page),
-            ("/assets/page.css", Route::Asset),
-            ("/assets", Route::Unmatched),
-            ("//", Route::Unmatched),
-            ("", Route::Unmatched),
+            ("/assets/page.css", "/assets/{file}"),
+            ("/assets/", "unmatched"),
+            ("/assets/a/b", "unmatched"),
+            ("/v1/customers/", "unmatched"),
+            ("/v1/customers/a/b/usage", "unmatched"),
+            ("/v1/customers/a/usage/", "unmatched"),
+            ("/v1/Customers", "unmatched"),
+            ("*", "unmatched"),
+            ("", "unmatched"),
         ] {
-            assert_eq!(Route::from_path(path), route, "{path}");
+            assert_eq!(pattern_of(path), pattern, "{path}");
         }
     }
 }

@@ -2,10 +2,13 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use http::{HeaderValue, Method, Request, StatusCode, header, uri::Authority};
+use http::{HeaderValue, Method, StatusCode, header, request::Parts, uri::Authority};
 use jiff::Timestamp;
 
-use super::{LogFields, RequestContext, RequestGuard, route::Route};
+use super::{
+    response::{CLIENT_CLOSED_REQUEST, LogFields},
+    route::Route,
+};
 use crate::{
     cache::CacheStatus,
     domain::CustomerId,
@@ -39,22 +42,22 @@ impl RequestSpans {
     }
 
     /// Begins the span of a request. Of what was sent it tells what the log does.
-    pub(super) fn start<B>(
+    pub(super) fn start(
         &self,
-        arrived: &RequestContext<'_, B>,
-        route: Route<'_>,
+        head: &Parts,
+        request_id: &HeaderValue,
+        route: Route,
         peer: &Peer,
         parent: SpanParent,
-        began: Timestamp,
+        started_at: Timestamp,
     ) -> Arc<TraceSpan> {
-        let request = arrived.request;
-        let method = known_method(request.method());
-        let (headers, name) = (request.headers(), span_name(method, route));
+        let method = known_method(&head.method);
+        let (headers, name) = (&head.headers, span_name(method, route));
         let span = match parent {
-            SpanParent::Traceparent => self.tracer.start_server_span(headers, name, began),
+            SpanParent::Traceparent => self.tracer.start_server_span(headers, name, started_at),
             SpanParent::NewTrace => self
                 .tracer
-                .start_untrusted_server_span(headers, name, began),
+                .start_untrusted_server_span(headers, name, started_at),
         };
         if span.is_recording() {
             let mut told = vec![
@@ -65,21 +68,21 @@ impl RequestSpans {
                 KeyValue::new(semconv::URL_SCHEME, self.scheme),
                 KeyValue::new(
                     semconv::URL_PATH,
-                    excerpt(request.uri().path()).into_owned(),
+                    excerpt(head.uri.path()).into_owned(),
                 ),
                 KeyValue::new(semconv::CLIENT_ADDRESS, peer.address.ip().to_string()),
-                KeyValue::new(semconv::REQUEST_ID, header_text(arrived.request_id)),
+                KeyValue::new(semconv::REQUEST_ID, header_text(request_id)),
             ];
-            if route != Route::Unmatched {
-                told.push(KeyValue::new(semconv::HTTP_ROUTE, route.pattern()));
+            if !route.is_unmatched() {
+                told.push(KeyValue::new(semconv::HTTP_ROUTE, route.pattern));
             }
-            if let Some(agent) = request.headers().get(header::USER_AGENT) {
+            if let Some(agent) = headers.get(header::USER_AGENT) {
                 told.push(KeyValue::new(
                     semconv::USER_AGENT_ORIGINAL,
                     header_text(agent),
                 ));
             }
-            told.extend(server_address(request));
+            told.extend(server_address(head));
             span.set_attributes(told);
         }
         span
@@ -123,7 +126,7 @@ pub(super) fn end_span(span: &TraceSpan, status: StatusCode, told: LogFields, ca
     if let Some(date) = told.processed_date {
         span.set_attribute(semconv::URL_QUERY, format!("processedDate={date}"));
     }
-    if status.as_u16() == RequestGuard::<()>::CLIENT_CLOSED_REQUEST {
+    if status.as_u16() == CLIENT_CLOSED_REQUEST {
         // No status was sent.
         span.set_attribute(semconv::ERROR_TYPE, "caller-went-away");
     } else {
@@ -143,11 +146,12 @@ pub(super) fn end_span(span: &TraceSpan, status: StatusCode, told: LogFields, ca
 }
 
 /// The method and the route, of which there are few; never the path.
-fn span_name(method: Option<&'static str>, route: Route<'_>) -> Cow<'static, str> {
+fn span_name(method: Option<&'static str>, route: Route) -> Cow<'static, str> {
     let method = method.unwrap_or("HTTP");
-    match route {
-        Route::Unmatched => method.into(),
-        _ => format!("{method} {}", route.pattern()).into(),
+    if route.is_unmatched() {
+        method.into()
+    } else {
+        format!("{method} {}", route.pattern).into()
     }
 }
 
@@ -168,9 +172,9 @@ fn known_method(method: &Method) -> Option<&'static str> {
 }
 
 /// The host and port that were asked for: of the URI, which HTTP/2 sends, else of `Host`.
-fn server_address<B>(request: &Request<B>) -> impl Iterator<Item = KeyValue> {
-    let host = request.headers().get(header::HOST);
-    let authority = match request.uri().authority() {
+fn server_address(head: &Parts) -> impl Iterator<Item = KeyValue> {
+    let host = head.headers.get(header::HOST);
+    let authority = match head.uri.authority() {
         Some(authority) => Some(authority.clone()),
         None => host.and_then(|host| Authority::try_from(host.as_bytes()).ok()),
     };

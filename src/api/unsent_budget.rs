@@ -21,10 +21,10 @@ use crate::{
 };
 
 /// The body of an answer. Dropped once it is sent, or given up, it no longer counts as unsent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ApiBody {
     content: FullBody,
-    _charge: Option<UnsentCharge>,
+    charge: Option<Arc<UnsentCharge>>,
 }
 
 /// The budgets of one listener.
@@ -72,7 +72,7 @@ impl UnsentBudgets {
     /// A problem to answer with in its place, where a budget is used up.
     pub(super) fn charge(
         &self,
-        answer: &Response<FullBody>,
+        answer: &Response<ApiBody>,
         version: Version,
         sender: ResponseRecipient<'_>,
     ) -> Result<Option<UnsentCharge>, Problem> {
@@ -119,7 +119,7 @@ pub(super) enum ResponseRecipient<'a> {
     Caller(&'a CallerIdentity),
 }
 
-fn content_length(answer: &Response<FullBody>) -> usize {
+fn content_length(answer: &Response<ApiBody>) -> usize {
     let size = http_body::Body::size_hint(answer.body()).lower();
     usize::try_from(size).unwrap_or(usize::MAX)
 }
@@ -148,10 +148,17 @@ impl Drop for UnsentCharge {
 // === impl ApiBody ===
 
 impl ApiBody {
-    pub(super) const fn new(content: FullBody, charge: Option<UnsentCharge>) -> Self {
+    /// Counts the body as unsent until it is dropped.
+    pub(super) fn set_charge(&mut self, charge: UnsentCharge) {
+        self.charge = Some(Arc::new(charge));
+    }
+}
+
+impl From<FullBody> for ApiBody {
+    fn from(content: FullBody) -> Self {
         Self {
             content,
-            _charge: charge,
+            charge: None,
         }
     }
 }

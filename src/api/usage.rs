@@ -1,22 +1,19 @@
-//! The usage resources: extract, ask [`UsageService`](crate::service::UsageService), answer.
-
-use http::StatusCode;
+//! Usage of a customer: as JSON or CSV, as a picture, as a table, and in Partner Center's own form.
 
 use super::{
-    ApiResponse, ApiState, RequestContext, browser_headers,
-    data::{check_method, respond},
+    context::{AuthenticatedRequest, RequestContext},
+    data::{self, DataRequest, RequestedResource},
     extract, negotiation,
+    response::HandlerResult,
     schema::{
         ChartProblems, CustomerProblems, DataHeaders, DatedProblems, NativeUsage, OfCustomer,
         OfDate, OfTheme, SHOWN, USAGE,
     },
-    spans,
 };
 use crate::{
-    domain::{Caller, ProcessedDate},
+    domain::ProcessedDate,
     problem::Problem,
-    render::{Format, Theme, Usage},
-    service::UsageQuery,
+    render::{Format, Usage},
 };
 
 /// `GET /v1/customers/{customer_id}/usage`.
@@ -42,20 +39,12 @@ use crate::{
         DatedProblems,
     ),
 )]
-pub(super) async fn simplified<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-    customer: &str,
-) -> ApiResponse {
-    dated_usage(
-        api,
-        arrived,
-        caller,
-        customer,
-        negotiation::SIMPLIFIED_FORMATS,
-    )
-    .await
+pub(super) async fn simplified(request: AuthenticatedRequest) -> HandlerResult {
+    data::respond(&request, request.caller(), parse_simplified(&request)).await
+}
+
+pub(super) fn parse_simplified(context: &RequestContext) -> Result<DataRequest, Problem> {
+    parse_dated(context, negotiation::SIMPLIFIED_FORMATS)
 }
 
 /// `GET /v1/customers/{customer_id}/usage/chart.svg`.
@@ -73,34 +62,18 @@ pub(super) async fn simplified<B>(
         ChartProblems,
     ),
 )]
-pub(super) async fn chart<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-    customer: &str,
-) -> ApiResponse {
-    let today = || ProcessedDate::from_timestamp(api.clock.wall_time());
-    let mut theme = Theme::default();
-    let date = |query: Option<&str>| {
-        let (date, asked) = extract::chart_query(query, today)?;
-        theme = asked;
-        Ok(date)
-    };
-    let mut served = match parse_request(arrived, customer, negotiation::CHART_FORMATS, date) {
-        Ok(query) => {
-            let format = Format::Chart(theme);
-            answer(api, arrived, caller, UsageQuery { format, ..query }).await
-        }
-        Err(problem) => arrived.reject(problem),
-    };
-    // With 304 too: its headers replace those that the picture was kept with (RFC 9111 §3.2).
-    if matches!(
-        served.response.status(),
-        StatusCode::OK | StatusCode::NOT_MODIFIED
-    ) {
-        browser_headers::add_chart_headers(served.response.headers_mut());
-    }
-    served
+pub(super) async fn chart(request: AuthenticatedRequest) -> HandlerResult {
+    data::respond(&request, request.caller(), parse_chart(&request)).await
+}
+
+pub(super) fn parse_chart(context: &RequestContext) -> Result<DataRequest, Problem> {
+    let customer = extract::customer_id(context.customer_segment())?;
+    let (date, theme) = extract::chart_query(context.query(), || today(context))?;
+    let resource = RequestedResource::Usage(customer, date);
+    Ok(DataRequest {
+        format: Format::Chart(theme),
+        ..DataRequest::parse(context, resource, negotiation::CHART_FORMATS)?
+    })
 }
 
 /// `GET /v1/customers/{customer_id}/usage/table.csv`.
@@ -120,29 +93,12 @@ pub(super) async fn chart<B>(
         DatedProblems,
     ),
 )]
-pub(super) async fn table<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-    customer: &str,
-) -> ApiResponse {
-    dated_usage(api, arrived, caller, customer, negotiation::TABLE_FORMATS).await
+pub(super) async fn table(request: AuthenticatedRequest) -> HandlerResult {
+    data::respond(&request, request.caller(), parse_table(&request)).await
 }
 
-/// A resource that `processedDate` picks a date of.
-async fn dated_usage<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-    customer: &str,
-    forms: &[Format],
-) -> ApiResponse {
-    let today = || ProcessedDate::from_timestamp(api.clock.wall_time());
-    let date = |query: Option<&str>| extract::processed_date(query, today);
-    match parse_request(arrived, customer, forms, date) {
-        Ok(query) => answer(api, arrived, caller, query).await,
-        Err(problem) => arrived.reject(problem),
-    }
+pub(super) fn parse_table(context: &RequestContext) -> Result<DataRequest, Problem> {
+    parse_dated(context, negotiation::TABLE_FORMATS)
 }
 
 /// `GET /v1/customers/{customer_id}/analytics/licenses/usage`.
@@ -161,53 +117,23 @@ async fn dated_usage<B>(
         CustomerProblems,
     ),
 )]
-pub(super) async fn native<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-    customer: &str,
-) -> ApiResponse {
-    let date = |query: Option<&str>| extract::reject_query(query).map(|()| None);
-    match parse_request(arrived, customer, negotiation::NATIVE_FORMATS, date) {
-        Ok(query) => answer(api, arrived, caller, query).await,
-        Err(problem) => arrived.reject(problem),
-    }
+pub(super) async fn native(request: AuthenticatedRequest) -> HandlerResult {
+    data::respond(&request, request.caller(), parse_native(&request)).await
 }
 
-fn parse_request<B>(
-    arrived: &RequestContext<'_, B>,
-    customer: &str,
-    forms: &[Format],
-    date: impl FnOnce(Option<&str>) -> Result<Option<ProcessedDate>, Problem>,
-) -> Result<UsageQuery, Problem> {
-    let request = arrived.request;
-    check_method(request.method())?;
-    Ok(UsageQuery {
-        customer_id: extract::customer_id(customer)?,
-        date: date(request.uri().query())?,
-        format: negotiation::negotiate_format(request.headers(), forms)?,
-        directive: extract::cache_directive(request.headers()),
-    })
+pub(super) fn parse_native(context: &RequestContext) -> Result<DataRequest, Problem> {
+    let customer = extract::customer_id(context.customer_segment())?;
+    extract::reject_query(context.query())?;
+    let resource = RequestedResource::Usage(customer, None);
+    DataRequest::parse(context, resource, negotiation::NATIVE_FORMATS)
 }
 
-async fn answer<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
-    query: UsageQuery,
-) -> ApiResponse {
-    let headers = arrived.request.headers();
-    let coding = match negotiation::negotiate_coding(headers) {
-        Ok(coding) => coding,
-        Err(problem) => return arrived.reject(problem),
-    };
-    if let Some(span) = &arrived.span {
-        spans::record_customer(span, query.customer_id);
-    }
-    let trace = || arrived.call_trace();
-    let answered = api
-        .usage
-        .answer(query, caller, trace, arrived.received_at)
-        .await;
-    respond(api, arrived, answered, (query.format, coding), query.date).await
+fn parse_dated(context: &RequestContext, formats: &[Format]) -> Result<DataRequest, Problem> {
+    let customer = extract::customer_id(context.customer_segment())?;
+    let date = extract::processed_date(context.query(), || today(context))?;
+    DataRequest::parse(context, RequestedResource::Usage(customer, date), formats)
+}
+
+fn today(context: &RequestContext) -> ProcessedDate {
+    ProcessedDate::from_timestamp(context.api.clock.wall_time())
 }

@@ -67,4 +67,18 @@ impl UsageService {
         self.answer_allowed(document.fetch_key(), directive, caller, trace, now)
             .await
     }
+
+    /// The cached document, where that is fresh and may be read, as [`UsageService::fresh_usage`].
+    pub fn fresh_document(
+        &self,
+        document: NativeDocument,
+        directive: CacheDirective,
+        caller: &Caller,
+        now: Instant,
+    ) -> Option<UsageAnswer> {
+        if !document.may_be_read_by(caller) {
+            return None;
+        }
+        self.fresh_answer(document.fetch_key(), directive, now)
+    }
 }

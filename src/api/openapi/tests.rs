@@ -4,7 +4,7 @@ use serde_json::Value;
 use utoipa::openapi::SecurityRequirement;
 
 use super::*;
-use crate::{api::route::Route, problem::Kind};
+use crate::{api::router, problem::Kind};
 
 fn document() -> Value {
     serde_json::to_value(build_description(Anonymous::Allowed)).unwrap()
@@ -23,10 +23,10 @@ fn exactly_the_existing_routes_are_described() {
 
     let described: BTreeSet<_> = document["paths"].as_object().unwrap().keys().collect();
 
-    let routes: BTreeSet<_> = Route::PATTERNS
-        .into_iter()
-        .filter(|pattern| *pattern != Route::Unmatched.pattern())
-        .map(str::to_owned)
+    let routes: BTreeSet<_> = router::table()
+        .iter()
+        .filter(|route| !route.is_unmatched())
+        .map(|route| route.pattern.to_owned())
         .collect();
     assert_eq!(described, routes.iter().collect());
     for (path, item) in document["paths"].as_object().unwrap() {

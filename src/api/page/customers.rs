@@ -7,7 +7,7 @@ use super::{
     query::{self, PageQuery},
 };
 use crate::{
-    api::{ApiState, RequestContext},
+    api::context::AuthenticatedRequest,
     domain::{Caller, CustomerEntry, CustomerId},
     render::{
         Rendered,
@@ -71,15 +71,14 @@ struct CustomerChoice {
 }
 
 /// The list of customers, of which a caller may see its own.
-pub(super) async fn list<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
+pub(super) async fn list(
+    request: &AuthenticatedRequest,
     directive: CacheDirective,
 ) -> Result<UsageAnswer, UsageError> {
-    let trace = || arrived.call_trace();
-    api.usage
-        .customer_list(directive, caller, trace, arrived.received_at)
+    let trace = || request.call_trace();
+    let usage = &request.api.usage;
+    usage
+        .customer_list(directive, request.caller(), trace, request.received_at)
         .await
 }
 

@@ -5,7 +5,7 @@ use http::Response;
 
 use super::{PageFrame, SearchForm, query, respond};
 use crate::{
-    api::RequestContext,
+    api::context::RequestContext,
     human_time::format_duration,
     problem::{FullBody, Kind, Problem},
 };
@@ -26,16 +26,16 @@ struct ProblemPage {
 }
 
 /// Shows a problem, with the headers that it has as a document.
-pub(in crate::api) fn present<B>(
-    arrived: &RequestContext<'_, B>,
+pub(in crate::api) fn problem_page(
+    context: &RequestContext,
     problem: &Problem,
 ) -> Response<FullBody> {
     let kind = problem.kind();
-    let query = arrived.request.uri().query();
+    let query = context.query();
     let may_choose = !matches!(kind, Kind::Unauthenticated | Kind::SeveralCredentials);
     let form = may_choose.then(|| SearchForm::from_invalid_query(query));
     let page = ProblemPage {
-        frame: arrived.page_frame(form),
+        frame: PageFrame::new(context, form),
         status: format!("{} {}", kind.status().as_u16(), kind.name()),
         title: kind.title(),
         detail: to_sentence(problem.detail()),

@@ -11,8 +11,8 @@ use super::{
     respond,
 };
 use crate::{
-    api::{ApiResponse, ApiState, RequestContext, data, spans},
-    domain::{Caller, CustomerId, ProcessedDate},
+    api::{context::AuthenticatedRequest, data, response::HandlerResult, spans},
+    domain::{CustomerId, ProcessedDate},
     human_time::format_duration,
     offload,
     problem::FullBody,
@@ -71,39 +71,33 @@ struct DateLink {
 }
 
 /// Shows the usage of a customer.
-pub(super) async fn show<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
-    caller: &Caller,
+pub(super) async fn show(
+    request: &AuthenticatedRequest,
     ask: &PageQuery,
     customer: CustomerId,
-) -> ApiResponse {
+) -> HandlerResult {
     let query = UsageQuery {
         customer_id: customer,
         format: Format::Simplified,
         date: ask.date,
-        directive: arrived.cache_directive(),
+        directive: request.cache_directive(),
     };
-    if let Some(span) = &arrived.span {
+    if let Some(span) = request.span() {
         spans::record_customer(span, customer);
     }
-    let trace = || arrived.call_trace();
+    let trace = || request.call_trace();
     // Nobody waits for the names of others, nor asks for newer ones with newer numbers.
-    let directive = match arrived.cache_directive() {
+    let directive = match request.cache_directive() {
         CacheDirective::NoCache => CacheDirective::Any,
         other => other,
     };
+    let (api, caller) = (&request.api, request.caller());
     let (answer, list) = join_if_ready(
-        api.usage.answer(query, caller, trace, arrived.received_at),
-        customers::list(api, arrived, caller, directive),
+        api.usage.answer(query, caller, trace, request.received_at),
+        customers::list(request, directive),
     )
     .await;
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(unanswered) => {
-            return data::error_response(api, arrived, ask.date, &unanswered);
-        }
-    };
+    let answer = answer.map_err(|error| data::rejection(request, ask.date, &error))?;
     let listing = match list {
         Some(Ok(list)) => CustomerListState::Loaded(CustomerDirectory::new(&list, caller)),
         Some(Err(_)) => CustomerListState::Unavailable,
@@ -111,18 +105,18 @@ pub(super) async fn show<B>(
     };
     let shown = answer.cached.rendered.processed_date().or(ask.date);
     let dressing = UsagePageParts {
-        frame: arrived.page_frame(None),
+        frame: PageFrame::new(request, None),
         list_state: listing,
         freshness_note: FreshnessNote::new(&answer, ask.date),
         query: ask.clone(),
-        adjacent_dates: adjacent_dates(api, arrived, customer, shown, ask.today),
+        adjacent_dates: adjacent_dates(request, customer, shown, ask.today),
         customer,
-        origin: arrived.request_origin(),
+        origin: request.origin(),
         wants_key: !caller.is_anonymous(),
     };
     let response = render_page(&answer, dressing).await;
     api.metrics.record_served_age(answer.cached.age);
-    data::with_upstream_ids(response, &answer, ask.date)
+    Ok(data::with_upstream_ids(response, &answer, ask.date))
 }
 
 /// What is needed, and what is wanted besides if it is there by then.
@@ -143,19 +137,16 @@ async fn join_if_ready<N, W>(
 
 /// Finds dates before and after `shown` that a link may lead to: Partner Center keeps them, they are
 /// no newer than the newest, and Partner Center did not answer lately that it has nothing of them.
-fn adjacent_dates<B>(
-    api: &ApiState,
-    arrived: &RequestContext<'_, B>,
+fn adjacent_dates(
+    request: &AuthenticatedRequest,
     customer: CustomerId,
     shown: Option<ProcessedDate>,
     today: ProcessedDate,
 ) -> AdjacentDates {
     let oldest = today.months_before(RETENTION_MONTHS);
-    let newest = api.usage.newest_date(customer, arrived.received_at);
-    let may_have_counts = |date: &ProcessedDate| {
-        !api.usage
-            .is_known_absent(customer, *date, arrived.received_at)
-    };
+    let (usage, now) = (&request.api.usage, request.received_at);
+    let newest = usage.newest_date(customer, now);
+    let may_have_counts = |date: &ProcessedDate| !usage.is_known_absent(customer, *date, now);
     let before = successors(shown, |date| date.previous());
     let after = successors(shown, |date| date.next());
     AdjacentDates {
