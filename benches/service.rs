@@ -25,8 +25,8 @@ use std::{
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use http::{Request, Response, header, request::Parts};
 use prometheus::Registry;
-use tower::Service;
 use serde_json::json;
+use tower::Service;
 use usage_proxy::{
     allowed_hosts::AllowedHosts,
     api::{Api, ApiBody, ApiParts, Authenticator},
@@ -140,10 +140,19 @@ fn hit(c: &mut Criterion) {
     let peer = Peer::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
     let gzip = [(header::ACCEPT_ENCODING, "gzip")];
     let etag = runtime.block_on(async {
-        let first = api.call((request("usage", &[]), peer.clone())).await.unwrap();
-        let compressed = api.call((request("usage", &gzip), peer.clone())).await.unwrap();
+        let first = api
+            .call((request("usage", &[]), peer.clone()))
+            .await
+            .unwrap();
+        let compressed = api
+            .call((request("usage", &gzip), peer.clone()))
+            .await
+            .unwrap();
         assert_eq!(compressed.headers()[header::CONTENT_ENCODING], "gzip");
-        logging_api.call((request("usage", &[]), peer.clone())).await.unwrap();
+        logging_api
+            .call((request("usage", &[]), peer.clone()))
+            .await
+            .unwrap();
         first.headers()[header::ETAG].to_str().unwrap().to_owned()
     });
 

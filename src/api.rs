@@ -36,12 +36,10 @@ use prometheus::Registry;
 use tower::{Service, ServiceBuilder, service_fn};
 
 pub use self::openapi::document as openapi_document;
+pub use self::{authentication::Authenticator, spans::RequestSpans, unsent_budget::ApiBody};
 use self::{
     context::RequestContext, cors::CorsPolicy, metrics::ApiMetrics, state::ApiState,
     unsent_budget::UnsentBudgets,
-};
-pub use self::{
-    authentication::Authenticator, spans::RequestSpans, unsent_budget::ApiBody,
 };
 use crate::{
     allowed_hosts::AllowedHosts,

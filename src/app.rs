@@ -26,8 +26,8 @@ use crate::{
     observability::telemetry::{DroppedLines, MetricsRegistry},
     observability::traces::{self, Exporting, TraceDeps, Tracer},
     panic,
-    peer::Peer,
     partner_center::{PartnerCenter, TokenStatus, UpstreamDeps},
+    peer::Peer,
     reload::Reload,
     server::{
         ConnectionLimits, ConnectionMetrics, ListenerConfig, RequestValidation, router_handler,

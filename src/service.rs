@@ -34,8 +34,8 @@ use self::{
 };
 use crate::{
     cache::{
-        CacheResult, CacheStatus, CachedAnswer, CachedFailure, FlightRole, ForwardReason, Freshness, PurgeMode,
-        PurgeScope, UsageCache,
+        CacheResult, CacheStatus, CachedAnswer, CachedFailure, FlightRole, ForwardReason,
+        Freshness, PurgeMode, PurgeScope, UsageCache,
     },
     clock::SharedClock,
     config::CacheConfig,

@@ -12,11 +12,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    extract,
-    rate_limit::RateLimitHeaders,
-    response::Rejection,
-    route::Route,
-    spans::SpanParent,
+    extract, rate_limit::RateLimitHeaders, response::Rejection, route::Route, spans::SpanParent,
     state::ApiState,
 };
 use crate::{

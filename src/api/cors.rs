@@ -62,10 +62,7 @@ impl CorsPolicy {
     ///
     /// It comes without credentials, so it is answered before they are looked at. The answer is of
     /// no path in particular: scripts learn the status of the request itself and no other.
-    pub(super) fn preflight(
-        &self,
-        request: &Parts,
-    ) -> Option<Result<Response<FullBody>, Problem>> {
+    pub(super) fn preflight(&self, request: &Parts) -> Option<Result<Response<FullBody>, Problem>> {
         let headers = &request.headers;
         let is_preflight = request.method == Method::OPTIONS
             && headers.contains_key(ORIGIN)

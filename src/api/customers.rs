@@ -3,7 +3,7 @@
 use super::{
     caching::{self, ResponseAudience},
     context::AuthenticatedRequest,
-    data::{render_problem, rejection, with_upstream_ids},
+    data::{rejection, render_problem, with_upstream_ids},
     extract, negotiation,
     problem::not_allowed,
     response::HandlerResult,

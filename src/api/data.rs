@@ -15,7 +15,7 @@ use super::{
 use crate::{
     cache::CacheResult,
     domain::{Caller, CustomerId, ProcessedDate},
-    problem::{FullBody, Problem, Kind},
+    problem::{FullBody, Kind, Problem},
     render::{ContentCoding, EncodedBody, Format, RenderedDocument},
     service::{
         CacheDirective, ErrorKind, NativeDocument, UsageAnswer, UsageError, UsageQuery,
@@ -67,7 +67,10 @@ pub(super) fn fresh_hit(
         }
     }?;
     // Not before it is certain that the handler is not called, which does so too.
-    let ready = answer.cached.rendered.ready(request.format, request.coding)?;
+    let ready = answer
+        .cached
+        .rendered
+        .ready(request.format, request.coding)?;
     usage.record_hit();
     record_customer(context, request);
     Some(send(context, &answer, request, ready))
@@ -90,7 +93,9 @@ pub(super) async fn respond(
         }
         RequestedResource::Document(document) => {
             let directive = request.directive;
-            usage.document(document, directive, caller, trace, now).await
+            usage
+                .document(document, directive, caller, trace, now)
+                .await
         }
     };
     let answer = answer.map_err(|error| {

@@ -75,7 +75,12 @@ pub(super) fn parse_partner_usage(context: &RequestContext) -> Result<DataReques
     ),
 )]
 pub(super) async fn partner_deployment(request: AuthenticatedRequest) -> HandlerResult {
-    data::respond(&request, request.caller(), parse_partner_deployment(&request)).await
+    data::respond(
+        &request,
+        request.caller(),
+        parse_partner_deployment(&request),
+    )
+    .await
 }
 
 pub(super) fn parse_partner_deployment(context: &RequestContext) -> Result<DataRequest, Problem> {

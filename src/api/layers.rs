@@ -154,10 +154,12 @@ pub(super) fn catch_panics<S: ApiService>(inner: S) -> impl ApiService {
         async move {
             let panics = &context.api.metrics.panics;
             let handler = pin!(async { inner.call(context.clone()).await });
-            panic::catch(handler).await.unwrap_or_else(|HandlerPanicked| {
-                panics.inc();
-                Err(Problem::internal().into())
-            })
+            panic::catch(handler)
+                .await
+                .unwrap_or_else(|HandlerPanicked| {
+                    panics.inc();
+                    Err(Problem::internal().into())
+                })
         }
     })
 }
@@ -184,7 +186,9 @@ pub(super) fn authenticate<S: ApiService>(inner: S) -> impl ApiService {
                 context.start_span(SpanParent::Traceparent);
             }
             if !static_files::is_public(&context) {
-                let identity = api.authenticator.authenticate(context.headers(), &context.peer);
+                let identity = api
+                    .authenticator
+                    .authenticate(context.headers(), &context.peer);
                 let identity = identity.await.map_err(|error| {
                     api.metrics.access.record_denied(error);
                     error.problem_for(context.route)
@@ -200,13 +204,17 @@ pub(super) fn authenticate<S: ApiService>(inner: S) -> impl ApiService {
 /// Rejects requests beyond the rate limit of their caller.
 pub(super) fn limit_rate<S: ApiService>(mut inner: S) -> impl ApiService {
     service_fn(move |context: RequestContext| {
-        let limit = context.identity().and_then(|identity| identity.rate_limit());
+        let limit = context
+            .identity()
+            .and_then(|identity| identity.rate_limit());
         let exhausted = limit.and_then(|limit| {
             let acquired = limit.acquire(context.received_at);
             context.set_rate_limit(RateLimitHeaders::new(limit, acquired));
             let exhausted = acquired.err()?;
             context.api.metrics.access.rate_limited.inc();
-            Some(Err(rate_limit::rate_limited_problem(limit, exhausted).into()))
+            Some(Err(
+                rate_limit::rate_limited_problem(limit, exhausted).into()
+            ))
         });
         or_call(exhausted, &mut inner, context)
     })

@@ -148,10 +148,7 @@ impl ApiMetrics {
         self.count(route, method, status);
         let index = result.map_or(CACHE_LABELS - 1, |result| result as usize);
         let seconds = took.as_secs_f64();
-        match self
-            .known_durations
-            .get(route.index * CACHE_LABELS + index)
-        {
+        match self.known_durations.get(route.index * CACHE_LABELS + index) {
             Some(Some(histogram)) => histogram.observe(seconds),
             _ => {
                 let result = result.map_or(NO_CACHE_RESULT, CacheResult::as_str);

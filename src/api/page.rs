@@ -95,9 +95,7 @@ async fn show_customers(request: &AuthenticatedRequest, query: &PageQuery) -> Ha
         directory.choose(frame, &asked)
     });
     match choosing.await {
-        CustomerChoiceOutcome::Chosen(customer) => {
-            usage::show(request, query, customer).await
-        }
+        CustomerChoiceOutcome::Chosen(customer) => usage::show(request, query, customer).await,
         CustomerChoiceOutcome::NotFound => {
             let detail = format!(
                 "none of the customers that you may see has {:?} in its name or domain",

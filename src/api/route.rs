@@ -124,7 +124,12 @@ impl RouteTable {
 
     /// The route of a path.
     pub(super) fn find(&self, path: &str) -> Route {
-        let matching = |path| self.routes.iter().find(|route| route.matches(path)).copied();
+        let matching = |path| {
+            self.routes
+                .iter()
+                .find(|route| route.matches(path))
+                .copied()
+        };
         let alias = || ALIASES.iter().find(|(alias, _)| *alias == path);
         matching(path)
             .or_else(|| matching(alias()?.1))
@@ -139,7 +144,10 @@ mod tests {
     fn pattern_of(path: &str) -> &'static str {
         let table = RouteTable::new([
             (RouteKind::Data, "/v1/customers/{customer_id}/usage"),
-            (RouteKind::Data, "/v1/customers/{customer_id}/analytics/licenses/usage"),
+            (
+                RouteKind::Data,
+                "/v1/customers/{customer_id}/analytics/licenses/usage",
+            ),
             (RouteKind::Data, "/v1/customers"),
             (RouteKind::StaticFile, "/assets/{file}"),
             (RouteKind::Page, "/"),

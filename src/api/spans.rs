@@ -66,10 +66,7 @@ impl RequestSpans {
                     method.unwrap_or(semconv::OTHER_METHOD),
                 ),
                 KeyValue::new(semconv::URL_SCHEME, self.scheme),
-                KeyValue::new(
-                    semconv::URL_PATH,
-                    excerpt(head.uri.path()).into_owned(),
-                ),
+                KeyValue::new(semconv::URL_PATH, excerpt(head.uri.path()).into_owned()),
                 KeyValue::new(semconv::CLIENT_ADDRESS, peer.address.ip().to_string()),
                 KeyValue::new(semconv::REQUEST_ID, header_text(request_id)),
             ];
