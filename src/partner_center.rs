@@ -12,6 +12,7 @@ mod client;
 mod commercial;
 mod credential_alarm;
 mod customers;
+mod deps;
 mod documents;
 mod empty_responses;
 mod error;
@@ -24,7 +25,6 @@ mod multi_factor;
 mod outage;
 mod paging;
 pub mod probe;
-mod recheck;
 mod refusal;
 mod request;
 mod spans;
@@ -38,7 +38,6 @@ use std::{sync::Arc, time::Duration};
 
 use url::Url;
 
-pub use self::token::TokenStatus;
 use self::{
     attempts::AttemptRunner,
     call::LogicalCall,
@@ -49,20 +48,23 @@ use self::{
     error::{RefusalMeaning, UpstreamError},
     limits::UpstreamLimits,
     metrics::UpstreamMetrics,
-    token::AccessTokenSource,
+    token::{AccessTokenSource, RejectedToken},
     wire::MalformedResponse,
+};
+pub use self::{
+    deps::{UpstreamDeps, UpstreamStartError},
+    token::TokenStatus,
 };
 use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
     domain::{ProcessedDate, Subject, UpstreamApi},
     jitter::Jitter,
-    observability::traces::Tracer,
+    resilience::backoff::Backoff,
     service::source::{
-        AnswerContent, FetchFuture, SourceAnswer, SourceCall, SourceError, SourceErrorKind,
-        UsageSource,
+        AnswerContent, CallTrace, FetchFuture, SourceAnswer, SourceCall, SourceError,
+        SourceErrorKind, UsageSource,
     },
-    shutdown::Shutdown,
 };
 
 /// Partner Center behind its token endpoint: the [`UsageSource`] of the service.
@@ -85,41 +87,12 @@ pub struct PartnerCenter {
     jitter: Jitter,
 }
 
-/// What [`PartnerCenter`] needs of the process around it.
-#[derive(Debug)]
-pub struct UpstreamDeps<'a> {
-    /// Takes all decisions about time.
-    pub clock: SharedClock,
-    /// Spreads retries and token refreshes.
-    pub jitter: Jitter,
-    /// Runs the task that keeps the access token.
-    pub shutdown: Shutdown,
-    /// Where the metrics are registered.
-    pub registry: &'a prometheus::Registry,
-    /// Begins the traces of token requests; `None` where nothing is traced. Calls are part of their
-    /// callers' traces.
-    pub tracer: Option<Tracer>,
-}
-
-/// The upstream client cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamStartError {
-    /// A configured value cannot stand in a header.
-    #[error("{key}: expected visible characters that can stand in an HTTP header")]
-    Header {
-        /// The configuration key.
-        key: &'static str,
-    },
-    /// The base URL is of a kind that has no paths.
-    #[error("upstream.base_url: expected an http or https URL")]
-    BaseUrl,
-    /// TLS cannot be set up, for want of CA certificates for example.
-    #[error("cannot make the HTTP client")]
-    Client(#[from] reqwest::Error),
-    /// Another component has a metric of the same name.
-    #[error("cannot register the upstream's metrics")]
-    Metrics(#[from] prometheus::Error),
-}
+/// Pauses between checks; never less than [`SHORTEST_PAUSE`].
+const BACKOFF: Backoff = match Backoff::new(Duration::from_secs(5), Duration::from_secs(5 * 60)) {
+    Ok(backoff) => backoff,
+    Err(_) => panic!("not a backoff"),
+};
+const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How Partner Center and our credentials stand; plain data, for readiness.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,6 +181,44 @@ impl PartnerCenter {
                 .as_ref()
                 .and_then(EmptyResponseDetector::advice),
         }
+    }
+
+    /// Repeats the call that was refused, with backoff, for as long as Partner Center refuses the
+    /// access token and `is_needed` says so. Never completes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons a check under way and leaves nothing behind.
+    pub async fn recheck_refused_token(&self, is_needed: impl Fn() -> bool) {
+        loop {
+            self.tokens.until_rejected().await;
+            let mut checks = 0_u32;
+            while let Some(disowned) = self.tokens.rejected() {
+                let pause = BACKOFF.delay(checks, self.jitter.fraction());
+                let pause = pause.max(SHORTEST_PAUSE);
+                self.clock.sleep_until(self.clock.now() + pause).await;
+                if is_needed() {
+                    checks = checks.saturating_add(1);
+                    self.recheck_once(disowned).await;
+                }
+            }
+        }
+    }
+
+    /// The call itself takes note of how it ended.
+    async fn recheck_once(&self, disowned: RejectedToken) {
+        let asked_at = self.clock.now();
+        if disowned.may_need_renewal {
+            let deadline = asked_at + self.deadline;
+            drop(self.tokens.renew(disowned.generation, deadline).await);
+        }
+        let call = SourceCall {
+            subject: disowned.subject,
+            question: disowned.question,
+            trace: CallTrace::default(),
+            requested_at: asked_at,
+        };
+        drop(self.call(call).await);
     }
 
     async fn call(&self, call: SourceCall) -> Result<SourceAnswer, SourceError> {

@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use self::retries::NextAttempt;
 use super::{
-    UpstreamDeps,
     call::LogicalCall,
     client::{ExchangeError, HttpExchange, UpstreamReply, before},
+    deps::UpstreamDeps,
     error::{RefusalMeaning, UpstreamError},
     limits::{FailingScope, UpstreamLimits},
     metrics::{StatusClass, UpstreamMetrics},

@@ -3,12 +3,13 @@
 use std::{error::Error, fmt, future::Future, pin::Pin, time::Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
+use url::Url;
 
 use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
-    observability::traces::Tracer,
+    observability::traces::{KeyValue, Tracer, semconv},
     printable::to_printable_line,
     resilience::memory_pool::{MemoryLimitError, MemoryShare},
 };
@@ -282,4 +283,20 @@ fn causes(error: &(dyn Error + 'static)) -> String {
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     // Dereferenced in full: a reference to an error is an error too, and has a shorter life.
     std::iter::successors(Some(error), |error| (**error).source())
+}
+
+/// Returns the span attributes of a request: its method and address, without query or credentials.
+pub(super) fn request_attributes(method: &Method, url: &Url) -> impl Iterator<Item = KeyValue> {
+    let mut bare = url.clone();
+    bare.set_query(None);
+    bare.set_fragment(None);
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let port = url.port_or_known_default().map(i64::from);
+    [
+        KeyValue::new(semconv::HTTP_REQUEST_METHOD, method.to_string()),
+        KeyValue::new(semconv::URL_FULL, String::from(bare)),
+        KeyValue::new(semconv::SERVER_ADDRESS, host),
+    ]
+    .into_iter()
+    .chain(port.map(|port| KeyValue::new(semconv::SERVER_PORT, port)))
 }

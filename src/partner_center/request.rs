@@ -7,7 +7,7 @@ use http::{
 use uuid::Uuid;
 
 use super::{
-    UpstreamStartError, call::LogicalCall, error::UpstreamError, paging::PageRequest,
+    call::LogicalCall, deps::UpstreamStartError, error::UpstreamError, paging::PageRequest,
     token::AccessToken, wire::MalformedResponse,
 };
 use crate::config::UpstreamConfig;

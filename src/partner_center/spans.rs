@@ -1,14 +1,15 @@
-//! The spans of requests to Partner Center and to the token endpoint, in the words of OpenTelemetry's
+//! The spans of requests to Partner Center, with the names of OpenTelemetry's
 //! semantic conventions for HTTP clients. No token, key or query stands in one.
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Method, StatusCode};
-use url::Url;
+use http::Method;
 use uuid::Uuid;
 
-use super::{call::LogicalCall, error::UpstreamError, paging::PageRequest};
-use crate::observability::traces::{KeyValue, SpanKind, TraceSpan, Tracer, semconv};
+use super::{
+    call::LogicalCall, client::request_attributes, error::UpstreamError, paging::PageRequest,
+};
+use crate::observability::traces::{KeyValue, SpanKind, TraceSpan, semconv};
 
 /// Begins the span of one attempt; `None` where nothing is traced.
 pub(super) fn begin_attempt(
@@ -65,52 +66,4 @@ pub(super) fn record_pause(call: &LogicalCall, error: &UpstreamError, pause: Dur
         ];
         span.add_event("pause", told);
     }
-}
-
-/// Begins the trace of one request to the token endpoint; `None` where nothing is traced. It belongs
-/// to no call: whoever needs the token waits for it, and mostly nobody does.
-pub(super) fn begin_redemption(tracer: Option<&Tracer>, url: &Url) -> Option<Arc<TraceSpan>> {
-    let span = tracer?.start_root_span(SpanKind::Client, format!("POST {}", url.path()));
-    if span.is_recording() {
-        span.set_attributes(request_attributes(&Method::POST, url));
-        span.set_attribute(semconv::URL_TEMPLATE, url.path().to_owned());
-    }
-    Some(span)
-}
-
-/// Ends it by the status that came, or by what kept it from coming.
-pub(super) fn end_redemption(span: &TraceSpan, ended: Result<StatusCode, &'static str>) {
-    match ended {
-        Ok(status) => {
-            span.set_attribute(
-                semconv::HTTP_RESPONSE_STATUS_CODE,
-                i64::from(status.as_u16()),
-            );
-            if !status.is_success() {
-                span.set_attribute(semconv::ERROR_TYPE, status.as_str().to_owned());
-                span.set_error();
-            }
-        }
-        Err(fault) => {
-            span.set_attribute(semconv::ERROR_TYPE, fault);
-            span.set_error();
-        }
-    }
-    span.end();
-}
-
-/// What is told of every request: where it goes, and nothing of what it asks for or shows.
-fn request_attributes(method: &Method, url: &Url) -> impl Iterator<Item = KeyValue> {
-    let mut bare = url.clone();
-    bare.set_query(None);
-    bare.set_fragment(None);
-    let host = url.host_str().unwrap_or_default().to_owned();
-    let port = url.port_or_known_default().map(i64::from);
-    [
-        KeyValue::new(semconv::HTTP_REQUEST_METHOD, method.to_string()),
-        KeyValue::new(semconv::URL_FULL, String::from(bare)),
-        KeyValue::new(semconv::SERVER_ADDRESS, host),
-    ]
-    .into_iter()
-    .chain(port.map(|port| KeyValue::new(semconv::SERVER_PORT, port)))
 }

@@ -6,8 +6,8 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::{
-    GrantFailure, ObtainedToken,
-    endpoint::{GrantForm, TokenEndpoint, person_action},
+    endpoint::{GrantForm, RedeemedCode, TokenEndpoint, lasting, person_action},
+    outcome::{GrantFailure, ObtainedToken},
     secret_file::{ReplaceError, SecretFile},
 };
 use crate::{
@@ -33,15 +33,6 @@ pub(in crate::partner_center) struct CodeRequest<'a> {
     pub(in crate::partner_center) state: &'a str,
     /// The S256 transformation of the verifier (RFC 7636 §4.2).
     pub(in crate::partner_center) challenge: &'a str,
-}
-
-/// A code, and the proof that we asked for it.
-#[derive(Debug)]
-pub(in crate::partner_center) struct RedeemedCode {
-    pub(in crate::partner_center) code: SecretString,
-    pub(in crate::partner_center) verifier: SecretString,
-    /// The one of the request.
-    pub(in crate::partner_center) redirect_uri: String,
 }
 
 // === impl AuthorizationCode ===
@@ -173,17 +164,6 @@ pub(in crate::partner_center) fn refused_sign_in(
         _ => person_action(error, &codes),
     };
     (said, action.to_owned())
-}
-
-/// A v2 scope with what brings a refresh token, once each.
-pub(super) fn lasting(scope: &str) -> String {
-    let mut scopes: Vec<_> = scope.split(' ').collect();
-    for more in ["offline_access", "openid"] {
-        if !scopes.contains(&more) {
-            scopes.push(more);
-        }
-    }
-    scopes.join(" ")
 }
 
 #[cfg(test)]

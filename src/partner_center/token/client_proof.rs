@@ -17,7 +17,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    GrantFailure,
+    outcome::GrantFailure,
     secret_file::{SecretFile, UnreadableSecret},
 };
 use crate::{certificate, config::ClientAuthConfig as ClientProofConfig};

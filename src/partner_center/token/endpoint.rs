@@ -3,10 +3,13 @@
 //! See [the v2 protocol](https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow)
 //! and [AADSTS codes](https://learn.microsoft.com/entra/identity-platform/reference-error-codes).
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{
-    HeaderValue, Method,
+    HeaderValue, Method, StatusCode,
     header::{ACCEPT, CONTENT_TYPE},
 };
 use jiff::Timestamp;
@@ -16,17 +19,17 @@ use serde_json::Value;
 use url::{Url, form_urlencoded};
 
 use super::{
-    GrantFailure, ObtainedToken,
-    authorization_code::{RedeemedCode, lasting},
     client_proof::{self, ClientCredential, ClientProof, CredentialSender},
+    outcome::{GrantFailure, ObtainedToken},
     secret_file::UnreadableSecret,
 };
 use crate::{
     config::{GrantConfig, TokenAudience},
+    observability::traces::{SpanKind, TraceSpan, Tracer, semconv},
     partner_center::{
-        client::{ExchangeError, HttpClient, HttpExchange as _, UpstreamReply},
+        client::{ExchangeError, HttpClient, HttpExchange as _, UpstreamReply, request_attributes},
         metrics::UpstreamMetrics,
-        spans, throttle,
+        throttle,
         wire::without_byte_order_mark,
     },
     printable::to_printable_line,
@@ -69,6 +72,15 @@ pub(super) enum GrantForm<'a> {
     RefreshToken(&'a SecretString),
     /// `grant_type=authorization_code`.
     AuthorizationCode(&'a RedeemedCode),
+}
+
+/// A code, and the proof that we asked for it.
+#[derive(Debug)]
+pub(in crate::partner_center) struct RedeemedCode {
+    pub(in crate::partner_center) code: SecretString,
+    pub(in crate::partner_center) verifier: SecretString,
+    /// The one of the request.
+    pub(in crate::partner_center) redirect_uri: String,
 }
 
 /// What the endpoint gave.
@@ -150,7 +162,7 @@ impl TokenEndpoint {
             now: clock.wall_time(),
         })?;
         let request = self.request(&proof, shown);
-        let span = spans::begin_redemption(self.http.tracer(), &self.url);
+        let span = begin_redemption(self.http.tracer(), &self.url);
         let answer = self
             .http
             .exchange(
@@ -161,7 +173,7 @@ impl TokenEndpoint {
             .await;
         if let Some(span) = &span {
             let ended = answer.as_ref().map(|answer| answer.status);
-            spans::end_redemption(span, ended.map_err(ExchangeError::as_str));
+            end_redemption(span, ended.map_err(ExchangeError::as_str));
         }
         let answer = answer?;
         if answer.status.is_success() {
@@ -220,6 +232,49 @@ impl TokenEndpoint {
         *request.body_mut() = Some(form.finish().into());
         request
     }
+}
+
+/// A v2 scope with what brings a refresh token, once each.
+pub(super) fn lasting(scope: &str) -> String {
+    let mut scopes: Vec<_> = scope.split(' ').collect();
+    for more in ["offline_access", "openid"] {
+        if !scopes.contains(&more) {
+            scopes.push(more);
+        }
+    }
+    scopes.join(" ")
+}
+
+/// Begins the trace of one request to the token endpoint; `None` where nothing is traced. It belongs
+/// to no call: whoever needs the token waits for it, and mostly nobody does.
+fn begin_redemption(tracer: Option<&Tracer>, url: &Url) -> Option<Arc<TraceSpan>> {
+    let span = tracer?.start_root_span(SpanKind::Client, format!("POST {}", url.path()));
+    if span.is_recording() {
+        span.set_attributes(request_attributes(&Method::POST, url));
+        span.set_attribute(semconv::URL_TEMPLATE, url.path().to_owned());
+    }
+    Some(span)
+}
+
+/// Ends it by the status that came, or by what kept it from coming.
+fn end_redemption(span: &TraceSpan, ended: Result<StatusCode, &'static str>) {
+    match ended {
+        Ok(status) => {
+            span.set_attribute(
+                semconv::HTTP_RESPONSE_STATUS_CODE,
+                i64::from(status.as_u16()),
+            );
+            if !status.is_success() {
+                span.set_attribute(semconv::ERROR_TYPE, status.as_str().to_owned());
+                span.set_error();
+            }
+        }
+        Err(fault) => {
+            span.set_attribute(semconv::ERROR_TYPE, fault);
+            span.set_error();
+        }
+    }
+    span.end();
 }
 
 /// Reads an answer of 200.

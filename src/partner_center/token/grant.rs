@@ -1,20 +1,15 @@
-//! The ways to an access token, behind one face.
+//! The three kinds of credentials that bring an access token.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-use secrecy::SecretString;
+use std::path::Path;
 
 use super::{
-    client_credentials::ClientCredentials,
-    endpoint::TokenEndpoint,
+    endpoint::{GrantForm, TokenEndpoint},
+    outcome::{GrantFailure, ObtainedToken},
     refresh_token::RefreshToken,
-    secret_file::{SecretFile, UnreadableSecret},
-    token_file::TokenFile,
+    secret_file::{Fingerprint, SecretFile},
 };
 use crate::{
+    clock::SharedClock,
     config::{AuthConfig, UpstreamConfig},
     partner_center::{client::HttpClient, metrics::UpstreamMetrics},
 };
@@ -27,39 +22,24 @@ pub(in crate::partner_center) enum TokenGrant {
     TokenFile(TokenFile),
 }
 
-/// An access token as it came.
+/// The `client_credentials` grant (RFC 6749 §4.4), App only.
+///
+/// The insights call rejects such tokens.
 #[derive(Debug)]
-pub(in crate::partner_center) struct ObtainedToken {
-    pub(in crate::partner_center) token: SecretString,
-    /// Counted from `asked_at`; `None` when nobody said.
-    pub(in crate::partner_center) lifetime: Option<Duration>,
-    /// Before the request was sent: the token is younger than that.
-    pub(in crate::partner_center) asked_at: Instant,
+pub(in crate::partner_center) struct ClientCredentials {
+    endpoint: TokenEndpoint,
+    /// Of what was shown last; `None` when it could not be read.
+    shown: Option<Fingerprint>,
 }
 
-/// An attempt that brought no token.
-#[derive(Clone, Debug)]
-pub(in crate::partner_center) struct GrantFailure {
-    /// Whether asking again may help.
-    pub(in crate::partner_center) kind: GrantFailureKind,
-    /// What anyone may know: no secret, no address.
-    pub(in crate::partner_center) detail: Arc<str>,
-    /// What the log says besides; no secret either.
-    pub(in crate::partner_center) cause: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::partner_center) enum GrantFailureKind {
-    /// It may work a moment later.
-    Passing {
-        /// The least pause that was asked for.
-        not_before: Option<Duration>,
-    },
-    /// The same credentials will be refused again: a person must act.
-    Refused {
-        /// The refresh token itself was refused, not the client that showed it.
-        of_refresh_token: bool,
-    },
+/// The file of another program's token.
+///
+/// It is compared by content: Kubernetes swaps secrets by symlink, which leaves times and inodes
+/// to mislead.
+#[derive(Debug)]
+pub(in crate::partner_center) struct TokenFile {
+    file: SecretFile,
+    clock: SharedClock,
 }
 
 // === impl Grant ===
@@ -130,54 +110,58 @@ impl TokenGrant {
     }
 }
 
-// === impl GrantFailure ===
+// === impl ClientCredentials ===
 
-impl GrantFailure {
-    pub(super) fn passing(detail: &str, cause: String) -> Self {
+impl ClientCredentials {
+    pub(super) fn new(endpoint: TokenEndpoint) -> Self {
         Self {
-            kind: GrantFailureKind::Passing { not_before: None },
-            detail: detail.into(),
-            cause,
+            endpoint,
+            shown: None,
         }
     }
 
-    pub(super) fn refused(action: &str, cause: String) -> Self {
-        Self {
-            kind: GrantFailureKind::Refused {
-                of_refresh_token: false,
-            },
-            detail: action.into(),
-            cause,
-        }
+    pub(super) async fn obtain(&mut self) -> Result<ObtainedToken, GrantFailure> {
+        self.shown = None;
+        let credential = self.endpoint.credential().await?;
+        self.shown = Some(Fingerprint::of(&credential.parts()));
+        let granted = self
+            .endpoint
+            .redeem(&credential, GrantForm::ClientCredentials)
+            .await?;
+        granted.access
     }
 
-    /// With the least pause that was asked for; a refusal stays one.
-    pub(super) fn not_before(mut self, pause: Option<Duration>) -> Self {
-        if let GrantFailureKind::Passing { not_before } = &mut self.kind {
-            *not_before = pause;
-        }
-        self
-    }
-
-    /// With whether the refresh token itself was refused; a passing failure stays one.
-    pub(super) fn of_refresh_token(mut self, refused: bool) -> Self {
-        if let GrantFailureKind::Refused { of_refresh_token } = &mut self.kind {
-            *of_refresh_token = refused;
-        }
-        self
-    }
-
-    pub(super) fn refuses_refresh_token(&self) -> bool {
-        self.kind
-            == GrantFailureKind::Refused {
-                of_refresh_token: true,
-            }
+    /// Whether the files hold anything else than what was shown last.
+    pub(super) async fn has_changed(&self) -> bool {
+        let now = self.endpoint.credential().await.ok();
+        now.map(|credential| Fingerprint::of(&credential.parts())) != self.shown
     }
 }
 
-impl From<UnreadableSecret> for GrantFailure {
-    fn from(fault: UnreadableSecret) -> Self {
-        let action = format!("a credential cannot be read: {fault}");
-        Self::refused(&action, fault.to_string())
+// === impl TokenFile ===
+
+impl TokenFile {
+    pub(super) fn new(path: &Path, clock: SharedClock) -> Self {
+        Self {
+            file: SecretFile::new(path, "upstream.auth.token_file"),
+            clock,
+        }
+    }
+
+    /// Reads the token. Its lifetime is the business of whoever writes it.
+    pub(super) async fn obtain(&self) -> Result<ObtainedToken, GrantFailure> {
+        let asked_at = self.clock.now();
+        // A sidecar may not have written yet, or write again at this moment.
+        let token = self.file.read().await.map_err(|fault| {
+            GrantFailure::passing(
+                "upstream.auth.token_file holds no access token",
+                fault.to_string(),
+            )
+        })?;
+        Ok(ObtainedToken {
+            token,
+            lifetime: None,
+            asked_at,
+        })
     }
 }

@@ -6,9 +6,9 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    GrantFailure, ObtainedToken,
     client_proof::ClientCredential,
     endpoint::{GrantForm, TokenEndpoint},
+    outcome::{GrantFailure, ObtainedToken},
     secret_file::{Fingerprint, ReplaceError, SecretFile, UnreadableSecret},
 };
 use crate::{clock::SharedClock, partner_center::metrics::UpstreamMetrics};

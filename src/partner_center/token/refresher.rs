@@ -12,14 +12,15 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 
 use super::{
-    AccessToken, RefreshDemand, TokenFailure, TokenState,
-    grant::{GrantFailure, GrantFailureKind, ObtainedToken, TokenGrant},
+    grant::TokenGrant,
+    outcome::{GrantFailure, GrantFailureKind, ObtainedToken},
+    state::{AccessToken, RefreshDemand, TokenFailure, TokenState},
 };
 use crate::{
     clock::SharedClock,
     jitter::Jitter,
     partner_center::{
-        UpstreamDeps,
+        deps::UpstreamDeps,
         metrics::{RefreshResult, UpstreamMetrics},
     },
     resilience::backoff::Backoff,

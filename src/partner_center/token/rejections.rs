@@ -9,7 +9,7 @@ use prometheus::{
 };
 use tokio::sync::watch;
 
-use super::{AccessTokenSource, RefreshDemand, TokenState};
+use super::state::{RefreshDemand, TokenState};
 
 /// Reads what the keeper and the callers have told each other; it keeps neither alive.
 ///
@@ -30,7 +30,8 @@ struct CredentialRejections {
 ///
 /// When a metric of the same name is registered already.
 pub(super) fn register(
-    tokens: &AccessTokenSource,
+    state: watch::Receiver<TokenState>,
+    wanted: &Arc<watch::Sender<RefreshDemand>>,
     registry: &Registry,
 ) -> Result<(), prometheus::Error> {
     let family = IntGaugeVec::new(
@@ -42,8 +43,8 @@ pub(super) fn register(
         &["refuser"],
     )?;
     registry.register(Box::new(CredentialRejections {
-        state: tokens.state.clone(),
-        wanted: Arc::downgrade(&tokens.wanted),
+        state,
+        wanted: Arc::downgrade(wanted),
         token_endpoint: family.with_label_values(&["token-endpoint"]),
         partner_center: family.with_label_values(&["partner-center"]),
         family,

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     clock::{Clock, SystemClock},
-    partner_center::token::grant::GrantFailureKind,
+    partner_center::token::outcome::GrantFailureKind,
 };
 
 fn answer(status: u16, body: &str) -> UpstreamReply {

@@ -5,6 +5,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::{
+    service::source::SourceErrorKind,
     config::ClientAuthConfig,
     partner_center::test_support::{TestCredentials, TestReply, UpstreamFixture, ask_insights, ok},
 };
