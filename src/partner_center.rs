@@ -16,7 +16,6 @@ mod deps;
 mod documents;
 mod empty_responses;
 mod error;
-mod error_class;
 mod insights;
 mod limits;
 mod metrics;

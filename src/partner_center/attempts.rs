@@ -8,13 +8,12 @@ use std::{
 };
 
 use http::{HeaderMap, StatusCode};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use self::retries::NextAttempt;
 use super::{
     call::LogicalCall,
-    client::{ExchangeError, HttpExchange, UpstreamReply, before},
+    client::{ExchangeError, HttpExchange, UpstreamReply},
     deps::UpstreamDeps,
     error::{RefusalMeaning, UpstreamError},
     limits::{FailingScope, UpstreamLimits},
@@ -52,8 +51,6 @@ const FREE_BYTES: usize = 1024 * 1024;
 pub(super) struct AttemptRunner {
     http: Arc<dyn HttpExchange>,
     tokens: AccessTokenSource,
-    /// Places for requests under way; none is held during a pause.
-    request_permits: Semaphore,
     limits: Arc<UpstreamLimits>,
     /// What every request says.
     headers: HeaderMap,
@@ -71,7 +68,6 @@ pub(super) struct AttemptRunner {
 
 /// Leave to send one request.
 struct AttemptPermit<'a> {
-    request_permit: SemaphorePermit<'a>,
     token: AccessToken,
     permit: CircuitPermit<'a, FailingScope>,
 }
@@ -92,9 +88,6 @@ impl AttemptRunner {
         Self {
             http,
             tokens,
-            request_permits: Semaphore::new(
-                config.max_concurrency.get().min(Semaphore::MAX_PERMITS),
-            ),
             limits: restraint,
             headers,
             source: config.source,
@@ -118,7 +111,7 @@ impl AttemptRunner {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives the place back and leaves nothing behind.
+    /// Dropping the future leaves nothing behind.
     pub(super) async fn get(
         &self,
         call: &mut LogicalCall,
@@ -142,15 +135,10 @@ impl AttemptRunner {
             if failed.is_none() {
                 self.limits.first_attempt();
             }
-            let AttemptPermit {
-                request_permit: place,
-                token,
-                permit,
-            } = turn;
-            let outcome = self.attempt(call, page, request_id, &token, permit).await;
-            drop(place);
-            let error = match outcome {
-                Ok(answer) => return Ok(answer),
+            let AttemptPermit { token, permit } = turn;
+            let attempt = self.attempt(call, page, request_id, &token, permit);
+            let error = match attempt.await {
+                Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
             match self.next(call, &error, &token).await? {
@@ -205,16 +193,13 @@ impl AttemptRunner {
         }
     }
 
-    /// Waits for its turn: the circuit not open, not throttled, with a token that can be used, and
-    /// a place.
+    /// Waits until the circuit is not open, the call is not throttled, and there is a usable token.
     async fn acquire(&self, call: &LogicalCall) -> Result<AttemptPermit<'_>, UpstreamError> {
         loop {
             self.limits.check_circuit(call)?;
             self.wait_while_throttled(call).await?;
             self.tokens.ready(call.deadline).await?;
-            let place = self.acquire_request_permit(call).await?;
-            // All may have changed while this call waited for its place; what it waits for next,
-            // it waits for without one.
+            // The throttle may have changed while this call waited for its token.
             if self.clock.now() >= call.deadline {
                 return Err(UpstreamError::DeadlinePassed);
             }
@@ -223,11 +208,7 @@ impl AttemptRunner {
             }
             if let Some(token) = self.tokens.current() {
                 let permit = self.limits.enter_circuit(call)?;
-                return Ok(AttemptPermit {
-                    request_permit: place,
-                    token,
-                    permit,
-                });
+                return Ok(AttemptPermit { token, permit });
             }
         }
     }
@@ -244,17 +225,6 @@ impl AttemptRunner {
             self.clock.sleep_until(until).await;
         }
         Ok(())
-    }
-
-    #[expect(clippy::expect_used, reason = "nothing ever closes the semaphore")]
-    async fn acquire_request_permit(
-        &self,
-        call: &LogicalCall,
-    ) -> Result<SemaphorePermit<'_>, UpstreamError> {
-        let place = before(&self.clock, call.deadline, self.request_permits.acquire())
-            .await
-            .map_err(|_| UpstreamError::DeadlinePassed)?;
-        Ok(place.expect("the semaphore is open"))
     }
 
     /// Sends one request and judges its answer.

@@ -8,8 +8,7 @@ use std::{
 
 use super::{
     client::ExchangeError,
-    error_class::ErrorClass,
-    metrics::RetryReason,
+    metrics::{ErrorClass, RetryReason},
     token::TokenError,
     wire::{MalformedResponse, UnusableResponse},
 };
@@ -234,53 +233,51 @@ impl AccessDenial {
 // === impl UpstreamError ===
 
 impl UpstreamError {
-    /// What it is counted as.
-    pub(super) fn class(&self) -> ErrorClass {
-        match self {
-            Self::Connection { .. } => ErrorClass::Connection,
-            Self::AttemptTimedOut => ErrorClass::Timeout,
-            Self::DeadlinePassed => ErrorClass::Deadline,
-            Self::Throttled { .. } => ErrorClass::Throttled,
-            Self::CircuitOpen { .. } => ErrorClass::CircuitOpen,
-            Self::Refused { refusal, .. } => match RefusalMeaning::of(refusal) {
-                RefusalMeaning::Passing | RefusalMeaning::Broken => ErrorClass::ServerFault,
-                RefusalMeaning::Unauthorized => ErrorClass::Unauthorized,
-                RefusalMeaning::ProofMissing => ErrorClass::ProofMissing,
-                RefusalMeaning::NoRelationship => ErrorClass::NoRelationship,
-                RefusalMeaning::UnknownCustomer => ErrorClass::UnknownCustomer,
-                RefusalMeaning::WrongAudience => ErrorClass::WrongAudience,
-                RefusalMeaning::AccessDenied(_) => ErrorClass::AccessDenied,
-                RefusalMeaning::Unrecognized => ErrorClass::Unrecognized,
-                RefusalMeaning::Redirect => ErrorClass::Redirect,
-                RefusalMeaning::Rejected => ErrorClass::Rejected,
+    /// Returns the metric label of this error, and why the request may be sent again after a pause:
+    /// `None` if that would not help.
+    fn classify(&self) -> (ErrorClass, Option<RetryReason>) {
+        use RefusalMeaning as Meaning;
+        let class = match self {
+            Self::Connection { .. } => {
+                return (ErrorClass::Connection, Some(RetryReason::Connection));
+            }
+            Self::AttemptTimedOut => return (ErrorClass::Timeout, Some(RetryReason::Timeout)),
+            Self::Throttled { .. } => {
+                return (ErrorClass::Throttled, Some(RetryReason::Throttled));
+            }
+            Self::Refused { refusal, .. } => match Meaning::of(refusal) {
+                Meaning::Passing => return (ErrorClass::ServerFault, Some(RetryReason::Status)),
+                Meaning::Broken => ErrorClass::ServerFault,
+                Meaning::Unauthorized => ErrorClass::Unauthorized,
+                Meaning::ProofMissing => ErrorClass::ProofMissing,
+                Meaning::NoRelationship => ErrorClass::NoRelationship,
+                Meaning::UnknownCustomer => ErrorClass::UnknownCustomer,
+                Meaning::WrongAudience => ErrorClass::WrongAudience,
+                Meaning::AccessDenied(_) => ErrorClass::AccessDenied,
+                Meaning::Unrecognized => ErrorClass::Unrecognized,
+                Meaning::Redirect => ErrorClass::Redirect,
+                Meaning::Rejected => ErrorClass::Rejected,
             },
+            Self::DeadlinePassed => ErrorClass::Deadline,
+            Self::CircuitOpen { .. } => ErrorClass::CircuitOpen,
             Self::TokenReplaced => ErrorClass::Unauthorized,
             Self::Malformed(_) => ErrorClass::Malformed,
             Self::OutOfMemory => ErrorClass::OutOfMemory,
             Self::OtherCustomer(_) => ErrorClass::OtherCustomer,
             Self::NothingProcessed(_) => ErrorClass::NothingProcessed,
             Self::Token(error) => error.class(),
-        }
+        };
+        (class, None)
     }
 
-    /// Why the request may be sent again after a pause; `None` where that would not help.
+    /// Returns the metric label of this error.
+    pub(super) fn class(&self) -> ErrorClass {
+        self.classify().0
+    }
+
+    /// Returns why the request may be sent again after a pause; `None` if that would not help.
     pub(super) fn retry_reason(&self) -> Option<RetryReason> {
-        match self {
-            Self::Connection { .. } => Some(RetryReason::Connection),
-            Self::AttemptTimedOut => Some(RetryReason::Timeout),
-            Self::Throttled { .. } => Some(RetryReason::Throttled),
-            Self::Refused { refusal, .. } => (RefusalMeaning::of(refusal)
-                == RefusalMeaning::Passing)
-                .then_some(RetryReason::Status),
-            Self::DeadlinePassed
-            | Self::CircuitOpen { .. }
-            | Self::TokenReplaced
-            | Self::Malformed(_)
-            | Self::OutOfMemory
-            | Self::OtherCustomer(_)
-            | Self::NothingProcessed(_)
-            | Self::Token(_) => None,
-        }
+        self.classify().1
     }
 
     /// The least pause that the upstream asked for.

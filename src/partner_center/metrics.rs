@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus::{
-    Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
-    histogram_opts,
+    Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, histogram_opts,
+    register_gauge_with_registry, register_histogram_vec_with_registry,
+    register_int_counter_vec_with_registry, register_int_counter_with_registry,
+    register_int_gauge_with_registry,
 };
 
-use super::error_class::ErrorClass;
+use strum::{EnumIter, IntoEnumIterator as _, IntoStaticStr};
+
 use crate::domain::UpstreamApi;
 
 /// Upstream metrics, registered once per process; every child exists from the start, so that zero
@@ -31,22 +34,28 @@ pub(super) struct UpstreamMetrics {
 }
 
 /// How one HTTP request ended, as far as a label may tell it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, IntoStaticStr)]
 pub(super) enum StatusClass {
     /// 200 to 299.
+    #[strum(serialize = "2xx")]
     Success,
     /// 300 to 399.
+    #[strum(serialize = "3xx")]
     Redirect,
     /// 400 to 499.
+    #[strum(serialize = "4xx")]
     Client,
     /// 500 to 599, and what no class has.
+    #[strum(serialize = "5xx")]
     Server,
     /// No whole answer: connection, timeout, body.
+    #[strum(serialize = "error")]
     Error,
 }
 
 /// Why a request was sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub(super) enum RetryReason {
     /// 408, 500, 502, 503 or 504.
     Status,
@@ -61,7 +70,8 @@ pub(super) enum RetryReason {
 }
 
 /// How one attempt at an access token ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub(super) enum RefreshResult {
     /// A token came.
     Success,
@@ -69,6 +79,56 @@ pub(super) enum RefreshResult {
     Unavailable,
     /// The credentials were refused: a person must act.
     Refused,
+}
+
+/// The kind of failure that ended a call, as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
+pub(super) enum ErrorClass {
+    /// No connection, or one that broke.
+    Connection,
+    /// An attempt had no answer in time.
+    Timeout,
+    /// The call's time ran out before its turn came.
+    Deadline,
+    /// 429, told to this call or to another.
+    Throttled,
+    /// Not made, since others had failed.
+    CircuitOpen,
+    /// 408 or 5xx.
+    ServerFault,
+    /// 401: the access token is refused.
+    Unauthorized,
+    /// 900421: the token carries no multi-factor proof.
+    ProofMissing,
+    /// 900420: the token is for another audience.
+    WrongAudience,
+    /// 403 with a code that is about our credentials.
+    AccessDenied,
+    /// 403 with a code that says so.
+    NoRelationship,
+    /// 404 with a code that says so.
+    UnknownCustomer,
+    /// 403 or 404 with any other code, or with none.
+    Unrecognized,
+    /// 3xx.
+    Redirect,
+    /// Any other status: the request was wrong.
+    Rejected,
+    /// A 200 that is not what its schema promises, or too large.
+    Malformed,
+    /// A 200 that was not read, since other answers take the memory for it.
+    OutOfMemory,
+    /// A 200 that tells of another customer than the one asked for.
+    OtherCustomer,
+    /// A sound answer without the date asked for.
+    NothingProcessed,
+    /// No access token, by a passing fault.
+    TokenUnavailable,
+    /// No access token, until a person has acted.
+    TokenRefused,
+    /// The process is ending.
+    Interrupted,
 }
 
 /// Codes of Partner Center that stand in a label by themselves; any other is `other`, and no code
@@ -90,93 +150,91 @@ impl UpstreamMetrics {
     /// When a metric of the same name is registered already.
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = Self {
-            requests: counters(
-                registry,
+            requests: register_int_counter_vec_with_registry!(
                 "usage_proxy_upstream_requests_total",
                 "HTTP requests to Partner Center that ended, by call, class of status (error: no \
                  whole answer) and Partner Center's own error code",
                 &["api", "status_class", "code"],
+                registry
             )?,
-            duration: registered(
-                registry,
-                HistogramVec::new(
-                    histogram_opts!(
-                        "usage_proxy_upstream_request_duration_seconds",
-                        "Seconds from sending an HTTP request to Partner Center to the last byte \
-                         of its answer, or to giving it up",
-                        vec![0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]
-                    ),
-                    &["api"],
-                )?,
+            duration: register_histogram_vec_with_registry!(
+                histogram_opts!(
+                    "usage_proxy_upstream_request_duration_seconds",
+                    "Seconds from sending an HTTP request to Partner Center to the last byte of its \
+                     answer, or until it is given up",
+                    vec![0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]
+                ),
+                &["api"],
+                registry
             )?,
-            errors: counters(
-                registry,
+            errors: register_int_counter_vec_with_registry!(
                 "usage_proxy_upstream_errors_total",
                 "Logical calls to Partner Center, over all their attempts, that brought nothing, \
                  by what ended them",
                 &["api", "class"],
+                registry
             )?,
-            retries: counters(
-                registry,
+            retries: register_int_counter_vec_with_registry!(
                 "usage_proxy_upstream_retries_total",
                 "HTTP requests to Partner Center that were sent again, by what had gone wrong",
                 &["reason"],
+                registry
             )?,
-            throttled_until: gauge(
-                registry,
+            throttled_until: register_gauge_with_registry!(
                 "usage_proxy_upstream_throttled_until_timestamp_seconds",
                 "Unix time until which Partner Center asked for no more requests, the latest over \
                  its calls; 0 when it never did",
+                registry
             )?,
-            token_refresh: counters(
-                registry,
+            token_refresh: register_int_counter_vec_with_registry!(
                 "usage_proxy_token_refresh_total",
                 "Attempts at a new access token, by result (refused: a person must act)",
                 &["result"],
+                registry
             )?,
-            token_expiry: gauge(
-                registry,
+            token_expiry: register_gauge_with_registry!(
                 "usage_proxy_token_expiry_timestamp_seconds",
                 "Unix time at which the held access token expires; 0 when none is held or its end \
                  is not known",
+                registry
             )?,
-            refresh_token_issued: gauge(
-                registry,
+            refresh_token_issued: register_gauge_with_registry!(
                 "usage_proxy_refresh_token_issued_timestamp_seconds",
                 "Unix time since which the held refresh token is known, from its file's \
                  modification or its rotation; unused for 90 days it dies; 0 when there is none",
+                registry
             )?,
-            refresh_token_unsaved: int_gauge(
-                registry,
+            refresh_token_unsaved: register_int_gauge_with_registry!(
                 "usage_proxy_refresh_token_unsaved",
                 "1 while a rotated refresh token could not be written to its file: a restart would \
                  lose it",
+                registry
             )?,
-            client_certificate_expiry: int_gauge(
-                registry,
+            client_certificate_expiry: register_int_gauge_with_registry!(
                 "usage_proxy_upstream_client_certificate_expiry_timestamp_seconds",
                 "Unix time at which the certificate expires that the application proves itself \
                  with, as of the last redemption; 0 where it uses none",
+                registry
             )?,
-            mfa_compliant: int_gauge(
-                registry,
+            mfa_compliant: register_int_gauge_with_registry!(
                 "usage_proxy_upstream_mfa_compliant",
                 "1 when Partner Center last said that the access token carries multi-factor proof, \
                  0 when it said that it does not, -1 until it says either",
+                registry
             )?,
-            tenant_mismatches: IntCounter::new(
+            tenant_mismatches: register_int_counter_with_registry!(
                 "usage_proxy_tenant_mismatch_total",
                 "Answers of Partner Center that told of another customer than the one asked for; \
                  they are refused whole",
+                registry
             )?,
-            contradictions: IntCounter::new(
+            contradictions: register_int_counter_with_registry!(
                 "usage_proxy_upstream_contradictions_total",
                 "Rows of Partner Center that were left out because another row for the same \
                  product, workload and instant had larger counts",
+                registry
             )?,
         };
-        registry.register(Box::new(metrics.tenant_mismatches.clone()))?;
-        registry.register(Box::new(metrics.contradictions.clone()))?;
         metrics.touch();
         Ok(metrics)
     }
@@ -184,26 +242,25 @@ impl UpstreamMetrics {
     fn touch(&self) {
         for api in UpstreamApi::ALL {
             let api = api.as_str();
-            for class in StatusClass::ALL {
+            for class in StatusClass::iter() {
                 let codes: &[&str] = match class {
                     StatusClass::Client => &KNOWN_CODES,
                     _ => &[],
                 };
                 for code in codes.iter().chain(class.unknown_codes()) {
-                    self.requests
-                        .with_label_values(&[api, class.as_str(), code]);
+                    self.requests.with_label_values(&[api, class.into(), code]);
                 }
             }
             self.duration.with_label_values(&[api]);
-            for class in ErrorClass::ALL {
-                self.errors.with_label_values(&[api, class.as_str()]);
+            for class in ErrorClass::iter() {
+                self.errors.with_label_values(&[api, class.into()]);
             }
         }
-        for reason in RetryReason::ALL {
-            self.retries.with_label_values(&[reason.as_str()]);
+        for reason in RetryReason::iter() {
+            self.retries.with_label_values::<&str>(&[reason.into()]);
         }
-        for result in RefreshResult::ALL {
-            self.token_refresh.with_label_values(&[result.as_str()]);
+        for result in RefreshResult::iter() {
+            self.token_refresh.with_label_values::<&str>(&[result.into()]);
         }
         self.mfa_unknown();
     }
@@ -218,7 +275,7 @@ impl UpstreamMetrics {
     ) {
         let api = api.as_str();
         self.requests
-            .with_label_values(&[api, class.as_str(), class.code_label(code)])
+            .with_label_values(&[api, class.into(), class.code_label(code)])
             .inc();
         self.duration
             .with_label_values(&[api])
@@ -228,13 +285,13 @@ impl UpstreamMetrics {
     /// Counts one logical call that brought no usage.
     pub(super) fn call_failed(&self, api: UpstreamApi, class: ErrorClass) {
         self.errors
-            .with_label_values(&[api.as_str(), class.as_str()])
+            .with_label_values(&[api.as_str(), class.into()])
             .inc();
     }
 
     /// Counts one HTTP request that is about to be sent again.
     pub(super) fn retried(&self, reason: RetryReason) {
-        self.retries.with_label_values(&[reason.as_str()]).inc();
+        self.retries.with_label_values::<&str>(&[reason.into()]).inc();
     }
 
     /// Says until when Partner Center wants no more requests.
@@ -246,9 +303,7 @@ impl UpstreamMetrics {
 
     /// Counts one attempt at an access token.
     pub(super) fn token_refreshed(&self, result: RefreshResult) {
-        self.token_refresh
-            .with_label_values(&[result.as_str()])
-            .inc();
+        self.token_refresh.with_label_values::<&str>(&[result.into()]).inc();
     }
 
     /// Says when the held access token expires; `None` where that is not known.
@@ -286,14 +341,6 @@ impl UpstreamMetrics {
 // === impl StatusClass ===
 
 impl StatusClass {
-    const ALL: [Self; 5] = [
-        Self::Success,
-        Self::Redirect,
-        Self::Client,
-        Self::Server,
-        Self::Error,
-    ];
-
     /// The class of a status code.
     pub(super) fn of(status: http::StatusCode) -> Self {
         match status.as_u16() {
@@ -301,16 +348,6 @@ impl StatusClass {
             300..=399 => Self::Redirect,
             400..=499 => Self::Client,
             _ => Self::Server,
-        }
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "2xx",
-            Self::Redirect => "3xx",
-            Self::Client => "4xx",
-            Self::Server => "5xx",
-            Self::Error => "error",
         }
     }
 
@@ -332,67 +369,6 @@ impl StatusClass {
             _ => NO_CODE,
         }
     }
-}
-
-// === impl RetryReason ===
-
-impl RetryReason {
-    const ALL: [Self; 5] = [
-        Self::Status,
-        Self::Connection,
-        Self::Timeout,
-        Self::Throttled,
-        Self::Unauthorized,
-    ];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Status => "status",
-            Self::Connection => "connection",
-            Self::Timeout => "timeout",
-            Self::Throttled => "throttled",
-            Self::Unauthorized => "unauthorized",
-        }
-    }
-}
-
-// === impl RefreshResult ===
-
-impl RefreshResult {
-    const ALL: [Self; 3] = [Self::Success, Self::Unavailable, Self::Refused];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Unavailable => "unavailable",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
-    registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-    registered(registry, Gauge::new(name, help)?)
-}
-
-fn int_gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-    registered(registry, IntGauge::new(name, help)?)
-}
-
-fn registered<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: C,
-) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
 }
 
 fn unix_seconds(at: Timestamp) -> f64 {

@@ -46,7 +46,7 @@ pub(super) fn end_attempt(span: &TraceSpan, status: Option<u16>, error: Option<&
         if let (_, Some(code)) = error.status_and_code() {
             span.set_attribute(semconv::UPSTREAM_CODE, code.to_owned());
         }
-        span.set_attribute(semconv::ERROR_TYPE, error.class().as_str());
+        span.set_attribute(semconv::ERROR_TYPE, <&str>::from(error.class()));
         span.set_error();
     }
     span.end();
@@ -61,7 +61,7 @@ pub(super) fn record_pause(call: &LogicalCall, error: &UpstreamError, pause: Dur
         .filter(|span| span.is_recording())
     {
         let told = vec![
-            KeyValue::new(semconv::ERROR_TYPE, error.class().as_str()),
+            KeyValue::new(semconv::ERROR_TYPE, <&str>::from(error.class())),
             KeyValue::new("pause_seconds", pause.as_secs_f64()),
         ];
         span.add_event("pause", told);

@@ -267,27 +267,6 @@ async fn a_pause_beyond_the_deadline_fails_at_once_and_for_one_kind_of_call_only
 }
 
 #[tokio::test]
-async fn no_more_requests_are_under_way_than_allowed() {
-    let gate = Notify::new().into();
-    let mut fixture = fixture([ok().held(&gate), ok()]).await;
-    fixture.config.max_concurrency = 1.try_into().unwrap();
-    let partner_center = fixture.start();
-
-    let (first, second, ()) = tokio::join!(
-        ask_insights(&partner_center),
-        ask_insights(&partner_center),
-        async {
-            fixture.api.requested(1).await;
-            tokio::task::yield_now().await;
-            assert_eq!(fixture.api.requests().len(), 1);
-            gate.notify_one();
-        }
-    );
-
-    assert!(first.is_ok() && second.is_ok());
-}
-
-#[tokio::test]
 async fn what_is_too_large_unpacked_is_refused() {
     let bomb = vec![b' '; 1024 * 1024];
     let fixture = fixture([TestReply::gzip(&bomb), TestReply::gzip(b"{}")]).await;

@@ -9,7 +9,7 @@ use http::HeaderValue;
 
 use crate::{
     domain::{Question, Subject},
-    partner_center::error_class::ErrorClass,
+    partner_center::metrics::ErrorClass,
     service::source::SourceErrorKind,
 };
 

@@ -5,9 +5,9 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::{
-    service::source::SourceErrorKind,
     config::ClientAuthConfig,
     partner_center::test_support::{TestCredentials, TestReply, UpstreamFixture, ask_insights, ok},
+    service::source::SourceErrorKind,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
