@@ -260,7 +260,8 @@ impl UpstreamMetrics {
             self.retries.with_label_values::<&str>(&[reason.into()]);
         }
         for result in RefreshResult::iter() {
-            self.token_refresh.with_label_values::<&str>(&[result.into()]);
+            self.token_refresh
+                .with_label_values::<&str>(&[result.into()]);
         }
         self.mfa_unknown();
     }
@@ -291,7 +292,9 @@ impl UpstreamMetrics {
 
     /// Counts one HTTP request that is about to be sent again.
     pub(super) fn retried(&self, reason: RetryReason) {
-        self.retries.with_label_values::<&str>(&[reason.into()]).inc();
+        self.retries
+            .with_label_values::<&str>(&[reason.into()])
+            .inc();
     }
 
     /// Says until when Partner Center wants no more requests.
@@ -303,7 +306,9 @@ impl UpstreamMetrics {
 
     /// Counts one attempt at an access token.
     pub(super) fn token_refreshed(&self, result: RefreshResult) {
-        self.token_refresh.with_label_values::<&str>(&[result.into()]).inc();
+        self.token_refresh
+            .with_label_values::<&str>(&[result.into()])
+            .inc();
     }
 
     /// Says when the held access token expires; `None` where that is not known.
