@@ -1,44 +1,55 @@
-//! Callers that show a token which an issuer signed: a JWT (RFC 7519) by the rules of RFC 8725 and
-//! RFC 9068, from Entra ID, Keycloak or any other OpenID Connect issuer.
+//! Verifies access tokens: JWTs (RFC 7519) by the rules of RFC 8725 and RFC 9068, from Entra ID,
+//! Keycloak or any other OpenID Connect issuer.
 //!
-//! `header` reads how a token says it is signed, `jwks` has the issuer's keys from `source`,
-//! `key_set` judges what each key is for and checks signature, issuer and audience, `claims` the
-//! time and who it is. What was valid a moment ago is `token_cache`.
+//! `header` reads how a token claims to be signed, `jwks` caches the issuer's keys, `key_set` limits
+//! each key to its algorithms and checks signature, issuer and audience, and `claims` checks the
+//! time and reads the caller and its rights.
 
 mod claims;
 mod header;
 mod jwks;
+mod jwks_source;
 mod key_set;
-mod metrics;
 #[cfg(test)]
 mod proptests;
 mod rejection;
-mod remembered;
-mod source;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
+use moka::sync::Cache;
 use prometheus::Registry;
+use sha2::{Digest, Sha256};
 
-pub use self::rejection::{TokenRejection, VerifyError};
 use self::{
-    header::TokenHeader, jwks::JwksCache, key_set::KeySet, metrics::JwksMetrics,
-    remembered::VerifiedTokenCache, source::JwksSource,
+    header::TokenHeader,
+    jwks::{JwksCache, JwksMetrics},
+    jwks_source::JwksSource,
+    key_set::KeySet,
+};
+pub use self::{
+    claims::VerifiedToken,
+    rejection::{TokenRejection, VerifyError},
 };
 use crate::{
-    clock::SharedClock,
-    config::JwtConfig,
-    domain::{CustomerAccess, ScopeSet},
-    jitter::Jitter,
+    clock::SharedClock, config::JwtConfig, domain::CustomerAccess, jitter::Jitter,
     shutdown::Shutdown,
 };
 
-/// Tells who a token was made for; clones share the keys.
+/// The longest time for which a verified token is accepted without another check.
+const MAX_CACHED_FOR: Duration = Duration::from_secs(60);
+
+/// The approximate size of the cache of verified tokens in bytes.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Verifies tokens of the configured issuer; clones share the keys.
 #[derive(Clone, Debug)]
 pub struct JwtVerifier {
     inner: Arc<VerifierState>,
@@ -48,40 +59,37 @@ pub struct JwtVerifier {
 struct VerifierState {
     config: JwtConfig,
     jwks: Arc<JwksCache>,
-    token_cache: VerifiedTokenCache,
+    /// Valid tokens by their SHA-256, so that a dashboard that polls does not cost a signature
+    /// check each time. A digest cannot be used as a token.
+    cache: Cache<[u8; 32], CachedToken>,
     clock: SharedClock,
 }
 
-/// What the verifier takes from outside.
+#[derive(Clone, Debug)]
+struct CachedToken {
+    verified: Arc<VerifiedToken>,
+    /// The keys that verified the token. Other keys make the entry invalid.
+    keys: Arc<KeySet>,
+    expires_at: Instant,
+}
+
+/// The dependencies of the verifier.
 #[derive(Debug)]
 pub struct JwtDeps<'a> {
-    /// Time.
+    /// The time.
     pub clock: SharedClock,
     /// Spreads fetches after a failure.
     pub jitter: Jitter,
     /// Ends the task that fetches keys.
     pub shutdown: Shutdown,
-    /// Where metrics are registered.
+    /// The registry for metrics.
     pub registry: &'a Registry,
 }
 
-/// What a valid token says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerifiedToken {
-    /// Who the caller is: the value of `callers.jwt.subject_claim`, after [`VerifiedToken::PREFIX`].
-    name: Arc<str>,
-    /// The scopes that the token grants, none where it has no such claim; `None` when
-    /// `callers.jwt.scopes_claim` is not configured.
-    pub scopes: Option<ScopeSet>,
-    /// The customers that the token grants, none where it has no such claim; `None` when
-    /// `callers.jwt.customers_claim` is not configured.
-    pub customers: Option<CustomerAccess>,
-}
-
-/// The verifier cannot be made.
+/// The verifier cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifierStartError {
-    /// TLS cannot be set up, for want of CA certificates for example.
+    /// TLS cannot be set up, for example because there are no CA certificates.
     #[error("cannot make a client for the token issuer")]
     Client(#[from] reqwest::Error),
     /// Another component has a metric of the same name.
@@ -92,89 +100,91 @@ pub enum VerifierStartError {
 // === impl JwtVerifier ===
 
 impl JwtVerifier {
-    /// A verifier that begins to fetch the issuer's keys, and does not wait for them.
+    /// Creates a verifier, and starts to fetch the issuer's keys without waiting for them.
     ///
     /// # Errors
     ///
-    /// [`VerifierStartError`]; an issuer that is down is none.
+    /// [`VerifierStartError`]; an issuer that is down is not an error.
     pub fn start(config: &JwtConfig, deps: &JwtDeps<'_>) -> Result<Self, VerifierStartError> {
         let source = JwksSource::new(config.clone(), Arc::clone(&deps.clock))?;
-        let jwks = JwksCache::start(source, JwksMetrics::new(deps.registry)?, deps);
-        let inner = VerifierState {
-            config: config.clone(),
-            jwks,
-            token_cache: VerifiedTokenCache::default(),
-            clock: Arc::clone(&deps.clock),
-        };
+        let metrics = JwksMetrics::new(deps.registry)?;
+        let clock = Arc::clone(&deps.clock);
+        let jwks = JwksCache::start(source, metrics, clock, deps.jitter, &deps.shutdown);
+        let cache = Cache::builder()
+            .max_capacity(CACHE_BYTES)
+            .weigher(|_, token: &CachedToken| token.weight())
+            .build();
         Ok(Self {
-            inner: Arc::new(inner),
+            inner: Arc::new(VerifierState {
+                config: config.clone(),
+                jwks,
+                cache,
+                clock: Arc::clone(&deps.clock),
+            }),
         })
     }
 
-    /// Whether a credential has the form of a token: a JSON object in base64url, and a dot. Keys
-    /// that `hash-key` makes have no dots.
+    /// Returns true if a credential looks like a token: a JSON object in base64url, and a dot. Keys
+    /// of `hash-key` have no dots.
     pub fn is_jwt(credential: &[u8]) -> bool {
         credential.starts_with(b"eyJ") && credential.contains(&b'.')
     }
 
-    /// Tells who a token was made for, if it is valid now.
+    /// Verifies a token and returns what it says.
     ///
     /// # Errors
     ///
-    /// [`VerifyError`] says whether the token or the issuer is at fault.
+    /// [`VerifyError`] tells an invalid token from an issuer that is unavailable.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing: keys are fetched in a task of their own.
     pub async fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, VerifyError> {
         let inner = &*self.inner;
-        let now = inner.clock.now();
-        let digest = VerifiedTokenCache::digest(token);
-        if let Some(keys) = inner.jwks.held()
-            && let Some(verified) = inner.token_cache.get(&digest, &keys, now)
-        {
+        let digest = Sha256::digest(token).into();
+        if let Some(verified) = inner.cached(&digest) {
             return Ok(verified);
         }
         let header = TokenHeader::parse(token)?;
         let keys = inner.jwks.with_key(&header).await?;
-        let wall = inner.clock.wall_time();
-        let (verified, valid_for) = verify_with_keys(token, &header, &keys, &inner.config, wall)?;
+        let now = inner.clock.wall_time();
+        let (verified, valid_for) = verify_with_keys(token, &header, &keys, &inner.config, now)?;
         let verified = Arc::new(verified);
-        let now = inner.clock.now();
-        let keep = Arc::clone(&verified);
-        inner.token_cache.insert(digest, keep, keys, now, valid_for);
+        let cached = CachedToken {
+            verified: Arc::clone(&verified),
+            keys,
+            expires_at: inner.clock.now() + valid_for.min(MAX_CACHED_FOR),
+        };
+        inner.cache.insert(digest, cached);
         Ok(verified)
     }
 }
 
-// === impl Verified ===
+// === impl VerifierState ===
 
-impl VerifiedToken {
-    /// What the name of a caller that the callers file does not know begins with. No name in the
-    /// file can: logs do not mistake one for the other.
-    pub const PREFIX: &str = "token:";
-
-    fn new(subject: &str, scopes: Option<ScopeSet>, customers: Option<CustomerAccess>) -> Self {
-        Self {
-            name: format!("{}{subject}", Self::PREFIX).into(),
-            scopes,
-            customers,
-        }
-    }
-
-    /// Who the caller is, by the claim that names it.
-    pub fn subject(&self) -> &str {
-        self.name.strip_prefix(Self::PREFIX).unwrap_or_default()
-    }
-
-    /// What a caller is called that the callers file does not know.
-    pub const fn name(&self) -> &Arc<str> {
-        &self.name
+impl VerifierState {
+    fn cached(&self, digest: &[u8; 32]) -> Option<Arc<VerifiedToken>> {
+        let token = self.cache.get(digest)?;
+        let keys = self.jwks.keys()?;
+        let is_valid = self.clock.now() < token.expires_at && Arc::ptr_eq(&token.keys, &keys);
+        is_valid.then_some(token.verified)
     }
 }
 
-/// What a token says, and for how long from `now` it may go on saying so, if one of the keys has
-/// signed it.
+// === impl CachedToken ===
+
+impl CachedToken {
+    /// Returns the approximate size in bytes: the entry, and twice the size of its customers.
+    fn weight(&self) -> u32 {
+        let customers = match &self.verified.customers {
+            Some(CustomerAccess::Only(customers)) => customers.len() * 32,
+            Some(CustomerAccess::All) | None => 0,
+        };
+        u32::try_from(512 + self.verified.name().len() + customers).unwrap_or(u32::MAX)
+    }
+}
+
+/// Verifies a token with its key, and returns what it says and for how long it is valid.
 fn verify_with_keys(
     token: &str,
     header: &TokenHeader,

@@ -284,32 +284,6 @@ fn each_credential_finds_only_its_own_caller() {
 }
 
 #[test]
-fn a_reload_keeps_the_rest_of_an_unchanged_rate_limit() {
-    let now = SystemClock.now();
-    let set = |rate: &str, before: &CallerSet| {
-        let rate = format!("rate = \"{rate}\"");
-        let declared = CallersFolder::new(caller_toml("a", &key_toml(), &rate)).callers();
-        CallerSet::new(declared, before, now)
-    };
-    let remaining = |set: &CallerSet| {
-        let identity = set.by_key(b"abc").unwrap();
-        identity
-            .rate_limit()
-            .unwrap()
-            .acquire(now)
-            .unwrap()
-            .remaining
-    };
-    let first = set("3/h", &CallerSet::default());
-
-    assert_eq!(remaining(&first), 2);
-    let same = set("3/h", &first);
-    assert_eq!(remaining(&same), 1);
-    let other = set("3/m", &same);
-    assert_eq!(remaining(&other), 2);
-}
-
-#[test]
 fn unsent_bytes_still_count_after_a_reload() {
     let set = |name: &str, rights: &str, before: &CallerSet| {
         let declared = CallersFolder::new(caller_toml(name, &key_toml(), rights)).callers();

@@ -1,7 +1,10 @@
+//! Authenticates callers by tokens of the configured issuer.
+
 use std::sync::Arc;
 
 use super::{
-    CallerIdentity, CallersFile,
+    caller_set::CallerIdentity,
+    callers_file::CallersFile,
     jwt::{JwtVerifier, TokenRejection, VerifiedToken, VerifyError},
 };
 use crate::{
@@ -9,35 +12,35 @@ use crate::{
     resilience::byte_budget::ByteBudget,
 };
 
-/// Callers that show a token of the configured issuer.
+/// Authenticates callers by their tokens.
 ///
-/// A subject that the callers file names has the rights that stand there, as far as the token
-/// grants them too: each claim that is configured can only take away, and one that is configured
-/// and absent takes everything away. A subject that the file does not name has what the token
-/// grants, where both claims are configured and grant anything, and is nobody otherwise.
+/// A subject in the callers file has its rights from there, as far as the token grants them too: a
+/// configured claim can only remove rights, and removes all if it is absent. Any other subject has
+/// the rights of its token if both claims are configured and grant something; otherwise it is
+/// rejected.
 #[derive(Clone, Debug)]
 pub struct TokenAuthenticator {
     verifier: JwtVerifier,
-    /// Of the subjects that the callers file does not name, by the caller's name.
+    /// Budgets of the subjects that are not in the callers file, by caller name.
     unsent: moka::sync::Cache<Arc<str>, Arc<ByteBudget>>,
 }
 
-/// A token that got nobody in.
+/// A token that identifies no caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenAuthError {
-    /// It is not valid, or nobody can tell.
+    /// The token is invalid, or cannot be checked.
     Invalid(VerifyError),
-    /// It is valid, of a subject that is no caller.
+    /// The token is valid, but its subject is not a caller.
     UnknownSubject,
 }
 
-// === impl TokenCallers ===
+// === impl TokenAuthenticator ===
 
 impl TokenAuthenticator {
-    /// Subjects whose unsent bytes are counted. Each takes some hundred bytes.
+    /// The most subjects with a budget of their own. Each takes a few hundred bytes.
     const MAX_SUBJECTS: u64 = 10_000;
 
-    /// Callers whose tokens this verifier believes.
+    /// Creates an authenticator with this verifier.
     pub fn new(verifier: JwtVerifier) -> Self {
         Self {
             verifier,
@@ -45,16 +48,16 @@ impl TokenAuthenticator {
         }
     }
 
-    /// Whether a credential is a token, as opposed to a key.
+    /// Returns true if a credential is a token and not a key.
     pub fn is_token(credential: &[u8]) -> bool {
         JwtVerifier::is_jwt(credential)
     }
 
-    /// Who shows this token, by these callers, where there are any.
+    /// Identifies the caller of a token, with the rights of the callers file if there is one.
     ///
     /// # Errors
     ///
-    /// [`TokenAuthError`] when it is nobody.
+    /// [`TokenAuthError`] if the token is invalid or its subject is not a caller.
     ///
     /// # Cancel safety
     ///
@@ -64,9 +67,9 @@ impl TokenAuthenticator {
         token: &[u8],
         callers: Option<&CallersFile>,
     ) -> Result<Arc<CallerIdentity>, TokenAuthError> {
-        let verified = self.verify(token).await.inspect_err(|refused| {
-            if let TokenAuthError::Invalid(VerifyError::Rejected(rejection)) = refused {
-                tracing::debug!(reason = rejection.as_str(), "refused a token");
+        let verified = self.verify(token).await.inspect_err(|error| {
+            if let TokenAuthError::Invalid(VerifyError::Rejected(rejection)) = error {
+                tracing::debug!(reason = rejection.as_str(), "rejected a token");
             }
         })?;
         let live = callers.map(CallersFile::current);
@@ -79,7 +82,7 @@ impl TokenAuthenticator {
         };
         identity.ok_or_else(|| {
             let subject = verified.subject();
-            tracing::debug!(subject, "refused a valid token, whose subject is no caller");
+            tracing::debug!(subject, "rejected a valid token whose subject is not a caller");
             TokenAuthError::UnknownSubject
         })
     }
@@ -89,7 +92,7 @@ impl TokenAuthenticator {
         Ok(self.verifier.verify(token).await?)
     }
 
-    /// What the token says alone.
+    /// Returns the identity that the token alone grants.
     fn identity_from_token(&self, token: &VerifiedToken) -> Option<Arc<CallerIdentity>> {
         let scopes = token.scopes.filter(|scopes| !scopes.is_empty())?;
         let customers = token.customers.as_ref();
@@ -104,7 +107,7 @@ impl TokenAuthenticator {
     }
 }
 
-/// What the file says, as far as the token says so too.
+/// Returns the rights that both the callers file and the token grant.
 fn restricted_by_token(named: &Arc<CallerIdentity>, token: &VerifiedToken) -> Arc<CallerIdentity> {
     if token.scopes.is_none() && token.customers.is_none() {
         return Arc::clone(named);
@@ -123,7 +126,7 @@ fn restricted_by_token(named: &Arc<CallerIdentity>, token: &VerifiedToken) -> Ar
     ))
 }
 
-// === impl TokenRefused ===
+// === impl TokenAuthError ===
 
 impl From<VerifyError> for TokenAuthError {
     fn from(error: VerifyError) -> Self {

@@ -1,25 +1,70 @@
+//! The claims of a signed token.
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{TokenRejection, VerifiedToken};
+use super::rejection::TokenRejection;
 use crate::{
     config::JwtConfig,
     domain::{CallerScope, CustomerAccess, CustomerId, ScopeSet},
 };
 
-/// How far the issuer's clock and ours may be apart.
+/// The tolerated difference between the issuer's clock and ours.
 pub(super) const LEEWAY: Duration = Duration::from_secs(60);
 
-/// Bytes of a caller's name; it is logged with every request.
+/// The longest caller name in bytes; it is logged with every request.
 const MAX_SUBJECT_LENGTH: usize = 256;
 
-/// Reads what a signed token says, and for how long from `now` it may go on saying so.
+/// The caller and the rights that a valid token names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedToken {
+    /// The value of `callers.jwt.subject_claim`, after [`VerifiedToken::PREFIX`].
+    name: Arc<str>,
+    /// The granted scopes, none if the claim is absent; `None` if `callers.jwt.scopes_claim` is not
+    /// configured.
+    pub scopes: Option<ScopeSet>,
+    /// The granted customers, none if the claim is absent; `None` if `callers.jwt.customers_claim`
+    /// is not configured.
+    pub customers: Option<CustomerAccess>,
+}
+
+// === impl VerifiedToken ===
+
+impl VerifiedToken {
+    /// The prefix of the name of a caller that is not in the callers file. Names in the file cannot
+    /// contain it, so logs cannot confuse the two.
+    pub const PREFIX: &str = "token:";
+
+    pub(super) fn new(
+        subject: &str,
+        scopes: Option<ScopeSet>,
+        customers: Option<CustomerAccess>,
+    ) -> Self {
+        Self {
+            name: format!("{}{subject}", Self::PREFIX).into(),
+            scopes,
+            customers,
+        }
+    }
+
+    /// Returns the value of the claim that names the caller.
+    pub fn subject(&self) -> &str {
+        self.name.strip_prefix(Self::PREFIX).unwrap_or_default()
+    }
+
+    /// Returns the name of the caller if the callers file does not have it.
+    pub const fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+}
+
+/// Reads the claims of a signed token, and for how long from `now` they are valid.
 ///
 /// # Errors
 ///
-/// [`TokenRejection`], when the token is not valid now, or does not say what it should.
+/// [`TokenRejection`] if the token is not valid now, or a claim is missing or malformed.
 pub(super) fn read(
     claims: &Map<String, Value>,
     config: &JwtConfig,
@@ -40,7 +85,7 @@ pub(super) fn read(
     Ok((verified, valid_for))
 }
 
-/// `exp` and `nbf` (RFC 7519 §4.1.4 and §4.1.5), which may have fractions.
+/// Checks `exp` and `nbf` (RFC 7519 §4.1.4 and §4.1.5), which may have fractions.
 fn valid_for(claims: &Map<String, Value>, now: Timestamp) -> Result<Duration, TokenRejection> {
     let now = now.as_duration().as_secs_f64();
     let expires = match claims.get("exp").and_then(Value::as_f64) {
@@ -62,13 +107,13 @@ fn valid_for(claims: &Map<String, Value>, now: Timestamp) -> Result<Duration, To
 }
 
 fn subject(claim: Option<&Value>) -> Option<&str> {
-    let sane = |name: &&str| {
+    let is_valid = |name: &&str| {
         (1..=MAX_SUBJECT_LENGTH).contains(&name.len()) && !name.contains(char::is_control)
     };
-    claim?.as_str().filter(sane)
+    claim?.as_str().filter(is_valid)
 }
 
-/// What is listed and known; a claim that is absent, or of another form, grants nothing.
+/// Returns the known scopes; a claim that is absent or malformed grants nothing.
 fn scopes(claim: Option<&Value>) -> ScopeSet {
     string_list(claim)
         .into_iter()
@@ -77,27 +122,27 @@ fn scopes(claim: Option<&Value>) -> ScopeSet {
         .collect()
 }
 
-/// Nobody where the claim is absent. A faulty list grants nothing either, but is refused, so that
-/// somebody repairs it.
+/// Returns no customers if the claim is absent. A malformed list is rejected, so that somebody
+/// corrects it.
 fn customers(claim: Option<&Value>) -> Result<CustomerAccess, TokenRejection> {
     let mut names = match claim {
         None => Vec::new(),
         Some(_) => string_list(claim).ok_or(TokenRejection::Customers)?,
     };
-    let named = names.len();
+    let count = names.len();
     names.retain(|name| *name != "*");
-    let these: HashSet<_> = names
+    let ids: HashSet<_> = names
         .iter()
         .map(|name| CustomerId::parse(name).map_err(|_| TokenRejection::Customers))
         .collect::<Result<_, _>>()?;
-    Ok(if names.len() < named {
+    Ok(if names.len() < count {
         CustomerAccess::All
     } else {
-        CustomerAccess::Only(Arc::new(these))
+        CustomerAccess::Only(Arc::new(ids))
     })
 }
 
-/// A list of text, or one text with spaces between its items (RFC 8693 §4.2).
+/// Reads a list of texts, or one text with spaces between its items (RFC 8693 §4.2).
 fn string_list(claim: Option<&Value>) -> Option<Vec<&str>> {
     match claim? {
         Value::String(text) => Some(text.split(' ').filter(|item| !item.is_empty()).collect()),

@@ -1,22 +1,23 @@
+//! The header of a token, before its signature is checked.
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-use super::TokenRejection;
+use super::rejection::TokenRejection;
 
-/// Bytes of a token that is read at all; Entra ID's have up to about 4,000.
+/// The longest token that is read, in bytes; Entra ID's have up to about 4,000.
 const MAX_TOKEN_LENGTH: usize = 8 * 1024;
 
-/// What a token says of its own signature; nothing of it is believed before a key has confirmed it.
+/// The algorithm and key that a token names. They are not trusted before the key has verified it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TokenHeader {
     pub(super) algorithm: Algorithm,
-    /// RFC 7515 leaves it to the issuer whether to send one, but an issuer that changes its keys
-    /// has to (OpenID Connect Core §10.1): a token without one is refused.
+    /// Required here: an issuer that changes its keys has to send it (OpenID Connect Core §10.1).
     pub(super) key_id: String,
 }
 
-/// The members that matter; others, such as `jwk` or `jku`, could only tell whom to believe.
+/// The members that are read. Others, such as `jwk` or `jku`, would let a token choose its own key.
 #[derive(Deserialize)]
 struct RawTokenHeader {
     alg: String,
@@ -26,12 +27,14 @@ struct RawTokenHeader {
     crit: bool,
 }
 
-// === impl Header ===
+// === impl TokenHeader ===
 
 impl TokenHeader {
+    /// Parses the header of a token.
+    ///
     /// # Errors
     ///
-    /// [`TokenRejection`], when the token cannot be one that we believe.
+    /// [`TokenRejection`] if the token cannot be one that we accept.
     pub(super) fn parse(token: &str) -> Result<Self, TokenRejection> {
         let members = decode_header(token).ok_or(TokenRejection::Malformed)?;
         let algorithm = accepted_algorithm(&members.alg).ok_or(TokenRejection::Algorithm)?;
@@ -57,9 +60,8 @@ fn decode_header(token: &str) -> Option<RawTokenHeader> {
     serde_json::from_slice(&json).ok()
 }
 
-/// The algorithms that are believed, all of them asymmetric: with a shared secret, the issuer's
-/// public key would do as the secret (RFC 8725 §2.1).
-pub(super) fn accepted_algorithm(name: &str) -> Option<Algorithm> {
+/// Returns the algorithm of this name, if it is accepted for a kind of key in `key_set`.
+fn accepted_algorithm(name: &str) -> Option<Algorithm> {
     match name {
         "RS256" => Some(Algorithm::RS256),
         "PS256" => Some(Algorithm::PS256),
@@ -69,7 +71,7 @@ pub(super) fn accepted_algorithm(name: &str) -> Option<Algorithm> {
     }
 }
 
-/// `JWT`, or `at+jwt` (RFC 9068 §2.1); `application/` may stand before it (RFC 7515 §4.1.9).
+/// Accepts `JWT` and `at+jwt` (RFC 9068 §2.1), also after `application/` (RFC 7515 §4.1.9).
 fn is_access_token(typ: &str) -> bool {
     let typ = typ.to_ascii_lowercase();
     matches!(
@@ -78,7 +80,7 @@ fn is_access_token(typ: &str) -> bool {
     )
 }
 
-/// Whether a member is there, whatever it holds.
+/// Returns true for any value, also for null.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }

@@ -1,65 +1,75 @@
+//! The cached keys of the issuer, and the task that keeps them fresh.
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
+use prometheus::{
+    IntCounterVec, IntGauge, Registry, register_int_counter_vec_with_registry,
+    register_int_gauge_with_registry,
+};
 use tokio::sync::{Notify, watch};
 
 use super::{
-    JwtDeps, TokenRejection, VerifyError, header::TokenHeader, key_set::KeySet,
-    metrics::JwksMetrics, source::JwksSource,
+    header::TokenHeader,
+    jwks_source::{JwksFetchError, JwksSource},
+    key_set::KeySet,
+    rejection::{TokenRejection, VerifyError},
 };
-use crate::{clock::SharedClock, jitter::Jitter, resilience::backoff::Backoff};
+use crate::{
+    clock::SharedClock, jitter::Jitter, resilience::backoff::Backoff, shutdown::Shutdown,
+};
 
-/// How old the keys get. It bounds how long a key is believed that the issuer has withdrawn, so
-/// an answer that says `max-age=86400`, as Entra ID's does, is not taken at its word.
+/// The age at which keys are fetched again. It limits how long a withdrawn key is accepted, so a
+/// `max-age=86400`, as Entra ID sends it, is ignored.
 pub(super) const REFRESH_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// A key that is not held has the keys fetched again, but not more often than this: anybody can
-/// make up the name of a key.
+/// The shortest time between fetches for an unknown key: anybody can make up the name of a key.
 pub(super) const DEMAND_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long a request waits for such a fetch.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(3);
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(3);
 
-/// Pauses after fetches that failed; never less than [`SHORTEST_PAUSE`].
+/// Delays after failed fetches; never less than [`MIN_DELAY`].
 const BACKOFF: Backoff = match Backoff::new(Duration::from_secs(2), Duration::from_secs(60)) {
     Ok(backoff) => backoff,
     Err(_) => panic!("not a backoff"),
 };
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const MIN_DELAY: Duration = Duration::from_secs(1);
 
-/// What a caller is told to wait when the issuer cannot be had.
+/// `Retry-After` of requests while the issuer is unavailable.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// The issuer's keys, as they were last fetched.
 ///
-/// One task fetches them: at start, every hour, after a failure, and when a request needs a key
-/// that is not held. While the issuer is down, the keys that are held go on being used.
+/// One task fetches them: at start, every hour, after a failure, and when a request needs an unknown
+/// key. While the issuer is down, the cached keys stay in use.
 #[derive(Debug)]
 pub(super) struct JwksCache {
-    held: ArcSwapOption<KeySet>,
+    keys: ArcSwapOption<KeySet>,
     progress: watch::Sender<FetchProgress>,
-    /// A request needs a key that is not held.
+    /// Notified when a request needs an unknown key.
     demanded: Notify,
     clock: SharedClock,
 }
 
-/// How far fetching has come.
+/// The fetches so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct FetchProgress {
     begun: u64,
     ended: u64,
     begun_at: Option<Instant>,
-    /// Whether the last one failed.
+    /// True if the last fetch failed.
     failed: bool,
 }
 
-/// Fetches keys for as long as the process lives.
+/// The task that fetches keys for as long as the process runs.
 #[derive(Debug)]
 struct JwksRefresher {
-    jwks: Arc<JwksCache>,
+    cache: Arc<JwksCache>,
     source: JwksSource,
     jitter: Jitter,
     metrics: JwksMetrics,
@@ -67,53 +77,67 @@ struct JwksRefresher {
     failures: u32,
 }
 
-// === impl Jwks ===
+/// Metrics of the issuer's keys.
+#[derive(Clone, Debug)]
+pub(super) struct JwksMetrics {
+    fetches: IntCounterVec,
+    keys: IntGauge,
+    last_success: IntGauge,
+}
+
+// === impl JwksCache ===
 
 impl JwksCache {
-    /// Begins to fetch keys, in a task of its own.
-    pub(super) fn start(source: JwksSource, metrics: JwksMetrics, deps: &JwtDeps<'_>) -> Arc<Self> {
-        let jwks = Arc::new(Self {
-            held: ArcSwapOption::empty(),
+    /// Starts to fetch keys in a task of its own.
+    pub(super) fn start(
+        source: JwksSource,
+        metrics: JwksMetrics,
+        clock: SharedClock,
+        jitter: Jitter,
+        shutdown: &Shutdown,
+    ) -> Arc<Self> {
+        let cache = Arc::new(Self {
+            keys: ArcSwapOption::empty(),
             progress: watch::Sender::default(),
             demanded: Notify::new(),
-            clock: Arc::clone(&deps.clock),
+            clock,
         });
-        let keeper = JwksRefresher {
-            jwks: Arc::clone(&jwks),
+        let refresher = JwksRefresher {
+            cache: Arc::clone(&cache),
             source,
-            jitter: deps.jitter,
+            jitter,
             metrics,
             failures: 0,
         };
-        deps.shutdown.spawn(keeper.run());
-        jwks
+        shutdown.spawn(refresher.run());
+        cache
     }
 
-    /// The keys that are held now.
-    pub(super) fn held(&self) -> Option<Arc<KeySet>> {
-        self.held.load_full()
+    /// Returns the cached keys.
+    pub(super) fn keys(&self) -> Option<Arc<KeySet>> {
+        self.keys.load_full()
     }
 
-    /// Keys that hold the one that `header` names. Waits for a fetch where that could bring it,
-    /// together with everyone else who does.
+    /// Returns keys that include the one of `header`. Waits for a fetch if that could bring it;
+    /// all requests share one fetch.
     ///
     /// # Errors
     ///
-    /// [`TokenRejection::VerifyingKey`] when the issuer has no such key, and
-    /// [`VerifyError::IssuerUnavailable`] when it could not be asked.
+    /// [`TokenRejection::Key`] if the issuer has no such key, and
+    /// [`VerifyError::IssuerUnavailable`] if the fetch failed.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the fetch to those who wait for it, and to later ones.
+    /// Dropping the future does not stop the fetch.
     pub(super) async fn with_key(&self, header: &TokenHeader) -> Result<Arc<KeySet>, VerifyError> {
-        if let Some(keys) = self.held_with(header) {
+        if let Some(keys) = self.cached_with(header) {
             return Ok(keys);
         }
-        let answered = self.ask().await;
-        if let Some(keys) = self.held_with(header) {
+        let progress = self.fetch_on_demand().await;
+        if let Some(keys) = self.cached_with(header) {
             return Ok(keys);
         }
-        match answered {
+        match progress {
             Some(FetchProgress { failed: false, .. }) => Err(TokenRejection::Key.into()),
             _ => Err(VerifyError::IssuerUnavailable {
                 retry_after: RETRY_AFTER,
@@ -121,113 +145,150 @@ impl JwksCache {
         }
     }
 
-    fn held_with(&self, header: &TokenHeader) -> Option<Arc<KeySet>> {
-        self.held().filter(|keys| keys.find(header).is_some())
+    fn cached_with(&self, header: &TokenHeader) -> Option<Arc<KeySet>> {
+        self.keys().filter(|keys| keys.find(header).is_some())
     }
 
-    /// Has the keys fetched, unless they were a moment ago, and tells how the last fetch went;
-    /// `None` when it takes too long.
-    async fn ask(&self) -> Option<FetchProgress> {
+    /// Has the keys fetched, unless the last fetch is recent, and returns its result; `None` if it
+    /// takes too long.
+    async fn fetch_on_demand(&self) -> Option<FetchProgress> {
         let now = self.clock.now();
-        let seen = *self.progress.borrow();
-        if seen.is_settled(now) {
-            return Some(seen);
+        let last = *self.progress.borrow();
+        let is_recent = |begun_at: Instant| now < begun_at + DEMAND_INTERVAL;
+        if last.begun == last.ended && last.begun_at.is_some_and(is_recent) {
+            return Some(last);
         }
         self.demanded.notify_one();
         let mut progress = self.progress.subscribe();
         tokio::select! {
             biased;
-            ended = progress.wait_for(|progress| progress.ended > seen.ended) => {
+            ended = progress.wait_for(|progress| progress.ended > last.ended) => {
                 ended.ok().map(|progress| *progress)
             }
-            () = self.clock.sleep_until(now + LONGEST_WAIT) => None,
+            () = self.clock.sleep_until(now + MAX_WAIT) => None,
         }
     }
 }
 
-// === impl Progress ===
-
-impl FetchProgress {
-    /// Whether the last fetch is too recent for another on demand.
-    fn is_settled(&self, now: Instant) -> bool {
-        let recent = |begun: Instant| now < begun + DEMAND_INTERVAL;
-        self.begun == self.ended && self.begun_at.is_some_and(recent)
-    }
-}
-
-// === impl Keeper ===
+// === impl JwksRefresher ===
 
 impl JwksRefresher {
     async fn run(mut self) {
         loop {
-            let begun = self.jwks.clock.now();
-            self.jwks.progress.send_modify(|progress| {
+            let begun = self.cache.clock.now();
+            self.cache.progress.send_modify(|progress| {
                 progress.begun += 1;
                 progress.begun_at = Some(begun);
             });
-            let pause = self.fetch().await;
-            self.jwks.progress.send_modify(|progress| {
+            let delay = match self.source.fetch().await {
+                Ok(keys) => self.store(keys),
+                Err(error) => self.record_failure(&error),
+            };
+            self.cache.progress.send_modify(|progress| {
                 progress.ended = progress.begun;
                 progress.failed = self.failures > 0;
             });
-            self.wait(self.jwks.clock.now() + pause, begun + DEMAND_INTERVAL)
+            self.wait(self.cache.clock.now() + delay, begun + DEMAND_INTERVAL)
                 .await;
         }
     }
 
-    /// Fetches once, and says how long to wait until the next time.
-    async fn fetch(&mut self) -> Duration {
-        match self.source.fetch().await {
-            Ok(keys) => {
-                self.succeeded(keys);
-                REFRESH_INTERVAL
-            }
-            Err(error) => {
-                self.metrics.record_failure(&error);
-                let cause = error.to_string();
-                let held = self.jwks.held().map_or(0, |keys| keys.len());
-                if self.failures == 0 {
-                    tracing::warn!(url = %self.source.url(), cause, held, "cannot fetch the token issuer's keys");
-                } else {
-                    tracing::debug!(cause, held, "still cannot fetch the token issuer's keys");
-                }
-                let pause = BACKOFF.delay(self.failures, self.jitter.fraction());
-                self.failures = self.failures.saturating_add(1);
-                pause.max(SHORTEST_PAUSE)
-            }
-        }
-    }
-
-    /// Keys that have not changed stay what they are: tokens that they confirmed are remembered.
-    fn succeeded(&mut self, keys: KeySet) {
-        self.metrics
-            .record_success(keys.len(), self.jwks.clock.wall_time());
+    /// Stores the keys and returns the delay until the next fetch. Unchanged keys stay the same
+    /// object, so that tokens that they verified stay cached.
+    fn store(&mut self, keys: KeySet) -> Duration {
+        let now = self.cache.clock.wall_time();
+        self.metrics.record_success(keys.len(), now);
         if self.failures > 0 {
             tracing::info!("the token issuer's keys can be fetched again");
         }
         self.failures = 0;
-        if self
-            .jwks
-            .held()
-            .is_none_or(|held| !held.has_same_digest(&keys))
-        {
-            tracing::info!(keys = keys.len(), "took over the token issuer's keys");
-            self.jwks.held.store(Some(Arc::new(keys)));
+        let cached = self.cache.keys();
+        if cached.is_none_or(|cached| !cached.has_same_digest(&keys)) {
+            tracing::info!(keys = keys.len(), "stored the token issuer's keys");
+            self.cache.keys.store(Some(Arc::new(keys)));
         }
+        REFRESH_INTERVAL
     }
 
-    /// Until `at`, or until a request needs a key, but then not before `earliest`.
+    /// Returns the delay until the next fetch.
+    fn record_failure(&mut self, error: &JwksFetchError) -> Duration {
+        self.metrics.record_failure(error);
+        let cause = error.to_string();
+        let cached = self.cache.keys().map_or(0, |keys| keys.len());
+        if self.failures == 0 {
+            let url = self.source.url();
+            tracing::warn!(%url, cause, cached, "cannot fetch the token issuer's keys");
+        } else {
+            tracing::debug!(cause, cached, "still cannot fetch the token issuer's keys");
+        }
+        let delay = BACKOFF.delay(self.failures, self.jitter.fraction());
+        self.failures = self.failures.saturating_add(1);
+        delay.max(MIN_DELAY)
+    }
+
+    /// Waits until `at`, or until a request needs an unknown key, but then at least until
+    /// `earliest`.
     async fn wait(&self, at: Instant, earliest: Instant) {
-        let clock = &self.jwks.clock;
+        let clock = &self.cache.clock;
         loop {
             tokio::select! {
                 () = clock.sleep_until(at) => return,
-                () = self.jwks.demanded.notified() => {
+                () = self.cache.demanded.notified() => {
                     if clock.now() >= earliest {
                         return;
                     }
                 }
             }
         }
+    }
+}
+
+// === impl JwksMetrics ===
+
+impl JwksMetrics {
+    /// Registers all metrics.
+    ///
+    /// # Errors
+    ///
+    /// Fails if one of them is registered already.
+    pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let fetches = register_int_counter_vec_with_registry!(
+            "usage_proxy_jwks_fetches_total",
+            "Fetches of the token issuer's keys by result.",
+            &["result"],
+            registry
+        )?;
+        for result in [
+            "success",
+            "timed-out",
+            "connection",
+            "status",
+            "malformed",
+        ] {
+            fetches.with_label_values(&[result]);
+        }
+        Ok(Self {
+            fetches,
+            keys: register_int_gauge_with_registry!(
+                "usage_proxy_jwks_keys",
+                "Cached keys of the token issuer; 0 before the first fetch.",
+                registry
+            )?,
+            last_success: register_int_gauge_with_registry!(
+                "usage_proxy_jwks_last_success_timestamp_seconds",
+                "When the token issuer's keys were last fetched, in Unix time; 0 before the first fetch.",
+                registry
+            )?,
+        })
+    }
+
+    fn record_success(&self, keys: usize, at: Timestamp) {
+        self.fetches.with_label_values(&["success"]).inc();
+        self.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+        self.last_success.set(at.as_second());
+    }
+
+    fn record_failure(&self, error: &JwksFetchError) {
+        self.fetches.with_label_values(&[error.label()]).inc();
     }
 }

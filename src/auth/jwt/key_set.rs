@@ -1,62 +1,52 @@
-use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Validation, errors::ErrorKind};
+//! The issuer's keys: each with its algorithms, and the checks of signature, issuer and audience.
+
+use jsonwebtoken::{
+    Algorithm, DecodingKey, DecodingKeyKind, Validation,
+    errors::ErrorKind,
+    jwk::{
+        AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
+    },
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::{
-    TokenRejection,
-    header::{TokenHeader, accepted_algorithm},
-};
+use super::{header::TokenHeader, rejection::TokenRejection};
 use crate::config::JwtConfig;
 
-/// An issuer's public keys, as far as they are good for tokens (a JWK Set, RFC 7517 §5).
+/// The shortest RSA modulus that is accepted (NIST SP 800-131A).
+const MIN_RSA_BITS: usize = 2048;
+
+/// The usable public keys of an issuer (a JWK Set, RFC 7517 §5).
 #[derive(Debug)]
 pub(super) struct KeySet {
     keys: Vec<VerifyingKey>,
-    /// Of the document that they come from.
+    /// Digest of the published document.
     digest: [u8; 32],
 }
 
-/// One key, and what it may be used for: the token's own header does not decide about that.
+/// One key and its algorithms. The header of a token does not choose the algorithm.
 #[derive(Debug)]
 pub(super) struct VerifyingKey {
     id: String,
     key: DecodingKey,
-    /// Holds the algorithms that the key is for.
+    /// Contains the algorithms of the key.
     validation: Validation,
 }
 
-/// A key as it is published. A member of another type than expected makes the key unusable.
-#[derive(Debug, Deserialize)]
-struct PublishedJwk {
-    kty: String,
-    kid: String,
-    #[serde(rename = "use")]
-    usage: Option<String>,
-    key_ops: Option<Vec<String>>,
-    alg: Option<String>,
-    crv: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
-}
-
+/// A JWK Set whose keys are parsed one by one: one unknown key must not invalidate the others.
 #[derive(Deserialize)]
 struct JwksDocument {
     keys: Vec<Value>,
 }
 
-/// Shorter moduli are within reach of those who can pay (NIST SP 800-131A).
-const MIN_RSA_BITS: usize = 2048;
-
 // === impl KeySet ===
 
 impl KeySet {
-    /// The keys of a document that can be used. Others are passed over, as RFC 7517 §5 wants it:
-    /// issuers publish keys for encryption and of kinds to come in the same place.
+    /// Parses a document. Unusable keys are ignored, as RFC 7517 §5 demands: issuers publish keys
+    /// for encryption and of future kinds in the same place.
     ///
-    /// `None` when it is no JWK Set.
+    /// Returns `None` if the document is not a JWK Set.
     pub(super) fn parse(document: &[u8], config: &JwtConfig) -> Option<Self> {
         let published: JwksDocument = serde_json::from_slice(document).ok()?;
         let keys = published
@@ -70,7 +60,7 @@ impl KeySet {
         })
     }
 
-    /// Whether both come from the same document.
+    /// Returns true if both were parsed from the same document.
     pub(super) fn has_same_digest(&self, other: &Self) -> bool {
         self.digest == other.digest
     }
@@ -79,7 +69,7 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// The key that signs with this id and algorithm.
+    /// Finds the key with the id and algorithm of the header.
     pub(super) fn find(&self, header: &TokenHeader) -> Option<&VerifyingKey> {
         self.keys.iter().find(|key| {
             key.id == header.key_id && key.validation.algorithms.contains(&header.algorithm)
@@ -87,28 +77,30 @@ impl KeySet {
     }
 }
 
-// === impl Key ===
+// === impl VerifyingKey ===
 
 impl VerifyingKey {
-    fn new(jwk: &PublishedJwk, config: &JwtConfig) -> Option<Self> {
-        let (key, algorithms) = jwk.is_signing_key().then(|| jwk.decoding_key())??;
-        let named = |algorithm: &Algorithm| match &jwk.alg {
-            Some(name) => accepted_algorithm(name) == Some(*algorithm),
-            None => true,
-        };
-        let algorithms: Vec<_> = algorithms.iter().copied().filter(named).collect();
-        (!algorithms.is_empty()).then(|| Self {
-            id: jwk.kid.clone(),
-            key,
+    /// Returns `None` if the key is not for signatures of an accepted kind, or is too short.
+    fn new(jwk: &Jwk, config: &JwtConfig) -> Option<Self> {
+        let mut algorithms = accepted_algorithms(&jwk.algorithm).to_vec();
+        if let Some(named) = jwk.common.key_algorithm {
+            algorithms.retain(|algorithm| KeyAlgorithm::from(*algorithm) == named);
+        }
+        if algorithms.is_empty() || !is_signing_key(jwk) {
+            return None;
+        }
+        Some(Self {
+            id: jwk.common.key_id.clone()?,
+            key: DecodingKey::from_jwk(jwk).ok().filter(is_long_enough)?,
             validation: validation(algorithms, config),
         })
     }
 
-    /// The claims of a token that the key has signed, for our audience and in its issuer's name.
+    /// Returns the claims of a token that this key has signed, from our issuer and for our audience.
     ///
     /// # Errors
     ///
-    /// [`TokenRejection`]. Whether the token is valid *now* is not judged here.
+    /// [`TokenRejection`]. The time is not checked here.
     pub(super) fn claims(&self, token: &str) -> Result<Map<String, Value>, TokenRejection> {
         let token = jsonwebtoken::decode(token, &self.key, &self.validation);
         let claims: Map<_, _> =
@@ -126,7 +118,7 @@ impl VerifyingKey {
                     },
                     _ => TokenRejection::Malformed,
                 })?;
-        // The library takes a list too, but an issuer is one text (RFC 7519 §4.1.1).
+        // The library accepts a list too, but an issuer is one text (RFC 7519 §4.1.1).
         match claims.get("iss") {
             Some(Value::String(_)) => Ok(claims),
             _ => Err(TokenRejection::Issuer),
@@ -134,7 +126,40 @@ impl VerifyingKey {
     }
 }
 
-/// `exp` has to be there, but the library would compare it with the machine's clock.
+/// Returns the accepted algorithms for a type of key. All are asymmetric: with a shared secret, the
+/// issuer's public key could be used as the secret (RFC 8725 §2.1).
+fn accepted_algorithms(parameters: &AlgorithmParameters) -> &'static [Algorithm] {
+    match parameters {
+        AlgorithmParameters::RSA(_) => &[Algorithm::RS256, Algorithm::PS256],
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
+            &[Algorithm::ES256]
+        }
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+            &[Algorithm::EdDSA]
+        }
+        _ => &[],
+    }
+}
+
+/// Checks `use` and `key_ops` (RFC 7517 §4.2 and §4.3).
+fn is_signing_key(jwk: &Jwk) -> bool {
+    let usage = jwk.common.public_key_use.as_ref();
+    let operations = jwk.common.key_operations.as_ref();
+    usage.is_none_or(|usage| *usage == PublicKeyUse::Signature)
+        && operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify))
+}
+
+/// Checks the length of an RSA modulus without its leading zeros.
+fn is_long_enough(key: &DecodingKey) -> bool {
+    let DecodingKeyKind::RsaModulusExponent { n, .. } = key.kind() else {
+        return true;
+    };
+    let mut digits = n.iter().skip_while(|byte| **byte == 0).peekable();
+    let unused = digits.peek().map_or(0, |first| first.leading_zeros());
+    digits.count() * 8 >= MIN_RSA_BITS + unused as usize
+}
+
+/// Requires `exp`, but leaves its check to us: the library would use the system clock.
 fn validation(algorithms: Vec<Algorithm>, config: &JwtConfig) -> Validation {
     let mut validation = Validation {
         algorithms,
@@ -146,51 +171,6 @@ fn validation(algorithms: Vec<Algorithm>, config: &JwtConfig) -> Validation {
     validation.set_issuer(&[&config.issuer]);
     validation.set_audience(&[&config.audience]);
     validation
-}
-
-// === impl Jwk ===
-
-impl PublishedJwk {
-    /// `use` and `key_ops` limit what a key is for (RFC 7517 §4.2 and §4.3).
-    fn is_signing_key(&self) -> bool {
-        self.usage.as_deref().is_none_or(|usage| usage == "sig")
-            && self
-                .key_ops
-                .as_ref()
-                .is_none_or(|operations| operations.iter().any(|one| one == "verify"))
-    }
-
-    /// The key, and the algorithms that its type allows.
-    fn decoding_key(&self) -> Option<(DecodingKey, &'static [Algorithm])> {
-        match (self.kty.as_str(), self.crv.as_deref()) {
-            ("RSA", _) => {
-                let key = DecodingKey::from_rsa_components(self.n.as_deref()?, self.e.as_deref()?);
-                let key = key.ok().filter(is_long_enough)?;
-                Some((key, &[Algorithm::RS256, Algorithm::PS256]))
-            }
-            ("EC", Some("P-256")) => {
-                let key = DecodingKey::from_ec_components(self.x.as_deref()?, self.y.as_deref()?);
-                Some((key.ok()?, &[Algorithm::ES256]))
-            }
-            ("OKP", Some("Ed25519")) => {
-                let key = DecodingKey::from_ed_components(self.x.as_deref()?);
-                Some((key.ok()?, &[Algorithm::EdDSA]))
-            }
-            _ => None,
-        }
-    }
-}
-
-fn is_long_enough(key: &DecodingKey) -> bool {
-    let DecodingKeyKind::RsaModulusExponent { n, .. } = key.kind() else {
-        return false;
-    };
-    let digits = n.iter().skip_while(|byte| **byte == 0);
-    let unused = digits
-        .clone()
-        .next()
-        .map_or(0, |first| first.leading_zeros());
-    digits.count() * 8 >= MIN_RSA_BITS + unused as usize
 }
 
 #[cfg(test)]

@@ -1,45 +1,47 @@
+//! The reasons for which a token is not accepted.
+
 use std::time::Duration;
 
-/// A token that got nobody in.
+/// A token that is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyError {
-    /// The token is at fault; asking again with the same one is of no use, unless it is too young.
+    /// The token is invalid. Only a token that is not valid yet may be accepted later.
     Rejected(TokenRejection),
-    /// The issuer's keys cannot be had, so nobody can tell; nothing is wrong with the caller.
+    /// The issuer's keys cannot be fetched, so the token cannot be checked.
     IssuerUnavailable {
-        /// How long until asking again may help.
+        /// The time after which a retry may help.
         retry_after: Duration,
     },
 }
 
-/// What is wrong with a token, in the order in which it is found out.
+/// The reason for which a token is invalid, in the order of the checks.
 ///
-/// Nothing here or in its texts holds any part of the token.
+/// No reason contains any part of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenRejection {
-    /// No JWT in compact form (RFC 7519 §3), or longer than any that is read.
+    /// It is not a JWT in compact form (RFC 7519 §3), or too long.
     Malformed,
-    /// Signed in a way that is not believed: `none`, with a shared secret, or with a weak hash.
+    /// Its algorithm is not accepted: `none`, a shared secret, or a hash other than SHA-256.
     Algorithm,
-    /// Another kind of token by its `typ` (RFC 8725 §3.11).
+    /// Its `typ` is not that of an access token (RFC 8725 §3.11).
     Type,
-    /// `crit` names an extension; none is understood (RFC 7515 §4.1.11).
+    /// Its `crit` names an extension; none is supported (RFC 7515 §4.1.11).
     Extension,
-    /// No key of the issuer's has its `kid`, or that key is for another algorithm.
+    /// The issuer has no key with its `kid`, or that key is for another algorithm.
     Key,
-    /// The key says that somebody else signed it, or that it was changed.
+    /// Another key signed it, or it was changed.
     Signature,
-    /// `iss` is another, or absent.
+    /// Its `iss` is another issuer or absent.
     Issuer,
-    /// `aud` is for another service, or absent.
+    /// Its `aud` is another service or absent.
     Audience,
-    /// `exp` has passed, or is absent.
+    /// Its `exp` is in the past or absent.
     Expired,
-    /// `nbf` has not come yet.
+    /// Its `nbf` is in the future.
     NotYetValid,
-    /// The claim that names the caller is absent, or is no name.
+    /// The claim that names the caller is absent or malformed.
     Subject,
-    /// The claim that names customers holds something else.
+    /// The claim that names customers is malformed.
     Customers,
 }
 
@@ -51,10 +53,10 @@ impl From<TokenRejection> for VerifyError {
     }
 }
 
-// === impl Rejection ===
+// === impl TokenRejection ===
 
 impl TokenRejection {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::Algorithm,
@@ -70,7 +72,7 @@ impl TokenRejection {
         Self::Customers,
     ];
 
-    /// Its name, in metrics and logs.
+    /// Returns the name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "token-malformed",
@@ -88,7 +90,7 @@ impl TokenRejection {
         }
     }
 
-    /// What the caller is told, as `error_description` (RFC 6750 §3): a sentence without quotes.
+    /// Returns the `error_description` for the caller (RFC 6750 §3): a sentence without quotes.
     pub const fn description(self) -> &'static str {
         match self {
             Self::Malformed => "the token is malformed",

@@ -1,6 +1,5 @@
 mod keys;
 mod signatures;
-mod token_cache;
 mod token_claims;
 
 use std::collections::HashSet;

@@ -1,7 +1,9 @@
+//! Tests of the issuer's keys and of the tokens that they have verified.
+
 use super::*;
 use crate::auth::jwt::{
-    jwks::{DEMAND_INTERVAL, LONGEST_WAIT},
-    source::FETCH_TIMEOUT,
+    jwks::{DEMAND_INTERVAL, MAX_WAIT},
+    jwks_source::FETCH_TIMEOUT,
     support::jwks,
 };
 
@@ -59,7 +61,7 @@ async fn requests_that_need_a_new_key_share_one_fetch() {
     let verify = || test.verify(&token);
     let requests = async { tokio::join!(verify(), verify(), verify(), verify(), verify()) };
     let open = async {
-        test.clock.wait_for_sleepers_until(5, LONGEST_WAIT).await;
+        test.clock.wait_for_sleepers_until(5, MAX_WAIT).await;
         drop(held);
     };
     let ((a, b, c, d, e), ()) = tokio::join!(requests, open);
@@ -76,8 +78,8 @@ async fn a_request_does_not_wait_long_for_a_slow_issuer() {
     let token = signer.token("ES256", &valid_claims());
 
     let (answer, ()) = tokio::join!(test.verify(&token), async {
-        test.clock.wait_for_sleepers_until(1, LONGEST_WAIT).await;
-        test.clock.advance(LONGEST_WAIT);
+        test.clock.wait_for_sleepers_until(1, MAX_WAIT).await;
+        test.clock.advance(MAX_WAIT);
     });
 
     assert!(is_issuer_unavailable(&answer), "{answer:?}");
@@ -208,6 +210,55 @@ async fn a_withdrawn_key_is_accepted_for_at_most_an_hour() {
         .wait_for_sleepers_until(1, REFRESH_INTERVAL)
         .await;
 
-    // It was remembered a second ago, but by keys that are not held any more.
+    // The token was cached a second ago, but by keys that have been replaced.
     assert_eq!(test.rejection(&token).await, Some(TokenRejection::Key));
+}
+
+#[tokio::test]
+async fn a_verified_token_is_cached_until_it_expires_or_for_a_minute() {
+    let signer = TestSigner::ec("e");
+    let test = VerifierTest::start(&[&signer]).await;
+    let inner = &*test.verifier.inner;
+    let is_cached = |token: &str| inner.cached(&Sha256::digest(token).into()).is_some();
+    let long = signer.token("ES256", &valid_claims());
+    let short = signer.token(
+        "ES256",
+        &with_changes(valid_claims(), json!({"exp": NOW - 30})),
+    );
+    let forged = TestSigner::ec("e").token("ES256", &valid_claims());
+
+    for token in [&long, &short, &forged] {
+        assert!(!is_cached(token));
+        let _valid = test.verify(token).await.is_ok();
+    }
+    assert_eq!(
+        [&long, &short, &forged].map(|token| is_cached(token)),
+        [true, true, false]
+    );
+    test.clock.advance(Duration::from_secs(30));
+    assert_eq!([&long, &short].map(|token| is_cached(token)), [true, false]);
+    assert_eq!(test.rejection(&short).await, Some(TokenRejection::Expired));
+    test.clock.advance(Duration::from_secs(30));
+    assert!(!is_cached(&long));
+    assert_eq!(test.verify(&long).await.as_deref(), Ok("portal"));
+}
+
+#[tokio::test]
+async fn fetching_unchanged_keys_keeps_cached_tokens() {
+    let signer = TestSigner::ec("e");
+    let test = VerifierTest::start(&[&signer]).await;
+    test.verify(&signer.token("ES256", &valid_claims()))
+        .await
+        .unwrap();
+    let before = test.verifier.inner.jwks.keys().unwrap();
+
+    test.refresh().await;
+    test.clock
+        .wait_for_sleepers_until(1, REFRESH_INTERVAL)
+        .await;
+
+    let after = test.verifier.inner.jwks.keys().unwrap();
+    assert!(Arc::ptr_eq(&before, &after));
+    let success = "usage_proxy_jwks_last_success_timestamp_seconds";
+    assert!(test.metric(success) > Some(NOW as f64));
 }

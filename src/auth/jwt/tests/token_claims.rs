@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     auth::{TokenAuthenticator, jwt::claims::LEEWAY},
-    domain::{CallerScope, samples},
+    domain::{CallerScope, ScopeSet, samples},
 };
 
 #[tokio::test]

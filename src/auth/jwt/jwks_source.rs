@@ -1,3 +1,5 @@
+//! Fetches the issuer's keys over HTTP.
+
 use std::{error::Error, time::Duration};
 
 use http::{StatusCode, header::ACCEPT};
@@ -6,19 +8,19 @@ use url::Url;
 use super::key_set::KeySet;
 use crate::{clock::SharedClock, config::JwtConfig, printable::to_printable_line};
 
-/// Until a connection stands.
+/// The deadline for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One fetch, to the last byte.
+/// The deadline for a whole fetch.
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes of a document; Entra ID's has about 15,000.
-const LONGEST_DOCUMENT: usize = 256 * 1024;
+/// The longest document that is read, in bytes; Entra ID's has about 15,000.
+const MAX_DOCUMENT: usize = 256 * 1024;
 
-/// Where an issuer publishes its keys.
+/// The URL at which an issuer publishes its keys, and a client to fetch them.
 ///
-/// Redirects are not followed: whoever could send us elsewhere could send us to keys of their own.
-/// Proxies are not taken from the environment, and reqwest's own retries are off.
+/// The client follows no redirect, which could lead to an attacker's keys, uses no proxy of the
+/// environment, and does not retry.
 #[derive(Debug)]
 pub(super) struct JwksSource {
     http: reqwest::Client,
@@ -26,7 +28,7 @@ pub(super) struct JwksSource {
     clock: SharedClock,
 }
 
-/// A fetch that brought no keys.
+/// A failed fetch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum JwksFetchError {
     #[error("no answer within {} seconds", FETCH_TIMEOUT.as_secs())]
@@ -35,20 +37,20 @@ pub(super) enum JwksFetchError {
     Connection(String),
     #[error("status {}", .0.as_u16())]
     Status(StatusCode),
-    #[error("the answer is longer than {LONGEST_DOCUMENT} bytes")]
+    #[error("the answer is longer than {MAX_DOCUMENT} bytes")]
     TooLong,
-    #[error("the answer is no JWK Set")]
+    #[error("the answer is not a JWK Set")]
     Malformed,
     #[error("none of the keys is for signatures that are accepted")]
     NoKeys,
 }
 
-// === impl KeySource ===
+// === impl JwksSource ===
 
 impl JwksSource {
     /// # Errors
     ///
-    /// When TLS cannot be set up, for want of CA certificates for example.
+    /// Fails if TLS cannot be set up, for example because there are no CA certificates.
     pub(super) fn new(config: JwtConfig, clock: SharedClock) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .user_agent(concat!("usage-proxy/", env!("CARGO_PKG_VERSION")))
@@ -71,22 +73,22 @@ impl JwksSource {
         &self.config.jwks_url
     }
 
-    /// Fetches the keys, once.
+    /// Fetches the keys once.
     ///
     /// # Errors
     ///
-    /// [`JwksFetchError`]; a document without a single key that is of use is one, since a service that
-    /// believes nobody is worth less than one that goes on believing the keys it has.
+    /// [`JwksFetchError`]. A document without a usable key is an error: the cached keys are more
+    /// useful than none.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the fetch.
+    /// Dropping the future cancels the fetch.
     pub(super) async fn fetch(&self) -> Result<KeySet, JwksFetchError> {
-        let ends = self.clock.now() + FETCH_TIMEOUT;
+        let deadline = self.clock.now() + FETCH_TIMEOUT;
         let document = tokio::select! {
             biased;
             document = self.fetch_document() => document?,
-            () = self.clock.sleep_until(ends) => return Err(JwksFetchError::TimedOut),
+            () = self.clock.sleep_until(deadline) => return Err(JwksFetchError::TimedOut),
         };
         let keys = KeySet::parse(&document, &self.config).ok_or(JwksFetchError::Malformed)?;
         if keys.len() == 0 {
@@ -104,7 +106,7 @@ impl JwksSource {
         }
         let mut document = Vec::new();
         while let Some(chunk) = response.chunk().await? {
-            if document.len() + chunk.len() > LONGEST_DOCUMENT {
+            if document.len() + chunk.len() > MAX_DOCUMENT {
                 return Err(JwksFetchError::TooLong);
             }
             document.extend_from_slice(&chunk);
@@ -113,7 +115,19 @@ impl JwksSource {
     }
 }
 
-// === impl FetchError ===
+// === impl JwksFetchError ===
+
+impl JwksFetchError {
+    /// Returns the value of the `result` label.
+    pub(super) const fn label(&self) -> &'static str {
+        match self {
+            Self::TimedOut => "timed-out",
+            Self::Connection(_) => "connection",
+            Self::Status(_) => "status",
+            Self::TooLong | Self::Malformed | Self::NoKeys => "malformed",
+        }
+    }
+}
 
 impl From<reqwest::Error> for JwksFetchError {
     fn from(error: reqwest::Error) -> Self {
