@@ -1,14 +1,18 @@
-//! The admin listener: metrics, probes, and a look at what is held. Never on the API listener.
+//! The admin listener: metrics, probes and the cache. None of it is on the API listener.
+//!
+//! Handlers and layers return a problem as `Extension<Problem>`; [`finish_response`] turns it into
+//! the response.
 
 mod access;
-mod account;
 mod cache;
 pub mod readiness;
+mod state;
 
-use std::{pin::pin, sync::Arc};
+use std::pin::pin;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
+    body::Body,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::{self, Next},
@@ -18,39 +22,16 @@ use axum::{
 use prometheus::IntCounter;
 use serde::Serialize;
 
-use self::readiness::Readiness;
-pub use self::{access::AdminAuth, account::account_id};
+pub use self::{access::AdminAuth, readiness::account_id, state::AdminState};
 use crate::{
     allowed_hosts::AllowedHosts,
-    clock::SharedClock,
-    observability::telemetry::MetricsRegistry,
     panic::{self, HandlerPanicked},
     peer::Peer,
     problem::{Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
-    service::UsageService,
 };
 
-/// Everything the admin listener shows; clones share it.
-#[derive(Clone, Debug)]
-pub struct AdminState {
-    /// What is held.
-    pub usage: UsageService,
-    /// Whether we can answer.
-    pub readiness: Arc<Readiness>,
-    /// What is scraped.
-    pub metrics: MetricsRegistry,
-    /// For ages.
-    pub clock: SharedClock,
-    /// The hosts that it answers to; `None` where any will do.
-    pub allowed_hosts: Option<AllowedHosts>,
-    /// Who may look.
-    pub access: AdminAuth,
-    /// Counts panics.
-    pub panics: IntCounter,
-}
-
-/// The admin listener's routes.
+/// Creates the router of the admin listener.
 pub fn router(admin: AdminState) -> Router {
     let (access, hosts) = (admin.access.clone(), admin.allowed_hosts.clone());
     let panics = admin.panics.clone();
@@ -61,7 +42,7 @@ pub fn router(admin: AdminState) -> Router {
         .route("/cache", get(cache::get_cache))
         .route("/cache/purge", post(cache::purge_cache))
         .with_state(admin);
-    // Around the routes as a whole: within them, axum has not yet said what it allows.
+    // The layers wrap the routes as a whole: `Allow` is set only outside them.
     Router::new()
         .fallback_service(routes)
         .layer(middleware::from_fn_with_state(
@@ -81,7 +62,7 @@ async fn metrics(State(admin): State<AdminState>) -> impl IntoResponse {
     )
 }
 
-/// The process lives: whoever reads this has its answer.
+/// Shows that the process runs.
 async fn healthz() -> Json<HealthResponse> {
     Json(HealthResponse { status: "ok" })
 }
@@ -101,81 +82,72 @@ struct HealthResponse {
     status: &'static str,
 }
 
-/// Refuses requests for hosts that are none of this listener's.
+/// Rejects requests with a foreign `Host`.
 async fn check_host(
     State(hosts): State<Option<AllowedHosts>>,
     request: Request,
     next: Next,
-) -> Response {
+) -> Result<Response, Extension<Problem>> {
     let problem = hosts.and_then(|hosts| hosts.check(request.uri(), request.headers()).err());
     let Some(problem) = problem else {
-        return next.run(request).await;
+        return Ok(next.run(request).await);
     };
-    let path = request.uri().path();
     let peer = request.extensions().get::<Peer>();
     tracing::info!(
-        path = &*excerpt(path),
+        path = &*excerpt(request.uri().path()),
         peer = peer.map(|peer| tracing::field::display(peer.address.ip())),
         reason = problem.detail(),
         "a request of the admin listener was refused"
     );
-    let request_id = request_id::accept_or_generate(request.headers());
-    problem_response(problem, path, &request_id)
+    Err(Extension(problem))
 }
 
-/// Gives every answer its request id, keeps it out of caches, and puts problem documents in the place
-/// of panics and of what axum says where no route or method fits.
+/// Adds the request id and `Cache-Control: no-store`, and writes problem documents, also for panics
+/// and for paths and methods that axum does not route.
 async fn finish_response(
     State(panics): State<IntCounter>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let request_id = request_id::accept_or_generate(request.headers());
-    // Whoever refuses the request further in names it by the same id.
+    // The handlers log the same id.
     request
         .headers_mut()
         .insert(X_REQUEST_ID, request_id.clone());
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
     let caught = panic::catch(pin!(next.run(request))).await;
-    let response = caught.unwrap_or_else(|HandlerPanicked| {
+    let mut response = caught.unwrap_or_else(|HandlerPanicked| {
         panics.inc();
         tracing::error!(
             path = &*excerpt(&path),
             request_id = request_id.to_str().unwrap_or_default(),
             "a handler of the admin listener panicked"
         );
-        problem_response(Problem::internal(), &path, &request_id)
+        Extension(Problem::internal()).into_response()
     });
-    let mut response = match response.status() {
-        StatusCode::NOT_FOUND => problem_response(Problem::not_found(&path), &path, &request_id),
+    let problem = match response.status() {
+        StatusCode::NOT_FOUND => Some(Problem::not_found(&path)),
         StatusCode::METHOD_NOT_ALLOWED => {
             let allow = allowed_methods(response.headers());
-            problem_response(
-                Problem::method_not_allowed(&method, allow),
-                &path,
-                &request_id,
-            )
+            Some(Problem::method_not_allowed(&method, allow))
         }
-        _ => response,
+        _ => response.extensions_mut().remove(),
     };
+    if let Some(problem) = problem {
+        let problem = problem.for_request(&path, &request_id, None);
+        response = problem.into_response().map(Body::new);
+    }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, request_id);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// The methods of a route, as axum tells them.
+/// Returns the methods of a route from axum's `Allow`.
 fn allowed_methods(headers: &HeaderMap) -> &'static str {
     match headers.get(header::ALLOW).map(HeaderValue::as_bytes) {
         Some(b"POST") => "POST",
         _ => "GET, HEAD",
     }
-}
-
-fn problem_response(problem: Problem, path: &str, request_id: &HeaderValue) -> Response {
-    problem
-        .for_request(path, request_id, None)
-        .into_response()
-        .map(axum::body::Body::new)
 }

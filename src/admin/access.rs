@@ -1,26 +1,25 @@
-//! Who may use the admin listener: whoever has one of its keys or a certificate of its client CA,
-//! where it has any of either.
+//! Authentication of operators: by a key of the admin listener or a certificate of its client CA,
+//! if either is configured.
 
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{
+    Extension,
     extract::{Request, State},
     http::{HeaderValue, header},
     middleware::Next,
     response::Response,
 };
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Registry, register_int_counter_vec_with_registry};
 
-use super::problem_response;
 use crate::{
     access_key::{self, AuthSchemes, KeyHash},
     config::AdminConfig,
     peer::Peer,
     problem::{Kind, Problem, excerpt},
-    request_id,
 };
 
-/// What opens the admin listener; clones share it.
+/// The credentials of the admin listener; clones share them.
 #[derive(Clone, Debug)]
 pub struct AdminAuth {
     inner: Arc<AdminAuthInner>,
@@ -29,70 +28,74 @@ pub struct AdminAuth {
 #[derive(Debug)]
 struct AdminAuthInner {
     keys: Vec<AdminKey>,
-    /// Whether anything opens it, so that nothing is open without.
+    /// False if neither keys nor a client CA are configured: all requests are accepted.
     requires_credential: bool,
     metrics_require_key: bool,
-    failures: [IntCounter; AdminAuthError::ALL.len()],
+    failures: IntCounterVec,
 }
 
 #[derive(Debug)]
 struct AdminKey {
     hash: KeyHash,
+    /// The first digits of the hash, for the log.
     id: Arc<str>,
 }
 
-/// Who sent a request, as the log tells of it.
+/// The sender of a request, for the log.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AdminOperator {
-    /// Where they connect from.
+    /// The address of the peer.
     pub(super) peer: Option<IpAddr>,
-    /// How the hash of their key begins, or `certificate:` and its common name; `None` where nothing
-    /// is needed.
+    /// The id of the key, or `certificate:` and its common name; `None` if none is required.
     pub(super) credential: Option<Arc<str>>,
 }
 
-/// Why a request is not let in.
+/// The reason for which a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AdminAuthError {
-    /// It brings no key.
+    /// The request has no key.
     Missing,
-    /// What it brings is not one key.
+    /// The request does not have exactly one key.
     Malformed,
-    /// Its key is none of ours.
+    /// The key is unknown.
     Unknown,
 }
 
-// === impl Access ===
+// === impl AdminAuth ===
 
 impl AdminAuth {
-    /// Reads the keys, and registers what is counted, each child at zero.
+    /// Reads the keys and registers the metric.
     ///
     /// # Errors
     ///
-    /// When it is registered already.
+    /// Fails if the metric is registered already.
     pub fn new(config: &AdminConfig, registry: &Registry) -> prometheus::Result<Self> {
-        let failures = IntCounterVec::new(
-            Opts::new(
-                "usage_proxy_admin_authentication_failures_total",
-                "Requests of the admin listener that brought no key of its own, by why.",
-            ),
+        let failures = register_int_counter_vec_with_registry!(
+            "usage_proxy_admin_authentication_failures_total",
+            "Requests of the admin listener without a valid credential, by reason.",
             &["reason"],
+            registry
         )?;
-        registry.register(Box::new(failures.clone()))?;
+        for error in [
+            AdminAuthError::Missing,
+            AdminAuthError::Malformed,
+            AdminAuthError::Unknown,
+        ] {
+            failures.with_label_values(&[error.as_str()]);
+        }
         let inner = AdminAuthInner {
             keys: config.key_hashes.iter().map(AdminKey::new).collect(),
             requires_credential: config.is_guarded(),
             metrics_require_key: config.metrics_need_key,
-            failures: AdminAuthError::ALL
-                .map(|failure| failures.with_label_values(&[failure.as_str()])),
+            failures,
         };
         Ok(Self {
             inner: Arc::new(inner),
         })
     }
 
-    /// Probes come from an orchestrator, which has no key. A path that is not there needs one too:
-    /// who has none learns nothing.
+    /// Exempts probes, which an orchestrator sends without a key. Unknown paths are not exempt, so
+    /// that a stranger learns nothing.
     fn requires_key(&self, path: &str) -> bool {
         match path {
             "/healthz" | "/readyz" => false,
@@ -101,78 +104,62 @@ impl AdminAuth {
         }
     }
 
-    /// What a request shows counts before what its connection does, right or wrong.
+    /// Returns the id of the credential. If a request has both a key and a certificate, only the key
+    /// is checked, even if it is invalid.
     fn authenticate(&self, request: &Request) -> Result<Arc<str>, AdminAuthError> {
-        let presented = access_key::extract_credential(request.headers(), AuthSchemes::Bearer)
+        let key = access_key::extract_credential(request.headers(), AuthSchemes::Bearer)
             .map_err(|_| AdminAuthError::Malformed)?;
-        match (presented, certificate_name(request)) {
+        let peer = request.extensions().get::<Peer>();
+        match (key, peer.and_then(|peer| peer.certificate_name.as_deref())) {
             (Some(key), _) => self.find_key(&key),
+            // TLS accepts certificates of the client CA only.
             (None, Some(name)) => Ok(format!("certificate:{name}").into()),
             (None, None) => Err(AdminAuthError::Missing),
         }
     }
 
-    fn find_key(&self, presented: &[u8]) -> Result<Arc<str>, AdminAuthError> {
-        let hash = KeyHash::of_key(presented);
-        let mut keys = self.inner.keys.iter();
-        let key = keys
-            .find(|key| key.hash == hash)
-            .ok_or(AdminAuthError::Unknown)?;
-        Ok(Arc::clone(&key.id))
-    }
-
-    fn reject(&self, failure: AdminAuthError, request: &Request) -> Response {
-        if let Some(counter) = self.inner.failures.get(failure as usize) {
-            counter.inc();
-        }
-        let path = request.uri().path();
-        tracing::info!(
-            path = &*excerpt(path),
-            peer = peer_ip(request).map(tracing::field::display),
-            reason = failure.as_str(),
-            "a request of the admin listener was refused"
-        );
-        let request_id = request_id::accept_or_generate(request.headers());
-        problem_response(failure.problem(), path, &request_id)
+    fn find_key(&self, key: &[u8]) -> Result<Arc<str>, AdminAuthError> {
+        let hash = KeyHash::of_key(key);
+        let key = self.inner.keys.iter().find(|key| key.hash == hash);
+        key.map(|key| Arc::clone(&key.id))
+            .ok_or(AdminAuthError::Unknown)
     }
 }
 
-/// Lets a request through to the routes, with its [`AdminOperator`], or refuses it.
+/// Passes a request on with its [`AdminOperator`], or rejects it.
 pub(super) async fn authenticate_request(
     State(access): State<AdminAuth>,
     mut request: Request,
     next: Next,
-) -> Response {
-    let credential = if access.requires_key(request.uri().path()) {
-        match access.authenticate(&request) {
-            Ok(credential) => Some(credential),
-            Err(failure) => return access.reject(failure, &request),
-        }
+) -> Result<Response, Extension<Problem>> {
+    let path = request.uri().path();
+    let peer = request.extensions().get::<Peer>();
+    let peer = peer.map(|peer| peer.address.ip());
+    let credential = if access.requires_key(path) {
+        let credential = access.authenticate(&request).map_err(|error| {
+            let reason = error.as_str();
+            access.inner.failures.with_label_values(&[reason]).inc();
+            tracing::info!(
+                path = &*excerpt(path),
+                peer = peer.map(tracing::field::display),
+                reason,
+                "a request of the admin listener was refused"
+            );
+            Extension(error.problem())
+        })?;
+        Some(credential)
     } else {
         None
     };
-    let peer = peer_ip(&request);
     request
         .extensions_mut()
         .insert(AdminOperator { peer, credential });
-    next.run(request).await
+    Ok(next.run(request).await)
 }
 
-fn peer_ip(request: &Request) -> Option<IpAddr> {
-    let peer = request.extensions().get::<Peer>()?;
-    Some(peer.address.ip())
-}
-
-/// The listener asks for certificates only where it has a client CA, and shows us none of another.
-fn certificate_name(request: &Request) -> Option<&str> {
-    let peer = request.extensions().get::<Peer>()?;
-    peer.certificate_name.as_deref()
-}
-
-// === impl Key ===
+// === impl AdminKey ===
 
 impl AdminKey {
-    /// Digits of a hash that tell two keys apart.
     const ID_DIGITS: usize = 8;
 
     fn new(hash: &KeyHash) -> Self {
@@ -184,13 +171,10 @@ impl AdminKey {
     }
 }
 
-// === impl Failure ===
+// === impl AdminAuthError ===
 
 impl AdminAuthError {
-    /// Every failure, in the order of their discriminants.
-    const ALL: [Self; 3] = [Self::Missing, Self::Malformed, Self::Unknown];
-
-    /// The value of the label.
+    /// Returns the value of the `reason` label.
     const fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -199,7 +183,7 @@ impl AdminAuthError {
         }
     }
 
-    /// What the client is told; the challenge is that of RFC 6750 §3.
+    /// Returns the problem for the client, with the challenge of RFC 6750 §3.
     fn problem(self) -> Problem {
         let (detail, challenge) = match self {
             Self::Missing => (
@@ -211,14 +195,13 @@ impl AdminAuthError {
                 "Bearer error=\"invalid_request\"",
             ),
             Self::Unknown => (
-                "the key is none of the admin listener's; admin.key_sha256 has their hashes",
+                "the key is not a key of the admin listener; admin.key_sha256 has their hashes",
                 "Bearer error=\"invalid_token\"",
             ),
         };
-        Problem::new(Kind::NotAuthenticated, detail).with_header(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static(challenge),
-        )
+        let challenge = HeaderValue::from_static(challenge);
+        Problem::new(Kind::NotAuthenticated, detail)
+            .with_header(header::WWW_AUTHENTICATE, challenge)
     }
 }
 
@@ -229,7 +212,7 @@ mod tests {
     use super::*;
     use crate::config::TlsConfig;
 
-    /// Opened by certificates and by nothing else.
+    /// Accepts client certificates only.
     fn access() -> AdminAuth {
         let tls = TlsConfig {
             certificate_file: "/c".into(),

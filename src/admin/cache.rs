@@ -1,14 +1,16 @@
-//! `/cache`: what is held, and dropping it.
+//! `/cache`: shows and purges the cache.
+
+use std::collections::HashSet;
 
 use axum::{
     Extension, Json,
-    extract::{RawQuery, Request, State},
-    http::header,
+    extract::{RawQuery, State},
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
-use super::{AdminState, access::AdminOperator, problem_response};
+use super::{access::AdminOperator, state::AdminState};
 use crate::{
     cache::{EntryInfo, Freshness, PurgeMode, PurgeScope},
     domain::{CustomerId, ProcessedDate},
@@ -16,53 +18,41 @@ use crate::{
     request_id,
 };
 
-/// `GET /cache`, and `GET /cache?customer=` for one customer.
+/// Handles `GET /cache`, and `GET /cache?customer=` for one customer.
 pub(super) async fn get_cache(
     State(admin): State<AdminState>,
     RawQuery(query): RawQuery,
-    request: Request,
-) -> Response {
-    match AdminCacheQuery::parse(query.as_deref(), &["customer"]) {
-        Err(problem) => reject(problem, &request),
-        Ok(AdminCacheQuery {
-            customer_id: None, ..
-        }) => Json(CacheOverviewResponse::from_state(&admin)).into_response(),
-        Ok(AdminCacheQuery {
-            customer_id: Some(customer_id),
-            ..
-        }) => {
-            let now = admin.clock.now();
-            let holdings = admin.usage.cache().entries(customer_id.into(), now);
-            Json(CustomerEntriesResponse {
-                customer_id: customer_id.to_string(),
-                holdings: holdings.iter().map(CacheEntryResponse::from).collect(),
-            })
-            .into_response()
-        }
-    }
+) -> Result<Response, Extension<Problem>> {
+    let query = AdminCacheQuery::parse(query.as_deref(), &["customer"])?;
+    let Some(customer_id) = query.customer_id else {
+        return Ok(Json(CacheOverviewResponse::from_state(&admin)).into_response());
+    };
+    let now = admin.clock.now();
+    let entries = admin.usage.cache().entries(customer_id.into(), now);
+    let response = CustomerEntriesResponse {
+        customer_id: customer_id.to_string(),
+        holdings: entries.iter().map(CacheEntryResponse::from).collect(),
+    };
+    Ok(Json(response).into_response())
 }
 
-/// `POST /cache/purge_cache`, of a customer, of a date, or of everything.
+/// Handles `POST /cache/purge`, for a customer, a date, or everything.
 pub(super) async fn purge_cache(
     State(admin): State<AdminState>,
     Extension(operator): Extension<AdminOperator>,
     RawQuery(query): RawQuery,
-    request: Request,
-) -> Response {
-    if operator.credential.is_none() && request.headers().contains_key(header::ORIGIN) {
-        return reject(web_page_purge_problem(), &request);
+    headers: HeaderMap,
+) -> Result<Json<PurgeResponse>, Extension<Problem>> {
+    if operator.credential.is_none() && headers.contains_key(header::ORIGIN) {
+        return Err(web_page_purge_problem());
     }
-    let selection =
-        match AdminCacheQuery::parse(query.as_deref(), &["customer", "processedDate", "hard"]) {
-            Ok(selection) => selection,
-            Err(problem) => return reject(problem, &request),
-        };
+    let query = AdminCacheQuery::parse(query.as_deref(), &["customer", "processedDate", "hard"])?;
     let scope = PurgeScope {
-        customer_id: selection.customer_id,
-        processed_date: selection.processed_date,
+        customer_id: query.customer_id,
+        processed_date: query.processed_date,
     };
-    let purged = admin.usage.purge(scope, selection.mode);
-    let mode = match selection.mode {
+    let purged = admin.usage.purge(scope, query.mode);
+    let mode = match query.mode {
         PurgeMode::Soft => "soft",
         PurgeMode::Hard => "hard",
     };
@@ -73,12 +63,10 @@ pub(super) async fn purge_cache(
         processed_date = scope.processed_date.map(tracing::field::display),
         peer = operator.peer.map(tracing::field::display),
         credential = operator.credential.as_deref(),
-        request_id = request_id::accept_or_generate(request.headers())
-            .to_str()
-            .ok(),
+        request_id = request_id::accept_or_generate(&headers).to_str().ok(),
         "the cache was purged"
     );
-    Json(PurgeResponse { purged, mode }).into_response()
+    Ok(Json(PurgeResponse { purged, mode }))
 }
 
 #[derive(Debug, Serialize)]
@@ -88,7 +76,7 @@ struct CacheOverviewResponse {
     customers: u64,
     bytes: u64,
     capacity_bytes: u64,
-    /// Hits and stale hits, of all usage requests so far; null before the first.
+    /// Fresh and stale hits per usage request; null before the first request.
     hit_ratio: Option<f64>,
     newest_processed_date: Option<String>,
 }
@@ -110,17 +98,17 @@ struct CacheEntryResponse {
     bytes: usize,
     age_seconds: u64,
     freshness: &'static str,
-    /// Until a request for it asks upstream: 0 when the next one will, null when none does.
+    /// The time until a request causes an upstream call: 0 if the next one does, null if none does.
     refresh_in_seconds: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
-struct PurgeResponse {
+pub(super) struct PurgeResponse {
     purged: usize,
     mode: &'static str,
 }
 
-/// What a query picks.
+/// The query parameters of both routes.
 #[derive(Debug)]
 struct AdminCacheQuery {
     customer_id: Option<CustomerId>,
@@ -128,7 +116,7 @@ struct AdminCacheQuery {
     mode: PurgeMode,
 }
 
-// === impl Overview ===
+// === impl CacheOverviewResponse ===
 
 impl CacheOverviewResponse {
     fn from_state(admin: &AdminState) -> Self {
@@ -145,74 +133,70 @@ impl CacheOverviewResponse {
     }
 }
 
-// === impl Held ===
+// === impl CacheEntryResponse ===
 
 impl From<&EntryInfo> for CacheEntryResponse {
-    fn from(holding: &EntryInfo) -> Self {
+    fn from(entry: &EntryInfo) -> Self {
         Self {
-            processed_date: holding.processed_date.map(|date| date.to_string()),
-            source: holding.api.as_str(),
-            newest: holding.is_newest,
-            rows: holding.cached.rendered.rows(),
-            bytes: holding.weight_bytes,
-            age_seconds: holding.cached.age.as_secs(),
-            freshness: match holding.cached.freshness {
+            processed_date: entry.processed_date.map(|date| date.to_string()),
+            source: entry.api.as_str(),
+            newest: entry.is_newest,
+            rows: entry.cached.rendered.rows(),
+            bytes: entry.weight_bytes,
+            age_seconds: entry.cached.age.as_secs(),
+            freshness: match entry.cached.freshness {
                 Freshness::Fresh => "fresh",
                 Freshness::StaleWhileRevalidate => "stale-while-revalidate",
                 Freshness::StaleIfError => "stale-if-error",
                 Freshness::Expired => "expired",
             },
-            refresh_in_seconds: holding.refresh_in.map(|duration| duration.as_secs()),
+            refresh_in_seconds: entry.refresh_in.map(|duration| duration.as_secs()),
         }
     }
 }
 
-// === impl Selection ===
+// === impl AdminCacheQuery ===
 
 impl AdminCacheQuery {
-    fn parse(query: Option<&str>, allowed: &[&str]) -> Result<Self, Problem> {
-        let mut selection = Self {
+    fn parse(query: Option<&str>, allowed: &[&str]) -> Result<Self, Extension<Problem>> {
+        let mut parsed = Self {
             customer_id: None,
             processed_date: None,
             mode: PurgeMode::Soft,
         };
-        let mut seen: Vec<String> = Vec::new();
+        let mut names = HashSet::new();
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             if !allowed.contains(&name.as_ref()) {
-                let expected = allowed.join(", ");
-                return Err(bad_request(format!(
-                    "the query has {:?}; expected {expected} or none",
-                    excerpt(&name)
-                )));
+                let (name, expected) = (excerpt(&name), allowed.join(", "));
+                let detail = format!("the query has {name:?}; expected {expected} or none");
+                return Err(bad_request(detail));
             }
-            if seen.iter().any(|seen| *seen == name) {
+            if !names.insert(name.to_string()) {
                 return Err(bad_request(format!("the query has {name} more than once")));
             }
-            selection.set(&name, &value)?;
-            seen.push(name.into_owned());
+            parsed.set(&name, &value).map_err(|expected| {
+                bad_request(format!("{name} is {:?}; {expected}", excerpt(&value)))
+            })?;
         }
-        Ok(selection)
+        Ok(parsed)
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<(), Problem> {
-        let wrong =
-            |expected: String| bad_request(format!("{name} is {:?}; {expected}", excerpt(value)));
+    /// Returns the expected value as an error.
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
             "customer" => {
-                let customer_id =
-                    CustomerId::parse(value).map_err(|invalid| wrong(invalid.to_string()))?;
-                self.customer_id = Some(customer_id);
+                let id = CustomerId::parse(value).map_err(|invalid| invalid.to_string())?;
+                self.customer_id = Some(id);
             }
             "processedDate" => {
-                let date =
-                    ProcessedDate::parse(value).map_err(|invalid| wrong(invalid.to_string()))?;
+                let date = ProcessedDate::parse(value).map_err(|invalid| invalid.to_string())?;
                 self.processed_date = Some(date);
             }
             _ => {
                 self.mode = match value {
                     "true" => PurgeMode::Hard,
                     "false" => PurgeMode::Soft,
-                    _ => return Err(wrong("expected true or false".to_owned())),
+                    _ => return Err("expected true or false".to_owned()),
                 };
             }
         }
@@ -220,20 +204,15 @@ impl AdminCacheQuery {
     }
 }
 
-/// Any page that a browser on this machine shows can have it send a purge, unasked, and needs no
-/// answer to do its harm. A key it cannot send so.
-fn web_page_purge_problem() -> Problem {
-    Problem::new(
+/// Any web page can have a browser on this machine send a purge without reading the response. It
+/// cannot send a key.
+fn web_page_purge_problem() -> Extension<Problem> {
+    Extension(Problem::new(
         Kind::NotForPages,
         "without a key of the admin listener (admin.key_sha256), no web page may purge",
-    )
+    ))
 }
 
-fn bad_request(detail: String) -> Problem {
-    Problem::new(Kind::BadRequest, detail)
-}
-
-fn reject(problem: Problem, request: &Request) -> Response {
-    let request_id = request_id::accept_or_generate(request.headers());
-    problem_response(problem, request.uri().path(), &request_id)
+fn bad_request(detail: String) -> Extension<Problem> {
+    Extension(Problem::new(Kind::BadRequest, detail))
 }

@@ -1,7 +1,7 @@
-//! Whether we can answer, as named gates that each say what they wait for.
+//! Readiness: named gates, each with the reason for which it is closed.
 //!
-//! Readiness does not ask whether Partner Center is up: a service that can serve what it holds
-//! stays in rotation.
+//! Readiness does not depend on Partner Center: a service that can serve its cache stays in
+//! rotation.
 
 use std::{fmt, sync::Arc};
 
@@ -11,32 +11,35 @@ use prometheus::{
     proto::MetricFamily,
 };
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
-/// The gates; all of them must be open.
+use crate::config::UpstreamConfig;
+
+/// All gates. The service is ready if all are open.
 #[derive(Default)]
 pub struct Readiness {
     account: String,
     gates: Vec<(&'static str, GateCheck)>,
 }
 
-/// Looks at a gate.
+/// Checks a gate.
 type GateCheck = Box<dyn Fn() -> ReadinessGate + Send + Sync>;
 
-/// One gate, as it stands.
+/// The state of one gate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadinessGate {
-    /// What it waits for; open where absent.
+    /// The reason for which it is closed; `None` if it is open.
     pub waits_for: Option<String>,
-    /// What a person should know though it is open.
+    /// A remark for operators, also on an open gate.
     pub note: Option<String>,
 }
 
-/// What `/readyz` shows.
+/// The response of `/readyz`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReadinessReport {
-    /// Whether every gate is open.
+    /// True if every gate is open.
     pub ready: bool,
-    /// Whose readiness this is, for whoever expects somebody to be there.
+    /// The account that this process serves.
     account: String,
     gates: Vec<GateReport>,
 }
@@ -55,7 +58,7 @@ struct GateReport {
 // === impl Readiness ===
 
 impl Readiness {
-    /// Of this account, as [`identity`](super::identity()) names it.
+    /// Creates a readiness without gates for this account, as [`account_id`] returns it.
     pub fn for_account(account: String) -> Self {
         Self {
             account,
@@ -63,28 +66,27 @@ impl Readiness {
         }
     }
 
-    /// Adds a gate, which is looked at anew for each report.
+    /// Adds a gate, which is checked for each report.
     #[must_use]
     pub fn gate(
         mut self,
         name: &'static str,
-        look: impl Fn() -> ReadinessGate + Send + Sync + 'static,
+        check: impl Fn() -> ReadinessGate + Send + Sync + 'static,
     ) -> Self {
-        self.gates.push((name, Box::new(look)));
+        self.gates.push((name, Box::new(check)));
         self
     }
 
-    /// Has `/metrics` say at each scrape which gates are open: whoever waits for `/readyz` may be far
-    /// from whoever is to be told.
+    /// Registers a metric that shows at each scrape which gates are open.
     ///
     /// # Errors
     ///
-    /// When a metric of the same name is registered already.
+    /// Fails if the metric is registered already.
     pub fn register(self: &Arc<Self>, registry: &Registry) -> prometheus::Result<()> {
         let family = IntGaugeVec::new(
             Opts::new(
                 "usage_proxy_ready",
-                "1 for a gate of readiness that is open, 0 for one that waits; ready is who has all open.",
+                "1 for an open readiness gate, 0 for a closed one; the service is ready if all are open.",
             ),
             &["gate"],
         )?;
@@ -94,13 +96,13 @@ impl Readiness {
         }))
     }
 
-    /// All gates as they stand.
+    /// Checks all gates.
     pub fn report(&self) -> ReadinessReport {
         let gates: Vec<_> = self
             .gates
             .iter()
-            .map(|(name, look)| {
-                let ReadinessGate { waits_for, note } = look();
+            .map(|(name, check)| {
+                let ReadinessGate { waits_for, note } = check();
                 GateReport {
                     name,
                     ready: waits_for.is_none(),
@@ -125,14 +127,14 @@ impl fmt::Debug for Readiness {
     }
 }
 
-/// What a scrape reads of a [`Readiness`].
+/// Checks the gates at each scrape.
 #[derive(Debug)]
 struct ReadinessCollector {
     family: IntGaugeVec,
     readiness: Arc<Readiness>,
 }
 
-// === impl Gauges ===
+// === impl ReadinessCollector ===
 
 impl Collector for ReadinessCollector {
     fn desc(&self) -> Vec<&Desc> {
@@ -149,15 +151,15 @@ impl Collector for ReadinessCollector {
     }
 }
 
-// === impl Gate ===
+// === impl ReadinessGate ===
 
 impl ReadinessGate {
-    /// A gate that waits for nothing.
+    /// Returns an open gate.
     pub fn open() -> Self {
         Self::default()
     }
 
-    /// A gate that waits for this.
+    /// Returns a closed gate with its reason.
     pub fn waiting_for(what: impl Into<String>) -> Self {
         Self {
             waits_for: Some(what.into()),
@@ -165,13 +167,37 @@ impl ReadinessGate {
         }
     }
 
-    /// Says something besides.
+    /// Adds remarks.
     #[must_use]
     pub fn with_notes<const N: usize>(mut self, notes: [Option<String>; N]) -> Self {
         let notes: Vec<_> = notes.into_iter().flatten().collect();
         self.note = (!notes.is_empty()).then(|| notes.join("; "));
         self
     }
+}
+
+/// The length of an account id in bytes: enough to tell the accounts of a partner apart.
+const ACCOUNT_ID_BYTES: usize = 8;
+
+/// Returns an id that is the same for processes that call the same Partner Center as the same
+/// application of the same tenant.
+///
+/// It is the beginning of a SHA-256 of `base_url`, `token_url` and `client_id` in hexadecimal, and
+/// reveals no secret.
+pub fn account_id(upstream: &UpstreamConfig) -> String {
+    let mut hash = Sha256::new();
+    let grant = upstream.auth.grant();
+    for part in [
+        upstream.base_url.as_str(),
+        grant.map_or("", |grant| grant.token_url.as_str()),
+        grant.map_or("", |grant| grant.client_id.as_str()),
+    ] {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    let bytes = hash.finalize();
+    let bytes = bytes.iter().take(ACCOUNT_ID_BYTES);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -28,15 +28,15 @@ use moka::sync::Cache;
 use prometheus::Registry;
 use sha2::{Digest, Sha256};
 
+pub use self::{
+    claims::VerifiedToken,
+    rejection::{TokenRejection, VerifyError},
+};
 use self::{
     header::TokenHeader,
     jwks::{JwksCache, JwksMetrics},
     jwks_source::JwksSource,
     key_set::KeySet,
-};
-pub use self::{
-    claims::VerifiedToken,
-    rejection::{TokenRejection, VerifyError},
 };
 use crate::{
     clock::SharedClock, config::JwtConfig, domain::CustomerAccess, jitter::Jitter,

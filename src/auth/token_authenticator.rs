@@ -82,7 +82,10 @@ impl TokenAuthenticator {
         };
         identity.ok_or_else(|| {
             let subject = verified.subject();
-            tracing::debug!(subject, "rejected a valid token whose subject is not a caller");
+            tracing::debug!(
+                subject,
+                "rejected a valid token whose subject is not a caller"
+            );
             TokenAuthError::UnknownSubject
         })
     }

@@ -19,9 +19,7 @@ use super::{
     key_set::KeySet,
     rejection::{TokenRejection, VerifyError},
 };
-use crate::{
-    clock::SharedClock, jitter::Jitter, resilience::backoff::Backoff, shutdown::Shutdown,
-};
+use crate::{clock::SharedClock, jitter::Jitter, resilience::backoff::Backoff, shutdown::Shutdown};
 
 /// The age at which keys are fetched again. It limits how long a withdrawn key is accepted, so a
 /// `max-age=86400`, as Entra ID sends it, is ignored.
@@ -258,13 +256,7 @@ impl JwksMetrics {
             &["result"],
             registry
         )?;
-        for result in [
-            "success",
-            "timed-out",
-            "connection",
-            "status",
-            "malformed",
-        ] {
+        for result in ["success", "timed-out", "connection", "status", "malformed"] {
             fetches.with_label_values(&[result]);
         }
         Ok(Self {

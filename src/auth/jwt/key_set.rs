@@ -3,9 +3,7 @@
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind, Validation,
     errors::ErrorKind,
-    jwk::{
-        AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
-    },
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
