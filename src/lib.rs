@@ -61,6 +61,8 @@ pub mod partner_center;
 
 pub mod resilience;
 
+pub mod token_bucket;
+
 pub mod allowed_hosts;
 
 pub mod admin;

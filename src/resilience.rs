@@ -6,4 +6,3 @@ pub mod byte_budget;
 pub mod circuit_breaker;
 pub mod memory_pool;
 pub mod retry_budget;
-pub mod token_bucket;

@@ -6,7 +6,7 @@ use crate::{
     auth::RateLimit,
     clock::retry_after_seconds,
     problem::{Kind, Problem},
-    resilience::token_bucket::{BucketExhausted, BucketPermit},
+    token_bucket::{BucketExhausted, BucketPermit},
 };
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");

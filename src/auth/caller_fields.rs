@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 use crate::{
     access_key::KeyHash,
     domain::{CallerScope, CustomerId},
-    resilience::token_bucket::RateQuota,
+    token_bucket::RateQuota,
 };
 
 /// A field and the values that it takes.

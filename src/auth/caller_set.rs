@@ -8,10 +8,8 @@ use super::callers_parser::CallerEntry;
 use crate::{
     access_key::KeyHash,
     domain::Caller,
-    resilience::{
-        byte_budget::ByteBudget,
-        token_bucket::{BucketExhausted, BucketPermit, RateQuota, TokenBucket},
-    },
+    resilience::byte_budget::ByteBudget,
+    token_bucket::{BucketExhausted, BucketPermit, RateQuota, TokenBucket},
 };
 
 /// An authenticated caller: its rights, its rate limit and its budget of unsent bytes.

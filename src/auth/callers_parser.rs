@@ -26,7 +26,7 @@ use crate::{
     config::{ConfigError, ConfigErrors, Source, TextPosition},
     domain::{Caller, CustomerAccess, CustomerId},
     printable::to_printable_line,
-    resilience::token_bucket::RateQuota,
+    token_bucket::RateQuota,
 };
 
 /// The largest file that is read: more than half a million customers need.

@@ -2,7 +2,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Instant};
 
 use crate::{
     domain::{Caller, CallerScope},
-    resilience::token_bucket::{BucketExhausted, RateQuota, TokenBucket},
+    token_bucket::{BucketExhausted, RateQuota, TokenBucket},
 };
 
 /// Limits the upstream calls for given dates that a caller without `cache:refresh` causes: it may

@@ -29,8 +29,8 @@ use crate::{
     observability::traces::TraceSpan,
     offload,
     render::Rendered,
-    resilience::token_bucket::BucketExhausted,
     shutdown::Shutdown,
+    token_bucket::BucketExhausted,
 };
 
 /// Subjects of which it is remembered when `no-cache` was last honoured. Each takes some hundred

@@ -1,4 +1,7 @@
-//! How often someone may come.
+//! A rate limit as a token bucket.
+//!
+//! The governor crate does the same, but does not say when the next token arrives, and an adapter to
+//! our clock is as long as this.
 
 use std::{
     num::NonZeroU32,
@@ -6,54 +9,54 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// So many in so much time.
+/// A number of requests and the period that they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateQuota {
     quota: NonZeroU32,
     period: Duration,
 }
 
-/// The period is not above zero.
+/// The period is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the period of a rate must be longer than zero")]
 pub struct ZeroPeriod;
 
-/// A bucket that holds as many tokens as the rate's quota, and is refilled evenly over its period.
+/// A bucket that holds as many tokens as the quota, and refills evenly over the period.
 ///
-/// It keeps one number, the time at which it will be full, as the generic cell rate algorithm does
-/// (ITU-T I.371): taking a token never locks, and nothing has to refill it.
+/// It stores one number, the time at which it will be full, as in the generic cell rate algorithm
+/// (ITU-T I.371): it needs neither a lock nor a task that refills it.
 #[derive(Debug)]
 pub struct TokenBucket {
     rate: RateQuota,
     created_at: Instant,
-    /// In nanoseconds since `created_at`; in the past where the bucket is full.
+    /// Nanoseconds since `created_at`; in the past if the bucket is full.
     full_at: AtomicU64,
 }
 
-/// A token was taken.
+/// A token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BucketPermit {
-    /// Whole tokens that are left.
+    /// The whole tokens that remain.
     pub remaining: u32,
-    /// Until there is one more than these, if none is taken.
+    /// The time until there is one more, if none is taken.
     pub next_in: Duration,
 }
 
-/// There was no token.
+/// The bucket is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BucketExhausted {
-    /// Until there is one, if nobody else takes it.
+    /// The time until there is a token, if nobody else takes it.
     pub retry_after: Duration,
 }
 
-// === impl Rate ===
+// === impl RateQuota ===
 
 impl RateQuota {
-    /// `quota` in each `period`, and as many at once.
+    /// Creates a rate of `quota` per `period`, which is also the largest burst.
     ///
     /// # Errors
     ///
-    /// [`ZeroPeriod`] for a period of nothing.
+    /// [`ZeroPeriod`] if the period is zero.
     pub const fn new(quota: NonZeroU32, period: Duration) -> Result<Self, ZeroPeriod> {
         if period.is_zero() {
             return Err(ZeroPeriod);
@@ -61,7 +64,7 @@ impl RateQuota {
         Ok(Self { quota, period })
     }
 
-    /// `quota` in each minute, and as many at once.
+    /// Creates a rate of `quota` per minute.
     pub const fn per_minute(quota: NonZeroU32) -> Self {
         Self {
             quota,
@@ -69,24 +72,24 @@ impl RateQuota {
         }
     }
 
-    /// How many in a period, and how many at once.
+    /// Returns the number of requests in a period.
     pub const fn quota(self) -> NonZeroU32 {
         self.quota
     }
 
-    /// How long it takes to have them all again.
+    /// Returns the period.
     pub const fn period(self) -> Duration {
         self.period
     }
 
-    /// Nanoseconds that one token takes. Rounded up, so that there are never more than promised.
+    /// Returns the nanoseconds per token, rounded up so that the rate is never exceeded.
     fn interval(self) -> u64 {
         nanoseconds(self.period)
             .div_ceil(u64::from(self.quota.get()))
             .max(1)
     }
 
-    /// Nanoseconds that a whole bucket takes.
+    /// Returns the nanoseconds that an empty bucket takes to fill.
     fn capacity(self) -> u64 {
         self.interval().saturating_mul(u64::from(self.quota.get()))
     }
@@ -95,7 +98,7 @@ impl RateQuota {
 // === impl TokenBucket ===
 
 impl TokenBucket {
-    /// A full bucket.
+    /// Creates a full bucket.
     pub const fn new(rate: RateQuota, now: Instant) -> Self {
         Self {
             rate,
@@ -104,16 +107,16 @@ impl TokenBucket {
         }
     }
 
-    /// How it is refilled.
+    /// Returns the rate.
     pub const fn rate(&self) -> RateQuota {
         self.rate
     }
 
-    /// Takes one token, if there is one at `now`. Safe to call at once from everywhere.
+    /// Takes one token at `now`.
     ///
     /// # Errors
     ///
-    /// [`BucketExhausted`] says how long to wait; asking in vain makes it no longer.
+    /// [`BucketExhausted`] if there is none. A failed attempt does not make the wait longer.
     pub fn acquire(&self, now: Instant) -> Result<BucketPermit, BucketExhausted> {
         let now = nanoseconds(now.saturating_duration_since(self.created_at));
         let (interval, capacity) = (self.rate.interval(), self.rate.capacity());
@@ -138,7 +141,7 @@ impl TokenBucket {
     }
 }
 
-/// More than fits are five centuries.
+/// Saturates after five centuries.
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
