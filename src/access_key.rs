@@ -1,7 +1,7 @@
-//! Access keys: random secrets that callers and operators prove themselves by.
+//! Access keys: random secrets of callers and operators.
 //!
-//! Only hashes are configured. A key is 256 random bits, so a plain SHA-256 keeps it: there is
-//! nothing to guess that a slow hash would have to protect.
+//! Only hashes are configured. A key has 256 random bits, so a plain SHA-256 is enough: it cannot be
+//! guessed, and needs no slow hash.
 
 use std::{
     borrow::Cow,
@@ -16,85 +16,82 @@ use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// The header that takes a key and nothing else.
+/// The header for a key alone.
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// What our keys begin with, so that people and secret scanners know one when they see it.
+/// The prefix of our keys, by which people and secret scanners recognize them.
 pub const KEY_PREFIX: &str = "up_";
 
-/// SHA-256 of a whole key, its prefix included.
-///
-/// Equality takes the same time wherever two hashes differ.
+/// The SHA-256 of a whole key, including its prefix. Compares in constant time.
 #[derive(Clone, Copy)]
 pub struct KeyHash([u8; KeyHash::BYTES]);
 
-/// The text is no hash of a key.
+/// The text is not a hash of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKeyHash {
-    /// A key where its hash should stand: whoever reads the file could use it.
+    /// It is a key, which anybody who reads the file could use.
     #[error("is a key, not its hash; `usage-proxy hash-key --stdin` makes the hash")]
     PlainKey,
-    /// Anything else.
-    #[error("is no hash of a key")]
+    /// It is anything else.
+    #[error("is not a hash of a key")]
     NotAHash,
 }
 
-/// Which schemes of `Authorization` a listener takes.
+/// The `Authorization` schemes that a listener accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthSchemes {
-    /// `Bearer` alone, which a browser never sends by itself.
+    /// `Bearer` only, which a browser never sends by itself.
     Bearer,
-    /// `Basic` too, for people whose browser asks them for a password: it is the key, whatever the
-    /// user name says. A browser sends it along with whatever a page of another origin has it
-    /// fetch, so where it is taken, no request may change anything.
+    /// `Basic` too, with the key as the password and any user name, for people whose browser asks
+    /// for a password. A browser also sends it with requests of pages of other origins, so no
+    /// request may change anything on such a listener.
     BearerOrBasic,
 }
 
-/// What was presented is not one credential that we could look at.
+/// A request does not have exactly one credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// An `Authorization` of a scheme that is not taken, or without a key.
+    /// `Authorization` has a scheme that is not accepted, or no key.
     #[error("Authorization is not of the form `Bearer KEY`")]
     UnsupportedScheme,
-    /// Two that differ, so that nobody can say which one counts.
-    #[error("more than one credential was presented; expected one")]
+    /// There are several credentials.
+    #[error("more than one credential was sent; expected one")]
     Conflicting,
 }
 
-/// Makes a new key from the system's own source of randomness.
+/// Generates a key from the system's random source.
 ///
 /// # Errors
 ///
-/// When the system has no randomness to give.
+/// Fails if the random source fails.
 pub fn generate() -> Result<SecretString, rand::rngs::SysError> {
     let mut bits = [0; KeyHash::BYTES];
     rand::rngs::SysRng.try_fill_bytes(&mut bits)?;
     Ok(format!("{KEY_PREFIX}{}", HexBytes(&bits)).into())
 }
 
-/// The credential of a request; `None` where there is none.
+/// Returns the credential of a request, if it has one.
 ///
-/// It is what `Authorization` has by `Bearer` (RFC 6750 §2.1) or, where that is taken, as the
-/// password of `Basic` (RFC 7617 §2); or the value of `X-Api-Key`. Both headers may be sent if they
-/// say the same.
+/// It is the token of `Authorization: Bearer` (RFC 6750 §2.1), the password of `Basic` (RFC 7617 §2)
+/// if that is accepted, or the value of `X-Api-Key`. Both headers may be sent if they are equal.
 ///
 /// # Errors
 ///
-/// [`CredentialError`] where it is not one credential.
+/// [`CredentialError`] if there is not exactly one credential.
 pub fn extract_credential(
     headers: &HeaderMap,
     schemes: AuthSchemes,
 ) -> Result<Option<Cow<'_, [u8]>>, CredentialError> {
-    let authorization = require_equal(headers, header::AUTHORIZATION)?
+    let authorization = only_value(headers, header::AUTHORIZATION)?
         .map(|value| credential(value.as_bytes(), schemes));
-    let key = require_equal(headers, X_API_KEY)?.map(HeaderValue::as_bytes);
+    let key = only_value(headers, X_API_KEY)?.map(HeaderValue::as_bytes);
     match (authorization.transpose()?, key) {
         (Some(sent), Some(key)) if *sent != *key => Err(CredentialError::Conflicting),
         (sent, key) => Ok(sent.or(key.map(Cow::Borrowed))),
     }
 }
 
-fn require_equal(
+fn only_value(
     headers: &HeaderMap,
     name: HeaderName,
 ) -> Result<Option<&HeaderValue>, CredentialError> {
@@ -120,37 +117,37 @@ fn credential(value: &[u8], schemes: AuthSchemes) -> Result<Cow<'_, [u8]>, Crede
         .ok_or(CredentialError::UnsupportedScheme)
 }
 
-/// What follows the scheme, which is read without regard to case (RFC 9110 §11.1).
+/// Returns the text after the scheme, whose case is ignored (RFC 9110 §11.1).
 fn strip_scheme<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     let (sent, rest) = value.split_at_checked(scheme.len())?;
     sent.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())
 }
 
-/// A user name has no colon; a password may.
+/// Returns the text after the first colon: a user name has none, a password may.
 fn basic_password(pair: &[u8]) -> Option<Vec<u8>> {
     let mut pair = BASE64_STANDARD.decode(pair).ok()?;
     let colon = memchr::memchr(b':', &pair)?;
     Some(pair.split_off(colon + 1))
 }
 
-/// Bytes in hexadecimal.
+/// Displays bytes in hexadecimal.
 struct HexBytes<'a>(&'a [u8]);
 
 // === impl KeyHash ===
 
 impl KeyHash {
-    /// What a hash looks like; completes "expected …".
+    /// The form of a hash; completes "expected …".
     pub const EXPECTED: &'static str =
         "the SHA-256 of a key in 64 hexadecimal digits, as `usage-proxy hash-key` prints it";
 
     const BYTES: usize = 32;
 
-    /// The hash of a key.
+    /// Returns the hash of a key.
     pub fn of_key(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
     }
 
-    /// Reads 64 hexadecimal digits, in either case.
+    /// Parses 64 hexadecimal digits in either case.
     ///
     /// # Errors
     ///
@@ -172,12 +169,9 @@ impl KeyHash {
 }
 
 fn hex_digit(digit: u8) -> Result<u8, InvalidKeyHash> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        b'A'..=b'F' => Ok(digit - b'A' + 10),
-        _ => Err(InvalidKeyHash::NotAHash),
-    }
+    let value = char::from(digit).to_digit(16);
+    let value = value.and_then(|value| u8::try_from(value).ok());
+    value.ok_or(InvalidKeyHash::NotAHash)
 }
 
 impl PartialEq for KeyHash {
@@ -201,14 +195,14 @@ impl fmt::Display for KeyHash {
 }
 
 impl fmt::Debug for KeyHash {
-    /// Enough to tell two apart.
+    /// Prints the first digits only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (beginning, _) = self.0.split_at(4);
         write!(f, "KeyHash({}…)", HexBytes(beginning))
     }
 }
 
-// === impl Hex ===
+// === impl HexBytes ===
 
 impl fmt::Display for HexBytes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! What a certificate says of its holder. Whether to believe it was settled by whoever verified it.
+//! Fields of an X.509 certificate that was verified before.
 
 use rustls::pki_types::CertificateDer;
 use x509_cert::{
@@ -10,7 +10,7 @@ use x509_cert::{
     },
 };
 
-/// The common name of the subject; `None` where there is none, or more than one.
+/// Returns the common name of the subject; `None` if it has none or several.
 pub(crate) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let certificate = Certificate::from_der(certificate).ok()?;
     let names = certificate.tbs_certificate().subject().iter();
@@ -27,7 +27,7 @@ pub(crate) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     text.ok()
 }
 
-/// When it expires, in Unix time.
+/// Returns the time of expiry in Unix time.
 pub(crate) fn expires_at(certificate: &CertificateDer<'_>) -> der::Result<i64> {
     let certificate = Certificate::from_der(certificate)?;
     let end = certificate.tbs_certificate().validity().not_after;

@@ -1,6 +1,4 @@
-//! Time as the service sees it: monotonic for ages and deadlines, wall time for dates.
-
-mod manual;
+//! The clock of the service: monotonic time for ages and deadlines, wall time for dates.
 
 use std::{
     fmt,
@@ -11,18 +9,17 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
-pub use self::manual::ManualClock;
-
-/// Where components get the time from, so that a test can move it.
+/// The source of time for all components, so that a test can move it.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// Monotonic time: ages, freshness, deadlines.
+    /// Returns monotonic time, for ages, freshness and deadlines.
     fn now(&self) -> Instant;
 
-    /// Wall time: what a date means, `Last-Modified`, timestamps in metrics.
+    /// Returns wall time, for dates, `Last-Modified` and timestamps in metrics.
     fn wall_time(&self) -> Timestamp;
 
-    /// Completes once [`Clock::now`] has reached `deadline`.
+    /// Completes when [`Clock::now`] reaches `deadline`.
     ///
     /// # Cancel safety
     ///
@@ -30,18 +27,34 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
-/// A clock that everyone holds.
+/// A clock that components share.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The machine's own clocks.
+/// The clocks of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
+
+/// A clock for tests, which stands still until it is moved.
+#[derive(Debug)]
+pub struct ManualClock {
+    started: Instant,
+    started_wall: Timestamp,
+    elapsed: watch::Sender<Duration>,
+    /// The deadline of each sleeper.
+    sleep_deadlines: watch::Sender<Vec<Instant>>,
+}
+
+/// Counts a sleeper until it is dropped.
+struct SleepGuard<'a> {
+    clock: &'a ManualClock,
+    until: Instant,
+}
 
 // === impl SystemClock ===
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the one place that reads the machine's clocks"
+    reason = "the one place that reads the system clocks"
 )]
 impl Clock for SystemClock {
     fn now(&self) -> Instant {
@@ -57,8 +70,90 @@ impl Clock for SystemClock {
     }
 }
 
-/// Whole seconds of `duration`, rounded up and at least 1, as `Retry-After` wants them
-/// (RFC 9110 §10.2.3).
+// === impl ManualClock ===
+
+impl ManualClock {
+    /// Creates a clock that shows this wall time.
+    pub fn at(wall: Timestamp) -> Self {
+        Self {
+            started: SystemClock.now(),
+            started_wall: wall,
+            elapsed: watch::Sender::default(),
+            sleep_deadlines: watch::Sender::default(),
+        }
+    }
+
+    /// Advances the time, and wakes sleepers whose deadline it reaches.
+    pub fn advance(&self, by: Duration) {
+        self.elapsed.send_modify(|passed| *passed += by);
+    }
+
+    /// Completes when at least this many sleepers wait for exactly this time from now.
+    pub async fn wait_for_sleepers_until(&self, sleepers: usize, by: Duration) {
+        let until = self.now() + by;
+        let slept_for =
+            |all: &Vec<Instant>| all.iter().filter(|one| **one == until).count() >= sleepers;
+        self.wait_for_sleepers(slept_for).await;
+    }
+
+    /// Advances the time as soon as a sleeper's deadline lies within it.
+    pub async fn advance_when_sleeping(&self, by: Duration) {
+        let now = self.now();
+        self.wait_for_sleepers(|all| all.iter().any(|until| now < *until && *until <= now + by))
+            .await;
+        self.advance(by);
+    }
+
+    async fn wait_for_sleepers(&self, enough: impl FnMut(&Vec<Instant>) -> bool) {
+        // The sender lives in `self`: waiting cannot fail.
+        let _enough = self
+            .sleep_deadlines
+            .subscribe()
+            .wait_for(enough)
+            .await
+            .is_ok();
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Instant {
+        self.started + *self.elapsed.borrow()
+    }
+
+    fn wall_time(&self) -> Timestamp {
+        self.started_wall + *self.elapsed.borrow()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            let _asleep = SleepGuard::new(self, deadline);
+            let until = deadline.saturating_duration_since(self.started);
+            let mut passed = self.elapsed.subscribe();
+            let _reached = passed.wait_for(|passed| *passed >= until).await.is_ok();
+        })
+    }
+}
+
+// === impl SleepGuard ===
+
+impl<'a> SleepGuard<'a> {
+    fn new(clock: &'a ManualClock, until: Instant) -> Self {
+        clock.sleep_deadlines.send_modify(|all| all.push(until));
+        Self { clock, until }
+    }
+}
+
+impl Drop for SleepGuard<'_> {
+    fn drop(&mut self) {
+        self.clock.sleep_deadlines.send_modify(|all| {
+            if let Some(at) = all.iter().position(|until| *until == self.until) {
+                all.swap_remove(at);
+            }
+        });
+    }
+}
+
+/// Returns whole seconds, rounded up and at least 1, for `Retry-After` (RFC 9110 §10.2.3).
 pub fn retry_after_seconds(duration: Duration) -> u64 {
     let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     seconds.max(1)
@@ -74,5 +169,21 @@ mod tests {
         assert_eq!(retry_after_seconds(Duration::from_millis(1)), 1);
         assert_eq!(retry_after_seconds(Duration::from_millis(1_001)), 2);
         assert_eq!(retry_after_seconds(Duration::from_secs(57)), 57);
+    }
+
+    #[tokio::test]
+    async fn a_sleeper_wakes_when_the_clock_is_moved() {
+        let minute = Duration::from_secs(60);
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        let sleep = clock.sleep_until(clock.now() + minute);
+
+        let move_on = async {
+            clock.wait_for_sleepers_until(1, minute).await;
+            clock.advance(minute);
+        };
+        tokio::join!(sleep, move_on);
+
+        assert_eq!(clock.wall_time().as_second(), 60);
+        assert!(clock.sleep_deadlines.borrow().is_empty());
     }
 }

@@ -1,19 +1,19 @@
-//! The random part of durations, so that what began together does not stay together.
+//! The random part of delays, which spreads what would otherwise happen at the same time.
 
-/// Where the random part comes from.
+/// The source of the random part.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Jitter {
-    /// Drawn anew each time.
+    /// A new random number each time.
     #[default]
     Random,
-    /// Always this fraction, in `[0, 1)`: what a test wants.
+    /// Always this fraction in `[0, 1)`, for tests.
     Fixed(f64),
 }
 
 // === impl Jitter ===
 
 impl Jitter {
-    /// A fraction in `[0, 1)`.
+    /// Returns a fraction in `[0, 1)`.
     pub fn fraction(self) -> f64 {
         match self {
             Self::Random => rand::random(),

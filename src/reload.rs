@@ -1,25 +1,25 @@
-//! Files that are read again while the process runs: when their content changes, and on SIGHUP.
+//! Watches files that are read again when their content changes, and on SIGHUP.
 //!
-//! Content is compared, not watched: Kubernetes swaps mounted files by symlink, which confuses
-//! file watches.
+//! The content is polled: Kubernetes replaces mounted files through symlinks, which file system
+//! events do not report reliably.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::clock::SharedClock;
 
-/// How often files are looked at.
+/// The time between two comparisons of the content.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Asks everyone to read their files again; clones share it.
+/// Requests a reload of all watched files; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Reload {
     requests: watch::Sender<u64>,
 }
 
-/// A set of files, and what was in them when they were last looked at.
+/// A set of files and the digest of their last content.
 #[derive(Debug)]
 pub struct FileWatch {
     files: Vec<PathBuf>,
@@ -33,12 +33,12 @@ type FilesDigest = [u8; 32];
 // === impl Reload ===
 
 impl Reload {
-    /// Has every [`FileWatch`] report a change, whether there is one or not.
+    /// Makes every [`FileWatch`] report a change.
     pub fn trigger(&self) {
         self.requests.send_modify(|times| *times += 1);
     }
 
-    /// Watches files from now on. Missing ones are watched too.
+    /// Starts to watch files, including those that do not exist yet.
     pub async fn watch(&self, files: Vec<PathBuf>, clock: SharedClock) -> FileWatch {
         FileWatch {
             last_digest: digest_files(&files).await,
@@ -52,20 +52,20 @@ impl Reload {
 // === impl FileWatch ===
 
 impl FileWatch {
-    /// Completes when the content of any file has changed, or when a reload was asked for.
+    /// Completes when the content of any file changes, or a reload is requested.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future may lose a reload that was asked for; it is meant for a task of its own.
+    /// Dropping the future may lose a requested reload: await it in a task of its own.
     pub async fn changed(&mut self) {
         loop {
-            let look_at = self.clock.now() + POLL_INTERVAL;
+            let next_poll = self.clock.now() + POLL_INTERVAL;
             tokio::select! {
                 Ok(()) = self.requests.changed() => {
                     self.last_digest = digest_files(&self.files).await;
                     return;
                 }
-                () = self.clock.sleep_until(look_at) => {
+                () = self.clock.sleep_until(next_poll) => {
                     let now = digest_files(&self.files).await;
                     if std::mem::replace(&mut self.last_digest, now) != now {
                         return;
@@ -75,29 +75,25 @@ impl FileWatch {
         }
     }
 
-    /// Watches these files instead, where reading them showed that they name others.
+    /// Watches these files instead of the previous ones.
     pub async fn set_files(&mut self, files: Vec<PathBuf>) {
         self.last_digest = digest_files(&files).await;
         self.files = files;
     }
 }
 
-/// A digest of all contents; what cannot be read counts as an error of its kind.
+/// Returns a digest of all contents. An unreadable file is represented by its kind of error.
 async fn digest_files(files: &[PathBuf]) -> FilesDigest {
     let mut digest = Sha256::new();
     for file in files {
         let content = tokio::fs::read(file).await;
         let part: FilesDigest = match &content {
             Ok(content) => Sha256::digest(content).into(),
-            Err(error) => digest_of_error(error.kind()),
+            Err(error) => Sha256::digest(format!("unreadable: {}", error.kind())).into(),
         };
         digest.update(part);
     }
     digest.finalize().into()
-}
-
-fn digest_of_error(kind: io::ErrorKind) -> FilesDigest {
-    Sha256::digest(format!("unreadable: {kind}")).into()
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ fn a_bad_value_is_rejected_in_every_field() {
         ("name = \"\"", "is not a name"),
         ("key_sha256 = []", "is empty"),
         ("key_sha256 = [7]", "is not text in quotes"),
-        ("key_sha256 = [\"abc\"]", "is no hash"),
+        ("key_sha256 = [\"abc\"]", "is not a hash"),
         ("jwt_subject = \"\"", "is empty"),
         ("jwt_subject = [\"a\"]", "is not text in quotes"),
         ("client_certificate = \" a\"", "begins or ends with a space"),
