@@ -63,7 +63,7 @@ impl UsageSource for Documented {
             let body = documented_body();
             Ok(SourceAnswer {
                 content: AnswerContent::Usage {
-                    usage: wire::decode_insights(&body, call.subject.customer().unwrap()).unwrap(),
+                    usage: wire::decode_insights(&body, call.resource.customer().unwrap()).unwrap(),
                     native: Some(body.into()),
                 },
                 call_ids: CallIds {

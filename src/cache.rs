@@ -1,5 +1,5 @@
-//! What is held: which processed date is newest for a subject (a customer, or the partner itself) and
-//! a call, and the snapshot of each date.
+//! What is held: which processed date is newest for a customer, or the partner itself, and a
+//! call, and the snapshot of each date.
 //!
 //! moka bounds memory; freshness is judged here, by a clock that is given, because entries must
 //! outlive their freshness to be served stale. The two maps are separate because they age
@@ -46,7 +46,7 @@ use self::{
 };
 use crate::{
     config::CacheConfig,
-    domain::{CustomerId, ProcessedDate, Question, Subject, UpstreamApi},
+    domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
     jitter::Jitter,
     render::Rendered,
 };
@@ -126,7 +126,7 @@ pub struct CacheOverview {
     pub newest_processed_date: Option<ProcessedDate>,
 }
 
-/// One snapshot held for a subject, for operators.
+/// One cached snapshot, for operators.
 #[derive(Clone, Debug)]
 pub struct EntryInfo {
     /// Which call told it.
@@ -180,19 +180,17 @@ impl UsageCache {
         cache
     }
 
-    /// What is held for a question, whatever its age.
+    /// Returns the cached answer, whatever its age.
     ///
     /// A date is answered by what the commercial call told of it, else by what the insights call did
     /// while it was the newest.
-    pub fn look_up(
-        &self,
-        subject: Subject,
-        question: Question,
-        now: Instant,
-    ) -> Option<CachedAnswer> {
-        match question {
-            Question::Newest(api) => self.look_up_newest(NewestKey { subject, api }, now),
-            Question::Dated(date) => self.look_up_dated(subject, date, now),
+    pub fn look_up(&self, resource: Resource, now: Instant) -> Option<CachedAnswer> {
+        match resource {
+            Resource::CommercialUsage(customer, Some(date)) => {
+                let (_, snapshot) = self.dated_snapshot(customer, date)?;
+                Some(self.dated_answer(&snapshot, now))
+            }
+            _ => self.look_up_newest(resource.into(), now),
         }
     }
 
@@ -225,26 +223,16 @@ impl UsageCache {
         })
     }
 
-    fn look_up_dated(
-        &self,
-        subject: Subject,
-        date: ProcessedDate,
-        now: Instant,
-    ) -> Option<CachedAnswer> {
-        let (_, snapshot) = self.dated_snapshot(subject, date)?;
-        Some(self.dated_answer(&snapshot, now))
-    }
-
     /// What answers for a date. The call that tells dates comes first, so that what somebody else
     /// asked for does not change the answer under a URL.
     fn dated_snapshot(
         &self,
-        subject: Subject,
+        customer: CustomerId,
         date: ProcessedDate,
     ) -> Option<(SnapshotKey, Arc<CachedSnapshot>)> {
         let of = |api| {
             let key = SnapshotKey {
-                subject,
+                customer: Some(customer),
                 api,
                 date: Some(date),
             };
@@ -295,7 +283,7 @@ impl UsageCache {
         for api in UpstreamApi::ALL {
             self.snapshots.update_weight(
                 SnapshotKey {
-                    subject: prepared.subject(),
+                    customer: prepared.customer(),
                     api,
                     date: prepared.processed_date(),
                 },
@@ -306,8 +294,7 @@ impl UsageCache {
 
     /// The name that the list of customers has for a customer, where the list is cached.
     pub fn customer_name(&self, customer: CustomerId, now: Instant) -> Option<String> {
-        let question = Question::Newest(UpstreamApi::Customers);
-        let list = self.look_up(Subject::Partner, question, now)?;
+        let list = self.look_up(Resource::Customers, now)?;
         let entry = list.rendered.customers()?.find(customer)?;
         Some(entry.name.clone()).filter(|name| !name.is_empty())
     }
@@ -317,7 +304,7 @@ impl UsageCache {
         let _change = self.lock_records();
         for api in UpstreamApi::ALL {
             let key = SnapshotKey {
-                subject: prepared.subject(),
+                customer: prepared.customer(),
                 api,
                 date: prepared.processed_date(),
             };
@@ -357,11 +344,11 @@ impl UsageCache {
         !self.snapshots.is_empty()
     }
 
-    /// Everything held for one subject, newest first.
-    pub fn entries(&self, subject: Subject, now: Instant) -> Vec<EntryInfo> {
+    /// Everything cached for a customer, or for the partner itself; newest first.
+    pub fn entries(&self, customer: Option<CustomerId>, now: Instant) -> Vec<EntryInfo> {
         let mut holdings: Vec<_> = self
             .snapshots
-            .of_subject(subject)
+            .of_customer(customer)
             .into_iter()
             .map(|(key, snapshot)| {
                 let newest = self
@@ -386,8 +373,8 @@ impl UsageCache {
     }
 
     /// The newest processed date that a customer's usage ever had, as far as it is remembered.
-    pub fn newest_known_date(&self, subject: Subject) -> Option<ProcessedDate> {
-        self.lock_records().known_dates.newest_of(subject)
+    pub fn newest_known_date(&self, customer: CustomerId) -> Option<ProcessedDate> {
+        self.lock_records().known_dates.newest_of(customer)
     }
 
     /// The counters of this cache.
@@ -406,20 +393,17 @@ impl UsageCache {
 }
 
 impl PurgeScope {
-    /// Whether something of this subject and date is meant. `None` for a date that is not known
-    /// yet, or that there is none: it is meant unless a certain date is.
-    pub fn covers(&self, subject: Subject, date: Option<ProcessedDate>) -> bool {
-        let customer = self.covers_subject(subject);
-        let date = self
-            .processed_date
-            .is_none_or(|wanted| Some(wanted) == date);
-        customer && date
+    /// Returns whether data of this customer (`None` for the partner) and date is included. A purge
+    /// of one date does not include data without a date.
+    pub fn covers(&self, customer: Option<CustomerId>, date: Option<ProcessedDate>) -> bool {
+        let is_included = |wanted| Some(wanted) == date;
+        self.covers_customer(customer) && self.processed_date.is_none_or(is_included)
     }
 
-    /// Whether something of this subject may be meant, of whatever date.
-    pub fn covers_subject(&self, subject: Subject) -> bool {
+    /// Returns whether data of this customer (`None` for the partner) may be included.
+    pub fn covers_customer(&self, customer: Option<CustomerId>) -> bool {
         self.customer_id
-            .is_none_or(|wanted| Subject::Customer(wanted) == subject)
+            .is_none_or(|wanted| Some(wanted) == customer)
     }
 }
 

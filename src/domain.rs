@@ -11,11 +11,9 @@ mod document_summary;
 mod license_usage;
 mod processed_date;
 mod product_details;
-mod question;
+mod resource;
 #[cfg(test)]
 pub(crate) mod samples;
-mod subject;
-mod upstream_api;
 mod usage_percent;
 
 pub use caller::{Caller, CallerScope, CustomerAccess, ScopeSet};
@@ -25,7 +23,5 @@ pub use document_summary::{DocumentSummary, RowName};
 pub use license_usage::{LicenseUsage, LicenseUsageError, UsageRow};
 pub use processed_date::{InvalidProcessedDate, ProcessedAt, ProcessedDate};
 pub use product_details::{ProductDetails, distinctions};
-pub use question::Question;
-pub use subject::Subject;
-pub use upstream_api::UpstreamApi;
+pub use resource::{Resource, UpstreamApi};
 pub use usage_percent::UsagePercent;

@@ -42,7 +42,6 @@ use self::{
     call::LogicalCall,
     client::{HttpClient, HttpExchange},
     credential_alarm::CredentialAlarm,
-    documents::DocumentCall,
     empty_responses::EmptyResponseDetector,
     error::{RefusalMeaning, UpstreamError},
     limits::UpstreamLimits,
@@ -57,7 +56,7 @@ pub use self::{
 use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
-    domain::{ProcessedDate, Subject, UpstreamApi},
+    domain::{ProcessedDate, Resource, UpstreamApi},
     jitter::Jitter,
     resilience::backoff::Backoff,
     service::source::{
@@ -212,8 +211,7 @@ impl PartnerCenter {
             drop(self.tokens.renew(disowned.generation, deadline).await);
         }
         let call = SourceCall {
-            subject: disowned.subject,
-            question: disowned.question,
+            resource: disowned.resource,
             trace: CallTrace::default(),
             requested_at: asked_at,
         };
@@ -246,9 +244,9 @@ impl PartnerCenter {
                 let told = error
                     .clone()
                     .into_source(now, call.last_status(), call.sent_ids());
-                let told = match call.subject() {
-                    Subject::Customer(_) => told,
-                    Subject::Partner => partner_wide_error(told),
+                let told = match call.customer() {
+                    Some(_) => told,
+                    None => partner_wide_error(told),
                 };
                 let meaning = error.meaning();
                 if meaning.is_some_and(RefusalMeaning::is_about_customer) {
@@ -265,30 +263,25 @@ impl PartnerCenter {
 
     async fn fetch_content(&self, call: &mut LogicalCall) -> Result<AnswerContent, UpstreamError> {
         let (attempts, base_url) = (&self.attempt_runner, &self.base_url);
-        match (call.api(), call.subject()) {
-            (UpstreamApi::Insights, Subject::Customer(customer)) => {
+        match call.call.resource {
+            Resource::InsightsUsage(customer) => {
                 insights::fetch(attempts, base_url, customer, call).await
             }
-            (UpstreamApi::Commercial, Subject::Customer(customer)) => {
+            Resource::CommercialUsage(customer, date) => {
                 let path = &self.commercial_path;
-                commercial::fetch(attempts, base_url, path, customer, call).await
+                commercial::fetch(attempts, base_url, path, (customer, date), call).await
             }
-            (UpstreamApi::Customers, Subject::Partner) => {
-                customers::fetch(attempts, base_url, call).await
+            Resource::Customers => customers::fetch(attempts, base_url, call).await,
+            Resource::Deployment(customer) => {
+                let path = format!("/v1/customers/{customer}/analytics/licenses/deployment");
+                documents::fetch(attempts, base_url, &path, call).await
             }
-            (UpstreamApi::Deployment, Subject::Customer(customer)) => {
-                let document = DocumentCall::Deployment(customer);
-                documents::fetch(attempts, base_url, document, call).await
+            Resource::PartnerUsage => {
+                documents::fetch(attempts, base_url, "/v1/analytics/licenses/usage", call).await
             }
-            (UpstreamApi::PartnerUsage, Subject::Partner) => {
-                documents::fetch(attempts, base_url, DocumentCall::PartnerUsage, call).await
-            }
-            (UpstreamApi::PartnerDeployment, Subject::Partner) => {
-                documents::fetch(attempts, base_url, DocumentCall::PartnerDeployment, call).await
-            }
-            (api, subject) => {
-                let api = api.as_str();
-                Err(MalformedResponse(format!("there is no {api} call about {subject:?}")).into())
+            Resource::PartnerDeployment => {
+                let path = "/v1/analytics/licenses/deployment";
+                documents::fetch(attempts, base_url, path, call).await
             }
         }
     }

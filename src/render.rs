@@ -32,7 +32,7 @@ pub(crate) use self::{
     validator::{etag_for_coding, strong_etag},
 };
 use crate::domain::{
-    CustomerId, CustomerList, DocumentSummary, LicenseUsage, ProcessedDate, Subject, aggregation,
+    CustomerId, CustomerList, DocumentSummary, LicenseUsage, ProcessedDate, aggregation,
 };
 
 /// What a snapshot can be shown as.
@@ -77,7 +77,7 @@ pub enum ContentCoding {
 
 /// One answer of the upstream's in every form that was asked for so far.
 pub struct Rendered {
-    subject: Subject,
+    customer: Option<CustomerId>,
     processed_date: Option<ProcessedDate>,
     rows: usize,
     row_names_hash: u64,
@@ -218,7 +218,7 @@ impl Rendered {
         })?;
         let products = aggregation::products(snapshot);
         Ok(Self {
-            subject: snapshot.customer_id().into(),
+            customer: Some(snapshot.customer_id()),
             processed_date: snapshot.processed_date(),
             rows: snapshot.rows().len(),
             row_names_hash: hash_row_names(snapshot),
@@ -255,7 +255,7 @@ impl Rendered {
             source: source.into(),
         })?;
         Ok(Self {
-            subject: Subject::Partner,
+            customer: None,
             processed_date: None,
             rows,
             row_names_hash: rows_named,
@@ -273,13 +273,13 @@ impl Rendered {
 
     /// A document that is handed out as it came. `seen_at` becomes its `Last-Modified`.
     pub fn of_document(
-        subject: Subject,
+        customer: Option<CustomerId>,
         outline: &DocumentSummary,
         body: &[u8],
         seen_at: Timestamp,
     ) -> Self {
         Self {
-            subject,
+            customer,
             processed_date: outline.processed_date(),
             rows: outline.rows().len(),
             row_names_hash: hash_names(outline.rows().iter()),
@@ -316,7 +316,7 @@ impl Rendered {
             None => None,
         };
         Ok(Self {
-            subject: self.subject,
+            customer: self.customer,
             processed_date: self.processed_date,
             rows: self.rows,
             row_names_hash: self.row_names_hash,
@@ -372,8 +372,8 @@ impl Rendered {
     }
 
     /// Whose data this is.
-    pub fn subject(&self) -> Subject {
-        self.subject
+    pub fn customer(&self) -> Option<CustomerId> {
+        self.customer
     }
 
     /// Who is in it, where it is the list of customers.
@@ -605,7 +605,7 @@ fn hash_names(rows: impl Iterator<Item = impl Hash>) -> u64 {
 impl fmt::Debug for Rendered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Prepared")
-            .field("subject", &self.subject)
+            .field("customer", &self.customer)
             .field("processed_date", &self.processed_date)
             .field("rows", &self.rows)
             .finish_non_exhaustive()

@@ -22,13 +22,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::{
-    answer::{ErrorKind, UsageAnswer, UsageError},
-    documents::NativeDocument,
-};
+pub use self::answer::{ErrorKind, UsageAnswer, UsageError};
 use self::{
     concurrency_limiter::FetchReason,
-    fetcher::{EarlyResult, FetchKey, FetchOutcome, FetchedAnswer, Fetcher},
+    fetcher::{EarlyResult, FetchOutcome, FetchedAnswer, Fetcher},
     rendering::SharedRenderer,
     source::{CallTrace, SourceError, UsageSource},
 };
@@ -39,7 +36,7 @@ use crate::{
     },
     clock::SharedClock,
     config::CacheConfig,
-    domain::{Caller, CallerScope, CustomerId, ProcessedDate, Question, UpstreamApi},
+    domain::{Caller, CallerScope, CustomerId, ProcessedDate, Resource, UpstreamApi},
     observability::traces::TraceSpan,
     render::{ContentCoding, Format, RenderError, Rendered},
     shutdown::Shutdown,
@@ -110,7 +107,7 @@ enum CacheDecision {
 /// A request that has to ask upstream.
 #[derive(Clone, Copy)]
 struct FetchContext<'a> {
-    key: FetchKey,
+    resource: Resource,
     directive: CacheDirective,
     forward: ForwardReason,
     caller: &'a Caller,
@@ -174,9 +171,9 @@ impl UsageService {
         if !caller.may_read(query.customer_id) {
             return Err(UsageError::not_allowed());
         }
-        let fetch = self.fetch_key(query);
+        let resource = self.resource(query);
         let answer = self
-            .answer_allowed(fetch, query.directive, caller, trace, now)
+            .answer_allowed(resource, query.directive, caller, trace, now)
             .await?;
         if query.format == Format::Native && !answer.cached.rendered.has_native() {
             return Err(UsageError::no_native_format(answer, now));
@@ -197,11 +194,8 @@ impl UsageService {
 
     /// The newest processed date of a customer's usage, where it is held and not expired.
     pub fn newest_date(&self, customer_id: CustomerId, now: Instant) -> Option<ProcessedDate> {
-        let fetch = FetchKey {
-            subject: customer_id.into(),
-            question: Question::Newest(self.inner.newest_api),
-        };
-        let held = self.inner.fetcher.look_up(fetch, now)?;
+        let resource = Resource::newest_usage(customer_id, self.inner.newest_api);
+        let held = self.inner.fetcher.look_up(resource, now)?;
         let is_known = matches!(
             held.freshness,
             Freshness::Fresh | Freshness::StaleWhileRevalidate
@@ -216,11 +210,8 @@ impl UsageService {
         date: ProcessedDate,
         now: Instant,
     ) -> bool {
-        let fetch = FetchKey {
-            subject: customer_id.into(),
-            question: Question::Dated(date),
-        };
-        let failure = self.inner.fetcher.recent_failure(fetch, now);
+        let resource = Resource::dated_usage(customer_id, date);
+        let failure = self.inner.fetcher.recent_failure(resource, now);
         failure.is_some_and(|failure| failure.error.kind.is_authoritative())
     }
 
@@ -236,7 +227,7 @@ impl UsageService {
         if !caller.may_read(query.customer_id) {
             return None;
         }
-        let answer = self.fresh_answer(self.fetch_key(query), query.directive, now)?;
+        let answer = self.fresh_answer(self.resource(query), query.directive, now)?;
         let is_complete = !answer.cached.rendered.lacks_customer_name();
         is_complete.then_some(answer)
     }
@@ -248,14 +239,14 @@ impl UsageService {
 
     fn fresh_answer(
         &self,
-        key: FetchKey,
+        resource: Resource,
         directive: CacheDirective,
         now: Instant,
     ) -> Option<UsageAnswer> {
         if directive == CacheDirective::NoCache {
             return None;
         }
-        let cached = self.inner.fetcher.look_up(key, now)?;
+        let cached = self.inner.fetcher.look_up(resource, now)?;
         let is_fresh = cached.freshness == Freshness::Fresh;
         is_fresh.then(|| UsageAnswer::hit(cached, None))
     }
@@ -263,7 +254,7 @@ impl UsageService {
     /// Answers a caller who may have what it asks for.
     async fn answer_allowed(
         &self,
-        fetch: FetchKey,
+        resource: Resource,
         directive: CacheDirective,
         caller: &Caller,
         trace: impl FnOnce() -> CallTrace,
@@ -276,13 +267,13 @@ impl UsageService {
         } else {
             directive
         };
-        let held = self.inner.fetcher.look_up(fetch, now);
-        let answered = match self.decide(fetch, held, directive, now) {
+        let held = self.inner.fetcher.look_up(resource, now);
+        let answered = match self.decide(resource, held, directive, now) {
             CacheDecision::Serve(held) => Ok(self.serve(held, directive)),
             CacheDecision::ServeAndRefresh(held) => {
                 let span = trace().span;
                 spans::record_decision(span.as_deref(), "serve-and-refresh", ForwardReason::Stale);
-                self.refresh(fetch, caller, span, now);
+                self.refresh(resource, caller, span, now);
                 Ok(self.serve_stale(held))
             }
             CacheDecision::Fetch {
@@ -290,7 +281,7 @@ impl UsageService {
                 cached: held,
             } => {
                 let asking = FetchContext {
-                    key: fetch,
+                    resource,
                     directive,
                     forward: why,
                     caller,
@@ -354,23 +345,20 @@ impl UsageService {
         self.inner.fetcher.update_gauges();
     }
 
-    fn fetch_key(&self, query: UsageQuery) -> FetchKey {
-        let question = match (query.date, query.format) {
-            (Some(date), _) => Question::Dated(date),
-            (None, Format::Native) => Question::Newest(UpstreamApi::Insights),
+    fn resource(&self, query: UsageQuery) -> Resource {
+        let customer = query.customer_id;
+        match (query.date, query.format) {
+            (Some(date), _) => Resource::dated_usage(customer, date),
+            (None, Format::Native) => Resource::InsightsUsage(customer),
             (None, Format::Simplified | Format::Csv | Format::Table | Format::Chart(_)) => {
-                Question::Newest(self.inner.newest_api)
+                Resource::newest_usage(customer, self.inner.newest_api)
             }
-        };
-        FetchKey {
-            subject: query.customer_id.into(),
-            question,
         }
     }
 
     fn decide(
         &self,
-        fetch: FetchKey,
+        resource: Resource,
         held: Option<CachedAnswer>,
         directive: CacheDirective,
         now: Instant,
@@ -386,7 +374,7 @@ impl UsageService {
         };
         match (directive, held.freshness) {
             (CacheDirective::NoCache, _)
-                if self.inner.fetcher.may_force_refresh(fetch, &held, now) =>
+                if self.inner.fetcher.may_force_refresh(resource, &held, now) =>
             {
                 CacheDecision::Fetch {
                     forward: ForwardReason::Request,
@@ -424,19 +412,19 @@ impl UsageService {
     /// Refreshes behind the caller's back, unless that failed a moment ago or too many calls wait.
     fn refresh(
         &self,
-        fetch: FetchKey,
+        resource: Resource,
         caller: &Caller,
         span: Option<Arc<TraceSpan>>,
         now: Instant,
     ) {
         let fetches = &self.inner.fetcher;
-        if fetches.recent_failure(fetch, now).is_none() {
+        if fetches.recent_failure(resource, now).is_none() {
             // Nobody waits for it: the task it runs in stores what it brings.
             let trace = CallTrace {
                 span,
                 ..CallTrace::default()
             };
-            drop(fetches.join_or_lead(fetch, caller, FetchReason::Refresh, trace, now));
+            drop(fetches.join_or_lead(resource, caller, FetchReason::Refresh, trace, now));
         }
     }
 
@@ -447,16 +435,16 @@ impl UsageService {
         trace: CallTrace,
     ) -> Result<UsageAnswer, UsageError> {
         let FetchContext {
-            key: fetch,
+            resource,
             directive,
             forward: why,
             caller,
             now,
         } = asking;
         let fetches = &self.inner.fetcher;
-        if let Some(failure) = fetches.recent_failure(fetch, now) {
+        if let Some(failure) = fetches.recent_failure(resource, now) {
             let asks_again = directive == CacheDirective::NoCache
-                && fetches.may_retry_absent_date(fetch, &failure, now);
+                && fetches.may_retry_absent_date(resource, &failure, now);
             if !asks_again {
                 return self.answer_without_fetch(failure, held, now, UsageError::recent_failure);
             }
@@ -470,16 +458,17 @@ impl UsageService {
             ..forwarded
         };
         let span = trace.span.clone();
-        let boarding = match fetches.join_or_lead(fetch, caller, FetchReason::Request, trace, now) {
-            Ok(boarding) => boarding,
-            Err(EarlyResult::Cached(held)) => return Ok(UsageAnswer::fetched(held, joined)),
-            Err(EarlyResult::Failed(failure)) => {
-                return self.fall_back_to_stale(fetch, failure, joined);
-            }
-            Err(EarlyResult::Shed(failure)) => {
-                return self.answer_without_fetch(failure, held, now, UsageError::shed);
-            }
-        };
+        let boarding =
+            match fetches.join_or_lead(resource, caller, FetchReason::Request, trace, now) {
+                Ok(boarding) => boarding,
+                Err(EarlyResult::Cached(held)) => return Ok(UsageAnswer::fetched(held, joined)),
+                Err(EarlyResult::Failed(failure)) => {
+                    return self.fall_back_to_stale(resource, failure, joined);
+                }
+                Err(EarlyResult::Shed(failure)) => {
+                    return self.answer_without_fetch(failure, held, now, UsageError::shed);
+                }
+            };
         let role = boarding.role;
         if role == FlightRole::Follower {
             self.inner.cache.metrics().collapsed.inc();
@@ -487,7 +476,7 @@ impl UsageService {
         }
         let outcome = fetches.wait_for_outcome(boarding, caller, now);
         let outcome = match self
-            .outcome_or_stale(fetch, held.as_ref(), outcome, now)
+            .outcome_or_stale(resource, held.as_ref(), outcome, now)
             .await
         {
             Ok(outcome) => outcome,
@@ -511,7 +500,7 @@ impl UsageService {
             (Ok(filled), FlightRole::Follower) => Ok(answer_from_fetch(filled, joined)),
             (Err(failure), FlightRole::Leader) => {
                 let ids = failure.error.call_ids;
-                self.fall_back_to_stale(fetch, failure, forwarded)
+                self.fall_back_to_stale(resource, failure, forwarded)
                     .map(|answer| UsageAnswer {
                         call_ids: ids,
                         ..answer
@@ -521,7 +510,9 @@ impl UsageService {
                         ..unanswered
                     })
             }
-            (Err(failure), FlightRole::Follower) => self.fall_back_to_stale(fetch, failure, joined),
+            (Err(failure), FlightRole::Follower) => {
+                self.fall_back_to_stale(resource, failure, joined)
+            }
         }
     }
 
@@ -532,7 +523,7 @@ impl UsageService {
     /// The stale data to serve; the call goes on.
     async fn outcome_or_stale(
         &self,
-        fetch: FetchKey,
+        resource: Resource,
         held: Option<&CachedAnswer>,
         outcome: impl Future<Output = FetchOutcome>,
         now: Instant,
@@ -547,7 +538,7 @@ impl UsageService {
                 () = clock.sleep_until(now + self.inner.soft_timeout) => {}
             }
             // It has aged meanwhile, and may have been purged.
-            let held = self.inner.fetcher.look_up(fetch, clock.now());
+            let held = self.inner.fetcher.look_up(resource, clock.now());
             if let Some(held) = held.filter(is_stale) {
                 return Err(held);
             }
@@ -579,12 +570,12 @@ impl UsageService {
     /// it has aged, and may have been purged.
     fn fall_back_to_stale(
         &self,
-        fetch: FetchKey,
+        resource: Resource,
         failure: Arc<CachedFailure<SourceError>>,
         forwarded: CacheStatus,
     ) -> Result<UsageAnswer, UsageError> {
         let now = self.inner.clock.now();
-        let held = self.inner.fetcher.look_up(fetch, now);
+        let held = self.inner.fetcher.look_up(resource, now);
         let status = CacheStatus {
             forward_status: failure.error.status,
             ..forwarded

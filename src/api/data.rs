@@ -14,13 +14,10 @@ use super::{
 };
 use crate::{
     cache::CacheResult,
-    domain::{Caller, CustomerId, ProcessedDate},
+    domain::{Caller, CustomerId, ProcessedDate, Resource},
     problem::{FullBody, Kind, Problem},
     render::{ContentCoding, EncodedBody, Format, RenderedDocument},
-    service::{
-        CacheDirective, ErrorKind, NativeDocument, UsageAnswer, UsageError, UsageQuery,
-        source::CallIds,
-    },
+    service::{CacheDirective, ErrorKind, UsageAnswer, UsageError, UsageQuery, source::CallIds},
 };
 
 const MS_REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");
@@ -40,7 +37,7 @@ pub(super) struct DataRequest {
 pub(super) enum RequestedResource {
     /// Usage of a customer, of the newest date where there is none.
     Usage(CustomerId, Option<ProcessedDate>),
-    Document(NativeDocument),
+    Document(Resource),
 }
 
 /// Reads a request for data, or says what is wrong with it.
@@ -103,9 +100,7 @@ pub(super) async fn respond(
         match (error.kind, request.resource) {
             (
                 ErrorKind::NotAllowed,
-                RequestedResource::Document(
-                    NativeDocument::PartnerUsage | NativeDocument::PartnerDeployment,
-                ),
+                RequestedResource::Document(Resource::PartnerUsage | Resource::PartnerDeployment),
             ) => problem::not_allowed("this caller may not read every customer's usage").into(),
             _ => rejection,
         }
@@ -115,7 +110,7 @@ pub(super) async fn respond(
     if rendered.ready(format, coding).is_none()
         && let Err(error) = usage.render(rendered, format, coding).await
     {
-        let customer = rendered.subject().customer().map(tracing::field::display);
+        let customer = rendered.customer().map(tracing::field::display);
         tracing::error!(customer.id = customer, %error, "a cached answer could not be rendered");
     }
     let ready = rendered.ready(format, coding).ok_or_else(render_problem)?;
@@ -227,7 +222,7 @@ pub(super) fn render_problem() -> Problem {
 fn record_customer(context: &RequestContext, request: DataRequest) {
     let customer = match request.resource {
         RequestedResource::Usage(customer, _)
-        | RequestedResource::Document(NativeDocument::Deployment(customer)) => Some(customer),
+        | RequestedResource::Document(Resource::Deployment(customer)) => Some(customer),
         RequestedResource::Document(_) => None,
     };
     if let (Some(span), Some(customer)) = (context.span(), customer) {

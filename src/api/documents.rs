@@ -10,7 +10,7 @@ use super::{
         NativePartnerUsage, OfCustomer, PartnerProblems, USAGE,
     },
 };
-use crate::{problem::Problem, service::NativeDocument};
+use crate::{domain::Resource, problem::Problem};
 
 /// `GET /v1/customers/{customer_id}/analytics/licenses/deployment`.
 #[utoipa::path(
@@ -33,7 +33,7 @@ pub(super) async fn deployment(request: AuthenticatedRequest) -> HandlerResult {
 
 pub(super) fn parse_deployment(context: &RequestContext) -> Result<DataRequest, Problem> {
     let customer = extract::customer_id(context.customer_segment())?;
-    parse(context, NativeDocument::Deployment(customer))
+    parse(context, Resource::Deployment(customer))
 }
 
 /// `GET /v1/analytics/licenses/usage`: over all customers.
@@ -56,7 +56,7 @@ pub(super) async fn partner_usage(request: AuthenticatedRequest) -> HandlerResul
 }
 
 pub(super) fn parse_partner_usage(context: &RequestContext) -> Result<DataRequest, Problem> {
-    parse(context, NativeDocument::PartnerUsage)
+    parse(context, Resource::PartnerUsage)
 }
 
 /// `GET /v1/analytics/licenses/deployment`: over all customers.
@@ -84,10 +84,10 @@ pub(super) async fn partner_deployment(request: AuthenticatedRequest) -> Handler
 }
 
 pub(super) fn parse_partner_deployment(context: &RequestContext) -> Result<DataRequest, Problem> {
-    parse(context, NativeDocument::PartnerDeployment)
+    parse(context, Resource::PartnerDeployment)
 }
 
-fn parse(context: &RequestContext, document: NativeDocument) -> Result<DataRequest, Problem> {
+fn parse(context: &RequestContext, document: Resource) -> Result<DataRequest, Problem> {
     extract::reject_query(context.query())?;
     let resource = RequestedResource::Document(document);
     DataRequest::parse(context, resource, negotiation::NATIVE_FORMATS)

@@ -1,20 +1,20 @@
-use crate::domain::{ProcessedDate, Subject, UpstreamApi};
+use crate::domain::{CustomerId, ProcessedDate, Resource, UpstreamApi};
 
-/// Whose newest date, as told by which call.
+/// The key of a newest date: one for each resource, whatever date it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NewestKey {
-    /// Whose data it is.
-    pub subject: Subject,
-    /// The call: its answers differ in what fields they have.
+    /// `None` for the partner's own data.
+    pub customer: Option<CustomerId>,
+    /// The call: the answers of each have other fields.
     pub api: UpstreamApi,
 }
 
-/// Which snapshot: every input that changes its content.
+/// The key of a snapshot: every input that changes its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotKey {
-    /// Whose data it is.
-    pub subject: Subject,
-    /// The call that told it.
+    /// `None` for the partner's own data.
+    pub customer: Option<CustomerId>,
+    /// The call that returned it.
     pub api: UpstreamApi,
     /// The processed date; `None` for an answer that has none, such as one without rows.
     pub date: Option<ProcessedDate>,
@@ -22,10 +22,19 @@ pub struct SnapshotKey {
 
 // === impl NewestKey ===
 
+impl From<Resource> for NewestKey {
+    fn from(resource: Resource) -> Self {
+        Self {
+            customer: resource.customer(),
+            api: resource.api(),
+        }
+    }
+}
+
 impl NewestKey {
     pub(super) fn snapshot(self, date: Option<ProcessedDate>) -> SnapshotKey {
         SnapshotKey {
-            subject: self.subject,
+            customer: self.customer,
             api: self.api,
             date,
         }
@@ -37,7 +46,7 @@ impl NewestKey {
 impl SnapshotKey {
     pub(super) fn newest(self) -> NewestKey {
         NewestKey {
-            subject: self.subject,
+            customer: self.customer,
             api: self.api,
         }
     }

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::{NewestKey, PurgeScope};
-use crate::domain::{ProcessedDate, Subject, UpstreamApi};
+use crate::domain::{CustomerId, ProcessedDate, UpstreamApi};
 
 /// The newest date that each customer's usage ever had, which outlives the data.
 ///
@@ -34,8 +34,13 @@ impl KnownDates {
     }
 
     /// The newest date of a customer, as sent by any call.
-    pub(super) fn newest_of(&self, subject: Subject) -> Option<ProcessedDate> {
-        let date = |api| self.get(&NewestKey { subject, api });
+    pub(super) fn newest_of(&self, customer: CustomerId) -> Option<ProcessedDate> {
+        let date = |api| {
+            self.get(&NewestKey {
+                customer: Some(customer),
+                api,
+            })
+        };
         UpstreamApi::OF_USAGE.into_iter().filter_map(date).max()
     }
 
@@ -62,19 +67,18 @@ impl KnownDates {
     /// Forgets the dates that a hard purge drops.
     pub(super) fn purge(&mut self, scope: PurgeScope) {
         self.dates
-            .retain(|key, date| !scope.covers(key.subject, Some(*date)));
+            .retain(|key, date| !scope.covers(key.customer, Some(*date)));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::CustomerId;
 
     fn key(number: u128) -> NewestKey {
         let id = uuid::Uuid::from_u128(number).to_string();
         NewestKey {
-            subject: CustomerId::parse(&id).unwrap().into(),
+            customer: Some(CustomerId::parse(&id).unwrap()),
             api: UpstreamApi::Insights,
         }
     }

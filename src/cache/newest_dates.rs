@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{domain::ProcessedDate, render::Rendered};
 
-/// Subject and call → the newest processed date. This is what goes stale.
+/// Customer and call → the newest processed date. This is what goes stale.
 ///
 /// Answers without rows are kept apart: the commercial call tells no rows of customers that nobody
 /// knows, and a flood of those may push out no answer that has some.
@@ -115,7 +115,7 @@ impl NewestDates {
     pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode) {
         for dates in self.maps() {
             for (key, newest) in dates {
-                if scope.covers(key.subject, newest.date) {
+                if scope.covers(key.customer, newest.date) {
                     match mode {
                         PurgeMode::Soft => newest.purged.store(true, Ordering::Relaxed),
                         PurgeMode::Hard => dates.invalidate(&*key),
@@ -129,7 +129,7 @@ impl NewestDates {
     pub(super) fn customers(&self) -> u64 {
         let keys = self.maps().into_iter().flatten().map(|(key, _)| key);
         let usage = keys.filter(|key| key.api.tells_usage());
-        let customers: HashSet<_> = usage.filter_map(|key| key.subject.customer()).collect();
+        let customers: HashSet<_> = usage.filter_map(|key| key.customer).collect();
         customers.len() as u64
     }
 

@@ -12,9 +12,9 @@ use super::{
     CacheMetrics, PurgeMode, PurgeScope, SnapshotKey, WITHOUT_ROWS_SHARE, anomaly::Anomaly,
     entries_and_bytes,
 };
-use crate::{domain::Subject, render::Rendered};
+use crate::{domain::CustomerId, render::Rendered};
 
-/// (Subject, call, date) → every form of the answer. It does not expire: it is kept until memory is
+/// (Customer, call, date) → every form of the answer. It does not expire: it is kept until memory is
 /// needed, which the least recently used entry gives up. (moka's default policy would refuse a large
 /// entry whenever the cache is full.)
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl SnapshotStore {
     pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
         let mut purged = 0;
         for (key, snapshot) in self.all_maps().into_iter().flatten() {
-            if scope.covers(key.subject, key.date) {
+            if scope.covers(key.customer, key.date) {
                 purged += 1;
                 match mode {
                     PurgeMode::Soft => snapshot.purged.store(true, Ordering::Relaxed),
@@ -143,11 +143,14 @@ impl SnapshotStore {
         purged
     }
 
-    pub(super) fn of_subject(&self, subject: Subject) -> Vec<(SnapshotKey, Arc<CachedSnapshot>)> {
+    pub(super) fn of_customer(
+        &self,
+        customer: Option<CustomerId>,
+    ) -> Vec<(SnapshotKey, Arc<CachedSnapshot>)> {
         self.all_maps()
             .into_iter()
             .flatten()
-            .filter(|(key, _)| key.subject == subject)
+            .filter(|(key, _)| key.customer == customer)
             .map(|(key, snapshot)| (*key, snapshot))
             .collect()
     }

@@ -14,7 +14,7 @@ use super::{
     snapshots::CachedSnapshot,
 };
 use crate::{
-    domain::{ProcessedDate, Question, Subject, UpstreamApi},
+    domain::{ProcessedDate, Resource, UpstreamApi},
     render::Rendered,
 };
 
@@ -70,19 +70,15 @@ impl UsageCache {
     ///
     /// Whether it may be stored at all is for the caller to say: an answer that a purge overtook
     /// is handed out with [`UsageCache::pass_through`].
-    pub fn store(&self, question: Question, prepared: Rendered, now: Instant) -> StoreResult {
+    pub fn store(&self, resource: Resource, prepared: Rendered, now: Instant) -> StoreResult {
         let mut records = self.lock_records();
-        let key = SnapshotKey {
-            subject: prepared.subject(),
-            api: question.api(),
-            date: prepared.processed_date(),
-        };
-        if let Some(customer) = key.subject.customer() {
+        let key = NewestKey::from(resource).snapshot(prepared.processed_date());
+        if let Some(customer) = key.customer {
             records.absences.observe_present(customer, now);
         }
         let known = &mut records.known_dates;
-        let good = self.current_entry(key, question);
-        if let Some(newer) = newer_known_date(known, key.subject, question, key.date)
+        let good = self.current_entry(resource);
+        if let Some(newer) = newer_known_date(known, resource, key.date)
             && good
                 .as_ref()
                 .is_none_or(|good| good.key.date != Some(newer))
@@ -100,15 +96,15 @@ impl UsageCache {
             };
         }
         let Some(good) = good else {
-            return self.replace(known, question, key, prepared, now);
+            return self.replace(known, resource, key, prepared, now);
         };
         let answer = AnswerDigest::of(&prepared);
         let suspicion = AnomalyKind::detect(answer, AnswerDigest::of(&good.snapshot.rendered));
         match self.check_answer(&good, answer, suspicion, now) {
-            Check::Accepted => self.replace(known, question, key, prepared, now),
+            Check::Accepted => self.replace(known, resource, key, prepared, now),
             Check::AcceptedAfterRepeat => StoreResult {
                 change: StoreChange::AcceptedAfterRepeat,
-                ..self.replace(known, question, key, prepared, now)
+                ..self.replace(known, resource, key, prepared, now)
             },
             Check::Suspect {
                 kind: suspicion,
@@ -134,15 +130,11 @@ impl UsageCache {
     /// [`UsageCache::store_without_rows`] where upstream has nothing of the newest date any more.
     pub fn evicted_newest_date(
         &self,
-        subject: Subject,
-        question: Question,
+        resource: Resource,
         answer: Option<ProcessedDate>,
     ) -> Option<ProcessedDate> {
-        let newer = newer_known_date(&self.lock_records().known_dates, subject, question, answer)?;
-        let key = NewestKey {
-            subject,
-            api: question.api(),
-        };
+        let newer = newer_known_date(&self.lock_records().known_dates, resource, answer)?;
+        let key = NewestKey::from(resource);
         let newest = self.newest.get(&key);
         let is_cached = newest.is_some_and(|newest| newest.date == Some(newer))
             && self.snapshots.get(&key.snapshot(Some(newer))).is_some();
@@ -154,22 +146,19 @@ impl UsageCache {
     /// serve in its place.
     pub fn store_without_rows(
         &self,
-        question: Question,
+        resource: Resource,
         nothing: Rendered,
         now: Instant,
     ) -> StoreResult {
-        self.lock_records().known_dates.remove(&NewestKey {
-            subject: nothing.subject(),
-            api: question.api(),
-        });
-        self.store(question, nothing, now)
+        self.lock_records().known_dates.remove(&resource.into());
+        self.store(resource, nothing, now)
     }
 
     /// Stores an answer to the question for the newest date that is older than one before, or has no
     /// rows, and serves `newest` in its place: the data of that date, as the dated call sent it.
     pub fn store_older(
         &self,
-        question: Question,
+        resource: Resource,
         older: Rendered,
         newest: &CachedAnswer,
         now: Instant,
@@ -180,11 +169,7 @@ impl UsageCache {
             None => AnomalyKind::Empty,
         };
         self.metrics.record_suspect(suspicion);
-        let older_key = SnapshotKey {
-            subject: older.subject(),
-            api: question.api(),
-            date: older.processed_date(),
-        };
+        let older_key = NewestKey::from(resource).snapshot(older.processed_date());
         let prepared = &newest.rendered;
         let lifetime = self.policy.jittered_lifetime();
         let good = CurrentEntry {
@@ -210,23 +195,17 @@ impl UsageCache {
     /// Where that is doubted, the cached answer stays, and is returned to be served.
     pub fn store_absence(
         &self,
-        subject: Subject,
-        question: Question,
+        resource: Resource,
         absence: AbsenceKind,
         now: Instant,
     ) -> Option<StoreResult> {
         let mut records = self.lock_records();
-        let key = SnapshotKey {
-            subject,
-            api: question.api(),
-            date: None,
-        };
         let answer = AnswerDigest::EMPTY;
-        if let Some(good) = self.current_entry(key, question) {
+        if let Some(good) = self.current_entry(resource) {
             let suspicion = match absence {
                 AbsenceKind::Customer => {
                     let lost = |customer| records.absences.observe_absent(customer, now);
-                    let is_one_of_many = subject.customer().is_some_and(lost);
+                    let is_one_of_many = resource.customer().is_some_and(lost);
                     let was_doubted = good
                         .anomaly()
                         .is_some_and(|doubt| doubt.kind() == AnomalyKind::ManyAbsent);
@@ -249,38 +228,37 @@ impl UsageCache {
                 });
             }
         }
-        match question {
-            Question::Newest(_) => self.newest.remove(&key.newest()),
-            Question::Dated(date) => {
+        match resource.date() {
+            None => self.newest.remove(&resource.into()),
+            date @ Some(_) => {
                 for api in UpstreamApi::OF_USAGE {
-                    let date = Some(date);
-                    self.snapshots.remove(&SnapshotKey { subject, api, date });
+                    self.snapshots.remove(&SnapshotKey {
+                        customer: resource.customer(),
+                        api,
+                        date,
+                    });
                 }
             }
         }
         None
     }
 
-    fn current_entry(&self, told: SnapshotKey, question: Question) -> Option<CurrentEntry> {
-        match question {
-            Question::Newest(_) => {
-                let newest = self.newest.get(&told.newest())?;
-                let key = told.newest().snapshot(newest.date);
-                Some(CurrentEntry {
-                    key,
-                    snapshot: self.snapshots.get(&key)?,
-                    newest: Some(newest),
-                })
-            }
-            Question::Dated(date) => {
-                let (key, snapshot) = self.dated_snapshot(told.subject, date)?;
-                Some(CurrentEntry {
-                    key,
-                    snapshot,
-                    newest: None,
-                })
-            }
+    fn current_entry(&self, resource: Resource) -> Option<CurrentEntry> {
+        if let Resource::CommercialUsage(customer, Some(date)) = resource {
+            let (key, snapshot) = self.dated_snapshot(customer, date)?;
+            return Some(CurrentEntry {
+                key,
+                snapshot,
+                newest: None,
+            });
         }
+        let newest = self.newest.get(&resource.into())?;
+        let key = NewestKey::from(resource).snapshot(newest.date);
+        Some(CurrentEntry {
+            key,
+            snapshot: self.snapshots.get(&key)?,
+            newest: Some(newest),
+        })
     }
 
     fn check_answer(
@@ -376,7 +354,7 @@ impl UsageCache {
     fn replace(
         &self,
         known: &mut KnownDates,
-        question: Question,
+        resource: Resource,
         key: SnapshotKey,
         prepared: Rendered,
         now: Instant,
@@ -384,7 +362,7 @@ impl UsageCache {
         let earlier = self.snapshots.get(&key);
         // Content that comes back after other content was modified by that, for those who ask by
         // `If-Modified-Since`.
-        let returns = matches!(question, Question::Newest(_))
+        let returns = resource.date().is_none()
             && self
                 .newest
                 .get(&key.newest())
@@ -405,12 +383,12 @@ impl UsageCache {
             (Some(_), false) => StoreChange::Replaced,
         };
         let snapshot = CachedSnapshot::new(prepared, now);
-        let (held, stored) = match question {
-            Question::Dated(_) => {
+        let (held, stored) = match resource.date() {
+            Some(_) => {
                 let held = self.dated_answer(&snapshot, now);
                 (held, self.snapshots.insert(key, snapshot))
             }
-            Question::Newest(_) => {
+            None => {
                 match key.date.filter(|_| key.api.tells_usage()) {
                     Some(date) => {
                         known.observe(key.newest(), date);
@@ -467,15 +445,14 @@ impl UsageCache {
 /// older one, or none because it has no rows.
 fn newer_known_date(
     known: &KnownDates,
-    subject: Subject,
-    question: Question,
+    resource: Resource,
     answer: Option<ProcessedDate>,
 ) -> Option<ProcessedDate> {
-    let Question::Newest(api) = question else {
+    if resource.date().is_some() {
         return None;
-    };
+    }
     known
-        .get(&NewestKey { subject, api })
+        .get(&resource.into())
         .filter(|newest| answer.is_none_or(|date| date < *newest))
 }
 

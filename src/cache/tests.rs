@@ -11,7 +11,6 @@ use crate::{
 mod anomalies;
 
 const SECOND: Duration = Duration::from_secs(1);
-const INSIGHTS: Question = Question::Newest(UpstreamApi::Insights);
 
 fn new_cache(max_bytes: u64) -> UsageCache {
     let config = CacheConfig {
@@ -52,22 +51,36 @@ fn rendered_usage(customer_id: CustomerId, processed: Option<&str>, seats: u64) 
     Rendered::new(&snapshot, Some(b"{}"), Timestamp::UNIX_EPOCH).unwrap()
 }
 
+fn insights_usage(customer: u128) -> Resource {
+    Resource::InsightsUsage(numbered_customer(customer))
+}
+
+fn dated_usage(customer: u128, date: &str) -> Resource {
+    Resource::dated_usage(numbered_customer(customer), parse_date(date))
+}
+
+impl UsageCache {
+    /// Stores an answer of the insights call.
+    fn store_insights(&self, rendered: Rendered, now: Instant) -> StoreResult {
+        let customer = rendered.customer().unwrap();
+        self.store(Resource::InsightsUsage(customer), rendered, now)
+    }
+}
+
 fn look_up_newest(cache: &UsageCache, now: Instant) -> Option<CachedAnswer> {
-    cache.look_up(numbered_customer(1).into(), INSIGHTS, now)
+    cache.look_up(insights_usage(1), now)
 }
 
 #[test]
 fn the_newest_date_never_goes_backwards() {
     let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    cache.store(
-        INSIGHTS,
+    cache.store_insights(
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
         now,
     );
 
-    let stored = cache.store(
-        INSIGHTS,
+    let stored = cache.store_insights(
         rendered_usage(numbered_customer(1), Some("2026-11-18"), 4),
         now + SECOND,
     );
@@ -90,12 +103,8 @@ fn the_newest_date_never_goes_backwards() {
         2 * SECOND,
         "an older answer says nothing of the newer one"
     );
-    let older = Question::Dated(parse_date("2026-11-18"));
-    assert!(
-        cache
-            .look_up(numbered_customer(1).into(), older, now)
-            .is_some()
-    );
+    let older = dated_usage(1, "2026-11-18");
+    assert!(cache.look_up(older, now).is_some());
 }
 
 #[test]
@@ -103,7 +112,7 @@ fn an_empty_answer_is_data() {
     let cache = new_cache(1 << 20);
     let now = SystemClock.now();
 
-    cache.store(INSIGHTS, rendered_usage(numbered_customer(1), None, 0), now);
+    cache.store_insights(rendered_usage(numbered_customer(1), None, 0), now);
 
     assert_eq!(
         look_up_newest(&cache, now)
@@ -118,14 +127,12 @@ fn an_empty_answer_is_data() {
 fn the_same_content_renews_freshness_and_keeps_the_entry() {
     let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    let first = cache.store(
-        INSIGHTS,
+    let first = cache.store_insights(
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
         now,
     );
 
-    let again = cache.store(
-        INSIGHTS,
+    let again = cache.store_insights(
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
         now + 90 * SECOND,
     );
@@ -144,14 +151,12 @@ fn the_same_content_renews_freshness_and_keeps_the_entry() {
 fn other_content_under_the_same_date_replaces_the_entry() {
     let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    cache.store(
-        INSIGHTS,
+    cache.store_insights(
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
         now,
     );
 
-    let corrected = cache.store(
-        INSIGHTS,
+    let corrected = cache.store_insights(
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 6),
         now,
     );
@@ -165,11 +170,10 @@ fn other_content_under_the_same_date_replaces_the_entry() {
 fn a_date_is_found_for_either_api_and_commercial_is_preferred() {
     let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    let asked = Question::Dated(parse_date("2026-11-19"));
-    let look_up = |number| cache.look_up(numbered_customer(number).into(), asked, now);
+    let asked = dated_usage(1, "2026-11-19");
+    let look_up = |number| cache.look_up(dated_usage(number, "2026-11-19"), now);
 
-    cache.store(
-        INSIGHTS,
+    cache.store_insights(
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
         now,
     );
@@ -179,8 +183,7 @@ fn a_date_is_found_for_either_api_and_commercial_is_preferred() {
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 6),
         now,
     );
-    cache.store(
-        INSIGHTS,
+    cache.store_insights(
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 7),
         now,
     );
@@ -197,16 +200,14 @@ fn a_date_is_found_for_either_api_and_commercial_is_preferred() {
 fn a_dated_snapshot_stays_fresh_and_its_age_below_its_lifetime() {
     let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    let asked = Question::Dated(parse_date("2026-11-19"));
+    let asked = dated_usage(1, "2026-11-19");
     cache.store(
         asked,
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
         now,
     );
 
-    let held = cache
-        .look_up(numbered_customer(1).into(), asked, now + 1_000 * SECOND)
-        .unwrap();
+    let held = cache.look_up(asked, now + 1_000 * SECOND).unwrap();
 
     assert_eq!(held.freshness, Freshness::Fresh);
     assert_eq!(held.age, 1_000 * SECOND);
@@ -220,13 +221,11 @@ fn a_dated_snapshot_stays_fresh_and_its_age_below_its_lifetime() {
 fn a_soft_purge_makes_the_next_request_fetch_but_keeps_the_entry() {
     let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    cache.store(
-        INSIGHTS,
+    cache.store_insights(
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
         now,
     );
-    cache.store(
-        INSIGHTS,
+    cache.store_insights(
         rendered_usage(numbered_customer(2), Some("2026-11-19"), 5),
         now,
     );
@@ -241,7 +240,7 @@ fn a_soft_purge_makes_the_next_request_fetch_but_keeps_the_entry() {
         look_up_newest(&cache, now).unwrap().freshness,
         Freshness::StaleIfError
     );
-    let other = cache.look_up(numbered_customer(2).into(), INSIGHTS, now);
+    let other = cache.look_up(insights_usage(2), now);
     assert_eq!(other.unwrap().freshness, Freshness::Fresh);
 }
 
@@ -249,20 +248,19 @@ fn a_soft_purge_makes_the_next_request_fetch_but_keeps_the_entry() {
 fn a_soft_purged_entry_is_not_fresh() {
     let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    let dated = Question::Dated(parse_date("2026-11-19"));
-    cache.store(
-        INSIGHTS,
+    let dated = dated_usage(1, "2026-11-19");
+    cache.store_insights(
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
         now,
     );
     cache.purge(PurgeScope::default(), PurgeMode::Soft);
 
-    for question in [INSIGHTS, dated] {
-        let held = cache.look_up(numbered_customer(1).into(), question, now + SECOND);
+    for resource in [insights_usage(1), dated] {
+        let held = cache.look_up(resource, now + SECOND);
         let held = held.unwrap();
 
-        assert_eq!(held.cache_control, "private, max-age=0", "{question:?}");
-        assert_eq!(held.ttl, -1, "{question:?}");
+        assert_eq!(held.cache_control, "private, max-age=0", "{resource:?}");
+        assert_eq!(held.ttl, -1, "{resource:?}");
     }
 }
 
@@ -282,16 +280,15 @@ fn content_that_returns_has_a_new_modification_time() {
             .unwrap();
         document.modified_at()
     };
-    cache.store(INSIGHTS, empty(1), now);
-    cache.store(
-        INSIGHTS,
+    cache.store_insights(empty(1), now);
+    cache.store_insights(
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
         now,
     );
 
-    cache.store(INSIGHTS, empty(5), now);
-    let back = cache.store(INSIGHTS, empty(9), now + 30 * SECOND);
-    let again = cache.store(INSIGHTS, empty(20), now + 30 * SECOND);
+    cache.store_insights(empty(5), now);
+    let back = cache.store_insights(empty(9), now + 30 * SECOND);
+    let again = cache.store_insights(empty(20), now + 30 * SECOND);
 
     assert_eq!(modified(&back.answer), at(9));
     assert_eq!(modified(&again.answer), at(9));
@@ -302,8 +299,7 @@ fn a_purge_of_a_date_also_purges_the_newest_entry_of_that_date() {
     for mode in [PurgeMode::Soft, PurgeMode::Hard] {
         let cache = new_cache(1 << 20);
         let now = SystemClock.now();
-        cache.store(
-            INSIGHTS,
+        cache.store_insights(
             rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
             now,
         );
@@ -332,8 +328,7 @@ fn an_answer_larger_than_its_share_is_returned_but_not_stored() {
     let cache = new_cache(4_000);
     let now = SystemClock.now();
 
-    let stored = cache.store(
-        INSIGHTS,
+    let stored = cache.store_insights(
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
         now,
     );
@@ -351,7 +346,7 @@ fn a_stored_answer_is_found_however_small_the_cache() {
             let cache = new_cache(max_bytes);
             let now = SystemClock.now();
 
-            let stored = cache.store(INSIGHTS, rendered_usage(numbered_customer(1), day, 5), now);
+            let stored = cache.store_insights(rendered_usage(numbered_customer(1), day, 5), now);
             cache.overview();
 
             let is_found = look_up_newest(&cache, now).is_some();
@@ -366,8 +361,7 @@ fn the_cache_stays_within_its_bytes() {
     let now = SystemClock.now();
 
     for number in 0..1_000 {
-        cache.store(
-            INSIGHTS,
+        cache.store_insights(
             rendered_usage(numbered_customer(number), Some("2026-11-19"), 5),
             now,
         );
@@ -388,8 +382,7 @@ fn a_flood_of_customers_without_rows_evicts_none_with_rows() {
     let cache = new_cache(64 << 10);
     let now = SystemClock.now();
     for number in 0..5_000 {
-        cache.store(
-            INSIGHTS,
+        cache.store_insights(
             rendered_usage(numbered_customer(1_000 + number), None, 0),
             now,
         );
@@ -397,8 +390,7 @@ fn a_flood_of_customers_without_rows_evicts_none_with_rows() {
     cache.overview();
 
     for number in 0..CACHED as u128 {
-        cache.store(
-            INSIGHTS,
+        cache.store_insights(
             rendered_usage(numbered_customer(number), Some("2026-11-19"), 5),
             now,
         );
@@ -406,7 +398,7 @@ fn a_flood_of_customers_without_rows_evicts_none_with_rows() {
     cache.overview();
 
     let held = (0..CACHED as u128).filter(|number| {
-        let held = cache.look_up(numbered_customer(*number).into(), INSIGHTS, now);
+        let held = cache.look_up(insights_usage(*number), now);
         held.is_some()
     });
     assert_eq!(held.count(), CACHED, "there was room for all of them");
@@ -418,7 +410,7 @@ fn a_flood_of_customers_without_rows_evicts_none_with_rows() {
 fn undated_answers_are_compared_by_rows() {
     let cache = new_cache(256 << 10);
     let now = SystemClock.now();
-    let question = Question::Newest(UpstreamApi::PartnerUsage);
+    let question = Resource::PartnerUsage;
     let row = || RowName {
         service: Some("o365".into()),
         product: None,
@@ -427,20 +419,16 @@ fn undated_answers_are_compared_by_rows() {
     };
     let outline = |rows: usize| DocumentSummary::new(None, (0..rows).map(|_| row()).collect());
     let document = |outline: &DocumentSummary| {
-        Rendered::of_document(Subject::Partner, outline, b"{}", Timestamp::UNIX_EPOCH)
+        Rendered::of_document(None, outline, b"{}", Timestamp::UNIX_EPOCH)
     };
     cache.store(question, document(&outline(20)), now);
     cache.overview();
 
     for number in 0..5_000 {
-        cache.store(
-            INSIGHTS,
-            rendered_usage(numbered_customer(number), None, 0),
-            now,
-        );
+        cache.store_insights(rendered_usage(numbered_customer(number), None, 0), now);
     }
     cache.overview();
-    let held = cache.look_up(Subject::Partner, question, now);
+    let held = cache.look_up(question, now);
     let emptied = cache.store(question, document(&outline(0)), now);
     let conceded = cache.store(question, document(&outline(0)), now + 60 * SECOND);
     let filled = cache.store(question, document(&outline(20)), now + 61 * SECOND);
@@ -448,10 +436,10 @@ fn undated_answers_are_compared_by_rows() {
     assert_eq!(held.unwrap().rendered.rows(), 20);
     assert_eq!(emptied.change, StoreChange::Suspect(AnomalyKind::Empty));
     assert_eq!(conceded.change, StoreChange::AcceptedAfterRepeat);
-    let held = cache.look_up(Subject::Partner, question, now + 61 * SECOND);
+    let held = cache.look_up(question, now + 61 * SECOND);
     assert_eq!(held.unwrap().rendered.rows(), 20);
     assert!(filled.stored);
-    let of_partner = cache.entries(Subject::Partner, now);
+    let of_partner = cache.entries(None, now);
     assert_eq!(of_partner.len(), 1, "in one place at a time");
 }
 
@@ -459,8 +447,7 @@ fn undated_answers_are_compared_by_rows() {
 fn a_format_rendered_later_adds_to_the_weight() {
     let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    let stored = cache.store(
-        INSIGHTS,
+    let stored = cache.store_insights(
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
         now,
     );

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{error::UpstreamError, refusal::header};
 use crate::{
-    domain::{Subject, UpstreamApi},
+    domain::{CustomerId, UpstreamApi},
     resilience::memory_pool::MemoryShare,
     service::source::{CallIds, CallTrace, SourceCall, SourceErrorKind},
 };
@@ -102,11 +102,11 @@ impl LogicalCall {
     }
 
     pub(super) fn api(&self) -> UpstreamApi {
-        self.call.question.api()
+        self.call.resource.api()
     }
 
-    pub(super) fn subject(&self) -> Subject {
-        self.call.subject
+    pub(super) fn customer(&self) -> Option<CustomerId> {
+        self.call.resource.customer()
     }
 
     pub(super) fn trace(&self) -> &CallTrace {
@@ -165,7 +165,7 @@ impl LogicalCall {
             (@ $level:ident, $message:literal, $outcome:expr $(, $($more:tt)+)?) => {
                 tracing::$level!(
                     api = self.api().as_str(),
-                    customer.id = self.call.subject.customer().map(tracing::field::display),
+                    customer.id = self.customer().map(tracing::field::display),
                     outcome = $outcome,
                     status = self.last.status,
                     attempts = self.attempts,

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     domain::{CustomerId, LicenseUsage, ProcessedDate, UsageRow},
     offload,
-    service::source::{AnswerContent, Question},
+    service::source::AnswerContent,
 };
 
 /// The largest page there is.
@@ -35,13 +35,9 @@ pub(super) async fn fetch(
     attempts: &AttemptRunner,
     base_url: &Url,
     path: &str,
-    customer: CustomerId,
+    (customer, date): (CustomerId, Option<ProcessedDate>),
     call: &mut LogicalCall,
 ) -> Result<AnswerContent, UpstreamError> {
-    let date = match call.call.question {
-        Question::Dated(date) => Some(date),
-        Question::Newest(_) => None,
-    };
     let mut request = PageRequest {
         url: url(&below(base_url, path), customer, date),
         continuation_token: None,

@@ -6,18 +6,7 @@ use super::{
     attempts::AttemptRunner, call::LogicalCall, error::UpstreamError, insights::below,
     paging::PageRequest, wire,
 };
-use crate::{domain::CustomerId, offload, service::source::AnswerContent};
-
-/// Where one is, and whose it is.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum DocumentCall {
-    /// What a customer bought, and how much of it is deployed.
-    Deployment(CustomerId),
-    /// Usage, over all customers.
-    PartnerUsage,
-    /// Deployment, over all customers.
-    PartnerDeployment,
-}
+use crate::{offload, service::source::AnswerContent};
 
 /// Asks, and keeps the body as it came.
 ///
@@ -27,41 +16,21 @@ pub(super) enum DocumentCall {
 pub(super) async fn fetch(
     attempts: &AttemptRunner,
     base_url: &Url,
-    document: DocumentCall,
+    path: &str,
     call: &mut LogicalCall,
 ) -> Result<AnswerContent, UpstreamError> {
     let page = PageRequest {
-        url: below(base_url, &document.path()),
+        url: below(base_url, path),
         continuation_token: None,
     };
     let request_id = call.ids.request_id;
     let answer = attempts.get(call, &page, request_id).await?;
     let body = answer.body.clone();
-    let decode = move || wire::decode_document(&body, document.owner());
+    // Every row is of this customer, where it is about one.
+    let owner = call.customer();
+    let decode = move || wire::decode_document(&body, owner);
     Ok(AnswerContent::Document {
         summary: offload::run_cpu_bound(answer.body.len(), decode).await?,
         body: answer.body,
     })
-}
-
-// === impl Document ===
-
-impl DocumentCall {
-    fn path(self) -> String {
-        match self {
-            Self::Deployment(customer) => {
-                format!("/v1/customers/{customer}/analytics/licenses/deployment")
-            }
-            Self::PartnerUsage => "/v1/analytics/licenses/usage".to_owned(),
-            Self::PartnerDeployment => "/v1/analytics/licenses/deployment".to_owned(),
-        }
-    }
-
-    /// Whom every row is of, where it is one customer.
-    fn owner(self) -> Option<CustomerId> {
-        match self {
-            Self::Deployment(customer) => Some(customer),
-            Self::PartnerUsage | Self::PartnerDeployment => None,
-        }
-    }
 }

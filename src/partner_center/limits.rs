@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     clock::SharedClock,
-    domain::{CustomerId, Subject, UpstreamApi},
+    domain::{CustomerId, UpstreamApi},
     resilience::{
         backoff::Backoff,
         circuit_breaker::{CircuitBreaker, CircuitPermit, CircuitState},
@@ -79,17 +79,17 @@ impl UpstreamLimits {
     /// Until when this call may send nothing since Partner Center throttles it.
     pub(super) fn throttled_until(&self, call: &LogicalCall) -> Option<Instant> {
         let throttle = &self.lane(call.api()).throttle;
-        throttle.until(call.subject(), self.clock.now())
+        throttle.until(call.customer(), self.clock.now())
     }
 
     /// Takes note of a 429 that asked for a pause, and returns when this call may go on.
     pub(super) fn record_throttle(&self, call: &LogicalCall, asked: Option<Duration>) -> Instant {
         let now = self.clock.now();
         let throttle = &self.lane(call.api()).throttle;
-        let (until, scope) = throttle.throttled(call.subject(), now, asked);
+        let (until, scope) = throttle.throttled(call.customer(), now, asked);
         tracing::debug!(
             api = call.api().as_str(),
-            customer.id = call.subject().customer().map(tracing::field::display),
+            customer.id = call.customer().map(tracing::field::display),
             scope = match scope {
                 ThrottleScope::Partner => "partner",
                 ThrottleScope::Customer => "customer",
@@ -102,7 +102,7 @@ impl UpstreamLimits {
 
     /// Takes note of an answer other than 429.
     pub(super) fn record_not_throttled(&self, call: &LogicalCall) {
-        self.lane(call.api()).throttle.admitted(call.subject());
+        self.lane(call.api()).throttle.admitted(call.customer());
     }
 
     /// Whether the circuit would refuse this call at this moment.
@@ -202,9 +202,9 @@ impl UpstreamLimits {
 
 impl FailingScope {
     fn of(call: &LogicalCall) -> Self {
-        match call.subject() {
-            Subject::Customer(customer_id) => Self::Customer(customer_id),
-            Subject::Partner => Self::Partner(call.ids.request_id),
+        match call.customer() {
+            Some(customer_id) => Self::Customer(customer_id),
+            None => Self::Partner(call.ids.request_id),
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn begin_attempt(
 ) -> Option<Arc<TraceSpan>> {
     let of = call.trace().span.as_ref()?;
     let path = page.url.path();
-    let template = match call.subject().customer() {
+    let template = match call.customer() {
         Some(customer) => path.replace(&customer.to_string(), "{customer_id}"),
         None => path.to_owned(),
     };

@@ -22,9 +22,9 @@ use super::{PartnerCenter, UpstreamDeps};
 use crate::{
     clock::ManualClock,
     config::{AuthConfig, ClientAuthConfig, GrantConfig, TokenAudience, UpstreamConfig},
-    domain::{CustomerId, UpstreamApi},
+    domain::{CustomerId, Resource, UpstreamApi},
     jitter::Jitter,
-    service::source::{CallTrace, Question, SourceAnswer, SourceCall, SourceError, UsageSource},
+    service::source::{CallTrace, SourceAnswer, SourceCall, SourceError, UsageSource},
     shutdown::Shutdown,
 };
 
@@ -344,11 +344,10 @@ pub(super) fn customer() -> CustomerId {
 
 pub(super) async fn ask(
     partner_center: &PartnerCenter,
-    question: Question,
+    resource: Resource,
 ) -> Result<SourceAnswer, SourceError> {
     let call = SourceCall {
-        subject: customer().into(),
-        question,
+        resource,
         trace: CallTrace::default(),
         requested_at: partner_center.clock.now(),
     };
@@ -358,13 +357,13 @@ pub(super) async fn ask(
 pub(super) async fn ask_insights(
     partner_center: &PartnerCenter,
 ) -> Result<SourceAnswer, SourceError> {
-    ask(partner_center, Question::Newest(UpstreamApi::Insights)).await
+    ask(partner_center, Resource::InsightsUsage(customer())).await
 }
 
 pub(super) async fn ask_commercial(
     partner_center: &PartnerCenter,
 ) -> Result<SourceAnswer, SourceError> {
-    ask(partner_center, Question::Newest(UpstreamApi::Commercial)).await
+    ask(partner_center, Resource::CommercialUsage(customer(), None)).await
 }
 
 /// A valid answer that fits both calls.

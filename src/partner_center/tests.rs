@@ -1,17 +1,16 @@
 use crate::{
-    domain::{CustomerId, UpstreamApi},
+    domain::{CustomerId, Resource, UpstreamApi},
     partner_center::{
         PartnerCenter, UpstreamDeps, UpstreamStartError,
         test_support::{TestCredentials, TestReply, UpstreamFixture, usage},
     },
-    service::source::{CallTrace, Question, SourceCall, UsageSource},
+    service::source::{CallTrace, SourceCall, UsageSource},
 };
 
 async fn ask_for(partner_center: &PartnerCenter, customer: u32) {
     let customer = format!("00000000-0000-0000-0000-{customer:012}");
     let call = SourceCall {
-        subject: CustomerId::parse(&customer).unwrap().into(),
-        question: Question::Newest(UpstreamApi::Insights),
+        resource: Resource::InsightsUsage(CustomerId::parse(&customer).unwrap()),
         trace: CallTrace::default(),
         requested_at: partner_center.clock.now(),
     };

@@ -8,7 +8,7 @@ use std::{
 use http::{HeaderMap, header::RETRY_AFTER};
 use jiff::Timestamp;
 
-use crate::domain::Subject;
+use crate::domain::CustomerId;
 
 /// A pause that the upstream asks for is never taken for shorter or longer than this.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ pub(super) enum ThrottleScope {
 struct ThrottleState {
     partner: ThrottlePause,
     /// Never more than [`CUSTOMERS`].
-    customers: Vec<(Subject, ThrottlePause)>,
+    customers: Vec<(Option<CustomerId>, ThrottlePause)>,
     /// Nothing was admitted since the last 429.
     unbroken: bool,
 }
@@ -68,7 +68,7 @@ struct ThrottlePause {
 
 impl ThrottleTable {
     /// When the next request for `customer` may be sent; `None` when that is now.
-    pub(super) fn until(&self, customer: Subject, now: Instant) -> Option<Instant> {
+    pub(super) fn until(&self, customer: Option<CustomerId>, now: Instant) -> Option<Instant> {
         let state = self.lock();
         let own = state.customers.iter().find(|(id, _)| *id == customer);
         state
@@ -81,7 +81,7 @@ impl ThrottleTable {
     /// for it may be sent, and who else has to wait until then.
     pub(super) fn throttled(
         &self,
-        customer: Subject,
+        customer: Option<CustomerId>,
         now: Instant,
         asked: Option<Duration>,
     ) -> (Instant, ThrottleScope) {
@@ -98,7 +98,7 @@ impl ThrottleTable {
     /// Takes note of an answer for `customer` that was no 429.
     ///
     /// It ends no pause: it may have been under way before the 429 came.
-    pub(super) fn admitted(&self, customer: Subject) {
+    pub(super) fn admitted(&self, customer: Option<CustomerId>) {
         let mut state = self.lock();
         state.unbroken = false;
         state.partner.in_a_row = 0;
@@ -116,7 +116,7 @@ impl ThrottleTable {
 // === impl State ===
 
 impl ThrottleState {
-    fn scope_of(&self, customer: Subject, now: Instant) -> ThrottleScope {
+    fn scope_of(&self, customer: Option<CustomerId>, now: Instant) -> ThrottleScope {
         let others = self
             .customers
             .iter()
@@ -134,7 +134,12 @@ impl ThrottleState {
     }
 
     /// Prolongs the customer's own pause; those of others that are over are forgotten.
-    fn silence(&mut self, customer: Subject, now: Instant, asked: Option<Duration>) -> Instant {
+    fn silence(
+        &mut self,
+        customer: Option<CustomerId>,
+        now: Instant,
+        asked: Option<Duration>,
+    ) -> Instant {
         let known = self.customers.iter().find(|(id, _)| *id == customer);
         let mut pause = known.map_or_else(ThrottlePause::default, |(_, pause)| *pause);
         let until = pause.prolong(now, asked);
@@ -201,7 +206,6 @@ pub(super) fn retry_after_in(sentence: &str) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::clock::{Clock, SystemClock};
-    use crate::domain::CustomerId;
 
     fn asked(value: &str) -> Option<Duration> {
         let wall = "2026-03-15T12:00:00Z".parse().unwrap();
@@ -249,9 +253,9 @@ mod tests {
         }
     }
 
-    fn customer(index: u128) -> Subject {
+    fn customer(index: u128) -> Option<CustomerId> {
         let id = uuid::Uuid::from_u128(index).to_string();
-        CustomerId::parse(&id).unwrap().into()
+        Some(CustomerId::parse(&id).unwrap())
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{CacheDirective, FetchKey, UsageAnswer, UsageError, UsageService, source::CallTrace};
+use super::{CacheDirective, UsageAnswer, UsageError, UsageService, source::CallTrace};
 use crate::{
-    domain::{Caller, CallerScope, Question, Subject, UpstreamApi},
+    domain::{Caller, CallerScope, Resource},
     offload,
     render::{
         ContentCoding, RenderError, Rendered,
@@ -41,11 +41,7 @@ impl UsageService {
         if !caller.has_scope(CallerScope::UsageRead) {
             return Err(UsageError::not_allowed());
         }
-        let fetch = FetchKey {
-            subject: Subject::Partner,
-            question: Question::Newest(UpstreamApi::Customers),
-        };
-        self.answer_allowed(fetch, directive, caller, trace, now)
+        self.answer_allowed(Resource::Customers, directive, caller, trace, now)
             .await
     }
 

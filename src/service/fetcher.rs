@@ -1,4 +1,4 @@
-//! Asking the source: one call at a time for each thing to fetch, and its failures remembered.
+//! Asking the source: one call at a time for each thing to resource, and its failures remembered.
 
 use std::{
     sync::Arc,
@@ -25,7 +25,7 @@ use crate::{
     },
     clock::SharedClock,
     config::CacheConfig,
-    domain::{Caller, ProcessedDate, Question, Subject, UpstreamApi},
+    domain::{Caller, CustomerId, ProcessedDate, Resource},
     observability::traces::TraceSpan,
     offload,
     render::Rendered,
@@ -42,23 +42,16 @@ const MAX_FORCED_SUBJECTS: u64 = 10_000;
 pub(super) struct Fetcher {
     source: Arc<dyn UsageSource>,
     cache: Arc<UsageCache>,
-    flights: SingleFlight<FetchKey, FetchOutcome, SharedFetch>,
+    flights: SingleFlight<Resource, FetchOutcome, SharedFetch>,
     limiter: Arc<ConcurrencyLimiter>,
-    failures: FailureCache<FetchKey, SourceError>,
-    /// When a caller last had upstream asked for a subject by `no-cache`.
-    forced_refreshes: moka::sync::Cache<Subject, Instant>,
+    failures: FailureCache<Resource, SourceError>,
+    /// When a caller last had upstream asked for a customer by `no-cache`.
+    forced_refreshes: moka::sync::Cache<Option<CustomerId>, Instant>,
     dated_call_limits: DatedCallLimits,
     negative_fresh_for: Duration,
     past_absence_fresh_for: Duration,
     min_refresh_interval: Duration,
     clock: SharedClock,
-}
-
-/// One thing to fetch: what concurrent requests share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct FetchKey {
-    pub(super) subject: Subject,
-    pub(super) question: Question,
 }
 
 /// What became of a fetch; all who waited share it.
@@ -77,8 +70,8 @@ pub(super) struct FetchedAnswer {
 /// The data of a customer's newest date, where upstream's newest is older or has no rows.
 enum NewestFallback<T> {
     Cached(CachedAnswer),
-    /// Of this date, as the dated call sent it.
-    Fetched(ProcessedDate, T),
+    /// As the call for this date returned it.
+    Fetched(Resource, T),
     /// Upstream has nothing of that date any more either.
     Missing,
 }
@@ -100,7 +93,7 @@ pub(super) struct SharedFetch {
 pub(super) type JoinedFetch = Flight<FetchOutcome, SharedFetch>;
 
 /// The call's own part in it.
-type FetchGuard = LeaderGuard<FetchKey, FetchOutcome, SharedFetch>;
+type FetchGuard = LeaderGuard<Resource, FetchOutcome, SharedFetch>;
 
 /// What was found between a request's look-up and its place in a flight.
 pub(super) enum EarlyResult {
@@ -108,15 +101,6 @@ pub(super) enum EarlyResult {
     Failed(Arc<CachedFailure<SourceError>>),
     /// Nothing: no call can be made in time.
     Shed(Arc<CachedFailure<SourceError>>),
-}
-
-// === impl Fetch ===
-
-impl FetchKey {
-    /// Whether it is read page by page, each in a time of its own.
-    fn may_outlast_deadline(self) -> bool {
-        self.question == Question::Newest(UpstreamApi::Customers)
-    }
 }
 
 // === impl Fetches ===
@@ -153,58 +137,58 @@ impl Fetcher {
     }
 
     /// What is held of it, whatever its age.
-    pub(super) fn look_up(&self, fetch: FetchKey, now: Instant) -> Option<CachedAnswer> {
-        self.cache.look_up(fetch.subject, fetch.question, now)
+    pub(super) fn look_up(&self, resource: Resource, now: Instant) -> Option<CachedAnswer> {
+        self.cache.look_up(resource, now)
     }
 
     /// The failure that still answers for it.
     pub(super) fn recent_failure(
         &self,
-        fetch: FetchKey,
+        resource: Resource,
         now: Instant,
     ) -> Option<Arc<CachedFailure<SourceError>>> {
-        self.failures.get(&fetch, now)
+        self.failures.get(&resource, now)
     }
 
     /// Returns whether a caller's `no-cache` has upstream asked again for a date that had no data: an
     /// absence may be remembered for a day.
     pub(super) fn may_retry_absent_date(
         &self,
-        fetch: FetchKey,
+        resource: Resource,
         failure: &CachedFailure<SourceError>,
         now: Instant,
     ) -> bool {
         failure.error.kind.absence() == Some(AbsenceKind::Date)
             && now >= failure.failed_at + self.min_refresh_interval
-            && self.record_forced_refresh(fetch.subject, now)
+            && self.record_forced_refresh(resource.customer(), now)
     }
 
     /// Whether a caller's `no-cache` is honoured: upstream was not asked this too lately, be it in
     /// vain, nor anything else of the subject at a caller's wish. Where it is, it counts as asked.
     pub(super) fn may_force_refresh(
         &self,
-        fetch: FetchKey,
+        resource: Resource,
         held: &CachedAnswer,
         now: Instant,
     ) -> bool {
         let interval = self.min_refresh_interval;
         let failed_lately = || {
             self.failures
-                .get_last(&fetch)
+                .get_last(&resource)
                 .is_some_and(|failure| now < failure.failed_at + interval)
         };
         now.saturating_duration_since(held.checked_at) >= interval
             && !failed_lately()
-            && self.record_forced_refresh(fetch.subject, now)
+            && self.record_forced_refresh(resource.customer(), now)
     }
 
     /// Takes note that upstream is asked for this subject at a caller's wish, unless it was too
     /// lately; of requests that come together, one does.
-    fn record_forced_refresh(&self, subject: Subject, now: Instant) -> bool {
+    fn record_forced_refresh(&self, customer: Option<CustomerId>, now: Instant) -> bool {
         let lately = |last: Instant| now < last + self.min_refresh_interval;
         let noted = self
             .forced_refreshes
-            .entry(subject)
+            .entry(customer)
             .and_compute_with(|last| {
                 if last.is_some_and(|last| lately(last.into_value())) {
                     Op::Nop
@@ -226,7 +210,7 @@ impl Fetcher {
     /// call can be begun in time.
     pub(super) fn join_or_lead(
         self: &Arc<Self>,
-        fetch: FetchKey,
+        resource: Resource,
         caller: &Caller,
         errand: FetchReason,
         trace: CallTrace,
@@ -237,32 +221,32 @@ impl Fetcher {
                 shared.pending.join(caller, now);
             }
         };
-        let leave = || match self.result_since(fetch, now) {
+        let leave = || match self.result_since(resource, now) {
             Some(settled) => Err(settled),
             None => self
-                .acquire_permit(fetch, caller, errand, now)
+                .acquire_permit(resource, caller, errand, now)
                 .map(|pending| SharedFetch {
                     pending,
-                    may_outlast_deadline: fetch.may_outlast_deadline(),
-                    span: spans::start_call_span(&trace, fetch, errand),
+                    may_outlast_deadline: resource == Resource::Customers,
+                    span: spans::start_call_span(&trace, resource, errand),
                 })
                 .map_err(EarlyResult::Shed),
         };
         self.flights
-            .join_or_lead(fetch, join, leave, |ticket, shared| {
+            .join_or_lead(resource, join, leave, |ticket, shared| {
                 let SharedFetch { pending, span, .. } = shared;
                 let trace = CallTrace {
                     span,
                     ..trace.clone()
                 };
-                Arc::clone(self).run_fetch(fetch, trace, pending, ticket)
+                Arc::clone(self).run_fetch(resource, trace, pending, ticket)
             })
     }
 
     /// Wants a place for a call that `caller` causes.
     fn acquire_permit(
         &self,
-        fetch: FetchKey,
+        resource: Resource,
         caller: &Caller,
         errand: FetchReason,
         now: Instant,
@@ -271,7 +255,7 @@ impl Fetcher {
             .limiter
             .enqueue(caller, errand, now)
             .map_err(|overloaded| self.overloaded_failure(overloaded))?;
-        if let Question::Dated(_) = fetch.question
+        if resource.date().is_some()
             && let Err(exhausted) = self.dated_call_limits.acquire(caller, now)
         {
             return Err(self.rate_limited_failure(exhausted));
@@ -302,15 +286,15 @@ impl Fetcher {
         }
     }
 
-    fn result_since(&self, fetch: FetchKey, now: Instant) -> Option<EarlyResult> {
+    fn result_since(&self, resource: Resource, now: Instant) -> Option<EarlyResult> {
         let arrived =
             |held: &CachedAnswer| held.checked_at > now && held.freshness == Freshness::Fresh;
-        self.look_up(fetch, self.clock.now())
+        self.look_up(resource, self.clock.now())
             .filter(arrived)
             .map(EarlyResult::Cached)
             .or_else(|| {
                 self.failures
-                    .failed_since(&fetch, now)
+                    .failed_since(&resource, now)
                     .map(EarlyResult::Failed)
             })
     }
@@ -319,9 +303,9 @@ impl Fetcher {
     /// failures.
     pub(super) fn purge(&self, scope: PurgeScope) {
         // A call for the newest date may bring any date.
-        let covers = |fetch: &FetchKey| match fetch.question {
-            Question::Dated(date) => scope.covers(fetch.subject, Some(date)),
-            Question::Newest(_) => scope.covers_subject(fetch.subject),
+        let covers = |resource: &Resource| match resource.date() {
+            date @ Some(_) => scope.covers(resource.customer(), date),
+            None => scope.covers_customer(resource.customer()),
         };
         self.flights.detach(covers);
         self.failures.remove_if(covers);
@@ -420,7 +404,7 @@ impl Fetcher {
     /// has ended.
     async fn run_fetch(
         self: Arc<Self>,
-        fetch: FetchKey,
+        resource: Resource,
         trace: CallTrace,
         pending: Arc<PendingCall>,
         ticket: FetchGuard,
@@ -436,17 +420,16 @@ impl Fetcher {
         };
         let span = trace.span.clone();
         let call = SourceCall {
-            subject: fetch.subject,
-            question: fetch.question,
+            resource,
             trace,
             requested_at: asked_at,
         };
-        let fetched = self.fetch_with_fallback(fetch, call).await;
+        let fetched = self.fetch_with_fallback(resource, call).await;
         spans::end_call_span(span.as_deref(), fetched.as_ref().map(|(answer, _)| answer));
         let prepared = match fetched {
             Ok(fetched) => {
                 let ids = fetched.0.call_ids;
-                self.render_all(fetch.subject, fetched)
+                self.render_all(resource.customer(), fetched)
                     .await
                     .map(|prepared| (prepared, ids))
             }
@@ -455,8 +438,8 @@ impl Fetcher {
         // Not before, or answers that wait to be rendered would take memory without end.
         drop(permit);
         match prepared {
-            Ok((prepared, ids)) => Ok(self.store_answer(fetch, prepared, ids, ticket)),
-            Err(error) => self.store_failure(fetch, error, ticket),
+            Ok((prepared, ids)) => Ok(self.store_answer(resource, prepared, ids, ticket)),
+            Err(error) => self.store_failure(resource, error, ticket),
         }
     }
 
@@ -465,23 +448,21 @@ impl Fetcher {
     /// date answers that is cached for its own sake.
     async fn fetch_with_fallback(
         &self,
-        fetch: FetchKey,
+        resource: Resource,
         call: SourceCall,
     ) -> Result<WithFallback<SourceAnswer>, SourceError> {
         let answer = self.source.fetch(call.clone()).await?;
         let date = answer.content.processed_date();
-        let Some(newest) = self
-            .cache
-            .evicted_newest_date(fetch.subject, fetch.question, date)
-        else {
+        let evicted = self.cache.evicted_newest_date(resource, date);
+        let Some((customer, newest)) = resource.customer().zip(evicted) else {
             return Ok((answer, None));
         };
-        let question = Question::Dated(newest);
-        let known = match self.source.fetch(SourceCall { question, ..call }).await {
-            Ok(fetched) => NewestFallback::Fetched(newest, fetched),
+        let resource = Resource::dated_usage(customer, newest);
+        let known = match self.source.fetch(SourceCall { resource, ..call }).await {
+            Ok(fetched) => NewestFallback::Fetched(resource, fetched),
             Err(error) => {
                 let now = self.clock.now();
-                match self.cache.look_up(fetch.subject, question, now) {
+                match self.cache.look_up(resource, now) {
                     Some(held) => NewestFallback::Cached(held),
                     None if date.is_none() && error.kind.absence() == Some(AbsenceKind::Date) => {
                         NewestFallback::Missing
@@ -495,16 +476,16 @@ impl Fetcher {
 
     async fn render_all(
         &self,
-        subject: Subject,
+        customer: Option<CustomerId>,
         (answer, known): WithFallback<SourceAnswer>,
     ) -> Result<WithFallback<Rendered>, SourceError> {
-        let answer = self.render_content(subject, answer).await?;
+        let answer = self.render_content(customer, answer).await?;
         let known = match known {
             None => None,
             Some(NewestFallback::Cached(held)) => Some(NewestFallback::Cached(held)),
-            Some(NewestFallback::Fetched(date, fetched)) => {
-                let prepared = self.render_content(subject, fetched).await?;
-                Some(NewestFallback::Fetched(date, prepared))
+            Some(NewestFallback::Fetched(dated, fetched)) => {
+                let prepared = self.render_content(customer, fetched).await?;
+                Some(NewestFallback::Fetched(dated, prepared))
             }
             Some(NewestFallback::Missing) => Some(NewestFallback::Missing),
         };
@@ -513,7 +494,7 @@ impl Fetcher {
 
     async fn render_content(
         &self,
-        subject: Subject,
+        customer: Option<CustomerId>,
         fetched: SourceAnswer,
     ) -> Result<Rendered, SourceError> {
         /// About what a row takes, rendered.
@@ -555,7 +536,7 @@ impl Fetcher {
             AnswerContent::Document {
                 summary: outline,
                 body,
-            } => Ok(Rendered::of_document(subject, &outline, &body, seen_at)),
+            } => Ok(Rendered::of_document(customer, &outline, &body, seen_at)),
         };
         let rendered = offload::run_cpu_bound(bytes, render).await;
         drop(fetched.memory);
@@ -570,7 +551,7 @@ impl Fetcher {
 
     fn store_answer(
         &self,
-        fetch: FetchKey,
+        resource: Resource,
         brought: WithFallback<Rendered>,
         ids: CallIds,
         ticket: FetchGuard,
@@ -578,23 +559,22 @@ impl Fetcher {
         let now = self.clock.now();
         let rows = brought.0.rows();
         let landed = ticket.complete(brought, |(answer, known)| {
-            self.failures.remove(&fetch);
+            self.failures.remove(&resource);
             let known = match known {
-                None => return self.cache.store(fetch.question, answer, now),
+                None => return self.cache.store(resource, answer, now),
                 Some(NewestFallback::Missing) => {
-                    return self.cache.store_without_rows(fetch.question, answer, now);
+                    return self.cache.store_without_rows(resource, answer, now);
                 }
                 Some(NewestFallback::Cached(held)) => held,
-                Some(NewestFallback::Fetched(date, prepared)) => {
-                    let question = Question::Dated(date);
-                    self.cache.store(question, prepared, now).answer
+                Some(NewestFallback::Fetched(dated, prepared)) => {
+                    self.cache.store(dated, prepared, now).answer
                 }
             };
-            self.cache.store_older(fetch.question, answer, &known, now)
+            self.cache.store_older(resource, answer, &known, now)
         });
         let (held, stored) = match landed {
             Ok(stored) => {
-                log_anomaly(fetch, rows, &stored);
+                log_anomaly(resource, rows, &stored);
                 (stored.answer, stored.stored)
             }
             // A purge overtook the call: its answer serves who waited, and nobody after.
@@ -618,7 +598,7 @@ impl Fetcher {
     /// doubted, and the failure is remembered.
     fn store_failure(
         &self,
-        fetch: FetchKey,
+        resource: Resource,
         error: SourceError,
         ticket: FetchGuard,
     ) -> FetchOutcome {
@@ -627,20 +607,18 @@ impl Fetcher {
         let landed = ticket.complete(error, |error| {
             let absence = kind.absence();
             if let Some(absence) = absence
-                && let Some(stored) =
-                    self.cache
-                        .store_absence(fetch.subject, fetch.question, absence, now)
+                && let Some(stored) = self.cache.store_absence(resource, absence, now)
             {
-                self.failures.remove(&fetch);
+                self.failures.remove(&resource);
                 return Ok((stored, error));
             }
             let failures = &self.failures;
             Err(
-                if absence == Some(AbsenceKind::Date) && self.is_before_newest(fetch) {
+                if absence == Some(AbsenceKind::Date) && self.is_before_newest(resource) {
                     let remember_for = |_| self.past_absence_fresh_for;
                     failures.record(
                         CachedFailureKind::PastAbsence,
-                        fetch,
+                        resource,
                         error,
                         now,
                         remember_for,
@@ -651,13 +629,13 @@ impl Fetcher {
                         None => CachedFailureKind::Fault,
                     };
                     let remember_for = |streak| self.failure_lifetime(kind, streak);
-                    failures.record(remembered, fetch, error, now, remember_for)
+                    failures.record(remembered, resource, error, now, remember_for)
                 },
             )
         });
         match landed {
             Ok(Ok((doubted, error))) => {
-                log_anomaly(fetch, 0, &doubted);
+                log_anomaly(resource, 0, &doubted);
                 Ok(FetchedAnswer {
                     cached: doubted.answer,
                     stored: false,
@@ -676,14 +654,10 @@ impl Fetcher {
 
     /// Returns whether it asks for a date older than the customer's newest: such a date gets no new
     /// data.
-    fn is_before_newest(&self, fetch: FetchKey) -> bool {
-        match fetch.question {
-            Question::Dated(date) => self
-                .cache
-                .newest_known_date(fetch.subject)
-                .is_some_and(|newest| date < newest),
-            Question::Newest(_) => false,
-        }
+    fn is_before_newest(&self, resource: Resource) -> bool {
+        let newest = |customer| self.cache.newest_known_date(customer);
+        let dates = resource.date().zip(resource.customer().and_then(newest));
+        dates.is_some_and(|(date, newest)| date < newest)
     }
 
     /// How long a failure answers for its fetch.
@@ -739,12 +713,12 @@ fn suspect_error(
 }
 
 /// Tells a person that data is withheld, and when it no longer is.
-fn log_anomaly(fetch: FetchKey, rows: usize, stored: &StoreResult) {
+fn log_anomaly(resource: Resource, rows: usize, stored: &StoreResult) {
     let held = &stored.answer.rendered;
     match stored.change {
         StoreChange::Suspect(suspicion) => tracing::warn!(
-            api = fetch.question.api().as_str(),
-            customer.id = fetch.subject.customer().map(tracing::field::display),
+            api = resource.api().as_str(),
+            customer.id = resource.customer().map(tracing::field::display),
             reason = suspicion.as_str(),
             upstream.rows = rows,
             held.rows = held.rows(),
@@ -753,8 +727,8 @@ fn log_anomaly(fetch: FetchKey, rows: usize, stored: &StoreResult) {
             "upstream's answer is doubted: what is held is served in its place"
         ),
         StoreChange::AcceptedAfterRepeat => tracing::warn!(
-            api = fetch.question.api().as_str(),
-            customer.id = fetch.subject.customer().map(tracing::field::display),
+            api = resource.api().as_str(),
+            customer.id = resource.customer().map(tracing::field::display),
             upstream.rows = rows,
             "upstream has told the same again, so the answer that was doubted is taken"
         ),

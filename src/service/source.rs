@@ -15,10 +15,9 @@ use bytes::Bytes;
 use http::HeaderValue;
 use uuid::Uuid;
 
-pub use crate::domain::Question;
 use crate::{
     cache::AbsenceKind,
-    domain::{CustomerList, DocumentSummary, LicenseUsage, ProcessedDate, Subject},
+    domain::{CustomerList, DocumentSummary, LicenseUsage, ProcessedDate, Resource},
     observability::traces::TraceSpan,
     resilience::memory_pool::MemoryShare,
 };
@@ -44,10 +43,8 @@ pub type FetchFuture<'a> =
 /// One logical call.
 #[derive(Clone, Debug)]
 pub struct SourceCall {
-    /// Whose data is asked for.
-    pub subject: Subject,
-    /// For which date, and of which call.
-    pub question: Question,
+    /// The data to ask for.
+    pub resource: Resource,
     /// What the caller brought to trace the call by.
     pub trace: CallTrace,
     /// When it was asked for: its deadline counts from then, waiting for its turn included.

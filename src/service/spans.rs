@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::{
     concurrency_limiter::FetchReason,
-    fetcher::{FetchKey, SharedFetch},
+    fetcher::SharedFetch,
     source::{CallTrace, SourceAnswer, SourceError},
 };
 use crate::{
     cache::ForwardReason,
-    domain::Question,
+    domain::Resource,
     observability::traces::{KeyValue, SpanKind, TraceSpan, semconv},
 };
 
@@ -39,7 +39,7 @@ pub(super) fn link_to_call(span: Option<&TraceSpan>, shared: &SharedFetch) {
 /// outlives the request that caused it, is a trace of its own.
 pub(super) fn start_call_span(
     trace: &CallTrace,
-    fetch: FetchKey,
+    resource: Resource,
     errand: FetchReason,
 ) -> Option<Arc<TraceSpan>> {
     let of = trace.span.as_ref()?;
@@ -48,11 +48,11 @@ pub(super) fn start_call_span(
         FetchReason::Refresh => of.start_linked_root(SpanKind::Internal, "upstream call"),
     };
     if span.is_recording() {
-        if let Some(customer) = fetch.subject.customer() {
+        if let Some(customer) = resource.customer() {
             span.set_attribute(semconv::CUSTOMER_ID, customer.to_string());
         }
-        span.set_attribute(semconv::UPSTREAM_API, fetch.question.api().as_str());
-        if let Question::Dated(date) = fetch.question {
+        span.set_attribute(semconv::UPSTREAM_API, resource.api().as_str());
+        if let Some(date) = resource.date() {
             span.set_attribute(semconv::URL_QUERY, format!("processedDate={date}"));
         }
     }

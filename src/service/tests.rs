@@ -105,7 +105,7 @@ impl UsageSource for ScriptedSource {
                 .unwrap()
                 .pop_front()
                 .expect("a further answer");
-            *self.last_customer.lock().unwrap() = call.subject.customer();
+            *self.last_customer.lock().unwrap() = call.resource.customer();
             *self.last_requested_at.lock().unwrap() = Some(call.requested_at);
             self.call_count.fetch_add(1, Ordering::SeqCst);
             self.call_arrived.notify_waiters();
@@ -117,7 +117,7 @@ impl UsageSource for ScriptedSource {
             match step {
                 SourceStep::Seats(seats) => Ok(SourceAnswer {
                     content: AnswerContent::Usage {
-                        usage: usage_with_seats(customer_of(&call), call.question, seats),
+                        usage: usage_with_seats(call.resource, seats),
                         native: Some("{}".into()),
                     },
                     call_ids: ids,
@@ -150,13 +150,13 @@ impl UsageSource for ScriptedSource {
 }
 
 fn customer_of(call: &SourceCall) -> CustomerId {
-    call.subject.customer().unwrap()
+    call.resource.customer().unwrap()
 }
 
-fn usage_with_seats(customer_id: CustomerId, question: Question, seats: u64) -> LicenseUsage {
-    let processed = match question {
-        Question::Dated(date) => format!("{date}T00:00:00Z"),
-        Question::Newest(_) => "2026-11-19T00:00:00Z".to_owned(),
+fn usage_with_seats(resource: Resource, seats: u64) -> LicenseUsage {
+    let processed = match resource.date() {
+        Some(date) => format!("{date}T00:00:00Z"),
+        None => "2026-11-19T00:00:00Z".to_owned(),
     };
     let row = UsageRow {
         product_name: "PLAN".into(),
@@ -164,7 +164,7 @@ fn usage_with_seats(customer_id: CustomerId, question: Question, seats: u64) -> 
         processed_at: ProcessedAt(processed.parse().unwrap()),
         ..samples::row()
     };
-    LicenseUsage::new(customer_id, None, vec![row]).unwrap()
+    LicenseUsage::new(resource.customer().unwrap(), None, vec![row]).unwrap()
 }
 
 struct ServiceFixture {

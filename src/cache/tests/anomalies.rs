@@ -22,7 +22,7 @@ impl AnomalyFixture {
     /// Upstream tells this, so many seconds after the start.
     fn store_at(&self, second: u32, told: Rendered) -> StoreResult {
         self.cache
-            .store(INSIGHTS, told, self.start + second * SECOND)
+            .store_insights(told, self.start + second * SECOND)
     }
 
     fn look_up_at(&self, second: u32) -> CachedAnswer {
@@ -196,11 +196,8 @@ fn an_older_date_is_never_accepted_however_often_it_is_repeated() {
 fn an_older_date_with_rows_is_stored_for_dated_requests() {
     let holding = AnomalyFixture::new();
     let older = |held| {
-        let question = Question::Dated(parse_date("2026-11-18"));
-        let held: Option<CachedAnswer> =
-            holding
-                .cache
-                .look_up(numbered_customer(1).into(), question, held);
+        let question = dated_usage(1, "2026-11-18");
+        let held: Option<CachedAnswer> = holding.cache.look_up(question, held);
         held.map(|held| held.rendered.rows())
     };
 
@@ -222,13 +219,9 @@ fn an_older_date_with_rows_is_stored_for_dated_requests() {
 fn a_suspect_answer_to_a_dated_request_is_fetched_again() {
     let cache = new_cache(1 << 20);
     let start = SystemClock.now();
-    let dated = Question::Dated(parse_date("2026-11-19"));
+    let dated = dated_usage(1, "2026-11-19");
     let tell = |second: u32, told| cache.store(dated, told, start + second * SECOND);
-    let at = |second: u32| {
-        cache
-            .look_up(numbered_customer(1).into(), dated, start + second * SECOND)
-            .unwrap()
-    };
+    let at = |second: u32| cache.look_up(dated, start + second * SECOND).unwrap();
     tell(0, rendered_rows("2026-11-19", 0..20, 5));
 
     let first = tell(70, rendered_rows("2026-11-19", 0..2, 5));

@@ -122,8 +122,7 @@ impl AttemptRunner {
             self.tokens.mark_rejected(RejectedToken {
                 generation: token.generation,
                 action: refused.sentence(),
-                subject: call.subject(),
-                question: call.call.question,
+                resource: call.call.resource,
                 may_need_renewal: matches!(refused, RefusalMeaning::AccessDenied(_)),
             });
         }
@@ -132,7 +131,7 @@ impl AttemptRunner {
     /// Takes note that a call was let through to its data.
     pub(super) fn accept(&self, api: UpstreamApi) {
         self.tokens
-            .record_accepted(|disowned| api == self.source || api == disowned.question.api());
+            .record_accepted(|disowned| api == self.source || api == disowned.resource.api());
         self.multi_factor.is_accepted();
     }
 }

@@ -5,14 +5,14 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::{
-    domain::{LicenseUsage, ProcessedDate, UpstreamApi},
+    domain::{LicenseUsage, ProcessedDate, Resource},
     jitter::Jitter,
     partner_center::test_support::{
         CUSTOMER, TestCredentials, TestReply, UpstreamFixture, ask, ask_commercial, ask_insights,
         customer, ok, usage,
     },
     service::source::{
-        AnswerContent, CallTrace, Question, SourceAnswer, SourceCall, SourceErrorKind, UsageSource,
+        AnswerContent, CallTrace, SourceAnswer, SourceCall, SourceErrorKind, UsageSource,
     },
 };
 
@@ -44,8 +44,7 @@ async fn every_request_says_who_asks_and_how_to_trace_it() {
     let partner_center = fixture.start();
 
     let fetched = partner_center.fetch(SourceCall {
-        subject: customer().into(),
-        question: Question::Newest(UpstreamApi::Insights),
+        resource: Resource::InsightsUsage(customer()),
         trace: CallTrace {
             correlation_id: Some(correlation_id),
             traceparent: Some(traceparent.parse().unwrap()),
@@ -306,7 +305,9 @@ async fn all_pages_are_one_answer() {
     let fixture = fixture([first, second].map(|page| TestReply::json(200, &page))).await;
     let date = ProcessedDate::parse("2017-03-09").unwrap();
 
-    let fetched = ask(&fixture.start(), Question::Dated(date)).await.unwrap();
+    let fetched = ask(&fixture.start(), Resource::dated_usage(customer(), date))
+        .await
+        .unwrap();
 
     let (snapshot, native) = usage_of(&fetched);
     assert_eq!(snapshot.rows().len(), 2);

@@ -8,9 +8,7 @@ use std::{
 use http::HeaderValue;
 
 use crate::{
-    domain::{Question, Subject},
-    partner_center::metrics::ErrorClass,
-    service::source::SourceErrorKind,
+    domain::Resource, partner_center::metrics::ErrorClass, service::source::SourceErrorKind,
 };
 
 /// Whether calls can be made, as far as credentials go.
@@ -111,10 +109,8 @@ pub(in crate::partner_center) struct RejectedToken {
     pub(in crate::partner_center) generation: u64,
     /// What a person must do.
     pub(in crate::partner_center) action: &'static str,
-    /// Whose data was asked for.
-    pub(in crate::partner_center) subject: Subject,
-    /// What was asked.
-    pub(in crate::partner_center) question: Question,
+    /// The data that was asked for.
+    pub(in crate::partner_center) resource: Resource,
     /// What a person does about it may count for a newer token only.
     pub(in crate::partner_center) may_need_renewal: bool,
 }
