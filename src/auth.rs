@@ -12,5 +12,5 @@ mod token_authenticator;
 pub use self::{
     caller_set::{CallerIdentity, CallerSet, RateLimit},
     callers_file::{CallersFile, CallersMetrics, check_callers_file},
-    token_authenticator::{TokenAuthError, TokenAuthenticator},
+    token_authenticator::TokenAuthenticator,
 };

@@ -34,7 +34,7 @@ pub type SharedClock = Arc<dyn Clock>;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
-/// A clock for tests, which stands still until it is moved.
+/// A clock for tests, which stands still until it is moved. Waits that last too long panic.
 #[derive(Debug)]
 pub struct ManualClock {
     started: Instant,
@@ -43,6 +43,9 @@ pub struct ManualClock {
     /// The deadline of each sleeper.
     sleep_deadlines: watch::Sender<Vec<Instant>>,
 }
+
+/// The longest wait of a test for a sleeper, in real time.
+const MAX_TEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Counts a sleeper until it is dropped.
 struct SleepGuard<'a> {
@@ -104,14 +107,11 @@ impl ManualClock {
         self.advance(by);
     }
 
+    #[expect(clippy::expect_used, reason = "a test that waits in vain must fail")]
     async fn wait_for_sleepers(&self, enough: impl FnMut(&Vec<Instant>) -> bool) {
-        // The sender lives in `self`: waiting cannot fail.
-        let _enough = self
-            .sleep_deadlines
-            .subscribe()
-            .wait_for(enough)
-            .await
-            .is_ok();
+        let mut deadlines = self.sleep_deadlines.subscribe();
+        let waiting = tokio::time::timeout(MAX_TEST_WAIT, deadlines.wait_for(enough)).await;
+        let _slept = waiting.expect("a sleeper with this deadline").is_ok();
     }
 }
 

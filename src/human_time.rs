@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A duration in its largest unit that loses little, rounded down: `56 s`, `14 min`, `3 h`,
+/// Formats a duration in the largest suitable unit, rounded down: `56 s`, `14 min`, `3 h`,
 /// `8 days`, `2 years`.
 pub(crate) fn format_duration(duration: Duration) -> String {
     const MINUTE: u64 = 60;
@@ -21,7 +21,7 @@ pub(crate) fn format_duration(duration: Duration) -> String {
     format!("{count} {unit}")
 }
 
-/// How long ago something of this age was: `just now` or `14 min ago`.
+/// Formats an age: `just now` or `14 min ago`.
 pub(crate) fn format_age(age: Duration) -> String {
     if age < Duration::from_secs(5) {
         "just now".to_owned()

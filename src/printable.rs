@@ -1,6 +1,6 @@
 //! Text of somebody else's, made fit for a log line or a message.
 
-/// One line of at most `longest` characters, without control characters; `…` shows a cut.
+/// Returns one line of at most `longest` characters without control characters; `…` marks a cut.
 pub fn to_printable_line(text: &str, longest: usize) -> String {
     let mut line: String = text
         .chars()

@@ -105,6 +105,8 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock};
 
+    const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
+
     #[tokio::test]
     async fn only_changed_content_is_reported() {
         let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
@@ -119,7 +121,8 @@ mod tests {
             fs::write(&file, "other").unwrap();
             clock.advance(POLL_INTERVAL);
         };
-        tokio::join!(watch.changed(), meanwhile);
+        let both = async { tokio::join!(watch.changed(), meanwhile) };
+        tokio::time::timeout(WAIT_TIMEOUT, both).await.unwrap();
 
         assert_eq!(clock.now(), started + 2 * POLL_INTERVAL);
     }
@@ -132,6 +135,7 @@ mod tests {
 
         reload.trigger();
 
-        watch.changed().await;
+        let changed = tokio::time::timeout(WAIT_TIMEOUT, watch.changed());
+        changed.await.unwrap();
     }
 }

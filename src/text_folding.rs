@@ -2,7 +2,7 @@
 
 use icu_normalizer::DecomposingNormalizerBorrowed;
 
-/// The text in lower case and without accents: `Łódź` and `lodz` are the same.
+/// Returns the text in lower case and without accents: `Łódź` becomes `lodz`.
 pub(crate) fn fold_case_and_accents(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     let decomposed = DecomposingNormalizerBorrowed::new_nfkd().normalize_iter(text.chars());
@@ -16,12 +16,12 @@ pub(crate) fn fold_case_and_accents(text: &str) -> String {
     folded
 }
 
-/// Whether it is one of Unicode's "Combining Diacritical Marks".
+/// Checks for Unicode's "Combining Diacritical Marks".
 fn is_accent(character: char) -> bool {
     matches!(character, '\u{300}'..='\u{36f}')
 }
 
-/// Letters whose stroke or ligature Unicode does not decompose.
+/// Replaces letters whose stroke or ligature Unicode does not decompose.
 fn fold_letter(letter: char) -> Option<&'static str> {
     Some(match letter {
         'æ' => "ae",

@@ -11,6 +11,7 @@ use axum::{
     response::Response,
 };
 use prometheus::{IntCounterVec, Registry, register_int_counter_vec_with_registry};
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::{
     access_key::{self, AuthSchemes, KeyHash},
@@ -50,8 +51,9 @@ pub(super) struct AdminOperator {
     pub(super) credential: Option<Arc<str>>,
 }
 
-/// The reason for which a request is rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The reason for which a request is rejected; converts into the value of the `reason` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 enum AdminAuthError {
     /// The request has no key.
     Missing,
@@ -76,12 +78,8 @@ impl AdminAuth {
             &["reason"],
             registry
         )?;
-        for error in [
-            AdminAuthError::Missing,
-            AdminAuthError::Malformed,
-            AdminAuthError::Unknown,
-        ] {
-            failures.with_label_values(&[error.as_str()]);
+        for error in AdminAuthError::VARIANTS {
+            failures.with_label_values(&[error.into_str()]);
         }
         let inner = AdminAuthInner {
             keys: config.key_hashes.iter().map(AdminKey::new).collect(),
@@ -137,7 +135,7 @@ pub(super) async fn authenticate_request(
     let peer = peer.map(|peer| peer.address.ip());
     let credential = if access.requires_key(path) {
         let credential = access.authenticate(&request).map_err(|error| {
-            let reason = error.as_str();
+            let reason = error.into_str();
             access.inner.failures.with_label_values(&[reason]).inc();
             tracing::info!(
                 path = &*excerpt(path),
@@ -174,15 +172,6 @@ impl AdminKey {
 // === impl AdminAuthError ===
 
 impl AdminAuthError {
-    /// Returns the value of the `reason` label.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Malformed => "malformed",
-            Self::Unknown => "unknown",
-        }
-    }
-
     /// Returns the problem for the client, with the challenge of RFC 6750 §3.
     fn problem(self) -> Problem {
         let (detail, challenge) = match self {

@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use strum::{EnumMessage as _, VariantArray as _};
 
 use super::{route::Route, schema::Anonymous};
 use crate::{
     access_key::{self, AuthSchemes, CredentialError},
     auth::{
-        CallerIdentity, CallersFile, TokenAuthError, TokenAuthenticator,
-        jwt::{TokenRejection, VerifyError},
+        CallerIdentity, CallersFile, TokenAuthenticator,
+        jwt::{TokenAuthError, TokenRejection},
     },
     clock::retry_after_seconds,
     domain::Caller,
@@ -126,19 +127,19 @@ impl AuthenticationError {
         ];
         plain
             .into_iter()
-            .chain(TokenRejection::ALL.map(Self::Token))
+            .chain(TokenRejection::VARIANTS.iter().copied().map(Self::Token))
             .map(Self::reason)
     }
 
     /// The value of the `reason` label.
-    pub(super) const fn reason(self) -> &'static str {
+    pub(super) fn reason(self) -> &'static str {
         match self {
             Self::MissingCredential => "no-credential",
             Self::Malformed => "malformed",
             Self::ConflictingCredentials => "several",
             Self::UnknownKey => "unknown-key",
             Self::UnknownCertificate => "unknown-certificate",
-            Self::Token(rejection) => rejection.as_str(),
+            Self::Token(rejection) => rejection.into(),
             Self::UnknownSubject => "unknown-subject",
             Self::IssuerUnavailable { .. } => "issuer-unavailable",
         }
@@ -184,7 +185,7 @@ impl AuthenticationError {
                 BARE,
                 "the client certificate is that of no caller, and no other credential was sent",
             ),
-            Self::Token(rejection) => (REFUSED, rejection.description()),
+            Self::Token(rejection) => (REFUSED, rejection.get_message().unwrap_or_default()),
             Self::UnknownSubject => (REFUSED, "the token is that of no caller"),
             Self::IssuerUnavailable { retry_after } => {
                 return Problem::new(
@@ -212,8 +213,8 @@ impl AuthenticationError {
 impl From<TokenAuthError> for AuthenticationError {
     fn from(refused: TokenAuthError) -> Self {
         match refused {
-            TokenAuthError::Invalid(VerifyError::Rejected(rejection)) => Self::Token(rejection),
-            TokenAuthError::Invalid(VerifyError::IssuerUnavailable { retry_after }) => {
+            TokenAuthError::Rejected(rejection) => Self::Token(rejection),
+            TokenAuthError::IssuerUnavailable { retry_after } => {
                 Self::IssuerUnavailable { retry_after }
             }
             TokenAuthError::UnknownSubject => Self::UnknownSubject,

@@ -30,7 +30,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::{
     claims::VerifiedToken,
-    rejection::{TokenRejection, VerifyError},
+    rejection::{TokenAuthError, TokenRejection},
 };
 use self::{
     header::TokenHeader,
@@ -134,12 +134,12 @@ impl JwtVerifier {
     ///
     /// # Errors
     ///
-    /// [`VerifyError`] tells an invalid token from an issuer that is unavailable.
+    /// [`TokenAuthError::Rejected`] and [`TokenAuthError::IssuerUnavailable`].
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing: keys are fetched in a task of their own.
-    pub async fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, VerifyError> {
+    pub async fn verify(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenAuthError> {
         let inner = &*self.inner;
         let digest = Sha256::digest(token).into();
         if let Some(verified) = inner.cached(&digest) {

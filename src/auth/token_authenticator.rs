@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     caller_set::CallerIdentity,
     callers_file::CallersFile,
-    jwt::{JwtVerifier, TokenRejection, VerifiedToken, VerifyError},
+    jwt::{JwtVerifier, TokenAuthError, TokenRejection, VerifiedToken},
 };
 use crate::{
     domain::{Caller, CallerScope, CustomerAccess},
@@ -23,15 +23,6 @@ pub struct TokenAuthenticator {
     verifier: JwtVerifier,
     /// Budgets of the subjects that are not in the callers file, by caller name.
     unsent: moka::sync::Cache<Arc<str>, Arc<ByteBudget>>,
-}
-
-/// A token that identifies no caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenAuthError {
-    /// The token is invalid, or cannot be checked.
-    Invalid(VerifyError),
-    /// The token is valid, but its subject is not a caller.
-    UnknownSubject,
 }
 
 // === impl TokenAuthenticator ===
@@ -67,9 +58,11 @@ impl TokenAuthenticator {
         token: &[u8],
         callers: Option<&CallersFile>,
     ) -> Result<Arc<CallerIdentity>, TokenAuthError> {
-        let verified = self.verify(token).await.inspect_err(|error| {
-            if let TokenAuthError::Invalid(VerifyError::Rejected(rejection)) = error {
-                tracing::debug!(reason = rejection.as_str(), "rejected a token");
+        let token = str::from_utf8(token).map_err(|_| TokenRejection::Malformed)?;
+        let verified = self.verifier.verify(token).await.inspect_err(|error| {
+            if let TokenAuthError::Rejected(rejection) = error {
+                let reason: &str = rejection.into();
+                tracing::debug!(reason, "rejected a token");
             }
         })?;
         let live = callers.map(CallersFile::current);
@@ -88,11 +81,6 @@ impl TokenAuthenticator {
             );
             TokenAuthError::UnknownSubject
         })
-    }
-
-    async fn verify(&self, token: &[u8]) -> Result<Arc<VerifiedToken>, TokenAuthError> {
-        let token = str::from_utf8(token).map_err(|_| TokenRejection::Malformed)?;
-        Ok(self.verifier.verify(token).await?)
     }
 
     /// Returns the identity that the token alone grants.
@@ -127,18 +115,4 @@ fn restricted_by_token(named: &Arc<CallerIdentity>, token: &VerifiedToken) -> Ar
         caller,
         named.rate_limit().cloned(),
     ))
-}
-
-// === impl TokenAuthError ===
-
-impl From<VerifyError> for TokenAuthError {
-    fn from(error: VerifyError) -> Self {
-        Self::Invalid(error)
-    }
-}
-
-impl From<TokenRejection> for TokenAuthError {
-    fn from(rejection: TokenRejection) -> Self {
-        Self::Invalid(rejection.into())
-    }
 }

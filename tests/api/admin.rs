@@ -1,4 +1,4 @@
-//! The admin listener: what is held, wrong parameters, and its distance from the API.
+//! The admin listener: the cache, wrong parameters, and its separation from the API.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn neither_listener_has_the_paths_of_the_other() {
 }
 
 #[tokio::test]
-async fn the_cache_as_a_whole_is_shown() {
+async fn the_overview_of_the_cache_is_shown() {
     let app = TestApp::start().await;
 
     let empty = app.admin_get("/cache").await.json();
@@ -63,7 +63,7 @@ async fn the_cache_as_a_whole_is_shown() {
 }
 
 #[tokio::test]
-async fn what_is_held_of_a_customer_is_shown_with_its_age_and_next_refresh() {
+async fn entries_of_a_customer_are_shown_with_age_and_next_refresh() {
     let app = TestApp::start().await;
     let path = format!("/cache?customer={}", customer(0));
     app.usage(customer(0)).await;
@@ -107,7 +107,7 @@ async fn what_is_held_of_a_customer_is_shown_with_its_age_and_next_refresh() {
 }
 
 #[tokio::test]
-async fn of_a_customer_that_nobody_asked_for_nothing_is_held() {
+async fn a_customer_that_was_never_requested_has_no_entries() {
     let app = TestApp::start().await;
     let nobody = Uuid::from_u128(7);
 
@@ -121,7 +121,7 @@ async fn of_a_customer_that_nobody_asked_for_nothing_is_held() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_query_is_said_and_nothing_is_purged() {
+async fn a_bad_query_gets_400_and_purges_nothing() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
     let twice = format!("customer={0}&customer={0}", customer(0));
@@ -179,7 +179,7 @@ async fn what_is_wrong_with_a_query_is_said_and_nothing_is_purged() {
 }
 
 #[tokio::test]
-async fn another_method_is_told_which_is_allowed() {
+async fn other_methods_get_405_with_the_allowed_ones() {
     let app = TestApp::start().await;
 
     for (reply, allow) in [

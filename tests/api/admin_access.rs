@@ -1,4 +1,4 @@
-//! Who may use the admin listener: anyone where it has no keys, else whoever has one of them.
+//! Access to the admin listener: with one of its keys, or open if it has none.
 
 use http::Method;
 use usage_proxy::access_key::KeyHash;
@@ -53,7 +53,7 @@ async fn without_a_key_only_probes_are_answered() {
 }
 
 #[tokio::test]
-async fn no_answer_is_kept_by_a_cache() {
+async fn no_response_may_be_cached() {
     let app = with_keys().start().await;
     let authorization = bearer(KEY);
     let key = [("authorization", authorization.as_str())];
@@ -77,7 +77,7 @@ async fn no_answer_is_kept_by_a_cache() {
 }
 
 #[tokio::test]
-async fn each_key_opens_everything_in_either_header() {
+async fn each_key_is_accepted_for_everything_in_either_header() {
     let app = with_keys().start().await;
 
     for key in [KEY, NEXT_KEY] {
@@ -101,7 +101,7 @@ async fn each_key_opens_everything_in_either_header() {
 }
 
 #[tokio::test]
-async fn what_is_no_key_is_refused_told_why_and_counted() {
+async fn invalid_keys_get_401_with_the_reason_and_are_counted() {
     let app = with_keys().start().await;
     let hash = KeyHash::of_key(KEY.as_bytes()).to_string();
     let (right, cut, twice) = (bearer(KEY), bearer(&KEY[..KEY.len() - 1]), bearer(&hash));
@@ -139,7 +139,7 @@ async fn what_is_no_key_is_refused_told_why_and_counted() {
 }
 
 #[tokio::test]
-async fn metrics_are_open_where_that_is_chosen_and_nothing_else_is() {
+async fn metrics_alone_can_be_configured_to_need_no_key() {
     let app = with_keys()
         .set("admin.metrics_need_key", "false")
         .start()
@@ -152,7 +152,7 @@ async fn metrics_are_open_where_that_is_chosen_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn where_there_are_no_keys_none_is_looked_at() {
+async fn without_configured_keys_none_is_checked() {
     let app = TestApp::start().await;
 
     for headers in [&[][..], &[("authorization", "Basic dXA6dXA=")]] {
@@ -165,7 +165,7 @@ async fn where_there_are_no_keys_none_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_web_page_purges_with_a_key_or_not_at_all() {
+async fn a_web_page_needs_a_key_to_purge() {
     let (open, keyed) = (TestApp::start().await, with_keys().start().await);
     let (page, key) = (("origin", "https://evil.example.com"), bearer(KEY));
     open.usage(customer(0)).await;

@@ -1,4 +1,4 @@
-//! Who gets in, and by what.
+//! Authentication of callers by keys.
 
 use http::{Method, Version};
 use usage_proxy::{reload::POLL_INTERVAL, simulator::SimulatedApi};
@@ -9,7 +9,7 @@ const SUCCESSFUL: &str = "usage_proxy_callers_last_reload_successful";
 const READ_AT: &str = "usage_proxy_callers_last_reload_success_timestamp_seconds";
 const CALLERS: &str = "usage_proxy_callers";
 
-/// Where a page comes from that may read answers.
+/// The origin of a page that may read responses.
 const ORIGIN: (&str, &str) = ("origin", "https://dash.example.com");
 
 fn grafana() -> TestCaller {
@@ -28,7 +28,7 @@ fn failures(reason: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_key_lets_its_caller_in_by_either_header() {
+async fn a_key_is_accepted_in_either_header() {
     let app = app(&[grafana()]).await;
     let path = format!("/v1/customers/{DOCUMENTED}/usage");
     let (key, bearer) = (key_of("grafana"), format!("Bearer {}", key_of("grafana")));
@@ -45,7 +45,7 @@ async fn a_key_lets_its_caller_in_by_either_header() {
 }
 
 #[tokio::test]
-async fn who_shows_no_key_of_a_callers_gets_nothing_whatever_is_asked() {
+async fn requests_without_a_valid_key_get_401_on_every_path() {
     const BARE: &str = "Bearer realm=\"usage-proxy\"";
     const REFUSED: &str = "Bearer realm=\"usage-proxy\", error=\"invalid_token\"";
     const AMBIGUOUS: &str = "Bearer realm=\"usage-proxy\", error=\"invalid_request\"";
@@ -109,7 +109,7 @@ async fn who_shows_no_key_of_a_callers_gets_nothing_whatever_is_asked() {
 }
 
 #[tokio::test]
-async fn no_method_and_no_version_of_http_is_a_way_around() {
+async fn every_method_and_http_version_needs_a_key() {
     let app = TestApp::builder()
         .callers(callers_file(&[grafana()]))
         .set("server.http2_cleartext", "true")
@@ -159,7 +159,7 @@ async fn no_method_and_no_version_of_http_is_a_way_around() {
 }
 
 #[tokio::test]
-async fn the_hash_in_the_file_is_no_key() {
+async fn the_hash_in_the_file_is_not_accepted_as_a_key() {
     let app = app(&[grafana()]).await;
     let hash = usage_proxy::access_key::KeyHash::of_key(key_of("grafana").as_bytes());
 
@@ -169,7 +169,7 @@ async fn the_hash_in_the_file_is_no_key() {
 }
 
 #[tokio::test]
-async fn where_no_callers_are_configured_a_credential_means_nothing() {
+async fn without_configured_callers_credentials_are_ignored() {
     let app = TestApp::start().await;
     let path = format!("/v1/customers/{DOCUMENTED}/usage");
 
@@ -181,7 +181,7 @@ async fn where_no_callers_are_configured_a_credential_means_nothing() {
 }
 
 #[tokio::test]
-async fn a_key_is_changed_while_both_are_live_without_a_request_lost() {
+async fn a_key_is_rotated_without_a_failed_request() {
     let (old, new) = ("up_canary-old", "up_canary-new");
     let app = app(&[grafana().with_keys(&[old])]).await;
     let path = format!("/v1/customers/{DOCUMENTED}/usage");
@@ -201,7 +201,7 @@ async fn a_key_is_changed_while_both_are_live_without_a_request_lost() {
 }
 
 #[tokio::test]
-async fn a_changed_file_is_read_again_by_itself() {
+async fn a_changed_callers_file_is_reloaded() {
     let app = app(&[grafana()]).await;
     app.clock.wait_for_sleepers_until(1, POLL_INTERVAL).await;
 
@@ -213,7 +213,7 @@ async fn a_changed_file_is_read_again_by_itself() {
 }
 
 #[tokio::test]
-async fn a_broken_file_leaves_the_callers_of_before_in_force() {
+async fn an_invalid_callers_file_keeps_the_previous_callers() {
     let app = app(&[grafana()]).await;
     let info = |scrape: &str| {
         let of_file = |line: &&str| line.starts_with("usage_proxy_callers_info{");
@@ -243,7 +243,7 @@ async fn a_broken_file_leaves_the_callers_of_before_in_force() {
 }
 
 #[tokio::test]
-async fn what_a_caller_shows_never_goes_on_to_partner_center() {
+async fn a_callers_credential_is_never_sent_to_partner_center() {
     let app = app(&[grafana()]).await;
     let path = format!("/v1/customers/{DOCUMENTED}/usage");
     let (key, bearer) = (key_of("grafana"), format!("Bearer {}", key_of("grafana")));

@@ -1,4 +1,4 @@
-//! Callers that show a token of an issuer: who gets in by one, and to what.
+//! Callers with tokens of an issuer, and their rights.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ mod issuer;
 const ISSUER: &str = "https://issuer.example/tenant/v2.0";
 const AUDIENCE: &str = "api://usage-proxy";
 
-/// One of each, whose tokens have the subject `portal`.
+/// A caller whose tokens have the subject `portal`.
 const PORTAL: &str = r#"
     [[caller]]
     name = "the-portal"
@@ -31,14 +31,14 @@ const PORTAL: &str = r#"
     scopes = ["cache:refresh"]
 "#;
 
-/// A service that believes an issuer.
+/// A service that accepts tokens of an issuer.
 struct Test {
     app: TestApp,
     issuer: TestIssuer,
     signer: TestSigner,
 }
 
-/// Which claims are configured.
+/// The claims that are configured.
 #[derive(Clone, Copy)]
 enum Claims {
     None,
@@ -58,7 +58,7 @@ impl Test {
         }
     }
 
-    /// Claims of this subject that nothing is wrong with, and others besides.
+    /// Returns valid claims of this subject, and others.
     fn claims(&self, subject: &str, more: &Value) -> Value {
         let now = usage_proxy::clock::Clock::wall_time(&*self.app.clock).as_second();
         let mut claims = json!({
@@ -100,7 +100,7 @@ fn builder(issuer: &TestIssuer, callers: Option<&str>, claims: Claims) -> Builde
 }
 
 #[tokio::test]
-async fn microsofts_sdk_may_show_a_callers_token_in_place_of_its_own() {
+async fn microsofts_sdk_may_send_a_callers_token_instead_of_its_own() {
     let test = Test::start(Some(PORTAL), Claims::None).await;
     let bearer = format!("Bearer {}", test.token("portal", &json!({})));
     let headers = [
@@ -129,7 +129,7 @@ fn failures(reason: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_token_lets_its_subject_in_with_the_rights_of_the_file() {
+async fn a_token_gives_its_subject_the_rights_of_the_callers_file() {
     let test = Test::start(Some(PORTAL), Claims::None).await;
     let portal = test.token("portal", &json!({}));
     let nobody = test.token("nobody", &json!({"scope": "usage:read", "customers": "*"}));
@@ -152,7 +152,7 @@ async fn a_token_lets_its_subject_in_with_the_rights_of_the_file() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_believed_lets_nobody_in_and_is_told_why() {
+async fn an_invalid_token_gets_401_with_the_reason() {
     let test = Test::start(Some(PORTAL), Claims::None).await;
     let good = test.claims("portal", &json!({}));
     let with = |more: Value| test.token("portal", &more);
@@ -201,7 +201,7 @@ async fn a_token_that_is_not_believed_lets_nobody_in_and_is_told_why() {
 }
 
 #[tokio::test]
-async fn what_a_token_does_not_grant_its_subject_has_not() {
+async fn a_subject_has_only_rights_that_its_token_grants() {
     let test = Test::start(Some(PORTAL), Claims::Both).await;
     let everybody = json!("*");
 
@@ -247,7 +247,7 @@ async fn what_a_token_does_not_grant_its_subject_has_not() {
 }
 
 #[tokio::test]
-async fn a_token_cannot_refresh_unless_both_it_and_the_file_say_so() {
+async fn refreshing_needs_the_scope_in_both_token_and_file() {
     let test = Test::start(Some(PORTAL), Claims::Scopes).await;
     let path = format!("/v1/customers/{DOCUMENTED}/usage");
     let mut asked = Vec::new();
@@ -266,7 +266,7 @@ async fn a_token_cannot_refresh_unless_both_it_and_the_file_say_so() {
 }
 
 #[tokio::test]
-async fn a_subject_that_the_file_does_not_name_has_what_its_token_grants() {
+async fn a_subject_outside_the_file_has_the_rights_of_its_token() {
     for callers in [None, Some(PORTAL)] {
         let test = Test::start(callers, Claims::Both).await;
 
@@ -302,7 +302,7 @@ async fn a_subject_that_the_file_does_not_name_has_what_its_token_grants() {
 }
 
 #[tokio::test]
-async fn scopes_alone_let_nobody_in_that_the_file_does_not_name() {
+async fn scopes_alone_do_not_admit_a_subject_outside_the_file() {
     let test = Test::start(Some(PORTAL), Claims::Scopes).await;
     let claims = json!({"scope": "usage:read", "customers": "*"});
 
@@ -314,7 +314,7 @@ async fn scopes_alone_let_nobody_in_that_the_file_does_not_name() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_down_blames_nobody_and_keys_go_on() {
+async fn while_the_issuer_is_down_tokens_get_503_and_keys_still_work() {
     let signer = TestSigner::ec("key");
     let issuer = TestIssuer::start(&[]).await;
     issuer.set_response(500, "");
@@ -343,7 +343,7 @@ async fn an_issuer_that_is_down_blames_nobody_and_keys_go_on() {
 }
 
 #[tokio::test]
-async fn a_caller_that_the_file_names_no_more_is_out_at_once() {
+async fn a_caller_removed_from_the_file_is_rejected_at_once() {
     let test = Test::start(Some(PORTAL), Claims::None).await;
     let token = test.token("portal", &json!({}));
     assert_eq!(test.usage(&token, DOCUMENTED).await.status, 200);
@@ -362,7 +362,7 @@ async fn a_caller_that_the_file_names_no_more_is_out_at_once() {
 }
 
 #[tokio::test]
-async fn where_no_issuer_is_believed_a_token_is_nobodys_key() {
+async fn without_a_configured_issuer_a_token_is_an_unknown_key() {
     let signer = TestSigner::ec("key");
     let app = TestApp::builder().callers(PORTAL).start().await;
     let claims = json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "portal", "exp": 9_000_000_000_u64});

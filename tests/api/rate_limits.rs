@@ -1,4 +1,4 @@
-//! How often a caller may come.
+//! Rate limits of callers.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn app(rate: &'static str) -> TestApp {
 }
 
 #[tokio::test]
-async fn a_burst_is_answered_and_what_is_beyond_it_is_told_when_to_come_back() {
+async fn requests_beyond_the_burst_get_429_with_retry_after() {
     let app = app("3/m").await;
 
     let mut told = Vec::new();
@@ -55,7 +55,7 @@ async fn a_burst_is_answered_and_what_is_beyond_it_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn every_request_counts_whatever_comes_of_it() {
+async fn every_request_counts_whatever_its_result() {
     let app = app("4/h").await;
     let key = key_of("grafana");
 
@@ -72,7 +72,7 @@ async fn every_request_counts_whatever_comes_of_it() {
 }
 
 #[tokio::test]
-async fn one_callers_limit_is_nobody_elses() {
+async fn each_caller_has_its_own_limit() {
     let app = app("1/h").await;
     app.usage_for("grafana", DOCUMENTED).await;
     app.usage_for("grafana", DOCUMENTED)
@@ -89,7 +89,7 @@ async fn one_callers_limit_is_nobody_elses() {
 }
 
 #[tokio::test]
-async fn a_wrong_key_uses_up_nobodys_rate() {
+async fn a_wrong_key_uses_no_rate_limit() {
     let app = app("1/h").await;
 
     for _ in 0..5 {
@@ -102,7 +102,7 @@ async fn a_wrong_key_uses_up_nobodys_rate() {
 }
 
 #[tokio::test]
-async fn reading_the_file_again_gives_nobody_a_new_burst() {
+async fn a_reload_keeps_the_state_of_an_unchanged_rate_limit() {
     let app = app("1/h").await;
     app.usage_for("grafana", DOCUMENTED).await;
 
@@ -123,7 +123,7 @@ async fn reading_the_file_again_gives_nobody_a_new_burst() {
     }
 }
 
-/// A name that makes the file another one.
+/// Returns a name that changes the content of the file.
 fn rate_name(rate: &str) -> &'static str {
     match rate {
         "1/h" => "first",

@@ -17,7 +17,7 @@ use super::{
     header::TokenHeader,
     jwks_source::{JwksFetchError, JwksSource},
     key_set::KeySet,
-    rejection::{TokenRejection, VerifyError},
+    rejection::{TokenAuthError, TokenRejection},
 };
 use crate::{clock::SharedClock, jitter::Jitter, resilience::backoff::Backoff, shutdown::Shutdown};
 
@@ -122,12 +122,15 @@ impl JwksCache {
     /// # Errors
     ///
     /// [`TokenRejection::Key`] if the issuer has no such key, and
-    /// [`VerifyError::IssuerUnavailable`] if the fetch failed.
+    /// [`TokenAuthError::IssuerUnavailable`] if the fetch failed.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future does not stop the fetch.
-    pub(super) async fn with_key(&self, header: &TokenHeader) -> Result<Arc<KeySet>, VerifyError> {
+    pub(super) async fn with_key(
+        &self,
+        header: &TokenHeader,
+    ) -> Result<Arc<KeySet>, TokenAuthError> {
         if let Some(keys) = self.cached_with(header) {
             return Ok(keys);
         }
@@ -137,7 +140,7 @@ impl JwksCache {
         }
         match progress {
             Some(FetchProgress { failed: false, .. }) => Err(TokenRejection::Key.into()),
-            _ => Err(VerifyError::IssuerUnavailable {
+            _ => Err(TokenAuthError::IssuerUnavailable {
                 retry_after: RETRY_AFTER,
             }),
         }

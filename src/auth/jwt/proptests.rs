@@ -1,4 +1,4 @@
-//! Whatever somebody sends: nothing panics, and nobody gets in but by a token as it was signed.
+//! Property tests: no input causes a panic, and only an unchanged signed token is accepted.
 
 use std::sync::LazyLock;
 

@@ -1,8 +1,12 @@
-//! What tests need of an issuer: keys, tokens, and a place that publishes the keys. The tests in
-//! `tests/api` read this file too, so it uses nothing of the crate's; nor does it use the library
-//! that tokens are checked with, or both would be wrong together.
+//! Test support: an issuer with keys and tokens, and a server that publishes the keys.
+//!
+//! `tests/api` includes this file too, so it uses nothing of the crate. It does not use the library
+//! that verifies tokens either, or both could be wrong in the same way.
 
-use std::sync::{Arc, LazyLock, Mutex};
+use std::{
+    sync::{Arc, LazyLock, Mutex},
+    time::Duration,
+};
 
 use aws_lc_rs::{
     encoding::AsDer,
@@ -37,7 +41,7 @@ enum TestKeyPair {
     Ed(Ed25519KeyPair),
 }
 
-/// Made once: that takes a moment.
+/// Generated once, because it is slow.
 static RSA: LazyLock<Arc<TestKeyPair>> = LazyLock::new(|| {
     Arc::new(TestKeyPair::Rsa(
         RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
@@ -45,12 +49,12 @@ static RSA: LazyLock<Arc<TestKeyPair>> = LazyLock::new(|| {
 });
 
 impl TestSigner {
-    /// All of them have the same key.
+    /// Creates a signer with the RSA key that all tests share.
     pub(crate) fn rsa(id: &str) -> Self {
         Self::new(id, Arc::clone(&RSA))
     }
 
-    /// Each of them has a key of its own, as the next has.
+    /// Creates a signer with a new key.
     pub(crate) fn ec(id: &str) -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         Self::new(id, Arc::new(TestKeyPair::Ec(pair)))
@@ -68,7 +72,7 @@ impl TestSigner {
         Self { id, key_pair: pair }
     }
 
-    /// The public key, as Entra ID publishes its own: without `alg`.
+    /// Returns the public key without `alg`, as Entra ID publishes its keys.
     pub(crate) fn jwk(&self) -> Value {
         match &*self.key_pair {
             TestKeyPair::Rsa(pair) => json!({
@@ -90,7 +94,7 @@ impl TestSigner {
         }
     }
 
-    /// The public key in DER, which the classic confusion takes for a shared secret.
+    /// Returns the public key in DER, which an attacker could use as a shared secret.
     pub(crate) fn public_der(&self) -> Vec<u8> {
         match &*self.key_pair {
             TestKeyPair::Rsa(pair) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
@@ -99,13 +103,13 @@ impl TestSigner {
         }
     }
 
-    /// A token with the usual header.
+    /// Returns a token with the usual header.
     pub(crate) fn token(&self, algorithm: &str, claims: &Value) -> String {
         let header = json!({"typ": "JWT", "alg": algorithm, "kid": self.id});
         self.token_with(&header, algorithm, claims)
     }
 
-    /// A token whose header may say anything, really signed with `algorithm`.
+    /// Returns a token with any header, signed with `algorithm`.
     pub(crate) fn token_with(&self, header: &Value, algorithm: &str, claims: &Value) -> String {
         let message = message(header, claims);
         let signature = self.sign(algorithm, message.as_bytes());
@@ -138,7 +142,7 @@ impl TestSigner {
     }
 }
 
-/// A token that whoever knows `secret` can make.
+/// Returns a token signed with a shared secret.
 pub(crate) fn hmac_token(key_id: &str, secret: &[u8], claims: &Value) -> String {
     let message = message(&json!({"alg": "HS256", "kid": key_id}), claims);
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
@@ -165,10 +169,10 @@ pub(crate) struct TestIssuer {
 }
 
 struct TestIssuerState {
-    /// Status and body.
+    /// The status and body of the next replies.
     reply: Mutex<(u16, String)>,
     fetch_count: watch::Sender<usize>,
-    /// Each answer takes its permit for a moment.
+    /// Each reply takes the permit for a moment.
     reply_permit: Semaphore,
 }
 
@@ -190,17 +194,17 @@ impl TestIssuer {
         }
     }
 
-    /// Publishes these keys from now on.
+    /// Publishes these keys.
     pub(crate) fn publish(&self, signers: &[&TestSigner]) {
         self.set_response(200, &jwks(signers));
     }
 
-    /// Answers like this from now on.
+    /// Sends this status and body from now on.
     pub(crate) fn set_response(&self, status: u16, body: &str) {
         *self.state.reply.lock().unwrap() = (status, body.to_owned());
     }
 
-    /// Answers nobody until the permit is dropped.
+    /// Holds back all replies until the permit is dropped.
     pub(crate) async fn hold(&self) -> SemaphorePermit<'_> {
         self.state.reply_permit.acquire().await.unwrap()
     }
@@ -209,10 +213,12 @@ impl TestIssuer {
         *self.state.fetch_count.borrow()
     }
 
-    /// Completes when so many fetches have begun.
+    /// Completes when this many fetches have begun.
     pub(crate) async fn fetched(&self, times: usize) {
         let mut fetches = self.state.fetch_count.subscribe();
-        fetches.wait_for(|so_far| *so_far >= times).await.unwrap();
+        let waiting = fetches.wait_for(|so_far| *so_far >= times);
+        let waiting = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+        waiting.expect("the keys are fetched").unwrap();
     }
 }
 
@@ -224,7 +230,7 @@ async fn serve(listener: TcpListener, state: Arc<TestIssuerState>) {
     }
 }
 
-/// One answer to a connection. Whoever asks may have gone away by then.
+/// Sends one reply. The client may have disconnected by then.
 async fn serve_connection(mut stream: TcpStream, state: Arc<TestIssuerState>) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {

@@ -5,6 +5,7 @@ mod token_claims;
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
+use strum::{EnumMessage as _, VariantArray as _};
 
 use super::{
     jwks::REFRESH_INTERVAL,
@@ -16,12 +17,12 @@ use crate::clock::{Clock, ManualClock};
 const ISSUER: &str = "https://issuer.example/tenant/v2.0";
 const AUDIENCE: &str = "api://usage-proxy";
 
-/// How long a test waits for what comes at once.
+/// The deadline for everything that a test waits for.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) const NOW: i64 = 1_790_000_000;
 
-/// Claims that nothing is wrong with, for ten minutes.
+/// Returns valid claims that expire in ten minutes.
 pub(super) fn valid_claims() -> Value {
     json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "portal", "nbf": NOW, "exp": NOW + 600})
 }
@@ -72,9 +73,9 @@ impl VerifierTest {
         }
     }
 
-    /// The caller's name, or why there is none.
-    async fn verify(&self, token: &str) -> Result<String, VerifyError> {
-        // The clock of the service stands still: a request that waited for it would wait for ever.
+    /// Returns the subject of the token.
+    async fn verify(&self, token: &str) -> Result<String, TokenAuthError> {
+        // The service's clock stands still: a request that waits for it would wait for ever.
         let answer = tokio::time::timeout(WAIT_TIMEOUT, self.verifier.verify(token)).await;
         let verified = answer.expect("the request is not answered")?;
         Ok(verified.subject().to_owned())
@@ -82,13 +83,13 @@ impl VerifierTest {
 
     async fn rejection(&self, token: &str) -> Option<TokenRejection> {
         match self.verify(token).await {
-            Err(VerifyError::Rejected(rejection)) => Some(rejection),
-            Err(VerifyError::IssuerUnavailable { .. }) => panic!("the issuer can be had"),
+            Err(TokenAuthError::Rejected(rejection)) => Some(rejection),
+            Err(error) => panic!("{error:?}"),
             Ok(_) => None,
         }
     }
 
-    /// Moves the clock past the time of the next scheduled fetch, and waits for its end.
+    /// Advances the clock to the next scheduled fetch, and waits for its end.
     async fn refresh(&self) {
         let fetches = self.issuer.fetches();
         self.clock
@@ -113,11 +114,11 @@ impl Drop for VerifierTest {
     }
 }
 
-fn is_issuer_unavailable(result: &Result<String, VerifyError>) -> bool {
-    matches!(result, Err(VerifyError::IssuerUnavailable { .. }))
+fn is_issuer_unavailable(result: &Result<String, TokenAuthError>) -> bool {
+    matches!(result, Err(TokenAuthError::IssuerUnavailable { .. }))
 }
 
-/// `claims` with these instead; null takes one away.
+/// Replaces claims; null removes one.
 fn with_changes(mut claims: Value, changes: Value) -> Value {
     let all = claims.as_object_mut().unwrap();
     for (name, value) in changes.as_object().unwrap() {
@@ -131,12 +132,14 @@ fn with_changes(mut claims: Value, changes: Value) -> Value {
 
 #[test]
 fn every_rejection_has_its_own_name_and_description() {
-    let names: HashSet<_> = TokenRejection::ALL.map(TokenRejection::as_str).into();
-    let sentences: HashSet<_> = TokenRejection::ALL.map(TokenRejection::description).into();
+    let rejections = TokenRejection::VARIANTS;
+    let names: HashSet<_> = rejections.iter().map(|one| <&str>::from(*one)).collect();
+    let sentences: HashSet<_> = rejections.iter().map(|one| one.get_message()).collect();
 
-    assert_eq!(names.len(), TokenRejection::ALL.len());
-    assert_eq!(sentences.len(), TokenRejection::ALL.len());
+    assert_eq!(names.len(), rejections.len());
+    assert_eq!(sentences.len(), rejections.len());
     for sentence in sentences {
+        let sentence = sentence.expect("every rejection has a description");
         assert!(!sentence.contains(['"', '\\']), "{sentence}");
     }
 }
