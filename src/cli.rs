@@ -36,6 +36,7 @@ use self::config_args::ConfigArgs;
 use crate::{
     app::AppStartError,
     config::ConfigErrors,
+    printable::error_chain,
     socket_activation::{InheritedSockets, SocketActivationError},
 };
 
@@ -186,17 +187,6 @@ fn print_error(failure: &CliError) {
         return;
     };
     eprint_line(format_args!("usage-proxy: {}", error_chain(error.as_ref())));
-}
-
-/// An error and what it comes from, in a line.
-fn error_chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        line = format!("{line}: {cause}");
-        source = cause.source();
-    }
-    line
 }
 
 // === impl Failure ===

@@ -1,4 +1,6 @@
-//! Text of somebody else's, made fit for a log line or a message.
+//! Foreign text and errors as one line for a log or a message.
+
+use std::error::Error;
 
 /// Returns one line of at most `longest` characters without control characters; `…` marks a cut.
 pub fn to_printable_line(text: &str, longest: usize) -> String {
@@ -14,6 +16,17 @@ pub fn to_printable_line(text: &str, longest: usize) -> String {
     if let Some((cut, _)) = line.char_indices().nth(longest) {
         line.truncate(cut);
         line.push('…');
+    }
+    line
+}
+
+/// Joins an error and its sources into one line.
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line = format!("{line}: {cause}");
+        source = cause.source();
     }
     line
 }

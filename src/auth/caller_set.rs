@@ -168,12 +168,7 @@ impl CallerSet {
     }
 
     /// Returns the number of callers.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.by_name.len()
-    }
-
-    /// Returns true before the first file is loaded.
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
     }
 }

@@ -124,12 +124,6 @@ impl JwtVerifier {
         })
     }
 
-    /// Returns true if a credential looks like a token: a JSON object in base64url, and a dot. Keys
-    /// of `hash-key` have no dots.
-    pub fn is_jwt(credential: &[u8]) -> bool {
-        credential.starts_with(b"eyJ") && credential.contains(&b'.')
-    }
-
     /// Verifies a token and returns what it says.
     ///
     /// # Errors

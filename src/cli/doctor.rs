@@ -26,6 +26,7 @@ use crate::{
     partner_center::probe::{
         ProbeAnswer, ProbeFailure, ProbedClaims, UpstreamProbe, WITHOUT_PROOF,
     },
+    printable::error_chain,
     shutdown::Shutdown,
 };
 
@@ -130,7 +131,7 @@ async fn run_checks(
         Ok(probe) => probe,
         Err(error) => {
             let hint = "install this system's CA certificates (ca-certificates)";
-            let said = super::error_chain(&error);
+            let said = error_chain(&error);
             return report.add(CheckFinding::wrong("TLS", said).hint(hint.to_owned()));
         }
     };

@@ -10,7 +10,7 @@ use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
     observability::traces::{KeyValue, Tracer, semconv},
-    printable::to_printable_line,
+    printable::{error_chain, to_printable_line},
     resilience::memory_pool::{MemoryLimitError, MemoryShare},
 };
 
@@ -258,7 +258,7 @@ impl ExchangeError {
 impl From<reqwest::Error> for ExchangeError {
     fn from(error: reqwest::Error) -> Self {
         let error = error.without_url();
-        let cause = causes(&error);
+        let cause = to_printable_line(&error_chain(&error), 500);
         if error.is_timeout() {
             Self::TimedOut
         } else if error.is_decode() && !broke_off(&error) {
@@ -271,18 +271,9 @@ impl From<reqwest::Error> for ExchangeError {
 
 /// Whether the transport is to blame: reqwest says "decode" for a broken connection as well.
 fn broke_off(error: &(dyn Error + 'static)) -> bool {
-    chain(error).any(|error| error.is::<hyper::Error>())
-}
-
-/// The whole chain in one line, for the log.
-fn causes(error: &(dyn Error + 'static)) -> String {
-    let causes: Vec<_> = chain(error).map(ToString::to_string).collect();
-    to_printable_line(&causes.join(": "), 500)
-}
-
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     // Dereferenced in full: a reference to an error is an error too, and has a shorter life.
     std::iter::successors(Some(error), |error| (**error).source())
+        .any(|error| error.is::<hyper::Error>())
 }
 
 /// Returns the span attributes of a request: its method and address, without query or credentials.

@@ -1,12 +1,16 @@
 //! Fetches the issuer's keys over HTTP.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use http::{StatusCode, header::ACCEPT};
 use url::Url;
 
 use super::key_set::KeySet;
-use crate::{clock::SharedClock, config::JwtConfig, printable::to_printable_line};
+use crate::{
+    clock::SharedClock,
+    config::JwtConfig,
+    printable::{error_chain, to_printable_line},
+};
 
 /// The deadline for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -134,11 +138,7 @@ impl From<reqwest::Error> for JwksFetchError {
         if error.is_timeout() {
             return Self::TimedOut;
         }
-        let error = error.without_url();
-        let first: &dyn Error = &error;
-        // Dereferenced in full: a reference to an error is an error too, and has a shorter life.
-        let chain = std::iter::successors(Some(first), |error| (**error).source());
-        let causes: Vec<_> = chain.map(ToString::to_string).collect();
-        Self::Connection(to_printable_line(&causes.join(": "), 500))
+        let causes = error_chain(&error.without_url());
+        Self::Connection(to_printable_line(&causes, 500))
     }
 }

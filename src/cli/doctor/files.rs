@@ -15,6 +15,7 @@ use crate::{
     auth,
     clock::SharedClock,
     config::{Config, secret},
+    printable::error_chain,
     server::tls,
 };
 
@@ -39,7 +40,7 @@ pub(super) fn check(
     for (table, files) in tls_tables(config) {
         report.add(match tls::check_files(files) {
             Ok(ends_at) => certificate_finding(table, ends_at, clock.wall_time()),
-            Err(error) => CheckFinding::wrong(table, super::super::error_chain(&error)),
+            Err(error) => CheckFinding::wrong(table, error_chain(&error)),
         })?;
         if let Some(warning) = secret::permissions_warning(&files.key_file) {
             report.add(CheckFinding::note(table, warning))?;
