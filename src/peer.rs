@@ -1,15 +1,15 @@
-//! Who is at the other end of a connection.
+//! The client at the other end of a connection.
 
 use std::{net::SocketAddr, sync::Arc};
 
-/// The other end of a connection, as far as the connection itself shows.
+/// The client as its connection shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Where it connects from.
+    /// The address of the client.
     pub address: SocketAddr,
-    /// Whether the connection itself is encrypted.
+    /// True for TLS.
     pub encrypted: bool,
-    /// The common name of its certificate, where it showed one that our client CA signed.
+    /// The common name of its certificate, if our client CA signed one.
     pub certificate_name: Option<Arc<str>>,
 }
 

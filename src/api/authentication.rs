@@ -1,4 +1,4 @@
-//! Credential → who asks.
+//! Authenticates requests, and describes failures as problems.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,45 +18,46 @@ use crate::{
     problem::{Kind, Problem},
 };
 
-/// How callers are told apart.
+/// Finds the caller of a request by its credential.
 #[derive(Clone, Debug)]
 pub struct Authenticator {
-    /// Whom the callers file names, where there is one.
+    /// The callers file, if one is configured.
     callers: Option<CallersFile>,
-    /// Whose tokens are believed, where somebody's are.
+    /// The token issuer, if one is configured.
     tokens: Option<TokenAuthenticator>,
-    /// Everybody, where there is neither and nobody is told apart.
+    /// The identity of every request if neither is configured.
     anonymous_identity: Arc<CallerIdentity>,
 }
 
-/// Why nobody knows who asks. Told and counted; what was presented is neither.
+/// The reason for which a request is not authenticated. It contains no part of the credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AuthenticationError {
-    /// Nothing was shown.
+    /// The request has no credential.
     MissingCredential,
-    /// An `Authorization` of another scheme, or without a token.
+    /// `Authorization` has another scheme, or no token.
     Malformed,
-    /// Two credentials that differ.
+    /// The request has two different credentials.
     ConflictingCredentials,
-    /// Nobody's key.
+    /// The key is not a key of any caller.
     UnknownKey,
-    /// A certificate of our authority's, and of no caller's.
+    /// The certificate is signed by our client CA, but no caller has its common name.
     UnknownCertificate,
-    /// A token that is not valid.
+    /// The token is invalid.
     Token(TokenRejection),
-    /// A valid token, of a subject that is no caller.
+    /// The token is valid, but its subject is not a caller.
     UnknownSubject,
-    /// A token of which nobody can tell whether it is valid; the caller is not at fault.
+    /// The token cannot be checked; the caller is not at fault.
     IssuerUnavailable {
-        /// How long until asking again may help.
+        /// The time after which a retry may help.
         retry_after: Duration,
     },
 }
 
-// === impl Authentication ===
+// === impl Authenticator ===
 
 impl Authenticator {
-    /// By these callers and tokens; with neither, everybody is anonymous and may do everything.
+    /// Authenticates by these callers and tokens. With neither, every caller is anonymous and has all
+    /// rights.
     pub fn new(callers: Option<CallersFile>, tokens: Option<TokenAuthenticator>) -> Self {
         Self {
             callers,
@@ -65,7 +66,7 @@ impl Authenticator {
         }
     }
 
-    /// Whether a caller may do without a credential.
+    /// Returns whether requests without a credential are accepted.
     pub(super) fn anonymous(&self) -> Anonymous {
         match (&self.callers, &self.tokens) {
             (None, None) => Anonymous::Allowed,
@@ -73,10 +74,10 @@ impl Authenticator {
         }
     }
 
-    /// Who sent these headers over this connection.
+    /// Returns the caller of a request with these headers on this connection.
     ///
-    /// What a request shows counts for more than what its connection does, right or wrong: a
-    /// credential that was sent is never passed over for a certificate.
+    /// If a request has both a credential and a certificate, only the credential is checked, even if
+    /// it is invalid.
     pub(super) async fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -109,10 +110,10 @@ impl Authenticator {
     }
 }
 
-// === impl Denied ===
+// === impl AuthenticationError ===
 
 impl AuthenticationError {
-    /// Every value of the `reason` label.
+    /// Returns every value of the `reason` label.
     pub(super) fn reasons() -> impl Iterator<Item = &'static str> {
         let plain = [
             Self::MissingCredential,
@@ -131,7 +132,7 @@ impl AuthenticationError {
             .map(Self::reason)
     }
 
-    /// The value of the `reason` label.
+    /// Returns the value of the `reason` label.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::MissingCredential => "no-credential",
@@ -145,8 +146,8 @@ impl AuthenticationError {
         }
     }
 
-    /// What the caller is told at this route: a browser, so that it asks its user, also that the
-    /// credential may be a password (RFC 7617 §2).
+    /// Returns the problem for this route. Routes for browsers also offer `Basic`, so that the browser
+    /// asks for a password (RFC 7617 §2).
     pub(super) fn problem_for(self, route: Route) -> Problem {
         const BASIC: &str = "Basic realm=\"usage-proxy\", charset=\"UTF-8\"";
 
@@ -158,7 +159,8 @@ impl AuthenticationError {
         }
     }
 
-    /// What the caller is told, by RFC 6750 §3.1: an error code only where a token was shown.
+    /// Returns the problem with its challenge; only a request with a token gets an error code
+    /// (RFC 6750 §3.1).
     fn problem(self) -> Problem {
         const BARE: &str = "Bearer realm=\"usage-proxy\"";
         const REFUSED: &str = "Bearer realm=\"usage-proxy\", error=\"invalid_token\"";
@@ -177,20 +179,17 @@ impl AuthenticationError {
                 AMBIGUOUS,
                 "more than one credential was sent; expected one, in Authorization or in X-Api-Key",
             ),
-            Self::UnknownKey => (
-                REFUSED,
-                "the credential that was sent is not, or no longer, that of any caller",
-            ),
+            Self::UnknownKey => (REFUSED, "no caller has this credential"),
             Self::UnknownCertificate => (
                 BARE,
-                "the client certificate is that of no caller, and no other credential was sent",
+                "no caller has this client certificate, and no other credential was sent",
             ),
             Self::Token(rejection) => (REFUSED, rejection.get_message().unwrap_or_default()),
-            Self::UnknownSubject => (REFUSED, "the token is that of no caller"),
+            Self::UnknownSubject => (REFUSED, "no caller has the subject of this token"),
             Self::IssuerUnavailable { retry_after } => {
                 return Problem::new(
                     Kind::IssuerUnavailable,
-                    "the token cannot be checked, since its issuer's keys cannot be had",
+                    "the token cannot be checked, because its issuer's keys cannot be fetched",
                 )
                 .with_retry_after(retry_after_seconds(retry_after));
             }
@@ -247,7 +246,7 @@ mod tests {
         shutdown::Shutdown,
     };
 
-    /// A caller with a key, and one with a certificate.
+    /// Returns an authenticator with a caller by key and one by certificate.
     async fn two_callers() -> Authenticator {
         let rights = "customers = [\"*\"]\nscopes = [\"usage:read\"]";
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -1,4 +1,4 @@
-//! The rate of a caller, in the fields of draft-ietf-httpapi-ratelimit-headers-11.
+//! The `RateLimit` headers of draft-ietf-httpapi-ratelimit-headers-11.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -12,14 +12,14 @@ use crate::{
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// What a caller with a limit is told on every answer.
+/// The headers of every response to a caller with a limit.
 #[derive(Debug)]
 pub(super) struct RateLimitHeaders {
     policy: HeaderValue,
     state: HeaderValue,
 }
 
-/// The request is one too many.
+/// Returns the problem for a request that exceeds the limit.
 pub(super) fn rate_limited_problem(limit: &RateLimit, exhausted: BucketExhausted) -> Problem {
     let (quota, seconds) = (limit.rate().quota(), limit.rate().period().as_secs());
     let per = if seconds == 1 {
@@ -37,7 +37,7 @@ pub(super) fn rate_limited_problem(limit: &RateLimit, exhausted: BucketExhausted
 // === impl RateFields ===
 
 impl RateLimitHeaders {
-    /// After this request: no more than `r` are answered within `t`, when one more may come.
+    /// Creates the headers after a request: `r` requests remain, and one more arrives after `t`.
     pub(super) fn new(limit: &RateLimit, taken: Result<BucketPermit, BucketExhausted>) -> Self {
         let (remaining, window) = match taken {
             Ok(taken) => (taken.remaining, taken.next_in),

@@ -81,7 +81,7 @@ struct CallersParser {
     files: Vec<PathBuf>,
     /// One digest for each file; a file that cannot be read counts as empty.
     digests: Vec<[u8; 32]>,
-    /// Where each name and credential was found, by field and value.
+    /// The position of each name and credential, by field and value.
     owners: HashMap<(&'static str, String), Source>,
     errors: Vec<ConfigError>,
 }

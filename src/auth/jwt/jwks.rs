@@ -28,7 +28,7 @@ pub(super) const REFRESH_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// The shortest time between fetches for an unknown key: anybody can make up the name of a key.
 pub(super) const DEMAND_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long a request waits for such a fetch.
+/// The longest time for which a request waits for such a fetch.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(3);
 
 /// Delays after failed fetches; never less than [`MIN_DELAY`].

@@ -181,7 +181,7 @@ mod tests {
         tests::config,
     };
 
-    /// Whether a key with these members instead of its own is one to check tokens with.
+    /// Returns true if a key with these members replaced is usable.
     fn is_used(signer: &TestSigner, members: Value) -> bool {
         let mut jwk = signer.jwk();
         let all = jwk.as_object_mut().unwrap();
