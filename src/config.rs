@@ -8,12 +8,14 @@ mod admin;
 mod auth;
 mod cache;
 mod callers;
+mod choices;
 mod cors_origin;
 pub(crate) mod duration;
 mod effective;
 mod error;
 mod file;
 mod form;
+mod invalid_value;
 mod keys;
 mod log;
 mod rules;
@@ -37,9 +39,10 @@ pub use self::{
     admin::AdminConfig,
     cache::CacheConfig,
     callers::{CallersConfig, JwtConfig},
+    choices::{LogFormat, RequestLog},
     cors_origin::CorsOrigin,
     error::{ConfigError, ConfigErrors},
-    log::{LogConfig, LogFormat, RequestLog},
+    log::LogConfig,
     server::{ServerConfig, is_loopback_address},
     sources::{ConfigFlag, ConfigSources},
     tls::TlsConfig,

@@ -89,7 +89,7 @@ pub(super) async fn run(args: &GetArgs) -> Result<(), CliError> {
         .and_then(|(reply, found)| {
             if reply.status != StatusCode::OK {
                 return Err(ProxyProblem::from_reply(&reply)
-                    .with_customer(found.as_ref())
+                    .with_customer(found.as_ref().map(ToString::to_string))
                     .into_error());
             }
             print_usage(&reply, found, args)

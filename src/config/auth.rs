@@ -3,16 +3,9 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::{
-    AuthConfig, ClientAuthConfig, GrantConfig, TokenAudience, keys, settings::RawSettings,
+    AuthConfig, ClientAuthConfig, GrantConfig, TokenAudience, choices::AuthKind, keys,
+    settings::RawSettings,
 };
-
-/// `upstream.auth.kind`: which of the `upstream.auth.*` keys have a meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AuthKind {
-    RefreshToken,
-    ClientCredentials,
-    TokenFile,
-}
 
 /// The two generations of the token endpoint, which name what a token is for differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,21 +16,6 @@ pub(super) enum TokenEndpointVersion {
 
 /// What tokens are for, unless configured otherwise.
 const PARTNER_CENTER: &str = "https://api.partnercenter.microsoft.com";
-
-// === impl AuthKind ===
-
-impl AuthKind {
-    pub(super) const ALL: [Self; 3] =
-        [Self::RefreshToken, Self::ClientCredentials, Self::TokenFile];
-
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::RefreshToken => "refresh_token",
-            Self::ClientCredentials => "client_credentials",
-            Self::TokenFile => "token_file",
-        }
-    }
-}
 
 // === impl TokenEndpoint ===
 

@@ -1,7 +1,7 @@
 use http::HeaderValue;
 use url::Url;
 
-use super::form::InvalidValue;
+use super::invalid_value::InvalidValue;
 
 /// An origin as browsers send it: scheme, host, and the port where it is not the scheme's own
 /// (RFC 6454 §6.2).

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::form::InvalidValue;
+use super::invalid_value::InvalidValue;
 
 /// Largest first, in milliseconds; the smallest is one of them.
 const UNITS: [(&str, u64); 5] = [

@@ -1,7 +1,7 @@
 use std::{fmt, path::PathBuf};
 
 use super::{
-    form::InvalidValue,
+    invalid_value::InvalidValue,
     keys::{self, AnyConfigKey, InputValue},
 };
 

@@ -1,15 +1,18 @@
 //! What a value may look like: how it is read, printed, and asked for.
 
-use std::{
-    borrow::Cow, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr,
-    time::Duration,
-};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
 use http::HeaderValue;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
-use super::{CorsOrigin, LogFormat, RequestLog, auth::AuthKind, cors_origin, duration, size};
+use super::{
+    choices::{AuthKind, LogFormat, RequestLog},
+    cors_origin::{self, CorsOrigin},
+    duration,
+    invalid_value::InvalidValue,
+    size,
+};
 use crate::{
     access_key::{InvalidKeyHash, KeyHash},
     domain::UpstreamApi,
@@ -39,10 +42,6 @@ pub(super) enum UnquotedKind {
     /// `["a", "b"]`; as text, its items with commas between.
     List,
 }
-
-/// Why a text is not a value of its form; completes "the value …".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct InvalidValue(Cow<'static, str>);
 
 pub(super) const ADDRESS: ValueType<SocketAddr> = ValueType {
     expected: "an IP address and a port, such as `127.0.0.1:8080` or `[::1]:8080`",
@@ -280,26 +279,6 @@ pub(super) const REQUEST_LOG: ValueType<RequestLog> = ValueType {
     print: |requests| requests.as_str().to_owned(),
     unquoted: UnquotedKind::Nothing,
 };
-
-// === impl Refusal ===
-
-impl From<&'static str> for InvalidValue {
-    fn from(reason: &'static str) -> Self {
-        Self(Cow::Borrowed(reason))
-    }
-}
-
-impl From<String> for InvalidValue {
-    fn from(reason: String) -> Self {
-        Self(Cow::Owned(reason))
-    }
-}
-
-impl fmt::Display for InvalidValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// The items of a list that was given as text; white space around them is no part of them.
 pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {

@@ -10,8 +10,9 @@ use url::{Host, Url};
 use self::KeyPresence::{AllowedBy, Default, Optional, Required, RequiredBy};
 use super::{
     AuthConfig, Config, CorsOrigin, GrantConfig, JwtConfig, LogFormat, RequestLog, TracingConfig,
-    auth::AuthKind,
-    form::{self, InvalidValue, UnquotedKind, ValueType},
+    choices::AuthKind,
+    form::{self, UnquotedKind, ValueType},
+    invalid_value::InvalidValue,
 };
 use crate::{access_key::KeyHash, domain::UpstreamApi};
 

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    auth::{AuthKind, TokenEndpointVersion},
+    auth::TokenEndpointVersion,
+    choices::AuthKind,
     error::{ConfigError, Source},
     form::is_in_clear,
     is_loopback_address,

@@ -1,6 +1,6 @@
 //! Sizes in bytes as people write them: `256MiB`, `1GB`, `4096`.
 
-use super::form::InvalidValue;
+use super::invalid_value::InvalidValue;
 
 /// Binary units, largest first: what a size is printed in.
 const BINARY: [(&str, u64); 4] = [

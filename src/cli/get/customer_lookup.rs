@@ -1,6 +1,8 @@
 //! A customer by its name.
 
 use http::StatusCode;
+use std::fmt;
+
 use serde::Deserialize;
 
 use super::{
@@ -39,6 +41,14 @@ pub(super) struct CustomerMatch {
     pub(super) id: CustomerId,
     /// What Partner Center calls it.
     pub(super) name: String,
+}
+
+// === impl CustomerMatch ===
+
+impl fmt::Display for CustomerMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.id)
+    }
 }
 
 /// Finds the one customer that has this name, or else has this in its name or domain.

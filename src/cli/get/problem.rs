@@ -4,7 +4,6 @@ use serde::Deserialize;
 
 use super::{
     super::{CliError, advice, terminal::sanitize},
-    customer_lookup::CustomerMatch,
     proxy_client::ProxyReply,
 };
 
@@ -55,12 +54,9 @@ impl ProxyProblem {
         }
     }
 
-    /// With who was found, so that nobody takes one customer's answer for another's.
-    pub(super) fn with_customer(self, found: Option<&CustomerMatch>) -> Self {
-        Self {
-            customer: found.map(|found| format!("{} ({})", found.name, found.id)),
-            ..self
-        }
+    /// Adds the customer that was found by its name, such as `Contoso (GUID)`.
+    pub(super) fn with_customer(self, customer: Option<String>) -> Self {
+        Self { customer, ..self }
     }
 
     pub(super) fn into_error(self) -> CliError {
