@@ -1,20 +1,18 @@
 //! The edge: connections are accepted, kept within limits, and drained at the end.
 //!
-//! Not `axum::serve`, which sets no timer: there, half a request head stays open for ever. What
-//! hyper lacks stands in files of its own. `guard` lets only heads through to it that `head` finds
-//! no fault with, and `refusal` answers the others; `watchdog` ends what takes too long, by what
-//! `activity` tells of a connection; `drain` is how it all ends.
+//! `axum::serve` sets no timer: there, half a request stays open for ever. hyper parses HTTP and limits
+//! its size; `request_check` rejects what hyper accepts and we do not; `watchdog` ends what takes too
+//! long, by the `activity` of a connection; `drain` ends everything.
 
 mod activity;
 mod connection;
 mod drain;
-mod guard;
-mod head;
 mod http1;
 mod limits;
 mod metrics;
-mod refusal;
+mod request_check;
 mod response_body;
+mod socket;
 mod stream_tracker;
 #[cfg(test)]
 mod tests;

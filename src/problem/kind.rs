@@ -132,18 +132,6 @@ kinds! {
         /// Partner Center's newest data is older than what it sent before, and that is not cached.
         Suspect: BAD_GATEWAY "suspect" "Partner Center answered with older data than before";
 
-        /// The first line is no request line of HTTP/1.1 or 1.0.
-        NotHttp: BAD_REQUEST "not-http" "Not an HTTP request";
-        /// A line of the head ends in LF alone.
-        BareLineFeed: BAD_REQUEST "bare-line-feed" "Bare line feed";
-        /// A header field goes on in another line.
-        FoldedHeader: BAD_REQUEST "folded-header" "Folded header field";
-        /// `AnswerContent-Length` was sent more than once.
-        RepeatedContentLength: BAD_REQUEST "repeated-content-length" "Content-Length given twice";
-        /// Both `AnswerContent-Length` and `Transfer-Encoding` were sent.
-        AmbiguousLength: BAD_REQUEST "ambiguous-length" "Ambiguous length";
-        /// `Transfer-Encoding` was sent in HTTP/1.0, which has none.
-        TransferEncoding: BAD_REQUEST "transfer-encoding" "Transfer-Encoding where there is none";
         /// There is no `Host`.
         MissingHost: BAD_REQUEST "missing-host" "No Host";
         /// There is more than one `Host`.
@@ -156,8 +144,6 @@ kinds! {
         MisdirectedRequest: MISDIRECTED_REQUEST "misdirected-request" "Not a host of this service";
         /// GET or HEAD was sent with a body.
         RequestBody: BAD_REQUEST "request-body" "Request with a body";
-        /// The head of the request did not come to its end in time.
-        RequestTimeout: REQUEST_TIMEOUT "request-timeout" "Request too slow";
         /// The path and query are longer than any of ours.
         UriTooLong: URI_TOO_LONG "uri-too-long" "URI too long";
         /// There are more header fields than any request of ours needs.

@@ -1,71 +1,63 @@
-//! What a connection is doing, as its parts tell each other.
+//! What a connection is doing, shared by its socket, its requests and its watchdog.
 
 use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
 use tokio::{task::AbortHandle, time::Instant};
 
-use super::{
-    refusal::Refusal,
-    stream_tracker::{StallAction, StreamTracker},
-};
+use super::stream_tracker::{StallAction, StreamTracker};
 
-/// What the socket, the service and the answers of one connection have come to.
+/// The counts and flags of one connection.
 ///
-/// With HTTP/1 they are polled by one task, one after another; only HTTP/2 has tasks of its own for
-/// streams, and then nothing here orders anything but itself.
+/// With HTTP/1 one task polls everything in turn; only HTTP/2 has tasks of its own for streams, and
+/// then nothing here orders anything but itself.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    /// Requests whose head is complete.
-    taken: AtomicU32,
-    /// Requests that the service was asked to answer.
-    asked: AtomicU32,
-    /// Requests whose answer has been written whole, or given up.
-    ended: AtomicU32,
-    /// Requests whose answer has left, as far as the socket tells.
+    /// Requests that were received.
+    received: AtomicU32,
+    /// Requests whose response was written whole, or dropped.
+    finished: AtomicU32,
+    /// Requests whose response has left, as far as the socket tells.
     answered: AtomicU32,
-    /// Part of a head has come.
-    partial: AtomicBool,
-    /// The head in progress is to be refused as overdue.
-    overdue: AtomicBool,
-    closing: AtomicBool,
+    /// Bytes came after the last request that was received.
+    is_partial: AtomicBool,
+    is_closing: AtomicBool,
+    /// A request was rejected; it is the last.
+    is_rejected: AtomicBool,
+    /// The last request has a body, which may be unread.
+    has_body: AtomicBool,
     /// The socket does not take what is written to it.
-    held_up: AtomicBool,
-    /// How often it has taken some again.
+    is_stalled: AtomicBool,
+    /// How often the socket took something again.
     resumed: AtomicU32,
-    /// Where requests are streams, which are not answered one after another.
+    /// With HTTP/2 only, whose requests are not answered one after another.
     streams: Option<StreamTracker>,
-    /// Which request is refused, counted as `taken` is, and why. It is the last.
-    refused: OnceLock<(u32, Refusal)>,
 }
 
-/// What a connection spends its time on; another number means that it is another one.
+/// What a connection spends its time on; another number means another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Nothing has come yet.
     Opening,
-    /// A head is coming.
+    /// The head of a request is coming.
     Head(u32),
-    /// A request is being answered, or its answer taken.
+    /// A request is being answered, or its response taken.
     Request(u32),
     /// Streams are being answered, the oldest since then.
     Streams(Instant),
     /// Everything is answered.
     Idle(u32),
-    /// It is over, and the client has yet to agree.
+    /// We closed, and the client has not yet.
     Closing,
 }
 
 // === impl Activity ===
 
 impl Activity {
-    /// Of a connection that speaks HTTP/2.
-    pub(super) fn of_streams() -> Self {
+    /// The activity of an HTTP/2 connection.
+    pub(super) fn with_streams() -> Self {
         Self {
             streams: Some(StreamTracker::default()),
             ..Self::default()
@@ -73,54 +65,52 @@ impl Activity {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        if let Some(streams) = &self.streams {
-            return self.phase_of(streams);
-        }
-        let (taken, answered) = (self.taken.load(Relaxed), self.answered.load(Relaxed));
-        if self.closing.load(Relaxed) {
-            Phase::Closing
-        } else if taken != answered {
-            Phase::Request(answered)
-        } else if self.partial.load(Relaxed) {
-            Phase::Head(taken)
-        } else if taken == 0 {
-            Phase::Opening
-        } else {
-            Phase::Idle(taken)
-        }
-    }
-
-    fn phase_of(&self, streams: &StreamTracker) -> Phase {
-        if self.closing.load(Relaxed) {
+        let (received, answered) = (self.received.load(Relaxed), self.answered.load(Relaxed));
+        if self.is_closing.load(Relaxed) {
             return Phase::Closing;
         }
-        match (streams.oldest_opened_at(), self.taken.load(Relaxed)) {
-            (Some(since), _) => Phase::Streams(since),
-            (None, 0) => Phase::Opening,
-            (None, taken) => Phase::Idle(taken),
+        if let Some(streams) = &self.streams {
+            return match (streams.oldest_opened_at(), received) {
+                (Some(since), _) => Phase::Streams(since),
+                (None, 0) => Phase::Opening,
+                (None, received) => Phase::Idle(received),
+            };
+        }
+        if received != answered {
+            Phase::Request(answered)
+        } else if self.is_partial.load(Relaxed) {
+            Phase::Head(received)
+        } else if received == 0 {
+            Phase::Opening
+        } else {
+            Phase::Idle(received)
         }
     }
 
-    /// A head is complete.
-    pub(super) fn take(&self) {
-        self.taken.fetch_add(1, Relaxed);
+    /// Records bytes from the client. Those that come while a request is answered may be the head of
+    /// the next; they are looked at when that is done.
+    pub(super) fn record_read(&self) {
+        if self.streams.is_none() && !self.owes_responses() {
+            self.is_partial.store(true, Relaxed);
+        }
     }
 
-    /// The head of a stream is complete; returns the number of the stream.
-    pub(super) fn open(&self) -> u32 {
-        self.taken.fetch_add(1, Relaxed) + 1
+    /// Records a request, and returns its number.
+    pub(super) fn receive(&self) -> u32 {
+        self.is_partial.store(false, Relaxed);
+        self.received.fetch_add(1, Relaxed) + 1
     }
 
-    /// Runs the task of the stream that was opened last.
+    /// Spawns the task of the stream that was opened last.
     pub(super) fn run(&self, spawn: impl FnOnce() -> AbortHandle) {
         match &self.streams {
-            Some(streams) => streams.open(self.taken.load(Relaxed), spawn),
+            Some(streams) => streams.open(self.received.load(Relaxed), spawn),
             None => drop(spawn()),
         }
     }
 
-    /// The next piece of a stream's answer is handed to hyper.
-    pub(super) fn hand_over(&self, stream: u32) {
+    /// Records that hyper took the next chunk of a stream's response.
+    pub(super) fn record_chunk(&self, stream: u32) {
         if let Some(streams) = &self.streams {
             streams.record_chunk(stream);
         }
@@ -134,100 +124,65 @@ impl Activity {
         }
     }
 
-    /// Whether a request that has come is not answered yet.
-    pub(super) fn owes_answers(&self) -> bool {
-        self.taken.load(Relaxed) != self.answered.load(Relaxed)
+    /// Returns true while a request that was received is not answered.
+    pub(super) fn owes_responses(&self) -> bool {
+        self.received.load(Relaxed) != self.answered.load(Relaxed)
     }
 
-    /// Whether part of a head waits for the rest.
     pub(super) fn is_partial(&self) -> bool {
-        self.partial.load(Relaxed)
+        self.is_partial.load(Relaxed)
     }
 
-    pub(super) fn set_partial(&self, partial: bool) {
-        if self.partial.load(Relaxed) != partial {
-            self.partial.store(partial, Relaxed);
-        }
+    pub(super) fn reject(&self) {
+        self.is_rejected.store(true, Relaxed);
     }
 
-    /// The next request is the last, and refused.
-    pub(super) fn refuse(&self, refusal: Refusal) {
-        self.take();
-        self.set_partial(false);
-        // Only one is ever refused, since nothing is read after it.
-        self.refused
-            .get_or_init(|| (self.taken.load(Relaxed), refusal));
+    pub(super) fn is_rejected(&self) -> bool {
+        self.is_rejected.load(Relaxed)
     }
 
-    /// The service is asked; tells why it must refuse, if it must.
-    pub(super) fn ask(&self) -> Option<Refusal> {
-        let asked = self.asked.fetch_add(1, Relaxed) + 1;
-        let (at, refusal) = self.refused.get()?;
-        (*at == asked).then_some(*refusal)
+    pub(super) fn expect_body(&self) {
+        self.has_body.store(true, Relaxed);
     }
 
-    /// The request that was asked last is refused.
-    pub(super) fn note(&self, refusal: Refusal) {
-        self.refused
-            .get_or_init(|| (self.asked.load(Relaxed), refusal));
-    }
-
-    /// The last of an answer was written, or it was given up.
-    pub(super) fn end(&self, stream: u32) {
-        self.ended.fetch_add(1, Relaxed);
+    /// Records a response that was written whole, or dropped.
+    pub(super) fn finish(&self, stream: u32) {
+        self.finished.fetch_add(1, Relaxed);
         if let Some(streams) = &self.streams {
             streams.end(stream);
         }
     }
 
-    /// The socket takes what is written to it, or it does not.
-    pub(super) fn set_held_up(&self, held_up: bool) {
-        if self.held_up.load(Relaxed) != held_up {
-            self.held_up.store(held_up, Relaxed);
-            if !held_up {
+    pub(super) fn set_stalled(&self, is_stalled: bool) {
+        if self.is_stalled.load(Relaxed) != is_stalled {
+            self.is_stalled.store(is_stalled, Relaxed);
+            if !is_stalled {
                 self.resumed.fetch_add(1, Relaxed);
             }
         }
     }
 
-    /// Which pause of the socket lasts: another number means that it has taken something since.
-    pub(super) fn pause(&self) -> Option<u32> {
-        self.held_up
-            .load(Relaxed)
-            .then(|| self.resumed.load(Relaxed))
+    /// The number of the stall that lasts: another number means that the socket took something since.
+    pub(super) fn stall(&self) -> Option<u32> {
+        let is_stalled = self.is_stalled.load(Relaxed);
+        is_stalled.then(|| self.resumed.load(Relaxed))
     }
 
-    /// Everything that hyper held has left.
-    pub(super) fn flushed(&self) {
-        let ended = self.ended.load(Relaxed);
-        if self.answered.load(Relaxed) != ended {
-            self.answered.store(ended, Relaxed);
+    /// Records that everything has left that hyper had.
+    pub(super) fn record_flush(&self) {
+        let finished = self.finished.load(Relaxed);
+        if self.answered.load(Relaxed) != finished {
+            self.answered.store(finished, Relaxed);
         }
     }
 
-    /// Has the head in progress refused, if there is one.
-    pub(super) fn refuse_overdue(&self) -> bool {
-        let partial = self.partial.load(Relaxed);
-        self.overdue.store(partial, Relaxed);
-        partial
-    }
-
-    pub(super) fn is_overdue(&self) -> bool {
-        self.overdue.load(Relaxed)
-    }
-
     pub(super) fn close(&self) {
-        self.closing.store(true, Relaxed);
+        self.is_closing.store(true, Relaxed);
     }
 
-    /// Why a request was refused, if one was.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        self.refused.get().map(|(_, refusal)| *refusal)
-    }
-
-    /// Whether bytes may have come that nobody will read.
+    /// Returns true where the client may have sent bytes that are not read.
     pub(super) fn leaves_bytes_unread(&self) -> bool {
-        self.refused.get().is_some() || self.taken.load(Relaxed) != self.asked.load(Relaxed)
+        self.is_rejected() || self.is_partial() || self.has_body.load(Relaxed)
     }
 }
 
@@ -236,43 +191,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_lasts_until_its_answer_has_left() {
+    fn a_request_lasts_until_its_response_has_left() {
         let activity = Activity::default();
         assert_eq!(activity.phase(), Phase::Opening);
 
-        activity.set_partial(true);
+        activity.record_read();
         assert_eq!(activity.phase(), Phase::Head(0));
-        activity.set_partial(false);
-        activity.take();
+        let request = activity.receive();
         assert_eq!(activity.phase(), Phase::Request(0));
-        assert_eq!(activity.ask(), None);
-        activity.flushed();
-        activity.end(1);
+        activity.record_flush();
+        activity.finish(request);
         assert_eq!(activity.phase(), Phase::Request(0));
-        activity.flushed();
+        activity.record_flush();
 
         assert_eq!(activity.phase(), Phase::Idle(1));
     }
 
     #[test]
-    fn heads_that_come_meanwhile_give_no_more_time_to_a_request() {
+    fn bytes_of_the_next_request_give_no_more_time_to_this_one() {
         let activity = Activity::default();
-        activity.take();
+        activity.receive();
         let before = activity.phase();
 
-        activity.take();
-        activity.set_partial(true);
+        activity.record_read();
 
         assert_eq!(activity.phase(), before);
-    }
-
-    #[test]
-    fn the_refused_request_is_the_one_that_comes_after_the_others() {
-        let activity = Activity::default();
-        activity.take();
-        activity.refuse(Refusal::BareLineFeed);
-
-        assert_eq!(activity.ask(), None);
-        assert_eq!(activity.ask(), Some(Refusal::BareLineFeed));
     }
 }

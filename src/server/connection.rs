@@ -6,7 +6,7 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -28,12 +28,12 @@ use super::{
     RequestHandler, RequestValidation,
     activity::{Activity, Phase},
     drain::DrainSignals,
-    guard::Guarded,
     http1::Http1Connection,
     limits::ConnectionLimits,
     metrics::{CloseReason, ConnectionGuard},
-    refusal::{self, Refusal},
+    request_check::{self, InvalidRequest},
     response_body::{ActiveResponse, ResponseBody},
+    socket::ClientSocket,
     tls::{self, ListenerTls},
     watchdog::{Watchdog, WatchdogEvent},
 };
@@ -95,9 +95,14 @@ trait ConnectionControl: Future<Output = hyper::Result<()>> {
 
     /// It has been idle for a while.
     fn release_buffers(self: Pin<&mut Self>) {}
+
+    /// Closes a connection that hyper gave up, so that the client reads the responses before.
+    fn poll_linger(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
-// === impl Connection ===
+// === impl ClientConnection ===
 
 impl<H: RequestHandler> ClientConnection<H> {
     /// Serves until either side has enough.
@@ -155,14 +160,14 @@ impl<H: RequestHandler> ClientConnection<H> {
         const MAX_BUFFER: usize = 64 * 1024;
         let service = self.service(HttpProtocol::Http1);
         let activity = Arc::clone(&service.activity);
-        let guarded = match self.validation {
-            RequestValidation::Strict => Guarded::heads(stream, &begun, Arc::clone(&activity)),
-            RequestValidation::Lenient => Guarded::unjudged(stream, begun, Arc::clone(&activity)),
-        };
+        let mut socket = ClientSocket::new(stream, begun.into(), Arc::clone(&activity));
+        if self.validation == RequestValidation::Strict {
+            socket = socket.with_half_close();
+        }
         let mut http = http1::Builder::new();
         http.max_buf_size(MAX_BUFFER);
         let service = service_fn(move |request| Arc::clone(&service).call(request));
-        let connection = Http1Connection::new(http, guarded, service);
+        let connection = Http1Connection::new(http, socket, service);
         self.drive(pin!(connection), &activity).await;
     }
 
@@ -176,7 +181,7 @@ impl<H: RequestHandler> ClientConnection<H> {
         const PING_TIMEOUT: Duration = Duration::from_secs(10);
         let service = self.service(HttpProtocol::Http2);
         let activity = Arc::clone(&service.activity);
-        let guarded = Guarded::unjudged(stream, begun, Arc::clone(&activity));
+        let socket = ClientSocket::new(stream, begun.into(), Arc::clone(&activity));
         let executor = StreamExecutor(Arc::clone(&activity));
         let connection = http2::Builder::new(executor)
             .timer(TokioTimer::new())
@@ -188,11 +193,10 @@ impl<H: RequestHandler> ClientConnection<H> {
             .max_local_error_reset_streams(100)
             // It bounds CONTINUATION frames too. Each field counts 32 bytes more than it has.
             .max_header_list_size(32 * 1024)
-            .max_send_buf_size(64 * 1024)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .serve_connection(
-                TokioIo::new(guarded),
+                TokioIo::new(socket),
                 service_fn(move |request| Arc::clone(&service).call(request)),
             );
         self.drive(pin!(connection), &activity).await;
@@ -206,7 +210,7 @@ impl<H: RequestHandler> ClientConnection<H> {
             admission: self.admission,
             drain_signals: self.drain_signals.clone(),
             activity: Arc::new(match protocol {
-                HttpProtocol::Http2 => Activity::of_streams(),
+                HttpProtocol::Http2 => Activity::with_streams(),
                 HttpProtocol::Http1 | HttpProtocol::Detect => Activity::default(),
             }),
             protocol,
@@ -237,7 +241,7 @@ impl<H: RequestHandler> ClientConnection<H> {
                     return Poll::Pending;
                 };
                 if what == WatchdogEvent::ReleaseBuffers {
-                    // Of a head that is not judged, hyper may have read some.
+                    // What is left of a body is nothing to begin anew with.
                     if self.validation == RequestValidation::Strict {
                         connection.as_mut().release_buffers();
                     }
@@ -246,8 +250,6 @@ impl<H: RequestHandler> ClientConnection<H> {
                 let first = overdue.is_none();
                 overdue.get_or_insert(what);
                 match what {
-                    WatchdogEvent::PhaseTimeout(Phase::Head(_))
-                        if first && activity.refuse_overdue() => {}
                     // Where streams go on beside the one that takes too long, they may end.
                     WatchdogEvent::PhaseTimeout(
                         Phase::Opening | Phase::Idle(_) | Phase::Streams(_),
@@ -264,12 +266,17 @@ impl<H: RequestHandler> ClientConnection<H> {
         });
         let result = result.await;
         if let Some(Err(error)) = &result {
+            if error.is_parse() {
+                let lingering = poll_fn(|cx| connection.as_mut().poll_linger(cx));
+                let lingering = tokio::time::timeout(ConnectionLimits::LINGER_TIMEOUT, lingering);
+                lingering.await.unwrap_or_default();
+            }
             tracing::debug!(peer = %self.peer.address, %error, "a connection ended early");
         }
         counted.close(match overdue.and_then(CloseReason::from_watchdog) {
             _ if self.admission == ConnectionAdmission::Rejected => CloseReason::Rejected,
             Some(timeout) => timeout,
-            None if activity.refusal().is_some() => CloseReason::BadRequest,
+            None if activity.is_rejected() => CloseReason::BadRequest,
             None => match result {
                 Some(Err(error)) if error.is_parse() => CloseReason::BadRequest,
                 Some(Err(_)) => CloseReason::Error,
@@ -280,7 +287,7 @@ impl<H: RequestHandler> ClientConnection<H> {
     }
 }
 
-// === impl Service ===
+// === impl ConnectionService ===
 
 impl<H: RequestHandler> ConnectionService<H> {
     /// Begins at once, so that whoever polls the connection sees that a request has come.
@@ -288,39 +295,36 @@ impl<H: RequestHandler> ConnectionService<H> {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<ResponseBody<H::Body>>, Infallible>> {
-        let unseen =
-            self.protocol == HttpProtocol::Http2 || self.validation == RequestValidation::Lenient;
-        let stream = if unseen { self.activity.open() } else { 0 };
-        let answering = ActiveResponse::new(Arc::clone(&self.activity), stream);
-        self.respond(request, answering)
+        let number = self.activity.receive();
+        let active = ActiveResponse::new(Arc::clone(&self.activity), number);
+        self.respond(request, active)
     }
 
     async fn respond(
         self: Arc<Self>,
         request: Request<Incoming>,
-        answering: ActiveResponse,
+        active: ActiveResponse,
     ) -> Result<Response<ResponseBody<H::Body>>, Infallible> {
-        let has_body = !request.body().is_end_stream();
+        let frames_body = self.validation == RequestValidation::Strict
+            && self.protocol == HttpProtocol::Http1
+            && request_check::frames_body(&request);
+        if frames_body {
+            self.activity.expect_body();
+        }
         let is_stream = self.protocol == HttpProtocol::Http2;
         // hyper leaves the content of an answer to HEAD out by itself, but not with HTTP/2.
         let is_head = is_stream && *request.method() == Method::HEAD;
         let (mut response, last) = match self.check_request(&request) {
             Ok(()) => {
                 let answer = self.handler.handle(request, self.peer()).await;
-                let answer = answer.map(|body| ResponseBody::from_handler(body, answering));
-                // Nothing is read after a body: it might not end where we think.
-                (
-                    answer,
-                    has_body && self.validation == RequestValidation::Strict,
-                )
+                let answer = answer.map(|body| ResponseBody::from_handler(body, active));
+                (answer, frames_body)
             }
-            Err(refusal) => {
-                tracing::debug!(peer = %self.peer.address, ?refusal, "a request was refused");
-                let answer = refusal.answer(request.uri().path(), request.headers());
-                (
-                    answer.map(|body| ResponseBody::from_problem(body, answering)),
-                    true,
-                )
+            Err(invalid) => {
+                tracing::debug!(peer = %self.peer.address, ?invalid, "a request was rejected");
+                let answer = invalid.response(request.uri().path(), request.headers());
+                let answer = answer.map(|body| ResponseBody::from_problem(body, active));
+                (answer, true)
             }
         };
         if self.protocol == HttpProtocol::Http1 && (last || self.drain_signals.has_begun()) {
@@ -345,21 +349,18 @@ impl<H: RequestHandler> ConnectionService<H> {
         peer
     }
 
-    fn check_request(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
-        if let Some(refusal) = self.activity.ask() {
-            return Err(refusal);
-        }
+    fn check_request(&self, request: &Request<Incoming>) -> Result<(), InvalidRequest> {
         if self.admission == ConnectionAdmission::Rejected {
-            return Err(Refusal::Full);
+            return Err(InvalidRequest::TooManyConnections);
         }
         if self.validation == RequestValidation::Lenient {
             return Ok(());
         }
-        let verdict = refusal::check(request);
-        if let (Err(refusal), HttpProtocol::Http1) = (verdict, self.protocol) {
-            self.activity.note(refusal);
+        let checked = request_check::check(request);
+        if checked.is_err() && self.protocol == HttpProtocol::Http1 {
+            self.activity.reject();
         }
-        verdict
+        checked
     }
 }
 
@@ -391,7 +392,7 @@ where
     }
 }
 
-// === impl Ends ===
+// === impl ConnectionControl ===
 
 impl<S, V, B> ConnectionControl for Http1Connection<S, V>
 where
@@ -407,6 +408,10 @@ where
 
     fn release_buffers(self: Pin<&mut Self>) {
         self.get_mut().release_buffers();
+    }
+
+    fn poll_linger(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.get_mut().poll_linger(cx)
     }
 }
 

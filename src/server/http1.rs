@@ -1,4 +1,4 @@
-//! HTTP/1 connections that give hyper's buffers back while they are idle.
+//! HTTP/1 connections that free hyper's buffers while they are idle.
 
 use std::{
     future::Future,
@@ -9,28 +9,28 @@ use std::{
 use http_body::Body;
 use hyper::{
     body::Incoming,
-    server::conn::http1::{self, Builder, Connection},
+    server::conn::http1::{Builder, Connection},
     service::HttpService,
 };
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::guard::Guarded;
+use super::socket::ClientSocket;
 
-/// An HTTP/1 connection. Between requests hyper keeps two buffers of 8 KiB and the place of the
-/// future that answers; a connection that rests keeps its socket alone.
+/// An HTTP/1 connection. Between requests hyper keeps two buffers of 8 KiB and room for the future that
+/// answers; an idle connection here keeps its socket alone.
 pub(super) struct Http1Connection<S, V: HttpService<Incoming>> {
     http: Builder,
-    /// Always there but while it changes.
+    /// Absent only while it changes.
     state: Option<Http1State<S, V>>,
 }
 
 enum Http1State<S, V: HttpService<Incoming>> {
-    Active(Box<Connection<TokioIo<Guarded<S>>, V>>),
-    Idle { io: TokioIo<Guarded<S>>, service: V },
+    Active(Box<Connection<TokioIo<ClientSocket<S>>, V>>),
+    Idle { io: TokioIo<ClientSocket<S>>, service: V },
 }
 
-// === impl RestingConnection ===
+// === impl Http1Connection ===
 
 impl<S, V, B> Http1Connection<S, V>
 where
@@ -40,7 +40,7 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(http: Builder, stream: Guarded<S>, service: V) -> Self {
+    pub(super) fn new(http: Builder, stream: ClientSocket<S>, service: V) -> Self {
         let serving = http.serve_connection(TokioIo::new(stream), service);
         Self {
             http,
@@ -48,16 +48,27 @@ where
         }
     }
 
-    /// Gives the buffers back until something comes. Only for a connection that is idle and whose
-    /// heads are judged: hyper then has read nothing that it has not answered.
+    /// Frees the buffers until something comes. Only for a connection that is idle.
     pub(super) fn release_buffers(&mut self) {
         self.state = match self.state.take() {
             Some(Http1State::Active(serving)) => {
-                let http1::Parts { io, service, .. } = serving.into_parts();
+                let parts = serving.into_parts();
+                let (mut io, service) = (parts.io, parts.service);
+                io.inner_mut().unread(parts.read_buf);
                 Some(Http1State::Idle { io, service })
             }
             resting => resting,
         };
+    }
+
+    /// Closes a connection that hyper gave up, and reads on until the client closes it too.
+    pub(super) fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.release_buffers();
+        if let Some(Http1State::Idle { io, .. }) = &mut self.state {
+            // The connection is over in any case.
+            let _closed = ready!(Pin::new(io.inner_mut()).poll_shutdown(cx));
+        }
+        Poll::Ready(())
     }
 
     /// Ends it after what is under way.
@@ -67,7 +78,7 @@ where
         }
     }
 
-    fn active_connection(&mut self) -> Option<&mut Connection<TokioIo<Guarded<S>>, V>> {
+    fn active_connection(&mut self) -> Option<&mut Connection<TokioIo<ClientSocket<S>>, V>> {
         if let Some(Http1State::Idle { .. }) = self.state
             && let Some(Http1State::Idle { io, service }) = self.state.take()
         {
@@ -93,7 +104,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(Http1State::Idle { io, .. }) = &mut self.state {
-            ready!(io.inner_mut().poll_begin(cx));
+            ready!(io.inner_mut().poll_readable(cx));
         }
         match self.active_connection() {
             Some(serving) => Pin::new(serving).poll(cx),

@@ -30,7 +30,7 @@ impl ConnectionLimits {
     /// How long a client may take to close a connection that we have closed.
     ///
     /// Closed at once, with bytes of the client's unread, the answer could be lost to a reset.
-    const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+    pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
     /// What is granted to a connection too many, so that it is told why it is closed.
     pub(super) const fn for_rejected(self) -> Self {

@@ -211,12 +211,12 @@ impl ActiveResponse {
     }
 
     fn record_chunk(&self) {
-        self.activity.hand_over(self.stream);
+        self.activity.record_chunk(self.stream);
     }
 }
 
 impl Drop for ActiveResponse {
     fn drop(&mut self) {
-        self.activity.end(self.stream);
+        self.activity.finish(self.stream);
     }
 }

@@ -69,7 +69,7 @@ impl Watchdog {
             self.enter_phase(phase);
         }
         // One that is being closed has little time left in any case.
-        let pause = activity.pause().filter(|_| phase != Phase::Closing);
+        let pause = activity.stall().filter(|_| phase != Phase::Closing);
         if pause != self.stall.map(|(pause, _since)| pause) {
             self.stall = pause.map(|pause| (pause, Instant::now()));
             if let Some((_, since)) = self.stall {

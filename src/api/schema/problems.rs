@@ -98,19 +98,12 @@ impl Fault {
     fn of(kind: Kind) -> Self {
         match kind {
             Kind::MethodNotAllowed
-            | Kind::NotHttp
-            | Kind::BareLineFeed
-            | Kind::FoldedHeader
-            | Kind::RepeatedContentLength
-            | Kind::AmbiguousLength
-            | Kind::TransferEncoding
             | Kind::MissingHost
             | Kind::RepeatedHost
             | Kind::InvalidHost
             | Kind::ForeignTarget
             | Kind::MisdirectedRequest
             | Kind::RequestBody
-            | Kind::RequestTimeout
             | Kind::UriTooLong
             | Kind::TooManyHeaders
             | Kind::HeadersTooLarge

@@ -3,16 +3,12 @@ use super::*;
 const SHORT: Duration = Duration::from_millis(50);
 
 #[tokio::test]
-async fn a_partial_head_gets_408_and_is_closed() {
+async fn a_partial_head_is_closed_without_a_response() {
     let server = ListenerFixture::start_with(|edge| edge.limits.header_timeout = SHORT).await;
 
-    let answer = server
-        .send_raw("GET /path HTTP/1.1\r\nX-Request-Id: slow-7\r\nHo")
-        .await;
+    let answer = server.send_raw("GET /path HTTP/1.1\r\nHo").await;
 
-    assert_eq!(statuses(&answer), [408], "{answer}");
-    assert!(answer.contains("x-request-id: slow-7\r\n"), "{answer}");
-    assert!(answer.contains("urn:usage-proxy:problem:request-timeout"));
+    assert_eq!(answer, "");
     assert_eq!(server.requests(), 0);
     server.wait_for_close_reason("header-timeout").await;
 }
@@ -35,12 +31,11 @@ async fn a_head_that_comes_byte_by_byte_has_no_more_time() {
 
     let mut answer = String::new();
     let both = async { tokio::join!(answers.read_to_string(&mut answer), dribble) };
-    let (read, ()) = tokio::time::timeout(TEST_TIMEOUT, both)
+    let (_end, ()) = tokio::time::timeout(TEST_TIMEOUT, both)
         .await
         .expect("it is closed");
 
-    read.unwrap();
-    assert_eq!(statuses(&answer), [408], "{answer}");
+    assert_eq!(answer, "");
 }
 
 #[tokio::test]
@@ -53,7 +48,7 @@ async fn a_later_head_has_as_much_time_as_the_first() {
     client.send("GET /path").await;
     let answer = client.read_to_end().await;
 
-    assert_eq!(statuses(&answer), [408], "{answer}");
+    assert_eq!(answer, "");
     server.wait_for_close_reason("header-timeout").await;
 }
 
