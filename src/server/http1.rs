@@ -27,7 +27,10 @@ pub(super) struct Http1Connection<S, V: HttpService<Incoming>> {
 
 enum Http1State<S, V: HttpService<Incoming>> {
     Active(Box<Connection<TokioIo<ClientSocket<S>>, V>>),
-    Idle { io: TokioIo<ClientSocket<S>>, service: V },
+    Idle {
+        io: TokioIo<ClientSocket<S>>,
+        service: V,
+    },
 }
 
 // === impl Http1Connection ===

@@ -5,7 +5,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
 
 use crate::{
-    problem::{FullBody, Problem, Kind},
+    problem::{FullBody, Kind, Problem},
     request_id::{self, X_REQUEST_ID},
 };
 
@@ -203,11 +203,7 @@ mod tests {
                 &["x"],
                 Err(InvalidRequest::ForeignTarget),
             ),
-            (
-                "http://user@x/",
-                &["x"],
-                Err(InvalidRequest::ForeignTarget),
-            ),
+            ("http://user@x/", &["x"], Err(InvalidRequest::ForeignTarget)),
         ] {
             let checked = check(&request(target, hosts));
 

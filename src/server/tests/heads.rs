@@ -182,7 +182,10 @@ async fn heads_are_limited_in_size_and_fields() {
         let answer = server.send_raw(head).await;
 
         // hyper's own, by which of its limits is passed first.
-        assert!([[431], [status]].contains(&[statuses(&answer)[0]]), "{answer}");
+        assert!(
+            [[431], [status]].contains(&[statuses(&answer)[0]]),
+            "{answer}"
+        );
     }
 }
 
