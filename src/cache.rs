@@ -36,7 +36,7 @@ pub use self::{
     metrics::{CacheMetrics, ShedReason},
     single_flight::{FetchAborted, Flight, FlightRole, LeaderGuard, SingleFlight},
     status::{CacheResult, CacheStatus, ForwardReason},
-    store::{AbsenceKind, StoreChange, StoreResult},
+    store::{AbsenceKind, NewerData, StoreChange, StoreResult},
 };
 use self::{
     known_dates::KnownDates,

@@ -44,6 +44,15 @@ pub enum StoreChange {
     Suspect(AnomalyKind),
 }
 
+/// The data of a customer's newest date, when upstream sends an older one.
+#[derive(Clone, Debug)]
+pub enum NewerData {
+    /// It is cached.
+    Cached(CachedAnswer),
+    /// Only its date is known.
+    Evicted(ProcessedDate),
+}
+
 /// Something that upstream says does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AbsenceKind {
@@ -65,12 +74,24 @@ struct CurrentEntry {
 // === impl UsageCache ===
 
 impl UsageCache {
-    /// Stores the answer to a question, keeping what it confirms, unless it is
-    /// [doubted](AnomalyKind): what is held is then handed out in its place.
+    /// Stores an answer, unless it is [suspect](AnomalyKind): then the cached one is served in its
+    /// place. Forms that have not changed are kept.
     ///
-    /// Whether it may be stored at all is for the caller to say: an answer that a purge overtook
-    /// is handed out with [`UsageCache::pass_through`].
+    /// The caller decides whether the answer may be stored: one that was fetched before a purge is
+    /// served by [`UsageCache::uncached_answer`] instead.
     pub fn store(&self, resource: Resource, prepared: Rendered, now: Instant) -> StoreResult {
+        self.store_beside(resource, prepared, None, now)
+    }
+
+    /// Stores an answer as [`UsageCache::store`] does. `newer` is the data of a newer date that was
+    /// cached when the answer arrived: it is served even if it has been evicted since.
+    pub fn store_beside(
+        &self,
+        resource: Resource,
+        prepared: Rendered,
+        newer: Option<&CachedAnswer>,
+        now: Instant,
+    ) -> StoreResult {
         let mut records = self.lock_records();
         let key = NewestKey::from(resource).snapshot(prepared.processed_date());
         if let Some(customer) = key.customer {
@@ -78,12 +99,15 @@ impl UsageCache {
         }
         let known = &mut records.known_dates;
         let good = self.current_entry(resource);
-        if let Some(newer) = newer_known_date(known, resource, key.date)
+        if let Some(newest_date) = newer_known_date(known, resource, key.date)
             && good
                 .as_ref()
-                .is_none_or(|good| good.key.date != Some(newer))
+                .is_none_or(|good| good.key.date != Some(newest_date))
         {
-            // Evicted since `evicted_newest_date` was asked: what is known to be outdated is not stored.
+            if let Some(newer) = newer {
+                return self.restore_newer(resource, prepared, newer, now);
+            }
+            // An answer that is known to be outdated is not stored.
             let change = StoreChange::Suspect(AnomalyKind::WentBackwards);
             let held = CachedAnswer {
                 suspect: true,
@@ -123,22 +147,21 @@ impl UsageCache {
         }
     }
 
-    /// Returns the newest date of a customer's usage, where an answer to the question for the newest
-    /// date has an older one, or no rows, and the data of the newest was evicted.
+    /// Returns the data of a customer's newest date, where an answer for the newest date has an older
+    /// one, or no rows.
     ///
-    /// Such an answer is stored by [`UsageCache::store_older`], or by
-    /// [`UsageCache::store_without_rows`] where upstream has nothing of the newest date any more.
-    pub fn evicted_newest_date(
+    /// Where the data was evicted, such an answer is stored by [`UsageCache::store_older`], or by
+    /// [`UsageCache::store_without_rows`] if upstream has nothing of the newest date any more.
+    pub fn newer_data(
         &self,
         resource: Resource,
         answer: Option<ProcessedDate>,
-    ) -> Option<ProcessedDate> {
-        let newer = newer_known_date(&self.lock_records().known_dates, resource, answer)?;
-        let key = NewestKey::from(resource);
-        let newest = self.newest.get(&key);
-        let is_cached = newest.is_some_and(|newest| newest.date == Some(newer))
-            && self.snapshots.get(&key.snapshot(Some(newer))).is_some();
-        (!is_cached).then_some(newer)
+        now: Instant,
+    ) -> Option<NewerData> {
+        let date = newer_known_date(&self.lock_records().known_dates, resource, answer)?;
+        let has_date = |cached: &CachedAnswer| cached.rendered.processed_date() == Some(date);
+        let cached = self.look_up(resource, now).filter(has_date);
+        Some(cached.map_or(NewerData::Evicted(date), NewerData::Cached))
     }
 
     /// Stores an answer without rows to the question for the newest date, where upstream has nothing
@@ -164,6 +187,16 @@ impl UsageCache {
         now: Instant,
     ) -> StoreResult {
         let _change = self.lock_records();
+        self.restore_newer(resource, older, newest, now)
+    }
+
+    fn restore_newer(
+        &self,
+        resource: Resource,
+        older: Rendered,
+        newest: &CachedAnswer,
+        now: Instant,
+    ) -> StoreResult {
         let suspicion = match older.processed_date() {
             Some(_) => AnomalyKind::WentBackwards,
             None => AnomalyKind::Empty,

@@ -108,6 +108,31 @@ fn the_newest_date_never_goes_backwards() {
 }
 
 #[test]
+fn newer_data_evicted_while_an_older_answer_is_rendered_is_still_served() {
+    let cache = new_cache(1 << 20);
+    let (now, resource) = (SystemClock.now(), insights_usage(1));
+    let newest = Some("2026-11-19");
+    cache.store_insights(rendered_usage(numbered_customer(1), newest, 5), now);
+    let older = parse_date("2026-11-18");
+    let Some(NewerData::Cached(newer)) = cache.newer_data(resource, Some(older), now) else {
+        panic!("expected the cached data of the newer date");
+    };
+    cache
+        .snapshots
+        .remove(&NewestKey::from(resource).snapshot(newest.map(parse_date)));
+    assert!(look_up_newest(&cache, now).is_none());
+
+    let answer = rendered_usage(numbered_customer(1), Some("2026-11-18"), 4);
+    let stored = cache.store_beside(resource, answer, Some(&newer), now);
+
+    assert!(stored.answer.suspect);
+    for served in [stored.answer, look_up_newest(&cache, now).unwrap()] {
+        let date = served.rendered.processed_date();
+        assert_eq!(date, newest.map(parse_date));
+    }
+}
+
+#[test]
 fn an_empty_answer_is_data() {
     let cache = new_cache(1 << 20);
     let now = SystemClock.now();

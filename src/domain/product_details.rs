@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a list of products shows of one, and what may tell it apart from others of that name.
-#[derive(Clone, Copy, Debug)]
+/// A product as a list shows it, and the details that may distinguish it from others of that name.
+#[derive(Clone, Debug)]
 pub struct ProductDetails<'a> {
     /// The name, as it is shown.
-    pub name: &'a str,
+    pub name: String,
     /// The sales channel.
     pub channel: Option<&'a str>,
     /// The service.
@@ -13,12 +13,12 @@ pub struct ProductDetails<'a> {
     pub id: Option<&'a str>,
 }
 
-/// Returns for each product what tells it apart from the others of the same name: the channel, else
-/// the service, else the id, else all three. `None` where no other product has its name.
+/// Returns for each product the detail that distinguishes it from others of the same name: the
+/// channel, else the service, else the id, else all three. `None` where its name is unique.
 pub fn distinctions(products: &[ProductDetails<'_>]) -> Vec<Option<String>> {
     let mut by_name: BTreeMap<&str, Vec<&ProductDetails<'_>>> = BTreeMap::new();
     for product in products {
-        by_name.entry(product.name).or_default().push(product);
+        by_name.entry(&product.name).or_default().push(product);
     }
     let details: BTreeMap<&str, fn(&ProductDetails<'_>) -> String> = by_name
         .into_iter()
@@ -27,7 +27,11 @@ pub fn distinctions(products: &[ProductDetails<'_>]) -> Vec<Option<String>> {
         .collect();
     products
         .iter()
-        .map(|product| details.get(product.name).map(|detail| detail(product)))
+        .map(|product| {
+            details
+                .get(product.name.as_str())
+                .map(|detail| detail(product))
+        })
         .collect()
 }
 
@@ -64,36 +68,41 @@ fn all_details(product: &ProductDetails<'_>) -> String {
 mod tests {
     use super::*;
 
-    const E3: ProductDetails<'_> = ProductDetails {
-        name: "E3",
-        channel: Some("reseller"),
-        service: "o365",
-        id: None,
-    };
-
     #[test]
     fn products_of_the_same_name_are_distinguished_by_channel_service_or_id() {
-        let direct = ProductDetails {
+        let e3 = || ProductDetails {
+            name: "E3".to_owned(),
+            channel: Some("reseller"),
+            service: "o365",
+            id: None,
+        };
+        let direct = || ProductDetails {
             channel: Some("direct"),
-            ..E3
+            ..e3()
         };
-        let crm = ProductDetails {
+        let crm = || ProductDetails {
             service: "crm",
-            ..E3
+            ..e3()
         };
-        let other_id = ProductDetails {
+        let other_id = || ProductDetails {
             id: Some("6fd2c87f"),
-            ..E3
+            ..e3()
         };
-        let other_name = ProductDetails { name: "E5", ..E3 };
+        let other_name = || ProductDetails {
+            name: "E5".to_owned(),
+            ..e3()
+        };
 
         for (products, expected) in [
-            (vec![E3, other_name], vec![None, None]),
-            (vec![E3, direct], vec![Some("reseller"), Some("direct")]),
-            (vec![E3, crm], vec![Some("o365"), Some("crm")]),
-            (vec![E3, other_id], vec![Some("no id"), Some("6fd2c87f")]),
+            (vec![e3(), other_name()], vec![None, None]),
+            (vec![e3(), direct()], vec![Some("reseller"), Some("direct")]),
+            (vec![e3(), crm()], vec![Some("o365"), Some("crm")]),
             (
-                vec![E3, direct, other_name, other_id],
+                vec![e3(), other_id()],
+                vec![Some("no id"), Some("6fd2c87f")],
+            ),
+            (
+                vec![e3(), direct(), other_name(), other_id()],
                 vec![
                     Some("reseller, o365, no id"),
                     Some("direct, o365, no id"),

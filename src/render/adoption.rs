@@ -122,21 +122,14 @@ impl AdoptionView {
     }
 }
 
-/// What tells products apart whose names look the same.
+/// Distinguishes products whose names look the same.
 fn product_distinctions(products: &[simplified::Product<'_>]) -> Vec<Option<String>> {
-    let names: Vec<_> = products
-        .iter()
-        .map(|product| display_text(&product.product_name))
-        .collect();
-    let details = products
-        .iter()
-        .zip(&names)
-        .map(|(product, name)| ProductDetails {
-            name,
-            channel: product.channel.as_deref(),
-            service: &product.service_name,
-            id: product.product_id.as_deref(),
-        });
+    let details = products.iter().map(|product| ProductDetails {
+        name: display_text(&product.product_name),
+        channel: product.channel.as_deref(),
+        service: &product.service_name,
+        id: product.product_id.as_deref(),
+    });
     let distinctions = distinctions(&details.collect::<Vec<_>>()).into_iter();
     distinctions
         .map(|distinction| distinction.map(|text| display_text(&text)))

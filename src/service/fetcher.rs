@@ -21,7 +21,8 @@ use super::{
 use crate::{
     cache::{
         AbsenceKind, CachedAnswer, CachedFailure, CachedFailureKind, FailureCache, Flight,
-        Freshness, LeaderGuard, PurgeScope, SingleFlight, StoreChange, StoreResult, UsageCache,
+        Freshness, LeaderGuard, NewerData, PurgeScope, SingleFlight, StoreChange, StoreResult,
+        UsageCache,
     },
     clock::SharedClock,
     config::CacheConfig,
@@ -69,6 +70,9 @@ pub(super) struct FetchedAnswer {
 
 /// The data of a customer's newest date, where upstream's newest is older or has no rows.
 enum NewestFallback<T> {
+    /// Cached when the answer arrived.
+    Current(CachedAnswer),
+    /// Cached for requests of its date.
     Cached(CachedAnswer),
     /// As the call for this date returned it.
     Fetched(Resource, T),
@@ -453,9 +457,13 @@ impl Fetcher {
     ) -> Result<WithFallback<SourceAnswer>, SourceError> {
         let answer = self.source.fetch(call.clone()).await?;
         let date = answer.content.processed_date();
-        let evicted = self.cache.evicted_newest_date(resource, date);
-        let Some((customer, newest)) = resource.customer().zip(evicted) else {
-            return Ok((answer, None));
+        let newer = self.cache.newer_data(resource, date, self.clock.now());
+        let (customer, newest) = match (newer, resource.customer()) {
+            (Some(NewerData::Cached(newest)), _) => {
+                return Ok((answer, Some(NewestFallback::Current(newest))));
+            }
+            (Some(NewerData::Evicted(newest)), Some(customer)) => (customer, newest),
+            (Some(NewerData::Evicted(_)), None) | (None, _) => return Ok((answer, None)),
         };
         let resource = Resource::dated_usage(customer, newest);
         let known = match self.source.fetch(SourceCall { resource, ..call }).await {
@@ -482,6 +490,7 @@ impl Fetcher {
         let answer = self.render_content(customer, answer).await?;
         let known = match known {
             None => None,
+            Some(NewestFallback::Current(held)) => Some(NewestFallback::Current(held)),
             Some(NewestFallback::Cached(held)) => Some(NewestFallback::Cached(held)),
             Some(NewestFallback::Fetched(dated, fetched)) => {
                 let prepared = self.render_content(customer, fetched).await?;
@@ -562,6 +571,9 @@ impl Fetcher {
             self.failures.remove(&resource);
             let known = match known {
                 None => return self.cache.store(resource, answer, now),
+                Some(NewestFallback::Current(held)) => {
+                    return self.cache.store_beside(resource, answer, Some(&held), now);
+                }
                 Some(NewestFallback::Missing) => {
                     return self.cache.store_without_rows(resource, answer, now);
                 }
@@ -578,7 +590,7 @@ impl Fetcher {
                 (stored.answer, stored.stored)
             }
             // A purge overtook the call: its answer serves who waited, and nobody after.
-            Err((answer, None | Some(NewestFallback::Missing))) => {
+            Err((answer, None | Some(NewestFallback::Current(_) | NewestFallback::Missing))) => {
                 (self.cache.uncached_answer(answer, now), false)
             }
             Err((_, Some(NewestFallback::Cached(held)))) => (held, false),

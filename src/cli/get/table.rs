@@ -155,21 +155,14 @@ fn product_rows(usage: &UsageReply) -> Vec<TableRow> {
     std::iter::once(header).chain(products).collect()
 }
 
-/// What tells products apart whose names look the same.
+/// Distinguishes products whose names look the same.
 fn product_distinctions(products: &[ProductReply]) -> Vec<Option<String>> {
-    let names: Vec<_> = products
-        .iter()
-        .map(|product| sanitize(&product.product_name))
-        .collect();
-    let details = products
-        .iter()
-        .zip(&names)
-        .map(|(product, name)| ProductDetails {
-            name,
-            channel: product.channel.as_deref(),
-            service: &product.service_name,
-            id: product.product_id.as_deref(),
-        });
+    let details = products.iter().map(|product| ProductDetails {
+        name: sanitize(&product.product_name),
+        channel: product.channel.as_deref(),
+        service: &product.service_name,
+        id: product.product_id.as_deref(),
+    });
     distinctions(&details.collect::<Vec<_>>())
 }
 
