@@ -61,20 +61,6 @@ start_demo() {
     [[ -n $api && -n $admin ]] || fail_with demo "the demo does not say where it listens"
 }
 
-# need_python COMMAND PACKAGE==VERSION…: a command that PyPI has, in an environment of our own.
-need_python() {
-    local folder=$target/tools/python
-    PATH=$folder/bin:$PATH
-    [[ -x $folder/bin/$1 ]] && return
-    if [[ ! -x $folder/bin/pip ]]; then
-        python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3 python3-venv
-        python3 -m venv "$folder"
-    fi
-    echo "installing ${*:2}"
-    "$folder/bin/pip" install --quiet --no-input --disable-pip-version-check \
-        --only-binary=:all: "${@:2}"
-}
-
 # Prometheus and promtool. Debian 13 has a package of promtool, but both have Prometheus, which
 # would start a server when installed: so the package is only unpacked.
 need_prometheus() {

@@ -1,10 +1,14 @@
 # shellcheck shell=bash
-# Rust
+# The tests of Rust; COVERAGE=1 also measures how much of the code they reach
 
 step_rust() {
     need cc gcc libc6-dev
     need curl curl ca-certificates
     # A test opens a thousand connections, both ends of them here.
     ulimit -S -n "$(ulimit -H -n)"
-    cargo test --locked
+    if ((${COVERAGE:-0})) && coverage_possible; then
+        test_with_coverage
+    else
+        cargo test --locked
+    fi
 }
