@@ -1,14 +1,13 @@
-//! A stand-in for Partner Center: what the demo, the tests and the benches talk to.
+//! A simulator of Partner Center for the demo, the tests and the benches.
 //!
-//! It serves the token endpoint, the calls that tell of licenses and the list of customers over real
-//! HTTP, gets things wrong on demand ([`Faults`]), and is watched and steered through a
-//! [`SimulatorHandle`] or, over HTTP, under `/_simulator`. It shares no type with `upstream` or
-//! `domain`: one mistaken about Partner Center must not make the other mistaken too.
+//! It serves the token endpoint, the license calls and the list of customers over real HTTP, and
+//! fails on demand ([`Faults`]). Tests control it through a [`SimulatorHandle`], people through
+//! `/_simulator`. It shares no type with `partner_center` or `domain`, so that a mistake there is not
+//! repeated here.
 
 mod api;
 mod control;
 mod faults;
-mod filter;
 mod fleet;
 mod handle;
 mod overrides;
@@ -38,55 +37,50 @@ use simulation::Simulation;
 
 pub use faults::{BodyFault, FaultScope, Faults};
 pub use fleet::{
-    DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, HISTORY_DAYS, NO_RELATIONSHIP_CUSTOMER,
-    NO_RELATIONSHIP_CUSTOMERS, PROCESSING_LAG_DAYS, WIDE_CUSTOMER, customer_id, documented_body,
-    documented_deployment_body,
+    DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, NO_RELATIONSHIP_CUSTOMER, WIDE_CUSTOMER, customer_id,
+    documented_body, documented_deployment_body,
 };
 pub use handle::SimulatorHandle;
 pub use overrides::{CustomerOverride, SimulatedRow};
 pub use record::{RecordedRequest, SimulatedApi};
 pub use tokens::RegisteredCertificate;
 
-/// How long answers may still take once the end has begun; what is held then is dropped.
+/// The time that answers may still take after shutdown begins. Calls on hold are then dropped.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// What kind of Partner Center to be.
+/// Settings of a simulator.
 #[derive(Clone, Debug)]
 pub struct SimulatorOptions {
-    /// Generated customers, beside the documented one.
+    /// The number of generated customers, besides the documented one.
     pub customers: usize,
-    /// What the generated customers and their usage follow from.
+    /// The seed of the generated customers and their usage.
     pub seed: u64,
     /// Rows of [`WIDE_CUSTOMER`]; 0 for no such customer.
     pub wide_rows: usize,
-    /// The newest processed date is [`PROCESSING_LAG_DAYS`] before this day.
+    /// The current day. The newest processed date is three days earlier.
     pub today: Date,
     /// Faults to begin with.
     pub faults: Faults,
-    /// Most rows in a page of the commercial call, and how many when none are asked for.
+    /// The largest and the default number of rows in a page of the commercial call.
     pub page_size: usize,
-    /// Whether API calls without a live access token are refused.
-    pub require_token: bool,
-    /// Whether the commercial call takes the token of an application alone. Nobody has shown that
-    /// Partner Center does; every other call about usage or deployment refuses it all the same.
+    /// Lets the commercial call accept the token of an application alone. It is not known that
+    /// Partner Center does. Every other call about usage or deployment still rejects it.
     pub allow_app_only: bool,
     /// The only client id that gets tokens; any when absent.
     pub client_id: Option<String>,
     /// The only client secret that gets tokens; any when absent.
     pub client_secret: Option<SecretString>,
-    /// The certificate whose assertions prove the client, too.
+    /// A certificate whose assertions also authenticate the client.
     pub client_certificate: Option<RegisteredCertificate>,
-    /// The federated token that proves the client, too.
+    /// A federated token that also authenticates the client.
     pub federated_token: Option<SecretString>,
-    /// How long access tokens live.
+    /// The lifetime of access tokens.
     pub expires_in: Duration,
-    /// Whether redeeming a refresh token spends it and brings a new one.
-    pub rotate: bool,
-    /// What tokens expire and minutes pass by; latency takes real time all the same.
+    /// The clock of tokens and of throttling. Latency takes real time.
     pub clock: SharedClock,
 }
 
-/// A stand-in that is bound to its address and not yet serving.
+/// A simulator that is bound to its address but does not serve yet.
 #[derive(Debug)]
 pub struct Simulator {
     listener: TcpListener,
@@ -105,14 +99,12 @@ impl Default for SimulatorOptions {
             today: Offset::UTC.to_datetime(SystemClock.wall_time()).date(),
             faults: Faults::default(),
             page_size: 10_000,
-            require_token: true,
             allow_app_only: false,
             client_id: None,
             client_secret: None,
             client_certificate: None,
             federated_token: None,
             expires_in: Duration::from_secs(3_599),
-            rotate: true,
             clock: Arc::new(SystemClock),
         }
     }
@@ -121,11 +113,11 @@ impl Default for SimulatorOptions {
 // === impl Simulator ===
 
 impl Simulator {
-    /// Takes the address; connections queue there until [`Simulator::run`].
+    /// Binds the address. Connections queue there until [`Simulator::run`].
     ///
     /// # Errors
     ///
-    /// When the address cannot be had.
+    /// If the address cannot be bound.
     pub async fn bind(listen: SocketAddr, options: SimulatorOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         Ok(Self {
@@ -135,19 +127,19 @@ impl Simulator {
         })
     }
 
-    /// Where it listens: the real port, also when port 0 was asked for.
+    /// The address with the real port, also if port 0 was given.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Control over it, also while it runs.
+    /// Returns a handle that controls it, also while it runs.
     pub fn handle(&self) -> SimulatorHandle {
         SimulatorHandle {
             simulation: Arc::clone(&self.simulation),
         }
     }
 
-    /// Serves until `shutdown` drains, and does not wait for answers that are held then.
+    /// Serves until `shutdown` drains, and drops the calls on hold then.
     ///
     /// # Cancel safety
     ///
@@ -165,7 +157,7 @@ impl Simulator {
     }
 }
 
-/// Everything that is served, in one list.
+/// Every route.
 fn router(simulation: Arc<Simulation>) -> Router {
     Router::new()
         .merge(api::routes())

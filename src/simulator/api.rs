@@ -1,4 +1,4 @@
-//! The calls of Partner Center, and what they all have in common.
+//! The calls of Partner Center, and their common part.
 
 mod commercial;
 mod corruption;
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::clock::retry_after_seconds;
 
-/// A call under way: what was asked, and what is to go wrong.
+/// A call in progress, and its faults.
 #[derive(Debug)]
 pub(super) struct SimulatedCall {
     api: SimulatedApi,
@@ -37,11 +37,11 @@ pub(super) struct SimulatedCall {
     faults: Faults,
 }
 
-/// What is wrong with a request.
+/// A description of the error in a request.
 #[derive(Debug)]
 struct BadRequestError(String);
 
-/// Every call, with and without the prefix that some environments have.
+/// Routes of every call, with and without the prefix that some environments have.
 pub(super) fn routes() -> Router<Arc<Simulation>> {
     ["", "/partner"]
         .into_iter()
@@ -126,7 +126,7 @@ async fn list_customers(State(simulation): State<Arc<Simulation>>, request: Requ
     handle_call(&simulation, SimulatedApi::Customers, request, answer).await
 }
 
-/// Answers to anything else.
+/// Answers any other request.
 pub(super) async fn not_found(
     State(simulation): State<Arc<Simulation>>,
     request: Request,
@@ -138,10 +138,10 @@ pub(super) async fn not_found(
     handle_call(&simulation, SimulatedApi::Other, request, answer).await
 }
 
-/// Takes a call from its arrival to its answer.
+/// Handles a call from its arrival to its answer.
 ///
-/// Its faults are those that were set when it arrived; its data is that of when it is answered,
-/// so a test can hold a call, change what it will be told, and let it go.
+/// Faults apply as they were set at the arrival. Data is read at the answer, so a test can hold a
+/// call, change the data, and release it.
 async fn handle_call(
     simulation: &Simulation,
     api: SimulatedApi,
@@ -149,19 +149,19 @@ async fn handle_call(
     answer: impl FnOnce(&SimulatedCall) -> SimulatedReply,
 ) -> Response {
     let (head, _) = request.into_parts();
-    // Both before the arrival is told: who waits for it may change them at once.
+    // Before the arrival is recorded: a test that waits for it may change both at once.
     let faults = simulation.faults().take_applicable(api);
-    let passage = simulation.call_gate.wait_if_held();
+    let release = simulation.call_gate.wait_if_held();
     let sequence = simulation.recorder.record_request(api, &head);
     let call = SimulatedCall { api, head, faults };
     if api.is_partner_center() {
-        passage.await;
+        release.await;
     }
     if !call.faults.latency.is_zero() {
         tokio::time::sleep(call.faults.latency).await;
     }
     let reply = match check_call(simulation, &call) {
-        Some(refusal) => refusal,
+        Some(error) => error,
         None => answer(&call),
     };
     let reply = corruption::apply_faults(reply, &call);
@@ -170,7 +170,7 @@ async fn handle_call(
     reply.into_response()
 }
 
-/// Why a call gets no data, if it gets none whatever it asks for.
+/// Returns the error of a call that gets no data, whatever its query.
 fn check_call(simulation: &Simulation, call: &SimulatedCall) -> Option<SimulatedReply> {
     check_throttle(simulation, &call.faults)
         .or_else(|| check_status_fault(&call.faults))
@@ -204,7 +204,7 @@ fn check_status_fault(faults: &Faults) -> Option<SimulatedReply> {
     })
 }
 
-/// Throttling has a body of its own.
+/// The answer to a throttled call, which has a body of its own.
 fn too_many_requests(retry_after: Option<&str>) -> SimulatedReply {
     let status = StatusCode::TOO_MANY_REQUESTS;
     let seconds = retry_after.filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
@@ -223,14 +223,14 @@ fn too_many_requests(retry_after: Option<&str>) -> SimulatedReply {
 }
 
 fn check_authorization(simulation: &Simulation, call: &SimulatedCall) -> Option<SimulatedReply> {
-    let refuse = |code, text| Some(SimulatedReply::error(StatusCode::UNAUTHORIZED, code, text));
+    let reject = |code, text| Some(SimulatedReply::error(StatusCode::UNAUTHORIZED, code, text));
     if call.faults.mfa_required {
-        return refuse(
+        return reject(
             "900421",
             "The token carries no proof of multi-factor authentication.",
         );
     }
-    if !simulation.require_token || !call.api.is_partner_center() {
+    if !call.api.is_partner_center() {
         return None;
     }
     let now = simulation.clock.now();
@@ -239,7 +239,7 @@ fn check_authorization(simulation: &Simulation, call: &SimulatedCall) -> Option<
         .bearer_token()
         .and_then(|token| simulation.tokens.grant(token, now));
     match grant {
-        None => refuse("800001", "The access token is missing, expired or unknown."),
+        None => reject("800001", "The access token is missing, expired or unknown."),
         Some(AccessGrant::App) if call.api.requires_user(allow_app_only) => {
             Some(SimulatedReply::error(
                 StatusCode::FORBIDDEN,
@@ -251,7 +251,7 @@ fn check_authorization(simulation: &Simulation, call: &SimulatedCall) -> Option<
     }
 }
 
-/// The headers that every answer carries.
+/// Adds the headers of every answer.
 fn with_common_headers(reply: SimulatedReply, call: &SimulatedCall) -> SimulatedReply {
     let id = |name| call.header(name).map_or_else(new_id, str::to_owned);
     let vector = new_id().replace('-', "");
@@ -276,7 +276,7 @@ fn new_id() -> String {
     Uuid::new_v4().to_string()
 }
 
-// === impl Call ===
+// === impl SimulatedCall ===
 
 impl SimulatedCall {
     fn header(&self, name: &'static str) -> Option<&str> {
@@ -292,7 +292,7 @@ impl SimulatedCall {
     /// The first value of a query parameter.
     fn parameter(&self, name: &str) -> Option<String> {
         self.parameters()
-            .find(|(held, _)| held == name)
+            .find(|(key, _)| key == name)
             .map(|(_, value)| value)
     }
 
@@ -301,7 +301,7 @@ impl SimulatedCall {
         form_urlencoded::parse(query.as_bytes()).into_owned()
     }
 
-    /// A query parameter that is a whole number, at least `least`.
+    /// Returns a query parameter that is a whole number of at least `least`.
     fn number(&self, name: &str, least: usize) -> Result<Option<usize>, BadRequestError> {
         let Some(text) = self.parameter(name) else {
             return Ok(None);
@@ -315,7 +315,7 @@ impl SimulatedCall {
     }
 }
 
-// === impl BadRequest ===
+// === impl BadRequestError ===
 
 impl From<BadRequestError> for SimulatedReply {
     fn from(BadRequestError(description): BadRequestError) -> Self {

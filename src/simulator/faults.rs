@@ -1,4 +1,4 @@
-//! What the stand-in is told to get wrong.
+//! The faults that the simulator can be given.
 
 use std::time::Duration;
 
@@ -11,13 +11,14 @@ use super::record::SimulatedApi;
 /// Faults on demand; the default is none.
 ///
 /// As JSON and as `KEY=VALUE` the keys are the names of the fields. All but the `token_` ones,
-/// `sign_in_error` and the `_rotation` ones concern API calls: those that `api` names, and no more of them than `times`.
+/// `sign_in_error` and the `_rotation` ones affect API calls: those that `api` names, and no more of
+/// them than `times`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
-    /// Which API calls are concerned.
+    /// The API calls that are affected.
     pub api: FaultScope,
-    /// How many API calls more are concerned; all when absent. Counts down as calls arrive.
+    /// The number of API calls that are still affected; all if absent. Counts down as calls arrive.
     pub times: Option<u64>,
     /// Added before an answer; milliseconds in JSON.
     #[serde(with = "milliseconds")]
@@ -33,17 +34,17 @@ pub struct Faults {
     /// or a number of seconds.
     #[serde(deserialize_with = "text_or_seconds")]
     pub retry_after: Option<String>,
-    /// More calls than this in a minute are throttled; a refused call counts too.
+    /// Throttles more calls than this in a minute. A rejected call counts too.
     pub calls_per_minute: Option<u64>,
     /// 401 with code 900421: the token carries no proof of multi-factor authentication.
     pub mfa_required: bool,
     /// `isMfaCompliant: false`, where it is asked for, and no refusal.
     pub mfa_missing: bool,
-    /// What is done to the body.
+    /// A fault of the body.
     pub body: Option<BodyFault>,
     /// Size of [`BodyFault::Oversized`] and [`BodyFault::GzipBomb`] in bytes, once inflated.
     pub body_bytes: usize,
-    /// Announce the whole body, send half of it, close the connection.
+    /// Announces the whole body, sends half of it, and closes the connection.
     pub close_mid_body: bool,
     /// A UTF-8 byte-order mark before every API body.
     pub bom: bool,
@@ -55,21 +56,21 @@ pub struct Faults {
     /// `error` of the token endpoint's answer, such as `invalid_grant`; 400 unless `token_status`
     /// says otherwise.
     pub token_error: Option<String>,
-    /// How many token requests more fail by `token_status` and `token_error`; all when absent.
+    /// The number of token requests that still fail by `token_status` and `token_error`; all if absent.
     pub token_times: Option<u64>,
     /// `error` that a sign-in ends with instead of a code, such as `access_denied`.
     pub sign_in_error: Option<String>,
-    /// Refuse a refresh token that was redeemed before.
+    /// Rejects a refresh token that was redeemed before.
     pub strict_rotation: bool,
-    /// Refuse a refresh token from when anything is used that came for it: the refresh token that
-    /// replaced it, or the access token.
+    /// Rejects a refresh token as soon as a token that was issued for it is used: the refresh token
+    /// that replaced it, or the access token.
     ///
-    /// Until then it stays good: its holder may never have seen the answer. Under `strict_rotation`
+    /// Until then it stays valid: the client may never have seen the answer. Under `strict_rotation`
     /// no client could survive a crash between that answer and its own disk.
     pub graceful_rotation: bool,
 }
 
-/// Which API calls faults concern.
+/// The API calls that faults affect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultScope {
@@ -90,7 +91,7 @@ pub enum FaultScope {
     PartnerDeployment,
 }
 
-/// What is done to a body; the answer is otherwise well-formed HTTP.
+/// A fault of a body; the answer is otherwise well-formed HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BodyFault {
@@ -106,13 +107,13 @@ pub enum BodyFault {
     GzipBomb,
     /// The right JSON, followed by white space up to `body_bytes`.
     Oversized,
-    /// One row more, of another customer; where there are rows at all.
+    /// One more row, of another customer, if there are rows at all.
     ForeignCustomer,
     /// A first row without counts and without its date.
     MissingFields,
-    /// A first row with less than no seats in use.
+    /// A first row with a negative number of seats in use.
     NegativeCounts,
-    /// A first row with more seats than a 64-bit signed number can tell.
+    /// A first row with more seats than a 64-bit signed number can hold.
     HugeCounts,
     /// A `totalCount` that is one more than there are rows.
     WrongTotal,
@@ -153,7 +154,7 @@ impl Faults {
     ///
     /// # Errors
     ///
-    /// A sentence that names the key, when it is unknown or cannot have this value.
+    /// A sentence that names the key, if it is unknown or cannot have this value.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         let text = Value::from(value);
         let typed = serde_json::from_str(value).unwrap_or_else(|_| text.clone());
@@ -164,7 +165,7 @@ impl Faults {
         Ok(())
     }
 
-    /// These faults with the fields of `patch` in place of their own; `null` takes one away.
+    /// Returns these faults with the fields of `patch` replaced; `null` removes one.
     ///
     /// # Errors
     ///
@@ -183,7 +184,7 @@ impl Faults {
         serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| error.to_string())
     }
 
-    /// The faults that concern a call of `api` that arrives now, which `times` counts.
+    /// Takes the faults of a call of `api` that arrives now, which `times` counts.
     pub(super) fn take_applicable(&mut self, api: SimulatedApi) -> Self {
         if !self.api.includes(api) || !take_remaining(&mut self.times) {
             return Self::default();
@@ -191,7 +192,7 @@ impl Faults {
         self.clone()
     }
 
-    /// How the token endpoint is to fail for the request that arrives now, if at all.
+    /// Takes the failure of a token request that arrives now, if any.
     pub(super) fn take_token_failure(&mut self) -> Option<(StatusCode, String)> {
         if self.token_status.is_none() && self.token_error.is_none() {
             return None;
@@ -204,7 +205,7 @@ impl Faults {
     }
 }
 
-/// Counts one down; `false` when none are left.
+/// Counts one down. Returns `false` if none are left.
 fn take_remaining(times: &mut Option<u64>) -> bool {
     match times {
         None => true,

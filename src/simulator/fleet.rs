@@ -33,17 +33,17 @@ pub const NO_RELATIONSHIP_CUSTOMER: Uuid =
     Uuid::from_u128(0x0403_0000_0000_4000_8000_0000_0000_0001);
 
 /// Every customer that this partner has no relationship with.
-pub const NO_RELATIONSHIP_CUSTOMERS: [Uuid; 3] = [
+pub(super) const NO_RELATIONSHIP_CUSTOMERS: [Uuid; 3] = [
     NO_RELATIONSHIP_CUSTOMER,
     Uuid::from_u128(0x0403_0000_0000_4000_8000_0000_0000_0002),
     Uuid::from_u128(0x0403_0000_0000_4000_8000_0000_0000_0003),
 ];
 
 /// Days by which the newest processed date lags the clock.
-pub const PROCESSING_LAG_DAYS: i32 = 3;
+const PROCESSING_LAG_DAYS: i32 = 3;
 
 /// Processed dates that are kept, the newest included.
-pub const HISTORY_DAYS: i32 = 400;
+const HISTORY_DAYS: i32 = 400;
 
 /// Most rows of a generated customer.
 const MAX_ROWS: usize = 12;

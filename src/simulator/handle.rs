@@ -14,9 +14,11 @@ use super::{
     record::{RecordedRequest, SimulatedApi},
 };
 
-/// Control over a stand-in from within its process; clones control the same one.
-///
-/// The control surface under `/_simulator` works on the same state.
+/// The longest wait for requests: more than any test needs on a busy machine.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Controls a simulator from within its process. Clones control the same one, and so does
+/// `/_simulator` over HTTP.
 #[derive(Clone, Debug)]
 pub struct SimulatorHandle {
     pub(super) simulation: Arc<Simulation>,
@@ -29,11 +31,6 @@ impl SimulatorHandle {
     pub fn set_faults(&self, faults: Faults) {
         *self.simulation.faults() = faults;
     }
-
-    /// The faults as they stand, with what is left of their `times`.
-    pub fn faults(&self) -> Faults {
-        self.simulation.faults().clone()
-    }
 }
 
 // === impl SimulatorHandle: requests ===
@@ -44,45 +41,52 @@ impl SimulatorHandle {
         self.simulation.recorder.requests()
     }
 
-    /// Forgets the requests and counts from zero.
+    /// Deletes the recorded requests and resets the counts.
     pub fn clear_requests(&self) {
         self.simulation.recorder.clear();
     }
 
-    /// How many requests of `api` arrived since the last clearing.
+    /// The number of requests of `api` since the last clearing.
     pub fn request_count(&self, api: SimulatedApi) -> usize {
         self.simulation.recorder.count(api)
     }
 
-    /// Completes once `n` requests of `api` have arrived since the last clearing, answered or not.
+    /// Waits until `n` requests of `api` have arrived since the last clearing, answered or not.
+    ///
+    /// # Panics
+    ///
+    /// If they do not arrive within thirty seconds, so that a test fails and does not hang.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
+    #[expect(clippy::expect_used, reason = "only tests wait, and must not hang")]
     pub async fn wait_for_requests(&self, api: SimulatedApi, n: usize) {
-        self.simulation.recorder.wait_for(api, n).await;
+        tokio::time::timeout(WAIT_TIMEOUT, self.simulation.recorder.wait_for(api, n))
+            .await
+            .expect("the requests arrive within the timeout");
     }
 }
 
 // === impl SimulatorHandle: holding answers ===
 
 impl SimulatorHandle {
-    /// API calls that arrive from now on are not answered until [`SimulatorHandle::release_calls`].
+    /// Holds API calls that arrive from now on until [`SimulatorHandle::release_calls`].
     pub fn hold_calls(&self) {
         self.simulation.call_gate.hold();
     }
 
-    /// Answers the API calls that are held, and holds no more.
+    /// Answers the API calls on hold, and holds no more.
     pub fn release_calls(&self) {
         self.simulation.call_gate.release();
     }
 
-    /// Token requests are not answered until [`SimulatorHandle::release_tokens`].
+    /// Holds token requests until [`SimulatorHandle::release_tokens`].
     pub fn hold_tokens(&self) {
         self.simulation.token_gate.hold();
     }
 
-    /// Answers the token requests that are held, and holds no more.
+    /// Answers the token requests on hold, and holds no more.
     pub fn release_tokens(&self) {
         self.simulation.token_gate.release();
     }
@@ -91,33 +95,23 @@ impl SimulatorHandle {
 // === impl SimulatorHandle: data ===
 
 impl SimulatorHandle {
-    /// Tells `told` of a customer, whom the fleet need not know, instead of what the fleet says.
-    pub fn override_customer(&self, customer: Uuid, told: CustomerOverride) {
+    /// Replaces the data of a customer, whom the fleet need not have.
+    pub fn override_customer(&self, customer: Uuid, data: CustomerOverride) {
         let mut overrides = self.simulation.overrides_mut();
-        overrides.insert(customer, Arc::new(told));
+        overrides.insert(customer, Arc::new(data));
     }
 
-    /// Tells of a customer what the fleet says.
+    /// Restores the data that the fleet has of a customer.
     pub fn clear_override(&self, customer: Uuid) {
         self.simulation.overrides_mut().remove(&customer);
     }
 
-    /// Tells these as the list of customers, instead of the fleet.
+    /// Replaces the list of customers.
     pub fn override_customer_list(&self, listed: impl IntoIterator<Item = Value>) {
         *self.simulation.customer_list_override_mut() = Some(listed.into_iter().collect());
     }
 
-    /// What the stand-in takes for the date of today.
-    pub fn today(&self) -> Date {
-        *self.simulation.today()
-    }
-
-    /// Sets the date of today: the newest processed date follows it.
-    pub fn set_today(&self, today: Date) {
-        *self.simulation.today() = today;
-    }
-
-    /// Goes on by a day, so that every customer of the fleet has a newer processed date.
+    /// Moves the date on by a day, so that every customer of the fleet has a newer processed date.
     pub fn advance_day(&self) {
         let mut today = self.simulation.today();
         *today = today.saturating_add(1.day());
@@ -128,7 +122,7 @@ impl SimulatorHandle {
         self.simulation.newest_date()
     }
 
-    /// Whom the list of customers has, in its order, unless it was replaced: the documented customer,
+    /// The listed customers in their order, unless the list was replaced: the documented customer,
     /// then the fleet.
     pub fn customers(&self) -> Vec<Uuid> {
         let customers = self.simulation.fleet.customers().iter();
@@ -144,40 +138,30 @@ impl SimulatorHandle {
         self.simulation.tokens.issue_refresh_token()
     }
 
-    /// The refresh tokens that were given out and not yet spent, in no order.
+    /// The refresh tokens that were issued and not yet redeemed, in no order.
     pub fn live_refresh_tokens(&self) -> Vec<String> {
         self.simulation.tokens.live_refresh_tokens()
     }
 
-    /// How often a refresh token was presented that rotation had already replaced.
+    /// The number of times that a refresh token was redeemed after rotation had replaced it.
     pub fn reused_refresh_tokens(&self) -> usize {
         self.simulation.tokens.reused_refresh_tokens()
     }
 
-    /// Refuses a refresh token from now on, with `invalid_grant`.
+    /// Rejects a refresh token from now on, with `invalid_grant`.
     pub fn revoke_refresh_token(&self, token: &str) {
         self.simulation.tokens.revoke_refresh_token(token);
     }
 
-    /// Answers 401 from now on to every access token that was issued so far.
+    /// Rejects every access token that was issued so far, with 401.
     pub fn revoke_access_tokens(&self) {
         self.simulation.tokens.revoke_access_tokens();
     }
 
-    /// Has the commercial call take the tokens of an application alone, as
+    /// Lets the commercial call accept the tokens of an application alone, as
     /// [`SimulatorOptions::allow_app_only`](super::SimulatorOptions::allow_app_only) does.
     pub fn allow_app_only(&self) {
         let allowed = &self.simulation.allow_app_only;
         allowed.store(true, Ordering::Relaxed);
-    }
-
-    /// How long access tokens live that are issued from now on.
-    pub fn set_expires_in(&self, expires_in: Duration) {
-        self.simulation.tokens.set_expires_in(expires_in);
-    }
-
-    /// Whether redeeming a refresh token spends it and brings a new one.
-    pub fn set_rotate(&self, rotate: bool) {
-        self.simulation.tokens.set_rotate(rotate);
     }
 }

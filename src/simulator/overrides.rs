@@ -10,32 +10,32 @@ use super::{
     reply::SimulatedReply,
 };
 
-/// What is told about one customer instead of what the fleet says.
+/// Replaces the data of one customer.
 #[derive(Clone, Debug)]
 pub enum CustomerOverride {
-    /// These rows, as the newest data; both usage calls put them in their own words.
+    /// These rows, as the newest data, in both usage calls.
     Rows(Vec<SimulatedRow>),
-    /// The rows of this date, as the newest data, and those of any date to a call that asks for it.
+    /// The rows of `newest` as the newest data, and those of another date for a call that names it.
     History {
-        /// The newest date of the data, whatever the rows are of.
+        /// The newest date of the data, also if no row has it.
         newest: Date,
         /// Rows of several dates.
         rows: Vec<SimulatedRow>,
     },
-    /// This body, with status 200, to every call that asks for this customer alone.
+    /// This body, with status 200, to every call for this customer alone.
     Body(Bytes),
-    /// This answer, to every call that asks for this customer alone.
+    /// This answer, to every call for this customer alone.
     Status {
         /// Its status.
         status: StatusCode,
         /// Its body, sent as JSON unless `headers` say otherwise.
         body: Bytes,
-        /// Headers beside, or in place of, the usual ones.
+        /// Headers that are added to the usual ones, or replace them.
         headers: HeaderMap,
     },
 }
 
-/// One row of [`CustomerOverride::RowList`].
+/// One row of [`CustomerOverride::Rows`].
 #[derive(Clone, Debug)]
 pub struct SimulatedRow {
     /// The customer's name.
@@ -54,19 +54,19 @@ pub struct SimulatedRow {
     pub channel: String,
     /// Seats in use.
     pub licenses_active: u64,
-    /// Seats that could be in use.
+    /// Seats that qualify for use.
     pub licenses_qualified: u64,
-    /// When it was processed, in UTC.
+    /// The time of processing, in UTC.
     pub processed: DateTime,
 }
 
-/// The overrides at one moment, by customer.
+/// The overrides by customer.
 pub(super) type CustomerOverrides = HashMap<Uuid, Arc<CustomerOverride>>;
 
-// === impl Override ===
+// === impl CustomerOverride ===
 
 impl CustomerOverride {
-    /// The rows for `as_of`; `None` when the override tells no rows.
+    /// Returns the rows for `as_of`; `None` if the override has none.
     pub(super) fn rows(
         &self,
         customer_id: Uuid,
@@ -85,7 +85,7 @@ impl CustomerOverride {
         Some(rows.map(|row| row.fleet_row(customer_id)).collect())
     }
 
-    /// The answer to a call for this customer alone; `None` when rows are told.
+    /// Returns the answer to a call for this customer alone; `None` if the override has rows.
     pub(super) fn reply(&self) -> Option<SimulatedReply> {
         match self {
             Self::Rows(_) | Self::History { .. } => None,
@@ -108,7 +108,7 @@ impl CustomerOverride {
 // === impl SimulatedRow ===
 
 impl SimulatedRow {
-    /// A row of an Office product, resold, with nothing in use; every field may still be changed.
+    /// Creates a row of a resold Office product with no seats in use. Every field can be changed.
     pub fn new(product_name: &str, workload_name: &str, qualified: u64, processed: Date) -> Self {
         Self {
             customer_name: "Overridden customer".into(),

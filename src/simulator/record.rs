@@ -1,4 +1,4 @@
-//! What the stand-in was asked, in the order it arrived.
+//! The requests that the simulator received, in their order.
 
 use std::{
     collections::VecDeque,
@@ -8,10 +8,10 @@ use std::{
 use http::{HeaderMap, Method, StatusCode, request::Parts};
 use tokio::sync::watch;
 
-/// Requests that are remembered; of more, the oldest are forgotten, but still counted.
+/// The number of recorded requests. Beyond it the oldest are deleted, but still counted.
 const MAX_RECORDED: usize = 10_000;
 
-/// What a request was for.
+/// The call that a request belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SimulatedApi {
     /// The token endpoint or the authorization endpoint, of either version.
@@ -28,18 +28,18 @@ pub enum SimulatedApi {
     PartnerUsage,
     /// Deployment, over all customers.
     PartnerDeployment,
-    /// Something that Partner Center does not have here: answered with 404.
+    /// Any other path, answered with 404.
     Other,
 }
 
-/// A request as it arrived, and how it was answered.
+/// A request as it arrived, and the status of its answer.
 #[derive(Clone, Debug)]
 pub struct RecordedRequest {
     /// Counts all requests from 0 on, also over [`SimulatorHandle::clear_requests`].
     ///
     /// [`SimulatorHandle::clear_requests`]: super::SimulatorHandle::clear_requests
     pub sequence: u64,
-    /// What it was for.
+    /// Its call.
     pub api: SimulatedApi,
     /// Its method.
     pub method: Method,
@@ -49,11 +49,11 @@ pub struct RecordedRequest {
     pub query: Option<String>,
     /// Names in lower case and values, in the order they were received.
     pub headers: Vec<(String, String)>,
-    /// How it was answered; `None` while it is held, and when its caller left before that.
+    /// The status of the answer; `None` while it is on hold, or if its caller left before.
     pub status: Option<StatusCode>,
 }
 
-/// Remembers requests and tells who waits for them.
+/// Records requests and wakes the tests that wait for them.
 #[derive(Debug)]
 pub(super) struct RequestRecorder {
     history: Mutex<RequestHistory>,
@@ -66,13 +66,12 @@ struct RequestHistory {
     requests: VecDeque<RecordedRequest>,
 }
 
-/// Requests since the last clearing, one number an API.
+/// The number of requests of each API since the last clearing.
 type RequestCounts = [usize; SimulatedApi::ALL.len()];
 
 // === impl SimulatedApi ===
 
 impl SimulatedApi {
-    /// Every one.
     pub(super) const ALL: [Self; 8] = [
         Self::Token,
         Self::Insights,
@@ -84,7 +83,7 @@ impl SimulatedApi {
         Self::Other,
     ];
 
-    /// How it is asked.
+    /// The request lines in the index.
     pub(super) fn request_lines(self) -> &'static [&'static str] {
         match self {
             Self::Token => &[
@@ -105,26 +104,13 @@ impl SimulatedApi {
         }
     }
 
-    /// Its name in the control surface.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::Insights => "insights",
-            Self::Commercial => "commercial",
-            Self::Customers => "customers",
-            Self::Deployment => "deployment",
-            Self::PartnerUsage => "partner-usage",
-            Self::PartnerDeployment => "partner-deployment",
-            Self::Other => "other",
-        }
-    }
-
-    /// Whether it is a call of Partner Center's own, rather than of its identity provider.
+    /// Returns true for a call of Partner Center itself, not of its identity provider.
     pub(super) fn is_partner_center(self) -> bool {
         !matches!(self, Self::Token | Self::Other)
     }
 
-    /// Whether an application alone is refused. `allow_app_only` lets it make the commercial call.
+    /// Returns true if an application alone is rejected. `allow_app_only` permits the commercial
+    /// call.
     pub(super) fn requires_user(self, allow_app_only: bool) -> bool {
         match self {
             Self::Insights | Self::Deployment | Self::PartnerUsage | Self::PartnerDeployment => {
@@ -153,12 +139,12 @@ impl RecordedRequest {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
-            .find(|(held, _)| held.eq_ignore_ascii_case(name))
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
     }
 }
 
-// === impl Recorder ===
+// === impl RequestRecorder ===
 
 impl RequestRecorder {
     pub(super) fn new() -> Self {
@@ -168,7 +154,7 @@ impl RequestRecorder {
         }
     }
 
-    /// Remembers a request; its sequence number is for [`RequestRecorder::record_status`].
+    /// Records a request, and returns its number for [`RequestRecorder::record_status`].
     pub(super) fn record_request(&self, api: SimulatedApi, head: &Parts) -> u64 {
         let sequence = self.lock_history().push(api, head);
         self.counts
@@ -176,7 +162,7 @@ impl RequestRecorder {
         sequence
     }
 
-    /// Remembers how a request was answered.
+    /// Records the status of the answer.
     pub(super) fn record_status(&self, sequence: u64, status: StatusCode) {
         if let Some(request) = self.lock_history().find(sequence) {
             request.status = Some(status);
@@ -196,10 +182,10 @@ impl RequestRecorder {
         api.count_in(&self.counts.borrow())
     }
 
-    /// Completes once `n` requests of `api` have arrived since the last clearing.
+    /// Waits until `n` requests of `api` have arrived since the last clearing.
     pub(super) async fn wait_for(&self, api: SimulatedApi, n: usize) {
         let mut arrivals = self.counts.subscribe();
-        // The sender is ours, so the channel outlives the wait and there is no error to tell.
+        // The sender is ours, so the channel outlives the wait and there is no error.
         drop(
             arrivals
                 .wait_for(|arrivals| api.count_in(arrivals) >= n)
@@ -212,7 +198,7 @@ impl RequestRecorder {
     }
 }
 
-// === impl Log ===
+// === impl RequestHistory ===
 
 impl RequestHistory {
     fn push(&mut self, api: SimulatedApi, head: &Parts) -> u64 {

@@ -1,4 +1,4 @@
-//! An answer before it is sent, whole in memory, so that faults can still be done to it.
+//! An answer in memory before it is sent, so that faults can still change it.
 
 use std::{
     io,
@@ -30,18 +30,18 @@ pub(super) struct SimulatedReply {
     pub(super) delivery: BodyDelivery,
 }
 
-/// How much of the body arrives.
+/// The part of the body that arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyDelivery {
     Complete,
-    /// The whole length is announced, half of it is sent, and the connection closed.
+    /// Announces the whole length, sends half of it, and closes the connection.
     Truncated,
 }
 
-// === impl Reply ===
+// === impl SimulatedReply ===
 
 impl SimulatedReply {
-    /// A body of JSON, whatever it says.
+    /// Creates an answer from a body that is sent as JSON unchecked.
     pub(super) fn raw_json(status: StatusCode, body: impl Into<Bytes>) -> Self {
         Self {
             status,
@@ -58,7 +58,7 @@ impl SimulatedReply {
         }
     }
 
-    /// A refusal in Partner Center's own words.
+    /// Creates an error answer in Partner Center's format.
     pub(super) fn error(status: StatusCode, code: &str, description: &str) -> Self {
         let body = json!({
             "code": code,
@@ -89,16 +89,16 @@ impl IntoResponse for SimulatedReply {
     }
 }
 
-/// A body that breaks off.
+/// A body that ends too early.
 #[derive(Debug)]
 enum TruncatedBody {
     Sending(Bytes),
-    /// What was sent is still on its way: an error now would overtake it.
+    /// The first half is still on its way: an error now would overtake it.
     Flushing,
     Aborted,
 }
 
-// === impl HalfBody ===
+// === impl TruncatedBody ===
 
 impl TruncatedBody {
     fn new(body: &Bytes) -> Self {

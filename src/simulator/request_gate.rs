@@ -1,6 +1,6 @@
 use tokio::sync::watch;
 
-/// Something to stand before: open unless it was shut.
+/// Holds requests while it is closed.
 #[derive(Debug)]
 pub(super) struct RequestGate {
     state: watch::Sender<GateState>,
@@ -9,11 +9,11 @@ pub(super) struct RequestGate {
 #[derive(Debug, Default)]
 struct GateState {
     is_closed: bool,
-    /// Counts openings, so that shutting at once after one does not catch who was let go.
+    /// Counts releases, so that closing at once after one does not hold what it released.
     releases: u64,
 }
 
-// === impl Gate ===
+// === impl RequestGate ===
 
 impl RequestGate {
     pub(super) fn new() -> Self {
@@ -22,35 +22,35 @@ impl RequestGate {
         }
     }
 
-    /// Everyone who comes from now on waits.
+    /// Holds requests that arrive from now on.
     pub(super) fn hold(&self) {
-        self.state.send_modify(|position| position.is_closed = true);
+        self.state.send_modify(|state| state.is_closed = true);
     }
 
-    /// Everyone who waits goes on, and nobody waits any more.
+    /// Releases all requests, and holds no more.
     pub(super) fn release(&self) {
-        self.state.send_modify(|position| {
-            position.is_closed = false;
-            position.releases += 1;
+        self.state.send_modify(|state| {
+            state.is_closed = false;
+            state.releases += 1;
         });
     }
 
-    /// Steps up to the gate as it stands now; the future completes at once if that was open, else
-    /// at the next opening.
+    /// Returns a future that completes at once if the gate is open now, or else at the next
+    /// release.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
     pub(super) fn wait_if_held(&self) -> impl Future<Output = ()> + use<> {
-        let mut position = self.state.subscribe();
-        let (shut, openings) = {
-            let now = position.borrow_and_update();
+        let mut state = self.state.subscribe();
+        let (is_closed, releases) = {
+            let now = state.borrow_and_update();
             (now.is_closed, now.releases)
         };
         async move {
-            if shut {
-                // An error means that the gate is gone: nobody holds anything any more.
-                drop(position.wait_for(|now| now.releases != openings).await);
+            if is_closed {
+                // An error means that the gate is gone, which releases everything.
+                drop(state.wait_for(|now| now.releases != releases).await);
             }
         }
     }
@@ -58,7 +58,15 @@ impl RequestGate {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// Fails if the gate still holds the request.
+    async fn assert_released(request: impl Future<Output = ()>) {
+        let released = tokio::time::timeout(Duration::from_secs(10), request).await;
+        assert!(released.is_ok(), "the request is still held");
+    }
 
     #[tokio::test]
     async fn a_released_request_is_not_held_again() {
@@ -69,7 +77,7 @@ mod tests {
         gate.release();
         gate.hold();
 
-        waiting.await;
+        assert_released(waiting).await;
     }
 
     #[tokio::test]
@@ -79,6 +87,6 @@ mod tests {
 
         gate.hold();
 
-        passing.await;
+        assert_released(passing).await;
     }
 }

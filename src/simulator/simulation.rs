@@ -19,7 +19,7 @@ use super::{
 };
 use crate::clock::SharedClock;
 
-/// Everything that the stand-in is and remembers; HTTP and the handle are two ways to it.
+/// The state of the simulator, which HTTP and the handle share.
 #[derive(Debug)]
 pub(super) struct Simulation {
     pub(super) fleet: CustomerFleet,
@@ -27,12 +27,11 @@ pub(super) struct Simulation {
     pub(super) tokens: TokenRegistry,
     pub(super) recorder: RequestRecorder,
     pub(super) throttle: SimulatedThrottle,
-    /// What API calls wait before.
+    /// Holds API calls.
     pub(super) call_gate: RequestGate,
-    /// What token requests wait before.
+    /// Holds token requests.
     pub(super) token_gate: RequestGate,
     pub(super) page_size: usize,
-    pub(super) require_token: bool,
     pub(super) allow_app_only: AtomicBool,
     pub(super) client_id: Option<String>,
     pub(super) client_secret: Option<SecretString>,
@@ -41,7 +40,7 @@ pub(super) struct Simulation {
     faults: Mutex<Faults>,
     today: Mutex<Date>,
     overrides: Mutex<CustomerOverrides>,
-    /// Told as the list of customers instead of the fleet.
+    /// Replaces the list of customers.
     customer_list_override: Mutex<Option<Arc<[Value]>>>,
 }
 
@@ -52,13 +51,12 @@ impl Simulation {
         Self {
             fleet: CustomerFleet::new(options.seed, options.customers, options.wide_rows),
             clock: options.clock,
-            tokens: TokenRegistry::new(options.rotate, options.expires_in),
+            tokens: TokenRegistry::new(options.expires_in),
             recorder: RequestRecorder::new(),
             throttle: SimulatedThrottle::default(),
             call_gate: RequestGate::new(),
             token_gate: RequestGate::new(),
             page_size: options.page_size.max(1),
-            require_token: options.require_token,
             allow_app_only: AtomicBool::new(options.allow_app_only),
             client_id: options.client_id,
             client_secret: options.client_secret,
@@ -83,7 +81,6 @@ impl Simulation {
         fleet::newest_date(*self.today())
     }
 
-    /// The overrides as they are now.
     pub(super) fn overrides(&self) -> CustomerOverrides {
         self.overrides_mut().clone()
     }
@@ -97,7 +94,7 @@ impl Simulation {
     }
 }
 
-/// Nothing panics while it holds one of these locks half-changed, so a poisoned one is as good.
+/// A poisoned lock is as good as any: no panic leaves its value half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Everything that the stand-in promises, as it is seen over a real socket.
+//! Faults and checks of the simulator: if one did nothing, tests that rely on it would still pass.
 
 mod authorization;
 mod calls;
@@ -16,7 +16,6 @@ use uuid::Uuid;
 use super::*;
 
 const TODAY: Date = date(2026, 11, 20);
-const NEWEST: Date = date(2026, 11, 17);
 
 const COMMERCIAL: &str = "/v1/analytics/commercial/usage/license/";
 

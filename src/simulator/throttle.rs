@@ -5,7 +5,7 @@ use std::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Counts calls a minute, each minute from its first call on.
+/// Counts calls per minute. A minute starts with its first call.
 #[derive(Debug, Default)]
 pub(super) struct SimulatedThrottle {
     window: Mutex<Option<ThrottleWindow>>,
@@ -17,28 +17,22 @@ struct ThrottleWindow {
     calls: u64,
 }
 
-// === impl Throttle ===
+// === impl SimulatedThrottle ===
 
 impl SimulatedThrottle {
-    /// Counts a call; when it is one too many, tells how long the minute still lasts.
+    /// Counts a call. Returns the rest of the minute if it is one too many.
     pub(super) fn admit(&self, calls_per_minute: u64, now: Instant) -> Result<(), Duration> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let ThrottleWindow {
-            started_at: began,
-            calls,
-        } = window
+        let mut current = window
             .filter(|window| now.duration_since(window.started_at) < MINUTE)
             .unwrap_or(ThrottleWindow {
                 started_at: now,
                 calls: 0,
             });
-        let calls = calls + 1;
-        *window = Some(ThrottleWindow {
-            started_at: began,
-            calls,
-        });
-        if calls > calls_per_minute {
-            return Err((began + MINUTE).duration_since(now));
+        current.calls += 1;
+        *window = Some(current);
+        if current.calls > calls_per_minute {
+            return Err((current.started_at + MINUTE).duration_since(now));
         }
         Ok(())
     }

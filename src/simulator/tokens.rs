@@ -1,4 +1,4 @@
-//! The token endpoint, v1 and v2, and the tokens that it gave out.
+//! The token endpoint, v1 and v2, and the tokens that it issued.
 
 mod assertion;
 pub(super) mod authorization;
@@ -27,10 +27,10 @@ use super::{Simulation, record::SimulatedApi, reply::SimulatedReply};
 use assertion::{ExpectedAssertion, JWT_BEARER};
 use registry::{IssuedTokens, RedemptionContext, ReusePolicy};
 
-/// Largest form that is read.
+/// The largest form that is read.
 const MAX_FORM_BYTES: usize = 64 * 1024;
 
-/// The version of the token endpoint: they take and send much the same, differently spelled.
+/// The version of the token endpoint. Both have much the same parameters under other names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenApiVersion {
     V1,
@@ -52,7 +52,7 @@ struct TokenReplyBody<'a> {
     refresh_token: Option<&'a str>,
 }
 
-/// What only v1 tells.
+/// Fields that only v1 has.
 #[derive(Serialize)]
 struct TokenReplyV1Fields<'a> {
     not_before: String,
@@ -60,7 +60,7 @@ struct TokenReplyV1Fields<'a> {
     resource: &'a str,
 }
 
-/// A refusal in the words of Microsoft's identity platform.
+/// An error in the format of Microsoft's identity platform.
 #[derive(Debug)]
 struct SimulatedTokenError {
     status: StatusCode,
@@ -81,27 +81,27 @@ pub(super) async fn v2(State(simulation): State<Arc<Simulation>>, request: Reque
 
 async fn handle(simulation: &Simulation, version: TokenApiVersion, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    // Both before the arrival is told: who waits for it may change them at once.
+    // Before the arrival is recorded: a test that waits for it may change both at once.
     let failure = simulation.faults().take_token_failure();
-    let passage = simulation.token_gate.wait_if_held();
+    let release = simulation.token_gate.wait_if_held();
     let sequence = simulation
         .recorder
         .record_request(SimulatedApi::Token, &head);
-    passage.await;
+    release.await;
     let form = to_bytes(body, MAX_FORM_BYTES).await.unwrap_or_default();
     let form: HashMap<String, String> = form_urlencoded::parse(&form).into_owned().collect();
     let answer = match failure {
         Some((status, error)) => Err(SimulatedTokenError::from_fault(status, error)),
         None => issue_tokens(simulation, version, head.uri.path(), &form),
     };
-    let reply = answer.unwrap_or_else(|refusal| refusal.into_reply(simulation, &head));
+    let reply = answer.unwrap_or_else(|error| error.into_reply(simulation, &head));
     simulation.recorder.record_status(sequence, reply.status);
     reply
         .with_header("cache-control", "no-store, no-cache")
         .into_response()
 }
 
-/// Checks who asks and what for, and gives out tokens.
+/// Checks the client and the grant, and issues tokens.
 fn issue_tokens(
     simulation: &Simulation,
     version: TokenApiVersion,
@@ -151,8 +151,8 @@ fn check_client(
     form: &HashMap<String, String>,
 ) -> Result<(), SimulatedTokenError> {
     let id = required(form, "client_id")?;
-    let shown = |name: &str| form.get(name).map_or("", String::as_str);
-    let (secret, assertion) = (shown("client_secret"), shown("client_assertion"));
+    let value_of = |name: &str| form.get(name).map_or("", String::as_str);
+    let (secret, assertion) = (value_of("client_secret"), value_of("client_assertion"));
     if secret.is_empty() && assertion.is_empty() {
         return Err(SimulatedTokenError::no_client_secret());
     }
@@ -161,7 +161,7 @@ fn check_client(
         return Err(SimulatedTokenError::unknown_client(id));
     }
     if !assertion.is_empty() {
-        if !secret.is_empty() || shown("client_assertion_type") != JWT_BEARER {
+        if !secret.is_empty() || value_of("client_assertion_type") != JWT_BEARER {
             return Err(SimulatedTokenError::wrong_assertion_type());
         }
         let now = simulation.clock.wall_time().as_second();
@@ -172,7 +172,7 @@ fn check_client(
         };
         return simulation.assertions.verify(assertion, expected);
     }
-    // The secret of a stand-in is worth nothing, so it need not be compared in constant time.
+    // The secret of a simulator is worth nothing, so the comparison need not take constant time.
     match &simulation.client_secret {
         Some(expected) if expected.expose_secret() != secret => {
             Err(SimulatedTokenError::wrong_secret())
@@ -181,7 +181,7 @@ fn check_client(
     }
 }
 
-// === impl Version ===
+// === impl TokenApiVersion ===
 
 impl TokenApiVersion {
     fn audience_parameter(self) -> &'static str {
@@ -191,7 +191,7 @@ impl TokenApiVersion {
         }
     }
 
-    /// The answer: v1 sends its numbers as strings.
+    /// Creates the answer. v1 sends its numbers as strings.
     fn body<'a>(
         self,
         issued: &'a IssuedTokens,
@@ -223,7 +223,7 @@ impl TokenApiVersion {
     }
 }
 
-// === impl Refusal ===
+// === impl SimulatedTokenError ===
 
 impl SimulatedTokenError {
     fn new(status: StatusCode, error: &str, code: u32, text: impl Into<String>) -> Self {

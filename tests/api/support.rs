@@ -232,9 +232,12 @@ impl TestApp {
 
     /// Waits until the service has a token or has been told that it will get none.
     pub(crate) async fn wait_until_ready(&self) {
-        while self.admin_get("/readyz").await.status != 200 {
-            tokio::task::yield_now().await;
-        }
+        let ready = async {
+            while self.admin_get("/readyz").await.status != 200 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ready).await.expect("ready");
     }
 
     /// Where secrets are kept.

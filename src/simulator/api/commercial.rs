@@ -6,7 +6,6 @@ use uuid::Uuid;
 
 use super::{super::Simulation, BadRequestError, SimulatedCall};
 use crate::simulator::{
-    filter::Filter,
     fleet::{FleetRow, RequestedDate},
     overrides::CustomerOverrides,
     reply::SimulatedReply,
@@ -23,7 +22,7 @@ struct CommercialReply<'a> {
     links: Option<CommercialLinks>,
 }
 
-/// A row: the active count is spelled in the singular, the date has no offset, GUIDs are shouted.
+/// A row. The active count has a singular name, the date no offset, and GUIDs are in upper case.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CommercialItem<'a> {
@@ -53,24 +52,24 @@ struct CommercialLink {
     headers: [(); 0],
 }
 
-/// What is asked for.
+/// The query of a call.
 #[derive(Debug)]
 struct CommercialQuery {
     top: usize,
     skip: usize,
-    filter: Option<Filter>,
+    customer: Option<Uuid>,
     as_of: RequestedDate,
 }
 
 /// Usage of any customers and any processed date.
 pub(super) fn handle(simulation: &Simulation, call: &SimulatedCall) -> SimulatedReply {
     match CommercialQuery::parse(simulation, call) {
-        Ok(question) => question.reply(simulation, call),
-        Err(refusal) => refusal.into(),
+        Ok(query) => query.reply(simulation, call),
+        Err(rejection) => rejection.into(),
     }
 }
 
-// === impl Question ===
+// === impl CommercialQuery ===
 
 impl CommercialQuery {
     fn parse(simulation: &Simulation, call: &SimulatedCall) -> Result<Self, BadRequestError> {
@@ -78,32 +77,28 @@ impl CommercialQuery {
             return Err(BadRequestError("groupby is not simulated.".into()));
         }
         let filter = call.parameter("filter");
-        let filter = filter.map(|text| Filter::parse(&text)).transpose();
+        let customer = filter.map(|text| parse_filter(&text)).transpose();
         let date = call.parameter("processedDateTime");
         Ok(Self {
             top: call
                 .number("top", 1)?
                 .map_or(simulation.page_size, |top| top.min(simulation.page_size)),
             skip: call.number("skip", 0)?.unwrap_or(0),
-            filter: filter.map_err(|error| BadRequestError(error.to_string()))?,
+            customer: customer?,
             as_of: date.map_or(Ok(RequestedDate::Newest), |text| parse_as_of(&text))?,
         })
     }
 
     fn reply(&self, simulation: &Simulation, call: &SimulatedCall) -> SimulatedReply {
         let overrides = simulation.overrides();
-        let only = self.filter.as_ref().and_then(Filter::customer);
-        let told = only.and_then(|id| overrides.get(&id)?.reply());
-        if let Some(reply) = told {
+        let whole_reply = self.customer.and_then(|id| overrides.get(&id)?.reply());
+        if let Some(reply) = whole_reply {
             return reply;
         }
-        let mut rows = match only {
+        let rows = match self.customer {
             Some(id) => rows_of(simulation, &overrides, id, self.as_of),
             None => all_rows(simulation, &overrides, self.as_of),
         };
-        if let Some(filter) = &self.filter {
-            rows.retain(|row| filter.matches(row));
-        }
         let page = CommercialReply {
             total_count: rows.len(),
             value: rows
@@ -119,7 +114,7 @@ impl CommercialQuery {
         SimulatedReply::json(StatusCode::OK, &page)
     }
 
-    /// Where the next page is, or is said to be.
+    /// The address of the next page, which a fault can replace.
     fn next_uri(&self, total: usize, call: &SimulatedCall) -> Option<String> {
         if let Some(link) = &call.faults.next_link {
             return Some(link.clone());
@@ -140,7 +135,19 @@ impl CommercialQuery {
     }
 }
 
-/// A date, or an instant whose UTC date is meant.
+/// Reads the one filter that usage-proxy sends: `customerTenantId eq 'ID'`.
+fn parse_filter(text: &str) -> Result<Uuid, BadRequestError> {
+    text.strip_prefix("customerTenantId eq '")
+        .and_then(|rest| rest.strip_suffix('\''))
+        .and_then(|id| Uuid::try_parse(id).ok())
+        .ok_or_else(|| {
+            BadRequestError(format!(
+                "filter is \"{text}\": only customerTenantId eq 'ID' is simulated"
+            ))
+        })
+}
+
+/// Reads a date, or an instant, of which the UTC date counts.
 fn parse_as_of(text: &str) -> Result<RequestedDate, BadRequestError> {
     let instant = text.parse::<Timestamp>();
     let date = match instant {
@@ -183,7 +190,7 @@ fn rows_of<'a>(
     id: Uuid,
     as_of: RequestedDate,
 ) -> Vec<FleetRow<'a>> {
-    if let Some(rows) = overrides.get(&id).and_then(|told| told.rows(id, as_of)) {
+    if let Some(rows) = overrides.get(&id).and_then(|data| data.rows(id, as_of)) {
         return rows;
     }
     match simulation.fleet.customer(id) {
@@ -213,7 +220,7 @@ fn upper_case(id: Uuid) -> String {
     format!("{:X}", id.hyphenated())
 }
 
-// === impl Links ===
+// === impl CommercialLinks ===
 
 impl CommercialLinks {
     fn next_to(uri: String) -> Self {

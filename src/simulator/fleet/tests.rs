@@ -75,44 +75,6 @@ fn the_same_seed_is_the_same_fleet_and_another_seed_is_another() {
 }
 
 #[test]
-fn a_twentieth_of_the_fleet_is_empty_and_no_customer_has_over_twelve_rows() {
-    let fleet = new_fleet();
-
-    let rows: Vec<_> = fleet
-        .customers()
-        .iter()
-        .map(|customer| customer.rows(RequestedDate::Newest, NEWEST).count())
-        .collect();
-
-    assert_eq!(rows.iter().filter(|&&rows| rows == 0).count(), 10);
-    assert!(rows.iter().all(|&rows| rows <= MAX_ROWS));
-}
-
-#[test]
-fn a_tenth_of_the_fleet_has_mixed_dates_some_at_an_odd_time() {
-    let fleet = new_fleet();
-    let dates = |customer: &FleetCustomer| -> HashSet<DateTime> {
-        let rows = customer.rows(RequestedDate::Newest, NEWEST);
-        rows.map(|row| row.processed).collect()
-    };
-
-    let mixed: Vec<_> = fleet
-        .customers()
-        .iter()
-        .map(dates)
-        .filter(|dates| dates.len() > 1)
-        .collect();
-
-    assert_eq!(mixed.len(), 20);
-    let odd = |dates: &&HashSet<DateTime>| dates.contains(&NEWEST.to_datetime(MIXED_TIME));
-    assert_eq!(mixed.iter().filter(odd).count(), 10);
-    assert_eq!(
-        NEWEST.to_datetime(MIXED_TIME).to_string(),
-        "2026-11-17T03:25:16.36"
-    );
-}
-
-#[test]
 fn history_reaches_back_four_hundred_days_and_no_further() {
     let fleet = new_fleet();
     let customer = fleet.customer(customer_id(1, 0)).unwrap();
@@ -146,31 +108,4 @@ fn data_of_a_date_does_not_change_when_a_newer_one_is_processed() {
     assert_eq!(told, later);
     let earlier = RequestedDate::Date(NEWEST.saturating_sub(40.days()));
     assert_ne!(told, all_counts(customer, earlier));
-}
-
-#[test]
-fn seats_are_the_same_in_every_workload_of_a_product() {
-    let fleet = new_fleet();
-
-    for customer in fleet.customers() {
-        let mut seats = HashMap::new();
-        for row in customer.rows(RequestedDate::Newest, NEWEST) {
-            let first = *seats.entry(row.product_id).or_insert(row.qualified);
-            assert_eq!(
-                first, row.qualified,
-                "{} {}",
-                row.customer_name, row.product_name
-            );
-        }
-    }
-}
-
-#[test]
-fn the_wide_customer_has_the_configured_number_of_rows() {
-    let fleet = CustomerFleet::new(1, 0, 5_000);
-
-    let customer = fleet.customer(WIDE_CUSTOMER).unwrap();
-
-    assert_eq!(customer.rows(RequestedDate::Newest, NEWEST).count(), 5_000);
-    assert!(self::new_fleet().customer(WIDE_CUSTOMER).is_none());
 }

@@ -1,7 +1,6 @@
 use std::io::Read;
 
 use super::*;
-use crate::clock::{Clock, SystemClock};
 
 async fn start_with_faults(pairs: &[(&str, &str)]) -> TestSimulator {
     let stand = TestSimulator::start().await;
@@ -17,79 +16,6 @@ async fn start_with_faults(pairs: &[(&str, &str)]) -> TestSimulator {
 async fn insights_body(stand: &TestSimulator) -> Vec<u8> {
     let answer = stand.insights(customer_id(1, 0)).await;
     answer.bytes().await.unwrap().to_vec()
-}
-
-#[tokio::test]
-async fn a_status_fault_applies_to_its_api_as_often_as_configured() {
-    let stand = start_with_faults(&[
-        ("status", "503"),
-        ("code", "2001"),
-        ("description", "Busy"),
-        ("retry_after", "Wed, 21 Oct 2026 07:28:00 GMT"),
-        ("times", "1"),
-        ("api", "insights"),
-    ])
-    .await;
-
-    assert_eq!(stand.commercial(&[]).await.status(), 200);
-    let refused = stand.insights(DOCUMENTED_CUSTOMER).await;
-    let answered = stand.insights(DOCUMENTED_CUSTOMER).await;
-
-    assert_eq!(refused.status(), 503);
-    assert_eq!(
-        header(&refused, "retry-after"),
-        "Wed, 21 Oct 2026 07:28:00 GMT"
-    );
-    let body = json(refused).await;
-    assert_eq!(
-        (&body["code"], &body["description"]),
-        (&"2001".into(), &"Busy".into())
-    );
-    assert_eq!(answered.status(), 200);
-    assert_eq!(stand.handle.faults().times, Some(0));
-}
-
-#[tokio::test]
-async fn throttling_sends_retry_after() {
-    let stand = start_with_faults(&[("calls_per_minute", "2")]).await;
-
-    let statuses = [
-        stand.insights(DOCUMENTED_CUSTOMER).await.status(),
-        stand.commercial(&[]).await.status(),
-    ];
-    let refused = stand.insights(DOCUMENTED_CUSTOMER).await;
-
-    assert_eq!(statuses, [200, 200]);
-    assert_eq!(refused.status(), 429);
-    let seconds: u64 = header(&refused, "retry-after").parse().unwrap();
-    assert!((1..=60).contains(&seconds));
-    let body = json(refused).await;
-    assert_eq!(body["statusCode"], 429);
-    let message = format!("Rate limit is exceeded. Try again in {seconds} seconds.");
-    assert_eq!(body["message"], message);
-}
-
-#[tokio::test]
-async fn a_missing_second_factor_is_reported_by_code_and_header() {
-    let stand = start_with_faults(&[("mfa_required", "true")]).await;
-    let path = insights_path(DOCUMENTED_CUSTOMER);
-
-    let answer = stand.request(&path).header("ValidateMfa", "true");
-    let answer = answer.send().await.unwrap();
-
-    assert_eq!(answer.status(), 401);
-    assert_eq!(header(&answer, "ismfacompliant"), "false");
-    assert_eq!(json(answer).await["code"], "900421");
-}
-
-#[tokio::test]
-async fn latency_delays_a_response() {
-    let stand = start_with_faults(&[("latency", "50")]).await;
-    let began = SystemClock.now();
-
-    stand.insights(DOCUMENTED_CUSTOMER).await;
-
-    assert!(SystemClock.now() - began >= Duration::from_millis(50));
 }
 
 #[tokio::test]

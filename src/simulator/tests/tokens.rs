@@ -12,21 +12,6 @@ async fn redeem_refresh_token(stand: &TestSimulator, refresh_token: &str) -> Res
 }
 
 #[tokio::test]
-async fn v1_sends_the_lifetime_as_a_string_and_v2_as_a_number() {
-    let stand = TestSimulator::start().await;
-    let form = [("grant_type", "client_credentials")];
-
-    let v1 = json(stand.request_token(V1_PATH, &form).await).await;
-    let v2 = json(stand.request_token(V2_PATH, &form).await).await;
-
-    assert_eq!(v1["expires_in"], "3599");
-    assert_eq!(v2["expires_in"], 3_599);
-    assert_eq!(v1["token_type"], "Bearer");
-    assert_eq!(v1.get("refresh_token"), None);
-    assert_ne!(v1["access_token"], v2["access_token"]);
-}
-
-#[tokio::test]
 async fn redeeming_a_refresh_token_uses_it_up_and_reuse_is_counted() {
     let stand = TestSimulator::start().await;
     let first = stand.handle.issue_refresh_token();
@@ -114,20 +99,6 @@ async fn under_graceful_rotation_an_access_token_counts_as_a_successor() {
 }
 
 #[tokio::test]
-async fn without_rotation_a_refresh_token_stays_valid() {
-    let stand = TestSimulator::start().await;
-    stand.handle.set_rotate(false);
-    let token = stand.handle.issue_refresh_token();
-
-    for _ in 0..2 {
-        let granted = json(redeem_refresh_token(&stand, &token).await).await;
-        assert_eq!(granted.get("refresh_token"), None);
-    }
-
-    assert_eq!(stand.handle.reused_refresh_tokens(), 0);
-}
-
-#[tokio::test]
 async fn a_missing_parameter_is_named_in_the_error() {
     let options = SimulatorOptions {
         client_secret: Some("secret".into()),
@@ -190,16 +161,6 @@ async fn a_call_without_a_valid_token_is_rejected() {
 }
 
 #[tokio::test]
-async fn a_token_that_expired_immediately_is_rejected() {
-    let mut stand = TestSimulator::start().await;
-    stand.handle.set_expires_in(Duration::ZERO);
-
-    stand.token = stand.user_token().await;
-
-    assert_eq!(stand.insights(DOCUMENTED_CUSTOMER).await.status(), 401);
-}
-
-#[tokio::test]
 async fn an_app_only_token_works_for_customers_and_only_optionally_for_commercial() {
     let mut stand = TestSimulator::start().await;
     let form = [("grant_type", "client_credentials")];
@@ -219,51 +180,6 @@ async fn an_app_only_token_works_for_customers_and_only_optionally_for_commercia
     assert_eq!((insights.as_u16(), partner.as_u16()), (403, 403));
     assert_eq!(customers, 200);
     assert_eq!((allowed.as_u16(), still_refused.as_u16()), (200, 403));
-}
-
-#[tokio::test]
-async fn a_call_needs_no_token_when_none_is_required() {
-    let options = SimulatorOptions {
-        require_token: false,
-        ..SimulatorOptions::default()
-    };
-    let mut stand = TestSimulator::start_with(options).await;
-    stand.token.clear();
-
-    assert_eq!(stand.insights(DOCUMENTED_CUSTOMER).await.status(), 200);
-}
-
-#[tokio::test]
-async fn the_token_endpoint_fails_as_often_as_configured() {
-    let stand = TestSimulator::start().await;
-    let mut faults = Faults::default();
-    faults.set("token_error", "interaction_required").unwrap();
-    faults.set("token_times", "1").unwrap();
-    stand.handle.set_faults(faults);
-
-    let refused = redeem_refresh_token(&stand, "any").await;
-    let granted = redeem_refresh_token(&stand, "any").await;
-
-    assert_eq!(refused.status(), 400);
-    assert_eq!(json(refused).await["error"], "interaction_required");
-    assert_eq!(granted.status(), 200);
-}
-
-#[tokio::test]
-async fn a_token_request_is_held_until_it_is_released() {
-    let stand = TestSimulator::start().await;
-    stand.handle.hold_tokens();
-    let release = async {
-        stand.handle.wait_for_requests(SimulatedApi::Token, 1).await;
-        let status = stand.handle.requests()[0].status;
-        stand.handle.release_tokens();
-        status
-    };
-
-    let (answer, while_held) = tokio::join!(redeem_refresh_token(&stand, "any"), release);
-
-    assert_eq!(while_held, None);
-    assert_eq!(answer.status(), 200);
 }
 
 /// A stand-in where a certificate is registered, and the key to sign with.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::simulator::Faults;
 
-/// Every token that was given out or redeemed, and what became of it.
+/// Every issued or redeemed token and its state.
 #[derive(Debug)]
 pub(in crate::simulator) struct TokenRegistry {
     entries: Mutex<TokenRegistryState>,
@@ -21,16 +21,15 @@ struct TokenRegistryState {
     /// Which refresh token each replaced.
     replaced: HashMap<String, String>,
     reused: usize,
-    rotate: bool,
     expires_in: Duration,
 }
 
-/// On whose behalf an access token is shown.
+/// The identity behind an access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::simulator) enum AccessGrant {
-    /// App+User: came of a refresh token.
+    /// App+User, from a refresh token.
     User,
-    /// App only: came of client credentials.
+    /// App only, from client credentials.
     App,
 }
 
@@ -38,37 +37,36 @@ pub(in crate::simulator) enum AccessGrant {
 struct AccessTokenEntry {
     grant: AccessGrant,
     expires_at: Instant,
-    /// The refresh token that it came for.
+    /// The refresh token that was redeemed for it.
     redeemed_refresh_token: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RefreshTokenState {
     Unused,
-    /// Redeemed, and nothing that came for it was used.
+    /// Redeemed, and no token issued for it was used.
     Used,
-    /// Redeemed, and what came for it was used.
+    /// Redeemed, and a token issued for it was used.
     Superseded,
     Revoked,
 }
 
-/// What becomes of a refresh token that is redeemed again.
+/// The treatment of a refresh token that is redeemed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReusePolicy {
     Accept,
-    /// Accepted until anything is used that came for it.
+    /// Accepted until a token issued for it is used.
     AcceptUntilSuperseded,
     Reject,
 }
 
-/// How a refresh token is redeemed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RedemptionContext {
     pub(super) reuse: ReusePolicy,
     pub(super) now: Instant,
 }
 
-/// What a token request gets.
+/// The tokens that answer a token request.
 #[derive(Debug)]
 pub(super) struct IssuedTokens {
     pub(super) grant: AccessGrant,
@@ -77,7 +75,7 @@ pub(super) struct IssuedTokens {
     pub(super) expires_in: Duration,
 }
 
-// === impl Reuse ===
+// === impl ReusePolicy ===
 
 impl ReusePolicy {
     pub(super) fn from_faults(faults: &Faults) -> Self {
@@ -97,24 +95,23 @@ impl ReusePolicy {
     }
 }
 
-// === impl TokenBook ===
+// === impl TokenRegistry ===
 
 impl TokenRegistry {
-    pub(in crate::simulator) fn new(rotate: bool, expires_in: Duration) -> Self {
+    pub(in crate::simulator) fn new(expires_in: Duration) -> Self {
         Self {
             entries: Mutex::new(TokenRegistryState {
                 access: HashMap::new(),
                 refresh: HashMap::new(),
                 replaced: HashMap::new(),
                 reused: 0,
-                rotate,
                 expires_in,
             }),
         }
     }
 
-    /// Redeems a refresh token, which may be one that nobody has seen before; `None` when it is
-    /// refused.
+    /// Redeems a refresh token, also one that was not issued here. Returns `None` if it is
+    /// rejected.
     pub(super) fn redeem(
         &self,
         presented: &str,
@@ -132,14 +129,9 @@ impl TokenRegistry {
             }
             Some(RefreshTokenState::Unused) | None => {}
         }
-        let redeemed = entries.rotate.then(|| presented.to_owned());
+        let redeemed = Some(presented.to_owned());
         let mut issued = entries.issue(AccessGrant::User, redeemed, redemption.now);
-        if entries.rotate {
-            issued.refresh_token = Some(entries.replace(presented));
-        } else {
-            let state = entries.refresh.entry(presented.to_owned());
-            state.or_insert(RefreshTokenState::Unused);
-        }
+        issued.refresh_token = Some(entries.replace(presented));
         Some(issued)
     }
 
@@ -147,7 +139,7 @@ impl TokenRegistry {
         self.lock_state().issue(grant, None, now)
     }
 
-    /// What a live access token was granted for; `None` when it is unknown, expired or revoked.
+    /// Returns the grant of an access token; `None` if it is unknown, expired or revoked.
     pub(in crate::simulator) fn grant(
         &self,
         access_token: &str,
@@ -168,7 +160,7 @@ impl TokenRegistry {
         self.lock_state().issue_refresh_token()
     }
 
-    /// Refresh tokens that would be redeemed without being a reuse.
+    /// Refresh tokens that were not redeemed yet.
     pub(in crate::simulator) fn live_refresh_tokens(&self) -> Vec<String> {
         let entries = self.lock_state();
         let live = entries
@@ -193,20 +185,12 @@ impl TokenRegistry {
         self.lock_state().access.clear();
     }
 
-    pub(in crate::simulator) fn set_expires_in(&self, expires_in: Duration) {
-        self.lock_state().expires_in = expires_in;
-    }
-
-    pub(in crate::simulator) fn set_rotate(&self, rotate: bool) {
-        self.lock_state().rotate = rotate;
-    }
-
     fn lock_state(&self) -> MutexGuard<'_, TokenRegistryState> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl Entries ===
+// === impl TokenRegistryState ===
 
 impl TokenRegistryState {
     fn issue(
@@ -232,7 +216,7 @@ impl TokenRegistryState {
         }
     }
 
-    /// Issues the refresh token that comes instead of one that is redeemed.
+    /// Issues the refresh token that replaces a redeemed one.
     fn replace(&mut self, redeemed: &str) -> String {
         if let Some(outlived) = self.replaced.get(redeemed).cloned() {
             self.mark_superseded(&outlived);
@@ -247,7 +231,7 @@ impl TokenRegistryState {
         token
     }
 
-    /// Something is used that came for this refresh token.
+    /// Records that a token issued for this refresh token is used.
     fn mark_superseded(&mut self, redeemed: &str) {
         if let Some(state @ RefreshTokenState::Used) = self.refresh.get_mut(redeemed) {
             *state = RefreshTokenState::Superseded;
