@@ -10,21 +10,20 @@ pub use self::{
     log::{DroppedLines, LogError, LogGuard, build_dispatch, start_log_thread, start_logging},
 };
 
-/// Everything that is counted, in a registry of its own: two services in one process never share a
-/// counter.
+/// The metrics of one service. Two services in one process have two registries.
 #[derive(Clone, Debug)]
 pub struct MetricsRegistry {
     registry: Registry,
 }
 
-// === impl Metrics ===
+// === impl MetricsRegistry ===
 
 impl MetricsRegistry {
-    /// A registry with what every process tells of itself.
+    /// Creates a registry with the metrics of the process and of the build.
     ///
     /// # Errors
     ///
-    /// None that a fresh registry could cause.
+    /// If a metric is registered twice, which a new registry rules out.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -37,7 +36,7 @@ impl MetricsRegistry {
         Ok(Self { registry })
     }
 
-    /// Where components register theirs.
+    /// The registry where components register their metrics.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }

@@ -1,20 +1,20 @@
-//! Traces: what a request and an upstream call went through, told to an OpenTelemetry collector.
+//! Traces of requests and upstream calls, exported to an OpenTelemetry collector.
 //!
-//! Off by default, and then there is no [`Tracer`]: whoever would begin a span finds `None` and goes
-//! on. With one, a span is begun by hand where something begins, in the words of OpenTelemetry's
-//! semantic conventions ([`semconv`]), and ends when its holder says so or drops it. Ended spans go
-//! into a bounded queue; one task takes them from there to the collector ([`Exporting`]). Neither a
-//! slow collector nor a missing one can hold up an answer: what finds no room is counted and dropped.
+//! They are off by default: then there is no [`Tracer`], and code that would start a span finds
+//! `None`. Spans follow OpenTelemetry's semantic conventions ([`semconv`]). A span ends explicitly or
+//! when it is dropped, and then enters a bounded queue, from which one task exports it
+//! ([`Exporting`]). A slow or missing collector delays no answer: spans that do not fit into the
+//! queue are dropped and counted.
 //!
-//! The SDK makes and samples spans; exporting is ours, since the SDK's would bring a thread and an
-//! HTTP client of its own, and reads variables that `check-config` knows nothing of.
+//! The SDK creates and samples spans, but does not export them. Its batch processor does not tell how
+//! many spans it drops, does not retry, runs on a thread without our clock, and reads environment
+//! variables that `check-config` does not show.
 
 mod collector;
 mod context;
 mod exporter;
 mod headers;
 mod metrics;
-mod queue;
 pub mod semconv;
 mod span;
 
@@ -32,7 +32,11 @@ pub use opentelemetry::{
 };
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, SpanLimits};
 
-use self::{collector::Collector, exporter::Exporter, metrics::Metrics, queue::Queue};
+use self::{
+    collector::Collector,
+    exporter::{Exporter, SpanQueue},
+    metrics::TraceMetrics,
+};
 pub use self::{
     context::inject,
     exporter::Exporting,
@@ -41,28 +45,28 @@ pub use self::{
 };
 use crate::{clock::SharedClock, config::TracingConfig, jitter::Jitter};
 
-/// Begins spans; clones share their queue.
+/// Starts spans. Clones share their queue.
 #[derive(Clone, Debug)]
 pub struct Tracer {
     sdk: SdkTracer,
     clock: SharedClock,
 }
 
-/// What tracing needs of the process around it.
+/// The services that tracing needs.
 #[derive(Debug)]
 pub struct TraceDeps<'a> {
-    /// When spans begin and end, and when they are exported.
+    /// The clock of spans and exports.
     pub clock: SharedClock,
-    /// Spreads the pauses between exports that fail.
+    /// Spreads the pauses after failed exports.
     pub jitter: Jitter,
-    /// Where the metrics are registered.
+    /// The registry of the metrics.
     pub registry: &'a prometheus::Registry,
 }
 
 /// Traces cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceStartError {
-    /// TLS cannot be set up, for want of CA certificates for example.
+    /// TLS cannot be set up, for example without CA certificates.
     #[error("cannot make the HTTP client")]
     Client(#[from] reqwest::Error),
     /// Another component has a metric of the same name.
@@ -73,22 +77,22 @@ pub enum TraceStartError {
 // === impl Tracer ===
 
 impl Tracer {
-    /// Begins to export, in a task of its own that ends with [`Exporting::finish`].
+    /// Starts a task that exports spans until [`Exporting::finish`].
     ///
-    /// Of traces that begin here, the configured share is sampled. A trace that a caller began is
-    /// sampled if the caller says so.
+    /// The configured share of traces that start here is sampled. If a caller started the trace, the
+    /// caller decides.
     ///
     /// # Errors
     ///
-    /// [`TraceStartError`]; a collector that cannot be reached is no error.
+    /// [`TraceStartError`]. An unreachable collector is not an error.
     pub fn start(
         config: &TracingConfig,
         deps: TraceDeps<'_>,
     ) -> Result<(Self, Exporting), TraceStartError> {
-        let metrics = Metrics::register(deps.registry)?;
-        let (queue, spans) = Queue::new(metrics.clone());
+        let metrics = TraceMetrics::register(deps.registry)?;
+        let (queue, spans) = SpanQueue::new(metrics.clone());
         let collector = Collector::new(config, Arc::clone(&deps.clock))?;
-        // Given one by one: the SDK's own defaults read the environment.
+        // Set one by one, because the SDK's defaults read the environment.
         let provider = SdkTracerProvider::builder()
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
                 config.sample_ratio,
@@ -107,8 +111,8 @@ impl Tracer {
         Ok((tracer, exporter.start()))
     }
 
-    /// Begins the span of a request, which continues the trace of its `traceparent`, where it has
-    /// one (W3C Trace Context).
+    /// Starts the span of a request, which continues the trace of its `traceparent`, if any (W3C Trace
+    /// Context).
     pub fn start_server_span(
         &self,
         headers: &HeaderMap,
@@ -119,9 +123,8 @@ impl Tracer {
         self.start_span(SpanKind::Server, name, parent.as_ref(), began)
     }
 
-    /// Begins the span of a request whose `traceparent` may decide nothing. It begins a trace, since
-    /// the share that is sampled is chosen by the id of the trace, and links to the span that
-    /// `traceparent` names.
+    /// Starts the span of a request whose `traceparent` is not trusted. The span starts a trace of its
+    /// own, because sampling depends on the id of the trace, and links to the span in `traceparent`.
     pub fn start_untrusted_server_span(
         &self,
         headers: &HeaderMap,
@@ -137,7 +140,7 @@ impl Tracer {
         span
     }
 
-    /// Begins a trace.
+    /// Starts a trace.
     pub fn start_root_span(
         &self,
         kind: SpanKind,

@@ -14,18 +14,18 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// The target of the line that each request leaves.
+/// The target of the log line of a request.
 pub const REQUEST_TARGET: &str = "usage_proxy::request";
 
 thread_local! {
-    /// The fields of a request's line, to be written at once.
+    /// A reused buffer for the fields of a request's line.
     static FIELDS: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Formats events as one JSON object a line.
 ///
-/// The line of a request has the same form as the others, but is made without serde's map and in a
-/// reused buffer: that takes a third of the time, and there is one with nearly every hit.
+/// The line of a request has the same form as the others, but needs no map of serde and reuses its
+/// buffer. That takes a third of the time, and nearly every hit writes one.
 #[derive(Debug)]
 pub(super) struct JsonLines {
     general: Format<Json>,

@@ -1,8 +1,7 @@
 //! The log, and the thread that writes it.
 //!
-//! Lines are formatted where they arise and written by a thread of their own, so that a pipe that
-//! nobody reads delays nothing but the log: lines that find no room in the queue are dropped and
-//! counted.
+//! Lines are formatted by the thread that logs and written by another, so that a pipe that is not
+//! read delays only the log. Lines that do not fit into the queue are dropped and counted.
 
 use std::{
     io::{self, BufWriter, IsTerminal, Write},
@@ -24,29 +23,29 @@ use tracing_subscriber::{EnvFilter, filter::ParseError, fmt::MakeWriter};
 use super::json_lines::JsonLines;
 use crate::config::{LogConfig, LogFormat};
 
-/// Lines that may wait to be written: some two megabytes of request lines.
+/// The most lines that wait to be written: about two megabytes of request lines.
 const MAX_QUEUED_LINES: usize = 4_096;
 
-/// How long the log thread rests after each batch of lines. A busy service wakes it once in this
-/// time and not once per request.
+/// The pause of the log thread after each batch of lines. A busy service wakes it once in this time
+/// and not once per request.
 const BATCH_PAUSE: Duration = Duration::from_millis(1);
 
-/// How long the end of the process waits for lines to be written.
+/// The longest wait for lines to be written at the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// Logging could not begin.
+/// Logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// `log.filter` is no filter.
+    /// `log.filter` is invalid.
     #[error("log.filter")]
     Filter(#[from] ParseError),
-    /// Something in this process logs already.
+    /// Logging was already started in this process.
     #[error("logging")]
     AlreadyInitialized(#[from] SetGlobalDefaultError),
 }
 
-/// Keeps the log thread running. Dropping it writes the waiting lines, but waits no longer than a
-/// moment for a pipe that nobody reads.
+/// Keeps the log thread running. Dropping it writes the waiting lines, but waits only a moment for a
+/// pipe that is not read.
 #[derive(Debug)]
 #[must_use = "nothing is logged after this is dropped"]
 pub struct LogGuard {
@@ -54,7 +53,7 @@ pub struct LogGuard {
     dropped: DroppedLines,
 }
 
-/// Counts the lines that found no room in the queue; by default there is no queue.
+/// Counts the lines that did not fit into the queue. By default there is no queue.
 #[derive(Clone, Debug, Default)]
 pub struct DroppedLines(Option<ErrorCounter>);
 
@@ -67,11 +66,11 @@ struct DroppedLinesCollector {
 /// Writes lines in batches.
 struct BatchWriter<W: Write>(BufWriter<W>);
 
-/// Begins to log to standard error, and logs panics there too.
+/// Starts to log to standard error, panics included.
 ///
 /// # Errors
 ///
-/// [`LogError`] when the filter cannot be parsed, or logging has begun already.
+/// [`LogError`] if the filter cannot be parsed, or logging was already started.
 pub fn start_logging(config: &LogConfig) -> Result<LogGuard, LogError> {
     let (writer, guard) = start_log_thread(io::stderr());
     tracing::dispatcher::set_global_default(build_dispatch(config, writer)?)?;
@@ -79,7 +78,7 @@ pub fn start_logging(config: &LogConfig) -> Result<LogGuard, LogError> {
     Ok(guard)
 }
 
-/// Starts a thread that writes lines to `output`, and returns what passes lines to it.
+/// Starts a thread that writes lines to `output`, and returns the writer that feeds it.
 pub fn start_log_thread(output: impl Write + Send + 'static) -> (NonBlocking, LogGuard) {
     let (writer, worker) = NonBlockingBuilder::default()
         .lossy(true)
@@ -97,7 +96,7 @@ pub fn start_log_thread(output: impl Write + Send + 'static) -> (NonBlocking, Lo
 ///
 /// # Errors
 ///
-/// When `log.filter` cannot be parsed.
+/// If `log.filter` cannot be parsed.
 pub fn build_dispatch<W>(config: &LogConfig, writer: W) -> Result<Dispatch, ParseError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -117,14 +116,14 @@ where
     })
 }
 
-/// Names the place and no more: a panic's message may contain the data that caused it.
+/// Logs the location only: a panic's message may contain the data that caused it.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(tracing::field::display);
     tracing::error!(place, "a task panicked; this is a fault of usage-proxy");
 }
 
-/// A filter that names targets alone would silence everything else, errors too; a level of its own
-/// beats this one.
+/// Adds a default level: a filter of targets alone would silence every other target, errors too. A
+/// level in the filter overrides it.
 fn add_default_level(filter: &str) -> String {
     format!("warn,{filter}")
 }
@@ -132,7 +131,7 @@ fn add_default_level(filter: &str) -> String {
 // === impl LogGuard ===
 
 impl LogGuard {
-    /// The count of lines that were dropped.
+    /// The counter of dropped lines.
     pub fn dropped_lines(&self) -> DroppedLines {
         self.dropped.clone()
     }
@@ -161,7 +160,7 @@ impl DroppedLines {
     ///
     /// # Errors
     ///
-    /// When it is registered already.
+    /// If it is already registered.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         let family = IntCounter::new(
             "usage_proxy_log_lines_dropped_total",
@@ -201,7 +200,7 @@ impl<W: Write> Write for BatchWriter<W> {
         self.0.write(bytes)
     }
 
-    /// The log thread calls this when no line waits any more.
+    /// The log thread calls this when no line is waiting.
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()?;
         thread::sleep(BATCH_PAUSE);

@@ -1,4 +1,4 @@
-//! One export over OTLP/HTTP: protobuf sent, a status read.
+//! One export over OTLP/HTTP with protobuf.
 //!
 //! See [the protocol](https://opentelemetry.io/docs/specs/otlp/#otlphttp).
 
@@ -16,20 +16,20 @@ use url::Url;
 use super::headers::{self, HeadersError};
 use crate::{clock::SharedClock, config::TracingConfig, offload, printable::to_printable_line};
 
-/// Until a connection stands.
+/// The longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One export, to the last byte of its answer; OpenTelemetry's own default.
+/// The longest export, up to the last byte of its answer, as OpenTelemetry has it.
 pub(super) const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of an answer that are read; it says hardly anything.
-const LONGEST_ANSWER: usize = 64 * 1024;
+/// The most bytes of an answer that are read.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Where spans are sent.
+/// Sends spans to the collector.
 ///
-/// Redirects are not followed, since credentials belong to one host. Proxies are not taken from the
-/// environment, and reqwest's own retries are off. Its requests bear no trace context and have no
-/// spans: they would beget one another.
+/// It follows no redirects, because credentials are for one host. It uses no proxies of the
+/// environment and none of reqwest's retries. Its requests have no spans, which would be exported in
+/// turn.
 #[derive(Debug)]
 pub(super) struct Collector {
     http: reqwest::Client,
@@ -59,7 +59,7 @@ pub(super) enum ExportError {
 impl Collector {
     /// # Errors
     ///
-    /// When TLS cannot be set up, for want of CA certificates for example.
+    /// If TLS cannot be set up, for example without CA certificates.
     pub(super) fn new(config: &TracingConfig, clock: SharedClock) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .user_agent(concat!("usage-proxy/", env!("CARGO_PKG_VERSION")))
@@ -78,16 +78,16 @@ impl Collector {
         })
     }
 
-    /// Sends an `ExportTraceServiceRequest`, once. Returns how many of its spans the collector would
-    /// not have.
+    /// Sends an `ExportTraceServiceRequest` once. Returns the number of spans that the collector
+    /// rejected.
     ///
     /// # Errors
     ///
-    /// [`ExportError`] says whether sending it again may help.
+    /// [`ExportError`], which tells transient failures from others.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the exchange; the collector may have taken the spans.
+    /// Dropping the future aborts the exchange. The collector may have accepted the spans.
     pub(super) async fn send(&self, body: Bytes) -> Result<usize, ExportError> {
         let ends = self.clock.now() + EXPORT_TIMEOUT;
         tokio::select! {
@@ -114,13 +114,13 @@ impl Collector {
         }
         let mut answer = Vec::new();
         while let Some(chunk) = response.chunk().await? {
-            let room = LONGEST_ANSWER.saturating_sub(answer.len());
+            let room = MAX_ANSWER_BYTES.saturating_sub(answer.len());
             answer.extend(chunk.into_iter().take(room));
         }
         Ok(rejected(&answer))
     }
 
-    /// Read each time: whoever changes a key replaces the file.
+    /// Reads the headers for each export, because the file may change.
     async fn headers(&self) -> Result<HeaderMap, ExportError> {
         let Some(file) = self.headers_file.clone() else {
             return Ok(HeaderMap::new());
@@ -131,7 +131,7 @@ impl Collector {
     }
 }
 
-/// Spans that a collector took the export without. One that answers something else took them all.
+/// Returns the number of rejected spans. An answer in another format rejects none.
 fn rejected(answer: &[u8]) -> usize {
     let partial = ExportTraceServiceResponse::decode(answer)
         .ok()
@@ -148,15 +148,15 @@ fn seconds(value: &HeaderValue) -> Option<Duration> {
 // === impl ExportError ===
 
 impl ExportError {
-    /// Whether the same export may succeed later: as the protocol says, and where nobody answered.
-    pub(super) fn is_passing(&self) -> bool {
+    /// Returns true if the same export may succeed later, as the protocol defines it.
+    pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::TimedOut | Self::Connection(_) | Self::Headers(_) => true,
             Self::Status { status, .. } => matches!(status.as_u16(), 429 | 502 | 503 | 504),
         }
     }
 
-    /// The least pause that was asked for.
+    /// The shortest pause before the next attempt.
     pub(super) fn retry_after(&self) -> Duration {
         match self {
             Self::Status { retry_after, .. } => retry_after.unwrap_or_default(),

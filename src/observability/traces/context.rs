@@ -1,4 +1,4 @@
-//! W3C Trace Context: what names a span across processes.
+//! W3C Trace Context, the identity of a span across processes.
 //!
 //! See <https://www.w3.org/TR/trace-context/>.
 
@@ -15,18 +15,18 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Characters of `tracestate` that everybody has to take (§3.3.1.5). Each span of a request keeps
-/// them, so that more would be for callers to choose how much memory is taken.
+/// The longest `tracestate` that every party must accept (§3.3.1.5). Each span of a request keeps
+/// it, so with a longer one callers could use up memory.
 const MAX_TRACESTATE_CHARS: usize = 512;
 
-/// The two headers as they came.
+/// The two headers as received.
 struct TraceHeaders<'a> {
     traceparent: Option<&'a str>,
-    /// Several are one list, in their order (§3.3).
+    /// Several headers form one list, in their order (§3.3).
     tracestate: Option<Cow<'a, str>>,
 }
 
-/// The span that a request belongs to; `None` where it names none, or several.
+/// Returns the parent span of a request; `None` if it names none or several.
 pub(super) fn extract(headers: &HeaderMap) -> Option<SpanContext> {
     let mut parents = headers.get_all(TRACEPARENT).iter();
     let parent = parents.next()?;
@@ -51,10 +51,10 @@ fn tracestate(headers: &HeaderMap) -> Option<Cow<'_, str>> {
         .filter(|all| all.len() <= MAX_TRACESTATE_CHARS)
 }
 
-/// Names `context` in a request that is about to be sent, in place of any other.
+/// Sets `traceparent` of a request that is about to be sent.
 ///
-/// `tracestate` is not sent on: what vendors of the caller's wrote there is no business of who is
-/// asked next, and an intermediary may leave it out (§3.5).
+/// `tracestate` is not forwarded: it is private to the caller's vendors, and an intermediary may
+/// omit it (§3.5).
 pub fn inject(context: &SpanContext, headers: &mut HeaderMap) {
     let parent = format!(
         "00-{}-{}-{:02x}",
@@ -68,7 +68,7 @@ pub fn inject(context: &SpanContext, headers: &mut HeaderMap) {
     }
 }
 
-/// The SDK's own form of a parent.
+/// Converts a parent to the SDK's type.
 pub(super) fn parent_context(parent: Option<&SpanContext>) -> Context {
     match parent {
         Some(parent) => Context::new().with_remote_span_context(parent.clone()),
@@ -76,7 +76,7 @@ pub(super) fn parent_context(parent: Option<&SpanContext>) -> Context {
     }
 }
 
-// === impl Received ===
+// === impl TraceHeaders ===
 
 impl Extractor for TraceHeaders<'_> {
     fn get(&self, key: &str) -> Option<&str> {

@@ -4,7 +4,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use opentelemetry::KeyValue;
+use opentelemetry::{Context, KeyValue};
 use opentelemetry_proto::{
     tonic::collector::trace::v1::ExportTraceServiceRequest,
     transform::{
@@ -12,7 +12,11 @@ use opentelemetry_proto::{
         trace::tonic::group_spans_by_resource_and_scope,
     },
 };
-use opentelemetry_sdk::{Resource, trace::SpanData};
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    trace::{Span, SpanData, SpanProcessor},
+};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -20,50 +24,62 @@ use uuid::Uuid;
 use super::{
     TraceDeps,
     collector::{Collector, ExportError},
-    metrics::{Dropped, Metrics},
+    metrics::{DropReason, TraceMetrics},
 };
 use crate::{
     clock::SharedClock, config::TracingConfig, jitter::Jitter, resilience::backoff::Backoff,
     shutdown::Shutdown,
 };
 
-/// How long a span waits for others to go with; OpenTelemetry's own default.
+/// The most ended spans that wait for export, as OpenTelemetry has it. With its attributes a span
+/// takes one or two kilobytes, and half a kilobyte more with the longest `tracestate`: five
+/// megabytes in all.
+const MAX_QUEUED_SPANS: usize = 2_048;
+
+/// The longest wait of a span for others in its batch, as OpenTelemetry has it.
 const SCHEDULED_DELAY: Duration = Duration::from_secs(5);
 
-/// Spans that go together; OpenTelemetry's own default.
-const LARGEST_BATCH: usize = 512;
+/// The most spans in a batch, as OpenTelemetry has it.
+const MAX_BATCH_SPANS: usize = 512;
 
-/// How often a batch is sent before it is dropped for those behind it.
-const MOST_ATTEMPTS: u32 = 5;
+/// The most attempts to send a batch before it is dropped.
+const MAX_ATTEMPTS: u32 = 5;
 
-/// Pauses after exports that failed; never less than [`SHORTEST_PAUSE`].
+/// Pauses after failed exports, at least [`SHORTEST_PAUSE`].
 const BACKOFF: Backoff = match Backoff::new(Duration::from_secs(2), Duration::from_secs(30)) {
     Ok(backoff) => backoff,
     Err(_) => panic!("not a backoff"),
 };
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause that a collector may ask for.
+/// The longest `Retry-After` that is obeyed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long the end of the process waits for what is left.
+/// The longest wait for the last export at the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The task that exports. It outlives all others, since they end spans to the last.
+/// Queues spans as they end, and never waits: spans that do not fit are dropped.
+#[derive(Debug)]
+pub(super) struct SpanQueue {
+    spans: mpsc::Sender<SpanData>,
+    metrics: TraceMetrics,
+}
+
+/// The export task. It outlives all others, because they end spans to the last.
 #[derive(Debug)]
 pub struct Exporting {
     ending: Shutdown,
 }
 
-/// Takes spans from the queue to the collector, batch by batch.
+/// Exports spans from the queue to the collector in batches.
 ///
-/// What is under way is held here and not in a future, so that the end can take it up.
+/// The current batch is in this struct and not in a future, so that the final export finds it.
 #[derive(Debug)]
 pub(super) struct Exporter {
     spans: mpsc::Receiver<SpanData>,
-    /// Taken from the queue, and not sent so far.
+    /// Spans from the queue that are not in a batch yet.
     collected: Vec<SpanData>,
-    /// Sent, and not taken so far.
+    /// The batch that the collector did not accept yet.
     batch: Option<Batch>,
     collector: Collector,
     resource: ResourceAttributesWithSchema,
@@ -71,10 +87,10 @@ pub(super) struct Exporter {
     failures: u32,
     clock: SharedClock,
     jitter: Jitter,
-    metrics: Metrics,
+    metrics: TraceMetrics,
 }
 
-/// Spans as they are sent.
+/// An encoded batch of spans.
 #[derive(Debug)]
 struct Batch {
     body: Bytes,
@@ -82,10 +98,41 @@ struct Batch {
     attempts: u32,
 }
 
+// === impl SpanQueue ===
+
+impl SpanQueue {
+    pub(super) fn new(metrics: TraceMetrics) -> (Self, mpsc::Receiver<SpanData>) {
+        let (spans, taken) = mpsc::channel(MAX_QUEUED_SPANS);
+        (Self { spans, metrics }, taken)
+    }
+}
+
+impl SpanProcessor for SpanQueue {
+    fn on_start(&self, _span: &mut Span, _context: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        use mpsc::error::TrySendError;
+
+        match self.spans.try_send(span) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.metrics.record_dropped(DropReason::QueueFull, 1),
+            Err(TrySendError::Closed(_)) => self.metrics.record_dropped(DropReason::Ending, 1),
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
 // === impl Exporting ===
 
 impl Exporting {
-    /// Exports what has ended, and returns when that is done or has taken five seconds.
+    /// Exports all ended spans, and returns when that is done or has taken five seconds.
     pub async fn finish(self) {
         self.ending.cancel().await;
     }
@@ -98,7 +145,7 @@ impl Exporter {
         config: &TracingConfig,
         spans: mpsc::Receiver<SpanData>,
         collector: Collector,
-        metrics: Metrics,
+        metrics: TraceMetrics,
         deps: TraceDeps<'_>,
     ) -> Self {
         Self {
@@ -127,34 +174,34 @@ impl Exporter {
         }
         self.spans.close();
         let clock = Arc::clone(&self.clock);
-        let given_up = clock.sleep_until(clock.now() + FLUSH_TIMEOUT);
+        let timeout = clock.sleep_until(clock.now() + FLUSH_TIMEOUT);
         tokio::select! {
             biased;
             () = self.flush() => {}
-            () = given_up => {}
+            () = timeout => {}
         }
         self.give_up();
     }
 
-    /// Exports until nobody can end a span any more.
+    /// Exports until every sender of spans is gone.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
     async fn export(&mut self) {
         while self.collect().await {
-            self.seal();
+            self.encode_batch();
             self.deliver().await;
         }
     }
 
-    /// Waits for a span, and a while for more of them; `false` when there will be none.
+    /// Waits for a span, and a while for more of them. Returns `false` if there will be none.
     async fn collect(&mut self) -> bool {
         if self.collected.is_empty() && self.spans.recv_many(&mut self.collected, 1).await == 0 {
             return false;
         }
         let until = self.clock.now() + SCHEDULED_DELAY;
-        while let room @ 1.. = LARGEST_BATCH.saturating_sub(self.collected.len()) {
+        while let room @ 1.. = MAX_BATCH_SPANS.saturating_sub(self.collected.len()) {
             tokio::select! {
                 biased;
                 taken = self.spans.recv_many(&mut self.collected, room) => {
@@ -168,9 +215,9 @@ impl Exporter {
         true
     }
 
-    /// Makes a batch of what was collected. It takes less than a millisecond, and no await that what
-    /// was collected could be lost in.
-    fn seal(&mut self) {
+    /// Encodes the collected spans as a batch. This takes less than a millisecond, and has no await at
+    /// which spans could be lost.
+    fn encode_batch(&mut self) {
         let spans = std::mem::take(&mut self.collected);
         let count = spans.len();
         let request = ExportTraceServiceRequest {
@@ -183,7 +230,7 @@ impl Exporter {
         });
     }
 
-    /// Sends the batch until it is taken, or sending it again would not help.
+    /// Sends the batch until it is accepted or dropped.
     async fn deliver(&mut self) {
         while let Some(failure) = self.send().await {
             let pause = BACKOFF
@@ -196,43 +243,43 @@ impl Exporter {
         }
     }
 
-    /// Sends the batch once, and drops it where another time is one too many. Returns the failure.
+    /// Sends the batch once, and drops it if another attempt would not help. Returns the failure.
     async fn send(&mut self) -> Option<ExportError> {
         let batch = self.batch.as_mut()?;
         batch.attempts += 1;
-        let (spans, last) = (batch.spans, batch.attempts >= MOST_ATTEMPTS);
+        let (spans, last) = (batch.spans, batch.attempts >= MAX_ATTEMPTS);
         match self.collector.send(batch.body.clone()).await {
             Ok(rejected) => {
                 self.batch = None;
-                self.taken(spans, rejected.min(spans));
+                self.record_export(spans, rejected.min(spans));
                 None
             }
             Err(error) => {
-                self.report(&error);
-                let dropped = match error.is_passing() {
-                    false => Some(Dropped::Refused),
-                    true => last.then_some(Dropped::Undelivered),
+                self.log_failure(&error);
+                let drop_reason = match error.is_transient() {
+                    false => Some(DropReason::Refused),
+                    true => last.then_some(DropReason::Undelivered),
                 };
-                if let Some(why) = dropped {
+                if let Some(reason) = drop_reason {
                     self.batch = None;
-                    self.metrics.dropped(why, spans);
+                    self.metrics.record_dropped(reason, spans);
                 }
                 Some(error)
             }
         }
     }
 
-    fn taken(&mut self, spans: usize, rejected: usize) {
-        self.metrics.exported(spans - rejected);
-        self.metrics.dropped(Dropped::Refused, rejected);
+    fn record_export(&mut self, spans: usize, rejected: usize) {
+        self.metrics.record_exported(spans - rejected);
+        self.metrics.record_dropped(DropReason::Refused, rejected);
         if self.failures > 0 {
             self.failures = 0;
             tracing::info!("spans can be exported again");
         }
     }
 
-    /// Once an outage: metrics tell how it goes on.
-    fn report(&self, error: &ExportError) {
+    /// Logs a warning once per outage; metrics show the rest.
+    fn log_failure(&self, error: &ExportError) {
         if self.failures == 0 {
             tracing::warn!(%error, "cannot export spans; answers do not wait for them");
         } else {
@@ -240,16 +287,16 @@ impl Exporter {
         }
     }
 
-    /// Sends everything that is left, once.
+    /// Sends every remaining span once.
     async fn flush(&mut self) {
         loop {
             if self.batch.is_none() {
-                let room = LARGEST_BATCH.saturating_sub(self.collected.len());
+                let room = MAX_BATCH_SPANS.saturating_sub(self.collected.len());
                 self.spans.recv_many(&mut self.collected, room).await;
                 if self.collected.is_empty() {
                     return;
                 }
-                self.seal();
+                self.encode_batch();
             }
             if self.send().await.is_some() {
                 return;
@@ -257,21 +304,21 @@ impl Exporter {
         }
     }
 
-    /// Counts what is lost.
+    /// Counts and logs the spans that are lost.
     fn give_up(&mut self) {
         let sent = self.batch.take().map_or(0, |batch| batch.spans);
         let lost = sent + self.collected.len() + self.spans.len();
         if lost > 0 {
-            self.metrics.dropped(Dropped::Ending, lost);
+            self.metrics.record_dropped(DropReason::Ending, lost);
             tracing::warn!(
                 spans = lost,
-                "ended before the collector took the last spans"
+                "ended before the collector accepted the last spans"
             );
         }
     }
 }
 
-/// What every span is from. Each process has an id of its own: replicas share the name.
+/// The resource of every span. Each process has its own id, because replicas share the name.
 fn resource(config: &TracingConfig) -> Resource {
     Resource::builder_empty()
         .with_service_name(config.service_name.clone())

@@ -1,4 +1,4 @@
-//! The headers that a collector wants, which may be credentials: a file of `Name: value` lines.
+//! Headers for the collector, which may be credentials, from a file of `Name: value` lines.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use secrecy::ExposeSecret as _;
 
 use crate::config::secret::{SecretError, read_secret};
 
-/// Why a file holds no headers; it never tells what the file holds.
+/// An invalid headers file. Its message contains nothing of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum HeadersError {
-    /// It cannot be read, or holds no text.
+    /// The file cannot be read, or is not text.
     #[error(transparent)]
     File(#[from] SecretError),
-    /// A line is something else.
+    /// A line is not a header.
     #[error("line {line}: expected a header in the form `Name: value`, in visible ASCII")]
     Line {
         /// Counted from 1.
@@ -21,11 +21,11 @@ pub enum HeadersError {
     },
 }
 
-/// Reads a file of headers, one a line. Empty lines, and those that begin with `#`, say nothing.
+/// Reads a file of headers, one per line. Empty lines and lines that begin with `#` are ignored.
 ///
 /// # Errors
 ///
-/// [`HeadersError`], for the first line that is no header.
+/// [`HeadersError`] for the first line that is not a header.
 pub fn read(path: &Path) -> Result<HeaderMap, HeadersError> {
     parse(read_secret(path)?.expose_secret())
 }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_stand_one_a_line() {
+    fn each_line_is_a_header() {
         let headers =
             parse("# of our vendor\n\nAuthorization: Basic dTpw\r\nX-Scope: a:b\n").unwrap();
 
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_header_is_named_and_not_told() {
+    fn an_invalid_line_is_reported_by_number_without_its_text() {
         for text in [
             "a: 1\ns3cr3t",
             "a: 1\ns3 cr3t: x",

@@ -1,55 +1,55 @@
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
-/// What is counted about spans that were sampled.
+/// Counts sampled spans.
 #[derive(Clone, Debug)]
-pub(super) struct Metrics {
+pub(super) struct TraceMetrics {
     exported: IntCounter,
     dropped: IntCounterVec,
 }
 
-/// Why a span never reached the collector.
+/// The reason why the collector did not get a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dropped {
-    /// More ended than the collector took.
+pub(super) enum DropReason {
+    /// The queue was full.
     QueueFull,
-    /// The collector could not be reached, or was too busy, time and again.
+    /// The collector was unreachable or too busy in every attempt.
     Undelivered,
-    /// The collector would not have it.
+    /// The collector rejected it.
     Refused,
     /// The process ended first.
     Ending,
 }
 
-// === impl Metrics ===
+// === impl TraceMetrics ===
 
-impl Metrics {
-    /// Registers both families, each child at zero.
+impl TraceMetrics {
+    /// Registers both metrics, with every reason at zero.
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let exported = IntCounter::new(
             "usage_proxy_trace_spans_exported_total",
-            "Spans that the collector took.",
+            "Spans that the collector accepted.",
         )?;
         registry.register(Box::new(exported.clone()))?;
         let dropped = IntCounterVec::new(
             Opts::new(
                 "usage_proxy_trace_spans_dropped_total",
-                "Spans that never reached the collector; no answer waits for one.",
+                "Spans that the collector did not accept. Answers do not wait for spans.",
             ),
             &["reason"],
         )?;
         registry.register(Box::new(dropped.clone()))?;
-        for reason in Dropped::ALL {
+        for reason in DropReason::ALL {
             dropped.with_label_values(&[reason.as_str()]);
         }
         Ok(Self { exported, dropped })
     }
 
-    pub(super) fn exported(&self, spans: usize) {
+    pub(super) fn record_exported(&self, spans: usize) {
         self.exported.inc_by(count(spans));
     }
 
-    pub(super) fn dropped(&self, why: Dropped, spans: usize) {
-        let counter = self.dropped.with_label_values(&[why.as_str()]);
+    pub(super) fn record_dropped(&self, reason: DropReason, spans: usize) {
+        let counter = self.dropped.with_label_values(&[reason.as_str()]);
         counter.inc_by(count(spans));
     }
 }
@@ -58,9 +58,9 @@ fn count(spans: usize) -> u64 {
     u64::try_from(spans).unwrap_or(u64::MAX)
 }
 
-// === impl Dropped ===
+// === impl DropReason ===
 
-impl Dropped {
+impl DropReason {
     const ALL: [Self; 4] = [
         Self::QueueFull,
         Self::Undelivered,

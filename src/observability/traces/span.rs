@@ -11,7 +11,7 @@ use opentelemetry_sdk::trace as sdk;
 
 use super::Tracer;
 
-/// One span under way. It ends when it is told to, or else when the last who holds it drops it.
+/// A span in progress. It ends explicitly, or when its last reference is dropped.
 #[derive(Debug)]
 pub struct TraceSpan {
     sdk: Mutex<sdk::Span>,
@@ -20,7 +20,7 @@ pub struct TraceSpan {
     tracer: Tracer,
 }
 
-// === impl Span ===
+// === impl TraceSpan ===
 
 impl TraceSpan {
     pub(super) fn new(sdk: sdk::Span, tracer: Tracer) -> Self {
@@ -32,31 +32,31 @@ impl TraceSpan {
         }
     }
 
-    /// What names it to others, sampled or not.
+    /// The identity of the span, sampled or not.
     pub fn context(&self) -> &SpanContext {
         &self.context
     }
 
-    /// Whether it was sampled: on others, attributes are lost effort.
+    /// Returns true if the span is sampled. Others ignore attributes.
     pub fn is_recording(&self) -> bool {
         self.recording
     }
 
-    /// Tells something of it.
+    /// Sets an attribute.
     pub fn set_attribute(&self, key: &'static str, value: impl Into<Value>) {
         if self.recording {
             self.lock().set_attribute(KeyValue::new(key, value));
         }
     }
 
-    /// Tells several things of it at once.
+    /// Sets several attributes.
     pub fn set_attributes(&self, attributes: impl IntoIterator<Item = KeyValue>) {
         if self.recording {
             self.lock().set_attributes(attributes);
         }
     }
 
-    /// Tells of something that happens in it now.
+    /// Adds an event with the current time.
     pub fn add_event(&self, name: &'static str, attributes: Vec<KeyValue>) {
         if self.recording {
             let now = self.tracer.clock.wall_time().into();
@@ -64,21 +64,21 @@ impl TraceSpan {
         }
     }
 
-    /// Refers to another span that has to do with it.
+    /// Adds a link to a related span.
     pub fn add_link(&self, to: &SpanContext) {
         if self.recording && to.is_valid() {
             self.lock().add_link(to.clone(), Vec::new());
         }
     }
 
-    /// Marks it as failed.
+    /// Marks the span as failed.
     pub fn set_error(&self) {
         if self.recording {
             self.lock().set_status(Status::error(""));
         }
     }
 
-    /// Ends it now; what is told of it later is lost.
+    /// Ends the span now. Later changes are ignored.
     pub fn end(&self) {
         if self.recording {
             let now = self.tracer.clock.wall_time().into();
@@ -86,13 +86,13 @@ impl TraceSpan {
         }
     }
 
-    /// Begins a part of it.
+    /// Starts a child span.
     pub fn start_child(&self, kind: SpanKind, name: impl Into<Cow<'static, str>>) -> Arc<Self> {
         let now = self.tracer.clock.wall_time();
         self.tracer.start_span(kind, name, Some(&self.context), now)
     }
 
-    /// Begins a trace of its own that refers to this one, as work that was only caused by it.
+    /// Starts a new trace that links to this span, for work that it caused but does not wait for.
     pub fn start_linked_root(
         &self,
         kind: SpanKind,
@@ -103,7 +103,7 @@ impl TraceSpan {
         root
     }
 
-    /// What it holds is whole between two statements.
+    /// Ignores poisoning, because no panic leaves the span half changed.
     fn lock(&self) -> MutexGuard<'_, sdk::Span> {
         self.sdk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,7 +111,7 @@ impl TraceSpan {
 
 impl Drop for TraceSpan {
     fn drop(&mut self) {
-        // A second end is none.
+        // A second end has no effect.
         self.end();
     }
 }
