@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The longest wait for requests: more than any test needs on a busy machine.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Controls a simulator from within its process. Clones control the same one, and so does
 /// `/_simulator` over HTTP.
@@ -55,7 +55,7 @@ impl SimulatorHandle {
     ///
     /// # Panics
     ///
-    /// If they do not arrive within thirty seconds, so that a test fails and does not hang.
+    /// If they do not arrive within a minute, so that a test fails and does not hang.
     ///
     /// # Cancel safety
     ///
