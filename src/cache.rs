@@ -26,6 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ahash::RandomState;
 use http::HeaderValue;
 
 pub use self::{
@@ -423,7 +424,7 @@ fn refresh_in(held: &CachedAnswer, is_newest: bool) -> Option<Duration> {
 const WITHOUT_ROWS_SHARE: u64 = 16;
 
 /// Entries and bytes of maps together.
-fn entries_and_bytes<K, V>(maps: [&moka::sync::Cache<K, V>; 2]) -> (u64, u64)
+fn entries_and_bytes<K, V>(maps: [&moka::sync::Cache<K, V, RandomState>; 2]) -> (u64, u64)
 where
     K: std::hash::Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

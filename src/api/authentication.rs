@@ -185,7 +185,7 @@ impl AuthenticationError {
                 "no caller has this client certificate, and no other credential was sent",
             ),
             Self::Token(rejection) => (REFUSED, rejection.get_message().unwrap_or_default()),
-            Self::UnknownSubject => (REFUSED, "no caller has the subject of this token"),
+            Self::UnknownSubject => (REFUSED, "the token names a subject that is no caller"),
             Self::IssuerUnavailable { retry_after } => {
                 return Problem::new(
                     Kind::IssuerUnavailable,

@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use ahash::RandomState;
 use moka::policy::EvictionPolicy;
 
 use super::{
@@ -25,7 +26,7 @@ pub(super) struct NewestDates {
     without_rows: NewestDateMap,
 }
 
-type NewestDateMap = moka::sync::Cache<NewestKey, Arc<NewestEntry>>;
+type NewestDateMap = moka::sync::Cache<NewestKey, Arc<NewestEntry>, RandomState>;
 
 /// A newest date, as we were last told.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl NewestDates {
                     Some(_) => Self::ENTRY_BYTES + Self::ANOMALY_BYTES,
                     None => Self::ENTRY_BYTES,
                 })
-                .build()
+                .build_with_hasher(RandomState::new())
         };
         let without_rows = max_bytes / WITHOUT_ROWS_SHARE;
         Self {

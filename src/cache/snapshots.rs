@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use ahash::RandomState;
 use moka::{notification::RemovalCause, policy::EvictionPolicy};
 
 use super::{
@@ -26,7 +27,7 @@ pub(super) struct SnapshotStore {
     metrics: CacheMetrics,
 }
 
-type SnapshotMap = moka::sync::Cache<SnapshotKey, Arc<CachedSnapshot>>;
+type SnapshotMap = moka::sync::Cache<SnapshotKey, Arc<CachedSnapshot>, RandomState>;
 
 /// One snapshot, held.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl SnapshotStore {
                     // Purges count themselves: what is too large is removed explicitly too.
                     RemovalCause::Explicit | RemovalCause::Replaced | RemovalCause::Expired => {}
                 })
-                .build()
+                .build_with_hasher(RandomState::new())
         };
         let empty = max_bytes / WITHOUT_ROWS_SHARE;
         Self {
