@@ -1,6 +1,6 @@
 //! The admin listener: metrics, probes and the cache. None of it is on the API listener.
 //!
-//! Handlers and layers return a problem as `Extension<Problem>`; [`finish_response`] turns it into
+//! Handlers and layers return a problem as `Extension<Problem>`; `finish_response` turns it into
 //! the response.
 
 mod access;

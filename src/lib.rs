@@ -1,41 +1,38 @@
 //! usage-proxy: license usage per customer, cached in front of Partner Center.
 //!
-//! Dependencies point inward: the domain knows nothing of HTTP, the adapters (`api`, `admin`,
-//! `upstream`) never meet, and only [`app`] knows everyone.
+//! Imports point downward. The domain knows nothing of HTTP; `api`, `admin` and `partner_center` never
+//! import each other; only [`app`] knows everyone.
 //!
 //! ```text
-//! main ─▶ cli ─▶ app ─┬─▶ api, admin ─▶ usage ─▶ cache ─▶ representation ─▶ domain
-//!                     ├─▶ upstream ───▶ usage::source, resilience, domain          config ─▶ domain
-//!                     └─▶ serve, callers
+//! main ─▶ cli ─▶ app ─┬─▶ server
+//!                     ├─▶ api, admin ─▶ service ─▶ cache ─▶ render ─▶ domain
+//!                     ├─▶ auth                                        config ─▶ domain
+//!                     └─▶ partner_center ─▶ service::source, domain
 //! ```
 //!
-//! `api` asks `callers` who asks, `usage` takes its turns from `resilience`, and `admin` and
-//! `callers` know keys by `access_key`.
+//! **A cached answer.** [`server`] accepts the connection and lets hyper read the request. The layers
+//! of [`api`] follow in the order of their list: common headers, metrics and access log, CORS, unsent
+//! budget, problem documents, panics, `Host` and preflights, authentication (by [`auth`]), rate limit,
+//! and *serve a fresh hit*. That last layer reads customer, date and format from the request, checks the
+//! rights of the caller, and takes the rendered body from [`cache`].
 //!
-//! **One request, in file order.** [`serve`] accepts → [`api`] tells the route, counts and logs →
-//! [`allowed_hosts`] refuses foreign hosts on the loopback →
-//! `api/authentication` asks [`callers`] who sent it, `api/rate_limit` whether it may come again →
-//! `api/extract` reads a customer, a date, a directive → `api/usage` asks [`usage`] → [`cache`]
-//! finds the newest date and its snapshot and judges their freshness. *Fresh* is served. *Stale
-//! while revalidating* is served at once, one refresh behind it. *Stale if error* waits for
-//! upstream and falls back on what is held. *Older or absent* waits, and passes the error on.
-//! Waiting means to join a single flight, or to lead one once it is the caller's turn →
-//! [`upstream`] → [`representation`] prepares → stored, unless [doubted](cache::AnomalyKind) →
-//! `api/negotiation` picks a form, `api/caching` dresses it or says 304. The list of customers
-//! (`api/customers`) and the documents that are handed out as they came (`api/documents`) go the
-//! same way; of the list, `render/customers` cuts what its caller may see.
+//! **A miss** passes on to the router (`api/router`, one line a route) and its handler, which calls
+//! [`service`]. Stale data is returned at once while one refresh runs, or after an upstream error;
+//! otherwise the caller joins the single flight for its [`Resource`](domain::Resource) or leads it.
+//! The leader takes a permit of the concurrency limiter and calls [`partner_center`]: limits, access
+//! token, request, paging, wire types. [`render`] makes the bodies; [`cache`] stores them, unless the
+//! answer is an [anomaly](cache::AnomalyKind).
 //!
-//! **For people.** `api/page` (askama's templates) shows what the same caller would be answered, and
-//! shares its bars, `render/adoption`, with `render/chart`; their styles and scripts
-//! are `api/assets`, the same for everybody. In a terminal, `cli/get` asks a running service,
-//! `cli/doctor` looks for what keeps one from working, and `cli/consent` brings its refresh token.
+//! **For people.** `api/page` shows the same data in a browser. `cli/get` asks a running service,
+//! `cli/doctor` finds what keeps one from working, and `cli/consent` gets its refresh token.
 //!
-//! **For programs and operators.** Handlers say in the words of `api/schema` what is theirs;
-//! `api/openapi` makes the description of that, and `api/docs` shows it. What can go wrong is one
-//! table, `problem/kind`. [`trace`] sends spans to a collector; `api/spans`, `usage/spans` and
-//! `upstream/spans` begin them.
+//! **For programs and operators.** `api/openapi` describes the API and `api/docs` shows it. Every kind
+//! of error is a row of [`problem`]. [`admin`] serves probes, metrics and the purge;
+//! [`observability`] has logs and traces. [`simulator`] stands in for Partner Center in the demo, tests
+//! and benches, and shares no type with [`partner_center`].
 //!
-//! Modules stand in reading order; the blank lines keep rustfmt from sorting them.
+//! CONTRIBUTING.md says what to touch to add a route, key, metric or error kind. Modules are declared in
+//! reading order; the blank lines keep rustfmt from sorting them.
 
 pub mod cli;
 

@@ -116,7 +116,7 @@ impl PartnerCenter {
     ///
     /// # Errors
     ///
-    /// [`AppStartError`] for what no attempt could mend. Credentials that cannot be read are no such
+    /// [`UpstreamStartError`] for what no attempt could mend. Credentials that cannot be read are no such
     /// thing: [`PartnerCenter::status`] tells of them, and they are read again.
     pub fn new(
         config: &UpstreamConfig,

@@ -206,7 +206,7 @@ impl Rendered {
     ///
     /// # Errors
     ///
-    /// [`RenderError`] where a number has no JSON form; a snapshot from [`Snapshot::new`] has none.
+    /// [`RenderError`] where a number has no JSON form; a snapshot from [`LicenseUsage::new`](crate::domain::LicenseUsage::new) has none.
     pub fn new(
         snapshot: &LicenseUsage,
         native: Option<&[u8]>,

@@ -5,7 +5,7 @@ use super::{CustomerId, ProcessedAt, ProcessedDate};
 /// The usage of one product's licenses in one workload, as Partner Center counted it.
 ///
 /// A licence qualifies once per workload: one seat of a suite stands in several rows. What may be
-/// summed over rows is the business of [`aggregate`](super::aggregate).
+/// summed over rows is the business of [`aggregation`](super::aggregation).
 #[derive(Clone, Debug, PartialEq)]
 pub struct UsageRow {
     /// Short code of the service, where the upstream sent one.

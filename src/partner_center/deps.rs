@@ -4,7 +4,7 @@ use crate::{
     clock::SharedClock, jitter::Jitter, observability::traces::Tracer, shutdown::Shutdown,
 };
 
-/// What [`PartnerCenter`] needs of the process around it.
+/// The parts of the process that [`PartnerCenter`](super::PartnerCenter) is built from.
 #[derive(Debug)]
 pub struct UpstreamDeps<'a> {
     /// Takes all decisions about time.

@@ -126,7 +126,7 @@ impl UpstreamProbe {
     ///
     /// # Errors
     ///
-    /// [`Trouble`] where nothing comes back.
+    /// [`ProbeFailure`] where nothing comes back.
     pub async fn reach(&self, url: &Url) -> Result<ReachedServer, ProbeFailure> {
         let begun = self.clock.now();
         let request = reqwest::Request::new(Method::GET, url.clone());
@@ -144,7 +144,7 @@ impl UpstreamProbe {
     ///
     /// # Errors
     ///
-    /// [`Trouble`] says what a person must do, in the words of `/readyz`.
+    /// [`ProbeFailure`] says what a person must do, in the words of `/readyz`.
     pub async fn obtain(&mut self) -> Result<ProbedToken, ProbeFailure> {
         let ObtainedToken {
             token, lifetime, ..
@@ -165,7 +165,7 @@ impl UpstreamProbe {
     ///
     /// # Errors
     ///
-    /// [`Trouble`] says what a person must do, in the words of the service's own log.
+    /// [`ProbeFailure`] says what a person must do, in the words of the service's own log.
     pub async fn call(
         &self,
         token: &ProbedToken,

@@ -21,7 +21,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 ///
 /// # Errors
 ///
-/// [`UpstreamStartError::LinkHeader`] where a configured value cannot stand in a header.
+/// [`UpstreamStartError::Header`] where a configured value cannot stand in a header.
 pub(super) fn common_headers(config: &UpstreamConfig) -> Result<HeaderMap, UpstreamStartError> {
     let configured = |key: &'static str, value: &str| {
         HeaderValue::try_from(value).map_err(|_| UpstreamStartError::Header { key })

@@ -1,6 +1,6 @@
 use http::StatusCode;
 
-/// Makes [`ProblemKind`] of the lines of its table.
+/// Makes [`Kind`] of the lines of its table.
 ///
 /// A kind's documentation is what clients read of it in the description of the API.
 macro_rules! kinds {

@@ -162,7 +162,7 @@ impl DoctorReport {
         Ok(())
     }
 
-    /// As [`Report::add`]; where it is wrong, configuration is to blame.
+    /// As [`DoctorReport::add`]; where it is wrong, configuration is to blame.
     pub(super) fn add_configuration(&mut self, finding: CheckFinding) -> Result<(), CliError> {
         self.misconfigured |= finding.verdict == CheckVerdict::Wrong;
         self.add(finding)

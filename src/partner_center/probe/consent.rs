@@ -65,7 +65,7 @@ impl ConsentFlow {
     ///
     /// # Errors
     ///
-    /// [`StartError`], as the service's start would fail.
+    /// [`UpstreamStartError`], as the service's start would fail.
     pub fn new(
         config: &UpstreamConfig,
         grant: &GrantConfig,
