@@ -1,7 +1,7 @@
-//! Usage, the list of customers and what else Partner Center tells of licenses, served from what is held or fetched from their source.
+//! Serves usage, the list of customers and the native documents from the cache or from upstream.
 //!
-//! [`UsageService::answer`] is the whole decision: serve what is held, serve it and refresh, or
-//! ask upstream and fall back on what is held.
+//! [`UsageService::answer`] is the whole decision: serve the cached answer, serve it and refresh it,
+//! or ask upstream and fall back on the cached answer.
 
 mod answer;
 mod concurrency_limiter;
@@ -53,47 +53,47 @@ struct UsageServiceInner {
     cache: Arc<UsageCache>,
     fetcher: Arc<Fetcher>,
     renderer: SharedRenderer,
-    /// What answers for the newest date of our own forms.
+    /// The call for the newest date of our own formats.
     newest_api: UpstreamApi,
     soft_timeout: Duration,
     clock: SharedClock,
 }
 
-/// How much may be asked of the source at once.
+/// Limits of the calls to the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLimits {
-    /// Calls under way. A caller that is told apart from others has half of them at most.
+    /// The most calls in progress. A caller that is identified has at most half of them.
     pub max_concurrency: NonZeroUsize,
-    /// From when a call is asked for until its answer is of no use any more.
+    /// The time from the request of a call until its answer comes too late.
     pub deadline: Duration,
 }
 
-/// What a caller wants.
+/// A request for usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsageQuery {
-    /// Whose usage.
+    /// The customer.
     pub customer_id: CustomerId,
-    /// In which form; the native one is of the newest date only.
+    /// The format. The native one exists for the newest date only.
     pub format: Format,
-    /// Of which date; the newest where absent.
+    /// The processed date; the newest where absent.
     pub date: Option<ProcessedDate>,
-    /// What the caller says of caching.
+    /// The caller's `Cache-Control`.
     pub directive: CacheDirective,
 }
 
-/// A caller's `Cache-Control` (RFC 9111 §5.2.1), as far as it is honoured.
+/// A caller's `Cache-Control` (RFC 9111 §5.2.1), as far as it has an effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CacheDirective {
     /// None.
     #[default]
     Any,
-    /// `no-cache`: ask upstream, though not more often than configured.
+    /// `no-cache`: ask upstream, at most once per configured interval.
     NoCache,
     /// `only-if-cached`: never ask upstream.
     OnlyIfCached,
 }
 
-/// What to do for a query, given what is held.
+/// The action for a query, given the cached answer.
 enum CacheDecision {
     Serve(CachedAnswer),
     ServeAndRefresh(CachedAnswer),
@@ -117,7 +117,7 @@ struct FetchContext<'a> {
 // === impl UsageService ===
 
 impl UsageService {
-    /// A service over an empty cache.
+    /// Creates a service over a cache.
     pub fn new(
         config: &CacheConfig,
         limits: CallLimits,
@@ -150,16 +150,16 @@ impl UsageService {
 
     /// Answers a query that arrived at `now`.
     ///
-    /// What the caller may not read is refused before anything is looked at. Its `no-cache` is
-    /// ignored, and `Cache-Status` says so, where it may not have upstream asked.
+    /// The caller's rights are checked before the cache. Its `no-cache` is ignored where it lacks the
+    /// scope, and `Cache-Status` says so.
     ///
     /// # Errors
     ///
-    /// [`UsageError`] when nothing may be served: it says what stands in the way.
+    /// [`UsageError`] where nothing may be served.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cancels no upstream call: it goes on for whoever else wants it, and its
+    /// Dropping the future cancels no upstream call: the call goes on for other requests, and its
     /// answer is stored.
     pub async fn answer(
         &self,
@@ -192,7 +192,7 @@ impl UsageService {
         })
     }
 
-    /// The newest processed date of a customer's usage, where it is held and not expired.
+    /// The newest processed date of a customer's usage, if cached and not expired.
     pub fn newest_date(&self, customer_id: CustomerId, now: Instant) -> Option<ProcessedDate> {
         let resource = Resource::newest_usage(customer_id, self.inner.newest_api);
         let held = self.inner.fetcher.look_up(resource, now)?;
@@ -203,7 +203,7 @@ impl UsageService {
         held.rendered.processed_date().filter(|_| is_known)
     }
 
-    /// Whether Partner Center answered lately that it has nothing of a customer on a date.
+    /// Returns whether the absence of a customer's data on a date is cached.
     pub fn is_known_absent(
         &self,
         customer_id: CustomerId,
@@ -251,7 +251,7 @@ impl UsageService {
         is_fresh.then(|| UsageAnswer::hit(cached, None))
     }
 
-    /// Answers a caller who may have what it asks for.
+    /// Answers a caller whose rights were checked.
     async fn answer_allowed(
         &self,
         resource: Resource,
@@ -309,15 +309,15 @@ impl UsageService {
         answered
     }
 
-    /// Makes a form and coding of an answer ready, once however many ask.
+    /// Renders an answer in a format and coding, once for all concurrent requests.
     ///
     /// # Errors
     ///
-    /// When it could not be rendered.
+    /// [`RenderError`] where it cannot be rendered.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cancels the wait, and never the rendering.
+    /// Dropping the future cancels the wait, not the rendering.
     pub async fn render(
         &self,
         prepared: &Arc<Rendered>,
@@ -327,19 +327,19 @@ impl UsageService {
         self.inner.renderer.render(prepared, form, coding).await
     }
 
-    /// Marks stale or drops what is held; calls under way neither store what they bring nor are
-    /// joined any more. Returns how many snapshots it found.
+    /// Marks cached data stale or removes it. Calls in progress store nothing, and no request joins
+    /// them. Returns the number of snapshots.
     pub fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
         self.inner.fetcher.purge(scope);
         self.inner.cache.purge(scope, mode)
     }
 
-    /// What is held.
+    /// The cache.
     pub fn cache(&self) -> &UsageCache {
         &self.inner.cache
     }
 
-    /// Sets the gauges that are read from what is held and remembered; to be called before a scrape.
+    /// Sets the gauges of the cache and of cached failures. Call it before a scrape.
     pub fn update_gauges(&self) {
         self.inner.cache.update_gauges();
         self.inner.fetcher.update_gauges();
@@ -409,7 +409,7 @@ impl UsageService {
         UsageAnswer::stale_while_revalidate(held)
     }
 
-    /// Refreshes behind the caller's back, unless that failed a moment ago or too many calls wait.
+    /// Refreshes in the background, unless that failed a moment ago or too many calls wait.
     fn refresh(
         &self,
         resource: Resource,
@@ -419,7 +419,7 @@ impl UsageService {
     ) {
         let fetches = &self.inner.fetcher;
         if fetches.recent_failure(resource, now).is_none() {
-            // Nobody waits for it: the task it runs in stores what it brings.
+            // No request waits for it: its task stores the answer.
             let trace = CallTrace {
                 span,
                 ..CallTrace::default()
@@ -520,7 +520,7 @@ impl UsageService {
     ///
     /// # Errors
     ///
-    /// The stale data to serve; the call goes on.
+    /// The stale answer to serve; the call goes on.
     async fn outcome_or_stale(
         &self,
         resource: Resource,
@@ -537,7 +537,7 @@ impl UsageService {
                 outcome = &mut outcome => return Ok(outcome),
                 () = clock.sleep_until(now + self.inner.soft_timeout) => {}
             }
-            // It has aged meanwhile, and may have been purged.
+            // It may have expired or been purged in the meantime.
             let held = self.inner.fetcher.look_up(resource, clock.now());
             if let Some(held) = held.filter(is_stale) {
                 return Err(held);
@@ -546,8 +546,8 @@ impl UsageService {
         Ok(outcome.await)
     }
 
-    /// Answers although upstream is not asked, because of a failure: by what is held, where that may
-    /// stand in.
+    /// Answers without a call, because of a cached failure or the concurrency limit: with the stale
+    /// answer, if that may be served.
     fn answer_without_fetch(
         &self,
         failure: Arc<CachedFailure<SourceError>>,
@@ -566,8 +566,8 @@ impl UsageService {
         Err(otherwise(failure, retry_after))
     }
 
-    /// Answers after upstream was asked in vain, by what is held by now: while this request waited,
-    /// it has aged, and may have been purged.
+    /// Answers after a failed call, with the stale answer, if that may be served. It is looked up
+    /// again, since it may have expired or been purged during the call.
     fn fall_back_to_stale(
         &self,
         resource: Resource,
@@ -594,7 +594,7 @@ impl UsageService {
         status: CacheStatus,
     ) -> UsageAnswer {
         if held.freshness == Freshness::Fresh {
-            // The caller had upstream asked in vain; what is held needs no excuse.
+            // The caller's `no-cache` call failed, but the cached answer is fresh.
             let detail = Some(error.kind.as_str());
             return if status.hit {
                 UsageAnswer::hit(held, detail)
@@ -607,7 +607,7 @@ impl UsageService {
     }
 }
 
-/// Whether what is held may be served in place of this failure.
+/// Returns whether the cached answer may be served in place of this failure.
 fn may_serve_stale(held: &CachedAnswer, error: &SourceError) -> bool {
     held.freshness != Freshness::Expired && !error.kind.is_authoritative()
 }

@@ -1,4 +1,4 @@
-//! What a query comes to, and how each way there is told in `Cache-Status`.
+//! The results of a query, with the `Cache-Status` of each.
 
 use std::{
     sync::Arc,
@@ -8,44 +8,44 @@ use std::{
 use super::source::{CallIds, SourceError, SourceErrorKind};
 use crate::cache::{CacheResult, CacheStatus, CachedAnswer, CachedFailure, ForwardReason};
 
-/// Usage, and how it came about.
+/// A cached answer, and its source.
 #[derive(Clone, Debug)]
 pub struct UsageAnswer {
     /// Every form of it, with its age and lifetime.
     pub cached: CachedAnswer,
-    /// For `Cache-Status`.
+    /// The parameters of `Cache-Status`.
     pub status: CacheStatus,
-    /// For metrics and logs.
+    /// The label in metrics and logs.
     pub result: CacheResult,
     /// The upstream call's ids, on the answer that made the call and on no other.
     pub call_ids: Option<CallIds>,
 }
 
-/// Why there is no usage to hand out.
+/// A query that was not answered.
 #[derive(Clone, Debug)]
 pub struct UsageError {
-    /// What stands in the way.
+    /// The reason.
     pub kind: ErrorKind,
-    /// For `Cache-Status`.
+    /// The parameters of `Cache-Status`.
     pub status: CacheStatus,
-    /// For metrics and logs; `None` where the cache was not consulted.
+    /// The label in metrics and logs; `None` where the cache was not consulted.
     pub result: Option<CacheResult>,
     /// The upstream call's ids, on the answer that made the call and on no other.
     pub call_ids: Option<CallIds>,
 }
 
-/// What stands in the way of an answer.
+/// The reason why a query was not answered.
 #[derive(Clone, Debug)]
 pub enum ErrorKind {
     /// The caller may not read this customer's usage, whether there is any or not.
     NotAllowed,
-    /// Nothing that may be served is held, and the caller wants no call made.
+    /// Nothing in the cache may be served, and the caller allows no call.
     NotCached,
     /// The source failed, now or shortly before.
     Source {
-        /// How and when.
+        /// The failure, and its time.
         failure: Arc<CachedFailure<SourceError>>,
-        /// Until asking again may help.
+        /// The time until asking again may help.
         retry_after: Duration,
     },
 }
@@ -86,7 +86,7 @@ impl UsageAnswer {
         Self::from_cached(held, CacheResult::Stale, status)
     }
 
-    /// Stale, in place of an answer that takes longer than the soft timeout.
+    /// Stale, since upstream takes longer than the soft timeout.
     pub(super) fn soft_timeout(held: CachedAnswer, status: CacheStatus) -> Self {
         let status = CacheStatus {
             detail: anomaly_detail(&held).or(Some("soft-timeout")),
@@ -95,8 +95,8 @@ impl UsageAnswer {
         Self::from_cached(held, CacheResult::Stale, status)
     }
 
-    /// What upstream told just now, to this request or to another that it joined; or what is held,
-    /// where that is doubted.
+    /// Fetched by this request, or by another that it joined; or the cached answer, where the fetched
+    /// one is suspect.
     pub(super) fn fetched(held: CachedAnswer, status: CacheStatus) -> Self {
         let status = CacheStatus {
             detail: anomaly_detail(&held).or(status.detail),
@@ -105,8 +105,8 @@ impl UsageAnswer {
         Self::from_cached(held, cache_result(status.forward), status)
     }
 
-    /// The same, told to a caller that wanted upstream asked and may not have that. Where the answer
-    /// is stale besides, its negative `ttl` says so; that it is doubted is what matters more.
+    /// Adds that `no-cache` was ignored, since the caller lacks the scope. `suspect` takes precedence;
+    /// a stale answer shows by its negative `ttl`.
     pub(super) fn with_refresh_ignored(mut self) -> Self {
         self.status.detail = anomaly_detail(&self.cached).or(REFRESH_NOT_ALLOWED);
         self
@@ -139,7 +139,7 @@ impl UsageError {
         }
     }
 
-    /// The caller wants no call made, and nothing may be served without.
+    /// The caller allows no call, and nothing in the cache may be served.
     pub(super) fn not_cached() -> Self {
         Self {
             kind: ErrorKind::NotCached,
@@ -152,7 +152,7 @@ impl UsageError {
         }
     }
 
-    /// A failure of before still answers.
+    /// An earlier failure is still cached.
     pub(super) fn recent_failure(
         failure: Arc<CachedFailure<SourceError>>,
         retry_after: Duration,
@@ -189,7 +189,7 @@ impl UsageError {
         }
     }
 
-    /// The native form was asked for, and the newest data has none: the dated call sent it.
+    /// The native form was requested, and the newest data has none: it came from the dated call.
     pub(super) fn no_native_format(answer: UsageAnswer, now: Instant) -> Self {
         let retry_after = Duration::from_secs(u64::try_from(answer.cached.ttl).unwrap_or(0));
         let error = SourceError {
@@ -215,8 +215,8 @@ impl UsageError {
         }
     }
 
-    /// The same, told to a caller that wanted upstream asked and may not have that; what failed is
-    /// in the problem's own type.
+    /// Adds that `no-cache` was ignored, since the caller lacks the scope. The problem's type tells
+    /// the failure.
     pub(super) fn with_refresh_ignored(mut self) -> Self {
         self.status.detail = REFRESH_NOT_ALLOWED;
         self
@@ -243,7 +243,7 @@ impl UsageError {
     }
 }
 
-/// What is told wherever data is doubted, whatever else there is to tell.
+/// The detail of suspect data, which takes precedence over any other.
 fn anomaly_detail(held: &CachedAnswer) -> Option<&'static str> {
     held.suspect.then_some("suspect")
 }

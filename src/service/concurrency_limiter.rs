@@ -63,10 +63,10 @@ pub(super) struct PendingCall {
 
 #[derive(Debug)]
 struct PendingState {
-    /// When the call was last asked for. Its deadline counts from then.
+    /// The time of the last request for the call. The deadline counts from it.
     asked_at: Instant,
     callers: Vec<Arc<str>>,
-    /// Of callers that have joined since the call last looked.
+    /// Tickets of callers that have joined since the last look.
     new_tickets: Vec<QueueTicket>,
     started: bool,
 }

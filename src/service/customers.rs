@@ -1,4 +1,4 @@
-//! The partner's list of customers, as far as a caller may see it.
+//! The partner's list of customers, restricted to those that a caller may see.
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,17 +12,17 @@ use crate::{
     },
 };
 
-/// About what a customer takes, rendered.
+/// About the size of a rendered customer.
 const RENDERED_CUSTOMER_BYTES: usize = 400;
 
-/// About what it takes to see whether a caller may see a customer, in bytes to work on.
+/// The cost of a check whether a caller may see a customer, in bytes of CPU-bound work.
 const VISIBILITY_CHECK_BYTES: usize = 2;
 
 // === impl UsageService ===
 
 impl UsageService {
-    /// The list of customers, for whoever may read any usage at all. It is held whole: what of it
-    /// the caller may see is for [`UsageService::visible_customers`] to cut.
+    /// The list of customers, for callers that may read usage. It is cached as a whole;
+    /// [`UsageService::visible_customers`] selects those that the caller may see.
     ///
     /// # Errors
     ///
@@ -45,16 +45,16 @@ impl UsageService {
             .await
     }
 
-    /// What of a list of customers its caller is shown, ready in a coding. `Ok(None)` where this is
-    /// no such list.
+    /// The part of the list that the caller may see, ready in a coding. `Ok(None)` where the answer
+    /// is no list of customers.
     ///
     /// # Errors
     ///
-    /// When it could not be rendered.
+    /// [`RenderError`] where it cannot be rendered.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future abandons what is shown; what was begun is finished and kept.
+    /// Dropping the future cancels the wait. Rendering that has started is finished and cached.
     pub async fn visible_customers(
         &self,
         prepared: &Arc<Rendered>,
@@ -66,7 +66,7 @@ impl UsageService {
             return Ok(prepared.customers().map(|_| VisibleCustomers::Whole));
         }
         let (prepared, caller) = (Arc::clone(prepared), caller.clone());
-        // What was made before waits for nothing that is being made.
+        // A part that is cached does not wait for one that is being rendered.
         let made = {
             let (prepared, caller, page) = (Arc::clone(&prepared), caller.clone(), page.clone());
             offload::run_cpu_bound(prepared.rows() * VISIBILITY_CHECK_BYTES, move || {

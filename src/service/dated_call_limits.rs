@@ -9,17 +9,17 @@ use crate::{
 /// not spend Partner Center's quota on dates that no other caller asks for.
 #[derive(Debug)]
 pub(super) struct DatedCallLimits {
-    /// By the caller's name, so that all callers without a name share one.
+    /// One bucket for each caller's name: all callers without a name share one.
     buckets: moka::sync::Cache<Arc<str>, Arc<TokenBucket>>,
 }
 
 // === impl DatedCalls ===
 
 impl DatedCallLimits {
-    /// Calls in a minute, and at once.
+    /// The calls per minute, and in a burst.
     pub(super) const PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
 
-    /// Callers whose calls are counted. Each takes some hundred bytes.
+    /// The most callers that are tracked. Each takes some hundred bytes.
     const MAX_CALLERS: u64 = 10_000;
 
     pub(super) fn new() -> Self {

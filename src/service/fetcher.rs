@@ -34,11 +34,11 @@ use crate::{
     token_bucket::BucketExhausted,
 };
 
-/// Subjects of which it is remembered when `no-cache` was last honoured. Each takes some hundred
-/// bytes; whoever has more than so many asked for at once is held by the places for calls.
+/// The most customers for which the time of the last `no-cache` fetch is stored. Each takes some
+/// hundred bytes. The concurrency limit holds back whoever asks for more at once.
 const MAX_FORCED_SUBJECTS: u64 = 10_000;
 
-/// The calls under way and the failures of those that ended.
+/// The calls in progress, and the cached failures of earlier ones.
 #[derive(Debug)]
 pub(super) struct Fetcher {
     source: Arc<dyn UsageSource>,
@@ -46,7 +46,7 @@ pub(super) struct Fetcher {
     flights: SingleFlight<Resource, FetchOutcome, SharedFetch>,
     limiter: Arc<ConcurrencyLimiter>,
     failures: FailureCache<Resource, SourceError>,
-    /// When a caller last had upstream asked for a customer by `no-cache`.
+    /// The time of the last `no-cache` fetch of each customer.
     forced_refreshes: moka::sync::Cache<Option<CustomerId>, Instant>,
     dated_call_limits: DatedCallLimits,
     negative_fresh_for: Duration,
@@ -55,15 +55,15 @@ pub(super) struct Fetcher {
     clock: SharedClock,
 }
 
-/// What became of a fetch; all who waited share it.
+/// The outcome of a fetch, shared by all requests that waited for it.
 pub(super) type FetchOutcome = Result<FetchedAnswer, Arc<CachedFailure<SourceError>>>;
 
-/// What a fetch brought.
+/// The answer of a fetch.
 #[derive(Clone, Debug)]
 pub(super) struct FetchedAnswer {
     pub(super) cached: CachedAnswer,
     pub(super) stored: bool,
-    /// The status that upstream answered with.
+    /// The status of the upstream reply.
     pub(super) forward_status: Option<u16>,
     pub(super) call_ids: Option<CallIds>,
 }
@@ -74,36 +74,36 @@ enum NewestFallback<T> {
     Current(CachedAnswer),
     /// Cached for requests of its date.
     Cached(CachedAnswer),
-    /// As the call for this date returned it.
+    /// Fetched by the call for its date.
     Fetched(Resource, T),
-    /// Upstream has nothing of that date any more either.
+    /// Upstream no longer has that date either.
     Missing,
 }
 
 /// An answer, and the data to serve in its place where it is older than one before.
 type WithFallback<T> = (T, Option<NewestFallback<T>>);
 
-/// What a call shares with all who want it.
+/// The part of a call that all its requests share.
 #[derive(Clone, Debug)]
 pub(super) struct SharedFetch {
     pending: Arc<PendingCall>,
-    /// Longer than anybody waits for it.
+    /// The call may take longer than any request waits.
     may_outlast_deadline: bool,
-    /// The call's own; `None` where nothing is traced.
+    /// The span of the call; `None` where nothing is traced.
     pub(super) span: Option<Arc<TraceSpan>>,
 }
 
-/// A request's part in a call.
+/// The request's handle on a call.
 pub(super) type JoinedFetch = Flight<FetchOutcome, SharedFetch>;
 
-/// The call's own part in it.
+/// The call's own handle.
 type FetchGuard = LeaderGuard<Resource, FetchOutcome, SharedFetch>;
 
-/// What was found between a request's look-up and its place in a flight.
+/// A result that ends a request before it joins a call.
 pub(super) enum EarlyResult {
     Cached(CachedAnswer),
     Failed(Arc<CachedFailure<SourceError>>),
-    /// Nothing: no call can be made in time.
+    /// No call can be made in time.
     Shed(Arc<CachedFailure<SourceError>>),
 }
 
@@ -140,12 +140,12 @@ impl Fetcher {
         }
     }
 
-    /// What is held of it, whatever its age.
+    /// Returns the cached answer, whatever its age.
     pub(super) fn look_up(&self, resource: Resource, now: Instant) -> Option<CachedAnswer> {
         self.cache.look_up(resource, now)
     }
 
-    /// The failure that still answers for it.
+    /// Returns the cached failure, unless it has expired.
     pub(super) fn recent_failure(
         &self,
         resource: Resource,
@@ -154,8 +154,8 @@ impl Fetcher {
         self.failures.get(&resource, now)
     }
 
-    /// Returns whether a caller's `no-cache` has upstream asked again for a date that had no data: an
-    /// absence may be remembered for a day.
+    /// Returns whether `no-cache` may ask upstream again for a date that had no data: the absence of
+    /// a date is cached for up to a day.
     pub(super) fn may_retry_absent_date(
         &self,
         resource: Resource,
@@ -167,8 +167,8 @@ impl Fetcher {
             && self.record_forced_refresh(resource.customer(), now)
     }
 
-    /// Whether a caller's `no-cache` is honoured: upstream was not asked this too lately, be it in
-    /// vain, nor anything else of the subject at a caller's wish. Where it is, it counts as asked.
+    /// Returns whether `no-cache` may ask upstream, and records that it does. It may not where
+    /// upstream was asked for this, or for the same customer by `no-cache`, a moment ago.
     pub(super) fn may_force_refresh(
         &self,
         resource: Resource,
@@ -186,8 +186,8 @@ impl Fetcher {
             && self.record_forced_refresh(resource.customer(), now)
     }
 
-    /// Takes note that upstream is asked for this subject at a caller's wish, unless it was too
-    /// lately; of requests that come together, one does.
+    /// Records a `no-cache` fetch of this customer, unless there was one a moment ago. Of concurrent
+    /// requests, one succeeds.
     fn record_forced_refresh(&self, customer: Option<CustomerId>, now: Instant) -> bool {
         let lately = |last: Instant| now < last + self.min_refresh_interval;
         let noted = self
@@ -203,15 +203,14 @@ impl Fetcher {
         matches!(noted, CompResult::Inserted(_) | CompResult::ReplacedWith(_))
     }
 
-    /// Joins or begins the call.
+    /// Joins the call in progress, or starts one.
     ///
-    /// A call takes one place for as long as it lasts, of the first of its callers whose turn comes;
-    /// one that is joined under way takes none. So nobody's answer waits in another's line.
+    /// A call takes one permit, of whichever of its callers gets one first. A request that joins a
+    /// running call needs none.
     ///
     /// # Errors
     ///
-    /// What arrived since `now`, which is as good as an answer to a call of one's own; or that no
-    /// call can be begun in time.
+    /// [`EarlyResult`]: a result that arrived since `now`, or no call can be made in time.
     pub(super) fn join_or_lead(
         self: &Arc<Self>,
         resource: Resource,
@@ -247,7 +246,7 @@ impl Fetcher {
             })
     }
 
-    /// Wants a place for a call that `caller` causes.
+    /// Queues a call of `caller`.
     fn acquire_permit(
         &self,
         resource: Resource,
@@ -267,8 +266,8 @@ impl Fetcher {
         Ok(pending)
     }
 
-    /// What becomes of a call that was boarded for `caller` at `now`; it is waited for no longer
-    /// than the answer is of use, though the call may go on for who asked later, or for the cache.
+    /// Waits for the outcome of a call that `caller` joined at `now`, until the deadline of this
+    /// request. The call may go on for a later request, or for the cache.
     pub(super) async fn wait_for_outcome(
         &self,
         boarded: JoinedFetch,
@@ -303,8 +302,8 @@ impl Fetcher {
             })
     }
 
-    /// Has calls under way neither store what they bring nor be joined any more, and forgets
-    /// failures.
+    /// Detaches calls in progress, so that they store nothing and no request joins them, and removes
+    /// cached failures.
     pub(super) fn purge(&self, scope: PurgeScope) {
         // A call for the newest date may bring any date.
         let covers = |resource: &Resource| match resource.date() {
@@ -315,12 +314,12 @@ impl Fetcher {
         self.failures.remove_if(covers);
     }
 
-    /// Sets the gauges that are read from what is remembered; to be called before a scrape.
+    /// Sets the gauges of cached failures. Call it before a scrape.
     pub(super) fn update_gauges(&self) {
         self.failures.update_gauges();
     }
 
-    /// What a call that ended without an outcome comes to.
+    /// The failure of a call that ended without an outcome.
     fn aborted_failure(&self) -> Arc<CachedFailure<SourceError>> {
         let error = SourceError {
             kind: SourceErrorKind::Interrupted,
@@ -336,8 +335,7 @@ impl Fetcher {
         ))
     }
 
-    /// What a call that was not made comes to. It is nobody's failure but this request's, so it is
-    /// not remembered.
+    /// The failure of a call that was not made. It concerns this request alone, so it is not cached.
     fn overloaded_failure(
         &self,
         Overloaded { retry_after }: Overloaded,
@@ -357,7 +355,7 @@ impl Fetcher {
     }
 
     /// The failure of a call that is not made because its caller caused too many for given dates. It
-    /// concerns this caller alone, so it is not remembered.
+    /// concerns this caller alone, so it is not cached.
     fn rate_limited_failure(
         &self,
         BucketExhausted { retry_after }: BucketExhausted,
@@ -381,10 +379,10 @@ impl Fetcher {
         ))
     }
 
-    /// What who waits is told of a call that takes longer than that. The call itself has not failed,
-    /// so nothing is remembered.
+    /// The failure of a request whose call takes longer than its deadline. The call itself has not
+    /// failed, so nothing is cached.
     fn still_running_failure(&self) -> Arc<CachedFailure<SourceError>> {
-        /// About what a few pages take.
+        /// About the time of a few pages.
         const RETRY_AFTER: Duration = Duration::from_secs(5);
 
         let error = SourceError {
@@ -403,9 +401,8 @@ impl Fetcher {
         ))
     }
 
-    /// Waits for its turn, asks the source and stores what it says. Runs in a task of its own, which
-    /// holds the place: a caller that hangs up makes no room for its next request before the call
-    /// has ended.
+    /// Waits for a permit, calls the source and stores the answer. This runs in a task of its own,
+    /// which holds the permit: a caller that disconnects gets no other one before the call has ended.
     async fn run_fetch(
         self: Arc<Self>,
         resource: Resource,
@@ -439,7 +436,7 @@ impl Fetcher {
             }
             Err(error) => Err(error),
         };
-        // Not before, or answers that wait to be rendered would take memory without end.
+        // Answers that wait to be rendered take memory, so they count as calls.
         drop(permit);
         match prepared {
             Ok((prepared, ids)) => Ok(self.store_answer(resource, prepared, ids, ticket)),
@@ -447,9 +444,8 @@ impl Fetcher {
         }
     }
 
-    /// Asks the source. An answer that is older than one before, or has no rows, is not the
-    /// customer's newest: then the newest date is asked for by name. Where that fails, data of that
-    /// date answers that is cached for its own sake.
+    /// Calls the source. An answer that is older than an earlier one, or has no rows, is not the
+    /// customer's newest. Then the newest date is fetched by its date, or else taken from the cache.
     async fn fetch_with_fallback(
         &self,
         resource: Resource,
@@ -506,7 +502,7 @@ impl Fetcher {
         customer: Option<CustomerId>,
         fetched: SourceAnswer,
     ) -> Result<Rendered, SourceError> {
-        /// About what a row takes, rendered.
+        /// About the size of a rendered row.
         const ROW_BYTES: usize = 300;
 
         let seen_at = self.clock.wall_time();
@@ -589,7 +585,7 @@ impl Fetcher {
                 log_anomaly(resource, rows, &stored);
                 (stored.answer, stored.stored)
             }
-            // A purge overtook the call: its answer serves who waited, and nobody after.
+            // Purged during the call: the answer is served to those who waited, and not stored.
             Err((answer, None | Some(NewestFallback::Current(_) | NewestFallback::Missing))) => {
                 (self.cache.uncached_answer(answer, now), false)
             }
@@ -606,8 +602,8 @@ impl Fetcher {
         }
     }
 
-    /// Ends a call that failed: what upstream does not have any more is dropped, unless that is
-    /// doubted, and the failure is remembered.
+    /// Ends a failed call: removes data that upstream no longer has, unless that is suspect, and
+    /// caches the failure.
     fn store_failure(
         &self,
         resource: Resource,
@@ -664,19 +660,18 @@ impl Fetcher {
         }
     }
 
-    /// Returns whether it asks for a date older than the customer's newest: such a date gets no new
-    /// data.
+    /// Returns whether its date is older than the customer's newest: such a date gets no new data.
     fn is_before_newest(&self, resource: Resource) -> bool {
         let newest = |customer| self.cache.newest_known_date(customer);
         let dates = resource.date().zip(resource.customer().and_then(newest));
         dates.is_some_and(|(date, newest)| date < newest)
     }
 
-    /// How long a failure answers for its fetch.
+    /// The time that a failure stays cached.
     ///
-    /// What the upstream settled lasts as configured, a throttle as long as it said. A fault is
-    /// remembered for a second at first, so that a recovery is noticed at once, and for longer the
-    /// more often it has come in a row, so that an outage costs few calls.
+    /// An absence lasts as configured, a throttle as long as `Retry-After`. Other faults last a second
+    /// at first, so that a recovery is noticed at once, and longer each time in a row, so that an
+    /// outage costs few calls.
     fn failure_lifetime(&self, kind: SourceErrorKind, streak: u32) -> Duration {
         const INITIAL: Duration = Duration::from_secs(1);
         const MAX: Duration = Duration::from_secs(30);
@@ -705,7 +700,8 @@ impl Fetcher {
     }
 }
 
-/// The failure of a call whose answer is older than one before, where the newest cannot be had.
+/// The failure of a call whose answer is older than an earlier one, where the newer data cannot be
+/// fetched.
 fn suspect_error(
     answer: Option<ProcessedDate>,
     newest: ProcessedDate,
@@ -724,7 +720,7 @@ fn suspect_error(
     }
 }
 
-/// Tells a person that data is withheld, and when it no longer is.
+/// Logs that an answer is withheld, and when one is accepted after all.
 fn log_anomaly(resource: Resource, rows: usize, stored: &StoreResult) {
     let held = &stored.answer.rendered;
     match stored.change {

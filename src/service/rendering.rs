@@ -1,4 +1,4 @@
-//! Forms that are made when first asked for, once however many ask.
+//! Renders formats on first request, once for all concurrent requests.
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,15 +12,15 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// Renderings under way.
+/// The renderings in progress.
 #[derive(Debug)]
 pub(super) struct SharedRenderer {
     flights: SingleFlight<RenderKey, Result<(), Arc<RenderError>>>,
     cache: Arc<UsageCache>,
 }
 
-/// One form and coding to make of one snapshot, known by its address: whoever renders it keeps it
-/// alive.
+/// One format and coding of one snapshot. The address identifies the snapshot, since a rendering
+/// keeps it alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct RenderKey {
     rendered_address: usize,
@@ -38,8 +38,8 @@ impl SharedRenderer {
         }
     }
 
-    /// Adds the name that the cached list of customers has to an answer whose rows have none. It is
-    /// stored with the name, so that this happens once.
+    /// Adds the customer's name from the cached list of customers to an answer whose rows have none.
+    /// The result is stored, so that this happens once.
     pub(super) async fn with_customer_name(
         &self,
         held: CachedAnswer,

@@ -1,7 +1,7 @@
-//! The port to where usage and customers come from, and everything that can go wrong there.
+//! The interface to the source of usage and customers, and its errors.
 //!
-//! It knows neither status codes nor our own problem documents: those are the business of
-//! `upstream` on the one side and `api` on the other.
+//! It knows neither status codes nor problem documents: `partner_center` maps the former, `api` the
+//! latter.
 
 use std::{
     fmt,
@@ -22,13 +22,13 @@ use crate::{
     resilience::memory_pool::MemoryShare,
 };
 
-/// Where the license usage of customers comes from, and who they are.
+/// The source of customers and their license usage.
 pub trait UsageSource: fmt::Debug + Send + Sync + 'static {
-    /// Makes one logical call: retries, paging and tokens are the source's own business.
+    /// Makes one logical call. The source handles retries, paging and tokens.
     ///
     /// # Errors
     ///
-    /// A [`SourceError`] says what went wrong and what may come of asking again.
+    /// [`SourceError`]: the reason, and whether asking again may help.
     ///
     /// # Cancel safety
     ///
@@ -36,7 +36,7 @@ pub trait UsageSource: fmt::Debug + Send + Sync + 'static {
     fn fetch(&self, call: SourceCall) -> FetchFuture<'_>;
 }
 
-/// What [`UsageSource::fetch`] returns.
+/// The future that [`UsageSource::fetch`] returns.
 pub type FetchFuture<'a> =
     Pin<Box<dyn Future<Output = Result<SourceAnswer, SourceError>> + Send + 'a>>;
 
@@ -45,19 +45,18 @@ pub type FetchFuture<'a> =
 pub struct SourceCall {
     /// The data to ask for.
     pub resource: Resource,
-    /// What the caller brought to trace the call by.
+    /// Trace data of the caller.
     pub trace: CallTrace,
-    /// When it was asked for: its deadline counts from then, waiting for its turn included.
+    /// The time of the request. The deadline counts from it, so it includes the wait for a permit.
     pub requested_at: Instant,
 }
 
-/// What a caller brought to trace an upstream call by.
+/// Trace data of a caller, for an upstream call.
 #[derive(Clone, Debug, Default)]
 pub struct CallTrace {
-    /// The caller's own correlation id, passed on as `MS-CorrelationId`; a new one is made where
-    /// there is none.
+    /// The caller's correlation id, sent as `MS-CorrelationId`. Without one, a new id is made.
     pub correlation_id: Option<Uuid>,
-    /// W3C `traceparent`, passed on as it is where nothing is traced.
+    /// W3C `traceparent`, sent unchanged where nothing is traced.
     pub traceparent: Option<HeaderValue>,
     /// The span that the call is part of; `None` where nothing is traced.
     pub span: Option<Arc<TraceSpan>>,
@@ -66,29 +65,29 @@ pub struct CallTrace {
 /// The answer to a call.
 #[derive(Debug)]
 pub struct SourceAnswer {
-    /// What was told.
+    /// The data.
     pub content: AnswerContent,
-    /// What Microsoft support would ask for.
+    /// The ids that Microsoft support asks for.
     pub call_ids: CallIds,
-    /// Counts what was told among what all answers take, for as long as it is worked on.
+    /// Reserves memory for the answer while it is processed.
     pub memory: Option<MemoryShare>,
 }
 
-/// What a call tells.
+/// The data in an answer.
 #[derive(Clone, Debug)]
 pub enum AnswerContent {
     /// One customer's usage.
     Usage {
-        /// As we know it.
+        /// The parsed rows.
         usage: LicenseUsage,
         /// The body, byte for byte, where the call is the one whose form clients know (insights).
         native: Option<Bytes>,
     },
     /// The partner's customers.
     Customers(CustomerList),
-    /// A document that is handed out as it came.
+    /// A document that is served unchanged.
     Document {
-        /// What is known of it.
+        /// The parts that are compared with the next answer.
         summary: DocumentSummary,
         /// The body, byte for byte.
         body: Bytes,
@@ -104,23 +103,23 @@ pub struct CallIds {
     pub correlation_id: Uuid,
 }
 
-/// A call that brought no usage.
+/// A failed call.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{kind}: {detail}")]
 pub struct SourceError {
-    /// What it means to whoever asked.
+    /// The meaning for the caller.
     pub kind: SourceErrorKind,
     /// One sentence for people; no secret, no address of ours.
     pub detail: Arc<str>,
-    /// HTTP status of the last answer; `None` where there was none.
+    /// HTTP status of the last reply; `None` where there was none.
     pub status: Option<u16>,
-    /// How the upstream put it, where it refused.
+    /// The upstream's own error, where it rejected the call.
     pub upstream_error: Option<Arc<UpstreamErrorBody>>,
     /// The ids of the call; `None` where nothing was sent.
     pub call_ids: Option<CallIds>,
 }
 
-/// What a failed call means: a variant for each situation that someone could act on.
+/// The meaning of a failed call. Each variant is a situation that someone can act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SourceErrorKind {
     /// Partner Center knows no such customer.
@@ -129,48 +128,47 @@ pub enum SourceErrorKind {
     NoRelationship,
     /// The customer is known, but nothing was processed on the date asked for.
     NothingProcessed,
-    /// The upstream wants fewer calls; nothing should be sent before this has passed.
+    /// Throttled: no call should be made until this has passed.
     Throttled {
         /// Counted from when the error was made.
         retry_after: Duration,
     },
-    /// The upstream has failed one call after the other, so this one was not made; it would be made
-    /// after this has passed.
+    /// The circuit breaker is open, so the call was not made. It would be made after this has passed.
     CircuitOpen {
         /// Counted from when the error was made.
         retry_after: Duration,
     },
-    /// A passing fault that outlasted the retries; the upstream may have said for how long.
+    /// A transient error that outlasted the retries. The upstream may have sent `Retry-After`.
     Unavailable {
         /// Counted from when the error was made.
         retry_after: Option<Duration>,
     },
     /// No answer within the call's deadline.
     TimedOut,
-    /// Our credentials were refused: a person must act, and `detail` says how.
+    /// Our credentials were rejected. A person must act; `detail` says how.
     CredentialsRejected,
-    /// The upstream called our request wrong, or refused it in a way we do not know.
+    /// The upstream rejected our request, for a reason that we do not know.
     Rejected,
-    /// The answer is not what the upstream's schema promises.
+    /// The answer does not match the upstream's schema.
     Malformed,
-    /// The answer is older than one before, and the newer data cannot be had.
+    /// The answer is older than an earlier one, and the newer data cannot be fetched.
     Suspect,
-    /// No call was made: more wait for one than can be made in time.
+    /// No call was made: too many calls wait already.
     Overloaded {
         /// Counted from when the error was made.
         retry_after: Duration,
     },
-    /// No call was made: the caller has caused as many for given dates as it may.
+    /// No call was made: the caller has used up its calls for given dates.
     RateLimited {
         /// Counted from when the error was made.
         retry_after: Duration,
     },
-    /// The call ended without a result: its task panicked, or the process is ending.
+    /// The call ended without a result: its task panicked, or the process is shutting down.
     Interrupted,
 }
 
 impl AnswerContent {
-    /// The newest date of what is told; `None` where it has none.
+    /// The newest processed date in the data, if any.
     pub fn processed_date(&self) -> Option<ProcessedDate> {
         match self {
             Self::Usage {
@@ -185,7 +183,7 @@ impl AnswerContent {
 }
 
 impl SourceErrorKind {
-    /// Stable name for logs, metric labels and `Cache-Status` details.
+    /// The stable name in logs, metric labels and `Cache-Status` details.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::UnknownCustomer => "unknown-customer",
@@ -205,13 +203,13 @@ impl SourceErrorKind {
         }
     }
 
-    /// Whether the upstream settled the question: asking again soon would bring the same, and data
-    /// held from before must not be served in its place.
+    /// Returns whether the error is a valid answer: another call would return the same, and cached
+    /// data must not be served in its place.
     pub const fn is_authoritative(self) -> bool {
         self.absence().is_some()
     }
 
-    /// The absence that upstream reports, if it settled the question so.
+    /// The absence that upstream reports, if this is one.
     pub const fn absence(self) -> Option<AbsenceKind> {
         match self {
             Self::UnknownCustomer | Self::NoRelationship => Some(AbsenceKind::Customer),
@@ -237,17 +235,17 @@ impl fmt::Display for SourceErrorKind {
     }
 }
 
-/// An upstream's refusal in its own words.
+/// The body of an upstream error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamErrorBody {
     /// HTTP status.
     pub status: u16,
     /// The upstream's own code, such as `900421`; numbers as text.
     pub code: Option<String>,
-    /// The upstream's own sentence, cut to a readable length.
+    /// The upstream's own sentence, shortened.
     pub description: Option<String>,
-    /// `MS-RequestId` of the refusal.
+    /// `MS-RequestId` of the reply.
     pub request_id: Option<String>,
-    /// `MS-CorrelationId` of the refusal.
+    /// `MS-CorrelationId` of the reply.
     pub correlation_id: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What requests and calls tell of themselves where they are traced.
+//! Records requests and upstream calls in their trace spans.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
     observability::traces::{KeyValue, SpanKind, TraceSpan, semconv},
 };
 
-/// Tells of a decision that leads to a call. A hit leads to none, and its span says enough.
+/// Records a decision that leads to a call. A hit makes no call, and its span has all of it.
 pub(super) fn record_decision(
     span: Option<&TraceSpan>,
     decision: &'static str,
@@ -28,15 +28,15 @@ pub(super) fn record_decision(
     }
 }
 
-/// Refers a request to the call that it waits for and another began.
+/// Links a request to the call of another request that it waits for.
 pub(super) fn link_to_call(span: Option<&TraceSpan>, shared: &SharedFetch) {
     if let (Some(span), Some(call)) = (span, &shared.span) {
         span.add_link(call.context());
     }
 }
 
-/// Begins the span of a logical call: part of the request that waits for it, but a refresh, which
-/// outlives the request that caused it, is a trace of its own.
+/// Starts the span of a logical call. It is part of the request that waits for the call. A refresh
+/// outlives the request that caused it, so it is a trace of its own.
 pub(super) fn start_call_span(
     trace: &CallTrace,
     resource: Resource,
@@ -59,7 +59,7 @@ pub(super) fn start_call_span(
     Some(span)
 }
 
-/// Ends it by its outcome: "no such customer" is an answer, and no error.
+/// Ends the span with its outcome. "No such customer" is an answer, not an error.
 pub(super) fn end_call_span(
     span: Option<&TraceSpan>,
     fetched: Result<&SourceAnswer, &SourceError>,
