@@ -19,7 +19,9 @@ build() {
 # "$scratch/NAME.out" and "$scratch/NAME.err". Sets `started` to its process id.
 start() {
     local name=$1 pattern=$2 waited=0
-    touch "$scratch/$name.out" "$scratch/$name.err"
+    # Emptied here: the pattern must not be found in what an earlier server of this name printed.
+    : >"$scratch/$name.out"
+    : >"$scratch/$name.err"
     "${@:3}" >"$scratch/$name.out" 2>"$scratch/$name.err" &
     started=$!
     running+=("$started")
