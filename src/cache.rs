@@ -16,6 +16,7 @@ mod known_dates;
 mod mass_absence;
 mod metrics;
 mod newest_dates;
+mod purge;
 mod single_flight;
 mod snapshots;
 mod status;
@@ -26,15 +27,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ahash::RandomState;
 use http::HeaderValue;
 
 pub use self::{
     anomaly::AnomalyKind,
-    failures::{CachedFailure, CachedFailureKind, FailureCache},
+    failures::{CachedFailure, FailureCache},
     freshness::{Freshness, FreshnessPolicy},
     key::{NewestKey, SnapshotKey},
-    metrics::{CacheMetrics, ShedReason},
+    metrics::{CacheMetrics, CachedFailureKind, ShedReason},
+    purge::{PurgeMode, PurgeScope},
     single_flight::{FetchAborted, Flight, FlightRole, LeaderGuard, SingleFlight},
     status::{CacheResult, CacheStatus, ForwardReason},
     store::{AbsenceKind, NewerData, StoreChange, StoreResult},
@@ -92,24 +93,6 @@ pub struct CachedAnswer {
     pub ttl: i64,
     /// `Cache-Control` to send along.
     pub cache_control: HeaderValue,
-}
-
-/// What a purge is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PurgeScope {
-    /// Only this customer; everyone, and what is the partner's own, where absent.
-    pub customer_id: Option<CustomerId>,
-    /// Only this date.
-    pub processed_date: Option<ProcessedDate>,
-}
-
-/// What a purge does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PurgeMode {
-    /// Marks stale: the next request asks upstream, and falls back on what is held.
-    Soft,
-    /// Drops.
-    Hard,
 }
 
 /// The cache as a whole, for operators.
@@ -393,21 +376,6 @@ impl UsageCache {
     }
 }
 
-impl PurgeScope {
-    /// Returns whether data of this customer (`None` for the partner) and date is included. A purge
-    /// of one date does not include data without a date.
-    pub fn covers(&self, customer: Option<CustomerId>, date: Option<ProcessedDate>) -> bool {
-        let is_included = |wanted| Some(wanted) == date;
-        self.covers_customer(customer) && self.processed_date.is_none_or(is_included)
-    }
-
-    /// Returns whether data of this customer (`None` for the partner) may be included.
-    pub fn covers_customer(&self, customer: Option<CustomerId>) -> bool {
-        self.customer_id
-            .is_none_or(|wanted| Some(wanted) == customer)
-    }
-}
-
 fn refresh_in(held: &CachedAnswer, is_newest: bool) -> Option<Duration> {
     match held.freshness {
         Freshness::Fresh if is_newest || held.suspect => {
@@ -418,21 +386,6 @@ fn refresh_in(held: &CachedAnswer, is_newest: bool) -> Option<Duration> {
             Some(Duration::ZERO)
         }
     }
-}
-
-/// The share of either map for answers without rows.
-const WITHOUT_ROWS_SHARE: u64 = 16;
-
-/// Entries and bytes of maps together.
-fn entries_and_bytes<K, V>(maps: [&moka::sync::Cache<K, V, RandomState>; 2]) -> (u64, u64)
-where
-    K: std::hash::Hash + Eq + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
-    maps.into_iter().fold((0, 0), |(entries, bytes), map| {
-        map.run_pending_tasks();
-        (entries + map.entry_count(), bytes + map.weighted_size())
-    })
 }
 
 /// A count as a gauge takes it.

@@ -16,13 +16,15 @@ mod spans;
 
 use std::{
     future::Future,
-    num::NonZeroUsize,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-pub use self::answer::{ErrorKind, UsageAnswer, UsageError};
+pub use self::{
+    answer::{ErrorKind, UsageAnswer, UsageError},
+    concurrency_limiter::CallLimits,
+};
 use self::{
     concurrency_limiter::FetchReason,
     fetcher::{EarlyResult, FetchOutcome, FetchedAnswer, Fetcher},
@@ -57,15 +59,6 @@ struct UsageServiceInner {
     newest_api: UpstreamApi,
     soft_timeout: Duration,
     clock: SharedClock,
-}
-
-/// Limits of the calls to the source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallLimits {
-    /// The most calls in progress. A caller that is identified has at most half of them.
-    pub max_concurrency: NonZeroUsize,
-    /// The time from the request of a call until its answer comes too late.
-    pub deadline: Duration,
 }
 
 /// A request for usage.
@@ -472,7 +465,7 @@ impl UsageService {
         let role = boarding.role;
         if role == FlightRole::Follower {
             self.inner.cache.metrics().collapsed.inc();
-            spans::link_to_call(span.as_deref(), &boarding.shared);
+            spans::link_to_call(span.as_deref(), boarding.shared.span.as_deref());
         }
         let outcome = fetches.wait_for_outcome(boarding, caller, now);
         let outcome = match self

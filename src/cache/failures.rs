@@ -7,7 +7,7 @@ use std::{
 
 use moka::{notification::RemovalCause, policy::EvictionPolicy};
 
-use super::CacheMetrics;
+use super::metrics::{CacheMetrics, CachedFailureKind};
 
 /// Fetches that failed, and until when their failure answers for them: negative caching.
 ///
@@ -22,17 +22,6 @@ pub struct FailureCache<K, E> {
 
 type FailureMap<K, E> = moka::sync::Cache<K, Arc<CachedFailure<E>>>;
 
-/// What is remembered of a fetch that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CachedFailureKind {
-    /// It may succeed next time.
-    Fault,
-    /// There is nothing to be had: no such customer, no relationship, nothing of that date.
-    Absence,
-    /// There is nothing of a date that is older than the customer's newest.
-    PastAbsence,
-}
-
 /// One failure, remembered.
 #[derive(Clone, Debug)]
 pub struct CachedFailure<E> {
@@ -44,22 +33,6 @@ pub struct CachedFailure<E> {
     pub expires_at: Instant,
     /// How many times in a row it has failed now, from 1.
     pub consecutive: u32,
-}
-
-// === impl FailureKind ===
-
-impl CachedFailureKind {
-    /// Every kind, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::Fault, Self::Absence, Self::PastAbsence];
-
-    /// The value of the label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fault => "fault",
-            Self::Absence => "absence",
-            Self::PastAbsence => "past-absence",
-        }
-    }
 }
 
 // === impl Failures ===

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use super::{NewestKey, PurgeScope};
+use super::{key::NewestKey, purge::PurgeScope};
 use crate::domain::{CustomerId, ProcessedDate, UpstreamApi};
 
 /// The newest date that each customer's usage ever had, which outlives the data.

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::{AnomalyKind, CacheResult, CachedFailureKind};
+use super::{anomaly::AnomalyKind, status::CacheResult};
 use crate::domain::ProcessedDate;
 
 /// What the cache and the fetches behind it count. Children are resolved here, once.
@@ -46,6 +46,33 @@ pub enum ShedReason {
     Deadline,
     /// It was a refresh behind a stale answer, so nobody waited for it.
     Refresh,
+}
+
+/// What is remembered of a fetch that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CachedFailureKind {
+    /// It may succeed next time.
+    Fault,
+    /// There is nothing to be had: no such customer, no relationship, nothing of that date.
+    Absence,
+    /// There is nothing of a date that is older than the customer's newest.
+    PastAbsence,
+}
+
+// === impl FailureKind ===
+
+impl CachedFailureKind {
+    /// Every kind, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Fault, Self::Absence, Self::PastAbsence];
+
+    /// The value of the label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fault => "fault",
+            Self::Absence => "absence",
+            Self::PastAbsence => "past-absence",
+        }
+    }
 }
 
 // === impl Shed ===

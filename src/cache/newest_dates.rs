@@ -11,8 +11,10 @@ use ahash::RandomState;
 use moka::policy::EvictionPolicy;
 
 use super::{
-    NewestKey, PurgeMode, PurgeScope, WITHOUT_ROWS_SHARE, anomaly::Anomaly, entries_and_bytes,
+    anomaly::Anomaly,
     freshness::FreshnessLifetime,
+    key::NewestKey,
+    purge::{PurgeMode, PurgeScope},
 };
 use crate::{domain::ProcessedDate, render::Rendered};
 
@@ -171,4 +173,19 @@ impl NewestEntry {
     pub(super) fn anomaly(&self) -> Option<&Anomaly> {
         self.anomaly.as_deref().filter(|_| !self.is_purged())
     }
+}
+
+/// The share of the memory of newest dates, and of snapshots, for answers without rows.
+pub(super) const WITHOUT_ROWS_SHARE: u64 = 16;
+
+/// Returns the number of entries and the bytes of two maps together.
+pub(super) fn entries_and_bytes<K, V>(maps: [&moka::sync::Cache<K, V, RandomState>; 2]) -> (u64, u64)
+where
+    K: std::hash::Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    maps.into_iter().fold((0, 0), |(entries, bytes), map| {
+        map.run_pending_tasks();
+        (entries + map.entry_count(), bytes + map.weighted_size())
+    })
 }

@@ -10,8 +10,11 @@ use ahash::RandomState;
 use moka::{notification::RemovalCause, policy::EvictionPolicy};
 
 use super::{
-    CacheMetrics, PurgeMode, PurgeScope, SnapshotKey, WITHOUT_ROWS_SHARE, anomaly::Anomaly,
-    entries_and_bytes,
+    anomaly::Anomaly,
+    key::SnapshotKey,
+    metrics::CacheMetrics,
+    newest_dates::{WITHOUT_ROWS_SHARE, entries_and_bytes},
+    purge::{PurgeMode, PurgeScope},
 };
 use crate::{domain::CustomerId, render::Rendered};
 

@@ -23,12 +23,20 @@ use crate::{
     domain::Caller,
 };
 
+/// Limits of the calls to the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallLimits {
+    /// The most calls in progress. A caller that is identified has at most half of them.
+    pub max_concurrency: NonZeroUsize,
+    /// The time from the request of a call until its answer comes too late.
+    pub deadline: Duration,
+}
+
 /// The permits for upstream calls, and the calls that wait for one.
 #[derive(Debug)]
 pub(super) struct ConcurrencyLimiter {
     permits: Arc<Semaphore>,
-    max_concurrency: NonZeroUsize,
-    deadline: Duration,
+    limits: CallLimits,
     queues: Mutex<CallerQueues>,
     clock: SharedClock,
     metrics: CacheMetrics,
@@ -123,17 +131,11 @@ impl ConcurrencyLimiter {
     /// The most of them that one caller has.
     const MAX_WAITING_PER_CALLER: usize = 4_096;
 
-    pub(super) fn new(
-        max_concurrency: NonZeroUsize,
-        deadline: Duration,
-        clock: SharedClock,
-        metrics: CacheMetrics,
-    ) -> Self {
-        let permits = max_concurrency.get().min(Semaphore::MAX_PERMITS);
+    pub(super) fn new(limits: CallLimits, clock: SharedClock, metrics: CacheMetrics) -> Self {
+        let permits = limits.max_concurrency.get().min(Semaphore::MAX_PERMITS);
         Self {
             permits: Arc::new(Semaphore::new(permits)),
-            max_concurrency,
-            deadline,
+            limits,
             queues: Mutex::default(),
             clock,
             metrics,
@@ -207,7 +209,7 @@ impl ConcurrencyLimiter {
     /// Half of all permits, so that other callers find some; all of them where callers are not
     /// identified.
     fn share(&self, caller: &Caller) -> usize {
-        let all = self.max_concurrency.get().min(Semaphore::MAX_PERMITS);
+        let all = self.limits.max_concurrency.get().min(Semaphore::MAX_PERMITS);
         if caller.is_anonymous() {
             all
         } else {
@@ -223,7 +225,7 @@ impl ConcurrencyLimiter {
         share: usize,
     ) -> Result<(), (ShedReason, Overloaded)> {
         let calls = queues.by_caller.get(caller).map_or(0, |queue| queue.calls);
-        let max_concurrency = self.max_concurrency.get();
+        let max_concurrency = self.limits.max_concurrency.get();
         if calls < share && queues.calls < max_concurrency {
             return Ok(());
         }
@@ -231,7 +233,7 @@ impl ConcurrencyLimiter {
         let is_late = |permits: f64| {
             queues
                 .answered_in(calls, permits)
-                .is_some_and(|time| time > self.deadline)
+                .is_some_and(|time| time > self.limits.deadline)
         };
         #[expect(clippy::cast_precision_loss, reason = "a small count")]
         let whole_share = share as f64;
@@ -253,7 +255,7 @@ impl ConcurrencyLimiter {
     #[expect(clippy::cast_precision_loss, reason = "small counts")]
     fn fair_share(&self, queues: &CallerQueues, share: usize, new_callers: usize) -> f64 {
         let callers = (queues.by_caller.len() + new_callers).max(1);
-        (self.max_concurrency.get() as f64 / callers as f64).min(share as f64)
+        (self.limits.max_concurrency.get() as f64 / callers as f64).min(share as f64)
     }
 
     /// The rejection of a call behind so many of the same caller: asking again helps when these
@@ -264,7 +266,7 @@ impl ConcurrencyLimiter {
             .zip(queues.call_time)
             .map(|(answered, takes)| answered.saturating_sub(takes));
         Overloaded {
-            retry_after: starts_in.unwrap_or(self.deadline).min(self.deadline),
+            retry_after: starts_in.unwrap_or(self.limits.deadline).min(self.limits.deadline),
         }
     }
 
@@ -299,7 +301,7 @@ impl PendingCall {
     /// waits for the permits of the others.
     pub(super) fn join(&self, caller: &Caller, now: Instant) {
         let mut state = self.lock();
-        if state.started || now >= state.asked_at + self.limiter.deadline {
+        if state.started || now >= state.asked_at + self.limiter.limits.deadline {
             return;
         }
         state.asked_at = state.asked_at.max(now);
@@ -355,7 +357,7 @@ impl PendingCall {
         asked_at: Instant,
         may_outlast_deadline: bool,
     ) -> PastDeadline {
-        let deadline = asked_at + self.limiter.deadline;
+        let deadline = asked_at + self.limiter.limits.deadline;
         self.limiter.clock.sleep_until(deadline).await;
         let (has_later_request, started) = {
             let state = self.lock();
@@ -373,14 +375,14 @@ impl PendingCall {
 
     fn take_tickets(&self) -> (Vec<QueueTicket>, Instant) {
         let mut state = self.lock();
-        let deadline = state.asked_at + self.limiter.deadline;
+        let deadline = state.asked_at + self.limiter.limits.deadline;
         (std::mem::take(&mut state.new_tickets), deadline)
     }
 
     /// Ends the wait, unless it is too late; returns when the call was last asked for.
     fn start(&self, now: Instant) -> Option<Instant> {
         let mut state = self.lock();
-        if now >= state.asked_at + self.limiter.deadline {
+        if now >= state.asked_at + self.limiter.limits.deadline {
             return None;
         }
         state.started = true;
@@ -389,7 +391,7 @@ impl PendingCall {
     }
 
     fn deadline(&self) -> Instant {
-        self.lock().asked_at + self.limiter.deadline
+        self.lock().asked_at + self.limiter.limits.deadline
     }
 
     /// The state is consistent between two statements.
@@ -458,7 +460,7 @@ impl Drop for CallPermit {
             let took = limiter.clock.now().saturating_duration_since(started_at);
             // Only the call for the list of customers may take longer than the deadline. Its time
             // says nothing of other calls, which would be rejected because of it.
-            limiter.lock().observe_call_time(took.min(limiter.deadline));
+            limiter.lock().observe_call_time(took.min(limiter.limits.deadline));
         }
     }
 }
@@ -478,8 +480,10 @@ mod tests {
 
     fn limiter(max_concurrency: usize, call_time: Option<Duration>) -> Arc<ConcurrencyLimiter> {
         let limiter = ConcurrencyLimiter::new(
-            NonZeroUsize::new(max_concurrency).unwrap(),
-            DEADLINE,
+            CallLimits {
+                max_concurrency: NonZeroUsize::new(max_concurrency).unwrap(),
+                deadline: DEADLINE,
+            },
             Arc::new(ManualClock::at("2026-11-22T12:00:00Z".parse().unwrap())),
             CacheMetrics::new(&Registry::new()).unwrap(),
         );

@@ -8,8 +8,7 @@ use std::{
 use moka::ops::compute::{CompResult, Op};
 
 use super::{
-    CallLimits,
-    concurrency_limiter::{ConcurrencyLimiter, FetchReason, Overloaded, PastDeadline, PendingCall},
+    concurrency_limiter::{CallLimits, ConcurrencyLimiter, FetchReason, Overloaded, PastDeadline, PendingCall},
     dated_call_limits::DatedCallLimits,
     gauge_guard::GaugeGuard,
     source::{
@@ -119,12 +118,7 @@ impl Fetcher {
         shutdown: Shutdown,
     ) -> Self {
         let metrics = cache.metrics().clone();
-        let limiter = ConcurrencyLimiter::new(
-            limits.max_concurrency,
-            limits.deadline,
-            Arc::clone(&clock),
-            metrics.clone(),
-        );
+        let limiter = ConcurrencyLimiter::new(limits, Arc::clone(&clock), metrics.clone());
         Self {
             source,
             cache,

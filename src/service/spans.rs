@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{
     concurrency_limiter::FetchReason,
-    fetcher::SharedFetch,
     source::{CallTrace, SourceAnswer, SourceError},
 };
 use crate::{
@@ -29,8 +28,8 @@ pub(super) fn record_decision(
 }
 
 /// Links a request to the call of another request that it waits for.
-pub(super) fn link_to_call(span: Option<&TraceSpan>, shared: &SharedFetch) {
-    if let (Some(span), Some(call)) = (span, &shared.span) {
+pub(super) fn link_to_call(span: Option<&TraceSpan>, call: Option<&TraceSpan>) {
+    if let (Some(span), Some(call)) = (span, call) {
         span.add_link(call.context());
     }
 }
