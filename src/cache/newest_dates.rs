@@ -179,7 +179,9 @@ impl NewestEntry {
 pub(super) const WITHOUT_ROWS_SHARE: u64 = 16;
 
 /// Returns the number of entries and the bytes of two maps together.
-pub(super) fn entries_and_bytes<K, V>(maps: [&moka::sync::Cache<K, V, RandomState>; 2]) -> (u64, u64)
+pub(super) fn entries_and_bytes<K, V>(
+    maps: [&moka::sync::Cache<K, V, RandomState>; 2],
+) -> (u64, u64)
 where
     K: std::hash::Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

@@ -209,7 +209,11 @@ impl ConcurrencyLimiter {
     /// Half of all permits, so that other callers find some; all of them where callers are not
     /// identified.
     fn share(&self, caller: &Caller) -> usize {
-        let all = self.limits.max_concurrency.get().min(Semaphore::MAX_PERMITS);
+        let all = self
+            .limits
+            .max_concurrency
+            .get()
+            .min(Semaphore::MAX_PERMITS);
         if caller.is_anonymous() {
             all
         } else {
@@ -266,7 +270,9 @@ impl ConcurrencyLimiter {
             .zip(queues.call_time)
             .map(|(answered, takes)| answered.saturating_sub(takes));
         Overloaded {
-            retry_after: starts_in.unwrap_or(self.limits.deadline).min(self.limits.deadline),
+            retry_after: starts_in
+                .unwrap_or(self.limits.deadline)
+                .min(self.limits.deadline),
         }
     }
 
@@ -460,7 +466,9 @@ impl Drop for CallPermit {
             let took = limiter.clock.now().saturating_duration_since(started_at);
             // Only the call for the list of customers may take longer than the deadline. Its time
             // says nothing of other calls, which would be rejected because of it.
-            limiter.lock().observe_call_time(took.min(limiter.limits.deadline));
+            limiter
+                .lock()
+                .observe_call_time(took.min(limiter.limits.deadline));
         }
     }
 }

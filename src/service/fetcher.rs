@@ -8,7 +8,9 @@ use std::{
 use moka::ops::compute::{CompResult, Op};
 
 use super::{
-    concurrency_limiter::{CallLimits, ConcurrencyLimiter, FetchReason, Overloaded, PastDeadline, PendingCall},
+    concurrency_limiter::{
+        CallLimits, ConcurrencyLimiter, FetchReason, Overloaded, PastDeadline, PendingCall,
+    },
     dated_call_limits::DatedCallLimits,
     gauge_guard::GaugeGuard,
     source::{

@@ -1,5 +1,6 @@
 use std::{
     collections::VecDeque,
+    num::NonZeroUsize,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
