@@ -53,6 +53,19 @@ struct SleepGuard<'a> {
     until: Instant,
 }
 
+/// Runs `work` until `deadline`. Returns `None`, and drops it, if it is not done by then.
+pub async fn with_deadline<T>(
+    clock: &SharedClock,
+    deadline: Instant,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = clock.sleep_until(deadline) => None,
+    }
+}
+
 // === impl SystemClock ===
 
 #[expect(

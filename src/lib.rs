@@ -74,6 +74,8 @@ pub mod observability;
 
 pub mod problem;
 
+pub mod http_client;
+
 pub mod printable;
 
 mod text_folding;

@@ -8,7 +8,6 @@
 
 mod attempts;
 mod call;
-mod client;
 mod commercial;
 mod credential_alarm;
 mod customers;
@@ -20,8 +19,6 @@ mod insights;
 mod limits;
 mod metrics;
 mod multi_factor;
-#[cfg(test)]
-mod outage;
 mod paging;
 pub mod probe;
 mod refusal;
@@ -40,7 +37,6 @@ use url::Url;
 use self::{
     attempts::AttemptRunner,
     call::LogicalCall,
-    client::{HttpClient, HttpExchange},
     credential_alarm::CredentialAlarm,
     empty_responses::EmptyResponseDetector,
     error::{RefusalMeaning, UpstreamError},
@@ -122,21 +118,10 @@ impl PartnerCenter {
         config: &UpstreamConfig,
         deps: UpstreamDeps<'_>,
     ) -> Result<Self, UpstreamStartError> {
-        let http = HttpClient::build(config, deps.clock.clone())?.traced(deps.tracer.clone());
-        let calls = Arc::new(http.clone());
-        Self::with_clients(config, http, calls, deps)
-    }
-
-    /// Over a client for the token endpoint, and one for the calls.
-    fn with_clients(
-        config: &UpstreamConfig,
-        http: HttpClient,
-        calls: Arc<dyn HttpExchange>,
-        deps: UpstreamDeps<'_>,
-    ) -> Result<Self, UpstreamStartError> {
         if !matches!(config.base_url.scheme(), "http" | "https") {
             return Err(UpstreamStartError::BaseUrl);
         }
+        let http = request::http_client(config, deps.clock.clone())?;
         let headers = request::common_headers(config)?;
         let metrics = UpstreamMetrics::register(deps.registry)?;
         let restraint = Arc::new(UpstreamLimits::new(deps.clock.clone()));
@@ -146,7 +131,7 @@ impl PartnerCenter {
         let attempts = AttemptRunner::new(
             config,
             headers,
-            calls,
+            http,
             tokens.clone(),
             restraint,
             metrics.clone(),

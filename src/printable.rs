@@ -31,6 +31,15 @@ pub fn error_chain(error: &dyn Error) -> String {
     line
 }
 
+/// Returns the innermost source of an error: what the system said.
+pub fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,6 @@
 //! `usage-proxy healthcheck`: asks a running proxy how it is, for whoever can only run a command.
 
 use std::{
-    error::Error,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -14,7 +13,8 @@ use super::{CliError, config_args::ConfigArgs, print_line};
 use crate::{
     clock::{Clock as _, SystemClock},
     config::{AdminConfig, duration},
-    printable::to_printable_line,
+    http_client,
+    printable::{root_cause, to_printable_line},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -38,6 +38,8 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Between two questions.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+
+const USER_AGENT: &str = concat!("usage-proxy-healthcheck/", env!("CARGO_PKG_VERSION"));
 
 /// Characters of what the proxy says that are passed on.
 const MAX_REASON_LENGTH: usize = 300;
@@ -111,16 +113,10 @@ pub(super) fn connectable_address(listen: SocketAddr) -> SocketAddr {
 /// The certificate is not verified, as Kubernetes' own probes do not: nothing secret is sent or
 /// believed, and one that has expired, or was replaced a second ago, must not have a proxy taken for
 /// dead that lives. Metrics tell of certificates.
-async fn fetch(url: &str) -> reqwest::Result<(StatusCode, Vec<u8>)> {
-    let client = reqwest::Client::builder()
-        .user_agent(concat!(
-            "usage-proxy-healthcheck/",
-            env!("CARGO_PKG_VERSION")
-        ))
+pub(super) async fn fetch(url: &str) -> reqwest::Result<(StatusCode, Vec<u8>)> {
+    let client = http_client::builder()
+        .user_agent(USER_AGENT)
         .timeout(TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .no_proxy()
         .tls_danger_accept_invalid_certs(true)
         .build()?;
     let answer = client.get(url).send().await?;
@@ -133,11 +129,7 @@ pub(super) fn error_reason(error: reqwest::Error) -> String {
         return format!("no answer within {} s", TIMEOUT.as_secs());
     }
     let error = error.without_url();
-    let mut cause: &dyn Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    to_printable_line(&cause.to_string(), MAX_REASON_LENGTH)
+    to_printable_line(&root_cause(&error).to_string(), MAX_REASON_LENGTH)
 }
 
 /// What the closed gates of `/readyz` wait for.

@@ -42,8 +42,7 @@ pub enum SecretError {
     },
 }
 
-/// Reads the secret that is all a file holds; a byte-order mark before it and white space after it
-/// are no part of it.
+/// Reads the secret that a file holds, without a byte-order mark and without white space around it.
 ///
 /// # Errors
 ///
@@ -68,7 +67,7 @@ pub fn read_secret(path: &Path) -> Result<SecretString, SecretError> {
     let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText {
         path: path.to_owned(),
     })?;
-    match text.trim_start_matches('\u{feff}').trim_end() {
+    match text.trim_start_matches('\u{feff}').trim() {
         "" => Err(SecretError::Empty {
             path: path.to_owned(),
         }),

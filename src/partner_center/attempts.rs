@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use super::{
     call::LogicalCall,
-    client::{ExchangeError, HttpExchange, UpstreamReply},
     deps::UpstreamDeps,
     error::{RefusalMeaning, UpstreamError},
     limits::{FailingScope, UpstreamLimits},
@@ -25,6 +24,7 @@ use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
     domain::UpstreamApi,
+    http_client::{ExchangeError, HttpClient, HttpReply},
     jitter::Jitter,
     observability::traces,
     resilience::{
@@ -53,7 +53,7 @@ const FREE_BYTES: usize = 1024 * 1024;
 /// Sends the requests of all calls, as many at once and as often as allowed.
 #[derive(Debug)]
 pub(super) struct AttemptRunner {
-    http: Arc<dyn HttpExchange>,
+    http: HttpClient,
     tokens: AccessTokenSource,
     limits: Arc<UpstreamLimits>,
     /// What every request says.
@@ -89,7 +89,7 @@ impl AttemptRunner {
     pub(super) fn new(
         config: &UpstreamConfig,
         headers: HeaderMap,
-        http: Arc<dyn HttpExchange>,
+        http: HttpClient,
         tokens: AccessTokenSource,
         restraint: Arc<UpstreamLimits>,
         metrics: UpstreamMetrics,
@@ -127,7 +127,7 @@ impl AttemptRunner {
         call: &mut LogicalCall,
         page: &PageRequest,
         request_id: Uuid,
-    ) -> Result<UpstreamReply, UpstreamError> {
+    ) -> Result<HttpReply, UpstreamError> {
         let mut failed = None;
         call.resends = 0;
         let used = call.memory.used();
@@ -245,7 +245,7 @@ impl AttemptRunner {
         request_id: Uuid,
         token: &AccessToken,
         permit: CircuitPermit<'_, FailingScope>,
-    ) -> Result<UpstreamReply, UpstreamError> {
+    ) -> Result<HttpReply, UpstreamError> {
         let span = spans::begin_attempt(call, page, request_id);
         let mut request = request::build(&self.headers, call, page, request_id, token)?;
         if let Some(span) = &span {
@@ -267,7 +267,7 @@ impl AttemptRunner {
         request_id: Uuid,
         token: &AccessToken,
         permit: CircuitPermit<'_, FailingScope>,
-    ) -> Result<UpstreamReply, UpstreamError> {
+    ) -> Result<HttpReply, UpstreamError> {
         let sent_at = self.clock.now();
         let ends = call.deadline.min(sent_at + self.attempt_timeout);
         call.record_request(request_id, self.clock.wall_time());
@@ -298,9 +298,9 @@ impl AttemptRunner {
     fn check_reply(
         &self,
         call: &LogicalCall,
-        answer: UpstreamReply,
+        answer: HttpReply,
         token: &AccessToken,
-    ) -> Result<UpstreamReply, UpstreamError> {
+    ) -> Result<HttpReply, UpstreamError> {
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
             let refusal = refusal::parse_refusal(&answer, token.token_text());
             return Err(self.record_throttle(call, &answer, refusal));
@@ -330,7 +330,7 @@ impl AttemptRunner {
     fn record_throttle(
         &self,
         call: &LogicalCall,
-        answer: &UpstreamReply,
+        answer: &HttpReply,
         refusal: UpstreamErrorBody,
     ) -> UpstreamError {
         let now = self.clock.now();
@@ -457,7 +457,7 @@ impl AttemptRunner {
 
 /// Whether Partner Center is there, whatever it thinks of the request: a 4xx is an answer too, and
 /// a 429 has a gate of its own.
-fn is_reachable(exchanged: &Result<UpstreamReply, ExchangeError>) -> bool {
+fn is_reachable(exchanged: &Result<HttpReply, ExchangeError>) -> bool {
     match exchanged {
         Ok(answer) => {
             !answer.status.is_server_error() && answer.status != StatusCode::REQUEST_TIMEOUT

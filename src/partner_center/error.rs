@@ -7,12 +7,14 @@ use std::{
 };
 
 use super::{
-    client::ExchangeError,
     metrics::{ErrorClass, RetryReason},
     token::TokenError,
     wire::{MalformedResponse, UnusableResponse},
 };
-use crate::service::source::{CallIds, SourceError, SourceErrorKind, UpstreamErrorBody};
+use crate::{
+    http_client::ExchangeError,
+    service::source::{CallIds, SourceError, SourceErrorKind, UpstreamErrorBody},
+};
 
 /// What a person must do about code 900421.
 const CONSENT_WITH_MFA: &str = "Partner Center wants multi-factor proof (900421): a person must sign in with multi-factor \

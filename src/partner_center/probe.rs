@@ -25,7 +25,6 @@ pub use self::{
 };
 use super::{
     UpstreamStartError,
-    client::{ExchangeError, HttpClient, HttpExchange as _, UpstreamReply},
     commercial,
     error::RefusalMeaning,
     insights::{self, below},
@@ -39,6 +38,7 @@ use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
     domain::{CustomerId, UpstreamApi},
+    http_client::{self, ExchangeError, HttpClient, HttpReply},
     resilience::memory_pool::MemoryShare,
 };
 
@@ -109,12 +109,12 @@ impl UpstreamProbe {
     ///
     /// [`UpstreamStartError`], as the service's start would fail.
     pub fn new(config: &UpstreamConfig, clock: SharedClock) -> Result<Self, UpstreamStartError> {
-        let http = HttpClient::build(config, clock.clone())?;
+        let http = request::http_client(config, clock.clone())?;
         let metrics = UpstreamMetrics::register(&prometheus::Registry::new())?;
         let mut headers = request::common_headers(config)?;
         headers.insert("validatemfa", HeaderValue::from_static("true"));
         Ok(Self {
-            grant: TokenGrant::from_config(config, &http, &metrics),
+            grant: TokenGrant::from_config(config, &http, None, &metrics),
             http,
             headers,
             config: config.clone(),
@@ -210,10 +210,8 @@ impl UpstreamProbe {
                 url
             }
         };
-        let mut authorization =
-            HeaderValue::try_from(format!("Bearer {}", token.token.expose_secret()))
-                .map_err(|_| ProbeFailure::new("the access token cannot stand in a header"))?;
-        authorization.set_sensitive(true);
+        let authorization = http_client::bearer(&token.token)
+            .map_err(|_| ProbeFailure::new("the access token cannot stand in a header"))?;
         let mut request = reqwest::Request::new(Method::GET, url);
         let headers = request.headers_mut();
         headers.clone_from(&self.headers);
@@ -229,7 +227,7 @@ impl UpstreamProbe {
     /// What an answer says, or why it says nothing, and what that means.
     fn judge(
         &self,
-        answer: &UpstreamReply,
+        answer: &HttpReply,
         token: &ProbedToken,
         customer: Option<CustomerId>,
     ) -> Result<String, (ProbeFailure, RefusalMeaning)> {
@@ -276,7 +274,7 @@ impl UpstreamProbe {
         request: reqwest::Request,
         max_body: usize,
         begun: Instant,
-    ) -> Result<UpstreamReply, ProbeFailure> {
+    ) -> Result<HttpReply, ProbeFailure> {
         let ends = begun + self.config.attempt_timeout;
         let mut memory = MemoryShare::unshared(max_body);
         Ok(self.http.exchange(request, &mut memory, ends).await?)
@@ -285,7 +283,7 @@ impl UpstreamProbe {
 
 /// What the data of an answer is, or that it is none.
 fn said_by(
-    answer: &UpstreamReply,
+    answer: &HttpReply,
     source: UpstreamApi,
     customer: Option<CustomerId>,
 ) -> Result<String, String> {

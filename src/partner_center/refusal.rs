@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use serde_json::Value;
 
-use super::{client::UpstreamReply, wire::without_byte_order_mark};
-use crate::{printable::to_printable_line, service::source::UpstreamErrorBody};
+use super::wire::without_byte_order_mark;
+use crate::{http_client::HttpReply, printable::to_printable_line, service::source::UpstreamErrorBody};
 
 /// Characters of an upstream's sentence that are kept; enough to read, too few to flood a log.
 const LONGEST_DESCRIPTION: usize = 300;
@@ -14,7 +14,7 @@ const LONGEST_CODE: usize = 64;
 
 /// Reads an answer that is no success. Whatever cannot be read is left out, and so is `token`, the
 /// access token that was shown, where the answer echoes it.
-pub(super) fn parse_refusal(answer: &UpstreamReply, token: Option<&str>) -> UpstreamErrorBody {
+pub(super) fn parse_refusal(answer: &HttpReply, token: Option<&str>) -> UpstreamErrorBody {
     let body = serde_json::from_slice(without_byte_order_mark(&answer.body)).unwrap_or(Value::Null);
     // `{"error": {"code": …, "message": …}}` occurs beside the flat forms.
     let fault = match body.get("error") {
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     fn refusal(body: &'static str) -> UpstreamErrorBody {
-        let answer = UpstreamReply {
+        let answer = HttpReply {
             status: StatusCode::FORBIDDEN,
             headers: HeaderMap::new(),
             body: Bytes::from_static(body.as_bytes()),

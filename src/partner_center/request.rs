@@ -10,12 +10,32 @@ use super::{
     call::LogicalCall, deps::UpstreamStartError, error::UpstreamError, paging::PageRequest,
     token::AccessToken, wire::MalformedResponse,
 };
-use crate::config::UpstreamConfig;
+use crate::{
+    clock::SharedClock,
+    config::UpstreamConfig,
+    http_client::{self, HttpClient},
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid");
 const CONTINUATION_TOKEN: HeaderName = HeaderName::from_static("ms-continuationtoken");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Builds the client for Partner Center and the token endpoint.
+///
+/// # Errors
+///
+/// If TLS cannot be set up, for example because there are no CA certificates.
+pub(super) fn http_client(
+    config: &UpstreamConfig,
+    clock: SharedClock,
+) -> Result<HttpClient, reqwest::Error> {
+    let http = http_client::builder()
+        .connect_timeout(config.connect_timeout)
+        .pool_max_idle_per_host(config.max_concurrency.get())
+        .gzip(true);
+    HttpClient::build(http, clock)
+}
 
 /// What every request says, whatever it asks.
 ///
@@ -26,7 +46,7 @@ pub(super) fn common_headers(config: &UpstreamConfig) -> Result<HeaderMap, Upstr
     let configured = |key: &'static str, value: &str| {
         HeaderValue::try_from(value).map_err(|_| UpstreamStartError::Header { key })
     };
-    let client = concat!("usage-proxy/", env!("CARGO_PKG_VERSION"));
+    let client = http_client::USER_AGENT;
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert("x-locale", configured("upstream.locale", &config.locale)?);

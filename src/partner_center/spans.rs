@@ -3,13 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::Method;
+use http::{Method, StatusCode};
+use url::Url;
 use uuid::Uuid;
 
-use super::{
-    call::LogicalCall, client::request_attributes, error::UpstreamError, paging::PageRequest,
-};
-use crate::observability::traces::{KeyValue, SpanKind, TraceSpan, semconv};
+use super::{call::LogicalCall, error::UpstreamError, paging::PageRequest};
+use crate::observability::traces::{KeyValue, SpanKind, TraceSpan, Tracer, semconv};
 
 /// Begins the span of one attempt; `None` where nothing is traced.
 pub(super) fn begin_attempt(
@@ -66,4 +65,51 @@ pub(super) fn record_pause(call: &LogicalCall, error: &UpstreamError, pause: Dur
         ];
         span.add_event("pause", told);
     }
+}
+
+/// Starts the trace of a request to the token endpoint. It is part of no call.
+pub(super) fn begin_redemption(tracer: Option<&Tracer>, url: &Url) -> Option<Arc<TraceSpan>> {
+    let span = tracer?.start_root_span(SpanKind::Client, format!("POST {}", url.path()));
+    if span.is_recording() {
+        span.set_attributes(request_attributes(&Method::POST, url));
+        span.set_attribute(semconv::URL_TEMPLATE, url.path().to_owned());
+    }
+    Some(span)
+}
+
+/// Ends the span with the status of the reply, or with the reason why there is none.
+pub(super) fn end_redemption(span: &TraceSpan, ended: Result<StatusCode, &'static str>) {
+    match ended {
+        Ok(status) => {
+            span.set_attribute(
+                semconv::HTTP_RESPONSE_STATUS_CODE,
+                i64::from(status.as_u16()),
+            );
+            if !status.is_success() {
+                span.set_attribute(semconv::ERROR_TYPE, status.as_str().to_owned());
+                span.set_error();
+            }
+        }
+        Err(fault) => {
+            span.set_attribute(semconv::ERROR_TYPE, fault);
+            span.set_error();
+        }
+    }
+    span.end();
+}
+
+/// Returns the span attributes of a request: its method and address, without query or credentials.
+fn request_attributes(method: &Method, url: &Url) -> impl Iterator<Item = KeyValue> {
+    let mut bare = url.clone();
+    bare.set_query(None);
+    bare.set_fragment(None);
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let port = url.port_or_known_default().map(i64::from);
+    [
+        KeyValue::new(semconv::HTTP_REQUEST_METHOD, method.to_string()),
+        KeyValue::new(semconv::URL_FULL, String::from(bare)),
+        KeyValue::new(semconv::SERVER_ADDRESS, host),
+    ]
+    .into_iter()
+    .chain(port.map(|port| KeyValue::new(semconv::SERVER_PORT, port)))
 }

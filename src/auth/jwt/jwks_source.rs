@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use http::{StatusCode, header::ACCEPT};
+use http::{HeaderValue, Method, StatusCode, header::ACCEPT};
+use reqwest::Request;
 use url::Url;
 
 use super::key_set::KeySet;
 use crate::{
     clock::SharedClock,
     config::JwtConfig,
-    printable::{error_chain, to_printable_line},
+    http_client::{self, ExchangeError, HttpClient},
+    resilience::memory_pool::MemoryShare,
 };
 
 /// The deadline for a connection.
@@ -22,23 +24,17 @@ pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_DOCUMENT: usize = 256 * 1024;
 
 /// The URL at which an issuer publishes its keys, and a client to fetch them.
-///
-/// The client follows no redirect, which could lead to an attacker's keys, uses no proxy of the
-/// environment, and does not retry.
 #[derive(Debug)]
 pub(super) struct JwksSource {
-    http: reqwest::Client,
+    http: HttpClient,
     config: JwtConfig,
-    clock: SharedClock,
 }
 
 /// A failed fetch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum JwksFetchError {
-    #[error("no answer within {} seconds", FETCH_TIMEOUT.as_secs())]
-    TimedOut,
-    #[error("{0}")]
-    Connection(String),
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
     #[error("status {}", .0.as_u16())]
     Status(StatusCode),
     #[error("the answer is longer than {MAX_DOCUMENT} bytes")]
@@ -56,20 +52,13 @@ impl JwksSource {
     ///
     /// Fails if TLS cannot be set up, for example because there are no CA certificates.
     pub(super) fn new(config: JwtConfig, clock: SharedClock) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("usage-proxy/", env!("CARGO_PKG_VERSION")))
+        let http = http_client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .referer(false)
             .pool_max_idle_per_host(0)
-            .gzip(true)
-            .build()?;
+            .gzip(true);
         Ok(Self {
-            http,
+            http: HttpClient::build(http, clock)?,
             config,
-            clock,
         })
     }
 
@@ -88,34 +77,23 @@ impl JwksSource {
     ///
     /// Dropping the future cancels the fetch.
     pub(super) async fn fetch(&self) -> Result<KeySet, JwksFetchError> {
-        let deadline = self.clock.now() + FETCH_TIMEOUT;
-        let document = tokio::select! {
-            biased;
-            document = self.fetch_document() => document?,
-            () = self.clock.sleep_until(deadline) => return Err(JwksFetchError::TimedOut),
-        };
-        let keys = KeySet::parse(&document, &self.config).ok_or(JwksFetchError::Malformed)?;
+        let mut request = Request::new(Method::GET, self.url().clone());
+        let accepted = HeaderValue::from_static("application/jwk-set+json, application/json");
+        request.headers_mut().insert(ACCEPT, accepted);
+        let mut memory = MemoryShare::unshared(MAX_DOCUMENT);
+        let deadline = self.http.clock().now() + FETCH_TIMEOUT;
+        let reply = self.http.exchange(request, &mut memory, deadline).await?;
+        if reply.status != StatusCode::OK {
+            return Err(JwksFetchError::Status(reply.status));
+        }
+        if reply.unread.is_some() {
+            return Err(JwksFetchError::TooLong);
+        }
+        let keys = KeySet::parse(&reply.body, &self.config).ok_or(JwksFetchError::Malformed)?;
         if keys.len() == 0 {
             return Err(JwksFetchError::NoKeys);
         }
         Ok(keys)
-    }
-
-    async fn fetch_document(&self) -> Result<Vec<u8>, JwksFetchError> {
-        let request = self.http.get(self.url().clone());
-        let request = request.header(ACCEPT, "application/jwk-set+json, application/json");
-        let mut response = request.send().await?;
-        if response.status() != StatusCode::OK {
-            return Err(JwksFetchError::Status(response.status()));
-        }
-        let mut document = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if document.len() + chunk.len() > MAX_DOCUMENT {
-                return Err(JwksFetchError::TooLong);
-            }
-            document.extend_from_slice(&chunk);
-        }
-        Ok(document)
     }
 }
 
@@ -125,20 +103,12 @@ impl JwksFetchError {
     /// Returns the value of the `result` label.
     pub(super) const fn label(&self) -> &'static str {
         match self {
-            Self::TimedOut => "timed-out",
-            Self::Connection(_) => "connection",
+            Self::Exchange(ExchangeError::TimedOut) => "timed-out",
+            Self::Exchange(ExchangeError::Connection(_) | ExchangeError::Undecodable(_)) => {
+                "connection"
+            }
             Self::Status(_) => "status",
             Self::TooLong | Self::Malformed | Self::NoKeys => "malformed",
         }
-    }
-}
-
-impl From<reqwest::Error> for JwksFetchError {
-    fn from(error: reqwest::Error) -> Self {
-        if error.is_timeout() {
-            return Self::TimedOut;
-        }
-        let causes = error_chain(&error.without_url());
-        Self::Connection(to_printable_line(&causes, 500))
     }
 }

@@ -1,6 +1,6 @@
 //! A usage-proxy that runs for this account, as its admin listener tells of it.
 
-use std::{error::Error as _, io, net::SocketAddr, time::Duration};
+use std::{error::Error as _, io, net::SocketAddr};
 
 use serde::Deserialize;
 
@@ -9,9 +9,6 @@ use crate::{
     admin::account_id,
     config::{AdminConfig, Config},
 };
-
-/// It is on this machine, or not there.
-const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What listens where ours would.
 #[derive(Debug)]
@@ -79,19 +76,8 @@ pub(super) async fn detect(config: &Config) -> LocalService {
 
 async fn fetch_readiness(admin: &AdminConfig, address: SocketAddr) -> reqwest::Result<Vec<u8>> {
     let scheme = if admin.tls.is_some() { "https" } else { "http" };
-    let http = reqwest::Client::builder()
-        .timeout(TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        // Nothing secret is sent, and what comes back is only shown.
-        .tls_danger_accept_invalid_certs(true)
-        .build()?;
-    let answer = http
-        .get(format!("{scheme}://{address}/readyz"))
-        .send()
-        .await?;
-    Ok(answer.bytes().await?.into())
+    let (_, body) = healthcheck::fetch(&format!("{scheme}://{address}/readyz")).await?;
+    Ok(body)
 }
 
 /// Nobody listens there, or this machine has no such address.

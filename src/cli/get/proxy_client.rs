@@ -1,16 +1,20 @@
 //! A running proxy, as `get` asks it.
 
-use std::{error::Error, fs, net::IpAddr, path::PathBuf, time::Duration};
+use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use clap::Args;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use reqwest::{Certificate, Client, redirect, retry};
-use secrecy::{ExposeSecret as _, SecretString};
+use reqwest::{Certificate, Client};
+use secrecy::SecretString;
 use url::{Host, Url};
 
 use super::super::{CliError, eprint_line};
-use crate::printable::to_printable_line;
+use crate::{
+    http_client,
+    printable::{root_cause, to_printable_line},
+    resilience::memory_pool::MemoryShare,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -62,14 +66,10 @@ pub(super) struct ProxyReply {
 
 impl ProxyClient {
     pub(super) fn new(args: &ProxyArgs, key: Option<SecretString>) -> Result<Self, CliError> {
-        let http = Client::builder()
+        let http = http_client::builder()
             .user_agent(concat!("usage-proxy-get/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
-            // A key belongs to one host.
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .no_proxy();
+            .timeout(TIMEOUT);
         let http = match (&args.ca_file, args.url.scheme()) {
             (Some(file), _) => http.tls_certs_only(certificates(file)?),
             // Without TLS it does not matter whether this machine has any.
@@ -85,7 +85,7 @@ impl ProxyClient {
         Ok(Self {
             http: http
                 .build()
-                .map_err(|error| CliError::other(root_cause(&error)))?,
+                .map_err(|error| CliError::other(cause_of(&error)))?,
             url: args.url.clone(),
             authorization,
         })
@@ -116,20 +116,15 @@ impl ProxyClient {
         }
         let unreachable = |error| self.unreachable_error(&error);
         let mut response = request.send().await.map_err(unreachable)?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            body.extend_from_slice(&chunk);
-            if body.len() > MAX_REPLY_BYTES {
-                return Err(CliError::other(format!(
-                    "{} does not stop answering",
-                    self.display_url()
-                )));
-            }
-        }
+        let mut memory = MemoryShare::unshared(MAX_REPLY_BYTES);
+        let body = http_client::read_body(&mut response, &mut memory)
+            .await
+            .map_err(unreachable)?;
+        let too_long = |_| CliError::other(format!("{} does not stop answering", self.display_url()));
         Ok(ProxyReply {
             status: response.status(),
             headers: std::mem::take(response.headers_mut()),
-            body: body.into(),
+            body: body.map_err(too_long)?,
         })
     }
 
@@ -145,7 +140,7 @@ impl ProxyClient {
         };
         CliError::other(format!(
             "{name} cannot be asked: {}{advice}",
-            root_cause(error)
+            cause_of(error)
         ))
     }
 }
@@ -159,7 +154,7 @@ fn certificates(file: &PathBuf) -> Result<Vec<Certificate>, CliError> {
     };
     let pem = fs::read(file).map_err(|error| unusable(error.to_string()))?;
     let certificates =
-        Certificate::from_pem_bundle(&pem).map_err(|error| unusable(root_cause(&error)))?;
+        Certificate::from_pem_bundle(&pem).map_err(|error| unusable(cause_of(&error)))?;
     if certificates.is_empty() {
         return Err(unusable("no certificate in it".to_owned()));
     }
@@ -167,19 +162,12 @@ fn certificates(file: &PathBuf) -> Result<Vec<Certificate>, CliError> {
 }
 
 fn authorization(key: &SecretString) -> Result<HeaderValue, CliError> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose_secret()))
-        .map_err(|_| CliError::usage("--key-file: expected visible characters on one line"))?;
-    value.set_sensitive(true);
-    Ok(value)
+    http_client::bearer(key)
+        .map_err(|_| CliError::usage("--key-file: expected visible characters on one line"))
 }
 
-/// The root of the matter, in one line, and without the URL.
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    to_printable_line(&cause.to_string(), 300)
+fn cause_of(error: &reqwest::Error) -> String {
+    to_printable_line(&root_cause(error).to_string(), 300)
 }
 
 fn is_loopback_url(url: &Url) -> bool {

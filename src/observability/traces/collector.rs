@@ -2,19 +2,26 @@
 //!
 //! See [the protocol](https://opentelemetry.io/docs/specs/otlp/#otlphttp).
 
-use std::{error::Error, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, StatusCode,
+    HeaderMap, HeaderValue, Method, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
+use reqwest::Request;
 use url::Url;
 
 use super::headers::{self, HeadersError};
-use crate::{clock::SharedClock, config::TracingConfig, offload, printable::to_printable_line};
+use crate::{
+    clock::SharedClock,
+    config::TracingConfig,
+    http_client::{self, ExchangeError, HttpClient},
+    offload,
+    resilience::memory_pool::MemoryShare,
+};
 
 /// The longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -25,26 +32,19 @@ pub(super) const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of an answer that are read.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Sends spans to the collector.
-///
-/// It follows no redirects, because credentials are for one host. It uses no proxies of the
-/// environment and none of reqwest's retries. Its requests have no spans, which would be exported in
-/// turn.
+/// Sends spans to the collector. Its requests have no spans, which would be exported in turn.
 #[derive(Debug)]
 pub(super) struct Collector {
-    http: reqwest::Client,
+    http: HttpClient,
     url: Url,
     headers_file: Option<PathBuf>,
-    clock: SharedClock,
 }
 
 /// An export that failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExportError {
-    #[error("no answer within {} seconds", EXPORT_TIMEOUT.as_secs())]
-    TimedOut,
-    #[error("{0}")]
-    Connection(String),
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
     #[error("status {}", .status.as_u16())]
     Status {
         status: StatusCode,
@@ -61,20 +61,13 @@ impl Collector {
     ///
     /// If TLS cannot be set up, for example without CA certificates.
     pub(super) fn new(config: &TracingConfig, clock: SharedClock) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("usage-proxy/", env!("CARGO_PKG_VERSION")))
+        let http = http_client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .referer(false)
-            .pool_max_idle_per_host(1)
-            .build()?;
+            .pool_max_idle_per_host(1);
         Ok(Self {
-            http,
+            http: HttpClient::build(http, clock)?,
             url: config.traces_url(),
             headers_file: config.headers_file.clone(),
-            clock,
         })
     }
 
@@ -89,35 +82,21 @@ impl Collector {
     ///
     /// Dropping the future aborts the exchange. The collector may have accepted the spans.
     pub(super) async fn send(&self, body: Bytes) -> Result<usize, ExportError> {
-        let ends = self.clock.now() + EXPORT_TIMEOUT;
-        tokio::select! {
-            biased;
-            sent = self.exchange(body) => sent,
-            () = self.clock.sleep_until(ends) => Err(ExportError::TimedOut),
-        }
-    }
-
-    async fn exchange(&self, body: Bytes) -> Result<usize, ExportError> {
-        let request = self
-            .http
-            .post(self.url.clone())
-            .headers(self.headers().await?)
-            .header(CONTENT_TYPE, "application/x-protobuf")
-            .body(body);
-        let mut response = request.send().await?;
-        let status = response.status();
-        if status != StatusCode::OK {
+        let deadline = self.http.clock().now() + EXPORT_TIMEOUT;
+        let mut request = Request::new(Method::POST, self.url.clone());
+        *request.headers_mut() = self.headers().await?;
+        let protobuf = HeaderValue::from_static("application/x-protobuf");
+        request.headers_mut().insert(CONTENT_TYPE, protobuf);
+        *request.body_mut() = Some(body.into());
+        let mut memory = MemoryShare::unshared(MAX_ANSWER_BYTES);
+        let reply = self.http.exchange(request, &mut memory, deadline).await?;
+        if reply.status != StatusCode::OK {
             return Err(ExportError::Status {
-                status,
-                retry_after: response.headers().get(RETRY_AFTER).and_then(seconds),
+                status: reply.status,
+                retry_after: reply.headers.get(RETRY_AFTER).and_then(seconds),
             });
         }
-        let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            let room = MAX_ANSWER_BYTES.saturating_sub(answer.len());
-            answer.extend(chunk.into_iter().take(room));
-        }
-        Ok(rejected(&answer))
+        Ok(rejected(&reply.body))
     }
 
     /// Reads the headers for each export, because the file may change.
@@ -151,7 +130,7 @@ impl ExportError {
     /// Returns true if the same export may succeed later, as the protocol defines it.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::TimedOut | Self::Connection(_) | Self::Headers(_) => true,
+            Self::Exchange(_) | Self::Headers(_) => true,
             Self::Status { status, .. } => matches!(status.as_u16(), 429 | 502 | 503 | 504),
         }
     }
@@ -160,21 +139,7 @@ impl ExportError {
     pub(super) fn retry_after(&self) -> Duration {
         match self {
             Self::Status { retry_after, .. } => retry_after.unwrap_or_default(),
-            Self::TimedOut | Self::Connection(_) | Self::Headers(_) => Duration::ZERO,
+            Self::Exchange(_) | Self::Headers(_) => Duration::ZERO,
         }
-    }
-}
-
-impl From<reqwest::Error> for ExportError {
-    fn from(error: reqwest::Error) -> Self {
-        if error.is_timeout() {
-            return Self::TimedOut;
-        }
-        let error = error.without_url();
-        let first: &dyn Error = &error;
-        // Dereferenced in full: a reference to an error is an error too, and has a shorter life.
-        let chain = std::iter::successors(Some(first), |error| (**error).source());
-        let causes: Vec<_> = chain.map(ToString::to_string).collect();
-        Self::Connection(to_printable_line(&causes.join(": "), 500))
     }
 }

@@ -63,7 +63,7 @@ proptest! {
         body in body(), request_id in any_header_value(), correlation_id in any_header_value(),
     ) {
         let headers = [("ms-requestid", request_id), ("ms-correlationid", correlation_id)];
-        let answer = UpstreamReply {
+        let answer = HttpReply {
             status: StatusCode::BAD_REQUEST,
             headers: headers.into_iter().map(|(name, id)| (name.parse().unwrap(), id)).collect(),
             body: body.into(),
@@ -88,7 +88,7 @@ proptest! {
     #[test]
     fn a_code_is_told_as_it_was_sent(code in "[0-9A-Za-z_.-]{1,64}", description in "[ -~]{1,80}") {
         let sent = serde_json::json!({ "code": code, "description": description });
-        let answer = UpstreamReply {
+        let answer = HttpReply {
             status: StatusCode::BAD_REQUEST,
             headers: HeaderMap::new(),
             body: sent.to_string().into(),

@@ -18,10 +18,10 @@ use super::{
     },
 };
 use crate::{
-    clock::SharedClock,
+    clock::{SharedClock, with_deadline},
     config::UpstreamConfig,
+    http_client::HttpClient,
     partner_center::{
-        client::{HttpClient, before},
         deps::UpstreamDeps,
         metrics::UpstreamMetrics,
     },
@@ -50,7 +50,7 @@ impl AccessTokenSource {
         metrics: &UpstreamMetrics,
         deps: &UpstreamDeps<'_>,
     ) -> Result<Self, prometheus::Error> {
-        let grant = TokenGrant::from_config(config, http, metrics);
+        let grant = TokenGrant::from_config(config, http, deps.tracer.as_ref(), metrics);
         let (state, told) = watch::channel(TokenState::default());
         let (wants, wanted) = watch::channel(RefreshDemand::default());
         let keeper = TokenRefresher::new(grant, state, wanted, metrics.clone(), deps);
@@ -238,13 +238,13 @@ impl AccessTokenSource {
     ) -> Result<TokenState, TokenError> {
         let mut state = self.state.clone();
         let waited = state.wait_for(|state| enough(state, self.clock.now()));
-        match before(&self.clock, deadline, waited).await {
-            Ok(Ok(state)) => Ok(state.clone()),
-            Ok(Err(_)) => Err(TokenError::new(
+        match with_deadline(&self.clock, deadline, waited).await {
+            Some(Ok(state)) => Ok(state.clone()),
+            Some(Err(_)) => Err(TokenError::new(
                 TokenErrorReason::Interrupted,
                 "the process is ending",
             )),
-            Err(_) => Err(TokenError::new(
+            None => Err(TokenError::new(
                 TokenErrorReason::TimedOut,
                 "none came before the call's time was up",
             )),

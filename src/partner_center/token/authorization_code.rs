@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     config::{GrantConfig, TokenAudience},
-    partner_center::{client::HttpClient, metrics::UpstreamMetrics},
+    http_client::HttpClient,
+    partner_center::metrics::UpstreamMetrics,
     printable::to_printable_line,
 };
 
@@ -47,7 +48,7 @@ impl AuthorizationCode {
     ) -> Self {
         Self {
             grant: grant.clone(),
-            endpoint: TokenEndpoint::new(http.clone(), grant, timeout, metrics),
+            endpoint: TokenEndpoint::new((http.clone(), None), grant, timeout, metrics),
             file: SecretFile::new(refresh_token_file, "upstream.auth.refresh_token_file"),
         }
     }

@@ -3,13 +3,10 @@
 //! See [the v2 protocol](https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow)
 //! and [AADSTS codes](https://learn.microsoft.com/entra/identity-platform/reference-error-codes).
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use http::{
-    HeaderValue, Method, StatusCode,
+    HeaderValue, Method,
     header::{ACCEPT, CONTENT_TYPE},
 };
 use jiff::Timestamp;
@@ -25,11 +22,11 @@ use super::{
 };
 use crate::{
     config::{GrantConfig, TokenAudience},
-    observability::traces::{SpanKind, TraceSpan, Tracer, semconv},
+    http_client::{ExchangeError, HttpClient, HttpReply},
+    observability::traces::Tracer,
     partner_center::{
-        client::{ExchangeError, HttpClient, HttpExchange as _, UpstreamReply, request_attributes},
         metrics::UpstreamMetrics,
-        throttle,
+        spans, throttle,
         wire::without_byte_order_mark,
     },
     printable::to_printable_line,
@@ -55,6 +52,7 @@ const LOOP_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct TokenEndpoint {
     http: HttpClient,
+    tracer: Option<Tracer>,
     url: Url,
     client_id: String,
     proof: ClientProof,
@@ -116,13 +114,14 @@ struct TokenErrorBody {
 
 impl TokenEndpoint {
     pub(super) fn new(
-        http: HttpClient,
+        (http, tracer): (HttpClient, Option<Tracer>),
         grant: &GrantConfig,
         timeout: Duration,
         metrics: UpstreamMetrics,
     ) -> Self {
         Self {
             http,
+            tracer,
             url: grant.token_url.clone(),
             client_id: grant.client_id.clone(),
             proof: ClientProof::new(&grant.client_auth),
@@ -162,7 +161,7 @@ impl TokenEndpoint {
             now: clock.wall_time(),
         })?;
         let request = self.request(&proof, shown);
-        let span = begin_redemption(self.http.tracer(), &self.url);
+        let span = spans::begin_redemption(self.tracer.as_ref(), &self.url);
         let answer = self
             .http
             .exchange(
@@ -173,7 +172,7 @@ impl TokenEndpoint {
             .await;
         if let Some(span) = &span {
             let ended = answer.as_ref().map(|answer| answer.status);
-            end_redemption(span, ended.map_err(ExchangeError::as_str));
+            spans::end_redemption(span, ended.map_err(ExchangeError::as_str));
         }
         let answer = answer?;
         if answer.status.is_success() {
@@ -245,40 +244,8 @@ pub(super) fn lasting(scope: &str) -> String {
     scopes.join(" ")
 }
 
-/// Begins the trace of one request to the token endpoint; `None` where nothing is traced. It belongs
-/// to no call: whoever needs the token waits for it, and mostly nobody does.
-fn begin_redemption(tracer: Option<&Tracer>, url: &Url) -> Option<Arc<TraceSpan>> {
-    let span = tracer?.start_root_span(SpanKind::Client, format!("POST {}", url.path()));
-    if span.is_recording() {
-        span.set_attributes(request_attributes(&Method::POST, url));
-        span.set_attribute(semconv::URL_TEMPLATE, url.path().to_owned());
-    }
-    Some(span)
-}
-
-/// Ends it by the status that came, or by what kept it from coming.
-fn end_redemption(span: &TraceSpan, ended: Result<StatusCode, &'static str>) {
-    match ended {
-        Ok(status) => {
-            span.set_attribute(
-                semconv::HTTP_RESPONSE_STATUS_CODE,
-                i64::from(status.as_u16()),
-            );
-            if !status.is_success() {
-                span.set_attribute(semconv::ERROR_TYPE, status.as_str().to_owned());
-                span.set_error();
-            }
-        }
-        Err(fault) => {
-            span.set_attribute(semconv::ERROR_TYPE, fault);
-            span.set_error();
-        }
-    }
-    span.end();
-}
-
 /// Reads an answer of 200.
-fn read_granted(answer: &UpstreamReply, asked_at: Instant) -> Result<GrantResponse, GrantFailure> {
+fn read_granted(answer: &HttpReply, asked_at: Instant) -> Result<GrantResponse, GrantFailure> {
     let no_token = |cause: &str| {
         GrantFailure::passing(
             "the token endpoint's answer is no access token",
@@ -323,7 +290,7 @@ fn lifetime(expires_in: Option<&Value>) -> Duration {
 
 /// Reads an answer other than 200.
 fn read_failure(
-    answer: &UpstreamReply,
+    answer: &HttpReply,
     wall: Timestamp,
     secrets: &[&SecretString],
 ) -> GrantFailure {

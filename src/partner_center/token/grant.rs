@@ -11,7 +11,9 @@ use super::{
 use crate::{
     clock::SharedClock,
     config::{AuthConfig, UpstreamConfig},
-    partner_center::{client::HttpClient, metrics::UpstreamMetrics},
+    http_client::HttpClient,
+    observability::traces::Tracer,
+    partner_center::metrics::UpstreamMetrics,
 };
 
 /// How access tokens are had.
@@ -48,10 +50,11 @@ impl TokenGrant {
     pub(in crate::partner_center) fn from_config(
         config: &UpstreamConfig,
         http: &HttpClient,
+        tracer: Option<&Tracer>,
         metrics: &UpstreamMetrics,
     ) -> Self {
         let endpoint = |grant| {
-            TokenEndpoint::new(http.clone(), grant, config.attempt_timeout, metrics.clone())
+            TokenEndpoint::new((http.clone(), tracer.cloned()), grant, config.attempt_timeout, metrics.clone())
         };
         match &config.auth {
             AuthConfig::RefreshToken {

@@ -189,7 +189,7 @@ mod tests {
     use crate::{
         config::AuthConfig,
         partner_center::{
-            client::HttpClient,
+            request,
             test_support::{TestCredentials, UpstreamFixture},
         },
     };
@@ -205,10 +205,10 @@ mod tests {
         else {
             panic!("the fixture redeems a refresh token");
         };
-        let http = HttpClient::build(&fixture.config, fixture.clock.clone()).unwrap();
+        let http = request::http_client(&fixture.config, fixture.clock.clone()).unwrap();
         let metrics = UpstreamMetrics::register(&fixture.registry).unwrap();
         let endpoint = TokenEndpoint::new(
-            http,
+            (http, None),
             config,
             fixture.config.attempt_timeout,
             metrics.clone(),

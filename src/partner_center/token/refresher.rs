@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     clock::SharedClock,
+    http_client,
     jitter::Jitter,
     partner_center::{
         deps::UpstreamDeps,
@@ -323,14 +324,12 @@ impl TokenRefresher {
 
 /// Makes the header, which not every text can be.
 fn checked(obtained: ObtainedToken) -> Result<(ObtainedToken, HeaderValue), GrantFailure> {
-    let value = format!("Bearer {}", obtained.token.expose_secret());
-    let mut authorization = HeaderValue::try_from(value).map_err(|_| {
+    let authorization = http_client::bearer(&obtained.token).map_err(|_| {
         GrantFailure::passing(
             "what came is no access token",
             "expected visible characters only".to_owned(),
         )
     })?;
-    authorization.set_sensitive(true);
     Ok((obtained, authorization))
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -11,8 +11,10 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-/// No secret of ours is longer; a file that is must be another file.
-const LONGEST: u64 = 64 * 1024;
+use crate::{
+    config::secret::{SecretError, read_secret},
+    offload::spawn_blocking,
+};
 
 /// Begins the name of a file that is to replace another.
 const NEW: &str = ".usage-proxy-";
@@ -84,11 +86,16 @@ impl SecretFile {
     /// [`UnreadableSecret`] when there is no file, no text, or nothing in it.
     pub(super) async fn read(&self) -> Result<SecretString, UnreadableSecret> {
         let path = self.path.clone();
-        blocking(move || read(&path))
+        spawn_blocking(move || read_secret(&path))
             .await
-            .map_err(|fault| UnreadableSecret {
+            .map_err(|error| UnreadableSecret {
                 key: self.key,
-                fault: fault.to_string(),
+                fault: match error {
+                    SecretError::Unreadable { cause, .. } => cause.to_string(),
+                    SecretError::Empty { .. } => "the file is empty".to_owned(),
+                    SecretError::NotText { .. } => "the file is not UTF-8 text".to_owned(),
+                    SecretError::TooLarge { .. } => "the file is larger than 64 KiB".to_owned(),
+                },
             })
     }
 
@@ -106,22 +113,21 @@ impl SecretFile {
     pub(super) async fn replace(&self, secret: &SecretString) -> Result<(), ReplaceError> {
         let (path, flush_folder) = (self.path.clone(), self.flush_folder);
         let secret = secret.clone();
-        let flushed = blocking(move || {
+        spawn_blocking(move || {
             let folder = replace(&path, &secret)?;
-            Ok(flush_folder(&folder))
-        });
-        flushed.await?.map_err(ReplaceError::Unflushed)
+            flush_folder(&folder).map_err(ReplaceError::Unflushed)
+        })
+        .await
     }
 
     /// When the file was last written; `None` where nobody can tell.
     pub(super) async fn modified(&self) -> Option<Timestamp> {
         let path = self.path.clone();
-        blocking(move || {
-            let modified = std::fs::metadata(&path)?.modified()?;
-            Timestamp::try_from(modified).map_err(io::Error::other)
+        spawn_blocking(move || {
+            let modified = std::fs::metadata(&path).ok()?.modified().ok()?;
+            Timestamp::try_from(modified).ok()
         })
         .await
-        .ok()
     }
 }
 
@@ -138,21 +144,6 @@ impl Fingerprint {
         }
         Self(hash.finalize().into())
     }
-}
-
-fn read(path: &Path) -> io::Result<SecretString> {
-    let mut text = String::new();
-    File::open(path)?
-        .take(LONGEST + 1)
-        .read_to_string(&mut text)?;
-    if text.len() as u64 > LONGEST {
-        return Err(io::Error::other("longer than any secret"));
-    }
-    let secret = text.trim_start_matches('\u{feff}').trim();
-    if secret.is_empty() {
-        return Err(io::Error::other("nothing in it"));
-    }
-    Ok(SecretString::from(secret))
 }
 
 /// Puts a new file in place, and returns its folder: the rename is durable only once that is.
@@ -187,14 +178,6 @@ fn remove_abandoned(directory: &Path, now: SystemTime) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|gone| Err(io::Error::other(gone)))
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use crate::{
     partner_center::token::outcome::GrantFailureKind,
 };
 
-fn answer(status: u16, body: &str) -> UpstreamReply {
-    UpstreamReply {
+fn answer(status: u16, body: &str) -> HttpReply {
+    HttpReply {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::new(),
         body: Bytes::copy_from_slice(body.as_bytes()),

@@ -54,8 +54,8 @@ fn error() -> impl Strategy<Value = Vec<u8>> {
     ])
 }
 
-fn answered(status: u16, body: Vec<u8>) -> UpstreamReply {
-    UpstreamReply {
+fn answered(status: u16, body: Vec<u8>) -> HttpReply {
+    HttpReply {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::new(),
         body: body.into(),
