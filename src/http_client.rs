@@ -136,9 +136,13 @@ impl HttpClient {
         memory: &mut MemoryShare,
         deadline: Instant,
     ) -> Result<HttpReply, ExchangeError> {
-        with_deadline(&self.clock, deadline, self.exchange_untimed(request, memory))
-            .await
-            .unwrap_or(Err(ExchangeError::TimedOut))
+        with_deadline(
+            &self.clock,
+            deadline,
+            self.exchange_untimed(request, memory),
+        )
+        .await
+        .unwrap_or(Err(ExchangeError::TimedOut))
     }
 
     async fn exchange_untimed(

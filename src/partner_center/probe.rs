@@ -24,8 +24,7 @@ pub use self::{
     consent::{ConsentFlow, ConsentResult, SignInError, SignInRequest},
 };
 use super::{
-    UpstreamStartError,
-    commercial,
+    UpstreamStartError, commercial,
     error::RefusalMeaning,
     insights::{self, below},
     metrics::UpstreamMetrics,

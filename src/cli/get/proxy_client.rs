@@ -120,7 +120,8 @@ impl ProxyClient {
         let body = http_client::read_body(&mut response, &mut memory)
             .await
             .map_err(unreachable)?;
-        let too_long = |_| CliError::other(format!("{} does not stop answering", self.display_url()));
+        let too_long =
+            |_| CliError::other(format!("{} does not stop answering", self.display_url()));
         Ok(ProxyReply {
             status: response.status(),
             headers: std::mem::take(response.headers_mut()),

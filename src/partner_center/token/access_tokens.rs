@@ -21,10 +21,7 @@ use crate::{
     clock::{SharedClock, with_deadline},
     config::UpstreamConfig,
     http_client::HttpClient,
-    partner_center::{
-        deps::UpstreamDeps,
-        metrics::UpstreamMetrics,
-    },
+    partner_center::{deps::UpstreamDeps, metrics::UpstreamMetrics},
 };
 
 /// The held access token, for as many callers as there are; clones share it.

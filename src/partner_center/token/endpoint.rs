@@ -24,11 +24,7 @@ use crate::{
     config::{GrantConfig, TokenAudience},
     http_client::{ExchangeError, HttpClient, HttpReply},
     observability::traces::Tracer,
-    partner_center::{
-        metrics::UpstreamMetrics,
-        spans, throttle,
-        wire::without_byte_order_mark,
-    },
+    partner_center::{metrics::UpstreamMetrics, spans, throttle, wire::without_byte_order_mark},
     printable::to_printable_line,
     resilience::memory_pool::MemoryShare,
 };
@@ -289,11 +285,7 @@ fn lifetime(expires_in: Option<&Value>) -> Duration {
 }
 
 /// Reads an answer other than 200.
-fn read_failure(
-    answer: &HttpReply,
-    wall: Timestamp,
-    secrets: &[&SecretString],
-) -> GrantFailure {
+fn read_failure(answer: &HttpReply, wall: Timestamp, secrets: &[&SecretString]) -> GrantFailure {
     let status = answer.status;
     let passing = |cause: String| {
         GrantFailure::passing("the token endpoint has a fault of its own", cause)

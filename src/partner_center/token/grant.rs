@@ -54,7 +54,12 @@ impl TokenGrant {
         metrics: &UpstreamMetrics,
     ) -> Self {
         let endpoint = |grant| {
-            TokenEndpoint::new((http.clone(), tracer.cloned()), grant, config.attempt_timeout, metrics.clone())
+            TokenEndpoint::new(
+                (http.clone(), tracer.cloned()),
+                grant,
+                config.attempt_timeout,
+                metrics.clone(),
+            )
         };
         match &config.auth {
             AuthConfig::RefreshToken {
