@@ -82,7 +82,7 @@ impl AdminAuth {
             failures.with_label_values(&[error.into_str()]);
         }
         let inner = AdminAuthInner {
-            keys: config.key_hashes.iter().map(AdminKey::new).collect(),
+            keys: config.key_sha256.iter().map(AdminKey::new).collect(),
             requires_credential: config.is_guarded(),
             metrics_require_key: config.metrics_need_key,
             failures,
@@ -210,7 +210,7 @@ mod tests {
         };
         let config = AdminConfig {
             listen: ([127, 0, 0, 1], 0).into(),
-            key_hashes: Vec::new(),
+            key_sha256: Vec::new(),
             metrics_need_key: true,
             tls: Some(tls),
         };

@@ -30,7 +30,7 @@ use crate::{
     app::bind_failure_advice,
     clock::SystemClock,
     config::{
-        AuthConfig, Config, duration,
+        AuthConfig, Config, parse_duration,
         secret::{self, SecretError},
     },
     partner_center::probe::{
@@ -158,7 +158,7 @@ async fn sign_in(
         Err(_) => {
             return Err(CliError::other(format!(
                 "nobody signed in within {}; run it again, or give it longer by --timeout",
-                duration::print(&args.timeout)
+                humantime::format_duration(args.timeout)
             )));
         }
     };
@@ -198,7 +198,7 @@ async fn print_sign_in_url(
   {url}
 
 The application must have {redirect_uri} as a redirect URI (Web). Waiting for {timeout}; Ctrl-C ends it.",
-        timeout = duration::print(&args.timeout),
+        timeout = humantime::format_duration(args.timeout),
     ))?;
     if args.no_browser || !has_display() {
         return Ok(());
@@ -391,7 +391,7 @@ fn confirm_replace(file: &Path) -> Result<(), CliError> {
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
-    match duration::from_flag(text)? {
+    match parse_duration(text)? {
         Duration::ZERO => Err("is zero; expected a duration such as 10m".to_owned()),
         duration => Ok(duration),
     }

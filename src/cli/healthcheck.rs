@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{CliError, config_args::ConfigArgs, print_line};
 use crate::{
     clock::{Clock as _, SystemClock},
-    config::{AdminConfig, duration},
+    config::{AdminConfig, parse_duration},
     http_client,
     printable::{root_cause, to_printable_line},
 };
@@ -53,7 +53,7 @@ pub(super) struct HealthcheckArgs {
     #[arg(long)]
     ready: bool,
     /// Ask again until it is so, for this long at most (30s, 2m).
-    #[arg(long, value_name = "DURATION", value_parser = duration::from_flag)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     wait: Option<Duration>,
 }
 

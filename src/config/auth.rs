@@ -1,66 +1,203 @@
+//! `upstream.auth.*`: the keys of the account at Partner Center, and what they come to.
+
 use std::path::{Path, PathBuf};
 
+use strum::{EnumString, IntoStaticStr};
 use url::Url;
 
 use super::{
-    AuthConfig, ClientAuthConfig, GrantConfig, TokenAudience, choices::AuthKind, keys,
+    key::AnyConfigKey as _,
+    network_types::ENDPOINT,
+    section::section,
     settings::RawSettings,
+    value_type::{FILE, OAUTH_TEXT, ValueType, choice},
 };
 
-/// The two generations of the token endpoint, which name what a token is for differently.
+/// What a token is for by default.
+const PARTNER_CENTER: &str = "https://api.partnercenter.microsoft.com";
+
+/// The account, by which access tokens are obtained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthConfig {
+    /// App+User, the secure application model: a refresh token is redeemed, and may rotate.
+    RefreshToken {
+        /// The token endpoint and the application.
+        grant: GrantConfig,
+        /// The file of the refresh token; rewritten when the token rotates.
+        refresh_token_file: PathBuf,
+    },
+    /// App only: the application's own credentials. The insights call refuses them; for another
+    /// call about usage it is unproven.
+    ClientCredentials {
+        /// The token endpoint and the application.
+        grant: GrantConfig,
+    },
+    /// Another program writes the access token.
+    TokenFile {
+        /// The file of the access token; read again when it changes.
+        token_file: PathBuf,
+    },
+}
+
+/// A token endpoint and the application that it knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantConfig {
+    /// `…/oauth2/token` (v1) or `…/oauth2/v2.0/token` (v2).
+    pub token_url: Url,
+    /// The application's id.
+    pub client_id: String,
+    /// The application's credential.
+    pub client_auth: ClientAuthConfig,
+    /// The resource that the token is for.
+    pub audience: TokenAudience,
+}
+
+/// The credential by which an application authenticates at the token endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientAuthConfig {
+    /// A secret that both know.
+    Secret {
+        /// The file of the client secret.
+        client_secret_file: PathBuf,
+    },
+    /// An assertion that the application signs: `private_key_jwt`.
+    Certificate {
+        /// The certificate that is registered with the application, in PEM.
+        client_certificate_file: PathBuf,
+        /// Its RSA key, in PEM, unencrypted.
+        client_key_file: PathBuf,
+    },
+    /// An assertion that another issuer signs: workload identity.
+    FederatedToken {
+        /// The file of the token; read again each time.
+        federated_token_file: PathBuf,
+    },
+}
+
+/// The resource that an access token is for, as the endpoint's version names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenAudience {
+    /// v1: `resource=…`.
+    Resource(String),
+    /// v2: `scope=…`.
+    Scope(String),
+}
+
+/// `upstream.auth.kind`, which decides which other `upstream.auth.*` keys apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum AuthKind {
+    RefreshToken,
+    ClientCredentials,
+    TokenFile,
+}
+
+/// The two generations of the token endpoint, which name the audience differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenEndpointVersion {
     V1,
     V2,
 }
 
-/// What tokens are for, unless configured otherwise.
-const PARTNER_CENTER: &str = "https://api.partnercenter.microsoft.com";
+const AUTH_KIND: ValueType<AuthKind> = ValueType::new(
+    "`refresh_token`, `client_credentials` or `token_file`",
+    choice,
+);
 
-// === impl TokenEndpoint ===
+const GRANTS: &[&str] = &["refresh_token", "client_credentials"];
 
-impl TokenEndpointVersion {
-    /// Judged by the end of the path, since the tenant and the authority are the partner's.
-    pub(super) fn from_url(url: &Url) -> Option<Self> {
-        let path = url.path();
-        if path.ends_with("/oauth2/v2.0/token") {
-            Some(Self::V2)
-        } else if path.ends_with("/oauth2/token") {
-            Some(Self::V1)
-        } else {
-            None
+section! {
+    /// `upstream.auth.*` as it is written; [`AuthConfig`] has the parts that belong together.
+    pub(super) struct AuthKeys of upstream_auth = "upstream.auth" {
+        kind: AuthKind as AUTH_KIND, KeyPresence::Required;
+        token_url: Option<Url> as ENDPOINT, KeyPresence::RequiredBy(GRANTS);
+        client_id: Option<String> as OAUTH_TEXT, KeyPresence::RequiredBy(GRANTS);
+        client_secret_file: Option<PathBuf> as FILE, KeyPresence::AllowedBy(GRANTS);
+        client_certificate_file: Option<PathBuf> as FILE, KeyPresence::AllowedBy(GRANTS);
+        client_key_file: Option<PathBuf> as FILE, KeyPresence::AllowedBy(GRANTS);
+        federated_token_file: Option<PathBuf> as FILE, KeyPresence::AllowedBy(GRANTS);
+        refresh_token_file: Option<PathBuf> as FILE, KeyPresence::RequiredBy(&["refresh_token"]);
+        scope: Option<String> as OAUTH_TEXT, KeyPresence::AllowedBy(GRANTS);
+        resource: Option<String> as OAUTH_TEXT, KeyPresence::AllowedBy(GRANTS);
+        token_file: Option<PathBuf> as FILE, KeyPresence::RequiredBy(&["token_file"]);
+    }
+}
+
+/// Makes Partner Center the default audience, if the version of the token endpoint is known.
+pub(super) fn set_default_audience(settings: &mut RawSettings) {
+    let is_set = |name: &str| settings.source_of(name).is_some();
+    if is_set(upstream_auth::scope.name()) || is_set(upstream_auth::resource.name()) {
+        return;
+    }
+    let (Some(kind), Some(url)) = (
+        settings.get(&upstream_auth::kind),
+        settings.get(&upstream_auth::token_url),
+    ) else {
+        return;
+    };
+    let scope = match kind {
+        AuthKind::RefreshToken => format!("{PARTNER_CENTER}/user_impersonation"),
+        AuthKind::ClientCredentials => format!("{PARTNER_CENTER}/.default"),
+        AuthKind::TokenFile => return,
+    };
+    match TokenEndpointVersion::from_url(&url) {
+        Some(TokenEndpointVersion::V1) => {
+            settings.set_default(&upstream_auth::resource, PARTNER_CENTER.to_owned());
         }
+        Some(TokenEndpointVersion::V2) => settings.set_default(&upstream_auth::scope, scope),
+        None => {}
+    }
+}
+
+/// Reads the account; returns `None` if a value is missing or invalid.
+pub(super) fn read(settings: &RawSettings) -> Option<AuthConfig> {
+    let keys = upstream_auth::read(settings)?;
+    Some(match keys.kind {
+        AuthKind::RefreshToken => AuthConfig::RefreshToken {
+            refresh_token_file: keys.refresh_token_file.clone()?,
+            grant: keys.into_grant()?,
+        },
+        AuthKind::ClientCredentials => AuthConfig::ClientCredentials {
+            grant: keys.into_grant()?,
+        },
+        AuthKind::TokenFile => AuthConfig::TokenFile {
+            token_file: keys.token_file?,
+        },
+    })
+}
+
+// === impl AuthKeys ===
+
+impl AuthKeys {
+    fn into_grant(self) -> Option<GrantConfig> {
+        let audience = match (self.scope, self.resource) {
+            (Some(scope), _) => TokenAudience::Scope(scope),
+            (None, resource) => TokenAudience::Resource(resource?),
+        };
+        // `rules` has checked that there is one of them only.
+        let client_auth = match (self.client_secret_file, self.federated_token_file) {
+            (Some(client_secret_file), _) => ClientAuthConfig::Secret { client_secret_file },
+            (None, Some(federated_token_file)) => ClientAuthConfig::FederatedToken {
+                federated_token_file,
+            },
+            (None, None) => ClientAuthConfig::Certificate {
+                client_certificate_file: self.client_certificate_file?,
+                client_key_file: self.client_key_file?,
+            },
+        };
+        Some(GrantConfig {
+            token_url: self.token_url?,
+            client_id: self.client_id?,
+            client_auth,
+            audience,
+        })
     }
 }
 
 // === impl AuthConfig ===
 
 impl AuthConfig {
-    pub(super) fn read(settings: &RawSettings) -> Option<Self> {
-        let kind = settings.get(&keys::AUTH_KIND)?;
-        Some(match kind {
-            AuthKind::RefreshToken => Self::RefreshToken {
-                grant: GrantConfig::read(settings, kind)?,
-                refresh_token_file: settings.get(&keys::AUTH_REFRESH_TOKEN_FILE)?,
-            },
-            AuthKind::ClientCredentials => Self::ClientCredentials {
-                grant: GrantConfig::read(settings, kind)?,
-            },
-            AuthKind::TokenFile => Self::TokenFile {
-                token_file: settings.get(&keys::AUTH_TOKEN_FILE)?,
-            },
-        })
-    }
-
-    pub(super) const fn kind(&self) -> AuthKind {
-        match self {
-            Self::RefreshToken { .. } => AuthKind::RefreshToken,
-            Self::ClientCredentials { .. } => AuthKind::ClientCredentials,
-            Self::TokenFile { .. } => AuthKind::TokenFile,
-        }
-    }
-
-    /// The token endpoint and who asks there, for the kinds that have one.
+    /// Returns the token endpoint and the application, for the kinds that have them.
     pub const fn grant(&self) -> Option<&GrantConfig> {
         match self {
             Self::RefreshToken { grant, .. } | Self::ClientCredentials { grant } => Some(grant),
@@ -69,97 +206,45 @@ impl AuthConfig {
     }
 }
 
-impl GrantConfig {
-    fn read(settings: &RawSettings, kind: AuthKind) -> Option<Self> {
-        let token_url = settings.get(&keys::AUTH_TOKEN_URL)?;
-        let stated = settings
-            .get(&keys::AUTH_SCOPE)
-            .map(TokenAudience::Scope)
-            .or_else(|| {
-                settings
-                    .get(&keys::AUTH_RESOURCE)
-                    .map(TokenAudience::Resource)
-            });
-        Some(Self {
-            audience: stated.or_else(|| TokenAudience::default_for(kind, &token_url))?,
-            token_url,
-            client_id: settings.get(&keys::AUTH_CLIENT_ID)?,
-            client_auth: ClientAuthConfig::read(settings)?,
-        })
-    }
-}
-
 impl ClientAuthConfig {
-    /// The one that is stated; that it is one, `rules` has made sure of.
-    fn read(settings: &RawSettings) -> Option<Self> {
-        if let Some(client_secret_file) = settings.get(&keys::AUTH_CLIENT_SECRET_FILE) {
-            return Some(Self::Secret { client_secret_file });
-        }
-        if let Some(federated_token_file) = settings.get(&keys::AUTH_FEDERATED_TOKEN_FILE) {
-            return Some(Self::FederatedToken {
-                federated_token_file,
-            });
-        }
-        Some(Self::Certificate {
-            client_certificate_file: settings.get(&keys::AUTH_CLIENT_CERTIFICATE_FILE)?,
-            client_key_file: settings.get(&keys::AUTH_CLIENT_KEY_FILE)?,
-        })
-    }
-
-    /// The files that are named, each with its key.
+    /// Returns the files of the credential, each with its key.
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         match self {
             Self::Secret { client_secret_file } => {
-                vec![(keys::AUTH_CLIENT_SECRET_FILE.name(), client_secret_file)]
+                vec![(upstream_auth::client_secret_file.name(), client_secret_file)]
             }
             Self::Certificate {
                 client_certificate_file,
                 client_key_file,
             } => vec![
                 (
-                    keys::AUTH_CLIENT_CERTIFICATE_FILE.name(),
+                    upstream_auth::client_certificate_file.name(),
                     client_certificate_file,
                 ),
-                (keys::AUTH_CLIENT_KEY_FILE.name(), client_key_file),
+                (upstream_auth::client_key_file.name(), client_key_file),
             ],
             Self::FederatedToken {
                 federated_token_file,
-            } => vec![(keys::AUTH_FEDERATED_TOKEN_FILE.name(), federated_token_file)],
+            } => vec![(
+                upstream_auth::federated_token_file.name(),
+                federated_token_file,
+            )],
         }
-    }
-
-    /// The file that a key of these names.
-    pub(super) fn file(&self, key: &str) -> Option<PathBuf> {
-        let mut files = self.files().into_iter();
-        files.find_map(|(name, file)| (name == key).then(|| file.to_owned()))
     }
 }
 
-impl TokenAudience {
-    /// Partner Center, in the words of this endpoint; `None` where its version cannot be told.
-    fn default_for(kind: AuthKind, token_url: &Url) -> Option<Self> {
-        Some(match (TokenEndpointVersion::from_url(token_url)?, kind) {
-            (TokenEndpointVersion::V1, _) => Self::Resource(PARTNER_CENTER.to_owned()),
-            (TokenEndpointVersion::V2, AuthKind::ClientCredentials) => {
-                Self::Scope(format!("{PARTNER_CENTER}/.default"))
-            }
-            (TokenEndpointVersion::V2, _) => {
-                Self::Scope(format!("{PARTNER_CENTER}/user_impersonation"))
-            }
-        })
-    }
+// === impl TokenEndpointVersion ===
 
-    pub(super) fn scope(&self) -> Option<&String> {
-        match self {
-            Self::Scope(scope) => Some(scope),
-            Self::Resource(_) => None,
-        }
-    }
-
-    pub(super) fn resource(&self) -> Option<&String> {
-        match self {
-            Self::Resource(resource) => Some(resource),
-            Self::Scope(_) => None,
+impl TokenEndpointVersion {
+    /// Reads the end of the path, since the authority and the tenant are the partner's.
+    pub(super) fn from_url(url: &Url) -> Option<Self> {
+        let path = url.path();
+        if path.ends_with("/oauth2/v2.0/token") {
+            Some(Self::V2)
+        } else if path.ends_with("/oauth2/token") {
+            Some(Self::V1)
+        } else {
+            None
         }
     }
 }

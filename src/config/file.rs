@@ -1,4 +1,4 @@
-//! The TOML file, flattened into dotted names that know where they stand.
+//! The TOML file, as a list of dotted names with their places.
 
 use std::path::Path;
 
@@ -6,7 +6,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     error::{ConfigError, Source, TextPosition, is_secret_name},
-    keys::{self, InputValue},
+    key::{InputValue, last_part},
+    keys,
+    value_type::UnquotedType,
 };
 use crate::access_key;
 
@@ -24,7 +26,7 @@ struct ConfigDocument<'a> {
     text: &'a str,
 }
 
-/// Every entry of the file, or why there are none.
+/// Reads the entries of a file.
 pub(super) fn read(path: &Path) -> Result<Vec<FileEntry>, Vec<ConfigError>> {
     let whole = |problem: String| {
         let place = Source::File {
@@ -87,7 +89,7 @@ impl ConfigDocument<'_> {
         };
         let line = match line.map(str::trim) {
             None | Some("") => String::new(),
-            Some(line) if may_contain_secret(line) => " (line not shown)".to_owned(),
+            Some(line) if may_be_secret(line) => " (line not shown)".to_owned(),
             Some(line) => format!(", in `{line}`"),
         };
         ConfigError::at(place, format!("not TOML: {}{line}", error.message()))
@@ -101,7 +103,7 @@ impl ConfigDocument<'_> {
     }
 }
 
-/// A part that would read as several is quoted, as TOML wants it too.
+/// Quotes a part that would read as several, as TOML does.
 fn join_key(prefix: &str, part: &str) -> String {
     let bare = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     let part = if !part.is_empty() && part.chars().all(bare) {
@@ -118,36 +120,46 @@ fn join_key(prefix: &str, part: &str) -> String {
 fn input_value(value: &DeValue<'_>) -> InputValue {
     match value {
         DeValue::String(text) => InputValue::Text(text.to_string()),
-        DeValue::Integer(number) => InputValue::Number(
+        DeValue::Integer(number) => InputValue::Unquoted(
+            UnquotedType::Integer,
             i128::from_str_radix(number.as_str(), number.radix())
                 .map_or_else(|_| number.to_string(), |number| number.to_string()),
         ),
-        DeValue::Float(number) => InputValue::Fraction(number.to_string()),
-        DeValue::Boolean(truth) => InputValue::Boolean(*truth),
+        DeValue::Float(number) => InputValue::Unquoted(UnquotedType::Fraction, number.to_string()),
+        DeValue::Boolean(value) => InputValue::Unquoted(UnquotedType::Boolean, value.to_string()),
         DeValue::Datetime(_) => InputValue::Other("a date or time"),
-        DeValue::Array(items) => items
-            .iter()
-            .map(|item| item.get_ref().as_str().map(str::to_owned))
-            .collect::<Option<_>>()
-            .map_or(
-                InputValue::Other("an array of other things than text"),
-                InputValue::List,
-            ),
+        DeValue::Array(items) => {
+            let items = items.iter().map(|item| item.get_ref().as_str());
+            items.collect::<Option<Vec<_>>>().map_or(
+                InputValue::Other("an array with items that are not text"),
+                |items| list_value(&items),
+            )
+        }
         DeValue::Table(_) => InputValue::Other("a table"),
     }
 }
 
-/// A broken line has no key to go by, only words. One that begins like a known key is shown, unless
-/// that key names a file or a hash, where a secret may have been pasted instead, or a URL has a
-/// user.
-fn may_contain_secret(line: &str) -> bool {
-    let name = keys::last_part(line.split('=').next().unwrap_or(line).trim());
-    let harmless = !name.ends_with("_file")
-        && keys::ALL
-            .iter()
-            .any(|key| keys::last_part(key.name()) == name);
+/// Joins the items as a list that is one text has them, if they can be told apart there.
+fn list_value(items: &[&str]) -> InputValue {
+    if items.iter().any(|item| item.contains(',')) {
+        InputValue::Other("an array with a comma in an item")
+    } else if items.iter().any(|item| item.trim().is_empty()) {
+        InputValue::Other("an array with an empty item")
+    } else {
+        InputValue::Unquoted(UnquotedType::List, items.join(","))
+    }
+}
+
+/// Returns true for a broken line that may have a secret.
+///
+/// There is no key, only words. A line that begins like a known key is shown, unless that key names
+/// a file or a hash, in whose place may be a secret, or a URL has a user.
+fn may_be_secret(line: &str) -> bool {
+    let name = last_part(line.split('=').next().unwrap_or(line).trim());
+    let is_harmless =
+        !name.ends_with("_file") && keys::all().any(|key| last_part(key.name()) == name);
     line.contains('@')
         || line.contains(access_key::KEY_PREFIX)
         || name.ends_with("_sha256")
-        || is_secret_name(line) && !harmless
+        || is_secret_name(line) && !is_harmless
 }

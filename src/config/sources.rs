@@ -1,59 +1,67 @@
+//! The sources of configuration: file, environment and flags.
+
 use std::{
     ffi::{OsStr, OsString},
     fmt,
     path::PathBuf,
 };
 
-use super::keys::SHORT_VARIABLE_PREFIX;
+use super::{
+    error::{ConfigError, Source},
+    file,
+    key::{InputValue, VARIABLE_PREFIX},
+    keys,
+    settings::RawSettings,
+};
 
-/// Where configuration is looked for: flags beat the environment, which beats the file.
+/// The sources of configuration: a flag wins over the environment, which wins over the file.
 #[derive(Clone, Default)]
 pub struct ConfigSources {
-    /// A TOML file; none is read if `None`.
+    /// A TOML file.
     pub file: Option<PathBuf>,
-    /// Environment variables. Those whose names begin with `USAGE_PROXY__` are read, those that equal
-    /// a key with single underscores are faults, and others are ignored.
+    /// Environment variables. Names that begin with `USAGE_PROXY__` are read, a key with single
+    /// underscores is an error, and others are ignored.
     pub environment: Vec<(OsString, OsString)>,
-    /// Keys stated on the command line.
+    /// Keys that are set on the command line.
     pub flags: Vec<ConfigFlag>,
 }
 
-/// A key stated on the command line.
+/// A key that is set on the command line.
 #[derive(Clone, Debug)]
 pub struct ConfigFlag {
     /// The flag as it is typed, such as `--listen`.
     pub flag: String,
-    /// The key that it states, such as `server.listen`.
+    /// The key, such as `server.listen`.
     pub key: String,
     /// The value, as text.
     pub value: String,
 }
 
 impl ConfigSources {
-    /// The environment of this process, without file or flags.
+    /// Returns the environment of this process, without file or flags.
     pub fn from_process() -> Self {
-        let ours = |name: &OsStr| name.to_string_lossy().starts_with(SHORT_VARIABLE_PREFIX);
+        let ours = |name: &OsStr| name.to_string_lossy().starts_with("USAGE_PROXY_");
         Self {
             environment: std::env::vars_os().filter(|(name, _)| ours(name)).collect(),
             ..Self::default()
         }
     }
 
-    /// With a TOML file.
+    /// Adds a TOML file.
     #[must_use]
     pub fn with_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.file = Some(file.into());
         self
     }
 
-    /// With one more environment variable.
+    /// Adds an environment variable.
     #[must_use]
     pub fn with_variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
     }
 
-    /// With one more flag, the name it is typed by, and the key that it states.
+    /// Adds a flag: its name, and the key that it sets.
     #[must_use]
     pub fn with_flag(
         mut self,
@@ -68,13 +76,82 @@ impl ConfigSources {
         });
         self
     }
+
+    /// Reads every source, from the one that yields to the one that wins. A mistake is an error
+    /// even if another source wins.
+    pub(super) fn collect(self, errors: &mut Vec<ConfigError>) -> RawSettings {
+        let mut settings = RawSettings::default();
+        settings.has_file = self.file.is_some();
+        match self.file.as_deref().map(file::read) {
+            None => {}
+            Some(Ok(entries)) => {
+                for entry in entries {
+                    match keys::find(&entry.name) {
+                        Some(key) => {
+                            settings.insert(key, &entry.value, entry.value_source, errors);
+                        }
+                        None => errors.push(keys::unknown_key(entry.name_source, &entry.name)),
+                    }
+                }
+            }
+            Some(Err(unreadable)) => {
+                errors.extend(unreadable);
+                settings.is_file_unreadable = true;
+            }
+        }
+        for (name, value) in self.environment {
+            read_variable(&name, value, &mut settings, errors);
+        }
+        for flag in self.flags {
+            let source = Source::Flag(flag.flag);
+            match keys::find(&flag.key) {
+                Some(key) => settings.insert(key, &InputValue::Text(flag.value), source, errors),
+                None => errors.push(keys::unknown_key(source, &flag.key)),
+            }
+        }
+        settings
+    }
+}
+
+fn read_variable(
+    name: &OsStr,
+    value: OsString,
+    settings: &mut RawSettings,
+    errors: &mut Vec<ConfigError>,
+) {
+    let name = name.to_string_lossy().into_owned();
+    let Some(path) = name.strip_prefix(VARIABLE_PREFIX) else {
+        if let Some(key) = keys::by_misspelled_variable(&name) {
+            let problem = format!(
+                "is not read; expected {}, with two underscores before each part of {}",
+                key.variable(),
+                key.name(),
+            );
+            errors.push(ConfigError::at(Source::Variable(name), problem));
+        }
+        return;
+    };
+    let path = path.to_lowercase().replace("__", ".");
+    match keys::find(&path) {
+        // The case counts: `…__cache__fresh_for` is another variable.
+        Some(key) if key.variable() == name => {
+            settings.insert(key, &variable_value(value), Source::Variable(name), errors);
+        }
+        _ => errors.push(keys::unknown_key(Source::Variable(name), &path)),
+    }
+}
+
+fn variable_value(value: OsString) -> InputValue {
+    value
+        .into_string()
+        .map_or(InputValue::Other("not UTF-8"), InputValue::Text)
 }
 
 impl fmt::Debug for ConfigSources {
-    /// Without the environment's values: they may be anybody's secrets.
+    /// Writes no value of the environment, which may be anybody's secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Sources")
+        f.debug_struct("ConfigSources")
             .field("file", &self.file)
             .field("environment", &names)
             .field("flags", &self.flags)

@@ -1,4 +1,4 @@
-//! What an operator meets: files and variables in, faults or a configuration out.
+//! The configuration as an operator meets it: files and variables in, errors or values out.
 
 mod effective;
 mod file;
@@ -16,7 +16,7 @@ const OTHER_HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff
 const V2: &str = "https://login.microsoftonline.com/t/oauth2/v2.0/token";
 const V1: &str = "https://login.microsoftonline.com/t/oauth2/token";
 
-/// A file that lives as long as the test, and where faults say it is.
+/// A file that lives as long as the test.
 struct TomlFile(tempfile::NamedTempFile);
 
 impl TomlFile {
@@ -30,10 +30,10 @@ impl TomlFile {
         ConfigSources::default().with_file(self.0.path())
     }
 
-    /// The faults, with the file called `FILE`.
+    /// Returns the errors, with the file called `FILE`.
     fn errors(&self, sources: ConfigSources) -> Vec<String> {
         let path = self.0.path().display().to_string();
-        let errors = Config::load(sources).expect_err("the configuration has faults");
+        let errors = Config::load(sources).expect_err("the configuration has errors");
         errors
             .to_string()
             .lines()
@@ -47,11 +47,24 @@ fn config_errors(toml: impl AsRef<[u8]>) -> Vec<String> {
     file.errors(file.sources())
 }
 
+/// Asserts that lines beside a valid account have one error, with this text.
+fn assert_error(toml: &str, expected: &str) {
+    let errors = config_errors(format!("{toml}\n{TOKEN_FILE}"));
+
+    assert_eq!(errors.len(), 1, "{toml}: {errors:?}");
+    assert!(errors[0].contains(expected), "{toml}: {errors:?}");
+}
+
 fn load(toml: &str) -> Config {
     Config::load(TomlFile::new(toml).sources()).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-/// The smallest thing that loads: everything by default, and the one kind without an endpoint.
+/// Loads lines beside a valid account.
+fn load_with_account(toml: &str) -> Config {
+    load(&format!("{toml}\n{TOKEN_FILE}"))
+}
+
+/// The smallest configuration that loads: the defaults, and the account without an endpoint.
 fn minimal() -> ConfigSources {
     ConfigSources::default()
         .with_variable("USAGE_PROXY__UPSTREAM__AUTH__KIND", "token_file")
@@ -69,17 +82,8 @@ fn grant(kind: &str, token_url: &str, more: &str) -> String {
     )
 }
 
-fn values(
-    config: &Config,
-) -> (
-    &ServerConfig,
-    &AdminConfig,
-    &CallersConfig,
-    &UpstreamConfig,
-    &CacheConfig,
-    &LogConfig,
-    Option<&TracingConfig>,
-) {
+/// Returns everything but the sources.
+fn values(config: &Config) -> String {
     let Config {
         server,
         admin,
@@ -88,15 +92,7 @@ fn values(
         cache,
         log,
         tracing,
-        ..
+        settings: _,
     } = config;
-    (
-        server,
-        admin,
-        callers,
-        upstream,
-        cache,
-        log,
-        tracing.as_ref(),
-    )
+    format!("{server:?} {admin:?} {callers:?} {upstream:?} {cache:?} {log:?} {tracing:?}")
 }

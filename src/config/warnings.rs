@@ -1,23 +1,45 @@
+//! The settings that are allowed but are probably mistakes.
+
 use percent_encoding::percent_decode_str;
 
 use super::{
-    AuthConfig, Config, TokenAudience,
-    auth::TokenEndpointVersion,
-    duration,
-    keys::{self, AnyConfigKey},
-    size,
+    auth::{AuthConfig, TokenAudience, TokenEndpointVersion, upstream_auth},
+    key::AnyConfigKey,
+    load::Config,
+    sections::{cache, callers_jwt, server, upstream},
 };
 use crate::domain::UpstreamApi;
 
 impl Config {
-    /// What is allowed but hardly meant, each a sentence that names its keys.
+    /// Returns a sentence for each setting that is allowed but probably a mistake.
     pub fn warnings(&self) -> Vec<String> {
+        let (drain, request) = (self.server.drain_timeout, self.server.request_timeout);
+        let deadline = self.upstream.deadline;
+        let max_body = u64::try_from(self.upstream.max_body).unwrap_or(u64::MAX);
         [
             self.insights_without_user(),
             self.audience_mismatch(),
-            self.cache_below_max_body(),
-            self.drain_timeout_below_deadline(),
-            self.request_timeout_below_deadline(),
+            (self.cache.max_bytes < max_body).then(|| {
+                self.below(
+                    &cache::max_bytes,
+                    &upstream::max_body,
+                    "the largest answers cannot be cached",
+                )
+            }),
+            (drain < deadline).then(|| {
+                self.below(
+                    &server::drain_timeout,
+                    &upstream::deadline,
+                    "a shutdown may cut a request that waits for Partner Center",
+                )
+            }),
+            (request < deadline).then(|| {
+                self.below(
+                    &server::request_timeout,
+                    &upstream::deadline,
+                    "a request that waits for Partner Center may be cut before its answer comes",
+                )
+            }),
             self.unknown_log_level(),
         ]
         .into_iter()
@@ -26,20 +48,30 @@ impl Config {
         .collect()
     }
 
-    /// Values that were copied from an example and not replaced.
+    fn below(&self, key: &dyn AnyConfigKey, other: &dyn AnyConfigKey, danger: &str) -> String {
+        let value = |key| self.settings.text(key).unwrap_or_default();
+        format!(
+            "{} = {} is below {} = {}: {danger}",
+            key.name(),
+            value(key),
+            other.name(),
+            value(other),
+        )
+    }
+
+    /// Warns of values that were copied from an example and not replaced.
     fn placeholder_warnings(&self) -> impl Iterator<Item = String> {
         let keys: [&dyn AnyConfigKey; 5] = [
-            &keys::AUTH_TOKEN_URL,
-            &keys::AUTH_CLIENT_ID,
-            &keys::JWT_ISSUER,
-            &keys::JWT_AUDIENCE,
-            &keys::JWT_JWKS_URL,
+            &upstream_auth::token_url,
+            &upstream_auth::client_id,
+            &callers_jwt::issuer,
+            &callers_jwt::audience,
+            &callers_jwt::jwks_url,
         ];
         keys.into_iter().filter_map(|key| {
-            let value = key.text(self)?;
-            let placeholder = find_placeholder(&value)?;
+            let placeholder = find_placeholder(self.settings.text(key)?)?;
             Some(format!(
-                "{} still has the placeholder {placeholder:?}; put your own value in its place",
+                "{} still has the placeholder {placeholder:?}; replace it with your own value",
                 key.name()
             ))
         })
@@ -58,55 +90,20 @@ impl Config {
 
     fn audience_mismatch(&self) -> Option<String> {
         let grant = self.upstream.auth.grant()?;
-        let wanted = match (
-            TokenEndpointVersion::from_url(&grant.token_url)?,
-            &grant.audience,
-        ) {
-            (TokenEndpointVersion::V1, TokenAudience::Scope(_)) => "upstream.auth.resource",
-            (TokenEndpointVersion::V2, TokenAudience::Resource(_)) => "upstream.auth.scope",
+        let version = TokenEndpointVersion::from_url(&grant.token_url)?;
+        let needed = match (version, &grant.audience) {
+            (TokenEndpointVersion::V1, TokenAudience::Scope(_)) => &upstream_auth::resource,
+            (TokenEndpointVersion::V2, TokenAudience::Resource(_)) => &upstream_auth::scope,
             _ => return None,
         };
         Some(format!(
-            "upstream.auth.token_url is of the version that wants {wanted}, which is not configured"
+            "upstream.auth.token_url is of the version that needs {}, which is not set",
+            needed.name()
         ))
     }
 
-    fn cache_below_max_body(&self) -> Option<String> {
-        let (held, body) = (self.cache.max_bytes, self.upstream.max_body);
-        (held < u64::try_from(body).unwrap_or(u64::MAX)).then(|| {
-            format!(
-                "cache.max_bytes = {} is below upstream.max_body: the largest answers cannot be \
-                 held",
-                size::print(held)
-            )
-        })
-    }
-
-    fn drain_timeout_below_deadline(&self) -> Option<String> {
-        let (drain, deadline) = (self.server.drain_timeout, self.upstream.deadline);
-        (drain < deadline).then(|| {
-            format!(
-                "server.drain_timeout = {} is below upstream.deadline = {}: a request that waits \
-                 for Partner Center may be cut at shutdown",
-                duration::print(&drain),
-                duration::print(&deadline),
-            )
-        })
-    }
-
-    fn request_timeout_below_deadline(&self) -> Option<String> {
-        let (request, deadline) = (self.server.request_timeout, self.upstream.deadline);
-        (request < deadline).then(|| {
-            format!(
-                "server.request_timeout = {} is below upstream.deadline = {}: a request that waits \
-                 for Partner Center may be cut before its answer comes",
-                duration::print(&request),
-                duration::print(&deadline),
-            )
-        })
-    }
-
-    /// A bare word that is no level is a target to `EnvFilter`: `inof` would silence all the rest.
+    /// Warns of a bare word that is no level: `EnvFilter` takes `inof` as a target, and silences all
+    /// the rest.
     fn unknown_log_level(&self) -> Option<String> {
         const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
         let word = self.log.filter.split(',').find(|directive| {
@@ -117,15 +114,15 @@ impl Config {
             bare && !level && directive.parse::<u8>().is_err()
         })?;
         Some(format!(
-            "log.filter: {word:?} is no level, so it is read as a target to trace; the levels are \
-             {}",
+            "log.filter: {word:?} is not a level, so it is read as the target to trace; the levels \
+             are {}",
             LEVELS.join(", ")
         ))
     }
 }
 
-/// The part of a value that stands in examples for one's own: of ours, of the README's, and of
-/// Microsoft's documentation, whose company is Contoso.
+/// Returns the part of a value that is a placeholder of our examples or of Microsoft's
+/// documentation, whose company is Contoso.
 fn find_placeholder(value: &str) -> Option<String> {
     const NAMES: [&str; 4] = ["TENANT", "CLIENT_ID", "CLIENT_ID_OF_USAGE_PROXY", "REALM"];
     const NIL: &str = "00000000-0000-0000-0000-000000000000";

@@ -21,8 +21,8 @@ fn flags_override_environment_override_file_override_defaults() {
 
 #[test]
 fn every_key_can_be_given_in_the_environment() {
-    for key in keys::ALL {
-        let variable = keys::variable(key.name());
+    for key in keys::all() {
+        let variable = key.variable();
 
         let errors =
             Config::load(ConfigSources::default().with_variable(&variable, "\u{1}")).unwrap_err();
@@ -49,8 +49,8 @@ fn variables_without_our_prefix_are_ignored() {
 
 #[test]
 fn a_key_with_single_underscores_is_an_error_that_names_the_right_variable() {
-    for key in keys::ALL {
-        let right = keys::variable(key.name());
+    for key in keys::all() {
+        let right = key.variable();
         let wrong = right.replace("__", "_");
 
         let errors = Config::load(minimal().with_variable(&wrong, "s3cr3t")).unwrap_err();
@@ -93,13 +93,12 @@ fn all_errors_of_all_sources_are_reported_at_once_in_order() {
         .with_variable("USAGE_PROXY__CAHCE__MAX_BYTES", "1GiB")
         .with_flag("--admin-listen", "admin.listen", ":9090");
 
-    let faults = file.errors(sources);
+    let errors = file.errors(sources);
 
     assert_eq!(
-        faults,
+        errors,
         [
-            "FILE:2:13: cache.fresh_for = 15: is a bare number, without a unit; expected a duration \
-             above zero, such as `250ms`, `30s`, `15m`, `1h30m` or `7d`",
+            "FILE:2:13: cache.fresh_for = 15: is a number; expected a duration above zero, such as `250ms`, `30s`, `15m`, `1h30m` or `7d`",
             "FILE:3:1: cache.fresh_fro: unknown key; the nearest is cache.fresh_for",
             "FILE:5:10: server.listen = \"localhost\": is not an IP address with a port; expected an \
              IP address and a port, such as `127.0.0.1:8080` or `[::1]:8080`",
@@ -122,12 +121,12 @@ fn a_bad_value_is_an_error_even_if_another_source_overrides_it() {
         .sources()
         .with_variable("USAGE_PROXY__LOG__REQUESTS", "all");
 
-    let faults = file.errors(sources);
+    let errors = file.errors(sources);
 
-    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(
-        faults[0].starts_with("FILE:1:16: log.requests = \"some\""),
-        "{faults:?}"
+        errors[0].starts_with("FILE:1:16: log.requests = \"some\""),
+        "{errors:?}"
     );
 }
 
