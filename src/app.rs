@@ -303,7 +303,7 @@ fn start_tracing(
         jitter: deps.upstream_jitter,
         registry: metrics.registry(),
     };
-    Tracer::start(config, deps).map(Some)
+    Tracer::start(config, &deps).map(Some)
 }
 
 fn connection_limits(server: &ServerConfig) -> ConnectionLimits {

@@ -1,12 +1,13 @@
-//! The edge: connections are accepted, kept within limits, and drained at the end.
+//! Listeners: they accept connections, limit them, and drain them at the end.
 //!
-//! `axum::serve` sets no timer: there, half a request stays open for ever. hyper parses HTTP and limits
-//! its size; `request_check` rejects what hyper accepts and we do not; `watchdog` ends what takes too
-//! long, by the `activity` of a connection; `drain` ends everything.
+//! `axum::serve` has no timeouts, so half a request would keep its connection open for ever. Here hyper
+//! parses HTTP and limits its size; `request_check` rejects requests that hyper accepts and we do not;
+//! `watchdog` closes a connection whose `activity` takes too long; `drain` ends all connections.
 
 mod activity;
 mod connection;
 mod drain;
+mod handler;
 mod http1;
 mod limits;
 mod metrics;
@@ -21,17 +22,12 @@ mod watchdog;
 
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body};
-use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::Incoming;
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
 };
-use tower::ServiceExt;
 
 use self::{
     connection::{ClientConnection, ConnectionAdmission, HttpProtocol},
@@ -39,124 +35,89 @@ use self::{
     metrics::CloseReason,
     tls::ListenerTls,
 };
-pub use self::{limits::ConnectionLimits, metrics::ConnectionMetrics};
-use crate::peer::Peer;
+pub use self::{
+    handler::{RequestHandler, router_handler},
+    limits::ConnectionLimits,
+    metrics::ConnectionMetrics,
+    request_check::RequestValidation,
+};
 
-/// What a listener takes from its clients.
+/// Settings of a listener.
 #[derive(Clone, Debug)]
 pub struct ListenerConfig {
-    /// How much, and for how long.
+    /// Limits of its connections.
     pub limits: ConnectionLimits,
-    /// Which requests.
+    /// The requests that it accepts.
     pub validation: RequestValidation,
-    /// Whether HTTP/2 is spoken without TLS, by clients that know beforehand (RFC 9113 §3.3).
+    /// Accepts HTTP/2 without TLS from clients that start with it (RFC 9113 §3.3).
     pub http2_cleartext: bool,
-    /// The TLS that is spoken first, if any. Then it agrees upon the version of HTTP (ALPN).
+    /// TLS, which also selects the version of HTTP (ALPN); `None` for plain HTTP.
     pub tls: Option<Arc<ListenerTls>>,
-    /// What is counted.
+    /// Counts its connections.
     pub metrics: ConnectionMetrics,
 }
 
-/// Which requests are answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestValidation {
-    /// Those that every reader of HTTP reads alike, and no bodies.
-    Strict,
-    /// Whatever hyper reads, and bodies.
-    Lenient,
-}
-
-/// What answers requests.
-pub trait RequestHandler: Clone + Send + Sync + 'static {
-    /// The bodies of its answers.
-    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
-        + Unpin
-        + Send
-        + 'static;
-
-    /// Answers one request.
-    fn handle(
-        &self,
-        request: Request<Incoming>,
-        peer: Peer,
-    ) -> impl Future<Output = Response<Self::Body>> + Send + 'static;
-}
-
-/// The pause after the system could not give us a connection, so as not to spin while it is out of
-/// file descriptors.
+/// The pause after a failed `accept`, so that the loop does not spin while file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long connections may stand idle, at our end, before they are closed: long enough for a
-/// client that is about to use one to be answered and told to leave.
+/// The time for which idle connections stay open during shutdown: a client that is about to use one
+/// still gets its response, with `Connection: close`.
 const IDLE_DRAIN_GRACE: Duration = Duration::from_secs(1);
 
-/// How many connections too many are told so at a time; the others are closed without a word.
+/// The number of connections over the limit that get a problem document at a time. Others are closed
+/// without a response.
 const MAX_CONCURRENT_REJECTIONS: usize = 64;
 
-/// Serves connections until `stop` completes, then lets requests that are under way finish for up
-/// to `drain_timeout`. Returns how many connections it had to cut off then.
+/// Serves connections until `stop` completes, then gives running requests up to `drain_timeout` to
+/// finish. Returns the number of connections that it had to abort.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future stops accepting and cuts off every connection.
+/// Dropping the future stops accepting and aborts every connection.
 pub async fn serve<H: RequestHandler>(
     listener: TcpListener,
-    edge: ListenerConfig,
+    config: ListenerConfig,
     handler: H,
     stop: impl Future<Output = ()>,
     drain_timeout: Duration,
 ) -> usize {
     limit_unsent_bytes(&listener);
-    let mut house = ConnectionPool::new(edge, handler);
+    let mut pool = ConnectionPool::new(config, handler);
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
             biased;
             () = &mut stop => break,
             accepted = listener.accept() => accepted,
-            Some(_ended) = house.connections.join_next() => continue,
+            Some(_ended) = pool.connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, peer)) => house.accept(stream, peer),
+            Ok((stream, peer)) => pool.accept(stream, peer),
             Err(error) => handle_accept_error(error).await,
         }
     }
     drop(listener);
-    house.drain(drain_timeout).await
+    pool.drain(drain_timeout).await
 }
 
-/// Has the system keep little of what a client does not take. So a reader that is only slow is seen to
-/// take something now and then, and one that stalls pins little of the system's memory.
+/// Limits the data that the system buffers for a slow client. A client that reads slowly then shows
+/// progress from time to time, and one that stalls uses little memory of the system.
 fn limit_unsent_bytes(listener: &TcpListener) {
-    /// In bytes, for each connection: they inherit it.
+    /// Bytes for each connection, which inherits the option from the listener.
     const MAX_UNSENT_BYTES: u32 = 32 * 1024;
     if let Err(error) = SockRef::from(listener).set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
-        tracing::debug!(%error, "the system does not limit what it keeps of unsent answers");
+        tracing::debug!(%error, "cannot limit the unsent bytes of a connection");
     }
 }
 
-/// A handler that hands every request to an axum router, with its [`Peer`] among the extensions.
-pub fn router_handler(router: Router) -> impl RequestHandler {
-    move |mut request: Request<Incoming>, peer: Peer| {
-        request.extensions_mut().insert(peer);
-        let answer = router.clone().oneshot(request.map(Body::new));
-        async move {
-            match answer.await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            }
-        }
-    }
-}
-
-// === impl Edge ===
+// === impl ListenerConfig ===
 
 impl ListenerConfig {
-    /// With the limits of a listener whose clients are ours, and counted where nobody looks.
-    pub fn new(heads: RequestValidation) -> Self {
+    /// Creates the settings of a listener for few and trusted clients, without exported metrics.
+    pub fn new(validation: RequestValidation) -> Self {
         Self {
             limits: ConnectionLimits::default(),
-            validation: heads,
+            validation,
             http2_cleartext: false,
             tls: None,
             metrics: ConnectionMetrics::unregistered(),
@@ -164,7 +125,7 @@ impl ListenerConfig {
     }
 }
 
-/// A listener's connections.
+/// The open connections of a listener.
 struct ConnectionPool<H> {
     config: ListenerConfig,
     handler: H,
@@ -174,13 +135,13 @@ struct ConnectionPool<H> {
     rejection_permits: Arc<Semaphore>,
 }
 
-// === impl House ===
+// === impl ConnectionPool ===
 
 impl<H: RequestHandler> ConnectionPool<H> {
-    fn new(edge: ListenerConfig, handler: H) -> Self {
-        let room = edge.limits.max_connections.get();
+    fn new(config: ListenerConfig, handler: H) -> Self {
+        let room = config.limits.max_connections.get();
         Self {
-            config: edge,
+            config,
             handler,
             drain: Arc::default(),
             connections: JoinSet::new(),
@@ -189,18 +150,18 @@ impl<H: RequestHandler> ConnectionPool<H> {
         }
     }
 
-    /// Serves a connection, or tells it that there is no room.
+    /// Serves a connection, or rejects it if too many are open.
     fn accept(&mut self, stream: TcpStream, address: SocketAddr) {
-        // The loop comes to it only when no connection waits to be accepted.
+        // The accept loop does this only while no connection waits.
         self.reap_finished();
         let limits = self.config.limits;
-        let (admission, limits, place) =
+        let (admission, limits, permit) =
             match Arc::clone(&self.connection_permits).try_acquire_owned() {
-                Ok(place) => (ConnectionAdmission::Accepted, limits, place),
-                // With TLS, saying so would cost as much as serving.
+                Ok(permit) => (ConnectionAdmission::Accepted, limits, permit),
+                // A response over TLS would cost as much as serving it.
                 Err(_full) if self.config.tls.is_some() => return self.reject(),
                 Err(_full) => match Arc::clone(&self.rejection_permits).try_acquire_owned() {
-                    Ok(place) => (ConnectionAdmission::Rejected, limits.for_rejected(), place),
+                    Ok(permit) => (ConnectionAdmission::Rejected, limits.for_rejected(), permit),
                     Err(_full) => return self.reject(),
                 },
             };
@@ -223,13 +184,13 @@ impl<H: RequestHandler> ConnectionPool<H> {
         };
         let tls = self.config.tls.clone();
         self.connections.spawn(async move {
-            let _place = place;
+            let _permit = permit;
             if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a connection was gone before it was served");
+                tracing::debug!(%error, "a connection was closed before it was served");
                 return connection.guard.close(CloseReason::Error);
             }
             match tls {
-                // Boxed, since every connection is as large as the largest kind.
+                // Boxed, because the task is as large as its largest branch.
                 Some(tls) => Box::pin(connection.serve_tls(stream, &tls)).await,
                 None => connection.serve(stream, protocol).await,
             }
@@ -244,7 +205,7 @@ impl<H: RequestHandler> ConnectionPool<H> {
         self.config.metrics.record_closed(CloseReason::Rejected);
     }
 
-    /// Waits until every connection has ended, and cuts off those that have not by then.
+    /// Waits until every connection has ended, and aborts those that take too long.
     async fn drain(mut self, drain_timeout: Duration) -> usize {
         self.drain.begin();
         let ended = tokio::time::timeout(drain_timeout, async {
@@ -271,34 +232,14 @@ async fn join_all(connections: &mut JoinSet<()>) {
     while connections.join_next().await.is_some() {}
 }
 
-// === impl Handler ===
-
-impl<H, F, B> RequestHandler for H
-where
-    H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Body = B;
-
-    fn handle(
-        &self,
-        request: Request<Incoming>,
-        peer: Peer,
-    ) -> impl Future<Output = Response<B>> + Send + 'static {
-        self(request, peer)
-    }
-}
-
-/// A connection that went away before we took it is nobody's trouble; anything else is ours.
+/// Ignores a connection that the client closed before we accepted it. Logs any other error.
 async fn handle_accept_error(error: io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if !matches!(
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset
     ) {
-        tracing::error!(%error, "no connection could be accepted; trying again shortly");
+        tracing::error!(%error, "cannot accept connections; retrying");
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }

@@ -16,34 +16,30 @@ mod exporter;
 mod headers;
 mod metrics;
 pub mod semconv;
-mod span;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use http::HeaderMap;
 use jiff::Timestamp;
 use opentelemetry::{
-    InstrumentationScope,
-    trace::{Tracer as _, TracerProvider as _},
+    InstrumentationScope, Value,
+    trace::{Span as _, Status, Tracer as _, TracerProvider as _},
 };
 pub use opentelemetry::{
     KeyValue,
     trace::{SpanContext, SpanKind},
 };
-use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, SpanLimits};
+use opentelemetry_sdk::trace::{self as sdk, Sampler, SdkTracer, SdkTracerProvider, SpanLimits};
 
-use self::{
-    collector::Collector,
-    exporter::{Exporter, SpanQueue},
-    metrics::TraceMetrics,
-};
 pub use self::{
     context::inject,
-    exporter::Exporting,
+    exporter::{Exporting, TraceDeps, TraceStartError},
     headers::{HeadersError, read as read_headers},
-    span::TraceSpan,
 };
-use crate::{clock::SharedClock, config::TracingConfig, jitter::Jitter};
+use crate::{clock::SharedClock, config::TracingConfig};
 
 /// Starts spans. Clones share their queue.
 #[derive(Clone, Debug)]
@@ -52,26 +48,13 @@ pub struct Tracer {
     clock: SharedClock,
 }
 
-/// The services that tracing needs.
+/// A span in progress. It ends explicitly, or when its last reference is dropped.
 #[derive(Debug)]
-pub struct TraceDeps<'a> {
-    /// The clock of spans and exports.
-    pub clock: SharedClock,
-    /// Spreads the pauses after failed exports.
-    pub jitter: Jitter,
-    /// The registry of the metrics.
-    pub registry: &'a prometheus::Registry,
-}
-
-/// Traces cannot be exported.
-#[derive(Debug, thiserror::Error)]
-pub enum TraceStartError {
-    /// TLS cannot be set up, for example without CA certificates.
-    #[error("cannot make the HTTP client")]
-    Client(#[from] reqwest::Error),
-    /// Another component has a metric of the same name.
-    #[error("cannot register the metrics of tracing")]
-    Metrics(#[from] prometheus::Error),
+pub struct TraceSpan {
+    sdk: Mutex<sdk::Span>,
+    context: SpanContext,
+    recording: bool,
+    tracer: Tracer,
 }
 
 // === impl Tracer ===
@@ -87,11 +70,9 @@ impl Tracer {
     /// [`TraceStartError`]. An unreachable collector is not an error.
     pub fn start(
         config: &TracingConfig,
-        deps: TraceDeps<'_>,
+        deps: &TraceDeps<'_>,
     ) -> Result<(Self, Exporting), TraceStartError> {
-        let metrics = TraceMetrics::register(deps.registry)?;
-        let (queue, spans) = SpanQueue::new(metrics.clone());
-        let collector = Collector::new(config, Arc::clone(&deps.clock))?;
+        let (queue, exporting) = exporter::start(config, deps)?;
         // Set one by one, because the SDK's defaults read the environment.
         let provider = SdkTracerProvider::builder()
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
@@ -107,8 +88,7 @@ impl Tracer {
             sdk: provider.tracer_with_scope(scope),
             clock: Arc::clone(&deps.clock),
         };
-        let exporter = Exporter::new(config, spans, collector, metrics, deps);
-        Ok((tracer, exporter.start()))
+        Ok((tracer, exporting))
     }
 
     /// Starts the span of a request, which continues the trace of its `traceparent`, if any (W3C Trace
@@ -166,5 +146,101 @@ impl Tracer {
             self.sdk.build_with_context(builder, &under),
             self.clone(),
         ))
+    }
+}
+
+// === impl TraceSpan ===
+
+impl TraceSpan {
+    fn new(sdk: sdk::Span, tracer: Tracer) -> Self {
+        Self {
+            context: sdk.span_context().clone(),
+            recording: sdk.is_recording(),
+            sdk: Mutex::new(sdk),
+            tracer,
+        }
+    }
+
+    /// The identity of the span, sampled or not.
+    pub fn context(&self) -> &SpanContext {
+        &self.context
+    }
+
+    /// Returns true if the span is sampled. Others ignore attributes.
+    pub fn is_recording(&self) -> bool {
+        self.recording
+    }
+
+    /// Sets an attribute.
+    pub fn set_attribute(&self, key: &'static str, value: impl Into<Value>) {
+        if self.recording {
+            self.lock().set_attribute(KeyValue::new(key, value));
+        }
+    }
+
+    /// Sets several attributes.
+    pub fn set_attributes(&self, attributes: impl IntoIterator<Item = KeyValue>) {
+        if self.recording {
+            self.lock().set_attributes(attributes);
+        }
+    }
+
+    /// Adds an event with the current time.
+    pub fn add_event(&self, name: &'static str, attributes: Vec<KeyValue>) {
+        if self.recording {
+            let now = self.tracer.clock.wall_time().into();
+            self.lock().add_event_with_timestamp(name, now, attributes);
+        }
+    }
+
+    /// Adds a link to a related span.
+    pub fn add_link(&self, to: &SpanContext) {
+        if self.recording && to.is_valid() {
+            self.lock().add_link(to.clone(), Vec::new());
+        }
+    }
+
+    /// Marks the span as failed.
+    pub fn set_error(&self) {
+        if self.recording {
+            self.lock().set_status(Status::error(""));
+        }
+    }
+
+    /// Ends the span now. Later changes are ignored.
+    pub fn end(&self) {
+        if self.recording {
+            let now = self.tracer.clock.wall_time().into();
+            self.lock().end_with_timestamp(now);
+        }
+    }
+
+    /// Starts a child span.
+    pub fn start_child(&self, kind: SpanKind, name: impl Into<Cow<'static, str>>) -> Arc<Self> {
+        let now = self.tracer.clock.wall_time();
+        self.tracer.start_span(kind, name, Some(&self.context), now)
+    }
+
+    /// Starts a new trace that links to this span, for work that it caused but does not wait for.
+    pub fn start_linked_root(
+        &self,
+        kind: SpanKind,
+        name: impl Into<Cow<'static, str>>,
+    ) -> Arc<Self> {
+        let root = self.tracer.start_root_span(kind, name);
+        root.add_link(&self.context);
+        root
+    }
+
+    /// Ignores poisoning, because no panic leaves the span half changed.
+    fn lock(&self) -> MutexGuard<'_, sdk::Span> {
+        self.sdk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for TraceSpan {
+    fn drop(&mut self) {
+        // A second end has no effect.
+        self.end();
     }
 }

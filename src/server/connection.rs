@@ -25,13 +25,13 @@ use tokio::{
 };
 
 use super::{
-    RequestHandler, RequestValidation,
     activity::{Activity, Phase},
     drain::DrainSignals,
+    handler::RequestHandler,
     http1::Http1Connection,
     limits::ConnectionLimits,
     metrics::{CloseReason, ConnectionGuard},
-    request_check::{self, InvalidRequest},
+    request_check::{self, InvalidRequest, RequestValidation},
     response_body::{ActiveResponse, ResponseBody},
     socket::ClientSocket,
     tls::{self, ListenerTls},
@@ -273,7 +273,7 @@ impl<H: RequestHandler> ClientConnection<H> {
             }
             tracing::debug!(peer = %self.peer.address, %error, "a connection ended early");
         }
-        counted.close(match overdue.and_then(CloseReason::from_watchdog) {
+        counted.close(match overdue.and_then(WatchdogEvent::close_reason) {
             _ if self.admission == ConnectionAdmission::Rejected => CloseReason::Rejected,
             Some(timeout) => timeout,
             None if activity.is_rejected() => CloseReason::BadRequest,

@@ -1,3 +1,5 @@
+//! Signals that end connections.
+
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering::Relaxed},
@@ -5,30 +7,30 @@ use std::sync::{
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-/// How connections are told of their end, in two steps.
+/// Ends connections in two steps.
 ///
-/// Closing a connection that stands idle races with the request that its client may be sending. So
-/// for a while every answer says `ClientConnection: close`, which tells a busy client to come again on a
-/// new one; what is idle even then is closed after that.
+/// Closing an idle connection races with a request that the client may be sending. So every response
+/// first says `Connection: close` for a while, which moves a busy client to a new connection.
+/// Connections that are still idle after that are closed.
 #[derive(Debug, Default)]
 pub(super) struct DrainSignal {
     begun: AtomicBool,
     close_token: CancellationToken,
 }
 
-/// What can end one connection besides itself.
+/// The signals that can end one connection.
 #[derive(Clone, Debug)]
 pub(super) struct DrainSignals {
-    /// The end of the listener.
+    /// The listener shuts down.
     pub(super) listener: Arc<DrainSignal>,
-    /// The end of the trust in the certificate that the client showed, if it did.
+    /// The client's certificate is no longer trusted; `None` if it sent none.
     pub(super) certificate: Option<Arc<DrainSignal>>,
 }
 
-// === impl Drain ===
+// === impl DrainSignal ===
 
 impl DrainSignal {
-    /// Every answer is its connection's last from now on.
+    /// Makes each response the last one of its connection from now on.
     pub(super) fn begin(&self) {
         self.begun.store(true, Relaxed);
     }
@@ -37,7 +39,7 @@ impl DrainSignal {
         self.begun.load(Relaxed)
     }
 
-    /// What is idle is closed from now on.
+    /// Also closes idle connections from now on.
     pub(super) fn close(&self) {
         self.begin();
         self.close_token.cancel();
@@ -48,20 +50,19 @@ impl DrainSignal {
     }
 }
 
-// === impl Drains ===
+// === impl DrainSignals ===
 
 impl DrainSignals {
     pub(super) fn has_begun(&self) -> bool {
         self.listener.has_begun() || self.is_certificate_untrusted()
     }
 
-    /// Whether the client's certificate proves nothing any more.
+    /// Returns true if the client's certificate is no longer trusted.
     pub(super) fn is_certificate_untrusted(&self) -> bool {
-        self.certificate.as_ref().is_some_and(|end| end.has_begun())
+        self.certificate.as_ref().is_some_and(|signal| signal.has_begun())
     }
 
-    /// Completes when the connection is to be closed if it is idle, which it never is before a
-    /// drain has begun.
+    /// Completes when an idle connection must be closed; never before [`DrainSignals::has_begun`].
     pub(super) async fn wait_for_close(&self) {
         let listener = self.listener.wait_for_close();
         match &self.certificate {

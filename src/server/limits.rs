@@ -1,38 +1,39 @@
+//! The limits of connections.
+
 use std::{num::NonZeroUsize, time::Duration};
 
 use super::activity::Phase;
 
-/// What one listener grants its connections.
+/// The limits of the connections of one listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// How long the head of a request may take, from its first byte, or from the beginning of the
-    /// connection; the TLS handshake may take as long.
+    /// The longest time for the head of a request, from its first byte or from the start of the
+    /// connection. The TLS handshake may take as long.
     pub header_timeout: Duration,
-    /// How long a connection may stand idle between two requests.
+    /// The longest time between two requests.
     pub idle_timeout: Duration,
-    /// How long a request may take, from the end of its head until the last byte of its answer was
-    /// taken by the client's side: it bounds slow readers too. Of HTTP/2, one stream that takes longer
-    /// ends its connection.
+    /// The longest time from the end of a request's head until the system has accepted the last byte
+    /// of the response, so it limits slow readers too. An HTTP/2 stream that takes longer ends its
+    /// connection.
     pub request_timeout: Duration,
-    /// How long a client may take nothing of an answer that waits for it. Then its connection is
-    /// closed; of HTTP/2, the stream is reset, or the connection closed where that is no longer
-    /// possible.
+    /// The longest time for which a client may read nothing of its response. Then its connection is
+    /// closed. An HTTP/2 stream is reset, or its connection closed if that is no longer possible.
     pub stall_timeout: Duration,
-    /// How long a connection of HTTP/1 is idle before it gives its buffers back.
+    /// The time after which an idle HTTP/1 connection releases its buffers.
     pub release_buffers_after: Duration,
-    /// How many connections may be open.
+    /// The most open connections.
     pub max_connections: NonZeroUsize,
 }
 
-// === impl Limits ===
+// === impl ConnectionLimits ===
 
 impl ConnectionLimits {
-    /// How long a client may take to close a connection that we have closed.
+    /// The longest time for a client to close a connection after us.
     ///
-    /// Closed at once, with bytes of the client's unread, the answer could be lost to a reset.
+    /// If we closed it at once with unread bytes, a reset could destroy the response.
     pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-    /// What is granted to a connection too many, so that it is told why it is closed.
+    /// Returns the limits of a connection over `max_connections`, which gets a problem document.
     pub(super) const fn for_rejected(self) -> Self {
         Self {
             header_timeout: Self::LINGER_TIMEOUT,
@@ -43,7 +44,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// How long a connection may stay in this phase.
+    /// Returns the longest time for a phase.
     pub(super) const fn phase_timeout(&self, phase: Phase) -> Duration {
         match phase {
             Phase::Opening | Phase::Head(_) => self.header_timeout,
@@ -55,7 +56,7 @@ impl ConnectionLimits {
 }
 
 impl Default for ConnectionLimits {
-    /// What the admin listener has, whose clients are ours.
+    /// Returns the limits of the admin listener, which has few and trusted clients.
     fn default() -> Self {
         Self {
             header_timeout: Duration::from_secs(5),

@@ -1,8 +1,14 @@
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+//! Metrics of a listener's connections.
 
-use super::{activity::Phase, watchdog::WatchdogEvent};
+use prometheus::{
+    IntCounter, IntGauge, Registry, register_int_counter_vec_with_registry,
+    register_int_gauge_vec_with_registry,
+};
+use strum::{IntoStaticStr, VariantArray};
 
-/// What a listener counts of its connections.
+use super::activity::Phase;
+
+/// Counts the connections of a listener.
 #[derive(Clone, Debug)]
 pub struct ConnectionMetrics {
     active: IntGauge,
@@ -10,34 +16,37 @@ pub struct ConnectionMetrics {
     closed: Vec<IntCounter>,
 }
 
-/// Why a connection was closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The reason for which a connection was closed; converts into the value of the `reason` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub(super) enum CloseReason {
-    /// In order: by the client, or because it asked for it.
+    /// The client closed it, or asked for that.
     Client,
-    /// In order, because we end, or the trust in its client's certificate did.
+    /// We are shutting down, or the client's certificate is no longer trusted.
     Drained,
-    /// Cut off, because we end and it did not.
+    /// It did not end in time while we were shutting down.
+    #[strum(serialize = "cut")]
     Aborted,
-    /// The head of a request, or the TLS handshake, did not come to its end in time.
+    /// The head of a request, or the TLS handshake, took too long.
     HeaderTimeout,
-    /// It stood idle for too long.
+    /// It was idle for too long.
     IdleTimeout,
-    /// An answer was not taken in time.
+    /// A request took too long.
     RequestTimeout,
-    /// The client took nothing of its answer for too long.
+    /// The client read nothing of its response for too long.
     StallTimeout,
-    /// A request was refused at the edge.
+    /// A request was rejected before it reached the handler.
     BadRequest,
-    /// One connection too many.
+    /// Too many connections were open.
+    #[strum(serialize = "refused")]
     Rejected,
     /// The TLS handshake failed.
     TlsHandshake,
-    /// It broke, or what came was no HTTP.
+    /// It broke, or the client did not speak HTTP.
     Error,
 }
 
-/// An open connection; it counts where it is, and when it is dropped, why.
+/// Counts an open connection. Dropping it counts the connection as closed.
 #[derive(Debug)]
 pub(super) struct ConnectionGuard {
     metrics: ConnectionMetrics,
@@ -48,54 +57,41 @@ pub(super) struct ConnectionGuard {
 // === impl ConnectionMetrics ===
 
 impl ConnectionMetrics {
-    /// Registers every family, each child at zero.
+    /// Registers all metrics, each label at zero.
     ///
     /// # Errors
     ///
-    /// When one of them is registered already.
+    /// Fails if one of them is registered already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let connections = IntGaugeVec::new(
-            Opts::new(
-                "usage_proxy_connections",
-                "Open connections of the API listener: active from the first byte of a request \
-                 until its answer has left.",
-            ),
+        let connections = register_int_gauge_vec_with_registry!(
+            "usage_proxy_connections",
+            "Open connections of the API listener: active from the first byte of a request \
+             until its answer has left.",
             &["state"],
+            registry
         )?;
-        registry.register(Box::new(connections.clone()))?;
-        let closed = IntCounterVec::new(
-            Opts::new(
-                "usage_proxy_connections_closed_total",
-                "Connections of the API listener that were closed, by reason.",
-            ),
+        let closed = register_int_counter_vec_with_registry!(
+            "usage_proxy_connections_closed_total",
+            "Connections of the API listener that were closed, by reason.",
             &["reason"],
+            registry
         )?;
-        registry.register(Box::new(closed.clone()))?;
         Ok(Self {
             active: connections.with_label_values(&["active"]),
             idle: connections.with_label_values(&["idle"]),
-            closed: CloseReason::ALL
+            closed: CloseReason::VARIANTS
                 .iter()
-                .map(|reason| closed.with_label_values(&[reason.as_str()]))
+                .map(|reason| closed.with_label_values(&[<&str>::from(reason)]))
                 .collect(),
         })
     }
 
-    /// For a listener that nobody watches.
+    /// Returns metrics that are not exported.
     pub fn unregistered() -> Self {
-        let counter = || IntCounter::new("unseen", "Seen by nobody.");
-        let gauge = || IntGauge::new("unseen", "Seen by nobody.");
-        match (gauge(), gauge(), counter()) {
-            (Ok(active), Ok(idle), Ok(closed)) => Self {
-                active,
-                idle,
-                closed: vec![closed; CloseReason::ALL.len()],
-            },
-            _ => unreachable!("the names are valid"),
-        }
+        Self::new(&Registry::new()).unwrap_or_else(|_| unreachable!("a new registry is empty"))
     }
 
-    /// Counts a connection that is open from now on.
+    /// Counts a new connection.
     pub(super) fn track(&self) -> ConnectionGuard {
         self.idle.inc();
         ConnectionGuard {
@@ -112,10 +108,10 @@ impl ConnectionMetrics {
     }
 }
 
-// === impl Counted ===
+// === impl ConnectionGuard ===
 
 impl ConnectionGuard {
-    /// Where the connection is now.
+    /// Records the phase that the connection entered.
     pub(super) fn record_phase(&mut self, phase: Phase) {
         let idle = matches!(phase, Phase::Opening | Phase::Idle(_));
         if idle != self.idle {
@@ -125,7 +121,7 @@ impl ConnectionGuard {
         }
     }
 
-    /// Closes it for this reason.
+    /// Counts the connection as closed for this reason.
     pub(super) fn close(mut self, reason: CloseReason) {
         self.reason = reason;
     }
@@ -143,54 +139,5 @@ impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.state_gauge().dec();
         self.metrics.record_closed(self.reason);
-    }
-}
-
-// === impl CloseReason ===
-
-impl CloseReason {
-    const ALL: [Self; 11] = [
-        Self::Client,
-        Self::Drained,
-        Self::Aborted,
-        Self::HeaderTimeout,
-        Self::IdleTimeout,
-        Self::RequestTimeout,
-        Self::StallTimeout,
-        Self::BadRequest,
-        Self::Rejected,
-        Self::TlsHandshake,
-        Self::Error,
-    ];
-
-    /// Why a connection is closed that took too long; `None` where it was closing already.
-    pub(super) const fn from_watchdog(overdue: WatchdogEvent) -> Option<Self> {
-        match overdue {
-            WatchdogEvent::StallTimeout => Some(Self::StallTimeout),
-            WatchdogEvent::PhaseTimeout(Phase::Opening | Phase::Head(_)) => {
-                Some(Self::HeaderTimeout)
-            }
-            WatchdogEvent::PhaseTimeout(Phase::Request(_) | Phase::Streams(_)) => {
-                Some(Self::RequestTimeout)
-            }
-            WatchdogEvent::PhaseTimeout(Phase::Idle(_)) => Some(Self::IdleTimeout),
-            WatchdogEvent::PhaseTimeout(Phase::Closing) | WatchdogEvent::ReleaseBuffers => None,
-        }
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Drained => "drained",
-            Self::Aborted => "cut",
-            Self::HeaderTimeout => "header-timeout",
-            Self::IdleTimeout => "idle-timeout",
-            Self::RequestTimeout => "request-timeout",
-            Self::StallTimeout => "stall-timeout",
-            Self::BadRequest => "bad-request",
-            Self::Rejected => "refused",
-            Self::TlsHandshake => "tls-handshake",
-            Self::Error => "error",
-        }
     }
 }

@@ -22,7 +22,16 @@ const MAX_FIELDS: usize = 64;
 /// Most bytes of their names and values.
 const MAX_FIELD_BYTES: usize = 16 * 1024;
 
-/// Why a request is rejected and its connection closed.
+/// The requests that a listener passes to its handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestValidation {
+    /// Those that every HTTP implementation reads alike, without a body where it has no meaning.
+    Strict,
+    /// All that hyper accepts.
+    Lenient,
+}
+
+/// The reason for which a request is rejected and its connection closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InvalidRequest {
     UriTooLong,

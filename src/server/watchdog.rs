@@ -1,3 +1,5 @@
+//! The timeouts of a connection.
+
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
@@ -8,41 +10,41 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     activity::{Activity, Phase},
     limits::ConnectionLimits,
-    metrics::ConnectionGuard,
+    metrics::{CloseReason, ConnectionGuard},
     stream_tracker::StallAction,
 };
 
-/// Ends what takes too long, with one timer per connection.
+/// Checks all timeouts of a connection with one timer.
 ///
-/// The timer is moved only when a deadline comes before it, or when it has fired: a request that is
-/// answered at once costs no more than a look at the time.
+/// The timer is reset only for an earlier deadline, or when it has fired: a request that is answered
+/// at once costs no more than reading the clock.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     limits: ConnectionLimits,
     phase: Phase,
     deadline: Instant,
-    /// Which pause of the socket lasts, and since when; `None` where it takes what is written.
+    /// The number of the current stall and its start; `None` if the socket accepts data.
     stall: Option<(u32, Instant)>,
-    /// When the connection has been idle for long enough to rest.
+    /// The time at which an idle connection releases its buffers.
     release_buffers_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
-/// What has lasted too long.
+/// A timeout that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WatchdogEvent {
-    /// What the connection spends its time on.
+    /// The connection was in this phase for too long.
     PhaseTimeout(Phase),
-    /// A client that takes nothing of its answer.
+    /// The client read nothing of its response for too long.
     StallTimeout,
-    /// Nothing: the connection is idle, and does without buffers meanwhile.
+    /// The connection stays open, but can release its buffers.
     ReleaseBuffers,
 }
 
 // === impl Watchdog ===
 
 impl Watchdog {
-    /// Begins with a connection that has just been made.
+    /// Starts the timeouts of a new connection.
     pub(super) fn new(limits: ConnectionLimits) -> Self {
         let phase = Phase::Opening;
         let deadline = Instant::now() + limits.phase_timeout(phase);
@@ -56,22 +58,22 @@ impl Watchdog {
         }
     }
 
-    /// Completes with what has lasted too long. Polled after everything that could change the phase.
+    /// Completes when a timeout has passed. Must be polled after everything that can change the phase.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         activity: &Activity,
-        counted: &mut ConnectionGuard,
+        guard: &mut ConnectionGuard,
     ) -> Poll<WatchdogEvent> {
         let phase = activity.phase();
         if phase != self.phase {
-            counted.record_phase(phase);
+            guard.record_phase(phase);
             self.enter_phase(phase);
         }
-        // One that is being closed has little time left in any case.
-        let pause = activity.stall().filter(|_| phase != Phase::Closing);
-        if pause != self.stall.map(|(pause, _since)| pause) {
-            self.stall = pause.map(|pause| (pause, Instant::now()));
+        // A connection that is being closed has little time left in any case.
+        let stall = activity.stall().filter(|_| phase != Phase::Closing);
+        if stall != self.stall.map(|(number, _since)| number) {
+            self.stall = stall.map(|number| (number, Instant::now()));
             if let Some((_, since)) = self.stall {
                 self.wake_by(since + self.limits.stall_timeout);
             }
@@ -117,12 +119,12 @@ impl Watchdog {
         self.wake_by(self.deadline);
         self.release_buffers_at = None;
         match phase {
-            // Which of them are stalled is looked at now and then.
+            // Stalled streams are looked for at intervals.
             Phase::Streams(since) => self.wake_by(since + self.limits.stall_timeout),
             Phase::Idle(_) => {
-                let rest_at = since + self.limits.release_buffers_after;
-                self.release_buffers_at = Some(rest_at);
-                self.wake_by(rest_at);
+                let release_at = since + self.limits.release_buffers_after;
+                self.release_buffers_at = Some(release_at);
+                self.wake_by(release_at);
             }
             _ => {}
         }
@@ -131,6 +133,23 @@ impl Watchdog {
     fn wake_by(&mut self, deadline: Instant) {
         if deadline < self.timer.deadline() {
             self.timer.as_mut().reset(deadline);
+        }
+    }
+}
+
+// === impl WatchdogEvent ===
+
+impl WatchdogEvent {
+    /// Returns the reason to close the connection; `None` if there is none or it was closing already.
+    pub(super) const fn close_reason(self) -> Option<CloseReason> {
+        match self {
+            Self::StallTimeout => Some(CloseReason::StallTimeout),
+            Self::PhaseTimeout(Phase::Opening | Phase::Head(_)) => Some(CloseReason::HeaderTimeout),
+            Self::PhaseTimeout(Phase::Request(_) | Phase::Streams(_)) => {
+                Some(CloseReason::RequestTimeout)
+            }
+            Self::PhaseTimeout(Phase::Idle(_)) => Some(CloseReason::IdleTimeout),
+            Self::PhaseTimeout(Phase::Closing) | Self::ReleaseBuffers => None,
         }
     }
 }

@@ -1,3 +1,5 @@
+//! Exports ended spans in batches.
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -22,7 +24,6 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    TraceDeps,
     collector::{Collector, ExportError},
     metrics::{DropReason, TraceMetrics},
 };
@@ -58,6 +59,28 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest wait for the last export at the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The services that tracing needs.
+#[derive(Debug)]
+pub struct TraceDeps<'a> {
+    /// The clock of spans and exports.
+    pub clock: SharedClock,
+    /// Spreads the pauses after failed exports.
+    pub jitter: Jitter,
+    /// The registry of the metrics.
+    pub registry: &'a prometheus::Registry,
+}
+
+/// Traces cannot be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceStartError {
+    /// TLS cannot be set up, for example without CA certificates.
+    #[error("cannot make the HTTP client")]
+    Client(#[from] reqwest::Error),
+    /// Another component has a metric of the same name.
+    #[error("cannot register the metrics of tracing")]
+    Metrics(#[from] prometheus::Error),
+}
+
 /// Queues spans as they end, and never waits: spans that do not fit are dropped.
 #[derive(Debug)]
 pub(super) struct SpanQueue {
@@ -75,7 +98,7 @@ pub struct Exporting {
 ///
 /// The current batch is in this struct and not in a future, so that the final export finds it.
 #[derive(Debug)]
-pub(super) struct Exporter {
+struct Exporter {
     spans: mpsc::Receiver<SpanData>,
     /// Spans from the queue that are not in a batch yet.
     collected: Vec<SpanData>,
@@ -98,14 +121,38 @@ struct Batch {
     attempts: u32,
 }
 
-// === impl SpanQueue ===
-
-impl SpanQueue {
-    pub(super) fn new(metrics: TraceMetrics) -> (Self, mpsc::Receiver<SpanData>) {
-        let (spans, taken) = mpsc::channel(MAX_QUEUED_SPANS);
-        (Self { spans, metrics }, taken)
-    }
+/// Starts the export task. Returns the queue for ended spans.
+///
+/// # Errors
+///
+/// [`TraceStartError`]. An unreachable collector is not an error.
+pub(super) fn start(
+    config: &TracingConfig,
+    deps: &TraceDeps<'_>,
+) -> Result<(SpanQueue, Exporting), TraceStartError> {
+    let metrics = TraceMetrics::register(deps.registry)?;
+    let (sender, receiver) = mpsc::channel(MAX_QUEUED_SPANS);
+    let exporter = Exporter {
+        spans: receiver,
+        collected: Vec::new(),
+        batch: None,
+        collector: Collector::new(config, Arc::clone(&deps.clock))?,
+        resource: (&resource(config)).into(),
+        failures: 0,
+        clock: Arc::clone(&deps.clock),
+        jitter: deps.jitter,
+        metrics: metrics.clone(),
+    };
+    let ending = Shutdown::new();
+    ending.spawn_until_done(exporter.run(ending.clone()));
+    let queue = SpanQueue {
+        spans: sender,
+        metrics,
+    };
+    Ok((queue, Exporting { ending }))
 }
+
+// === impl SpanQueue ===
 
 impl SpanProcessor for SpanQueue {
     fn on_start(&self, _span: &mut Span, _context: &Context) {}
@@ -141,32 +188,6 @@ impl Exporting {
 // === impl Exporter ===
 
 impl Exporter {
-    pub(super) fn new(
-        config: &TracingConfig,
-        spans: mpsc::Receiver<SpanData>,
-        collector: Collector,
-        metrics: TraceMetrics,
-        deps: TraceDeps<'_>,
-    ) -> Self {
-        Self {
-            spans,
-            collected: Vec::new(),
-            batch: None,
-            collector,
-            resource: (&resource(config)).into(),
-            failures: 0,
-            clock: deps.clock,
-            jitter: deps.jitter,
-            metrics,
-        }
-    }
-
-    pub(super) fn start(self) -> Exporting {
-        let ending = Shutdown::new();
-        ending.spawn_until_done(self.run(ending.clone()));
-        Exporting { ending }
-    }
-
     async fn run(mut self, ending: Shutdown) {
         tokio::select! {
             () = ending.cancelled() => {}

@@ -1,4 +1,10 @@
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+//! Metrics of exported and dropped spans.
+
+use prometheus::{
+    IntCounter, IntCounterVec, Registry, register_int_counter_vec_with_registry,
+    register_int_counter_with_registry,
+};
+use strum::{IntoStaticStr, VariantArray};
 
 /// Counts sampled spans.
 #[derive(Clone, Debug)]
@@ -8,7 +14,8 @@ pub(super) struct TraceMetrics {
 }
 
 /// The reason why the collector did not get a span.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub(super) enum DropReason {
     /// The queue was full.
     QueueFull,
@@ -25,55 +32,31 @@ pub(super) enum DropReason {
 impl TraceMetrics {
     /// Registers both metrics, with every reason at zero.
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let exported = IntCounter::new(
-            "usage_proxy_trace_spans_exported_total",
-            "Spans that the collector accepted.",
-        )?;
-        registry.register(Box::new(exported.clone()))?;
-        let dropped = IntCounterVec::new(
-            Opts::new(
-                "usage_proxy_trace_spans_dropped_total",
-                "Spans that the collector did not accept. Answers do not wait for spans.",
-            ),
+        let dropped = register_int_counter_vec_with_registry!(
+            "usage_proxy_trace_spans_dropped_total",
+            "Spans that the collector did not accept. Answers do not wait for spans.",
             &["reason"],
+            registry
         )?;
-        registry.register(Box::new(dropped.clone()))?;
-        for reason in DropReason::ALL {
-            dropped.with_label_values(&[reason.as_str()]);
+        for reason in DropReason::VARIANTS {
+            dropped.with_label_values(&[reason.into_str()]);
         }
-        Ok(Self { exported, dropped })
+        Ok(Self {
+            exported: register_int_counter_with_registry!(
+                "usage_proxy_trace_spans_exported_total",
+                "Spans that the collector accepted.",
+                registry
+            )?,
+            dropped,
+        })
     }
 
     pub(super) fn record_exported(&self, spans: usize) {
-        self.exported.inc_by(count(spans));
+        self.exported.inc_by(spans as u64);
     }
 
     pub(super) fn record_dropped(&self, reason: DropReason, spans: usize) {
-        let counter = self.dropped.with_label_values(&[reason.as_str()]);
-        counter.inc_by(count(spans));
-    }
-}
-
-fn count(spans: usize) -> u64 {
-    u64::try_from(spans).unwrap_or(u64::MAX)
-}
-
-// === impl DropReason ===
-
-impl DropReason {
-    const ALL: [Self; 4] = [
-        Self::QueueFull,
-        Self::Undelivered,
-        Self::Refused,
-        Self::Ending,
-    ];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::QueueFull => "queue-full",
-            Self::Undelivered => "undelivered",
-            Self::Refused => "refused",
-            Self::Ending => "ending",
-        }
+        let counter = self.dropped.with_label_values(&[reason.into_str()]);
+        counter.inc_by(spans as u64);
     }
 }

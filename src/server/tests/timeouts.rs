@@ -148,9 +148,9 @@ async fn an_idle_connection_without_buffers_is_served() {
 
 #[tokio::test]
 async fn a_partial_head_after_a_request_is_not_lost() {
-    for heads in [RequestValidation::Strict, RequestValidation::Lenient] {
+    for validation in [RequestValidation::Strict, RequestValidation::Lenient] {
         let server = ListenerFixture::start_with(|edge| {
-            edge.validation = heads;
+            edge.validation = validation;
             edge.limits.release_buffers_after = Duration::from_millis(1);
         })
         .await;
