@@ -59,7 +59,9 @@ impl DrainSignals {
 
     /// Returns true if the client's certificate is no longer trusted.
     pub(super) fn is_certificate_untrusted(&self) -> bool {
-        self.certificate.as_ref().is_some_and(|signal| signal.has_begun())
+        self.certificate
+            .as_ref()
+            .is_some_and(|signal| signal.has_begun())
     }
 
     /// Completes when an idle connection must be closed; never before [`DrainSignals::has_begun`].

@@ -50,6 +50,10 @@ pub fn router_handler(router: Router) -> impl RequestHandler {
     move |mut request: Request<Incoming>, peer: Peer| {
         request.extensions_mut().insert(peer);
         let response = router.clone().oneshot(request.map(Body::new));
-        async move { response.await.unwrap_or_else(|never: Infallible| match never {}) }
+        async move {
+            response
+                .await
+                .unwrap_or_else(|never: Infallible| match never {})
+        }
     }
 }
