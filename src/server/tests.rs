@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use http::{Request, Response};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use prometheus::{Registry, TextEncoder};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,6 +27,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::peer::Peer;
 
 /// Longer than anything takes, so that a test fails instead of hanging.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);

@@ -53,7 +53,7 @@ impl Test {
             jitter: Jitter::Fixed(0.0),
             registry: &registry,
         };
-        let (tracer, exporting) = Tracer::start(&config, deps).unwrap();
+        let (tracer, exporting) = Tracer::start(&config, &deps).unwrap();
         Self {
             tracer,
             exporting,
