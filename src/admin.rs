@@ -22,35 +22,49 @@ use axum::{
 use prometheus::IntCounter;
 use serde::Serialize;
 
-pub use self::{access::AdminAuth, readiness::account_id, state::AdminState};
+pub use self::state::AdminState;
+use self::access::AdminAuth;
 use crate::{
     allowed_hosts::AllowedHosts,
+    config::AdminConfig,
     panic::{self, HandlerPanicked},
     peer::Peer,
     problem::{Problem, excerpt},
     request_id::{self, X_REQUEST_ID},
 };
 
-/// Creates the router of the admin listener.
-pub fn router(admin: AdminState) -> Router {
-    let (access, hosts) = (admin.access.clone(), admin.allowed_hosts.clone());
-    let panics = admin.panics.clone();
+/// Creates the router of the admin listener, and registers its metrics. `allowed_hosts` are the
+/// accepted values of `Host`; `None` accepts all.
+///
+/// # Errors
+///
+/// Fails if one of the metrics is registered already.
+pub fn router(
+    config: &AdminConfig,
+    state: AdminState,
+    allowed_hosts: Option<AllowedHosts>,
+) -> prometheus::Result<Router> {
+    let registry = state.metrics.registry();
+    state.readiness.register(registry)?;
+    let auth = AdminAuth::new(config, registry)?;
+    let panics = panic::register_counter(registry, "admin")?;
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/cache", get(cache::get_cache))
         .route("/cache/purge", post(cache::purge_cache))
-        .with_state(admin);
+        .with_state(state);
     // The layers wrap the routes as a whole: `Allow` is set only outside them.
-    Router::new()
+    let router = Router::new()
         .fallback_service(routes)
         .layer(middleware::from_fn_with_state(
-            access,
+            auth,
             access::authenticate_request,
         ))
-        .layer(middleware::from_fn_with_state(hosts, check_host))
-        .layer(middleware::from_fn_with_state(panics, finish_response))
+        .layer(middleware::from_fn_with_state(allowed_hosts, check_host))
+        .layer(middleware::from_fn_with_state(panics, finish_response));
+    Ok(router)
 }
 
 async fn metrics(State(admin): State<AdminState>) -> impl IntoResponse {

@@ -1,37 +1,38 @@
 //! The composition root: the one place that knows every component.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+mod gates;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use http::Request;
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tower::Service;
 
 use crate::{
     admin::{
-        self, AdminAuth, AdminState,
-        readiness::{Readiness, ReadinessGate},
+        self, AdminState,
+        readiness::{Readiness, account_id},
     },
     allowed_hosts::AllowedHosts,
     api::{Api, ApiParts, Authenticator, RequestSpans},
     auth::{
         CallersFile, CallersMetrics, TokenAuthenticator,
-        jwt::{JwtDeps, JwtVerifier},
+        jwt::{JwtDeps, JwtVerifier, VerifierStartError},
     },
     cache::{CacheMetrics, UsageCache},
     clock::{SharedClock, SystemClock},
-    config::{Config, ConfigErrors, ServerConfig, TlsConfig, is_loopback_address},
+    config::{Config, ConfigErrors, TlsConfig, is_loopback_address},
     jitter::Jitter,
     observability::telemetry::{DroppedLines, MetricsRegistry},
-    observability::traces::{self, Exporting, TraceDeps, Tracer},
-    panic,
-    partner_center::{PartnerCenter, TokenStatus, UpstreamDeps},
+    observability::traces::{Exporting, TraceDeps, TraceStartError, Tracer},
+    partner_center::{PartnerCenter, UpstreamDeps, UpstreamStartError},
     peer::Peer,
     reload::Reload,
     server::{
-        ConnectionLimits, ConnectionMetrics, ListenerConfig, RequestValidation, router_handler,
-        serve,
+        BindError, BoundSocket, ConnectionLimits, ConnectionMetrics, ListenerConfig,
+        RequestValidation, router_handler, serve,
         tls::{ListenerTls, TlsError, TlsMetrics},
     },
     service::{CallLimits, UsageService},
@@ -39,89 +40,84 @@ use crate::{
     socket_activation::InheritedSockets,
 };
 
-/// The service, bound to its addresses and not yet serving.
+/// The longest time for probes that are running at the end.
+const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The service, bound to its addresses and not serving yet.
 #[derive(Debug)]
 pub struct App {
-    api: BoundListener<ListenerConfig, Api>,
-    admin: BoundListener<ListenerConfig, axum::Router>,
+    api: BoundService<Api>,
+    admin: BoundService<axum::Router>,
     drain_timeout: Duration,
     reload: Reload,
-    /// `None` where nothing is traced.
+    /// `None` if tracing is not configured.
     trace_export: Option<Exporting>,
     shutdown: Shutdown,
 }
 
-/// What the service takes from outside, so that a test can give it something else.
+/// A service and the listener that it is for.
+#[derive(Debug)]
+struct BoundService<S> {
+    socket: BoundSocket,
+    config: ListenerConfig,
+    service: S,
+}
+
+/// Dependencies of the service that tests replace.
 #[derive(Clone, Debug)]
 pub struct AppDeps {
-    /// Time.
+    /// The time.
     pub clock: SharedClock,
     /// Spreads freshness lifetimes.
     pub freshness_jitter: Jitter,
     /// Spreads retries, token refreshes and fetches of an issuer's keys.
     pub upstream_jitter: Jitter,
-    /// The count of log lines that were dropped.
+    /// Counts dropped log lines.
     pub dropped_log_lines: DroppedLines,
 }
 
 /// The service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum AppStartError {
-    /// An address cannot be had.
-    #[error("{key} = {address} cannot be listened on: {reason}")]
-    Bind {
-        /// The configuration key.
-        key: &'static str,
-        /// What it says.
-        address: SocketAddr,
-        /// Why not, and what to do.
-        reason: String,
-    },
-    /// The callers file has faults.
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The callers file is invalid.
     #[error(transparent)]
     Callers(#[from] ConfigErrors),
-    /// The files of TLS are not in order.
+    /// The files for TLS are invalid.
     #[error("{table}")]
     Tls {
-        /// The table of configuration that names them.
+        /// The configuration table that names them.
         table: &'static str,
-        /// What is wrong.
+        /// The error.
         source: Box<TlsError>,
     },
-    /// Tokens of callers cannot be checked.
+    /// Tokens of callers cannot be verified.
     #[error("cannot set up the check of tokens")]
-    Tokens(#[from] crate::auth::jwt::VerifierStartError),
-    /// The upstream client cannot be made.
+    Tokens(#[from] VerifierStartError),
+    /// The upstream client cannot be created.
     #[error("cannot set up the upstream client")]
-    Upstream(#[from] crate::partner_center::UpstreamStartError),
+    Upstream(#[from] UpstreamStartError),
     /// Traces cannot be exported.
     #[error("tracing")]
-    Tracing(#[from] traces::TraceStartError),
+    Tracing(#[from] TraceStartError),
     /// Two components have a metric of the same name.
     #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
 }
 
-/// What components are built on.
-struct Components<'a> {
+/// Builds components from the configuration.
+#[derive(Clone, Copy)]
+struct ComponentBuilder<'a> {
     config: &'a Config,
     deps: &'a AppDeps,
     registry: &'a prometheus::Registry,
-    /// `None` where nothing is traced.
-    tracer: Option<Tracer>,
     reload: &'a Reload,
     shutdown: &'a Shutdown,
 }
 
-#[derive(Debug)]
-struct BoundListener<E, S> {
-    listener: TcpListener,
-    address: SocketAddr,
-    config: E,
-    service: S,
-}
-
-// === impl Deps ===
+// === impl AppDeps ===
 
 impl Default for AppDeps {
     fn default() -> Self {
@@ -137,423 +133,315 @@ impl Default for AppDeps {
 // === impl App ===
 
 impl App {
-    /// Binds both listeners and puts the components together; nothing is served yet.
+    /// Binds both listeners and builds all components. Nothing is served yet.
     ///
     /// # Errors
     ///
-    /// [`AppStartError`] says what stands in the way.
+    /// [`AppStartError`] names the cause.
     pub async fn build(config: &Config, deps: AppDeps) -> Result<Self, AppStartError> {
         Self::build_with_sockets(InheritedSockets::default(), config, deps).await
     }
 
-    /// As [`App::build`], on sockets that were opened before this process in the place of those that
-    /// `server.listen` and `admin.listen` name.
+    /// Builds the service as [`App::build`] does, on inherited sockets in place of `server.listen` and
+    /// `admin.listen`.
     ///
     /// # Errors
     ///
-    /// [`AppStartError`] says what stands in the way.
+    /// [`AppStartError`] names the cause.
     pub async fn build_with_sockets(
         inherited: InheritedSockets,
         config: &Config,
         deps: AppDeps,
     ) -> Result<Self, AppStartError> {
-        let api = bind("server.listen", config.server.listen, inherited.api).await?;
-        let admin = bind("admin.listen", config.admin.listen, inherited.admin).await?;
+        // First, because the checks of `Host` depend on the addresses.
+        let api_socket =
+            BoundSocket::bind("server.listen", config.server.listen, inherited.api).await?;
+        let admin_socket =
+            BoundSocket::bind("admin.listen", config.admin.listen, inherited.admin).await?;
+
         let (shutdown, reload) = (Shutdown::new(), Reload::default());
         let metrics = MetricsRegistry::new()?;
         deps.dropped_log_lines.register(metrics.registry())?;
-        let (tracer, exporting) = start_tracing(config, &deps, &metrics)?.unzip();
-        let ground = Components {
+        let builder = ComponentBuilder {
             config,
             deps: &deps,
             registry: metrics.registry(),
-            tracer,
             reload: &reload,
             shutdown: &shutdown,
         };
-        let authentication = ground.authentication().await?;
-        let upstream = Arc::new(ground.upstream()?);
-        let usage = ground.usage_service(&upstream)?;
-        let (api_edge, admin_edge) = ground.listener_configs().await?;
-        let identifies_callers = config.callers.file.is_some() || config.callers.jwt.is_some();
-        let api_parts = ApiParts {
-            authenticator: authentication,
-            usage: usage.clone(),
-            clock: Arc::clone(&deps.clock),
-            request_log: config.log.requests,
-            allowed_hosts: ground.allowed_hosts(api.address, identifies_callers),
-            cors_origins: &config.server.cors_origins,
-            spans: ground.request_spans(),
-        };
-        let api_service = Api::new(api_parts, metrics.registry())?;
-        let admin_hosts = ground.allowed_hosts(admin.address, config.admin.is_guarded());
-        recheck_while_empty(&shutdown, &upstream, &usage);
-        let access = AdminAuth::new(&config.admin, metrics.registry())?;
-        let readiness = Arc::new(readiness(
-            admin::account_id(&config.upstream),
+
+        let (tracer, trace_export) = builder.tracer()?.unzip();
+        let authenticator =
+            Authenticator::new(builder.callers().await?, builder.token_authenticator()?);
+        let upstream = Arc::new(builder.upstream(tracer.clone())?);
+        let usage = builder.usage_service(&upstream)?;
+        let api = builder.api(authenticator, &usage, tracer, api_socket.address)?;
+        let readiness = gates::add_gates(
+            Readiness::for_account(account_id(&config.upstream)),
             &shutdown,
             &upstream,
             &usage,
-        ));
-        readiness.register(metrics.registry())?;
-        let panics = panic::register_counter(metrics.registry(), "admin")?;
-        let admin_service = admin::router(AdminState {
-            readiness,
+        );
+        let (api_listener, admin_listener) = builder.listeners().await?;
+        let admin_hosts = builder.allowed_hosts(admin_socket.address, config.admin.is_guarded());
+
+        shutdown.spawn({
+            let usage = usage.clone();
+            async move {
+                let is_empty = || !usage.cache().has_data();
+                upstream.recheck_refused_token(is_empty).await;
+            }
+        });
+        let admin_state = AdminState {
             usage,
-            panics,
+            readiness: Arc::new(readiness),
             metrics,
             clock: deps.clock,
-            allowed_hosts: admin_hosts,
-            access,
-        });
+        };
+        let admin = admin::router(&config.admin, admin_state, admin_hosts)?;
+
         Ok(Self {
-            api: api.with_service(api_edge, api_service),
-            admin: admin.with_service(admin_edge, admin_service),
+            api: BoundService {
+                socket: api_socket,
+                config: api_listener,
+                service: api,
+            },
+            admin: BoundService {
+                socket: admin_socket,
+                config: admin_listener,
+                service: admin,
+            },
             drain_timeout: config.server.drain_timeout,
             reload,
-            trace_export: exporting,
+            trace_export,
             shutdown,
         })
     }
 
-    /// Where the API listens: the real port, also when port 0 was asked for.
+    /// Returns the address of the API listener, with the real port if port 0 was configured.
     pub fn api_address(&self) -> SocketAddr {
-        self.api.address
+        self.api.socket.address
     }
 
-    /// Where the admin listener listens.
+    /// Returns the address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
-        self.admin.address
+        self.admin.socket.address
     }
 
-    /// The handle that ends [`App::run`].
+    /// Returns the handle that ends [`App::run`].
     pub fn shutdown(&self) -> Shutdown {
         self.shutdown.clone()
     }
 
-    /// The handle that has files read again.
+    /// Returns the handle that reloads files.
     pub fn reload(&self) -> Reload {
         self.reload.clone()
     }
 
-    /// Serves until the shutdown handle drains, and returns once everything has ended: not ready,
-    /// stop accepting, finish what is under way, cancel what is left.
+    /// Serves until the shutdown handle drains: then it is not ready, stops accepting, finishes running
+    /// requests, and cancels all tasks. Returns when everything has ended.
     pub async fn run(self) {
-        let Self {
-            api,
-            admin,
-            drain_timeout,
-            shutdown,
-            trace_export: exporting,
-            reload: _,
-        } = self;
-        let (api_drained, admin_may_stop) = tokio::sync::oneshot::channel::<()>();
-        let draining = shutdown.clone();
+        let (api_drained, admin_may_stop) = oneshot::channel::<()>();
         let serve_api = async {
-            let service = api.service.into_service();
-            let handler = move |request: Request<Incoming>, peer: Peer| {
-                let (head, _) = request.into_parts();
-                let answer = service.clone().call((head, peer));
-                answer.map(|Ok(response)| response)
-            };
-            let stop = draining.draining();
-            let left = serve(api.listener, api.config, handler, stop, drain_timeout).await;
-            if left > 0 {
-                tracing::warn!(
-                    connections = left,
-                    "cut off requests that outlasted server.drain_timeout"
-                );
-            }
+            serve_api(self.api, &self.shutdown, self.drain_timeout).await;
             drop(api_drained);
         };
-        let serve_admin = async {
-            // Probes are answered to the end, so that they see that we are not ready.
-            let stop = async {
-                let _dropped = admin_may_stop.await;
-            };
-            let handler = router_handler(admin.service);
-            serve(
-                admin.listener,
-                admin.config,
-                handler,
-                stop,
-                ADMIN_DRAIN_TIMEOUT,
-            )
-            .await
+        // Probes are answered to the end, so that they see that the service is not ready.
+        let stop_admin = async {
+            let _dropped = admin_may_stop.await;
         };
+        let BoundService {
+            socket,
+            config,
+            service,
+        } = self.admin;
+        let handler = router_handler(service);
+        let serve_admin = serve(
+            socket.listener,
+            config,
+            handler,
+            stop_admin,
+            ADMIN_DRAIN_TIMEOUT,
+        );
         tokio::join!(serve_api, serve_admin);
-        shutdown.cancel().await;
-        if let Some(exporting) = exporting {
-            exporting.finish().await;
+        self.shutdown.cancel().await;
+        if let Some(export) = self.trace_export {
+            export.finish().await;
         }
     }
 }
 
-/// Begins to export spans, where a collector is configured.
-fn start_tracing(
-    config: &Config,
-    deps: &AppDeps,
-    metrics: &MetricsRegistry,
-) -> Result<Option<(Tracer, Exporting)>, traces::TraceStartError> {
-    let Some(config) = &config.tracing else {
-        return Ok(None);
+async fn serve_api(api: BoundService<Api>, shutdown: &Shutdown, drain_timeout: Duration) {
+    let service = api.service.into_service();
+    let handler = move |request: Request<Incoming>, peer: Peer| {
+        let (head, _) = request.into_parts();
+        let response = service.clone().call((head, peer));
+        response.map(|Ok(response)| response)
     };
-    let deps = TraceDeps {
-        clock: Arc::clone(&deps.clock),
-        jitter: deps.upstream_jitter,
-        registry: metrics.registry(),
-    };
-    Tracer::start(config, &deps).map(Some)
-}
-
-fn connection_limits(server: &ServerConfig) -> ConnectionLimits {
-    ConnectionLimits {
-        header_timeout: server.header_timeout,
-        idle_timeout: server.idle_timeout,
-        request_timeout: server.request_timeout,
-        stall_timeout: server.stall_timeout,
-        max_connections: server.max_connections,
-        ..ConnectionLimits::default()
+    let stop = shutdown.draining();
+    let aborted = serve(api.socket.listener, api.config, handler, stop, drain_timeout).await;
+    if aborted > 0 {
+        tracing::warn!(
+            connections = aborted,
+            "aborted requests that outlasted server.drain_timeout"
+        );
     }
 }
 
-// === impl Ground ===
+// === impl ComponentBuilder ===
 
-impl Components<'_> {
-    async fn authentication(&self) -> Result<Authenticator, AppStartError> {
+impl ComponentBuilder<'_> {
+    fn tracer(self) -> Result<Option<(Tracer, Exporting)>, TraceStartError> {
+        let deps = TraceDeps {
+            clock: self.clock(),
+            jitter: self.deps.upstream_jitter,
+            registry: self.registry,
+        };
+        let config = self.config.tracing.as_ref();
+        config.map(|config| Tracer::start(config, &deps)).transpose()
+    }
+
+    async fn callers(self) -> Result<Option<CallersFile>, AppStartError> {
         let metrics = CallersMetrics::new(self.registry)?;
-        let callers = match &self.config.callers.file {
-            Some(file) => {
-                let clock = Arc::clone(&self.deps.clock);
-                Some(CallersFile::load(file, clock, metrics, self.reload, self.shutdown).await?)
-            }
-            None => None,
+        let Some(file) = &self.config.callers.file else {
+            return Ok(None);
         };
-        let tokens = match &self.config.callers.jwt {
-            Some(jwt) => {
-                let deps = JwtDeps {
-                    clock: Arc::clone(&self.deps.clock),
-                    jitter: self.deps.upstream_jitter,
-                    shutdown: self.shutdown.clone(),
-                    registry: self.registry,
-                };
-                Some(TokenAuthenticator::new(JwtVerifier::start(jwt, &deps)?))
-            }
-            None => None,
-        };
-        Ok(Authenticator::new(callers, tokens))
+        let callers =
+            CallersFile::load(file, self.clock(), metrics, self.reload, self.shutdown).await?;
+        Ok(Some(callers))
     }
 
-    fn upstream(&self) -> Result<PartnerCenter, AppStartError> {
-        let deps = UpstreamDeps {
-            clock: Arc::clone(&self.deps.clock),
+    fn token_authenticator(self) -> Result<Option<TokenAuthenticator>, VerifierStartError> {
+        let Some(config) = &self.config.callers.jwt else {
+            return Ok(None);
+        };
+        let deps = JwtDeps {
+            clock: self.clock(),
             jitter: self.deps.upstream_jitter,
             shutdown: self.shutdown.clone(),
             registry: self.registry,
-            tracer: self.tracer.clone(),
         };
-        Ok(PartnerCenter::new(&self.config.upstream, deps)?)
+        let verifier = JwtVerifier::start(config, &deps)?;
+        Ok(Some(TokenAuthenticator::new(verifier)))
     }
 
-    /// The hosts that a listener answers to; `None` where any will do: it has no other protection
-    /// against web pages on the loopback alone, and there only where it asks for no credential.
-    fn allowed_hosts(&self, address: SocketAddr, identifies_callers: bool) -> Option<AllowedHosts> {
-        let exposed = is_loopback_address(address) && !identifies_callers;
-        exposed.then(|| AllowedHosts::new(&self.config.server.allowed_hosts))
-    }
-
-    fn request_spans(&self) -> Option<RequestSpans> {
-        let scheme = if self.config.server.tls.is_some() {
-            "https"
-        } else {
-            "http"
+    fn upstream(self, tracer: Option<Tracer>) -> Result<PartnerCenter, UpstreamStartError> {
+        let deps = UpstreamDeps {
+            clock: self.clock(),
+            jitter: self.deps.upstream_jitter,
+            shutdown: self.shutdown.clone(),
+            registry: self.registry,
+            tracer,
         };
-        Some(RequestSpans::new(self.tracer.clone()?, scheme))
+        PartnerCenter::new(&self.config.upstream, deps)
     }
 
-    fn usage_service(&self, upstream: &Arc<PartnerCenter>) -> Result<UsageService, AppStartError> {
+    fn usage_service(self, upstream: &Arc<PartnerCenter>) -> prometheus::Result<UsageService> {
         let Config {
             cache,
-            upstream: of,
+            upstream: calls,
             ..
         } = self.config;
         let metrics = CacheMetrics::new(self.registry)?;
         Ok(UsageService::new(
             cache,
             CallLimits {
-                max_concurrency: of.max_concurrency,
-                deadline: of.deadline,
+                max_concurrency: calls.max_concurrency,
+                deadline: calls.deadline,
             },
-            of.source,
+            calls.source,
             UsageCache::new(cache, self.deps.freshness_jitter, metrics),
             Arc::clone(upstream) as _,
-            Arc::clone(&self.deps.clock),
+            self.clock(),
             self.shutdown,
         ))
     }
 
-    /// Of the API and of the admin listener, whose clients are few and ours, so that its limits are
-    /// no matter of configuration.
-    async fn listener_configs(&self) -> Result<(ListenerConfig, ListenerConfig), AppStartError> {
+    fn api(
+        self,
+        authenticator: Authenticator,
+        usage: &UsageService,
+        tracer: Option<Tracer>,
+        address: SocketAddr,
+    ) -> prometheus::Result<Api> {
+        let Config {
+            server, callers, ..
+        } = self.config;
+        let scheme = match server.tls {
+            Some(_) => "https",
+            None => "http",
+        };
+        let identifies_callers = callers.file.is_some() || callers.jwt.is_some();
+        let parts = ApiParts {
+            authenticator,
+            usage: usage.clone(),
+            clock: self.clock(),
+            request_log: self.config.log.requests,
+            allowed_hosts: self.allowed_hosts(address, identifies_callers),
+            cors_origins: &server.cors_origins,
+            spans: tracer.map(|tracer| RequestSpans::new(tracer, scheme)),
+        };
+        Api::new(parts, self.registry)
+    }
+
+    /// Returns the hosts that a listener accepts; `None` for all. A listener needs this protection
+    /// from web pages only on the loopback and only if it asks for no credential.
+    fn allowed_hosts(self, address: SocketAddr, identifies_callers: bool) -> Option<AllowedHosts> {
+        let exposed = is_loopback_address(address) && !identifies_callers;
+        exposed.then(|| AllowedHosts::new(&self.config.server.allowed_hosts))
+    }
+
+    /// Returns the settings of the API listener and of the admin listener. The admin listener has few
+    /// and trusted clients, so its limits cannot be configured.
+    async fn listeners(self) -> Result<(ListenerConfig, ListenerConfig), AppStartError> {
         let (server, admin) = (&self.config.server, &self.config.admin);
-        let metrics = TlsMetrics::new(self.registry)?;
+        let tls_metrics = TlsMetrics::new(self.registry)?;
+        let api_tls = self.tls("api", "server.tls", server.tls.as_ref(), &tls_metrics);
         let api = ListenerConfig {
-            limits: connection_limits(server),
+            limits: ConnectionLimits {
+                header_timeout: server.header_timeout,
+                idle_timeout: server.idle_timeout,
+                request_timeout: server.request_timeout,
+                stall_timeout: server.stall_timeout,
+                max_connections: server.max_connections,
+                ..ConnectionLimits::default()
+            },
             http2_cleartext: server.http2_cleartext,
             metrics: ConnectionMetrics::new(self.registry)?,
-            tls: self.tls("api", server.tls.as_ref(), &metrics).await?,
+            tls: api_tls.await?,
             ..ListenerConfig::new(RequestValidation::Strict)
         };
+        let admin_tls = self.tls("admin", "admin.tls", admin.tls.as_ref(), &tls_metrics);
         let admin = ListenerConfig {
-            tls: self.tls("admin", admin.tls.as_ref(), &metrics).await?,
+            tls: admin_tls.await?,
             ..ListenerConfig::new(RequestValidation::Strict)
         };
         Ok((api, admin))
     }
 
-    /// Reads the files of a listener's TLS, and has them read again.
+    /// Reads the TLS files of a listener, and reloads them when they change.
     async fn tls(
-        &self,
+        self,
         listener: &'static str,
-        config: Option<&TlsConfig>,
+        table: &'static str,
+        files: Option<&TlsConfig>,
         metrics: &TlsMetrics,
     ) -> Result<Option<Arc<ListenerTls>>, AppStartError> {
-        let Some(config) = config else {
+        let Some(files) = files else {
             return Ok(None);
         };
-        let clock = Arc::clone(&self.deps.clock);
-        let (tls, watch) =
-            ListenerTls::load_watched(config.clone(), listener, metrics, self.reload, clock)
-                .await
-                .map_err(|source| AppStartError::Tls {
-                    table: if listener == "api" {
-                        "server.tls"
-                    } else {
-                        "admin.tls"
-                    },
-                    source: Box::new(source),
-                })?;
+        let loading =
+            ListenerTls::load_watched(files.clone(), listener, metrics, self.reload, self.clock());
+        let (tls, watch) = loading.await.map_err(|source| AppStartError::Tls {
+            table,
+            source: Box::new(source),
+        })?;
         self.shutdown
             .spawn(Arc::clone(&tls).reload_on_change(watch));
         Ok(Some(tls))
     }
-}
 
-/// How long probes that are under way may take at the end.
-const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-
-async fn bind(
-    key: &'static str,
-    configured: SocketAddr,
-    inherited: Option<std::net::TcpListener>,
-) -> Result<BoundListener<(), ()>, AppStartError> {
-    let refused = |address, reason| AppStartError::Bind {
-        key,
-        address,
-        reason,
-    };
-    let listening = async {
-        let listener = match inherited {
-            Some(socket) => {
-                socket.set_nonblocking(true)?;
-                TcpListener::from_std(socket)?
-            }
-            None => TcpListener::bind(configured).await?,
-        };
-        Ok((listener.local_addr()?, listener))
-    };
-    let (address, listener) = listening
-        .await
-        .map_err(|error| refused(configured, bind_failure_advice(&error)))?;
-    // What may be reached from where is judged by what is configured.
-    if is_loopback_address(configured) && !is_loopback_address(address) {
-        let reason = format!("the socket passed on is {address}, which others can reach; say so");
-        return Err(refused(configured, reason));
-    }
-    Ok(BoundListener {
-        listener,
-        address,
-        config: (),
-        service: (),
-    })
-}
-
-/// Why an address cannot be listened on, and what to do.
-pub fn bind_failure_advice(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another program listens there; stop it, or choose another port".to_owned()
-        }
-        io::ErrorKind::PermissionDenied => {
-            "that is not allowed; choose a port above 1023, or grant the right to bind it"
-                .to_owned()
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address; choose one that it has".to_owned()
-        }
-        _ => error.to_string(),
-    }
-}
-
-/// Refused credentials are checked again without traffic while there is nothing to answer with.
-fn recheck_while_empty(shutdown: &Shutdown, upstream: &Arc<PartnerCenter>, usage: &UsageService) {
-    let (upstream, usage) = (Arc::clone(upstream), usage.clone());
-    shutdown.spawn(async move {
-        let is_empty = || !usage.cache().has_data();
-        upstream.recheck_refused_token(is_empty).await;
-    });
-}
-
-/// We are ready when we can answer: with a token, or with what is held.
-fn readiness(
-    account: String,
-    shutdown: &Shutdown,
-    upstream: &Arc<PartnerCenter>,
-    usage: &UsageService,
-) -> Readiness {
-    let shutdown = shutdown.clone();
-    let upstream = Arc::clone(upstream);
-    let usage = usage.clone();
-    Readiness::for_account(account)
-        .gate("running", move || {
-            if shutdown.is_draining() {
-                ReadinessGate::waiting_for("its end: the process is draining")
-            } else {
-                ReadinessGate::open()
-            }
-        })
-        .gate("can-answer", move || {
-            let status = upstream.status();
-            let silent = status.empty_responses_advice.map(str::to_owned);
-            let ahead = status.refresh_problem.as_deref().map(str::to_owned);
-            let proof = status.mfa_advice.map(str::to_owned);
-            let lacking = match status.token {
-                TokenStatus::Usable => {
-                    return ReadinessGate::open().with_notes([ahead, proof, silent]);
-                }
-                TokenStatus::Waiting { detail: None } => "the first access token".to_owned(),
-                TokenStatus::Waiting {
-                    detail: Some(detail),
-                } => format!("an access token: {detail}"),
-                TokenStatus::Refused { action } => action.to_string(),
-            };
-            if usage.cache().has_data() {
-                ReadinessGate::open().with_notes([Some(lacking), silent])
-            } else {
-                ReadinessGate::waiting_for(lacking).with_notes([silent])
-            }
-        })
-}
-
-// === impl Bound ===
-
-impl BoundListener<(), ()> {
-    fn with_service<S>(self, edge: ListenerConfig, service: S) -> BoundListener<ListenerConfig, S> {
-        BoundListener {
-            listener: self.listener,
-            address: self.address,
-            config: edge,
-            service,
-        }
+    fn clock(self) -> SharedClock {
+        Arc::clone(&self.deps.clock)
     }
 }

@@ -5,6 +5,7 @@
 //! `watchdog` closes a connection whose `activity` takes too long; `drain` ends all connections.
 
 mod activity;
+mod bind;
 mod connection;
 mod drain;
 mod handler;
@@ -36,6 +37,7 @@ use self::{
     tls::ListenerTls,
 };
 pub use self::{
+    bind::{BindError, BoundSocket, bind_failure_advice},
     handler::{RequestHandler, router_handler},
     limits::ConnectionLimits,
     metrics::ConnectionMetrics,

@@ -22,7 +22,7 @@ use crate::{
 
 /// The credentials of the admin listener; clones share them.
 #[derive(Clone, Debug)]
-pub struct AdminAuth {
+pub(super) struct AdminAuth {
     inner: Arc<AdminAuthInner>,
 }
 
@@ -71,7 +71,7 @@ impl AdminAuth {
     /// # Errors
     ///
     /// Fails if the metric is registered already.
-    pub fn new(config: &AdminConfig, registry: &Registry) -> prometheus::Result<Self> {
+    pub(super) fn new(config: &AdminConfig, registry: &Registry) -> prometheus::Result<Self> {
         let failures = register_int_counter_vec_with_registry!(
             "usage_proxy_admin_authentication_failures_total",
             "Requests of the admin listener without a valid credential, by reason.",

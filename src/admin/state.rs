@@ -2,15 +2,10 @@
 
 use std::sync::Arc;
 
-use prometheus::IntCounter;
+use super::readiness::Readiness;
+use crate::{clock::SharedClock, observability::telemetry::MetricsRegistry, service::UsageService};
 
-use super::{access::AdminAuth, readiness::Readiness};
-use crate::{
-    allowed_hosts::AllowedHosts, clock::SharedClock, observability::telemetry::MetricsRegistry,
-    service::UsageService,
-};
-
-/// Everything that the admin listener serves; clones share it.
+/// The components that the admin listener shows; clones share them.
 #[derive(Clone, Debug)]
 pub struct AdminState {
     /// The service, with its cache.
@@ -21,10 +16,4 @@ pub struct AdminState {
     pub metrics: MetricsRegistry,
     /// The time, for ages.
     pub clock: SharedClock,
-    /// The accepted values of `Host`; `None` accepts all.
-    pub allowed_hosts: Option<AllowedHosts>,
-    /// Authenticates operators.
-    pub access: AdminAuth,
-    /// Counts panics of handlers.
-    pub panics: IntCounter,
 }

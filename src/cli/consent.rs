@@ -27,7 +27,6 @@ use super::{
     terminal::{environment_variable, sanitize},
 };
 use crate::{
-    app::bind_failure_advice,
     clock::SystemClock,
     config::{
         AuthConfig, Config, parse_duration,
@@ -36,7 +35,7 @@ use crate::{
     partner_center::probe::{
         ConsentFlow, ConsentResult, ProbeFailure, SignInError, SignInRequest, WITHOUT_PROOF,
     },
-    server::{ListenerConfig, RequestValidation, router_handler, serve},
+    server::{ListenerConfig, RequestValidation, bind_failure_advice, router_handler, serve},
     shutdown::Shutdown,
 };
 

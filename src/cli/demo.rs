@@ -16,6 +16,7 @@ use crate::{
     app::{App, AppDeps, AppStartError},
     config::{Config, ConfigSources, is_loopback_address},
     observability::telemetry,
+    server::BindError,
     simulator::{DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, Simulator, SimulatorOptions, customer_id},
 };
 
@@ -71,11 +72,11 @@ pub(super) async fn run(args: &DemoArgs) -> Result<(), CliError> {
 /// Names the flag where an address cannot be listened on: the demo has no keys of configuration.
 fn listen_error_with_flag(error: AppStartError) -> CliError {
     match error {
-        AppStartError::Bind {
+        AppStartError::Bind(BindError {
             key,
             address,
             reason,
-        } => {
+        }) => {
             let flag = match key {
                 "admin.listen" => "--admin-listen",
                 _ => "--listen",

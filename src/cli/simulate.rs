@@ -7,9 +7,9 @@ use super::{
     serve::{drain_on_signal, is_interactive},
 };
 use crate::{
-    app::bind_failure_advice,
     config::{LogConfig, RequestLog},
     observability::telemetry,
+    server::bind_failure_advice,
     shutdown::Shutdown,
     simulator::{DOCUMENTED_CUSTOMER, Faults, Simulator, SimulatorOptions},
 };

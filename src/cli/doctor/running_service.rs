@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::super::healthcheck::{self, connectable_address};
 use crate::{
-    admin::account_id,
+    admin::readiness::account_id,
     config::{AdminConfig, Config},
 };
 
