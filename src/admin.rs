@@ -22,8 +22,8 @@ use axum::{
 use prometheus::IntCounter;
 use serde::Serialize;
 
-pub use self::state::AdminState;
 use self::access::AdminAuth;
+pub use self::state::AdminState;
 use crate::{
     allowed_hosts::AllowedHosts,
     config::AdminConfig,

@@ -279,7 +279,14 @@ async fn serve_api(api: BoundService<Api>, shutdown: &Shutdown, drain_timeout: D
         response.map(|Ok(response)| response)
     };
     let stop = shutdown.draining();
-    let aborted = serve(api.socket.listener, api.config, handler, stop, drain_timeout).await;
+    let aborted = serve(
+        api.socket.listener,
+        api.config,
+        handler,
+        stop,
+        drain_timeout,
+    )
+    .await;
     if aborted > 0 {
         tracing::warn!(
             connections = aborted,
@@ -298,7 +305,9 @@ impl ComponentBuilder<'_> {
             registry: self.registry,
         };
         let config = self.config.tracing.as_ref();
-        config.map(|config| Tracer::start(config, &deps)).transpose()
+        config
+            .map(|config| Tracer::start(config, &deps))
+            .transpose()
     }
 
     async fn callers(self) -> Result<Option<CallersFile>, AppStartError> {

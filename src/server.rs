@@ -30,18 +30,18 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::{
-    connection::{ClientConnection, ConnectionAdmission, HttpProtocol},
-    drain::{DrainSignal, DrainSignals},
-    metrics::CloseReason,
-    tls::ListenerTls,
-};
 pub use self::{
     bind::{BindError, BoundSocket, bind_failure_advice},
     handler::{RequestHandler, router_handler},
     limits::ConnectionLimits,
     metrics::ConnectionMetrics,
     request_check::RequestValidation,
+};
+use self::{
+    connection::{ClientConnection, ConnectionAdmission, HttpProtocol},
+    drain::{DrainSignal, DrainSignals},
+    metrics::CloseReason,
+    tls::ListenerTls,
 };
 
 /// Settings of a listener.
