@@ -9,18 +9,31 @@ use std::{
 use super::{
     error::{ConfigError, Source},
     file,
-    key::{InputValue, VARIABLE_PREFIX},
+    key::{AnyConfigKey, InputValue, VARIABLE_PREFIX},
     keys,
+    sections::tracing,
     settings::RawSettings,
 };
 
-/// The sources of configuration: a flag wins over the environment, which wins over the file.
+/// OpenTelemetry's URL of a collector of spans, with its path; it wins over the general one.
+const OTEL_TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+
+/// OpenTelemetry's own variables, each with its key; a later one wins.
+const OTEL_VARIABLES: [(&str, &dyn AnyConfigKey); 4] = [
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", &tracing::otlp_endpoint),
+    (OTEL_TRACES_ENDPOINT, &tracing::otlp_endpoint),
+    ("OTEL_SERVICE_NAME", &tracing::service_name),
+    ("OTEL_TRACES_SAMPLER_ARG", &tracing::sample_ratio),
+];
+
+/// The sources of configuration: a flag wins over the environment, which wins over the file, which
+/// wins over OpenTelemetry's variables.
 #[derive(Clone, Default)]
 pub struct ConfigSources {
     /// A TOML file.
     pub file: Option<PathBuf>,
-    /// Environment variables. Names that begin with `USAGE_PROXY__` are read, a key with single
-    /// underscores is an error, and others are ignored.
+    /// Environment variables. Names that begin with `USAGE_PROXY__` and some of OpenTelemetry's are
+    /// read, a key with single underscores is an error, and others are ignored.
     pub environment: Vec<(OsString, OsString)>,
     /// Keys that are set on the command line.
     pub flags: Vec<ConfigFlag>,
@@ -40,7 +53,10 @@ pub struct ConfigFlag {
 impl ConfigSources {
     /// Returns the environment of this process, without file or flags.
     pub fn from_process() -> Self {
-        let ours = |name: &OsStr| name.to_string_lossy().starts_with("USAGE_PROXY_");
+        let ours = |name: &OsStr| {
+            name.to_string_lossy().starts_with("USAGE_PROXY_")
+                || OTEL_VARIABLES.iter().any(|(otel, _)| name == *otel)
+        };
         Self {
             environment: std::env::vars_os().filter(|(name, _)| ours(name)).collect(),
             ..Self::default()
@@ -82,6 +98,14 @@ impl ConfigSources {
     pub(super) fn collect(self, errors: &mut Vec<ConfigError>) -> RawSettings {
         let mut settings = RawSettings::default();
         settings.has_file = self.file.is_some();
+        for (name, key) in OTEL_VARIABLES {
+            let mut variables = self.environment.iter();
+            let found = variables.find(|(found, value)| found == name && !value.is_empty());
+            if let Some((_, value)) = found {
+                let value = otel_value(name, variable_value(value.clone()));
+                settings.insert(key, &value, Source::Variable(name.to_owned()), errors);
+            }
+        }
         match self.file.as_deref().map(file::read) {
             None => {}
             Some(Ok(entries)) => {
@@ -138,6 +162,19 @@ fn read_variable(
             settings.insert(key, &variable_value(value), Source::Variable(name), errors);
         }
         _ => errors.push(keys::unknown_key(Source::Variable(name), &path)),
+    }
+}
+
+/// Returns the base URL for the URL of a collector.
+fn otel_value(name: &str, value: InputValue) -> InputValue {
+    match value {
+        InputValue::Text(url) if name == OTEL_TRACES_ENDPOINT => {
+            match url.strip_suffix("/v1/traces") {
+                Some(base) => InputValue::Text(base.to_owned()),
+                None => InputValue::Other("a URL that does not end in `/v1/traces`"),
+            }
+        }
+        value => value,
     }
 }
 

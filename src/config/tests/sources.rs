@@ -20,6 +20,72 @@ fn flags_override_environment_override_file_override_defaults() {
 }
 
 #[test]
+fn otel_variables_are_the_lowest_layer() {
+    let environment = minimal()
+        .with_variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+        .with_variable("OTEL_SERVICE_NAME", "usage")
+        .with_variable("OTEL_TRACES_SAMPLER_ARG", "0.25")
+        .with_variable("OTEL_EXPORTER_OTLP_HEADERS", "authorization=s3cr3t");
+    let file = TomlFile::new("[tracing]\nservice_name = \"ours\"\n");
+
+    let config = Config::load(environment.clone().with_file(file.0.path())).unwrap();
+
+    let tracing = config.tracing.as_ref().unwrap();
+    assert_eq!(
+        tracing.traces_url().as_str(),
+        "http://collector:4318/v1/traces"
+    );
+    assert_eq!(tracing.headers_file, None);
+    let effective = config.effective();
+    for line in [
+        "otlp_endpoint = \"http://collector:4318\" # environment variable \
+         OTEL_EXPORTER_OTLP_ENDPOINT",
+        "sample_ratio = 0.25 # environment variable OTEL_TRACES_SAMPLER_ARG",
+        &format!("service_name = \"ours\" # {}:2:16", file.0.path().display()),
+    ] {
+        assert!(
+            effective.lines().any(|found| found == line),
+            "{line}\n{effective}"
+        );
+    }
+    // The variable for spans wins over the general one, and has the whole URL.
+    for (traces, expected) in [
+        (
+            "https://spans.example/base/v1/traces",
+            "https://spans.example/base/v1/traces",
+        ),
+        ("", "http://collector:4318/v1/traces"),
+    ] {
+        let sources = environment.clone();
+        let sources = sources.with_variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", traces);
+        let tracing = Config::load(sources).unwrap().tracing.unwrap();
+        assert_eq!(tracing.traces_url().as_str(), expected);
+    }
+}
+
+#[test]
+fn a_bad_otel_variable_is_an_error() {
+    for (name, value, reason) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector", "is not a URL"),
+        (
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "http://c:4318",
+            "does not end in `/v1/traces`",
+        ),
+        ("OTEL_TRACES_SAMPLER_ARG", "2", "is out of range"),
+    ] {
+        let errors = Config::load(minimal().with_variable(name, value)).unwrap_err();
+
+        let errors = errors.to_string();
+        let place = format!("environment variable {name}: tracing.");
+        assert!(
+            errors.starts_with(&place) && errors.contains(reason),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
 fn every_key_can_be_given_in_the_environment() {
     for key in keys::all() {
         let variable = key.variable();
@@ -66,18 +132,6 @@ fn a_key_with_single_underscores_is_an_error_that_names_the_right_variable() {
     let errors = errors.unwrap_err().to_string();
     assert!(
         errors.contains("expected USAGE_PROXY__CACHE__FRESH_FOR"),
-        "{errors}"
-    );
-}
-
-#[test]
-fn a_missing_key_says_how_to_name_a_configuration_file() {
-    let errors = Config::load(ConfigSources::default())
-        .unwrap_err()
-        .to_string();
-
-    assert!(
-        errors.contains("in a file that `--config FILE` names, or as USAGE_PROXY__"),
         "{errors}"
     );
 }
