@@ -1,7 +1,8 @@
 //! The command line: its parser, which command a line names, and how commands print.
 //!
-//! Each command has a file of its own beneath. What `--help` says after the options is written in
-//! paragraphs that `man` makes sections of, so that help and manual say the same.
+//! Each command has a file of its own. The help after the options has paragraphs of one line, which
+//! are wrapped to the width of the terminal, and lists with a heading, which are not; `man` prints
+//! the same.
 
 mod advice;
 mod check_config;
@@ -54,30 +55,30 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  usage-proxy demo                                    try it, with nothing to configure
-  usage-proxy check-config --config usage-proxy.toml  is the configuration right, and what is in effect?
+  usage-proxy demo                                    try it, without any configuration
+  usage-proxy check-config --config usage-proxy.toml  check the configuration
   usage-proxy consent --config usage-proxy.toml       sign in once, for the refresh token
-  usage-proxy doctor --config usage-proxy.toml        what keeps it from working, and what to do
+  usage-proxy doctor --config usage-proxy.toml        find out why it does not work
   usage-proxy serve --config usage-proxy.toml         serve
   usage-proxy get 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04
-                                                      a customer's usage, from a running proxy
-  usage-proxy hash-key                                a key for a caller, and its hash
-  usage-proxy openapi > openapi.json                  what to generate a client from
+                                                      print a customer's usage
+  usage-proxy hash-key                                make a key for a caller, and its hash
+  usage-proxy openapi > openapi.json                  describe the API, for client generators
 
 Environment:
   USAGE_PROXY__TABLE__KEY  any key of the configuration: USAGE_PROXY__CACHE__FRESH_FOR=5m
-  NO_COLOR                 where it is not empty: no colours
+  NO_COLOR                 if not empty: no colours
 
 Files:
-  /etc/usage-proxy/usage-proxy.toml  where packages put the configuration; --config names it
+  /etc/usage-proxy/usage-proxy.toml  the configuration of packages; --config names it
 
 Exit codes:
-  0    done
+  0    success
   1    failure
   2    wrong use or configuration
-  130  ended by Ctrl-C where something was waited for
-  141  nobody reads what it prints any more, as where `| head` has had enough
-  143  ended by a second SIGTERM where something was waited for";
+  130  ended by Ctrl-C during a wait
+  141  the reader of the output has closed it, such as `| head`
+  143  ended by a second SIGTERM during a wait";
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
@@ -157,12 +158,6 @@ pub async fn run(cli: Cli, inherited: Result<InheritedSockets, SocketActivationE
     }
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
-    text.split_once('=')
-        .map(|(key, value)| (key.trim().to_owned(), value.to_owned()))
-        .ok_or_else(|| "expected KEY=VALUE".to_owned())
-}
-
 /// To standard output.
 fn print_line(line: impl fmt::Display) -> Result<(), CliError> {
     writeln!(std::io::stdout().lock(), "{line}").map_err(CliError::from_print_error)
@@ -239,4 +234,27 @@ impl From<AppStartError> for CliError {
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8080".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_help_wraps_only_prose() {
+        let mut main = Cli::command();
+        main.build();
+        for command in std::iter::once(&main).chain(main.get_subcommands()) {
+            let help = command.get_after_help().map(ToString::to_string);
+            for paragraph in help.unwrap_or_default().split("\n\n") {
+                let mut lines = paragraph.lines();
+                let is_list = lines.next().is_some_and(|line| line.ends_with(':'))
+                    && lines.all(|line| line.starts_with("  ") && line.chars().count() <= 100);
+
+                assert!(is_list || paragraph.lines().count() <= 1, "{paragraph}");
+            }
+        }
+    }
 }

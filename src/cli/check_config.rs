@@ -18,9 +18,9 @@ Examples:
   usage-proxy check-config --config usage-proxy.toml
   usage-proxy check-config --config usage-proxy.toml --set cache.fresh_for=5m
 
-Every fault is told at once. What is in effect goes to standard output, each key with where it was
-stated; warnings go to standard error. It can be run where the secrets are not: a client secret that
-systemd hands to the service (LoadCredential) is warned of as missing, and found by the service.
+It reports all mistakes at once. The configuration in effect goes to standard output, each key with \
+its source; warnings go to standard error. It works without the secrets: a client secret that \
+systemd gives to the service (LoadCredential) is only warned of.
 
 Environment:
   USAGE_PROXY__TABLE__KEY  any key of the configuration: USAGE_PROXY__CACHE__FRESH_FOR=5m";

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{key_value, shell};
+use super::shell;
 use crate::{
-    config::{AuthConfig, Config, ConfigSources, TlsConfig, secret},
+    config::{AuthConfig, Config, ConfigFlag, ConfigSources, TlsConfig, secret},
     observability::traces,
 };
 
@@ -23,8 +23,8 @@ pub(super) struct ConfigArgs {
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<String>,
     /// Any other key, such as cache.fresh_for=5m; may be given several times.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
-    set: Vec<(String, String)>,
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 /// The key of the one secret that a command writes.
@@ -129,8 +129,16 @@ impl ConfigArgs {
                 sources = sources.with_flag(flag, key, value);
             }
         }
-        for (key, value) in &self.set {
-            sources = sources.with_flag(format!("--set {key}"), key, value);
+        for set in &self.set {
+            let (key, value) = match set.split_once('=') {
+                Some((key, value)) => (key.trim(), Some(value.to_owned())),
+                None => (set.trim(), None),
+            };
+            sources.flags.push(ConfigFlag {
+                flag: format!("--set {key}"),
+                key: key.to_owned(),
+                value,
+            });
         }
         sources
     }

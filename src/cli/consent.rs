@@ -45,23 +45,23 @@ Examples:
   usage-proxy consent --config usage-proxy.toml --force --no-browser
   usage-proxy consent --config usage-proxy.toml \\
     --set upstream.auth.refresh_token_file=./refresh_token
-  ssh -L 8400:127.0.0.1:8400 HOST      where the browser is on another machine than usage-proxy
+  ssh -L 8400:127.0.0.1:8400 HOST      if the browser is on another machine
 
-A person who may read the partner's customers signs in with multi-factor authentication, once. The
-application's registration in the Entra admin center must name http://localhost:8400 (with another
---port, that one) as a redirect URI of the platform Web. The command listens there on 127.0.0.1
-until the browser comes back, redeems the code, checks multi-factor proof, and writes the refresh
-token to upstream.auth.refresh_token_file. A service that is running takes it over within seconds.
+A user who may read the partner's customers signs in with multi-factor authentication, once. The \
+application's registration in the Entra admin center must have http://localhost:8400 (or the port \
+of --port) as a redirect URI of the platform Web. The command waits there for the browser, redeems \
+the code, checks the multi-factor proof, and writes the refresh token to \
+upstream.auth.refresh_token_file. A running service uses the new token within seconds.
 
-Run it as the user that the service runs as, who must be able to read the file and to replace it; or
-write it elsewhere, as the third example does, and install it as deploy/ says.
+Run it as the user of the service, who must be able to read the file and to replace it; or write \
+the token to another file, as the third example does, and install it as described in deploy/.
 
 Environment:
   USAGE_PROXY__TABLE__KEY  any key of the configuration, as for serve
-  BROWSER                  the browser to open, where xdg-open heeds it
+  BROWSER                  the browser to open, if xdg-open supports it
 
 Files:
-  upstream.auth.refresh_token_file  written with mode 0600, as a whole or not at all
+  upstream.auth.refresh_token_file  replaced as a whole, with mode 0600
 
 Exit codes:
   0    the refresh token is in its file

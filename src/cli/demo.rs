@@ -23,10 +23,11 @@ use crate::{
 pub(super) const EXAMPLES: &str = "\
 Examples:
   usage-proxy demo
-  usage-proxy demo --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0    (on free ports)
+  usage-proxy demo --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0    on free ports
 
-It prints what to try, in a pipe too, where a line of JSON on standard error says where it listens.
-Nothing of the environment's or of any file's configuration is looked at.";
+It prints what to try. In a pipe, a line of JSON on standard error has the addresses. It reads no \
+configuration. Its data is made up, so --listen may be an address that others can reach, which a \
+container needs.";
 
 /// Addresses of the demo.
 #[derive(Debug, Args)]

@@ -40,21 +40,21 @@ Examples:
     usage-proxy doctor --config /etc/usage-proxy/usage-proxy.toml \\
     --set 'upstream.auth.client_secret_file=${CREDENTIALS_DIRECTORY}/client_secret'
 
-Run it as the user that the service runs as: what that user may not read, the service cannot use. The
-last example does, with the client secret where the unit of deploy/systemd and of the Debian package
-has it.
+Run it as the user of the service: a file that this user cannot read is of no use to the service. \
+The last example does so, with the client secret at the place of the unit of deploy/systemd and of \
+the Debian package.
 
-A refresh token that is redeemed is replaced: as the service does, doctor writes its successor to
-upstream.auth.refresh_token_file before anything else. It redeems none while a usage-proxy of this
-account runs on this machine (its admin listener answers), and asks that one how it is instead; nor
-while something else listens there, since nobody can say then that no such usage-proxy runs; nor where
-the successor could not be written so that the service can read it. --redeem says otherwise.
+A refresh token that is redeemed is replaced: like the service, doctor first writes the new one to \
+upstream.auth.refresh_token_file. It does not redeem the token if a usage-proxy of this account \
+runs on this machine (its admin listener answers), but asks that one for its state; nor if another \
+program listens there, because a usage-proxy may then run elsewhere; nor if the new token cannot \
+be written so that the service can read it. --redeem changes this.
 
-What was not looked at is counted, and --json then says \"right\": null.
+Checks that were skipped are counted, and --json then prints \"right\": null.
 
 Environment:
   USAGE_PROXY__TABLE__KEY  any key of the configuration, as for serve
-  NO_COLOR                 where it is not empty: no colours
+  NO_COLOR                 if not empty: no colours
 
 Exit codes:
   0    nothing wrong was found

@@ -30,29 +30,29 @@ use crate::{
 pub(super) const EXAMPLES: &str = "\
 Examples:
   usage-proxy get 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04
-  usage-proxy get contoso                                the customer of that name, or part of it
+  usage-proxy get contoso                                the customer with this in its name
   usage-proxy get contoso --date 2017-03-09
   usage-proxy get contoso --format csv > usage.csv
   usage-proxy get contoso --url https://usage.example.com --key-file ~/.config/usage-proxy/key
 
-A key is read from a file, since whoever is on this machine may see command lines. Over https the
-proxy's certificate must be one that this machine trusts, or of a CA in --ca-file.
+The key is read from a file, because other users of this machine can see command lines. With https, \
+the proxy's certificate must be one that this machine trusts, or of a CA in --ca-file.
 
 Environment:
-  USAGE_PROXY_URL       in place of --url
-  USAGE_PROXY_KEY_FILE  in place of --key-file
-  USAGE_PROXY_CA_FILE   in place of --ca-file
-  NO_COLOR              where it is not empty: no colours
+  USAGE_PROXY_URL       instead of --url
+  USAGE_PROXY_KEY_FILE  instead of --key-file
+  USAGE_PROXY_CA_FILE   instead of --ca-file
+  NO_COLOR              if not empty: no colours
   LC_ALL, LC_CTYPE, LANG
-                        where none speaks of UTF-8, bars are drawn in ASCII
+                        if none names UTF-8, bars are drawn in ASCII
 
 Files:
-  FILE of --key-file    the key, and nothing else; for its owner alone
+  FILE of --key-file    the key, and nothing else; only for its owner
 
 Exit codes:
   0  printed
-  1  the proxy could not be asked, or has no answer; what it says goes to standard error
-  2  wrong use: no date, no URL, no such file, or a name that fits several customers";
+  1  the proxy cannot be reached, or has no data; its message goes to standard error
+  2  wrong use: a bad date or URL, no such file, or a name of several customers";
 
 /// What to ask, and how to print it.
 #[derive(Debug, Args)]

@@ -11,10 +11,10 @@ use crate::access_key::{self, KeyHash};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   usage-proxy hash-key                      a new random key, and its hash
-  usage-proxy hash-key --stdin < api_key    the hash of a key that exists already
+  usage-proxy hash-key --stdin < api_key    the hash of an existing key
 
-The key goes to whoever calls, and the hash into configuration: key_sha256 of a caller in the file
-that callers.file names, or admin.key_sha256.";
+Give the key to the caller, and put the hash into the configuration: key_sha256 of a caller in the \
+file of callers.file, or admin.key_sha256.";
 
 /// Longer than any key that fits a request's headers.
 const LONGEST: u64 = 8 * 1024;

@@ -19,18 +19,19 @@ use crate::{
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  usage-proxy healthcheck --config usage-proxy.toml           does it live? (/healthz)
-  usage-proxy healthcheck --config usage-proxy.toml --ready   can it answer? (/readyz)
+  usage-proxy healthcheck --config usage-proxy.toml           is it alive? (/healthz)
+  usage-proxy healthcheck --config usage-proxy.toml --ready   is it ready? (/readyz)
   usage-proxy healthcheck --config usage-proxy.toml --ready --wait 30s
-                                                              will it, just after its start?
-  usage-proxy healthcheck --admin-listen 127.0.0.1:9090       with nothing else to go by
+                                                              waits until it is, after a start
+  usage-proxy healthcheck --admin-listen 127.0.0.1:9090       without a configuration
 
-Of the configuration only admin.* is looked at, from the sources that `serve` has, and no key is
-needed. Where sockets were passed on in place of admin.listen, name theirs by --admin-listen.
+It reads only admin.* of the configuration, from the same sources as `serve`, and needs no key. If \
+the service has the sockets of a service manager instead of admin.listen, give their address with \
+--admin-listen.
 
 Exit codes:
   0  healthy
-  1  not healthy, or nobody can say: one line on standard error says why
+  1  not healthy or unknown: a line on standard error says why
   2  wrong use";
 
 /// From connecting to the last byte. The answer costs microseconds, so this is all waiting.

@@ -7,8 +7,8 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   usage-proxy openapi > openapi.json
 
-It is what /openapi.json serves where everybody may call; where callers are told apart, a running
-service says so in its own.";
+It prints what /openapi.json serves if everybody may call. A service that identifies its callers \
+describes that in its own.";
 
 pub(super) fn run() -> Result<(), CliError> {
     print_line(api::openapi_document().map_err(CliError::other)?)

@@ -25,19 +25,21 @@ Examples:
   USAGE_PROXY__CACHE__FRESH_FOR=5m usage-proxy serve --config usage-proxy.toml
   usage-proxy serve --config usage-proxy.toml --set log.filter=debug
 
-Flags beat the environment, which beats the file, which beats the defaults. SIGTERM and SIGINT end
-it once what is under way is answered, a second one at once; SIGHUP has callers and certificates read
-again.
+A flag wins over the environment, which wins over the file, which wins over the default. SIGTERM \
+and SIGINT end it after the requests under way are answered, a second one ends it at once. SIGHUP \
+reads the callers and certificates again.
 
 Environment:
   USAGE_PROXY__TABLE__KEY   any key of the configuration: USAGE_PROXY__CACHE__FRESH_FOR=5m
+  OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER_ARG
+                            used if no key of tracing.* is set
   LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES
-                            listening sockets that a system manager passes on (sd_listen_fds)
+                            listening sockets of a service manager (sd_listen_fds)
 
 Files:
   FILE of --config          the configuration
-  upstream.auth.*_file      secrets; the refresh token's file is rewritten as the token rotates
-  callers.file              who may call";
+  upstream.auth.*_file      secrets; the file of the refresh token is rewritten as it rotates
+  callers.file              the callers";
 
 pub(super) async fn run(
     args: &ConfigArgs,

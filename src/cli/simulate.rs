@@ -1,3 +1,5 @@
+//! `usage-proxy simulate`: the stand-in for Partner Center alone.
+
 use std::net::SocketAddr;
 
 use clap::Args;
@@ -17,36 +19,36 @@ use crate::{
 pub(super) const EXAMPLES: &str = "\
 Examples:
   usage-proxy simulate --customers 5000 --seed 7
-  usage-proxy simulate --fault latency=300             (milliseconds)
+  usage-proxy simulate --fault latency=300             milliseconds
   usage-proxy simulate --fault calls_per_minute=60
   curl -X PATCH http://127.0.0.1:7070/_simulator/faults -d '{\"status\": 503, \"retry_after\": 7}'
   curl http://127.0.0.1:7070/_simulator
 
-It prints what to configure, in a pipe too, where a line of JSON on standard error says where it
-listens. A fault is given as --fault KEY=VALUE, or while it runs by PATCH.
+It prints the configuration to use. In a pipe, a line of JSON on standard error has the address. \
+Set a fault with --fault KEY=VALUE, or with PATCH while it runs.
 
 Faults:
-  api                    all, insights, commercial, customers, deployment, partner_usage or
-                         partner_deployment: whom the others befall
-  times                  how many calls; without it, all
+  api                    the calls that the others affect: all, insights, commercial, customers,
+                         deployment, partner_usage or partner_deployment
+  times                  number of calls; without it, all
   latency                milliseconds before the answer
   status, code, description, retry_after
-                         answer so; retry_after is seconds, or an HTTP date
-  calls_per_minute       throttle beyond
+                         the answer; retry_after is seconds, or an HTTP date
+  calls_per_minute       more calls are throttled
   mfa_required           401 with code 900421
-  mfa_missing            isMfaCompliant: false to who asks by ValidateMfa
+  mfa_missing            isMfaCompliant: false for calls with ValidateMfa
   body                   truncated, html, empty, garbage, gzip_bomb, oversized, foreign_customer,
                          missing_fields, negative_counts, huge_counts or wrong_total
   body_bytes             size of oversized and gzip_bomb
   close_mid_body, bom    true or false
-  next_link              where the commercial call says it goes on
+  next_link              the link to the next page of the commercial call
   token_status, token_error, token_times
-                         the token endpoint's own, such as token_error=invalid_grant
-  sign_in_error          what a sign-in ends with, such as access_denied
-  strict_rotation        refuse a refresh token that was redeemed before
-  graceful_rotation      refuse it once anything is used that came for it";
+                         the answer of the token endpoint, such as token_error=invalid_grant
+  sign_in_error          the result of a sign-in, such as access_denied
+  strict_rotation        rejects a refresh token that was redeemed before
+  graceful_rotation      rejects it once a token that replaced it is used";
 
-/// What kind of Partner Center to be.
+/// Options of the simulator.
 #[derive(Debug, Args)]
 pub(super) struct SimulateArgs {
     /// Where to listen.
@@ -63,7 +65,7 @@ pub(super) struct SimulateArgs {
     #[arg(long)]
     allow_app_only: bool,
     /// A fault to begin with, such as latency=300 or status=503; may be given several times.
-    #[arg(long = "fault", value_name = "KEY=VALUE", value_parser = super::key_value)]
+    #[arg(long = "fault", value_name = "KEY=VALUE", value_parser = key_value)]
     faults: Vec<(String, String)>,
 }
 
@@ -72,7 +74,7 @@ pub(super) async fn run(args: SimulateArgs) -> Result<(), CliError> {
     for (key, value) in &args.faults {
         faults
             .set(key, value)
-            .map_err(|error| CliError::usage(format!("--fault {key}: {error}")))?;
+            .map_err(|_| CliError::usage(fault_error(key, value)))?;
     }
     let log = LogConfig {
         format: None,
@@ -108,6 +110,28 @@ pub(super) async fn run(args: SimulateArgs) -> Result<(), CliError> {
     Ok(())
 }
 
+fn key_value(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.trim().to_owned(), value.to_owned()))
+        .ok_or_else(|| "expected KEY=VALUE".to_owned())
+}
+
+fn fault_error(key: &str, value: &str) -> String {
+    const HELP: &str = "`usage-proxy simulate --help` lists the faults and their values";
+    let faults = serde_json::to_value(Faults::default()).unwrap_or_default();
+    let names = faults
+        .as_object()
+        .into_iter()
+        .flat_map(|names| names.keys());
+    if names.clone().any(|name| name == key) {
+        return format!("--fault {key}: {value:?} is not one of its values; {HELP}");
+    }
+    match names.min_by_key(|name| strsim::damerau_levenshtein(name, key)) {
+        Some(nearest) => format!("--fault {key}: unknown fault; the nearest is {nearest}; {HELP}"),
+        None => format!("--fault {key}: unknown fault; {HELP}"),
+    }
+}
+
 fn startup_message(address: SocketAddr) -> String {
     format!(
         "A stand-in for Partner Center. To have usage-proxy ask it:
@@ -123,23 +147,45 @@ Ctrl-C ends it.
 
 #[cfg(test)]
 mod tests {
+    use strum::VariantNames as _;
+
     use super::*;
+    use crate::simulator::FaultScope;
 
     #[test]
     fn the_help_names_every_call_that_a_fault_can_affect() {
-        let (_, faults) = EXAMPLES.split_once("  api ").unwrap();
-        let (told, _) = faults.split_once(": whom").unwrap();
+        let (_, calls) = EXAMPLES.split_once("the others affect: ").unwrap();
+        let (calls, _) = calls.split_once("  times").unwrap();
 
-        let refused = Faults::default().set("api", "nobody").unwrap_err();
-
-        // serde's own list of the enum's names.
-        let refused = refused.to_string();
-        let names: Vec<_> = refused.split('`').skip(3).step_by(2).collect();
-        assert!(names.len() > 1, "{refused}");
-        let told: Vec<_> = told
+        let named: Vec<_> = calls
             .split([',', ' ', '\n'])
             .filter(|word| !["", "or"].contains(word))
             .collect();
-        assert_eq!(told, names);
+
+        assert_eq!(named, FaultScope::VARIANTS);
+    }
+
+    #[test]
+    fn a_bad_fault_is_reported_in_plain_words() {
+        for (key, value, expected) in [
+            (
+                "latncy",
+                "3",
+                "--fault latncy: unknown fault; the nearest is latency; ",
+            ),
+            (
+                "latency",
+                "abc",
+                "--fault latency: \"abc\" is not one of its values; ",
+            ),
+            (
+                "api",
+                "nobody",
+                "--fault api: \"nobody\" is not one of its values; ",
+            ),
+        ] {
+            assert!(Faults::default().set(key, value).is_err());
+            assert!(fault_error(key, value).starts_with(expected), "{key}");
+        }
     }
 }

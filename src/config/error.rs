@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf};
 
 use super::{
-    key::{AnyConfigKey, InputValue},
+    key::{AnyConfigKey, InputValue, KeyPresence},
     value_type::UnquotedType,
 };
 
@@ -82,15 +82,18 @@ impl ConfigError {
     /// A key that must be set; `because` says why. Without a file, the user may not know that there
     /// can be one.
     pub(super) fn missing_key(key: &dyn AnyConfigKey, because: &str, has_file: bool) -> Self {
-        let file = if has_file {
-            "in the file"
-        } else {
-            "in a file that `--config FILE` names,"
+        let (file, hint) = match (has_file, key.presence()) {
+            (true, _) => ("in the file", ""),
+            (false, KeyPresence::Required) => (
+                "in a file that `--config FILE` names, such as one of config/examples,",
+                "; `usage-proxy demo` runs without a configuration",
+            ),
+            (false, _) => ("in a file that `--config FILE` names,", ""),
         };
         Self {
             source: None,
             problem: format!(
-                "{}: missing{because}; expected {}, {file} or as {}",
+                "{}: missing{because}; expected {}, {file} or as {}{hint}",
                 key.name(),
                 key.expected(),
                 key.variable(),

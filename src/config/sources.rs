@@ -46,8 +46,8 @@ pub struct ConfigFlag {
     pub flag: String,
     /// The key, such as `server.listen`.
     pub key: String,
-    /// The value, as text.
-    pub value: String,
+    /// The value, as text; `None` is an error that the key reports.
+    pub value: Option<String>,
 }
 
 impl ConfigSources {
@@ -88,7 +88,7 @@ impl ConfigSources {
         self.flags.push(ConfigFlag {
             flag: flag.into(),
             key: key.into(),
-            value: value.into(),
+            value: Some(value.into()),
         });
         self
     }
@@ -129,7 +129,11 @@ impl ConfigSources {
         for flag in self.flags {
             let source = Source::Flag(flag.flag);
             match keys::find(&flag.key) {
-                Some(key) => settings.insert(key, &InputValue::Text(flag.value), source, errors),
+                Some(key) => {
+                    let missing = InputValue::Other("without a value, which goes after a `=`");
+                    let value = flag.value.map_or(missing, InputValue::Text);
+                    settings.insert(key, &value, source, errors);
+                }
                 None => errors.push(keys::unknown_key(source, &flag.key)),
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
+use strum::VariantNames;
 
 use super::record::SimulatedApi;
 
@@ -71,8 +72,9 @@ pub struct Faults {
 }
 
 /// The API calls that faults affect.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, VariantNames)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum FaultScope {
     /// Every API call.
     #[default]

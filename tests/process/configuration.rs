@@ -22,7 +22,6 @@ fn wrong_use_is_told_with_the_right_one() {
         ("no command", &[][..]),
         ("an unknown command", &["sevre"]),
         ("an unknown flag", &["serve", "--port"]),
-        ("no key and value", &["serve", "--set", "log.filter"]),
         ("no address", &["demo", "--listen", "here"]),
         (
             "an unknown fault",
@@ -45,9 +44,12 @@ fn every_fault_of_a_configuration_is_told_at_once() {
     );
     for command in ["serve", "check-config"] {
         let mut command = account.command(usage_proxy(), command);
-        command
-            .env("USAGE_PROXY__UPSTREAM__RETRIES", "many")
-            .args(["--set", "log.requests=some"]);
+        command.env("USAGE_PROXY__UPSTREAM__RETRIES", "many").args([
+            "--set",
+            "log.requests=some",
+            "--set",
+            "log.filter",
+        ]);
 
         let output = command.output().unwrap();
 
@@ -83,6 +85,14 @@ fn every_fault_of_a_configuration_is_told_at_once() {
                 &[
                     "flag --set log.requests: ",
                     "log.requests = \"some\"",
+                    "expected ",
+                ],
+            ),
+            (
+                "a flag without a value",
+                &[
+                    "flag --set log.filter: ",
+                    "log.filter: is without a value",
                     "expected ",
                 ],
             ),

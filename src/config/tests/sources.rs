@@ -137,6 +137,20 @@ fn a_key_with_single_underscores_is_an_error_that_names_the_right_variable() {
 }
 
 #[test]
+fn a_start_without_a_configuration_says_where_to_begin() {
+    let errors = Config::load(ConfigSources::default())
+        .unwrap_err()
+        .to_string();
+
+    for part in [
+        "in a file that `--config FILE` names, such as one of config/examples, or as USAGE_PROXY__",
+        "`usage-proxy demo` runs without",
+    ] {
+        assert!(errors.contains(part), "{errors}");
+    }
+}
+
+#[test]
 fn all_errors_of_all_sources_are_reported_at_once_in_order() {
     let file = TomlFile::new(
         "[cache]\nfresh_for = 15\nfresh_fro = \"30s\"\n[server]\nlisten = \"localhost\"\n",
