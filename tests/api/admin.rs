@@ -1,28 +1,19 @@
 //! The admin listener: the cache, wrong parameters, and its separation from the API.
 
-use std::time::Duration;
-
-use http::Method;
-use serde_json::{Value, json};
-use uuid::Uuid;
-
-use crate::support::{TestApp, customer};
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::support::prelude::*;
 
 #[tokio::test]
 async fn neither_listener_has_the_paths_of_the_other() {
     let app = TestApp::start().await;
-    let usage = format!("/v1/customers/{}/usage", customer(0));
-    let native = format!("/v1/customers/{}/analytics/licenses/usage", customer(0));
+    let usage = usage_path(customer(0));
+    let native = native_path(customer(0));
 
     for path in ["/metrics", "/healthz", "/readyz", "/cache"] {
         app.get(path).await.problem(404, "not-found");
         assert_eq!(app.admin_get(path).await.status, 200, "{path}");
     }
-    app.call(Method::POST, "/cache/purge", &[])
-        .await
-        .problem(404, "not-found");
+    let purge = app.call(Method::POST, "/cache/purge", &[]).await;
+    purge.problem(404, "not-found");
     for path in [&usage, &native] {
         app.admin_get(path).await.problem(404, "not-found");
         assert_eq!(app.get(path).await.status, 200, "{path}");
@@ -37,11 +28,7 @@ async fn the_overview_of_the_cache_is_shown() {
     for index in [0, 1, 0, 0] {
         app.usage(customer(index)).await;
     }
-    app.get(&format!(
-        "/v1/customers/{}/usage?processedDate=2026-11-10",
-        customer(0)
-    ))
-    .await;
+    app.dated(customer(0), "2026-11-10").await;
     let held = app.admin_get("/cache").await.json();
 
     assert_eq!(
@@ -67,11 +54,7 @@ async fn entries_of_a_customer_are_shown_with_age_and_next_refresh() {
     let app = TestApp::start().await;
     let path = format!("/cache?customer={}", customer(0));
     app.usage(customer(0)).await;
-    app.get(&format!(
-        "/v1/customers/{}/usage?processedDate=2026-11-10",
-        customer(0)
-    ))
-    .await;
+    app.dated(customer(0), "2026-11-10").await;
     app.usage(customer(1)).await;
 
     for (after, freshness, refresh_in) in [
@@ -87,16 +70,29 @@ async fn entries_of_a_customer_are_shown_with_age_and_next_refresh() {
         let [newest, past] = held["holdings"].as_array().unwrap().as_slice() else {
             panic!("two dates are held: {held}");
         };
-        assert_eq!(newest["processedDate"], "2026-11-19");
-        assert_eq!(newest["source"], "insights");
-        assert_eq!(newest["newest"], true);
-        assert_eq!(newest["freshness"], freshness, "{after:?} on");
-        assert_eq!(newest["refreshInSeconds"], refresh_in, "{after:?} on");
-        assert_eq!(past["processedDate"], "2026-11-10");
-        assert_eq!(past["source"], "commercial");
-        assert_eq!(past["newest"], false);
-        assert_eq!(past["freshness"], "fresh", "{after:?} on");
-        assert_eq!(past["refreshInSeconds"], Value::Null, "{after:?} on");
+        for (entry, fields) in [
+            (
+                newest,
+                json!(["2026-11-19", "insights", true, freshness, refresh_in]),
+            ),
+            (
+                past,
+                json!(["2026-11-10", "commercial", false, "fresh", null]),
+            ),
+        ] {
+            let names = [
+                "processedDate",
+                "source",
+                "newest",
+                "freshness",
+                "refreshInSeconds",
+            ];
+            assert_eq!(
+                json!(names.map(|name| &entry[name])),
+                fields,
+                "{after:?} on"
+            );
+        }
         assert_eq!(past["ageSeconds"], newest["ageSeconds"], "{after:?} on");
     }
     let held = app.admin_get(&path).await.json();
@@ -123,65 +119,54 @@ async fn a_customer_that_was_never_requested_has_no_entries() {
 #[tokio::test]
 async fn a_bad_query_gets_400_and_purges_nothing() {
     let app = TestApp::start().await;
-    app.usage(customer(0)).await;
-    let twice = format!("customer={0}&customer={0}", customer(0));
+    app.usage(DOCUMENTED).await;
 
-    for (method, path, said) in [
-        (
-            Method::GET,
-            "/cache?customer=nobody",
-            "customer is \"nobody\"",
-        ),
-        (Method::GET, "/cache?customer=", "customer is \"\""),
-        (Method::GET, "/cache?hard=true", "\"hard\""),
-        (
-            Method::GET,
-            &format!("/cache?{twice}"),
-            "customer more than once",
-        ),
-        (
-            Method::POST,
-            "/cache/purge?customer=nobody",
-            "customer is \"nobody\"",
-        ),
-        (
-            Method::POST,
-            "/cache/purge?processedDate=2026-02-30",
-            "processedDate is \"2026-02-30\"",
-        ),
-        (
-            Method::POST,
-            "/cache/purge?hard=yes",
-            "expected true or false",
-        ),
-        (Method::POST, "/cache/purge?hard", "expected true or false"),
-        (Method::POST, "/cache/purge?soft=true", "\"soft\""),
-        (
-            Method::POST,
-            &format!("/cache/purge?hard=true&{twice}"),
-            "customer more than once",
-        ),
-    ] {
-        let reply = match method {
-            Method::POST => app.admin_post(path).await,
-            _ => app.admin_get(path).await,
-        };
+    for [method, path, said] in rows(
+        r#"GET  | /cache?customer=nobody                 | customer is "nobody"; expected a GUID
+           GET  | /cache?customer=                       | customer is ""
+           GET  | /cache?top=1                           | "top"
+           GET  | /cache?customer=ID&customer=ID         | customer more than once
+           POST | /cache/purge?customer=nobody           | customer is "nobody"; expected a GUID
+           POST | /cache/purge?custmer=x                 | "custmer"
+           POST | /cache/purge?custmer=x                 | customer, processedDate, hard
+           POST | /cache/purge?processedDate=2026-02-30  | processedDate is "2026-02-30"
+           POST | /cache/purge?processedDate=today       | YYYY-MM-DD
+           POST | /cache/purge?hard=yes                  | hard is "yes"; expected true or false
+           POST | /cache/purge?hard                      | expected true or false
+           POST | /cache/purge?hard=true&hard=false      | hard more than once"#,
+    ) {
+        let path = path.replace("ID", DOCUMENTED);
 
-        let problem = reply.problem(400, "bad-request");
-        let detail = problem["detail"].as_str().unwrap();
-        assert!(detail.contains(said), "{method} {path}: {detail}");
-        assert_eq!(problem["requestId"], reply.header("x-request-id"));
+        let reply = app.admin_call(method.parse().unwrap(), &path, &[]).await;
+
+        let problem = reply.problem_with(400, "bad-request", &[said]);
+        assert_eq!(problem["instance"], path.split('?').next().unwrap());
     }
-    assert_eq!(
-        app.usage(customer(0)).await.header("cache-status"),
-        "usage-proxy; hit; ttl=900"
-    );
+    assert_eq!(app.usage(DOCUMENTED).await.cache_status(), HIT);
 }
 
 #[tokio::test]
-async fn other_methods_get_405_with_the_allowed_ones() {
+async fn a_problem_has_the_request_id_of_its_response() {
     let app = TestApp::start().await;
 
+    for path in ["/nowhere", "/cache/purge", "/cache?customer=x"] {
+        let id = [("x-request-id", "probe-7")];
+        let new = app.admin_get(path).await;
+        let own = app.admin_call(Method::GET, path, &id).await;
+
+        let request_id = new.header("x-request-id");
+        assert!(Uuid::try_parse(request_id).is_ok(), "{path}: {request_id}");
+        assert_eq!(new.json()["requestId"], request_id, "{path}");
+        assert_eq!(own.header("x-request-id"), "probe-7", "{path}");
+        assert_eq!(own.json()["requestId"], "probe-7", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_served_gets_404_and_other_methods_405_with_the_allowed_ones() {
+    let app = TestApp::start().await;
+
+    app.admin_get("/nowhere").await.problem(404, "not-found");
     for (reply, allow) in [
         (app.admin_get("/cache/purge").await, "POST"),
         (app.admin_post("/cache").await, "GET, HEAD"),

@@ -1,9 +1,8 @@
 //! Access to the admin listener: with one of its keys, or open if it has none.
 
-use http::Method;
 use usage_proxy::access_key::KeyHash;
 
-use crate::support::{Builder, Reply, TestApp, customer};
+use crate::support::prelude::*;
 
 const KEY: &str = "up_the-one-in-use";
 const NEXT_KEY: &str = "up_its-successor";
@@ -49,7 +48,7 @@ async fn without_a_key_only_probes_are_answered() {
         assert_eq!(get(&app, path, &[]).await.status, 200, "{path}");
     }
     let reply = app.usage(customer(0)).await;
-    assert_eq!(reply.header("cache-status"), "usage-proxy; hit; ttl=900");
+    assert_eq!(reply.cache_status(), HIT);
 }
 
 #[tokio::test]
@@ -182,6 +181,6 @@ async fn a_web_page_needs_a_key_to_purge() {
         .await;
 
     unasked.problem(403, "not-for-pages");
-    assert_eq!(open.held().await, 1);
+    assert_eq!(open.entries().await, 1);
     assert_eq!(asked.status, 200);
 }

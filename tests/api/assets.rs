@@ -1,17 +1,12 @@
 //! Files that are the same for everybody: cached, compressed, and had without a credential.
 
-use http::Method;
-
-use crate::support::{TestApp, TestCaller, callers_file};
+use crate::support::prelude::*;
 
 const FILE: &str = "/openapi.json";
 
 #[tokio::test]
 async fn a_file_is_had_without_a_credential_and_nothing_beside_it_is() {
-    let app = TestApp::builder()
-        .callers(callers_file(&[TestCaller::named("grafana")]))
-        .start()
-        .await;
+    let app = TestApp::with_callers(&[TestCaller::named("grafana")]).await;
 
     for path in [FILE, "/openapi.json?v=1"] {
         let reply = app.get(path).await;
@@ -99,5 +94,5 @@ async fn files_are_counted_by_their_route() {
 
     let sample =
         "usage_proxy_http_requests_total{method=\"GET\",route=\"/openapi.json\",status=\"200\"}";
-    assert!((app.metric(sample).await - 1.0).abs() < f64::EPSILON);
+    assert_eq!(app.metric(sample).await, 1.0);
 }

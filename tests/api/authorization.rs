@@ -1,20 +1,8 @@
 //! What a caller may have, once it is known.
 
-use std::time::Duration;
-
-use usage_proxy::simulator::SimulatedApi;
-use uuid::Uuid;
-
-use crate::support::{Reply, TestApp, TestCaller, callers_file, customer, key_of};
+use crate::support::prelude::*;
 
 const DENIED: &str = "usage_proxy_authorization_denied_total";
-
-async fn app(callers: &[TestCaller]) -> TestApp {
-    TestApp::builder()
-        .callers(callers_file(callers))
-        .start()
-        .await
-}
 
 /// What a refusal says, apart from what names the request itself.
 fn said(reply: &Reply) -> (Vec<String>, serde_json::Value) {
@@ -32,50 +20,39 @@ fn said(reply: &Reply) -> (Vec<String>, serde_json::Value) {
 async fn a_caller_sees_its_customers_and_learns_nothing_of_others() {
     let (its, held, not_held) = (customer(0), customer(1), customer(2));
     let unknown = Uuid::from_u128(1);
-    let app = app(&[
+    let app = TestApp::with_callers(&[
         TestCaller::named("portal").with_customers(&[its]),
         TestCaller::named("grafana"),
     ])
     .await;
     app.usage_for("grafana", held).await;
     app.usage_for("grafana", unknown).await;
-    let asked = app.simulator.request_count(SimulatedApi::Insights);
+    let asked = app.calls(SimulatedApi::Insights);
 
     let own = app.usage_for("portal", its).await;
     let refused = [
         app.usage_for("portal", held).await,
         app.usage_for("portal", not_held).await,
         app.usage_for("portal", unknown).await,
-        app.get_as(
-            &key_of("portal"),
-            &format!("/v1/customers/{held}/analytics/licenses/usage"),
-        )
-        .await,
-        app.get_as(
-            &key_of("portal"),
-            &format!("/v1/customers/{held}/usage?processedDate=2020-01-01"),
-        )
-        .await,
+        app.get_as("portal", &native_path(held)).await,
+        app.get_as("portal", &dated_path(held, "2020-01-01")).await,
     ];
 
     assert_eq!(own.status, 200);
     for reply in &refused {
         assert_eq!(said(reply), said(&refused[0]));
-        let status = reply.header("cache-status");
-        assert_eq!(status, "usage-proxy; detail=not-consulted");
+        let status = reply.cache_status();
+        assert_eq!(status, "detail=not-consulted");
         assert!(!reply.text().contains("processed"), "{}", reply.text());
     }
-    assert_eq!(
-        app.simulator.request_count(SimulatedApi::Insights),
-        asked + 1
-    );
+    assert_eq!(app.calls(SimulatedApi::Insights), asked + 1);
     assert_eq!(app.metric(DENIED).await, refused.len() as f64);
 }
 
 #[tokio::test]
 async fn a_fetch_of_anothers_is_not_joined() {
     let (its, other) = (customer(0), customer(1));
-    let app = app(&[
+    let app = TestApp::with_callers(&[
         TestCaller::named("portal").with_customers(&[its]),
         TestCaller::named("grafana"),
     ])
@@ -83,7 +60,7 @@ async fn a_fetch_of_anothers_is_not_joined() {
     app.simulator.hold_calls();
 
     let (answered, refused) = tokio::join!(app.usage_for("grafana", other), async {
-        app.upstream_asked(SimulatedApi::Insights, 1).await;
+        app.wait_for_calls(SimulatedApi::Insights, 1).await;
         // The fetch is held until this one is answered, so it cannot have waited for it.
         let asked = app.usage_for("portal", other);
         let refused = tokio::time::timeout(Duration::from_secs(10), asked).await;
@@ -98,22 +75,22 @@ async fn a_fetch_of_anothers_is_not_joined() {
 #[tokio::test]
 async fn without_the_scope_nothing_is_read() {
     let refresher = TestCaller::named("refresher").with_scopes(&["cache:refresh"]);
-    let app = app(&[refresher]).await;
+    let app = TestApp::with_callers(&[refresher]).await;
 
     let reply = app.usage_for("refresher", customer(0)).await;
 
     reply.problem(403, "not-allowed");
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
+    assert_eq!(app.calls(SimulatedApi::Insights), 0);
 }
 
 #[tokio::test]
 async fn partner_center_is_asked_for_no_cache_only_where_the_caller_may() {
-    let app = app(&[
+    let app = TestApp::with_callers(&[
         TestCaller::named("grafana"),
         TestCaller::named("portal").with_scopes(&["usage:read", "cache:refresh"]),
     ])
     .await;
-    let path = format!("/v1/customers/{}/usage", customer(0));
+    let path = usage_path(customer(0));
     let (grafana, portal) = (key_of("grafana"), key_of("portal"));
     let no_cache = async |key: &str| {
         let headers = [("x-api-key", key), ("cache-control", "no-cache")];
@@ -123,7 +100,7 @@ async fn partner_center_is_asked_for_no_cache_only_where_the_caller_may() {
     let absent = no_cache(&grafana).await;
     app.advance(Duration::from_secs(60));
     let fresh = no_cache(&grafana).await;
-    let asked = app.simulator.request_count(SimulatedApi::Insights);
+    let asked = app.calls(SimulatedApi::Insights);
     let allowed = no_cache(&portal).await;
     app.advance(Duration::from_secs(20 * 60));
     let stale = no_cache(&grafana).await;
@@ -131,23 +108,14 @@ async fn partner_center_is_asked_for_no_cache_only_where_the_caller_may() {
     for (reply, status) in [
         (
             absent,
-            "usage-proxy; fwd=uri-miss; fwd-status=200; stored; ttl=900; detail=refresh-not-allowed",
+            "fwd=uri-miss; fwd-status=200; stored; ttl=900; detail=refresh-not-allowed",
         ),
-        (
-            fresh,
-            "usage-proxy; hit; ttl=840; detail=refresh-not-allowed",
-        ),
-        (
-            allowed,
-            "usage-proxy; fwd=request; fwd-status=200; stored; ttl=900",
-        ),
-        (
-            stale,
-            "usage-proxy; hit; ttl=-300; detail=refresh-not-allowed",
-        ),
+        (fresh, "hit; ttl=840; detail=refresh-not-allowed"),
+        (allowed, "fwd=request; fwd-status=200; stored; ttl=900"),
+        (stale, "hit; ttl=-300; detail=refresh-not-allowed"),
     ] {
         assert_eq!(reply.status, 200);
-        assert_eq!(reply.header("cache-status"), status);
+        assert_eq!(reply.cache_status(), status);
     }
     assert_eq!(asked, 1, "a fresh answer is enough for who may not refresh");
 }

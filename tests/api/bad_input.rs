@@ -1,20 +1,13 @@
 //! Requests that are wrong, odd or hostile: each gets its own answer, and none reaches another
 //! customer, another path or the next request.
 
-use usage_proxy::simulator::{DOCUMENTED_DATE, SimulatedApi};
-use uuid::Uuid;
-
-use crate::support::{DOCUMENTED, TestApp};
+use crate::support::prelude::*;
 
 /// A customer that nobody asks for on purpose.
 const OTHER: &str = "99999999-9999-4999-8999-999999999999";
 
 const A_GUID: &str = "11111111-2222-4333-8444-555555555555";
 const ANOTHER_GUID: &str = "66666666-7777-4888-9999-aaaaaaaaaaaa";
-
-fn usage_path() -> String {
-    format!("/v1/customers/{DOCUMENTED}/usage")
-}
 
 /// What Partner Center was asked: paths and queries, but for tokens.
 fn asked(app: &TestApp) -> Vec<String> {
@@ -32,10 +25,8 @@ fn asked(app: &TestApp) -> Vec<String> {
 
 /// Sends a request target byte for byte, which no client library does.
 async fn get_target(app: &TestApp, target: &str) -> String {
-    app.raw(
-        format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes(),
-    )
-    .await
+    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    app.raw(request.as_bytes()).await
 }
 
 /// The statuses of the answers on a connection, in their order.
@@ -62,12 +53,12 @@ async fn every_spelling_of_a_customer_id_is_one_customer() {
         "4d3cf48770f44e1e9ff1b2bfce8d9f04",
         "%34d3cf487%2D70f4-4e1e-9ff1-b2bfce8d9f04",
     ] {
-        let answer = get_target(&app, &format!("/v1/customers/{spelling}/usage")).await;
+        let answer = get_target(&app, &usage_path(spelling)).await;
 
         assert_eq!(statuses(&answer), [200], "{spelling}: {answer}");
         assert!(answer.contains(DOCUMENTED), "{spelling}: {answer}");
     }
-    let once = format!("/v1/customers/{DOCUMENTED}/analytics/licenses/usage");
+    let once = native_path(DOCUMENTED);
     assert_eq!(asked(&app), [once], "one key, one call");
 }
 
@@ -119,41 +110,25 @@ async fn what_is_no_customer_id_is_refused_and_goes_no_further() {
 }
 
 #[tokio::test]
-async fn a_path_is_taken_as_it_was_sent() {
+async fn a_path_is_read_as_it_was_sent() {
     let app = TestApp::start().await;
 
     for (case, target) in [
-        (
-            "an encoded slash",
-            format!("/v1/customers/{DOCUMENTED}%2fusage"),
-        ),
-        ("one earlier", format!("/v1/customers%2F{DOCUMENTED}/usage")),
-        (
-            "one within",
-            format!("/v1/customers/{DOCUMENTED}/analytics/licenses%2fusage"),
-        ),
-        (
-            "an encoded letter",
-            format!("/v1/customers/{DOCUMENTED}/%75sage"),
-        ),
-        (
-            "a way back",
-            format!("/v1/customers/{OTHER}/../{DOCUMENTED}/usage"),
-        ),
-        (
-            "an encoded way back",
-            format!("/v1/customers/{OTHER}/%2e%2e/{DOCUMENTED}/usage"),
-        ),
-        ("a dot", format!("/v1/./customers/{DOCUMENTED}/usage")),
-        ("two slashes", format!("//v1/customers/{DOCUMENTED}/usage")),
+        ("an encoded slash", "/v1/customers/ID%2fusage"),
+        ("one earlier", "/v1/customers%2FID/usage"),
+        ("one within", "/v1/customers/ID/analytics/licenses%2fusage"),
+        ("an encoded letter", "/v1/customers/ID/%75sage"),
+        ("a way back", "/v1/customers/OTHER/../ID/usage"),
+        ("an encoded one", "/v1/customers/OTHER/%2e%2e/ID/usage"),
+        ("a dot", "/v1/./customers/ID/usage"),
+        ("two slashes", "//v1/customers/ID/usage"),
     ] {
+        let target = target.replace("OTHER", OTHER).replace("ID", DOCUMENTED);
+
         let answer = get_target(&app, &target).await;
 
         assert_eq!(statuses(&answer), [404], "{case}: {answer}");
-        assert!(
-            answer.contains("urn:usage-proxy:problem:not-found"),
-            "{case}"
-        );
+        assert!(answer.contains("problem:not-found"), "{case}");
     }
     assert_eq!(asked(&app), [""; 0]);
 }
@@ -164,35 +139,28 @@ async fn a_path_is_taken_as_it_was_sent() {
 async fn a_date_is_a_day_of_the_calendar_up_to_today() {
     let app = TestApp::start().await;
 
-    for (date, said, expected) in [
-        ("2026-02-30", "2026-02-30", "YYYY-MM-DD"),
-        ("2026-13-01", "2026-13-01", "YYYY-MM-DD"),
-        ("2025-02-29", "2025-02-29", "YYYY-MM-DD"),
-        ("", "\\\"\\\"", "YYYY-MM-DD"),
-        ("today", "today", "YYYY-MM-DD"),
-        ("2026-1-2", "2026-1-2", "YYYY-MM-DD"),
-        ("20260102", "20260102", "YYYY-MM-DD"),
-        ("22.11.2026", "22.11.2026", "YYYY-MM-DD"),
-        ("%202026-01-02", " 2026-01-02", "YYYY-MM-DD"),
-        ("-2026-01-02", "-2026-01-02", "YYYY-MM-DD"),
-        ("2026-01-02%00", "2026-01-02", "YYYY-MM-DD"),
-        ("%D9%A2026-01-02", "026-01-02", "YYYY-MM-DD"),
-        ("2026-11-22T00:00:00%2B14:00", "+14:00", "YYYY-MM-DD"),
-        ("2026-11-22T00:00:00+14:00", "14:00", "YYYY-MM-DD"),
-        ("2026-11-22T00:00:00Z", "00:00:00Z", "YYYY-MM-DD"),
-        // Tomorrow in UTC, though it is today already somewhere.
-        ("2026-11-23", "2026-11-23", "up to today, 2026-11-22 in UTC"),
-        ("9999-12-31", "9999-12-31", "up to today, 2026-11-22 in UTC"),
-    ] {
-        let path = format!("{}?processedDate={date}", usage_path());
+    for [date, said, expected] in rows(
+        r#"2026-02-30                    | 2026-02-30  | YYYY-MM-DD
+           2026-13-01                    | 2026-13-01  | YYYY-MM-DD
+           2025-02-29                    | 2025-02-29  | YYYY-MM-DD
+                                         | ""          | YYYY-MM-DD
+           today                         | today       | YYYY-MM-DD
+           2026-1-2                      | 2026-1-2    | YYYY-MM-DD
+           20260102                      | 20260102    | YYYY-MM-DD
+           22.11.2026                    | 22.11.2026  | YYYY-MM-DD
+           %202026-01-02                 | " 2026-01   | YYYY-MM-DD
+           -2026-01-02                   | -2026-01-02 | YYYY-MM-DD
+           2026-01-02%00                 | 2026-01-02  | YYYY-MM-DD
+           %D9%A2026-01-02               | 026-01-02   | YYYY-MM-DD
+           2026-11-22T00:00:00%2B14:00   | +14:00      | YYYY-MM-DD
+           2026-11-22T00:00:00+14:00     | 14:00       | YYYY-MM-DD
+           2026-11-22T00:00:00Z          | 00:00:00Z   | YYYY-MM-DD
+           2026-11-23                    | 2026-11-23  | up to today, 2026-11-22 in UTC
+           9999-12-31                    | 9999-12-31  | up to today, 2026-11-22 in UTC"#,
+    ) {
+        let reply = app.dated(DOCUMENTED, date).await;
 
-        let reply = app.get(&path).await;
-
-        reply.problem(400, "processed-date");
-        let text = reply.text();
-        for part in ["processedDate", said, expected] {
-            assert!(text.contains(part), "{part} for {date}: {text}");
-        }
+        reply.problem_with(400, "processed-date", &["processedDate", said, expected]);
     }
     assert_eq!(asked(&app), [""; 0]);
 }
@@ -208,77 +176,34 @@ async fn a_date_that_can_be_is_asked_for() {
         ("2024-02-29".to_owned(), 404),
         ("2026-11-22".to_owned(), 404),
     ] {
-        let path = format!("{}?processedDate={date}", usage_path());
+        let reply = app.dated(DOCUMENTED, date).await;
 
-        let reply = app.get(&path).await;
-
-        assert_eq!(reply.status, status, "{date}: {}", reply.text());
+        assert_eq!(reply.status, status, "{}", reply.request);
     }
 }
 
 #[tokio::test]
 async fn a_query_that_is_not_understood_is_refused() {
     let app = TestApp::start().await;
-    let usage = usage_path();
-    let native = format!("/v1/customers/{DOCUMENTED}/analytics/licenses/usage");
+    let (usage, native) = (usage_path(DOCUMENTED), native_path(DOCUMENTED));
 
-    for (path, query, kind, said) in [
-        (
-            &usage,
-            "processedDate=2017-03-09&processedDate=2017-03-09",
-            "duplicate-parameter",
-            "processedDate more than once",
-        ),
-        (
-            &usage,
-            "processedDate=2017-03-09&processed%44ate=2017-03-08",
-            "duplicate-parameter",
-            "expected it once",
-        ),
-        (
-            &usage,
-            "processeddate=2017-03-09",
-            "unknown-parameter",
-            "processeddate",
-        ),
-        (
-            &usage,
-            "top=1",
-            "unknown-parameter",
-            "expected processedDate=YYYY-MM-DD or none",
-        ),
-        (
-            &usage,
-            "processedDate=2017-03-09&top=1",
-            "unknown-parameter",
-            "top",
-        ),
-        (
-            &usage,
-            "processedDate[]=2017-03-09",
-            "unknown-parameter",
-            "processedDate[]",
-        ),
-        (
-            &usage,
-            "=2017-03-09",
-            "unknown-parameter",
-            "expected processedDate",
-        ),
-        (&usage, "2017-03-09", "unknown-parameter", "2017-03-09"),
-        (
-            &native,
-            "processedDate=2017-03-09",
-            "unknown-parameter",
-            "newest date only",
-        ),
-        (&native, "top=1", "unknown-parameter", "takes no parameters"),
-    ] {
+    for [form, query, kind, said] in rows(
+        "usage  | processedDate=2017-03-09&processedDate=2017-03-09   | duplicate-parameter | processedDate more than once
+         usage  | processedDate=2017-03-09&processed%44ate=2017-03-08 | duplicate-parameter | expected it once
+         usage  | processeddate=2017-03-09                            | unknown-parameter   | processeddate
+         usage  | top=1                                               | unknown-parameter   | expected processedDate=YYYY-MM-DD or none
+         usage  | processedDate=2017-03-09&top=1                      | unknown-parameter   | top
+         usage  | processedDate[]=2017-03-09                          | unknown-parameter   | processedDate[]
+         usage  | =2017-03-09                                         | unknown-parameter   | expected processedDate
+         usage  | 2017-03-09                                          | unknown-parameter   | 2017-03-09
+         native | processedDate=2017-03-09                            | unknown-parameter   | newest date only
+         native | top=1                                               | unknown-parameter   | takes no parameters",
+    ) {
+        let path = if form == "usage" { &usage } else { &native };
+
         let reply = app.get(&format!("{path}?{query}")).await;
 
-        let problem = reply.problem(400, kind);
-        let detail = problem["detail"].as_str().unwrap();
-        assert!(detail.contains(said), "{query}: {detail}");
+        reply.problem_with(400, kind, &[said]);
     }
     assert_eq!(asked(&app), [""; 0]);
 }
@@ -288,13 +213,13 @@ async fn an_empty_query_is_none() {
     let app = TestApp::start().await;
 
     for path in [
-        format!("{}?", usage_path()),
-        format!("{}?&", usage_path()),
+        format!("{}?", usage_path(DOCUMENTED)),
+        format!("{}?&", usage_path(DOCUMENTED)),
         format!("/v1/customers/{DOCUMENTED}/analytics/licenses/usage?"),
     ] {
         assert_eq!(app.get(&path).await.status, 200, "{path}");
     }
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
+    assert_eq!(app.calls(SimulatedApi::Insights), 1);
 }
 
 // === Ids of requests and calls ===
@@ -305,7 +230,7 @@ async fn a_sane_request_id_comes_back() {
     let longest = "x".repeat(128);
 
     for id in ["7", "build-7/step:3", A_GUID, "!~", &longest] {
-        let data = app.get_with(&usage_path(), &[("x-request-id", id)]).await;
+        let data = app.usage_with(DOCUMENTED, &[("x-request-id", id)]).await;
         let problem = app.get_with("/nowhere", &[("x-request-id", id)]).await;
 
         assert_eq!(data.header("x-request-id"), id);
@@ -320,114 +245,51 @@ async fn any_other_request_id_is_replaced_by_a_new_one() {
     let too_long = "x".repeat(129);
 
     for (case, headers) in [
-        ("none", vec![]),
-        ("empty", vec![("x-request-id", "")]),
-        ("two words", vec![("x-request-id", "two words")]),
-        ("not ASCII", vec![("x-request-id", "zażółć")]),
-        ("a tab", vec![("x-request-id", "a\tb")]),
-        ("too long", vec![("x-request-id", too_long.as_str())]),
+        ("none", &[][..]),
+        ("empty", &[("x-request-id", "")]),
+        ("two words", &[("x-request-id", "two words")]),
+        ("not ASCII", &[("x-request-id", "zażółć")]),
+        ("a tab", &[("x-request-id", "a\tb")]),
+        ("too long", &[("x-request-id", &too_long)]),
     ] {
-        let first = app.get_with(&usage_path(), &headers).await;
-        let second = app.get_with("/nowhere", &headers).await;
+        let first = app.usage_with(DOCUMENTED, headers).await;
+        let second = app.get_with("/nowhere", headers).await;
 
-        let minted = first.header("x-request-id");
-        assert!(Uuid::try_parse(minted).is_ok(), "{case}: {minted}");
-        assert_ne!(second.header("x-request-id"), minted, "{case}");
-        assert_eq!(
-            second.json()["requestId"],
-            second.header("x-request-id"),
-            "{case}"
-        );
+        let [first, id] = [&first, &second].map(|reply| reply.header("x-request-id"));
+        assert!(Uuid::try_parse(first).is_ok(), "{case}: {first}");
+        assert_ne!(id, first, "{case}");
+        assert_eq!(second.json()["requestId"], id, "{case}");
     }
 }
 
 #[tokio::test]
 async fn a_correlation_id_goes_upstream_and_comes_back_if_it_is_a_guid() {
+    const OURS: &str = "x-correlation-id";
+    const MICROSOFTS: &str = "ms-correlationid";
+    let too_much = format!("{A_GUID}, x");
+
     for (case, headers, passed_on) in [
-        ("ours", vec![("x-correlation-id", A_GUID)], true),
-        ("Microsoft's", vec![("ms-correlationid", A_GUID)], true),
-        (
-            "both",
-            vec![
-                ("x-correlation-id", ANOTHER_GUID),
-                ("ms-correlationid", A_GUID),
-            ],
-            true,
-        ),
-        (
-            "one good",
-            vec![("x-correlation-id", A_GUID), ("ms-correlationid", "x")],
-            true,
-        ),
-        ("none", vec![], false),
-        ("no GUID", vec![("x-correlation-id", "trace-7")], false),
-        (
-            "too much",
-            vec![(
-                "ms-correlationid",
-                "11111111-2222-4333-8444-555555555555, x",
-            )],
-            false,
-        ),
+        ("ours", &[(OURS, A_GUID)][..], true),
+        ("Microsoft's", &[(MICROSOFTS, A_GUID)], true),
+        ("both", &[(OURS, ANOTHER_GUID), (MICROSOFTS, A_GUID)], true),
+        ("one good", &[(OURS, A_GUID), (MICROSOFTS, "x")], true),
+        ("none", &[], false),
+        ("no GUID", &[(OURS, "trace-7")], false),
+        ("too much", &[(MICROSOFTS, &too_much)], false),
     ] {
         let app = TestApp::start().await;
 
-        let reply = app.get_with(&usage_path(), &headers).await;
+        let reply = app.usage_with(DOCUMENTED, headers).await;
 
-        let requests = app.simulator.requests();
-        let call = requests.last().unwrap();
-        let sent = call.header("ms-correlationid").unwrap();
+        let calls = app.calls_made(SimulatedApi::Insights);
+        let sent = calls[0].header(MICROSOFTS).unwrap();
         assert_eq!(sent == A_GUID, passed_on, "{case}: {sent}");
         assert!(Uuid::try_parse(sent).is_ok(), "{case}: {sent}");
-        assert_eq!(reply.header("ms-correlationid"), sent, "{case}");
-        assert_eq!(
-            Some(reply.header("ms-requestid")),
-            call.header("ms-requestid"),
-            "{case}"
-        );
-        assert_eq!(call.header("x-correlation-id"), None, "{case}");
+        assert_eq!(reply.header(MICROSOFTS), sent, "{case}");
+        let request_id = calls[0].header("ms-requestid");
+        assert_eq!(Some(reply.header("ms-requestid")), request_id, "{case}");
+        assert_eq!(calls[0].header(OURS), None, "{case}");
     }
-}
-
-#[tokio::test]
-async fn a_hit_replays_nobodys_ids() {
-    let app = TestApp::start().await;
-    app.get_with(&usage_path(), &[("x-correlation-id", A_GUID)])
-        .await;
-
-    let hit = app
-        .get_with(&usage_path(), &[("x-correlation-id", ANOTHER_GUID)])
-        .await;
-
-    assert_eq!(hit.header("cache-status"), "usage-proxy; hit; ttl=900");
-    assert!(!hit.headers.contains_key("ms-requestid"));
-    assert!(!hit.headers.contains_key("ms-correlationid"));
-}
-
-#[tokio::test]
-async fn a_callers_headers_stay_with_us() {
-    let app = TestApp::start().await;
-
-    app.get_with(
-        &usage_path(),
-        &[
-            ("authorization", "Bearer of-the-caller"),
-            ("cookie", "session=of-the-caller"),
-            ("x-forwarded-for", "192.0.2.1"),
-            ("ms-requestid", ANOTHER_GUID),
-            ("x-locale", "de-DE"),
-        ],
-    )
-    .await;
-
-    let requests = app.simulator.requests();
-    let call = requests.last().unwrap();
-    assert_eq!(call.header("cookie"), None);
-    assert_eq!(call.header("x-forwarded-for"), None);
-    assert_eq!(call.header("x-locale"), Some("en-US"));
-    assert_ne!(call.header("ms-requestid"), Some(ANOTHER_GUID));
-    let bearer = call.header("authorization").unwrap();
-    assert!(!bearer.contains("of-the-caller"), "{bearer}");
 }
 
 // === Connections ===
@@ -435,32 +297,29 @@ async fn a_callers_headers_stay_with_us() {
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_their_order() {
     let app = TestApp::start().await;
-    let usage = usage_path();
+    let usage = usage_path(DOCUMENTED);
+    let request = |line: &str, id: &str| {
+        format!("{line} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: {id}\r\n")
+    };
+    let requests = [
+        request(&format!("GET {usage}"), "first"),
+        request("GET /nowhere", "second"),
+        request(&format!("HEAD {usage}"), "third"),
+        request(&format!("GET {usage}"), "fourth") + "Connection: close\r\n\r\n",
+    ];
 
-    let answers = app
-        .raw(
-            format!(
-                "GET {usage} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: first\r\n\r\n\
-                 GET /nowhere HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: second\r\n\r\n\
-                 HEAD {usage} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: third\r\n\r\n\
-                 GET {usage} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: fourth\r\nConnection: close\r\n\r\n"
-            )
-            .as_bytes(),
-        )
-        .await;
+    let answers = app.raw(requests.join("\r\n").as_bytes()).await;
 
     assert_eq!(statuses(&answers), [200, 404, 200, 200]);
-    let places: Vec<_> = ["first", "second", "third", "fourth"]
-        .iter()
-        .map(|id| answers.find(&format!("x-request-id: {id}")).unwrap())
-        .collect();
+    let places = ["first", "second", "third", "fourth"]
+        .map(|id| answers.find(&format!("x-request-id: {id}")).unwrap());
     assert!(places.is_sorted(), "{answers}");
 }
 
 #[tokio::test]
 async fn the_body_of_a_request_is_refused_and_is_not_the_next_request() {
     let app = TestApp::start().await;
-    let usage = usage_path();
+    let usage = usage_path(DOCUMENTED);
     let smuggled = format!("GET /v1/customers/{OTHER}/usage HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let length = smuggled.len();
     let next = "GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -494,7 +353,7 @@ async fn the_body_of_a_request_is_refused_and_is_not_the_next_request() {
 #[tokio::test]
 async fn a_request_of_two_lengths_is_refused_whole() {
     let app = TestApp::start().await;
-    let usage = usage_path();
+    let usage = usage_path(DOCUMENTED);
     let smuggled = format!("GET /v1/customers/{OTHER}/usage HTTP/1.1\r\nHost: localhost\r\n\r\n");
 
     for (case, framing) in [
@@ -523,7 +382,7 @@ async fn http_1_0_is_answered_and_the_connection_closed() {
     let app = TestApp::start().await;
 
     let data = app
-        .raw(format!("GET {} HTTP/1.0\r\n\r\n", usage_path()).as_bytes())
+        .raw(format!("GET {} HTTP/1.0\r\n\r\n", usage_path(DOCUMENTED)).as_bytes())
         .await;
     let problem = app.raw(b"GET /nowhere HTTP/1.0\r\n\r\n").await;
 
@@ -567,8 +426,12 @@ async fn what_is_not_http_is_answered_400_and_the_connection_closed() {
 async fn an_absolute_target_is_read_as_its_path_and_names_no_other_host() {
     let app = TestApp::start().await;
 
-    let ours = get_target(&app, &format!("http://localhost{}", usage_path())).await;
-    let foreign = get_target(&app, &format!("http://elsewhere.example{}", usage_path())).await;
+    let ours = get_target(&app, &format!("http://localhost{}", usage_path(DOCUMENTED))).await;
+    let foreign = get_target(
+        &app,
+        &format!("http://elsewhere.example{}", usage_path(DOCUMENTED)),
+    )
+    .await;
 
     assert_eq!(statuses(&ours), [200], "{ours}");
     assert_eq!(statuses(&foreign), [400], "{foreign}");

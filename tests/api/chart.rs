@@ -1,9 +1,6 @@
 //! The chart and the table: what people open in a browser, or put into a page of their own.
 
-use http::Method;
-use usage_proxy::simulator::{CustomerOverride, SimulatedApi, SimulatedRow};
-
-use crate::support::{DOCUMENTED, TestApp, TestCaller, basic, callers_file, customer, key_of};
+use crate::support::prelude::*;
 
 fn chart(customer: impl std::fmt::Display) -> String {
     format!("/v1/customers/{customer}/usage/chart.svg")
@@ -27,7 +24,7 @@ async fn the_chart_is_a_picture_of_the_same_answer() {
 
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("content-type"), "image/svg+xml");
-    assert_eq!(reply.header("cache-status"), "usage-proxy; hit; ttl=900");
+    assert_eq!(reply.cache_status(), HIT);
     let svg = reply.text();
     let picture = roxmltree::Document::parse(&svg).unwrap();
     let title = picture.root_element().first_element_child().unwrap();
@@ -35,7 +32,7 @@ async fn the_chart_is_a_picture_of_the_same_answer() {
         title.text(),
         Some("Licence adoption of DT DEMO CSP CUSTOMER 005, processed 2017-03-09")
     );
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
+    assert_eq!(app.calls(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
@@ -100,12 +97,7 @@ async fn the_chart_runs_nothing_fetches_nothing_and_may_be_shown_anywhere() {
 #[tokio::test]
 async fn the_table_is_the_csv_form_for_a_link_that_can_say_no_accept() {
     let app = TestApp::start().await;
-    let by_accept = app
-        .get_with(
-            &format!("/v1/customers/{DOCUMENTED}/usage"),
-            &[("accept", "text/csv")],
-        )
-        .await;
+    let by_accept = app.usage_with(DOCUMENTED, &[("accept", "text/csv")]).await;
 
     let reply = app
         .get_with(&table(DOCUMENTED), &[("accept", "text/html,*/*;q=0.8")])
@@ -134,9 +126,8 @@ async fn the_table_alone_keeps_a_spreadsheet_from_running_a_name() {
     let newest = app.simulator.newest_date();
     let mut row = SimulatedRow::new("=1+1", "Exchange", 8, newest);
     row.customer_name = "Müller;@SUM(1)".into();
-    app.simulator
-        .override_customer(customer(0), CustomerOverride::Rows(vec![row]));
-    let usage = format!("/v1/customers/{}/usage", customer(0));
+    app.set_rows(customer(0), [row]);
+    let usage = usage_path(customer(0));
 
     let program = app.get_with(&usage, &[("accept", "text/csv")]).await;
     let spreadsheet = app.get(&table(customer(0))).await;
@@ -159,19 +150,19 @@ async fn the_table_alone_keeps_a_spreadsheet_from_running_a_name() {
 }
 
 #[tokio::test]
-async fn both_are_of_the_date_that_was_asked_for() {
+async fn both_are_of_the_requested_date() {
     let app = TestApp::start().await;
     let newest = app.simulator.newest_date();
     let before = newest.yesterday().unwrap();
 
-    for (path, told) in [
+    for (path, date) in [
         (chart(customer(0)), format!("processed {before}")),
         (table(customer(0)), format!(",{before},")),
     ] {
         let reply = app.get(&format!("{path}?processedDate={before}")).await;
 
         assert_eq!(reply.status, 200, "{path}");
-        assert!(reply.text().contains(&told), "{}", reply.text());
+        assert!(reply.text().contains(&date), "{}", reply.text());
         assert!(!reply.text().contains(&newest.to_string()));
     }
 }
@@ -180,46 +171,22 @@ async fn both_are_of_the_date_that_was_asked_for() {
 async fn what_else_is_asked_of_them_is_refused_in_words() {
     let app = TestApp::start().await;
 
-    for (path, accept, status, problem) in [
-        (chart(DOCUMENTED), "application/json", 406, "not-acceptable"),
-        (table(DOCUMENTED), "image/svg+xml", 406, "not-acceptable"),
-        (chart("no-guid"), "*/*", 400, "customer-id"),
-        (
-            format!("{}?size=2", chart(DOCUMENTED)),
-            "*/*",
-            400,
-            "unknown-parameter",
-        ),
-        (
-            format!("{}?processedDate=2017-02-30", table(DOCUMENTED)),
-            "*/*",
-            400,
-            "processed-date",
-        ),
-        (chart(uuid::Uuid::nil()), "*/*", 404, "unknown-customer"),
-        (
-            format!("{}?theme=sepia", chart(DOCUMENTED)),
-            "*/*",
-            400,
-            "theme",
-        ),
-        (
-            format!("{}?theme=dark&theme=dark", chart(DOCUMENTED)),
-            "*/*",
-            400,
-            "duplicate-parameter",
-        ),
-        (
-            format!("{}?theme=dark", table(DOCUMENTED)),
-            "*/*",
-            400,
-            "unknown-parameter",
-        ),
-    ] {
-        app.get_with(&path, &[("accept", accept)])
-            .await
-            .problem(status, problem);
+    for [path, accept, status, kind] in rows(
+        "ID/usage/chart.svg                          | application/json | 406 | not-acceptable
+         ID/usage/table.csv                          | image/svg+xml    | 406 | not-acceptable
+         no-guid/usage/chart.svg                     | */*              | 400 | customer-id
+         ID/usage/chart.svg?size=2                   | */*              | 400 | unknown-parameter
+         ID/usage/table.csv?processedDate=2017-02-30 | */*              | 400 | processed-date
+         ID/usage/chart.svg?theme=sepia              | */*              | 400 | theme
+         ID/usage/chart.svg?theme=dark&theme=dark    | */*              | 400 | duplicate-parameter
+         ID/usage/table.csv?theme=dark               | */*              | 400 | unknown-parameter",
+    ) {
+        let path = format!("/v1/customers/{}", path.replace("ID", DOCUMENTED));
+        let reply = app.get_with(&path, &[("accept", accept)]).await;
+        reply.problem(status.parse().unwrap(), kind);
     }
+    let unknown = app.get(&chart(uuid::Uuid::nil())).await;
+    unknown.problem(404, "unknown-customer");
     let reply = app.call(Method::POST, &chart(DOCUMENTED), &[]).await;
     reply.problem(405, "method-not-allowed");
 }
@@ -230,10 +197,7 @@ async fn a_browser_is_told_to_ask_for_a_password_which_is_the_key() {
         TestCaller::named("wiki").with_customers(&[DOCUMENTED]),
         TestCaller::named("other").with_customers(&[customer(0)]),
     ];
-    let app = TestApp::builder()
-        .callers(callers_file(&callers))
-        .start()
-        .await;
+    let app = TestApp::with_callers(&callers).await;
 
     for path in [chart(DOCUMENTED), table(DOCUMENTED)] {
         let nobody = app.get(&path).await;
@@ -257,23 +221,5 @@ async fn a_browser_is_told_to_ask_for_a_password_which_is_the_key() {
 
             assert_eq!(app.get_with(&path, &asked).await.status, status, "{path}");
         }
-    }
-}
-
-#[tokio::test]
-async fn the_admin_listener_takes_no_password() {
-    let key = key_of("operator");
-    let hash = usage_proxy::access_key::KeyHash::of_key(key.as_bytes()).to_string();
-    let app = TestApp::builder()
-        .set("admin.key_sha256", &hash)
-        .start()
-        .await;
-    for (credential, status) in [(basic("", &key), 401), (format!("Bearer {key}"), 200)] {
-        let headers = [("authorization", &*credential)];
-
-        let purged = app.admin_call(Method::POST, "/cache/purge", &headers).await;
-
-        assert_eq!(purged.status, status);
-        assert!(!purged.header("www-authenticate").contains("Basic"));
     }
 }

@@ -1,21 +1,15 @@
 //! A Partner Center that fails one call after the other: left alone, and probed.
 
-use std::time::Duration;
-
-use http::StatusCode;
-use usage_proxy::simulator::{FaultScope, Faults, SimulatedApi};
-
-use crate::support::{DOCUMENTED, TestApp};
+use crate::support::prelude::*;
 
 /// How long an open circuit refuses at first.
 const PAUSE: Duration = Duration::from_secs(5);
 
-fn failing(times: Option<u64>) -> Faults {
+fn failing_insights(times: Option<u64>) -> Faults {
     Faults {
         api: FaultScope::Insights,
-        status: Some(StatusCode::INTERNAL_SERVER_ERROR),
         times,
-        ..Faults::default()
+        ..failing(500)
     }
 }
 
@@ -23,15 +17,12 @@ fn failing(times: Option<u64>) -> Faults {
 async fn with_an_open_circuit() -> TestApp {
     let app = TestApp::start().await;
     app.usage(app.simulator.customers()[1]).await;
-    app.simulator.set_faults(failing(None));
+    app.set_faults(failing_insights(None));
     for index in [2, 3] {
         let reply = app.usage(app.simulator.customers()[index]).await;
         reply.problem(503, "unavailable");
     }
-    assert_eq!(
-        app.simulator.request_count(SimulatedApi::Insights),
-        1 + 4 + 1
-    );
+    assert_eq!(app.calls(SimulatedApi::Insights), 1 + 4 + 1);
     app
 }
 
@@ -57,7 +48,7 @@ async fn an_open_circuit_refuses_at_once_and_says_when_to_come_back() {
     assert_eq!(reply.header("retry-after"), "5");
     assert!(problem.get("upstream").is_none(), "nothing was asked");
     assert_eq!(reply.header("ms-requestid"), "");
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 6);
+    assert_eq!(app.calls(SimulatedApi::Insights), 6);
     assert_eq!(state(&app, "insights").await, "open");
 }
 
@@ -67,27 +58,18 @@ async fn what_is_held_is_served_while_the_circuit_is_open() {
     let held = app.simulator.customers()[1];
 
     let hit = app.usage(held).await;
-    let forced = app
-        .get_with(
-            &format!("/v1/customers/{held}/usage"),
-            &[("cache-control", "no-cache")],
-        )
-        .await;
+    let forced = app.usage_with(held, &[("cache-control", "no-cache")]).await;
 
-    assert!(hit.header("cache-status").starts_with("usage-proxy; hit"));
+    assert!(hit.cache_status().starts_with("hit"));
     assert_eq!((hit.status, forced.status), (200, 200));
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 6);
+    assert_eq!(app.calls(SimulatedApi::Insights), 6);
 }
 
 #[tokio::test]
 async fn one_call_that_fails_leaves_the_other_alone() {
     let app = with_an_open_circuit().await;
 
-    let dated = app
-        .get(&format!(
-            "/v1/customers/{DOCUMENTED}/usage?processedDate=2017-03-09"
-        ))
-        .await;
+    let dated = app.dated(DOCUMENTED, "2017-03-09").await;
 
     assert_eq!(dated.status, 200);
     assert_eq!(state(&app, "commercial").await, "closed");
@@ -96,7 +78,7 @@ async fn one_call_that_fails_leaves_the_other_alone() {
 #[tokio::test]
 async fn the_first_call_after_the_pause_probes_and_its_success_closes_the_circuit() {
     let app = with_an_open_circuit().await;
-    app.simulator.set_faults(Faults::default());
+    app.clear_faults();
     app.advance(PAUSE);
     let due = state(&app, "insights").await;
 
@@ -116,7 +98,7 @@ async fn a_probe_is_one_call_and_where_it_fails_the_pause_doubles() {
     app.simulator.hold_calls();
 
     let (probe, ()) = tokio::join!(app.usage(customers[4]), async {
-        app.upstream_asked(SimulatedApi::Insights, 7).await;
+        app.wait_for_calls(SimulatedApi::Insights, 7).await;
         let meanwhile = app.usage(customers[5]).await;
         meanwhile.problem(503, "circuit-open");
         assert_eq!(meanwhile.header("retry-after"), "1");
@@ -127,7 +109,7 @@ async fn a_probe_is_one_call_and_where_it_fails_the_pause_doubles() {
     probe.problem(503, "unavailable");
     after.problem(503, "circuit-open");
     assert_eq!(after.header("retry-after"), "10");
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 7);
+    assert_eq!(app.calls(SimulatedApi::Insights), 7);
 }
 
 #[tokio::test]
@@ -135,12 +117,12 @@ async fn one_customer_that_always_fails_leaves_the_others_alone() {
     let app = TestApp::start().await;
     let customers = app.simulator.customers();
     for _ in 0..3 {
-        app.simulator.set_faults(failing(Some(4)));
+        app.set_faults(failing_insights(Some(4)));
         app.usage(customers[1]).await.problem(503, "unavailable");
         // Or a remembered failure would answer.
         app.admin_post("/cache/purge").await;
     }
-    app.simulator.set_faults(Faults::default());
+    app.clear_faults();
 
     let other = app.usage(customers[2]).await;
 
@@ -155,7 +137,7 @@ async fn all_calls_together_retry_no_more_than_the_budget() {
     // Every call fails once, and succeeds when asked again: no circuit opens.
     let mut statuses = Vec::new();
     for customer in &customers[1..=12] {
-        app.simulator.set_faults(failing(Some(1)));
+        app.set_faults(failing_insights(Some(1)));
         statuses.push(app.usage(customer).await.status);
     }
 

@@ -1,14 +1,12 @@
 //! An application that proves who it is by a certificate or a federated token, to a token endpoint
 //! that verifies it.
 
-use std::time::Duration;
-
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rcgen::{CertificateParams, KeyPair};
 use sha2::{Digest, Sha256};
-use usage_proxy::simulator::{RegisteredCertificate, SimulatedApi};
+use usage_proxy::simulator::RegisteredCertificate;
 
-use crate::support::{Builder, DOCUMENTED, TestApp};
+use crate::support::prelude::*;
 
 const SUCCESSES: &str = "usage_proxy_token_refresh_total{result=\"success\"}";
 const REFUSALS: &str = "usage_proxy_token_refresh_total{result=\"refused\"}";
@@ -72,7 +70,7 @@ async fn a_registered_certificate_gets_tokens_again_and_again() {
     assert_eq!(first.status, 200);
     let expiry = "usage_proxy_upstream_client_certificate_expiry_timestamp_seconds";
     assert_eq!(app.metric(expiry).await, identity.expires_at as f64);
-    assert_eq!(app.simulator.request_count(SimulatedApi::Token), 2);
+    assert_eq!(app.calls(SimulatedApi::Token), 2);
 }
 
 #[tokio::test]

@@ -1,36 +1,26 @@
 //! What lets a dashboard keep what it has: validators, dates and lifetimes (RFC 9110 §8.8, §13 and
 //! §15.4.5; RFC 9111 §4.2).
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
-use http::{HeaderMap, Method};
-use usage_proxy::simulator::{CustomerOverride, SimulatedApi, SimulatedRow};
+use http::HeaderMap;
 
-use crate::support::{DOCUMENTED, Reply, TestApp};
+use crate::support::prelude::*;
 
 /// When the stored answer was first seen, to the second; `START` in the words of HTTP.
 const FIRST_SEEN: &str = "Sun, 22 Nov 2026 12:00:00 GMT";
 const A_SECOND_EARLIER: &str = "Sun, 22 Nov 2026 11:59:59 GMT";
 
-/// Longer than an answer may be served without asking: a request that comes so late waits for
-/// Partner Center.
-const PAST_REVALIDATION: Duration = Duration::from_secs(2 * 60 * 60);
-
 /// Every form: a path and an `Accept`.
 fn forms() -> [(String, &'static str); 4] {
-    let usage = format!("/v1/customers/{DOCUMENTED}/usage");
-    let native = format!("/v1/customers/{DOCUMENTED}/analytics/licenses/usage");
+    let usage = usage_path(DOCUMENTED);
+    let native = native_path(DOCUMENTED);
     [
         (usage.clone(), "application/json"),
         (usage.clone(), "text/csv"),
         (native, "application/json"),
         (format!("{usage}/chart.svg"), "*/*"),
     ]
-}
-
-fn usage_path() -> String {
-    let [(usage, _), ..] = forms();
-    usage
 }
 
 /// All headers but those that differ from one answer to the next.
@@ -58,12 +48,10 @@ async fn no_page_of_another_origin_embeds_data_but_the_chart() {
         };
         assert_eq!((whole.status, unchanged.status), (200, 304), "{path}");
         for reply in [whole, unchanged] {
-            assert_eq!(reply.header("x-content-type-options"), "nosniff", "{path}");
-            assert_eq!(
-                reply.header("cross-origin-resource-policy"),
-                policy,
-                "{path}"
-            );
+            reply.assert_headers(&[
+                ("x-content-type-options", "nosniff"),
+                ("cross-origin-resource-policy", policy),
+            ]);
         }
     }
 }
@@ -78,19 +66,15 @@ async fn an_answer_says_how_long_it_is_good_and_for_whom() {
         let reply = app.get_with(&path, &[("accept", accept)]).await;
 
         assert_eq!(reply.status, 200, "{path} as {accept}");
-        for (name, expected) in [
+        assert_eq!(reply.cache_status(), "hit; ttl=840");
+        // The whole lifetime: the client takes `Age` from it.
+        let lifetime = "private, max-age=900, stale-while-revalidate=3600";
+        reply.assert_headers(&[
             ("age", "60"),
-            // The whole lifetime: the client takes `Age` from it.
-            (
-                "cache-control",
-                "private, max-age=900, stale-while-revalidate=3600",
-            ),
-            ("cache-status", "usage-proxy; hit; ttl=840"),
+            ("cache-control", lifetime),
             ("last-modified", FIRST_SEEN),
             ("vary", "Accept, Accept-Encoding"),
-        ] {
-            assert_eq!(reply.header(name), expected, "{name} of {path} as {accept}");
-        }
+        ]);
     }
 }
 
@@ -101,24 +85,16 @@ async fn every_form_and_coding_has_a_strong_validator_of_its_own() {
 
     for (path, accept) in forms() {
         for coding in ["identity", "gzip", "br", "zstd"] {
+            let case = format!("{path} as {accept} in {coding}");
             let headers = [("accept", accept), ("accept-encoding", coding)];
-            let etag = app
-                .get_with(&path, &headers)
-                .await
-                .header("etag")
-                .to_owned();
-            let again = app
-                .get_with(&path, &headers)
-                .await
-                .header("etag")
-                .to_owned();
+            let first = app.get_with(&path, &headers).await;
+            let again = app.get_with(&path, &headers).await;
 
-            assert!(
-                etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"'),
-                "{etag} is strong"
-            );
-            assert_eq!(again, etag, "{path} as {accept} in {coding}, asked again");
-            assert!(seen.insert(etag), "{path} as {accept} in {coding}");
+            let etag = first.header("etag").to_owned();
+            let strong = etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"');
+            assert!(strong, "{case}: {etag}");
+            assert_eq!(again.header("etag"), etag, "{case}, asked again");
+            assert!(seen.insert(etag), "{case}");
         }
     }
 }
@@ -142,7 +118,7 @@ async fn a_validator_that_matches_is_enough() {
             .map(|line| ("if-none-match", line.as_str()))
             .collect();
 
-        let reply = app.get_with(&usage_path(), &headers).await;
+        let reply = app.usage_with(DOCUMENTED, &headers).await;
 
         assert_eq!(reply.status, 304, "{case}: {lines:?}");
         assert_eq!(reply.header("etag"), etag, "{case}");
@@ -155,7 +131,7 @@ async fn a_validator_that_does_not_match_gets_the_whole() {
     let whole = app.usage(DOCUMENTED).await;
     let etag = whole.header("etag").to_owned();
     let gzip = app
-        .get_with(&usage_path(), &[("accept-encoding", "gzip")])
+        .usage_with(DOCUMENTED, &[("accept-encoding", "gzip")])
         .await;
     let native = app.native(DOCUMENTED).await;
 
@@ -169,7 +145,7 @@ async fn a_validator_that_does_not_match_gets_the_whole() {
         ("the native form's", native.header("etag").to_owned()),
     ] {
         let reply = app
-            .get_with(&usage_path(), &[("if-none-match", &line)])
+            .usage_with(DOCUMENTED, &[("if-none-match", &line)])
             .await;
 
         assert_eq!(reply.status, 200, "{case}: {line:?}");
@@ -196,7 +172,7 @@ async fn a_date_counts_only_where_there_is_no_validator() {
         let mut headers = vec![("if-modified-since", since)];
         headers.extend(tag.map(|tag| ("if-none-match", tag)));
 
-        let reply = app.get_with(&usage_path(), &headers).await;
+        let reply = app.usage_with(DOCUMENTED, &headers).await;
 
         assert_eq!(reply.status, status, "{headers:?}");
     }
@@ -210,7 +186,7 @@ async fn a_304_has_the_headers_of_the_200_but_none_of_a_body() {
 
     for coding in ["identity", "gzip"] {
         let whole = app
-            .get_with(&usage_path(), &[("accept-encoding", coding)])
+            .usage_with(DOCUMENTED, &[("accept-encoding", coding)])
             .await;
         let mut expected = lasting(&whole);
         for of_a_body in ["content-type", "content-length", "content-encoding"] {
@@ -221,7 +197,7 @@ async fn a_304_has_the_headers_of_the_200_but_none_of_a_body() {
             ("accept-encoding", coding),
             ("if-none-match", whole.header("etag")),
         ];
-        let reply = app.get_with(&usage_path(), &headers).await;
+        let reply = app.usage_with(DOCUMENTED, &headers).await;
 
         assert_eq!(reply.status, 304, "{coding}");
         assert_eq!(lasting(&reply), expected, "{coding}");
@@ -234,16 +210,12 @@ async fn a_304_has_the_headers_of_the_200_but_none_of_a_body() {
 async fn a_304_ends_with_its_head() {
     let app = TestApp::start().await;
     app.usage(DOCUMENTED).await;
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\nConnection: close\r\n\r\n",
+        usage_path(DOCUMENTED)
+    );
 
-    let answer = app
-        .raw(
-            format!(
-                "GET {} HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\nConnection: close\r\n\r\n",
-                usage_path()
-            )
-            .as_bytes(),
-        )
-        .await;
+    let answer = app.raw(request.as_bytes()).await;
 
     assert!(answer.starts_with("HTTP/1.1 304 "), "{answer}");
     let (_, after_the_head) = answer.split_once("\r\n\r\n").unwrap();
@@ -254,59 +226,52 @@ async fn a_304_ends_with_its_head() {
 async fn the_same_content_fetched_again_is_still_not_modified() {
     let app = TestApp::start().await;
     let first = app.usage(DOCUMENTED).await;
-    app.advance(PAST_REVALIDATION);
+    app.advance(STALE);
 
     let reply = app
-        .get_with(&usage_path(), &[("if-none-match", first.header("etag"))])
+        .usage_with(DOCUMENTED, &[("if-none-match", first.header("etag"))])
         .await;
 
     assert_eq!(reply.status, 304);
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
+    assert_eq!(app.calls(SimulatedApi::Insights), 2);
     assert_eq!(reply.header("age"), "0", "freshness is renewed");
     assert_eq!(reply.header("last-modified"), FIRST_SEEN);
 }
 
 #[tokio::test]
-async fn other_content_has_another_validator_and_date() {
+async fn other_content_under_the_same_date_replaces_the_entry_and_its_validators() {
     let app = TestApp::start().await;
+    let date = DOCUMENTED_DATE;
     let first = app.usage(DOCUMENTED).await;
-    let seats = SimulatedRow::new("VISIO", "Visio", 7, usage_proxy::simulator::DOCUMENTED_DATE);
-    app.simulator.override_customer(
-        usage_proxy::simulator::DOCUMENTED_CUSTOMER,
-        CustomerOverride::Rows(vec![seats]),
-    );
-    app.advance(PAST_REVALIDATION);
+    app.set_rows(usage_proxy::simulator::DOCUMENTED_CUSTOMER, seats(7, date));
+    app.advance(STALE);
 
-    let by_tag = app
-        .get_with(&usage_path(), &[("if-none-match", first.header("etag"))])
-        .await;
-    let by_date = app
-        .get_with(&usage_path(), &[("if-modified-since", FIRST_SEEN)])
-        .await;
+    let by_tag = [("if-none-match", first.header("etag"))];
+    let by_tag = app.usage_with(DOCUMENTED, &by_tag).await;
+    let by_date = [("if-modified-since", FIRST_SEEN)];
+    let by_date = app.usage_with(DOCUMENTED, &by_date).await;
 
     assert_eq!((by_tag.status, by_date.status), (200, 200));
+    assert_eq!(by_tag.cache_status(), STORED_AGAIN);
     assert_eq!(by_tag.json()["products"][0]["licensesQualified"], 7);
-    assert_ne!(by_tag.header("etag"), first.header("etag"));
     assert_eq!(
-        by_tag.header("last-modified"),
-        "Sun, 22 Nov 2026 14:00:00 GMT"
+        by_tag.json()["processedDate"],
+        first.json()["processedDate"]
     );
+    assert_ne!(by_tag.header("etag"), first.header("etag"));
+    by_tag.assert_headers(&[("last-modified", "Sun, 22 Nov 2026 14:00:00 GMT")]);
+    assert_eq!(app.entries().await, 1);
 }
 
 #[tokio::test]
 async fn an_error_is_never_not_modified() {
     let app = TestApp::start().await;
-    let unknown = "/v1/customers/00000000-0000-4000-8000-000000000000/usage";
+    let conditions = [
+        ("if-none-match", "*"),
+        ("if-modified-since", "Mon, 23 Nov 2026 12:00:00 GMT"),
+    ];
 
-    let reply = app
-        .get_with(
-            unknown,
-            &[
-                ("if-none-match", "*"),
-                ("if-modified-since", "Mon, 23 Nov 2026 12:00:00 GMT"),
-            ],
-        )
-        .await;
+    let reply = app.usage_with(uuid::Uuid::nil(), &conditions).await;
 
     reply.problem(404, "unknown-customer");
     assert!(!reply.headers.contains_key("etag"));
@@ -346,10 +311,7 @@ async fn head_says_what_get_says_and_sends_no_body() {
 
 #[tokio::test]
 async fn head_by_http_2_says_what_get_says_and_sends_no_body() {
-    let app = TestApp::builder()
-        .set("server.http2_cleartext", "true")
-        .start()
-        .await;
+    let app = TestApp::with("server.http2_cleartext", "true").await;
     let client = reqwest::Client::builder()
         .no_proxy()
         .no_gzip()
@@ -357,7 +319,11 @@ async fn head_by_http_2_says_what_get_says_and_sends_no_body() {
     let client = client.build().unwrap();
     app.usage(DOCUMENTED).await;
 
-    for path in [&*usage_path(), "/v1/customers/x/usage", "/nowhere"] {
+    for path in [
+        &*usage_path(DOCUMENTED),
+        "/v1/customers/x/usage",
+        "/nowhere",
+    ] {
         let url = format!("http://{}{path}", app.api);
         let get = client.get(&url).send().await.unwrap();
         let head = client.head(&url).send().await.unwrap();
@@ -376,16 +342,13 @@ async fn head_by_http_2_says_what_get_says_and_sends_no_body() {
 async fn head_alone_fetches_for_the_get_that_follows() {
     let app = TestApp::start().await;
 
-    let head = app.call(Method::HEAD, &usage_path(), &[]).await;
+    let head = app.call(Method::HEAD, &usage_path(DOCUMENTED), &[]).await;
     let get = app.usage(DOCUMENTED).await;
 
-    assert_eq!(
-        head.header("cache-status"),
-        "usage-proxy; fwd=uri-miss; fwd-status=200; stored; ttl=900"
-    );
-    assert_eq!(get.header("cache-status"), "usage-proxy; hit; ttl=900");
+    assert_eq!(head.cache_status(), STORED);
+    assert_eq!(get.cache_status(), HIT);
     assert_eq!(head.header("etag"), get.header("etag"));
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
+    assert_eq!(app.calls(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
@@ -401,7 +364,7 @@ async fn a_range_gets_the_whole() {
         vec![("range", "lines=1")],
         vec![("range", "bytes=0-9"), ("if-range", etag)],
     ] {
-        let reply = app.get_with(&usage_path(), &headers).await;
+        let reply = app.usage_with(DOCUMENTED, &headers).await;
 
         assert_eq!(reply.status, 200, "{headers:?}");
         assert_eq!(reply.body, whole.body, "{headers:?}");

@@ -1,9 +1,6 @@
 //! Web pages of other origins: whose may read answers, and which parts of them.
 
-use http::Method;
-use usage_proxy::{access_key::KeyHash, simulator::SimulatedApi};
-
-use crate::support::{Reply, TestApp, TestCaller, callers_file, customer, key_of};
+use crate::support::prelude::*;
 
 const DASHBOARD: &str = "https://dash.example.com";
 const OTHER: &str = "http://localhost:3000";
@@ -20,7 +17,7 @@ async fn configured() -> TestApp {
 }
 
 fn path() -> String {
-    format!("/v1/customers/{}/usage", customer(0))
+    usage_path(customer(0))
 }
 
 fn cors_headers(reply: &Reply) -> Vec<&str> {
@@ -45,11 +42,7 @@ async fn a_page_of_a_configured_origin_may_read_every_answer() {
             (path(), Some(("if-none-match", etag.as_str())), 304),
             (path(), Some(("accept", "image/png")), 406),
             (format!("{}?date=today", path()), None, 400),
-            (
-                format!("/v1/customers/{}/usage", uuid::Uuid::from_u128(7)),
-                None,
-                404,
-            ),
+            (usage_path(uuid::Uuid::from_u128(7)), None, 404),
             ("/nothing".to_owned(), None, 404),
         ] {
             let headers: Vec<_> = [("origin", origin)].into_iter().chain(headers).collect();
@@ -101,7 +94,7 @@ async fn what_an_answer_was_chosen_by_is_told_besides_the_origin() {
     let open = configured().await;
     let keyed = TestApp::builder()
         .set("server.cors_origins", DASHBOARD)
-        .callers(callers_file(&[TestCaller::named("grafana")]))
+        .callers(&[TestCaller::named("grafana")])
         .start()
         .await;
     let key = key_of("grafana");
@@ -127,7 +120,7 @@ async fn what_an_answer_was_chosen_by_is_told_besides_the_origin() {
         &*usage,
         &format!("{usage}/chart.svg"),
         &format!("{usage}/table.csv"),
-        &format!("/v1/customers/{}/analytics/licenses/usage", customer(0)),
+        &native_path(customer(0)),
         "/v1/analytics/licenses/deployment",
     ] {
         let first = keyed.get_with(path, &[origin, proof]).await;
@@ -173,12 +166,9 @@ async fn a_preflight_is_answered_with_what_a_page_may_send() {
         }
         assert_eq!(reply.header("access-control-max-age"), "7200");
         assert_eq!(reply.header("vary"), "Origin");
-        assert_eq!(
-            reply.header("cache-status"),
-            "usage-proxy; detail=not-consulted"
-        );
+        assert_eq!(reply.cache_status(), "detail=not-consulted");
     }
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
+    assert_eq!(app.calls(SimulatedApi::Insights), 0);
     let counted =
         r#"usage_proxy_http_requests_total{method="other",route="unmatched",status="204"}"#;
     assert_eq!(app.metric(counted).await, 1.0);
@@ -191,14 +181,7 @@ async fn a_preflight_of_another_page_is_refused_and_says_why() {
 
     let reply = app.call(Method::OPTIONS, &path(), &headers).await;
 
-    let problem = reply.problem(403, "origin-not-allowed");
-    assert!(
-        problem["detail"]
-            .as_str()
-            .unwrap()
-            .contains("server.cors_origins"),
-        "{problem}"
-    );
+    reply.problem_with(403, "origin-not-allowed", &["server.cors_origins"]);
     assert_eq!(cors_headers(&reply), [""; 0]);
     assert_eq!(reply.header("vary"), "Origin");
 }
@@ -251,21 +234,13 @@ async fn no_answer_lets_a_page_use_what_its_browser_adds_by_itself() {
 
 #[tokio::test]
 async fn a_page_without_a_key_gets_its_preflight_and_may_read_its_refusal() {
-    let folder = tempfile::tempdir().unwrap();
-    let callers = folder.path().join("callers.toml");
-    let hash = KeyHash::of_key(b"up_dashboard");
-    let caller = format!(
-        "[[caller]]\nname = \"dashboard\"\nkey_sha256 = [\"{hash}\"]\ncustomers = [\"*\"]\n\
-         scopes = [\"usage:read\"]\n"
-    );
-    std::fs::write(&callers, caller).unwrap();
     let app = TestApp::builder()
         .set("server.cors_origins", DASHBOARD)
-        .set("callers.file", callers.to_str().unwrap())
+        .callers(&[TestCaller::named("dashboard")])
         .start()
         .await;
     let origin = ("origin", DASHBOARD);
-    let key = ("authorization", "Bearer up_dashboard");
+    let key = ("x-api-key", &*key_of("dashboard"));
 
     let preflight = app
         .call(Method::OPTIONS, &path(), &[origin, GET, ASKING])

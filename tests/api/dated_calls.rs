@@ -1,19 +1,14 @@
 //! Given dates cost few upstream calls: absences of past dates are remembered, and callers that may
 //! not refresh the cache cause only so many.
 
-use std::time::Duration;
-
 use jiff::ToSpan;
-use usage_proxy::simulator::SimulatedApi;
 
-use crate::support::{Reply, TestApp, TestCaller, callers_file, customer, key_of};
+use crate::support::prelude::*;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-const SECOND: Duration = Duration::from_secs(1);
-
 fn path(date: impl std::fmt::Display) -> String {
-    format!("/v1/customers/{}/usage?processedDate={date}", customer(0))
+    dated_path(customer(0), date)
 }
 
 #[tokio::test]
@@ -23,9 +18,9 @@ async fn an_absence_of_a_date_before_the_newest_is_remembered_for_a_day() {
     app.usage(customer(0)).await;
     let (past, coming) = (path("2020-01-01"), path(newest.tomorrow().unwrap()));
     let asked = async |path: &str| {
-        let before = app.simulator.request_count(SimulatedApi::Commercial);
+        let before = app.calls(SimulatedApi::Commercial);
         app.get(path).await.problem(404, "nothing-processed");
-        app.simulator.request_count(SimulatedApi::Commercial) > before
+        app.calls(SimulatedApi::Commercial) > before
     };
 
     assert!(asked(&past).await);
@@ -47,7 +42,7 @@ async fn no_cache_asks_again_for_a_past_date_that_had_no_data() {
         let headers = [("cache-control", "no-cache")];
         let reply = app.get_with(&path("2020-01-01"), &headers).await;
         reply.problem(404, "nothing-processed");
-        app.simulator.request_count(SimulatedApi::Commercial)
+        app.calls(SimulatedApi::Commercial)
     };
 
     assert_eq!(ask().await, 1);
@@ -66,7 +61,7 @@ async fn a_purge_forgets_the_absence_of_a_past_date() {
     app.admin_post("/cache/purge").await;
     app.get(&path("2020-01-01")).await;
 
-    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 2);
+    assert_eq!(app.calls(SimulatedApi::Commercial), 2);
 }
 
 #[tokio::test]
@@ -76,14 +71,11 @@ async fn a_caller_that_may_not_refresh_causes_sixty_calls_for_given_dates_a_minu
         TestCaller::named("portal"),
         TestCaller::named("operator").with_scopes(&["usage:read", "cache:refresh"]),
     ];
-    let app = TestApp::builder()
-        .callers(callers_file(&callers))
-        .start()
-        .await;
+    let app = TestApp::with_callers(&callers).await;
     let newest = app.simulator.newest_date();
     let ask = async |caller: &str, days_before: i32| -> Reply {
         let date = newest.checked_sub(days_before.days()).unwrap();
-        app.get_as(&key_of(caller), &path(date)).await
+        app.get_as(caller, &path(date)).await
     };
     for days_before in 0..60 {
         assert_eq!(
@@ -103,19 +95,16 @@ async fn a_caller_that_may_not_refresh_causes_sixty_calls_for_given_dates_a_minu
 
     let problem = refused.problem(429, "rate-limited");
     assert_eq!(refused.header("retry-after"), "1");
-    assert_eq!(
-        refused.header("cache-status"),
-        "usage-proxy; detail=rate-limited"
-    );
+    assert_eq!(refused.cache_status(), "detail=rate-limited");
     assert!(
         problem["detail"].as_str().unwrap().contains("60 calls"),
         "{problem}"
     );
-    assert!(hit.header("cache-status").starts_with("usage-proxy; hit;"));
+    assert!(hit.cache_status().starts_with("hit;"));
     assert_eq!(
         (another.status, operator.status, admitted.status),
         (200, 200, 200)
     );
     refused_again.problem(429, "rate-limited");
-    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 63);
+    assert_eq!(app.calls(SimulatedApi::Commercial), 63);
 }

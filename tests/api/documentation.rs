@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::support::TestApp;
+use crate::support::prelude::*;
 
 const README: &str = include_str!("../../README.md");
 const KEYS: &str = include_str!("../../config/README.md");

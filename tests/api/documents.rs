@@ -1,54 +1,53 @@
 //! What has the native form alone: a customer's deployment, and what is told of all customers.
 
-use std::time::Duration;
+use usage_proxy::simulator::documented_deployment_body;
 
-use http::{Method, StatusCode};
-use serde_json::json;
-use usage_proxy::simulator::{
-    BodyFault, CustomerOverride, FaultScope, Faults, SimulatedApi, SimulatedRow,
-    documented_deployment_body,
-};
-use uuid::Uuid;
-
-use crate::support::{DOCUMENTED, TestApp, TestCaller, callers_file, customer, key_of};
+use crate::support::prelude::*;
 
 const PARTNER_USAGE: &str = "/v1/analytics/licenses/usage";
 const PARTNER_DEPLOYMENT: &str = "/v1/analytics/licenses/deployment";
-const HIT: &str = "usage-proxy; hit; ttl=900";
-
-/// Past `fresh_for + stale_while_revalidate`: the next request asks, and waits.
-const STALE: Duration = Duration::from_secs(2 * 60 * 60);
 
 fn deployment(customer: impl std::fmt::Display) -> String {
     format!("/v1/customers/{customer}/analytics/licenses/deployment")
 }
 
-/// Each document, the call that tells it, and what its items are.
+/// Each document, the call that fetches it, and the type of its items.
 fn documents() -> [(String, SimulatedApi, FaultScope, &'static str); 3] {
+    use SimulatedApi::{Deployment, PartnerDeployment, PartnerUsage};
+
+    let of_customer = deployment(customer(0));
     [
         (
-            deployment(customer(0)),
-            SimulatedApi::Deployment,
+            of_customer,
+            Deployment,
             FaultScope::Deployment,
             "CustomerLicensesDeploymentInsights",
         ),
         (
-            PARTNER_USAGE.to_owned(),
-            SimulatedApi::PartnerUsage,
+            PARTNER_USAGE.into(),
+            PartnerUsage,
             FaultScope::PartnerUsage,
             "PartnerLicensesUsageInsights",
         ),
         (
-            PARTNER_DEPLOYMENT.to_owned(),
-            SimulatedApi::PartnerDeployment,
+            PARTNER_DEPLOYMENT.into(),
+            PartnerDeployment,
             FaultScope::PartnerDeployment,
             "PartnerLicensesDeploymentInsights",
         ),
     ]
 }
 
+/// All that is cached and is no usage, and the scope of its faults.
+fn collections() -> impl Iterator<Item = (String, FaultScope)> {
+    let documents = documents()
+        .into_iter()
+        .map(|(path, _, scope, _)| (path, scope));
+    documents.chain([("/v1/customers".to_owned(), FaultScope::Customers)])
+}
+
 #[tokio::test]
-async fn each_is_asked_for_once_and_held() {
+async fn each_is_fetched_once_and_cached() {
     let app = TestApp::start().await;
 
     for (path, api, _, kind) in documents() {
@@ -59,34 +58,24 @@ async fn each_is_asked_for_once_and_held() {
         let head = app.call(Method::HEAD, &path, &[]).await;
 
         assert_eq!(first.status, 200, "{path}");
-        assert_eq!(
-            first.header("content-type"),
-            "application/json; charset=utf-8"
-        );
-        assert_eq!(first.header("vary"), "Accept, Accept-Encoding");
-        assert_ne!(first.header("last-modified"), "");
+        first.assert_headers(&[
+            ("content-type", "application/json; charset=utf-8"),
+            ("vary", "Accept, Accept-Encoding"),
+            ("last-modified", "Sun, 22 Nov 2026 12:00:00 GMT"),
+        ]);
         let body = first.json();
         assert_eq!(body["totalCount"], body["items"].as_array().unwrap().len());
         assert_eq!(body["items"][0]["attributes"]["objectType"], kind);
-        assert_eq!(second.header("cache-status"), HIT);
-        assert_eq!(second.header("content-encoding"), "gzip");
+        assert_eq!(second.cache_status(), HIT);
+        second.assert_headers(&[("content-encoding", "gzip"), ("ms-requestid", "")]);
         assert_eq!((unchanged.status, head.status), (304, 200));
-        let asked: Vec<_> = app
-            .simulator
-            .requests()
-            .into_iter()
-            .filter(|request| request.api == api)
-            .collect();
-        assert_eq!(asked.len(), 1, "{path}");
-        assert_eq!(
-            (asked[0].path.as_str(), &asked[0].query),
-            (path.as_str(), &None)
-        );
-        assert_eq!(
-            first.header("ms-requestid"),
-            asked[0].header("ms-requestid").unwrap()
-        );
-        assert_eq!(second.header("ms-requestid"), "");
+        let calls = app.calls_made(api);
+        let [call] = calls.as_slice() else {
+            panic!("one call for {path}: {calls:?}");
+        };
+        assert_eq!((&call.path, &call.query), (&path, &None));
+        let request_id = call.header("ms-requestid");
+        assert_eq!(Some(first.header("ms-requestid")), request_id);
     }
 }
 
@@ -98,10 +87,9 @@ async fn bodies_come_byte_for_byte() {
 
     assert_eq!(documented.body, documented_deployment_body());
     let odd = "\u{feff}{ \"items\" : [ {\"new\":1.50} ],\n\"more\": [] }";
-    app.simulator
-        .override_customer(customer(3), CustomerOverride::Body(odd.into()));
+    app.set_body(customer(3), odd);
     assert_eq!(app.get(&deployment(customer(3))).await.text(), odd);
-    app.simulator.set_faults(Faults {
+    app.set_faults(Faults {
         bom: true,
         ..Faults::default()
     });
@@ -114,51 +102,37 @@ async fn bodies_come_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn what_is_told_of_all_customers_is_for_who_may_read_all_of_them() {
+async fn documents_about_all_customers_are_for_callers_who_may_read_all() {
     let nearly_all: Vec<_> = (0..25).map(customer).collect();
-    let app = TestApp::builder()
-        .callers(callers_file(&[
-            TestCaller::named("portal").with_customers(&nearly_all),
-            TestCaller::named("refresher").with_scopes(&["cache:refresh"]),
-            TestCaller::named("grafana"),
-        ]))
-        .start()
-        .await;
+    let app = TestApp::with_callers(&[
+        TestCaller::named("portal").with_customers(&nearly_all),
+        TestCaller::named("refresher").with_scopes(&["cache:refresh"]),
+        TestCaller::named("grafana"),
+    ])
+    .await;
 
-    for path in [PARTNER_USAGE, PARTNER_DEPLOYMENT] {
-        for held in [false, true] {
+    for (path, api) in [
+        (PARTNER_USAGE, SimulatedApi::PartnerUsage),
+        (PARTNER_DEPLOYMENT, SimulatedApi::PartnerDeployment),
+    ] {
+        for cached in [false, true] {
             for caller in ["portal", "refresher"] {
-                let refused = app.get_as(&key_of(caller), path).await;
+                let refused = app.get_as(caller, path).await;
                 let problem = refused.problem(403, "not-allowed");
-                assert_eq!(
-                    problem["detail"],
-                    "this caller may not read every customer's usage"
-                );
-                assert_eq!(
-                    refused.header("cache-status"),
-                    "usage-proxy; detail=not-consulted"
-                );
+                let detail = "this caller may not read every customer's usage";
+                assert_eq!(problem["detail"], detail);
+                assert_eq!(refused.cache_status(), "detail=not-consulted");
             }
-            if !held {
-                let asked = app.simulator.request_count(SimulatedApi::PartnerUsage)
-                    + app.simulator.request_count(SimulatedApi::PartnerDeployment);
-                assert_eq!(app.get_as(&key_of("grafana"), path).await.status, 200);
-                let now = app.simulator.request_count(SimulatedApi::PartnerUsage)
-                    + app.simulator.request_count(SimulatedApi::PartnerDeployment);
-                assert_eq!(now, asked + 1, "only for who may have it");
-            }
+            assert_eq!(app.calls(api), usize::from(cached), "{path}");
+            assert_eq!(app.get_as("grafana", path).await.status, 200);
         }
     }
-    let own = app
-        .get_as(&key_of("portal"), &deployment(customer(0)))
-        .await;
+    let own = app.get_as("portal", &deployment(customer(0))).await;
     assert_eq!(own.status, 200);
-    let other = app.get_as(&key_of("portal"), &deployment(DOCUMENTED)).await;
+    let other = app.get_as("portal", &deployment(DOCUMENTED)).await;
     other.problem(403, "not-allowed");
-    assert_eq!(
-        app.metric("usage_proxy_authorization_denied_total").await,
-        9.0
-    );
+    let denied = app.metric("usage_proxy_authorization_denied_total").await;
+    assert_eq!(denied, 9.0);
 }
 
 #[tokio::test]
@@ -176,52 +150,42 @@ async fn what_is_asked_wrong_is_told_what_was_expected() {
         app.get_with(&path, &cached).await.problem(504, "not-held");
     }
     app.get(&deployment("x")).await.problem(400, "customer-id");
-    assert_eq!(
-        app.simulator
-            .requests()
+    let requests = app.simulator.requests();
+    assert!(
+        requests
             .iter()
-            .filter(|request| request.api != SimulatedApi::Token)
-            .count(),
-        0
+            .all(|request| request.api == SimulatedApi::Token)
     );
     let unknown = app.get(&deployment(Uuid::from_u128(7))).await;
     unknown.problem(404, "unknown-customer");
 }
 
 #[tokio::test]
-async fn what_is_held_stands_in_for_a_failure_of_its_own_call_alone() {
-    let app = TestApp::builder()
-        .set("upstream.retries", "0")
-        .start()
-        .await;
-    for (path, ..) in documents() {
+async fn a_failure_of_one_call_is_covered_by_its_cached_answer_and_leaves_the_others_alone() {
+    let app = TestApp::without_retries().await;
+    for (path, _) in collections() {
         app.get(&path).await;
     }
 
-    for (path, _, scope, _) in documents() {
+    for (path, scope) in collections() {
         app.advance(STALE);
-        app.simulator.set_faults(Faults {
+        app.set_faults(Faults {
             api: scope,
-            status: Some(StatusCode::SERVICE_UNAVAILABLE),
-            ..Faults::default()
+            ..failing(503)
         });
 
-        for (other, ..) in documents() {
+        for (other, _) in collections() {
             let reply = app.get(&other).await;
 
-            let status = reply.header("cache-status");
+            let covered = reply.cache_status().ends_with("detail=stale-if-error");
             assert_eq!(reply.status, 200);
-            assert_eq!(
-                status.ends_with("detail=stale-if-error"),
-                other == path,
-                "{other}: {status}"
-            );
+            assert_eq!(covered, other == path, "{other}, while {path} fails");
         }
         app.admin_post("/cache/purge?hard=true").await;
         app.get(&path).await.problem(503, "unavailable");
-        app.simulator.set_faults(Faults::default());
+        app.clear_faults();
         app.advance(STALE);
-        for (other, ..) in documents() {
+        for (other, _) in collections() {
             assert_eq!(app.get(&other).await.status, 200);
         }
     }
@@ -235,16 +199,20 @@ async fn a_newer_answer_takes_the_place_of_the_older() {
     }
     let gauge = "usage_proxy_newest_processed_timestamp_seconds";
     assert_eq!(app.metric(gauge).await, 0.0, "it tells of usage alone");
-    assert_eq!(app.held().await, 3);
+    assert_eq!(app.entries().await, 3);
     app.simulator.advance_day();
     app.advance(STALE);
 
     for (path, ..) in documents() {
         let newer = app.get(&path).await;
-        assert!(newer.header("cache-status").contains("stored"), "{path}");
+        assert!(newer.cache_status().contains("stored"), "{path}");
     }
 
-    assert_eq!(app.held().await, 3, "nobody could ask for the older ones");
+    assert_eq!(
+        app.entries().await,
+        3,
+        "nobody could ask for the older ones"
+    );
     let held = app
         .admin_get(&format!("/cache?customer={}", customer(0)))
         .await
@@ -266,8 +234,7 @@ async fn an_older_or_a_shrunken_answer_is_doubted() {
         let row = |number| SimulatedRow::new(&format!("PRODUCT {number}"), "Exchange", 5, day);
         CustomerOverride::Rows((0..count).map(row).collect())
     };
-    app.simulator
-        .override_customer(customer(0), products(20, today));
+    app.set_answer(customer(0), products(20, today));
     let good = app.get(&deployment(customer(0))).await;
 
     for doubtful in [
@@ -275,22 +242,19 @@ async fn an_older_or_a_shrunken_answer_is_doubted() {
         products(0, today),
         products(20, today.yesterday().unwrap()),
     ] {
-        app.simulator.override_customer(customer(0), doubtful);
+        app.set_answer(customer(0), doubtful);
         app.advance(STALE);
         let reply = app.get(&deployment(customer(0))).await;
-        assert!(reply.header("cache-status").ends_with("detail=suspect"));
+        assert!(reply.cache_status().ends_with("detail=suspect"));
         assert_eq!(reply.body, good.body);
     }
-    assert_eq!(app.held().await, 1, "the older one is kept for nobody");
+    assert_eq!(app.entries().await, 1, "the older one is kept for nobody");
 }
 
 #[tokio::test]
-async fn another_customers_row_refuses_the_whole() {
-    let app = TestApp::builder()
-        .set("upstream.retries", "0")
-        .start()
-        .await;
-    for (path, _, scope, _) in documents() {
+async fn a_malformed_answer_is_refused() {
+    let app = TestApp::without_retries().await;
+    for (path, _) in collections() {
         for body in [
             BodyFault::Truncated,
             BodyFault::Html,
@@ -298,27 +262,18 @@ async fn another_customers_row_refuses_the_whole() {
             BodyFault::Garbage,
             BodyFault::WrongTotal,
         ] {
-            app.simulator.set_faults(Faults {
-                api: scope,
-                body: Some(body),
-                ..Faults::default()
-            });
+            app.set_faults(bad_body(body));
             app.get(&path).await.problem(502, "malformed");
             app.advance(Duration::from_secs(60));
         }
     }
-    app.simulator.set_faults(Faults {
-        body: Some(BodyFault::ForeignCustomer),
-        ..Faults::default()
-    });
+    app.set_faults(bad_body(BodyFault::ForeignCustomer));
 
     let reply = app.get(&deployment(customer(0))).await;
 
     reply.problem(502, "malformed");
-    assert!(
-        !reply.text().to_lowercase().contains("f0e1a0f0"),
-        "whose it was"
-    );
+    let text = reply.text().to_lowercase();
+    assert!(!text.contains("f0e1a0f0"), "whose it was");
     assert_eq!(app.metric("usage_proxy_tenant_mismatch_total").await, 1.0);
 }
 
@@ -335,5 +290,5 @@ async fn usage_and_deployment_of_a_customer_share_nothing_but_its_purge() {
 
     assert_ne!(usage.header("etag"), deployed.header("etag"));
     assert_eq!(purged.json(), json!({ "purged": 2, "mode": "hard" }));
-    assert_eq!(app.held().await, 0);
+    assert_eq!(app.entries().await, 0);
 }

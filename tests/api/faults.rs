@@ -6,12 +6,12 @@
 
 mod proxy;
 
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
 
-use usage_proxy::{clock::ManualClock, simulator::SimulatedApi};
+use usage_proxy::clock::ManualClock;
 
 use self::proxy::{End, Fault, FaultProxy, Point};
-use crate::support::{DOCUMENTED, Reply, TestApp};
+use crate::support::prelude::*;
 
 /// No other sleeper sleeps just as long.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(7_003);
@@ -20,7 +20,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(7_003);
 const PAUSE: Duration = Duration::from_millis(1_217);
 
 /// How long a first failure is remembered.
-const REMEMBERED: Duration = Duration::from_secs(1);
+const REMEMBERED: Duration = SECOND;
 
 /// Longer than a cell takes in the machine's time, and shorter than the kernel tries to connect.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -48,10 +48,7 @@ enum Outcome {
 /// What is held of the customer when the fault is met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Fresh,
-    /// Stale, and within the revalidation window.
-    Stale,
-    /// Stale beyond it: upstream is asked and waited for.
+    /// Stale beyond the revalidation window: upstream is asked and waited for.
     StaleIfError,
     Absent,
 }
@@ -70,16 +67,6 @@ macro_rules! faults {
     ($($name:ident: $fault:expr => $outcome:ident;)*) => {$(
         mod $name {
             use super::*;
-
-            #[tokio::test]
-            async fn does_not_concern_a_fresh_answer() {
-                meets(State::Fresh, $fault, Outcome::$outcome).await;
-            }
-
-            #[tokio::test]
-            async fn delays_nobody_while_a_stale_answer_is_revalidated() {
-                meets(State::Stale, $fault, Outcome::$outcome).await;
-            }
 
             #[tokio::test]
             async fn meets_a_stale_answer_that_stands_in() {
@@ -129,11 +116,7 @@ fn expected(state: State, outcome: Outcome) -> Expected {
         cache_status,
     };
     match (state, outcome) {
-        (State::Fresh, _) => served("hit; ttl=900"),
-        (State::Stale, _) => served("hit; ttl=-60; detail=stale-while-revalidate"),
-        (State::StaleIfError, Outcome::Answered) => {
-            served("fwd=stale; fwd-status=200; stored; ttl=900")
-        }
+        (State::StaleIfError, Outcome::Answered) => served(STORED_AGAIN),
         (State::StaleIfError, Outcome::Unavailable | Outcome::NotConnected) => {
             served("fwd=stale; ttl=-3660; detail=stale-if-error")
         }
@@ -144,9 +127,7 @@ fn expected(state: State, outcome: Outcome) -> Expected {
         (State::StaleIfError, Outcome::Malformed) => {
             served("fwd=stale; fwd-status=200; ttl=-3660; detail=stale-if-error")
         }
-        (State::Absent, Outcome::Answered) => {
-            served("fwd=uri-miss; fwd-status=200; stored; ttl=900")
-        }
+        (State::Absent, Outcome::Answered) => served(STORED),
         (State::Absent, Outcome::Unavailable) => {
             refused(503, "unavailable", "1", "fwd=uri-miss; detail=unavailable")
         }
@@ -182,7 +163,7 @@ async fn meets(state: State, fault: Fault, outcome: Outcome) {
 
     expected(state, outcome).check(&reply);
     let so_far = app.metric(ANSWERED).await;
-    let settled = state == State::Fresh || outcome == Outcome::Answered;
+    let settled = outcome == Outcome::Answered;
     proxy.set(Fault::None).await;
     app.advance(REMEMBERED);
     app.usage(DOCUMENTED).await;
@@ -191,7 +172,7 @@ async fn meets(state: State, fault: Fault, outcome: Outcome) {
     app.wait_until_filled().await;
     let recovered = app.usage(DOCUMENTED).await;
     assert_eq!(recovered.status, 200);
-    let (hit, ttl) = cache_status(&recovered).split_once("ttl=").unwrap();
+    let (hit, ttl) = recovered.cache_status().split_once("ttl=").unwrap();
     assert_eq!(hit, "hit; ");
     assert!(ttl.parse::<i64>().is_ok_and(|left| left > 0), "{ttl}");
 }
@@ -288,7 +269,7 @@ async fn a_port_that_speaks_no_tls_meets_nothing_held() {
     let reply = app.usage(DOCUMENTED).await;
 
     expected(State::Absent, Outcome::Unavailable).check(&reply);
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
+    assert_eq!(app.calls(SimulatedApi::Insights), 0);
 }
 
 // === impl Fault ===
@@ -311,8 +292,6 @@ impl State {
     /// How old the answer is that is held, if one is.
     fn age(self) -> Option<Duration> {
         match self {
-            Self::Fresh => Some(Duration::ZERO),
-            Self::Stale => Some(Duration::from_secs(960)),
             Self::StaleIfError => Some(Duration::from_secs(4_560)),
             Self::Absent => None,
         }
@@ -322,7 +301,6 @@ impl State {
     fn requests(self, outcome: Outcome) -> (f64, f64) {
         let held = if self == Self::Absent { 0.0 } else { 1.0 };
         match outcome {
-            _ if self == Self::Fresh => (held, 0.0),
             Outcome::Answered | Outcome::Malformed => (held + 1.0, 0.0),
             Outcome::Unavailable | Outcome::NotConnected | Outcome::TimedOut => (held, 1.0),
         }
@@ -339,20 +317,11 @@ impl Expected {
             None => assert_eq!(reply.status, self.status, "{reply:?}"),
         }
         assert_eq!(reply.header("retry-after"), self.retry_after);
-        assert_eq!(cache_status(reply), self.cache_status);
+        assert_eq!(reply.cache_status(), self.cache_status);
         if self.status == 200 {
             assert_eq!(reply.json()["products"].as_array().map(Vec::len), Some(3));
         }
     }
-}
-
-/// What `Cache-Status` says of this cache.
-#[track_caller]
-fn cache_status(reply: &Reply) -> &str {
-    reply
-        .header("cache-status")
-        .strip_prefix("usage-proxy; ")
-        .unwrap_or_else(|| panic!("no Cache-Status in {reply:?}"))
 }
 
 /// The service behind a proxy without faults.

@@ -1,14 +1,6 @@
 //! A full cache: large answers are stored all the same, and `stored` is true.
 
-use std::time::Duration;
-
-use http::StatusCode;
-use usage_proxy::simulator::{Faults, SimulatedApi};
-
-use crate::support::{Reply, TestApp, customer};
-
-/// Past `fresh_for + stale_while_revalidate`: the next request asks, and waits.
-const STALE: Duration = Duration::from_secs(2 * 60 * 60);
+use crate::support::prelude::*;
 
 /// More than fit into [`TestApp::small`].
 const CUSTOMERS: usize = 100;
@@ -34,12 +26,12 @@ impl TestApp {
             }
         }
         // Counting the entries has the cache evict at once what it would evict in a moment.
-        self.held().await;
+        self.entries().await;
     }
 }
 
 fn is_stored(reply: &Reply) -> bool {
-    reply.header("cache-status").contains("; stored;")
+    reply.cache_status().contains("; stored;")
 }
 
 #[tokio::test]
@@ -48,26 +40,21 @@ async fn a_full_cache_stores_the_list_of_customers_and_serves_it_in_an_outage() 
     app.fill().await;
 
     let first = app.get("/v1/customers").await;
-    app.held().await;
+    app.entries().await;
     let second = app.get("/v1/customers").await;
-    app.simulator.set_faults(Faults {
-        status: Some(StatusCode::SERVICE_UNAVAILABLE),
-        ..Faults::default()
-    });
+    app.set_faults(failing(503));
     app.advance(STALE);
     let in_outage = app.get("/v1/customers").await;
 
     assert!(is_stored(&first), "{first:?}");
     assert_eq!(
-        second.header("cache-status"),
-        "usage-proxy; hit; ttl=900",
+        second.cache_status(),
+        HIT,
         "what is called stored is stored"
     );
     assert_eq!(in_outage.status, 200);
     assert!(
-        in_outage
-            .header("cache-status")
-            .ends_with("detail=stale-if-error"),
+        in_outage.cache_status().ends_with("detail=stale-if-error"),
         "{in_outage:?}"
     );
 }
@@ -85,5 +72,5 @@ async fn an_answer_larger_than_its_share_of_the_cache_is_not_called_stored() {
 
     assert_eq!(first.status, 200);
     assert!(!is_stored(&first), "{first:?}");
-    assert_eq!(app.simulator.request_count(SimulatedApi::Customers), 2);
+    assert_eq!(app.calls(SimulatedApi::Customers), 2);
 }

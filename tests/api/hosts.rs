@@ -3,37 +3,28 @@
 
 use std::net::Ipv4Addr;
 
-use http::Method;
-use usage_proxy::{access_key::KeyHash, simulator::SimulatedApi};
+use usage_proxy::access_key::KeyHash;
 
-use crate::support::{DOCUMENTED, Reply, TestApp, TestCaller, callers_file, key_of};
+use crate::support::prelude::*;
 
 const FOREIGN: &str = "rebind.example:8080";
 const FRONT: &str = "usage.example.com";
 
-fn usage_path() -> String {
-    format!("/v1/customers/{DOCUMENTED}/usage")
-}
-
 #[track_caller]
 fn assert_misdirected(reply: &Reply) {
-    let problem = reply.problem(421, "misdirected-request");
-    let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.contains("server.allowed_hosts"), "{detail}");
+    let key = "server.allowed_hosts";
+    let problem = reply.problem_with(421, "misdirected-request", &[key]);
     assert_eq!(problem["requestId"], reply.header("x-request-id"));
     assert_eq!(reply.header("cache-control"), "no-store");
 }
 
 #[tokio::test]
 async fn a_foreign_host_gets_421_whatever_it_asks_of_either_listener() {
-    let app = TestApp::builder()
-        .set("server.cors_origins", "https://dash.example.com")
-        .start()
-        .await;
+    let app = TestApp::with("server.cors_origins", "https://dash.example.com").await;
     app.usage(DOCUMENTED).await;
 
     for path in [
-        &*usage_path(),
+        &*usage_path(DOCUMENTED),
         "/v1/customers",
         "/",
         "/openapi.json",
@@ -42,17 +33,17 @@ async fn a_foreign_host_gets_421_whatever_it_asks_of_either_listener() {
         let reply = app.get_with(path, &[("host", FOREIGN)]).await;
 
         assert_misdirected(&reply);
-        assert_eq!(
-            reply.header("cache-status"),
-            "usage-proxy; detail=not-consulted"
-        );
+        assert_eq!(reply.cache_status(), "detail=not-consulted");
     }
     let preflight = [
         ("host", FOREIGN),
         ("origin", "https://dash.example.com"),
         ("access-control-request-method", "GET"),
     ];
-    assert_misdirected(&app.call(Method::OPTIONS, &usage_path(), &preflight).await);
+    assert_misdirected(
+        &app.call(Method::OPTIONS, &usage_path(DOCUMENTED), &preflight)
+            .await,
+    );
     for (method, path) in [
         (Method::GET, "/cache"),
         (Method::GET, "/metrics"),
@@ -63,15 +54,12 @@ async fn a_foreign_host_gets_421_whatever_it_asks_of_either_listener() {
 
         assert_misdirected(&reply);
     }
-    assert_eq!(app.held().await, 1, "nothing was purged");
+    assert_eq!(app.entries().await, 1, "nothing was purged");
 }
 
 #[tokio::test]
 async fn hosts_of_the_loopback_and_configured_ones_are_answered_on_any_port() {
-    let app = TestApp::builder()
-        .set("server.allowed_hosts", FRONT)
-        .start()
-        .await;
+    let app = TestApp::with("server.allowed_hosts", FRONT).await;
 
     for host in [
         "localhost",
@@ -80,7 +68,7 @@ async fn hosts_of_the_loopback_and_configured_ones_are_answered_on_any_port() {
         FRONT,
         "usage.example.com:8443",
     ] {
-        let usage = app.get_with(&usage_path(), &[("host", host)]).await;
+        let usage = app.usage_with(DOCUMENTED, &[("host", host)]).await;
         let cache = app
             .admin_call(Method::GET, "/cache", &[("host", host)])
             .await;
@@ -91,10 +79,7 @@ async fn hosts_of_the_loopback_and_configured_ones_are_answered_on_any_port() {
 
 #[tokio::test]
 async fn a_host_in_an_absolute_target_or_of_http_2_is_checked_too() {
-    let app = TestApp::builder()
-        .set("server.http2_cleartext", "true")
-        .start()
-        .await;
+    let app = TestApp::with("server.http2_cleartext", "true").await;
     let client = reqwest::Client::builder()
         .no_proxy()
         .http2_prior_knowledge()
@@ -120,14 +105,14 @@ async fn a_host_in_an_absolute_target_or_of_http_2_is_checked_too() {
         (foreign.status().as_u16(), own.status().as_u16()),
         (421, 200)
     );
-    assert_eq!(app.simulator.request_count(SimulatedApi::Customers), 1);
+    assert_eq!(app.calls(SimulatedApi::Customers), 1);
 }
 
 #[tokio::test]
 async fn where_callers_are_identified_any_host_will_do() {
     let key = key_of("grafana");
     let app = TestApp::builder()
-        .callers(callers_file(&[TestCaller::named("grafana")]))
+        .callers(&[TestCaller::named("grafana")])
         .set(
             "admin.key_sha256",
             &KeyHash::of_key(key.as_bytes()).to_string(),
@@ -136,7 +121,7 @@ async fn where_callers_are_identified_any_host_will_do() {
         .await;
     let headers = [("host", FOREIGN), ("x-api-key", &*key)];
 
-    let usage = app.get_with(&usage_path(), &headers).await;
+    let usage = app.usage_with(DOCUMENTED, &headers).await;
     let cache = app.admin_call(Method::GET, "/cache", &headers).await;
 
     assert_eq!((usage.status, cache.status), (200, 200));
@@ -152,7 +137,7 @@ async fn a_listener_that_others_reach_answers_to_any_host() {
         .start()
         .await;
 
-    let usage = app.get_with(&usage_path(), &[("host", FOREIGN)]).await;
+    let usage = app.usage_with(DOCUMENTED, &[("host", FOREIGN)]).await;
 
     assert_eq!(usage.status, 200);
 }

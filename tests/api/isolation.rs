@@ -7,9 +7,8 @@ use std::{
 };
 
 use jiff::civil::{Date, date};
-use uuid::Uuid;
 
-use crate::support::{Reply, TestApp, TestCaller, callers_file, customer, key_of, seats};
+use crate::support::prelude::*;
 
 const PROCESSED: Date = date(2026, 11, 19);
 const TASKS_OF_EACH: usize = 12;
@@ -52,14 +51,13 @@ async fn app(subjects: &[Subject]) -> TestApp {
             .with_scopes(&["usage:read", "cache:refresh"])
     });
     let app = TestApp::builder()
-        .callers(callers_file(&callers))
+        .callers(&callers)
         .set("cache.min_refresh_interval", "0s")
         .start()
         .await;
     for subject in subjects {
         if let Some(qualified) = subject.seats {
-            app.simulator
-                .override_customer(subject.customer, seats(qualified, PROCESSED));
+            app.set_rows(subject.customer, seats(qualified, PROCESSED));
         }
     }
     app
@@ -108,7 +106,7 @@ fn judge(name: &str, subject: &Subject, all: &[Subject], reply: &Reply) -> Resul
         .filter(|_| expected == 200)
         .into_iter()
         .collect();
-    let consulted = reply.header("cache-status") != "usage-proxy; detail=not-consulted";
+    let consulted = reply.cache_status() != "detail=not-consulted";
     if reply.status == expected && told == may_tell && consulted == (expected != 403) {
         return Ok(());
     }

@@ -1,14 +1,7 @@
 //! Callers with tokens of an issuer, and their rights.
 
-use std::time::Duration;
-
-use serde_json::{Value, json};
-use usage_proxy::simulator::SimulatedApi;
-
 use self::issuer::{TestIssuer, TestSigner, hmac_token};
-use crate::support::{
-    Builder, DOCUMENTED, Reply, TestApp, TestCaller, callers_file, customer, key_of,
-};
+use crate::support::prelude::*;
 
 #[expect(dead_code, reason = "the unit tests need more of it")]
 #[path = "../../src/auth/jwt/support.rs"]
@@ -73,12 +66,26 @@ impl Test {
         self.signer.token("ES256", &self.claims(subject, more))
     }
 
-    async fn usage(&self, token: &str, customer: impl std::fmt::Display) -> Reply {
-        let path = format!("/v1/customers/{customer}/usage");
+    async fn usage(&self, token: &str, customer: impl Display) -> Reply {
         let bearer = format!("Bearer {token}");
         self.app
-            .get_with(&path, &[("authorization", &bearer)])
+            .usage_with(customer, &[("authorization", &bearer)])
             .await
+    }
+
+    /// Asserts the status of this subject's requests for the documented customer and another one.
+    async fn assert_rights(&self, subject: &str, claims: &str, statuses: [&str; 2]) {
+        let claims = claims
+            .replace("OWN", &format!("{DOCUMENTED:?}"))
+            .replace("OTHER", &format!("\"{}\"", customer(0)));
+        let token = self.token(subject, &serde_json::from_str(&claims).unwrap());
+        let own = self.usage(&token, DOCUMENTED).await.status;
+        let other = self.usage(&token, customer(0)).await.status;
+        assert_eq!(
+            [own, other].map(|status| status.to_string()),
+            statuses,
+            "{claims}"
+        );
     }
 }
 
@@ -88,7 +95,7 @@ fn builder(issuer: &TestIssuer, callers: Option<&str>, claims: Claims) -> Builde
         .set("callers.jwt.audience", AUDIENCE)
         .set("callers.jwt.jwks_url", &issuer.url);
     if let Some(callers) = callers {
-        builder = builder.callers(callers);
+        builder = builder.callers_file(callers);
     }
     if let Claims::Scopes | Claims::Both = claims {
         builder = builder.set("callers.jwt.scopes_claim", "scope");
@@ -141,11 +148,8 @@ async fn a_token_gives_its_subject_the_rights_of_the_callers_file() {
     ] {
         // Once more, when the token is remembered.
         for _ in 0..2 {
-            assert_eq!(
-                test.usage(token, &customer).await.status,
-                status,
-                "{customer}"
-            );
+            let reply = test.usage(token, &customer).await;
+            assert_eq!(reply.status, status, "{customer}");
         }
     }
     assert_eq!(test.issuer.fetches(), 1);
@@ -188,7 +192,7 @@ async fn an_invalid_token_gets_401_with_the_reason() {
         let beginning =
             "Bearer realm=\"usage-proxy\", error=\"invalid_token\", error_description=\"the token";
         assert!(challenge.starts_with(beginning), "{reason}: {challenge}");
-        let told = format!("{challenge}{}", String::from_utf8_lossy(&reply.body));
+        let told = format!("{challenge}{}", reply.text());
         let leaked = token
             .split('.')
             .filter(|part| !part.is_empty())
@@ -197,59 +201,31 @@ async fn an_invalid_token_gets_401_with_the_reason() {
         let after = test.app.metric(&failures(reason)).await;
         assert_eq!(after - before, 1.0, "{reason}");
     }
-    assert_eq!(test.app.simulator.request_count(SimulatedApi::Insights), 0);
+    assert_eq!(test.app.calls(SimulatedApi::Insights), 0);
 }
 
 #[tokio::test]
 async fn a_subject_has_only_rights_that_its_token_grants() {
     let test = Test::start(Some(PORTAL), Claims::Both).await;
-    let everybody = json!("*");
 
-    for (claims, own, other) in [
-        (
-            json!({"scope": "usage:read", "customers": everybody}),
-            200,
-            403,
-        ),
-        (
-            json!({"scope": ["usage:read"], "customers": [DOCUMENTED]}),
-            200,
-            403,
-        ),
-        (
-            json!({"scope": "usage:read", "customers": [customer(0).to_string()]}),
-            403,
-            403,
-        ),
-        (json!({"scope": "usage:read", "customers": []}), 403, 403),
-        (json!({"scope": "usage:read"}), 403, 403),
-        (
-            json!({"scope": "cache:refresh", "customers": everybody}),
-            403,
-            403,
-        ),
-        (json!({"customers": everybody}), 403, 403),
-    ] {
-        let token = test.token("portal", &claims);
-
-        assert_eq!(test.usage(&token, DOCUMENTED).await.status, own, "{claims}");
-        assert_eq!(
-            test.usage(&token, customer(0)).await.status,
-            other,
-            "{claims}"
-        );
+    for [claims, own, other] in rows(
+        r#"{"scope": "usage:read", "customers": "*"}     | 200 | 403
+           {"scope": ["usage:read"], "customers": [OWN]} | 200 | 403
+           {"scope": "usage:read", "customers": [OTHER]} | 403 | 403
+           {"scope": "usage:read", "customers": []}      | 403 | 403
+           {"scope": "usage:read", "customers": ["x"]}   | 401 | 401
+           {"scope": "usage:read"}                       | 403 | 403
+           {"scope": "cache:refresh", "customers": "*"}  | 403 | 403
+           {"customers": "*"}                            | 403 | 403"#,
+    ) {
+        test.assert_rights("portal", claims, [own, other]).await;
     }
-    let token = test.token(
-        "portal",
-        &json!({"scope": "usage:read", "customers": ["x"]}),
-    );
-    assert_eq!(test.usage(&token, DOCUMENTED).await.status, 401);
 }
 
 #[tokio::test]
 async fn refreshing_needs_the_scope_in_both_token_and_file() {
     let test = Test::start(Some(PORTAL), Claims::Scopes).await;
-    let path = format!("/v1/customers/{DOCUMENTED}/usage");
+    let path = usage_path(DOCUMENTED);
     let mut asked = Vec::new();
 
     for scope in ["usage:read", "usage:read cache:refresh"] {
@@ -259,7 +235,7 @@ async fn refreshing_needs_the_scope_in_both_token_and_file() {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", &*bearer), ("cache-control", "no-cache")];
         test.app.get_with(&path, &headers).await;
-        asked.push(test.app.simulator.request_count(SimulatedApi::Insights));
+        asked.push(test.app.calls(SimulatedApi::Insights));
     }
 
     assert_eq!(asked, [1, 2]);
@@ -270,34 +246,19 @@ async fn a_subject_outside_the_file_has_the_rights_of_its_token() {
     for callers in [None, Some(PORTAL)] {
         let test = Test::start(callers, Claims::Both).await;
 
-        for (claims, own, other) in [
-            (json!({"scope": "usage:read", "customers": "*"}), 200, 200),
-            (
-                json!({"scope": "usage:read", "customers": [DOCUMENTED]}),
-                200,
-                403,
-            ),
-            (
-                json!({"scope": "cache:refresh", "customers": "*"}),
-                403,
-                403,
-            ),
-            (json!({"scope": "openid", "customers": "*"}), 401, 401),
-            (json!({"scope": "usage:read", "customers": []}), 401, 401),
-            (json!({"scope": "usage:read"}), 401, 401),
-            (json!({"customers": "*"}), 401, 401),
-        ] {
-            let token = test.token("stranger", &claims);
-
-            assert_eq!(test.usage(&token, DOCUMENTED).await.status, own, "{claims}");
-            assert_eq!(
-                test.usage(&token, customer(0)).await.status,
-                other,
-                "{claims}"
-            );
+        for [claims, own, other] in rows(
+            r#"{"scope": "usage:read", "customers": "*"}    | 200 | 200
+               {"scope": "usage:read", "customers": [OWN]}  | 200 | 403
+               {"scope": "cache:refresh", "customers": "*"} | 403 | 403
+               {"scope": "openid", "customers": "*"}        | 401 | 401
+               {"scope": "usage:read", "customers": []}     | 401 | 401
+               {"scope": "usage:read"}                      | 401 | 401
+               {"customers": "*"}                           | 401 | 401"#,
+        ) {
+            test.assert_rights("stranger", claims, [own, other]).await;
         }
         assert_eq!(test.app.usage(DOCUMENTED).await.status, 401);
-        assert_eq!(test.app.get_as("key", "/").await.status, 401);
+        assert_eq!(test.app.get_with_key("key", "/").await.status, 401);
     }
 }
 
@@ -329,12 +290,8 @@ async fn while_the_issuer_is_down_tokens_get_503_and_keys_still_work() {
 
     let reply = test.usage(&token, DOCUMENTED).await;
 
-    assert_eq!(reply.status, 503);
-    assert_eq!(
-        reply.json()["type"],
-        "urn:usage-proxy:problem:issuer-unavailable"
-    );
-    assert_eq!(reply.headers["retry-after"], "10");
+    reply.problem(503, "issuer-unavailable");
+    assert_eq!(reply.header("retry-after"), "10");
     assert!(!reply.headers.contains_key("www-authenticate"));
     let counted = test.app.metric(&failures("issuer-unavailable")).await;
     assert_eq!(counted, 1.0);
@@ -352,25 +309,18 @@ async fn a_caller_removed_from_the_file_is_rejected_at_once() {
         .write_callers(&PORTAL.replace("jwt_subject = \"portal\"", "jwt_subject = \"p\""));
     test.app.reload.trigger();
 
-    let out = async {
-        while test.usage(&token, DOCUMENTED).await.status != 401 {
-            tokio::task::yield_now().await;
-        }
-    };
-    let in_time = tokio::time::timeout(Duration::from_secs(30), out).await;
-    assert!(in_time.is_ok(), "it still gets in");
+    let rejected = async || test.usage(&token, DOCUMENTED).await.status == 401;
+    wait_until("the caller is rejected", rejected).await;
 }
 
 #[tokio::test]
 async fn without_a_configured_issuer_a_token_is_an_unknown_key() {
     let signer = TestSigner::ec("key");
-    let app = TestApp::builder().callers(PORTAL).start().await;
+    let app = TestApp::builder().callers_file(PORTAL).start().await;
     let claims = json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "portal", "exp": 9_000_000_000_u64});
     let token = signer.token("ES256", &claims);
 
-    let reply = app
-        .get_as(&token, &format!("/v1/customers/{DOCUMENTED}/usage"))
-        .await;
+    let reply = app.get_with_key(&token, &usage_path(DOCUMENTED)).await;
 
     assert_eq!(reply.status, 401);
     assert_eq!(app.metric(&failures("unknown-key")).await, 1.0);

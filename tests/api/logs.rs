@@ -6,20 +6,15 @@ use std::{
     cell::RefCell,
     io,
     sync::{Arc, Mutex, Once},
-    time::Duration,
 };
 
-use http::{Method, StatusCode};
-use serde_json::Value;
 use usage_proxy::{
     access_key::KeyHash,
     config::{LogConfig, LogFormat, RequestLog},
     observability::telemetry,
-    simulator::{Faults, SimulatedApi},
 };
-use uuid::Uuid;
 
-use crate::support::{DOCUMENTED, TestApp, TestCaller, callers_file, key_of};
+use crate::support::prelude::*;
 
 thread_local! {
     /// Where the log of this thread goes. Each test has a thread, and its service runs on it.
@@ -102,17 +97,13 @@ async fn app(requests: RequestLog) -> TestApp {
         .await
 }
 
-fn usage_of(customer: impl std::fmt::Display) -> String {
-    format!("/v1/customers/{customer}/usage")
-}
-
 #[tokio::test]
 async fn every_request_leaves_one_line_that_says_how_it_went() {
     let log = Log::start();
     let app = app(RequestLog::All).await;
-    let path = usage_of(DOCUMENTED);
-    let native = format!("/v1/customers/{DOCUMENTED}/analytics/licenses/usage");
-    let unknown = usage_of(Uuid::from_u128(1));
+    let path = usage_path(DOCUMENTED);
+    let native = native_path(DOCUMENTED);
+    let unknown = usage_path(Uuid::from_u128(1));
 
     for (path, id) in [
         (&*path, "first"),
@@ -165,11 +156,11 @@ async fn every_request_leaves_one_line_that_says_how_it_went() {
 #[tokio::test]
 async fn a_line_names_its_caller_and_never_what_it_showed() {
     let log = Log::start();
-    let callers = callers_file(&[
+    let callers = [
         TestCaller::named("grafana"),
         TestCaller::named("portal").with_rate("1/h"),
-    ]);
-    let app = TestApp::builder().callers(callers).start().await;
+    ];
+    let app = TestApp::with_callers(&callers).await;
     let canary = "Bearer up_canary";
 
     app.usage_for("grafana", DOCUMENTED).await;
@@ -213,8 +204,8 @@ async fn only_problems_and_slow_answers_are_logged_where_no_more_is_wanted() {
     app.usage(Uuid::from_u128(1)).await;
     app.simulator.hold_calls();
     tokio::join!(app.usage(customers[2]), async {
-        app.upstream_asked(SimulatedApi::Insights, 3).await;
-        app.advance(Duration::from_secs(1));
+        app.wait_for_calls(SimulatedApi::Insights, 3).await;
+        app.advance(SECOND);
         app.simulator.release_calls();
     });
 
@@ -224,8 +215,8 @@ async fn only_problems_and_slow_answers_are_logged_where_no_more_is_wanted() {
         .map(|line| (line["status"].as_u64(), line["path"].clone()))
         .collect();
     let expected = [
-        (Some(404), usage_of(Uuid::from_u128(1)).into()),
-        (Some(200), usage_of(customers[2]).into()),
+        (Some(404), usage_path(Uuid::from_u128(1)).into()),
+        (Some(200), usage_path(customers[2]).into()),
     ];
     assert_eq!(told, expected);
 }
@@ -234,10 +225,7 @@ async fn only_problems_and_slow_answers_are_logged_where_no_more_is_wanted() {
 async fn a_purge_leaves_a_line_of_who_purged_what_and_how_much() {
     let log = Log::start();
     let key_hash = KeyHash::of_key(b"up_operator").to_string();
-    let app = TestApp::builder()
-        .set("admin.key_sha256", &key_hash)
-        .start()
-        .await;
+    let app = TestApp::with("admin.key_sha256", &key_hash).await;
     let key = ("authorization", "Bearer up_operator");
     let purge = format!("/cache/purge?hard=true&customer={DOCUMENTED}&processedDate=2017-03-09");
     app.usage(DOCUMENTED).await;
@@ -289,7 +277,7 @@ async fn no_request_is_logged_where_none_is_wanted_but_calls_still_are() {
 async fn every_upstream_call_leaves_one_line_that_microsofts_support_would_ask_for() {
     let log = Log::start();
     let app = app(RequestLog::All).await;
-    app.simulator.set_faults(Faults {
+    app.set_faults(Faults {
         status: Some(StatusCode::SERVICE_UNAVAILABLE),
         times: Some(2),
         ..Faults::default()
@@ -326,30 +314,12 @@ async fn every_upstream_call_leaves_one_line_that_microsofts_support_would_ask_f
 #[tokio::test]
 async fn a_call_that_failed_says_all_that_microsofts_support_asks_for() {
     let log = Log::start();
-    let app = TestApp::builder()
-        .set("upstream.retries", "0")
-        .start()
-        .await;
+    let app = TestApp::without_retries().await;
     app.advance(Duration::from_secs(60));
-    for (faults, status, from_the_answer) in [
-        (
-            Faults {
-                status: Some(StatusCode::BAD_GATEWAY),
-                ..Faults::default()
-            },
-            Some(502),
-            true,
-        ),
-        (
-            Faults {
-                close_mid_body: true,
-                ..Faults::default()
-            },
-            None,
-            false,
-        ),
-    ] {
-        app.simulator.set_faults(faults);
+    for (faults, status, from_the_answer) in
+        [(failing(502), Some(502), true), (broken_off(), None, false)]
+    {
+        app.set_faults(faults);
         app.admin_post("/cache/purge").await;
 
         let reply = app.usage(DOCUMENTED).await;
@@ -378,17 +348,10 @@ async fn a_call_that_failed_is_a_warning_and_one_that_needs_a_person_an_error() 
     let log = Log::start();
     let app = app(RequestLog::All).await;
     let customers = app.simulator.customers();
-    let failing = |faults| app.simulator.set_faults(faults);
 
-    failing(Faults {
-        status: Some(StatusCode::BAD_GATEWAY),
-        ..Faults::default()
-    });
+    app.set_faults(failing(502));
     app.usage(customers[1]).await;
-    failing(Faults {
-        mfa_required: true,
-        ..Faults::default()
-    });
+    app.set_faults(no_mfa());
     app.usage(customers[2]).await;
 
     let told: Vec<_> = log

@@ -2,34 +2,18 @@
 
 use std::io::Read;
 
-use crate::support::{DOCUMENTED, TestApp};
-
-fn usage_path() -> String {
-    format!("/v1/customers/{DOCUMENTED}/usage")
-}
-
-fn native_path() -> String {
-    format!("/v1/customers/{DOCUMENTED}/analytics/licenses/usage")
-}
+use crate::support::prelude::*;
 
 /// What a caller reads from a body in this coding.
 fn decoded(coding: &str, body: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
-    match coding {
-        "" => plain.extend_from_slice(body),
-        "gzip" => {
-            flate2::read::GzDecoder::new(body)
-                .read_to_end(&mut plain)
-                .unwrap();
-        }
-        "br" => {
-            brotli::Decompressor::new(body, 4096)
-                .read_to_end(&mut plain)
-                .unwrap();
-        }
-        "zstd" => plain = zstd::decode_all(body).unwrap(),
+    let read = match coding {
+        "gzip" => flate2::read::GzDecoder::new(body).read_to_end(&mut plain),
+        "br" => brotli::Decompressor::new(body, 4096).read_to_end(&mut plain),
+        "zstd" => return zstd::decode_all(body).unwrap(),
         other => panic!("nobody asked for {other}"),
-    }
+    };
+    read.unwrap();
     plain
 }
 
@@ -57,7 +41,7 @@ async fn accept_picks_the_form_that_the_caller_likes_best() {
     ] {
         let headers: Vec<_> = lines.iter().map(|line| ("accept", *line)).collect();
 
-        let reply = app.get_with(&usage_path(), &headers).await;
+        let reply = app.usage_with(DOCUMENTED, &headers).await;
 
         assert_eq!(reply.status, 200, "{lines:?}");
         assert_eq!(reply.header("content-type"), expected, "{lines:?}");
@@ -69,7 +53,7 @@ async fn accept_picks_the_form_that_the_caller_likes_best() {
 async fn csv_has_a_header_and_a_line_for_each_product_and_workload() {
     let app = TestApp::start().await;
 
-    let reply = app.get_with(&usage_path(), &[("accept", "text/csv")]).await;
+    let reply = app.usage_with(DOCUMENTED, &[("accept", "text/csv")]).await;
 
     let [archive, essentials] = [
         "EXCHANGE ONLINE ARCHIVING FOR EXCHANGE ONLINE",
@@ -100,7 +84,7 @@ async fn no_rows_are_data_in_every_form() {
     let app = TestApp::start().await;
     // The stand-in's first customer that uses nothing.
     let customer = app.simulator.customers()[20];
-    let path = format!("/v1/customers/{customer}/usage");
+    let path = usage_path(customer);
 
     let json = app.usage(customer).await;
     let csv = app.get_with(&path, &[("accept", "text/csv")]).await;
@@ -108,7 +92,10 @@ async fn no_rows_are_data_in_every_form() {
 
     assert_eq!((json.status, csv.status, native.status), (200, 200, 200));
     assert_eq!(json.json()["processedDate"], serde_json::Value::Null);
-    assert_eq!(json.json()["products"], serde_json::json!([]));
+    for list in ["products", "workloads"] {
+        assert_eq!(json.json()[list], serde_json::json!([]), "{list}");
+    }
+    assert_eq!(app.calls(SimulatedApi::Insights), 1);
     assert_eq!(csv.text().lines().count(), 1, "the header alone");
     assert_eq!(native.json()["items"], serde_json::json!([]));
 }
@@ -117,31 +104,19 @@ async fn no_rows_are_data_in_every_form() {
 async fn what_fits_no_form_is_406_and_says_what_there_is() {
     let app = TestApp::start().await;
 
-    for (path, accept, offered) in [
-        (
-            usage_path(),
-            "text/html",
-            &["application/json", "text/csv"][..],
-        ),
-        (
-            usage_path(),
-            "application/json;q=0",
-            &["application/json", "text/csv"],
-        ),
-        (usage_path(), "*/*;q=0", &["application/json", "text/csv"]),
-        (
-            usage_path(),
-            "application/problem+json",
-            &["application/json", "text/csv"],
-        ),
-        (native_path(), "text/csv", &["application/json"]),
-    ] {
-        let reply = app.get_with(&path, &[("accept", accept)]).await;
+    let both = &["application/json", "text/csv"][..];
+    let usage = usage_path(DOCUMENTED);
 
-        let detail = reply.problem(406, "not-acceptable")["detail"].to_string();
-        for form in offered {
-            assert!(detail.contains(form), "{form} for {accept}: {detail}");
-        }
+    for (path, accept, offered) in [
+        (&usage, "text/html", both),
+        (&usage, "application/json;q=0", both),
+        (&usage, "*/*;q=0", both),
+        (&usage, "application/problem+json", both),
+        (&native_path(DOCUMENTED), "text/csv", &both[..1]),
+    ] {
+        let reply = app.get_with(path, &[("accept", accept)]).await;
+
+        reply.problem_with(406, "not-acceptable", offered);
     }
 }
 
@@ -178,7 +153,7 @@ async fn accept_encoding_picks_the_coding_that_the_caller_likes_best() {
             .map(|line| ("accept-encoding", *line))
             .collect();
 
-        let reply = app.get_with(&usage_path(), &headers).await;
+        let reply = app.usage_with(DOCUMENTED, &headers).await;
 
         assert_eq!(reply.status, 200, "{lines:?}");
         assert_eq!(reply.header("content-encoding"), expected, "{lines:?}");
@@ -191,9 +166,9 @@ async fn every_form_decodes_from_every_coding_to_the_same_bytes() {
     let app = TestApp::start().await;
 
     for (path, accept) in [
-        (usage_path(), "application/json"),
-        (usage_path(), "text/csv"),
-        (native_path(), "application/json"),
+        (usage_path(DOCUMENTED), "application/json"),
+        (usage_path(DOCUMENTED), "text/csv"),
+        (native_path(DOCUMENTED), "application/json"),
     ] {
         let plain = app.get_with(&path, &[("accept", accept)]).await;
         for coding in ["gzip", "br", "zstd"] {
@@ -203,15 +178,9 @@ async fn every_form_decodes_from_every_coding_to_the_same_bytes() {
 
             assert_eq!(reply.header("content-encoding"), coding);
             assert_eq!(reply.header("content-type"), plain.header("content-type"));
-            assert!(
-                reply.body.len() < plain.body.len(),
-                "{path} as {accept} in {coding} is smaller"
-            );
-            assert_eq!(
-                decoded(coding, &reply.body),
-                plain.body,
-                "{path} as {accept} in {coding}"
-            );
+            let case = format!("{path} as {accept} in {coding}");
+            assert!(reply.body.len() < plain.body.len(), "{case} is smaller");
+            assert_eq!(decoded(coding, &reply.body), plain.body, "{case}");
         }
     }
 }
@@ -221,15 +190,10 @@ async fn a_caller_that_refuses_every_coding_is_told_what_there_is() {
     let app = TestApp::start().await;
 
     for line in ["identity;q=0", "*;q=0", "identity;q=0, deflate"] {
-        let reply = app
-            .get_with(&usage_path(), &[("accept-encoding", line)])
-            .await;
+        let encoding = [("accept-encoding", line)];
+        let reply = app.usage_with(DOCUMENTED, &encoding).await;
 
-        let problem = reply.problem(406, "not-acceptable");
-        let detail = problem["detail"].as_str().unwrap();
-        for coding in ["gzip", "br", "zstd", "identity"] {
-            assert!(detail.contains(coding), "{coding} for {line}: {detail}");
-        }
+        reply.problem_with(406, "not-acceptable", &["gzip", "br", "zstd", "identity"]);
         assert_eq!(reply.header("content-encoding"), "", "{line}");
     }
 }
@@ -248,9 +212,9 @@ async fn what_was_compressed_once_is_kept_with_the_entry() {
     for coding in ["gzip", "br", "zstd"] {
         let before = held_bytes().await;
         let headers = [("accept-encoding", coding)];
-        let first = app.get_with(&usage_path(), &headers).await;
+        let first = app.usage_with(DOCUMENTED, &headers).await;
         let once = held_bytes().await;
-        let again = app.get_with(&usage_path(), &headers).await;
+        let again = app.usage_with(DOCUMENTED, &headers).await;
         let twice = held_bytes().await;
 
         assert!(once > before, "{coding} is kept");

@@ -1,9 +1,8 @@
 //! The newest date of a customer never goes backwards, also after its data was evicted.
 
 use jiff::civil::Date;
-use usage_proxy::simulator::{CustomerOverride, FaultScope, Faults, SimulatedApi, SimulatedRow};
 
-use crate::support::{Reply, TestApp, customer};
+use crate::support::prelude::*;
 
 /// A service that has served data of this date for customer 0, and has evicted it since.
 async fn evicted() -> (TestApp, Date) {
@@ -27,7 +26,7 @@ fn go_backwards(app: &TestApp, date: Date) {
     let rows = [date, date.yesterday().unwrap()]
         .map(|processed| SimulatedRow::new("PRODUCT", "Exchange", 5, processed));
     let newest = date.yesterday().unwrap();
-    app.simulator.override_customer(
+    app.set_answer(
         customer(0),
         CustomerOverride::History {
             newest,
@@ -40,8 +39,7 @@ fn go_backwards(app: &TestApp, date: Date) {
 fn lose_the_rows(app: &TestApp, date: Date) {
     let rows = vec![SimulatedRow::new("PRODUCT", "Exchange", 5, date)];
     let newest = date.tomorrow().unwrap();
-    app.simulator
-        .override_customer(customer(0), CustomerOverride::History { newest, rows });
+    app.set_answer(customer(0), CustomerOverride::History { newest, rows });
 }
 
 fn date_of(reply: &Reply) -> String {
@@ -49,7 +47,7 @@ fn date_of(reply: &Reply) -> String {
 }
 
 fn assert_suspect(reply: &Reply) {
-    let status = reply.header("cache-status");
+    let status = reply.cache_status();
     assert!(status.ends_with("; detail=suspect"), "{status}");
 }
 
@@ -61,32 +59,28 @@ async fn the_newest_date_is_asked_for_by_name_when_an_older_one_is_told_after_it
     let asked = app.usage(customer(0)).await;
     let again = app.usage(customer(0)).await;
     let older = date.yesterday().unwrap();
-    let path = format!("/v1/customers/{}/usage?processedDate={older}", customer(0));
+    let path = dated_path(customer(0), older);
     let by_name = app.get(&path).await;
 
     assert_eq!(date_of(&asked), date.to_string());
     assert_suspect(&asked);
     assert_eq!(date_of(&again), date.to_string());
     assert_suspect(&again);
-    assert!(
-        again
-            .header("cache-status")
-            .starts_with("usage-proxy; hit;")
-    );
+    assert!(again.cache_status().starts_with("hit;"));
     assert_eq!(
         date_of(&by_name),
         older.to_string(),
         "the older answer is stored for its own date"
     );
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
-    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 1);
+    assert_eq!(app.calls(SimulatedApi::Insights), 1);
+    assert_eq!(app.calls(SimulatedApi::Commercial), 1);
 }
 
 #[tokio::test]
 async fn without_the_newest_date_an_older_one_is_refused_as_suspect() {
     let (app, date) = evicted().await;
     go_backwards(&app, date);
-    app.simulator.set_faults(Faults {
+    app.set_faults(Faults {
         api: FaultScope::Commercial,
         status: Some(http::StatusCode::BAD_REQUEST),
         ..Faults::default()
@@ -94,7 +88,7 @@ async fn without_the_newest_date_an_older_one_is_refused_as_suspect() {
 
     let asked = app.usage(customer(0)).await;
     let again = app.usage(customer(0)).await;
-    app.simulator.set_faults(Faults::default());
+    app.clear_faults();
     app.admin_post("/cache/purge").await;
     let after_a_soft_purge = app.usage(customer(0)).await;
 
@@ -102,7 +96,7 @@ async fn without_the_newest_date_an_older_one_is_refused_as_suspect() {
     assert_suspect(&asked);
     again.problem(502, "suspect");
     assert_suspect(&again);
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
+    assert_eq!(app.calls(SimulatedApi::Insights), 2);
     assert_eq!(date_of(&after_a_soft_purge), date.to_string());
 }
 
@@ -115,7 +109,7 @@ async fn a_hard_purge_accepts_an_older_date() {
     let asked = app.usage(customer(0)).await;
 
     assert_eq!(date_of(&asked), date.yesterday().unwrap().to_string());
-    assert!(!asked.header("cache-status").contains("suspect"));
+    assert!(!asked.cache_status().contains("suspect"));
 }
 
 #[tokio::test]
@@ -132,21 +126,20 @@ async fn an_answer_without_rows_is_suspect_after_the_eviction_too() {
     assert_suspect(&asked);
     for reply in [confirmed, kept] {
         assert_eq!(reply.json()["processedDate"], serde_json::Value::Null);
-        assert!(!reply.header("cache-status").contains("suspect"));
+        assert!(!reply.cache_status().contains("suspect"));
     }
 }
 
 #[tokio::test]
 async fn an_answer_without_rows_is_believed_where_the_newest_date_is_gone_too() {
     let (app, _) = evicted().await;
-    app.simulator
-        .override_customer(customer(0), CustomerOverride::Rows(Vec::new()));
+    app.set_rows(customer(0), []);
 
     let asked = app.usage(customer(0)).await;
 
     assert_eq!(asked.json()["processedDate"], serde_json::Value::Null);
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
-    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 1);
+    assert_eq!(app.calls(SimulatedApi::Insights), 1);
+    assert_eq!(app.calls(SimulatedApi::Commercial), 1);
 }
 
 #[tokio::test]

@@ -4,11 +4,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use http::{Method, StatusCode};
-use serde_json::{Value, json};
-use usage_proxy::simulator::{BodyFault, Faults, NO_RELATIONSHIP_CUSTOMER};
-
-use crate::support::{DOCUMENTED, Reply, TestApp, TestCaller, callers_file, customer, key_of};
+use crate::support::prelude::*;
 
 /// What every request of an example is called.
 const REQUEST_ID: &str = "build-7/step-3";
@@ -33,10 +29,7 @@ async fn the_document_is_the_same_from_the_service_and_from_the_command() {
 
 #[tokio::test]
 async fn where_there_are_callers_the_document_demands_a_credential() {
-    let app = TestApp::builder()
-        .callers(callers_file(&[TestCaller::named("grafana")]))
-        .start()
-        .await;
+    let app = TestApp::with_callers(&[TestCaller::named("grafana")]).await;
 
     let document = app.get("/openapi.json").await.json();
 
@@ -47,35 +40,25 @@ async fn where_there_are_callers_the_document_demands_a_credential() {
 #[tokio::test]
 async fn the_examples_of_answers_are_real_ones() {
     let app = TestApp::start().await;
-    let of_customer = |rest: &str| format!("/v1/customers/{DOCUMENTED}/{rest}");
 
-    for (name, path) in [
-        ("usage.json", of_customer("usage")),
-        ("native.json", of_customer("analytics/licenses/usage")),
-        (
-            "deployment.json",
-            of_customer("analytics/licenses/deployment"),
-        ),
-        ("customers.json", "/v1/customers?size=2".to_owned()),
-        (
-            "partner_usage.json",
-            "/v1/analytics/licenses/usage".to_owned(),
-        ),
-        (
-            "partner_deployment.json",
-            "/v1/analytics/licenses/deployment".to_owned(),
-        ),
-    ] {
+    for [name, path] in rows(
+        "usage.json              | customers/ID/usage
+         native.json             | customers/ID/analytics/licenses/usage
+         deployment.json         | customers/ID/analytics/licenses/deployment
+         customers.json          | customers?size=2
+         partner_usage.json      | analytics/licenses/usage
+         partner_deployment.json | analytics/licenses/deployment
+         usage.csv               | customers/ID/usage/table.csv
+         chart.svg               | customers/ID/usage/chart.svg",
+    ) {
+        let path = format!("/v1/{}", path.replace("ID", DOCUMENTED));
         let text = app.get(&path).await.text();
-        let json = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap();
-        assert_example(name, &pretty(&json));
-    }
-    for (name, path) in [
-        ("usage.csv", of_customer("usage/table.csv")),
-        ("chart.svg", of_customer("usage/chart.svg")),
-    ] {
-        let text = app.get(&path).await.text();
-        assert_example(name, text.trim_start_matches('\u{feff}'));
+        let text = text.trim_start_matches('\u{feff}');
+        if name.ends_with(".json") {
+            assert_example(name, &pretty(&serde_json::from_str(text).unwrap()));
+        } else {
+            assert_example(name, text);
+        }
     }
 }
 
@@ -83,29 +66,21 @@ async fn the_examples_of_answers_are_real_ones() {
 async fn every_member_of_a_collection_is_described() {
     let app = TestApp::start().await;
     let document = app.get("/openapi.json").await.json();
-    let of_customer = |rest: &str| format!("/v1/customers/{DOCUMENTED}/analytics/licenses/{rest}");
 
-    for (schema, path) in [
-        ("NativeUsage", of_customer("usage")),
-        ("NativeDeployment", of_customer("deployment")),
-        (
-            "NativePartnerUsage",
-            "/v1/analytics/licenses/usage".to_owned(),
-        ),
-        (
-            "NativePartnerDeployment",
-            "/v1/analytics/licenses/deployment".to_owned(),
-        ),
-        ("NativeCustomers", "/v1/customers?size=2".to_owned()),
-    ] {
+    for [schema, path] in rows(
+        "NativeUsage             | customers/ID/analytics/licenses/usage
+         NativeDeployment        | customers/ID/analytics/licenses/deployment
+         NativePartnerUsage      | analytics/licenses/usage
+         NativePartnerDeployment | analytics/licenses/deployment
+         NativeCustomers         | customers?size=2",
+    ) {
+        let path = format!("/v1/{}", path.replace("ID", DOCUMENTED));
         let text = app.get(&path).await.text();
         let collection: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap();
         let described = &document["components"]["schemas"][schema]["properties"];
 
-        for name in collection.as_object().unwrap().keys() {
-            assert!(described[name].is_object(), "{schema}: {name}");
-        }
-        for name in ["links", "attributes"] {
+        let names = collection.as_object().unwrap().keys().map(String::as_str);
+        for name in names.chain(["links", "attributes"]) {
             assert!(described[name].is_object(), "{schema}: {name}");
         }
     }
@@ -130,97 +105,78 @@ async fn the_examples_of_problems_are_real_ones() {
     assert_example("problems.json", &pretty(&json!(problems)));
 }
 
-/// What is wrong with a request, or with who sent it.
+/// What is wrong with a request, or with its caller.
 async fn wrong_requests() -> Vec<Reply> {
-    let usage = format!("/v1/customers/{DOCUMENTED}/usage");
-    let with = |query: &str| format!("{usage}?{query}");
+    let usage = usage_path(DOCUMENTED);
     let app = TestApp::start().await;
-    let guarded = TestApp::builder()
-        .callers(callers_file(&[
-            TestCaller::named("grafana").with_customers(&[customer(0)]),
-            TestCaller::named("script").with_rate("1/m"),
-        ]))
-        .start()
-        .await;
+    let mut replies = Vec::new();
+    for path in [
+        "/docs/nothing",
+        "/v1/customers/contoso/usage",
+        "USAGE?processedDate=2017-02-30",
+        "USAGE?top=10",
+        "USAGE?processedDate=2017-03-09&processedDate=2017-03-08",
+        "USAGE/chart.svg?theme=sepia",
+        "/v1/customers?size=many",
+        "/v1/customers?filter=Contoso",
+        "/v1/customers?seekOperation=Previous",
+        "/v1/customers?seekOperation=Next",
+        &format!("USAGE?{}", "x".repeat(9_000)),
+    ] {
+        replies.push(ask(&app, &path.replace("USAGE", &usage), &[]).await);
+    }
+    for header in [
+        ("accept", "text/html"),
+        ("cache-control", "only-if-cached"),
+        ("x-filler", &"x".repeat(20_000)),
+    ] {
+        replies.push(ask(&app, &usage, &[header]).await);
+    }
+    replies.push(app.call(Method::DELETE, &usage, &named(&[])).await);
+
+    let guarded = TestApp::with_callers(&[
+        TestCaller::named("grafana").with_customers(&[customer(0)]),
+        TestCaller::named("script").with_rate("1/m"),
+    ])
+    .await;
+    guarded.usage_for("script", DOCUMENTED).await;
     let (grafana, script) = (key_of("grafana"), key_of("script"));
-    ask(&guarded, &usage, &[("x-api-key", &script)]).await;
-    vec![
-        ask(&app, "/docs/nothing", &[]).await,
-        ask(&app, "/v1/customers/contoso/usage", &[]).await,
-        ask(&app, &with("processedDate=2017-02-30"), &[]).await,
-        ask(&app, &with("top=10"), &[]).await,
-        ask(
-            &app,
-            &with("processedDate=2017-03-09&processedDate=2017-03-08"),
-            &[],
-        )
-        .await,
-        ask(&app, &format!("{usage}/chart.svg?theme=sepia"), &[]).await,
-        ask(&app, "/v1/customers?size=many", &[]).await,
-        ask(&app, "/v1/customers?filter=Contoso", &[]).await,
-        ask(&app, "/v1/customers?seekOperation=Previous", &[]).await,
-        ask(&app, "/v1/customers?seekOperation=Next", &[]).await,
-        ask(&app, &usage, &[("accept", "text/html")]).await,
-        ask(&app, &usage, &[("cache-control", "only-if-cached")]).await,
-        app.call(Method::DELETE, &usage, &named(&[])).await,
-        ask(&app, &with(&"x".repeat(9_000)), &[]).await,
-        ask(&app, &usage, &[("x-filler", &"x".repeat(20_000))]).await,
-        ask(&guarded, &usage, &[]).await,
-        ask(
-            &guarded,
-            &usage,
-            &[("x-api-key", &grafana), ("authorization", "Bearer other")],
-        )
-        .await,
-        ask(&guarded, &usage, &[("x-api-key", &grafana)]).await,
-        ask(&guarded, &usage, &[("x-api-key", &script)]).await,
-    ]
+    let grafana = ("x-api-key", &*grafana);
+    let other = ("authorization", "Bearer other");
+    for headers in [
+        &[][..],
+        &[grafana, other],
+        &[grafana],
+        &[("x-api-key", &script)],
+    ] {
+        replies.push(ask(&guarded, &usage, headers).await);
+    }
+    replies
 }
 
 /// What Partner Center does not know, and what goes wrong on the way there.
 async fn failures() -> Vec<Reply> {
     let app = TestApp::start().await;
-    let mut replies = vec![
-        ask(&app, &usage("00000000-0000-4000-8000-000000000000"), &[]).await,
-        ask(&app, &usage(&NO_RELATIONSHIP_CUSTOMER.to_string()), &[]).await,
-        ask(
-            &app,
-            &format!("{}?processedDate=2016-01-01", usage(DOCUMENTED)),
-            &[],
-        )
-        .await,
-    ];
-    let status = |status| Faults {
-        status: Some(status),
-        retry_after: None,
-        ..Faults::default()
-    };
-    let body = |body| Faults {
-        body: Some(body),
-        ..Faults::default()
-    };
-    for faults in [
-        status(StatusCode::TOO_MANY_REQUESTS),
-        status(StatusCode::INTERNAL_SERVER_ERROR),
-        Faults {
-            code: Some("900421".into()),
-            ..status(StatusCode::UNAUTHORIZED)
-        },
-        status(StatusCode::BAD_REQUEST),
-        body(BodyFault::Html),
+    let mut replies = Vec::new();
+    for path in [
+        usage_path("00000000-0000-4000-8000-000000000000"),
+        usage_path(NO_RELATIONSHIP_CUSTOMER),
+        dated_path(DOCUMENTED, "2016-01-01"),
     ] {
-        let app = TestApp::builder()
-            .set("upstream.retries", "0")
-            .start()
-            .await;
-        app.simulator.set_faults(faults);
-        replies.push(ask(&app, &usage(DOCUMENTED), &[]).await);
+        replies.push(ask(&app, &path, &[]).await);
+    }
+    for faults in [
+        failing(429),
+        failing(500),
+        refusing(401, "900421"),
+        failing(400),
+        bad_body(BodyFault::Html),
+    ] {
+        let app = TestApp::without_retries().await;
+        app.set_faults(faults);
+        replies.push(ask(&app, &usage_path(DOCUMENTED), &[]).await);
     }
     replies
-}
-
-fn usage(customer: &str) -> String {
-    format!("/v1/customers/{customer}/usage")
 }
 
 async fn ask(app: &TestApp, path: &str, headers: &[(&str, &str)]) -> Reply {

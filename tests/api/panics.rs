@@ -7,16 +7,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use jiff::Timestamp;
 use usage_proxy::clock::{Clock, SharedClock};
 
-use crate::{
-    logs::Log,
-    support::{DOCUMENTED, TestApp},
-};
+use crate::{logs::Log, support::prelude::*};
 
 /// What the panics say, which no caller is to read.
 const MESSAGE: &str = "canary-panic";
@@ -91,7 +88,7 @@ async fn two_requests(address: std::net::SocketAddr, path: &str) -> String {
 async fn a_panic_in_a_handler_of_the_api_is_an_internal_error_of_its_request_alone() {
     let log = Log::start();
     let (app, breaks) = app().await;
-    let path = format!("/v1/customers/{DOCUMENTED}/usage?processedDate=2017-03-09");
+    let path = dated_path(DOCUMENTED, "2017-03-09");
 
     breaks.wall.store(true, Relaxed);
     let reply = app.get_with(&path, &[("x-request-id", "broken")]).await;

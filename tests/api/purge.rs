@@ -1,13 +1,7 @@
 //! Purging: soft keeps an answer for a failure, hard drops it, and either wins over a fetch.
 
-use http::StatusCode;
-use serde_json::json;
-use usage_proxy::simulator::{Faults, SimulatedApi};
-use uuid::Uuid;
+use crate::support::prelude::*;
 
-use crate::support::{TestApp, customer, seats};
-
-const HIT: &str = "usage-proxy; hit; ttl=900";
 const PURGED_BY_HAND: &str = "usage_proxy_cache_evictions_total{cause=\"purge\"}";
 
 #[tokio::test]
@@ -21,11 +15,8 @@ async fn a_soft_purge_has_the_next_request_ask() {
 
     assert_eq!(purged.status, 200);
     assert_eq!(purged.json(), json!({"purged": 1, "mode": "soft"}));
-    assert_eq!(
-        asked.header("cache-status"),
-        "usage-proxy; fwd=stale; fwd-status=200; stored; ttl=900"
-    );
-    assert_eq!(held.header("cache-status"), HIT);
+    assert_eq!(asked.cache_status(), STORED_AGAIN);
+    assert_eq!(held.cache_status(), HIT);
     assert_eq!(app.metric(PURGED_BY_HAND).await, 0.0);
 }
 
@@ -34,35 +25,29 @@ async fn what_was_purged_softly_stands_in_for_a_failure_and_what_was_dropped_doe
     for (path, cache_status, status) in [
         (
             "/cache/purge",
-            "usage-proxy; fwd=stale; fwd-status=503; ttl=0; detail=stale-if-error",
+            "fwd=stale; fwd-status=503; ttl=0; detail=stale-if-error",
             200,
         ),
         (
             "/cache/purge?hard=false",
-            "usage-proxy; fwd=stale; fwd-status=503; ttl=0; detail=stale-if-error",
+            "fwd=stale; fwd-status=503; ttl=0; detail=stale-if-error",
             200,
         ),
         (
             "/cache/purge?hard=true",
-            "usage-proxy; fwd=uri-miss; fwd-status=503; detail=unavailable",
+            "fwd=uri-miss; fwd-status=503; detail=unavailable",
             503,
         ),
     ] {
-        let app = TestApp::builder()
-            .set("upstream.retries", "0")
-            .start()
-            .await;
+        let app = TestApp::without_retries().await;
         app.usage(customer(0)).await;
-        app.simulator.set_faults(Faults {
-            status: Some(StatusCode::SERVICE_UNAVAILABLE),
-            ..Faults::default()
-        });
+        app.set_faults(failing(503));
 
         app.admin_post(path).await;
         let reply = app.usage(customer(0)).await;
 
         assert_eq!(reply.status, status, "{path}");
-        assert_eq!(reply.header("cache-status"), cache_status, "{path}");
+        assert_eq!(reply.cache_status(), cache_status, "{path}");
     }
 }
 
@@ -83,7 +68,7 @@ async fn a_hard_purge_drops_and_is_counted() {
 #[tokio::test]
 async fn a_purge_reaches_what_it_names_and_no_more() {
     let (one, other) = (customer(0), customer(1));
-    let newest = |customer: Uuid| format!("/v1/customers/{customer}/usage");
+    let newest = |customer: Uuid| usage_path(customer);
     let dated = |customer, date| format!("{}?processedDate={date}", newest(customer));
     // The newest of one and of the other, then a past day of one and of the other.
     let paths = [
@@ -130,7 +115,7 @@ async fn a_purge_reaches_what_it_names_and_no_more() {
             );
             for (path, purged) in paths.iter().zip(purged) {
                 let reply = app.get(path).await;
-                let is_hit = reply.header("cache-status") == HIT;
+                let is_hit = reply.cache_status() == HIT;
                 assert_eq!(!is_hit, purged, "{path} after {mode}&{query}");
             }
         }
@@ -143,9 +128,7 @@ async fn a_purge_wins_over_the_fetch_that_it_overtakes() {
         let app = TestApp::start().await;
         app.simulator.hold_calls();
         let purge = async {
-            app.simulator
-                .wait_for_requests(SimulatedApi::Insights, 1)
-                .await;
+            app.wait_for_calls(SimulatedApi::Insights, 1).await;
             app.admin_post(&format!("/cache/purge?{mode}")).await;
             app.simulator.release_calls();
         };
@@ -155,20 +138,12 @@ async fn a_purge_wins_over_the_fetch_that_it_overtakes() {
 
         assert_eq!(overtaken.status, 200, "{mode}: who waited has the answer");
         assert_eq!(
-            overtaken.header("cache-status"),
-            "usage-proxy; fwd=uri-miss; fwd-status=200; ttl=900",
+            overtaken.cache_status(),
+            "fwd=uri-miss; fwd-status=200; ttl=900",
             "{mode}: the cache has not"
         );
-        assert_eq!(
-            next.header("cache-status"),
-            "usage-proxy; fwd=uri-miss; fwd-status=200; stored; ttl=900",
-            "{mode}"
-        );
-        assert_eq!(
-            app.simulator.request_count(SimulatedApi::Insights),
-            2,
-            "{mode}"
-        );
+        assert_eq!(next.cache_status(), STORED, "{mode}");
+        assert_eq!(app.calls(SimulatedApi::Insights), 2, "{mode}");
     }
 }
 
@@ -177,14 +152,10 @@ async fn a_fetch_that_a_purge_overtook_is_joined_by_nobody() {
     let app = TestApp::start().await;
     app.simulator.hold_calls();
     let purge = async {
-        app.simulator
-            .wait_for_requests(SimulatedApi::Insights, 1)
-            .await;
+        app.wait_for_calls(SimulatedApi::Insights, 1).await;
         app.admin_post("/cache/purge?hard=true").await;
         let release = async {
-            app.simulator
-                .wait_for_requests(SimulatedApi::Insights, 2)
-                .await;
+            app.wait_for_calls(SimulatedApi::Insights, 2).await;
             app.simulator.release_calls();
         };
         tokio::join!(app.usage(customer(0)), release).0
@@ -193,13 +164,10 @@ async fn a_fetch_that_a_purge_overtook_is_joined_by_nobody() {
     let (before, after) = tokio::join!(app.usage(customer(0)), purge);
 
     assert_eq!(
-        before.header("cache-status"),
-        "usage-proxy; fwd=uri-miss; fwd-status=200; ttl=900"
+        before.cache_status(),
+        "fwd=uri-miss; fwd-status=200; ttl=900"
     );
-    assert_eq!(
-        after.header("cache-status"),
-        "usage-proxy; fwd=uri-miss; fwd-status=200; stored; ttl=900"
-    );
+    assert_eq!(after.cache_status(), STORED);
     assert_eq!(app.metric("usage_proxy_collapsed_total").await, 0.0);
 }
 
@@ -208,8 +176,7 @@ async fn a_purge_forgets_what_was_not_there() {
     let app = TestApp::start().await;
     let new = Uuid::from_u128(7);
     app.usage(new).await.problem(404, "unknown-customer");
-    app.simulator
-        .override_customer(new, seats(5, app.simulator.newest_date()));
+    app.set_rows(new, seats(5, app.simulator.newest_date()));
 
     app.admin_post(&format!("/cache/purge?customer={new}"))
         .await;
@@ -221,22 +188,16 @@ async fn a_purge_forgets_what_was_not_there() {
 #[tokio::test]
 async fn a_softly_purged_date_is_asked_for_once_though_insights_told_it_first() {
     let app = TestApp::start().await;
-    let by_name = format!(
-        "/v1/customers/{}/usage?processedDate=2026-11-19",
-        customer(0)
-    );
+    let by_name = dated_path(customer(0), "2026-11-19");
     app.usage(customer(0)).await;
     app.admin_post("/cache/purge").await;
 
     let asked = app.get(&by_name).await;
     let held = app.get(&by_name).await;
 
-    assert_eq!(
-        asked.header("cache-status"),
-        "usage-proxy; fwd=stale; fwd-status=200; stored; ttl=900"
-    );
-    assert_eq!(held.header("cache-status"), "usage-proxy; hit; ttl=900");
-    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 1);
+    assert_eq!(asked.cache_status(), STORED_AGAIN);
+    assert_eq!(held.cache_status(), HIT);
+    assert_eq!(app.calls(SimulatedApi::Commercial), 1);
 }
 
 #[tokio::test]
@@ -244,17 +205,13 @@ async fn an_older_date_told_after_a_soft_purge_ends_the_asking_too() {
     let app = TestApp::start().await;
     let newest = app.simulator.newest_date();
     let before = app.usage(customer(0)).await;
-    app.simulator
-        .override_customer(customer(0), seats(5, newest.yesterday().unwrap()));
+    app.set_rows(customer(0), seats(5, newest.yesterday().unwrap()));
     app.admin_post("/cache/purge").await;
 
     let asked = app.usage(customer(0)).await;
     let held = app.usage(customer(0)).await;
 
     assert_eq!(asked.body, before.body, "the newest date stays the newest");
-    assert_eq!(
-        held.header("cache-status"),
-        "usage-proxy; hit; ttl=900; detail=suspect"
-    );
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
+    assert_eq!(held.cache_status(), "hit; ttl=900; detail=suspect");
+    assert_eq!(app.calls(SimulatedApi::Insights), 2);
 }

@@ -1,7 +1,7 @@
 //! Bytes that need not be HTTP, sent to the running service: whatever comes, it answers in HTTP, ends
 //! the connection, leaves no request unanswered, and takes nothing for a request that is none.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use proptest::{
     prelude::*,
@@ -12,9 +12,8 @@ use tokio::{
     net::TcpStream,
     runtime::Runtime,
 };
-use usage_proxy::simulator::SimulatedApi;
 
-use crate::support::{DOCUMENTED, TestApp};
+use crate::support::prelude::*;
 
 /// Longer than any connection may last here.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,7 +90,7 @@ impl Target {
 
     /// Asks properly, and must be answered as if nothing had happened.
     fn still_serves(&self) -> TestCaseResult {
-        let path = format!("/v1/customers/{DOCUMENTED}/usage");
+        let path = usage_path(DOCUMENTED);
         let request = get(&path, "Connection: close\r\n");
         let answers = self.send(&[request], Then::Wait)?;
         prop_assert_eq!(&answers.statuses, &[200]);
@@ -215,7 +214,7 @@ fn method() -> impl Strategy<Value = &'static str> {
 }
 
 fn path() -> impl Strategy<Value = String> {
-    let usage = format!("/v1/customers/{DOCUMENTED}/usage");
+    let usage = usage_path(DOCUMENTED);
     prop_oneof![
         Just(usage.clone()),
         Just(format!("{usage}?processedDate=x")),
@@ -339,7 +338,7 @@ async fn ask_and_close(api: SocketAddr, requests: Vec<u8>) -> Answers {
 #[tokio::test]
 async fn a_client_that_closes_its_half_is_answered_from_the_cache() {
     let app = TestApp::start().await;
-    let request = get(&format!("/v1/customers/{DOCUMENTED}/usage"), "");
+    let request = get(&usage_path(DOCUMENTED), "");
     app.usage(DOCUMENTED).await;
 
     for _ in 0..50 {
@@ -352,11 +351,11 @@ async fn a_client_that_closes_its_half_is_answered_from_the_cache() {
 #[tokio::test]
 async fn a_client_that_closes_its_half_waits_for_partner_center_like_any_other() {
     let app = TestApp::start().await;
-    let request = get(&format!("/v1/customers/{DOCUMENTED}/usage"), "");
+    let request = get(&usage_path(DOCUMENTED), "");
     app.simulator.hold_calls();
 
     let asking = tokio::spawn(ask_and_close(app.api, request.repeat(2)));
-    app.upstream_asked(SimulatedApi::Insights, 1).await;
+    app.wait_for_calls(SimulatedApi::Insights, 1).await;
     app.simulator.release_calls();
     let answers = asking.await.unwrap();
 

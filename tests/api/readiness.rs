@@ -1,15 +1,6 @@
 //! `/readyz`: whether we can answer, as gates that say what they wait for.
 
-use std::time::Duration;
-
-use http::StatusCode;
-use serde_json::{Value, json};
-use usage_proxy::simulator::{CustomerOverride, Faults, SimulatedApi};
-
-use crate::{
-    logs::Log,
-    support::{Reply, TestApp, customer},
-};
+use crate::{logs::Log, support::prelude::*};
 
 /// After so long a service without data checks a refused token by itself, jitter being off.
 const CHECK: Duration = Duration::from_secs(5);
@@ -63,7 +54,7 @@ async fn a_service_without_token_and_data_is_not_ready_until_it_gets_a_token() {
         app.metric(CAN_ANSWER).await,
     );
     let alive = app.admin_get("/healthz").await;
-    app.simulator.set_faults(Faults::default());
+    app.clear_faults();
     app.advance(HOURS);
     app.wait_until_ready().await;
 
@@ -98,7 +89,7 @@ async fn refused_credentials_close_the_gate_and_say_what_a_person_must_do() {
 async fn a_service_with_data_stays_ready_while_its_credentials_are_refused() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
-    app.simulator.set_faults(Faults {
+    app.set_faults(Faults {
         token_error: Some("invalid_grant".to_owned()),
         ..Faults::default()
     });
@@ -120,7 +111,7 @@ async fn a_lost_role_is_one_error_in_the_log_and_readiness_says_what_to_do() {
     let log = Log::start();
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
-    app.simulator.set_faults(refused(403, "900308"));
+    app.set_faults(refusing(403, "900308"));
 
     for index in 1..=3 {
         app.usage(customer(index))
@@ -129,10 +120,10 @@ async fn a_lost_role_is_one_error_in_the_log_and_readiness_says_what_to_do() {
     }
     let reply = app.admin_get("/readyz").await;
     let refused = app.metric(REFUSED_BY_PARTNER_CENTER).await;
-    app.simulator.set_faults(Faults::default());
+    app.clear_faults();
     app.usage(customer(4)).await;
     let over = app.admin_get("/readyz").await;
-    app.simulator.set_faults(self::refused(403, "900308"));
+    app.set_faults(refusing(403, "900308"));
     app.usage(customer(5)).await;
 
     let levels: Vec<_> = log
@@ -165,7 +156,7 @@ async fn a_service_without_data_becomes_ready_by_itself_once_its_token_is_accept
         (403, "900308"),
     ] {
         let app = TestApp::start().await;
-        app.simulator.set_faults(refused(status, code));
+        app.set_faults(refusing(status, code));
         app.usage(customer(0))
             .await
             .problem(502, "credentials-refused");
@@ -173,10 +164,10 @@ async fn a_service_without_data_becomes_ready_by_itself_once_its_token_is_accept
         app.simulator.clear_requests();
 
         check_passes(&app).await;
-        app.upstream_asked(SimulatedApi::Insights, 1).await;
+        app.wait_for_calls(SimulatedApi::Insights, 1).await;
         soon(app.clock.wait_for_sleepers_until(1, CHECK)).await;
         let still_refused = app.admin_get("/readyz").await;
-        app.simulator.set_faults(Faults::default());
+        app.clear_faults();
         check_passes(&app).await;
         soon(app.wait_until_ready()).await;
 
@@ -189,12 +180,12 @@ async fn a_service_without_data_becomes_ready_by_itself_once_its_token_is_accept
 #[tokio::test]
 async fn a_refused_call_about_an_unknown_customer_shows_all_the_same_that_the_token_is_accepted() {
     let app = TestApp::start().await;
-    app.simulator.set_faults(refused(401, "900421"));
+    app.set_faults(refusing(401, "900421"));
     app.usage(uuid::Uuid::nil())
         .await
         .problem(502, "credentials-refused");
 
-    app.simulator.set_faults(Faults::default());
+    app.clear_faults();
     check_passes(&app).await;
     soon(app.wait_until_ready()).await;
 }
@@ -203,7 +194,7 @@ async fn a_refused_call_about_an_unknown_customer_shows_all_the_same_that_the_to
 async fn a_service_with_data_leaves_a_refused_token_to_its_callers() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
-    app.simulator.set_faults(refused(401, "900421"));
+    app.set_faults(refusing(401, "900421"));
     app.usage(customer(1))
         .await
         .problem(502, "credentials-refused");
@@ -214,7 +205,7 @@ async fn a_service_with_data_leaves_a_refused_token_to_its_callers() {
     }
     soon(app.clock.wait_for_sleepers_until(1, CHECK)).await;
 
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
+    assert_eq!(app.calls(SimulatedApi::Insights), 0);
 }
 
 /// Moves the time on to the next check by itself.
@@ -228,14 +219,6 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(patience, what).await.unwrap()
 }
 
-fn refused(status: u16, code: &str) -> Faults {
-    Faults {
-        status: Some(StatusCode::from_u16(status).unwrap()),
-        code: Some(code.to_owned()),
-        ..Faults::default()
-    }
-}
-
 #[tokio::test]
 async fn missing_multi_factor_proof_is_told_by_whether_there_is_data() {
     for (held, status, told_in) in [(false, 503, "waitsFor"), (true, 200, "note")] {
@@ -243,10 +226,7 @@ async fn missing_multi_factor_proof_is_told_by_whether_there_is_data() {
         if held {
             app.usage(customer(0)).await;
         }
-        app.simulator.set_faults(Faults {
-            mfa_required: true,
-            ..Faults::default()
-        });
+        app.set_faults(no_mfa());
 
         let refused = app.usage(customer(1)).await;
         let reply = app.admin_get("/readyz").await;
@@ -264,18 +244,15 @@ async fn missing_multi_factor_proof_is_told_by_whether_there_is_data() {
 #[tokio::test]
 async fn a_token_without_multi_factor_proof_is_told_of_before_it_is_refused() {
     for (asks, told) in [("true", true), ("false", false)] {
-        let app = TestApp::builder()
-            .set("upstream.validate_mfa", asks)
-            .start()
-            .await;
-        app.simulator.set_faults(Faults {
+        let app = TestApp::with("upstream.validate_mfa", asks).await;
+        app.set_faults(Faults {
             mfa_missing: true,
             ..Faults::default()
         });
 
         let served = app.usage(customer(0)).await;
         let before = app.admin_get("/readyz").await;
-        app.simulator.set_faults(Faults::default());
+        app.clear_faults();
         app.usage(customer(1)).await;
         let after = app.admin_get("/readyz").await;
 
@@ -297,13 +274,9 @@ async fn three_customers_without_a_row_suggest_the_commercial_call() {
         ("insights", Some(3), [false, false, true, false]),
         ("commercial", None, [false; 4]),
     ] {
-        let app = TestApp::builder()
-            .set("upstream.source", source)
-            .start()
-            .await;
+        let app = TestApp::with("upstream.source", source).await;
         for index in (0..4).filter(|index| Some(*index) != speaks_at) {
-            app.simulator
-                .override_customer(customer(index), CustomerOverride::Rows(Vec::new()));
+            app.set_rows(customer(index), []);
         }
 
         let mut notes = Vec::new();

@@ -3,19 +3,14 @@
 use std::{
     net::{Ipv4Addr, TcpListener},
     sync::Arc,
-    time::Duration,
 };
 
-use http::StatusCode;
-use usage_proxy::simulator::{Faults, SimulatedApi};
+use crate::support::prelude::*;
 
-use crate::support::{DOCUMENTED, TestApp};
-
-fn failing(status: u16, times: Option<u64>) -> Faults {
+fn failing_at_first(status: u16, times: u64) -> Faults {
     Faults {
-        status: Some(StatusCode::from_u16(status).unwrap()),
-        times,
-        ..Faults::default()
+        times: Some(times),
+        ..failing(status)
     }
 }
 
@@ -23,16 +18,12 @@ fn failing(status: u16, times: Option<u64>) -> Faults {
 async fn two_passing_faults_and_an_answer_are_an_answer() {
     for status in [408, 500, 502, 503, 504] {
         let app = TestApp::start().await;
-        app.simulator.set_faults(failing(status, Some(2)));
+        app.set_faults(failing_at_first(status, 2));
 
         let reply = app.usage(DOCUMENTED).await;
 
         assert_eq!(reply.status, 200, "{status}");
-        assert_eq!(
-            app.simulator.request_count(SimulatedApi::Insights),
-            3,
-            "{status}"
-        );
+        assert_eq!(app.calls(SimulatedApi::Insights), 3, "{status}");
         let retries = r#"usage_proxy_upstream_retries_total{reason="status"}"#;
         assert_eq!(app.metric(retries).await, 2.0, "{status}");
     }
@@ -45,14 +36,14 @@ async fn there_are_never_more_retries_than_configured() {
             .set("upstream.retries", &retries.to_string())
             .start()
             .await;
-        app.simulator.set_faults(failing(503, None));
+        app.set_faults(failing(503));
 
         let reply = app.usage(DOCUMENTED).await;
 
         let problem = reply.problem(503, "unavailable");
         assert_eq!(problem["upstream"]["status"], 503, "{retries}");
         assert_eq!(reply.header("retry-after"), "1", "{retries}");
-        let asked = app.simulator.request_count(SimulatedApi::Insights);
+        let asked = app.calls(SimulatedApi::Insights);
         assert_eq!(asked, retries + 1, "{retries}");
     }
 }
@@ -67,68 +58,55 @@ async fn what_asking_again_would_not_mend_is_asked_once() {
         (501, 503, "unavailable"),
     ] {
         let app = TestApp::start().await;
-        app.simulator.set_faults(failing(status, None));
+        app.set_faults(failing(status));
 
         let reply = app.usage(DOCUMENTED).await;
 
         let problem = reply.problem(ours, kind);
         assert_eq!(problem["upstream"]["status"], status);
-        assert_eq!(
-            app.simulator.request_count(SimulatedApi::Insights),
-            1,
-            "{status}"
-        );
+        assert_eq!(app.calls(SimulatedApi::Insights), 1, "{status}");
     }
 }
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_asked_for_again() {
     let app = TestApp::start().await;
-    app.simulator.set_faults(Faults {
-        close_mid_body: true,
+    app.set_faults(Faults {
         times: Some(2),
-        ..Faults::default()
+        ..broken_off()
     });
 
     let reply = app.native(DOCUMENTED).await;
 
     assert_eq!(reply.status, 200);
     assert_eq!(reply.body, usage_proxy::simulator::documented_body());
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 3);
+    assert_eq!(app.calls(SimulatedApi::Insights), 3);
 }
 
 #[tokio::test]
 async fn an_answer_that_always_breaks_off_is_given_up_and_nothing_of_it_is_kept() {
     let app = TestApp::start().await;
-    app.simulator.set_faults(Faults {
-        close_mid_body: true,
-        ..Faults::default()
-    });
+    app.set_faults(broken_off());
 
     let reply = app.native(DOCUMENTED).await;
 
     reply.problem(503, "unavailable");
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 4);
-    assert_eq!(app.held().await, 0);
+    assert_eq!(app.calls(SimulatedApi::Insights), 4);
+    assert_eq!(app.entries().await, 0);
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_not_there_is_unavailable_and_its_address_ours_to_know() {
-    let nobody = {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        listener.local_addr().unwrap()
-    };
-    let app = TestApp::builder()
-        .config(move |config| {
-            config.upstream.base_url = format!("http://{nobody}").parse().unwrap();
-        })
-        .start()
-        .await;
+async fn an_unreachable_partner_center_is_unavailable_and_its_address_is_not_shown() {
+    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let app = TestApp::with("upstream.base_url", &format!("http://{address}")).await;
 
     let reply = app.usage(DOCUMENTED).await;
 
-    let problem = reply.problem(503, "unavailable").to_string();
-    assert!(!problem.contains(&nobody.to_string()), "{problem}");
+    let problem = reply.problem(503, "unavailable");
+    assert!(problem.get("upstream").is_none(), "nobody answered");
+    assert!(!reply.text().contains(&address), "{problem}");
     let retries = r#"usage_proxy_upstream_retries_total{reason="connection"}"#;
     assert_eq!(app.metric(retries).await, 3.0);
 }
@@ -141,13 +119,13 @@ async fn an_attempt_without_an_answer_is_given_up_and_made_again_until_the_deadl
     let (reply, ()) = tokio::join!(app.usage(DOCUMENTED), async {
         // Two whole attempts of 10 s, and 5 s of a third: the deadline is 25 s.
         for (attempts, pause) in [(1, 10), (2, 10), (3, 5)] {
-            app.upstream_asked(SimulatedApi::Insights, attempts).await;
+            app.wait_for_calls(SimulatedApi::Insights, attempts).await;
             app.advance(Duration::from_secs(pause));
         }
     });
 
     reply.problem(504, "timed-out");
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 3);
+    assert_eq!(app.calls(SimulatedApi::Insights), 3);
 }
 
 #[tokio::test]
@@ -172,10 +150,10 @@ async fn no_more_calls_are_under_way_than_allowed() {
         let waiting = 3 * PLACES - (round - 1) * PLACES;
         app.wait_for_metric("usage_proxy_fills_in_flight", waiting as f64)
             .await;
-        app.upstream_asked(SimulatedApi::Insights, round * PLACES)
+        app.wait_for_calls(SimulatedApi::Insights, round * PLACES)
             .await;
         assert_eq!(
-            app.simulator.request_count(SimulatedApi::Insights),
+            app.calls(SimulatedApi::Insights),
             round * PLACES,
             "round {round}"
         );

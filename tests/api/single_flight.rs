@@ -2,17 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use http::StatusCode;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::Barrier,
     task::JoinHandle,
 };
-use usage_proxy::simulator::{Faults, SimulatedApi};
-use uuid::Uuid;
 
-use crate::support::{TestApp, customer, seats};
+use crate::support::prelude::*;
 
 const CALLERS: usize = 1_000;
 
@@ -36,34 +33,24 @@ async fn a_thousand_callers_make_one_call_though_its_leader_hangs_up() {
 
     assert!(waiting >= CALLERS * 9 / 10 - 1);
     assert_eq!(answers.len(), waiting);
+    let status = "fwd=uri-miss; fwd-status=200; stored; collapsed; ttl=900";
     for answer in &answers {
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        assert!(
-            answer.contains(
-                "cache-status: usage-proxy; fwd=uri-miss; fwd-status=200; stored; collapsed; ttl=900\r\n"
-            ),
-            "{answer}"
-        );
+        assert!(answer.contains(&cache_status(status)), "{answer}");
         assert!(
             !answer.contains("ms-requestid"),
-            "who followed made no call: {answer}"
+            "it made no call: {answer}"
         );
     }
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
+    assert_eq!(app.calls(SimulatedApi::Insights), 1);
     assert_eq!(app.metric(COLLAPSED).await, (CALLERS - 1) as f64);
     assert_eq!(app.metric(IN_FLIGHT).await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_callers_share_one_failure() {
-    let app = TestApp::builder()
-        .set("upstream.retries", "0")
-        .start()
-        .await;
-    app.simulator.set_faults(Faults {
-        status: Some(StatusCode::SERVICE_UNAVAILABLE),
-        ..Faults::default()
-    });
+    let app = TestApp::without_retries().await;
+    app.set_faults(failing(503));
     let crowd = Crowd::asks(&app).await;
 
     app.simulator.release_calls();
@@ -71,19 +58,13 @@ async fn a_thousand_callers_share_one_failure() {
 
     assert_eq!(answers.len(), CALLERS);
     for answer in &answers {
-        assert!(
-            answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
-            "{answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
         assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
     }
-    let followers = answers.iter().filter(|answer| {
-        answer.contains(
-            "cache-status: usage-proxy; fwd=uri-miss; fwd-status=503; collapsed; detail=unavailable\r\n",
-        )
-    });
+    let status = cache_status("fwd=uri-miss; fwd-status=503; collapsed; detail=unavailable");
+    let followers = answers.iter().filter(|answer| answer.contains(&status));
     assert_eq!(followers.count(), CALLERS - 1);
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
+    assert_eq!(app.calls(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
@@ -91,9 +72,7 @@ async fn a_call_that_nobody_waits_for_any_more_is_stored_all_the_same() {
     let app = TestApp::start().await;
     app.simulator.hold_calls();
     let closed_tab = ask(&app, customer(0), Uuid::new_v4()).await;
-    app.simulator
-        .wait_for_requests(SimulatedApi::Insights, 1)
-        .await;
+    app.wait_for_calls(SimulatedApi::Insights, 1).await;
     drop(closed_tab);
     app.wait_for_metric(IN_FLIGHT, 0.0).await;
 
@@ -101,8 +80,8 @@ async fn a_call_that_nobody_waits_for_any_more_is_stored_all_the_same() {
     app.wait_until_filled().await;
     let next = app.usage(customer(0)).await;
 
-    assert_eq!(next.header("cache-status"), "usage-proxy; hit; ttl=900");
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
+    assert_eq!(next.cache_status(), HIT);
+    assert_eq!(app.calls(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
@@ -118,24 +97,17 @@ async fn both_forms_of_the_newest_date_wait_for_one_call() {
         tokio::join!(app.usage(customer(0)), app.native(customer(0)), release);
 
     assert_eq!((simplified.status, native.status), (200, 200));
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
+    assert_eq!(app.calls(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
 async fn customers_and_dates_do_not_wait_for_one_another() {
     let app = TestApp::start().await;
     app.simulator.hold_calls();
-    let past = format!(
-        "/v1/customers/{}/usage?processedDate=2026-11-10",
-        customer(0)
-    );
+    let past = dated_path(customer(0), "2026-11-10");
     let release = async {
-        app.simulator
-            .wait_for_requests(SimulatedApi::Insights, 2)
-            .await;
-        app.simulator
-            .wait_for_requests(SimulatedApi::Commercial, 1)
-            .await;
+        app.wait_for_calls(SimulatedApi::Insights, 2).await;
+        app.wait_for_calls(SimulatedApi::Commercial, 1).await;
         app.simulator.release_calls();
     };
 
@@ -156,8 +128,7 @@ async fn customers_and_dates_do_not_wait_for_one_another() {
 async fn a_stale_answer_is_refreshed_by_one_call_for_all_who_wait() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
-    app.simulator
-        .override_customer(customer(0), seats(6, app.simulator.newest_date()));
+    app.set_rows(customer(0), seats(6, app.simulator.newest_date()));
     app.advance(std::time::Duration::from_secs(4_500));
     app.simulator.hold_calls();
     let release = async {
@@ -169,16 +140,16 @@ async fn a_stale_answer_is_refreshed_by_one_call_for_all_who_wait() {
 
     assert_eq!(one.json()["products"][0]["licensesQualified"], 6);
     assert_eq!(one.body, other.body);
-    let mut statuses = [one.header("cache-status"), other.header("cache-status")];
+    let mut statuses = [one.cache_status(), other.cache_status()];
     statuses.sort_unstable();
     assert_eq!(
         statuses,
         [
-            "usage-proxy; fwd=stale; fwd-status=200; stored; collapsed; ttl=900",
-            "usage-proxy; fwd=stale; fwd-status=200; stored; ttl=900",
+            "fwd=stale; fwd-status=200; stored; collapsed; ttl=900",
+            STORED_AGAIN,
         ]
     );
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
+    assert_eq!(app.calls(SimulatedApi::Insights), 2);
 }
 
 /// A thousand callers, each on a connection of its own, that asked for one customer at the same
@@ -210,20 +181,15 @@ impl Crowd {
             callers.insert(id, caller);
         }
         app.wait_for_metric(COLLAPSED, (CALLERS - 1) as f64).await;
-        app.simulator
-            .wait_for_requests(SimulatedApi::Insights, 1)
-            .await;
+        app.wait_for_calls(SimulatedApi::Insights, 1).await;
         Self { callers }
     }
 
-    /// Whose call it was: upstream was told its correlation id.
+    /// Returns the caller that made the call: upstream was told its correlation id.
     fn leader(&self, app: &TestApp) -> Uuid {
-        let calls = app.simulator.requests();
-        let call = calls
-            .iter()
-            .find(|request| request.api == SimulatedApi::Insights)
-            .unwrap();
-        call.header("ms-correlationid").unwrap().parse().unwrap()
+        let calls = app.calls_made(SimulatedApi::Insights);
+        let id = calls[0].header("ms-correlationid");
+        id.unwrap().parse().unwrap()
     }
 
     fn ids(&self) -> Vec<Uuid> {
@@ -261,6 +227,11 @@ fn request(customer: Uuid, correlation_id: Uuid) -> String {
         "GET /v1/customers/{customer}/usage HTTP/1.1\r\nHost: localhost\r\n\
          X-Correlation-Id: {correlation_id}\r\nConnection: close\r\n\r\n"
     )
+}
+
+/// `Cache-Status` as it stands in an answer.
+fn cache_status(status: &str) -> String {
+    format!("cache-status: usage-proxy; {status}\r\n")
 }
 
 async fn read(mut stream: TcpStream) -> String {

@@ -3,8 +3,10 @@
 mod callers;
 pub(crate) mod collector;
 mod described;
+mod upstream;
 
 use std::{
+    fmt::Display,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,7 +14,6 @@ use std::{
 };
 
 use http::{HeaderMap, Method};
-use jiff::civil::Date;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -27,17 +28,50 @@ use usage_proxy::{
     jitter::Jitter,
     reload::Reload,
     shutdown::Shutdown,
-    simulator::{
-        CustomerOverride, SimulatedApi, SimulatedRow, Simulator, SimulatorHandle, SimulatorOptions,
-    },
+    simulator::{Simulator, SimulatorHandle, SimulatorOptions},
 };
 use uuid::Uuid;
 
-pub(crate) use self::callers::{TestCaller, basic, callers_file, key_of};
-use self::described::assert_described;
+use self::{
+    callers::{TestCaller, callers_file},
+    described::assert_described,
+};
+
+/// What nearly every test needs.
+pub(crate) mod prelude {
+    pub(crate) use std::{fmt::Display, time::Duration};
+
+    pub(crate) use http::{Method, StatusCode};
+    pub(crate) use serde_json::{Value, json};
+    pub(crate) use usage_proxy::simulator::{
+        BodyFault, CustomerOverride, DOCUMENTED_DATE, FaultScope, Faults, NO_RELATIONSHIP_CUSTOMER,
+        RecordedRequest, SimulatedApi, SimulatedRow, documented_body,
+    };
+    pub(crate) use uuid::Uuid;
+
+    pub(crate) use super::{
+        Builder, CLIENT_SECRET, DOCUMENTED, HIT, Reply, SECOND, STALE, START, STORED, STORED_AGAIN,
+        TestApp,
+        callers::{TestCaller, basic, callers_file, key_of},
+        customer, dated_path, native_path, rows,
+        upstream::{bad_body, broken_off, failing, no_mfa, refusing, seats, throttling},
+        usage_path, wait_until,
+    };
+}
 
 /// The customer of Microsoft's own example.
 pub(crate) const DOCUMENTED: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
+
+/// `Cache-Status` of an answer that has just been stored, and of the same when it is asked for again.
+pub(crate) const STORED: &str = "fwd=uri-miss; fwd-status=200; stored; ttl=900";
+pub(crate) const STORED_AGAIN: &str = "fwd=stale; fwd-status=200; stored; ttl=900";
+pub(crate) const HIT: &str = "hit; ttl=900";
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+/// Longer than `cache.fresh_for` and `cache.stale_while_revalidate` together: the next request waits
+/// for Partner Center.
+pub(crate) const STALE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// When every test begins, in wall time.
 pub(crate) const START: &str = "2026-11-22T12:00:00Z";
@@ -56,10 +90,41 @@ pub(crate) fn customer(index: usize) -> Uuid {
     usage_proxy::simulator::customer_id(SimulatorOptions::default().seed, index)
 }
 
-/// What the stand-in is to tell of a customer: one product with so many seats, processed then.
-pub(crate) fn seats(qualified: u64, processed: Date) -> CustomerOverride {
-    let row = SimulatedRow::new("EXCHANGE ONLINE (PLAN 1)", "Exchange", qualified, processed);
-    CustomerOverride::Rows(vec![row])
+/// The path of a customer's simplified usage.
+pub(crate) fn usage_path(customer: impl Display) -> String {
+    format!("/v1/customers/{customer}/usage")
+}
+
+/// The path of a customer's simplified usage of a date.
+pub(crate) fn dated_path(customer: impl Display, date: impl Display) -> String {
+    format!("/v1/customers/{customer}/usage?processedDate={date}")
+}
+
+/// The path of a customer's native usage.
+pub(crate) fn native_path(customer: impl Display) -> String {
+    format!("/v1/customers/{customer}/analytics/licenses/usage")
+}
+
+/// Asks again and again until this holds, and fails if it never does.
+pub(crate) async fn wait_until(what: &str, holds: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, wait).await;
+    assert!(in_time.is_ok(), "waited in vain until {what}");
+}
+
+/// The rows of a table that is written as text: a line each, with `|` between its cells.
+pub(crate) fn rows<const N: usize>(table: &'static str) -> impl Iterator<Item = [&'static str; N]> {
+    let lines = table.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.map(|line| {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        cells
+            .try_into()
+            .unwrap_or_else(|_| panic!("not {N} cells: {line}"))
+    })
 }
 
 /// The service before its stand-in, both running; it ends with the test.
@@ -102,6 +167,8 @@ pub(crate) struct Builder {
 /// An answer, read to its end.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
+    /// Method and path of the request, which failures of a test name.
+    pub(crate) request: String,
     /// HTTP status.
     pub(crate) status: u16,
     /// Headers.
@@ -116,6 +183,21 @@ impl TestApp {
         Self::builder().start().await
     }
 
+    /// With one key of the configuration set.
+    pub(crate) async fn with(key: &str, value: &str) -> Self {
+        Self::builder().set(key, value).start().await
+    }
+
+    /// Without retries, which would wait for the clock.
+    pub(crate) async fn without_retries() -> Self {
+        Self::with("upstream.retries", "0").await
+    }
+
+    /// With these callers.
+    pub(crate) async fn with_callers(callers: &[TestCaller]) -> Self {
+        Self::builder().callers(callers).start().await
+    }
+
     /// With other than the defaults.
     pub(crate) fn builder() -> Builder {
         Builder::default()
@@ -127,7 +209,7 @@ impl TestApp {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         Self::builder()
-            .callers(callers_file(&[TestCaller::named("grafana")]))
+            .callers(&[TestCaller::named("grafana")])
             .set("callers.jwt.issuer", "https://issuer.example")
             .set("callers.jwt.audience", "api://usage-proxy")
             .set("callers.jwt.jwks_url", "http://127.0.0.1:9/keys")
@@ -163,16 +245,27 @@ impl TestApp {
     }
 
     /// The simplified usage of a customer.
-    pub(crate) async fn usage(&self, customer: impl std::fmt::Display) -> Reply {
-        self.get(&format!("/v1/customers/{customer}/usage")).await
+    pub(crate) async fn usage(&self, customer: impl Display) -> Reply {
+        self.get(&usage_path(customer)).await
+    }
+
+    /// The simplified usage of a customer, asked for with headers.
+    pub(crate) async fn usage_with(
+        &self,
+        customer: impl Display,
+        headers: &[(&str, &str)],
+    ) -> Reply {
+        self.get_with(&usage_path(customer), headers).await
+    }
+
+    /// The simplified usage of a customer and date.
+    pub(crate) async fn dated(&self, customer: impl Display, date: impl Display) -> Reply {
+        self.get(&dated_path(customer, date)).await
     }
 
     /// The native usage of a customer.
-    pub(crate) async fn native(&self, customer: impl std::fmt::Display) -> Reply {
-        self.get(&format!(
-            "/v1/customers/{customer}/analytics/licenses/usage"
-        ))
-        .await
+    pub(crate) async fn native(&self, customer: impl Display) -> Reply {
+        self.get(&native_path(customer)).await
     }
 
     /// `GET` of the admin listener.
@@ -209,14 +302,8 @@ impl TestApp {
 
     /// Waits until a sample of a scrape has this value.
     pub(crate) async fn wait_for_metric(&self, sample: &str, value: f64) {
-        let reached = async {
-            while (self.metric(sample).await - value).abs() > f64::EPSILON {
-                tokio::task::yield_now().await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, reached).await.is_err() {
-            panic!("{sample} is {}, not {value}", self.metric(sample).await);
-        }
+        let reached = async || (self.metric(sample).await - value).abs() < f64::EPSILON;
+        wait_until(&format!("{sample} is {value}"), reached).await;
     }
 
     /// Waits until no upstream call is under way any more: what it brought is stored.
@@ -230,14 +317,10 @@ impl TestApp {
         self.clock.advance(by);
     }
 
-    /// Waits until the service has a token or has been told that it will get none.
+    /// Waits until the service has a token or knows that it will get none.
     pub(crate) async fn wait_until_ready(&self) {
-        let ready = async {
-            while self.admin_get("/readyz").await.status != 200 {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, ready).await.expect("ready");
+        let ready = async || self.admin_get("/readyz").await.status == 200;
+        wait_until("the service is ready", ready).await;
     }
 
     /// Where secrets are kept.
@@ -275,6 +358,7 @@ impl TestApp {
         }
         let response = request.send().await.unwrap();
         let reply = Reply {
+            request: format!("{method} {path}"),
             status: response.status().as_u16(),
             headers: response.headers().clone(),
             body: response.bytes().await.unwrap().to_vec(),
@@ -283,26 +367,6 @@ impl TestApp {
             assert_described(&method, path, &reply);
         }
         reply
-    }
-}
-
-// === impl TestApp: what to wait for ===
-
-impl TestApp {
-    /// Waits until Partner Center was asked so often, answered or not.
-    pub(crate) async fn upstream_asked(&self, api: SimulatedApi, times: usize) {
-        let asked = self.simulator.wait_for_requests(api, times);
-        if tokio::time::timeout(PATIENCE, asked).await.is_err() {
-            let count = self.simulator.request_count(api);
-            panic!("waited for {times} requests of {api:?}, and there were {count}");
-        }
-    }
-
-    /// How many snapshots are held.
-    pub(crate) async fn held(&self) -> u64 {
-        self.admin_get("/cache").await.json()["entries"]
-            .as_u64()
-            .unwrap()
     }
 }
 
@@ -319,8 +383,13 @@ impl Builder {
         self
     }
 
-    /// Tells callers apart, by a file of this content.
-    pub(crate) fn callers(mut self, content: impl Into<String>) -> Self {
+    /// Identifies these callers by their keys.
+    pub(crate) fn callers(self, callers: &[TestCaller]) -> Self {
+        self.callers_file(callers_file(callers))
+    }
+
+    /// Identifies callers by a file of this content.
+    pub(crate) fn callers_file(mut self, content: impl Into<String>) -> Self {
         self.callers = Some(content.into());
         self
     }
@@ -443,32 +512,66 @@ impl Reply {
             .map_or("", |value| value.to_str().unwrap())
     }
 
+    /// What `Cache-Status` says of this cache.
+    #[track_caller]
+    pub(crate) fn cache_status(&self) -> &str {
+        let status = self.header("cache-status").strip_prefix("usage-proxy; ");
+        status.unwrap_or_else(|| panic!("no Cache-Status in {self:?}"))
+    }
+
     /// The body as JSON.
+    #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
     /// The body as text.
     pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.body.clone()).unwrap()
+        String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Asserts that this is a problem document of this status and kind, and returns it.
+    /// Asserts the values of headers; the empty text is for one that is absent.
+    #[track_caller]
+    pub(crate) fn assert_headers(&self, headers: &[(&str, &str)]) {
+        for (name, value) in headers {
+            assert_eq!(self.header(name), *value, "{name} of {}", self.request);
+        }
+    }
+
+    /// Asserts that this is a problem document of this status and kind, which Microsoft's SDK does
+    /// not take for an error of Partner Center's, and returns it.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16, kind: &str) -> Value {
-        assert_eq!(
-            self.status,
-            status,
-            "{}",
-            String::from_utf8_lossy(&self.body)
-        );
+        assert_eq!(self.status, status, "{}: {}", self.request, self.text());
         assert_eq!(self.header("content-type"), "application/problem+json");
         let problem = self.json();
-        assert_eq!(problem["type"], format!("urn:usage-proxy:problem:{kind}"));
+        let uri = format!("urn:usage-proxy:problem:{kind}");
+        assert_eq!(problem["type"], uri, "{}", self.request);
         assert_eq!(problem["status"], status);
         assert!(problem["title"].is_string() && problem["detail"].is_string());
-        for sdk_fault in ["code", "description", "data"] {
-            assert!(problem.get(sdk_fault).is_none(), "{problem}");
+        for name in problem.as_object().unwrap().keys() {
+            // The SDK ignores case.
+            let of_the_sdk = ["code", "description", "data", "source"];
+            assert!(!of_the_sdk.contains(&&*name.to_lowercase()), "{problem}");
+        }
+        if [429, 503].contains(&status) {
+            let seconds = self.header("retry-after").parse::<u32>();
+            assert!(seconds.is_ok_and(|seconds| seconds >= 1), "{self:?}");
+        }
+        problem
+    }
+
+    /// Asserts that this is a problem document whose detail has all of these words.
+    #[track_caller]
+    pub(crate) fn problem_with(&self, status: u16, kind: &str, words: &[&str]) -> Value {
+        let problem = self.problem(status, kind);
+        let detail = problem["detail"].as_str().unwrap();
+        for word in words {
+            assert!(
+                detail.contains(word),
+                "{word} in {detail}: {}",
+                self.request
+            );
         }
         problem
     }

@@ -1,11 +1,8 @@
 //! Throttled by Partner Center: silence until it is over, for as many as ask.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use http::StatusCode;
-use usage_proxy::simulator::{FaultScope, Faults, SimulatedApi};
-
-use crate::support::{DOCUMENTED, TestApp};
+use crate::support::prelude::*;
 
 const THROTTLED: &str =
     r#"usage_proxy_upstream_requests_total{api="insights",code="none",status_class="4xx"}"#;
@@ -13,10 +10,8 @@ const THROTTLED: &str =
 fn throttle(retry_after: &str, times: Option<u64>) -> Faults {
     Faults {
         api: FaultScope::Insights,
-        status: Some(StatusCode::TOO_MANY_REQUESTS),
-        retry_after: Some(retry_after.to_owned()),
         times,
-        ..Faults::default()
+        ..throttling(retry_after)
     }
 }
 
@@ -28,7 +23,7 @@ fn seconds(seconds: u64) -> Duration {
 async fn nothing_is_sent_until_retry_after_has_passed() {
     let app = TestApp::start().await;
     // Two customers: it is the partner who is over the limit.
-    app.simulator.set_faults(throttle("60", Some(2)));
+    app.set_faults(throttle("60", Some(2)));
     let customers = app.simulator.customers();
 
     let first = [1, 2].map(|index| customers[index]);
@@ -50,19 +45,19 @@ async fn nothing_is_sent_until_retry_after_has_passed() {
         refused.problem(503, "throttled");
         assert_eq!(refused.header("retry-after"), left, "{customer}");
     }
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
+    assert_eq!(app.calls(SimulatedApi::Insights), 2);
 
     app.advance(seconds(26));
     let after = app.usage(customers[3]).await;
 
     assert_eq!(after.status, 200);
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 3);
+    assert_eq!(app.calls(SimulatedApi::Insights), 3);
 }
 
 #[tokio::test]
 async fn a_customer_over_its_own_limit_silences_no_other() {
     let app = TestApp::start().await;
-    app.simulator.set_faults(throttle("60", Some(1)));
+    app.set_faults(throttle("60", Some(1)));
     let customers = app.simulator.customers();
     app.usage(customers[1]).await.problem(503, "throttled");
 
@@ -74,30 +69,26 @@ async fn a_customer_over_its_own_limit_silences_no_other() {
     assert_eq!(other.status, 200);
     same.problem(503, "throttled");
     assert_eq!(same.header("retry-after"), "60");
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
+    assert_eq!(app.calls(SimulatedApi::Insights), 2);
 }
 
 #[tokio::test]
 async fn a_throttled_call_does_not_silence_the_other_call() {
     let app = TestApp::start().await;
-    app.simulator.set_faults(throttle("60", None));
+    app.set_faults(throttle("60", None));
     app.usage(DOCUMENTED).await.problem(503, "throttled");
 
-    let dated = app
-        .get(&format!(
-            "/v1/customers/{DOCUMENTED}/usage?processedDate=2017-03-09"
-        ))
-        .await;
+    let dated = app.dated(DOCUMENTED, "2017-03-09").await;
 
     assert_eq!(dated.status, 200);
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
+    assert_eq!(app.calls(SimulatedApi::Insights), 1);
 }
 
 #[tokio::test]
 async fn retry_after_may_be_a_date() {
     let app = TestApp::start().await;
     let in_a_minute = "Sun, 22 Nov 2026 12:01:00 GMT";
-    app.simulator.set_faults(throttle(in_a_minute, Some(1)));
+    app.set_faults(throttle(in_a_minute, Some(1)));
 
     let reply = app.usage(DOCUMENTED).await;
 
@@ -113,7 +104,7 @@ async fn retry_after_may_be_a_date() {
 #[tokio::test]
 async fn a_short_pause_is_waited_for_by_all() {
     let app = Arc::new(TestApp::start().await);
-    app.simulator.set_faults(throttle("2", Some(2)));
+    app.set_faults(throttle("2", Some(2)));
     let customers = app.simulator.customers();
     let ask = |customer| {
         let app = Arc::clone(&app);
@@ -129,29 +120,21 @@ async fn a_short_pause_is_waited_for_by_all() {
         .await;
     app.advance(seconds(1));
     // A whole call of the other kind: time enough for a request that came too early.
-    app.get(&format!(
-        "/v1/customers/{DOCUMENTED}/usage?processedDate=2017-03-09"
-    ))
-    .await;
-    let before = app.simulator.request_count(SimulatedApi::Insights);
+    app.dated(DOCUMENTED, "2017-03-09").await;
+    let before = app.calls(SimulatedApi::Insights);
     app.advance(seconds(1));
 
     assert_eq!(first.await.unwrap().status, 200);
     assert_eq!(second.await.unwrap().status, 200);
     assert_eq!(third.await.unwrap().status, 200);
     assert_eq!(before, 2);
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 5);
+    assert_eq!(app.calls(SimulatedApi::Insights), 5);
 }
 
 #[tokio::test]
 async fn being_throttled_again_and_again_comes_to_an_end() {
-    let app = Arc::new(
-        TestApp::builder()
-            .set("upstream.retries", "2")
-            .start()
-            .await,
-    );
-    app.simulator.set_faults(throttle("2", None));
+    let app = Arc::new(TestApp::with("upstream.retries", "2").await);
+    app.set_faults(throttle("2", None));
 
     let asked = Arc::clone(&app);
     let reply = tokio::spawn(async move { asked.usage(DOCUMENTED).await });
@@ -163,13 +146,13 @@ async fn being_throttled_again_and_again_comes_to_an_end() {
     let reply = reply.await.unwrap();
     reply.problem(503, "throttled");
     assert_eq!(reply.header("retry-after"), "2");
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 3);
+    assert_eq!(app.calls(SimulatedApi::Insights), 3);
 }
 
 #[tokio::test]
 async fn a_limit_that_is_passed_costs_two_calls() {
     let app = TestApp::start().await;
-    app.simulator.set_faults(Faults {
+    app.set_faults(Faults {
         calls_per_minute: Some(2),
         ..Faults::default()
     });
@@ -185,8 +168,5 @@ async fn a_limit_that_is_passed_costs_two_calls() {
     assert_eq!(statuses, [200, 200, 503, 503, 503, 503]);
     assert_eq!(after.status, 200);
     // The two that were refused, and the one after the pause.
-    assert_eq!(
-        app.simulator.request_count(SimulatedApi::Insights),
-        2 + 2 + 1
-    );
+    assert_eq!(app.calls(SimulatedApi::Insights), 2 + 2 + 1);
 }

@@ -12,9 +12,8 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use usage_proxy::simulator::SimulatedApi;
 
-use crate::support::{Builder, DOCUMENTED, TestApp, customer};
+use crate::support::prelude::*;
 
 /// Signs certificates, and keeps those of the service.
 struct Authority {
@@ -92,7 +91,7 @@ fn url(listener: SocketAddr, path: &str) -> String {
 }
 
 fn usage(customer: impl std::fmt::Display) -> String {
-    format!("/v1/customers/{customer}/usage")
+    usage_path(customer)
 }
 
 /// What a listener says to plain HTTP, until it closes.
@@ -157,7 +156,7 @@ async fn a_certificate_lets_its_caller_in_and_to_its_customers_alone() {
     let app = authority
         .on("server", TestApp::builder())
         .set("server.tls.client_ca_file", &ca)
-        .callers(format!(
+        .callers_file(format!(
             "[[caller]]\nname = \"the-portal\"\nclient_certificate = \"portal\"\n\
              customers = [{DOCUMENTED:?}]\nscopes = [\"usage:read\"]\n"
         ))
@@ -183,7 +182,7 @@ async fn a_certificate_lets_its_caller_in_and_to_its_customers_alone() {
     }
     let refused = ask(Some(&impostor), &usage(DOCUMENTED)).await;
     refused.expect_err("of another authority");
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 1);
+    assert_eq!(app.calls(SimulatedApi::Insights), 1);
     let unknown = "usage_proxy_authentication_failures_total{reason=\"unknown-certificate\"}";
     assert_eq!(app.metric(unknown).await, 1.0);
 }

@@ -1,14 +1,10 @@
 //! Access tokens: kept ahead of expiry, and the refresh token never lost.
 
-use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt};
 
-use http::StatusCode;
-use usage_proxy::{
-    config::{AuthConfig, TokenAudience},
-    simulator::{Faults, SimulatedApi},
-};
+use usage_proxy::config::{AuthConfig, TokenAudience};
 
-use crate::support::{CLIENT_SECRET, DOCUMENTED, START, TestApp};
+use crate::support::prelude::*;
 
 /// How long the stand-in's access tokens live.
 const LIFETIME: Duration = Duration::from_secs(3_599);
@@ -21,13 +17,11 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 const UNSAVED: &str = "usage_proxy_refresh_token_unsaved";
 
-/// The credentials that calls of this kind have shown so far.
+/// The credentials that calls of this kind have had so far.
 fn shown(app: &TestApp, api: SimulatedApi) -> Vec<String> {
-    let requests = app.simulator.requests().into_iter();
-    requests
-        .filter(|request| request.api == api)
-        .map(|request| request.header("authorization").unwrap().to_owned())
-        .collect()
+    let calls = app.calls_made(api);
+    let credential = |call: &RecordedRequest| call.header("authorization").unwrap().to_owned();
+    calls.iter().map(credential).collect()
 }
 
 fn on_disk(app: &TestApp) -> String {
@@ -61,11 +55,11 @@ async fn a_rotated_refresh_token_is_in_its_file_before_the_access_token_is_used(
     app.simulator.hold_calls();
 
     let (reply, (after, mode, live)) = tokio::join!(app.usage(DOCUMENTED), async {
-        app.upstream_asked(SimulatedApi::Insights, 1).await;
+        app.wait_for_calls(SimulatedApi::Insights, 1).await;
         app.simulator.release_calls();
         app.simulator.hold_calls();
         // The first use of the new access token, not answered yet.
-        app.upstream_asked(SimulatedApi::Insights, 2).await;
+        app.wait_for_calls(SimulatedApi::Insights, 2).await;
         let metadata = fs::metadata(app.refresh_token_file()).unwrap();
         let looked_at = (
             on_disk(&app),
@@ -91,7 +85,7 @@ async fn a_rotated_token_that_cannot_be_written_serves_and_is_written_later() {
     let away = here.with_extension("away");
     app.simulator.hold_tokens();
     app.advance(LIFETIME.mul_f64(0.8));
-    app.upstream_asked(SimulatedApi::Token, 2).await;
+    app.wait_for_calls(SimulatedApi::Token, 2).await;
     // Its secrets are read; there is nowhere to write to any more, not even for root.
     fs::rename(&here, &away).unwrap();
     app.simulator.release_tokens();
@@ -119,13 +113,13 @@ async fn an_unwritten_refresh_token_is_the_one_redeemed_next() {
     let away = here.with_extension("away");
     app.simulator.hold_tokens();
     app.advance(LIFETIME.mul_f64(0.8));
-    app.upstream_asked(SimulatedApi::Token, 2).await;
+    app.wait_for_calls(SimulatedApi::Token, 2).await;
     fs::rename(&here, &away).unwrap();
     app.simulator.release_tokens();
     app.wait_for_metric(UNSAVED, 1.0).await;
     app.wait_for_metric(SUCCESSES, 2.0).await;
     fs::rename(&away, &here).unwrap();
-    app.simulator.set_faults(Faults {
+    app.set_faults(Faults {
         strict_rotation: true,
         ..Faults::default()
     });
@@ -143,11 +137,11 @@ async fn the_old_token_serves_while_the_next_one_is_fetched_ahead_of_expiry() {
     let customers = app.simulator.customers();
     app.advance(LIFETIME.mul_f64(0.7));
     app.usage(customers[1]).await;
-    let early = app.simulator.request_count(SimulatedApi::Token);
+    let early = app.calls(SimulatedApi::Token);
     app.simulator.hold_tokens();
 
     app.advance(LIFETIME.mul_f64(0.15));
-    app.upstream_asked(SimulatedApi::Token, 2).await;
+    app.wait_for_calls(SimulatedApi::Token, 2).await;
     let meanwhile = app.usage(customers[2]).await;
     app.simulator.release_tokens();
     app.wait_for_metric(SUCCESSES, 2.0).await;
@@ -158,7 +152,7 @@ async fn the_old_token_serves_while_the_next_one_is_fetched_ahead_of_expiry() {
     let shown = shown(&app, SimulatedApi::Insights);
     assert_eq!(shown[1], shown[0], "nobody waited");
     assert_ne!(shown[2], shown[1], "the next one is used once it is there");
-    assert_eq!(app.simulator.request_count(SimulatedApi::Token), 2);
+    assert_eq!(app.calls(SimulatedApi::Token), 2);
 }
 
 #[tokio::test]
@@ -172,7 +166,7 @@ async fn a_401_is_answered_with_one_fresh_token_and_one_more_try() {
     let shown = shown(&app, SimulatedApi::Insights);
     assert_eq!(shown.len(), 2);
     assert_ne!(shown[0], shown[1]);
-    assert_eq!(app.simulator.request_count(SimulatedApi::Token), 2);
+    assert_eq!(app.calls(SimulatedApi::Token), 2);
     let retries = r#"usage_proxy_upstream_retries_total{reason="unauthorized"}"#;
     assert_eq!(app.metric(retries).await, 1.0);
 }
@@ -180,11 +174,7 @@ async fn a_401_is_answered_with_one_fresh_token_and_one_more_try() {
 #[tokio::test]
 async fn a_401_that_stays_is_no_reason_for_token_after_token() {
     let app = TestApp::start().await;
-    app.simulator.set_faults(Faults {
-        status: Some(StatusCode::UNAUTHORIZED),
-        code: Some("800001".to_owned()),
-        ..Faults::default()
-    });
+    app.set_faults(refusing(401, "800001"));
     let customers = app.simulator.customers();
 
     for customer in &customers[1..=4] {
@@ -193,15 +183,15 @@ async fn a_401_that_stays_is_no_reason_for_token_after_token() {
         assert_eq!(problem["upstream"]["code"], "800001", "{customer}");
     }
 
-    assert_eq!(app.simulator.request_count(SimulatedApi::Token), 2);
+    assert_eq!(app.calls(SimulatedApi::Token), 2);
     assert_eq!(
-        app.simulator.request_count(SimulatedApi::Insights),
+        app.calls(SimulatedApi::Insights),
         5,
         "the first call is tried twice, the others once"
     );
     let action = action(&app).await;
     assert!(action.contains("a person must"), "{action}");
-    app.simulator.set_faults(Faults::default());
+    app.clear_faults();
     assert_eq!(app.usage(customers[5]).await.status, 200);
     assert_eq!(app.admin_get("/readyz").await.status, 200);
 }
@@ -210,7 +200,7 @@ async fn a_401_that_stays_is_no_reason_for_token_after_token() {
 async fn a_token_endpoint_that_is_down_is_not_missed_while_the_token_is_good() {
     let app = TestApp::start().await;
     let customers = app.simulator.customers();
-    app.simulator.set_faults(Faults {
+    app.set_faults(Faults {
         token_status: Some(StatusCode::SERVICE_UNAVAILABLE),
         ..Faults::default()
     });
@@ -222,7 +212,7 @@ async fn a_token_endpoint_that_is_down_is_not_missed_while_the_token_is_good() {
     let readiness = app.admin_get("/readyz").await;
     app.advance(LIFETIME.mul_f64(0.1));
     let ended = app.usage(customers[2]).await;
-    app.simulator.set_faults(Faults::default());
+    app.clear_faults();
     app.advance(Duration::from_secs(60));
     app.wait_for_metric(SUCCESSES, 2.0).await;
     let again = app.usage(customers[2]).await;
@@ -256,11 +246,7 @@ async fn credentials_refused_by_the_token_endpoint_are_not_shown_again() {
             app.advance(Duration::from_secs(60));
         }
 
-        assert_eq!(
-            app.simulator.request_count(SimulatedApi::Token),
-            1,
-            "{error}"
-        );
+        assert_eq!(app.calls(SimulatedApi::Token), 1, "{error}");
         let action = action(&app).await;
         assert!(action.contains(advice), "{error}: {action}");
         assert!(
@@ -281,7 +267,7 @@ async fn a_new_refresh_token_is_noticed_without_a_restart_and_without_a_request(
     app.usage(DOCUMENTED)
         .await
         .problem(502, "credentials-refused");
-    app.simulator.set_faults(Faults::default());
+    app.clear_faults();
 
     fs::write(
         app.refresh_token_file(),
@@ -298,10 +284,7 @@ async fn a_new_refresh_token_is_noticed_without_a_restart_and_without_a_request(
 #[tokio::test]
 async fn missing_multi_factor_proof_is_final() {
     let app = TestApp::start().await;
-    app.simulator.set_faults(Faults {
-        mfa_required: true,
-        ..Faults::default()
-    });
+    app.set_faults(no_mfa());
     let customers = app.simulator.customers();
 
     for customer in &customers[1..=3] {
@@ -310,12 +293,8 @@ async fn missing_multi_factor_proof_is_final() {
         assert_eq!(problem["upstream"]["code"], "900421");
     }
 
-    assert_eq!(app.simulator.request_count(SimulatedApi::Token), 1);
-    assert_eq!(
-        app.simulator.request_count(SimulatedApi::Insights),
-        3,
-        "one each"
-    );
+    assert_eq!(app.calls(SimulatedApi::Token), 1);
+    assert_eq!(app.calls(SimulatedApi::Insights), 3, "one each");
     let action = action(&app).await;
     assert!(action.contains("900421"), "{action}");
     assert!(action.contains("consent again"), "{action}");
@@ -327,12 +306,9 @@ async fn missing_multi_factor_proof_is_final() {
 async fn a_refusal_for_want_of_multi_factor_proof_is_over_once_a_token_is_accepted() {
     let app = TestApp::start().await;
     let customers = app.simulator.customers();
-    app.simulator.set_faults(Faults {
-        mfa_required: true,
-        ..Faults::default()
-    });
+    app.set_faults(no_mfa());
     app.usage(customers[1]).await;
-    app.simulator.set_faults(Faults::default());
+    app.clear_faults();
 
     let served = app.usage(customers[2]).await;
 
@@ -353,7 +329,7 @@ async fn credentials_stay_refused_until_others_are_accepted() {
 
     app.advance(DAY);
     let after_hours = refused_by(&app).await;
-    app.simulator.set_faults(Faults::default());
+    app.clear_faults();
     fs::write(
         app.refresh_token_file(),
         app.simulator.issue_refresh_token(),
@@ -462,11 +438,11 @@ async fn a_token_that_another_program_writes_is_used_as_soon_as_it_is_there_or_a
     let before = app.usage(customers[1]).await;
     let waits_for = action(&app).await;
     fs::write(&file, format!("{first}\n")).unwrap();
-    app.advance(Duration::from_secs(1));
+    app.advance(SECOND);
     app.wait_until_ready().await;
     let with_first = app.usage(customers[1]).await;
     fs::write(&file, &second).unwrap();
-    app.advance(Duration::from_secs(1));
+    app.advance(SECOND);
     let with_second = app.usage(customers[2]).await;
 
     before.problem(503, "unavailable");
@@ -478,7 +454,7 @@ async fn a_token_that_another_program_writes_is_used_as_soon_as_it_is_there_or_a
     let expected = [first, second].map(|token| format!("Bearer {token}"));
     assert_eq!(shown(&app, SimulatedApi::Insights), expected);
     assert_eq!(
-        app.simulator.request_count(SimulatedApi::Token),
+        app.calls(SimulatedApi::Token),
         2,
         "the sidecar's own, and none of the service"
     );

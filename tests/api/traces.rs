@@ -2,18 +2,12 @@
 
 mod outages;
 
-use std::time::Duration;
-
-use http::{Method, StatusCode};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
-use usage_proxy::simulator::{Faults, SimulatedApi};
-use uuid::Uuid;
 
 use crate::support::{
-    Builder, CLIENT_SECRET, DOCUMENTED, TestApp, TestCaller, callers_file, collector::Collector,
-    customer, key_of,
+    collector::{Collector, Traced},
+    prelude::*,
 };
 
 const CALLERS_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -25,8 +19,20 @@ fn traced(collector: &Collector) -> Builder {
     TestApp::builder().set("tracing.otlp_endpoint", &collector.url)
 }
 
-fn usage_of(customer: impl std::fmt::Display) -> String {
-    format!("/v1/customers/{customer}/usage")
+async fn start() -> (Collector, TestApp) {
+    let collector = Collector::start().await;
+    let app = traced(&collector).start().await;
+    (collector, app)
+}
+
+/// The trace of a span, and the span that it belongs to.
+fn parent_of(span: &Traced) -> (&str, &str) {
+    (&span.trace, &span.parent)
+}
+
+/// The trace of a span and its own id, as those that belong to it have them.
+fn id_of(span: &Traced) -> (&str, &str) {
+    (&span.trace, &span.id)
 }
 
 /// Ends the service, which exports the last spans.
@@ -35,13 +41,12 @@ async fn end(app: TestApp) {
     app.running.await.unwrap();
 }
 
-/// `traceparent` and `tracestate` of the requests that Partner Center had, in their order.
+/// `traceparent` and `tracestate` of the calls that Partner Center had, in their order.
 fn sent(app: &TestApp) -> Vec<(String, Option<String>)> {
-    let requests = app.simulator.requests().into_iter();
-    let calls = requests.filter(|request| request.api == SimulatedApi::Insights);
+    let calls = app.calls_made(SimulatedApi::Insights).into_iter();
     calls
-        .map(|request| {
-            let header = |name| request.header(name).map(str::to_owned);
+        .map(|call| {
+            let header = |name| call.header(name).map(str::to_owned);
             (header("traceparent").unwrap(), header("tracestate"))
         })
         .collect()
@@ -49,16 +54,15 @@ fn sent(app: &TestApp) -> Vec<(String, Option<String>)> {
 
 #[tokio::test]
 async fn a_miss_is_one_trace_from_the_request_to_each_attempt() {
-    let collector = Collector::start().await;
-    let app = traced(&collector).start().await;
-    app.simulator.set_faults(Faults {
+    let (collector, app) = start().await;
+    app.set_faults(Faults {
         status: Some(StatusCode::SERVICE_UNAVAILABLE),
         times: Some(1),
         ..Faults::default()
     });
     let headers = [("user-agent", "dashboard/1"), ("x-request-id", "first")];
 
-    let reply = app.get_with(&usage_of(DOCUMENTED), &headers).await;
+    let reply = app.get_with(&usage_path(DOCUMENTED), &headers).await;
     let sent = sent(&app);
     let (api, upstream) = (app.api, app.simulator_address);
     end(app).await;
@@ -70,7 +74,7 @@ async fn a_miss_is_one_trace_from_the_request_to_each_attempt() {
         ("http.request.method", json!("GET")),
         ("http.route", json!("/v1/customers/{customer_id}/usage")),
         ("http.response.status_code", json!(200)),
-        ("url.path", json!(usage_of(DOCUMENTED))),
+        ("url.path", json!(usage_path(DOCUMENTED))),
         ("url.query", Value::Null),
         ("url.scheme", json!("http")),
         ("user_agent.original", json!("dashboard/1")),
@@ -95,21 +99,19 @@ async fn a_miss_is_one_trace_from_the_request_to_each_attempt() {
     assert_eq!(decided["cache.fwd"], "uri-miss");
 
     let call = collector.span("upstream call");
-    assert_eq!((&call.trace, &call.parent), (&request.trace, &request.id));
+    assert_eq!(parent_of(&call), id_of(&request));
     assert_eq!(call.kind, SpanKind::Internal);
     assert_eq!(call.get("upstream.api"), "insights");
     assert_eq!(call.get("customer.id"), DOCUMENTED);
     assert_eq!(call.get("ms.request_id"), reply.header("ms-requestid"));
-    assert_eq!(
-        call.get("ms.correlation_id"),
-        reply.header("ms-correlationid")
-    );
+    let correlation_id = reply.header("ms-correlationid");
+    assert_eq!(call.get("ms.correlation_id"), correlation_id);
     assert_eq!(call.events[0].1["error.type"], "server-fault");
 
     let attempts = collector.named(ATTEMPT);
     assert_eq!(attempts.len(), 2);
     for attempt in &attempts {
-        assert_eq!((&attempt.trace, &attempt.parent), (&call.trace, &call.id));
+        assert_eq!(parent_of(attempt), id_of(&call));
         assert_eq!(attempt.kind, SpanKind::Client);
         assert_eq!(attempt.get("http.request.method"), "GET");
         assert_eq!(attempt.get("server.address"), "127.0.0.1");
@@ -117,23 +119,18 @@ async fn a_miss_is_one_trace_from_the_request_to_each_attempt() {
         let url = format!("http://{upstream}/v1/customers/{DOCUMENTED}/analytics/licenses/usage");
         assert_eq!(attempt.get("url.full"), url);
     }
-    let told = |name: &str| attempts.iter().map(|one| one.get(name)).collect::<Vec<_>>();
-    assert_eq!(told("http.response.status_code"), [503, 200]);
-    assert_eq!(told("http.request.resend_count"), [Value::Null, json!(1)]);
-    assert_eq!(told("error.type"), [json!("server-fault"), Value::Null]);
+    let values = |name: &str| attempts.iter().map(|one| one.get(name)).collect::<Vec<_>>();
+    assert_eq!(values("http.response.status_code"), [503, 200]);
+    assert_eq!(values("http.request.resend_count"), [Value::Null, json!(1)]);
+    assert_eq!(values("error.type"), [json!("server-fault"), Value::Null]);
     assert_eq!([attempts[0].failed, attempts[1].failed], [true, false]);
-    let named = attempts.iter().map(|one| (one.traceparent(), None));
-    assert_eq!(
-        sent,
-        named.collect::<Vec<_>>(),
-        "each attempt names its own span"
-    );
+    let own_spans = attempts.iter().map(|one| (one.traceparent(), None));
+    assert_eq!(sent, own_spans.collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn a_page_that_misses_is_traced_to_each_call_and_names_its_customer() {
-    let collector = Collector::start().await;
-    let app = traced(&collector).start().await;
+    let (collector, app) = start().await;
 
     app.get("/").await;
     app.get(&format!("/?customer={DOCUMENTED}")).await;
@@ -147,17 +144,11 @@ async fn a_page_that_misses_is_traced_to_each_call_and_names_its_customer() {
     assert_eq!(usage.get("customer.id"), DOCUMENTED);
     let mut calls = collector.named("upstream call");
     calls.sort_by_key(|call| call.get("upstream.api").to_string());
-    let calls: Vec<_> = calls
-        .iter()
-        .map(|call| (call.get("upstream.api"), &*call.parent))
-        .collect();
-    assert_eq!(
-        calls,
-        [
-            (json!("customers"), &*list.id),
-            (json!("insights"), &*usage.id)
-        ]
-    );
+    let [customers, insights] = calls.as_slice() else {
+        panic!("one for each page: {calls:#?}");
+    };
+    assert_eq!(parent_of(customers), id_of(list));
+    assert_eq!(parent_of(insights), id_of(usage));
 }
 
 #[tokio::test]
@@ -183,16 +174,15 @@ async fn the_service_says_who_it_is() {
 
 #[tokio::test]
 async fn a_hit_is_one_span_and_a_span_lasts_as_long_as_its_request() {
-    let collector = Collector::start().await;
-    let app = traced(&collector).start().await;
+    let (collector, app) = start().await;
 
     app.simulator.hold_calls();
     tokio::join!(app.usage(DOCUMENTED), async {
-        app.upstream_asked(SimulatedApi::Insights, 1).await;
+        app.wait_for_calls(SimulatedApi::Insights, 1).await;
         app.advance(Duration::from_millis(700));
         app.simulator.release_calls();
     });
-    let date = format!("{}?processedDate=2017-03-09", usage_of(DOCUMENTED));
+    let date = format!("{}?processedDate=2017-03-09", usage_path(DOCUMENTED));
     app.get(&date).await;
     end(app).await;
 
@@ -210,23 +200,19 @@ async fn a_hit_is_one_span_and_a_span_lasts_as_long_as_its_request() {
 
 #[tokio::test]
 async fn a_callers_trace_goes_on_here_and_at_partner_center() {
-    let collector = Collector::start().await;
-    let app = traced(&collector).start().await;
+    let (collector, app) = start().await;
     let parent = format!("00-{CALLERS_TRACE}-{CALLERS_SPAN}-01");
     let headers = [
         ("traceparent", &*parent),
         ("tracestate", "vendor=a,other=b"),
     ];
 
-    app.get_with(&usage_of(DOCUMENTED), &headers).await;
+    app.get_with(&usage_path(DOCUMENTED), &headers).await;
     let sent = sent(&app);
     end(app).await;
 
     let request = collector.span(SERVED);
-    assert_eq!(
-        (&*request.trace, &*request.parent),
-        (CALLERS_TRACE, CALLERS_SPAN)
-    );
+    assert_eq!(parent_of(&request), (CALLERS_TRACE, CALLERS_SPAN));
     let attempt = collector.span(ATTEMPT);
     assert_eq!(attempt.trace, CALLERS_TRACE);
     assert_eq!(sent, [(attempt.traceparent(), None)]);
@@ -246,7 +232,7 @@ async fn a_caller_decides_whether_its_trace_is_sampled() {
         .enumerate()
     {
         let header = parent.as_deref().map(|parent| ("traceparent", parent));
-        app.get_with(&usage_of(customer(index)), header.as_slice())
+        app.get_with(&usage_path(customer(index)), header.as_slice())
             .await;
     }
     let sent = sent(&app);
@@ -265,12 +251,12 @@ async fn a_caller_decides_whether_its_trace_is_sampled() {
 async fn a_caller_that_is_not_authenticated_does_not_decide_whether_its_trace_is_sampled() {
     let collector = Collector::start().await;
     let app = traced(&collector)
-        .callers(callers_file(&[TestCaller::named("grafana")]))
+        .callers(&[TestCaller::named("grafana")])
         .set("tracing.sample_ratio", "0")
         .start()
         .await;
     let parent = format!("00-{CALLERS_TRACE}-{CALLERS_SPAN}-01");
-    let (usage, key) = (usage_of(DOCUMENTED), key_of("grafana"));
+    let (usage, key) = (usage_path(DOCUMENTED), key_of("grafana"));
 
     for (path, key, status) in [
         (&*usage, "", 401),
@@ -291,22 +277,19 @@ async fn a_caller_that_is_not_authenticated_does_not_decide_whether_its_trace_is
         panic!("only the last: {requests:#?}");
     };
     assert_eq!(request.get("caller.name"), "grafana");
-    assert_eq!(
-        (&*request.trace, &*request.parent),
-        (CALLERS_TRACE, CALLERS_SPAN)
-    );
+    assert_eq!(parent_of(request), (CALLERS_TRACE, CALLERS_SPAN));
 }
 
 #[tokio::test]
 async fn a_refused_request_is_a_trace_of_its_own_that_refers_to_its_callers() {
     let collector = Collector::start().await;
     let app = traced(&collector)
-        .callers(callers_file(&[TestCaller::named("grafana")]))
+        .callers(&[TestCaller::named("grafana")])
         .start()
         .await;
     let parent = format!("00-{CALLERS_TRACE}-{CALLERS_SPAN}-00");
 
-    app.get_with(&usage_of(DOCUMENTED), &[("traceparent", &parent)])
+    app.get_with(&usage_path(DOCUMENTED), &[("traceparent", &parent)])
         .await;
     end(app).await;
 
@@ -319,10 +302,9 @@ async fn a_refused_request_is_a_trace_of_its_own_that_refers_to_its_callers() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_anothers_call_refers_to_it() {
-    let collector = Collector::start().await;
-    let app = traced(&collector).start().await;
-    let path = usage_of(DOCUMENTED);
+async fn a_follower_refers_to_the_call_that_it_waits_for() {
+    let (collector, app) = start().await;
+    let path = usage_path(DOCUMENTED);
     let ask = |id: &'static str| {
         let (app, path) = (&app, &path);
         async move { app.get_with(path, &[("x-request-id", id)]).await }
@@ -330,7 +312,7 @@ async fn whoever_waits_for_anothers_call_refers_to_it() {
 
     app.simulator.hold_calls();
     tokio::join!(ask("leader"), async {
-        app.upstream_asked(SimulatedApi::Insights, 1).await;
+        app.wait_for_calls(SimulatedApi::Insights, 1).await;
         tokio::join!(ask("follower"), async {
             app.wait_for_metric("usage_proxy_collapsed_total", 1.0)
                 .await;
@@ -344,7 +326,7 @@ async fn whoever_waits_for_anothers_call_refers_to_it() {
         let id = request.get("request.id");
         let to_call = [(call.trace.clone(), call.id.clone())];
         if id == "leader" {
-            assert_eq!((&call.trace, &call.parent), (&request.trace, &request.id));
+            assert_eq!(parent_of(&call), id_of(&request));
             assert_eq!(request.links, []);
         } else {
             assert_eq!(request.links, to_call, "{id}");
@@ -356,22 +338,17 @@ async fn whoever_waits_for_anothers_call_refers_to_it() {
 
 #[tokio::test]
 async fn a_refresh_is_a_trace_of_its_own_that_refers_to_its_cause() {
-    let collector = Collector::start().await;
-    let app = traced(&collector).start().await;
+    let (collector, app) = start().await;
     app.usage(DOCUMENTED).await;
     app.wait_until_filled().await;
     app.advance(Duration::from_secs(20 * 60));
 
     let reply = app.usage(DOCUMENTED).await;
-    app.upstream_asked(SimulatedApi::Insights, 2).await;
+    app.wait_for_calls(SimulatedApi::Insights, 2).await;
     app.wait_until_filled().await;
     end(app).await;
 
-    assert!(
-        reply
-            .header("cache-status")
-            .contains("stale-while-revalidate")
-    );
+    assert!(reply.cache_status().contains("stale-while-revalidate"));
     let requests = collector.named(SERVED);
     let cause = &requests[1];
     assert_eq!(cause.events[0].1["cache.decision"], "serve-and-refresh");
@@ -384,7 +361,7 @@ async fn a_refresh_is_a_trace_of_its_own_that_refers_to_its_cause() {
 }
 
 #[tokio::test]
-async fn what_is_our_fault_is_an_error_and_what_is_the_callers_is_none() {
+async fn our_failures_are_errors_and_those_of_the_caller_are_not() {
     let collector = Collector::start().await;
     let app = traced(&collector)
         .set("upstream.retries", "0")
@@ -397,16 +374,13 @@ async fn what_is_our_fault_is_an_error_and_what_is_the_callers_is_none() {
     app.get("/nowhere").await;
     app.call(Method::from_bytes(b"BREW").unwrap(), "/nowhere", &[])
         .await;
-    app.simulator.set_faults(Faults {
-        status: Some(StatusCode::BAD_GATEWAY),
-        ..Faults::default()
-    });
+    app.set_faults(failing(502));
     app.usage(DOCUMENTED).await;
     end(app).await;
 
-    let mut told: Vec<_> = collector.spans();
-    told.retain(|span| span.kind == SpanKind::Server);
-    let told: Vec<_> = told
+    let mut requests = collector.spans();
+    requests.retain(|span| span.kind == SpanKind::Server);
+    let requests: Vec<_> = requests
         .iter()
         .map(|span| {
             let status = span.get("http.response.status_code");
@@ -414,7 +388,7 @@ async fn what_is_our_fault_is_an_error_and_what_is_the_callers_is_none() {
         })
         .collect();
     assert_eq!(
-        told,
+        requests,
         [
             (SERVED, json!(404), false, Value::Null),
             (SERVED, json!(400), false, Value::Null),
@@ -423,33 +397,28 @@ async fn what_is_our_fault_is_an_error_and_what_is_the_callers_is_none() {
             (SERVED, json!(503), true, json!("unavailable")),
         ]
     );
-    let calls: Vec<_> = collector.named("upstream call");
-    let told: Vec<_> = calls
-        .iter()
-        .map(|call| (call.failed, call.get("error.type")))
-        .collect();
-    let expected = [(false, "unknown-customer"), (true, "unavailable")];
-    assert_eq!(told, expected.map(|(failed, why)| (failed, json!(why))));
+    let calls = collector.named("upstream call");
+    for (call, failed, kind) in [
+        (&calls[0], false, "unknown-customer"),
+        (&calls[1], true, "unavailable"),
+    ] {
+        assert_eq!((call.failed, call.get("error.type")), (failed, json!(kind)));
+    }
     let attempts = collector.named(ATTEMPT);
-    assert!(
-        attempts.iter().all(|attempt| attempt.failed),
-        "a client's 4xx is an error"
-    );
+    // A 4xx is an error of a client.
+    assert!(attempts.iter().all(|attempt| attempt.failed));
     assert_eq!(attempts[0].get("upstream.code"), "1000");
 }
 
 #[tokio::test]
 async fn a_caller_that_goes_away_ends_its_span_and_not_the_calls() {
-    let collector = Collector::start().await;
-    let app = traced(&collector).start().await;
+    let (collector, app) = start().await;
     app.simulator.hold_calls();
     let mut caller = TcpStream::connect(app.api).await.unwrap();
-    let request = format!(
-        "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        usage_of(DOCUMENTED)
-    );
+    let path = usage_path(DOCUMENTED);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     caller.write_all(request.as_bytes()).await.unwrap();
-    app.upstream_asked(SimulatedApi::Insights, 1).await;
+    app.wait_for_calls(SimulatedApi::Insights, 1).await;
 
     caller.set_zero_linger().unwrap();
     drop(caller);
@@ -468,8 +437,7 @@ async fn a_caller_that_goes_away_ends_its_span_and_not_the_calls() {
 
 #[tokio::test]
 async fn a_token_request_is_a_trace_of_its_own() {
-    let collector = Collector::start().await;
-    let app = traced(&collector).start().await;
+    let (collector, app) = start().await;
     let upstream = app.simulator_address;
     end(app).await;
 
@@ -487,7 +455,7 @@ async fn a_token_request_is_a_trace_of_its_own() {
 async fn no_span_holds_a_secret_or_what_a_query_says() {
     let collector = Collector::start().await;
     let app = traced(&collector)
-        .callers(callers_file(&[TestCaller::named("grafana")]))
+        .callers(&[TestCaller::named("grafana")])
         .set("upstream.source", "commercial")
         .start()
         .await;
@@ -495,8 +463,11 @@ async fn no_span_holds_a_secret_or_what_a_query_says() {
 
     app.usage_for("grafana", DOCUMENTED).await;
     for (path, key) in [
-        (format!("{}?key=canary-query", usage_of(DOCUMENTED)), &*key),
-        (usage_of(DOCUMENTED), "canary-key"),
+        (
+            format!("{}?key=canary-query", usage_path(DOCUMENTED)),
+            &*key,
+        ),
+        (usage_path(DOCUMENTED), "canary-key"),
     ] {
         app.get_with(&path, &[("x-api-key", key)]).await;
     }
@@ -530,8 +501,7 @@ async fn no_span_holds_a_secret_or_what_a_query_says() {
 #[tokio::test]
 async fn a_request_and_its_call_name_their_trace_in_the_log() {
     let log = crate::logs::Log::start();
-    let collector = Collector::start().await;
-    let app = traced(&collector).start().await;
+    let (collector, app) = start().await;
 
     app.usage(DOCUMENTED).await;
     end(app).await;

@@ -2,7 +2,7 @@
 
 use reqwest::Response;
 
-use crate::support::{Builder, DOCUMENTED, Reply, TestApp, TestCaller, callers_file, key_of};
+use crate::support::prelude::*;
 
 const LIST: &str = "/v1/customers";
 
@@ -25,7 +25,7 @@ fn with_many_customers() -> Builder {
     let callers: Vec<_> = STALLED.into_iter().chain([POLITE]).collect();
     let callers: Vec<_> = callers.into_iter().map(TestCaller::named).collect();
     TestApp::builder()
-        .callers(callers_file(&callers))
+        .callers(&callers)
         .set("server.http2_cleartext", "true")
         // However long the test takes, nothing is given up before it says so.
         .set("server.stall_timeout", "1h")
@@ -84,13 +84,8 @@ async fn a_caller_that_does_not_read_gets_429_and_no_other_does() {
     assert_eq!(others.status, 200);
 
     drop(unread);
-    let read = async {
-        while get(&app, STALLED[0], LIST).await.status != 200 {
-            tokio::task::yield_now().await;
-        }
-    };
-    let read = tokio::time::timeout(std::time::Duration::from_secs(30), read).await;
-    read.expect("answered again, once they were given up");
+    let answered = async || get(&app, STALLED[0], LIST).await.status == 200;
+    wait_until("the caller is answered again", answered).await;
 }
 
 #[tokio::test]

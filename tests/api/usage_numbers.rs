@@ -1,13 +1,7 @@
 //! Counts, percentages, dates and names: the same in every form of an answer, whatever upstream
 //! sends first.
 
-use std::time::Duration;
-
-use bytes::Bytes;
-use serde_json::{Value, json};
-use usage_proxy::simulator::{CustomerOverride, SimulatedApi, SimulatedRow};
-
-use crate::support::{Reply, TestApp, customer};
+use crate::support::prelude::*;
 
 /// A row of Exchange Online (Plan 1) as the insights call sends it.
 fn row(active: u64, qualified: u64) -> Value {
@@ -33,13 +27,12 @@ fn changed(mut row: Value, fields: Value) -> Value {
 }
 
 fn send(app: &TestApp, rows: &[Value]) {
-    let body = json!({ "totalCount": rows.len(), "items": rows }).to_string();
-    let body = CustomerOverride::Body(Bytes::from(body));
-    app.simulator.override_customer(customer(0), body);
+    let body = json!({ "totalCount": rows.len(), "items": rows });
+    app.set_body(customer(0), body.to_string());
 }
 
 async fn csv(app: &TestApp) -> Reply {
-    let path = format!("/v1/customers/{}/usage", customer(0));
+    let path = usage_path(customer(0));
     app.get_with(&path, &[("accept", "text/csv")]).await
 }
 
@@ -66,8 +59,7 @@ async fn every_form_shows_the_same_percentage() {
         workload("D", 1, 100_000),
         workload("E", 3, 0),
     ];
-    app.simulator
-        .override_customer(customer(0), CustomerOverride::Rows(rows));
+    app.set_rows(customer(0), rows);
 
     let json = app.usage(customer(0)).await.json();
     let csv = csv(&app).await.text();
@@ -91,15 +83,10 @@ async fn every_form_shows_the_same_percentage() {
     for line in ["118,163,72.4,72.3\r\n", "3,0,,300.0\r\n"] {
         assert!(csv.contains(line), "{line} in {csv}");
     }
-    for percent in ["72.4%", "99.9%", "140.0%", "0.1%"] {
-        assert!(
-            chart.contains(&format!(">{percent}<")),
-            "{percent} in {chart}"
-        );
-        assert!(
-            page.contains(&format!(">{percent}<")),
-            "{percent} in {page}"
-        );
+    for percent in [">72.4%<", ">99.9%<", ">140.0%<", ">0.1%<"] {
+        for form in [&chart, &page] {
+            assert!(form.contains(percent), "{percent} in {form}");
+        }
     }
 }
 
@@ -120,14 +107,10 @@ async fn totals_over_several_dates_say_so() {
     assert_eq!(json["oldestProcessedDate"], "2026-11-18");
     let oldest = |total: usize| &json["workloads"][total]["oldestProcessedDate"];
     assert_eq!((oldest(0), oldest(1)), (&Value::Null, &json!("2026-11-18")));
-    assert!(
-        chart.contains("processed 2026-11-18 to 2026-11-19"),
-        "{chart}"
-    );
-    assert!(
-        page.contains("counts of 2026-11-18 to 2026-11-19"),
-        "{page}"
-    );
+    let dates = " 2026-11-18 to 2026-11-19";
+    for (form, text) in [(chart, "processed"), (page, "counts of")] {
+        assert!(form.contains(&format!("{text}{dates}")), "{form}");
+    }
 }
 
 #[tokio::test]
@@ -149,14 +132,10 @@ async fn products_of_the_same_name_are_told_apart_by_channel() {
     let (chart, page) = (chart(&app).await, page(&app).await);
 
     for channel in ["reseller", "direct"] {
-        assert!(
-            chart.contains(&format!(">{channel}, 2 licences<")),
-            "{chart}"
-        );
-        assert!(
-            page.contains(&format!(">{channel}, o365, 2 licences<")),
-            "{page}"
-        );
+        let (in_chart, in_page) = (", 2 licences<", ", o365, 2 licences<");
+        for (form, text) in [(&chart, in_chart), (&page, in_page)] {
+            assert!(form.contains(&format!(">{channel}{text}")), "{form}");
+        }
     }
 }
 
@@ -240,7 +219,7 @@ async fn a_customer_without_rows_is_called_as_in_the_cached_list() {
     // The stand-in's first customer that uses nothing.
     let customer = app.simulator.customers()[20];
     let nameless = app.usage(customer).await;
-    let usage = format!("/v1/customers/{customer}/usage");
+    let usage = usage_path(customer);
     let list = app.get("/v1/customers").await.json();
     let listed = list["items"].as_array().unwrap().iter();
     let mut listed = listed.filter(|item| item["id"] == customer.to_string());
@@ -256,7 +235,7 @@ async fn a_customer_without_rows_is_called_as_in_the_cached_list() {
 
     assert_eq!(nameless.json()["customerName"], Value::Null);
     assert_eq!(named.json()["customerName"], name);
-    assert!(named.header("cache-status").contains("hit"));
+    assert!(named.cache_status().contains("hit"));
     assert!(
         chart.contains(&format!("<title id=\"title\">Licence adoption of {name}, ")),
         "{chart}"
@@ -265,5 +244,5 @@ async fn a_customer_without_rows_is_called_as_in_the_cached_list() {
     for header in ["etag", "last-modified"] {
         assert_eq!(refreshed.header(header), named.header(header), "{header}");
     }
-    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 2);
+    assert_eq!(app.calls(SimulatedApi::Insights), 2);
 }

@@ -1,8 +1,8 @@
 //! Wrong use and bad configuration, told all at once and before anything is served.
 
-use std::{net::TcpListener, process::Output};
+use std::{net::TcpListener, process::Command};
 
-use crate::support::{Account, usage_proxy};
+use crate::support::{Account, Finished, assert_has, usage_proxy};
 
 const SECRET: &str = "canary-client-secret-4711";
 
@@ -10,33 +10,28 @@ fn account() -> Account {
     Account::new("127.0.0.1:9".parse().unwrap(), SECRET, "canary-refresh")
 }
 
-#[track_caller]
-fn stderr(output: &Output) -> String {
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
-    String::from_utf8(output.stderr.clone()).unwrap()
+fn output(command: &mut Command) -> Finished {
+    Finished::of(command.output().unwrap())
 }
 
 #[test]
-fn wrong_use_is_told_with_the_right_one() {
-    for (case, args) in [
-        ("no command", &[][..]),
-        ("an unknown command", &["sevre"]),
-        ("an unknown flag", &["serve", "--port"]),
-        ("no address", &["demo", "--listen", "here"]),
-        (
-            "an unknown fault",
-            &["simulate", "--listen", "127.0.0.1:0", "--fault", "latncy=3"],
-        ),
+fn wrong_use_exits_with_2_and_says_so() {
+    for args in [
+        "",
+        "sevre",
+        "serve --port",
+        "demo --listen here",
+        "simulate --listen 127.0.0.1:0 --fault latncy=3",
     ] {
-        let output = usage_proxy().args(args).output().unwrap();
+        let output = output(usage_proxy().args(args.split_whitespace()));
 
-        assert_eq!(output.status.code(), Some(2), "{case}");
-        assert!(!stderr(&output).is_empty(), "{case}");
+        output.assert_failed(2, &[]);
+        assert!(!output.stderr.is_empty(), "{args}");
     }
 }
 
 #[test]
-fn every_fault_of_a_configuration_is_told_at_once() {
+fn every_error_of_a_configuration_is_reported_at_once() {
     let account = account();
     account.write(
         "usage-proxy.toml",
@@ -51,73 +46,50 @@ fn every_fault_of_a_configuration_is_told_at_once() {
             "log.filter",
         ]);
 
-        let output = command.output().unwrap();
+        let output = output(&mut command);
 
-        assert_eq!(output.status.code(), Some(2));
-        let told = stderr(&output);
-        for (fault, parts) in [
-            (
-                "a bad value",
-                &[
-                    "usage-proxy.toml:2:10: ",
-                    "server.listen = \"nowhere\"",
-                    "expected ",
-                ][..],
-            ),
-            (
-                "an unknown key",
-                &[
-                    "usage-proxy.toml:4:1: ",
-                    "cache.fresh_fro: unknown key",
-                    "cache.fresh_for",
-                ],
-            ),
-            (
-                "a variable",
-                &[
-                    "environment variable USAGE_PROXY__UPSTREAM__RETRIES: ",
-                    "upstream.retries = \"many\"",
-                    "expected ",
-                ],
-            ),
-            (
-                "a flag",
-                &[
-                    "flag --set log.requests: ",
-                    "log.requests = \"some\"",
-                    "expected ",
-                ],
-            ),
-            (
-                "a flag without a value",
-                &[
-                    "flag --set log.filter: ",
-                    "log.filter: is without a value",
-                    "expected ",
-                ],
-            ),
-            (
-                "a missing key",
-                &[
-                    "upstream.auth.kind: missing",
-                    "expected ",
-                    "USAGE_PROXY__UPSTREAM__AUTH__KIND",
-                ],
-            ),
+        output.assert_failed(2, &[]);
+        for parts in [
+            [
+                "usage-proxy.toml:2:10: ",
+                "server.listen = \"nowhere\"",
+                "expected ",
+            ],
+            [
+                "usage-proxy.toml:4:1: ",
+                "cache.fresh_fro: unknown key",
+                "cache.fresh_for",
+            ],
+            [
+                "environment variable USAGE_PROXY__UPSTREAM__RETRIES: ",
+                "upstream.retries = \"many\"",
+                "expected ",
+            ],
+            [
+                "flag --set log.requests: ",
+                "log.requests = \"some\"",
+                "expected ",
+            ],
+            [
+                "flag --set log.filter: ",
+                "log.filter: is without a value",
+                "expected ",
+            ],
+            [
+                "upstream.auth.kind: missing",
+                "expected ",
+                "USAGE_PROXY__UPSTREAM__AUTH__KIND",
+            ],
         ] {
-            let line = told
-                .lines()
-                .find(|line| parts.iter().all(|part| line.contains(part)));
-            assert!(
-                line.is_some(),
-                "{fault}, expected {parts:?} on a line of:\n{told}"
-            );
+            let mut lines = output.stderr.lines();
+            let found = lines.any(|line| parts.iter().all(|part| line.contains(part)));
+            assert!(found, "no line with {parts:?}:\n{}", output.stderr);
         }
     }
 }
 
 #[test]
-fn every_fault_of_the_callers_file_stops_the_start() {
+fn every_error_of_the_callers_file_stops_the_start() {
     let account = account();
     account.write(
         "callers.toml",
@@ -128,103 +100,97 @@ fn every_fault_of_the_callers_file_stops_the_start() {
         let mut command = account.command(usage_proxy(), command);
         command.env("USAGE_PROXY__CALLERS__FILE", account.path("callers.toml"));
 
-        let output = command.output().unwrap();
+        let output = output(&mut command);
 
-        assert_eq!(output.status.code(), Some(2));
-        let told = stderr(&output);
-        for place in [
-            "callers.toml:3:15: ",
-            "callers.toml:4:13: ",
-            "callers.toml:5:11: ",
-        ] {
-            let line = told.lines().find(|line| line.contains(place));
-            assert!(
-                line.is_some_and(|line| line.contains("caller \"a\"") && line.contains("expected ")),
-                "{place} in:\n{told}"
+        output.assert_failed(2, &[]);
+        for place in ["3:15", "4:13", "5:11"] {
+            let place = format!("callers.toml:{place}: ");
+            let line = output.stderr.lines().find(|line| line.contains(&place));
+            assert_has(
+                line.unwrap_or(&output.stderr),
+                &["caller \"a\"", "expected "],
             );
         }
-        assert!(!told.contains("canary"), "{told}");
+        assert!(!output.stderr.contains("canary"), "{output:?}");
     }
 }
 
 #[test]
-fn a_callers_file_of_another_machine_is_no_fault_where_it_is_only_checked() {
+fn a_missing_callers_file_is_only_a_warning_of_check_config() {
     let account = account();
     let configured = |command: &str| {
         let mut command = account.command(usage_proxy(), command);
-        command.env("USAGE_PROXY__CALLERS__FILE", account.path("callers.toml"));
-        command.output().unwrap()
+        output(command.env("USAGE_PROXY__CALLERS__FILE", account.path("callers.toml")))
     };
 
     let (checked, served) = (configured("check-config"), configured("serve"));
 
-    assert!(checked.status.success());
-    let told = String::from_utf8(checked.stderr).unwrap();
-    assert!(
-        told.contains("warning: callers.file: there is no "),
-        "{told}"
-    );
-    assert_eq!(served.status.code(), Some(2));
-    let told = stderr(&served);
-    assert!(told.contains("callers.toml: cannot be read: "), "{told}");
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert_has(&checked.stderr, &["warning: callers.file: there is no "]);
+    served.assert_failed(2, &["callers.toml: cannot be read: "]);
 }
 
 #[test]
-fn nobody_listens_beyond_this_machine_without_saying_to_whom() {
+fn a_listener_that_others_reach_is_refused_without_callers_or_a_key() {
     let account = account();
-    let mut command = account.command(usage_proxy(), "serve");
-    command.args(["--listen", "0.0.0.0:0"]);
+    let serve = |args: &[&str]| output(account.command(usage_proxy(), "serve").args(args));
+    let api = serve(&["--listen", "0.0.0.0:0"]);
+    let admin = serve(&["--admin-listen", "0.0.0.0:0"]);
+    let demo = [
+        "demo",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "0.0.0.0:0",
+    ];
+    let demo = output(usage_proxy().args(demo));
 
-    let output = command.output().unwrap();
-
-    assert_eq!(output.status.code(), Some(2));
-    let told = stderr(&output);
-    for part in [
+    let advice = [
         "flag --listen: server.listen",
         "callers.file",
         "callers.anonymous = true",
-    ] {
-        assert!(told.contains(part), "{part} in {told}");
-    }
+    ];
+    api.assert_failed(2, &advice);
+    let advice = [
+        "flag --admin-listen: ",
+        "admin.key_sha256",
+        "usage-proxy hash-key",
+    ];
+    admin.assert_failed_in_one_line(2, &advice);
+    demo.assert_failed(2, &["without a key"]);
 }
 
 #[test]
 fn a_secret_file_that_cannot_be_read_is_one_clear_line() {
-    for (case, spoil) in [
-        (
-            "missing",
-            (|account| std::fs::remove_file(account.path("refresh-token")).unwrap())
-                as fn(&Account),
-        ),
-        ("empty", |account| account.write("refresh-token", "\n")),
-        ("a folder", |account| {
-            std::fs::remove_file(account.path("refresh-token")).unwrap();
-            std::fs::create_dir(account.path("refresh-token")).unwrap();
-        }),
-        ("another secret's, which is missing", |account| {
-            std::fs::remove_file(account.path("client-secret")).unwrap();
-        }),
+    let remove = |account: &Account, name| std::fs::remove_file(account.path(name)).unwrap();
+    for case in [
+        "missing",
+        "empty",
+        "a folder",
+        "the other secret is missing",
     ] {
         let account = account();
-        spoil(&account);
+        match case {
+            "missing" => remove(&account, "refresh-token"),
+            "empty" => account.write("refresh-token", "\n"),
+            "a folder" => {
+                remove(&account, "refresh-token");
+                std::fs::create_dir(account.path("refresh-token")).unwrap();
+            }
+            _ => remove(&account, "client-secret"),
+        }
 
-        let output = account.command(usage_proxy(), "serve").output().unwrap();
+        let output = output(&mut account.command(usage_proxy(), "serve"));
 
-        assert_eq!(output.status.code(), Some(1), "{case}");
-        let told = stderr(&output);
-        assert_eq!(told.lines().count(), 1, "{case}: {told}");
         let folder = account.folder().display().to_string();
-        assert!(
-            told.starts_with("usage-proxy: ") && told.contains(&folder),
-            "{case}: {told}"
-        );
+        output.assert_failed_in_one_line(1, &["usage-proxy: ", &folder]);
     }
 }
 
 #[test]
 fn a_port_that_is_taken_is_one_clear_line() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
-    let held = holder.local_addr().unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
     for (flag, key, other) in [
         ("--listen", "server.listen", "--admin-listen"),
         ("--admin-listen", "admin.listen", "--listen"),
@@ -234,48 +200,16 @@ fn a_port_that_is_taken_is_one_clear_line() {
         let mut demo = usage_proxy();
         demo.arg("demo");
         // The demo has no keys of configuration, only flags.
-        for (mut command, named) in [(serve, key), (demo, flag)] {
-            command.args([flag, &held.to_string(), other, "127.0.0.1:0"]);
+        for (mut command, name) in [(serve, key), (demo, flag)] {
+            command.args([flag, &taken, other, "127.0.0.1:0"]);
 
-            let output = command.output().unwrap();
+            let output = output(&mut command);
 
-            assert_eq!(output.status.code(), Some(1), "{named}");
-            let told = stderr(&output);
-            assert_eq!(told.lines().count(), 1, "{told}");
-            assert!(
-                told.starts_with(&format!("usage-proxy: {named} ")),
-                "{told}"
-            );
-            for part in [&held.to_string(), "another program listens there"] {
-                assert!(told.contains(part), "{part} in {told}");
-            }
+            let start = format!("usage-proxy: {name} ");
+            let parts = [&*start, &taken, "another program listens there"];
+            output.assert_failed_in_one_line(1, &parts);
         }
     }
-}
-
-#[test]
-fn an_admin_listener_that_others_reach_is_refused_without_a_key() {
-    let account = account();
-    let mut serve = account.command(usage_proxy(), "serve");
-    serve.args(["--admin-listen", "0.0.0.0:0"]);
-    let mut demo = usage_proxy();
-    demo.args(["demo", "--listen", "127.0.0.1:0"]);
-    demo.args(["--admin-listen", "0.0.0.0:0"]);
-
-    let (serve, demo) = (serve.output().unwrap(), demo.output().unwrap());
-
-    assert_eq!(serve.status.code(), Some(2));
-    let told = stderr(&serve);
-    assert_eq!(told.lines().count(), 1, "{told}");
-    for part in [
-        "flag --admin-listen: ",
-        "admin.key_sha256",
-        "usage-proxy hash-key",
-    ] {
-        assert!(told.contains(part), "{part} in {told}");
-    }
-    assert_eq!(demo.status.code(), Some(2));
-    assert!(stderr(&demo).contains("without a key"), "{}", stderr(&demo));
 }
 
 #[test]
@@ -286,75 +220,39 @@ fn check_config_prints_what_is_in_effect_and_no_secret() {
         .env("USAGE_PROXY__CACHE__FRESH_FOR", "5m")
         .args(["--set", "log.filter=debug"]);
 
-    let output = command.output().unwrap();
+    let output = output(&mut command);
 
-    assert_eq!(output.status.code(), Some(0));
-    let printed = String::from_utf8(output.stdout).unwrap();
-    for line in [
+    output.assert_printed(&[
         "fresh_for = \"5m\" # environment variable USAGE_PROXY__CACHE__FRESH_FOR",
         "filter = \"debug\" # flag --set log.filter",
         "stale_if_error = \"7d\" # default",
-    ] {
-        assert!(printed.contains(line), "{line} in:\n{printed}");
-    }
+    ]);
     for secret in [SECRET, "canary-refresh"] {
-        assert!(!printed.contains(secret), "{printed}");
+        assert!(!output.stdout.contains(secret), "{output:?}");
     }
     // It loads back to the same.
-    account.write("effective.toml", &printed);
-    let again = usage_proxy()
-        .arg("check-config")
-        .arg("--config")
-        .arg(account.path("effective.toml"))
-        .output()
-        .unwrap();
-    assert_eq!(again.status.code(), Some(0));
-}
-
-#[test]
-fn help_shows_examples() {
-    for (args, example) in [
-        (&["--help"][..], "usage-proxy serve --config"),
-        (
-            &["serve", "--help"],
-            "USAGE_PROXY__CACHE__FRESH_FOR=5m usage-proxy serve",
-        ),
-        (
-            &["simulate", "--help"],
-            "usage-proxy simulate --fault latency=300",
-        ),
-    ] {
-        let output = usage_proxy().args(args).output().unwrap();
-
-        assert_eq!(output.status.code(), Some(0), "{args:?}");
-        let help = String::from_utf8(output.stdout).unwrap();
-        assert!(help.contains("Examples:"), "{help}");
-        assert!(help.contains(example), "{example} in {help}");
-    }
+    account.write("usage-proxy.toml", &output.stdout);
+    let again = account.command(usage_proxy(), "check-config").output();
+    assert!(again.unwrap().status.success());
 }
 
 #[test]
 fn check_config_names_what_is_wrong_with_the_files_of_tls() {
     let account = account();
-    let pair = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    account.write("certificate", &pair().cert.pem());
-    account.write("key", &pair().signing_key.serialize_pem());
+    account.write_certificate("certificate", "its-key");
+    account.write_certificate("another-certificate", "key");
     let check = |key: &str| {
         let mut command = account.command(usage_proxy(), "check-config");
         for (name, file) in [("certificate_file", "certificate"), ("key_file", key)] {
             let path = account.path(file);
             command.args(["--set", &format!("admin.tls.{name}={}", path.display())]);
         }
-        command.output().unwrap()
+        output(&mut command)
     };
 
     let (mismatch, elsewhere) = (check("key"), check("key-of-another-machine"));
 
-    assert_eq!(mismatch.status.code(), Some(2));
-    let told = stderr(&mismatch);
-    assert!(told.contains("admin.tls: "), "{told}");
-    assert!(told.contains("make no pair"), "{told}");
-    assert_eq!(elsewhere.status.code(), Some(0));
-    let told = String::from_utf8_lossy(&elsewhere.stderr);
-    assert!(told.contains("warning: admin.tls: cannot read"), "{told}");
+    mismatch.assert_failed(2, &["admin.tls: ", "make no pair"]);
+    assert_eq!(elsewhere.code, Some(0), "{elsewhere:?}");
+    assert_has(&elsewhere.stderr, &["warning: admin.tls: cannot read"]);
 }

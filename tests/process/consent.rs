@@ -5,7 +5,7 @@ use std::{os::unix::fs::PermissionsExt, process::Command};
 use usage_proxy::simulator::{Faults, SimulatedApi, SimulatorOptions};
 
 use crate::support::{
-    Account, PATIENCE, PartnerCenter, Reply, Running, Service, get, try_get, usage_proxy,
+    Account, PATIENCE, PartnerCenter, Reply, Running, assert_has, get, run, try_get, usage_proxy,
 };
 
 const SECRET: &str = "canary-client-secret";
@@ -32,6 +32,12 @@ fn consent(account: &Account, args: &[&str]) -> Command {
     command.args(args);
     command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
     command
+}
+
+/// Waits for the end of the command, and asserts its exit code.
+async fn assert_ends(running: &mut Running, code: i32) {
+    let ended = running.ended().await;
+    assert_eq!(ended.code(), Some(code), "{}", running.transcript());
 }
 
 /// The address that it prints.
@@ -63,19 +69,14 @@ async fn browse(running: &Running) -> Reply {
 async fn a_sign_in_brings_the_refresh_token_that_the_service_goes_on_with() {
     for version in ["oauth2/v2.0/token", "oauth2/token"] {
         let (account, upstream) = account(Faults::default()).await;
-        let config = std::fs::read_to_string(account.config()).unwrap();
-        account.write(
-            "usage-proxy.toml",
-            &config.replace("oauth2/v2.0/token", version),
-        );
+        account.reconfigure("oauth2/v2.0/token", version);
 
         let mut running = Running::start(&mut consent(&account, &[]));
         let url = sign_in_url(&running).await;
         let back = signed_in(&url).await;
         let page = get(&back, &[]).await;
 
-        let said = running.transcript();
-        assert_eq!(running.ended().await.code(), Some(0), "{version}: {said}");
+        assert_ends(&mut running, 0).await;
         assert_eq!(page.status, 200, "{page:?}");
         assert!(page.body.contains("<h1>Signed in</h1>"), "{page:?}");
         assert!(page.head.contains("cache-control: no-store"), "{page:?}");
@@ -84,18 +85,13 @@ async fn a_sign_in_brings_the_refresh_token_that_the_service_goes_on_with() {
         let mode = std::fs::metadata(account.path("refresh-token")).unwrap();
         assert_eq!(mode.permissions().mode() & 0o777, 0o600);
         let said = running.transcript();
-        for next in [
-            "The token carries multi-factor proof.",
-            " doctor --config ",
-            " serve --config ",
-        ] {
-            assert!(said.contains(next), "{next} in {said}");
-        }
+        let proof = "The token carries multi-factor proof.";
+        assert_has(&said, &[proof, " doctor --config ", " serve --config "]);
         let code = url_parameter(&back, "code");
         for secret in [SECRET, &token, &code] {
             assert!(!said.contains(secret), "{said}");
         }
-        let service = Service::start(&mut account.command(usage_proxy(), "serve")).await;
+        let service = account.serve().await;
         let usage = service.usage(upstream.handle.customers()[1]).await;
         assert_eq!(usage.status, 200, "{usage:?}");
     }
@@ -114,15 +110,12 @@ async fn an_answer_with_another_state_is_refused_and_the_wait_goes_on() {
     let back = signed_in(&sign_in_url(&running).await).await;
     let state = url_parameter(&back, "state");
 
+    let refusal = back.replace("code=", "error=access_denied&x=");
     for (case, url) in [
         ("another state", back.replace(&state, "forged")),
         ("no state", back.replace("state=", "other=")),
         ("neither code nor error", back.replace("code=", "other=")),
-        (
-            "a forged refusal",
-            back.replace("code=", "error=access_denied&x=")
-                .replace(&state, "forged"),
-        ),
+        ("a forged refusal", refusal.replace(&state, "forged")),
     ] {
         let page = get(&url, &[]).await;
 
@@ -134,12 +127,7 @@ async fn an_answer_with_another_state_is_refused_and_the_wait_goes_on() {
     assert_eq!(elsewhere.status, 404);
 
     assert_eq!(get(&back, &[]).await.status, 200);
-    assert_eq!(
-        running.ended().await.code(),
-        Some(0),
-        "{}",
-        running.transcript()
-    );
+    assert_ends(&mut running, 0).await;
     assert!(account.path("refresh-token").exists());
 }
 
@@ -157,11 +145,9 @@ async fn a_sign_in_that_brings_nothing_is_explained_and_writes_nothing() {
         mfa_missing: true,
         ..Faults::default()
     };
+    let declined = sign_in_error("access_denied");
     for (faults, explained) in [
-        (
-            sign_in_error("access_denied"),
-            "cancelled or the consent declined",
-        ),
+        (declined, "cancelled or the consent declined"),
         (sign_in_error("server_error"), "server_error"),
         (token_error, "code of the sign-in is refused"),
         (without_proof, "multi-factor authentication"),
@@ -172,14 +158,13 @@ async fn a_sign_in_that_brings_nothing_is_explained_and_writes_nothing() {
         let mut running = Running::start(&mut consent(&account, &["--force"]));
         let page = browse(&running).await;
 
-        assert_eq!(running.ended().await.code(), Some(1), "{explained}");
+        assert_ends(&mut running, 1).await;
         assert_eq!(page.status, 400, "{page:?}");
-        assert!(page.body.contains("The sign-in failed"), "{page:?}");
-        assert!(page.body.contains(explained), "{explained} in {page:?}");
-        assert!(page.body.contains("Nothing was written"), "{page:?}");
+        let parts = ["The sign-in failed", explained, "Nothing was written"];
+        assert_has(&page.body, &parts);
         let said = running.stderr.text();
         assert_eq!(said.lines().count(), 1, "{said}");
-        assert!(said.contains(explained), "{explained} in {said}");
+        assert_has(&said, &[explained]);
         assert_eq!(account.refresh_token(), "the old one");
     }
 }
@@ -190,26 +175,15 @@ async fn a_token_that_is_there_is_replaced_only_on_demand() {
     account.write("refresh-token", "the old one");
 
     let mut refused = Running::start(&mut consent(&account, &[]));
-    assert_eq!(refused.ended().await.code(), Some(2));
-    assert!(
-        refused.stderr.text().contains("--force"),
-        "{}",
-        refused.transcript()
-    );
+    assert_ends(&mut refused, 2).await;
+    assert_has(&refused.stderr.text(), &["--force"]);
     assert_eq!(account.refresh_token(), "the old one");
 
     let mut forced = Running::start(&mut consent(&account, &["--force"]));
     browse(&forced).await;
-    assert_eq!(
-        forced.ended().await.code(),
-        Some(0),
-        "{}",
-        forced.transcript()
-    );
-    assert_eq!(
-        upstream.handle.live_refresh_tokens(),
-        [account.refresh_token()]
-    );
+    assert_ends(&mut forced, 0).await;
+    let live = upstream.handle.live_refresh_tokens();
+    assert_eq!(live, [account.refresh_token()]);
 }
 
 #[tokio::test]
@@ -217,14 +191,13 @@ async fn a_wait_ends_in_time_and_by_a_signal() {
     let (account, _upstream) = account(Faults::default()).await;
 
     let mut late = Running::start(&mut consent(&account, &["--timeout", "50ms"]));
-    assert_eq!(late.ended().await.code(), Some(1));
-    let said = late.stderr.text();
-    assert!(said.contains("nobody signed in within 50ms"), "{said}");
+    assert_ends(&mut late, 1).await;
+    assert_has(&late.stderr.text(), &["nobody signed in within 50ms"]);
 
     let mut interrupted = Running::start(&mut consent(&account, &[]));
     sign_in_url(&interrupted).await;
     interrupted.signal("INT");
-    assert_eq!(interrupted.ended().await.code(), Some(130));
+    assert_ends(&mut interrupted, 130).await;
     assert!(!account.path("refresh-token").exists());
 }
 
@@ -236,20 +209,15 @@ async fn an_interrupted_redemption_is_still_completed() {
     let back = signed_in(&sign_in_url(&running).await).await;
     upstream.handle.clear_requests();
     let browser = tokio::spawn(async move { try_get(&back, &[]).await });
-    upstream
-        .handle
-        .wait_for_requests(SimulatedApi::Token, 1)
-        .await;
+    upstream.wait_for_calls(SimulatedApi::Token, 1).await;
 
     running.signal("INT");
     running.stderr.line_with("ending").await;
     upstream.handle.release_tokens();
 
-    assert_eq!(running.ended().await.code(), Some(130));
-    assert_eq!(
-        upstream.handle.live_refresh_tokens(),
-        [account.refresh_token()]
-    );
+    assert_ends(&mut running, 130).await;
+    let live = upstream.handle.live_refresh_tokens();
+    assert_eq!(live, [account.refresh_token()]);
     drop(browser.await.unwrap());
 }
 
@@ -261,22 +229,16 @@ async fn obstacles_are_named_before_the_sign_in_begins() {
     let nowhere = "upstream.auth.refresh_token_file=/proc/no/refresh-token";
     let endpoint = "upstream.auth.token_url=https://login.example/oauth2/redeem";
     let scope = "upstream.auth.scope=a";
-    for (args, code, said) in [
+    let endpoint = ["--set", endpoint, "--set", scope];
+    for (args, code, obstacle) in [
         (&["--set", nowhere][..], 1, "could not be written"),
-        (
-            &["--set", endpoint, "--set", scope],
-            2,
-            "does not end in /token",
-        ),
+        (&endpoint, 2, "does not end in /token"),
         (&["--timeout", "soon"], 2, "expected a duration"),
         (&["--port", &port], 1, "another program listens there"),
     ] {
-        let mut running = Running::start(&mut consent(&account, args));
+        let output = run(consent(&account, args)).await;
 
-        assert_eq!(running.ended().await.code(), Some(code), "{said}");
-        let told = running.stderr.text();
-        assert!(told.contains(said), "{said} in {told}");
-        assert_eq!(running.stdout.text(), "", "{said}");
+        output.assert_failed(code, &[obstacle]);
     }
 }
 
@@ -287,34 +249,25 @@ async fn a_missing_refresh_token_names_the_command_that_writes_it() {
     for command in ["serve", "doctor"] {
         let mut command = account.command(usage_proxy(), command);
         command.args(["--admin-listen", "127.0.0.1:9"]);
-        let mut running = Running::start(&mut command);
+        let output = run(command).await;
 
-        assert_eq!(running.ended().await.code(), Some(1));
-        let told = running.transcript();
-        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(told.contains("`usage-proxy consent` writes it"), "{told}");
+        assert_eq!(output.code, Some(1), "{output:?}");
+        let said = output.stdout + &output.stderr;
+        let said: Vec<_> = said.split_whitespace().collect();
+        assert_has(&said.join(" "), &["`usage-proxy consent` writes it"]);
     }
 }
 
 #[tokio::test]
 async fn other_kinds_of_credentials_need_no_sign_in() {
     let (account, _upstream) = account(Faults::default()).await;
-    let config = std::fs::read_to_string(account.config()).unwrap();
-    let config = config.replace("\"refresh_token\"", "\"client_credentials\"");
-    let config: Vec<_> = config
-        .lines()
-        .filter(|line| !line.starts_with("refresh_token_file"))
-        .collect();
-    account.write("usage-proxy.toml", &config.join("\n"));
+    account.reconfigure("\"refresh_token\"", "\"client_credentials\"");
+    account.reconfigure("refresh_token_file", "# refresh_token_file");
 
-    let mut running = Running::start(&mut consent(&account, &[]));
+    let output = run(consent(&account, &[])).await;
 
-    assert_eq!(running.ended().await.code(), Some(2));
-    let told = running.stderr.text();
-    assert!(
-        told.contains("upstream.auth.kind: expected \"refresh_token\""),
-        "{told}"
-    );
+    let expected = "upstream.auth.kind: expected \"refresh_token\"";
+    output.assert_failed(2, &[expected]);
 }
 
 #[tokio::test]
@@ -336,12 +289,7 @@ async fn a_browser_is_opened_where_there_is_a_screen() {
     };
 
     let mut opened = on_a_desktop(&[]);
-    assert_eq!(
-        opened.ended().await.code(),
-        Some(0),
-        "{}",
-        opened.transcript()
-    );
+    assert_ends(&mut opened, 0).await;
     assert!(opened.stdout.text().contains("A browser was opened"));
 
     let printed = on_a_desktop(&["--force", "--no-browser"]);

@@ -9,9 +9,9 @@
 use std::{env, process::Command, str::FromStr, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use usage_proxy::simulator::{Faults, SimulatedApi, SimulatorOptions};
+use usage_proxy::simulator::{Faults, SimulatedApi};
 
-use crate::support::{Account, PATIENCE, PartnerCenter, Running, Service, usage_proxy};
+use crate::support::{Account, PartnerCenter, Running, Service, usage_proxy};
 
 const ROUNDS: usize = 1_000;
 
@@ -72,17 +72,13 @@ fn variable<T: FromStr>(name: &str) -> Option<T> {
 
 impl Lane {
     async fn start(seed: u64) -> Self {
-        let partner_center = PartnerCenter::start(SimulatorOptions {
-            faults: Faults {
-                graceful_rotation: true,
-                ..Faults::default()
-            },
-            ..SimulatorOptions::default()
+        let partner_center = PartnerCenter::with(Faults {
+            graceful_rotation: true,
+            ..Faults::default()
         })
         .await;
-        let first = partner_center.handle.issue_refresh_token();
         Self {
-            account: Account::new(partner_center.address, "secret", &first),
+            account: partner_center.account(),
             partner_center,
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
             random: StdRng::seed_from_u64(seed),
@@ -125,8 +121,8 @@ impl Lane {
     /// A start that ends with a token in hand.
     async fn comes_back(&self) -> Service {
         let service = Service::start(&mut self.command()).await;
-        let told = service.running.stderr.line_with("access token").await;
-        assert!(told.contains("access token obtained"), "{told}");
+        let line = service.running.stderr.line_with("access token").await;
+        assert!(line.contains("access token obtained"), "{line}");
         let ready = self.ask(format!("{}/readyz", service.admin)).await;
         assert_eq!(ready.unwrap().status(), 200);
         service
@@ -157,12 +153,9 @@ impl Lane {
     }
 
     async fn token_is_requested(&self, times: usize) {
-        let requested = self
-            .partner_center
-            .handle
-            .wait_for_requests(SimulatedApi::Token, times);
-        let requested = tokio::time::timeout(PATIENCE, requested).await;
-        assert!(requested.is_ok(), "no token was asked for");
+        self.partner_center
+            .wait_for_calls(SimulatedApi::Token, times)
+            .await;
     }
 
     async fn random_moment_of(&mut self, window: Duration) {

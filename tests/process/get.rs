@@ -1,24 +1,18 @@
 //! `usage-proxy get`: what a person asks of a running proxy, and how it is told.
 
-use std::process::{Command, Output};
-
 use serde_json::json;
-use usage_proxy::simulator::SimulatorOptions;
+use usage_proxy::simulator::Faults;
 
-use crate::support::{Account, PartnerCenter, Service, Stub, get, usage_proxy};
-
-const DOCUMENTED_CUSTOMER: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
+use crate::support::{
+    Account, DOCUMENTED, Finished, PartnerCenter, Service, Stub, assert_has, free_address, get,
+    run, usage_proxy,
+};
 
 const KEY: &str = "canary-key-0123456789abcdef0123456789abcdef";
 
-/// A proxy before a stand-in that knows the documented customer.
+/// A proxy before a simulator that knows the documented customer.
 async fn proxy(settings: &[(&str, &str)]) -> (Account, Service) {
-    let upstream = PartnerCenter::start(SimulatorOptions::default()).await;
-    let account = Account::new(
-        upstream.address,
-        "secret",
-        &upstream.handle.issue_refresh_token(),
-    );
+    let account = PartnerCenter::with(Faults::default()).await.account();
     let mut serve = account.command(usage_proxy(), "serve");
     for (key, value) in settings {
         serve.args(["--set", &format!("{key}={value}")]);
@@ -27,81 +21,61 @@ async fn proxy(settings: &[(&str, &str)]) -> (Account, Service) {
     (account, service)
 }
 
-/// `get` of a customer, without waiting on the thread that the stand-in needs.
-async fn asked(url: &str, args: &[&str]) -> Output {
+/// `get` of a customer.
+async fn usage(url: &str, args: &[&str]) -> Finished {
     let mut command = usage_proxy();
     command.arg("get").args(args).env("USAGE_PROXY_URL", url);
     run(command).await
 }
 
-async fn run(mut command: Command) -> Output {
-    tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
 #[tokio::test]
-async fn usage_is_printed_with_totals_and_with_how_old_it_is() {
+async fn usage_is_printed_with_totals_and_its_age() {
     let (_account, service) = proxy(&[]).await;
 
-    let first = asked(&service.api, &[DOCUMENTED_CUSTOMER]).await;
-    let second = asked(&service.api, &[DOCUMENTED_CUSTOMER]).await;
+    for _ in 0..2 {
+        let output = usage(&service.api, &[DOCUMENTED]).await;
 
-    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
-    let told = stdout(&first);
-    for part in [
-        "DT DEMO CSP CUSTOMER 005\n",
-        DOCUMENTED_CUSTOMER,
-        "Counts of 2017-03-09.",
-        "Checked just now, next check in ",
-        "Microsoft's newest count is of",
-        "EXCHANGE ONLINE (PLAN 1)",
-        "All products",
-    ] {
-        assert!(told.contains(part), "{part} in {told}");
+        output.assert_printed(&[
+            "DT DEMO CSP CUSTOMER 005\n",
+            DOCUMENTED,
+            "Counts of 2017-03-09.",
+            "Checked just now, next check in ",
+            "Microsoft's newest count is of",
+            "EXCHANGE ONLINE (PLAN 1)",
+            "All products",
+        ]);
+        let coloured = output.stdout.contains('\u{1b}');
+        assert!(!coloured, "no colours in a pipe: {output:?}");
     }
-    assert!(!told.contains('\u{1b}'), "no colours in a pipe: {told}");
-    assert!(stdout(&second).contains("Checked just now"));
 }
 
 #[tokio::test]
 async fn json_and_csv_are_what_the_proxy_sends() {
     let (_account, service) = proxy(&[]).await;
-    let url = format!("{}/v1/customers/{DOCUMENTED_CUSTOMER}/usage", service.api);
+    let url = format!("{}/v1/customers/{DOCUMENTED}/usage", service.api);
 
     for (format, media_type) in [("json", "application/json"), ("csv", "text/csv")] {
-        let printed = asked(&service.api, &[DOCUMENTED_CUSTOMER, "--format", format]).await;
+        let printed = usage(&service.api, &[DOCUMENTED, "--format", format]).await;
 
         let sent = get(&url, &[("accept", media_type)]).await;
-        assert_eq!(stdout(&printed), sent.body, "{format}");
+        assert_eq!(printed.stdout, sent.body, "{format}");
     }
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_with_what_to_do_and_the_id_to_ask_about() {
+async fn a_refusal_is_reported_with_what_to_do_and_the_request_id() {
     let (_account, service) = proxy(&[]).await;
-    let args = [DOCUMENTED_CUSTOMER, "--date", "2001-01-01"];
 
-    let output = asked(&service.api, &args).await;
+    let output = usage(&service.api, &[DOCUMENTED, "--date", "2001-01-01"]).await;
 
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(stdout(&output), "");
-    let told = stderr(&output);
-    for part in [
-        "usage-proxy: Nothing was processed on that date (404)\n",
-        "  what to do: Partner Center has no data of that date",
-        "  request id: ",
-    ] {
-        assert!(told.contains(part), "{part} in {told}");
-    }
+    output.assert_failed(
+        1,
+        &[
+            "usage-proxy: Nothing was processed on that date (404)\n",
+            "  what to do: Partner Center has no data of that date",
+            "  request id: ",
+        ],
+    );
 }
 
 #[tokio::test]
@@ -115,34 +89,21 @@ async fn wrong_use_is_told_before_anybody_is_asked() {
         (&["--key-file", &missing], "cannot read"),
         (&["--ca-file", &missing], "expected CA certificates in PEM"),
     ] {
-        let args: Vec<_> = [&[DOCUMENTED_CUSTOMER], args].concat();
+        let args: Vec<_> = [&[DOCUMENTED], args].concat();
 
-        let output = asked("http://127.0.0.1:9", &args).await;
+        let output = usage("http://127.0.0.1:9", &args).await;
 
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(
-            stderr(&output).contains(part),
-            "{part} in {}",
-            stderr(&output)
-        );
+        output.assert_failed(2, &[part]);
     }
 }
 
 #[tokio::test]
 async fn a_proxy_that_is_not_there_is_one_clear_line() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", free.local_addr().unwrap());
-    drop(free);
+    let url = format!("http://{}", free_address());
 
-    let output = asked(&url, &[DOCUMENTED_CUSTOMER]).await;
+    let output = usage(&url, &[DOCUMENTED]).await;
 
-    assert_eq!(output.status.code(), Some(1));
-    let told = stderr(&output);
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(
-        told.contains(&url) && told.contains("is it running"),
-        "{told}"
-    );
+    output.assert_failed_in_one_line(1, &[&url, "is it running"]);
 }
 
 #[tokio::test]
@@ -158,38 +119,30 @@ async fn a_key_comes_from_a_file_and_is_shown_to_nobody() {
     account.write("key", &format!("{KEY}\n"));
     let key = account.path("key").display().to_string();
 
-    let refused = asked(&service.api, &[DOCUMENTED_CUSTOMER]).await;
-    let answered = asked(&service.api, &[DOCUMENTED_CUSTOMER, "--key-file", &key]).await;
+    let refused = usage(&service.api, &[DOCUMENTED]).await;
+    let answered = usage(&service.api, &[DOCUMENTED, "--key-file", &key]).await;
     let mut by_variable = usage_proxy();
     by_variable
-        .args(["get", DOCUMENTED_CUSTOMER, "--url", &service.api])
+        .args(["get", DOCUMENTED, "--url", &service.api])
         .env("USAGE_PROXY_KEY_FILE", &key);
     let by_variable = run(by_variable).await;
 
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(
-        stderr(&refused).contains("what to do: --key-file names"),
-        "{}",
-        stderr(&refused)
-    );
+    assert_eq!(refused.code, Some(1));
+    assert_has(&refused.stderr, &["what to do: --key-file names"]);
     for output in [answered, by_variable] {
-        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        assert_eq!(stderr(&output), "");
-        assert!(!stdout(&output).contains(KEY));
+        output.assert_printed(&[]);
+        assert_eq!(output.stderr, "");
+        assert!(!output.stdout.contains(KEY));
     }
 }
 
 #[tokio::test]
 async fn a_certificate_of_nobodys_is_refused_unless_its_ca_is_named() {
-    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let files = tempfile::tempdir().unwrap();
-    let write = |name: &str, content: &str| {
-        let path = files.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path.display().to_string()
-    };
-    let certificate = write("certificate", &pair.cert.pem());
-    let key = write("key", &pair.signing_key.serialize_pem());
+    // The certificate is of another account: the proxy has its own files only after its start.
+    let files = PartnerCenter::with(Faults::default()).await.account();
+    files.write_certificate("certificate", "key");
+    let [certificate, key] =
+        ["certificate", "key"].map(|name| files.path(name).display().to_string());
     let (_account, service) = proxy(&[
         ("server.tls.certificate_file", &certificate),
         ("server.tls.key_file", &key),
@@ -198,16 +151,11 @@ async fn a_certificate_of_nobodys_is_refused_unless_its_ca_is_named() {
     let port = service.api.rsplit(':').next().unwrap();
     let url = format!("https://localhost:{port}");
 
-    let unknown = asked(&url, &[DOCUMENTED_CUSTOMER]).await;
-    let known = asked(&url, &[DOCUMENTED_CUSTOMER, "--ca-file", &certificate]).await;
+    let unknown = usage(&url, &[DOCUMENTED]).await;
+    let known = usage(&url, &[DOCUMENTED, "--ca-file", &certificate]).await;
 
-    assert_eq!(unknown.status.code(), Some(1));
-    assert!(
-        stderr(&unknown).contains("--ca-file"),
-        "{}",
-        stderr(&unknown)
-    );
-    assert_eq!(known.status.code(), Some(0), "{}", stderr(&known));
+    unknown.assert_failed(1, &["--ca-file"]);
+    known.assert_printed(&[]);
 }
 
 #[tokio::test]
@@ -219,14 +167,14 @@ async fn a_customer_is_found_by_a_part_of_its_name() {
         {"id": "null-names", "companyProfile": {"companyName": null, "domain": null}},
         {"id": NAMELESS, "companyProfile": {"companyName": null, "domain": "Tailspin.example"}},
         {"id": ID, "companyProfile": {"companyName": "Contoso West", "domain": "west.example"}},
-        {"id": DOCUMENTED_CUSTOMER, "companyProfile": {"companyName": "Contoso East", "domain": "x"}},
+        {"id": DOCUMENTED, "companyProfile": {"companyName": "Contoso East", "domain": "x"}},
         {"id": "no-id", "companyProfile": {"companyName": "Fabrikam\u{1b}[2J", "domain": "y"}},
     ]});
     // Without data Partner Center names nobody.
-    let usage = json!({"customerId": ID, "customerName": null, "processedDate": null,
+    let answer = json!({"customerId": ID, "customerName": null, "processedDate": null,
                        "products": [], "workloads": []});
     let list = Stub::json(200, &customers);
-    let found = Stub::json(200, &usage);
+    let found = Stub::json(200, &answer);
     let url = Stub::start(move |path| match path {
         "/prefix/v1/customers" => list.clone(),
         path if path == format!("/prefix/v1/customers/{ID}/usage") => found.clone(),
@@ -235,52 +183,36 @@ async fn a_customer_is_found_by_a_part_of_its_name() {
     .await;
     let url = format!("{url}/prefix/");
 
-    let found = asked(&url, &["west"]).await;
-    let several = asked(&url, &["contoso"]).await;
-    let none = asked(&url, &["proseware"]).await;
-    let without_data = asked(&url, &["tailspin"]).await;
-    let hostile = asked(&url, &["fabrikam"]).await;
+    let found = usage(&url, &["west"]).await;
+    let several = usage(&url, &["contoso"]).await;
+    let none = usage(&url, &["proseware"]).await;
+    let without_data = usage(&url, &["tailspin"]).await;
+    let hostile = usage(&url, &["fabrikam"]).await;
 
-    assert!(
-        stdout(&found).starts_with("Contoso West\n"),
-        "{}",
-        stderr(&found)
-    );
-    assert_eq!(several.status.code(), Some(2));
-    assert!(
-        stderr(&several).contains(&format!("{ID}  Contoso West")),
-        "{several:?}"
-    );
-    assert_eq!(none.status.code(), Some(1));
-    assert!(stderr(&none).contains("proseware"), "{none:?}");
-    assert_eq!(without_data.status.code(), Some(1));
-    assert!(
-        stderr(&without_data).contains(&format!("customer: Tailspin.example ({NAMELESS})")),
-        "{without_data:?}"
-    );
-    assert_eq!(hostile.status.code(), Some(1));
-    assert!(!stderr(&hostile).contains('\u{1b}'), "{hostile:?}");
+    found.assert_printed(&[]);
+    assert!(found.stdout.starts_with("Contoso West\n"), "{found:?}");
+    several.assert_failed(2, &[&format!("{ID}  Contoso West")]);
+    none.assert_failed(1, &["proseware"]);
+    let name = format!("customer: Tailspin.example ({NAMELESS})");
+    without_data.assert_failed(1, &[&name]);
+    hostile.assert_failed(1, &[]);
+    assert!(!hostile.stderr.contains('\u{1b}'), "{hostile:?}");
 }
 
 #[tokio::test]
 async fn a_name_is_no_use_where_nobody_lists_customers() {
     let url = Stub::start(|_| Stub::json(404, &json!({}))).await;
 
-    let output = asked(&url, &["contoso"]).await;
+    let output = usage(&url, &["contoso"]).await;
 
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        stderr(&output).contains("expected a GUID such as"),
-        "{output:?}"
-    );
+    output.assert_failed(2, &["expected a GUID such as"]);
 }
 
 #[tokio::test]
 async fn what_is_no_usage_proxy_is_told_apart() {
     let url = Stub::start(|_| Stub::json(200, &json!("hello"))).await;
 
-    let output = asked(&url, &[DOCUMENTED_CUSTOMER]).await;
+    let output = usage(&url, &[DOCUMENTED]).await;
 
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("check --url"), "{output:?}");
+    output.assert_failed(1, &["check --url"]);
 }

@@ -5,9 +5,9 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use usage_proxy::simulator::SimulatorOptions;
+use usage_proxy::simulator::Faults;
 
-use crate::support::{Account, PATIENCE, PartnerCenter, Running, Service, get, usage_proxy};
+use crate::support::{PATIENCE, PartnerCenter, Running, Service, usage_proxy};
 
 /// Sends so many requests in one connection, and returns how many were answered.
 async fn send_requests(service: &Service, count: usize) -> usize {
@@ -29,9 +29,8 @@ async fn send_requests(service: &Service, count: usize) -> usize {
 
 #[tokio::test]
 async fn a_log_that_nobody_reads_delays_no_answer_and_not_the_end() {
-    let partner_center = PartnerCenter::start(SimulatorOptions::default()).await;
-    let refresh_token = partner_center.handle.issue_refresh_token();
-    let account = Account::new(partner_center.address, "secret", &refresh_token);
+    let partner_center = PartnerCenter::with(Faults::default()).await;
+    let account = partner_center.account();
     let mut command = account.command(usage_proxy(), "serve");
     let running = Running::start_unread_after(&mut command, "\"listening\"");
     let mut service = Service::listening(running).await;
@@ -41,7 +40,7 @@ async fn a_log_that_nobody_reads_delays_no_answer_and_not_the_end() {
     for _ in 0..60 {
         answered += send_requests(&service, 100).await;
     }
-    let liveness = get(&format!("{}/healthz", service.admin), &[]).await;
+    let liveness = service.admin_get("/healthz").await;
     let dropped = service.metric("usage_proxy_log_lines_dropped_total").await;
     service.running.signal("TERM");
     let ended = service.running.ended().await;

@@ -1,6 +1,6 @@
 //! What a person reads before trying: help, manual pages, completions.
 
-use crate::support::usage_proxy;
+use crate::support::{Finished, assert_has, usage_proxy};
 
 fn printed(args: &[&str]) -> String {
     let output = usage_proxy().args(args).output().unwrap();
@@ -23,14 +23,17 @@ fn commands() -> Vec<String> {
 
 #[test]
 fn the_help_of_every_command_shows_examples() {
+    assert_has(
+        &printed(&["--help"]),
+        &["Examples:", "usage-proxy serve --config"],
+    );
     for command in commands() {
         let help = printed(&[&command, "--help"]);
 
-        let example = format!("usage-proxy {command}");
         let examples = help.split("Examples:\n").nth(1);
-        assert!(
-            examples.is_some_and(|examples| examples.contains(&example)),
-            "{help}"
+        assert_has(
+            examples.unwrap_or(&help),
+            &[&format!("usage-proxy {command}")],
         );
     }
 }
@@ -40,53 +43,37 @@ fn every_command_has_a_manual_page() {
     let folder = tempfile::tempdir().unwrap();
     let pages = folder.path().join("share/man1");
 
-    let told = printed(&["man", pages.to_str().unwrap()]);
+    let listed = printed(&["man", pages.to_str().unwrap()]);
 
-    let expected: Vec<_> = std::iter::once("usage-proxy.1".to_owned())
-        .chain(
-            commands()
-                .iter()
-                .map(|command| format!("usage-proxy-{command}.1")),
-        )
-        .map(|page| pages.join(page))
-        .collect();
-    for page in &expected {
+    let commands = commands();
+    let names = commands
+        .iter()
+        .map(|command| format!("usage-proxy-{command}.1"));
+    for page in names.chain(["usage-proxy.1".to_owned()]) {
+        let page = pages.join(page);
         assert!(page.is_file(), "{page:?}");
-        assert!(told.contains(page.to_str().unwrap()), "{told}");
+        assert_has(&listed, &[page.to_str().unwrap()]);
     }
-    assert_eq!(std::fs::read_dir(&pages).unwrap().count(), expected.len());
+    let count = std::fs::read_dir(&pages).unwrap().count();
+    assert_eq!(count, commands.len() + 1);
 }
 
 #[test]
 fn a_folder_that_cannot_be_written_is_one_clear_line() {
-    let output = usage_proxy()
-        .args(["man", "/proc/no-such-folder"])
-        .output()
-        .unwrap();
+    let output = usage_proxy().args(["man", "/proc/no-such-folder"]).output();
 
-    assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(
-        told.contains("cannot write to /proc/no-such-folder"),
-        "{told}"
-    );
+    let parts = ["cannot write to /proc/no-such-folder"];
+    Finished::of(output.unwrap()).assert_failed_in_one_line(1, &parts);
 }
 
 #[test]
-fn a_reader_that_has_had_enough_is_no_reason_to_complain() {
-    for args in [
-        &["man"][..],
-        &["completions", "bash"],
-        &["hash-key"],
-        &["openapi"],
-    ] {
+fn a_reader_that_stops_early_causes_no_error_message() {
+    for args in ["man", "completions bash", "hash-key", "openapi"] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
 
-        let output = usage_proxy().args(args).stdout(writer).output().unwrap();
+        let command = usage_proxy().args(args.split(' ')).stdout(writer).output();
 
-        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
-        assert_eq!(output.status.code(), Some(141), "{args:?}");
+        Finished::of(command.unwrap()).assert_failed(141, &[]);
     }
 }

@@ -1,14 +1,13 @@
 //! The limit of open files, which each connection needs one of.
 
-use usage_proxy::simulator::SimulatorOptions;
+use usage_proxy::simulator::Faults;
 
-use crate::support::{Account, PartnerCenter, Service, usage_proxy_after};
+use crate::support::{PartnerCenter, Service, usage_proxy_after};
 
 /// A service that was started under these limits.
 async fn limited(limits: &str) -> Service {
-    let partner_center = PartnerCenter::start(SimulatorOptions::default()).await;
-    let token = partner_center.handle.issue_refresh_token();
-    let account = Account::new(partner_center.address, "secret", &token);
+    let partner_center = PartnerCenter::with(Faults::default()).await;
+    let account = partner_center.account();
     Service::start(&mut account.command(usage_proxy_after(limits), "serve")).await
 }
 

@@ -16,7 +16,7 @@ use tokio::{
     sync::watch,
     task::JoinSet,
 };
-use usage_proxy::simulator::SimulatorOptions;
+use usage_proxy::simulator::Faults;
 
 use crate::support::{Account, PATIENCE, PartnerCenter, Running, Service, get, usage_proxy_after};
 
@@ -144,8 +144,7 @@ fn is_whole(answer: &[u8]) -> bool {
 
 /// Starts a service, with an account of its own, on a socket that is open already.
 async fn serve_on(socket: &TcpListener, partner_center: &PartnerCenter) -> (Account, Service) {
-    let refresh_token = partner_center.handle.issue_refresh_token();
-    let account = Account::new(partner_center.address, "secret", &refresh_token);
+    let account = partner_center.account();
     let mut command: Command = account.command(usage_proxy_after(PASS_ON), "serve");
     command.args(["--set", "log.requests=off"]);
     let input = Stdio::from(std::os::fd::OwnedFd::from(socket.try_clone().unwrap()));
@@ -155,7 +154,7 @@ async fn serve_on(socket: &TcpListener, partner_center: &PartnerCenter) -> (Acco
 
 async fn wait_until_ready(service: &Service) {
     let ready = async {
-        while get(&format!("{}/readyz", service.admin), &[]).await.status != 200 {
+        while service.admin_get("/readyz").await.status != 200 {
             tokio::task::yield_now().await;
         }
     };
@@ -164,7 +163,7 @@ async fn wait_until_ready(service: &Service) {
 
 #[tokio::test]
 async fn no_request_is_lost_when_one_process_takes_over_from_another() {
-    let partner_center = PartnerCenter::start(SimulatorOptions::default()).await;
+    let partner_center = PartnerCenter::with(Faults::default()).await;
     let customer = partner_center.handle.customers()[1];
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -197,7 +196,7 @@ async fn no_request_is_lost_when_one_process_takes_over_from_another() {
 
 #[tokio::test]
 async fn while_no_process_runs_connections_wait_at_the_socket() {
-    let partner_center = PartnerCenter::start(SimulatorOptions::default()).await;
+    let partner_center = PartnerCenter::with(Faults::default()).await;
     let customer = partner_center.handle.customers()[1];
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!(

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -14,11 +14,74 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use usage_proxy::{
     shutdown::Shutdown,
-    simulator::{Simulator, SimulatorHandle, SimulatorOptions},
+    simulator::{Faults, SimulatedApi, Simulator, SimulatorHandle, SimulatorOptions},
 };
 
 /// Longer than anything takes: a test that waits in vain fails, and says what for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The customer of Microsoft's own example.
+pub(crate) const DOCUMENTED: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
+
+/// Asserts that a text has all of these parts.
+#[track_caller]
+pub(crate) fn assert_has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+/// An address where nothing listens.
+pub(crate) fn free_address() -> String {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().to_string()
+}
+
+/// What a command printed until it ended, and its exit code.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a command to its end, on a thread of its own: a simulator may need this one.
+pub(crate) async fn run(mut command: Command) -> Finished {
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+    Finished::of(output.await.unwrap())
+}
+
+impl Finished {
+    pub(crate) fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Asserts that the command succeeded, and printed all of these parts.
+    #[track_caller]
+    pub(crate) fn assert_printed(&self, parts: &[&str]) {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        assert_has(&self.stdout, parts);
+    }
+
+    /// Asserts that the command failed with this code and said all of these parts, and printed
+    /// nothing.
+    #[track_caller]
+    pub(crate) fn assert_failed(&self, code: i32, parts: &[&str]) {
+        assert_eq!((self.code, &*self.stdout), (Some(code), ""), "{self:?}");
+        assert_has(&self.stderr, parts);
+    }
+
+    /// Asserts that the command failed with this code and one line that has all of these parts.
+    #[track_caller]
+    pub(crate) fn assert_failed_in_one_line(&self, code: i32, parts: &[&str]) {
+        self.assert_failed(code, parts);
+        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
+    }
+}
 
 /// The binary under test, which sees nothing of the environment that configures a service.
 pub(crate) fn usage_proxy() -> Command {
@@ -63,6 +126,19 @@ impl Running {
     }
 
     pub(crate) fn start_with_input(command: &mut Command, input: Stdio) -> Self {
+        Self::spawn(command, input, |_| false)
+    }
+
+    /// Starts a child whose standard error is read up to a line with `part` and no further.
+    pub(crate) fn start_unread_after(command: &mut Command, part: &'static str) -> Self {
+        Self::spawn(command, Stdio::null(), move |line| line.contains(part))
+    }
+
+    fn spawn(
+        command: &mut Command,
+        input: Stdio,
+        is_last: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Self {
         let mut child = command
             .stdin(input)
             .stdout(Stdio::piped())
@@ -70,23 +146,8 @@ impl Running {
             .spawn()
             .unwrap();
         Self {
-            stdout: Lines::of(child.stdout.take().unwrap()),
-            stderr: Lines::of(child.stderr.take().unwrap()),
-            child,
-        }
-    }
-
-    /// Starts a child whose standard error is read up to a line with `part` and no further.
-    pub(crate) fn start_unread_after(command: &mut Command, part: &'static str) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self {
-            stdout: Lines::of(child.stdout.take().unwrap()),
-            stderr: Lines::up_to(part, child.stderr.take().unwrap()),
+            stdout: Lines::read(child.stdout.take().unwrap(), |_| false),
+            stderr: Lines::read(child.stderr.take().unwrap(), is_last),
             child,
         }
     }
@@ -137,29 +198,21 @@ impl Drop for Running {
 // === impl Lines ===
 
 impl Lines {
-    fn of(output: impl Read + Send + 'static) -> Self {
-        Self::read(output, |_| false)
-    }
-
-    /// Reads no further than the first line with `part`, and leaves the output open.
-    fn up_to(part: &'static str, output: impl Read + Send + 'static) -> Self {
-        Self::read(output, move |line| line.contains(part))
-    }
-
+    /// Reads no further than the first line that is the last, and leaves the output open.
     fn read(
         output: impl Read + Send + 'static,
-        is_enough: impl Fn(&str) -> bool + Send + 'static,
+        is_last: impl Fn(&str) -> bool + Send + 'static,
     ) -> Self {
-        let (told, lines) = watch::channel(Vec::new());
+        let (sender, lines) = watch::channel(Vec::new());
         std::thread::spawn(move || {
             let mut output = BufReader::new(output);
             let mut line = Vec::new();
             while output.read_until(b'\n', &mut line).unwrap_or(0) > 0 {
-                let said = String::from_utf8_lossy(&line).trim_end().to_owned();
-                let enough = is_enough(&said);
-                told.send_modify(|lines| lines.push(said));
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                let was_last = is_last(&text);
+                sender.send_modify(|lines| lines.push(text));
                 line.clear();
-                if enough {
+                if was_last {
                     // Closed, it would be a broken pipe, which blocks no writer.
                     std::mem::forget(output);
                     return;
@@ -207,6 +260,27 @@ impl PartnerCenter {
         let (handle, address) = (simulator.handle(), simulator.local_addr());
         tokio::spawn(simulator.run(Shutdown::new()));
         Self { handle, address }
+    }
+
+    /// Starts one that misbehaves from the beginning.
+    pub(crate) async fn with(faults: Faults) -> Self {
+        Self::start(SimulatorOptions {
+            faults,
+            ..SimulatorOptions::default()
+        })
+        .await
+    }
+
+    /// An account with a refresh token of its own.
+    pub(crate) fn account(&self) -> Account {
+        Account::new(self.address, "secret", &self.handle.issue_refresh_token())
+    }
+
+    /// Waits until so many calls of this kind have come, answered or not.
+    pub(crate) async fn wait_for_calls(&self, api: SimulatedApi, calls: usize) {
+        let come = self.handle.wait_for_requests(api, calls);
+        let come = tokio::time::timeout(PATIENCE, come).await;
+        assert!(come.is_ok(), "waited for {calls} calls of {api:?}");
     }
 }
 
@@ -271,6 +345,25 @@ refresh_token_file = "{}"
         std::fs::set_permissions(self.path(name), only_for_us).unwrap();
     }
 
+    /// Starts the service with this account's configuration.
+    pub(crate) async fn serve(&self) -> Service {
+        Service::start(&mut self.command(usage_proxy(), "serve")).await
+    }
+
+    /// Replaces a part of the configuration file.
+    pub(crate) fn reconfigure(&self, from: &str, to: &str) {
+        let config = std::fs::read_to_string(self.config()).unwrap();
+        assert!(config.contains(from), "{from} in {config}");
+        self.write("usage-proxy.toml", &config.replace(from, to));
+    }
+
+    /// Writes a certificate of its own and its key, in PEM.
+    pub(crate) fn write_certificate(&self, certificate: &str, key: &str) {
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        self.write(certificate, &pair.cert.pem());
+        self.write(key, &pair.signing_key.serialize_pem());
+    }
+
     /// `command` with this account's configuration.
     pub(crate) fn command(&self, mut binary: Command, command: &str) -> Command {
         binary.arg(command).arg("--config").arg(self.config());
@@ -306,9 +399,21 @@ impl Service {
         get(&format!("{}/v1/customers/{customer}/usage", self.api), &[]).await
     }
 
+    /// `GET` of the admin listener.
+    pub(crate) async fn admin_get(&self, path: &str) -> Reply {
+        get(&format!("{}{path}", self.admin), &[]).await
+    }
+
+    /// Ends the service in order.
+    pub(crate) async fn end(mut self) {
+        self.running.signal("TERM");
+        let ended = self.running.ended().await;
+        assert_eq!(ended.code(), Some(0), "{}", self.running.transcript());
+    }
+
     /// One sample of a scrape, by its name and labels as they are written.
     pub(crate) async fn metric(&self, sample: &str) -> f64 {
-        let scrape = get(&format!("{}/metrics", self.admin), &[]).await.body;
+        let scrape = self.admin_get("/metrics").await.body;
         let found = scrape
             .lines()
             .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));

@@ -5,10 +5,10 @@ use std::{fs, io::Write};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_ENCODING};
-use usage_proxy::simulator::{CustomerOverride, SimulatorOptions};
+use usage_proxy::simulator::{CustomerOverride, Faults};
 use uuid::Uuid;
 
-use crate::support::{Account, PartnerCenter, Service, get, usage_proxy};
+use crate::support::{PartnerCenter, get};
 
 const MIB: usize = 1024 * 1024;
 
@@ -24,10 +24,9 @@ async fn bodies_that_unpack_to_hundreds_of_megabytes_take_little_memory_over_all
     // One is over the limit, the other not.
     let blank = gzip(&[b' '; MIB], 64);
     let rows = gzip(&b"{},".repeat(MIB / 3), 24);
-    let partner_center = PartnerCenter::start(SimulatorOptions::default()).await;
-    let token = partner_center.handle.issue_refresh_token();
-    let account = Account::new(partner_center.address, "secret", &token);
-    let service = Service::start(&mut account.command(usage_proxy(), "serve")).await;
+    let partner_center = PartnerCenter::with(Faults::default()).await;
+    let account = partner_center.account();
+    let service = account.serve().await;
 
     for (case, body) in [("blanks", blank), ("rows of nothing", rows)] {
         let calls: Vec<_> = (1..=CALLS)

@@ -88,17 +88,31 @@ pub(crate) fn callers_file(callers: &[TestCaller]) -> String {
 impl TestApp {
     /// The usage of a customer, as the caller of this name asks for it.
     pub(crate) async fn usage_for(&self, caller: &str, customer: impl Display) -> Reply {
-        self.get_as(&key_of(caller), &format!("/v1/customers/{customer}/usage"))
-            .await
+        self.get_as(caller, &super::usage_path(customer)).await
+    }
+
+    /// `GET` of the API by the caller of this name.
+    pub(crate) async fn get_as(&self, caller: &str, path: &str) -> Reply {
+        self.get_with_key(&key_of(caller), path).await
     }
 
     /// `GET` of the API with this key.
-    pub(crate) async fn get_as(&self, key: &str, path: &str) -> Reply {
+    pub(crate) async fn get_with_key(&self, key: &str, path: &str) -> Reply {
         self.get_with(path, &[("x-api-key", key)]).await
     }
 
     /// Replaces the callers file, and has nobody read it.
     pub(crate) fn write_callers(&self, content: &str) {
         fs::write(self.secrets.path().join(super::CALLERS_FILE), content).unwrap();
+    }
+
+    /// Replaces the callers, and waits until the file is read.
+    pub(crate) async fn reload_callers(&self, callers: &[TestCaller]) {
+        const READ_AT: &str = "usage_proxy_callers_last_reload_success_timestamp_seconds";
+        let read_at = self.metric(READ_AT).await;
+        self.advance(super::SECOND);
+        self.write_callers(&callers_file(callers));
+        self.reload.trigger();
+        self.wait_for_metric(READ_AT, read_at + 1.0).await;
     }
 }

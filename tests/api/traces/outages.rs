@@ -1,6 +1,6 @@
 //! A collector that is down, slow or unwilling: spans are lost, and counted; answers are not.
 
-use std::{io::Write as _, sync::Arc, time::Duration};
+use std::{io::Write as _, sync::Arc};
 
 use prometheus::Registry;
 use usage_proxy::{
@@ -13,7 +13,7 @@ use usage_proxy::{
 use super::{Collector, DOCUMENTED, TestApp, end, traced};
 use crate::{
     logs::Log,
-    support::{START, collector::Answer},
+    support::{collector::Answer, prelude::*},
 };
 
 /// How long a span waits for others.
@@ -293,22 +293,16 @@ async fn the_end_waits_for_no_collector_for_long() {
 
 #[tokio::test]
 async fn answers_do_not_care_whether_there_is_a_collector() {
-    let app = TestApp::builder()
-        .set("tracing.otlp_endpoint", "http://127.0.0.1:9")
-        .start()
-        .await;
+    let app = TestApp::with("tracing.otlp_endpoint", "http://127.0.0.1:9").await;
 
     let first = app.usage(DOCUMENTED).await;
     let second = app.usage(DOCUMENTED).await;
     let undelivered = "usage_proxy_trace_spans_dropped_total{reason=\"undelivered\"}";
-    let lost = async {
-        while app.metric(undelivered).await < 1.0 {
-            app.advance(Duration::from_secs(30));
-        }
+    let lost = async || {
+        app.advance(Duration::from_secs(30));
+        app.metric(undelivered).await >= 1.0
     };
-    tokio::time::timeout(Duration::from_secs(30), lost)
-        .await
-        .unwrap();
+    wait_until("a span is lost", lost).await;
 
     assert_eq!((first.status, second.status), (200, 200));
     assert_eq!(
