@@ -9,7 +9,6 @@ mod context;
 mod cors;
 mod customers;
 mod data;
-mod docs;
 mod documents;
 mod extract;
 mod layers;
@@ -22,7 +21,6 @@ mod rate_limit;
 mod response;
 mod route;
 mod router;
-mod schema;
 mod spans;
 mod state;
 mod static_files;
@@ -35,8 +33,10 @@ use http::{Response, request::Parts};
 use prometheus::Registry;
 use tower::{Service, ServiceBuilder, service_fn};
 
-pub use self::openapi::document as openapi_document;
-pub use self::{authentication::Authenticator, spans::RequestSpans, unsent_budget::ApiBody};
+pub use self::{
+    authentication::Authenticator, openapi::OPENAPI_DOCUMENT, spans::RequestSpans,
+    unsent_budget::ApiBody,
+};
 use self::{
     context::RequestContext, cors::CorsPolicy, metrics::ApiMetrics, state::ApiState,
     unsent_budget::UnsentBudgets,

@@ -7,10 +7,6 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{Object, ObjectBuilder, RefOr, Schema, schema::Type},
-};
 
 pub use self::kind::Kind;
 use crate::printable::to_printable_line;
@@ -26,44 +22,38 @@ pub struct Problem {
 }
 
 /// A problem document (RFC 9457).
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ProblemDocument {
     #[serde(skip)]
     kind: Kind,
     #[serde(rename = "type")]
-    #[schema(schema_with = kind_schema)]
     uri: String,
     /// What the kind is called; the same for every occurrence.
     title: &'static str,
     /// The status of the answer.
     #[serde(serialize_with = "serialize_status")]
-    #[schema(value_type = u16, minimum = 400, maximum = 599)]
     status: StatusCode,
     /// What is wrong this time, and what was expected.
     detail: String,
     /// The path that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     instance: Option<String>,
     /// The request's id, as in `X-Request-Id`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     request_id: Option<String>,
     /// What to trace it by: the upstream call's correlation id, the caller's, or the request's id.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     correlation_id: Option<String>,
     /// How Partner Center refused, where it did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     upstream: Option<UpstreamRefusal>,
     #[serde(skip)]
     headers: HeaderMap,
 }
 
 /// How the upstream refused, in its own words.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UpstreamRefusal {
     /// HTTP status.
@@ -217,29 +207,6 @@ impl Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }
-}
-
-impl ToSchema for Problem {
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        ProblemDocument::schemas(schemas);
-    }
-}
-
-impl PartialSchema for Problem {
-    fn schema() -> RefOr<Schema> {
-        ProblemDocument::schema()
-    }
-}
-
-/// `type`: one of those that the API listener answers with.
-fn kind_schema() -> Object {
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .description(Some(
-            "What kind of problem it is; the same for every occurrence.",
-        ))
-        .enum_values(Some(Kind::OF_API.iter().map(|kind| kind.uri())))
-        .build()
 }
 
 /// Text of a caller's, cut to what a person reads.

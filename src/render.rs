@@ -28,7 +28,6 @@ use self::{
 };
 pub(crate) use self::{
     compression::compress,
-    simplified::Usage,
     validator::{etag_for_coding, strong_etag},
 };
 use crate::domain::{

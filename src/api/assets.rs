@@ -1,12 +1,15 @@
-//! Files that are the same for everybody: embedded in the program, and answered without a credential.
-//!
-//! Nothing in them depends on who asks or on data, so there is nothing to protect. Only these very paths are open: everything else is authenticated before anything is
-//! looked at, a path beside them too.
+//! Files that are embedded in the program, with a validator and compressed forms.
 
-use std::{borrow::Cow, sync::OnceLock};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{
+        CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+        REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    },
+};
 
 use super::{caching, negotiation};
 use crate::{
@@ -15,142 +18,119 @@ use crate::{
     render::{self, ContentCoding},
 };
 
-/// A file, as it is built into the program.
-#[derive(Clone, Debug)]
-pub(super) struct StaticFile {
-    /// The path that it is asked for by, and no other.
-    pub(super) path: &'static str,
-    /// Its media type.
-    pub(super) content_type: &'static str,
-    /// `AnswerContent-Security-Policy`: what a browser may do with it.
-    pub(super) content_security_policy: &'static str,
-    /// What it holds.
-    pub(super) body: Cow<'static, [u8]>,
-}
-
-/// A file ready to be sent, compressed once at most in each coding.
+/// A file, compressed at most once in each coding.
 #[derive(Debug)]
 pub(super) struct StaticAsset {
-    path: &'static str,
-    content_type: HeaderValue,
-    content_security_policy: HeaderValue,
+    pub(super) path: &'static str,
+    content_type: &'static str,
+    content_security_policy: &'static str,
     identity: EncodedAsset,
     compressed: [OnceLock<Option<EncodedAsset>>; ContentCoding::COMPRESSED.len()],
 }
 
-/// All of them.
-#[derive(Debug)]
-pub(super) struct StaticAssets(Vec<StaticAsset>);
-
-/// A body as it goes over the wire.
+/// A body as it is sent.
 #[derive(Clone, Debug)]
 struct EncodedAsset {
-    /// Strong, and its own for each coding (RFC 9110 §8.8.3).
+    /// Strong, and different for each coding (RFC 9110 §8.8.3).
     etag: HeaderValue,
     body: Bytes,
 }
 
-/// A policy for what no browser shows as a page: nothing may be loaded, and nothing frame it.
-pub(super) const NO_CONTENT_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
-
-/// A browser looks for a newer file after five minutes, which a validator makes cheap; a new release
-/// is seen by everybody that soon.
-const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
-
-/// Answers a request for a file. A query means nothing to it: the file is the same with any.
+/// The headers of every file.
 ///
-/// # Cancel safety
-///
-/// Dropping the future abandons nothing: a coding under way is finished, and kept.
-pub(super) async fn respond(
-    asset: &'static StaticAsset,
-    headers: &HeaderMap,
-) -> Result<Response<FullBody>, Problem> {
-    let coding = negotiation::negotiate_coding(headers)?;
-    Ok(asset.respond(headers, coding).await)
-}
+/// A browser looks for a newer file after five minutes, which costs little with a validator, so a new
+/// release is seen that soon.
+const COMMON_HEADERS: [(HeaderName, HeaderValue); 4] = [
+    (
+        CACHE_CONTROL,
+        HeaderValue::from_static("public, max-age=300"),
+    ),
+    (VARY, HeaderValue::from_static("accept-encoding")),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+];
 
-// === impl StaticAssets ===
-
-impl StaticAssets {
-    /// These files, ready to be sent.
-    pub(super) fn new(files: impl IntoIterator<Item = StaticFile>) -> Self {
-        Self(files.into_iter().map(StaticAsset::new).collect())
-    }
-
-    /// The file of this very path.
-    pub(super) fn find(&self, path: &str) -> Option<&StaticAsset> {
-        self.0.iter().find(|asset| asset.path == path)
-    }
-}
-
-// === impl Asset ===
+// === impl StaticAsset ===
 
 impl StaticAsset {
-    /// The file, ready to be sent.
-    pub(super) fn new(file: StaticFile) -> Self {
-        let etag = render::strong_etag(&file.body);
+    /// A file that may load nothing and that no page may frame.
+    pub(super) fn new(
+        path: &'static str,
+        content_type: &'static str,
+        body: impl Into<Bytes>,
+    ) -> Self {
+        let body = body.into();
+        let etag = render::strong_etag(&body);
         Self {
-            path: file.path,
-            content_type: HeaderValue::from_static(file.content_type),
-            content_security_policy: HeaderValue::from_static(file.content_security_policy),
-            identity: EncodedAsset::new(&etag, file.body),
+            path,
+            content_type,
+            content_security_policy: "default-src 'none'; frame-ancestors 'none'",
+            identity: EncodedAsset::new(&etag, body),
             compressed: Default::default(),
         }
     }
 
-    async fn respond(
+    pub(super) fn with_content_security_policy(
+        self,
+        content_security_policy: &'static str,
+    ) -> Self {
+        Self {
+            content_security_policy,
+            ..self
+        }
+    }
+
+    /// Answers a request for the file, with any query.
+    ///
+    /// # Errors
+    ///
+    /// If the request accepts no coding of the file.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop a compression; its result is kept.
+    pub(super) async fn respond(
         &'static self,
         request: &HeaderMap,
-        coding: ContentCoding,
-    ) -> Response<FullBody> {
+    ) -> Result<Response<FullBody>, Problem> {
+        let coding = negotiation::negotiate_coding(request)?;
         let (encoded, coding) = self.encoded(coding).await;
         let mut response = Response::new(FullBody::default());
         let headers = response.headers_mut();
-        headers.insert(header::ETAG, encoded.etag.clone());
-        headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
-        headers.insert(
-            header::VARY,
-            HeaderValue::from_name(header::ACCEPT_ENCODING),
-        );
-        headers.insert(
-            header::CONTENT_SECURITY_POLICY,
-            self.content_security_policy.clone(),
-        );
+        headers.insert(ETAG, encoded.etag.clone());
         headers.extend(COMMON_HEADERS);
+        let policy = HeaderValue::from_static(self.content_security_policy);
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
         if caching::matches_if_none_match(request, encoded.etag.as_bytes()) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
-            return response;
+            return Ok(response);
         }
-        headers.insert(header::CONTENT_TYPE, self.content_type.clone());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         if let Some(token) = coding.token() {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(token));
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(token));
         }
         *response.body_mut() = FullBody::new(encoded.body.clone());
-        response
+        Ok(response)
     }
 
-    /// The body in a coding, or as it is where that cannot be made.
+    /// Returns the body in a coding, or uncompressed if compression fails.
     async fn encoded(
         &'static self,
         coding: ContentCoding,
     ) -> (&'static EncodedAsset, ContentCoding) {
-        let Some(slot) = coding
-            .compressed_index()
-            .and_then(|slot| self.compressed.get(slot))
-        else {
+        let slot = coding.compressed_index();
+        let Some(slot) = slot.and_then(|index| self.compressed.get(index)) else {
             return (&self.identity, ContentCoding::Identity);
         };
-        let made = match slot.get() {
-            Some(made) => made,
-            // Whoever comes meanwhile waits for this one.
+        let compressed = match slot.get() {
+            Some(compressed) => compressed,
             None => {
                 let size = self.identity.body.len() * coding.compression_cost();
                 offload::run_cpu_bound(size, move || slot.get_or_init(|| self.compress(coding)))
                     .await
             }
         };
-        match made {
+        match compressed {
             Some(encoded) => (encoded, coding),
             None => (&self.identity, ContentCoding::Identity),
         }
@@ -158,42 +138,22 @@ impl StaticAsset {
 
     fn compress(&self, coding: ContentCoding) -> Option<EncodedAsset> {
         let identity = &self.identity;
-        match render::compress(&identity.body, coding) {
-            Ok(body) => {
-                let etag = render::etag_for_coding(identity.etag.as_bytes(), coding);
-                Some(EncodedAsset::new(&etag, Cow::Owned(body)))
-            }
-            Err(error) => {
-                tracing::error!(path = self.path, %error, "a file could not be compressed");
-                None
-            }
-        }
+        let body = render::compress(&identity.body, coding)
+            .inspect_err(
+                |error| tracing::error!(path = self.path, %error, "a file could not be compressed"),
+            )
+            .ok()?;
+        let etag = render::etag_for_coding(identity.etag.as_bytes(), coding);
+        Some(EncodedAsset::new(&etag, body.into()))
     }
 }
 
-/// What browsers are told of every file.
-const COMMON_HEADERS: [(HeaderName, HeaderValue); 2] = [
-    (
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    ),
-    (
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("no-referrer"),
-    ),
-];
-
-// === impl Encoded ===
+// === impl EncodedAsset ===
 
 impl EncodedAsset {
-    fn new(etag: &str, body: Cow<'static, [u8]>) -> Self {
-        Self {
-            // It is of hexadecimal digits and a coding's name.
-            etag: HeaderValue::from_str(etag).unwrap_or(HeaderValue::from_static("\"\"")),
-            body: match body {
-                Cow::Borrowed(body) => Bytes::from_static(body),
-                Cow::Owned(body) => Bytes::from(body),
-            },
-        }
+    fn new(etag: &str, body: Bytes) -> Self {
+        // It consists of hexadecimal digits and the name of a coding.
+        let etag = HeaderValue::from_str(etag).unwrap_or(HeaderValue::from_static("\"\""));
+        Self { etag, body }
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use strum::{EnumMessage as _, VariantArray as _};
 
-use super::{route::Route, schema::Anonymous};
+use super::route::Route;
 use crate::{
     access_key::{self, AuthSchemes, CredentialError},
     auth::{
@@ -66,12 +66,9 @@ impl Authenticator {
         }
     }
 
-    /// Returns whether requests without a credential are accepted.
-    pub(super) fn anonymous(&self) -> Anonymous {
-        match (&self.callers, &self.tokens) {
-            (None, None) => Anonymous::Allowed,
-            _ => Anonymous::Refused,
-        }
+    /// Returns true if requests without a credential are accepted.
+    pub(super) fn allows_anonymous(&self) -> bool {
+        self.callers.is_none() && self.tokens.is_none()
     }
 
     /// Returns the caller of a request with these headers on this connection.
@@ -83,7 +80,7 @@ impl Authenticator {
         headers: &HeaderMap,
         peer: &Peer,
     ) -> Result<Arc<CallerIdentity>, AuthenticationError> {
-        if self.anonymous() == Anonymous::Allowed {
+        if self.allows_anonymous() {
             return Ok(Arc::clone(&self.anonymous_identity));
         }
         let presented = access_key::extract_credential(headers, AuthSchemes::BearerOrBasic)?;

@@ -7,7 +7,6 @@ use super::{
     extract, negotiation,
     problem::not_allowed,
     response::HandlerResult,
-    schema::{DataHeaders, ListProblems, NativeCustomers, Paging, USAGE},
 };
 use crate::{
     render::{
@@ -18,27 +17,6 @@ use crate::{
 };
 
 /// `GET /v1/customers`.
-#[utoipa::path(
-    get,
-    path = "/v1/customers",
-    operation_id = "getCustomers",
-    tag = USAGE,
-    summary = "Customers",
-    description = "The customers that the caller may see, by name, in Partner Center's form: all of \
-                   them, or page by page, gone through as Partner Center's own list is, by \
-                   `links.next`.",
-    params(Paging, DataHeaders),
-    responses(
-        (status = 200, description = "Customers.", body = NativeCustomers, content_type = "application/json",
-            links(("usage" = (
-                operation_id = "getCustomerUsage",
-                description = "What the first of them uses.",
-                parameters(("customer_id" = "$response.body#/items/0/id")),
-            )))),
-        (status = 304, description = "The client has this very content already."),
-        ListProblems,
-    ),
-)]
 pub(super) async fn list(request: AuthenticatedRequest) -> HandlerResult {
     let headers = request.headers();
     negotiation::negotiate_format(headers, negotiation::NATIVE_FORMATS)?;

@@ -8,7 +8,6 @@ use super::{
     context::RequestContext,
     negotiation, problem,
     response::{ApiResponse, HandlerResult, LogFields, Rejection},
-    schema::Anonymous,
     spans,
     unsent_budget::ApiBody,
 };
@@ -124,9 +123,10 @@ fn send(
     request: DataRequest,
     ready: (&RenderedDocument, &EncodedBody),
 ) -> ApiResponse {
-    let audience = match context.api.authenticator.anonymous() {
-        Anonymous::Allowed => ResponseAudience::Everyone,
-        Anonymous::Refused => ResponseAudience::AuthorizedCallers,
+    let audience = if context.api.authenticator.allows_anonymous() {
+        ResponseAudience::Everyone
+    } else {
+        ResponseAudience::AuthorizedCallers
     };
     let (format, coding) = (request.format, request.coding);
     let headers = context.headers();

@@ -23,7 +23,6 @@ use super::{
     page, rate_limit,
     rate_limit::RateLimitHeaders,
     response::{ApiResponse, HandlerResult, Rejection, uncarry},
-    schema::Anonymous,
     spans::SpanParent,
     static_files,
     unsent_budget::{ApiBody, ResponseRecipient},
@@ -97,9 +96,7 @@ pub(super) fn limit_unsent<S: ApiService<Infallible>>(mut inner: S) -> impl ApiS
     service_fn(move |context: RequestContext| {
         inner.call(context.clone()).map_ok(move |mut response| {
             let recipient = match context.identity() {
-                _ if context.api.authenticator.anonymous() == Anonymous::Allowed => {
-                    ResponseRecipient::Anonymous
-                }
+                _ if context.api.authenticator.allows_anonymous() => ResponseRecipient::Anonymous,
                 Some(identity) => ResponseRecipient::Caller(identity),
                 None => ResponseRecipient::Unauthenticated,
             };
@@ -182,7 +179,7 @@ pub(super) fn authenticate<S: ApiService>(inner: S) -> impl ApiService {
         let mut inner = inner.clone();
         async move {
             let api = &context.api;
-            if api.authenticator.anonymous() == Anonymous::Allowed {
+            if api.authenticator.allows_anonymous() {
                 context.start_span(SpanParent::Traceparent);
             }
             if !static_files::is_public(&context) {

@@ -1,150 +1,135 @@
-//! The description of this API: OpenAPI 3.1, made from the handlers, the types that they serialise
-//! and the table of problems.
-//!
-//! Handlers say what is their own: path, parameters, bodies, problems. What answers have in common
-//! is added here by rule: headers, examples, credentials. HEAD is described once, in the introduction:
-//! an operation of its own would double every entry of the documentation and of generated clients.
+//! The description of the API: OpenAPI 3.1, written by hand in `openapi.json`.
 
-use std::borrow::Cow;
+/// The description of an API that needs no credential.
+pub const OPENAPI_DOCUMENT: &str = include_str!("openapi.json");
 
-use utoipa::{
-    Modify, OpenApi,
-    openapi::{self, RefOr, Response, path::PathItem},
-};
+/// The alternative to a credential in the security requirements of the document.
+const NO_CREDENTIAL: &str = "    {},\n";
 
-use super::{
-    assets::{NO_CONTENT_POLICY, StaticFile},
-    customers, docs, documents, page,
-    schema::{self, ABOUT, Anonymous, FileHeaders, FileProblems, SHOWN, Subject, USAGE},
-    usage,
-};
-use crate::problem::Problem;
-
-/// What the macros collect.
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "usage-proxy",
-        description = include_str!("openapi/introduction.md"),
-    ),
-    servers((url = "/", description = "The service that this document was fetched from.")),
-    tags(
-        (name = USAGE, description = "License usage per customer and processed date."),
-        (name = SHOWN, description = "The same, to be looked at in a browser."),
-        (name = ABOUT, description = "This API, described. Everybody may read it."),
-    ),
-    paths(
-        customers::list,
-        usage::simplified,
-        usage::chart,
-        usage::table,
-        usage::native,
-        documents::deployment,
-        documents::partner_usage,
-        documents::partner_deployment,
-        page::page,
-        page::files,
-        file,
-        docs::pages,
-        docs::files,
-    ),
-    components(schemas(Problem)),
-    modifiers(&CommonResponses),
-)]
-struct ApiDescription;
-
-/// Adds what answers have in common.
-struct CommonResponses;
-
-/// The document, laid out for people.
-///
-/// # Errors
-///
-/// None in practice: every part of it has a JSON form.
-pub fn document() -> serde_json::Result<String> {
-    serde_json::to_string_pretty(&build_description(Anonymous::Allowed))
-}
-
-/// The path of the document.
-pub(super) const PATH: &str = "/openapi.json";
-
-/// `GET /openapi.json`.
-#[utoipa::path(
-    get,
-    path = "/openapi.json",
-    operation_id = "getOpenApi",
-    tag = ABOUT,
-    summary = "This document",
-    params(FileHeaders),
-    responses(
-        (status = 200, description = "OpenAPI 3.1.", body = serde_json::Value, content_type = "application/json"),
-        (status = 304, description = "The client has it already."),
-        FileProblems,
-    ),
-    security(()),
-)]
-pub(super) fn file(anonymous: Anonymous) -> StaticFile {
-    let document = serde_json::to_vec(&build_description(anonymous));
-    StaticFile {
-        path: PATH,
-        content_type: "application/json",
-        content_security_policy: NO_CONTENT_POLICY,
-        body: Cow::Owned(document.unwrap_or_default()),
-    }
-}
-
-fn build_description(anonymous: Anonymous) -> openapi::OpenApi {
-    let mut document = ApiDescription::openapi();
-    document.security = Some(schema::requirements(anonymous));
-    document
-}
-
-// === impl Common ===
-
-impl Modify for CommonResponses {
-    fn modify(&self, document: &mut openapi::OpenApi) {
-        let components = document.components.get_or_insert_default();
-        components.headers.extend(schema::headers());
-        components.examples.extend(schema::problem_examples());
-        components.security_schemes.extend(schema::schemes());
-        for item in document.paths.paths.values_mut() {
-            add_common_responses(item);
-        }
-    }
-}
-
-/// Adds to the GET of a path what every GET has.
-fn add_common_responses(item: &mut PathItem) {
-    let Some(get) = &mut item.get else { return };
-    let is = |of: &str| get.tags.iter().flatten().any(|tag| tag == of);
-    let subject = if is(ABOUT) {
-        Subject::File
-    } else if get.operation_id.as_deref() == Some("getPage") {
-        Subject::Page
-    } else if is(SHOWN) {
-        Subject::Shown
-    } else {
-        Subject::Data
-    };
-    let name = get.operation_id.clone().unwrap_or_default();
-    for (status, response) in &mut get.responses.responses {
-        let RefOr::T(response) = response else {
-            continue;
-        };
-        schema::dress(response, subject, status);
-        if status == "200" {
-            add_examples(response, &name);
-        }
-    }
-}
-
-fn add_examples(response: &mut Response, operation: &str) {
-    for (media_type, content) in &mut response.content {
-        if let RefOr::T(content) = content {
-            content.example = schema::answer_example(operation, media_type);
-        }
-    }
+/// Returns the description of an API that identifies callers.
+pub(super) fn document_with_credentials() -> String {
+    OPENAPI_DOCUMENT.replacen(NO_CREDENTIAL, "", 1)
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::collections::{BTreeSet, HashSet};
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{api::router, problem::Kind};
+
+    fn document() -> Value {
+        serde_json::from_str(OPENAPI_DOCUMENT).unwrap()
+    }
+
+    fn operations(document: &Value) -> Vec<&Value> {
+        let items = document["paths"].as_object().unwrap().values();
+        items.map(|item| &item["get"]).collect()
+    }
+
+    #[test]
+    fn the_described_paths_are_the_routes() {
+        let document = document();
+        let paths = document["paths"].as_object().unwrap();
+
+        let table = router::table();
+        let routes = table.iter().filter(|route| !route.is_unmatched());
+        let patterns: BTreeSet<_> = routes.map(|route| route.pattern).collect();
+
+        let described: BTreeSet<_> = paths.keys().map(String::as_str).collect();
+        assert_eq!(described, patterns);
+        for (path, item) in paths {
+            let methods: Vec<_> = item.as_object().unwrap().keys().collect();
+            assert_eq!(methods, ["get"], "{path}");
+        }
+    }
+
+    #[test]
+    fn the_described_problem_types_are_the_kinds_of_the_api() {
+        let document = document();
+
+        let types = &document["components"]["schemas"]["Problem"]["properties"]["type"]["oneOf"];
+
+        let types = types.as_array().unwrap().iter();
+        let described: Vec<_> = types.map(|kind| kind["const"].as_str().unwrap()).collect();
+        let kinds: Vec<_> = Kind::OF_API.iter().map(|kind| kind.uri()).collect();
+        assert_eq!(described, kinds);
+    }
+
+    #[test]
+    fn every_problem_kind_is_described_under_its_status() {
+        let document = document();
+        let of_operations = operations(&document)
+            .into_iter()
+            .flat_map(|operation| operation["responses"].as_object().unwrap());
+        let of_operations: HashSet<_> = of_operations
+            .filter_map(|(status, response)| Some((status.as_str(), response["$ref"].as_str()?)))
+            .collect();
+        let introduction = document["info"]["description"].as_str().unwrap();
+
+        for kind in Kind::OF_API {
+            let (status, uri) = (kind.status(), kind.uri());
+            let is_described = of_operations.iter().any(|(described, reference)| {
+                let response = document.pointer(&reference[1..]).unwrap();
+                let problem = &response["content"]["application/problem+json"];
+                let types = &problem["schema"]["allOf"][1]["properties"]["type"]["enum"];
+                // The web page shows a problem as a page, which has no `type`.
+                let of_page = format!("`{}` ({})", kind.name(), status.as_str());
+                (*described == status.as_str() && types.as_array().unwrap().contains(&json!(uri)))
+                    || response["description"].as_str().unwrap().contains(&of_page)
+            });
+            assert!(
+                is_described || introduction.contains(&uri),
+                "{uri}, {status}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_operation_has_a_name_of_its_own_a_summary_and_a_tag() {
+        let document = document();
+        let mut names = HashSet::new();
+
+        for operation in operations(&document) {
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(names.insert(name), "{name} twice");
+            assert!(name.starts_with("get"), "{name}");
+            assert!(operation["summary"].is_string(), "{name}");
+            assert!(
+                document["tags"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|tag| tag["name"] == operation["tags"][0])
+            );
+        }
+    }
+
+    #[test]
+    fn every_component_is_defined_and_referenced() {
+        let document = document();
+
+        for section in ["parameters", "responses", "headers", "schemas", "examples"] {
+            for name in document["components"][section].as_object().unwrap().keys() {
+                let reference = format!("\"#/components/{section}/{name}\"");
+                assert!(OPENAPI_DOCUMENT.contains(&reference), "{name} is not used");
+            }
+        }
+        for reference in OPENAPI_DOCUMENT.split("\"$ref\": \"#").skip(1) {
+            let pointer = reference.split('"').next().unwrap();
+            assert!(document.pointer(pointer).is_some(), "{pointer} is missing");
+        }
+    }
+
+    #[test]
+    fn a_credential_is_required_when_callers_are_identified() {
+        let open = document()["security"].take();
+        let document: Value = serde_json::from_str(&document_with_credentials()).unwrap();
+
+        let (anonymous, credentials) = open.as_array().unwrap().split_first().unwrap();
+        assert_eq!(*anonymous, json!({}));
+        assert_eq!(document["security"], json!(credentials));
+    }
+}

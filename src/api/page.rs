@@ -13,10 +13,6 @@ mod usage;
 use std::borrow::Cow;
 
 use http::{HeaderValue, Response, StatusCode, header};
-use utoipa::{
-    IntoParams,
-    openapi::path::{Parameter, ParameterIn},
-};
 
 pub(super) use self::problem::problem_page;
 use self::{
@@ -24,14 +20,10 @@ use self::{
     query::PageQuery,
 };
 use super::{
-    assets::{NO_CONTENT_POLICY, StaticFile},
     browser_headers,
     context::{AuthenticatedRequest, RequestContext},
     data,
     response::HandlerResult,
-    schema::{
-        ABOUT, FileHeaders, FolderProblems, OfPage, PageHeaders, PageProblems, SHOWN, file_beneath,
-    },
 };
 use crate::{
     domain::{CustomerId, ProcessedDate},
@@ -58,24 +50,7 @@ struct SearchForm {
     suggestions: Vec<String>,
 }
 
-/// A file that pages refer to, in the path.
-struct AssetParams;
-
 /// `GET /`.
-#[utoipa::path(
-    get,
-    path = "/",
-    operation_id = "getPage",
-    tag = SHOWN,
-    summary = "A page to look at usage",
-    description = "Choose a customer and a date; adoption as bars, counts beside them, how old the \
-                   data is and why.",
-    params(OfPage, PageHeaders),
-    responses(
-        (status = 200, description = "A page.", body = String, content_type = "text/html"),
-        PageProblems,
-    ),
-)]
 pub(super) async fn page(request: AuthenticatedRequest) -> HandlerResult {
     let today = ProcessedDate::from_timestamp(request.api.clock.wall_time());
     let query = PageQuery::parse(request.query(), today)?;
@@ -131,60 +106,6 @@ fn respond(status: StatusCode, rendered: askama::Result<String>) -> Response<Ful
     );
     browser_headers::add_page_headers(headers);
     response
-}
-
-/// `GET /assets/{file}`: what pages refer to; everybody may have it.
-#[utoipa::path(
-    get,
-    path = "/assets/{file}",
-    operation_id = "getPageFile",
-    tag = ABOUT,
-    summary = "What that page is made of",
-    params(AssetParams, FileHeaders),
-    responses(
-        (status = 200, description = "A script, a stylesheet or a picture.", content(
-            (String = "text/javascript"),
-            (String = "text/css"),
-            (String = "image/svg+xml"),
-        )),
-        (status = 304, description = "The client has it already."),
-        FolderProblems,
-    ),
-    security(()),
-)]
-pub(super) fn files() -> [StaticFile; 3] {
-    let file = |path, content_type, body: &'static str| StaticFile {
-        path,
-        content_type,
-        content_security_policy: NO_CONTENT_POLICY,
-        body: Cow::Borrowed(body.as_bytes()),
-    };
-    [
-        file(
-            "/assets/page.css",
-            "text/css; charset=utf-8",
-            include_str!("page/page.css"),
-        ),
-        file(
-            "/assets/page.js",
-            "text/javascript; charset=utf-8",
-            include_str!("page/page.js"),
-        ),
-        file(
-            "/assets/icon.svg",
-            "image/svg+xml",
-            include_str!("page/icon.svg"),
-        ),
-    ]
-}
-
-// === impl AssetParams ===
-
-impl IntoParams for AssetParams {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let paths = files().map(|file| file.path);
-        vec![file_beneath("/assets/", &paths)]
-    }
 }
 
 // === impl PageFrame ===

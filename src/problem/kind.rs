@@ -43,15 +43,6 @@ macro_rules! kinds {
                     $(Self::$admin => StatusCode::$admin_status,)+
                 }
             }
-
-            /// When it is answered.
-            pub fn about(self) -> &'static str {
-                let about = match self {
-                    $(Self::$kind => concat!($($about),+),)+
-                    $(Self::$admin => concat!($($admin_about),+),)+
-                };
-                about.trim_start()
-            }
         }
     };
 }

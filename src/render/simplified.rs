@@ -1,29 +1,24 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::domain::{LicenseUsage, ProcessedDate, UsagePercent, UsageRow, aggregation};
 
 /// The simplified form: what dashboards are promised, whatever Microsoft sends.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Usage<'a> {
     /// The GUID of the customer's tenant.
     #[serde(borrow)]
-    #[schema(format = "uuid")]
     pub(super) customer_id: Cow<'a, str>,
     /// The customer's name: from its rows, else from the list of customers where that is cached, else
     /// null.
     #[serde(borrow)]
-    #[schema(required)]
     pub(super) customer_name: Option<Cow<'a, str>>,
     /// The newest date of the rows, `YYYY-MM-DD`; null when there are none.
-    #[schema(required, format = Date)]
     pub(super) processed_date: Option<String>,
     /// The oldest date of the rows, where they are of several dates.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, format = Date)]
     pub(super) oldest_processed_date: Option<String>,
     /// In the order of service, product and workload, whatever order Partner Center chose.
     #[serde(borrow)]
@@ -34,7 +29,7 @@ pub(crate) struct Usage<'a> {
 }
 
 /// One product, its workloads beneath it.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Product<'a> {
     /// What the product is called.
@@ -42,18 +37,15 @@ pub(super) struct Product<'a> {
     pub(super) product_name: Cow<'a, str>,
     /// The product's id, where Partner Center told it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub(super) product_id: Option<Cow<'a, str>>,
     /// What the service is called, such as `o365`.
     #[serde(borrow)]
     pub(super) service_name: Cow<'a, str>,
     /// The service's code, where Partner Center told it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub(super) service_code: Option<Cow<'a, str>>,
     /// How the licence was sold, such as `reseller`, where Partner Center told it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub(super) channel: Option<Cow<'a, str>>,
     /// Seats: the maximum over the workloads.
     pub(super) licenses_qualified: u64,
@@ -63,7 +55,7 @@ pub(super) struct Product<'a> {
 }
 
 /// One product's usage in one workload.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProductWorkload<'a> {
     /// What the workload is called.
@@ -71,7 +63,6 @@ pub(super) struct ProductWorkload<'a> {
     pub(super) workload_name: Cow<'a, str>,
     /// The workload's code, where Partner Center told it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub(super) workload_code: Option<Cow<'a, str>>,
     /// Seats in use.
     pub(super) licenses_active: u64,
@@ -79,19 +70,16 @@ pub(super) struct ProductWorkload<'a> {
     pub(super) licenses_qualified: u64,
     /// Active in percent of qualified, to one decimal: above 100 where more are active than qualify,
     /// null where none qualifies.
-    #[schema(required, minimum = 0)]
     pub(super) usage_percent: Option<f64>,
     /// The percentage that Partner Center sent, which it cuts off and adjusts, where it sent one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub(super) reported_usage_percent: Option<f64>,
     /// The date of this row, `YYYY-MM-DD`.
-    #[schema(format = Date)]
     pub(super) processed_date: String,
 }
 
 /// One workload, summed over products.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Workload<'a> {
     /// What the workload is called.
@@ -103,12 +91,10 @@ pub(super) struct Workload<'a> {
     pub(super) licenses_qualified: u64,
     /// Active in percent of qualified, to one decimal: above 100 where more are active than qualify,
     /// null where none qualifies.
-    #[schema(required, minimum = 0)]
     pub(super) usage_percent: Option<f64>,
     /// The oldest date of the counts that were added up, where it is before `processedDate` of the
     /// answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, format = Date)]
     pub(super) oldest_processed_date: Option<String>,
 }
 

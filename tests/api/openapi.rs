@@ -1,30 +1,31 @@
-//! The description of the API: its examples are real answers.
-//!
-//! `UPDATE_EXAMPLES=1 cargo test --test api openapi` writes them anew.
+//! The description of the API: it is served, and its examples and schemas match real answers.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::collections::BTreeMap;
 
-use crate::support::prelude::*;
+use usage_proxy::api::OPENAPI_DOCUMENT;
 
-/// What every request of an example is called.
+use crate::support::{
+    described::{DOCUMENT, resolve},
+    prelude::*,
+};
+
+/// The `X-Request-Id` of every request of an example.
 const REQUEST_ID: &str = "build-7/step-3";
 const CORRELATION_ID: &str = "8b6de8b5-6dcd-4c57-9a27-5a0fb1a3c9d2";
 
-/// What stands in the place of the id that an upstream call was given.
+/// Replaces the random id of an upstream call.
 const CALL_ID: &str = "c2a4a7a9-7e06-4d2e-b7f2-0c3f7a4f1b6d";
 
 #[tokio::test]
-async fn the_document_is_the_same_from_the_service_and_from_the_command() {
+async fn the_document_is_served_as_it_is_checked_in() {
     let app = TestApp::start().await;
 
-    let served = app.get("/openapi.json").await.json();
+    let served = app.get("/openapi.json").await.text();
 
-    let printed: Value =
-        serde_json::from_str(&usage_proxy::api::openapi_document().unwrap()).unwrap();
-    assert_eq!(served, printed);
-    assert_eq!(served["openapi"], "3.1.0");
-    assert_eq!(served["info"]["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(served["info"]["license"]["identifier"], "MIT");
+    assert_eq!(served, OPENAPI_DOCUMENT);
+    assert_eq!(DOCUMENT["openapi"], "3.1.0");
+    assert_eq!(DOCUMENT["info"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(DOCUMENT["info"]["license"]["identifier"], "MIT");
 }
 
 #[tokio::test]
@@ -38,56 +39,41 @@ async fn where_there_are_callers_the_document_demands_a_credential() {
 }
 
 #[tokio::test]
-async fn the_examples_of_answers_are_real_ones() {
+async fn the_examples_and_schemas_match_real_answers() {
     let app = TestApp::start().await;
+    let mut examples = 0;
 
-    for [name, path] in rows(
-        "usage.json              | customers/ID/usage
-         native.json             | customers/ID/analytics/licenses/usage
-         deployment.json         | customers/ID/analytics/licenses/deployment
-         customers.json          | customers?size=2
-         partner_usage.json      | analytics/licenses/usage
-         partner_deployment.json | analytics/licenses/deployment
-         usage.csv               | customers/ID/usage/table.csv
-         chart.svg               | customers/ID/usage/chart.svg",
-    ) {
-        let path = format!("/v1/{}", path.replace("ID", DOCUMENTED));
-        let text = app.get(&path).await.text();
-        let text = text.trim_start_matches('\u{feff}');
-        if name.ends_with(".json") {
-            assert_example(name, &pretty(&serde_json::from_str(text).unwrap()));
-        } else {
-            assert_example(name, text);
+    for (path, item) in DOCUMENT["paths"].as_object().unwrap() {
+        let target = path.replace("{customer_id}", DOCUMENTED);
+        let target = match path.as_str() {
+            "/v1/customers" => target + "?size=2",
+            _ => target,
+        };
+        let contents = item["get"]["responses"]["200"]["content"].as_object();
+        for (media_type, content) in contents.unwrap() {
+            let Some(example) = content.get("example") else {
+                continue;
+            };
+            let reply = app.get_with(&target, &[("accept", media_type)]).await;
+
+            examples += 1;
+            let text = reply.text();
+            let text = text.trim_start_matches('\u{feff}');
+            if media_type == "application/json" {
+                let answer = serde_json::from_str(text).unwrap();
+                assert_example(path, &answer, example);
+                assert_matches_schema(path, &answer, &content["schema"]);
+            } else {
+                assert_example(path, &json!(text), example);
+            }
         }
     }
-}
-
-#[tokio::test]
-async fn every_member_of_a_collection_is_described() {
-    let app = TestApp::start().await;
-    let document = app.get("/openapi.json").await.json();
-
-    for [schema, path] in rows(
-        "NativeUsage             | customers/ID/analytics/licenses/usage
-         NativeDeployment        | customers/ID/analytics/licenses/deployment
-         NativePartnerUsage      | analytics/licenses/usage
-         NativePartnerDeployment | analytics/licenses/deployment
-         NativeCustomers         | customers?size=2",
-    ) {
-        let path = format!("/v1/{}", path.replace("ID", DOCUMENTED));
-        let text = app.get(&path).await.text();
-        let collection: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap();
-        let described = &document["components"]["schemas"][schema]["properties"];
-
-        let names = collection.as_object().unwrap().keys().map(String::as_str);
-        for name in names.chain(["links", "attributes"]) {
-            assert!(described[name].is_object(), "{schema}: {name}");
-        }
-    }
+    assert_eq!(examples, 8);
 }
 
 #[tokio::test]
 async fn the_examples_of_problems_are_real_ones() {
+    let described = DOCUMENT["components"]["examples"].as_object().unwrap();
     let mut problems = BTreeMap::new();
 
     for reply in wrong_requests().await.into_iter().chain(failures().await) {
@@ -101,8 +87,16 @@ async fn the_examples_of_problems_are_real_ones() {
         problems.insert(name.to_owned(), problem);
     }
 
-    assert_eq!(problems.len(), 27, "{:?}", problems.keys());
-    assert_example("problems.json", &pretty(&json!(problems)));
+    assert!(
+        problems.keys().eq(described.keys()),
+        "{:?}",
+        problems.keys()
+    );
+    for (name, problem) in &problems {
+        assert_eq!(described[name]["summary"], problem["title"]);
+        assert_example(name, problem, &described[name]["value"]);
+        assert_matches_schema(name, problem, &DOCUMENT["components"]["schemas"]["Problem"]);
+    }
 }
 
 /// What is wrong with a request, or with its caller.
@@ -154,7 +148,7 @@ async fn wrong_requests() -> Vec<Reply> {
     replies
 }
 
-/// What Partner Center does not know, and what goes wrong on the way there.
+/// Answers to requests for customers that Partner Center does not know, and while it fails.
 async fn failures() -> Vec<Reply> {
     let app = TestApp::start().await;
     let mut replies = Vec::new();
@@ -191,17 +185,33 @@ fn named<'a>(headers: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     headers.iter().copied().chain(ids).collect()
 }
 
-fn pretty(value: &Value) -> String {
-    serde_json::to_string_pretty(value).unwrap() + "\n"
+/// Asserts that an example is this answer; the failure shows what to write into the document.
+#[track_caller]
+fn assert_example(name: &str, answer: &Value, example: &Value) {
+    assert_eq!(answer, example, "{name}: the example should be {answer:#}");
 }
 
-/// Asserts that an answer is the example of this name; rewrites the example instead if so asked.
+/// Asserts that the schema describes every member of a value, and that no required one is missing.
 #[track_caller]
-fn assert_example(name: &str, answer: &str) {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/api/schema/examples");
-    let file = folder.join(name);
-    if std::env::var_os("UPDATE_EXAMPLES").is_some() {
-        fs::write(&file, answer).unwrap();
+fn assert_matches_schema(name: &str, value: &Value, schema: &'static Value) {
+    let schema = resolve(schema);
+    match value {
+        Value::Object(members) => {
+            for (member, value) in members {
+                let described = &schema["properties"][member];
+                assert!(described.is_object(), "{name}: {member} is not described");
+                assert_matches_schema(member, value, described);
+            }
+            for member in schema["required"].as_array().into_iter().flatten() {
+                let member = member.as_str().unwrap();
+                assert!(members.contains_key(member), "{name}: {member} is missing");
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                assert_matches_schema(name, item, &schema["items"]);
+            }
+        }
+        _ => {}
     }
-    assert_eq!(fs::read_to_string(&file).unwrap(), answer, "{name}");
 }

@@ -2,7 +2,7 @@
 
 mod callers;
 pub(crate) mod collector;
-mod described;
+pub(crate) mod described;
 mod upstream;
 
 use std::{
