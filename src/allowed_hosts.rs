@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use http::{HeaderMap, Uri, header};
 use url::Host;
 
-use crate::problem::{Kind, Problem, excerpt};
+use crate::problem::{Problem, ProblemKind, excerpt};
 
 /// The hosts that a listener on the loopback answers to where it identifies no callers.
 ///
@@ -95,7 +95,7 @@ fn is_loopback_name(name: &str) -> bool {
 
 fn misdirected_problem(host: &str) -> Problem {
     Problem::new(
-        Kind::MisdirectedRequest,
+        ProblemKind::MisdirectedRequest,
         format!(
             "the Host is {:?}; expected localhost or a loopback address, or a host that \
              server.allowed_hosts names, since this listener identifies no callers",

@@ -1,4 +1,4 @@
-//! Problem documents: how every error looks to whoever called (RFC 9457).
+//! Problem documents, the form of every error (RFC 9457).
 
 mod kind;
 
@@ -8,59 +8,54 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-pub use self::kind::Kind;
+pub use self::kind::ProblemKind;
 use crate::printable::to_printable_line;
 
-/// An error, as a caller is told of it.
+/// An error that is answered with a problem document.
 ///
 /// The document has no top-level `code`, `description` or `data`: Microsoft's SDK would take them
-/// for its own fault format and lose the `Retry-After`.
+/// for its own error format and ignore `Retry-After`.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    /// Boxed, since it is the rare side of results.
+    /// Boxed to keep results small.
     parts: Box<ProblemDocument>,
 }
 
-/// A problem document (RFC 9457).
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ProblemDocument {
     #[serde(skip)]
-    kind: Kind,
+    kind: ProblemKind,
     #[serde(rename = "type")]
     uri: String,
-    /// What the kind is called; the same for every occurrence.
     title: &'static str,
-    /// The status of the answer.
     #[serde(serialize_with = "serialize_status")]
     status: StatusCode,
-    /// What is wrong this time, and what was expected.
     detail: String,
-    /// The path that was asked for.
+    /// The requested path.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
-    /// The request's id, as in `X-Request-Id`.
+    /// The same as `X-Request-Id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
-    /// What to trace it by: the upstream call's correlation id, the caller's, or the request's id.
+    /// The correlation id of the upstream call or of the caller, or else the id of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     correlation_id: Option<String>,
-    /// How Partner Center refused, where it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<UpstreamRefusal>,
     #[serde(skip)]
     headers: HeaderMap,
 }
 
-/// How the upstream refused, in its own words.
+/// The error that Partner Center returned.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UpstreamRefusal {
-    /// HTTP status.
+    /// The HTTP status.
     pub status: u16,
-    /// The upstream's own code.
+    /// The error code of Partner Center.
     pub code: Option<String>,
-    /// The upstream's own sentence.
+    /// The description by Partner Center.
     pub description: Option<String>,
     /// `MS-RequestId`.
     pub request_id: Option<String>,
@@ -68,7 +63,7 @@ pub struct UpstreamRefusal {
     pub correlation_id: Option<String>,
 }
 
-/// A body that is whole.
+/// A body that is complete in memory.
 pub type FullBody = http_body_util::Full<Bytes>;
 
 // === impl Problem ===
@@ -77,8 +72,8 @@ impl Problem {
     /// The media type of problem documents.
     pub const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-    /// A problem of a kind; `detail` says what it is about this time.
-    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+    /// A problem of a kind; `detail` has the cause: lower case, no full stop.
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         let parts = ProblemDocument {
             kind,
             uri: kind.uri(),
@@ -96,62 +91,62 @@ impl Problem {
         }
     }
 
-    /// No such resource here.
+    /// The answer where no resource has this path.
     pub fn not_found(path: &str) -> Self {
         Self::new(
-            Kind::NotFound,
-            format!("there is nothing at {}", excerpt(path)),
+            ProblemKind::NotFound,
+            format!("no resource has the path {}", excerpt(path)),
         )
     }
 
-    /// The resource has no such method; `allow` lists those it has.
+    /// The answer to a method other than those in `allow`.
     pub fn method_not_allowed(method: &http::Method, allow: &'static str) -> Self {
         Self::new(
-            Kind::MethodNotAllowed,
+            ProblemKind::MethodNotAllowed,
             format!(
-                "{} is not allowed here; use {allow}",
+                "method {} is not allowed here; use {allow}",
                 excerpt(method.as_str())
             ),
         )
         .with_header(header::ALLOW, HeaderValue::from_static(allow))
     }
 
-    /// A fault of ours.
+    /// The answer to a fault of the service.
     pub fn internal() -> Self {
         Self::new(
-            Kind::InternalError,
-            "the service failed at this request; its log names the place, and the request by its id",
+            ProblemKind::InternalError,
+            "the service failed; its log has the details under the id of the request",
         )
     }
 
-    /// Sends a header along.
+    /// Sets a header of the answer.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.parts.headers.insert(name, value);
         self
     }
 
-    /// Sends a header along beside those of the same name.
+    /// Adds a header to those of the same name.
     #[must_use]
     pub fn with_appended_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.parts.headers.append(name, value);
         self
     }
 
-    /// Says when asking again may help: whole seconds, at least 1 (RFC 9110 §10.2.3).
+    /// Sets `Retry-After`: whole seconds, at least 1 (RFC 9110 §10.2.3).
     #[must_use]
     pub fn with_retry_after(self, seconds: u64) -> Self {
         self.with_header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
     }
 
-    /// Says how the upstream refused.
+    /// Sets the error that Partner Center returned.
     #[must_use]
     pub fn with_upstream(mut self, upstream: Option<UpstreamRefusal>) -> Self {
         self.parts.upstream = upstream;
         self
     }
 
-    /// Says which request this was.
+    /// Sets the request that is answered.
     #[must_use]
     pub fn for_request(
         mut self,
@@ -165,38 +160,38 @@ impl Problem {
         self
     }
 
-    /// What kind of problem it is, such as `unknown-customer`.
+    /// Returns the name of the kind, such as `unknown-customer`.
     pub fn name(&self) -> &'static str {
         self.parts.kind.name()
     }
 
-    /// What kind of problem it is.
-    pub fn kind(&self) -> Kind {
+    /// Returns the kind.
+    pub fn kind(&self) -> ProblemKind {
         self.parts.kind
     }
 
-    /// What it is about this time: lower case, no full stop.
+    /// Returns the cause: lower case, no full stop.
     pub fn detail(&self) -> &str {
         &self.parts.detail
     }
 
-    /// What is sent along.
+    /// Returns the headers of the answer.
     pub fn headers(&self) -> &HeaderMap {
         &self.parts.headers
     }
 
-    /// Seconds until asking again may help, where anybody knows.
+    /// Returns the seconds of `Retry-After`, if it is set.
     pub fn retry_after(&self) -> Option<u64> {
         let value = self.parts.headers.get(header::RETRY_AFTER)?;
         value.to_str().ok()?.parse().ok()
     }
 
-    /// The status it is answered with.
+    /// Returns the status of the answer.
     pub fn status(&self) -> StatusCode {
         self.parts.status
     }
 
-    /// The answer. It must not be stored: what it says may be over in a second.
+    /// Returns the answer. It must not be stored, since the problem may be over in a second.
     pub fn into_response(self) -> Response<FullBody> {
         let body = serde_json::to_vec(&self.parts).unwrap_or_default();
         let mut response = Response::new(FullBody::from(body));
@@ -209,7 +204,7 @@ impl Problem {
     }
 }
 
-/// Text of a caller's, cut to what a person reads.
+/// Returns text of a caller, shortened and made printable.
 pub fn excerpt(text: &str) -> Cow<'_, str> {
     const LONGEST: usize = 200;
 
@@ -240,7 +235,7 @@ mod tests {
             correlation_id: Some("2".into()),
         };
         let id = HeaderValue::from_static("3");
-        let full = Problem::new(Kind::NoRelationship, "d")
+        let full = Problem::new(ProblemKind::NoRelationship, "d")
             .with_upstream(Some(upstream))
             .for_request("/v1/customers", &id, Some("4".into()));
 
@@ -266,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_zero_retry_after_becomes_one_second() {
-        let response = Problem::new(Kind::Throttled, "d")
+        let response = Problem::new(ProblemKind::Throttled, "d")
             .with_retry_after(0)
             .into_response();
 

@@ -17,7 +17,7 @@ use crate::{
     access_key::{self, AuthSchemes, KeyHash},
     config::AdminConfig,
     peer::Peer,
-    problem::{Kind, Problem, excerpt},
+    problem::{Problem, ProblemKind, excerpt},
 };
 
 /// The credentials of the admin listener; clones share them.
@@ -189,7 +189,7 @@ impl AdminAuthError {
             ),
         };
         let challenge = HeaderValue::from_static(challenge);
-        Problem::new(Kind::NotAuthenticated, detail)
+        Problem::new(ProblemKind::NotAuthenticated, detail)
             .with_header(header::WWW_AUTHENTICATE, challenge)
     }
 }

@@ -14,7 +14,7 @@ use super::{access::AdminOperator, state::AdminState};
 use crate::{
     cache::{EntryInfo, Freshness, PurgeMode, PurgeScope},
     domain::{CustomerId, ProcessedDate},
-    problem::{Kind, Problem, excerpt},
+    problem::{Problem, ProblemKind, excerpt},
     request_id,
 };
 
@@ -208,11 +208,11 @@ impl AdminCacheQuery {
 /// cannot send a key.
 fn web_page_purge_problem() -> Extension<Problem> {
     Extension(Problem::new(
-        Kind::NotForPages,
+        ProblemKind::NotForPages,
         "without a key of the admin listener (admin.key_sha256), no web page may purge",
     ))
 }
 
 fn bad_request(detail: String) -> Extension<Problem> {
-    Extension(Problem::new(Kind::BadRequest, detail))
+    Extension(Problem::new(ProblemKind::BadRequest, detail))
 }

@@ -15,7 +15,7 @@ use crate::{
     clock::retry_after_seconds,
     domain::Caller,
     peer::Peer,
-    problem::{Kind, Problem},
+    problem::{Problem, ProblemKind},
 };
 
 /// Finds the caller of a request by its credential.
@@ -185,15 +185,15 @@ impl AuthenticationError {
             Self::UnknownSubject => (REFUSED, "the token names a subject that is no caller"),
             Self::IssuerUnavailable { retry_after } => {
                 return Problem::new(
-                    Kind::IssuerUnavailable,
+                    ProblemKind::IssuerUnavailable,
                     "the token cannot be checked, because its issuer's keys cannot be fetched",
                 )
                 .with_retry_after(retry_after_seconds(retry_after));
             }
         };
         let kind = match self {
-            Self::ConflictingCredentials => Kind::SeveralCredentials,
-            _ => Kind::Unauthenticated,
+            Self::ConflictingCredentials => ProblemKind::SeveralCredentials,
+            _ => ProblemKind::Unauthenticated,
         };
         let challenge = match self {
             Self::Token(_) | Self::UnknownSubject => {

@@ -16,7 +16,7 @@ use http::{
 
 use crate::{
     config::CorsOrigin,
-    problem::{FullBody, Kind, Problem},
+    problem::{FullBody, Problem, ProblemKind},
 };
 
 /// The origins whose pages may read answers; always at least one.
@@ -70,7 +70,7 @@ impl CorsPolicy {
         is_preflight.then(|| match self.allowed_origin(headers) {
             Some(_) => Ok(preflight_response()),
             None => Err(Problem::new(
-                Kind::OriginNotAllowed,
+                ProblemKind::OriginNotAllowed,
                 "pages of this origin may not read answers; server.cors_origins names whose may",
             )),
         })

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cache::CacheResult,
     domain::{Caller, CustomerId, ProcessedDate, Resource},
-    problem::{FullBody, Kind, Problem},
+    problem::{FullBody, Problem, ProblemKind},
     render::{ContentCoding, EncodedBody, Format, RenderedDocument},
     service::{CacheDirective, ErrorKind, UsageAnswer, UsageError, UsageQuery, source::CallIds},
 };
@@ -214,7 +214,7 @@ fn upstream_id_headers(ids: CallIds) -> impl Iterator<Item = (HeaderName, Header
 /// A cached answer could not be rendered.
 pub(super) fn render_problem() -> Problem {
     Problem::new(
-        Kind::NotRendered,
+        ProblemKind::NotRendered,
         "the answer is cached, but this form of it could not be rendered; the log says why",
     )
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{CustomerId, ProcessedDate},
-    problem::{Kind, Problem, excerpt},
+    problem::{Problem, ProblemKind, excerpt},
     render::{
         Theme,
         customers::{Continuation, CustomerFilter, CustomerPageRequest, InvalidContinuation},
@@ -31,7 +31,7 @@ pub(super) fn customer_id(segment: &str) -> Result<CustomerId, Problem> {
         .and_then(|text| CustomerId::parse(&text).ok())
         .ok_or_else(|| {
             Problem::new(
-                Kind::CustomerId,
+                ProblemKind::CustomerId,
                 format!(
                     "the customer id is {:?}; {}",
                     excerpt(segment),
@@ -97,7 +97,7 @@ fn parse_theme(text: &str) -> Result<Theme, Problem> {
         "light" => Ok(Theme::Light),
         "dark" => Ok(Theme::Dark),
         other => Err(Problem::new(
-            Kind::Theme,
+            ProblemKind::Theme,
             format!(
                 "theme is {:?}; expected light or dark, or none to follow the reader's system",
                 excerpt(other)
@@ -114,13 +114,13 @@ pub(super) fn parse_date(
 ) -> Result<ProcessedDate, Problem> {
     let date = ProcessedDate::parse(text).map_err(|invalid| {
         Problem::new(
-            Kind::ProcessedDate,
+            ProblemKind::ProcessedDate,
             format!("{name} is {:?}; {invalid}", excerpt(text)),
         )
     })?;
     if date > today {
         return Err(Problem::new(
-            Kind::ProcessedDate,
+            ProblemKind::ProcessedDate,
             format!("{name} is {date}; expected a date up to today, {today} in UTC"),
         ));
     }
@@ -170,7 +170,7 @@ pub(super) fn list_page(
         && !seek.eq_ignore_ascii_case("Next")
     {
         return Err(Problem::new(
-            Kind::SeekOperation,
+            ProblemKind::SeekOperation,
             format!(
                 "seekOperation is {:?}; expected Next, or none for the first page",
                 excerpt(seek)
@@ -204,7 +204,7 @@ pub(super) fn list_page(
 fn page_size(text: &str) -> Result<Option<NonZeroU32>, Problem> {
     text.parse().map(NonZeroU32::new).map_err(|_| {
         Problem::new(
-            Kind::PageSize,
+            ProblemKind::PageSize,
             format!(
                 "size is {:?}; expected a whole number of customers, 0 for all of them",
                 excerpt(text)
@@ -216,7 +216,7 @@ fn page_size(text: &str) -> Result<Option<NonZeroU32>, Problem> {
 fn customer_filter(text: &str) -> Result<CustomerFilter, Problem> {
     CustomerFilter::parse(text).map_err(|invalid| {
         Problem::new(
-            Kind::CustomerFilter,
+            ProblemKind::CustomerFilter,
             format!("filter is {:?}; {invalid}", excerpt(text)),
         )
     })
@@ -236,7 +236,7 @@ fn continuation(headers: &HeaderMap) -> Result<Option<Continuation>, Problem> {
 fn invalid_continuation(invalid: InvalidContinuation) -> Problem {
     let header = Continuation::HEADER;
     Problem::new(
-        Kind::ContinuationToken,
+        ProblemKind::ContinuationToken,
         format!("{header}: {invalid}, once; leave it out, and seekOperation, for the first page"),
     )
 }
@@ -300,14 +300,14 @@ fn percent_decoded(segment: &str) -> Option<Cow<'_, str>> {
 
 fn duplicate_parameter(name: &str) -> Problem {
     Problem::new(
-        Kind::DuplicateParameter,
+        ProblemKind::DuplicateParameter,
         format!("the query has {name} more than once; expected it once"),
     )
 }
 
 fn unknown_parameter(name: &str, expected: &str) -> Problem {
     Problem::new(
-        Kind::UnknownParameter,
+        ProblemKind::UnknownParameter,
         format!("the query has {:?}; {expected}", excerpt(name)),
     )
 }

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
-    problem::{Kind, Problem},
+    problem::{Problem, ProblemKind},
     render::{ContentCoding, Format, Theme},
 };
 
@@ -214,7 +214,7 @@ fn media_type_essence(form: Format) -> &'static str {
 }
 
 fn not_acceptable(detail: String) -> Problem {
-    Problem::new(Kind::NotAcceptable, detail)
+    Problem::new(ProblemKind::NotAcceptable, detail)
 }
 
 #[cfg(test)]

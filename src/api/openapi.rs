@@ -18,7 +18,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{api::router, problem::Kind};
+    use crate::{api::router, problem::ProblemKind};
 
     fn document() -> Value {
         serde_json::from_str(OPENAPI_DOCUMENT).unwrap()
@@ -54,7 +54,7 @@ mod tests {
 
         let types = types.as_array().unwrap().iter();
         let described: Vec<_> = types.map(|kind| kind["const"].as_str().unwrap()).collect();
-        let kinds: Vec<_> = Kind::OF_API.iter().map(|kind| kind.uri()).collect();
+        let kinds: Vec<_> = ProblemKind::OF_API.iter().map(|kind| kind.uri()).collect();
         assert_eq!(described, kinds);
     }
 
@@ -69,7 +69,7 @@ mod tests {
             .collect();
         let introduction = document["info"]["description"].as_str().unwrap();
 
-        for kind in Kind::OF_API {
+        for kind in ProblemKind::OF_API {
             let (status, uri) = (kind.status(), kind.uri());
             let is_described = of_operations.iter().any(|(described, reference)| {
                 let response = document.pointer(&reference[1..]).unwrap();

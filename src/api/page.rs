@@ -28,7 +28,7 @@ use super::{
 use crate::{
     domain::{CustomerId, ProcessedDate},
     offload,
-    problem::{FullBody, Kind, Problem},
+    problem::{FullBody, Problem, ProblemKind},
 };
 
 /// What stands around every page.
@@ -76,7 +76,7 @@ async fn show_customers(request: &AuthenticatedRequest, query: &PageQuery) -> Ha
                 "none of the customers that you may see has {:?} in its name or domain",
                 crate::problem::excerpt(&query.customer)
             );
-            Err(Problem::new(Kind::UnknownCustomer, detail).into())
+            Err(Problem::new(ProblemKind::UnknownCustomer, detail).into())
         }
         CustomerChoiceOutcome::List(rendered) => {
             let response = respond(StatusCode::OK, rendered);

@@ -5,7 +5,7 @@ use http::StatusCode;
 use crate::{
     cache::CachedFailure,
     clock::retry_after_seconds,
-    problem::{Kind, Problem, UpstreamRefusal},
+    problem::{Problem, ProblemKind, UpstreamRefusal},
     service::{
         ErrorKind,
         source::{SourceError, SourceErrorKind, UpstreamErrorBody},
@@ -30,7 +30,7 @@ pub(super) fn from_cause(cause: &ErrorKind, call: CallOwnership) -> Problem {
         }
         ErrorKind::NotCached => {
             return Problem::new(
-                Kind::NotHeld,
+                ProblemKind::NotCached,
                 "only-if-cached was asked for, and nothing that may be served is held",
             );
         }
@@ -40,20 +40,20 @@ pub(super) fn from_cause(cause: &ErrorKind, call: CallOwnership) -> Problem {
         } => (failure, retry_after_seconds(*retry_after)),
     };
     let kind = match failure.error.kind {
-        SourceErrorKind::UnknownCustomer => Kind::UnknownCustomer,
-        SourceErrorKind::NoRelationship => Kind::NoRelationship,
-        SourceErrorKind::NothingProcessed => Kind::NothingProcessed,
-        SourceErrorKind::Throttled { .. } => Kind::Throttled,
-        SourceErrorKind::CircuitOpen { .. } => Kind::CircuitOpen,
-        SourceErrorKind::Unavailable { .. } => Kind::Unavailable,
-        SourceErrorKind::Overloaded { .. } => Kind::Overloaded,
-        SourceErrorKind::RateLimited { .. } => Kind::RateLimited,
-        SourceErrorKind::Interrupted => Kind::Interrupted,
-        SourceErrorKind::TimedOut => Kind::TimedOut,
-        SourceErrorKind::CredentialsRejected => Kind::CredentialsRefused,
-        SourceErrorKind::Rejected => Kind::Rejected,
-        SourceErrorKind::Malformed => Kind::Malformed,
-        SourceErrorKind::Suspect => Kind::Suspect,
+        SourceErrorKind::UnknownCustomer => ProblemKind::UnknownCustomer,
+        SourceErrorKind::NoRelationship => ProblemKind::NoRelationship,
+        SourceErrorKind::NothingProcessed => ProblemKind::NothingProcessed,
+        SourceErrorKind::Throttled { .. } => ProblemKind::Throttled,
+        SourceErrorKind::CircuitOpen { .. } => ProblemKind::CircuitOpen,
+        SourceErrorKind::Unavailable { .. } => ProblemKind::Unavailable,
+        SourceErrorKind::Overloaded { .. } => ProblemKind::Overloaded,
+        SourceErrorKind::RateLimited { .. } => ProblemKind::RateLimited,
+        SourceErrorKind::Interrupted => ProblemKind::Interrupted,
+        SourceErrorKind::TimedOut => ProblemKind::TimedOut,
+        SourceErrorKind::CredentialsRejected => ProblemKind::CredentialsRefused,
+        SourceErrorKind::Rejected => ProblemKind::Rejected,
+        SourceErrorKind::Malformed => ProblemKind::Malformed,
+        SourceErrorKind::Suspect => ProblemKind::Suspect,
     };
     let problem = Problem::new(kind, detail(failure)).with_upstream(
         failure
@@ -72,7 +72,7 @@ pub(super) fn from_cause(cause: &ErrorKind, call: CallOwnership) -> Problem {
 
 /// The caller has no right to what it asks for.
 pub(super) fn not_allowed(detail: &'static str) -> Problem {
-    Problem::new(Kind::NotAllowed, detail)
+    Problem::new(ProblemKind::NotAllowed, detail)
 }
 
 fn detail(failure: &CachedFailure<SourceError>) -> String {

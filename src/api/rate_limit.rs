@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::{
     auth::RateLimit,
     clock::retry_after_seconds,
-    problem::{Kind, Problem},
+    problem::{Problem, ProblemKind},
     token_bucket::{BucketExhausted, BucketPermit},
 };
 
@@ -28,7 +28,7 @@ pub(super) fn rate_limited_problem(limit: &RateLimit, exhausted: BucketExhausted
         format!("{seconds} seconds")
     };
     Problem::new(
-        Kind::RateLimited,
+        ProblemKind::RateLimited,
         format!("this caller may send {quota} requests per {per}, and has sent more"),
     )
     .with_retry_after(retry_after_seconds(exhausted.retry_after))

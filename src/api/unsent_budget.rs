@@ -16,7 +16,7 @@ use http_body::{Frame, SizeHint};
 
 use crate::{
     auth::CallerIdentity,
-    problem::{FullBody, Kind, Problem},
+    problem::{FullBody, Problem, ProblemKind},
     resilience::byte_budget::ByteBudget,
 };
 
@@ -127,12 +127,12 @@ fn content_length(answer: &Response<ApiBody>) -> usize {
 fn caller_over_budget() -> Problem {
     let detail = "this caller has not read answers that were sent before; read them, or close their \
                   connections, and try again";
-    Problem::new(Kind::UnreadAnswers, detail).with_retry_after(1)
+    Problem::new(ProblemKind::UnreadAnswers, detail).with_retry_after(1)
 }
 
 fn over_budget() -> Problem {
     let detail = "clients have not read answers that were sent to them; try again shortly";
-    Problem::new(Kind::Backlogged, detail).with_retry_after(1)
+    Problem::new(ProblemKind::Backlogged, detail).with_retry_after(1)
 }
 
 // === impl Charge ===

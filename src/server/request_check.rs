@@ -5,7 +5,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
 
 use crate::{
-    problem::{FullBody, Kind, Problem},
+    problem::{FullBody, Problem, ProblemKind},
     request_id::{self, X_REQUEST_ID},
 };
 
@@ -138,42 +138,42 @@ impl InvalidRequest {
         response
     }
 
-    fn kind_and_detail(self) -> (Kind, String) {
+    fn kind_and_detail(self) -> (ProblemKind, String) {
         let (kind, detail) = match self {
             Self::UriTooLong => {
                 let detail = format!("path and query may have {MAX_TARGET} bytes");
-                return (Kind::UriTooLong, detail);
+                return (ProblemKind::UriTooLong, detail);
             }
             Self::TooManyFields => {
                 let detail = format!("a request may have {MAX_FIELDS} header fields");
-                return (Kind::TooManyHeaders, detail);
+                return (ProblemKind::TooManyHeaders, detail);
             }
             Self::FieldsTooLarge => {
                 let detail = format!("header names and values may have {MAX_FIELD_BYTES} bytes");
-                return (Kind::HeadersTooLarge, detail);
+                return (ProblemKind::HeadersTooLarge, detail);
             }
             Self::MissingHost => (
-                Kind::MissingHost,
+                ProblemKind::MissingHost,
                 "the request has no Host header; expected one",
             ),
             Self::RepeatedHost => (
-                Kind::RepeatedHost,
+                ProblemKind::RepeatedHost,
                 "the request has more than one Host header; expected one",
             ),
             Self::InvalidHost => (
-                Kind::InvalidHost,
+                ProblemKind::InvalidHost,
                 "the Host header is not a host, with or without a port",
             ),
             Self::ForeignTarget => (
-                Kind::ForeignTarget,
+                ProblemKind::ForeignTarget,
                 "the target has another host than the Host header",
             ),
             Self::Body => (
-                Kind::RequestBody,
+                ProblemKind::RequestBody,
                 "GET and HEAD take no body here; expected none",
             ),
             Self::TooManyConnections => (
-                Kind::TooManyConnections,
+                ProblemKind::TooManyConnections,
                 "as many connections are open as allowed; try again shortly",
             ),
         };

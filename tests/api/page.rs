@@ -239,16 +239,16 @@ async fn an_error_is_explained_with_the_status_of_the_api() {
         (
             page_of_date(customer(0), "2001-01-01"),
             404,
-            "Nothing was processed on that date",
+            "No data for this date",
         ),
         (
             page_of_date(customer(0), "2026-11-23"),
             400,
-            "Not a processed date",
+            "Invalid processed date",
         ),
-        ("/?date=yesterday".into(), 400, "Not a processed date"),
+        ("/?date=yesterday".into(), 400, "Invalid processed date"),
         ("/?customers=1".into(), 400, "Unknown query parameter"),
-        ("/?date=&date=".into(), 400, "Parameter given twice"),
+        ("/?date=&date=".into(), 400, "Repeated query parameter"),
     ] {
         let html = page(&app, &path, status).await;
 
@@ -273,7 +273,7 @@ async fn while_partner_center_is_down_the_page_says_when_to_come_back() {
     assert_reads(
         &html(&reply, 503),
         &[
-            "<h1>Partner Center throttles</h1>",
+            "<h1>Throttled by Partner Center</h1>",
             "Asking again may help after 5 min.",
         ],
     );
@@ -400,7 +400,7 @@ async fn nobody_sees_anything_before_the_browser_has_asked_who_it_is() {
 
         assert_reads(
             &html,
-            &["<h1>Unauthenticated</h1>", "The password is your key"],
+            &["<h1>Authentication required</h1>", "The password is your key"],
         );
         assert!(!html.contains("<form"), "there is nothing to choose yet");
         let mut challenges = reply.headers.get_all("www-authenticate").iter();

@@ -130,8 +130,8 @@ describe('before the demo', { timeout: 120_000 }, () => {
   for (const [state, query, status, told] of [
     ['an unknown customer', '?customer=00000000-0000-4000-8000-000000000000', 404, 'Unknown customer'],
     ['a name that nobody has', '?customer=Nobody', 404, 'Unknown customer'],
-    ['a date that is none', `?customer=${DOCUMENTED}&date=2017-02-30`, 400, 'Not a processed date'],
-    ['a date without data', `?customer=${DOCUMENTED}&date=2017-03-01`, 404, 'Nothing was processed on that date'],
+    ['a date that is none', `?customer=${DOCUMENTED}&date=2017-02-30`, 400, 'Invalid processed date'],
+    ['a date without data', `?customer=${DOCUMENTED}&date=2017-03-01`, 404, 'No data for this date'],
     ['no relationship', '?customer=04030000-0000-4000-8000-000000000001', 403, 'No relationship with this customer'],
     ['a parameter that means nothing', '?size=2', 400, 'Unknown query parameter'],
   ]) {
@@ -169,7 +169,7 @@ describe('before a proxy with callers', { timeout: 60_000 }, () => {
     inTab({ httpCredentials: { username: 'anybody', password: 'guessed' } }, async (page) => {
       const answer = await page.goto(`${PROXY}/?customer=${DOCUMENTED}`);
       assert.equal(answer.status(), 401);
-      assert.equal(await heading(page), 'Unauthenticated');
+      assert.equal(await heading(page), 'Authentication required');
       assert.ok(!(await page.content()).includes(NAME));
     }));
 
@@ -192,7 +192,7 @@ describe('before a proxy with callers', { timeout: 60_000 }, () => {
       const answer = await page.goto(`${PROXY}/?customer=${DOCUMENTED}&date=2017-03-08`);
       await faults({});
       assert.equal(answer.status(), 503);
-      assert.equal(await heading(page), 'Partner Center throttles');
+      assert.equal(await heading(page), 'Throttled by Partner Center');
       assert.match(await page.locator('.problem').innerText(), /may help after \d+ (min|s)\./);
     }));
 });

@@ -71,7 +71,7 @@ async fn a_refusal_is_reported_with_what_to_do_and_the_request_id() {
     output.assert_failed(
         1,
         &[
-            "usage-proxy: Nothing was processed on that date (404)\n",
+            "usage-proxy: No data for this date (404)\n",
             "  what to do: Partner Center has no data of that date",
             "  request id: ",
         ],

@@ -7,7 +7,7 @@ use super::{PageFrame, SearchForm, query, respond};
 use crate::{
     api::context::RequestContext,
     human_time::format_duration,
-    problem::{FullBody, Kind, Problem},
+    problem::{FullBody, Problem, ProblemKind},
 };
 
 /// A problem as a page: what happened, and what its reader can do.
@@ -32,7 +32,10 @@ pub(in crate::api) fn problem_page(
 ) -> Response<FullBody> {
     let kind = problem.kind();
     let query = context.query();
-    let may_choose = !matches!(kind, Kind::Unauthenticated | Kind::SeveralCredentials);
+    let may_choose = !matches!(
+        kind,
+        ProblemKind::Unauthenticated | ProblemKind::SeveralCredentials
+    );
     let form = may_choose.then(|| SearchForm::from_invalid_query(query));
     let page = ProblemPage {
         frame: PageFrame::new(context, form),
@@ -41,7 +44,7 @@ pub(in crate::api) fn problem_page(
         detail: to_sentence(problem.detail()),
         advice: reader_advice(kind),
         newest: match kind {
-            Kind::NothingProcessed => query::newest_link(query),
+            ProblemKind::NothingProcessed => query::newest_link(query),
             _ => None,
         },
         wait: problem
@@ -56,44 +59,46 @@ pub(in crate::api) fn problem_page(
 }
 
 /// What its reader can do about it.
-fn reader_advice(kind: Kind) -> &'static str {
+fn reader_advice(kind: ProblemKind) -> &'static str {
     match kind {
-        Kind::Unauthenticated => {
+        ProblemKind::Unauthenticated => {
             "Load the page again: your browser asks for a user name and a password. The password is \
              your key; the user name may be anything. Whoever runs this service hands out keys."
         }
-        Kind::SeveralCredentials => "Send one credential, and no other.",
-        Kind::NotAllowed => {
+        ProblemKind::SeveralCredentials => "Send one credential, and no other.",
+        ProblemKind::NotAllowed => {
             "Choose another customer. Whoever runs this service can give your key the right to this one."
         }
-        Kind::RateLimited => "Wait for a moment, and load the page again.",
-        Kind::CustomerId | Kind::UnknownCustomer => {
+        ProblemKind::RateLimited => "Wait for a moment, and load the page again.",
+        ProblemKind::CustomerId | ProblemKind::UnknownCustomer => {
             "Check the spelling, or choose from the list of all customers."
         }
-        Kind::NoRelationship => {
+        ProblemKind::NoRelationship => {
             "Choose another customer: the partner has none of Microsoft’s relationships with this one, \
              so Partner Center tells nothing of it."
         }
-        Kind::ProcessedDate => "Choose a date up to today, or leave it empty for the newest.",
-        Kind::NothingProcessed => {
+        ProblemKind::ProcessedDate => {
+            "Choose a date up to today, or leave it empty for the newest."
+        }
+        ProblemKind::NothingProcessed => {
             "Choose another date, or leave it empty for the newest. Partner Center counts once a \
              day at most, some days late, and keeps no date for ever."
         }
-        Kind::UnknownParameter
-        | Kind::DuplicateParameter
-        | Kind::PageNumber
-        | Kind::MethodNotAllowed => "Start again from the list of all customers.",
-        Kind::Throttled
-        | Kind::CircuitOpen
-        | Kind::Unavailable
-        | Kind::Overloaded
-        | Kind::Interrupted
-        | Kind::TimedOut
-        | Kind::IssuerUnavailable => {
+        ProblemKind::UnknownParameter
+        | ProblemKind::DuplicateParameter
+        | ProblemKind::PageNumber
+        | ProblemKind::MethodNotAllowed => "Start again from the list of all customers.",
+        ProblemKind::Throttled
+        | ProblemKind::CircuitOpen
+        | ProblemKind::Unavailable
+        | ProblemKind::Overloaded
+        | ProblemKind::Interrupted
+        | ProblemKind::TimedOut
+        | ProblemKind::IssuerUnavailable => {
             "It is no fault of yours. Load the page again in a while; if that goes on, tell whoever \
              runs this service, with the request’s id below."
         }
-        Kind::NotHeld => "Load the page again without only-if-cached.",
+        ProblemKind::NotCached => "Load the page again without only-if-cached.",
         _ => "Tell whoever runs this service, with the request’s id below.",
     }
 }

@@ -4,7 +4,7 @@ use super::SearchForm;
 use crate::{
     api::extract,
     domain::ProcessedDate,
-    problem::{Kind, Problem, excerpt},
+    problem::{Problem, ProblemKind, excerpt},
     render::adoption::display_text,
 };
 
@@ -33,7 +33,7 @@ impl PageQuery {
                 "page" => &mut page,
                 _ => {
                     return Err(Problem::new(
-                        Kind::UnknownParameter,
+                        ProblemKind::UnknownParameter,
                         format!(
                             "the query has {:?}; expected customer=…, date=YYYY-MM-DD or page=…",
                             excerpt(&name)
@@ -43,7 +43,7 @@ impl PageQuery {
             };
             if found.replace(value).is_some() {
                 return Err(Problem::new(
-                    Kind::DuplicateParameter,
+                    ProblemKind::DuplicateParameter,
                     format!("the query has {name} more than once; expected it once"),
                 ));
             }
@@ -109,7 +109,7 @@ impl SearchForm {
 fn page_number(text: &str) -> Result<NonZeroU32, Problem> {
     text.parse().map_err(|_| {
         Problem::new(
-            Kind::PageNumber,
+            ProblemKind::PageNumber,
             format!(
                 "page is {:?}; expected a whole number, 1 or more",
                 excerpt(text)
