@@ -29,8 +29,9 @@ use crate::{
     config::AdminConfig,
     panic::{self, HandlerPanicked},
     peer::Peer,
-    problem::{Problem, excerpt},
+    problem::Problem,
     request_id::{self, X_REQUEST_ID},
+    text::excerpt,
 };
 
 /// Creates the router of the admin listener, and registers its metrics. `allowed_hosts` are the

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use http::{HeaderMap, Uri, header};
 use url::Host;
 
-use crate::problem::{Problem, ProblemKind, excerpt};
+use crate::problem::{Problem, ProblemKind};
+use crate::text::excerpt;
 
 /// The hosts that a listener on the loopback answers to where it identifies no callers.
 ///

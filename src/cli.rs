@@ -37,8 +37,8 @@ use self::config_args::ConfigArgs;
 use crate::{
     app::AppStartError,
     config::ConfigErrors,
-    printable::error_chain,
     socket_activation::{InheritedSockets, SocketActivationError},
+    text::error_chain,
 };
 
 /// License usage per customer: a caching reverse proxy in front of Microsoft Partner Center.

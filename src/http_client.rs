@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     clock::{SharedClock, with_deadline},
-    printable::{error_chain, to_printable_line},
     resilience::memory_pool::{MemoryLimitError, MemoryShare},
+    text::{error_chain, to_printable_line},
 };
 
 /// The name and version of this program, as `User-Agent` has them.

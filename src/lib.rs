@@ -76,11 +76,7 @@ pub mod problem;
 
 pub mod http_client;
 
-pub mod printable;
-
-mod text_folding;
-
-mod human_time;
+pub mod text;
 
 pub mod request_id;
 

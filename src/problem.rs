@@ -2,14 +2,12 @@
 
 mod kind;
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 pub use self::kind::ProblemKind;
-use crate::printable::to_printable_line;
+use crate::text::excerpt;
 
 /// An error that is answered with a problem document.
 ///
@@ -202,16 +200,6 @@ impl Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }
-}
-
-/// Returns text of a caller, shortened and made printable.
-pub fn excerpt(text: &str) -> Cow<'_, str> {
-    const LONGEST: usize = 200;
-
-    if text.len() <= LONGEST && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-        return Cow::Borrowed(text);
-    }
-    Cow::Owned(to_printable_line(text, LONGEST))
 }
 
 fn serialize_status<S: serde::Serializer>(

@@ -17,7 +17,8 @@ use crate::{
     access_key::{self, AuthSchemes, KeyHash},
     config::AdminConfig,
     peer::Peer,
-    problem::{Problem, ProblemKind, excerpt},
+    problem::{Problem, ProblemKind},
+    text::excerpt,
 };
 
 /// The credentials of the admin listener; clones share them.

@@ -14,8 +14,9 @@ use super::{access::AdminOperator, state::AdminState};
 use crate::{
     cache::{EntryInfo, Freshness, PurgeMode, PurgeScope},
     domain::{CustomerId, ProcessedDate},
-    problem::{Problem, ProblemKind, excerpt},
+    problem::{Problem, ProblemKind},
     request_id,
+    text::excerpt,
 };
 
 /// Handles `GET /cache`, and `GET /cache?customer=` for one customer.

@@ -11,8 +11,7 @@ use super::{
     spans::{self, SpanParent},
 };
 use crate::{
-    cache::CacheResult, config::RequestLog, observability::telemetry::REQUEST_TARGET,
-    problem::excerpt,
+    cache::CacheResult, config::RequestLog, observability::telemetry::REQUEST_TARGET, text::excerpt,
 };
 
 /// A request in progress. Dropped before it was completed, its client disconnected: it is recorded

@@ -7,12 +7,13 @@ use uuid::Uuid;
 
 use crate::{
     domain::{CustomerId, ProcessedDate},
-    problem::{Problem, ProblemKind, excerpt},
+    problem::{Problem, ProblemKind},
     render::{
         Theme,
         customers::{Continuation, CustomerFilter, CustomerPageRequest, InvalidContinuation},
     },
     service::{CacheDirective, source::CallTrace},
+    text::excerpt,
 };
 
 const MS_CORRELATION_ID: HeaderName = HeaderName::from_static("ms-correlationid");

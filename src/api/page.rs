@@ -74,7 +74,7 @@ async fn show_customers(request: &AuthenticatedRequest, query: &PageQuery) -> Ha
         CustomerChoiceOutcome::NotFound => {
             let detail = format!(
                 "none of the customers that you may see has {:?} in its name or domain",
-                crate::problem::excerpt(&query.customer)
+                crate::text::excerpt(&query.customer)
             );
             Err(Problem::new(ProblemKind::UnknownCustomer, detail).into())
         }

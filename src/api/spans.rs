@@ -14,7 +14,7 @@ use crate::{
     domain::CustomerId,
     observability::traces::{KeyValue, TraceSpan, Tracer, semconv},
     peer::Peer,
-    problem::excerpt,
+    text::excerpt,
 };
 
 /// Begins a span for each request.

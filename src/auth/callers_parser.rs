@@ -25,7 +25,7 @@ use crate::{
     access_key::KeyHash,
     config::{ConfigError, ConfigErrors, Source, TextPosition},
     domain::{Caller, CustomerAccess, CustomerId},
-    printable::to_printable_line,
+    text::to_printable_line,
     token_bucket::RateQuota,
 };
 

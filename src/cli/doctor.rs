@@ -26,8 +26,8 @@ use crate::{
     partner_center::probe::{
         ProbeAnswer, ProbeFailure, ProbedClaims, UpstreamProbe, WITHOUT_PROOF,
     },
-    printable::error_chain,
     shutdown::Shutdown,
+    text::error_chain,
 };
 
 pub(super) const EXAMPLES: &str = "\

@@ -14,7 +14,7 @@ use crate::{
     clock::{Clock as _, SystemClock},
     config::{AdminConfig, parse_duration},
     http_client,
-    printable::{root_cause, to_printable_line},
+    text::{root_cause, to_printable_line},
 };
 
 pub(super) const EXAMPLES: &str = "\

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use super::CustomerId;
-use crate::text_folding::fold_case_and_accents;
+use crate::text::fold_case_and_accents;
 
 /// A customer as the partner's list of customers names it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,9 +6,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use super::wire::without_byte_order_mark;
-use crate::{
-    http_client::HttpReply, printable::to_printable_line, service::source::UpstreamErrorBody,
-};
+use crate::{http_client::HttpReply, service::source::UpstreamErrorBody, text::to_printable_line};
 
 /// Characters of an upstream's sentence that are kept; enough to read, too few to flood a log.
 const LONGEST_DESCRIPTION: usize = 300;

@@ -17,7 +17,7 @@ use serde_json::error::Category;
 
 use crate::{
     domain::{CustomerId, LicenseUsage, ProcessedAt, UsageRow},
-    printable::to_printable_line,
+    text::to_printable_line,
 };
 
 use self::rows::RowList;

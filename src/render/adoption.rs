@@ -2,11 +2,7 @@
 //!
 //! The chart and the page show the same bars, so what a bar says and how long it is stands here.
 
-mod safe_text;
-
-pub use self::safe_text::display_text;
-pub(super) use self::safe_text::truncate_with_ellipsis;
-use super::simplified;
+use super::{display_text::display_text, simplified};
 use crate::domain::{ProductDetails, UsagePercent, distinctions};
 
 /// The most bars that are shown: more would be no picture any more.

@@ -1,7 +1,7 @@
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{adoption::display_text, simplified::Usage};
+use super::{display_text::display_text, simplified::Usage};
 
 /// What may stand in an extended value besides letters and digits (RFC 8187 §3.2.1).
 const EXTENDED_VALUE: &AsciiSet = &NON_ALPHANUMERIC

@@ -7,8 +7,9 @@
 use askama::Template;
 
 use super::{
-    Theme,
-    adoption::{AdoptionBar, AdoptionProduct, AdoptionView, grouped, truncate_with_ellipsis},
+    adoption::{AdoptionBar, AdoptionProduct, AdoptionView, grouped},
+    display_text::truncate_with_ellipsis,
+    format::Theme,
 };
 
 /// Renders the simplified form as a picture that refers to nothing outside itself.

@@ -3,7 +3,7 @@ use std::io::{self, Write};
 use brotli::enc::BrotliEncoderParams;
 use flate2::{Compression, write::GzEncoder};
 
-use super::ContentCoding;
+use super::format::ContentCoding;
 
 /// Each body is compressed once and sent many times, so effort is well spent; beyond these levels
 /// the size hardly changes for JSON and CSV of this kind.

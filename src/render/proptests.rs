@@ -1,9 +1,10 @@
 use std::collections::HashSet;
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{ProcessedAt, UsageRow, samples};
+use crate::domain::{LicenseUsage, ProcessedAt, UsageRow, samples};
 
 /// What identifies a line, and its seats.
 type CsvLine = (String, String, String, u64, u64);

@@ -533,7 +533,7 @@ impl Fetcher {
                     None => Ok(prepared),
                 }
             }
-            AnswerContent::Customers(list) => Rendered::of_customers(list, seen_at),
+            AnswerContent::Customers(list) => Ok(Rendered::of_customers(list, seen_at)),
             AnswerContent::Document {
                 summary: outline,
                 body,

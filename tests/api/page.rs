@@ -400,7 +400,10 @@ async fn nobody_sees_anything_before_the_browser_has_asked_who_it_is() {
 
         assert_reads(
             &html,
-            &["<h1>Authentication required</h1>", "The password is your key"],
+            &[
+                "<h1>Authentication required</h1>",
+                "The password is your key",
+            ],
         );
         assert!(!html.contains("<form"), "there is nothing to choose yet");
         let mut challenges = reply.headers.get_all("www-authenticate").iter();

@@ -11,8 +11,9 @@ use crate::{
     domain::{Caller, CustomerEntry, CustomerId},
     render::{
         Rendered,
-        adoption::{display_text, grouped},
+        adoption::grouped,
         customers::{CustomerIndex, CustomerSearch},
+        display_text,
     },
     service::{CacheDirective, UsageAnswer, UsageError},
 };

@@ -1,8 +1,8 @@
 use crate::{
     cache::Freshness,
     domain::ProcessedDate,
-    human_time::{format_age, format_duration},
     service::UsageAnswer,
+    text::{format_age, format_duration},
 };
 
 /// When an answer was checked with Partner Center, and why not later.

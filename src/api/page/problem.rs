@@ -6,8 +6,8 @@ use http::Response;
 use super::{PageFrame, SearchForm, query, respond};
 use crate::{
     api::context::RequestContext,
-    human_time::format_duration,
     problem::{FullBody, Problem, ProblemKind},
+    text::format_duration,
 };
 
 /// A problem as a page: what happened, and what its reader can do.

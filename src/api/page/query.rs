@@ -4,8 +4,9 @@ use super::SearchForm;
 use crate::{
     api::extract,
     domain::ProcessedDate,
-    problem::{Problem, ProblemKind, excerpt},
-    render::adoption::display_text,
+    problem::{Problem, ProblemKind},
+    render::display_text,
+    text::excerpt,
 };
 
 /// The query of a page: `customer` and `date`, each of which may be empty, and

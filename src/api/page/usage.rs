@@ -13,7 +13,6 @@ use super::{
 use crate::{
     api::{context::AuthenticatedRequest, data, response::HandlerResult, spans},
     domain::{CustomerId, ProcessedDate},
-    human_time::format_duration,
     offload,
     problem::FullBody,
     render::{
@@ -21,6 +20,7 @@ use crate::{
         adoption::{self, AdoptionView},
     },
     service::{CacheDirective, UsageAnswer, UsageQuery},
+    text::format_duration,
 };
 
 /// Months of processed dates that Partner Center keeps.

@@ -15,8 +15,8 @@ use crate::{
     auth,
     clock::SharedClock,
     config::{Config, secret},
-    printable::error_chain,
     server::tls,
+    text::error_chain,
 };
 
 /// What the unit of the Debian package does, and a shell knows nothing of.

@@ -10,7 +10,7 @@ use super::{
     problem::ProxyProblem,
     proxy_client::ProxyClient,
 };
-use crate::{domain::CustomerId, text_folding::fold_case_and_accents};
+use crate::{domain::CustomerId, text::fold_case_and_accents};
 
 /// Customers that are named where a name fits several.
 const MAX_LISTED: usize = 20;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, header};
 
-use crate::human_time::{format_age, format_duration};
+use crate::text::{format_age, format_duration};
 
 /// What the headers say of an answer's age (RFC 9111 §5.1, RFC 9211).
 #[derive(Clone, Debug, PartialEq, Eq)]

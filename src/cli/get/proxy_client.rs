@@ -12,8 +12,8 @@ use url::{Host, Url};
 use super::super::{CliError, eprint_line};
 use crate::{
     http_client,
-    printable::{root_cause, to_printable_line},
     resilience::memory_pool::MemoryShare,
+    text::{root_cause, to_printable_line},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

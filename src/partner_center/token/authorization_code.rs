@@ -14,7 +14,7 @@ use crate::{
     config::{GrantConfig, TokenAudience},
     http_client::HttpClient,
     partner_center::metrics::UpstreamMetrics,
-    printable::to_printable_line,
+    text::to_printable_line,
 };
 
 /// The `authorization_code` grant (RFC 6749 §4.1) with PKCE (RFC 7636).

@@ -25,8 +25,8 @@ use crate::{
     http_client::{ExchangeError, HttpClient, HttpReply},
     observability::traces::Tracer,
     partner_center::{metrics::UpstreamMetrics, spans, throttle, wire::without_byte_order_mark},
-    printable::to_printable_line,
     resilience::memory_pool::MemoryShare,
+    text::to_printable_line,
 };
 
 /// Bytes of a token answer; real ones have a few thousand.

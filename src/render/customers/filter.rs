@@ -1,26 +1,28 @@
+//! The filter of the list of customers.
+
 use std::fmt;
 
 use serde_json::{Map, Value, json};
+use strum::{EnumString, IntoStaticStr};
 
-use super::{super::adoption::display_text, search::SEPARATOR};
-use crate::text_folding::fold_case_and_accents;
+use super::search::{SearchText, fold_for_search};
 
-/// Microsoft's simple filter: customers whose name or domain begins with a text, whatever its
-/// letter case and accents.
+/// Microsoft's simple filter: customers whose name or domain starts with a text. Letter case and
+/// accents make no difference.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CustomerFilter {
     field: FilterField,
     value: String,
 }
 
-/// What of a customer is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumString, IntoStaticStr)]
+#[strum(ascii_case_insensitive)]
 enum FilterField {
     CompanyName,
     Domain,
 }
 
-/// The text is no filter that is supported.
+/// The text is not a supported filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "expected JSON such as {{\"Field\":\"CompanyName\",\"Value\":\"Contoso\",\
@@ -33,15 +35,15 @@ pub struct InvalidFilter;
 // === impl CustomerFilter ===
 
 impl CustomerFilter {
-    /// Bytes of the longest text that customers are compared with.
+    /// The longest value, in bytes.
     const MAX_BYTES: usize = 256;
 
     /// Reads a filter as Microsoft's SDKs write it: the names of its members differ in letter case,
-    /// the operator is `starts_with` or `StartsWith`, and Java's has a member more.
+    /// the operator is `starts_with` or `StartsWith`, and Java's SDK sends one more member.
     ///
     /// # Errors
     ///
-    /// [`InvalidFilter`] says what is supported.
+    /// [`InvalidFilter`] for anything else.
     pub fn parse(text: &str) -> Result<Self, InvalidFilter> {
         let members: Map<String, Value> = serde_json::from_str(text).map_err(|_| InvalidFilter)?;
         let member = |name: &str| {
@@ -50,11 +52,10 @@ impl CustomerFilter {
             value.as_str()
         };
         let is_operator = |operator: &str| {
-            ["starts_with", "StartsWith"]
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(operator))
+            operator.eq_ignore_ascii_case("starts_with")
+                || operator.eq_ignore_ascii_case("StartsWith")
         };
-        let field = member("Field").and_then(FilterField::from_name);
+        let field = member("Field").and_then(|name| name.parse().ok());
         let fits =
             |value: &&str| value.len() <= Self::MAX_BYTES && !value.contains(char::is_control);
         let value = member("Value").filter(fits);
@@ -67,59 +68,33 @@ impl CustomerFilter {
         }
     }
 
-    /// Bytes that it refers to.
+    /// The memory in bytes that it refers to.
     pub(super) fn weight(&self) -> usize {
         self.value.len()
     }
 
-    /// Compares customers, by the terms that they are found by.
-    pub(super) fn matcher(&self) -> impl Fn(&str) -> bool {
-        let (field, begin) = (
-            self.field,
-            fold_case_and_accents(&display_text(&self.value)),
-        );
-        move |terms: &str| {
-            let (name, domain) = terms.split_once(SEPARATOR).unwrap_or((terms, ""));
-            let compared = match field {
-                FilterField::CompanyName => name,
-                FilterField::Domain => domain,
-            };
-            compared.starts_with(&begin)
+    /// Returns a function that compares customers with the filter.
+    pub(super) fn matcher(&self) -> impl Fn(&SearchText) -> bool {
+        let (field, start) = (self.field, fold_for_search(&self.value));
+        move |text| match field {
+            FilterField::CompanyName => text.name().starts_with(&start),
+            FilterField::Domain => text.domain().starts_with(&start),
         }
     }
 }
 
 impl fmt::Display for CustomerFilter {
-    /// As [`CustomerFilter::parse`] reads it.
+    /// Writes the filter as [`CustomerFilter::parse`] reads it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let filter = json!({
-            "Field": self.field.as_str(), "Value": self.value, "Operator": "starts_with",
-        });
-        filter.fmt(f)
-    }
-}
-
-// === impl Field ===
-
-impl FilterField {
-    const ALL: [Self; 2] = [Self::CompanyName, Self::Domain];
-
-    fn from_name(name: &str) -> Option<Self> {
-        let mut fields = Self::ALL.into_iter();
-        fields.find(|field| field.as_str().eq_ignore_ascii_case(name))
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::CompanyName => "CompanyName",
-            Self::Domain => "Domain",
-        }
+        let field: &str = self.field.into();
+        json!({ "Field": field, "Value": self.value, "Operator": "starts_with" }).fmt(f)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{CustomerEntry, samples};
 
     #[test]
     fn a_filter_of_every_sdk_is_parsed_and_round_trips() {
@@ -161,7 +136,11 @@ mod tests {
         let begins = |field: &str, value: &str| {
             let text = json!({ "Field": field, "Operator": "starts_with", "Value": value });
             let filter = CustomerFilter::parse(&text.to_string()).unwrap();
-            filter.matcher()("muller co\nmueller.example")
+            filter.matcher()(&SearchText::new(&CustomerEntry {
+                id: samples::customer(),
+                name: "Müller Co".into(),
+                domain: Some("mueller.example".into()),
+            }))
         };
 
         for (field, value, expected) in [

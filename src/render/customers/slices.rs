@@ -1,30 +1,31 @@
+//! The parts of a list of customers that were requested lately.
+
 use std::{num::NonZeroU32, sync::Arc};
 
 use moka::policy::EvictionPolicy;
 
-use super::CustomerFilter;
-use crate::render::RenderedDocument;
+use super::{super::document::RenderedDocument, filter::CustomerFilter};
 
-/// What of a list is shown: it depends on nothing else, so whoever is shown the same shares the
-/// same document, and nobody another's.
+/// A part of the list. Its document depends on nothing else, so callers that see the same part share
+/// the same document, and never see another caller's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CustomerSlice {
-    /// A bit for each customer of the list: whether its caller may see it.
+    /// A bit for each customer of the list: 1 if the caller may see it.
     visible: Box<[u64]>,
-    /// Visible customers before the page.
-    start: usize,
-    size: Option<NonZeroU32>,
-    /// It shows in links.
-    filter: Option<CustomerFilter>,
+    /// The number of visible customers before the page.
+    pub(super) start: usize,
+    pub(super) size: Option<NonZeroU32>,
+    /// Part of the links.
+    pub(super) filter: Option<CustomerFilter>,
 }
 
-/// Cuts that were asked for lately.
+#[derive(Debug)]
 pub(super) struct SliceCache {
     documents: moka::sync::Cache<CustomerSlice, Arc<RenderedDocument>>,
-    max_bytes: u64,
+    max_bytes: usize,
 }
 
-// === impl Cut ===
+// === impl CustomerSlice ===
 
 impl CustomerSlice {
     pub(super) fn new(
@@ -50,76 +51,56 @@ impl CustomerSlice {
         word.is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
-    pub(super) fn start(&self) -> usize {
-        self.start
-    }
-
-    pub(super) fn size(&self) -> Option<NonZeroU32> {
-        self.size
-    }
-
-    pub(super) fn filter(&self) -> Option<&CustomerFilter> {
-        self.filter.as_ref()
-    }
-
     fn weight(&self) -> usize {
         let filter = self.filter.as_ref().map_or(0, CustomerFilter::weight);
         size_of_val(&*self.visible) + filter
     }
 }
 
-// === impl Cuts ===
+// === impl SliceCache ===
 
 impl SliceCache {
-    /// Bytes that they may take besides, however short the list.
+    /// The capacity for the slices of a short list.
     const MIN_BYTES: usize = 64 * 1024;
 
-    /// Together they take at most as much as the whole does, compressed forms included, so that one
-    /// who may see nearly all of it is shown what was made before.
+    /// A cache that takes at most as much memory as the whole list with its compressed bodies, so that
+    /// the slice of a caller who may see nearly all of it is kept.
     pub(super) fn with_capacity_for(whole_bytes: usize) -> Self {
-        let max_bytes = (Self::with_compressed(whole_bytes) + Self::MIN_BYTES) as u64;
-        let made = moka::sync::Cache::builder()
-            .max_capacity(max_bytes)
-            // The one that was asked for last is always kept, however large.
+        let max_bytes = with_compressed(whole_bytes) + Self::MIN_BYTES;
+        let documents = moka::sync::Cache::builder()
+            .max_capacity(max_bytes as u64)
+            // It always keeps the slice that was requested last, however large.
             .eviction_policy(EvictionPolicy::lru())
-            .weigher(|cut: &CustomerSlice, document: &Arc<RenderedDocument>| {
-                let bytes = Self::with_compressed(document.weight()) + cut.weight();
+            .weigher(|slice: &CustomerSlice, document: &Arc<RenderedDocument>| {
+                let bytes = with_compressed(document.weight()) + slice.weight();
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
             .build();
         Self {
-            documents: made,
+            documents,
             max_bytes,
         }
     }
 
-    /// What is compressed later is smaller than what it is made of.
-    fn with_compressed(bytes: usize) -> usize {
-        2 * bytes
+    pub(super) fn get(&self, slice: &CustomerSlice) -> Option<Arc<RenderedDocument>> {
+        self.documents.get(slice)
     }
 
-    /// A cut as it was made before.
-    pub(super) fn get(&self, cut: &CustomerSlice) -> Option<Arc<RenderedDocument>> {
-        self.documents.get(cut)
-    }
-
-    /// A cut as it was made before, or made now: once, however many ask.
-    ///
-    /// # Errors
-    ///
-    /// Those of `make`, to all who waited for it.
-    pub(super) fn get_or_render<E: Send + Sync + 'static>(
+    /// Returns a slice, rendered once for concurrent requests.
+    pub(super) fn get_or_render(
         &self,
-        cut: CustomerSlice,
-        make: impl FnOnce(&CustomerSlice) -> Result<Arc<RenderedDocument>, E>,
-    ) -> Result<Arc<RenderedDocument>, Arc<E>> {
-        match self.documents.get(&cut) {
-            Some(made) => Ok(made),
-            None => self.documents.try_get_with_by_ref(&cut, || make(&cut)),
-        }
+        slice: &CustomerSlice,
+        render: impl FnOnce() -> RenderedDocument,
+    ) -> Arc<RenderedDocument> {
+        self.documents.get_with_by_ref(slice, || Arc::new(render()))
     }
 
     pub(super) fn weight(&self) -> usize {
-        usize::try_from(self.max_bytes).unwrap_or(usize::MAX)
+        self.max_bytes
     }
+}
+
+/// A bound for a body together with its compressed ones, each smaller than the body.
+fn with_compressed(bytes: usize) -> usize {
+    2 * bytes
 }

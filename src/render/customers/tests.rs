@@ -1,11 +1,15 @@
-use std::{sync::Barrier, thread};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, Barrier},
+    thread,
+};
 
 use serde_json::Value;
 
 use super::*;
 use crate::{
-    domain::{ListedCustomer, ProcessedDate},
-    render::{ContentCoding, Rendered},
+    domain::{CustomerEntry, CustomerId, CustomerList, ListedCustomer, ProcessedDate},
+    render::{ContentCoding, Rendered, RenderedDocument},
 };
 
 const NAMES: [&str; 7] = [
@@ -38,7 +42,7 @@ fn rendered_list(numbers: &[usize]) -> Rendered {
     });
     let list = CustomerList::new(listed.collect());
     let seen_at = ProcessedDate::parse("2026-11-22").unwrap().start();
-    Rendered::of_customers(list, seen_at).unwrap()
+    Rendered::of_customers(list, seen_at)
 }
 
 fn long_list(customers: usize) -> Rendered {
@@ -55,7 +59,7 @@ fn long_list(customers: usize) -> Rendered {
         .into(),
     });
     let seen_at = ProcessedDate::parse("2026-11-22").unwrap().start();
-    Rendered::of_customers(CustomerList::new(listed.collect()), seen_at).unwrap()
+    Rendered::of_customers(CustomerList::new(listed.collect()), seen_at)
 }
 
 /// The part that a caller is shown who may see so many of the first.

@@ -1,45 +1,80 @@
+//! Pages of the list of customers, and the tokens that lead from one to the next.
+
 use std::{fmt, num::NonZeroU32};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::CustomerFilter;
+use super::filter::CustomerFilter;
 use crate::domain::{CustomerId, ListPosition};
 
-/// Where a page goes on: what a continuation token says.
+/// The requested part of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomerPageRequest {
+    /// The requested size of a page; all customers if absent. See [`Self::rounded_size`].
+    pub size: Option<NonZeroU32>,
+    /// The end of the page before; the first page if absent.
+    pub after: Option<ListPosition>,
+    /// All customers if absent.
+    pub filter: Option<CustomerFilter>,
+}
+
+/// The content of a continuation token.
 ///
-/// It names the last customer that its caller was shown and nothing else, so it tells nobody of
-/// another's customers; and since a place is found again whoever comes and goes, no customer is
-/// skipped where the list changes between two pages. It gives no right: whose list goes on there is
-/// for the request to say.
+/// It names the last customer that its caller saw and nothing else, so it tells nobody about another
+/// caller's customers. A position is found again whoever comes and goes, so no customer is skipped if
+/// the list changes between two pages. It grants no rights: those are the caller's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Continuation {
-    /// Customers of a page at most.
+    /// The size of a page.
     pub size: NonZeroU32,
-    /// Which customers: the SDK repeats the token alone.
+    /// The filter, since the SDK repeats the token only.
     pub filter: Option<CustomerFilter>,
-    /// The page begins behind this place.
+    /// The end of the page before.
     pub after: ListPosition,
 }
 
-/// The text is no continuation token of ours.
+/// The text is not a continuation token of this service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected the token of the page before, as it was sent")]
 pub struct InvalidContinuation;
 
+// === impl CustomerPageRequest ===
+
+impl CustomerPageRequest {
+    /// The largest page, as in Partner Center.
+    pub const MAX_SIZE: NonZeroU32 = NonZeroU32::new(500).unwrap();
+
+    const ROUNDED_SIZES: [NonZeroU32; 5] = [
+        Self::MAX_SIZE,
+        NonZeroU32::new(200).unwrap(),
+        NonZeroU32::new(100).unwrap(),
+        NonZeroU32::new(50).unwrap(),
+        NonZeroU32::new(20).unwrap(),
+    ];
+
+    /// Returns the size of a page: the requested one, rounded down to 20, 50, 100, 200 or 500, or
+    /// unchanged below 20. So callers that request similar sizes share a page. `None` for all customers.
+    pub fn rounded_size(&self) -> Option<NonZeroU32> {
+        let requested = self.size?;
+        let mut sizes = Self::ROUNDED_SIZES.into_iter();
+        Some(sizes.find(|size| *size <= requested).unwrap_or(requested))
+    }
+}
+
 // === impl Continuation ===
 
 impl Continuation {
-    /// The header that it is repeated in.
+    /// The header of a request for the next page.
     pub const HEADER: &'static str = "MS-ContinuationToken";
 
-    /// Bytes of the longest: that of a name in the longest letters, and of a filter.
+    /// Enough for the longest name and filter.
     const MAX_BYTES: usize = 2_048;
 
     /// Reads a token.
     ///
     /// # Errors
     ///
-    /// [`InvalidContinuation`] for anything that was not made by its `Display`.
+    /// [`InvalidContinuation`] for text that [`Continuation`] did not write.
     pub fn parse(token: &[u8]) -> Result<Self, InvalidContinuation> {
         if token.len() > Self::MAX_BYTES {
             return Err(InvalidContinuation);

@@ -1,17 +1,17 @@
-/// Text of somebody else's, fit to be shown in XML and HTML.
-///
-/// It is on one line, of characters that XML 1.0 can hold (§2.2), and without those that turn the
-/// direction of the text around them (Unicode Annex 9, §2). `…` shows a cut: no name that a person
-/// reads is that long.
+//! Foreign text for display in XML and HTML.
+
+/// Returns the text on one line, of characters that XML 1.0 allows (§2.2), without those that change
+/// the direction of the text around them (Unicode Annex 9, §2). `…` marks the end of a longer text.
 pub fn display_text(text: &str) -> String {
+    /// Longer than any name that a person reads.
     const MAX_CHARS: usize = 300;
 
     let shown: String = text.trim().chars().filter_map(displayable_char).collect();
     truncate_with_ellipsis(shown.trim(), MAX_CHARS)
 }
 
-/// At most so many characters; `…` stands for the rest.
-pub(in crate::render) fn truncate_with_ellipsis(text: &str, longest: usize) -> String {
+/// Returns at most `longest` characters; `…` stands for the rest.
+pub(super) fn truncate_with_ellipsis(text: &str, longest: usize) -> String {
     match text.char_indices().nth(longest) {
         None => text.to_owned(),
         Some(_) => {
@@ -29,7 +29,7 @@ fn displayable_char(character: char) -> Option<char> {
         }
         '\u{feff}' => None,
         '\u{fdd0}'..='\u{fdef}' => Some(char::REPLACEMENT_CHARACTER),
-        // The last two of every plane are no characters.
+        // The last two code points of every plane are not characters.
         other if other.is_control() || u32::from(other) & 0xfffe == 0xfffe => {
             Some(char::REPLACEMENT_CHARACTER)
         }
