@@ -1,47 +1,37 @@
-//! Partner Center, as a source of usage, and of what else it tells of licenses and customers.
+//! Partner Center, the source of usage, customers and documents.
 //!
-//! A call goes through these files: [`PartnerCenter`] begins it; `insights`, `commercial`,
-//! `customers` or `documents` says what to ask and, page by page, makes `attempt_runner` of it. Each attempt waits until `restraint` lets
-//! it (`throttle`, circuit), until there is a `token`, and until there is a place; then `client`
-//! exchanges a request for an answer, and `error` says whether another attempt may help. `wire`
-//! reads the answer, and `call` leaves one line in the log.
+//! A call goes through these files: [`PartnerCenter`] starts it as a `call`, and `resources` knows the
+//! URL and the pages of its resource. `attempts` gets each page: it waits for `limits` (throttles,
+//! circuit breakers) and for a `token`, sends a `request`, and retries. `wire` decodes the pages;
+//! `refusal` reads replies that are errors, and `error` says what they mean for the service.
 
 mod attempts;
 mod call;
-mod commercial;
-mod credential_alarm;
-mod customers;
+pub mod consent;
 mod deps;
-mod documents;
-mod empty_responses;
 mod error;
-mod insights;
+mod health;
 mod limits;
 mod metrics;
-mod multi_factor;
 mod paging;
 pub mod probe;
 mod refusal;
 mod request;
+mod resources;
 mod spans;
-#[cfg(test)]
-mod test_support;
 mod throttle;
 mod token;
 pub mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use url::Url;
-
 use self::{
     attempts::AttemptRunner,
     call::LogicalCall,
-    credential_alarm::CredentialAlarm,
-    empty_responses::EmptyResponseDetector,
-    error::{RefusalMeaning, UpstreamError},
-    limits::UpstreamLimits,
+    error::UpstreamError,
+    health::{CredentialAlarm, EmptyResponseDetector},
     metrics::UpstreamMetrics,
+    resources::Endpoints,
     token::{AccessTokenSource, RejectedToken},
     wire::MalformedResponse,
 };
@@ -52,7 +42,7 @@ pub use self::{
 use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
-    domain::{ProcessedDate, Resource, UpstreamApi},
+    domain::{ProcessedDate, UpstreamApi},
     jitter::Jitter,
     resilience::backoff::Backoff,
     service::source::{
@@ -63,57 +53,49 @@ use crate::{
 
 /// Partner Center behind its token endpoint: the [`UsageSource`] of the service.
 ///
-/// It keeps its access token by itself, in a task that ends with the process. Proxies named in the
-/// environment are not used.
+/// A task of its own keeps the access token fresh, and ends with the process.
 #[derive(Debug)]
 pub struct PartnerCenter {
-    attempt_runner: AttemptRunner,
+    runner: AttemptRunner,
     tokens: AccessTokenSource,
     metrics: UpstreamMetrics,
-    base_url: Url,
-    commercial_path: String,
+    endpoints: Endpoints,
     deadline: Duration,
     retries: u32,
-    /// Only where insights is the source; nobody else minds its silence.
+    /// `None` where insights is not the source.
     empty_responses: Option<EmptyResponseDetector>,
     credential_alarm: CredentialAlarm,
     clock: SharedClock,
     jitter: Jitter,
 }
 
-/// Pauses between checks; never less than [`SHORTEST_PAUSE`].
-const BACKOFF: Backoff = match Backoff::new(Duration::from_secs(5), Duration::from_secs(5 * 60)) {
-    Ok(backoff) => backoff,
-    Err(_) => panic!("not a backoff"),
-};
-const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
+/// The pauses between checks of a rejected token; never less than [`MIN_PAUSE`].
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(5 * 60));
+const MIN_PAUSE: Duration = Duration::from_secs(5);
 
-/// How Partner Center and our credentials stand; plain data, for readiness.
+/// The state of Partner Center and our credentials, for readiness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamStatus {
-    /// Whether calls can be made, as far as credentials go.
+    /// The state of the access token.
     pub token: TokenStatus,
-    /// What a person must do before the held token ends, where the next one was refused.
+    /// What a person must do before the current token expires, if the next one was refused.
     pub refresh_problem: Option<Arc<str>>,
-    /// What a person must do since Partner Center says, asked by `ValidateMfa`, that the access token
-    /// carries no multi-factor proof; `None` while it says that it does, or nothing.
+    /// What a person must do, if Partner Center says that the token has no multi-factor proof.
     pub mfa_advice: Option<&'static str>,
-    /// What to do about an insights call that has gone silent; `None` while it speaks, is hardly
-    /// asked yet, or is not the source.
+    /// What to do about an insights call that has gone silent, if it is the source.
     pub empty_responses_advice: Option<&'static str>,
 }
 
 // === impl PartnerCenter ===
 
 impl PartnerCenter {
-    /// Sets everything up, and begins to get the first access token at once.
-    ///
-    /// To be called within a tokio runtime, which the token's task runs on.
+    /// Creates the client, and starts to get the first access token at once. Call it within a tokio
+    /// runtime.
     ///
     /// # Errors
     ///
-    /// [`UpstreamStartError`] for what no attempt could mend. Credentials that cannot be read are no such
-    /// thing: [`PartnerCenter::status`] tells of them, and they are read again.
+    /// [`UpstreamStartError`] for errors that no retry could mend. Credentials that cannot be read are
+    /// no such error: [`PartnerCenter::status`] reports them, and they are read again.
     pub fn new(
         config: &UpstreamConfig,
         deps: UpstreamDeps<'_>,
@@ -124,93 +106,86 @@ impl PartnerCenter {
         let http = request::http_client(config, deps.clock.clone())?;
         let headers = request::common_headers(config)?;
         let metrics = UpstreamMetrics::register(deps.registry)?;
-        let restraint = Arc::new(UpstreamLimits::new(deps.clock.clone()));
-        restraint.register(deps.registry)?;
-        // After all that can fail, since it begins to redeem credentials.
-        let tokens = AccessTokenSource::start(config, &http, &metrics, &deps)?;
-        let attempts = AttemptRunner::new(
-            config,
-            headers,
-            http,
-            tokens.clone(),
-            restraint,
-            metrics.clone(),
-            &deps,
-        );
+        // After all that can fail, since it starts to redeem credentials.
+        let tokens = AccessTokenSource::start(config, &http, &metrics, &deps);
+        let is_insights = config.source == UpstreamApi::Insights;
         Ok(Self {
-            attempt_runner: attempts,
+            runner: AttemptRunner::new(
+                config,
+                headers,
+                http,
+                tokens.clone(),
+                metrics.clone(),
+                &deps,
+            ),
             tokens,
             metrics,
-            base_url: config.base_url.clone(),
-            commercial_path: config.commercial_path.clone(),
+            endpoints: Endpoints::new(config),
             deadline: config.deadline,
             retries: config.retries,
-            empty_responses: (config.source == UpstreamApi::Insights)
-                .then(EmptyResponseDetector::default),
+            empty_responses: is_insights.then(EmptyResponseDetector::default),
             credential_alarm: CredentialAlarm::default(),
             clock: deps.clock,
             jitter: deps.jitter,
         })
     }
 
-    /// How things stand; never waits.
+    /// Returns the current state.
     pub fn status(&self) -> UpstreamStatus {
+        let empty_responses = self.empty_responses.as_ref();
         UpstreamStatus {
             token: self.tokens.status(),
             refresh_problem: self.tokens.refresh_problem(),
-            mfa_advice: self.attempt_runner.multi_factor().advice(),
-            empty_responses_advice: self
-                .empty_responses
-                .as_ref()
-                .and_then(EmptyResponseDetector::advice),
+            mfa_advice: self.runner.multi_factor().advice(),
+            empty_responses_advice: empty_responses.and_then(EmptyResponseDetector::advice),
         }
     }
 
-    /// Repeats the call that was refused, with backoff, for as long as Partner Center refuses the
-    /// access token and `is_needed` says so. Never completes.
+    /// Repeats the call that was refused, with backoff, for as long as Partner Center rejects the access
+    /// token and `is_needed` returns true. Never completes.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future abandons a check under way and leaves nothing behind.
+    /// Dropping the future aborts a check in progress and leaves nothing behind.
     pub async fn recheck_refused_token(&self, is_needed: impl Fn() -> bool) {
         loop {
             self.tokens.until_rejected().await;
             let mut checks = 0_u32;
-            while let Some(disowned) = self.tokens.rejected() {
+            while let Some(rejected) = self.tokens.rejected() {
                 let pause = BACKOFF.delay(checks, self.jitter.fraction());
-                let pause = pause.max(SHORTEST_PAUSE);
+                let pause = pause.max(MIN_PAUSE);
                 self.clock.sleep_until(self.clock.now() + pause).await;
                 if is_needed() {
                     checks = checks.saturating_add(1);
-                    self.recheck_once(disowned).await;
+                    self.recheck_once(rejected).await;
                 }
             }
         }
     }
 
-    /// The call itself takes note of how it ended.
-    async fn recheck_once(&self, disowned: RejectedToken) {
-        let asked_at = self.clock.now();
-        if disowned.may_need_renewal {
-            let deadline = asked_at + self.deadline;
-            drop(self.tokens.renew(disowned.generation, deadline).await);
+    /// The outcome is recorded by the call itself.
+    async fn recheck_once(&self, rejected: RejectedToken) {
+        let now = self.clock.now();
+        if rejected.may_need_renewal {
+            let deadline = now + self.deadline;
+            drop(self.tokens.renew(rejected.generation, deadline).await);
         }
         let call = SourceCall {
-            resource: disowned.resource,
+            resource: rejected.resource,
             trace: CallTrace::default(),
-            requested_at: asked_at,
+            requested_at: now,
         };
         drop(self.call(call).await);
     }
 
     async fn call(&self, call: SourceCall) -> Result<SourceAnswer, SourceError> {
-        let memory = self.attempt_runner.memory();
+        let memory = self.runner.memory();
         let now = self.clock.now();
-        let mut call = LogicalCall::begin(call, now, self.deadline, self.retries, memory);
-        let told = self.fetch_content(&mut call).await;
-        let told = told.and_then(|content| self.check_not_future(content));
+        let mut call = LogicalCall::new(call, now, self.deadline, self.retries, memory);
+        let fetched = resources::fetch(&self.runner, &self.endpoints, &mut call).await;
+        let checked = fetched.and_then(|content| self.check_not_future(content));
         let now = self.clock.now();
-        match told {
+        match checked {
             Ok(content) => {
                 self.observe(&call, &content);
                 self.credential_alarm.clear(call.api());
@@ -221,108 +196,72 @@ impl PartnerCenter {
                     memory: Some(call.memory),
                 })
             }
-            Err(error) => {
-                self.metrics.call_failed(call.api(), error.class());
-                if let UpstreamError::OtherCustomer(_) = error {
-                    self.metrics.tenant_mismatches.inc();
-                }
-                let told = error
-                    .clone()
-                    .into_source(now, call.last_status(), call.sent_ids());
-                let told = match call.customer() {
-                    Some(_) => told,
-                    None => partner_wide_error(told),
-                };
-                let meaning = error.meaning();
-                if meaning.is_some_and(RefusalMeaning::is_about_customer) {
-                    self.credential_alarm.clear(call.api());
-                }
-                // What the token endpoint refuses is in the log already.
-                let alarm = meaning.is_some_and(RefusalMeaning::is_about_credentials)
-                    && self.credential_alarm.raise(call.api());
-                call.log(now, Err((told.kind, &error)), alarm);
-                Err(told)
-            }
+            Err(error) => Err(self.fail(&call, &error)),
         }
     }
 
-    async fn fetch_content(&self, call: &mut LogicalCall) -> Result<AnswerContent, UpstreamError> {
-        let (attempts, base_url) = (&self.attempt_runner, &self.base_url);
-        match call.call.resource {
-            Resource::InsightsUsage(customer) => {
-                insights::fetch(attempts, base_url, customer, call).await
-            }
-            Resource::CommercialUsage(customer, date) => {
-                let path = &self.commercial_path;
-                commercial::fetch(attempts, base_url, path, (customer, date), call).await
-            }
-            Resource::Customers => customers::fetch(attempts, base_url, call).await,
-            Resource::Deployment(customer) => {
-                let path = format!("/v1/customers/{customer}/analytics/licenses/deployment");
-                documents::fetch(attempts, base_url, &path, call).await
-            }
-            Resource::PartnerUsage => {
-                documents::fetch(attempts, base_url, "/v1/analytics/licenses/usage", call).await
-            }
-            Resource::PartnerDeployment => {
-                let path = "/v1/analytics/licenses/deployment";
-                documents::fetch(attempts, base_url, path, call).await
-            }
+    /// Records the failure of a call, and returns it for the service.
+    fn fail(&self, call: &LogicalCall, error: &UpstreamError) -> SourceError {
+        let (api, now) = (call.api(), self.clock.now());
+        self.metrics.record_error(api, error.class());
+        if matches!(error, UpstreamError::Malformed(malformed) if malformed.is_of_other_customer) {
+            self.metrics.tenant_mismatches.inc();
         }
+        let mut source_error = error.to_source(now, call.last_status(), call.sent_ids());
+        if call.customer().is_none() && source_error.kind.is_authoritative() {
+            // A refusal that is about a customer says nothing about the partner's own data.
+            source_error.kind = SourceErrorKind::Rejected;
+            source_error.detail =
+                "Partner Center refuses this call about the partner: a person must \
+                                   check that the application of upstream.auth is allowed it"
+                    .into();
+        }
+        let meaning = error.meaning();
+        if meaning.is_some_and(|meaning| meaning.is_about_customer()) {
+            self.credential_alarm.clear(api);
+        }
+        // Refusals of the token endpoint are in the log already.
+        let is_about_credentials = meaning.is_some_and(|meaning| meaning.is_about_credentials());
+        let alarm = is_about_credentials && self.credential_alarm.raise(api);
+        call.log(now, Err((source_error.kind, error)), alarm);
+        source_error
     }
 
-    /// A date after today would stay a customer's newest until it came. Clocks may differ by a day.
+    /// Rejects a date after today: it would stay a customer's newest until it came. Clocks may differ by
+    /// a day.
     fn check_not_future(&self, content: AnswerContent) -> Result<AnswerContent, UpstreamError> {
         let tomorrow = self.clock.wall_time() + Duration::from_secs(24 * 60 * 60);
         match content.processed_date() {
-            Some(date) if date > ProcessedDate::from_timestamp(tomorrow) => Err(MalformedResponse(
-                format!("processedDateTime: is {date}, expected no date after today"),
-            )
-            .into()),
+            Some(date) if date > ProcessedDate::from_timestamp(tomorrow) => {
+                Err(MalformedResponse::new(format!(
+                    "processedDateTime: is {date}, expected no date after today"
+                ))
+                .into())
+            }
             _ => Ok(content),
         }
     }
 
     fn observe(&self, call: &LogicalCall, content: &AnswerContent) {
-        if let AnswerContent::Usage {
-            usage: snapshot, ..
-        } = content
-            && snapshot.contradictions() > 0
-        {
-            let rows = snapshot.contradictions();
+        let AnswerContent::Usage { usage, .. } = content else {
+            return;
+        };
+        let rows = usage.contradictions();
+        if rows > 0 {
             self.metrics.contradictions.inc_by(rows as u64);
             tracing::warn!(
                 api = call.api().as_str(),
-                customer.id = %snapshot.customer_id(),
+                customer.id = %usage.customer_id(),
                 rows,
                 "Partner Center sent different counts for the same product, workload and instant; \
                  the larger counts are used"
             );
         }
-        if let (
-            UpstreamApi::Insights,
-            Some(silence),
-            AnswerContent::Usage {
-                usage: snapshot, ..
-            },
-        ) = (call.api(), &self.empty_responses, content)
+        if call.api() == UpstreamApi::Insights
+            && let Some(detector) = &self.empty_responses
         {
-            silence.observe(snapshot);
+            detector.observe(usage);
         }
-    }
-}
-
-/// A refusal of what is the partner's own is about no customer: it settles nothing.
-fn partner_wide_error(told: SourceError) -> SourceError {
-    match told.kind {
-        SourceErrorKind::UnknownCustomer | SourceErrorKind::NoRelationship => SourceError {
-            kind: SourceErrorKind::Rejected,
-            detail: "Partner Center refuses this call about the partner: a person must check that \
-                     the application of upstream.auth is allowed it"
-                .into(),
-            ..told
-        },
-        _ => told,
     }
 }
 
@@ -330,7 +269,9 @@ impl UsageSource for PartnerCenter {
     fn fetch(&self, call: SourceCall) -> FetchFuture<'_> {
         Box::pin(self.call(call))
     }
-}
 
-#[cfg(test)]
-mod tests;
+    fn update_gauges(&self) {
+        self.runner.update_gauges();
+        self.tokens.update_gauges();
+    }
+}

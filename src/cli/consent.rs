@@ -32,8 +32,9 @@ use crate::{
         AuthConfig, Config, parse_duration,
         secret::{self, SecretError},
     },
-    partner_center::probe::{
-        ConsentFlow, ConsentResult, ProbeFailure, SignInError, SignInRequest, WITHOUT_PROOF,
+    partner_center::{
+        consent::{ConsentFlow, ConsentResult, SignInError, SignInRequest},
+        probe::{ProbeFailure, WITHOUT_PROOF},
     },
     server::{ListenerConfig, RequestValidation, bind_failure_advice, router_handler, serve},
     shutdown::Shutdown,

@@ -1,4 +1,4 @@
-//! Getting one page, whatever it takes: a turn, a token, the request, and more of them.
+//! Gets one page, in as many attempts as that takes and the limits allow.
 
 use std::{
     sync::Arc,
@@ -11,12 +11,13 @@ use uuid::Uuid;
 use super::{
     call::LogicalCall,
     deps::UpstreamDeps,
-    error::{RefusalMeaning, UpstreamError},
+    error::UpstreamError,
+    health::MultiFactorStatus,
     limits::{FailingScope, UpstreamLimits},
-    metrics::{RetryReason, StatusClass, UpstreamMetrics},
-    multi_factor::MultiFactorStatus,
+    metrics::{ErrorClass, RetryReason, StatusClass, UpstreamMetrics},
     paging::PageRequest,
-    refusal, request, spans, throttle,
+    refusal::{RefusalMeaning, parse_refusal},
+    request, spans, throttle,
     token::{AccessToken, AccessTokenSource, RejectedToken, TokenRenewal},
     wire::MalformedResponse,
 };
@@ -35,33 +36,29 @@ use crate::{
     service::source::UpstreamErrorBody,
 };
 
-/// A pause that Partner Center asks for is waited for up to this; where it is longer, the call fails
-/// at once and says until when. A call holds a caller's place while it lasts, so calls for one
-/// customer that is silenced would otherwise keep all others from being asked for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The longest pause that a call waits for. Where Partner Center asks for a longer one, the call fails at
+/// once: it occupies a permit, so calls for one throttled customer would stop those for others.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// Pauses between the attempts of one call.
-const BACKOFF: Backoff = match Backoff::new(Duration::from_millis(200), Duration::from_secs(10)) {
-    Ok(backoff) => backoff,
-    Err(_) => panic!("not a backoff"),
-};
+/// The pauses between the attempts of one call.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 
-/// Bytes of answers that each call may keep, whatever others do; beyond that, all calls together may
-/// keep `upstream.max_body`. Most answers have far less.
-const FREE_BYTES: usize = 1024 * 1024;
+/// The bytes of answers that each call may keep. Beyond that, all calls together may keep
+/// `upstream.max_body`. Most answers have far less.
+const RESERVED_BYTES: usize = 1024 * 1024;
 
-/// Sends the requests of all calls, as many at once and as often as allowed.
+/// Sends the requests of all calls, as often as allowed.
 #[derive(Debug)]
 pub(super) struct AttemptRunner {
     http: HttpClient,
     tokens: AccessTokenSource,
-    limits: Arc<UpstreamLimits>,
-    /// What every request says.
+    limits: UpstreamLimits,
+    /// The headers of every request.
     headers: HeaderMap,
-    /// The call that answers for the newest date.
+    /// The call for the newest date.
     source: UpstreamApi,
     attempt_timeout: Duration,
-    /// What the bodies of all calls take.
+    /// The memory for the bodies of all calls.
     memory: Arc<MemoryPool>,
     max_body: usize,
     multi_factor: MultiFactorStatus,
@@ -70,13 +67,13 @@ pub(super) struct AttemptRunner {
     metrics: UpstreamMetrics,
 }
 
-/// Leave to send one request.
+/// Permits one request.
 struct AttemptPermit<'a> {
     token: AccessToken,
-    permit: CircuitPermit<'a, FailingScope>,
+    circuit: CircuitPermit<'a, FailingScope>,
 }
 
-/// What comes after an attempt that failed.
+/// The reaction to a failed attempt.
 enum NextAttempt {
     Retry,
     GiveUp,
@@ -85,24 +82,23 @@ enum NextAttempt {
 // === impl AttemptRunner ===
 
 impl AttemptRunner {
-    /// `headers` are what every request says, from [`request::common_headers`].
+    /// `headers` are from [`request::common_headers`].
     pub(super) fn new(
         config: &UpstreamConfig,
         headers: HeaderMap,
         http: HttpClient,
         tokens: AccessTokenSource,
-        restraint: Arc<UpstreamLimits>,
         metrics: UpstreamMetrics,
         deps: &UpstreamDeps<'_>,
     ) -> Self {
         Self {
             http,
             tokens,
-            limits: restraint,
+            limits: UpstreamLimits::new(deps.clock.clone()),
             headers,
             source: config.source,
             attempt_timeout: config.attempt_timeout,
-            memory: MemoryPool::new(FREE_BYTES.min(config.max_body), config.max_body),
+            memory: MemoryPool::new(RESERVED_BYTES.min(config.max_body), config.max_body),
             max_body: config.max_body,
             multi_factor: MultiFactorStatus::new(metrics.clone()),
             clock: deps.clock.clone(),
@@ -111,13 +107,11 @@ impl AttemptRunner {
         }
     }
 
-    /// Gets one page, and answers only with 200.
-    ///
-    /// `request_id` stays the same over the attempts.
+    /// Gets one page. The reply is a 200, and `request_id` is that of all attempts.
     ///
     /// # Errors
     ///
-    /// The [`UpstreamError`] of the last attempt, once another would not help or not fit.
+    /// The [`UpstreamError`] of the last attempt, when another would not help or is not allowed.
     ///
     /// # Cancel safety
     ///
@@ -132,26 +126,25 @@ impl AttemptRunner {
         call.resends = 0;
         let used = call.memory.used();
         loop {
-            // What an earlier attempt had read of its answer is gone.
+            // Frees the memory of an earlier attempt.
             call.memory.shrink_to(used);
-            let turn = match self.acquire(call).await {
-                Ok(turn) => turn,
-                // What this call has met says more than that others have met the same.
+            let permit = match self.acquire(call).await {
+                Ok(permit) => permit,
+                // The call's own error says more than that other calls failed.
                 Err(open @ UpstreamError::CircuitOpen { .. }) => {
                     return Err(failed.unwrap_or(open));
                 }
                 Err(error) => return Err(error),
             };
             if failed.is_none() {
-                self.limits.first_attempt();
+                self.limits.record_first_attempt();
             }
-            let AttemptPermit { token, permit } = turn;
-            let attempt = self.attempt(call, page, request_id, &token, permit);
-            let error = match attempt.await {
+            let token = permit.token.clone();
+            let error = match self.attempt(call, page, request_id, permit).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            match self.next(call, &error, &token).await? {
+            match self.prepare_next(call, &error, &token).await? {
                 NextAttempt::Retry => {
                     call.resends += 1;
                     failed = Some(error);
@@ -161,49 +154,51 @@ impl AttemptRunner {
         }
     }
 
-    /// What Partner Center has said of the access token's multi-factor proof.
+    /// The multi-factor proof of the access token.
     pub(super) fn multi_factor(&self) -> &MultiFactorStatus {
         &self.multi_factor
+    }
+
+    /// Sets the gauges of the limits. Call it before a scrape.
+    pub(super) fn update_gauges(&self) {
+        self.limits.update_gauges(&self.metrics);
     }
 
     pub(super) fn now(&self) -> Instant {
         self.clock.now()
     }
 
-    /// What the bodies of one more call take.
+    /// Returns the memory for the bodies of one more call.
     pub(super) fn memory(&self) -> MemoryShare {
         self.memory.new_share()
     }
 
-    /// Takes memory for what a call has read of one page and keeps while it reads the next.
+    /// Reserves memory for the rows that a call keeps while it reads the next page.
     ///
     /// # Errors
     ///
-    /// [`UpstreamError`] where there is none left.
+    /// [`UpstreamError`] if there is none left.
     pub(super) fn reserve_memory<T>(
         &self,
         call: &mut LogicalCall,
-        kept: usize,
+        rows: usize,
     ) -> Result<(), UpstreamError> {
-        let bytes = kept.saturating_mul(size_of::<T>());
-        call.memory
-            .acquire(bytes)
-            .map_err(|refusal| self.memory_error(refusal))
+        let acquired = call.memory.acquire(rows.saturating_mul(size_of::<T>()));
+        acquired.map_err(|error| self.memory_error(error))
     }
 
-    /// What an answer comes to that there is no memory for.
-    fn memory_error(&self, refusal: MemoryLimitError) -> UpstreamError {
-        let most = self.max_body;
-        match refusal {
-            MemoryLimitError::ShareFull => MalformedResponse(format!(
-                "all pages together: expected at most {most} bytes (upstream.max_body)"
+    fn memory_error(&self, error: MemoryLimitError) -> UpstreamError {
+        match error {
+            MemoryLimitError::ShareFull => MalformedResponse::new(format!(
+                "all pages together: expected at most {} bytes (upstream.max_body)",
+                self.max_body
             ))
             .into(),
             MemoryLimitError::PoolFull => UpstreamError::OutOfMemory,
         }
     }
 
-    /// Waits until the circuit is not open, the call is not throttled, and there is a usable token.
+    /// Waits until the circuit passes the call, it is not throttled, and there is a usable token.
     async fn acquire(&self, call: &LogicalCall) -> Result<AttemptPermit<'_>, UpstreamError> {
         loop {
             self.limits.check_circuit(call)?;
@@ -217,16 +212,16 @@ impl AttemptRunner {
                 continue;
             }
             if let Some(token) = self.tokens.current() {
-                let permit = self.limits.enter_circuit(call)?;
-                return Ok(AttemptPermit { token, permit });
+                let circuit = self.limits.enter_circuit(call)?;
+                return Ok(AttemptPermit { token, circuit });
             }
         }
     }
 
     async fn wait_while_throttled(&self, call: &LogicalCall) -> Result<(), UpstreamError> {
-        // Looked at again after each pause: another call may have been throttled meanwhile.
+        // Another call may have been throttled during the pause.
         while let Some(until) = self.limits.throttled_until(call) {
-            if until >= call.deadline || until > self.clock.now() + LONGEST_PAUSE {
+            if until >= call.deadline || until > self.clock.now() + MAX_PAUSE {
                 return Err(UpstreamError::Throttled {
                     until,
                     refusal: None,
@@ -237,111 +232,104 @@ impl AttemptRunner {
         Ok(())
     }
 
-    /// Sends one request and judges its answer.
+    /// Sends one request and checks the reply.
     async fn attempt(
         &self,
         call: &mut LogicalCall,
         page: &PageRequest,
         request_id: Uuid,
-        token: &AccessToken,
-        permit: CircuitPermit<'_, FailingScope>,
+        permit: AttemptPermit<'_>,
     ) -> Result<HttpReply, UpstreamError> {
         let span = spans::begin_attempt(call, page, request_id);
-        let mut request = request::build(&self.headers, call, page, request_id, token)?;
+        let mut request = request::build(&self.headers, call, page, request_id, &permit.token)?;
         if let Some(span) = &span {
             traces::inject(span.context(), request.headers_mut());
         }
-        let judged = self
-            .exchange(call, request, request_id, token, permit)
-            .await;
+        call.record_request(request_id, self.clock.wall_time());
+        let reply = self.exchange(call, request, permit).await;
         if let Some(span) = &span {
-            spans::end_attempt(span, call.last_status(), judged.as_ref().err());
+            spans::end_attempt(span, call.last_status(), reply.as_ref().err());
         }
-        judged
+        reply
     }
 
     async fn exchange(
         &self,
         call: &mut LogicalCall,
         request: reqwest::Request,
-        request_id: Uuid,
-        token: &AccessToken,
-        permit: CircuitPermit<'_, FailingScope>,
+        AttemptPermit { token, circuit }: AttemptPermit<'_>,
     ) -> Result<HttpReply, UpstreamError> {
         let sent_at = self.clock.now();
-        let ends = call.deadline.min(sent_at + self.attempt_timeout);
-        call.record_request(request_id, self.clock.wall_time());
-        let exchanged = self.http.exchange(request, &mut call.memory, ends).await;
+        let deadline = call.deadline.min(sent_at + self.attempt_timeout);
+        let exchanged = self
+            .http
+            .exchange(request, &mut call.memory, deadline)
+            .await;
         self.limits
-            .record_outcome(permit, call, is_reachable(&exchanged));
+            .record_outcome(circuit, call, is_reachable(&exchanged));
         let took = self.clock.now().saturating_duration_since(sent_at);
-        let answer = match exchanged {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.metrics
-                    .request_ended(call.api(), StatusClass::Error, None, took);
-                return Err(error.into());
-            }
-        };
-        call.record_reply(answer.status.as_u16(), &answer.headers);
-        self.multi_factor.observe(&answer.headers);
-        let judged = self.check_reply(call, answer, token);
-        let (class, code) = match &judged {
-            Ok(answer) => (StatusClass::of(answer.status), None),
+        let reply = exchanged.inspect_err(|_| {
+            self.metrics
+                .record_request(call.api(), StatusClass::Error, None, took);
+        })?;
+        call.record_reply(reply.status.as_u16(), &reply.headers);
+        self.multi_factor.observe(&reply.headers);
+        let checked = self.check_reply(call, reply, &token);
+        let (class, code) = match &checked {
+            Ok(_) => (StatusClass::Success, None),
             Err(error) => error.status_and_code(),
         };
-        self.metrics.request_ended(call.api(), class, code, took);
-        judged
+        self.metrics.record_request(call.api(), class, code, took);
+        checked
     }
 
-    /// Tells answers from refusals.
+    /// Returns the reply if it is a 200 with its whole body.
     fn check_reply(
         &self,
         call: &LogicalCall,
-        answer: HttpReply,
+        reply: HttpReply,
         token: &AccessToken,
     ) -> Result<HttpReply, UpstreamError> {
-        if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            let refusal = refusal::parse_refusal(&answer, token.token_text());
-            return Err(self.record_throttle(call, &answer, refusal));
+        if reply.status == StatusCode::TOO_MANY_REQUESTS {
+            let refusal = parse_refusal(&reply, token.token_text());
+            return Err(self.record_throttle(call, &reply.headers, refusal));
         }
         self.limits.record_not_throttled(call);
-        if !answer.status.is_success() {
-            let refusal = refusal::parse_refusal(&answer, token.token_text());
+        if !reply.status.is_success() {
+            let refusal = parse_refusal(&reply, token.token_text());
             if RefusalMeaning::of(&refusal).is_about_customer() {
                 self.accept(call.api());
             }
             return Err(UpstreamError::Refused {
                 refusal: Arc::new(refusal),
-                retry_after: throttle::retry_after(&answer.headers, self.clock.wall_time()),
+                retry_after: throttle::retry_after(&reply.headers, self.clock.wall_time()),
             });
         }
-        if answer.status != StatusCode::OK {
-            let status = answer.status;
-            return Err(MalformedResponse(format!("status {status}: expected 200")).into());
+        if reply.status != StatusCode::OK {
+            let detail = format!("status {}: expected 200", reply.status);
+            return Err(MalformedResponse::new(detail).into());
         }
-        if let Some(refusal) = answer.unread {
-            return Err(self.memory_error(refusal));
+        if let Some(error) = reply.unread {
+            return Err(self.memory_error(error));
         }
         self.accept(call.api());
-        Ok(answer)
+        Ok(reply)
     }
 
     fn record_throttle(
         &self,
         call: &LogicalCall,
-        answer: &HttpReply,
+        headers: &HeaderMap,
         refusal: UpstreamErrorBody,
     ) -> UpstreamError {
-        let now = self.clock.now();
-        let wall = self.clock.wall_time();
-        let asked = throttle::retry_after(&answer.headers, wall).or_else(|| {
+        let (now, wall) = (self.clock.now(), self.clock.wall_time());
+        let asked = throttle::retry_after(headers, wall).or_else(|| {
             let description = refusal.description.as_deref()?;
             throttle::retry_after_in(description)
         });
         let until = self.limits.record_throttle(call, asked);
         if let Ok(until) = wall.checked_add(until.saturating_duration_since(now)) {
-            self.metrics.throttled_until(until);
+            self.metrics.record_throttle(until);
         }
         UpstreamError::Throttled {
             until,
@@ -349,25 +337,25 @@ impl AttemptRunner {
         }
     }
 
-    /// Gets ready for another attempt, pause included, or gives up: where another would not help,
-    /// does not fit the deadline, is asked to wait for long, or is more than all calls together may make.
+    /// Prepares another attempt, pause included. Gives up where another would not help, does not fit the
+    /// deadline, would wait for long, or is more than all calls together may make.
     ///
     /// # Errors
     ///
-    /// [`UpstreamError::Token`] where a token that was refused has no successor, and
-    /// [`UpstreamError::TokenReplaced`] where it has one that this call may not try.
-    async fn next(
+    /// [`UpstreamError::Token`] if there is no other token than a rejected one, and
+    /// [`UpstreamError::TokenReplaced`] if there is one that this call may not try.
+    async fn prepare_next(
         &self,
         call: &mut LogicalCall,
         error: &UpstreamError,
         token: &AccessToken,
     ) -> Result<NextAttempt, UpstreamError> {
         match error.meaning() {
-            Some(RefusalMeaning::Unauthorized) if !call.renewed => {
-                return self.renew(call, token).await;
+            Some(meaning) if meaning.class == ErrorClass::Unauthorized && !call.renewed => {
+                return self.renew_token(call, token, meaning).await;
             }
-            Some(refused) if refused.is_about_credentials() => {
-                self.disown(call, token, refused);
+            Some(meaning) if meaning.is_about_credentials() => {
+                self.mark_rejected(call, token, meaning);
                 return Ok(NextAttempt::GiveUp);
             }
             _ => {}
@@ -376,17 +364,21 @@ impl AttemptRunner {
             return Ok(NextAttempt::GiveUp);
         };
         let now = self.clock.now();
-        let (resume, asked) = if let UpstreamError::Throttled { until, .. } = error {
-            (*until, until.saturating_duration_since(now))
-        } else {
-            let drawn = BACKOFF.delay(call.retries, self.jitter.fraction());
-            let asked = error.retry_after();
-            (now + drawn.max(asked), asked)
+        let backoff = BACKOFF.delay(call.retries, self.jitter.fraction());
+        let (resume_at, asked) = match error {
+            UpstreamError::Throttled { until, .. } => {
+                (*until, until.saturating_duration_since(now))
+            }
+            UpstreamError::Refused {
+                retry_after: Some(asked),
+                ..
+            } => (now + backoff.max(*asked), *asked),
+            _ => (now + backoff, Duration::ZERO),
         };
-        if resume >= call.deadline
-            || asked > LONGEST_PAUSE
+        if resume_at >= call.deadline
+            || asked > MAX_PAUSE
             || self.limits.check_circuit(call).is_err()
-            || !self.limits.may_retry()
+            || !self.limits.acquire_retry()
         {
             return Ok(NextAttempt::GiveUp);
         }
@@ -395,97 +387,70 @@ impl AttemptRunner {
         tracing::debug!(
             api = call.api().as_str(),
             %error,
-            pause_seconds = (resume - now).as_secs_f64(),
+            pause_seconds = (resume_at - now).as_secs_f64(),
             attempts = call.attempts,
-            "upstream is asked again after a pause"
+            "Partner Center is asked again after a pause"
         );
-        spans::record_pause(call, error, resume - now);
-        self.clock.sleep_until(resume).await;
-        self.metrics.retried(reason);
+        spans::record_pause(call, error, resume_at - now);
+        self.clock.sleep_until(resume_at).await;
+        self.metrics.record_retry(reason);
         Ok(NextAttempt::Retry)
     }
 
-    /// Gets another token in answer to a 401, once for each call. Asking with it is a retry like
-    /// any other, or tokens refused one and all would double the load.
-    async fn renew(
+    /// Gets another token after a 401, once for each call. The attempt with it is a retry like any other:
+    /// otherwise an outage in which all tokens are rejected would double the load.
+    async fn renew_token(
         &self,
         call: &mut LogicalCall,
         token: &AccessToken,
+        meaning: RefusalMeaning,
     ) -> Result<NextAttempt, UpstreamError> {
         call.renewed = true;
         match self.tokens.renew(token.generation, call.deadline).await? {
-            TokenRenewal::Fresh if self.limits.may_retry() => {
-                self.metrics.retried(RetryReason::Unauthorized);
+            TokenRenewal::Fresh if self.limits.acquire_retry() => {
+                self.metrics.record_retry(RetryReason::Unauthorized);
                 Ok(NextAttempt::Retry)
             }
-            // No person need act: the next call has the new token.
+            // The next call uses the new token.
             TokenRenewal::Fresh => Err(UpstreamError::TokenReplaced),
             TokenRenewal::Same => {
-                self.disown(call, token, RefusalMeaning::Unauthorized);
+                self.mark_rejected(call, token, meaning);
                 Ok(NextAttempt::GiveUp)
             }
         }
     }
 
-    /// Has readiness say that the token is refused. Only the call that the service depends on counts,
+    /// Marks the token as rejected, for readiness. Only the call that the service depends on counts,
     /// unless the refusal is about the token itself: one call may be denied to us while another works.
-    fn disown(&self, call: &LogicalCall, token: &AccessToken, refused: RefusalMeaning) {
-        if refused == RefusalMeaning::ProofMissing {
-            self.multi_factor.is_refused();
+    fn mark_rejected(&self, call: &LogicalCall, token: &AccessToken, meaning: RefusalMeaning) {
+        let class = meaning.class;
+        if class == ErrorClass::ProofMissing {
+            self.multi_factor.record_rejection();
         }
-        let of_any_call = matches!(
-            refused,
-            RefusalMeaning::ProofMissing | RefusalMeaning::WrongAudience
-        );
-        if call.api() == self.source || of_any_call {
+        let is_about_token = matches!(class, ErrorClass::ProofMissing | ErrorClass::WrongAudience);
+        if call.api() == self.source || is_about_token {
             self.tokens.mark_rejected(RejectedToken {
                 generation: token.generation,
-                action: refused.sentence(),
+                action: meaning.advice,
                 resource: call.call.resource,
-                may_need_renewal: matches!(refused, RefusalMeaning::AccessDenied(_)),
+                may_need_renewal: class == ErrorClass::AccessDenied,
             });
         }
     }
 
-    /// Takes note that a call was let through to its data.
+    /// Records that Partner Center accepted our credentials for a call.
     fn accept(&self, api: UpstreamApi) {
         self.tokens
-            .record_accepted(|disowned| api == self.source || api == disowned.resource.api());
-        self.multi_factor.is_accepted();
+            .record_accepted(|rejected| api == self.source || api == rejected.resource.api());
+        self.multi_factor.record_success();
     }
 }
 
-/// Whether Partner Center is there, whatever it thinks of the request: a 4xx is an answer too, and
-/// a 429 has a gate of its own.
+/// Returns whether Partner Center works, whatever it says about the request: a 4xx is a reply too.
 fn is_reachable(exchanged: &Result<HttpReply, ExchangeError>) -> bool {
     match exchanged {
-        Ok(answer) => {
-            !answer.status.is_server_error() && answer.status != StatusCode::REQUEST_TIMEOUT
-        }
+        Ok(reply) => !reply.status.is_server_error() && reply.status != StatusCode::REQUEST_TIMEOUT,
         Err(ExchangeError::TimedOut | ExchangeError::Connection(_)) => false,
         Err(ExchangeError::Undecodable(_)) => true,
     }
 }
-
-// === impl UpstreamError ===
-
-impl UpstreamError {
-    /// The labels of the request that ended so.
-    pub(super) fn status_and_code(&self) -> (StatusClass, Option<&str>) {
-        let of = |refusal: &UpstreamErrorBody| {
-            StatusCode::from_u16(refusal.status).map_or(StatusClass::Error, StatusClass::of)
-        };
-        match self {
-            Self::Refused { refusal, .. } => (of(refusal), refusal.code.as_deref()),
-            Self::Throttled { refusal, .. } => (
-                StatusClass::Client,
-                refusal.as_ref().and_then(|refusal| refusal.code.as_deref()),
-            ),
-            // A success that is of no use.
-            _ => (StatusClass::Success, None),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

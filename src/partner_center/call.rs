@@ -1,4 +1,4 @@
-//! One logical call under way: its ids, its time, what it has spent, and its line in the log.
+//! One logical call: its ids, its deadline, its retries, and its line in the log.
 
 use std::time::{Duration, Instant};
 
@@ -19,36 +19,36 @@ pub(super) struct LogicalCall {
     pub(super) call: SourceCall,
     pub(super) ids: CallIds,
     started: Instant,
-    /// Nothing is begun that could not end before it.
+    /// No attempt starts that could not end before.
     pub(super) deadline: Instant,
-    /// How long each page may take.
+    /// The time for each page.
     page_time: Duration,
-    /// What no page's time goes beyond.
-    ends: Instant,
-    /// Retries that are left, for all pages together: they count against Partner Center's limits.
+    /// The latest deadline of any page.
+    max_deadline: Instant,
+    /// The retries that remain, for all pages together: they count against Partner Center's limits.
     pub(super) retries_left: u32,
-    /// Retries of passing faults so far, which the backoff grows with.
+    /// The retries of transient errors so far. The backoff grows with them.
     pub(super) retries: u32,
-    /// A 401 was answered with a fresh token already.
+    /// A 401 was followed by a fresh token already.
     pub(super) renewed: bool,
-    /// HTTP requests sent.
+    /// The HTTP requests sent.
     pub(super) attempts: u32,
-    /// How often the page under way was asked for before.
+    /// The earlier requests for the current page.
     pub(super) resends: u32,
-    /// What its answers take, decompressed.
+    /// The memory of its answers, decompressed.
     pub(super) memory: MemoryShare,
     last: LastRequest,
 }
 
-/// How long a call may take over all its pages. Nobody waits for so long: it goes on for the cache.
-const LONGEST: Duration = Duration::from_secs(10 * 60);
+/// The longest time of a call over all its pages. No request waits for so long.
+const MAX_CALL_TIME: Duration = Duration::from_secs(10 * 60);
 
-/// What Microsoft support would ask for: of the last request, and of its answer where there was one.
+/// The data that Microsoft support asks for, of the last request and its reply.
 #[derive(Debug, Default)]
 struct LastRequest {
     /// By our clock, in UTC.
     sent_at: Option<Timestamp>,
-    /// As Partner Center returned it, else as it was sent: each page has its own.
+    /// As Partner Center returned it, else as it was sent. Each page has its own.
     request_id: Option<String>,
     /// As Partner Center returned it, else as it was sent.
     correlation_id: Option<String>,
@@ -62,7 +62,7 @@ struct LastRequest {
 // === impl LogicalCall ===
 
 impl LogicalCall {
-    pub(super) fn begin(
+    pub(super) fn new(
         call: SourceCall,
         now: Instant,
         deadline: Duration,
@@ -78,7 +78,7 @@ impl LogicalCall {
             started: now,
             deadline: call.requested_at + deadline,
             page_time: deadline,
-            ends: call.requested_at + deadline.max(LONGEST),
+            max_deadline: call.requested_at + deadline.max(MAX_CALL_TIME),
             call,
             retries_left: retries,
             retries: 0,
@@ -87,18 +87,17 @@ impl LogicalCall {
             resends: 0,
             memory,
             last: LastRequest {
-                // Perhaps the caller's own: it traces a call that is not made, too.
+                // It may be the caller's own, which traces a call that is not made too.
                 correlation_id: Some(ids.correlation_id.to_string()),
                 ..LastRequest::default()
             },
         }
     }
 
-    /// Gives the page that follows one that came at `now` a time of its own, as if it were a call of
-    /// its own.
-    pub(super) fn goes_on(&mut self, now: Instant) {
-        let page_ends = (now + self.page_time).min(self.ends);
-        self.deadline = self.deadline.max(page_ends);
+    /// Extends the deadline for the next page, as if it were a call of its own.
+    pub(super) fn start_next_page(&mut self, now: Instant) {
+        let page_deadline = (now + self.page_time).min(self.max_deadline);
+        self.deadline = self.deadline.max(page_deadline);
     }
 
     pub(super) fn api(&self) -> UpstreamApi {
@@ -118,17 +117,17 @@ impl LogicalCall {
         Some(span.context().trace_id())
     }
 
-    /// The status of the last answer; `None` where the last request brought none.
+    /// The status of the last reply; `None` where the last request has none.
     pub(super) fn last_status(&self) -> Option<u16> {
         self.last.status
     }
 
-    /// The ids, once something was sent that bore them.
+    /// The ids, once a request was sent with them.
     pub(super) fn sent_ids(&self) -> Option<CallIds> {
         (self.attempts > 0).then_some(self.ids)
     }
 
-    /// Takes note of a request that is about to be sent.
+    /// Records a request that is about to be sent.
     pub(super) fn record_request(&mut self, request_id: Uuid, at: Timestamp) {
         self.attempts += 1;
         self.last = LastRequest {
@@ -139,7 +138,7 @@ impl LogicalCall {
         };
     }
 
-    /// Takes note of the answer to it.
+    /// Records the reply to it.
     pub(super) fn record_reply(&mut self, status: u16, headers: &HeaderMap) {
         let sent = std::mem::take(&mut self.last);
         self.last = LastRequest {
@@ -153,8 +152,8 @@ impl LogicalCall {
         };
     }
 
-    /// The call's one event in the log. It carries all that Microsoft support asks for, of the last
-    /// request: the one that decided how the call ended. An `alarm` is for a person to act on.
+    /// Logs the outcome, with all that Microsoft support asks for of the last request. An `alarm` is for
+    /// a person to act on.
     pub(super) fn log(
         &self,
         now: Instant,

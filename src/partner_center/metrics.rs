@@ -1,39 +1,42 @@
-//! What is counted and measured about Partner Center and its token endpoint.
+//! Metrics of Partner Center and its token endpoint.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus::{
-    Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, histogram_opts,
-    register_gauge_with_registry, register_histogram_vec_with_registry,
+    Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    histogram_opts, register_gauge_with_registry, register_histogram_vec_with_registry,
     register_int_counter_vec_with_registry, register_int_counter_with_registry,
-    register_int_gauge_with_registry,
+    register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
 };
-
 use strum::{EnumIter, IntoEnumIterator as _, IntoStaticStr};
 
-use crate::domain::UpstreamApi;
+use crate::{domain::UpstreamApi, resilience::circuit_breaker::CircuitState};
 
-/// Upstream metrics, registered once per process; every child exists from the start, so that zero
-/// differs from absent.
+/// The metrics of Partner Center and its token endpoint. Every child exists from the start, so that
+/// zero differs from absent.
 #[derive(Clone, Debug)]
 pub(super) struct UpstreamMetrics {
     requests: IntCounterVec,
     duration: HistogramVec,
     errors: IntCounterVec,
     retries: IntCounterVec,
-    throttled_until: Gauge,
+    throttled_until: IntGauge,
+    circuit_state: IntGaugeVec,
+    pub(super) retry_budget: Gauge,
     token_refresh: IntCounterVec,
-    token_expiry: Gauge,
-    refresh_token_issued: Gauge,
-    refresh_token_unsaved: IntGauge,
-    client_certificate_expiry: IntGauge,
-    mfa_compliant: IntGauge,
+    pub(super) token_expiry: IntGauge,
+    pub(super) refresh_token_issued: IntGauge,
+    pub(super) refresh_token_unsaved: IntGauge,
+    pub(super) client_certificate_expiry: IntGauge,
+    pub(super) refused_by_token_endpoint: IntGauge,
+    pub(super) refused_by_partner_center: IntGauge,
+    pub(super) mfa_compliant: IntGauge,
     pub(super) tenant_mismatches: IntCounter,
     pub(super) contradictions: IntCounter,
 }
 
-/// How one HTTP request ended, as far as a label may tell it.
+/// The outcome of one HTTP request, as a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, IntoStaticStr)]
 pub(super) enum StatusClass {
     /// 200 to 299.
@@ -45,21 +48,21 @@ pub(super) enum StatusClass {
     /// 400 to 499.
     #[strum(serialize = "4xx")]
     Client,
-    /// 500 to 599, and what no class has.
+    /// 500 to 599, and statuses of no class.
     #[strum(serialize = "5xx")]
     Server,
-    /// No whole answer: connection, timeout, body.
+    /// No whole reply: connection, timeout, body.
     #[strum(serialize = "error")]
     Error,
 }
 
-/// Why a request was sent again.
+/// The reason why a request was sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
 pub(super) enum RetryReason {
     /// 408, 500, 502, 503 or 504.
     Status,
-    /// The connection could not be made, or broke, in mid-body too.
+    /// There was no connection, or it broke.
     Connection,
     /// The attempt took too long.
     Timeout,
@@ -69,13 +72,13 @@ pub(super) enum RetryReason {
     Unauthorized,
 }
 
-/// How one attempt at an access token ended.
+/// The result of one attempt to get an access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
 pub(super) enum RefreshResult {
-    /// A token came.
+    /// There is a new token.
     Success,
-    /// A passing fault.
+    /// A transient error.
     Unavailable,
     /// The credentials were refused: a person must act.
     Refused,
@@ -89,15 +92,15 @@ pub(super) enum ErrorClass {
     Connection,
     /// An attempt had no answer in time.
     Timeout,
-    /// The call's time ran out before its turn came.
+    /// The deadline of the call passed before it was sent.
     Deadline,
-    /// 429, told to this call or to another.
+    /// 429, for this call or another.
     Throttled,
-    /// Not made, since others had failed.
+    /// The call was not made, since others had failed.
     CircuitOpen,
     /// 408 or 5xx.
     ServerFault,
-    /// 401: the access token is refused.
+    /// 401: the access token is rejected.
     Unauthorized,
     /// 900421: the token carries no multi-factor proof.
     ProofMissing,
@@ -105,9 +108,9 @@ pub(super) enum ErrorClass {
     WrongAudience,
     /// 403 with a code that is about our credentials.
     AccessDenied,
-    /// 403 with a code that says so.
+    /// 403 with a code for exactly that.
     NoRelationship,
-    /// 404 with a code that says so.
+    /// 404 with a code for exactly that.
     UnknownCustomer,
     /// 403 or 404 with any other code, or with none.
     Unrecognized,
@@ -115,15 +118,15 @@ pub(super) enum ErrorClass {
     Redirect,
     /// Any other status: the request was wrong.
     Rejected,
-    /// A 200 that is not what its schema promises, or too large.
+    /// A 200 that does not match its schema, or is too large.
     Malformed,
-    /// A 200 that was not read, since other answers take the memory for it.
+    /// A 200 that was not read, since other answers take the memory.
     OutOfMemory,
-    /// A 200 that tells of another customer than the one asked for.
+    /// A 200 with a row of another customer than the one asked for.
     OtherCustomer,
-    /// A sound answer without the date asked for.
+    /// A valid answer without the date asked for.
     NothingProcessed,
-    /// No access token, by a passing fault.
+    /// No access token, because of a transient error.
     TokenUnavailable,
     /// No access token, until a person has acted.
     TokenRefused,
@@ -131,8 +134,8 @@ pub(super) enum ErrorClass {
     Interrupted,
 }
 
-/// Codes of Partner Center that stand in a label by themselves; any other is `other`, and no code
-/// at all is `none`.
+/// The codes of Partner Center that are labels. Any other code is `other`, and a reply without one is
+/// `none`.
 const KNOWN_CODES: [&str; 16] = [
     "400", "1000", "2032", "2100", "3000", "20002", "60003", "90000", "800001", "800002", "900308",
     "900309", "900329", "900416", "900420", "900421",
@@ -140,15 +143,25 @@ const KNOWN_CODES: [&str; 16] = [
 const NO_CODE: &str = "none";
 const OTHER_CODE: &str = "other";
 
-// === impl Metrics ===
+/// The value of `mfa_compliant` until Partner Center says something.
+pub(super) const MFA_UNKNOWN: i64 = -1;
+
+// === impl UpstreamMetrics ===
 
 impl UpstreamMetrics {
-    /// Makes the metrics and registers them.
+    /// Creates the metrics and registers them.
     ///
     /// # Errors
     ///
-    /// When a metric of the same name is registered already.
+    /// If a metric of the same name is registered already.
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let refused = register_int_gauge_vec_with_registry!(
+            "usage_proxy_credentials_refused",
+            "1 while a person must act (token-endpoint: no access token can be had with these \
+             credentials; partner-center: it refuses the access token that came)",
+            &["refuser"],
+            registry
+        )?;
         let metrics = Self {
             requests: register_int_counter_vec_with_registry!(
                 "usage_proxy_upstream_requests_total",
@@ -169,7 +182,7 @@ impl UpstreamMetrics {
             )?,
             errors: register_int_counter_vec_with_registry!(
                 "usage_proxy_upstream_errors_total",
-                "Logical calls to Partner Center, over all their attempts, that brought nothing, \
+                "Logical calls to Partner Center, over all their attempts, that returned no data, \
                  by what ended them",
                 &["api", "class"],
                 registry
@@ -180,10 +193,22 @@ impl UpstreamMetrics {
                 &["reason"],
                 registry
             )?,
-            throttled_until: register_gauge_with_registry!(
+            throttled_until: register_int_gauge_with_registry!(
                 "usage_proxy_upstream_throttled_until_timestamp_seconds",
                 "Unix time until which Partner Center asked for no more requests, the latest over \
                  its calls; 0 when it never did",
+                registry
+            )?,
+            circuit_state: register_int_gauge_vec_with_registry!(
+                "usage_proxy_circuit_state",
+                "1 for the state that a call's circuit is in (closed: calls pass; open: they are \
+                 refused; half-open: one may probe), 0 for the others",
+                &["api", "state"],
+                registry
+            )?,
+            retry_budget: register_gauge_with_registry!(
+                "usage_proxy_retry_budget_remaining_ratio",
+                "Share of the retries allowed to all calls together within a minute that is left",
                 registry
             )?,
             token_refresh: register_int_counter_vec_with_registry!(
@@ -192,15 +217,15 @@ impl UpstreamMetrics {
                 &["result"],
                 registry
             )?,
-            token_expiry: register_gauge_with_registry!(
+            token_expiry: register_int_gauge_with_registry!(
                 "usage_proxy_token_expiry_timestamp_seconds",
-                "Unix time at which the held access token expires; 0 when none is held or its end \
-                 is not known",
+                "Unix time at which the current access token expires; 0 when there is none or its \
+                 end is not known",
                 registry
             )?,
-            refresh_token_issued: register_gauge_with_registry!(
+            refresh_token_issued: register_int_gauge_with_registry!(
                 "usage_proxy_refresh_token_issued_timestamp_seconds",
-                "Unix time since which the held refresh token is known, from its file's \
+                "Unix time since which the current refresh token is known, from its file's \
                  modification or its rotation; unused for 90 days it dies; 0 when there is none",
                 registry
             )?,
@@ -216,6 +241,8 @@ impl UpstreamMetrics {
                  with, as of the last redemption; 0 where it uses none",
                 registry
             )?,
+            refused_by_token_endpoint: refused.with_label_values(&["token-endpoint"]),
+            refused_by_partner_center: refused.with_label_values(&["partner-center"]),
             mfa_compliant: register_int_gauge_with_registry!(
                 "usage_proxy_upstream_mfa_compliant",
                 "1 when Partner Center last said that the access token carries multi-factor proof, \
@@ -224,8 +251,8 @@ impl UpstreamMetrics {
             )?,
             tenant_mismatches: register_int_counter_with_registry!(
                 "usage_proxy_tenant_mismatch_total",
-                "Answers of Partner Center that told of another customer than the one asked for; \
-                 they are refused whole",
+                "Answers of Partner Center with rows of another customer than the one asked for; \
+                 they are rejected whole",
                 registry
             )?,
             contradictions: register_int_counter_with_registry!(
@@ -241,20 +268,21 @@ impl UpstreamMetrics {
 
     fn touch(&self) {
         for api in UpstreamApi::ALL {
-            let api = api.as_str();
             for class in StatusClass::iter() {
                 let codes: &[&str] = match class {
                     StatusClass::Client => &KNOWN_CODES,
                     _ => &[],
                 };
                 for code in codes.iter().chain(class.unknown_codes()) {
-                    self.requests.with_label_values(&[api, class.into(), code]);
+                    self.requests
+                        .with_label_values(&[api.as_str(), class.into(), code]);
                 }
             }
-            self.duration.with_label_values(&[api]);
+            self.duration.with_label_values(&[api.as_str()]);
             for class in ErrorClass::iter() {
-                self.errors.with_label_values(&[api, class.into()]);
+                self.errors.with_label_values(&[api.as_str(), class.into()]);
             }
+            self.set_circuit_state(api, CircuitState::Closed);
         }
         for reason in RetryReason::iter() {
             self.retries.with_label_values::<&str>(&[reason.into()]);
@@ -263,92 +291,67 @@ impl UpstreamMetrics {
             self.token_refresh
                 .with_label_values::<&str>(&[result.into()]);
         }
-        self.mfa_unknown();
+        self.mfa_compliant.set(MFA_UNKNOWN);
     }
 
-    /// Counts one HTTP request and the time it took.
-    pub(super) fn request_ended(
+    /// Records one HTTP request.
+    pub(super) fn record_request(
         &self,
         api: UpstreamApi,
         class: StatusClass,
         code: Option<&str>,
         took: Duration,
     ) {
-        let api = api.as_str();
         self.requests
-            .with_label_values(&[api, class.into(), class.code_label(code)])
+            .with_label_values(&[api.as_str(), class.into(), class.code_label(code)])
             .inc();
         self.duration
-            .with_label_values(&[api])
+            .with_label_values(&[api.as_str()])
             .observe(took.as_secs_f64());
     }
 
-    /// Counts one logical call that brought no usage.
-    pub(super) fn call_failed(&self, api: UpstreamApi, class: ErrorClass) {
+    /// Records one failed logical call.
+    pub(super) fn record_error(&self, api: UpstreamApi, class: ErrorClass) {
         self.errors
             .with_label_values(&[api.as_str(), class.into()])
             .inc();
     }
 
-    /// Counts one HTTP request that is about to be sent again.
-    pub(super) fn retried(&self, reason: RetryReason) {
+    /// Records one retry.
+    pub(super) fn record_retry(&self, reason: RetryReason) {
         self.retries
             .with_label_values::<&str>(&[reason.into()])
             .inc();
     }
 
-    /// Says until when Partner Center wants no more requests.
-    pub(super) fn throttled_until(&self, until: Timestamp) {
-        let until = unix_seconds(until);
-        self.throttled_until
-            .set(until.max(self.throttled_until.get()));
+    /// Records a pause that Partner Center asked for.
+    pub(super) fn record_throttle(&self, until: Timestamp) {
+        let latest = until.as_second().max(self.throttled_until.get());
+        self.throttled_until.set(latest);
     }
 
-    /// Counts one attempt at an access token.
-    pub(super) fn token_refreshed(&self, result: RefreshResult) {
+    /// Records one attempt to get an access token.
+    pub(super) fn record_refresh(&self, result: RefreshResult) {
         self.token_refresh
             .with_label_values::<&str>(&[result.into()])
             .inc();
     }
 
-    /// Says when the held access token expires; `None` where that is not known.
-    pub(super) fn token_expires(&self, at: Option<Timestamp>) {
-        self.token_expiry.set(at.map_or(0.0, unix_seconds));
-    }
-
-    /// Says since when the held refresh token is known.
-    pub(super) fn refresh_token_issued(&self, at: Timestamp) {
-        self.refresh_token_issued.set(unix_seconds(at));
-    }
-
-    /// Says whether a rotated refresh token is held in memory alone.
-    pub(super) fn refresh_token_unsaved(&self, unsaved: bool) {
-        self.refresh_token_unsaved.set(i64::from(unsaved));
-    }
-
-    /// Says when the certificate that the application proves itself with expires, in Unix time;
-    /// `None` where there is none.
-    pub(super) fn client_certificate_expires(&self, at: Option<i64>) {
-        self.client_certificate_expiry.set(at.unwrap_or(0));
-    }
-
-    /// Says what Partner Center thinks of the access token's multi-factor proof.
-    pub(super) fn mfa_compliant(&self, compliant: bool) {
-        self.mfa_compliant.set(i64::from(compliant));
-    }
-
-    /// Says that nobody has said what Partner Center thinks of it.
-    pub(super) fn mfa_unknown(&self) {
-        self.mfa_compliant.set(-1);
+    pub(super) fn set_circuit_state(&self, api: UpstreamApi, current: CircuitState) {
+        for state in CircuitState::iter() {
+            self.circuit_state
+                .with_label_values(&[api.as_str(), state.into()])
+                .set(i64::from(state == current));
+        }
     }
 }
 
 // === impl StatusClass ===
 
 impl StatusClass {
-    /// The class of a status code.
-    pub(super) fn of(status: http::StatusCode) -> Self {
-        match status.as_u16() {
+    /// Returns the class of a status.
+    pub(super) const fn of(status: u16) -> Self {
+        match status {
             200..=299 => Self::Success,
             300..=399 => Self::Redirect,
             400..=499 => Self::Client,
@@ -356,7 +359,7 @@ impl StatusClass {
         }
     }
 
-    /// What `code` may say beside the known ones.
+    /// The values of `code` besides the known ones.
     const fn unknown_codes(self) -> &'static [&'static str] {
         match self {
             Self::Client | Self::Server => &[NO_CODE, OTHER_CODE],
@@ -376,10 +379,6 @@ impl StatusClass {
     }
 }
 
-fn unix_seconds(at: Timestamp) -> f64 {
-    at.as_duration().as_secs_f64()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,7 +390,7 @@ mod tests {
         UpstreamMetrics::register(&registry).unwrap();
 
         let families = registry.gather();
-        assert_eq!(families.len(), 13);
+        assert_eq!(families.len(), 16);
         for family in families {
             assert!(
                 family.name().starts_with("usage_proxy_"),
@@ -403,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_nobody_knows_makes_no_label_of_its_own() {
+    fn an_unknown_code_has_no_label_of_its_own() {
         assert_eq!(StatusClass::Client.code_label(Some("900421")), "900421");
         assert_eq!(StatusClass::Client.code_label(Some("; drop")), "other");
         assert_eq!(StatusClass::Server.code_label(Some("900421")), "other");

@@ -1,5 +1,6 @@
-//! Which next links may be followed, since the bearer token goes nowhere that it was not meant for, and
-//! whether the pages that come are pages of one answer.
+//! The pages of one answer: which links are followed, and whether the pages belong together.
+//!
+//! The bearer token goes only to the call that it was meant for.
 
 use std::{
     collections::HashSet,
@@ -10,17 +11,27 @@ use url::Url;
 
 use super::wire::{MalformedResponse, NextLink};
 
-/// Pages of one answer; at 10,000 rows each, far beyond any customer.
-const MOST_PAGES: usize = 200;
+/// The most pages of one answer; at 10,000 rows each, far beyond any customer.
+const MAX_PAGES: usize = 200;
 
-/// The pages of one logical call, as they are asked for.
+/// The pages of one logical call.
+///
+/// Where rows are added, removed or put in another order while they are read page by page, the pages
+/// shift: one row comes twice, and another not at all.
 #[derive(Debug)]
 pub(super) struct PageCursor {
     endpoint: Url,
-    seen: HashSet<PageRequest>,
+    current: PageRequest,
+    requested: HashSet<PageRequest>,
+    hasher: RandomState,
+    /// Hashes of the rows of earlier pages.
+    earlier_rows: HashSet<u64>,
+    /// Of each page that has a total: the total, and the page's own rows.
+    totals: Vec<(u64, u64)>,
+    received: u64,
 }
 
-/// What to ask for one page with.
+/// The request for one page.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PageRequest {
     /// At or below the endpoint.
@@ -29,86 +40,101 @@ pub(super) struct PageRequest {
     pub(super) continuation_token: Option<String>,
 }
 
-/// The rows of the pages of one answer, as they come.
-///
-/// Where rows are added, removed or put in another order while they are read page by page, the pages
-/// shift: one row comes twice, and another not at all.
-#[derive(Debug, Default)]
-pub(super) struct PageRows {
-    hasher: RandomState,
-    /// Hashes of the rows of earlier pages.
-    earlier: HashSet<u64>,
-}
+// === impl PageCursor ===
 
-// === impl PageRows ===
+impl PageCursor {
+    /// Starts at the first page. All pages are at or below its path.
+    pub(super) fn new(first: Url) -> Self {
+        let current = PageRequest {
+            url: first.clone(),
+            continuation_token: None,
+        };
+        Self {
+            endpoint: first,
+            requested: HashSet::from([current.clone()]),
+            current,
+            hasher: RandomState::new(),
+            earlier_rows: HashSet::new(),
+            totals: Vec::new(),
+            received: 0,
+        }
+    }
 
-impl PageRows {
-    /// Takes note of the rows of the next page, each by what tells it from others. Equal rows of one
-    /// page are no shift.
+    /// The request for the current page.
+    pub(super) fn request(&self) -> &PageRequest {
+        &self.current
+    }
+
+    /// Records the total and the rows of the current page, each by what distinguishes it from others.
+    /// Equal rows of one page are no shift.
     ///
     /// # Errors
     ///
-    /// [`MalformedResponse`] where an earlier page had one of them.
-    pub(super) fn add<T: Hash>(
+    /// [`MalformedResponse`] where an earlier page had one of the rows.
+    pub(super) fn record_page<T: Hash>(
         &mut self,
+        total: Option<u64>,
         rows: impl Iterator<Item = T>,
     ) -> Result<(), MalformedResponse> {
         let rows: Vec<u64> = rows.map(|row| self.hasher.hash_one(row)).collect();
-        if rows.iter().any(|row| self.earlier.contains(row)) {
-            return Err(MalformedResponse(
+        if rows.iter().any(|row| self.earlier_rows.contains(row)) {
+            return Err(MalformedResponse::new(
                 "a page repeats a row of an earlier one, so another row may be missing: expected \
-                 pages that do not shift while they are read"
-                    .to_owned(),
+                 pages that do not shift while they are read",
             ));
         }
-        self.earlier.extend(rows);
+        let count = rows.len() as u64;
+        self.received += count;
+        self.totals.extend(total.map(|total| (total, count)));
+        self.earlier_rows.extend(rows);
         Ok(())
     }
-}
 
-// === impl Pages ===
-
-impl PageCursor {
-    /// The pages from `first` on, which all lie at or below its path.
-    pub(super) fn from(first: &PageRequest) -> Self {
-        Self {
-            endpoint: first.url.clone(),
-            seen: HashSet::from([first.clone()]),
-        }
-    }
-
-    /// The request for the page that `link`, found in the answer from `current`, leads to.
+    /// Goes on to the page of a link in the current page.
     ///
     /// # Errors
     ///
-    /// [`MalformedResponse`] for a link to another place, one that was followed before, or one too many.
-    pub(super) fn next(
-        &mut self,
-        current: &PageRequest,
-        link: &NextLink,
-    ) -> Result<PageRequest, MalformedResponse> {
-        let url = resolve(&self.endpoint, &current.url, &link.uri).ok_or_else(|| {
-            MalformedResponse("next link: leads elsewhere, expected the same call".to_owned())
+    /// [`MalformedResponse`] for a link to another place or to an earlier page, or too many pages.
+    pub(super) fn follow(&mut self, link: &NextLink) -> Result<(), MalformedResponse> {
+        let url = resolve(&self.endpoint, &self.current.url, &link.uri).ok_or_else(|| {
+            MalformedResponse::new("next link: leads elsewhere, expected the same call")
         })?;
-        let next = PageRequest {
+        if self.requested.len() >= MAX_PAGES {
+            return Err(MalformedResponse::new(format!(
+                "next link: expected at most {MAX_PAGES} pages"
+            )));
+        }
+        self.current = PageRequest {
             url,
             continuation_token: link.continuation_token.clone(),
         };
-        if self.seen.len() >= MOST_PAGES {
-            return Err(MalformedResponse(format!(
-                "next link: expected at most {MOST_PAGES} pages"
-            )));
-        }
-        if !self.seen.insert(next.clone()) {
-            return Err(MalformedResponse(
-                "next link: leads back to a page that was read".to_owned(),
+        if !self.requested.insert(self.current.clone()) {
+            return Err(MalformedResponse::new(
+                "next link: leads back to a page that was read",
             ));
         }
-        Ok(next)
+        Ok(())
+    }
+
+    /// Checks that the pages are the whole answer. Partner Center's reference does not say whether a
+    /// total counts the rows of its page or of all pages, so either is accepted, for all pages alike.
+    ///
+    /// # Errors
+    ///
+    /// [`MalformedResponse`] where a total differs.
+    pub(super) fn check_totals(&self) -> Result<(), MalformedResponse> {
+        let received = self.received;
+        let count_pages = self.totals.iter().all(|(total, rows)| total == rows);
+        match self.totals.iter().find(|(total, _)| *total != received) {
+            Some((total, _)) if !count_pages => Err(MalformedResponse::new(format!(
+                "totalCount: is {total}, expected the number of items, which is {received}"
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
-/// Where a link leads; `None` when that is not at or below `endpoint`.
+/// Returns the URL of a link; `None` if it is not at or below `endpoint`.
 fn resolve(endpoint: &Url, current: &Url, uri: &str) -> Option<Url> {
     let mut url = current.join(uri).ok()?;
     url.set_fragment(None);
@@ -142,7 +168,8 @@ fn is_below(endpoint: &Url, url: &Url) -> bool {
     same_origin && anonymous && below && !hides_separators(url.path())
 }
 
-/// Some servers decode a path before they split it, and would climb out of the prefix by it.
+/// Returns whether a path hides separators. Some servers decode a path before they split it, and would
+/// leave the prefix.
 fn hides_separators(path: &str) -> bool {
     let path = path.to_ascii_lowercase();
     ["%2f", "%5c", "%2e"]
@@ -159,19 +186,20 @@ mod tests {
 
     const ENDPOINT: &str = "https://api.example/partner/v1/analytics/commercial/usage/license/";
 
-    fn first() -> PageRequest {
-        PageRequest {
-            url: format!("{ENDPOINT}?top=10000").parse().unwrap(),
+    fn cursor() -> PageCursor {
+        PageCursor::new(format!("{ENDPOINT}?top=10000").parse().unwrap())
+    }
+
+    fn link(uri: &str) -> NextLink {
+        NextLink {
+            uri: uri.to_owned(),
             continuation_token: None,
         }
     }
 
-    fn follow(uri: &str) -> Result<PageRequest, MalformedResponse> {
-        let link = NextLink {
-            uri: uri.to_owned(),
-            continuation_token: None,
-        };
-        PageCursor::from(&first()).next(&first(), &link)
+    fn follow(uri: &str) -> Result<Url, MalformedResponse> {
+        let mut pages = cursor();
+        pages.follow(&link(uri)).map(|()| pages.current.url)
     }
 
     #[test]
@@ -185,7 +213,7 @@ mod tests {
             "?skip=1",
             "./?skip=1#end",
         ] {
-            let url = follow(uri).map(|page| page.url);
+            let url = follow(uri);
             assert!(
                 url.as_ref().is_ok_and(|url| url.query() == Some("skip=1")
                     && url.as_str().starts_with(ENDPOINT.trim_end_matches('/'))),
@@ -195,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn links_to_anywhere_else_are_not() {
+    fn links_to_other_places_are_rejected() {
         for uri in [
             "https://evil.example/partner/v1/analytics/commercial/usage/license/?skip=1",
             "http://api.example/partner/v1/analytics/commercial/usage/license/?skip=1",
@@ -218,50 +246,59 @@ mod tests {
     }
 
     #[test]
-    fn a_link_back_is_a_loop() {
-        let mut pages = PageCursor::from(&first());
-        let link = |skip: &str| NextLink {
-            uri: format!("?skip={skip}"),
-            continuation_token: None,
-        };
-        let second = pages.next(&first(), &link("1")).unwrap();
+    fn a_link_to_an_earlier_page_is_rejected() {
+        let mut pages = cursor();
+        pages.follow(&link("?skip=1")).unwrap();
+        pages.follow(&link("?skip=2")).unwrap();
 
-        let third = pages.next(&second, &link("2")).unwrap();
-
-        assert!(pages.next(&third, &link("1")).is_err());
+        assert!(pages.follow(&link("?skip=1")).is_err());
     }
 
     #[test]
     fn the_same_address_with_another_continuation_is_another_page() {
+        let mut pages = cursor();
         let link = NextLink {
-            uri: first().url.to_string(),
+            uri: pages.current.url.to_string(),
             continuation_token: Some("abc".to_owned()),
         };
 
-        let next = PageCursor::from(&first()).next(&first(), &link).unwrap();
+        pages.follow(&link).unwrap();
 
-        assert_eq!(next.continuation_token.as_deref(), Some("abc"));
+        let token = pages.request().continuation_token.as_deref();
+        assert_eq!(token, Some("abc"));
     }
 
     #[test]
-    fn there_is_an_end_to_pages() {
-        let mut pages = PageCursor::from(&first());
-        let mut current = first();
-        let mut read = 1;
-
-        let fault = loop {
-            let link = NextLink {
-                uri: format!("?skip={read}"),
-                continuation_token: None,
-            };
-            match pages.next(&current, &link) {
-                Ok(next) => current = next,
-                Err(fault) => break fault,
+    fn totals_count_all_pages_or_each_its_own() {
+        let check = |pages: &[(Option<u64>, usize)]| {
+            let mut cursor = cursor();
+            for (page, (total, rows)) in pages.iter().enumerate() {
+                let rows = (0..*rows).map(|row| (page, row));
+                cursor.record_page(*total, rows).unwrap();
             }
-            read += 1;
+            cursor.check_totals().is_ok()
         };
 
-        assert_eq!(read, MOST_PAGES);
-        assert!(fault.0.contains("200"));
+        for whole in [
+            &[(Some(2), 2)][..],
+            &[(Some(0), 0)],
+            &[(None, 2)],
+            &[(Some(3), 2), (Some(3), 1)],
+            &[(Some(2), 2), (Some(1), 1)],
+            &[(Some(3), 2), (None, 1)],
+        ] {
+            assert!(check(whole), "{whole:?}");
+        }
+        for part in [
+            &[(Some(3), 2)][..],
+            &[(Some(1), 2)],
+            &[(Some(0), 2)],
+            &[(Some(4), 2), (Some(4), 1)],
+            &[(Some(2), 2), (Some(2), 1)],
+            &[(Some(2), 2), (Some(3), 1)],
+            &[(Some(3), 2), (Some(4), 1)],
+        ] {
+            assert!(!check(part), "{part:?}");
+        }
     }
 }

@@ -1,72 +1,73 @@
-//! One look at the token endpoint and at Partner Center, for a person who asks what is wrong.
+//! One look at the token endpoint and at Partner Center, for `usage-proxy doctor` and `consent`.
 //!
-//! It sends what the service sends, by the same code, and tells failures in the same words; but each
-//! thing once, without retries, breaker and pacing, which would only hide what is looked for.
-
-mod claims;
-mod consent;
+//! It sends the requests of the service with the same code, and reports failures in the same words, but
+//! each request once: retries, breaker and throttling would hide the cause of a problem.
 
 use std::{
     fmt,
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{AUTHORIZATION, DATE},
 };
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
 use url::Url;
+use uuid::Uuid;
 
-pub use self::{
-    claims::ProbedClaims,
-    consent::{ConsentFlow, ConsentResult, SignInError, SignInRequest},
-};
 use super::{
-    UpstreamStartError, commercial,
-    error::RefusalMeaning,
-    insights::{self, below},
-    metrics::UpstreamMetrics,
-    multi_factor::{MISSING, told_by},
-    refusal, request, throttle,
+    deps::UpstreamStartError,
+    health::{MFA_ADVICE, is_mfa_compliant},
+    metrics::{ErrorClass, UpstreamMetrics},
+    refusal::{RefusalMeaning, parse_refusal},
+    request,
+    resources::Endpoints,
+    throttle,
     token::{GrantFailure, ObtainedToken, TokenGrant},
     wire,
 };
 use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
-    domain::{CustomerId, UpstreamApi},
+    domain::{CustomerId, Resource, UpstreamApi},
     http_client::{self, ExchangeError, HttpClient, HttpReply},
     resilience::memory_pool::MemoryShare,
 };
 
-/// Bytes of an answer that only has to come.
-const LONGEST_GREETING: usize = 64 * 1024;
+/// The most bytes of a reply whose content does not matter.
+const MAX_GREETING: usize = 64 * 1024;
 
-/// The token endpoint and Partner Center, to be looked at.
+/// What to do about an access token without multi-factor proof.
+pub const WITHOUT_PROOF: &str = MFA_ADVICE;
+
+/// A client of the token endpoint and of Partner Center that makes single requests.
 #[derive(Debug)]
 pub struct UpstreamProbe {
     http: HttpClient,
     grant: TokenGrant,
-    /// What every call says, and that it wants to know of multi-factor proof.
+    /// The headers of every call, with the question about multi-factor proof.
     headers: HeaderMap,
+    endpoints: Endpoints,
     config: UpstreamConfig,
-    clock: SharedClock,
 }
 
-/// Something answered there.
+/// A server that replied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReachedServer {
-    /// HTTP status, whatever it means.
+    /// The HTTP status.
     pub status: u16,
-    /// From the name's lookup to the last byte.
+    /// The time from the name's lookup to the last byte.
     pub took: Duration,
-    /// How far their clock is ahead of ours, to about a second; `None` where they tell no time.
+    /// The time by which its clock is ahead of ours, to about a second; `None` where it sends no time.
     pub ahead: Option<SignedDuration>,
 }
 
-/// What went wrong, and what a person must do.
+/// A failure, and what a person must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeFailure {
     /// What happened: no secret.
@@ -77,38 +78,61 @@ pub struct ProbeFailure {
     pub throttled: bool,
 }
 
-/// An access token as it came; it does not print.
+/// A new access token. It does not print.
 pub struct ProbedToken {
     token: SecretString,
-    /// From when it was asked for; `None` where nobody said.
+    /// Counted from the request; `None` if it is unknown.
     pub lifetime: Option<Duration>,
 }
 
 /// A call that was answered with data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeAnswer {
-    /// What came, in a few words.
+    /// The data in a few words.
     pub said: String,
-    /// Whether Partner Center says that the token carries multi-factor proof; `None` where it says
-    /// nothing.
+    /// Whether the token has multi-factor proof, if Partner Center says so.
     pub multi_factor: Option<bool>,
-    /// How long it took.
+    /// The time from the request to the last byte.
     pub took: Duration,
 }
 
-/// What to do about an access token without multi-factor proof.
-pub const WITHOUT_PROOF: &str = MISSING;
+/// The claims of a token of Microsoft Entra ID that matter here.
+///
+/// They are read to find mistakes and never to decide anything: Partner Center checks the signature. See
+/// [access tokens](https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbedClaims {
+    /// `aud`.
+    pub audience: Option<String>,
+    /// `exp`.
+    pub expires_at: Option<Timestamp>,
+    /// Whether `amr` has `mfa`; `None` if the token does not say how its user signed in.
+    pub multi_factor: Option<bool>,
+    /// It is for an application alone, and for no user.
+    pub app_only: bool,
+}
 
-// === impl Probe ===
+#[derive(Deserialize)]
+struct RawClaims {
+    aud: Option<String>,
+    exp: Option<i64>,
+    amr: Option<Vec<Value>>,
+    /// Only a token that a user consented to has it.
+    scp: Option<Value>,
+    /// `app` or `user`, where the application asks for the claim.
+    idtyp: Option<String>,
+}
+
+// === impl UpstreamProbe ===
 
 impl UpstreamProbe {
-    /// Sets up what the service would; nothing is sent yet.
+    /// Prepares what the service would. Nothing is sent yet.
     ///
     /// # Errors
     ///
-    /// [`UpstreamStartError`], as the service's start would fail.
+    /// [`UpstreamStartError`], as at the start of the service.
     pub fn new(config: &UpstreamConfig, clock: SharedClock) -> Result<Self, UpstreamStartError> {
-        let http = request::http_client(config, clock.clone())?;
+        let http = request::http_client(config, clock)?;
         let metrics = UpstreamMetrics::register(&prometheus::Registry::new())?;
         let mut headers = request::common_headers(config)?;
         headers.insert("validatemfa", HeaderValue::from_static("true"));
@@ -116,43 +140,42 @@ impl UpstreamProbe {
             grant: TokenGrant::from_config(config, &http, None, &metrics),
             http,
             headers,
+            endpoints: Endpoints::new(config),
             config: config.clone(),
-            clock,
         })
     }
 
-    /// Sends a request without credentials: whatever comes back, the way there is open.
+    pub(super) fn http(&self) -> &HttpClient {
+        &self.http
+    }
+
+    /// Sends a request without credentials, to see whether the server can be reached.
     ///
     /// # Errors
     ///
-    /// [`ProbeFailure`] where nothing comes back.
+    /// [`ProbeFailure`] if there is no reply.
     pub async fn reach(&self, url: &Url) -> Result<ReachedServer, ProbeFailure> {
-        let begun = self.clock.now();
         let request = reqwest::Request::new(Method::GET, url.clone());
-        let answer = self.exchange(request, LONGEST_GREETING, begun).await?;
-        let took = self.clock.now().saturating_duration_since(begun);
+        let (reply, took) = self.exchange(request, MAX_GREETING).await?;
+        let wall = self.http.clock().wall_time();
         Ok(ReachedServer {
-            status: answer.status.as_u16(),
+            status: reply.status.as_u16(),
             took,
-            ahead: ahead(&answer.headers, self.clock.wall_time(), took),
+            ahead: clock_difference(&reply.headers, wall, took),
         })
     }
 
-    /// Gets an access token as the service does: a refresh token that comes with it is written to its
-    /// file before anything else.
+    /// Gets an access token as the service does. A rotated refresh token is written to its file before
+    /// anything else.
     ///
     /// # Errors
     ///
     /// [`ProbeFailure`] says what a person must do, in the words of `/readyz`.
     pub async fn obtain(&mut self) -> Result<ProbedToken, ProbeFailure> {
-        let ObtainedToken {
-            token, lifetime, ..
-        } = self.grant.obtain().await?;
-        Ok(ProbedToken { token, lifetime })
+        Ok(self.grant.obtain().await?.into())
     }
 
-    /// Whether a refresh token that came is in memory alone: its file could not be written. Tries
-    /// once more before it says so.
+    /// Returns whether a rotated refresh token cannot be written to its file. Tries once more before.
     pub async fn has_unsaved(&mut self) -> bool {
         if self.grant.has_unsaved() {
             self.grant.save().await;
@@ -160,34 +183,44 @@ impl UpstreamProbe {
         self.grant.has_unsaved()
     }
 
-    /// Makes one call: of a customer's newest usage, or of a page with one customer.
+    /// Makes one call: for a customer's newest usage, or for a page with one customer.
     ///
     /// # Errors
     ///
-    /// [`ProbeFailure`] says what a person must do, in the words of the service's own log.
+    /// [`ProbeFailure`] says what a person must do, in the words of the service's own log. With it comes
+    /// whether the token has multi-factor proof, if Partner Center says so.
     pub async fn call(
         &self,
         token: &ProbedToken,
         customer: Option<CustomerId>,
     ) -> Result<ProbeAnswer, (ProbeFailure, Option<bool>)> {
-        let request = self
-            .request(token, customer)
-            .map_err(|trouble| (trouble, None))?;
-        let begun = self.clock.now();
-        let answer = self
-            .exchange(request, self.config.max_body, begun)
+        let without_proof = |failure| (failure, None);
+        let request = self.request(token, customer).map_err(without_proof)?;
+        let (reply, took) = self
+            .exchange(request, self.config.max_body)
             .await
-            .map_err(|trouble| (trouble, None))?;
-        let took = self.clock.now().saturating_duration_since(begun);
-        let multi_factor = told_by(&answer.headers);
-        match self.judge(&answer, token, customer) {
+            .map_err(without_proof)?;
+        let multi_factor = is_mfa_compliant(&reply.headers);
+        if reply.status != StatusCode::OK {
+            let (failure, class) = self.explain_refusal(&reply, token);
+            let is_missing = class == ErrorClass::ProofMissing;
+            return Err((
+                failure,
+                if is_missing {
+                    Some(false)
+                } else {
+                    multi_factor
+                },
+            ));
+        }
+        let said = self.describe(&reply, customer);
+        match said {
             Ok(said) => Ok(ProbeAnswer {
                 said,
                 multi_factor,
                 took,
             }),
-            Err((trouble, RefusalMeaning::ProofMissing)) => Err((trouble, Some(false))),
-            Err((trouble, _)) => Err((trouble, multi_factor)),
+            Err(said) => Err((ProbeFailure::new(said), multi_factor)),
         }
     }
 
@@ -196,51 +229,74 @@ impl UpstreamProbe {
         token: &ProbedToken,
         customer: Option<CustomerId>,
     ) -> Result<reqwest::Request, ProbeFailure> {
-        let base = &self.config.base_url;
-        let url = match (customer, self.config.source) {
-            (Some(customer), UpstreamApi::Insights) => insights::url(base, customer),
-            (Some(customer), UpstreamApi::Commercial) => {
-                commercial::url(&below(base, &self.config.commercial_path), customer, None)
+        let url = match customer {
+            Some(customer) => {
+                let resource = Resource::newest_usage(customer, self.config.source);
+                self.endpoints.url(resource)
             }
-            // No other call can be configured as the source.
-            _ => {
-                let mut url = below(base, "/v1/customers");
-                url.set_query(Some("size=1"));
-                url
-            }
+            None => self.endpoints.customers(1),
         };
-        let authorization = http_client::bearer(&token.token)
-            .map_err(|_| ProbeFailure::new("the access token cannot stand in a header"))?;
+        let authorization = http_client::bearer(&token.token).map_err(|_| {
+            ProbeFailure::new("the access token has characters that a header cannot hold")
+        })?;
         let mut request = reqwest::Request::new(Method::GET, url);
         let headers = request.headers_mut();
         headers.clone_from(&self.headers);
         headers.insert(AUTHORIZATION, authorization);
         for id in ["ms-requestid", "ms-correlationid"] {
-            if let Ok(value) = HeaderValue::try_from(uuid::Uuid::new_v4().to_string()) {
-                headers.insert(id, value);
-            }
+            headers.insert(id, request::guid(Uuid::new_v4()));
         }
         Ok(request)
     }
 
-    /// What an answer says, or why it says nothing, and what that means.
-    fn judge(
+    async fn exchange(
         &self,
-        answer: &HttpReply,
+        request: reqwest::Request,
+        max_body: usize,
+    ) -> Result<(HttpReply, Duration), ProbeFailure> {
+        let clock = self.http.clock();
+        let sent_at: Instant = clock.now();
+        let deadline = sent_at + self.config.attempt_timeout;
+        let mut memory = MemoryShare::unshared(max_body);
+        let reply = self.http.exchange(request, &mut memory, deadline).await?;
+        Ok((reply, clock.now().saturating_duration_since(sent_at)))
+    }
+
+    /// Describes the data of a reply, or why it is none.
+    fn describe(&self, reply: &HttpReply, customer: Option<CustomerId>) -> Result<String, String> {
+        if reply.unread.is_some() {
+            let max = self.config.max_body;
+            return Err(format!(
+                "the answer has more than {max} bytes (upstream.max_body)"
+            ));
+        }
+        let Some(customer) = customer else {
+            return match wire::decode_customers(&reply.body) {
+                Ok(_) => Ok("the list of customers".to_owned()),
+                Err(error) => Err(format!("the answer is no list of customers: {error}")),
+            };
+        };
+        let rows = if self.config.source == UpstreamApi::Commercial {
+            wire::decode_commercial(&reply.body, customer).map(|page| page.items.len())
+        } else {
+            wire::decode_insights(&reply.body, customer).map(|usage| usage.rows().len())
+        };
+        match rows.map_err(|error| error.to_string())? {
+            0 => Ok(
+                "no rows of usage: the customer has no such licences, or the call has gone silent"
+                    .to_owned(),
+            ),
+            1 => Ok("1 row of usage".to_owned()),
+            rows => Ok(format!("{rows} rows of usage")),
+        }
+    }
+
+    fn explain_refusal(
+        &self,
+        reply: &HttpReply,
         token: &ProbedToken,
-        customer: Option<CustomerId>,
-    ) -> Result<String, (ProbeFailure, RefusalMeaning)> {
-        if answer.status == StatusCode::OK && answer.unread.is_some() {
-            let most = self.config.max_body;
-            let said = format!("the answer has more than {most} bytes (upstream.max_body)");
-            return Err((ProbeFailure::new(said), RefusalMeaning::Rejected));
-        }
-        if answer.status == StatusCode::OK {
-            let source = self.config.source;
-            return said_by(answer, source, customer)
-                .map_err(|fault| (ProbeFailure::new(fault), RefusalMeaning::Rejected));
-        }
-        let refusal = refusal::parse_refusal(answer, Some(token.token.expose_secret()));
+    ) -> (ProbeFailure, ErrorClass) {
+        let refusal = parse_refusal(reply, Some(token.token.expose_secret()));
         let mut said = format!("answered {}", refusal.status);
         for (label, part) in [
             (", code ", &refusal.code),
@@ -253,77 +309,32 @@ impl UpstreamProbe {
             }
         }
         let meaning = RefusalMeaning::of(&refusal);
-        let throttled = answer.status == StatusCode::TOO_MANY_REQUESTS;
+        let throttled = reply.status == StatusCode::TOO_MANY_REQUESTS;
         let action = if throttled {
-            let wait = throttle::retry_after(&answer.headers, self.clock.wall_time());
-            throttled_for(wait)
+            let wait = throttle::retry_after(&reply.headers, self.http.clock().wall_time())
+                .map_or("a while".to_owned(), |wait| format!("{} s", wait.as_secs()));
+            format!(
+                "Partner Center wants fewer calls: ask again in {wait}, raise cache.fresh_for, \
+                 lower upstream.max_concurrency"
+            )
         } else {
-            meaning.sentence().to_owned()
+            meaning.advice.to_owned()
         };
-        let trouble = ProbeFailure {
+        let failure = ProbeFailure {
             said,
             action: Some(action),
             throttled,
         };
-        Err((trouble, meaning))
-    }
-
-    async fn exchange(
-        &self,
-        request: reqwest::Request,
-        max_body: usize,
-        begun: Instant,
-    ) -> Result<HttpReply, ProbeFailure> {
-        let ends = begun + self.config.attempt_timeout;
-        let mut memory = MemoryShare::unshared(max_body);
-        Ok(self.http.exchange(request, &mut memory, ends).await?)
+        (failure, meaning.class)
     }
 }
 
-/// What the data of an answer is, or that it is none.
-fn said_by(
-    answer: &HttpReply,
-    source: UpstreamApi,
-    customer: Option<CustomerId>,
-) -> Result<String, String> {
-    let body = &answer.body;
-    match (customer, source) {
-        (Some(customer), UpstreamApi::Insights) => wire::decode_insights(body, customer)
-            .map(|snapshot| rows(snapshot.rows().len()))
-            .map_err(|fault| fault.to_string()),
-        (Some(customer), UpstreamApi::Commercial) => wire::decode_commercial(body, customer)
-            .map(|page| rows(page.rows.len()))
-            .map_err(|fault| fault.to_string()),
-        _ => wire::decode_customers(body)
-            .map(|_| "the list of customers".to_owned())
-            .map_err(|fault| format!("what answers is no list of customers: {fault}")),
-    }
-}
-
-fn rows(count: usize) -> String {
-    match count {
-        0 => "no rows of usage: the customer has no such licences, or the call has gone silent"
-            .to_owned(),
-        1 => "1 row of usage".to_owned(),
-        _ => format!("{count} rows of usage"),
-    }
-}
-
-fn throttled_for(wait: Option<Duration>) -> String {
-    let wait = wait.map_or_else(
-        || "a while".to_owned(),
-        |wait| format!("{} s", wait.as_secs()),
-    );
-    format!(
-        "Partner Center wants fewer calls: ask again in {wait}, raise cache.fresh_for, lower upstream.max_concurrency"
-    )
-}
-
-/// How far the clock that wrote `Date` is ahead of ours, which showed `now` when all had come.
-fn ahead(headers: &HeaderMap, now: Timestamp, took: Duration) -> Option<SignedDuration> {
+/// Returns the time by which the clock that wrote `Date` is ahead of ours, which showed `now` at the end
+/// of the reply.
+fn clock_difference(headers: &HeaderMap, now: Timestamp, took: Duration) -> Option<SignedDuration> {
     let date = headers.get(DATE)?.to_str().ok()?;
     let date = Timestamp::try_from(httpdate::parse_http_date(date).ok()?).ok()?;
-    // Written somewhere between question and answer, and cut to a second.
+    // It was written somewhere between request and reply, and cut to a second.
     let ours = now - SignedDuration::try_from(took / 2).ok()?;
     Some(date.duration_since(ours) + SignedDuration::from_millis(500))
 }
@@ -331,9 +342,18 @@ fn ahead(headers: &HeaderMap, now: Timestamp, took: Duration) -> Option<SignedDu
 // === impl ProbedToken ===
 
 impl ProbedToken {
-    /// What the token says of itself, where it is one that can be read.
+    /// Returns the claims of the token, if they can be read.
     pub fn claims(&self) -> Option<ProbedClaims> {
-        ProbedClaims::of(self.token.expose_secret())
+        ProbedClaims::parse(self.token.expose_secret())
+    }
+}
+
+impl From<ObtainedToken> for ProbedToken {
+    fn from(obtained: ObtainedToken) -> Self {
+        Self {
+            token: obtained.token,
+            lifetime: obtained.lifetime,
+        }
     }
 }
 
@@ -345,7 +365,29 @@ impl fmt::Debug for ProbedToken {
     }
 }
 
-// === impl Trouble ===
+// === impl ProbedClaims ===
+
+impl ProbedClaims {
+    /// Parses a JWT; `None` for any other token, which may be as good.
+    fn parse(token: &str) -> Option<Self> {
+        let mut parts = token.split('.');
+        let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
+        let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
+        let raw: RawClaims = serde_json::from_slice(&payload).ok()?;
+        let is_mfa = |method: &Value| method.as_str() == Some("mfa");
+        Some(Self {
+            audience: raw.aud,
+            expires_at: raw.exp.and_then(|at| Timestamp::from_second(at).ok()),
+            multi_factor: raw.amr.map(|methods| methods.iter().any(is_mfa)),
+            app_only: match raw.idtyp.as_deref() {
+                Some(kind) => kind == "app",
+                None => raw.scp.is_none(),
+            },
+        })
+    }
+}
+
+// === impl ProbeFailure ===
 
 impl ProbeFailure {
     fn new(said: impl Into<String>) -> Self {
@@ -372,10 +414,13 @@ impl From<ExchangeError> for ProbeFailure {
         let (said, action) = match error {
             ExchangeError::TimedOut => ("did not answer in time".to_owned(), SLOW),
             ExchangeError::Connection(cause) => {
-                let action = action_on(&cause);
+                let action = connection_advice(&cause);
                 (cause, action)
             }
-            ExchangeError::Undecodable(cause) => (cause, FOREIGN),
+            ExchangeError::Undecodable(cause) => (
+                cause,
+                "something on the way changes answers: check for a proxy that does",
+            ),
         };
         Self {
             said,
@@ -388,10 +433,8 @@ impl From<ExchangeError> for ProbeFailure {
 const SLOW: &str =
     "something on the way drops packets, or is slow: check the firewall and the route";
 
-const FOREIGN: &str = "something on the way changes answers: check for a proxy that does";
-
-/// By what a cause says; the system's own words differ from one to the next.
-fn action_on(cause: &str) -> &'static str {
+/// Returns what to do about a failed connection, by words in its cause.
+fn connection_advice(cause: &str) -> &'static str {
     let cause = cause.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| cause.contains(word));
     if says(&["certificate", "unknownissuer"]) {
@@ -403,5 +446,45 @@ fn action_on(cause: &str) -> &'static str {
         "nothing listens there, or a firewall refuses: check host and port"
     } else {
         SLOW
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn claims(payload: &Value) -> ProbedClaims {
+        let payload = BASE64_URL_SAFE_NO_PAD.encode(payload.to_string());
+        ProbedClaims::parse(&format!("e30.{payload}.c2ln")).unwrap()
+    }
+
+    #[test]
+    fn a_users_token_tells_how_the_user_signed_in() {
+        let with = claims(&json!({"aud": "a", "exp": 0, "scp": "x", "amr": ["pwd", "mfa"]}));
+        let without = claims(&json!({"scp": "x", "amr": ["pwd"]}));
+        let silent = claims(&json!({"scp": "x"}));
+
+        assert_eq!(with.multi_factor, Some(true));
+        assert_eq!(with.audience.as_deref(), Some("a"));
+        assert_eq!(with.expires_at, Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(without.multi_factor, Some(false));
+        assert_eq!(silent.multi_factor, None);
+        assert!(!with.app_only);
+    }
+
+    #[test]
+    fn an_applications_token_has_no_scopes_or_says_so() {
+        assert!(claims(&json!({"roles": ["x"]})).app_only);
+        assert!(claims(&json!({"idtyp": "app", "scp": "x"})).app_only);
+        assert!(!claims(&json!({"idtyp": "user"})).app_only);
+    }
+
+    #[test]
+    fn a_token_of_another_kind_tells_nothing() {
+        for token in ["", "opaque", "a.b", "a.b.c", "..", "e30.bm9uZQ.x"] {
+            assert_eq!(ProbedClaims::parse(token), None, "{token}");
+        }
     }
 }

@@ -37,21 +37,23 @@ pub(super) fn http_client(
     HttpClient::build(http, clock)
 }
 
-/// What every request says, whatever it asks.
+/// Returns the headers of every request.
 ///
 /// # Errors
 ///
-/// [`UpstreamStartError::Header`] where a configured value cannot stand in a header.
+/// [`UpstreamStartError::Header`] if a header cannot hold a configured value.
 pub(super) fn common_headers(config: &UpstreamConfig) -> Result<HeaderMap, UpstreamStartError> {
     let configured = |key: &'static str, value: &str| {
         HeaderValue::try_from(value).map_err(|_| UpstreamStartError::Header { key })
     };
-    let client = http_client::USER_AGENT;
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert("x-locale", configured("upstream.locale", &config.locale)?);
     headers.insert("ms-contract-version", HeaderValue::from_static("v1"));
-    headers.insert("ms-partnercenter-client", HeaderValue::from_static(client));
+    headers.insert(
+        "ms-partnercenter-client",
+        HeaderValue::from_static(http_client::USER_AGENT),
+    );
     headers.insert(
         "ms-partnercenter-application",
         configured("upstream.application", &config.application)?,
@@ -63,11 +65,11 @@ pub(super) fn common_headers(config: &UpstreamConfig) -> Result<HeaderMap, Upstr
     Ok(headers)
 }
 
-/// Asks for a page, in the name of `call` and with `token`; `common` is from [`common_headers`].
+/// Builds the request for a page. `common` is from [`common_headers`].
 ///
 /// # Errors
 ///
-/// [`MalformedResponse`] where Partner Center's own link holds what no header can.
+/// [`MalformedResponse`] if a header cannot hold the value in Partner Center's own link.
 pub(super) fn build(
     common: &HeaderMap,
     call: &LogicalCall,
@@ -85,9 +87,8 @@ pub(super) fn build(
         headers.insert(TRACEPARENT, traceparent.clone());
     }
     if let Some(continuation) = &page.continuation_token {
-        let value = HeaderValue::try_from(continuation).map_err(|_| {
-            MalformedResponse("links.next.headers: expected a header value".to_owned())
-        })?;
+        let value = HeaderValue::try_from(continuation)
+            .map_err(|_| MalformedResponse::new("links.next.headers: expected a header value"))?;
         headers.insert(CONTINUATION_TOKEN, value);
     }
     Ok(request)
@@ -97,6 +98,6 @@ pub(super) fn build(
     clippy::expect_used,
     reason = "a GUID is hexadecimal digits and hyphens"
 )]
-fn guid(id: Uuid) -> HeaderValue {
+pub(super) fn guid(id: Uuid) -> HeaderValue {
     HeaderValue::try_from(id.to_string()).expect("a GUID can stand in a header")
 }

@@ -1,5 +1,5 @@
-//! The spans of requests to Partner Center, with the names of OpenTelemetry's
-//! semantic conventions for HTTP clients. No token, key or query stands in one.
+//! The spans of requests to Partner Center and the token endpoint, with the names of OpenTelemetry's
+//! semantic conventions for HTTP clients. They contain no token, key or query.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,19 +10,19 @@ use uuid::Uuid;
 use super::{call::LogicalCall, error::UpstreamError, paging::PageRequest};
 use crate::observability::traces::{KeyValue, SpanKind, TraceSpan, Tracer, semconv};
 
-/// Begins the span of one attempt; `None` where nothing is traced.
+/// Starts the span of one attempt; `None` where nothing is traced.
 pub(super) fn begin_attempt(
     call: &LogicalCall,
     page: &PageRequest,
     request_id: Uuid,
 ) -> Option<Arc<TraceSpan>> {
-    let of = call.trace().span.as_ref()?;
+    let parent = call.trace().span.as_ref()?;
     let path = page.url.path();
     let template = match call.customer() {
         Some(customer) => path.replace(&customer.to_string(), "{customer_id}"),
         None => path.to_owned(),
     };
-    let span = of.start_child(SpanKind::Client, format!("GET {template}"));
+    let span = parent.start_child(SpanKind::Client, format!("GET {template}"));
     if span.is_recording() {
         span.set_attributes(request_attributes(&Method::GET, &page.url));
         span.set_attribute(semconv::URL_TEMPLATE, template);
@@ -36,7 +36,7 @@ pub(super) fn begin_attempt(
     Some(span)
 }
 
-/// Ends it by the status that came, where one did, and by what was wrong with it.
+/// Ends the span with the status of the reply, if there is one, and the error.
 pub(super) fn end_attempt(span: &TraceSpan, status: Option<u16>, error: Option<&UpstreamError>) {
     if let Some(status) = status {
         span.set_attribute(semconv::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
@@ -51,19 +51,15 @@ pub(super) fn end_attempt(span: &TraceSpan, status: Option<u16>, error: Option<&
     span.end();
 }
 
-/// Tells the call of a pause before its next attempt.
+/// Records the pause before the next attempt in the span of the call.
 pub(super) fn record_pause(call: &LogicalCall, error: &UpstreamError, pause: Duration) {
-    if let Some(span) = call
-        .trace()
-        .span
-        .as_ref()
-        .filter(|span| span.is_recording())
-    {
-        let told = vec![
+    let span = call.trace().span.as_ref();
+    if let Some(span) = span.filter(|span| span.is_recording()) {
+        let attributes = vec![
             KeyValue::new(semconv::ERROR_TYPE, <&str>::from(error.class())),
             KeyValue::new("pause_seconds", pause.as_secs_f64()),
         ];
-        span.add_event("pause", told);
+        span.add_event("pause", attributes);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Being throttled: how long Partner Center wants silence, and remembering it.
+//! Throttling: the pauses that Partner Center asks for, and for whom they count.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,76 +10,76 @@ use jiff::Timestamp;
 
 use crate::domain::CustomerId;
 
-/// A pause that the upstream asks for is never taken for shorter or longer than this.
-const SHORTEST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(15 * 60);
+/// The bounds of the pauses that are believed.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// The pause where a 429 does not say how long; it doubles with every further 429.
-const UNSAID: Duration = Duration::from_secs(10);
+/// The pause after a 429 that does not say how long. It doubles with every further 429.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(10);
 
-/// Customers that may be silenced one by one; more than that at a time, and the partner is.
-const CUSTOMERS: usize = 2;
+/// The most customers that pause one by one. With more at a time, the partner pauses.
+const MAX_CUSTOMERS: usize = 2;
 
-/// Until when one of Partner Center's calls may not be made, and for whom.
+/// The pauses of one of Partner Center's calls.
 ///
-/// Partner Center throttles per partner, or per partner and customer, and a 429 does not say which
-/// it was. So the first one silences its customer alone, or one customer over its own limit would
-/// starve all others for up to a quarter of an hour. It is taken for the partner's limit as soon as
-/// that is the likelier reading, since every refused attempt counts against it as well:
+/// Partner Center throttles per partner, or per partner and customer, and a 429 does not say which. So
+/// the first 429 pauses its customer alone: otherwise one customer over its own limit would stop all
+/// others for up to a quarter of an hour. It counts for the partner as soon as that is more likely,
+/// since every throttled attempt counts against the limit too:
 ///
-/// - when another customer is refused too, and nothing was admitted in between;
-/// - when so many customers as are silenced one by one already stand so at that moment: that also
-///   bounds what is remembered;
-/// - when the first answer after a pause of the partner's is a 429 again.
+/// - another customer is throttled too, and no other reply came in between;
+/// - [`MAX_CUSTOMERS`] customers pause already, which also bounds the memory;
+/// - the first reply after a pause of the partner is a 429 again.
 ///
-/// Finding out costs one refused attempt more than silencing everybody at once would.
+/// Finding out costs one throttled attempt more than pausing all calls at once would.
 #[derive(Debug, Default)]
 pub(super) struct ThrottleTable {
-    // Held for a few instructions, never across an await.
+    // Locked for a few instructions, never across an await.
     state: Mutex<ThrottleState>,
 }
 
-/// Whom a 429 silences.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The calls that a 429 pauses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub(super) enum ThrottleScope {
-    /// Every call of this kind.
+    /// All calls of this kind.
     Partner,
-    /// Calls of this kind for the customer it was told to.
+    /// Calls of this kind for the customer that was throttled.
     Customer,
 }
 
 #[derive(Debug, Default)]
 struct ThrottleState {
     partner: ThrottlePause,
-    /// Never more than [`CUSTOMERS`].
+    /// At most [`MAX_CUSTOMERS`].
     customers: Vec<(Option<CustomerId>, ThrottlePause)>,
-    /// Nothing was admitted since the last 429.
-    unbroken: bool,
+    /// There was no other reply since the last 429.
+    is_unbroken: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct ThrottlePause {
     until: Option<Instant>,
-    /// Pauses since the last answer that was no 429.
+    /// The pauses since the last reply other than 429.
     in_a_row: u32,
 }
 
-// === impl Throttle ===
+// === impl ThrottleTable ===
 
 impl ThrottleTable {
-    /// When the next request for `customer` may be sent; `None` when that is now.
+    /// Returns the time of the next request for a customer; `None` if that is now.
     pub(super) fn until(&self, customer: Option<CustomerId>, now: Instant) -> Option<Instant> {
         let state = self.lock();
         let own = state.customers.iter().find(|(id, _)| *id == customer);
         state
             .partner
-            .standing(now)
-            .max(own.and_then(|(_, pause)| pause.standing(now)))
+            .active_until(now)
+            .max(own.and_then(|(_, pause)| pause.active_until(now)))
     }
 
-    /// Takes note of a 429 for `customer` that asked for `asked`, and returns when the next request
-    /// for it may be sent, and who else has to wait until then.
-    pub(super) fn throttled(
+    /// Records a 429 for a customer that asked for a pause. Returns the time of the next request, and the
+    /// calls that wait until then.
+    pub(super) fn record(
         &self,
         customer: Option<CustomerId>,
         now: Instant,
@@ -88,19 +88,18 @@ impl ThrottleTable {
         let mut state = self.lock();
         let scope = state.scope_of(customer, now);
         let until = match scope {
-            ThrottleScope::Partner => state.partner.prolong(now, asked),
-            ThrottleScope::Customer => state.silence(customer, now, asked),
+            ThrottleScope::Partner => state.partner.extend(now, asked),
+            ThrottleScope::Customer => state.pause_customer(customer, now, asked),
         };
-        state.unbroken = true;
+        state.is_unbroken = true;
         (until, scope)
     }
 
-    /// Takes note of an answer for `customer` that was no 429.
-    ///
-    /// It ends no pause: it may have been under way before the 429 came.
-    pub(super) fn admitted(&self, customer: Option<CustomerId>) {
+    /// Records a reply other than 429 for a customer. It ends no pause: the request may be older than
+    /// the 429.
+    pub(super) fn record_other(&self, customer: Option<CustomerId>) {
         let mut state = self.lock();
-        state.unbroken = false;
+        state.is_unbroken = false;
         state.partner.in_a_row = 0;
         if let Some((_, pause)) = state.customers.iter_mut().find(|(id, _)| *id == customer) {
             pause.in_a_row = 0;
@@ -108,24 +107,24 @@ impl ThrottleTable {
     }
 
     fn lock(&self) -> MutexGuard<'_, ThrottleState> {
-        // The state is whole after every assignment, so a panic elsewhere spoils nothing.
+        // The state is consistent after every assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl State ===
+// === impl ThrottleState ===
 
 impl ThrottleState {
     fn scope_of(&self, customer: Option<CustomerId>, now: Instant) -> ThrottleScope {
         let others = self
             .customers
             .iter()
-            .filter(|(id, pause)| *id != customer && pause.standing(now).is_some())
+            .filter(|(id, pause)| *id != customer && pause.active_until(now).is_some())
             .count();
         if self.partner.in_a_row > 0
-            || self.partner.standing(now).is_some()
-            || others >= CUSTOMERS
-            || self.unbroken && others > 0
+            || self.partner.active_until(now).is_some()
+            || others >= MAX_CUSTOMERS
+            || self.is_unbroken && others > 0
         {
             ThrottleScope::Partner
         } else {
@@ -133,8 +132,8 @@ impl ThrottleState {
         }
     }
 
-    /// Prolongs the customer's own pause; those of others that are over are forgotten.
-    fn silence(
+    /// Extends the pause of a customer, and removes pauses that are over.
+    fn pause_customer(
         &mut self,
         customer: Option<CustomerId>,
         now: Instant,
@@ -142,30 +141,30 @@ impl ThrottleState {
     ) -> Instant {
         let known = self.customers.iter().find(|(id, _)| *id == customer);
         let mut pause = known.map_or_else(ThrottlePause::default, |(_, pause)| *pause);
-        let until = pause.prolong(now, asked);
+        let until = pause.extend(now, asked);
         self.customers
-            .retain(|(id, pause)| *id != customer && pause.standing(now).is_some());
+            .retain(|(id, pause)| *id != customer && pause.active_until(now).is_some());
         self.customers.push((customer, pause));
         until
     }
 }
 
-// === impl Pause ===
+// === impl ThrottlePause ===
 
 impl ThrottlePause {
-    fn standing(&self, now: Instant) -> Option<Instant> {
+    fn active_until(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|until| now < *until)
     }
 
-    fn prolong(&mut self, now: Instant, asked: Option<Duration>) -> Instant {
-        // Requests that were under way together are refused together: that is one refusal.
-        if self.standing(now).is_none() {
+    fn extend(&mut self, now: Instant, asked: Option<Duration>) -> Instant {
+        // Requests in progress at the same time are throttled together, which counts once.
+        if self.active_until(now).is_none() {
             self.in_a_row = self.in_a_row.saturating_add(1);
         }
         let pause = asked.unwrap_or_else(|| {
             let factor = 1_u32.checked_shl(self.in_a_row.saturating_sub(1));
             let factor = factor.unwrap_or(u32::MAX);
-            UNSAID.saturating_mul(factor).min(LONGEST)
+            DEFAULT_PAUSE.saturating_mul(factor).min(MAX_PAUSE)
         });
         let until = self.until.unwrap_or(now).max(now + pause);
         self.until = Some(until);
@@ -173,13 +172,13 @@ impl ThrottlePause {
     }
 }
 
-/// The pause that `Retry-After` asks for, in seconds or as an HTTP date
-/// ([RFC 9110 §10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)), between a second
-/// and a quarter of an hour; `None` where it is missing or says neither.
+/// Parses `Retry-After`, in seconds or as an HTTP date
+/// ([RFC 9110 §10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)), into a pause between a
+/// second and a quarter of an hour; `None` where it is missing or is neither.
 pub(super) fn retry_after(headers: &HeaderMap, wall: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let asked = if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-        // More digits than fit ask for more than the longest pause.
+        // A number that does not fit is more than the longest pause.
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
         let at = jiff::fmt::rfc2822::DateTimeParser::new()
@@ -187,10 +186,10 @@ pub(super) fn retry_after(headers: &HeaderMap, wall: Timestamp) -> Option<Durati
             .ok()?;
         Duration::try_from(at.duration_since(wall)).unwrap_or(Duration::ZERO)
     };
-    Some(asked.clamp(SHORTEST, LONGEST))
+    Some(asked.clamp(MIN_PAUSE, MAX_PAUSE))
 }
 
-/// The pause that a sentence such as `RateQuota limit is exceeded. Try again in 57 seconds.` asks for.
+/// Parses the pause in a sentence such as `RateQuota limit is exceeded. Try again in 57 seconds.`
 pub(super) fn retry_after_in(sentence: &str) -> Option<Duration> {
     let sentence = sentence.to_ascii_lowercase();
     let (_, rest) = sentence.split_once("try again in ")?;
@@ -199,7 +198,7 @@ pub(super) fn retry_after_in(sentence: &str) -> Option<Duration> {
         return None;
     }
     let asked = Duration::from_secs(number.parse().ok()?);
-    Some(asked.clamp(SHORTEST, LONGEST))
+    Some(asked.clamp(MIN_PAUSE, MAX_PAUSE))
 }
 
 #[cfg(test)]
@@ -231,14 +230,14 @@ mod tests {
     }
 
     #[test]
-    fn what_says_no_pause_is_not_guessed_at() {
+    fn a_malformed_retry_after_is_ignored() {
         for value in ["", "soon", "-5", "1.5", "Sun, 15 Mar 2026"] {
             assert_eq!(asked(value), None, "{value:?}");
         }
     }
 
     #[test]
-    fn the_pause_may_stand_in_the_body() {
+    fn a_pause_in_the_body_is_parsed() {
         assert_eq!(
             retry_after_in("Rate limit is exceeded. Try again in 57 seconds."),
             Some(Duration::from_secs(57))
@@ -259,108 +258,110 @@ mod tests {
     }
 
     #[test]
-    fn an_unsaid_pause_doubles_until_something_else_comes() {
+    fn the_default_pause_doubles_until_another_reply() {
         let throttle = ThrottleTable::default();
         let mut now = SystemClock.now();
         let mut next = || {
-            let pause = throttle.throttled(customer(1), now, None).0 - now;
+            let pause = throttle.record(customer(1), now, None).0 - now;
             now += pause;
             pause
         };
 
         let pauses = [next(), next(), next()];
-        throttle.admitted(customer(1));
+        throttle.record_other(customer(1));
         let after = next();
 
         assert_eq!(pauses, [10, 20, 40].map(Duration::from_secs));
-        assert_eq!(after, UNSAID);
+        assert_eq!(after, DEFAULT_PAUSE);
     }
 
     #[test]
-    fn requests_refused_together_ask_for_one_pause() {
+    fn requests_throttled_together_make_one_pause() {
         let throttle = ThrottleTable::default();
         let now = SystemClock.now();
 
-        let pauses = [1, 1, 2, 2, 3].map(|id| throttle.throttled(customer(id), now, None).0 - now);
+        let pauses = [1, 1, 2, 2, 3].map(|id| throttle.record(customer(id), now, None).0 - now);
 
-        assert_eq!(pauses, [UNSAID; 5]);
+        assert_eq!(pauses, [DEFAULT_PAUSE; 5]);
     }
 
     #[test]
-    fn a_pause_is_never_cut_short_by_a_shorter_one() {
+    fn a_shorter_pause_does_not_end_a_longer_one() {
         let throttle = ThrottleTable::default();
         let (one, now) = (customer(1), SystemClock.now());
 
-        throttle.throttled(one, now, Some(60 * SHORTEST));
-        throttle.throttled(one, now, Some(SHORTEST));
+        throttle.record(one, now, Some(60 * MIN_PAUSE));
+        throttle.record(one, now, Some(MIN_PAUSE));
 
-        assert_eq!(throttle.until(one, now), Some(now + 60 * SHORTEST));
-        assert_eq!(throttle.until(one, now + 60 * SHORTEST), None);
+        assert_eq!(throttle.until(one, now), Some(now + 60 * MIN_PAUSE));
+        assert_eq!(throttle.until(one, now + 60 * MIN_PAUSE), None);
     }
 
-    /// Refuses each for a minute, a second after the other; says who else had to wait.
-    fn refuse(throttle: &ThrottleTable, from: Instant, customers: &[u128]) -> Vec<ThrottleScope> {
+    /// Throttles each customer for a minute, a second after the other. Returns the scopes.
+    fn throttle_each(
+        throttle: &ThrottleTable,
+        from: Instant,
+        customers: &[u128],
+    ) -> Vec<ThrottleScope> {
         let mut now = from;
-        let refused = customers.iter().map(|id| {
-            now += SHORTEST;
-            throttle
-                .throttled(customer(*id), now, Some(60 * SHORTEST))
-                .1
+        let scopes = customers.iter().map(|id| {
+            now += MIN_PAUSE;
+            throttle.record(customer(*id), now, Some(60 * MIN_PAUSE)).1
         });
-        refused.collect()
+        scopes.collect()
     }
 
     #[test]
-    fn one_customer_over_its_limit_silences_no_other() {
+    fn one_customer_over_its_limit_pauses_no_other() {
         let throttle = ThrottleTable::default();
         let now = SystemClock.now();
 
-        let scopes = refuse(&throttle, now, &[1, 1, 1]);
+        let scopes = throttle_each(&throttle, now, &[1, 1, 1]);
 
         assert_eq!(scopes, [ThrottleScope::Customer; 3]);
-        assert!(throttle.until(customer(1), now + SHORTEST).is_some());
-        assert_eq!(throttle.until(customer(2), now + SHORTEST), None);
+        assert!(throttle.until(customer(1), now + MIN_PAUSE).is_some());
+        assert_eq!(throttle.until(customer(2), now + MIN_PAUSE), None);
     }
 
     #[test]
-    fn two_customers_refused_and_nothing_between_are_the_partner() {
+    fn two_customers_in_a_row_pause_the_partner() {
         let throttle = ThrottleTable::default();
         let now = SystemClock.now();
 
-        let scopes = refuse(&throttle, now, &[1, 2]);
+        let scopes = throttle_each(&throttle, now, &[1, 2]);
 
         assert_eq!(scopes, [ThrottleScope::Customer, ThrottleScope::Partner]);
         assert_eq!(
-            throttle.until(customer(3), now + 2 * SHORTEST),
-            Some(now + 62 * SHORTEST)
+            throttle.until(customer(3), now + 2 * MIN_PAUSE),
+            Some(now + 62 * MIN_PAUSE)
         );
     }
 
     #[test]
-    fn customers_refused_among_others_admitted_are_silenced_one_by_one_up_to_a_few() {
+    fn customers_throttled_between_other_replies_pause_one_by_one() {
         let throttle = ThrottleTable::default();
         let now = SystemClock.now();
 
         let mut scopes = Vec::new();
         for id in 1..=4 {
-            scopes.extend(refuse(&throttle, now, &[id]));
-            throttle.admitted(customer(9));
+            scopes.extend(throttle_each(&throttle, now, &[id]));
+            throttle.record_other(customer(9));
         }
 
         use ThrottleScope::{Customer, Partner};
         assert_eq!(scopes, [Customer, Customer, Partner, Partner]);
-        assert!(throttle.lock().customers.len() <= CUSTOMERS);
+        assert!(throttle.lock().customers.len() <= MAX_CUSTOMERS);
     }
 
     #[test]
-    fn a_refusal_right_after_the_pause_of_the_partner_is_the_partners_again() {
+    fn a_429_right_after_a_pause_of_the_partner_pauses_the_partner_again() {
         let throttle = ThrottleTable::default();
         let now = SystemClock.now();
-        refuse(&throttle, now, &[1, 2]);
+        throttle_each(&throttle, now, &[1, 2]);
 
-        let again = refuse(&throttle, now + 100 * SHORTEST, &[3]);
-        throttle.admitted(customer(4));
-        let later = refuse(&throttle, now + 200 * SHORTEST, &[5]);
+        let again = throttle_each(&throttle, now + 100 * MIN_PAUSE, &[3]);
+        throttle.record_other(customer(4));
+        let later = throttle_each(&throttle, now + 200 * MIN_PAUSE, &[5]);
 
         assert_eq!(
             (again, later),
@@ -369,13 +370,13 @@ mod tests {
     }
 
     #[test]
-    fn pauses_that_are_over_are_forgotten() {
+    fn pauses_that_are_over_are_removed() {
         let throttle = ThrottleTable::default();
         let mut now = SystemClock.now();
 
         for id in 0..1_000 {
-            refuse(&throttle, now, &[id]);
-            now += 100 * SHORTEST;
+            throttle_each(&throttle, now, &[id]);
+            now += 100 * MIN_PAUSE;
         }
 
         assert_eq!(throttle.lock().customers.len(), 1);

@@ -1,4 +1,4 @@
-//! Not asking what fails, and finding out when it works again.
+//! A circuit breaker: stops calls that fail, and finds out when they work again.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,30 +7,29 @@ use std::{
 
 use super::backoff::Backoff;
 
-/// A circuit breaker in the words of Nygard, *Release It!*: **closed** passes calls, **open**
-/// refuses them, **half-open** lets one probe through.
+/// A circuit breaker in the words of Nygard, *Release It!*: **closed** passes calls, **open** rejects
+/// them, **half-open** lets one probe pass.
 ///
-/// It opens once so many failures have come in a row, from more than one subject. In a row rather
-/// than as a share of a window: one success anywhere shows that the other side lives, and calls
-/// that a cache lets through are too few for shares to mean anything. From more than one subject
-/// `S`, since a single customer whose every call fails is that customer's trouble, and must not
-/// cost the others theirs.
+/// It opens after several failures in a row, for more than one subject. In a row and not by a share of
+/// a window: one success shows that the other side works, and a cache lets too few calls pass for
+/// shares to mean anything. For more than one subject `S`: a single customer whose calls all fail must
+/// not stop the calls for others.
 ///
-/// The pause before the first probe is that of the backoff's first retry, and grows with each
-/// probe that fails, unless the one before it failed for the same subject: one customer whose every
-/// call fails must not keep a circuit open longer and longer that others would close.
+/// The pause before the first probe is the longest of the backoff's first retry. It grows with each
+/// failed probe, unless the probe before failed for the same subject.
 #[derive(Debug)]
 pub struct CircuitBreaker<S> {
     failure_threshold: u32,
     backoff: Backoff,
-    // Held for a few instructions, never across an await.
+    // Locked for a few instructions, never across an await.
     circuit: Mutex<CircuitInner<S>>,
 }
 
-/// Leave to make one call; what came of it is told by [`CircuitPermit::record_success`] or [`CircuitPermit::record_failure`].
+/// Permits one call, whose outcome is recorded by [`CircuitPermit::record_success`] or
+/// [`CircuitPermit::record_failure`].
 ///
-/// Dropped without either, as when the caller went away, it is as if it had never been given: a
-/// probe may be made by another.
+/// Dropped without either, for example when the caller disconnects, it has no effect: another call may
+/// probe.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped lets another call in"]
 pub struct CircuitPermit<'a, S> {
@@ -38,32 +37,26 @@ pub struct CircuitPermit<'a, S> {
     epoch: u64,
 }
 
-/// Where the circuit stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The state of the circuit; its name is a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumIter, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum CircuitState {
     /// Calls pass.
     Closed,
-    /// Calls are refused.
+    /// Calls are rejected.
     Open,
-    /// One call is under way or may begin, to probe; others are refused.
+    /// One call probes, or may; others are rejected.
     HalfOpen,
-}
-
-/// The circuit refuses the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CircuitRefusal {
-    /// When to ask again; soon, while a probe is under way.
-    pub retry_at: Instant,
 }
 
 #[derive(Debug)]
 struct CircuitInner<S> {
     phase: CircuitPhase<S>,
-    /// Changes with the phase, so that the outcome of a call from before counts for nothing.
+    /// Changes with the phase, so that outcomes of earlier calls do not count.
     epoch: u64,
-    /// Pauses since it was last closed.
+    /// The pauses since it was closed.
     open_count: u32,
-    /// For whom the last probe failed.
+    /// The subject of the last failed probe.
     last_probe_subject: Option<S>,
 }
 
@@ -81,7 +74,7 @@ enum CircuitPhase<S> {
     },
 }
 
-/// Who has failed since the last success.
+/// The subjects of the failures since the last success.
 #[derive(Clone, Copy, Debug)]
 enum FailingSubjects<S> {
     Empty,
@@ -89,14 +82,13 @@ enum FailingSubjects<S> {
     Multiple,
 }
 
-/// How soon to come back while a probe is under way.
+/// The time until the next look while a probe is in progress.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
 
 // === impl CircuitBreaker ===
 
 impl<S: Copy + Eq> CircuitBreaker<S> {
-    /// A closed circuit that opens after so many failures in a row, and then pauses for the ends of
-    /// the intervals of `pauses`.
+    /// Creates a closed circuit that opens after so many failures in a row.
     pub const fn new(failures: u32, pauses: Backoff) -> Self {
         let circuit = CircuitInner {
             phase: CircuitPhase::CLOSED,
@@ -111,33 +103,31 @@ impl<S: Copy + Eq> CircuitBreaker<S> {
         }
     }
 
-    /// Lets a call begin, and makes it the probe where one is due.
+    /// Lets a call pass, as the probe if one is due.
     ///
     /// # Errors
     ///
-    /// [`CircuitRefusal`] while the circuit is open, or another call probes it.
-    pub fn acquire(&self, now: Instant) -> Result<CircuitPermit<'_, S>, CircuitRefusal> {
+    /// While the circuit is open, or another call probes it: the time to try again.
+    pub fn acquire(&self, now: Instant) -> Result<CircuitPermit<'_, S>, Instant> {
         let mut circuit = self.lock();
-        match circuit.refusal(now) {
-            Some(refused) => Err(refused),
-            None => {
-                if let CircuitPhase::Open { until } = circuit.phase {
-                    circuit.enter(CircuitPhase::HalfOpen { since: until });
-                }
-                Ok(CircuitPermit {
-                    breaker: self,
-                    epoch: circuit.epoch,
-                })
-            }
+        if let Some(retry_at) = circuit.rejection(now) {
+            return Err(retry_at);
         }
+        if let CircuitPhase::Open { until } = circuit.phase {
+            circuit.enter(CircuitPhase::HalfOpen { since: until });
+        }
+        Ok(CircuitPermit {
+            breaker: self,
+            epoch: circuit.epoch,
+        })
     }
 
-    /// What [`CircuitBreaker::acquire`] would refuse with at this moment.
-    pub fn current_refusal(&self, now: Instant) -> Option<CircuitRefusal> {
-        self.lock().refusal(now)
+    /// Returns the error of [`CircuitBreaker::acquire`] at this moment.
+    pub fn current_rejection(&self, now: Instant) -> Option<Instant> {
+        self.lock().rejection(now)
     }
 
-    /// Where the circuit stands. It is half-open from when a probe is due.
+    /// Returns the state. It is half-open from when a probe is due.
     pub fn state(&self, now: Instant) -> CircuitState {
         match self.lock().phase {
             CircuitPhase::Closed { .. } => CircuitState::Closed,
@@ -147,15 +137,15 @@ impl<S: Copy + Eq> CircuitBreaker<S> {
     }
 
     fn lock(&self) -> MutexGuard<'_, CircuitInner<S>> {
-        // The circuit is whole after every assignment, so a panic elsewhere spoils nothing.
+        // The circuit is consistent after every assignment.
         self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl Permit ===
+// === impl CircuitPermit ===
 
 impl<S: Copy + Eq> CircuitPermit<'_, S> {
-    /// The call was answered. Returns whether that closed the circuit.
+    /// Records a reply. Returns true if it closed the circuit.
     pub fn record_success(self) -> bool {
         let mut circuit = self.breaker.lock();
         if circuit.epoch != self.epoch {
@@ -172,8 +162,7 @@ impl<S: Copy + Eq> CircuitPermit<'_, S> {
         closes
     }
 
-    /// The call failed, for `subject`. Returns for how long no call is made from now on, where this
-    /// failure opened the circuit.
+    /// Records a failure for `subject`. Returns the pause, if the failure opened the circuit.
     pub fn record_failure(self, now: Instant, subject: S) -> Option<Duration> {
         let breaker = self.breaker;
         let mut circuit = breaker.lock();
@@ -215,17 +204,13 @@ impl<S> Drop for CircuitPermit<'_, S> {
     }
 }
 
-// === impl Circuit ===
+// === impl CircuitInner ===
 
 impl<S> CircuitInner<S> {
-    fn refusal(&self, now: Instant) -> Option<CircuitRefusal> {
+    fn rejection(&self, now: Instant) -> Option<Instant> {
         match self.phase {
-            CircuitPhase::Open { until } => {
-                Some(CircuitRefusal { retry_at: until }).filter(|_| now < until)
-            }
-            CircuitPhase::HalfOpen { .. } => Some(CircuitRefusal {
-                retry_at: now + PROBE_WAIT,
-            }),
+            CircuitPhase::Open { until } => Some(until).filter(|until| now < *until),
+            CircuitPhase::HalfOpen { .. } => Some(now + PROBE_WAIT),
             CircuitPhase::Closed { .. } => None,
         }
     }
@@ -236,7 +221,7 @@ impl<S> CircuitInner<S> {
     }
 }
 
-// === impl Phase ===
+// === impl CircuitPhase ===
 
 impl<S> CircuitPhase<S> {
     const CLOSED: Self = Self::Closed {
@@ -245,7 +230,7 @@ impl<S> CircuitPhase<S> {
     };
 }
 
-// === impl Failing ===
+// === impl FailingSubjects ===
 
 impl<S: Eq> FailingSubjects<S> {
     fn with(self, subject: S) -> Self {
@@ -253,22 +238,6 @@ impl<S: Eq> FailingSubjects<S> {
             Self::Empty => Self::Single(subject),
             Self::Single(same) if same == subject => Self::Single(same),
             Self::Single(_) | Self::Multiple => Self::Multiple,
-        }
-    }
-}
-
-// === impl CircuitState ===
-
-impl CircuitState {
-    /// Every state, for tables that have a row for each.
-    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
-
-    /// Stable name for metric labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half-open",
         }
     }
 }

@@ -193,13 +193,13 @@ impl UsageError {
     pub(super) fn no_native_format(answer: UsageAnswer, now: Instant) -> Self {
         let retry_after = Duration::from_secs(u64::try_from(answer.cached.ttl).unwrap_or(0));
         let error = SourceError {
-            kind: SourceErrorKind::Suspect,
-            detail: "Partner Center's newest data is older than what it sent before, and what it \
-                     sent before cannot be had in this form: ask for the simplified one"
-                .into(),
             status: answer.status.forward_status,
-            upstream_error: None,
             call_ids: answer.call_ids,
+            ..SourceError::without_reply(
+                SourceErrorKind::Suspect,
+                "Partner Center's newest data is older than what it sent before, and what it sent \
+                 before is not available in this form: ask for the simplified one",
+            )
         };
         Self {
             kind: ErrorKind::Source {

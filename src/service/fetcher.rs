@@ -310,90 +310,66 @@ impl Fetcher {
         self.failures.remove_if(covers);
     }
 
-    /// Sets the gauges of cached failures. Call it before a scrape.
+    /// Sets the gauges of cached failures and of the source. Call it before a scrape.
     pub(super) fn update_gauges(&self) {
         self.failures.update_gauges();
+        self.source.update_gauges();
     }
 
-    /// The failure of a call that ended without an outcome.
+    /// Returns the failure of a call that ended without an outcome.
     fn aborted_failure(&self) -> Arc<CachedFailure<SourceError>> {
-        let error = SourceError {
-            kind: SourceErrorKind::Interrupted,
-            detail: "the call to Partner Center ended without an answer".into(),
-            status: None,
-            upstream_error: None,
-            call_ids: None,
-        };
-        Arc::new(CachedFailure::uncached(
-            error,
-            self.clock.now(),
+        self.uncached_failure(
+            SourceErrorKind::Interrupted,
+            "the call to Partner Center ended without an answer",
             Duration::ZERO,
-        ))
+        )
     }
 
-    /// The failure of a call that was not made. It concerns this request alone, so it is not cached.
-    fn overloaded_failure(
-        &self,
-        Overloaded { retry_after }: Overloaded,
-    ) -> Arc<CachedFailure<SourceError>> {
-        let error = SourceError {
-            kind: SourceErrorKind::Overloaded { retry_after },
-            detail: "more requests wait for Partner Center than can be answered in time".into(),
-            status: None,
-            upstream_error: None,
-            call_ids: None,
-        };
-        Arc::new(CachedFailure::uncached(
-            error,
-            self.clock.now(),
-            retry_after,
-        ))
+    /// Returns the failure of a call that was not made because too many wait.
+    fn overloaded_failure(&self, overloaded: Overloaded) -> Arc<CachedFailure<SourceError>> {
+        self.uncached_failure(
+            SourceErrorKind::Overloaded,
+            "more requests wait for Partner Center than can be answered in time",
+            overloaded.retry_after,
+        )
     }
 
-    /// The failure of a call that is not made because its caller caused too many for given dates. It
-    /// concerns this caller alone, so it is not cached.
-    fn rate_limited_failure(
-        &self,
-        BucketExhausted { retry_after }: BucketExhausted,
-    ) -> Arc<CachedFailure<SourceError>> {
-        let error = SourceError {
-            kind: SourceErrorKind::RateLimited { retry_after },
-            detail: format!(
-                "this caller may cause {} calls to Partner Center for given dates in a minute, and \
-                 has caused more: wait, or have the scope cache:refresh added",
-                DatedCallLimits::PER_MINUTE
-            )
-            .into(),
-            status: None,
-            upstream_error: None,
-            call_ids: None,
-        };
-        Arc::new(CachedFailure::uncached(
-            error,
-            self.clock.now(),
-            retry_after,
-        ))
+    /// Returns the failure of a call that was not made because its caller caused too many for given
+    /// dates.
+    fn rate_limited_failure(&self, exhausted: BucketExhausted) -> Arc<CachedFailure<SourceError>> {
+        let detail = format!(
+            "this caller may cause {} calls to Partner Center for given dates in a minute, and has \
+             caused more: wait, or have the scope cache:refresh added",
+            DatedCallLimits::PER_MINUTE
+        );
+        self.uncached_failure(SourceErrorKind::RateLimited, &detail, exhausted.retry_after)
     }
 
-    /// The failure of a request whose call takes longer than its deadline. The call itself has not
-    /// failed, so nothing is cached.
+    /// Returns the failure of a request whose call goes on after its deadline.
     fn still_running_failure(&self) -> Arc<CachedFailure<SourceError>> {
         /// About the time of a few pages.
         const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-        let error = SourceError {
-            kind: SourceErrorKind::TimedOut,
-            detail: "Partner Center has not told all of it in time; the rest is still being read, \
-                     and will be held"
-                .into(),
-            status: None,
-            upstream_error: None,
-            call_ids: None,
-        };
+        self.uncached_failure(
+            SourceErrorKind::TimedOut,
+            "Partner Center has not sent all pages in time; the others are still being read, and \
+             will be cached",
+            RETRY_AFTER,
+        )
+    }
+
+    /// A failure that concerns one request or caller alone, so that it is not cached.
+    fn uncached_failure(
+        &self,
+        kind: SourceErrorKind,
+        detail: &str,
+        retry_after: Duration,
+    ) -> Arc<CachedFailure<SourceError>> {
+        let error = SourceError::without_reply(kind, detail);
         Arc::new(CachedFailure::uncached(
             error,
             self.clock.now(),
-            RETRY_AFTER,
+            retry_after,
         ))
     }
 
@@ -542,11 +518,9 @@ impl Fetcher {
         let rendered = offload::run_cpu_bound(bytes, render).await;
         drop(fetched.memory);
         rendered.map_err(|error| SourceError {
-            kind: SourceErrorKind::Malformed,
-            detail: error.to_string().into(),
             status: Some(200),
-            upstream_error: None,
             call_ids: Some(ids),
+            ..SourceError::without_reply(SourceErrorKind::Malformed, error.to_string())
         })
     }
 
@@ -607,7 +581,7 @@ impl Fetcher {
         ticket: FetchGuard,
     ) -> FetchOutcome {
         let now = self.clock.now();
-        let kind = error.kind;
+        let (kind, retry_after) = (error.kind, error.retry_after);
         let landed = ticket.complete(error, |error| {
             let absence = kind.absence();
             if let Some(absence) = absence
@@ -632,7 +606,7 @@ impl Fetcher {
                         Some(_) => CachedFailureKind::Absence,
                         None => CachedFailureKind::Fault,
                     };
-                    let remember_for = |streak| self.failure_lifetime(kind, streak);
+                    let remember_for = |streak| self.failure_lifetime(kind, retry_after, streak);
                     failures.record(remembered, resource, error, now, remember_for)
                 },
             )
@@ -651,7 +625,7 @@ impl Fetcher {
             Err(error) => Err(Arc::new(CachedFailure::uncached(
                 error,
                 now,
-                self.failure_lifetime(kind, 1),
+                self.failure_lifetime(kind, retry_after, 1),
             ))),
         }
     }
@@ -668,30 +642,22 @@ impl Fetcher {
     /// An absence lasts as configured, a throttle as long as `Retry-After`. Other faults last a second
     /// at first, so that a recovery is noticed at once, and longer each time in a row, so that an
     /// outage costs few calls.
-    fn failure_lifetime(&self, kind: SourceErrorKind, streak: u32) -> Duration {
+    fn failure_lifetime(
+        &self,
+        kind: SourceErrorKind,
+        retry_after: Option<Duration>,
+        streak: u32,
+    ) -> Duration {
         const INITIAL: Duration = Duration::from_secs(1);
         const MAX: Duration = Duration::from_secs(30);
         let backoff = INITIAL
             .saturating_mul(2_u32.saturating_pow(streak.saturating_sub(1)))
             .min(MAX);
         match kind {
-            SourceErrorKind::UnknownCustomer
-            | SourceErrorKind::NoRelationship
-            | SourceErrorKind::NothingProcessed => self.negative_fresh_for,
-            SourceErrorKind::Throttled { retry_after }
-            | SourceErrorKind::CircuitOpen { retry_after }
-            | SourceErrorKind::Overloaded { retry_after }
-            | SourceErrorKind::RateLimited { retry_after } => retry_after,
-            SourceErrorKind::Unavailable {
-                retry_after: Some(retry_after),
-            } => retry_after.max(backoff),
-            SourceErrorKind::Unavailable { retry_after: None }
-            | SourceErrorKind::TimedOut
-            | SourceErrorKind::CredentialsRejected
-            | SourceErrorKind::Rejected
-            | SourceErrorKind::Malformed
-            | SourceErrorKind::Suspect => backoff,
+            _ if kind.is_authoritative() => self.negative_fresh_for,
             SourceErrorKind::Interrupted => Duration::ZERO,
+            SourceErrorKind::Unavailable => retry_after.unwrap_or_default().max(backoff),
+            _ => retry_after.unwrap_or(backoff),
         }
     }
 }

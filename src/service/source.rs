@@ -34,6 +34,9 @@ pub trait UsageSource: fmt::Debug + Send + Sync + 'static {
     ///
     /// Dropping the future abandons the call and leaves nothing behind.
     fn fetch(&self, call: SourceCall) -> FetchFuture<'_>;
+
+    /// Sets the gauges that change with time alone. It is called before a scrape.
+    fn update_gauges(&self) {}
 }
 
 /// The future that [`UsageSource::fetch`] returns.
@@ -111,6 +114,9 @@ pub struct SourceError {
     pub kind: SourceErrorKind,
     /// One sentence for people; no secret, no address of ours.
     pub detail: Arc<str>,
+    /// The time until another call may succeed, where that is known. Counted from when the error was
+    /// made.
+    pub retry_after: Option<Duration>,
     /// HTTP status of the last reply; `None` where there was none.
     pub status: Option<u16>,
     /// The upstream's own error, where it rejected the call.
@@ -120,7 +126,11 @@ pub struct SourceError {
 }
 
 /// The meaning of a failed call. Each variant is a situation that someone can act on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// A new variant needs a problem in `api/problem` and a place that returns it, such as the ladder of
+/// `partner_center/error`. The name is that in logs, traces and `Cache-Status` details.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum SourceErrorKind {
     /// Partner Center knows no such customer.
     UnknownCustomer,
@@ -128,24 +138,16 @@ pub enum SourceErrorKind {
     NoRelationship,
     /// The customer is known, but nothing was processed on the date asked for.
     NothingProcessed,
-    /// Throttled: no call should be made until this has passed.
-    Throttled {
-        /// Counted from when the error was made.
-        retry_after: Duration,
-    },
-    /// The circuit breaker is open, so the call was not made. It would be made after this has passed.
-    CircuitOpen {
-        /// Counted from when the error was made.
-        retry_after: Duration,
-    },
+    /// Partner Center wants no call before `retry_after`.
+    Throttled,
+    /// The circuit breaker is open, so the call was not made. It would be made after `retry_after`.
+    CircuitOpen,
     /// A transient error that outlasted the retries. The upstream may have sent `Retry-After`.
-    Unavailable {
-        /// Counted from when the error was made.
-        retry_after: Option<Duration>,
-    },
+    Unavailable,
     /// No answer within the call's deadline.
     TimedOut,
     /// Our credentials were rejected. A person must act; `detail` says how.
+    #[strum(serialize = "credentials-refused")]
     CredentialsRejected,
     /// The upstream rejected our request, for a reason that we do not know.
     Rejected,
@@ -154,15 +156,9 @@ pub enum SourceErrorKind {
     /// The answer is older than an earlier one, and the newer data cannot be fetched.
     Suspect,
     /// No call was made: too many calls wait already.
-    Overloaded {
-        /// Counted from when the error was made.
-        retry_after: Duration,
-    },
+    Overloaded,
     /// No call was made: the caller has used up its calls for given dates.
-    RateLimited {
-        /// Counted from when the error was made.
-        retry_after: Duration,
-    },
+    RateLimited,
     /// The call ended without a result: its task panicked, or the process is shutting down.
     Interrupted,
 }
@@ -171,36 +167,31 @@ impl AnswerContent {
     /// The newest processed date in the data, if any.
     pub fn processed_date(&self) -> Option<ProcessedDate> {
         match self {
-            Self::Usage {
-                usage: snapshot, ..
-            } => snapshot.processed_date(),
+            Self::Usage { usage, .. } => usage.processed_date(),
             Self::Customers(_) => None,
-            Self::Document {
-                summary: outline, ..
-            } => outline.processed_date(),
+            Self::Document { summary, .. } => summary.processed_date(),
+        }
+    }
+}
+
+impl SourceError {
+    /// An error of a call that was not made, or that brought no reply.
+    pub fn without_reply(kind: SourceErrorKind, detail: impl Into<Arc<str>>) -> Self {
+        Self {
+            kind,
+            detail: detail.into(),
+            retry_after: None,
+            status: None,
+            upstream_error: None,
+            call_ids: None,
         }
     }
 }
 
 impl SourceErrorKind {
-    /// The stable name in logs, metric labels and `Cache-Status` details.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::UnknownCustomer => "unknown-customer",
-            Self::NoRelationship => "no-relationship",
-            Self::NothingProcessed => "nothing-processed",
-            Self::Throttled { .. } => "throttled",
-            Self::CircuitOpen { .. } => "circuit-open",
-            Self::Unavailable { .. } => "unavailable",
-            Self::TimedOut => "timed-out",
-            Self::CredentialsRejected => "credentials-refused",
-            Self::Rejected => "rejected",
-            Self::Malformed => "malformed",
-            Self::Suspect => "suspect",
-            Self::Overloaded { .. } => "overloaded",
-            Self::RateLimited { .. } => "rate-limited",
-            Self::Interrupted => "interrupted",
-        }
+    /// The stable name in logs, traces and `Cache-Status` details.
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// Returns whether the error is a valid answer: another call would return the same, and cached
@@ -214,24 +205,8 @@ impl SourceErrorKind {
         match self {
             Self::UnknownCustomer | Self::NoRelationship => Some(AbsenceKind::Customer),
             Self::NothingProcessed => Some(AbsenceKind::Date),
-            Self::Throttled { .. }
-            | Self::CircuitOpen { .. }
-            | Self::Unavailable { .. }
-            | Self::TimedOut
-            | Self::CredentialsRejected
-            | Self::Rejected
-            | Self::Malformed
-            | Self::Suspect
-            | Self::Overloaded { .. }
-            | Self::RateLimited { .. }
-            | Self::Interrupted => None,
+            _ => None,
         }
-    }
-}
-
-impl fmt::Display for SourceErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

@@ -138,11 +138,8 @@ impl UsageSource for ScriptedSource {
                     memory: None,
                 }),
                 SourceStep::Fails(kind) => Err(SourceError {
-                    kind,
-                    detail: "as the test wants it".into(),
-                    status: None,
-                    upstream_error: None,
                     call_ids: Some(ids),
+                    ..SourceError::without_reply(kind, "as the test wants it")
                 }),
                 SourceStep::Panics => panic!("as the test wants it"),
             }
@@ -298,7 +295,7 @@ async fn after_the_revalidation_window_the_fetch_comes_first() {
 
 #[tokio::test]
 async fn a_stale_answer_replaces_a_failure_until_it_expires() {
-    let down = SourceStep::Fails(SourceErrorKind::Unavailable { retry_after: None });
+    let down = SourceStep::Fails(SourceErrorKind::Unavailable);
     let fixture = ServiceFixture::new([SourceStep::Seats(5), down, down]);
     fixture.answer().await.unwrap();
 
@@ -361,7 +358,7 @@ async fn a_failure_reaches_all_followers_without_another_call() {
 
 #[tokio::test]
 async fn a_fault_is_cached_for_a_second_and_twice_as_long_the_next_time() {
-    let down = SourceStep::Fails(SourceErrorKind::Unavailable { retry_after: None });
+    let down = SourceStep::Fails(SourceErrorKind::Unavailable);
     let fixture = ServiceFixture::new([down, down, SourceStep::Seats(5)]);
 
     fixture.failure_kind().await;
@@ -375,24 +372,6 @@ async fn a_fault_is_cached_for_a_second_and_twice_as_long_the_next_time() {
     assert_eq!(fixture.source.calls(), 2);
     fixture.clock.advance(SECOND);
 
-    assert!(fixture.answer().await.is_ok());
-}
-
-#[tokio::test]
-async fn a_throttle_is_cached_for_its_retry_after() {
-    let throttled = SourceStep::Fails(SourceErrorKind::Throttled {
-        retry_after: 57 * SECOND,
-    });
-    let fixture = ServiceFixture::new([throttled, SourceStep::Seats(5)]);
-    fixture.failure_kind().await;
-    fixture.clock.advance(20 * SECOND);
-
-    let ErrorKind::Source { retry_after, .. } = fixture.answer().await.unwrap_err().kind else {
-        panic!("expected the throttle");
-    };
-
-    assert_eq!(retry_after, 37 * SECOND);
-    fixture.clock.advance(37 * SECOND);
     assert!(fixture.answer().await.is_ok());
 }
 
@@ -471,7 +450,7 @@ async fn a_failure_also_says_that_no_cache_was_ignored() {
 
 #[tokio::test]
 async fn suspect_is_the_first_detail_in_cache_status() {
-    let down = SourceStep::Fails(SourceErrorKind::Unavailable { retry_after: None });
+    let down = SourceStep::Fails(SourceErrorKind::Unavailable);
     let fixture = ServiceFixture::new([SourceStep::Seats(5), SourceStep::Nothing, down, down]);
     fixture.answer().await.unwrap();
     fixture.clock.advance(10 * SECOND);
@@ -493,7 +472,7 @@ async fn suspect_is_the_first_detail_in_cache_status() {
 
 #[tokio::test]
 async fn a_fresh_answer_stays_fresh_after_a_failed_no_cache_request() {
-    let down = SourceStep::Fails(SourceErrorKind::Unavailable { retry_after: None });
+    let down = SourceStep::Fails(SourceErrorKind::Unavailable);
     let fixture = ServiceFixture::new([SourceStep::Seats(5), down]);
     fixture.answer().await.unwrap();
     fixture.clock.advance(10 * SECOND);
@@ -561,7 +540,7 @@ async fn an_answer_fetched_before_a_purge_is_not_stored() {
 
 #[tokio::test]
 async fn a_soft_purged_answer_is_served_after_a_failure() {
-    let down = SourceStep::Fails(SourceErrorKind::Unavailable { retry_after: None });
+    let down = SourceStep::Fails(SourceErrorKind::Unavailable);
     let fixture = ServiceFixture::new([SourceStep::Seats(5), down]);
     fixture.answer().await.unwrap();
 
@@ -576,7 +555,7 @@ async fn a_soft_purged_answer_is_served_after_a_failure() {
 
 #[tokio::test]
 async fn an_answer_purged_during_a_request_is_not_served_to_it() {
-    let down = SourceStep::Fails(SourceErrorKind::Unavailable { retry_after: None });
+    let down = SourceStep::Fails(SourceErrorKind::Unavailable);
     let fixture = ServiceFixture::new([SourceStep::Seats(5), down]);
     fixture.answer().await.unwrap();
     fixture.clock.advance(120 * SECOND);
@@ -596,7 +575,7 @@ async fn an_answer_purged_during_a_request_is_not_served_to_it() {
 
 #[tokio::test]
 async fn the_age_of_a_fallback_includes_the_wait() {
-    let down = SourceStep::Fails(SourceErrorKind::Unavailable { retry_after: None });
+    let down = SourceStep::Fails(SourceErrorKind::Unavailable);
     let fixture = ServiceFixture::new([SourceStep::Seats(5), down]);
     fixture.answer().await.unwrap();
     fixture.clock.advance(120 * SECOND);

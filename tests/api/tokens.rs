@@ -15,6 +15,9 @@ const REFUSED_REFRESHES: &str = "usage_proxy_token_refresh_total{result=\"refuse
 /// Longer than a token lives.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Longer than the end of a service takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 const UNSAVED: &str = "usage_proxy_refresh_token_unsaved";
 
 /// The credentials that calls of this kind have had so far.
@@ -458,4 +461,70 @@ async fn a_token_that_another_program_writes_is_used_as_soon_as_it_is_there_or_a
         2,
         "the sidecar's own, and none of the service"
     );
+}
+
+#[tokio::test]
+async fn misses_share_one_token_request_that_a_disconnected_caller_does_not_cancel() {
+    let app = TestApp::start().await;
+    let customers = app.simulator.customers();
+    app.simulator.hold_tokens();
+    app.advance(DAY);
+
+    let in_flight = "usage_proxy_fills_in_flight";
+    tokio::select! {
+        _reply = app.usage(customers[0]) => panic!("there is no token yet"),
+        () = app.wait_for_metric(in_flight, 1.0) => {}
+    }
+    let (one, other, ()) = tokio::join!(app.usage(customers[1]), app.usage(customers[2]), async {
+        app.wait_for_metric(in_flight, 3.0).await;
+        app.simulator.release_tokens();
+    });
+
+    assert_eq!((one.status, other.status), (200, 200));
+    assert_eq!(app.simulator.request_count(SimulatedApi::Token), 2);
+}
+
+#[tokio::test]
+async fn a_fresh_token_without_a_retry_left_serves_the_next_call() {
+    let app = TestApp::start().await;
+    let customers = app.simulator.customers();
+    // Ten retries are all there are, with so few calls.
+    for customer in &customers[1..=10] {
+        app.simulator.set_faults(Faults {
+            status: Some(StatusCode::INTERNAL_SERVER_ERROR),
+            times: Some(1),
+            ..Faults::default()
+        });
+        assert_eq!(app.usage(customer).await.status, 200);
+    }
+    app.simulator.revoke_access_tokens();
+
+    let refused = app.usage(customers[11]).await;
+    let next = app.usage(customers[12]).await;
+
+    refused.problem(503, "unavailable");
+    assert_eq!(next.status, 200);
+    assert_eq!(app.admin_get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_unwritten_refresh_token_is_written_when_the_service_drains() {
+    let app = TestApp::start().await;
+    let file = app.refresh_token_file();
+    let here = file.parent().unwrap().to_owned();
+    let away = here.with_extension("away");
+    app.simulator.hold_tokens();
+    app.advance(LIFETIME.mul_f64(0.8));
+    app.upstream_asked(SimulatedApi::Token, 2).await;
+    fs::rename(&here, &away).unwrap();
+    app.simulator.release_tokens();
+    app.wait_for_metric(UNSAVED, 1.0).await;
+    fs::rename(&away, &here).unwrap();
+    let live = app.simulator.live_refresh_tokens();
+
+    app.shutdown.drain();
+    let ended = tokio::time::timeout(PATIENCE, app.running).await;
+
+    ended.expect("the service ends").unwrap();
+    assert_eq!(live, [fs::read_to_string(file).unwrap()]);
 }

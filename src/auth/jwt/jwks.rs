@@ -32,10 +32,7 @@ pub(super) const DEMAND_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(3);
 
 /// Delays after failed fetches; never less than [`MIN_DELAY`].
-const BACKOFF: Backoff = match Backoff::new(Duration::from_secs(2), Duration::from_secs(60)) {
-    Ok(backoff) => backoff,
-    Err(_) => panic!("not a backoff"),
-};
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(60));
 const MIN_DELAY: Duration = Duration::from_secs(1);
 
 /// `Retry-After` of requests while the issuer is unavailable.

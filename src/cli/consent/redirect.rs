@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use url::form_urlencoded;
 
 use super::super::eprint_line;
-use crate::partner_center::probe::{ProbeFailure, SignInRequest};
+use crate::partner_center::{consent::SignInRequest, probe::ProbeFailure};
 
 /// The answer to a sign-in, and the browser that waits to hear what came of it.
 #[derive(Debug)]

@@ -47,10 +47,7 @@ const MAX_BATCH_SPANS: usize = 512;
 const MAX_ATTEMPTS: u32 = 5;
 
 /// Pauses after failed exports, at least [`SHORTEST_PAUSE`].
-const BACKOFF: Backoff = match Backoff::new(Duration::from_secs(2), Duration::from_secs(30)) {
-    Ok(backoff) => backoff,
-    Err(_) => panic!("not a backoff"),
-};
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest `Retry-After` that is obeyed.

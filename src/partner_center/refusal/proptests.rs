@@ -59,7 +59,7 @@ proptest! {
     #![proptest_config(crate::proptest_support::proptest_config())]
 
     #[test]
-    fn what_is_told_is_short_readable_and_no_token(
+    fn a_parsed_refusal_is_short_printable_and_without_the_token(
         body in body(), request_id in any_header_value(), correlation_id in any_header_value(),
     ) {
         let headers = [("ms-requestid", request_id), ("ms-correlationid", correlation_id)];
@@ -72,21 +72,21 @@ proptest! {
 
         let refusal = parse_refusal(&answer, Some(TOKEN));
 
-        for (told, longest) in [
-            (&refusal.code, LONGEST_CODE),
-            (&refusal.description, LONGEST_DESCRIPTION),
-            (&refusal.request_id, LONGEST_CODE),
-            (&refusal.correlation_id, LONGEST_CODE),
+        for (text, max_chars) in [
+            (&refusal.code, MAX_CODE),
+            (&refusal.description, MAX_DESCRIPTION),
+            (&refusal.request_id, MAX_CODE),
+            (&refusal.correlation_id, MAX_CODE),
         ] {
-            let Some(told) = told else { continue };
-            prop_assert!((1..=longest + 1).contains(&told.chars().count()), "{:?}", told);
-            prop_assert!(!told.chars().any(char::is_control), "{:?}", told);
-            prop_assert!(!told.contains("canary-access"), "{:?}", told);
+            let Some(text) = text else { continue };
+            prop_assert!((1..=max_chars + 1).contains(&text.chars().count()), "{:?}", text);
+            prop_assert!(!text.chars().any(char::is_control), "{:?}", text);
+            prop_assert!(!text.contains("canary-access"), "{:?}", text);
         }
     }
 
     #[test]
-    fn a_code_is_told_as_it_was_sent(code in "[0-9A-Za-z_.-]{1,64}", description in "[ -~]{1,80}") {
+    fn a_code_is_parsed_unchanged(code in "[0-9A-Za-z_.-]{1,64}", description in "[ -~]{1,80}") {
         let sent = serde_json::json!({ "code": code, "description": description });
         let answer = HttpReply {
             status: StatusCode::BAD_REQUEST,

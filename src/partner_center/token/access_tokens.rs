@@ -1,7 +1,7 @@
-//! The access token that calls read.
+//! The access token, as calls read it.
 //!
-//! Calls read the current token without waiting. Only when there is no usable token do they wait, within
-//! their own deadline, for the attempt that is running or that they start. A call that is dropped
+//! Calls read the current token without waiting. Only if there is no usable token do they wait, within
+//! their own deadline, for the attempt in progress or one that they demand. A call that is dropped
 //! cancels no attempt.
 
 use std::{sync::Arc, time::Instant};
@@ -11,10 +11,9 @@ use tokio::sync::watch;
 use super::{
     grant::TokenGrant,
     refresher::TokenRefresher,
-    rejections,
     state::{
-        AccessToken, RefreshDemand, RejectedToken, TokenError, TokenErrorReason, TokenFailure,
-        TokenRenewal, TokenState, TokenStatus,
+        AccessToken, RefreshDemand, RejectedToken, TokenError, TokenErrorReason, TokenRenewal,
+        TokenState, TokenStatus,
     },
 };
 use crate::{
@@ -24,51 +23,47 @@ use crate::{
     partner_center::{deps::UpstreamDeps, metrics::UpstreamMetrics},
 };
 
-/// The held access token, for as many callers as there are; clones share it.
+/// The current access token; clones share it.
 #[derive(Clone, Debug)]
-pub(in crate::partner_center) struct AccessTokenSource {
-    // A watch and not a lock: readers never wait for the keeper, which writes between awaits.
+pub(crate) struct AccessTokenSource {
+    // A watch and not a lock: readers never wait for the refresher, which writes between awaits.
     state: watch::Receiver<TokenState>,
-    wanted: Arc<watch::Sender<RefreshDemand>>,
+    demand: Arc<watch::Sender<RefreshDemand>>,
     clock: SharedClock,
+    metrics: UpstreamMetrics,
 }
 
-// === impl Tokens ===
+// === impl AccessTokenSource ===
 
 impl AccessTokenSource {
-    /// Starts the task that keeps a token, and begins to get the first one at once.
-    ///
-    /// # Errors
-    ///
-    /// When a metric of the same name is registered already; nothing is begun then.
-    pub(in crate::partner_center) fn start(
+    /// Starts the task that keeps a token fresh. It gets the first one at once.
+    pub(crate) fn start(
         config: &UpstreamConfig,
         http: &HttpClient,
         metrics: &UpstreamMetrics,
         deps: &UpstreamDeps<'_>,
-    ) -> Result<Self, prometheus::Error> {
+    ) -> Self {
         let grant = TokenGrant::from_config(config, http, deps.tracer.as_ref(), metrics);
-        let (state, told) = watch::channel(TokenState::default());
-        let (wants, wanted) = watch::channel(RefreshDemand::default());
-        let keeper = TokenRefresher::new(grant, state, wanted, metrics.clone(), deps);
-        let tokens = Self {
-            state: told,
-            wanted: Arc::new(wants),
-            clock: deps.clock.clone(),
-        };
-        rejections::register(tokens.state.clone(), &tokens.wanted, deps.registry)?;
+        let (publisher, state) = watch::channel(TokenState::default());
+        let (demand, demanded) = watch::channel(RefreshDemand::default());
+        let refresher = TokenRefresher::new(grant, publisher, demanded, metrics.clone(), deps);
         // A redemption that is cut off may have rotated the refresh token all the same.
-        deps.shutdown.spawn_until_done(keeper.run());
-        Ok(tokens)
+        deps.shutdown.spawn_until_done(refresher.run());
+        Self {
+            state,
+            demand: Arc::new(demand),
+            clock: deps.clock.clone(),
+            metrics: metrics.clone(),
+        }
     }
 
-    /// The held token, if it can be used; never waits.
-    pub(in crate::partner_center) fn current(&self) -> Option<AccessToken> {
+    /// The current token, if it is usable.
+    pub(crate) fn current(&self) -> Option<AccessToken> {
         let state = self.state.borrow();
         state.usable(self.clock.now()).cloned()
     }
 
-    /// Waits until there is a token that can be used, or it is clear that there will be none soon.
+    /// Waits until there is a usable token, or an attempt has failed.
     ///
     /// # Errors
     ///
@@ -77,31 +72,30 @@ impl AccessTokenSource {
     /// # Cancel safety
     ///
     /// Dropping the future cancels no attempt.
-    pub(in crate::partner_center) async fn ready(
-        &self,
-        deadline: Instant,
-    ) -> Result<(), TokenError> {
+    pub(crate) async fn ready(&self, deadline: Instant) -> Result<(), TokenError> {
         let now = self.clock.now();
-        let looks = {
+        let must_read_file = {
             let state = self.state.borrow();
-            let looks = state.look_at.is_some_and(|at| at <= now);
-            if state.usable(now).is_some() && !looks {
+            let must_read_file = state.read_file_at.is_some_and(|at| at <= now);
+            if state.usable(now).is_some() && !must_read_file {
                 return Ok(());
             }
-            looks
+            must_read_file
         };
         let serial = self.request_refresh(None);
-        self.wait(deadline, |state, now| {
-            state.answered >= serial || (!looks && state.usable(now).is_some())
-        })
-        .await
-        .and_then(|state| match state.usable(self.clock.now()) {
+        let state = self
+            .wait(deadline, |state, now| {
+                state.considered >= serial || (!must_read_file && state.usable(now).is_some())
+            })
+            .await?;
+        let now = self.clock.now();
+        match state.usable(now) {
             Some(_) => Ok(()),
-            None => Err(state.error(self.clock.now())),
-        })
+            None => Err(state.error(now)),
+        }
     }
 
-    /// Gets another token than the one of `generation`, which Partner Center refused.
+    /// Gets another token than that of `generation`, which Partner Center refused.
     ///
     /// # Errors
     ///
@@ -110,7 +104,7 @@ impl AccessTokenSource {
     /// # Cancel safety
     ///
     /// Dropping the future cancels no attempt.
-    pub(in crate::partner_center) async fn renew(
+    pub(crate) async fn renew(
         &self,
         generation: u64,
         deadline: Instant,
@@ -125,105 +119,105 @@ impl AccessTokenSource {
         let serial = self.request_refresh(Some(generation));
         let state = self
             .wait(deadline, |state, _| {
-                state.answered >= serial || is_other(state)
+                state.considered >= serial || is_other(state)
             })
             .await?;
         if is_other(&state) {
             Ok(TokenRenewal::Fresh)
-        } else if state.trouble.is_some() {
+        } else if state.failure.is_some() {
             Err(state.error(self.clock.now()))
         } else {
             Ok(TokenRenewal::Same)
         }
     }
 
-    /// Takes note that Partner Center refuses a token though it is fresh.
-    pub(in crate::partner_center) fn mark_rejected(&self, disowned: RejectedToken) {
-        self.wanted.send_modify(|wanted| {
-            wanted.serial += 1;
-            wanted.disowned = Some(disowned);
+    /// Records that Partner Center rejects a token though it is fresh.
+    pub(crate) fn mark_rejected(&self, rejected: RejectedToken) {
+        self.demand.send_modify(|demand| {
+            demand.serial += 1;
+            demand.rejected = Some(rejected);
         });
     }
 
-    /// Takes note that Partner Center accepts the token after all, where that settles the refusal.
-    pub(in crate::partner_center) fn record_accepted(
-        &self,
-        settles: impl FnOnce(&RejectedToken) -> bool,
-    ) {
-        self.wanted.send_if_modified(|wanted| {
-            wanted.disowned = wanted.disowned.filter(|disowned| !settles(disowned));
+    /// Records that Partner Center accepts the token, where that ends a rejection.
+    pub(crate) fn record_accepted(&self, ends: impl FnOnce(&RejectedToken) -> bool) {
+        self.demand.send_if_modified(|demand| {
+            demand.rejected = demand.rejected.filter(|rejected| !ends(rejected));
             false
         });
     }
 
-    /// The refusal of the current token; `None` while none is known.
-    pub(in crate::partner_center) fn rejected(&self) -> Option<RejectedToken> {
+    /// Returns the rejection of the current token, if there is one.
+    pub(crate) fn rejected(&self) -> Option<RejectedToken> {
         let state = self.state.borrow();
         let token = state.usable(self.clock.now())?;
-        let disowned = self.wanted.borrow().disowned?;
-        disowned.applies_to(token).then_some(disowned)
+        let rejected = self.demand.borrow().rejected?;
+        rejected.applies_to(token).then_some(rejected)
     }
 
-    /// Completes once the current token is refused.
+    /// Completes when the current token is rejected.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
-    pub(in crate::partner_center) async fn until_rejected(&self) -> RejectedToken {
-        let mut wanted = self.wanted.subscribe();
-        loop {
-            if let Some(disowned) = self.rejected() {
-                return disowned;
-            }
+    pub(crate) async fn until_rejected(&self) {
+        let mut demand = self.demand.subscribe();
+        while self.rejected().is_none() {
             // The sender is ours: waiting cannot fail.
-            drop(wanted.changed().await);
+            drop(demand.changed().await);
         }
     }
 
-    /// Whether calls can be made; never waits.
-    pub(in crate::partner_center) fn status(&self) -> TokenStatus {
-        if let Some(disowned) = self.rejected() {
+    /// Returns the state of the token.
+    pub(crate) fn status(&self) -> TokenStatus {
+        if let Some(rejected) = self.rejected() {
             return TokenStatus::Refused {
-                action: disowned.action.into(),
+                action: rejected.action.into(),
             };
         }
         let state = self.state.borrow();
         if state.usable(self.clock.now()).is_some() {
             return TokenStatus::Usable;
         }
-        match &state.trouble {
-            Some(TokenFailure {
-                detail,
-                retry_at: None,
-            }) => TokenStatus::Refused {
-                action: detail.clone(),
+        match state.refusal() {
+            Some(action) => TokenStatus::Refused {
+                action: Arc::clone(action),
             },
-            trouble => TokenStatus::Waiting {
-                detail: trouble.as_ref().map(|trouble| trouble.detail.clone()),
+            None => TokenStatus::Waiting {
+                detail: state.failure.as_ref().map(|failure| failure.detail.clone()),
             },
         }
     }
 
-    /// What a person must do though the held token can still be used: the next one was refused.
-    pub(in crate::partner_center) fn refresh_problem(&self) -> Option<Arc<str>> {
+    /// Returns what a person must do though the current token is usable: the next one was refused.
+    pub(crate) fn refresh_problem(&self) -> Option<Arc<str>> {
         let state = self.state.borrow();
         state.usable(self.clock.now())?;
-        match &state.trouble {
-            Some(TokenFailure {
-                detail,
-                retry_at: None,
-            }) => Some(Arc::clone(detail)),
-            _ => None,
-        }
+        state.refusal().cloned()
     }
 
-    /// Tells the keeper that someone waits, and returns the number to wait for.
+    /// Sets the gauges of refused credentials. Call it before a scrape.
+    ///
+    /// A counter would not do: refused credentials are not sent again before they have changed.
+    pub(crate) fn update_gauges(&self) {
+        let state = self.state.borrow();
+        let rejected = self.demand.borrow().rejected;
+        let is_rejected = rejected
+            .zip(state.token.as_ref())
+            .is_some_and(|(rejected, token)| rejected.applies_to(token));
+        let is_refused = state.refusal().is_some();
+        let metrics = &self.metrics;
+        metrics.refused_by_token_endpoint.set(is_refused.into());
+        metrics.refused_by_partner_center.set(is_rejected.into());
+    }
+
+    /// Demands an attempt, and returns the serial number of the demand.
     fn request_refresh(&self, refused: Option<u64>) -> u64 {
         let mut serial = 0;
-        self.wanted.send_modify(|wanted| {
-            wanted.serial += 1;
-            wanted.refused = wanted.refused.max(refused);
-            serial = wanted.serial;
+        self.demand.send_modify(|demand| {
+            demand.serial += 1;
+            demand.refused = demand.refused.max(refused);
+            serial = demand.serial;
         });
         serial
     }
@@ -231,23 +225,20 @@ impl AccessTokenSource {
     async fn wait(
         &self,
         deadline: Instant,
-        mut enough: impl FnMut(&TokenState, Instant) -> bool,
+        mut is_enough: impl FnMut(&TokenState, Instant) -> bool,
     ) -> Result<TokenState, TokenError> {
         let mut state = self.state.clone();
-        let waited = state.wait_for(|state| enough(state, self.clock.now()));
-        match with_deadline(&self.clock, deadline, waited).await {
+        let changed = state.wait_for(|state| is_enough(state, self.clock.now()));
+        match with_deadline(&self.clock, deadline, changed).await {
             Some(Ok(state)) => Ok(state.clone()),
             Some(Err(_)) => Err(TokenError::new(
                 TokenErrorReason::Interrupted,
-                "the process is ending",
+                "the process is shutting down",
             )),
             None => Err(TokenError::new(
                 TokenErrorReason::TimedOut,
-                "none came before the call's time was up",
+                "there was none before the deadline of the call",
             )),
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,4 @@
-//! The token endpoint of Microsoft Entra ID: one form sent, one answer read.
+//! The token endpoint of Microsoft Entra ID.
 //!
 //! See [the v2 protocol](https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow)
 //! and [AADSTS codes](https://learn.microsoft.com/entra/identity-platform/reference-error-codes).
@@ -13,14 +13,15 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
-use url::{Url, form_urlencoded};
+use url::form_urlencoded;
 
 use super::{
-    client_proof::{self, ClientCredential, ClientProof, CredentialSender},
-    outcome::{GrantFailure, ObtainedToken},
+    credential::{ClientCredential, ClientProof},
+    outcome::{GrantFailure, GrantFailureKind, ObtainedToken},
     secret_file::UnreadableSecret,
 };
 use crate::{
+    clock::SharedClock,
     config::{GrantConfig, TokenAudience},
     http_client::{ExchangeError, HttpClient, HttpReply},
     observability::traces::Tracer,
@@ -29,37 +30,37 @@ use crate::{
     text::to_printable_line,
 };
 
-/// Bytes of a token answer; real ones have a few thousand.
-const LONGEST_ANSWER: usize = 256 * 1024;
+/// The most bytes of a reply; real ones have a few thousand.
+const MAX_REPLY: usize = 256 * 1024;
 
-/// What is assumed of a token that does not say how long it lives.
+/// The lifetime of a token that does not say one.
 ///
-/// `expires_in` is only recommended (RFC 6749 §5.1). Taken too short, an hour's token costs a few
-/// more redemptions; taken too long, every call would first be refused.
-const UNSAID_LIFETIME: Duration = Duration::from_secs(5 * 60);
+/// `expires_in` is only recommended (RFC 6749 §5.1). If this is too short, an hour's token costs a few
+/// more redemptions; if it is too long, every call is refused first.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
-/// Nothing that says to live longer is believed; no token of Microsoft's does.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// The longest lifetime that is believed; no token of Microsoft's has a longer one.
+const MAX_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// How long the token endpoint is left alone at least after AADSTS50196, "client request loop".
+/// The shortest pause after AADSTS50196, "client request loop".
 const LOOP_PAUSE: Duration = Duration::from_secs(60);
 
-/// A token endpoint and who asks there.
+/// `client_assertion_type` of all assertions.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// A token endpoint, and the application that asks there.
 #[derive(Debug)]
-pub(super) struct TokenEndpoint {
+pub(crate) struct TokenEndpoint {
+    pub(crate) grant: GrantConfig,
     http: HttpClient,
-    tracer: Option<Tracer>,
-    url: Url,
-    client_id: String,
-    proof: ClientProof,
-    audience: TokenAudience,
     timeout: Duration,
+    tracer: Option<Tracer>,
     metrics: UpstreamMetrics,
 }
 
-/// What is shown to get an access token.
+/// The grant of a request for a token.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum GrantForm<'a> {
+pub(crate) enum GrantForm<'a> {
     /// `grant_type=client_credentials`.
     ClientCredentials,
     /// `grant_type=refresh_token`.
@@ -68,25 +69,25 @@ pub(super) enum GrantForm<'a> {
     AuthorizationCode(&'a RedeemedCode),
 }
 
-/// A code, and the proof that we asked for it.
+/// An authorization code, and the proof that we asked for it.
 #[derive(Debug)]
-pub(in crate::partner_center) struct RedeemedCode {
-    pub(in crate::partner_center) code: SecretString,
-    pub(in crate::partner_center) verifier: SecretString,
-    /// The one of the request.
-    pub(in crate::partner_center) redirect_uri: String,
+pub(crate) struct RedeemedCode {
+    pub(crate) code: SecretString,
+    pub(crate) verifier: SecretString,
+    /// That of the request.
+    pub(crate) redirect_uri: String,
 }
 
-/// What the endpoint gave.
+/// The tokens of a reply.
 #[derive(Debug)]
-pub(super) struct GrantResponse {
-    /// The access token, or what is wrong with it: a refresh token may have come all the same.
-    pub(super) access: Result<ObtainedToken, GrantFailure>,
-    /// The refresh token that takes the place of the one shown, where one came.
-    pub(super) refresh_token: Option<SecretString>,
+pub(crate) struct GrantResponse {
+    /// The access token. Without one, there may be a refresh token all the same.
+    pub(crate) access: Result<ObtainedToken, GrantFailure>,
+    /// The refresh token that replaces the one sent.
+    pub(crate) refresh_token: Option<SecretString>,
 }
 
-/// A token answer, not checked yet. It holds secrets in plain text, so it has no `Debug`.
+/// The body of a token reply. It has secrets in plain text, so it has no `Debug`.
 #[derive(Deserialize)]
 struct TokenResponseBody {
     access_token: Option<String>,
@@ -96,7 +97,7 @@ struct TokenResponseBody {
     refresh_token: Option<String>,
 }
 
-/// An error answer (RFC 6749 §5.2, with Microsoft's additions).
+/// The body of an error (RFC 6749 §5.2, with Microsoft's additions).
 #[derive(Deserialize)]
 struct TokenErrorBody {
     error: String,
@@ -109,128 +110,136 @@ struct TokenErrorBody {
 // === impl TokenEndpoint ===
 
 impl TokenEndpoint {
-    pub(super) fn new(
-        (http, tracer): (HttpClient, Option<Tracer>),
+    pub(crate) fn new(
         grant: &GrantConfig,
+        http: HttpClient,
         timeout: Duration,
+        tracer: Option<Tracer>,
         metrics: UpstreamMetrics,
     ) -> Self {
         Self {
+            grant: grant.clone(),
             http,
-            tracer,
-            url: grant.token_url.clone(),
-            client_id: grant.client_id.clone(),
-            proof: ClientProof::new(&grant.client_auth),
-            audience: grant.audience.clone(),
             timeout,
+            tracer,
             metrics,
         }
     }
 
-    /// Reads what proves who asks, which may have been replaced since the last time.
+    /// Reads the credential of the application, which may have been replaced since the last time.
     ///
     /// # Errors
     ///
-    /// [`UnreadableSecret`] says why there is none.
-    pub(super) async fn credential(&self) -> Result<ClientCredential, UnreadableSecret> {
-        let credential = self.proof.read().await?;
-        self.metrics
-            .client_certificate_expires(credential.expires_at());
+    /// [`UnreadableSecret`] names the key of the unreadable file.
+    pub(crate) async fn credential(&self) -> Result<ClientCredential, UnreadableSecret> {
+        let credential = ClientCredential::read(&self.grant.client_auth).await?;
+        let expires_at = credential.expires_at().unwrap_or(0);
+        self.metrics.client_certificate_expiry.set(expires_at);
         Ok(credential)
+    }
+
+    /// The clock of the deadlines.
+    pub(crate) fn clock(&self) -> &SharedClock {
+        self.http.clock()
     }
 
     /// Asks for an access token, once.
     ///
     /// # Errors
     ///
-    /// [`GrantFailure`] says whether asking again may help.
-    pub(super) async fn redeem(
+    /// [`GrantFailure`] says whether another attempt may succeed.
+    pub(crate) async fn redeem(
         &self,
         credential: &ClientCredential,
-        shown: GrantForm<'_>,
+        form: GrantForm<'_>,
     ) -> Result<GrantResponse, GrantFailure> {
-        let clock = self.http.clock();
-        let asked_at = clock.now();
-        let proof = credential.show(CredentialSender {
-            client_id: &self.client_id,
-            token_url: &self.url,
-            now: clock.wall_time(),
-        })?;
-        let request = self.request(&proof, shown);
-        let span = spans::begin_redemption(self.tracer.as_ref(), &self.url);
-        let answer = self
-            .http
-            .exchange(
-                request,
-                &mut MemoryShare::unshared(LONGEST_ANSWER),
-                asked_at + self.timeout,
-            )
-            .await;
+        let clock = self.clock();
+        let requested_at = clock.now();
+        let proof = credential.prove(&self.grant, clock.wall_time())?;
+        let request = self.request(&proof, form);
+        let span = spans::begin_redemption(self.tracer.as_ref(), &self.grant.token_url);
+        let mut memory = MemoryShare::unshared(MAX_REPLY);
+        let deadline = requested_at + self.timeout;
+        let reply = self.http.exchange(request, &mut memory, deadline).await;
         if let Some(span) = &span {
-            let ended = answer.as_ref().map(|answer| answer.status);
-            spans::end_redemption(span, ended.map_err(ExchangeError::as_str));
+            let status = reply.as_ref().map(|reply| reply.status);
+            spans::end_redemption(span, status.map_err(ExchangeError::as_str));
         }
-        let answer = answer?;
-        if answer.status.is_success() {
-            return read_granted(&answer, asked_at);
+        let reply = reply?;
+        if reply.status.is_success() {
+            return parse_granted(&reply, requested_at);
         }
-        let mut secrets = credential.parts();
+        let mut secrets = credential.secrets();
         secrets.push(proof.secret());
-        match shown {
-            GrantForm::ClientCredentials => {}
-            GrantForm::RefreshToken(token) => secrets.push(token),
-            GrantForm::AuthorizationCode(code) => secrets.extend([&code.code, &code.verifier]),
-        }
-        Err(read_failure(&answer, clock.wall_time(), &secrets))
+        secrets.extend(form.secrets().map(|(_, secret)| secret));
+        Err(parse_failure(&reply, clock.wall_time(), &secrets))
     }
 
-    fn request(
-        &self,
-        proof: &client_proof::SentCredential,
-        shown: GrantForm<'_>,
-    ) -> reqwest::Request {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("client_id", &self.client_id);
+    fn request(&self, proof: &ClientProof, form: GrantForm<'_>) -> reqwest::Request {
+        let mut body = form_urlencoded::Serializer::new(String::new());
+        body.append_pair("client_id", &self.grant.client_id);
         match proof {
-            client_proof::SentCredential::Secret(secret) => {
-                form.append_pair("client_secret", secret.expose_secret())
+            ClientProof::Secret(secret) => {
+                body.append_pair("client_secret", secret.expose_secret())
             }
-            client_proof::SentCredential::Assertion(assertion) => form
-                .append_pair("client_assertion_type", client_proof::JWT_BEARER)
+            ClientProof::Assertion(assertion) => body
+                .append_pair("client_assertion_type", JWT_BEARER)
                 .append_pair("client_assertion", assertion.expose_secret()),
         };
-        match shown {
-            GrantForm::ClientCredentials => form.append_pair("grant_type", "client_credentials"),
-            GrantForm::RefreshToken(token) => form
-                .append_pair("grant_type", "refresh_token")
-                .append_pair("refresh_token", token.expose_secret()),
-            GrantForm::AuthorizationCode(code) => form
-                .append_pair("grant_type", "authorization_code")
-                .append_pair("code", code.code.expose_secret())
-                .append_pair("redirect_uri", &code.redirect_uri)
-                .append_pair("code_verifier", code.verifier.expose_secret()),
-        };
-        match (&self.audience, shown) {
-            (TokenAudience::Resource(resource), _) => form.append_pair("resource", resource),
-            (TokenAudience::Scope(scope), GrantForm::AuthorizationCode(_)) => {
-                form.append_pair("scope", &lasting(scope))
+        let is_code = matches!(form, GrantForm::AuthorizationCode(_));
+        body.append_pair("grant_type", form.grant_type());
+        for (field, secret) in form.secrets() {
+            body.append_pair(field, secret.expose_secret());
+        }
+        if let GrantForm::AuthorizationCode(code) = form {
+            body.append_pair("redirect_uri", &code.redirect_uri);
+        }
+        match &self.grant.audience {
+            TokenAudience::Resource(resource) => body.append_pair("resource", resource),
+            TokenAudience::Scope(scope) if is_code => {
+                body.append_pair("scope", &offline_scope(scope))
             }
-            (TokenAudience::Scope(scope), _) => form.append_pair("scope", scope),
+            TokenAudience::Scope(scope) => body.append_pair("scope", scope),
         };
-        let mut request = reqwest::Request::new(Method::POST, self.url.clone());
+        let mut request = reqwest::Request::new(Method::POST, self.grant.token_url.clone());
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         );
-        *request.body_mut() = Some(form.finish().into());
+        *request.body_mut() = Some(body.finish().into());
         request
     }
 }
 
-/// A v2 scope with what brings a refresh token, once each.
-pub(super) fn lasting(scope: &str) -> String {
+// === impl GrantForm ===
+
+impl<'a> GrantForm<'a> {
+    fn grant_type(self) -> &'static str {
+        match self {
+            Self::ClientCredentials => "client_credentials",
+            Self::RefreshToken(_) => "refresh_token",
+            Self::AuthorizationCode(_) => "authorization_code",
+        }
+    }
+
+    /// The secrets to send, with their fields.
+    fn secrets(self) -> impl Iterator<Item = (&'static str, &'a SecretString)> {
+        let (first, second) = match self {
+            Self::ClientCredentials => (None, None),
+            Self::RefreshToken(token) => (Some(("refresh_token", token)), None),
+            Self::AuthorizationCode(code) => (
+                Some(("code", &code.code)),
+                Some(("code_verifier", &code.verifier)),
+            ),
+        };
+        first.into_iter().chain(second)
+    }
+}
+
+/// Returns a v2 scope that also asks for a refresh token.
+pub(crate) fn offline_scope(scope: &str) -> String {
     let mut scopes: Vec<_> = scope.split(' ').collect();
     for more in ["offline_access", "openid"] {
         if !scopes.contains(&more) {
@@ -240,89 +249,93 @@ pub(super) fn lasting(scope: &str) -> String {
     scopes.join(" ")
 }
 
-/// Reads an answer of 200.
-fn read_granted(answer: &HttpReply, asked_at: Instant) -> Result<GrantResponse, GrantFailure> {
+/// Parses a reply of status 200.
+fn parse_granted(reply: &HttpReply, requested_at: Instant) -> Result<GrantResponse, GrantFailure> {
     let no_token = |cause: &str| {
-        GrantFailure::passing(
-            "the token endpoint's answer is no access token",
-            cause.to_owned(),
-        )
+        GrantFailure::transient("the token endpoint's answer is no access token", cause)
     };
-    // The fault of serde would quote the answer, and so perhaps the token.
-    let read: TokenResponseBody = serde_json::from_slice(without_byte_order_mark(&answer.body))
+    // The error of serde would quote the reply, and so perhaps the token.
+    let body: TokenResponseBody = serde_json::from_slice(without_byte_order_mark(&reply.body))
         .map_err(|_| no_token("expected a JSON object with access_token"))?;
-    let lifetime = lifetime(read.expires_in.as_ref());
-    let is_bearer = |of: &String| of.eq_ignore_ascii_case("bearer");
-    let access = match read.access_token.filter(|token| !token.is_empty()) {
-        Some(_) if !read.token_type.as_ref().is_none_or(is_bearer) => {
+    let lifetime = parse_lifetime(body.expires_in.as_ref());
+    let is_bearer = |kind: &String| kind.eq_ignore_ascii_case("bearer");
+    let access = match body.access_token.filter(|token| !token.is_empty()) {
+        Some(_) if !body.token_type.as_ref().is_none_or(is_bearer) => {
             Err(no_token("expected token_type Bearer"))
         }
         Some(token) if !lifetime.is_zero() => Ok(ObtainedToken {
             token: SecretString::from(token),
             lifetime: Some(lifetime),
-            asked_at,
+            requested_at,
         }),
-        _ => Err(no_token("expected a token that is good for a while")),
+        _ => Err(no_token("expected a token with a lifetime")),
     };
+    let refresh_token = body.refresh_token.filter(|token| !token.is_empty());
     Ok(GrantResponse {
         access,
-        refresh_token: read
-            .refresh_token
-            .filter(|token| !token.is_empty())
-            .map(SecretString::from),
+        refresh_token: refresh_token.map(SecretString::from),
     })
 }
 
-fn lifetime(expires_in: Option<&Value>) -> Duration {
+fn parse_lifetime(expires_in: Option<&Value>) -> Duration {
     let seconds = match expires_in {
         Some(Value::Number(number)) => number.as_u64(),
         Some(Value::String(text)) => text.trim().parse().ok(),
         _ => None,
     };
-    seconds.map_or(UNSAID_LIFETIME, |seconds| {
-        Duration::from_secs(seconds).min(LONGEST_LIFETIME)
+    seconds.map_or(DEFAULT_LIFETIME, |seconds| {
+        Duration::from_secs(seconds).min(MAX_LIFETIME)
     })
 }
 
-/// Reads an answer other than 200.
-fn read_failure(answer: &HttpReply, wall: Timestamp, secrets: &[&SecretString]) -> GrantFailure {
-    let status = answer.status;
-    let passing = |cause: String| {
-        GrantFailure::passing("the token endpoint has a fault of its own", cause)
-            .not_before(throttle::retry_after(&answer.headers, wall))
+/// Parses a reply of any other status.
+fn parse_failure(reply: &HttpReply, wall: Timestamp, secrets: &[&SecretString]) -> GrantFailure {
+    let status = reply.status;
+    let asked = throttle::retry_after(&reply.headers, wall);
+    let transient = |detail: &str, cause: String, retry_after| GrantFailure {
+        kind: GrantFailureKind::Transient { retry_after },
+        ..GrantFailure::transient(detail, cause)
     };
-    let read = serde_json::from_slice(without_byte_order_mark(&answer.body));
-    let Ok::<TokenErrorBody, _>(read) = read else {
-        // Some gateway on the way, or not a token endpoint at all.
-        return passing(format!(
+    let fault = "the token endpoint has a fault of its own";
+    let body = serde_json::from_slice(without_byte_order_mark(&reply.body));
+    let Ok::<TokenErrorBody, _>(body) = body else {
+        // A gateway in between, or no token endpoint at all.
+        let cause = format!(
             "status {status} without an OAuth error; if it stays, check upstream.auth.token_url"
-        ));
+        );
+        return transient(fault, cause, asked);
     };
-    let cause = read.cause(secrets);
-    if read.is_request_loop() {
-        let asked = throttle::retry_after(&answer.headers, wall).unwrap_or_default();
-        return GrantFailure::passing(
-            "the token endpoint throttles us (AADSTS50196) and is asked again after a minute",
+    let cause = body.cause(secrets);
+    if body.is_request_loop() {
+        let detail =
+            "the token endpoint throttles us (AADSTS50196) and is asked again after a minute";
+        return transient(
+            detail,
             cause,
-        )
-        .not_before(Some(asked.max(LOOP_PAUSE)));
+            Some(asked.unwrap_or_default().max(LOOP_PAUSE)),
+        );
     }
-    if status.is_server_error() || matches!(status.as_u16(), 408 | 429) || read.is_passing() {
-        return passing(cause);
+    if status.is_server_error() || matches!(status.as_u16(), 408 | 429) || body.is_transient() {
+        return transient(fault, cause, asked);
     }
-    GrantFailure::refused(person_action(&read.error, &read.error_codes), cause)
-        .of_refresh_token(read.error == "invalid_grant" || read.error == "interaction_required")
+    GrantFailure {
+        kind: match body.error.as_str() {
+            "invalid_grant" | "interaction_required" => GrantFailureKind::RefreshTokenRefused,
+            _ => GrantFailureKind::Refused,
+        },
+        ..GrantFailure::refused(person_action(&body.error, &body.error_codes), cause)
+    }
 }
 
-// === impl ErrorAnswer ===
+// === impl TokenErrorBody ===
 
 impl TokenErrorBody {
-    /// Whether it is throttling, which is dressed as `invalid_grant`.
+    /// Returns whether it is throttling, which is called `invalid_grant`.
     fn is_request_loop(&self) -> bool {
         self.error_codes.contains(&50196)
     }
 
-    fn is_passing(&self) -> bool {
+    fn is_transient(&self) -> bool {
         matches!(
             self.error.as_str(),
             "temporarily_unavailable" | "server_error" | "slow_down"
@@ -333,28 +346,28 @@ impl TokenErrorBody {
             .any(|code| matches!(code, 90033 | 90055))
     }
 
-    /// What the log says: no secret, though the endpoint should repeat one, wherever it may.
+    /// Returns the text for the log, without the secrets that the endpoint may repeat.
     fn cause(&self, secrets: &[&SecretString]) -> String {
-        let told = |text: &str, longest: usize| {
+        let redacted = |text: &str, max_chars: usize| {
             let mut text = text.to_owned();
             for secret in secrets {
                 text = text.replace(secret.expose_secret(), "[redacted]");
             }
-            to_printable_line(text.trim(), longest)
+            to_printable_line(text.trim(), max_chars)
         };
         let description = self.error_description.as_deref().unwrap_or_default();
         format!(
             "{} {:?}, correlation id {}: {}",
-            told(&self.error, 64),
+            redacted(&self.error, 64),
             self.error_codes,
-            told(self.correlation_id.as_deref().unwrap_or("unknown"), 64),
-            told(description.lines().next().unwrap_or_default(), 300)
+            redacted(self.correlation_id.as_deref().unwrap_or("unknown"), 64),
+            redacted(description.lines().next().unwrap_or_default(), 300)
         )
     }
 }
 
-/// What a person must do, by AADSTS code where one says more than the error does.
-pub(super) fn person_action(error: &str, codes: &[u64]) -> &'static str {
+/// Returns what a person must do, by AADSTS code where one says more than the error does.
+pub(crate) fn person_action(error: &str, codes: &[u64]) -> &'static str {
     codes
         .iter()
         .find_map(|code| action_by_code(*code))
@@ -432,24 +445,7 @@ fn action_by_error(error: &str) -> &'static str {
     }
 }
 
-// === impl GrantFailure ===
-
-impl From<ExchangeError> for GrantFailure {
-    fn from(error: ExchangeError) -> Self {
-        match error {
-            ExchangeError::TimedOut => Self::passing(
-                "the token endpoint did not answer in time",
-                "timed out".to_owned(),
-            ),
-            ExchangeError::Connection(cause) => {
-                Self::passing("the connection to the token endpoint failed", cause)
-            }
-            ExchangeError::Undecodable(cause) => {
-                Self::passing("the token endpoint's answer is no access token", cause)
-            }
-        }
-    }
-}
-
+#[cfg(test)]
+mod proptests;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,13 @@
-//! The three kinds of credentials that bring an access token.
+//! The credentials that get an access token.
 
-use std::path::Path;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
+    credential::ClientCredential,
     endpoint::{GrantForm, TokenEndpoint},
-    outcome::{GrantFailure, ObtainedToken},
-    refresh_token::RefreshToken,
-    secret_file::{Fingerprint, SecretFile},
+    outcome::{GrantFailure, GrantFailureKind, ObtainedToken},
+    refresh_token::RefreshTokenStore,
+    secret_file::{Fingerprint, SecretFile, UnreadableSecret},
 };
 use crate::{
     clock::SharedClock,
@@ -16,160 +17,178 @@ use crate::{
     partner_center::metrics::UpstreamMetrics,
 };
 
-/// How access tokens are had.
+/// The source of access tokens.
 #[derive(Debug)]
-pub(in crate::partner_center) enum TokenGrant {
-    RefreshToken(Box<RefreshToken>),
-    ClientCredentials(Box<ClientCredentials>),
-    TokenFile(TokenFile),
+pub(crate) enum TokenGrant {
+    Endpoint(Box<EndpointGrant>),
+    /// A file with the token of another program. It is compared by content: Kubernetes replaces secrets
+    /// by symlinks, so that times and inodes mislead.
+    File {
+        file: SecretFile,
+        clock: SharedClock,
+    },
 }
 
-/// The `client_credentials` grant (RFC 6749 §4.4), App only.
-///
-/// The insights call rejects such tokens.
+/// The `refresh_token` grant (RFC 6749 §6) of the secure application model, or the
+/// `client_credentials` grant (§4.4), whose tokens the insights call rejects.
 #[derive(Debug)]
-pub(in crate::partner_center) struct ClientCredentials {
+pub(crate) struct EndpointGrant {
     endpoint: TokenEndpoint,
-    /// Of what was shown last; `None` when it could not be read.
-    shown: Option<Fingerprint>,
+    /// `None` for the `client_credentials` grant.
+    refresh_token: Option<RefreshTokenStore>,
+    /// Of the credentials that were sent last, or that replaced them; `None` if they could not be read.
+    last_sent: Option<Fingerprint>,
 }
 
-/// The file of another program's token.
-///
-/// It is compared by content: Kubernetes swaps secrets by symlink, which leaves times and inodes
-/// to mislead.
-#[derive(Debug)]
-pub(in crate::partner_center) struct TokenFile {
-    file: SecretFile,
-    clock: SharedClock,
-}
-
-// === impl Grant ===
+// === impl TokenGrant ===
 
 impl TokenGrant {
-    pub(in crate::partner_center) fn from_config(
+    pub(crate) fn from_config(
         config: &UpstreamConfig,
         http: &HttpClient,
         tracer: Option<&Tracer>,
         metrics: &UpstreamMetrics,
     ) -> Self {
-        let endpoint = |grant| {
-            TokenEndpoint::new(
-                (http.clone(), tracer.cloned()),
-                grant,
-                config.attempt_timeout,
-                metrics.clone(),
-            )
-        };
-        match &config.auth {
+        let clock = http.clock().clone();
+        let (grant, refresh_token) = match &config.auth {
             AuthConfig::RefreshToken {
                 grant,
                 refresh_token_file,
-            } => Self::RefreshToken(Box::new(RefreshToken::new(
-                endpoint(grant),
-                SecretFile::new(refresh_token_file, "upstream.auth.refresh_token_file"),
-                http.clock().clone(),
-                metrics.clone(),
-            ))),
-            AuthConfig::ClientCredentials { grant } => {
-                Self::ClientCredentials(Box::new(ClientCredentials::new(endpoint(grant))))
+            } => {
+                let store = RefreshTokenStore::new(refresh_token_file, clock, metrics.clone());
+                (grant, Some(store))
             }
+            AuthConfig::ClientCredentials { grant } => (grant, None),
             AuthConfig::TokenFile { token_file } => {
-                Self::TokenFile(TokenFile::new(token_file, http.clock().clone()))
+                return Self::File {
+                    file: SecretFile::new(token_file, "upstream.auth.token_file"),
+                    clock,
+                };
             }
-        }
+        };
+        Self::Endpoint(Box::new(EndpointGrant {
+            endpoint: TokenEndpoint::new(
+                grant,
+                http.clone(),
+                config.attempt_timeout,
+                tracer.cloned(),
+                metrics.clone(),
+            ),
+            refresh_token,
+            last_sent: None,
+        }))
     }
 
-    /// Makes one attempt.
-    pub(in crate::partner_center) async fn obtain(
-        &mut self,
-    ) -> Result<ObtainedToken, GrantFailure> {
-        match self {
-            Self::RefreshToken(grant) => grant.obtain().await,
-            Self::ClientCredentials(grant) => grant.obtain().await,
-            Self::TokenFile(grant) => grant.obtain().await,
-        }
-    }
-
-    /// Whether the credentials are others than the ones shown last.
-    pub(super) async fn has_changed(&self) -> bool {
-        match self {
-            Self::RefreshToken(grant) => grant.has_changed().await,
-            Self::ClientCredentials(grant) => grant.has_changed().await,
-            Self::TokenFile(_) => true,
-        }
-    }
-
-    /// Whether an attempt costs no more than reading a file, so that it is made on demand.
-    pub(super) fn is_file(&self) -> bool {
-        matches!(self, Self::TokenFile(_))
-    }
-
-    /// Whether something is held in memory that a restart would lose.
-    pub(in crate::partner_center) fn has_unsaved(&self) -> bool {
-        matches!(self, Self::RefreshToken(grant) if grant.has_unsaved())
-    }
-
-    /// Tries to write what is held in memory alone.
-    pub(in crate::partner_center) async fn save(&mut self) {
-        if let Self::RefreshToken(grant) = self {
-            grant.save().await;
-        }
-    }
-}
-
-// === impl ClientCredentials ===
-
-impl ClientCredentials {
-    pub(super) fn new(endpoint: TokenEndpoint) -> Self {
-        Self {
-            endpoint,
-            shown: None,
-        }
-    }
-
-    pub(super) async fn obtain(&mut self) -> Result<ObtainedToken, GrantFailure> {
-        self.shown = None;
-        let credential = self.endpoint.credential().await?;
-        self.shown = Some(Fingerprint::of(&credential.parts()));
-        let granted = self
-            .endpoint
-            .redeem(&credential, GrantForm::ClientCredentials)
-            .await?;
-        granted.access
-    }
-
-    /// Whether the files hold anything else than what was shown last.
-    pub(super) async fn has_changed(&self) -> bool {
-        let now = self.endpoint.credential().await.ok();
-        now.map(|credential| Fingerprint::of(&credential.parts())) != self.shown
-    }
-}
-
-// === impl TokenFile ===
-
-impl TokenFile {
-    pub(super) fn new(path: &Path, clock: SharedClock) -> Self {
-        Self {
-            file: SecretFile::new(path, "upstream.auth.token_file"),
-            clock,
-        }
-    }
-
-    /// Reads the token. Its lifetime is the business of whoever writes it.
-    pub(super) async fn obtain(&self) -> Result<ObtainedToken, GrantFailure> {
-        let asked_at = self.clock.now();
-        // A sidecar may not have written yet, or write again at this moment.
-        let token = self.file.read().await.map_err(|fault| {
-            GrantFailure::passing(
-                "upstream.auth.token_file holds no access token",
-                fault.to_string(),
-            )
+    /// Makes one attempt to get a token.
+    pub(crate) async fn obtain(&mut self) -> Result<ObtainedToken, GrantFailure> {
+        let (file, clock) = match self {
+            Self::Endpoint(grant) => return grant.obtain().await,
+            Self::File { file, clock } => (file, clock),
+        };
+        let requested_at = clock.now();
+        // The other program may write the file at this moment.
+        let token = file.read().await.map_err(|error| {
+            let detail = "upstream.auth.token_file has no access token";
+            GrantFailure::transient(detail, error.to_string())
         })?;
         Ok(ObtainedToken {
             token,
             lifetime: None,
-            asked_at,
+            requested_at,
         })
     }
+
+    /// Returns whether the credentials are others than those sent last.
+    pub(crate) async fn has_changed(&self) -> bool {
+        match self {
+            Self::Endpoint(grant) => grant.has_changed().await,
+            Self::File { .. } => true,
+        }
+    }
+
+    /// Returns whether an attempt only reads a file, so that it is made on demand.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Self::File { .. })
+    }
+
+    /// Returns whether a rotated refresh token could not be written, so that a restart would lose it.
+    pub(crate) fn has_unsaved(&self) -> bool {
+        match self {
+            Self::Endpoint(grant) => {
+                let store = grant.refresh_token.as_ref();
+                store.is_some_and(RefreshTokenStore::has_unsaved)
+            }
+            Self::File { .. } => false,
+        }
+    }
+
+    /// Writes a refresh token that could not be written before.
+    pub(crate) async fn save(&mut self) {
+        if let Self::Endpoint(grant) = self
+            && let Some(store) = &mut grant.refresh_token
+        {
+            store.save().await;
+        }
+    }
+}
+
+// === impl EndpointGrant ===
+
+impl EndpointGrant {
+    /// Redeems the credentials. A rotated refresh token is stored before anything else.
+    async fn obtain(&mut self) -> Result<ObtainedToken, GrantFailure> {
+        self.last_sent = None;
+        if let Some(store) = &mut self.refresh_token {
+            store.save().await;
+        }
+        let (credential, token) = self.read().await?;
+        self.last_sent = Some(fingerprint(&credential, token.as_ref()));
+        let form = match &token {
+            Some(token) => GrantForm::RefreshToken(token),
+            None => GrantForm::ClientCredentials,
+        };
+        let granted = self.endpoint.redeem(&credential, form).await;
+        let (Some(store), Some(sent)) = (&mut self.refresh_token, &token) else {
+            return granted?.access;
+        };
+        let granted = granted.inspect_err(|failure| {
+            if failure.kind == GrantFailureKind::RefreshTokenRefused {
+                store.forget_unsaved();
+            }
+        })?;
+        if let Some(rotated) = granted.refresh_token
+            && rotated.expose_secret() != sent.expose_secret()
+        {
+            self.last_sent = Some(fingerprint(&credential, Some(&rotated)));
+            store.rotate(sent, rotated).await;
+        }
+        granted.access
+    }
+
+    async fn has_changed(&self) -> bool {
+        if let Some(store) = &self.refresh_token
+            && store.is_overtaken().await
+        {
+            return true;
+        }
+        let current = self.read().await.ok();
+        current.map(|(credential, token)| fingerprint(&credential, token.as_ref()))
+            != self.last_sent
+    }
+
+    async fn read(&self) -> Result<(ClientCredential, Option<SecretString>), UnreadableSecret> {
+        let credential = self.endpoint.credential().await?;
+        let token = match &self.refresh_token {
+            Some(store) => Some(store.read().await?),
+            None => None,
+        };
+        Ok((credential, token))
+    }
+}
+
+/// Returns the fingerprint of all credentials that are sent together.
+fn fingerprint(credential: &ClientCredential, token: Option<&SecretString>) -> Fingerprint {
+    let mut secrets = credential.secrets();
+    secrets.extend(token);
+    Fingerprint::of(&secrets)
 }

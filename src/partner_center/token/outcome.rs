@@ -8,90 +8,72 @@ use std::{
 use secrecy::SecretString;
 
 use super::secret_file::UnreadableSecret;
+use crate::http_client::ExchangeError;
 
-/// An access token as it came.
+/// A new access token.
 #[derive(Debug)]
-pub(in crate::partner_center) struct ObtainedToken {
-    pub(in crate::partner_center) token: SecretString,
-    /// Counted from `asked_at`; `None` when nobody said.
-    pub(in crate::partner_center) lifetime: Option<Duration>,
-    /// Before the request was sent: the token is younger than that.
-    pub(in crate::partner_center) asked_at: Instant,
+pub(crate) struct ObtainedToken {
+    pub(crate) token: SecretString,
+    /// Counted from `requested_at`; `None` if it is unknown.
+    pub(crate) lifetime: Option<Duration>,
+    /// The time of the request. The token is younger than that.
+    pub(crate) requested_at: Instant,
 }
 
-/// An attempt that brought no token.
+/// A failed attempt.
 #[derive(Clone, Debug)]
-pub(in crate::partner_center) struct GrantFailure {
-    /// Whether asking again may help.
-    pub(in crate::partner_center) kind: GrantFailureKind,
-    /// What anyone may know: no secret, no address.
-    pub(in crate::partner_center) detail: Arc<str>,
-    /// What the log says besides; no secret either.
-    pub(in crate::partner_center) cause: String,
+pub(crate) struct GrantFailure {
+    pub(crate) kind: GrantFailureKind,
+    /// The sentence for callers: no secret, no address.
+    pub(crate) detail: Arc<str>,
+    /// The cause for the log: no secret.
+    pub(crate) cause: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::partner_center) enum GrantFailureKind {
-    /// It may work a moment later.
-    Passing {
-        /// The least pause that was asked for.
-        not_before: Option<Duration>,
-    },
+pub(crate) enum GrantFailureKind {
+    /// Another attempt may succeed, after this pause if one was asked for.
+    Transient { retry_after: Option<Duration> },
     /// The same credentials will be refused again: a person must act.
-    Refused {
-        /// The refresh token itself was refused, not the client that showed it.
-        of_refresh_token: bool,
-    },
+    Refused,
+    /// The refresh token is refused, and not the client that sent it.
+    RefreshTokenRefused,
 }
 
 // === impl GrantFailure ===
 
 impl GrantFailure {
-    pub(super) fn passing(detail: &str, cause: String) -> Self {
+    pub(crate) fn transient(detail: &str, cause: impl Into<String>) -> Self {
         Self {
-            kind: GrantFailureKind::Passing { not_before: None },
+            kind: GrantFailureKind::Transient { retry_after: None },
             detail: detail.into(),
-            cause,
+            cause: cause.into(),
         }
     }
 
-    pub(super) fn refused(action: &str, cause: String) -> Self {
+    pub(crate) fn refused(action: &str, cause: impl Into<String>) -> Self {
         Self {
-            kind: GrantFailureKind::Refused {
-                of_refresh_token: false,
-            },
+            kind: GrantFailureKind::Refused,
             detail: action.into(),
-            cause,
+            cause: cause.into(),
         }
-    }
-
-    /// With the least pause that was asked for; a refusal stays one.
-    pub(super) fn not_before(mut self, pause: Option<Duration>) -> Self {
-        if let GrantFailureKind::Passing { not_before } = &mut self.kind {
-            *not_before = pause;
-        }
-        self
-    }
-
-    /// With whether the refresh token itself was refused; a passing failure stays one.
-    pub(super) fn of_refresh_token(mut self, refused: bool) -> Self {
-        if let GrantFailureKind::Refused { of_refresh_token } = &mut self.kind {
-            *of_refresh_token = refused;
-        }
-        self
-    }
-
-    pub(super) fn refuses_refresh_token(&self) -> bool {
-        self.kind
-            == GrantFailureKind::Refused {
-                of_refresh_token: true,
-            }
     }
 }
 
 impl From<UnreadableSecret> for GrantFailure {
-    fn from(fault: UnreadableSecret) -> Self {
-        let action = format!("a credential cannot be read: {fault}");
-        Self::refused(&action, fault.to_string())
+    fn from(error: UnreadableSecret) -> Self {
+        let action = format!("a credential cannot be read: {error}");
+        Self::refused(&action, error.to_string())
+    }
+}
+
+impl From<ExchangeError> for GrantFailure {
+    fn from(error: ExchangeError) -> Self {
+        let detail = match error {
+            ExchangeError::TimedOut => "the token endpoint did not answer in time",
+            ExchangeError::Connection(_) => "the connection to the token endpoint failed",
+            ExchangeError::Undecodable(_) => "the token endpoint's answer is no access token",
+        };
+        Self::transient(detail, error.to_string())
     }
 }

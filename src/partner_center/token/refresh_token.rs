@@ -1,115 +1,85 @@
-//! App+User, the secure application model: a refresh token is redeemed, and may rotate.
+//! The refresh token of the secure application model (App+User), which may rotate.
 //!
 //! A rotated refresh token is on disk before the access token that came with it is used: a process
-//! that forgot it at its next start would lock the partner out.
+//! that lost it at its restart would lock the partner out.
 
-use secrecy::{ExposeSecret, SecretString};
+use std::path::Path;
 
-use super::{
-    client_proof::ClientCredential,
-    endpoint::{GrantForm, TokenEndpoint},
-    outcome::{GrantFailure, ObtainedToken},
-    secret_file::{Fingerprint, ReplaceError, SecretFile, UnreadableSecret},
-};
+use secrecy::SecretString;
+
+use super::secret_file::{Fingerprint, ReplaceError, SecretFile, UnreadableSecret};
 use crate::{clock::SharedClock, partner_center::metrics::UpstreamMetrics};
 
-/// The `refresh_token` grant (RFC 6749 §6).
+/// The current refresh token, in its file.
 #[derive(Debug)]
-pub(in crate::partner_center) struct RefreshToken {
-    endpoint: TokenEndpoint,
+pub(crate) struct RefreshTokenStore {
     file: SecretFile,
-    /// The newest token, while it could not be written; it wins over the one that it replaces.
+    /// The newest token, while it could not be written. It is used in place of the one in the file.
     unsaved: Option<UnsavedRefreshToken>,
-    /// Of what was shown last, or took its place; `None` when it could not be read.
-    shown: Option<Fingerprint>,
     clock: SharedClock,
     metrics: UpstreamMetrics,
 }
 
-/// A rotated token that is held in memory alone.
+/// A rotated token that is in memory alone.
 #[derive(Debug)]
 struct UnsavedRefreshToken {
     token: SecretString,
-    /// Of the token in the file that it replaces: itself, where the file has it and only the
-    /// folder was not flushed.
+    /// Of the token in the file that it replaces. That is itself, if the file has it and only the folder
+    /// was not flushed.
     replaces: Fingerprint,
 }
 
-// === impl RefreshToken ===
+// === impl RefreshTokenStore ===
 
-impl RefreshToken {
-    pub(super) fn new(
-        endpoint: TokenEndpoint,
-        file: SecretFile,
-        clock: SharedClock,
-        metrics: UpstreamMetrics,
-    ) -> Self {
+impl RefreshTokenStore {
+    pub(crate) fn new(path: &Path, clock: SharedClock, metrics: UpstreamMetrics) -> Self {
         Self {
-            endpoint,
-            file,
+            file: SecretFile::new(path, "upstream.auth.refresh_token_file"),
             unsaved: None,
-            shown: None,
             clock,
             metrics,
         }
     }
 
-    /// Redeems the refresh token, and keeps the one that replaces it before all else.
-    pub(super) async fn obtain(&mut self) -> Result<ObtainedToken, GrantFailure> {
-        self.shown = None;
+    /// Returns the current token. The file is read each time: another replica may have rotated it.
+    pub(crate) async fn read(&self) -> Result<SecretString, UnreadableSecret> {
+        if let Some(unsaved) = &self.unsaved {
+            return Ok(unsaved.token.clone());
+        }
+        let token = self.file.read().await?;
+        if let Some(modified) = self.file.modified().await {
+            self.metrics.refresh_token_issued.set(modified.as_second());
+        }
+        Ok(token)
+    }
+
+    /// Replaces the token that was sent.
+    pub(crate) async fn rotate(&mut self, sent: &SecretString, rotated: SecretString) {
+        let now = self.clock.wall_time();
+        self.metrics.refresh_token_issued.set(now.as_second());
+        let replaces = match self.unsaved.take() {
+            // The file still has what that one was to replace.
+            Some(unsaved) => unsaved.replaces,
+            None => Fingerprint::of(&[sent]),
+        };
+        self.unsaved = Some(UnsavedRefreshToken {
+            token: rotated,
+            replaces,
+        });
         self.save().await;
-        let (credential, token) = self.credentials().await?;
-        self.shown = Some(fingerprint(&credential, &token));
-
-        let granted = self
-            .endpoint
-            .redeem(&credential, GrantForm::RefreshToken(&token))
-            .await
-            .inspect_err(|failure| {
-                if failure.refuses_refresh_token() {
-                    self.forget_unsaved();
-                }
-            })?;
-        if let Some(rotated) = granted.refresh_token
-            && rotated.expose_secret() != token.expose_secret()
-        {
-            self.metrics.refresh_token_issued(self.clock.wall_time());
-            self.shown = Some(fingerprint(&credential, &rotated));
-            let replaces = match self.unsaved.take() {
-                // The file still holds what that one was to replace.
-                Some(unsaved) => unsaved.replaces,
-                None => Fingerprint::of(&[&token]),
-            };
-            self.unsaved = Some(UnsavedRefreshToken {
-                token: rotated,
-                replaces,
-            });
-            self.save().await;
-        }
-        granted.access
     }
 
-    /// Whether the files hold anything else than what was shown last.
-    pub(super) async fn has_changed(&self) -> bool {
-        if self.is_overtaken().await {
-            return true;
-        }
-        let now = self.credentials().await.ok();
-        now.map(|(credential, token)| fingerprint(&credential, &token)) != self.shown
-    }
-
-    /// Whether a rotated token is held in memory alone.
-    pub(super) fn has_unsaved(&self) -> bool {
+    /// Returns whether the current token is in memory alone.
+    pub(crate) fn has_unsaved(&self) -> bool {
         self.unsaved.is_some()
     }
 
-    /// Writes the token that is held in memory alone, if there is one, over the one it replaces and
-    /// over no other.
-    pub(super) async fn save(&mut self) {
+    /// Writes a token that is in memory alone over the one that it replaces, and over no other.
+    pub(crate) async fn save(&mut self) {
         if self.is_overtaken().await {
             tracing::warn!(
-                "the refresh token's file holds another token than the one that was rotated: a \
-                 person or another replica put it there, and it is taken"
+                "the refresh token's file has another token than the one that was rotated: a person \
+                 or another replica wrote it, and it is used"
             );
             self.forget_unsaved();
         }
@@ -133,15 +103,16 @@ impl RefreshToken {
             Err(ReplaceError::Unwritten(error)) => tracing::error!(
                 path = %self.file.path().display(),
                 %error,
-                "the rotated refresh token cannot be written and is held in memory alone: make \
-                 room, or make the directory writable, before this process ends"
+                "the rotated refresh token cannot be written and is in memory alone: make room, or \
+                 make the directory writable, before this process ends"
             ),
         }
-        self.metrics.refresh_token_unsaved(self.unsaved.is_some());
+        let is_unsaved = i64::from(self.unsaved.is_some());
+        self.metrics.refresh_token_unsaved.set(is_unsaved);
     }
 
-    /// Whether the file holds another token than the one that the unsaved one replaces.
-    async fn is_overtaken(&self) -> bool {
+    /// Returns whether the file has another token than the one that the unsaved one replaces.
+    pub(crate) async fn is_overtaken(&self) -> bool {
         let Some(unsaved) = &self.unsaved else {
             return false;
         };
@@ -151,93 +122,74 @@ impl RefreshToken {
         }
     }
 
-    async fn credentials(&self) -> Result<(ClientCredential, SecretString), UnreadableSecret> {
-        let credential = self.endpoint.credential().await?;
-        if let Some(unsaved) = &self.unsaved {
-            return Ok((credential, unsaved.token.clone()));
-        }
-        // Read each time: another replica may have rotated it.
-        let token = self.file.read().await?;
-        if let Some(modified) = self.file.modified().await {
-            self.metrics.refresh_token_issued(modified);
-        }
-        Ok((credential, token))
-    }
-
-    /// Lets the file win again: a refused token is worth nothing, and the file's may be a new one.
-    fn forget_unsaved(&mut self) {
+    /// Goes back to the token of the file: a refused token is useless, and the file may have a new one.
+    pub(crate) fn forget_unsaved(&mut self) {
         self.unsaved = None;
-        self.metrics.refresh_token_unsaved(false);
+        self.metrics.refresh_token_unsaved.set(0);
     }
-}
-
-/// Of all that is shown together.
-fn fingerprint(credential: &ClientCredential, token: &SecretString) -> Fingerprint {
-    let mut parts = credential.parts();
-    parts.push(token);
-    Fingerprint::of(&parts)
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
-        io,
-        sync::atomic::{AtomicBool, Ordering},
-    };
-
-    use super::*;
-    use crate::{
-        config::AuthConfig,
-        partner_center::{
-            request,
-            test_support::{TestCredentials, UpstreamFixture},
+        fs, io,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
         },
     };
 
+    use super::*;
+    use crate::clock::SystemClock;
+
+    fn store(path: &Path) -> RefreshTokenStore {
+        let metrics = UpstreamMetrics::register(&prometheus::Registry::new()).unwrap();
+        RefreshTokenStore::new(path, Arc::new(SystemClock), metrics)
+    }
+
     #[tokio::test]
-    async fn a_folder_that_was_not_flushed_is_not_taken_for_another_replicas_token() {
+    async fn a_token_in_an_unflushed_folder_is_our_own() {
         static BROKEN: AtomicBool = AtomicBool::new(true);
-        let fixture = UpstreamFixture::new(TestCredentials::RefreshToken).await;
-        let AuthConfig::RefreshToken {
-            grant: config,
-            refresh_token_file,
-        } = &fixture.config.auth
-        else {
-            panic!("the fixture redeems a refresh token");
-        };
-        let http = request::http_client(&fixture.config, fixture.clock.clone()).unwrap();
-        let metrics = UpstreamMetrics::register(&fixture.registry).unwrap();
-        let endpoint = TokenEndpoint::new(
-            (http, None),
-            config,
-            fixture.config.attempt_timeout,
-            metrics.clone(),
-        );
-        let file = SecretFile::new(refresh_token_file, "k").flushing_folders_by(|_| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("refresh");
+        fs::write(&path, "refresh-1").unwrap();
+        let mut store = store(&path);
+        store.file = store.file.flushing_folders_by(|_| {
             if BROKEN.load(Ordering::Relaxed) {
                 return Err(io::Error::from(io::ErrorKind::StorageFull));
             }
             Ok(())
         });
-        let mut grant = RefreshToken::new(endpoint, file, fixture.clock.clone(), metrics);
-        let [old, rotated] = ["refresh-1", "refresh-2"].map(SecretString::from);
-        grant.unsaved = Some(UnsavedRefreshToken {
-            token: rotated,
-            replaces: Fingerprint::of(&[&old]),
-        });
 
-        grant.save().await;
-        let unflushed = (fixture.read("rotating/refresh"), grant.has_unsaved());
-        let overtaken = grant.is_overtaken().await;
-        grant.save().await;
-        let still_unflushed = grant.has_unsaved();
+        store.rotate(&"refresh-1".into(), "refresh-2".into()).await;
+        let unflushed = (fs::read_to_string(&path).unwrap(), store.has_unsaved());
+        let overtaken = store.is_overtaken().await;
+        store.save().await;
+        let still_unflushed = store.has_unsaved();
         BROKEN.store(false, Ordering::Relaxed);
-        grant.save().await;
+        store.save().await;
 
         assert_eq!(unflushed, ("refresh-2".to_owned(), true));
-        assert!(!overtaken, "the token in the file is our own");
+        assert!(!overtaken);
         assert!(still_unflushed);
-        assert_eq!(fixture.read("rotating/refresh"), "refresh-2");
-        assert!(!grant.has_unsaved());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "refresh-2");
+        assert!(!store.has_unsaved());
+    }
+
+    #[tokio::test]
+    async fn a_token_of_a_person_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing/refresh");
+        let mut store = store(&path);
+        store.rotate(&"refresh-1".into(), "refresh-2".into()).await;
+        let was_unsaved = store.has_unsaved();
+
+        fs::create_dir(folder.path().join("missing")).unwrap();
+        fs::write(&path, "of-a-person").unwrap();
+        store.save().await;
+
+        assert!(was_unsaved);
+        assert!(!store.has_unsaved());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "of-a-person");
     }
 }

@@ -1,4 +1,4 @@
-//! Secrets in files: read whole, and replaced whole or not at all.
+//! Files with one secret each, which are replaced whole or not at all.
 
 use std::{
     fs::File,
@@ -16,36 +16,36 @@ use crate::{
     offload::spawn_blocking,
 };
 
-/// Begins the name of a file that is to replace another.
-const NEW: &str = ".usage-proxy-";
+/// The prefix of the name of a file that is to replace another.
+const NEW_PREFIX: &str = ".usage-proxy-";
 
-/// No replacement takes so long: a new file that is older was left by a process that was killed.
-const ABANDONED: Duration = Duration::from_secs(60);
+/// The age at which a new file was left behind by a process that was killed.
+const ABANDONED_AGE: Duration = Duration::from_secs(60);
 
-/// A file that holds one secret and nothing else.
+/// A file with one secret and nothing else.
 #[derive(Clone, Debug)]
-pub(super) struct SecretFile {
+pub(crate) struct SecretFile {
     path: PathBuf,
     key: &'static str,
     flush_folder: fn(&Path) -> io::Result<()>,
 }
 
-/// What tells one set of secrets from another without keeping it.
+/// A hash that distinguishes sets of secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint([u8; 32]);
+pub(crate) struct Fingerprint([u8; 32]);
 
-/// A secret that cannot be had; names the configuration key, never the path.
+/// A secret that cannot be read. The error names the configuration key, never the path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {fault}")]
-pub(super) struct UnreadableSecret {
+#[error("{key}: {reason}")]
+pub(crate) struct UnreadableSecret {
     key: &'static str,
-    fault: String,
+    reason: String,
 }
 
 /// A secret that was not replaced durably.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReplaceError {
-    /// The file is as it was.
+pub(crate) enum ReplaceError {
+    /// The file has the old secret.
     #[error(transparent)]
     Unwritten(#[from] io::Error),
     /// The file has the new secret, but its folder was not flushed to disk: a crash of the machine
@@ -57,8 +57,8 @@ pub(super) enum ReplaceError {
 // === impl SecretFile ===
 
 impl SecretFile {
-    /// The file at `path`, which the configuration names under `key`.
-    pub(super) fn new(path: &Path, key: &'static str) -> Self {
+    /// `key` is the configuration key of the path.
+    pub(crate) fn new(path: &Path, key: &'static str) -> Self {
         Self {
             path: path.to_owned(),
             key,
@@ -66,31 +66,31 @@ impl SecretFile {
         }
     }
 
-    /// The same, on a disk that flushes folders by this.
+    /// Replaces the function that flushes folders.
     #[cfg(test)]
-    pub(super) fn flushing_folders_by(self, flush_folder: fn(&Path) -> io::Result<()>) -> Self {
+    pub(crate) fn flushing_folders_by(self, flush_folder: fn(&Path) -> io::Result<()>) -> Self {
         Self {
             flush_folder,
             ..self
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads the secret, without the white space around it.
+    /// Reads the secret, without white space around it.
     ///
     /// # Errors
     ///
-    /// [`UnreadableSecret`] when there is no file, no text, or nothing in it.
-    pub(super) async fn read(&self) -> Result<SecretString, UnreadableSecret> {
+    /// [`UnreadableSecret`] if there is no file, no text, or nothing in it.
+    pub(crate) async fn read(&self) -> Result<SecretString, UnreadableSecret> {
         let path = self.path.clone();
         spawn_blocking(move || read_secret(&path))
             .await
             .map_err(|error| UnreadableSecret {
                 key: self.key,
-                fault: match error {
+                reason: match error {
                     SecretError::Unreadable { cause, .. } => cause.to_string(),
                     SecretError::Empty { .. } => "the file is empty".to_owned(),
                     SecretError::NotText { .. } => "the file is not UTF-8 text".to_owned(),
@@ -101,7 +101,7 @@ impl SecretFile {
 
     /// Replaces the secret durably: after a crash the file holds the old one or the new one.
     ///
-    /// A symlink is followed, so that the link stays; the new file is readable to its owner alone.
+    /// A symlink is followed, so that the link stays. Only the owner can read the new file.
     ///
     /// # Errors
     ///
@@ -109,8 +109,8 @@ impl SecretFile {
     ///
     /// # Cancel safety
     ///
-    /// Once begun, the write is carried through on a thread of its own.
-    pub(super) async fn replace(&self, secret: &SecretString) -> Result<(), ReplaceError> {
+    /// Once started, the write is finished on a thread of its own.
+    pub(crate) async fn replace(&self, secret: &SecretString) -> Result<(), ReplaceError> {
         let (path, flush_folder) = (self.path.clone(), self.flush_folder);
         let secret = secret.clone();
         spawn_blocking(move || {
@@ -120,8 +120,8 @@ impl SecretFile {
         .await
     }
 
-    /// When the file was last written; `None` where nobody can tell.
-    pub(super) async fn modified(&self) -> Option<Timestamp> {
+    /// Returns the time of the last write, if it is known.
+    pub(crate) async fn modified(&self) -> Option<Timestamp> {
         let path = self.path.clone();
         spawn_blocking(move || {
             let modified = std::fs::metadata(&path).ok()?.modified().ok()?;
@@ -134,8 +134,8 @@ impl SecretFile {
 // === impl Fingerprint ===
 
 impl Fingerprint {
-    /// The fingerprint of secrets in this order.
-    pub(super) fn of(secrets: &[&SecretString]) -> Self {
+    /// Returns the fingerprint of secrets in this order.
+    pub(crate) fn of(secrets: &[&SecretString]) -> Self {
         let mut hash = Sha256::new();
         for secret in secrets {
             let secret = secret.expose_secret();
@@ -146,33 +146,35 @@ impl Fingerprint {
     }
 }
 
-/// Puts a new file in place, and returns its folder: the rename is durable only once that is.
+/// Replaces the file, and returns its folder: the rename is durable only when that is flushed.
 fn replace(path: &Path, secret: &SecretString) -> io::Result<PathBuf> {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    // Made with mode 0600, and gone again if anything below fails.
+    // Created with mode 0600, and removed if anything below fails.
     let mut new = tempfile::Builder::new()
-        .prefix(NEW)
+        .prefix(NEW_PREFIX)
         .tempfile_in(directory)?;
     new.write_all(secret.expose_secret().as_bytes())?;
     new.as_file().sync_all()?;
     let written = new.as_file().metadata()?.modified()?;
     new.persist(&path)?;
-    // What is kept is kept, whether or not the room can be tidied.
+    // The secret is in place, whether or not this succeeds.
     drop(remove_abandoned(directory, written));
     Ok(directory.to_owned())
 }
 
-/// Removes the new files that were never put in place: each holds a secret.
+/// Removes new files that were never put in place: each has a secret in it.
 fn remove_abandoned(directory: &Path, now: SystemTime) -> io::Result<()> {
     for entry in directory.read_dir()? {
         let entry = entry?;
         let written = entry.metadata()?.modified()?;
-        if entry.file_name().to_string_lossy().starts_with(NEW)
-            && now.duration_since(written).is_ok_and(|age| age > ABANDONED)
+        if entry.file_name().to_string_lossy().starts_with(NEW_PREFIX)
+            && now
+                .duration_since(written)
+                .is_ok_and(|age| age > ABANDONED_AGE)
         {
             std::fs::remove_file(entry.path())?;
         }
@@ -189,30 +191,19 @@ mod tests {
     const KEY: &str = "upstream.auth.client_secret_file";
 
     #[tokio::test]
-    async fn a_secret_is_read_without_the_line_end_an_editor_left() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("secret");
-        std::fs::write(&path, "\u{feff}s3cret\r\n").unwrap();
-
-        let secret = SecretFile::new(&path, KEY).read().await.unwrap();
-
-        assert_eq!(secret.expose_secret(), "s3cret");
-    }
-
-    #[tokio::test]
     async fn an_unreadable_secret_names_its_key_and_no_path() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         std::fs::write(&path, "\n").unwrap();
 
         for path in [path, directory.path().join("missing")] {
-            let fault = SecretFile::new(&path, KEY).read().await.unwrap_err();
+            let error = SecretFile::new(&path, KEY).read().await.unwrap_err();
 
-            let fault = fault.to_string();
-            assert!(fault.starts_with(KEY), "{fault}");
+            let error = error.to_string();
+            assert!(error.starts_with(KEY), "{error}");
             assert!(
-                !fault.contains(directory.path().to_str().unwrap()),
-                "{fault}"
+                !error.contains(directory.path().to_str().unwrap()),
+                "{error}"
             );
         }
     }
@@ -236,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_killed_write_left_is_removed_by_the_next() {
+    async fn the_next_write_removes_what_a_killed_one_left() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         let written = |name: &str, ago: Duration| {
@@ -244,10 +235,10 @@ mod tests {
             let now = file.metadata().unwrap().modified().unwrap();
             file.set_modified(now - ago).unwrap();
         };
-        written("secret", 2 * ABANDONED);
-        written("another", 2 * ABANDONED);
-        written(".usage-proxy-abandoned", 2 * ABANDONED);
-        written(".usage-proxy-of-another-replica", ABANDONED / 2);
+        written("secret", 2 * ABANDONED_AGE);
+        written("another", 2 * ABANDONED_AGE);
+        written(".usage-proxy-abandoned", 2 * ABANDONED_AGE);
+        written(".usage-proxy-of-another-replica", ABANDONED_AGE / 2);
 
         let file = SecretFile::new(&path, KEY);
 
@@ -264,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_run_together_are_other_secrets() {
+    fn fingerprints_depend_on_the_ends_of_secrets() {
         let [a, bc, ab, c] = ["a", "bc", "ab", "c"].map(SecretString::from);
 
         assert_ne!(Fingerprint::of(&[&a, &bc]), Fingerprint::of(&[&ab, &c]));

@@ -1,21 +1,10 @@
-//! The list of customers. What is not read of a customer is kept as it was sent.
+//! The list of customers, each with the JSON that was sent.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{MalformedResponse, NextLink, PageLinks, RowList, decode};
+use super::{MalformedResponse, Page, PageLinks, RowList, decode};
 use crate::domain::{CustomerEntry, CustomerId, ListedCustomer};
-
-/// One page of the list of customers.
-#[derive(Debug)]
-pub(in crate::partner_center) struct CustomersPage {
-    /// The page's customers.
-    pub(in crate::partner_center) customers: Vec<ListedCustomer>,
-    /// Of the page, or of the whole list: Partner Center's reference does not say.
-    pub(in crate::partner_center) total: Option<u64>,
-    /// Where the customers after these are.
-    pub(in crate::partner_center) next: Option<NextLink>,
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,36 +29,30 @@ struct CompanyProfile {
     domain: Option<String>,
 }
 
-/// Reads one page of the list of customers.
+/// Decodes one page of the list of customers.
 ///
 /// # Errors
 ///
 /// [`MalformedResponse`], also where a customer has no id: nobody could say who may see it.
 pub(in crate::partner_center) fn decode_customers(
     body: &[u8],
-) -> Result<CustomersPage, MalformedResponse> {
+) -> Result<Page<ListedCustomer>, MalformedResponse> {
     let body: CustomersBody<'_> = decode(body)?;
     let customers = body.items.0.into_iter().enumerate().map(|(index, raw)| {
-        let at = |MalformedResponse(fault)| match fault.strip_prefix("the body: ") {
-            Some(fault) => MalformedResponse(format!("items[{index}]: {fault}")),
-            None => MalformedResponse(format!("items[{index}].{fault}")),
-        };
-        customer(raw).map_err(at)
+        convert_customer(raw).map_err(|error| error.within(format_args!("items[{index}]")))
     });
-    Ok(CustomersPage {
-        customers: customers.collect::<Result<_, _>>()?,
+    Ok(Page {
+        items: customers.collect::<Result<_, _>>()?,
         total: body.total_count,
-        next: match body.links.and_then(|links| links.next) {
-            Some(link) => Some(link.read()?),
-            None => None,
-        },
+        next: body.links.map_or(Ok(None), PageLinks::next)?,
+        customer_name: None,
     })
 }
 
-fn customer(raw: &RawValue) -> Result<ListedCustomer, MalformedResponse> {
+fn convert_customer(raw: &RawValue) -> Result<ListedCustomer, MalformedResponse> {
     let customer: CustomerBody = decode(raw.get().as_bytes())?;
     let id = CustomerId::parse(&customer.id)
-        .map_err(|invalid| MalformedResponse(format!("id: {invalid}")))?;
+        .map_err(|error| MalformedResponse::new(format!("id: {error}")))?;
     let (name, domain) = match customer.company_profile {
         Some(profile) => (profile.company_name, profile.domain),
         None => (None, None),
@@ -92,7 +75,7 @@ mod tests {
 
     const ID: &str = "4D3CF487-70F4-4E1E-9FF1-B2BFCE8D9F04";
 
-    fn decoded(body: &Value) -> Result<CustomersPage, MalformedResponse> {
+    fn decoded(body: &Value) -> Result<Page<ListedCustomer>, MalformedResponse> {
         decode_customers(body.to_string().as_bytes())
     }
 
@@ -105,7 +88,7 @@ mod tests {
 
         let page = decode_customers(body.as_bytes()).unwrap();
 
-        let [customer] = &page.customers[..] else {
+        let [customer] = &page.items[..] else {
             panic!("{page:?}");
         };
         assert_eq!(*customer.raw, raw);
@@ -115,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_customer_is_named_and_not_told() {
+    fn a_malformed_customer_is_located_but_not_quoted() {
         for (item, expected) in [
             (json!({}), "items[0]: missing field"),
             (json!({ "id": "secret" }), "items[0].id: expected a GUID"),
@@ -126,12 +109,12 @@ mod tests {
                 "items[0].companyProfile.companyName: expected a string",
             ),
         ] {
-            let fault = decoded(&json!({ "items": [item] }))
+            let error = decoded(&json!({ "items": [item] }))
                 .unwrap_err()
                 .to_string();
 
-            assert!(fault.contains(expected), "{fault}");
-            assert!(!fault.contains("secret"), "{fault}");
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("secret"), "{error}");
         }
         assert!(decoded(&json!({ "totalCount": 0 })).is_err());
     }

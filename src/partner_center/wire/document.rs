@@ -1,12 +1,11 @@
-//! Answers that are handed out as they came. No number of theirs is made use of, so none is read.
+//! Documents that are served unchanged. Their numbers are not used, so they are not read.
 
 use serde::Deserialize;
 
 use super::{
-    MalformedResponse, PageLinks, RowList, UnusableResponse, check_owner, check_whole, decode,
-    processed_at,
+    MalformedResponse, PageLinks, RowList, check_owner, check_whole, decode, processed_at,
 };
-use crate::domain::{CustomerId, DocumentSummary, RowName};
+use crate::domain::{CustomerId, DocumentSummary, ProcessedAt, ProcessedDate, RowName};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -28,34 +27,27 @@ struct DocumentRow {
     processed_date_time: Option<String>,
 }
 
-/// Reads as much of a collection as tells it from another; `owner` is whom its rows are of, where
-/// that is one customer.
+/// Decodes the parts of a collection that are compared with the next answer. `owner` is the customer of
+/// its rows, where it is about one.
 ///
 /// # Errors
 ///
-/// [`UnusableResponse`], also when the body is only a part of the collection.
+/// [`MalformedResponse`], also when the body is only a part of the collection.
 pub(in crate::partner_center) fn decode_document(
     body: &[u8],
     owner: Option<CustomerId>,
-) -> Result<DocumentSummary, UnusableResponse> {
+) -> Result<DocumentSummary, MalformedResponse> {
     let body: DocumentBody = decode(body)?;
-    let goes_on = body.links.is_some_and(|links| links.next.is_some());
+    let has_next = body.links.is_some_and(|links| links.next.is_some());
     let RowList(items) = body.items;
-    check_whole(body.total_count, items.len(), goes_on)?;
+    check_whole(body.total_count, items.len(), has_next)?;
     let mut newest = None;
     let mut rows = Vec::with_capacity(items.len());
     for (index, row) in items.into_iter().enumerate() {
-        let at = |fault: MalformedResponse| MalformedResponse(format!("items[{index}].{fault}"));
-        if let Some(owner) = owner {
-            let told = [
-                ("customerId", &row.customer_id),
-                ("customerTenantId", &row.customer_tenant_id),
-            ];
-            check_owner(told, owner).map_err(|unusable| unusable.at(at))?;
-        }
-        if let Some(processed) = &row.processed_date_time {
-            newest = newest.max(Some(processed_at(processed).map_err(at)?.date()));
-        }
+        let date = row
+            .check(owner)
+            .map_err(|error| error.within(format_args!("items[{index}]")))?;
+        newest = newest.max(date);
         rows.push(RowName {
             service: row.service_name,
             product: row.product_name,
@@ -64,6 +56,23 @@ pub(in crate::partner_center) fn decode_document(
         });
     }
     Ok(DocumentSummary::new(newest, rows))
+}
+
+// === impl DocumentRow ===
+
+impl DocumentRow {
+    /// Checks the owner of the row, and returns its date.
+    fn check(&self, owner: Option<CustomerId>) -> Result<Option<ProcessedDate>, MalformedResponse> {
+        if let Some(owner) = owner {
+            let ids = [
+                ("customerId", &self.customer_id),
+                ("customerTenantId", &self.customer_tenant_id),
+            ];
+            check_owner(ids, owner)?;
+        }
+        let date = self.processed_date_time.as_deref().map(processed_at);
+        Ok(date.transpose()?.map(ProcessedAt::date))
+    }
 }
 
 #[cfg(test)]
@@ -76,7 +85,7 @@ mod tests {
     fn decoded(
         items: &Value,
         owner: Option<CustomerId>,
-    ) -> Result<DocumentSummary, UnusableResponse> {
+    ) -> Result<DocumentSummary, MalformedResponse> {
         let body = json!({ "items": items, "totalCount": items.as_array().unwrap().len() });
         decode_document(format!("\u{feff}{body}").as_bytes(), owner)
     }
@@ -106,7 +115,7 @@ mod tests {
 
         assert!(decoded(&json!([own, {}]), Some(customer)).is_ok());
         let refused = decoded(&json!([own, other]), Some(customer)).unwrap_err();
-        assert!(matches!(refused, UnusableResponse::OtherCustomer(_)));
+        assert!(refused.is_of_other_customer);
         assert!(
             refused.to_string().starts_with("items[1].customerId: "),
             "{refused}"
@@ -126,7 +135,7 @@ mod tests {
         ] {
             let decoded = decode_document(body.to_string().as_bytes(), None);
             assert!(
-                matches!(decoded, Err(UnusableResponse::Malformed(_))),
+                decoded.is_err_and(|error| !error.is_of_other_customer),
                 "{body}"
             );
         }

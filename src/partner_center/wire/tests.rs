@@ -1,16 +1,15 @@
-mod anything;
-
 use serde_json::{Value, json};
 
 use super::*;
+use crate::domain::{LicenseUsage, UsageRow};
 
-const CUSTOMER: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
+pub(super) const CUSTOMER: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
 
-fn customer() -> CustomerId {
+pub(super) fn customer() -> CustomerId {
     CustomerId::parse(CUSTOMER).unwrap()
 }
 
-fn row() -> Value {
+pub(super) fn row() -> Value {
     json!({
         "customerId": CUSTOMER,
         "customerName": "DT DEMO CSP CUSTOMER 005",
@@ -26,7 +25,7 @@ fn row() -> Value {
     })
 }
 
-fn row_with(field: &str, value: Value) -> Value {
+pub(super) fn row_with(field: &str, value: Value) -> Value {
     let mut row = row();
     row[field] = value;
     row
@@ -38,16 +37,16 @@ fn row_without(field: &str) -> Value {
     row
 }
 
-fn insights(rows: Vec<Value>) -> Result<LicenseUsage, UnusableResponse> {
+pub(super) fn insights(rows: Vec<Value>) -> Result<LicenseUsage, MalformedResponse> {
     let body = json!({ "totalCount": rows.len(), "items": rows });
     decode_insights(body.to_string().as_bytes(), customer())
 }
 
-fn commercial(body: &Value) -> Result<CommercialPage, UnusableResponse> {
+pub(super) fn commercial(body: &Value) -> Result<Page<UsageRow>, MalformedResponse> {
     decode_commercial(body.to_string().as_bytes(), customer())
 }
 
-fn commercial_row() -> Value {
+pub(super) fn commercial_row() -> Value {
     json!({
         "processedDateTime": "2018-10-14T00:00:00",
         "workloadCode": "EXCHANGE",
@@ -259,8 +258,8 @@ fn a_part_of_a_collection_is_not_taken_for_the_whole() {
 fn rows_of_nothing_are_not_read_without_end() {
     let items = |rows: usize| format!("{{\"items\":[{}]}}", vec!["{}"; rows].join(","));
 
-    assert!(decode_document(items(rows::MOST_ROWS).as_bytes(), None).is_ok());
-    let too_many = items(rows::MOST_ROWS + 1);
+    assert!(decode_document(items(MAX_ROWS).as_bytes(), None).is_ok());
+    let too_many = items(MAX_ROWS + 1);
     for fault in [
         decode_document(too_many.as_bytes(), None)
             .unwrap_err()
@@ -288,7 +287,7 @@ fn commercial_rows_are_read_under_all_their_names() {
     for name in ["Value", "value", "items"] {
         let page = commercial(&json!({ name: [commercial_row()] })).unwrap();
 
-        let row = &page.rows[0];
+        let row = &page.items[0];
         assert_eq!((row.licenses_active, row.licenses_qualified), (3, 4));
         assert_eq!(row.reported_usage_percent, None);
         assert_eq!(row.processed_at.date().to_string(), "2018-10-14");

@@ -4,7 +4,7 @@ use crate::clock::{Clock, SystemClock};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn breaker() -> CircuitBreaker<char> {
-    CircuitBreaker::new(3, Backoff::new(5 * SECOND, 15 * SECOND).unwrap())
+    CircuitBreaker::new(3, Backoff::new(5 * SECOND, 15 * SECOND))
 }
 
 fn fail(breaker: &CircuitBreaker<char>, now: Instant, subjects: &str) -> Option<Duration> {
@@ -25,9 +25,9 @@ fn open() -> (CircuitBreaker<char>, Instant) {
 fn consecutive_failures_open_it_until_the_delay_is_over() {
     let (breaker, now) = open();
 
-    let refused = breaker.acquire(now + 4 * SECOND).unwrap_err();
+    let retry_at = breaker.acquire(now + 4 * SECOND).unwrap_err();
 
-    assert_eq!(refused.retry_at, now + 5 * SECOND);
+    assert_eq!(retry_at, now + 5 * SECOND);
     assert_eq!(breaker.state(now + 4 * SECOND), CircuitState::Open);
     assert_eq!(breaker.state(now + 5 * SECOND), CircuitState::HalfOpen);
 }
@@ -63,7 +63,7 @@ fn one_probe_passes_and_its_success_closes_the_circuit() {
     let probe = breaker.acquire(now).unwrap();
     let meanwhile = breaker.acquire(now).unwrap_err();
 
-    assert_eq!(meanwhile.retry_at, now + PROBE_WAIT);
+    assert_eq!(meanwhile, now + PROBE_WAIT);
     assert!(probe.record_success());
     assert_eq!(breaker.state(now), CircuitState::Closed);
     assert_eq!(fail(&breaker, now, "ab"), None, "the count begins anew");

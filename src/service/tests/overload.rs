@@ -102,7 +102,7 @@ fn retry_after(unanswered: &UsageError) -> Duration {
         ErrorKind::Source {
             failure,
             retry_after,
-        } if matches!(failure.error.kind, SourceErrorKind::Overloaded { .. }) => *retry_after,
+        } if matches!(failure.error.kind, SourceErrorKind::Overloaded) => *retry_after,
         other => panic!("expected that it was shed, not {other:?}"),
     }
 }

@@ -1,14 +1,9 @@
-mod anything;
-
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
 use super::*;
-use crate::{
-    clock::{Clock, SystemClock},
-    partner_center::token::outcome::GrantFailureKind,
-};
+use crate::clock::{Clock, SystemClock};
 
 fn answer(status: u16, body: &str) -> HttpReply {
     HttpReply {
@@ -20,16 +15,16 @@ fn answer(status: u16, body: &str) -> HttpReply {
 }
 
 fn granted(body: &Value) -> Result<GrantResponse, GrantFailure> {
-    read_granted(&answer(200, &body.to_string()), SystemClock.now())
+    parse_granted(&answer(200, &body.to_string()), SystemClock.now())
 }
 
 fn failure(status: u16, body: &str) -> GrantFailure {
     let secret = SecretString::from("s3cret");
-    read_failure(&answer(status, body), SystemClock.wall_time(), &[&secret])
+    parse_failure(&answer(status, body), SystemClock.wall_time(), &[&secret])
 }
 
 #[test]
-fn a_lifetime_is_read_as_a_number_as_text_or_assumed() {
+fn a_lifetime_is_a_number_or_text_or_has_a_default() {
     for (expires_in, seconds) in [
         (json!(3599), 3599),
         (json!("3599"), 3599),
@@ -46,7 +41,7 @@ fn a_lifetime_is_read_as_a_number_as_text_or_assumed() {
 }
 
 #[test]
-fn a_rotated_refresh_token_is_kept_though_the_access_token_is_of_no_use() {
+fn a_rotated_refresh_token_is_returned_without_an_access_token() {
     let body = json!({ "access_token": "", "refresh_token": "refresh-2" });
 
     let granted = granted(&body).unwrap();
@@ -56,7 +51,7 @@ fn a_rotated_refresh_token_is_kept_though_the_access_token_is_of_no_use() {
 }
 
 #[test]
-fn what_is_no_token_is_a_passing_failure() {
+fn a_reply_without_a_token_is_a_transient_failure() {
     for body in [
         json!({}),
         json!({ "access_token": "" }),
@@ -69,14 +64,14 @@ fn what_is_no_token_is_a_passing_failure() {
             .unwrap_err();
 
         assert!(
-            matches!(failure.kind, GrantFailureKind::Passing { .. }),
+            matches!(failure.kind, GrantFailureKind::Transient { .. }),
             "{body}"
         );
     }
 }
 
 #[test]
-fn what_only_a_person_can_mend_is_told_by_error_and_code() {
+fn a_refusal_says_what_a_person_must_do() {
     for (error, code, action) in [
         ("invalid_grant", 50173, "consent again"),
         ("invalid_grant", 50076, "multi-factor"),
@@ -91,7 +86,7 @@ fn what_only_a_person_can_mend_is_told_by_error_and_code() {
         let failure = failure(400, &body);
 
         assert!(
-            matches!(failure.kind, GrantFailureKind::Refused { .. }),
+            !matches!(failure.kind, GrantFailureKind::Transient { .. }),
             "{body}"
         );
         assert!(
@@ -103,7 +98,7 @@ fn what_only_a_person_can_mend_is_told_by_error_and_code() {
 }
 
 #[test]
-fn passing_failures_are_told_from_final_ones() {
+fn transient_failures_are_recognized() {
     for (status, body) in [
         (400, r#"{"error":"temporarily_unavailable"}"#),
         (400, r#"{"error":"invalid_grant","error_codes":[90033]}"#),
@@ -115,26 +110,26 @@ fn passing_failures_are_told_from_final_ones() {
         let failure = failure(status, body);
 
         assert!(
-            matches!(failure.kind, GrantFailureKind::Passing { .. }),
+            matches!(failure.kind, GrantFailureKind::Transient { .. }),
             "{body}"
         );
     }
 }
 
 #[test]
-fn a_request_loop_is_throttling_though_it_is_called_an_invalid_grant() {
+fn a_request_loop_is_transient() {
     let body = r#"{"error":"invalid_grant","error_codes":[50196]}"#;
 
     let failure = failure(400, body);
 
-    let not_before = Some(Duration::from_secs(60));
-    assert_eq!(failure.kind, GrantFailureKind::Passing { not_before });
+    let retry_after = Some(Duration::from_secs(60));
+    assert_eq!(failure.kind, GrantFailureKind::Transient { retry_after });
     assert!(failure.detail.contains("AADSTS50196"), "{}", failure.detail);
     assert!(!failure.detail.contains("consent"), "{}", failure.detail);
 }
 
 #[test]
-fn the_log_gets_the_first_line_of_a_description_without_a_secret() {
+fn the_cause_is_the_first_line_without_secrets() {
     let body = json!({
         "error": "invalid_client",
         "error_codes": [7_000_215],

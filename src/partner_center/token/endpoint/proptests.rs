@@ -1,6 +1,8 @@
+use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::{Clock, SystemClock};
 
 /// Long enough to be nowhere by chance.
 const SECRET: &str = "canary-refresh-token";
@@ -67,27 +69,27 @@ proptest! {
     #![proptest_config(crate::proptest_support::proptest_config())]
 
     #[test]
-    fn no_token_is_taken_that_was_not_given(body in grant()) {
+    fn only_tokens_of_the_reply_are_accepted(body in grant()) {
         let sent = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let sent = |field: &str| sent[field].as_str().map(str::to_owned);
-        let told = |token: &SecretString| Some(token.expose_secret().to_owned());
+        let exposed = |token: &SecretString| Some(token.expose_secret().to_owned());
 
-        if let Ok(granted) = read_granted(&answered(200, body), SystemClock.now()) {
+        if let Ok(granted) = parse_granted(&answered(200, body), SystemClock.now()) {
             if let Ok(access) = &granted.access {
-                prop_assert_eq!(told(&access.token), sent("access_token"));
+                prop_assert_eq!(exposed(&access.token), sent("access_token"));
                 let lifetime = access.lifetime.unwrap();
-                prop_assert!(!lifetime.is_zero() && lifetime <= LONGEST_LIFETIME);
+                prop_assert!(!lifetime.is_zero() && lifetime <= MAX_LIFETIME);
             }
             if let Some(refresh) = &granted.refresh_token {
-                prop_assert_eq!(told(refresh), sent("refresh_token"));
+                prop_assert_eq!(exposed(refresh), sent("refresh_token"));
             }
         }
     }
 
     #[test]
-    fn no_secret_is_told_of_a_token_answer(body in grant()) {
+    fn a_failure_contains_no_secret_of_a_token_reply(body in grant()) {
         let now = SystemClock.now();
-        let failure = read_granted(&answered(200, body), now).and_then(|granted| granted.access);
+        let failure = parse_granted(&answered(200, body), now).and_then(|granted| granted.access);
 
         if let Err(failure) = failure {
             prop_assert!(!format!("{failure:?}").contains(SECRET), "{:?}", failure);
@@ -95,10 +97,10 @@ proptest! {
     }
 
     #[test]
-    fn no_secret_is_told_of_a_refusal(status in 400..600_u16, body in error()) {
+    fn a_failure_contains_no_secret_of_a_refusal(status in 400..600_u16, body in error()) {
         let secret = SecretString::from(SECRET);
 
-        let failure = read_failure(&answered(status, body), SystemClock.wall_time(), &[&secret]);
+        let failure = parse_failure(&answered(status, body), SystemClock.wall_time(), &[&secret]);
 
         prop_assert!(!format!("{failure:?}").contains(SECRET), "{:?}", failure);
         prop_assert!(failure.cause.chars().count() < 600, "{:?}", failure);
@@ -106,10 +108,10 @@ proptest! {
     }
 
     #[test]
-    fn a_fault_of_the_server_never_stops_the_tries(status in 500..600_u16, body in error()) {
-        let failure = read_failure(&answered(status, body), SystemClock.wall_time(), &[]);
+    fn server_errors_are_transient(status in 500..600_u16, body in error()) {
+        let failure = parse_failure(&answered(status, body), SystemClock.wall_time(), &[]);
 
-        let is_passing = matches!(failure.kind, GrantFailureKind::Passing { .. });
-        prop_assert!(is_passing, "{:?}", failure);
+        let is_transient = matches!(failure.kind, GrantFailureKind::Transient { .. });
+        prop_assert!(is_transient, "{:?}", failure);
     }
 }

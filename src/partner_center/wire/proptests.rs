@@ -2,7 +2,13 @@ use std::collections::BTreeSet;
 
 use proptest::{prelude::*, sample::Index};
 
-use super::*;
+use serde_json::{Value, json};
+
+use super::{
+    tests::{CUSTOMER, commercial, commercial_row, customer, insights, row},
+    *,
+};
+use crate::domain::{LicenseUsage, UsageRow};
 use crate::render::{ContentCoding, Format, Rendered, Theme};
 
 /// What a row tells, and nothing that was made of it.
@@ -315,7 +321,7 @@ proptest! {
             }
         }
         if let Ok(page) = decode_commercial(&body, customer()) {
-            let told: Vec<_> = page.rows.iter().map(told).collect();
+            let told: Vec<_> = page.items.iter().map(told).collect();
 
             if let Some(sent) = sent_under(&["items", "Value", "value"], &body) {
                 prop_assert_eq!(told, sent);
@@ -359,6 +365,6 @@ proptest! {
         let page = commercial(&json!({ "Value": sent })).unwrap();
 
         prop_assert_eq!(&snapshot, &LicenseUsage::new(customer(), None, rows.clone()).unwrap());
-        prop_assert_eq!(page.rows, rows);
+        prop_assert_eq!(page.items, rows);
     }
 }
