@@ -515,7 +515,7 @@ async fn an_unwritten_refresh_token_is_written_when_the_service_drains() {
     let away = here.with_extension("away");
     app.simulator.hold_tokens();
     app.advance(LIFETIME.mul_f64(0.8));
-    app.upstream_asked(SimulatedApi::Token, 2).await;
+    app.wait_for_calls(SimulatedApi::Token, 2).await;
     fs::rename(&here, &away).unwrap();
     app.simulator.release_tokens();
     app.wait_for_metric(UNSAVED, 1.0).await;
