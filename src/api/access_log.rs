@@ -14,15 +14,15 @@ use crate::{
     cache::CacheResult, config::RequestLog, observability::telemetry::REQUEST_TARGET, text::excerpt,
 };
 
-/// A request in progress. Dropped before it was completed, its client disconnected: it is recorded
-/// with status 499, as nginx does.
+/// A request in progress. If it is dropped before completion, its client disconnected: it is recorded
+/// with status 499, as in nginx.
 pub(super) struct RequestGuard {
     context: RequestContext,
     is_completed: bool,
     _in_flight: InFlightGuard,
 }
 
-/// A request that took this long is logged also where only problems are.
+/// Requests that take this long are logged even if only problems are.
 const SLOW_REQUEST: Duration = Duration::from_secs(1);
 
 // === impl RequestGuard ===

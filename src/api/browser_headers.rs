@@ -1,4 +1,4 @@
-//! What a browser is told to keep to, with what people open in one.
+//! Security headers for browsers.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -15,16 +15,16 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-opener-policy");
 
-/// Data is what it says it is, and no page of another origin embeds it: a browser that was told a
-/// password once sends it along by itself (RFC 7617). Pages of `server.cors_origins` fetch it all
-/// the same: this is not asked of what CORS lets through (Fetch standard, "CORP check").
+/// Protects data: browsers must not guess its type, and pages of other origins must not embed it, since
+/// a browser sends a stored password by itself (RFC 7617). Pages of `server.cors_origins` can still fetch
+/// it, since CORS requests skip this check (Fetch standard, "CORP check").
 pub(super) fn add_data_headers(headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, SAME_ORIGIN);
 }
 
-/// A page loads its own files alone, is in nobody's frame, tells no other site its address, and is
-/// not kept: whoever has the browser next sees nothing of it.
+/// Protects a page: it loads only its own files, cannot be framed, sends its address to no other site,
+/// and is not stored, so the next user of the browser does not see it.
 pub(super) fn add_page_headers(headers: &mut HeaderMap) {
     headers.extend([
         (X_CONTENT_TYPE_OPTIONS, NOSNIFF),
@@ -42,7 +42,7 @@ pub(super) fn add_page_headers(headers: &mut HeaderMap) {
     ]);
 }
 
-/// A picture runs and fetches nothing, and pages of other origins may show it, though not read it.
+/// Protects a picture: it runs and loads nothing. Pages of other origins may show it but not read it.
 pub(super) fn add_chart_headers(headers: &mut HeaderMap) {
     headers.insert(
         CONTENT_SECURITY_POLICY,

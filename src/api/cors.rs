@@ -1,8 +1,8 @@
-//! Web pages of other origins: which may read answers (Fetch standard, "CORS protocol").
+//! Lets web pages of other origins read answers (Fetch standard, "CORS protocol").
 //!
-//! `Access-Control-Allow-Credentials` is never sent. A page proves who asks by `Authorization` or
-//! `X-Api-Key`, which its script sets; what a browser would add by itself, a client certificate,
-//! would let a page act for its visitor.
+//! `Access-Control-Allow-Credentials` is never sent: a page identifies its caller by `Authorization` or
+//! `X-Api-Key`, which its script sets. A credential that the browser adds by itself, such as a client
+//! certificate, would let a page act for its visitor.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
@@ -25,7 +25,7 @@ pub(super) struct CorsPolicy {
     origins: Vec<CorsOrigin>,
 }
 
-/// What a page may ask for. Chromium remembers it for no longer than two hours.
+/// The requests that a page may send. Chromium caches this for at most two hours.
 const PREFLIGHT_HEADERS: [(HeaderName, HeaderValue); 3] = [
     (
         ACCESS_CONTROL_ALLOW_METHODS,
@@ -41,27 +41,27 @@ const PREFLIGHT_HEADERS: [(HeaderName, HeaderValue); 3] = [
     (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200")),
 ];
 
-/// What scripts may read of an answer, beside what the Fetch standard lets them.
+/// The headers that scripts may read, beside those that the Fetch standard allows.
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
     "Age, Cache-Status, ETag, MS-CorrelationId, MS-RequestId, RateLimit, RateLimit-Policy, \
      Retry-After, WWW-Authenticate, X-Request-Id",
 );
 
-// === impl Cors ===
+// === impl CorsPolicy ===
 
 impl CorsPolicy {
-    /// `None` where no page of another origin is meant to read anything.
+    /// Returns `None` without any origin.
     pub(super) fn new(origins: &[CorsOrigin]) -> Option<Self> {
         (!origins.is_empty()).then(|| Self {
             origins: origins.to_vec(),
         })
     }
 
-    /// Answers what a browser asks ahead of a request that no form or link could make; `None` where
-    /// the request is no such question. [`CorsPolicy::add_headers`] has the last word on it too.
+    /// Answers a preflight request; `None` for other requests. [`CorsPolicy::add_headers`] adds to the
+    /// answer.
     ///
-    /// It comes without credentials, so it is answered before they are looked at. The answer is of
-    /// no path in particular: scripts learn the status of the request itself and no other.
+    /// A preflight has no credentials, so it is answered before authentication, and the answer is the
+    /// same for every path: scripts only see the status of the actual request.
     pub(super) fn preflight(&self, request: &Parts) -> Option<Result<Response<FullBody>, Problem>> {
         let headers = &request.headers;
         let is_preflight = request.method == Method::OPTIONS
@@ -71,14 +71,14 @@ impl CorsPolicy {
             Some(_) => Ok(preflight_response()),
             None => Err(Problem::new(
                 ProblemKind::OriginNotAllowed,
-                "pages of this origin may not read answers; server.cors_origins names whose may",
+                "pages of this origin may not read answers; server.cors_origins lists those that may",
             )),
         })
     }
 
-    /// Lets the page that asks read the answer, whatever it is: a browser would hide an error too.
+    /// Lets the requesting page read the answer, also if it is an error.
     pub(super) fn add_headers(&self, request: &HeaderMap, response: &mut HeaderMap) {
-        // Also where nothing asked: what is stored may be reused for who does.
+        // Also without an origin: a stored answer may be reused for a request with one.
         let vary = vary_with_origin(response);
         response.insert(VARY, vary);
         if let Some(origin) = self.allowed_origin(request) {
@@ -87,7 +87,7 @@ impl CorsPolicy {
         }
     }
 
-    /// The configured origin that a request comes from.
+    /// Returns the origin of the request, if it is configured.
     fn allowed_origin(&self, request: &HeaderMap) -> Option<&HeaderValue> {
         let sent = request.get(ORIGIN)?;
         let mut origins = self.origins.iter().map(CorsOrigin::header_value);
@@ -95,10 +95,10 @@ impl CorsPolicy {
     }
 }
 
-/// What an answer was chosen by, and the origin besides.
+/// Adds the origin to `Vary`.
 fn vary_with_origin(response: &HeaderMap) -> HeaderValue {
     const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
-    /// Never to be reused for another request (RFC 9110 §12.5.5).
+    /// Never reused for another request (RFC 9110 §12.5.5).
     const VARY_ANY: HeaderValue = HeaderValue::from_static("*");
 
     let names = response.get_all(VARY).iter().map(HeaderValue::as_bytes);

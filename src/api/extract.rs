@@ -1,4 +1,4 @@
-//! What a request says, read into types that cannot hold a bad value.
+//! Reads requests into types that cannot hold a bad value.
 
 use std::{borrow::Cow, num::NonZeroU32};
 
@@ -21,7 +21,8 @@ const X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id")
 const MS_CONTINUATION_TOKEN: HeaderName = HeaderName::from_static("ms-continuationtoken");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The customer of a path segment, percent-encoded or not. Plain ones are read without allocating.
+/// Returns the customer of a path segment, percent-encoded or not. A plain one is read without
+/// allocating.
 pub(super) fn customer_id(segment: &str) -> Result<CustomerId, Problem> {
     let decoded = if segment.contains('%') {
         percent_decoded(segment)
@@ -42,55 +43,27 @@ pub(super) fn customer_id(segment: &str) -> Result<CustomerId, Problem> {
         })
 }
 
-/// The `processedDate` of a query string; `None` where there is none.
+/// Returns the `processedDate` of a query.
 pub(super) fn processed_date(
     query: Option<&str>,
     today: impl FnOnce() -> ProcessedDate,
 ) -> Result<Option<ProcessedDate>, Problem> {
-    let mut found = None;
-    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        if name != "processedDate" {
-            return Err(unknown_parameter(
-                &name,
-                "expected processedDate=YYYY-MM-DD or none",
-            ));
-        }
-        if found.replace(value).is_some() {
-            return Err(duplicate_parameter("processedDate"));
-        }
-    }
-    found
-        .map(|text| parse_date("processedDate", &text, today()))
+    let expected = "expected processedDate=YYYY-MM-DD or none";
+    let [date] = parameters(query, ["processedDate"], expected)?;
+    date.map(|text| parse_date("processedDate", &text, today()))
         .transpose()
 }
 
-/// The date and the theme of a chart's query; each may be absent.
+/// Returns the date and the theme of a chart's query.
 pub(super) fn chart_query(
     query: Option<&str>,
     today: impl FnOnce() -> ProcessedDate,
 ) -> Result<(Option<ProcessedDate>, Theme), Problem> {
-    let (mut processed, mut theme) = (None, None);
-    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        let found = match &*name {
-            "processedDate" => &mut processed,
-            "theme" => &mut theme,
-            _ => {
-                return Err(unknown_parameter(
-                    &name,
-                    "expected processedDate=YYYY-MM-DD, theme=light or theme=dark, or none",
-                ));
-            }
-        };
-        if found.replace(value).is_some() {
-            return Err(duplicate_parameter(&name));
-        }
-    }
-    let processed = processed.map(|text| parse_date("processedDate", &text, today()));
-    let theme = theme.map(|text| self::parse_theme(&text));
-    Ok((
-        processed.transpose()?,
-        theme.transpose()?.unwrap_or_default(),
-    ))
+    let expected = "expected processedDate=YYYY-MM-DD, theme=light or theme=dark, or none";
+    let [date, theme] = parameters(query, ["processedDate", "theme"], expected)?;
+    let date = date.map(|text| parse_date("processedDate", &text, today()));
+    let theme = theme.map(|text| parse_theme(&text)).transpose()?;
+    Ok((date.transpose()?, theme.unwrap_or_default()))
 }
 
 fn parse_theme(text: &str) -> Result<Theme, Problem> {
@@ -107,7 +80,7 @@ fn parse_theme(text: &str) -> Result<Theme, Problem> {
     }
 }
 
-/// A date up to today, as the parameter of this name has it.
+/// Reads a date up to today from the parameter of this name.
 pub(super) fn parse_date(
     name: &str,
     text: &str,
@@ -128,43 +101,49 @@ pub(super) fn parse_date(
     Ok(date)
 }
 
-/// That there is no query, for a resource that has none.
+/// Rejects a query of a resource that has no parameters.
 pub(super) fn reject_query(query: Option<&str>) -> Result<(), Problem> {
-    match url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).next() {
-        None => Ok(()),
-        Some((name, _)) => Err(unknown_parameter(
-            &name,
-            "the native form is of the newest date only and takes no parameters",
-        )),
-    }
+    let expected = "the native form is of the newest date only and takes no parameters";
+    let [] = parameters(query, [], expected)?;
+    Ok(())
 }
 
-/// Which page of the list of customers is asked for, by Partner Center's own parameters; `None` where
-/// that is all of it.
+/// Returns the values of the named parameters; each may be absent, and no other is allowed.
+pub(super) fn parameters<'a, const N: usize>(
+    query: Option<&'a str>,
+    names: [&str; N],
+    expected: &str,
+) -> Result<[Option<Cow<'a, str>>; N], Problem> {
+    let mut values = [const { None }; N];
+    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let index = names.iter().position(|known| *known == name);
+        let Some(slot) = index.and_then(|index| values.get_mut(index)) else {
+            return Err(Problem::new(
+                ProblemKind::UnknownParameter,
+                format!("the query has {:?}; {expected}", excerpt(&name)),
+            ));
+        };
+        if slot.replace(value).is_some() {
+            return Err(Problem::new(
+                ProblemKind::DuplicateParameter,
+                format!("the query has {name} more than once; expected it once"),
+            ));
+        }
+    }
+    Ok(values)
+}
+
+/// Returns the requested page of the list of customers, by Partner Center's own parameters; `None` for
+/// the whole list.
 ///
-/// Microsoft's SDK asks for the first page by `size`, where 0 is as large as may be, and perhaps a
-/// `filter`, and for those after it by `seekOperation=Next` and the continuation token alone.
+/// Microsoft's SDK requests the first page by `size`, where 0 is the largest, and perhaps a `filter`,
+/// and the next ones by `seekOperation=Next` and the continuation token alone.
 pub(super) fn list_page(
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Option<CustomerPageRequest>, Problem> {
-    let (mut size, mut seek, mut filter) = (None, None, None);
-    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        let found = match &*name {
-            "size" => &mut size,
-            "seekOperation" => &mut seek,
-            "filter" => &mut filter,
-            _ => {
-                return Err(unknown_parameter(
-                    &name,
-                    "expected size, filter, seekOperation=Next, or none",
-                ));
-            }
-        };
-        if found.replace(value).is_some() {
-            return Err(duplicate_parameter(&name));
-        }
-    }
+    let expected = "expected size, filter, seekOperation=Next, or none";
+    let [size, seek, filter] = parameters(query, ["size", "seekOperation", "filter"], expected)?;
     let size = size.map(|text| page_size(&text)).transpose()?.flatten();
     let filter = filter.map(|text| customer_filter(&text)).transpose()?;
     if let Some(seek) = &seek
@@ -179,22 +158,15 @@ pub(super) fn list_page(
         ));
     }
     let continuation = continuation(headers)?;
-    match (continuation, seek) {
-        (
-            Some(Continuation {
-                size: before,
-                filter: of_token,
-                after,
-            }),
-            _,
-        ) => Ok(Some(CustomerPageRequest {
-            size: size.or(Some(before)),
-            after: Some(after),
-            filter: filter.or(of_token),
+    match continuation {
+        Some(token) => Ok(Some(CustomerPageRequest {
+            size: size.or(Some(token.size)),
+            after: Some(token.after),
+            filter: filter.or(token.filter),
         })),
-        (None, Some(_)) => Err(invalid_continuation(InvalidContinuation)),
-        (None, None) if size.is_none() && filter.is_none() => Ok(None),
-        (None, None) => Ok(Some(CustomerPageRequest {
+        None if seek.is_some() => Err(invalid_continuation(InvalidContinuation)),
+        None if size.is_none() && filter.is_none() => Ok(None),
+        None => Ok(Some(CustomerPageRequest {
             size,
             after: None,
             filter,
@@ -242,7 +214,7 @@ fn invalid_continuation(invalid: InvalidContinuation) -> Problem {
     )
 }
 
-/// The caller's `Cache-Control`. Where it asks for both, never asking wins: it is the stricter.
+/// Returns the caller's `Cache-Control`. Of both directives `only-if-cached` wins as the stricter one.
 pub(super) fn cache_directive(headers: &HeaderMap) -> CacheDirective {
     let mut found = CacheDirective::Any;
     for value in headers.get_all(header::CACHE_CONTROL) {
@@ -259,7 +231,7 @@ pub(super) fn cache_directive(headers: &HeaderMap) -> CacheDirective {
     found
 }
 
-/// What the caller brought to trace an upstream call by.
+/// Returns the ids of the caller that an upstream call is traced by.
 pub(super) fn call_trace(headers: &HeaderMap) -> CallTrace {
     CallTrace {
         correlation_id: correlation_id(headers),
@@ -271,7 +243,7 @@ pub(super) fn call_trace(headers: &HeaderMap) -> CallTrace {
     }
 }
 
-/// The caller's correlation id, if it is a GUID.
+/// Returns the caller's correlation id, if it is a GUID.
 pub(super) fn correlation_id(headers: &HeaderMap) -> Option<Uuid> {
     [MS_CORRELATION_ID, X_CORRELATION_ID]
         .into_iter()
@@ -279,7 +251,7 @@ pub(super) fn correlation_id(headers: &HeaderMap) -> Option<Uuid> {
         .find_map(|value| Uuid::try_parse_ascii(value.as_bytes()).ok())
 }
 
-/// Whether the value has the form of W3C Trace Context §3.2: `version-trace-parent-flags`.
+/// Checks for the form of W3C Trace Context §3.2: `version-trace-parent-flags`.
 fn is_traceparent(value: &[u8]) -> bool {
     let mut fields = value.split(|byte| *byte == b'-');
     let mut hex = |len: usize| {
@@ -297,20 +269,6 @@ fn percent_decoded(segment: &str) -> Option<Cow<'_, str>> {
     percent_encoding::percent_decode_str(segment)
         .decode_utf8()
         .ok()
-}
-
-fn duplicate_parameter(name: &str) -> Problem {
-    Problem::new(
-        ProblemKind::DuplicateParameter,
-        format!("the query has {name} more than once; expected it once"),
-    )
-}
-
-fn unknown_parameter(name: &str, expected: &str) -> Problem {
-    Problem::new(
-        ProblemKind::UnknownParameter,
-        format!("the query has {:?}; {expected}", excerpt(name)),
-    )
 }
 
 #[cfg(test)]

@@ -1,24 +1,29 @@
-mod access;
+//! The metrics of the API listener.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use http::{Method, StatusCode};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, histogram_opts,
+    register_histogram_vec_with_registry, register_histogram_with_registry,
+    register_int_counter_vec_with_registry, register_int_counter_with_registry,
+    register_int_gauge_with_registry,
 };
 
-use self::access::AccessMetrics;
-use super::route::{Route, RouteTable};
+use super::{
+    authentication::AuthenticationError,
+    route::{Route, RouteTable},
+};
 use crate::{cache::CacheResult, panic};
 
-/// What the API listener counts. The children that a request touches are resolved here, once.
+/// The metrics of the API listener. The children that requests use are resolved once, here.
 #[derive(Clone, Debug)]
 pub(super) struct ApiMetrics {
     requests: IntCounterVec,
-    /// By route, method and status; `None` for what is not to be expected.
+    /// By route, method and status; `None` for unexpected combinations.
     known_requests: Vec<Option<IntCounter>>,
     durations: HistogramVec,
-    /// By route and result; `None` for what is not to be expected.
+    /// By route and result; `None` for unexpected combinations.
     known_durations: Vec<Option<Histogram>>,
     served_age: Histogram,
     in_flight: IntGauge,
@@ -26,31 +31,42 @@ pub(super) struct ApiMetrics {
     pub(super) access: AccessMetrics,
 }
 
-/// A request under way; counted for as long as this lives.
+/// The metrics of rejected callers.
+#[derive(Clone, Debug)]
+pub(super) struct AccessMetrics {
+    /// By reason.
+    unauthenticated: HashMap<&'static str, IntCounter>,
+    /// Requests for usage that the caller may not read.
+    pub(super) not_allowed: IntCounter,
+    /// Requests beyond the caller's rate.
+    pub(super) rate_limited: IntCounter,
+}
+
+/// Counts a request as in flight until it is dropped.
 #[derive(Debug)]
 pub(super) struct InFlightGuard(IntGauge);
 
-/// Methods with a child of their own; the last stands for all others.
+/// The values of the `method` label; the last one is for all other methods.
 const METHODS: [&str; 3] = ["GET", "HEAD", "other"];
 
-/// Statuses with a child of their own from the start.
+/// The expected statuses.
 const STATUSES: [u16; 15] = [
     200, 204, 304, 400, 401, 403, 404, 405, 406, 429, 499, 500, 502, 503, 504,
 ];
 
-/// Values of the `cache` label: each result, and requests that never came to the cache.
+/// The number of values of the `cache` label: each result, and one for requests without any.
 const CACHE_LABELS: usize = CacheResult::ALL.len() + 1;
 
-/// The value for requests that never came to the cache.
+/// The value for requests that did not use the cache.
 const NO_CACHE_RESULT: &str = "none";
 
-/// Upper bounds in seconds, from a hit to a call that used up its deadline.
+/// Upper bounds in seconds, from a hit to a call that takes until its deadline.
 const DURATION_BUCKETS: [f64; 14] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// Upper bounds in seconds of the age of what is served: within an hour for what is fresh or being
-/// refreshed, up to a week for what stands in while Partner Center fails.
+/// Upper bounds in seconds: within an hour for fresh answers and those that are being refreshed, up to
+/// a week for stale ones while Partner Center fails.
 const AGE_BUCKETS: [f64; 11] = [
     60.0, 300.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0,
     604_800.0,
@@ -59,43 +75,25 @@ const AGE_BUCKETS: [f64; 11] = [
 // === impl ApiMetrics ===
 
 impl ApiMetrics {
-    /// Registers every family, each child at zero.
+    /// Registers the metrics, each child at zero.
     ///
     /// # Errors
     ///
-    /// When one of them is registered already.
+    /// If one of them is registered already.
     pub(super) fn new(registry: &Registry, routes: &RouteTable) -> prometheus::Result<Self> {
-        let requests = IntCounterVec::new(
-            Opts::new(
-                "usage_proxy_http_requests_total",
-                "Requests answered on the API listener.",
-            ),
+        let requests = register_int_counter_vec_with_registry!(
+            "usage_proxy_http_requests_total",
+            "Requests answered on the API listener.",
             &["route", "method", "status"],
+            registry
         )?;
-        registry.register(Box::new(requests.clone()))?;
-        let durations = HistogramVec::new(
-            HistogramOpts::new(
-                "usage_proxy_http_request_duration_seconds",
-                "From the arrival of a request's head until its answer is ready to be sent.",
-            )
-            .buckets(DURATION_BUCKETS.to_vec()),
+        let durations = register_histogram_vec_with_registry!(
+            "usage_proxy_http_request_duration_seconds",
+            "Time from the arrival of a request's head until its answer is ready to be sent.",
             &["route", "cache"],
+            DURATION_BUCKETS.to_vec(),
+            registry
         )?;
-        registry.register(Box::new(durations.clone()))?;
-        let served_age = Histogram::with_opts(
-            HistogramOpts::new(
-                "usage_proxy_served_age_seconds",
-                "Age of the usage that was served: how long ago Partner Center last confirmed it.",
-            )
-            .buckets(AGE_BUCKETS.to_vec()),
-        )?;
-        registry.register(Box::new(served_age.clone()))?;
-        let in_flight = IntGauge::new(
-            "usage_proxy_http_requests_in_flight",
-            "Requests being answered on the API listener.",
-        )?;
-        registry.register(Box::new(in_flight.clone()))?;
-
         let mut known_requests = Vec::new();
         let mut known_durations = Vec::new();
         for route in routes.iter() {
@@ -120,8 +118,19 @@ impl ApiMetrics {
             known_requests,
             durations,
             known_durations,
-            served_age,
-            in_flight,
+            served_age: register_histogram_with_registry!(
+                histogram_opts!(
+                    "usage_proxy_served_age_seconds",
+                    "Age of the served usage: the time since Partner Center last confirmed it.",
+                    AGE_BUCKETS.to_vec()
+                ),
+                registry
+            )?,
+            in_flight: register_int_gauge_with_registry!(
+                "usage_proxy_http_requests_in_flight",
+                "Requests being answered on the API listener.",
+                registry
+            )?,
             panics: panic::register_counter(registry, "api")?,
             access: AccessMetrics::new(registry)?,
         })
@@ -132,7 +141,7 @@ impl ApiMetrics {
         InFlightGuard(self.in_flight.clone())
     }
 
-    /// Takes note of the age of what is served.
+    /// Records the age of a served answer.
     pub(super) fn record_served_age(&self, age: Duration) {
         self.served_age.observe(age.as_secs_f64());
     }
@@ -182,17 +191,50 @@ impl ApiMetrics {
     }
 }
 
-/// Whether requests may well be answered so, and are counted from zero; what happens nevertheless
-/// is counted from when it does.
+/// Returns true for combinations that are counted from zero; others appear when they happen.
 fn is_expected(route: Route, method: &str, status: u16) -> bool {
     let reads = method != "other";
     match status {
         200 | 304 => reads && !route.is_unmatched(),
-        // A preflight, which is of no path in particular.
+        // A preflight, which belongs to no route.
         204 => !reads && route.is_unmatched(),
         405 => !reads && !route.is_unmatched(),
         406 | 502 | 504 => reads && route.exposes_data(),
         _ => true,
+    }
+}
+
+// === impl AccessMetrics ===
+
+impl AccessMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let unauthenticated = register_int_counter_vec_with_registry!(
+            "usage_proxy_authentication_failures_total",
+            "API requests from unidentified callers, by reason.",
+            &["reason"],
+            registry
+        )?;
+        Ok(Self {
+            unauthenticated: AuthenticationError::reasons()
+                .map(|reason| (reason, unauthenticated.with_label_values(&[reason])))
+                .collect(),
+            not_allowed: register_int_counter_with_registry!(
+                "usage_proxy_authorization_denied_total",
+                "API requests for usage that the caller may not read.",
+                registry
+            )?,
+            rate_limited: register_int_counter_with_registry!(
+                "usage_proxy_rate_limited_total",
+                "API requests beyond the caller's rate.",
+                registry
+            )?,
+        })
+    }
+
+    pub(super) fn record_denied(&self, denied: AuthenticationError) {
+        if let Some(counter) = self.unauthenticated.get(denied.reason()) {
+            counter.inc();
+        }
     }
 }
 

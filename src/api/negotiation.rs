@@ -1,104 +1,106 @@
-//! `Accept` and `Accept-Encoding` → which prepared form (RFC 9110 §12.5).
+//! Chooses format and coding by `Accept` and `Accept-Encoding` (RFC 9110 §12.5).
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
     problem::{Problem, ProblemKind},
     render::{ContentCoding, Format, Theme},
 };
 
-/// Forms of the simplified resource, the preferred one first.
+/// The formats of the simplified resource, the preferred one first.
 pub(super) const SIMPLIFIED_FORMATS: &[Format] = &[Format::Simplified, Format::Csv];
 
-/// Forms of the native resource.
+/// The format of native resources.
 pub(super) const NATIVE_FORMATS: &[Format] = &[Format::Native];
 
-/// Forms of the resource that is a table.
+/// The format of the table.
 pub(super) const TABLE_FORMATS: &[Format] = &[Format::Table];
 
-/// Forms of the resource that is a picture; its theme is none of the negotiation's.
+/// The format of the chart; its theme is not negotiated.
 pub(super) const CHART_FORMATS: &[Format] = &[Format::Chart(Theme::Reader)];
 
-/// Codings, the preferred one first where a caller likes several equally: the smallest result.
+/// The codings of equal weight in the order of preference: the smallest result first.
 const PREFERRED_CODINGS: [ContentCoding; 3] = [
     ContentCoding::Brotli,
     ContentCoding::Zstd,
     ContentCoding::Gzip,
 ];
 
-/// A weight in thousandths: 0 is "not acceptable".
+/// A weight in thousandths; 0 is "not acceptable".
 type QualityWeight = u16;
 
 const FULL_WEIGHT: QualityWeight = 1_000;
 
-/// The form that the caller likes best of those there are.
-pub(super) fn negotiate_format(headers: &HeaderMap, forms: &[Format]) -> Result<Format, Problem> {
-    let best = match header_lines(headers, &header::ACCEPT) {
-        // What nearly every caller sends.
-        HeaderLines::Absent | HeaderLines::One(b"*/*") => forms.first().copied(),
-        HeaderLines::One(b"application/json") => forms.iter().copied().find(|form| form.is_json()),
-        HeaderLines::One(value) => best_format(forms, &[value]),
-        HeaderLines::Several(values) => best_format(forms, &values),
+/// The weights of a caller's codings; `None` for those it does not name.
+#[derive(Clone, Copy, Debug, Default)]
+struct CodingWeights {
+    gzip: Option<QualityWeight>,
+    brotli: Option<QualityWeight>,
+    zstd: Option<QualityWeight>,
+    identity: Option<QualityWeight>,
+    others: Option<QualityWeight>,
+}
+
+/// Returns the format that the caller prefers.
+pub(super) fn negotiate_format(headers: &HeaderMap, formats: &[Format]) -> Result<Format, Problem> {
+    let mut lines = headers.get_all(header::ACCEPT).iter();
+    let best = match (lines.next().map(HeaderValue::as_bytes), lines.next()) {
+        // The usual cases.
+        (None, _) | (Some(b"*/*"), None) => formats.first().copied(),
+        (Some(b"application/json"), None) => {
+            formats.iter().copied().find(|format| format.is_json())
+        }
+        _ => best_format(headers, formats),
     };
     best.ok_or_else(|| {
-        let offered: Vec<_> = forms.iter().map(|form| media_type_essence(*form)).collect();
-        not_acceptable(format!(
-            "Accept fits nothing here; expected {}",
-            offered.join(" or ")
-        ))
+        let offered: Vec<_> = formats
+            .iter()
+            .map(|format| media_type_essence(*format))
+            .collect();
+        let offered = offered.join(" or ");
+        not_acceptable(format!("no format matches Accept; expected {offered}"))
     })
 }
 
-/// The coding that the caller likes best.
+/// Returns the coding that the caller prefers.
 pub(super) fn negotiate_coding(headers: &HeaderMap) -> Result<ContentCoding, Problem> {
-    let weights = match header_lines(headers, &header::ACCEPT_ENCODING) {
-        HeaderLines::Absent => return Ok(ContentCoding::Identity),
-        HeaderLines::One(b"gzip") => return Ok(ContentCoding::Gzip),
-        HeaderLines::One(value) => coding_weights(&[value]),
-        HeaderLines::Several(values) => coding_weights(&values),
-    };
+    let lines = headers.get_all(header::ACCEPT_ENCODING);
+    let mut first = lines.iter();
+    match (first.next().map(HeaderValue::as_bytes), first.next()) {
+        // The usual cases.
+        (None, _) => return Ok(ContentCoding::Identity),
+        (Some(b"gzip"), None) => return Ok(ContentCoding::Gzip),
+        _ => {}
+    }
+    let weights = coding_weights(lines.iter().flat_map(weighted_members));
     best_coding(&weights).ok_or_else(|| {
         not_acceptable(
-            "Accept-Encoding fits nothing here; expected gzip, br, zstd or identity".to_owned(),
+            "no coding matches Accept-Encoding; expected gzip, br, zstd or identity".to_owned(),
         )
     })
 }
 
-/// The lines of a header, without allocating where there is one at most.
-enum HeaderLines<'a> {
-    Absent,
-    One(&'a [u8]),
-    Several(Vec<&'a [u8]>),
+/// Returns the format of the highest weight, of equal ones the first.
+fn best_format(headers: &HeaderMap, formats: &[Format]) -> Option<Format> {
+    let weighted = formats.iter().rev().map(|format| {
+        let lines = headers.get_all(header::ACCEPT);
+        let members = lines.iter().flat_map(weighted_members);
+        (format_weight(media_type_essence(*format), members), *format)
+    });
+    let (weight, format) = weighted.max_by_key(|(weight, _)| *weight)?;
+    (weight > 0).then_some(format)
 }
 
-fn header_lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> HeaderLines<'a> {
-    let all = || headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let mut values = all();
-    match (values.next(), values.next()) {
-        (None, _) => HeaderLines::Absent,
-        (Some(value), None) => HeaderLines::One(value),
-        (Some(_), Some(_)) => HeaderLines::Several(all().collect()),
-    }
-}
-
-fn best_format(forms: &[Format], lines: &[&[u8]]) -> Option<Format> {
-    let mut best: Option<(QualityWeight, Format)> = None;
-    for form in forms {
-        let weight = format_weight(media_type_essence(*form), lines);
-        if weight > best.map_or(0, |(weight, _)| weight) {
-            best = Some((weight, *form));
-        }
-    }
-    best.map(|(_, form)| form)
-}
-
-/// The weight of a media type: that of the most specific range that names it.
-fn format_weight(essence: &str, lines: &[&[u8]]) -> QualityWeight {
+/// Returns the weight of a media type: that of the most specific range that matches it.
+fn format_weight<'a>(
+    essence: &str,
+    members: impl Iterator<Item = (&'a str, QualityWeight)>,
+) -> QualityWeight {
     let kind = essence.split_once('/').map_or(essence, |(kind, _)| kind);
     let mut found: Option<(u8, QualityWeight)> = None;
-    let mut any = false;
-    for (range, weight) in lines.iter().flat_map(|line| weighted_members(line)) {
-        any = true;
+    let mut is_empty = true;
+    for (range, weight) in members {
+        is_empty = false;
         let specificity = match range.split_once('/') {
             Some(("*", "*")) => 0,
             Some((range, "*")) if range.eq_ignore_ascii_case(kind) => 1,
@@ -111,33 +113,21 @@ fn format_weight(essence: &str, lines: &[&[u8]]) -> QualityWeight {
     }
     match found {
         Some((_, weight)) => weight,
-        // An empty list says nothing.
-        None if !any => FULL_WEIGHT,
+        None if is_empty => FULL_WEIGHT,
         None => 0,
     }
 }
 
-/// What a caller said of each coding; `None` where it said nothing.
-#[derive(Clone, Copy, Debug, Default)]
-struct CodingWeights {
-    gzip: Option<QualityWeight>,
-    brotli: Option<QualityWeight>,
-    zstd: Option<QualityWeight>,
-    identity: Option<QualityWeight>,
-    others: Option<QualityWeight>,
-}
-
-fn coding_weights(lines: &[&[u8]]) -> CodingWeights {
+fn coding_weights<'a>(members: impl Iterator<Item = (&'a str, QualityWeight)>) -> CodingWeights {
     let mut weights = CodingWeights::default();
-    for (token, weight) in lines.iter().flat_map(|line| weighted_members(line)) {
+    for (token, weight) in members {
+        let is = |coding| token.eq_ignore_ascii_case(coding);
         let slot = match token {
             "*" => &mut weights.others,
-            _ if token.eq_ignore_ascii_case("gzip") || token.eq_ignore_ascii_case("x-gzip") => {
-                &mut weights.gzip
-            }
-            _ if token.eq_ignore_ascii_case("br") => &mut weights.brotli,
-            _ if token.eq_ignore_ascii_case("zstd") => &mut weights.zstd,
-            _ if token.eq_ignore_ascii_case("identity") => &mut weights.identity,
+            _ if is("gzip") || is("x-gzip") => &mut weights.gzip,
+            _ if is("br") => &mut weights.brotli,
+            _ if is("zstd") => &mut weights.zstd,
+            _ if is("identity") => &mut weights.identity,
             _ => continue,
         };
         *slot = Some(weight);
@@ -146,7 +136,7 @@ fn coding_weights(lines: &[&[u8]]) -> CodingWeights {
 }
 
 fn best_coding(weights: &CodingWeights) -> Option<ContentCoding> {
-    let of = |coding| match coding {
+    let weight = |coding| match coding {
         ContentCoding::Gzip => weights.gzip.or(weights.others).unwrap_or(0),
         ContentCoding::Brotli => weights.brotli.or(weights.others).unwrap_or(0),
         ContentCoding::Zstd => weights.zstd.or(weights.others).unwrap_or(0),
@@ -155,26 +145,27 @@ fn best_coding(weights: &CodingWeights) -> Option<ContentCoding> {
     let compressed = PREFERRED_CODINGS
         .into_iter()
         .rev()
-        .max_by_key(|coding| of(*coding))
-        .filter(|coding| of(*coding) > 0);
+        .max_by_key(|coding| weight(*coding))
+        .filter(|coding| weight(*coding) > 0);
     match compressed {
-        // Identity wins only where the caller said outright that it likes it better.
+        // Identity wins only if the caller names it with a higher weight.
         Some(coding)
             if weights
                 .identity
-                .is_none_or(|identity| identity <= of(coding)) =>
+                .is_none_or(|identity| identity <= weight(coding)) =>
         {
             Some(coding)
         }
-        _ if of(ContentCoding::Identity) > 0 => Some(ContentCoding::Identity),
+        _ if weight(ContentCoding::Identity) > 0 => Some(ContentCoding::Identity),
         other => other,
     }
 }
 
-/// The members of a comma-separated list with their weights; parameters other than `q` are passed
-/// over, and so is a member whose weight cannot be read.
-fn weighted_members(line: &[u8]) -> impl Iterator<Item = (&str, QualityWeight)> {
-    line.split(|byte| *byte == b',')
+/// Returns the members of a comma-separated list with their weights. It ignores parameters other than
+/// `q`, and members with an invalid weight.
+fn weighted_members(line: &HeaderValue) -> impl Iterator<Item = (&str, QualityWeight)> {
+    line.as_bytes()
+        .split(|byte| *byte == b',')
         .filter_map(|member| std::str::from_utf8(member).ok())
         .filter_map(|member| {
             let mut parts = member.split(';').map(str::trim);
@@ -191,7 +182,7 @@ fn weighted_members(line: &[u8]) -> impl Iterator<Item = (&str, QualityWeight)> 
         })
 }
 
-/// `qvalue` of RFC 9110 §12.4.2: 0 to 1 with up to three decimals.
+/// Reads a `qvalue`: 0 to 1 with up to three decimals (RFC 9110 §12.4.2).
 fn parse_weight(text: &str) -> Option<QualityWeight> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -205,9 +196,9 @@ fn parse_weight(text: &str) -> Option<QualityWeight> {
     }
 }
 
-/// A form's media type without its parameters.
-fn media_type_essence(form: Format) -> &'static str {
-    let content_type = form.content_type();
+/// Returns the media type of a format without parameters.
+fn media_type_essence(format: Format) -> &'static str {
+    let content_type = format.content_type();
     content_type
         .split_once(';')
         .map_or(content_type, |(essence, _)| essence)
@@ -222,6 +213,8 @@ mod proptests;
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn headers(name: HeaderName, lines: &[&str]) -> HeaderMap {

@@ -1,8 +1,7 @@
-//! The page at `/`, for people who would rather look than read.
+//! The web page at `/`.
 //!
-//! It is rendered here and works without a script. It shows what the API answers to the same
-//! caller, by the same way: authorized, counted, logged and cached alike. No browser keeps it,
-//! since it says how old the numbers are at this moment.
+//! It works without JavaScript. It shows the same answers as the API, with the same authorization,
+//! metrics, log and cache. Browsers do not store it, since it shows the current age of the numbers.
 
 mod customers;
 mod freshness;
@@ -31,22 +30,22 @@ use crate::{
     problem::{FullBody, Problem, ProblemKind},
 };
 
-/// What stands around every page.
+/// The header and footer of every page.
 struct PageFrame {
-    /// What chooses; absent where nothing may be chosen.
+    /// Absent if the reader may not search.
     form: Option<SearchForm>,
     request_id: String,
 }
 
-/// What chooses a customer and a date.
+/// The form that selects a customer and a date.
 struct SearchForm {
-    /// What stands in the field: a name, a part of one, or an id.
+    /// A name, a part of one, or an id.
     customer: String,
     /// `YYYY-MM-DD`, or empty for the newest.
     date: String,
-    /// The last date there can be, where that was looked up.
+    /// The last date that can be selected.
     today: Option<ProcessedDate>,
-    /// Names to choose from.
+    /// Names of customers that complete the field.
     suggestions: Vec<String>,
 }
 
@@ -60,7 +59,7 @@ pub(super) async fn page(request: AuthenticatedRequest) -> HandlerResult {
     }
 }
 
-/// Shows customers to choose from, or the usage of the one whose name was typed.
+/// Shows the list of customers, or the usage of the one whose name was entered.
 async fn show_customers(request: &AuthenticatedRequest, query: &PageQuery) -> HandlerResult {
     let list = customers::list(request, request.cache_directive()).await;
     let list = list.map_err(|error| data::rejection(request, query.date, &error))?;
@@ -73,7 +72,7 @@ async fn show_customers(request: &AuthenticatedRequest, query: &PageQuery) -> Ha
         CustomerChoiceOutcome::Chosen(customer) => usage::show(request, query, customer).await,
         CustomerChoiceOutcome::NotFound => {
             let detail = format!(
-                "none of the customers that you may see has {:?} in its name or domain",
+                "no customer that you may see has {:?} in its name or domain",
                 crate::text::excerpt(&query.customer)
             );
             Err(Problem::new(ProblemKind::UnknownCustomer, detail).into())
@@ -86,14 +85,14 @@ async fn show_customers(request: &AuthenticatedRequest, query: &PageQuery) -> Ha
     }
 }
 
-/// A page, or the bare truth where its template failed.
+/// Returns a page, or a plain error if its template failed.
 fn respond(status: StatusCode, rendered: askama::Result<String>) -> Response<FullBody> {
     let (status, html) = match rendered {
         Ok(html) => (status, Cow::Owned(html)),
         Err(error) => {
             tracing::error!(%error, "a page could not be rendered");
             let sentence =
-                Cow::Borrowed("<!DOCTYPE html><title>The page could not be made</title>");
+                Cow::Borrowed("<!DOCTYPE html><title>The page could not be rendered</title>");
             (StatusCode::INTERNAL_SERVER_ERROR, sentence)
         }
     };

@@ -1,27 +1,26 @@
-//! The one table from what went wrong to what a caller is told (`design.md`, Errors).
+//! The table from errors of the service to problems.
 
 use http::StatusCode;
 
 use crate::{
-    cache::CachedFailure,
     clock::retry_after_seconds,
     problem::{Problem, ProblemKind, UpstreamRefusal},
     service::{
         ErrorKind,
-        source::{SourceError, SourceErrorKind, UpstreamErrorBody},
+        source::{SourceErrorKind, UpstreamErrorBody},
     },
 };
 
-/// Whose upstream call went wrong: its ids are told to the caller that made it and to no other.
+/// The owner of a failed upstream call. Only the caller that made it gets its ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallOwnership {
-    /// This request's.
+    /// Made by this request.
     Own,
-    /// One that this request joined, or that is remembered.
+    /// Joined by this request, or remembered.
     Shared,
 }
 
-/// Being throttled upstream is our 503, not our caller's 429.
+/// Returns the problem of a failed answer. Throttling by Partner Center is our 503, not the caller's 429.
 #[deny(clippy::wildcard_enum_match_arm)]
 pub(super) fn from_cause(cause: &ErrorKind, call: CallOwnership) -> Problem {
     let (failure, retry_after) = match cause {
@@ -31,7 +30,7 @@ pub(super) fn from_cause(cause: &ErrorKind, call: CallOwnership) -> Problem {
         ErrorKind::NotCached => {
             return Problem::new(
                 ProblemKind::NotCached,
-                "only-if-cached was asked for, and nothing that may be served is held",
+                "the request has only-if-cached, and nothing that may be served is cached",
             );
         }
         ErrorKind::Source {
@@ -55,7 +54,7 @@ pub(super) fn from_cause(cause: &ErrorKind, call: CallOwnership) -> Problem {
         SourceErrorKind::Malformed => ProblemKind::Malformed,
         SourceErrorKind::Suspect => ProblemKind::Suspect,
     };
-    let problem = Problem::new(kind, detail(failure)).with_upstream(
+    let problem = Problem::new(kind, failure.error.detail.to_string()).with_upstream(
         failure
             .error
             .upstream_error
@@ -70,13 +69,9 @@ pub(super) fn from_cause(cause: &ErrorKind, call: CallOwnership) -> Problem {
     }
 }
 
-/// The caller has no right to what it asks for.
+/// Returns the problem of a caller without the right to read something.
 pub(super) fn not_allowed(detail: &'static str) -> Problem {
     Problem::new(ProblemKind::NotAllowed, detail)
-}
-
-fn detail(failure: &CachedFailure<SourceError>) -> String {
-    failure.error.detail.to_string()
 }
 
 fn upstream_refusal(refusal: &UpstreamErrorBody, call: CallOwnership) -> UpstreamRefusal {

@@ -34,7 +34,7 @@ pub(super) fn rate_limited_problem(limit: &RateLimit, exhausted: BucketExhausted
     .with_retry_after(retry_after_seconds(exhausted.retry_after))
 }
 
-// === impl RateFields ===
+// === impl RateLimitHeaders ===
 
 impl RateLimitHeaders {
     /// Creates the headers after a request: `r` requests remain, and one more arrives after `t`.

@@ -17,31 +17,31 @@ use crate::{
     text::excerpt,
 };
 
-/// Begins a span for each request.
+/// Starts a span for each request.
 #[derive(Clone, Debug)]
 pub struct RequestSpans {
     tracer: Tracer,
     scheme: &'static str,
 }
 
-/// What the span of a request belongs to.
+/// The parent of a request's span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SpanParent {
-    /// The span that `traceparent` names.
+    /// The span in `traceparent`.
     Traceparent,
-    /// Nothing: a trace begins here, with a link to the span that `traceparent` names.
+    /// None: a new trace starts, with a link to the span in `traceparent`.
     NewTrace,
 }
 
 // === impl RequestSpans ===
 
 impl RequestSpans {
-    /// Spans of requests that come over `scheme`, `http` or `https`.
+    /// Spans of requests over `scheme`, `http` or `https`.
     pub fn new(tracer: Tracer, scheme: &'static str) -> Self {
         Self { tracer, scheme }
     }
 
-    /// Begins the span of a request. Of what was sent it tells what the log does.
+    /// Starts the span of a request, with the same data of the request as the log.
     pub(super) fn start(
         &self,
         head: &Parts,
@@ -86,14 +86,14 @@ impl RequestSpans {
     }
 }
 
-/// Tells whose usage is asked for.
+/// Records the requested customer.
 pub(super) fn record_customer(span: &TraceSpan, customer: CustomerId) {
     if span.is_recording() {
         span.set_attribute(semconv::CUSTOMER_ID, customer.to_string());
     }
 }
 
-/// Tells what `Cache-Status` tells (RFC 9211 §2).
+/// Records the parameters of `Cache-Status` (RFC 9211 §2).
 pub(super) fn record_cache_status(span: &TraceSpan, status: &CacheStatus) {
     let forward = status.forward.map(|forward| forward.as_str());
     let forward_status = status.forward_status.map(i64::from);
@@ -111,7 +111,7 @@ pub(super) fn record_cache_status(span: &TraceSpan, status: &CacheStatus) {
     span.set_attributes(told.into_iter().flatten());
 }
 
-/// Ends the span: an error is what we are to blame for.
+/// Ends the span; only a status of 500 or more is an error.
 pub(super) fn end_span(span: &TraceSpan, status: StatusCode, told: LogFields, caller: &str) {
     if !span.is_recording() {
         return;
@@ -142,7 +142,7 @@ pub(super) fn end_span(span: &TraceSpan, status: StatusCode, told: LogFields, ca
     span.end();
 }
 
-/// The method and the route, of which there are few; never the path.
+/// Returns method and route, which have few values; never the path.
 fn span_name(method: Option<&'static str>, route: Route) -> Cow<'static, str> {
     let method = method.unwrap_or("HTTP");
     if route.is_unmatched() {
@@ -152,7 +152,7 @@ fn span_name(method: Option<&'static str>, route: Route) -> Cow<'static, str> {
     }
 }
 
-/// The methods that HTTP knows (RFC 9110, RFC 5789).
+/// Returns the name of a registered method (RFC 9110, RFC 5789).
 fn known_method(method: &Method) -> Option<&'static str> {
     Some(match *method {
         Method::GET => "GET",
@@ -168,7 +168,7 @@ fn known_method(method: &Method) -> Option<&'static str> {
     })
 }
 
-/// The host and port that were asked for: of the URI, which HTTP/2 sends, else of `Host`.
+/// Returns the requested host and port: those of the URI, which HTTP/2 sends, or else of `Host`.
 fn server_address(head: &Parts) -> impl Iterator<Item = KeyValue> {
     let host = head.headers.get(header::HOST);
     let authority = match head.uri.authority() {

@@ -7,7 +7,7 @@ use super::{
     spans::RequestSpans, unsent_budget::UnsentBudgets,
 };
 
-/// Everything that requests share.
+/// The state that all requests share.
 #[derive(Debug)]
 pub(super) struct ApiState {
     pub(super) authenticator: Authenticator,

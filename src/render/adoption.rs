@@ -1,65 +1,62 @@
-//! Adoption, as people look at it: bars with counts beside them.
-//!
-//! The chart and the page show the same bars, so what a bar says and how long it is stands here.
+//! Adoption as bars with counts, for both the chart and the web page.
 
 use super::{display_text::display_text, simplified};
 use crate::domain::{ProductDetails, UsagePercent, distinctions};
 
-/// The most bars that are shown: more would be no picture any more.
+/// The most bars in a picture.
 const MAX_BARS: usize = 400;
 
-/// A snapshot as bars. Its text is fit to be shown: it holds no control characters and nothing
-/// that turns the direction of what stands around it.
+/// Usage as bars. Its text is safe to display: see [`display_text`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdoptionView {
-    /// GUID.
+    /// The GUID of the customer.
     pub customer_id: String,
-    /// The customer's name, or its GUID where nobody told the name.
+    /// The name of the customer, or else its GUID.
     pub customer_name: String,
-    /// The newest date of the rows, `YYYY-MM-DD`; `None` when there are none.
+    /// The newest date of the rows, `YYYY-MM-DD`; `None` without rows.
     pub processed_date: Option<String>,
-    /// The oldest date of the rows, where they are of several.
+    /// The oldest date of the rows, if they have several dates.
     pub oldest_processed_date: Option<String>,
-    /// Each workload, summed over products.
+    /// The workloads, summed over products.
     pub workloads: Vec<AdoptionBar>,
-    /// Each product, by service and product.
+    /// The products, sorted by service and product.
     pub products: Vec<AdoptionProduct>,
-    /// How many workloads of products there are beyond what is shown.
+    /// The number of workloads of products that are not shown.
     pub left_out: usize,
 }
 
-/// One product with a bar for each workload.
+/// A product with a bar for each workload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdoptionProduct {
-    /// Its name.
+    /// The name of the product.
     pub name: String,
-    /// What tells it apart from other products of that name, such as its channel.
+    /// The difference from other products of the same name, such as the channel.
     pub distinction: Option<String>,
-    /// Its service, such as `o365`.
+    /// The service, such as `o365`.
     pub service: String,
-    /// Seats: the maximum over the workloads.
+    /// The maximum of the qualified licenses over the workloads.
     pub qualified: u64,
-    /// A bar for each workload.
+    /// The bars of the workloads.
     pub bars: Vec<AdoptionBar>,
 }
 
-/// One workload: how many of the licences that qualify are active.
+/// The share of active licenses in a workload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdoptionBar {
-    /// The workload's name.
+    /// The name of the workload.
     pub name: String,
-    /// Seats that were used.
+    /// Licenses that were used.
     pub active: u64,
-    /// Seats that could have been used.
+    /// Licenses that could have been used.
     pub qualified: u64,
-    /// The date of its counts, in words, where it is not the snapshot's.
+    /// The date of the counts, in words, if it differs from that of the usage.
     pub dated: Option<String>,
 }
 
-// === impl Adoption ===
+// === impl AdoptionView ===
 
 impl AdoptionView {
-    /// The dates of the rows, from the oldest to the newest; `None` when there are none.
+    /// The dates of the rows, such as `2017-03-07 to 2017-03-09`; `None` without rows.
     pub fn dates(&self) -> Option<String> {
         let newest = self.processed_date.as_ref()?;
         Some(match &self.oldest_processed_date {
@@ -68,12 +65,11 @@ impl AdoptionView {
         })
     }
 
-    /// Reads the simplified form. Of a product that does not fit whole, the first workloads are
-    /// shown.
+    /// Reads the simplified format, up to the most bars.
     ///
     /// # Errors
     ///
-    /// Where it is not the simplified form.
+    /// If it is not the simplified format.
     pub(super) fn from_simplified(simplified: &[u8]) -> serde_json::Result<Self> {
         let usage: simplified::Usage<'_> = serde_json::from_slice(simplified)?;
         let mut room = MAX_BARS;
@@ -132,7 +128,7 @@ fn product_distinctions(products: &[simplified::Product<'_>]) -> Vec<Option<Stri
         .collect()
 }
 
-// === impl Bar ===
+// === impl AdoptionBar ===
 
 impl AdoptionBar {
     fn from_workload(workload: &simplified::ProductWorkload<'_>, date: Option<&str>) -> Self {
@@ -157,12 +153,12 @@ impl AdoptionBar {
         }
     }
 
-    /// The percentage of the counts beside it; `None` when nothing qualified.
+    /// The percentage of the counts; `None` if no license qualified.
     pub fn percent(&self) -> Option<UsagePercent> {
         UsagePercent::new(self.active, self.qualified)
     }
 
-    /// How long the bar is, 0 to 100; `None` when nothing qualified, and there is no bar.
+    /// The length of the bar, 0 to 100; `None` if no license qualified, so there is no bar.
     pub fn length(&self) -> Option<f64> {
         self.percent().map(|percent| percent.as_f64().min(100.0))
     }
@@ -178,7 +174,7 @@ impl AdoptionBar {
     }
 }
 
-/// A number with its digits in groups, such as `12,345`.
+/// Formats a number with groups of digits, such as `12,345`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);

@@ -1,9 +1,11 @@
+//! The file name of a downloaded table.
+
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{display_text::display_text, simplified::Usage};
 
-/// What may stand in an extended value besides letters and digits (RFC 8187 §3.2.1).
+/// The characters to encode in an extended value (RFC 8187 §3.2.1).
 const EXTENDED_VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -18,15 +20,14 @@ const EXTENDED_VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// Bytes of a customer's name in the name of a file, which has 255 on most disks.
+/// The bytes of a customer's name in a file name, which has at most 255 on most file systems.
 const MAX_NAME_BYTES: usize = 200;
 
-/// `AnswerContent-Disposition` of the table: the file that a browser saves it as, by customer and date
-/// (RFC 6266 §4.3).
+/// Returns `Content-Disposition` with a file name of customer and date (RFC 6266 §4.3).
 ///
 /// # Errors
 ///
-/// Where the simplified form cannot be read back.
+/// If the simplified format cannot be read back.
 pub(super) fn disposition(simplified: &[u8]) -> serde_json::Result<HeaderValue> {
     let usage: Usage<'_> = serde_json::from_slice(simplified)?;
     let name = usage.customer_name.as_deref().map(sanitize_file_name);
@@ -43,7 +44,8 @@ pub(super) fn disposition(simplified: &[u8]) -> serde_json::Result<HeaderValue> 
     Ok(HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("attachment")))
 }
 
-/// The name as part of a file's: on one line, and without what some system takes for something else.
+/// Makes a customer's name part of a file name: one line, without characters that are special
+/// somewhere.
 fn sanitize_file_name(customer: &str) -> String {
     let name = display_text(customer).replace(['/', '\\', ':', '*', '?', '"', '<', '>', '|'], "_");
     let end = name.floor_char_boundary(MAX_NAME_BYTES);

@@ -1,8 +1,7 @@
 //! The chart: adoption as an SVG picture, for an `<img>` in a wiki.
 //!
-//! It is written by a template rather than by a plotting library: those draw fixed colours and no
-//! text alternative, and this picture follows its reader's light or dark scheme, unless it is asked
-//! for in one of them.
+//! A template writes it, since plotting libraries have fixed colours and no text alternative. This
+//! picture has one, and follows the reader's light or dark scheme.
 
 use askama::Template;
 
@@ -12,11 +11,11 @@ use super::{
     format::Theme,
 };
 
-/// Renders the simplified form as a picture that refers to nothing outside itself.
+/// Renders the simplified format as a picture without external references.
 ///
 /// # Errors
 ///
-/// Where it is not the simplified form.
+/// If it is not the simplified format.
 pub(super) fn render(simplified: &[u8], theme: Theme) -> Result<Box<[u8]>, std::io::Error> {
     let adoption = AdoptionView::from_simplified(simplified)?;
     let svg = ChartTemplate::new(&adoption, theme)
@@ -32,12 +31,12 @@ struct ChartTemplate<'a> {
     theme: Theme,
     name: String,
     when: String,
-    lines: Vec<Line<'a>>,
+    lines: Vec<ChartLine<'a>>,
     height: u32,
 }
 
-/// What stands at a height of the picture.
-enum Line<'a> {
+/// A line of the picture.
+enum ChartLine<'a> {
     Heading {
         y: u32,
         text: &'a str,
@@ -55,17 +54,16 @@ enum Line<'a> {
     },
 }
 
-/// Puts lines beneath each other.
+/// Places lines below each other.
 struct ChartLayout<'a> {
     y: u32,
-    lines: Vec<Line<'a>>,
+    lines: Vec<ChartLine<'a>>,
 }
 
-/// Pixels of the track that a full bar fills.
+/// The length of a full bar in pixels.
 const TRACK_PIXELS: f64 = 256.0;
 
-/// Characters that fit: of the customer's name, of a product's and what stands beside it, of what
-/// tells it apart, of a workload's name, of counts.
+/// The characters that fit into each part of the picture.
 const MAX_NAME_CHARS: usize = 58;
 const MAX_HEADING_CHARS: usize = 84;
 const MAX_DISTINCTION_CHARS: usize = 40;
@@ -73,7 +71,7 @@ const MAX_PRODUCT_CHARS: usize = 48;
 const MAX_WORKLOAD_CHARS: usize = 25;
 const MAX_COUNTS_CHARS: usize = 22;
 
-// === impl Chart ===
+// === impl ChartTemplate ===
 
 impl<'a> ChartTemplate<'a> {
     fn new(adoption: &'a AdoptionView, theme: Theme) -> Self {
@@ -82,7 +80,7 @@ impl<'a> ChartTemplate<'a> {
             lines: Vec::new(),
         };
         if adoption.workloads.is_empty() {
-            layout.push_note("Partner Center tells of no licences for this customer.".to_owned());
+            layout.push_note("Partner Center counts no licences for this customer.".to_owned());
         } else {
             layout.push_heading("All products", "active of qualified".to_owned());
             layout.push_bars(&adoption.workloads);
@@ -103,7 +101,7 @@ impl<'a> ChartTemplate<'a> {
             name: truncate_with_ellipsis(&adoption.customer_name, MAX_NAME_CHARS),
             when: match adoption.dates() {
                 Some(dates) => format!("processed {dates}"),
-                None => "nothing processed".to_owned(),
+                None => "no data".to_owned(),
             },
             height: layout.y + 8,
             lines: layout.lines,
@@ -115,13 +113,13 @@ impl<'a> ChartTemplate<'a> {
         Some(format!("{:.1}", TRACK_PIXELS * length / 100.0))
     }
 
-    /// Counts of absurdly many digits are squeezed rather than drawn over the bar.
+    /// Returns true for counts that are too long for their place, which are drawn narrower.
     fn is_squeezed(&self, bar: &AdoptionBar) -> bool {
         bar.counts().len() > MAX_COUNTS_CHARS
     }
 }
 
-/// What stands beside a product's name.
+/// Returns the note beside the name of a product.
 fn product_note(product: &AdoptionProduct) -> String {
     let seats = match product.qualified {
         0 => None,
@@ -134,12 +132,12 @@ fn product_note(product: &AdoptionProduct) -> String {
     parts.join(", ")
 }
 
-// === impl Layout ===
+// === impl ChartLayout ===
 
 impl<'a> ChartLayout<'a> {
     fn push_heading(&mut self, text: &'a str, note: String) {
         let beside = MAX_HEADING_CHARS.saturating_sub(note.chars().count());
-        self.lines.push(Line::Heading {
+        self.lines.push(ChartLine::Heading {
             y: self.y + 16,
             text,
             shown: truncate_with_ellipsis(text, MAX_PRODUCT_CHARS.min(beside)),
@@ -150,7 +148,7 @@ impl<'a> ChartLayout<'a> {
 
     fn push_bars(&mut self, bars: &'a [AdoptionBar]) {
         for bar in bars {
-            self.lines.push(Line::Bar {
+            self.lines.push(ChartLine::Bar {
                 y: self.y,
                 bar,
                 shown: truncate_with_ellipsis(&bar.name, MAX_WORKLOAD_CHARS),
@@ -161,7 +159,7 @@ impl<'a> ChartLayout<'a> {
     }
 
     fn push_note(&mut self, text: String) {
-        self.lines.push(Line::Note {
+        self.lines.push(ChartLine::Note {
             y: self.y + 16,
             text,
         });

@@ -1,3 +1,5 @@
+//! Compression of bodies.
+
 use std::io::{self, Write};
 
 use brotli::enc::BrotliEncoderParams;
@@ -5,8 +7,8 @@ use flate2::{Compression, write::GzEncoder};
 
 use super::format::ContentCoding;
 
-/// Each body is compressed once and sent many times, so effort is well spent; beyond these levels
-/// the size hardly changes for JSON and CSV of this kind.
+/// Each body is compressed once and sent many times, so the levels are high. Above these the size
+/// hardly changes for JSON and CSV of this kind.
 const GZIP_LEVEL: u32 = 8;
 const ZSTD_LEVEL: i32 = 12;
 
@@ -37,8 +39,8 @@ pub(crate) fn compress(body: &[u8], coding: ContentCoding) -> io::Result<Vec<u8>
     })
 }
 
-/// A window that holds the whole body, up to 1 MiB: the encoder allocates it, and so does whoever
-/// decodes. Below 17 bits the encoder chooses an algorithm that takes 32 MiB.
+/// Returns a window for the whole body, up to 1 MiB, which both sides allocate. Below 17 bits the
+/// encoder uses an algorithm that takes 32 MiB.
 fn brotli_window_bits(body_bytes: usize) -> i32 {
     match body_bytes {
         0..0x2_0000 => 17,

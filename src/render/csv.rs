@@ -1,8 +1,10 @@
+//! CSV for programs and for spreadsheets.
+
 use std::borrow::Cow;
 
 use super::simplified::Usage;
 
-/// The header line: the names of the simplified form, in its order.
+/// The header line, with the names and the order of the simplified format.
 const HEADER: [&str; 14] = [
     "customerId",
     "customerName",
@@ -20,27 +22,28 @@ const HEADER: [&str; 14] = [
     "reportedUsagePercent",
 ];
 
-/// Without it, Excel reads UTF-8 as the code page of its machine.
+/// Tells Excel that the file is UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Renders the simplified form as CSV: one line per product and workload, CRLF after each.
+/// Renders the simplified format as CSV: one line per product and workload, with CRLF.
 ///
-/// It reads the rendered form rather than the rows, so that an entry need not keep both in memory.
-/// An absent value is an empty field, never a zero.
+/// It reads the rendered format and not the rows, so that an entry does not keep both in memory. An
+/// absent value is an empty field, never a zero.
 pub(super) fn render(simplified: &[u8]) -> Result<Box<[u8]>, csv::Error> {
     write_csv(simplified, |text| Cow::Borrowed(text))
 }
 
-/// The same for a spreadsheet: a byte-order mark says that it is UTF-8, and no text is a formula.
+/// Renders the same for spreadsheets, with a byte-order mark and without formulas.
 pub(super) fn render_for_spreadsheet(simplified: &[u8]) -> Result<Box<[u8]>, csv::Error> {
     let table = write_csv(simplified, |text| Cow::Owned(escape_formulas(text)))?;
     Ok([BYTE_ORDER_MARK, &table].concat().into_boxed_slice())
 }
 
-/// Puts an apostrophe before what a spreadsheet would run as a formula (OWASP, "CSV Injection").
+/// Puts an apostrophe before anything that a spreadsheet would run as a formula (OWASP, "CSV
+/// Injection").
 ///
-/// A formula begins a cell. Where the list separator is another than ours, a cell may also begin
-/// behind a separator or line break inside the text, whatever quotes stand there.
+/// A formula starts a cell. If the spreadsheet's list separator is not ours, a cell may also start after
+/// a separator or line break inside the text, even within quotes.
 fn escape_formulas(text: &str) -> String {
     let mut safe = String::with_capacity(text.len() + 1);
     let mut begins_cell = true;
@@ -62,7 +65,8 @@ fn write_csv(
     simplified: &[u8],
     text: impl Fn(&str) -> Cow<'_, str>,
 ) -> Result<Box<[u8]>, csv::Error> {
-    let told = |told: &Option<Cow<'_, str>>| text(told.as_deref().unwrap_or_default()).into_owned();
+    let optional =
+        |value: &Option<Cow<'_, str>>| text(value.as_deref().unwrap_or_default()).into_owned();
     let usage: Usage<'_> = serde_json::from_slice(simplified).map_err(std::io::Error::from)?;
     let mut writer = csv::WriterBuilder::new()
         .terminator(csv::Terminator::CRLF)
@@ -72,15 +76,15 @@ fn write_csv(
         for workload in &product.workloads {
             writer.write_record([
                 &*usage.customer_id,
-                &told(&usage.customer_name),
+                &optional(&usage.customer_name),
                 &workload.processed_date,
                 &text(&product.product_name),
-                &told(&product.product_id),
+                &optional(&product.product_id),
                 &text(&product.service_name),
-                &told(&product.service_code),
-                &told(&product.channel),
+                &optional(&product.service_code),
+                &optional(&product.channel),
                 &text(&workload.workload_name),
-                &told(&workload.workload_code),
+                &optional(&workload.workload_code),
                 &workload.licenses_active.to_string(),
                 &workload.licenses_qualified.to_string(),
                 &format_number(workload.usage_percent),
@@ -94,7 +98,7 @@ fn write_csv(
     Ok(bytes.into_boxed_slice())
 }
 
-/// The number as the JSON form writes it; empty where there is none.
+/// Formats a number as in JSON; empty if absent.
 fn format_number(number: Option<f64>) -> String {
     number.map_or_else(String::new, |number| {
         serde_json::Value::from(number).to_string()

@@ -1,99 +1,72 @@
+//! The simplified format: our own JSON, described in `api/openapi.json`.
+
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{LicenseUsage, ProcessedDate, UsagePercent, UsageRow, aggregation};
 
-/// The simplified form: what dashboards are promised, whatever Microsoft sends.
+/// The simplified format. `schemas/Usage` of the API's description explains its fields.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Usage<'a> {
-    /// The GUID of the customer's tenant.
     #[serde(borrow)]
     pub(super) customer_id: Cow<'a, str>,
-    /// The customer's name: from its rows, else from the list of customers where that is cached, else
-    /// null.
     #[serde(borrow)]
     pub(super) customer_name: Option<Cow<'a, str>>,
-    /// The newest date of the rows, `YYYY-MM-DD`; null when there are none.
     pub(super) processed_date: Option<String>,
-    /// The oldest date of the rows, where they are of several dates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) oldest_processed_date: Option<String>,
-    /// In the order of service, product and workload, whatever order Partner Center chose.
     #[serde(borrow)]
     pub(super) products: Vec<Product<'a>>,
-    /// What the products have of each workload, summed.
     #[serde(borrow)]
     pub(super) workloads: Vec<Workload<'a>>,
 }
 
-/// One product, its workloads beneath it.
+/// A product with its workloads.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Product<'a> {
-    /// What the product is called.
     #[serde(borrow)]
     pub(super) product_name: Cow<'a, str>,
-    /// The product's id, where Partner Center told it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(super) product_id: Option<Cow<'a, str>>,
-    /// What the service is called, such as `o365`.
     #[serde(borrow)]
     pub(super) service_name: Cow<'a, str>,
-    /// The service's code, where Partner Center told it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(super) service_code: Option<Cow<'a, str>>,
-    /// How the licence was sold, such as `reseller`, where Partner Center told it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(super) channel: Option<Cow<'a, str>>,
-    /// Seats: the maximum over the workloads.
     pub(super) licenses_qualified: u64,
-    /// The product's workloads; a seat counts in each of them.
     #[serde(borrow)]
     pub(super) workloads: Vec<ProductWorkload<'a>>,
 }
 
-/// One product's usage in one workload.
+/// The usage of a product in a workload.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProductWorkload<'a> {
-    /// What the workload is called.
     #[serde(borrow)]
     pub(super) workload_name: Cow<'a, str>,
-    /// The workload's code, where Partner Center told it.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(super) workload_code: Option<Cow<'a, str>>,
-    /// Seats in use.
     pub(super) licenses_active: u64,
-    /// Seats that could be.
     pub(super) licenses_qualified: u64,
-    /// Active in percent of qualified, to one decimal: above 100 where more are active than qualify,
-    /// null where none qualifies.
     pub(super) usage_percent: Option<f64>,
-    /// The percentage that Partner Center sent, which it cuts off and adjusts, where it sent one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reported_usage_percent: Option<f64>,
-    /// The date of this row, `YYYY-MM-DD`.
     pub(super) processed_date: String,
 }
 
-/// One workload, summed over products.
+/// A workload, summed over the products.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Workload<'a> {
-    /// What the workload is called.
     #[serde(borrow)]
     pub(super) workload_name: Cow<'a, str>,
-    /// Seats in use.
     pub(super) licenses_active: u64,
-    /// Seats that could be.
     pub(super) licenses_qualified: u64,
-    /// Active in percent of qualified, to one decimal: above 100 where more are active than qualify,
-    /// null where none qualifies.
     pub(super) usage_percent: Option<f64>,
-    /// The oldest date of the counts that were added up, where it is before `processedDate` of the
-    /// answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) oldest_processed_date: Option<String>,
 }
@@ -129,7 +102,7 @@ pub(super) fn render(snapshot: &LicenseUsage) -> serde_json::Result<Box<[u8]>> {
     serde_json::to_vec(&usage).map(Vec::into_boxed_slice)
 }
 
-/// Renders the form again with a customer's name that its rows do not have.
+/// Renders the format again with a customer's name that the rows do not have.
 pub(super) fn with_customer_name(simplified: &[u8], name: &str) -> serde_json::Result<Vec<u8>> {
     let mut usage: Usage<'_> = serde_json::from_slice(simplified)?;
     usage.customer_name = Some(Cow::Borrowed(name));

@@ -253,7 +253,7 @@ async fn an_error_is_explained_with_the_status_of_the_api() {
         let html = page(&app, &path, status).await;
 
         let title = format!("<h1>{title}</h1>");
-        let advice = "<h2>What you can do</h2>";
+        let advice = "<h2>What to do</h2>";
         let all = "<a href=\"/\">All customers</a>";
         assert_reads(&html, &["name=\"customer\"", &title, advice, all]);
     }
@@ -274,7 +274,7 @@ async fn while_partner_center_is_down_the_page_says_when_to_come_back() {
         &html(&reply, 503),
         &[
             "<h1>Throttled by Partner Center</h1>",
-            "Asking again may help after 5 min.",
+            "Try again after 5 min.",
         ],
     );
 }
@@ -687,7 +687,7 @@ async fn a_date_of_which_there_is_nothing_leads_on() {
             "value=\"DT DEMO CSP CUSTOMER 005\"",
             "type=\"date\" value=\"2001-01-01\"",
             "Choose another date",
-            "<a href=\"/?customer=DT+DEMO+CSP+CUSTOMER+005\">Newest of this customer</a>",
+            "<a href=\"/?customer=DT+DEMO+CSP+CUSTOMER+005\">Newest usage of this customer</a>",
         ],
     );
 }

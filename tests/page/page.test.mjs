@@ -193,7 +193,7 @@ describe('before a proxy with callers', { timeout: 60_000 }, () => {
       await faults({});
       assert.equal(answer.status(), 503);
       assert.equal(await heading(page), 'Throttled by Partner Center');
-      assert.match(await page.locator('.problem').innerText(), /may help after \d+ (min|s)\./);
+      assert.match(await page.locator('.problem').innerText(), /Try again after \d+ (min|s)\./);
     }));
 });
 

@@ -1,5 +1,6 @@
 //! Negotiation against a reading of RFC 9110 §12.5 that knows what was meant and parses nothing.
 
+use http::HeaderName;
 use proptest::prelude::*;
 
 use super::*;

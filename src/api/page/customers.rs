@@ -18,38 +18,38 @@ use crate::{
     service::{CacheDirective, UsageAnswer, UsageError},
 };
 
-/// Customers on a page of the list: more would be slow to load and to read.
+/// The customers on a page of the list; more would be slow to load and to read.
 const PAGE_LENGTH: usize = 200;
 
-/// Names that a browser is given to complete what is typed.
+/// The most names for the browser's completion.
 const MAX_SUGGESTIONS: usize = 250;
 
-/// The customers that a caller may see; going through them is for [`offload`](crate::offload).
+/// The customers that a caller may see. Searches take CPU: run them in [`offload`](crate::offload).
 pub(super) struct CustomerDirectory {
     list: Arc<Rendered>,
     caller: Caller,
 }
 
-/// Some of them.
+/// The result of a search.
 struct CustomerMatches<'a> {
     customers: Vec<&'a CustomerEntry>,
-    /// Of how many.
+    /// The number of all visible customers.
     total: usize,
-    /// Whether somebody looked for just one, and this is it.
+    /// True if the search means exactly one customer.
     is_exact_match: bool,
 }
 
-/// What a search comes to.
+/// The page to show after a search.
 pub(super) enum CustomerChoiceOutcome {
-    /// What was typed means this customer.
+    /// The usage of this customer, which the search means.
     Chosen(CustomerId),
-    /// Nobody is called so.
+    /// No customer matches.
     NotFound,
-    /// A page to choose from.
+    /// The list of customers.
     List(askama::Result<String>),
 }
 
-/// Customers to choose from.
+/// The page with the list of customers.
 #[derive(Template)]
 #[template(path = "api/page/customers.html", config = "src/askama.toml")]
 struct CustomersPage {
@@ -60,7 +60,7 @@ struct CustomersPage {
     shown: Vec<CustomerChoice>,
     previous: Option<String>,
     next: Option<String>,
-    /// Whether these are all there are.
+    /// True if the page shows all customers.
     is_everybody: bool,
     anonymous: bool,
 }
@@ -71,7 +71,7 @@ struct CustomerChoice {
     domain: String,
 }
 
-/// The list of customers, of which a caller may see its own.
+/// Returns the whole list of customers; a caller may see a part of it.
 pub(super) async fn list(
     request: &AuthenticatedRequest,
     directive: CacheDirective,
@@ -83,7 +83,7 @@ pub(super) async fn list(
         .await
 }
 
-// === impl Directory ===
+// === impl CustomerDirectory ===
 
 impl CustomerDirectory {
     pub(super) fn new(list: &UsageAnswer, caller: &Caller) -> Self {
@@ -93,12 +93,12 @@ impl CustomerDirectory {
         }
     }
 
-    /// Bytes that a search goes through.
+    /// The number of bytes that a search reads.
     pub(super) fn search_bytes(&self) -> usize {
         self.list.customers().map_or(0, CustomerIndex::search_bytes)
     }
 
-    /// Chooses by what was typed, or shows what there is to choose from.
+    /// Searches for the entered customer, or lists all of them.
     pub(super) fn choose(&self, frame: PageFrame, ask: &PageQuery) -> CustomerChoiceOutcome {
         let found = self.search(&ask.customer);
         if let Some(customer) = found.exact_match() {
@@ -114,8 +114,8 @@ impl CustomerDirectory {
         CustomerChoiceOutcome::List(found.page(frame, ask, &self.caller).render())
     }
 
-    /// Whose name or domain has this text in it. A name that is typed whole is that customer's,
-    /// even where longer ones have it in them.
+    /// Finds customers by a part of their name or domain. A whole name means that customer, even if
+    /// longer names contain it.
     fn search(&self, text: &str) -> CustomerMatches<'_> {
         let sought = CustomerSearch::new(text);
         let customers = match self.unique_by_name(&sought) {
@@ -132,7 +132,7 @@ impl CustomerDirectory {
         }
     }
 
-    /// What to call a customer so that a search finds it and no other.
+    /// Returns a text that finds only this customer: its name, or else its id.
     pub(super) fn search_label(&self, customer: CustomerId) -> String {
         let name = self.name(customer).filter(|name| {
             let named = self.unique_by_name(&CustomerSearch::new(name));
@@ -141,14 +141,14 @@ impl CustomerDirectory {
         name.unwrap_or_else(|| customer.to_string())
     }
 
-    /// What a customer is called, where it is called anything.
+    /// Returns the name of a visible customer, if it has one.
     pub(super) fn name(&self, customer: CustomerId) -> Option<String> {
         let entry = self.list.customers()?.find(customer)?;
         let name = display_text(&entry.name);
         Some(name).filter(|name| self.is_visible(entry) && !name.is_empty())
     }
 
-    /// Names to complete what is typed by; none where there are too many of them.
+    /// Returns the names for completion; none if there are too many.
     pub(super) fn suggestions(&self) -> Vec<String> {
         let visible = self.visible().take(MAX_SUGGESTIONS + 1);
         let names: Vec<_> = visible.map(|entry| display_text(&entry.name)).collect();
@@ -158,7 +158,7 @@ impl CustomerDirectory {
         names.into_iter().filter(|name| !name.is_empty()).collect()
     }
 
-    /// The customer whose whole name this is, where there is just one.
+    /// Returns the only customer with exactly this name.
     fn unique_by_name(&self, sought: &CustomerSearch) -> Option<&CustomerEntry> {
         let named = self.index().flat_map(|index| index.with_exact_name(sought));
         let mut named = named.filter(|entry| self.is_visible(entry));
@@ -190,7 +190,7 @@ impl CustomerDirectory {
     }
 }
 
-// === impl Found ===
+// === impl CustomerMatches ===
 
 impl CustomerMatches<'_> {
     fn exact_match(&self) -> Option<CustomerId> {
@@ -241,7 +241,7 @@ fn number(count: usize) -> String {
     grouped(u64::try_from(count).unwrap_or(u64::MAX))
 }
 
-// === impl Choice ===
+// === impl CustomerChoice ===
 
 impl CustomerChoice {
     fn new(entry: &CustomerEntry, ask: &PageQuery) -> Self {

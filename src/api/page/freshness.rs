@@ -5,21 +5,21 @@ use crate::{
     text::{format_age, format_duration},
 };
 
-/// When an answer was checked with Partner Center, and why not later.
+/// The sentences about the last check with Partner Center.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FreshnessNote {
     /// The CSS class.
     pub(super) class: &'static str,
-    /// When it was checked.
+    /// The start of the first sentence, such as `Checked 3 min ago`.
     pub(super) checked: String,
-    /// The rest of that sentence, and what else there is to say.
+    /// The rest of it.
     pub(super) rest: String,
 }
 
-// === impl Standing ===
+// === impl FreshnessNote ===
 
 impl FreshnessNote {
-    /// The standing of an answer of this date, or of the newest.
+    /// The note for an answer of this date, or of the newest one.
     pub(super) fn new(answer: &UsageAnswer, date: Option<ProcessedDate>) -> Self {
         let held = &answer.cached;
         let newest = held.rendered.processed_date().filter(|_| date.is_none());
@@ -85,7 +85,7 @@ fn stale_reason(answer: &UsageAnswer) -> &'static str {
     }
 }
 
-/// When Partner Center is asked again, if somebody looks then.
+/// Returns the time of the next check, if the page is loaded then.
 fn next_check(ttl: i64) -> String {
     match u64::try_from(ttl) {
         Ok(seconds) if seconds > 0 => {

@@ -1,33 +1,33 @@
-// The page works without this; with it, it is quicker to use.
+// The page works without this script, which makes it quicker to use.
 'use strict';
 
 const find = (id) => document.getElementById(id);
 
-// The line is of the address that this page was reached by, behind a proxy too.
+// The curl line has the address of this page, also behind a reverse proxy.
 for (const element of document.querySelectorAll('[data-origin]')) {
   element.textContent = location.origin;
 }
 
-function copying(button, line, told) {
+function copying(button, line, status) {
   button.hidden = false;
   button.addEventListener('click', async () => {
     try {
       await navigator.clipboard.writeText(line.textContent);
-      told.textContent = 'Copied';
+      status.textContent = 'Copied';
     } catch {
-      // Browsers let no page without TLS write to the clipboard.
+      // Without TLS, browsers do not let a page write to the clipboard.
       getSelection().selectAllChildren(line);
-      told.textContent = 'Selected: copy it with Ctrl+C';
+      status.textContent = 'Selected: copy it with Ctrl+C';
     }
   });
 }
 
-// As the service folds text: letter case and accents make no difference.
+// Folds text as the service does: letter case and accents make no difference.
 const PLAIN = { æ: 'ae', đ: 'd', ð: 'd', ħ: 'h', ı: 'i', ł: 'l', ø: 'o', œ: 'oe', ß: 'ss', ŧ: 't', þ: 'th', ς: 'σ' };
 const folded = (text) => text.normalize('NFKD').replace(/[\u0300-\u036f]/g, '').toLowerCase()
   .replace(/[æđðħıłøœßŧþς]/g, (letter) => PLAIN[letter]);
 
-// The list that is shown is cut to what is being typed.
+// Cuts the list to the typed text.
 function filtering(input, list, count) {
   const items = [...list.children].map((item) => ({ item, text: folded(item.textContent) }));
   const all = count.textContent;
@@ -42,7 +42,7 @@ function filtering(input, list, count) {
   });
 }
 
-// A date that was picked is shown at once; one that is being typed is whole at Enter.
+// Shows a date as soon as it is picked, and a typed one at Enter.
 function submitting(date) {
   let typed = false;
   date.addEventListener('keydown', () => { typed = true; });
@@ -52,7 +52,7 @@ function submitting(date) {
   });
 }
 
-// The page is loaded again once there may be more to show, but not while its reader types.
+// Reloads the page until the list is there, but not while its reader types.
 function reloading(input) {
   setInterval(() => {
     const isTyping = document.activeElement === input || input.value !== input.defaultValue;

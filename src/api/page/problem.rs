@@ -10,7 +10,7 @@ use crate::{
     text::format_duration,
 };
 
-/// A problem as a page: what happened, and what its reader can do.
+/// The page that explains a problem and its remedy.
 #[derive(Template)]
 #[template(path = "api/page/problem.html", config = "src/askama.toml")]
 struct ProblemPage {
@@ -19,13 +19,13 @@ struct ProblemPage {
     title: &'static str,
     detail: String,
     advice: &'static str,
-    /// How long to wait, where anybody knows.
+    /// `Retry-After` in words.
     wait: Option<String>,
-    /// The newest of the customer, where there is something of another date.
+    /// The link to the newest usage, if only the date has no data.
     newest: Option<String>,
 }
 
-/// Shows a problem, with the headers that it has as a document.
+/// Returns the page of a problem, with the headers of the problem document.
 pub(in crate::api) fn problem_page(
     context: &RequestContext,
     problem: &Problem,
@@ -58,31 +58,31 @@ pub(in crate::api) fn problem_page(
     response
 }
 
-/// What its reader can do about it.
+/// Returns the remedy for the reader of the page.
 fn reader_advice(kind: ProblemKind) -> &'static str {
     match kind {
         ProblemKind::Unauthenticated => {
             "Load the page again: your browser asks for a user name and a password. The password is \
-             your key; the user name may be anything. Whoever runs this service hands out keys."
+             your key; the user name may be anything. The operator of this service issues keys."
         }
-        ProblemKind::SeveralCredentials => "Send one credential, and no other.",
+        ProblemKind::SeveralCredentials => "Send only one credential.",
         ProblemKind::NotAllowed => {
-            "Choose another customer. Whoever runs this service can give your key the right to this one."
+            "Choose another customer. The operator of this service can give your key access to this one."
         }
-        ProblemKind::RateLimited => "Wait for a moment, and load the page again.",
+        ProblemKind::RateLimited => "Wait a moment, then load the page again.",
         ProblemKind::CustomerId | ProblemKind::UnknownCustomer => {
             "Check the spelling, or choose from the list of all customers."
         }
         ProblemKind::NoRelationship => {
-            "Choose another customer: the partner has none of Microsoft’s relationships with this one, \
-             so Partner Center tells nothing of it."
+            "Choose another customer. The partner has no relationship with this one, so Partner Center \
+             returns no data for it."
         }
         ProblemKind::ProcessedDate => {
             "Choose a date up to today, or leave it empty for the newest."
         }
         ProblemKind::NothingProcessed => {
-            "Choose another date, or leave it empty for the newest. Partner Center counts once a \
-             day at most, some days late, and keeps no date for ever."
+            "Choose another date, or leave it empty for the newest. Partner Center counts at most once a \
+             day, publishes some days later, and does not keep old dates."
         }
         ProblemKind::UnknownParameter
         | ProblemKind::DuplicateParameter
@@ -95,15 +95,15 @@ fn reader_advice(kind: ProblemKind) -> &'static str {
         | ProblemKind::Interrupted
         | ProblemKind::TimedOut
         | ProblemKind::IssuerUnavailable => {
-            "It is no fault of yours. Load the page again in a while; if that goes on, tell whoever \
-             runs this service, with the request’s id below."
+            "This is not your fault. Load the page again later. If the problem remains, send the request \
+             id below to the operator of this service."
         }
         ProblemKind::NotCached => "Load the page again without only-if-cached.",
-        _ => "Tell whoever runs this service, with the request’s id below.",
+        _ => "Send the request id below to the operator of this service.",
     }
 }
 
-/// A detail is written to be read within a document: lower case, no full stop.
+/// Makes a sentence of a detail, which has no capital letter and no full stop.
 fn to_sentence(detail: &str) -> String {
     let mut characters = detail.chars();
     match characters.next() {

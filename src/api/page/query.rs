@@ -9,46 +9,25 @@ use crate::{
     text::excerpt,
 };
 
-/// The query of a page: `customer` and `date`, each of which may be empty, and
-/// `page`.
+/// The query of the page; each parameter may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PageQuery {
     /// A name, a part of one, or an id; empty for none.
     pub(super) customer: String,
-    /// The newest where absent.
+    /// `None` for the newest date.
     pub(super) date: Option<ProcessedDate>,
     pub(super) today: ProcessedDate,
-    /// Which page of the list of customers.
+    /// The page of the list of customers.
     pub(super) page: NonZeroU32,
 }
 
-// === impl Ask ===
+// === impl PageQuery ===
 
 impl PageQuery {
     pub(super) fn parse(query: Option<&str>, today: ProcessedDate) -> Result<Self, Problem> {
-        let (mut customer, mut date, mut page) = (None, None, None);
-        for (name, value) in parameters(query) {
-            let found = match &*name {
-                "customer" => &mut customer,
-                "date" => &mut date,
-                "page" => &mut page,
-                _ => {
-                    return Err(Problem::new(
-                        ProblemKind::UnknownParameter,
-                        format!(
-                            "the query has {:?}; expected customer=…, date=YYYY-MM-DD or page=…",
-                            excerpt(&name)
-                        ),
-                    ));
-                }
-            };
-            if found.replace(value).is_some() {
-                return Err(Problem::new(
-                    ProblemKind::DuplicateParameter,
-                    format!("the query has {name} more than once; expected it once"),
-                ));
-            }
-        }
+        let expected = "expected customer=…, date=YYYY-MM-DD or page=…";
+        let names = ["customer", "date", "page"];
+        let [customer, date, page] = extract::parameters(query, names, expected)?;
         let date = date.filter(|date| !date.is_empty());
         let date = date
             .map(|date| extract::parse_date("date", &date, today))
@@ -61,7 +40,7 @@ impl PageQuery {
         })
     }
 
-    /// Another page of the list that is asked for.
+    /// Returns the link to another page of the same list.
     pub(super) fn list_page_link(&self, page: usize) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         if !self.customer.is_empty() {
@@ -79,7 +58,7 @@ impl PageQuery {
         }
     }
 
-    /// The form that asks so.
+    /// Returns the form with this query.
     pub(super) fn search_form(&self, suggestions: Vec<String>) -> SearchForm {
         SearchForm {
             customer: display_text(&self.customer),
@@ -90,11 +69,11 @@ impl PageQuery {
     }
 }
 
-// === impl Form ===
+// === impl SearchForm ===
 
 impl SearchForm {
-    /// With what may be had of a query whatever is wrong with it, so that its sender need not type
-    /// it again.
+    /// Returns the form with what can be read of an invalid query, so that its sender need not type it
+    /// again.
     pub(super) fn from_invalid_query(query: Option<&str>) -> Self {
         let date = typed_value(query, "date").and_then(|date| ProcessedDate::parse(&date).ok());
         Self {
@@ -119,29 +98,26 @@ fn page_number(text: &str) -> Result<NonZeroU32, Problem> {
     })
 }
 
-/// What was typed for this, whatever is wrong with the rest.
+/// Returns the value of a field, whatever is wrong with the rest of the query.
 fn typed_value(query: Option<&str>, name: &str) -> Option<String> {
-    let (_, value) = parameters(query).find(|(found, _)| found == name)?;
+    let mut parameters = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let (_, value) = parameters.find(|(found, _)| found == name)?;
     Some(display_text(&value)).filter(|typed| !typed.is_empty())
 }
 
-/// The newest of the customer that was typed.
+/// Returns the link to the newest usage of the customer in a query.
 pub(super) fn newest_link(query: Option<&str>) -> Option<String> {
     let customer = typed_value(query, "customer")?;
     let customer: String = url::form_urlencoded::byte_serialize(customer.as_bytes()).collect();
     Some(customer_link(customer, None))
 }
 
-/// The page of a customer and a date.
+/// Returns the link to the page of a customer and a date.
 pub(super) fn customer_link(customer: impl Display, date: Option<ProcessedDate>) -> String {
     match date {
         Some(date) => format!("/?customer={customer}&date={date}"),
         None => format!("/?customer={customer}"),
     }
-}
-
-fn parameters(query: Option<&str>) -> url::form_urlencoded::Parse<'_> {
-    url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
 }
 
 #[cfg(test)]

@@ -23,13 +23,13 @@ use crate::{
     text::format_duration,
 };
 
-/// Months of processed dates that Partner Center keeps.
+/// The months for which Partner Center keeps processed dates.
 const RETENTION_MONTHS: i32 = 13;
 
-/// Days that links pass over at most, where Partner Center is known to have nothing of them.
+/// The most days without data that a link skips.
 const MAX_SKIPPED_DAYS: usize = 31;
 
-/// A customer's usage.
+/// The page with the usage of a customer.
 #[derive(Template)]
 #[template(path = "api/page/usage.html", config = "src/askama.toml")]
 struct UsagePage {
@@ -39,7 +39,7 @@ struct UsagePage {
     counted: String,
     standing: FreshnessNote,
     note: Option<&'static str>,
-    /// True where the page reloads for the names of customers.
+    /// True if the page reloads until it has the names of customers.
     list_is_being_fetched: bool,
     dates: Vec<DateLink>,
     is_dated: bool,
@@ -50,20 +50,20 @@ struct UsagePage {
     wants_key: bool,
 }
 
-/// The list of customers, as far as it is known when the usage is.
+/// The state of the list of customers when the usage is ready.
 enum CustomerListState {
     Loaded(CustomerDirectory),
     Fetching,
     Unavailable,
 }
 
-/// The dates before and after the one that is shown of which there may be counts.
+/// The dates before and after the displayed one that may have data.
 struct AdjacentDates {
     earlier: Option<ProcessedDate>,
     later: Option<ProcessedDate>,
 }
 
-/// The same customer on another date.
+/// A link to another date of the same customer.
 struct DateLink {
     href: String,
     rel: &'static str,
@@ -86,7 +86,7 @@ pub(super) async fn show(
         spans::record_customer(span, customer);
     }
     let trace = || request.call_trace();
-    // Nobody waits for the names of others, nor asks for newer ones with newer numbers.
+    // The page does not wait for the names of others, and does not refresh them with the numbers.
     let directive = match request.cache_directive() {
         CacheDirective::NoCache => CacheDirective::Any,
         other => other,
@@ -119,7 +119,7 @@ pub(super) async fn show(
     Ok(data::with_upstream_ids(response, &answer, ask.date))
 }
 
-/// What is needed, and what is wanted besides if it is there by then.
+/// Waits for the needed result, and returns the wanted one too if it is ready by then.
 async fn join_if_ready<N, W>(
     needed: impl Future<Output = N>,
     wanted: impl Future<Output = W>,
@@ -135,8 +135,8 @@ async fn join_if_ready<N, W>(
     }
 }
 
-/// Finds dates before and after `shown` that a link may lead to: Partner Center keeps them, they are
-/// no newer than the newest, and Partner Center did not answer lately that it has nothing of them.
+/// Finds the dates before and after `shown` that may have data: Partner Center keeps them, they are not
+/// newer than the newest date, and are not known to be absent.
 fn adjacent_dates(
     request: &AuthenticatedRequest,
     customer: CustomerId,
@@ -163,7 +163,7 @@ fn adjacent_dates(
     }
 }
 
-/// All that a page says beside the usage itself.
+/// The content of the page beside the usage itself.
 struct UsagePageParts {
     frame: PageFrame,
     list_state: CustomerListState,
@@ -189,7 +189,7 @@ async fn render_page(answer: &UsageAnswer, dressing: UsagePageParts) -> http::Re
     respond(StatusCode::OK, rendered)
 }
 
-// === impl Dressing ===
+// === impl UsagePageParts ===
 
 impl UsagePageParts {
     fn render_page(self, prepared: &Rendered) -> askama::Result<String> {
@@ -208,7 +208,7 @@ impl UsagePageParts {
             .map_or_else(String::new, |date| format!("?processedDate={date}"));
         let resource = format!("/v1/customers/{}/usage", self.customer);
         let page = UsagePage {
-            when: date.map_or_else(|| "nothing processed".to_owned(), |date| date.to_string()),
+            when: date.map_or_else(|| "no data".to_owned(), |date| date.to_string()),
             counted: self.count_date_sentence(date),
             dates: self.date_links(),
             is_dated: self.query.date.is_some(),
@@ -240,7 +240,7 @@ impl UsagePageParts {
         }
     }
 
-    /// When Microsoft counted, which is another matter than when that was checked.
+    /// The sentence about the date of Microsoft's count, which is not the time of the last check.
     fn count_date_sentence(&self, date: Option<ProcessedDate>) -> String {
         let Some(date) = date else {
             return "Microsoft has no counts for this customer.".to_owned();
@@ -272,7 +272,7 @@ impl UsagePageParts {
     }
 }
 
-// === impl Listing ===
+// === impl CustomerListState ===
 
 impl CustomerListState {
     fn directory(&self) -> Option<&CustomerDirectory> {

@@ -23,7 +23,7 @@ fn row(product: &str, workload: &str, active: u64, qualified: u64) -> UsageRow {
     }
 }
 
-/// The text that is drawn, without what only shows when it is pointed at.
+/// The drawn text, without tooltips.
 fn drawn_texts(svg: &str) -> Vec<String> {
     let document = Document::parse(svg).unwrap();
     let texts = document
@@ -135,11 +135,11 @@ fn without_rows_the_chart_says_so() {
 
     assert_eq!(
         tag_content(&svg, "desc"),
-        "Partner Center tells of no licences for this customer."
+        "Partner Center counts no licences for this customer."
     );
     assert_eq!(
         tag_content(&svg, "title"),
-        "Licence adoption of Contoso, nothing processed"
+        "Licence adoption of Contoso, no data"
     );
 }
 
@@ -178,7 +178,7 @@ fn the_chart_says_how_many_bars_are_left_out() {
     );
 }
 
-/// Names that a careless writer of XML would let break out.
+/// Names that would break XML without escaping.
 fn hostile_text() -> impl Strategy<Value = String> {
     prop_oneof![
         prop::sample::select(vec![
