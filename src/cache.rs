@@ -1,12 +1,11 @@
-//! What is held: which processed date is newest for a customer, or the partner itself, and a
-//! call, and the snapshot of each date.
+//! The cache: the newest processed date of each customer and call, and the snapshot of each date.
 //!
-//! moka bounds memory; freshness is judged here, by a clock that is given, because entries must
-//! outlive their freshness to be served stale. The two maps are separate because they age
-//! differently: "which date is newest" changes and goes stale, a snapshot of a date is settled.
+//! moka bounds the memory. Freshness is computed here, from a clock that callers pass, because entries
+//! outlive their freshness to be served stale. There are two maps, since they age differently: the newest
+//! date goes stale, the snapshot of a date does not.
 //!
-//! Nothing here asks upstream or waits; [`SingleFlight`] and [`FailureCache`] are the pieces with which
-//! [`usage`](crate::service) does.
+//! Nothing here waits or asks upstream. [`SingleFlight`] and [`FailureCache`] are for the
+//! [`service`](crate::service), which does.
 
 mod anomaly;
 mod failures;
@@ -53,15 +52,15 @@ use crate::{
     render::Rendered,
 };
 
-/// The two maps, and the rules that keep them in step.
+/// The two maps, and the rules that keep them consistent.
 #[derive(Debug)]
 pub struct UsageCache {
     policy: FreshnessPolicy,
     suspect_confirm_after: Duration,
     newest: NewestDates,
     snapshots: SnapshotStore,
-    /// Locked while something is changed, so that a check and the change that depends on it are one
-    /// step. Look-ups never take it.
+    /// Locked during a change, so that a check and the change that depends on it are one step. Look-ups do
+    /// not lock it.
     records: Mutex<CustomerRecords>,
     metrics: CacheMetrics,
     max_bytes: u64,
@@ -74,37 +73,37 @@ struct CustomerRecords {
     absences: MassAbsenceDetector,
 }
 
-/// An answer from memory, and how it may be used.
+/// An answer from the cache, with its age and freshness.
 #[derive(Clone, Debug)]
 pub struct CachedAnswer {
-    /// Every form of it.
+    /// All formats.
     pub rendered: Arc<Rendered>,
-    /// When it was stored or last confirmed.
+    /// The time when it was stored or last confirmed.
     pub stored_at: Instant,
-    /// When upstream last answered for it, be it with what was doubted; else as `stored_at`.
+    /// The time of upstream's last answer, also of a suspect one.
     pub checked_at: Instant,
-    /// Whether it is served in place of an answer that is doubted.
+    /// It is served in place of a suspect answer.
     pub suspect: bool,
-    /// How old it is now.
+    /// Its age now.
     pub age: Duration,
-    /// What may be done with it now.
+    /// Its freshness now.
     pub freshness: Freshness,
-    /// Whole seconds until it goes stale; negative since.
+    /// Whole seconds until it goes stale; negative if it is stale.
     pub ttl: i64,
-    /// `Cache-Control` to send along.
+    /// The value of `Cache-Control`.
     pub cache_control: HeaderValue,
 }
 
 /// The cache as a whole, for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheOverview {
-    /// Snapshots held.
+    /// The snapshots.
     pub entries: u64,
-    /// Customers whose newest usage is known.
+    /// The customers whose newest usage is known.
     pub customers: u64,
-    /// Bytes in use.
+    /// The bytes in use.
     pub weight_bytes: u64,
-    /// Bytes that may be used.
+    /// The bytes that may be used.
     pub capacity_bytes: u64,
     /// The newest processed date of any customer.
     pub newest_processed_date: Option<ProcessedDate>,
@@ -113,17 +112,17 @@ pub struct CacheOverview {
 /// One cached snapshot, for operators.
 #[derive(Clone, Debug)]
 pub struct EntryInfo {
-    /// Which call told it.
+    /// The call that returned it.
     pub api: UpstreamApi,
-    /// Its date; `None` where it has none, such as one without rows.
+    /// Its date; `None` if it has none, for example without rows.
     pub processed_date: Option<ProcessedDate>,
-    /// Whether this is the newest that this call told.
+    /// It is the newest of this call.
     pub is_newest: bool,
-    /// The answer it would give now.
+    /// The answer that it is now.
     pub cached: CachedAnswer,
-    /// Bytes it takes.
+    /// Its bytes.
     pub weight_bytes: usize,
-    /// Until a request for it asks upstream; zero when the next one would, `None` when none will.
+    /// The time until a request for it asks upstream; `None` if no request will.
     pub refresh_in: Option<Duration>,
 }
 
@@ -139,7 +138,7 @@ impl UsageCache {
     /// The largest snapshot that is stored, as a share of the memory for snapshots.
     const MAX_ENTRY_SHARE: u64 = 4;
 
-    /// An empty cache of this size.
+    /// Creates an empty cache.
     pub fn new(config: &CacheConfig, jitter: Jitter, metrics: CacheMetrics) -> Self {
         let newest_bytes = config.max_bytes / Self::NEWEST_SHARE;
         let known_bytes = config.max_bytes / Self::KNOWN_DATES_SHARE;
@@ -166,8 +165,7 @@ impl UsageCache {
 
     /// Returns the cached answer, whatever its age.
     ///
-    /// A date is answered by what the commercial call told of it, else by what the insights call did
-    /// while it was the newest.
+    /// A date is answered by the commercial call, else by the insights call while it was the newest.
     pub fn look_up(&self, resource: Resource, now: Instant) -> Option<CachedAnswer> {
         match resource {
             Resource::CommercialUsage(customer, Some(date)) => {
@@ -182,15 +180,15 @@ impl UsageCache {
         let newest = self.newest.get(&key)?;
         let snapshot = self.snapshots.get(&key.snapshot(newest.date))?;
         let age = now.saturating_duration_since(newest.stored_at);
-        // Not the snapshot's own mark, which outlives an answer that went backwards.
+        // The snapshot's own mark outlives an answer that went backwards.
         let purged = newest.is_purged();
-        let doubt = newest.anomaly();
-        let told = match doubt {
+        let anomaly = newest.anomaly();
+        let lifetime = match anomaly {
             _ if purged => FreshnessPolicy::purged_lifetime(),
-            Some(doubt) => doubt.lifetime.clone(),
+            Some(anomaly) => anomaly.lifetime.clone(),
             None => newest.lifetime.clone(),
         };
-        let freshness = if doubt.is_some_and(|doubt| age < doubt.lifetime.duration) {
+        let freshness = if anomaly.is_some_and(|anomaly| age < anomaly.lifetime.duration) {
             Freshness::Fresh
         } else {
             self.policy.freshness(newest.lifetime.duration, age, purged)
@@ -198,17 +196,17 @@ impl UsageCache {
         Some(CachedAnswer {
             rendered: Arc::clone(&snapshot.rendered),
             stored_at: newest.stored_at,
-            checked_at: doubt.map_or(newest.stored_at, |doubt| doubt.checked_at),
-            suspect: doubt.is_some(),
+            checked_at: anomaly.map_or(newest.stored_at, |anomaly| anomaly.checked_at),
+            suspect: anomaly.is_some(),
             age,
             freshness,
-            ttl: freshness::ttl_seconds(told.duration, age),
-            cache_control: told.cache_control,
+            ttl: freshness::ttl_seconds(lifetime.duration, age),
+            cache_control: lifetime.cache_control,
         })
     }
 
-    /// What answers for a date. The call that tells dates comes first, so that what somebody else
-    /// asked for does not change the answer under a URL.
+    /// Returns the snapshot that answers for a date. That of the call that knows dates comes first, so that
+    /// the requests of others do not change the answer under a URL.
     fn dated_snapshot(
         &self,
         customer: CustomerId,
@@ -223,30 +221,30 @@ impl UsageCache {
             Some((key, self.snapshots.get(&key)?))
         };
         match (of(UpstreamApi::Commercial), of(UpstreamApi::Insights)) {
-            (Some((_, told)), Some(other)) if told.is_purged() && !other.1.is_purged() => {
+            (Some((_, dated)), Some(other)) if dated.is_purged() && !other.1.is_purged() => {
                 Some(other)
             }
-            (told, other) => told.or(other),
+            (dated, other) => dated.or(other),
         }
     }
 
-    /// A snapshot asked for by its date does not go stale, unless it was purged or is doubted:
-    /// whoever is handed it may keep it for another freshness lifetime.
+    /// Returns the answer of a snapshot that was requested by its date. It does not go stale, unless it was
+    /// purged or is suspect: clients may keep it for another freshness lifetime.
     fn dated_answer(&self, snapshot: &CachedSnapshot, now: Instant) -> CachedAnswer {
         let age = now.saturating_duration_since(snapshot.stored_at);
-        let doubt = snapshot.anomaly();
-        let (lifetime, fresh) = match doubt {
+        let anomaly = snapshot.anomaly();
+        let (lifetime, is_fresh) = match anomaly {
             _ if snapshot.is_purged() => (FreshnessPolicy::purged_lifetime(), false),
-            Some(doubt) => (doubt.lifetime.clone(), age < doubt.lifetime.duration),
+            Some(anomaly) => (anomaly.lifetime.clone(), age < anomaly.lifetime.duration),
             None => (self.policy.lifetime(age + self.policy.fresh_for()), true),
         };
         CachedAnswer {
             rendered: Arc::clone(&snapshot.rendered),
             stored_at: snapshot.stored_at,
-            checked_at: doubt.map_or(snapshot.stored_at, |doubt| doubt.checked_at),
-            suspect: doubt.is_some(),
+            checked_at: anomaly.map_or(snapshot.stored_at, |anomaly| anomaly.checked_at),
+            suspect: anomaly.is_some(),
             age,
-            freshness: if fresh {
+            freshness: if is_fresh {
                 Freshness::Fresh
             } else {
                 Freshness::StaleIfError
@@ -256,12 +254,12 @@ impl UsageCache {
         }
     }
 
-    /// An answer that is handed out without being stored.
+    /// Returns an answer that is served without being stored.
     pub fn uncached_answer(&self, prepared: Rendered, now: Instant) -> CachedAnswer {
         self.dated_answer(&CachedSnapshot::new(Arc::new(prepared), now), now)
     }
 
-    /// Weighs a snapshot again, after more forms of it were made.
+    /// Weighs a snapshot again, after more formats were rendered.
     pub fn update_weight(&self, prepared: &Arc<Rendered>) {
         let _change = self.lock_records();
         for api in UpstreamApi::ALL {
@@ -276,14 +274,14 @@ impl UsageCache {
         }
     }
 
-    /// The name that the list of customers has for a customer, where the list is cached.
+    /// Returns the name of a customer in the list of customers, if that is cached.
     pub fn customer_name(&self, customer: CustomerId, now: Instant) -> Option<String> {
         let list = self.look_up(Resource::Customers, now)?;
         let entry = list.rendered.customers()?.find(customer)?;
         Some(entry.name.clone()).filter(|name| !name.is_empty())
     }
 
-    /// Puts a snapshot with a customer's name in the place of the same one without it.
+    /// Replaces a snapshot by the same one with a customer's name.
     pub fn replace_rendered(&self, prepared: &Arc<Rendered>, named: &Arc<Rendered>) {
         let _change = self.lock_records();
         for api in UpstreamApi::ALL {
@@ -296,7 +294,7 @@ impl UsageCache {
         }
     }
 
-    /// Marks stale or drops what is held; returns how many snapshots that was.
+    /// Marks data stale or removes it. Returns the number of snapshots.
     pub fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
         let mut records = self.lock_records();
         if mode == PurgeMode::Hard {
@@ -306,12 +304,12 @@ impl UsageCache {
         self.snapshots.purge(scope, mode)
     }
 
-    /// A panic while the lock is held leaves the maps whole: each change is one insert or remove.
+    /// The maps are consistent after a panic: each change is one insert or remove.
     fn lock_records(&self) -> MutexGuard<'_, CustomerRecords> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cache as a whole.
+    /// Returns the overview for operators.
     pub fn overview(&self) -> CacheOverview {
         let (entries, snapshot_bytes) = self.snapshots.entries_and_bytes();
         CacheOverview {
@@ -323,14 +321,14 @@ impl UsageCache {
         }
     }
 
-    /// Whether anything is held that could be served.
+    /// Returns whether there is any data.
     pub fn has_data(&self) -> bool {
         !self.snapshots.is_empty()
     }
 
-    /// Everything cached for a customer, or for the partner itself; newest first.
+    /// Returns the entries of a customer, or of the partner itself; newest first.
     pub fn entries(&self, customer: Option<CustomerId>, now: Instant) -> Vec<EntryInfo> {
-        let mut holdings: Vec<_> = self
+        let mut entries: Vec<_> = self
             .snapshots
             .of_customer(customer)
             .into_iter()
@@ -341,32 +339,32 @@ impl UsageCache {
                     .filter(|newest| newest.date == key.date)
                     .and_then(|_| self.look_up_newest(key.newest(), now));
                 let is_newest = newest.is_some();
-                let held = newest.unwrap_or_else(|| self.dated_answer(&snapshot, now));
+                let cached = newest.unwrap_or_else(|| self.dated_answer(&snapshot, now));
                 EntryInfo {
                     api: key.api,
                     processed_date: key.date,
                     is_newest,
                     weight_bytes: snapshot.weight(),
-                    refresh_in: refresh_in(&held, is_newest),
-                    cached: held,
+                    refresh_in: refresh_in(&cached, is_newest),
+                    cached,
                 }
             })
             .collect();
-        holdings.sort_by_key(|holding| std::cmp::Reverse((holding.processed_date, holding.api)));
-        holdings
+        entries.sort_by_key(|entry| std::cmp::Reverse((entry.processed_date, entry.api)));
+        entries
     }
 
-    /// The newest processed date that a customer's usage ever had, as far as it is remembered.
+    /// Returns the newest processed date that a customer's usage ever had, as far as it is known.
     pub fn newest_known_date(&self, customer: CustomerId) -> Option<ProcessedDate> {
         self.lock_records().known_dates.newest_of(customer)
     }
 
-    /// The counters of this cache.
+    /// The metrics.
     pub fn metrics(&self) -> &CacheMetrics {
         &self.metrics
     }
 
-    /// Sets the gauges that are read from the maps; to be called before a scrape.
+    /// Sets the gauges of the maps. Call it before a scrape.
     pub fn update_gauges(&self) {
         let (entries, bytes) = self.snapshots.entries_and_bytes();
         self.metrics.entries.set(gauge_value(entries));
@@ -376,10 +374,10 @@ impl UsageCache {
     }
 }
 
-fn refresh_in(held: &CachedAnswer, is_newest: bool) -> Option<Duration> {
-    match held.freshness {
-        Freshness::Fresh if is_newest || held.suspect => {
-            Some(Duration::from_secs(u64::try_from(held.ttl).unwrap_or(0)))
+fn refresh_in(cached: &CachedAnswer, is_newest: bool) -> Option<Duration> {
+    match cached.freshness {
+        Freshness::Fresh if is_newest || cached.suspect => {
+            Some(Duration::from_secs(u64::try_from(cached.ttl).unwrap_or(0)))
         }
         Freshness::Fresh => None,
         Freshness::StaleWhileRevalidate | Freshness::StaleIfError | Freshness::Expired => {
@@ -388,7 +386,6 @@ fn refresh_in(held: &CachedAnswer, is_newest: bool) -> Option<Duration> {
     }
 }
 
-/// A count as a gauge takes it.
 fn gauge_value(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

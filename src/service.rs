@@ -7,9 +7,7 @@ mod answer;
 mod concurrency_limiter;
 mod customers;
 mod dated_call_limits;
-mod documents;
 mod fetcher;
-mod gauge_guard;
 mod rendering;
 pub mod source;
 mod spans;
@@ -27,7 +25,7 @@ pub use self::{
 };
 use self::{
     concurrency_limiter::FetchReason,
-    fetcher::{EarlyResult, FetchOutcome, FetchedAnswer, Fetcher},
+    fetcher::{EarlyResult, FetchOutcome, Fetcher},
     rendering::SharedRenderer,
     source::{CallTrace, SourceError, UsageSource},
 };
@@ -114,14 +112,14 @@ impl UsageService {
     pub fn new(
         config: &CacheConfig,
         limits: CallLimits,
-        newest_from: UpstreamApi,
+        newest_api: UpstreamApi,
         cache: UsageCache,
         source: Arc<dyn UsageSource>,
         clock: SharedClock,
         shutdown: &Shutdown,
     ) -> Self {
         let cache = Arc::new(cache);
-        let fetches = Fetcher::new(
+        let fetcher = Fetcher::new(
             config,
             limits,
             Arc::clone(&cache),
@@ -131,10 +129,10 @@ impl UsageService {
         );
         Self {
             inner: Arc::new(UsageServiceInner {
-                fetcher: Arc::new(fetches),
+                fetcher: Arc::new(fetcher),
                 renderer: SharedRenderer::new(Arc::clone(&cache), shutdown.clone()),
                 cache,
-                newest_api: newest_from,
+                newest_api,
                 soft_timeout: config.soft_timeout,
                 clock,
             }),
@@ -174,26 +172,24 @@ impl UsageService {
         if !answer.cached.rendered.lacks_customer_name() {
             return Ok(answer);
         }
-        let renderings = &self.inner.renderer;
         let seen_at = self.inner.clock.wall_time();
-        let held = renderings
+        let cached = self
+            .inner
+            .renderer
             .with_customer_name(answer.cached, query.customer_id, seen_at, now)
             .await;
-        Ok(UsageAnswer {
-            cached: held,
-            ..answer
-        })
+        Ok(UsageAnswer { cached, ..answer })
     }
 
-    /// The newest processed date of a customer's usage, if cached and not expired.
+    /// Returns the newest processed date of a customer's usage, if it is cached and not expired.
     pub fn newest_date(&self, customer_id: CustomerId, now: Instant) -> Option<ProcessedDate> {
         let resource = Resource::newest_usage(customer_id, self.inner.newest_api);
-        let held = self.inner.fetcher.look_up(resource, now)?;
+        let cached = self.inner.fetcher.look_up(resource, now)?;
         let is_known = matches!(
-            held.freshness,
+            cached.freshness,
             Freshness::Fresh | Freshness::StaleWhileRevalidate
         );
-        held.rendered.processed_date().filter(|_| is_known)
+        cached.rendered.processed_date().filter(|_| is_known)
     }
 
     /// Returns whether the absence of a customer's data on a date is cached.
@@ -208,9 +204,8 @@ impl UsageService {
         failure.is_some_and(|failure| failure.error.kind.is_authoritative())
     }
 
-    /// The cached usage for a query, where that is fresh and may be read; `None` for everything that
-    /// [`UsageService::answer`] has to decide. A hit of an answer that is sent is recorded with
-    /// [`UsageService::record_hit`].
+    /// Returns the cached usage for a query, if it is fresh and may be read. Everything else is decided by
+    /// [`UsageService::answer`]. Record an answer that is sent with [`UsageService::record_hit`].
     pub fn fresh_usage(
         &self,
         query: UsageQuery,
@@ -223,6 +218,44 @@ impl UsageService {
         let answer = self.fresh_answer(self.resource(query), query.directive, now)?;
         let is_complete = !answer.cached.rendered.lacks_customer_name();
         is_complete.then_some(answer)
+    }
+
+    /// Answers with a document, in its native form.
+    ///
+    /// # Errors
+    ///
+    /// As [`UsageService::answer`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`UsageService::answer`].
+    pub async fn document(
+        &self,
+        document: Resource,
+        directive: CacheDirective,
+        caller: &Caller,
+        trace: impl FnOnce() -> CallTrace,
+        now: Instant,
+    ) -> Result<UsageAnswer, UsageError> {
+        if !may_read(caller, document) {
+            return Err(UsageError::not_allowed());
+        }
+        self.answer_allowed(document, directive, caller, trace, now)
+            .await
+    }
+
+    /// Returns the cached document, if it is fresh and may be read, as [`UsageService::fresh_usage`].
+    pub fn fresh_document(
+        &self,
+        document: Resource,
+        directive: CacheDirective,
+        caller: &Caller,
+        now: Instant,
+    ) -> Option<UsageAnswer> {
+        if !may_read(caller, document) {
+            return None;
+        }
+        self.fresh_answer(document, directive, now)
     }
 
     /// Records an answer of [`UsageService::fresh_usage`] that was sent.
@@ -253,53 +286,50 @@ impl UsageService {
         trace: impl FnOnce() -> CallTrace,
         now: Instant,
     ) -> Result<UsageAnswer, UsageError> {
-        let ignored =
+        let is_ignored =
             directive == CacheDirective::NoCache && !caller.has_scope(CallerScope::CacheRefresh);
-        let directive = if ignored {
+        let directive = if is_ignored {
             CacheDirective::Any
         } else {
             directive
         };
-        let held = self.inner.fetcher.look_up(resource, now);
-        let answered = match self.decide(resource, held, directive, now) {
-            CacheDecision::Serve(held) => Ok(self.serve(held, directive)),
-            CacheDecision::ServeAndRefresh(held) => {
+        let cached = self.inner.fetcher.look_up(resource, now);
+        let result = match self.decide(resource, cached, directive, now) {
+            CacheDecision::Serve(cached) => Ok(self.serve(cached, directive)),
+            CacheDecision::ServeAndRefresh(cached) => {
                 let span = trace().span;
                 spans::record_decision(span.as_deref(), "serve-and-refresh", ForwardReason::Stale);
                 self.refresh(resource, caller, span, now);
-                Ok(self.serve_stale(held))
+                Ok(self.serve_stale(cached))
             }
-            CacheDecision::Fetch {
-                forward: why,
-                cached: held,
-            } => {
-                let asking = FetchContext {
+            CacheDecision::Fetch { forward, cached } => {
+                let context = FetchContext {
                     resource,
                     directive,
-                    forward: why,
+                    forward,
                     caller,
                     now,
                 };
                 let trace = trace();
-                spans::record_decision(trace.span.as_deref(), "ask", why);
-                // Boxed, so that a hit does without its place.
-                Box::pin(self.fetch_or_fall_back(asking, held, trace)).await
+                spans::record_decision(trace.span.as_deref(), "ask", forward);
+                // Boxed, so that the future of a hit is small.
+                Box::pin(self.fetch_or_fall_back(context, cached, trace)).await
             }
             CacheDecision::Reject => Err(UsageError::not_cached()),
         };
-        let result = match &answered {
+        let cache_result = match &result {
             Ok(answer) => Some(answer.result),
-            Err(unanswered) => unanswered.result,
+            Err(error) => error.result,
         };
-        if let Some(result) = result {
-            self.inner.cache.metrics().record_request(result);
+        if let Some(cache_result) = cache_result {
+            self.inner.cache.metrics().record_request(cache_result);
         }
-        if ignored {
-            return answered
+        if is_ignored {
+            return result
                 .map(UsageAnswer::with_refresh_ignored)
                 .map_err(UsageError::with_refresh_ignored);
         }
-        answered
+        result
     }
 
     /// Renders an answer in a format and coding, once for all concurrent requests.
@@ -313,11 +343,11 @@ impl UsageService {
     /// Dropping the future cancels the wait, not the rendering.
     pub async fn render(
         &self,
-        prepared: &Arc<Rendered>,
-        form: Format,
+        rendered: &Arc<Rendered>,
+        format: Format,
         coding: ContentCoding,
     ) -> Result<(), Arc<RenderError>> {
-        self.inner.renderer.render(prepared, form, coding).await
+        self.inner.renderer.render(rendered, format, coding).await
     }
 
     /// Marks cached data stale or removes it. Calls in progress store nothing, and no request joins
@@ -352,11 +382,11 @@ impl UsageService {
     fn decide(
         &self,
         resource: Resource,
-        held: Option<CachedAnswer>,
+        cached: Option<CachedAnswer>,
         directive: CacheDirective,
         now: Instant,
     ) -> CacheDecision {
-        let Some(held) = held else {
+        let Some(cached) = cached else {
             return match directive {
                 CacheDirective::OnlyIfCached => CacheDecision::Reject,
                 CacheDirective::Any | CacheDirective::NoCache => CacheDecision::Fetch {
@@ -365,41 +395,41 @@ impl UsageService {
                 },
             };
         };
-        match (directive, held.freshness) {
+        match (directive, cached.freshness) {
             (CacheDirective::NoCache, _)
-                if self.inner.fetcher.may_force_refresh(resource, &held, now) =>
+                if self.inner.fetcher.may_force_refresh(resource, &cached, now) =>
             {
                 CacheDecision::Fetch {
                     forward: ForwardReason::Request,
-                    cached: Some(held),
+                    cached: Some(cached),
                 }
             }
             (_, Freshness::Fresh)
             | (CacheDirective::OnlyIfCached, Freshness::StaleWhileRevalidate) => {
-                CacheDecision::Serve(held)
+                CacheDecision::Serve(cached)
             }
-            (_, Freshness::StaleWhileRevalidate) => CacheDecision::ServeAndRefresh(held),
+            (_, Freshness::StaleWhileRevalidate) => CacheDecision::ServeAndRefresh(cached),
             (CacheDirective::OnlyIfCached, Freshness::StaleIfError | Freshness::Expired) => {
                 CacheDecision::Reject
             }
             (_, Freshness::StaleIfError | Freshness::Expired) => CacheDecision::Fetch {
                 forward: ForwardReason::Stale,
-                cached: Some(held),
+                cached: Some(cached),
             },
         }
     }
 
-    fn serve(&self, held: CachedAnswer, directive: CacheDirective) -> UsageAnswer {
-        if held.freshness != Freshness::Fresh {
-            return self.serve_stale(held);
+    fn serve(&self, cached: CachedAnswer, directive: CacheDirective) -> UsageAnswer {
+        if cached.freshness != Freshness::Fresh {
+            return self.serve_stale(cached);
         }
         let detail = (directive == CacheDirective::NoCache).then_some("min-refresh-interval");
-        UsageAnswer::hit(held, detail)
+        UsageAnswer::hit(cached, detail)
     }
 
-    fn serve_stale(&self, held: CachedAnswer) -> UsageAnswer {
+    fn serve_stale(&self, cached: CachedAnswer) -> UsageAnswer {
         self.inner.cache.metrics().stale_while_revalidate.inc();
-        UsageAnswer::stale_while_revalidate(held)
+        UsageAnswer::stale(cached, "stale-while-revalidate", CacheStatus::HIT)
     }
 
     /// Refreshes in the background, unless that failed a moment ago or too many calls wait.
@@ -410,101 +440,90 @@ impl UsageService {
         span: Option<Arc<TraceSpan>>,
         now: Instant,
     ) {
-        let fetches = &self.inner.fetcher;
-        if fetches.recent_failure(resource, now).is_none() {
+        let fetcher = &self.inner.fetcher;
+        if fetcher.recent_failure(resource, now).is_none() {
             // No request waits for it: its task stores the answer.
             let trace = CallTrace {
                 span,
                 ..CallTrace::default()
             };
-            drop(fetches.join_or_lead(resource, caller, FetchReason::Refresh, trace, now));
+            drop(fetcher.join_or_lead(resource, caller, FetchReason::Refresh, trace, now));
         }
     }
 
     async fn fetch_or_fall_back(
         &self,
-        asking: FetchContext<'_>,
-        held: Option<CachedAnswer>,
+        context: FetchContext<'_>,
+        cached: Option<CachedAnswer>,
         trace: CallTrace,
     ) -> Result<UsageAnswer, UsageError> {
         let FetchContext {
             resource,
             directive,
-            forward: why,
+            forward,
             caller,
             now,
-        } = asking;
-        let fetches = &self.inner.fetcher;
-        if let Some(failure) = fetches.recent_failure(resource, now) {
-            let asks_again = directive == CacheDirective::NoCache
-                && fetches.may_retry_absent_date(resource, &failure, now);
-            if !asks_again {
-                return self.answer_without_fetch(failure, held, now, UsageError::recent_failure);
+        } = context;
+        let fetcher = &self.inner.fetcher;
+        if let Some(failure) = fetcher.recent_failure(resource, now) {
+            let may_retry = directive == CacheDirective::NoCache
+                && fetcher.may_retry_absent_date(resource, &failure, now);
+            if !may_retry {
+                return self.answer_without_fetch(failure, cached, now, UsageError::recent_failure);
             }
         }
-        let forwarded = CacheStatus {
-            forward: Some(why),
+        let led = CacheStatus {
+            forward: Some(forward),
             ..CacheStatus::default()
         };
         let joined = CacheStatus {
             collapsed: true,
-            ..forwarded
+            ..led
         };
         let span = trace.span.clone();
-        let boarding =
-            match fetches.join_or_lead(resource, caller, FetchReason::Request, trace, now) {
-                Ok(boarding) => boarding,
-                Err(EarlyResult::Cached(held)) => return Ok(UsageAnswer::fetched(held, joined)),
-                Err(EarlyResult::Failed(failure)) => {
-                    return self.fall_back_to_stale(resource, failure, joined);
-                }
-                Err(EarlyResult::Shed(failure)) => {
-                    return self.answer_without_fetch(failure, held, now, UsageError::shed);
-                }
-            };
-        let role = boarding.role;
-        if role == FlightRole::Follower {
-            self.inner.cache.metrics().collapsed.inc();
-            spans::link_to_call(span.as_deref(), boarding.shared.span.as_deref());
-        }
-        let outcome = fetches.wait_for_outcome(boarding, caller, now);
-        let outcome = match self
-            .outcome_or_stale(resource, held.as_ref(), outcome, now)
-            .await
+        let flight = match fetcher.join_or_lead(resource, caller, FetchReason::Request, trace, now)
         {
-            Ok(outcome) => outcome,
-            Err(stale) => {
-                self.inner.cache.metrics().soft_timeout.inc();
-                let status = match role {
-                    FlightRole::Leader => forwarded,
-                    FlightRole::Follower => joined,
-                };
-                return Ok(UsageAnswer::soft_timeout(stale, status));
+            Ok(flight) => flight,
+            Err(EarlyResult::Cached(cached)) => {
+                return Ok(UsageAnswer::fetched(cached, joined));
+            }
+            Err(EarlyResult::Failed(failure)) => {
+                return self.fall_back_to_stale(resource, failure, joined);
+            }
+            Err(EarlyResult::Shed(failure)) => {
+                return self.answer_without_fetch(failure, cached, now, UsageError::shed);
             }
         };
-        match (outcome, role) {
-            (Ok(filled), FlightRole::Leader) => {
-                let ids = filled.call_ids;
+        let is_leader = flight.role == FlightRole::Leader;
+        let status = if is_leader { led } else { joined };
+        if !is_leader {
+            self.inner.cache.metrics().collapsed.inc();
+            spans::link_to_call(span.as_deref(), flight.shared.span.as_deref());
+        }
+        let outcome = fetcher.wait_for_outcome(flight, caller, now);
+        let outcome = self.outcome_or_stale(resource, cached.as_ref(), outcome, now);
+        match outcome.await {
+            Err(stale) => {
+                self.inner.cache.metrics().soft_timeout.inc();
+                Ok(UsageAnswer::stale(stale, "soft-timeout", status))
+            }
+            Ok(Ok(fetched)) => {
+                let call_ids = fetched.call_ids.filter(|_| is_leader);
+                let status = CacheStatus {
+                    forward_status: fetched.forward_status,
+                    stored: fetched.stored,
+                    ..status
+                };
                 Ok(UsageAnswer {
-                    call_ids: ids,
-                    ..answer_from_fetch(filled, forwarded)
+                    call_ids,
+                    ..UsageAnswer::fetched(fetched.cached, status)
                 })
             }
-            (Ok(filled), FlightRole::Follower) => Ok(answer_from_fetch(filled, joined)),
-            (Err(failure), FlightRole::Leader) => {
-                let ids = failure.error.call_ids;
-                self.fall_back_to_stale(resource, failure, forwarded)
-                    .map(|answer| UsageAnswer {
-                        call_ids: ids,
-                        ..answer
-                    })
-                    .map_err(|unanswered| UsageError {
-                        call_ids: ids,
-                        ..unanswered
-                    })
-            }
-            (Err(failure), FlightRole::Follower) => {
-                self.fall_back_to_stale(resource, failure, joined)
+            Ok(Err(failure)) => {
+                let call_ids = failure.error.call_ids.filter(|_| is_leader);
+                self.fall_back_to_stale(resource, failure, status)
+                    .map(|answer| UsageAnswer { call_ids, ..answer })
+                    .map_err(|error| UsageError { call_ids, ..error })
             }
         }
     }
@@ -517,13 +536,13 @@ impl UsageService {
     async fn outcome_or_stale(
         &self,
         resource: Resource,
-        held: Option<&CachedAnswer>,
+        cached: Option<&CachedAnswer>,
         outcome: impl Future<Output = FetchOutcome>,
         now: Instant,
     ) -> Result<FetchOutcome, CachedAnswer> {
-        let is_stale = |held: &CachedAnswer| held.freshness == Freshness::StaleIfError;
+        let is_stale = |cached: &CachedAnswer| cached.freshness == Freshness::StaleIfError;
         let mut outcome = pin!(outcome);
-        if held.is_some_and(is_stale) {
+        if cached.is_some_and(is_stale) {
             let clock = &self.inner.clock;
             tokio::select! {
                 biased;
@@ -531,9 +550,9 @@ impl UsageService {
                 () = clock.sleep_until(now + self.inner.soft_timeout) => {}
             }
             // It may have expired or been purged in the meantime.
-            let held = self.inner.fetcher.look_up(resource, clock.now());
-            if let Some(held) = held.filter(is_stale) {
-                return Err(held);
+            let cached = self.inner.fetcher.look_up(resource, clock.now());
+            if let Some(cached) = cached.filter(is_stale) {
+                return Err(cached);
             }
         }
         Ok(outcome.await)
@@ -544,16 +563,12 @@ impl UsageService {
     fn answer_without_fetch(
         &self,
         failure: Arc<CachedFailure<SourceError>>,
-        held: Option<CachedAnswer>,
+        cached: Option<CachedAnswer>,
         now: Instant,
         otherwise: fn(Arc<CachedFailure<SourceError>>, Duration) -> UsageError,
     ) -> Result<UsageAnswer, UsageError> {
-        if let Some(held) = held.filter(|held| may_serve_stale(held, &failure.error)) {
-            let status = CacheStatus {
-                hit: true,
-                ..CacheStatus::default()
-            };
-            return Ok(self.serve_despite_error(held, &failure.error, status));
+        if let Some(cached) = cached.filter(|cached| may_serve_stale(cached, &failure.error)) {
+            return Ok(self.serve_despite_error(cached, &failure.error, CacheStatus::HIT));
         }
         let retry_after = failure.expires_at.saturating_duration_since(now);
         Err(otherwise(failure, retry_after))
@@ -565,16 +580,16 @@ impl UsageService {
         &self,
         resource: Resource,
         failure: Arc<CachedFailure<SourceError>>,
-        forwarded: CacheStatus,
+        status: CacheStatus,
     ) -> Result<UsageAnswer, UsageError> {
         let now = self.inner.clock.now();
-        let held = self.inner.fetcher.look_up(resource, now);
+        let cached = self.inner.fetcher.look_up(resource, now);
         let status = CacheStatus {
             forward_status: failure.error.status,
-            ..forwarded
+            ..status
         };
-        if let Some(held) = held.filter(|held| may_serve_stale(held, &failure.error)) {
-            return Ok(self.serve_despite_error(held, &failure.error, status));
+        if let Some(cached) = cached.filter(|cached| may_serve_stale(cached, &failure.error)) {
+            return Ok(self.serve_despite_error(cached, &failure.error, status));
         }
         let retry_after = failure.expires_at.saturating_duration_since(now);
         Err(UsageError::failed(failure, retry_after, status))
@@ -582,36 +597,36 @@ impl UsageService {
 
     fn serve_despite_error(
         &self,
-        held: CachedAnswer,
+        cached: CachedAnswer,
         error: &SourceError,
         status: CacheStatus,
     ) -> UsageAnswer {
-        if held.freshness == Freshness::Fresh {
+        if cached.freshness == Freshness::Fresh {
             // The caller's `no-cache` call failed, but the cached answer is fresh.
             let detail = Some(error.kind.as_str());
             return if status.hit {
-                UsageAnswer::hit(held, detail)
+                UsageAnswer::hit(cached, detail)
             } else {
-                UsageAnswer::fetched(held, CacheStatus { detail, ..status })
+                UsageAnswer::fetched(cached, CacheStatus { detail, ..status })
             };
         }
         self.inner.cache.metrics().stale_if_error.inc();
-        UsageAnswer::stale_if_error(held, status)
+        UsageAnswer::stale(cached, "stale-if-error", status)
     }
 }
 
 /// Returns whether the cached answer may be served in place of this failure.
-fn may_serve_stale(held: &CachedAnswer, error: &SourceError) -> bool {
-    held.freshness != Freshness::Expired && !error.kind.is_authoritative()
+fn may_serve_stale(cached: &CachedAnswer, error: &SourceError) -> bool {
+    cached.freshness != Freshness::Expired && !error.kind.is_authoritative()
 }
 
-fn answer_from_fetch(filled: FetchedAnswer, forwarded: CacheStatus) -> UsageAnswer {
-    let status = CacheStatus {
-        forward_status: filled.forward_status,
-        stored: filled.stored,
-        ..forwarded
-    };
-    UsageAnswer::fetched(filled.cached, status)
+/// Returns whether a caller may read a document. Totals over all customers are for callers that may read
+/// all of them: a caller that knows some could compute the others.
+fn may_read(caller: &Caller, document: Resource) -> bool {
+    match document.customer() {
+        Some(customer) => caller.may_read(customer),
+        None => caller.may_read_all(),
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use prometheus::{
     register_int_counter_vec_with_registry, register_int_counter_with_registry,
     register_int_gauge_with_registry,
 };
+use strum::{EnumCount as _, VariantArray as _};
 
 use super::{
     authentication::AuthenticationError,
@@ -55,7 +56,7 @@ const STATUSES: [u16; 15] = [
 ];
 
 /// The number of values of the `cache` label: each result, and one for requests without any.
-const CACHE_LABELS: usize = CacheResult::ALL.len() + 1;
+const CACHE_LABELS: usize = CacheResult::COUNT + 1;
 
 /// The value for requests that did not use the cache.
 const NO_CACHE_RESULT: &str = "none";
@@ -105,7 +106,7 @@ impl ApiMetrics {
                     }));
                 }
             }
-            for result in CacheResult::ALL {
+            for result in CacheResult::VARIANTS {
                 let known = || durations.with_label_values(&[pattern, result.as_str()]);
                 known_durations.push(route.exposes_data().then(known));
             }

@@ -1,12 +1,13 @@
-//! Answers that look like a fault of the upstream's, and when they are believed after all.
+//! Suspect answers, which look like a fault of the upstream's, and when they are accepted after all.
 
 use std::time::{Duration, Instant};
 
 use super::freshness::FreshnessLifetime;
 use crate::{domain::ProcessedDate, render::Rendered};
 
-/// A reason to doubt an answer, and to serve cached data in its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The reason why an answer is suspect, so that cached data is served in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum AnomalyKind {
     /// No rows, where there were some.
     Empty,
@@ -14,14 +15,14 @@ pub enum AnomalyKind {
     Shrunken,
     /// The same products have 1.8 times the licenses or more.
     Grown,
-    /// The newest date is older than the one cached. This is never believed: a caller that is
+    /// The newest date is older than the one cached. This is never accepted: a caller that is
     /// served the newer one misses nothing.
     WentBackwards,
     /// Many customers are gone at once, or access to them.
     ManyAbsent,
 }
 
-/// The numbers of an answer that decide whether it is doubted.
+/// The numbers of an answer that decide whether it is suspect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AnswerDigest {
     processed_date: Option<ProcessedDate>,
@@ -31,18 +32,17 @@ pub(super) struct AnswerDigest {
     licenses_qualified: u64,
 }
 
-/// An answer that was not believed, for as long as nothing has settled it.
+/// A suspect answer, until another answer confirms or ends the suspicion.
 ///
-/// It stands with the entry that it did not replace, so it goes where that goes: a purge, or an
-/// answer that is believed, ends it.
+/// It is attached to the entry that it did not replace. A purge or an accepted answer ends it.
 #[derive(Clone, Debug)]
 pub(super) struct Anomaly {
     kind: AnomalyKind,
-    /// The doubted answer, to recognize when upstream repeats it.
+    /// The suspect answer, to recognize when upstream repeats it.
     answer: AnswerDigest,
-    /// When upstream sent it first.
+    /// The time when upstream sent it first.
     first_seen_at: Instant,
-    /// When upstream sent it last.
+    /// The time when upstream sent it last.
     pub(super) checked_at: Instant,
     /// The lifetime of the cached data until upstream is asked again; it counts, as every lifetime,
     /// from when that data arrived.
@@ -52,43 +52,28 @@ pub(super) struct Anomaly {
 /// The decision about an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Check {
-    /// There is nothing to doubt.
+    /// It is not suspect.
     Accepted,
-    /// It was doubted, and upstream has repeated it for long enough.
+    /// It was suspect, and upstream has repeated it for long enough.
     AcceptedAfterRepeat,
     /// The cached data is served in its place.
     Suspect {
-        /// Why.
+        /// The reason.
         kind: AnomalyKind,
-        /// When upstream sent it first.
+        /// The time when upstream sent it first.
         first_seen_at: Instant,
     },
 }
 
-// === impl Suspicion ===
+// === impl AnomalyKind ===
 
 impl AnomalyKind {
-    /// Every one, in the order of their discriminants.
-    pub const ALL: [Self; 5] = [
-        Self::Empty,
-        Self::Shrunken,
-        Self::Grown,
-        Self::WentBackwards,
-        Self::ManyAbsent,
-    ];
-
     /// The value of the label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Shrunken => "shrunken",
-            Self::Grown => "grown",
-            Self::WentBackwards => "went-backwards",
-            Self::ManyAbsent => "many-absent",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
-    /// The reason to doubt an answer, given the one that is cached.
+    /// Returns why an answer is suspect, given the cached one.
     pub(super) fn detect(answer: AnswerDigest, cached: AnswerDigest) -> Option<Self> {
         if answer.processed_date.is_some() && answer.processed_date < cached.processed_date {
             Some(Self::WentBackwards)
@@ -109,7 +94,7 @@ impl AnomalyKind {
 // === impl AnswerDigest ===
 
 impl AnswerDigest {
-    /// An answer that there is nothing.
+    /// An answer without data.
     pub(super) const EMPTY: Self = Self {
         processed_date: None,
         rows: 0,
@@ -118,7 +103,7 @@ impl AnswerDigest {
         licenses_qualified: 0,
     };
 
-    /// The smallest sum of licenses whose growth is doubted: a small customer doubles easily.
+    /// The smallest sum of licenses whose growth is suspect: a small customer doubles easily.
     const MIN_LICENSES_FOR_GROWTH_CHECK: u64 = 50;
 
     pub(super) fn of(prepared: &Rendered) -> Self {
@@ -137,19 +122,19 @@ impl AnswerDigest {
             && self.is_much_more_than(cached)
     }
 
-    /// 1.8 times as many licenses, or more.
+    /// Returns whether it has 1.8 times as many licenses, or more.
     fn is_much_more_than(self, other: Self) -> bool {
         u128::from(self.licenses_qualified) * 10 >= u128::from(other.licenses_qualified) * 18
     }
 }
 
-// === impl Verdict ===
+// === impl Check ===
 
 impl Check {
-    /// Judges an answer that is suspect or not, given what was doubted before.
+    /// Decides about an answer, given the suspicion about it and the suspect answer before it.
     ///
-    /// A suspect answer is believed when a second one, `confirm_after` or more after the first,
-    /// agrees with it. A `confirm_after` of zero believes it at once.
+    /// A suspect answer is accepted when a second one, `confirm_after` or more after the first, agrees
+    /// with it. A `confirm_after` of zero accepts it at once.
     pub(super) fn evaluate(
         answer: AnswerDigest,
         suspicion: Option<AnomalyKind>,
@@ -161,8 +146,8 @@ impl Check {
             return Self::Accepted;
         };
         let since = before
-            .filter(|doubt| doubt.kind == suspicion && doubt.agrees_with(answer))
-            .map(|doubt| doubt.first_seen_at);
+            .filter(|before| before.kind == suspicion && before.agrees_with(answer))
+            .map(|before| before.first_seen_at);
         if suspicion != AnomalyKind::WentBackwards {
             if confirm_after.is_zero() {
                 return Self::Accepted;
@@ -178,32 +163,32 @@ impl Check {
     }
 }
 
-// === impl Doubt ===
+// === impl Anomaly ===
 
 impl Anomaly {
-    /// A doubt about an answer that came now.
+    /// Records an answer that arrived now.
     pub(super) fn new(
-        suspicion: AnomalyKind,
+        kind: AnomalyKind,
         answer: AnswerDigest,
-        since: Instant,
+        first_seen_at: Instant,
         lifetime: FreshnessLifetime,
         now: Instant,
     ) -> Self {
         Self {
-            kind: suspicion,
+            kind,
             answer,
-            first_seen_at: since,
+            first_seen_at,
             checked_at: now,
             lifetime,
         }
     }
 
-    /// The reason for the doubt.
+    /// The reason.
     pub(super) fn kind(&self) -> AnomalyKind {
         self.kind
     }
 
-    /// Returns whether an answer that is suspect for the same reason agrees with the doubted one.
+    /// Returns whether an answer that is suspect for the same reason agrees with this one.
     ///
     /// Missing rows are the same when the rest are the same products in the same workloads, and
     /// growth when the sums are alike. Counts and dates may differ, since they change daily: a

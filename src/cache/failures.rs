@@ -1,3 +1,5 @@
+//! Negative caching: failed fetches, and how long their failure is the answer.
+
 use std::{
     fmt,
     hash::Hash,
@@ -6,69 +8,72 @@ use std::{
 };
 
 use moka::{notification::RemovalCause, policy::EvictionPolicy};
+use strum::{EnumCount as _, VariantArray as _};
 
 use super::metrics::{CacheMetrics, CachedFailureKind};
 
-/// Fetches that failed, and until when their failure answers for them: negative caching.
+/// The failures of fetches.
 ///
-/// It is kept apart from what is held and bounded by count, so that no number of unknown customers
-/// pushes out a known one. Each kind has room of its own: a caller may ask for a million unknown
-/// customers, and the calls that have just failed are still remembered.
+/// They are separate from cached data and bounded by count, so that no number of unknown customers
+/// evicts a known one. Each kind has room of its own, so that requests for a million unknown customers
+/// evict no failure of another kind.
 pub struct FailureCache<K, E> {
-    /// In the order of [`CachedFailureKind::ALL`].
-    maps: [FailureMap<K, E>; CachedFailureKind::ALL.len()],
+    /// By kind, in the order of the discriminants.
+    maps: [FailureMap<K, E>; CachedFailureKind::COUNT],
     metrics: CacheMetrics,
 }
 
 type FailureMap<K, E> = moka::sync::Cache<K, Arc<CachedFailure<E>>>;
 
-/// One failure, remembered.
+/// One cached failure.
 #[derive(Clone, Debug)]
 pub struct CachedFailure<E> {
-    /// What went wrong.
+    /// The error.
     pub error: E,
-    /// When.
+    /// The time of the failure.
     pub failed_at: Instant,
-    /// Until when nothing is asked again.
+    /// The time until which upstream is not asked again.
     pub expires_at: Instant,
-    /// How many times in a row it has failed now, from 1.
+    /// The failures in a row so far, from 1.
     pub consecutive: u32,
 }
 
-// === impl Failures ===
+// === impl FailureCache ===
 
 impl<K, E> FailureCache<K, E>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    /// How many of each kind are remembered; what they tell is cut short, so each takes less than a
-    /// kilobyte or so. For as long as an absence is remembered by default, 30 s, this is room for
-    /// more of them than Partner Center would answer.
+    /// The most failures of each kind. Their texts are cut short, so each takes less than a kilobyte or so.
+    /// In the 30 s for which an absence is cached by default, Partner Center answers fewer calls.
     const MAX_ENTRIES: u64 = 10_000;
 
-    /// None so far.
+    /// Creates an empty cache.
     pub fn new(metrics: CacheMetrics) -> Self {
-        let remembered = |kind| {
-            let evicted = metrics.failures_evicted(kind).clone();
+        let new_map = |kind| {
+            let metrics = metrics.clone();
             moka::sync::Cache::builder()
                 .max_capacity(Self::MAX_ENTRIES)
                 .eviction_policy(EvictionPolicy::lru())
                 .eviction_listener(move |_, _, cause| {
                     if cause == RemovalCause::Size {
-                        evicted.inc();
+                        metrics.record_failure_evicted(kind);
                     }
                 })
                 .build()
         };
         Self {
-            maps: CachedFailureKind::ALL.map(remembered),
+            maps: [
+                new_map(CachedFailureKind::Fault),
+                new_map(CachedFailureKind::Absence),
+                new_map(CachedFailureKind::PastAbsence),
+            ],
             metrics,
         }
     }
 
-    /// Remembers a failure for as long as `remember_for` says, given how many times in a row this
-    /// fetch has failed now.
+    /// Caches a failure. `remember_for` returns its lifetime, given the failures in a row.
     pub fn record(
         &self,
         kind: CachedFailureKind,
@@ -84,72 +89,71 @@ where
             consecutive: streak,
             ..CachedFailure::uncached(error, failed_at, remember_for(streak))
         });
-        for (other, remembered) in self.maps_by_kind() {
+        for (other, map) in self.maps_by_kind() {
             if other == kind {
-                remembered.insert(key.clone(), Arc::clone(&failure));
+                map.insert(key.clone(), Arc::clone(&failure));
             } else {
-                remembered.invalidate(&key);
+                map.invalidate(&key);
             }
         }
         failure
     }
 
-    /// The failure that answers for a fetch at this time.
+    /// Returns the failure of a fetch, unless it has expired.
     pub fn get(&self, key: &K, now: Instant) -> Option<Arc<CachedFailure<E>>> {
         self.get_last(key)
             .filter(|failure| now < failure.expires_at)
     }
 
-    /// The last failure of a fetch that has not succeeded since, whether it still answers or not.
+    /// Returns the last failure of a fetch that has not succeeded since, even if it has expired.
     pub fn get_last(&self, key: &K) -> Option<Arc<CachedFailure<E>>> {
-        let mut remembered = self.maps.iter();
-        remembered.find_map(|remembered| remembered.get(key))
+        let mut map = self.maps.iter();
+        map.find_map(|map| map.get(key))
     }
 
-    /// The failure that happened at `failed_since` or later, whether it still answers or not.
+    /// Returns the failure of a fetch since then, even if it has expired.
     pub fn failed_since(&self, key: &K, since: Instant) -> Option<Arc<CachedFailure<E>>> {
         self.get_last(key)
             .filter(|failure| failure.failed_at >= since)
     }
 
-    /// Forgets the failure of a fetch that succeeded.
+    /// Removes the failure of a fetch that succeeded.
     pub fn remove(&self, key: &K) {
-        for remembered in &self.maps {
-            remembered.invalidate(key);
+        for map in &self.maps {
+            map.invalidate(key);
         }
     }
 
-    /// Forgets what `matches`.
+    /// Removes all failures that match.
     pub fn remove_if(&self, matches: impl Fn(&K) -> bool) {
-        for remembered in &self.maps {
-            let keys: Vec<K> = remembered
+        for map in &self.maps {
+            let keys: Vec<K> = map
                 .iter()
                 .filter_map(|(key, _)| matches(&key).then(|| (*key).clone()))
                 .collect();
             for key in keys {
-                remembered.invalidate(&key);
+                map.invalidate(&key);
             }
         }
     }
 
-    /// Sets the gauges that are read from the maps; to be called before a scrape.
+    /// Sets the gauges. Call it before a scrape.
     pub fn update_gauges(&self) {
-        for (kind, remembered) in self.maps_by_kind() {
-            remembered.run_pending_tasks();
-            self.metrics
-                .set_cached_failures(kind, remembered.entry_count());
+        for (kind, map) in self.maps_by_kind() {
+            map.run_pending_tasks();
+            self.metrics.set_cached_failures(kind, map.entry_count());
         }
     }
 
     fn maps_by_kind(&self) -> impl Iterator<Item = (CachedFailureKind, &FailureMap<K, E>)> {
-        CachedFailureKind::ALL.into_iter().zip(&self.maps)
+        CachedFailureKind::VARIANTS.iter().copied().zip(&self.maps)
     }
 }
 
-// === impl Failure ===
+// === impl CachedFailure ===
 
 impl<E> CachedFailure<E> {
-    /// A failure that came alone.
+    /// Creates the first failure of a fetch.
     pub fn uncached(error: E, failed_at: Instant, remember_for: Duration) -> Self {
         Self {
             error,
@@ -162,7 +166,7 @@ impl<E> CachedFailure<E> {
 
 impl<K, E> fmt::Debug for FailureCache<K, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Failures").finish_non_exhaustive()
+        f.debug_struct("FailureCache").finish_non_exhaustive()
     }
 }
 
@@ -234,8 +238,8 @@ mod tests {
         assert_eq!(counts.collect::<Vec<_>>(), [2, 10_000, 0]);
         let evicted = failures
             .metrics
-            .failures_evicted(CachedFailureKind::Absence);
-        assert_eq!(evicted.get(), u64::from(FLOOD) - 10_000);
+            .evicted_failure_count(CachedFailureKind::Absence);
+        assert_eq!(evicted, u64::from(FLOOD) - 10_000);
     }
 
     #[test]

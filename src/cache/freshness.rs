@@ -1,52 +1,53 @@
+//! Freshness of cached answers (RFC 9111 §4.2, RFC 5861) as a function of their age.
+
 use std::time::Duration;
 
 use http::HeaderValue;
 
 use crate::{config::CacheConfig, jitter::Jitter};
 
-/// How long a stored answer may be reused, and how long it may be served past that.
+/// The freshness lifetime of cached answers and the two grace periods.
 ///
-/// Each duration counts from when our copy arrived or was last confirmed, and never from Partner
-/// Center's `processedDateTime`, when the seats were counted. See RFC 9111 §4.2 and RFC 5861.
+/// All three count from when our copy arrived or was last confirmed, and never from Partner Center's
+/// `processedDateTime`, the day of the count.
 #[derive(Debug)]
 pub struct FreshnessPolicy {
     fresh_for: Duration,
     stale_while_revalidate: Duration,
     stale_if_error: Duration,
-    /// What an entry may draw, from the shortest to the longest.
+    /// The lifetimes with jitter, from the shortest to the longest.
     lifetimes: Vec<FreshnessLifetime>,
     jitter: Jitter,
 }
 
-/// How long one entry is fresh, in whole seconds, and the header that says so.
+/// The freshness lifetime of one entry, in whole seconds, and the header with it.
 #[derive(Clone, Debug)]
 pub(super) struct FreshnessLifetime {
     pub(super) duration: Duration,
-    /// `Cache-Control`: entries of the same lifetime share its bytes.
+    /// `Cache-Control`. Entries of the same lifetime share its bytes.
     pub(super) cache_control: HeaderValue,
 }
 
-/// What may be done with a stored answer.
+/// The freshness of a cached answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Freshness {
-    /// Serve it.
+    /// It is served.
     Fresh,
-    /// Serve it at once, and refresh it behind the caller's back (RFC 5861 §3).
+    /// It is served at once, and refreshed in the background (RFC 5861 §3).
     StaleWhileRevalidate,
-    /// Ask upstream, and serve it if that fails (RFC 5861 §4).
+    /// It is served if upstream fails (RFC 5861 §4).
     StaleIfError,
-    /// Ask upstream; it is too old to stand in for a failure.
+    /// It is too old to be served, even if upstream fails.
     Expired,
 }
 
 // === impl FreshnessPolicy ===
 
 impl FreshnessPolicy {
-    /// Lifetimes differ by as much either way, so that what was stored together does not expire
-    /// together.
+    /// Lifetimes differ by as much either way, so that entries stored together do not expire together.
     const JITTER_SPREAD: f64 = 0.1;
 
-    /// How many different lifetimes there are.
+    /// The number of different lifetimes.
     const JITTER_STEPS: u32 = 65;
 
     pub(super) fn new(config: &CacheConfig, jitter: Jitter) -> Self {
@@ -72,7 +73,7 @@ impl FreshnessPolicy {
         self.fresh_for
     }
 
-    /// A freshness lifetime for a new entry. It is of whole seconds, so that `Age` in whole seconds
+    /// Returns a freshness lifetime for a new entry. It has whole seconds, so that `Age` in whole seconds
     /// stays below `max-age` for as long as the entry is fresh.
     #[expect(
         clippy::cast_possible_truncation,
@@ -87,7 +88,7 @@ impl FreshnessPolicy {
             .unwrap_or_else(|| self.lifetime(self.fresh_for))
     }
 
-    /// An entry's whole lifetime, from which a client subtracts `Age` (RFC 9111 §4.2).
+    /// Returns a whole lifetime, from which a client subtracts `Age` (RFC 9111 §4.2).
     pub(super) fn lifetime(&self, duration: Duration) -> FreshnessLifetime {
         let text = format!(
             "private, max-age={}, stale-while-revalidate={}",
@@ -101,9 +102,9 @@ impl FreshnessPolicy {
         }
     }
 
-    /// How long an entry of this age is served in place of an answer that is doubted, before
-    /// upstream is asked again: as long as any entry is fresh, so that doubts cost no more calls
-    /// than answers do; less where the doubt can be settled sooner, or the entry expires.
+    /// Returns the lifetime of an entry that is served in place of a suspect answer: as long as any entry is
+    /// fresh, so that suspect answers cost no more calls than others; less if the answer can be confirmed
+    /// sooner, or the entry expires.
     pub(super) fn lifetime_despite_anomaly(
         &self,
         age: Duration,
@@ -115,12 +116,12 @@ impl FreshnessPolicy {
         self.lifetime(Duration::from_secs(age_seconds + window_seconds.max(1)))
     }
 
-    /// How long it is, at this age, until an entry of this lifetime expires.
+    /// Returns the time until an entry of this lifetime and age expires.
     pub(super) fn time_until_expired(&self, lifetime: Duration, age: Duration) -> Duration {
         (lifetime + self.stale_if_error).saturating_sub(age)
     }
 
-    /// What is left of a lifetime after a soft purge: nothing, and no leave to serve it stale.
+    /// Returns the lifetime after a soft purge: zero, without stale-while-revalidate.
     pub(super) fn purged_lifetime() -> FreshnessLifetime {
         FreshnessLifetime {
             duration: Duration::ZERO,
@@ -128,8 +129,8 @@ impl FreshnessPolicy {
         }
     }
 
-    /// What may be done with an entry of this lifetime at this age. One that was purged softly is
-    /// as old as if its freshness and its revalidation window had passed.
+    /// Returns the freshness of an entry of this lifetime and age. A soft purge ends freshness and the
+    /// revalidation window.
     pub(super) fn freshness(&self, lifetime: Duration, age: Duration, purged: bool) -> Freshness {
         let stale_for = age.checked_sub(lifetime);
         match stale_for {
@@ -143,7 +144,7 @@ impl FreshnessPolicy {
     }
 }
 
-/// Whole seconds from now until an entry of this lifetime goes stale; negative since it has.
+/// Returns the whole seconds until an entry of this lifetime goes stale; negative if it is stale.
 pub(super) fn ttl_seconds(lifetime: Duration, age: Duration) -> i64 {
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     seconds(lifetime).saturating_sub(seconds(age))

@@ -5,8 +5,8 @@ use crate::domain::{CustomerId, ProcessedDate, UpstreamApi};
 
 /// The newest date that each customer's usage ever had, which outlives the data.
 ///
-/// A customer takes some fifty bytes, so that there is room for many more customers than the cache
-/// holds data of. Beyond that, the customer with the oldest date is forgotten.
+/// A customer takes some fifty bytes, so there is room for many more customers than the cache has data
+/// of. Beyond that, the customer with the oldest date is removed.
 #[derive(Debug)]
 pub(super) struct KnownDates {
     dates: HashMap<NewestKey, ProcessedDate>,
@@ -28,12 +28,12 @@ impl KnownDates {
         }
     }
 
-    /// The newest date of a customer, as sent by this call.
+    /// Returns the newest date of a customer, as sent by this call.
     pub(super) fn get(&self, key: &NewestKey) -> Option<ProcessedDate> {
         self.dates.get(key).copied()
     }
 
-    /// The newest date of a customer, as sent by any call.
+    /// Returns the newest date of a customer, as sent by any call.
     pub(super) fn newest_of(&self, customer: CustomerId) -> Option<ProcessedDate> {
         let date = |api| {
             self.get(&NewestKey {
@@ -44,7 +44,7 @@ impl KnownDates {
         UpstreamApi::OF_USAGE.into_iter().filter_map(date).max()
     }
 
-    /// Remembers a date, unless a newer one is remembered.
+    /// Records a date, unless a newer one is known.
     pub(super) fn observe(&mut self, key: NewestKey, date: ProcessedDate) {
         if let Some(known) = self.dates.get_mut(&key) {
             *known = date.max(*known);
@@ -59,12 +59,12 @@ impl KnownDates {
         self.dates.insert(key, date);
     }
 
-    /// Forgets the newest date of a customer, which has no rows any more.
+    /// Removes the newest date of a customer, which has no rows any more.
     pub(super) fn remove(&mut self, key: &NewestKey) {
         self.dates.remove(key);
     }
 
-    /// Forgets the dates that a hard purge drops.
+    /// Removes the dates of a hard purge.
     pub(super) fn purge(&mut self, scope: PurgeScope) {
         self.dates
             .retain(|key, date| !scope.covers(key.customer, Some(*date)));

@@ -5,12 +5,12 @@ use std::{
 
 use crate::domain::CustomerId;
 
-/// Watches how many customers are reported gone at once: that looks like a fault of the upstream's,
-/// or of our credentials.
+/// Detects that many customers are gone at once: that looks like a fault of the upstream, or of our
+/// credentials.
 #[derive(Debug, Default)]
 pub(super) struct MassAbsenceDetector {
     last_answers: HashMap<CustomerId, LastPresence>,
-    /// When answers that are too old were removed last.
+    /// The time when old answers were removed last.
     pruned_at: Option<Instant>,
 }
 
@@ -18,23 +18,23 @@ pub(super) struct MassAbsenceDetector {
 #[derive(Clone, Copy, Debug)]
 struct LastPresence {
     at: Instant,
-    /// It had data before, and is gone now.
+    /// It had data before and has none now.
     is_absent: bool,
 }
 
-// === impl AbsenceWatch ===
+// === impl MassAbsenceDetector ===
 
 impl MassAbsenceDetector {
-    /// Answers count for as long.
+    /// The time for which an answer counts.
     const WINDOW: Duration = Duration::from_secs(5 * 60);
 
-    /// So many customers may go at once.
+    /// The number of customers that may go at once.
     const ALLOWED_ABSENCES: usize = 10;
 
-    /// And so many may, for each that is asked for.
+    /// One of so many customers with answers may go.
     const ALLOWED_ABSENCE_SHARE: usize = 10;
 
-    /// Customers that are counted, about a megabyte of them; the calls of five minutes are fewer.
+    /// The most customers that are counted, about a megabyte of them; five minutes have fewer calls.
     const MAX_CUSTOMERS: usize = 16_384;
 
     /// Records an answer that has the customer.
@@ -42,29 +42,25 @@ impl MassAbsenceDetector {
         self.record(customer, false, now);
     }
 
-    /// Records that a customer whose data is cached is gone. Returns whether that is suspect because
-    /// many are.
+    /// Records that a customer with cached data is gone. Returns whether that is suspect.
     pub(super) fn observe_absent(&mut self, customer: CustomerId, now: Instant) -> bool {
         self.record(customer, true, now);
         self.prune(now);
-        let gone = self
+        let absent = self
             .last_answers
             .values()
             .filter(|last| last.is_absent)
             .count();
-        gone > Self::ALLOWED_ABSENCES
-            && gone * Self::ALLOWED_ABSENCE_SHARE > self.last_answers.len()
+        absent > Self::ALLOWED_ABSENCES
+            && absent * Self::ALLOWED_ABSENCE_SHARE > self.last_answers.len()
     }
 
-    fn record(&mut self, customer: CustomerId, is_gone: bool, now: Instant) {
+    fn record(&mut self, customer: CustomerId, is_absent: bool, now: Instant) {
         let is_due = |at| now.saturating_duration_since(at) >= Self::WINDOW;
         if self.pruned_at.is_none_or(is_due) {
             self.prune(now);
         }
-        let last = LastPresence {
-            at: now,
-            is_absent: is_gone,
-        };
+        let last = LastPresence { at: now, is_absent };
         if self.last_answers.len() < Self::MAX_CUSTOMERS
             || self.last_answers.contains_key(&customer)
         {
@@ -90,11 +86,11 @@ mod tests {
 
     /// Returns whether the last of so many that go is suspect, after as many were seen.
     fn is_suspect(gone: u128, seen: u128) -> bool {
-        let (mut watch, now) = (MassAbsenceDetector::default(), SystemClock.now());
+        let (mut detector, now) = (MassAbsenceDetector::default(), SystemClock.now());
         for number in 0..seen {
-            watch.observe_present(customer(number), now);
+            detector.observe_present(customer(number), now);
         }
-        let lost = (0..gone).map(|number| watch.observe_absent(customer(seen + number), now));
+        let lost = (0..gone).map(|number| detector.observe_absent(customer(seen + number), now));
         lost.last().unwrap()
     }
 
@@ -118,44 +114,47 @@ mod tests {
 
     #[test]
     fn a_customer_counts_once_and_an_old_answer_does_not_count() {
-        let (mut watch, start) = (MassAbsenceDetector::default(), SystemClock.now());
+        let (mut detector, start) = (MassAbsenceDetector::default(), SystemClock.now());
         let mut is_suspect = false;
 
         for number in 0..30 {
-            is_suspect |= watch.observe_absent(customer(number % 10), start);
+            is_suspect |= detector.observe_absent(customer(number % 10), start);
         }
         let later = start + MassAbsenceDetector::WINDOW;
         for number in 10..20 {
-            is_suspect |= watch.observe_absent(customer(number), later);
+            is_suspect |= detector.observe_absent(customer(number), later);
         }
 
         assert!(!is_suspect);
-        assert!(watch.observe_absent(customer(20), later));
+        assert!(detector.observe_absent(customer(20), later));
     }
 
     #[test]
     fn a_customer_that_returns_is_not_absent() {
-        let (mut watch, now) = (MassAbsenceDetector::default(), SystemClock.now());
+        let (mut detector, now) = (MassAbsenceDetector::default(), SystemClock.now());
         for number in 0..10 {
-            watch.observe_absent(customer(number), now);
+            detector.observe_absent(customer(number), now);
         }
-        watch.observe_present(customer(0), now);
+        detector.observe_present(customer(0), now);
 
-        assert!(!watch.observe_absent(customer(10), now));
+        assert!(!detector.observe_absent(customer(10), now));
     }
 
     #[test]
     fn only_the_customers_of_the_last_five_minutes_take_memory() {
-        let (mut watch, mut now) = (MassAbsenceDetector::default(), SystemClock.now());
+        let (mut detector, mut now) = (MassAbsenceDetector::default(), SystemClock.now());
 
         for number in 0..100_000 {
             now += MassAbsenceDetector::WINDOW / 100;
-            watch.observe_present(customer(number), now);
+            detector.observe_present(customer(number), now);
         }
-        assert!(watch.last_answers.len() <= 200);
+        assert!(detector.last_answers.len() <= 200);
         for number in 0..100_000 {
-            watch.observe_present(customer(number), now);
+            detector.observe_present(customer(number), now);
         }
-        assert_eq!(watch.last_answers.len(), MassAbsenceDetector::MAX_CUSTOMERS);
+        assert_eq!(
+            detector.last_answers.len(),
+            MassAbsenceDetector::MAX_CUSTOMERS
+        );
     }
 }

@@ -1,14 +1,21 @@
-use std::sync::{Arc, Mutex, PoisonError};
+//! Metrics of the cache, and of the fetches that fill it.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use jiff::Timestamp;
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, Registry, register_int_counter_vec_with_registry,
+    register_int_counter_with_registry, register_int_gauge_vec_with_registry,
+    register_int_gauge_with_registry,
+};
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 
 use super::{anomaly::AnomalyKind, status::CacheResult};
 use crate::domain::ProcessedDate;
 
-/// What the cache and the fetches behind it count. Children are resolved here, once.
+/// The metrics of the cache, with all children from the start.
 #[derive(Clone, Debug)]
 pub struct CacheMetrics {
-    results: [IntCounter; CacheResult::ALL.len()],
+    /// By discriminant, like the other vectors.
+    results: Vec<IntCounter>,
     /// Requests that waited for another request's upstream call.
     pub collapsed: IntCounter,
     /// Stale answers served while a refresh ran behind them.
@@ -17,14 +24,14 @@ pub struct CacheMetrics {
     pub stale_if_error: IntCounter,
     /// Stale answers served because upstream took longer than the soft timeout.
     pub soft_timeout: IntCounter,
-    /// Upstream calls under way to fill the cache.
+    /// Upstream calls in progress.
     pub fills_in_flight: IntGauge,
-    /// Calls that wait for their turn.
+    /// Calls that wait for a permit.
     pub fills_waiting: IntGauge,
-    shed: [IntCounter; ShedReason::ALL.len()],
-    cached_failures: [IntGauge; CachedFailureKind::ALL.len()],
-    failures_evicted: [IntCounter; CachedFailureKind::ALL.len()],
-    pub(super) suspects: [IntCounter; AnomalyKind::ALL.len()],
+    shed: Vec<IntCounter>,
+    cached_failures: Vec<IntGauge>,
+    failures_evicted: Vec<IntCounter>,
+    suspects: Vec<IntCounter>,
     pub(super) entries: IntGauge,
     pub(super) weight: IntGauge,
     pub(super) capacity: IntGauge,
@@ -32,153 +39,106 @@ pub struct CacheMetrics {
     pub(super) evicted_by_purge: IntCounter,
     pub(super) rejected_for_size: IntCounter,
     newest_processed: IntGauge,
-    newest_processed_date: Arc<Mutex<Option<ProcessedDate>>>,
 }
 
-/// Why no call was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The reason why a call was not made, as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum ShedReason {
-    /// The caller alone has as many waiting as can be answered in time.
+    /// The caller alone has as many calls waiting as can be answered in time.
     Caller,
     /// All callers together have.
     Queue,
-    /// It waited for its turn until its time was up.
+    /// It waited for a permit until its deadline.
     Deadline,
-    /// It was a refresh behind a stale answer, so nobody waited for it.
+    /// It was a refresh behind a stale answer, so no request waited for it.
     Refresh,
 }
 
-/// What is remembered of a fetch that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The kind of a cached failure, as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum CachedFailureKind {
-    /// It may succeed next time.
+    /// The next attempt may succeed.
     Fault,
-    /// There is nothing to be had: no such customer, no relationship, nothing of that date.
+    /// There is no such data: no such customer, no relationship, nothing of that date.
     Absence,
     /// There is nothing of a date that is older than the customer's newest.
     PastAbsence,
 }
 
-// === impl FailureKind ===
-
-impl CachedFailureKind {
-    /// Every kind, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::Fault, Self::Absence, Self::PastAbsence];
-
-    /// The value of the label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fault => "fault",
-            Self::Absence => "absence",
-            Self::PastAbsence => "past-absence",
-        }
-    }
-}
-
-// === impl Shed ===
-
-impl ShedReason {
-    /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 4] = [Self::Caller, Self::Queue, Self::Deadline, Self::Refresh];
-
-    /// The value of the label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Caller => "caller",
-            Self::Queue => "queue",
-            Self::Deadline => "deadline",
-            Self::Refresh => "refresh",
-        }
-    }
-}
-
 // === impl CacheMetrics ===
 
 impl CacheMetrics {
-    /// Registers every family, each child at zero.
+    /// Registers all metrics.
     ///
     /// # Errors
     ///
-    /// When one of them is registered already.
+    /// If one of them is registered already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
+        let counters = |name: &str, help: &str, label: &str| {
+            register_int_counter_vec_with_registry!(name, help, &[label], registry)
         };
-        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let labelled = |name: &str, help: &str, label: &str| -> prometheus::Result<IntCounterVec> {
-            let family = IntCounterVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(family.clone()))?;
-            Ok(family)
-        };
-        let results = labelled(
-            "usage_proxy_cache_requests_total",
-            "Requests for data by what they found in the cache.",
-            "result",
-        )?;
-        let stale = labelled(
+        let gauge =
+            |name: &str, help: &str| register_int_gauge_with_registry!(name, help, registry);
+        let stale = counters(
             "usage_proxy_stale_served_total",
             "Stale answers served, by why.",
             "reason",
         )?;
-        let evictions = labelled(
+        let evictions = counters(
             "usage_proxy_cache_evictions_total",
             "Snapshots that left the cache or were too large to enter it, by cause.",
             "cause",
         )?;
-        let suspects = labelled(
-            "usage_proxy_upstream_suspect_total",
-            "Upstream answers that were suspect, so that cached data was served in their place, by reason.",
-            "reason",
-        )?;
-        let shed = labelled(
-            "usage_proxy_shed_total",
-            "Upstream calls that were not made because too many wait, by why.",
-            "reason",
-        )?;
-        let remembered = IntGaugeVec::new(
-            Opts::new(
-                "usage_proxy_failures_remembered",
-                "Failed fetches that are remembered, by kind.",
-            ),
+        let cached_failures = register_int_gauge_vec_with_registry!(
+            "usage_proxy_failures_remembered",
+            "Failed fetches that are cached, by kind.",
             &["kind"],
-        )?;
-        registry.register(Box::new(remembered.clone()))?;
-        let evicted = labelled(
-            "usage_proxy_failures_evicted_total",
-            "Failed fetches that were forgotten for want of room, by kind.",
-            "kind",
+            registry
         )?;
         Ok(Self {
-            cached_failures: CachedFailureKind::ALL
-                .map(|kind| remembered.with_label_values(&[kind.as_str()])),
-            failures_evicted: CachedFailureKind::ALL
-                .map(|kind| evicted.with_label_values(&[kind.as_str()])),
-            shed: ShedReason::ALL.map(|reason| shed.with_label_values(&[reason.as_str()])),
-            fills_waiting: gauge(
-                "usage_proxy_fills_waiting",
-                "Of the upstream calls under way, those that wait for their turn.",
-            )?,
-            suspects: AnomalyKind::ALL
-                .map(|suspicion| suspects.with_label_values(&[suspicion.as_str()])),
-            results: CacheResult::ALL.map(|result| results.with_label_values(&[result.as_str()])),
-            collapsed: counter(
+            results: children::<CacheResult>(&counters(
+                "usage_proxy_cache_requests_total",
+                "Requests for data by what they found in the cache.",
+                "result",
+            )?),
+            collapsed: register_int_counter_with_registry!(
                 "usage_proxy_collapsed_total",
                 "Requests that waited for another request's upstream call.",
+                registry
             )?,
             stale_while_revalidate: stale.with_label_values(&["while-revalidate"]),
             stale_if_error: stale.with_label_values(&["if-error"]),
             soft_timeout: stale.with_label_values(&["soft-timeout"]),
             fills_in_flight: gauge(
                 "usage_proxy_fills_in_flight",
-                "Upstream calls under way to fill the cache.",
+                "Upstream calls in progress to fill the cache.",
             )?,
-            entries: gauge("usage_proxy_cache_entries", "Snapshots held.")?,
+            fills_waiting: gauge(
+                "usage_proxy_fills_waiting",
+                "Of the upstream calls in progress, those that wait for their turn.",
+            )?,
+            shed: children::<ShedReason>(&counters(
+                "usage_proxy_shed_total",
+                "Upstream calls that were not made because too many wait, by why.",
+                "reason",
+            )?),
+            cached_failures: CachedFailureKind::VARIANTS
+                .iter()
+                .map(|kind| cached_failures.with_label_values::<&str>(&[kind.into()]))
+                .collect(),
+            failures_evicted: children::<CachedFailureKind>(&counters(
+                "usage_proxy_failures_evicted_total",
+                "Failed fetches that were evicted to make room, by kind.",
+                "kind",
+            )?),
+            suspects: children::<AnomalyKind>(&counters(
+                "usage_proxy_upstream_suspect_total",
+                "Upstream answers that were suspect, so that cached data was served in their place, by reason.",
+                "reason",
+            )?),
+            entries: gauge("usage_proxy_cache_entries", "Cached snapshots.")?,
             weight: gauge(
                 "usage_proxy_cache_weight_bytes",
                 "Memory that the cache uses.",
@@ -194,78 +154,84 @@ impl CacheMetrics {
                 "usage_proxy_newest_processed_timestamp_seconds",
                 "Newest processed date of any customer, as midnight UTC in Unix time; 0 before the first.",
             )?,
-            newest_processed_date: Arc::default(),
         })
     }
 
-    /// Counts a request.
+    /// Records a request.
     pub fn record_request(&self, result: CacheResult) {
-        if let Some(counter) = self.results.get(result as usize) {
-            counter.inc();
-        }
+        increment(&self.results, result as usize);
     }
 
-    /// Counts a call that was not made.
+    /// Records a call that was not made.
     pub fn record_shed(&self, reason: ShedReason) {
-        if let Some(counter) = self.shed.get(reason as usize) {
-            counter.inc();
-        }
+        increment(&self.shed, reason as usize);
     }
 
-    /// How many calls were not made for this reason.
-    #[cfg(test)]
-    pub(crate) fn shed_count(&self, reason: ShedReason) -> u64 {
-        self.shed.get(reason as usize).map_or(0, IntCounter::get)
+    /// Records a suspect answer.
+    pub(super) fn record_suspect(&self, kind: AnomalyKind) {
+        increment(&self.suspects, kind as usize);
+    }
+
+    /// Records the eviction of a cached failure.
+    pub(super) fn record_failure_evicted(&self, kind: CachedFailureKind) {
+        increment(&self.failures_evicted, kind as usize);
     }
 
     pub(super) fn set_cached_failures(&self, kind: CachedFailureKind, count: u64) {
-        if let Some(remembered) = self.cached_failures.get(kind as usize) {
-            remembered.set(i64::try_from(count).unwrap_or(i64::MAX));
+        if let Some(gauge) = self.cached_failures.get(kind as usize) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
-    /// The counter of failures of this kind that were forgotten for want of room.
-    pub(super) fn failures_evicted(&self, kind: CachedFailureKind) -> &IntCounter {
-        let [faults, absences, past_absences] = &self.failures_evicted;
-        match kind {
-            CachedFailureKind::Fault => faults,
-            CachedFailureKind::Absence => absences,
-            CachedFailureKind::PastAbsence => past_absences,
-        }
-    }
-
-    /// Counts an answer that was doubted.
-    pub(super) fn record_suspect(&self, suspicion: AnomalyKind) {
-        if let Some(counter) = self.suspects.get(suspicion as usize) {
-            counter.inc();
-        }
-    }
-
-    /// Hits, of all usage requests so far; `None` before the first.
+    /// Returns the share of hits of all requests so far; `None` before the first.
     #[expect(clippy::cast_precision_loss, reason = "a ratio of counts")]
     pub fn hit_ratio(&self) -> Option<f64> {
-        let count =
-            |result: CacheResult| self.results.get(result as usize).map_or(0, IntCounter::get);
-        let all: u64 = CacheResult::ALL.into_iter().map(count).sum();
+        let count = |result: CacheResult| count(&self.results, result as usize);
+        let all: u64 = self.results.iter().map(IntCounter::get).sum();
         let served = count(CacheResult::Hit) + count(CacheResult::Stale);
         (all > 0).then(|| served as f64 / all as f64)
     }
 
     pub(super) fn observe_processed_date(&self, date: ProcessedDate) {
-        let mut newest = self
-            .newest_processed_date
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if newest.is_none_or(|before| before < date) {
-            *newest = Some(date);
-            self.newest_processed.set(date.start().as_second());
-        }
+        let newest = date.start().as_second().max(self.newest_processed.get());
+        self.newest_processed.set(newest);
     }
 
     pub(super) fn newest_processed_date(&self) -> Option<ProcessedDate> {
-        *self
-            .newest_processed_date
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let seconds = Some(self.newest_processed.get()).filter(|seconds| *seconds != 0)?;
+        let midnight = Timestamp::from_second(seconds).ok()?;
+        Some(ProcessedDate::from_timestamp(midnight))
     }
+}
+
+#[cfg(test)]
+impl CacheMetrics {
+    pub(crate) fn shed_count(&self, reason: ShedReason) -> u64 {
+        count(&self.shed, reason as usize)
+    }
+
+    pub(super) fn evicted_failure_count(&self, kind: CachedFailureKind) -> u64 {
+        count(&self.failures_evicted, kind as usize)
+    }
+}
+
+/// Returns a child for each variant, in the order of their discriminants.
+fn children<L>(family: &IntCounterVec) -> Vec<IntCounter>
+where
+    L: VariantArray + Copy + Into<&'static str>,
+{
+    let labels = L::VARIANTS.iter().copied().map(Into::into);
+    labels
+        .map(|label: &str| family.with_label_values(&[label]))
+        .collect()
+}
+
+fn increment(counters: &[IntCounter], index: usize) {
+    if let Some(counter) = counters.get(index) {
+        counter.inc();
+    }
+}
+
+fn count(counters: &[IntCounter], index: usize) -> u64 {
+    counters.get(index).map_or(0, IntCounter::get)
 }

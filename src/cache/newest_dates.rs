@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{domain::ProcessedDate, render::Rendered};
 
-/// Customer and call → the newest processed date. This is what goes stale.
+/// The newest processed date of each customer and call. It goes stale.
 ///
-/// Answers without rows are kept apart: the commercial call tells no rows of customers that nobody
-/// knows, and a flood of those may push out no answer that has some.
+/// Answers without rows are in a map of their own: the commercial call returns no rows for unknown
+/// customers, and a flood of those must not evict answers with rows.
 #[derive(Debug)]
 pub(super) struct NewestDates {
     dates: NewestDateMap,
@@ -30,10 +30,10 @@ pub(super) struct NewestDates {
 
 type NewestDateMap = moka::sync::Cache<NewestKey, Arc<NewestEntry>, RandomState>;
 
-/// A newest date, as we were last told.
+/// A newest date, as upstream last sent it.
 #[derive(Debug)]
 pub(super) struct NewestEntry {
-    /// `None` where the answer has none, such as one without rows.
+    /// `None` if the answer has none, for example without rows.
     pub(super) date: Option<ProcessedDate>,
     has_rows: bool,
     pub(super) stored_at: Instant,
@@ -45,15 +45,15 @@ pub(super) struct NewestEntry {
 // === impl NewestDates ===
 
 impl NewestDates {
-    /// Bytes of one entry: key, value, header text, and moka's own records of it.
+    /// The bytes of one entry: key, value, header text, and moka's own records.
     const ENTRY_BYTES: u32 = 400;
 
-    /// Bytes that a doubt adds to it: itself and its header text.
+    /// The bytes that an anomaly adds, with its header text.
     const ANOMALY_BYTES: u32 = 200;
 
     pub(super) fn new(max_bytes: u64) -> Self {
         let of = |bytes| {
-            // Room for one at least, so that none that counts as stored is refused.
+            // There is room for one, so that moka rejects none.
             let bytes = u64::max(bytes, (Self::ENTRY_BYTES + Self::ANOMALY_BYTES).into());
             moka::sync::Cache::builder()
                 .max_capacity(bytes)
@@ -78,35 +78,35 @@ impl NewestDates {
     pub(super) fn insert(
         &self,
         key: NewestKey,
-        prepared: &Rendered,
+        rendered: &Rendered,
         lifetime: FreshnessLifetime,
         now: Instant,
     ) {
-        self.insert_entry(key, NewestEntry::new(prepared, lifetime, now));
+        self.insert_entry(key, NewestEntry::new(rendered, lifetime, now));
     }
 
-    /// Keeps a date in spite of an answer that is doubted.
-    pub(super) fn attach_anomaly(&self, key: NewestKey, newest: &NewestEntry, doubt: Anomaly) {
+    /// Keeps a date in spite of a suspect answer.
+    pub(super) fn attach_anomaly(&self, key: NewestKey, newest: &NewestEntry, anomaly: Anomaly) {
         let newest = NewestEntry {
             date: newest.date,
             has_rows: newest.has_rows,
             stored_at: newest.stored_at,
             lifetime: newest.lifetime.clone(),
-            anomaly: Some(Arc::new(doubt)),
+            anomaly: Some(Arc::new(anomaly)),
             purged: AtomicBool::new(false),
         };
         self.insert_entry(key, newest);
     }
 
     fn insert_entry(&self, key: NewestKey, newest: NewestEntry) {
-        let (now, no_more) = if newest.has_rows {
+        let (map, other) = if newest.has_rows {
             (&self.dates, &self.without_rows)
         } else {
             (&self.without_rows, &self.dates)
         };
         // In this order, so that a look-up in between finds one of them.
-        now.insert(key, Arc::new(newest));
-        no_more.invalidate(&key);
+        map.insert(key, Arc::new(newest));
+        other.invalidate(&key);
     }
 
     pub(super) fn remove(&self, key: &NewestKey) {
@@ -128,7 +128,7 @@ impl NewestDates {
         }
     }
 
-    /// How many customers there are whose newest usage is known.
+    /// Returns the number of customers whose newest usage is known.
     pub(super) fn customers(&self) -> u64 {
         let keys = self.maps().into_iter().flatten().map(|(key, _)| key);
         let usage = keys.filter(|key| key.api.tells_usage());
@@ -136,7 +136,7 @@ impl NewestDates {
         customers.len() as u64
     }
 
-    /// Bytes.
+    /// Returns the bytes in use.
     pub(super) fn weight(&self) -> u64 {
         entries_and_bytes(self.maps()).1
     }
@@ -146,18 +146,18 @@ impl NewestDates {
     }
 }
 
-// === impl Newest ===
+// === impl NewestEntry ===
 
 impl NewestEntry {
-    /// The date of an answer that arrived then.
+    /// Creates the entry of an answer that arrived then.
     pub(super) fn new(
-        prepared: &Rendered,
+        rendered: &Rendered,
         lifetime: FreshnessLifetime,
         stored_at: Instant,
     ) -> Self {
         Self {
-            date: prepared.processed_date(),
-            has_rows: prepared.rows() > 0,
+            date: rendered.processed_date(),
+            has_rows: rendered.rows() > 0,
             stored_at,
             lifetime,
             anomaly: None,
@@ -169,7 +169,7 @@ impl NewestEntry {
         self.purged.load(Ordering::Relaxed)
     }
 
-    /// What stands against it; a purge has ended that.
+    /// The suspect answer that it is served in place of, unless a purge has ended that.
     pub(super) fn anomaly(&self) -> Option<&Anomaly> {
         self.anomaly.as_deref().filter(|_| !self.is_purged())
     }

@@ -1,3 +1,5 @@
+//! Request collapsing.
+
 use std::{
     collections::HashMap,
     fmt,
@@ -13,12 +15,12 @@ use tokio::sync::watch;
 
 use crate::shutdown::Shutdown;
 
-/// Request collapsing: of all who want the same at the same time, one fetch is made.
+/// Makes one fetch for all requests that want the same at the same time.
 ///
-/// The fetch runs in a task of its own and belongs to nobody's request: a leader that goes away
-/// cancels nothing. moka has coalescing too, but runs the load inside its first caller's future.
+/// The fetch runs in a task of its own: a leader that disconnects cancels nothing. moka collapses
+/// requests too, but runs the load in the future of the first caller.
 ///
-/// `S` is what a fetch shares with all who want it while it is under way.
+/// `S` is the data that all requests share during a fetch.
 pub struct SingleFlight<K, V, S = ()> {
     flights: FlightMap<K, V, S>,
     next_id: AtomicU64,
@@ -27,29 +29,29 @@ pub struct SingleFlight<K, V, S = ()> {
 
 type FlightMap<K, V, S> = Arc<Mutex<HashMap<K, FlightEntry<V, S>>>>;
 
-/// One fetch under way.
+/// One fetch in progress.
 struct FlightEntry<V, S> {
     id: u64,
     shared: S,
     outcome: watch::Receiver<Option<V>>,
 }
 
-/// A place in a flight, as leader or follower.
+/// A request's handle on a fetch.
 #[derive(Debug)]
 pub struct Flight<V, S = ()> {
-    /// Whether this caller began the fetch.
+    /// Leader or follower.
     pub role: FlightRole,
-    /// What the fetch shares with who wants it.
+    /// The shared data of the fetch.
     pub shared: S,
     outcome: watch::Receiver<Option<V>>,
 }
 
-/// Who began a fetch.
+/// The role of a request in a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlightRole {
-    /// This caller did.
+    /// It started the fetch.
     Leader,
-    /// Someone before did; its result is shared, its failure too.
+    /// It waits for the fetch of another request, and shares its result.
     Follower,
 }
 
@@ -60,7 +62,7 @@ pub struct LeaderGuard<K: Eq + Hash, V, S = ()> {
     flights: FlightMap<K, V, S>,
 }
 
-/// The fetch ended without an outcome: it panicked, or the process is ending.
+/// The fetch ended without an outcome: it panicked, or the process is shutting down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the fetch ended without an outcome")]
 pub struct FetchAborted;
@@ -73,7 +75,7 @@ where
     V: Clone + Send + Sync + 'static,
     S: Clone + Send + 'static,
 {
-    /// Nothing is under way; fetches will be spawned through `shutdown`.
+    /// Creates an empty table. Fetches are spawned through `shutdown`.
     pub fn new(shutdown: Shutdown) -> Self {
         Self {
             flights: FlightMap::default(),
@@ -82,26 +84,26 @@ where
         }
     }
 
-    /// Joins the fetch for `key`, or begins it.
+    /// Joins the fetch for `key`, or starts it.
     ///
-    /// Who joins gives `join` to what the fetch shares. Before a fetch is begun, `leave` is asked
-    /// for what it will share: an outcome may have arrived since the caller last looked, or no
-    /// fetch may be begun now. Both run under the lock of this table and must be quick.
+    /// A follower calls `join` with the shared data. A leader gets that from `lead`, which fails if a
+    /// result has arrived since the last look-up, or no fetch may start. Both run under the lock of this
+    /// table and must be quick.
     ///
     /// # Errors
     ///
-    /// What `leave` found instead.
+    /// The error of `lead`.
     pub fn join_or_lead<E, F>(
         &self,
         key: K,
         join: impl FnOnce(&S),
-        leave: impl FnOnce() -> Result<S, E>,
+        lead: impl FnOnce() -> Result<S, E>,
         fetch: impl FnOnce(LeaderGuard<K, V, S>, S) -> F,
     ) -> Result<Flight<V, S>, E>
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let (id, land, shared) = {
+        let (id, sender, shared) = {
             let mut flights = lock(&self.flights);
             if let Some(flight) = flights.get(&key) {
                 join(&flight.shared);
@@ -111,23 +113,23 @@ where
                     outcome: flight.outcome.clone(),
                 });
             }
-            let shared = leave()?;
+            let shared = lead()?;
             let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-            let (land, outcome) = watch::channel(None);
+            let (sender, outcome) = watch::channel(None);
             let flight = FlightEntry {
                 id,
                 shared: shared.clone(),
                 outcome,
             };
             flights.insert(key.clone(), flight);
-            (id, land, shared)
+            (id, sender, shared)
         };
-        let outcome = land.subscribe();
+        let outcome = sender.subscribe();
         let flights = Arc::clone(&self.flights);
         let fetch = fetch(LeaderGuard { key, id, flights }, shared.clone());
         self.shutdown.spawn(async move {
             let value = fetch.await;
-            land.send_replace(Some(value));
+            sender.send_replace(Some(value));
         });
         Ok(Flight {
             role: FlightRole::Leader,
@@ -136,13 +138,12 @@ where
         })
     }
 
-    /// Sends the flights that `matches` on alone: they go on for who waits, but may not store what
-    /// they bring, and nobody joins them any more.
+    /// Detaches the fetches that match: they go on for the requests that wait, but store nothing, and no
+    /// request joins them any more.
     pub fn detach(&self, matches: impl Fn(&K) -> bool) {
         lock(&self.flights).retain(|key, _| !matches(key));
     }
 
-    /// Whether no fetch is under way, those sent on alone excepted.
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         lock(&self.flights).is_empty()
@@ -152,12 +153,12 @@ where
 impl<K, V, S> fmt::Debug for SingleFlight<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SingleFlight")
-            .field("under_way", &lock(&self.flights).len())
+            .field("in_progress", &lock(&self.flights).len())
             .finish_non_exhaustive()
     }
 }
 
-// === impl Boarding ===
+// === impl Flight ===
 
 impl<V: Clone, S> Flight<V, S> {
     /// Waits for the outcome.
@@ -179,25 +180,24 @@ impl<V: Clone, S> Flight<V, S> {
     }
 }
 
-// === impl Ticket ===
+// === impl LeaderGuard ===
 
 impl<K: Eq + Hash, V, S> LeaderGuard<K, V, S> {
-    /// Ends the flight: later callers look for themselves. What it brought is given to `store`
-    /// before that, in the same step.
+    /// Completes the fetch: `store` is called with its result, and later requests look for themselves, in
+    /// one step.
     ///
     /// # Errors
     ///
-    /// What it brought, where the flight was [detached](SingleFlight::detach): it must not be
-    /// stored.
-    pub fn complete<B, T>(self, brought: B, store: impl FnOnce(B) -> T) -> Result<T, B> {
+    /// The result, if the fetch was [detached](SingleFlight::detach): it must not be stored.
+    pub fn complete<B, T>(self, result: B, store: impl FnOnce(B) -> T) -> Result<T, B> {
         let mut flights = lock(&self.flights);
         if flights
             .get(&self.key)
             .is_none_or(|flight| flight.id != self.id)
         {
-            return Err(brought);
+            return Err(result);
         }
-        let stored = store(brought);
+        let stored = store(result);
         flights.remove(&self.key);
         Ok(stored)
     }
@@ -217,14 +217,13 @@ impl<K: Eq + Hash, V, S> Drop for LeaderGuard<K, V, S> {
 
 impl<K: Eq + Hash, V, S> fmt::Debug for LeaderGuard<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket")
+        f.debug_struct("LeaderGuard")
             .field("id", &self.id)
             .finish_non_exhaustive()
     }
 }
 
-/// A panic while the lock is held leaves the table whole: each step under it is one insert or
-/// remove.
+/// The table is consistent after a panic: each step is one insert or remove.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -250,28 +249,28 @@ mod tests {
         let flights = Arc::new(new_single_flight());
         let fetches = Arc::new(AtomicUsize::new(0));
         let barrier = Arc::new(Barrier::new(CALLERS));
-        let (release, held) = watch::channel(false);
+        let (release, released) = watch::channel(false);
         let mut callers = tokio::task::JoinSet::new();
         for caller in 0..CALLERS {
             let (flights, fetches, barrier) = (flights.clone(), fetches.clone(), barrier.clone());
-            let (mut held, release) = (held.clone(), release.clone());
+            let (mut released, release) = (released.clone(), release.clone());
             callers.spawn(async move {
-                let boarding = flights
-                    .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |ticket, ()| async move {
+                let flight = flights
+                    .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |guard, ()| async move {
                         fetches.fetch_add(1, Ordering::Relaxed);
-                        held.wait_for(|released| *released).await.unwrap();
-                        let _landed = ticket.complete((), |()| ());
+                        released.wait_for(|released| *released).await.unwrap();
+                        let _completed = guard.complete((), |()| ());
                         7
                     })
                     .unwrap();
                 if barrier.wait().await.is_leader() {
                     release.send_replace(true);
                 }
-                // The one who began it, and every tenth besides, hang up without waiting.
-                if boarding.role == FlightRole::Leader || caller % 10 == 0 {
+                // The leader and every tenth follower disconnect without waiting.
+                if flight.role == FlightRole::Leader || caller % 10 == 0 {
                     return None;
                 }
-                Some(boarding.outcome().await)
+                Some(flight.outcome().await)
             });
         }
 
@@ -286,18 +285,18 @@ mod tests {
     #[tokio::test]
     async fn a_panic_releases_the_key_and_the_followers() {
         let flights = new_single_flight();
-        let boarding = flights
-            .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |ticket, ()| async move {
-                let _ticket = ticket;
+        let flight = flights
+            .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |guard, ()| async move {
+                let _guard = guard;
                 panic!("as the test wants it");
             })
             .unwrap();
 
-        assert_eq!(boarding.outcome().await, Err(FetchAborted));
+        assert_eq!(flight.outcome().await, Err(FetchAborted));
 
         assert!(flights.is_empty());
         let again = flights
-            .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |_ticket, ()| async { 1 })
+            .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |_guard, ()| async { 1 })
             .unwrap();
         assert_eq!(again.role, FlightRole::Leader);
         assert_eq!(again.outcome().await, Ok(1));
@@ -306,19 +305,19 @@ mod tests {
     #[tokio::test]
     async fn a_detached_flight_reaches_its_followers_but_stores_nothing() {
         let flights = new_single_flight();
-        let (release, held) = oneshot::channel::<()>();
-        let (told, stored) = oneshot::channel();
+        let (release, released) = oneshot::channel::<()>();
+        let (sender, stored) = oneshot::channel();
         let before = flights
-            .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |ticket, ()| async move {
-                held.await.unwrap();
-                told.send(ticket.complete((), |()| ()).is_ok()).unwrap();
+            .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |guard, ()| async move {
+                released.await.unwrap();
+                sender.send(guard.complete((), |()| ()).is_ok()).unwrap();
                 1
             })
             .unwrap();
 
         flights.detach(|key| *key == "key");
         let after = flights
-            .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |_ticket, ()| async { 2 })
+            .join_or_lead("key", IGNORE_JOIN, ALWAYS_LEAD, |_guard, ()| async { 2 })
             .unwrap();
         release.send(()).unwrap();
 
@@ -336,10 +335,10 @@ mod tests {
             "key",
             IGNORE_JOIN,
             || Err::<(), _>("settled"),
-            |_ticket, ()| async { 1 },
+            |_guard, ()| async { 1 },
         );
 
-        assert_eq!(found.map(|boarding| boarding.role), Err("settled"));
+        assert_eq!(found.map(|flight| flight.role), Err("settled"));
         assert!(flights.is_empty());
     }
 }

@@ -1,52 +1,65 @@
-/// How an answer came about, in the words of `Cache-Status` (RFC 9211 §2).
+//! The parameters of `Cache-Status` (RFC 9211 §2).
+
+use strum::{EnumCount, IntoStaticStr, VariantArray};
+
+/// The origin of an answer, in the words of `Cache-Status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStatus {
-    /// Answered from what was held, without waiting for upstream.
+    /// It was cached, and nothing waited for upstream.
     pub hit: bool,
-    /// Why upstream was asked.
+    /// The reason why upstream was asked.
     pub forward: Option<ForwardReason>,
-    /// The status upstream answered with, where it answered.
+    /// The status of upstream's reply.
     pub forward_status: Option<u16>,
-    /// The upstream's answer is held from now on.
+    /// The upstream's answer was stored.
     pub stored: bool,
-    /// Another request's call was waited for.
+    /// It waited for another request's call.
     pub collapsed: bool,
-    /// Whole seconds until the answer goes stale; negative since it has.
+    /// Whole seconds until the answer goes stale; negative for a stale one.
     pub ttl: Option<i64>,
-    /// What the other parameters cannot say.
+    /// Anything that the other parameters cannot say.
     pub detail: Option<&'static str>,
 }
 
-/// Why upstream was asked (RFC 9211 §2.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The reason why upstream was asked (RFC 9211 §2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum ForwardReason {
-    /// Nothing was held.
+    /// Nothing was cached.
     UriMiss,
-    /// What was held was stale.
+    /// The cached answer was stale.
     Stale,
-    /// The caller asked for it.
+    /// The caller requested it.
     Request,
 }
 
-/// What a request found in the cache: the label of metrics and logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The result of a look-up in the cache, as a label of metrics and logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum CacheResult {
-    /// Held and fresh.
+    /// Cached and fresh.
     Hit,
-    /// Held and stale, and served.
+    /// Cached and stale, and served.
     Stale,
-    /// Not held, or too old: upstream was asked.
+    /// Not cached, or too old: upstream was asked.
     Miss,
-    /// A failure or absence that was remembered.
+    /// A cached failure or absence.
     Negative,
-    /// The caller had upstream asked.
+    /// The caller requested that upstream is asked.
     Bypass,
 }
 
 // === impl CacheStatus ===
 
 impl CacheStatus {
-    /// The answer has nothing to do with what is held.
+    /// The answer was cached.
+    pub const HIT: Self = Self {
+        hit: true,
+        detail: None,
+        ..Self::NOT_CONSULTED
+    };
+
+    /// The cache was not consulted.
     pub const NOT_CONSULTED: Self = Self {
         hit: false,
         forward: None,
@@ -58,39 +71,20 @@ impl CacheStatus {
     };
 }
 
-// === impl Forward ===
+// === impl ForwardReason ===
 
 impl ForwardReason {
     /// The token of the `fwd` parameter.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::UriMiss => "uri-miss",
-            Self::Stale => "stale",
-            Self::Request => "request",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
 // === impl CacheResult ===
 
 impl CacheResult {
-    /// Every result, in the order of their discriminants.
-    pub const ALL: [Self; 5] = [
-        Self::Hit,
-        Self::Stale,
-        Self::Miss,
-        Self::Negative,
-        Self::Bypass,
-    ];
-
     /// The value of the label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Stale => "stale",
-            Self::Miss => "miss",
-            Self::Negative => "negative",
-            Self::Bypass => "bypass",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }

@@ -72,42 +72,6 @@ fn look_up_newest(cache: &UsageCache, now: Instant) -> Option<CachedAnswer> {
 }
 
 #[test]
-fn the_newest_date_never_goes_backwards() {
-    let cache = new_cache(1 << 20);
-    let now = SystemClock.now();
-    cache.store_insights(
-        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
-        now,
-    );
-
-    let stored = cache.store_insights(
-        rendered_usage(numbered_customer(1), Some("2026-11-18"), 4),
-        now + SECOND,
-    );
-
-    assert_eq!(
-        stored.change,
-        StoreChange::Suspect(AnomalyKind::WentBackwards)
-    );
-    assert_eq!(
-        stored.answer.rendered.processed_date(),
-        Some(parse_date("2026-11-19"))
-    );
-    let held = look_up_newest(&cache, now + 2 * SECOND).unwrap();
-    assert_eq!(
-        held.rendered.processed_date(),
-        Some(parse_date("2026-11-19"))
-    );
-    assert_eq!(
-        held.age,
-        2 * SECOND,
-        "an older answer says nothing of the newer one"
-    );
-    let older = dated_usage(1, "2026-11-18");
-    assert!(cache.look_up(older, now).is_some());
-}
-
-#[test]
 fn newer_data_evicted_while_an_older_answer_is_rendered_is_still_served() {
     let cache = new_cache(1 << 20);
     let (now, resource) = (SystemClock.now(), insights_usage(1));
@@ -130,65 +94,6 @@ fn newer_data_evicted_while_an_older_answer_is_rendered_is_still_served() {
         let date = served.rendered.processed_date();
         assert_eq!(date, newest.map(parse_date));
     }
-}
-
-#[test]
-fn an_empty_answer_is_data() {
-    let cache = new_cache(1 << 20);
-    let now = SystemClock.now();
-
-    cache.store_insights(rendered_usage(numbered_customer(1), None, 0), now);
-
-    assert_eq!(
-        look_up_newest(&cache, now)
-            .unwrap()
-            .rendered
-            .processed_date(),
-        None
-    );
-}
-
-#[test]
-fn the_same_content_renews_freshness_and_keeps_the_entry() {
-    let cache = new_cache(1 << 20);
-    let now = SystemClock.now();
-    let first = cache.store_insights(
-        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
-        now,
-    );
-
-    let again = cache.store_insights(
-        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
-        now + 90 * SECOND,
-    );
-
-    assert_eq!(again.change, StoreChange::Unchanged);
-    assert!(Arc::ptr_eq(&first.answer.rendered, &again.answer.rendered));
-    assert_eq!(
-        look_up_newest(&cache, now + 100 * SECOND)
-            .unwrap()
-            .freshness,
-        Freshness::Fresh
-    );
-}
-
-#[test]
-fn other_content_under_the_same_date_replaces_the_entry() {
-    let cache = new_cache(1 << 20);
-    let now = SystemClock.now();
-    cache.store_insights(
-        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
-        now,
-    );
-
-    let corrected = cache.store_insights(
-        rendered_usage(numbered_customer(1), Some("2026-11-19"), 6),
-        now,
-    );
-
-    assert_eq!(corrected.change, StoreChange::Replaced);
-    let held = look_up_newest(&cache, now).unwrap();
-    assert!(Arc::ptr_eq(&held.rendered, &corrected.answer.rendered));
 }
 
 #[test]
@@ -240,33 +145,6 @@ fn a_dated_snapshot_stays_fresh_and_its_age_below_its_lifetime() {
         held.cache_control,
         "private, max-age=1060, stale-while-revalidate=60"
     );
-}
-
-#[test]
-fn a_soft_purge_makes_the_next_request_fetch_but_keeps_the_entry() {
-    let cache = new_cache(1 << 20);
-    let now = SystemClock.now();
-    cache.store_insights(
-        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
-        now,
-    );
-    cache.store_insights(
-        rendered_usage(numbered_customer(2), Some("2026-11-19"), 5),
-        now,
-    );
-    let scope = PurgeScope {
-        customer_id: Some(numbered_customer(1)),
-        processed_date: None,
-    };
-
-    assert_eq!(cache.purge(scope, PurgeMode::Soft), 1);
-
-    assert_eq!(
-        look_up_newest(&cache, now).unwrap().freshness,
-        Freshness::StaleIfError
-    );
-    let other = cache.look_up(insights_usage(2), now);
-    assert_eq!(other.unwrap().freshness, Freshness::Fresh);
 }
 
 #[test]
@@ -346,22 +224,6 @@ fn a_purge_of_a_date_also_purges_the_newest_entry_of_that_date() {
             PurgeMode::Hard => assert_eq!(left, None),
         }
     }
-}
-
-#[test]
-fn an_answer_larger_than_its_share_is_returned_but_not_stored() {
-    let cache = new_cache(4_000);
-    let now = SystemClock.now();
-
-    let stored = cache.store_insights(
-        rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
-        now,
-    );
-
-    assert!(!stored.stored);
-    assert_eq!(stored.answer.rendered.rows(), 1);
-    assert!(look_up_newest(&cache, now).is_none());
-    assert_eq!(cache.metrics().rejected_for_size.get(), 1);
 }
 
 #[test]

@@ -52,57 +52,42 @@ pub enum ErrorKind {
 
 const REFRESH_NOT_ALLOWED: Option<&str> = Some("refresh-not-allowed");
 
-// === impl Answer ===
+// === impl UsageAnswer ===
 
 impl UsageAnswer {
-    /// Fresh, from memory.
-    pub(super) fn hit(held: CachedAnswer, detail: Option<&'static str>) -> Self {
-        let detail = anomaly_detail(&held).or(detail);
+    /// Creates a fresh answer from the cache.
+    pub(super) fn hit(cached: CachedAnswer, detail: Option<&'static str>) -> Self {
         let status = CacheStatus {
-            hit: true,
             detail,
-            ..CacheStatus::default()
+            ..CacheStatus::HIT
         };
-        Self::from_cached(held, CacheResult::Hit, status)
+        Self::new(cached, CacheResult::Hit, status)
     }
 
-    /// Stale, from memory, with a refresh behind it.
-    pub(super) fn stale_while_revalidate(held: CachedAnswer) -> Self {
-        let doubt = anomaly_detail(&held);
-        let status = CacheStatus {
-            hit: true,
-            detail: doubt.or(Some("stale-while-revalidate")),
-            ..CacheStatus::default()
-        };
-        Self::from_cached(held, CacheResult::Stale, status)
+    /// Creates a stale answer from the cache. `status` says whether upstream was asked.
+    pub(super) fn stale(cached: CachedAnswer, detail: &'static str, status: CacheStatus) -> Self {
+        let detail = Some(detail);
+        Self::new(cached, CacheResult::Stale, CacheStatus { detail, ..status })
     }
 
-    /// Stale, in place of a failure; `status` says whether upstream was asked.
-    pub(super) fn stale_if_error(held: CachedAnswer, status: CacheStatus) -> Self {
-        let status = CacheStatus {
-            detail: anomaly_detail(&held).or(Some("stale-if-error")),
-            ..status
-        };
-        Self::from_cached(held, CacheResult::Stale, status)
+    /// Creates the answer of a call of this request, or of another that it joined; or the cached answer,
+    /// where the fetched one is suspect.
+    pub(super) fn fetched(cached: CachedAnswer, status: CacheStatus) -> Self {
+        Self::new(cached, cache_result(status.forward), status)
     }
 
-    /// Stale, since upstream takes longer than the soft timeout.
-    pub(super) fn soft_timeout(held: CachedAnswer, status: CacheStatus) -> Self {
-        let status = CacheStatus {
-            detail: anomaly_detail(&held).or(Some("soft-timeout")),
-            ..status
-        };
-        Self::from_cached(held, CacheResult::Stale, status)
-    }
-
-    /// Fetched by this request, or by another that it joined; or the cached answer, where the fetched
-    /// one is suspect.
-    pub(super) fn fetched(held: CachedAnswer, status: CacheStatus) -> Self {
-        let status = CacheStatus {
-            detail: anomaly_detail(&held).or(status.detail),
-            ..status
-        };
-        Self::from_cached(held, cache_result(status.forward), status)
+    /// `suspect` takes precedence over any other detail.
+    fn new(cached: CachedAnswer, result: CacheResult, status: CacheStatus) -> Self {
+        Self {
+            status: CacheStatus {
+                ttl: Some(cached.ttl),
+                detail: anomaly_detail(&cached).or(status.detail),
+                ..status
+            },
+            cached,
+            result,
+            call_ids: None,
+        }
     }
 
     /// Adds that `no-cache` was ignored, since the caller lacks the scope. `suspect` takes precedence;
@@ -111,29 +96,16 @@ impl UsageAnswer {
         self.status.detail = anomaly_detail(&self.cached).or(REFRESH_NOT_ALLOWED);
         self
     }
-
-    fn from_cached(held: CachedAnswer, result: CacheResult, status: CacheStatus) -> Self {
-        let ttl = Some(held.ttl);
-        Self {
-            cached: held,
-            status: CacheStatus { ttl, ..status },
-            result,
-            call_ids: None,
-        }
-    }
 }
 
-// === impl Unanswered ===
+// === impl UsageError ===
 
 impl UsageError {
     /// The caller has no right to ask.
     pub(super) fn not_allowed() -> Self {
         Self {
             kind: ErrorKind::NotAllowed,
-            status: CacheStatus {
-                detail: Some("not-consulted"),
-                ..CacheStatus::default()
-            },
+            status: CacheStatus::NOT_CONSULTED,
             result: None,
             call_ids: None,
         }
@@ -157,34 +129,45 @@ impl UsageError {
         failure: Arc<CachedFailure<SourceError>>,
         retry_after: Duration,
     ) -> Self {
-        Self {
-            status: CacheStatus {
-                hit: true,
-                ttl: Some(i64::try_from(retry_after.as_secs()).unwrap_or(i64::MAX)),
-                detail: Some(failure.error.kind.as_str()),
-                ..CacheStatus::default()
-            },
-            kind: ErrorKind::Source {
-                failure,
-                retry_after,
-            },
-            result: Some(CacheResult::Negative),
-            call_ids: None,
-        }
+        let status = CacheStatus {
+            ttl: Some(i64::try_from(retry_after.as_secs()).unwrap_or(i64::MAX)),
+            ..CacheStatus::HIT
+        };
+        Self::of_source(failure, retry_after, status, CacheResult::Negative)
     }
 
     /// No call could be made in time.
     pub(super) fn shed(failure: Arc<CachedFailure<SourceError>>, retry_after: Duration) -> Self {
+        let status = CacheStatus::default();
+        Self::of_source(failure, retry_after, status, CacheResult::Miss)
+    }
+
+    /// Upstream was asked, and failed.
+    pub(super) fn failed(
+        failure: Arc<CachedFailure<SourceError>>,
+        retry_after: Duration,
+        status: CacheStatus,
+    ) -> Self {
+        let result = cache_result(status.forward);
+        Self::of_source(failure, retry_after, status, result)
+    }
+
+    fn of_source(
+        failure: Arc<CachedFailure<SourceError>>,
+        retry_after: Duration,
+        status: CacheStatus,
+        result: CacheResult,
+    ) -> Self {
         Self {
             status: CacheStatus {
                 detail: Some(failure.error.kind.as_str()),
-                ..CacheStatus::default()
+                ..status
             },
             kind: ErrorKind::Source {
                 failure,
                 retry_after,
             },
-            result: Some(CacheResult::Miss),
+            result: Some(result),
             call_ids: None,
         }
     }
@@ -201,17 +184,10 @@ impl UsageError {
                  before is not available in this form: ask for the simplified one",
             )
         };
+        let failure = Arc::new(CachedFailure::uncached(error, now, retry_after));
         Self {
-            kind: ErrorKind::Source {
-                failure: Arc::new(CachedFailure::uncached(error, now, retry_after)),
-                retry_after,
-            },
-            status: CacheStatus {
-                detail: Some(SourceErrorKind::Suspect.as_str()),
-                ..answer.status
-            },
-            result: Some(answer.result),
             call_ids: answer.call_ids,
+            ..Self::of_source(failure, retry_after, answer.status, answer.result)
         }
     }
 
@@ -221,31 +197,11 @@ impl UsageError {
         self.status.detail = REFRESH_NOT_ALLOWED;
         self
     }
-
-    /// Upstream was asked, and failed.
-    pub(super) fn failed(
-        failure: Arc<CachedFailure<SourceError>>,
-        retry_after: Duration,
-        status: CacheStatus,
-    ) -> Self {
-        Self {
-            status: CacheStatus {
-                detail: Some(failure.error.kind.as_str()),
-                ..status
-            },
-            kind: ErrorKind::Source {
-                failure,
-                retry_after,
-            },
-            result: Some(cache_result(status.forward)),
-            call_ids: None,
-        }
-    }
 }
 
 /// The detail of suspect data, which takes precedence over any other.
-fn anomaly_detail(held: &CachedAnswer) -> Option<&'static str> {
-    held.suspect.then_some("suspect")
+fn anomaly_detail(cached: &CachedAnswer) -> Option<&'static str> {
+    cached.suspect.then_some("suspect")
 }
 
 fn cache_result(forward: Option<ForwardReason>) -> CacheResult {

@@ -14,9 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prometheus::IntGauge;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::gauge_guard::GaugeGuard;
 use crate::{
     cache::{CacheMetrics, ShedReason},
     clock::SharedClock,
@@ -97,6 +97,10 @@ pub(super) struct CallPermit {
     _caller_permit: OwnedSemaphorePermit,
     ticket: QueueTicket,
 }
+
+/// Increments a gauge for as long as it lives.
+#[derive(Debug)]
+pub(super) struct GaugeGuard<'a>(&'a IntGauge);
 
 /// The purpose of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -470,6 +474,21 @@ impl Drop for CallPermit {
                 .lock()
                 .observe_call_time(took.min(limiter.limits.deadline));
         }
+    }
+}
+
+// === impl GaugeGuard ===
+
+impl<'a> GaugeGuard<'a> {
+    pub(super) fn increment(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for GaugeGuard<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -21,7 +21,7 @@ const VISIBILITY_CHECK_BYTES: usize = 2;
 // === impl UsageService ===
 
 impl UsageService {
-    /// The list of customers, for callers that may read usage. It is cached as a whole;
+    /// Answers with the list of customers, for callers that may read usage. It is cached as a whole;
     /// [`UsageService::visible_customers`] selects those that the caller may see.
     ///
     /// # Errors
@@ -45,8 +45,8 @@ impl UsageService {
             .await
     }
 
-    /// The part of the list that the caller may see, ready in a coding. `Ok(None)` where the answer
-    /// is no list of customers.
+    /// Returns the part of the list that the caller may see, ready in a coding. `Ok(None)` means that the
+    /// answer is no list of customers.
     ///
     /// # Errors
     ///
@@ -57,31 +57,31 @@ impl UsageService {
     /// Dropping the future cancels the wait. Rendering that has started is finished and cached.
     pub async fn visible_customers(
         &self,
-        prepared: &Arc<Rendered>,
+        rendered: &Arc<Rendered>,
         caller: &Caller,
         page: Option<CustomerPageRequest>,
         coding: ContentCoding,
     ) -> Result<Option<VisibleCustomers>, RenderError> {
         if page.is_none() && caller.may_read_all() {
-            return Ok(prepared.customers().map(|_| VisibleCustomers::Whole));
+            return Ok(rendered.customers().map(|_| VisibleCustomers::Whole));
         }
-        let (prepared, caller) = (Arc::clone(prepared), caller.clone());
+        let (rendered, caller) = (Arc::clone(rendered), caller.clone());
         // A part that is cached does not wait for one that is being rendered.
-        let made = {
-            let (prepared, caller, page) = (Arc::clone(&prepared), caller.clone(), page.clone());
-            offload::run_cpu_bound(prepared.rows() * VISIBILITY_CHECK_BYTES, move || {
-                prepared.cached_visible_customers(|id| caller.may_read(id), page.as_ref(), coding)
+        let cached = {
+            let (rendered, caller, page) = (Arc::clone(&rendered), caller.clone(), page.clone());
+            offload::run_cpu_bound(rendered.rows() * VISIBILITY_CHECK_BYTES, move || {
+                rendered.cached_visible_customers(|id| caller.may_read(id), page.as_ref(), coding)
             })
         };
-        if let Some(shown) = made.await {
-            return Ok(Some(shown));
+        if let Some(visible) = cached.await {
+            return Ok(Some(visible));
         }
-        let customers = prepared.rows();
+        let customers = rendered.rows();
         let size = page.as_ref().and_then(CustomerPageRequest::rounded_size);
-        let shown = size.map_or(customers, |size| customers.min(size.get() as usize));
-        let bytes = customers.max(shown * coding.compression_cost()) * RENDERED_CUSTOMER_BYTES;
+        let visible = size.map_or(customers, |size| customers.min(size.get() as usize));
+        let bytes = customers.max(visible * coding.compression_cost()) * RENDERED_CUSTOMER_BYTES;
         offload::run_cpu_bound(bytes, move || {
-            prepared.visible_customers(|id| caller.may_read(id), page.as_ref(), coding)
+            rendered.visible_customers(|id| caller.may_read(id), page.as_ref(), coding)
         })
         .await
     }

@@ -1,4 +1,4 @@
-//! Asking the source: one call at a time for each thing to resource, and its failures remembered.
+//! Fetches resources from the source, by one call at a time for each, and caches its failures.
 
 use std::{
     sync::Arc,
@@ -9,10 +9,10 @@ use moka::ops::compute::{CompResult, Op};
 
 use super::{
     concurrency_limiter::{
-        CallLimits, ConcurrencyLimiter, FetchReason, Overloaded, PastDeadline, PendingCall,
+        CallLimits, ConcurrencyLimiter, FetchReason, GaugeGuard, Overloaded, PastDeadline,
+        PendingCall,
     },
     dated_call_limits::DatedCallLimits,
-    gauge_guard::GaugeGuard,
     source::{
         AnswerContent, CallIds, CallTrace, SourceAnswer, SourceCall, SourceError, SourceErrorKind,
         UsageSource,
@@ -70,19 +70,16 @@ pub(super) struct FetchedAnswer {
 }
 
 /// The data of a customer's newest date, where upstream's newest is older or has no rows.
-enum NewestFallback<T> {
-    /// Cached when the answer arrived.
+enum NewestFallback {
+    /// It was cached when the answer arrived.
     Current(CachedAnswer),
-    /// Cached for requests of its date.
+    /// It is cached for requests of its date.
     Cached(CachedAnswer),
-    /// Fetched by the call for its date.
-    Fetched(Resource, T),
+    /// It was fetched by the call for its date.
+    Fetched(Resource, Rendered),
     /// Upstream no longer has that date either.
     Missing,
 }
-
-/// An answer, and the data to serve in its place where it is older than one before.
-type WithFallback<T> = (T, Option<NewestFallback<T>>);
 
 /// The part of a call that all its requests share.
 #[derive(Clone, Debug)]
@@ -108,7 +105,7 @@ pub(super) enum EarlyResult {
     Shed(Arc<CachedFailure<SourceError>>),
 }
 
-// === impl Fetches ===
+// === impl Fetcher ===
 
 impl Fetcher {
     pub(super) fn new(
@@ -168,7 +165,7 @@ impl Fetcher {
     pub(super) fn may_force_refresh(
         &self,
         resource: Resource,
-        held: &CachedAnswer,
+        cached: &CachedAnswer,
         now: Instant,
     ) -> bool {
         let interval = self.min_refresh_interval;
@@ -177,7 +174,7 @@ impl Fetcher {
                 .get_last(&resource)
                 .is_some_and(|failure| now < failure.failed_at + interval)
         };
-        now.saturating_duration_since(held.checked_at) >= interval
+        now.saturating_duration_since(cached.checked_at) >= interval
             && !failed_lately()
             && self.record_forced_refresh(resource.customer(), now)
     }
@@ -185,18 +182,21 @@ impl Fetcher {
     /// Records a `no-cache` fetch of this customer, unless there was one a moment ago. Of concurrent
     /// requests, one succeeds.
     fn record_forced_refresh(&self, customer: Option<CustomerId>, now: Instant) -> bool {
-        let lately = |last: Instant| now < last + self.min_refresh_interval;
-        let noted = self
+        let is_recent = |last: Instant| now < last + self.min_refresh_interval;
+        let recorded = self
             .forced_refreshes
             .entry(customer)
             .and_compute_with(|last| {
-                if last.is_some_and(|last| lately(last.into_value())) {
+                if last.is_some_and(|last| is_recent(last.into_value())) {
                     Op::Nop
                 } else {
                     Op::Put(now)
                 }
             });
-        matches!(noted, CompResult::Inserted(_) | CompResult::ReplacedWith(_))
+        matches!(
+            recorded,
+            CompResult::Inserted(_) | CompResult::ReplacedWith(_)
+        )
     }
 
     /// Joins the call in progress, or starts one.
@@ -211,34 +211,34 @@ impl Fetcher {
         self: &Arc<Self>,
         resource: Resource,
         caller: &Caller,
-        errand: FetchReason,
+        reason: FetchReason,
         trace: CallTrace,
         now: Instant,
     ) -> Result<JoinedFetch, EarlyResult> {
         let join = |shared: &SharedFetch| {
-            if errand == FetchReason::Request {
+            if reason == FetchReason::Request {
                 shared.pending.join(caller, now);
             }
         };
-        let leave = || match self.result_since(resource, now) {
-            Some(settled) => Err(settled),
+        let lead = || match self.result_since(resource, now) {
+            Some(result) => Err(result),
             None => self
-                .acquire_permit(resource, caller, errand, now)
+                .acquire_permit(resource, caller, reason, now)
                 .map(|pending| SharedFetch {
                     pending,
                     may_outlast_deadline: resource == Resource::Customers,
-                    span: spans::start_call_span(&trace, resource, errand),
+                    span: spans::start_call_span(&trace, resource, reason),
                 })
                 .map_err(EarlyResult::Shed),
         };
         self.flights
-            .join_or_lead(resource, join, leave, |ticket, shared| {
+            .join_or_lead(resource, join, lead, |guard, shared| {
                 let SharedFetch { pending, span, .. } = shared;
                 let trace = CallTrace {
                     span,
                     ..trace.clone()
                 };
-                Arc::clone(self).run_fetch(resource, trace, pending, ticket)
+                Arc::clone(self).run_fetch(resource, trace, pending, guard)
             })
     }
 
@@ -247,12 +247,12 @@ impl Fetcher {
         &self,
         resource: Resource,
         caller: &Caller,
-        errand: FetchReason,
+        reason: FetchReason,
         now: Instant,
     ) -> Result<Arc<PendingCall>, Arc<CachedFailure<SourceError>>> {
         let pending = self
             .limiter
-            .enqueue(caller, errand, now)
+            .enqueue(caller, reason, now)
             .map_err(|overloaded| self.overloaded_failure(overloaded))?;
         if resource.date().is_some()
             && let Err(exhausted) = self.dated_call_limits.acquire(caller, now)
@@ -266,7 +266,7 @@ impl Fetcher {
     /// request. The call may go on for a later request, or for the cache.
     pub(super) async fn wait_for_outcome(
         &self,
-        boarded: JoinedFetch,
+        flight: JoinedFetch,
         caller: &Caller,
         now: Instant,
     ) -> FetchOutcome {
@@ -274,10 +274,10 @@ impl Fetcher {
             pending,
             may_outlast_deadline,
             ..
-        } = boarded.shared.clone();
+        } = flight.shared.clone();
         tokio::select! {
             biased;
-            outcome = boarded.outcome() => outcome.unwrap_or_else(|_lost| Err(self.aborted_failure())),
+            outcome = flight.outcome() => outcome.unwrap_or_else(|_aborted| Err(self.aborted_failure())),
             state = pending.past_deadline(now, may_outlast_deadline) => match state {
                 PastDeadline::Queued => Err(self.overloaded_failure(self.limiter.overloaded(caller.name()))),
                 PastDeadline::Running => Err(self.still_running_failure()),
@@ -286,10 +286,10 @@ impl Fetcher {
     }
 
     fn result_since(&self, resource: Resource, now: Instant) -> Option<EarlyResult> {
-        let arrived =
-            |held: &CachedAnswer| held.checked_at > now && held.freshness == Freshness::Fresh;
+        let has_arrived =
+            |cached: &CachedAnswer| cached.checked_at > now && cached.freshness == Freshness::Fresh;
         self.look_up(resource, self.clock.now())
-            .filter(arrived)
+            .filter(has_arrived)
             .map(EarlyResult::Cached)
             .or_else(|| {
                 self.failures
@@ -380,10 +380,10 @@ impl Fetcher {
         resource: Resource,
         trace: CallTrace,
         pending: Arc<PendingCall>,
-        ticket: FetchGuard,
+        guard: FetchGuard,
     ) -> FetchOutcome {
         let _in_flight = GaugeGuard::increment(&self.cache.metrics().fills_in_flight);
-        let (permit, asked_at) = match pending.acquire().await {
+        let (permit, requested_at) = match pending.acquire().await {
             Ok(acquired) => acquired,
             Err(overloaded) => {
                 let failure = self.overloaded_failure(overloaded);
@@ -395,24 +395,25 @@ impl Fetcher {
         let call = SourceCall {
             resource,
             trace,
-            requested_at: asked_at,
+            requested_at,
         };
         let fetched = self.fetch_with_fallback(resource, call).await;
         spans::end_call_span(span.as_deref(), fetched.as_ref().map(|(answer, _)| answer));
-        let prepared = match fetched {
-            Ok(fetched) => {
-                let ids = fetched.0.call_ids;
-                self.render_all(resource.customer(), fetched)
-                    .await
-                    .map(|prepared| (prepared, ids))
+        let rendered = match fetched {
+            Ok((answer, newest)) => {
+                let call_ids = answer.call_ids;
+                let rendered = self.render_content(resource.customer(), answer).await;
+                rendered.map(|rendered| (rendered, newest, call_ids))
             }
             Err(error) => Err(error),
         };
         // Answers that wait to be rendered take memory, so they count as calls.
         drop(permit);
-        match prepared {
-            Ok((prepared, ids)) => Ok(self.store_answer(resource, prepared, ids, ticket)),
-            Err(error) => self.store_failure(resource, error, ticket),
+        match rendered {
+            Ok((rendered, newest, call_ids)) => {
+                Ok(self.store_answer(resource, rendered, newest, call_ids, guard))
+            }
+            Err(error) => self.store_failure(resource, error, guard),
         }
     }
 
@@ -422,7 +423,7 @@ impl Fetcher {
         &self,
         resource: Resource,
         call: SourceCall,
-    ) -> Result<WithFallback<SourceAnswer>, SourceError> {
+    ) -> Result<(SourceAnswer, Option<NewestFallback>), SourceError> {
         let answer = self.source.fetch(call.clone()).await?;
         let date = answer.content.processed_date();
         let newer = self.cache.newer_data(resource, date, self.clock.now());
@@ -434,39 +435,22 @@ impl Fetcher {
             (Some(NewerData::Evicted(_)), None) | (None, _) => return Ok((answer, None)),
         };
         let resource = Resource::dated_usage(customer, newest);
-        let known = match self.source.fetch(SourceCall { resource, ..call }).await {
-            Ok(fetched) => NewestFallback::Fetched(resource, fetched),
+        let fallback = match self.source.fetch(SourceCall { resource, ..call }).await {
+            Ok(fetched) => {
+                let rendered = self.render_content(Some(customer), fetched).await?;
+                NewestFallback::Fetched(resource, rendered)
+            }
             Err(error) => {
-                let now = self.clock.now();
-                match self.cache.look_up(resource, now) {
-                    Some(held) => NewestFallback::Cached(held),
-                    None if date.is_none() && error.kind.absence() == Some(AbsenceKind::Date) => {
-                        NewestFallback::Missing
-                    }
+                let cached = self.cache.look_up(resource, self.clock.now());
+                let is_missing = error.kind.absence() == Some(AbsenceKind::Date);
+                match cached {
+                    Some(cached) => NewestFallback::Cached(cached),
+                    None if date.is_none() && is_missing => NewestFallback::Missing,
                     None => return Err(suspect_error(date, newest, error)),
                 }
             }
         };
-        Ok((answer, Some(known)))
-    }
-
-    async fn render_all(
-        &self,
-        customer: Option<CustomerId>,
-        (answer, known): WithFallback<SourceAnswer>,
-    ) -> Result<WithFallback<Rendered>, SourceError> {
-        let answer = self.render_content(customer, answer).await?;
-        let known = match known {
-            None => None,
-            Some(NewestFallback::Current(held)) => Some(NewestFallback::Current(held)),
-            Some(NewestFallback::Cached(held)) => Some(NewestFallback::Cached(held)),
-            Some(NewestFallback::Fetched(dated, fetched)) => {
-                let prepared = self.render_content(customer, fetched).await?;
-                Some(NewestFallback::Fetched(dated, prepared))
-            }
-            Some(NewestFallback::Missing) => Some(NewestFallback::Missing),
-        };
-        Ok((answer, known))
+        Ok((answer, Some(fallback)))
     }
 
     async fn render_content(
@@ -478,48 +462,36 @@ impl Fetcher {
         const ROW_BYTES: usize = 300;
 
         let seen_at = self.clock.wall_time();
-        let ids = fetched.call_ids;
+        let call_ids = fetched.call_ids;
         let rows = match &fetched.content {
-            AnswerContent::Usage {
-                usage: snapshot, ..
-            } => snapshot.rows().len(),
+            AnswerContent::Usage { usage, .. } => usage.rows().len(),
             AnswerContent::Customers(list) => list.customers().len(),
-            AnswerContent::Document {
-                summary: outline, ..
-            } => outline.rows().len(),
+            AnswerContent::Document { summary, .. } => summary.rows().len(),
         };
-        let bytes = rows * ROW_BYTES;
         let listed_name = match &fetched.content {
-            AnswerContent::Usage {
-                usage: snapshot, ..
-            } if snapshot.customer_name().is_none() => {
-                let customer = snapshot.customer_id();
-                self.cache.customer_name(customer, self.clock.now())
-            }
+            AnswerContent::Usage { usage, .. } if usage.customer_name().is_none() => self
+                .cache
+                .customer_name(usage.customer_id(), self.clock.now()),
             _ => None,
         };
         let render = move || match fetched.content {
-            AnswerContent::Usage {
-                usage: snapshot,
-                native,
-            } => {
-                let prepared = Rendered::new(&snapshot, native.as_deref(), seen_at)?;
+            AnswerContent::Usage { usage, native } => {
+                let rendered = Rendered::new(&usage, native.as_deref(), seen_at)?;
                 match listed_name {
-                    Some(name) => prepared.with_customer_name(&name, seen_at),
-                    None => Ok(prepared),
+                    Some(name) => rendered.with_customer_name(&name, seen_at),
+                    None => Ok(rendered),
                 }
             }
             AnswerContent::Customers(list) => Ok(Rendered::of_customers(list, seen_at)),
-            AnswerContent::Document {
-                summary: outline,
-                body,
-            } => Ok(Rendered::of_document(customer, &outline, &body, seen_at)),
+            AnswerContent::Document { summary, body } => {
+                Ok(Rendered::of_document(customer, &summary, &body, seen_at))
+            }
         };
-        let rendered = offload::run_cpu_bound(bytes, render).await;
+        let rendered = offload::run_cpu_bound(rows * ROW_BYTES, render).await;
         drop(fetched.memory);
         rendered.map_err(|error| SourceError {
             status: Some(200),
-            call_ids: Some(ids),
+            call_ids: Some(call_ids),
             ..SourceError::without_reply(SourceErrorKind::Malformed, error.to_string())
         })
     }
@@ -527,48 +499,48 @@ impl Fetcher {
     fn store_answer(
         &self,
         resource: Resource,
-        brought: WithFallback<Rendered>,
-        ids: CallIds,
-        ticket: FetchGuard,
+        rendered: Rendered,
+        newest: Option<NewestFallback>,
+        call_ids: CallIds,
+        guard: FetchGuard,
     ) -> FetchedAnswer {
         let now = self.clock.now();
-        let rows = brought.0.rows();
-        let landed = ticket.complete(brought, |(answer, known)| {
+        let rows = rendered.rows();
+        let completed = guard.complete((rendered, newest), |(answer, newest)| {
             self.failures.remove(&resource);
-            let known = match known {
+            let newest = match newest {
                 None => return self.cache.store(resource, answer, now),
-                Some(NewestFallback::Current(held)) => {
-                    return self.cache.store_beside(resource, answer, Some(&held), now);
+                Some(NewestFallback::Current(cached)) => {
+                    return self
+                        .cache
+                        .store_beside(resource, answer, Some(&cached), now);
                 }
                 Some(NewestFallback::Missing) => {
                     return self.cache.store_without_rows(resource, answer, now);
                 }
-                Some(NewestFallback::Cached(held)) => held,
-                Some(NewestFallback::Fetched(dated, prepared)) => {
-                    self.cache.store(dated, prepared, now).answer
+                Some(NewestFallback::Cached(cached)) => cached,
+                Some(NewestFallback::Fetched(dated, rendered)) => {
+                    self.cache.store(dated, rendered, now).answer
                 }
             };
-            self.cache.store_older(resource, answer, &known, now)
+            self.cache.store_older(resource, answer, &newest, now)
         });
-        let (held, stored) = match landed {
+        let (cached, stored) = match completed {
             Ok(stored) => {
                 log_anomaly(resource, rows, &stored);
                 (stored.answer, stored.stored)
             }
             // Purged during the call: the answer is served to those who waited, and not stored.
-            Err((answer, None | Some(NewestFallback::Current(_) | NewestFallback::Missing))) => {
-                (self.cache.uncached_answer(answer, now), false)
-            }
-            Err((_, Some(NewestFallback::Cached(held)))) => (held, false),
-            Err((_, Some(NewestFallback::Fetched(_, prepared)))) => {
-                (self.cache.uncached_answer(prepared, now), false)
+            Err((_, Some(NewestFallback::Cached(cached)))) => (cached, false),
+            Err((_, Some(NewestFallback::Fetched(_, rendered))) | (rendered, _)) => {
+                (self.cache.uncached_answer(rendered, now), false)
             }
         };
         FetchedAnswer {
-            cached: held,
+            cached,
             stored,
             forward_status: Some(200),
-            call_ids: Some(ids),
+            call_ids: Some(call_ids),
         }
     }
 
@@ -578,11 +550,11 @@ impl Fetcher {
         &self,
         resource: Resource,
         error: SourceError,
-        ticket: FetchGuard,
+        guard: FetchGuard,
     ) -> FetchOutcome {
         let now = self.clock.now();
         let (kind, retry_after) = (error.kind, error.retry_after);
-        let landed = ticket.complete(error, |error| {
+        let completed = guard.complete(error, |error| {
             let absence = kind.absence();
             if let Some(absence) = absence
                 && let Some(stored) = self.cache.store_absence(resource, absence, now)
@@ -590,32 +562,25 @@ impl Fetcher {
                 self.failures.remove(&resource);
                 return Ok((stored, error));
             }
-            let failures = &self.failures;
-            Err(
-                if absence == Some(AbsenceKind::Date) && self.is_before_newest(resource) {
-                    let remember_for = |_| self.past_absence_fresh_for;
-                    failures.record(
-                        CachedFailureKind::PastAbsence,
-                        resource,
-                        error,
-                        now,
-                        remember_for,
-                    )
-                } else {
-                    let remembered = match absence {
-                        Some(_) => CachedFailureKind::Absence,
-                        None => CachedFailureKind::Fault,
-                    };
-                    let remember_for = |streak| self.failure_lifetime(kind, retry_after, streak);
-                    failures.record(remembered, resource, error, now, remember_for)
-                },
-            )
+            let is_past = absence == Some(AbsenceKind::Date) && self.is_before_newest(resource);
+            let failure_kind = match absence {
+                Some(_) if is_past => CachedFailureKind::PastAbsence,
+                Some(_) => CachedFailureKind::Absence,
+                None => CachedFailureKind::Fault,
+            };
+            let remember_for = |streak| match failure_kind {
+                CachedFailureKind::PastAbsence => self.past_absence_fresh_for,
+                _ => self.failure_lifetime(kind, retry_after, streak),
+            };
+            Err(self
+                .failures
+                .record(failure_kind, resource, error, now, remember_for))
         });
-        match landed {
-            Ok(Ok((doubted, error))) => {
-                log_anomaly(resource, 0, &doubted);
+        match completed {
+            Ok(Ok((suspect, error))) => {
+                log_anomaly(resource, 0, &suspect);
                 Ok(FetchedAnswer {
-                    cached: doubted.answer,
+                    cached: suspect.answer,
                     stored: false,
                     forward_status: error.status,
                     call_ids: error.call_ids,
@@ -684,23 +649,23 @@ fn suspect_error(
 
 /// Logs that an answer is withheld, and when one is accepted after all.
 fn log_anomaly(resource: Resource, rows: usize, stored: &StoreResult) {
-    let held = &stored.answer.rendered;
+    let cached = &stored.answer.rendered;
     match stored.change {
-        StoreChange::Suspect(suspicion) => tracing::warn!(
+        StoreChange::Suspect(kind) => tracing::warn!(
             api = resource.api().as_str(),
             customer.id = resource.customer().map(tracing::field::display),
-            reason = suspicion.as_str(),
+            reason = kind.as_str(),
             upstream.rows = rows,
-            held.rows = held.rows(),
-            held.processed_date = held.processed_date().map(tracing::field::display),
+            held.rows = cached.rows(),
+            held.processed_date = cached.processed_date().map(tracing::field::display),
             age_seconds = stored.answer.age.as_secs(),
-            "upstream's answer is doubted: what is held is served in its place"
+            "Partner Center's answer is suspect: cached data is served in its place"
         ),
         StoreChange::AcceptedAfterRepeat => tracing::warn!(
             api = resource.api().as_str(),
             customer.id = resource.customer().map(tracing::field::display),
             upstream.rows = rows,
-            "upstream has told the same again, so the answer that was doubted is taken"
+            "Partner Center has sent the same again, so the answer that was suspect is accepted"
         ),
         StoreChange::New | StoreChange::Unchanged | StoreChange::Replaced => {}
     }

@@ -28,7 +28,7 @@ struct RenderKey {
     coding: ContentCoding,
 }
 
-// === impl Renderings ===
+// === impl SharedRenderer ===
 
 impl SharedRenderer {
     pub(super) fn new(cache: Arc<UsageCache>, shutdown: Shutdown) -> Self {
@@ -42,72 +42,66 @@ impl SharedRenderer {
     /// The result is stored, so that this happens once.
     pub(super) async fn with_customer_name(
         &self,
-        held: CachedAnswer,
+        cached: CachedAnswer,
         customer: CustomerId,
         seen_at: Timestamp,
         now: Instant,
     ) -> CachedAnswer {
         let Some(name) = self.cache.customer_name(customer, now) else {
-            return held;
+            return cached;
         };
-        let bytes = held.rendered.largest_source_bytes();
-        let nameless = Arc::clone(&held.rendered);
+        let bytes = cached.rendered.largest_source_bytes();
+        let nameless = Arc::clone(&cached.rendered);
         match offload::run_cpu_bound(bytes, move || nameless.with_customer_name(&name, seen_at))
             .await
         {
             Ok(named) => {
-                let prepared = Arc::new(named);
-                self.cache.replace_rendered(&held.rendered, &prepared);
-                CachedAnswer {
-                    rendered: prepared,
-                    ..held
-                }
+                let rendered = Arc::new(named);
+                self.cache.replace_rendered(&cached.rendered, &rendered);
+                CachedAnswer { rendered, ..cached }
             }
             Err(error) => {
                 tracing::error!(customer.id = %customer, %error, "a stored answer could not be named");
-                held
+                cached
             }
         }
     }
 
+    /// Renders a format and coding, once for all concurrent requests.
     pub(super) async fn render(
         &self,
-        prepared: &Arc<Rendered>,
-        form: Format,
+        rendered: &Arc<Rendered>,
+        format: Format,
         coding: ContentCoding,
     ) -> Result<(), Arc<RenderError>> {
-        let rendering = RenderKey {
-            rendered_address: Arc::as_ptr(prepared).addr(),
-            format: form,
+        let key = RenderKey {
+            rendered_address: Arc::as_ptr(rendered).addr(),
+            format,
             coding,
         };
-        let unmade = || match prepared.ready(form, coding) {
+        let lead = || match rendered.ready(format, coding) {
             Some(_) => Err(()),
             None => Ok(()),
         };
-        let boarding = self.flights.join_or_lead(
-            rendering,
+        let flight = self.flights.join_or_lead(
+            key,
             |()| (),
-            unmade,
-            |ticket, ()| {
-                let (cache, prepared) = (Arc::clone(&self.cache), Arc::clone(prepared));
+            lead,
+            |guard, ()| {
+                let (cache, rendered) = (Arc::clone(&self.cache), Arc::clone(rendered));
                 async move {
-                    let rendered = {
-                        let prepared = Arc::clone(&prepared);
-                        let bytes = prepared.largest_source_bytes() * coding.compression_cost();
-                        offload::run_cpu_bound(bytes, move || {
-                            prepared.render(form, coding).map(|_| ())
-                        })
-                        .await
-                    };
-                    cache.update_weight(&prepared);
-                    let _landed = ticket.complete((), |()| ());
-                    rendered.map_err(Arc::new)
+                    let bytes = rendered.largest_source_bytes() * coding.compression_cost();
+                    let source = Arc::clone(&rendered);
+                    let render = move || source.render(format, coding).map(|_| ());
+                    let result = offload::run_cpu_bound(bytes, render).await;
+                    cache.update_weight(&rendered);
+                    let _completed = guard.complete((), |()| ());
+                    result.map_err(Arc::new)
                 }
             },
         );
-        match boarding {
-            Ok(boarding) => boarding.outcome().await.unwrap_or(Ok(())),
+        match flight {
+            Ok(flight) => flight.outcome().await.unwrap_or(Ok(())),
             Err(()) => Ok(()),
         }
     }

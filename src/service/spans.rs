@@ -16,14 +16,14 @@ use crate::{
 pub(super) fn record_decision(
     span: Option<&TraceSpan>,
     decision: &'static str,
-    why: ForwardReason,
+    forward: ForwardReason,
 ) {
     if let Some(span) = span.filter(|span| span.is_recording()) {
-        let told = vec![
+        let attributes = vec![
             KeyValue::new(semconv::CACHE_DECISION, decision),
-            KeyValue::new(semconv::CACHE_FORWARD, why.as_str()),
+            KeyValue::new(semconv::CACHE_FORWARD, forward.as_str()),
         ];
-        span.add_event(semconv::CACHE_DECISION, told);
+        span.add_event(semconv::CACHE_DECISION, attributes);
     }
 }
 
@@ -39,12 +39,12 @@ pub(super) fn link_to_call(span: Option<&TraceSpan>, call: Option<&TraceSpan>) {
 pub(super) fn start_call_span(
     trace: &CallTrace,
     resource: Resource,
-    errand: FetchReason,
+    reason: FetchReason,
 ) -> Option<Arc<TraceSpan>> {
-    let of = trace.span.as_ref()?;
-    let span = match errand {
-        FetchReason::Request => of.start_child(SpanKind::Internal, "upstream call"),
-        FetchReason::Refresh => of.start_linked_root(SpanKind::Internal, "upstream call"),
+    let parent = trace.span.as_ref()?;
+    let span = match reason {
+        FetchReason::Request => parent.start_child(SpanKind::Internal, "upstream call"),
+        FetchReason::Refresh => parent.start_linked_root(SpanKind::Internal, "upstream call"),
     };
     if span.is_recording() {
         if let Some(customer) = resource.customer() {

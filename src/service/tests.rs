@@ -22,7 +22,6 @@ use crate::{
     jitter::Jitter,
 };
 
-mod customers;
 mod overload;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -53,8 +52,6 @@ struct ScriptedSource {
 enum SourceStep {
     Seats(u64),
     Nothing,
-    /// The list of customers has these.
-    Customers(&'static [(u128, &'static str)]),
     Fails(SourceErrorKind),
     Panics,
 }
@@ -129,11 +126,6 @@ impl UsageSource for ScriptedSource {
                         usage: LicenseUsage::new(customer_of(&call), None, Vec::new()).unwrap(),
                         native: Some("{}".into()),
                     },
-                    call_ids: ids,
-                    memory: None,
-                }),
-                SourceStep::Customers(customers) => Ok(SourceAnswer {
-                    content: AnswerContent::Customers(customers::customer_list(customers)),
                     call_ids: ids,
                     memory: None,
                 }),
@@ -244,119 +236,6 @@ fn usage_query(directive: CacheDirective) -> UsageQuery {
 }
 
 #[tokio::test]
-async fn a_second_request_is_a_hit_without_call_ids() {
-    let fixture = ServiceFixture::new([SourceStep::Seats(5)]);
-    let first = fixture.answer().await.unwrap();
-    fixture.clock.advance(59 * SECOND);
-
-    let second = fixture.answer().await.unwrap();
-
-    assert_eq!(first.result, CacheResult::Miss);
-    assert!(first.status.stored && first.call_ids.is_some());
-    assert_eq!(second.result, CacheResult::Hit);
-    assert!(second.status.hit && second.call_ids.is_none());
-    assert_eq!(second.cached.age, 59 * SECOND);
-    assert_eq!(fixture.source.calls(), 1);
-}
-
-#[tokio::test]
-async fn a_stale_answer_is_served_while_one_refresh_runs() {
-    let fixture = ServiceFixture::new([SourceStep::Seats(5), SourceStep::Seats(6)]);
-    fixture.answer().await.unwrap();
-    fixture.clock.advance(60 * SECOND);
-    fixture.source.hold_answers();
-
-    for _ in 0..3 {
-        let stale = fixture.answer().await.unwrap();
-        assert_eq!(stale.result, CacheResult::Stale);
-        assert_eq!(stale.status.ttl, Some(0));
-    }
-    fixture.source.wait_for(2).await;
-    let refresh = fixture.answer_with(CacheDirective::NoCache);
-    fixture.source.release_one();
-    let joined = refresh.await.unwrap();
-
-    assert!(joined.status.collapsed, "the refresh under way was joined");
-    assert_eq!(fixture.answer().await.unwrap().result, CacheResult::Hit);
-    assert_eq!(fixture.source.calls(), 2);
-}
-
-#[tokio::test]
-async fn after_the_revalidation_window_the_fetch_comes_first() {
-    let fixture = ServiceFixture::new([SourceStep::Seats(5), SourceStep::Seats(6)]);
-    fixture.answer().await.unwrap();
-    fixture.clock.advance(120 * SECOND);
-
-    let answer = fixture.answer().await.unwrap();
-
-    assert_eq!(answer.status.forward, Some(ForwardReason::Stale));
-    assert_eq!(answer.cached.age, Duration::ZERO);
-}
-
-#[tokio::test]
-async fn a_stale_answer_replaces_a_failure_until_it_expires() {
-    let down = SourceStep::Fails(SourceErrorKind::Unavailable);
-    let fixture = ServiceFixture::new([SourceStep::Seats(5), down, down]);
-    fixture.answer().await.unwrap();
-
-    fixture.clock.advance(120 * SECOND);
-    let stale = fixture.answer().await.unwrap();
-    fixture.clock.advance(540 * SECOND);
-    let expired = fixture.answer().await.unwrap_err();
-
-    assert_eq!(stale.result, CacheResult::Stale);
-    assert_eq!(stale.status.detail, Some("stale-if-error"));
-    assert_eq!(stale.cached.age, 120 * SECOND);
-    assert!(matches!(expired.kind, ErrorKind::Source { .. }));
-}
-
-#[tokio::test]
-async fn an_authoritative_failure_is_never_replaced_by_a_stale_answer() {
-    let fixture = ServiceFixture::new([
-        SourceStep::Seats(5),
-        SourceStep::Fails(SourceErrorKind::NoRelationship),
-    ]);
-    fixture.answer().await.unwrap();
-    fixture.clock.advance(120 * SECOND);
-
-    assert_eq!(
-        fixture.failure_kind().await,
-        SourceErrorKind::NoRelationship
-    );
-    let again = fixture.answer().await.unwrap_err();
-
-    assert_eq!(again.result, Some(CacheResult::Negative));
-    assert_eq!(fixture.source.calls(), 2, "the refusal is remembered");
-}
-
-#[tokio::test]
-async fn a_failure_reaches_all_followers_without_another_call() {
-    let fixture = ServiceFixture::new([SourceStep::Fails(SourceErrorKind::TimedOut)]);
-    fixture.source.hold_answers();
-    let mut callers = tokio::task::JoinSet::new();
-    for _ in 0..10 {
-        let (usage, now) = (fixture.service.clone(), fixture.clock.now());
-        callers.spawn(async move {
-            usage
-                .answer(
-                    usage_query(CacheDirective::Any),
-                    &Caller::anonymous(),
-                    CallTrace::default,
-                    now,
-                )
-                .await
-        });
-    }
-    fixture.source.wait_for(1).await;
-
-    fixture.source.release_one();
-    let failed = callers.join_all().await;
-
-    assert!(failed.iter().all(Result::is_err));
-    assert_eq!(fixture.source.calls(), 1);
-}
-
-#[tokio::test]
 async fn a_fault_is_cached_for_a_second_and_twice_as_long_the_next_time() {
     let down = SourceStep::Fails(SourceErrorKind::Unavailable);
     let fixture = ServiceFixture::new([down, down, SourceStep::Seats(5)]);
@@ -373,22 +252,6 @@ async fn a_fault_is_cached_for_a_second_and_twice_as_long_the_next_time() {
     fixture.clock.advance(SECOND);
 
     assert!(fixture.answer().await.is_ok());
-}
-
-#[tokio::test]
-async fn no_cache_fetches_no_more_often_than_configured() {
-    let fixture = ServiceFixture::new([SourceStep::Seats(5), SourceStep::Seats(5)]);
-    fixture.answer().await.unwrap();
-    fixture.clock.advance(9 * SECOND);
-
-    let soon = fixture.answer_with(CacheDirective::NoCache).await.unwrap();
-    fixture.clock.advance(SECOND);
-    let later = fixture.answer_with(CacheDirective::NoCache).await.unwrap();
-
-    assert_eq!(soon.status.detail, Some("min-refresh-interval"));
-    assert_eq!(later.status.forward, Some(ForwardReason::Request));
-    assert_eq!(later.result, CacheResult::Bypass);
-    assert_eq!(fixture.source.calls(), 2);
 }
 
 /// May read, and may not have upstream asked.
@@ -485,75 +348,6 @@ async fn a_fresh_answer_stays_fresh_after_a_failed_no_cache_request() {
 }
 
 #[tokio::test]
-async fn only_if_cached_never_fetches() {
-    let fixture = ServiceFixture::new([SourceStep::Seats(5)]);
-
-    let nothing = fixture
-        .answer_with(CacheDirective::OnlyIfCached)
-        .await
-        .unwrap_err();
-    fixture.answer().await.unwrap();
-    fixture.clock.advance(60 * SECOND);
-    let stale = fixture
-        .answer_with(CacheDirective::OnlyIfCached)
-        .await
-        .unwrap();
-
-    assert!(matches!(nothing.kind, ErrorKind::NotCached));
-    assert_eq!(stale.result, CacheResult::Stale);
-    assert_eq!(fixture.source.calls(), 1);
-}
-
-#[tokio::test]
-async fn an_answer_fetched_before_a_purge_is_not_stored() {
-    let fixture = ServiceFixture::new([SourceStep::Seats(5), SourceStep::Seats(6)]);
-    fixture.source.hold_answers();
-    let (usage, now) = (fixture.service.clone(), fixture.clock.now());
-    let mut before = tokio::task::JoinSet::new();
-    before.spawn(async move {
-        usage
-            .answer(
-                usage_query(CacheDirective::Any),
-                &Caller::anonymous(),
-                CallTrace::default,
-                now,
-            )
-            .await
-    });
-    fixture.source.wait_for(1).await;
-
-    fixture
-        .service
-        .purge(PurgeScope::default(), PurgeMode::Hard);
-    fixture.source.release_one();
-    let overtaken = before.join_next().await.unwrap().unwrap().unwrap();
-    fixture.source.release_one();
-    let after = fixture.answer().await.unwrap();
-
-    assert!(
-        !overtaken.status.stored,
-        "who waited has the answer, the cache has not"
-    );
-    assert_eq!(after.status.forward, Some(ForwardReason::UriMiss));
-    assert_eq!(fixture.source.calls(), 2);
-}
-
-#[tokio::test]
-async fn a_soft_purged_answer_is_served_after_a_failure() {
-    let down = SourceStep::Fails(SourceErrorKind::Unavailable);
-    let fixture = ServiceFixture::new([SourceStep::Seats(5), down]);
-    fixture.answer().await.unwrap();
-
-    fixture
-        .service
-        .purge(PurgeScope::default(), PurgeMode::Soft);
-    let stale = fixture.answer().await.unwrap();
-
-    assert_eq!(stale.status.detail, Some("stale-if-error"));
-    assert_eq!(fixture.source.calls(), 2);
-}
-
-#[tokio::test]
 async fn an_answer_purged_during_a_request_is_not_served_to_it() {
     let down = SourceStep::Fails(SourceErrorKind::Unavailable);
     let fixture = ServiceFixture::new([SourceStep::Seats(5), down]);
@@ -598,26 +392,6 @@ async fn a_panic_in_a_fetch_is_an_error_and_the_next_request_fetches_again() {
     assert_eq!(fixture.failure_kind().await, SourceErrorKind::Interrupted);
 
     assert!(fixture.answer().await.is_ok());
-}
-
-#[tokio::test]
-async fn a_disconnected_caller_does_not_cancel_the_fetch() {
-    let fixture = ServiceFixture::new([SourceStep::Seats(5)]);
-    fixture.source.hold_answers();
-    {
-        let asking = fixture.answer();
-        tokio::select! {
-            biased;
-            _ = asking => panic!("the answer is held"),
-            () = fixture.source.wait_for(1) => {}
-        }
-    }
-
-    fixture.source.release_one();
-    let joined = fixture.answer().await.unwrap();
-
-    assert_eq!(joined.cached.rendered.rows(), 1);
-    assert_eq!(fixture.source.calls(), 1);
 }
 
 #[tokio::test]
