@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     clock::{SharedClock, with_deadline},
-    resilience::memory_pool::{MemoryLimitError, MemoryShare},
+    resilience::byte_budget::{MemoryLimitError, MemoryShare},
     text::{error_chain, to_printable_line},
 };
 
@@ -38,7 +38,7 @@ pub struct HttpReply {
     pub headers: HeaderMap,
     /// The body, decompressed. The body of an error may be cut.
     pub body: Bytes,
-    /// Why a success has no body: there is no memory for it.
+    /// The reason why a success has no body: there is no memory for it.
     pub unread: Option<MemoryLimitError>,
 }
 

@@ -78,11 +78,11 @@ const MIN_PAUSE: Duration = Duration::from_secs(5);
 pub struct UpstreamStatus {
     /// The state of the access token.
     pub token: TokenStatus,
-    /// What a person must do before the current token expires, if the next one was refused.
+    /// The advice for a person, if the token after the current one was refused.
     pub refresh_problem: Option<Arc<str>>,
-    /// What a person must do, if Partner Center says that the token has no multi-factor proof.
+    /// The advice for a person, if Partner Center says that the token has no multi-factor proof.
     pub mfa_advice: Option<&'static str>,
-    /// What to do about an insights call that has gone silent, if it is the source.
+    /// The advice about an insights call that has gone silent, if it is the source.
     pub empty_responses_advice: Option<&'static str>,
 }
 

@@ -108,7 +108,7 @@ fn a_date_is_found_for_either_api_and_commercial_is_preferred() {
         now,
     );
     let of_insights = look_up(1).unwrap();
-    let told = cache.store(
+    let stored = cache.store(
         asked,
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 6),
         now,
@@ -121,7 +121,7 @@ fn a_date_is_found_for_either_api_and_commercial_is_preferred() {
     assert_eq!(of_insights.rendered.rows(), 1);
     assert!(Arc::ptr_eq(
         &look_up(1).unwrap().rendered,
-        &told.answer.rendered
+        &stored.answer.rendered
     ));
     assert!(look_up(2).is_none());
 }
@@ -137,12 +137,12 @@ fn a_dated_snapshot_stays_fresh_and_its_age_below_its_lifetime() {
         now,
     );
 
-    let held = cache.look_up(asked, now + 1_000 * SECOND).unwrap();
+    let cached = cache.look_up(asked, now + 1_000 * SECOND).unwrap();
 
-    assert_eq!(held.freshness, Freshness::Fresh);
-    assert_eq!(held.age, 1_000 * SECOND);
+    assert_eq!(cached.freshness, Freshness::Fresh);
+    assert_eq!(cached.age, 1_000 * SECOND);
     assert_eq!(
-        held.cache_control,
+        cached.cache_control,
         "private, max-age=1060, stale-while-revalidate=60"
     );
 }
@@ -159,11 +159,11 @@ fn a_soft_purged_entry_is_not_fresh() {
     cache.purge(PurgeScope::default(), PurgeMode::Soft);
 
     for resource in [insights_usage(1), dated] {
-        let held = cache.look_up(resource, now + SECOND);
-        let held = held.unwrap();
+        let cached = cache.look_up(resource, now + SECOND);
+        let cached = cached.unwrap();
 
-        assert_eq!(held.cache_control, "private, max-age=0", "{resource:?}");
-        assert_eq!(held.ttl, -1, "{resource:?}");
+        assert_eq!(cached.cache_control, "private, max-age=0", "{resource:?}");
+        assert_eq!(cached.ttl, -1, "{resource:?}");
     }
 }
 
@@ -176,8 +176,8 @@ fn content_that_returns_has_a_new_modification_time() {
         let snapshot = LicenseUsage::new(numbered_customer(1), None, Vec::new()).unwrap();
         Rendered::new(&snapshot, None, at(second)).unwrap()
     };
-    let modified = |held: &CachedAnswer| {
-        let (document, _) = held
+    let modified = |cached: &CachedAnswer| {
+        let (document, _) = cached
             .rendered
             .ready(Format::Simplified, ContentCoding::Identity)
             .unwrap();
@@ -218,7 +218,7 @@ fn a_purge_of_a_date_also_purges_the_newest_entry_of_that_date() {
         );
         assert_eq!(cache.purge(on("2026-11-19"), mode), 1);
 
-        let left = look_up_newest(&cache, now).map(|held| held.freshness);
+        let left = look_up_newest(&cache, now).map(|cached| cached.freshness);
         match mode {
             PurgeMode::Soft => assert_eq!(left, Some(Freshness::StaleIfError)),
             PurgeMode::Hard => assert_eq!(left, None),
@@ -284,11 +284,11 @@ fn a_flood_of_customers_without_rows_evicts_none_with_rows() {
     }
     cache.overview();
 
-    let held = (0..CACHED as u128).filter(|number| {
-        let held = cache.look_up(insights_usage(*number), now);
-        held.is_some()
+    let cached = (0..CACHED as u128).filter(|number| {
+        let cached = cache.look_up(insights_usage(*number), now);
+        cached.is_some()
     });
-    assert_eq!(held.count(), CACHED, "there was room for all of them");
+    assert_eq!(cached.count(), CACHED, "there was room for all of them");
     let overview = cache.overview();
     assert!(overview.weight_bytes <= overview.capacity_bytes / 2);
 }
@@ -315,16 +315,16 @@ fn undated_answers_are_compared_by_rows() {
         cache.store_insights(rendered_usage(numbered_customer(number), None, 0), now);
     }
     cache.overview();
-    let held = cache.look_up(question, now);
+    let cached = cache.look_up(question, now);
     let emptied = cache.store(question, document(&outline(0)), now);
     let conceded = cache.store(question, document(&outline(0)), now + 60 * SECOND);
     let filled = cache.store(question, document(&outline(20)), now + 61 * SECOND);
 
-    assert_eq!(held.unwrap().rendered.rows(), 20);
+    assert_eq!(cached.unwrap().rendered.rows(), 20);
     assert_eq!(emptied.change, StoreChange::Suspect(AnomalyKind::Empty));
     assert_eq!(conceded.change, StoreChange::AcceptedAfterRepeat);
-    let held = cache.look_up(question, now + 61 * SECOND);
-    assert_eq!(held.unwrap().rendered.rows(), 20);
+    let cached = cache.look_up(question, now + 61 * SECOND);
+    assert_eq!(cached.unwrap().rendered.rows(), 20);
     assert!(filled.stored);
     let of_partner = cache.entries(None, now);
     assert_eq!(of_partner.len(), 1, "in one place at a time");

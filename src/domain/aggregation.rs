@@ -1,6 +1,6 @@
-//! What may be summed over usage rows, what takes a maximum, and when a percentage is null.
+//! Sums over usage rows.
 //!
-//! A licence qualifies once **per workload**, so one seat of a suite stands in a row for each:
+//! A licence qualifies once **per workload**, so one seat of a suite is in a row for each:
 //!
 //! - per workload, over products, a sum is right;
 //! - per product, over workloads, a sum would count seats several times: the maximum is the best
@@ -15,7 +15,7 @@ use super::{LicenseUsage, ProcessedDate, UsageRow};
 /// One product's rows, with the seats they stand for.
 #[derive(Clone, Debug)]
 pub struct ProductUsage<'a> {
-    /// The row that tells the product, its service and channel; all of `workloads` agree on them.
+    /// A row with the product, its service and channel; all of `workloads` agree on them.
     pub product: &'a UsageRow,
     /// The product's seats: the maximum of `licenses_qualified` over its workloads.
     pub licenses_qualified: u64,

@@ -2,32 +2,32 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::CustomerId;
 
-/// Who asks, and what they may have.
+/// A caller and its rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     name: Arc<str>,
     customers: CustomerAccess,
-    /// And of these, only those of its credential: both have to say yes.
+    /// The customers of its credential: both must include a customer.
     credential_customers: CustomerAccess,
     scopes: ScopeSet,
     is_anonymous: bool,
 }
 
-/// Whose usage a caller may read.
+/// The customers whose usage a caller may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CustomerAccess {
-    /// Everybody's.
+    /// All customers.
     All,
-    /// That of these.
+    /// These customers.
     Only(Arc<HashSet<CustomerId>>),
 }
 
-/// What a caller may do.
+/// A right of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallerScope {
     /// Read usage.
     UsageRead,
-    /// Have upstream asked although an answer is fresh.
+    /// Request that upstream is asked although an answer is fresh.
     CacheRefresh,
 }
 
@@ -38,7 +38,7 @@ pub struct ScopeSet(u8);
 // === impl Caller ===
 
 impl Caller {
-    /// A caller of this name, with these rights.
+    /// Creates a caller with these rights.
     pub fn new(name: impl Into<Arc<str>>, customers: CustomerAccess, scopes: ScopeSet) -> Self {
         Self {
             name: name.into(),
@@ -49,8 +49,8 @@ impl Caller {
         }
     }
 
-    /// The same caller by a credential that says less: it has what it had, as far as that is among
-    /// these too.
+    /// Returns the same caller with a credential that has fewer rights: it keeps its rights as far as they are
+    /// among these too.
     #[must_use]
     pub fn restricted_to(&self, customers: &CustomerAccess, scopes: ScopeSet) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Caller {
         }
     }
 
-    /// Anybody, where no callers are configured: they may do everything.
+    /// Returns the caller of all requests where no callers are configured. It has all rights.
     pub fn anonymous() -> Self {
         let scopes = CallerScope::ALL.into_iter().collect();
         Self {
@@ -76,36 +76,36 @@ impl Caller {
         &self.name
     }
 
-    /// Whether it stands for everybody, whatever the name of any other.
+    /// Returns whether it is the anonymous caller. Another may have the same name.
     pub fn is_anonymous(&self) -> bool {
         self.is_anonymous
     }
 
-    /// Whether it may read the usage of this customer.
+    /// Returns whether it may read the usage of this customer.
     pub fn may_read(&self, customer_id: CustomerId) -> bool {
         self.has_scope(CallerScope::UsageRead)
             && self.customers.includes(customer_id)
             && self.credential_customers.includes(customer_id)
     }
 
-    /// Whether it may read the usage of every customer there is and will be, and so what is told of
-    /// all of them together.
+    /// Returns whether it may read the usage of every customer there is and will be, and so totals over all of
+    /// them.
     pub fn may_read_all(&self) -> bool {
         self.has_scope(CallerScope::UsageRead)
             && self.customers.is_all()
             && self.credential_customers.is_all()
     }
 
-    /// Whether it has this scope.
+    /// Returns whether it has this scope.
     pub fn has_scope(&self, scope: CallerScope) -> bool {
         self.scopes.contains(scope)
     }
 }
 
-// === impl Customers ===
+// === impl CustomerAccess ===
 
 impl CustomerAccess {
-    /// Whether this one is among them.
+    /// Returns whether a customer is included.
     pub fn includes(&self, customer_id: CustomerId) -> bool {
         match self {
             Self::All => true,
@@ -113,18 +113,18 @@ impl CustomerAccess {
         }
     }
 
-    /// Whether everybody is among them.
+    /// Returns whether all customers are included.
     pub fn is_all(&self) -> bool {
         matches!(self, Self::All)
     }
 
-    /// Whether nobody is among them.
+    /// Returns whether no customer is included.
     pub fn is_none(&self) -> bool {
         matches!(self, Self::Only(these) if these.is_empty())
     }
 }
 
-// === impl Scope ===
+// === impl CallerScope ===
 
 impl CallerScope {
     /// Every scope.
@@ -138,7 +138,7 @@ impl CallerScope {
         }
     }
 
-    /// The scope of this name.
+    /// Returns the scope of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scope| scope.as_str() == name)
     }
@@ -151,20 +151,20 @@ impl CallerScope {
     }
 }
 
-// === impl Scopes ===
+// === impl ScopeSet ===
 
 impl ScopeSet {
-    /// Whether the scope is among them.
+    /// Returns whether the scope is included.
     pub const fn contains(self, scope: CallerScope) -> bool {
         self.0 & scope.bit() != 0
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Those that are among both.
+    /// Returns the scopes in both.
     #[must_use]
     pub const fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)

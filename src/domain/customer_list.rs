@@ -6,7 +6,7 @@ use crate::text::fold_case_and_accents;
 /// A customer as the partner's list of customers names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CustomerEntry {
-    /// Which one.
+    /// The customer.
     pub id: CustomerId,
     /// Its company's name; empty where the upstream sent none.
     pub name: String,
@@ -17,9 +17,9 @@ pub struct CustomerEntry {
 /// A customer of the list, and all that the upstream said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedCustomer {
-    /// What we know it by.
+    /// Its id and names.
     pub entry: CustomerEntry,
-    /// The upstream's own words, fields that nobody knows included.
+    /// The JSON that upstream sent, with unknown fields.
     pub raw: Box<str>,
 }
 
@@ -46,7 +46,7 @@ impl CustomerEntry {
     }
 }
 
-// === impl ListPlace ===
+// === impl ListPosition ===
 
 impl ListPosition {
     /// Characters of a name that count in the order, so that a place is never long.
@@ -75,8 +75,8 @@ impl ListPosition {
 // === impl CustomerList ===
 
 impl CustomerList {
-    /// Puts customers in order. Of one that is told twice, as happens where the list changed while
-    /// it was read page by page, the first is taken.
+    /// Sorts customers. Of a customer that was sent twice, because the list changed while it was read page by
+    /// page, the first entry counts.
     pub fn new(mut customers: Vec<ListedCustomer>) -> Self {
         let mut known = HashSet::with_capacity(customers.len());
         customers.retain(|customer| known.insert(customer.entry.id));
@@ -149,9 +149,9 @@ mod tests {
 
     #[test]
     fn a_customer_sent_twice_is_listed_once() {
-        let told = vec![listed(1, "Contoso", "1"), listed(1, "Contoso Ltd.", "2")];
+        let sent = vec![listed(1, "Contoso", "1"), listed(1, "Contoso Ltd.", "2")];
 
-        let list = CustomerList::new(told);
+        let list = CustomerList::new(sent);
 
         assert_eq!(list.customers().len(), 1);
         assert_eq!(&*list.customers()[0].raw, "1");

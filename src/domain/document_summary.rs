@@ -1,14 +1,14 @@
 use super::ProcessedDate;
 
-/// What is known of an answer that is handed out as it came: enough to tell one that looks like a
-/// fault of the upstream's from the one before it.
+/// A summary of a document that is served unchanged, to recognize an answer that looks like a fault of
+/// the upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentSummary {
     processed_date: Option<ProcessedDate>,
     rows: Vec<RowName>,
 }
 
-/// What a row of such an answer is about; each where the upstream sent one.
+/// The names in a row of a document, as far as the upstream sent them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowName {
     /// The service, such as `o365` or `crm`.
@@ -21,10 +21,10 @@ pub struct RowName {
     pub channel: Option<String>,
 }
 
-// === impl Outline ===
+// === impl DocumentSummary ===
 
 impl DocumentSummary {
-    /// Of rows in any order, the newest of which was processed then.
+    /// Creates the summary of rows in any order, with their newest date.
     pub fn new(processed_date: Option<ProcessedDate>, mut rows: Vec<RowName>) -> Self {
         rows.sort();
         Self {
@@ -38,7 +38,7 @@ impl DocumentSummary {
         self.processed_date
     }
 
-    /// What the rows are about, in one order.
+    /// The names of the rows, sorted.
     pub fn rows(&self) -> &[RowName] {
         &self.rows
     }

@@ -4,8 +4,8 @@ use super::{CustomerId, ProcessedAt, ProcessedDate};
 
 /// The usage of one product's licenses in one workload, as Partner Center counted it.
 ///
-/// A licence qualifies once per workload: one seat of a suite stands in several rows. What may be
-/// summed over rows is the business of [`aggregation`](super::aggregation).
+/// A licence qualifies once per workload: one seat of a suite is in several rows. See
+/// [`aggregation`](super::aggregation) for sums over rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UsageRow {
     /// Short code of the service, where the upstream sent one.
@@ -28,11 +28,11 @@ pub struct UsageRow {
     pub licenses_qualified: u64,
     /// The upstream's own percentage, cut off and *adjusted*: not promised to be active ÷ qualified.
     pub reported_usage_percent: Option<f64>,
-    /// When this row was processed; rows of one answer may differ.
+    /// The time when this row was processed; rows of one answer may differ.
     pub processed_at: ProcessedAt,
 }
 
-/// Everything that is known of one customer's usage as of its newest processed date.
+/// One customer's usage as of its newest processed date.
 ///
 /// Rows that agree in service, product, channel and workload are one row: the newest instant wins,
 /// and of different counts at that instant the larger. Rows are in one order, by service, product
@@ -52,7 +52,7 @@ struct CaseInsensitive<'a>(&'a str);
 /// The rows cannot be one customer's usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LicenseUsageError {
-    /// Sums over the rows would not fit in 63 bits, so no total of them could be told.
+    /// Sums over the rows would not fit in 63 bits, so there is no total of them.
     #[error("the seats of all rows add up to more than 9223372036854775807")]
     TooManySeats,
 }
@@ -88,7 +88,7 @@ impl LicenseUsage {
         })
     }
 
-    /// Whose usage this is.
+    /// The customer.
     pub fn customer_id(&self) -> CustomerId {
         self.customer_id
     }
@@ -113,7 +113,8 @@ impl LicenseUsage {
         self.dates().min()
     }
 
-    /// How many rows were left out since another had the same names and instant, and larger counts.
+    /// The number of rows that were left out because another had the same names and instant, and larger
+    /// counts.
     pub fn contradictions(&self) -> usize {
         self.contradictions
     }
@@ -126,12 +127,12 @@ impl LicenseUsage {
 // === impl UsageRow ===
 
 impl UsageRow {
-    /// Whether both rows are of the same product, in the same service and channel.
+    /// Returns whether both rows are of the same product, in the same service and channel.
     pub fn is_same_product(&self, other: &Self) -> bool {
         self.product_key() == other.product_key()
     }
 
-    /// Rows of the same key are the same row, told again.
+    /// Rows of the same key are the same row, sent again.
     fn key(&self) -> impl Ord + '_ {
         let workload = (&self.workload_name, &self.workload_code);
         (self.product_key(), workload)

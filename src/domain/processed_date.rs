@@ -73,7 +73,7 @@ impl fmt::Debug for ProcessedDate {
     }
 }
 
-/// The instant that a row was processed at, as Partner Center told it.
+/// The instant that a row was processed at, as Partner Center sent it.
 ///
 /// Its time part is not always midnight, and its offset not always zero; the UTC day of it is the
 /// [`ProcessedDate`] that the row is filed under.

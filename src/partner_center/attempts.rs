@@ -30,8 +30,8 @@ use crate::{
     observability::traces,
     resilience::{
         backoff::Backoff,
+        byte_budget::{MemoryLimitError, MemoryPool, MemoryShare},
         circuit_breaker::CircuitPermit,
-        memory_pool::{MemoryLimitError, MemoryPool, MemoryShare},
     },
     service::source::UpstreamErrorBody,
 };

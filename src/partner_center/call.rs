@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{error::UpstreamError, refusal::header};
 use crate::{
     domain::{CustomerId, UpstreamApi},
-    resilience::memory_pool::MemoryShare,
+    resilience::byte_budget::MemoryShare,
     service::source::{CallIds, CallTrace, SourceCall, SourceErrorKind},
 };
 

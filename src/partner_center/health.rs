@@ -1,5 +1,5 @@
-//! What the replies of Partner Center say about our credentials and about the insights call, for
-//! readiness and the log.
+//! Signs of problems in the replies of Partner Center, for readiness and the log: rejected credentials,
+//! missing multi-factor proof, and an insights call that has gone silent.
 
 use std::{
     collections::HashSet,
@@ -16,12 +16,12 @@ use crate::domain::{CustomerId, LicenseUsage, UpstreamApi};
 
 const IS_MFA_COMPLIANT: &str = "ismfacompliant";
 
-/// What a person must do about an access token without multi-factor proof.
+/// The advice about an access token without multi-factor proof.
 pub(super) const MFA_ADVICE: &str = "Partner Center says (isMfaCompliant) that the access token \
      carries no multi-factor proof, and will refuse it with 900421: a person must sign in with \
      multi-factor authentication, consent again, and replace the refresh token";
 
-/// What a person can do about an insights call that has gone silent.
+/// The advice about an insights call that has gone silent.
 const COMMERCIAL_ADVICE: &str = "the insights call answers with no rows for one customer after the \
      other; Microsoft has superseded it: set upstream.source = \"commercial\"";
 

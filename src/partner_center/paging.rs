@@ -16,8 +16,8 @@ const MAX_PAGES: usize = 200;
 
 /// The pages of one logical call.
 ///
-/// Where rows are added, removed or put in another order while they are read page by page, the pages
-/// shift: one row comes twice, and another not at all.
+/// The pages shift if rows are added, removed or reordered while they are read: one row comes twice, and
+/// another not at all.
 #[derive(Debug)]
 pub(super) struct PageCursor {
     endpoint: Url,
@@ -26,7 +26,7 @@ pub(super) struct PageCursor {
     hasher: RandomState,
     /// Hashes of the rows of earlier pages.
     earlier_rows: HashSet<u64>,
-    /// Of each page that has a total: the total, and the page's own rows.
+    /// The total of each page that has one, with the number of its own rows.
     totals: Vec<(u64, u64)>,
     received: u64,
 }
@@ -141,8 +141,8 @@ fn resolve(endpoint: &Url, current: &Url, uri: &str) -> Option<Url> {
     if is_below(endpoint, &url) {
         return Some(url);
     }
-    // Partner Center writes relative links from below its version prefix: `/customers?…` stands
-    // for `/v1/customers?…`.
+    // Partner Center writes relative links from below its version prefix: `/customers?…` means
+    // `/v1/customers?…`.
     let path = url.path().trim_end_matches('/');
     let relative = uri.starts_with('/') && !uri.starts_with("//");
     if relative && !path.is_empty() && endpoint.path().trim_end_matches('/').ends_with(path) {

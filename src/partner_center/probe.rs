@@ -36,13 +36,13 @@ use crate::{
     config::UpstreamConfig,
     domain::{CustomerId, Resource, UpstreamApi},
     http_client::{self, ExchangeError, HttpClient, HttpReply},
-    resilience::memory_pool::MemoryShare,
+    resilience::byte_budget::MemoryShare,
 };
 
 /// The most bytes of a reply whose content does not matter.
 const MAX_GREETING: usize = 64 * 1024;
 
-/// What to do about an access token without multi-factor proof.
+/// The advice about an access token without multi-factor proof.
 pub const WITHOUT_PROOF: &str = MFA_ADVICE;
 
 /// A client of the token endpoint and of Partner Center that makes single requests.
@@ -70,9 +70,9 @@ pub struct ReachedServer {
 /// A failure, and what a person must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeFailure {
-    /// What happened: no secret.
+    /// The error, without secrets.
     pub said: String,
-    /// What to do; `None` where `said` says it.
+    /// The advice for a person; `None` if `said` has it.
     pub action: Option<String>,
     /// Partner Center only wants fewer calls.
     pub throttled: bool,
@@ -90,7 +90,7 @@ pub struct ProbedToken {
 pub struct ProbeAnswer {
     /// The data in a few words.
     pub said: String,
-    /// Whether the token has multi-factor proof, if Partner Center says so.
+    /// The token's multi-factor proof, as far as Partner Center says.
     pub multi_factor: Option<bool>,
     /// The time from the request to the last byte.
     pub took: Duration,
@@ -106,7 +106,7 @@ pub struct ProbedClaims {
     pub audience: Option<String>,
     /// `exp`.
     pub expires_at: Option<Timestamp>,
-    /// Whether `amr` has `mfa`; `None` if the token does not say how its user signed in.
+    /// True if `amr` has `mfa`; `None` if the token does not say how its user signed in.
     pub multi_factor: Option<bool>,
     /// It is for an application alone, and for no user.
     pub app_only: bool,

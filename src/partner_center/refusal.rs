@@ -23,7 +23,7 @@ const MAX_CODE: usize = 64;
 pub(super) struct RefusalMeaning {
     pub(super) class: ErrorClass,
     pub(super) kind: SourceErrorKind,
-    /// What happened, and what a person must do where one must act.
+    /// Says what happened, and what a person must do if one must act.
     pub(super) advice: &'static str,
     /// The same request may succeed a moment later.
     pub(super) is_transient: bool,

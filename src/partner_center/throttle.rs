@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::domain::CustomerId;
 
-/// The bounds of the pauses that are believed.
+/// The bounds of the pauses that are accepted.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
 

@@ -1,29 +1,29 @@
-//! How many retries all calls together may make.
+//! A limit of the retries of all calls together.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Lets retries be at most a tenth of the first attempts of a sliding window, or a few where
-/// there were hardly any.
+/// Limits retries to a tenth of the first attempts in a sliding window, or to a few if there were hardly
+/// any.
 ///
-/// A limit for each call multiplies an outage by itself: with three retries, four times the load
-/// when there is least to bear it. A limit over all calls does not; see
+/// A limit for each call multiplies the load of an outage: three retries make four times the load. A
+/// limit over all calls does not; see
 /// [Addressing Cascading Failures](https://sre.google/sre-book/addressing-cascading-failures/).
 #[derive(Debug)]
 pub struct RetryBudget {
-    /// Retries that are always allowed within a window.
+    /// The retries that are always allowed within a window.
     min_retries: u32,
-    /// The time that one of the parts of the window stands for.
+    /// The time of one slot of the window.
     slot_duration: Duration,
-    // Held for a few instructions, never across an await.
+    // Locked for a few instructions, never across an await.
     window: Mutex<SlidingWindow>,
 }
 
 #[derive(Debug)]
 struct SlidingWindow {
-    /// A ring: the part at `newest` is being counted, the one after it is the oldest.
+    /// A ring: the slot at `newest` is being counted, the one after it is the oldest.
     slots: [SlotCounts; WINDOW_SLOTS],
     newest: usize,
     newest_since: Instant,
@@ -37,19 +37,19 @@ struct SlotCounts {
 
 const WINDOW_SLOTS: usize = 10;
 
-/// One retry is allowed for so many calls: a little less than a tenth. The floor, and a window that
-/// slides by parts, let a few more through, and the tenth is to hold in the long run.
+/// The calls per allowed retry: a little more than ten, since the minimum, and a window that slides by
+/// slots, allow a few more.
 const CALLS_PER_RETRY: u32 = 11;
 
 // === impl RetryBudget ===
 
 impl RetryBudget {
-    /// A budget over `window`, which begins at `now` and slides by tenths of itself. `min_retries` retries
-    /// are allowed in it however few the calls.
-    pub fn new(window: Duration, floor: u32, now: Instant) -> Self {
+    /// Creates a budget over `window`, which starts at `now` and slides by tenths. `min_retries` are allowed in
+    /// it however few the calls.
+    pub fn new(window: Duration, min_retries: u32, now: Instant) -> Self {
         Self {
-            min_retries: floor,
-            // A window of nothing would slide forever.
+            min_retries,
+            // A zero window would slide forever.
             slot_duration: (window / 10).max(Duration::from_nanos(1)),
             window: Mutex::new(SlidingWindow {
                 slots: [SlotCounts::default(); WINDOW_SLOTS],
@@ -59,15 +59,15 @@ impl RetryBudget {
         }
     }
 
-    /// Takes note of a first attempt, which earns a part of a retry.
+    /// Records a first attempt, which earns a part of a retry.
     pub fn record_call(&self, now: Instant) {
         let mut window = self.lock_current(now);
         let counts = window.newest();
         counts.calls = counts.calls.saturating_add(1);
     }
 
-    /// Takes one retry, or says that there is none left.
-    #[must_use = "without leave there is no retry"]
+    /// Takes one retry. Returns false if there is none left.
+    #[must_use = "without a permit there is no retry"]
     pub fn acquire_retry(&self, now: Instant) -> bool {
         let mut window = self.lock_current(now);
         let (allowed, made) = self.allowed_and_used(&window);
@@ -79,7 +79,7 @@ impl RetryBudget {
         allows
     }
 
-    /// The share of allowed retries that is left, from 0 to 1.
+    /// Returns the share of allowed retries that is left, from 0 to 1.
     pub fn remaining_share(&self, now: Instant) -> f64 {
         let (allowed, made) = self.allowed_and_used(&self.lock_current(now));
         if allowed == 0 {
@@ -88,7 +88,7 @@ impl RetryBudget {
         f64::from(allowed.saturating_sub(made)) / f64::from(allowed)
     }
 
-    /// How many retries are allowed within the window, and how many were made.
+    /// Returns the retries that are allowed within the window, and those that were made.
     fn allowed_and_used(&self, window: &SlidingWindow) -> (u32, u32) {
         let sum =
             |of: fn(&SlotCounts) -> u32| window.slots.iter().map(of).fold(0, u32::saturating_add);
@@ -98,14 +98,14 @@ impl RetryBudget {
     }
 
     fn lock_current(&self, now: Instant) -> MutexGuard<'_, SlidingWindow> {
-        // The counts are whole after every assignment, so a panic elsewhere spoils nothing.
+        // The counts are consistent after every assignment.
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         window.advance_to(now, self.slot_duration);
         window
     }
 }
 
-// === impl Window ===
+// === impl SlidingWindow ===
 
 impl SlidingWindow {
     fn advance_to(&mut self, now: Instant, part: Duration) {

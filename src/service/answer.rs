@@ -191,7 +191,7 @@ impl UsageError {
         }
     }
 
-    /// Adds that `no-cache` was ignored, since the caller lacks the scope. The problem's type tells
+    /// Adds that `no-cache` was ignored, since the caller lacks the scope. The problem's type says
     /// the failure.
     pub(super) fn with_refresh_ignored(mut self) -> Self {
         self.status.detail = REFRESH_NOT_ALLOWED;

@@ -267,7 +267,7 @@ impl ConcurrencyLimiter {
     }
 
     /// The rejection of a call behind so many of the same caller: asking again helps when these
-    /// have got their permits, as far as can be told.
+    /// have got their permits, as far as is known.
     fn overloaded_behind(&self, queues: &CallerQueues, calls: usize, permits: f64) -> Overloaded {
         let starts_in = queues
             .answered_in(calls, permits)

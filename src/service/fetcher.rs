@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// The most customers for which the time of the last `no-cache` fetch is stored. Each takes some
-/// hundred bytes. The concurrency limit holds back whoever asks for more at once.
+/// hundred bytes. The concurrency limit bounds how many can be asked for at once.
 const MAX_FORCED_SUBJECTS: u64 = 10_000;
 
 /// The calls in progress, and the cached failures of earlier ones.

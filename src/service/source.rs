@@ -19,7 +19,7 @@ use crate::{
     cache::AbsenceKind,
     domain::{CustomerList, DocumentSummary, LicenseUsage, ProcessedDate, Resource},
     observability::traces::TraceSpan,
-    resilience::memory_pool::MemoryShare,
+    resilience::byte_budget::MemoryShare,
 };
 
 /// The source of customers and their license usage.

@@ -32,7 +32,7 @@ const MAX_CONCURRENCY: usize = 4;
 /// Longer than any test has a caller wait.
 const SOFT_TIMEOUT: Duration = Duration::from_secs(3_600);
 
-/// Until an answer is of no use.
+/// The deadline of a call.
 const DEADLINE: Duration = Duration::from_secs(25);
 
 /// A source that answers from a script, each answer as it is let go.
@@ -40,9 +40,9 @@ const DEADLINE: Duration = Duration::from_secs(25);
 struct ScriptedSource {
     steps: Mutex<VecDeque<SourceStep>>,
     call_count: AtomicUsize,
-    /// Whose usage was asked for last.
+    /// The customer of the last call.
     last_customer: Mutex<Option<CustomerId>>,
-    /// Since when the answer to that was wanted.
+    /// The time of the last request.
     last_requested_at: Mutex<Option<Instant>>,
     call_arrived: Notify,
     released: Semaphore,
@@ -319,7 +319,7 @@ async fn suspect_is_the_first_detail_in_cache_status() {
     fixture.clock.advance(10 * SECOND);
     let detail = |answer: Result<UsageAnswer, UsageError>| answer.unwrap().status.detail;
 
-    let doubted = detail(fixture.answer_with(CacheDirective::NoCache).await);
+    let suspect = detail(fixture.answer_with(CacheDirective::NoCache).await);
     let too_soon = detail(fixture.answer_with(CacheDirective::NoCache).await);
     let not_allowed = detail(fixture.answer_as(&reader(), CacheDirective::NoCache).await);
     fixture.clock.advance(10 * SECOND);
@@ -327,7 +327,7 @@ async fn suspect_is_the_first_detail_in_cache_status() {
     fixture.clock.advance(120 * SECOND);
     let stale = detail(fixture.answer().await);
 
-    for detail in [doubted, too_soon, not_allowed, in_vain, stale] {
+    for detail in [suspect, too_soon, not_allowed, in_vain, stale] {
         assert_eq!(detail, Some("suspect"));
     }
     assert_eq!(fixture.source.calls(), 4);

@@ -11,7 +11,7 @@ use crate::{
     clock::SharedClock,
     config::JwtConfig,
     http_client::{self, ExchangeError, HttpClient},
-    resilience::memory_pool::MemoryShare,
+    resilience::byte_budget::MemoryShare,
 };
 
 /// The deadline for a connection.

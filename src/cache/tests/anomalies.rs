@@ -74,8 +74,8 @@ fn a_repeated_answer_is_accepted_unless_it_comes_too_soon() {
 
     assert_eq!(hasty.change, StoreChange::Suspect(AnomalyKind::Empty));
     assert_eq!(second.change, StoreChange::AcceptedAfterRepeat);
-    let held = fixture.look_up_at(101);
-    assert_eq!((held.rendered.rows(), held.suspect), (0, false));
+    let cached = fixture.look_up_at(101);
+    assert_eq!((cached.rendered.rows(), cached.suspect), (0, false));
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_soft_purge_ends_the_anomaly_and_a_hard_purge_accepts_any_answer() {
         fixture.store_at(70, rendered_without_rows());
         fixture.cache.purge(PurgeScope::default(), mode);
         let left = look_up_newest(&fixture.cache, fixture.start + 71 * SECOND);
-        assert!(left.is_none_or(|held| !held.suspect), "{mode:?}");
+        assert!(left.is_none_or(|cached| !cached.suspect), "{mode:?}");
 
         let empty = fixture.store_at(100, rendered_without_rows());
 
@@ -143,10 +143,10 @@ fn an_expired_answer_is_not_served_in_place_of_a_suspect_one() {
 #[test]
 fn an_older_date_with_rows_is_stored_for_dated_requests() {
     let fixture = AnomalyFixture::new();
-    let older = |held| {
+    let older = |cached| {
         let question = dated_usage(1, "2026-11-18");
-        let held: Option<CachedAnswer> = fixture.cache.look_up(question, held);
-        held.map(|held| held.rendered.rows())
+        let cached: Option<CachedAnswer> = fixture.cache.look_up(question, cached);
+        cached.map(|cached| cached.rendered.rows())
     };
 
     assert!(
@@ -168,7 +168,7 @@ fn a_suspect_answer_to_a_dated_request_is_fetched_again() {
     let cache = new_cache(1 << 20);
     let start = SystemClock.now();
     let dated = dated_usage(1, "2026-11-19");
-    let tell = |second: u32, told| cache.store(dated, told, start + second * SECOND);
+    let tell = |second: u32, stored| cache.store(dated, stored, start + second * SECOND);
     let at = |second: u32| cache.look_up(dated, start + second * SECOND).unwrap();
     tell(0, rendered_rows("2026-11-19", 0..20, 5));
 
@@ -181,7 +181,7 @@ fn a_suspect_answer_to_a_dated_request_is_fetched_again() {
     assert_eq!(
         meanwhile,
         (true, Freshness::Fresh, Freshness::StaleIfError),
-        "a doubt has upstream asked, though a date is settled otherwise"
+        "upstream is asked again, though a dated answer does not go stale"
     );
     assert_eq!(second.change, StoreChange::AcceptedAfterRepeat);
     assert_eq!((at(101).rendered.rows(), at(101).suspect), (2, false));

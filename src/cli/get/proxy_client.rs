@@ -12,7 +12,7 @@ use url::{Host, Url};
 use super::super::{CliError, eprint_line};
 use crate::{
     http_client,
-    resilience::memory_pool::MemoryShare,
+    resilience::byte_budget::MemoryShare,
     text::{root_cause, to_printable_line},
 };
 

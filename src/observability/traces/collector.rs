@@ -20,7 +20,7 @@ use crate::{
     config::TracingConfig,
     http_client::{self, ExchangeError, HttpClient},
     offload,
-    resilience::memory_pool::MemoryShare,
+    resilience::byte_budget::MemoryShare,
 };
 
 /// The longest wait for a connection.

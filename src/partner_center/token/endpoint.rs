@@ -26,7 +26,7 @@ use crate::{
     http_client::{ExchangeError, HttpClient, HttpReply},
     observability::traces::Tracer,
     partner_center::{metrics::UpstreamMetrics, spans, throttle, wire::without_byte_order_mark},
-    resilience::memory_pool::MemoryShare,
+    resilience::byte_budget::MemoryShare,
     text::to_printable_line,
 };
 
@@ -39,7 +39,7 @@ const MAX_REPLY: usize = 256 * 1024;
 /// more redemptions; if it is too long, every call is refused first.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
-/// The longest lifetime that is believed; no token of Microsoft's has a longer one.
+/// The longest lifetime that is accepted; no token of Microsoft's has a longer one.
 const MAX_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The shortest pause after AADSTS50196, "client request loop".
@@ -432,7 +432,7 @@ fn action_by_error(error: &str) -> &'static str {
         "consent_required" => "the application lacks consent: an administrator must grant it",
         "invalid_client" => {
             "the application's credentials are refused: check upstream.auth.client_id and \
-             upstream.auth.client_secret_file, or what stands in its place"
+             upstream.auth.client_secret_file, or the certificate or token in its place"
         }
         "unauthorized_client" | "unsupported_grant_type" | "access_denied" => {
             "the application may not use this grant: check its registration and \

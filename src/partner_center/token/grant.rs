@@ -36,7 +36,7 @@ pub(crate) struct EndpointGrant {
     endpoint: TokenEndpoint,
     /// `None` for the `client_credentials` grant.
     refresh_token: Option<RefreshTokenStore>,
-    /// Of the credentials that were sent last, or that replaced them; `None` if they could not be read.
+    /// The fingerprint of the credentials that were sent last, or that replaced them; `None` if they could not be read.
     last_sent: Option<Fingerprint>,
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct RefreshTokenStore {
 #[derive(Debug)]
 struct UnsavedRefreshToken {
     token: SecretString,
-    /// Of the token in the file that it replaces. That is itself, if the file has it and only the folder
+    /// The fingerprint of the token in the file that it replaces. That is itself, if the file has it and only the folder
     /// was not flushed.
     replaces: Fingerprint,
 }

@@ -18,7 +18,7 @@ pub enum TokenStatus {
     },
     /// The credentials are refused until a person acts.
     Refused {
-        /// What to do.
+        /// The advice for a person.
         action: Arc<str>,
     },
 }
@@ -101,11 +101,11 @@ pub(crate) struct RefreshDemand {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RejectedToken {
     pub(crate) generation: u64,
-    /// What a person must do.
+    /// The advice for a person.
     pub(crate) action: &'static str,
     /// The data that was asked for.
     pub(crate) resource: Resource,
-    /// What a person does may have effect only for a newer token.
+    /// A change by a person may have effect only for a newer token.
     pub(crate) may_need_renewal: bool,
 }
 

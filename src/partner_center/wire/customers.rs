@@ -33,7 +33,7 @@ struct CompanyProfile {
 ///
 /// # Errors
 ///
-/// [`MalformedResponse`], also where a customer has no id: nobody could say who may see it.
+/// [`MalformedResponse`], also for a customer without an id: its visibility is unknown.
 pub(in crate::partner_center) fn decode_customers(
     body: &[u8],
 ) -> Result<Page<ListedCustomer>, MalformedResponse> {

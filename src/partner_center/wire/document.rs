@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_known_by_their_names_and_the_newest_date() {
+    fn a_summary_has_the_names_of_rows_and_the_newest_date() {
         let rows = json!([
             { "serviceName": "o365", "processedDateTime": "2017-03-09T00:00:00+00:00" },
             { "serviceName": "crm", "licensesSold": "not read", "processedDateTime": "2017-03-10T03:25:16.36" },
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_another_customer_refuses_the_whole() {
+    fn a_row_of_another_customer_rejects_the_document() {
         let customer = samples::customer();
         let own = json!({ "customerId": customer.to_string().to_uppercase() });
         let other = json!({ "customerId": "00000000-0000-4000-8000-000000000001" });
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_whole_collection_is_refused() {
+    fn an_incomplete_collection_is_rejected() {
         for body in [
             json!({}),
             json!({ "items": [{}], "totalCount": 2 }),

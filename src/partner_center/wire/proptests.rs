@@ -11,7 +11,7 @@ use super::{
 use crate::domain::{LicenseUsage, UsageRow};
 use crate::render::{ContentCoding, Format, Rendered, Theme};
 
-/// What a row tells, and nothing that was made of it.
+/// The values of a row as they were sent.
 type DamagedResult = (String, String, String, u64, u64, Option<String>);
 
 fn json_value() -> impl Strategy<Value = Value> {
@@ -109,7 +109,7 @@ enum DamageKind {
     Replaced(Index, &'static str, Value),
     /// A field of a row is missing.
     Removed(Index, &'static str),
-    /// A row stands there twice.
+    /// A row is repeated.
     Repeated(Index),
     /// The collection says something else of itself.
     Said(&'static str, Value),
@@ -173,7 +173,7 @@ const FIELDS: &[&str] = &[
     "processedDateTime",
 ];
 
-/// What a field might hold instead, good and bad.
+/// Returns other values of a field, good and bad.
 fn odd_value() -> impl Strategy<Value = Value> {
     prop_oneof![
         json_value(),
@@ -251,7 +251,7 @@ impl BodyDamage {
     }
 }
 
-fn told(row: &UsageRow) -> DamagedResult {
+fn values(row: &UsageRow) -> DamagedResult {
     (
         row.service_name.clone(),
         row.product_name.clone(),
@@ -262,8 +262,8 @@ fn told(row: &UsageRow) -> DamagedResult {
     )
 }
 
-/// The same as it was sent, read without any type of ours; `None` where it is no JSON but for fields
-/// that nobody asked for, which are not read at all.
+/// Returns the same as it was sent, read without any type of ours; `None` if it is no JSON because of
+/// fields that are not read.
 fn sent_under(collections: &[&str], body: &[u8]) -> Option<Vec<DamagedResult>> {
     let answer: Value = serde_json::from_slice(body).ok()?;
     let rows = collections
@@ -285,7 +285,7 @@ fn sent_in(row: &Value) -> DamagedResult {
     )
 }
 
-/// Which rows there are, each once, whatever their counts.
+/// Returns the names of the rows, each once.
 fn names(rows: &[DamagedResult]) -> BTreeSet<[String; 4]> {
     let names = |(service, product, workload, _, _, id): &DamagedResult| {
         let id = id.as_deref().unwrap_or_default().to_ascii_lowercase();
@@ -311,20 +311,20 @@ proptest! {
     }
 
     #[test]
-    fn nothing_is_told_that_was_not_sent(body in spoiled_answer()) {
+    fn only_sent_values_are_decoded(body in spoiled_answer()) {
         if let Ok(snapshot) = decode_insights(&body, customer()) {
-            let told: Vec<_> = snapshot.rows().iter().map(told).collect();
+            let decoded: Vec<_> = snapshot.rows().iter().map(values).collect();
 
             if let Some(sent) = sent_under(&["items"], &body) {
-                prop_assert!(told.iter().all(|row| sent.contains(row)));
-                prop_assert_eq!(names(&told), names(&sent));
+                prop_assert!(decoded.iter().all(|row| sent.contains(row)));
+                prop_assert_eq!(names(&decoded), names(&sent));
             }
         }
         if let Ok(page) = decode_commercial(&body, customer()) {
-            let told: Vec<_> = page.items.iter().map(told).collect();
+            let decoded: Vec<_> = page.items.iter().map(values).collect();
 
             if let Some(sent) = sent_under(&["items", "Value", "value"], &body) {
-                prop_assert_eq!(told, sent);
+                prop_assert_eq!(decoded, sent);
             }
         }
     }
@@ -335,9 +335,9 @@ proptest! {
             decode_insights(&body, customer()).err(),
             decode_commercial(&body, customer()).err(),
         ].into_iter().flatten() {
-            let told = fault.to_string();
-            prop_assert!((1..=300).contains(&told.chars().count()), "{}", told);
-            prop_assert!(!told.chars().any(char::is_control), "{:?}", told);
+            let text = fault.to_string();
+            prop_assert!((1..=300).contains(&text.chars().count()), "{}", text);
+            prop_assert!(!text.chars().any(char::is_control), "{:?}", text);
         }
     }
 

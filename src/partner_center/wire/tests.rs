@@ -64,7 +64,7 @@ pub(super) fn commercial_row() -> Value {
 }
 
 #[test]
-fn the_documented_row_is_read_as_it_was_sent() {
+fn the_documented_row_is_decoded() {
     let snapshot = insights(vec![row()]).unwrap();
 
     assert_eq!(snapshot.customer_name(), Some("DT DEMO CSP CUSTOMER 005"));
@@ -75,7 +75,7 @@ fn the_documented_row_is_read_as_it_was_sent() {
 }
 
 #[test]
-fn fields_that_may_be_missing_are_not_missed() {
+fn optional_fields_may_be_missing() {
     for field in [
         "customerId",
         "customerName",
@@ -92,7 +92,7 @@ fn fields_that_may_be_missing_are_not_missed() {
 }
 
 #[test]
-fn fields_that_must_be_there_are_named_with_their_row() {
+fn a_missing_field_is_named_with_its_row() {
     for field in [
         "productName",
         "serviceName",
@@ -114,8 +114,8 @@ fn fields_that_must_be_there_are_named_with_their_row() {
 }
 
 #[test]
-fn a_fault_says_what_was_expected_and_quotes_nothing() {
-    for (body, told) in [
+fn an_error_says_what_was_expected_and_quotes_nothing() {
+    for (body, expected) in [
         (
             json!({ "totalCount": "s3cr3t", "items": [] }),
             "totalCount: expected u64",
@@ -133,13 +133,13 @@ fn a_fault_says_what_was_expected_and_quotes_nothing() {
             .unwrap_err()
             .to_string();
 
-        assert!(detail.starts_with(told), "{detail}");
+        assert!(detail.starts_with(expected), "{detail}");
         assert!(!detail.contains("s3cr3t"), "{detail}");
     }
 }
 
 #[test]
-fn a_page_is_called_one() {
+fn an_html_page_is_recognized() {
     let detail = decode_insights(b" <html>s3cr3t</html>", customer())
         .unwrap_err()
         .to_string();
@@ -151,7 +151,7 @@ fn a_page_is_called_one() {
 }
 
 #[test]
-fn what_is_no_count_never_becomes_one() {
+fn values_that_are_no_counts_are_rejected() {
     for bad in [
         json!(-1),
         json!(1.0),
@@ -174,7 +174,7 @@ fn what_is_no_count_never_becomes_one() {
 }
 
 #[test]
-fn a_percentage_that_no_number_can_hold_is_refused() {
+fn a_percentage_out_of_range_is_rejected() {
     let body = json!({ "items": [row_with("usagePercent", json!(1.5))] }).to_string();
 
     let fault = decode_insights(body.replace("1.5", "1e999").as_bytes(), customer());
@@ -183,7 +183,7 @@ fn a_percentage_that_no_number_can_hold_is_refused() {
 }
 
 #[test]
-fn every_documented_form_of_a_date_is_read() {
+fn every_documented_date_format_is_parsed() {
     for (text, instant) in [
         ("2017-03-09T00:00:00+00:00", "2017-03-09T00:00:00Z"),
         ("2017-03-14T03:25:16.36+00:00", "2017-03-14T03:25:16.36Z"),
@@ -207,7 +207,7 @@ fn every_documented_form_of_a_date_is_read() {
 }
 
 #[test]
-fn a_row_of_another_customer_spoils_the_answer() {
+fn a_row_of_another_customer_rejects_the_answer() {
     let other = json!("11111111-70f4-4e1e-9ff1-b2bfce8d9f04");
 
     for field in ["customerId", "customerTenantId"] {
@@ -221,7 +221,7 @@ fn a_row_of_another_customer_spoils_the_answer() {
 }
 
 #[test]
-fn an_empty_collection_is_an_answer_but_no_collection_is_none() {
+fn an_empty_collection_is_an_answer_but_no_collection_is_an_error() {
     assert_eq!(insights(Vec::new()).unwrap().rows(), []);
     for body in [
         "",
@@ -241,7 +241,7 @@ fn an_empty_collection_is_an_answer_but_no_collection_is_none() {
 }
 
 #[test]
-fn a_part_of_a_collection_is_not_taken_for_the_whole() {
+fn a_part_of_a_collection_is_rejected() {
     let short = json!({ "totalCount": 2, "items": [row()] });
     let split = json!({ "items": [row()], "links": { "next": { "uri": "/x", "method": "GET" } } });
     let mut both = split.clone();
@@ -255,7 +255,7 @@ fn a_part_of_a_collection_is_not_taken_for_the_whole() {
 }
 
 #[test]
-fn rows_of_nothing_are_not_read_without_end() {
+fn the_number_of_rows_is_bounded() {
     let items = |rows: usize| format!("{{\"items\":[{}]}}", vec!["{}"; rows].join(","));
 
     assert!(decode_document(items(MAX_ROWS).as_bytes(), None).is_ok());
@@ -283,7 +283,7 @@ fn a_byte_order_mark_is_skipped() {
 }
 
 #[test]
-fn commercial_rows_are_read_under_all_their_names() {
+fn commercial_rows_are_decoded_under_all_their_names() {
     for name in ["Value", "value", "items"] {
         let page = commercial(&json!({ name: [commercial_row()] })).unwrap();
 
@@ -311,7 +311,7 @@ fn both_spellings_of_the_active_count_must_agree() {
 }
 
 #[test]
-fn a_commercial_row_of_nobody_is_refused() {
+fn a_commercial_row_without_a_customer_is_rejected() {
     let mut row = commercial_row();
     row.as_object_mut().unwrap().remove("customerTenantId");
 

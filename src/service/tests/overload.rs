@@ -72,7 +72,7 @@ impl ServiceFixture {
     }
 }
 
-/// What must not wait for a call that is held fails instead of hanging.
+/// Fails instead of hanging, if an answer waits for a call on hold.
 async fn within_timeout<T>(answer: impl Future<Output = T>) -> T {
     let patience = Duration::from_secs(20);
     tokio::time::timeout(patience, answer).await.unwrap()
@@ -361,7 +361,10 @@ async fn a_request_shed_at_the_deadline_may_be_retried() {
     for _ in 0..=MAX_CONCURRENCY {
         fixture.source.release_one();
     }
-    assert!(fixture.answer_for(10).await.is_ok(), "it is not remembered");
+    assert!(
+        fixture.answer_for(10).await.is_ok(),
+        "the rejection is not cached"
+    );
 }
 
 #[tokio::test]
@@ -412,6 +415,6 @@ async fn a_refresh_that_would_be_late_is_skipped() {
     assert_eq!(
         fixture.shed_calls(ShedReason::Caller),
         0,
-        "nobody was turned away"
+        "no request was rejected"
     );
 }

@@ -7,7 +7,7 @@ use crate::clock::{Clock, SystemClock};
 /// Long enough to be nowhere by chance.
 const SECRET: &str = "canary-refresh-token";
 
-/// What may stand in a field of a token answer, the right things among them.
+/// Returns values of a field of a token reply, right ones among them.
 fn field() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
