@@ -1,7 +1,6 @@
 //! The API listener: what dashboards call.
 
 mod access_log;
-mod assets;
 mod authentication;
 mod browser_headers;
 mod caching;
@@ -55,33 +54,33 @@ pub struct Api {
     state: Arc<ApiState>,
 }
 
-/// What an API is made of.
+/// The dependencies of the API.
 #[derive(Debug)]
 pub struct ApiParts<'a> {
-    /// Tells who sent a request.
+    /// Identifies callers.
     pub authenticator: Authenticator,
     /// The service that answers.
     pub usage: UsageService,
-    /// Time.
+    /// The clock of the service.
     pub clock: SharedClock,
-    /// Which requests are logged.
+    /// The requests that are logged.
     pub request_log: RequestLog,
-    /// The hosts that are served; `None` where any is.
+    /// The hosts that are served; `None` for any host.
     pub allowed_hosts: Option<AllowedHosts>,
     /// The origins whose pages may read answers.
     pub cors_origins: &'a [CorsOrigin],
-    /// Starts spans; `None` where nothing is traced.
+    /// Starts spans; `None` without tracing.
     pub spans: Option<RequestSpans>,
 }
 
 // === impl Api ===
 
 impl Api {
-    /// An API whose metrics are in this registry.
+    /// Creates the API and registers its metrics.
     ///
     /// # Errors
     ///
-    /// When the registry has metrics of the same names already.
+    /// If the registry already has metrics of the same names.
     pub fn new(parts: ApiParts<'_>, registry: &Registry) -> prometheus::Result<Self> {
         let routes = router::table();
         let state = ApiState {

@@ -246,17 +246,4 @@ mod tests {
             ]
         );
     }
-
-    #[test]
-    fn a_zero_retry_after_becomes_one_second() {
-        let response = Problem::new(ProblemKind::Throttled, "d")
-            .with_retry_after(0)
-            .into_response();
-
-        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
-        assert_eq!(
-            response.headers()[header::CONTENT_TYPE],
-            "application/problem+json"
-        );
-    }
 }

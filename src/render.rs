@@ -15,14 +15,10 @@ mod format;
 mod rendered;
 mod simplified;
 
-pub(crate) use self::{
-    compression::compress,
-    document::{etag_for_coding, strong_etag},
-};
 pub use self::{
     display_text::display_text,
     document::{EncodedBody, RenderedDocument},
-    format::{ContentCoding, Format, Theme},
+    format::{ChartTheme, ContentCoding, Format},
     rendered::{RenderError, Rendered},
 };
 

@@ -14,21 +14,20 @@ use crate::{
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Headers of an answer, so that their map is allocated once.
+/// The most headers of an answer, so that their map is allocated once.
 const MAX_HEADERS: usize = 14;
 
-/// What an answer is of, and whom it is the same for.
+/// The callers that an answer is the same for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResponseAudience {
-    /// Every client, where callers are not identified.
+    /// Every client, since callers are not identified.
     Everyone,
-    /// The callers that may have it. It is the same for each, but a browser that two of them share
-    /// must not show one's answer to the other.
+    /// All callers that may read it. A browser that two callers share must not show the answer of one to
+    /// the other.
     AuthorizedCallers,
-    /// Whoever asks for the same page.
+    /// Every client that requests the same page.
     EveryonePerPage,
-    /// Its caller alone. No date goes with it: rights change too, so that what a caller is shown may
-    /// be modified although nothing was.
+    /// One caller. The answer has no `Last-Modified`, since it also changes with the caller's rights.
     SingleCaller,
 }
 
@@ -69,13 +68,13 @@ pub(super) fn respond(
     response
 }
 
-/// Whether the caller names this validator among those of what it has (RFC 9110 §13.1.2).
+/// Returns true if `If-None-Match` has this validator (RFC 9110 §13.1.2).
 pub(super) fn matches_if_none_match(request: &HeaderMap, etag: &[u8]) -> bool {
     let mut lists = request.get_all(header::IF_NONE_MATCH).iter();
     lists.any(|list| any_tag_matches(list.as_bytes(), etag))
 }
 
-/// Whether the caller has this very content (RFC 9110 §13.1).
+/// Returns true if the caller already has this content (RFC 9110 §13.1).
 ///
 /// `If-Modified-Since` counts only where there is no `If-None-Match`, and only where it is a date.
 fn is_not_modified(request: &HeaderMap, etag: &[u8], modified_at: Option<Timestamp>) -> bool {
@@ -146,10 +145,10 @@ struct CacheStatusText {
     len: usize,
 }
 
-// === impl Audience ===
+// === impl ResponseAudience ===
 
 impl ResponseAudience {
-    /// What of a request an answer hangs on.
+    /// The request headers that the answer depends on.
     const fn vary(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Everyone => "Accept, Accept-Encoding",

@@ -1,4 +1,4 @@
-//! What the layers and handlers of one request share.
+//! The state that the layers and the handler of a request share.
 
 use std::{
     ops::Deref,
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct RequestContext(Arc<RequestState>);
 
-/// A request and what the layers found out about it.
+/// A request with the findings of the layers.
 #[derive(Debug)]
 pub(super) struct RequestState {
     pub(super) api: Arc<ApiState>,
@@ -119,7 +119,7 @@ impl RequestState {
         extract::cache_directive(self.headers())
     }
 
-    /// What an upstream call is traced by that is made for this request.
+    /// The ids that an upstream call of this request is traced by.
     pub(super) fn call_trace(&self) -> CallTrace {
         CallTrace {
             span: self.span.get().cloned(),

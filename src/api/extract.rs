@@ -9,7 +9,7 @@ use crate::{
     domain::{CustomerId, ProcessedDate},
     problem::{Problem, ProblemKind},
     render::{
-        Theme,
+        ChartTheme,
         customers::{Continuation, CustomerFilter, CustomerPageRequest, InvalidContinuation},
     },
     service::{CacheDirective, source::CallTrace},
@@ -58,7 +58,7 @@ pub(super) fn processed_date(
 pub(super) fn chart_query(
     query: Option<&str>,
     today: impl FnOnce() -> ProcessedDate,
-) -> Result<(Option<ProcessedDate>, Theme), Problem> {
+) -> Result<(Option<ProcessedDate>, ChartTheme), Problem> {
     let expected = "expected processedDate=YYYY-MM-DD, theme=light or theme=dark, or none";
     let [date, theme] = parameters(query, ["processedDate", "theme"], expected)?;
     let date = date.map(|text| parse_date("processedDate", &text, today()));
@@ -66,10 +66,10 @@ pub(super) fn chart_query(
     Ok((date.transpose()?, theme.unwrap_or_default()))
 }
 
-fn parse_theme(text: &str) -> Result<Theme, Problem> {
+fn parse_theme(text: &str) -> Result<ChartTheme, Problem> {
     match text {
-        "light" => Ok(Theme::Light),
-        "dark" => Ok(Theme::Dark),
+        "light" => Ok(ChartTheme::Light),
+        "dark" => Ok(ChartTheme::Dark),
         other => Err(Problem::new(
             ProblemKind::Theme,
             format!(
@@ -276,58 +276,9 @@ mod proptests;
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, StatusCode};
+    use http::HeaderValue;
 
     use super::*;
-
-    fn today() -> ProcessedDate {
-        ProcessedDate::parse("2026-11-22").unwrap()
-    }
-
-    #[test]
-    fn a_customer_id_may_be_percent_encoded_but_is_never_a_path() {
-        let plain = customer_id("4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04").unwrap();
-
-        assert_eq!(
-            customer_id("%7B4D3CF487-70F4-4E1E-9FF1-B2BFCE8D9F04%7D").unwrap(),
-            plain
-        );
-        for segment in [
-            "",
-            "..",
-            "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04%2f..",
-            "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04%00",
-            "%EF%BC%94d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04",
-            "%ff",
-            "%",
-        ] {
-            assert_eq!(
-                customer_id(segment).unwrap_err().status(),
-                StatusCode::BAD_REQUEST,
-                "{segment}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_date_is_read_once_and_up_to_today() {
-        assert!(processed_date(None, today).unwrap().is_none());
-        assert!(processed_date(Some(""), today).unwrap().is_none());
-        for query in ["processedDate=2026-11-22", "processedDate=2026%2D11%2D22"] {
-            assert_eq!(processed_date(Some(query), today).unwrap(), Some(today()));
-        }
-        for query in [
-            "processedDate=",
-            "processedDate=2026-02-30",
-            "processedDate=2026-11-23",
-            "processedDate=2026-11-23T00:00:00%2B14:00",
-            "processedDate=2026-11-01&processedDate=2026-11-01",
-            "processeddate=2026-11-01",
-            "top=1",
-        ] {
-            assert!(processed_date(Some(query), today).is_err(), "{query}");
-        }
-    }
 
     #[test]
     fn a_cache_directive_is_found_among_others() {

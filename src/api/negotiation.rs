@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
     problem::{Problem, ProblemKind},
-    render::{ContentCoding, Format, Theme},
+    render::{ChartTheme, ContentCoding, Format},
 };
 
 /// The formats of the simplified resource, the preferred one first.
@@ -17,7 +17,7 @@ pub(super) const NATIVE_FORMATS: &[Format] = &[Format::Native];
 pub(super) const TABLE_FORMATS: &[Format] = &[Format::Table];
 
 /// The format of the chart; its theme is not negotiated.
-pub(super) const CHART_FORMATS: &[Format] = &[Format::Chart(Theme::Reader)];
+pub(super) const CHART_FORMATS: &[Format] = &[Format::Chart(ChartTheme::Reader)];
 
 /// The codings of equal weight in the order of preference: the smallest result first.
 const PREFERRED_CODINGS: [ContentCoding; 3] = [
@@ -254,19 +254,6 @@ mod tests {
             let chosen = negotiate_format(&headers(header::ACCEPT, lines), SIMPLIFIED_FORMATS).ok();
             assert_eq!(chosen, form_expected, "{lines:?}");
         }
-    }
-
-    #[test]
-    fn the_native_resource_is_only_json() {
-        assert!(negotiate_format(&headers(header::ACCEPT, &["text/csv"]), NATIVE_FORMATS).is_err());
-        assert_eq!(
-            negotiate_format(
-                &headers(header::ACCEPT, &["application/json;odata=verbose, */*"]),
-                NATIVE_FORMATS
-            )
-            .ok(),
-            Some(Format::Native)
-        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What handlers return: an answer, or a problem that is still to be worded.
+//! The results of handlers.
 
 use axum::response::IntoResponse;
 use http::{HeaderMap, Response, StatusCode};
@@ -32,10 +32,10 @@ pub(super) struct Rejection {
 /// The result of a handler.
 pub(super) type HandlerResult = Result<ApiResponse, Rejection>;
 
-/// What metrics and the log record of a request besides its status.
+/// The fields of the log and the metrics beside the status.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LogFields {
-    /// What was found in the cache; `None` where the cache was not consulted.
+    /// `None` if the cache was not used.
     pub(super) cache_result: Option<CacheResult>,
     /// The date that was requested.
     pub(super) processed_date: Option<ProcessedDate>,

@@ -10,7 +10,7 @@ pub(super) struct Route {
     pub(super) index: usize,
     kind: RouteKind,
     prefix: &'static str,
-    /// What follows the parameter; `None` where the pattern has no parameter.
+    /// The text after the parameter; `None` if the pattern has no parameter.
     suffix: Option<&'static str>,
 }
 

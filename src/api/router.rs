@@ -1,6 +1,6 @@
 //! The routes of the API listener, in one list.
 //!
-//! A new route is one line here, its handler, and the handler in the list of `openapi`.
+//! A new route is one line here, its handler, and its path in `openapi.json`.
 
 use axum::{
     Router,

@@ -60,7 +60,7 @@ impl RequestSpans {
                 .start_untrusted_server_span(headers, name, started_at),
         };
         if span.is_recording() {
-            let mut told = vec![
+            let mut attributes = vec![
                 KeyValue::new(
                     semconv::HTTP_REQUEST_METHOD,
                     method.unwrap_or(semconv::OTHER_METHOD),
@@ -71,16 +71,16 @@ impl RequestSpans {
                 KeyValue::new(semconv::REQUEST_ID, header_text(request_id)),
             ];
             if !route.is_unmatched() {
-                told.push(KeyValue::new(semconv::HTTP_ROUTE, route.pattern));
+                attributes.push(KeyValue::new(semconv::HTTP_ROUTE, route.pattern));
             }
             if let Some(agent) = headers.get(header::USER_AGENT) {
-                told.push(KeyValue::new(
+                attributes.push(KeyValue::new(
                     semconv::USER_AGENT_ORIGINAL,
                     header_text(agent),
                 ));
             }
-            told.extend(server_address(head));
-            span.set_attributes(told);
+            attributes.extend(server_address(head));
+            span.set_attributes(attributes);
         }
         span
     }
@@ -98,7 +98,7 @@ pub(super) fn record_cache_status(span: &TraceSpan, status: &CacheStatus) {
     let forward = status.forward.map(|forward| forward.as_str());
     let forward_status = status.forward_status.map(i64::from);
     let flag = |key, set: bool| set.then(|| KeyValue::new(key, true));
-    let told = [
+    let attributes = [
         forward.map(|why| KeyValue::new(semconv::CACHE_FORWARD, why)),
         forward_status.map(|status| KeyValue::new(semconv::CACHE_FORWARD_STATUS, status)),
         flag(semconv::CACHE_STORED, status.stored),
@@ -108,19 +108,19 @@ pub(super) fn record_cache_status(span: &TraceSpan, status: &CacheStatus) {
             .detail
             .map(|detail| KeyValue::new(semconv::CACHE_DETAIL, detail)),
     ];
-    span.set_attributes(told.into_iter().flatten());
+    span.set_attributes(attributes.into_iter().flatten());
 }
 
 /// Ends the span; only a status of 500 or more is an error.
-pub(super) fn end_span(span: &TraceSpan, status: StatusCode, told: LogFields, caller: &str) {
+pub(super) fn end_span(span: &TraceSpan, status: StatusCode, fields: LogFields, caller: &str) {
     if !span.is_recording() {
         return;
     }
     span.set_attribute(semconv::CALLER_NAME, caller.to_owned());
-    if let Some(result) = told.cache_result {
+    if let Some(result) = fields.cache_result {
         span.set_attribute(semconv::CACHE_STATUS, result.as_str());
     }
-    if let Some(date) = told.processed_date {
+    if let Some(date) = fields.processed_date {
         span.set_attribute(semconv::URL_QUERY, format!("processedDate={date}"));
     }
     if status.as_u16() == CLIENT_CLOSED_REQUEST {
@@ -133,7 +133,7 @@ pub(super) fn end_span(span: &TraceSpan, status: StatusCode, told: LogFields, ca
         );
     }
     if status.is_server_error() {
-        let problem = told
+        let problem = fields
             .problem
             .map_or(Cow::Owned(status.as_str().to_owned()), Cow::Borrowed);
         span.set_attribute(semconv::ERROR_TYPE, problem);
@@ -154,18 +154,10 @@ fn span_name(method: Option<&'static str>, route: Route) -> Cow<'static, str> {
 
 /// Returns the name of a registered method (RFC 9110, RFC 5789).
 fn known_method(method: &Method) -> Option<&'static str> {
-    Some(match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::CONNECT => "CONNECT",
-        Method::OPTIONS => "OPTIONS",
-        Method::TRACE => "TRACE",
-        Method::PATCH => "PATCH",
-        _ => return None,
-    })
+    const KNOWN: [&str; 9] = [
+        "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+    ];
+    KNOWN.into_iter().find(|known| *known == method.as_str())
 }
 
 /// Returns the requested host and port: those of the URI, which HTTP/2 sends, or else of `Host`.

@@ -1,8 +1,7 @@
-//! Answers that wait for clients to take them: how many bytes of them there may be.
+//! Limits the bytes of answers that clients have not read yet.
 //!
-//! A client that stalls pins the body of its answer, which is nobody else's where it is a page of the
-//! list of customers or was evicted meanwhile. What an ordinary hit sends over HTTP/1 is no larger
-//! than what its connection takes anyway, and is not counted.
+//! A client that stalls keeps the body of its answer in memory, also after its eviction from the cache.
+//! A usual hit over HTTP/1 is no larger than the buffers of its connection, so it is not counted.
 
 use std::{
     pin::Pin,
@@ -20,7 +19,7 @@ use crate::{
     resilience::byte_budget::ByteBudget,
 };
 
-/// The body of an answer. Dropped once it is sent, or given up, it no longer counts as unsent.
+/// The body of an answer, counted as unsent until it is dropped.
 #[derive(Clone, Debug)]
 pub struct ApiBody {
     content: FullBody,
@@ -31,26 +30,26 @@ pub struct ApiBody {
 #[derive(Debug)]
 pub(super) struct UnsentBudgets {
     total: Arc<ByteBudget>,
-    /// Of those who have not proved who they are.
+    /// The part for unauthenticated clients.
     unauthenticated: Arc<ByteBudget>,
 }
 
-/// Bytes that are taken from the budgets for as long as this lives.
+/// Bytes that are taken from the budgets until it is dropped.
 #[derive(Debug)]
 pub(super) struct UnsentCharge {
     bytes: usize,
     total: Arc<ByteBudget>,
-    /// `None` where nobody is told apart.
+    /// `None` if callers are not identified.
     caller: Option<Arc<ByteBudget>>,
 }
 
-/// Bytes that all answers of a listener may have unsent.
+/// The most unsent bytes of a listener.
 const TOTAL_BYTES: usize = 64 * 1024 * 1024;
 
-/// What an answer over HTTP/1 may have without being counted.
+/// The most bytes of an answer over HTTP/1 that is not counted.
 const UNCOUNTED_BYTES: usize = 8 * 1024;
 
-/// What a stream of HTTP/2 takes besides its answer.
+/// The memory of an HTTP/2 stream beside its answer.
 const STREAM_OVERHEAD_BYTES: usize = 16 * 1024;
 
 // === impl UnsentBudgets ===
@@ -108,12 +107,12 @@ impl UnsentBudgets {
     }
 }
 
-/// Who gets an answer.
+/// The recipient of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ResponseRecipient<'a> {
-    /// Somebody who has not proved who it is.
+    /// A client without a valid credential.
     Unauthenticated,
-    /// Somebody, where callers are not identified.
+    /// A client of a service that identifies no callers.
     Anonymous,
     /// A caller.
     Caller(&'a CallerIdentity),

@@ -71,7 +71,7 @@ impl AdoptionView {
     ///
     /// If it is not the simplified format.
     pub(super) fn from_simplified(simplified: &[u8]) -> serde_json::Result<Self> {
-        let usage: simplified::Usage<'_> = serde_json::from_slice(simplified)?;
+        let usage: simplified::SimplifiedUsage<'_> = serde_json::from_slice(simplified)?;
         let mut room = MAX_BARS;
         let mut left_out = 0;
         let mut shown = Vec::new();
@@ -115,7 +115,7 @@ impl AdoptionView {
 }
 
 /// Distinguishes products whose names look the same.
-fn product_distinctions(products: &[simplified::Product<'_>]) -> Vec<Option<String>> {
+fn product_distinctions(products: &[simplified::SimplifiedProduct<'_>]) -> Vec<Option<String>> {
     let details = products.iter().map(|product| ProductDetails {
         name: display_text(&product.product_name),
         channel: product.channel.as_deref(),
@@ -141,7 +141,7 @@ impl AdoptionBar {
         }
     }
 
-    fn from_total(workload: &simplified::Workload<'_>) -> Self {
+    fn from_total(workload: &simplified::SimplifiedWorkload<'_>) -> Self {
         Self {
             name: display_text(&workload.workload_name),
             active: workload.licenses_active,

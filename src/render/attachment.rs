@@ -3,7 +3,7 @@
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{display_text::display_text, simplified::Usage};
+use super::{display_text::display_text, simplified::SimplifiedUsage};
 
 /// The characters to encode in an extended value (RFC 8187 §3.2.1).
 const EXTENDED_VALUE: &AsciiSet = &NON_ALPHANUMERIC
@@ -29,7 +29,7 @@ const MAX_NAME_BYTES: usize = 200;
 ///
 /// If the simplified format cannot be read back.
 pub(super) fn disposition(simplified: &[u8]) -> serde_json::Result<HeaderValue> {
-    let usage: Usage<'_> = serde_json::from_slice(simplified)?;
+    let usage: SimplifiedUsage<'_> = serde_json::from_slice(simplified)?;
     let name = usage.customer_name.as_deref().map(sanitize_file_name);
     let name = name.filter(|name| !name.is_empty());
     let name = name.as_deref().unwrap_or(&usage.customer_id);

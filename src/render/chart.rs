@@ -8,7 +8,7 @@ use askama::Template;
 use super::{
     adoption::{AdoptionBar, AdoptionProduct, AdoptionView, grouped},
     display_text::truncate_with_ellipsis,
-    format::Theme,
+    format::ChartTheme,
 };
 
 /// Renders the simplified format as a picture without external references.
@@ -16,7 +16,7 @@ use super::{
 /// # Errors
 ///
 /// If it is not the simplified format.
-pub(super) fn render(simplified: &[u8], theme: Theme) -> Result<Box<[u8]>, std::io::Error> {
+pub(super) fn render(simplified: &[u8], theme: ChartTheme) -> Result<Box<[u8]>, std::io::Error> {
     let adoption = AdoptionView::from_simplified(simplified)?;
     let svg = ChartTemplate::new(&adoption, theme)
         .render()
@@ -28,7 +28,7 @@ pub(super) fn render(simplified: &[u8], theme: Theme) -> Result<Box<[u8]>, std::
 #[template(path = "render/chart.svg", config = "src/askama.toml")]
 struct ChartTemplate<'a> {
     adoption: &'a AdoptionView,
-    theme: Theme,
+    theme: ChartTheme,
     name: String,
     when: String,
     lines: Vec<ChartLine<'a>>,
@@ -74,7 +74,7 @@ const MAX_COUNTS_CHARS: usize = 22;
 // === impl ChartTemplate ===
 
 impl<'a> ChartTemplate<'a> {
-    fn new(adoption: &'a AdoptionView, theme: Theme) -> Self {
+    fn new(adoption: &'a AdoptionView, theme: ChartTheme) -> Self {
         let mut layout = ChartLayout {
             y: 92,
             lines: Vec::new(),

@@ -43,7 +43,7 @@ pub struct EncodedBody {
 const HTTP_DATE_LEN: usize = 29;
 
 /// Returns a strong validator (RFC 9110 §8.8.3): equal for equal bytes, also after a restart.
-pub(crate) fn strong_etag(body: &[u8]) -> String {
+fn strong_etag(body: &[u8]) -> String {
     let digest = Sha256::digest(body);
     // Half of it is enough: no two bodies share 128 bits by accident.
     let half = digest.first_chunk().copied().unwrap_or_default();
@@ -51,7 +51,7 @@ pub(crate) fn strong_etag(body: &[u8]) -> String {
 }
 
 /// Returns the validator of the same body in a coding.
-pub(crate) fn etag_for_coding(identity: &[u8], coding: ContentCoding) -> String {
+fn etag_for_coding(identity: &[u8], coding: ContentCoding) -> String {
     let opaque = String::from_utf8_lossy(identity);
     let opaque = opaque.trim_matches('"');
     format!("\"{opaque}-{}\"", coding.token().unwrap_or("identity"))
@@ -60,7 +60,8 @@ pub(crate) fn etag_for_coding(identity: &[u8], coding: ContentCoding) -> String 
 // === impl RenderedDocument ===
 
 impl RenderedDocument {
-    pub(super) fn new(body: &[u8], seen_at: Timestamp) -> Self {
+    /// A body that was first seen at this time.
+    pub(crate) fn new(body: &[u8], seen_at: Timestamp) -> Self {
         // HTTP dates have whole seconds, and none before 1970.
         let seconds = seen_at.as_second().max(0);
         let modified_at = Timestamp::from_second(seconds).unwrap_or(seen_at);
@@ -84,7 +85,8 @@ impl RenderedDocument {
         }
     }
 
-    pub(super) fn render(&self, coding: ContentCoding) -> std::io::Result<&EncodedBody> {
+    /// Encodes the body, once.
+    pub(crate) fn render(&self, coding: ContentCoding) -> std::io::Result<&EncodedBody> {
         if let Some(ready) = self.ready(coding) {
             return Ok(ready);
         }

@@ -12,12 +12,12 @@ pub enum Format {
     /// Partner Center's own JSON, byte for byte.
     Native,
     /// Adoption as a picture (SVG 1.1).
-    Chart(Theme),
+    Chart(ChartTheme),
 }
 
 /// The colours of a chart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Theme {
+pub enum ChartTheme {
     /// Light or dark, as the reader's system prefers.
     #[default]
     Reader,

@@ -9,7 +9,7 @@ use crate::domain::{LicenseUsage, ProcessedDate, UsagePercent, UsageRow, aggrega
 /// The simplified format. `schemas/Usage` of the API's description explains its fields.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Usage<'a> {
+pub(crate) struct SimplifiedUsage<'a> {
     #[serde(borrow)]
     pub(super) customer_id: Cow<'a, str>,
     #[serde(borrow)]
@@ -18,15 +18,15 @@ pub(crate) struct Usage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) oldest_processed_date: Option<String>,
     #[serde(borrow)]
-    pub(super) products: Vec<Product<'a>>,
+    pub(super) products: Vec<SimplifiedProduct<'a>>,
     #[serde(borrow)]
-    pub(super) workloads: Vec<Workload<'a>>,
+    pub(super) workloads: Vec<SimplifiedWorkload<'a>>,
 }
 
 /// A product with its workloads.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Product<'a> {
+pub(super) struct SimplifiedProduct<'a> {
     #[serde(borrow)]
     pub(super) product_name: Cow<'a, str>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
@@ -61,7 +61,7 @@ pub(super) struct ProductWorkload<'a> {
 /// A workload, summed over the products.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Workload<'a> {
+pub(super) struct SimplifiedWorkload<'a> {
     #[serde(borrow)]
     pub(super) workload_name: Cow<'a, str>,
     pub(super) licenses_active: u64,
@@ -74,7 +74,7 @@ pub(super) struct Workload<'a> {
 pub(super) fn render(snapshot: &LicenseUsage) -> serde_json::Result<Box<[u8]>> {
     let newest = snapshot.processed_date();
     let older = |date: &ProcessedDate| Some(*date) < newest;
-    let usage = Usage {
+    let usage = SimplifiedUsage {
         customer_id: Cow::Owned(snapshot.customer_id().to_string()),
         customer_name: snapshot.customer_name().map(Cow::Borrowed),
         processed_date: newest.map(|date| date.to_string()),
@@ -84,11 +84,11 @@ pub(super) fn render(snapshot: &LicenseUsage) -> serde_json::Result<Box<[u8]>> {
             .map(|date| date.to_string()),
         products: aggregation::products(snapshot)
             .into_iter()
-            .map(Product::from)
+            .map(SimplifiedProduct::from)
             .collect(),
         workloads: aggregation::workloads(snapshot)
             .into_iter()
-            .map(|usage| Workload {
+            .map(|usage| SimplifiedWorkload {
                 workload_name: Cow::Borrowed(usage.workload_name),
                 licenses_active: usage.licenses_active,
                 licenses_qualified: usage.licenses_qualified,
@@ -104,7 +104,7 @@ pub(super) fn render(snapshot: &LicenseUsage) -> serde_json::Result<Box<[u8]>> {
 
 /// Renders the format again with a customer's name that the rows do not have.
 pub(super) fn with_customer_name(simplified: &[u8], name: &str) -> serde_json::Result<Vec<u8>> {
-    let mut usage: Usage<'_> = serde_json::from_slice(simplified)?;
+    let mut usage: SimplifiedUsage<'_> = serde_json::from_slice(simplified)?;
     usage.customer_name = Some(Cow::Borrowed(name));
     serde_json::to_vec(&usage)
 }
@@ -113,9 +113,9 @@ fn usage_percent(active: u64, qualified: u64) -> Option<f64> {
     UsagePercent::new(active, qualified).map(UsagePercent::as_f64)
 }
 
-// === impl Product ===
+// === impl SimplifiedProduct ===
 
-impl<'a> From<aggregation::ProductUsage<'a>> for Product<'a> {
+impl<'a> From<aggregation::ProductUsage<'a>> for SimplifiedProduct<'a> {
     fn from(usage: aggregation::ProductUsage<'a>) -> Self {
         let product = usage.product;
         Self {

@@ -54,7 +54,7 @@ pub(super) enum CustomerChoiceOutcome {
 #[template(path = "api/page/customers.html", config = "src/askama.toml")]
 struct CustomersPage {
     frame: PageFrame,
-    sought: String,
+    searched: String,
     total: usize,
     count: String,
     shown: Vec<CustomerChoice>,
@@ -99,34 +99,34 @@ impl CustomerDirectory {
     }
 
     /// Searches for the entered customer, or lists all of them.
-    pub(super) fn choose(&self, frame: PageFrame, ask: &PageQuery) -> CustomerChoiceOutcome {
-        let found = self.search(&ask.customer);
+    pub(super) fn choose(&self, frame: PageFrame, page_query: &PageQuery) -> CustomerChoiceOutcome {
+        let found = self.search(&page_query.customer);
         if let Some(customer) = found.exact_match() {
             return CustomerChoiceOutcome::Chosen(customer);
         }
-        if found.customers.is_empty() && !ask.customer.is_empty() {
+        if found.customers.is_empty() && !page_query.customer.is_empty() {
             return CustomerChoiceOutcome::NotFound;
         }
         let frame = PageFrame {
-            form: Some(ask.search_form(self.suggestions())),
+            form: Some(page_query.search_form(self.suggestions())),
             ..frame
         };
-        CustomerChoiceOutcome::List(found.page(frame, ask, &self.caller).render())
+        CustomerChoiceOutcome::List(found.page(frame, page_query, &self.caller).render())
     }
 
     /// Finds customers by a part of their name or domain. A whole name means that customer, even if
     /// longer names contain it.
     fn search(&self, text: &str) -> CustomerMatches<'_> {
-        let sought = CustomerSearch::new(text);
-        let customers = match self.unique_by_name(&sought) {
+        let searched = CustomerSearch::new(text);
+        let customers = match self.unique_by_name(&searched) {
             Some(named) => vec![named],
             None => {
-                let found = self.index().flat_map(|index| index.search(&sought));
+                let found = self.index().flat_map(|index| index.search(&searched));
                 found.filter(|entry| self.is_visible(entry)).collect()
             }
         };
         CustomerMatches {
-            is_exact_match: !sought.matches_all() && customers.len() == 1,
+            is_exact_match: !searched.matches_all() && customers.len() == 1,
             customers,
             total: self.total(),
         }
@@ -159,8 +159,10 @@ impl CustomerDirectory {
     }
 
     /// Returns the only customer with exactly this name.
-    fn unique_by_name(&self, sought: &CustomerSearch) -> Option<&CustomerEntry> {
-        let named = self.index().flat_map(|index| index.with_exact_name(sought));
+    fn unique_by_name(&self, searched: &CustomerSearch) -> Option<&CustomerEntry> {
+        let named = self
+            .index()
+            .flat_map(|index| index.with_exact_name(searched));
         let mut named = named.filter(|entry| self.is_visible(entry));
         match (named.next(), named.next()) {
             (Some(named), None) => Some(named),
@@ -198,14 +200,16 @@ impl CustomerMatches<'_> {
         only.map(|entry| entry.id)
     }
 
-    fn page(&self, frame: PageFrame, ask: &PageQuery, caller: &Caller) -> CustomersPage {
-        let sought = display_text(&ask.customer);
+    fn page(&self, frame: PageFrame, page_query: &PageQuery, caller: &Caller) -> CustomersPage {
+        let searched = display_text(&page_query.customer);
         let pages = self.customers.len().div_ceil(PAGE_LENGTH).max(1);
-        let page = usize::try_from(ask.page.get()).map_or(pages, |page| page.min(pages));
+        let page = usize::try_from(page_query.page.get()).map_or(pages, |page| page.min(pages));
         let before = (page - 1) * PAGE_LENGTH;
         let shown = self.customers.iter().skip(before).take(PAGE_LENGTH);
-        let shown: Vec<_> = shown.map(|entry| CustomerChoice::new(entry, ask)).collect();
-        let count = self.count(&sought);
+        let shown: Vec<_> = shown
+            .map(|entry| CustomerChoice::new(entry, page_query))
+            .collect();
+        let count = self.count(&searched);
         CustomersPage {
             frame,
             count: if pages == 1 {
@@ -214,18 +218,18 @@ impl CustomerMatches<'_> {
                 let (first, last) = (number(before + 1), number(before + shown.len()));
                 format!("{count}, {first} to {last} shown")
             },
-            sought,
+            searched,
             total: self.total,
-            previous: (page > 1).then(|| ask.list_page_link(page - 1)),
-            next: (page < pages).then(|| ask.list_page_link(page + 1)),
+            previous: (page > 1).then(|| page_query.list_page_link(page - 1)),
+            next: (page < pages).then(|| page_query.list_page_link(page + 1)),
             is_everybody: shown.len() == self.total,
             shown,
             anonymous: caller.may_read_all(),
         }
     }
 
-    fn count(&self, sought: &str) -> String {
-        match (sought, self.total) {
+    fn count(&self, searched: &str) -> String {
+        match (searched, self.total) {
             ("", 1) => "1 customer".to_owned(),
             ("", total) => format!("{} customers", number(total)),
             (_, total) => format!(
@@ -244,10 +248,10 @@ fn number(count: usize) -> String {
 // === impl CustomerChoice ===
 
 impl CustomerChoice {
-    fn new(entry: &CustomerEntry, ask: &PageQuery) -> Self {
+    fn new(entry: &CustomerEntry, page_query: &PageQuery) -> Self {
         let name = display_text(&entry.name);
         Self {
-            link: query::customer_link(entry.id, ask.date),
+            link: query::customer_link(entry.id, page_query.date),
             name: if name.is_empty() {
                 entry.id.to_string()
             } else {

@@ -21,19 +21,19 @@ pub(super) struct FreshnessNote {
 impl FreshnessNote {
     /// The note for an answer of this date, or of the newest one.
     pub(super) fn new(answer: &UsageAnswer, date: Option<ProcessedDate>) -> Self {
-        let held = &answer.cached;
-        let newest = held.rendered.processed_date().filter(|_| date.is_none());
+        let cached = &answer.cached;
+        let newest = cached.rendered.processed_date().filter(|_| date.is_none());
         let newest_count = |verb| match newest {
             Some(newest) => format!(" Microsoft’s newest count {verb} of {newest}."),
             None => String::new(),
         };
-        let (class, rest) = match held.freshness {
-            _ if held.suspect => (
+        let (class, rest) = match cached.freshness {
+            _ if cached.suspect => (
                 "doubt",
                 format!(
                     ". What Partner Center has answered since is implausible, and is shown only after \
                      a second check confirms it. Next check {}.",
-                    next_check(held.ttl)
+                    next_check(cached.ttl)
                 ),
             ),
             Freshness::Fresh if date.is_some() => (
@@ -44,7 +44,7 @@ impl FreshnessNote {
                 "fresh",
                 format!(
                     ", next check {}.{}",
-                    next_check(held.ttl),
+                    next_check(cached.ttl),
                     newest_count("is")
                 ),
             ),
@@ -66,7 +66,7 @@ impl FreshnessNote {
         };
         Self {
             class,
-            checked: format!("Checked {}", format_age(held.age)),
+            checked: format!("Checked {}", format_age(cached.age)),
             rest,
         }
     }

@@ -57,12 +57,6 @@ enum CustomerListState {
     Unavailable,
 }
 
-/// The dates before and after the displayed one that may have data.
-struct AdjacentDates {
-    earlier: Option<ProcessedDate>,
-    later: Option<ProcessedDate>,
-}
-
 /// A link to another date of the same customer.
 struct DateLink {
     href: String,
@@ -73,13 +67,13 @@ struct DateLink {
 /// Shows the usage of a customer.
 pub(super) async fn show(
     request: &AuthenticatedRequest,
-    ask: &PageQuery,
+    page_query: &PageQuery,
     customer: CustomerId,
 ) -> HandlerResult {
     let query = UsageQuery {
         customer_id: customer,
         format: Format::Simplified,
-        date: ask.date,
+        date: page_query.date,
         directive: request.cache_directive(),
     };
     if let Some(span) = request.span() {
@@ -97,26 +91,26 @@ pub(super) async fn show(
         customers::list(request, directive),
     )
     .await;
-    let answer = answer.map_err(|error| data::rejection(request, ask.date, &error))?;
-    let listing = match list {
+    let answer = answer.map_err(|error| data::rejection(request, page_query.date, &error))?;
+    let list_state = match list {
         Some(Ok(list)) => CustomerListState::Loaded(CustomerDirectory::new(&list, caller)),
         Some(Err(_)) => CustomerListState::Unavailable,
         None => CustomerListState::Fetching,
     };
-    let shown = answer.cached.rendered.processed_date().or(ask.date);
-    let dressing = UsagePageParts {
+    let shown = answer.cached.rendered.processed_date().or(page_query.date);
+    let parts = UsagePageParts {
         frame: PageFrame::new(request, None),
-        list_state: listing,
-        freshness_note: FreshnessNote::new(&answer, ask.date),
-        query: ask.clone(),
-        adjacent_dates: adjacent_dates(request, customer, shown, ask.today),
+        list_state,
+        freshness_note: FreshnessNote::new(&answer, page_query.date),
+        query: page_query.clone(),
+        adjacent_dates: adjacent_dates(request, customer, shown, page_query.today),
         customer,
         origin: request.origin(),
         wants_key: !caller.is_anonymous(),
     };
-    let response = render_page(&answer, dressing).await;
+    let response = render_page(&answer, parts).await;
     api.metrics.record_served_age(answer.cached.age);
-    Ok(data::with_upstream_ids(response, &answer, ask.date))
+    Ok(data::with_upstream_ids(response, &answer, page_query.date))
 }
 
 /// Waits for the needed result, and returns the wanted one too if it is ready by then.
@@ -125,12 +119,12 @@ async fn join_if_ready<N, W>(
     wanted: impl Future<Output = W>,
 ) -> (N, Option<W>) {
     let (mut needed, mut wanted) = (pin!(needed), pin!(wanted));
-    let mut there = None;
+    let mut ready = None;
     loop {
         tokio::select! {
             biased;
-            wanted = &mut wanted, if there.is_none() => there = Some(wanted),
-            needed = &mut needed => return (needed, there),
+            wanted = &mut wanted, if ready.is_none() => ready = Some(wanted),
+            needed = &mut needed => return (needed, ready),
         }
     }
 }
@@ -142,25 +136,25 @@ fn adjacent_dates(
     customer: CustomerId,
     shown: Option<ProcessedDate>,
     today: ProcessedDate,
-) -> AdjacentDates {
+) -> [Option<ProcessedDate>; 2] {
     let oldest = today.months_before(RETENTION_MONTHS);
     let (usage, now) = (&request.api.usage, request.received_at);
     let newest = usage.newest_date(customer, now);
     let may_have_counts = |date: &ProcessedDate| !usage.is_known_absent(customer, *date, now);
     let before = successors(shown, |date| date.previous());
     let after = successors(shown, |date| date.next());
-    AdjacentDates {
-        earlier: before
+    [
+        before
             .skip(1)
             .take(MAX_SKIPPED_DAYS)
             .take_while(|date| *date >= oldest)
             .find(may_have_counts),
-        later: after
+        after
             .skip(1)
             .take(MAX_SKIPPED_DAYS)
             .take_while(|date| newest.is_some_and(|newest| *date <= newest))
             .find(may_have_counts),
-    }
+    ]
 }
 
 /// The content of the page beside the usage itself.
@@ -169,31 +163,32 @@ struct UsagePageParts {
     list_state: CustomerListState,
     freshness_note: FreshnessNote,
     query: PageQuery,
-    adjacent_dates: AdjacentDates,
+    /// See [`adjacent_dates`].
+    adjacent_dates: [Option<ProcessedDate>; 2],
     customer: CustomerId,
     origin: String,
     wants_key: bool,
 }
 
-async fn render_page(answer: &UsageAnswer, dressing: UsagePageParts) -> http::Response<FullBody> {
-    let prepared = Arc::clone(&answer.cached.rendered);
-    let bytes = prepared
+async fn render_page(answer: &UsageAnswer, parts: UsagePageParts) -> http::Response<FullBody> {
+    let rendered = Arc::clone(&answer.cached.rendered);
+    let bytes = rendered
         .ready(Format::Simplified, ContentCoding::Identity)
         .map_or(0, |(_, encoded)| encoded.body().len());
-    let searched = dressing
+    let searched = parts
         .list_state
         .directory()
         .map(CustomerDirectory::search_bytes);
     let bytes = bytes + searched.unwrap_or_default();
-    let rendered = offload::run_cpu_bound(bytes, move || dressing.render_page(&prepared)).await;
+    let rendered = offload::run_cpu_bound(bytes, move || parts.render_page(&rendered)).await;
     respond(StatusCode::OK, rendered)
 }
 
 // === impl UsagePageParts ===
 
 impl UsagePageParts {
-    fn render_page(self, prepared: &Rendered) -> askama::Result<String> {
-        let adoption = prepared.adoption().map_err(askama::Error::custom)?;
+    fn render_page(self, rendered: &Rendered) -> askama::Result<String> {
+        let adoption = rendered.adoption().map_err(askama::Error::custom)?;
         let mut adoption = adoption.ok_or(askama::Error::Fmt)?;
         let directory = self.list_state.directory();
         if adoption.customer_name == adoption.customer_id
@@ -201,7 +196,7 @@ impl UsagePageParts {
         {
             adoption.customer_name = name;
         }
-        let date = prepared.processed_date();
+        let date = rendered.processed_date();
         let query = self
             .query
             .date
@@ -260,7 +255,7 @@ impl UsagePageParts {
             rel,
             text,
         };
-        let AdjacentDates { earlier, later } = self.adjacent_dates;
+        let [earlier, later] = self.adjacent_dates;
         let earlier = earlier.map(|date| link(date, "prev", format!("Earlier: {date}")));
         let later = later.map(|date| link(date, "next", format!("Later: {date}")));
         let newest = self.query.date.map(|_| DateLink {

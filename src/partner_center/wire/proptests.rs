@@ -9,7 +9,7 @@ use super::{
     *,
 };
 use crate::domain::{LicenseUsage, UsageRow};
-use crate::render::{ContentCoding, Format, Rendered, Theme};
+use crate::render::{ChartTheme, ContentCoding, Format, Rendered};
 
 /// The values of a row as they were sent.
 type DamagedResult = (String, String, String, u64, u64, Option<String>);
@@ -348,7 +348,7 @@ proptest! {
             Rendered::new(&snapshot, None, Timestamp::UNIX_EPOCH).unwrap()
         });
 
-        for form in [Format::Simplified, Format::Csv, Format::Table, Format::Chart(Theme::Reader)] {
+        for form in [Format::Simplified, Format::Csv, Format::Table, Format::Chart(ChartTheme::Reader)] {
             let [one, other] = [&one, &other].map(|prepared| {
                 prepared.render(form, ContentCoding::Identity).unwrap().unwrap().1
             });

@@ -10,7 +10,7 @@ use crate::{
 fn chart(name: Option<&str>, rows: Vec<UsageRow>) -> String {
     let snapshot = LicenseUsage::new(samples::customer(), name.map(str::to_owned), rows).unwrap();
     let simplified = simplified::render(&snapshot).unwrap();
-    String::from_utf8(render(&simplified, Theme::Reader).unwrap().into_vec()).unwrap()
+    String::from_utf8(render(&simplified, ChartTheme::Reader).unwrap().into_vec()).unwrap()
 }
 
 fn row(product: &str, workload: &str, active: u64, qualified: u64) -> UsageRow {
