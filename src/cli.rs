@@ -4,9 +4,8 @@
 //! are wrapped to the width of the terminal, and lists with a heading, which are not; `man` prints
 //! the same.
 
-mod advice;
+mod admin_listener;
 mod check_config;
-mod completions;
 mod config_args;
 mod consent;
 mod demo;
@@ -14,9 +13,7 @@ mod doctor;
 mod get;
 mod hash_key;
 mod healthcheck;
-mod man;
-mod openapi;
-mod progress;
+mod reference;
 mod serve;
 mod shell;
 mod signals;
@@ -110,13 +107,13 @@ enum CliCommand {
     #[command(after_help = healthcheck::EXAMPLES)]
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print what completes this command in a shell.
-    #[command(after_help = completions::EXAMPLES)]
-    Completions(completions::CompletionsArgs),
+    #[command(after_help = reference::COMPLETIONS_EXAMPLES)]
+    Completions(reference::CompletionsArgs),
     /// Print the manual page, or write one for each command.
-    #[command(after_help = man::EXAMPLES)]
-    Man(man::ManArgs),
+    #[command(after_help = reference::MAN_EXAMPLES)]
+    Man(reference::ManArgs),
     /// Print the description of the API (OpenAPI 3.1), as /openapi.json serves it.
-    #[command(after_help = openapi::EXAMPLES)]
+    #[command(after_help = reference::OPENAPI_EXAMPLES)]
     Openapi,
 }
 
@@ -145,9 +142,9 @@ pub async fn run(cli: Cli, inherited: Result<InheritedSockets, SocketActivationE
         CliCommand::Doctor(args) => doctor::run(&args).await,
         CliCommand::HashKey(args) => hash_key::run(&args),
         CliCommand::Healthcheck(args) => healthcheck::run(&args).await,
-        CliCommand::Completions(args) => completions::run(&args),
-        CliCommand::Man(args) => man::run(&args),
-        CliCommand::Openapi => openapi::run(),
+        CliCommand::Completions(args) => reference::print_completions(&args),
+        CliCommand::Man(args) => reference::print_manual(&args),
+        CliCommand::Openapi => reference::print_openapi(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,9 +8,7 @@ use clap::Args;
 use tempfile::TempDir;
 
 use super::{
-    CliError, address, print_line,
-    serve::{drain_on_signal, is_interactive},
-    shell,
+    CliError, address, print_line, serve::is_interactive, shell, signals::drain_on_signal,
 };
 use crate::{
     app::{App, AppDeps, AppStartError},

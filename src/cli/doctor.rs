@@ -16,8 +16,11 @@ use clap::{Args, ValueEnum};
 use self::report::{CheckFinding, DoctorReport, ReportFormat};
 pub(super) use self::token::check_replaceable;
 use super::{
-    CliError, config_args::ConfigArgs, eprint_line, progress::while_waiting,
-    signals::exit_code_on_signal, terminal::TerminalStyle,
+    CliError,
+    config_args::ConfigArgs,
+    eprint_line,
+    signals::exit_code_on_signal,
+    terminal::{TerminalStyle, while_waiting},
 };
 use crate::{
     clock::{SharedClock, SystemClock},

@@ -19,8 +19,7 @@ use self::{
 };
 use super::{
     CliError, eprint_line, print_text,
-    progress::while_waiting,
-    terminal::{TerminalStyle, sanitize_lines},
+    terminal::{TerminalStyle, sanitize_lines, while_waiting},
 };
 use crate::{
     config::secret,

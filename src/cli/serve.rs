@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 
+use sd_notify::NotifyState;
+
 use super::{
     CliError,
+    admin_listener::listener_url,
     config_args::{ConfigArgs, unreadable_secrets, unreadable_trace_headers, warnings},
-    healthcheck::connectable_address,
     print_line, shell,
+    signals::{drain_on_signal, reload_on_hangup},
     terminal::TerminalStyle,
 };
 use crate::{
@@ -14,8 +17,6 @@ use crate::{
     config::{AuthConfig, Config},
     observability::telemetry,
     open_file_limit,
-    reload::Reload,
-    shutdown::Shutdown,
     socket_activation::{InheritedSockets, SocketActivationError},
 };
 
@@ -75,6 +76,8 @@ async fn serve_until_signalled(
     let app = App::build_with_sockets(inherited, config, deps).await?;
     drain_on_signal(app.shutdown())?;
     reload_on_hangup(app.reload(), &app.shutdown())?;
+    // It fails only if there is no service manager that listens.
+    drop(sd_notify::notify(&[NotifyState::Ready]));
     let (api, admin) = (app.api_address(), app.admin_address());
     if is_interactive() {
         print_line(startup_message(config, config_flag, api, admin))?;
@@ -142,12 +145,6 @@ fn is_authentication_configured(config: &Config) -> bool {
     config.callers.file.is_some() || config.callers.jwt.is_some()
 }
 
-/// How an address is reached from this machine.
-fn listener_url(address: SocketAddr, tls: bool) -> String {
-    let scheme = if tls { "https" } else { "http" };
-    format!("{scheme}://{}", connectable_address(address))
-}
-
 /// Reads every secret once, so that a start that could never serve fails at once and says why.
 fn check_secret_files(auth: &AuthConfig) -> Result<(), CliError> {
     let faults = unreadable_secrets(auth);
@@ -156,49 +153,4 @@ fn check_secret_files(auth: &AuthConfig) -> Result<(), CliError> {
     } else {
         Err(CliError::other(faults.join("\n")))
     }
-}
-
-/// SIGTERM or SIGINT begins an orderly end; a second one ends the process now, whatever it waits
-/// for.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "`Shutdown` drops its tasks while others may still take seconds to end"
-)]
-pub(super) fn drain_on_signal(shutdown: Shutdown) -> Result<(), CliError> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut terminate = signal(SignalKind::terminate()).map_err(CliError::other)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::other)?;
-    tokio::spawn(async move {
-        let mut signalled = async || {
-            tokio::select! {
-                _ = terminate.recv() => ("SIGTERM", 15),
-                _ = interrupt.recv() => ("SIGINT", 2),
-            }
-        };
-        let (signal, _) = signalled().await;
-        tracing::info!(
-            signal,
-            "ending: no longer ready, finishing what is under way; a second signal ends it now"
-        );
-        shutdown.drain();
-        let (_, number) = signalled().await;
-        // As a shell reports a process that a signal ended. The log may take a second to flush.
-        std::process::exit(128 + number);
-    });
-    Ok(())
-}
-
-/// SIGHUP has every file that may change read again.
-fn reload_on_hangup(reload: Reload, shutdown: &Shutdown) -> Result<(), CliError> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut hangup = signal(SignalKind::hangup()).map_err(CliError::other)?;
-    shutdown.spawn(async move {
-        while hangup.recv().await.is_some() {
-            tracing::info!(signal = "SIGHUP", "reading files again");
-            reload.trigger();
-        }
-    });
-    Ok(())
 }

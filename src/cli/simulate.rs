@@ -4,10 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::{
-    CliError, address, print_line,
-    serve::{drain_on_signal, is_interactive},
-};
+use super::{CliError, address, print_line, serve::is_interactive, signals::drain_on_signal};
 use crate::{
     config::{LogConfig, RequestLog},
     observability::telemetry,

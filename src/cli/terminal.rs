@@ -1,107 +1,112 @@
-//! What a terminal can show: how wide, in which characters and colours; and text made fit for it.
+//! Text for a terminal: its width, characters and colours, and the sign of life during a wait.
 
-use std::io::{self, IsTerminal};
+use std::{
+    future::Future,
+    io::{self, IsTerminal},
+    time::Duration,
+};
 
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use console::{Alignment, Style, measure_text_width, pad_str, truncate_str};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-/// Columns where nobody says how many there are: in a pipe, for example.
+/// Columns if the width is unknown, such as in a pipe.
 const DEFAULT_COLUMNS: usize = 80;
 
-/// How output may look.
+/// A wait that is shorter shows no sign of life, which would only flicker.
+const QUIET_WAIT: Duration = Duration::from_secs(1);
+
+const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
+
+/// The abilities of the terminal that output goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TerminalStyle {
-    /// A person sees it, and not a program.
+    /// True if a person reads the output, and not a program.
     pub(super) is_terminal: bool,
     pub(super) columns: usize,
-    /// Characters beyond ASCII are shown.
+    /// True if it shows characters beyond ASCII.
     pub(super) has_unicode: bool,
     pub(super) has_color: bool,
 }
 
-/// What text is set off by, where there is colour; it never says what the text does not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TextStyle {
-    Bold,
-    Faint,
-    Red,
-    Green,
-    Yellow,
+/// Waits for `work`, with a line on standard error if that is a terminal and the wait is long. The
+/// line is cleared however the wait ends.
+pub(super) async fn while_waiting<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    if let Ok(done) = tokio::time::timeout(QUIET_WAIT, &mut work).await {
+        return done;
+    }
+    let spinner = ProgressBar::new_spinner()
+        .with_message(what.to_owned())
+        .with_elapsed(QUIET_WAIT)
+        .with_finish(ProgressFinish::AndClear);
+    if let Ok(mut style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        if !TerminalStyle::of_stderr().has_unicode {
+            style = style.tick_chars("|/-\\ ");
+        }
+        spinner.set_style(style);
+    }
+    spinner.enable_steady_tick(SPINNER_INTERVAL);
+    work.await
 }
 
-// === impl Look ===
+// === impl TerminalStyle ===
 
 impl TerminalStyle {
-    /// Of standard output.
     pub(super) fn of_stdout() -> Self {
         let columns = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
         Self::of(io::stdout().is_terminal(), columns)
     }
 
-    /// Of standard error.
     pub(super) fn of_stderr() -> Self {
         let columns = terminal_size::terminal_size_of(io::stderr());
         let columns = columns.map(|(width, _)| usize::from(width.0));
         Self::of(io::stderr().is_terminal(), columns)
     }
 
-    fn of(terminal: bool, columns: Option<usize>) -> Self {
-        let no_colour = environment_variable("NO_COLOR").is_some();
-        let dumb = environment_variable("TERM").as_deref() == Some("dumb");
-        // In this order, as setlocale(3) looks for them.
+    fn of(is_terminal: bool, columns: Option<usize>) -> Self {
+        let no_color = environment_variable("NO_COLOR").is_some();
+        let is_dumb = environment_variable("TERM").as_deref() == Some("dumb");
+        // In the order of setlocale(3).
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
             .into_iter()
             .find_map(environment_variable);
         Self {
-            is_terminal: terminal,
-            // A width of nothing is what some terminals say that do not know.
+            is_terminal,
+            // Some terminals that do not know their width say 0.
             columns: columns
                 .filter(|columns| *columns > 0)
                 .unwrap_or(DEFAULT_COLUMNS),
             has_unicode: locale.is_some_and(|locale| is_utf8_locale(&locale)),
-            has_color: terminal && !no_colour && !dumb,
+            has_color: is_terminal && !no_color && !is_dumb,
         }
     }
 
-    /// `text`, set off where there is colour.
-    pub(super) fn styled(self, ink: TextStyle, text: &str) -> String {
+    /// Styles a text if there is colour. A style never says what the text does not.
+    pub(super) fn styled(self, style: &Style, text: &str) -> String {
         if self.has_color && !text.is_empty() {
-            format!("\u{1b}[{}m{text}\u{1b}[0m", ink.code())
+            let style = style.clone().force_styling(true);
+            style.apply_to(text).to_string()
         } else {
             text.to_owned()
         }
     }
 
-    /// Either, as the terminal can.
     pub(super) fn unicode_or_ascii<'a>(self, unicode: &'a str, ascii: &'a str) -> &'a str {
         if self.has_unicode { unicode } else { ascii }
     }
 
-    /// `text`, cut to `columns`, and the cut shown.
+    /// Cuts a text to this many columns, with a mark at the cut.
     pub(super) fn truncate(self, text: &str, columns: usize) -> String {
-        if text.width() <= columns {
-            return text.to_owned();
-        }
-        let end = self.unicode_or_ascii("…", "~");
-        let mut fitting = String::new();
-        let mut left = columns.saturating_sub(end.width());
-        for character in text.chars() {
-            let width = character.width().unwrap_or(0);
-            if width > left {
-                break;
-            }
-            left -= width;
-            fitting.push(character);
-        }
-        fitting + end
+        truncate_str(text, columns, self.unicode_or_ascii("…", "~")).into_owned()
     }
 
-    /// `text` in lines of this many columns at most, where its words allow it.
+    /// Breaks a text into lines of at most this many columns, between words.
     pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
         let mut lines = vec![String::new()];
         for word in text.split_whitespace() {
             match lines.last_mut() {
                 Some(line) if line.is_empty() => line.push_str(word),
-                Some(line) if line.width() + 1 + word.width() <= columns => {
+                Some(line) if display_width(line) + 1 + display_width(word) <= columns => {
                     line.push(' ');
                     line.push_str(word);
                 }
@@ -112,22 +117,8 @@ impl TerminalStyle {
     }
 }
 
-// === impl Ink ===
-
-impl TextStyle {
-    fn code(self) -> u8 {
-        match self {
-            Self::Bold => 1,
-            Self::Faint => 2,
-            Self::Red => 31,
-            Self::Green => 32,
-            Self::Yellow => 33,
-        }
-    }
-}
-
-/// Text of somebody else's, so that it can do nothing but be read: whatever moves the cursor, changes
-/// colours or the direction of writing, or cannot be seen is shown as `?`.
+/// Makes the text of another party safe to print: a character that moves the cursor, changes colours
+/// or the direction of writing, or is invisible becomes `?`.
 pub(super) fn sanitize(text: &str) -> String {
     text.chars()
         .map(|character| {
@@ -140,7 +131,7 @@ pub(super) fn sanitize(text: &str) -> String {
         .collect()
 }
 
-/// The same for text of several lines.
+/// Does the same for text of several lines.
 pub(super) fn sanitize_lines(text: &str) -> String {
     text.chars()
         .map(|character| match character {
@@ -161,19 +152,16 @@ fn is_unsafe_character(character: char) -> bool {
             | '\u{e0000}'..='\u{e007f}')
 }
 
-/// `text` with blanks behind it, up to `columns`.
 pub(super) fn align_left(text: &str, columns: usize) -> String {
-    format!("{text}{}", " ".repeat(columns.saturating_sub(text.width())))
+    pad_str(text, columns, Alignment::Left, None).into_owned()
 }
 
-/// `text` with blanks before it, up to `columns`.
 pub(super) fn align_right(text: &str, columns: usize) -> String {
-    format!("{}{text}", " ".repeat(columns.saturating_sub(text.width())))
+    pad_str(text, columns, Alignment::Right, None).into_owned()
 }
 
-/// Columns that `text` takes.
 pub(super) fn display_width(text: &str) -> usize {
-    text.width()
+    measure_text_width(text)
 }
 
 fn is_utf8_locale(locale: &str) -> bool {
@@ -181,10 +169,10 @@ fn is_utf8_locale(locale: &str) -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-/// A variable of the environment that is not empty.
+/// Reads an environment variable that is not empty.
 #[expect(
     clippy::disallowed_methods,
-    reason = "what a terminal can is no configuration of the service"
+    reason = "the abilities of a terminal are not configuration of the service"
 )]
 pub(super) fn environment_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -247,9 +235,9 @@ mod tests {
             ..UTF8
         };
 
-        assert_eq!(UTF8.styled(TextStyle::Yellow, "wrong"), "wrong");
+        assert_eq!(UTF8.styled(&Style::new().yellow(), "wrong"), "wrong");
         assert_eq!(
-            colour.styled(TextStyle::Yellow, "wrong"),
+            colour.styled(&Style::new().yellow(), "wrong"),
             "\u{1b}[33mwrong\u{1b}[0m"
         );
     }

@@ -119,3 +119,28 @@ async fn what_outlasts_the_drain_is_cut_off_and_said_so() {
         .line_with("server.drain_timeout")
         .await;
 }
+
+#[tokio::test]
+async fn the_service_manager_is_notified_of_start_and_stop() {
+    let partner_center = PartnerCenter::with(Faults::default()).await;
+    let account = partner_center.account();
+    let socket = tokio::net::UnixDatagram::bind(account.path("notify")).unwrap();
+    let message = async || {
+        let mut buffer = [0; 64];
+        let received = tokio::time::timeout(PATIENCE, socket.recv(&mut buffer));
+        let length = received.await.expect("no message came").unwrap();
+        String::from_utf8_lossy(&buffer[..length]).trim().to_owned()
+    };
+
+    let mut command = account.command(usage_proxy(), "serve");
+    let mut service = Service::start(command.env("NOTIFY_SOCKET", account.path("notify"))).await;
+    let started = message().await;
+    service.running.signal("TERM");
+    let stopped = message().await;
+
+    assert_eq!(
+        (started.as_str(), stopped.as_str()),
+        ("READY=1", "STOPPING=1")
+    );
+    assert_eq!(service.running.ended().await.code(), Some(0));
+}

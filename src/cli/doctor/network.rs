@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use url::{Host, Url};
 
 use super::{
-    super::{CliError, progress::while_waiting},
+    super::{CliError, terminal::while_waiting},
     report::{CheckFinding, DoctorReport},
 };
 use crate::{

@@ -1,10 +1,11 @@
 //! What was found, told line by line, and at the end in sum.
 
+use console::Style;
 use serde::Serialize;
 
 use super::super::{
     CliError, print_line,
-    terminal::{TerminalStyle, TextStyle, align_left, display_width, sanitize},
+    terminal::{TerminalStyle, align_left, display_width, sanitize},
 };
 
 /// Columns of the longest name of a check.
@@ -97,7 +98,7 @@ impl CheckFinding {
 
     /// The line, and the hint beneath it.
     fn text(&self, look: TerminalStyle) -> String {
-        let (mark, ink) = self.verdict.mark(look);
+        let (mark, style) = self.verdict.mark(look);
         let room = look
             .columns
             .saturating_sub(MARK_WIDTH + NAME_WIDTH + 1)
@@ -122,7 +123,7 @@ impl CheckFinding {
         let indent = format!("\n{}", " ".repeat(MARK_WIDTH + NAME_WIDTH + 1));
         format!(
             "{} {} {}",
-            look.styled(ink, mark),
+            look.styled(&style, mark),
             align_left(&self.check, NAME_WIDTH),
             lines.join(&indent)
         )
@@ -132,12 +133,12 @@ impl CheckFinding {
 // === impl Verdict ===
 
 impl CheckVerdict {
-    fn mark(self, look: TerminalStyle) -> (&'static str, TextStyle) {
+    fn mark(self, look: TerminalStyle) -> (&'static str, Style) {
         match self {
-            Self::Right => (look.unicode_or_ascii("✓", "+"), TextStyle::Green),
-            Self::Note => ("!", TextStyle::Yellow),
-            Self::Wrong => (look.unicode_or_ascii("✗", "x"), TextStyle::Red),
-            Self::Skipped => ("-", TextStyle::Faint),
+            Self::Right => (look.unicode_or_ascii("✓", "+"), Style::new().green()),
+            Self::Note => ("!", Style::new().yellow()),
+            Self::Wrong => (look.unicode_or_ascii("✗", "x"), Style::new().red()),
+            Self::Skipped => ("-", Style::new().dim()),
         }
     }
 }

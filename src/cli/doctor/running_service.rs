@@ -1,86 +1,60 @@
-//! A usage-proxy that runs for this account, as its admin listener tells of it.
+//! The usage-proxy that may run on this machine for the same account.
 
-use std::{error::Error as _, io, net::SocketAddr};
+use std::{error::Error as _, io};
 
-use serde::Deserialize;
-
-use super::super::healthcheck::{self, connectable_address};
-use crate::{
-    admin::readiness::account_id,
-    config::{AdminConfig, Config},
+use super::{
+    super::admin_listener::{
+        ReadinessReply, ReadinessReplyGate, connectable_address, error_reason, fetch, local_url,
+    },
+    report::CheckFinding,
 };
+use crate::{admin::readiness::account_id, config::Config};
 
-/// What listens where ours would.
-#[derive(Debug)]
-pub(super) enum LocalService {
-    /// Nothing does, so none of ours runs there.
-    NotRunning,
-    Running(ServiceStatus),
-    /// Something else, or nobody can say what, so that ours may run all the same: why.
-    Unknown(String),
-}
-
-/// How it is.
-#[derive(Debug)]
-pub(super) struct ServiceStatus {
-    pub(super) address: SocketAddr,
-    /// What it waits for; empty: it is ready.
-    pub(super) pending: String,
-    /// What a person should know all the same.
-    pub(super) notes: String,
-}
-
-/// What `/readyz` tells.
-#[derive(Deserialize)]
-struct ReadinessReply {
-    account: Option<String>,
-    gates: Vec<ReadinessReplyGate>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReadinessReplyGate {
-    waits_for: Option<String>,
-    note: Option<String>,
-}
-
-/// Asks whatever listens at `admin.listen`.
-pub(super) async fn detect(config: &Config) -> LocalService {
+/// Checks that no service runs, which redeems the refresh token by itself. Another redemption could
+/// cost it its token, so doubts count as a service.
+pub(super) async fn check_not_running(check: &str, config: &Config) -> Result<(), CheckFinding> {
     let address = connectable_address(config.admin.listen);
-    let body = match fetch_readiness(&config.admin, address).await {
-        Ok(body) => body,
-        Err(error) if is_connection_refused(&error) => return LocalService::NotRunning,
-        Err(error) => {
-            let why = healthcheck::error_reason(error);
-            return LocalService::Unknown(format!("at {address}: {why}"));
-        }
+    let unknown = |reason: String| {
+        let said = format!(
+            "the refresh token is not redeemed, because the service may be running: {reason}"
+        );
+        Err(CheckFinding::skipped(check, said).hint(
+            "give the service's own admin listener with --admin-listen; if no service runs on any \
+             machine: doctor --redeem always"
+                .to_owned(),
+        ))
+    };
+    let body = match fetch(&format!("{}/readyz", local_url(&config.admin))).await {
+        Ok((_, body)) => body,
+        Err(error) if is_connection_refused(&error) => return Ok(()),
+        Err(error) => return unknown(format!("at {address}: {}", error_reason(error))),
     };
     let Ok(ReadinessReply { account, gates }) = serde_json::from_slice(&body) else {
-        return LocalService::Unknown(format!("what answers at {address} is no usage-proxy"));
+        return unknown(format!("what answers at {address} is no usage-proxy"));
     };
     if account != Some(account_id(&config.upstream)) {
-        return LocalService::Unknown(format!(
-            "another usage-proxy listens there ({address}), for another account or of another version"
+        return unknown(format!(
+            "another usage-proxy listens there ({address}), for another account or of another \
+             version"
         ));
     }
-    let joined = |of: fn(&ReadinessReplyGate) -> Option<&str>| {
-        let texts: Vec<_> = gates.iter().filter_map(of).collect();
+    let joined = |text: fn(&ReadinessReplyGate) -> Option<&str>| {
+        let texts: Vec<_> = gates.iter().filter_map(text).collect();
         texts.join("; ")
     };
-    LocalService::Running(ServiceStatus {
-        address,
-        pending: joined(|gate| gate.waits_for.as_deref()),
-        notes: joined(|gate| gate.note.as_deref()),
+    let pending = joined(|gate| gate.waits_for.as_deref());
+    let notes = joined(|gate| gate.note.as_deref());
+    let service = format!("the usage-proxy that runs here ({address})");
+    Err(match (pending.as_str(), notes.as_str()) {
+        ("", "") => {
+            CheckFinding::right(check, format!("{service} is ready, and redeems by itself"))
+        }
+        ("", notes) => CheckFinding::note(check, format!("{service} is ready, but: {notes}")),
+        (pending, _) => CheckFinding::wrong(check, format!("{service} waits for {pending}")),
     })
 }
 
-async fn fetch_readiness(admin: &AdminConfig, address: SocketAddr) -> reqwest::Result<Vec<u8>> {
-    let scheme = if admin.tls.is_some() { "https" } else { "http" };
-    let (_, body) = healthcheck::fetch(&format!("{scheme}://{address}/readyz")).await?;
-    Ok(body)
-}
-
-/// Nobody listens there, or this machine has no such address.
+/// Returns true if nothing listens there, or this machine has no such address.
 fn is_connection_refused(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -5,10 +5,10 @@ use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 use tokio::sync::oneshot;
 
 use super::{
-    super::{CliError, progress::while_waiting},
+    super::{CliError, terminal::while_waiting},
     RedeemMode,
     report::{CheckFinding, DoctorReport},
-    running_service::{self, LocalService, ServiceStatus},
+    running_service,
 };
 use crate::{
     clock::SharedClock,
@@ -122,46 +122,11 @@ async fn check_redeem_allowed(
         ));
     }
     if redeem == RedeemMode::Auto {
-        match running_service::detect(config).await {
-            LocalService::NotRunning => {}
-            LocalService::Running(running) => return Err(running_service_finding(&running)),
-            LocalService::Unknown(why) => return Err(unknown_service_finding(&why)),
-        }
+        running_service::check_not_running(CHECK, config).await?;
     }
     check_replaceable(file).map_err(|(said, hint)| {
         CheckFinding::wrong(CHECK, format!("the refresh token is not redeemed: {said}")).hint(hint)
     })
-}
-
-/// Where a service may run, redeeming beside it could cost it its token.
-fn unknown_service_finding(why: &str) -> CheckFinding {
-    let said = format!(
-        "the refresh token is not redeemed, since nobody can say whether the service runs: {why}"
-    );
-    CheckFinding::skipped(CHECK, said).hint(
-        "name the service's own admin listener by --admin-listen; if it does not run on any machine: \
-         doctor --redeem always"
-            .to_owned(),
-    )
-}
-
-/// A service that runs redeems by itself; what it says counts.
-fn running_service_finding(running: &ServiceStatus) -> CheckFinding {
-    let address = running.address;
-    match (running.pending.as_str(), running.notes.as_str()) {
-        ("", "") => CheckFinding::right(
-            CHECK,
-            format!("the usage-proxy that runs here ({address}) is ready, and redeems by itself"),
-        ),
-        ("", notes) => CheckFinding::note(
-            CHECK,
-            format!("the usage-proxy that runs here ({address}) is ready, but: {notes}"),
-        ),
-        (what, _) => CheckFinding::wrong(
-            CHECK,
-            format!("the usage-proxy that runs here ({address}) waits for {what}"),
-        ),
-    }
 }
 
 /// Whether a successor could take the place of the token in a way that its owner can read: what is

@@ -1,9 +1,10 @@
 //! Usage as a table with bars.
 
+use console::Style;
 use serde::Deserialize;
 
 use super::{
-    super::terminal::{TerminalStyle, TextStyle, align_left, align_right, display_width, sanitize},
+    super::terminal::{TerminalStyle, align_left, align_right, display_width, sanitize},
     freshness::{ReplyFreshness, ReplyState},
 };
 use crate::domain::{ProductDetails, UsagePercent, distinctions};
@@ -64,7 +65,7 @@ struct TableRow {
     used: String,
     /// 0 to 1; `None` where there is nothing to draw.
     share: Option<f64>,
-    style: Option<TextStyle>,
+    style: Option<Style>,
 }
 
 /// Columns of each part of a line; no bar where it is 0.
@@ -105,11 +106,11 @@ fn heading(usage: &UsageReply, freshness: &ReplyFreshness, look: TerminalStyle) 
         Some(name) => {
             let name = look.truncate(&sanitize(name), look.columns);
             vec![
-                look.styled(TextStyle::Bold, &name),
-                look.styled(TextStyle::Faint, &id),
+                look.styled(&Style::new().bold(), &name),
+                look.styled(&Style::new().dim(), &id),
             ]
         }
-        None => vec![look.styled(TextStyle::Bold, &id)],
+        None => vec![look.styled(&Style::new().bold(), &id)],
     };
     if let Some(date) = &usage.processed_date {
         let oldest = usage.oldest_processed_date.as_ref();
@@ -123,7 +124,7 @@ fn heading(usage: &UsageReply, freshness: &ReplyFreshness, look: TerminalStyle) 
     lines.extend(sentence.iter().map(|line| match freshness.state {
         ReplyState::Fresh | ReplyState::Unknown => line.clone(),
         ReplyState::StaleWhileRevalidate | ReplyState::StaleIfError | ReplyState::Suspect => {
-            look.styled(TextStyle::Yellow, line)
+            look.styled(&Style::new().yellow(), line)
         }
     }));
     lines
@@ -135,18 +136,18 @@ fn product_rows(usage: &UsageReply) -> Vec<TableRow> {
         active: "Active".to_owned(),
         qualified: "Qualified".to_owned(),
         used: "Used".to_owned(),
-        ..TableRow::title("Product", TextStyle::Faint)
+        ..TableRow::title("Product", Style::new().dim())
     };
     let distinctions = product_distinctions(&usage.products);
     let products = usage.products.iter().zip(distinctions);
     let products = products.flat_map(|(product, distinction)| {
         let title = TableRow {
             qualified: product.licenses_qualified.to_string(),
-            ..TableRow::title(&sanitize(&product.product_name), TextStyle::Bold)
+            ..TableRow::title(&sanitize(&product.product_name), Style::new().bold())
         };
         // On a line of its own, where no bar cuts it short.
         let distinction =
-            distinction.map(|text| TableRow::title(&sanitize(&text), TextStyle::Faint));
+            distinction.map(|text| TableRow::title(&sanitize(&text), Style::new().dim()));
         let of_product =
             |workload| TableRow::from_workload(workload, usage.processed_date.as_deref());
         let workloads = product.workloads.iter().map(of_product);
@@ -171,7 +172,7 @@ fn total_rows(usage: &UsageReply) -> Vec<TableRow> {
         .workloads
         .iter()
         .map(|workload| TableRow::from_workload(workload, None));
-    std::iter::once(TableRow::title("All products", TextStyle::Bold))
+    std::iter::once(TableRow::title("All products", Style::new().bold()))
         .chain(totals)
         .collect()
 }
@@ -201,14 +202,14 @@ impl WorkloadReply {
 // === impl Row ===
 
 impl TableRow {
-    fn title(name: &str, ink: TextStyle) -> Self {
+    fn title(name: &str, style: Style) -> Self {
         Self {
             name: name.to_owned(),
             active: String::new(),
             qualified: String::new(),
             used: String::new(),
             share: None,
-            style: Some(ink),
+            style: Some(style),
         }
     }
 
@@ -246,8 +247,8 @@ impl TableRow {
             align_right(&self.used, widths.used),
         ];
         let text = format!("{name}{GAP}{}", numbers.join(GAP));
-        match (self.style, self.share) {
-            (Some(ink), _) => look.styled(ink, text.trim_end()),
+        match (&self.style, self.share) {
+            (Some(style), _) => look.styled(style, text.trim_end()),
             (None, Some(share)) if widths.bar > 0 => {
                 format!("{text}{GAP}{}", bar(share, widths.bar, look))
             }
@@ -276,8 +277,8 @@ fn bar(share: f64, columns: usize, look: TerminalStyle) -> String {
     let rest = track.repeat(columns.saturating_sub(display_width(&drawn)));
     format!(
         "{}{}",
-        look.styled(TextStyle::Green, &drawn),
-        look.styled(TextStyle::Faint, &rest)
+        look.styled(&Style::new().green(), &drawn),
+        look.styled(&Style::new().dim(), &rest)
     )
 }
 

@@ -1,4 +1,4 @@
-//! `usage-proxy man`: manual pages, from the text of `--help`.
+//! `usage-proxy completions`, `man` and `openapi`: texts that are made from the program itself.
 
 use std::{
     fs, io,
@@ -6,18 +6,42 @@ use std::{
 };
 
 use clap::{Args, Command, CommandFactory as _};
+use clap_complete::Shell;
 use clap_mangen::{
     Man,
     roff::{Roff, roman},
 };
 
 use super::{Cli, CliError, print_line, print_text};
+use crate::api;
 
-pub(super) const EXAMPLES: &str = "\
+pub(super) const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  source <(usage-proxy completions bash)                           in this bash, from now on
+  usage-proxy completions bash > ~/.local/share/bash-completion/completions/usage-proxy
+  usage-proxy completions zsh > ~/.zfunc/_usage-proxy              with fpath+=~/.zfunc in .zshrc
+  usage-proxy completions fish > ~/.config/fish/completions/usage-proxy.fish";
+
+pub(super) const MAN_EXAMPLES: &str = "\
 Examples:
   usage-proxy man | man -l -                        read it
   usage-proxy man ~/.local/share/man/man1           install a page for each command
   man usage-proxy-serve                             read one of them";
+
+pub(super) const OPENAPI_EXAMPLES: &str = "\
+Examples:
+  usage-proxy openapi > openapi.json
+
+It prints what /openapi.json serves if everybody may call. A service that identifies its callers \
+describes that in its own.";
+
+/// Options of `completions`.
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_name = "SHELL")]
+    shell: Shell,
+}
 
 /// Options of `man`.
 #[derive(Debug, Args)]
@@ -28,7 +52,20 @@ pub(super) struct ManArgs {
     folder: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &ManArgs) -> Result<(), CliError> {
+pub(super) fn print_openapi() -> Result<(), CliError> {
+    print_line(api::OPENAPI_DOCUMENT.trim_end())
+}
+
+pub(super) fn print_completions(args: &CompletionsArgs) -> Result<(), CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "usage-proxy", &mut script);
+    // The script for bash has two names for a command with a hyphen:
+    // https://github.com/clap-rs/clap/issues/6421
+    let script = String::from_utf8_lossy(&script).replace("usage__subcmd__proxy", "usage__proxy");
+    print_text(script.as_bytes())
+}
+
+pub(super) fn print_manual(args: &ManArgs) -> Result<(), CliError> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     let Some(folder) = &args.folder else {
