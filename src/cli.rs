@@ -1,4 +1,4 @@
-//! The command line: its parser, which command a line names, and how commands print.
+//! The command line: its parser, the commands, and their output.
 //!
 //! Each command has a file of its own. The help after the options has paragraphs of one line, which
 //! are wrapped to the width of the terminal, and lists with a heading, which are not; `man` prints
@@ -40,9 +40,9 @@ use crate::{
 
 /// License usage per customer: a caching reverse proxy in front of Microsoft Partner Center.
 ///
-/// It holds the partner's credentials, asks Partner Center as rarely as can be, remembers each answer
-/// by customer and processed date, and serves any number of dashboards at once, also while Partner
-/// Center is down.
+/// It has the partner's credentials, calls Partner Center as rarely as possible, caches each answer
+/// by customer and processed date, and serves any number of dashboards, also while Partner Center is
+/// down.
 #[derive(Debug, Parser)]
 #[command(name = "usage-proxy", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
@@ -88,25 +88,25 @@ enum CliCommand {
     /// Run only the stand-in for Partner Center.
     #[command(after_help = simulate::EXAMPLES)]
     Simulate(simulate::SimulateArgs),
-    /// Ask a running proxy for a customer's usage, and print it.
+    /// Print a customer's usage, from a running proxy.
     #[command(after_help = get::EXAMPLES)]
     Get(get::GetArgs),
-    /// Check the configuration and print what is in effect, without secrets.
+    /// Check the configuration, and print the values in effect, without secrets.
     #[command(after_help = check_config::EXAMPLES)]
     CheckConfig(ConfigArgs),
     /// Sign in once in a browser, and write the refresh token that the service needs.
     #[command(after_help = consent::EXAMPLES)]
     Consent(consent::ConsentArgs),
-    /// Find what keeps the service from working, and say what to do.
+    /// Find problems that keep the service from working, and say what to do.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorArgs),
-    /// Make an access key, and the hash that configuration holds of it.
+    /// Make an access key, and its hash for the configuration.
     #[command(after_help = hash_key::EXAMPLES)]
     HashKey(hash_key::HashKeyArgs),
     /// Ask a running proxy whether it is healthy.
     #[command(after_help = healthcheck::EXAMPLES)]
     Healthcheck(healthcheck::HealthcheckArgs),
-    /// Print what completes this command in a shell.
+    /// Print a completion script for a shell.
     #[command(after_help = reference::COMPLETIONS_EXAMPLES)]
     Completions(reference::CompletionsArgs),
     /// Print the manual page, or write one for each command.
@@ -117,16 +117,16 @@ enum CliCommand {
     Openapi,
 }
 
-/// Why a command ended.
+/// The failure of a command.
 #[derive(Debug)]
 enum CliError {
     /// Wrong use or configuration.
     Usage(Box<dyn Error + Send + Sync>),
     /// Anything else.
     Other(Box<dyn Error + Send + Sync>),
-    /// Nobody reads what is printed any more, and whoever was reading knows: `| head` has had enough.
+    /// The reader has closed the output, such as `| head`, and needs no message.
     OutputClosed,
-    /// What is wrong has been told; the exit code to end with.
+    /// The message is printed already; the exit code.
     AlreadyReported(u8),
 }
 
@@ -155,12 +155,12 @@ pub async fn run(cli: Cli, inherited: Result<InheritedSockets, SocketActivationE
     }
 }
 
-/// To standard output.
+/// Prints a line to standard output.
 fn print_line(line: impl fmt::Display) -> Result<(), CliError> {
     writeln!(std::io::stdout().lock(), "{line}").map_err(CliError::from_print_error)
 }
 
-/// Text that is made already, to standard output.
+/// Prints text as it is to standard output.
 fn print_text(text: &[u8]) -> Result<(), CliError> {
     let mut output = std::io::stdout().lock();
     output
@@ -169,7 +169,7 @@ fn print_text(text: &[u8]) -> Result<(), CliError> {
         .map_err(CliError::from_print_error)
 }
 
-/// To standard error, where nobody need be.
+/// Prints a line to standard error, which may be closed.
 fn eprint_line(line: impl fmt::Display) {
     writeln!(std::io::stderr().lock(), "{line}").unwrap_or_default();
 }
@@ -181,7 +181,7 @@ fn print_error(failure: &CliError) {
     eprint_line(format_args!("usage-proxy: {}", error_chain(error.as_ref())));
 }
 
-// === impl Failure ===
+// === impl CliError ===
 
 impl CliError {
     fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -192,7 +192,7 @@ impl CliError {
         Self::Other(error.into())
     }
 
-    /// Standard output could not be written to.
+    /// A failure to write to standard output.
     fn from_print_error(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::OutputClosed,
@@ -204,8 +204,7 @@ impl CliError {
         match self {
             Self::Usage(_) => ExitCode::from(2),
             Self::AlreadyReported(code) => ExitCode::from(*code),
-            // What a shell says of a process that SIGPIPE ended (128 + 13), so that whatever is known
-            // to ignore that one ignores this.
+            // As a shell reports a process that SIGPIPE ended (128 + 13).
             Self::OutputClosed => ExitCode::from(141),
             Self::Other(_) => ExitCode::FAILURE,
         }
@@ -227,7 +226,7 @@ impl From<AppStartError> for CliError {
     }
 }
 
-/// The address that a listener should have, from a flag.
+/// Reads the address of a listener from a flag.
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8080".to_owned())

@@ -1,60 +1,61 @@
-//! Listening sockets that were opened before this process: a restart then refuses nobody.
+//! Listening sockets that a service manager opened before this process, so that a restart refuses no
+//! connection.
 //!
-//! systemd's socket activation, which others speak too: `LISTEN_FDS` sockets from descriptor 3 on,
-//! by the names in `LISTEN_FDNAMES`. Connections queue at a socket for as long as anybody holds it,
-//! and two processes that hold it share the queue.
+//! This is systemd's protocol, which others use too: `LISTEN_FDS` sockets from descriptor 3 on, with
+//! the names of `LISTEN_FDNAMES`. Connections queue at a socket while any process has it open, and
+//! two processes that have it open share the queue.
 
 use std::{io, net::TcpListener};
 
 use listenfd::ListenFd;
 
-/// The sockets that were passed on; those that were not are opened by the service itself.
+/// The sockets that were passed to this process; the service opens the others itself.
 #[derive(Debug, Default)]
 pub struct InheritedSockets {
-    /// Where dashboards connect.
+    /// The API listener.
     pub api: Option<TcpListener>,
-    /// Where operators connect.
+    /// The admin listener.
     pub admin: Option<TcpListener>,
 }
 
-/// What was passed on is not what we can use.
+/// Sockets that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketActivationError {
-    /// More sockets than we have listeners.
+    /// More sockets than listeners.
     #[error("LISTEN_FDS passes {0} sockets; expected one for the API, and perhaps one for admin")]
     TooMany(usize),
-    /// A name that we have no listener of.
+    /// A name of no listener.
     #[error("LISTEN_FDNAMES names a socket {0:?}; expected api or admin")]
     UnknownName(String),
     /// A name given twice.
     #[error("LISTEN_FDNAMES names {0} twice")]
     Repeated(&'static str),
     /// No listening TCP socket.
-    #[error("the socket passed on for {listener} cannot be used: {cause}")]
+    #[error("the socket for {listener} cannot be used: {cause}")]
     NotListening {
         /// `api` or `admin`.
         listener: &'static str,
-        /// What the system says.
+        /// The system's error.
         cause: io::Error,
     },
 }
 
-/// What each socket is for, by its place.
+/// The listener of each socket, in order.
 type SocketRoles = Vec<&'static str>;
 
-// === impl Inherited ===
+// === impl InheritedSockets ===
 
 impl InheritedSockets {
-    /// Takes what was passed to this process, once: its variables are removed from the environment,
-    /// so no other thread may run yet.
+    /// Takes the sockets of this process once: it removes variables from the environment, so no other
+    /// thread may run yet.
     ///
     /// # Errors
     ///
-    /// [`SocketActivationError`] when that is not one socket for each listener.
+    /// [`SocketActivationError`] if that is not one socket for each listener.
     pub fn from_environment() -> Result<Self, SocketActivationError> {
         #[expect(
             clippy::disallowed_methods,
-            reason = "no configuration, but how the system manager calls us"
+            reason = "the protocol of the service manager, not configuration"
         )]
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut passed = ListenFd::from_env();
@@ -82,8 +83,8 @@ impl InheritedSockets {
 const API: &str = "api";
 const ADMIN: &str = "admin";
 
-/// By name where the names are ours; else in order, as one socket unit with two addresses passes
-/// them, each by the unit's own name.
+/// Assigns the sockets by name if the names are ours, or else in order: a socket unit with two
+/// addresses passes both with the unit's name.
 fn assign_sockets(count: usize, names: &str) -> Result<SocketRoles, SocketActivationError> {
     let names: Vec<_> = names.split(':').collect();
     if count > 2 {

@@ -1,4 +1,4 @@
-//! What the commands that read configuration share: its flags, and the files that it names.
+//! The flags of commands that read the configuration, and the files that it names.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::{
     observability::traces,
 };
 
-/// Where configuration comes from.
+/// Flags for the sources of configuration.
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs {
     /// Configuration file (TOML).
@@ -27,10 +27,10 @@ pub(super) struct ConfigArgs {
     set: Vec<String>,
 }
 
-/// The key of the one secret that a command writes.
+/// The key of the only secret that a command writes.
 pub(super) const REFRESH_TOKEN_KEY: &str = "upstream.auth.refresh_token_file";
 
-/// Files of secrets with the keys that name them.
+/// Returns the files of secrets, each with its key.
 pub(super) fn secret_files(auth: &AuthConfig) -> Vec<(&'static str, &Path)> {
     let proof = auth.grant().map(|grant| grant.client_auth.files());
     let token = match auth {
@@ -45,7 +45,7 @@ pub(super) fn secret_files(auth: &AuthConfig) -> Vec<(&'static str, &Path)> {
     proof.into_iter().flatten().chain(token).collect()
 }
 
-/// Secrets that cannot be read, each with its key and what to do.
+/// Returns an error with advice for each secret that cannot be read.
 pub(super) fn unreadable_secrets(auth: &AuthConfig) -> Vec<String> {
     let unreadable = |(key, file): (&str, &Path)| {
         let error = secret::read_secret(file).err()?;
@@ -61,7 +61,7 @@ pub(super) fn unreadable_secrets(auth: &AuthConfig) -> Vec<String> {
         .collect()
 }
 
-/// What is wrong with the headers for the collector of traces, where there are to be any.
+/// Returns the error if the headers for the collector of traces cannot be read.
 pub(super) fn unreadable_trace_headers(config: &Config) -> Option<String> {
     let error = traces::read_headers(trace_headers(config)?).err()?;
     Some(format!("tracing.headers_file: {error}"))
@@ -71,7 +71,7 @@ fn trace_headers(config: &Config) -> Option<&Path> {
     config.tracing.as_ref()?.headers_file.as_deref()
 }
 
-/// What is allowed but hardly meant, of the configuration and of the files that it names.
+/// Returns warnings about the configuration and the files that it names.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let of_files = secret_files(&config.upstream.auth)
         .into_iter()
@@ -93,7 +93,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// What TLS is configured, by the table that says so.
+/// Returns the configured TLS, each with its table.
 pub(super) fn tls_tables(config: &Config) -> Vec<(&'static str, &TlsConfig)> {
     let tables = [
         ("server.tls", config.server.tls.as_ref()),
@@ -108,7 +108,7 @@ pub(super) fn tls_tables(config: &Config) -> Vec<(&'static str, &TlsConfig)> {
 // === impl ConfigArgs ===
 
 impl ConfigArgs {
-    /// The flag that names the configuration file, to be typed after a command; empty without one.
+    /// Returns the flag of the configuration file, to type after a command; empty without a file.
     pub(super) fn config_flag(&self) -> String {
         match &self.config {
             Some(file) => format!(" --config {}", shell::quote_path(file)),

@@ -1,4 +1,4 @@
-//! `usage-proxy consent`: a person signs in once in a browser, which brings the refresh token.
+//! `usage-proxy consent`: obtains the refresh token by one sign-in in a browser.
 
 mod redirect;
 
@@ -106,7 +106,7 @@ pub(super) async fn run(args: &ConsentArgs) -> Result<(), CliError> {
     for warning in warnings(&config) {
         eprint_line(format_args!("warning: {warning}"));
     }
-    // Before signals are handled: Ctrl-C ends the question as it ends any program.
+    // Before signals are handled, so that Ctrl-C ends the question.
     check_replace_allowed(file, args.force)?;
     let consent = ConsentFlow::new(&config.upstream, grant, file, Arc::new(SystemClock))
         .map_err(CliError::other)?;
@@ -114,7 +114,7 @@ pub(super) async fn run(args: &ConsentArgs) -> Result<(), CliError> {
     let ended = tokio::select! {
         ended = sign_in(args, consent, file, &shutdown) => ended,
         code = exit_code_on_signal()? => {
-            eprint_line("ending, once a code that is being redeemed has become a token on disk");
+            eprint_line("ending, after the code is redeemed and the token is on disk");
             Err(CliError::AlreadyReported(code))
         }
     };
@@ -122,7 +122,7 @@ pub(super) async fn run(args: &ConsentArgs) -> Result<(), CliError> {
     ended
 }
 
-/// From the address to sign in at to the token in its file.
+/// Runs the sign-in, from the printed URL to the token in its file.
 async fn sign_in(
     args: &ConsentArgs,
     consent: ConsentFlow,
@@ -157,7 +157,7 @@ async fn sign_in(
         Ok(Err(_)) => return Err(CliError::other("the listener has ended")),
         Err(_) => {
             return Err(CliError::other(format!(
-                "nobody signed in within {}; run it again, or give it longer by --timeout",
+                "nobody signed in within {}; run it again, or set a longer --timeout",
                 humantime::format_duration(args.timeout)
             )));
         }
@@ -186,7 +186,7 @@ fn sign_in_start_error(error: SignInError) -> CliError {
     }
 }
 
-/// Says where to sign in, and opens a browser there where there is one.
+/// Prints the URL of the sign-in, and opens it in a browser if there is one.
 async fn print_sign_in_url(
     args: &ConsentArgs,
     url: &Url,
@@ -204,14 +204,14 @@ The application must have {redirect_uri} as a redirect URI (Web). Waiting for {t
         return Ok(());
     }
     let url = url.to_string();
-    // It waits for a moment whether the browser can be started.
+    // It blocks for a moment, until the browser has started.
     match tokio::task::spawn_blocking(move || open::that_detached(url)).await {
         Ok(Ok(())) => print_line("A browser was opened with it."),
         Ok(Err(_)) | Err(_) => Ok(()),
     }
 }
 
-/// Without a screen, a browser of the terminal would be opened in the midst of what is printed.
+/// Without a display, a browser of the terminal would open amid the output.
 fn has_display() -> bool {
     cfg!(target_os = "macos")
         || ["DISPLAY", "WAYLAND_DISPLAY"]
@@ -303,9 +303,9 @@ async fn check_multi_factor(
         Err((trouble, proof)) => (proof, Some(trouble)),
     };
     let proof = match by_call.or(by_claims) {
-        Some(true) => "The token carries multi-factor proof.",
+        Some(true) => "The token has multi-factor proof.",
         Some(false) => return Err(vec![WITHOUT_PROOF.to_owned()]),
-        None => "Neither the token nor Partner Center says whether it carries multi-factor proof.",
+        None => "Neither the token nor Partner Center says whether it has multi-factor proof.",
     };
     let mut notes = vec![proof.to_owned()];
     if let Some(trouble) = trouble {
@@ -335,7 +335,7 @@ Next:
   {program} doctor{flag}
   {program} serve{flag}
 
-A service that is running takes the new token over within seconds."
+A running service uses the new token within seconds."
     )
 }
 
@@ -365,17 +365,15 @@ fn check_replace_allowed(file: &Path, force: bool) -> Result<(), CliError> {
     }
     check_replaceable(file).map_err(|(said, hint)| {
         CliError::other(format!(
-            "the refresh token could not be kept: {said}; {hint}"
+            "the refresh token could not be saved: {said}; {hint}"
         ))
     })
 }
 
 fn confirm_replace(file: &Path) -> Result<(), CliError> {
-    let there = format!("{} holds a refresh token already", file.display());
+    let there = format!("{} has a refresh token already", file.display());
     if !io::stdin().is_terminal() {
-        return Err(CliError::usage(format!(
-            "{there}; --force has a new one take its place"
-        )));
+        return Err(CliError::usage(format!("{there}; --force replaces it")));
     }
     let mut terminal = io::stderr().lock();
     drop(write!(terminal, "{there}. Replace it? [y/N] ").and_then(|()| terminal.flush()));

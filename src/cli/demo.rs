@@ -1,7 +1,11 @@
+//! `usage-proxy demo`: the service and the stand-in for Partner Center in one process.
+
 use std::{
-    fs, io,
+    fs::File,
+    io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
 };
 
 use clap::Args;
@@ -27,6 +31,10 @@ It prints what to try. In a pipe, a line of JSON on standard error has the addre
 configuration. Its data is made up, so --listen may be an address that others can reach, which a \
 container needs.";
 
+/// Files of the secrets.
+const CLIENT_SECRET: &str = "client-secret";
+const REFRESH_TOKEN: &str = "refresh-token";
+
 /// Addresses of the demo.
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
@@ -38,15 +46,15 @@ pub(super) struct DemoArgs {
     admin_listen: SocketAddr,
 }
 
-/// The stand-in, the service before it, and a few lines on how to try them.
+/// Runs the stand-in and the service in front of it, and prints what to try.
 pub(super) async fn run(args: &DemoArgs) -> Result<(), CliError> {
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let simulator = Simulator::bind(anywhere, SimulatorOptions::default())
         .await
         .map_err(CliError::other)?;
     let secrets =
-        DemoSecrets::write(simulator.handle().issue_refresh_token()).map_err(CliError::other)?;
-    let config = Config::load(sources(args, simulator.local_addr(), &secrets))?;
+        write_secrets(&simulator.handle().issue_refresh_token()).map_err(CliError::other)?;
+    let config = Config::load(sources(args, simulator.local_addr(), secrets.path()))?;
     let log = telemetry::start_logging(&config.log).map_err(CliError::usage)?;
     let deps = AppDeps {
         dropped_log_lines: log.dropped_lines(),
@@ -68,7 +76,7 @@ pub(super) async fn run(args: &DemoArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Names the flag where an address cannot be listened on: the demo has no keys of configuration.
+/// Names the flag of an address that cannot be used: the demo has no configuration keys.
 fn listen_error_with_flag(error: AppStartError) -> CliError {
     match error {
         AppStartError::Bind(BindError {
@@ -86,44 +94,29 @@ fn listen_error_with_flag(error: AppStartError) -> CliError {
     }
 }
 
-/// The secrets of the stand-in's account, in files like any others, gone when the demo ends.
-struct DemoSecrets {
-    _folder: TempDir,
-    client_secret: PathBuf,
-    refresh_token: PathBuf,
-}
-
-// === impl Secrets ===
-
-impl DemoSecrets {
-    fn write(refresh_token: String) -> io::Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("usage-proxy-demo-")
-            .tempdir()?;
-        let file = |name: &str, secret: &str| -> io::Result<PathBuf> {
-            let path = folder.path().join(name);
-            fs::write(&path, secret)?;
-            restrict_to_owner(&path)?;
-            Ok(path)
-        };
-        Ok(Self {
-            client_secret: file("client-secret", "the stand-in takes any")?,
-            refresh_token: file("refresh-token", &refresh_token)?,
-            _folder: folder,
-        })
+/// Writes the secrets of the stand-in's account into a folder that is removed when the demo ends.
+fn write_secrets(refresh_token: &str) -> io::Result<TempDir> {
+    let folder = tempfile::Builder::new()
+        .prefix("usage-proxy-demo-")
+        .tempdir()?;
+    for (name, secret) in [
+        (CLIENT_SECRET, "the stand-in accepts any"),
+        (REFRESH_TOKEN, refresh_token),
+    ] {
+        File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(folder.path().join(name))?
+            .write_all(secret.as_bytes())?;
     }
+    Ok(folder)
 }
 
-fn restrict_to_owner(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-}
-
-/// The demo is configured as any deployment is; nothing of the environment is looked at, so that
-/// it runs the same everywhere.
-fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &DemoSecrets) -> ConfigSources {
-    let path = |path: &Path| path.to_string_lossy().into_owned();
+/// Configures the demo like any deployment, but without the environment, so that it runs the same
+/// everywhere.
+fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &Path) -> ConfigSources {
+    let path = |name| secrets.join(name).to_string_lossy().into_owned();
     [
         ("--listen", "server.listen", args.listen.to_string()),
         (
@@ -131,7 +124,7 @@ fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &DemoSecrets) -> Conf
             "admin.listen",
             args.admin_listen.to_string(),
         ),
-        // Nothing real is behind it, so anyone may see it.
+        // The data is made up, so anybody may read it.
         ("demo", "callers.anonymous", "true".to_owned()),
         ("demo", "upstream.base_url", format!("http://{upstream}")),
         ("demo", "upstream.auth.kind", "refresh_token".to_owned()),
@@ -148,12 +141,12 @@ fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &DemoSecrets) -> Conf
         (
             "demo",
             "upstream.auth.client_secret_file",
-            path(&secrets.client_secret),
+            path(CLIENT_SECRET),
         ),
         (
             "demo",
             "upstream.auth.refresh_token_file",
-            path(&secrets.refresh_token),
+            path(REFRESH_TOKEN),
         ),
     ]
     .into_iter()
@@ -162,21 +155,21 @@ fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &DemoSecrets) -> Conf
     })
 }
 
-/// An address that nobody else reaches, from a flag.
+/// Reads an address that only this machine can reach from a flag.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address = address(text)?;
     if is_loopback_address(address) {
         Ok(address)
     } else {
         Err(
-            "others would reach it without a key; expected an address such as 127.0.0.1:9090"
+            "others could reach it without a key; expected an address such as 127.0.0.1:9090"
                 .into(),
         )
     }
 }
 
 fn startup_message(api: SocketAddr, admin: SocketAddr) -> String {
-    // The only one whose name has "zubr" in it.
+    // The only one with "zubr" in its name.
     let customer = customer_id(SimulatorOptions::default().seed, 3);
     format!(
         "usage-proxy {version}, in front of a simulated Partner Center. Look at its page:

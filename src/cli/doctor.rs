@@ -1,7 +1,7 @@
-//! `usage-proxy doctor`: looks for what keeps the service from working, and says what to do.
+//! `usage-proxy doctor`: finds problems that keep the service from working, and says what to do.
 //!
-//! Checks go from what others rest on to what rests on it: configuration, files, the network, the
-//! clock, the access token, one call. Advice on credentials and on refusals is that of the service.
+//! Each check needs the ones before it: configuration, files, the network, the clock, the access
+//! token, one call. The advice on credentials and refusals is the service's own.
 
 mod files;
 mod network;
@@ -65,15 +65,15 @@ Exit codes:
   2    wrong use, or the configuration is wrong
   130  ended by Ctrl-C";
 
-/// What to look at.
+/// Options of the doctor.
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Ask for this customer's usage; without it, for a page of the customers' list.
+    /// Get this customer's usage; without it, a page of the list of customers.
     #[arg(long, value_name = "GUID", value_parser = CustomerId::parse)]
     customer: Option<CustomerId>,
-    /// Whether a refresh token is redeemed, which replaces it.
+    /// When to redeem a refresh token, which replaces it.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = RedeemMode::Auto)]
     redeem: RedeemMode,
     /// Print one JSON document for programs.
@@ -83,11 +83,11 @@ pub(super) struct DoctorArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum RedeemMode {
-    /// Where no usage-proxy of this account runs here.
+    /// If no usage-proxy of this account runs on this machine.
     Auto,
-    /// In any case, where the successor can be written.
+    /// Always, if the new one can be written.
     Always,
-    /// In no case.
+    /// Never.
     Never,
 }
 
@@ -96,7 +96,7 @@ pub(super) async fn run(args: &DoctorArgs) -> Result<(), CliError> {
     let ended = tokio::select! {
         ended = diagnose(args, &shutdown) => ended,
         code = exit_code_on_signal()? => {
-            eprint_line("ending, once a refresh token that is being redeemed is on disk");
+            eprint_line("ending, after the new refresh token is on disk");
             Err(CliError::AlreadyReported(code))
         }
     };
@@ -141,11 +141,11 @@ async fn run_checks(
     network::check(config, &probe, report).await?;
     let token = token::obtain(config, args.redeem, probe, shutdown, report).await?;
     let Some((probe, token)) = token else {
-        let missing = "there is no access token to look at";
+        let missing = "there is no access token to check";
         report.add(CheckFinding::skipped("multi-factor proof", missing))?;
         return report.add(CheckFinding::skipped(
             "call",
-            "there is no access token to ask with",
+            "there is no access token to call with",
         ));
     };
     let claims = token.claims();
@@ -194,7 +194,7 @@ fn call_finding(answered: Result<ProbeAnswer, (ProbeFailure, Option<bool>)>) -> 
     }
 }
 
-/// What Partner Center says of the token counts, and else what the token says.
+/// Uses Partner Center's word on the token if there is one, or else the token's own.
 fn multi_factor_finding(
     claims: Option<&ProbedClaims>,
     answered: &Result<ProbeAnswer, (ProbeFailure, Option<bool>)>,
@@ -206,26 +206,22 @@ fn multi_factor_finding(
     if app_only {
         return CheckFinding::right(CHECK, "an application alone has none, and needs none");
     }
-    let told = match answered {
+    let by_call = match answered {
         Ok(answered) => answered.multi_factor,
-        Err((_, told)) => *told,
+        Err((_, multi_factor)) => *multi_factor,
     };
     let by_claims = claims.and_then(|claims| claims.multi_factor);
-    match (told, by_claims) {
-        (Some(true), _) => {
-            CheckFinding::right(CHECK, "Partner Center says that the token carries it")
-        }
-        (None, Some(true)) => CheckFinding::right(CHECK, "the token says that it carries it"),
+    match (by_call, by_claims) {
+        (Some(true), _) => CheckFinding::right(CHECK, "Partner Center says that the token has it"),
+        (None, Some(true)) => CheckFinding::right(CHECK, "the token says that it has it"),
         (Some(false), _) => {
-            CheckFinding::wrong(CHECK, "Partner Center says that the token carries none")
+            CheckFinding::wrong(CHECK, "Partner Center says that the token has none")
                 .hint(WITHOUT_PROOF.to_owned())
         }
         (None, Some(false)) => {
             CheckFinding::wrong(CHECK, "the token says that its user signed in without")
                 .hint(WITHOUT_PROOF.to_owned())
         }
-        (None, None) => {
-            CheckFinding::skipped(CHECK, "neither the token nor Partner Center tells of it")
-        }
+        (None, None) => CheckFinding::skipped(CHECK, "neither the token nor Partner Center says"),
     }
 }

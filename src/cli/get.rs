@@ -1,4 +1,4 @@
-//! `usage-proxy get`: asks a running proxy for a customer's usage, and prints it for a person.
+//! `usage-proxy get`: gets a customer's usage from a running proxy, and prints it.
 
 mod customer_lookup;
 mod freshness;
@@ -53,16 +53,16 @@ Exit codes:
   1  the proxy cannot be reached, or has no data; its message goes to standard error
   2  wrong use: a bad date or URL, no such file, or a name of several customers";
 
-/// What to ask, and how to print it.
+/// Options of `get`.
 #[derive(Debug, Args)]
 pub(super) struct GetArgs {
-    /// GUID of the customer; or its name or a part of it, where the proxy lists customers.
+    /// GUID of the customer; or its name or a part of it, if the proxy has the list of customers.
     #[arg(value_name = "CUSTOMER")]
     customer: String,
-    /// Processed date (YYYY-MM-DD); the newest without it.
+    /// Processed date (YYYY-MM-DD); without it, the newest.
     #[arg(long, value_name = "DATE", value_parser = ProcessedDate::parse)]
     date: Option<ProcessedDate>,
-    /// How to print it.
+    /// Format of the output.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = OutputFormat::Table)]
     format: OutputFormat,
     #[command(flatten)]
@@ -71,7 +71,7 @@ pub(super) struct GetArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
-    /// For people: bars, totals, how old it is and why.
+    /// For people: bars, totals, and the age of the data.
     Table,
     /// As the proxy sends it.
     Json,
@@ -95,7 +95,7 @@ pub(super) async fn run(args: &GetArgs) -> Result<(), CliError> {
         })
 }
 
-/// What the proxy answers, and of whom where the customer was named.
+/// Gets the answer, and the customer if it was found by its name.
 async fn fetch_usage(
     proxy: &ProxyClient,
     args: &GetArgs,
@@ -128,7 +128,7 @@ fn print_usage(
     if format == OutputFormat::Table {
         let mut usage: UsageReply = serde_json::from_slice(&reply.body).map_err(|error| {
             CliError::other(format!(
-                "what answered is no usage-proxy: {error}; check --url"
+                "not an answer of a usage-proxy: {error}; check --url"
             ))
         })?;
         usage.set_customer_name(found.map(|found| found.name));
@@ -141,12 +141,12 @@ fn print_usage(
     if !look.is_terminal {
         return print_text(&reply.body);
     }
-    // A person looks at it: names may do nothing to the terminal, and the prompt begins its own line.
+    // On a terminal: names must not control it, and the prompt begins a line of its own.
     let text = sanitize_lines(&String::from_utf8_lossy(&reply.body).replace("\r\n", "\n"));
     print_text(format!("{}\n", text.trim_end()).as_bytes())
 }
 
-// === impl Format ===
+// === impl OutputFormat ===
 
 impl OutputFormat {
     fn media_type(self) -> &'static str {
@@ -160,7 +160,7 @@ impl OutputFormat {
 // === impl ProxyArgs ===
 
 impl ProxyArgs {
-    /// The key that the file holds, where one is named.
+    /// Reads the key, if a file is named.
     fn read_key(&self) -> Result<Option<SecretString>, CliError> {
         let Some(file) = &self.key_file else {
             return Ok(None);

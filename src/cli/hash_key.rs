@@ -1,4 +1,4 @@
-//! `usage-proxy hash-key`: makes a key, and the hash that configuration holds of it.
+//! `usage-proxy hash-key`: makes a key and its hash for the configuration.
 
 use std::io::{self, Read};
 
@@ -16,16 +16,16 @@ Examples:
 Give the key to the caller, and put the hash into the configuration: key_sha256 of a caller in the \
 file of callers.file, or admin.key_sha256.";
 
-/// Longer than any key that fits a request's headers.
+/// More than any key that fits into a request's headers.
 const LONGEST: u64 = 8 * 1024;
 
 /// Shorter ones can be guessed.
 const SHORTEST_SAFE: usize = 32;
 
-/// What to hash.
+/// Options of `hash-key`.
 #[derive(Debug, Args)]
 pub(super) struct HashKeyArgs {
-    /// Hash the key that standard input holds instead of making one.
+    /// Hash the key on standard input instead of making one.
     #[arg(long)]
     stdin: bool,
 }
@@ -46,8 +46,8 @@ fn generate_key() -> Result<(), CliError> {
         key.expose_secret()
     ))?;
     eprint_line(
-        "\nThe key is shown this once. Whoever calls sends it as `Authorization: Bearer KEY` or as \
-         `X-Api-Key: KEY`.\nConfiguration holds the hash alone: in the file that callers.file \
+        "\nThe key is shown only once. The caller sends it as `Authorization: Bearer KEY` or as \
+         `X-Api-Key: KEY`.\nThe configuration has only its hash: in the file that callers.file \
          names, as key_sha256 = [\"HASH\"]\nof a [[caller]], or as admin.key_sha256 for the admin \
          listener.",
     );
@@ -58,7 +58,7 @@ fn hash_stdin(input: impl Read) -> Result<(), CliError> {
     let key = read_key(input)?;
     if key.expose_secret().len() < SHORTEST_SAFE {
         eprint_line(format_args!(
-            "warning: a key of fewer than {SHORTEST_SAFE} characters may be guessed by whoever \
+            "warning: a key of fewer than {SHORTEST_SAFE} characters can be guessed by anyone who \
              sees its hash; `usage-proxy hash-key` makes one that cannot"
         ));
     }
@@ -66,7 +66,7 @@ fn hash_stdin(input: impl Read) -> Result<(), CliError> {
     print_line(format_args!("key_sha256 = \"{hash}\""))
 }
 
-/// The key is all that the input holds, white space around it apart.
+/// Reads the key, which is all of the input but white space around it.
 fn read_key(input: impl Read) -> Result<SecretString, CliError> {
     let mut bytes = Zeroizing::new(Vec::new());
     input

@@ -1,4 +1,4 @@
-//! `usage-proxy serve`: the service, until a signal ends it.
+//! `usage-proxy serve`: runs the service until a signal ends it.
 
 use std::net::SocketAddr;
 
@@ -95,13 +95,12 @@ async fn serve_until_signalled(
     Ok(())
 }
 
-/// Whether a person sees all that is printed, so that what listens where is told in sentences and not
-/// in the log.
+/// Returns true if a person reads the output, so that the addresses are printed as text and not logged.
 pub(super) fn is_interactive() -> bool {
     TerminalStyle::of_stdout().is_terminal && TerminalStyle::of_stderr().is_terminal
 }
 
-/// With commands that work as they are printed, but for what stands in capitals.
+/// Returns the addresses, and commands to try; only words in capitals need a value.
 fn startup_message(
     config: &Config,
     config_flag: &str,
@@ -113,8 +112,8 @@ fn startup_message(
     let callers = match (&config.callers.file, &config.callers.jwt) {
         (Some(file), None) => format!("for the callers of {}", file.display()),
         (Some(file), Some(_)) => format!("for the callers of {}, and tokens", file.display()),
-        (None, Some(jwt)) => format!("for whoever has a token of {}", jwt.issuer),
-        (None, None) => "for everybody who reaches it".to_owned(),
+        (None, Some(jwt)) => format!("for callers with a token of {}", jwt.issuer),
+        (None, None) => "for everybody who can reach it".to_owned(),
     };
     let key_flag = if is_authentication_configured(config) {
         " --key-file FILE"
@@ -133,7 +132,7 @@ Try:
   curl -s {admin_url}/readyz
   {program} get CUSTOMER --url {api_url}{key_flag}
 
-`{program} doctor{config_flag}` says what is wrong where it is not ready. Ctrl-C ends it.
+`{program} doctor{config_flag}` says what is wrong if it is not ready. Ctrl-C ends it.
 ",
         version = env!("CARGO_PKG_VERSION"),
         program = shell::program_name(),
@@ -145,7 +144,7 @@ fn is_authentication_configured(config: &Config) -> bool {
     config.callers.file.is_some() || config.callers.jwt.is_some()
 }
 
-/// Reads every secret once, so that a start that could never serve fails at once and says why.
+/// Reads every secret once, so that a start that could never succeed fails at once.
 fn check_secret_files(auth: &AuthConfig) -> Result<(), CliError> {
     let faults = unreadable_secrets(auth);
     if faults.is_empty() {

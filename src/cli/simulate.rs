@@ -48,17 +48,17 @@ Faults:
 /// Options of the simulator.
 #[derive(Debug, Args)]
 pub(super) struct SimulateArgs {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070", value_parser = address)]
     listen: SocketAddr,
-    /// How many customers to make up, besides the documented one.
+    /// Number of generated customers, besides the documented one.
     #[arg(long, value_name = "N", default_value_t = SimulatorOptions::default().customers)]
     customers: usize,
-    /// What they and their usage follow from: the same seed makes the same customers.
+    /// Seed of the generated data: the same seed makes the same customers.
     #[arg(long, value_name = "S", default_value_t = SimulatorOptions::default().seed)]
     seed: u64,
-    /// Let the commercial call take the token of an application alone, which nobody has shown of
-    /// Partner Center's.
+    /// Let the commercial call accept the token of an application alone, which is unproven for
+    /// Partner Center.
     #[arg(long)]
     allow_app_only: bool,
     /// A fault to begin with, such as latency=300 or status=503; may be given several times.
@@ -136,7 +136,7 @@ fn startup_message(address: SocketAddr) -> String {
   upstream.base_url = \"http://{address}\"
   upstream.auth.token_url = \"http://{address}/any-tenant/oauth2/v2.0/token\"
 
-Documented customer: {DOCUMENTED_CUSTOMER}. What else it can do: curl http://{address}/_simulator
+Documented customer: {DOCUMENTED_CUSTOMER}. Its other functions: curl http://{address}/_simulator
 Ctrl-C ends it.
 "
     )

@@ -13,7 +13,7 @@ use super::{
     value_type::{FILE, OAUTH_TEXT, ValueType, choice},
 };
 
-/// What a token is for by default.
+/// The default audience of a token.
 const PARTNER_CENTER: &str = "https://api.partnercenter.microsoft.com";
 
 /// The account, by which access tokens are obtained.

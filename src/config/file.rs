@@ -139,7 +139,7 @@ fn input_value(value: &DeValue<'_>) -> InputValue {
     }
 }
 
-/// Joins the items as a list that is one text has them, if they can be told apart there.
+/// Joins the items with commas, if they can be split again.
 fn list_value(items: &[&str]) -> InputValue {
     if items.iter().any(|item| item.contains(',')) {
         InputValue::Other("an array with a comma in an item")

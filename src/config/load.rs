@@ -20,7 +20,7 @@ pub struct Config {
     pub server: ServerConfig,
     /// The listener of probes, metrics and cache administration.
     pub admin: AdminConfig,
-    /// Who may call.
+    /// The callers.
     pub callers: CallersConfig,
     /// The calls to Partner Center.
     pub upstream: UpstreamConfig,

@@ -1,4 +1,4 @@
-//! Secrets, which live in files of their own and in types that do not print.
+//! Secrets, which are in files of their own, and in types that do not print them.
 
 use std::{
     fs::File,
@@ -8,10 +8,10 @@ use std::{
 
 use secrecy::{SecretString, zeroize::Zeroizing};
 
-/// Larger than any token of Microsoft's, and small enough that a wrong path does no harm.
+/// More than any token of Microsoft's, and little enough that a wrong path does no harm.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// Why a file holds no secret. It names the file, never what the file holds.
+/// A file without a usable secret. Names the file, never its content.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file is missing, or this process may not read it.
@@ -19,23 +19,23 @@ pub enum SecretError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         cause: io::Error,
     },
-    /// Nothing stands in it, white space apart.
+    /// It has nothing but white space.
     #[error("{path} is empty; write the secret into it, and nothing else")]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// Not a text: UTF-16 from an editor, an archive, a key in binary form.
+    /// It is not text: UTF-16 of an editor, an archive, a binary key.
     #[error("{path} is not UTF-8 text; save the secret as plain text")]
     NotText {
         /// The file.
         path: PathBuf,
     },
-    /// No secret of Partner Center's is that long.
-    #[error("{path} is larger than 64 KiB; name the file that holds the secret and nothing else")]
+    /// It is longer than any secret of Partner Center.
+    #[error("{path} is larger than 64 KiB; name a file with the secret and nothing else")]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -46,7 +46,7 @@ pub enum SecretError {
 ///
 /// # Errors
 ///
-/// [`SecretError`], one variant for each thing that a person can put right.
+/// [`SecretError`], one variant for each mistake that a person can correct.
 pub fn read_secret(path: &Path) -> Result<SecretString, SecretError> {
     let unreadable = |cause| SecretError::Unreadable {
         path: path.to_owned(),
@@ -75,11 +75,11 @@ pub fn read_secret(path: &Path) -> Result<SecretString, SecretError> {
     }
 }
 
-/// What to say if anyone can read a secret's file.
+/// Returns a warning if anyone can read a secret's file.
 ///
-/// Its group may: systemd's credentials and Kubernetes' secret volumes come so. `None` where others
-/// cannot, where the system has no such permissions, and where the file cannot be
-/// looked at: [`read_secret`] says that better.
+/// Its group may read it, as with systemd's credentials and Kubernetes' secret volumes. Returns `None`
+/// as well if the system has no such permissions, or if the file cannot be opened, which
+/// [`read_secret`] reports.
 pub fn permissions_warning(path: &Path) -> Option<String> {
     #[cfg(unix)]
     {
@@ -88,7 +88,7 @@ pub fn permissions_warning(path: &Path) -> Option<String> {
         let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
         (mode & 0o004 != 0).then(|| {
             format!(
-                "{} can be read by anyone on this machine (mode {mode:03o}); chmod 600 would keep it to its owner",
+                "{} can be read by anyone on this machine (mode {mode:03o}); chmod 600 restricts it to its owner",
                 path.display()
             )
         })

@@ -78,13 +78,13 @@ section! {
         certificate_file: PathBuf as FILE, KeyPresence::RequiredInTable;
         /// The certificate's private key, in PEM.
         key_file: PathBuf as FILE, KeyPresence::RequiredInTable;
-        /// CAs of client certificates, in PEM; `None`: clients are not asked for one.
+        /// CAs of client certificates, in PEM; `None`: clients need none.
         client_ca_file: Option<PathBuf> as FILE;
     }
 }
 
 section! {
-    /// `callers.*`: who may call.
+    /// `callers.*`: the callers.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct CallersConfig of callers = "callers" {
         /// The file that names the callers.
@@ -146,7 +146,7 @@ section! {
         /// Size of the largest answer that is accepted, in bytes after decompression. All answers
         /// that are being read take no more than that beyond 1 MiB for each call.
         max_body: usize as SIZE_IN_MEMORY = "32MiB";
-        /// True if Partner Center is asked whether the access token has multi-factor proof.
+        /// True to ask Partner Center whether the access token has multi-factor proof.
         validate_mfa: bool as BOOLEAN = "false";
     } tables within {
         /// The account. No default.

@@ -85,7 +85,7 @@ async fn a_sign_in_brings_the_refresh_token_that_the_service_goes_on_with() {
         let mode = std::fs::metadata(account.path("refresh-token")).unwrap();
         assert_eq!(mode.permissions().mode() & 0o777, 0o600);
         let said = running.transcript();
-        let proof = "The token carries multi-factor proof.";
+        let proof = "The token has multi-factor proof.";
         assert_has(&said, &[proof, " doctor --config ", " serve --config "]);
         let code = url_parameter(&back, "code");
         for secret in [SECRET, &token, &code] {
@@ -233,7 +233,7 @@ async fn obstacles_are_named_before_the_sign_in_begins() {
     for (args, code, obstacle) in [
         (&["--set", nowhere][..], 1, "could not be written"),
         (&endpoint, 2, "does not end in /token"),
-        (&["--timeout", "soon"], 2, "expected a duration"),
+        (&["--timeout", "soon"], 2, "is not a duration"),
         (&["--port", &port], 1, "another program listens there"),
     ] {
         let output = run(consent(&account, args)).await;

@@ -368,7 +368,7 @@ async fn a_person_gets_a_line_for_each_check_and_hints_beneath() {
             "+ configuration      usage by the insights call, as App+User, by a refresh token\n",
             "x access token       invalid_grant [50173]",
             "> the refresh token has expired or was revoked",
-            "- call               there is no access token to ask with\n",
+            "- call               there is no access token to call with\n",
             "\n1 thing is wrong, 2 were not looked at.\n",
         ],
     );

@@ -89,7 +89,7 @@ cli_get_waits() {
     local waiting=$started url
     url=http://$(sed -n 's/.*"api":"\([^"]*\)".*/\1/p' "$scratch/waiting.err")
 
-    on_terminal --expect "asking $url (1 s)" --expect 'DT DEMO' -- \
+    on_terminal --expect "asking $url (1s)" --expect 'DT DEMO' -- \
         "$binary" get "$1" --url "$url" >"$scratch/usage" ||
         fail "a wait is not told of: $(cat "$scratch/usage")"
     # Held now, so there is nothing to wait for.
@@ -105,7 +105,7 @@ cli_start() {
     cli_account http://127.0.0.1:9
     chmod 644 "$scratch/client_secret"
     on_terminal --expect WARN --expect 'can be read by anyone' --expect 'listens on' \
-        --expect 'http://127.0.0.1:' --expect 'everybody who reaches it' --expect /readyz \
+        --expect 'http://127.0.0.1:' --expect 'everybody who can reach it' --expect /readyz \
         --expect 'usage-proxy get' --expect 'Ctrl-C ends it.' --type $'\x03' --expect ending -- \
         env -i TERM=xterm "${account[@]}" "$binary" serve >"$scratch/told" ||
         fail "serve does not greet a person: $(cat "$scratch/told")"
@@ -147,7 +147,7 @@ cli_doctor() {
     curl -sS --fail -o "$scratch/faults" -X PATCH "$upstream/_simulator/faults" \
         -d '{"mfa_required": true, "latency": 1800}'
     said=0
-    on_terminal --expect 'asking Partner Center (1 s)' --expect '✗ call' --expect '→ ' \
+    on_terminal --expect 'asking Partner Center (1s)' --expect '✗ call' --expect '→ ' \
         --expect 'consent again' --expect 'thing is wrong' -- "${doctor[@]}" >"$scratch/diagnosis" || said=$?
     ((said == 1)) || fail "doctor ends with $said: $(cat "$scratch/diagnosis")"
     said=0

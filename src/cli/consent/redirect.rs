@@ -1,4 +1,4 @@
-//! The listener that the browser comes back to (RFC 8252 §7.3).
+//! The listener that the browser is redirected to (RFC 8252 §7.3).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,11 +16,11 @@ use url::form_urlencoded;
 use super::super::eprint_line;
 use crate::partner_center::{consent::SignInRequest, probe::ProbeFailure};
 
-/// The answer to a sign-in, and the browser that waits to hear what came of it.
+/// The answer to a sign-in, and the channel for the page that its browser waits for.
 #[derive(Debug)]
 pub(super) struct SignInRedirect {
     pub(super) sign_in: SignInRequest,
-    /// A code, or why there is none.
+    /// The code, or the reason that there is none.
     pub(super) code: Result<SecretString, ProbeFailure>,
     pub(super) page_sender: oneshot::Sender<SignInPage>,
 }
@@ -34,13 +34,13 @@ pub(super) struct SignInPage {
     lines: Vec<String>,
 }
 
-/// The one sign-in that is waited for, until its answer has come.
+/// The sign-in, until its answer has arrived.
 #[derive(Debug)]
 struct PendingSignIn {
     sign_in: Mutex<Option<(SignInRequest, oneshot::Sender<SignInRedirect>)>>,
 }
 
-/// The routes of the listener, and the answer once it has come.
+/// Returns the routes of the listener, and the channel of the answer.
 pub(super) fn redirect_router(
     sign_in: SignInRequest,
 ) -> (Router, oneshot::Receiver<SignInRedirect>) {
@@ -76,10 +76,10 @@ async fn handle_redirect(State(waiting): State<Arc<PendingSignIn>>, request: Req
     page.into_response()
 }
 
-// === impl Waiting ===
+// === impl PendingSignIn ===
 
 impl PendingSignIn {
-    /// Hands an answer on, if it belongs to the sign-in; anything else leaves the wait as it is.
+    /// Passes an answer on if it belongs to the sign-in; any other changes nothing.
     fn accept_redirect(&self, query: &str) -> Result<oneshot::Receiver<SignInPage>, SignInPage> {
         let parameter = |name: &str| {
             let mut pairs = form_urlencoded::parse(query.as_bytes());
@@ -115,7 +115,7 @@ impl PendingSignIn {
     }
 }
 
-// === impl Page ===
+// === impl SignInPage ===
 
 impl SignInPage {
     pub(super) fn success(lines: Vec<String>) -> Self {

@@ -1,4 +1,4 @@
-//! The files that configuration names: there, readable, well-formed, and for our eyes only.
+//! The checks of the files that the configuration names: readable, well-formed, and private.
 
 use std::path::Path;
 
@@ -19,11 +19,11 @@ use crate::{
     text::error_chain,
 };
 
-/// What the unit of the Debian package does, and a shell knows nothing of.
-const LOAD_CREDENTIAL_HINT: &str = "where systemd hands it over (LoadCredential), run doctor as the last \
+/// Advice for a secret that only systemd passes to the service, as the Debian package does.
+const LOAD_CREDENTIAL_HINT: &str = "if systemd passes it on (LoadCredential), run doctor as the last \
                            example of `usage-proxy doctor --help` does";
 
-/// A certificate that ends sooner is worth a look.
+/// A certificate that expires sooner gets a note.
 const EXPIRES_SOON_DAYS: i64 = 21;
 
 pub(super) fn check(
@@ -68,7 +68,7 @@ fn secret_file_finding(key: &'static str, file: &Path) -> CheckFinding {
 
 fn callers_file_finding(file: &Path) -> CheckFinding {
     match auth::check_callers_file(file) {
-        Ok(()) => CheckFinding::right("callers", format!("{} is in order", file.display())),
+        Ok(()) => CheckFinding::right("callers", format!("{} is valid", file.display())),
         Err(faults) => CheckFinding::wrong("callers", faults.to_string()),
     }
 }
@@ -77,10 +77,10 @@ fn certificate_finding(table: &str, ends_at: Timestamp, now: Timestamp) -> Check
     let left = ends_at.as_second() - now.as_second();
     let days = left / 86_400;
     if left <= 0 {
-        return CheckFinding::wrong(table, format!("the certificate has ended, on {ends_at}"))
-            .hint("put a new one in its place: it is taken over without a restart".to_owned());
+        return CheckFinding::wrong(table, format!("the certificate expired on {ends_at}"))
+            .hint("replace it: the service reads the new one without a restart".to_owned());
     }
-    let said = format!("the certificate is good for {days} days");
+    let said = format!("the certificate is valid for {days} days");
     if days < EXPIRES_SOON_DAYS {
         CheckFinding::note(table, said)
     } else {

@@ -1,4 +1,4 @@
-//! Whether the way to the token endpoint and to Partner Center is open, and whose clock is wrong.
+//! The checks of the network: the token endpoint, Partner Center, and the clocks.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::{
     partner_center::probe::{ReachedServer, UpstreamProbe},
 };
 
-/// Of the lookup of a name.
+/// The time for a DNS lookup.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `Date` has no fractions, and answers take their time.
 const TOLERATED_SKEW: SignedDuration = SignedDuration::from_secs(5);
 
-/// Tokens and assertions are believed up to five minutes before and after their time.
+/// Tokens and assertions are accepted up to five minutes before and after their time.
 const MAX_SKEW: SignedDuration = SignedDuration::from_secs(5 * 60);
 
 pub(super) async fn check(
@@ -78,7 +78,7 @@ async fn check_endpoint(
     }
 }
 
-/// By itself, since a name that nobody knows is another matter than a host that does not answer.
+/// Resolves the name first, since an unknown name has another cause than a host that does not answer.
 async fn resolve_host(name: &str, url: &Url) -> Result<(), CheckFinding> {
     let Some(Host::Domain(host)) = url.host() else {
         return Ok(());
@@ -103,7 +103,7 @@ async fn resolve_host(name: &str, url: &Url) -> Result<(), CheckFinding> {
 fn clock_finding(worst: Option<(&str, SignedDuration)>) -> CheckFinding {
     const CHECK: &str = "clock";
     let Some((name, ahead)) = worst else {
-        return CheckFinding::skipped(CHECK, "nobody told the time");
+        return CheckFinding::skipped(CHECK, "no answer had a time");
     };
     let size = ahead.abs();
     if size <= TOLERATED_SKEW {

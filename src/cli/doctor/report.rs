@@ -1,4 +1,4 @@
-//! What was found, told line by line, and at the end in sum.
+//! The report of the doctor: a line per check, and a summary.
 
 use console::Style;
 use serde::Serialize;
@@ -8,61 +8,61 @@ use super::super::{
     terminal::{TerminalStyle, align_left, display_width, sanitize},
 };
 
-/// Columns of the longest name of a check.
+/// Columns of the longest check name.
 const NAME_WIDTH: usize = 18;
 
-/// What stands before a name.
+/// Columns of the mark before a name.
 const MARK_WIDTH: usize = 2;
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CheckVerdict {
     Right,
-    /// It works, and someone should look at it.
+    /// It works, but needs attention.
     Note,
     Wrong,
-    /// Not looked at, since something stood in the way.
+    /// Not checked, because something else failed.
     Skipped,
 }
 
-/// What a check found.
+/// A check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct CheckFinding {
     pub(super) check: String,
     pub(super) verdict: CheckVerdict,
     pub(super) said: String,
-    /// What to do.
+    /// The advice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) hint: Option<String>,
 }
 
-/// All that was found.
+/// The findings so far.
 #[derive(Debug)]
 pub(super) struct DoctorReport {
     findings: Vec<CheckFinding>,
     style: TerminalStyle,
     format: ReportFormat,
-    /// Configuration is to blame, which has an exit code of its own.
+    /// True if the configuration is wrong, which has an exit code of its own.
     misconfigured: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReportFormat {
-    /// A line for each check as soon as it is made, and hints beneath.
+    /// A line per check as soon as it is done, with its hint below.
     Text,
-    /// One document, when all are made.
+    /// One document at the end.
     Json,
 }
 
 #[derive(Serialize)]
 struct ReportDocument<'a> {
-    /// `None` where nothing wrong was found, and not everything was looked at.
+    /// `None` if nothing wrong was found, but not everything was checked.
     right: Option<bool>,
     checks: &'a [CheckFinding],
 }
 
-// === impl Finding ===
+// === impl CheckFinding ===
 
 impl CheckFinding {
     pub(super) fn right(check: &str, said: impl Into<String>) -> Self {
@@ -81,7 +81,7 @@ impl CheckFinding {
         Self::new(check, CheckVerdict::Skipped, said)
     }
 
-    /// With what to do.
+    /// Adds an advice.
     pub(super) fn hint(mut self, hint: impl Into<Option<String>>) -> Self {
         self.hint = hint.into();
         self
@@ -96,7 +96,7 @@ impl CheckFinding {
         }
     }
 
-    /// The line, and the hint beneath it.
+    /// Formats the line and the hint below it.
     fn text(&self, look: TerminalStyle) -> String {
         let (mark, style) = self.verdict.mark(look);
         let room = look
@@ -130,7 +130,7 @@ impl CheckFinding {
     }
 }
 
-// === impl Verdict ===
+// === impl CheckVerdict ===
 
 impl CheckVerdict {
     fn mark(self, look: TerminalStyle) -> (&'static str, Style) {
@@ -143,7 +143,7 @@ impl CheckVerdict {
     }
 }
 
-// === impl Report ===
+// === impl DoctorReport ===
 
 impl DoctorReport {
     pub(super) fn new(form: ReportFormat, look: TerminalStyle) -> Self {
@@ -163,17 +163,17 @@ impl DoctorReport {
         Ok(())
     }
 
-    /// As [`DoctorReport::add`]; where it is wrong, configuration is to blame.
+    /// Adds a finding about the configuration.
     pub(super) fn add_configuration(&mut self, finding: CheckFinding) -> Result<(), CliError> {
         self.misconfigured |= finding.verdict == CheckVerdict::Wrong;
         self.add(finding)
     }
 
-    /// Sums up.
+    /// Prints the summary.
     ///
     /// # Errors
     ///
-    /// Where anything is wrong, which has been told by then.
+    /// If anything is wrong, which is printed by then.
     pub(super) fn finish(self) -> Result<(), CliError> {
         let (wrong, notes) = (
             self.count(CheckVerdict::Wrong),
@@ -210,7 +210,7 @@ fn summary(wrong: usize, notes: usize, skipped: usize) -> String {
         (notes, "is worth a look", "are worth a look"),
         (skipped, "was not looked at", "were not looked at"),
     ] {
-        // The first says what is counted.
+        // Only the first part says `things`.
         let (thing, things) = match parts.first() {
             None => (" thing", " things"),
             Some(_) => ("", ""),

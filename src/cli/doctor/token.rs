@@ -1,4 +1,4 @@
-//! An access token: had as the service has it, where that harms nobody, and looked at.
+//! The checks of the access token, which is obtained as the service does, if that is safe.
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -20,15 +20,14 @@ use crate::{
 
 const CHECK: &str = "access token";
 
-/// Partner Center, as tokens name it: its URI in tokens of version 1, its application's id in those of
-/// version 2.
+/// Partner Center's names in tokens: its URI in version 1, its application's id in version 2.
 const AUDIENCES: [&str; 2] = [
     "https://api.partnercenter.microsoft.com",
     "fa3d9a0c-3fb0-42cc-9193-47c7ecd2edbd",
 ];
 
-/// Tells how it went; `None` where there is no token. A redemption that has begun is carried through
-/// though this future is dropped: [`Shutdown::cancel`] waits for it.
+/// Obtains an access token, and reports how that went. A redemption that has begun completes even if
+/// this future is dropped: [`Shutdown::cancel`] waits for it.
 pub(super) async fn obtain(
     config: &Config,
     redeem: RedeemMode,
@@ -63,35 +62,35 @@ pub(super) async fn obtain(
     }
 }
 
-/// What came of asking for a token.
+/// The result of a token request.
 #[derive(Debug)]
 struct ObtainedToken {
     probe: UpstreamProbe,
     token: Result<ProbedToken, ProbeFailure>,
-    /// A refresh token that came is in memory alone.
+    /// True if a new refresh token could not be saved.
     unsaved: bool,
 }
 
-/// In a task of its own: the refresh token that comes is on its way to disk before anybody can end
-/// this process. `None` where the task was lost.
+/// Obtains the token in a task of its own, so that a new refresh token is saved even if a signal ends
+/// the command. Returns `None` if the task was lost.
 async fn spawn_obtain(mut probe: UpstreamProbe, shutdown: &Shutdown) -> Option<ObtainedToken> {
-    let (tell, told) = oneshot::channel();
+    let (sender, result) = oneshot::channel();
     shutdown.spawn_until_done(async move {
         let token = probe.obtain().await;
         let unsaved = probe.has_unsaved().await;
-        // Nobody waits any more where a signal came; what had to be kept is kept.
-        drop(tell.send(ObtainedToken {
+        // After a signal nobody waits any more.
+        drop(sender.send(ObtainedToken {
             probe,
             token,
             unsaved,
         }));
     });
-    told.await.ok()
+    result.await.ok()
 }
 
 fn lifetime_text(token: &ProbedToken) -> String {
     match token.lifetime {
-        Some(lifetime) => format!("there is one, good for {} min", lifetime.as_secs() / 60),
+        Some(lifetime) => format!("there is one, valid for {} min", lifetime.as_secs() / 60),
         None => "there is one".to_owned(),
     }
 }
@@ -99,7 +98,7 @@ fn lifetime_text(token: &ProbedToken) -> String {
 fn unsaved_token_finding() -> CheckFinding {
     CheckFinding::wrong(
         "refresh token",
-        "Microsoft replaced it, and its successor could not be written: it is gone when this ends",
+        "Microsoft replaced it, and the new one could not be written: it is lost when this ends",
     )
     .hint(
         "make room, or make the folder of upstream.auth.refresh_token_file writable; if the old one \
@@ -108,8 +107,8 @@ fn unsaved_token_finding() -> CheckFinding {
     )
 }
 
-/// Redeeming replaces the token, so its successor must get into the file, and nobody else may be about
-/// to redeem the same.
+/// Checks that the refresh token may be redeemed, which replaces it: the new one must get into the
+/// file, and no service may redeem the old one at the same time.
 async fn check_redeem_allowed(
     file: &Path,
     redeem: RedeemMode,
@@ -118,7 +117,7 @@ async fn check_redeem_allowed(
     if redeem == RedeemMode::Never {
         return Err(CheckFinding::skipped(
             CHECK,
-            "the refresh token is not redeemed, as you wish",
+            "the refresh token is not redeemed, because of --redeem never",
         ));
     }
     if redeem == RedeemMode::Auto {
@@ -129,13 +128,13 @@ async fn check_redeem_allowed(
     })
 }
 
-/// Whether a successor could take the place of the token in a way that its owner can read: what is
-/// wrong, and what to do. A token that is not there yet is nobody's.
+/// Checks that a new token can replace the file so that its owner can read it. Returns the problem and
+/// the advice.
 pub(in crate::cli) fn check_replaceable(file: &Path) -> Result<(), (String, String)> {
     let owner = || -> io::Result<(u32, u32)> {
         let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
         let folder = file.parent().unwrap_or(Path::new("."));
-        // Made and removed at once: the one way to know whose files ours are, and that one can be made.
+        // A file that is removed at once shows who we are, and that we can write there.
         let ours = tempfile::Builder::new()
             .prefix(".usage-proxy-")
             .tempfile_in(folder)?;
@@ -149,22 +148,20 @@ pub(in crate::cli) fn check_replaceable(file: &Path) -> Result<(), (String, Stri
     match owner() {
         Ok((owner, us)) if owner == us => Ok(()),
         Ok((owner, _)) => Err((
-            format!(
-                "its file belongs to another user ({owner}), who could not read what came of it"
-            ),
+            format!("its file belongs to another user ({owner}), who could not read the new one"),
             "run this as that user: sudo -u usage-proxy usage-proxy …".to_owned(),
         )),
         Err(error) => Err((
             format!(
-                "its successor could not be written beside {}: {error}",
+                "the new one could not be written beside {}: {error}",
                 file.display()
             ),
-            "make the folder writable for the service: the file is replaced by another".to_owned(),
+            "make the folder writable for the service: the file is replaced as a whole".to_owned(),
         )),
     }
 }
 
-/// What a token that can be read says of itself.
+/// Checks the claims of a token that can be read.
 pub(super) fn check_claims(
     claims: &ProbedClaims,
     config: &Config,
@@ -177,7 +174,7 @@ pub(super) fn check_claims(
         report.add(
             CheckFinding::note(
                 CHECK,
-                format!("is for {audience}, which is not what Partner Center is usually called"),
+                format!("is for {audience}, which is not a usual name of Partner Center"),
             )
             .hint(
                 "if it is refused: check upstream.auth.scope or upstream.auth.resource".to_owned(),
@@ -186,15 +183,16 @@ pub(super) fn check_claims(
     }
     if let Some(ends) = claims.expires_at.filter(|ends| *ends <= clock.wall_time()) {
         report.add(
-            CheckFinding::wrong(CHECK, format!("has expired, on {ends}"))
-                .hint("whatever writes upstream.auth.token_file must write a new one".to_owned()),
+            CheckFinding::wrong(CHECK, format!("has expired, on {ends}")).hint(
+                "the program that writes upstream.auth.token_file must write a new one".to_owned(),
+            ),
         )?;
     }
     if claims.app_only && config.upstream.source == UpstreamApi::Insights {
         report.add(
             CheckFinding::wrong(
                 CHECK,
-                "speaks for an application alone, which the insights call refuses",
+                "is of an application alone, which the insights call refuses",
             )
             .hint(
                 "use a refresh token (App+User); that upstream.source = \"commercial\" takes an \

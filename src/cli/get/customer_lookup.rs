@@ -1,4 +1,4 @@
-//! A customer by its name.
+//! The search of a customer by its name.
 
 use http::StatusCode;
 use std::fmt;
@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{domain::CustomerId, text::fold_case_and_accents};
 
-/// Customers that are named where a name fits several.
+/// The limit of customers that are listed if a name matches several.
 const MAX_LISTED: usize = 20;
 
-/// Partner Center's list, as far as it matters here.
+/// The fields of Partner Center's list that are needed here.
 #[derive(Debug, Deserialize)]
 struct CustomersReply {
     items: Vec<CustomersReplyItem>,
@@ -35,11 +35,11 @@ struct CustomersReplyProfile {
     domain: Option<String>,
 }
 
-/// A customer that was looked for by its name.
+/// A customer that was found by its name.
 #[derive(Debug)]
 pub(super) struct CustomerMatch {
     pub(super) id: CustomerId,
-    /// What Partner Center calls it.
+    /// Its name in Partner Center.
     pub(super) name: String,
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for CustomerMatch {
     }
 }
 
-/// Finds the one customer that has this name, or else has this in its name or domain.
+/// Finds the only customer with this name, or else the only one with this in its name or domain.
 pub(super) async fn find_by_name(
     proxy: &ProxyClient,
     name: &str,
@@ -61,7 +61,7 @@ pub(super) async fn find_by_name(
         .await?;
     if reply.status == StatusCode::NOT_FOUND {
         return Err(CliError::usage(format!(
-            "{name:?} is no GUID, and this proxy has no list of customers to find a name in; \
+            "{name:?} is not a GUID, and this proxy has no list of customers to search; \
              expected a GUID such as 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04"
         )));
     }
@@ -69,7 +69,7 @@ pub(super) async fn find_by_name(
         return Err(ProxyProblem::from_reply(&reply).into_error());
     }
     let CustomersReply { items } = serde_json::from_slice(strip_byte_order_mark(&reply.body))
-        .map_err(|error| CliError::other(format!("the list of customers is none: {error}")))?;
+        .map_err(|error| CliError::other(format!("the list of customers is invalid: {error}")))?;
     let found = single_match(items, name)?;
     let id = CustomerId::parse(&found.id)
         .map_err(|error| CliError::other(format!("{}: {error}", sanitize(&found.id))))?;
@@ -85,7 +85,7 @@ pub(super) async fn find_by_name(
     })
 }
 
-/// Microsoft's bodies may begin with one.
+/// Removes the byte-order mark that Microsoft's bodies may begin with.
 fn strip_byte_order_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
@@ -120,7 +120,7 @@ fn multiple_matches_error(mut fitting: Vec<CustomersReplyItem>, name: &str) -> C
     fitting.sort_by_key(CustomersReplyItem::folded);
     let count = fitting.len();
     let mut lines = vec![format!(
-        "{name:?} fits {count} customers; name one by more of its name, or its id:"
+        "{name:?} matches {count} customers; use more of the name, or the id:"
     )];
     lines.extend(fitting.iter().take(MAX_LISTED).map(|customer| {
         let [name, domain] = customer.name_and_domain();
@@ -132,10 +132,10 @@ fn multiple_matches_error(mut fitting: Vec<CustomersReplyItem>, name: &str) -> C
     CliError::usage(lines.join("\n  "))
 }
 
-// === impl Customer ===
+// === impl CustomersReplyItem ===
 
 impl CustomersReplyItem {
-    /// What it may be called by: name and domain, empty where Partner Center has none.
+    /// Returns name and domain, empty if Partner Center has none.
     fn name_and_domain(&self) -> [&str; 2] {
         let text = |of: fn(&CustomersReplyProfile) -> Option<&str>| {
             let profile = self.company_profile.as_ref();
@@ -197,7 +197,10 @@ mod tests {
 
         assert!(matches!(failure, CliError::Usage(_)));
         let told = error_text(&failure);
-        assert!(told.starts_with("\"contoso\" fits 2 customers"), "{told}");
+        assert!(
+            told.starts_with("\"contoso\" matches 2 customers"),
+            "{told}"
+        );
         assert!(told.contains("id-of-Contoso West  Contoso West"), "{told}");
         assert!(
             !told.contains("Fabrikam") && !told.contains('\u{1b}'),

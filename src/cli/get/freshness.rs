@@ -1,4 +1,4 @@
-//! How old an answer is and why, from its headers.
+//! The age of an answer, and the reason for it, from its headers.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 
 use crate::text::{format_age, format_duration};
 
-/// What the headers say of an answer's age (RFC 9111 §5.1, RFC 9211).
+/// The age of an answer by its headers (RFC 9111 §5.1, RFC 9211).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ReplyFreshness {
     pub(super) state: ReplyState,
@@ -21,15 +21,15 @@ pub(super) enum ReplyState {
     Fresh,
     /// Stale, while a new check is running.
     StaleWhileRevalidate,
-    /// Stale, in place of a failure.
+    /// Stale, because Partner Center failed.
     StaleIfError,
-    /// Partner Center has answered implausibly since.
+    /// Partner Center's newer answer is implausible.
     Suspect,
-    /// No usage-proxy answered.
+    /// Not an answer of a usage-proxy.
     Unknown,
 }
 
-// === impl Freshness ===
+// === impl ReplyFreshness ===
 
 impl ReplyFreshness {
     pub(super) fn from_headers(headers: &HeaderMap) -> Self {
@@ -39,7 +39,7 @@ impl ReplyFreshness {
             .and_then(own_parameters)
             .unwrap_or_default();
         let parameter = |name: &str| {
-            let found = parameters.iter().find(|(held, _)| held == name);
+            let found = parameters.iter().find(|(found, _)| found == name);
             found.map(|(_, value)| value.as_str())
         };
         let ttl: Option<i64> = parameter("ttl").and_then(|ttl| ttl.parse().ok());
@@ -54,8 +54,7 @@ impl ReplyFreshness {
         Self { state, age, ttl }
     }
 
-    /// When the answer was checked with Partner Center, and why not later. `newest` is the date of its
-    /// counts where it is of the newest date.
+    /// Describes the age in a sentence. `newest` is the date of the counts, if it is the newest date.
     pub(super) fn sentence(&self, newest: Option<&str>) -> String {
         let checked = match self.age {
             Some(age) => format!("Checked {}", format_age(Duration::from_secs(age))),
@@ -93,7 +92,7 @@ impl ReplyFreshness {
     }
 }
 
-/// The parameters of our own member of the list; there may be other caches on the way.
+/// Returns the parameters of our own member of the list; there may be other caches on the way.
 fn own_parameters(list: &str) -> Option<Vec<(String, String)>> {
     list.split(',').find_map(|member| {
         let mut parts = member.split(';').map(str::trim);

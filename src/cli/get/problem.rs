@@ -1,4 +1,4 @@
-//! Problem documents, as people read them.
+//! Problem documents, as text.
 
 use serde::Deserialize;
 
@@ -7,7 +7,7 @@ use super::{
     proxy_client::ProxyReply,
 };
 
-/// Why there is no usage.
+/// A problem document of the proxy.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ProxyProblem {
@@ -17,17 +17,17 @@ pub(super) struct ProxyProblem {
     detail: Option<String>,
     request_id: Option<String>,
     upstream: Option<ProblemUpstream>,
-    /// Who was found by the name that was asked for.
+    /// The customer that was found by its name.
     #[serde(skip)]
     customer: Option<String>,
     #[serde(skip)]
     status: u16,
-    /// Seconds until asking again may help.
+    /// Seconds until a retry may succeed.
     #[serde(skip)]
     retry_after: Option<u64>,
 }
 
-/// How Partner Center refused.
+/// Partner Center's refusal.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ProblemUpstream {
@@ -38,19 +38,19 @@ struct ProblemUpstream {
     correlation_id: Option<String>,
 }
 
-// === impl Told ===
+// === impl ProxyProblem ===
 
 impl ProxyProblem {
-    /// What an answer other than 200 says; one that is no problem document tells its status.
+    /// Reads an answer other than 200; without a problem document, only its status is known.
     pub(super) fn from_reply(reply: &ProxyReply) -> Self {
-        let told: Self = serde_json::from_slice(&reply.body).unwrap_or_default();
+        let document: Self = serde_json::from_slice(&reply.body).unwrap_or_default();
         let retry_after = reply.headers.get(http::header::RETRY_AFTER);
         Self {
             status: reply.status.as_u16(),
             retry_after: retry_after
                 .and_then(|seconds| seconds.to_str().ok())
                 .and_then(|seconds| seconds.trim().parse().ok()),
-            ..told
+            ..document
         }
     }
 
@@ -69,12 +69,12 @@ impl ProxyProblem {
         }
     }
 
-    /// Title and detail, then a line for each thing that helps.
+    /// Formats title and detail, then a line for each thing that helps.
     fn text(&self) -> String {
         let title = self
             .title
             .as_deref()
-            .unwrap_or("no answer of a usage-proxy; check --url");
+            .unwrap_or("not an answer of a usage-proxy; check --url");
         let mut lines = vec![format!("{title} ({})", self.status)];
         lines.extend(self.detail.clone());
         let name = self.kind.rsplit(':').next().unwrap_or_default();
@@ -103,7 +103,7 @@ impl ProxyProblem {
     }
 }
 
-// === impl Upstream ===
+// === impl ProblemUpstream ===
 
 impl ProblemUpstream {
     fn text(&self) -> String {
@@ -133,11 +133,11 @@ fn advice(name: &str) -> Option<&'static str> {
 const PROBLEM_ADVICE: &[(&str, &str)] = &[
     (
         "unauthenticated",
-        "--key-file names the file that holds your key; `usage-proxy hash-key` makes one",
+        "--key-file names the file with your key; `usage-proxy hash-key` makes one",
     ),
     (
         "not-allowed",
-        "whoever keeps the callers file can give this caller the customer",
+        "the owner of the callers file can give this caller the customer",
     ),
     (
         "credentials-refused",
@@ -165,11 +165,11 @@ const PROBLEM_ADVICE: &[(&str, &str)] = &[
     ),
     (
         "unavailable",
-        "Partner Center is down or slow, and nothing is held that may stand in",
+        "Partner Center is down or slow, and no usable data is cached",
     ),
     (
         "timed-out",
-        "Partner Center is down or slow, and nothing is held that may stand in",
+        "Partner Center is down or slow, and no usable data is cached",
     ),
 ];
 

@@ -1,4 +1,4 @@
-//! A running proxy, as `get` asks it.
+//! The client of `get` for a running proxy.
 
 use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -18,13 +18,13 @@ use crate::{
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// As long as the proxy may take itself (`server.request_timeout`).
+/// The same as the proxy's own limit (`server.request_timeout`).
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes of an answer; a customer's are thousands.
+/// The limit of an answer in bytes; a customer's has thousands.
 const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
 
-/// Where the proxy is, and what it takes to be let in.
+/// The address of the proxy, and the credentials for it.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ProxyArgs {
     /// URL of the proxy's API listener.
@@ -36,16 +36,15 @@ pub(in crate::cli) struct ProxyArgs {
         value_parser = base_url
     )]
     url: Url,
-    /// File that holds the key to call with.
+    /// File with the key.
     #[arg(long, value_name = "FILE", env = "USAGE_PROXY_KEY_FILE")]
     pub(super) key_file: Option<PathBuf>,
-    /// File of the CA certificates (PEM) that the proxy's certificate is checked by, in place of
-    /// this machine's.
+    /// File with the CA certificates (PEM) for the proxy's certificate, instead of this machine's.
     #[arg(long, value_name = "FILE", env = "USAGE_PROXY_CA_FILE")]
     ca_file: Option<PathBuf>,
 }
 
-/// A proxy to ask.
+/// A client of one proxy.
 #[derive(Debug)]
 pub(super) struct ProxyClient {
     http: Client,
@@ -54,7 +53,7 @@ pub(super) struct ProxyClient {
     authorization: Option<HeaderValue>,
 }
 
-/// What it answered.
+/// An answer of the proxy.
 #[derive(Debug)]
 pub(super) struct ProxyReply {
     pub(super) status: StatusCode,
@@ -62,7 +61,7 @@ pub(super) struct ProxyReply {
     pub(super) body: Bytes,
 }
 
-// === impl Proxy ===
+// === impl ProxyClient ===
 
 impl ProxyClient {
     pub(super) fn new(args: &ProxyArgs, key: Option<SecretString>) -> Result<Self, CliError> {
@@ -72,7 +71,7 @@ impl ProxyClient {
             .timeout(TIMEOUT);
         let http = match (&args.ca_file, args.url.scheme()) {
             (Some(file), _) => http.tls_certs_only(certificates(file)?),
-            // Without TLS it does not matter whether this machine has any.
+            // Without TLS none is needed, and this machine may have none.
             (None, "http") => http.tls_certs_only([]),
             (None, _) => http,
         };
@@ -91,12 +90,12 @@ impl ProxyClient {
         })
     }
 
-    /// What to call it.
+    /// Returns the URL for messages.
     pub(super) fn display_url(&self) -> &str {
         self.url.as_str().trim_end_matches('/')
     }
 
-    /// Asks for what is at a path.
+    /// Gets a path.
     pub(super) async fn get(
         &self,
         path: &[&str],
@@ -135,12 +134,12 @@ impl ProxyClient {
             return CliError::other(format!("{name} does not answer in time"));
         }
         let advice = if self.url.scheme() == "https" {
-            "; check --url, and --ca-file where its certificate is of a CA of your own"
+            "; check --url, and --ca-file if its certificate is of a CA of your own"
         } else {
             "; is it running, and is --url right? `usage-proxy demo` starts one to try"
         };
         CliError::other(format!(
-            "{name} cannot be asked: {}{advice}",
+            "{name} cannot be reached: {}{advice}",
             cause_of(error)
         ))
     }

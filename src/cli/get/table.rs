@@ -9,26 +9,26 @@ use super::{
 };
 use crate::domain::{ProductDetails, UsagePercent, distinctions};
 
-/// Bars are this long, where there is room for any.
+/// The length of bars, if there is room for any.
 const BAR_WIDTHS: std::ops::RangeInclusive<usize> = 10..=30;
 
-/// A name is cut rather to this than to less, and the bar left out.
+/// Names are not cut below this; the bar is left out instead.
 const MIN_NAME_WIDTH: usize = 16;
 
 const GAP: &str = "  ";
 
-/// The simplified form, as far as the table shows it.
+/// The fields of the simplified form that the table shows.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UsageReply {
     customer_id: String,
     customer_name: Option<String>,
     processed_date: Option<String>,
-    /// Absent where all rows are of one date.
+    /// Absent if all rows have one date.
     oldest_processed_date: Option<String>,
     products: Vec<ProductReply>,
     workloads: Vec<WorkloadReply>,
-    /// Whether a date was asked for.
+    /// True if the request had a date.
     #[serde(skip)]
     is_dated: bool,
 }
@@ -50,9 +50,9 @@ struct WorkloadReply {
     workload_name: String,
     licenses_active: u64,
     licenses_qualified: u64,
-    /// Of a product's workload alone.
+    /// Only of a product's workload.
     processed_date: Option<String>,
-    /// Of a total alone, where it is not the date of the answer.
+    /// Only of a total, if it is not the date of the answer.
     oldest_processed_date: Option<String>,
 }
 
@@ -63,12 +63,12 @@ struct TableRow {
     active: String,
     qualified: String,
     used: String,
-    /// 0 to 1; `None` where there is nothing to draw.
+    /// 0 to 1; `None`: no bar.
     share: Option<f64>,
     style: Option<Style>,
 }
 
-/// Columns of each part of a line; no bar where it is 0.
+/// Columns of each part of a line; 0 for no bar.
 #[derive(Clone, Copy, Debug)]
 struct ColumnWidths {
     name: usize,
@@ -78,7 +78,7 @@ struct ColumnWidths {
     bar: usize,
 }
 
-/// The whole of what is printed.
+/// Formats the whole output.
 pub(super) fn render(
     usage: &UsageReply,
     freshness: &ReplyFreshness,
@@ -87,7 +87,7 @@ pub(super) fn render(
     let mut lines = heading(usage, freshness, look);
     if usage.products.is_empty() {
         lines.push(String::new());
-        lines.push("No licences are counted for this customer, which may well be so.".to_owned());
+        lines.push("No licenses are counted for this customer, which can be right.".to_owned());
     } else {
         let products = product_rows(usage);
         let totals = total_rows(usage);
@@ -130,7 +130,7 @@ fn heading(usage: &UsageReply, freshness: &ReplyFreshness, look: TerminalStyle) 
     lines
 }
 
-/// The header, then each product with its workloads beneath it.
+/// Returns the header, then each product with its workloads below it.
 fn product_rows(usage: &UsageReply) -> Vec<TableRow> {
     let header = TableRow {
         active: "Active".to_owned(),
@@ -145,7 +145,7 @@ fn product_rows(usage: &UsageReply) -> Vec<TableRow> {
             qualified: product.licenses_qualified.to_string(),
             ..TableRow::title(&sanitize(&product.product_name), Style::new().bold())
         };
-        // On a line of its own, where no bar cuts it short.
+        // On a line of its own, so that no bar shortens it.
         let distinction =
             distinction.map(|text| TableRow::title(&sanitize(&text), Style::new().dim()));
         let of_product =
@@ -177,21 +177,21 @@ fn total_rows(usage: &UsageReply) -> Vec<TableRow> {
         .collect()
 }
 
-// === impl Usage ===
+// === impl UsageReply ===
 
 impl UsageReply {
-    /// Names the customer where the answer does not.
+    /// Sets the customer's name if the answer has none.
     pub(super) fn set_customer_name(&mut self, name: Option<String>) {
         self.customer_name = self.customer_name.take().or(name);
     }
 
-    /// Marks it as that of a date that was asked for.
+    /// Marks it as the answer to a request with a date.
     pub(super) fn set_dated(&mut self) {
         self.is_dated = true;
     }
 }
 
-// === impl Workload ===
+// === impl WorkloadReply ===
 
 impl WorkloadReply {
     fn percent(&self) -> Option<UsagePercent> {
@@ -199,7 +199,7 @@ impl WorkloadReply {
     }
 }
 
-// === impl Row ===
+// === impl TableRow ===
 
 impl TableRow {
     fn title(name: &str, style: Style) -> Self {
@@ -213,7 +213,7 @@ impl TableRow {
         }
     }
 
-    /// `date` is the one that all rows have, unless they say otherwise.
+    /// `date` is the date of rows that have none of their own.
     fn from_workload(workload: &WorkloadReply, date: Option<&str>) -> Self {
         let own = workload
             .processed_date
@@ -257,7 +257,7 @@ impl TableRow {
     }
 }
 
-/// A bar on the track of a whole, so that a short one can be read as well.
+/// Draws a bar on a track of full length, so that short bars can be read too.
 fn bar(share: f64, columns: usize, look: TerminalStyle) -> String {
     let (full, track, parts) = if look.has_unicode {
         ("█", "·", ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].as_slice())
@@ -282,11 +282,11 @@ fn bar(share: f64, columns: usize, look: TerminalStyle) -> String {
     )
 }
 
-// === impl Widths ===
+// === impl ColumnWidths ===
 
 impl ColumnWidths {
-    /// What is longest says how wide a part is; names give way to bars, and bars to names that would
-    /// not be told apart any more.
+    /// Fits the widths to the longest texts. Names are cut for bars, and bars left out for names that
+    /// could not be distinguished any more.
     fn for_rows<'a>(rows: impl Iterator<Item = &'a TableRow>, columns: usize) -> Self {
         let mut longest = Self {
             name: 0,
