@@ -25,7 +25,8 @@ pub enum Resource {
 /// [commercial](https://learn.microsoft.com/partner-center/developer/get-licenses-usage-information),
 /// [customers](https://learn.microsoft.com/partner-center/developer/get-a-list-of-customers)
 /// and [the others](https://learn.microsoft.com/partner-center/developer/analytics-resources).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum UpstreamApi {
     /// One customer's usage, the newest processed data only; its answer has the native form.
     Insights,
@@ -111,15 +112,8 @@ impl UpstreamApi {
     pub const OF_USAGE: [Self; 2] = [Self::Insights, Self::Commercial];
 
     /// The name in configuration, logs and metric labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Insights => "insights",
-            Self::Commercial => "commercial",
-            Self::Customers => "customers",
-            Self::Deployment => "deployment",
-            Self::PartnerUsage => "partner-usage",
-            Self::PartnerDeployment => "partner-deployment",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// Returns whether it returns a customer's usage. That of an older date is worth caching, since
