@@ -31,7 +31,7 @@ use self::{
     error::UpstreamError,
     health::{CredentialAlarm, EmptyResponseDetector},
     metrics::UpstreamMetrics,
-    resources::Endpoints,
+    resources::ApiEndpoints,
     token::{AccessTokenSource, RejectedToken},
     wire::MalformedResponse,
 };
@@ -59,7 +59,7 @@ pub struct PartnerCenter {
     runner: AttemptRunner,
     tokens: AccessTokenSource,
     metrics: UpstreamMetrics,
-    endpoints: Endpoints,
+    endpoints: ApiEndpoints,
     deadline: Duration,
     retries: u32,
     /// `None` where insights is not the source.
@@ -120,7 +120,7 @@ impl PartnerCenter {
             ),
             tokens,
             metrics,
-            endpoints: Endpoints::new(config),
+            endpoints: ApiEndpoints::new(config),
             deadline: config.deadline,
             retries: config.retries,
             empty_responses: is_insights.then(EmptyResponseDetector::default),

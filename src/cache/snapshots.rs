@@ -18,13 +18,13 @@ use super::{
 };
 use crate::{domain::CustomerId, render::Rendered};
 
-/// (Customer, call, date) → every form of the answer. It does not expire: it is kept until memory is
-/// needed, which the least recently used entry gives up. (moka's default policy would refuse a large
-/// entry whenever the cache is full.)
+/// The snapshots, with all formats of each answer. They do not expire: the least recently used one is
+/// evicted when memory is needed. (moka's default policy would reject a large entry whenever the cache is
+/// full.)
 #[derive(Debug)]
 pub(super) struct SnapshotStore {
     with_rows: SnapshotMap,
-    /// Answers without rows, apart for the reason that `NewestDates` has.
+    /// Answers without rows, for the reason that `NewestDates` has.
     without_rows: SnapshotMap,
     max_entry_bytes: u64,
     metrics: CacheMetrics,
@@ -32,20 +32,20 @@ pub(super) struct SnapshotStore {
 
 type SnapshotMap = moka::sync::Cache<SnapshotKey, Arc<CachedSnapshot>, RandomState>;
 
-/// One snapshot, held.
+/// One cached snapshot.
 #[derive(Debug)]
 pub(super) struct CachedSnapshot {
     pub(super) rendered: Arc<Rendered>,
     pub(super) stored_at: Instant,
-    /// What stands against it where it was asked for by its date.
+    /// The suspect answer to a request of its date that it is served in place of.
     anomaly: Option<Box<Anomaly>>,
     purged: AtomicBool,
 }
 
-// === impl Snapshots ===
+// === impl SnapshotStore ===
 
 impl SnapshotStore {
-    /// Bytes that moka and the allocator take for an entry besides its content, as measured.
+    /// The bytes that moka and the allocator take for an entry besides its content, as measured.
     const OVERHEAD_BYTES: usize = 350;
 
     pub(super) fn new(max_bytes: u64, max_entry_bytes: u64, metrics: &CacheMetrics) -> Self {
@@ -74,7 +74,7 @@ impl SnapshotStore {
     }
 
     pub(super) fn get(&self, key: &SnapshotKey) -> Option<Arc<CachedSnapshot>> {
-        // Whatever has a date has rows.
+        // An answer with a date has rows.
         let without_rows = || self.without_rows.get(key).filter(|_| key.date.is_none());
         self.with_rows.get(key).or_else(without_rows)
     }
@@ -106,7 +106,7 @@ impl SnapshotStore {
         }
     }
 
-    /// Has moka weigh an entry again, if it still is the one that holds `rendered`.
+    /// Weighs an entry again, if it still has this rendered answer.
     pub(super) fn update_weight(&self, key: SnapshotKey, prepared: &Arc<Rendered>) {
         if let Some(snapshot) = self.get(&key)
             && Arc::ptr_eq(&snapshot.rendered, prepared)
@@ -116,7 +116,7 @@ impl SnapshotStore {
         }
     }
 
-    /// Puts `with_rendered` in the place of `rendered`, if an entry still has that.
+    /// Replaces the rendered answer of an entry, if it still has that.
     pub(super) fn replace_rendered(
         &self,
         key: SnapshotKey,
@@ -159,7 +159,7 @@ impl SnapshotStore {
             .collect()
     }
 
-    /// Entries and bytes.
+    /// Returns the number of entries and their bytes.
     pub(super) fn entries_and_bytes(&self) -> (u64, u64) {
         entries_and_bytes(self.all_maps())
     }
@@ -168,7 +168,7 @@ impl SnapshotStore {
         self.all_maps().into_iter().flatten().next().is_none()
     }
 
-    /// Where an answer belongs, and where it does not.
+    /// Returns the map for an answer, and the other one.
     fn maps(&self, prepared: &Rendered) -> (&SnapshotMap, &SnapshotMap) {
         if prepared.rows() > 0 {
             (&self.with_rows, &self.without_rows)
@@ -182,7 +182,7 @@ impl SnapshotStore {
     }
 }
 
-// === impl Snapshot ===
+// === impl CachedSnapshot ===
 
 impl CachedSnapshot {
     pub(super) fn new(prepared: Arc<Rendered>, now: Instant) -> Self {
@@ -194,7 +194,7 @@ impl CachedSnapshot {
         }
     }
 
-    /// The same usage with a customer's name.
+    /// Returns the same snapshot with a customer's name.
     fn with_rendered(&self, prepared: Arc<Rendered>) -> Self {
         Self {
             rendered: prepared,
@@ -204,7 +204,7 @@ impl CachedSnapshot {
         }
     }
 
-    /// The same, kept in spite of an answer that is doubted.
+    /// Returns the same snapshot, kept in spite of a suspect answer.
     pub(super) fn with_anomaly(&self, doubt: Anomaly) -> Self {
         Self {
             rendered: Arc::clone(&self.rendered),
@@ -214,7 +214,7 @@ impl CachedSnapshot {
         }
     }
 
-    /// What stands against it; a purge has ended that.
+    /// The suspect answer that it is served in place of, unless a purge has ended that.
     pub(super) fn anomaly(&self) -> Option<&Anomaly> {
         self.anomaly.as_deref().filter(|_| !self.is_purged())
     }
@@ -223,7 +223,7 @@ impl CachedSnapshot {
         self.purged.load(Ordering::Relaxed)
     }
 
-    /// Bytes that holding it takes.
+    /// The bytes that it takes.
     pub(super) fn weight(&self) -> usize {
         self.rendered.weight() + SnapshotStore::OVERHEAD_BYTES
     }

@@ -1,4 +1,4 @@
-//! Putting an answer where what is held is: what it confirms stays, what it outdates goes.
+//! Stores answers: data that they confirm stays, data that they outdate goes.
 
 use std::{
     sync::Arc,
@@ -18,29 +18,29 @@ use crate::{
     render::Rendered,
 };
 
-/// What became of an answer that was to be stored.
+/// The result of storing an answer.
 #[derive(Clone, Debug)]
 pub struct StoreResult {
-    /// The answer to hand out, stored or not.
+    /// The answer to serve, stored or not.
     pub answer: CachedAnswer,
-    /// Whether it is held from now on.
+    /// It was stored.
     pub stored: bool,
-    /// What it did to what was held.
+    /// The change to the cache.
     pub change: StoreChange,
 }
 
-/// What an answer changed.
+/// The change that an answer made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreChange {
-    /// Nothing of the kind was held.
+    /// There was no such data.
     New,
-    /// The same content again: validators stay, freshness begins anew.
+    /// The same content again: validators stay, freshness starts again.
     Unchanged,
     /// Other content, or a newer date.
     Replaced,
-    /// Other content, which was doubted before and has been confirmed since.
+    /// Other content, which was suspect before and is confirmed now.
     AcceptedAfterRepeat,
-    /// Nothing that is served: the answer is doubted, and what was held stays.
+    /// Nothing that is served: the answer is suspect, and the cached data stays.
     Suspect(AnomalyKind),
 }
 
@@ -62,12 +62,12 @@ pub enum AbsenceKind {
     Date,
 }
 
-/// What answers for a question now, for a new answer to be held against.
+/// The entry that answers for a resource now, to compare a new answer with.
 struct CurrentEntry {
-    /// Under which the snapshot is held.
+    /// The key of the snapshot.
     key: SnapshotKey,
     snapshot: Arc<CachedSnapshot>,
-    /// Where the newest date was asked for.
+    /// `None` if a date was asked for.
     newest: Option<Arc<NewestEntry>>,
 }
 
@@ -225,7 +225,7 @@ impl UsageCache {
 
     /// Drops the cached answer to a question, since upstream has nothing for it.
     ///
-    /// Where that is doubted, the cached answer stays, and is returned to be served.
+    /// If that is suspect, the cached answer stays, and is returned to be served.
     pub fn store_absence(
         &self,
         resource: Resource,
@@ -303,7 +303,7 @@ impl UsageCache {
     ) -> Check {
         let confirm_after = self.suspect_confirm_after;
         match Check::evaluate(answer, suspicion, good.anomaly(), confirm_after, now) {
-            // What is too old to stand in for a failure does not stand in for this either.
+            // Data that is too old to be served in place of a failure is not served in place of this either.
             Check::Suspect {
                 kind: suspicion, ..
             } if suspicion != AnomalyKind::WentBackwards
@@ -315,7 +315,7 @@ impl UsageCache {
         }
     }
 
-    /// Until it may not stand in for a failure any more; what was asked for by its date always may.
+    /// Returns the time until an entry expires. Dated data does not.
     fn expires_in(&self, good: &CurrentEntry, now: Instant) -> Duration {
         good.newest.as_ref().map_or(Duration::MAX, |newest| {
             let age = now.saturating_duration_since(newest.stored_at);
@@ -324,7 +324,7 @@ impl UsageCache {
         })
     }
 
-    /// Keeps what is held in spite of what was told, and has upstream asked again in a while.
+    /// Keeps the cached data in spite of a suspect answer, for a while.
     fn keep_current(
         &self,
         good: &CurrentEntry,
@@ -337,7 +337,7 @@ impl UsageCache {
         let age = now.saturating_duration_since(stored_at);
         let at_most = match suspicion {
             AnomalyKind::WentBackwards => Duration::MAX,
-            // Until they may be confirmed, or must be believed.
+            // Until they may be confirmed, or must be accepted.
             AnomalyKind::Empty
             | AnomalyKind::Shrunken
             | AnomalyKind::Grown
@@ -367,7 +367,7 @@ impl UsageCache {
     }
 
     /// Stores the snapshot of a date that is not the newest, for those who ask for that date;
-    /// returns whether it did. There too, doubtful data replaces nothing.
+    /// returns whether it did. There too, suspect data replaces nothing.
     fn store_older_date(&self, key: SnapshotKey, prepared: Rendered, now: Instant) -> bool {
         let prepared = match self.snapshots.get(&key) {
             Some(cached) => {
@@ -383,7 +383,7 @@ impl UsageCache {
             .insert(key, CachedSnapshot::new(Arc::new(prepared), now))
     }
 
-    /// Stores an answer in place of what is held.
+    /// Stores an answer in place of the cached data.
     fn replace(
         &self,
         known: &mut KnownDates,
@@ -427,7 +427,7 @@ impl UsageCache {
                         known.observe(key.newest(), date);
                         self.metrics.observe_processed_date(date);
                     }
-                    // An answer without rows that is believed ends the memory of what was before.
+                    // An accepted answer without rows ends the memory of the date before.
                     None => known.remove(&key.newest()),
                 }
                 self.replace_newest(key, snapshot, now)
@@ -463,11 +463,11 @@ impl UsageCache {
         if stored {
             self.newest.insert(key.newest(), &prepared, lifetime, now);
         } else {
-            // What is held is known to be outdated, and the new does not fit.
+            // The cached data is known to be outdated, and the new does not fit.
             self.newest.remove(&key.newest());
         }
         if let Some(date) = outdated.filter(|date| *date != key.date && !key.api.tells_usage()) {
-            // Nobody can ask for it any more.
+            // No request can ask for it any more.
             self.snapshots.remove(&key.newest().snapshot(date));
         }
         (held, stored)
@@ -489,17 +489,17 @@ fn newer_known_date(
         .filter(|newest| answer.is_none_or(|date| date < *newest))
 }
 
-// === impl Good ===
+// === impl CurrentEntry ===
 
 impl CurrentEntry {
-    /// When it arrived: the newest date may have been confirmed after its snapshot was stored.
+    /// The time when it arrived: the newest date may have been confirmed after its snapshot was stored.
     fn stored_at(&self) -> Instant {
         self.newest
             .as_ref()
             .map_or(self.snapshot.stored_at, |newest| newest.stored_at)
     }
 
-    /// What stands against it already.
+    /// The suspect answer that it is served in place of already.
     fn anomaly(&self) -> Option<&Anomaly> {
         match &self.newest {
             Some(newest) => newest.anomaly(),

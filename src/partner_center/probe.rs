@@ -26,9 +26,9 @@ use super::{
     metrics::{ErrorClass, UpstreamMetrics},
     refusal::{RefusalMeaning, parse_refusal},
     request,
-    resources::Endpoints,
+    resources::ApiEndpoints,
     throttle,
-    token::{GrantFailure, ObtainedToken, TokenGrant},
+    token::{GrantFailure, GrantedToken, TokenGrant},
     wire,
 };
 use crate::{
@@ -52,7 +52,7 @@ pub struct UpstreamProbe {
     grant: TokenGrant,
     /// The headers of every call, with the question about multi-factor proof.
     headers: HeaderMap,
-    endpoints: Endpoints,
+    endpoints: ApiEndpoints,
     config: UpstreamConfig,
 }
 
@@ -140,7 +140,7 @@ impl UpstreamProbe {
             grant: TokenGrant::from_config(config, &http, None, &metrics),
             http,
             headers,
-            endpoints: Endpoints::new(config),
+            endpoints: ApiEndpoints::new(config),
             config: config.clone(),
         })
     }
@@ -348,8 +348,8 @@ impl ProbedToken {
     }
 }
 
-impl From<ObtainedToken> for ProbedToken {
-    fn from(obtained: ObtainedToken) -> Self {
+impl From<GrantedToken> for ProbedToken {
+    fn from(obtained: GrantedToken) -> Self {
         Self {
             token: obtained.token,
             lifetime: obtained.lifetime,

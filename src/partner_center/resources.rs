@@ -10,7 +10,7 @@ use super::{
     call::LogicalCall,
     error::UpstreamError,
     paging::{PageCursor, PageRequest},
-    wire::{self, MalformedResponse, Page},
+    wire::{self, DecodedPage, MalformedResponse},
 };
 use crate::{
     config::UpstreamConfig,
@@ -28,7 +28,7 @@ const CUSTOMERS_PAGE_ROWS: u32 = 500;
 
 /// The addresses of the calls.
 #[derive(Clone, Debug)]
-pub(super) struct Endpoints {
+pub(super) struct ApiEndpoints {
     base_url: Url,
     commercial_path: String,
 }
@@ -39,9 +39,9 @@ struct AllPages<T> {
     customer_name: Option<wire::NameAsOf>,
 }
 
-// === impl Endpoints ===
+// === impl ApiEndpoints ===
 
-impl Endpoints {
+impl ApiEndpoints {
     pub(super) fn new(config: &UpstreamConfig) -> Self {
         Self {
             base_url: config.base_url.clone(),
@@ -102,7 +102,7 @@ impl Endpoints {
 /// the date asked for.
 pub(super) async fn fetch(
     runner: &AttemptRunner,
-    endpoints: &Endpoints,
+    endpoints: &ApiEndpoints,
     call: &mut LogicalCall,
 ) -> Result<AnswerContent, UpstreamError> {
     let resource = call.call.resource;

@@ -15,7 +15,7 @@ pub(super) use self::{
     access_tokens::AccessTokenSource,
     endpoint::{GrantForm, RedeemedCode, TokenEndpoint, offline_scope, person_action},
     grant::TokenGrant,
-    outcome::{GrantFailure, GrantFailureKind, ObtainedToken},
+    outcome::{GrantFailure, GrantFailureKind, GrantedToken},
     secret_file::{ReplaceError, SecretFile},
     state::{AccessToken, RejectedToken, TokenError, TokenErrorReason, TokenRenewal},
 };

@@ -47,7 +47,7 @@ pub struct MalformedResponse {
 
 /// One page of a collection.
 #[derive(Debug)]
-pub(super) struct Page<T> {
+pub(super) struct DecodedPage<T> {
     pub(super) items: Vec<T>,
     /// The number of items of the page or of all pages: Partner Center's reference does not say.
     pub(super) total: Option<u64>,

@@ -17,7 +17,7 @@ use url::form_urlencoded;
 
 use super::{
     credential::{ClientCredential, ClientProof},
-    outcome::{GrantFailure, GrantFailureKind, ObtainedToken},
+    outcome::{GrantFailure, GrantFailureKind, GrantedToken},
     secret_file::UnreadableSecret,
 };
 use crate::{
@@ -82,7 +82,7 @@ pub(crate) struct RedeemedCode {
 #[derive(Debug)]
 pub(crate) struct GrantResponse {
     /// The access token. Without one, there may be a refresh token all the same.
-    pub(crate) access: Result<ObtainedToken, GrantFailure>,
+    pub(crate) access: Result<GrantedToken, GrantFailure>,
     /// The refresh token that replaces the one sent.
     pub(crate) refresh_token: Option<SecretString>,
 }
@@ -263,7 +263,7 @@ fn parse_granted(reply: &HttpReply, requested_at: Instant) -> Result<GrantRespon
         Some(_) if !body.token_type.as_ref().is_none_or(is_bearer) => {
             Err(no_token("expected token_type Bearer"))
         }
-        Some(token) if !lifetime.is_zero() => Ok(ObtainedToken {
+        Some(token) if !lifetime.is_zero() => Ok(GrantedToken {
             token: SecretString::from(token),
             lifetime: Some(lifetime),
             requested_at,

@@ -5,7 +5,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::{
     credential::ClientCredential,
     endpoint::{GrantForm, TokenEndpoint},
-    outcome::{GrantFailure, GrantFailureKind, ObtainedToken},
+    outcome::{GrantFailure, GrantFailureKind, GrantedToken},
     refresh_token::RefreshTokenStore,
     secret_file::{Fingerprint, SecretFile, UnreadableSecret},
 };
@@ -80,7 +80,7 @@ impl TokenGrant {
     }
 
     /// Makes one attempt to get a token.
-    pub(crate) async fn obtain(&mut self) -> Result<ObtainedToken, GrantFailure> {
+    pub(crate) async fn obtain(&mut self) -> Result<GrantedToken, GrantFailure> {
         let (file, clock) = match self {
             Self::Endpoint(grant) => return grant.obtain().await,
             Self::File { file, clock } => (file, clock),
@@ -91,7 +91,7 @@ impl TokenGrant {
             let detail = "upstream.auth.token_file has no access token";
             GrantFailure::transient(detail, error.to_string())
         })?;
-        Ok(ObtainedToken {
+        Ok(GrantedToken {
             token,
             lifetime: None,
             requested_at,
@@ -136,7 +136,7 @@ impl TokenGrant {
 
 impl EndpointGrant {
     /// Redeems the credentials. A rotated refresh token is stored before anything else.
-    async fn obtain(&mut self) -> Result<ObtainedToken, GrantFailure> {
+    async fn obtain(&mut self) -> Result<GrantedToken, GrantFailure> {
         self.last_sent = None;
         if let Some(store) = &mut self.refresh_token {
             store.save().await;

@@ -12,7 +12,7 @@ use crate::http_client::ExchangeError;
 
 /// A new access token.
 #[derive(Debug)]
-pub(crate) struct ObtainedToken {
+pub(crate) struct GrantedToken {
     pub(crate) token: SecretString,
     /// Counted from `requested_at`; `None` if it is unknown.
     pub(crate) lifetime: Option<Duration>,

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     grant::TokenGrant,
-    outcome::{GrantFailure, GrantFailureKind, ObtainedToken},
+    outcome::{GrantFailure, GrantFailureKind, GrantedToken},
     state::{AccessToken, RefreshDemand, TokenFailure, TokenState},
 };
 use crate::{
@@ -166,7 +166,7 @@ impl TokenRefresher {
     /// Publishes a token, unless it is the current one.
     fn publish(
         &mut self,
-        obtained: ObtainedToken,
+        obtained: GrantedToken,
         authorization: HeaderValue,
         demand: RefreshDemand,
     ) {
@@ -323,7 +323,7 @@ impl TokenRefresher {
 }
 
 /// Adds the header, which cannot hold every text.
-fn with_header(obtained: ObtainedToken) -> Result<(ObtainedToken, HeaderValue), GrantFailure> {
+fn with_header(obtained: GrantedToken) -> Result<(GrantedToken, HeaderValue), GrantFailure> {
     let authorization = http_client::bearer(&obtained.token).map_err(|_| {
         GrantFailure::transient(
             "the token endpoint's answer is no access token",

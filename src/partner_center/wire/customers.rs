@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{MalformedResponse, Page, PageLinks, RowList, decode};
+use super::{DecodedPage, MalformedResponse, PageLinks, RowList, decode};
 use crate::domain::{CustomerEntry, CustomerId, ListedCustomer};
 
 #[derive(Deserialize)]
@@ -36,12 +36,12 @@ struct CompanyProfile {
 /// [`MalformedResponse`], also for a customer without an id: its visibility is unknown.
 pub(in crate::partner_center) fn decode_customers(
     body: &[u8],
-) -> Result<Page<ListedCustomer>, MalformedResponse> {
+) -> Result<DecodedPage<ListedCustomer>, MalformedResponse> {
     let body: CustomersBody<'_> = decode(body)?;
     let customers = body.items.0.into_iter().enumerate().map(|(index, raw)| {
         convert_customer(raw).map_err(|error| error.within(format_args!("items[{index}]")))
     });
-    Ok(Page {
+    Ok(DecodedPage {
         items: customers.collect::<Result<_, _>>()?,
         total: body.total_count,
         next: body.links.map_or(Ok(None), PageLinks::next)?,
@@ -75,7 +75,7 @@ mod tests {
 
     const ID: &str = "4D3CF487-70F4-4E1E-9FF1-B2BFCE8D9F04";
 
-    fn decoded(body: &Value) -> Result<Page<ListedCustomer>, MalformedResponse> {
+    fn decoded(body: &Value) -> Result<DecodedPage<ListedCustomer>, MalformedResponse> {
         decode_customers(body.to_string().as_bytes())
     }
 

@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use serde::Deserialize;
 
 use super::{
-    MalformedResponse, NameAsOf, NextLink, Page, PageLinks, RowList, check_owner, check_whole,
-    decode, processed_at,
+    DecodedPage, MalformedResponse, NameAsOf, NextLink, PageLinks, RowList, check_owner,
+    check_whole, decode, processed_at,
 };
 use crate::domain::{CustomerId, LicenseUsage, UsageRow};
 
@@ -88,7 +88,7 @@ pub fn decode_insights(
 pub(in crate::partner_center) fn decode_commercial(
     body: &[u8],
     customer: CustomerId,
-) -> Result<Page<UsageRow>, MalformedResponse> {
+) -> Result<DecodedPage<UsageRow>, MalformedResponse> {
     let mut body: UsageBody = decode(body)?;
     let next = body.next_link()?;
     let (field, RowList(rows)) = match (body.documented, body.value, body.items) {
@@ -102,7 +102,7 @@ pub(in crate::partner_center) fn decode_commercial(
         }
     };
     let (customer_name, items) = convert_rows(field, rows, customer, RowOwner::Required)?;
-    Ok(Page {
+    Ok(DecodedPage {
         items,
         total: body.total_count,
         next,
