@@ -162,7 +162,7 @@ async fn fetch_pages<T: Send + 'static, I: Hash>(
     runner: &AttemptRunner,
     url: Url,
     call: &mut LogicalCall,
-    decode: impl Fn(&[u8]) -> Result<Page<T>, MalformedResponse> + Copy + Send + 'static,
+    decode: impl Fn(&[u8]) -> Result<DecodedPage<T>, MalformedResponse> + Copy + Send + 'static,
     identity: impl Fn(&T) -> I,
 ) -> Result<AllPages<T>, UpstreamError> {
     let mut cursor = PageCursor::new(url);

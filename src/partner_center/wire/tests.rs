@@ -42,7 +42,7 @@ pub(super) fn insights(rows: Vec<Value>) -> Result<LicenseUsage, MalformedRespon
     decode_insights(body.to_string().as_bytes(), customer())
 }
 
-pub(super) fn commercial(body: &Value) -> Result<Page<UsageRow>, MalformedResponse> {
+pub(super) fn commercial(body: &Value) -> Result<DecodedPage<UsageRow>, MalformedResponse> {
     decode_commercial(body.to_string().as_bytes(), customer())
 }
 
