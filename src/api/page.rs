@@ -4,50 +4,26 @@
 //! metrics, log and cache. Browsers do not store it, since it shows the current age of the numbers.
 
 mod customers;
+mod frame;
 mod freshness;
 mod problem;
 mod query;
 mod usage;
 
-use std::borrow::Cow;
-
-use http::{HeaderValue, Response, StatusCode, header};
+use http::StatusCode;
 
 pub(super) use self::problem::problem_page;
 use self::{
     customers::{CustomerChoiceOutcome, CustomerDirectory},
+    frame::{PageFrame, respond},
     query::PageQuery,
 };
-use super::{
-    browser_headers,
-    context::{AuthenticatedRequest, RequestContext},
-    data,
-    response::HandlerResult,
-};
+use super::{context::AuthenticatedRequest, data, response::HandlerResult};
 use crate::{
     domain::{CustomerId, ProcessedDate},
     offload,
-    problem::{FullBody, Problem, ProblemKind},
+    problem::{Problem, ProblemKind},
 };
-
-/// The header and footer of every page.
-struct PageFrame {
-    /// Absent if the reader may not search.
-    form: Option<SearchForm>,
-    request_id: String,
-}
-
-/// The form that selects a customer and a date.
-struct SearchForm {
-    /// A name, a part of one, or an id.
-    customer: String,
-    /// `YYYY-MM-DD`, or empty for the newest.
-    date: String,
-    /// The last date that can be selected.
-    today: Option<ProcessedDate>,
-    /// Names of customers that complete the field.
-    suggestions: Vec<String>,
-}
 
 /// `GET /`.
 pub(super) async fn page(request: AuthenticatedRequest) -> HandlerResult {
@@ -81,39 +57,6 @@ async fn show_customers(request: &AuthenticatedRequest, query: &PageQuery) -> Ha
             let response = respond(StatusCode::OK, rendered);
             request.api.metrics.record_served_age(list.cached.age);
             Ok(data::with_upstream_ids(response, &list, query.date))
-        }
-    }
-}
-
-/// Returns a page, or a plain error if its template failed.
-fn respond(status: StatusCode, rendered: askama::Result<String>) -> Response<FullBody> {
-    let (status, html) = match rendered {
-        Ok(html) => (status, Cow::Owned(html)),
-        Err(error) => {
-            tracing::error!(%error, "a page could not be rendered");
-            let sentence =
-                Cow::Borrowed("<!DOCTYPE html><title>The page could not be rendered</title>");
-            (StatusCode::INTERNAL_SERVER_ERROR, sentence)
-        }
-    };
-    let mut response = Response::new(FullBody::from(html.into_owned()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/html; charset=utf-8"),
-    );
-    browser_headers::add_page_headers(headers);
-    response
-}
-
-// === impl PageFrame ===
-
-impl PageFrame {
-    fn new(context: &RequestContext, form: Option<SearchForm>) -> Self {
-        Self {
-            form,
-            request_id: context.request_id_text().to_owned(),
         }
     }
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use askama::Template;
 
 use super::{
-    PageFrame,
+    frame::PageFrame,
     query::{self, PageQuery},
 };
 use crate::{

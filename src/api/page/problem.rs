@@ -3,7 +3,10 @@ use std::time::Duration;
 use askama::Template;
 use http::Response;
 
-use super::{PageFrame, SearchForm, query, respond};
+use super::{
+    frame::{PageFrame, SearchForm, respond},
+    query,
+};
 use crate::{
     api::context::RequestContext,
     problem::{FullBody, Problem, ProblemKind},

@@ -1,6 +1,6 @@
 use std::{fmt::Display, num::NonZeroU32};
 
-use super::SearchForm;
+use super::frame::SearchForm;
 use crate::{
     api::extract,
     domain::ProcessedDate,

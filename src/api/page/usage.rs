@@ -4,11 +4,10 @@ use askama::Template;
 use http::StatusCode;
 
 use super::{
-    PageFrame,
     customers::{self, CustomerDirectory},
+    frame::{PageFrame, SearchForm, respond},
     freshness::FreshnessNote,
     query::{self, PageQuery},
-    respond,
 };
 use crate::{
     api::{context::AuthenticatedRequest, data, response::HandlerResult, spans},
@@ -224,7 +223,7 @@ impl UsagePageParts {
         page.render()
     }
 
-    fn search_form(&self) -> super::SearchForm {
+    fn search_form(&self) -> SearchForm {
         match self.list_state.directory() {
             Some(directory) => PageQuery {
                 customer: directory.search_label(self.customer),
