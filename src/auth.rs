@@ -1,4 +1,4 @@
-//! Who may call: the keys, certificates and rights of the callers file, and tokens of an issuer.
+//! Authentication of callers: by keys and certificates of the callers file, and by tokens of an issuer.
 
 mod caller_fields;
 mod caller_set;

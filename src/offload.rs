@@ -27,7 +27,7 @@ type CpuJob = Box<dyn FnOnce() + Send>;
 ///
 /// # Panics
 ///
-/// Where the work does.
+/// If the work does.
 ///
 /// # Cancel safety
 ///
@@ -52,7 +52,7 @@ pub fn max_cpu_bound_jobs() -> NonZeroUsize {
 ///
 /// # Panics
 ///
-/// Where the work does.
+/// If the work does.
 ///
 /// # Cancel safety
 ///
@@ -87,7 +87,7 @@ impl CpuPool {
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (sender, result) = oneshot::channel();
         let job = Box::new(move || {
-            // Nobody waits for it any more.
+            // The caller was dropped.
             if sender.is_closed() {
                 return;
             }

@@ -1,13 +1,13 @@
-//! The end of the process in two steps, and the tasks that it waits for.
+//! The shutdown of the process in two steps, and the tasks that it waits for.
 //!
-//! *Draining* asks everyone to finish what is under way and to begin nothing new; *cancelling*
-//! drops what has not finished by then.
+//! *Draining* asks all tasks to finish and to begin nothing new. *Cancelling* drops tasks that have not
+//! finished by then.
 
 use std::future::Future;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// A handle on the process's end; clones share it.
+/// A handle on the shutdown; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     draining: CancellationToken,
@@ -18,7 +18,7 @@ pub struct Shutdown {
 // === impl Shutdown ===
 
 impl Shutdown {
-    /// A handle that nothing has been asked of yet.
+    /// Creates a handle.
     pub fn new() -> Self {
         Self::default()
     }
@@ -34,18 +34,18 @@ impl Shutdown {
         });
     }
 
-    /// Runs a task that must come to its own end, such as one that writes down what it may not
-    /// forget: [`Shutdown::cancel`] waits for it, and it must end soon after [`Shutdown::cancelled`].
+    /// Runs a task that must not be dropped, such as one that stores a refresh token. [`Shutdown::cancel`]
+    /// waits for it, and it must end soon after [`Shutdown::cancelled`].
     pub fn spawn_until_done(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 
-    /// Asks everyone to finish.
+    /// Asks all tasks to finish.
     pub fn drain(&self) {
         self.draining.cancel();
     }
 
-    /// Whether [`Shutdown::drain`] was called.
+    /// Returns true once [`Shutdown::drain`] was called.
     pub fn is_draining(&self) -> bool {
         self.draining.is_cancelled()
     }

@@ -24,61 +24,26 @@ use axum::{
     Router,
     routing::{get, post},
 };
-use jiff::{civil::Date, tz::Offset};
-use secrecy::SecretString;
 use tokio::net::TcpListener;
 
+use self::{simulation::Simulation, tokens::authorization};
 use crate::{
-    clock::{Clock, SharedClock, SystemClock},
     server::{ListenerConfig, RequestValidation, router_handler, serve},
     shutdown::Shutdown,
 };
-use simulation::Simulation;
-
 pub use faults::{BodyFault, FaultScope, Faults};
 pub use fleet::{
-    DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, NO_RELATIONSHIP_CUSTOMER, WIDE_CUSTOMER, customer_id,
-    documented_body, documented_deployment_body,
+    DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, NO_RELATIONSHIP_CUSTOMER, customer_id, documented_body,
+    documented_deployment_body,
 };
 pub use handle::SimulatorHandle;
 pub use overrides::{CustomerOverride, SimulatedRow};
 pub use record::{RecordedRequest, SimulatedApi};
+pub use simulation::SimulatorOptions;
 pub use tokens::RegisteredCertificate;
 
 /// The time that answers may still take after shutdown begins. Calls on hold are then dropped.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
-
-/// Settings of a simulator.
-#[derive(Clone, Debug)]
-pub struct SimulatorOptions {
-    /// The number of generated customers, besides the documented one.
-    pub customers: usize,
-    /// The seed of the generated customers and their usage.
-    pub seed: u64,
-    /// Rows of [`WIDE_CUSTOMER`]; 0 for no such customer.
-    pub wide_rows: usize,
-    /// The current day. The newest processed date is three days earlier.
-    pub today: Date,
-    /// Faults to begin with.
-    pub faults: Faults,
-    /// The largest and the default number of rows in a page of the commercial call.
-    pub page_size: usize,
-    /// Lets the commercial call accept the token of an application alone. It is not known that
-    /// Partner Center does. Every other call about usage or deployment still rejects it.
-    pub allow_app_only: bool,
-    /// The only client id that gets tokens; any when absent.
-    pub client_id: Option<String>,
-    /// The only client secret that gets tokens; any when absent.
-    pub client_secret: Option<SecretString>,
-    /// A certificate whose assertions also authenticate the client.
-    pub client_certificate: Option<RegisteredCertificate>,
-    /// A federated token that also authenticates the client.
-    pub federated_token: Option<SecretString>,
-    /// The lifetime of access tokens.
-    pub expires_in: Duration,
-    /// The clock of tokens and of throttling. Latency takes real time.
-    pub clock: SharedClock,
-}
 
 /// A simulator that is bound to its address but does not serve yet.
 #[derive(Debug)]
@@ -86,28 +51,6 @@ pub struct Simulator {
     listener: TcpListener,
     local_addr: SocketAddr,
     simulation: Arc<Simulation>,
-}
-
-// === impl SimulatorOptions ===
-
-impl Default for SimulatorOptions {
-    fn default() -> Self {
-        Self {
-            customers: 25,
-            seed: 1,
-            wide_rows: 0,
-            today: Offset::UTC.to_datetime(SystemClock.wall_time()).date(),
-            faults: Faults::default(),
-            page_size: 10_000,
-            allow_app_only: false,
-            client_id: None,
-            client_secret: None,
-            client_certificate: None,
-            federated_token: None,
-            expires_in: Duration::from_secs(3_599),
-            clock: Arc::new(SystemClock),
-        }
-    }
 }
 
 // === impl Simulator ===
@@ -127,7 +70,7 @@ impl Simulator {
         })
     }
 
-    /// The address with the real port, also if port 0 was given.
+    /// Returns the address with the real port, also if port 0 was given.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
@@ -157,19 +100,22 @@ impl Simulator {
     }
 }
 
-/// Every route.
+/// Creates the router. Every other path is a call of Partner Center, or unknown to it.
 fn router(simulation: Arc<Simulation>) -> Router {
     Router::new()
-        .merge(api::routes())
-        .merge(control::routes())
-        .route("/{tenant}/oauth2/token", post(tokens::v1))
-        .route("/{tenant}/oauth2/v2.0/token", post(tokens::v2))
-        .route("/{tenant}/oauth2/authorize", get(tokens::authorization::v1))
+        .route("/_simulator", get(control::index))
         .route(
-            "/{tenant}/oauth2/v2.0/authorize",
-            get(tokens::authorization::v2),
+            "/_simulator/faults",
+            get(control::faults)
+                .put(control::replace_faults)
+                .patch(control::patch_faults)
+                .delete(control::clear_faults),
         )
-        .fallback(api::not_found)
+        .route("/{tenant}/oauth2/token", post(tokens::handle))
+        .route("/{tenant}/oauth2/v2.0/token", post(tokens::handle))
+        .route("/{tenant}/oauth2/authorize", get(authorization::handle))
+        .route("/{tenant}/oauth2/v2.0/authorize", get(authorization::handle))
+        .fallback(api::handle)
         .with_state(simulation)
 }
 

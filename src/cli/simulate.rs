@@ -39,7 +39,7 @@ Faults:
   body_bytes             size of oversized and gzip_bomb
   close_mid_body, bom    true or false
   next_link              the link to the next page of the commercial call
-  token_status, token_error, token_times
+  token_status, token_error
                          the answer of the token endpoint, such as token_error=invalid_grant
   sign_in_error          the result of a sign-in, such as access_denied
   strict_rotation        rejects a refresh token that was redeemed before

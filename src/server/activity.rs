@@ -1,4 +1,4 @@
-//! What a connection is doing, shared by its socket, its requests and its watchdog.
+//! The activity of a connection, shared by its socket, its requests and its watchdog.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
@@ -28,15 +28,15 @@ pub(super) struct Activity {
     is_rejected: AtomicBool,
     /// The last request has a body, which may be unread.
     has_body: AtomicBool,
-    /// The socket does not take what is written to it.
+    /// The socket does not accept data.
     is_stalled: AtomicBool,
-    /// How often the socket took something again.
+    /// The number of times that the socket accepted data again after a stall.
     resumed: AtomicU32,
     /// With HTTP/2 only, whose requests are not answered one after another.
     streams: Option<StreamTracker>,
 }
 
-/// What a connection spends its time on; another number means another one.
+/// The phase of a connection. Its number tells one request from the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Nothing has come yet.

@@ -39,30 +39,29 @@ use super::{
 };
 use crate::peer::Peer;
 
-/// What an HTTP/2 connection begins with (RFC 9113 §3.4).
+/// The first bytes of an HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What one connection is served with.
+/// A connection with everything that it needs.
 #[derive(Debug)]
 pub(super) struct ClientConnection<H> {
     pub(super) handler: H,
     pub(super) peer: Peer,
     pub(super) limits: ConnectionLimits,
     pub(super) validation: RequestValidation,
-    /// Whether it is served, or only told why it is not.
     pub(super) admission: ConnectionAdmission,
     pub(super) drain_signals: DrainSignals,
     pub(super) guard: ConnectionGuard,
 }
 
-/// Whether there is room for a connection.
+/// The decision whether a connection is served, or only gets a problem document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionAdmission {
     Accepted,
     Rejected,
 }
 
-/// Which HTTP a connection speaks.
+/// The version of HTTP on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HttpProtocol {
     /// HTTP/1.1 or 1.0.
@@ -88,7 +87,7 @@ struct ConnectionService<H> {
 #[derive(Clone)]
 struct StreamExecutor(Arc<Activity>);
 
-/// What hyper's two kinds of connections have in common.
+/// The common methods of hyper's two kinds of connections.
 trait ConnectionControl: Future<Output = hyper::Result<()>> {
     /// Asks it to end after what is under way.
     fn shut_down_gracefully(self: Pin<&mut Self>);

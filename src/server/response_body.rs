@@ -1,3 +1,5 @@
+//! The bodies of responses.
+
 use std::{
     pin::Pin,
     sync::Arc,
@@ -10,25 +12,25 @@ use http_body::{Body, Frame, SizeHint};
 use super::activity::Activity;
 use crate::problem;
 
-/// The body of an answer, which tells when the last of it was written, or given up.
+/// The body of a response. Records when its last byte was written or it was dropped.
 #[derive(Debug)]
 pub(super) struct ResponseBody<B> {
     /// Moves into the last chunk.
     tracked: Option<TrackedBody<B>>,
-    /// What the body gave and is not handed on yet.
+    /// Data of the body that hyper does not have yet.
     pending: Bytes,
-    /// Most bytes of one chunk.
+    /// The most bytes of one chunk.
     max_chunk: usize,
-    /// Only its size is told (RFC 9110 §9.3.2).
+    /// Only its size is sent (RFC 9110 §9.3.2).
     is_omitted: bool,
 }
 
-/// Part of a body. hyper drops it once it is written, which may be long after it was handed over:
-/// HTTP/2 holds what the client does not yet want.
+/// Part of a body. hyper drops it once it is written. With HTTP/2 that may be long after it was passed
+/// on, because hyper waits for the client's flow-control window.
 #[derive(Debug)]
 pub(super) struct ResponseChunk<B> {
     bytes: Bytes,
-    /// With the last one, what counts as not sent before it is.
+    /// Part of the last chunk: counts as unsent until that is written.
     _tracked: Option<TrackedBody<B>>,
 }
 
@@ -44,33 +46,33 @@ enum BodySource<B> {
     Problem(problem::FullBody),
 }
 
-/// A request whose answer is under way for as long as this lives.
+/// A request whose response is in progress until this is dropped.
 #[derive(Debug)]
 pub(super) struct ActiveResponse {
     activity: Arc<Activity>,
     stream: u32,
 }
 
-// === impl Answer ===
+// === impl ResponseBody ===
 
 impl<B> ResponseBody<B> {
-    /// What is handed over of a stream's answer at a time. hyper keeps one piece until the client
-    /// takes it; only before the last can it reset a stream that is stalled.
+    /// The size of the chunks of a stream's response. hyper buffers one chunk until the client reads it.
+    /// A stalled stream can be reset only before its last chunk.
     pub(super) const STREAM_CHUNK_BYTES: usize = 64 * 1024;
 
-    pub(super) fn from_handler(body: B, answering: ActiveResponse) -> Self {
-        Self::new(BodySource::Handler(body), answering)
+    pub(super) fn from_handler(body: B, active: ActiveResponse) -> Self {
+        Self::new(BodySource::Handler(body), active)
     }
 
-    pub(super) fn from_problem(body: problem::FullBody, answering: ActiveResponse) -> Self {
-        Self::new(BodySource::Problem(body), answering)
+    pub(super) fn from_problem(body: problem::FullBody, active: ActiveResponse) -> Self {
+        Self::new(BodySource::Problem(body), active)
     }
 
-    fn new(body: BodySource<B>, answering: ActiveResponse) -> Self {
+    fn new(body: BodySource<B>, active: ActiveResponse) -> Self {
         Self {
             tracked: Some(TrackedBody {
                 body,
-                active: answering,
+                active,
             }),
             pending: Bytes::new(),
             max_chunk: usize::MAX,
@@ -78,7 +80,7 @@ impl<B> ResponseBody<B> {
         }
     }
 
-    /// As the answer to HEAD, which has no content.
+    /// Returns the body of a response to HEAD, which has no content.
     pub(super) fn without_content(self) -> Self {
         Self {
             is_omitted: true,
@@ -86,7 +88,7 @@ impl<B> ResponseBody<B> {
         }
     }
 
-    /// As the answer of a stream.
+    /// Returns the body of a stream's response.
     pub(super) fn in_chunks(self) -> Self {
         Self {
             max_chunk: Self::STREAM_CHUNK_BYTES,
@@ -104,11 +106,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<ResponseChunk<B>>, B::Error>>> {
         let this = &mut *self;
-        let Some(whole) = &mut this.tracked else {
+        let Some(tracked) = &mut this.tracked else {
             return Poll::Ready(None);
         };
         if this.pending.is_empty() {
-            match ready!(whole.body.poll_frame(cx)) {
+            match ready!(tracked.body.poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => this.pending = bytes,
                     Err(trailers) => {
@@ -124,10 +126,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
                 None => return Poll::Ready(None),
             }
         }
-        whole.active.record_chunk();
-        let piece = this.max_chunk.min(this.pending.len());
-        let bytes = this.pending.split_to(piece);
-        let last = this.pending.is_empty() && whole.body.is_end_stream();
+        tracked.active.record_chunk();
+        let len = this.max_chunk.min(this.pending.len());
+        let bytes = this.pending.split_to(len);
+        let last = this.pending.is_empty() && tracked.body.is_end_stream();
         Poll::Ready(Some(Ok(Frame::data(ResponseChunk {
             bytes,
             _tracked: if last { this.tracked.take() } else { None },
@@ -137,16 +139,16 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
     fn is_end_stream(&self) -> bool {
         self.is_omitted
             || match &self.tracked {
-                Some(whole) => self.pending.is_empty() && whole.body.is_end_stream(),
+                Some(tracked) => self.pending.is_empty() && tracked.body.is_end_stream(),
                 None => true,
             }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(whole) = &self.tracked else {
+        let Some(tracked) = &self.tracked else {
             return SizeHint::with_exact(0);
         };
-        let (mut hint, rest) = (whole.body.size_hint(), self.pending.len() as u64);
+        let (mut hint, rest) = (tracked.body.size_hint(), self.pending.len() as u64);
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper + rest);
         }
@@ -155,7 +157,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
     }
 }
 
-// === impl Origin ===
+// === impl BodySource ===
 
 impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
@@ -182,7 +184,7 @@ impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
     }
 }
 
-// === impl Chunk ===
+// === impl ResponseChunk ===
 
 impl<B> Buf for ResponseChunk<B> {
     fn remaining(&self) -> usize {
@@ -202,10 +204,10 @@ impl<B> Buf for ResponseChunk<B> {
     }
 }
 
-// === impl Answering ===
+// === impl ActiveResponse ===
 
 impl ActiveResponse {
-    /// Of this stream, where there are streams.
+    /// Creates the guard of a request; `stream` is its number.
     pub(super) fn new(activity: Arc<Activity>, stream: u32) -> Self {
         Self { activity, stream }
     }

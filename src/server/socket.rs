@@ -19,7 +19,7 @@ pub(super) struct ClientSocket<S> {
     activity: Arc<Activity>,
     /// Bytes that were read before and that hyper reads first.
     prefix: Bytes,
-    /// How many bytes were read and dropped after the last response.
+    /// The number of bytes that were read and dropped after the last response.
     discarded: usize,
     /// hyper learns that the client has closed its half (FIN, or close_notify of TLS) only once every
     /// request before it is answered: it would abandon them.
@@ -31,7 +31,7 @@ pub(super) struct ClientSocket<S> {
 // === impl ClientSocket ===
 
 impl<S> ClientSocket<S> {
-    /// Most bytes that are read from a rejected client, so that it reads the response.
+    /// The most bytes that are read from a rejected client, so that it reads the response.
     const MAX_DISCARDED: usize = 256 * 1024;
 
     /// A socket from which `prefix` was read already.

@@ -1,3 +1,5 @@
+//! The streams of an HTTP/2 connection.
+
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -7,8 +9,7 @@ use tokio::{task::AbortHandle, time::Instant};
 
 /// The open streams of an HTTP/2 connection.
 ///
-/// Each stream has a time of its own here, so that one that its client stalls is not excused by the
-/// others that go on beside it.
+/// Each stream has its own time, so that a stalled stream is found while others make progress.
 #[derive(Debug, Default)]
 pub(super) struct StreamTracker {
     /// In the order in which they were opened; hyper bounds how many.
@@ -19,29 +20,28 @@ pub(super) struct StreamTracker {
 struct TrackedStream {
     number: u32,
     opened_at: Instant,
-    /// Makes the answer and hands it to hyper, piece by piece. Dropped before its end, it resets the
-    /// stream. `None` until it is spawned.
+    /// Passes the response to hyper in chunks. Aborting it resets the stream. `None` until it is spawned.
     task: Option<AbortHandle>,
-    /// hyper has a piece of the answer, and has not asked for another since.
+    /// hyper has a chunk of the response, and has not requested another since.
     waits_for_client: bool,
-    /// When that was first seen.
+    /// The time at which that was first seen.
     waiting_since: Option<Instant>,
 }
 
-/// What is to be done about clients that take nothing of their answers.
+/// The next step against clients that read nothing of their responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StallAction {
-    /// Nothing before this time; `None` where no stream is open.
+    /// Check again at this time; `None` if no stream is open.
     Wait(Option<Instant>),
-    /// To end the connection: hyper has all of an answer, and takes none of it back.
+    /// Close the connection: hyper has all of a response, so the stream cannot be reset.
     CloseConnection,
 }
 
-// === impl Streams ===
+// === impl StreamTracker ===
 
 impl StreamTracker {
-    /// A stream is open until its answer has been written to the socket, or given up. `spawn` runs
-    /// its task.
+    /// Adds a stream, which is open until its response was written to the socket or dropped. `spawn`
+    /// runs its task.
     pub(super) fn open(&self, number: u32, spawn: impl FnOnce() -> AbortHandle) {
         // Before the task runs, so that the stream is here to be removed when it ends.
         self.lock().push(TrackedStream {
@@ -59,7 +59,7 @@ impl StreamTracker {
         }
     }
 
-    /// The next piece of an answer is handed to hyper, which has passed on those before it.
+    /// Records that hyper got the next chunk of a response, and has sent those before it.
     pub(super) fn record_chunk(&self, number: u32) {
         let mut open = self.lock();
         if let Some(stream) = open.iter_mut().find(|stream| stream.number == number) {
@@ -75,12 +75,12 @@ impl StreamTracker {
         }
     }
 
-    /// Since when the oldest stream is open.
+    /// Returns the time at which the oldest stream was opened.
     pub(super) fn oldest_opened_at(&self) -> Option<Instant> {
         self.lock().first().map(|stream| stream.opened_at)
     }
 
-    /// Resets the streams whose clients have taken nothing for this long, as far as that was seen.
+    /// Resets the streams whose clients have read nothing for this long, as far as that was seen.
     pub(super) fn reset_stalled(&self, timeout: Duration) -> StallAction {
         let mut open = self.lock();
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! What clients meet, over real sockets: every limit and every refusal.
+//! Tests over real sockets: every limit and every rejection.
 
 mod drain;
 mod heads;
@@ -34,7 +34,7 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 const GET: &str = "GET /path HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// An edge with a handler that answers `ok`, or what it is asked for.
+/// A listener with a handler that answers `ok`, or what it is asked for.
 struct ListenerFixture {
     address: SocketAddr,
     registry: Registry,
@@ -60,11 +60,11 @@ impl ListenerFixture {
 
     async fn start_with(change: impl FnOnce(&mut ListenerConfig)) -> Self {
         let registry = Registry::new();
-        let mut edge = ListenerConfig {
+        let mut config = ListenerConfig {
             metrics: ConnectionMetrics::new(&registry).unwrap(),
             ..ListenerConfig::new(RequestValidation::Strict)
         };
-        change(&mut edge);
+        change(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
@@ -76,7 +76,7 @@ impl ListenerFixture {
             let stop = async {
                 let _stopped_or_dropped = stopped.await;
             };
-            serve(listener, edge, handler, stop, TEST_TIMEOUT).await
+            serve(listener, config, handler, stop, TEST_TIMEOUT).await
         });
         Self {
             address,
@@ -238,7 +238,7 @@ fn statuses(answers: &str) -> Vec<u16> {
 #[tokio::test]
 async fn a_connection_over_the_limit_gets_503_until_another_ends() {
     let server =
-        ListenerFixture::start_with(|edge| edge.limits.max_connections = NonZeroUsize::MIN).await;
+        ListenerFixture::start_with(|config| config.limits.max_connections = NonZeroUsize::MIN).await;
     let mut first = server.connect().await;
     first.send(GET).await;
     first.receive("ok /path").await;
@@ -284,13 +284,13 @@ async fn connections_are_counted_by_state() {
 #[tokio::test]
 async fn ended_connections_are_reaped_while_new_ones_arrive() {
     let registry = Registry::new();
-    let edge = ListenerConfig {
+    let config = ListenerConfig {
         metrics: ConnectionMetrics::new(&registry).unwrap(),
         ..ListenerConfig::new(RequestValidation::Strict)
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut house = ConnectionPool::new(edge, handler(Arc::default(), Arc::default()));
+    let mut house = ConnectionPool::new(config, handler(Arc::default(), Arc::default()));
 
     for number in 1..=20 {
         drop(TcpStream::connect(address).await.unwrap());

@@ -1,14 +1,14 @@
-//! TLS on a listener, by files that are read again when they change.
+//! TLS of a listener, with files that are reloaded when they change.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntGauge, IntGaugeVec, Registry, register_int_gauge_vec_with_registry};
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection,
     crypto::{CryptoProvider, aws_lc_rs},
@@ -33,16 +33,16 @@ use crate::{
     reload::{FileWatch, Reload},
 };
 
-/// The TLS of one listener: what is in force now, and where it came from.
+/// The current TLS configuration of one listener, and its files.
 #[derive(Debug)]
 pub struct ListenerTls {
     files: TlsConfig,
-    /// Each handshake takes what is in force when it begins; connections keep theirs.
+    /// Read at the start of each handshake.
     active: ArcSwap<ActiveTls>,
     metrics: TlsListenerMetrics,
 }
 
-/// What the files of TLS come to, for every listener.
+/// Metrics of the TLS files of all listeners.
 #[derive(Clone, Debug)]
 pub struct TlsMetrics {
     expiry: IntGaugeVec,
@@ -55,7 +55,7 @@ struct TlsListenerMetrics {
     reloaded: IntGauge,
 }
 
-/// Why files make no TLS; each names the file.
+/// An error in the files for TLS; its message names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file is missing, or this process may not read it.
@@ -63,54 +63,23 @@ pub enum TlsError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         cause: io::Error,
     },
-    /// The file of the key cannot be read as one.
+    /// The key file cannot be read.
     #[error(transparent)]
     Key(#[from] SecretError),
-    /// A file holds no PEM of that kind.
-    #[error("{path} holds no {expected} in PEM")]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What was looked for.
-        expected: &'static str,
-    },
-    /// Certificate and key do not go together, or cannot be used.
-    #[error("{certificate} and {key} make no pair: {cause}")]
-    KeyPair {
-        /// The file of the certificate.
-        certificate: PathBuf,
-        /// The file of its key.
-        key: PathBuf,
-        /// What rustls says.
-        cause: rustls::Error,
-    },
-    /// The certificate is not one of X.509.
-    #[error("{path}: {cause}")]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: x509_cert::der::Error,
-    },
-    /// The CA of clients cannot be used.
-    #[error("{path}: {cause}")]
-    ClientCa {
-        /// The file.
-        path: PathBuf,
-        /// What rustls says.
-        cause: VerifierBuilderError,
-    },
+    /// The content of a file is invalid, or files do not match.
+    #[error("{0}")]
+    Invalid(String),
 }
 
-/// A client that showed a certificate.
+/// A client that sent a certificate.
 #[derive(Debug)]
 pub(super) struct TlsClient {
     /// The common name of its certificate, which is verified.
     pub(super) name: Arc<str>,
-    /// The end of what the certificate is worth.
+    /// Signals that the certificate is no longer trusted.
     pub(super) trust_end: Arc<DrainSignal>,
 }
 
@@ -118,38 +87,38 @@ pub(super) struct TlsClient {
 struct ActiveTls {
     config: Arc<ServerConfig>,
     client_ca: Vec<CertificateDer<'static>>,
-    /// Begins when one of the client CA is no longer among it.
+    /// Begins when a certificate of the client CA was removed.
     trust_end: Arc<DrainSignal>,
 }
 
-/// What was read from the files.
+/// The content of the files.
 struct LoadedTls {
     config: ServerConfig,
-    /// Whose certificates clients may show; none without a client CA.
+    /// The issuers of client certificates; empty without a client CA.
     client_ca: Vec<CertificateDer<'static>>,
     /// Unix time.
     expires_at: i64,
 }
 
-/// Reads the files of a listener's TLS, and says when the certificate ends.
+/// Reads the TLS files of a listener, and returns the expiry of the certificate.
 ///
 /// # Errors
 ///
-/// [`TlsError`] says what is wrong with them.
+/// [`TlsError`] names the file and the error.
 pub fn check_files(files: &TlsConfig) -> Result<Timestamp, TlsError> {
     let loaded = load_files(files)?;
     Ok(Timestamp::from_second(loaded.expires_at).unwrap_or(Timestamp::MAX))
 }
 
-// === impl Tls ===
+// === impl ListenerTls ===
 
 impl ListenerTls {
-    /// Watches the files, and then reads them as [`ListenerTls::load_files`] does: a change that falls in between
-    /// is seen by the watch.
+    /// Watches the files, and then reads them with [`ListenerTls::load_files`], so that no change is
+    /// missed.
     ///
     /// # Errors
     ///
-    /// [`TlsError`] names the file and what is wrong with it.
+    /// [`TlsError`] names the file and the error.
     pub async fn load_watched(
         files: TlsConfig,
         listener: &'static str,
@@ -165,7 +134,7 @@ impl ListenerTls {
     ///
     /// # Errors
     ///
-    /// [`TlsError`] names the file and what is wrong with it.
+    /// [`TlsError`] names the file and the error.
     pub fn load_files(
         files: TlsConfig,
         listener: &'static str,
@@ -181,9 +150,9 @@ impl ListenerTls {
         }))
     }
 
-    /// Reads the files again whenever they change; what is broken is logged, and leaves the old in
-    /// force. Where a CA of clients is gone, the connections of all who showed a certificate end: it
-    /// was judged by the old ones, and they are to show it again.
+    /// Reloads the files whenever they change. Invalid files are logged, and the old configuration stays
+    /// in use. If a CA of clients was removed, all connections with a client certificate end, because the
+    /// old CAs verified it.
     pub async fn reload_on_change(self: Arc<Self>, mut watch: FileWatch) {
         loop {
             watch.changed().await;
@@ -195,7 +164,7 @@ impl ListenerTls {
                     self.metrics.record_loaded(expires_at);
                     tracing::info!(
                         certificate = %self.files.certificate_file.display(),
-                        "took over a certificate that was read again"
+                        "reloaded the TLS files"
                     );
                 }
                 Err(error) => {
@@ -209,23 +178,23 @@ impl ListenerTls {
         }
     }
 
-    /// The handshake of one connection, by what is in force now.
+    /// Performs the handshake of one connection with the current configuration.
     ///
     /// # Errors
     ///
-    /// When the client cannot or will not, or shows a certificate that our client CA did not sign.
+    /// Fails if the client aborts, or sends a certificate that our client CA did not sign.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
     ) -> io::Result<(TlsStream<TcpStream>, Option<TlsClient>)> {
-        let in_force = self.active.load_full();
-        let acceptor = TlsAcceptor::from(Arc::clone(&in_force.config));
+        let active = self.active.load_full();
+        let acceptor = TlsAcceptor::from(Arc::clone(&active.config));
         let limit =
             |session: &mut ServerConnection| session.set_buffer_limit(Some(MAX_UNSENT_BYTES));
         let stream = acceptor.accept_with(stream, limit).await?;
         let client = client_name(&stream).map(|name| TlsClient {
             name,
-            trust_end: Arc::clone(&in_force.trust_end),
+            trust_end: Arc::clone(&active.trust_end),
         });
         Ok((stream, client))
     }
@@ -237,26 +206,26 @@ impl ListenerTls {
             after.trust_end = Arc::clone(&before.trust_end);
             self.active.store(Arc::new(after));
         } else {
-            // First, so that no handshake under the old ones goes unnoticed.
+            // First, so that no handshake with the old CAs is missed.
             self.active.store(Arc::new(after));
             before.trust_end.close();
-            tracing::info!("a CA of clients is gone; closing what showed a certificate");
+            tracing::info!("a CA of clients was removed; closing connections with a client certificate");
         }
     }
 }
 
-/// Whether a client agreed to speak HTTP/2.
+/// Returns true if ALPN selected HTTP/2.
 pub(super) fn negotiated_http2(stream: &TlsStream<TcpStream>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2)
 }
 
-/// The common name of the certificate that the client showed, which is verified by now.
+/// Returns the common name of the client's certificate, which is verified by now.
 fn client_name(stream: &TlsStream<TcpStream>) -> Option<Arc<str>> {
     let certificate = stream.get_ref().1.peer_certificates()?.first()?;
     certificate::common_name(certificate).map(Arc::from)
 }
 
-/// Every file that is named.
+/// Returns the path of every configured file.
 pub(super) fn file_paths(files: &TlsConfig) -> Vec<PathBuf> {
     let TlsConfig {
         certificate_file,
@@ -267,7 +236,7 @@ pub(super) fn file_paths(files: &TlsConfig) -> Vec<PathBuf> {
     pair.chain(client_ca_file).cloned().collect()
 }
 
-/// Bytes that TLS takes ahead of the socket: a record, rather than four.
+/// The most bytes that TLS buffers for the socket: one record.
 const MAX_UNSENT_BYTES: usize = 16 * 1024;
 
 /// Names of protocols (RFC 7301 §6).
@@ -279,32 +248,26 @@ fn load_files(files: &TlsConfig) -> Result<LoadedTls, TlsError> {
     let expires_at = chain
         .first()
         .map_or(Ok(0), certificate::expires_at)
-        .map_err(|cause| TlsError::Certificate {
-            path: files.certificate_file.clone(),
-            cause,
-        })?;
+        .map_err(|cause| invalid(&files.certificate_file, cause))?;
+    let no_pair = |cause| {
+        let (certificate, key) = (files.certificate_file.display(), files.key_file.display());
+        TlsError::Invalid(format!("{certificate} and {key} make no pair: {cause}"))
+    };
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let pair = CertifiedKey::from_der(chain, read_private_key(&files.key_file)?, &provider)
-        .map_err(|cause| TlsError::KeyPair {
-            certificate: files.certificate_file.clone(),
-            key: files.key_file.clone(),
-            cause,
-        })?;
+    let key = read_private_key(&files.key_file)?;
+    let pair = CertifiedKey::from_der(chain, key, &provider).map_err(no_pair)?;
     let (verifier, client_ca) = match &files.client_ca_file {
         Some(file) => {
             let client_ca = read_certificates(file)?;
-            (client_verifier(file, &client_ca, &provider)?, client_ca)
+            let verifier = client_verifier(&client_ca, &provider);
+            (verifier.map_err(|cause| invalid(file, cause))?, client_ca)
         }
         None => (WebPkiClientVerifier::no_client_auth(), Vec::new()),
     };
     // TLS 1.2 and 1.3, which are all that rustls has.
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::ALL_VERSIONS)
-        .map_err(|cause| TlsError::KeyPair {
-            certificate: files.certificate_file.clone(),
-            key: files.key_file.clone(),
-            cause,
-        })?
+        .map_err(no_pair)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
     config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
@@ -324,43 +287,40 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
         .collect::<Result<Vec<_>, _>>()
         .ok()
         .filter(|chain| !chain.is_empty())
-        .ok_or_else(|| TlsError::Pem {
-            path: path.to_owned(),
-            expected: "certificate",
-        })
+        .ok_or_else(|| no_pem(path, "certificate"))
 }
 
 fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let pem = secret::read_secret(path)?;
-    PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes()).map_err(|_| TlsError::Pem {
-        path: path.to_owned(),
-        expected: "private key",
-    })
+    PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes())
+        .map_err(|_| no_pem(path, "private key"))
 }
 
-/// Clients may show a certificate of this CA, or none: what they may do without is not ours to say.
+fn no_pem(path: &Path, expected: &str) -> TlsError {
+    TlsError::Invalid(format!("{} holds no {expected} in PEM", path.display()))
+}
+
+fn invalid(path: &Path, cause: impl fmt::Display) -> TlsError {
+    TlsError::Invalid(format!("{}: {cause}", path.display()))
+}
+
+/// Accepts certificates of this CA, and clients without a certificate: their rights are decided later.
 fn client_verifier(
-    path: &Path,
     client_ca: &[CertificateDer<'static>],
     provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let refused = |cause| TlsError::ClientCa {
-        path: path.to_owned(),
-        cause,
-    };
+) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
     let mut roots = RootCertStore::empty();
     for certificate in client_ca {
         roots
             .add(certificate.clone())
-            .map_err(|_| refused(VerifierBuilderError::NoRootAnchors))?;
+            .map_err(|_| VerifierBuilderError::NoRootAnchors)?;
     }
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .allow_unauthenticated()
         .build()
-        .map_err(refused)
 }
 
-// === impl InForce ===
+// === impl ActiveTls ===
 
 impl ActiveTls {
     fn new(loaded: LoadedTls) -> Self {
@@ -371,7 +331,7 @@ impl ActiveTls {
         }
     }
 
-    /// Whether every certificate that was verified by this would be by `other`.
+    /// Returns true if `other` also trusts every certificate that this verified.
     fn is_trusted_by(&self, other: &Self) -> bool {
         self.client_ca.iter().all(|ca| other.client_ca.contains(ca))
     }
@@ -382,18 +342,18 @@ impl ActiveTls {
 impl TlsMetrics {
     const LISTENERS: [&'static str; 2] = ["api", "admin"];
 
-    /// Registers every family, each child as it is without TLS, where nothing can be broken.
+    /// Registers all metrics, with the values of a listener without TLS.
     ///
     /// # Errors
     ///
-    /// When one of them is registered already.
+    /// Fails if one of them is registered already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let family = |name, help, without_tls| {
-            let gauges = IntGaugeVec::new(Opts::new(name, help), &["listener"])?;
+            let gauges =
+                register_int_gauge_vec_with_registry!(name, help, &["listener"], registry)?;
             for listener in Self::LISTENERS {
                 gauges.with_label_values(&[listener]).set(without_tls);
             }
-            registry.register(Box::new(gauges.clone()))?;
             prometheus::Result::Ok(gauges)
         };
         Ok(Self {
@@ -418,7 +378,7 @@ impl TlsMetrics {
     }
 }
 
-// === impl ListenerMetrics ===
+// === impl TlsListenerMetrics ===
 
 impl TlsListenerMetrics {
     fn record_loaded(&self, expires_at: i64) {

@@ -3,105 +3,92 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
     body::Bytes,
     extract::State,
-    response::{IntoResponse, Response},
-    routing::get,
 };
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Simulation,
-    faults::Faults,
-    fleet::{NO_RELATIONSHIP_CUSTOMERS, WIDE_CUSTOMER},
-    record::SimulatedApi,
-    reply::SimulatedReply,
+    faults::Faults, fleet::NO_RELATIONSHIP_CUSTOMER, reply::SimulatedReply,
+    simulation::Simulation,
 };
 
 /// The number of customers in the index.
 const LISTED_CUSTOMERS: usize = 10;
 
-pub(super) fn routes() -> Router<Arc<Simulation>> {
-    Router::new().route("/_simulator", get(index)).route(
-        "/_simulator/faults",
-        get(faults)
-            .put(replace_faults)
-            .patch(patch_faults)
-            .delete(clear_faults),
-    )
-}
+/// The calls in the index.
+const CALLS: [&str; 10] = [
+    "POST /{tenant}/oauth2/token",
+    "POST /{tenant}/oauth2/v2.0/token",
+    "GET /{tenant}/oauth2/authorize",
+    "GET /{tenant}/oauth2/v2.0/authorize",
+    "GET /v1/customers/{id}/analytics/licenses/usage",
+    "GET /v1/analytics/commercial/usage/license/?top=&skip=&filter=&processedDateTime=",
+    "GET /v1/customers?size=N",
+    "GET /v1/customers/{id}/analytics/licenses/deployment",
+    "GET /v1/analytics/licenses/usage",
+    "GET /v1/analytics/licenses/deployment",
+];
 
 type SimulationState = State<Arc<Simulation>>;
 
-async fn index(State(simulation): SimulationState) -> Response {
-    let customers = simulation.fleet.customers().iter();
-    let first: Vec<_> = customers
-        .take(LISTED_CUSTOMERS)
-        .map(|c| c.id.to_string())
-        .collect();
-    let no_relationship = NO_RELATIONSHIP_CUSTOMERS.map(|id| id.to_string());
-    let wide = simulation.fleet.customer(WIDE_CUSTOMER);
-    json_response(&json!({
+pub(super) async fn index(State(simulation): SimulationState) -> SimulatedReply {
+    let customers = simulation.fleet.customers();
+    let first = customers.iter().take(LISTED_CUSTOMERS);
+    let body = json!({
         "today": simulation.today().to_string(),
         "newestProcessedDate": simulation.newest_date().to_string(),
         "customers": {
-            "count": simulation.fleet.customers().len(),
-            "first": first,
-            "wide": wide.map(|customer| customer.id.to_string()),
-            "noRelationship": no_relationship,
+            "count": customers.len(),
+            "first": first.map(|customer| customer.id.to_string()).collect::<Value>(),
+            "noRelationship": [NO_RELATIONSHIP_CUSTOMER.to_string()],
         },
-        "api": SimulatedApi::ALL.map(SimulatedApi::request_lines).concat(),
+        "api": CALLS,
         "control": ["GET|PUT|PATCH|DELETE /_simulator/faults"],
-    }))
+    });
+    SimulatedReply::json(StatusCode::OK, &body)
 }
 
-async fn faults(State(simulation): SimulationState) -> Response {
-    faults_response(&simulation.faults())
+pub(super) async fn faults(State(simulation): SimulationState) -> SimulatedReply {
+    SimulatedReply::json(StatusCode::OK, &*simulation.faults())
 }
 
-async fn replace_faults(State(simulation): SimulationState, body: Bytes) -> Response {
+pub(super) async fn replace_faults(
+    State(simulation): SimulationState,
+    body: Bytes,
+) -> SimulatedReply {
     change_faults(&simulation, &body, |_| Faults::default())
 }
 
-async fn patch_faults(State(simulation): SimulationState, body: Bytes) -> Response {
+pub(super) async fn patch_faults(
+    State(simulation): SimulationState,
+    body: Bytes,
+) -> SimulatedReply {
     change_faults(&simulation, &body, Faults::clone)
 }
 
-async fn clear_faults(State(simulation): SimulationState) -> Response {
+pub(super) async fn clear_faults(State(simulation): SimulationState) -> StatusCode {
     *simulation.faults() = Faults::default();
-    no_content()
+    StatusCode::NO_CONTENT
 }
 
 /// Applies the fields of `body` to the base that `base` makes of the current faults.
-fn change_faults(simulation: &Simulation, body: &[u8], base: fn(&Faults) -> Faults) -> Response {
-    let patch: Map<String, Value> = match serde_json::from_slice(body) {
-        Ok(patch) => patch,
-        Err(error) => return bad_request(&error.to_string()),
-    };
+fn change_faults(
+    simulation: &Simulation,
+    body: &[u8],
+    base: fn(&Faults) -> Faults,
+) -> SimulatedReply {
     let mut faults = simulation.faults();
-    match base(&faults).patched(patch) {
+    let patch = serde_json::from_slice::<Map<String, Value>>(body);
+    let changed = patch
+        .map_err(|error| error.to_string())
+        .and_then(|patch| base(&faults).patched(patch));
+    match changed {
         Ok(changed) => {
             *faults = changed;
-            faults_response(&faults)
+            SimulatedReply::json(StatusCode::OK, &*faults)
         }
-        Err(error) => bad_request(&error),
+        Err(error) => SimulatedReply::json(StatusCode::BAD_REQUEST, &json!({ "error": error })),
     }
-}
-
-fn faults_response(faults: &Faults) -> Response {
-    SimulatedReply::json(StatusCode::OK, faults).into_response()
-}
-
-fn json_response(body: &Value) -> Response {
-    SimulatedReply::json(StatusCode::OK, body).into_response()
-}
-
-fn bad_request(error: &str) -> Response {
-    SimulatedReply::json(StatusCode::BAD_REQUEST, &json!({ "error": error })).into_response()
-}
-
-fn no_content() -> Response {
-    StatusCode::NO_CONTENT.into_response()
 }

@@ -14,7 +14,7 @@ use super::record::SimulatedApi;
 /// As JSON and as `KEY=VALUE` the keys are the names of the fields. All but the `token_` ones,
 /// `sign_in_error` and the `_rotation` ones affect API calls: those that `api` names, and no more of
 /// them than `times`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
     /// The API calls that are affected.
@@ -43,8 +43,9 @@ pub struct Faults {
     pub mfa_missing: bool,
     /// A fault of the body.
     pub body: Option<BodyFault>,
-    /// Size of [`BodyFault::Oversized`] and [`BodyFault::GzipBomb`] in bytes, once inflated.
-    pub body_bytes: usize,
+    /// Size of [`BodyFault::Oversized`] and [`BodyFault::GzipBomb`] in bytes, once inflated; 64 MiB if
+    /// absent.
+    pub body_bytes: Option<usize>,
     /// Announces the whole body, sends half of it, and closes the connection.
     pub close_mid_body: bool,
     /// A UTF-8 byte-order mark before every API body.
@@ -57,8 +58,6 @@ pub struct Faults {
     /// `error` of the token endpoint's answer, such as `invalid_grant`; 400 unless `token_status`
     /// says otherwise.
     pub token_error: Option<String>,
-    /// The number of token requests that still fail by `token_status` and `token_error`; all if absent.
-    pub token_times: Option<u64>,
     /// `error` that a sign-in ends with instead of a code, such as `access_denied`.
     pub sign_in_error: Option<String>,
     /// Rejects a refresh token that was redeemed before.
@@ -123,34 +122,6 @@ pub enum BodyFault {
 
 // === impl Faults ===
 
-impl Default for Faults {
-    fn default() -> Self {
-        Self {
-            api: FaultScope::All,
-            times: None,
-            latency: Duration::ZERO,
-            status: None,
-            code: None,
-            description: None,
-            retry_after: None,
-            calls_per_minute: None,
-            mfa_required: false,
-            mfa_missing: false,
-            body: None,
-            body_bytes: 64 * 1024 * 1024,
-            close_mid_body: false,
-            bom: false,
-            next_link: None,
-            token_status: None,
-            token_error: None,
-            token_times: None,
-            sign_in_error: None,
-            strict_rotation: false,
-            graceful_rotation: false,
-        }
-    }
-}
-
 impl Faults {
     /// Sets one fault by its key, as `--fault KEY=VALUE` has it.
     ///
@@ -194,16 +165,20 @@ impl Faults {
         self.clone()
     }
 
-    /// Takes the failure of a token request that arrives now, if any.
-    pub(super) fn take_token_failure(&mut self) -> Option<(StatusCode, String)> {
+    /// Returns the failure of a token request, if any.
+    pub(super) fn token_failure(&self) -> Option<(StatusCode, String)> {
         if self.token_status.is_none() && self.token_error.is_none() {
             return None;
         }
-        take_remaining(&mut self.token_times).then(|| {
-            let status = self.token_status.unwrap_or(StatusCode::BAD_REQUEST);
-            let error = self.token_error.clone();
-            (status, error.unwrap_or_else(|| default_token_error(status)))
-        })
+        let status = self.token_status.unwrap_or(StatusCode::BAD_REQUEST);
+        let is_transient = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        let default = if is_transient {
+            "temporarily_unavailable"
+        } else {
+            "invalid_grant"
+        };
+        let error = self.token_error.clone();
+        Some((status, error.unwrap_or_else(|| default.to_owned())))
     }
 }
 
@@ -217,15 +192,6 @@ fn take_remaining(times: &mut Option<u64>) -> bool {
             true
         }
     }
-}
-
-fn default_token_error(status: StatusCode) -> String {
-    let error = if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-        "temporarily_unavailable"
-    } else {
-        "invalid_grant"
-    };
-    error.into()
 }
 
 // === impl FaultScope ===

@@ -1,8 +1,8 @@
-//! The customers of the stand-in and what they use.
+//! The customers of the simulator and their usage.
 //!
-//! Microsoft's documented customer, a fleet that follows from a seed, and on demand one customer
-//! with very many rows. Every count is a pure function of seed, customer, product, workload and
-//! day, so that both usage calls tell the same and no history has to be kept.
+//! They are Microsoft's documented customer and a fleet that follows from a seed. Every count is a pure
+//! function of seed, customer, product, workload and day, so both usage calls agree, and no history is
+//! stored.
 
 mod catalog;
 mod seeded_draw;
@@ -16,6 +16,7 @@ use jiff::{
 };
 use uuid::Uuid;
 
+pub(super) use catalog::product_id;
 use catalog::{CatalogProduct, CatalogService, CatalogWorkload, EXCHANGE, SHAREPOINT, SKYPE};
 use seeded_draw::SeededDraw;
 
@@ -25,41 +26,31 @@ pub const DOCUMENTED_CUSTOMER: Uuid = Uuid::from_u128(0x4d3c_f487_70f4_4e1e_9ff1
 /// The only processed date that the documented customer has data for.
 pub const DOCUMENTED_DATE: Date = date(2017, 3, 9);
 
-/// A customer with `SimulatorOptions::wide_rows` rows; unknown when that is 0.
-pub const WIDE_CUSTOMER: Uuid = Uuid::from_u128(0x57bd_0000_0000_4000_8000_0000_0000_0001);
-
 /// A customer that this partner has no relationship with: 403, code 2032.
 pub const NO_RELATIONSHIP_CUSTOMER: Uuid =
     Uuid::from_u128(0x0403_0000_0000_4000_8000_0000_0000_0001);
 
-/// Every customer that this partner has no relationship with.
-pub(super) const NO_RELATIONSHIP_CUSTOMERS: [Uuid; 3] = [
-    NO_RELATIONSHIP_CUSTOMER,
-    Uuid::from_u128(0x0403_0000_0000_4000_8000_0000_0000_0002),
-    Uuid::from_u128(0x0403_0000_0000_4000_8000_0000_0000_0003),
-];
-
 /// Days by which the newest processed date lags the clock.
 const PROCESSING_LAG_DAYS: i32 = 3;
 
-/// Processed dates that are kept, the newest included.
+/// The number of processed dates with data, including the newest.
 const HISTORY_DAYS: i32 = 400;
 
-/// Most rows of a generated customer.
+/// The most rows of a generated customer.
 const MAX_ROWS: usize = 12;
 
-/// When the newer rows of half the customers with mixed dates were processed.
+/// The time of processing of the newer rows, for half the customers with mixed dates.
 const MIXED_TIME: Time = time(3, 25, 16, 360_000_000);
 
 /// Microsoft's example, byte for byte.
 const DOCUMENTED_USAGE: &[u8] = include_bytes!("fleet/documented_usage.json");
 
-/// The same of the deployment call.
+/// Microsoft's example of the deployment call, byte for byte.
 const DOCUMENTED_DEPLOYMENT: &[u8] = include_bytes!("fleet/documented_deployment.json");
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The id of the generated customer at `index` of the fleet that follows from `seed`.
+/// Returns the id of the generated customer at `index` of the fleet that follows from `seed`.
 ///
 /// Every twentieth customer from index 19 on is empty. Every tenth from index 4 on has mixed
 /// dates: its `crm` rows are a day newer than its `o365` rows.
@@ -67,31 +58,26 @@ pub fn customer_id(seed: u64, index: usize) -> Uuid {
     draw_for_customer(seed, index).id()
 }
 
-/// The id of a product, which follows from its name.
-pub(super) fn product_id(name: &str) -> Uuid {
-    SeededDraw::new(0).with_text(name).id()
-}
-
-/// What the insights call answers for [`DOCUMENTED_CUSTOMER`]: Microsoft's example behind a
-/// UTF-8 byte-order mark.
+/// Returns the insights answer for [`DOCUMENTED_CUSTOMER`]: Microsoft's example after a UTF-8
+/// byte-order mark.
 pub fn documented_body() -> Vec<u8> {
     [BYTE_ORDER_MARK, DOCUMENTED_USAGE].concat()
 }
 
-/// What the deployment call answers for [`DOCUMENTED_CUSTOMER`]: Microsoft's example behind a UTF-8
+/// Returns the deployment answer for [`DOCUMENTED_CUSTOMER`]: Microsoft's example after a UTF-8
 /// byte-order mark.
 pub fn documented_deployment_body() -> Vec<u8> {
     [BYTE_ORDER_MARK, DOCUMENTED_DEPLOYMENT].concat()
 }
 
-/// Everyone the partner sells to.
+/// All customers of the partner.
 #[derive(Debug)]
 pub(super) struct CustomerFleet {
     customers: Vec<FleetCustomer>,
     by_id: HashMap<Uuid, usize>,
 }
 
-/// One customer and what it holds.
+/// One customer and its purchases.
 #[derive(Debug)]
 pub(super) struct FleetCustomer {
     pub(super) id: Uuid,
@@ -102,10 +88,10 @@ pub(super) struct FleetCustomer {
     purchases: Vec<PurchasedWorkload>,
 }
 
-/// When a customer's usage is processed.
+/// The days on which a customer's usage is processed.
 #[derive(Clone, Copy, Debug)]
 enum ProcessingSchedule {
-    /// Once, and never again.
+    /// On this day only.
     Once(Date),
     /// Daily, all services together at midnight.
     Daily,
@@ -121,7 +107,7 @@ struct PurchasedWorkload {
     seats: u64,
 }
 
-/// Which processed date is asked for.
+/// The processed date in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestedDate {
     /// The newest of each service.
@@ -130,7 +116,7 @@ pub(super) enum RequestedDate {
     Date(Date),
 }
 
-/// One row, before either call puts it in its own words.
+/// One row, before a call renders it.
 #[derive(Clone, Debug)]
 pub(super) struct FleetRow<'a> {
     pub(super) customer_id: Uuid,
@@ -147,22 +133,19 @@ pub(super) struct FleetRow<'a> {
     pub(super) processed: DateTime,
 }
 
-/// The newest processed date when the clock shows `today`.
+/// Returns the newest processed date on the day `today`.
 pub(super) fn newest_date(today: Date) -> Date {
     today.saturating_sub(PROCESSING_LAG_DAYS.days())
 }
 
-// === impl Fleet ===
+// === impl CustomerFleet ===
 
 impl CustomerFleet {
-    pub(super) fn new(seed: u64, generated: usize, wide_rows: usize) -> Self {
+    pub(super) fn new(seed: u64, generated: usize) -> Self {
         let catalog = catalog::products();
         let mut customers = vec![FleetCustomer::documented()];
         customers
             .extend((0..generated).map(|index| FleetCustomer::generated(seed, index, &catalog)));
-        if wide_rows > 0 {
-            customers.push(FleetCustomer::wide(seed, wide_rows));
-        }
         let by_id = customers
             .iter()
             .enumerate()
@@ -180,18 +163,18 @@ impl CustomerFleet {
     }
 }
 
-// === impl Customer ===
+// === impl FleetCustomer ===
 
 impl FleetCustomer {
     fn documented() -> Self {
-        const HOLDINGS: [(&str, CatalogWorkload, u64); 5] = [
+        const PURCHASES: [(&str, CatalogWorkload, u64); 5] = [
             ("OFFICE 365 BUSINESS ESSENTIALS", EXCHANGE, 1),
             ("OFFICE 365 BUSINESS ESSENTIALS", SHAREPOINT, 1),
             ("OFFICE 365 BUSINESS ESSENTIALS", SKYPE, 1),
             ("EXCHANGE ONLINE (PLAN 1)", EXCHANGE, 5),
             ("EXCHANGE ONLINE ARCHIVING FOR EXCHANGE ONLINE", EXCHANGE, 2),
         ];
-        let holdings = HOLDINGS
+        let purchases = PURCHASES
             .iter()
             .map(|(product, workload, seats)| PurchasedWorkload {
                 product: Arc::new(CatalogProduct::new(
@@ -209,7 +192,7 @@ impl FleetCustomer {
             draw: SeededDraw::new(0),
             schedule: ProcessingSchedule::Once(DOCUMENTED_DATE),
             channel: "reseller",
-            purchases: holdings,
+            purchases,
         }
     }
 
@@ -220,7 +203,7 @@ impl FleetCustomer {
             14 => ProcessingSchedule::Mixed(Time::midnight()),
             _ => ProcessingSchedule::Daily,
         };
-        let holdings = if index % 20 == 19 {
+        let purchases = if index % 20 == 19 {
             Vec::new()
         } else {
             draw_purchases(draw, schedule, catalog)
@@ -235,63 +218,43 @@ impl FleetCustomer {
             } else {
                 "reseller"
             },
-            purchases: holdings,
+            purchases,
         }
     }
 
-    fn wide(seed: u64, rows: usize) -> Self {
-        let holding = |number: usize| PurchasedWorkload {
-            product: Arc::new(CatalogProduct::new(
-                format!("WIDE PRODUCT {number:06}"),
-                CatalogService::Office365,
-                &[],
-            )),
-            workload: &EXCHANGE,
-            seats: 100,
-        };
-        Self {
-            id: WIDE_CUSTOMER,
-            name: "WIDE CUSTOMER".into(),
-            draw: SeededDraw::new(seed).with_id(WIDE_CUSTOMER),
-            schedule: ProcessingSchedule::Daily,
-            channel: "reseller",
-            purchases: (0..rows).map(holding).collect(),
-        }
-    }
-
-    /// The domain of the customer's tenant.
+    /// Returns the domain of the customer's tenant.
     pub(super) fn domain(&self) -> String {
         let label = self.id.simple().to_string();
         format!("{}.onmicrosoft.com", label.get(..12).unwrap_or(&label))
     }
 
-    /// What was processed for `as_of`, while `newest` is the newest processed date of all.
+    /// Returns the rows of a date, while `newest` is the newest processed date of all.
     pub(super) fn rows(
         &self,
-        as_of: RequestedDate,
+        requested: RequestedDate,
         newest: Date,
     ) -> impl Iterator<Item = FleetRow<'_>> {
         self.purchases
             .iter()
-            .filter_map(move |holding| self.row_for(holding, as_of, newest))
+            .filter_map(move |purchase| self.row_for(purchase, requested, newest))
     }
 
     fn row_for<'a>(
         &'a self,
-        holding: &'a PurchasedWorkload,
-        as_of: RequestedDate,
+        purchase: &'a PurchasedWorkload,
+        requested: RequestedDate,
         newest: Date,
     ) -> Option<FleetRow<'a>> {
-        let product = &holding.product;
-        let processed = self.schedule.processed_at(product.service, as_of, newest)?;
-        let (active, qualified) = self.seat_counts(holding, processed.date());
+        let product = &purchase.product;
+        let processed = self.schedule.processed_at(product.service, requested, newest)?;
+        let (active, qualified) = self.seat_counts(purchase, processed.date());
         Some(FleetRow {
             customer_id: self.id,
             customer_name: &self.name,
             product_id: product.id,
             product_name: &product.name,
-            workload_code: holding.workload.code,
-            workload_name: holding.workload.name,
+            workload_code: purchase.workload.code,
+            workload_name: purchase.workload.name,
             service_code: product.service.code(),
             service_name: product.service.name(),
             channel: self.channel,
@@ -301,13 +264,13 @@ impl FleetCustomer {
         })
     }
 
-    fn seat_counts(&self, holding: &PurchasedWorkload, day: Date) -> (u64, u64) {
+    fn seat_counts(&self, purchase: &PurchasedWorkload, day: Date) -> (u64, u64) {
         if matches!(self.schedule, ProcessingSchedule::Once(_)) {
-            return (0, holding.seats);
+            return (0, purchase.seats);
         }
-        let product = self.draw.with_id(holding.product.id);
-        let workload = product.with_text(holding.workload.code);
-        let qualified = usage::qualified(product, day, holding.seats);
+        let product = self.draw.with_id(purchase.product.id);
+        let workload = product.with_text(purchase.workload.code);
+        let qualified = usage::qualified(product, day, purchase.seats);
         (usage::active(workload, day, qualified), qualified)
     }
 }
@@ -318,7 +281,7 @@ fn draw_for_customer(seed: u64, index: usize) -> SeededDraw {
         .with_word(index as u64)
 }
 
-/// One to four products, no product twice, and at most [`MAX_ROWS`] workloads of them.
+/// Draws one to four products, none twice, and at most [`MAX_ROWS`] workloads of them.
 fn draw_purchases(
     draw: SeededDraw,
     schedule: ProcessingSchedule,
@@ -341,7 +304,7 @@ fn draw_purchases(
     };
     let mut products: Vec<&Arc<CatalogProduct>> = Vec::new();
     for product in needed.into_iter().flatten().chain(drawn) {
-        if !products.iter().any(|held| held.id == product.id) {
+        if !products.iter().any(|known| known.id == product.id) {
             products.push(product);
         }
     }
@@ -367,14 +330,14 @@ fn draw_purchases(
         .collect()
 }
 
-// === impl Schedule ===
+// === impl ProcessingSchedule ===
 
 impl ProcessingSchedule {
-    /// When `service` was processed for `as_of`; `None` when it was not.
+    /// Returns the time at which `service` was processed for a date; `None` if it was not.
     fn processed_at(
         self,
         service: CatalogService,
-        as_of: RequestedDate,
+        requested: RequestedDate,
         newest: Date,
     ) -> Option<DateTime> {
         let (last, kept_days, at) = match self {
@@ -383,7 +346,7 @@ impl ProcessingSchedule {
             Self::Mixed(at) if service == CatalogService::Dynamics => (newest, HISTORY_DAYS, at),
             Self::Mixed(_) => (day_before(newest), HISTORY_DAYS, Time::midnight()),
         };
-        let day = match as_of {
+        let day = match requested {
             RequestedDate::Newest => last,
             RequestedDate::Date(day) => day,
         };

@@ -1,3 +1,5 @@
+//! Control of a simulator from within its process.
+
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -8,10 +10,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    Simulation,
     faults::Faults,
     overrides::CustomerOverride,
     record::{RecordedRequest, SimulatedApi},
+    simulation::Simulation,
 };
 
 /// The longest wait for requests: more than any test needs on a busy machine.
@@ -24,19 +26,15 @@ pub struct SimulatorHandle {
     pub(super) simulation: Arc<Simulation>,
 }
 
-// === impl SimulatorHandle: faults ===
+// === impl SimulatorHandle ===
 
 impl SimulatorHandle {
     /// Replaces the faults.
     pub fn set_faults(&self, faults: Faults) {
         *self.simulation.faults() = faults;
     }
-}
 
-// === impl SimulatorHandle: requests ===
-
-impl SimulatorHandle {
-    /// The requests since the last clearing, oldest first; of very many, the newest 10,000.
+    /// Returns the requests since the last clearing, oldest first; of very many, the newest 10,000.
     pub fn requests(&self) -> Vec<RecordedRequest> {
         self.simulation.recorder.requests()
     }
@@ -46,7 +44,7 @@ impl SimulatorHandle {
         self.simulation.recorder.clear();
     }
 
-    /// The number of requests of `api` since the last clearing.
+    /// Returns the number of requests of `api` since the last clearing.
     pub fn request_count(&self, api: SimulatedApi) -> usize {
         self.simulation.recorder.count(api)
     }
@@ -66,11 +64,7 @@ impl SimulatorHandle {
             .await
             .expect("the requests arrive within the timeout");
     }
-}
 
-// === impl SimulatorHandle: holding answers ===
-
-impl SimulatorHandle {
     /// Holds API calls that arrive from now on until [`SimulatorHandle::release_calls`].
     pub fn hold_calls(&self) {
         self.simulation.call_gate.hold();
@@ -90,25 +84,21 @@ impl SimulatorHandle {
     pub fn release_tokens(&self) {
         self.simulation.token_gate.release();
     }
-}
 
-// === impl SimulatorHandle: data ===
-
-impl SimulatorHandle {
     /// Replaces the data of a customer, whom the fleet need not have.
     pub fn override_customer(&self, customer: Uuid, data: CustomerOverride) {
-        let mut overrides = self.simulation.overrides_mut();
+        let mut overrides = self.simulation.overrides();
         overrides.insert(customer, Arc::new(data));
     }
 
     /// Restores the data that the fleet has of a customer.
     pub fn clear_override(&self, customer: Uuid) {
-        self.simulation.overrides_mut().remove(&customer);
+        self.simulation.overrides().remove(&customer);
     }
 
     /// Replaces the list of customers.
     pub fn override_customer_list(&self, listed: impl IntoIterator<Item = Value>) {
-        *self.simulation.customer_list_override_mut() = Some(listed.into_iter().collect());
+        *self.simulation.customer_list_override() = Some(listed.into_iter().collect());
     }
 
     /// Moves the date on by a day, so that every customer of the fleet has a newer processed date.
@@ -117,33 +107,29 @@ impl SimulatorHandle {
         *today = today.saturating_add(1.day());
     }
 
-    /// The newest processed date of the fleet.
+    /// Returns the newest processed date of the fleet.
     pub fn newest_date(&self) -> Date {
         self.simulation.newest_date()
     }
 
-    /// The listed customers in their order, unless the list was replaced: the documented customer,
+    /// Returns the listed customers in their order, unless the list was replaced: the documented customer,
     /// then the fleet.
     pub fn customers(&self) -> Vec<Uuid> {
         let customers = self.simulation.fleet.customers().iter();
         customers.map(|customer| customer.id).collect()
     }
-}
 
-// === impl SimulatorHandle: tokens ===
-
-impl SimulatorHandle {
-    /// A new refresh token, as consent would give it.
+    /// Issues a refresh token, as consent would.
     pub fn issue_refresh_token(&self) -> String {
         self.simulation.tokens.issue_refresh_token()
     }
 
-    /// The refresh tokens that were issued and not yet redeemed, in no order.
+    /// Returns the refresh tokens that were issued and not yet redeemed, in no order.
     pub fn live_refresh_tokens(&self) -> Vec<String> {
         self.simulation.tokens.live_refresh_tokens()
     }
 
-    /// The number of times that a refresh token was redeemed after rotation had replaced it.
+    /// Returns the number of times that a refresh token was redeemed after rotation had replaced it.
     pub fn reused_refresh_tokens(&self) -> usize {
         self.simulation.tokens.reused_refresh_tokens()
     }

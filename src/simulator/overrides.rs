@@ -1,3 +1,5 @@
+//! Data that replaces the data of the fleet.
+
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
@@ -6,7 +8,7 @@ use jiff::civil::{Date, DateTime, Time};
 use uuid::Uuid;
 
 use super::{
-    fleet::{self, FleetRow, RequestedDate},
+    fleet::{FleetRow, RequestedDate, product_id},
     reply::SimulatedReply,
 };
 
@@ -128,7 +130,7 @@ impl SimulatedRow {
         FleetRow {
             customer_id,
             customer_name: &self.customer_name,
-            product_id: fleet::product_id(&self.product_name),
+            product_id: product_id(&self.product_name),
             product_name: &self.product_name,
             workload_code: &self.workload_code,
             workload_name: &self.workload_name,

@@ -1,7 +1,7 @@
 //! The requests that the simulator received, in their order.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -35,10 +35,8 @@ pub enum SimulatedApi {
 /// A request as it arrived, and the status of its answer.
 #[derive(Clone, Debug)]
 pub struct RecordedRequest {
-    /// Counts all requests from 0 on, also over [`SimulatorHandle::clear_requests`].
-    ///
-    /// [`SimulatorHandle::clear_requests`]: super::SimulatorHandle::clear_requests
-    pub sequence: u64,
+    /// Counts all requests from 0 on, also cleared ones.
+    sequence: u64,
     /// Its call.
     pub api: SimulatedApi,
     /// Its method.
@@ -54,7 +52,7 @@ pub struct RecordedRequest {
 }
 
 /// Records requests and wakes the tests that wait for them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct RequestRecorder {
     history: Mutex<RequestHistory>,
     counts: watch::Sender<RequestCounts>,
@@ -67,43 +65,11 @@ struct RequestHistory {
 }
 
 /// The number of requests of each API since the last clearing.
-type RequestCounts = [usize; SimulatedApi::ALL.len()];
+type RequestCounts = HashMap<SimulatedApi, usize>;
 
 // === impl SimulatedApi ===
 
 impl SimulatedApi {
-    pub(super) const ALL: [Self; 8] = [
-        Self::Token,
-        Self::Insights,
-        Self::Commercial,
-        Self::Customers,
-        Self::Deployment,
-        Self::PartnerUsage,
-        Self::PartnerDeployment,
-        Self::Other,
-    ];
-
-    /// The request lines in the index.
-    pub(super) fn request_lines(self) -> &'static [&'static str] {
-        match self {
-            Self::Token => &[
-                "POST /{tenant}/oauth2/token",
-                "POST /{tenant}/oauth2/v2.0/token",
-                "GET /{tenant}/oauth2/authorize",
-                "GET /{tenant}/oauth2/v2.0/authorize",
-            ],
-            Self::Insights => &["GET /v1/customers/{id}/analytics/licenses/usage"],
-            Self::Commercial => &[
-                "GET /v1/analytics/commercial/usage/license/?top=&skip=&filter=&processedDateTime=",
-            ],
-            Self::Customers => &["GET /v1/customers?size=N"],
-            Self::Deployment => &["GET /v1/customers/{id}/analytics/licenses/deployment"],
-            Self::PartnerUsage => &["GET /v1/analytics/licenses/usage"],
-            Self::PartnerDeployment => &["GET /v1/analytics/licenses/deployment"],
-            Self::Other => &[],
-        }
-    }
-
     /// Returns true for a call of Partner Center itself, not of its identity provider.
     pub(super) fn is_partner_center(self) -> bool {
         !matches!(self, Self::Token | Self::Other)
@@ -120,22 +86,12 @@ impl SimulatedApi {
             Self::Token | Self::Customers | Self::Other => false,
         }
     }
-
-    #[expect(clippy::indexing_slicing, reason = "there is a number for each")]
-    fn count_in(self, arrivals: &RequestCounts) -> usize {
-        arrivals[self as usize]
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "there is a number for each")]
-    fn count_in_mut(self, arrivals: &mut RequestCounts) -> &mut usize {
-        &mut arrivals[self as usize]
-    }
 }
 
 // === impl RecordedRequest ===
 
 impl RecordedRequest {
-    /// The first value of a header; `name` in any case.
+    /// Returns the first value of a header; `name` in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
@@ -147,18 +103,11 @@ impl RecordedRequest {
 // === impl RequestRecorder ===
 
 impl RequestRecorder {
-    pub(super) fn new() -> Self {
-        Self {
-            history: Mutex::default(),
-            counts: watch::Sender::new(RequestCounts::default()),
-        }
-    }
-
     /// Records a request, and returns its number for [`RequestRecorder::record_status`].
     pub(super) fn record_request(&self, api: SimulatedApi, head: &Parts) -> u64 {
         let sequence = self.lock_history().push(api, head);
         self.counts
-            .send_modify(|arrivals| *api.count_in_mut(arrivals) += 1);
+            .send_modify(|counts| *counts.entry(api).or_default() += 1);
         sequence
     }
 
@@ -179,18 +128,14 @@ impl RequestRecorder {
     }
 
     pub(super) fn count(&self, api: SimulatedApi) -> usize {
-        api.count_in(&self.counts.borrow())
+        count_of(api, &self.counts.borrow())
     }
 
     /// Waits until `n` requests of `api` have arrived since the last clearing.
     pub(super) async fn wait_for(&self, api: SimulatedApi, n: usize) {
-        let mut arrivals = self.counts.subscribe();
-        // The sender is ours, so the channel outlives the wait and there is no error.
-        drop(
-            arrivals
-                .wait_for(|arrivals| api.count_in(arrivals) >= n)
-                .await,
-        );
+        let mut counts = self.counts.subscribe();
+        // There is no error: the sender is ours, so the channel outlives the wait.
+        drop(counts.wait_for(|counts| count_of(api, counts) >= n).await);
     }
 
     fn lock_history(&self) -> MutexGuard<'_, RequestHistory> {
@@ -224,6 +169,10 @@ impl RequestHistory {
         let index = usize::try_from(sequence.checked_sub(first)?).ok()?;
         self.requests.get_mut(index)
     }
+}
+
+fn count_of(api: SimulatedApi, counts: &RequestCounts) -> usize {
+    counts.get(&api).copied().unwrap_or_default()
 }
 
 fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {

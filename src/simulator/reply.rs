@@ -1,21 +1,17 @@
 //! An answer in memory before it is sent, so that faults can still change it.
 
-use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::io;
 
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
 use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
-use hyper::body::Frame;
 use serde::Serialize;
 use serde_json::json;
 
@@ -69,6 +65,13 @@ impl SimulatedReply {
         Self::json(status, &body)
     }
 
+    pub(super) fn with_retry_after(self, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.with_header("retry-after", value),
+            None => self,
+        }
+    }
+
     pub(super) fn with_header(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
         if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
             self.headers.insert(name, value);
@@ -83,49 +86,20 @@ impl IntoResponse for SimulatedReply {
             .insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         let body = match self.delivery {
             BodyDelivery::Complete => Body::from(self.body),
-            BodyDelivery::Truncated => Body::new(TruncatedBody::new(&self.body)),
+            BodyDelivery::Truncated => truncated(&self.body),
         };
         (self.status, self.headers, body).into_response()
     }
 }
 
-/// A body that ends too early.
-#[derive(Debug)]
-enum TruncatedBody {
-    Sending(Bytes),
-    /// The first half is still on its way: an error now would overtake it.
-    Flushing,
-    Aborted,
-}
-
-// === impl TruncatedBody ===
-
-impl TruncatedBody {
-    fn new(body: &Bytes) -> Self {
-        Self::Sending(body.slice(..body.len() / 2))
-    }
-}
-
-impl hyper::body::Body for TruncatedBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        match &mut *self {
-            Self::Sending(half) => {
-                let half = std::mem::take(half);
-                *self = Self::Flushing;
-                Poll::Ready(Some(Ok(Frame::data(half))))
-            }
-            Self::Flushing => {
-                *self = Self::Aborted;
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Self::Aborted => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
-        }
-    }
+/// Returns the first half of a body, and then an error.
+fn truncated(body: &Bytes) -> Body {
+    let half = body.slice(..body.len() / 2);
+    // An immediate error would overtake the first half.
+    let error = async {
+        tokio::task::yield_now().await;
+        Err(io::Error::from(io::ErrorKind::ConnectionAborted))
+    };
+    let half = stream::iter([Ok(half)]);
+    Body::from_stream(half.chain(stream::once(error)))
 }

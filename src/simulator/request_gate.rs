@@ -1,7 +1,9 @@
+//! A gate that holds requests.
+
 use tokio::sync::watch;
 
 /// Holds requests while it is closed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct RequestGate {
     state: watch::Sender<GateState>,
 }
@@ -16,12 +18,6 @@ struct GateState {
 // === impl RequestGate ===
 
 impl RequestGate {
-    pub(super) fn new() -> Self {
-        Self {
-            state: watch::Sender::new(GateState::default()),
-        }
-    }
-
     /// Holds requests that arrive from now on.
     pub(super) fn hold(&self) {
         self.state.send_modify(|state| state.is_closed = true);
@@ -70,7 +66,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_released_request_is_not_held_again() {
-        let gate = RequestGate::new();
+        let gate = RequestGate::default();
         gate.hold();
         let waiting = gate.wait_if_held();
 
@@ -82,7 +78,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_at_an_open_gate_is_not_held() {
-        let gate = RequestGate::new();
+        let gate = RequestGate::default();
         let passing = gate.wait_if_held();
 
         gate.hold();

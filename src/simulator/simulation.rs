@@ -1,23 +1,54 @@
+//! The settings and the state of a simulator.
+
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    time::Duration,
 };
 
-use jiff::civil::Date;
+use jiff::{civil::Date, tz::Offset};
 use secrecy::SecretString;
 use serde_json::Value;
 
 use super::{
-    SimulatorOptions,
     faults::Faults,
     fleet::{self, CustomerFleet},
     overrides::CustomerOverrides,
     record::RequestRecorder,
     request_gate::RequestGate,
     throttle::SimulatedThrottle,
-    tokens::{AssertionVerifier, TokenRegistry, authorization::IssuedCodes},
+    tokens::{AssertionVerifier, IssuedCodes, RegisteredCertificate, TokenRegistry},
 };
-use crate::clock::SharedClock;
+use crate::clock::{Clock, SharedClock, SystemClock};
+
+/// Settings of a simulator.
+#[derive(Clone, Debug)]
+pub struct SimulatorOptions {
+    /// The number of generated customers, besides the documented one.
+    pub customers: usize,
+    /// The seed of the generated customers and their usage.
+    pub seed: u64,
+    /// The current day. The newest processed date is three days earlier.
+    pub today: Date,
+    /// Faults to begin with.
+    pub faults: Faults,
+    /// The largest and the default number of rows in a page of the commercial call.
+    pub page_size: usize,
+    /// Lets the commercial call accept the token of an application alone. It is not known that
+    /// Partner Center does. Every other call about usage or deployment still rejects it.
+    pub allow_app_only: bool,
+    /// The only client id that gets tokens; any when absent.
+    pub client_id: Option<String>,
+    /// The only client secret that gets tokens; any when absent.
+    pub client_secret: Option<SecretString>,
+    /// A certificate whose assertions also authenticate the client.
+    pub client_certificate: Option<RegisteredCertificate>,
+    /// A federated token that also authenticates the client.
+    pub federated_token: Option<SecretString>,
+    /// The lifetime of access tokens.
+    pub expires_in: Duration,
+    /// The clock of tokens and of throttling. Latency takes real time.
+    pub clock: SharedClock,
+}
 
 /// The state of the simulator, which HTTP and the handle share.
 #[derive(Debug)]
@@ -41,7 +72,28 @@ pub(super) struct Simulation {
     today: Mutex<Date>,
     overrides: Mutex<CustomerOverrides>,
     /// Replaces the list of customers.
-    customer_list_override: Mutex<Option<Arc<[Value]>>>,
+    customer_list_override: Mutex<Option<Vec<Value>>>,
+}
+
+// === impl SimulatorOptions ===
+
+impl Default for SimulatorOptions {
+    fn default() -> Self {
+        Self {
+            customers: 25,
+            seed: 1,
+            today: Offset::UTC.to_datetime(SystemClock.wall_time()).date(),
+            faults: Faults::default(),
+            page_size: 10_000,
+            allow_app_only: false,
+            client_id: None,
+            client_secret: None,
+            client_certificate: None,
+            federated_token: None,
+            expires_in: Duration::from_secs(3_599),
+            clock: Arc::new(SystemClock),
+        }
+    }
 }
 
 // === impl Simulation ===
@@ -49,13 +101,13 @@ pub(super) struct Simulation {
 impl Simulation {
     pub(super) fn new(options: SimulatorOptions) -> Self {
         Self {
-            fleet: CustomerFleet::new(options.seed, options.customers, options.wide_rows),
+            fleet: CustomerFleet::new(options.seed, options.customers),
             clock: options.clock,
             tokens: TokenRegistry::new(options.expires_in),
-            recorder: RequestRecorder::new(),
+            recorder: RequestRecorder::default(),
             throttle: SimulatedThrottle::default(),
-            call_gate: RequestGate::new(),
-            token_gate: RequestGate::new(),
+            call_gate: RequestGate::default(),
+            token_gate: RequestGate::default(),
             page_size: options.page_size.max(1),
             allow_app_only: AtomicBool::new(options.allow_app_only),
             client_id: options.client_id,
@@ -64,8 +116,8 @@ impl Simulation {
             codes: IssuedCodes::default(),
             faults: Mutex::new(options.faults),
             today: Mutex::new(options.today),
-            overrides: Mutex::new(HashMap::new()),
-            customer_list_override: Mutex::new(None),
+            overrides: Mutex::default(),
+            customer_list_override: Mutex::default(),
         }
     }
 
@@ -81,20 +133,16 @@ impl Simulation {
         fleet::newest_date(*self.today())
     }
 
-    pub(super) fn overrides(&self) -> CustomerOverrides {
-        self.overrides_mut().clone()
-    }
-
-    pub(super) fn customer_list_override_mut(&self) -> MutexGuard<'_, Option<Arc<[Value]>>> {
-        lock(&self.customer_list_override)
-    }
-
-    pub(super) fn overrides_mut(&self) -> MutexGuard<'_, CustomerOverrides> {
+    pub(super) fn overrides(&self) -> MutexGuard<'_, CustomerOverrides> {
         lock(&self.overrides)
+    }
+
+    pub(super) fn customer_list_override(&self) -> MutexGuard<'_, Option<Vec<Value>>> {
+        lock(&self.customer_list_override)
     }
 }
 
-/// A poisoned lock is as good as any: no panic leaves its value half changed.
+/// Ignores poisoning, because no panic leaves a value half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

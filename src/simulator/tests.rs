@@ -7,7 +7,7 @@ mod faults;
 mod tokens;
 
 use http::StatusCode;
-use jiff::civil::date;
+use jiff::civil::{Date, date};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 use url::Url;
@@ -19,7 +19,7 @@ const TODAY: Date = date(2026, 11, 20);
 
 const COMMERCIAL: &str = "/v1/analytics/commercial/usage/license/";
 
-/// A running stand-in and a client that has a token.
+/// A running simulator and a client that has a token.
 struct TestSimulator {
     base: Url,
     client: Client,
@@ -50,16 +50,16 @@ impl TestSimulator {
             .timeout(Duration::from_secs(20))
             .build()
             .unwrap();
-        let mut stand = Self {
+        let mut simulator = Self {
             base: base.parse().unwrap(),
             client,
             handle,
             token: String::new(),
             shutdown,
         };
-        stand.token = stand.user_token().await;
-        stand.handle.clear_requests();
-        stand
+        simulator.token = simulator.user_token().await;
+        simulator.handle.clear_requests();
+        simulator
     }
 
     async fn user_token(&self) -> String {
@@ -127,21 +127,21 @@ fn header<'a>(response: &'a Response, name: &str) -> &'a str {
 
 #[tokio::test]
 async fn it_shuts_down_promptly_while_responses_are_held() {
-    let stand = TestSimulator::start().await;
-    stand.handle.hold_calls();
+    let simulator = TestSimulator::start().await;
+    simulator.handle.hold_calls();
     let path = insights_path(DOCUMENTED_CUSTOMER);
-    let held = stand.request(&path).send();
+    let held = simulator.request(&path).send();
     let end = async {
-        stand
+        simulator
             .handle
             .wait_for_requests(SimulatedApi::Insights, 1)
             .await;
-        stand.shutdown.drain();
+        simulator.shutdown.drain();
     };
 
     let (answer, ()) = tokio::join!(held, end);
 
     assert!(answer.is_err(), "the held answer was dropped");
-    let refused = stand.client.get(stand.url("/_simulator")).send().await;
+    let refused = simulator.client.get(simulator.url("/_simulator")).send().await;
     assert!(refused.is_err(), "nobody listens any more");
 }

@@ -1,3 +1,5 @@
+//! Throttling of calls per minute.
+
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},

@@ -23,7 +23,7 @@ const FAULTS: [BodyFault; 11] = [
 
 fn spoiled(body: BodyFault) -> Faults {
     Faults {
-        body_bytes: 64 * MAX_BODY,
+        body_bytes: Some(64 * MAX_BODY),
         ..bad_body(body)
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpListener,
 };
-use usage_proxy::simulator::WIDE_CUSTOMER;
+use usage_proxy::simulator::customer;
 
 use crate::support::prelude::*;
 
@@ -174,18 +174,26 @@ async fn a_valid_traceparent_is_passed_on() {
     }
 }
 
+/// Gives a customer this many products.
+fn customer_with_products(app: &TestApp, products: usize) -> Uuid {
+    let customer = customer_id(1, 0);
+    let date = app.simulator.newest_date();
+    let row = |number| SimulatedRow::new(&format!("PRODUCT {number}"), "Exchange", 5, date);
+    let rows = CustomerOverride::Rows((0..products).map(row).collect());
+    app.simulator.override_customer(customer, rows);
+    customer
+}
+
 #[tokio::test]
 async fn the_commercial_call_is_read_to_its_last_page() {
     let app = TestApp::builder()
         .set("upstream.source", "commercial")
-        .simulator(|options| {
-            options.wide_rows = 10;
-            options.page_size = 3;
-        })
+        .simulator(|options| options.page_size = 3)
         .start()
         .await;
+    let customer = customer_with_products(&app, 10);
 
-    let reply = app.usage(WIDE_CUSTOMER).await;
+    let reply = app.usage(customer).await;
 
     assert_eq!(reply.status, 200);
     let usage = reply.json();
@@ -217,15 +225,13 @@ async fn a_page_that_fails_fails_the_whole_answer() {
     let app = TestApp::builder()
         .set("upstream.source", "commercial")
         .set("upstream.retries", "0")
-        .simulator(|options| {
-            options.wide_rows = 10;
-            options.page_size = 5;
-        })
+        .simulator(|options| options.page_size = 5)
         .start()
         .await;
+    let customer = customer_with_products(&app, 10);
     app.simulator.hold_calls();
 
-    let (reply, ()) = tokio::join!(app.usage(WIDE_CUSTOMER), async {
+    let (reply, ()) = tokio::join!(app.usage(customer), async {
         app.wait_for_calls(SimulatedApi::Commercial, 1).await;
         app.set_faults(failing(503));
         app.simulator.release_calls();
@@ -240,14 +246,12 @@ async fn a_page_that_fails_fails_the_whole_answer() {
 async fn pages_without_end_are_given_up() {
     let app = TestApp::builder()
         .set("upstream.source", "commercial")
-        .simulator(|options| {
-            options.wide_rows = 250;
-            options.page_size = 1;
-        })
+        .simulator(|options| options.page_size = 1)
         .start()
         .await;
+    let customer = customer_with_products(&app, 250);
 
-    let reply = app.usage(WIDE_CUSTOMER).await;
+    let reply = app.usage(customer).await;
 
     reply.problem(502, "malformed");
     assert_eq!(app.calls(SimulatedApi::Commercial), 200);

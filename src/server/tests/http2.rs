@@ -63,7 +63,7 @@ impl RawClient {
 
 #[tokio::test]
 async fn http_2_without_tls_is_spoken_only_where_configured() {
-    let server = ListenerFixture::start_with(|edge| edge.http2_cleartext = true).await;
+    let server = ListenerFixture::start_with(|config| config.http2_cleartext = true).await;
     let closed_to_it = ListenerFixture::start().await;
 
     let answer = prior_knowledge_client()
@@ -84,7 +84,7 @@ async fn http_2_without_tls_is_spoken_only_where_configured() {
 
 #[tokio::test]
 async fn a_cleartext_http_2_listener_also_serves_http_1() {
-    let server = ListenerFixture::start_with(|edge| edge.http2_cleartext = true).await;
+    let server = ListenerFixture::start_with(|config| config.http2_cleartext = true).await;
     let close = GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
 
     for piece in [1, 3, close.len()] {
@@ -100,9 +100,9 @@ async fn a_cleartext_http_2_listener_also_serves_http_1() {
 
 #[tokio::test]
 async fn a_partial_preface_is_closed() {
-    let server = ListenerFixture::start_with(|edge| {
-        edge.http2_cleartext = true;
-        edge.limits.header_timeout = Duration::from_millis(50);
+    let server = ListenerFixture::start_with(|config| {
+        config.http2_cleartext = true;
+        config.limits.header_timeout = Duration::from_millis(50);
     })
     .await;
 
@@ -114,7 +114,7 @@ async fn a_partial_preface_is_closed() {
 
 #[tokio::test]
 async fn streams_and_header_lists_are_limited() {
-    let server = ListenerFixture::start_with(|edge| edge.http2_cleartext = true).await;
+    let server = ListenerFixture::start_with(|config| config.http2_cleartext = true).await;
     let mut client = server.connect().await;
     client.send([PREFACE, &SETTINGS].concat()).await;
 
@@ -140,7 +140,7 @@ async fn streams_and_header_lists_are_limited() {
 
 #[tokio::test]
 async fn rapid_stream_resets_close_the_connection() {
-    let server = ListenerFixture::start_with(|edge| edge.http2_cleartext = true).await;
+    let server = ListenerFixture::start_with(|config| config.http2_cleartext = true).await;
     let mut client = server.connect().await;
     let mut attack = [PREFACE, &SETTINGS].concat();
     for stream in (1..4_000).step_by(2) {
@@ -160,7 +160,7 @@ async fn rapid_stream_resets_close_the_connection() {
 
 #[tokio::test]
 async fn continuation_without_end_ends_the_connection() {
-    let server = ListenerFixture::start_with(|edge| edge.http2_cleartext = true).await;
+    let server = ListenerFixture::start_with(|config| config.http2_cleartext = true).await;
     let mut client = server.connect().await;
     let mut attack = [PREFACE, &SETTINGS].concat();
     attack.extend(frame(1, 0x1, 1, &[0x82, 0x86, 0x84]));
@@ -181,7 +181,7 @@ async fn continuation_without_end_ends_the_connection() {
 
 #[tokio::test]
 async fn a_get_with_a_body_or_with_another_host_is_refused_in_http_2_too() {
-    let server = ListenerFixture::start_with(|edge| edge.http2_cleartext = true).await;
+    let server = ListenerFixture::start_with(|config| config.http2_cleartext = true).await;
     let client = prior_knowledge_client();
 
     let body = client.get(url(&server)).body("body").send().await.unwrap();
@@ -199,9 +199,9 @@ async fn a_get_with_a_body_or_with_another_host_is_refused_in_http_2_too() {
 
 #[tokio::test]
 async fn an_idle_connection_of_http_2_is_closed() {
-    let server = ListenerFixture::start_with(|edge| {
-        edge.http2_cleartext = true;
-        edge.limits.idle_timeout = Duration::from_millis(50);
+    let server = ListenerFixture::start_with(|config| {
+        config.http2_cleartext = true;
+        config.limits.idle_timeout = Duration::from_millis(50);
     })
     .await;
     let client = prior_knowledge_client();
@@ -215,9 +215,9 @@ async fn an_idle_connection_of_http_2_is_closed() {
 #[tokio::test]
 async fn an_overdue_stream_closes_the_connection_despite_busy_streams() {
     for taken in [0, 1] {
-        let server = ListenerFixture::start_with(|edge| {
-            edge.http2_cleartext = true;
-            edge.limits.request_timeout = Duration::from_millis(50);
+        let server = ListenerFixture::start_with(|config| {
+            config.http2_cleartext = true;
+            config.limits.request_timeout = Duration::from_millis(50);
         })
         .await;
         let client = server.connect().await;
@@ -247,9 +247,9 @@ async fn an_overdue_stream_closes_the_connection_despite_busy_streams() {
 
 #[tokio::test]
 async fn a_stalled_stream_is_reset_and_others_continue() {
-    let server = ListenerFixture::start_with(|edge| {
-        edge.http2_cleartext = true;
-        edge.limits.stall_timeout = Duration::from_millis(50);
+    let server = ListenerFixture::start_with(|config| {
+        config.http2_cleartext = true;
+        config.limits.stall_timeout = Duration::from_millis(50);
     })
     .await;
     let mut client = server.connect().await;
@@ -267,9 +267,9 @@ async fn a_stalled_stream_is_reset_and_others_continue() {
 
 #[tokio::test]
 async fn a_large_response_that_stalls_midway_is_reset() {
-    let server = ListenerFixture::start_with(|edge| {
-        edge.http2_cleartext = true;
-        edge.limits.stall_timeout = Duration::from_millis(50);
+    let server = ListenerFixture::start_with(|config| {
+        config.http2_cleartext = true;
+        config.limits.stall_timeout = Duration::from_millis(50);
     })
     .await;
     let mut client = server.connect().await;
@@ -290,9 +290,9 @@ async fn a_large_response_that_stalls_midway_is_reset() {
 
 #[tokio::test]
 async fn a_stalled_stream_that_cannot_be_reset_closes_its_connection() {
-    let server = ListenerFixture::start_with(|edge| {
-        edge.http2_cleartext = true;
-        edge.limits.stall_timeout = Duration::from_millis(50);
+    let server = ListenerFixture::start_with(|config| {
+        config.http2_cleartext = true;
+        config.limits.stall_timeout = Duration::from_millis(50);
     })
     .await;
     let mut client = server.connect().await;
@@ -308,9 +308,9 @@ async fn a_stalled_stream_that_cannot_be_reset_closes_its_connection() {
 
 #[tokio::test]
 async fn a_connection_may_outlast_the_request_timeout_of_one_stream() {
-    let server = ListenerFixture::start_with(|edge| {
-        edge.http2_cleartext = true;
-        edge.limits.request_timeout = Duration::from_secs(1);
+    let server = ListenerFixture::start_with(|config| {
+        config.http2_cleartext = true;
+        config.limits.request_timeout = Duration::from_secs(1);
     })
     .await;
     let mut client = server.connect().await;

@@ -4,7 +4,7 @@ const SHORT: Duration = Duration::from_millis(50);
 
 #[tokio::test]
 async fn a_partial_head_is_closed_without_a_response() {
-    let server = ListenerFixture::start_with(|edge| edge.limits.header_timeout = SHORT).await;
+    let server = ListenerFixture::start_with(|config| config.limits.header_timeout = SHORT).await;
 
     let answer = server.send_raw("GET /path HTTP/1.1\r\nHo").await;
 
@@ -15,7 +15,7 @@ async fn a_partial_head_is_closed_without_a_response() {
 
 #[tokio::test]
 async fn a_head_that_comes_byte_by_byte_has_no_more_time() {
-    let server = ListenerFixture::start_with(|edge| edge.limits.header_timeout = SHORT).await;
+    let server = ListenerFixture::start_with(|config| config.limits.header_timeout = SHORT).await;
     let client = server.connect().await;
     let (mut answers, mut requests) = client.stream.into_split();
     let dribble = async {
@@ -40,7 +40,7 @@ async fn a_head_that_comes_byte_by_byte_has_no_more_time() {
 
 #[tokio::test]
 async fn a_later_head_has_as_much_time_as_the_first() {
-    let server = ListenerFixture::start_with(|edge| edge.limits.header_timeout = SHORT).await;
+    let server = ListenerFixture::start_with(|config| config.limits.header_timeout = SHORT).await;
     let mut client = server.connect().await;
     client.send(GET).await;
     client.receive("ok /path").await;
@@ -54,7 +54,7 @@ async fn a_later_head_has_as_much_time_as_the_first() {
 
 #[tokio::test]
 async fn a_silent_connection_is_closed_without_a_response() {
-    let server = ListenerFixture::start_with(|edge| edge.limits.header_timeout = SHORT).await;
+    let server = ListenerFixture::start_with(|config| config.limits.header_timeout = SHORT).await;
 
     let answer = server.send_raw("").await;
 
@@ -64,7 +64,7 @@ async fn a_silent_connection_is_closed_without_a_response() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
-    let server = ListenerFixture::start_with(|edge| edge.limits.idle_timeout = SHORT).await;
+    let server = ListenerFixture::start_with(|config| config.limits.idle_timeout = SHORT).await;
 
     let answer = server.send_raw(GET).await;
 
@@ -74,7 +74,7 @@ async fn an_idle_connection_is_closed() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_its_response_is_disconnected() {
-    let server = ListenerFixture::start_with(|edge| edge.limits.request_timeout = SHORT).await;
+    let server = ListenerFixture::start_with(|config| config.limits.request_timeout = SHORT).await;
     let mut client = server.connect().await;
 
     client.send(GET.replace("/path", "/large")).await;
@@ -90,7 +90,7 @@ async fn a_client_that_does_not_read_its_response_is_disconnected() {
 
 #[tokio::test]
 async fn a_stalled_client_is_disconnected_before_the_request_timeout() {
-    let server = ListenerFixture::start_with(|edge| edge.limits.stall_timeout = SHORT).await;
+    let server = ListenerFixture::start_with(|config| config.limits.stall_timeout = SHORT).await;
     let mut client = server.connect().await;
 
     client.send(GET.replace("/path", "/large")).await;
@@ -102,7 +102,7 @@ async fn a_stalled_client_is_disconnected_before_the_request_timeout() {
 #[tokio::test]
 async fn a_client_that_reads_occasionally_is_not_stalled() {
     let server =
-        ListenerFixture::start_with(|edge| edge.limits.stall_timeout = Duration::from_secs(2))
+        ListenerFixture::start_with(|config| config.limits.stall_timeout = Duration::from_secs(2))
             .await;
     let mut client = server.connect().await;
     client.send(GET.replace("/path", "/large")).await;
@@ -120,8 +120,8 @@ async fn a_client_that_reads_occasionally_is_not_stalled() {
 
 #[tokio::test]
 async fn an_idle_connection_without_buffers_is_served() {
-    let server = ListenerFixture::start_with(|edge| {
-        edge.limits.release_buffers_after = Duration::from_millis(1)
+    let server = ListenerFixture::start_with(|config| {
+        config.limits.release_buffers_after = Duration::from_millis(1)
     })
     .await;
     let rest = || tokio::time::sleep(SHORT);
@@ -149,9 +149,9 @@ async fn an_idle_connection_without_buffers_is_served() {
 #[tokio::test]
 async fn a_partial_head_after_a_request_is_not_lost() {
     for validation in [RequestValidation::Strict, RequestValidation::Lenient] {
-        let server = ListenerFixture::start_with(|edge| {
-            edge.validation = validation;
-            edge.limits.release_buffers_after = Duration::from_millis(1);
+        let server = ListenerFixture::start_with(|config| {
+            config.validation = validation;
+            config.limits.release_buffers_after = Duration::from_millis(1);
         })
         .await;
         let mut client = server.connect().await;
@@ -167,9 +167,9 @@ async fn a_partial_head_after_a_request_is_not_lost() {
 
 #[tokio::test]
 async fn an_idle_connection_without_buffers_is_closed_normally() {
-    let server = ListenerFixture::start_with(|edge| {
-        edge.limits.release_buffers_after = Duration::from_millis(1);
-        edge.limits.idle_timeout = 4 * SHORT;
+    let server = ListenerFixture::start_with(|config| {
+        config.limits.release_buffers_after = Duration::from_millis(1);
+        config.limits.idle_timeout = 4 * SHORT;
     })
     .await;
     let mut leaving = server.connect().await;
@@ -187,9 +187,9 @@ async fn an_idle_connection_without_buffers_is_closed_normally() {
 
 #[tokio::test]
 async fn a_slow_client_within_the_timeout_receives_the_whole_response() {
-    let server = ListenerFixture::start_with(|edge| {
-        edge.limits.header_timeout = SHORT;
-        edge.limits.idle_timeout = SHORT;
+    let server = ListenerFixture::start_with(|config| {
+        config.limits.header_timeout = SHORT;
+        config.limits.idle_timeout = SHORT;
     })
     .await;
     let mut client = server.connect().await;
@@ -204,7 +204,7 @@ async fn a_slow_client_within_the_timeout_receives_the_whole_response() {
 
 #[tokio::test]
 async fn a_request_without_a_response_is_aborted() {
-    let server = ListenerFixture::start_with(|edge| edge.limits.request_timeout = SHORT).await;
+    let server = ListenerFixture::start_with(|config| config.limits.request_timeout = SHORT).await;
 
     let answer = server.send_raw(GET.replace("/path", "/never")).await;
 

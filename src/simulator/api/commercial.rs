@@ -1,56 +1,22 @@
+//! The commercial call: usage of any customers and any processed date.
+
 use http::StatusCode;
-use jiff::{Timestamp, civil::Date, civil::DateTime, tz::Offset};
-use serde::Serialize;
+use jiff::{
+    Timestamp,
+    civil::{Date, DateTime},
+    tz::Offset,
+};
+use serde_json::{Value, json};
 use url::form_urlencoded;
 use uuid::Uuid;
 
-use super::{super::Simulation, BadRequestError, SimulatedCall};
+use super::call::{BadRequestError, SimulatedCall};
 use crate::simulator::{
     fleet::{FleetRow, RequestedDate},
     overrides::CustomerOverrides,
     reply::SimulatedReply,
+    simulation::Simulation,
 };
-
-/// A page of rows; they come under `Value`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct CommercialReply<'a> {
-    total_count: usize,
-    #[serde(rename = "Value")]
-    value: Vec<CommercialItem<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    links: Option<CommercialLinks>,
-}
-
-/// A row. The active count has a singular name, the date no offset, and GUIDs are in upper case.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct CommercialItem<'a> {
-    processed_date_time: String,
-    workload_code: &'a str,
-    workload_name: &'a str,
-    service_code: &'a str,
-    service_name: &'a str,
-    channel: &'a str,
-    customer_tenant_id: String,
-    customer_name: &'a str,
-    product_id: String,
-    product_name: &'a str,
-    license_active: u64,
-    licenses_qualified: u64,
-}
-
-#[derive(Serialize)]
-struct CommercialLinks {
-    next: CommercialLink,
-}
-
-#[derive(Serialize)]
-struct CommercialLink {
-    uri: String,
-    method: &'static str,
-    headers: [(); 0],
-}
 
 /// The query of a call.
 #[derive(Debug)]
@@ -58,15 +24,34 @@ struct CommercialQuery {
     top: usize,
     skip: usize,
     customer: Option<Uuid>,
-    as_of: RequestedDate,
+    date: RequestedDate,
 }
 
-/// Usage of any customers and any processed date.
-pub(super) fn handle(simulation: &Simulation, call: &SimulatedCall) -> SimulatedReply {
-    match CommercialQuery::parse(simulation, call) {
-        Ok(query) => query.reply(simulation, call),
-        Err(rejection) => rejection.into(),
+/// Returns a page of rows, under the name `Value`.
+pub(super) fn fleet_usage(
+    simulation: &Simulation,
+    call: &SimulatedCall,
+) -> Result<SimulatedReply, BadRequestError> {
+    let query = CommercialQuery::parse(simulation, call)?;
+    let overrides = simulation.overrides().clone();
+    let whole_reply = query.customer.and_then(|id| overrides.get(&id)?.reply());
+    if let Some(reply) = whole_reply {
+        return Ok(reply);
     }
+    let rows = match query.customer {
+        Some(id) => rows_of(simulation, &overrides, id, query.date),
+        None => all_rows(simulation, &overrides, query.date),
+    };
+    let page = rows.iter().skip(query.skip).take(query.top);
+    let mut body = json!({
+        "totalCount": rows.len(),
+        "Value": page.map(render_row).collect::<Value>(),
+    });
+    let next_page = || query.next_uri(rows.len(), call);
+    if let Some(uri) = call.faults.next_link.clone().or_else(next_page) {
+        body["links"] = json!({ "next": { "uri": uri, "method": "GET", "headers": [] } });
+    }
+    Ok(SimulatedReply::json(StatusCode::OK, &body))
 }
 
 // === impl CommercialQuery ===
@@ -77,57 +62,26 @@ impl CommercialQuery {
             return Err(BadRequestError("groupby is not simulated.".into()));
         }
         let filter = call.parameter("filter");
-        let customer = filter.map(|text| parse_filter(&text)).transpose();
         let date = call.parameter("processedDateTime");
+        let top = call.number("top", 1)?.unwrap_or(usize::MAX);
         Ok(Self {
-            top: call
-                .number("top", 1)?
-                .map_or(simulation.page_size, |top| top.min(simulation.page_size)),
+            top: top.min(simulation.page_size),
             skip: call.number("skip", 0)?.unwrap_or(0),
-            customer: customer?,
-            as_of: date.map_or(Ok(RequestedDate::Newest), |text| parse_as_of(&text))?,
+            customer: filter.map(|text| parse_filter(&text)).transpose()?,
+            date: date.map_or(Ok(RequestedDate::Newest), |text| parse_date(&text))?,
         })
     }
 
-    fn reply(&self, simulation: &Simulation, call: &SimulatedCall) -> SimulatedReply {
-        let overrides = simulation.overrides();
-        let whole_reply = self.customer.and_then(|id| overrides.get(&id)?.reply());
-        if let Some(reply) = whole_reply {
-            return reply;
-        }
-        let rows = match self.customer {
-            Some(id) => rows_of(simulation, &overrides, id, self.as_of),
-            None => all_rows(simulation, &overrides, self.as_of),
-        };
-        let page = CommercialReply {
-            total_count: rows.len(),
-            value: rows
-                .iter()
-                .skip(self.skip)
-                .take(self.top)
-                .map(render_item)
-                .collect(),
-            links: self
-                .next_uri(rows.len(), call)
-                .map(CommercialLinks::next_to),
-        };
-        SimulatedReply::json(StatusCode::OK, &page)
-    }
-
-    /// The address of the next page, which a fault can replace.
+    /// Returns the address of the next page.
     fn next_uri(&self, total: usize, call: &SimulatedCall) -> Option<String> {
-        if let Some(link) = &call.faults.next_link {
-            return Some(link.clone());
-        }
         let end = self.skip.saturating_add(self.top);
         if end >= total {
             return None;
         }
-        let kept = call
-            .parameters()
-            .filter(|(name, _)| name != "top" && name != "skip");
+        let others = call.parameters();
+        let others = others.filter(|(name, _)| name != "top" && name != "skip");
         let query = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(kept)
+            .extend_pairs(others)
             .append_pair("top", &self.top.to_string())
             .append_pair("skip", &end.to_string())
             .finish();
@@ -135,7 +89,7 @@ impl CommercialQuery {
     }
 }
 
-/// Reads the one filter that usage-proxy sends: `customerTenantId eq 'ID'`.
+/// Parses the one filter that usage-proxy sends: `customerTenantId eq 'ID'`.
 fn parse_filter(text: &str) -> Result<Uuid, BadRequestError> {
     text.strip_prefix("customerTenantId eq '")
         .and_then(|rest| rest.strip_suffix('\''))
@@ -147,40 +101,33 @@ fn parse_filter(text: &str) -> Result<Uuid, BadRequestError> {
         })
 }
 
-/// Reads a date, or an instant, of which the UTC date counts.
-fn parse_as_of(text: &str) -> Result<RequestedDate, BadRequestError> {
+/// Parses a date, or an instant, of which the UTC date counts.
+fn parse_date(text: &str) -> Result<RequestedDate, BadRequestError> {
     let instant = text.parse::<Timestamp>();
-    let date = match instant {
-        Ok(instant) => Ok(Offset::UTC.to_datetime(instant).date()),
-        Err(_) => text
-            .parse::<DateTime>()
-            .map(DateTime::date)
-            .or_else(|_| text.parse::<Date>()),
-    };
-    date.map(RequestedDate::Date).map_err(|_| {
-        BadRequestError(format!(
-            "processedDateTime is '{text}': expected a date or a date and time"
-        ))
-    })
+    instant
+        .map(|instant| Offset::UTC.to_datetime(instant).date())
+        .or_else(|_| text.parse::<DateTime>().map(DateTime::date))
+        .or_else(|_| text.parse::<Date>())
+        .map(RequestedDate::Date)
+        .map_err(|_| {
+            BadRequestError(format!(
+                "processedDateTime is '{text}': expected a date or a date and time"
+            ))
+        })
 }
 
 fn all_rows<'a>(
     simulation: &'a Simulation,
     overrides: &'a CustomerOverrides,
-    as_of: RequestedDate,
+    date: RequestedDate,
 ) -> Vec<FleetRow<'a>> {
-    let known = simulation
-        .fleet
-        .customers()
-        .iter()
-        .map(|customer| customer.id);
-    let added = overrides
-        .keys()
-        .copied()
-        .filter(|id| simulation.fleet.customer(*id).is_none());
+    let fleet = &simulation.fleet;
+    let known = fleet.customers().iter().map(|customer| customer.id);
+    let added = overrides.keys().copied();
+    let added = added.filter(|id| fleet.customer(*id).is_none());
     known
         .chain(added)
-        .flat_map(|id| rows_of(simulation, overrides, id, as_of))
+        .flat_map(|id| rows_of(simulation, overrides, id, date))
         .collect()
 }
 
@@ -188,48 +135,32 @@ fn rows_of<'a>(
     simulation: &'a Simulation,
     overrides: &'a CustomerOverrides,
     id: Uuid,
-    as_of: RequestedDate,
+    date: RequestedDate,
 ) -> Vec<FleetRow<'a>> {
-    if let Some(rows) = overrides.get(&id).and_then(|data| data.rows(id, as_of)) {
+    if let Some(rows) = overrides.get(&id).and_then(|data| data.rows(id, date)) {
         return rows;
     }
-    match simulation.fleet.customer(id) {
-        Some(customer) => customer.rows(as_of, simulation.newest_date()).collect(),
-        None => Vec::new(),
-    }
+    let customer = simulation.fleet.customer(id).into_iter();
+    customer
+        .flat_map(|customer| customer.rows(date, simulation.newest_date()))
+        .collect()
 }
 
-fn render_item<'a>(row: &FleetRow<'a>) -> CommercialItem<'a> {
-    CommercialItem {
-        processed_date_time: row.processed.to_string(),
-        workload_code: row.workload_code,
-        workload_name: row.workload_name,
-        service_code: row.service_code,
-        service_name: row.service_name,
-        channel: row.channel,
-        customer_tenant_id: upper_case(row.customer_id),
-        customer_name: row.customer_name,
-        product_id: upper_case(row.product_id),
-        product_name: row.product_name,
-        license_active: row.active,
-        licenses_qualified: row.qualified,
-    }
-}
-
-fn upper_case(id: Uuid) -> String {
-    format!("{:X}", id.hyphenated())
-}
-
-// === impl CommercialLinks ===
-
-impl CommercialLinks {
-    fn next_to(uri: String) -> Self {
-        Self {
-            next: CommercialLink {
-                uri,
-                method: "GET",
-                headers: [],
-            },
-        }
-    }
+/// The active count has a singular name, the date no offset, and GUIDs are in upper case.
+fn render_row(row: &FleetRow<'_>) -> Value {
+    let upper_case = |id: Uuid| format!("{:X}", id.hyphenated());
+    json!({
+        "processedDateTime": row.processed.to_string(),
+        "workloadCode": row.workload_code,
+        "workloadName": row.workload_name,
+        "serviceCode": row.service_code,
+        "serviceName": row.service_name,
+        "channel": row.channel,
+        "customerTenantId": upper_case(row.customer_id),
+        "customerName": row.customer_name,
+        "productId": upper_case(row.product_id),
+        "productName": row.product_name,
+        "licenseActive": row.active,
+        "licensesQualified": row.qualified,
+    })
 }

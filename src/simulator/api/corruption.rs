@@ -1,4 +1,4 @@
-//! What is done to an answer on purpose.
+//! Faults of bodies.
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Crc, FlushCompress};
@@ -8,7 +8,7 @@ use http::{
 };
 use serde_json::{Map, Value};
 
-use super::SimulatedCall;
+use super::call::SimulatedCall;
 use crate::simulator::{
     faults::BodyFault,
     reply::{BodyDelivery, SimulatedReply},
@@ -22,13 +22,15 @@ const HTML_PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Service unavailable
 /// Bytes that occur in no UTF-8 text.
 const GARBAGE_BYTES: &[u8] = b"\xff\xfe\x00\xc0\xc1\xf5 garbage \xff";
 
-/// A customer that nobody asked for.
+/// A customer that no call names.
 const FOREIGN_CUSTOMER: &str = "F0E1A0F0-0000-4000-8000-00000000F0E1";
+
+const DEFAULT_BODY_BYTES: usize = 64 * 1024 * 1024;
 
 /// White space of a gzip bomb that is compressed once and then repeated.
 const BOMB_CHUNK: usize = 64 * 1024;
 
-/// Does to `reply` what the call's faults say.
+/// Applies the faults of the call to its reply.
 pub(super) fn apply_faults(reply: SimulatedReply, call: &SimulatedCall) -> SimulatedReply {
     let mut reply = match call.faults.body {
         Some(fault) => apply_body_fault(reply, fault, call),
@@ -48,7 +50,7 @@ fn apply_body_fault(
     fault: BodyFault,
     call: &SimulatedCall,
 ) -> SimulatedReply {
-    let size = call.faults.body_bytes;
+    let size = call.faults.body_bytes.unwrap_or(DEFAULT_BODY_BYTES);
     match fault {
         BodyFault::Truncated => reply.body.truncate(reply.body.len() / 2),
         BodyFault::Html => {
@@ -83,7 +85,7 @@ fn accepts_gzip(call: &SimulatedCall) -> bool {
         .is_some_and(|codings| codings.contains("gzip"))
 }
 
-/// Changes the JSON of an answer; leaves alone what is no JSON object.
+/// Changes the JSON of an answer, if it is a JSON object.
 fn edit_body(reply: &mut SimulatedReply, change: impl FnOnce(&mut Map<String, Value>)) {
     let json = reply.body.strip_prefix(BYTE_ORDER_MARK);
     let json = json.unwrap_or(&reply.body);
@@ -109,7 +111,7 @@ fn edit_rows(reply: &mut SimulatedReply, change: impl FnOnce(&mut Vec<Value>)) {
     });
 }
 
-/// The rows, whichever of its names the answer has for them.
+/// Returns the rows, which have one of two names.
 fn rows(body: &mut Map<String, Value>) -> Option<&mut Vec<Value>> {
     let name = ["items", "Value"]
         .into_iter()
@@ -161,7 +163,7 @@ fn set_counts(rows: &mut [Value], seats: Value) {
     }
 }
 
-/// `size` bytes of white space, rounded up to whole chunks, as gzip (RFC 1952).
+/// Returns `size` bytes of white space, rounded up to whole chunks, as gzip (RFC 1952).
 ///
 /// A chunk that was flushed fully refers to nothing before it, so one compressed chunk can stand
 /// there any number of times: making the bomb costs no more than sending it.

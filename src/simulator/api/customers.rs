@@ -1,60 +1,52 @@
+//! The list of customers.
+
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{super::Simulation, BadRequestError, SimulatedCall};
-use crate::simulator::{fleet::FleetCustomer, reply::SimulatedReply};
+use super::call::{BadRequestError, SimulatedCall};
+use crate::simulator::{fleet::FleetCustomer, reply::SimulatedReply, simulation::Simulation};
 
-/// Largest page, and the size of a page when none is asked for.
+/// The largest page, and the default size of a page.
 const MAX_PAGE_SIZE: usize = 500;
 
 const CONTINUATION_HEADER: &str = "MS-ContinuationToken";
 
-/// What a continuation token begins with; the rest is where the next page starts.
+/// The prefix of a continuation token; the rest is the start of the next page.
 const TOKEN_PREFIX: &str = "page-from-";
 
-/// A page of the partner's customers.
-pub(super) fn handle(simulation: &Simulation, call: &SimulatedCall) -> SimulatedReply {
-    match render_page(simulation, call) {
-        Ok(body) => SimulatedReply::json(StatusCode::OK, &body),
-        Err(refusal) => refusal.into(),
-    }
-}
-
-fn render_page(simulation: &Simulation, call: &SimulatedCall) -> Result<Value, BadRequestError> {
+/// Returns a page of the partner's customers.
+pub(super) fn list(
+    simulation: &Simulation,
+    call: &SimulatedCall,
+) -> Result<SimulatedReply, BadRequestError> {
     let size = call.number("size", 1)?.unwrap_or(MAX_PAGE_SIZE);
     let size = size.min(MAX_PAGE_SIZE);
-    let start = match call.header("ms-continuationtoken") {
-        Some(token) => parse_token(token)?,
-        None => 0,
-    };
-    let replaced = simulation.customer_list_override_mut().clone();
-    let (total, items) = match &replaced {
-        Some(listed) => (
-            listed.len(),
-            listed.iter().skip(start).take(size).cloned().collect(),
-        ),
+    let token = call.header("ms-continuationtoken");
+    let start = token.map(parse_token).transpose()?.unwrap_or(0);
+    let end = start.saturating_add(size);
+    let page = |len: usize| start.min(len)..end.min(len);
+    let (total, items): (usize, Vec<Value>) = match &*simulation.customer_list_override() {
+        Some(listed) => {
+            let items = listed.get(page(listed.len())).unwrap_or_default();
+            (listed.len(), items.to_vec())
+        }
         None => {
             let customers = simulation.fleet.customers();
-            let page = customers.iter().skip(start).take(size);
-            (
-                customers.len(),
-                page.map(render_item).collect::<Vec<Value>>(),
-            )
+            let items = customers.get(page(customers.len())).unwrap_or_default();
+            (customers.len(), items.iter().map(render_item).collect())
         }
     };
-    let this = render_link(call, size, start);
-    let end = start.saturating_add(size);
-    let links = if end < total {
-        json!({ "self": this, "next": render_link(call, size, end) })
-    } else {
-        json!({ "self": this })
-    };
-    Ok(json!({
+    let mut links = json!({ "self": render_link(call, size, start) });
+    if end < total {
+        links["next"] = render_link(call, size, end);
+    }
+    let body = json!({
         "totalCount": total,
         "items": items,
         "links": links,
         "attributes": { "objectType": "Collection" },
-    }))
+    });
+    Ok(SimulatedReply::json(StatusCode::OK, &body))
 }
 
 fn parse_token(token: &str) -> Result<usize, BadRequestError> {

@@ -1,124 +1,222 @@
+//! The insights calls: usage and deployment, of one customer and of all together.
+
+use std::collections::BTreeMap;
+
 use http::StatusCode;
-use serde::Serialize;
+use jiff::civil::DateTime;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{super::Simulation, BadRequestError};
+use super::call::{BadRequestError, SimulatedCall};
 use crate::simulator::{
-    fleet::{self, DOCUMENTED_CUSTOMER, FleetRow, NO_RELATIONSHIP_CUSTOMERS, RequestedDate},
+    fleet::{
+        DOCUMENTED_CUSTOMER, FleetRow, NO_RELATIONSHIP_CUSTOMER, RequestedDate, documented_body,
+        documented_deployment_body,
+    },
     reply::SimulatedReply,
+    simulation::Simulation,
 };
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct InsightsReply<'a> {
-    total_count: usize,
-    items: Vec<InsightsItem<'a>>,
-    attributes: InsightsAttributes,
+/// Seats of one product, or of several together.
+#[derive(Clone, Copy, Debug, Default)]
+struct SeatCounts {
+    active: u64,
+    qualified: u64,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct InsightsItem<'a> {
-    customer_id: String,
-    customer_name: &'a str,
-    product_name: &'a str,
-    licenses_active: u64,
-    licenses_qualified: u64,
-    usage_percent: f64,
-    workload_code: &'a str,
-    workload_name: &'a str,
-    processed_date_time: String,
-    service_code: &'a str,
-    service_name: &'a str,
-    channel: &'a str,
-    attributes: InsightsAttributes,
-}
+/// Sums of seats by their key, each with the newest time of processing.
+#[derive(Debug)]
+struct SeatSums<K>(BTreeMap<K, (SeatCounts, DateTime)>);
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct InsightsAttributes {
-    object_type: &'static str,
-}
-
-/// The newest usage of one customer.
-pub(super) fn handle(simulation: &Simulation, customer: &str) -> SimulatedReply {
-    customer_reply(
-        simulation,
-        customer,
-        fleet::documented_body,
-        render_collection,
-    )
-}
-
-/// An answer about one customer: the documented one's body, or the newest rows of any other.
-pub(super) fn customer_reply(
+/// Returns the newest usage of one customer.
+pub(super) fn customer_usage(
     simulation: &Simulation,
-    customer: &str,
-    documented: impl FnOnce() -> Vec<u8>,
-    collection: impl FnOnce(Vec<FleetRow<'_>>) -> SimulatedReply,
-) -> SimulatedReply {
-    let Ok(id) = Uuid::try_parse(customer) else {
-        return BadRequestError("The customer id is no GUID.".into()).into();
-    };
-    let overrides = simulation.overrides();
-    if let Some(told) = overrides.get(&id) {
-        let rows = || told.rows(id, RequestedDate::Newest).unwrap_or_default();
-        return told.reply().unwrap_or_else(|| collection(rows()));
+    call: &SimulatedCall,
+) -> Result<SimulatedReply, BadRequestError> {
+    customer_reply(simulation, call, documented_body, |rows| {
+        rows.iter().map(usage_item).collect()
+    })
+}
+
+/// Returns the products of one customer, and how much of them is deployed.
+pub(super) fn customer_deployment(
+    simulation: &Simulation,
+    call: &SimulatedCall,
+) -> Result<SimulatedReply, BadRequestError> {
+    customer_reply(simulation, call, documented_deployment_body, |rows| {
+        let products = product_seats(rows);
+        products
+            .map(|(row, seats)| deployment_item(row, seats))
+            .collect()
+    })
+}
+
+/// Returns the usage of all customers by service, workload and channel.
+pub(super) fn partner_usage(simulation: &Simulation) -> SimulatedReply {
+    let mut sums = SeatSums(BTreeMap::new());
+    let fleet = fleet_rows(simulation);
+    for row in fleet.iter().flatten() {
+        let key = [row.service_name, row.workload_name, row.channel];
+        sums.add(key, SeatCounts::of(row), row);
+    }
+    let items = sums.0.into_iter();
+    collection(items.map(|([service, workload, channel], (seats, processed))| {
+        json!({
+            "proratedLicensesUsagePercent": seats.percent(),
+            "workloadName": workload,
+            "processedDateTime": format!("{processed}+00:00"),
+            "serviceName": service,
+            "channel": channel,
+            "attributes": { "objectType": "PartnerLicensesUsageInsights" },
+        })
+    }))
+}
+
+/// Returns the deployment of all customers by service and channel.
+pub(super) fn partner_deployment(simulation: &Simulation) -> SimulatedReply {
+    let mut sums = SeatSums(BTreeMap::new());
+    let fleet = fleet_rows(simulation);
+    for (row, seats) in fleet.iter().flat_map(|rows| product_seats(rows)) {
+        sums.add([row.service_name, row.channel], seats, row);
+    }
+    let items = sums.0.into_iter();
+    collection(items.map(|([service, channel], (seats, processed))| {
+        json!({
+            "proratedDeploymentPercent": seats.percent(),
+            "licensesSold": seats.qualified,
+            "processedDateTime": format!("{processed}+00:00"),
+            "serviceName": service,
+            "channel": channel,
+            "attributes": { "objectType": "PartnerLicensesDeploymentInsights" },
+        })
+    }))
+}
+
+/// Returns the documented body of the documented customer, and the newest rows of any other.
+fn customer_reply(
+    simulation: &Simulation,
+    call: &SimulatedCall,
+    documented: fn() -> Vec<u8>,
+    items: impl FnOnce(&[FleetRow<'_>]) -> Vec<Value>,
+) -> Result<SimulatedReply, BadRequestError> {
+    let id = Uuid::try_parse(call.customer())
+        .map_err(|_| BadRequestError("The customer id is no GUID.".into()))?;
+    let overrides = simulation.overrides().clone();
+    if let Some(data) = overrides.get(&id) {
+        return Ok(data.reply().unwrap_or_else(|| {
+            let rows = data.rows(id, RequestedDate::Newest).unwrap_or_default();
+            collection(items(&rows))
+        }));
     }
     if id == DOCUMENTED_CUSTOMER {
-        return SimulatedReply::raw_json(StatusCode::OK, documented());
+        return Ok(SimulatedReply::raw_json(StatusCode::OK, documented()));
     }
-    if NO_RELATIONSHIP_CUSTOMERS.contains(&id) {
+    if id == NO_RELATIONSHIP_CUSTOMER {
         let description = "The partner has no relationship with this customer.";
-        return SimulatedReply::error(StatusCode::FORBIDDEN, "2032", description);
+        let status = StatusCode::FORBIDDEN;
+        return Ok(SimulatedReply::error(status, "2032", description));
     }
-    match simulation.fleet.customer(id) {
-        Some(customer) => collection(
-            customer
-                .rows(RequestedDate::Newest, simulation.newest_date())
-                .collect(),
-        ),
-        None => SimulatedReply::error(
-            StatusCode::NOT_FOUND,
-            "1000",
-            &format!("Customer {id} was not found."),
-        ),
-    }
+    let Some(customer) = simulation.fleet.customer(id) else {
+        let description = format!("Customer {id} was not found.");
+        let status = StatusCode::NOT_FOUND;
+        return Ok(SimulatedReply::error(status, "1000", &description));
+    };
+    let rows = customer.rows(RequestedDate::Newest, simulation.newest_date());
+    Ok(collection(items(&rows.collect::<Vec<_>>())))
 }
 
-fn render_collection(rows: Vec<FleetRow<'_>>) -> SimulatedReply {
-    let body = InsightsReply {
-        total_count: rows.len(),
-        items: rows.iter().map(render_item).collect(),
-        attributes: InsightsAttributes {
-            object_type: "Collection",
-        },
-    };
+fn collection(items: impl IntoIterator<Item = Value>) -> SimulatedReply {
+    let items: Vec<_> = items.into_iter().collect();
+    let body = json!({
+        "totalCount": items.len(),
+        "items": items,
+        "attributes": { "objectType": "Collection" },
+    });
     SimulatedReply::json(StatusCode::OK, &body)
 }
 
-fn render_item<'a>(row: &FleetRow<'a>) -> InsightsItem<'a> {
-    InsightsItem {
-        customer_id: row.customer_id.to_string(),
-        customer_name: row.customer_name,
-        product_name: row.product_name,
-        licenses_active: row.active,
-        licenses_qualified: row.qualified,
-        usage_percent: usage_percent(row.active, row.qualified),
-        workload_code: row.workload_code,
-        workload_name: row.workload_name,
-        processed_date_time: format!("{}+00:00", row.processed),
-        service_code: row.service_code,
-        service_name: row.service_name,
-        channel: row.channel,
-        attributes: InsightsAttributes {
-            object_type: "CustomerLicensesUsageInsights",
-        },
+fn usage_item(row: &FleetRow<'_>) -> Value {
+    json!({
+        "customerId": row.customer_id.to_string(),
+        "customerName": row.customer_name,
+        "productName": row.product_name,
+        "licensesActive": row.active,
+        "licensesQualified": row.qualified,
+        "usagePercent": SeatCounts::of(row).percent(),
+        "workloadCode": row.workload_code,
+        "workloadName": row.workload_name,
+        "processedDateTime": format!("{}+00:00", row.processed),
+        "serviceCode": row.service_code,
+        "serviceName": row.service_name,
+        "channel": row.channel,
+        "attributes": { "objectType": "CustomerLicensesUsageInsights" },
+    })
+}
+
+fn deployment_item(row: &FleetRow<'_>, seats: SeatCounts) -> Value {
+    json!({
+        "licensesDeployed": seats.active,
+        "licensesSold": seats.qualified,
+        "deploymentPercent": seats.percent(),
+        "customerId": row.customer_id.to_string(),
+        "customerName": row.customer_name,
+        "productName": row.product_name,
+        "serviceCode": row.service_code,
+        "processedDateTime": format!("{}+00:00", row.processed),
+        "serviceName": row.service_name,
+        "channel": row.channel,
+        "attributes": { "objectType": "CustomerLicensesDeploymentInsights" },
+    })
+}
+
+/// Returns the seats of each product of a customer, with its first row. A seat is in the row of every
+/// workload, so a product has as many as the largest of its rows.
+fn product_seats<'a, 'r>(
+    rows: &'r [FleetRow<'a>],
+) -> impl Iterator<Item = (&'r FleetRow<'a>, SeatCounts)> {
+    let mut products: BTreeMap<&str, (&FleetRow<'a>, SeatCounts)> = BTreeMap::new();
+    for row in rows {
+        let product = products.entry(row.product_name);
+        let (_, seats) = product.or_insert((row, SeatCounts::default()));
+        seats.active = seats.active.max(row.active);
+        seats.qualified = seats.qualified.max(row.qualified);
+    }
+    products.into_values()
+}
+
+/// Returns the newest rows of each customer.
+fn fleet_rows(simulation: &Simulation) -> Vec<Vec<FleetRow<'_>>> {
+    let newest = simulation.newest_date();
+    let customers = simulation.fleet.customers().iter();
+    customers
+        .map(|customer| customer.rows(RequestedDate::Newest, newest).collect())
+        .collect()
+}
+
+// === impl SeatCounts ===
+
+impl SeatCounts {
+    fn of(row: &FleetRow<'_>) -> Self {
+        Self {
+            active: row.active,
+            qualified: row.qualified,
+        }
+    }
+
+    /// Microsoft adjusts its percentage. This one is cut to one digit, and 0 without seats.
+    fn percent(self) -> f64 {
+        let permille = u128::from(self.active) * 1_000 / u128::from(self.qualified.max(1));
+        permille as f64 / 10.0
     }
 }
 
-/// Microsoft's percentage is adjusted; here that means cut to one digit, and 0 for no seats.
-pub(super) fn usage_percent(active: u64, qualified: u64) -> f64 {
-    let permille = u128::from(active) * 1_000 / u128::from(qualified.max(1));
-    permille as f64 / 10.0
+// === impl SeatSums ===
+
+impl<K: Ord> SeatSums<K> {
+    fn add(&mut self, key: K, seats: SeatCounts, row: &FleetRow<'_>) {
+        let (sum, processed) = self.0.entry(key).or_default();
+        sum.active += seats.active;
+        sum.qualified += seats.qualified;
+        *processed = row.processed.max(*processed);
+    }
 }

@@ -1,10 +1,13 @@
+//! The products and names of the generated fleet.
+
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use self::CatalogService::{Dynamics, Office365};
 use super::seeded_draw::SeededDraw;
 
-/// Something a customer can buy seats of.
+/// A product with seats.
 #[derive(Debug)]
 pub(super) struct CatalogProduct {
     pub(super) id: Uuid,
@@ -13,14 +16,14 @@ pub(super) struct CatalogProduct {
     pub(super) workloads: &'static [CatalogWorkload],
 }
 
-/// What Microsoft calls a service: the group that is processed together.
+/// A service: products that are processed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CatalogService {
     Office365,
     Dynamics,
 }
 
-/// One thing that a seat can be used for.
+/// A workload, which seats are used for.
 #[derive(Debug)]
 pub(super) struct CatalogWorkload {
     pub(super) code: &'static str,
@@ -42,66 +45,31 @@ const SUITE: &[CatalogWorkload] = &[EXCHANGE, SHAREPOINT, TEAMS, ONEDRIVE, APPS]
 
 /// The products of the generated fleet; some names need quoting in CSV and are not ASCII.
 const PRODUCTS: [(&str, CatalogService, &[CatalogWorkload]); 12] = [
-    ("MICROSOFT 365 E3", CatalogService::Office365, SUITE),
-    (
-        "MICROSOFT 365 BUSINESS PREMIUM",
-        CatalogService::Office365,
-        SUITE,
-    ),
-    (
-        "MICROSOFT 365 BUSINESS BASIC",
-        CatalogService::Office365,
-        COLLABORATION,
-    ),
-    (
-        "MICROSOFT 365 E5, \"COMPLIANCE\" EDITION",
-        CatalogService::Office365,
-        SUITE,
-    ),
-    ("OFFICE 365 E1", CatalogService::Office365, COLLABORATION),
-    (
-        "EXCHANGE ONLINE (PLAN 1)",
-        CatalogService::Office365,
-        &[EXCHANGE],
-    ),
-    (
-        "SHAREPOINT ONLINE (PLAN 2)",
-        CatalogService::Office365,
-        &[SHAREPOINT, ONEDRIVE],
-    ),
-    (
-        "MICROSOFT 365 APPS FÜR UNTERNEHMEN",
-        CatalogService::Office365,
-        &[APPS, ONEDRIVE],
-    ),
-    (
-        "MICROSOFT TEAMS ESSENTIALS",
-        CatalogService::Office365,
-        &[TEAMS],
-    ),
-    (
-        "DYNAMICS 365 – SALES, ENTERPRISE EDITION",
-        CatalogService::Dynamics,
-        &[SALES],
-    ),
-    (
-        "DYNAMICS 365 CUSTOMER SERVICE",
-        CatalogService::Dynamics,
-        &[SERVICE_DESK],
-    ),
-    (
-        "DYNAMICS 365 CUSTOMER ENGAGEMENT PLAN",
-        CatalogService::Dynamics,
-        &[SALES, SERVICE_DESK],
-    ),
+    ("MICROSOFT 365 E3", Office365, SUITE),
+    ("MICROSOFT 365 BUSINESS PREMIUM", Office365, SUITE),
+    ("MICROSOFT 365 BUSINESS BASIC", Office365, COLLABORATION),
+    ("MICROSOFT 365 E5, \"COMPLIANCE\" EDITION", Office365, SUITE),
+    ("OFFICE 365 E1", Office365, COLLABORATION),
+    ("EXCHANGE ONLINE (PLAN 1)", Office365, &[EXCHANGE]),
+    ("SHAREPOINT ONLINE (PLAN 2)", Office365, &[SHAREPOINT, ONEDRIVE]),
+    ("MICROSOFT 365 APPS FÜR UNTERNEHMEN", Office365, &[APPS, ONEDRIVE]),
+    ("MICROSOFT TEAMS ESSENTIALS", Office365, &[TEAMS]),
+    ("DYNAMICS 365 – SALES, ENTERPRISE EDITION", Dynamics, &[SALES]),
+    ("DYNAMICS 365 CUSTOMER SERVICE", Dynamics, &[SERVICE_DESK]),
+    ("DYNAMICS 365 CUSTOMER ENGAGEMENT PLAN", Dynamics, &[SALES, SERVICE_DESK]),
 ];
 
-/// Everything the generated fleet can hold.
+/// Returns the products of the generated fleet.
 pub(super) fn products() -> Vec<Arc<CatalogProduct>> {
     PRODUCTS
         .iter()
         .map(|(name, service, workloads)| Arc::new(CatalogProduct::new(*name, *service, workloads)))
         .collect()
+}
+
+/// Returns the id of a product, which follows from its name.
+pub(in crate::simulator) fn product_id(name: &str) -> Uuid {
+    SeededDraw::new(0).with_text(name).id()
 }
 
 const NAME_STEMS: [&str; 12] = [
@@ -121,7 +89,7 @@ const NAME_STEMS: [&str; 12] = [
 
 const NAME_ENDINGS: [&str; 5] = ["GmbH", "Sp. z o.o.", "Ltd", "S.A.", "Inc."];
 
-/// A company's name; the number keeps two of them apart.
+/// Returns a company's name, which the number makes unique.
 pub(super) fn company_name(draw: SeededDraw, index: usize) -> String {
     let stem = draw.with_text("stem").choose(&NAME_STEMS).copied();
     let ending = draw.with_text("ending").choose(&NAME_ENDINGS).copied();
@@ -132,10 +100,10 @@ pub(super) fn company_name(draw: SeededDraw, index: usize) -> String {
     )
 }
 
-// === impl Product ===
+// === impl CatalogProduct ===
 
 impl CatalogProduct {
-    /// A product whose id follows from its name.
+    /// Creates a product whose id follows from its name.
     pub(super) fn new(
         name: impl Into<String>,
         service: CatalogService,
@@ -143,7 +111,7 @@ impl CatalogProduct {
     ) -> Self {
         let name = name.into();
         Self {
-            id: super::product_id(&name),
+            id: product_id(&name),
             name,
             service,
             workloads,
@@ -151,7 +119,7 @@ impl CatalogProduct {
     }
 }
 
-// === impl Service ===
+// === impl CatalogService ===
 
 impl CatalogService {
     pub(super) fn code(self) -> &'static str {
@@ -169,7 +137,7 @@ impl CatalogService {
     }
 }
 
-// === impl Workload ===
+// === impl CatalogWorkload ===
 
 impl CatalogWorkload {
     const fn new(code: &'static str, name: &'static str) -> Self {

@@ -1,3 +1,5 @@
+//! Random values that follow from a seed.
+
 use uuid::Uuid;
 
 /// A value drawn from everything that was mixed in so far, and from nothing else.
@@ -7,42 +9,42 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SeededDraw(u64);
 
-// === impl Draw ===
+// === impl SeededDraw ===
 
 impl SeededDraw {
     pub(super) fn new(seed: u64) -> Self {
         Self(scramble(seed))
     }
 
-    /// The draw that also depends on `word`.
+    /// Returns a draw that also depends on `word`.
     pub(super) fn with_word(self, word: u64) -> Self {
         Self(scramble(self.0 ^ scramble(word)))
     }
 
-    /// The draw that also depends on `text`.
+    /// Returns a draw that also depends on `text`.
     pub(super) fn with_text(self, text: &str) -> Self {
         text.bytes()
             .fold(self, |draw, byte| draw.with_word(u64::from(byte)))
     }
 
-    /// The draw that also depends on a GUID.
+    /// Returns a draw that also depends on a GUID.
     pub(super) fn with_id(self, id: Uuid) -> Self {
         let (high, low) = id.as_u64_pair();
         self.with_word(high).with_word(low)
     }
 
-    /// A number in `0..bound`; zero when `bound` is zero.
+    /// Returns a number in `0..bound`; zero when `bound` is zero.
     pub(super) fn number_below(self, bound: u64) -> u64 {
         self.0.checked_rem(bound).unwrap_or(0)
     }
 
-    /// One of `choices`; `None` when there are none.
+    /// Returns one of `choices`; `None` when there are none.
     pub(super) fn choose<T>(self, choices: &[T]) -> Option<&T> {
         let index = self.number_below(choices.len() as u64);
         choices.get(usize::try_from(index).ok()?)
     }
 
-    /// A random-looking GUID (RFC 9562 version 4).
+    /// Returns a random-looking GUID (RFC 9562 version 4).
     pub(super) fn id(self) -> Uuid {
         let bits = Uuid::from_u64_pair(self.with_word(1).0, self.with_word(2).0);
         uuid::Builder::from_random_bytes(bits.into_bytes()).into_uuid()

@@ -7,12 +7,12 @@ use super::*;
 const NEWEST: Date = date(2026, 11, 17);
 
 fn new_fleet() -> CustomerFleet {
-    CustomerFleet::new(1, 200, 0)
+    CustomerFleet::new(1, 200)
 }
 
-fn all_counts(customer: &FleetCustomer, as_of: RequestedDate) -> Vec<(u64, u64)> {
+fn all_counts(customer: &FleetCustomer, requested: RequestedDate) -> Vec<(u64, u64)> {
     customer
-        .rows(as_of, NEWEST)
+        .rows(requested, NEWEST)
         .map(|row| (row.active, row.qualified))
         .collect()
 }
@@ -65,7 +65,7 @@ fn the_same_seed_is_the_same_fleet_and_another_seed_is_another() {
     let ids =
         |fleet: &CustomerFleet| -> Vec<Uuid> { fleet.customers().iter().map(|c| c.id).collect() };
 
-    let (one, same, other) = (new_fleet(), new_fleet(), CustomerFleet::new(2, 200, 0));
+    let (one, same, other) = (new_fleet(), new_fleet(), CustomerFleet::new(2, 200));
 
     assert_eq!(ids(&one), ids(&same));
     assert_eq!(one.customers()[7].id, customer_id(1, 6));
@@ -95,7 +95,7 @@ fn history_reaches_back_four_hundred_days_and_no_further() {
 fn data_of_a_date_does_not_change_when_a_newer_one_is_processed() {
     let fleet = new_fleet();
     let customer = fleet.customer(customer_id(1, 0)).unwrap();
-    let told = all_counts(customer, RequestedDate::Newest);
+    let newest = all_counts(customer, RequestedDate::Newest);
 
     let later = customer
         .rows(
@@ -105,7 +105,7 @@ fn data_of_a_date_does_not_change_when_a_newer_one_is_processed() {
         .map(|row| (row.active, row.qualified))
         .collect::<Vec<_>>();
 
-    assert_eq!(told, later);
+    assert_eq!(newest, later);
     let earlier = RequestedDate::Date(NEWEST.saturating_sub(40.days()));
-    assert_ne!(told, all_counts(customer, earlier));
+    assert_ne!(newest, all_counts(customer, earlier));
 }

@@ -45,8 +45,8 @@ fn with_parameter<'a>(
     pairs
 }
 
-async fn authorize(stand: &TestSimulator, asked: QueryPairs<'_>) -> Response {
-    let url = stand.url("/tenant/oauth2/v2.0/authorize");
+async fn authorize(simulator: &TestSimulator, asked: QueryPairs<'_>) -> Response {
+    let url = simulator.url("/tenant/oauth2/v2.0/authorize");
     let client = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
@@ -67,15 +67,15 @@ fn redirect_target(answer: &Response) -> (String, HashMap<String, String>) {
     (url.origin().ascii_serialization(), query)
 }
 
-async fn obtain_code(stand: &TestSimulator) -> String {
-    let (origin, mut query) = redirect_target(&authorize(stand, authorization_request()).await);
+async fn obtain_code(simulator: &TestSimulator) -> String {
+    let (origin, mut query) = redirect_target(&authorize(simulator, authorization_request()).await);
     assert_eq!(origin, REDIRECT);
     assert_eq!(query["state"], "the state");
     query.remove("code").unwrap()
 }
 
 async fn redeem_code(
-    stand: &TestSimulator,
+    simulator: &TestSimulator,
     code: &str,
     name: &str,
     value: Option<&str>,
@@ -92,29 +92,29 @@ async fn redeem_code(
         .iter()
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
-    stand
+    simulator
         .request_token("/tenant/oauth2/v2.0/token", &form)
         .await
 }
 
 #[tokio::test]
 async fn a_code_is_redeemed_once_for_tokens_of_a_user() {
-    let stand = TestSimulator::start().await;
-    let code = obtain_code(&stand).await;
+    let simulator = TestSimulator::start().await;
+    let code = obtain_code(&simulator).await;
 
-    let granted = json(redeem_code(&stand, &code, "", None).await).await;
-    let again = json(redeem_code(&stand, &code, "", None).await).await;
+    let granted = json(redeem_code(&simulator, &code, "", None).await).await;
+    let again = json(redeem_code(&simulator, &code, "", None).await).await;
 
     assert_eq!(granted["scope"], "user_impersonation");
     let refresh_token = granted["refresh_token"].as_str().unwrap().to_owned();
-    assert!(stand.handle.live_refresh_tokens().contains(&refresh_token));
+    assert!(simulator.handle.live_refresh_tokens().contains(&refresh_token));
     assert_eq!(again["error"], "invalid_grant");
     assert_eq!(again["error_codes"][0], 54_005);
 }
 
 #[tokio::test]
 async fn a_code_needs_its_verifier_and_redirect_uri() {
-    let stand = TestSimulator::start().await;
+    let simulator = TestSimulator::start().await;
 
     for (name, value, refused) in [
         ("code_verifier", Some("another"), 501_481),
@@ -122,9 +122,9 @@ async fn a_code_needs_its_verifier_and_redirect_uri() {
         ("redirect_uri", Some("http://localhost:8401"), 500_112),
         ("code", Some("made up"), 70_000),
     ] {
-        let code = obtain_code(&stand).await;
+        let code = obtain_code(&simulator).await;
 
-        let answer = redeem_code(&stand, &code, name, value).await;
+        let answer = redeem_code(&simulator, &code, name, value).await;
 
         assert_eq!(answer.status(), 400, "{name}");
         assert_eq!(json(answer).await["error_codes"][0], refused, "{name}");
@@ -133,15 +133,15 @@ async fn a_code_needs_its_verifier_and_redirect_uri() {
 
 #[tokio::test]
 async fn a_refresh_token_needs_the_offline_access_scope() {
-    let stand = TestSimulator::start().await;
+    let simulator = TestSimulator::start().await;
     let asked = with_parameter(
         authorization_request(),
         "scope",
         Some("https://api.example/user_impersonation"),
     );
-    let (_, query) = redirect_target(&authorize(&stand, asked).await);
+    let (_, query) = redirect_target(&authorize(&simulator, asked).await);
 
-    let granted = json(redeem_code(&stand, &query["code"], "", None).await).await;
+    let granted = json(redeem_code(&simulator, &query["code"], "", None).await).await;
 
     assert!(granted["access_token"].is_string());
     assert_eq!(granted.get("refresh_token"), None);

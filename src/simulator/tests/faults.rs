@@ -3,27 +3,27 @@ use std::io::Read;
 use super::*;
 
 async fn start_with_faults(pairs: &[(&str, &str)]) -> TestSimulator {
-    let stand = TestSimulator::start().await;
+    let simulator = TestSimulator::start().await;
     let mut faults = Faults::default();
     for (key, value) in pairs {
         faults.set(key, value).unwrap();
     }
-    stand.handle.set_faults(faults);
-    stand
+    simulator.handle.set_faults(faults);
+    simulator
 }
 
 /// The body of an insights call for a customer of the fleet.
-async fn insights_body(stand: &TestSimulator) -> Vec<u8> {
-    let answer = stand.insights(customer_id(1, 0)).await;
+async fn insights_body(simulator: &TestSimulator) -> Vec<u8> {
+    let answer = simulator.insights(customer_id(1, 0)).await;
     answer.bytes().await.unwrap().to_vec()
 }
 
 #[tokio::test]
 async fn invalid_json_bodies_are_sent_with_status_200() {
     for fault in ["truncated", "html", "empty", "garbage"] {
-        let stand = start_with_faults(&[("body", fault)]).await;
+        let simulator = start_with_faults(&[("body", fault)]).await;
 
-        let answer = stand.insights(customer_id(1, 0)).await;
+        let answer = simulator.insights(customer_id(1, 0)).await;
 
         assert_eq!(answer.status(), 200, "{fault}");
         let body = answer.bytes().await.unwrap();
@@ -49,12 +49,12 @@ async fn row_faults_change_only_the_rows() {
         ("foreign_customer", (rows + 1, rows + 1)),
         ("wrong_total", (rows + 1, rows)),
     ] {
-        let stand = start_with_faults(&[("body", fault)]).await;
-        let body = insights_body(&stand).await;
+        let simulator = start_with_faults(&[("body", fault)]).await;
+        let body = insights_body(&simulator).await;
 
-        let told: Value = serde_json::from_slice(&body).unwrap();
-        let items = told["items"].as_array().unwrap();
-        assert_eq!(told["totalCount"], totals.0, "{fault}");
+        let changed: Value = serde_json::from_slice(&body).unwrap();
+        let items = changed["items"].as_array().unwrap();
+        assert_eq!(changed["totalCount"], totals.0, "{fault}");
         assert_eq!(items.len() as u64, totals.1, "{fault}");
         match fault {
             "missing_fields" => assert_eq!(first(&body).get("licensesActive"), None),
@@ -73,11 +73,11 @@ async fn row_faults_change_only_the_rows() {
 
 #[tokio::test]
 async fn a_gzip_bomb_is_small_until_it_is_inflated() {
-    let stand = start_with_faults(&[("body", "gzip_bomb"), ("body_bytes", "3000000")]).await;
+    let simulator = start_with_faults(&[("body", "gzip_bomb"), ("body_bytes", "3000000")]).await;
     let client = Client::builder().no_proxy().no_gzip().build().unwrap();
-    let url = stand.url(&insights_path(DOCUMENTED_CUSTOMER));
+    let url = simulator.url(&insights_path(DOCUMENTED_CUSTOMER));
     let ask = |coding| {
-        let request = client.get(url.clone()).bearer_auth(&stand.token);
+        let request = client.get(url.clone()).bearer_auth(&simulator.token);
         request.header("accept-encoding", coding).send()
     };
 
@@ -96,9 +96,9 @@ async fn a_gzip_bomb_is_small_until_it_is_inflated() {
 
 #[tokio::test]
 async fn an_oversized_body_is_the_normal_one_padded_with_spaces() {
-    let stand = start_with_faults(&[("body", "oversized"), ("body_bytes", "100000")]).await;
+    let simulator = start_with_faults(&[("body", "oversized"), ("body_bytes", "100000")]).await;
 
-    let body = insights_body(&stand).await;
+    let body = insights_body(&simulator).await;
 
     assert_eq!(body.len(), 100_000);
     assert!(serde_json::from_slice::<Value>(&body).is_ok());
@@ -106,9 +106,9 @@ async fn an_oversized_body_is_the_normal_one_padded_with_spaces() {
 
 #[tokio::test]
 async fn a_connection_closes_mid_body() {
-    let stand = start_with_faults(&[("close_mid_body", "true"), ("times", "1")]).await;
+    let simulator = start_with_faults(&[("close_mid_body", "true"), ("times", "1")]).await;
 
-    let mut answer = stand.insights(DOCUMENTED_CUSTOMER).await;
+    let mut answer = simulator.insights(DOCUMENTED_CUSTOMER).await;
 
     let announced = answer.content_length().unwrap();
     let mut received = 0;
@@ -121,15 +121,15 @@ async fn a_connection_closes_mid_body() {
     assert!(end.is_err(), "the connection broke off");
     assert_eq!(announced, documented_body().len() as u64);
     assert_eq!(received, announced / 2);
-    assert_eq!(stand.insights(DOCUMENTED_CUSTOMER).await.status(), 200);
+    assert_eq!(simulator.insights(DOCUMENTED_CUSTOMER).await.status(), 200);
 }
 
 #[tokio::test]
 async fn a_byte_order_mark_is_added_once() {
-    let stand = start_with_faults(&[("bom", "true")]).await;
+    let simulator = start_with_faults(&[("bom", "true")]).await;
 
-    let fleet = insights_body(&stand).await;
-    let documented = stand.insights(DOCUMENTED_CUSTOMER).await;
+    let fleet = insights_body(&simulator).await;
+    let documented = simulator.insights(DOCUMENTED_CUSTOMER).await;
 
     assert!(fleet.starts_with(b"\xef\xbb\xbf{"));
     assert_eq!(documented.bytes().await.unwrap(), documented_body());
@@ -137,9 +137,9 @@ async fn a_byte_order_mark_is_added_once() {
 
 #[tokio::test]
 async fn the_next_link_can_be_replaced() {
-    let stand = start_with_faults(&[("next_link", "https://elsewhere.example/v1/")]).await;
+    let simulator = start_with_faults(&[("next_link", "https://elsewhere.example/v1/")]).await;
 
-    let page = json(stand.commercial(&[("top", "1")]).await).await;
+    let page = json(simulator.commercial(&[("top", "1")]).await).await;
 
     assert_eq!(
         page["links"]["next"]["uri"],

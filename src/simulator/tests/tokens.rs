@@ -1,42 +1,43 @@
 use super::*;
+use crate::clock::{Clock as _, SystemClock};
 
 const V1_PATH: &str = "/tenant/oauth2/token";
 const V2_PATH: &str = "/tenant/oauth2/v2.0/token";
 
-async fn redeem_refresh_token(stand: &TestSimulator, refresh_token: &str) -> Response {
+async fn redeem_refresh_token(simulator: &TestSimulator, refresh_token: &str) -> Response {
     let form = [
         ("grant_type", "refresh_token"),
         ("refresh_token", refresh_token),
     ];
-    stand.request_token(V1_PATH, &form).await
+    simulator.request_token(V1_PATH, &form).await
 }
 
 #[tokio::test]
 async fn redeeming_a_refresh_token_uses_it_up_and_reuse_is_counted() {
-    let stand = TestSimulator::start().await;
-    let first = stand.handle.issue_refresh_token();
+    let simulator = TestSimulator::start().await;
+    let first = simulator.handle.issue_refresh_token();
 
-    let granted = json(redeem_refresh_token(&stand, &first).await).await;
+    let granted = json(redeem_refresh_token(&simulator, &first).await).await;
     let second = granted["refresh_token"].as_str().unwrap();
     assert_ne!(second, first);
-    assert_eq!(redeem_refresh_token(&stand, second).await.status(), 200);
-    assert_eq!(stand.handle.reused_refresh_tokens(), 0);
-    assert_eq!(redeem_refresh_token(&stand, &first).await.status(), 200);
+    assert_eq!(redeem_refresh_token(&simulator, second).await.status(), 200);
+    assert_eq!(simulator.handle.reused_refresh_tokens(), 0);
+    assert_eq!(redeem_refresh_token(&simulator, &first).await.status(), 200);
 
-    assert_eq!(stand.handle.reused_refresh_tokens(), 1);
-    assert!(!stand.handle.live_refresh_tokens().contains(&first));
+    assert_eq!(simulator.handle.reused_refresh_tokens(), 1);
+    assert!(!simulator.handle.live_refresh_tokens().contains(&first));
 }
 
 #[tokio::test]
 async fn strict_rotation_rejects_reuse() {
-    let stand = TestSimulator::start().await;
-    stand.handle.set_faults(Faults {
+    let simulator = TestSimulator::start().await;
+    simulator.handle.set_faults(Faults {
         strict_rotation: true,
         ..Faults::default()
     });
 
-    let first = redeem_refresh_token(&stand, "brought along").await;
-    let again = redeem_refresh_token(&stand, "brought along").await;
+    let first = redeem_refresh_token(&simulator, "brought along").await;
+    let again = redeem_refresh_token(&simulator, "brought along").await;
 
     assert_eq!(first.status(), 200);
     assert_eq!(again.status(), 400);
@@ -52,13 +53,13 @@ async fn strict_rotation_rejects_reuse() {
 
 #[tokio::test]
 async fn graceful_rotation_rejects_reuse_once_a_successor_is_used() {
-    let stand = TestSimulator::start().await;
-    stand.handle.set_faults(Faults {
+    let simulator = TestSimulator::start().await;
+    simulator.handle.set_faults(Faults {
         graceful_rotation: true,
         ..Faults::default()
     });
     let successor = async |token| {
-        let granted = json(redeem_refresh_token(&stand, token).await).await;
+        let granted = json(redeem_refresh_token(&simulator, token).await).await;
         granted["refresh_token"].as_str().unwrap().to_owned()
     };
 
@@ -73,24 +74,24 @@ async fn graceful_rotation_rejects_reuse_once_a_successor_is_used() {
         (third.as_str(), 200),
         (second.as_str(), 400),
     ] {
-        assert_eq!(redeem_refresh_token(&stand, token).await.status(), status);
+        assert_eq!(redeem_refresh_token(&simulator, token).await.status(), status);
     }
-    assert_eq!(stand.handle.reused_refresh_tokens(), 4);
+    assert_eq!(simulator.handle.reused_refresh_tokens(), 4);
 }
 
 #[tokio::test]
 async fn under_graceful_rotation_an_access_token_counts_as_a_successor() {
-    let mut stand = TestSimulator::start().await;
-    stand.handle.set_faults(Faults {
+    let mut simulator = TestSimulator::start().await;
+    simulator.handle.set_faults(Faults {
         graceful_rotation: true,
         ..Faults::default()
     });
-    let granted = json(redeem_refresh_token(&stand, "first").await).await;
-    stand.token = granted["access_token"].as_str().unwrap().to_owned();
+    let granted = json(redeem_refresh_token(&simulator, "first").await).await;
+    simulator.token = granted["access_token"].as_str().unwrap().to_owned();
 
-    let unused = redeem_refresh_token(&stand, "first").await;
-    stand.get("/v1/customers").await;
-    let used = redeem_refresh_token(&stand, "first").await;
+    let unused = redeem_refresh_token(&simulator, "first").await;
+    simulator.get("/v1/customers").await;
+    let used = redeem_refresh_token(&simulator, "first").await;
 
     assert_eq!(
         (unused.status(), used.status()),
@@ -104,7 +105,7 @@ async fn a_missing_parameter_is_named_in_the_error() {
         client_secret: Some("secret".into()),
         ..SimulatorOptions::default()
     };
-    let stand = TestSimulator::start_with(options).await;
+    let simulator = TestSimulator::start_with(options).await;
     let app = ("grant_type", "client_credentials");
     let user = ("grant_type", "refresh_token");
 
@@ -138,7 +139,7 @@ async fn a_missing_parameter_is_named_in_the_error() {
             "invalid_client",
         ),
     ] {
-        let answer = stand.request_token(path, &form).await;
+        let answer = simulator.request_token(path, &form).await;
 
         assert_eq!(answer.status(), status, "{form:?}");
         assert_eq!(json(answer).await["error"], error, "{form:?}");
@@ -147,33 +148,33 @@ async fn a_missing_parameter_is_named_in_the_error() {
 
 #[tokio::test]
 async fn a_call_without_a_valid_token_is_rejected() {
-    let stand = TestSimulator::start().await;
-    let url = stand.url(&insights_path(DOCUMENTED_CUSTOMER));
-    let none = stand.client.get(url.clone()).send().await.unwrap();
-    let wrong = stand.client.get(url).bearer_auth("wrong");
+    let simulator = TestSimulator::start().await;
+    let url = simulator.url(&insights_path(DOCUMENTED_CUSTOMER));
+    let none = simulator.client.get(url.clone()).send().await.unwrap();
+    let wrong = simulator.client.get(url).bearer_auth("wrong");
 
     assert_eq!(none.status(), 401);
     assert_eq!(json(none).await["code"], "800001");
     assert_eq!(wrong.send().await.unwrap().status(), 401);
-    assert_eq!(stand.insights(DOCUMENTED_CUSTOMER).await.status(), 200);
-    stand.handle.revoke_access_tokens();
-    assert_eq!(stand.insights(DOCUMENTED_CUSTOMER).await.status(), 401);
+    assert_eq!(simulator.insights(DOCUMENTED_CUSTOMER).await.status(), 200);
+    simulator.handle.revoke_access_tokens();
+    assert_eq!(simulator.insights(DOCUMENTED_CUSTOMER).await.status(), 401);
 }
 
 #[tokio::test]
 async fn an_app_only_token_works_for_customers_and_only_optionally_for_commercial() {
-    let mut stand = TestSimulator::start().await;
+    let mut simulator = TestSimulator::start().await;
     let form = [("grant_type", "client_credentials")];
-    let granted = json(stand.request_token(V2_PATH, &form).await).await;
-    stand.token = granted["access_token"].as_str().unwrap().into();
+    let granted = json(simulator.request_token(V2_PATH, &form).await).await;
+    simulator.token = granted["access_token"].as_str().unwrap().into();
 
-    let commercial = stand.commercial(&[]).await;
-    let insights = stand.insights(DOCUMENTED_CUSTOMER).await.status();
-    let partner = stand.get("/v1/analytics/licenses/usage").await.status();
-    let customers = stand.get("/v1/customers").await.status();
-    stand.handle.allow_app_only();
-    let allowed = stand.commercial(&[]).await.status();
-    let still_refused = stand.insights(DOCUMENTED_CUSTOMER).await.status();
+    let commercial = simulator.commercial(&[]).await;
+    let insights = simulator.insights(DOCUMENTED_CUSTOMER).await.status();
+    let partner = simulator.get("/v1/analytics/licenses/usage").await.status();
+    let customers = simulator.get("/v1/customers").await.status();
+    simulator.handle.allow_app_only();
+    let allowed = simulator.commercial(&[]).await.status();
+    let still_refused = simulator.insights(DOCUMENTED_CUSTOMER).await.status();
 
     assert_eq!(commercial.status(), 403);
     assert_eq!(json(commercial).await["code"], "900329");
@@ -182,10 +183,10 @@ async fn an_app_only_token_works_for_customers_and_only_optionally_for_commercia
     assert_eq!((allowed.as_u16(), still_refused.as_u16()), (200, 403));
 }
 
-/// A stand-in where a certificate is registered, and the key to sign with.
+/// A simulator where a certificate is registered, and the key to sign with.
 async fn start_with_certificate() -> (TestSimulator, rcgen::KeyPair) {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
-    let stand = TestSimulator::start_with(SimulatorOptions {
+    let simulator = TestSimulator::start_with(SimulatorOptions {
         client_certificate: Some(RegisteredCertificate {
             thumbprint: "the-thumbprint".to_owned(),
             public_key: key.public_key_pem(),
@@ -193,10 +194,10 @@ async fn start_with_certificate() -> (TestSimulator, rcgen::KeyPair) {
         ..SimulatorOptions::default()
     })
     .await;
-    (stand, key)
+    (simulator, key)
 }
 
-async fn send_assertion(stand: &TestSimulator, assertion: &str) -> Response {
+async fn send_assertion(simulator: &TestSimulator, assertion: &str) -> Response {
     let form = [
         ("grant_type", "client_credentials"),
         ("client_secret", ""),
@@ -206,14 +207,14 @@ async fn send_assertion(stand: &TestSimulator, assertion: &str) -> Response {
         ),
         ("client_assertion", assertion),
     ];
-    stand.request_token(V2_PATH, &form).await
+    simulator.request_token(V2_PATH, &form).await
 }
 
 #[tokio::test]
 async fn an_assertion_is_accepted_once_and_only_if_entirely_valid() {
     use jsonwebtoken::Algorithm::{PS256, PS512};
 
-    let (stand, key) = start_with_certificate().await;
+    let (simulator, key) = start_with_certificate().await;
     let now = SystemClock.wall_time().as_second();
     let key = jsonwebtoken::EncodingKey::from_rsa_pem(key.serialize_pem().as_bytes()).unwrap();
     let sign = |claims: &Value, thumbprint: &str, algorithm| {
@@ -229,14 +230,14 @@ async fn an_assertion_is_accepted_once_and_only_if_entirely_valid() {
             "sub": "usage-proxy", "jti": Uuid::new_v4().to_string(), "nbf": now, "exp": now + 300,
         })
     };
-    let but = |name: &str, value: Value| {
+    let changed = |name: &str, value: Value| {
         let mut claims = claims();
         claims[name] = value;
         sign(&claims, "the-thumbprint", PS256)
     };
-    let sound = but("exp", (now + 300).into());
+    let sound = changed("exp", (now + 300).into());
 
-    assert_eq!(send_assertion(&stand, &sound).await.status(), 200);
+    assert_eq!(send_assertion(&simulator, &sound).await.status(), 200);
     for (what, code, assertion) in [
         ("used before", 700_023, sound.clone()),
         (
@@ -254,19 +255,19 @@ async fn an_assertion_is_accepted_once_and_only_if_entirely_valid() {
         (
             "another endpoint",
             700_023,
-            but("aud", "https://login.example.com/".into()),
+            changed("aud", "https://login.example.com/".into()),
         ),
-        ("another issuer", 700_021, but("iss", "other".into())),
-        ("another subject", 700_021, but("sub", "other".into())),
-        ("over", 700_024, but("exp", (now - 400).into())),
-        ("not yet", 700_024, but("nbf", (now + 400).into())),
-        ("too long", 700_024, but("exp", (now + 3_600).into())),
+        ("another issuer", 700_021, changed("iss", "other".into())),
+        ("another subject", 700_021, changed("sub", "other".into())),
+        ("over", 700_024, changed("exp", (now - 400).into())),
+        ("not yet", 700_024, changed("nbf", (now + 400).into())),
+        ("too long", 700_024, changed("exp", (now + 3_600).into())),
     ] {
-        let refused = send_assertion(&stand, &assertion).await;
+        let refused = send_assertion(&simulator, &assertion).await;
 
         assert_eq!(refused.status(), 401, "{what}");
-        let told = json(refused).await;
-        assert_eq!(told["error"], "invalid_client", "{what}");
-        assert_eq!(told["error_codes"][0], code, "{what}");
+        let body = json(refused).await;
+        assert_eq!(body["error"], "invalid_client", "{what}");
+        assert_eq!(body["error_codes"][0], code, "{what}");
     }
 }

@@ -10,15 +10,15 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::SimulatedTokenError;
+use super::error::SimulatedTokenError;
 
 /// `client_assertion_type` of a JWT (RFC 7523 §2.2).
 pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Seconds that clocks may differ by.
+/// The tolerated difference between clocks in seconds.
 const LEEWAY_SECONDS: i64 = 5 * 60;
 
-/// Seconds that an assertion may live.
+/// The longest lifetime of an assertion in seconds.
 const MAX_LIFETIME_SECONDS: i64 = 10 * 60;
 
 /// A certificate that is registered with the application.
@@ -30,12 +30,12 @@ pub struct RegisteredCertificate {
     pub public_key: String,
 }
 
-/// Verifies assertions, and remembers which were used.
+/// Verifies assertions, and rejects those that were used before.
 #[derive(Debug)]
 pub(in crate::simulator) struct AssertionVerifier {
     certificate: Option<RegisteredCertificate>,
     federated_token: Option<SecretString>,
-    /// When each `jti` that was used ends.
+    /// The expiry of each `jti` that was used.
     used: Mutex<HashMap<String, i64>>,
 }
 
@@ -49,17 +49,17 @@ struct SimulatedAssertionClaims {
     exp: i64,
 }
 
-/// What an assertion is held against.
+/// The expected content of an assertion.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ExpectedAssertion<'a> {
     pub(super) client_id: &'a str,
-    /// The end of the URL that was asked: the host is whatever name led here.
+    /// The end of the requested URL, whose host may have any name.
     pub(super) path: &'a str,
     /// Unix time.
     pub(super) now: i64,
 }
 
-// === impl Assertions ===
+// === impl AssertionVerifier ===
 
 impl AssertionVerifier {
     pub(in crate::simulator) fn new(
@@ -83,10 +83,11 @@ impl AssertionVerifier {
             return Ok(());
         }
         let Some(certificate) = &self.certificate else {
-            return Err(SimulatedTokenError::no_federated_credential());
+            let text = "No matching federated identity record found for presented assertion.";
+            return Err(SimulatedTokenError::invalid_request(70_021, text));
         };
         let claims = verify_signature(certificate, assertion).ok_or_else(|| {
-            SimulatedTokenError::invalid_assertion(
+            SimulatedTokenError::invalid_client(
                 700_027,
                 "The signature of the assertion is invalid.",
             )
@@ -95,7 +96,7 @@ impl AssertionVerifier {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.retain(|_, ends| *ends + LEEWAY_SECONDS > expected.now);
         if used.insert(claims.jti, claims.exp).is_some() {
-            return Err(SimulatedTokenError::invalid_assertion(
+            return Err(SimulatedTokenError::invalid_client(
                 700_023,
                 "The assertion was used before.",
             ));
@@ -104,11 +105,11 @@ impl AssertionVerifier {
     }
 }
 
-// === impl Claims ===
+// === impl SimulatedAssertionClaims ===
 
 impl SimulatedAssertionClaims {
     fn check(&self, expected: ExpectedAssertion<'_>) -> Result<(), SimulatedTokenError> {
-        let refuse = |code, text| Err(SimulatedTokenError::invalid_assertion(code, text));
+        let refuse = |code, text| Err(SimulatedTokenError::invalid_client(code, text));
         if [&self.iss, &self.sub].map(String::as_str) != [expected.client_id; 2] {
             return refuse(700_021, "iss and sub must be the identifier of the client.");
         }
@@ -124,8 +125,8 @@ impl SimulatedAssertionClaims {
     }
 }
 
-/// The claims, where the certificate's key signed them. Times are checked against the clock of the
-/// stand-in, which may be a manual one.
+/// Returns the claims if the certificate's key signed them. Times are checked later, against the clock
+/// of the simulator.
 fn verify_signature(
     certificate: &RegisteredCertificate,
     assertion: &str,

@@ -1,3 +1,5 @@
+//! The tokens that were issued.
+
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -6,7 +8,7 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::simulator::Faults;
+use crate::simulator::faults::Faults;
 
 /// Every issued or redeemed token and its state.
 #[derive(Debug)]
@@ -18,7 +20,7 @@ pub(in crate::simulator) struct TokenRegistry {
 struct TokenRegistryState {
     access: HashMap<String, AccessTokenEntry>,
     refresh: HashMap<String, RefreshTokenState>,
-    /// Which refresh token each replaced.
+    /// The refresh token that each one replaced.
     replaced: HashMap<String, String>,
     reused: usize,
     expires_in: Duration,
@@ -51,21 +53,6 @@ enum RefreshTokenState {
     Revoked,
 }
 
-/// The treatment of a refresh token that is redeemed again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReusePolicy {
-    Accept,
-    /// Accepted until a token issued for it is used.
-    AcceptUntilSuperseded,
-    Reject,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RedemptionContext {
-    pub(super) reuse: ReusePolicy,
-    pub(super) now: Instant,
-}
-
 /// The tokens that answer a token request.
 #[derive(Debug)]
 pub(super) struct IssuedTokens {
@@ -73,26 +60,6 @@ pub(super) struct IssuedTokens {
     pub(super) access_token: String,
     pub(super) refresh_token: Option<String>,
     pub(super) expires_in: Duration,
-}
-
-// === impl ReusePolicy ===
-
-impl ReusePolicy {
-    pub(super) fn from_faults(faults: &Faults) -> Self {
-        match (faults.strict_rotation, faults.graceful_rotation) {
-            (true, _) => Self::Reject,
-            (false, true) => Self::AcceptUntilSuperseded,
-            (false, false) => Self::Accept,
-        }
-    }
-
-    fn accepts(self, redeemed: RefreshTokenState) -> bool {
-        match self {
-            Self::Accept => true,
-            Self::AcceptUntilSuperseded => redeemed == RefreshTokenState::Used,
-            Self::Reject => false,
-        }
-    }
 }
 
 // === impl TokenRegistry ===
@@ -115,22 +82,23 @@ impl TokenRegistry {
     pub(super) fn redeem(
         &self,
         presented: &str,
-        redemption: RedemptionContext,
+        faults: &Faults,
+        now: Instant,
     ) -> Option<IssuedTokens> {
         let mut entries = self.lock_state();
         match entries.refresh.get(presented) {
             Some(RefreshTokenState::Revoked) => return None,
             Some(redeemed @ (RefreshTokenState::Used | RefreshTokenState::Superseded)) => {
-                let accepted = redemption.reuse.accepts(*redeemed);
+                let is_superseded = *redeemed == RefreshTokenState::Superseded;
                 entries.reused += 1;
-                if !accepted {
+                if faults.strict_rotation || faults.graceful_rotation && is_superseded {
                     return None;
                 }
             }
             Some(RefreshTokenState::Unused) | None => {}
         }
         let redeemed = Some(presented.to_owned());
-        let mut issued = entries.issue(AccessGrant::User, redeemed, redemption.now);
+        let mut issued = entries.issue(AccessGrant::User, redeemed, now);
         issued.refresh_token = Some(entries.replace(presented));
         Some(issued)
     }
