@@ -114,7 +114,10 @@ fn router(simulation: Arc<Simulation>) -> Router {
         .route("/{tenant}/oauth2/token", post(tokens::handle))
         .route("/{tenant}/oauth2/v2.0/token", post(tokens::handle))
         .route("/{tenant}/oauth2/authorize", get(authorization::handle))
-        .route("/{tenant}/oauth2/v2.0/authorize", get(authorization::handle))
+        .route(
+            "/{tenant}/oauth2/v2.0/authorize",
+            get(authorization::handle),
+        )
         .fallback(api::handle)
         .with_state(simulation)
 }

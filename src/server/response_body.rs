@@ -70,10 +70,7 @@ impl<B> ResponseBody<B> {
 
     fn new(body: BodySource<B>, active: ActiveResponse) -> Self {
         Self {
-            tracked: Some(TrackedBody {
-                body,
-                active,
-            }),
+            tracked: Some(TrackedBody { body, active }),
             pending: Bytes::new(),
             max_chunk: usize::MAX,
             is_omitted: false,

@@ -238,7 +238,8 @@ fn statuses(answers: &str) -> Vec<u16> {
 #[tokio::test]
 async fn a_connection_over_the_limit_gets_503_until_another_ends() {
     let server =
-        ListenerFixture::start_with(|config| config.limits.max_connections = NonZeroUsize::MIN).await;
+        ListenerFixture::start_with(|config| config.limits.max_connections = NonZeroUsize::MIN)
+            .await;
     let mut first = server.connect().await;
     first.send(GET).await;
     first.receive("ok /path").await;

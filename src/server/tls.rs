@@ -209,7 +209,9 @@ impl ListenerTls {
             // First, so that no handshake with the old CAs is missed.
             self.active.store(Arc::new(after));
             before.trust_end.close();
-            tracing::info!("a CA of clients was removed; closing connections with a client certificate");
+            tracing::info!(
+                "a CA of clients was removed; closing connections with a client certificate"
+            );
         }
     }
 }

@@ -27,7 +27,10 @@ use crate::clock::retry_after_seconds;
 ///
 /// Faults apply as they were set at the arrival. Data is read at the answer, so a test can hold a
 /// call, change the data, and release it.
-pub(super) async fn handle(State(simulation): State<Arc<Simulation>>, request: Request) -> Response {
+pub(super) async fn handle(
+    State(simulation): State<Arc<Simulation>>,
+    request: Request,
+) -> Response {
     let (head, _) = request.into_parts();
     let api = call::find_api(&head);
     // Before the arrival is recorded: a test that waits for it may change both at once.

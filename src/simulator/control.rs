@@ -2,16 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::{
-    body::Bytes,
-    extract::State,
-};
+use axum::{body::Bytes, extract::State};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::{
-    faults::Faults, fleet::NO_RELATIONSHIP_CUSTOMER, reply::SimulatedReply,
-    simulation::Simulation,
+    faults::Faults, fleet::NO_RELATIONSHIP_CUSTOMER, reply::SimulatedReply, simulation::Simulation,
 };
 
 /// The number of customers in the index.

@@ -246,7 +246,9 @@ impl FleetCustomer {
         newest: Date,
     ) -> Option<FleetRow<'a>> {
         let product = &purchase.product;
-        let processed = self.schedule.processed_at(product.service, requested, newest)?;
+        let processed = self
+            .schedule
+            .processed_at(product.service, requested, newest)?;
         let (active, qualified) = self.seat_counts(purchase, processed.date());
         Some(FleetRow {
             customer_id: self.id,

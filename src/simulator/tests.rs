@@ -142,6 +142,10 @@ async fn it_shuts_down_promptly_while_responses_are_held() {
     let (answer, ()) = tokio::join!(held, end);
 
     assert!(answer.is_err(), "the held answer was dropped");
-    let refused = simulator.client.get(simulator.url("/_simulator")).send().await;
+    let refused = simulator
+        .client
+        .get(simulator.url("/_simulator"))
+        .send()
+        .await;
     assert!(refused.is_err(), "nobody listens any more");
 }

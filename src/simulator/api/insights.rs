@@ -60,16 +60,18 @@ pub(super) fn partner_usage(simulation: &Simulation) -> SimulatedReply {
         sums.add(key, SeatCounts::of(row), row);
     }
     let items = sums.0.into_iter();
-    collection(items.map(|([service, workload, channel], (seats, processed))| {
-        json!({
-            "proratedLicensesUsagePercent": seats.percent(),
-            "workloadName": workload,
-            "processedDateTime": format!("{processed}+00:00"),
-            "serviceName": service,
-            "channel": channel,
-            "attributes": { "objectType": "PartnerLicensesUsageInsights" },
-        })
-    }))
+    collection(
+        items.map(|([service, workload, channel], (seats, processed))| {
+            json!({
+                "proratedLicensesUsagePercent": seats.percent(),
+                "workloadName": workload,
+                "processedDateTime": format!("{processed}+00:00"),
+                "serviceName": service,
+                "channel": channel,
+                "attributes": { "objectType": "PartnerLicensesUsageInsights" },
+            })
+        }),
+    )
 }
 
 /// Returns the deployment of all customers by service and channel.

@@ -51,12 +51,28 @@ const PRODUCTS: [(&str, CatalogService, &[CatalogWorkload]); 12] = [
     ("MICROSOFT 365 E5, \"COMPLIANCE\" EDITION", Office365, SUITE),
     ("OFFICE 365 E1", Office365, COLLABORATION),
     ("EXCHANGE ONLINE (PLAN 1)", Office365, &[EXCHANGE]),
-    ("SHAREPOINT ONLINE (PLAN 2)", Office365, &[SHAREPOINT, ONEDRIVE]),
-    ("MICROSOFT 365 APPS FÜR UNTERNEHMEN", Office365, &[APPS, ONEDRIVE]),
+    (
+        "SHAREPOINT ONLINE (PLAN 2)",
+        Office365,
+        &[SHAREPOINT, ONEDRIVE],
+    ),
+    (
+        "MICROSOFT 365 APPS FÜR UNTERNEHMEN",
+        Office365,
+        &[APPS, ONEDRIVE],
+    ),
     ("MICROSOFT TEAMS ESSENTIALS", Office365, &[TEAMS]),
-    ("DYNAMICS 365 – SALES, ENTERPRISE EDITION", Dynamics, &[SALES]),
+    (
+        "DYNAMICS 365 – SALES, ENTERPRISE EDITION",
+        Dynamics,
+        &[SALES],
+    ),
     ("DYNAMICS 365 CUSTOMER SERVICE", Dynamics, &[SERVICE_DESK]),
-    ("DYNAMICS 365 CUSTOMER ENGAGEMENT PLAN", Dynamics, &[SALES, SERVICE_DESK]),
+    (
+        "DYNAMICS 365 CUSTOMER ENGAGEMENT PLAN",
+        Dynamics,
+        &[SALES, SERVICE_DESK],
+    ),
 ];
 
 /// Returns the products of the generated fleet.

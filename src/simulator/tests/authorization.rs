@@ -107,7 +107,12 @@ async fn a_code_is_redeemed_once_for_tokens_of_a_user() {
 
     assert_eq!(granted["scope"], "user_impersonation");
     let refresh_token = granted["refresh_token"].as_str().unwrap().to_owned();
-    assert!(simulator.handle.live_refresh_tokens().contains(&refresh_token));
+    assert!(
+        simulator
+            .handle
+            .live_refresh_tokens()
+            .contains(&refresh_token)
+    );
     assert_eq!(again["error"], "invalid_grant");
     assert_eq!(again["error_codes"][0], 54_005);
 }

@@ -75,7 +75,12 @@ async fn both_apis_return_the_same_data_for_every_customer() {
 
     for id in simulator.handle.customers().into_iter().skip(1) {
         let insights = json(simulator.insights(id).await).await;
-        let commercial = json(simulator.commercial(&[("filter", &customer_filter(id))]).await).await;
+        let commercial = json(
+            simulator
+                .commercial(&[("filter", &customer_filter(id))])
+                .await,
+        )
+        .await;
 
         assert_eq!(
             comparable_rows(&insights["items"]),

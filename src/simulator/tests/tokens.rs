@@ -74,7 +74,10 @@ async fn graceful_rotation_rejects_reuse_once_a_successor_is_used() {
         (third.as_str(), 200),
         (second.as_str(), 400),
     ] {
-        assert_eq!(redeem_refresh_token(&simulator, token).await.status(), status);
+        assert_eq!(
+            redeem_refresh_token(&simulator, token).await.status(),
+            status
+        );
     }
     assert_eq!(simulator.handle.reused_refresh_tokens(), 4);
 }
