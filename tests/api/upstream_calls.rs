@@ -11,7 +11,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpListener,
 };
-use usage_proxy::simulator::customer;
+use usage_proxy::simulator::customer_id;
 
 use crate::support::prelude::*;
 
