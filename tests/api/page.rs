@@ -569,13 +569,12 @@ async fn usage_that_is_held_waits_for_no_list_of_customers() {
     app.simulator.hold_calls();
 
     let path = page_of(DOCUMENTED);
-    let early = tokio::time::timeout(Duration::from_secs(20), app.get(&path)).await;
+    let early = page(&app, &path, 200).await;
     app.wait_for_calls(SimulatedApi::Customers, 1).await;
     app.simulator.release_calls();
     app.wait_until_filled().await;
     let later = page(&app, &path, 200).await;
 
-    let early = html(&early.expect("it does not wait"), 200);
     assert_reads(
         &early,
         &[

@@ -77,10 +77,8 @@ async fn two_requests(address: std::net::SocketAddr, path: &str) -> String {
         .await
         .unwrap();
     let mut answers = Vec::new();
-    let read = stream.read_to_end(&mut answers);
-    let read = tokio::time::timeout(Duration::from_secs(30), read).await;
-    read.expect("the connection is closed after the second answer")
-        .unwrap();
+    // The connection is closed after the second answer.
+    in_time(stream.read_to_end(&mut answers)).await.unwrap();
     String::from_utf8_lossy(&answers).into_owned()
 }
 

@@ -2,6 +2,7 @@
 
 use crate::support::prelude::*;
 
+const NOT_STORED: &str = "fwd=uri-miss; fwd-status=200; ttl=900";
 const PURGED_BY_HAND: &str = "usage_proxy_cache_evictions_total{cause=\"purge\"}";
 
 #[tokio::test]
@@ -22,22 +23,12 @@ async fn a_soft_purge_has_the_next_request_ask() {
 
 #[tokio::test]
 async fn what_was_purged_softly_stands_in_for_a_failure_and_what_was_dropped_does_not() {
+    let stale = "fwd=stale; fwd-status=503; ttl=0; detail=stale-if-error";
+    let failed = "fwd=uri-miss; fwd-status=503; detail=unavailable";
     for (path, cache_status, status) in [
-        (
-            "/cache/purge",
-            "fwd=stale; fwd-status=503; ttl=0; detail=stale-if-error",
-            200,
-        ),
-        (
-            "/cache/purge?hard=false",
-            "fwd=stale; fwd-status=503; ttl=0; detail=stale-if-error",
-            200,
-        ),
-        (
-            "/cache/purge?hard=true",
-            "fwd=uri-miss; fwd-status=503; detail=unavailable",
-            503,
-        ),
+        ("/cache/purge", stale, 200),
+        ("/cache/purge?hard=false", stale, 200),
+        ("/cache/purge?hard=true", failed, 503),
     ] {
         let app = TestApp::without_retries().await;
         app.usage(customer(0)).await;
@@ -68,55 +59,44 @@ async fn a_hard_purge_drops_and_is_counted() {
 #[tokio::test]
 async fn a_purge_reaches_what_it_names_and_no_more() {
     let (one, other) = (customer(0), customer(1));
-    let newest = |customer: Uuid| usage_path(customer);
-    let dated = |customer, date| format!("{}?processedDate={date}", newest(customer));
-    // The newest of one and of the other, then a past day of one and of the other.
     let paths = [
-        newest(one),
-        newest(other),
-        dated(one, "2026-11-10"),
-        dated(other, "2026-11-10"),
+        usage_path(one),
+        usage_path(other),
+        dated_path(one, "2026-11-10"),
+        dated_path(other, "2026-11-10"),
     ];
-    for (query, purged) in [
-        (String::new(), [true; 4]),
-        (format!("customer={one}"), [true, false, true, false]),
-        (
-            format!("customer={one}&processedDate=2026-11-10"),
-            [false, false, true, false],
-        ),
-        (
-            format!("customer={one}&processedDate=2026-11-19"),
-            [true, false, false, false],
-        ),
-        (
-            "processedDate=2026-11-10".to_owned(),
-            [false, false, true, true],
-        ),
-        (format!("customer={}", customer(2)), [false; 4]),
-        (
-            format!("customer={one}&processedDate=2026-01-01"),
-            [false; 4],
-        ),
-    ] {
+    // Whether each of these paths is purged.
+    for [query, purged] in rows(
+        "                                      | yes yes yes yes
+         customer=ONE                          | yes no  yes no
+         customer=ONE&processedDate=2026-11-10 | no  no  yes no
+         customer=ONE&processedDate=2026-11-19 | yes no  no  no
+         processedDate=2026-11-10              | no  no  yes yes
+         customer=THIRD                        | no  no  no  no
+         customer=ONE&processedDate=2026-01-01 | no  no  no  no",
+    ) {
+        let query = query
+            .replace("ONE", &one.to_string())
+            .replace("THIRD", &customer(2).to_string());
+        let purged: Vec<_> = purged
+            .split_whitespace()
+            .map(|word| word == "yes")
+            .collect();
         for mode in ["hard=false", "hard=true"] {
             let app = TestApp::start().await;
             for path in &paths {
                 app.get(path).await;
             }
 
-            let reply = app
-                .admin_post(&format!("/cache/purge?{mode}&{query}"))
-                .await;
+            let purge = format!("/cache/purge?{mode}&{query}");
+            let reply = app.admin_post(&purge).await;
 
-            assert_eq!(
-                reply.json()["purged"],
-                purged.iter().filter(|purged| **purged).count(),
-                "{mode}&{query}"
-            );
-            for (path, purged) in paths.iter().zip(purged) {
+            let count = purged.iter().filter(|purged| **purged).count();
+            assert_eq!(reply.json()["purged"], count, "{purge}");
+            for (path, purged) in paths.iter().zip(&purged) {
                 let reply = app.get(path).await;
-                let is_hit = reply.cache_status() == HIT;
-                assert_eq!(!is_hit, purged, "{path} after {mode}&{query}");
+                let was_purged = reply.cache_status() != HIT;
+                assert_eq!(was_purged, *purged, "{path} after {purge}");
             }
         }
     }
@@ -137,11 +117,7 @@ async fn a_purge_wins_over_the_fetch_that_it_overtakes() {
         let next = app.usage(customer(0)).await;
 
         assert_eq!(overtaken.status, 200, "{mode}: who waited has the answer");
-        assert_eq!(
-            overtaken.cache_status(),
-            "fwd=uri-miss; fwd-status=200; ttl=900",
-            "{mode}: the cache has not"
-        );
+        assert_eq!(overtaken.cache_status(), NOT_STORED, "{mode}");
         assert_eq!(next.cache_status(), STORED, "{mode}");
         assert_eq!(app.calls(SimulatedApi::Insights), 2, "{mode}");
     }
@@ -163,10 +139,7 @@ async fn a_fetch_that_a_purge_overtook_is_joined_by_nobody() {
 
     let (before, after) = tokio::join!(app.usage(customer(0)), purge);
 
-    assert_eq!(
-        before.cache_status(),
-        "fwd=uri-miss; fwd-status=200; ttl=900"
-    );
+    assert_eq!(before.cache_status(), NOT_STORED);
     assert_eq!(after.cache_status(), STORED);
     assert_eq!(app.metric("usage_proxy_collapsed_total").await, 0.0);
 }

@@ -166,6 +166,11 @@ fn plain_requests(mut bytes: &[u8]) -> usize {
         if head.version != Some(1) || has("content-length") || has("transfer-encoding") {
             return requests;
         }
+        // hyper closes without an answer where the preface of HTTP/2 follows a malformed target.
+        let is_malformed = head.path.unwrap().parse::<http::Uri>().is_err();
+        if is_malformed && bytes[length..].starts_with(b"PRI * HTTP/2.0") {
+            return requests;
+        }
         requests += 1;
         bytes = &bytes[length..];
     }

@@ -207,7 +207,7 @@ impl Crowd {
     async fn answers(self) -> Vec<String> {
         let mut answers = Vec::new();
         for caller in self.callers.into_values() {
-            answers.push(caller.await.unwrap());
+            answers.push(in_time(caller).await.unwrap());
         }
         answers
     }

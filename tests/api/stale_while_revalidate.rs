@@ -22,9 +22,8 @@ async fn a_stale_answer_is_served_at_once_while_one_refresh_runs() {
             stale.cache_status(),
             "hit; ttl=-60; detail=stale-while-revalidate"
         );
-        assert_eq!(stale.header("age"), "960");
-        assert_eq!(stale.header("etag"), before.header("etag"));
-        assert_eq!(stale.header("ms-requestid"), "");
+        let etag = before.header("etag");
+        stale.assert_headers(&[("age", "960"), ("etag", etag), ("ms-requestid", "")]);
         assert_eq!(stale.body, before.body);
     }
     app.wait_for_calls(SimulatedApi::Insights, 2).await;
@@ -59,11 +58,8 @@ async fn the_age_of_an_answer_decides_what_is_done_with_it() {
         let reply = app.usage(customer(0)).await;
 
         assert_eq!(reply.cache_status(), cache_status, "at {age} s");
-        assert_eq!(
-            !reply.header("ms-requestid").is_empty(),
-            own_call,
-            "at {age} s"
-        );
+        let called = !reply.header("ms-requestid").is_empty();
+        assert_eq!(called, own_call, "at {age} s");
     }
 }
 
@@ -110,14 +106,7 @@ async fn a_refresh_that_fails_is_not_made_again_by_every_poll() {
 async fn a_refresh_that_finds_the_customer_gone_ends_the_serving() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
-    app.set_answer(
-        customer(0),
-        CustomerOverride::Status {
-            status: http::StatusCode::NOT_FOUND,
-            body: r#"{"code": 1000, "description": "gone"}"#.into(),
-            headers: http::HeaderMap::new(),
-        },
-    );
+    app.set_refusal(customer(0), 404, "1000");
     app.advance(FRESH_FOR);
 
     let last = app.usage(customer(0)).await;

@@ -53,7 +53,7 @@ pub(crate) mod prelude {
         Builder, CLIENT_SECRET, DOCUMENTED, HIT, Reply, SECOND, STALE, START, STORED, STORED_AGAIN,
         TestApp,
         callers::{TestCaller, basic, callers_file, key_of},
-        customer, dated_path, native_path, rows,
+        customer, dated_path, in_time, native_path, rows,
         upstream::{bad_body, broken_off, failing, no_mfa, refusing, seats, throttling},
         usage_path, wait_until,
     };
@@ -103,6 +103,12 @@ pub(crate) fn dated_path(customer: impl Display, date: impl Display) -> String {
 /// The path of a customer's native usage.
 pub(crate) fn native_path(customer: impl Display) -> String {
     format!("/v1/customers/{customer}/analytics/licenses/usage")
+}
+
+/// Waits for something that never takes long, and fails if it does.
+pub(crate) async fn in_time<T>(what: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(PATIENCE, what).await;
+    done.expect("it is over in time")
 }
 
 /// Asks again and again until this holds, and fails if it never does.
@@ -191,6 +197,15 @@ impl TestApp {
     /// Without retries, which would wait for the clock.
     pub(crate) async fn without_retries() -> Self {
         Self::with("upstream.retries", "0").await
+    }
+
+    /// Before a token endpoint that refuses our credentials with this error.
+    pub(crate) async fn with_token_error(error: &str) -> Self {
+        let error = error.to_owned();
+        Self::builder()
+            .simulator(|options| options.faults.token_error = Some(error))
+            .start_without_waiting()
+            .await
     }
 
     /// With these callers.
@@ -328,6 +343,24 @@ impl TestApp {
         self.secrets.path()
     }
 
+    /// Whether the service can answer, as `/readyz` says; and if not, or not for long, why.
+    pub(crate) async fn readiness(&self) -> (bool, String) {
+        let report = self.admin_get("/readyz").await;
+        let gates = report.json()["gates"].clone();
+        let mut gates = gates.as_array().unwrap().iter();
+        let gate = gates.find(|gate| gate["name"] == "can-answer").unwrap();
+        let ready = report.status == 200;
+        assert_eq!(gate["ready"], ready, "{gate}");
+        let reason = gate[if ready { "note" } else { "waitsFor" }].as_str();
+        (ready, reason.unwrap_or_default().to_owned())
+    }
+
+    /// Writes a new refresh token, as a person does after consent.
+    pub(crate) fn renew_refresh_token(&self) {
+        let token = self.simulator.issue_refresh_token();
+        std::fs::write(self.refresh_token_file(), token).unwrap();
+    }
+
     /// Where the refresh token is kept.
     pub(crate) fn refresh_token_file(&self) -> PathBuf {
         self.secrets.path().join("refresh-token")
@@ -336,9 +369,12 @@ impl TestApp {
     /// Sends bytes to the API as they are and reads until the other side closes.
     pub(crate) async fn raw(&self, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.api).await.unwrap();
-        stream.write_all(request).await.unwrap();
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
+        in_time(async {
+            stream.write_all(request).await.unwrap();
+            stream.read_to_end(&mut answer).await.unwrap();
+        })
+        .await;
         String::from_utf8_lossy(&answer).into_owned()
     }
 
@@ -497,6 +533,7 @@ impl Builder {
             client: reqwest::Client::builder()
                 .no_gzip()
                 .no_proxy()
+                .timeout(2 * PATIENCE)
                 .redirect(reqwest::redirect::Policy::none())
                 .build()
                 .unwrap(),

@@ -1,6 +1,6 @@
 //! Access tokens: kept ahead of expiry, and the refresh token never lost.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use usage_proxy::config::{AuthConfig, TokenAudience};
 
@@ -14,9 +14,6 @@ const REFUSED_REFRESHES: &str = "usage_proxy_token_refresh_total{result=\"refuse
 
 /// Longer than a token lives.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Longer than the end of a service takes.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 const UNSAVED: &str = "usage_proxy_refresh_token_unsaved";
 
@@ -40,14 +37,27 @@ async fn refused_by(app: &TestApp) -> (f64, f64) {
     )
 }
 
-/// What a person is told to do, while the service cannot answer for want of it.
+/// What a person must do before the service can answer.
 async fn action(app: &TestApp) -> String {
-    let readiness = app.admin_get("/readyz").await;
-    assert_eq!(readiness.status, 503, "{}", readiness.text());
-    let readiness = readiness.json();
-    let gates = readiness["gates"].as_array().unwrap();
-    let gate = gates.iter().find(|gate| gate["name"] == "can-answer");
-    gate.unwrap()["waitsFor"].as_str().unwrap().to_owned()
+    let (ready, action) = app.readiness().await;
+    assert!(!ready, "it can answer");
+    action
+}
+
+/// Has the refresh token rotate while its folder is elsewhere, so that not even root could write it.
+/// Returns where the folder was, and where it is.
+async fn rotate_unwritten(app: &TestApp) -> (PathBuf, PathBuf) {
+    let here = app.refresh_token_file().parent().unwrap().to_owned();
+    let away = here.with_extension("away");
+    app.simulator.hold_tokens();
+    app.advance(LIFETIME.mul_f64(0.8));
+    // By then its secrets are read.
+    app.wait_for_calls(SimulatedApi::Token, 2).await;
+    fs::rename(&here, &away).unwrap();
+    app.simulator.release_tokens();
+    app.wait_for_metric(UNSAVED, 1.0).await;
+    app.wait_for_metric(SUCCESSES, 2.0).await;
+    (here, away)
 }
 
 #[tokio::test]
@@ -84,16 +94,7 @@ async fn a_rotated_refresh_token_is_in_its_file_before_the_access_token_is_used(
 async fn a_rotated_token_that_cannot_be_written_serves_and_is_written_later() {
     let app = TestApp::start().await;
     let spent = on_disk(&app);
-    let here = app.refresh_token_file().parent().unwrap().to_owned();
-    let away = here.with_extension("away");
-    app.simulator.hold_tokens();
-    app.advance(LIFETIME.mul_f64(0.8));
-    app.wait_for_calls(SimulatedApi::Token, 2).await;
-    // Its secrets are read; there is nowhere to write to any more, not even for root.
-    fs::rename(&here, &away).unwrap();
-    app.simulator.release_tokens();
-    app.wait_for_metric(UNSAVED, 1.0).await;
-    app.wait_for_metric(SUCCESSES, 2.0).await;
+    let (here, away) = rotate_unwritten(&app).await;
     app.simulator.revoke_refresh_token(&spent);
 
     let meanwhile = app.usage(DOCUMENTED).await;
@@ -112,15 +113,7 @@ async fn a_rotated_token_that_cannot_be_written_serves_and_is_written_later() {
 #[tokio::test]
 async fn an_unwritten_refresh_token_is_the_one_redeemed_next() {
     let app = TestApp::start().await;
-    let here = app.refresh_token_file().parent().unwrap().to_owned();
-    let away = here.with_extension("away");
-    app.simulator.hold_tokens();
-    app.advance(LIFETIME.mul_f64(0.8));
-    app.wait_for_calls(SimulatedApi::Token, 2).await;
-    fs::rename(&here, &away).unwrap();
-    app.simulator.release_tokens();
-    app.wait_for_metric(UNSAVED, 1.0).await;
-    app.wait_for_metric(SUCCESSES, 2.0).await;
+    let (here, away) = rotate_unwritten(&app).await;
     fs::rename(&away, &here).unwrap();
     app.set_faults(Faults {
         strict_rotation: true,
@@ -187,11 +180,8 @@ async fn a_401_that_stays_is_no_reason_for_token_after_token() {
     }
 
     assert_eq!(app.calls(SimulatedApi::Token), 2);
-    assert_eq!(
-        app.calls(SimulatedApi::Insights),
-        5,
-        "the first call is tried twice, the others once"
-    );
+    // The first call is tried twice, the others once.
+    assert_eq!(app.calls(SimulatedApi::Insights), 5);
     let action = action(&app).await;
     assert!(action.contains("a person must"), "{action}");
     app.clear_faults();
@@ -230,53 +220,36 @@ async fn a_token_endpoint_that_is_down_is_not_missed_while_the_token_is_good() {
 #[tokio::test]
 async fn credentials_refused_by_the_token_endpoint_are_not_shown_again() {
     for (error, advice) in [
-        ("invalid_grant", "a person must consent again"),
-        (
-            "interaction_required",
-            "a person must consent again, with multi-factor authentication",
-        ),
+        ("invalid_grant", "consent again"),
+        ("interaction_required", "consent again, with multi-factor"),
     ] {
-        let app = TestApp::builder()
-            .simulator(|options| options.faults.token_error = Some(error.to_owned()))
-            .start_without_waiting()
-            .await;
+        let app = TestApp::with_token_error(error).await;
         let customers = app.simulator.customers();
 
         for customer in &customers[1..=4] {
-            app.usage(customer)
-                .await
-                .problem(502, "credentials-refused");
+            let reply = app.usage(customer).await;
+            reply.problem_with(502, "credentials-refused", &["a person must"]);
+            assert_eq!(reply.header("retry-after"), "", "no use waiting");
             app.advance(Duration::from_secs(60));
         }
 
         assert_eq!(app.calls(SimulatedApi::Token), 1, "{error}");
         let action = action(&app).await;
-        assert!(action.contains(advice), "{error}: {action}");
-        assert!(
-            action.contains("upstream.auth.refresh_token_file"),
-            "{error}: {action}"
-        );
-        let refusals = r#"usage_proxy_token_refresh_total{result="refused"}"#;
-        assert_eq!(app.metric(refusals).await, 1.0, "{error}");
+        for part in ["a person must", advice, "upstream.auth.refresh_token_file"] {
+            assert!(action.contains(part), "{error}: {part} in {action}");
+        }
+        assert_eq!(app.metric(REFUSED_REFRESHES).await, 1.0, "{error}");
     }
 }
 
 #[tokio::test]
 async fn a_new_refresh_token_is_noticed_without_a_restart_and_without_a_request() {
-    let app = TestApp::builder()
-        .simulator(|options| options.faults.token_error = Some("invalid_grant".to_owned()))
-        .start_without_waiting()
-        .await;
-    app.usage(DOCUMENTED)
-        .await
-        .problem(502, "credentials-refused");
+    let app = TestApp::with_token_error("invalid_grant").await;
+    let refused = app.usage(DOCUMENTED).await;
+    refused.problem(502, "credentials-refused");
     app.clear_faults();
 
-    fs::write(
-        app.refresh_token_file(),
-        app.simulator.issue_refresh_token(),
-    )
-    .unwrap();
+    app.renew_refresh_token();
     app.advance(Duration::from_secs(30));
     app.wait_for_metric(SUCCESSES, 1.0).await;
 
@@ -292,7 +265,8 @@ async fn missing_multi_factor_proof_is_final() {
 
     for customer in &customers[1..=3] {
         let reply = app.usage(customer).await;
-        let problem = reply.problem(502, "credentials-refused");
+        let advice = ["900421", "a person must", "multi-factor", "consent"];
+        let problem = reply.problem_with(502, "credentials-refused", &advice);
         assert_eq!(problem["upstream"]["code"], "900421");
     }
 
@@ -324,20 +298,13 @@ async fn a_refusal_for_want_of_multi_factor_proof_is_over_once_a_token_is_accept
 
 #[tokio::test]
 async fn credentials_stay_refused_until_others_are_accepted() {
-    let app = TestApp::builder()
-        .simulator(|options| options.faults.token_error = Some("invalid_grant".to_owned()))
-        .start_without_waiting()
-        .await;
+    let app = TestApp::with_token_error("invalid_grant").await;
     app.wait_for_metric(REFUSED_REFRESHES, 1.0).await;
 
     app.advance(DAY);
     let after_hours = refused_by(&app).await;
     app.clear_faults();
-    fs::write(
-        app.refresh_token_file(),
-        app.simulator.issue_refresh_token(),
-    )
-    .unwrap();
+    app.renew_refresh_token();
     app.advance(DAY);
     app.wait_until_ready().await;
 
@@ -432,8 +399,7 @@ async fn a_token_that_another_program_writes_is_used_as_soon_as_it_is_there_or_a
         ];
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let answer = client.post(endpoint).form(&form).send().await.unwrap();
-        let answer: serde_json::Value =
-            serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
         answer["access_token"].as_str().unwrap().to_owned()
     };
     let (first, second) = (issue().await, issue().await);
@@ -449,18 +415,13 @@ async fn a_token_that_another_program_writes_is_used_as_soon_as_it_is_there_or_a
     let with_second = app.usage(customers[2]).await;
 
     before.problem(503, "unavailable");
-    assert!(
-        waits_for.contains("upstream.auth.token_file"),
-        "{waits_for}"
-    );
+    let key = "upstream.auth.token_file";
+    assert!(waits_for.contains(key), "{waits_for}");
     assert_eq!((with_first.status, with_second.status), (200, 200));
     let expected = [first, second].map(|token| format!("Bearer {token}"));
     assert_eq!(shown(&app, SimulatedApi::Insights), expected);
-    assert_eq!(
-        app.calls(SimulatedApi::Token),
-        2,
-        "the sidecar's own, and none of the service"
-    );
+    // Those of the other program, and none of the service.
+    assert_eq!(app.calls(SimulatedApi::Token), 2);
 }
 
 #[tokio::test]
@@ -481,7 +442,7 @@ async fn misses_share_one_token_request_that_a_disconnected_caller_does_not_canc
     });
 
     assert_eq!((one.status, other.status), (200, 200));
-    assert_eq!(app.simulator.request_count(SimulatedApi::Token), 2);
+    assert_eq!(app.calls(SimulatedApi::Token), 2);
 }
 
 #[tokio::test]
@@ -490,10 +451,9 @@ async fn a_fresh_token_without_a_retry_left_serves_the_next_call() {
     let customers = app.simulator.customers();
     // Ten retries are all there are, with so few calls.
     for customer in &customers[1..=10] {
-        app.simulator.set_faults(Faults {
-            status: Some(StatusCode::INTERNAL_SERVER_ERROR),
+        app.set_faults(Faults {
             times: Some(1),
-            ..Faults::default()
+            ..failing(500)
         });
         assert_eq!(app.usage(customer).await.status, 200);
     }
@@ -511,20 +471,13 @@ async fn a_fresh_token_without_a_retry_left_serves_the_next_call() {
 async fn an_unwritten_refresh_token_is_written_when_the_service_drains() {
     let app = TestApp::start().await;
     let file = app.refresh_token_file();
-    let here = file.parent().unwrap().to_owned();
-    let away = here.with_extension("away");
-    app.simulator.hold_tokens();
-    app.advance(LIFETIME.mul_f64(0.8));
-    app.wait_for_calls(SimulatedApi::Token, 2).await;
-    fs::rename(&here, &away).unwrap();
-    app.simulator.release_tokens();
-    app.wait_for_metric(UNSAVED, 1.0).await;
+    let (here, away) = rotate_unwritten(&app).await;
     fs::rename(&away, &here).unwrap();
     let live = app.simulator.live_refresh_tokens();
 
     app.shutdown.drain();
-    let ended = tokio::time::timeout(PATIENCE, app.running).await;
+    let ended = in_time(app.running).await;
 
-    ended.expect("the service ends").unwrap();
+    ended.unwrap();
     assert_eq!(live, [fs::read_to_string(file).unwrap()]);
 }

@@ -38,7 +38,7 @@ fn id_of(span: &Traced) -> (&str, &str) {
 /// Ends the service, which exports the last spans.
 async fn end(app: TestApp) {
     app.shutdown.drain();
-    app.running.await.unwrap();
+    in_time(app.running).await.unwrap();
 }
 
 /// `traceparent` and `tracestate` of the calls that Partner Center had, in their order.

@@ -64,40 +64,33 @@ struct Oversized {
 pub(crate) async fn run(target: &Target) -> Arc<Report> {
     let report = Arc::new(Report::default());
     let mut clients = JoinSet::new();
-    for seed in 0..IDLERS {
-        let (target, report) = (target.clone(), Arc::clone(&report));
-        clients.spawn(async move { idle(&target, &report, seed).await });
-    }
-    for seed in 0..SLOW_READERS {
-        let (target, report) = (target.clone(), Arc::clone(&report));
-        clients.spawn(async move { read_slowly(&target, &report, seed).await });
-    }
-    for seed in 0..SLOW_WRITERS {
-        let (target, report) = (target.clone(), Arc::clone(&report));
-        clients.spawn(async move { write_slowly(&target, &report, seed).await });
-    }
-    for seed in 0..WITHHOLDERS {
-        let (target, report) = (target.clone(), Arc::clone(&report));
-        clients.spawn(async move { withhold(&target, &report, seed).await });
-    }
-    for seed in 0..STALLERS {
-        let (target, report) = (target.clone(), Arc::clone(&report));
-        clients.spawn(async move { stall(&target, &report, seed).await });
-    }
-    for seed in 0..LEAVERS {
-        let (target, report) = (target.clone(), Arc::clone(&report));
-        clients.spawn(async move { leave(&target, &report, Dice(seed as u64)).await });
-    }
-    for seed in 0..OVERSIZERS {
-        let (target, report) = (target.clone(), Arc::clone(&report));
-        clients.spawn(async move { oversize(&target, &report, Dice(seed as u64)).await });
-    }
+    let both = || (target.clone(), Arc::clone(&report));
+    start(&mut clients, IDLERS, both, idle);
+    start(&mut clients, SLOW_READERS, both, read_slowly);
+    start(&mut clients, SLOW_WRITERS, both, write_slowly);
+    start(&mut clients, WITHHOLDERS, both, withhold);
+    start(&mut clients, STALLERS, both, stall);
+    start(&mut clients, LEAVERS, both, leave);
+    start(&mut clients, OVERSIZERS, both, oversize);
     clients.join_all().await;
     report
 }
 
+/// Starts so many clients of a kind, each with a number of its own.
+fn start<F: Future<Output = ()> + Send + 'static>(
+    clients: &mut JoinSet<()>,
+    count: usize,
+    both: impl Fn() -> (Target, Arc<Report>),
+    client: impl Fn(Target, Arc<Report>, usize) -> F,
+) {
+    for seed in 0..count {
+        let (target, report) = both();
+        clients.spawn(client(target, report, seed));
+    }
+}
+
 /// Connects and says nothing; comes back a while after it was cut off.
-async fn idle(target: &Target, report: &Report, seed: usize) {
+async fn idle(target: Target, report: Arc<Report>, seed: usize) {
     target.pause(2 * seed as u64).await;
     while !target.is_over() {
         if let Some(mut stream) = target.connect(Source(2)).await {
@@ -109,7 +102,7 @@ async fn idle(target: &Target, report: &Report, seed: usize) {
 }
 
 /// Asks for answers without end and takes them a byte at a time, through a tiny window.
-async fn read_slowly(target: &Target, report: &Report, seed: usize) {
+async fn read_slowly(target: Target, report: Arc<Report>, seed: usize) {
     /// What the system makes of it is a little more.
     const WINDOW: u32 = 2_048;
 
@@ -143,7 +136,7 @@ async fn read_slowly(target: &Target, report: &Report, seed: usize) {
 }
 
 /// Sends a head a byte at a time, and never its end.
-async fn write_slowly(target: &Target, report: &Report, seed: usize) {
+async fn write_slowly(target: Target, report: Arc<Report>, seed: usize) {
     let head = request(known(seed));
     let never_ending = head.trim_end().bytes().chain(std::iter::repeat(b'x'));
     while !target.is_over() {
@@ -171,7 +164,7 @@ async fn write_slowly(target: &Target, report: &Report, seed: usize) {
 }
 
 /// Sends nearly as long a head as may be, at once, and never its end.
-async fn withhold(target: &Target, report: &Report, seed: usize) {
+async fn withhold(target: Target, report: Arc<Report>, seed: usize) {
     /// With the rest of the head just short of the 32 KiB that are looked at.
     const LENGTH: usize = 32_000;
 
@@ -194,7 +187,7 @@ async fn withhold(target: &Target, report: &Report, seed: usize) {
 }
 
 /// Asks for as many answers at once as HTTP/2 allows and takes nothing of any, until all are reset.
-async fn stall(target: &Target, report: &Report, seed: usize) {
+async fn stall(target: Target, report: Arc<Report>, seed: usize) {
     /// As many as the service allows on a connection.
     const STREAMS: usize = 32;
     const RST_STREAM: u8 = 3;
@@ -226,7 +219,8 @@ async fn stall(target: &Target, report: &Report, seed: usize) {
 
 /// Leaves: in the middle of a request, right after it, or in the middle of the answer; in order, or
 /// by a reset.
-async fn leave(target: &Target, report: &Report, mut dice: Dice) {
+async fn leave(target: Target, report: Arc<Report>, seed: usize) {
+    let mut dice = Dice(seed as u64);
     while !target.is_over() {
         if let Some(mut stream) = target.connect(Source(5)).await {
             let request = request(known(dice.below(CUSTOMERS)));
@@ -251,7 +245,8 @@ async fn leave(target: &Target, report: &Report, mut dice: Dice) {
 }
 
 /// Sends requests with too much of something, each kind in its turn.
-async fn oversize(target: &Target, report: &Report, mut dice: Dice) {
+async fn oversize(target: Target, report: Arc<Report>, seed: usize) {
+    let mut dice = Dice(seed as u64);
     while !target.is_over() {
         let request = Oversized::any(&mut dice);
         if let Some(stream) = target.connect(Source(6)).await
