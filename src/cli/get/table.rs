@@ -87,7 +87,7 @@ pub(super) fn render(
     let mut lines = heading(usage, freshness, look);
     if usage.products.is_empty() {
         lines.push(String::new());
-        lines.push("No licenses are counted for this customer, which can be right.".to_owned());
+        lines.push("No licences are counted for this customer, which can be right.".to_owned());
     } else {
         let products = product_rows(usage);
         let totals = total_rows(usage);
