@@ -107,8 +107,8 @@ async fn another_certificate_or_another_key_is_refused_with_what_to_do() {
         let readiness = app.admin_get("/readyz").await;
 
         assert_eq!(readiness.status, 503);
-        let told = readiness.text();
-        assert!(told.contains("client_certificate_file"), "{told}");
+        let reason = readiness.text();
+        assert!(reason.contains("client_certificate_file"), "{reason}");
     }
 }
 

@@ -97,8 +97,8 @@ fn judge(name: &str, subject: &Subject, all: &[Subject], reply: &Reply) -> Resul
         (true, Some(_)) => 200,
         (true, None) => 404,
     };
-    let told = all.iter().filter_map(|one| one.seats);
-    let told: Vec<_> = told
+    let seen = all.iter().filter_map(|one| one.seats);
+    let seen: Vec<_> = seen
         .filter(|seats| body.contains(&seats.to_string()))
         .collect();
     let may_tell: Vec<_> = subject
@@ -107,7 +107,7 @@ fn judge(name: &str, subject: &Subject, all: &[Subject], reply: &Reply) -> Resul
         .into_iter()
         .collect();
     let consulted = reply.cache_status() != "detail=not-consulted";
-    if reply.status == expected && told == may_tell && consulted == (expected != 403) {
+    if reply.status == expected && seen == may_tell && consulted == (expected != 403) {
         return Ok(());
     }
     Err(format!(

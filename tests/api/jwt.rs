@@ -192,12 +192,12 @@ async fn an_invalid_token_gets_401_with_the_reason() {
         let beginning =
             "Bearer realm=\"usage-proxy\", error=\"invalid_token\", error_description=\"the token";
         assert!(challenge.starts_with(beginning), "{reason}: {challenge}");
-        let told = format!("{challenge}{}", reply.text());
+        let answer = format!("{challenge}{}", reply.text());
         let leaked = token
             .split('.')
             .filter(|part| !part.is_empty())
-            .any(|part| told.contains(part));
-        assert!(!leaked, "{told}");
+            .any(|part| answer.contains(part));
+        assert!(!leaked, "{answer}");
         let after = test.app.metric(&failures(reason)).await;
         assert_eq!(after - before, 1.0, "{reason}");
     }

@@ -31,7 +31,7 @@ struct OfThisThread;
 
 impl Log {
     pub(crate) fn start() -> Self {
-        // One subscriber for all: with one a test, whoever meets an event first decides for the
+        // One subscriber for all: with one a test, the first to meet an event decides for the
         // others whether it is of interest.
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {

@@ -1,4 +1,4 @@
-//! What dashboards and operators see: the real service in front of the Partner Center stand-in,
+//! What dashboards and operators see: the real service in front of the simulated Partner Center,
 //! both on loopback ports of their own, with a clock that the tests move.
 
 #![allow(

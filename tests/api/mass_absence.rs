@@ -6,7 +6,7 @@ use crate::support::prelude::*;
 /// `cache.suspect_confirm_after`, by default.
 const QUARTER: Duration = Duration::from_secs(15 * 60);
 
-/// The stand-in's fleet.
+/// The simulator's fleet.
 const CUSTOMERS: usize = 25;
 
 const MANY_ABSENT: &str = r#"usage_proxy_upstream_suspect_total{reason="many-absent"}"#;

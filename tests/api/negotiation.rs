@@ -82,7 +82,7 @@ async fn csv_has_a_header_and_a_line_for_each_product_and_workload() {
 #[tokio::test]
 async fn no_rows_are_data_in_every_form() {
     let app = TestApp::start().await;
-    // The stand-in's first customer that uses nothing.
+    // The simulator's first customer that uses nothing.
     let customer = app.simulator.customers()[20];
     let path = usage_path(customer);
 

@@ -78,7 +78,7 @@ fn escaped(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn whoever_names_nobody_chooses_among_all_customers() {
+async fn without_a_customer_the_page_lists_all() {
     let app = TestApp::start().await;
 
     let html = page(&app, "/", 200).await;
@@ -388,7 +388,7 @@ async fn the_host_that_was_asked_for_stays_within_its_line() {
 }
 
 #[tokio::test]
-async fn nobody_sees_anything_before_the_browser_has_asked_who_it_is() {
+async fn without_a_key_the_page_shows_nothing() {
     let app = limited().await;
 
     let nobody = app.get(&page_of(DOCUMENTED)).await;
@@ -441,7 +441,7 @@ async fn a_caller_sees_its_own_customers_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_caller_that_comes_too_often_is_told_so_in_words() {
+async fn a_rate_limited_caller_gets_a_page_that_says_so() {
     let caller = TestCaller::named("wiki").with_rate("1/h");
     let app = TestApp::with_callers(&[caller]).await;
     let key = basic("", &key_of("wiki"));

@@ -1,4 +1,4 @@
-//! Everything that can go wrong, as whoever called is told of it (RFC 9457; `design.md`, Errors).
+//! Problem documents for everything that can go wrong (RFC 9457; `design.md`, Errors).
 
 use crate::support::prelude::*;
 
@@ -121,7 +121,7 @@ async fn what_there_is_not_is_404() {
         "/v1/customers/",
         "/v1/analytics/licenses",
         &format!("/v1/customers/{DOCUMENTED}/analytics/licenses"),
-        // The admin listener's, and the stand-in's own.
+        // The admin listener's, and the simulator's own.
         "/metrics",
         "/healthz",
         "/readyz",

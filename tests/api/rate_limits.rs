@@ -19,12 +19,12 @@ async fn app(rate: &'static str) -> TestApp {
 async fn requests_beyond_the_burst_get_429_with_retry_after() {
     let app = app("3/m").await;
 
-    let mut told = Vec::new();
+    let mut limits = Vec::new();
     for _ in 0..3 {
         let reply = app.usage_for("grafana", DOCUMENTED).await;
         assert_eq!(reply.status, 200);
         assert_eq!(reply.header("ratelimit-policy"), "\"default\";q=3;w=60");
-        told.push(reply.header("ratelimit").to_owned());
+        limits.push(reply.header("ratelimit").to_owned());
     }
     let refused = app.usage_for("grafana", DOCUMENTED).await;
     app.advance(Duration::from_secs(19));
@@ -33,7 +33,7 @@ async fn requests_beyond_the_burst_get_429_with_retry_after() {
     let again = app.usage_for("grafana", DOCUMENTED).await;
 
     let fields = [2, 1, 0].map(|left| format!("\"default\";r={left};t=20"));
-    assert_eq!(told, fields);
+    assert_eq!(limits, fields);
     refused.problem(429, "rate-limited");
     assert_eq!(refused.header("retry-after"), "20");
     assert_eq!(refused.header("ratelimit"), "\"default\";r=0;t=20");

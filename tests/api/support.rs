@@ -76,7 +76,7 @@ pub(crate) const STALE: Duration = Duration::from_secs(2 * 60 * 60);
 /// When every test begins, in wall time.
 pub(crate) const START: &str = "2026-11-22T12:00:00Z";
 
-/// What the stand-in takes for the application's secret.
+/// What the simulator takes for the application's secret.
 pub(crate) const CLIENT_SECRET: &str = "canary-client-secret";
 
 /// What the callers file is called, where there is one.
@@ -85,7 +85,7 @@ const CALLERS_FILE: &str = "callers.toml";
 /// Longer than anything that is waited for takes, so that a test fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The customer at this index of the stand-in's fleet.
+/// The customer at this index of the simulator's fleet.
 pub(crate) fn customer(index: usize) -> Uuid {
     usage_proxy::simulator::customer_id(SimulatorOptions::default().seed, index)
 }
@@ -133,13 +133,13 @@ pub(crate) fn rows<const N: usize>(table: &'static str) -> impl Iterator<Item = 
     })
 }
 
-/// The service before its stand-in, both running; it ends with the test.
+/// The service before its simulator, both running; it ends with the test.
 pub(crate) struct TestApp {
     /// Moves the time of both.
     pub(crate) clock: Arc<ManualClock>,
-    /// The stand-in.
+    /// The simulator.
     pub(crate) simulator: SimulatorHandle,
-    /// Where the stand-in listens.
+    /// Where the simulator listens.
     pub(crate) simulator_address: SocketAddr,
     /// Where dashboards call.
     pub(crate) api: SocketAddr,
@@ -327,7 +327,7 @@ impl TestApp {
             .await;
     }
 
-    /// Moves the time of the service and of its stand-in.
+    /// Moves the time of the service and of its simulator.
     pub(crate) fn advance(&self, by: Duration) {
         self.clock.advance(by);
     }
@@ -430,7 +430,7 @@ impl Builder {
         self
     }
 
-    /// Changes the stand-in.
+    /// Changes the simulator.
     pub(crate) fn simulator(
         mut self,
         change: impl FnOnce(&mut SimulatorOptions) + 'static,
@@ -439,7 +439,7 @@ impl Builder {
         self
     }
 
-    /// Gives the service another clock than its stand-in, made of the one that both would have.
+    /// Gives the service another clock than its simulator, made of the one that both would have.
     pub(crate) fn clock(mut self, of: impl FnOnce(SharedClock) -> SharedClock + 'static) -> Self {
         self.clock = Some(Box::new(of));
         self

@@ -72,7 +72,7 @@ async fn the_good_is_served_in_place_of_nothing_until_that_is_told_again() {
         assert_eq!(held.cache_status(), hit);
         assert_eq!(still_held.header("age"), "8099", "age goes on");
         assert_eq!(suspects, 1.0, "asked once");
-        assert_eq!(count(&confirmed), 0, "{source}: told again, so believed");
+        assert_eq!(count(&confirmed), 0, "{source}: confirmed");
         assert!(!confirmed.cache_status().contains("suspect"));
     }
 }

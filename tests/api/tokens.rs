@@ -6,7 +6,7 @@ use usage_proxy::config::{AuthConfig, TokenAudience};
 
 use crate::support::prelude::*;
 
-/// How long the stand-in's access tokens live.
+/// How long the simulator's access tokens live.
 const LIFETIME: Duration = Duration::from_secs(3_599);
 
 const SUCCESSES: &str = r#"usage_proxy_token_refresh_total{result="success"}"#;
@@ -314,7 +314,7 @@ async fn credentials_stay_refused_until_others_are_accepted() {
 
 #[tokio::test]
 async fn the_first_version_of_the_token_endpoint_is_understood() {
-    // It wants `resource`, which the stand-in insists on, and tells the lifetime as a string.
+    // It wants `resource`, which the simulator insists on, and tells the lifetime as a string.
     let app = TestApp::builder()
         .config(|config| {
             let AuthConfig::RefreshToken { grant, .. } = &mut config.upstream.auth else {

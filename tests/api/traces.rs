@@ -483,7 +483,7 @@ async fn no_span_holds_a_secret_or_what_a_query_says() {
     assert!(!tokens.is_empty());
     let token = tokens[0].strip_prefix("Bearer ").unwrap();
     for export in collector.exports() {
-        let told = String::from_utf8_lossy(&export.body).into_owned();
+        let text = String::from_utf8_lossy(&export.body).into_owned();
         for secret in [
             &*key,
             "canary-key",
@@ -493,7 +493,7 @@ async fn no_span_holds_a_secret_or_what_a_query_says() {
             token,
             "customerTenantId",
         ] {
-            assert!(!told.contains(secret), "{secret}");
+            assert!(!text.contains(secret), "{secret}");
         }
     }
 }

@@ -73,7 +73,7 @@ async fn every_form_shows_the_same_percentage() {
     let product = &json["products"][0]["workloads"];
     assert_eq!(of(&json["workloads"], "usagePercent"), expected);
     assert_eq!(of(product, "usagePercent"), expected);
-    // The stand-in cuts off, as Microsoft does.
+    // The simulator cuts off, as Microsoft does.
     let reported = json!([72.3, 99.9, 140.0, 0.0, 300.0]);
     assert_eq!(of(product, "reportedUsagePercent"), reported);
     assert_eq!(
@@ -216,7 +216,7 @@ async fn the_order_of_rows_changes_nothing() {
 #[tokio::test]
 async fn a_customer_without_rows_is_called_as_in_the_cached_list() {
     let app = TestApp::start().await;
-    // The stand-in's first customer that uses nothing.
+    // The simulator's first customer that uses nothing.
     let customer = app.simulator.customers()[20];
     let nameless = app.usage(customer).await;
     let usage = usage_path(customer);

@@ -1,6 +1,6 @@
 //! SIGKILL at random moments while the refresh token rotates: the service always comes back.
 //!
-//! The stand-in rotates the token with each redemption, and takes one that was redeemed only until
+//! The simulator rotates the token with each redemption, and takes one that was redeemed only until
 //! anything is used that came for it. A client that keeps each token before it uses what came with it
 //! holds one that is taken, whenever it is killed; another is locked out for good, which the next
 //! start shows. `CRASH_ROUNDS` says how many kills there are, and `CRASH_SEED` repeats a run's
@@ -13,9 +13,9 @@ use usage_proxy::simulator::{Faults, SimulatedApi};
 
 use crate::support::{Account, PartnerCenter, Running, Service, usage_proxy};
 
-const ROUNDS: usize = 1_000;
+const ROUNDS: usize = 400;
 
-/// Services that are killed side by side, each with a stand-in of its own.
+/// Services that are killed side by side, each with a simulator of its own.
 const LANES: usize = 4;
 
 /// Longer than a start takes until it has a token.
@@ -24,7 +24,7 @@ const START: Duration = Duration::from_millis(80);
 /// Longer than it takes to redeem a token and to write what comes of it.
 const ROTATION: Duration = Duration::from_millis(10);
 
-/// A service that is killed again and again, and its stand-in.
+/// A service that is killed again and again, and its simulator.
 struct Lane {
     partner_center: PartnerCenter,
     account: Account,
@@ -128,7 +128,7 @@ impl Lane {
         service
     }
 
-    /// Has the service ask its stand-in.
+    /// Has the service ask its simulator.
     fn use_token(
         &self,
         service: &Service,

@@ -32,7 +32,7 @@ async fn examined(account: &Account, args: &[&str]) -> Diagnosis {
     examined_beside(account, NOBODY, args).await
 }
 
-/// Examines an account beside whoever listens at the address of the admin listener.
+/// Examines an account beside a service that listens at the address of the admin listener.
 async fn examined_beside(account: &Account, admin: &str, args: &[&str]) -> Diagnosis {
     let mut command = account.command(usage_proxy(), "doctor");
     let admin = admin.trim_start_matches("http://");

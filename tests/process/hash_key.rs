@@ -1,4 +1,4 @@
-//! `usage-proxy hash-key`: a key for whoever calls, a hash for configuration.
+//! `usage-proxy hash-key`: a key for a caller, a hash for configuration.
 
 use std::{io::Write, process::Stdio};
 

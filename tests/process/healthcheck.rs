@@ -100,7 +100,7 @@ async fn an_address_that_means_all_is_asked_on_the_loopback_and_without_a_key() 
 }
 
 #[tokio::test]
-async fn a_listener_with_tls_is_asked_by_tls_whoever_signed_its_certificate() {
+async fn a_listener_with_tls_is_asked_by_tls_whichever_ca_signed_its_certificate() {
     let tls = [
         "--set",
         "admin.tls.certificate_file=./certificate.pem",

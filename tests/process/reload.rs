@@ -5,7 +5,7 @@ use usage_proxy::simulator::Faults;
 use crate::support::{PartnerCenter, Service, usage_proxy};
 
 #[tokio::test]
-async fn told_to_hang_up_it_reads_its_files_again_and_serves_on() {
+async fn sighup_has_files_read_again_and_the_service_serves_on() {
     let partner_center = PartnerCenter::with(Faults::default()).await;
     let account = partner_center.account();
     account.write_certificate("certificate", "key");
@@ -21,7 +21,7 @@ async fn told_to_hang_up_it_reads_its_files_again_and_serves_on() {
     // The files are as they were, so looking at them every few seconds would find nothing to read.
     let stderr = &service.running.stderr;
     stderr.line_with("reading files again").await;
-    stderr.line_with("a certificate that was read again").await;
+    stderr.line_with("reloaded the TLS files").await;
     let alive = service.admin_get("/healthz").await;
     assert_eq!(alive.status, 200);
     service.end().await;

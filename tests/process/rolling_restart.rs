@@ -52,10 +52,11 @@ impl Load {
     fn start(address: SocketAddr, path: &str) -> Self {
         let failures = Arc::default();
         let begun = Arc::new(AtomicUsize::new(0));
-        let (told, answered) = watch::channel(0);
+        let (sender, answered) = watch::channel(0);
         let mut tasks = JoinSet::new();
         for keeps in [true, true, true, false, false, false] {
-            let (begun, failures, told) = (Arc::clone(&begun), Arc::clone(&failures), told.clone());
+            let (begun, failures, sender) =
+                (Arc::clone(&begun), Arc::clone(&failures), sender.clone());
             let mut dashboard = Dashboard::new(address, path, keeps);
             tasks.spawn(async move {
                 while begun.fetch_add(1, Relaxed) < REQUESTS {
@@ -63,7 +64,7 @@ impl Load {
                         let failures: &std::sync::Mutex<Vec<String>> = &failures;
                         failures.lock().unwrap().push(failure);
                     }
-                    told.send_modify(|answered| *answered += 1);
+                    sender.send_modify(|answered| *answered += 1);
                 }
             });
         }

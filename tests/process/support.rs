@@ -247,7 +247,7 @@ impl Lines {
     }
 }
 
-/// A stand-in for Partner Center, in this process and by the machine's own clock.
+/// A simulated Partner Center, in this process and by the machine's own clock.
 pub(crate) struct PartnerCenter {
     pub(crate) handle: SimulatorHandle,
     pub(crate) address: SocketAddr,

@@ -1,6 +1,6 @@
 //! The soak: everything that a hostile client may do, for a minute, beside a caller that behaves.
 //!
-//! The built binary, before the stand-in that `usage-proxy simulate` is, both processes of their
+//! The built binary, before the simulator that `usage-proxy simulate` is, both processes of their
 //! own. What must hold at the end: the caller that behaved was never failed, and memory stayed under
 //! [`memory::BOUND`]. `tests/run soak` runs it; `SOAK_SECONDS` makes it longer.
 
@@ -33,7 +33,7 @@ use target::{STRANGERS_KEY, Target};
 use tokio::time::Instant;
 use usage_proxy::access_key::KeyHash;
 
-/// Customers that the stand-in knows: their usage is several times what the cache holds.
+/// Customers that the simulator knows: their usage is several times what the cache holds.
 const CUSTOMERS: usize = 20_000;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,7 +96,7 @@ fn duration() -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// The stand-in, and where it listens.
+/// The simulator, and where it listens.
 async fn partner_center() -> (Running, String) {
     let mut command = usage_proxy();
     command.args(["simulate", "--listen", "127.0.0.1:0"]);

@@ -76,7 +76,7 @@ pub(crate) async fn watch(pid: u32, until: Instant) {
 
 /// Waits until about as few files are open as before: those who went away are forgotten.
 pub(crate) async fn wait_until_closed(pid: u32, before: usize) {
-    /// Idle connections to the stand-in.
+    /// Idle connections to the simulator.
     const POOL: usize = 40;
 
     let closed = async {

@@ -99,7 +99,7 @@ impl Dice {
 /// The key of everybody that means no good.
 pub(crate) const STRANGERS_KEY: &str = "up_stranger";
 
-/// A customer that the stand-in knows.
+/// A customer that the simulator knows.
 pub(crate) fn known(index: usize) -> Uuid {
     usage_proxy::simulator::customer_id(1, index)
 }

@@ -1,4 +1,4 @@
-//! A proxy between the service and its stand-in that gets the transport wrong on demand.
+//! A proxy between the service and its simulator that gets the transport wrong on demand.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use usage_proxy::clock::{Clock, ManualClock};
 
-/// How the stand-in spells the length of a body.
+/// How the simulator spells the length of a body.
 const LENGTH: &str = "content-length: ";
 
 /// What becomes of a connection.

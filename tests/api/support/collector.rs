@@ -229,7 +229,7 @@ impl Traced {
 }
 
 fn attributes(pairs: Vec<KeyValue>) -> BTreeMap<String, Value> {
-    let told = pairs.into_iter().map(|pair| {
+    let attributes = pairs.into_iter().map(|pair| {
         let value = match pair.value.and_then(|value| value.value) {
             Some(any_value::Value::StringValue(text)) => text.into(),
             Some(any_value::Value::IntValue(number)) => number.into(),
@@ -239,7 +239,7 @@ fn attributes(pairs: Vec<KeyValue>) -> BTreeMap<String, Value> {
         };
         (pair.key, value)
     });
-    told.collect()
+    attributes.collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
