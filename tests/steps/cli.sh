@@ -46,7 +46,7 @@ cli_manual() {
         [[ -z $said ]] || fail "groff objects to $page: $said"
     done
     said=$(MANWIDTH=80 LC_ALL=C.UTF-8 man -l "$scratch/man/usage-proxy.1" | col -b)
-    for page in EXAMPLES 'EXIT STATUS' ENVIRONMENT FILES 'usage-proxy-serve(1)'; do
+    for page in EXAMPLES 'EXIT CODES' ENVIRONMENT FILES 'usage-proxy-serve(1)'; do
         grep -qF "$page" <<<"$said" || fail "the manual has no $page: $said"
     done
     diff <("$binary" man) "$scratch/man/usage-proxy.1" || fail "the main page comes in two forms"
