@@ -26,7 +26,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use self::{simulation::Simulation, tokens::authorization};
+use self::{simulation::Simulation, tokens::{authorization, token_endpoint}};
 use crate::{
     server::{ListenerConfig, RequestValidation, router_handler, serve},
     shutdown::Shutdown,
@@ -40,7 +40,7 @@ pub use handle::SimulatorHandle;
 pub use overrides::{CustomerOverride, SimulatedRow};
 pub use record::{RecordedRequest, SimulatedApi};
 pub use simulation::SimulatorOptions;
-pub use tokens::RegisteredCertificate;
+pub use tokens::assertion::RegisteredCertificate;
 
 /// The time that answers may still take after shutdown begins. Calls on hold are then dropped.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
@@ -111,8 +111,8 @@ fn router(simulation: Arc<Simulation>) -> Router {
                 .patch(control::patch_faults)
                 .delete(control::clear_faults),
         )
-        .route("/{tenant}/oauth2/token", post(tokens::handle))
-        .route("/{tenant}/oauth2/v2.0/token", post(tokens::handle))
+        .route("/{tenant}/oauth2/token", post(token_endpoint::handle))
+        .route("/{tenant}/oauth2/v2.0/token", post(token_endpoint::handle))
         .route("/{tenant}/oauth2/authorize", get(authorization::handle))
         .route(
             "/{tenant}/oauth2/v2.0/authorize",

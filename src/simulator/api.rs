@@ -19,7 +19,7 @@ use uuid::Uuid;
 use self::call::SimulatedCall;
 use super::{
     faults::Faults, record::SimulatedApi, reply::SimulatedReply, simulation::Simulation,
-    tokens::AccessGrant,
+    tokens::registry::AccessGrant,
 };
 use crate::clock::retry_after_seconds;
 

@@ -16,7 +16,11 @@ use super::{
     record::RequestRecorder,
     request_gate::RequestGate,
     throttle::SimulatedThrottle,
-    tokens::{AssertionVerifier, IssuedCodes, RegisteredCertificate, TokenRegistry},
+    tokens::{
+        assertion::{AssertionVerifier, RegisteredCertificate},
+        codes::IssuedCodes,
+        registry::TokenRegistry,
+    },
 };
 use crate::clock::{Clock, SharedClock, SystemClock};
 
