@@ -26,7 +26,10 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use self::{simulation::Simulation, tokens::{authorization, token_endpoint}};
+use self::{
+    simulation::Simulation,
+    tokens::{authorization, token_endpoint},
+};
 use crate::{
     server::{ListenerConfig, RequestValidation, router_handler, serve},
     shutdown::Shutdown,
