@@ -28,6 +28,7 @@ mod usage;
 
 use std::{convert::Infallible, sync::Arc};
 
+use futures_util::TryFutureExt;
 use http::{Response, request::Parts};
 use prometheus::Registry;
 use tower::{Service, ServiceBuilder, service_fn};
@@ -124,7 +125,6 @@ impl Api {
             .layer_fn(layers::add_cors_headers)
             .layer_fn(layers::limit_unsent)
             .layer_fn(layers::answer_problems)
-            .layer_fn(layers::catch_panics)
             .layer_fn(layers::check_origin)
             .layer_fn(layers::authenticate)
             .layer_fn(layers::limit_rate)
@@ -132,7 +132,8 @@ impl Api {
             .service(layers::route(router::router()));
         let state = self.state;
         service_fn(move |(head, peer): (Parts, Peer)| {
-            service.call(RequestContext::new(Arc::clone(&state), head, peer))
+            let context = RequestContext::new(Arc::clone(&state), head, peer);
+            service.call(context).map_ok(|response| response.http)
         })
     }
 }

@@ -4,7 +4,6 @@ mod gates;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use http::Request;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -275,8 +274,7 @@ async fn serve_api(api: BoundService<Api>, shutdown: &Shutdown, drain_timeout: D
     let service = api.service.into_service();
     let handler = move |request: Request<Incoming>, peer: Peer| {
         let (head, _) = request.into_parts();
-        let response = service.clone().call((head, peer));
-        response.map(|Ok(response)| response)
+        service.clone().call((head, peer))
     };
     let stop = shutdown.draining();
     let aborted = serve(

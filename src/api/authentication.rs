@@ -88,7 +88,9 @@ impl Authenticator {
         if let (Some(token), Some(tokens)) = (presented, &self.tokens)
             && TokenAuthenticator::is_token(token)
         {
-            return Ok(tokens.identify(token, self.callers.as_ref()).await?);
+            // On the heap, so that the future of a key stays small.
+            let identified = Box::pin(tokens.identify(token, self.callers.as_ref()));
+            return Ok(identified.await?);
         }
         let callers = self.callers.as_ref().map(CallersFile::current);
         let callers = callers.as_deref();

@@ -1,6 +1,6 @@
 //! The headers of caching: what goes with an answer, and when 304 is enough.
 
-use std::fmt::Write;
+use std::{fmt::Write, sync::LazyLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
@@ -10,12 +10,17 @@ use crate::{
     cache::{CacheStatus, CachedAnswer},
     problem::FullBody,
     render::{ContentCoding, EncodedBody, Format, RenderedDocument},
+    request_id::X_REQUEST_ID,
 };
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// The most headers of an answer, so that their map is allocated once.
-const MAX_HEADERS: usize = 14;
+/// The headers of an answer that is not compressed.
+static IDENTITY_HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| header_template(None));
+
+/// The headers of a compressed answer.
+static CODED_HEADERS: LazyLock<HeaderMap> =
+    LazyLock::new(|| header_template(Some(header::CONTENT_ENCODING)));
 
 /// The callers that an answer is the same for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,41 +36,69 @@ pub(super) enum ResponseAudience {
     SingleCaller,
 }
 
-/// Dresses an answer: the body with its metadata, or 304 where the caller has it already.
+/// Returns the response for a cached answer: its body with its metadata, or 304 if the client has it.
 pub(super) fn respond(
     request: &HeaderMap,
-    held: &CachedAnswer,
+    cached: &CachedAnswer,
     audience: ResponseAudience,
-    form: Format,
+    format: Format,
     coding: ContentCoding,
     (document, encoded): (&RenderedDocument, &EncodedBody),
 ) -> Response<FullBody> {
     let modified_at = (audience != ResponseAudience::SingleCaller).then(|| document.modified_at());
-    let not_modified = is_not_modified(request, encoded.etag_bytes(), modified_at);
-    let mut headers = HeaderMap::with_capacity(MAX_HEADERS);
-    let mut response = if not_modified {
+    let mut headers = match coding {
+        ContentCoding::Identity => IDENTITY_HEADERS.clone(),
+        ContentCoding::Gzip | ContentCoding::Brotli | ContentCoding::Zstd => CODED_HEADERS.clone(),
+    };
+    for (name, value) in &mut headers {
+        *value = match *name {
+            header::CONTENT_TYPE => HeaderValue::from_static(format.content_type()),
+            header::CONTENT_ENCODING => {
+                HeaderValue::from_static(coding.token().unwrap_or_default())
+            }
+            header::ETAG => encoded.etag(),
+            header::LAST_MODIFIED if modified_at.is_some() => encoded.last_modified(),
+            header::CACHE_CONTROL => cached.cache_control.clone(),
+            header::AGE => HeaderValue::from(cached.age.as_secs()),
+            header::VARY => audience.vary(),
+            _ => continue,
+        };
+    }
+    if modified_at.is_none() {
+        headers.remove(header::LAST_MODIFIED);
+    }
+    let mut response = if is_not_modified(request, encoded.etag_bytes(), modified_at) {
+        // RFC 9110 §15.4.5: a 304 has the other headers as the 200 would.
+        headers.remove(header::CONTENT_TYPE);
+        headers.remove(header::CONTENT_ENCODING);
         let mut response = Response::new(FullBody::default());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let content_type = HeaderValue::from_static(form.content_type());
-        headers.insert(header::CONTENT_TYPE, content_type);
-        if let Some(token) = coding.token() {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(token));
-        }
         Response::new(FullBody::new(encoded.to_body()))
     };
-    // RFC 9110 §15.4.5: a 304 has these as the 200 would.
-    headers.insert(header::ETAG, encoded.etag());
-    if modified_at.is_some() {
-        headers.insert(header::LAST_MODIFIED, encoded.last_modified());
-    }
-    headers.insert(header::CACHE_CONTROL, held.cache_control.clone());
-    headers.insert(header::AGE, HeaderValue::from(held.age.as_secs()));
-    headers.insert(header::VARY, audience.vary());
-    browser_headers::add_data_headers(&mut headers);
     *response.headers_mut() = headers;
     response
+}
+
+/// Returns the headers of an answer, without the values that differ from answer to answer. To clone the
+/// map and to set values costs half of inserting each header.
+fn header_template(content_encoding: Option<HeaderName>) -> HeaderMap {
+    const EMPTY: HeaderValue = HeaderValue::from_static("");
+    let names = [
+        header::CONTENT_TYPE,
+        header::ETAG,
+        header::LAST_MODIFIED,
+        header::CACHE_CONTROL,
+        header::AGE,
+        header::VARY,
+        CACHE_STATUS,
+        X_REQUEST_ID,
+    ];
+    let names = names.into_iter().chain(content_encoding);
+    let mut headers: HeaderMap = names.map(|name| (name, EMPTY)).collect();
+    browser_headers::add_data_headers(&mut headers);
+    headers
 }
 
 /// Returns true if `If-None-Match` has this validator (RFC 9110 §13.1.2).

@@ -1,7 +1,7 @@
 //! The state that the layers and the handler of a request share.
 
 use std::{
-    ops::Deref,
+    ops::{Deref, Range},
     sync::{Arc, OnceLock},
     time::Instant,
 };
@@ -36,6 +36,8 @@ pub(super) struct RequestState {
     pub(super) head: Parts,
     pub(super) peer: Peer,
     pub(super) route: Route,
+    /// The range of the route's parameter in the path.
+    parameter: Range<usize>,
     pub(super) received_at: Instant,
     pub(super) request_id: HeaderValue,
     /// `None` where nothing is traced.
@@ -59,10 +61,12 @@ pub(super) struct AuthenticatedRequest {
 
 impl RequestContext {
     pub(super) fn new(api: Arc<ApiState>, head: Parts, peer: Peer) -> Self {
+        let (route, parameter) = api.routes.find(head.uri.path());
         Self(Arc::new(RequestState {
             received_at: api.clock.now(),
             request_id: request_id::accept_or_generate(&head.headers),
-            route: api.routes.find(head.uri.path()),
+            route,
+            parameter,
             started_at: api.spans.as_ref().map(|_| api.clock.wall_time()),
             api,
             head,
@@ -112,7 +116,7 @@ impl RequestState {
 
     /// The customer that the path names, as it was sent.
     pub(super) fn customer_segment(&self) -> &str {
-        self.route.parameter(self.path()).unwrap_or_default()
+        self.path().get(self.parameter.clone()).unwrap_or_default()
     }
 
     pub(super) fn cache_directive(&self) -> CacheDirective {

@@ -1,18 +1,20 @@
 //! The layers around the router, in the order in which a request passes them.
 //!
 //! Each is a plain tower service that boxes nothing: a fresh hit passes all of them, and leaves at
-//! the last. Futures are mapped, not awaited, where a layer only looks at the answer: an async block
-//! has room for a future that it captures twice. Errors stay [`Rejection`]s until [`answer_problems`] makes problem documents of them.
+//! the last. A layer that only changes the answer returns a [`MapResponse`], which changes it in place.
+//! Errors stay [`Rejection`]s until [`answer_problems`] makes problem documents of them.
 
 use std::{
     convert::Infallible,
-    future::{Ready, ready},
-    pin::pin,
+    future::{Future, Ready, ready},
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
 };
 
 use axum::{Router, body::Body};
-use futures_util::{FutureExt, TryFutureExt, future::Either};
-use http::{Request, Response};
+use futures_util::future::Either;
+use http::Request;
+use pin_project_lite::pin_project;
 use tower::{Service, service_fn};
 
 use super::{
@@ -39,6 +41,15 @@ pub(super) trait ApiService<E = Rejection>:
 {
 }
 
+pin_project! {
+    /// The answer of a service, changed when it is there.
+    struct MapResponse<F, M> {
+        #[pin]
+        response: F,
+        map: Option<M>,
+    }
+}
+
 impl<S, E> ApiService<E> for S where
     S: Service<RequestContext, Response = ApiResponse, Error = E, Future: Send>
         + Clone
@@ -50,10 +61,9 @@ impl<S, E> ApiService<E> for S where
 /// Adds `X-Request-Id`, `Cache-Status` and the rate limit to every answer.
 pub(super) fn add_common_headers<S: ApiService<Infallible>>(
     mut inner: S,
-) -> impl Service<RequestContext, Response = Response<ApiBody>, Error = Infallible, Future: Send> + Clone
-{
+) -> impl ApiService<Infallible> {
     service_fn(move |context: RequestContext| {
-        inner.call(context.clone()).map_ok(move |mut response| {
+        MapResponse::new(inner.call(context.clone()), move |response| {
             let cache_status = caching::cache_status(&response.cache_status);
             let headers = response.headers_mut();
             if let Some(rate_limit) = context.rate_limit() {
@@ -61,7 +71,6 @@ pub(super) fn add_common_headers<S: ApiService<Infallible>>(
             }
             headers.insert(caching::CACHE_STATUS, cache_status);
             headers.insert(X_REQUEST_ID, context.request_id.clone());
-            response.http
         })
     })
 }
@@ -70,9 +79,8 @@ pub(super) fn add_common_headers<S: ApiService<Infallible>>(
 pub(super) fn record<S: ApiService<Infallible>>(mut inner: S) -> impl ApiService<Infallible> {
     service_fn(move |context: RequestContext| {
         let guard = RequestGuard::new(context.clone());
-        inner.call(context).map_ok(move |response| {
-            guard.complete(&response);
-            response
+        MapResponse::new(inner.call(context), move |response| {
+            guard.complete(response);
         })
     })
 }
@@ -82,11 +90,10 @@ pub(super) fn add_cors_headers<S: ApiService<Infallible>>(
     mut inner: S,
 ) -> impl ApiService<Infallible> {
     service_fn(move |context: RequestContext| {
-        inner.call(context.clone()).map_ok(move |mut response| {
+        MapResponse::new(inner.call(context.clone()), move |response| {
             if let Some(cors) = &context.api.cors {
                 cors.add_headers(context.headers(), response.headers_mut());
             }
-            response
         })
     })
 }
@@ -94,7 +101,7 @@ pub(super) fn add_cors_headers<S: ApiService<Infallible>>(
 /// Counts answers as unsent until they are, and rejects requests while too much is unsent.
 pub(super) fn limit_unsent<S: ApiService<Infallible>>(mut inner: S) -> impl ApiService<Infallible> {
     service_fn(move |context: RequestContext| {
-        inner.call(context.clone()).map_ok(move |mut response| {
+        MapResponse::new(inner.call(context.clone()), move |response| {
             let recipient = match context.identity() {
                 _ if context.api.authenticator.allows_anonymous() => ResponseRecipient::Anonymous,
                 Some(identity) => ResponseRecipient::Caller(identity),
@@ -105,20 +112,26 @@ pub(super) fn limit_unsent<S: ApiService<Infallible>>(mut inner: S) -> impl ApiS
             match budgets.charge(&response.http, version, recipient) {
                 Ok(None) => {}
                 Ok(Some(charge)) => response.http.body_mut().set_charge(charge),
-                Err(problem) => response = answer_problem(&context, problem.into()),
+                Err(problem) => *response = answer_problem(&context, problem.into()),
             }
-            response
         })
     })
 }
 
-/// Makes problem documents of problems; on the page, pages.
-pub(super) fn answer_problems<S: ApiService>(mut inner: S) -> impl ApiService<Infallible> {
+/// Makes problem documents of problems and panics; on the page, pages.
+pub(super) fn answer_problems<S: ApiService>(inner: S) -> impl ApiService<Infallible> {
     service_fn(move |context: RequestContext| {
-        inner
-            .call(context.clone())
-            .unwrap_or_else(move |rejection| answer_problem(&context, rejection))
-            .map(Ok)
+        let mut inner = inner.clone();
+        async move {
+            let handler = pin!(async { inner.call(context.clone()).await });
+            let result = panic::catch(handler)
+                .await
+                .unwrap_or_else(|HandlerPanicked| {
+                    context.api.metrics.panics.inc();
+                    Err(Problem::internal().into())
+                });
+            Ok(result.unwrap_or_else(|rejection| answer_problem(&context, rejection)))
+        }
     })
 }
 
@@ -142,23 +155,6 @@ fn answer_problem(context: &RequestContext, rejection: Rejection) -> ApiResponse
         cache_status,
         log_fields,
     }
-}
-
-/// Makes a problem of a panic.
-pub(super) fn catch_panics<S: ApiService>(inner: S) -> impl ApiService {
-    service_fn(move |context: RequestContext| {
-        let mut inner = inner.clone();
-        async move {
-            let panics = &context.api.metrics.panics;
-            let handler = pin!(async { inner.call(context.clone()).await });
-            panic::catch(handler)
-                .await
-                .unwrap_or_else(|HandlerPanicked| {
-                    panics.inc();
-                    Err(Problem::internal().into())
-                })
-        }
-    })
 }
 
 /// Rejects requests for hosts that this listener does not serve, and answers preflights.
@@ -239,11 +235,40 @@ pub(super) fn route(router: Router) -> impl ApiService {
         let mut request = Request::from_parts(context.head.clone(), Body::empty());
         request.extensions_mut().insert(context);
         let mut router = router.clone();
-        async move {
+        // On the heap, so that a hit does not move what only a miss needs.
+        Box::pin(async move {
             let Ok(response) = router.call(request).await;
             uncarry(response)
-        }
+        })
     })
+}
+
+// === impl MapResponse ===
+
+impl<F, M: FnOnce(&mut ApiResponse)> MapResponse<F, M> {
+    fn new(response: F, map: M) -> Self {
+        Self {
+            response,
+            map: Some(map),
+        }
+    }
+}
+
+impl<F, M, E> Future for MapResponse<F, M>
+where
+    F: Future<Output = Result<ApiResponse, E>>,
+    M: FnOnce(&mut ApiResponse),
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let mut result = ready!(this.response.poll(cx));
+        if let (Ok(response), Some(map)) = (&mut result, this.map.take()) {
+            map(response);
+        }
+        Poll::Ready(result)
+    }
 }
 
 /// Returns an early result, or calls the inner service.

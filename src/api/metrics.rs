@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn a_request_is_counted_under_its_own_labels() {
         let metrics = ApiMetrics::new(&Registry::new(), &router::table()).unwrap();
-        let route = router::table().find("/v1/customers/x/analytics/licenses/usage");
+        let (route, _) = router::table().find("/v1/customers/x/analytics/licenses/usage");
 
         for status in [StatusCode::OK, StatusCode::IM_A_TEAPOT] {
             metrics.record_request(
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn unexpected_label_combinations_are_counted() {
         let metrics = ApiMetrics::new(&Registry::new(), &router::table()).unwrap();
-        let route = router::table().find("/docs");
+        let (route, _) = router::table().find("/docs");
 
         metrics.record_request(
             route,

@@ -1,6 +1,8 @@
 //! The routes of a request: found by its path before anything else, since metrics, logs and the
 //! check of credentials depend on it.
 
+use std::ops::Range;
+
 /// A route of the API listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Route {
@@ -62,10 +64,19 @@ impl Route {
         }
     }
 
-    /// The parameter of a path as it was sent: a percent-encoded slash stays within its segment.
-    pub(super) fn parameter(self, path: &str) -> Option<&str> {
-        let parameter = path.strip_prefix(self.prefix)?.strip_suffix(self.suffix?)?;
-        (!parameter.is_empty() && !parameter.contains('/')).then_some(parameter)
+    /// The range of the parameter in a path that matches; empty where the pattern has no parameter.
+    /// A percent-encoded slash stays within its segment.
+    fn parameter(&self, path: &str) -> Option<Range<usize>> {
+        let Some(suffix) = self.suffix else {
+            return (path == self.prefix).then_some(0..0);
+        };
+        let range = self.prefix.len()..path.len().checked_sub(suffix.len())?;
+        let parameter = path.as_bytes().get(range.clone())?;
+        let matches = !parameter.is_empty()
+            && path.ends_with(suffix)
+            && path.starts_with(self.prefix)
+            && memchr::memchr(b'/', parameter).is_none();
+        matches.then_some(range)
     }
 
     /// Returns true where the answer depends on cached data.
@@ -93,13 +104,6 @@ impl Route {
     pub(super) fn is_unmatched(self) -> bool {
         self.kind == RouteKind::Unmatched
     }
-
-    fn matches(self, path: &str) -> bool {
-        match self.suffix {
-            Some(_) => self.parameter(path).is_some(),
-            None => path == self.prefix,
-        }
-    }
 }
 
 // === impl RouteTable ===
@@ -122,18 +126,16 @@ impl RouteTable {
         self.routes.iter().copied().chain([self.unmatched])
     }
 
-    /// The route of a path.
-    pub(super) fn find(&self, path: &str) -> Route {
+    /// The route of a path, and the range of its parameter in the path.
+    pub(super) fn find(&self, path: &str) -> (Route, Range<usize>) {
         let matching = |path| {
-            self.routes
-                .iter()
-                .find(|route| route.matches(path))
-                .copied()
+            let mut routes = self.routes.iter();
+            routes.find_map(|route| Some((*route, route.parameter(path)?)))
         };
         let alias = || ALIASES.iter().find(|(alias, _)| *alias == path);
         matching(path)
             .or_else(|| matching(alias()?.1))
-            .unwrap_or(self.unmatched)
+            .unwrap_or((self.unmatched, 0..0))
     }
 }
 
@@ -152,7 +154,7 @@ mod tests {
             (RouteKind::StaticFile, "/assets/{file}"),
             (RouteKind::Page, "/"),
         ]);
-        table.find(path).pattern
+        table.find(path).0.pattern
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    future::{Future, poll_fn},
+    future::{Future, poll_fn, ready},
     io,
     pin::{Pin, pin},
     sync::Arc,
@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{TryFutureExt, future::Either};
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use hyper::{
@@ -289,54 +290,50 @@ impl<H: RequestHandler> ClientConnection<H> {
 // === impl ConnectionService ===
 
 impl<H: RequestHandler> ConnectionService<H> {
-    /// Begins at once, so that whoever polls the connection sees that a request has come.
+    /// Answers a request. It counts as received at once, so that the watchdog of the connection sees it.
+    /// Mapped and not awaited: an async block has room for a future twice.
     fn call(
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<ResponseBody<H::Body>>, Infallible>> {
-        let number = self.activity.receive();
-        let active = ActiveResponse::new(Arc::clone(&self.activity), number);
-        self.respond(request, active)
-    }
-
-    async fn respond(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        active: ActiveResponse,
-    ) -> Result<Response<ResponseBody<H::Body>>, Infallible> {
-        let frames_body = self.validation == RequestValidation::Strict
-            && self.protocol == HttpProtocol::Http1
-            && request_check::frames_body(&request);
+        let service = Arc::clone(&self);
+        let active = ActiveResponse::new(Arc::clone(&self.activity), self.activity.receive());
+        let is_http1 = self.protocol == HttpProtocol::Http1;
+        let is_strict = self.validation == RequestValidation::Strict;
+        let frames_body = is_strict && is_http1 && request_check::frames_body(&request);
         if frames_body {
             self.activity.expect_body();
         }
-        let is_stream = self.protocol == HttpProtocol::Http2;
         // hyper leaves the content of an answer to HEAD out by itself, but not with HTTP/2.
-        let is_head = is_stream && *request.method() == Method::HEAD;
-        let (mut response, last) = match self.check_request(&request) {
+        let omits_content = !is_http1 && *request.method() == Method::HEAD;
+        let finish = move |mut response: Response<_>, is_last: bool| {
+            if is_http1 && (is_last || service.drain_signals.has_begun()) {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            if omits_content {
+                omit_content(response)
+            } else if is_http1 {
+                response
+            } else {
+                response.map(ResponseBody::in_chunks)
+            }
+        };
+        match self.check_request(&request) {
             Ok(()) => {
-                let answer = self.handler.handle(request, self.peer()).await;
-                let answer = answer.map(|body| ResponseBody::from_handler(body, active));
-                (answer, frames_body)
+                let answer = self.handler.handle(request, self.peer());
+                Either::Left(answer.map_ok(move |answer| {
+                    let body = |body| ResponseBody::from_handler(body, active);
+                    finish(answer.map(body), frames_body)
+                }))
             }
             Err(invalid) => {
                 tracing::debug!(peer = %self.peer.address, ?invalid, "a request was rejected");
                 let answer = invalid.response(request.uri().path(), request.headers());
                 let answer = answer.map(|body| ResponseBody::from_problem(body, active));
-                (answer, true)
+                Either::Right(ready(Ok(finish(answer, true))))
             }
-        };
-        if self.protocol == HttpProtocol::Http1 && (last || self.drain_signals.has_begun()) {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
         }
-        Ok(if is_head {
-            omit_content(response)
-        } else if is_stream {
-            response.map(ResponseBody::in_chunks)
-        } else {
-            response
-        })
     }
 
     /// The client, whose certificate may have lapsed since it was shown.

@@ -23,13 +23,13 @@ pub trait RequestHandler: Clone + Send + Sync + 'static {
         &self,
         request: Request<Incoming>,
         peer: Peer,
-    ) -> impl Future<Output = Response<Self::Body>> + Send + 'static;
+    ) -> impl Future<Output = Result<Response<Self::Body>, Infallible>> + Send + use<Self>;
 }
 
 impl<H, F, B> RequestHandler for H
 where
     H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
     B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -39,7 +39,7 @@ where
         &self,
         request: Request<Incoming>,
         peer: Peer,
-    ) -> impl Future<Output = Response<B>> + Send + 'static {
+    ) -> impl Future<Output = Result<Response<B>, Infallible>> + Send + use<H, F, B> {
         self(request, peer)
     }
 }
@@ -49,11 +49,6 @@ where
 pub fn router_handler(router: Router) -> impl RequestHandler {
     move |mut request: Request<Incoming>, peer: Peer| {
         request.extensions_mut().insert(peer);
-        let response = router.clone().oneshot(request.map(Body::new));
-        async move {
-            response
-                .await
-                .unwrap_or_else(|never: Infallible| match never {})
-        }
+        router.clone().oneshot(request.map(Body::new))
     }
 }

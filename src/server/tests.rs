@@ -194,7 +194,7 @@ fn handler(asked: Arc<AtomicUsize>, later: Arc<Notify>) -> impl RequestHandler {
                 "/who" => Bytes::from(format!("{:?}", peer.certificate_name)),
                 path => Bytes::from(format!("ok {path}")),
             };
-            Response::new(Full::<Bytes>::from(body))
+            Ok(Response::new(Full::<Bytes>::from(body)))
         }
     }
 }
