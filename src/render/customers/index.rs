@@ -268,14 +268,15 @@ impl CollectionWriter {
 
     /// Ends the collection with the link to this page, and the link and the token of the next one.
     fn finish(mut self, this: &Value, next: Option<(Value, String)>) -> Vec<u8> {
-        let mut tail = json!({
-            "links": { "self": this },
-            "attributes": { "objectType": "Collection" },
-        });
-        if let Some((next, token)) = next {
-            tail["links"]["next"] = next;
-            tail["continuationToken"] = token.into();
-        }
+        let attributes = json!({ "objectType": "Collection" });
+        let tail = match next {
+            Some((next, token)) => json!({
+                "links": { "self": this, "next": next },
+                "attributes": attributes,
+                "continuationToken": token,
+            }),
+            None => json!({ "links": { "self": this }, "attributes": attributes }),
+        };
         self.body.extend_from_slice(b"],");
         // The tail continues the object of the items, so its first brace goes.
         let tail = tail.to_string();

@@ -43,14 +43,15 @@ pub(super) fn fleet_usage(
         None => all_rows(simulation, &overrides, query.date),
     };
     let page = rows.iter().skip(query.skip).take(query.top);
-    let mut body = json!({
-        "totalCount": rows.len(),
-        "Value": page.map(render_row).collect::<Value>(),
-    });
+    let (total, page) = (rows.len(), page.map(render_row).collect::<Value>());
     let next_page = || query.next_uri(rows.len(), call);
-    if let Some(uri) = call.faults.next_link.clone().or_else(next_page) {
-        body["links"] = json!({ "next": { "uri": uri, "method": "GET", "headers": [] } });
-    }
+    let body = match call.faults.next_link.clone().or_else(next_page) {
+        Some(uri) => {
+            let next = json!({ "uri": uri, "method": "GET", "headers": [] });
+            json!({ "totalCount": total, "Value": page, "links": { "next": next } })
+        }
+        None => json!({ "totalCount": total, "Value": page }),
+    };
     Ok(SimulatedReply::json(StatusCode::OK, &body))
 }
 

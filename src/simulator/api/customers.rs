@@ -36,10 +36,12 @@ pub(super) fn list(
             (customers.len(), items.iter().map(render_item).collect())
         }
     };
-    let mut links = json!({ "self": render_link(call, size, start) });
-    if end < total {
-        links["next"] = render_link(call, size, end);
-    }
+    let this = render_link(call, size, start);
+    let links = if end < total {
+        json!({ "self": this, "next": render_link(call, size, end) })
+    } else {
+        json!({ "self": this })
+    };
     let body = json!({
         "totalCount": total,
         "items": items,

@@ -9,7 +9,7 @@ use axum::{
 use http::StatusCode;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
-use serde_json::{Value, json};
+use serde_json::Value;
 use url::form_urlencoded;
 
 use super::{
@@ -160,23 +160,28 @@ fn render_tokens(
     now: Timestamp,
 ) -> Value {
     let lifetime = issued.expires_in.as_secs();
-    let mut body = json!({ "token_type": "Bearer", "access_token": issued.access_token });
-    match version {
+    let mut body = serde_json::Map::new();
+    let mut set = |name: &str, value: Value| body.insert(name.to_owned(), value);
+    set("token_type", "Bearer".into());
+    set("access_token", issued.access_token.into());
+    let expires_in: Value = match version {
         TokenApiVersion::V1 => {
             let now = now.as_second();
-            body["expires_in"] = lifetime.to_string().into();
-            body["not_before"] = now.to_string().into();
-            body["expires_on"] = now.saturating_add_unsigned(lifetime).to_string().into();
-            body["resource"] = audience.into();
+            let expires_on = now.saturating_add_unsigned(lifetime);
+            set("not_before", now.to_string().into());
+            set("expires_on", expires_on.to_string().into());
+            set("resource", audience.into());
+            lifetime.to_string().into()
         }
-        TokenApiVersion::V2 => body["expires_in"] = lifetime.into(),
-    }
-    body["ext_expires_in"] = body["expires_in"].clone();
+        TokenApiVersion::V2 => lifetime.into(),
+    };
+    set("expires_in", expires_in.clone());
+    set("ext_expires_in", expires_in);
     if issued.grant == AccessGrant::User {
-        body["scope"] = "user_impersonation".into();
+        set("scope", "user_impersonation".into());
     }
     if let Some(refresh_token) = issued.refresh_token {
-        body["refresh_token"] = refresh_token.into();
+        set("refresh_token", refresh_token.into());
     }
-    body
+    body.into()
 }
