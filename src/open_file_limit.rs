@@ -1,4 +1,4 @@
-//! How many files, connections among them, the process may have open.
+//! The limit of open files of the process, which includes its connections.
 
 use std::io;
 
@@ -31,7 +31,7 @@ pub fn raise_limit(server: &ServerConfig) -> Option<String> {
 /// Returns the limit that is then in force.
 fn raise_to_hard_limit() -> io::Result<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // Where there is nothing to raise, a sandbox need not allow the call.
+    // A sandbox may forbid the call, so it is made only if there is something to raise.
     if current != maximum {
         let current = maximum;
         setrlimit(Resource::Nofile, Rlimit { current, maximum })?;

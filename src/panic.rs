@@ -24,7 +24,7 @@ pub struct HandlerPanicked;
 /// As that of `handler`.
 pub async fn catch<F: Future>(mut handler: Pin<&mut F>) -> Result<F::Output, HandlerPanicked> {
     poll_fn(|context| {
-        // What requests share is behind locks, and each of them states what a panic leaves behind.
+        // Locks guard all that requests share, and each lock states what a panic leaves behind.
         match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(context))) {
             Ok(poll) => poll.map(Ok),
             Err(_message) => Poll::Ready(Err(HandlerPanicked)),
@@ -37,7 +37,7 @@ pub async fn catch<F: Future>(mut handler: Pin<&mut F>) -> Result<F::Output, Han
 ///
 /// # Errors
 ///
-/// When that listener has one already.
+/// Fails if that listener has one already.
 pub fn register_counter(
     registry: &Registry,
     listener: &'static str,

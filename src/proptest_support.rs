@@ -1,4 +1,4 @@
-//! How property tests run, and what several of them are made from.
+//! The configuration of property tests, and values that several of them use.
 
 use http::HeaderValue;
 use proptest::{prelude::*, test_runner::FileFailurePersistence};

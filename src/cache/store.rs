@@ -150,7 +150,7 @@ impl UsageCache {
     /// Returns the data of a customer's newest date, where an answer for the newest date has an older
     /// one, or no rows.
     ///
-    /// Where the data was evicted, such an answer is stored by [`UsageCache::store_older`], or by
+    /// If the data was evicted, [`UsageCache::store_older`] stores such an answer, or
     /// [`UsageCache::store_without_rows`] if upstream has nothing of the newest date any more.
     pub fn newer_data(
         &self,

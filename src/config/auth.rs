@@ -1,4 +1,4 @@
-//! `upstream.auth.*`: the keys of the account at Partner Center, and what they come to.
+//! `upstream.auth.*`: the keys of the account at Partner Center, and the configuration they make.
 
 use std::path::{Path, PathBuf};
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::{LicenseUsage, ProcessedAt, UsageRow, samples};
 
-/// What identifies a line, and its seats.
+/// The names that identify a line, and its seats.
 type CsvLine = (String, String, String, u64, u64);
 
 /// Names that meet each other, and that CSV and JSON have to take care of.

@@ -73,7 +73,7 @@ pub(super) enum HttpProtocol {
     Detect,
 }
 
-/// What answers the requests of one connection.
+/// Answers the requests of one connection.
 struct ConnectionService<H> {
     handler: H,
     peer: Peer,
@@ -229,7 +229,7 @@ impl<H: RequestHandler> ClientConnection<H> {
             loop {
                 drained = drained
                     || (self.drain_signals.has_begun() && closing.as_mut().poll(cx).is_ready());
-                // What has begun to come is still answered.
+                // The service still answers a request that has begun to arrive.
                 if drained && !told && !activity.is_partial() {
                     told = true;
                     connection.as_mut().shut_down_gracefully();
@@ -241,7 +241,7 @@ impl<H: RequestHandler> ClientConnection<H> {
                     return Poll::Pending;
                 };
                 if what == WatchdogEvent::ReleaseBuffers {
-                    // What is left of a body is nothing to begin anew with.
+                    // A lenient listener may have an unread body, whose rest is no new request.
                     if self.validation == RequestValidation::Strict {
                         connection.as_mut().release_buffers();
                     }
@@ -250,7 +250,7 @@ impl<H: RequestHandler> ClientConnection<H> {
                 let first = overdue.is_none();
                 overdue.get_or_insert(what);
                 match what {
-                    // Where streams go on beside the one that takes too long, they may end.
+                    // The other streams may end, besides the one that takes too long.
                     WatchdogEvent::PhaseTimeout(
                         Phase::Opening | Phase::Idle(_) | Phase::Streams(_),
                     )

@@ -69,7 +69,7 @@ pub(super) async fn clear_faults(State(simulation): SimulationState) -> StatusCo
     StatusCode::NO_CONTENT
 }
 
-/// Applies the fields of `body` to the base that `base` makes of the current faults.
+/// Applies the fields of `body` to the faults that `base` returns for the current ones.
 fn change_faults(
     simulation: &Simulation,
     body: &[u8],

@@ -163,7 +163,7 @@ async fn a_problem_has_the_request_id_of_its_response() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_gets_404_and_other_methods_405_with_the_allowed_ones() {
+async fn unknown_admin_paths_get_404_and_other_methods_405_with_allow() {
     let app = TestApp::start().await;
 
     app.admin_get("/nowhere").await.problem(404, "not-found");

@@ -1,10 +1,10 @@
-//! What a caller may have, once it is known.
+//! The data that an identified caller may read.
 
 use crate::support::prelude::*;
 
 const DENIED: &str = "usage_proxy_authorization_denied_total";
 
-/// What a refusal says, apart from what names the request itself.
+/// Returns the headers and the document of a refusal, without the parts that name the request.
 fn said(reply: &Reply) -> (Vec<String>, serde_json::Value) {
     let mut problem = reply.problem(403, "not-allowed");
     for own in ["instance", "requestId", "correlationId"] {
@@ -61,7 +61,7 @@ async fn a_fetch_of_anothers_is_not_joined() {
 
     let (answered, refused) = tokio::join!(app.usage_for("grafana", other), async {
         app.wait_for_calls(SimulatedApi::Insights, 1).await;
-        // The fetch is held until this one is answered, so it cannot have waited for it.
+        // The simulator holds the fetch until this request is answered, so it cannot wait for that.
         let asked = app.usage_for("portal", other);
         let refused = in_time(asked).await;
         app.simulator.release_calls();

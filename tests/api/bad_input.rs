@@ -3,13 +3,13 @@
 
 use crate::support::prelude::*;
 
-/// A customer that nobody asks for on purpose.
+/// A customer that no test asks for on purpose.
 const OTHER: &str = "99999999-9999-4999-8999-999999999999";
 
 const A_GUID: &str = "11111111-2222-4333-8444-555555555555";
 const ANOTHER_GUID: &str = "66666666-7777-4888-9999-aaaaaaaaaaaa";
 
-/// What Partner Center was asked: paths and queries, but for tokens.
+/// Returns the paths and queries of the calls to Partner Center, without those for tokens.
 fn asked(app: &TestApp) -> Vec<String> {
     let requests = app.simulator.requests();
     let calls = requests
@@ -63,7 +63,7 @@ async fn every_spelling_of_a_customer_id_is_one_customer() {
 }
 
 #[tokio::test]
-async fn what_is_no_customer_id_is_refused_and_goes_no_further() {
+async fn invalid_customer_ids_are_refused_and_not_sent_upstream() {
     let app = TestApp::start().await;
     let encoded_slash = format!("{OTHER}%2f..%2f{DOCUMENTED}");
 
@@ -396,7 +396,7 @@ async fn http_1_0_is_answered_and_the_connection_closed() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_answered_400_and_the_connection_closed() {
+async fn input_that_is_not_http_gets_400_and_the_connection_is_closed() {
     let app = TestApp::start().await;
 
     for (case, bytes) in [

@@ -156,7 +156,7 @@ async fn both_are_of_the_requested_date() {
 }
 
 #[tokio::test]
-async fn what_else_is_asked_of_them_is_refused_in_words() {
+async fn wrong_requests_for_charts_and_tables_get_problem_documents() {
     let app = TestApp::start().await;
 
     for [path, accept, status, kind] in rows(

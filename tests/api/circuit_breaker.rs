@@ -2,7 +2,7 @@
 
 use crate::support::prelude::*;
 
-/// How long an open circuit refuses at first.
+/// The time that an open circuit refuses at first.
 const PAUSE: Duration = Duration::from_secs(5);
 
 fn failing_insights(times: Option<u64>) -> Faults {
@@ -53,7 +53,7 @@ async fn an_open_circuit_refuses_at_once_and_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn what_is_held_is_served_while_the_circuit_is_open() {
+async fn cached_data_is_served_while_the_circuit_is_open() {
     let app = with_an_open_circuit().await;
     let held = app.simulator.customers()[1];
 

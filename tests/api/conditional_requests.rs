@@ -1,5 +1,5 @@
-//! What lets a dashboard keep what it has: validators, dates and lifetimes (RFC 9110 §8.8, §13 and
-//! §15.4.5; RFC 9111 §4.2).
+//! Headers that let a dashboard keep an answer: validators, dates and lifetimes (RFC 9110 §8.8, §13
+//! and §15.4.5; RFC 9111 §4.2).
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use http::HeaderMap;
 
 use crate::support::prelude::*;
 
-/// When the stored answer was first seen, to the second; `START` in the words of HTTP.
+/// The second at which the stored answer was first seen: `START` as an HTTP date.
 const FIRST_SEEN: &str = "Sun, 22 Nov 2026 12:00:00 GMT";
 const A_SECOND_EARLIER: &str = "Sun, 22 Nov 2026 11:59:59 GMT";
 

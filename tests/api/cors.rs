@@ -5,7 +5,7 @@ use crate::support::prelude::*;
 const DASHBOARD: &str = "https://dash.example.com";
 const OTHER: &str = "http://localhost:3000";
 
-/// What a browser asks before it lets a page send this header.
+/// The header by which a browser asks if a page may send `Authorization`.
 const ASKING: (&str, &str) = ("access-control-request-headers", "authorization");
 const GET: (&str, &str) = ("access-control-request-method", "GET");
 
@@ -87,7 +87,7 @@ async fn other_pages_may_read_nothing_and_no_cache_mixes_them_up() {
 }
 
 #[tokio::test]
-async fn what_an_answer_was_chosen_by_is_told_besides_the_origin() {
+async fn vary_names_the_headers_that_an_answer_depends_on() {
     let open = configured().await;
     let keyed = TestApp::builder()
         .set("server.cors_origins", DASHBOARD)

@@ -387,7 +387,7 @@ async fn a_token_of_anothers_page_shows_nothing_of_it() {
 }
 
 #[tokio::test]
-async fn who_may_read_nothing_has_no_list() {
+async fn callers_that_may_read_nothing_get_no_list() {
     let app =
         TestApp::with_callers(&[TestCaller::named("refresher").with_scopes(&["cache:refresh"])])
             .await;

@@ -139,7 +139,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
         .filter(|link| !link.contains("://"))
 }
 
-/// Whether a document has a heading that GitHub gives this anchor.
+/// Checks if a document has a heading that GitHub gives this anchor.
 fn has_heading(document: &Path, anchor: &str) -> bool {
     let text = fs::read_to_string(document).unwrap();
     text.lines()

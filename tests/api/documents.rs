@@ -1,4 +1,4 @@
-//! What has the native form alone: a customer's deployment, and what is told of all customers.
+//! Documents that have only the native form: a customer's deployment, and those of all customers.
 
 use usage_proxy::simulator::documented_deployment_body;
 
@@ -136,7 +136,7 @@ async fn documents_about_all_customers_are_for_callers_who_may_read_all() {
 }
 
 #[tokio::test]
-async fn what_is_asked_wrong_is_told_what_was_expected() {
+async fn wrong_requests_for_documents_are_refused_without_a_call() {
     let app = TestApp::start().await;
 
     for (path, _, _, _) in documents() {

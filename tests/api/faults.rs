@@ -1,8 +1,8 @@
-//! Faults of the transport × what is held: every cell of the table is a test of its own.
+//! Faults of the transport × cached data: every cell of the table is a test of its own.
 //!
 //! Each ends with the fault lifted and a fresh answer. Retries are off, so that a fault costs one
 //! request, except where a test is about them. A name that does not resolve and a port that speaks no
-//! TLS can be met with nothing held alone: behind such a URL nothing was ever there to hold.
+//! TLS are tested only with an empty cache: nothing from such a URL was ever cached.
 
 mod proxy;
 
@@ -16,10 +16,10 @@ use crate::support::prelude::*;
 /// No other sleeper sleeps just as long.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(7_003);
 
-/// What slow answers make of their pauses; a few of them fit an attempt.
+/// The pause of slow answers. A few pauses fit in an attempt.
 const PAUSE: Duration = Duration::from_millis(1_217);
 
-/// How long a first failure is remembered.
+/// The time that a first failure is remembered.
 const REMEMBERED: Duration = SECOND;
 
 /// Longer than a cell takes in the machine's time, and shorter than the kernel tries to connect.
@@ -30,7 +30,7 @@ const ANSWERED: &str =
 const FAILED: &str =
     r#"usage_proxy_upstream_requests_total{api="insights",code="none",status_class="error"}"#;
 
-/// What a fault comes to, from an upstream call's point of view.
+/// The effect of a fault on an upstream call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// It takes longer, and that is all.
@@ -41,11 +41,11 @@ enum Outcome {
     NotConnected,
     /// The attempt took too long.
     TimedOut,
-    /// What came is no usage.
+    /// The answer is no usage.
     Malformed,
 }
 
-/// What is held of the customer when the fault is met.
+/// The customer's data in the cache at the time of the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Stale beyond the revalidation window: upstream is asked and waited for.
@@ -53,7 +53,7 @@ enum State {
     Absent,
 }
 
-/// What a caller gets.
+/// The answer that a caller gets.
 struct Expected {
     status: u16,
     /// The kind of the problem document, where it is one.
@@ -101,7 +101,7 @@ faults! {
     a_close_that_never_comes: Fault::NoClose => TimedOut;
 }
 
-/// What every cell of the table is to be, by what the fault comes to.
+/// Returns the expected answer for a cell of the table, by the effect of its fault.
 fn expected(state: State, outcome: Outcome) -> Expected {
     let served = |cache_status| Expected {
         status: 200,
@@ -275,7 +275,7 @@ async fn a_port_that_speaks_no_tls_meets_nothing_held() {
 // === impl Fault ===
 
 impl Fault {
-    /// What has to pass before anything happens: its own pause, or the time of an attempt.
+    /// Returns the time until something happens: the fault's own pause, or the time of an attempt.
     fn pause(self) -> Option<Duration> {
         match self {
             Self::Late(pause) | Self::SlowClose(pause) => Some(pause.min(ATTEMPT_TIMEOUT)),
@@ -289,7 +289,7 @@ impl Fault {
 // === impl State ===
 
 impl State {
-    /// How old the answer is that is held, if one is.
+    /// Returns the age of the cached answer, if there is one.
     fn age(self) -> Option<Duration> {
         match self {
             Self::StaleIfError => Some(Duration::from_secs(4_560)),
@@ -341,7 +341,7 @@ fn builder(retries: &str) -> crate::support::Builder {
         .set("upstream.retries", retries)
         // A renewal would be one more that waits for the time of an attempt.
         .simulator(|stand_in| stand_in.expires_in = Duration::from_secs(24 * 60 * 60))
-        // Where stale data may be served, the failure is waited for.
+        // So long that requests wait for the failure, even where stale data may be served.
         .set("cache.soft_timeout", "1h")
         // In the machine's time: no clock of ours is behind a connection attempt.
         .set("upstream.connect_timeout", "250ms")

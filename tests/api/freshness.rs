@@ -316,7 +316,7 @@ async fn with_the_commercial_source_each_form_has_its_own_call_and_entry() {
 }
 
 #[tokio::test]
-async fn what_upstream_tells_instead_of_nothing_is_fresh_data() {
+async fn rows_that_replace_an_empty_answer_are_fresh_data() {
     let app = TestApp::start().await;
     app.set_rows(customer(0), []);
     app.usage(customer(0)).await;

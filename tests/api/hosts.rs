@@ -109,7 +109,7 @@ async fn a_host_in_an_absolute_target_or_of_http_2_is_checked_too() {
 }
 
 #[tokio::test]
-async fn where_callers_are_identified_any_host_will_do() {
+async fn any_host_is_accepted_if_callers_are_identified() {
     let key = key_of("grafana");
     let app = TestApp::builder()
         .callers(&[TestCaller::named("grafana")])

@@ -1,5 +1,5 @@
-//! Two callers at the same keys: whatever happens to an entry, nobody is told of what it may not
-//! read.
+//! Two callers that ask for the same customers. Changes of a cache entry never show a caller data
+//! that it may not read.
 
 use std::{
     collections::HashSet,
@@ -14,15 +14,15 @@ const PROCESSED: Date = date(2026, 11, 19);
 const TASKS_OF_EACH: usize = 12;
 const REQUESTS_OF_EACH: usize = 240;
 
-/// Whom everybody asks for, and who may.
+/// A customer that both callers ask for, and the callers that may read it.
 struct Subject {
     customer: Uuid,
     readers: &'static [&'static str],
-    /// A number that stands in this customer's usage and in no other; `None` where it is unknown.
+    /// A number that is in this customer's usage and in no other; `None` if the customer is unknown.
     seats: Option<u64>,
 }
 
-/// What an answer gave away, if anything.
+/// A description of the data that an answer leaked.
 type Leak = String;
 
 fn subjects() -> Vec<Subject> {

@@ -1,6 +1,6 @@
-//! What the log says of requests and calls, and how much of it is wanted.
+//! The log of requests and calls, and the settings of how much is logged.
 //!
-//! How it is written, and that no secret stands in it, is shown with the built binary.
+//! The tests of the built binary check its format, and that no secret is in it.
 
 use std::{
     cell::RefCell,
@@ -17,7 +17,7 @@ use usage_proxy::{
 use crate::support::prelude::*;
 
 thread_local! {
-    /// Where the log of this thread goes. Each test has a thread, and its service runs on it.
+    /// The log of this thread. Each test has a thread, and its service runs on it.
     static LOG: RefCell<Option<Arc<Mutex<Vec<u8>>>>> = const { RefCell::new(None) };
 }
 

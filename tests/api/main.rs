@@ -1,5 +1,5 @@
-//! What dashboards and operators see: the real service in front of the simulated Partner Center,
-//! both on loopback ports of their own, with a clock that the tests move.
+//! The real service in front of the simulated Partner Center, as dashboards and operators see it.
+//! Both have loopback ports of their own and a clock that the tests move.
 
 #![allow(
     clippy::unwrap_used,

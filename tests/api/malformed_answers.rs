@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, header::CONTENT_ENCODING};
 
 use crate::support::prelude::*;
 
-/// What the service accepts in these tests, and the simulator goes beyond.
+/// The longest body that the service accepts in these tests. The simulator exceeds it.
 const MAX_BODY: usize = 256 * 1024;
 
 const FAULTS: [BodyFault; 11] = [

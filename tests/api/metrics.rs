@@ -259,7 +259,7 @@ async fn no_label_names_a_customer() {
 }
 
 #[tokio::test]
-async fn entries_and_bytes_follow_what_is_held() {
+async fn entries_and_bytes_follow_the_content_of_the_cache() {
     let app = TestApp::with("cache.max_bytes", "1MiB").await;
     let path = usage_path(customer(1));
     let empty = Sizes::of(&app).await;
@@ -285,7 +285,7 @@ async fn entries_and_bytes_follow_what_is_held() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_leaves_and_is_counted() {
+async fn entries_that_do_not_fit_are_evicted_and_counted() {
     let app = TestApp::with("cache.max_bytes", "64KiB").await;
 
     for index in 0..25 {
@@ -302,7 +302,7 @@ async fn what_does_not_fit_leaves_and_is_counted() {
 }
 
 #[tokio::test]
-async fn what_has_grown_too_large_to_be_held_is_counted_as_that_alone() {
+async fn entries_that_grow_too_large_are_counted_only_as_oversized() {
     let app = TestApp::with("cache.max_bytes", "64KiB").await;
     let date = app.simulator.newest_date();
     let rows = (0..200).map(|row| SimulatedRow::new(&format!("PLAN {row}"), "Exchange", 5, date));
@@ -326,7 +326,7 @@ async fn what_has_grown_too_large_to_be_held_is_counted_as_that_alone() {
 }
 
 #[tokio::test]
-async fn what_is_under_way_is_counted_while_it_is() {
+async fn requests_and_fills_in_flight_are_counted() {
     let app = TestApp::start().await;
     app.simulator.hold_calls();
     let look = async {
@@ -417,7 +417,7 @@ async fn two_services_in_one_process_share_no_counter() {
     assert_eq!(idle.metric(misses).await, 0.0);
 }
 
-/// A request of the table, and every counter that it moves; the others stand still.
+/// A request of the table, and every counter that it changes. The others stay the same.
 struct Expected {
     case: &'static str,
     after: Duration,
@@ -606,7 +606,7 @@ impl Scrape {
     }
 }
 
-/// What the cache's gauges say.
+/// The values of the cache's gauges.
 #[derive(Debug, PartialEq)]
 struct Sizes {
     entries: f64,

@@ -1,10 +1,10 @@
-//! Which form and which coding a caller gets (RFC 9110 §12.5).
+//! The form and the coding that a caller gets (RFC 9110 §12.5).
 
 use std::io::Read;
 
 use crate::support::prelude::*;
 
-/// What a caller reads from a body in this coding.
+/// Decodes a body that has this coding.
 fn decoded(coding: &str, body: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     let read = match coding {
@@ -101,7 +101,7 @@ async fn no_rows_are_data_in_every_form() {
 }
 
 #[tokio::test]
-async fn what_fits_no_form_is_406_and_says_what_there_is() {
+async fn an_accept_header_that_fits_no_form_gets_406_and_the_forms() {
     let app = TestApp::start().await;
 
     let both = &["application/json", "text/csv"][..];
@@ -134,7 +134,7 @@ async fn accept_encoding_picks_the_coding_that_the_caller_likes_best() {
         (&["x-gzip"], "gzip"),
         (&["br"], "br"),
         (&["zstd"], "zstd"),
-        // What browsers send, with and without zstd.
+        // The headers of browsers, with and without zstd.
         (&["gzip, deflate, br, zstd"], "br"),
         (&["gzip, deflate"], "gzip"),
         (&["br;q=0.2, gzip;q=0.8"], "gzip"),
@@ -199,7 +199,7 @@ async fn a_caller_that_refuses_every_coding_is_told_what_there_is() {
 }
 
 #[tokio::test]
-async fn what_was_compressed_once_is_kept_with_the_entry() {
+async fn compressed_bodies_are_kept_with_the_cache_entry() {
     let app = TestApp::start().await;
     let held_bytes = async || {
         let held = app

@@ -29,7 +29,7 @@ async fn the_document_is_served_as_it_is_checked_in() {
 }
 
 #[tokio::test]
-async fn where_there_are_callers_the_document_demands_a_credential() {
+async fn the_document_requires_a_credential_if_there_are_callers() {
     let app = TestApp::with_callers(&[TestCaller::named("grafana")]).await;
 
     let document = app.get("/openapi.json").await.json();
@@ -103,7 +103,7 @@ async fn the_examples_of_problems_are_real_ones() {
     assert!(wrong.is_empty(), "the examples should be:\n{wrong}");
 }
 
-/// What is wrong with a request, or with its caller.
+/// Returns the answers to requests that are wrong, or whose caller is.
 async fn wrong_requests() -> Vec<Reply> {
     let usage = usage_path(DOCUMENTED);
     let app = TestApp::start().await;

@@ -1,5 +1,5 @@
-//! More customers asked for than Partner Center can answer: hits go on, and who would wait in vain
-//! is told when to come back.
+//! More customers asked for than Partner Center can answer. Hits are still served. Requests that
+//! would wait too long get a time to come back.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ const SHED: &str = r#"usage_proxy_shed_total{reason="caller"}"#;
 
 const PLACES: usize = 2;
 
-/// A service with few places, in which the documented customer is held and a call has taken five
+/// A service with few places, in which the documented customer is cached and a call has taken five
 /// seconds.
 async fn slow_app() -> Arc<TestApp> {
     let app = TestApp::builder()
@@ -34,7 +34,7 @@ async fn slow_app() -> Arc<TestApp> {
     app
 }
 
-/// Requests for customers that nobody knows, all of which are under way.
+/// Sends requests for unknown customers. Returns once all of them are under way.
 async fn flood(app: &Arc<TestApp>, requests: usize) -> JoinSet<Reply> {
     let mut flood = JoinSet::new();
     for _ in 0..requests {
@@ -46,7 +46,7 @@ async fn flood(app: &Arc<TestApp>, requests: usize) -> JoinSet<Reply> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_answered_in_time_is_shed_and_hits_are_not() {
+async fn requests_that_would_miss_the_deadline_are_shed_and_hits_are_not() {
     let app = slow_app().await;
     // Two places, five seconds each: eight are served in 20 s, and 5 more make the deadline.
     let waiting = flood(&app, PLACES + 8).await;
@@ -71,7 +71,7 @@ async fn what_cannot_be_answered_in_time_is_shed_and_hits_are_not() {
 }
 
 #[tokio::test]
-async fn who_waited_in_vain_is_told_so_in_time() {
+async fn requests_that_wait_too_long_get_503_or_504_in_time() {
     let app = slow_app().await;
     let mut waiting = flood(&app, PLACES + 1).await;
     app.wait_for_calls(SimulatedApi::Insights, 1 + PLACES).await;
@@ -103,7 +103,7 @@ async fn who_waited_in_vain_is_told_so_in_time() {
 }
 
 #[tokio::test]
-async fn what_is_held_is_served_stale_where_a_miss_would_be_shed() {
+async fn stale_data_is_served_where_a_miss_would_be_shed() {
     let app = slow_app().await;
     app.advance(Duration::from_secs(2 * 60 * 60));
     let _waiting = flood(&app, PLACES + 8).await;
@@ -118,7 +118,7 @@ async fn what_is_held_is_served_stale_where_a_miss_would_be_shed() {
 }
 
 #[tokio::test]
-async fn customers_that_nobody_knows_are_remembered_beside_what_is_held() {
+async fn unknown_customers_are_remembered_beside_cached_data() {
     const UNKNOWN: &str = r#"usage_proxy_failures_remembered{kind="absence"}"#;
     let app = TestApp::start().await;
     app.usage(DOCUMENTED).await;

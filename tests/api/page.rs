@@ -1,4 +1,4 @@
-//! The page at `/`: what people see, and what their browsers are told.
+//! The page at `/`: its text, and its headers for browsers.
 
 use jiff::{ToSpan, civil::Date};
 
@@ -49,7 +49,7 @@ fn html(reply: &Reply, status: u16) -> String {
     html
 }
 
-/// That these stand in a page, one after the other.
+/// Asserts that a page has these texts, in this order.
 fn assert_reads(html: &str, texts: &[&str]) {
     let mut rest = html;
     for text in texts {
@@ -67,7 +67,7 @@ fn href_of(html: &str, rel: &str) -> Option<String> {
     Some(href.replace("&#38;", "&"))
 }
 
-/// What follows `start`, up to the end of its element.
+/// Returns the text between `start` and the next tag.
 fn text_of(html: &str, start: &str) -> String {
     let (_, rest) = html.split_once(start).unwrap();
     rest.split('<').next().unwrap().to_owned()
@@ -505,7 +505,7 @@ async fn a_long_list_is_read_page_by_page() {
 }
 
 #[tokio::test]
-async fn what_a_search_finds_is_read_page_by_page_too() {
+async fn search_results_have_pages_too() {
     let app = TestApp::builder()
         .simulator(|options| options.customers = 3_000)
         .start()
@@ -540,7 +540,7 @@ async fn a_search_needs_no_accents() {
 }
 
 #[tokio::test]
-async fn what_is_held_is_shown_also_where_the_list_of_customers_cannot_be_had() {
+async fn cached_usage_is_shown_even_if_the_list_of_customers_fails() {
     let app = TestApp::start().await;
     app.usage(DOCUMENTED).await;
     app.set_faults(Faults {
@@ -563,7 +563,7 @@ async fn what_is_held_is_shown_also_where_the_list_of_customers_cannot_be_had() 
 }
 
 #[tokio::test]
-async fn usage_that_is_held_waits_for_no_list_of_customers() {
+async fn cached_usage_does_not_wait_for_the_list_of_customers() {
     let app = TestApp::start().await;
     app.usage(DOCUMENTED).await;
     app.simulator.hold_calls();

@@ -15,17 +15,17 @@ use usage_proxy::clock::{Clock, SharedClock};
 
 use crate::{logs::Log, support::prelude::*};
 
-/// What the panics say, which no caller is to read.
+/// The message of the panics, which no caller may read.
 const MESSAGE: &str = "canary-panic";
 
-/// A clock that panics when it is read the next time, once it is told to.
+/// A clock whose next reading panics, once a test asks for that.
 #[derive(Debug)]
 struct BreakableClock {
     clock: SharedClock,
     breaks: Breaks,
 }
 
-/// Which of its readings panic; clones share them.
+/// The readings that panic. Clones share them.
 #[derive(Clone, Debug, Default)]
 struct Breaks {
     now: Arc<AtomicBool>,

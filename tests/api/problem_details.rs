@@ -2,7 +2,7 @@
 
 use crate::support::prelude::*;
 
-/// A customer that nobody has.
+/// A customer that does not exist.
 const UNKNOWN: &str = "00000000-0000-4000-8000-000000000000";
 
 const CORRELATION_ID: &str = "11111111-2222-4333-8444-555555555555";
@@ -108,7 +108,7 @@ async fn silence_is_504_once_every_attempt_has_had_its_time() {
 }
 
 #[tokio::test]
-async fn what_there_is_not_is_404() {
+async fn unknown_paths_get_404() {
     let app = TestApp::start().await;
 
     for path in [

@@ -22,7 +22,7 @@ async fn a_soft_purge_has_the_next_request_ask() {
 }
 
 #[tokio::test]
-async fn what_was_purged_softly_stands_in_for_a_failure_and_what_was_dropped_does_not() {
+async fn data_is_served_after_a_failure_if_its_purge_was_soft_and_not_if_it_was_hard() {
     let stale = "fwd=stale; fwd-status=503; ttl=0; detail=stale-if-error";
     let failed = "fwd=uri-miss; fwd-status=503; detail=unavailable";
     for (path, cache_status, status) in [
@@ -65,7 +65,7 @@ async fn a_purge_reaches_what_it_names_and_no_more() {
         dated_path(one, "2026-11-10"),
         dated_path(other, "2026-11-10"),
     ];
-    // Whether each of these paths is purged.
+    // One column for each path: `yes` if it is purged.
     for [query, purged] in rows(
         "                                      | yes yes yes yes
          customer=ONE                          | yes no  yes no
@@ -124,7 +124,7 @@ async fn a_purge_wins_over_the_fetch_that_it_overtakes() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_a_purge_overtook_is_joined_by_nobody() {
+async fn requests_after_a_purge_do_not_join_an_earlier_fetch() {
     let app = TestApp::start().await;
     app.simulator.hold_calls();
     let purge = async {

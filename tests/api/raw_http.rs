@@ -28,7 +28,7 @@ struct Target {
     _app: TestApp,
 }
 
-/// What a client does when it has sent everything.
+/// The last step of a client that has sent everything.
 #[derive(Clone, Copy, PartialEq)]
 enum Then {
     /// It closes its half.
@@ -150,7 +150,7 @@ impl Answers {
     }
 }
 
-/// How many whole requests of HTTP/1.1 and without a body stand at the front.
+/// Counts the whole requests of HTTP/1.1 without a body at the front.
 fn plain_requests(mut bytes: &[u8]) -> usize {
     let mut requests = 0;
     loop {
@@ -229,7 +229,7 @@ fn path() -> impl Strategy<Value = String> {
     ]
 }
 
-/// What may stand where a request is expected.
+/// Good and bad bytes in place of a request.
 fn anything() -> impl Strategy<Value = Vec<u8>> {
     let line = "[A-Za-z-]{1,12} ?:[ -~]{0,40}\r?\n";
     let head = (method(), path(), prop::collection::vec(line, 0..70));
@@ -247,7 +247,7 @@ fn anything() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Bytes in place of others, by where they stand.
+/// Bytes in place of others, with their positions.
 fn mutations() -> impl Strategy<Value = Vec<(prop::sample::Index, u8)>> {
     let byte = prop_oneof![
         any::<u8>(),
@@ -256,7 +256,7 @@ fn mutations() -> impl Strategy<Value = Vec<(prop::sample::Index, u8)>> {
     prop::collection::vec((any::<prop::sample::Index>(), byte), 0..4)
 }
 
-/// Where what is sent is cut in pieces.
+/// The positions at which the sent bytes are cut in pieces.
 fn cuts() -> impl Strategy<Value = Vec<prop::sample::Index>> {
     prop::collection::vec(any::<prop::sample::Index>(), 0..6)
 }

@@ -29,7 +29,7 @@ async fn a_service_with_a_token_is_ready() {
     let account = report.as_object_mut().unwrap().remove("account").unwrap();
     let gates = ["running", "can-answer"].map(|name| json!({"name": name, "ready": true}));
     assert_eq!(report, json!({"ready": true, "gates": gates}));
-    // Which account it is before, and nothing of it that could be used.
+    // A short id of the account, and no secret of it.
     let account = account.as_str().unwrap();
     assert_eq!(account.len(), 16);
     assert!(account.bytes().all(|byte| byte.is_ascii_hexdigit()));

@@ -49,7 +49,7 @@ async fn there_are_never_more_retries_than_configured() {
 }
 
 #[tokio::test]
-async fn what_asking_again_would_not_mend_is_asked_once() {
+async fn errors_that_a_retry_cannot_fix_are_not_retried() {
     for (status, ours, kind) in [
         (400, 502, "rejected"),
         (403, 502, "rejected"),
@@ -157,7 +157,7 @@ async fn no_more_calls_are_under_way_than_allowed() {
             round * PLACES,
             "round {round}"
         );
-        // Whoever comes into a place that becomes free is held again.
+        // The simulator holds the calls that take the free places again.
         app.simulator.release_calls();
         app.simulator.hold_calls();
     }

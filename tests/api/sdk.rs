@@ -1,9 +1,8 @@
-//! Microsoft's SDKs before this service, .NET 3.4 and Java 3.4: what they send, and what they make of
-//! what comes back.
+//! Microsoft's SDKs as clients of this service: .NET 3.4 and Java 3.4.
 //!
-//! The requests are those of `PartnerServiceProxy` and of Java's `PartnerServiceClient`, and what is
-//! expected of answers is what `ResourceCollectionConverter`, the enumerators and
-//! `DefaultPartnerServiceErrorHandler` read.
+//! The requests are those of `PartnerServiceProxy` and of Java's `PartnerServiceClient`. The tests
+//! read the answers as `ResourceCollectionConverter`, the enumerators and
+//! `DefaultPartnerServiceErrorHandler` do.
 
 use usage_proxy::simulator::documented_deployment_body;
 
@@ -13,7 +12,7 @@ const REQUEST_ID: &str = "25b6edd5-1f53-456b-b48c-c64f60ec2dda";
 const CORRELATION_ID: &str = "6492b9d6-5629-429b-934c-040b1946e760";
 const OWN_TOKEN: &str = "Bearer canary-token-of-the-sdk";
 
-/// What the SDK's message handler puts on every request.
+/// The headers that the SDK's message handler sets on every request.
 fn headers(authorization: &str) -> Vec<(&str, &str)> {
     vec![
         ("Authorization", authorization),
@@ -36,7 +35,7 @@ async fn get(app: &TestApp, path: &str, more: &[(&str, &str)]) -> Reply {
     app.get_with(path, &headers).await
 }
 
-/// The URI that .NET's SDK makes of a link: relative ones are put below the API's version.
+/// Returns the URI that .NET's SDK builds from a link. It puts relative links below the API's version.
 fn dotnet_uri(link: &str) -> String {
     if link.starts_with("/v1") {
         link.to_owned()
@@ -45,7 +44,7 @@ fn dotnet_uri(link: &str) -> String {
     }
 }
 
-/// The URI that Java's SDK makes of a link (`PartnerServiceClient.buildUrl`).
+/// Returns the URI that Java's SDK builds from a link (`PartnerServiceClient.buildUrl`).
 fn java_uri(link: &str) -> String {
     format!("/v1/{link}")
 }
@@ -86,7 +85,7 @@ fn filtered(filter: &Value) -> String {
     format!("/v1/customers?{}", query.finish())
 }
 
-/// What its model classes make of a collection.
+/// Returns the total count and the items that the SDK's model classes read from a collection.
 fn collection(reply: &Reply) -> (u64, Vec<Value>) {
     assert_eq!(reply.status, 200, "{}", reply.text());
     let text = reply.text();

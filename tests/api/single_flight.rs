@@ -153,7 +153,7 @@ async fn a_stale_answer_is_refreshed_by_one_call_for_all_who_wait() {
 }
 
 /// A thousand callers, each on a connection of its own, that asked for one customer at the same
-/// moment; the answer is held. It takes two file descriptors a caller.
+/// moment. The simulator holds the answer. Each caller takes two file descriptors.
 struct Crowd {
     /// By the correlation id that each sent.
     callers: HashMap<Uuid, JoinHandle<String>>,
@@ -185,7 +185,7 @@ impl Crowd {
         Self { callers }
     }
 
-    /// Returns the caller that made the call: upstream was told its correlation id.
+    /// Returns the caller that made the call: upstream received its correlation id.
     fn leader(&self, app: &TestApp) -> Uuid {
         let calls = app.calls_made(SimulatedApi::Insights);
         let id = calls[0].header("ms-correlationid");
@@ -229,7 +229,7 @@ fn request(customer: Uuid, correlation_id: Uuid) -> String {
     )
 }
 
-/// `Cache-Status` as it stands in an answer.
+/// The line of an answer that has `Cache-Status`.
 fn cache_status(status: &str) -> String {
     format!("cache-status: usage-proxy; {status}\r\n")
 }

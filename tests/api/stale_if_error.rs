@@ -1,8 +1,8 @@
-//! Past the revalidation window: upstream is asked, and what is held stands in for its failure.
+//! After the revalidation window, upstream is asked, and cached data is served if that fails.
 
 use crate::support::prelude::*;
 
-/// When an answer is too old to stand in: freshness, and seven days more.
+/// The age at which an answer is too old to be served after a failure: freshness, and seven days.
 const EXPIRED: Duration = Duration::from_secs(900 + 7 * 24 * 60 * 60);
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn past_the_window_the_failure_is_the_answer() {
 }
 
 #[tokio::test]
-async fn what_partner_center_settled_is_never_covered_by_cached_data() {
+async fn definite_refusals_of_partner_center_are_never_covered_by_cached_data() {
     for (status, code, kind) in [
         (404, "1000", "unknown-customer"),
         (403, "2032", "no-relationship"),
@@ -158,7 +158,7 @@ async fn a_throttle_costs_no_call_for_as_long_as_it_lasts() {
 }
 
 #[tokio::test]
-async fn without_a_window_nothing_stands_in() {
+async fn without_a_window_no_cached_data_is_served_after_a_failure() {
     let app = TestApp::builder()
         .set("upstream.retries", "0")
         .set("cache.stale_while_revalidate", "0s")

@@ -37,7 +37,7 @@ use self::{
     described::assert_described,
 };
 
-/// What nearly every test needs.
+/// The imports that nearly every test needs.
 pub(crate) mod prelude {
     pub(crate) use std::{fmt::Display, time::Duration};
 
@@ -73,13 +73,13 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// for Partner Center.
 pub(crate) const STALE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// When every test begins, in wall time.
+/// The wall time at which every test begins.
 pub(crate) const START: &str = "2026-11-22T12:00:00Z";
 
-/// What the simulator takes for the application's secret.
+/// The application's secret, as the simulator knows it.
 pub(crate) const CLIENT_SECRET: &str = "canary-client-secret";
 
-/// What the callers file is called, where there is one.
+/// The name of the callers file.
 const CALLERS_FILE: &str = "callers.toml";
 
 /// Longer than anything that is waited for takes, so that a test fails instead of hanging.
@@ -139,11 +139,11 @@ pub(crate) struct TestApp {
     pub(crate) clock: Arc<ManualClock>,
     /// The simulator.
     pub(crate) simulator: SimulatorHandle,
-    /// Where the simulator listens.
+    /// The address of the simulator.
     pub(crate) simulator_address: SocketAddr,
-    /// Where dashboards call.
+    /// The address of the API listener, for dashboards.
     pub(crate) api: SocketAddr,
-    /// Where operators call.
+    /// The address of the admin listener, for operators.
     pub(crate) admin: SocketAddr,
     /// Ends the service.
     pub(crate) shutdown: Shutdown,
@@ -158,7 +158,7 @@ pub(crate) struct TestApp {
 /// Changes something before the start.
 type Change<T> = Box<dyn FnOnce(&mut T)>;
 
-/// How a [`TestApp`] is to be.
+/// The settings of a [`TestApp`].
 #[derive(Default)]
 pub(crate) struct Builder {
     config: Vec<Change<Config>>,
@@ -338,12 +338,13 @@ impl TestApp {
         wait_until("the service is ready", ready).await;
     }
 
-    /// Where secrets are kept.
+    /// Returns the folder of the secret files.
     pub(crate) fn secrets(&self) -> &Path {
         self.secrets.path()
     }
 
-    /// Whether the service can answer, as `/readyz` says; and if not, or not for long, why.
+    /// Returns true if the service can answer, as `/readyz` says, and the reason if it cannot or soon
+    /// will not.
     pub(crate) async fn readiness(&self) -> (bool, String) {
         let report = self.admin_get("/readyz").await;
         let gates = report.json()["gates"].clone();
@@ -361,7 +362,6 @@ impl TestApp {
         std::fs::write(self.refresh_token_file(), token).unwrap();
     }
 
-    /// Where the refresh token is kept.
     pub(crate) fn refresh_token_file(&self) -> PathBuf {
         self.secrets.path().join("refresh-token")
     }
@@ -378,7 +378,7 @@ impl TestApp {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// What the API answers, the description of the API has: every test is one of that too.
+    /// Sends a request. Checks that the description of the API has its answer, in every test.
     async fn request(
         &self,
         method: Method,
@@ -549,7 +549,7 @@ impl Reply {
             .map_or("", |value| value.to_str().unwrap())
     }
 
-    /// What `Cache-Status` says of this cache.
+    /// Returns the part of `Cache-Status` that is about this cache.
     #[track_caller]
     pub(crate) fn cache_status(&self) -> &str {
         let status = self.header("cache-status").strip_prefix("usage-proxy; ");

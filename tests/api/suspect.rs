@@ -1,4 +1,4 @@
-//! Doubtful data: what is held is served until the doubt is settled, and says so.
+//! Doubtful data: cached data is served, and marked, until the doubt is settled.
 
 use jiff::civil::Date;
 
@@ -20,7 +20,7 @@ fn products(count: usize, processed: Date) -> Vec<SimulatedRow> {
     (0..count).map(row).collect()
 }
 
-/// A service that holds twenty products of customer 0.
+/// A service that has cached twenty products of customer 0.
 async fn holding_twenty(source: &str) -> (TestApp, Date) {
     let app = TestApp::with("upstream.source", source).await;
     let date = app.simulator.newest_date();
@@ -42,7 +42,7 @@ fn count(reply: &Reply) -> usize {
 }
 
 #[tokio::test]
-async fn the_good_is_served_in_place_of_nothing_until_that_is_told_again() {
+async fn cached_rows_are_served_until_a_second_empty_answer_confirms_the_first() {
     for source in ["insights", "commercial"] {
         let (app, date) = holding_twenty(source).await;
         app.set_rows(customer(0), products(0, date));
@@ -163,7 +163,7 @@ async fn the_newest_date_never_goes_backwards() {
     assert_eq!(suspect.body, before.body);
     assert_eq!(suspect.header("etag"), before.header("etag"));
     assert_eq!(app.metric(BACKWARDS).await, 1.0);
-    // An answer is an answer: nobody asks again at once.
+    // A doubtful answer counts as an answer: upstream is not asked again at once.
     assert_eq!(again.cache_status(), "hit; ttl=900; detail=suspect");
     assert_eq!(app.calls(SimulatedApi::Insights), 2);
 }
@@ -221,7 +221,7 @@ async fn nine_tenths_gone_from_a_date_are_doubted_too() {
 }
 
 #[tokio::test]
-async fn counts_that_grow_implausibly_are_doubted_until_they_are_told_again() {
+async fn implausible_growth_is_doubted_until_upstream_repeats_it() {
     let (app, date) = holding_twenty("insights").await;
     let path = dated_path(customer(0), date);
     app.get_with(&path, &[("cache-control", "no-cache")]).await;

@@ -94,7 +94,7 @@ fn usage(customer: impl std::fmt::Display) -> String {
     usage_path(customer)
 }
 
-/// What a listener says to plain HTTP, until it closes.
+/// Sends plain HTTP to a listener. Returns its answer up to the end of the connection.
 async fn plain(listener: SocketAddr) -> String {
     let mut stream = TcpStream::connect(listener).await.unwrap();
     stream

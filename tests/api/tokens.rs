@@ -6,7 +6,7 @@ use usage_proxy::config::{AuthConfig, TokenAudience};
 
 use crate::support::prelude::*;
 
-/// How long the simulator's access tokens live.
+/// The lifetime of the simulator's access tokens.
 const LIFETIME: Duration = Duration::from_secs(3_599);
 
 const SUCCESSES: &str = r#"usage_proxy_token_refresh_total{result="success"}"#;
@@ -28,7 +28,7 @@ fn on_disk(app: &TestApp) -> String {
     fs::read_to_string(app.refresh_token_file()).unwrap()
 }
 
-/// Who refuses our credentials: the token endpoint, Partner Center.
+/// Returns the gauges of refused credentials, of the token endpoint and of Partner Center.
 async fn refused_by(app: &TestApp) -> (f64, f64) {
     let by = |who: &str| format!("usage_proxy_credentials_refused{{refuser=\"{who}\"}}");
     (
@@ -37,7 +37,7 @@ async fn refused_by(app: &TestApp) -> (f64, f64) {
     )
 }
 
-/// What a person must do before the service can answer.
+/// Returns the action that a person must take before the service can answer.
 async fn action(app: &TestApp) -> String {
     let (ready, action) = app.readiness().await;
     assert!(!ready, "it can answer");

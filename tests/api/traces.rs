@@ -1,4 +1,4 @@
-//! What a collector of traces is told of requests and upstream calls.
+//! The traces of requests and upstream calls, as a collector receives them.
 
 mod outages;
 

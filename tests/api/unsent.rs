@@ -1,4 +1,4 @@
-//! Answers that clients do not read: how many may wait, and what the others get meanwhile.
+//! Answers that clients do not read: their limits, and the answers to other clients meanwhile.
 
 use reqwest::Response;
 
@@ -56,7 +56,7 @@ async fn get(app: &TestApp, caller: &str, path: &str) -> Reply {
     app.get_with(path, &[("x-api-key", &key_of(caller))]).await
 }
 
-/// How many answers of this size may wait in so much.
+/// Returns the number of answers of this size that a budget lets wait.
 fn most(budget: usize, list: &Reply) -> usize {
     budget.div_ceil(list.body.len() + 16 * 1024)
 }
@@ -89,7 +89,7 @@ async fn a_caller_that_does_not_read_gets_429_and_no_other_does() {
 }
 
 #[tokio::test]
-async fn when_too_much_waits_to_be_read_by_all_large_answers_are_503() {
+async fn large_answers_get_503_when_all_callers_leave_too_much_unread() {
     let app = with_many_customers().start().await;
     let list = get(&app, POLITE, LIST).await;
     let (of_caller, mut left) = (most(OF_CALLER, &list), most(OF_ALL, &list));

@@ -1,4 +1,4 @@
-//! What Partner Center gets to see: the headers, the pages, and nothing for anybody else.
+//! The requests that Partner Center receives: their headers, their pages, and none to other hosts.
 
 use std::{
     collections::BTreeSet,
@@ -17,8 +17,7 @@ use crate::support::prelude::*;
 
 const COMMERCIAL: &str = "/v1/analytics/commercial/usage/license/";
 
-/// A host that no token is meant for. It answers whatever is asked, so that who asks goes on, and
-/// remembers it.
+/// A host that no token is meant for. It answers and remembers every request.
 struct Elsewhere {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,

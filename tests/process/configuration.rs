@@ -1,4 +1,4 @@
-//! Wrong use and bad configuration, told all at once and before anything is served.
+//! Wrong use and bad configuration, reported all at once and before anything is served.
 
 use std::{net::TcpListener, process::Command};
 

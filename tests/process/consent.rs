@@ -1,4 +1,4 @@
-//! `usage-proxy consent`: a browser signs in, and the service can go on from there.
+//! `usage-proxy consent`: a browser signs in, and the service can use the new refresh token.
 
 use std::{os::unix::fs::PermissionsExt, process::Command};
 

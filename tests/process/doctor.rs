@@ -27,12 +27,12 @@ async fn account(faults: &str) -> (Account, PartnerCenter) {
     (Account::new(upstream.address, SECRET, &token), upstream)
 }
 
-/// Examines an account beside nobody, as a program would have it.
+/// Runs `doctor --json` for an account, with no service at the admin address.
 async fn examined(account: &Account, args: &[&str]) -> Diagnosis {
     examined_beside(account, NOBODY, args).await
 }
 
-/// Examines an account beside a service that listens at the address of the admin listener.
+/// Runs `doctor --json` for an account, with this address of the admin listener.
 async fn examined_beside(account: &Account, admin: &str, args: &[&str]) -> Diagnosis {
     let mut command = account.command(usage_proxy(), "doctor");
     let admin = admin.trim_start_matches("http://");
@@ -41,7 +41,7 @@ async fn examined_beside(account: &Account, admin: &str, args: &[&str]) -> Diagn
     Diagnosis::of(run(command).await)
 }
 
-/// What doctor found.
+/// The exit code of `doctor`, and its document.
 #[derive(Debug)]
 struct Diagnosis {
     code: Option<i32>,
@@ -164,7 +164,7 @@ async fn the_service_of_another_account_is_not_mistaken_for_ours() {
 async fn nothing_is_redeemed_where_it_is_unknown_whether_a_service_runs() {
     let (account, _upstream) = account("").await;
     let before = account.refresh_token();
-    // Connections are accepted by the system, and nobody ever answers.
+    // The system accepts connections, but nothing ever answers them.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let foreign = Stub::start(|_| Stub::json(200, &json!({"status": "green"}))).await;
 

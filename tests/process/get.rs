@@ -1,4 +1,4 @@
-//! `usage-proxy get`: what a person asks of a running proxy, and how it is told.
+//! `usage-proxy get`: the requests of a person to a running proxy, and the output.
 
 use serde_json::json;
 use usage_proxy::simulator::Faults;
@@ -137,7 +137,7 @@ async fn a_key_comes_from_a_file_and_is_shown_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_nobodys_is_refused_unless_its_ca_is_named() {
+async fn an_unknown_certificate_is_refused_unless_its_ca_is_named() {
     // The certificate is of another account: the proxy has its own files only after its start.
     let files = PartnerCenter::with(Faults::default()).await.account();
     files.write_certificate("certificate", "key");
@@ -209,7 +209,7 @@ async fn a_name_is_no_use_where_nobody_lists_customers() {
 }
 
 #[tokio::test]
-async fn what_is_no_usage_proxy_is_told_apart() {
+async fn another_program_at_the_url_is_reported() {
     let url = Stub::start(|_| Stub::json(200, &json!("hello"))).await;
 
     let output = usage(&url, &[DOCUMENTED]).await;

@@ -1,4 +1,4 @@
-//! What a person reads before trying: help, manual pages, completions.
+//! The help, the manual pages and the completions.
 
 use crate::support::{Finished, assert_has, usage_proxy};
 

@@ -133,7 +133,7 @@ impl Dashboard {
     }
 }
 
-/// Whether a head is there, and as much of a body as it promises.
+/// Checks that an answer has a head, and as much of a body as the head promises.
 fn is_whole(answer: &[u8]) -> bool {
     let answer = String::from_utf8_lossy(answer);
     answer.split_once("\r\n\r\n").is_some_and(|(head, body)| {

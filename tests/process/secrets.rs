@@ -135,7 +135,7 @@ async fn no_secret_comes_out_of_a_service_that_traces_everything() {
     let service = watch.serve(usage_proxy()).await;
     let api = service.api.clone();
 
-    // Success, in all forms, fetched and held.
+    // Success, in all forms, fetched and cached.
     assert_eq!(watch.usage(&service, customer).await, 200);
     assert_eq!(watch.usage(&service, customer).await, 200);
     let own = format!("{api}/v1/customers/{customer}");

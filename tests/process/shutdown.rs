@@ -1,4 +1,4 @@
-//! How it ends: in order when told once, now when told twice.
+//! Shutdown: orderly after one signal, immediate after two.
 
 use usage_proxy::simulator::{Faults, SimulatedApi};
 
@@ -91,7 +91,7 @@ async fn a_second_signal_ends_it_while_the_last_token_request_is_in_flight() {
 }
 
 #[tokio::test]
-async fn what_outlasts_the_drain_is_cut_off_and_said_so() {
+async fn requests_that_outlast_the_drain_are_cut_off_and_logged() {
     let partner_center = PartnerCenter::with(Faults::default()).await;
     let account = partner_center.account();
     let mut command = account.command(usage_proxy(), "serve");

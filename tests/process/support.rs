@@ -17,7 +17,7 @@ use usage_proxy::{
     simulator::{Faults, SimulatedApi, Simulator, SimulatorHandle, SimulatorOptions},
 };
 
-/// Longer than anything takes: a test that waits in vain fails, and says what for.
+/// Longer than anything takes. A test that waits longer fails, and says what it waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The customer of Microsoft's own example.
@@ -37,7 +37,7 @@ pub(crate) fn free_address() -> String {
     free.local_addr().unwrap().to_string()
 }
 
-/// What a command printed until it ended, and its exit code.
+/// The output of a command that has ended, and its exit code.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
@@ -114,7 +114,7 @@ pub(crate) struct Running {
     pub(crate) stderr: Lines,
 }
 
-/// What a child has said on one of its outputs.
+/// The lines that a child has written to one of its outputs.
 #[derive(Clone)]
 pub(crate) struct Lines(watch::Receiver<Vec<String>>);
 

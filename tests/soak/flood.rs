@@ -30,14 +30,14 @@ const PIPELINED: u64 = 8;
 /// One request of so many is for a customer that there is, while there are any left.
 const KNOWN_OF: u64 = 16;
 
-/// Where the customers end that others ask for.
+/// The first customer that only the flood asks for.
 const FIRST_KNOWN: u64 = 500;
 
 /// Enough: after as many the flood is over. How far it comes is a matter of time, since upstream is
 /// asked about each; the report tells.
 const GOAL: u64 = 1_000_000;
 
-/// What the flood came to.
+/// The results of the flood.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     statuses: BTreeMap<u16, u64>,

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::target::{Dice, Source, Target, closed_windows, known, native_request, request};
 
-/// How many there are of each kind at a time.
+/// The number of clients of each kind at a time.
 const IDLERS: usize = 500;
 const SLOW_READERS: usize = 20;
 const SLOW_WRITERS: usize = 200;
@@ -26,10 +26,11 @@ const STALLERS: usize = 8;
 const LEAVERS: usize = 8;
 const OVERSIZERS: usize = 4;
 
-/// Customers that they ask for: so few that most are held, and the flood keeps upstream to itself.
+/// The number of customers that they ask for. Most of so few are cached, so the flood keeps upstream
+/// to itself.
 const CUSTOMERS: usize = 500;
 
-/// What they did, and what came of it.
+/// Counts of what the hostile clients did, and of how the service reacted.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     /// Connections that said nothing.
@@ -103,7 +104,7 @@ async fn idle(target: Target, report: Arc<Report>, seed: usize) {
 
 /// Asks for answers without end and takes them a byte at a time, through a tiny window.
 async fn read_slowly(target: Target, report: Arc<Report>, seed: usize) {
-    /// What the system makes of it is a little more.
+    /// The receive buffer in bytes. The system uses a little more.
     const WINDOW: u32 = 2_048;
 
     let requests = native_request(known(seed)).repeat(100);

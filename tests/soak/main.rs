@@ -108,8 +108,8 @@ async fn partner_center() -> (Running, String) {
     (running, address)
 }
 
-/// Two callers with the same rights; a small cache, so that it fills; what is held goes stale within
-/// the soak; a line in the log for each request, though nobody reads it.
+/// Two callers with the same rights. The cache is small, so that it fills. Cached data becomes stale
+/// within the soak. The log has a line for each request, which nothing reads.
 fn configured(account: &Account) -> std::process::Command {
     let callers = [("dashboard", polite::KEY), ("stranger", STRANGERS_KEY)].map(|(name, key)| {
         let hash = KeyHash::of_key(key.as_bytes());

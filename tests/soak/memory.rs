@@ -1,4 +1,4 @@
-//! What the service takes of the machine, as Linux tells it.
+//! The memory and open files of the service, as Linux reports them.
 
 use std::{fmt, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::support::PATIENCE;
 
 const MIB: u64 = 1024 * 1024;
 
-/// What the cache may hold: `cache.max_bytes`.
+/// The limit of the cache: `cache.max_bytes`.
 pub(crate) const CACHE: u64 = 8 * MIB;
 
 /// Resident memory that is never exceeded, part by part.
@@ -26,13 +26,13 @@ const FAILURES: u64 = 2 * 10_000 * 5 * 1024 / 4;
 /// times as much, idlers nearly nothing.
 const CONNECTIONS: u64 = 1_000 * 32 * 1024;
 
-/// The lines that wait for room in a pipe that nobody reads: 4,096 at most.
+/// The lines that wait for room in a pipe that nothing reads: 4,096 at most.
 const LOG: u64 = 4_096 * 600;
 
 /// Answers that the strangers, who are one caller, leave unread.
 const UNREAD: u64 = 16 * MIB;
 
-/// Bytes, told in MiB.
+/// Bytes, displayed in MiB.
 pub(crate) struct Mebibytes(pub(crate) u64);
 
 // === impl Mebibytes ===
@@ -53,14 +53,14 @@ pub(crate) fn peak(pid: u32) -> u64 {
     status(pid, "VmHWM:")
 }
 
-/// How many files, connections among them, it has open.
+/// Returns the number of open files, which includes connections.
 pub(crate) fn open_files(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd"))
         .unwrap()
         .count()
 }
 
-/// Tells every ten seconds how much is resident.
+/// Prints the resident memory every ten seconds.
 pub(crate) async fn watch(pid: u32, until: Instant) {
     let started = Instant::now();
     while Instant::now() + Duration::from_secs(10) < until {

@@ -16,7 +16,7 @@ pub(crate) const KEY: &str = "up_dashboard";
 /// Customers that it polls, each in turn.
 const CUSTOMERS: usize = 50;
 
-/// One poll of so many is for a customer that nobody has asked for yet: upstream has to be asked.
+/// One poll of so many is for a new customer, so that upstream has to be asked.
 const NEW_CUSTOMER_EVERY: usize = 25;
 
 /// Between two polls.
@@ -36,7 +36,7 @@ pub(crate) struct Caller {
     report: Report,
 }
 
-/// How it fared.
+/// The results of the caller.
 #[derive(Clone, Default)]
 pub(crate) struct Report {
     pub(crate) answers: u64,

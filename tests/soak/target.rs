@@ -1,4 +1,4 @@
-//! What is attacked, until when, and how to get there.
+//! The target of the soak, its end, and connections to it.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -18,7 +18,8 @@ pub(crate) struct Target {
     until: Instant,
 }
 
-/// Where a kind of client connects from: an address of its own, so that none runs out of ports.
+/// The address that a kind of client connects from. Each kind has its own, so that none runs out of
+/// ports.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source(pub(crate) u8);
 

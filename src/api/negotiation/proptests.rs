@@ -70,7 +70,7 @@ fn request(name: HeaderName, lines: &[Vec<AcceptMember>]) -> HeaderMap {
     written.collect()
 }
 
-/// What a name weighs, by the last member that says so.
+/// Returns the weight of the last member that has one of these names.
 fn last_weight(lines: &[Vec<AcceptMember>], names: &[&str]) -> Option<QualityWeight> {
     let mut backwards = lines.iter().flatten().rev();
     let last = backwards.find(|member| names.contains(&member.name))?;

@@ -11,7 +11,7 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         ".{0,400}",
         ".{0,40}".prop_map(|around| format!("{around}{TOKEN}{around}")),
-        // Where a cut could leave half of it.
+        // At positions where a cut could leave half of the token.
         (40..320_usize).prop_map(|before| format!("{}{TOKEN}", "x".repeat(before))),
         "\\PC{0,4}\\s{0,4}",
     ]

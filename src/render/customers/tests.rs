@@ -84,7 +84,7 @@ fn page(size: u32, token: Option<&str>) -> CustomerPageRequest {
     }
 }
 
-/// What a caller who may see these is shown.
+/// Returns the list that a caller gets who may see these customers.
 fn shown_json(prepared: &Rendered, visible: &[usize], page: Option<&CustomerPageRequest>) -> Value {
     let may_see = |customer| {
         visible

@@ -27,7 +27,7 @@ struct TestCa {
     folder: TempDir,
 }
 
-/// A listener with TLS, and how it is told to look at its files.
+/// A listener with TLS, and the handle that makes it read its files again.
 struct TlsServer {
     server: ListenerFixture,
     tls: Arc<ListenerTls>,

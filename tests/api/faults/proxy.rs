@@ -15,17 +15,17 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use usage_proxy::clock::{Clock, ManualClock};
 
-/// How the simulator spells the length of a body.
+/// The header of a body's length, as the simulator writes it.
 const LENGTH: &str = "content-length: ";
 
-/// What becomes of a connection.
+/// A fault of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
     /// Nothing: requests and answers pass as they come.
     None,
     /// It is refused, for nothing listens.
     Refused,
-    /// It is not even answered: something listens, and the queue of what nobody accepts is full.
+    /// It is not even answered: the listener accepts nothing, and its queue is full.
     NeverAccepted,
     /// It is half open: accepted, and silent for ever.
     Silent,
@@ -47,7 +47,7 @@ pub(super) enum Fault {
     LostWhenReused,
 }
 
-/// Where an answer breaks off.
+/// The point at which an answer breaks off.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Point {
     /// Before its first byte.
@@ -58,7 +58,7 @@ pub(super) enum Point {
     Body,
 }
 
-/// How a connection ends.
+/// The way in which a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// In order: FIN.
@@ -122,7 +122,7 @@ impl FaultProxy {
         self.set(Fault::None).await;
     }
 
-    /// Closes every connection, waits until the other side has noticed, and goes on with `fault`.
+    /// Closes every connection, waits until the other side has noticed, and continues with `fault`.
     pub(super) async fn set(&mut self, fault: Fault) {
         self.go_on_with(fault, fault).await;
     }
@@ -310,7 +310,7 @@ impl Message {
         })
     }
 
-    /// The same without its length: its body goes on until the connection ends.
+    /// Returns the same answer without its length, so that its body ends with the connection.
     fn unmeasured(&self) -> Self {
         let (head, body) = self.bytes.split_at(self.head);
         let head = std::str::from_utf8(head).unwrap();

@@ -71,7 +71,7 @@ pub(crate) fn key_of(name: &str) -> String {
     format!("up_canary-key-of-{name}")
 }
 
-/// What a browser sends once its user has told it this name and password.
+/// Returns the `Authorization` that a browser sends for this name and password.
 pub(crate) fn basic(name: &str, password: &str) -> String {
     let pair = base64::Engine::encode(
         &base64::prelude::BASE64_STANDARD,
@@ -101,7 +101,7 @@ impl TestApp {
         self.get_with(path, &[("x-api-key", key)]).await
     }
 
-    /// Replaces the callers file, and has nobody read it.
+    /// Replaces the callers file, but does not reload it.
     pub(crate) fn write_callers(&self, content: &str) {
         fs::write(self.secrets.path().join(super::CALLERS_FILE), content).unwrap();
     }

@@ -24,7 +24,7 @@ use super::PATIENCE;
 
 /// Listens until the test ends.
 pub(crate) struct Collector {
-    /// What `tracing.otlp_endpoint` is to be.
+    /// The value for `tracing.otlp_endpoint`.
     pub(crate) url: String,
     state: Arc<State>,
 }
@@ -41,11 +41,11 @@ pub(crate) struct Export {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// What answered it; spans count as taken only with [`Answer::Take`].
+    /// The answer to it. Spans count as taken only with [`Answer::Take`].
     answer: Answer,
 }
 
-/// What becomes of exports.
+/// The answer to exports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// They are taken.
@@ -97,7 +97,7 @@ impl Collector {
         Self { url, state }
     }
 
-    /// What becomes of exports from now on.
+    /// Sets the answer to exports from now on.
     pub(crate) fn answer(&self, answer: Answer) {
         *self.state.answer.lock().unwrap() = answer;
     }
@@ -222,7 +222,7 @@ impl Traced {
         self.attributes.get(name).cloned().unwrap_or_default()
     }
 
-    /// What names it in `traceparent`, where it was sampled.
+    /// Returns the `traceparent` that names this span as a sampled one.
     pub(crate) fn traceparent(&self) -> String {
         format!("00-{}-{}-01", self.trace, self.id)
     }

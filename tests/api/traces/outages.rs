@@ -16,7 +16,7 @@ use crate::{
     support::{collector::Answer, prelude::*},
 };
 
-/// How long a span waits for others.
+/// The time that a span waits for others.
 const DELAY: Duration = Duration::from_secs(5);
 
 /// Between two attempts, without jitter.
@@ -74,7 +74,7 @@ impl Test {
         self.collector.exported(times).await;
     }
 
-    /// What is counted, exported first.
+    /// Returns the number of exported spans, and the numbers of dropped spans by reason.
     fn counted(&self) -> (f64, Vec<(String, f64)>) {
         let mut exported = 0.0;
         let mut dropped = Vec::new();
@@ -127,7 +127,7 @@ async fn a_full_batch_waits_for_nothing() {
 }
 
 #[tokio::test]
-async fn what_a_busy_collector_would_not_take_is_sent_again() {
+async fn spans_are_sent_again_if_the_collector_was_busy() {
     let log = Log::start();
     let test = Test::start(Answer::Status(503)).await;
 
@@ -165,7 +165,7 @@ async fn a_collector_that_stays_away_is_told_of_once_and_then_left_behind() {
 }
 
 #[tokio::test]
-async fn what_a_collector_refuses_is_not_sent_again() {
+async fn spans_are_not_sent_again_if_the_collector_refused_them() {
     let log = Log::start();
     let test = Test::start(Answer::Status(401)).await;
 
@@ -183,7 +183,7 @@ async fn what_a_collector_refuses_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn what_a_collector_takes_in_part_is_counted_in_part() {
+async fn spans_are_counted_one_by_one_if_the_collector_takes_a_part() {
     let test = Test::start(Answer::TakeBut(1)).await;
 
     test.span("first");
@@ -196,7 +196,7 @@ async fn what_a_collector_takes_in_part_is_counted_in_part() {
 }
 
 #[tokio::test]
-async fn what_finds_no_room_is_dropped_and_nobody_waits() {
+async fn spans_beyond_the_queue_are_dropped_without_waiting() {
     let test = Test::start(Answer::Never).await;
     for _ in 0..512 {
         test.span("under way");
