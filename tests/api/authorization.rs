@@ -61,7 +61,7 @@ async fn a_fetch_of_anothers_is_not_joined() {
 
     let (answered, refused) = tokio::join!(app.usage_for("grafana", other), async {
         app.wait_for_calls(SimulatedApi::Insights, 1).await;
-        // The simulator holds the fetch until this request is answered, so it cannot wait for that.
+        // The simulator holds the fetch, so a request that gets an answer now did not wait for it.
         let asked = app.usage_for("portal", other);
         let refused = in_time(asked).await;
         app.simulator.release_calls();

@@ -1,4 +1,5 @@
-//! Documents that have only the native form: a customer's deployment, and those of all customers.
+//! Documents that have only the native form: a customer's deployment, and the usage and deployment
+//! of all customers.
 
 use usage_proxy::simulator::documented_deployment_body;
 
