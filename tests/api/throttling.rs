@@ -132,6 +132,23 @@ async fn a_short_pause_is_waited_for_by_all() {
 }
 
 #[tokio::test]
+async fn a_pause_that_reaches_the_deadline_is_not_begun() {
+    let app = TestApp::builder()
+        .set("upstream.connect_timeout", "250ms")
+        .set("upstream.attempt_timeout", "1s")
+        .set("upstream.deadline", "2s")
+        .start()
+        .await;
+    app.set_faults(throttle("2", Some(1)));
+
+    let refused = app.usage(DOCUMENTED).await;
+
+    refused.problem(503, "throttled");
+    assert_eq!(refused.header("retry-after"), "2");
+    assert_eq!(app.calls(SimulatedApi::Insights), 1);
+}
+
+#[tokio::test]
 async fn being_throttled_again_and_again_comes_to_an_end() {
     let app = Arc::new(TestApp::with("upstream.retries", "2").await);
     app.set_faults(throttle("2", None));
