@@ -76,9 +76,9 @@ mod tests {
     #[tokio::test]
     async fn cancelling_drops_what_still_runs_and_waits_for_it() {
         let shutdown = Shutdown::new();
-        let (dropped, told) = tokio::sync::oneshot::channel::<()>();
+        let (dropped, closed) = tokio::sync::oneshot::channel::<()>();
         shutdown.spawn(async move {
-            let _held = dropped;
+            let _sender = dropped;
             std::future::pending::<()>().await;
         });
 
@@ -86,7 +86,7 @@ mod tests {
 
         assert!(shutdown.is_draining());
         assert!(
-            told.await.is_err(),
+            closed.await.is_err(),
             "the task was dropped, its sender with it"
         );
     }

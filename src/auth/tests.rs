@@ -123,8 +123,8 @@ fn all_errors_are_reported_at_once_with_position_and_caller() {
         "callers.toml:9:15: caller 2: key_sha256 (value not shown): is a key, not its hash",
     ];
     for expected in expected {
-        let told = faults.iter().any(|fault| fault.starts_with(expected));
-        assert!(told, "{expected}\nin {faults:#?}");
+        let reported = faults.iter().any(|fault| fault.starts_with(expected));
+        assert!(reported, "{expected}\nin {faults:#?}");
     }
     assert_eq!(faults.len(), expected.len(), "{faults:#?}");
     assert!(!faults.concat().contains("canary"));

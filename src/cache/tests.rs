@@ -100,7 +100,7 @@ fn newer_data_evicted_while_an_older_answer_is_rendered_is_still_served() {
 fn a_date_is_found_for_either_api_and_commercial_is_preferred() {
     let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    let asked = dated_usage(1, "2026-11-19");
+    let key = dated_usage(1, "2026-11-19");
     let look_up = |number| cache.look_up(dated_usage(number, "2026-11-19"), now);
 
     cache.store_insights(
@@ -109,7 +109,7 @@ fn a_date_is_found_for_either_api_and_commercial_is_preferred() {
     );
     let of_insights = look_up(1).unwrap();
     let stored = cache.store(
-        asked,
+        key,
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 6),
         now,
     );
@@ -130,14 +130,14 @@ fn a_date_is_found_for_either_api_and_commercial_is_preferred() {
 fn a_dated_snapshot_stays_fresh_and_its_age_below_its_lifetime() {
     let cache = new_cache(1 << 20);
     let now = SystemClock.now();
-    let asked = dated_usage(1, "2026-11-19");
+    let key = dated_usage(1, "2026-11-19");
     cache.store(
-        asked,
+        key,
         rendered_usage(numbered_customer(1), Some("2026-11-19"), 5),
         now,
     );
 
-    let cached = cache.look_up(asked, now + 1_000 * SECOND).unwrap();
+    let cached = cache.look_up(key, now + 1_000 * SECOND).unwrap();
 
     assert_eq!(cached.freshness, Freshness::Fresh);
     assert_eq!(cached.age, 1_000 * SECOND);

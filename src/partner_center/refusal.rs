@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_error_document_says_nothing() {
+    fn a_body_that_is_no_error_document_gives_no_details() {
         for body in [
             "",
             "<html>Forbidden</html>",
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_echoed_is_not_told() {
+    fn an_echoed_token_is_redacted() {
         let refusal = refusal(r#"{"code":"the-token","description":"Bearer the-token is bad"}"#);
 
         assert_eq!(refusal.code.as_deref(), Some("[redacted]"));

@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, SystemClock};
 
-    fn asked(value: &str) -> Option<Duration> {
+    fn parsed(value: &str) -> Option<Duration> {
         let wall = "2026-03-15T12:00:00Z".parse().unwrap();
         let headers = [(RETRY_AFTER, value.parse().unwrap())]
             .into_iter()
@@ -225,14 +225,14 @@ mod tests {
             ("Sun, 15 Mar 2026 12:01:30 GMT", 90),
             ("Sun, 15 Mar 2026 11:00:00 GMT", 1),
         ] {
-            assert_eq!(asked(value), Some(Duration::from_secs(seconds)), "{value}");
+            assert_eq!(parsed(value), Some(Duration::from_secs(seconds)), "{value}");
         }
     }
 
     #[test]
     fn a_malformed_retry_after_is_ignored() {
         for value in ["", "soon", "-5", "1.5", "Sun, 15 Mar 2026"] {
-            assert_eq!(asked(value), None, "{value:?}");
+            assert_eq!(parsed(value), None, "{value:?}");
         }
     }
 

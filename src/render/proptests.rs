@@ -100,7 +100,7 @@ proptest! {
 
     #[test]
     fn every_csv_line_comes_from_a_row(rows in prop::collection::vec(row(), 0..12)) {
-        let told: HashSet<CsvLine> = rows
+        let expected: HashSet<CsvLine> = rows
             .iter()
             .map(|row| {
                 let names = (row.service_name.clone(), row.product_name.clone(), row.workload_name.clone());
@@ -112,12 +112,12 @@ proptest! {
         let lines = lines(&body(&prepared, Format::Csv));
 
         for line in &lines {
-            prop_assert!(told.contains(line), "{:?}", line);
+            prop_assert!(expected.contains(line), "{:?}", line);
         }
         let json: serde_json::Value = serde_json::from_slice(&body(&prepared, Format::Simplified)).unwrap();
         let products = json["products"].as_array().unwrap().iter();
         let in_json: usize = products.map(|product| product["workloads"].as_array().unwrap().len()).sum();
         prop_assert_eq!(lines.len(), in_json);
-        prop_assert_eq!(lines.is_empty(), told.is_empty());
+        prop_assert_eq!(lines.is_empty(), expected.is_empty());
     }
 }

@@ -67,10 +67,10 @@ impl ListenerFixture {
         change(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let asked = Arc::new(AtomicUsize::new(0));
+        let request_count = Arc::new(AtomicUsize::new(0));
         let later = Arc::new(Notify::new());
         let (stop, stopped) = oneshot::channel();
-        let handler = handler(Arc::clone(&asked), Arc::clone(&later));
+        let handler = handler(Arc::clone(&request_count), Arc::clone(&later));
         let mut running = JoinSet::new();
         running.spawn(async move {
             let stop = async {
@@ -81,7 +81,7 @@ impl ListenerFixture {
         Self {
             address,
             registry,
-            request_count: asked,
+            request_count,
             release_later: later,
             stop: Some(stop),
             running,
@@ -111,13 +111,13 @@ impl ListenerFixture {
     }
 
     async fn wait_for_requests(&self, times: usize) {
-        let asked = async {
+        let reached = async {
             while self.requests() < times {
                 tokio::task::yield_now().await;
             }
         };
-        let asked = tokio::time::timeout(TEST_TIMEOUT, asked).await;
-        asked.unwrap_or_else(|_| panic!("asked {} times, not {times}", self.requests()));
+        let reached = tokio::time::timeout(TEST_TIMEOUT, reached).await;
+        reached.unwrap_or_else(|_| panic!("asked {} times, not {times}", self.requests()));
     }
 
     async fn wait_for(&self, sample: &str, value: f64) {
@@ -179,9 +179,9 @@ impl RawClient {
     }
 }
 
-fn handler(asked: Arc<AtomicUsize>, later: Arc<Notify>) -> impl RequestHandler {
+fn handler(request_count: Arc<AtomicUsize>, later: Arc<Notify>) -> impl RequestHandler {
     move |request: Request<Incoming>, peer: Peer| {
-        asked.fetch_add(1, Ordering::Relaxed);
+        request_count.fetch_add(1, Ordering::Relaxed);
         let later = Arc::clone(&later);
         async move {
             let body = match request.uri().path() {

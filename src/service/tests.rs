@@ -323,11 +323,11 @@ async fn suspect_is_the_first_detail_in_cache_status() {
     let too_soon = detail(fixture.answer_with(CacheDirective::NoCache).await);
     let not_allowed = detail(fixture.answer_as(&reader(), CacheDirective::NoCache).await);
     fixture.clock.advance(10 * SECOND);
-    let in_vain = detail(fixture.answer_with(CacheDirective::NoCache).await);
+    let failed = detail(fixture.answer_with(CacheDirective::NoCache).await);
     fixture.clock.advance(120 * SECOND);
     let stale = detail(fixture.answer().await);
 
-    for detail in [suspect, too_soon, not_allowed, in_vain, stale] {
+    for detail in [suspect, too_soon, not_allowed, failed, stale] {
         assert_eq!(detail, Some("suspect"));
     }
     assert_eq!(fixture.source.calls(), 4);

@@ -130,7 +130,7 @@ async fn it_shuts_down_promptly_while_responses_are_held() {
     let simulator = TestSimulator::start().await;
     simulator.handle.hold_calls();
     let path = insights_path(DOCUMENTED_CUSTOMER);
-    let held = simulator.request(&path).send();
+    let pending = simulator.request(&path).send();
     let end = async {
         simulator
             .handle
@@ -139,7 +139,7 @@ async fn it_shuts_down_promptly_while_responses_are_held() {
         simulator.shutdown.drain();
     };
 
-    let (answer, ()) = tokio::join!(held, end);
+    let (answer, ()) = tokio::join!(pending, end);
 
     assert!(answer.is_err(), "the held answer was dropped");
     let refused = simulator

@@ -29,7 +29,7 @@ async fn the_overview_of_the_cache_is_shown() {
         app.usage(customer(index)).await;
     }
     app.dated(customer(0), "2026-11-10").await;
-    let held = app.admin_get("/cache").await.json();
+    let cache = app.admin_get("/cache").await.json();
 
     assert_eq!(
         empty,
@@ -42,11 +42,11 @@ async fn the_overview_of_the_cache_is_shown() {
             "newestProcessedDate": Value::Null,
         })
     );
-    assert_eq!(held["entries"], 3);
-    assert_eq!(held["customers"], 2);
-    assert_eq!(held["hitRatio"], 0.4, "two hits of five");
-    assert_eq!(held["newestProcessedDate"], "2026-11-19");
-    assert!(held["bytes"].as_u64().unwrap() > 1_000, "{held}");
+    assert_eq!(cache["entries"], 3);
+    assert_eq!(cache["customers"], 2);
+    assert_eq!(cache["hitRatio"], 0.4, "two hits of five");
+    assert_eq!(cache["newestProcessedDate"], "2026-11-19");
+    assert!(cache["bytes"].as_u64().unwrap() > 1_000, "{cache}");
 }
 
 #[tokio::test]
@@ -64,11 +64,11 @@ async fn entries_of_a_customer_are_shown_with_age_and_next_refresh() {
         (7 * 24 * 60 * 60 * SECOND, "expired", 0),
     ] {
         app.advance(after);
-        let held = app.admin_get(&path).await.json();
+        let cached = app.admin_get(&path).await.json();
 
-        assert_eq!(held["customerId"], customer(0).to_string());
-        let [newest, past] = held["holdings"].as_array().unwrap().as_slice() else {
-            panic!("two dates are held: {held}");
+        assert_eq!(cached["customerId"], customer(0).to_string());
+        let [newest, past] = cached["holdings"].as_array().unwrap().as_slice() else {
+            panic!("two dates are held: {cached}");
         };
         for (entry, fields) in [
             (
@@ -95,9 +95,9 @@ async fn entries_of_a_customer_are_shown_with_age_and_next_refresh() {
         }
         assert_eq!(past["ageSeconds"], newest["ageSeconds"], "{after:?} on");
     }
-    let held = app.admin_get(&path).await.json();
+    let cached = app.admin_get(&path).await.json();
     assert_eq!(
-        held["holdings"][0]["ageSeconds"],
+        cached["holdings"][0]["ageSeconds"],
         900 + 3_600 + 7 * 24 * 60 * 60
     );
 }
@@ -105,14 +105,14 @@ async fn entries_of_a_customer_are_shown_with_age_and_next_refresh() {
 #[tokio::test]
 async fn a_customer_that_was_never_requested_has_no_entries() {
     let app = TestApp::start().await;
-    let nobody = Uuid::from_u128(7);
+    let unknown = Uuid::from_u128(7);
 
-    let reply = app.admin_get(&format!("/cache?customer={nobody}")).await;
+    let reply = app.admin_get(&format!("/cache?customer={unknown}")).await;
 
     assert_eq!(reply.status, 200);
     assert_eq!(
         reply.json(),
-        json!({"customerId": nobody.to_string(), "holdings": []})
+        json!({"customerId": unknown.to_string(), "holdings": []})
     );
 }
 

@@ -169,10 +169,10 @@ async fn a_web_page_needs_a_key_to_purge() {
     let (page, key) = (("origin", "https://evil.example.com"), bearer(KEY));
     open.usage(customer(0)).await;
 
-    let unasked = open
+    let without_key = open
         .admin_call(Method::POST, "/cache/purge?hard=true", &[page])
         .await;
-    let asked = keyed
+    let with_key = keyed
         .admin_call(
             Method::POST,
             "/cache/purge",
@@ -180,7 +180,7 @@ async fn a_web_page_needs_a_key_to_purge() {
         )
         .await;
 
-    unasked.problem(403, "not-for-pages");
+    without_key.problem(403, "not-for-pages");
     assert_eq!(open.entries().await, 1);
-    assert_eq!(asked.status, 200);
+    assert_eq!(with_key.status, 200);
 }

@@ -5,7 +5,7 @@ use crate::support::prelude::*;
 const FILE: &str = "/openapi.json";
 
 #[tokio::test]
-async fn a_file_is_had_without_a_credential_and_nothing_beside_it_is() {
+async fn public_files_need_no_credential_and_other_paths_do() {
     let app = TestApp::with_callers(&[TestCaller::named("grafana")]).await;
 
     for path in [FILE, "/openapi.json?v=1"] {
@@ -25,7 +25,7 @@ async fn a_file_is_had_without_a_credential_and_nothing_beside_it_is() {
 }
 
 #[tokio::test]
-async fn a_file_may_be_kept_by_anyone_and_run_nothing() {
+async fn files_may_be_cached_publicly_and_run_no_scripts() {
     let app = TestApp::start().await;
 
     let reply = app
@@ -49,7 +49,7 @@ async fn a_file_may_be_kept_by_anyone_and_run_nothing() {
 }
 
 #[tokio::test]
-async fn every_coding_of_a_file_has_a_validator_that_brings_304() {
+async fn every_coding_of_a_file_has_a_validator_that_gets_304() {
     let app = TestApp::start().await;
     let mut etags = std::collections::HashSet::new();
 
@@ -73,7 +73,7 @@ async fn every_coding_of_a_file_has_a_validator_that_brings_304() {
 }
 
 #[tokio::test]
-async fn a_file_has_a_head_and_takes_no_other_method() {
+async fn files_accept_only_get_and_head() {
     let app = TestApp::start().await;
     let length = app.get(FILE).await.body.len();
 

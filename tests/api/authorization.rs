@@ -17,25 +17,26 @@ fn said(reply: &Reply) -> (Vec<String>, serde_json::Value) {
 }
 
 #[tokio::test]
-async fn a_caller_sees_its_customers_and_learns_nothing_of_others() {
-    let (its, held, not_held) = (customer(0), customer(1), customer(2));
+async fn a_caller_sees_its_customers_and_the_same_error_for_any_other() {
+    let (its, cached, uncached) = (customer(0), customer(1), customer(2));
     let unknown = Uuid::from_u128(1);
     let app = TestApp::with_callers(&[
         TestCaller::named("portal").with_customers(&[its]),
         TestCaller::named("grafana"),
     ])
     .await;
-    app.usage_for("grafana", held).await;
+    app.usage_for("grafana", cached).await;
     app.usage_for("grafana", unknown).await;
-    let asked = app.calls(SimulatedApi::Insights);
+    let calls = app.calls(SimulatedApi::Insights);
 
     let own = app.usage_for("portal", its).await;
     let refused = [
-        app.usage_for("portal", held).await,
-        app.usage_for("portal", not_held).await,
+        app.usage_for("portal", cached).await,
+        app.usage_for("portal", uncached).await,
         app.usage_for("portal", unknown).await,
-        app.get_as("portal", &native_path(held)).await,
-        app.get_as("portal", &dated_path(held, "2020-01-01")).await,
+        app.get_as("portal", &native_path(cached)).await,
+        app.get_as("portal", &dated_path(cached, "2020-01-01"))
+            .await,
     ];
 
     assert_eq!(own.status, 200);
@@ -45,12 +46,12 @@ async fn a_caller_sees_its_customers_and_learns_nothing_of_others() {
         assert_eq!(status, "detail=not-consulted");
         assert!(!reply.text().contains("processed"), "{}", reply.text());
     }
-    assert_eq!(app.calls(SimulatedApi::Insights), asked + 1);
+    assert_eq!(app.calls(SimulatedApi::Insights), calls + 1);
     assert_eq!(app.metric(DENIED).await, refused.len() as f64);
 }
 
 #[tokio::test]
-async fn a_fetch_of_anothers_is_not_joined() {
+async fn a_denied_caller_does_not_join_a_fetch() {
     let (its, other) = (customer(0), customer(1));
     let app = TestApp::with_callers(&[
         TestCaller::named("portal").with_customers(&[its]),
@@ -62,8 +63,8 @@ async fn a_fetch_of_anothers_is_not_joined() {
     let (answered, refused) = tokio::join!(app.usage_for("grafana", other), async {
         app.wait_for_calls(SimulatedApi::Insights, 1).await;
         // The simulator holds the fetch, so a request that gets an answer now did not wait for it.
-        let asked = app.usage_for("portal", other);
-        let refused = in_time(asked).await;
+        let request = app.usage_for("portal", other);
+        let refused = in_time(request).await;
         app.simulator.release_calls();
         refused
     });
@@ -84,7 +85,7 @@ async fn without_the_scope_nothing_is_read() {
 }
 
 #[tokio::test]
-async fn partner_center_is_asked_for_no_cache_only_where_the_caller_may() {
+async fn no_cache_fetches_only_with_the_refresh_scope() {
     let app = TestApp::with_callers(&[
         TestCaller::named("grafana"),
         TestCaller::named("portal").with_scopes(&["usage:read", "cache:refresh"]),
@@ -100,7 +101,7 @@ async fn partner_center_is_asked_for_no_cache_only_where_the_caller_may() {
     let absent = no_cache(&grafana).await;
     app.advance(Duration::from_secs(60));
     let fresh = no_cache(&grafana).await;
-    let asked = app.calls(SimulatedApi::Insights);
+    let calls = app.calls(SimulatedApi::Insights);
     let allowed = no_cache(&portal).await;
     app.advance(Duration::from_secs(20 * 60));
     let stale = no_cache(&grafana).await;
@@ -117,5 +118,5 @@ async fn partner_center_is_asked_for_no_cache_only_where_the_caller_may() {
         assert_eq!(reply.status, 200);
         assert_eq!(reply.cache_status(), status);
     }
-    assert_eq!(asked, 1, "a fresh answer is enough for who may not refresh");
+    assert_eq!(calls, 1, "a fresh answer is enough for who may not refresh");
 }

@@ -10,7 +10,7 @@ const A_GUID: &str = "11111111-2222-4333-8444-555555555555";
 const ANOTHER_GUID: &str = "66666666-7777-4888-9999-aaaaaaaaaaaa";
 
 /// Returns the paths and queries of the calls to Partner Center, without those for tokens.
-fn asked(app: &TestApp) -> Vec<String> {
+fn calls(app: &TestApp) -> Vec<String> {
     let requests = app.simulator.requests();
     let calls = requests
         .iter()
@@ -59,7 +59,7 @@ async fn every_spelling_of_a_customer_id_is_one_customer() {
         assert!(answer.contains(DOCUMENTED), "{spelling}: {answer}");
     }
     let once = native_path(DOCUMENTED);
-    assert_eq!(asked(&app), [once], "one key, one call");
+    assert_eq!(calls(&app), [once], "one key, one call");
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn invalid_customer_ids_are_refused_and_not_sent_upstream() {
             }
         }
     }
-    assert_eq!(asked(&app), [""; 0]);
+    assert_eq!(calls(&app), [""; 0]);
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn a_path_is_read_as_it_was_sent() {
         assert_eq!(statuses(&answer), [404], "{case}: {answer}");
         assert!(answer.contains("problem:not-found"), "{case}");
     }
-    assert_eq!(asked(&app), [""; 0]);
+    assert_eq!(calls(&app), [""; 0]);
 }
 
 // === Queries ===
@@ -162,11 +162,11 @@ async fn a_date_is_a_day_of_the_calendar_up_to_today() {
 
         reply.problem_with(400, "processed-date", &["processedDate", said, expected]);
     }
-    assert_eq!(asked(&app), [""; 0]);
+    assert_eq!(calls(&app), [""; 0]);
 }
 
 #[tokio::test]
-async fn a_date_that_can_be_is_asked_for() {
+async fn a_valid_date_is_sent_upstream() {
     let app = TestApp::start().await;
 
     for (date, status) in [
@@ -205,7 +205,7 @@ async fn a_query_that_is_not_understood_is_refused() {
 
         reply.problem_with(400, kind, &[said]);
     }
-    assert_eq!(asked(&app), [""; 0]);
+    assert_eq!(calls(&app), [""; 0]);
 }
 
 #[tokio::test]
@@ -347,11 +347,11 @@ async fn the_body_of_a_request_is_refused_and_is_not_the_next_request() {
             assert!(answers.contains("problem+json"), "{answers}");
         }
     }
-    assert_eq!(asked(&app), [""; 0]);
+    assert_eq!(calls(&app), [""; 0]);
 }
 
 #[tokio::test]
-async fn a_request_of_two_lengths_is_refused_whole() {
+async fn a_request_with_two_lengths_is_refused() {
     let app = TestApp::start().await;
     let usage = usage_path(DOCUMENTED);
     let smuggled = format!("GET /v1/customers/{OTHER}/usage HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -374,7 +374,7 @@ async fn a_request_of_two_lengths_is_refused_whole() {
 
         assert_eq!(statuses(&answers), [400], "{case}: {answers}");
     }
-    assert_eq!(asked(&app), [""; 0]);
+    assert_eq!(calls(&app), [""; 0]);
 }
 
 #[tokio::test]
@@ -435,5 +435,5 @@ async fn an_absolute_target_is_read_as_its_path_and_names_no_other_host() {
 
     assert_eq!(statuses(&ours), [200], "{ours}");
     assert_eq!(statuses(&foreign), [400], "{foreign}");
-    assert_eq!(asked(&app).len(), 1);
+    assert_eq!(calls(&app).len(), 1);
 }

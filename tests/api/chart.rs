@@ -11,7 +11,7 @@ fn table(customer: impl std::fmt::Display) -> String {
 }
 
 #[tokio::test]
-async fn the_chart_is_a_picture_of_the_same_answer() {
+async fn the_chart_shows_the_same_answer() {
     let app = TestApp::start().await;
     app.usage(DOCUMENTED).await;
 
@@ -36,7 +36,7 @@ async fn the_chart_is_a_picture_of_the_same_answer() {
 }
 
 #[tokio::test]
-async fn a_chart_has_the_theme_that_is_asked_for() {
+async fn a_chart_has_the_requested_theme() {
     let app = TestApp::start().await;
     let path = chart(DOCUMENTED);
     let mut etags = std::collections::HashSet::new();
@@ -86,7 +86,7 @@ async fn the_chart_runs_nothing_fetches_nothing_and_may_be_shown_anywhere() {
 }
 
 #[tokio::test]
-async fn the_table_is_the_csv_form_for_a_link_that_can_say_no_accept() {
+async fn the_table_is_csv_without_an_accept_header() {
     let app = TestApp::start().await;
     let by_accept = app.usage_with(DOCUMENTED, &[("accept", "text/csv")]).await;
 
@@ -112,7 +112,7 @@ async fn the_table_is_the_csv_form_for_a_link_that_can_say_no_accept() {
 }
 
 #[tokio::test]
-async fn the_table_alone_keeps_a_spreadsheet_from_running_a_name() {
+async fn only_the_table_escapes_spreadsheet_formulas() {
     let app = TestApp::start().await;
     let newest = app.simulator.newest_date();
     let mut row = SimulatedRow::new("=1+1", "Exchange", 8, newest);
@@ -138,7 +138,7 @@ async fn the_table_alone_keeps_a_spreadsheet_from_running_a_name() {
 }
 
 #[tokio::test]
-async fn both_are_of_the_requested_date() {
+async fn the_chart_and_the_table_have_the_requested_date() {
     let app = TestApp::start().await;
     let newest = app.simulator.newest_date();
     let before = newest.yesterday().unwrap();
@@ -180,7 +180,7 @@ async fn wrong_requests_for_charts_and_tables_get_problem_documents() {
 }
 
 #[tokio::test]
-async fn a_browser_is_told_to_ask_for_a_password_which_is_the_key() {
+async fn browsers_get_a_basic_challenge_and_send_the_key_as_password() {
     let callers = [
         TestCaller::named("wiki").with_customers(&[DOCUMENTED]),
         TestCaller::named("other").with_customers(&[customer(0)]),
@@ -188,10 +188,10 @@ async fn a_browser_is_told_to_ask_for_a_password_which_is_the_key() {
     let app = TestApp::with_callers(&callers).await;
 
     for path in [chart(DOCUMENTED), table(DOCUMENTED)] {
-        let nobody = app.get(&path).await;
+        let anonymous = app.get(&path).await;
 
-        nobody.problem(401, "unauthenticated");
-        let challenges = nobody.headers.get_all("www-authenticate").iter();
+        anonymous.problem(401, "unauthenticated");
+        let challenges = anonymous.headers.get_all("www-authenticate").iter();
         let challenges: Vec<_> = challenges.map(|value| value.to_str().unwrap()).collect();
         assert_eq!(
             challenges,
@@ -205,9 +205,9 @@ async fn a_browser_is_told_to_ask_for_a_password_which_is_the_key() {
             (key_of("other"), 403),
             ("wrong".to_owned(), 401),
         ] {
-            let asked = [("authorization", &*basic("anybody", &password))];
+            let headers = [("authorization", &*basic("anybody", &password))];
 
-            assert_eq!(app.get_with(&path, &asked).await.status, status, "{path}");
+            assert_eq!(app.get_with(&path, &headers).await.status, status, "{path}");
         }
     }
 }

@@ -39,7 +39,7 @@ async fn state(app: &TestApp, api: &str) -> &'static str {
 }
 
 #[tokio::test]
-async fn an_open_circuit_refuses_at_once_and_says_when_to_come_back() {
+async fn an_open_circuit_refuses_at_once_with_retry_after() {
     let app = with_an_open_circuit().await;
 
     let reply = app.usage(app.simulator.customers()[4]).await;
@@ -55,10 +55,12 @@ async fn an_open_circuit_refuses_at_once_and_says_when_to_come_back() {
 #[tokio::test]
 async fn cached_data_is_served_while_the_circuit_is_open() {
     let app = with_an_open_circuit().await;
-    let held = app.simulator.customers()[1];
+    let customer = app.simulator.customers()[1];
 
-    let hit = app.usage(held).await;
-    let forced = app.usage_with(held, &[("cache-control", "no-cache")]).await;
+    let hit = app.usage(customer).await;
+    let forced = app
+        .usage_with(customer, &[("cache-control", "no-cache")])
+        .await;
 
     assert!(hit.cache_status().starts_with("hit"));
     assert_eq!((hit.status, forced.status), (200, 200));
@@ -66,7 +68,7 @@ async fn cached_data_is_served_while_the_circuit_is_open() {
 }
 
 #[tokio::test]
-async fn one_call_that_fails_leaves_the_other_alone() {
+async fn one_failing_call_does_not_affect_the_other() {
     let app = with_an_open_circuit().await;
 
     let dated = app.dated(DOCUMENTED, "2017-03-09").await;
@@ -91,7 +93,7 @@ async fn the_first_call_after_the_pause_probes_and_its_success_closes_the_circui
 }
 
 #[tokio::test]
-async fn a_probe_is_one_call_and_where_it_fails_the_pause_doubles() {
+async fn a_probe_is_one_call_and_its_failure_doubles_the_pause() {
     let app = with_an_open_circuit().await;
     let customers = app.simulator.customers();
     app.advance(PAUSE);
@@ -113,7 +115,7 @@ async fn a_probe_is_one_call_and_where_it_fails_the_pause_doubles() {
 }
 
 #[tokio::test]
-async fn one_customer_that_always_fails_leaves_the_others_alone() {
+async fn one_failing_customer_does_not_affect_the_others() {
     let app = TestApp::start().await;
     let customers = app.simulator.customers();
     for _ in 0..3 {

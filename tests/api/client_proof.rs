@@ -59,7 +59,7 @@ impl Identity {
 }
 
 #[tokio::test]
-async fn a_registered_certificate_gets_tokens_again_and_again() {
+async fn a_registered_certificate_gets_tokens_repeatedly() {
     let identity = Identity::new();
     let app = identity.shown_where(&identity.registered).start().await;
 
@@ -74,7 +74,7 @@ async fn a_registered_certificate_gets_tokens_again_and_again() {
 }
 
 #[tokio::test]
-async fn a_certificate_goes_with_an_application_alone_too() {
+async fn app_only_access_works_with_a_certificate() {
     let identity = Identity::new();
     let app = identity
         .shown_where(&identity.registered)
@@ -113,7 +113,7 @@ async fn another_certificate_or_another_key_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_federated_token_that_is_renewed_is_taken_without_a_restart() {
+async fn a_renewed_federated_token_is_used_without_a_restart() {
     const KEY: &str = "upstream.auth.federated_token_file";
     let app = TestApp::builder()
         .simulator(|options| options.federated_token = Some("the-new-one".into()))

@@ -57,7 +57,7 @@ async fn no_page_of_another_origin_embeds_data_but_the_chart() {
 }
 
 #[tokio::test]
-async fn an_answer_says_how_long_it_is_good_and_for_whom() {
+async fn an_answer_states_its_lifetime_and_is_private() {
     let app = TestApp::start().await;
     app.usage(DOCUMENTED).await;
     app.advance(Duration::from_secs(60));
@@ -126,7 +126,7 @@ async fn a_validator_that_matches_is_enough() {
 }
 
 #[tokio::test]
-async fn a_validator_that_does_not_match_gets_the_whole() {
+async fn a_validator_that_does_not_match_gets_200() {
     let app = TestApp::start().await;
     let whole = app.usage(DOCUMENTED).await;
     let etag = whole.header("etag").to_owned();
@@ -154,7 +154,7 @@ async fn a_validator_that_does_not_match_gets_the_whole() {
 }
 
 #[tokio::test]
-async fn a_date_counts_only_where_there_is_no_validator() {
+async fn if_modified_since_counts_only_without_if_none_match() {
     let app = TestApp::start().await;
     let etag = app.usage(DOCUMENTED).await.header("etag").to_owned();
 
@@ -207,7 +207,7 @@ async fn a_304_has_the_headers_of_the_200_but_none_of_a_body() {
 }
 
 #[tokio::test]
-async fn a_304_ends_with_its_head() {
+async fn a_304_has_no_body() {
     let app = TestApp::start().await;
     app.usage(DOCUMENTED).await;
     let request = format!(
@@ -352,7 +352,7 @@ async fn head_alone_fetches_for_the_get_that_follows() {
 }
 
 #[tokio::test]
-async fn a_range_gets_the_whole() {
+async fn a_range_request_gets_the_whole_body() {
     let app = TestApp::start().await;
     let whole = app.usage(DOCUMENTED).await;
     let etag = whole.header("etag");

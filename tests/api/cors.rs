@@ -194,7 +194,7 @@ async fn other_options_requests_stay_what_they_are() {
 }
 
 #[tokio::test]
-async fn nothing_is_said_of_origins_where_none_is_configured() {
+async fn without_configured_origins_no_cors_headers_are_sent() {
     let app = TestApp::start().await;
 
     let reply = app.get_with(&path(), &[("origin", DASHBOARD)]).await;
@@ -205,7 +205,7 @@ async fn nothing_is_said_of_origins_where_none_is_configured() {
 }
 
 #[tokio::test]
-async fn no_answer_lets_a_page_use_what_its_browser_adds_by_itself() {
+async fn no_answer_allows_credentials_that_a_browser_adds_by_itself() {
     let app = configured().await;
 
     for method in [Method::GET, Method::OPTIONS] {

@@ -32,7 +32,7 @@ async fn next_page(app: &TestApp, page: &Reply) -> Reply {
 // === The whole ===
 
 #[tokio::test]
-async fn the_list_is_read_to_its_end_once_and_held() {
+async fn the_list_is_read_to_its_last_page_once_and_cached() {
     let app = TestApp::builder()
         .simulator(|options| options.customers = 1_200)
         .start()
@@ -72,7 +72,7 @@ async fn the_list_is_read_to_its_end_once_and_held() {
 }
 
 #[tokio::test]
-async fn a_list_that_takes_longer_than_anybody_waits_is_read_on_and_held() {
+async fn a_list_slower_than_the_deadline_is_still_read_and_cached() {
     // Less than `upstream.deadline` for each of the pages, and more for all of them.
     const PAGE: Duration = Duration::from_secs(15);
 
@@ -107,7 +107,7 @@ async fn a_list_that_takes_longer_than_anybody_waits_is_read_on_and_held() {
 }
 
 #[tokio::test]
-async fn items_are_handed_out_as_they_came() {
+async fn items_are_returned_unchanged() {
     let app = TestApp::start().await;
     let mut odd = listed(7, "Ö & \"Co\"");
     odd["somethingNew"] = json!({ "deep": [1, 2.50, null, true, "\u{1F600}"] });
@@ -218,7 +218,7 @@ async fn a_seek_query_repeats_the_token_alone() {
 async fn pages_have_few_sizes_so_that_callers_share_them() {
     let app = TestApp::start().await;
 
-    for [asked, shown] in rows(
+    for [requested, shown] in rows(
         "1     | 1
          19    | 19
          20    | 20
@@ -230,15 +230,15 @@ async fn pages_have_few_sizes_so_that_callers_share_them() {
          500   | 500
          10000 | 500",
     ) {
-        let page = app.get(&format!("/v1/customers?size={asked}")).await;
+        let page = app.get(&format!("/v1/customers?size={requested}")).await;
 
         let uri = &page.json()["links"]["self"]["uri"];
-        assert_eq!(*uri, format!("/customers?size={shown}"), "{asked}");
+        assert_eq!(*uri, format!("/customers?size={shown}"), "{requested}");
     }
 }
 
 #[tokio::test]
-async fn a_size_of_nothing_is_as_large_as_may_be() {
+async fn no_size_or_zero_gives_the_largest_page() {
     let app = TestApp::start().await;
 
     let whole = app.get(LIST).await;
@@ -290,7 +290,7 @@ async fn a_wrong_page_is_refused_with_what_was_expected() {
 }
 
 #[tokio::test]
-async fn nobody_is_skipped_though_the_list_is_read_anew_between_two_pages() {
+async fn no_customer_is_skipped_when_the_list_is_fetched_again_between_pages() {
     let app = TestApp::start().await;
     let names = ["Adatum", "Contoso", "Fabrikam", "Litware"];
     let listed_at = |at: usize| listed(at as u128, names[at]);
@@ -332,7 +332,7 @@ async fn a_caller_sees_its_own_customers_and_a_total_of_them() {
 }
 
 #[tokio::test]
-async fn no_caller_is_told_that_it_has_what_another_was_shown() {
+async fn a_validator_of_one_caller_does_not_match_for_another() {
     let app = TestApp::with_callers(&[
         TestCaller::named("portal").with_customers(&[customer(1)]),
         TestCaller::named("other").with_customers(&[customer(2)]),
@@ -364,7 +364,7 @@ async fn no_caller_is_told_that_it_has_what_another_was_shown() {
 }
 
 #[tokio::test]
-async fn a_token_of_anothers_page_shows_nothing_of_it() {
+async fn a_continuation_token_of_another_caller_reveals_nothing() {
     let its: Vec<_> = (0..6).map(|index| customer(index * 2)).collect();
     let app = TestApp::with_callers(&[
         TestCaller::named("portal").with_customers(&its),
@@ -404,7 +404,7 @@ async fn callers_that_may_read_nothing_get_no_list() {
 }
 
 #[tokio::test]
-async fn rights_that_change_change_the_list_at_once() {
+async fn changed_rights_change_the_list_at_once() {
     let portal = || TestCaller::named("portal");
     let app = TestApp::with_callers(&[portal().with_customers(&[customer(1)])]).await;
     let narrow = app.get_as("portal", LIST).await;
@@ -421,7 +421,7 @@ async fn rights_that_change_change_the_list_at_once() {
 // === Freshness and failures ===
 
 #[tokio::test]
-async fn a_caller_says_what_may_be_asked() {
+async fn cache_control_of_a_request_applies_to_the_list() {
     let app = TestApp::start().await;
     let only_if_cached = ("cache-control", "only-if-cached");
     let no_cache = ("cache-control", "no-cache");
@@ -430,16 +430,16 @@ async fn a_caller_says_what_may_be_asked() {
     app.get(LIST).await;
     let too_soon = app.get_with(LIST, &[no_cache]).await;
     app.advance(Duration::from_secs(30));
-    let asked_again = app.get_with(LIST, &[no_cache]).await;
+    let fetched_again = app.get_with(LIST, &[no_cache]).await;
 
     absent.problem(504, "not-held");
     assert!(too_soon.cache_status().ends_with("min-refresh-interval"));
-    assert!(asked_again.cache_status().contains("fwd=request"));
+    assert!(fetched_again.cache_status().contains("fwd=request"));
     assert_eq!(app.calls(SimulatedApi::Customers), 2);
 }
 
 #[tokio::test]
-async fn a_page_that_fails_leaves_the_cached_list_in_place() {
+async fn a_page_that_fails_does_not_replace_the_cached_list() {
     let app = TestApp::builder()
         .set("upstream.retries", "0")
         .simulator(|options| options.customers = 600)
@@ -491,7 +491,7 @@ async fn a_refusal_of_the_partners_own_call_is_about_no_customer() {
 }
 
 #[tokio::test]
-async fn a_call_that_fails_again_and_again_is_left_alone_though_it_is_the_partners() {
+async fn repeated_failures_of_the_customer_list_open_its_circuit() {
     let app = TestApp::without_retries().await;
     app.set_faults(Faults {
         api: FaultScope::Customers,
@@ -520,14 +520,14 @@ async fn purging_everything_purges_the_list_and_purging_a_customer_does_not() {
     let of_customer = app
         .admin_post(&format!("/cache/purge?customer={}&hard=true", customer(0)))
         .await;
-    let held = app.get(LIST).await;
+    let cached = app.get(LIST).await;
     let of_all = app.admin_post("/cache/purge").await;
-    let asked_again = app.get(LIST).await;
+    let fetched_again = app.get(LIST).await;
 
     assert_eq!(of_customer.json()["purged"], 1);
-    assert_eq!(held.cache_status(), HIT);
+    assert_eq!(cached.cache_status(), HIT);
     assert_eq!(of_all.json()["purged"], 1);
-    assert!(asked_again.cache_status().contains("fwd=stale"));
+    assert!(fetched_again.cache_status().contains("fwd=stale"));
     let overview = app.admin_get("/cache").await.json();
     assert_eq!(
         (&overview["entries"], &overview["customers"]),

@@ -17,25 +17,28 @@ async fn an_absence_of_a_date_before_the_newest_is_remembered_for_a_day() {
     let newest = app.simulator.newest_date();
     app.usage(customer(0)).await;
     let (past, coming) = (path("2020-01-01"), path(newest.tomorrow().unwrap()));
-    let asked = async |path: &str| {
+    let makes_a_call = async |path: &str| {
         let before = app.calls(SimulatedApi::Commercial);
         app.get(path).await.problem(404, "nothing-processed");
         app.calls(SimulatedApi::Commercial) > before
     };
 
-    assert!(asked(&past).await);
-    assert!(asked(&coming).await);
+    assert!(makes_a_call(&past).await);
+    assert!(makes_a_call(&coming).await);
     app.advance(30 * SECOND);
-    assert!(!asked(&past).await);
-    assert!(asked(&coming).await, "it may be processed any moment");
+    assert!(!makes_a_call(&past).await);
+    assert!(
+        makes_a_call(&coming).await,
+        "it may be processed any moment"
+    );
     app.advance(24 * HOUR - 31 * SECOND);
-    assert!(!asked(&past).await);
+    assert!(!makes_a_call(&past).await);
     app.advance(SECOND);
-    assert!(asked(&past).await);
+    assert!(makes_a_call(&past).await);
 }
 
 #[tokio::test]
-async fn no_cache_asks_again_for_a_past_date_that_had_no_data() {
+async fn no_cache_repeats_the_call_for_a_past_date_without_data() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
     let ask = async || {

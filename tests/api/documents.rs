@@ -81,7 +81,7 @@ async fn each_is_fetched_once_and_cached() {
 }
 
 #[tokio::test]
-async fn bodies_come_byte_for_byte() {
+async fn bodies_are_passed_through_byte_for_byte() {
     let app = TestApp::start().await;
 
     let documented = app.get(&deployment(DOCUMENTED)).await;
@@ -162,7 +162,7 @@ async fn wrong_requests_for_documents_are_refused_without_a_call() {
 }
 
 #[tokio::test]
-async fn a_failure_of_one_call_is_covered_by_its_cached_answer_and_leaves_the_others_alone() {
+async fn a_failed_call_is_answered_from_the_cache_and_does_not_affect_the_others() {
     let app = TestApp::without_retries().await;
     for (path, _) in collections() {
         app.get(&path).await;
@@ -193,7 +193,7 @@ async fn a_failure_of_one_call_is_covered_by_its_cached_answer_and_leaves_the_ot
 }
 
 #[tokio::test]
-async fn a_newer_answer_takes_the_place_of_the_older() {
+async fn a_newer_answer_replaces_the_older() {
     let app = TestApp::start().await;
     for (path, ..) in documents() {
         app.get(&path).await;
@@ -214,11 +214,11 @@ async fn a_newer_answer_takes_the_place_of_the_older() {
         3,
         "nobody could ask for the older ones"
     );
-    let held = app
+    let cached = app
         .admin_get(&format!("/cache?customer={}", customer(0)))
         .await
         .json();
-    let holding = &held["holdings"][0];
+    let holding = &cached["holdings"][0];
     assert_eq!(holding["source"], "deployment");
     assert_eq!(
         holding["processedDate"],
@@ -228,7 +228,7 @@ async fn a_newer_answer_takes_the_place_of_the_older() {
 }
 
 #[tokio::test]
-async fn an_older_or_a_shrunken_answer_is_doubted() {
+async fn an_older_or_much_smaller_answer_is_suspect() {
     let app = TestApp::start().await;
     let today = app.simulator.newest_date();
     let products = |count: usize, day| {

@@ -69,13 +69,13 @@ macro_rules! faults {
             use super::*;
 
             #[tokio::test]
-            async fn meets_a_stale_answer_that_stands_in() {
-                meets(State::StaleIfError, $fault, Outcome::$outcome).await;
+            async fn with_a_stale_answer() {
+                assert_outcome(State::StaleIfError, $fault, Outcome::$outcome).await;
             }
 
             #[tokio::test]
-            async fn meets_nothing_held() {
-                meets(State::Absent, $fault, Outcome::$outcome).await;
+            async fn with_an_empty_cache() {
+                assert_outcome(State::Absent, $fault, Outcome::$outcome).await;
             }
         }
     )*};
@@ -144,7 +144,7 @@ fn expected(state: State, outcome: Outcome) -> Expected {
 }
 
 /// One cell: the fault is met in this state, seen by a caller, and lifted.
-async fn meets(state: State, fault: Fault, outcome: Outcome) {
+async fn assert_outcome(state: State, fault: Fault, outcome: Outcome) {
     let (app, mut proxy) = start("0").await;
     if let Some(age) = state.age() {
         app.usage(DOCUMENTED).await;
@@ -182,12 +182,12 @@ macro_rules! passing_faults {
     ($($name:ident: $fault:expr;)*) => {$(
         #[tokio::test]
         async fn $name() {
-            is_made_good_by_a_retry($fault).await;
+            assert_one_retry_recovers($fault).await;
         }
     )*};
 }
 
-mod one_retry_makes_good {
+mod one_retry_recovers_from {
     use super::*;
 
     passing_faults! {
@@ -205,7 +205,7 @@ mod one_retry_makes_good {
     }
 }
 
-async fn is_made_good_by_a_retry(fault: Fault) {
+async fn assert_one_retry_recovers(fault: Fault) {
     let (app, mut proxy) = start("1").await;
     proxy.set_once(fault).await;
 
@@ -217,7 +217,7 @@ async fn is_made_good_by_a_retry(fault: Fault) {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_was_lost_costs_one_retry() {
+async fn a_lost_keep_alive_connection_costs_one_retry() {
     let (app, mut proxy) = start("1").await;
     proxy.set(Fault::LostWhenReused).await;
     app.usage(DOCUMENTED).await;
@@ -230,7 +230,7 @@ async fn a_kept_connection_that_was_lost_costs_one_retry() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_upstream_closed_costs_nothing() {
+async fn a_keep_alive_connection_that_upstream_closed_costs_no_retry() {
     let (app, mut proxy) = start("0").await;
     app.usage(DOCUMENTED).await;
     app.advance(State::StaleIfError.age().unwrap());
@@ -244,7 +244,7 @@ async fn a_kept_connection_that_upstream_closed_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_resolve_meets_nothing_held() {
+async fn a_name_that_does_not_resolve_is_unavailable() {
     // No resolver passes on a label of more than 63 characters (RFC 1035 §2.3.4).
     let nowhere = format!("https://{}.invalid", "x".repeat(64));
     let app = builder("0")
@@ -259,7 +259,7 @@ async fn a_name_that_does_not_resolve_meets_nothing_held() {
 }
 
 #[tokio::test]
-async fn a_port_that_speaks_no_tls_meets_nothing_held() {
+async fn a_port_without_tls_is_unavailable() {
     let mut proxy = FaultProxy::bind();
     let url = format!("https://{}", proxy.address());
     let app = builder("0").set("upstream.base_url", &url).start().await;
@@ -299,10 +299,10 @@ impl State {
 
     /// Upstream requests that were answered and that failed, once the fault was met.
     fn requests(self, outcome: Outcome) -> (f64, f64) {
-        let held = if self == Self::Absent { 0.0 } else { 1.0 };
+        let earlier = if self == Self::Absent { 0.0 } else { 1.0 };
         match outcome {
-            Outcome::Answered | Outcome::Malformed => (held + 1.0, 0.0),
-            Outcome::Unavailable | Outcome::NotConnected | Outcome::TimedOut => (held, 1.0),
+            Outcome::Answered | Outcome::Malformed => (earlier + 1.0, 0.0),
+            Outcome::Unavailable | Outcome::NotConnected | Outcome::TimedOut => (earlier, 1.0),
         }
     }
 }

@@ -6,7 +6,7 @@ const NO_CACHE: [(&str, &str); 1] = [("cache-control", "no-cache")];
 const ONLY_IF_CACHED: [(&str, &str); 1] = [("cache-control", "only-if-cached")];
 
 #[tokio::test]
-async fn a_fresh_answer_is_served_without_asking_upstream() {
+async fn a_fresh_answer_is_served_without_an_upstream_call() {
     let app = TestApp::start().await;
 
     let first = app.usage(customer(0)).await;
@@ -64,7 +64,7 @@ async fn the_same_content_renews_freshness_and_keeps_the_validators() {
 }
 
 #[tokio::test]
-async fn the_same_rows_in_another_order_change_the_native_form_alone() {
+async fn the_same_rows_in_another_order_change_only_the_native_form() {
     let app = TestApp::start().await;
     let date = app.simulator.newest_date();
     let mut rows = ["A", "B"].map(|plan| SimulatedRow::new(plan, "Exchange", 5, date));
@@ -85,7 +85,7 @@ async fn the_same_rows_in_another_order_change_the_native_form_alone() {
 }
 
 #[tokio::test]
-async fn a_newer_date_takes_over_and_the_older_one_stays_held() {
+async fn a_newer_date_becomes_the_newest_and_the_older_stays_cached() {
     let app = TestApp::start().await;
     let before = app.usage(customer(0)).await;
     app.simulator.advance_day();
@@ -102,7 +102,7 @@ async fn a_newer_date_takes_over_and_the_older_one_stays_held() {
 }
 
 #[tokio::test]
-async fn rows_of_mixed_dates_are_filed_under_the_newest_and_keep_their_own() {
+async fn rows_of_mixed_dates_are_cached_under_the_newest_and_show_their_own() {
     let app = TestApp::start().await;
     let mixed = customer(4);
 
@@ -123,7 +123,7 @@ async fn rows_of_mixed_dates_are_filed_under_the_newest_and_keep_their_own() {
         let dates = dates_of(service);
         assert!(!dates.is_empty(), "{service} has rows");
         assert!(
-            dates.iter().all(|held| held == date),
+            dates.iter().all(|found| found == date),
             "{service}: {dates:?}"
         );
     }
@@ -132,7 +132,7 @@ async fn rows_of_mixed_dates_are_filed_under_the_newest_and_keep_their_own() {
 }
 
 #[tokio::test]
-async fn a_callers_no_cache_asks_at_most_once_per_min_refresh_interval() {
+async fn no_cache_fetches_at_most_once_per_min_refresh_interval() {
     const ASKED: &str = "fwd=request; fwd-status=200; stored; ttl=900";
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
@@ -174,7 +174,7 @@ async fn a_no_cache_that_fails_is_not_repeated_before_its_interval_either() {
 }
 
 #[tokio::test]
-async fn only_if_cached_never_asks_upstream() {
+async fn only_if_cached_makes_no_upstream_call() {
     let app = TestApp::start().await;
 
     let absent = app.usage_with(customer(0), &ONLY_IF_CACHED).await;
@@ -207,22 +207,22 @@ async fn no_such_customer_and_no_relationship_are_remembered_for_a_while() {
         (NO_RELATIONSHIP_CUSTOMER, 403, "no-relationship"),
     ] {
         let app = TestApp::start().await;
-        let asked = format!("fwd=uri-miss; fwd-status={status}; detail={kind}");
+        let fetched = format!("fwd=uri-miss; fwd-status={status}; detail={kind}");
 
         let first = app.usage(customer).await;
         app.advance(29 * SECOND);
         let remembered = app.usage(customer).await;
         let calls_so_far = app.calls(SimulatedApi::Insights);
         app.advance(SECOND);
-        let asked_again = app.usage(customer).await;
+        let fetched_again = app.usage(customer).await;
 
-        for reply in [&first, &remembered, &asked_again] {
+        for reply in [&first, &remembered, &fetched_again] {
             reply.problem(status, kind);
         }
         let hit = format!("hit; ttl=1; detail={kind}");
-        assert_eq!(first.cache_status(), asked);
+        assert_eq!(first.cache_status(), fetched);
         assert_eq!(remembered.cache_status(), hit);
-        assert_eq!(asked_again.cache_status(), asked);
+        assert_eq!(fetched_again.cache_status(), fetched);
         assert_ne!(first.header("ms-requestid"), "", "{kind}");
         assert_eq!(remembered.header("ms-requestid"), "", "{kind}");
         let calls = app.calls(SimulatedApi::Insights);
@@ -245,7 +245,7 @@ async fn a_customer_that_appears_is_served_once_its_absence_is_forgotten() {
 }
 
 #[tokio::test]
-async fn a_past_day_is_had_from_the_commercial_call_once_and_does_not_go_stale() {
+async fn a_past_date_is_fetched_once_and_does_not_become_stale() {
     let app = TestApp::start().await;
     let past = dated_path(customer(0), "2026-11-10");
 
@@ -266,7 +266,7 @@ async fn a_past_day_is_had_from_the_commercial_call_once_and_does_not_go_stale()
 }
 
 #[tokio::test]
-async fn no_cache_of_a_dated_answer_takes_the_place_of_the_insights_snapshot() {
+async fn no_cache_for_a_date_replaces_the_insights_snapshot() {
     let app = TestApp::start().await;
     let by_name = dated_path(customer(0), "2026-11-19");
     app.usage(customer(0)).await;
@@ -302,11 +302,11 @@ async fn with_the_commercial_source_each_form_has_its_own_call_and_entry() {
     assert!(again.iter().all(|reply| reply.cache_status() == HIT));
     assert_eq!(app.calls(SimulatedApi::Commercial), 1);
     assert_eq!(app.calls(SimulatedApi::Insights), 1);
-    let held = app
+    let cached = app
         .admin_get(&format!("/cache?customer={}", customer(0)))
         .await
         .json();
-    let sources: Vec<_> = held["holdings"]
+    let sources: Vec<_> = cached["holdings"]
         .as_array()
         .unwrap()
         .iter()

@@ -19,7 +19,7 @@ fn assert_misdirected(reply: &Reply) {
 }
 
 #[tokio::test]
-async fn a_foreign_host_gets_421_whatever_it_asks_of_either_listener() {
+async fn a_foreign_host_gets_421_for_any_path_of_either_listener() {
     let app = TestApp::with("server.cors_origins", "https://dash.example.com").await;
     app.usage(DOCUMENTED).await;
 

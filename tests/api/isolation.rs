@@ -117,7 +117,7 @@ fn judge(name: &str, subject: &Subject, all: &[Subject], reply: &Reply) -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_answer_ever_goes_to_the_wrong_caller() {
+async fn every_answer_goes_to_the_caller_that_requested_it() {
     let subjects = Arc::new(subjects());
     let app = Arc::new(app(&subjects).await);
     let calls = Arc::new(Mutex::new(HashSet::new()));

@@ -139,12 +139,12 @@ fn failures(reason: &str) -> String {
 async fn a_token_gives_its_subject_the_rights_of_the_callers_file() {
     let test = Test::start(Some(PORTAL), Claims::None).await;
     let portal = test.token("portal", &json!({}));
-    let nobody = test.token("nobody", &json!({"scope": "usage:read", "customers": "*"}));
+    let unlisted = test.token("nobody", &json!({"scope": "usage:read", "customers": "*"}));
 
     for (token, customer, status) in [
         (&portal, DOCUMENTED.to_owned(), 200),
         (&portal, customer(0).to_string(), 403),
-        (&nobody, DOCUMENTED.to_owned(), 403),
+        (&unlisted, DOCUMENTED.to_owned(), 403),
     ] {
         // Once more, when the token is remembered.
         for _ in 0..2 {
@@ -226,7 +226,7 @@ async fn a_subject_has_only_rights_that_its_token_grants() {
 async fn refreshing_needs_the_scope_in_both_token_and_file() {
     let test = Test::start(Some(PORTAL), Claims::Scopes).await;
     let path = usage_path(DOCUMENTED);
-    let mut asked = Vec::new();
+    let mut calls = Vec::new();
 
     for scope in ["usage:read", "usage:read cache:refresh"] {
         let token = test.token("portal", &json!({"scope": scope}));
@@ -235,10 +235,10 @@ async fn refreshing_needs_the_scope_in_both_token_and_file() {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", &*bearer), ("cache-control", "no-cache")];
         test.app.get_with(&path, &headers).await;
-        asked.push(test.app.calls(SimulatedApi::Insights));
+        calls.push(test.app.calls(SimulatedApi::Insights));
     }
 
-    assert_eq!(asked, [1, 2]);
+    assert_eq!(calls, [1, 2]);
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ async fn app(requests: RequestLog) -> TestApp {
 }
 
 #[tokio::test]
-async fn every_request_leaves_one_line_that_says_how_it_went() {
+async fn every_request_is_logged_in_one_line_with_its_result() {
     let log = Log::start();
     let app = app(RequestLog::All).await;
     let path = usage_path(DOCUMENTED);
@@ -146,7 +146,7 @@ async fn every_request_leaves_one_line_that_says_how_it_went() {
 }
 
 #[tokio::test]
-async fn a_line_names_its_caller_and_never_what_it_showed() {
+async fn a_line_names_its_caller_and_never_its_credential() {
     let log = Log::start();
     let callers = [
         TestCaller::named("grafana"),
@@ -179,7 +179,7 @@ async fn a_line_names_its_caller_and_never_what_it_showed() {
 }
 
 #[tokio::test]
-async fn only_problems_and_slow_answers_are_logged_where_no_more_is_wanted() {
+async fn only_problems_and_slow_answers_are_logged_if_so_configured() {
     let log = Log::start();
     let app = app(RequestLog::Problems).await;
     let customers = app.simulator.customers();
@@ -202,7 +202,7 @@ async fn only_problems_and_slow_answers_are_logged_where_no_more_is_wanted() {
 }
 
 #[tokio::test]
-async fn a_purge_leaves_a_line_of_who_purged_what_and_how_much() {
+async fn a_purge_is_logged_with_its_caller_scope_and_count() {
     let log = Log::start();
     let key_hash = KeyHash::of_key(b"up_operator").to_string();
     let app = TestApp::with("admin.key_sha256", &key_hash).await;
@@ -242,7 +242,7 @@ async fn a_purge_leaves_a_line_of_who_purged_what_and_how_much() {
 }
 
 #[tokio::test]
-async fn no_request_is_logged_where_none_is_wanted_but_calls_still_are() {
+async fn with_request_logging_off_only_upstream_calls_are_logged() {
     let log = Log::start();
     let app = app(RequestLog::Off).await;
 
@@ -254,7 +254,7 @@ async fn no_request_is_logged_where_none_is_wanted_but_calls_still_are() {
 }
 
 #[tokio::test]
-async fn every_upstream_call_leaves_one_line_that_microsofts_support_would_ask_for() {
+async fn every_upstream_call_is_logged_in_one_line_with_the_ids_for_microsofts_support() {
     let log = Log::start();
     let app = app(RequestLog::All).await;
     app.set_faults(Faults {
@@ -288,7 +288,7 @@ async fn every_upstream_call_leaves_one_line_that_microsofts_support_would_ask_f
 }
 
 #[tokio::test]
-async fn a_call_that_failed_says_all_that_microsofts_support_asks_for() {
+async fn a_failed_call_is_logged_with_everything_that_microsofts_support_needs() {
     let log = Log::start();
     let app = TestApp::without_retries().await;
     app.advance(Duration::from_secs(60));

@@ -227,7 +227,7 @@ async fn pages_that_shift_while_they_are_read_are_no_answer() {
 }
 
 #[tokio::test]
-async fn a_collection_that_goes_on_elsewhere_is_not_the_whole_though_its_total_fits() {
+async fn a_collection_with_a_next_link_elsewhere_is_malformed_although_its_total_fits() {
     let app = app("insights").await;
     let customer = customer(0);
     let body = r#"{"totalCount":0,"items":[],"links":{"next":{"uri":"?page=2","method":"GET"}}}"#;

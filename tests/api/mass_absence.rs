@@ -28,7 +28,7 @@ async fn without_relationships() -> TestApp {
 }
 
 #[tokio::test]
-async fn when_many_customers_are_gone_at_once_their_data_is_served_until_that_is_confirmed() {
+async fn a_mass_absence_serves_cached_data_until_it_is_confirmed() {
     let app = without_relationships().await;
 
     for index in 0..10 {
@@ -57,7 +57,7 @@ async fn when_many_customers_are_gone_at_once_their_data_is_served_until_that_is
 }
 
 #[tokio::test]
-async fn customers_that_are_back_are_served_as_if_nothing_had_been() {
+async fn customers_that_return_are_served_normally() {
     let app = without_relationships().await;
     for index in 0..CUSTOMERS {
         app.usage(customer(index)).await;
@@ -66,16 +66,16 @@ async fn customers_that_are_back_are_served_as_if_nothing_had_been() {
     app.clear_faults();
     app.advance(QUARTER);
     let dropped = app.usage(customer(0)).await;
-    let kept = app.usage(customer(10)).await;
+    let cached = app.usage(customer(10)).await;
 
-    for reply in [dropped, kept] {
+    for reply in [dropped, cached] {
         assert_eq!(reply.status, 200);
         assert!(!reply.cache_status().contains("suspect"), "{reply:?}");
     }
 }
 
 #[tokio::test]
-async fn a_few_customers_that_are_gone_are_gone_at_once() {
+async fn the_absence_of_a_few_customers_is_accepted_at_once() {
     let app = without_relationships().await;
 
     for index in 0..10 {

@@ -40,7 +40,7 @@ const FAMILIES: [(&str, &str); 3] = [
 ];
 
 #[tokio::test]
-async fn every_family_is_there_from_the_start_with_its_type_and_help() {
+async fn every_metric_family_exists_from_the_start_with_its_type_and_help() {
     let app = TestApp::with_every_metric().start_without_waiting().await;
 
     let reply = app.admin_get("/metrics").await;
@@ -137,7 +137,7 @@ async fn labels_have_values_from_closed_lists_and_zero_differs_from_absent() {
 }
 
 #[tokio::test]
-async fn request_durations_are_told_apart_from_half_a_millisecond_to_ten_seconds() {
+async fn request_duration_buckets_span_half_a_millisecond_to_ten_seconds() {
     let app = TestApp::start().await;
 
     let scrape = app.admin_get("/metrics").await.text();
@@ -390,7 +390,7 @@ async fn every_failed_call_is_counted_once_by_its_cause() {
 }
 
 #[tokio::test]
-async fn multi_factor_proof_is_unknown_then_there_then_missing() {
+async fn multi_factor_proof_is_unknown_then_present_then_missing() {
     let app = TestApp::with("upstream.validate_mfa", "true").await;
     let compliant = "usage_proxy_upstream_mfa_compliant";
     let missing = "usage_proxy_upstream_requests_total{api=\"insights\",code=\"900421\",status_class=\"4xx\"}";
@@ -408,12 +408,12 @@ async fn multi_factor_proof_is_unknown_then_there_then_missing() {
 
 #[tokio::test]
 async fn two_services_in_one_process_share_no_counter() {
-    let (asked, idle) = tokio::join!(TestApp::start(), TestApp::start());
+    let (used, idle) = tokio::join!(TestApp::start(), TestApp::start());
 
-    asked.usage(customer(0)).await;
+    used.usage(customer(0)).await;
 
     let misses = "usage_proxy_cache_requests_total{result=\"miss\"}";
-    assert_eq!(asked.metric(misses).await, 1.0);
+    assert_eq!(used.metric(misses).await, 1.0);
     assert_eq!(idle.metric(misses).await, 0.0);
 }
 

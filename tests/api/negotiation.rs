@@ -18,7 +18,7 @@ fn decoded(coding: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn accept_picks_the_form_that_the_caller_likes_best() {
+async fn accept_selects_the_preferred_format() {
     const JSON: &str = "application/json";
     const CSV: &str = "text/csv; charset=utf-8; header=present";
     let app = TestApp::start().await;
@@ -101,7 +101,7 @@ async fn no_rows_are_data_in_every_form() {
 }
 
 #[tokio::test]
-async fn an_accept_header_that_fits_no_form_gets_406_and_the_forms() {
+async fn an_accept_header_without_a_known_format_gets_406_with_the_formats() {
     let app = TestApp::start().await;
 
     let both = &["application/json", "text/csv"][..];
@@ -121,7 +121,7 @@ async fn an_accept_header_that_fits_no_form_gets_406_and_the_forms() {
 }
 
 #[tokio::test]
-async fn accept_encoding_picks_the_coding_that_the_caller_likes_best() {
+async fn accept_encoding_selects_the_preferred_coding() {
     let app = TestApp::start().await;
 
     for (lines, expected) in [
@@ -186,7 +186,7 @@ async fn every_form_decodes_from_every_coding_to_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn a_caller_that_refuses_every_coding_is_told_what_there_is() {
+async fn a_request_that_refuses_every_coding_gets_the_list_of_codings() {
     let app = TestApp::start().await;
 
     for line in ["identity;q=0", "*;q=0", "identity;q=0, deflate"] {
@@ -199,23 +199,23 @@ async fn a_caller_that_refuses_every_coding_is_told_what_there_is() {
 }
 
 #[tokio::test]
-async fn compressed_bodies_are_kept_with_the_cache_entry() {
+async fn compressed_bodies_are_cached_with_their_entry() {
     let app = TestApp::start().await;
-    let held_bytes = async || {
-        let held = app
+    let cached_bytes = async || {
+        let cached = app
             .admin_get(&format!("/cache?customer={DOCUMENTED}"))
             .await;
-        held.json()["holdings"][0]["bytes"].as_u64().unwrap()
+        cached.json()["holdings"][0]["bytes"].as_u64().unwrap()
     };
     app.usage(DOCUMENTED).await;
 
     for coding in ["gzip", "br", "zstd"] {
-        let before = held_bytes().await;
+        let before = cached_bytes().await;
         let headers = [("accept-encoding", coding)];
         let first = app.usage_with(DOCUMENTED, &headers).await;
-        let once = held_bytes().await;
+        let once = cached_bytes().await;
         let again = app.usage_with(DOCUMENTED, &headers).await;
-        let twice = held_bytes().await;
+        let twice = cached_bytes().await;
 
         assert!(once > before, "{coding} is kept");
         assert_eq!(twice, once, "{coding} is not made again");

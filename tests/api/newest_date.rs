@@ -52,18 +52,18 @@ fn assert_suspect(reply: &Reply) {
 }
 
 #[tokio::test]
-async fn the_newest_date_is_asked_for_by_name_when_an_older_one_is_told_after_its_eviction() {
+async fn an_older_date_after_an_eviction_causes_a_dated_call_for_the_newest() {
     let (app, date) = evicted().await;
     go_backwards(&app, date);
 
-    let asked = app.usage(customer(0)).await;
+    let reply = app.usage(customer(0)).await;
     let again = app.usage(customer(0)).await;
     let older = date.yesterday().unwrap();
     let path = dated_path(customer(0), older);
     let by_name = app.get(&path).await;
 
-    assert_eq!(date_of(&asked), date.to_string());
-    assert_suspect(&asked);
+    assert_eq!(date_of(&reply), date.to_string());
+    assert_suspect(&reply);
     assert_eq!(date_of(&again), date.to_string());
     assert_suspect(&again);
     assert!(again.cache_status().starts_with("hit;"));
@@ -86,14 +86,14 @@ async fn without_the_newest_date_an_older_one_is_refused_as_suspect() {
         ..Faults::default()
     });
 
-    let asked = app.usage(customer(0)).await;
+    let reply = app.usage(customer(0)).await;
     let again = app.usage(customer(0)).await;
     app.clear_faults();
     app.admin_post("/cache/purge").await;
     let after_a_soft_purge = app.usage(customer(0)).await;
 
-    asked.problem(502, "suspect");
-    assert_suspect(&asked);
+    reply.problem(502, "suspect");
+    assert_suspect(&reply);
     again.problem(502, "suspect");
     assert_suspect(&again);
     assert_eq!(app.calls(SimulatedApi::Insights), 2);
@@ -106,10 +106,10 @@ async fn a_hard_purge_accepts_an_older_date() {
     go_backwards(&app, date);
 
     app.admin_post("/cache/purge?hard=true").await;
-    let asked = app.usage(customer(0)).await;
+    let reply = app.usage(customer(0)).await;
 
-    assert_eq!(date_of(&asked), date.yesterday().unwrap().to_string());
-    assert!(!asked.cache_status().contains("suspect"));
+    assert_eq!(date_of(&reply), date.yesterday().unwrap().to_string());
+    assert!(!reply.cache_status().contains("suspect"));
 }
 
 #[tokio::test]
@@ -117,27 +117,27 @@ async fn an_answer_without_rows_is_suspect_after_the_eviction_too() {
     let (app, date) = evicted().await;
     lose_the_rows(&app, date);
 
-    let asked = app.usage(customer(0)).await;
+    let reply = app.usage(customer(0)).await;
     app.advance(std::time::Duration::from_secs(24 * 60 * 60));
     let confirmed = app.usage(customer(0)).await;
-    let kept = app.usage(customer(0)).await;
+    let cached = app.usage(customer(0)).await;
 
-    assert_eq!(date_of(&asked), date.to_string());
-    assert_suspect(&asked);
-    for reply in [confirmed, kept] {
+    assert_eq!(date_of(&reply), date.to_string());
+    assert_suspect(&reply);
+    for reply in [confirmed, cached] {
         assert_eq!(reply.json()["processedDate"], serde_json::Value::Null);
         assert!(!reply.cache_status().contains("suspect"));
     }
 }
 
 #[tokio::test]
-async fn an_answer_without_rows_is_believed_where_the_newest_date_is_gone_too() {
+async fn an_answer_without_rows_is_accepted_if_the_newest_date_is_empty_too() {
     let (app, _) = evicted().await;
     app.set_rows(customer(0), []);
 
-    let asked = app.usage(customer(0)).await;
+    let reply = app.usage(customer(0)).await;
 
-    assert_eq!(asked.json()["processedDate"], serde_json::Value::Null);
+    assert_eq!(reply.json()["processedDate"], serde_json::Value::Null);
     assert_eq!(app.calls(SimulatedApi::Insights), 1);
     assert_eq!(app.calls(SimulatedApi::Commercial), 1);
 }

@@ -61,8 +61,8 @@ async fn requests_that_would_miss_the_deadline_are_shed_and_hits_are_not() {
     assert_eq!(hit.status, 200);
     assert!(hit.cache_status().starts_with("hit;"));
     assert_eq!(app.metric(SHED).await, 1.0);
-    let asked = app.calls(SimulatedApi::Insights);
-    assert_eq!(asked, 1 + PLACES);
+    let calls = app.calls(SimulatedApi::Insights);
+    assert_eq!(calls, 1 + PLACES);
     app.simulator.release_calls();
     for reply in waiting.join_all().await {
         reply.problem(404, "unknown-customer");
@@ -79,8 +79,8 @@ async fn requests_that_wait_too_long_get_503_or_504_in_time() {
 
     // Attempts end after ten seconds, and are repeated at once; calls end after twenty-five.
     for attempts in 1..=3 {
-        let asked = 1 + attempts * PLACES;
-        app.wait_for_calls(SimulatedApi::Insights, asked).await;
+        let calls = 1 + attempts * PLACES;
+        app.wait_for_calls(SimulatedApi::Insights, calls).await;
         app.advance(Duration::from_secs(if attempts < 3 { 10 } else { 5 }));
     }
 

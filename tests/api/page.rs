@@ -148,7 +148,7 @@ async fn a_customer_is_shown_as_bars_with_counts_beside_them() {
 }
 
 #[tokio::test]
-async fn a_view_says_how_a_program_gets_exactly_it() {
+async fn a_view_links_to_the_same_data_for_programs() {
     let app = TestApp::start().await;
     let date = app.simulator.newest_date().yesterday().unwrap();
     let id = customer(0);
@@ -174,7 +174,7 @@ async fn a_view_says_how_a_program_gets_exactly_it() {
 }
 
 #[tokio::test]
-async fn a_date_is_chosen_and_left_again() {
+async fn a_date_can_be_chosen_and_removed() {
     let app = TestApp::start().await;
     let newest = app.simulator.newest_date();
     let (id, before) = (customer(0), newest.yesterday().unwrap());
@@ -198,7 +198,7 @@ async fn a_date_is_chosen_and_left_again() {
 }
 
 #[tokio::test]
-async fn a_customer_is_found_by_what_people_call_it() {
+async fn a_customer_is_found_by_id_or_by_a_part_of_its_name() {
     let app = TestApp::start().await;
     let documented = "<h1>DT DEMO CSP CUSTOMER 005</h1>";
 
@@ -263,7 +263,7 @@ async fn an_error_is_explained_with_the_status_of_the_api() {
 }
 
 #[tokio::test]
-async fn while_partner_center_is_down_the_page_says_when_to_come_back() {
+async fn while_partner_center_is_down_the_page_says_when_to_retry() {
     let app = TestApp::start().await;
     app.set_faults(throttling("300"));
 
@@ -280,7 +280,7 @@ async fn while_partner_center_is_down_the_page_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_page_says_when_it_was_checked_and_of_when_the_counts_are() {
+async fn a_page_shows_when_it_was_checked_and_the_date_of_the_counts() {
     let app = TestApp::start().await;
     app.usage(DOCUMENTED).await;
     app.advance(Duration::from_secs(56));
@@ -304,7 +304,7 @@ async fn a_page_says_when_it_was_checked_and_of_when_the_counts_are() {
 }
 
 #[tokio::test]
-async fn a_page_says_why_its_counts_are_old() {
+async fn a_page_explains_why_its_counts_are_old() {
     let app = TestApp::start().await;
     let path = page_of(customer(0));
     let date = app.simulator.newest_date();
@@ -370,7 +370,7 @@ async fn a_name_is_never_more_than_text() {
 }
 
 #[tokio::test]
-async fn the_host_that_was_asked_for_stays_within_its_line() {
+async fn the_requested_host_stays_within_its_line() {
     let app = TestApp::with("server.allowed_hosts", "usage.example,a'b").await;
     let path = page_of(DOCUMENTED);
 
@@ -391,11 +391,11 @@ async fn the_host_that_was_asked_for_stays_within_its_line() {
 async fn without_a_key_the_page_shows_nothing() {
     let app = limited().await;
 
-    let nobody = app.get(&page_of(DOCUMENTED)).await;
+    let anonymous = app.get(&page_of(DOCUMENTED)).await;
     let wrong = [("authorization", &*basic("", "wrong"))];
     let wrong = app.get_with("/", &wrong).await;
 
-    for reply in [nobody, wrong] {
+    for reply in [anonymous, wrong] {
         let html = html(&reply, 401);
 
         assert_reads(
@@ -421,12 +421,12 @@ async fn without_a_key_the_page_shows_nothing() {
 async fn a_caller_sees_its_own_customers_and_no_others() {
     let app = limited().await;
     let key = basic("anybody", &key_of("wiki"));
-    let asked = [("authorization", &*key)];
+    let headers = [("authorization", &*key)];
 
-    let all = html(&app.get_with("/", &asked).await, 200);
-    let own = html(&app.get_with(&page_of(DOCUMENTED), &asked).await, 200);
-    let other = html(&app.get_with(&page_of(customer(7)), &asked).await, 403);
-    let searched = html(&app.get_with(&page_of("contoso"), &asked).await, 404);
+    let all = html(&app.get_with("/", &headers).await, 200);
+    let own = html(&app.get_with(&page_of(DOCUMENTED), &headers).await, 200);
+    let other = html(&app.get_with(&page_of(customer(7)), &headers).await, 403);
+    let searched = html(&app.get_with(&page_of("contoso"), &headers).await, 404);
 
     assert_reads(&all, &["1 customer", "DT DEMO CSP CUSTOMER 005"]);
     assert_eq!(all.matches("<li><a href=").count(), 1);
@@ -590,7 +590,7 @@ async fn cached_usage_does_not_wait_for_the_list_of_customers() {
 }
 
 #[tokio::test]
-async fn names_turn_nothing_around_wherever_they_stand() {
+async fn direction_overrides_in_names_are_removed_everywhere() {
     let app = TestApp::start().await;
     let mut turned = listed(1, "Con\u{202e}toso");
     turned["companyProfile"]["domain"] = json!("\u{202e}moc.example");
@@ -610,7 +610,7 @@ async fn names_turn_nothing_around_wherever_they_stand() {
 }
 
 #[tokio::test]
-async fn a_customer_without_data_is_called_what_the_list_calls_it() {
+async fn a_customer_without_data_has_the_name_from_the_list() {
     let app = TestApp::start().await;
     app.simulator.override_customer_list([listed(1, "Contoso")]);
     app.set_rows(customer(1), []);
@@ -670,7 +670,7 @@ async fn links_to_other_dates_lead_to_counts() {
 }
 
 #[tokio::test]
-async fn a_date_of_which_there_is_nothing_leads_on() {
+async fn a_date_without_data_links_to_the_newest() {
     let app = TestApp::start().await;
 
     let html = page(
@@ -692,7 +692,7 @@ async fn a_date_of_which_there_is_nothing_leads_on() {
 }
 
 #[tokio::test]
-async fn a_page_is_counted_and_its_cache_status_told_like_any_answer() {
+async fn a_page_is_counted_and_has_a_cache_status_like_any_answer() {
     const PAGES: &str = r#"usage_proxy_http_requests_total{method="GET",route="/",status="200"}"#;
     const SERVED: &str = "usage_proxy_served_age_seconds_count";
     let app = TestApp::start().await;
@@ -711,7 +711,7 @@ async fn a_page_is_counted_and_its_cache_status_told_like_any_answer() {
 }
 
 #[tokio::test]
-async fn rows_of_another_date_say_so() {
+async fn rows_of_another_date_show_it() {
     let app = TestApp::start().await;
     let newest = app.simulator.newest_date();
     let row = |product, date: Date| SimulatedRow::new(product, "Exchange", 5, date);

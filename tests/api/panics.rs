@@ -83,7 +83,7 @@ async fn two_requests(address: std::net::SocketAddr, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_handler_of_the_api_is_an_internal_error_of_its_request_alone() {
+async fn a_panic_in_a_handler_of_the_api_fails_only_its_own_request() {
     let log = Log::start();
     let (app, breaks) = app().await;
     let path = dated_path(DOCUMENTED, "2017-03-09");
@@ -114,7 +114,7 @@ async fn a_panic_in_a_handler_of_the_api_is_an_internal_error_of_its_request_alo
 }
 
 #[tokio::test]
-async fn a_panic_in_a_handler_of_the_admin_listener_is_an_internal_error_of_its_request_alone() {
+async fn a_panic_in_a_handler_of_the_admin_listener_fails_only_its_own_request() {
     let log = Log::start();
     let (app, breaks) = app().await;
     app.usage(DOCUMENTED).await;

@@ -86,7 +86,7 @@ async fn retry_after_is_at_least_one_second() {
 }
 
 #[tokio::test]
-async fn silence_is_504_once_every_attempt_has_had_its_time() {
+async fn an_upstream_that_never_answers_is_504_after_every_attempt() {
     let app = TestApp::builder()
         .set("upstream.attempt_timeout", "2s")
         .set("upstream.retries", "1")
@@ -176,7 +176,7 @@ async fn a_request_that_is_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn every_problem_says_which_request_it_was() {
+async fn every_problem_has_the_id_of_its_request() {
     let app = TestApp::start().await;
     let usage = usage_path(DOCUMENTED);
     let unknown = usage_path(UNKNOWN);
@@ -221,7 +221,7 @@ async fn an_error_names_the_call_that_it_made_and_a_remembered_one_none() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_echoed_in_a_refusal_goes_no_further() {
+async fn a_token_that_is_echoed_in_a_refusal_is_not_passed_on() {
     let app = TestApp::start().await;
     app.usage(DOCUMENTED).await;
     let requests = app.simulator.requests();

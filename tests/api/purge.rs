@@ -6,18 +6,18 @@ const NOT_STORED: &str = "fwd=uri-miss; fwd-status=200; ttl=900";
 const PURGED_BY_HAND: &str = "usage_proxy_cache_evictions_total{cause=\"purge\"}";
 
 #[tokio::test]
-async fn a_soft_purge_has_the_next_request_ask() {
+async fn the_next_request_after_a_soft_purge_fetches() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
 
     let purged = app.admin_post("/cache/purge").await;
-    let asked = app.usage(customer(0)).await;
-    let held = app.usage(customer(0)).await;
+    let first = app.usage(customer(0)).await;
+    let second = app.usage(customer(0)).await;
 
     assert_eq!(purged.status, 200);
     assert_eq!(purged.json(), json!({"purged": 1, "mode": "soft"}));
-    assert_eq!(asked.cache_status(), STORED_AGAIN);
-    assert_eq!(held.cache_status(), HIT);
+    assert_eq!(first.cache_status(), STORED_AGAIN);
+    assert_eq!(second.cache_status(), HIT);
     assert_eq!(app.metric(PURGED_BY_HAND).await, 0.0);
 }
 
@@ -43,7 +43,7 @@ async fn data_is_served_after_a_failure_if_its_purge_was_soft_and_not_if_it_was_
 }
 
 #[tokio::test]
-async fn a_hard_purge_drops_and_is_counted() {
+async fn a_hard_purge_removes_entries_and_is_counted() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
     app.usage(customer(1)).await;
@@ -57,7 +57,7 @@ async fn a_hard_purge_drops_and_is_counted() {
 }
 
 #[tokio::test]
-async fn a_purge_reaches_what_it_names_and_no_more() {
+async fn a_purge_affects_only_what_it_names() {
     let (one, other) = (customer(0), customer(1));
     let paths = [
         usage_path(one),
@@ -145,7 +145,7 @@ async fn requests_after_a_purge_do_not_join_an_earlier_fetch() {
 }
 
 #[tokio::test]
-async fn a_purge_forgets_what_was_not_there() {
+async fn a_purge_removes_remembered_absences() {
     let app = TestApp::start().await;
     let new = Uuid::from_u128(7);
     app.usage(new).await.problem(404, "unknown-customer");
@@ -159,32 +159,32 @@ async fn a_purge_forgets_what_was_not_there() {
 }
 
 #[tokio::test]
-async fn a_softly_purged_date_is_asked_for_once_though_insights_told_it_first() {
+async fn a_softly_purged_date_that_came_from_insights_is_fetched_once() {
     let app = TestApp::start().await;
     let by_name = dated_path(customer(0), "2026-11-19");
     app.usage(customer(0)).await;
     app.admin_post("/cache/purge").await;
 
-    let asked = app.get(&by_name).await;
-    let held = app.get(&by_name).await;
+    let first = app.get(&by_name).await;
+    let second = app.get(&by_name).await;
 
-    assert_eq!(asked.cache_status(), STORED_AGAIN);
-    assert_eq!(held.cache_status(), HIT);
+    assert_eq!(first.cache_status(), STORED_AGAIN);
+    assert_eq!(second.cache_status(), HIT);
     assert_eq!(app.calls(SimulatedApi::Commercial), 1);
 }
 
 #[tokio::test]
-async fn an_older_date_told_after_a_soft_purge_ends_the_asking_too() {
+async fn an_older_date_after_a_soft_purge_is_not_fetched_again() {
     let app = TestApp::start().await;
     let newest = app.simulator.newest_date();
     let before = app.usage(customer(0)).await;
     app.set_rows(customer(0), seats(5, newest.yesterday().unwrap()));
     app.admin_post("/cache/purge").await;
 
-    let asked = app.usage(customer(0)).await;
-    let held = app.usage(customer(0)).await;
+    let first = app.usage(customer(0)).await;
+    let second = app.usage(customer(0)).await;
 
-    assert_eq!(asked.body, before.body, "the newest date stays the newest");
-    assert_eq!(held.cache_status(), "hit; ttl=900; detail=suspect");
+    assert_eq!(first.body, before.body, "the newest date stays the newest");
+    assert_eq!(second.cache_status(), "hit; ttl=900; detail=suspect");
     assert_eq!(app.calls(SimulatedApi::Insights), 2);
 }

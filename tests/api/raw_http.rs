@@ -282,7 +282,7 @@ fn runner(seeds: &'static str) -> TestRunner {
 }
 
 #[test]
-fn whatever_is_sent_is_answered_in_http_and_the_connection_ends() {
+fn any_input_gets_an_http_response_and_the_connection_ends() {
     let target = Target::start();
     let sent = (prop::collection::vec(anything(), 1..4), mutations(), cuts());
 

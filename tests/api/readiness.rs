@@ -162,7 +162,7 @@ async fn a_refused_call_about_an_unknown_customer_shows_all_the_same_that_the_to
 }
 
 #[tokio::test]
-async fn a_service_with_data_leaves_a_refused_token_to_its_callers() {
+async fn a_service_with_data_does_not_probe_a_refused_token() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
     app.set_faults(refusing(401, "900421"));

@@ -43,8 +43,8 @@ async fn there_are_never_more_retries_than_configured() {
         let problem = reply.problem(503, "unavailable");
         assert_eq!(problem["upstream"]["status"], 503, "{retries}");
         assert_eq!(reply.header("retry-after"), "1", "{retries}");
-        let asked = app.calls(SimulatedApi::Insights);
-        assert_eq!(asked, retries + 1, "{retries}");
+        let calls = app.calls(SimulatedApi::Insights);
+        assert_eq!(calls, retries + 1, "{retries}");
     }
 }
 
@@ -69,7 +69,7 @@ async fn errors_that_a_retry_cannot_fix_are_not_retried() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_asked_for_again() {
+async fn an_answer_that_breaks_off_is_retried() {
     let app = TestApp::start().await;
     app.set_faults(Faults {
         times: Some(2),
@@ -84,7 +84,7 @@ async fn an_answer_that_breaks_off_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn an_answer_that_always_breaks_off_is_given_up_and_nothing_of_it_is_kept() {
+async fn an_answer_that_always_breaks_off_fails_and_is_not_cached() {
     let app = TestApp::start().await;
     app.set_faults(broken_off());
 
@@ -97,9 +97,9 @@ async fn an_answer_that_always_breaks_off_is_given_up_and_nothing_of_it_is_kept(
 
 #[tokio::test]
 async fn an_unreachable_partner_center_is_unavailable_and_its_address_is_not_shown() {
-    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = nobody.local_addr().unwrap().to_string();
-    drop(nobody);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
     let app = TestApp::with("upstream.base_url", &format!("http://{address}")).await;
 
     let reply = app.usage(DOCUMENTED).await;

@@ -137,7 +137,7 @@ async fn bodies_are_partner_centers_own() {
 }
 
 #[tokio::test]
-async fn its_call_can_be_traced_and_its_token_goes_no_further() {
+async fn its_call_can_be_traced_and_its_token_is_not_passed_on() {
     let app = TestApp::start().await;
 
     let reply = get(&app, "/v1/customers", &[]).await;
@@ -261,7 +261,7 @@ async fn a_request_as_the_framework_writes_it_is_answered() {
 }
 
 #[tokio::test]
-async fn a_key_in_place_of_its_token_says_which_caller_it_is() {
+async fn a_key_in_place_of_its_token_identifies_the_caller() {
     let portal = TestCaller::named("portal").with_customers(&[customer(0)]);
     let app = TestApp::with_callers(&[portal]).await;
     let key = format!("Bearer {}", key_of("portal"));

@@ -17,7 +17,7 @@ const IN_FLIGHT: &str = "usage_proxy_http_requests_in_flight";
 const COLLAPSED: &str = "usage_proxy_collapsed_total";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_callers_make_one_call_though_its_leader_hangs_up() {
+async fn a_thousand_callers_make_one_call_although_its_leader_disconnects() {
     let app = TestApp::start().await;
     let mut crowd = Crowd::asks(&app).await;
 
@@ -68,7 +68,7 @@ async fn a_thousand_callers_share_one_failure() {
 }
 
 #[tokio::test]
-async fn a_call_that_nobody_waits_for_any_more_is_stored_all_the_same() {
+async fn a_call_without_waiting_callers_is_still_cached() {
     let app = TestApp::start().await;
     app.simulator.hold_calls();
     let closed_tab = ask(&app, customer(0), Uuid::new_v4()).await;
@@ -125,7 +125,7 @@ async fn customers_and_dates_do_not_wait_for_one_another() {
 }
 
 #[tokio::test]
-async fn a_stale_answer_is_refreshed_by_one_call_for_all_who_wait() {
+async fn a_stale_answer_is_refreshed_by_one_call_for_all_waiting_callers() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
     app.set_rows(customer(0), seats(6, app.simulator.newest_date()));

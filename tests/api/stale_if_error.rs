@@ -6,7 +6,7 @@ use crate::support::prelude::*;
 const EXPIRED: Duration = Duration::from_secs(900 + 7 * 24 * 60 * 60);
 
 #[tokio::test]
-async fn cached_data_is_served_for_every_failure_that_settles_nothing() {
+async fn cached_data_is_served_for_every_inconclusive_failure() {
     for (failure, faults, forward_status) in [
         ("an internal error", failing(500), "; fwd-status=500"),
         ("unavailable", failing(503), "; fwd-status=503"),
@@ -24,9 +24,9 @@ async fn cached_data_is_served_for_every_failure_that_settles_nothing() {
         let stale = app.usage(customer(0)).await;
         let again = app.usage(customer(0)).await;
 
-        let asked = format!("fwd=stale{forward_status}; ttl=-6300; detail=stale-if-error");
+        let fetched = format!("fwd=stale{forward_status}; ttl=-6300; detail=stale-if-error");
         assert_eq!(stale.status, 200, "{failure}");
-        assert_eq!(stale.cache_status(), asked, "{failure}");
+        assert_eq!(stale.cache_status(), fetched, "{failure}");
         assert_eq!(stale.header("age"), "7200", "{failure}");
         assert_eq!(stale.body, before.body, "{failure}");
         assert_ne!(stale.header("ms-requestid"), "", "{failure}");
@@ -39,7 +39,7 @@ async fn cached_data_is_served_for_every_failure_that_settles_nothing() {
 }
 
 #[tokio::test]
-async fn past_the_window_the_failure_is_the_answer() {
+async fn after_the_window_the_failure_is_returned() {
     for (age, status, detail) in [
         (EXPIRED - SECOND, 200, "ttl=-604799; detail=stale-if-error"),
         (EXPIRED, 503, "detail=unavailable"),
@@ -133,7 +133,7 @@ async fn a_recovery_is_noticed_after_a_second() {
 }
 
 #[tokio::test]
-async fn a_throttle_costs_no_call_for_as_long_as_it_lasts() {
+async fn no_call_is_made_while_a_throttle_lasts() {
     let app = TestApp::without_retries().await;
     app.usage(customer(0)).await;
     app.advance(STALE);

@@ -103,7 +103,7 @@ async fn a_refresh_that_fails_is_not_made_again_by_every_poll() {
 }
 
 #[tokio::test]
-async fn a_refresh_that_finds_the_customer_gone_ends_the_serving() {
+async fn a_refresh_that_finds_no_customer_ends_stale_answers() {
     let app = TestApp::start().await;
     app.usage(customer(0)).await;
     app.set_refusal(customer(0), 404, "1000");

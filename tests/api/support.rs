@@ -449,7 +449,7 @@ impl Builder {
     pub(crate) fn prove_by(mut self, files: &[(&'static str, &'static str, &str)]) -> Self {
         let files = files
             .iter()
-            .map(|(key, name, held)| (*key, *name, (*held).to_owned()));
+            .map(|(key, name, content)| (*key, *name, (*content).to_owned()));
         self.proof.extend(files);
         self
     }
@@ -495,9 +495,9 @@ impl Builder {
             let file = file.to_string_lossy().into_owned();
             sources = sources.with_flag("test", "upstream.auth.client_secret_file", file);
         }
-        for (key, name, held) in self.proof {
+        for (key, name, content) in self.proof {
             let file = secrets.path().join(name);
-            write_secret(&file, &held);
+            write_secret(&file, &content);
             sources = sources.with_flag("test", key, file.to_string_lossy());
         }
         for (key, value) in self.flags {

@@ -48,20 +48,20 @@ async fn cached_rows_are_served_until_a_second_empty_answer_confirms_the_first()
         app.set_rows(customer(0), products(0, date));
         app.advance(STALE);
 
-        let asked = app.usage(customer(0)).await;
-        let held = app.usage(customer(0)).await;
+        let first = app.usage(customer(0)).await;
+        let second = app.usage(customer(0)).await;
         app.advance(QUARTER - SECOND);
-        let still_held = app.usage(customer(0)).await;
+        let still_cached = app.usage(customer(0)).await;
         let suspects = app.metric(EMPTY).await;
         app.advance(STALE);
         let confirmed = app.usage(customer(0)).await;
 
-        assert_eq!(count(&asked), 20, "{source}");
+        assert_eq!(count(&first), 20, "{source}");
         assert_eq!(
-            asked.cache_status(),
+            first.cache_status(),
             "fwd=stale; fwd-status=200; ttl=900; detail=suspect"
         );
-        asked.assert_headers(&[
+        first.assert_headers(&[
             ("age", "7200"),
             (
                 "cache-control",
@@ -69,8 +69,8 @@ async fn cached_rows_are_served_until_a_second_empty_answer_confirms_the_first()
             ),
         ]);
         let hit = "hit; ttl=900; detail=suspect";
-        assert_eq!(held.cache_status(), hit);
-        assert_eq!(still_held.header("age"), "8099", "age goes on");
+        assert_eq!(second.cache_status(), hit);
+        assert_eq!(still_cached.header("age"), "8099", "age goes on");
         assert_eq!(suspects, 1.0, "asked once");
         assert_eq!(count(&confirmed), 0, "{source}: confirmed");
         assert!(!confirmed.cache_status().contains("suspect"));
@@ -78,7 +78,7 @@ async fn cached_rows_are_served_until_a_second_empty_answer_confirms_the_first()
 }
 
 #[tokio::test]
-async fn nine_tenths_gone_are_doubted_and_what_comes_back_ends_it() {
+async fn losing_nine_tenths_is_suspect_until_the_rows_return() {
     let (app, date) = holding_twenty("insights").await;
     app.set_rows(customer(0), products(2, date));
     app.advance(STALE);
@@ -96,7 +96,7 @@ async fn nine_tenths_gone_are_doubted_and_what_comes_back_ends_it() {
 }
 
 #[tokio::test]
-async fn rows_that_go_one_by_one_are_believed() {
+async fn rows_that_disappear_one_by_one_are_accepted() {
     let (app, date) = holding_twenty("insights").await;
     app.set_rows(customer(0), products(3, date));
     app.advance(STALE);
@@ -107,7 +107,7 @@ async fn rows_that_go_one_by_one_are_believed() {
 }
 
 #[tokio::test]
-async fn a_refresh_behind_a_stale_answer_brings_no_doubtful_data_either() {
+async fn a_background_refresh_stores_no_suspect_data_either() {
     let (app, date) = holding_twenty("insights").await;
     app.set_rows(customer(0), products(0, date));
     app.advance(QUARTER);
@@ -123,7 +123,7 @@ async fn a_refresh_behind_a_stale_answer_brings_no_doubtful_data_either() {
 }
 
 #[tokio::test]
-async fn the_native_form_is_kept_with_its_entry() {
+async fn the_native_form_stays_with_its_entry() {
     let (app, date) = holding_twenty("insights").await;
     let before = app.native(customer(0)).await;
     app.set_rows(customer(0), products(0, date));
@@ -137,7 +137,7 @@ async fn the_native_form_is_kept_with_its_entry() {
 }
 
 #[tokio::test]
-async fn a_hard_purge_takes_whatever_comes_next() {
+async fn after_a_hard_purge_any_answer_is_accepted() {
     let (app, date) = holding_twenty("insights").await;
     app.set_rows(customer(0), products(0, date));
     app.advance(STALE);
@@ -202,7 +202,7 @@ async fn one_empty_answer_for_a_date_does_not_replace_its_data() {
 }
 
 #[tokio::test]
-async fn nine_tenths_gone_from_a_date_are_doubted_too() {
+async fn losing_nine_tenths_of_a_date_is_suspect_too() {
     let (app, date) = holding_twenty("insights").await;
     let older = date.yesterday().unwrap();
     let path = dated_path(customer(0), older);
@@ -221,7 +221,7 @@ async fn nine_tenths_gone_from_a_date_are_doubted_too() {
 }
 
 #[tokio::test]
-async fn implausible_growth_is_doubted_until_upstream_repeats_it() {
+async fn implausible_growth_is_suspect_until_upstream_repeats_it() {
     let (app, date) = holding_twenty("insights").await;
     let path = dated_path(customer(0), date);
     app.get_with(&path, &[("cache-control", "no-cache")]).await;

@@ -55,7 +55,7 @@ async fn nothing_is_sent_until_retry_after_has_passed() {
 }
 
 #[tokio::test]
-async fn a_customer_over_its_own_limit_silences_no_other() {
+async fn a_customer_over_its_own_limit_pauses_no_other() {
     let app = TestApp::start().await;
     app.set_faults(throttle("60", Some(1)));
     let customers = app.simulator.customers();
@@ -73,7 +73,7 @@ async fn a_customer_over_its_own_limit_silences_no_other() {
 }
 
 #[tokio::test]
-async fn a_throttled_call_does_not_silence_the_other_call() {
+async fn a_throttled_call_does_not_pause_the_other_call() {
     let app = TestApp::start().await;
     app.set_faults(throttle("60", None));
     app.usage(DOCUMENTED).await.problem(503, "throttled");
@@ -132,7 +132,7 @@ async fn a_short_pause_is_waited_for_by_all() {
 }
 
 #[tokio::test]
-async fn a_pause_that_reaches_the_deadline_is_not_begun() {
+async fn a_pause_that_reaches_the_deadline_fails_at_once() {
     let app = TestApp::builder()
         .set("upstream.connect_timeout", "250ms")
         .set("upstream.attempt_timeout", "1s")
@@ -149,12 +149,12 @@ async fn a_pause_that_reaches_the_deadline_is_not_begun() {
 }
 
 #[tokio::test]
-async fn being_throttled_again_and_again_comes_to_an_end() {
+async fn repeated_throttling_ends_when_the_retries_are_used_up() {
     let app = Arc::new(TestApp::with("upstream.retries", "2").await);
     app.set_faults(throttle("2", None));
 
-    let asked = Arc::clone(&app);
-    let reply = tokio::spawn(async move { asked.usage(DOCUMENTED).await });
+    let shared = Arc::clone(&app);
+    let reply = tokio::spawn(async move { shared.usage(DOCUMENTED).await });
     for refusals in [1.0, 2.0] {
         app.wait_for_metric(THROTTLED, refusals).await;
         app.advance(seconds(2));
@@ -167,7 +167,7 @@ async fn being_throttled_again_and_again_comes_to_an_end() {
 }
 
 #[tokio::test]
-async fn a_limit_that_is_passed_costs_two_calls() {
+async fn exceeding_a_limit_costs_two_calls() {
     let app = TestApp::start().await;
     app.set_faults(Faults {
         calls_per_minute: Some(2),

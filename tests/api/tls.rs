@@ -150,7 +150,7 @@ async fn with_a_certificate_the_admin_listener_speaks_tls_and_no_plain_http() {
 }
 
 #[tokio::test]
-async fn a_certificate_lets_its_caller_in_and_to_its_customers_alone() {
+async fn a_client_certificate_admits_its_caller_to_its_own_customers_only() {
     let (authority, foreign) = (Authority::new(), Authority::new());
     let ca = authority.file("ca", &authority.issuer.pem());
     let app = authority

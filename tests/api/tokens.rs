@@ -168,7 +168,7 @@ async fn a_401_is_answered_with_one_fresh_token_and_one_more_try() {
 }
 
 #[tokio::test]
-async fn a_401_that_stays_is_no_reason_for_token_after_token() {
+async fn a_repeated_401_causes_no_repeated_token_requests() {
     let app = TestApp::start().await;
     app.set_faults(refusing(401, "800001"));
     let customers = app.simulator.customers();
@@ -190,7 +190,7 @@ async fn a_401_that_stays_is_no_reason_for_token_after_token() {
 }
 
 #[tokio::test]
-async fn a_token_endpoint_that_is_down_is_not_missed_while_the_token_is_good() {
+async fn a_token_endpoint_may_be_down_while_the_token_is_valid() {
     let app = TestApp::start().await;
     let customers = app.simulator.customers();
     app.set_faults(Faults {
@@ -218,7 +218,7 @@ async fn a_token_endpoint_that_is_down_is_not_missed_while_the_token_is_good() {
 }
 
 #[tokio::test]
-async fn credentials_refused_by_the_token_endpoint_are_not_shown_again() {
+async fn credentials_refused_by_the_token_endpoint_are_not_sent_again() {
     for (error, advice) in [
         ("invalid_grant", "consent again"),
         ("interaction_required", "consent again, with multi-factor"),
@@ -280,7 +280,7 @@ async fn missing_multi_factor_proof_is_final() {
 }
 
 #[tokio::test]
-async fn a_refusal_for_want_of_multi_factor_proof_is_over_once_a_token_is_accepted() {
+async fn a_refusal_for_missing_multi_factor_proof_ends_once_a_token_is_accepted() {
     let app = TestApp::start().await;
     let customers = app.simulator.customers();
     app.set_faults(no_mfa());
@@ -349,7 +349,7 @@ async fn app_only() -> TestApp {
 }
 
 #[tokio::test]
-async fn an_application_by_itself_is_told_that_a_user_is_needed_where_it_is_refused() {
+async fn a_refused_app_only_token_is_reported_as_needing_a_user() {
     let app = app_only().await;
 
     let refused = app.usage(DOCUMENTED).await;
@@ -362,7 +362,7 @@ async fn an_application_by_itself_is_told_that_a_user_is_needed_where_it_is_refu
 }
 
 #[tokio::test]
-async fn an_application_by_itself_can_make_the_commercial_call_where_it_is_allowed() {
+async fn app_only_access_works_for_the_commercial_call_where_it_is_allowed() {
     let app = app_only().await;
     app.simulator.allow_app_only();
     let untouched = on_disk(&app);
@@ -378,7 +378,7 @@ async fn an_application_by_itself_can_make_the_commercial_call_where_it_is_allow
 }
 
 #[tokio::test]
-async fn a_token_that_another_program_writes_is_used_as_soon_as_it_is_there_or_another() {
+async fn a_token_file_is_read_again_when_it_appears_or_changes() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("access-token");
     let token_file = file.clone();

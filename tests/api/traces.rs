@@ -152,7 +152,7 @@ async fn a_page_that_misses_is_traced_to_each_call_and_names_its_customer() {
 }
 
 #[tokio::test]
-async fn the_service_says_who_it_is() {
+async fn exported_spans_name_the_service() {
     let collector = Collector::start().await;
     let app = traced(&collector)
         .set("tracing.service_name", "usage-proxy-eu")
@@ -199,7 +199,7 @@ async fn a_hit_is_one_span_and_a_span_lasts_as_long_as_its_request() {
 }
 
 #[tokio::test]
-async fn a_callers_trace_goes_on_here_and_at_partner_center() {
+async fn a_callers_trace_continues_here_and_at_partner_center() {
     let (collector, app) = start().await;
     let parent = format!("00-{CALLERS_TRACE}-{CALLERS_SPAN}-01");
     let headers = [
@@ -411,7 +411,7 @@ async fn our_failures_are_errors_and_those_of_the_caller_are_not() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_ends_its_span_and_not_the_calls() {
+async fn a_caller_that_disconnects_ends_its_span_but_not_the_calls() {
     let (collector, app) = start().await;
     app.simulator.hold_calls();
     let mut caller = TcpStream::connect(app.api).await.unwrap();
@@ -452,7 +452,7 @@ async fn a_token_request_is_a_trace_of_its_own() {
 }
 
 #[tokio::test]
-async fn no_span_holds_a_secret_or_what_a_query_says() {
+async fn no_span_contains_a_secret_or_a_query() {
     let collector = Collector::start().await;
     let app = traced(&collector)
         .callers(&[TestCaller::named("grafana")])

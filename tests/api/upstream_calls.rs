@@ -60,7 +60,7 @@ fn guid(request: &RecordedRequest, name: &str) -> Uuid {
 }
 
 #[tokio::test]
-async fn calls_say_who_asks_and_how_to_trace_it_and_nothing_of_the_caller() {
+async fn calls_identify_the_service_and_the_request_but_not_the_caller() {
     let client = concat!("usage-proxy/", env!("CARGO_PKG_VERSION"));
     let native = native_path(DOCUMENTED);
     let key = key_of("grafana");
@@ -117,7 +117,7 @@ async fn calls_say_who_asks_and_how_to_trace_it_and_nothing_of_the_caller() {
 }
 
 #[tokio::test]
-async fn the_commercial_call_asks_for_one_customer_and_date() {
+async fn the_commercial_call_is_for_one_customer_and_date() {
     let app = TestApp::start().await;
 
     let reply = app.dated(DOCUMENTED, "2017-03-09").await;
@@ -306,9 +306,9 @@ async fn a_next_link_that_leads_elsewhere_is_not_followed() {
             "{case}: {problem}"
         );
         assert_eq!(elsewhere.heads(), [""; 0], "{case}");
-        let asked: Vec<_> = app.simulator.requests();
-        let asked: Vec<_> = asked.iter().map(|request| request.api).collect();
-        assert_eq!(asked, [SimulatedApi::Commercial], "{case}");
+        let requests: Vec<_> = app.simulator.requests();
+        let requests: Vec<_> = requests.iter().map(|request| request.api).collect();
+        assert_eq!(requests, [SimulatedApi::Commercial], "{case}");
     }
     assert_eq!(app.entries().await, 0);
     // It would have been noticed.

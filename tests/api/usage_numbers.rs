@@ -91,7 +91,7 @@ async fn every_form_shows_the_same_percentage() {
 }
 
 #[tokio::test]
-async fn totals_over_several_dates_say_so() {
+async fn totals_over_several_dates_are_marked() {
     let app = TestApp::start().await;
     let older = json!({
         "productName": "E3",
@@ -124,7 +124,7 @@ async fn an_answer_of_one_date_has_no_other() {
 }
 
 #[tokio::test]
-async fn products_of_the_same_name_are_told_apart_by_channel() {
+async fn products_of_the_same_name_are_distinguished_by_channel() {
     let app = TestApp::start().await;
     let direct = changed(row(1, 2), json!({ "channel": "direct" }));
     send(&app, &[row(1, 2), direct]);
@@ -214,7 +214,7 @@ async fn the_order_of_rows_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_customer_without_rows_is_called_as_in_the_cached_list() {
+async fn a_customer_without_rows_has_the_name_from_the_cached_list() {
     let app = TestApp::start().await;
     // The simulator's first customer that uses nothing.
     let customer = app.simulator.customers()[20];

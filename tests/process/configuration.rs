@@ -15,7 +15,7 @@ fn output(command: &mut Command) -> Finished {
 }
 
 #[test]
-fn wrong_use_exits_with_2_and_says_so() {
+fn invalid_arguments_exit_with_2_and_an_error_message() {
     for args in [
         "",
         "sevre",
@@ -161,7 +161,7 @@ fn a_listener_that_others_reach_is_refused_without_callers_or_a_key() {
 }
 
 #[test]
-fn a_secret_file_that_cannot_be_read_is_one_clear_line() {
+fn an_unreadable_secret_file_is_reported_in_one_line() {
     let remove = |account: &Account, name| std::fs::remove_file(account.path(name)).unwrap();
     for case in [
         "missing",
@@ -188,7 +188,7 @@ fn a_secret_file_that_cannot_be_read_is_one_clear_line() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_one_clear_line() {
+fn a_port_in_use_is_reported_in_one_line() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().to_string();
     for (flag, key, other) in [

@@ -66,7 +66,7 @@ async fn browse(running: &Running) -> Reply {
 }
 
 #[tokio::test]
-async fn a_sign_in_brings_the_refresh_token_that_the_service_goes_on_with() {
+async fn a_sign_in_saves_the_refresh_token_for_the_service() {
     for version in ["oauth2/v2.0/token", "oauth2/token"] {
         let (account, upstream) = account(Faults::default()).await;
         account.reconfigure("oauth2/v2.0/token", version);
@@ -104,7 +104,7 @@ fn url_parameter(url: &str, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_answer_with_another_state_is_refused_and_the_wait_goes_on() {
+async fn an_answer_with_another_state_is_refused_and_the_wait_continues() {
     let (account, _upstream) = account(Faults::default()).await;
     let mut running = Running::start(&mut consent(&account, &[]));
     let back = signed_in(&sign_in_url(&running).await).await;
@@ -132,7 +132,7 @@ async fn an_answer_with_another_state_is_refused_and_the_wait_goes_on() {
 }
 
 #[tokio::test]
-async fn a_sign_in_that_brings_nothing_is_explained_and_writes_nothing() {
+async fn a_failed_sign_in_is_explained_and_writes_nothing() {
     let sign_in_error = |error: &str| Faults {
         sign_in_error: Some(error.to_owned()),
         ..Faults::default()
@@ -170,7 +170,7 @@ async fn a_sign_in_that_brings_nothing_is_explained_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_there_is_replaced_only_on_demand() {
+async fn an_existing_token_is_replaced_only_on_demand() {
     let (account, upstream) = account(Faults::default()).await;
     account.write("refresh-token", "the old one");
 
@@ -187,7 +187,7 @@ async fn a_token_that_is_there_is_replaced_only_on_demand() {
 }
 
 #[tokio::test]
-async fn a_wait_ends_in_time_and_by_a_signal() {
+async fn a_wait_ends_at_its_timeout_or_by_a_signal() {
     let (account, _upstream) = account(Faults::default()).await;
 
     let mut late = Running::start(&mut consent(&account, &["--timeout", "50ms"]));
@@ -271,7 +271,7 @@ async fn other_kinds_of_credentials_need_no_sign_in() {
 }
 
 #[tokio::test]
-async fn a_browser_is_opened_where_there_is_a_screen() {
+async fn a_browser_is_opened_if_there_is_a_display() {
     let (account, _upstream) = account(Faults::default()).await;
     // It takes the place of the desktop's own, and signs in by itself.
     account.write(

@@ -103,7 +103,7 @@ async fn an_account_in_order_passes_every_check() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_was_replaced_is_in_its_file_for_the_service() {
+async fn a_rotated_refresh_token_is_saved_for_the_service() {
     let (account, _upstream) = account("strict_rotation=true").await;
     let before = account.refresh_token();
 
@@ -119,7 +119,7 @@ async fn a_refresh_token_that_was_replaced_is_in_its_file_for_the_service() {
 }
 
 #[tokio::test]
-async fn nothing_is_redeemed_beside_a_service_that_runs() {
+async fn nothing_is_redeemed_while_a_service_runs() {
     let (account, _upstream) = account("strict_rotation=true").await;
     let service = account.serve().await;
     service.usage(DOCUMENTED).await;
@@ -134,7 +134,7 @@ async fn nothing_is_redeemed_beside_a_service_that_runs() {
 }
 
 #[tokio::test]
-async fn a_service_that_waits_says_for_what() {
+async fn a_waiting_service_reports_what_it_waits_for() {
     let (account, _upstream) = account("token_error=invalid_grant").await;
     let service = account.serve().await;
     service.usage(DOCUMENTED).await;
@@ -161,7 +161,7 @@ async fn the_service_of_another_account_is_not_mistaken_for_ours() {
 }
 
 #[tokio::test]
-async fn nothing_is_redeemed_where_it_is_unknown_whether_a_service_runs() {
+async fn nothing_is_redeemed_if_it_is_unknown_whether_a_service_runs() {
     let (account, _upstream) = account("").await;
     let before = account.refresh_token();
     // The system accepts connections, but nothing ever answers them.
@@ -262,14 +262,14 @@ async fn files_are_checked_first() {
 }
 
 #[tokio::test]
-async fn unreachable_hosts_are_told_apart() {
+async fn causes_of_unreachable_hosts_are_distinguished() {
     let (account, _upstream) = account("").await;
-    let nobody = format!("upstream.base_url=http://{}", free_address());
+    let unused_port = format!("upstream.base_url=http://{}", free_address());
     let nowhere = "upstream.base_url=https://no-such-host.invalid";
     let unknown = ["no-such-host.invalid has no address", "DNS"];
 
     for (url, parts) in [
-        (&*nobody, &["nothing listens there"][..]),
+        (&*unused_port, &["nothing listens there"][..]),
         (nowhere, &unknown),
     ] {
         let found = examined(&account, &["--set", url]).await;

@@ -79,7 +79,7 @@ async fn a_refusal_is_reported_with_what_to_do_and_the_request_id() {
 }
 
 #[tokio::test]
-async fn wrong_use_is_told_before_anybody_is_asked() {
+async fn invalid_arguments_are_reported_before_any_request() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing").display().to_string();
     for (args, part) in [
@@ -98,7 +98,7 @@ async fn wrong_use_is_told_before_anybody_is_asked() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_there_is_one_clear_line() {
+async fn an_unreachable_proxy_is_reported_in_one_line() {
     let url = format!("http://{}", free_address());
 
     let output = usage(&url, &[DOCUMENTED]).await;
@@ -107,7 +107,7 @@ async fn a_proxy_that_is_not_there_is_one_clear_line() {
 }
 
 #[tokio::test]
-async fn a_key_comes_from_a_file_and_is_shown_to_nobody() {
+async fn a_key_is_read_from_a_file_and_never_printed() {
     let callers = tempfile::NamedTempFile::new().unwrap();
     let hash = usage_proxy::access_key::KeyHash::of_key(KEY.as_bytes());
     let caller = format!(
@@ -200,7 +200,7 @@ async fn a_customer_is_found_by_a_part_of_its_name() {
 }
 
 #[tokio::test]
-async fn a_name_is_no_use_where_nobody_lists_customers() {
+async fn a_name_is_rejected_if_there_is_no_list_of_customers() {
     let url = Stub::start(|_| Stub::json(404, &json!({}))).await;
 
     let output = usage(&url, &["contoso"]).await;

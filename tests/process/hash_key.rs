@@ -30,7 +30,7 @@ fn value<'a>(stdout: &'a str, name: &str) -> &'a str {
 }
 
 #[test]
-fn a_new_key_comes_with_its_hash_and_where_each_goes() {
+fn a_new_key_is_printed_with_its_hash_and_where_to_put_each() {
     let Finished { stdout, stderr, .. } =
         Finished::of(usage_proxy().arg("hash-key").output().unwrap());
 

@@ -73,7 +73,7 @@ async fn a_proxy_that_can_answer_is_healthy_and_ready() {
 }
 
 #[tokio::test]
-async fn a_proxy_without_a_token_lives_and_says_what_it_waits_for() {
+async fn a_proxy_without_a_token_is_alive_and_reports_what_it_waits_for() {
     let revoked = Faults {
         token_error: Some("invalid_grant".to_owned()),
         ..Faults::default()
@@ -88,7 +88,7 @@ async fn a_proxy_without_a_token_lives_and_says_what_it_waits_for() {
 }
 
 #[tokio::test]
-async fn an_address_that_means_all_is_asked_on_the_loopback_and_without_a_key() {
+async fn an_unspecified_address_is_probed_on_loopback_without_a_key() {
     let hash = format!("admin.key_sha256={}", "0b".repeat(32));
     let flags = ["--admin-listen", "0.0.0.0:0", "--set", &hash];
     let proxy = Proxy::start(&flags, Faults::default()).await;
@@ -100,7 +100,7 @@ async fn an_address_that_means_all_is_asked_on_the_loopback_and_without_a_key() 
 }
 
 #[tokio::test]
-async fn a_listener_with_tls_is_asked_by_tls_whichever_ca_signed_its_certificate() {
+async fn a_tls_listener_is_probed_by_tls_whatever_ca_signed_its_certificate() {
     let tls = [
         "--set",
         "admin.tls.certificate_file=./certificate.pem",
@@ -114,7 +114,7 @@ async fn a_listener_with_tls_is_asked_by_tls_whichever_ca_signed_its_certificate
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_there_or_hangs_is_not_healthy() {
+async fn an_unreachable_or_hanging_proxy_is_not_healthy() {
     let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
     let hangs = hanging.local_addr().unwrap().to_string();
 
@@ -127,7 +127,7 @@ async fn a_proxy_that_is_not_there_or_hangs_is_not_healthy() {
 
 /// Docker has no exit code for wrong use.
 #[tokio::test]
-async fn a_wrong_configuration_is_unhealthy_and_no_wrong_use() {
+async fn an_invalid_configuration_is_reported_as_unhealthy() {
     let missing = ["--config", "/nonexistent/usage-proxy.toml"];
     let wrong = [
         "--set",
@@ -168,7 +168,7 @@ async fn a_wait_ends_when_the_proxy_is_ready_and_in_one_line_where_it_never_is()
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_ready_yet_is_asked_again() {
+async fn a_proxy_that_is_not_ready_yet_is_probed_again() {
     let asked_before = AtomicUsize::new(0);
     let url = Stub::start(move |_| {
         let is_ready = asked_before.fetch_add(1, Ordering::Relaxed) >= 2;

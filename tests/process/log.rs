@@ -28,7 +28,7 @@ async fn send_requests(service: &Service, count: usize) -> usize {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_delays_no_answer_and_not_the_end() {
+async fn an_unread_log_delays_neither_answers_nor_shutdown() {
     let partner_center = PartnerCenter::with(Faults::default()).await;
     let account = partner_center.account();
     let mut command = account.command(usage_proxy(), "serve");

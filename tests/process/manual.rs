@@ -59,7 +59,7 @@ fn every_command_has_a_manual_page() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_one_clear_line() {
+fn an_unwritable_folder_is_reported_in_one_line() {
     let output = usage_proxy().args(["man", "/proc/no-such-folder"]).output();
 
     let parts = ["cannot write to /proc/no-such-folder"];

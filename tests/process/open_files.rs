@@ -32,7 +32,7 @@ async fn the_limit_of_open_files_is_raised_as_far_as_the_system_allows() {
 }
 
 #[tokio::test]
-async fn too_low_a_limit_of_open_files_is_warned_of() {
+async fn too_low_a_limit_of_open_files_gives_a_warning() {
     let service = limited("ulimit -n 500").await;
 
     let log = service.running.transcript();

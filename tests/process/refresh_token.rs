@@ -5,7 +5,7 @@ use usage_proxy::simulator::Faults;
 use crate::support::{PartnerCenter, Service, usage_proxy_after};
 
 #[tokio::test]
-async fn a_restart_goes_on_with_the_token_that_rotated_last() {
+async fn a_restart_continues_with_the_last_rotated_token() {
     let partner_center = PartnerCenter::with(Faults {
         strict_rotation: true,
         ..Faults::default()
@@ -26,7 +26,7 @@ async fn a_restart_goes_on_with_the_token_that_rotated_last() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_survived_said_aloud_and_leaves_the_old_token_whole() {
+async fn a_full_disk_is_logged_and_leaves_the_old_token_intact() {
     let partner_center = PartnerCenter::with(Faults::default()).await;
     let account = partner_center.account();
     let spent = account.refresh_token();

@@ -5,7 +5,7 @@ use usage_proxy::simulator::Faults;
 use crate::support::{PartnerCenter, Service, usage_proxy};
 
 #[tokio::test]
-async fn sighup_has_files_read_again_and_the_service_serves_on() {
+async fn sighup_reloads_files_while_the_service_keeps_serving() {
     let partner_center = PartnerCenter::with(Faults::default()).await;
     let account = partner_center.account();
     account.write_certificate("certificate", "key");

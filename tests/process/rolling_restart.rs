@@ -99,7 +99,7 @@ impl Dashboard {
 
     async fn ask(&mut self) -> Result<(), String> {
         let mut stream = match &mut self.connections {
-            Connections::Kept(kept) => kept.take(),
+            Connections::Kept(connection) => connection.take(),
             Connections::Fresh => None,
         };
         let exchanged = tokio::time::timeout(PATIENCE, self.exchange(&mut stream)).await;
@@ -107,19 +107,19 @@ impl Dashboard {
             Ok(answer) => answer.map_err(|error| error.to_string())?,
             Err(_) => return Err("no answer came".to_owned()),
         };
-        if let Connections::Kept(kept) = &mut self.connections
+        if let Connections::Kept(connection) = &mut self.connections
             && !answer.contains("\r\nconnection: close\r\n")
         {
-            *kept = stream;
+            *connection = stream;
         }
         let is_right = answer.starts_with("HTTP/1.1 200 ") && answer.contains("workloads");
         if is_right { Ok(()) } else { Err(answer) }
     }
 
-    async fn exchange(&self, kept: &mut Option<TcpStream>) -> io::Result<String> {
-        let stream = match kept {
+    async fn exchange(&self, connection: &mut Option<TcpStream>) -> io::Result<String> {
+        let stream = match connection {
             Some(stream) => stream,
-            None => kept.insert(TcpStream::connect(self.address).await?),
+            None => connection.insert(TcpStream::connect(self.address).await?),
         };
         stream.write_all(self.request.as_bytes()).await?;
         let mut answer = Vec::new();

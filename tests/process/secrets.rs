@@ -127,7 +127,7 @@ fn failing(status: u16) -> Faults {
 }
 
 #[tokio::test]
-async fn no_secret_comes_out_of_a_service_that_traces_everything() {
+async fn no_secret_is_logged_at_trace_level() {
     let mut watch = Watch::start().await;
     let handle = watch.partner_center.handle.clone();
     let customers = handle.customers();
@@ -213,7 +213,7 @@ async fn no_secret_comes_out_of_a_service_that_traces_everything() {
 }
 
 #[tokio::test]
-async fn a_token_that_partner_center_repeats_goes_no_further() {
+async fn a_token_that_partner_center_echoes_is_not_passed_on() {
     let mut watch = Watch::start().await;
     let handle = watch.partner_center.handle.clone();
     let customers = handle.customers();
@@ -235,7 +235,7 @@ async fn a_token_that_partner_center_repeats_goes_no_further() {
 }
 
 #[tokio::test]
-async fn no_secret_comes_out_of_credentials_that_are_refused() {
+async fn no_secret_is_logged_when_credentials_are_refused() {
     for error in ["invalid_grant", "invalid_client", "temporarily_unavailable"] {
         let mut watch = Watch::start().await;
         let handle = watch.partner_center.handle.clone();
@@ -257,7 +257,7 @@ async fn no_secret_comes_out_of_credentials_that_are_refused() {
 }
 
 #[tokio::test]
-async fn no_secret_comes_out_of_one_that_cannot_be_written() {
+async fn no_secret_is_logged_when_one_cannot_be_written() {
     let mut watch = Watch::start().await;
     let customer = watch.partner_center.handle.customers()[1];
     let full_disk = usage_proxy_after("trap '' XFSZ; ulimit -f 0");
@@ -273,7 +273,7 @@ async fn no_secret_comes_out_of_one_that_cannot_be_written() {
 }
 
 #[tokio::test]
-async fn no_secret_comes_out_of_a_configuration_that_it_was_pasted_into() {
+async fn a_secret_pasted_into_a_configuration_is_not_printed() {
     let mut watch = Watch::start().await;
     let with_password = format!("https://me:{CLIENT_SECRET}@host.example");
     let client_secret = format!("upstream.auth.client_secret={CLIENT_SECRET}");

@@ -51,7 +51,7 @@ async fn the_demo_prints_lines_that_work() {
 }
 
 #[tokio::test]
-async fn the_lines_of_the_demo_are_ones_a_shell_understands() {
+async fn the_lines_of_the_demo_are_valid_in_a_shell() {
     let mut demo = demo().await;
 
     let printed = demo.stdout.text();
@@ -83,7 +83,7 @@ async fn the_lines_of_the_demo_are_ones_a_shell_understands() {
 }
 
 #[tokio::test]
-async fn the_stand_in_prints_its_address_and_begins_with_the_faults_it_is_given() {
+async fn the_simulator_prints_its_address_and_starts_with_the_given_faults() {
     let mut command = usage_proxy();
     command.args(["simulate", "--listen", "127.0.0.1:0", "--customers", "3"]);
     command.args(["--fault", "status=503", "--fault", "retry_after=7"]);

@@ -198,9 +198,9 @@ async fn stall(target: Target, report: Arc<Report>, seed: usize) {
             target.pause(100).await;
             continue;
         };
-        let asked = (0..STREAMS).map(|index| known(seed * STREAMS + index));
+        let requests = (0..STREAMS).map(|index| known(seed * STREAMS + index));
         let stalled = async {
-            stream.write_all(&closed_windows(asked)).await?;
+            stream.write_all(&closed_windows(requests)).await?;
             let mut reset = 0;
             while reset < STREAMS {
                 let mut head = [0; 9];

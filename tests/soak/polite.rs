@@ -88,12 +88,12 @@ impl Caller {
             _ => &self.keeping,
         };
         let started = Started::now();
-        let asked = async {
+        let exchange = async {
             let answer = client.get(url).bearer_auth(KEY).send().await?;
             let status = answer.status();
             Ok::<_, reqwest::Error>((status, answer.text().await?))
         };
-        match asked.await {
+        match exchange.await {
             Ok((status, body)) if status == 200 && body.contains(&customer) => {
                 self.report.answers += 1;
                 self.report.took.push(started.elapsed());

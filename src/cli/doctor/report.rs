@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_summary_counts_wrong_noted_and_skipped_checks() {
-        for (wrong, notes, skipped, told) in [
+        for (wrong, notes, skipped, expected) in [
             (0, 0, 0, "Everything is right."),
             (0, 1, 0, "Nothing is wrong; 1 thing is worth a look."),
             (
@@ -282,7 +282,7 @@ mod tests {
             (1, 0, 2, "1 thing is wrong, 2 were not looked at."),
             (2, 3, 0, "2 things are wrong, 3 are worth a look."),
         ] {
-            assert_eq!(summary(wrong, notes, skipped), told);
+            assert_eq!(summary(wrong, notes, skipped), expected);
         }
     }
 }

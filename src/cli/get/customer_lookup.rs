@@ -196,15 +196,18 @@ mod tests {
         let failure = single_match(all, "contoso").unwrap_err();
 
         assert!(matches!(failure, CliError::Usage(_)));
-        let told = error_text(&failure);
+        let message = error_text(&failure);
         assert!(
-            told.starts_with("\"contoso\" matches 2 customers"),
-            "{told}"
+            message.starts_with("\"contoso\" matches 2 customers"),
+            "{message}"
         );
-        assert!(told.contains("id-of-Contoso West  Contoso West"), "{told}");
         assert!(
-            !told.contains("Fabrikam") && !told.contains('\u{1b}'),
-            "{told}"
+            message.contains("id-of-Contoso West  Contoso West"),
+            "{message}"
+        );
+        assert!(
+            !message.contains("Fabrikam") && !message.contains('\u{1b}'),
+            "{message}"
         );
     }
 

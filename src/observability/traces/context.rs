@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_parent_is_forwarded_with_its_tracestate() {
-        for (state, kept) in [
+        for (state, expected) in [
             (&[][..], ""),
             (&[("tracestate", "a=1")], "a=1"),
             (&[("tracestate", "a=1"), ("tracestate", "b=2")], "a=1,b=2"),
@@ -124,13 +124,13 @@ mod tests {
             inject(&context, &mut sent);
             assert_eq!(sent[TRACEPARENT], PARENT);
             assert!(!sent.contains_key(TRACESTATE));
-            assert_eq!(context.trace_state().header(), kept);
+            assert_eq!(context.trace_state().header(), expected);
         }
     }
 
     #[test]
     fn a_tracestate_that_is_too_long_is_dropped() {
-        for (len, kept) in [(512, 512), (513, 0), (8_000, 0)] {
+        for (len, expected) in [(512, 512), (513, 0), (8_000, 0)] {
             let entries = ["a=", "b="].map(|key| key.to_owned() + &"v".repeat(253));
             let mut state = entries.join(",");
             state.push_str(&"v".repeat(len - state.len()));
@@ -139,7 +139,7 @@ mod tests {
 
             let context = extract(&received).unwrap();
 
-            assert_eq!(context.trace_state().header().len(), kept, "{len}");
+            assert_eq!(context.trace_state().header().len(), expected, "{len}");
         }
     }
 

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_secret_is_replaced_behind_its_link_for_its_owner_alone() {
+    async fn a_secret_is_replaced_behind_its_link_and_readable_only_by_its_owner() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         let link = directory.path().join("link");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_next_write_removes_what_a_killed_one_left() {
+    async fn the_next_write_removes_files_of_an_interrupted_one() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         let written = |name: &str, ago: Duration| {

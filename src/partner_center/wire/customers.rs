@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_customer_is_kept_as_it_was_sent() {
+    fn a_customer_is_stored_as_it_was_sent() {
         let raw = format!(
             r#"{{ "id":"{ID}", "new":[1.50, "\u00e4"],"companyProfile":{{"companyName":"Ä"}} }}"#
         );

@@ -295,7 +295,7 @@ async fn a_client_certificate_is_optional_but_must_be_of_the_client_ca() {
     for version in [&TLS12, &TLS13] {
         let known = showing(Some((certificate.as_str(), key.as_str())), version);
         let mut known = ca.dial(&server.server, known).await.unwrap();
-        let mut nobody = ca
+        let mut anonymous = ca
             .dial(&server.server, showing(None, version))
             .await
             .unwrap();
@@ -305,7 +305,7 @@ async fn a_client_certificate_is_optional_but_must_be_of_the_client_ca() {
                 .await
                 .ends_with("Some(\"portal\")")
         );
-        assert!(send_request(&mut nobody, "/who").await.ends_with("None"));
+        assert!(send_request(&mut anonymous, "/who").await.ends_with("None"));
     }
     let before = server.server.requests();
     let foreign = showing(Some((foreign.as_str(), foreign_key.as_str())), &TLS12);
@@ -364,12 +364,12 @@ async fn a_broken_new_certificate_keeps_the_old_one_active() {
             .with_reloading(async {
                 ca.install(&broken);
                 server.reload.trigger();
-                let told = async {
+                let reported = async {
                     while server.gauge(RELOADED) != 0 {
                         tokio::task::yield_now().await;
                     }
                 };
-                tokio::time::timeout(TEST_TIMEOUT, told).await.unwrap();
+                tokio::time::timeout(TEST_TIMEOUT, reported).await.unwrap();
             })
             .await;
         let after = ca
@@ -453,7 +453,7 @@ async fn removing_a_client_ca_closes_its_clients_connections() {
     };
     let mut idle = ca.dial(&server.server, showing).await.unwrap();
     let mut asking = ca.dial(&server.server, showing).await.unwrap();
-    let mut nobody = ca
+    let mut anonymous = ca
         .dial(&server.server, DialOptions::default())
         .await
         .unwrap();
@@ -488,7 +488,7 @@ async fn removing_a_client_ca_closes_its_clients_connections() {
     assert!(last.ends_with("None"), "{last}");
     assert_eq!(read_to_end(idle).await, "");
     assert!(
-        send_request(&mut nobody, "/path")
+        send_request(&mut anonymous, "/path")
             .await
             .ends_with("ok /path")
     );

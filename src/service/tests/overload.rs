@@ -371,10 +371,10 @@ async fn a_request_shed_at_the_deadline_may_be_retried() {
 async fn a_disconnected_caller_keeps_its_permit_until_the_call_ends() {
     let fixture = ServiceFixture::with_endless_answers();
     fixture.source.hold_answers();
-    let asked = fixture.spawn_requests(&named_caller("flood"), 0..100).await;
+    let waiting = fixture.spawn_requests(&named_caller("flood"), 0..100).await;
     fixture.source.wait_for(MAX_CONCURRENCY / 2).await;
 
-    drop(asked);
+    drop(waiting);
     let _again = fixture
         .spawn_requests(&named_caller("flood"), 200..300)
         .await;

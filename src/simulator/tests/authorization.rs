@@ -45,14 +45,14 @@ fn with_parameter<'a>(
     pairs
 }
 
-async fn authorize(simulator: &TestSimulator, asked: QueryPairs<'_>) -> Response {
+async fn authorize(simulator: &TestSimulator, parameters: QueryPairs<'_>) -> Response {
     let url = simulator.url("/tenant/oauth2/v2.0/authorize");
     let client = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .unwrap();
-    client.get(url).query(&asked).send().await.unwrap()
+    client.get(url).query(&parameters).send().await.unwrap()
 }
 
 /// The origin and the query that the browser is redirected to.
@@ -139,12 +139,12 @@ async fn a_code_needs_its_verifier_and_redirect_uri() {
 #[tokio::test]
 async fn a_refresh_token_needs_the_offline_access_scope() {
     let simulator = TestSimulator::start().await;
-    let asked = with_parameter(
+    let parameters = with_parameter(
         authorization_request(),
         "scope",
         Some("https://api.example/user_impersonation"),
     );
-    let (_, query) = redirect_target(&authorize(&simulator, asked).await);
+    let (_, query) = redirect_target(&authorize(&simulator, parameters).await);
 
     let granted = json(redeem_code(&simulator, &query["code"], "", None).await).await;
 

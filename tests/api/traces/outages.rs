@@ -97,7 +97,7 @@ fn dropped(reason: &str, spans: f64) -> Vec<(String, f64)> {
 }
 
 #[tokio::test]
-async fn spans_go_together_after_a_while() {
+async fn spans_are_exported_together_after_the_delay() {
     let test = Test::start(Answer::Take).await;
 
     test.span("first");
@@ -115,7 +115,7 @@ async fn spans_go_together_after_a_while() {
 }
 
 #[tokio::test]
-async fn a_full_batch_waits_for_nothing() {
+async fn a_full_batch_is_exported_at_once() {
     let test = Test::start(Answer::Take).await;
 
     for _ in 0..512 {
@@ -146,7 +146,7 @@ async fn spans_are_sent_again_if_the_collector_was_busy() {
 }
 
 #[tokio::test]
-async fn a_collector_that_stays_away_is_told_of_once_and_then_left_behind() {
+async fn an_unavailable_collector_is_logged_once_and_its_spans_are_dropped() {
     let log = Log::start();
     let test = Test::start(Answer::Status(503)).await;
 
@@ -183,7 +183,7 @@ async fn spans_are_not_sent_again_if_the_collector_refused_them() {
 }
 
 #[tokio::test]
-async fn spans_are_counted_one_by_one_if_the_collector_takes_a_part() {
+async fn spans_of_a_partly_accepted_export_are_counted_one_by_one() {
     let test = Test::start(Answer::TakeBut(1)).await;
 
     test.span("first");
@@ -214,7 +214,7 @@ async fn spans_beyond_the_queue_are_dropped_without_waiting() {
 }
 
 #[tokio::test]
-async fn an_export_that_is_not_answered_is_given_up() {
+async fn an_export_without_a_response_times_out() {
     let test = Test::start(Answer::Never).await;
     test.span("slow");
     test.export().await;
@@ -263,7 +263,7 @@ async fn headers_are_read_each_time_and_a_file_without_stops_nothing() {
 }
 
 #[tokio::test]
-async fn the_end_takes_what_is_left_to_the_collector() {
+async fn shutdown_exports_the_remaining_spans() {
     let test = Test::start(Answer::Take).await;
     for _ in 0..1_200 {
         test.span("one of many");
@@ -275,7 +275,7 @@ async fn the_end_takes_what_is_left_to_the_collector() {
 }
 
 #[tokio::test]
-async fn the_end_waits_for_no_collector_for_long() {
+async fn shutdown_does_not_wait_long_for_the_collector() {
     let collector = Collector::start().await;
     collector.answer(Answer::Never);
     let app = traced(&collector).start().await;
@@ -292,7 +292,7 @@ async fn the_end_waits_for_no_collector_for_long() {
 }
 
 #[tokio::test]
-async fn answers_do_not_care_whether_there_is_a_collector() {
+async fn answers_do_not_depend_on_the_collector() {
     let app = TestApp::with("tracing.otlp_endpoint", "http://127.0.0.1:9").await;
 
     let first = app.usage(DOCUMENTED).await;
@@ -312,7 +312,7 @@ async fn answers_do_not_care_whether_there_is_a_collector() {
 }
 
 #[tokio::test]
-async fn nothing_of_tracing_is_there_where_it_is_off() {
+async fn without_an_endpoint_nothing_is_traced() {
     let app = TestApp::start().await;
 
     let scrape = app.admin_get("/metrics").await.text();

@@ -55,14 +55,14 @@ async fn requests_that_need_a_new_key_share_one_fetch() {
         .unwrap();
     test.issuer.publish(&[&new]);
     test.clock.advance(DEMAND_INTERVAL);
-    let held = test.issuer.hold().await;
+    let hold = test.issuer.hold().await;
     let token = new.token("ES256", &valid_claims());
 
     let verify = || test.verify(&token);
     let requests = async { tokio::join!(verify(), verify(), verify(), verify(), verify()) };
     let open = async {
         test.clock.wait_for_sleepers_until(5, MAX_WAIT).await;
-        drop(held);
+        drop(hold);
     };
     let ((a, b, c, d, e), ()) = tokio::join!(requests, open);
 
@@ -74,7 +74,7 @@ async fn requests_that_need_a_new_key_share_one_fetch() {
 async fn a_request_does_not_wait_long_for_a_slow_issuer() {
     let signer = TestSigner::ec("e");
     let test = VerifierTest::start(&[&signer]).await;
-    let held = test.issuer.hold().await;
+    let hold = test.issuer.hold().await;
     let token = signer.token("ES256", &valid_claims());
 
     let (answer, ()) = tokio::join!(test.verify(&token), async {
@@ -83,7 +83,7 @@ async fn a_request_does_not_wait_long_for_a_slow_issuer() {
     });
 
     assert!(is_issuer_unavailable(&answer), "{answer:?}");
-    drop(held);
+    drop(hold);
     assert_eq!(test.verify(&token).await.as_deref(), Ok("portal"));
 }
 
@@ -91,7 +91,7 @@ async fn a_request_does_not_wait_long_for_a_slow_issuer() {
 async fn a_fetch_that_never_ends_times_out_and_is_retried() {
     let signer = TestSigner::ec("e");
     let test = VerifierTest::start(&[&signer]).await;
-    let held = test.issuer.hold().await;
+    let hold = test.issuer.hold().await;
     test.issuer.fetched(1).await;
 
     let tried_again = async {
@@ -104,7 +104,7 @@ async fn a_fetch_that_never_ends_times_out_and_is_retried() {
     let in_time = tokio::time::timeout(WAIT_TIMEOUT, tried_again).await;
 
     in_time.expect("the fetch is given up");
-    drop(held);
+    drop(hold);
     let token = signer.token("ES256", &valid_claims());
     assert_eq!(test.verify(&token).await.as_deref(), Ok("portal"));
     let timed_out = r#"usage_proxy_jwks_fetches_total{result="timed-out"}"#;
