@@ -166,7 +166,7 @@ async fn a_date_is_a_day_of_the_calendar_up_to_today() {
 }
 
 #[tokio::test]
-async fn a_valid_date_is_sent_upstream() {
+async fn a_valid_date_up_to_today_is_accepted() {
     let app = TestApp::start().await;
 
     for (date, status) in [

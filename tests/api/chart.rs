@@ -86,7 +86,7 @@ async fn the_chart_runs_nothing_fetches_nothing_and_may_be_shown_anywhere() {
 }
 
 #[tokio::test]
-async fn the_table_is_csv_without_an_accept_header() {
+async fn the_table_is_csv_whatever_the_accept_header() {
     let app = TestApp::start().await;
     let by_accept = app.usage_with(DOCUMENTED, &[("accept", "text/csv")]).await;
 
