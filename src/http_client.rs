@@ -3,7 +3,10 @@
 //! No client follows redirects, since a credential is for one host. None uses the proxies of the
 //! environment: only the configuration says which servers are called. None retries by itself.
 
-use std::{error::Error, time::Instant};
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header::InvalidHeaderValue};
@@ -21,6 +24,9 @@ pub const USER_AGENT: &str = concat!("usage-proxy/", env!("CARGO_PKG_VERSION"));
 /// The most bytes that are read of the body of an error. Error documents are small; error pages need
 /// not be.
 const MAX_ERROR_BODY: usize = 64 * 1024;
+
+/// The time that the body of an error may take, so that a stalled one does not hide its status.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A client whose deadlines are those of our clock.
 #[derive(Clone, Debug)]
@@ -158,7 +164,11 @@ impl HttpClient {
                 Err(full) => (Bytes::new(), Some(full)),
             }
         } else {
-            (read_error_body(&mut response).await, None)
+            let deadline = self.clock.now() + ERROR_BODY_TIMEOUT;
+            let mut body = Vec::new();
+            let reading = read_error_body(&mut response, &mut body);
+            with_deadline(&self.clock, deadline, reading).await;
+            (body.into(), None)
         };
         Ok(HttpReply {
             status,
@@ -169,16 +179,14 @@ impl HttpClient {
     }
 }
 
-/// Reads the start of a body. It may break off: the status says enough.
-async fn read_error_body(response: &mut reqwest::Response) -> Bytes {
-    let mut body = Vec::new();
+/// Reads the start of a body. It may break off or stall: the status says enough.
+async fn read_error_body(response: &mut reqwest::Response, body: &mut Vec<u8>) {
     while body.len() < MAX_ERROR_BODY
         && let Ok(Some(chunk)) = response.chunk().await
     {
         body.extend_from_slice(&chunk);
     }
     body.truncate(MAX_ERROR_BODY);
-    body.into()
 }
 
 // === impl BodyBlocks ===

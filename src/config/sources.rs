@@ -23,7 +23,17 @@ const OTEL_VARIABLES: [(&str, &dyn AnyConfigKey); 4] = [
     ("OTEL_EXPORTER_OTLP_ENDPOINT", &tracing::otlp_endpoint),
     (OTEL_TRACES_ENDPOINT, &tracing::otlp_endpoint),
     ("OTEL_SERVICE_NAME", &tracing::service_name),
-    ("OTEL_TRACES_SAMPLER_ARG", &tracing::sample_ratio),
+    (OTEL_SAMPLER_ARG, &tracing::sample_ratio),
+];
+
+/// The argument of a sampler; a ratio only where the sampler takes one.
+const OTEL_SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
+
+/// OpenTelemetry's variables that decide whether the ones above count.
+const OTEL_SWITCHES: [&str; 3] = [
+    "OTEL_SDK_DISABLED",
+    "OTEL_TRACES_EXPORTER",
+    "OTEL_TRACES_SAMPLER",
 ];
 
 /// The sources of configuration: a flag wins over the environment, which wins over the file, which
@@ -56,6 +66,7 @@ impl ConfigSources {
         let ours = |name: &OsStr| {
             name.to_string_lossy().starts_with("USAGE_PROXY_")
                 || OTEL_VARIABLES.iter().any(|(otel, _)| name == *otel)
+                || OTEL_SWITCHES.iter().any(|switch| name == *switch)
         };
         Self {
             environment: std::env::vars_os().filter(|(name, _)| ours(name)).collect(),
@@ -98,10 +109,11 @@ impl ConfigSources {
     pub(super) fn collect(self, errors: &mut Vec<ConfigError>) -> RawSettings {
         let mut settings = RawSettings::default();
         settings.has_file = self.file.is_some();
+        let ignored = otel_ignored(&self.environment);
         for (name, key) in OTEL_VARIABLES {
-            let mut variables = self.environment.iter();
-            let found = variables.find(|(found, value)| found == name && !value.is_empty());
-            if let Some((_, value)) = found {
+            if let Some(value) = variable(&self.environment, name)
+                && !ignored(name)
+            {
                 let value = otel_value(name, variable_value(value.clone()));
                 settings.insert(key, &value, Source::Variable(name.to_owned()), errors);
             }
@@ -167,6 +179,30 @@ fn read_variable(
         }
         _ => errors.push(keys::unknown_key(Source::Variable(name), &path)),
     }
+}
+
+/// Returns a variable of the environment that is not empty.
+fn variable<'a>(environment: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsString> {
+    let mut variables = environment.iter();
+    let found = variables.find(|(found, value)| found == name && !value.is_empty());
+    found.map(|(_, value)| value)
+}
+
+/// Returns a test for OpenTelemetry's variables that have no effect: all where its SDK or its exporter
+/// of spans is off, and the argument of a sampler that takes no ratio.
+fn otel_ignored(environment: &[(OsString, OsString)]) -> impl Fn(&str) -> bool + use<> {
+    let is = |name, values: &[&str]| {
+        variable(environment, name).is_some_and(|value| {
+            values
+                .iter()
+                .any(|expected| value.eq_ignore_ascii_case(expected))
+        })
+    };
+    let is_off = is("OTEL_SDK_DISABLED", &["true"]) || is("OTEL_TRACES_EXPORTER", &["none"]);
+    let ratio_samplers = ["traceidratio", "parentbased_traceidratio"];
+    let takes_ratio = variable(environment, "OTEL_TRACES_SAMPLER").is_none()
+        || is("OTEL_TRACES_SAMPLER", &ratio_samplers);
+    move |name| is_off || (name == OTEL_SAMPLER_ARG && !takes_ratio)
 }
 
 /// Returns the base URL for the URL of a collector.

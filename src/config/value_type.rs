@@ -105,6 +105,8 @@ pub(super) const SIZE: ValueType<u64> = ValueType::new(
     "a size above zero, such as `64KiB`, `256MiB`, `1GB` or a number of bytes",
     |text| match text.parse() {
         Ok(ByteSize(0)) => Err("is zero".into()),
+        // bytesize stops at the largest number, which no one means.
+        Ok(ByteSize(u64::MAX)) => Err("is too large".into()),
         Ok(ByteSize(bytes)) => Ok(bytes),
         Err(error) => Err(format!("is not a size ({error})")),
     },
@@ -200,14 +202,17 @@ pub(super) fn choice<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "is none of these".into())
 }
 
-/// Reads a duration of up to 3650 days: a longer one is a mistake, and an instant plus this one is
-/// still an instant.
+/// Reads a duration of up to 3650 days in whole milliseconds: a longer one is a mistake, and an instant
+/// plus this one is still an instant.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     const MAX: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
-    if text.contains('M') {
-        return Err("has the unit `M`, which means months; minutes are `m`".into());
+    if text.contains('M') || text.contains("month") {
+        return Err("is in months; minutes are `m`".into());
     }
     match humantime::parse_duration(text) {
+        Ok(duration) if duration.subsec_nanos() % 1_000_000 != 0 => {
+            Err("is not in whole milliseconds".into())
+        }
         Ok(duration) if duration > MAX => Err("is longer than 3650d".into()),
         Ok(duration) => Ok(duration),
         Err(error) => Err(format!("is not a duration ({error})")),

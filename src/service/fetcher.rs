@@ -643,6 +643,8 @@ fn suspect_error(
     SourceError {
         kind: SourceErrorKind::Suspect,
         detail: detail.into(),
+        // It was the dated call that was to wait.
+        retry_after: None,
         ..error
     }
 }

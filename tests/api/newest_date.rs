@@ -101,6 +101,24 @@ async fn without_the_newest_date_an_older_one_is_refused_as_suspect() {
 }
 
 #[tokio::test]
+async fn a_suspect_answer_is_not_cached_for_the_retry_after_of_the_dated_call() {
+    let (app, date) = evicted().await;
+    go_backwards(&app, date);
+    app.set_faults(Faults {
+        api: FaultScope::Commercial,
+        ..throttling("900")
+    });
+
+    let refused = app.usage(customer(0)).await;
+    app.advance(Duration::from_secs(30));
+    let again = app.usage(customer(0)).await;
+
+    refused.problem(502, "suspect");
+    again.problem(502, "suspect");
+    assert_eq!(app.calls(SimulatedApi::Insights), 2);
+}
+
+#[tokio::test]
 async fn a_hard_purge_accepts_an_older_date() {
     let (app, date) = evicted().await;
     go_backwards(&app, date);

@@ -64,6 +64,22 @@ fn otel_variables_are_the_lowest_layer() {
 }
 
 #[test]
+fn otel_variables_that_have_no_effect_are_ignored() {
+    let environment = minimal()
+        .with_variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+        .with_variable("OTEL_TRACES_SAMPLER_ARG", "endpoint=http://jaeger:14250");
+    for (switch, value, is_traced) in [
+        ("OTEL_SDK_DISABLED", "true", false),
+        ("OTEL_TRACES_EXPORTER", "none", false),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote", true),
+    ] {
+        let config = Config::load(environment.clone().with_variable(switch, value)).unwrap();
+
+        assert_eq!(config.tracing.is_some(), is_traced, "{switch}={value}");
+    }
+}
+
+#[test]
 fn a_bad_otel_variable_is_an_error() {
     for (name, value, reason) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector", "is not a URL"),

@@ -142,6 +142,7 @@ fn a_bad_value_error_gives_the_reason_and_what_was_expected() {
                 ("", "not a size"),
                 ("-1", "not a size"),
                 ("1XB", "not a size"),
+                ("99999999999TiB", "too large"),
             ],
         ),
         (
@@ -152,7 +153,9 @@ fn a_bad_value_error_gives_the_reason_and_what_was_expected() {
                 ("15", "time unit needed"),
                 ("-5s", "not a duration"),
                 ("5x", "unknown time unit"),
-                ("15M", "means months"),
+                ("15M", "in months"),
+                ("1month", "in months"),
+                ("5us", "whole milliseconds"),
                 ("3650d1ms", "longer than"),
                 ("99999999999999999d", "not a duration"),
             ],
