@@ -12,9 +12,9 @@
 //!
 //! **A cached answer.** [`server`] accepts the connection and lets hyper read the request. The layers
 //! of [`api`] follow in the order of their list: common headers, metrics and access log, CORS, unsent
-//! budget, problem documents, panics, `Host` and preflights, authentication (by [`auth`]), rate limit,
-//! and *serve a fresh hit*. That last layer reads customer, date and format from the request, checks the
-//! rights of the caller, and takes the rendered body from [`cache`].
+//! budget, problem documents (of panics too), `Host` and preflights, authentication (by [`auth`]), rate
+//! limit, and *serve a fresh hit*. That last layer reads customer, date and format from the request,
+//! checks the rights of the caller, and takes the rendered body from [`cache`].
 //!
 //! **A miss** passes on to the router (`api/router`, one line a route) and its handler, which calls
 //! [`service`]. Stale data is returned at once while one refresh runs, or after an upstream error;
