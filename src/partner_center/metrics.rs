@@ -157,7 +157,7 @@ impl UpstreamMetrics {
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let refused = register_int_gauge_vec_with_registry!(
             "usage_proxy_credentials_refused",
-            "1 while a person must act (token-endpoint: no access token can be had with these \
+            "1 while a person must act (token-endpoint: no access token is issued for these \
              credentials; partner-center: it refuses the access token that came)",
             &["refuser"],
             registry

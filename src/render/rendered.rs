@@ -350,7 +350,8 @@ impl Rendered {
         [&self.simplified, &self.native].into_iter().flatten()
     }
 
-    /// Renders a format from the simplified one, unless it is ready or cannot be had.
+    /// Renders a format from the simplified one, unless it is ready or there is
+    /// nothing to derive it from.
     fn derive(&self, format: Format) -> Result<(), Box<dyn Error + Send + Sync>> {
         let (Some(simplified), Some(slot)) = (&self.simplified, self.derived(format)) else {
             return Ok(());

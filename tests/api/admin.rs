@@ -68,7 +68,7 @@ async fn entries_of_a_customer_are_shown_with_age_and_next_refresh() {
 
         assert_eq!(cached["customerId"], customer(0).to_string());
         let [newest, past] = cached["holdings"].as_array().unwrap().as_slice() else {
-            panic!("two dates are held: {cached}");
+            panic!("two dates are cached: {cached}");
         };
         for (entry, fields) in [
             (

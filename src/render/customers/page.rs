@@ -21,8 +21,8 @@ pub struct CustomerPageRequest {
 /// The content of a continuation token.
 ///
 /// It names the last customer that its caller saw and nothing else, so it tells nobody about another
-/// caller's customers. A position is found again whoever comes and goes, so no customer is skipped if
-/// the list changes between two pages. It grants no rights: those are the caller's.
+/// caller's customers. A position stays valid while customers are added or removed, so no customer is
+/// skipped if the list changes between two pages. It grants no rights: those are the caller's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Continuation {
     /// The size of a page.
