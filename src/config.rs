@@ -30,11 +30,11 @@ pub use self::{
     load::Config,
     network_types::{CorsOrigin, is_loopback_address},
     sections::{
-        AdminConfig, CacheConfig, CallersConfig, JwtConfig, LogConfig, ServerConfig, TlsConfig,
-        TracingConfig, UpstreamConfig,
+        AdminConfig, CacheConfig, CallersConfig, FleetConfig, JwtConfig, LogConfig, MetricsConfig,
+        PortfolioConfig, ServerConfig, StoreConfig, TlsConfig, TracingConfig, UpstreamConfig,
     },
     sources::{ConfigFlag, ConfigSources},
-    value_type::{LogFormat, RequestLog},
+    value_type::{LogFormat, RequestLog, StoreUrl},
 };
 pub(crate) use self::{
     error::{Source, TextPosition},

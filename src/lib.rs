@@ -50,6 +50,8 @@ pub mod service;
 
 pub mod cache;
 
+pub mod store;
+
 pub mod render;
 
 pub mod domain;

@@ -5,7 +5,8 @@ use super::{
     error::{ConfigError, Source, is_secret_name},
     key::{AnyConfigKey, last_part},
     sections::{
-        admin, admin_tls, cache, callers, callers_jwt, log, server, server_tls, tracing, upstream,
+        admin, admin_tls, cache, callers, callers_jwt, fleet, log, metrics, portfolio, server,
+        server_tls, store, tracing, upstream,
     },
 };
 
@@ -20,6 +21,10 @@ pub(super) static TABLES: &[&[&dyn AnyConfigKey]] = &[
     upstream::KEYS,
     upstream_auth::KEYS,
     cache::KEYS,
+    store::KEYS,
+    fleet::KEYS,
+    portfolio::KEYS,
+    metrics::KEYS,
     log::KEYS,
     tracing::KEYS,
 ];

@@ -6,8 +6,8 @@ use super::{
     key::{AnyConfigKey, KeyPresence, last_part},
     keys, rules,
     sections::{
-        self, AdminConfig, CacheConfig, CallersConfig, LogConfig, ServerConfig, TracingConfig,
-        UpstreamConfig,
+        self, AdminConfig, CacheConfig, CallersConfig, FleetConfig, LogConfig, MetricsConfig,
+        PortfolioConfig, ServerConfig, StoreConfig, TracingConfig, UpstreamConfig,
     },
     settings::RawSettings,
     sources::ConfigSources,
@@ -26,6 +26,14 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// The size of the cache, and the time for which answers may be served.
     pub cache: CacheConfig,
+    /// The place where accepted snapshots are kept durably.
+    pub store: StoreConfig,
+    /// The refresh of all customers together.
+    pub fleet: FleetConfig,
+    /// The partner's own names, prices and groups.
+    pub portfolio: PortfolioConfig,
+    /// Usage as metrics.
+    pub metrics: MetricsConfig,
     /// The log.
     pub log: LogConfig,
     /// The collector of spans; `None`: nothing is traced.
@@ -58,6 +66,10 @@ impl Config {
             callers: sections::callers::read(&settings)?,
             upstream: sections::upstream::read(&settings)?,
             cache: sections::cache::read(&settings)?,
+            store: sections::store::read(&settings)?,
+            fleet: sections::fleet::read(&settings)?,
+            portfolio: sections::portfolio::read(&settings)?,
+            metrics: sections::metrics::read(&settings)?,
             log: sections::log::read(&settings)?,
             tracing: sections::tracing::read(&settings),
             settings,

@@ -12,9 +12,10 @@ use super::{
     network_types::{ADDRESS, COLLECTOR, CorsOrigin, DOCUMENT, ENDPOINT, HOSTS, ORIGINS, URL_PATH},
     section::section,
     value_type::{
-        BOOLEAN, CONCURRENCY, CONNECTIONS, DURATION, EXACT_TEXT, FILE, HEADER_VALUE, KEY_HASHES,
-        LOG_FILTER, LOG_FORMAT, LogFormat, POSITIVE_DURATION, RATIO, REQUEST_LOG, RETRIES,
-        RequestLog, SIZE, SIZE_IN_MEMORY, USAGE_API,
+        BOOLEAN, CHECK_INTERVAL, CONCURRENCY, CONNECTIONS, DURATION, EXACT_TEXT, FILE,
+        HEADER_VALUE, KEY_HASHES, LOG_FILTER, LOG_FORMAT, LogFormat, POSITIVE_DURATION, RATIO,
+        REQUEST_LOG, RETRIES, RequestLog, SERIES, SIZE, SIZE_IN_MEMORY, STORE_URL, StoreUrl,
+        USAGE_API,
     },
 };
 use crate::{access_key::KeyHash, domain::UpstreamApi};
@@ -184,6 +185,51 @@ section! {
         /// Time after which a second answer that misses the same rows is accepted; zero accepts the
         /// first.
         suspect_confirm_after: Duration as DURATION = "15m";
+    }
+}
+
+section! {
+    /// `store.*`: the place where accepted snapshots are kept durably.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct StoreConfig of store = "store" {
+        /// The database; `None`: memory only.
+        url: Option<StoreUrl> as STORE_URL;
+        /// Time until an accepted snapshot is durable.
+        flush_within: Duration as POSITIVE_DURATION = "1s";
+        /// Time that a processed date is kept; `None`: for ever.
+        keep: Option<Duration> as POSITIVE_DURATION;
+    }
+}
+
+section! {
+    /// `fleet.*`: the refresh of all customers together.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct FleetConfig of fleet = "fleet" {
+        /// True to refresh all customers together; `None`: only where `upstream.source` is
+        /// `commercial`.
+        refresh: Option<bool> as BOOLEAN;
+        /// Shortest time between two checks for a newer processed date.
+        check_interval: Duration as CHECK_INTERVAL = "1h";
+    }
+}
+
+section! {
+    /// `portfolio.*`: the partner's own names, prices and groups.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct PortfolioConfig of portfolio = "portfolio" {
+        /// The file with products and groups.
+        file: Option<PathBuf> as FILE;
+    }
+}
+
+section! {
+    /// `metrics.*`: usage as metrics.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct MetricsConfig of metrics = "metrics" {
+        /// True to serve `/metrics/usage` on the admin listener.
+        usage: bool as BOOLEAN = "false";
+        /// Number of series of `/metrics/usage`; the rest are cut and counted.
+        usage_max_series: usize as SERIES = "10000";
     }
 }
 

@@ -90,9 +90,16 @@ fn values(config: &Config) -> String {
         callers,
         upstream,
         cache,
+        store,
+        fleet,
+        portfolio,
+        metrics,
         log,
         tracing,
         settings: _,
     } = config;
-    format!("{server:?} {admin:?} {callers:?} {upstream:?} {cache:?} {log:?} {tracing:?}")
+    format!(
+        "{server:?} {admin:?} {callers:?} {upstream:?} {cache:?} {store:?} {fleet:?} \
+         {portfolio:?} {metrics:?} {log:?} {tracing:?}"
+    )
 }

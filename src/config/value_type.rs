@@ -58,6 +58,13 @@ pub enum RequestLog {
     Off,
 }
 
+/// The database of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// An SQLite file, for one process.
+    Sqlite(PathBuf),
+}
+
 impl<T> ValueType<T> {
     pub(super) const fn new(expected: &'static str, parse: fn(&str) -> Result<T, String>) -> Self {
         Self {
@@ -101,6 +108,26 @@ pub(super) const POSITIVE_DURATION: ValueType<Duration> = ValueType::new(
     },
 );
 
+pub(super) const CHECK_INTERVAL: ValueType<Duration> = ValueType::new(
+    "a duration of at least a second, such as `10m` or `1h`",
+    |text| match parse_duration(text)? {
+        duration if duration < Duration::from_secs(1) => Err("is too short".into()),
+        duration => Ok(duration),
+    },
+);
+
+pub(super) const STORE_URL: ValueType<StoreUrl> = ValueType::new(
+    "`sqlite:PATH`, such as `sqlite:/var/lib/usage-proxy/usage.db`",
+    |text| match text.split_once(':') {
+        Some(("sqlite", "")) => Err("names no file".into()),
+        Some(("sqlite", path)) if path.starts_with("//") => {
+            Err("has slashes that a path does not need".into())
+        }
+        Some(("sqlite", path)) => Ok(StoreUrl::Sqlite(PathBuf::from(path))),
+        _ => Err("is of no known kind".into()),
+    },
+);
+
 pub(super) const SIZE: ValueType<u64> = ValueType::new(
     "a size above zero, such as `64KiB`, `256MiB`, `1GB` or a number of bytes",
     |text| match text.parse() {
@@ -134,6 +161,12 @@ pub(super) const RETRIES: ValueType<u32> = ValueType::new("a whole number from 0
     whole_number(text, |count| *count <= 100)
 })
 .or_unquoted(UnquotedType::Integer);
+
+pub(super) const SERIES: ValueType<usize> =
+    ValueType::new("a whole number from 1 to 1000000", |text| {
+        whole_number(text, |count: &usize| (1..=1_000_000).contains(count))
+    })
+    .or_unquoted(UnquotedType::Integer);
 
 pub(super) const RATIO: ValueType<f64> =
     ValueType::new("a number from 0 to 1, such as `0.05`", |text| {

@@ -1,4 +1,4 @@
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 use super::{CustomerId, ProcessedAt, ProcessedDate};
 
@@ -9,19 +9,19 @@ use super::{CustomerId, ProcessedAt, ProcessedDate};
 #[derive(Clone, Debug, PartialEq)]
 pub struct UsageRow {
     /// Short code of the service, where the upstream sent one.
-    pub service_code: Option<String>,
+    pub service_code: Option<Arc<str>>,
     /// The service, such as `o365` or `crm`.
-    pub service_name: String,
+    pub service_name: Arc<str>,
     /// GUID of the product, where the upstream sent one; spelled as it was sent.
-    pub product_id: Option<String>,
+    pub product_id: Option<Arc<str>>,
     /// The product, such as `OFFICE 365 BUSINESS ESSENTIALS`.
-    pub product_name: String,
+    pub product_name: Arc<str>,
     /// The sales channel, such as `reseller`.
-    pub channel: Option<String>,
+    pub channel: Option<Arc<str>>,
     /// Short code of the workload, such as `SFB`, where the upstream sent one.
-    pub workload_code: Option<String>,
+    pub workload_code: Option<Arc<str>>,
     /// The workload, such as `HttpExchange`.
-    pub workload_name: String,
+    pub workload_name: Arc<str>,
     /// Seats that were used; at most `i64::MAX`.
     pub licenses_active: u64,
     /// Seats that could have been used; at most `i64::MAX`.

@@ -30,13 +30,13 @@ fn row() -> impl Strategy<Value = UsageRow> {
         days,
     )
         .prop_map(|(names, seats, reported_usage_percent, at)| UsageRow {
-            service_code: names.0,
-            service_name: names.1,
-            product_id: names.2,
-            product_name: names.3,
-            channel: names.4,
-            workload_code: names.5,
-            workload_name: names.6,
+            service_code: names.0.map(Into::into),
+            service_name: names.1.into(),
+            product_id: names.2.map(Into::into),
+            product_name: names.3.into(),
+            channel: names.4.map(Into::into),
+            workload_code: names.5.map(Into::into),
+            workload_name: names.6.into(),
             licenses_active: seats.0,
             licenses_qualified: seats.1,
             reported_usage_percent,
@@ -103,7 +103,7 @@ proptest! {
         let expected: HashSet<CsvLine> = rows
             .iter()
             .map(|row| {
-                let names = (row.service_name.clone(), row.product_name.clone(), row.workload_name.clone());
+                let names = (row.service_name.to_string(), row.product_name.to_string(), row.workload_name.to_string());
                 (names.0, names.1, names.2, row.licenses_active, row.licenses_qualified)
             })
             .collect();

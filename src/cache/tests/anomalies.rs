@@ -33,7 +33,7 @@ impl AnomalyFixture {
 /// Returns so many seats of each of these products.
 fn rendered_rows(processed: &str, products: std::ops::Range<u32>, seats: u64) -> Rendered {
     let rows = products.map(|product| UsageRow {
-        product_name: format!("PLAN {product}"),
+        product_name: format!("PLAN {product}").into(),
         licenses_qualified: seats,
         processed_at: ProcessedAt(parse_date(processed).start()),
         ..samples::row()

@@ -51,13 +51,13 @@ fn usage_row() -> impl Strategy<Value = UsageRow> {
     )
         .prop_map(
             |(product, workload, seats, reported_usage_percent, second)| UsageRow {
-                service_code: product.0,
-                service_name: product.1,
-                product_id: product.2,
-                product_name: product.3,
-                channel: workload.0,
-                workload_code: workload.1,
-                workload_name: workload.2,
+                service_code: product.0.map(Into::into),
+                service_name: product.1.into(),
+                product_id: product.2.map(Into::into),
+                product_name: product.3.into(),
+                channel: workload.0.map(Into::into),
+                workload_code: workload.1.map(Into::into),
+                workload_name: workload.2.into(),
                 licenses_active: seats.0,
                 licenses_qualified: seats.1,
                 reported_usage_percent,
@@ -253,12 +253,12 @@ impl BodyDamage {
 
 fn values(row: &UsageRow) -> DamagedResult {
     (
-        row.service_name.clone(),
-        row.product_name.clone(),
-        row.workload_name.clone(),
+        row.service_name.to_string(),
+        row.product_name.to_string(),
+        row.workload_name.to_string(),
         row.licenses_active,
         row.licenses_qualified,
-        row.product_id.clone(),
+        row.product_id.as_deref().map(str::to_owned),
     )
 }
 

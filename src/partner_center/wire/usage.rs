@@ -8,7 +8,7 @@ use super::{
     DecodedPage, MalformedResponse, NameAsOf, NextLink, PageLinks, RowList, check_owner,
     check_whole, decode, processed_at,
 };
-use crate::domain::{CustomerId, LicenseUsage, UsageRow};
+use crate::domain::{CustomerId, LicenseUsage, SharedTexts, UsageRow};
 
 /// The body of either call: a `ResourceCollection`, or a page of rows.
 #[derive(Deserialize)]
@@ -132,11 +132,12 @@ fn convert_rows(
     owner: RowOwner,
 ) -> Result<(Option<NameAsOf>, Vec<UsageRow>), MalformedResponse> {
     let mut customer_name = None;
+    let mut texts = SharedTexts::default();
     let mut converted = Vec::with_capacity(rows.len());
     for (index, mut row) in rows.into_iter().enumerate() {
         let name = row.customer_name.take().filter(|name| !name.is_empty());
         let row = row
-            .convert(customer, owner)
+            .convert(customer, owner, &mut texts)
             .map_err(|error| error.within(format_args!("{field}[{index}]")))?;
         let name = name.map(|name| NameAsOf {
             processed_at: Reverse(row.processed_at),
@@ -175,7 +176,12 @@ impl UsageBody {
 // === impl UsageRowBody ===
 
 impl UsageRowBody {
-    fn convert(self, customer: CustomerId, owner: RowOwner) -> Result<UsageRow, MalformedResponse> {
+    fn convert(
+        self,
+        customer: CustomerId,
+        owner: RowOwner,
+        texts: &mut SharedTexts,
+    ) -> Result<UsageRow, MalformedResponse> {
         let ids = [
             ("customerId", &self.customer_id),
             ("customerTenantId", &self.customer_tenant_id),
@@ -205,13 +211,13 @@ impl UsageRowBody {
             licenses_qualified: check_count("licensesQualified", self.licenses_qualified)?,
             reported_usage_percent: self.usage_percent,
             processed_at: processed_at(&self.processed_date_time)?,
-            service_code: self.service_code,
-            service_name: self.service_name,
-            product_id: self.product_id,
-            product_name: self.product_name,
-            channel: self.channel,
-            workload_code: self.workload_code,
-            workload_name: self.workload_name,
+            service_code: self.service_code.map(|text| texts.share(text)),
+            service_name: texts.share(self.service_name),
+            product_id: self.product_id.map(|text| texts.share(text)),
+            product_name: texts.share(self.product_name),
+            channel: self.channel.map(|text| texts.share(text)),
+            workload_code: self.workload_code.map(|text| texts.share(text)),
+            workload_name: texts.share(self.workload_name),
         })
     }
 }

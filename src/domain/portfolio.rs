@@ -1,0 +1,87 @@
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::CustomerId;
+
+/// The partner's own knowledge of products and customers: names, prices, exclusions, groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Portfolio {
+    by_id: HashMap<String, Arc<ProductRule>>,
+    by_name: HashMap<String, Arc<ProductRule>>,
+    groups: BTreeMap<String, HashSet<CustomerId>>,
+}
+
+/// What the partner says of one product.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProductRule {
+    /// The name that people know it by.
+    pub display_name: Option<Arc<str>>,
+    /// The price of a license.
+    pub price: Option<LicensePrice>,
+    /// True if the product counts in no fleet number.
+    pub exclude: bool,
+}
+
+/// The price of a license and month.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LicensePrice {
+    /// ISO 4217 code, such as `EUR`.
+    pub currency: Arc<str>,
+    /// The amount in ten-thousandths of the currency's unit, so that sums are exact.
+    pub ten_thousandths: u64,
+}
+
+/// The product that a rule is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProductSelector<'a> {
+    /// The GUID of the product; letter case does not count.
+    Id(&'a str),
+    /// Microsoft's name of the product; letter case does not count.
+    Name(&'a str),
+}
+
+// === impl Portfolio ===
+
+impl Portfolio {
+    /// Adds a rule; returns false if the product has one already.
+    pub fn add_rule(&mut self, product: ProductSelector<'_>, rule: ProductRule) -> bool {
+        let (rules, key) = match product {
+            ProductSelector::Id(id) => (&mut self.by_id, id.to_ascii_lowercase()),
+            ProductSelector::Name(name) => (&mut self.by_name, name.to_lowercase()),
+        };
+        rules.insert(key, Arc::new(rule)).is_none()
+    }
+
+    /// Adds a group; returns false if there is one of this name already.
+    pub fn add_group(&mut self, name: String, customers: HashSet<CustomerId>) -> bool {
+        self.groups.insert(name, customers).is_none()
+    }
+
+    /// Returns the rule of a product: that of its id, else that of its name.
+    pub fn rule(&self, product_id: Option<&str>, product_name: &str) -> Option<&ProductRule> {
+        let by_id = product_id.and_then(|id| self.by_id.get(&id.to_ascii_lowercase()));
+        by_id
+            .or_else(|| self.by_name.get(&product_name.to_lowercase()))
+            .map(Arc::as_ref)
+    }
+
+    /// Returns the customers of a group.
+    pub fn group(&self, name: &str) -> Option<&HashSet<CustomerId>> {
+        self.groups.get(name)
+    }
+
+    /// The names of all groups, in alphabetical order.
+    pub fn group_names(&self) -> impl Iterator<Item = &str> {
+        self.groups.keys().map(String::as_str)
+    }
+
+    /// Returns the names of the groups that a customer is in, in alphabetical order.
+    pub fn groups_of(&self, customer: CustomerId) -> impl Iterator<Item = &str> {
+        let groups = self.groups.iter();
+        groups
+            .filter(move |(_, customers)| customers.contains(&customer))
+            .map(|(name, _)| name.as_str())
+    }
+}

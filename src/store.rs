@@ -1,0 +1,256 @@
+//! The durable store of accepted snapshots: history, and a warm start.
+//!
+//! [`UsageStore`] is what an engine does. Nothing here assumes that only one process writes.
+
+use std::{fmt, future::Future, num::NonZeroUsize, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::{
+    cache::{PurgeMode, PurgeScope},
+    domain::{CustomerId, CustomerList, LicenseUsage, ProcessedDate, Resource, UpstreamApi},
+};
+
+/// A durable store of snapshots.
+///
+/// All methods may be called at the same time. A call that fails has changed nothing.
+pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
+    /// Returns the snapshot that answers for a customer's usage: the newest of its call, or that of a
+    /// date, where the call that knows dates comes first. After a hard purge, nothing older is
+    /// returned.
+    ///
+    /// It is on the path of a miss: it fails rather than wait for longer than a few milliseconds.
+    fn snapshot(&self, resource: Resource) -> StoreFuture<'_, Option<StoredSnapshot>>;
+
+    /// Returns the newest snapshot of every customer, of the preferred call where both have one,
+    /// without native bodies.
+    fn newest_of_all(&self) -> StoreFuture<'_, Vec<StoredSnapshot>>;
+
+    /// Returns the snapshots of all customers that have one of this date, without native bodies.
+    fn all_of_date(&self, date: ProcessedDate) -> StoreFuture<'_, Vec<StoredSnapshot>>;
+
+    /// Returns the list of customers, if one was stored.
+    fn customers(&self) -> StoreFuture<'_, Option<StoredCustomers>>;
+
+    /// Writes all changes in one transaction, in their order.
+    fn write(&self, changes: Vec<StoreWrite>) -> StoreFuture<'_, ()>;
+
+    /// Returns the dates of a customer in this range, oldest first, that have rows.
+    fn dates(&self, customer: CustomerId, range: DateRange) -> StoreFuture<'_, Vec<StoredDate>>;
+
+    /// Returns rows of a customer's history in the order of [`HistoryPosition`], after a position.
+    fn history(&self, query: HistoryQuery) -> StoreFuture<'_, Vec<HistoryRow>>;
+
+    /// Returns the totals of each date, oldest first.
+    fn fleet_history(&self, query: FleetHistoryQuery) -> StoreFuture<'_, Vec<FleetDateTotals>>;
+
+    /// Returns the dates in this range for which upstream was asked: for this customer, or for all
+    /// customers together.
+    fn asked_dates(
+        &self,
+        customer: Option<CustomerId>,
+        range: DateRange,
+    ) -> StoreFuture<'_, Vec<ProcessedDate>>;
+
+    /// Deletes at most `limit` snapshots of dates before this one, and returns their number.
+    fn delete_before(&self, date: ProcessedDate, limit: NonZeroUsize) -> StoreFuture<'_, usize>;
+}
+
+/// The future of a store's method.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// A change to write.
+#[derive(Clone, Debug)]
+pub enum StoreWrite {
+    /// An accepted answer. The same rows again only confirm what is stored; other rows become a
+    /// revision.
+    Snapshot(AcceptedSnapshot),
+    /// Upstream was asked for a date of a customer, or of all customers together, and has nothing.
+    NothingProcessed {
+        /// `None`: a call for all customers.
+        customer: Option<CustomerId>,
+        /// The date.
+        date: ProcessedDate,
+        /// The time of the answer.
+        asked_at: Timestamp,
+    },
+    /// All customers of the newest date were confirmed by one check: `api`'s newest snapshots of
+    /// this date were valid at this time.
+    DateConfirmed {
+        /// The call.
+        api: UpstreamApi,
+        /// The date.
+        date: ProcessedDate,
+        /// The time of the check.
+        confirmed_at: Timestamp,
+    },
+    /// The list of customers.
+    Customers(StoredCustomers),
+    /// A purge. It deletes no history.
+    Purge(PurgeScope, PurgeMode),
+}
+
+/// An accepted answer for one customer.
+#[derive(Clone, Debug)]
+pub struct AcceptedSnapshot {
+    /// The call that returned it.
+    pub api: UpstreamApi,
+    /// The rows; none at all is an answer too.
+    pub usage: Arc<LicenseUsage>,
+    /// The body, where clients know its form.
+    pub native: Option<Bytes>,
+    /// The date that was asked for; `None`: the newest.
+    pub asked_date: Option<ProcessedDate>,
+    /// The arrival of the answer.
+    pub fetched_at: Timestamp,
+}
+
+/// A snapshot as it is stored.
+#[derive(Clone, Debug)]
+pub struct StoredSnapshot {
+    /// The call that returned it.
+    pub api: UpstreamApi,
+    /// The rows, with the customer's name.
+    pub usage: Arc<LicenseUsage>,
+    /// The body; `None` where the call has no native form or bodies were not asked for.
+    pub native: Option<Bytes>,
+    /// 1 for the first content of this date, and one more for each correction.
+    pub revision: u32,
+    /// The arrival of this content.
+    pub fetched_at: Timestamp,
+    /// The last time when upstream sent the same, or a check confirmed it.
+    pub confirmed_at: Timestamp,
+    /// True after a soft purge: it may be served, but upstream must be asked.
+    pub is_purged: bool,
+}
+
+/// The stored list of customers.
+#[derive(Clone, Debug)]
+pub struct StoredCustomers {
+    /// The customers.
+    pub list: Arc<CustomerList>,
+    /// The time when it arrived.
+    pub fetched_at: Timestamp,
+}
+
+/// A range of dates, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DateRange {
+    /// The first date.
+    pub from: ProcessedDate,
+    /// The last date.
+    pub to: ProcessedDate,
+}
+
+/// A stored date of a customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredDate {
+    /// The date.
+    pub date: ProcessedDate,
+    /// The arrival of the current content.
+    pub fetched_at: Timestamp,
+    /// The last time when upstream sent the same.
+    pub confirmed_at: Timestamp,
+    /// The number of corrections: revisions after the first.
+    pub corrections: u32,
+}
+
+/// A request for rows of a customer's history.
+#[derive(Clone, Debug)]
+pub struct HistoryQuery {
+    /// The customer.
+    pub customer: CustomerId,
+    /// The dates.
+    pub range: DateRange,
+    /// Microsoft's name or id of a product; letter case does not count.
+    pub product: Option<String>,
+    /// Microsoft's name or code of a workload; letter case does not count.
+    pub workload: Option<String>,
+    /// Only rows after this position.
+    pub after: Option<HistoryPosition>,
+    /// The most rows.
+    pub limit: NonZeroUsize,
+}
+
+/// The order of history: by date, then by names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HistoryPosition {
+    /// The processed date.
+    pub date: ProcessedDate,
+    /// A number of the store for product and workload, stable over time.
+    pub row: (i64, i64),
+}
+
+/// One row of a customer's history.
+#[derive(Clone, Debug)]
+pub struct HistoryRow {
+    /// Its place in the order.
+    pub position: HistoryPosition,
+    /// The product.
+    pub product_name: Arc<str>,
+    /// GUID of the product, where upstream sent one.
+    pub product_id: Option<Arc<str>>,
+    /// The service.
+    pub service_name: Arc<str>,
+    /// The sales channel.
+    pub channel: Option<Arc<str>>,
+    /// The workload.
+    pub workload_name: Arc<str>,
+    /// Seats that were used.
+    pub licenses_active: u64,
+    /// Seats that could have been used.
+    pub licenses_qualified: u64,
+}
+
+/// A request for the totals of the fleet on each date.
+#[derive(Clone, Debug)]
+pub struct FleetHistoryQuery {
+    /// The dates.
+    pub range: DateRange,
+    /// The customers that count; `None`: all. Whoever may not read all customers has a list here.
+    pub customers: Option<Vec<CustomerId>>,
+    /// The products that count.
+    pub products: ProductFilter,
+    /// True to count only those customers that have every date of the range.
+    pub constant_cohort: bool,
+}
+
+/// The products that count in a total; letter case does not count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProductFilter {
+    /// Microsoft's names and ids; empty: all products.
+    pub products: Vec<String>,
+    /// Microsoft's names and codes of services; empty: all.
+    pub services: Vec<String>,
+    /// Sales channels; empty: all.
+    pub channels: Vec<String>,
+    /// Names and ids of products that count nowhere.
+    pub excluded: Vec<String>,
+}
+
+/// The totals of the fleet on a date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FleetDateTotals {
+    /// The date.
+    pub date: ProcessedDate,
+    /// The customers that have rows of this date and count.
+    pub customers: u64,
+    /// The sum over customers and products of the seats of the product.
+    pub licenses_qualified: u64,
+    /// The sum of the active seats in each product's busiest workload.
+    pub licenses_active: u64,
+    /// The sum of the seats that are used in no workload.
+    pub licenses_unused: u64,
+}
+
+/// The store failed. Answers do not depend on it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It did not answer in time, or is not asked because it failed a moment ago.
+    #[error("the store does not answer in time")]
+    Unavailable,
+    /// The database reports an error.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}
