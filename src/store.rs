@@ -75,15 +75,22 @@ pub enum StoreWrite {
         /// The time of the answer.
         asked_at: Timestamp,
     },
-    /// All customers of the newest date were confirmed by one check: `api`'s newest snapshots of
-    /// this date were valid at this time.
-    DateConfirmed {
+    /// A check found no newer date, so all newest snapshots of this call that were fetched or
+    /// confirmed since the last refresh of the fleet are confirmed.
+    FleetConfirmed {
         /// The call.
         api: UpstreamApi,
-        /// The date.
-        date: ProcessedDate,
+        /// The time of the last refresh of the fleet.
+        refreshed_at: Timestamp,
         /// The time of the check.
         confirmed_at: Timestamp,
+    },
+    /// All rows of all customers of a date were fetched by one call, whether they changed or not.
+    FleetFetched {
+        /// The date.
+        date: ProcessedDate,
+        /// The time of the answer.
+        asked_at: Timestamp,
     },
     /// The list of customers.
     Customers(StoredCustomers),
