@@ -23,7 +23,7 @@ mod throttle;
 mod token;
 pub mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 
 use self::{
     attempts::AttemptRunner,
@@ -42,7 +42,7 @@ pub use self::{
 use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
-    domain::{ProcessedDate, UpstreamApi},
+    domain::{LicenseUsage, ProcessedDate, UpstreamApi},
     jitter::Jitter,
     resilience::backoff::Backoff,
     service::source::{
@@ -208,7 +208,11 @@ impl PartnerCenter {
             self.metrics.tenant_mismatches.inc();
         }
         let mut source_error = error.to_source(now, call.last_status(), call.sent_ids());
-        if call.customer().is_none() && source_error.kind.is_authoritative() {
+        let is_about_customer = matches!(
+            source_error.kind,
+            SourceErrorKind::UnknownCustomer | SourceErrorKind::NoRelationship
+        );
+        if call.customer().is_none() && is_about_customer {
             // A refusal that is about a customer says nothing about the partner's own data.
             source_error.kind = SourceErrorKind::Rejected;
             source_error.detail =
@@ -243,15 +247,19 @@ impl PartnerCenter {
     }
 
     fn observe(&self, call: &LogicalCall, content: &AnswerContent) {
-        let AnswerContent::Usage { usage, .. } = content else {
-            return;
+        let usages = match content {
+            AnswerContent::Usage { usage, .. } => slice::from_ref(usage),
+            AnswerContent::Fleet(usages) => usages,
+            AnswerContent::FleetDate(_)
+            | AnswerContent::Customers(_)
+            | AnswerContent::Document { .. } => &[],
         };
-        let rows = usage.contradictions();
+        let rows: usize = usages.iter().map(LicenseUsage::contradictions).sum();
         if rows > 0 {
             self.metrics.contradictions.inc_by(rows as u64);
             tracing::warn!(
                 api = call.api().as_str(),
-                customer.id = %usage.customer_id(),
+                customer.id = call.customer().map(tracing::field::display),
                 rows,
                 "Partner Center sent different counts for the same product, workload and instant; \
                  the larger counts are used"
@@ -259,6 +267,7 @@ impl PartnerCenter {
         }
         if call.api() == UpstreamApi::Insights
             && let Some(detector) = &self.empty_responses
+            && let AnswerContent::Usage { usage, .. } = content
         {
             detector.observe(usage);
         }

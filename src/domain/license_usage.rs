@@ -108,6 +108,11 @@ impl LicenseUsage {
         self.dates().max()
     }
 
+    /// The newest date of the rows of several customers; `None` when there are none.
+    pub fn newest_date(usages: &[Self]) -> Option<ProcessedDate> {
+        usages.iter().filter_map(Self::processed_date).max()
+    }
+
     /// The oldest date of the rows; `None` when there are none.
     pub fn oldest_processed_date(&self) -> Option<ProcessedDate> {
         self.dates().min()

@@ -9,6 +9,11 @@ pub enum Resource {
     InsightsUsage(CustomerId),
     /// A customer's usage of a processed date, or of the newest, from the call that knows dates.
     CommercialUsage(CustomerId, Option<ProcessedDate>),
+    /// The usage of all customers of a processed date, or each service's newest. It is never cached as
+    /// one answer.
+    FleetUsage(Option<ProcessedDate>),
+    /// The newest processed date of any customer, without the usage.
+    FleetDate,
     /// The licenses that a customer bought, and how many of them are deployed.
     Deployment(CustomerId),
     /// The partner's customers.
@@ -66,15 +71,20 @@ impl Resource {
             Self::InsightsUsage(customer)
             | Self::CommercialUsage(customer, _)
             | Self::Deployment(customer) => Some(customer),
-            Self::Customers | Self::PartnerUsage | Self::PartnerDeployment => None,
+            Self::FleetUsage(_)
+            | Self::FleetDate
+            | Self::Customers
+            | Self::PartnerUsage
+            | Self::PartnerDeployment => None,
         }
     }
 
     /// The processed date; `None` for the newest.
     pub fn date(self) -> Option<ProcessedDate> {
         match self {
-            Self::CommercialUsage(_, date) => date,
+            Self::CommercialUsage(_, date) | Self::FleetUsage(date) => date,
             Self::InsightsUsage(_)
+            | Self::FleetDate
             | Self::Deployment(_)
             | Self::Customers
             | Self::PartnerUsage
@@ -86,7 +96,9 @@ impl Resource {
     pub fn api(self) -> UpstreamApi {
         match self {
             Self::InsightsUsage(_) => UpstreamApi::Insights,
-            Self::CommercialUsage(..) => UpstreamApi::Commercial,
+            Self::CommercialUsage(..) | Self::FleetUsage(_) | Self::FleetDate => {
+                UpstreamApi::Commercial
+            }
             Self::Deployment(_) => UpstreamApi::Deployment,
             Self::Customers => UpstreamApi::Customers,
             Self::PartnerUsage => UpstreamApi::PartnerUsage,

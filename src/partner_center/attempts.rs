@@ -24,7 +24,7 @@ use super::{
 use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
-    domain::UpstreamApi,
+    domain::{Resource, UpstreamApi},
     http_client::{ExchangeError, HttpClient, HttpReply},
     jitter::Jitter,
     observability::traces,
@@ -432,7 +432,11 @@ impl AttemptRunner {
             self.tokens.mark_rejected(RejectedToken {
                 generation: token.generation,
                 action: meaning.advice,
-                resource: call.call.resource,
+                resource: match call.call.resource {
+                    // It is repeated as a check, so the cheaper call will do.
+                    Resource::FleetUsage(_) => Resource::FleetDate,
+                    resource => resource,
+                },
                 may_need_renewal: class == ErrorClass::AccessDenied,
             });
         }

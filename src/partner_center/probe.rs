@@ -34,7 +34,7 @@ use super::{
 use crate::{
     clock::SharedClock,
     config::UpstreamConfig,
-    domain::{CustomerId, Resource, UpstreamApi},
+    domain::{CustomerId, Resource, SharedTexts, UpstreamApi},
     http_client::{self, ExchangeError, HttpClient, HttpReply},
     resilience::byte_budget::MemoryShare,
 };
@@ -277,7 +277,9 @@ impl UpstreamProbe {
             };
         };
         let rows = if self.config.source == UpstreamApi::Commercial {
-            wire::decode_commercial(&reply.body, customer).map(|page| page.items.len())
+            let mut texts = SharedTexts::default();
+            let page = wire::decode_commercial(&reply.body, customer, &mut texts);
+            page.map(|page| page.items.len())
         } else {
             wire::decode_insights(&reply.body, customer).map(|usage| usage.rows().len())
         };

@@ -8,7 +8,7 @@ mod customers;
 mod document;
 mod usage;
 
-use std::{cmp::Reverse, fmt, marker::PhantomData};
+use std::{fmt, marker::PhantomData};
 
 use jiff::{Timestamp, civil, tz::TimeZone};
 use serde::{
@@ -21,7 +21,7 @@ pub use self::usage::decode_insights;
 pub(super) use self::{
     customers::decode_customers,
     document::decode_document,
-    usage::{decode_commercial, license_usage},
+    usage::{CustomerRow, decode_commercial, decode_fleet, group_by_customer, license_usage},
 };
 use crate::{
     domain::{CustomerId, ProcessedAt},
@@ -53,16 +53,6 @@ pub(super) struct DecodedPage<T> {
     pub(super) total: Option<u64>,
     /// The page after this one.
     pub(super) next: Option<NextLink>,
-    /// The customer's name, where a row of usage has it.
-    pub(super) customer_name: Option<NameAsOf>,
-}
-
-/// A customer's name in a row. Of several names the least one counts: that of the newest instant,
-/// then the first in the alphabet, whatever the order of the rows.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct NameAsOf {
-    processed_at: Reverse<ProcessedAt>,
-    name: String,
 }
 
 /// A link to the next page as it was sent: not to be followed unexamined.

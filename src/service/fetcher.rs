@@ -1,6 +1,7 @@
 //! Fetches resources from the source, by one call at a time for each, and caches its failures.
 
 use std::{
+    error::Error,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -466,6 +467,7 @@ impl Fetcher {
         let rows = match &fetched.content {
             AnswerContent::Usage { usage, .. } => usage.rows().len(),
             AnswerContent::Customers(list) => list.customers().len(),
+            AnswerContent::Fleet(_) | AnswerContent::FleetDate(_) => 0,
             AnswerContent::Document { summary, .. } => summary.rows().len(),
         };
         let listed_name = match &fetched.content {
@@ -474,17 +476,22 @@ impl Fetcher {
                 .customer_name(usage.customer_id(), self.clock.now()),
             _ => None,
         };
-        let render = move || match fetched.content {
-            AnswerContent::Usage { usage, native } => {
-                let rendered = Rendered::new(&usage, native.as_deref(), seen_at)?;
-                match listed_name {
-                    Some(name) => rendered.with_customer_name(&name, seen_at),
-                    None => Ok(rendered),
+        let render = move || -> Result<Rendered, Box<dyn Error + Send + Sync>> {
+            match fetched.content {
+                AnswerContent::Usage { usage, native } => {
+                    let rendered = Rendered::new(&usage, native.as_deref(), seen_at)?;
+                    match listed_name {
+                        Some(name) => Ok(rendered.with_customer_name(&name, seen_at)?),
+                        None => Ok(rendered),
+                    }
                 }
-            }
-            AnswerContent::Customers(list) => Ok(Rendered::of_customers(list, seen_at)),
-            AnswerContent::Document { summary, body } => {
-                Ok(Rendered::of_document(customer, &summary, &body, seen_at))
+                AnswerContent::Customers(list) => Ok(Rendered::of_customers(list, seen_at)),
+                AnswerContent::Document { summary, body } => {
+                    Ok(Rendered::of_document(customer, &summary, &body, seen_at))
+                }
+                AnswerContent::Fleet(_) | AnswerContent::FleetDate(_) => {
+                    Err("an answer for all customers cannot be served as one".into())
+                }
             }
         };
         let rendered = offload::run_cpu_bound(rows * ROW_BYTES, render).await;

@@ -86,6 +86,10 @@ pub enum AnswerContent {
         /// The body, byte for byte, where the call is the one whose form clients know (insights).
         native: Option<Bytes>,
     },
+    /// The usage of every customer that has rows, in the order of their ids.
+    Fleet(Vec<LicenseUsage>),
+    /// The newest processed date of any customer; `None` if there are no rows at all.
+    FleetDate(Option<ProcessedDate>),
     /// The partner's customers.
     Customers(CustomerList),
     /// A document that is served unchanged.
@@ -168,6 +172,8 @@ impl AnswerContent {
     pub fn processed_date(&self) -> Option<ProcessedDate> {
         match self {
             Self::Usage { usage, .. } => usage.processed_date(),
+            Self::Fleet(usages) => LicenseUsage::newest_date(usages),
+            Self::FleetDate(date) => *date,
             Self::Customers(_) => None,
             Self::Document { summary, .. } => summary.processed_date(),
         }

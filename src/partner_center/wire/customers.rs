@@ -45,7 +45,6 @@ pub(in crate::partner_center) fn decode_customers(
         items: customers.collect::<Result<_, _>>()?,
         total: body.total_count,
         next: body.links.map_or(Ok(None), PageLinks::next)?,
-        customer_name: None,
     })
 }
 

@@ -8,7 +8,7 @@ use super::{
     tests::{CUSTOMER, commercial, commercial_row, customer, insights, row},
     *,
 };
-use crate::domain::{LicenseUsage, UsageRow};
+use crate::domain::{LicenseUsage, SharedTexts, UsageRow};
 use crate::render::{ChartTheme, ContentCoding, Format, Rendered};
 
 /// The values of a row as they were sent.
@@ -300,14 +300,14 @@ proptest! {
     #[test]
     fn any_bytes_are_decoded_or_refused(body: Vec<u8>) {
         drop(decode_insights(&body, customer()));
-        drop(decode_commercial(&body, customer()));
+        drop(decode_commercial(&body, customer(), &mut SharedTexts::default()));
     }
 
     #[test]
     fn any_json_is_decoded_or_refused(value in json_value()) {
         let body = value.to_string();
         drop(decode_insights(body.as_bytes(), customer()));
-        drop(decode_commercial(body.as_bytes(), customer()));
+        drop(decode_commercial(body.as_bytes(), customer(), &mut SharedTexts::default()));
     }
 
     #[test]
@@ -320,8 +320,8 @@ proptest! {
                 prop_assert_eq!(names(&decoded), names(&sent));
             }
         }
-        if let Ok(page) = decode_commercial(&body, customer()) {
-            let decoded: Vec<_> = page.items.iter().map(values).collect();
+        if let Ok(page) = decode_commercial(&body, customer(), &mut SharedTexts::default()) {
+            let decoded: Vec<_> = page.items.iter().map(|item| values(&item.row)).collect();
 
             if let Some(sent) = sent_under(&["items", "Value", "value"], &body) {
                 prop_assert_eq!(decoded, sent);
@@ -333,7 +333,7 @@ proptest! {
     fn a_fault_is_one_short_line(body in spoiled_answer()) {
         for fault in [
             decode_insights(&body, customer()).err(),
-            decode_commercial(&body, customer()).err(),
+            decode_commercial(&body, customer(), &mut SharedTexts::default()).err(),
         ].into_iter().flatten() {
             let text = fault.to_string();
             prop_assert!((1..=300).contains(&text.chars().count()), "{}", text);
@@ -365,6 +365,7 @@ proptest! {
         let page = commercial(&json!({ "Value": sent })).unwrap();
 
         prop_assert_eq!(&snapshot, &LicenseUsage::new(customer(), None, rows.clone()).unwrap());
-        prop_assert_eq!(page.items, rows);
+        let decoded: Vec<_> = page.items.into_iter().map(|item| item.row).collect();
+        prop_assert_eq!(decoded, rows);
     }
 }

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::{LicenseUsage, UsageRow};
+use crate::domain::{LicenseUsage, SharedTexts};
 
 pub(super) const CUSTOMER: &str = "4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04";
 
@@ -42,8 +42,12 @@ pub(super) fn insights(rows: Vec<Value>) -> Result<LicenseUsage, MalformedRespon
     decode_insights(body.to_string().as_bytes(), customer())
 }
 
-pub(super) fn commercial(body: &Value) -> Result<DecodedPage<UsageRow>, MalformedResponse> {
-    decode_commercial(body.to_string().as_bytes(), customer())
+pub(super) fn commercial(body: &Value) -> Result<DecodedPage<CustomerRow>, MalformedResponse> {
+    decode_commercial(
+        body.to_string().as_bytes(),
+        customer(),
+        &mut SharedTexts::default(),
+    )
 }
 
 pub(super) fn commercial_row() -> Value {
@@ -287,7 +291,7 @@ fn commercial_rows_are_decoded_under_all_their_names() {
     for name in ["Value", "value", "items"] {
         let page = commercial(&json!({ name: [commercial_row()] })).unwrap();
 
-        let row = &page.items[0];
+        let row = &page.items[0].row;
         assert_eq!((row.licenses_active, row.licenses_qualified), (3, 4));
         assert_eq!(row.reported_usage_percent, None);
         assert_eq!(row.processed_at.date().to_string(), "2018-10-14");
@@ -337,4 +341,96 @@ fn a_next_link_is_found_in_every_spelling() {
     let next = page.next.unwrap();
     assert_eq!(next.uri, "/next");
     assert_eq!(next.continuation_token.as_deref(), Some("abc"));
+}
+
+/// A row of this customer, processed at this time.
+fn fleet_row(customer: &str, name: Option<&str>, workload: &str, processed: &str) -> Value {
+    let mut row = commercial_row();
+    row["customerTenantId"] = json!(customer);
+    row["customerName"] = json!(name);
+    row["workloadName"] = json!(workload);
+    row["processedDateTime"] = json!(processed);
+    row
+}
+
+fn fleet(rows: Vec<Value>) -> Result<Vec<LicenseUsage>, MalformedResponse> {
+    let body = json!({ "Value": rows }).to_string();
+    let page = decode_fleet(body.as_bytes(), &mut SharedTexts::default())?;
+    group_by_customer(page.items)
+}
+
+#[test]
+fn fleet_rows_are_grouped_by_customer_in_the_order_of_their_ids() {
+    const OTHER: &str = "00000000-0000-4000-8000-000000000001";
+    let (own, upper_case) = (CUSTOMER, CUSTOMER.to_uppercase());
+
+    let usages = fleet(vec![
+        fleet_row(own, Some("Renamed"), "Exchange", "2018-10-14T00:00:00"),
+        fleet_row(OTHER, Some("Fabrikam"), "Exchange", "2018-10-13T00:00:00"),
+        fleet_row(&upper_case, Some("Contoso"), "Teams", "2018-10-12T00:00:00"),
+        fleet_row(OTHER, None, "Teams", "2018-10-14T00:00:00"),
+    ])
+    .unwrap();
+
+    let described = usages.iter().map(|usage| {
+        let (name, rows) = (usage.customer_name(), usage.rows().len());
+        (usage.customer_id().to_string(), name, rows)
+    });
+    assert_eq!(
+        described.collect::<Vec<_>>(),
+        [
+            (OTHER.to_owned(), Some("Fabrikam"), 2),
+            (CUSTOMER.to_owned(), Some("Renamed"), 2),
+        ]
+    );
+    let newest = LicenseUsage::newest_date(&usages).unwrap();
+    assert_eq!(newest.to_string(), "2018-10-14");
+    assert_eq!(fleet(Vec::new()), Ok(Vec::new()));
+}
+
+#[test]
+fn a_fleet_row_needs_one_customer() {
+    let with_ids = |id: Value, tenant_id: Value| {
+        let mut row = commercial_row();
+        row["customerId"] = id;
+        row["customerTenantId"] = tenant_id;
+        fleet(vec![commercial_row(), row]).map_err(|error| error.to_string())
+    };
+    let other = json!("00000000-0000-4000-8000-000000000001");
+
+    assert!(with_ids(json!(CUSTOMER), Value::Null).is_ok());
+    assert!(with_ids(json!(CUSTOMER), json!(CUSTOMER.to_uppercase())).is_ok());
+    for (id, tenant_id, expected) in [
+        (Value::Null, Value::Null, "customerTenantId: is missing"),
+        (
+            Value::Null,
+            json!("s3cr3t"),
+            "customerTenantId: expected a GUID",
+        ),
+        (json!(""), json!(CUSTOMER), "customerId: expected a GUID"),
+        (json!(CUSTOMER), other, "customerTenantId: differs"),
+    ] {
+        let detail = with_ids(id, tenant_id).unwrap_err();
+
+        let place = format!("Value[1].{expected}");
+        assert!(detail.starts_with(&place), "{detail}");
+        assert!(!detail.contains("s3cr3t"), "{detail}");
+    }
+}
+
+#[test]
+fn the_texts_of_all_pages_are_in_memory_once() {
+    let mut texts = SharedTexts::default();
+    let body = json!({ "Value": [commercial_row()] }).to_string();
+    let mut row = || {
+        let page = decode_fleet(body.as_bytes(), &mut texts).unwrap();
+        page.items.into_iter().next().unwrap().row
+    };
+
+    let (first, second) = (row(), row());
+
+    assert!(std::sync::Arc::ptr_eq(
+        &first.product_name,
+        &second.product_name
+    ));
 }

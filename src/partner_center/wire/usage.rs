@@ -1,14 +1,14 @@
-//! The usage of one customer, from the insights or the commercial call.
+//! The usage of one customer or of all, from the insights or the commercial call.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, iter, sync::Arc};
 
 use serde::Deserialize;
 
 use super::{
-    DecodedPage, MalformedResponse, NameAsOf, NextLink, PageLinks, RowList, check_owner,
-    check_whole, decode, processed_at,
+    DecodedPage, MalformedResponse, NextLink, PageLinks, RowList, check_owner, check_whole, decode,
+    processed_at,
 };
-use crate::domain::{CustomerId, LicenseUsage, SharedTexts, UsageRow};
+use crate::domain::{CustomerId, LicenseUsage, ProcessedAt, SharedTexts, UsageRow};
 
 /// The body of either call: a `ResourceCollection`, or a page of rows.
 #[derive(Deserialize)]
@@ -50,13 +50,24 @@ struct UsageRowBody {
     processed_date_time: String,
 }
 
-/// The need for a row to name its customer.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// A row, and the customer that it is about.
+#[derive(Debug, PartialEq)]
+pub(in crate::partner_center) struct CustomerRow {
+    pub(in crate::partner_center) customer_id: CustomerId,
+    /// `None` where the row has none.
+    customer_name: Option<Arc<str>>,
+    pub(in crate::partner_center) row: UsageRow,
+}
+
+/// The customer that a row must be about.
+#[derive(Clone, Copy)]
 enum RowOwner {
-    /// The call was for one customer.
-    Optional,
-    /// The call can answer for every customer.
-    Required,
+    /// This one. A row need not name it: the call was for one customer.
+    Implied(CustomerId),
+    /// This one, by name: the call can answer for every customer.
+    Named(CustomerId),
+    /// Any, by name.
+    Any,
 }
 
 /// Decodes the body of the insights call.
@@ -76,11 +87,12 @@ pub fn decode_insights(
         ));
     };
     check_whole(body.total_count, items.len(), has_next)?;
-    let (customer_name, rows) = convert_rows("items", items, customer, RowOwner::Optional)?;
-    license_usage(customer, customer_name, rows)
+    let mut texts = SharedTexts::default();
+    let rows = convert_rows("items", items, RowOwner::Implied(customer), &mut texts)?;
+    license_usage(customer, rows)
 }
 
-/// Decodes one page of the commercial call.
+/// Decodes one page of the commercial call for one customer.
 ///
 /// # Errors
 ///
@@ -88,7 +100,72 @@ pub fn decode_insights(
 pub(in crate::partner_center) fn decode_commercial(
     body: &[u8],
     customer: CustomerId,
-) -> Result<DecodedPage<UsageRow>, MalformedResponse> {
+    texts: &mut SharedTexts,
+) -> Result<DecodedPage<CustomerRow>, MalformedResponse> {
+    decode_page(body, RowOwner::Named(customer), texts)
+}
+
+/// Decodes one page of the commercial call for all customers.
+///
+/// # Errors
+///
+/// [`MalformedResponse`], also for a row without a customer.
+pub(in crate::partner_center) fn decode_fleet(
+    body: &[u8],
+    texts: &mut SharedTexts,
+) -> Result<DecodedPage<CustomerRow>, MalformedResponse> {
+    decode_page(body, RowOwner::Any, texts)
+}
+
+/// Joins the rows of a customer. Of several names, that of the newest instant counts, then the first
+/// alphabetically.
+///
+/// # Errors
+///
+/// [`MalformedResponse`] when they cannot be one customer's usage.
+pub(in crate::partner_center) fn license_usage(
+    customer: CustomerId,
+    rows: impl IntoIterator<Item = CustomerRow>,
+) -> Result<LicenseUsage, MalformedResponse> {
+    let mut newest_name: Option<(Reverse<ProcessedAt>, Arc<str>)> = None;
+    let mut usage_rows = Vec::new();
+    for CustomerRow {
+        customer_name, row, ..
+    } in rows
+    {
+        let name = customer_name.map(|name| (Reverse(row.processed_at), name));
+        newest_name = newest_name.into_iter().chain(name).min();
+        usage_rows.push(row);
+    }
+    usage_rows.shrink_to_fit();
+    let customer_name = newest_name.map(|(_, name)| name.as_ref().to_owned());
+    LicenseUsage::new(customer, customer_name, usage_rows)
+        .map_err(|error| MalformedResponse::new(error.to_string()))
+}
+
+/// Joins the rows of each customer, in the order of the ids.
+///
+/// # Errors
+///
+/// [`MalformedResponse`] when the rows of a customer cannot be its usage.
+pub(in crate::partner_center) fn group_by_customer(
+    mut rows: Vec<CustomerRow>,
+) -> Result<Vec<LicenseUsage>, MalformedResponse> {
+    rows.sort_by_key(|row| row.customer_id);
+    let mut rows = rows.into_iter().peekable();
+    let mut usages = Vec::new();
+    while let Some(customer) = rows.peek().map(|row| row.customer_id) {
+        let own = iter::from_fn(|| rows.next_if(|row| row.customer_id == customer));
+        usages.push(license_usage(customer, own)?);
+    }
+    Ok(usages)
+}
+
+fn decode_page(
+    body: &[u8],
+    owner: RowOwner,
+    texts: &mut SharedTexts,
+) -> Result<DecodedPage<CustomerRow>, MalformedResponse> {
     let mut body: UsageBody = decode(body)?;
     let next = body.next_link()?;
     let (field, RowList(rows)) = match (body.documented, body.value, body.items) {
@@ -101,52 +178,25 @@ pub(in crate::partner_center) fn decode_commercial(
             ));
         }
     };
-    let (customer_name, items) = convert_rows(field, rows, customer, RowOwner::Required)?;
     Ok(DecodedPage {
-        items,
+        items: convert_rows(field, rows, owner, texts)?,
         total: body.total_count,
         next,
-        customer_name,
     })
-}
-
-/// Joins the rows of all pages.
-///
-/// # Errors
-///
-/// [`MalformedResponse`] when they cannot be one customer's usage.
-pub(in crate::partner_center) fn license_usage(
-    customer: CustomerId,
-    customer_name: Option<NameAsOf>,
-    rows: Vec<UsageRow>,
-) -> Result<LicenseUsage, MalformedResponse> {
-    let customer_name = customer_name.map(|name| name.name);
-    LicenseUsage::new(customer, customer_name, rows)
-        .map_err(|error| MalformedResponse::new(error.to_string()))
 }
 
 fn convert_rows(
     field: &str,
     rows: Vec<UsageRowBody>,
-    customer: CustomerId,
     owner: RowOwner,
-) -> Result<(Option<NameAsOf>, Vec<UsageRow>), MalformedResponse> {
-    let mut customer_name = None;
-    let mut texts = SharedTexts::default();
-    let mut converted = Vec::with_capacity(rows.len());
-    for (index, mut row) in rows.into_iter().enumerate() {
-        let name = row.customer_name.take().filter(|name| !name.is_empty());
-        let row = row
-            .convert(customer, owner, &mut texts)
-            .map_err(|error| error.within(format_args!("{field}[{index}]")))?;
-        let name = name.map(|name| NameAsOf {
-            processed_at: Reverse(row.processed_at),
-            name,
-        });
-        customer_name = customer_name.into_iter().chain(name).min();
-        converted.push(row);
-    }
-    Ok((customer_name, converted))
+    texts: &mut SharedTexts,
+) -> Result<Vec<CustomerRow>, MalformedResponse> {
+    let rows = rows.into_iter().enumerate();
+    rows.map(|(index, row)| {
+        row.convert(owner, texts)
+            .map_err(|error| error.within(format_args!("{field}[{index}]")))
+    })
+    .collect()
 }
 
 // === impl UsageBody ===
@@ -178,20 +228,10 @@ impl UsageBody {
 impl UsageRowBody {
     fn convert(
         self,
-        customer: CustomerId,
         owner: RowOwner,
         texts: &mut SharedTexts,
-    ) -> Result<UsageRow, MalformedResponse> {
-        let ids = [
-            ("customerId", &self.customer_id),
-            ("customerTenantId", &self.customer_tenant_id),
-        ];
-        let is_owned = check_owner(ids, customer)?;
-        if owner == RowOwner::Required && !is_owned {
-            return Err(MalformedResponse::new(format!(
-                "customerTenantId: is missing, expected {customer}"
-            )));
-        }
+    ) -> Result<CustomerRow, MalformedResponse> {
+        let customer_id = self.check_owner(owner)?;
         let active = match (self.licenses_active, self.license_active) {
             (Some(count), None) | (None, Some(count)) => count,
             (Some(count), Some(same)) if count == same => count,
@@ -206,7 +246,9 @@ impl UsageRowBody {
                 ));
             }
         };
-        Ok(UsageRow {
+        let name = self.customer_name.filter(|name| !name.is_empty());
+        let customer_name = name.map(|name| texts.share(name));
+        let row = UsageRow {
             licenses_active: check_count("licensesActive", active)?,
             licenses_qualified: check_count("licensesQualified", self.licenses_qualified)?,
             reported_usage_percent: self.usage_percent,
@@ -218,8 +260,45 @@ impl UsageRowBody {
             channel: self.channel.map(|text| texts.share(text)),
             workload_code: self.workload_code.map(|text| texts.share(text)),
             workload_name: texts.share(self.workload_name),
+        };
+        Ok(CustomerRow {
+            customer_id,
+            customer_name,
+            row,
         })
     }
+
+    /// Returns the customer that the row is about.
+    fn check_owner(&self, owner: RowOwner) -> Result<CustomerId, MalformedResponse> {
+        let ids = [
+            ("customerId", &self.customer_id),
+            ("customerTenantId", &self.customer_tenant_id),
+        ];
+        match owner {
+            RowOwner::Implied(customer) => check_owner(ids, customer).map(|_| customer),
+            RowOwner::Named(customer) if check_owner(ids, customer)? => Ok(customer),
+            RowOwner::Named(customer) => Err(MalformedResponse::new(format!(
+                "customerTenantId: is missing, expected {customer}"
+            ))),
+            RowOwner::Any => {
+                let [id, tenant_id] = ids.map(parse_id);
+                match (id?, tenant_id?) {
+                    (Some(id), Some(other)) if id != other => Err(MalformedResponse::new(
+                        "customerTenantId: differs from customerId",
+                    )),
+                    (Some(id), _) | (None, Some(id)) => Ok(id),
+                    (None, None) => Err(MalformedResponse::new(
+                        "customerTenantId: is missing, expected a customer",
+                    )),
+                }
+            }
+        }
+    }
+}
+
+fn parse_id((field, id): (&str, &Option<String>)) -> Result<Option<CustomerId>, MalformedResponse> {
+    let id = id.as_deref().map(CustomerId::parse).transpose();
+    id.map_err(|error| MalformedResponse::new(format!("{field}: {error}")))
 }
 
 /// Microsoft's counts are signed 64-bit numbers.
