@@ -4,7 +4,8 @@
 //!
 //! - per workload, over products, a sum is right;
 //! - per product, over workloads, a sum would count seats several times: the maximum is the best
-//!   estimate of seats there is;
+//!   estimate of seats there is. Of the seats of a product, the busiest workload uses the most, so
+//!   the rest is unused in every workload, or more is;
 //! - a percentage of a group is Σactive ÷ Σqualified of rows that may be summed, never a mean of
 //!   percentages, and null where nothing qualified ([`UsagePercent`](super::UsagePercent)).
 
@@ -19,6 +20,10 @@ pub struct ProductUsage<'a> {
     pub product: &'a UsageRow,
     /// The product's seats: the maximum of `licenses_qualified` over its workloads.
     pub licenses_qualified: u64,
+    /// Seats in use in the busiest workload: the maximum of `licenses_active` over the workloads.
+    pub licenses_active: u64,
+    /// The workload with the most active seats; of several, the first by name.
+    pub busiest_workload: &'a str,
     /// The product's rows, one per workload, never empty.
     pub workloads: Vec<&'a UsageRow>,
 }
@@ -42,12 +47,13 @@ pub fn products(snapshot: &LicenseUsage) -> Vec<ProductUsage<'_>> {
     for row in snapshot.rows() {
         match products.last_mut() {
             Some(last) if last.product.is_same_product(row) => {
-                last.licenses_qualified = last.licenses_qualified.max(row.licenses_qualified);
-                last.workloads.push(row);
+                last.add(row);
             }
             _ => products.push(ProductUsage {
                 product: row,
                 licenses_qualified: row.licenses_qualified,
+                licenses_active: row.licenses_active,
+                busiest_workload: &row.workload_name,
                 workloads: vec![row],
             }),
         }
@@ -72,6 +78,26 @@ pub fn workloads(snapshot: &LicenseUsage) -> Vec<WorkloadUsage<'_>> {
         sum.oldest_processed_date = sum.oldest_processed_date.min(date);
     }
     sums.into_values().collect()
+}
+
+// === impl ProductUsage ===
+
+impl<'a> ProductUsage<'a> {
+    /// The seats that the busiest workload does not use; 0 if more are active than qualify. At most
+    /// that many are used in no workload at all.
+    pub fn licenses_unused(&self) -> u64 {
+        self.licenses_qualified.saturating_sub(self.licenses_active)
+    }
+
+    /// Adds a workload, which comes after the others by name.
+    fn add(&mut self, row: &'a UsageRow) {
+        self.licenses_qualified = self.licenses_qualified.max(row.licenses_qualified);
+        if row.licenses_active > self.licenses_active {
+            self.licenses_active = row.licenses_active;
+            self.busiest_workload = &row.workload_name;
+        }
+        self.workloads.push(row);
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +135,28 @@ mod tests {
         assert_eq!(products.len(), 1);
         assert_eq!(products[0].licenses_qualified, 1);
         assert_eq!(products[0].workloads.len(), 3);
+    }
+
+    #[test]
+    fn the_busiest_workload_decides_how_many_licenses_are_unused() {
+        let suite = snapshot(vec![
+            row("E3", "Exchange", 3, 9),
+            row("E3", "SharePoint", 7, 8),
+            row("E3", "Teams", 7, 10),
+        ]);
+
+        let products = products(&suite);
+
+        assert_eq!(products[0].licenses_active, 7);
+        assert_eq!(products[0].busiest_workload, "SharePoint");
+        assert_eq!(products[0].licenses_unused(), 3);
+    }
+
+    #[test]
+    fn no_license_is_unused_where_more_are_active_than_qualify() {
+        let overused = snapshot(vec![row("E3", "Exchange", 7, 5)]);
+
+        assert_eq!(products(&overused)[0].licenses_unused(), 0);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct AdoptionProduct {
     pub service: String,
     /// The maximum of the qualified licenses over the workloads.
     pub qualified: u64,
+    /// The qualified licenses that the busiest workload does not use.
+    pub unused: u64,
     /// The bars of the workloads.
     pub bars: Vec<AdoptionBar>,
 }
@@ -91,6 +93,7 @@ impl AdoptionView {
                     distinction,
                     service: display_text(&product.service_name),
                     qualified: product.licenses_qualified,
+                    unused: product.licenses_unused,
                     bars,
                 });
             }

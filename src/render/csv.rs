@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn names_with_commas_and_quotes_stay_one_field() {
         let simplified = br#"{"customerId":"c","customerName":"Sm\u00edth, \"Co\"","processedDate":"2017-03-09","products":[
-            {"productName":"A","serviceName":"o365","licensesQualified":3,"workloads":[
+            {"productName":"A","serviceName":"o365","licensesQualified":3,"licensesUnused":2,"workloads":[
                 {"workloadName":"Exchange","licensesActive":1,"licensesQualified":3,"usagePercent":33.3,"reportedUsagePercent":33.25,"processedDate":"2017-03-09"},
                 {"workloadName":"Teams","licensesActive":0,"licensesQualified":0,"usagePercent":null,"processedDate":"2017-03-09"}]}],
             "workloads":[]}"#;
@@ -148,6 +148,7 @@ mod tests {
                 "customerId": "c", "customerName": name, "processedDate": "2017-03-09",
                 "products": [{
                     "productName": "A", "serviceName": "o365", "licensesQualified": 3,
+                    "licensesUnused": 2,
                     "workloads": [{
                         "workloadName": name, "licensesActive": 1, "licensesQualified": 3,
                         "usagePercent": -1.0, "processedDate": "2017-03-09",

@@ -38,6 +38,7 @@ pub(super) struct SimplifiedProduct<'a> {
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(super) channel: Option<Cow<'a, str>>,
     pub(super) licenses_qualified: u64,
+    pub(super) licenses_unused: u64,
     #[serde(borrow)]
     pub(super) workloads: Vec<ProductWorkload<'a>>,
 }
@@ -125,6 +126,7 @@ impl<'a> From<aggregation::ProductUsage<'a>> for SimplifiedProduct<'a> {
             service_code: product.service_code.as_deref().map(Cow::Borrowed),
             channel: product.channel.as_deref().map(Cow::Borrowed),
             licenses_qualified: usage.licenses_qualified,
+            licenses_unused: usage.licenses_unused(),
             workloads: usage
                 .workloads
                 .into_iter()

@@ -129,7 +129,7 @@ async fn a_customer_is_shown_as_bars_with_counts_beside_them() {
             "<rect class=\"part\" width=\"37.5\" height=\"10\"/>",
             "37.5%",
             "3 of 8",
-            "<caption>E3 <span class=\"note\">o365, 8 licences</span></caption>",
+            "<caption>E3 <span class=\"note\">o365, 8 licences, 5 unused</span></caption>",
             "<th scope=\"row\">Teams</th>",
             "no licences qualified",
         ],
@@ -142,6 +142,7 @@ async fn a_customer_is_shown_as_bars_with_counts_beside_them() {
             "used at least once in the last 28 days",
             "<dt>Qualified</dt>",
             "entitled to the workload",
+            "<dt>Unused</dt>",
             "<dt>Over 100%</dt>",
         ],
     );

@@ -91,6 +91,26 @@ async fn every_form_shows_the_same_percentage() {
 }
 
 #[tokio::test]
+async fn the_busiest_workload_decides_how_many_licenses_are_unused() {
+    let app = TestApp::start().await;
+    let workload = |name: &str, active: u64, qualified: u64| {
+        let fields = json!({ "workloadName": name, "productName": "E3" });
+        changed(row(active, qualified), fields)
+    };
+    let rows = [
+        workload("Exchange", 3, 9),
+        workload("Teams", 7, 10),
+        row(7, 5),
+    ];
+    send(&app, &rows);
+
+    let json = app.usage(customer(0)).await.json();
+
+    let unused = |product: usize| json["products"][product]["licensesUnused"].clone();
+    assert_eq!((unused(0), unused(1)), (json!(3), json!(0)), "{json}");
+}
+
+#[tokio::test]
 async fn totals_over_several_dates_are_marked() {
     let app = TestApp::start().await;
     let older = json!({
@@ -132,7 +152,7 @@ async fn products_of_the_same_name_are_distinguished_by_channel() {
     let (chart, page) = (chart(&app).await, page(&app).await);
 
     for channel in ["reseller", "direct"] {
-        let (in_chart, in_page) = (", 2 licences<", ", o365, 2 licences<");
+        let (in_chart, in_page) = (", 2 licences<", ", o365, 2 licences, 1 unused<");
         for (form, text) in [(&chart, in_chart), (&page, in_page)] {
             assert!(form.contains(&format!(">{channel}{text}")), "{form}");
         }
