@@ -17,6 +17,7 @@ mod resource;
 #[cfg(test)]
 pub(crate) mod samples;
 mod shared_texts;
+mod usage_changes;
 mod usage_percent;
 
 pub use caller::{Caller, CallerScope, CustomerAccess, ScopeSet};
@@ -30,4 +31,5 @@ pub use processed_date::{InvalidProcessedDate, ProcessedAt, ProcessedDate};
 pub use product_details::{ProductDetails, distinctions};
 pub use resource::{Resource, UpstreamApi};
 pub use shared_texts::SharedTexts;
+pub use usage_changes::{UsageChange, usage_changes};
 pub use usage_percent::UsagePercent;
