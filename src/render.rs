@@ -8,6 +8,7 @@ mod attachment;
 mod chart;
 mod compression;
 mod csv;
+mod csv_writer;
 pub mod customers;
 mod display_text;
 mod document;
@@ -16,6 +17,7 @@ mod rendered;
 mod simplified;
 
 pub use self::{
+    csv_writer::{CsvReader, CsvSeparator},
     display_text::display_text,
     document::{EncodedBody, RenderedDocument},
     format::{ChartTheme, ContentCoding, Format},

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::{
     adoption::AdoptionView,
     attachment, chart, csv,
+    csv_writer::{CsvReader, CsvSeparator},
     customers::{self, CustomerIndex, CustomerPageRequest, VisibleCustomers},
     document::{EncodedBody, RenderedDocument},
     format::{ChartTheme, ContentCoding, Format},
@@ -361,9 +362,9 @@ impl Rendered {
         }
         let source = simplified.identity.body();
         let (body, disposition) = match format {
-            Format::Csv => (csv::render(source)?, None),
+            Format::Csv => (csv::render(source, CsvReader::Program)?, None),
             Format::Table => (
-                csv::render_for_spreadsheet(source)?,
+                csv::render(source, CsvReader::Spreadsheet(CsvSeparator::default()))?,
                 Some(attachment::disposition(source)?),
             ),
             Format::Chart(theme) => (chart::render(source, theme)?, None),
