@@ -16,6 +16,7 @@ mod mass_absence;
 mod metrics;
 mod newest_dates;
 mod purge;
+mod restore;
 mod single_flight;
 mod snapshots;
 mod status;
@@ -35,6 +36,7 @@ pub use self::{
     key::{NewestKey, SnapshotKey},
     metrics::{CacheMetrics, CachedFailureKind, ShedReason},
     purge::{PurgeMode, PurgeScope},
+    restore::EarlierAnswer,
     single_flight::{FetchAborted, Flight, FlightRole, LeaderGuard, SingleFlight},
     status::{CacheResult, CacheStatus, ForwardReason},
     store::{AbsenceKind, NewerData, StoreChange, StoreResult},
@@ -161,6 +163,11 @@ impl UsageCache {
         };
         cache.metrics.capacity.set(gauge_value(config.max_bytes));
         cache
+    }
+
+    /// The freshness lifetime before jitter.
+    pub fn fresh_for(&self) -> Duration {
+        self.policy.fresh_for()
     }
 
     /// Returns the cached answer, whatever its age.

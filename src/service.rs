@@ -8,7 +8,10 @@ mod concurrency_limiter;
 mod customers;
 mod dated_call_limits;
 mod fetcher;
+mod fleet;
+mod fleet_answer;
 mod rendering;
+mod second_level;
 pub mod source;
 mod spans;
 
@@ -22,11 +25,16 @@ use std::{
 pub use self::{
     answer::{ErrorKind, UsageAnswer, UsageError},
     concurrency_limiter::CallLimits,
+    fleet::{FleetMetrics, FleetRefresher},
+    fleet_answer::FleetAnswer,
+    second_level::DurableStore,
 };
 use self::{
     concurrency_limiter::FetchReason,
     fetcher::{EarlyResult, FetchOutcome, Fetcher},
+    fleet::DatedFleets,
     rendering::SharedRenderer,
+    second_level::SecondLevel,
     source::{CallTrace, SourceError, UsageSource},
 };
 use crate::{
@@ -51,12 +59,36 @@ pub struct UsageService {
 #[derive(Debug)]
 struct UsageServiceInner {
     cache: Arc<UsageCache>,
+    level: Arc<SecondLevel>,
     fetcher: Arc<Fetcher>,
+    dated_fleets: Arc<DatedFleets>,
     renderer: SharedRenderer,
     /// The call for the newest date of our own formats.
     newest_api: UpstreamApi,
     soft_timeout: Duration,
+    suspect_confirm_after: Duration,
     clock: SharedClock,
+}
+
+/// The dependencies of the service.
+#[derive(Debug)]
+pub struct ServiceParts<'a> {
+    /// The times for which answers may be served.
+    pub config: &'a CacheConfig,
+    /// The limits of calls.
+    pub limits: CallLimits,
+    /// The call for the newest date of our own formats.
+    pub newest_api: UpstreamApi,
+    /// The cache.
+    pub cache: UsageCache,
+    /// The source of usage and customers.
+    pub source: Arc<dyn UsageSource>,
+    /// The store; `None`: memory only.
+    pub durable: Option<DurableStore>,
+    /// The time.
+    pub clock: SharedClock,
+    /// Ends the tasks of calls.
+    pub shutdown: &'a Shutdown,
 }
 
 /// A request for usage.
@@ -108,32 +140,53 @@ struct FetchContext<'a> {
 // === impl UsageService ===
 
 impl UsageService {
-    /// Creates a service over a cache.
-    pub fn new(
-        config: &CacheConfig,
-        limits: CallLimits,
-        newest_api: UpstreamApi,
-        cache: UsageCache,
-        source: Arc<dyn UsageSource>,
-        clock: SharedClock,
-        shutdown: &Shutdown,
-    ) -> Self {
+    /// Creates a service over a cache, and takes over what the store has.
+    pub async fn start(parts: ServiceParts<'_>) -> Self {
+        let ServiceParts {
+            config,
+            limits,
+            newest_api,
+            cache,
+            source,
+            durable,
+            clock,
+            shutdown,
+        } = parts;
         let cache = Arc::new(cache);
-        let fetcher = Fetcher::new(
+        let level = Arc::new(SecondLevel::new(
+            Arc::clone(&cache),
+            newest_api,
+            durable,
+            Arc::clone(&clock),
+            shutdown.clone(),
+        ));
+        level.warm_start().await;
+        let fetcher = Arc::new(Fetcher::new(
             config,
             limits,
             Arc::clone(&cache),
+            Arc::clone(&level),
             source,
+            Arc::clone(&clock),
+            shutdown.clone(),
+        ));
+        let dated_fleets = DatedFleets::new(
+            Arc::clone(&fetcher),
+            Arc::clone(&level),
+            cache.fresh_for(),
             Arc::clone(&clock),
             shutdown.clone(),
         );
         Self {
             inner: Arc::new(UsageServiceInner {
-                fetcher: Arc::new(fetcher),
                 renderer: SharedRenderer::new(Arc::clone(&cache), shutdown.clone()),
                 cache,
+                level,
+                fetcher,
+                dated_fleets: Arc::new(dated_fleets),
                 newest_api,
                 soft_timeout: config.soft_timeout,
+                suspect_confirm_after: config.suspect_confirm_after,
                 clock,
             }),
         }
@@ -293,7 +346,12 @@ impl UsageService {
         } else {
             directive
         };
-        let cached = self.inner.fetcher.look_up(resource, now);
+        let mut cached = self.inner.fetcher.look_up(resource, now);
+        if cached.is_none() {
+            // Boxed, so that the future of a hit is small.
+            Box::pin(self.inner.level.load(resource)).await;
+            cached = self.inner.fetcher.look_up(resource, now);
+        }
         let result = match self.decide(resource, cached, directive, now) {
             CacheDecision::Serve(cached) => Ok(self.serve(cached, directive)),
             CacheDecision::ServeAndRefresh(cached) => {
@@ -354,6 +412,7 @@ impl UsageService {
     /// them. Returns the number of snapshots.
     pub fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
         self.inner.fetcher.purge(scope);
+        self.inner.level.purge(scope, mode);
         self.inner.cache.purge(scope, mode)
     }
 

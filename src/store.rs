@@ -2,8 +2,11 @@
 //!
 //! [`UsageStore`] is what an engine does. Nothing here assumes that only one process writes.
 
+mod writer;
+
 use std::{fmt, future::Future, num::NonZeroUsize, pin::Pin, sync::Arc};
 
+pub use self::writer::StoreWriter;
 use bytes::Bytes;
 use jiff::Timestamp;
 

@@ -150,7 +150,7 @@ pub(super) fn ttl_seconds(lifetime: Duration, age: Duration) -> i64 {
     seconds(lifetime).saturating_sub(seconds(age))
 }
 
-fn whole_seconds(duration: Duration) -> Duration {
+pub(super) fn whole_seconds(duration: Duration) -> Duration {
     let rounded = duration.as_secs() + u64::from(duration.subsec_millis() >= 500);
     Duration::from_secs(rounded.max(1))
 }

@@ -85,6 +85,25 @@ impl NewestDates {
         self.insert_entry(key, NewestEntry::new(rendered, lifetime, now));
     }
 
+    /// Keeps a date that was confirmed.
+    pub(super) fn confirm(
+        &self,
+        key: NewestKey,
+        newest: &NewestEntry,
+        lifetime: FreshnessLifetime,
+        now: Instant,
+    ) {
+        let newest = NewestEntry {
+            date: newest.date,
+            has_rows: newest.has_rows,
+            stored_at: now,
+            lifetime,
+            anomaly: None,
+            purged: AtomicBool::new(false),
+        };
+        self.insert_entry(key, newest);
+    }
+
     /// Keeps a date in spite of a suspect answer.
     pub(super) fn attach_anomaly(&self, key: NewestKey, newest: &NewestEntry, anomaly: Anomaly) {
         let newest = NewestEntry {
@@ -107,6 +126,12 @@ impl NewestDates {
         // In this order, so that a look-up in between finds one of them.
         map.insert(key, Arc::new(newest));
         other.invalidate(&key);
+    }
+
+    pub(super) fn mark_purged(&self, key: &NewestKey) {
+        if let Some(newest) = self.get(key) {
+            newest.purged.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn remove(&self, key: &NewestKey) {

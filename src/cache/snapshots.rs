@@ -136,7 +136,7 @@ impl SnapshotStore {
             if scope.covers(key.customer, key.date) {
                 purged += 1;
                 match mode {
-                    PurgeMode::Soft => snapshot.purged.store(true, Ordering::Relaxed),
+                    PurgeMode::Soft => snapshot.mark_purged(),
                     PurgeMode::Hard => {
                         self.remove(&key);
                         self.metrics.evicted_by_purge.inc();
@@ -217,6 +217,10 @@ impl CachedSnapshot {
     /// The suspect answer that it is served in place of, unless a purge has ended that.
     pub(super) fn anomaly(&self) -> Option<&Anomaly> {
         self.anomaly.as_deref().filter(|_| !self.is_purged())
+    }
+
+    pub(super) fn mark_purged(&self) {
+        self.purged.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is_purged(&self) -> bool {

@@ -88,6 +88,16 @@ impl LicenseUsage {
         })
     }
 
+    /// The answer for a customer of which upstream has no rows.
+    pub fn without_rows(customer_id: CustomerId) -> Self {
+        Self {
+            customer_id,
+            customer_name: None,
+            rows: Vec::new(),
+            contradictions: 0,
+        }
+    }
+
     /// The customer.
     pub fn customer_id(&self) -> CustomerId {
         self.customer_id

@@ -18,6 +18,7 @@ use super::{
         AnswerContent, CallIds, CallTrace, SourceAnswer, SourceCall, SourceError, SourceErrorKind,
         UsageSource,
     },
+    second_level::{AcceptedUsage, ROW_BYTES, SecondLevel},
     spans,
 };
 use crate::{
@@ -28,10 +29,10 @@ use crate::{
     },
     clock::SharedClock,
     config::CacheConfig,
-    domain::{Caller, CustomerId, ProcessedDate, Resource},
+    domain::{Caller, CustomerId, CustomerList, ProcessedDate, Resource},
     observability::traces::TraceSpan,
     offload,
-    render::Rendered,
+    render::{RenderError, Rendered},
     shutdown::Shutdown,
     token_bucket::BucketExhausted,
 };
@@ -45,6 +46,7 @@ const MAX_FORCED_SUBJECTS: u64 = 10_000;
 pub(super) struct Fetcher {
     source: Arc<dyn UsageSource>,
     cache: Arc<UsageCache>,
+    level: Arc<SecondLevel>,
     flights: SingleFlight<Resource, FetchOutcome, SharedFetch>,
     limiter: Arc<ConcurrencyLimiter>,
     failures: FailureCache<Resource, SourceError>,
@@ -77,9 +79,21 @@ enum NewestFallback {
     /// It is cached for requests of its date.
     Cached(CachedAnswer),
     /// It was fetched by the call for its date.
-    Fetched(Resource, Rendered),
+    Fetched(Resource, RenderedAnswer),
     /// Upstream no longer has that date either.
     Missing,
+}
+
+/// An answer in the formats that are always kept, and the data that the second level keeps.
+struct RenderedAnswer {
+    rendered: Rendered,
+    accepted: Option<AcceptedData>,
+}
+
+/// The data of an answer that the second level keeps.
+enum AcceptedData {
+    Usage(AcceptedUsage),
+    Customers(Option<CustomerList>),
 }
 
 /// The part of a call that all its requests share.
@@ -113,6 +127,7 @@ impl Fetcher {
         config: &CacheConfig,
         limits: CallLimits,
         cache: Arc<UsageCache>,
+        level: Arc<SecondLevel>,
         source: Arc<dyn UsageSource>,
         clock: SharedClock,
         shutdown: Shutdown,
@@ -122,6 +137,7 @@ impl Fetcher {
         Self {
             source,
             cache,
+            level,
             flights: SingleFlight::new(shutdown),
             limiter: Arc::new(limiter),
             failures: FailureCache::new(metrics),
@@ -318,7 +334,7 @@ impl Fetcher {
     }
 
     /// Returns the failure of a call that ended without an outcome.
-    fn aborted_failure(&self) -> Arc<CachedFailure<SourceError>> {
+    pub(super) fn aborted_failure(&self) -> Arc<CachedFailure<SourceError>> {
         self.uncached_failure(
             SourceErrorKind::Interrupted,
             "the call to Partner Center ended without an answer",
@@ -372,6 +388,82 @@ impl Fetcher {
             self.clock.now(),
             retry_after,
         ))
+    }
+
+    /// Fetches a resource unless the cached answer is fresh, and waits for the outcome.
+    pub(super) async fn fetch_if_stale(
+        self: &Arc<Self>,
+        resource: Resource,
+        caller: &Caller,
+    ) -> Result<(), Arc<CachedFailure<SourceError>>> {
+        let now = self.clock.now();
+        let cached = self.look_up(resource, now);
+        if cached.is_some_and(|cached| cached.freshness == Freshness::Fresh) {
+            return Ok(());
+        }
+        let trace = CallTrace::default();
+        match self.join_or_lead(resource, caller, FetchReason::Refresh, trace, now) {
+            Ok(flight) => self.wait_for_outcome(flight, caller, now).await.map(drop),
+            Err(EarlyResult::Cached(_)) => Ok(()),
+            Err(EarlyResult::Failed(failure) | EarlyResult::Shed(failure)) => Err(failure),
+        }
+    }
+
+    /// Returns the failure of a refresh whose newest date is older than before, or that has no rows.
+    pub(super) fn suspect_fleet_failure(
+        &self,
+        date: Option<ProcessedDate>,
+        known: Option<ProcessedDate>,
+    ) -> Arc<CachedFailure<SourceError>> {
+        let detail = match (date, known) {
+            (Some(date), Some(known)) => format!(
+                "Partner Center's newest data of all customers is of {date}, but it had data of \
+                 {known} before"
+            ),
+            _ => "Partner Center has no usage of any customer".to_owned(),
+        };
+        self.uncached_failure(SourceErrorKind::Suspect, &detail, Duration::ZERO)
+    }
+
+    /// Returns the failure of a refresh with an answer that cannot be rendered.
+    pub(super) fn malformed_fleet_failure(
+        &self,
+        error: &RenderError,
+    ) -> Arc<CachedFailure<SourceError>> {
+        self.uncached_failure(SourceErrorKind::Malformed, &error.to_string(), Duration::ZERO)
+    }
+
+    /// Makes a call for all customers, which is not cached as one answer.
+    ///
+    /// # Errors
+    ///
+    /// The failure, which is not cached either.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the call.
+    pub(super) async fn fetch_fleet(
+        &self,
+        resource: Resource,
+        caller: &Caller,
+        reason: FetchReason,
+        trace: CallTrace,
+    ) -> Result<SourceAnswer, Arc<CachedFailure<SourceError>>> {
+        let _in_flight = GaugeGuard::increment(&self.cache.metrics().fills_in_flight);
+        let pending = self.acquire_permit(resource, caller, reason, self.clock.now())?;
+        let (_permit, requested_at) = pending
+            .acquire()
+            .await
+            .map_err(|overloaded| self.overloaded_failure(overloaded))?;
+        let call = SourceCall {
+            resource,
+            trace,
+            requested_at,
+        };
+        self.source.fetch(call).await.map_err(|error| {
+            let lifetime = self.failure_lifetime(error.kind, error.retry_after, 1);
+            Arc::new(CachedFailure::uncached(error, self.clock.now(), lifetime))
+        })
     }
 
     /// Waits for a permit, calls the source and stores the answer. This runs in a task of its own,
@@ -458,10 +550,7 @@ impl Fetcher {
         &self,
         customer: Option<CustomerId>,
         fetched: SourceAnswer,
-    ) -> Result<Rendered, SourceError> {
-        /// About the size of a rendered row.
-        const ROW_BYTES: usize = 300;
-
+    ) -> Result<RenderedAnswer, SourceError> {
         let seen_at = self.clock.wall_time();
         let call_ids = fetched.call_ids;
         let rows = match &fetched.content {
@@ -476,24 +565,35 @@ impl Fetcher {
                 .customer_name(usage.customer_id(), self.clock.now()),
             _ => None,
         };
-        let render = move || -> Result<Rendered, Box<dyn Error + Send + Sync>> {
-            match fetched.content {
-                AnswerContent::Usage { usage, native } => {
-                    let rendered = Rendered::new(&usage, native.as_deref(), seen_at)?;
-                    match listed_name {
-                        Some(name) => Ok(rendered.with_customer_name(&name, seen_at)?),
-                        None => Ok(rendered),
-                    }
-                }
-                AnswerContent::Customers(list) => Ok(Rendered::of_customers(list, seen_at)),
-                AnswerContent::Document { summary, body } => {
-                    Ok(Rendered::of_document(customer, &summary, &body, seen_at))
-                }
-                AnswerContent::Fleet(_) | AnswerContent::FleetDate(_) => {
-                    Err("an answer for all customers cannot be served as one".into())
-                }
+        let has_store = self.level.durable().is_some();
+        let render = move || -> Result<RenderedAnswer, Box<dyn Error + Send + Sync>> { match fetched.content {
+            AnswerContent::Usage { usage, native } => {
+                let rendered = Rendered::new(&usage, native.as_deref(), seen_at)?;
+                let rendered = match listed_name {
+                    Some(name) => rendered.with_customer_name(&name, seen_at)?,
+                    None => rendered,
+                };
+                let usage = Arc::new(usage);
+                Ok(RenderedAnswer {
+                    rendered,
+                    accepted: Some(AcceptedData::Usage(AcceptedUsage { usage, native })),
+                })
             }
-        };
+            AnswerContent::Customers(list) => {
+                let kept = has_store.then(|| list.clone());
+                Ok(RenderedAnswer {
+                    rendered: Rendered::of_customers(list, seen_at),
+                    accepted: Some(AcceptedData::Customers(kept)),
+                })
+            }
+            AnswerContent::Document { summary, body } => Ok(RenderedAnswer {
+                rendered: Rendered::of_document(customer, &summary, &body, seen_at),
+                accepted: None,
+            }),
+            AnswerContent::Fleet(_) | AnswerContent::FleetDate(_) => {
+                Err("an answer for all customers cannot be served as one".into())
+            }
+        }};
         let rendered = offload::run_cpu_bound(rows * ROW_BYTES, render).await;
         drop(fetched.memory);
         rendered.map_err(|error| SourceError {
@@ -506,31 +606,36 @@ impl Fetcher {
     fn store_answer(
         &self,
         resource: Resource,
-        rendered: Rendered,
+        answer: RenderedAnswer,
         newest: Option<NewestFallback>,
         call_ids: CallIds,
         guard: FetchGuard,
     ) -> FetchedAnswer {
         let now = self.clock.now();
-        let rows = rendered.rows();
-        let completed = guard.complete((rendered, newest), |(answer, newest)| {
+        let rows = answer.rendered.rows();
+        let completed = guard.complete((answer, newest), |(answer, newest)| {
             self.failures.remove(&resource);
-            let newest = match newest {
-                None => return self.cache.store(resource, answer, now),
+            let RenderedAnswer { rendered, accepted } = answer;
+            let stored = match newest {
+                None => self.cache.store(resource, rendered, now),
                 Some(NewestFallback::Current(cached)) => {
-                    return self
-                        .cache
-                        .store_beside(resource, answer, Some(&cached), now);
+                    self.cache
+                        .store_beside(resource, rendered, Some(&cached), now)
                 }
                 Some(NewestFallback::Missing) => {
-                    return self.cache.store_without_rows(resource, answer, now);
+                    self.cache.store_without_rows(resource, rendered, now)
                 }
-                Some(NewestFallback::Cached(cached)) => cached,
-                Some(NewestFallback::Fetched(dated, rendered)) => {
-                    self.cache.store(dated, rendered, now).answer
+                Some(NewestFallback::Cached(cached)) => {
+                    self.cache.store_older(resource, rendered, &cached, now)
+                }
+                Some(NewestFallback::Fetched(dated, fetched)) => {
+                    let dated_result = self.store(dated, fetched, now);
+                    self.cache
+                        .store_older(resource, rendered, &dated_result.answer, now)
                 }
             };
-            self.cache.store_older(resource, answer, &newest, now)
+            self.record_accepted(resource, accepted, &stored);
+            stored
         });
         let (cached, stored) = match completed {
             Ok(stored) => {
@@ -539,8 +644,8 @@ impl Fetcher {
             }
             // Purged during the call: the answer is served to those who waited, and not stored.
             Err((_, Some(NewestFallback::Cached(cached)))) => (cached, false),
-            Err((_, Some(NewestFallback::Fetched(_, rendered))) | (rendered, _)) => {
-                (self.cache.uncached_answer(rendered, now), false)
+            Err((_, Some(NewestFallback::Fetched(_, answer))) | (answer, _)) => {
+                (self.cache.uncached_answer(answer.rendered, now), false)
             }
         };
         FetchedAnswer {
@@ -548,6 +653,29 @@ impl Fetcher {
             stored,
             forward_status: Some(200),
             call_ids: Some(call_ids),
+        }
+    }
+
+    fn store(&self, resource: Resource, answer: RenderedAnswer, now: Instant) -> StoreResult {
+        let stored = self.cache.store(resource, answer.rendered, now);
+        self.record_accepted(resource, answer.accepted, &stored);
+        stored
+    }
+
+    /// Hands accepted data to the second level. It keeps no suspect answers.
+    fn record_accepted(
+        &self,
+        resource: Resource,
+        accepted: Option<AcceptedData>,
+        stored: &StoreResult,
+    ) {
+        match accepted {
+            Some(_) if matches!(stored.change, StoreChange::Suspect(_)) => {}
+            Some(AcceptedData::Usage(usage)) => self.level.record_usage(resource, usage),
+            Some(AcceptedData::Customers(list)) => {
+                self.level.record_customers(&stored.answer.rendered, list);
+            }
+            None => {}
         }
     }
 
@@ -593,7 +721,10 @@ impl Fetcher {
                     call_ids: error.call_ids,
                 })
             }
-            Ok(Err(failure)) => Err(failure),
+            Ok(Err(failure)) => {
+                self.level.record_absence(resource, kind);
+                Err(failure)
+            }
             Err(error) => Err(Arc::new(CachedFailure::uncached(
                 error,
                 now,

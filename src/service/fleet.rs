@@ -1,0 +1,10 @@
+//! All customers together: what is known of each, and the task that refreshes them.
+
+mod book;
+mod dated;
+mod metrics;
+mod refresher;
+mod schedule;
+
+pub(super) use self::{book::FleetBook, dated::DatedFleets};
+pub use self::{metrics::FleetMetrics, refresher::FleetRefresher};

@@ -1,0 +1,401 @@
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use super::{FleetMetrics, schedule::CheckSchedule};
+use crate::{
+    cache::{CachedFailure, EarlierAnswer, StoreChange, UsageCache},
+    clock::SharedClock,
+    domain::{Caller, CustomerId, LicenseUsage, ProcessedDate, Resource, UpstreamApi},
+    jitter::Jitter,
+    offload,
+    render::{RenderError, Rendered},
+    resilience::backoff::Backoff,
+    service::{
+        concurrency_limiter::FetchReason,
+        fetcher::Fetcher,
+        second_level::{Coverage, ROW_BYTES, SecondLevel},
+        source::{AnswerContent, CallTrace, SourceError, SourceErrorKind},
+    },
+    store::{AcceptedSnapshot, StoreWrite},
+};
+
+/// Keeps the usage of all customers fresh, with few calls.
+///
+/// With the commercial call, a small call asks for the newest processed date. If it is new, one call
+/// with all pages fetches all customers; if not, all customers are confirmed without asking for each.
+/// With the insights call, which answers for one customer at a time, it walks the customers over a day.
+#[derive(Debug)]
+pub struct FleetRefresher {
+    pub(in crate::service) fetcher: Arc<Fetcher>,
+    pub(in crate::service) level: Arc<SecondLevel>,
+    pub(in crate::service) cache: Arc<UsageCache>,
+    pub(in crate::service) api: UpstreamApi,
+    pub(in crate::service) interval: Duration,
+    pub(in crate::service) confirm_after: Duration,
+    pub(in crate::service) clock: SharedClock,
+    pub(in crate::service) jitter: Jitter,
+    pub(in crate::service) metrics: FleetMetrics,
+}
+
+/// The last refresh of all customers.
+#[derive(Clone, Copy, Debug)]
+struct LastRefresh {
+    date: ProcessedDate,
+    at: Timestamp,
+    /// The time of the last check or refresh that succeeded.
+    confirmed_at: Timestamp,
+    /// The time for a second look at suspect answers.
+    second_look: Option<Timestamp>,
+}
+
+/// The failure of a check or refresh.
+type FleetFailure = Arc<CachedFailure<SourceError>>;
+
+/// An answer for one customer in a refresh.
+struct CustomerAnswer {
+    usage: Arc<LicenseUsage>,
+    /// The rows before, if there are any and the cache lacks them.
+    evicted: Option<Rendered>,
+    /// `None` if nothing changed.
+    rendered: Option<Rendered>,
+}
+
+/// The pauses after failures.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(15 * 60));
+const MIN_PAUSE: Duration = Duration::from_secs(5);
+
+// === impl FleetRefresher ===
+
+impl FleetRefresher {
+    /// Refreshes until the task is cancelled.
+    pub async fn run(self) {
+        match self.api {
+            UpstreamApi::Commercial => self.refresh_together().await,
+            _ => self.walk_customers().await,
+        }
+    }
+
+    async fn refresh_together(&self) {
+        let mut schedule = CheckSchedule::new(self.interval);
+        let mut last: Option<LastRefresh> = None;
+        let mut failures = 0_u32;
+        loop {
+            let pause = match self.check_or_refresh(last, &mut schedule).await {
+                Ok(refresh) => {
+                    failures = 0;
+                    let pause = self.until_next_check(&schedule, &refresh);
+                    self.cover(&refresh, pause);
+                    last = Some(refresh);
+                    pause
+                }
+                Err(failure) => {
+                    let backoff = BACKOFF.delay(failures, self.jitter.fraction());
+                    failures = failures.saturating_add(1);
+                    tracing::warn!(
+                        error = %failure.error,
+                        "all customers could not be refreshed; the data before is served"
+                    );
+                    let wanted = failure.error.retry_after.unwrap_or_default();
+                    backoff.max(MIN_PAUSE).min(self.interval).max(wanted)
+                }
+            };
+            let purged = self.pause(pause).await;
+            if purged {
+                last = None;
+            }
+        }
+    }
+
+    /// Returns true if a purge ended the pause.
+    async fn pause(&self, pause: Duration) -> bool {
+        let due = self.clock.now() + pause;
+        tokio::select! {
+            () = self.clock.sleep_until(due) => false,
+            () = self.level.purged.notified() => true,
+        }
+    }
+
+    fn until_next_check(&self, schedule: &CheckSchedule, refresh: &LastRefresh) -> Duration {
+        let now = self.clock.wall_time();
+        let until_check = schedule.until_next_check(now, self.jitter.fraction());
+        match refresh.second_look {
+            Some(at) => Duration::try_from(at.duration_since(now))
+                .unwrap_or_default()
+                .min(until_check),
+            None => until_check,
+        }
+    }
+
+    async fn check_or_refresh(
+        &self,
+        last: Option<LastRefresh>,
+        schedule: &mut CheckSchedule,
+    ) -> Result<LastRefresh, FleetFailure> {
+        let Some(last) = last else {
+            return self.refresh(None).await;
+        };
+        let now = self.clock.wall_time();
+        if last.second_look.is_some_and(|at| at <= now) {
+            return self.refresh(Some(last)).await;
+        }
+        let newest = self.newest_date().await;
+        self.metrics.record_check(newest.is_ok());
+        if newest? <= Some(last.date) {
+            let confirmed_at = self.clock.wall_time();
+            self.level.book.confirm(last.at, confirmed_at);
+            self.level.write(StoreWrite::FleetConfirmed {
+                api: self.api,
+                refreshed_at: last.at,
+                confirmed_at,
+            });
+            return Ok(LastRefresh {
+                confirmed_at,
+                ..last
+            });
+        }
+        let refreshed = self.refresh(Some(last)).await?;
+        if refreshed.date > last.date {
+            schedule.observe(last.confirmed_at, now);
+        }
+        Ok(refreshed)
+    }
+
+    async fn newest_date(&self) -> Result<Option<ProcessedDate>, FleetFailure> {
+        match self.fetch(Resource::FleetDate).await? {
+            AnswerContent::FleetDate(date) => Ok(date),
+            _ => Ok(None),
+        }
+    }
+
+    async fn fetch(&self, resource: Resource) -> Result<AnswerContent, FleetFailure> {
+        let trace = CallTrace::default();
+        let caller = Caller::anonymous();
+        let answer = self
+            .fetcher
+            .fetch_fleet(resource, &caller, FetchReason::Refresh, trace);
+        Ok(answer.await?.content)
+    }
+
+    /// Fetches all customers, and makes their data visible in one step.
+    async fn refresh(&self, last: Option<LastRefresh>) -> Result<LastRefresh, FleetFailure> {
+        let started = self.clock.now();
+        self.fetch_customers().await?;
+        let fetched = self.fetch(Resource::FleetUsage(None)).await;
+        self.metrics
+            .record_refresh(fetched.is_ok(), self.clock.now() - started);
+        let usages = match fetched? {
+            AnswerContent::Fleet(usages) => usages,
+            _ => Vec::new(),
+        };
+        let date = usages.iter().filter_map(LicenseUsage::processed_date).max();
+        let known = last.map(|last| last.date);
+        let Some(date) = date.filter(|date| Some(*date) >= known) else {
+            return Err(self.fetcher.suspect_fleet_failure(date, known));
+        };
+        let at = self.clock.wall_time();
+        let answers = self.answers(usages, at).await.map_err(|error| {
+            self.fetcher.malformed_fleet_failure(&error)
+        })?;
+        let is_first = last.is_none();
+        let kept = self.publish(answers, date, at, is_first);
+        if let Some(last) = last {
+            self.level.write(StoreWrite::FleetConfirmed {
+                api: self.api,
+                refreshed_at: last.at,
+                confirmed_at: at,
+            });
+        }
+        self.level.write(StoreWrite::FleetFetched { date, asked_at: at });
+        tracing::info!(
+            processed_date = %date,
+            kept,
+            "all customers were refreshed"
+        );
+        Ok(LastRefresh {
+            date,
+            at,
+            confirmed_at: at,
+            second_look: (kept > 0).then(|| at + self.confirm_after),
+        })
+    }
+
+    /// Fetches the list of customers, unless it is fresh.
+    async fn fetch_customers(&self) -> Result<(), FleetFailure> {
+        let fetched = self
+            .fetcher
+            .fetch_if_stale(Resource::Customers, &Caller::anonymous())
+            .await;
+        match fetched {
+            Err(failure) if self.level.book.customers().is_none() => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    /// Pairs every customer with its answer, and renders those that changed.
+    async fn answers(
+        &self,
+        usages: Vec<LicenseUsage>,
+        seen_at: Timestamp,
+    ) -> Result<Vec<CustomerAnswer>, RenderError> {
+        /// The customers that are rendered as one piece of work.
+        const BATCH: usize = 250;
+
+        let mut usages: HashMap<CustomerId, LicenseUsage> = usages
+            .into_iter()
+            .map(|usage| (usage.customer_id(), usage))
+            .collect();
+        for customer in self.level.book.known_customers() {
+            usages
+                .entry(customer)
+                .or_insert_with(|| LicenseUsage::without_rows(customer));
+        }
+        let mut usages = usages.into_values();
+        let mut answers = Vec::with_capacity(usages.len());
+        loop {
+            let batch: Vec<_> = usages.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return Ok(answers);
+            }
+            let rows: usize = batch.iter().map(|usage| usage.rows().len() + 1).sum();
+            let (level, cache, api) = (Arc::clone(&self.level), Arc::clone(&self.cache), self.api);
+            let now = self.clock.now();
+            let render = move || {
+                let answer = |usage| customer_answer(&level, &cache, api, usage, seen_at, now);
+                batch.into_iter().map(answer).collect::<Result<Vec<_>, _>>()
+            };
+            answers.extend(offload::run_cpu_bound(rows * ROW_BYTES, render).await?);
+        }
+    }
+
+    /// Returns the number of customers whose earlier rows are kept.
+    fn publish(
+        &self,
+        answers: Vec<CustomerAnswer>,
+        date: ProcessedDate,
+        at: Timestamp,
+        is_first: bool,
+    ) -> usize {
+        let now = self.clock.now();
+        let (mut accepted, mut kept) = (Vec::with_capacity(answers.len()), Vec::new());
+        for answer in answers {
+            let CustomerAnswer {
+                usage,
+                evicted,
+                rendered,
+            } = answer;
+            let customer = usage.customer_id();
+            let resource = Resource::newest_usage(customer, self.api);
+            if let Some(rendered) = evicted {
+                let earlier = EarlierAnswer {
+                    rendered,
+                    stored_at: now,
+                    lifetime: None,
+                    is_purged: false,
+                };
+                drop(self.cache.restore(resource, earlier, now));
+            }
+            let is_changed = rendered.is_some();
+            let is_kept = rendered.is_some_and(|rendered| {
+                let stored = self.cache.store(resource, rendered, now);
+                matches!(stored.change, StoreChange::Suspect(_))
+            });
+            if is_kept {
+                kept.push(customer);
+                continue;
+            }
+            if is_changed || is_first {
+                self.level.write(StoreWrite::Snapshot(AcceptedSnapshot {
+                    api: self.api,
+                    usage: Arc::clone(&usage),
+                    native: None,
+                    asked_date: None,
+                    fetched_at: at,
+                }));
+            }
+            accepted.push(usage);
+        }
+        self.level.book.refresh(date, &accepted, &kept, at);
+        kept.len()
+    }
+
+    /// Keeps the answers of all customers fresh until the next check is due, plus a freshness lifetime.
+    fn cover(&self, refresh: &LastRefresh, until_next_check: Duration) {
+        let lifetime = until_next_check + self.cache.fresh_for();
+        let now = self.clock.now();
+        self.level.set_coverage(Coverage {
+            since: refresh.at,
+            confirmed_at: now,
+            fresh_until: now + lifetime,
+        });
+        for customer in self.level.book.confirmed_since(refresh.at) {
+            self.cache.confirm_newest(customer, self.api, lifetime, now);
+        }
+    }
+
+    /// Asks for one customer after the other, each once a day.
+    async fn walk_customers(&self) {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+        let mut failures = 0;
+        loop {
+            if self.fetch_customers().await.is_err() {
+                let pause = BACKOFF.delay(failures, self.jitter.fraction()).max(MIN_PAUSE);
+                failures = failures.saturating_add(1);
+                self.clock.sleep_until(self.clock.now() + pause).await;
+                continue;
+            }
+            failures = 0;
+            let customers = self.level.book.known_customers();
+            let share = u32::try_from(customers.len()).unwrap_or(u32::MAX).max(1);
+            let begin: Instant = self.clock.now();
+            for (index, customer) in (0_u32..).zip(customers) {
+                let resource = Resource::newest_usage(customer, self.api);
+                let fetched = self
+                    .fetcher
+                    .fetch_if_stale(resource, &Caller::anonymous())
+                    .await;
+                self.metrics.record_check(fetched.is_ok());
+                let due = begin + DAY / share * (index + 1);
+                self.clock.sleep_until(due).await;
+            }
+            if share == 1 {
+                self.clock.sleep_until(begin + DAY).await;
+            }
+        }
+    }
+}
+
+fn customer_answer(
+    level: &SecondLevel,
+    cache: &UsageCache,
+    api: UpstreamApi,
+    usage: LicenseUsage,
+    seen_at: Timestamp,
+    now: Instant,
+) -> Result<CustomerAnswer, RenderError> {
+    let customer = usage.customer_id();
+    let before = level.book.record_of(customer).and_then(|record| record.usage);
+    let is_cached = cache
+        .look_up(Resource::newest_usage(customer, api), now)
+        .is_some();
+    if let Some(before) = before.filter(|before| **before == usage) {
+        // An evicted answer comes back when it is asked for.
+        return Ok(CustomerAnswer {
+            usage: before,
+            evicted: None,
+            rendered: None,
+        });
+    }
+    let before = level.book.record_of(customer).and_then(|record| record.usage);
+    let evicted = before.filter(|_| !is_cached);
+    let render = |usage: &LicenseUsage| Rendered::new(usage, None, seen_at);
+    Ok(CustomerAnswer {
+        evicted: evicted.map(|before| render(&before)).transpose()?,
+        rendered: Some(render(&usage)?),
+        usage: Arc::new(usage),
+    })
+}

@@ -1,0 +1,371 @@
+//! The second cache level, which a miss reads before it asks upstream: the usage of all customers in
+//! memory, and the durable store.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use super::{fleet::FleetBook, source::SourceErrorKind};
+use crate::{
+    cache::{AbsenceKind, EarlierAnswer, PurgeMode, PurgeScope, SingleFlight, UsageCache},
+    clock::SharedClock,
+    domain::{CustomerList, LicenseUsage, Resource, UpstreamApi},
+    offload,
+    render::Rendered,
+    shutdown::Shutdown,
+    store::{AcceptedSnapshot, StoreWrite, StoreWriter, StoredCustomers, UsageStore},
+};
+
+/// The durable store and its writer.
+#[derive(Clone, Debug)]
+pub struct DurableStore {
+    /// Answers reads.
+    pub store: Arc<dyn UsageStore>,
+    /// Writes behind the answers.
+    pub writer: StoreWriter,
+}
+
+/// The snapshots behind the cache.
+#[derive(Debug)]
+pub(super) struct SecondLevel {
+    cache: Arc<UsageCache>,
+    pub(super) book: FleetBook,
+    durable: Option<DurableStore>,
+    /// The call that the book has the rows of.
+    newest_api: UpstreamApi,
+    look_ups: SingleFlight<Resource, ()>,
+    /// Ends the pause of the fleet's refresher.
+    pub(super) purged: Notify,
+    /// The last refresh of all customers.
+    coverage: Mutex<Option<Coverage>>,
+    /// The purges of this process: the store may not have written them yet.
+    purges: Mutex<Vec<PurgeMark>>,
+    clock: SharedClock,
+}
+
+/// An accepted answer with usage of one customer.
+#[derive(Clone, Debug)]
+pub(super) struct AcceptedUsage {
+    pub(super) usage: Arc<LicenseUsage>,
+    pub(super) native: Option<Bytes>,
+}
+
+/// A snapshot that was accepted earlier.
+struct EarlierSnapshot {
+    usage: Arc<LicenseUsage>,
+    native: Option<Bytes>,
+    fetched_at: Timestamp,
+    confirmed_at: Timestamp,
+    is_purged: bool,
+}
+
+/// A refresh of all customers, and the time until which its answers are fresh.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Coverage {
+    /// Answers that were confirmed at or after this time are covered.
+    pub(super) since: Timestamp,
+    /// The last check that confirmed them.
+    pub(super) confirmed_at: Instant,
+    pub(super) fresh_until: Instant,
+}
+
+/// A purge, and its time.
+#[derive(Clone, Copy, Debug)]
+struct PurgeMark {
+    scope: PurgeScope,
+    mode: PurgeMode,
+    at: Timestamp,
+}
+
+/// About the size of a rendered row.
+pub(super) const ROW_BYTES: usize = 300;
+
+// === impl SecondLevel ===
+
+impl SecondLevel {
+    /// The purges that are remembered: more than anyone makes within `store.flush_within`.
+    const MAX_PURGES: usize = 1_000;
+
+    pub(super) fn new(
+        cache: Arc<UsageCache>,
+        newest_api: UpstreamApi,
+        durable: Option<DurableStore>,
+        clock: SharedClock,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self {
+            cache,
+            book: FleetBook::default(),
+            durable,
+            newest_api,
+            look_ups: SingleFlight::new(shutdown),
+            purged: Notify::new(),
+            coverage: Mutex::default(),
+            purges: Mutex::default(),
+            clock,
+        }
+    }
+
+    /// Returns the durable store, if there is one.
+    pub(super) fn durable(&self) -> Option<&DurableStore> {
+        self.durable.as_ref()
+    }
+
+    /// Takes the answer for a customer's usage into the cache, if one was accepted earlier; once for
+    /// all concurrent requests.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the wait, not the look-up.
+    pub(super) async fn load(self: &Arc<Self>, resource: Resource) {
+        let is_usage = resource.customer().is_some() && resource.api().tells_usage();
+        if !is_usage || (self.durable.is_none() && self.in_memory(resource).is_none()) {
+            return;
+        }
+        let Ok(flight) = self.look_ups.join_or_lead(
+            resource,
+            |()| (),
+            || Ok::<_, Infallible>(()),
+            |guard, ()| {
+                let level = Arc::clone(self);
+                async move {
+                    if let Some(earlier) = level.look_up(resource).await {
+                        let restore = |earlier| {
+                            let now = level.clock.now();
+                            drop(level.cache.restore(resource, earlier, now));
+                        };
+                        // After a purge in the meantime, it is not restored.
+                        drop(guard.complete(earlier, restore));
+                    }
+                }
+            },
+        );
+        // Without an outcome, the request asks upstream.
+        drop(flight.outcome().await);
+    }
+
+    async fn look_up(&self, resource: Resource) -> Option<EarlierAnswer> {
+        let snapshot = match self.in_memory(resource) {
+            Some(snapshot) => snapshot,
+            None => self.in_store(resource).await?,
+        };
+        let snapshot = self.after_purges(snapshot)?;
+        let EarlierSnapshot {
+            usage,
+            native,
+            fetched_at,
+            confirmed_at,
+            is_purged,
+        } = snapshot;
+        let bytes = usage.rows().len() * ROW_BYTES;
+        let render = move || Rendered::new(&usage, native.as_deref(), fetched_at);
+        let rendered = offload::run_cpu_bound(bytes, render).await.ok()?;
+        let age = self.clock.wall_time().duration_since(confirmed_at);
+        // A clock that was set back makes nothing younger than new.
+        let age = Duration::try_from(age).unwrap_or_default();
+        let now = self.clock.now();
+        let stored_at = now.checked_sub(age).unwrap_or(now);
+        Some(EarlierAnswer {
+            rendered,
+            stored_at,
+            lifetime: self.covered_lifetime(confirmed_at, stored_at),
+            is_purged,
+        })
+    }
+
+    /// Returns the newest rows of a customer, if they are those of this resource. They have no native
+    /// body.
+    fn in_memory(&self, resource: Resource) -> Option<EarlierSnapshot> {
+        let customer = resource.customer()?;
+        if resource.api() != UpstreamApi::Commercial || self.newest_api != UpstreamApi::Commercial {
+            return None;
+        }
+        let record = self.book.record_of(customer)?;
+        let usage = record.usage?;
+        let is_asked_for = resource.date().is_none() || resource.date() == usage.processed_date();
+        Some(EarlierSnapshot {
+            usage,
+            native: None,
+            fetched_at: record.fetched_at?,
+            confirmed_at: record.confirmed_at?,
+            is_purged: record.is_purged,
+        })
+        .filter(|_| is_asked_for)
+    }
+
+    async fn in_store(&self, resource: Resource) -> Option<EarlierSnapshot> {
+        let durable = self.durable.as_ref()?;
+        // The store itself reports its failures.
+        let stored = durable.store.snapshot(resource).await.ok()??;
+        Some(EarlierSnapshot {
+            usage: stored.usage,
+            native: stored.native,
+            fetched_at: stored.fetched_at,
+            confirmed_at: stored.confirmed_at,
+            is_purged: stored.is_purged,
+        })
+    }
+
+    /// Applies the purges of this process. Returns `None` if a hard purge includes the snapshot.
+    fn after_purges(&self, snapshot: EarlierSnapshot) -> Option<EarlierSnapshot> {
+        let customer = Some(snapshot.usage.customer_id());
+        let date = snapshot.usage.processed_date();
+        let purges = self.lock_purges();
+        let mut later = purges.iter().filter(|purge| {
+            purge.scope.covers(customer, date) && snapshot.confirmed_at <= purge.at
+        });
+        let is_purged = later.clone().next().is_some();
+        if later.any(|purge| purge.mode == PurgeMode::Hard) {
+            return None;
+        }
+        Some(EarlierSnapshot {
+            is_purged: snapshot.is_purged || is_purged,
+            ..snapshot
+        })
+    }
+
+    /// Sets the refresh that covers answers.
+    pub(super) fn set_coverage(&self, covered: Coverage) {
+        let mut coverage = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
+        *coverage = Some(covered);
+    }
+
+    /// Returns the age and the freshness lifetime of the data of all customers, where a refresh covers
+    /// them.
+    pub(super) fn coverage(&self, now: Instant) -> Option<(Duration, Duration)> {
+        let coverage = *self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
+        let Coverage { confirmed_at, fresh_until, .. } = coverage?;
+        Some((
+            now.saturating_duration_since(confirmed_at),
+            fresh_until.saturating_duration_since(confirmed_at),
+        ))
+    }
+
+    /// Returns the freshness lifetime of an answer that the refresh of all customers covers.
+    fn covered_lifetime(&self, confirmed_at: Timestamp, stored_at: Instant) -> Option<Duration> {
+        let coverage = *self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
+        coverage
+            .filter(|covered| confirmed_at >= covered.since)
+            .map(|covered| covered.fresh_until.saturating_duration_since(stored_at))
+    }
+
+    /// Records an accepted answer for one customer.
+    pub(super) fn record_usage(&self, resource: Resource, accepted: AcceptedUsage) {
+        let fetched_at = self.clock.wall_time();
+        if resource.date().is_none() && resource.api() == self.newest_api {
+            self.book.record(&accepted.usage, fetched_at);
+        }
+        self.write(StoreWrite::Snapshot(AcceptedSnapshot {
+            api: resource.api(),
+            usage: accepted.usage,
+            native: accepted.native,
+            asked_date: resource.date(),
+            fetched_at,
+        }));
+    }
+
+    /// Records that upstream has nothing of a customer, or of one date of it.
+    pub(super) fn record_absence(&self, resource: Resource, failure: SourceErrorKind) {
+        let Some(customer) = resource.customer() else {
+            return;
+        };
+        match (failure.absence(), resource.date()) {
+            (Some(AbsenceKind::Customer), _) => self.book.record_failure(customer, failure.as_str()),
+            (Some(AbsenceKind::Date), Some(date)) => self.write(StoreWrite::NothingProcessed {
+                customer: Some(customer),
+                date,
+                asked_at: self.clock.wall_time(),
+            }),
+            _ => {}
+        }
+    }
+
+    /// Records the list of customers.
+    pub(super) fn record_customers(&self, rendered: &Arc<Rendered>, list: Option<CustomerList>) {
+        self.book.set_customers(Arc::clone(rendered));
+        if let Some(list) = list {
+            self.write(StoreWrite::Customers(StoredCustomers {
+                list: Arc::new(list),
+                fetched_at: self.clock.wall_time(),
+            }));
+        }
+    }
+
+    /// Hands a change to the writer of the store, if there is one.
+    pub(super) fn write(&self, change: StoreWrite) {
+        if let Some(durable) = &self.durable {
+            durable.writer.record(change);
+        }
+    }
+
+    /// Records a purge. What was accepted before is not served any more as if nothing had happened.
+    pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode) {
+        let at = self.clock.wall_time();
+        {
+            let mut purges = self.lock_purges();
+            purges.retain(|purge| purge.scope != scope || purge.mode != mode);
+            if purges.len() == Self::MAX_PURGES {
+                purges.remove(0);
+            }
+            purges.push(PurgeMark { scope, mode, at });
+        }
+        if mode == PurgeMode::Hard {
+            self.book.purge(scope);
+        }
+        self.purged.notify_one();
+        // A question for the newest date may be answered by any date.
+        self.look_ups
+            .detach(|resource| scope.covers_customer(resource.customer()));
+        self.write(StoreWrite::Purge(scope, mode));
+    }
+
+    /// Takes over what earlier processes stored: the newest rows of all customers, and their list.
+    pub(super) async fn warm_start(&self) {
+        let Some(durable) = &self.durable else {
+            return;
+        };
+        let store = &durable.store;
+        match store.customers().await {
+            Ok(Some(stored)) => {
+                let age = self.clock.wall_time().duration_since(stored.fetched_at);
+                let now = self.clock.now();
+                let age = Duration::try_from(age).unwrap_or_default();
+                let list = CustomerList::clone(&stored.list);
+                let earlier = EarlierAnswer {
+                    rendered: Rendered::of_customers(list, stored.fetched_at),
+                    stored_at: now.checked_sub(age).unwrap_or(now),
+                    lifetime: None,
+                    is_purged: false,
+                };
+                if let Some(cached) = self.cache.restore(Resource::Customers, earlier, now) {
+                    self.book.set_customers(cached.rendered);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the stored list of customers cannot be read"),
+        }
+        match store.newest_of_all().await {
+            Ok(snapshots) => {
+                for snapshot in &snapshots {
+                    if let Some(date) = snapshot.usage.processed_date() {
+                        let customer = snapshot.usage.customer_id();
+                        self.cache.observe_known_date(customer, snapshot.api, date);
+                    }
+                    self.book.restore(snapshot);
+                }
+                tracing::info!(customers = snapshots.len(), "stored snapshots were read");
+            }
+            Err(error) => tracing::warn!(%error, "stored snapshots cannot be read"),
+        }
+    }
+
+    fn lock_purges(&self) -> MutexGuard<'_, Vec<PurgeMark>> {
+        self.purges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
