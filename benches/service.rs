@@ -40,7 +40,7 @@ use usage_proxy::{
     peer::Peer,
     render::{ContentCoding, Format, Rendered},
     service::{
-        CallLimits, UsageService,
+        CallLimits, FleetMetrics, ServiceParts, UsageService,
         source::{AnswerContent, CallIds, FetchFuture, SourceAnswer, SourceCall, UsageSource},
     },
     shutdown::Shutdown,
@@ -92,18 +92,20 @@ fn api(
     };
     let registry = Registry::new();
     let metrics = CacheMetrics::new(&registry).unwrap();
-    let usage = UsageService::new(
-        &config,
-        CallLimits {
+    let usage = UsageService::new(ServiceParts {
+        config: &config,
+        limits: CallLimits {
             max_concurrency: NonZeroUsize::MIN,
             deadline: Duration::from_secs(25),
         },
-        UpstreamApi::Insights,
-        UsageCache::new(&config, Jitter::Random, metrics),
-        Arc::new(Documented),
-        Arc::new(SystemClock),
-        &Shutdown::new(),
-    );
+        newest_api: UpstreamApi::Insights,
+        cache: UsageCache::new(&config, Jitter::Random, metrics),
+        source: Arc::new(Documented),
+        durable: None,
+        clock: Arc::new(SystemClock),
+        fleet_metrics: FleetMetrics::new(&Registry::new()).unwrap(),
+        shutdown: &Shutdown::new(),
+    });
     let parts = ApiParts {
         authenticator: Authenticator::new(None, None),
         usage,

@@ -34,7 +34,7 @@ use crate::{
         RequestValidation, router_handler, serve,
         tls::{ListenerTls, TlsError, TlsMetrics},
     },
-    service::{CallLimits, UsageService},
+    service::{CallLimits, FleetMetrics, ServiceParts, UsageService},
     shutdown::Shutdown,
     socket_activation::InheritedSockets,
 };
@@ -173,7 +173,7 @@ impl App {
         let authenticator =
             Authenticator::new(builder.callers().await?, builder.token_authenticator()?);
         let upstream = Arc::new(builder.upstream(tracer.clone())?);
-        let usage = builder.usage_service(&upstream)?;
+        let usage = builder.usage_service(&upstream).await?;
         let api = builder.api(authenticator, &usage, tracer, api_socket.address)?;
         let readiness = gates::add_gates(
             Readiness::for_account(account_id(&config.upstream)),
@@ -343,25 +343,36 @@ impl ComponentBuilder<'_> {
         PartnerCenter::new(&self.config.upstream, deps)
     }
 
-    fn usage_service(self, upstream: &Arc<PartnerCenter>) -> prometheus::Result<UsageService> {
+    async fn usage_service(
+        self,
+        upstream: &Arc<PartnerCenter>,
+    ) -> prometheus::Result<UsageService> {
         let Config {
             cache,
+            fleet,
             upstream: calls,
             ..
         } = self.config;
         let metrics = CacheMetrics::new(self.registry)?;
-        Ok(UsageService::new(
-            cache,
-            CallLimits {
+        let usage = UsageService::new(ServiceParts {
+            config: cache,
+            limits: CallLimits {
                 max_concurrency: calls.max_concurrency,
                 deadline: calls.deadline,
             },
-            calls.source,
-            UsageCache::new(cache, self.deps.freshness_jitter, metrics),
-            Arc::clone(upstream) as _,
-            self.clock(),
-            self.shutdown,
-        ))
+            newest_api: calls.source,
+            cache: UsageCache::new(cache, self.deps.freshness_jitter, metrics),
+            source: Arc::clone(upstream) as _,
+            durable: None,
+            clock: self.clock(),
+            fleet_metrics: FleetMetrics::new(self.registry)?,
+            shutdown: self.shutdown,
+        });
+        usage.warm_start().await;
+        if let Some(refresher) = usage.fleet_refresher(fleet, self.deps.upstream_jitter) {
+            self.shutdown.spawn(refresher.run());
+        }
+        Ok(usage)
     }
 
     fn api(

@@ -67,6 +67,7 @@ struct UsageServiceInner {
     newest_api: UpstreamApi,
     soft_timeout: Duration,
     suspect_confirm_after: Duration,
+    fleet_metrics: FleetMetrics,
     clock: SharedClock,
 }
 
@@ -87,6 +88,8 @@ pub struct ServiceParts<'a> {
     pub durable: Option<DurableStore>,
     /// The time.
     pub clock: SharedClock,
+    /// The metrics of all customers together.
+    pub fleet_metrics: FleetMetrics,
     /// Ends the tasks of calls.
     pub shutdown: &'a Shutdown,
 }
@@ -140,8 +143,8 @@ struct FetchContext<'a> {
 // === impl UsageService ===
 
 impl UsageService {
-    /// Creates a service over a cache, and takes over what the store has.
-    pub async fn start(parts: ServiceParts<'_>) -> Self {
+    /// Creates a service over a cache.
+    pub fn new(parts: ServiceParts<'_>) -> Self {
         let ServiceParts {
             config,
             limits,
@@ -150,6 +153,7 @@ impl UsageService {
             source,
             durable,
             clock,
+            fleet_metrics,
             shutdown,
         } = parts;
         let cache = Arc::new(cache);
@@ -160,7 +164,6 @@ impl UsageService {
             Arc::clone(&clock),
             shutdown.clone(),
         ));
-        level.warm_start().await;
         let fetcher = Arc::new(Fetcher::new(
             config,
             limits,
@@ -187,9 +190,15 @@ impl UsageService {
                 newest_api,
                 soft_timeout: config.soft_timeout,
                 suspect_confirm_after: config.suspect_confirm_after,
+                fleet_metrics,
                 clock,
             }),
         }
+    }
+
+    /// Takes over what earlier processes stored, so that it is served before any upstream call.
+    pub async fn warm_start(&self) {
+        self.inner.level.warm_start().await;
     }
 
     /// Answers a query that arrived at `now`.
@@ -425,6 +434,9 @@ impl UsageService {
     pub fn update_gauges(&self) {
         self.inner.cache.update_gauges();
         self.inner.fetcher.update_gauges();
+        if let Some(usage) = self.fleet_usage() {
+            self.inner.fleet_metrics.update(&usage);
+        }
     }
 
     fn resource(&self, query: UsageQuery) -> Resource {

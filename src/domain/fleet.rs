@@ -33,7 +33,18 @@ pub struct FleetEntry {
 }
 
 /// The state of a customer's data. Every customer has exactly one, so their counts add up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
 #[strum(serialize_all = "camelCase")]
 pub enum FleetStatus {
     /// It has rows of the fleet's newest date.

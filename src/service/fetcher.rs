@@ -14,11 +14,11 @@ use super::{
         PendingCall,
     },
     dated_call_limits::DatedCallLimits,
+    second_level::{AcceptedUsage, ROW_BYTES, SecondLevel},
     source::{
         AnswerContent, CallIds, CallTrace, SourceAnswer, SourceCall, SourceError, SourceErrorKind,
         UsageSource,
     },
-    second_level::{AcceptedUsage, ROW_BYTES, SecondLevel},
     spans,
 };
 use crate::{
@@ -430,7 +430,11 @@ impl Fetcher {
         &self,
         error: &RenderError,
     ) -> Arc<CachedFailure<SourceError>> {
-        self.uncached_failure(SourceErrorKind::Malformed, &error.to_string(), Duration::ZERO)
+        self.uncached_failure(
+            SourceErrorKind::Malformed,
+            &error.to_string(),
+            Duration::ZERO,
+        )
     }
 
     /// Makes a call for all customers, which is not cached as one answer.
@@ -566,34 +570,36 @@ impl Fetcher {
             _ => None,
         };
         let has_store = self.level.durable().is_some();
-        let render = move || -> Result<RenderedAnswer, Box<dyn Error + Send + Sync>> { match fetched.content {
-            AnswerContent::Usage { usage, native } => {
-                let rendered = Rendered::new(&usage, native.as_deref(), seen_at)?;
-                let rendered = match listed_name {
-                    Some(name) => rendered.with_customer_name(&name, seen_at)?,
-                    None => rendered,
-                };
-                let usage = Arc::new(usage);
-                Ok(RenderedAnswer {
-                    rendered,
-                    accepted: Some(AcceptedData::Usage(AcceptedUsage { usage, native })),
-                })
+        let render = move || -> Result<RenderedAnswer, Box<dyn Error + Send + Sync>> {
+            match fetched.content {
+                AnswerContent::Usage { usage, native } => {
+                    let rendered = Rendered::new(&usage, native.as_deref(), seen_at)?;
+                    let rendered = match listed_name {
+                        Some(name) => rendered.with_customer_name(&name, seen_at)?,
+                        None => rendered,
+                    };
+                    let usage = Arc::new(usage);
+                    Ok(RenderedAnswer {
+                        rendered,
+                        accepted: Some(AcceptedData::Usage(AcceptedUsage { usage, native })),
+                    })
+                }
+                AnswerContent::Customers(list) => {
+                    let kept = has_store.then(|| list.clone());
+                    Ok(RenderedAnswer {
+                        rendered: Rendered::of_customers(list, seen_at),
+                        accepted: Some(AcceptedData::Customers(kept)),
+                    })
+                }
+                AnswerContent::Document { summary, body } => Ok(RenderedAnswer {
+                    rendered: Rendered::of_document(customer, &summary, &body, seen_at),
+                    accepted: None,
+                }),
+                AnswerContent::Fleet(_) | AnswerContent::FleetDate(_) => {
+                    Err("an answer for all customers cannot be served as one".into())
+                }
             }
-            AnswerContent::Customers(list) => {
-                let kept = has_store.then(|| list.clone());
-                Ok(RenderedAnswer {
-                    rendered: Rendered::of_customers(list, seen_at),
-                    accepted: Some(AcceptedData::Customers(kept)),
-                })
-            }
-            AnswerContent::Document { summary, body } => Ok(RenderedAnswer {
-                rendered: Rendered::of_document(customer, &summary, &body, seen_at),
-                accepted: None,
-            }),
-            AnswerContent::Fleet(_) | AnswerContent::FleetDate(_) => {
-                Err("an answer for all customers cannot be served as one".into())
-            }
-        }};
+        };
         let rendered = offload::run_cpu_bound(rows * ROW_BYTES, render).await;
         drop(fetched.memory);
         rendered.map_err(|error| SourceError {

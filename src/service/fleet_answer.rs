@@ -5,11 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    CacheDirective, UsageError, UsageService,
-    fleet::{FleetMetrics, FleetRefresher},
-    source::CallTrace,
-};
+use super::{CacheDirective, UsageError, UsageService, fleet::FleetRefresher, source::CallTrace};
 use crate::{
     cache::CacheResult,
     config::FleetConfig,
@@ -74,7 +70,11 @@ impl UsageService {
             });
         }
         inner.cache.metrics().record_request(CacheResult::Hit);
-        let usage = inner.level.book.usage().ok_or_else(UsageError::not_cached)?;
+        let usage = inner
+            .level
+            .book
+            .usage()
+            .ok_or_else(UsageError::not_cached)?;
         let (age, lifetime) = inner.level.coverage(inner.clock.now()).unwrap_or_default();
         Ok(FleetAnswer {
             usage,
@@ -93,24 +93,22 @@ impl UsageService {
     }
 
     /// Creates the task that refreshes all customers together; `None` if it is off.
-    pub fn fleet_refresher(
-        &self,
-        config: &FleetConfig,
-        jitter: Jitter,
-        metrics: FleetMetrics,
-    ) -> Option<FleetRefresher> {
+    pub fn fleet_refresher(&self, config: &FleetConfig, jitter: Jitter) -> Option<FleetRefresher> {
         let inner = &self.inner;
         let is_commercial = inner.newest_api == UpstreamApi::Commercial;
-        config.refresh.unwrap_or(is_commercial).then(|| FleetRefresher {
-            fetcher: Arc::clone(&inner.fetcher),
-            level: Arc::clone(&inner.level),
-            cache: Arc::clone(&inner.cache),
-            api: inner.newest_api,
-            interval: config.check_interval,
-            confirm_after: inner.suspect_confirm_after,
-            clock: Arc::clone(&inner.clock),
-            jitter,
-            metrics,
-        })
+        config
+            .refresh
+            .unwrap_or(is_commercial)
+            .then(|| FleetRefresher {
+                fetcher: Arc::clone(&inner.fetcher),
+                level: Arc::clone(&inner.level),
+                cache: Arc::clone(&inner.cache),
+                api: inner.newest_api,
+                interval: config.check_interval,
+                confirm_after: inner.suspect_confirm_after,
+                clock: Arc::clone(&inner.clock),
+                jitter,
+                metrics: inner.fleet_metrics.clone(),
+            })
     }
 }

@@ -147,7 +147,7 @@ impl SecondLevel {
             },
         );
         // Without an outcome, the request asks upstream.
-        drop(flight.outcome().await);
+        let _aborted = flight.outcome().await;
     }
 
     async fn look_up(&self, resource: Resource) -> Option<EarlierAnswer> {
@@ -240,7 +240,11 @@ impl SecondLevel {
     /// them.
     pub(super) fn coverage(&self, now: Instant) -> Option<(Duration, Duration)> {
         let coverage = *self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
-        let Coverage { confirmed_at, fresh_until, .. } = coverage?;
+        let Coverage {
+            confirmed_at,
+            fresh_until,
+            ..
+        } = coverage?;
         Some((
             now.saturating_duration_since(confirmed_at),
             fresh_until.saturating_duration_since(confirmed_at),
@@ -276,7 +280,9 @@ impl SecondLevel {
             return;
         };
         match (failure.absence(), resource.date()) {
-            (Some(AbsenceKind::Customer), _) => self.book.record_failure(customer, failure.as_str()),
+            (Some(AbsenceKind::Customer), _) => {
+                self.book.record_failure(customer, failure.as_str())
+            }
             (Some(AbsenceKind::Date), Some(date)) => self.write(StoreWrite::NothingProcessed {
                 customer: Some(customer),
                 date,

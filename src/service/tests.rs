@@ -180,18 +180,20 @@ impl ServiceFixture {
         let clock = Arc::new(ManualClock::at("2026-11-22T12:00:00Z".parse().unwrap()));
         let script = ScriptedSource::new(answers);
         let metrics = CacheMetrics::new(&Registry::new()).unwrap();
-        let usage = UsageService::new(
-            &config,
-            CallLimits {
+        let usage = UsageService::new(ServiceParts {
+            config: &config,
+            limits: CallLimits {
                 max_concurrency: NonZeroUsize::new(MAX_CONCURRENCY).unwrap(),
                 deadline: DEADLINE,
             },
-            UpstreamApi::Insights,
-            UsageCache::new(&config, Jitter::Fixed(0.5), metrics),
-            Arc::clone(&script) as _,
-            Arc::clone(&clock) as _,
-            &Shutdown::new(),
-        );
+            newest_api: UpstreamApi::Insights,
+            cache: UsageCache::new(&config, Jitter::Fixed(0.5), metrics),
+            source: Arc::clone(&script) as _,
+            durable: None,
+            clock: Arc::clone(&clock) as _,
+            fleet_metrics: FleetMetrics::new(&Registry::new()).unwrap(),
+            shutdown: &Shutdown::new(),
+        });
         Self {
             service: usage,
             clock,

@@ -26,6 +26,7 @@ mod dated_calls;
 mod documentation;
 mod documents;
 mod faults;
+mod fleet_refresh;
 mod freshness;
 mod full_cache;
 mod hosts;

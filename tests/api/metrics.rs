@@ -12,7 +12,8 @@ const FAMILIES: [(&str, &str); 3] = [
         "counter",
         "admin_authentication_failures_total authentication_failures_total
          authorization_denied_total cache_evictions_total cache_requests_total collapsed_total
-         connections_closed_total failures_evicted_total handler_panics_total http_requests_total
+         connections_closed_total failures_evicted_total fleet_checks_total fleet_refreshes_total
+         handler_panics_total http_requests_total
          jwks_fetches_total log_lines_dropped_total process_cpu_seconds_total rate_limited_total
          shed_total stale_served_total tenant_mismatch_total token_refresh_total
          trace_spans_dropped_total trace_spans_exported_total upstream_contradictions_total
@@ -24,6 +25,7 @@ const FAMILIES: [(&str, &str); 3] = [
         "build_info cache_capacity_bytes cache_entries cache_weight_bytes callers callers_info
          callers_last_reload_success_timestamp_seconds callers_last_reload_successful circuit_state
          connections credentials_refused failures_remembered fills_in_flight fills_waiting
+         fleet_customers fleet_processed_date_timestamp_seconds
          http_requests_in_flight jwks_keys jwks_last_success_timestamp_seconds
          newest_processed_timestamp_seconds process_max_fds process_open_fds
          process_resident_memory_bytes process_start_time_seconds process_threads
@@ -35,7 +37,7 @@ const FAMILIES: [(&str, &str); 3] = [
     ),
     (
         "histogram",
-        "http_request_duration_seconds served_age_seconds upstream_request_duration_seconds",
+        "fleet_refresh_duration_seconds http_request_duration_seconds served_age_seconds upstream_request_duration_seconds",
     ),
 ];
 
@@ -105,6 +107,9 @@ const LABELS: &str = "
     upstream_suspect_total | reason | empty grown many-absent shrunken went-backwards
     failures_remembered | kind | absence fault past-absence
     failures_evicted_total | kind | absence fault past-absence
+    fleet_checks_total | outcome | failure success
+    fleet_refreshes_total | outcome | failure success
+    fleet_customers | status | current empty failed notFetched stale
     http_requests_total | route | / /assets/{file} /v1/analytics/licenses/deployment \
       /v1/analytics/licenses/usage /v1/customers \
       /v1/customers/{customer_id}/analytics/licenses/deployment \

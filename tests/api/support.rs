@@ -620,6 +620,7 @@ fn defaults(simulator: SocketAddr, secrets: &Path) -> ConfigSources {
         ("server.listen", "127.0.0.1:0".to_owned()),
         ("admin.listen", "127.0.0.1:0".to_owned()),
         ("upstream.base_url", format!("http://{simulator}")),
+        ("fleet.refresh", "false".to_owned()),
         ("upstream.auth.kind", "refresh_token".to_owned()),
         (
             "upstream.auth.token_url",

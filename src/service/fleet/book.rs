@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use crate::{
     cache::PurgeScope,
     domain::{
-        CustomerEntry, CustomerId, FleetEntry, FleetStatus, FleetUsage, LicenseUsage,
-        ListPosition, ProcessedDate,
+        CustomerEntry, CustomerId, FleetEntry, FleetStatus, FleetUsage, LicenseUsage, ListPosition,
+        ProcessedDate,
     },
     render::Rendered,
     store::StoredSnapshot,
@@ -160,7 +160,10 @@ impl FleetBook {
     pub(in crate::service) fn purge(&self, scope: PurgeScope) {
         let mut state = self.lock();
         state.records.retain(|customer, record| {
-            let date = record.usage.as_ref().and_then(|usage| usage.processed_date());
+            let date = record
+                .usage
+                .as_ref()
+                .and_then(|usage| usage.processed_date());
             !scope.covers(Some(*customer), date)
         });
         state.built = None;
@@ -232,7 +235,10 @@ impl BookState {
 impl CustomerRecord {
     fn accept(&mut self, usage: &Arc<LicenseUsage>, fetched_at: Timestamp) {
         let date = |usage: &Arc<LicenseUsage>| usage.processed_date();
-        let is_older = self.usage.as_ref().is_some_and(|known| date(usage) < date(known));
+        let is_older = self
+            .usage
+            .as_ref()
+            .is_some_and(|known| date(usage) < date(known));
         if is_older && date(usage).is_some() {
             return;
         }
@@ -247,7 +253,9 @@ impl CustomerRecord {
     }
 
     fn has_rows(&self) -> bool {
-        self.usage.as_ref().is_some_and(|usage| !usage.rows().is_empty())
+        self.usage
+            .as_ref()
+            .is_some_and(|usage| !usage.rows().is_empty())
     }
 
     fn status(&self, newest: Option<ProcessedDate>) -> FleetStatus {

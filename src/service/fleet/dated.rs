@@ -182,7 +182,8 @@ impl DatedFleets {
                 fetched_at: at,
             }));
         }
-        self.level.write(StoreWrite::FleetFetched { date, asked_at: at });
+        self.level
+            .write(StoreWrite::FleetFetched { date, asked_at: at });
         DatedRows {
             usages: Arc::new(usages),
             is_whole: true,

@@ -80,8 +80,11 @@ impl FleetMetrics {
         }
     }
 
-    pub(super) fn record_refresh(&self, succeeded: bool, duration: Duration) {
+    pub(super) fn observe_duration(&self, duration: Duration) {
         self.refresh_duration.observe(duration.as_secs_f64());
+    }
+
+    pub(super) fn record_refresh(&self, succeeded: bool) {
         if succeeded {
             self.refreshes_succeeded.inc();
         } else {
@@ -100,7 +103,9 @@ impl FleetMetrics {
         for (gauge, count) in self.customers.iter().zip(counts) {
             gauge.set(count);
         }
-        let date = fleet.processed_date.map_or(0, |date| date.start().as_second());
+        let date = fleet
+            .processed_date
+            .map_or(0, |date| date.start().as_second());
         self.processed_date.set(date);
     }
 }

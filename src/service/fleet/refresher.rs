@@ -4,7 +4,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use super::{FleetMetrics, schedule::CheckSchedule};
 use crate::{
     cache::{CachedFailure, EarlierAnswer, StoreChange, UsageCache},
@@ -18,10 +17,11 @@ use crate::{
         concurrency_limiter::FetchReason,
         fetcher::Fetcher,
         second_level::{Coverage, ROW_BYTES, SecondLevel},
-        source::{AnswerContent, CallTrace, SourceError, SourceErrorKind},
+        source::{AnswerContent, CallTrace, SourceError},
     },
     store::{AcceptedSnapshot, StoreWrite},
 };
+use jiff::Timestamp;
 
 /// Keeps the usage of all customers fresh, with few calls.
 ///
@@ -89,6 +89,12 @@ impl FleetRefresher {
                     failures = 0;
                     let pause = self.until_next_check(&schedule, &refresh);
                     self.cover(&refresh, pause);
+                    let is_refreshed = last.is_none_or(|last| last.at != refresh.at);
+                    if is_refreshed {
+                        self.metrics.record_refresh(true);
+                    } else {
+                        self.metrics.record_check(true);
+                    }
                     last = Some(refresh);
                     pause
                 }
@@ -143,8 +149,8 @@ impl FleetRefresher {
             return self.refresh(Some(last)).await;
         }
         let newest = self.newest_date().await;
-        self.metrics.record_check(newest.is_ok());
-        if newest? <= Some(last.date) {
+        let newest = newest.inspect_err(|_| self.metrics.record_check(false))?;
+        if newest <= Some(last.date) {
             let confirmed_at = self.clock.wall_time();
             self.level.book.confirm(last.at, confirmed_at);
             self.level.write(StoreWrite::FleetConfirmed {
@@ -157,6 +163,7 @@ impl FleetRefresher {
                 ..last
             });
         }
+        self.metrics.record_check(true);
         let refreshed = self.refresh(Some(last)).await?;
         if refreshed.date > last.date {
             schedule.observe(last.confirmed_at, now);
@@ -182,12 +189,19 @@ impl FleetRefresher {
 
     /// Fetches all customers, and makes their data visible in one step.
     async fn refresh(&self, last: Option<LastRefresh>) -> Result<LastRefresh, FleetFailure> {
-        let started = self.clock.now();
+        let refreshed = self.fetch_and_publish(last).await;
+        refreshed.inspect_err(|_| self.metrics.record_refresh(false))
+    }
+
+    async fn fetch_and_publish(
+        &self,
+        last: Option<LastRefresh>,
+    ) -> Result<LastRefresh, FleetFailure> {
         self.fetch_customers().await?;
-        let fetched = self.fetch(Resource::FleetUsage(None)).await;
-        self.metrics
-            .record_refresh(fetched.is_ok(), self.clock.now() - started);
-        let usages = match fetched? {
+        let started = self.clock.now();
+        let fetched = self.fetch(Resource::FleetUsage(None)).await?;
+        self.metrics.observe_duration(self.clock.now() - started);
+        let usages = match fetched {
             AnswerContent::Fleet(usages) => usages,
             _ => Vec::new(),
         };
@@ -197,9 +211,10 @@ impl FleetRefresher {
             return Err(self.fetcher.suspect_fleet_failure(date, known));
         };
         let at = self.clock.wall_time();
-        let answers = self.answers(usages, at).await.map_err(|error| {
-            self.fetcher.malformed_fleet_failure(&error)
-        })?;
+        let answers = self
+            .answers(usages, at)
+            .await
+            .map_err(|error| self.fetcher.malformed_fleet_failure(&error))?;
         let is_first = last.is_none();
         let kept = self.publish(answers, date, at, is_first);
         if let Some(last) = last {
@@ -209,7 +224,8 @@ impl FleetRefresher {
                 confirmed_at: at,
             });
         }
-        self.level.write(StoreWrite::FleetFetched { date, asked_at: at });
+        self.level
+            .write(StoreWrite::FleetFetched { date, asked_at: at });
         tracing::info!(
             processed_date = %date,
             kept,
@@ -343,7 +359,9 @@ impl FleetRefresher {
         let mut failures = 0;
         loop {
             if self.fetch_customers().await.is_err() {
-                let pause = BACKOFF.delay(failures, self.jitter.fraction()).max(MIN_PAUSE);
+                let pause = BACKOFF
+                    .delay(failures, self.jitter.fraction())
+                    .max(MIN_PAUSE);
                 failures = failures.saturating_add(1);
                 self.clock.sleep_until(self.clock.now() + pause).await;
                 continue;
@@ -378,7 +396,10 @@ fn customer_answer(
     now: Instant,
 ) -> Result<CustomerAnswer, RenderError> {
     let customer = usage.customer_id();
-    let before = level.book.record_of(customer).and_then(|record| record.usage);
+    let before = level
+        .book
+        .record_of(customer)
+        .and_then(|record| record.usage);
     let is_cached = cache
         .look_up(Resource::newest_usage(customer, api), now)
         .is_some();
@@ -390,7 +411,10 @@ fn customer_answer(
             rendered: None,
         });
     }
-    let before = level.book.record_of(customer).and_then(|record| record.usage);
+    let before = level
+        .book
+        .record_of(customer)
+        .and_then(|record| record.usage);
     let evicted = before.filter(|_| !is_cached);
     let render = |usage: &LicenseUsage| Rendered::new(usage, None, seen_at);
     Ok(CustomerAnswer {

@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_year_with_drifting_publications_costs_few_calls_and_little_lag() {
         let published_at = |day: u32| {
-            let noise = Duration::from_secs(u64::from(day * 2_654_435_761 % 7_200));
+            let noise = Duration::from_secs(u64::from(day) * 2_654_435_761 % 7_200);
             start() + DAY * day + HOUR * 3 + Duration::from_secs(180) * day + noise
         };
         let mut schedule = CheckSchedule::new(HOUR);
@@ -152,7 +152,10 @@ mod tests {
 
         lags.sort_unstable();
         let median = lags[lags.len() / 2];
-        println!("{checks} checks, lag {median:?} at the median, {:?} at most", lags.last());
+        println!(
+            "{checks} checks, lag {median:?} at the median, {:?} at most",
+            lags.last()
+        );
         assert!(checks < 365 * 24 / 2, "{checks}");
         assert!(median <= HOUR, "{median:?}");
         assert!(*lags.last().unwrap() <= HOUR * 6 + HOUR / 2);
