@@ -4,7 +4,9 @@
 //! the response.
 
 mod access;
+mod backfill;
 mod cache;
+mod query;
 pub mod readiness;
 mod state;
 
@@ -55,6 +57,12 @@ pub fn router(
         .route("/readyz", get(readyz))
         .route("/cache", get(cache::get_cache))
         .route("/cache/purge", post(cache::purge_cache))
+        .route(
+            "/backfill",
+            get(backfill::progress)
+                .post(backfill::start)
+                .delete(backfill::stop),
+        )
         .with_state(state);
     // The layers wrap the routes as a whole: `Allow` is set only outside them.
     let router = Router::new()
@@ -163,6 +171,7 @@ async fn finish_response(
 fn allowed_methods(headers: &HeaderMap) -> &'static str {
     match headers.get(header::ALLOW).map(HeaderValue::as_bytes) {
         Some(b"POST") => "POST",
+        Some(b"GET,HEAD,POST,DELETE") => "GET, HEAD, POST, DELETE",
         _ => "GET, HEAD",
     }
 }

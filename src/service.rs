@@ -4,6 +4,7 @@
 //! or ask upstream and fall back on the cached answer.
 
 mod answer;
+mod backfill;
 mod concurrency_limiter;
 mod customers;
 mod dated_call_limits;
@@ -24,12 +25,14 @@ use std::{
 
 pub use self::{
     answer::{ErrorKind, UsageAnswer, UsageError},
+    backfill::{BackfillError, BackfillProgress, BackfillRequest, BackfillState},
     concurrency_limiter::CallLimits,
     fleet::{FleetMetrics, FleetRefresher},
     fleet_answer::FleetAnswer,
     second_level::DurableStore,
 };
 use self::{
+    backfill::Backfill,
     concurrency_limiter::FetchReason,
     fetcher::{EarlyResult, FetchOutcome, Fetcher},
     fleet::DatedFleets,
@@ -48,6 +51,7 @@ use crate::{
     observability::traces::TraceSpan,
     render::{ContentCoding, Format, RenderError, Rendered},
     shutdown::Shutdown,
+    store::UsageStore,
 };
 
 /// Answers for license usage; clones share everything.
@@ -62,6 +66,7 @@ struct UsageServiceInner {
     level: Arc<SecondLevel>,
     fetcher: Arc<Fetcher>,
     dated_fleets: Arc<DatedFleets>,
+    backfill: Arc<Backfill>,
     renderer: SharedRenderer,
     /// The call for the newest date of our own formats.
     newest_api: UpstreamApi,
@@ -173,10 +178,17 @@ impl UsageService {
             Arc::clone(&clock),
             shutdown.clone(),
         ));
-        let dated_fleets = DatedFleets::new(
+        let dated_fleets = Arc::new(DatedFleets::new(
             Arc::clone(&fetcher),
             Arc::clone(&level),
             cache.fresh_for(),
+            Arc::clone(&clock),
+            shutdown.clone(),
+        ));
+        let backfill = Backfill::new(
+            Arc::clone(&fetcher),
+            Arc::clone(&level),
+            Arc::clone(&dated_fleets),
             Arc::clone(&clock),
             shutdown.clone(),
         );
@@ -186,7 +198,8 @@ impl UsageService {
                 cache,
                 level,
                 fetcher,
-                dated_fleets: Arc::new(dated_fleets),
+                dated_fleets,
+                backfill: Arc::new(backfill),
                 newest_api,
                 soft_timeout: config.soft_timeout,
                 suspect_confirm_after: config.suspect_confirm_after,
@@ -423,6 +436,11 @@ impl UsageService {
         self.inner.fetcher.purge(scope);
         self.inner.level.purge(scope, mode);
         self.inner.cache.purge(scope, mode)
+    }
+
+    /// The store; `None`: memory only.
+    pub fn store(&self) -> Option<&Arc<dyn UsageStore>> {
+        self.inner.level.durable().map(|durable| &durable.store)
     }
 
     /// The cache.

@@ -264,3 +264,13 @@ pub enum StoreError {
     #[error("the store failed: {0}")]
     Failed(String),
 }
+
+// === impl DateRange ===
+
+impl DateRange {
+    /// Returns every date of the range, oldest first.
+    pub fn dates(self) -> impl DoubleEndedIterator<Item = ProcessedDate> {
+        let days = self.from.days_until(self.to);
+        (0..=days).filter_map(move |day| self.from.plus_days(day))
+    }
+}

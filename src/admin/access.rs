@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc};
 use axum::{
     Extension,
     extract::{Request, State},
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     middleware::Next,
     response::Response,
 };
@@ -167,6 +167,22 @@ impl AdminKey {
             hash: *hash,
             id: digits.get(..Self::ID_DIGITS).unwrap_or_default().into(),
         }
+    }
+}
+
+// === impl AdminOperator ===
+
+impl AdminOperator {
+    /// Rejects a change that a web page asks for, where no key is required. Any web page can have a
+    /// browser on this machine send it without reading the response. It cannot send a key.
+    pub(super) fn reject_web_pages(&self, headers: &HeaderMap) -> Result<(), Extension<Problem>> {
+        if self.credential.is_none() && headers.contains_key(header::ORIGIN) {
+            return Err(Extension(Problem::new(
+                ProblemKind::NotForPages,
+                "without a key of the admin listener (admin.key_sha256), no web page may change anything",
+            )));
+        }
+        Ok(())
     }
 }
 

@@ -1,22 +1,18 @@
 //! `/cache`: shows and purges the cache.
 
-use std::collections::HashSet;
-
 use axum::{
     Extension, Json,
     extract::{RawQuery, State},
-    http::{HeaderMap, header},
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
-use super::{access::AdminOperator, state::AdminState};
+use super::{access::AdminOperator, query::AdminQuery, state::AdminState};
 use crate::{
     cache::{EntryInfo, Freshness, PurgeMode, PurgeScope},
-    domain::{CustomerId, ProcessedDate},
-    problem::{Problem, ProblemKind},
+    problem::Problem,
     request_id,
-    text::excerpt,
 };
 
 /// Handles `GET /cache`, and `GET /cache?customer=` for one customer.
@@ -24,7 +20,7 @@ pub(super) async fn get_cache(
     State(admin): State<AdminState>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Extension<Problem>> {
-    let query = AdminCacheQuery::parse(query.as_deref(), &["customer"])?;
+    let query = AdminQuery::parse(query.as_deref(), &["customer"])?;
     let Some(customer_id) = query.customer_id else {
         return Ok(Json(CacheOverviewResponse::from_state(&admin)).into_response());
     };
@@ -44,10 +40,8 @@ pub(super) async fn purge_cache(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Json<PurgeResponse>, Extension<Problem>> {
-    if operator.credential.is_none() && headers.contains_key(header::ORIGIN) {
-        return Err(web_page_purge_problem());
-    }
-    let query = AdminCacheQuery::parse(query.as_deref(), &["customer", "processedDate", "hard"])?;
+    operator.reject_web_pages(&headers)?;
+    let query = AdminQuery::parse(query.as_deref(), &["customer", "processedDate", "hard"])?;
     let scope = PurgeScope {
         customer_id: query.customer_id,
         processed_date: query.processed_date,
@@ -109,14 +103,6 @@ pub(super) struct PurgeResponse {
     mode: &'static str,
 }
 
-/// The query parameters of both routes.
-#[derive(Debug)]
-struct AdminCacheQuery {
-    customer_id: Option<CustomerId>,
-    processed_date: Option<ProcessedDate>,
-    mode: PurgeMode,
-}
-
 // === impl CacheOverviewResponse ===
 
 impl CacheOverviewResponse {
@@ -154,66 +140,4 @@ impl From<&EntryInfo> for CacheEntryResponse {
             refresh_in_seconds: entry.refresh_in.map(|duration| duration.as_secs()),
         }
     }
-}
-
-// === impl AdminCacheQuery ===
-
-impl AdminCacheQuery {
-    fn parse(query: Option<&str>, allowed: &[&str]) -> Result<Self, Extension<Problem>> {
-        let mut parsed = Self {
-            customer_id: None,
-            processed_date: None,
-            mode: PurgeMode::Soft,
-        };
-        let mut names = HashSet::new();
-        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            if !allowed.contains(&name.as_ref()) {
-                let (name, expected) = (excerpt(&name), allowed.join(", "));
-                let detail = format!("the query has {name:?}; expected {expected} or none");
-                return Err(bad_request(detail));
-            }
-            if !names.insert(name.to_string()) {
-                return Err(bad_request(format!("the query has {name} more than once")));
-            }
-            parsed.set(&name, &value).map_err(|expected| {
-                bad_request(format!("{name} is {:?}; {expected}", excerpt(&value)))
-            })?;
-        }
-        Ok(parsed)
-    }
-
-    /// Returns the expected value as an error.
-    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        match name {
-            "customer" => {
-                let id = CustomerId::parse(value).map_err(|invalid| invalid.to_string())?;
-                self.customer_id = Some(id);
-            }
-            "processedDate" => {
-                let date = ProcessedDate::parse(value).map_err(|invalid| invalid.to_string())?;
-                self.processed_date = Some(date);
-            }
-            _ => {
-                self.mode = match value {
-                    "true" => PurgeMode::Hard,
-                    "false" => PurgeMode::Soft,
-                    _ => return Err("expected true or false".to_owned()),
-                };
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Any web page can have a browser on this machine send a purge without reading the response. It
-/// cannot send a key.
-fn web_page_purge_problem() -> Extension<Problem> {
-    Extension(Problem::new(
-        ProblemKind::NotForPages,
-        "without a key of the admin listener (admin.key_sha256), no web page may purge",
-    ))
-}
-
-fn bad_request(detail: String) -> Extension<Problem> {
-    Extension(Problem::new(ProblemKind::BadRequest, detail))
 }

@@ -46,6 +46,16 @@ impl ProcessedDate {
         self.0.tomorrow().ok().map(Self)
     }
 
+    /// Returns the number of days from this date to another; negative if that is earlier.
+    pub fn days_until(self, other: Self) -> i32 {
+        (other.0 - self.0).get_days()
+    }
+
+    /// Returns the date so many days later; `None` if the calendar does not have it.
+    pub fn plus_days(self, days: i32) -> Option<Self> {
+        self.0.checked_add(days.days()).ok().map(Self)
+    }
+
     /// The same day so many months before, or the last of its month.
     pub fn months_before(self, months: i32) -> Self {
         Self(self.0.saturating_sub(months.months()))

@@ -149,6 +149,8 @@ problem_kinds! {
         NotAuthenticated: UNAUTHORIZED "not-authenticated" "Authentication required";
         /// Web pages may not purge on an admin listener without keys.
         NotForPages: FORBIDDEN "not-for-pages" "Not allowed for web pages";
+        /// A backfill is running already, or there is no store for it.
+        BackfillRejected: CONFLICT "backfill-rejected" "Backfill cannot start";
         /// The query of an admin request is not valid.
         BadRequest: BAD_REQUEST "bad-request" "Bad request";
     }

@@ -90,7 +90,7 @@ struct QueueTicket {
 /// Allows one upstream call for as long as this lives.
 #[derive(Debug)]
 pub(super) struct CallPermit {
-    /// `None` for a permit that was never used.
+    /// `None` for a permit that was never used, and where the time of the call does not count.
     started_at: Option<Instant>,
     // Dropped in this order: another caller's call goes first.
     _permit: OwnedSemaphorePermit,
@@ -459,6 +459,12 @@ async fn acquire(permits: Arc<Semaphore>) -> OwnedSemaphorePermit {
 impl CallPermit {
     fn used_from(mut self, now: Instant) -> Self {
         self.started_at = Some(now);
+        self
+    }
+
+    /// Returns the same permit for a call whose time is no measure for others.
+    pub(super) fn uncounted(mut self) -> Self {
+        self.started_at = None;
         self
     }
 }

@@ -455,10 +455,12 @@ impl Fetcher {
     ) -> Result<SourceAnswer, Arc<CachedFailure<SourceError>>> {
         let _in_flight = GaugeGuard::increment(&self.cache.metrics().fills_in_flight);
         let pending = self.acquire_permit(resource, caller, reason, self.clock.now())?;
-        let (_permit, requested_at) = pending
+        let (permit, requested_at) = pending
             .acquire()
             .await
             .map_err(|overloaded| self.overloaded_failure(overloaded))?;
+        // Its many pages say nothing of the time that other calls take.
+        let _permit = permit.uncounted();
         let call = SourceCall {
             resource,
             trace,

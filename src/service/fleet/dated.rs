@@ -129,15 +129,47 @@ impl DatedFleets {
         if let Some(rows) = stored.as_ref().filter(|rows| rows.is_whole) {
             return Ok(rows.clone());
         }
+        match (
+            self.fetch_rows(date, caller, FetchReason::Request, trace)
+                .await,
+            stored,
+        ) {
+            (Ok(rows), _) => Ok(rows),
+            (Err(_), Some(rows)) if !rows.usages.is_empty() => Ok(rows),
+            (Err(failure), _) => Err(failure),
+        }
+    }
+
+    /// Fetches a date into the store, for no request.
+    ///
+    /// # Errors
+    ///
+    /// The failure of the call.
+    pub(in crate::service) async fn fetch(
+        &self,
+        date: ProcessedDate,
+        caller: &Caller,
+    ) -> Result<(), Arc<CachedFailure<SourceError>>> {
+        let trace = CallTrace::default();
+        let fetched = self.fetch_rows(date, caller, FetchReason::Refresh, trace);
+        fetched.await.map(drop)
+    }
+
+    async fn fetch_rows(
+        &self,
+        date: ProcessedDate,
+        caller: &Caller,
+        reason: FetchReason,
+        trace: CallTrace,
+    ) -> FetchedDate {
         let resource = Resource::FleetUsage(Some(date));
         let fetched = self
             .fetcher
-            .fetch_fleet(resource, caller, FetchReason::Request, trace)
+            .fetch_fleet(resource, caller, reason, trace)
             .await;
-        match (fetched, stored) {
-            (Ok(answer), _) => Ok(self.accept(date, answer.content)),
-            (Err(_), Some(rows)) if !rows.usages.is_empty() => Ok(rows),
-            (Err(failure), _) => {
+        match fetched {
+            Ok(answer) => Ok(self.accept(date, answer.content)),
+            Err(failure) => {
                 if failure.error.kind == SourceErrorKind::NothingProcessed {
                     self.level.write(StoreWrite::NothingProcessed {
                         customer: None,

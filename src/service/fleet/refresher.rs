@@ -8,12 +8,13 @@ use super::{FleetMetrics, schedule::CheckSchedule};
 use crate::{
     cache::{CachedFailure, EarlierAnswer, StoreChange, UsageCache},
     clock::SharedClock,
-    domain::{Caller, CustomerId, LicenseUsage, ProcessedDate, Resource, UpstreamApi},
+    domain::{CustomerId, LicenseUsage, ProcessedDate, Resource, UpstreamApi},
     jitter::Jitter,
     offload,
     render::{RenderError, Rendered},
     resilience::backoff::Backoff,
     service::{
+        backfill::background_caller,
         concurrency_limiter::FetchReason,
         fetcher::Fetcher,
         second_level::{Coverage, ROW_BYTES, SecondLevel},
@@ -180,7 +181,7 @@ impl FleetRefresher {
 
     async fn fetch(&self, resource: Resource) -> Result<AnswerContent, FleetFailure> {
         let trace = CallTrace::default();
-        let caller = Caller::anonymous();
+        let caller = background_caller();
         let answer = self
             .fetcher
             .fetch_fleet(resource, &caller, FetchReason::Refresh, trace);
@@ -243,7 +244,7 @@ impl FleetRefresher {
     async fn fetch_customers(&self) -> Result<(), FleetFailure> {
         let fetched = self
             .fetcher
-            .fetch_if_stale(Resource::Customers, &Caller::anonymous())
+            .fetch_if_stale(Resource::Customers, &background_caller())
             .await;
         match fetched {
             Err(failure) if self.level.book.customers().is_none() => Err(failure),
@@ -374,7 +375,7 @@ impl FleetRefresher {
                 let resource = Resource::newest_usage(customer, self.api);
                 let fetched = self
                     .fetcher
-                    .fetch_if_stale(resource, &Caller::anonymous())
+                    .fetch_if_stale(resource, &background_caller())
                     .await;
                 self.metrics.record_check(fetched.is_ok());
                 let due = begin + DAY / share * (index + 1);

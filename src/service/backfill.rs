@@ -1,0 +1,281 @@
+//! The backfill: past dates are fetched into the store, one call with all pages for each.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    UsageService,
+    fetcher::Fetcher,
+    fleet::DatedFleets,
+    second_level::SecondLevel,
+    source::{SourceError, SourceErrorKind},
+};
+use crate::{
+    cache::CachedFailure,
+    clock::SharedClock,
+    domain::{Caller, CallerScope, CustomerAccess, CustomerId, ProcessedDate, Resource},
+    shutdown::Shutdown,
+    store::{DateRange, UsageStore},
+};
+
+/// The past dates to fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackfillRequest {
+    /// The dates.
+    pub range: DateRange,
+    /// Only this customer; `None`: all customers together.
+    pub customer: Option<CustomerId>,
+}
+
+/// The progress of a backfill.
+#[derive(Clone, Debug)]
+pub struct BackfillProgress {
+    /// What was asked for.
+    pub request: BackfillRequest,
+    /// The state.
+    pub state: BackfillState,
+    /// All dates of the range.
+    pub dates: usize,
+    /// Dates that were stored, or asked for in vain, before.
+    pub skipped: usize,
+    /// Dates that were fetched.
+    pub fetched: usize,
+    /// Dates of which Partner Center has nothing, which is remembered.
+    pub without_data: usize,
+    /// The time of the start.
+    pub started_at: Timestamp,
+    /// The reason of the last failed call, while it is retried or after it ended the backfill.
+    pub error: Option<Arc<str>>,
+}
+
+/// The state of a backfill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
+pub enum BackfillState {
+    /// It fetches dates.
+    Running,
+    /// Every date is stored or has no data.
+    Done,
+    /// It was stopped. What it fetched is kept.
+    Stopped,
+    /// A call failed for a reason that a person must mend, or again and again.
+    Failed,
+}
+
+/// A backfill cannot start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackfillError {
+    /// There is no store.
+    #[error("there is no store to fetch past dates into")]
+    NoStore,
+    /// Another one is running.
+    #[error("a backfill is running already")]
+    Running,
+}
+
+/// The backfill of this process: one at a time.
+#[derive(Debug)]
+pub(super) struct Backfill {
+    latest: Mutex<Option<BackfillRun>>,
+    fetcher: Arc<Fetcher>,
+    level: Arc<SecondLevel>,
+    dated_fleets: Arc<DatedFleets>,
+    clock: SharedClock,
+    shutdown: Shutdown,
+}
+
+/// The backfill that runs or ran last.
+#[derive(Debug)]
+struct BackfillRun {
+    progress: BackfillProgress,
+    stop: CancellationToken,
+}
+
+type DateFailure = Arc<CachedFailure<SourceError>>;
+
+// === impl UsageService ===
+
+impl UsageService {
+    /// Starts to fetch past dates, unless they are stored: the newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`BackfillError`].
+    pub fn start_backfill(&self, request: BackfillRequest) -> Result<(), BackfillError> {
+        self.inner.backfill.start(request)
+    }
+
+    /// Returns the progress of the backfill that runs or ran last.
+    pub fn backfill_progress(&self) -> Option<BackfillProgress> {
+        let latest = self.inner.backfill.lock();
+        latest.as_ref().map(|run| run.progress.clone())
+    }
+
+    /// Stops the backfill. The date that is being fetched is dropped; all others are kept.
+    pub fn stop_backfill(&self) {
+        self.inner.backfill.stop();
+    }
+}
+
+// === impl Backfill ===
+
+impl Backfill {
+    /// The attempts for one date that fail in a row before the backfill ends. Each is a call with its own
+    /// retries.
+    const MAX_FAILURES: u32 = 10;
+
+    /// The pause after the first failure; it doubles each time.
+    const MIN_PAUSE: Duration = Duration::from_secs(5);
+
+    pub(super) fn new(
+        fetcher: Arc<Fetcher>,
+        level: Arc<SecondLevel>,
+        dated_fleets: Arc<DatedFleets>,
+        clock: SharedClock,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self {
+            latest: Mutex::default(),
+            fetcher,
+            level,
+            dated_fleets,
+            clock,
+            shutdown,
+        }
+    }
+
+    fn start(self: &Arc<Self>, request: BackfillRequest) -> Result<(), BackfillError> {
+        let durable = self.level.durable().ok_or(BackfillError::NoStore)?;
+        let store = Arc::clone(&durable.store);
+        let mut latest = self.lock();
+        let is_running = |run: &BackfillRun| run.progress.state == BackfillState::Running;
+        if latest.as_ref().is_some_and(is_running) {
+            return Err(BackfillError::Running);
+        }
+        let stop = CancellationToken::new();
+        *latest = Some(BackfillRun {
+            progress: BackfillProgress {
+                request,
+                state: BackfillState::Running,
+                dates: request.range.dates().count(),
+                skipped: 0,
+                fetched: 0,
+                without_data: 0,
+                started_at: self.clock.wall_time(),
+                error: None,
+            },
+            stop: stop.clone(),
+        });
+        let backfill = Arc::clone(self);
+        self.shutdown.spawn(async move {
+            let run = backfill.run(request, &*store);
+            if let Some(state) = stop.run_until_cancelled(run).await {
+                backfill.update(|progress| progress.state = state);
+            }
+        });
+        Ok(())
+    }
+
+    fn stop(&self) {
+        if let Some(run) = &mut *self.lock()
+            && run.progress.state == BackfillState::Running
+        {
+            run.progress.state = BackfillState::Stopped;
+            run.stop.cancel();
+        }
+    }
+
+    async fn run(&self, request: BackfillRequest, store: &dyn UsageStore) -> BackfillState {
+        let BackfillRequest { range, customer } = request;
+        let known: HashSet<ProcessedDate> = match store.asked_dates(customer, range).await {
+            Ok(asked) => asked.into_iter().collect(),
+            Err(error) => {
+                self.update(|progress| progress.error = Some(error.to_string().into()));
+                return BackfillState::Failed;
+            }
+        };
+        self.update(|progress| progress.skipped = known.len());
+        for date in range.dates().rev().filter(|date| !known.contains(date)) {
+            let mut failures = 0;
+            loop {
+                match self.fetch(date, customer).await {
+                    Ok(has_data) => {
+                        self.update(|progress| {
+                            progress.error = None;
+                            progress.fetched += usize::from(has_data);
+                            progress.without_data += usize::from(!has_data);
+                        });
+                        break;
+                    }
+                    Err(failure) => {
+                        let error = &failure.error;
+                        tracing::warn!(processed_date = %date, %error, "a past date was not fetched");
+                        self.update(|progress| progress.error = Some(error.to_string().into()));
+                        failures += 1;
+                        let is_final = matches!(
+                            error.kind,
+                            SourceErrorKind::CredentialsRejected
+                                | SourceErrorKind::Rejected
+                                | SourceErrorKind::UnknownCustomer
+                                | SourceErrorKind::NoRelationship
+                        );
+                        if is_final || failures == Self::MAX_FAILURES {
+                            return BackfillState::Failed;
+                        }
+                        let backoff = Self::MIN_PAUSE * 2_u32.pow(failures - 1);
+                        let pause = backoff.max(error.retry_after.unwrap_or_default());
+                        self.clock.sleep_until(self.clock.now() + pause).await;
+                    }
+                }
+            }
+        }
+        BackfillState::Done
+    }
+
+    /// Fetches a date. Returns false if upstream has nothing of it.
+    async fn fetch(
+        &self,
+        date: ProcessedDate,
+        customer: Option<CustomerId>,
+    ) -> Result<bool, DateFailure> {
+        let caller = background_caller();
+        let fetched = match customer {
+            None => self.dated_fleets.fetch(date, &caller).await,
+            Some(customer) => {
+                let resource = Resource::dated_usage(customer, date);
+                self.fetcher.fetch_if_stale(resource, &caller).await
+            }
+        };
+        match fetched {
+            Ok(()) => Ok(true),
+            Err(failure) if failure.error.kind == SourceErrorKind::NothingProcessed => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut BackfillProgress)) {
+        if let Some(run) = &mut *self.lock()
+            && run.progress.state == BackfillState::Running
+        {
+            change(&mut run.progress);
+        }
+    }
+
+    /// The progress is consistent after a panic: each step changes one field or all.
+    fn lock(&self) -> MutexGuard<'_, Option<BackfillRun>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the caller of calls that no request waits for. It has its own queue, so that it takes its
+/// turn behind the requests of others.
+pub(super) fn background_caller() -> Caller {
+    let scopes = CallerScope::ALL.into_iter().collect();
+    Caller::new("(background)", CustomerAccess::All, scopes)
+}
