@@ -2,9 +2,13 @@
 //!
 //! [`UsageStore`] is what an engine does. Nothing here assumes that only one process writes.
 
+mod native_body;
+mod schema;
+mod sql;
+pub mod sqlite;
 mod writer;
 
-use std::{fmt, future::Future, num::NonZeroUsize, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, num::NonZeroUsize, path::PathBuf, pin::Pin, sync::Arc};
 
 pub use self::writer::StoreWriter;
 use bytes::Bytes;
@@ -58,6 +62,15 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes at most `limit` snapshots of dates before this one, and returns their number.
     fn delete_before(&self, date: ProcessedDate, limit: NonZeroUsize) -> StoreFuture<'_, usize>;
+
+    /// Reads anything, and connects again where the connection is lost.
+    fn probe(&self) -> StoreFuture<'_, ()>;
+
+    /// Returns the bytes that the store takes.
+    fn stored_bytes(&self) -> StoreFuture<'_, u64>;
+
+    /// Closes all connections. A later call opens them again.
+    fn close(&self) -> StoreFuture<'_, ()>;
 }
 
 /// The future of a store's method.
@@ -255,14 +268,54 @@ pub struct FleetDateTotals {
 }
 
 /// The store failed. Answers do not depend on it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// It did not answer in time, or is not asked because it failed a moment ago.
     #[error("the store does not answer in time")]
     Unavailable,
+    /// It cannot be opened or reached.
+    #[error("the store cannot be opened: {0}")]
+    NotOpen(String),
     /// The database reports an error.
     #[error("the store failed: {0}")]
     Failed(String),
+    /// This change can never be stored; another attempt fails too.
+    #[error("a change cannot be stored: {0}")]
+    Unstorable(&'static str),
+}
+
+/// The store must not be used as it is configured, so the service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreStartError {
+    /// A newer release of the program has written it.
+    #[error(
+        "store.url: {} has schema version {found}, and this program knows versions up to {known}: \
+         use the newer release that wrote it",
+        path.display()
+    )]
+    NewerSchema {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest known version.
+        known: i64,
+    },
+    /// The file would be damaged.
+    #[error(
+        "store.url: {} is on a network file system ({name}), where SQLite's write-ahead log cannot \
+         work and the file would be damaged: use a local disk",
+        path.display()
+    )]
+    NetworkFileSystem {
+        /// The file.
+        path: PathBuf,
+        /// The file system.
+        name: &'static str,
+    },
+    /// The file is an SQLite database with other tables.
+    #[error("store.url: {} is a database of another program", .0.display())]
+    OtherProgram(PathBuf),
 }
 
 // === impl DateRange ===
@@ -274,3 +327,6 @@ impl DateRange {
         (0..=days).filter_map(move |day| self.from.plus_days(day))
     }
 }
+
+#[cfg(test)]
+mod tests;

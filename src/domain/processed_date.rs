@@ -1,10 +1,13 @@
 use std::{fmt, str::FromStr};
 
-use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
+use jiff::{Span, Timestamp, ToSpan, civil::Date, tz::TimeZone};
 
 /// The UTC day for which Partner Center aggregated usage. It prints as `YYYY-MM-DD`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcessedDate(Date);
+
+/// The day that days are counted from.
+const EPOCH: Date = jiff::civil::date(1970, 1, 1);
 
 /// The text is no calendar date in the form `YYYY-MM-DD`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +62,17 @@ impl ProcessedDate {
     /// The same day so many months before, or the last of its month.
     pub fn months_before(self, months: i32) -> Self {
         Self(self.0.saturating_sub(months.months()))
+    }
+
+    /// The number of days since 1970-01-01; negative before.
+    pub fn days_since_epoch(self) -> i64 {
+        self.0.duration_since(EPOCH).as_hours() / 24
+    }
+
+    /// The day so many days after 1970-01-01; `None` where the calendar has none.
+    pub fn from_days_since_epoch(days: i64) -> Option<Self> {
+        let days = Span::new().try_days(days).ok()?;
+        EPOCH.checked_add(days).ok().map(Self)
     }
 
     /// Midnight UTC, at the beginning of the day.
@@ -150,6 +164,14 @@ mod tests {
             let start = ProcessedDate::from_timestamp(instant).start();
 
             prop_assert!(start <= instant && instant.as_second() - start.as_second() < 86_400);
+        }
+
+        #[test]
+        fn a_day_is_found_by_its_number(days in -4_371_587_i64..2_932_896) {
+            let date = ProcessedDate::from_days_since_epoch(days).unwrap();
+
+            prop_assert_eq!(date.days_since_epoch(), days);
+            prop_assert_eq!(date.start().as_second(), days * 86_400);
         }
 
         #[test]

@@ -1,0 +1,185 @@
+//! The statements that all engines share.
+//!
+//! Days are numbers since 1970-01-01 and instants are milliseconds, so that no statement needs an engine's
+//! own functions. Parameters are numbered: `$1`, `$2`.
+
+/// Defines statements, and a list of all of them for tests.
+macro_rules! statements {
+    ($($(#[$meta:meta])* $name:ident = $text:literal;)+) => {
+        $($(#[$meta])* pub(super) const $name: &str = $text;)+
+
+        #[cfg(test)]
+        pub(super) const ALL: &[(&str, &str)] = &[$((stringify!($name), $text),)+];
+    };
+}
+
+statements! {
+    // === The state of the store ===
+    PREFERRED_SOURCE = "SELECT preferred_source FROM store_state";
+    SET_PREFERRED_SOURCE = "UPDATE store_state SET preferred_source = $1";
+    GENERATION = "SELECT generation FROM store_state";
+    NEXT_GENERATION = "UPDATE store_state SET generation = generation + 1 RETURNING generation";
+
+    // === Names and their numbers ===
+    CUSTOMERS_AFTER = "SELECT id, customer_id FROM customer WHERE id > $1 ORDER BY id";
+    ADD_CUSTOMER = "INSERT INTO customer (id, customer_id) VALUES ($1, $2)";
+    NAME_CUSTOMER = "UPDATE customer SET name = $2 WHERE id = $1 AND (name IS NULL OR name <> $2)";
+    NAMES_AFTER = "SELECT id, name FROM customer_name WHERE id > $1 ORDER BY id";
+    ADD_NAME = "INSERT INTO customer_name (id, name) VALUES ($1, $2)";
+    PRODUCTS_AFTER = "SELECT id, product_id, product_name, service_name, service_code, channel \
+        FROM product WHERE id > $1 ORDER BY id";
+    ADD_PRODUCT = "INSERT INTO product \
+        (id, product_id, product_name, service_name, service_code, channel) \
+        VALUES ($1, $2, $3, $4, $5, $6)";
+    WORKLOADS_AFTER = "SELECT id, workload_name, workload_code FROM workload WHERE id > $1 ORDER BY id";
+    ADD_WORKLOAD = "INSERT INTO workload (id, workload_name, workload_code) VALUES ($1, $2, $3)";
+    ADD_DAY = "INSERT INTO processed_day (day, processed_date) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+
+    // === Snapshots, written ===
+    CURRENT_REVISION = "SELECT revision FROM snapshot WHERE customer = $1 AND day = $2 AND source = $3";
+    FACTS = "SELECT product, workload, licenses_active, licenses_qualified, reported_usage_percent, \
+        processed_offset FROM fact WHERE customer = $1 AND day = $2 AND source = $3 \
+        ORDER BY product, workload";
+    ADD_FACT = "INSERT INTO fact (customer, day, source, product, workload, licenses_active, \
+        licenses_qualified, reported_usage_percent, processed_offset) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    ADD_SNAPSHOT = "INSERT INTO snapshot (customer, day, source, revision, state, customer_name, \
+        fetched_at, confirmed_at, generation) VALUES ($1, $2, $3, 1, $4, $5, $6, $6, $7)";
+    CONFIRM_SNAPSHOT = "UPDATE snapshot SET customer_name = $4, confirmed_at = $5, generation = $6 \
+        WHERE customer = $1 AND day = $2 AND source = $3";
+    CORRECT_SNAPSHOT = "UPDATE snapshot SET revision = revision + 1, state = $4, customer_name = $5, \
+        fetched_at = $6, confirmed_at = $6, generation = $7 \
+        WHERE customer = $1 AND day = $2 AND source = $3";
+    SUPERSEDE_SNAPSHOT = "INSERT INTO superseded_snapshot (customer, day, source, revision, state, \
+        customer_name, fetched_at, confirmed_at) \
+        SELECT customer, day, source, revision, state, customer_name, fetched_at, confirmed_at \
+        FROM snapshot WHERE customer = $1 AND day = $2 AND source = $3";
+    SUPERSEDE_FACTS = "INSERT INTO superseded_fact (customer, day, source, revision, product, workload, \
+        licenses_active, licenses_qualified, reported_usage_percent, processed_offset) \
+        SELECT customer, day, source, $4, product, workload, licenses_active, licenses_qualified, \
+        reported_usage_percent, processed_offset \
+        FROM fact WHERE customer = $1 AND day = $2 AND source = $3";
+    DELETE_FACTS = "DELETE FROM fact WHERE customer = $1 AND day = $2 AND source = $3";
+    SET_BODY = "INSERT INTO native_body (customer, day, source, revision, codec, length, bytes) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (customer, day, source, revision) DO UPDATE \
+        SET codec = excluded.codec, length = excluded.length, bytes = excluded.bytes \
+        WHERE native_body.bytes <> excluded.bytes";
+    NEWEST_DAY = "SELECT day, generation FROM newest WHERE customer = $1 AND source = $2";
+    SET_NEWEST = "INSERT INTO newest (customer, source, day, confirmed_at, generation) \
+        VALUES ($1, $2, $3, $4, $5) ON CONFLICT (customer, source) DO UPDATE \
+        SET day = excluded.day, confirmed_at = excluded.confirmed_at, generation = excluded.generation";
+    OUTDATE_TOTAL = "INSERT INTO outdated_total (day) VALUES ($1) ON CONFLICT DO NOTHING";
+
+    // === Other changes ===
+    ADD_ASKED_DAY = "INSERT INTO asked_day (customer, day, asked_at) VALUES ($1, $2, $3) \
+        ON CONFLICT (customer, day) DO UPDATE SET asked_at = excluded.asked_at";
+    // The confirmations of the refresh before stay with the customers that only it confirmed.
+    KEEP_FLEET_CONFIRMATION = "UPDATE newest SET confirmed_at = f.confirmed_at FROM fleet_confirmed f \
+        WHERE f.source = $1 AND f.refreshed_at <> $2 AND newest.source = $1 \
+        AND newest.confirmed_at >= f.refreshed_at AND newest.confirmed_at < f.confirmed_at";
+    SET_FLEET_CONFIRMED = "INSERT INTO fleet_confirmed (source, refreshed_at, confirmed_at) \
+        VALUES ($1, $2, $3) ON CONFLICT (source) DO UPDATE \
+        SET refreshed_at = excluded.refreshed_at, confirmed_at = excluded.confirmed_at";
+    SET_LISTED_CUSTOMER = "INSERT INTO listed_customer (customer, name, domain, raw) \
+        VALUES ($1, $2, $3, $4) ON CONFLICT (customer) DO UPDATE \
+        SET name = excluded.name, domain = excluded.domain, raw = excluded.raw \
+        WHERE listed_customer.name <> excluded.name OR listed_customer.raw <> excluded.raw \
+        OR listed_customer.domain IS DISTINCT FROM excluded.domain";
+    LISTED_CUSTOMER_IDS = "SELECT customer FROM listed_customer";
+    DELETE_LISTED_CUSTOMER = "DELETE FROM listed_customer WHERE customer = $1";
+    SET_CUSTOMERS_FETCHED_AT = "UPDATE store_state SET customers_fetched_at = $1";
+    // A purge includes those before it that are no wider and no stronger.
+    DELETE_INCLUDED_PURGES = "DELETE FROM purge WHERE mode <= $3 \
+        AND ($1 = 0 OR customer = $1) AND ($2 = -2147483648 OR day = $2)";
+    ADD_PURGE = "INSERT INTO purge (generation, customer, day, mode) \
+        VALUES ($1, NULLIF($2, 0), NULLIF($3, -2147483648), $4)";
+
+    // === Snapshots, read ===
+    NEWEST_SNAPSHOT = "SELECT n.day, s.revision, s.customer_name, s.fetched_at, n.confirmed_at, \
+        f.confirmed_at, n.generation FROM newest n \
+        JOIN snapshot s ON s.customer = n.customer AND s.day = n.day AND s.source = n.source \
+        LEFT JOIN fleet_confirmed f ON f.source = n.source AND n.confirmed_at >= f.refreshed_at \
+        WHERE n.customer = $1 AND n.source = $2";
+    DATED_SNAPSHOT = "SELECT day, revision, customer_name, fetched_at, confirmed_at, NULL, generation \
+        FROM snapshot WHERE customer = $1 AND source = $2 AND day = $3 AND state = 1";
+    BODY = "SELECT codec, length, bytes FROM native_body \
+        WHERE customer = $1 AND day = $2 AND source = $3 AND revision = $4";
+    PURGES_OF_DAY = "SELECT mode, max(generation) FROM purge WHERE customer = $1 AND day = $2 \
+        GROUP BY mode UNION ALL SELECT mode, max(generation) FROM purge \
+        WHERE customer = $1 AND day IS NULL GROUP BY mode UNION ALL \
+        SELECT mode, max(generation) FROM purge WHERE customer IS NULL AND day = $2 \
+        GROUP BY mode UNION ALL SELECT mode, max(generation) FROM purge \
+        WHERE customer IS NULL AND day IS NULL GROUP BY mode";
+    PURGES = "SELECT mode, generation, customer, day FROM purge";
+    ALL_NEWEST_SNAPSHOTS = "SELECT n.customer, n.source, n.day, s.revision, s.customer_name, \
+        s.fetched_at, n.confirmed_at, f.confirmed_at, n.generation FROM newest n \
+        JOIN snapshot s ON s.customer = n.customer AND s.day = n.day AND s.source = n.source \
+        LEFT JOIN fleet_confirmed f ON f.source = n.source AND n.confirmed_at >= f.refreshed_at \
+        ORDER BY n.customer, n.source";
+    ALL_SNAPSHOTS_OF_DAY = "SELECT s.customer, s.source, s.day, s.revision, s.customer_name, \
+        s.fetched_at, s.confirmed_at, NULL, s.generation FROM customer c CROSS JOIN snapshot s \
+        WHERE s.customer = c.id AND s.day = $1 AND s.state = 1 ORDER BY c.id, s.source";
+    CUSTOMERS_FETCHED_AT = "SELECT customers_fetched_at FROM store_state";
+    // === History ===
+    // Of two sources, the preferred one counts where it has rows.
+    DATES = "SELECT s.day, s.fetched_at, s.confirmed_at, f.confirmed_at, s.revision FROM snapshot s \
+        LEFT JOIN newest n ON n.customer = s.customer AND n.source = s.source AND n.day = s.day \
+        LEFT JOIN fleet_confirmed f ON f.source = n.source AND n.confirmed_at >= f.refreshed_at \
+        WHERE s.customer = $1 AND s.day BETWEEN $2 AND $3 AND s.state = 1 \
+        AND (s.source = $4 OR NOT EXISTS (SELECT 1 FROM snapshot o WHERE o.customer = s.customer \
+        AND o.day = s.day AND o.source = $4 AND o.state = 1)) ORDER BY s.day";
+    HISTORY = "SELECT f.day, f.product, f.workload, f.licenses_active, f.licenses_qualified \
+        FROM fact f WHERE f.customer = $1 AND f.day BETWEEN $2 AND $3 \
+        AND (f.source = $4 OR NOT EXISTS (SELECT 1 FROM snapshot o WHERE o.customer = f.customer \
+        AND o.day = f.day AND o.source = $4 AND o.state = 1)) \
+        ORDER BY f.day, f.source, f.product, f.workload";
+    DAYS_OF_CUSTOMER = "SELECT DISTINCT day FROM snapshot \
+        WHERE customer = $1 AND day BETWEEN $2 AND $3 AND state = 1 ORDER BY day";
+    ASKED_DAYS = "SELECT day FROM asked_day WHERE customer = $1 AND day BETWEEN $2 AND $3 \
+        UNION SELECT day FROM asked_day WHERE customer = 0 AND day BETWEEN $2 AND $3 \
+        UNION SELECT day FROM snapshot WHERE customer = $1 AND day BETWEEN $2 AND $3 ORDER BY day";
+
+    // === Deletion of old dates ===
+    SNAPSHOTS_BEFORE = "SELECT s.customer, s.day, s.source FROM customer c CROSS JOIN snapshot s \
+        WHERE s.customer = c.id AND s.day < $1 AND s.day > -2147483648 LIMIT $2";
+    DELETE_SNAPSHOT = "DELETE FROM snapshot WHERE customer = $1 AND day = $2 AND source = $3";
+    DELETE_BODIES = "DELETE FROM native_body WHERE customer = $1 AND day = $2 AND source = $3";
+    DELETE_SUPERSEDED_SNAPSHOTS = "DELETE FROM superseded_snapshot \
+        WHERE customer = $1 AND day = $2 AND source = $3";
+    DELETE_SUPERSEDED_FACTS = "DELETE FROM superseded_fact \
+        WHERE customer = $1 AND day = $2 AND source = $3";
+    DELETE_NEWEST = "DELETE FROM newest WHERE customer = $1 AND day = $2 AND source = $3";
+    DELETE_ASKED_DAYS = "DELETE FROM asked_day WHERE day < $1";
+
+    LISTED_CUSTOMERS = "SELECT c.customer_id, l.name, l.domain, l.raw \
+        FROM listed_customer l JOIN customer c ON c.id = l.customer";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `$10` is no use of `$1`.
+    fn uses(text: &str, number: usize) -> bool {
+        text.match_indices(&format!("${number}"))
+            .any(|(at, found)| {
+                let after = text[at + found.len()..].chars().next();
+                !after.is_some_and(|next| next.is_ascii_digit())
+            })
+    }
+
+    #[test]
+    fn parameters_are_numbered_without_gaps() {
+        for (name, text) in ALL {
+            let used = (1..=9).filter(|number| uses(text, *number)).count();
+            assert!((1..=used).all(|number| uses(text, number)), "{name}");
+            let dollars = text.matches('$').count();
+            let numbered = text
+                .split('$')
+                .skip(1)
+                .filter(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()))
+                .count();
+            assert_eq!(dollars, numbered, "{name}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Opening the file: settings, checks, and what identifies it.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use rusqlite::{CachedStatement, Connection, OpenFlags};
+
+use super::{error::SqliteResult, migrations, network_file_system};
+use crate::store::StoreStartError;
+
+/// Identifies a file while it exists, whatever its path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+/// The file cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    /// It must not be opened by this program as it is configured.
+    #[error(transparent)]
+    Refused(#[from] StoreStartError),
+    /// SQLite reports an error.
+    #[error(transparent)]
+    Sqlite(#[from] super::error::SqliteError),
+    /// The system reports an error.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Time that the writer waits for another process's transaction.
+const WRITER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time that a reader waits; in WAL mode it hardly ever has to.
+const READER_BUSY_TIMEOUT: Duration = Duration::from_millis(10);
+
+/// The log is cut to this size after a checkpoint.
+const MAX_IDLE_LOG_BYTES: i64 = 16 * 1024 * 1024;
+
+/// Prepared statements of a connection; more than there are.
+const STATEMENTS: usize = 128;
+
+/// Only the user of the service reads the file: it has customers' names and counts.
+const FILE_MODE: u32 = 0o600;
+
+/// The file names that SQLite derives from a database's name.
+const COMPANION_SUFFIXES: [&str; 2] = ["-wal", "-shm"];
+
+/// Opens the file for the writer, and creates and migrates it where needed.
+pub(super) fn open_writer(
+    path: &Path,
+    now: Timestamp,
+) -> Result<(Connection, FileIdentity), OpenError> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(name) = network_file_system::of(folder.unwrap_or(Path::new("."))) {
+        let path = path.to_owned();
+        return Err(StoreStartError::NetworkFileSystem { path, name }.into());
+    }
+    let mut create = OpenOptions::new();
+    create.write(true).create(true).truncate(false);
+    match create.mode(FILE_MODE).open(path) {
+        // A file that cannot be written can be read all the same.
+        Ok(_) => {}
+        Err(_) if path.is_file() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let identity = FileIdentity::of(path)?;
+    let mut connection = open(path, WRITER_BUSY_TIMEOUT)?;
+    migrations::check_owner(&connection, path)?;
+    let mode: String = connection
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(super::error::SqliteError::from)?;
+    if mode != "wal" {
+        let problem = format!("SQLite keeps journal mode {mode} in place of WAL");
+        return Err(io::Error::other(problem).into());
+    }
+    let settings = || -> SqliteResult<()> {
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)?;
+        Ok(())
+    };
+    settings()?;
+    migrations::migrate(&mut connection, path, now)?;
+    Ok((connection, identity))
+}
+
+/// Opens a file for a reader, which the writer has opened before.
+pub(super) fn open_reader(path: &Path) -> SqliteResult<Connection> {
+    let connection = open(path, READER_BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn open(path: &Path, busy_timeout: Duration) -> SqliteResult<Connection> {
+    // Without the flag that makes `file:` in a path mean something.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(busy_timeout)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
+}
+
+/// Prepares a statement of [`sql`](crate::store::sql), or reuses it.
+///
+/// SQLite takes `$1` for a name, and numbers names in the order in which they appear: `?1` is a number.
+pub(super) fn prepare<'c>(
+    connection: &'c Connection,
+    text: &str,
+) -> rusqlite::Result<CachedStatement<'c>> {
+    connection.prepare_cached(&text.replace('$', "?"))
+}
+
+/// Moves a damaged file and its companions aside, and returns its new name.
+pub(super) fn quarantine(path: &Path, now: Timestamp) -> io::Result<PathBuf> {
+    let stamp = now.strftime("%Y%m%dT%H%M%SZ");
+    let mut names = (0..).map(|attempt| match attempt {
+        0 => with_suffix(path, &format!(".corrupt-{stamp}")),
+        _ => with_suffix(path, &format!(".corrupt-{stamp}-{attempt}")),
+    });
+    let Some(aside) = names.find(|name| !name.exists()) else {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    };
+    // The log first: without its file it means nothing, and a new file must not meet it.
+    for suffix in COMPANION_SUFFIXES {
+        match fs::rename(with_suffix(path, suffix), with_suffix(&aside, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// Returns the bytes of the file and its log.
+pub(super) fn stored_bytes(path: &Path) -> io::Result<u64> {
+    let log = fs::metadata(with_suffix(path, "-wal")).map_or(0, |log| log.len());
+    Ok(fs::metadata(path)?.len() + log)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+// === impl FileIdentity ===
+
+impl FileIdentity {
+    /// Returns the identity of the file that has this path now.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+
+    /// Returns whether the path still leads to this file.
+    pub(super) fn is_at(self, path: &Path) -> bool {
+        Self::of(path).is_ok_and(|now| now == self)
+    }
+}

@@ -1,0 +1,43 @@
+use rusqlite::ErrorCode;
+
+use crate::store::StoreError;
+
+/// A statement or a stored value is wrong.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SqliteError {
+    /// SQLite reports an error.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// A stored value is none that this program writes.
+    #[error("{0}")]
+    Unreadable(String),
+    /// A change can never be stored.
+    #[error("{0}")]
+    Unstorable(&'static str),
+}
+
+pub(super) type SqliteResult<T> = Result<T, SqliteError>;
+
+// === impl SqliteError ===
+
+impl SqliteError {
+    /// Returns whether the file itself is damaged.
+    pub(super) fn is_corruption(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
+            Self::Unreadable(_) | Self::Unstorable(_) => false,
+        }
+    }
+}
+
+impl From<SqliteError> for StoreError {
+    fn from(error: SqliteError) -> Self {
+        match error {
+            SqliteError::Sqlite(_) | SqliteError::Unreadable(_) => Self::Failed(error.to_string()),
+            SqliteError::Unstorable(reason) => Self::Unstorable(reason),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The file, as the threads that use it see it together.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::connection::FileIdentity;
+use crate::store::StoreError;
+
+/// The file of a store, which can be damaged, deleted or replaced while it is open.
+#[derive(Debug)]
+pub(super) struct StoreFile {
+    path: PathBuf,
+    state: Mutex<FileState>,
+}
+
+#[derive(Debug)]
+enum FileState {
+    /// The writer has not opened it, for this reason.
+    Closed(String),
+    Open(OpenFile),
+    /// The content of this file is damaged.
+    Damaged(OpenFile),
+}
+
+/// A file that the writer has opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OpenFile {
+    identity: FileIdentity,
+    /// Counts how often the path was opened: an inode can be used again.
+    opening: u64,
+}
+
+// === impl StoreFile ===
+
+impl StoreFile {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            state: Mutex::new(FileState::Closed("it was not opened yet".to_owned())),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the open file, if it is still the one at the path.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotOpen`] with the reason.
+    pub(super) fn current(&self) -> Result<OpenFile, StoreError> {
+        match &*self.lock() {
+            FileState::Open(file) if file.identity.is_at(&self.path) => Ok(*file),
+            FileState::Open(_) => Err(StoreError::NotOpen("its file was deleted".to_owned())),
+            FileState::Damaged(_) => Err(StoreError::NotOpen("its file is damaged".to_owned())),
+            FileState::Closed(reason) => Err(StoreError::NotOpen(reason.clone())),
+        }
+    }
+
+    pub(super) fn set_open(&self, identity: FileIdentity, opening: u64) -> OpenFile {
+        let file = OpenFile { identity, opening };
+        *self.lock() = FileState::Open(file);
+        file
+    }
+
+    pub(super) fn set_closed(&self, reason: String) {
+        *self.lock() = FileState::Closed(reason);
+    }
+
+    /// Records that a file turned out to be damaged, unless another is open by now.
+    pub(super) fn set_damaged(&self, damaged: OpenFile) {
+        let mut state = self.lock();
+        if matches!(&*state, FileState::Open(file) if *file == damaged) {
+            *state = FileState::Damaged(damaged);
+        }
+    }
+
+    /// Returns whether the file at the path is known to be damaged.
+    pub(super) fn is_damaged(&self) -> bool {
+        matches!(&*self.lock(), FileState::Damaged(file) if file.identity.is_at(&self.path))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FileState> {
+        // It is assigned whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,191 @@
+//! History of one customer, and the deletion of old dates.
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use rusqlite::{Connection, params};
+
+use super::{
+    connection::prepare,
+    dictionary::WorkloadTexts,
+    error::{SqliteError, SqliteResult},
+    read::{ReadConnection, timestamp, unreadable},
+};
+use crate::{
+    domain::{CustomerId, ProcessedDate},
+    store::{
+        DateRange, HistoryPosition, HistoryQuery, HistoryRow, StoredDate,
+        schema::{ALL_CUSTOMERS, date_of_day},
+        sql,
+    },
+};
+
+// === impl ReadConnection ===
+
+impl ReadConnection {
+    pub(super) fn dates(
+        &mut self,
+        customer: CustomerId,
+        range: DateRange,
+        preferred: i64,
+    ) -> SqliteResult<Vec<StoredDate>> {
+        let Some(customer) = self.customer_number(customer)? else {
+            return Ok(Vec::new());
+        };
+        let (from, to) = days(range);
+        let mut statement = prepare(&self.connection, sql::DATES)?;
+        let mut rows = statement.query([customer, from, to, preferred])?;
+        let mut dates = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (confirmed_at, by_fleet): (i64, Option<i64>) = (row.get(2)?, row.get(3)?);
+            let revision: u32 = row.get(4)?;
+            dates.push(StoredDate {
+                date: date(row.get(0)?)?,
+                fetched_at: timestamp(row.get(1)?)?,
+                confirmed_at: timestamp(by_fleet.map_or(confirmed_at, |at| at.max(confirmed_at)))?,
+                corrections: revision.saturating_sub(1),
+            });
+        }
+        Ok(dates)
+    }
+
+    pub(super) fn history(
+        &mut self,
+        query: &HistoryQuery,
+        preferred: i64,
+    ) -> SqliteResult<Vec<HistoryRow>> {
+        let Some(customer) = self.customer_number(query.customer)? else {
+            return Ok(Vec::new());
+        };
+        let (from, to) = days(query.range);
+        let after = query
+            .after
+            .as_ref()
+            .map(|after| (after.date.days_since_epoch(), after.row));
+        let from = after.map_or(from, |(day, _)| day.max(from));
+        let wanted_product = query.product.as_deref().map(str::to_lowercase);
+        let wanted_workload = query.workload.as_deref().map(str::to_lowercase);
+        let Self {
+            connection,
+            dictionaries,
+            ..
+        } = self;
+        let mut statement = prepare(connection, sql::HISTORY)?;
+        let mut rows = statement.query([customer, from, to, preferred])?;
+        let mut history = Vec::new();
+        while let Some(row) = rows.next()? {
+            let day: i64 = row.get(0)?;
+            let row_number: (i64, i64) = (row.get(1)?, row.get(2)?);
+            if after.is_some_and(|after| (day, row_number) <= after) {
+                continue;
+            }
+            let product = dictionaries.products.entry(connection, row_number.0)?;
+            let workload = dictionaries.workloads.entry(connection, row_number.1)?;
+            if wanted_product
+                .as_ref()
+                .is_some_and(|wanted| !product.is_called(wanted))
+                || wanted_workload
+                    .as_ref()
+                    .is_some_and(|wanted| !workload.is_called(wanted))
+            {
+                continue;
+            }
+            history.push(HistoryRow {
+                position: HistoryPosition {
+                    date: date(day)?,
+                    row: row_number,
+                },
+                product_name: Arc::clone(&product.product_name),
+                product_id: product.product_id.clone(),
+                service_name: Arc::clone(&product.service_name),
+                channel: product.channel.clone(),
+                workload_name: Arc::clone(&workload.workload_name),
+                licenses_active: seats(row.get(3)?)?,
+                licenses_qualified: seats(row.get(4)?)?,
+            });
+            if history.len() == query.limit.get() {
+                break;
+            }
+        }
+        Ok(history)
+    }
+
+    pub(super) fn asked_dates(
+        &mut self,
+        customer: Option<CustomerId>,
+        range: DateRange,
+    ) -> SqliteResult<Vec<ProcessedDate>> {
+        let customer = match customer {
+            // One without a number was asked for together with all others only.
+            Some(customer) => self.customer_number(customer)?.unwrap_or(ALL_CUSTOMERS),
+            None => ALL_CUSTOMERS,
+        };
+        let (from, to) = days(range);
+        let mut statement = prepare(&self.connection, sql::ASKED_DAYS)?;
+        let mut rows = statement.query([customer, from, to])?;
+        let mut dates = Vec::new();
+        while let Some(row) = rows.next()? {
+            dates.push(date(row.get(0)?)?);
+        }
+        Ok(dates)
+    }
+
+    fn customer_number(&mut self, customer: CustomerId) -> SqliteResult<Option<i64>> {
+        let customers = &mut self.dictionaries.customers;
+        customers.find(&self.connection, &customer)
+    }
+}
+
+// === impl WorkloadTexts ===
+
+impl WorkloadTexts {
+    /// Returns whether a lower-case text is its name or code.
+    fn is_called(&self, wanted: &str) -> bool {
+        let code = self.workload_code.as_deref();
+        [Some(&*self.workload_name), code]
+            .into_iter()
+            .flatten()
+            .any(|text| text.to_lowercase() == wanted)
+    }
+}
+
+/// Deletes snapshots of days before this one, in a transaction of the caller.
+pub(super) fn delete_before(
+    connection: &Connection,
+    date: ProcessedDate,
+    limit: NonZeroUsize,
+) -> SqliteResult<usize> {
+    let day = date.days_since_epoch();
+    let limit = i64::try_from(limit.get()).unwrap_or(i64::MAX);
+    let old: Vec<(i64, i64, i64)> = prepare(connection, sql::SNAPSHOTS_BEFORE)?
+        .query_map([day, limit], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
+        .collect::<Result<_, _>>()?;
+    for (customer, day, source) in &old {
+        for statement in [
+            sql::DELETE_FACTS,
+            sql::DELETE_SUPERSEDED_FACTS,
+            sql::DELETE_BODIES,
+            sql::DELETE_SUPERSEDED_SNAPSHOTS,
+            sql::DELETE_NEWEST,
+            sql::DELETE_SNAPSHOT,
+        ] {
+            prepare(connection, statement)?.execute(params![customer, day, source])?;
+        }
+        prepare(connection, sql::OUTDATE_TOTAL)?.execute([day])?;
+    }
+    prepare(connection, sql::DELETE_ASKED_DAYS)?.execute([day])?;
+    Ok(old.len())
+}
+
+pub(super) fn days(range: DateRange) -> (i64, i64) {
+    (range.from.days_since_epoch(), range.to.days_since_epoch())
+}
+
+pub(super) fn date(day: i64) -> SqliteResult<ProcessedDate> {
+    date_of_day(day).ok_or_else(|| SqliteError::Unreadable(format!("{day} is no day")))
+}
+
+pub(super) fn seats(stored: i64) -> SqliteResult<u64> {
+    u64::try_from(stored).map_err(unreadable)
+}

@@ -1,0 +1,87 @@
+//! The schema, by number. A release adds to it and never changes what the one before reads or writes,
+//! so that both can run during a rolling restart.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::{connection::OpenError, error::SqliteError};
+use crate::store::StoreStartError;
+
+/// The statements of each version, the first is version 1.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_snapshots.sql")];
+
+/// Marks a file as ours: `upxy` in ASCII.
+const APPLICATION_ID: i64 = 0x7570_7879;
+
+/// Refuses the database of another program.
+pub(super) fn check_owner(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let owner: i64 = one_value(connection, "PRAGMA application_id")?;
+    let tables: i64 = one_value(connection, "SELECT count(*) FROM sqlite_schema")?;
+    if owner != APPLICATION_ID && tables > 0 {
+        return Err(StoreStartError::OtherProgram(path.to_owned()).into());
+    }
+    Ok(())
+}
+
+/// Brings the schema up to the newest known version.
+pub(super) fn migrate(
+    connection: &mut Connection,
+    path: &Path,
+    now: Timestamp,
+) -> Result<(), OpenError> {
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if version(connection)? == known {
+        return Ok(());
+    }
+    // Another process may migrate at the same time: what counts is the version seen inside.
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(SqliteError::from)?;
+    let found = version(&transaction)?;
+    if found > known {
+        return Err(StoreStartError::NewerSchema {
+            path: path.to_owned(),
+            found,
+            known,
+        }
+        .into());
+    }
+    let apply = || -> rusqlite::Result<()> {
+        if found == 0 {
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.execute_batch(
+                "CREATE TABLE schema_version (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) \
+                 STRICT",
+            )?;
+        }
+        for (version, statements) in (1..).zip(MIGRATIONS).skip_while(|(next, _)| *next <= found) {
+            transaction.execute_batch(statements)?;
+            transaction.execute(
+                "INSERT INTO schema_version (version, applied_at) VALUES (?1, ?2)",
+                (version, now.as_millisecond()),
+            )?;
+        }
+        Ok(())
+    };
+    apply().map_err(SqliteError::from)?;
+    transaction.commit().map_err(SqliteError::from)?;
+    Ok(())
+}
+
+/// Returns the version of the schema; 0 before the first.
+fn version(connection: &Connection) -> Result<i64, SqliteError> {
+    let table = "SELECT count(*) FROM sqlite_schema WHERE name = 'schema_version'";
+    match one_value(connection, table)? {
+        0 => Ok(0),
+        _ => one_value(
+            connection,
+            "SELECT coalesce(max(version), 0) FROM schema_version",
+        ),
+    }
+}
+
+fn one_value(connection: &Connection, statement: &str) -> Result<i64, SqliteError> {
+    Ok(connection.query_row(statement, [], |row| row.get(0))?)
+}

@@ -1,0 +1,338 @@
+//! Snapshots and the list of customers, read.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{
+    apply::read_facts,
+    connection::prepare,
+    dictionary::{Dictionaries, customer_id},
+    error::{SqliteError, SqliteResult},
+};
+use crate::{
+    domain::{
+        CustomerEntry, CustomerId, CustomerList, LicenseUsage, ListedCustomer, ProcessedDate,
+        Resource, UpstreamApi, UsageRow,
+    },
+    store::{
+        StoredCustomers, StoredSnapshot,
+        native_body::BodyCodec,
+        schema::{PurgeGenerations, StoredFact, source_number, source_of_number},
+        sql,
+    },
+};
+
+/// A connection that reads, with the texts that it has seen.
+pub(super) struct ReadConnection {
+    pub(super) connection: Connection,
+    pub(super) dictionaries: Dictionaries,
+    pub(super) bodies: BodyCodec,
+}
+
+/// A row of a snapshot, without its facts.
+struct SnapshotHead {
+    customer: i64,
+    source: i64,
+    day: i64,
+    revision: i64,
+    customer_name: Option<i64>,
+    fetched_at: i64,
+    confirmed_at: i64,
+    generation: i64,
+}
+
+/// All purges.
+#[derive(Default)]
+struct PurgeTable {
+    /// By customer and day.
+    generations: HashMap<(Option<i64>, Option<i64>), PurgeGenerations>,
+}
+
+// === impl ReadConnection ===
+
+impl ReadConnection {
+    /// Reads anything.
+    pub(super) fn probe(&self) -> SqliteResult<()> {
+        let mut statement = prepare(&self.connection, sql::GENERATION)?;
+        Ok(statement.query_row([], |_| Ok(()))?)
+    }
+
+    pub(super) fn snapshot(&mut self, resource: Resource) -> SqliteResult<Option<StoredSnapshot>> {
+        let (Some(customer), Some(source)) = (resource.customer(), source_number(resource.api()))
+        else {
+            return Ok(None);
+        };
+        let customers = &mut self.dictionaries.customers;
+        let Some(number) = customers.find(&self.connection, &customer)? else {
+            return Ok(None);
+        };
+        let Some(date) = resource.date() else {
+            let head = prepare(&self.connection, sql::NEWEST_SNAPSHOT)?
+                .query_row([number, source], |row| {
+                    SnapshotHead::read(row, 0, number, source)
+                })
+                .optional()?;
+            return self.with_body(customer, head);
+        };
+        let calls = [UpstreamApi::Commercial, UpstreamApi::Insights];
+        for source in calls.into_iter().filter_map(source_number) {
+            let head = prepare(&self.connection, sql::DATED_SNAPSHOT)?
+                .query_row([number, source, date.days_since_epoch()], |row| {
+                    SnapshotHead::read(row, 0, number, source)
+                })
+                .optional()?;
+            let snapshot = self.with_body(customer, head)?;
+            if snapshot.is_some() {
+                return Ok(snapshot);
+            }
+        }
+        Ok(None)
+    }
+
+    fn with_body(
+        &mut self,
+        customer: CustomerId,
+        head: Option<SnapshotHead>,
+    ) -> SqliteResult<Option<StoredSnapshot>> {
+        let Some(head) = head else {
+            return Ok(None);
+        };
+        let purges = purges_of(&self.connection, head.customer, head.day)?;
+        let Some(snapshot) = self.build(customer, &head, purges)? else {
+            return Ok(None);
+        };
+        let native = self.body(&head)?;
+        Ok(Some(StoredSnapshot { native, ..snapshot }))
+    }
+
+    pub(super) fn newest_of_all(
+        &mut self,
+        preferred: UpstreamApi,
+    ) -> SqliteResult<Vec<StoredSnapshot>> {
+        let heads = self.heads(sql::ALL_NEWEST_SNAPSHOTS, [])?;
+        self.preferred_of_each(heads, preferred)
+    }
+
+    pub(super) fn all_of_date(
+        &mut self,
+        date: ProcessedDate,
+        preferred: UpstreamApi,
+    ) -> SqliteResult<Vec<StoredSnapshot>> {
+        let heads = self.heads(sql::ALL_SNAPSHOTS_OF_DAY, [date.days_since_epoch()])?;
+        self.preferred_of_each(heads, preferred)
+    }
+
+    fn heads(
+        &self,
+        statement: &str,
+        parameters: impl rusqlite::Params,
+    ) -> SqliteResult<Vec<SnapshotHead>> {
+        let mut statement = prepare(&self.connection, statement)?;
+        let heads = statement.query_map(parameters, |row| {
+            SnapshotHead::read(row, 2, row.get(0)?, row.get(1)?)
+        })?;
+        Ok(heads.collect::<Result<_, _>>()?)
+    }
+
+    /// Returns one snapshot of each customer; the heads are in the order of customers.
+    fn preferred_of_each(
+        &mut self,
+        heads: Vec<SnapshotHead>,
+        preferred: UpstreamApi,
+    ) -> SqliteResult<Vec<StoredSnapshot>> {
+        let purges = PurgeTable::read(&self.connection)?;
+        let preferred = source_number(preferred);
+        let mut snapshots = Vec::new();
+        for mut of_customer in heads
+            .chunk_by(|one, next| one.customer == next.customer)
+            .map(<[SnapshotHead]>::iter)
+        {
+            let first = of_customer
+                .clone()
+                .find(|head| Some(head.source) == preferred);
+            let other = of_customer.find(|head| Some(head.source) != preferred);
+            for head in first.into_iter().chain(other) {
+                let customers = &mut self.dictionaries.customers;
+                let customer = *customers.entry(&self.connection, head.customer)?;
+                let purges = purges.of(head.customer, head.day);
+                match self.build(customer, head, purges) {
+                    Ok(None) => {}
+                    Ok(Some(snapshot)) => {
+                        snapshots.push(snapshot);
+                        break;
+                    }
+                    // One that is unreadable hides no other.
+                    Err(error @ SqliteError::Unreadable(_)) => {
+                        tracing::warn!(customer.id = %customer, %error, "a stored snapshot is unreadable");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(snapshots)
+    }
+
+    /// Returns a snapshot without its body; `None` if a purge hides it.
+    fn build(
+        &mut self,
+        customer: CustomerId,
+        head: &SnapshotHead,
+        purges: PurgeGenerations,
+    ) -> SqliteResult<Option<StoredSnapshot>> {
+        if purges.hides(head.generation) {
+            return Ok(None);
+        }
+        let facts = read_facts(&self.connection, head.customer, head.day, head.source)?;
+        let names = &mut self.dictionaries.customer_names;
+        let name = match head.customer_name {
+            Some(name) => Some(names.entry(&self.connection, name)?.to_string()),
+            None => None,
+        };
+        let mut rows = Vec::with_capacity(facts.len());
+        for fact in &facts {
+            rows.push(self.usage_row(fact, head.day)?);
+        }
+        let usage = LicenseUsage::new(customer, name, rows).map_err(unreadable)?;
+        Ok(Some(StoredSnapshot {
+            api: source_of_number(head.source)
+                .ok_or_else(|| unreadable(format!("{} is no source", head.source)))?,
+            usage: Arc::new(usage),
+            native: None,
+            revision: u32::try_from(head.revision).map_err(unreadable)?,
+            fetched_at: timestamp(head.fetched_at)?,
+            confirmed_at: timestamp(head.confirmed_at)?,
+            is_purged: purges.includes(head.generation),
+        }))
+    }
+
+    fn usage_row(&mut self, fact: &StoredFact, day: i64) -> SqliteResult<UsageRow> {
+        let products = &mut self.dictionaries.products;
+        let product = products.entry(&self.connection, fact.product)?;
+        let workloads = &mut self.dictionaries.workloads;
+        let workload = workloads.entry(&self.connection, fact.workload)?;
+        Ok(UsageRow {
+            service_code: product.service_code.clone(),
+            service_name: Arc::clone(&product.service_name),
+            product_id: product.product_id.clone(),
+            product_name: Arc::clone(&product.product_name),
+            channel: product.channel.clone(),
+            workload_code: workload.workload_code.clone(),
+            workload_name: Arc::clone(&workload.workload_name),
+            licenses_active: u64::try_from(fact.licenses_active).map_err(unreadable)?,
+            licenses_qualified: u64::try_from(fact.licenses_qualified).map_err(unreadable)?,
+            reported_usage_percent: fact.reported_usage_percent,
+            processed_at: fact
+                .processed_at(day)
+                .ok_or_else(|| unreadable("a row has no instant"))?,
+        })
+    }
+
+    fn body(&mut self, head: &SnapshotHead) -> SqliteResult<Option<Bytes>> {
+        let mut statement = prepare(&self.connection, sql::BODY)?;
+        let mut rows = statement.query([head.customer, head.day, head.source, head.revision])?;
+        let Some(row) = rows.next()? else {
+            return Ok(None);
+        };
+        let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+        let body = self.bodies.decompress(row.get(0)?, bytes, row.get(1)?);
+        Ok(Some(body.map_err(unreadable)?.into()))
+    }
+
+    pub(super) fn customers(&self) -> SqliteResult<Option<StoredCustomers>> {
+        let mut statement = prepare(&self.connection, sql::CUSTOMERS_FETCHED_AT)?;
+        let fetched_at: Option<i64> = statement.query_row([], |row| row.get(0))?;
+        let Some(fetched_at) = fetched_at else {
+            return Ok(None);
+        };
+        let mut statement = prepare(&self.connection, sql::LISTED_CUSTOMERS)?;
+        let mut rows = statement.query([])?;
+        let mut customers = Vec::new();
+        while let Some(row) = rows.next()? {
+            customers.push(ListedCustomer {
+                entry: CustomerEntry {
+                    id: customer_id(row, 0)?,
+                    name: row.get(1)?,
+                    domain: row.get(2)?,
+                },
+                raw: row.get::<_, String>(3)?.into(),
+            });
+        }
+        Ok(Some(StoredCustomers {
+            list: Arc::new(CustomerList::new(customers)),
+            fetched_at: timestamp(fetched_at)?,
+        }))
+    }
+}
+
+// === impl SnapshotHead ===
+
+impl SnapshotHead {
+    /// Reads the columns from this one on: day, revision, name, and the times.
+    fn read(row: &Row<'_>, first: usize, customer: i64, source: i64) -> rusqlite::Result<Self> {
+        let confirmed_at: i64 = row.get(first + 4)?;
+        let by_fleet: Option<i64> = row.get(first + 5)?;
+        Ok(Self {
+            customer,
+            source,
+            day: row.get(first)?,
+            revision: row.get(first + 1)?,
+            customer_name: row.get(first + 2)?,
+            fetched_at: row.get(first + 3)?,
+            confirmed_at: by_fleet.map_or(confirmed_at, |at| at.max(confirmed_at)),
+            generation: row.get(first + 6)?,
+        })
+    }
+}
+
+// === impl PurgeTable ===
+
+impl PurgeTable {
+    fn read(connection: &Connection) -> SqliteResult<Self> {
+        let mut table = Self::default();
+        let mut statement = prepare(connection, sql::PURGES)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let key = (row.get(2)?, row.get(3)?);
+            let generations = table.generations.entry(key).or_default();
+            generations.include(row.get(0)?, row.get(1)?);
+        }
+        Ok(table)
+    }
+
+    fn of(&self, customer: i64, day: i64) -> PurgeGenerations {
+        let (customer, day) = (Some(customer), Some(day));
+        let mut all = PurgeGenerations::default();
+        for scope in [(customer, day), (customer, None), (None, day), (None, None)] {
+            if let Some(purges) = self.generations.get(&scope) {
+                all = all.newest(*purges);
+            }
+        }
+        all
+    }
+}
+
+/// Returns the newest purges that include a customer's data of a day.
+pub(super) fn purges_of(
+    connection: &Connection,
+    customer: i64,
+    day: i64,
+) -> SqliteResult<PurgeGenerations> {
+    let mut purges = PurgeGenerations::default();
+    let mut statement = prepare(connection, sql::PURGES_OF_DAY)?;
+    let mut rows = statement.query(params![customer, day])?;
+    while let Some(row) = rows.next()? {
+        purges.include(row.get(0)?, row.get(1)?);
+    }
+    Ok(purges)
+}
+
+pub(super) fn timestamp(milliseconds: i64) -> SqliteResult<Timestamp> {
+    Timestamp::from_millisecond(milliseconds).map_err(unreadable)
+}
+
+pub(super) fn unreadable(problem: impl ToString) -> SqliteError {
+    SqliteError::Unreadable(problem.to_string())
+}

@@ -1,0 +1,79 @@
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::{
+    connection,
+    dictionary::Dictionaries,
+    error::SqliteResult,
+    file::{OpenFile, StoreFile},
+    read::ReadConnection,
+};
+use crate::store::{StoreError, native_body::BodyCodec};
+
+/// Reads the file on a connection of its own.
+pub(super) struct Reader {
+    file: Arc<StoreFile>,
+    open: Option<(OpenFile, ReadConnection)>,
+}
+
+// === impl Reader ===
+
+impl Reader {
+    pub(super) fn new(file: Arc<StoreFile>) -> Self {
+        Self { file, open: None }
+    }
+
+    /// Runs a query that sees one state of the data.
+    pub(super) fn read<T>(
+        &mut self,
+        query: impl FnOnce(&mut ReadConnection) -> SqliteResult<T>,
+    ) -> Result<T, StoreError> {
+        let file = self.file.current().inspect_err(|_| self.open = None)?;
+        if self.open.as_ref().is_none_or(|(opened, _)| *opened != file) {
+            self.open = None;
+        }
+        let result = match &mut self.open {
+            Some((_, connection)) => in_transaction(connection, query),
+            None => open(&self.file).and_then(|connection| {
+                let (_, connection) = self.open.insert((file, connection));
+                in_transaction(connection, query)
+            }),
+        };
+        result.map_err(|error| {
+            if error.is_corruption() {
+                self.open = None;
+                self.file.set_damaged(file);
+            }
+            error.into()
+        })
+    }
+
+    pub(super) fn close(&mut self) {
+        self.open = None;
+    }
+}
+
+fn open(file: &StoreFile) -> SqliteResult<ReadConnection> {
+    Ok(ReadConnection {
+        connection: connection::open_reader(file.path())?,
+        dictionaries: Dictionaries::default(),
+        bodies: BodyCodec::new().map_err(super::read::unreadable)?,
+    })
+}
+
+fn in_transaction<T>(
+    connection: &mut ReadConnection,
+    query: impl FnOnce(&mut ReadConnection) -> SqliteResult<T>,
+) -> SqliteResult<T> {
+    run(&connection.connection, "BEGIN")?;
+    let result = query(connection);
+    // It has changed nothing, so both ends are the same.
+    run(&connection.connection, "ROLLBACK")?;
+    result
+}
+
+fn run(connection: &Connection, statement: &str) -> SqliteResult<()> {
+    connection::prepare(connection, statement)?.execute([])?;
+    Ok(())
+}

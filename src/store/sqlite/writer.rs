@@ -1,0 +1,225 @@
+use std::{num::NonZeroUsize, sync::Arc};
+
+use rusqlite::{Connection, ErrorCode};
+
+use super::{
+    apply::Changes,
+    connection::{self, OpenError, prepare},
+    dictionary::Dictionaries,
+    error::{SqliteError, SqliteResult},
+    file::{OpenFile, StoreFile},
+    history,
+};
+use crate::{
+    clock::SharedClock,
+    domain::ProcessedDate,
+    store::{StoreError, StoreStartError, StoreWrite, native_body::BodyCodec, sql},
+    text::error_chain,
+};
+
+/// Opens, migrates and writes the file: the one connection of this process that does.
+pub(super) struct SqliteWriter {
+    file: Arc<StoreFile>,
+    /// The number of the call that counts where both have rows.
+    preferred: i64,
+    clock: SharedClock,
+    openings: u64,
+    open: Option<WriteConnection>,
+}
+
+struct WriteConnection {
+    file: OpenFile,
+    connection: Connection,
+    dictionaries: Dictionaries,
+    bodies: BodyCodec,
+}
+
+// === impl SqliteWriter ===
+
+impl SqliteWriter {
+    pub(super) fn new(file: Arc<StoreFile>, preferred: i64, clock: SharedClock) -> Self {
+        Self {
+            file,
+            preferred,
+            clock,
+            openings: 0,
+            open: None,
+        }
+    }
+
+    /// Opens the file if it is not open, or no longer the one that is at its path.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreStartError`] for a file that must not be used.
+    pub(super) fn open(&mut self) -> Result<Result<(), StoreError>, StoreStartError> {
+        match self.connection() {
+            Ok(_) => Ok(Ok(())),
+            Err(OpenError::Refused(refused)) => Err(refused),
+            Err(error) => Ok(Err(StoreError::NotOpen(error_chain(&error)))),
+        }
+    }
+
+    /// Applies groups of changes in one transaction, each group wholly or not at all.
+    pub(super) fn write(
+        &mut self,
+        groups: &[Vec<StoreWrite>],
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        self.in_transaction(|connection| {
+            let mut results = Vec::with_capacity(groups.len());
+            for group in groups {
+                results.push(connection.apply_group(group)?);
+            }
+            Ok(results)
+        })
+    }
+
+    pub(super) fn delete_before(
+        &mut self,
+        date: ProcessedDate,
+        limit: NonZeroUsize,
+    ) -> Result<usize, StoreError> {
+        self.in_transaction(|open| history::delete_before(&open.connection, date, limit))
+    }
+
+    pub(super) fn close(&mut self) {
+        self.open = None;
+        self.file.set_closed("it was closed".to_owned());
+    }
+
+    fn in_transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut WriteConnection) -> SqliteResult<T>,
+    ) -> Result<T, StoreError> {
+        let open = match self.connection() {
+            Ok(open) => open,
+            Err(error) => return Err(StoreError::NotOpen(error_chain(&error))),
+        };
+        let result = open.in_transaction(work);
+        if let Err(error) = &result {
+            let file = open.file;
+            if error.is_corruption() {
+                self.file.set_damaged(file);
+            }
+        }
+        Ok(result?)
+    }
+
+    fn connection(&mut self) -> Result<&mut WriteConnection, OpenError> {
+        if self.open.is_some() && self.file.current().is_err() {
+            self.open = None;
+            tracing::warn!(
+                file = %self.file.path().display(),
+                "the file of the store is damaged, or was deleted or replaced; it is opened again"
+            );
+        }
+        // Opened below only if it is not open.
+        if self.open.is_none() {
+            if self.file.is_damaged() {
+                self.quarantine()?;
+            }
+            let opened = match self.open_file() {
+                Err(OpenError::Sqlite(error)) if error.is_corruption() => {
+                    self.quarantine()?;
+                    self.open_file()
+                }
+                opened => opened,
+            };
+            match opened {
+                Ok(connection) => self.open = Some(connection),
+                Err(error) => {
+                    self.file.set_closed(error_chain(&error));
+                    return Err(error);
+                }
+            }
+        }
+        self.open
+            .as_mut()
+            .ok_or_else(|| std::io::Error::other("the file is not open").into())
+    }
+
+    fn open_file(&mut self) -> Result<WriteConnection, OpenError> {
+        let now = self.clock.wall_time();
+        let (connection, identity) = connection::open_writer(self.file.path(), now)?;
+        prefer(&connection, self.preferred)?;
+        let bodies = BodyCodec::new()?;
+        self.openings += 1;
+        Ok(WriteConnection {
+            file: self.file.set_open(identity, self.openings),
+            connection,
+            dictionaries: Dictionaries::default(),
+            bodies,
+        })
+    }
+
+    fn quarantine(&self) -> Result<(), OpenError> {
+        let aside = connection::quarantine(self.file.path(), self.clock.wall_time())?;
+        tracing::error!(
+            file = %self.file.path().display(),
+            moved_to = %aside.display(),
+            "the file of the store is damaged: it was moved aside, and a new one is begun"
+        );
+        Ok(())
+    }
+}
+
+// === impl WriteConnection ===
+
+impl WriteConnection {
+    fn in_transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> SqliteResult<T>,
+    ) -> SqliteResult<T> {
+        // A transaction that began with reading could not wait for another process's.
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let result = work(self).and_then(|done| {
+            self.connection.execute_batch("COMMIT")?;
+            Ok(done)
+        });
+        if result.is_err() {
+            // Texts that this transaction added have no numbers any more.
+            self.dictionaries = Dictionaries::default();
+            if !self.connection.is_autocommit() {
+                self.connection.execute_batch("ROLLBACK")?;
+            }
+        }
+        result
+    }
+
+    /// Applies a group. The outer error is one that ends the transaction.
+    fn apply_group(&mut self, group: &[StoreWrite]) -> SqliteResult<Result<(), StoreError>> {
+        self.connection.execute_batch("SAVEPOINT of_group")?;
+        let mut changes = Changes {
+            connection: &self.connection,
+            dictionaries: &mut self.dictionaries,
+            bodies: &mut self.bodies,
+        };
+        let applied = group.iter().try_for_each(|change| changes.apply(change));
+        match applied {
+            Ok(()) => {
+                self.connection.execute_batch("RELEASE of_group")?;
+                Ok(Ok(()))
+            }
+            Err(error @ SqliteError::Unstorable(_)) => {
+                self.dictionaries = Dictionaries::default();
+                self.connection
+                    .execute_batch("ROLLBACK TO of_group; RELEASE of_group")?;
+                Ok(Err(error.into()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Stores which call counts where both have rows. A file that cannot be written stays readable.
+fn prefer(connection: &Connection, preferred: i64) -> SqliteResult<()> {
+    let stored: i64 =
+        prepare(connection, sql::PREFERRED_SOURCE)?.query_row([], |row| row.get(0))?;
+    if stored == preferred {
+        return Ok(());
+    }
+    match prepare(connection, sql::SET_PREFERRED_SOURCE)?.execute([preferred]) {
+        Err(error) if error.sqlite_error_code() != Some(ErrorCode::ReadOnly) => Err(error.into()),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}

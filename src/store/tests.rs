@@ -1,0 +1,5 @@
+//! What every engine does, and what is SQLite's own.
+
+mod conformance;
+mod fixtures;
+mod sqlite;

@@ -1,0 +1,99 @@
+//! Stores and answers for tests.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use crate::{
+    clock::{ManualClock, SharedClock},
+    domain::{
+        CustomerId, LicenseUsage, ProcessedAt, ProcessedDate, UpstreamApi, UsageRow, samples,
+    },
+    store::{AcceptedSnapshot, DateRange, StoreWrite, UsageStore, sqlite::SqliteStore},
+};
+
+/// A store in a file of its own.
+pub(super) struct TestStore {
+    pub(super) store: Arc<dyn UsageStore>,
+    _folder: TempDir,
+}
+
+pub(super) async fn sqlite() -> TestStore {
+    let folder = tempfile::tempdir().unwrap();
+    TestStore {
+        store: Arc::new(open(&folder, UpstreamApi::Insights).await),
+        _folder: folder,
+    }
+}
+
+pub(super) async fn open(folder: &TempDir, preferred: UpstreamApi) -> SqliteStore {
+    let path = folder.path().join("usage.db");
+    SqliteStore::open(path, preferred, clock()).await.unwrap()
+}
+
+pub(super) fn clock() -> SharedClock {
+    Arc::new(ManualClock::at(at("2026-11-29T12:00:00Z")))
+}
+
+pub(super) fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+pub(super) fn date(text: &str) -> ProcessedDate {
+    ProcessedDate::parse(text).unwrap()
+}
+
+pub(super) fn range(from: &str, to: &str) -> DateRange {
+    DateRange {
+        from: date(from),
+        to: date(to),
+    }
+}
+
+pub(super) fn customer(number: u32) -> CustomerId {
+    CustomerId::parse(&format!("00000000-0000-0000-0000-{number:012}")).unwrap()
+}
+
+pub(super) fn row(
+    product: &str,
+    workload: &str,
+    active: u64,
+    qualified: u64,
+    day: &str,
+) -> UsageRow {
+    UsageRow {
+        product_name: product.into(),
+        workload_name: workload.into(),
+        licenses_active: active,
+        licenses_qualified: qualified,
+        processed_at: ProcessedAt(date(day).start()),
+        ..samples::row()
+    }
+}
+
+pub(super) fn usage(customer: CustomerId, rows: Vec<UsageRow>) -> Arc<LicenseUsage> {
+    Arc::new(LicenseUsage::new(customer, Some("Contoso".to_owned()), rows).unwrap())
+}
+
+/// An answer to the question for the newest date.
+pub(super) fn newest(api: UpstreamApi, usage: &Arc<LicenseUsage>, fetched_at: &str) -> StoreWrite {
+    StoreWrite::Snapshot(AcceptedSnapshot {
+        api,
+        usage: Arc::clone(usage),
+        native: None,
+        asked_date: None,
+        fetched_at: at(fetched_at),
+    })
+}
+
+/// An answer to the question for a date.
+pub(super) fn dated(usage: &Arc<LicenseUsage>, day: &str, fetched_at: &str) -> StoreWrite {
+    StoreWrite::Snapshot(AcceptedSnapshot {
+        api: UpstreamApi::Commercial,
+        usage: Arc::clone(usage),
+        native: None,
+        asked_date: Some(date(day)),
+        fetched_at: at(fetched_at),
+    })
+}
