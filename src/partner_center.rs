@@ -284,3 +284,6 @@ impl UsageSource for PartnerCenter {
         self.tokens.update_gauges();
     }
 }
+
+#[cfg(test)]
+mod tests;

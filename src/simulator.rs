@@ -7,6 +7,7 @@
 
 mod api;
 mod control;
+mod dataset;
 mod faults;
 mod fleet;
 mod handle;
@@ -42,7 +43,7 @@ pub use fleet::{
 pub use handle::SimulatorHandle;
 pub use overrides::{CustomerOverride, SimulatedRow};
 pub use record::{RecordedRequest, SimulatedApi};
-pub use simulation::SimulatorOptions;
+pub use simulation::{Publication, SimulatorOptions};
 pub use tokens::assertion::RegisteredCertificate;
 
 /// The time that answers may still take after shutdown begins. Calls on hold are then dropped.

@@ -19,7 +19,9 @@ use crate::{
     config::{Config, ConfigSources, is_loopback_address},
     observability::telemetry,
     server::BindError,
-    simulator::{DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, Simulator, SimulatorOptions, customer_id},
+    simulator::{
+        DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, Publication, Simulator, SimulatorOptions, customer_id,
+    },
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -49,7 +51,11 @@ pub(super) struct DemoArgs {
 /// Runs the stand-in and the service in front of it, and prints what to try.
 pub(super) async fn run(args: &DemoArgs) -> Result<(), CliError> {
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let simulator = Simulator::bind(anywhere, SimulatorOptions::default())
+    let options = SimulatorOptions {
+        publication: Publication::Daily,
+        ..SimulatorOptions::default()
+    };
+    let simulator = Simulator::bind(anywhere, options)
         .await
         .map_err(CliError::other)?;
     let secrets =

@@ -10,7 +10,7 @@ use crate::{
     observability::telemetry,
     server::bind_failure_advice,
     shutdown::Shutdown,
-    simulator::{DOCUMENTED_CUSTOMER, Faults, Simulator, SimulatorOptions},
+    simulator::{DOCUMENTED_CUSTOMER, Faults, Publication, Simulator, SimulatorOptions},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -25,8 +25,9 @@ It prints the configuration to use. In a pipe, a line of JSON on standard error 
 Set a fault with --fault KEY=VALUE, or with PATCH while it runs.
 
 Faults:
-  api                    the calls that the others affect: all, insights, commercial, customers,
-                         deployment, partner_usage or partner_deployment
+  api                    the calls that the others affect: all, insights, commercial, fleet_page,
+                         fleet_check, customers, deployment, partner_usage or partner_deployment
+  page                   the page of all customers' rows that the others affect, from 1 on
   times                  number of calls; without it, all
   latency                milliseconds before the answer
   status, code, description, retry_after
@@ -35,7 +36,8 @@ Faults:
   mfa_required           401 with code 900421
   mfa_missing            isMfaCompliant: false for calls with ValidateMfa
   body                   truncated, html, empty, garbage, gzip_bomb, oversized, foreign_customer,
-                         missing_fields, negative_counts, huge_counts or wrong_total
+                         missing_fields, negative_counts, huge_counts or wrong_total; of the
+                         commercial call also repeated_page, shifted_rows, shrunk_total or cut_short
   body_bytes             size of oversized and gzip_bomb
   close_mid_body, bom    true or false
   next_link              the link to the next page of the commercial call
@@ -84,6 +86,7 @@ pub(super) async fn run(args: SimulateArgs) -> Result<(), CliError> {
         seed: args.seed,
         faults,
         allow_app_only: args.allow_app_only,
+        publication: Publication::Daily,
         ..SimulatorOptions::default()
     };
     let simulator = Simulator::bind(args.listen, options)
@@ -152,7 +155,7 @@ mod tests {
     #[test]
     fn the_help_names_every_call_that_a_fault_can_affect() {
         let (_, calls) = EXAMPLES.split_once("the others affect: ").unwrap();
-        let (calls, _) = calls.split_once("  times").unwrap();
+        let (calls, _) = calls.split_once("\n  page").unwrap();
 
         let named: Vec<_> = calls
             .split([',', ' ', '\n'])

@@ -33,8 +33,9 @@ pub(super) async fn handle(
 ) -> Response {
     let (head, _) = request.into_parts();
     let api = call::find_api(&head);
+    let page = call::fleet_page(&head, simulation.page_size);
     // Before the arrival is recorded: a test that waits for it may change both at once.
-    let faults = simulation.faults().take_applicable(api);
+    let faults = simulation.faults().take_applicable(api, page);
     let release = simulation.call_gate.wait_if_held();
     let sequence = simulation.recorder.record_request(api, &head);
     let call = SimulatedCall { api, head, faults };
@@ -57,7 +58,9 @@ fn answer(simulation: &Simulation, call: &SimulatedCall) -> SimulatedReply {
         SimulatedApi::Deployment => insights::customer_deployment(simulation, call),
         SimulatedApi::PartnerUsage => Ok(insights::partner_usage(simulation)),
         SimulatedApi::PartnerDeployment => Ok(insights::partner_deployment(simulation)),
-        SimulatedApi::Commercial => commercial::fleet_usage(simulation, call),
+        SimulatedApi::Commercial | SimulatedApi::FleetPage | SimulatedApi::FleetCheck => {
+            commercial::usage(simulation, call)
+        }
         SimulatedApi::Customers => customers::list(simulation, call),
         SimulatedApi::Token | SimulatedApi::Other => {
             let description = format!("There is nothing at {}.", call.head.uri.path());

@@ -19,6 +19,9 @@ use super::record::SimulatedApi;
 pub struct Faults {
     /// The API calls that are affected.
     pub api: FaultScope,
+    /// The page of all customers' rows that is affected, from 1 on; no other call is. All calls if
+    /// absent.
+    pub page: Option<usize>,
     /// The number of API calls that are still affected; all if absent. Counts down as calls arrive.
     pub times: Option<u64>,
     /// Added before an answer; milliseconds in JSON.
@@ -80,8 +83,12 @@ pub enum FaultScope {
     All,
     /// The insights call.
     Insights,
-    /// The commercial call.
+    /// The commercial call, for one customer or all.
     Commercial,
+    /// The pages of all customers' rows, from the commercial call.
+    FleetPage,
+    /// The check for a newer date, by the commercial call.
+    FleetCheck,
     /// The list of customers.
     Customers,
     /// The deployment call.
@@ -118,6 +125,14 @@ pub enum BodyFault {
     HugeCounts,
     /// A `totalCount` that is one more than there are rows.
     WrongTotal,
+    /// The rows of the page before, in a page of the commercial call.
+    RepeatedPage,
+    /// Rows that begin one row early, in a page of the commercial call: a row was inserted before it.
+    ShiftedRows,
+    /// A `totalCount` of the commercial call that is one less than on other pages.
+    ShrunkTotal,
+    /// The first half of the rows of the commercial call, and no link to the next page.
+    CutShort,
 }
 
 // === impl Faults ===
@@ -157,9 +172,11 @@ impl Faults {
         serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| error.to_string())
     }
 
-    /// Takes the faults of a call of `api` that arrives now, which `times` counts.
-    pub(super) fn take_applicable(&mut self, api: SimulatedApi) -> Self {
-        if !self.api.includes(api) || !take_remaining(&mut self.times) {
+    /// Takes the faults of a call of `api` that arrives now, which `times` counts. `page` is that of all
+    /// customers' rows.
+    pub(super) fn take_applicable(&mut self, api: SimulatedApi, page: Option<usize>) -> Self {
+        let is_included = self.api.includes(api) && (self.page.is_none() || self.page == page);
+        if !is_included || !take_remaining(&mut self.times) {
             return Self::default();
         }
         self.clone()
@@ -201,7 +218,12 @@ impl FaultScope {
         match self {
             Self::All => api.is_partner_center(),
             Self::Insights => api == SimulatedApi::Insights,
-            Self::Commercial => api == SimulatedApi::Commercial,
+            Self::Commercial => matches!(
+                api,
+                SimulatedApi::Commercial | SimulatedApi::FleetPage | SimulatedApi::FleetCheck
+            ),
+            Self::FleetPage => api == SimulatedApi::FleetPage,
+            Self::FleetCheck => api == SimulatedApi::FleetCheck,
             Self::Customers => api == SimulatedApi::Customers,
             Self::Deployment => api == SimulatedApi::Deployment,
             Self::PartnerUsage => api == SimulatedApi::PartnerUsage,
@@ -339,8 +361,25 @@ mod tests {
             ..Faults::default()
         };
 
-        assert!(!faults.take_applicable(SimulatedApi::Commercial).bom);
-        assert!(faults.take_applicable(SimulatedApi::Insights).bom);
-        assert!(!faults.take_applicable(SimulatedApi::Insights).bom);
+        let mut has_mark = |api| faults.take_applicable(api, None).bom;
+
+        assert!(!has_mark(SimulatedApi::Commercial));
+        assert!(has_mark(SimulatedApi::Insights));
+        assert!(!has_mark(SimulatedApi::Insights));
+    }
+
+    #[test]
+    fn a_fault_of_a_page_leaves_other_calls_alone() {
+        let mut faults = Faults {
+            page: Some(2),
+            bom: true,
+            ..Faults::default()
+        };
+
+        let mut has_mark = |api, page| faults.take_applicable(api, page).bom;
+
+        assert!(!has_mark(SimulatedApi::FleetPage, Some(1)));
+        assert!(has_mark(SimulatedApi::FleetPage, Some(2)));
+        assert!(!has_mark(SimulatedApi::Commercial, None));
     }
 }

@@ -5,19 +5,21 @@
 //! stored.
 
 mod catalog;
+mod publication;
 mod seeded_draw;
 mod usage;
 
 use std::{collections::HashMap, sync::Arc};
 
 use jiff::{
-    Span, ToSpan,
-    civil::{Date, DateTime, Time, date, time},
+    ToSpan,
+    civil::{Date, DateTime, Time, Weekday, date, time},
 };
 use uuid::Uuid;
 
 pub(super) use catalog::product_id;
 use catalog::{CatalogProduct, CatalogService, CatalogWorkload, EXCHANGE, SHAREPOINT, SKYPE};
+pub(super) use publication::newest_published;
 use seeded_draw::SeededDraw;
 
 /// The customer of Microsoft's documentation; its insights body is Microsoft's example.
@@ -36,6 +38,13 @@ const PROCESSING_LAG_DAYS: i32 = 3;
 /// The number of processed dates with data, including the newest.
 const HISTORY_DAYS: i32 = 400;
 
+/// The days before the start of the simulator at which the last customers joined, and bought their last
+/// products.
+const NEWEST_PURCHASE: i32 = 15;
+
+/// The days over which they did.
+const PURCHASE_DAYS: u64 = 250;
+
 /// The most rows of a generated customer.
 const MAX_ROWS: usize = 12;
 
@@ -53,7 +62,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Returns the id of the generated customer at `index` of the fleet that follows from `seed`.
 ///
 /// Every twentieth customer from index 19 on is empty. Every tenth from index 4 on has mixed
-/// dates: its `crm` rows are a day newer than its `o365` rows.
+/// dates: its `crm` rows are a day newer than its `o365` rows. Of the others, every twentieth joined
+/// later (from index 7 on), added a product later (11), or has no data of weekends (16).
 pub fn customer_id(seed: u64, index: usize) -> Uuid {
     draw_for_customer(seed, index).id()
 }
@@ -82,7 +92,6 @@ pub(super) struct CustomerFleet {
 pub(super) struct FleetCustomer {
     pub(super) id: Uuid,
     pub(super) name: String,
-    draw: SeededDraw,
     schedule: ProcessingSchedule,
     channel: &'static str,
     purchases: Vec<PurchasedWorkload>,
@@ -95,6 +104,8 @@ enum ProcessingSchedule {
     Once(Date),
     /// Daily, all services together at midnight.
     Daily,
+    /// The same, without Saturdays and Sundays.
+    Weekdays,
     /// Daily, Office a day behind Dynamics, and Dynamics at this time.
     Mixed(Time),
 }
@@ -105,6 +116,10 @@ struct PurchasedWorkload {
     product: Arc<CatalogProduct>,
     workload: &'static CatalogWorkload,
     seats: u64,
+    /// Its first day; [`Date::MIN`] if it was always there.
+    since: Date,
+    product_draw: SeededDraw,
+    workload_draw: SeededDraw,
 }
 
 /// The processed date in a request.
@@ -141,11 +156,12 @@ pub(super) fn newest_date(today: Date) -> Date {
 // === impl CustomerFleet ===
 
 impl CustomerFleet {
-    pub(super) fn new(seed: u64, generated: usize) -> Self {
+    /// `today` is the day of the start: what changed in the past follows from it.
+    pub(super) fn new(seed: u64, generated: usize, today: Date) -> Self {
         let catalog = catalog::products();
         let mut customers = vec![FleetCustomer::documented()];
-        customers
-            .extend((0..generated).map(|index| FleetCustomer::generated(seed, index, &catalog)));
+        let generate = |index| FleetCustomer::generated(seed, index, &catalog, today);
+        customers.extend((0..generated).map(generate));
         let by_id = customers
             .iter()
             .enumerate()
@@ -174,44 +190,57 @@ impl FleetCustomer {
             ("EXCHANGE ONLINE (PLAN 1)", EXCHANGE, 5),
             ("EXCHANGE ONLINE ARCHIVING FOR EXCHANGE ONLINE", EXCHANGE, 2),
         ];
+        let draw = SeededDraw::new(0);
         let purchases = PURCHASES
             .iter()
-            .map(|(product, workload, seats)| PurchasedWorkload {
-                product: Arc::new(CatalogProduct::new(
-                    *product,
-                    CatalogService::Office365,
-                    &[],
-                )),
-                workload,
-                seats: *seats,
+            .map(|(product, workload, seats)| {
+                let product = CatalogProduct::new(*product, CatalogService::Office365, &[]);
+                let product = Arc::new(product);
+                PurchasedWorkload::new(draw, &product, workload, *seats, Date::MIN)
             })
             .collect();
         Self {
             id: DOCUMENTED_CUSTOMER,
             name: "DT DEMO CSP CUSTOMER 005".into(),
-            draw: SeededDraw::new(0),
             schedule: ProcessingSchedule::Once(DOCUMENTED_DATE),
             channel: "reseller",
             purchases,
         }
     }
 
-    fn generated(seed: u64, index: usize, catalog: &[Arc<CatalogProduct>]) -> Self {
+    fn generated(seed: u64, index: usize, catalog: &[Arc<CatalogProduct>], today: Date) -> Self {
         let draw = draw_for_customer(seed, index);
         let schedule = match index % 20 {
             4 => ProcessingSchedule::Mixed(MIXED_TIME),
             14 => ProcessingSchedule::Mixed(Time::midnight()),
+            16 => ProcessingSchedule::Weekdays,
             _ => ProcessingSchedule::Daily,
         };
-        let purchases = if index % 20 == 19 {
+        let mut purchases = if index % 20 == 19 {
             Vec::new()
         } else {
             draw_purchases(draw, schedule, catalog)
         };
+        let newest = purchases.last().map(|purchase| purchase.product.id);
+        let days = i64::from(NEWEST_PURCHASE)
+            + draw
+                .with_text("since")
+                .number_below(PURCHASE_DAYS)
+                .cast_signed();
+        let since = today.saturating_sub(days.days());
+        for purchase in &mut purchases {
+            let is_later = match index % 20 {
+                7 => true,
+                11 => newest == Some(purchase.product.id),
+                _ => false,
+            };
+            if is_later {
+                purchase.since = since;
+            }
+        }
         Self {
             id: draw.id(),
             name: catalog::company_name(draw, index),
-            draw,
             schedule,
             channel: if draw.with_text("channel").number_below(8) == 0 {
                 "direct"
@@ -239,6 +268,14 @@ impl FleetCustomer {
             .filter_map(move |purchase| self.row_for(purchase, requested, newest))
     }
 
+    /// Returns the number of rows of a date, without their counts.
+    pub(super) fn row_count(&self, requested: RequestedDate, newest: Date) -> usize {
+        let is_processed = |purchase: &&PurchasedWorkload| {
+            self.processed_at(purchase, requested, newest).is_some()
+        };
+        self.purchases.iter().filter(is_processed).count()
+    }
+
     fn row_for<'a>(
         &'a self,
         purchase: &'a PurchasedWorkload,
@@ -246,9 +283,7 @@ impl FleetCustomer {
         newest: Date,
     ) -> Option<FleetRow<'a>> {
         let product = &purchase.product;
-        let processed = self
-            .schedule
-            .processed_at(product.service, requested, newest)?;
+        let processed = self.processed_at(purchase, requested, newest)?;
         let (active, qualified) = self.seat_counts(purchase, processed.date());
         Some(FleetRow {
             customer_id: self.id,
@@ -270,10 +305,20 @@ impl FleetCustomer {
         if matches!(self.schedule, ProcessingSchedule::Once(_)) {
             return (0, purchase.seats);
         }
-        let product = self.draw.with_id(purchase.product.id);
-        let workload = product.with_text(purchase.workload.code);
-        let qualified = usage::qualified(product, day, purchase.seats);
-        (usage::active(workload, day, qualified), qualified)
+        let qualified = usage::qualified(purchase.product_draw, day, purchase.seats);
+        let active = usage::active(purchase.workload_draw, day, purchase.since, qualified);
+        (active, qualified)
+    }
+
+    fn processed_at(
+        &self,
+        purchase: &PurchasedWorkload,
+        requested: RequestedDate,
+        newest: Date,
+    ) -> Option<DateTime> {
+        let service = purchase.product.service;
+        let processed = self.schedule.processed_at(service, requested, newest)?;
+        (processed.date() >= purchase.since).then_some(processed)
     }
 }
 
@@ -283,13 +328,13 @@ fn draw_for_customer(seed: u64, index: usize) -> SeededDraw {
         .with_word(index as u64)
 }
 
-/// Draws one to four products, none twice, and at most [`MAX_ROWS`] workloads of them.
+/// Draws two to four products, none twice, and at most [`MAX_ROWS`] workloads of them.
 fn draw_purchases(
     draw: SeededDraw,
     schedule: ProcessingSchedule,
     catalog: &[Arc<CatalogProduct>],
 ) -> Vec<PurchasedWorkload> {
-    let count = 1 + draw.with_text("count").number_below(4);
+    let count = 2 + draw.with_text("count").number_below(3);
     let drawn =
         (0..count).filter_map(|turn| draw.with_text("product").with_word(turn).choose(catalog));
     let first_of = |service| {
@@ -302,7 +347,9 @@ fn draw_purchases(
             first_of(CatalogService::Dynamics),
             first_of(CatalogService::Office365),
         ],
-        ProcessingSchedule::Once(_) | ProcessingSchedule::Daily => [None, None],
+        ProcessingSchedule::Once(_) | ProcessingSchedule::Daily | ProcessingSchedule::Weekdays => {
+            [None, None]
+        }
     };
     let mut products: Vec<&Arc<CatalogProduct>> = Vec::new();
     for product in needed.into_iter().flatten().chain(drawn) {
@@ -319,17 +366,36 @@ fn draw_purchases(
     products
         .into_iter()
         .flat_map(|product| {
-            product
-                .workloads
-                .iter()
-                .map(move |workload| PurchasedWorkload {
-                    product: Arc::clone(product),
-                    workload,
-                    seats: seats(product),
-                })
+            let seats = seats(product);
+            let workloads = product.workloads.iter();
+            workloads.map(move |workload| {
+                PurchasedWorkload::new(draw, product, workload, seats, Date::MIN)
+            })
         })
         .take(MAX_ROWS)
         .collect()
+}
+
+// === impl PurchasedWorkload ===
+
+impl PurchasedWorkload {
+    fn new(
+        customer: SeededDraw,
+        product: &Arc<CatalogProduct>,
+        workload: &'static CatalogWorkload,
+        seats: u64,
+        since: Date,
+    ) -> Self {
+        let product_draw = customer.with_id(product.id);
+        Self {
+            product: Arc::clone(product),
+            workload,
+            seats,
+            since,
+            product_draw,
+            workload_draw: product_draw.with_text(workload.code),
+        }
+    }
 }
 
 // === impl ProcessingSchedule ===
@@ -345,6 +411,7 @@ impl ProcessingSchedule {
         let (last, kept_days, at) = match self {
             Self::Once(day) => (day, 1, Time::midnight()),
             Self::Daily => (newest, HISTORY_DAYS, Time::midnight()),
+            Self::Weekdays => (last_weekday(newest), HISTORY_DAYS, Time::midnight()),
             Self::Mixed(at) if service == CatalogService::Dynamics => (newest, HISTORY_DAYS, at),
             Self::Mixed(_) => (day_before(newest), HISTORY_DAYS, Time::midnight()),
         };
@@ -352,12 +419,25 @@ impl ProcessingSchedule {
             RequestedDate::Newest => last,
             RequestedDate::Date(day) => day,
         };
-        let too_old = last.saturating_sub(Span::new().days(kept_days));
-        (day <= last && day > too_old).then(|| day.to_datetime(at))
+        let is_skipped = matches!(self, Self::Weekdays) && is_weekend(day);
+        let too_old = last.saturating_sub(kept_days.days());
+        (day <= last && day > too_old && !is_skipped).then(|| day.to_datetime(at))
     }
 }
 
-fn day_before(day: Date) -> Date {
+fn is_weekend(day: Date) -> bool {
+    matches!(day.weekday(), Weekday::Saturday | Weekday::Sunday)
+}
+
+/// Returns the day itself, or the Friday before it.
+fn last_weekday(mut day: Date) -> Date {
+    while is_weekend(day) {
+        day = day_before(day);
+    }
+    day
+}
+
+pub(super) fn day_before(day: Date) -> Date {
     day.saturating_sub(1.day())
 }
 

@@ -88,12 +88,24 @@ impl SimulatorHandle {
     /// Replaces the data of a customer, whom the fleet need not have.
     pub fn override_customer(&self, customer: Uuid, data: CustomerOverride) {
         let mut overrides = self.simulation.overrides();
-        overrides.insert(customer, Arc::new(data));
+        overrides.customers.insert(customer, Arc::new(data));
     }
 
     /// Restores the data that the fleet has of a customer.
     pub fn clear_override(&self, customer: Uuid) {
-        self.simulation.overrides().remove(&customer);
+        self.simulation.overrides().customers.remove(&customer);
+    }
+
+    /// Delays the newest date of these customers by a day, and of no others: no row of theirs has the
+    /// newest date of the fleet.
+    pub fn delay_customers(&self, customers: impl IntoIterator<Item = Uuid>) {
+        self.simulation.overrides().late = customers.into_iter().collect();
+    }
+
+    /// Corrects the counts of a date: each of its rows has one more qualified seat.
+    pub fn correct_counts(&self, date: Date) {
+        let mut overrides = self.simulation.overrides();
+        *overrides.corrections.entry(date).or_default() += 1;
     }
 
     /// Replaces the list of customers.
@@ -101,7 +113,8 @@ impl SimulatorHandle {
         *self.simulation.customer_list_override() = Some(listed.into_iter().collect());
     }
 
-    /// Moves the date on by a day, so that every customer of the fleet has a newer processed date.
+    /// Moves the date on by a day, so that every customer of the fleet has a newer processed date. It
+    /// changes nothing where dates are published by the clock.
     pub fn advance_day(&self) {
         let mut today = self.simulation.today();
         *today = today.saturating_add(1.day());

@@ -1,6 +1,9 @@
 //! Data that replaces the data of the fleet.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -8,7 +11,7 @@ use jiff::civil::{Date, DateTime, Time};
 use uuid::Uuid;
 
 use super::{
-    fleet::{FleetRow, RequestedDate, product_id},
+    fleet::{CustomerFleet, FleetRow, RequestedDate, product_id},
     reply::SimulatedReply,
 };
 
@@ -62,8 +65,39 @@ pub struct SimulatedRow {
     pub processed: DateTime,
 }
 
-/// The overrides by customer.
-pub(super) type CustomerOverrides = HashMap<Uuid, Arc<CustomerOverride>>;
+/// All that replaces or changes the data of the fleet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DataOverrides {
+    /// In the order of the ids, which the pages of all rows follow.
+    pub(super) customers: BTreeMap<Uuid, Arc<CustomerOverride>>,
+    /// The customers whose newest date is the day before that of the fleet.
+    pub(super) late: HashSet<Uuid>,
+    /// The qualified seats that are added to each row of a date.
+    pub(super) corrections: HashMap<Date, u64>,
+}
+
+// === impl DataOverrides ===
+
+impl DataOverrides {
+    /// Returns the rows of a customer's override; `None` if it has none.
+    pub(super) fn rows(&self, customer: Uuid, as_of: RequestedDate) -> Option<Vec<FleetRow<'_>>> {
+        self.customers.get(&customer)?.rows(customer, as_of)
+    }
+
+    /// Returns the customers that the fleet does not have.
+    pub(super) fn added_to(&self, fleet: &CustomerFleet) -> impl Iterator<Item = Uuid> {
+        let customers = self.customers.keys().copied();
+        customers.filter(|id| fleet.customer(*id).is_none())
+    }
+
+    pub(super) fn is_late(&self, customer: Uuid) -> bool {
+        self.late.contains(&customer)
+    }
+
+    pub(super) fn correction(&self, date: Date) -> u64 {
+        self.corrections.get(&date).copied().unwrap_or_default()
+    }
+}
 
 // === impl CustomerOverride ===
 

@@ -18,8 +18,12 @@ pub enum SimulatedApi {
     Token,
     /// One customer's usage.
     Insights,
-    /// Usage of any customers and date.
+    /// Usage of one customer and date, from the commercial call.
     Commercial,
+    /// A page of the usage of all customers, from the commercial call.
+    FleetPage,
+    /// The first rows of all customers, from the commercial call: a check for a newer date.
+    FleetCheck,
     /// The list of customers.
     Customers,
     /// One customer's deployment.
@@ -82,7 +86,7 @@ impl SimulatedApi {
             Self::Insights | Self::Deployment | Self::PartnerUsage | Self::PartnerDeployment => {
                 true
             }
-            Self::Commercial => !allow_app_only,
+            Self::Commercial | Self::FleetPage | Self::FleetCheck => !allow_app_only,
             Self::Token | Self::Customers | Self::Other => false,
         }
     }

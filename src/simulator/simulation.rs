@@ -10,9 +10,10 @@ use secrecy::SecretString;
 use serde_json::Value;
 
 use super::{
+    dataset::Dataset,
     faults::Faults,
     fleet::{self, CustomerFleet},
-    overrides::CustomerOverrides,
+    overrides::DataOverrides,
     record::RequestRecorder,
     request_gate::RequestGate,
     throttle::SimulatedThrottle,
@@ -31,8 +32,10 @@ pub struct SimulatorOptions {
     pub customers: usize,
     /// The seed of the generated customers and their usage.
     pub seed: u64,
-    /// The current day. The newest processed date is three days earlier.
+    /// The day of the start.
     pub today: Date,
+    /// The newest processed date as time passes.
+    pub publication: Publication,
     /// Faults to begin with.
     pub faults: Faults,
     /// The largest and the default number of rows in a page of the commercial call.
@@ -54,6 +57,19 @@ pub struct SimulatorOptions {
     pub clock: SharedClock,
 }
 
+/// The newest processed date as time passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Publication {
+    /// Three days before [`SimulatorOptions::today`], which [`SimulatorHandle::advance_day`] moves.
+    ///
+    /// [`SimulatorHandle::advance_day`]: super::SimulatorHandle::advance_day
+    #[default]
+    Manual,
+    /// By the clock: a date is published three days later, at a time of day that drifts with the
+    /// seasons. Some are late, and then two are published at once.
+    Daily,
+}
+
 /// The state of the simulator, which HTTP and the handle share.
 #[derive(Debug)]
 pub(super) struct Simulation {
@@ -73,8 +89,10 @@ pub(super) struct Simulation {
     pub(super) assertions: AssertionVerifier,
     pub(super) codes: IssuedCodes,
     faults: Mutex<Faults>,
+    seed: u64,
+    publication: Publication,
     today: Mutex<Date>,
-    overrides: Mutex<CustomerOverrides>,
+    overrides: Mutex<DataOverrides>,
     /// Replaces the list of customers.
     customer_list_override: Mutex<Option<Vec<Value>>>,
 }
@@ -87,6 +105,7 @@ impl Default for SimulatorOptions {
             customers: 25,
             seed: 1,
             today: Offset::UTC.to_datetime(SystemClock.wall_time()).date(),
+            publication: Publication::default(),
             faults: Faults::default(),
             page_size: 10_000,
             allow_app_only: false,
@@ -105,7 +124,7 @@ impl Default for SimulatorOptions {
 impl Simulation {
     pub(super) fn new(options: SimulatorOptions) -> Self {
         Self {
-            fleet: CustomerFleet::new(options.seed, options.customers),
+            fleet: CustomerFleet::new(options.seed, options.customers, options.today),
             clock: options.clock,
             tokens: TokenRegistry::new(options.expires_in),
             recorder: RequestRecorder::default(),
@@ -119,6 +138,8 @@ impl Simulation {
             assertions: AssertionVerifier::new(options.client_certificate, options.federated_token),
             codes: IssuedCodes::default(),
             faults: Mutex::new(options.faults),
+            seed: options.seed,
+            publication: options.publication,
             today: Mutex::new(options.today),
             overrides: Mutex::default(),
             customer_list_override: Mutex::default(),
@@ -134,10 +155,23 @@ impl Simulation {
     }
 
     pub(super) fn newest_date(&self) -> Date {
-        fleet::newest_date(*self.today())
+        match self.publication {
+            Publication::Manual => fleet::newest_date(*self.today()),
+            Publication::Daily => fleet::newest_published(self.seed, self.clock.wall_time()),
+        }
     }
 
-    pub(super) fn overrides(&self) -> MutexGuard<'_, CustomerOverrides> {
+    /// Returns the rows of all customers as of now, with `overrides` that were cloned from
+    /// [`Simulation::overrides`].
+    pub(super) fn dataset<'a>(&'a self, overrides: &'a DataOverrides) -> Dataset<'a> {
+        Dataset {
+            fleet: &self.fleet,
+            overrides,
+            newest: self.newest_date(),
+        }
+    }
+
+    pub(super) fn overrides(&self) -> MutexGuard<'_, DataOverrides> {
         lock(&self.overrides)
     }
 

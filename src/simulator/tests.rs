@@ -14,6 +14,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::*;
+use crate::clock::ManualClock;
 
 const TODAY: Date = date(2026, 11, 20);
 

@@ -260,7 +260,9 @@ async fn pages_without_end_are_given_up() {
 async fn a_page_that_was_read_is_not_read_again() {
     let app = TestApp::with("upstream.source", "commercial").await;
     app.set_faults(Faults {
-        next_link: Some(format!("{COMMERCIAL}?skip=1")),
+        next_link: Some(format!(
+            "{COMMERCIAL}?filter=customerTenantId%20eq%20%27{DOCUMENTED}%27&skip=1"
+        )),
         ..Faults::default()
     });
 

@@ -5,6 +5,9 @@ use url::form_urlencoded;
 
 use crate::simulator::{faults::Faults, record::SimulatedApi, reply::SimulatedReply};
 
+/// The most rows that a check for a newer date asks for.
+const MAX_CHECK_ROWS: usize = 1_000;
+
 /// A call in progress, and its faults.
 #[derive(Debug)]
 pub(super) struct SimulatedCall {
@@ -28,9 +31,40 @@ pub(super) fn find_api(head: &Parts) -> SimulatedApi {
         ["analytics", "licenses", "usage"] => SimulatedApi::PartnerUsage,
         ["analytics", "licenses", "deployment"] => SimulatedApi::PartnerDeployment,
         ["analytics", "commercial", "usage", "license"]
-        | ["analytics", "commercial", "usage", "license", ""] => SimulatedApi::Commercial,
+        | ["analytics", "commercial", "usage", "license", ""] => find_commercial_api(head),
         _ => SimulatedApi::Other,
     }
+}
+
+/// Distinguishes the uses of the commercial call.
+fn find_commercial_api(head: &Parts) -> SimulatedApi {
+    let number = |name| parameter(head, name).and_then(|value| value.parse::<usize>().ok());
+    if parameter(head, "filter").is_some() {
+        SimulatedApi::Commercial
+    } else if number("skip").is_none() && number("top").is_some_and(|top| top <= MAX_CHECK_ROWS) {
+        SimulatedApi::FleetCheck
+    } else {
+        SimulatedApi::FleetPage
+    }
+}
+
+/// Returns the page of all customers' rows that a request is for, from 1 on; `None` for other calls.
+pub(super) fn fleet_page(head: &Parts, page_size: usize) -> Option<usize> {
+    if find_api(head) != SimulatedApi::FleetPage {
+        return None;
+    }
+    let skip = parameter(head, "skip").and_then(|value| value.parse::<usize>().ok());
+    Some(skip.unwrap_or(0) / page_size + 1)
+}
+
+/// Returns the first value of a query parameter.
+fn parameter(head: &Parts, name: &str) -> Option<String> {
+    parameters(head).find_map(|(key, value)| (key == name).then_some(value))
+}
+
+fn parameters(head: &Parts) -> impl Iterator<Item = (String, String)> + '_ {
+    let query = head.uri.query().unwrap_or("");
+    form_urlencoded::parse(query.as_bytes()).into_owned()
 }
 
 /// Returns the segments of a path after the version.
@@ -60,13 +94,11 @@ impl SimulatedCall {
 
     /// Returns the first value of a query parameter.
     pub(super) fn parameter(&self, name: &str) -> Option<String> {
-        let mut parameters = self.parameters();
-        parameters.find_map(|(key, value)| (key == name).then_some(value))
+        parameter(&self.head, name)
     }
 
     pub(super) fn parameters(&self) -> impl Iterator<Item = (String, String)> + '_ {
-        let query = self.head.uri.query().unwrap_or("");
-        form_urlencoded::parse(query.as_bytes()).into_owned()
+        parameters(&self.head)
     }
 
     /// Returns a query parameter that is a whole number of at least `least`.

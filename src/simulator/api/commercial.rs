@@ -6,14 +6,15 @@ use jiff::{
     civil::{Date, DateTime},
     tz::Offset,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::call::{BadRequestError, SimulatedCall};
 use crate::simulator::{
+    faults::BodyFault,
     fleet::{FleetRow, RequestedDate},
-    overrides::CustomerOverrides,
     reply::SimulatedReply,
     simulation::Simulation,
 };
@@ -27,30 +28,72 @@ struct CommercialQuery {
     date: RequestedDate,
 }
 
+/// A page of rows.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CommercialPage<'a> {
+    total_count: usize,
+    #[serde(rename = "Value")]
+    rows: Vec<CommercialRow<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    links: Option<Value>,
+}
+
+/// A row: the active count has a singular name, the date no offset, and GUIDs are in upper case.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CommercialRow<'a> {
+    processed_date_time: String,
+    workload_code: &'a str,
+    workload_name: &'a str,
+    service_code: &'a str,
+    service_name: &'a str,
+    channel: &'a str,
+    customer_tenant_id: String,
+    customer_name: &'a str,
+    product_id: String,
+    product_name: &'a str,
+    license_active: u64,
+    licenses_qualified: u64,
+}
+
 /// Returns a page of rows, under the name `Value`.
-pub(super) fn fleet_usage(
+pub(super) fn usage(
     simulation: &Simulation,
     call: &SimulatedCall,
 ) -> Result<SimulatedReply, BadRequestError> {
     let query = CommercialQuery::parse(simulation, call)?;
     let overrides = simulation.overrides().clone();
-    let whole_reply = query.customer.and_then(|id| overrides.get(&id)?.reply());
-    if let Some(reply) = whole_reply {
+    let whole_reply = |id| overrides.customers.get(&id)?.reply();
+    if let Some(reply) = query.customer.and_then(whole_reply) {
         return Ok(reply);
     }
-    let rows = match query.customer {
-        Some(id) => rows_of(simulation, &overrides, id, query.date),
-        None => all_rows(simulation, &overrides, query.date),
-    };
-    let page = rows.iter().skip(query.skip).take(query.top);
-    let (total, page) = (rows.len(), page.map(render_row).collect::<Value>());
-    let next_page = || query.next_uri(rows.len(), call);
-    let body = match call.faults.next_link.clone().or_else(next_page) {
-        Some(uri) => {
-            let next = json!({ "uri": uri, "method": "GET", "headers": [] });
-            json!({ "totalCount": total, "Value": page, "links": { "next": next } })
+    let dataset = simulation.dataset(&overrides);
+    let skip = query.faulty_skip(call.faults.body);
+    let (total, mut page) = match query.customer {
+        Some(id) => {
+            let rows = dataset.rows(id, query.date);
+            let total = rows.len();
+            let page = rows.into_iter().skip(skip).take(query.top);
+            (total, page.collect())
         }
-        None => json!({ "totalCount": total, "Value": page }),
+        None => dataset.page(query.date, skip, query.top),
+    };
+    let mut next = query.next_uri(total, call);
+    let mut total_count = total;
+    match call.faults.body {
+        Some(BodyFault::CutShort) => {
+            page.truncate(page.len() / 2);
+            next = None;
+        }
+        Some(BodyFault::ShrunkTotal) => total_count = total.saturating_sub(1),
+        _ => {}
+    }
+    let next = call.faults.next_link.clone().or(next);
+    let body = CommercialPage {
+        total_count,
+        rows: page.iter().map(CommercialRow::new).collect(),
+        links: next.map(|uri| json!({ "next": { "uri": uri, "method": "GET", "headers": [] } })),
     };
     Ok(SimulatedReply::json(StatusCode::OK, &body))
 }
@@ -71,6 +114,15 @@ impl CommercialQuery {
             customer: filter.map(|text| parse_filter(&text)).transpose()?,
             date: date.map_or(Ok(RequestedDate::Newest), |text| parse_date(&text))?,
         })
+    }
+
+    /// Returns the number of rows before the page, which some faults change.
+    fn faulty_skip(&self, fault: Option<BodyFault>) -> usize {
+        match fault {
+            Some(BodyFault::RepeatedPage) => self.skip.saturating_sub(self.top),
+            Some(BodyFault::ShiftedRows) => self.skip.saturating_sub(1),
+            _ => self.skip,
+        }
     }
 
     /// Returns the address of the next page.
@@ -117,51 +169,24 @@ fn parse_date(text: &str) -> Result<RequestedDate, BadRequestError> {
         })
 }
 
-fn all_rows<'a>(
-    simulation: &'a Simulation,
-    overrides: &'a CustomerOverrides,
-    date: RequestedDate,
-) -> Vec<FleetRow<'a>> {
-    let fleet = &simulation.fleet;
-    let known = fleet.customers().iter().map(|customer| customer.id);
-    let added = overrides.keys().copied();
-    let added = added.filter(|id| fleet.customer(*id).is_none());
-    known
-        .chain(added)
-        .flat_map(|id| rows_of(simulation, overrides, id, date))
-        .collect()
-}
+// === impl CommercialRow ===
 
-fn rows_of<'a>(
-    simulation: &'a Simulation,
-    overrides: &'a CustomerOverrides,
-    id: Uuid,
-    date: RequestedDate,
-) -> Vec<FleetRow<'a>> {
-    if let Some(rows) = overrides.get(&id).and_then(|data| data.rows(id, date)) {
-        return rows;
+impl<'a> CommercialRow<'a> {
+    fn new(row: &FleetRow<'a>) -> Self {
+        let upper_case = |id: Uuid| format!("{:X}", id.hyphenated());
+        Self {
+            processed_date_time: row.processed.to_string(),
+            workload_code: row.workload_code,
+            workload_name: row.workload_name,
+            service_code: row.service_code,
+            service_name: row.service_name,
+            channel: row.channel,
+            customer_tenant_id: upper_case(row.customer_id),
+            customer_name: row.customer_name,
+            product_id: upper_case(row.product_id),
+            product_name: row.product_name,
+            license_active: row.active,
+            licenses_qualified: row.qualified,
+        }
     }
-    let customer = simulation.fleet.customer(id).into_iter();
-    customer
-        .flat_map(|customer| customer.rows(date, simulation.newest_date()))
-        .collect()
-}
-
-/// The active count has a singular name, the date no offset, and GUIDs are in upper case.
-fn render_row(row: &FleetRow<'_>) -> Value {
-    let upper_case = |id: Uuid| format!("{:X}", id.hyphenated());
-    json!({
-        "processedDateTime": row.processed.to_string(),
-        "workloadCode": row.workload_code,
-        "workloadName": row.workload_name,
-        "serviceCode": row.service_code,
-        "serviceName": row.service_name,
-        "channel": row.channel,
-        "customerTenantId": upper_case(row.customer_id),
-        "customerName": row.customer_name,
-        "productId": upper_case(row.product_id),
-        "productName": row.product_name,
-        "licenseActive": row.active,
-        "licensesQualified": row.qualified,
-    })
 }

@@ -76,6 +76,11 @@ fn apply_body_fault(
         BodyFault::NegativeCounts => edit_rows(&mut reply, |rows| set_counts(rows, (-1).into())),
         BodyFault::HugeCounts => edit_rows(&mut reply, |rows| set_counts(rows, u64::MAX.into())),
         BodyFault::WrongTotal => edit_body(&mut reply, |body| add_to_total(body, 1)),
+        // The commercial call has applied these.
+        BodyFault::RepeatedPage
+        | BodyFault::ShiftedRows
+        | BodyFault::ShrunkTotal
+        | BodyFault::CutShort => {}
     }
     reply
 }

@@ -104,9 +104,11 @@ fn customer_reply(
     let id = Uuid::try_parse(call.customer())
         .map_err(|_| BadRequestError("The customer id is no GUID.".into()))?;
     let overrides = simulation.overrides().clone();
-    if let Some(data) = overrides.get(&id) {
+    if let Some(data) = overrides.customers.get(&id) {
         return Ok(data.reply().unwrap_or_else(|| {
-            let rows = data.rows(id, RequestedDate::Newest).unwrap_or_default();
+            let rows = simulation
+                .dataset(&overrides)
+                .rows(id, RequestedDate::Newest);
             collection(items(&rows))
         }));
     }
@@ -118,13 +120,15 @@ fn customer_reply(
         let status = StatusCode::FORBIDDEN;
         return Ok(SimulatedReply::error(status, "2032", description));
     }
-    let Some(customer) = simulation.fleet.customer(id) else {
+    if simulation.fleet.customer(id).is_none() {
         let description = format!("Customer {id} was not found.");
         let status = StatusCode::NOT_FOUND;
         return Ok(SimulatedReply::error(status, "1000", &description));
-    };
-    let rows = customer.rows(RequestedDate::Newest, simulation.newest_date());
-    Ok(collection(items(&rows.collect::<Vec<_>>())))
+    }
+    let rows = simulation
+        .dataset(&overrides)
+        .rows(id, RequestedDate::Newest);
+    Ok(collection(items(&rows)))
 }
 
 fn collection(items: impl IntoIterator<Item = Value>) -> SimulatedReply {

@@ -7,7 +7,7 @@ use super::*;
 const NEWEST: Date = date(2026, 11, 17);
 
 fn new_fleet() -> CustomerFleet {
-    CustomerFleet::new(1, 200)
+    CustomerFleet::new(1, 200, date(2026, 11, 20))
 }
 
 fn all_counts(customer: &FleetCustomer, requested: RequestedDate) -> Vec<(u64, u64)> {
@@ -65,7 +65,11 @@ fn the_same_seed_is_the_same_fleet_and_another_seed_is_another() {
     let ids =
         |fleet: &CustomerFleet| -> Vec<Uuid> { fleet.customers().iter().map(|c| c.id).collect() };
 
-    let (one, same, other) = (new_fleet(), new_fleet(), CustomerFleet::new(2, 200));
+    let (one, same, other) = (
+        new_fleet(),
+        new_fleet(),
+        CustomerFleet::new(2, 200, date(2026, 11, 20)),
+    );
 
     assert_eq!(ids(&one), ids(&same));
     assert_eq!(one.customers()[7].id, customer_id(1, 6));
@@ -108,4 +112,32 @@ fn data_of_a_date_does_not_change_when_a_newer_one_is_processed() {
     assert_eq!(newest, later);
     let earlier = RequestedDate::Date(NEWEST.saturating_sub(40.days()));
     assert_ne!(newest, all_counts(customer, earlier));
+}
+
+/// The days of the last year on which a customer has rows, and how many.
+fn history(customer: &FleetCustomer) -> Vec<(Date, usize)> {
+    let days = NEWEST.saturating_sub(364.days()).series(1.day()).take(365);
+    let counts = days.map(|day| {
+        let requested = RequestedDate::Date(day);
+        let count = customer.rows(requested, NEWEST).count();
+        assert_eq!(customer.row_count(requested, NEWEST), count);
+        (day, count)
+    });
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
+#[test]
+fn history_has_gaps() {
+    let fleet = new_fleet();
+    let history = |index: usize| history(fleet.customer(customer_id(1, index)).unwrap());
+
+    let (whole, joined, added, weekdays) = (history(0), history(7), history(11), history(16));
+
+    let count = |days: &[(Date, usize)], at: usize| days[at].1;
+    assert_eq!(whole.len(), 365);
+    assert!((15..265).contains(&joined.len()), "{} days", joined.len());
+    assert_eq!(added.len(), 365);
+    assert!(count(&added, 0) < count(&added, 364));
+    assert!(weekdays.iter().all(|(day, _)| !is_weekend(*day)));
+    assert!((260..262).contains(&weekdays.len()));
 }

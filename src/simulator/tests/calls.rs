@@ -175,3 +175,90 @@ async fn customers_are_listed_in_pages_that_a_continuation_token_joins() {
     assert_eq!(listed.len(), 26);
     assert_eq!(listed, simulator.handle.customers());
 }
+
+#[tokio::test]
+async fn a_delayed_customer_has_no_rows_of_the_newest_date() {
+    let simulator = TestSimulator::start().await;
+    let [on_time, delayed] = [customer_id(1, 0), customer_id(1, 1)];
+    simulator.handle.delay_customers([delayed]);
+    let dates = async |id: Uuid| {
+        let filter = customer_filter(id);
+        let newest = json(simulator.commercial(&[("filter", &filter)]).await).await;
+        let newest = comparable_rows(&newest["Value"]);
+        let insights = json(simulator.insights(id).await).await;
+        assert_eq!(newest, comparable_rows(&insights["items"]));
+        let dated = [
+            ("filter", filter.as_str()),
+            ("processedDateTime", "2026-11-17"),
+        ];
+        let dated = json(simulator.commercial(&dated).await).await;
+        (newest[0]["processed"].clone(), dated["totalCount"] == 0)
+    };
+
+    assert_eq!(dates(on_time).await, ("2026-11-17T00:00:00".into(), false));
+    assert_eq!(dates(delayed).await, ("2026-11-16T00:00:00".into(), true));
+}
+
+#[tokio::test]
+async fn corrected_counts_change_every_row_of_that_date_and_no_other() {
+    let simulator = TestSimulator::start().await;
+    let qualified = async |date: &str| -> Vec<u64> {
+        let page = json(simulator.commercial(&[("processedDateTime", date)]).await).await;
+        let rows = page["Value"].as_array().unwrap().iter();
+        rows.map(|row| row["licensesQualified"].as_u64().unwrap())
+            .collect()
+    };
+    let [corrected, other] = ["2026-10-01", "2026-10-02"];
+    let before = (qualified(corrected).await, qualified(other).await);
+
+    simulator.handle.correct_counts(corrected.parse().unwrap());
+
+    let one_more: Vec<_> = before.0.iter().map(|count| count + 1).collect();
+    assert_eq!(qualified(corrected).await, one_more);
+    assert_eq!(qualified(other).await, before.1);
+}
+
+#[tokio::test]
+async fn dates_are_published_by_the_clock() {
+    let clock = Arc::new(ManualClock::at("2026-11-20T00:00:00Z".parse().unwrap()));
+    let simulator = TestSimulator::start_with(SimulatorOptions {
+        clock: Arc::clone(&clock) as _,
+        publication: Publication::Daily,
+        ..SimulatorOptions::default()
+    })
+    .await;
+
+    let dates: Vec<_> = (0..24 * 9)
+        .map(|_| {
+            clock.advance(Duration::from_secs(60 * 60));
+            simulator.handle.newest_date()
+        })
+        .collect();
+
+    assert!(dates.is_sorted());
+    assert_eq!(dates.first(), Some(&date(2026, 11, 16)));
+    assert_eq!(dates.last(), Some(&date(2026, 11, 25)));
+}
+
+#[tokio::test]
+async fn pages_of_all_customers_checks_and_single_customers_are_counted_apart() {
+    let simulator = TestSimulator::start_with(SimulatorOptions {
+        page_size: 20,
+        ..SimulatorOptions::default()
+    })
+    .await;
+    let filter = customer_filter(customer_id(1, 0));
+
+    let first = json(simulator.commercial(&[("top", "10000")]).await).await;
+    let next = first.pointer("/links/next/uri").unwrap().as_str().unwrap();
+    simulator.get(next).await;
+    simulator.commercial(&[("top", "200")]).await;
+    simulator
+        .commercial(&[("filter", &filter), ("top", "10000")])
+        .await;
+
+    let count = |api| simulator.handle.request_count(api);
+    assert_eq!(count(SimulatedApi::FleetPage), 2);
+    assert_eq!(count(SimulatedApi::FleetCheck), 1);
+    assert_eq!(count(SimulatedApi::Commercial), 1);
+}

@@ -64,7 +64,7 @@ async fn requests_are_recorded_in_order() {
     let requests = simulator.handle.requests();
 
     assert_eq!(requests.len(), 2);
-    assert_eq!(requests[0].api, SimulatedApi::Commercial);
+    assert_eq!(requests[0].api, SimulatedApi::FleetCheck);
     assert_eq!(requests[0].path, COMMERCIAL);
     assert_eq!(requests[0].query.as_deref(), Some("top=1"));
     assert_eq!(requests[0].status, Some(StatusCode::OK));
@@ -75,12 +75,12 @@ async fn requests_are_recorded_in_order() {
     );
     assert_eq!(requests[1].api, SimulatedApi::Other);
     assert_eq!(requests[1].status, Some(StatusCode::NOT_FOUND));
-    assert_eq!(simulator.handle.request_count(SimulatedApi::Commercial), 1);
+    assert_eq!(simulator.handle.request_count(SimulatedApi::FleetCheck), 1);
 
     simulator.handle.clear_requests();
 
     assert!(simulator.handle.requests().is_empty());
-    assert_eq!(simulator.handle.request_count(SimulatedApi::Commercial), 0);
+    assert_eq!(simulator.handle.request_count(SimulatedApi::FleetCheck), 0);
 }
 
 #[tokio::test]

@@ -146,3 +146,49 @@ async fn the_next_link_can_be_replaced() {
         "https://elsewhere.example/v1/"
     );
 }
+
+#[tokio::test]
+async fn faults_of_a_page_leave_the_other_pages_alone() {
+    let simulator = TestSimulator::start_with(SimulatorOptions {
+        page_size: 20,
+        ..SimulatorOptions::default()
+    })
+    .await;
+    let page = async |number: usize| {
+        let skip = ((number - 1) * 20).to_string();
+        let page = simulator
+            .commercial(&[("top", "20"), ("skip", &skip)])
+            .await;
+        json(page).await
+    };
+    let honest = [page(1).await, page(2).await, page(3).await];
+    let rows = |page: &Value| page["Value"].as_array().unwrap().clone();
+    let next = |page: &Value| page.pointer("/links/next").cloned();
+
+    let page_with = async |body: BodyFault| {
+        simulator.handle.set_faults(Faults {
+            page: Some(2),
+            body: Some(body),
+            ..Faults::default()
+        });
+        let others = [page(1).await, page(3).await];
+        assert_eq!(others, [honest[0].clone(), honest[2].clone()], "{body:?}");
+        page(2).await
+    };
+
+    let repeated = page_with(BodyFault::RepeatedPage).await;
+    assert_eq!(rows(&repeated), rows(&honest[0]));
+    let shifted = page_with(BodyFault::ShiftedRows).await;
+    assert_eq!(rows(&shifted)[0], rows(&honest[0])[19]);
+    assert_eq!(rows(&shifted)[1..], rows(&honest[1])[..19]);
+    let shrunk = page_with(BodyFault::ShrunkTotal).await;
+    let total = honest[1]["totalCount"].as_u64().unwrap();
+    assert_eq!(shrunk["totalCount"], total - 1);
+    assert_eq!(rows(&shrunk), rows(&honest[1]));
+    let short = page_with(BodyFault::CutShort).await;
+    assert_eq!(rows(&short), rows(&honest[1])[..10]);
+    assert_eq!(
+        (next(&short), short["totalCount"].as_u64()),
+        (None, Some(total))
+    );
+}
