@@ -5,6 +5,7 @@
 //! the same.
 
 mod admin_listener;
+mod backfill;
 mod check_config;
 mod config_args;
 mod consent;
@@ -100,6 +101,9 @@ enum CliCommand {
     /// Find problems that keep the service from working, and say what to do.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorArgs),
+    /// Fetch past dates into the store.
+    #[command(after_help = backfill::EXAMPLES)]
+    Backfill(backfill::BackfillArgs),
     /// Make an access key, and its hash for the configuration.
     #[command(after_help = hash_key::EXAMPLES)]
     HashKey(hash_key::HashKeyArgs),
@@ -140,6 +144,7 @@ pub async fn run(cli: Cli, inherited: Result<InheritedSockets, SocketActivationE
         CliCommand::CheckConfig(args) => check_config::run(&args),
         CliCommand::Consent(args) => consent::run(&args).await,
         CliCommand::Doctor(args) => doctor::run(&args).await,
+        CliCommand::Backfill(args) => backfill::run(&args).await,
         CliCommand::HashKey(args) => hash_key::run(&args),
         CliCommand::Healthcheck(args) => healthcheck::run(&args).await,
         CliCommand::Completions(args) => reference::print_completions(&args),
