@@ -2,7 +2,7 @@
 
 mod gates;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use http::Request;
 use hyper::body::Incoming;
@@ -61,6 +61,10 @@ struct BoundService<S> {
     config: ListenerConfig,
     service: S,
 }
+
+/// The future of a whole service. It is boxed where it is made, so that this crate has its code and not
+/// each program that awaits it.
+pub type AppFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Dependencies of the service that tests replace.
 #[derive(Clone, Debug)]
@@ -137,8 +141,8 @@ impl App {
     /// # Errors
     ///
     /// [`AppStartError`] names the cause.
-    pub async fn build(config: &Config, deps: AppDeps) -> Result<Self, AppStartError> {
-        Self::build_with_sockets(InheritedSockets::default(), config, deps).await
+    pub fn build(config: &Config, deps: AppDeps) -> AppFuture<'_, Result<Self, AppStartError>> {
+        Self::build_with_sockets(InheritedSockets::default(), config, deps)
     }
 
     /// Builds the service as [`App::build`] does, on inherited sockets in place of `server.listen` and
@@ -147,7 +151,15 @@ impl App {
     /// # Errors
     ///
     /// [`AppStartError`] names the cause.
-    pub async fn build_with_sockets(
+    pub fn build_with_sockets(
+        inherited: InheritedSockets,
+        config: &Config,
+        deps: AppDeps,
+    ) -> AppFuture<'_, Result<Self, AppStartError>> {
+        Box::pin(Self::build_on(inherited, config, deps))
+    }
+
+    async fn build_on(
         inherited: InheritedSockets,
         config: &Config,
         deps: AppDeps,
@@ -239,7 +251,11 @@ impl App {
 
     /// Serves until the shutdown handle drains: then it is not ready, stops accepting, finishes running
     /// requests, and cancels all tasks. Returns when everything has ended.
-    pub async fn run(self) {
+    pub fn run(self) -> AppFuture<'static, ()> {
+        Box::pin(self.serve_until_drained())
+    }
+
+    async fn serve_until_drained(self) {
         let (api_drained, admin_may_stop) = oneshot::channel::<()>();
         let serve_api = async {
             serve_api(self.api, &self.shutdown, self.drain_timeout).await;

@@ -33,7 +33,7 @@ use clap::{Parser, Subcommand};
 
 use self::config_args::ConfigArgs;
 use crate::{
-    app::AppStartError,
+    app::{AppFuture, AppStartError},
     config::ConfigErrors,
     socket_activation::{InheritedSockets, SocketActivationError},
     text::error_chain,
@@ -135,7 +135,17 @@ enum CliError {
 }
 
 /// Runs the command that the arguments name.
-pub async fn run(cli: Cli, inherited: Result<InheritedSockets, SocketActivationError>) -> ExitCode {
+pub fn run(
+    cli: Cli,
+    inherited: Result<InheritedSockets, SocketActivationError>,
+) -> AppFuture<'static, ExitCode> {
+    Box::pin(run_command(cli, inherited))
+}
+
+async fn run_command(
+    cli: Cli,
+    inherited: Result<InheritedSockets, SocketActivationError>,
+) -> ExitCode {
     let done = match cli.command {
         CliCommand::Serve(args) => serve::run(&args, inherited).await,
         CliCommand::Demo(args) => demo::run(&args).await,

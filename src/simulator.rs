@@ -19,7 +19,7 @@ mod simulation;
 mod throttle;
 mod tokens;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -91,7 +91,12 @@ impl Simulator {
     /// # Cancel safety
     ///
     /// Dropping the future closes the listener and every connection.
-    pub async fn run(self, shutdown: Shutdown) {
+    pub fn run(self, shutdown: Shutdown) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        // Boxed here, so that this crate has its code and not each program that awaits it.
+        Box::pin(self.serve_until_drained(shutdown))
+    }
+
+    async fn serve_until_drained(self, shutdown: Shutdown) {
         let handler = router_handler(router(self.simulation));
         serve(
             self.listener,
