@@ -22,7 +22,7 @@ use crate::{
     },
     cache::{CacheMetrics, UsageCache},
     clock::{SharedClock, SystemClock},
-    config::{Config, ConfigErrors, TlsConfig, is_loopback_address},
+    config::{Config, ConfigErrors, StoreUrl, TlsConfig, is_loopback_address},
     jitter::Jitter,
     observability::telemetry::{DroppedLines, MetricsRegistry},
     observability::traces::{Exporting, TraceDeps, TraceStartError, Tracer},
@@ -34,9 +34,10 @@ use crate::{
         RequestValidation, router_handler, serve,
         tls::{ListenerTls, TlsError, TlsMetrics},
     },
-    service::{CallLimits, FleetMetrics, ServiceParts, UsageService},
+    service::{CallLimits, DurableStore, FleetMetrics, ServiceParts, UsageService},
     shutdown::Shutdown,
     socket_activation::InheritedSockets,
+    store::{StoreStartError, StoreWriter, UsageStore, sqlite::SqliteStore},
 };
 
 /// The longest time for probes that are running at the end.
@@ -102,6 +103,9 @@ pub enum AppStartError {
     /// The upstream client cannot be created.
     #[error("cannot set up the upstream client")]
     Upstream(#[from] UpstreamStartError),
+    /// The store must not be used as it is configured.
+    #[error(transparent)]
+    Store(#[from] StoreStartError),
     /// Traces cannot be exported.
     #[error("tracing")]
     Tracing(#[from] TraceStartError),
@@ -359,10 +363,31 @@ impl ComponentBuilder<'_> {
         PartnerCenter::new(&self.config.upstream, deps)
     }
 
+    async fn durable_store(self) -> Result<Option<DurableStore>, AppStartError> {
+        let Config {
+            store, upstream, ..
+        } = self.config;
+        let Some(StoreUrl::Sqlite(path)) = &store.url else {
+            return Ok(None);
+        };
+        let opened = SqliteStore::open(path.clone(), upstream.source, self.clock()).await?;
+        let opened: Arc<dyn UsageStore> = Arc::new(opened);
+        let writer = StoreWriter::start(
+            Arc::clone(&opened),
+            store.flush_within,
+            self.clock(),
+            self.shutdown,
+        );
+        Ok(Some(DurableStore {
+            store: opened,
+            writer,
+        }))
+    }
+
     async fn usage_service(
         self,
         upstream: &Arc<PartnerCenter>,
-    ) -> prometheus::Result<UsageService> {
+    ) -> Result<UsageService, AppStartError> {
         let Config {
             cache,
             fleet,
@@ -379,7 +404,7 @@ impl ComponentBuilder<'_> {
             newest_api: calls.source,
             cache: UsageCache::new(cache, self.deps.freshness_jitter, metrics),
             source: Arc::clone(upstream) as _,
-            durable: None,
+            durable: self.durable_store().await?,
             clock: self.clock(),
             fleet_metrics: FleetMetrics::new(self.registry)?,
             shutdown: self.shutdown,

@@ -236,6 +236,7 @@ impl From<AppStartError> for CliError {
     fn from(error: AppStartError) -> Self {
         match error {
             AppStartError::Callers(faults) => faults.into(),
+            AppStartError::Store(error) => Self::usage(error),
             other => Self::other(other),
         }
     }

@@ -100,7 +100,8 @@ fn listen_error_with_flag(error: AppStartError) -> CliError {
     }
 }
 
-/// Writes the secrets of the stand-in's account into a folder that is removed when the demo ends.
+/// Writes the secrets of the stand-in's account into a folder that is removed when the demo ends. The
+/// store is there too.
 fn write_secrets(refresh_token: &str) -> io::Result<TempDir> {
     let folder = tempfile::Builder::new()
         .prefix("usage-proxy-demo-")
@@ -132,6 +133,9 @@ fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &Path) -> ConfigSourc
         ),
         // The data is made up, so anybody may read it.
         ("demo", "callers.anonymous", "true".to_owned()),
+        // One call for all customers fills the overview.
+        ("demo", "upstream.source", "commercial".to_owned()),
+        ("demo", "store.url", format!("sqlite:{}", path("usage.db"))),
         ("demo", "upstream.base_url", format!("http://{upstream}")),
         ("demo", "upstream.auth.kind", "refresh_token".to_owned()),
         (

@@ -22,9 +22,13 @@ impl StoreWriter {
         shutdown: &Shutdown,
     ) -> Self {
         let (changes, mut pending) = mpsc::unbounded_channel();
+        let draining = shutdown.clone();
         shutdown.spawn_until_done(async move {
             while let Some(first) = pending.recv().await {
-                clock.sleep_until(clock.now() + flush_within / 2).await;
+                tokio::select! {
+                    () = clock.sleep_until(clock.now() + flush_within / 2) => {}
+                    () = draining.draining() => {}
+                }
                 let mut batch = vec![first];
                 while let Ok(change) = pending.try_recv() {
                     batch.push(change);

@@ -62,3 +62,4 @@ mod traces;
 mod unsent;
 mod upstream_calls;
 mod usage_numbers;
+mod warm_start;

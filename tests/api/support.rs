@@ -166,6 +166,8 @@ pub(crate) struct Builder {
     callers: Option<String>,
     simulator: Option<Change<SimulatorOptions>>,
     clock: Option<Box<dyn FnOnce(SharedClock) -> SharedClock>>,
+    /// The time of both at the start; `None`: `START`.
+    started_at: Option<&'static str>,
     /// Files beside the other secrets: the key that names each, its name, what it holds.
     proof: Vec<(&'static str, &'static str, String)>,
 }
@@ -445,6 +447,12 @@ impl Builder {
         self
     }
 
+    /// Starts both at another time.
+    pub(crate) fn started_at(mut self, time: &'static str) -> Self {
+        self.started_at = Some(time);
+        self
+    }
+
     /// Puts files beside the other secrets, which prove the application in place of a client secret.
     pub(crate) fn prove_by(mut self, files: &[(&'static str, &'static str, &str)]) -> Self {
         let files = files
@@ -463,7 +471,9 @@ impl Builder {
 
     /// Starts both.
     pub(crate) async fn start_without_waiting(self) -> TestApp {
-        let clock = Arc::new(ManualClock::at(START.parse().unwrap()));
+        let clock = Arc::new(ManualClock::at(
+            self.started_at.unwrap_or(START).parse().unwrap(),
+        ));
         let mut options = SimulatorOptions {
             client_secret: Some(CLIENT_SECRET.into()),
             clock: Arc::clone(&clock) as _,

@@ -1,0 +1,135 @@
+//! What a service stored is served by the next one, before any upstream call.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+use usage_proxy::simulator::SimulatedApi;
+
+use crate::support::prelude::*;
+
+const TEN_MINUTES_LATER: &str = "2026-11-22T12:10:00Z";
+
+const TEN_HOURS_LATER: &str = "2026-11-22T22:00:00Z";
+
+fn with_store(folder: &TempDir) -> Builder {
+    let url = format!("sqlite:{}", file(folder.path()));
+    TestApp::builder()
+        .set("store.url", &url)
+        .set("store.flush_within", "1ms")
+}
+
+fn file(folder: &Path) -> String {
+    folder.join("usage.db").to_string_lossy().into_owned()
+}
+
+/// Ends the service, and everything that waits to be stored is.
+async fn end(app: TestApp) {
+    app.shutdown.drain();
+    in_time(app.running).await.unwrap();
+}
+
+/// The next service on the same store, while upstream is down.
+async fn restarted(folder: &TempDir, at: &'static str) -> TestApp {
+    with_store(folder)
+        .started_at(at)
+        .simulator(|options| options.faults = failing(503))
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn a_stored_answer_is_served_with_its_true_age_while_upstream_is_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = with_store(&folder).start().await;
+    let before = app.usage(customer(0)).await;
+    let native = app.native(customer(0)).await;
+    end(app).await;
+
+    let app = restarted(&folder, TEN_MINUTES_LATER).await;
+    let after = app.usage(customer(0)).await;
+
+    assert_eq!(after.status, 200);
+    assert!(
+        after.cache_status().starts_with("hit;"),
+        "{}",
+        after.cache_status()
+    );
+    assert_eq!(after.header("age"), "600");
+    assert_eq!(after.body, before.body);
+    assert_eq!(after.header("etag"), before.header("etag"));
+    assert_eq!(app.native(customer(0)).await.body, native.body);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 0);
+}
+
+#[tokio::test]
+async fn a_stored_answer_is_stale_when_its_age_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = with_store(&folder).start().await;
+    app.usage(customer(0)).await;
+    end(app).await;
+
+    let app = restarted(&folder, TEN_HOURS_LATER).await;
+    let after = app.usage(customer(0)).await;
+
+    assert_eq!(after.status, 200);
+    assert!(
+        after.cache_status().contains("detail=stale-if-error"),
+        "{}",
+        after.cache_status()
+    );
+    assert_eq!(after.header("age"), "36000");
+}
+
+#[tokio::test]
+async fn a_stored_date_is_not_fetched_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = with_store(&folder).start().await;
+    let date = app.simulator.newest_date().yesterday().unwrap();
+    let before = app.dated(customer(0), date).await;
+    end(app).await;
+
+    let app = restarted(&folder, TEN_MINUTES_LATER).await;
+    let after = app.dated(customer(0), date).await;
+
+    assert_eq!(after.body, before.body);
+    assert!(
+        after.cache_status().starts_with("hit;"),
+        "{}",
+        after.cache_status()
+    );
+}
+
+#[tokio::test]
+async fn nothing_stored_before_a_hard_purge_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = with_store(&folder).start().await;
+    app.usage(customer(0)).await;
+    app.admin_post(&format!("/cache/purge?customer={}&hard=true", customer(0)))
+        .await;
+    app.set_faults(failing(503));
+    app.usage(customer(0)).await.problem(503, "unavailable");
+    end(app).await;
+
+    let app = restarted(&folder, TEN_MINUTES_LATER).await;
+
+    app.usage(customer(0)).await.problem(503, "unavailable");
+}
+
+#[tokio::test]
+async fn a_soft_purge_asks_upstream_and_falls_back_on_the_stored_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = with_store(&folder).start().await;
+    let before = app.usage(customer(0)).await;
+    app.admin_post("/cache/purge").await;
+    end(app).await;
+
+    let app = restarted(&folder, TEN_MINUTES_LATER).await;
+    let after = app.usage(customer(0)).await;
+
+    assert_eq!(after.body, before.body);
+    assert!(
+        after.cache_status().contains("fwd=stale"),
+        "{}",
+        after.cache_status()
+    );
+}
