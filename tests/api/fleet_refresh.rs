@@ -17,6 +17,10 @@ async fn refreshed() -> TestApp {
 }
 
 const SUCCESSFUL_REFRESHES: &str = r#"usage_proxy_fleet_refreshes_total{outcome="success"}"#;
+const FAILED_REFRESHES: &str = r#"usage_proxy_fleet_refreshes_total{outcome="failure"}"#;
+/// The pause after a failure without jitter.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+const QUARTER: Duration = Duration::from_secs(15 * 60);
 const SUCCESSFUL_CHECKS: &str = r#"usage_proxy_fleet_checks_total{outcome="success"}"#;
 
 #[tokio::test]
@@ -30,7 +34,7 @@ async fn every_customer_is_a_hit_after_a_refresh() {
         assert_eq!(reply.status, 200, "{id}");
         assert!(reply.cache_status().starts_with("hit;"), "{id}");
     }
-    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 0);
+    assert_eq!(app.simulator.requests().len(), 0);
 }
 
 #[tokio::test]
@@ -51,7 +55,9 @@ async fn a_check_without_a_newer_date_keeps_every_customer_fresh() {
         first.contains("max-age=4500"),
         "an hour and cache.fresh_for: {first}"
     );
-    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::FleetCheck), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::FleetPage), 0);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 0);
 }
 
 #[tokio::test]
@@ -74,11 +80,8 @@ async fn a_newer_date_is_fetched_for_all_customers_by_one_call() {
         after.json()["processedDate"],
         app.simulator.newest_date().to_string()
     );
-    assert_eq!(
-        app.simulator.request_count(SimulatedApi::Commercial),
-        2,
-        "check and refresh"
-    );
+    assert_eq!(app.simulator.request_count(SimulatedApi::FleetPage), 1);
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 0);
 }
 
 #[tokio::test]
@@ -92,7 +95,105 @@ async fn a_failed_check_leaves_the_data_in_place_and_is_retried() {
     let reply = app.usage(customer(0)).await;
 
     assert!(reply.cache_status().starts_with("hit;"));
-    app.set_faults(Faults::default());
+    app.clear_faults();
     app.clock.advance_when_sleeping(HOUR).await;
     app.wait_for_metric(SUCCESSFUL_CHECKS, 1.0).await;
+}
+
+#[tokio::test]
+async fn pages_that_do_not_belong_together_leave_the_data_in_place_and_are_fetched_again() {
+    let app = TestApp::builder()
+        .set("upstream.source", "commercial")
+        .set("fleet.refresh", "true")
+        .set("upstream.retries", "0")
+        .simulator(|options| options.page_size = 50)
+        .start()
+        .await;
+    app.wait_for_metric(SUCCESSFUL_REFRESHES, 1.0).await;
+    let before = app.usage(customer(0)).await;
+    app.simulator.advance_day();
+
+    app.clock.advance(HOUR - RETRY_PAUSE);
+    let mut failures = 0.0;
+    for body in [
+        BodyFault::RepeatedPage,
+        BodyFault::ShiftedRows,
+        BodyFault::ShrunkTotal,
+        BodyFault::CutShort,
+        BodyFault::Truncated,
+    ] {
+        app.set_faults(Faults {
+            page: Some(2),
+            ..bad_body(body)
+        });
+        app.clock.advance_when_sleeping(RETRY_PAUSE).await;
+        failures += 1.0;
+        app.wait_for_metric(FAILED_REFRESHES, failures).await;
+
+        let reply = app.usage(customer(0)).await;
+
+        assert_eq!(reply.header("etag"), before.header("etag"), "{body:?}");
+    }
+    app.clear_faults();
+    app.clock.advance_when_sleeping(RETRY_PAUSE).await;
+    app.wait_for_metric(SUCCESSFUL_REFRESHES, 2.0).await;
+
+    let after = app.usage(customer(0)).await;
+    assert_ne!(after.header("etag"), before.header("etag"));
+}
+
+#[tokio::test]
+async fn a_customer_that_loses_its_rows_keeps_them_until_a_second_look() {
+    let app = refreshed().await;
+    let before = app.usage(customer(0)).await;
+    let no_rows = CustomerOverride::Rows(Vec::new());
+    app.simulator.override_customer(customer(0), no_rows);
+    app.simulator.advance_day();
+
+    app.clock.advance_when_sleeping(HOUR).await;
+    app.wait_for_metric(SUCCESSFUL_REFRESHES, 2.0).await;
+    let kept = app.usage(customer(0)).await;
+    app.clock.advance_when_sleeping(QUARTER).await;
+    app.wait_for_metric(SUCCESSFUL_REFRESHES, 3.0).await;
+    let confirmed = app.usage(customer(0)).await;
+
+    assert_eq!(kept.body, before.body);
+    assert!(kept.cache_status().contains("detail=suspect"));
+    assert_eq!(confirmed.json()["products"], serde_json::json!([]));
+    assert_eq!(app.simulator.request_count(SimulatedApi::Commercial), 0);
+}
+
+#[tokio::test]
+async fn customers_whose_data_is_late_keep_their_newest_date() {
+    let app = refreshed().await;
+    app.simulator.delay_customers([customer(0)]);
+    app.simulator.advance_day();
+
+    app.clock.advance_when_sleeping(HOUR).await;
+    app.wait_for_metric(SUCCESSFUL_REFRESHES, 2.0).await;
+    let late = app.usage(customer(0)).await.json();
+    let on_time = app.usage(customer(1)).await.json();
+
+    let newest = app.simulator.newest_date();
+    assert_eq!(
+        late["processedDate"],
+        newest.yesterday().unwrap().to_string()
+    );
+    assert_eq!(on_time["processedDate"], newest.to_string());
+    let stale = r#"usage_proxy_fleet_customers{status="stale"}"#;
+    assert_eq!(app.metric(stale).await, 2.0, "and the documented customer");
+}
+
+#[tokio::test]
+async fn a_hard_purge_is_followed_by_a_refresh() {
+    let app = refreshed().await;
+    app.admin_post("/cache/purge?hard=true").await;
+    app.wait_for_metric(SUCCESSFUL_REFRESHES, 2.0).await;
+
+    assert!(
+        app.usage(customer(0))
+            .await
+            .cache_status()
+            .starts_with("hit;")
+    );
 }

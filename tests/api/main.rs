@@ -15,6 +15,7 @@ mod admin_access;
 mod assets;
 mod authentication;
 mod authorization;
+mod backfill;
 mod bad_input;
 mod chart;
 mod circuit_breaker;
