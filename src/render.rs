@@ -12,6 +12,7 @@ mod csv_writer;
 pub mod customers;
 mod display_text;
 mod document;
+pub mod fleet;
 mod format;
 mod rendered;
 mod simplified;

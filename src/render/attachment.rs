@@ -37,11 +37,16 @@ pub(super) fn disposition(simplified: &[u8]) -> serde_json::Result<HeaderValue> 
         Some(date) => format!("usage-{name}-{date}.csv"),
         None => format!("usage-{name}.csv"),
     };
-    let extended = utf8_percent_encode(&file, EXTENDED_VALUE);
+    Ok(of_file(&file))
+}
+
+/// Returns `Content-Disposition` with this file name.
+pub(super) fn of_file(file: &str) -> HeaderValue {
+    let extended = utf8_percent_encode(file, EXTENDED_VALUE);
     // Some browsers decode percent signs in the plain form (RFC 6266, appendix D).
     let plain = file.replace(|c: char| !c.is_ascii() || c == '%', "_");
     let value = format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{extended}");
-    Ok(HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("attachment")))
+    HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("attachment"))
 }
 
 /// Makes a customer's name part of a file name: one line, without characters that are special

@@ -57,12 +57,16 @@ impl CsvWriter {
 
     /// Returns the cell of a number, as it is written in JSON.
     pub(super) fn decimal(&self, number: Option<f64>) -> String {
-        let text = number.map_or_else(String::new, |number| {
+        self.number(number.map_or_else(String::new, |number| {
             serde_json::Value::from(number).to_string()
-        });
+        }))
+    }
+
+    /// Returns the cell of a number in JSON.
+    pub(super) fn number(&self, json: String) -> String {
         match self.reader {
-            CsvReader::Spreadsheet(CsvSeparator::Semicolon) => text.replace('.', ","),
-            CsvReader::Program | CsvReader::Spreadsheet(CsvSeparator::Comma) => text,
+            CsvReader::Spreadsheet(CsvSeparator::Semicolon) => json.replace('.', ","),
+            CsvReader::Program | CsvReader::Spreadsheet(CsvSeparator::Comma) => json,
         }
     }
 
@@ -111,7 +115,7 @@ mod tests {
         let mut writer = CsvWriter::new(reader);
         let (name, percent) = (writer.text("-a;b"), writer.decimal(Some(12.5)));
         let cells = [name, percent.into(), writer.decimal(None).into()];
-        writer.write(&cells.map(Cow::into_owned)).unwrap();
+        writer.write(cells.map(Cow::into_owned)).unwrap();
         String::from_utf8(writer.finish().unwrap()).unwrap()
     }
 

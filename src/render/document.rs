@@ -57,6 +57,11 @@ fn etag_for_coding(identity: &[u8], coding: ContentCoding) -> String {
     format!("\"{opaque}-{}\"", coding.token().unwrap_or("identity"))
 }
 
+/// Returns a bound for the size of a body together with its compressed ones, each smaller than the body.
+pub(super) fn with_compressed(bytes: usize) -> usize {
+    2 * bytes
+}
+
 // === impl RenderedDocument ===
 
 impl RenderedDocument {

@@ -4,7 +4,10 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use moka::policy::EvictionPolicy;
 
-use super::{super::document::RenderedDocument, filter::CustomerFilter};
+use super::{
+    super::document::{RenderedDocument, with_compressed},
+    filter::CustomerFilter,
+};
 
 /// A part of the list. Its document depends on nothing else, so callers that see the same part share
 /// the same document, and never see another caller's.
@@ -98,9 +101,4 @@ impl SliceCache {
     pub(super) fn weight(&self) -> usize {
         self.max_bytes
     }
-}
-
-/// A bound for a body together with its compressed ones, each smaller than the body.
-fn with_compressed(bytes: usize) -> usize {
-    2 * bytes
 }
