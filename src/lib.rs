@@ -88,6 +88,8 @@ pub mod peer;
 
 mod certificate;
 
+mod tables_file;
+
 pub mod reload;
 
 pub mod shutdown;

@@ -6,13 +6,14 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::{
-    callers_parser::{self, CallerEntry, ParsedCallersFile},
+    callers_parser::{self, CallerEntry},
     *,
 };
 use crate::{
     access_key::KeyHash,
     clock::{Clock as _, SystemClock},
     domain::{CallerScope, CustomerId, samples},
+    tables_file::ParsedTables,
 };
 
 const HASH_OF_ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -33,20 +34,20 @@ impl CallersFolder {
         self
     }
 
-    fn read(&self) -> ParsedCallersFile {
+    fn read(&self) -> ParsedTables<Vec<CallerEntry>> {
         callers_parser::parse(&self.0.path().join("callers.toml"))
     }
 
     fn callers(&self) -> Vec<CallerEntry> {
         self.read()
-            .callers
+            .content
             .unwrap_or_else(|errors| panic!("{errors}"))
     }
 
     /// The errors, without the path of the folder.
     fn errors(&self) -> Vec<String> {
         let folder = format!("{}/", self.0.path().display());
-        let faults = self.read().callers.expect_err("the file has errors");
+        let faults = self.read().content.expect_err("the file has errors");
         faults
             .to_string()
             .lines()
@@ -219,7 +220,7 @@ fn a_file_without_callers_is_rejected() {
     }
     assert!(CallersFolder::new(b"\xff").errors()[0].contains("is not UTF-8"));
     let missing = callers_parser::parse(Path::new("no/such/file"))
-        .callers
+        .content
         .unwrap_err();
     assert!(missing.to_string().contains("cannot be read"), "{missing}");
 }
@@ -353,7 +354,7 @@ proptest! {
     fn any_text_is_parsed_or_rejected(text in "(\\[\\[caller\\]\\]\n|[a-z_0-9]{1,12} = |\\[?\"[^\"]{0,9}\"\\]?\n|.{0,9}|\n){0,12}") {
         let reading = CallersFolder::new(&text).read();
 
-        if let Ok(callers) = reading.callers {
+        if let Ok(callers) = reading.content {
             prop_assert!(!callers.is_empty());
         }
     }
