@@ -88,6 +88,8 @@ pub mod peer;
 
 mod certificate;
 
+pub mod portfolio_file;
+
 mod tables_file;
 
 pub mod reload;

@@ -3,6 +3,8 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
+
 use super::CustomerId;
 
 /// The partner's own knowledge of products and customers: names, prices, exclusions, groups.
@@ -11,6 +13,8 @@ pub struct Portfolio {
     by_id: HashMap<String, Arc<ProductRule>>,
     by_name: HashMap<String, Arc<ProductRule>>,
     groups: BTreeMap<String, HashSet<CustomerId>>,
+    version: u64,
+    changed_at: Timestamp,
 }
 
 /// What the partner says of one product.
@@ -45,6 +49,36 @@ pub enum ProductSelector<'a> {
 // === impl Portfolio ===
 
 impl Portfolio {
+    /// Returns the same portfolio with a version and the time of the change.
+    #[must_use]
+    pub fn with_version(self, version: u64, changed_at: Timestamp) -> Self {
+        Self {
+            version,
+            changed_at,
+            ..self
+        }
+    }
+
+    /// A number that grows with each change; 0 without a portfolio file.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The time of the last change.
+    pub fn changed_at(&self) -> Timestamp {
+        self.changed_at
+    }
+
+    /// Returns true if both have the same rules and groups.
+    pub fn has_same_content(&self, other: &Self) -> bool {
+        self.by_id == other.by_id && self.by_name == other.by_name && self.groups == other.groups
+    }
+
+    /// The number of products with a rule.
+    pub fn rule_count(&self) -> usize {
+        self.by_id.len() + self.by_name.len()
+    }
+
     /// Adds a rule; returns false if the product has one already.
     pub fn add_rule(&mut self, product: ProductSelector<'_>, rule: ProductRule) -> bool {
         let (rules, key) = match product {
@@ -65,6 +99,11 @@ impl Portfolio {
         by_id
             .or_else(|| self.by_name.get(&product_name.to_lowercase()))
             .map(Arc::as_ref)
+    }
+
+    /// Returns the name that people know a product by, if the partner names it.
+    pub fn display_name(&self, product_id: Option<&str>, product_name: &str) -> Option<&Arc<str>> {
+        self.rule(product_id, product_name)?.display_name.as_ref()
     }
 
     /// Returns the customers of a group.
