@@ -38,6 +38,7 @@ use usage_proxy::{
     observability::telemetry,
     partner_center::wire,
     peer::Peer,
+    portfolio_file::CurrentPortfolio,
     render::{ContentCoding, Format, Rendered},
     service::{
         CallLimits, FleetMetrics, ServiceParts, UsageService,
@@ -102,6 +103,7 @@ fn api(
         cache: UsageCache::new(&config, Jitter::Random, metrics),
         source: Arc::new(Documented),
         durable: None,
+        portfolio: CurrentPortfolio::default(),
         clock: Arc::new(SystemClock),
         fleet_metrics: FleetMetrics::new(&Registry::new()).unwrap(),
         shutdown: &Shutdown::new(),

@@ -28,6 +28,7 @@ use crate::{
     observability::traces::{Exporting, TraceDeps, TraceStartError, Tracer},
     partner_center::{PartnerCenter, UpstreamDeps, UpstreamStartError},
     peer::Peer,
+    portfolio_file::{CurrentPortfolio, PortfolioMetrics},
     reload::Reload,
     server::{
         BindError, BoundSocket, ConnectionLimits, ConnectionMetrics, ListenerConfig,
@@ -86,9 +87,9 @@ pub enum AppStartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The callers file is invalid.
+    /// The callers file or the portfolio file is invalid.
     #[error(transparent)]
-    Callers(#[from] ConfigErrors),
+    Tables(#[from] ConfigErrors),
     /// The files for TLS are invalid.
     #[error("{table}")]
     Tls {
@@ -189,7 +190,8 @@ impl App {
         let authenticator =
             Authenticator::new(builder.callers().await?, builder.token_authenticator()?);
         let upstream = Arc::new(builder.upstream(tracer.clone())?);
-        let usage = builder.usage_service(&upstream).await?;
+        let portfolio = builder.portfolio().await?;
+        let usage = builder.usage_service(&upstream, portfolio).await?;
         let api = builder.api(authenticator, &usage, tracer, api_socket.address)?;
         let readiness = gates::add_gates(
             Readiness::for_account(account_id(&config.upstream)),
@@ -338,6 +340,16 @@ impl ComponentBuilder<'_> {
         Ok(Some(callers))
     }
 
+    async fn portfolio(self) -> Result<CurrentPortfolio, AppStartError> {
+        let metrics = PortfolioMetrics::new(self.registry)?;
+        let Some(file) = &self.config.portfolio.file else {
+            return Ok(CurrentPortfolio::default());
+        };
+        let portfolio =
+            CurrentPortfolio::load(file, self.clock(), metrics, self.reload, self.shutdown).await?;
+        Ok(portfolio)
+    }
+
     fn token_authenticator(self) -> Result<Option<TokenAuthenticator>, VerifierStartError> {
         let Some(config) = &self.config.callers.jwt else {
             return Ok(None);
@@ -387,6 +399,7 @@ impl ComponentBuilder<'_> {
     async fn usage_service(
         self,
         upstream: &Arc<PartnerCenter>,
+        portfolio: CurrentPortfolio,
     ) -> Result<UsageService, AppStartError> {
         let Config {
             cache,
@@ -405,6 +418,7 @@ impl ComponentBuilder<'_> {
             cache: UsageCache::new(cache, self.deps.freshness_jitter, metrics),
             source: Arc::clone(upstream) as _,
             durable: self.durable_store().await?,
+            portfolio,
             clock: self.clock(),
             fleet_metrics: FleetMetrics::new(self.registry)?,
             shutdown: self.shutdown,

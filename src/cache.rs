@@ -288,7 +288,7 @@ impl UsageCache {
         Some(entry.name.clone()).filter(|name| !name.is_empty())
     }
 
-    /// Replaces a snapshot by the same one with a customer's name.
+    /// Replaces a snapshot by the same one with other names.
     pub fn replace_rendered(&self, prepared: &Arc<Rendered>, named: &Arc<Rendered>) {
         let _change = self.lock_records();
         for api in UpstreamApi::ALL {

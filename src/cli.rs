@@ -235,7 +235,7 @@ impl From<ConfigErrors> for CliError {
 impl From<AppStartError> for CliError {
     fn from(error: AppStartError) -> Self {
         match error {
-            AppStartError::Callers(faults) => faults.into(),
+            AppStartError::Tables(faults) => faults.into(),
             AppStartError::Store(error) => Self::usage(error),
             other => Self::other(other),
         }

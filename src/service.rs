@@ -49,6 +49,7 @@ use crate::{
     config::CacheConfig,
     domain::{Caller, CallerScope, CustomerId, ProcessedDate, Resource, UpstreamApi},
     observability::traces::TraceSpan,
+    portfolio_file::CurrentPortfolio,
     render::{ContentCoding, Format, RenderError, Rendered},
     shutdown::Shutdown,
     store::UsageStore,
@@ -72,6 +73,7 @@ struct UsageServiceInner {
     newest_api: UpstreamApi,
     soft_timeout: Duration,
     suspect_confirm_after: Duration,
+    portfolio: CurrentPortfolio,
     fleet_metrics: FleetMetrics,
     clock: SharedClock,
 }
@@ -91,6 +93,8 @@ pub struct ServiceParts<'a> {
     pub source: Arc<dyn UsageSource>,
     /// The store; `None`: memory only.
     pub durable: Option<DurableStore>,
+    /// The partner's own names, prices and groups.
+    pub portfolio: CurrentPortfolio,
     /// The time.
     pub clock: SharedClock,
     /// The metrics of all customers together.
@@ -157,6 +161,7 @@ impl UsageService {
             cache,
             source,
             durable,
+            portfolio,
             clock,
             fleet_metrics,
             shutdown,
@@ -203,6 +208,7 @@ impl UsageService {
                 newest_api,
                 soft_timeout: config.soft_timeout,
                 suspect_confirm_after: config.suspect_confirm_after,
+                portfolio,
                 fleet_metrics,
                 clock,
             }),
@@ -244,16 +250,38 @@ impl UsageService {
         if query.format == Format::Native && !answer.cached.rendered.has_native() {
             return Err(UsageError::no_native_format(answer, now));
         }
-        if !answer.cached.rendered.lacks_customer_name() {
-            return Ok(answer);
-        }
-        let seen_at = self.inner.clock.wall_time();
-        let cached = self
-            .inner
-            .renderer
-            .with_customer_name(answer.cached, query.customer_id, seen_at, now)
-            .await;
+        let cached = self.with_names(answer.cached, query.customer_id, now).await;
         Ok(UsageAnswer { cached, ..answer })
+    }
+
+    /// Adds the customer's name, if the rows have none, and the names of the portfolio.
+    async fn with_names(
+        &self,
+        mut cached: CachedAnswer,
+        customer: CustomerId,
+        now: Instant,
+    ) -> CachedAnswer {
+        let renderer = &self.inner.renderer;
+        if cached.rendered.lacks_customer_name() {
+            let seen_at = self.inner.clock.wall_time();
+            cached = renderer
+                .with_customer_name(cached, customer, seen_at, now)
+                .await;
+        }
+        if !self.has_current_names(&cached.rendered) {
+            let portfolio = self.inner.portfolio.get();
+            cached = renderer.with_portfolio(cached, portfolio).await;
+        }
+        cached
+    }
+
+    fn has_current_names(&self, rendered: &Rendered) -> bool {
+        rendered.portfolio_version() == self.inner.portfolio.version()
+    }
+
+    /// The portfolio in force.
+    pub fn portfolio(&self) -> &CurrentPortfolio {
+        &self.inner.portfolio
     }
 
     /// Returns the newest processed date of a customer's usage, if it is cached and not expired.
@@ -291,7 +319,8 @@ impl UsageService {
             return None;
         }
         let answer = self.fresh_answer(self.resource(query), query.directive, now)?;
-        let is_complete = !answer.cached.rendered.lacks_customer_name();
+        let rendered = &answer.cached.rendered;
+        let is_complete = !rendered.lacks_customer_name() && self.has_current_names(rendered);
         is_complete.then_some(answer)
     }
 

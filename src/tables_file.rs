@@ -14,8 +14,8 @@ use prometheus::{
 };
 
 pub(crate) use self::parser::{
-    FieldType, ParsedTables, TableField, TableKind, TableReader, TablesParser,
-    parse_identifier, parse_tables, whole_file,
+    FieldType, ParsedTables, TableField, TableKind, TableReader, TablesParser, parse_identifier,
+    parse_tables, whole_file,
 };
 use crate::{
     clock::SharedClock,
@@ -122,9 +122,7 @@ impl TablesFileMetrics {
         let metrics = Self {
             info: register_int_gauge_vec_with_registry!(
                 format!("usage_proxy_{subject}_info"),
-                format!(
-                    "The {subject} file in force, by the first 12 digits of its SHA-256."
-                ),
+                format!("The {subject} file in force, by the first 12 digits of its SHA-256."),
                 &["sha256"],
                 registry
             )?,
@@ -138,9 +136,7 @@ impl TablesFileMetrics {
             )?,
             last_reload_success_timestamp: register_int_gauge_with_registry!(
                 format!("usage_proxy_{subject}_last_reload_success_timestamp_seconds"),
-                format!(
-                    "When the {subject} file in force was read, in Unix time; 0 without one."
-                ),
+                format!("When the {subject} file in force was read, in Unix time; 0 without one."),
                 registry
             )?,
         };

@@ -194,7 +194,7 @@ impl CachedSnapshot {
         }
     }
 
-    /// Returns the same snapshot with a customer's name.
+    /// Returns the same snapshot with other names.
     fn with_rendered(&self, prepared: Arc<Rendered>) -> Self {
         Self {
             rendered: prepared,

@@ -1,14 +1,14 @@
 //! `usage-proxy check-config`: every fault of the configuration, or what is in effect.
 
-use std::path::Path;
-
 use super::{
     CliError,
-    config_args::{ConfigArgs, tls_tables, unreadable_secrets, unreadable_trace_headers, warnings},
+    config_args::{
+        ConfigArgs, tables_files, tls_tables, unreadable_secrets, unreadable_trace_headers,
+        warnings,
+    },
     eprint_line, print_line,
 };
 use crate::{
-    auth,
     config::Config,
     server::tls::{self, TlsError},
 };
@@ -27,7 +27,7 @@ Environment:
 
 pub(super) fn run(args: &ConfigArgs) -> Result<(), CliError> {
     let config = Config::load(args.sources())?;
-    let unchecked = check_callers(config.callers.file.as_deref())?;
+    let unchecked = check_tables_files(&config)?;
     // They may live on the machine that serves, and not on the one that checks.
     let unreadable = unreadable_secrets(&config.upstream.auth)
         .into_iter()
@@ -40,19 +40,22 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), CliError> {
     print_line(config.effective().trim_end())
 }
 
-/// Names every fault of the callers file, or warns that it cannot be looked at: it may live on the
-/// machine that serves.
-fn check_callers(file: Option<&Path>) -> Result<Option<String>, CliError> {
-    match file {
-        Some(file) if file.exists() => {
-            auth::check_callers_file(file)?;
-            Ok(None)
+/// Names every fault of the callers file and of the portfolio file, or warns that they cannot be
+/// looked at: they may live on the machine that serves.
+fn check_tables_files(config: &Config) -> Result<Vec<String>, CliError> {
+    let (mut unchecked, mut faults) = (Vec::new(), Vec::new());
+    for (key, file, check) in tables_files(config) {
+        if !file.exists() {
+            let file = file.display();
+            unchecked.push(format!("{key}: there is no {file}, so it was not checked"));
+        } else if let Err(errors) = check(file) {
+            faults.push(errors.to_string());
         }
-        Some(file) => Ok(Some(format!(
-            "callers.file: there is no {}, so it was not checked",
-            file.display()
-        ))),
-        None => Ok(None),
+    }
+    if faults.is_empty() {
+        Ok(unchecked)
+    } else {
+        Err(CliError::usage(faults.join("\n")))
     }
 }
 

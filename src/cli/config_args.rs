@@ -6,8 +6,10 @@ use clap::Args;
 
 use super::shell;
 use crate::{
-    config::{AuthConfig, Config, ConfigFlag, ConfigSources, TlsConfig, secret},
+    auth,
+    config::{AuthConfig, Config, ConfigErrors, ConfigFlag, ConfigSources, TlsConfig, secret},
     observability::traces,
+    portfolio_file,
 };
 
 /// Flags for the sources of configuration.
@@ -91,6 +93,28 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         .chain(of_keys)
         .chain(of_headers)
         .collect()
+}
+
+/// A file of tables that is configured: its key, its path, and its check.
+pub(super) type TablesFileCheck<'a> = (
+    &'static str,
+    &'a Path,
+    fn(&Path) -> Result<(), ConfigErrors>,
+);
+
+/// Returns the configured files of tables.
+pub(super) fn tables_files(config: &Config) -> impl Iterator<Item = TablesFileCheck<'_>> {
+    let (callers, portfolio) = (&config.callers.file, &config.portfolio.file);
+    let files: [(_, _, fn(&Path) -> Result<(), ConfigErrors>); 2] = [
+        ("callers.file", callers, auth::check_callers_file),
+        (
+            "portfolio.file",
+            portfolio,
+            portfolio_file::check_portfolio_file,
+        ),
+    ];
+    let configured = files.into_iter();
+    configured.filter_map(|(key, file, check)| Some((key, file.as_deref()?, check)))
 }
 
 /// Returns the configured TLS, each with its table.

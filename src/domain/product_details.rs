@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct ProductDetails<'a> {
     /// The name, as it is shown.
     pub name: String,
+    /// Microsoft's name.
+    pub microsoft_name: &'a str,
     /// The sales channel.
     pub channel: Option<&'a str>,
     /// The service.
@@ -13,8 +15,9 @@ pub struct ProductDetails<'a> {
     pub id: Option<&'a str>,
 }
 
-/// Returns for each product the detail that distinguishes it from others of the same name: the
-/// channel, else the service, else the id, else all three. `None` where its name is unique.
+/// Returns for each product the detail that distinguishes it from others of the same name:
+/// Microsoft's name, else the channel, else the service, else the id, else all of them. `None` where
+/// its name is unique.
 pub fn distinctions(products: &[ProductDetails<'_>]) -> Vec<Option<String>> {
     let mut by_name: BTreeMap<&str, Vec<&ProductDetails<'_>>> = BTreeMap::new();
     for product in products {
@@ -41,9 +44,13 @@ fn distinguishing_detail(namesakes: &[&ProductDetails<'_>]) -> fn(&ProductDetail
         let values: BTreeSet<_> = namesakes.iter().map(|product| detail(product)).collect();
         values.len() == namesakes.len()
     };
-    let details: [fn(&ProductDetails<'_>) -> String; 3] =
-        [channel_detail, service_detail, id_detail];
+    let details: [fn(&ProductDetails<'_>) -> String; 4] =
+        [microsoft_name, channel_detail, service_detail, id_detail];
     details.into_iter().find(differs).unwrap_or(all_details)
+}
+
+fn microsoft_name(product: &ProductDetails<'_>) -> String {
+    product.microsoft_name.to_owned()
 }
 
 fn channel_detail(product: &ProductDetails<'_>) -> String {
@@ -59,9 +66,10 @@ fn id_detail(product: &ProductDetails<'_>) -> String {
 }
 
 fn all_details(product: &ProductDetails<'_>) -> String {
-    [channel_detail, service_detail, id_detail]
-        .map(|detail| detail(product))
-        .join(", ")
+    let details = [channel_detail, service_detail, id_detail].map(|detail| detail(product));
+    let name = Some(microsoft_name(product)).filter(|name| *name != product.name);
+    let details: Vec<_> = name.into_iter().chain(details).collect();
+    details.join(", ")
 }
 
 #[cfg(test)]
@@ -69,9 +77,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn products_of_the_same_name_are_distinguished_by_channel_service_or_id() {
+    fn products_of_the_same_name_are_distinguished_by_a_detail() {
         let e3 = || ProductDetails {
             name: "E3".to_owned(),
+            microsoft_name: "E3",
             channel: Some("reseller"),
             service: "o365",
             id: None,
@@ -90,6 +99,11 @@ mod tests {
         };
         let other_name = || ProductDetails {
             name: "E5".to_owned(),
+            microsoft_name: "E5",
+            ..e3()
+        };
+        let renamed = || ProductDetails {
+            microsoft_name: "OFFICE 365 E3",
             ..e3()
         };
 
@@ -97,6 +111,18 @@ mod tests {
             (vec![e3(), other_name()], vec![None, None]),
             (vec![e3(), direct()], vec![Some("reseller"), Some("direct")]),
             (vec![e3(), crm()], vec![Some("o365"), Some("crm")]),
+            (
+                vec![e3(), renamed()],
+                vec![Some("E3"), Some("OFFICE 365 E3")],
+            ),
+            (
+                vec![direct(), renamed(), renamed()],
+                vec![
+                    Some("direct, o365, no id"),
+                    Some("OFFICE 365 E3, reseller, o365, no id"),
+                    Some("OFFICE 365 E3, reseller, o365, no id"),
+                ],
+            ),
             (
                 vec![e3(), other_id()],
                 vec![Some("no id"), Some("6fd2c87f")],

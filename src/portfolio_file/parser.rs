@@ -7,8 +7,7 @@ use uuid::Uuid;
 use crate::{
     domain::{CustomerId, LicensePrice, Portfolio, ProductRule, ProductSelector},
     tables_file::{
-        FieldType, ParsedTables, TableField, TableKind, TableReader, parse_identifier,
-        parse_tables,
+        FieldType, ParsedTables, TableField, TableKind, TableReader, parse_identifier, parse_tables,
     },
 };
 

@@ -45,7 +45,9 @@ fn every_field_is_read() {
 
     let portfolio = parsed(content).unwrap();
 
-    let by_id = portfolio.rule(Some(&ID.to_uppercase()), "any name").unwrap();
+    let by_id = portfolio
+        .rule(Some(&ID.to_uppercase()), "any name")
+        .unwrap();
     assert_eq!(by_id.display_name.as_deref(), Some("Exchange 1"));
     let price = by_id.price.as_ref().unwrap();
     assert_eq!((&*price.currency, price.ten_thousandths), ("EUR", 34_000));
@@ -122,31 +124,88 @@ fn a_bad_value_is_rejected_in_every_field() {
         ("[[product]]\nid = \"7\"\n", "is not a GUID"),
         ("[[product]]\nid = 7\n", "is not text in quotes"),
         ("[[product]]\nproduct = \"\"\n", "is empty"),
-        ("[[product]]\nproduct = \" A\"\n", "begins or ends with a space"),
-        (&format!("{product}id = \"{ID}\"\n"), "has id and product; expected one of them"),
-        (&format!("{product}name = \"\"\n"), "is empty"),
-        (&format!("{product}price = 1\n"), "has price or currency alone"),
-        (&format!("{product}price = -1\ncurrency = \"EUR\"\n"), "price = -1: is negative"),
-        (&format!("{product}price = 1.23456\ncurrency = \"EUR\"\n"), "has more than 4 decimals"),
-        (&format!("{product}price = 1e3\ncurrency = \"EUR\"\n"), "is not a decimal number"),
-        (&format!("{product}price = inf\ncurrency = \"EUR\"\n"), "is not a decimal number"),
-        (&format!("{product}price = nan\ncurrency = \"EUR\"\n"), "is not a decimal number"),
-        (&format!("{product}price = 0x10\ncurrency = \"EUR\"\n"), "is not a decimal number"),
-        (&format!("{product}price = 1000000000.01\ncurrency = \"EUR\"\n"), "is out of range"),
-        (&format!("{product}price = 99999999999999999999\ncurrency = \"EUR\"\n"), "is out of range"),
-        (&format!("{product}price = \"1\"\ncurrency = \"EUR\"\n"), "is not a number without quotes"),
-        (&format!("{product}price = 1\ncurrency = \"eur\"\n"), "is not a currency"),
-        (&format!("{product}price = 1\ncurrency = \"€\"\n"), "is not a currency"),
-        (&format!("{product}exclude = \"true\"\n"), "is not true or false without quotes"),
-        (&format!("{product}{product}"), "product: is already used at portfolio.toml:2:11"),
-        (&format!("{product}[[product]]\nproduct = \"a\"\n"), "is already used"),
         (
-            &format!("[[product]]\nid = \"{ID}\"\n[[product]]\nid = \"{{{}}}\"\n", ID.to_uppercase()),
+            "[[product]]\nproduct = \" A\"\n",
+            "begins or ends with a space",
+        ),
+        (
+            &format!("{product}id = \"{ID}\"\n"),
+            "has id and product; expected one of them",
+        ),
+        (&format!("{product}name = \"\"\n"), "is empty"),
+        (
+            &format!("{product}price = 1\n"),
+            "has price or currency alone",
+        ),
+        (
+            &format!("{product}price = -1\ncurrency = \"EUR\"\n"),
+            "price = -1: is negative",
+        ),
+        (
+            &format!("{product}price = 1.23456\ncurrency = \"EUR\"\n"),
+            "has more than 4 decimals",
+        ),
+        (
+            &format!("{product}price = 1e3\ncurrency = \"EUR\"\n"),
+            "is not a decimal number",
+        ),
+        (
+            &format!("{product}price = inf\ncurrency = \"EUR\"\n"),
+            "is not a decimal number",
+        ),
+        (
+            &format!("{product}price = nan\ncurrency = \"EUR\"\n"),
+            "is not a decimal number",
+        ),
+        (
+            &format!("{product}price = 0x10\ncurrency = \"EUR\"\n"),
+            "is not a decimal number",
+        ),
+        (
+            &format!("{product}price = 1000000000.01\ncurrency = \"EUR\"\n"),
+            "is out of range",
+        ),
+        (
+            &format!("{product}price = 99999999999999999999\ncurrency = \"EUR\"\n"),
+            "is out of range",
+        ),
+        (
+            &format!("{product}price = \"1\"\ncurrency = \"EUR\"\n"),
+            "is not a number without quotes",
+        ),
+        (
+            &format!("{product}price = 1\ncurrency = \"eur\"\n"),
+            "is not a currency",
+        ),
+        (
+            &format!("{product}price = 1\ncurrency = \"€\"\n"),
+            "is not a currency",
+        ),
+        (
+            &format!("{product}exclude = \"true\"\n"),
+            "is not true or false without quotes",
+        ),
+        (
+            &format!("{product}{product}"),
+            "product: is already used at portfolio.toml:2:11",
+        ),
+        (
+            &format!("{product}[[product]]\nproduct = \"a\"\n"),
+            "is already used",
+        ),
+        (
+            &format!(
+                "[[product]]\nid = \"{ID}\"\n[[product]]\nid = \"{{{}}}\"\n",
+                ID.to_uppercase()
+            ),
             "id: is already used",
         ),
         ("[[group]]\nname = \"A\"\n", "customers: missing"),
         ("[[group]]\nname = \"A\"\ncustomers = []\n", "is empty"),
-        (&format!("[[group]]\ncustomers = [\"{CUSTOMER}\"]\n"), "name: missing"),
+        (
+            &format!("[[group]]\ncustomers = [\"{CUSTOMER}\"]\n"),
+            "name: missing",
+        ),
         (
             &format!("[[group]]\nname = \"A\"\ncustomers = [\"{CUSTOMER}\"]\n").repeat(2),
             "name: is already used",
@@ -176,7 +235,10 @@ fn the_version_grows_with_the_content_only() {
     for (name, version) in [("a", 1), ("a", 1), ("b", 2)] {
         current.replace(named(name), &clock);
 
-        assert_eq!((current.version(), current.get().version()), (version, version));
+        assert_eq!(
+            (current.version(), current.get().version()),
+            (version, version)
+        );
     }
     let name = current.get().display_name(None, "A").unwrap().to_string();
     assert_eq!(name, "b");

@@ -28,8 +28,10 @@ pub struct AdoptionView {
 /// A product with a bar for each workload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdoptionProduct {
-    /// The name of the product.
+    /// The name of the product: that of the portfolio, else Microsoft's.
     pub name: String,
+    /// Microsoft's name, where the portfolio has another.
+    pub microsoft_name: Option<String>,
     /// The difference from other products of the same name, such as the channel.
     pub distinction: Option<String>,
     /// The service, such as `o365`.
@@ -89,7 +91,11 @@ impl AdoptionView {
             left_out += all - bars.len();
             if !bars.is_empty() {
                 shown.push(AdoptionProduct {
-                    name: display_text(&product.product_name),
+                    name: display_text(product.shown_name()),
+                    microsoft_name: product
+                        .display_name
+                        .is_some()
+                        .then(|| display_text(&product.product_name)),
                     distinction,
                     service: display_text(&product.service_name),
                     qualified: product.licenses_qualified,
@@ -120,7 +126,8 @@ impl AdoptionView {
 /// Distinguishes products whose names look the same.
 fn product_distinctions(products: &[simplified::SimplifiedProduct<'_>]) -> Vec<Option<String>> {
     let details = products.iter().map(|product| ProductDetails {
-        name: display_text(&product.product_name),
+        name: display_text(product.shown_name()),
+        microsoft_name: &product.product_name,
         channel: product.channel.as_deref(),
         service: &product.service_name,
         id: product.product_id.as_deref(),

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// The header line, with the names and the order of the simplified format.
-const HEADER: [&str; 14] = [
+const HEADER: [&str; 15] = [
     "customerId",
     "customerName",
     "processedDate",
@@ -23,6 +23,8 @@ const HEADER: [&str; 14] = [
     "licensesQualified",
     "usagePercent",
     "reportedUsagePercent",
+    // Last, so that columns that are read by their number stay.
+    "displayName",
 ];
 
 /// Renders the simplified format as CSV: one line per product and workload.
@@ -54,6 +56,7 @@ pub(super) fn render(simplified: &[u8], reader: CsvReader) -> Result<Box<[u8]>, 
                 &workload.licenses_qualified.to_string(),
                 &table.decimal(workload.usage_percent),
                 &table.decimal(workload.reported_usage_percent),
+                &optional(&table, &product.display_name),
             ])?;
         }
     }
@@ -67,7 +70,7 @@ mod tests {
     #[test]
     fn names_with_commas_and_quotes_stay_one_field() {
         let simplified = br#"{"customerId":"c","customerName":"Sm\u00edth, \"Co\"","processedDate":"2017-03-09","products":[
-            {"productName":"A","serviceName":"o365","licensesQualified":3,"licensesUnused":2,"workloads":[
+            {"productName":"A","displayName":"Plan A","serviceName":"o365","licensesQualified":3,"licensesUnused":2,"workloads":[
                 {"workloadName":"Exchange","licensesActive":1,"licensesQualified":3,"usagePercent":33.3,"reportedUsagePercent":33.25,"processedDate":"2017-03-09"},
                 {"workloadName":"Teams","licensesActive":0,"licensesQualified":0,"usagePercent":null,"processedDate":"2017-03-09"}]}],
             "workloads":[]}"#;
@@ -78,9 +81,9 @@ mod tests {
         assert_eq!(
             csv,
             "customerId,customerName,processedDate,productName,productId,serviceName,serviceCode,channel,\
-             workloadName,workloadCode,licensesActive,licensesQualified,usagePercent,reportedUsagePercent\r\n\
-             c,\"Smíth, \"\"Co\"\"\",2017-03-09,A,,o365,,,Exchange,,1,3,33.3,33.25\r\n\
-             c,\"Smíth, \"\"Co\"\"\",2017-03-09,A,,o365,,,Teams,,0,0,,\r\n"
+             workloadName,workloadCode,licensesActive,licensesQualified,usagePercent,reportedUsagePercent,displayName\r\n\
+             c,\"Smíth, \"\"Co\"\"\",2017-03-09,A,,o365,,,Exchange,,1,3,33.3,33.25,Plan A\r\n\
+             c,\"Smíth, \"\"Co\"\"\",2017-03-09,A,,o365,,,Teams,,0,0,,,Plan A\r\n"
         );
     }
 

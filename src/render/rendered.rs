@@ -19,7 +19,7 @@ use super::{
     simplified,
 };
 use crate::domain::{
-    CustomerId, CustomerList, DocumentSummary, LicenseUsage, ProcessedDate, aggregation,
+    CustomerId, CustomerList, DocumentSummary, LicenseUsage, Portfolio, ProcessedDate, aggregation,
 };
 
 /// One answer of Partner Center in every format that was requested so far.
@@ -32,8 +32,12 @@ pub struct Rendered {
     product_names_hash: u64,
     licenses_qualified: u64,
     lacks_customer_name: bool,
-    /// For usage only.
+    /// For usage only, without the names of the portfolio.
     simplified: Option<RenderedDocument>,
+    /// The simplified format as it is served, where the portfolio names or named these products.
+    named: Option<RenderedDocument>,
+    /// The version of the portfolio that the names are from.
+    portfolio_version: u64,
     native: Option<RenderedDocument>,
     /// The formats that are rendered from the simplified one, by [`derived_index`].
     derived: [OnceLock<Box<DerivedDocument>>; 5],
@@ -156,9 +160,48 @@ impl Rendered {
         Ok(Self {
             lacks_customer_name: false,
             simplified: Some(RenderedDocument::new(&body, seen_at)),
+            named: None,
+            portfolio_version: 0,
             derived: Default::default(),
             ..self.clone()
         })
+    }
+
+    /// Returns the same answer with the names of a portfolio in all formats but the native one. Other
+    /// answers than usage have no names of products.
+    ///
+    /// This may take milliseconds of CPU: call it off the async threads.
+    ///
+    /// # Errors
+    ///
+    /// [`RenderError`] if the simplified format cannot be read back.
+    pub fn with_portfolio(&self, portfolio: &Portfolio) -> Result<Self, RenderError> {
+        let unchanged = Self {
+            portfolio_version: portfolio.version(),
+            ..self.clone()
+        };
+        let Some(simplified) = &self.simplified else {
+            return Ok(unchanged);
+        };
+        let body = simplified::with_display_names(simplified.identity.body(), portfolio)
+            .map_err(failed(Format::Simplified))?;
+        let body = body.as_deref().unwrap_or(simplified.identity.body());
+        let shown = self.shown().map(|document| document.identity.body());
+        if shown == Some(body) {
+            return Ok(unchanged);
+        }
+        let changed_at = simplified.modified_at().max(portfolio.changed_at());
+        Ok(Self {
+            // Without names too, where there were some before: the change has its own time.
+            named: Some(RenderedDocument::new(body, changed_at)),
+            derived: Default::default(),
+            ..unchanged
+        })
+    }
+
+    /// The [version](Portfolio::version) of the portfolio whose names it has; 0 without one.
+    pub fn portfolio_version(&self) -> u64 {
+        self.portfolio_version
     }
 
     /// Takes from an `earlier` answer of the same resource and date every format whose content did
@@ -169,6 +212,8 @@ impl Rendered {
             && simplified.has_same_content(before)
         {
             *simplified = before.clone();
+            self.named = earlier.named.clone();
+            self.portfolio_version = earlier.portfolio_version;
             self.derived = earlier.derived.clone();
         }
         if let (Some(native), Some(before)) = (&mut self.native, &earlier.native)
@@ -326,8 +371,7 @@ impl Rendered {
     ///
     /// If the simplified format cannot be read back.
     pub fn adoption(&self) -> serde_json::Result<Option<AdoptionView>> {
-        let simplified = self.simplified.as_ref();
-        simplified
+        self.shown()
             .map(|simplified| AdoptionView::from_simplified(simplified.identity.body()))
             .transpose()
     }
@@ -348,13 +392,19 @@ impl Rendered {
     }
 
     fn sources(&self) -> impl Iterator<Item = &RenderedDocument> {
-        [&self.simplified, &self.native].into_iter().flatten()
+        let sources = [&self.simplified, &self.named, &self.native];
+        sources.into_iter().flatten()
+    }
+
+    /// The simplified format as it is served, and others are derived from.
+    fn shown(&self) -> Option<&RenderedDocument> {
+        self.named.as_ref().or(self.simplified.as_ref())
     }
 
     /// Renders a format from the simplified one, unless it is ready or there is
     /// nothing to derive it from.
     fn derive(&self, format: Format) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let (Some(simplified), Some(slot)) = (&self.simplified, self.derived(format)) else {
+        let (Some(simplified), Some(slot)) = (self.shown(), self.derived(format)) else {
             return Ok(());
         };
         if slot.get().is_some() {
@@ -385,7 +435,7 @@ impl Rendered {
 
     fn document(&self, format: Format) -> Option<&RenderedDocument> {
         match format {
-            Format::Simplified => self.simplified.as_ref(),
+            Format::Simplified => self.shown(),
             Format::Native => self.native.as_ref(),
             Format::Csv | Format::Table | Format::Chart(_) => {
                 Some(&self.derived(format)?.get()?.document)

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{LicenseUsage, ProcessedDate, UsagePercent, UsageRow, aggregation};
+use crate::domain::{LicenseUsage, Portfolio, ProcessedDate, UsagePercent, UsageRow, aggregation};
 
 /// The simplified format. `schemas/Usage` of the API's description explains its fields.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub(crate) struct SimplifiedUsage<'a> {
 pub(super) struct SimplifiedProduct<'a> {
     #[serde(borrow)]
     pub(super) product_name: Cow<'a, str>,
+    /// The name of the portfolio.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub(super) display_name: Option<Cow<'a, str>>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub(super) product_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -110,17 +113,42 @@ pub(super) fn with_customer_name(simplified: &[u8], name: &str) -> serde_json::R
     serde_json::to_vec(&usage)
 }
 
+/// Renders the format again with the names of the portfolio; `None` if it names none of the products.
+pub(super) fn with_display_names(
+    simplified: &[u8],
+    portfolio: &Portfolio,
+) -> serde_json::Result<Option<Vec<u8>>> {
+    let mut usage: SimplifiedUsage<'_> = serde_json::from_slice(simplified)?;
+    for product in &mut usage.products {
+        let name = portfolio.display_name(product.product_id.as_deref(), &product.product_name);
+        product.display_name = name.map(|name| Cow::Borrowed(&**name));
+    }
+    let is_named = |product: &SimplifiedProduct<'_>| product.display_name.is_some();
+    if !usage.products.iter().any(is_named) {
+        return Ok(None);
+    }
+    serde_json::to_vec(&usage).map(Some)
+}
+
 fn usage_percent(active: u64, qualified: u64) -> Option<f64> {
     UsagePercent::new(active, qualified).map(UsagePercent::as_f64)
 }
 
 // === impl SimplifiedProduct ===
 
+impl SimplifiedProduct<'_> {
+    /// The name for people: that of the portfolio, else Microsoft's.
+    pub(super) fn shown_name(&self) -> &str {
+        self.display_name.as_deref().unwrap_or(&self.product_name)
+    }
+}
+
 impl<'a> From<aggregation::ProductUsage<'a>> for SimplifiedProduct<'a> {
     fn from(usage: aggregation::ProductUsage<'a>) -> Self {
         let product = usage.product;
         Self {
             product_name: Cow::Borrowed(&product.product_name),
+            display_name: None,
             product_id: product.product_id.as_deref().map(Cow::Borrowed),
             service_name: Cow::Borrowed(&product.service_name),
             service_code: product.service_code.as_deref().map(Cow::Borrowed),

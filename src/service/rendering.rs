@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     cache::{CachedAnswer, SingleFlight, UsageCache},
-    domain::CustomerId,
+    domain::{CustomerId, Portfolio},
     offload,
     render::{ContentCoding, Format, RenderError, Rendered},
     shutdown::Shutdown,
@@ -62,6 +62,28 @@ impl SharedRenderer {
             }
             Err(error) => {
                 tracing::error!(customer.id = %customer, %error, "a stored answer could not be named");
+                cached
+            }
+        }
+    }
+
+    /// Gives an answer the names of a portfolio. The result is stored, so that this happens once.
+    pub(super) async fn with_portfolio(
+        &self,
+        cached: CachedAnswer,
+        portfolio: Arc<Portfolio>,
+    ) -> CachedAnswer {
+        let bytes = cached.rendered.largest_source_bytes();
+        let before = Arc::clone(&cached.rendered);
+        match offload::run_cpu_bound(bytes, move || before.with_portfolio(&portfolio)).await {
+            Ok(named) => {
+                let rendered = Arc::new(named);
+                self.cache.replace_rendered(&cached.rendered, &rendered);
+                CachedAnswer { rendered, ..cached }
+            }
+            Err(error) => {
+                let customer = cached.rendered.customer().map(tracing::field::display);
+                tracing::error!(customer.id = customer, %error, "products could not be named");
                 cached
             }
         }

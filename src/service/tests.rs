@@ -20,6 +20,7 @@ use crate::{
     clock::{Clock, ManualClock},
     domain::{LicenseUsage, ProcessedAt, UsageRow, samples},
     jitter::Jitter,
+    portfolio_file::CurrentPortfolio,
 };
 
 mod overload;
@@ -190,6 +191,7 @@ impl ServiceFixture {
             cache: UsageCache::new(&config, Jitter::Fixed(0.5), metrics),
             source: Arc::clone(&script) as _,
             durable: None,
+            portfolio: CurrentPortfolio::default(),
             clock: Arc::clone(&clock) as _,
             fleet_metrics: FleetMetrics::new(&Registry::new()).unwrap(),
             shutdown: &Shutdown::new(),

@@ -168,7 +168,10 @@ impl TablesParser {
         let names: Vec<_> = kinds.iter().map(|kind| kind.name).collect();
         let headers: Vec<_> = names.iter().map(|name| format!("[[{name}]]")).collect();
         let headers = headers.join(" or ");
-        for (name, _) in root.iter().filter(|(name, _)| !names.contains(&&**name.get_ref())) {
+        for (name, _) in root
+            .iter()
+            .filter(|(name, _)| !names.contains(&&**name.get_ref()))
+        {
             let problem = format!("{}: unknown; expected {headers}", name.get_ref());
             self.push_error(document.source_at(name.span().start), problem);
         }
@@ -221,7 +224,10 @@ impl TablesParser {
         let name = kind.name;
         let source = document.source_at(table.span().start);
         let DeValue::Table(fields) = table.get_ref() else {
-            self.push_error(source, format!("{name}: is not a table; expected [[{name}]]"));
+            self.push_error(
+                source,
+                format!("{name}: is not a table; expected [[{name}]]"),
+            );
             return None;
         };
         let mut labels = kind.labels.iter().filter_map(|label| {
@@ -310,11 +316,7 @@ impl TableReader<'_> {
             .collect()
     }
 
-    fn parse_value<T>(
-        &mut self,
-        field: &TableField<T>,
-        value: &Spanned<DeValue<'_>>,
-    ) -> Option<T> {
+    fn parse_value<T>(&mut self, field: &TableField<T>, value: &Spanned<DeValue<'_>>) -> Option<T> {
         let source = self.document.source_at(value.span().start);
         let name = field.name;
         let problem = match field.value_type.text_of(value.get_ref()) {

@@ -43,6 +43,7 @@ mod openapi;
 mod overload;
 mod page;
 mod panics;
+mod portfolio;
 mod problem_details;
 mod purge;
 mod rate_limits;

@@ -27,7 +27,9 @@ const FAMILIES: [(&str, &str); 3] = [
          connections credentials_refused failures_remembered fills_in_flight fills_waiting
          fleet_customers fleet_processed_date_timestamp_seconds
          http_requests_in_flight jwks_keys jwks_last_success_timestamp_seconds
-         newest_processed_timestamp_seconds process_max_fds process_open_fds
+         newest_processed_timestamp_seconds portfolio_groups portfolio_info
+         portfolio_last_reload_success_timestamp_seconds portfolio_last_reload_successful
+         portfolio_products process_max_fds process_open_fds
          process_resident_memory_bytes process_start_time_seconds process_threads
          process_virtual_memory_bytes ready refresh_token_issued_timestamp_seconds
          refresh_token_unsaved retry_budget_remaining_ratio

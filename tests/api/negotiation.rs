@@ -62,7 +62,7 @@ async fn csv_has_a_header_and_a_line_for_each_product_and_workload() {
     let mut expected = String::from(
         "customerId,customerName,processedDate,productName,productId,serviceName,serviceCode,\
          channel,workloadName,workloadCode,licensesActive,licensesQualified,usagePercent,\
-         reportedUsagePercent\r\n",
+         reportedUsagePercent,displayName\r\n",
     );
     for (product, workload, qualified) in [
         ("EXCHANGE ONLINE (PLAN 1)", "Exchange", 5),
@@ -73,7 +73,7 @@ async fn csv_has_a_header_and_a_line_for_each_product_and_workload() {
     ] {
         expected += &format!(
             "{DOCUMENTED},DT DEMO CSP CUSTOMER 005,2017-03-09,{product},,o365,,\
-             reseller,{workload},,0,{qualified},0.0,0.0\r\n"
+             reseller,{workload},,0,{qualified},0.0,0.0,\r\n"
         );
     }
     assert_eq!(reply.text(), expected);

@@ -82,6 +82,9 @@ pub(crate) const CLIENT_SECRET: &str = "canary-client-secret";
 /// The name of the callers file.
 const CALLERS_FILE: &str = "callers.toml";
 
+/// The name of the portfolio file.
+const PORTFOLIO_FILE: &str = "portfolio.toml";
+
 /// Longer than anything that is waited for takes, so that a test fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -164,6 +167,7 @@ pub(crate) struct Builder {
     config: Vec<Change<Config>>,
     flags: Vec<(String, String)>,
     callers: Option<String>,
+    portfolio: Option<String>,
     simulator: Option<Change<SimulatorOptions>>,
     clock: Option<Box<dyn FnOnce(SharedClock) -> SharedClock>>,
     /// The time of both at the start; `None`: `START`.
@@ -227,6 +231,7 @@ impl TestApp {
             generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         Self::builder()
             .callers(&[TestCaller::named("grafana")])
+            .portfolio("[[product]]\nproduct = \"E3\"\nname = \"Office\"\n")
             .set("callers.jwt.issuer", "https://issuer.example")
             .set("callers.jwt.audience", "api://usage-proxy")
             .set("callers.jwt.jwks_url", "http://127.0.0.1:9/keys")
@@ -345,6 +350,21 @@ impl TestApp {
         self.secrets.path()
     }
 
+    /// Replaces the portfolio file, and has it read.
+    pub(crate) fn write_portfolio(&self, content: &str) {
+        std::fs::write(self.secrets.path().join(PORTFOLIO_FILE), content).unwrap();
+        self.reload.trigger();
+    }
+
+    /// Replaces the portfolio, and waits until the file is read.
+    pub(crate) async fn reload_portfolio(&self, content: &str) {
+        const READ_AT: &str = "usage_proxy_portfolio_last_reload_success_timestamp_seconds";
+        let read_at = self.metric(READ_AT).await;
+        self.advance(SECOND);
+        self.write_portfolio(content);
+        self.wait_for_metric(READ_AT, read_at + 1.0).await;
+    }
+
     /// Returns true if the service can answer, as `/readyz` says, and the reason if it cannot or soon
     /// will not.
     pub(crate) async fn readiness(&self) -> (bool, String) {
@@ -432,6 +452,12 @@ impl Builder {
         self
     }
 
+    /// Has a portfolio file of this content.
+    pub(crate) fn portfolio(mut self, content: &str) -> Self {
+        self.portfolio = Some(content.to_owned());
+        self
+    }
+
     /// Changes the simulator.
     pub(crate) fn simulator(
         mut self,
@@ -499,6 +525,11 @@ impl Builder {
             let path = secrets.path().join(CALLERS_FILE);
             std::fs::write(&path, content).unwrap();
             sources = sources.with_flag("test", "callers.file", path.to_string_lossy());
+        }
+        if let Some(content) = self.portfolio {
+            let path = secrets.path().join(PORTFOLIO_FILE);
+            std::fs::write(&path, content).unwrap();
+            sources = sources.with_flag("test", "portfolio.file", path.to_string_lossy());
         }
         if self.proof.is_empty() {
             let file = secrets.path().join("client-secret");

@@ -80,7 +80,7 @@ async fn every_form_shows_the_same_percentage() {
         of(&json["workloads"], "reportedUsagePercent"),
         json!([null, null, null, null, null])
     );
-    for line in ["118,163,72.4,72.3\r\n", "3,0,,300.0\r\n"] {
+    for line in ["118,163,72.4,72.3,\r\n", "3,0,,300.0,\r\n"] {
         assert!(csv.contains(line), "{line} in {csv}");
     }
     for percent in [">72.4%<", ">99.9%<", ">140.0%<", ">0.1%<"] {

@@ -116,6 +116,39 @@ fn every_error_of_the_callers_file_stops_the_start() {
 }
 
 #[test]
+fn a_wrong_portfolio_file_stops_the_start_and_is_checked_with_the_callers_file() {
+    let account = account();
+    account.write("callers.toml", "[[caller]]\nname = \"a\"\n");
+    account.write(
+        "portfolio.toml",
+        "[[product]]\nproduct = \"E3\"\nprice = 8.70\n[[group]]\nname = \"\"\n",
+    );
+    let portfolio = |command: &str| {
+        let mut command = account.command(usage_proxy(), command);
+        command.env(
+            "USAGE_PROXY__PORTFOLIO__FILE",
+            account.path("portfolio.toml"),
+        );
+        command
+    };
+    let faults = [
+        "portfolio.toml:1:1: product \"E3\": has price or currency alone",
+        "portfolio.toml:5:8: group \"\": name = \"\": is empty",
+    ];
+
+    let served = output(&mut portfolio("serve"));
+    let examined = output(&mut portfolio("doctor"));
+    let both = output(
+        portfolio("check-config").env("USAGE_PROXY__CALLERS__FILE", account.path("callers.toml")),
+    );
+
+    served.assert_failed(2, &faults);
+    assert_eq!(examined.code, Some(2), "{examined:?}");
+    both.assert_failed(2, &faults);
+    assert_has(&both.stderr, &["caller \"a\": scopes: missing"]);
+}
+
+#[test]
 fn a_missing_callers_file_is_only_a_warning_of_check_config() {
     let account = account();
     let configured = |command: &str| {

@@ -6,13 +6,14 @@ step_config() {
     check_config config/usage-proxy.toml \
         USAGE_PROXY__UPSTREAM__AUTH__KIND=token_file \
         USAGE_PROXY__UPSTREAM__AUTH__TOKEN_FILE=/run/secrets/access_token
-    local example callers=config/examples/callers.toml
+    local example callers=config/examples/callers.toml portfolio=config/examples/portfolio.toml
     for example in config/examples/*.toml; do
-        [[ $example == "$callers" ]] || check_config "$example"
+        [[ $example == "$callers" || $example == "$portfolio" ]] || check_config "$example"
     done
-    # It is no configuration by itself: another names it.
-    check_config config/examples/app-user.toml USAGE_PROXY__CALLERS__FILE="$callers"
-    ! grep 'callers.file: .* not checked' "$scratch/warnings" || fail "$callers was not looked at"
+    # These two are no configurations by themselves: another names them.
+    check_config config/examples/app-user.toml USAGE_PROXY__CALLERS__FILE="$callers" \
+        USAGE_PROXY__PORTFOLIO__FILE="$portfolio"
+    ! grep '\.file: .* not checked' "$scratch/warnings" || fail "an example was not looked at"
 }
 
 # check_config FILE [NAME=VALUE…]: the file is right, given these variables and no others of ours.

@@ -7,12 +7,11 @@ use jiff::Timestamp;
 use super::{
     super::{
         CliError,
-        config_args::{REFRESH_TOKEN_KEY, secret_files, tls_tables},
+        config_args::{REFRESH_TOKEN_KEY, secret_files, tables_files, tls_tables},
     },
     report::{CheckFinding, DoctorReport},
 };
 use crate::{
-    auth,
     clock::SharedClock,
     config::{Config, secret},
     server::tls,
@@ -34,8 +33,12 @@ pub(super) fn check(
     for (key, file) in secret_files(&config.upstream.auth) {
         report.add(secret_file_finding(key, file))?;
     }
-    if let Some(file) = &config.callers.file {
-        report.add_configuration(callers_file_finding(file))?;
+    for (key, file, check) in tables_files(config) {
+        let name = key.trim_end_matches(".file");
+        report.add_configuration(match check(file) {
+            Ok(()) => CheckFinding::right(name, format!("{} is valid", file.display())),
+            Err(faults) => CheckFinding::wrong(name, faults.to_string()),
+        })?;
     }
     for (table, files) in tls_tables(config) {
         report.add(match tls::check_files(files) {
@@ -63,13 +66,6 @@ fn secret_file_finding(key: &'static str, file: &Path) -> CheckFinding {
         }
         (Ok(_), Some(warning)) if is_secret => CheckFinding::note(&name, warning),
         (Ok(_), _) => CheckFinding::right(&name, format!("{} can be read", file.display())),
-    }
-}
-
-fn callers_file_finding(file: &Path) -> CheckFinding {
-    match auth::check_callers_file(file) {
-        Ok(()) => CheckFinding::right("callers", format!("{} is valid", file.display())),
-        Err(faults) => CheckFinding::wrong("callers", faults.to_string()),
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct UsageReply {
 #[serde(rename_all = "camelCase")]
 struct ProductReply {
     product_name: String,
+    /// The name of the portfolio.
+    display_name: Option<String>,
     product_id: Option<String>,
     service_name: String,
     channel: Option<String>,
@@ -143,7 +145,7 @@ fn product_rows(usage: &UsageReply) -> Vec<TableRow> {
     let products = products.flat_map(|(product, distinction)| {
         let title = TableRow {
             qualified: product.licenses_qualified.to_string(),
-            ..TableRow::title(&sanitize(&product.product_name), Style::new().bold())
+            ..TableRow::title(&sanitize(product.shown_name()), Style::new().bold())
         };
         // On a line of its own, so that no bar shortens it.
         let distinction =
@@ -159,7 +161,8 @@ fn product_rows(usage: &UsageReply) -> Vec<TableRow> {
 /// Distinguishes products whose names look the same.
 fn product_distinctions(products: &[ProductReply]) -> Vec<Option<String>> {
     let details = products.iter().map(|product| ProductDetails {
-        name: sanitize(&product.product_name),
+        name: sanitize(product.shown_name()),
+        microsoft_name: &product.product_name,
         channel: product.channel.as_deref(),
         service: &product.service_name,
         id: product.product_id.as_deref(),
@@ -188,6 +191,14 @@ impl UsageReply {
     /// Marks it as the answer to a request with a date.
     pub(super) fn set_dated(&mut self) {
         self.is_dated = true;
+    }
+}
+
+// === impl ProductReply ===
+
+impl ProductReply {
+    fn shown_name(&self) -> &str {
+        self.display_name.as_deref().unwrap_or(&self.product_name)
     }
 }
 

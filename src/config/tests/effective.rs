@@ -77,6 +77,18 @@ fn every_key(kind: &str, audience: &str, proof: &str) -> String {
         past_absence_fresh_for = "2d1h"
         min_refresh_interval = "1d1h1m1s1ms"
         suspect_confirm_after = "1d1h1m1s1ms"
+        [store]
+        url = "sqlite:/var/lib/usage.db"
+        flush_within = "2s"
+        keep = "1000d"
+        [fleet]
+        refresh = false
+        check_interval = "2h"
+        [portfolio]
+        file = "./portfolio.toml"
+        [metrics]
+        usage = true
+        usage_max_series = 7
         [log]
         format = "text"
         filter = "warn,usage_proxy=trace"
