@@ -95,17 +95,15 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// A file of tables that is configured: its key, its path, and its check.
-pub(super) type TablesFileCheck<'a> = (
-    &'static str,
-    &'a Path,
-    fn(&Path) -> Result<(), ConfigErrors>,
-);
+/// Finds every error of a file.
+type FileCheck = fn(&Path) -> Result<(), ConfigErrors>;
 
-/// Returns the configured files of tables.
-pub(super) fn tables_files(config: &Config) -> impl Iterator<Item = TablesFileCheck<'_>> {
+/// Returns the configured files of tables, each with its key and its check.
+pub(super) fn tables_files(
+    config: &Config,
+) -> impl Iterator<Item = (&'static str, &Path, FileCheck)> {
     let (callers, portfolio) = (&config.callers.file, &config.portfolio.file);
-    let files: [(_, _, fn(&Path) -> Result<(), ConfigErrors>); 2] = [
+    let files: [(_, _, FileCheck); 2] = [
         ("callers.file", callers, auth::check_callers_file),
         (
             "portfolio.file",

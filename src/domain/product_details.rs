@@ -15,9 +15,10 @@ pub struct ProductDetails<'a> {
     pub id: Option<&'a str>,
 }
 
-/// Returns for each product the detail that distinguishes it from others of the same name:
-/// Microsoft's name, else the channel, else the service, else the id, else all of them. `None` where
-/// its name is unique.
+/// Returns for each product the detail that distinguishes it from others of the same name.
+///
+/// It is Microsoft's name, else the channel, else the service, else the id, else all of them; `None`
+/// where the product's name is unique.
 pub fn distinctions(products: &[ProductDetails<'_>]) -> Vec<Option<String>> {
     let mut by_name: BTreeMap<&str, Vec<&ProductDetails<'_>>> = BTreeMap::new();
     for product in products {

@@ -35,7 +35,7 @@ pub struct Rendered {
     /// For usage only, without the names of the portfolio.
     simplified: Option<RenderedDocument>,
     /// The simplified format as it is served, where the portfolio names or named these products.
-    named: Option<RenderedDocument>,
+    named: Option<Box<RenderedDocument>>,
     /// The version of the portfolio that the names are from.
     portfolio_version: u64,
     native: Option<RenderedDocument>,
@@ -193,7 +193,7 @@ impl Rendered {
         let changed_at = simplified.modified_at().max(portfolio.changed_at());
         Ok(Self {
             // Without names too, where there were some before: the change has its own time.
-            named: Some(RenderedDocument::new(body, changed_at)),
+            named: Some(Box::new(RenderedDocument::new(body, changed_at))),
             derived: Default::default(),
             ..unchanged
         })
@@ -388,17 +388,18 @@ impl Rendered {
             .customers
             .as_ref()
             .map_or(0, |index| index.weight() + size_of::<CustomerIndex>());
-        size_of::<Self>() + sources.sum::<usize>() + derived.sum::<usize>() + customers
+        let named = self.named.as_ref().map_or(0, |named| size_of_val(&**named));
+        size_of::<Self>() + named + sources.sum::<usize>() + derived.sum::<usize>() + customers
     }
 
     fn sources(&self) -> impl Iterator<Item = &RenderedDocument> {
-        let sources = [&self.simplified, &self.named, &self.native];
-        sources.into_iter().flatten()
+        let always = [&self.simplified, &self.native].into_iter().flatten();
+        always.chain(self.named.as_deref())
     }
 
     /// The simplified format as it is served, and others are derived from.
     fn shown(&self) -> Option<&RenderedDocument> {
-        self.named.as_ref().or(self.simplified.as_ref())
+        self.named.as_deref().or(self.simplified.as_ref())
     }
 
     /// Renders a format from the simplified one, unless it is ready or there is
