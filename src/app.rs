@@ -35,7 +35,10 @@ use crate::{
         RequestValidation, router_handler, serve,
         tls::{ListenerTls, TlsError, TlsMetrics},
     },
-    service::{CallLimits, DurableStore, FleetMetrics, ServiceParts, UsageService},
+    service::{
+        BackfillError, BackfillRequest, CallLimits, DurableStore, FleetMetrics, ServiceParts,
+        UsageService,
+    },
     shutdown::Shutdown,
     socket_activation::InheritedSockets,
     store::{StoreStartError, StoreWriter, UsageStore, sqlite::SqliteStore},
@@ -49,6 +52,7 @@ const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct App {
     api: BoundService<Api>,
     admin: BoundService<axum::Router>,
+    usage: UsageService,
     drain_timeout: Duration,
     reload: Reload,
     /// `None` if tracing is not configured.
@@ -210,7 +214,7 @@ impl App {
             }
         });
         let admin_state = AdminState {
-            usage,
+            usage: usage.clone(),
             readiness: Arc::new(readiness),
             metrics,
             clock: deps.clock,
@@ -228,6 +232,7 @@ impl App {
                 config: admin_listener,
                 service: admin,
             },
+            usage,
             drain_timeout: config.server.drain_timeout,
             reload,
             trace_export,
@@ -243,6 +248,15 @@ impl App {
     /// Returns the address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.socket.address
+    }
+
+    /// Starts to fetch past dates into the store, as `POST /backfill` does.
+    ///
+    /// # Errors
+    ///
+    /// [`BackfillError`].
+    pub fn start_backfill(&self, request: BackfillRequest) -> Result<(), BackfillError> {
+        self.usage.start_backfill(request)
     }
 
     /// Returns the handle that ends [`App::run`].

@@ -6,9 +6,11 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
+    sync::Arc,
 };
 
 use clap::Args;
+use jiff::Timestamp;
 use tempfile::TempDir;
 
 use super::{
@@ -17,11 +19,14 @@ use super::{
 use crate::{
     app::{App, AppDeps, AppStartError},
     config::{Config, ConfigSources, is_loopback_address},
+    domain::ProcessedDate,
     observability::telemetry,
     server::BindError,
+    service::BackfillRequest,
     simulator::{
         DOCUMENTED_CUSTOMER, DOCUMENTED_DATE, Publication, Simulator, SimulatorOptions, customer_id,
     },
+    store::DateRange,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -66,12 +71,15 @@ pub(super) async fn run(args: &DemoArgs) -> Result<(), CliError> {
         dropped_log_lines: log.dropped_lines(),
         ..AppDeps::default()
     };
+    let clock = Arc::clone(&deps.clock);
     let app = App::build(&config, deps)
         .await
         .map_err(listen_error_with_flag)?;
     let shutdown = app.shutdown();
     drain_on_signal(shutdown.clone())?;
     shutdown.spawn(simulator.run(shutdown.clone()));
+    app.start_backfill(history_before(clock.wall_time()))
+        .map_err(CliError::other)?;
     let (api, admin) = (app.api_address(), app.admin_address());
     print_line(startup_message(api, admin))?;
     if !is_interactive() {
@@ -80,6 +88,20 @@ pub(super) async fn run(args: &DemoArgs) -> Result<(), CliError> {
     app.run().await;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Returns the dates that the demo's charts show.
+fn history_before(now: Timestamp) -> BackfillRequest {
+    const MONTHS: i32 = 4;
+
+    let today = ProcessedDate::from_timestamp(now);
+    BackfillRequest {
+        range: DateRange {
+            from: today.months_before(MONTHS),
+            to: today,
+        },
+        customer: None,
+    }
 }
 
 /// Names the flag of an address that cannot be used: the demo has no configuration keys.
@@ -136,6 +158,12 @@ fn sources(args: &DemoArgs, upstream: SocketAddr, secrets: &Path) -> ConfigSourc
         // One call for all customers fills the overview.
         ("demo", "upstream.source", "commercial".to_owned()),
         ("demo", "store.url", format!("sqlite:{}", path("usage.db"))),
+        // The calls for past dates would scroll the addresses away.
+        (
+            "demo",
+            "log.filter",
+            "info,usage_proxy::partner_center::call=warn".to_owned(),
+        ),
         ("demo", "upstream.base_url", format!("http://{upstream}")),
         ("demo", "upstream.auth.kind", "refresh_token".to_owned()),
         (

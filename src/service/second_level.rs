@@ -15,7 +15,7 @@ use super::{fleet::FleetBook, source::SourceErrorKind};
 use crate::{
     cache::{AbsenceKind, EarlierAnswer, PurgeMode, PurgeScope, SingleFlight, UsageCache},
     clock::SharedClock,
-    domain::{CustomerList, LicenseUsage, Resource, UpstreamApi},
+    domain::{CustomerId, CustomerList, LicenseUsage, ProcessedDate, Resource, UpstreamApi},
     offload,
     render::Rendered,
     shutdown::Shutdown,
@@ -276,19 +276,29 @@ impl SecondLevel {
 
     /// Records that upstream has nothing of a customer, or of one date of it.
     pub(super) fn record_absence(&self, resource: Resource, failure: SourceErrorKind) {
-        let Some(customer) = resource.customer() else {
-            return;
-        };
-        match (failure.absence(), resource.date()) {
-            (Some(AbsenceKind::Customer), _) => {
-                self.book.record_failure(customer, failure.as_str())
+        match (failure.absence(), resource.customer(), resource.date()) {
+            (Some(AbsenceKind::Customer), Some(customer), _) => {
+                self.book.record_failure(customer, failure.as_str());
             }
-            (Some(AbsenceKind::Date), Some(date)) => self.write(StoreWrite::NothingProcessed {
-                customer: Some(customer),
+            (Some(AbsenceKind::Date), customer, Some(date)) => {
+                self.record_nothing_processed(customer, date);
+            }
+            _ => {}
+        }
+    }
+
+    /// Records that upstream has nothing of a date, of one customer or of all, unless it may come yet.
+    pub(super) fn record_nothing_processed(
+        &self,
+        customer: Option<CustomerId>,
+        date: ProcessedDate,
+    ) {
+        if self.book.is_past(date) {
+            self.write(StoreWrite::NothingProcessed {
+                customer,
                 date,
                 asked_at: self.clock.wall_time(),
-            }),
-            _ => {}
+            });
         }
     }
 

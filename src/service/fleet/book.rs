@@ -169,6 +169,13 @@ impl FleetBook {
         state.built = None;
     }
 
+    /// Returns whether upstream has newer data than of this date, so that no more comes of it.
+    pub(in crate::service) fn is_past(&self, date: ProcessedDate) -> bool {
+        self.lock()
+            .newest_date()
+            .is_some_and(|newest| date < newest)
+    }
+
     /// Returns the usage of all customers, each with its own newest date; `None` while the list of
     /// customers is unknown.
     pub(in crate::service) fn usage(&self) -> Option<Arc<FleetUsage>> {
@@ -190,14 +197,19 @@ impl FleetBook {
 // === impl BookState ===
 
 impl BookState {
-    fn build(&self) -> Option<FleetUsage> {
-        let list = self.list.as_ref()?.customers()?;
+    /// The date of the last refresh; before the first, the newest of any customer.
+    fn newest_date(&self) -> Option<ProcessedDate> {
         let newest_of_any = || {
             let records = self.records.values();
             let usage = records.filter_map(|record| record.usage.as_ref());
             usage.filter_map(|usage| usage.processed_date()).max()
         };
-        let processed_date = self.refreshed_date.or_else(newest_of_any);
+        self.refreshed_date.or_else(newest_of_any)
+    }
+
+    fn build(&self) -> Option<FleetUsage> {
+        let list = self.list.as_ref()?.customers()?;
+        let processed_date = self.newest_date();
         let nothing = CustomerRecord::default();
         let listed = list.entries().map(|listed| {
             let record = self.records.get(&listed.id).unwrap_or(&nothing);

@@ -171,11 +171,7 @@ impl DatedFleets {
             Ok(answer) => Ok(self.accept(date, answer.content)),
             Err(failure) => {
                 if failure.error.kind == SourceErrorKind::NothingProcessed {
-                    self.level.write(StoreWrite::NothingProcessed {
-                        customer: None,
-                        date,
-                        asked_at: self.clock.wall_time(),
-                    });
+                    self.level.record_nothing_processed(None, date);
                 }
                 Err(failure)
             }
