@@ -46,7 +46,7 @@ const NEWEST_PURCHASE: i32 = 15;
 const PURCHASE_DAYS: u64 = 250;
 
 /// The most rows of a generated customer.
-const MAX_ROWS: usize = 12;
+const MAX_ROWS: usize = 16;
 
 /// The time of processing of the newer rows, for half the customers with mixed dates.
 const MIXED_TIME: Time = time(3, 25, 16, 360_000_000);
@@ -334,7 +334,7 @@ fn draw_purchases(
     schedule: ProcessingSchedule,
     catalog: &[Arc<CatalogProduct>],
 ) -> Vec<PurchasedWorkload> {
-    let count = 2 + draw.with_text("count").number_below(3);
+    let count = (1 + draw.with_text("count").number_below(4)).max(2);
     let drawn =
         (0..count).filter_map(|turn| draw.with_text("product").with_word(turn).choose(catalog));
     let first_of = |service| {
