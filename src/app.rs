@@ -22,7 +22,7 @@ use crate::{
     },
     cache::{CacheMetrics, UsageCache},
     clock::{SharedClock, SystemClock},
-    config::{Config, ConfigErrors, StoreUrl, TlsConfig, is_loopback_address},
+    config::{Config, ConfigErrors, TlsConfig, is_loopback_address},
     jitter::Jitter,
     observability::telemetry::{DroppedLines, MetricsRegistry},
     observability::traces::{Exporting, TraceDeps, TraceStartError, Tracer},
@@ -36,12 +36,11 @@ use crate::{
         tls::{ListenerTls, TlsError, TlsMetrics},
     },
     service::{
-        BackfillError, BackfillRequest, CallLimits, DurableStore, FleetMetrics, ServiceParts,
-        UsageService,
+        BackfillError, BackfillRequest, CallLimits, FleetMetrics, ServiceParts, UsageService,
     },
     shutdown::Shutdown,
     socket_activation::InheritedSockets,
-    store::{StoreStartError, StoreWriter, UsageStore, sqlite::SqliteStore},
+    store::{self, DurableStore, StoreDeps, StoreStartError},
 };
 
 /// The longest time for probes that are running at the end.
@@ -389,25 +388,14 @@ impl ComponentBuilder<'_> {
         PartnerCenter::new(&self.config.upstream, deps)
     }
 
-    async fn durable_store(self) -> Result<Option<DurableStore>, AppStartError> {
-        let Config {
-            store, upstream, ..
-        } = self.config;
-        let Some(StoreUrl::Sqlite(path)) = &store.url else {
-            return Ok(None);
+    async fn durable_store(self) -> Result<Option<DurableStore>, StoreStartError> {
+        let deps = StoreDeps {
+            clock: &self.deps.clock,
+            shutdown: self.shutdown,
+            registry: self.registry,
+            preferred: self.config.upstream.source,
         };
-        let opened = SqliteStore::open(path.clone(), upstream.source, self.clock()).await?;
-        let opened: Arc<dyn UsageStore> = Arc::new(opened);
-        let writer = StoreWriter::start(
-            Arc::clone(&opened),
-            store.flush_within,
-            self.clock(),
-            self.shutdown,
-        );
-        Ok(Some(DurableStore {
-            store: opened,
-            writer,
-        }))
+        store::open(&self.config.store, deps).await
     }
 
     async fn usage_service(

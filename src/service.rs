@@ -29,7 +29,6 @@ pub use self::{
     concurrency_limiter::CallLimits,
     fleet::{FleetMetrics, FleetRefresher},
     fleet_answer::FleetAnswer,
-    second_level::DurableStore,
 };
 use self::{
     backfill::Backfill,
@@ -52,7 +51,7 @@ use crate::{
     portfolio_file::CurrentPortfolio,
     render::{ContentCoding, Format, RenderError, Rendered},
     shutdown::Shutdown,
-    store::UsageStore,
+    store::{DurableStore, UsageStore},
 };
 
 /// Answers for license usage; clones share everything.

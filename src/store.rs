@@ -2,22 +2,37 @@
 //!
 //! [`UsageStore`] is what an engine does. Nothing here assumes that only one process writes.
 
+mod customer_set;
+mod guarded;
+mod metrics;
 mod native_body;
+mod pending;
 mod schema;
 mod sql;
 pub mod sqlite;
+mod totals;
 mod writer;
 
 use std::{fmt, future::Future, num::NonZeroUsize, path::PathBuf, pin::Pin, sync::Arc};
 
-pub use self::writer::StoreWriter;
 use bytes::Bytes;
 use jiff::Timestamp;
+use prometheus::Registry;
 
+pub use self::{
+    guarded::GuardedStore,
+    metrics::{StoreHealth, StoreMetrics},
+    writer::{StoreWriter, WriterConfig},
+};
 use crate::{
     cache::{PurgeMode, PurgeScope},
+    clock::SharedClock,
+    config::{StoreConfig, StoreUrl},
     domain::{CustomerId, CustomerList, LicenseUsage, ProcessedDate, Resource, UpstreamApi},
+    shutdown::Shutdown,
 };
+
+use self::sqlite::SqliteStore;
 
 /// A durable store of snapshots.
 ///
@@ -66,8 +81,8 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
     /// Reads anything, and connects again where the connection is lost.
     fn probe(&self) -> StoreFuture<'_, ()>;
 
-    /// Returns the bytes that the store takes.
-    fn stored_bytes(&self) -> StoreFuture<'_, u64>;
+    /// Does a part of the work that no caller waits for, such as computing totals again; a short one.
+    fn maintain(&self) -> StoreFuture<'_, Upkeep>;
 
     /// Closes all connections. A later call opens them again.
     fn close(&self) -> StoreFuture<'_, ()>;
@@ -75,6 +90,30 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
 
 /// The future of a store's method.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// The store of a process, with its writer.
+#[derive(Clone, Debug)]
+pub struct DurableStore {
+    /// Answers reads, each in bounded time.
+    pub store: Arc<dyn UsageStore>,
+    /// Writes behind the answers.
+    pub writer: StoreWriter,
+    /// The health of the store, for operators.
+    pub health: StoreHealth,
+}
+
+/// What a store needs.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreDeps<'a> {
+    /// The time.
+    pub clock: &'a SharedClock,
+    /// Ends the tasks.
+    pub shutdown: &'a Shutdown,
+    /// Takes the metrics.
+    pub registry: &'a Registry,
+    /// The call that counts where both have rows of a customer and date.
+    pub preferred: UpstreamApi,
+}
 
 /// A change to write.
 #[derive(Clone, Debug)]
@@ -267,6 +306,15 @@ pub struct FleetDateTotals {
     pub licenses_unused: u64,
 }
 
+/// The result of a part of a store's upkeep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upkeep {
+    /// The bytes that the store takes.
+    pub stored_bytes: u64,
+    /// True if nothing is left to do for now.
+    pub is_done: bool,
+}
+
 /// The store failed. Answers do not depend on it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
@@ -316,6 +364,48 @@ pub enum StoreStartError {
     /// The file is an SQLite database with other tables.
     #[error("store.url: {} is a database of another program", .0.display())]
     OtherProgram(PathBuf),
+    /// Two components have a metric of the same name.
+    #[error("cannot register the metrics of the store")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Opens the store of the configuration; `None` if there is none.
+///
+/// A store that cannot be opened now is opened as soon as that works.
+///
+/// # Errors
+///
+/// [`StoreStartError`] if it must not be used.
+pub async fn open(
+    config: &StoreConfig,
+    deps: StoreDeps<'_>,
+) -> Result<Option<DurableStore>, StoreStartError> {
+    let Some(StoreUrl::Sqlite(path)) = &config.url else {
+        return Ok(None);
+    };
+    let clock = || Arc::clone(deps.clock);
+    let metrics = StoreMetrics::new(deps.registry)?;
+    let engine = SqliteStore::open(path.clone(), deps.preferred, clock()).await?;
+    let store = GuardedStore::new(
+        Arc::new(engine),
+        clock(),
+        deps.shutdown.clone(),
+        metrics.clone(),
+    );
+    // A failure opens the breaker, which tries again in the background.
+    let _is_open = store.probe().await.is_ok();
+    let health = store.health();
+    let store: Arc<dyn UsageStore> = Arc::new(store);
+    let config = WriterConfig {
+        flush_within: config.flush_within,
+        keep: config.keep,
+    };
+    let writer = StoreWriter::start(Arc::clone(&store), config, clock(), metrics, deps.shutdown);
+    Ok(Some(DurableStore {
+        store,
+        writer,
+        health,
+    }))
 }
 
 // === impl DateRange ===

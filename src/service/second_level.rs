@@ -19,17 +19,8 @@ use crate::{
     offload,
     render::Rendered,
     shutdown::Shutdown,
-    store::{AcceptedSnapshot, StoreWrite, StoreWriter, StoredCustomers, UsageStore},
+    store::{AcceptedSnapshot, DurableStore, StoreWrite, StoredCustomers},
 };
-
-/// The durable store and its writer.
-#[derive(Clone, Debug)]
-pub struct DurableStore {
-    /// Answers reads.
-    pub store: Arc<dyn UsageStore>,
-    /// Writes behind the answers.
-    pub writer: StoreWriter,
-}
 
 /// The snapshots behind the cache.
 #[derive(Debug)]

@@ -54,6 +54,10 @@ statements! {
         customer_name, fetched_at, confirmed_at) \
         SELECT customer, day, source, revision, state, customer_name, fetched_at, confirmed_at \
         FROM snapshot WHERE customer = $1 AND day = $2 AND source = $3";
+    SUPERSEDED_REVISION = "SELECT o.revision FROM superseded_snapshot o JOIN snapshot s \
+        ON s.customer = o.customer AND s.day = o.day AND s.source = o.source \
+        WHERE o.customer = $1 AND o.day = $2 AND o.source = $3 AND o.fetched_at = $4 \
+        AND s.fetched_at > $4";
     SUPERSEDE_FACTS = "INSERT INTO superseded_fact (customer, day, source, revision, product, workload, \
         licenses_active, licenses_qualified, reported_usage_percent, processed_offset) \
         SELECT customer, day, source, $4, product, workload, licenses_active, licenses_qualified, \
@@ -135,6 +139,20 @@ statements! {
         ORDER BY f.day, f.source, f.product, f.workload";
     DAYS_OF_CUSTOMER = "SELECT DISTINCT day FROM snapshot \
         WHERE customer = $1 AND day BETWEEN $2 AND $3 AND state = 1 ORDER BY day";
+    OUTDATED_TOTALS = "SELECT day FROM outdated_total WHERE day BETWEEN $1 AND $2";
+    PRODUCT_TOTALS = "SELECT day, product, licenses_qualified, licenses_active, licenses_unused, \
+        customers FROM product_total WHERE day BETWEEN $1 AND $2";
+    FACTS_OF_DAY = "SELECT f.customer, f.product, f.licenses_active, f.licenses_qualified \
+        FROM customer c CROSS JOIN fact f WHERE f.customer = c.id AND f.day = $1 \
+        AND (f.source = $2 OR NOT EXISTS (SELECT 1 FROM snapshot o WHERE o.customer = f.customer \
+        AND o.day = f.day AND o.source = $2 AND o.state = 1)) ORDER BY c.id";
+    LAST_OUTDATED_TOTAL = "SELECT day FROM outdated_total ORDER BY day DESC LIMIT 1";
+    DELETE_TOTALS = "DELETE FROM product_total WHERE day = $1";
+    ADD_TOTAL = "INSERT INTO product_total (day, product, licenses_qualified, licenses_active, \
+        licenses_unused, customers) VALUES ($1, $2, $3, $4, $5, $6)";
+    TOTAL_IS_CURRENT = "DELETE FROM outdated_total WHERE day = $1";
+    OUTDATE_ALL_TOTALS = "INSERT INTO outdated_total (day) SELECT DISTINCT day FROM product_total \
+        WHERE true ON CONFLICT DO NOTHING";
     ASKED_DAYS = "SELECT day FROM asked_day WHERE customer = $1 AND day BETWEEN $2 AND $3 \
         UNION SELECT day FROM asked_day WHERE customer = 0 AND day BETWEEN $2 AND $3 \
         UNION SELECT day FROM snapshot WHERE customer = $1 AND day BETWEEN $2 AND $3 ORDER BY day";

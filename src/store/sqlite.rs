@@ -32,7 +32,7 @@ use self::{
 };
 use super::{
     DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow, StoreError,
-    StoreFuture, StoreStartError, StoreWrite, StoredCustomers, StoredDate, StoredSnapshot,
+    StoreFuture, StoreStartError, StoreWrite, StoredCustomers, StoredDate, StoredSnapshot, Upkeep,
     UsageStore, schema::source_number,
 };
 use crate::{
@@ -58,6 +58,9 @@ struct WaitingWrite {
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
+/// A query that takes seconds does not hold up all others.
+const QUERY_THREADS: usize = 2;
+
 // === impl SqliteStore ===
 
 impl SqliteStore {
@@ -73,14 +76,14 @@ impl SqliteStore {
         clock: SharedClock,
     ) -> Result<Self, StoreStartError> {
         let file = Arc::new(StoreFile::new(path));
-        let reader = |name| Lane::start(name, Reader::new(Arc::clone(&file)));
+        let readers = |count| (0..count).map(|_| Reader::new(Arc::clone(&file)));
         let preferred_number = source_number(preferred).unwrap_or_default();
         let writer = SqliteWriter::new(Arc::clone(&file), preferred_number, clock);
         let store = Self {
             preferred,
-            look_ups: reader("store-look-up"),
-            queries: reader("store-query"),
-            writer: Lane::start("store-writer", writer),
+            look_ups: Lane::start("store-look-up", readers(1)),
+            queries: Lane::start("store-query", readers(QUERY_THREADS)),
+            writer: Lane::start("store-writer", [writer]),
             waiting_writes: Arc::default(),
             file,
         };
@@ -187,24 +190,14 @@ impl UsageStore for SqliteStore {
         })
     }
 
-    fn stored_bytes(&self) -> StoreFuture<'_, u64> {
-        let file = Arc::clone(&self.file);
-        let measure = move |_: &mut Reader| {
-            let bytes = connection::stored_bytes(file.path());
-            bytes.map_err(|error| StoreError::NotOpen(error.to_string()))
-        };
-        Box::pin(self.queries.run(measure))
+    fn maintain(&self) -> StoreFuture<'_, Upkeep> {
+        Box::pin(self.writer.run(SqliteWriter::maintain))
     }
 
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            for lane in [&self.look_ups, &self.queries] {
-                lane.run(|reader| {
-                    reader.close();
-                    Ok(())
-                })
-                .await?;
-            }
+            self.look_ups.run_on_each(Reader::close).await;
+            self.queries.run_on_each(Reader::close).await;
             // The last connection writes the log into the file and deletes it.
             let close = |writer: &mut SqliteWriter| {
                 writer.close();

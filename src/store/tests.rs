@@ -1,5 +1,8 @@
 //! What every engine does, and what is SQLite's own.
 
 mod conformance;
-mod fixtures;
+pub(super) mod fixtures;
+mod guarded;
+mod model;
 mod sqlite;
+mod writer;

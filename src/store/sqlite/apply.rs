@@ -92,6 +92,11 @@ impl Changes<'_> {
             Some(asked) if asked.days_since_epoch() != key.day => {
                 self.add_asked_day(key.customer, asked, accepted.fetched_at)
             }
+            // Without rows of it, it is the newest no longer, and which is is not known.
+            Some(_) if usage.rows().is_empty() => self.run(
+                sql::DELETE_NEWEST,
+                params![key.customer, key.day, key.source],
+            ),
             Some(_) => Ok(()),
         }
     }
@@ -130,6 +135,8 @@ impl Changes<'_> {
                 self.run(sql::CONFIRM_SNAPSHOT, values)?;
                 revision
             }
+            // It was written by an attempt whose outcome was not known, and corrected since.
+            Some(_) if self.was_superseded(key, at)? => return Ok(()),
             Some(revision) => {
                 self.run(sql::SUPERSEDE_SNAPSHOT, params![customer, day, source])?;
                 let earlier = params![customer, day, source, revision];
@@ -145,6 +152,11 @@ impl Changes<'_> {
             self.run(sql::OUTDATE_TOTAL, [day])?;
         }
         self.set_body(key, revision, accepted)
+    }
+
+    fn was_superseded(&self, key: SnapshotKey, fetched_at: i64) -> SqliteResult<bool> {
+        let mut statement = prepare(self.connection, sql::SUPERSEDED_REVISION)?;
+        Ok(statement.exists([key.customer, key.day, key.source, fetched_at])?)
     }
 
     /// Returns the rows by the numbers of product and workload.

@@ -1,14 +1,18 @@
-//! A thread that does jobs one after another, for calls that may block.
+//! Threads that do jobs one after another, for calls that may block.
 
-use std::{sync::mpsc, thread};
+use std::{
+    sync::{Arc, Barrier, Mutex, PoisonError, mpsc},
+    thread,
+};
 
 use tokio::sync::oneshot;
 
 use crate::store::StoreError;
 
-/// Sends jobs to a thread and its state `S`. The thread ends when the last sender is dropped.
+/// Sends jobs to threads that each have a state `S`. They end when the lane is dropped.
 pub(super) struct Lane<S> {
     jobs: mpsc::Sender<Job<S>>,
+    threads: usize,
 }
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
@@ -16,21 +20,29 @@ type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 // === impl Lane ===
 
 impl<S: Send + 'static> Lane<S> {
-    pub(super) fn start(name: &str, mut state: S) -> Self {
+    /// Starts a thread for each state.
+    pub(super) fn start(name: &str, states: impl IntoIterator<Item = S>) -> Self {
         let (jobs, queue) = mpsc::channel::<Job<S>>();
-        let thread = thread::Builder::new().name(name.to_owned());
-        let started = thread.spawn(move || {
-            for job in queue {
-                job(&mut state);
-            }
-        });
-        if let Err(error) = started {
-            tracing::error!(%error, "a thread of the store could not be started");
-        }
-        Self { jobs }
+        let queue = Arc::new(Mutex::new(queue));
+        let start = |state| {
+            let queue = Arc::clone(&queue);
+            let thread = thread::Builder::new().name(name.to_owned());
+            thread.spawn(move || do_jobs(&queue, state))
+        };
+        let started = states.into_iter().map(start);
+        let threads = started
+            .filter_map(|thread| {
+                thread
+                    .inspect_err(|error| {
+                        tracing::error!(%error, "a thread of the store could not be started");
+                    })
+                    .ok()
+            })
+            .count();
+        Self { jobs, threads }
     }
 
-    /// Runs a job, unless its caller has gone before its turn.
+    /// Runs a job on one of the threads, unless its caller has gone before its turn.
     ///
     /// # Cancel safety
     ///
@@ -48,6 +60,24 @@ impl<S: Send + 'static> Lane<S> {
         result.await.unwrap_or(Err(StoreError::Unavailable))
     }
 
+    /// Runs a job on each of the threads.
+    pub(super) async fn run_on_each(&self, job: impl FnOnce(&mut S) + Clone + Send + 'static) {
+        // A thread that has done it waits for the others, so that it takes no second one.
+        let barrier = Arc::new(Barrier::new(self.threads));
+        let (sender, mut done) = tokio::sync::mpsc::channel::<()>(1);
+        for _ in 0..self.threads {
+            let (job, barrier, sender) = (job.clone(), Arc::clone(&barrier), sender.clone());
+            self.send(move |state| {
+                job(state);
+                barrier.wait();
+                drop(sender);
+            });
+        }
+        drop(sender);
+        // Ends when the last sender is dropped.
+        let _nothing = done.recv().await;
+    }
+
     /// Runs a job that nobody waits for.
     pub(super) fn send(&self, job: impl FnOnce(&mut S) + Send + 'static) {
         // Without a thread the job is dropped, which its caller sees.
@@ -55,10 +85,13 @@ impl<S: Send + 'static> Lane<S> {
     }
 }
 
-impl<S> Clone for Lane<S> {
-    fn clone(&self) -> Self {
-        Self {
-            jobs: self.jobs.clone(),
+fn do_jobs<S>(queue: &Mutex<mpsc::Receiver<Job<S>>>, mut state: S) {
+    loop {
+        // It guards the queue, which no panic can leave half changed.
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match job {
+            Ok(job) => job(&mut state),
+            Err(mpsc::RecvError) => return,
         }
     }
 }

@@ -1,34 +1,34 @@
-//! Totals of the fleet by date.
+//! Totals of the fleet by date: stored ones, and those computed from rows.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use ahash::AHashMap;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     connection::prepare,
-    dictionary::ProductTexts,
+    dictionary::{Dictionaries, ProductTexts},
     error::SqliteResult,
-    history::{date, days, seats},
+    history::{days, seats},
     read::ReadConnection,
 };
-use crate::store::{FleetDateTotals, FleetHistoryQuery, ProductFilter, sql};
+use crate::store::{
+    FleetDateTotals, FleetHistoryQuery, ProductFilter,
+    customer_set::CustomerSet,
+    sql,
+    totals::{CustomerSeats, DayTotals, FleetTotals, LicenseSums, ProductNames},
+};
 
-/// The seats of one product and customer on a day.
-#[derive(Clone, Copy)]
-struct ProductSeats {
-    product: i64,
-    qualified: u64,
-    active: u64,
-}
+/// The products that count. Those whose ids differ in letter case only are one product, and have one
+/// number here.
+type CountedProducts = AHashMap<i64, i64>;
 
-/// The sums of a day.
+/// The totals of a range, with the customers of each day.
 #[derive(Default)]
-struct DaySums {
-    customers: u64,
-    qualified: u64,
-    active: u64,
-    unused: u64,
+struct RangeTotals {
+    totals: HashMap<i64, (LicenseSums, CustomerSet)>,
+    /// The customers that have any row of a day, counted or not.
+    present: HashMap<i64, CustomerSet>,
 }
 
 // === impl ReadConnection ===
@@ -40,72 +40,142 @@ impl ReadConnection {
         preferred: i64,
     ) -> SqliteResult<Vec<FleetDateTotals>> {
         let range = days(query.range);
-        let mut customers = self.customer_numbers(query)?;
-        if query.constant_cohort {
-            customers = constant_cohort(&self.connection, &customers, range)?;
+        let counted = counted_products(&self.connection, &mut self.dictionaries, &query.products)?;
+        // Stored totals are of all customers: never for those who may not read them all.
+        let Some(wanted) = &query.customers else {
+            let stored = self.range_totals(range, &counted, preferred)?;
+            let totals = match query.constant_cohort {
+                false => stored.of_all(),
+                true => self.totals_of_cohort(stored, range, &counted, preferred)?,
+            };
+            return Ok(totals.into_dates());
+        };
+        let mut customers = HashSet::with_capacity(wanted.len());
+        for customer in wanted {
+            let known = &mut self.dictionaries.customers;
+            customers.extend(known.find(&self.connection, customer)?);
         }
-        let counted = self.counted_products(&query.products)?;
-        let mut sums: BTreeMap<i64, DaySums> = BTreeMap::new();
+        if query.constant_cohort {
+            customers = constant_cohort(&self.connection, customers, range)?;
+        }
+        let totals = self.scan(customers.into_iter(), range, &counted, preferred)?;
+        Ok(totals.into_dates())
+    }
+
+    /// Sums the rows of these customers.
+    fn scan(
+        &self,
+        customers: impl Iterator<Item = i64>,
+        (from, to): (i64, i64),
+        counted: &CountedProducts,
+        preferred: i64,
+    ) -> SqliteResult<FleetTotals> {
+        let mut totals = FleetTotals::default();
+        let mut statement = prepare(&self.connection, sql::HISTORY)?;
         for customer in customers {
-            let mut statement = prepare(&self.connection, sql::HISTORY)?;
-            let mut rows = statement.query([customer, range.0, range.1, preferred])?;
-            let (mut day, mut products) = (i64::MIN, Vec::new());
+            let mut rows = statement.query([customer, from, to, preferred])?;
+            let (mut day, mut products) = (i64::MIN, CustomerSeats::default());
             while let Some(row) = rows.next()? {
                 let of_day: i64 = row.get(0)?;
                 if of_day != day {
-                    add_customer(&mut sums, day, &mut products);
+                    totals.add_customer(day, &mut products);
                     day = of_day;
                 }
                 if let Some(product) = counted.get(&row.get(1)?) {
-                    add_row(
-                        &mut products,
-                        *product,
-                        seats(row.get(4)?)?,
-                        seats(row.get(3)?)?,
-                    );
+                    products.add_row(*product, seats(row.get(4)?)?, seats(row.get(3)?)?);
                 }
             }
-            add_customer(&mut sums, day, &mut products);
+            totals.add_customer(day, &mut products);
         }
-        let dates = sums.into_iter().map(|(day, sums)| {
-            Ok(FleetDateTotals {
-                date: date(day)?,
-                customers: sums.customers,
-                licenses_qualified: sums.qualified,
-                licenses_active: sums.active,
-                licenses_unused: sums.unused,
-            })
-        });
-        dates.collect()
+        Ok(totals)
     }
 
-    fn customer_numbers(&mut self, query: &FleetHistoryQuery) -> SqliteResult<Vec<i64>> {
-        let customers = &mut self.dictionaries.customers;
-        let Some(wanted) = &query.customers else {
-            return Ok(customers.all(&self.connection)?.values().copied().collect());
+    /// Returns the totals of all customers: those that are stored, and those of outdated days computed
+    /// again.
+    fn range_totals(
+        &mut self,
+        range: (i64, i64),
+        counted: &CountedProducts,
+        preferred: i64,
+    ) -> SqliteResult<RangeTotals> {
+        let groups: HashSet<i64> = counted.values().copied().collect();
+        let outdated: HashSet<i64> = prepare(&self.connection, sql::OUTDATED_TOTALS)?
+            .query_map([range.0, range.1], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let mut totals = RangeTotals::default();
+        let mut statement = prepare(&self.connection, sql::PRODUCT_TOTALS)?;
+        let mut rows = statement.query([range.0, range.1])?;
+        while let Some(row) = rows.next()? {
+            let day: i64 = row.get(0)?;
+            if outdated.contains(&day) {
+                continue;
+            }
+            let licenses = LicenseSums {
+                qualified: seats(row.get(2)?)?,
+                active: seats(row.get(3)?)?,
+                unused: seats(row.get(4)?)?,
+            };
+            let customers = row.get_ref(5)?.as_blob().map_err(rusqlite::Error::from)?;
+            let is_counted = groups.contains(&row.get(1)?);
+            totals.add(day, is_counted, licenses, customers);
+        }
+        for day in outdated {
+            let (connection, dictionaries) = (&self.connection, &mut self.dictionaries);
+            for (product, total) in day_totals(connection, dictionaries, day, preferred)?.iter() {
+                let is_counted = groups.contains(&product);
+                totals.add(day, is_counted, total.licenses, total.customers.as_bytes());
+            }
+        }
+        Ok(totals)
+    }
+
+    /// Returns the totals of the customers that have every day.
+    fn totals_of_cohort(
+        &self,
+        stored: RangeTotals,
+        range: (i64, i64),
+        counted: &CountedProducts,
+        preferred: i64,
+    ) -> SqliteResult<FleetTotals> {
+        let mut days = stored.present.values();
+        let Some(mut cohort) = days.next().cloned() else {
+            return Ok(FleetTotals::default());
         };
-        let mut numbers = HashSet::with_capacity(wanted.len());
-        for customer in wanted {
-            numbers.extend(customers.find(&self.connection, customer)?);
+        let mut others = cohort.clone();
+        for present in days {
+            cohort.retain_all(present);
+            others.add_all(present.as_bytes());
         }
-        Ok(numbers.into_iter().collect())
+        others.remove_all(&cohort);
+        // Fewer rows are read by taking out those of the others, where they are fewer.
+        if others.len() < cohort.len() {
+            let mut totals = stored.of_all();
+            totals.subtract(&self.scan(others.iter(), range, counted, preferred)?);
+            Ok(totals)
+        } else {
+            self.scan(cohort.iter(), range, counted, preferred)
+        }
+    }
+}
+
+// === impl RangeTotals ===
+
+impl RangeTotals {
+    fn add(&mut self, day: i64, is_counted: bool, licenses: LicenseSums, customers: &[u8]) {
+        self.present.entry(day).or_default().add_all(customers);
+        if is_counted {
+            let (sums, all_customers) = self.totals.entry(day).or_default();
+            sums.add(licenses);
+            all_customers.add_all(customers);
+        }
     }
 
-    /// Returns the products that count. Those that differ in the letter case of their id are one
-    /// product, and have one number here.
-    fn counted_products(&mut self, filter: &ProductFilter) -> SqliteResult<AHashMap<i64, i64>> {
-        let filter = filter.to_lowercase();
-        let products = self.dictionaries.products.all(&self.connection)?;
-        let mut numbers: AHashMap<ProductTexts, i64> = AHashMap::new();
-        for (texts, number) in products {
-            let first = numbers.entry(texts.folded()).or_insert(*number);
-            *first = (*first).min(*number);
+    fn of_all(&self) -> FleetTotals {
+        let mut totals = FleetTotals::default();
+        for (day, (licenses, customers)) in &self.totals {
+            totals.add(*day, *licenses, customers.len());
         }
-        let counted = products.iter().filter(|(texts, _)| filter.counts(texts));
-        let counted = counted.filter_map(|(texts, number)| {
-            numbers.get(&texts.folded()).map(|first| (*number, *first))
-        });
-        Ok(counted.collect())
+        totals
     }
 }
 
@@ -115,10 +185,18 @@ impl ProductTexts {
     /// Returns whether a lower-case text is its name or id.
     pub(super) fn is_called(&self, wanted: &str) -> bool {
         let texts = [Some(&*self.product_name), self.product_id.as_deref()];
-        texts
-            .into_iter()
-            .flatten()
-            .any(|text| text.to_lowercase() == wanted)
+        let mut texts = texts.into_iter().flatten();
+        texts.any(|text| text.to_lowercase() == wanted)
+    }
+
+    fn names(&self) -> ProductNames<'_> {
+        ProductNames {
+            product_name: &self.product_name,
+            product_id: self.product_id.as_deref(),
+            service_name: &self.service_name,
+            service_code: self.service_code.as_deref(),
+            channel: self.channel.as_deref(),
+        }
     }
 
     fn folded(&self) -> Self {
@@ -130,95 +208,106 @@ impl ProductTexts {
     }
 }
 
-// === impl ProductFilter ===
-
-impl ProductFilter {
-    fn to_lowercase(&self) -> Self {
-        let lower = |texts: &[String]| texts.iter().map(|text| text.to_lowercase()).collect();
-        Self {
-            products: lower(&self.products),
-            services: lower(&self.services),
-            channels: lower(&self.channels),
-            excluded: lower(&self.excluded),
-        }
-    }
-
-    /// Returns whether a product counts; all texts of the filter are lower-case.
-    fn counts(&self, product: &ProductTexts) -> bool {
-        let id = product.product_id.as_deref();
-        let code = product.service_code.as_deref();
-        let channel = product.channel.as_deref();
-        let is_wanted = |wanted: &[String], name: &str, other: Option<&str>| {
-            wanted.is_empty() || is_one_of(wanted, name, other)
-        };
-        is_wanted(&self.products, &product.product_name, id)
-            && is_wanted(&self.services, &product.service_name, code)
-            && (self.channels.is_empty()
-                || channel.is_some_and(|channel| is_one_of(&self.channels, channel, None)))
-            && !is_one_of(&self.excluded, &product.product_name, id)
-    }
-}
-
-fn is_one_of(wanted: &[String], name: &str, other: Option<&str>) -> bool {
-    [Some(name), other]
-        .into_iter()
-        .flatten()
-        .any(|text| wanted.contains(&text.to_lowercase()))
-}
-
-/// Adds a workload's row to its product: the seats of a product are the most of any of its workloads.
-fn add_row(products: &mut Vec<ProductSeats>, product: i64, qualified: u64, active: u64) {
-    match products
-        .iter_mut()
-        .rev()
-        .find(|seats| seats.product == product)
-    {
-        Some(seats) => {
-            seats.qualified = seats.qualified.max(qualified);
-            seats.active = seats.active.max(active);
-        }
-        None => products.push(ProductSeats {
+/// Computes the stored totals of one outdated day again. Returns true if no other is outdated.
+pub(super) fn compute_outdated(
+    connection: &Connection,
+    dictionaries: &mut Dictionaries,
+) -> SqliteResult<bool> {
+    let outdated: Option<i64> = prepare(connection, sql::LAST_OUTDATED_TOTAL)?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let Some(day) = outdated else {
+        return Ok(true);
+    };
+    let preferred = prepare(connection, sql::PREFERRED_SOURCE)?.query_row([], |row| row.get(0))?;
+    let totals = day_totals(connection, dictionaries, day, preferred)?;
+    prepare(connection, sql::DELETE_TOTALS)?.execute([day])?;
+    for (product, total) in totals.iter() {
+        let licenses = total.licenses;
+        prepare(connection, sql::ADD_TOTAL)?.execute(params![
+            day,
             product,
-            qualified,
-            active,
-        }),
+            stored(licenses.qualified),
+            stored(licenses.active),
+            stored(licenses.unused),
+            total.customers.as_bytes()
+        ])?;
     }
+    prepare(connection, sql::TOTAL_IS_CURRENT)?.execute([day])?;
+    Ok(false)
 }
 
-/// Adds the products of a customer to the sums of a day, and clears them.
-fn add_customer(sums: &mut BTreeMap<i64, DaySums>, day: i64, products: &mut Vec<ProductSeats>) {
-    if products.is_empty() {
-        return;
+/// Sums the rows of all customers of a day.
+fn day_totals(
+    connection: &Connection,
+    dictionaries: &mut Dictionaries,
+    day: i64,
+    preferred: i64,
+) -> SqliteResult<DayTotals> {
+    let products = counted_products(connection, dictionaries, &ProductFilter::default())?;
+    let mut totals = DayTotals::default();
+    let mut statement = prepare(connection, sql::FACTS_OF_DAY)?;
+    let mut rows = statement.query([day, preferred])?;
+    let (mut customer, mut seats_of_customer) = (0, CustomerSeats::default());
+    while let Some(row) = rows.next()? {
+        let of_customer: i64 = row.get(0)?;
+        if of_customer != customer {
+            totals.add_customer(customer, &mut seats_of_customer);
+            customer = of_customer;
+        }
+        if let Some(product) = products.get(&row.get(1)?) {
+            seats_of_customer.add_row(*product, seats(row.get(3)?)?, seats(row.get(2)?)?);
+        }
     }
-    let sums = sums.entry(day).or_default();
-    sums.customers += 1;
-    for seats in products.drain(..) {
-        sums.qualified = sums.qualified.saturating_add(seats.qualified);
-        sums.active = sums.active.saturating_add(seats.active);
-        sums.unused = sums
-            .unused
-            .saturating_add(seats.qualified.saturating_sub(seats.active));
+    totals.add_customer(customer, &mut seats_of_customer);
+    Ok(totals)
+}
+
+fn counted_products(
+    connection: &Connection,
+    dictionaries: &mut Dictionaries,
+    filter: &ProductFilter,
+) -> SqliteResult<CountedProducts> {
+    let filter = filter.to_lowercase();
+    let products = dictionaries.products.all(connection)?;
+    let mut groups: AHashMap<ProductTexts, i64> = AHashMap::new();
+    for (texts, number) in products {
+        let first = groups.entry(texts.folded()).or_insert(*number);
+        *first = (*first).min(*number);
     }
+    let counted = products
+        .iter()
+        .filter(|(texts, _)| filter.counts(texts.names()));
+    let counted = counted.filter_map(|(texts, number)| {
+        let group = groups.get(&texts.folded())?;
+        Some((*number, *group))
+    });
+    Ok(counted.collect())
 }
 
 /// Returns those customers that have every day of the range that any of them has.
 fn constant_cohort(
     connection: &Connection,
-    customers: &[i64],
+    customers: HashSet<i64>,
     (from, to): (i64, i64),
-) -> SqliteResult<Vec<i64>> {
+) -> SqliteResult<HashSet<i64>> {
     let mut days = HashSet::new();
     let mut counts = Vec::with_capacity(customers.len());
+    let mut statement = prepare(connection, sql::DAYS_OF_CUSTOMER)?;
     for customer in customers {
-        let mut statement = prepare(connection, sql::DAYS_OF_CUSTOMER)?;
-        let mut rows = statement.query([*customer, from, to])?;
+        let mut rows = statement.query([customer, from, to])?;
         let mut count = 0;
         while let Some(row) = rows.next()? {
             days.insert(row.get::<_, i64>(0)?);
             count += 1;
         }
-        counts.push((*customer, count));
+        counts.push((customer, count));
     }
     let complete = counts.into_iter().filter(|(_, count)| *count == days.len());
     Ok(complete.map(|(customer, _)| customer).collect())
+}
+
+/// Returns a sum as a column can have it.
+fn stored(sum: u64) -> i64 {
+    i64::try_from(sum).unwrap_or(i64::MAX)
 }

@@ -1,6 +1,6 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::{
     apply::Changes,
@@ -8,12 +8,12 @@ use super::{
     dictionary::Dictionaries,
     error::{SqliteError, SqliteResult},
     file::{OpenFile, StoreFile},
-    history,
+    history, totals,
 };
 use crate::{
     clock::SharedClock,
     domain::ProcessedDate,
-    store::{StoreError, StoreStartError, StoreWrite, native_body::BodyCodec, sql},
+    store::{StoreError, StoreStartError, StoreWrite, Upkeep, native_body::BodyCodec, sql},
     text::error_chain,
 };
 
@@ -82,6 +82,18 @@ impl SqliteWriter {
         self.in_transaction(|open| history::delete_before(&open.connection, date, limit))
     }
 
+    pub(super) fn maintain(&mut self) -> Result<Upkeep, StoreError> {
+        let is_done = self.in_transaction(|open| {
+            totals::compute_outdated(&open.connection, &mut open.dictionaries)
+        })?;
+        let stored_bytes = connection::stored_bytes(self.file.path());
+        let stored_bytes = stored_bytes.map_err(|error| StoreError::NotOpen(error.to_string()))?;
+        Ok(Upkeep {
+            stored_bytes,
+            is_done,
+        })
+    }
+
     pub(super) fn close(&mut self) {
         self.open = None;
         self.file.set_closed("it was closed".to_owned());
@@ -140,8 +152,8 @@ impl SqliteWriter {
 
     fn open_file(&mut self) -> Result<WriteConnection, OpenError> {
         let now = self.clock.wall_time();
-        let (connection, identity) = connection::open_writer(self.file.path(), now)?;
-        prefer(&connection, self.preferred)?;
+        let (mut connection, identity) = connection::open_writer(self.file.path(), now)?;
+        prefer(&mut connection, self.preferred)?;
         let bodies = BodyCodec::new()?;
         self.openings += 1;
         Ok(WriteConnection {
@@ -212,14 +224,21 @@ impl WriteConnection {
 }
 
 /// Stores which call counts where both have rows. A file that cannot be written stays readable.
-fn prefer(connection: &Connection, preferred: i64) -> SqliteResult<()> {
+fn prefer(connection: &mut Connection, preferred: i64) -> SqliteResult<()> {
     let stored: i64 =
         prepare(connection, sql::PREFERRED_SOURCE)?.query_row([], |row| row.get(0))?;
     if stored == preferred {
         return Ok(());
     }
-    match prepare(connection, sql::SET_PREFERRED_SOURCE)?.execute([preferred]) {
+    let set = |connection: &mut Connection| {
+        let immediate = TransactionBehavior::Immediate;
+        let transaction = connection.transaction_with_behavior(immediate)?;
+        prepare(&transaction, sql::SET_PREFERRED_SOURCE)?.execute([preferred])?;
+        prepare(&transaction, sql::OUTDATE_ALL_TOTALS)?.execute([])?;
+        transaction.commit()
+    };
+    match set(connection) {
         Err(error) if error.sqlite_error_code() != Some(ErrorCode::ReadOnly) => Err(error.into()),
-        Ok(_) | Err(_) => Ok(()),
+        Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -14,12 +14,12 @@ use crate::{
 };
 
 /// A store in a file of its own.
-pub(super) struct TestStore {
-    pub(super) store: Arc<dyn UsageStore>,
-    _folder: TempDir,
+pub(in crate::store) struct TestStore {
+    pub(in crate::store) store: Arc<dyn UsageStore>,
+    pub(in crate::store) _folder: TempDir,
 }
 
-pub(super) async fn sqlite() -> TestStore {
+pub(in crate::store) async fn sqlite() -> TestStore {
     let folder = tempfile::tempdir().unwrap();
     TestStore {
         store: Arc::new(open(&folder, UpstreamApi::Insights).await),
@@ -27,35 +27,35 @@ pub(super) async fn sqlite() -> TestStore {
     }
 }
 
-pub(super) async fn open(folder: &TempDir, preferred: UpstreamApi) -> SqliteStore {
+pub(in crate::store) async fn open(folder: &TempDir, preferred: UpstreamApi) -> SqliteStore {
     let path = folder.path().join("usage.db");
     SqliteStore::open(path, preferred, clock()).await.unwrap()
 }
 
-pub(super) fn clock() -> SharedClock {
+pub(in crate::store) fn clock() -> SharedClock {
     Arc::new(ManualClock::at(at("2026-11-29T12:00:00Z")))
 }
 
-pub(super) fn at(text: &str) -> Timestamp {
+pub(in crate::store) fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-pub(super) fn date(text: &str) -> ProcessedDate {
+pub(in crate::store) fn date(text: &str) -> ProcessedDate {
     ProcessedDate::parse(text).unwrap()
 }
 
-pub(super) fn range(from: &str, to: &str) -> DateRange {
+pub(in crate::store) fn range(from: &str, to: &str) -> DateRange {
     DateRange {
         from: date(from),
         to: date(to),
     }
 }
 
-pub(super) fn customer(number: u32) -> CustomerId {
+pub(in crate::store) fn customer(number: u32) -> CustomerId {
     CustomerId::parse(&format!("00000000-0000-0000-0000-{number:012}")).unwrap()
 }
 
-pub(super) fn row(
+pub(in crate::store) fn row(
     product: &str,
     workload: &str,
     active: u64,
@@ -72,12 +72,16 @@ pub(super) fn row(
     }
 }
 
-pub(super) fn usage(customer: CustomerId, rows: Vec<UsageRow>) -> Arc<LicenseUsage> {
+pub(in crate::store) fn usage(customer: CustomerId, rows: Vec<UsageRow>) -> Arc<LicenseUsage> {
     Arc::new(LicenseUsage::new(customer, Some("Contoso".to_owned()), rows).unwrap())
 }
 
 /// An answer to the question for the newest date.
-pub(super) fn newest(api: UpstreamApi, usage: &Arc<LicenseUsage>, fetched_at: &str) -> StoreWrite {
+pub(in crate::store) fn newest(
+    api: UpstreamApi,
+    usage: &Arc<LicenseUsage>,
+    fetched_at: &str,
+) -> StoreWrite {
     StoreWrite::Snapshot(AcceptedSnapshot {
         api,
         usage: Arc::clone(usage),
@@ -88,7 +92,11 @@ pub(super) fn newest(api: UpstreamApi, usage: &Arc<LicenseUsage>, fetched_at: &s
 }
 
 /// An answer to the question for a date.
-pub(super) fn dated(usage: &Arc<LicenseUsage>, day: &str, fetched_at: &str) -> StoreWrite {
+pub(in crate::store) fn dated(
+    usage: &Arc<LicenseUsage>,
+    day: &str,
+    fetched_at: &str,
+) -> StoreWrite {
     StoreWrite::Snapshot(AcceptedSnapshot {
         api: UpstreamApi::Commercial,
         usage: Arc::clone(usage),

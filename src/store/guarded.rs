@@ -1,0 +1,295 @@
+//! Limits what a store that is slow or gone costs its callers.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow, StoreError,
+    StoreFuture, StoreWrite, StoredCustomers, StoredDate, StoredSnapshot, Upkeep, UsageStore,
+    metrics::{StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
+};
+use crate::{
+    clock::{SharedClock, with_deadline},
+    domain::{CustomerId, ProcessedDate, Resource},
+    shutdown::Shutdown,
+};
+
+/// A store whose calls take a bounded time, and which is not called while it fails.
+///
+/// A breaker opens when three look-ups in a row miss their time or fail, and at once when the store
+/// cannot be opened. While it is open every call fails at once, and probes in the background find out
+/// when the store works again.
+#[derive(Clone, Debug)]
+pub struct GuardedStore(Arc<Guard>);
+
+#[derive(Debug)]
+struct Guard {
+    store: Arc<dyn UsageStore>,
+    clock: SharedClock,
+    shutdown: Shutdown,
+    metrics: StoreMetrics,
+    health: StoreHealth,
+    breaker: Mutex<Breaker>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Breaker {
+    Closed { misses: u32 },
+    Open,
+}
+
+/// Time of a look-up on the path of a request. No request may be delayed by more than 20 ms, and timers
+/// and tasks are late by a few.
+const LOOK_UP_BUDGET: Duration = Duration::from_millis(15);
+
+/// Time of other reads.
+const QUERY_BUDGET: Duration = Duration::from_secs(5);
+
+/// Time of reads and writes that no request waits for.
+const BACKGROUND_BUDGET: Duration = Duration::from_secs(30);
+
+const MISSES_TO_OPEN: u32 = 3;
+
+const PROBE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Time of a probe, which may open the store.
+const PROBE_BUDGET: Duration = Duration::from_secs(2);
+
+const PROBES_TO_CLOSE: u32 = 2;
+
+// === impl GuardedStore ===
+
+impl GuardedStore {
+    /// Guards a store.
+    pub fn new(
+        store: Arc<dyn UsageStore>,
+        clock: SharedClock,
+        shutdown: Shutdown,
+        metrics: StoreMetrics,
+    ) -> Self {
+        Self(Arc::new(Guard {
+            store,
+            clock,
+            shutdown,
+            health: StoreHealth::new(&metrics),
+            metrics,
+            breaker: Mutex::new(Breaker::Closed { misses: 0 }),
+        }))
+    }
+
+    /// Returns the health of the store.
+    pub fn health(&self) -> StoreHealth {
+        self.0.health.clone()
+    }
+
+    fn call<'a, T: Send + 'a>(
+        &'a self,
+        operation: StoreOperation,
+        budget: Duration,
+        call: impl FnOnce(&'a dyn UsageStore) -> StoreFuture<'a, T>,
+    ) -> StoreFuture<'a, T> {
+        let guard = &self.0;
+        if guard.is_open() {
+            guard
+                .metrics
+                .record(operation, StoreOutcome::Rejected, Duration::ZERO);
+            return Box::pin(async { Err(StoreError::Unavailable) });
+        }
+        let call = call(&*guard.store);
+        Box::pin(async move {
+            let result = guard.measure(operation, budget, call).await;
+            guard.judge(operation, &result);
+            result
+        })
+    }
+}
+
+impl UsageStore for GuardedStore {
+    fn snapshot(&self, resource: Resource) -> StoreFuture<'_, Option<StoredSnapshot>> {
+        self.call(StoreOperation::Snapshot, LOOK_UP_BUDGET, |store| {
+            store.snapshot(resource)
+        })
+    }
+
+    fn newest_of_all(&self) -> StoreFuture<'_, Vec<StoredSnapshot>> {
+        self.call(StoreOperation::NewestOfAll, BACKGROUND_BUDGET, |store| {
+            store.newest_of_all()
+        })
+    }
+
+    fn all_of_date(&self, date: ProcessedDate) -> StoreFuture<'_, Vec<StoredSnapshot>> {
+        self.call(StoreOperation::AllOfDate, QUERY_BUDGET, |store| {
+            store.all_of_date(date)
+        })
+    }
+
+    fn customers(&self) -> StoreFuture<'_, Option<StoredCustomers>> {
+        self.call(StoreOperation::Customers, QUERY_BUDGET, |store| {
+            store.customers()
+        })
+    }
+
+    fn write(&self, changes: Vec<StoreWrite>) -> StoreFuture<'_, ()> {
+        self.call(StoreOperation::Write, BACKGROUND_BUDGET, |store| {
+            store.write(changes)
+        })
+    }
+
+    fn dates(&self, customer: CustomerId, range: DateRange) -> StoreFuture<'_, Vec<StoredDate>> {
+        self.call(StoreOperation::Dates, QUERY_BUDGET, |store| {
+            store.dates(customer, range)
+        })
+    }
+
+    fn history(&self, query: HistoryQuery) -> StoreFuture<'_, Vec<HistoryRow>> {
+        self.call(StoreOperation::History, QUERY_BUDGET, |store| {
+            store.history(query)
+        })
+    }
+
+    fn fleet_history(&self, query: FleetHistoryQuery) -> StoreFuture<'_, Vec<FleetDateTotals>> {
+        self.call(StoreOperation::FleetHistory, QUERY_BUDGET, |store| {
+            store.fleet_history(query)
+        })
+    }
+
+    fn asked_dates(
+        &self,
+        customer: Option<CustomerId>,
+        range: DateRange,
+    ) -> StoreFuture<'_, Vec<ProcessedDate>> {
+        self.call(StoreOperation::AskedDates, QUERY_BUDGET, |store| {
+            store.asked_dates(customer, range)
+        })
+    }
+
+    fn delete_before(&self, date: ProcessedDate, limit: NonZeroUsize) -> StoreFuture<'_, usize> {
+        self.call(StoreOperation::Delete, BACKGROUND_BUDGET, |store| {
+            store.delete_before(date, limit)
+        })
+    }
+
+    fn maintain(&self) -> StoreFuture<'_, Upkeep> {
+        self.call(StoreOperation::Maintain, BACKGROUND_BUDGET, |store| {
+            store.maintain()
+        })
+    }
+
+    fn probe(&self) -> StoreFuture<'_, ()> {
+        self.call(StoreOperation::Probe, PROBE_BUDGET, |store| store.probe())
+    }
+
+    fn close(&self) -> StoreFuture<'_, ()> {
+        self.0.store.close()
+    }
+}
+
+// === impl Guard ===
+
+impl Guard {
+    /// Waits for a call, until its time is over.
+    async fn measure<T>(
+        &self,
+        operation: StoreOperation,
+        budget: Duration,
+        call: StoreFuture<'_, T>,
+    ) -> Result<T, StoreError> {
+        let started = self.clock.now();
+        let result = with_deadline(&self.clock, started + budget, call).await;
+        let outcome = match &result {
+            Some(Ok(_)) => StoreOutcome::Success,
+            Some(Err(_)) => StoreOutcome::Error,
+            None => StoreOutcome::Timeout,
+        };
+        let took = self.clock.now().saturating_duration_since(started);
+        self.metrics.record(operation, outcome, took);
+        result.unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    /// Lets the result of a call open the breaker.
+    fn judge<T>(self: &Arc<Self>, operation: StoreOperation, result: &Result<T, StoreError>) {
+        if operation == StoreOperation::Write {
+            self.judge_write(result);
+        }
+        match result {
+            Err(error @ StoreError::NotOpen(_)) => self.open_breaker(error),
+            // Only a look-up has so little time that missing it says something.
+            _ if operation != StoreOperation::Snapshot => {}
+            Ok(_) => {
+                if let Breaker::Closed { misses } = &mut *self.lock() {
+                    *misses = 0;
+                }
+            }
+            Err(error) => {
+                let is_enough = match &mut *self.lock() {
+                    Breaker::Closed { misses } => {
+                        *misses += 1;
+                        *misses >= MISSES_TO_OPEN
+                    }
+                    Breaker::Open => false,
+                };
+                if is_enough {
+                    self.open_breaker(error);
+                }
+            }
+        }
+    }
+
+    fn judge_write<T>(&self, result: &Result<T, StoreError>) {
+        match result {
+            Ok(_) => self.health.set_write_problem(None),
+            Err(StoreError::Unstorable(_)) => {}
+            Err(error) => self.health.set_write_problem(Some(error.to_string())),
+        }
+    }
+
+    /// Opens the breaker, and probes the store until it works again.
+    fn open_breaker(self: &Arc<Self>, error: &StoreError) {
+        let before = std::mem::replace(&mut *self.lock(), Breaker::Open);
+        if matches!(before, Breaker::Open) {
+            return;
+        }
+        tracing::error!(%error, "the store is not used until it works again; requests are served without it");
+        self.health.set_read_problem(Some(error.to_string()));
+        self.shutdown.spawn(Arc::clone(self).probe_until_good());
+    }
+
+    async fn probe_until_good(self: Arc<Self>) {
+        let mut good = 0;
+        while good < PROBES_TO_CLOSE {
+            let started = self.clock.now();
+            self.clock.sleep_until(started + PROBE_INTERVAL).await;
+            match self.probe().await {
+                Ok(took) if took <= LOOK_UP_BUDGET => good += 1,
+                Ok(_) => good = 0,
+                Err(error) => {
+                    good = 0;
+                    self.health.set_read_problem(Some(error.to_string()));
+                }
+            }
+        }
+        *self.lock() = Breaker::Closed { misses: 0 };
+        self.health.set_read_problem(None);
+        tracing::info!("the store works again");
+    }
+
+    /// Returns the time that a probe took.
+    async fn probe(&self) -> Result<Duration, StoreError> {
+        let started = self.clock.now();
+        self.measure(StoreOperation::Probe, PROBE_BUDGET, self.store.probe())
+            .await?;
+        Ok(self.clock.now().saturating_duration_since(started))
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(*self.lock(), Breaker::Open)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Breaker> {
+        // It is assigned whole.
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

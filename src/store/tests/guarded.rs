@@ -1,0 +1,280 @@
+//! A store that is slow or gone, and what that costs.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use prometheus::Registry;
+use tokio::sync::watch;
+
+use super::fixtures::{customer, range};
+use crate::{
+    clock::{Clock, ManualClock},
+    domain::{CustomerId, ProcessedDate, Resource},
+    shutdown::Shutdown,
+    store::{
+        DateRange, FleetDateTotals, FleetHistoryQuery, GuardedStore, HistoryQuery, HistoryRow,
+        StoreError, StoreFuture, StoreMetrics, StoreWrite, StoredCustomers, StoredDate,
+        StoredSnapshot, Upkeep, UsageStore,
+    },
+};
+
+/// The answer of a [`FakeStore`] to every call.
+#[derive(Clone, Debug)]
+enum Behavior {
+    Works,
+    Hangs,
+    Fails,
+    IsGone,
+}
+
+/// A store that is empty, and behaves as it is told.
+#[derive(Debug)]
+struct FakeStore {
+    behavior: watch::Sender<Behavior>,
+    look_ups: AtomicUsize,
+}
+
+impl FakeStore {
+    fn answer<T: Send + 'static>(&self, value: T) -> StoreFuture<'_, T> {
+        let behavior = self.behavior.borrow().clone();
+        Box::pin(async move {
+            match behavior {
+                Behavior::Works => Ok(value),
+                Behavior::Hangs => std::future::pending().await,
+                Behavior::Fails => Err(StoreError::Failed("disk I/O error".to_owned())),
+                Behavior::IsGone => Err(StoreError::NotOpen("no such file".to_owned())),
+            }
+        })
+    }
+}
+
+impl UsageStore for FakeStore {
+    fn snapshot(&self, _: Resource) -> StoreFuture<'_, Option<StoredSnapshot>> {
+        self.look_ups.fetch_add(1, Ordering::Relaxed);
+        self.answer(None)
+    }
+
+    fn newest_of_all(&self) -> StoreFuture<'_, Vec<StoredSnapshot>> {
+        self.answer(Vec::new())
+    }
+
+    fn all_of_date(&self, _: ProcessedDate) -> StoreFuture<'_, Vec<StoredSnapshot>> {
+        self.answer(Vec::new())
+    }
+
+    fn customers(&self) -> StoreFuture<'_, Option<StoredCustomers>> {
+        self.answer(None)
+    }
+
+    fn write(&self, _: Vec<StoreWrite>) -> StoreFuture<'_, ()> {
+        self.answer(())
+    }
+
+    fn dates(&self, _: CustomerId, _: DateRange) -> StoreFuture<'_, Vec<StoredDate>> {
+        self.answer(Vec::new())
+    }
+
+    fn history(&self, _: HistoryQuery) -> StoreFuture<'_, Vec<HistoryRow>> {
+        self.answer(Vec::new())
+    }
+
+    fn fleet_history(&self, _: FleetHistoryQuery) -> StoreFuture<'_, Vec<FleetDateTotals>> {
+        self.answer(Vec::new())
+    }
+
+    fn asked_dates(
+        &self,
+        _: Option<CustomerId>,
+        _: DateRange,
+    ) -> StoreFuture<'_, Vec<ProcessedDate>> {
+        self.answer(Vec::new())
+    }
+
+    fn delete_before(&self, _: ProcessedDate, _: NonZeroUsize) -> StoreFuture<'_, usize> {
+        self.answer(0)
+    }
+
+    fn maintain(&self) -> StoreFuture<'_, Upkeep> {
+        self.answer(Upkeep {
+            stored_bytes: 0,
+            is_done: true,
+        })
+    }
+
+    fn probe(&self) -> StoreFuture<'_, ()> {
+        self.answer(())
+    }
+
+    fn close(&self) -> StoreFuture<'_, ()> {
+        self.answer(())
+    }
+}
+
+struct Scene {
+    fake: Arc<FakeStore>,
+    guarded: GuardedStore,
+    clock: Arc<ManualClock>,
+    registry: Registry,
+}
+
+const TWENTY_MILLISECONDS: Duration = Duration::from_millis(20);
+
+impl Scene {
+    fn new(behavior: Behavior) -> Self {
+        let fake = Arc::new(FakeStore {
+            behavior: watch::Sender::new(behavior),
+            look_ups: AtomicUsize::new(0),
+        });
+        let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
+        let registry = Registry::new();
+        let guarded = GuardedStore::new(
+            Arc::clone(&fake) as _,
+            Arc::clone(&clock) as _,
+            Shutdown::new(),
+            StoreMetrics::new(&registry).unwrap(),
+        );
+        Self {
+            fake,
+            guarded,
+            clock,
+            registry,
+        }
+    }
+
+    async fn look_up(&self) -> Result<Option<StoredSnapshot>, StoreError> {
+        let look_up = self.guarded.snapshot(Resource::InsightsUsage(customer(1)));
+        let advance = self.clock.advance_when_sleeping(TWENTY_MILLISECONDS);
+        tokio::select! {
+            biased;
+            result = look_up => result,
+            () = async { advance.await; std::future::pending().await } => unreachable!(),
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.fake.look_ups.load(Ordering::Relaxed)
+    }
+
+    fn metric(&self, line: &str) -> String {
+        let text = prometheus::TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap();
+        let found = text.lines().find_map(|found| found.strip_prefix(line));
+        found
+            .unwrap_or_else(|| panic!("{line} in {text}"))
+            .trim()
+            .to_owned()
+    }
+
+    /// Lets probes run until the breaker is closed.
+    async fn wait_until_closed(&self) {
+        while self.guarded.health().problem().is_some() {
+            self.clock
+                .advance_when_sleeping(Duration::from_millis(250))
+                .await;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_look_up_takes_20_ms_at_most_and_none_after_three_in_vain() {
+    let scene = Scene::new(Behavior::Hangs);
+    let started = scene.clock.now();
+
+    for _ in 0..3 {
+        assert!(matches!(
+            scene.look_up().await,
+            Err(StoreError::Unavailable)
+        ));
+    }
+    let asked_in_vain = scene.clock.now() - started;
+    for _ in 0..10 {
+        let look_up = scene.guarded.snapshot(Resource::InsightsUsage(customer(1)));
+        assert!(matches!(look_up.await, Err(StoreError::Unavailable)));
+    }
+
+    assert!(
+        asked_in_vain <= 3 * TWENTY_MILLISECONDS,
+        "{asked_in_vain:?}"
+    );
+    assert_eq!(scene.asked(), 3);
+    assert_eq!(scene.metric("usage_proxy_store_up"), "0");
+    let rejected = r#"usage_proxy_store_operations_total{operation="snapshot",outcome="rejected"}"#;
+    assert_eq!(scene.metric(rejected), "10");
+}
+
+#[tokio::test]
+async fn a_store_that_works_again_is_used_again() {
+    let scene = Scene::new(Behavior::Fails);
+    for _ in 0..3 {
+        scene.look_up().await.unwrap_err();
+    }
+    assert!(
+        scene
+            .guarded
+            .health()
+            .problem()
+            .unwrap()
+            .contains("disk I/O error")
+    );
+
+    scene.fake.behavior.send_replace(Behavior::Works);
+    scene.wait_until_closed().await;
+
+    scene.look_up().await.unwrap();
+    assert_eq!(scene.metric("usage_proxy_store_up"), "1");
+    let probes = r#"usage_proxy_store_operations_total{operation="probe",outcome="success"}"#;
+    assert_eq!(scene.metric(probes), "2");
+}
+
+#[tokio::test]
+async fn misses_count_only_in_a_row() {
+    let scene = Scene::new(Behavior::Fails);
+    for _ in 0..5 {
+        for _ in 0..2 {
+            scene.look_up().await.unwrap_err();
+        }
+        scene.fake.behavior.send_replace(Behavior::Works);
+        scene.look_up().await.unwrap();
+        scene.fake.behavior.send_replace(Behavior::Fails);
+    }
+
+    assert_eq!(scene.asked(), 15);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_opened_is_not_asked_again() {
+    let scene = Scene::new(Behavior::IsGone);
+
+    let error = scene
+        .guarded
+        .dates(customer(1), range("2026-11-01", "2026-11-02"))
+        .await;
+    assert!(matches!(error, Err(StoreError::NotOpen(_))));
+    scene.look_up().await.unwrap_err();
+
+    assert_eq!(scene.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_can_be_read() {
+    let scene = Scene::new(Behavior::Fails);
+    scene.guarded.write(Vec::new()).await.unwrap_err();
+    let problem = scene.guarded.health().problem();
+    scene.fake.behavior.send_replace(Behavior::Works);
+
+    scene.look_up().await.unwrap();
+    assert!(problem.unwrap().contains("disk I/O error"));
+    assert_eq!(scene.metric("usage_proxy_store_up"), "0");
+
+    scene.guarded.write(Vec::new()).await.unwrap();
+    assert_eq!(scene.metric("usage_proxy_store_up"), "1");
+}

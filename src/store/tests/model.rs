@@ -1,0 +1,431 @@
+//! A store in a few maps, which random changes are compared with.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use jiff::{Timestamp, ToSpan};
+use proptest::prelude::*;
+
+use super::fixtures::{TestStore, at, customer, date, sqlite};
+use crate::{
+    cache::{PurgeMode, PurgeScope},
+    domain::{
+        CustomerId, LicenseUsage, ProcessedAt, ProcessedDate, Resource, UpstreamApi, UsageRow,
+        aggregation,
+    },
+    proptest_support::proptest_config,
+    store::{
+        AcceptedSnapshot, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery,
+        ProductFilter, StoreWrite, UsageStore,
+    },
+};
+
+/// The call that the tests prefer.
+const PREFERRED: UpstreamApi = UpstreamApi::Insights;
+
+const CUSTOMERS: u32 = 4;
+
+const DAYS: i64 = 4;
+
+/// What was written.
+#[derive(Default)]
+struct Model {
+    /// The content of each customer, call and date, and its number of corrections.
+    contents: BTreeMap<(CustomerId, UpstreamApi, ProcessedDate), (Arc<LicenseUsage>, u32)>,
+    /// The newest answer of each customer and call.
+    newest: HashMap<(CustomerId, UpstreamApi), Arc<LicenseUsage>>,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Accept(AcceptedSnapshot),
+    Purge(PurgeScope),
+    /// Totals are computed.
+    Maintain,
+}
+
+#[derive(Clone, Debug)]
+struct Question {
+    customers: Option<Vec<CustomerId>>,
+    filter: ProductFilter,
+    constant_cohort: bool,
+    range: DateRange,
+}
+
+fn day(number: i64) -> ProcessedDate {
+    date("2026-11-20").plus_days(number as i32).unwrap()
+}
+
+fn any_row() -> impl Strategy<Value = (UsageRow, bool)> {
+    let product_id = prop::option::of(prop::sample::select(vec!["ab", "AB", "cd"]));
+    let text = |texts: &[&'static str]| prop::sample::select(texts.to_vec());
+    (
+        (product_id, text(&["E3", "e5"]), text(&["o365", "crm"])),
+        (
+            prop::option::of(text(&["reseller", "direct"])),
+            text(&["Teams", "Exchange", "Mail"]),
+            prop::option::of(text(&["T", "E"])),
+        ),
+        (0..9_u64, 0..9_u64, prop::option::of(0.0..100.0_f64)),
+        (0..86_400_000_i64, prop::bool::weighted(0.2)),
+    )
+        .prop_map(|(product, workload, counts, (millisecond, is_older))| {
+            let row = UsageRow {
+                service_code: None,
+                service_name: product.2.into(),
+                product_id: product.0.map(Into::into),
+                product_name: product.1.into(),
+                channel: workload.0.map(Into::into),
+                workload_name: workload.1.into(),
+                workload_code: workload.2.map(Into::into),
+                licenses_active: counts.0,
+                licenses_qualified: counts.1,
+                reported_usage_percent: counts.2,
+                processed_at: ProcessedAt(Timestamp::from_millisecond(millisecond).unwrap()),
+            };
+            (row, is_older)
+        })
+}
+
+/// Puts rows on a day, some of them on the day before.
+fn on_day(rows: Vec<(UsageRow, bool)>, of: ProcessedDate) -> Vec<UsageRow> {
+    let midnight = of.start();
+    let moved = rows
+        .into_iter()
+        .enumerate()
+        .map(|(index, (row, is_older))| {
+            let older = i64::from(is_older && index > 0) * 24;
+            let at = midnight + row.processed_at.0.duration_since(Timestamp::UNIX_EPOCH);
+            UsageRow {
+                processed_at: ProcessedAt(at - older.hours()),
+                ..row
+            }
+        });
+    moved.collect()
+}
+
+fn any_customer() -> impl Strategy<Value = CustomerId> {
+    (0..CUSTOMERS).prop_map(customer)
+}
+
+fn any_accepted() -> impl Strategy<Value = AcceptedSnapshot> {
+    let rows = prop::collection::vec(any_row(), 0..5);
+    (any_customer(), rows, 0..DAYS, any::<(bool, bool, bool)>()).prop_map(
+        |(customer, rows, number, (is_commercial, is_dated, has_name))| {
+            let name = has_name.then(|| format!("Customer {customer}"));
+            let rows = on_day(rows, day(number));
+            let usage = LicenseUsage::new(customer, name, rows).unwrap();
+            let is_dated = is_commercial && is_dated;
+            AcceptedSnapshot {
+                api: match is_commercial {
+                    true => UpstreamApi::Commercial,
+                    false => UpstreamApi::Insights,
+                },
+                asked_date: is_dated.then(|| day(number)),
+                native: (!is_commercial).then(|| format!("{usage:?}").into()),
+                usage: Arc::new(usage),
+                fetched_at: at("2026-11-28T00:00:00Z"),
+            }
+        },
+    )
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let scope = (prop::option::of(any_customer()), prop::option::of(0..DAYS));
+    let scope = scope.prop_map(|(customer_id, number)| PurgeScope {
+        customer_id,
+        processed_date: number.map(day),
+    });
+    prop_oneof![
+        12 => any_accepted().prop_map(Change::Accept),
+        1 => scope.prop_map(Change::Purge),
+        1 => Just(Change::Maintain),
+    ]
+}
+
+fn any_question() -> impl Strategy<Value = Question> {
+    let texts = |of: &[&'static str]| {
+        let texts: Vec<String> = of.iter().map(|text| (*text).to_owned()).collect();
+        prop::sample::subsequence(texts, 0..=1)
+    };
+    let filter = (
+        texts(&["E3", "E5", "Ab"]),
+        texts(&["CRM"]),
+        texts(&["Direct"]),
+        texts(&["e3", "CD"]),
+    );
+    let filter = filter.prop_map(|(products, services, channels, excluded)| ProductFilter {
+        products,
+        services,
+        channels,
+        excluded,
+    });
+    let customers = prop::option::of(prop::collection::vec(any_customer(), 0..3));
+    (customers, filter, any::<bool>(), 0..DAYS, 0..DAYS).prop_map(
+        |(customers, filter, constant_cohort, one, other)| Question {
+            customers,
+            filter,
+            constant_cohort,
+            range: DateRange {
+                from: day(one.min(other)),
+                to: day(one.max(other)),
+            },
+        },
+    )
+}
+
+// === impl Model ===
+
+impl Model {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Accept(accepted) => self.accept(accepted),
+            Change::Purge(scope) => self.newest.retain(|(customer, _), usage| {
+                !scope.covers(Some(*customer), usage.processed_date())
+            }),
+            Change::Maintain => {}
+        }
+    }
+
+    fn accept(&mut self, accepted: &AcceptedSnapshot) {
+        let usage = &accepted.usage;
+        let of_customer = (usage.customer_id(), accepted.api);
+        if let Some(date) = accepted.date() {
+            let content = self.contents.entry((of_customer.0, of_customer.1, date));
+            content
+                .and_modify(|(current, corrections)| {
+                    *corrections += u32::from(current.rows() != usage.rows());
+                    *current = Arc::clone(usage);
+                })
+                .or_insert_with(|| (Arc::clone(usage), 0));
+        }
+        if accepted.asked_date.is_none() {
+            let is_older = self.newest.get(&of_customer).is_some_and(|newest| {
+                let date = usage.processed_date();
+                date.is_some() && date < newest.processed_date()
+            });
+            if !is_older {
+                self.newest.insert(of_customer, Arc::clone(usage));
+            }
+        } else if let Some(newest) = self.newest.get_mut(&of_customer)
+            && newest.processed_date() == accepted.date()
+        {
+            // Without rows, which date is the newest is not known any more.
+            match usage.rows().is_empty() {
+                true => drop(self.newest.remove(&of_customer)),
+                false => *newest = Arc::clone(usage),
+            }
+        }
+    }
+
+    /// The rows of a customer and date that count.
+    fn rows(&self, customer: CustomerId, date: ProcessedDate) -> Option<&LicenseUsage> {
+        let calls = [PREFERRED, UpstreamApi::Commercial];
+        calls.into_iter().find_map(|api| {
+            let (usage, _) = self.contents.get(&(customer, api, date))?;
+            Some(&**usage).filter(|usage| !usage.rows().is_empty())
+        })
+    }
+
+    fn fleet_history(&self, question: &Question) -> Vec<FleetDateTotals> {
+        let all: Vec<_> = (0..CUSTOMERS).map(customer).collect();
+        let wanted: BTreeSet<_> = question
+            .customers
+            .as_ref()
+            .unwrap_or(&all)
+            .iter()
+            .copied()
+            .collect();
+        let dates: Vec<_> = question.range.dates().collect();
+        let known: Vec<_> = dates
+            .iter()
+            .filter(|date| wanted.iter().any(|of| self.rows(*of, **date).is_some()))
+            .collect();
+        let in_cohort = |of: &CustomerId| {
+            !question.constant_cohort || known.iter().all(|date| self.rows(*of, **date).is_some())
+        };
+        let cohort: Vec<_> = wanted.into_iter().filter(in_cohort).collect();
+        let filter = question.filter.to_lowercase();
+        let totals = dates.into_iter().filter_map(|date| {
+            let mut totals = FleetDateTotals {
+                date,
+                customers: 0,
+                licenses_qualified: 0,
+                licenses_active: 0,
+                licenses_unused: 0,
+            };
+            for usage in cohort.iter().filter_map(|of| self.rows(*of, date)) {
+                let products = aggregation::products(usage).into_iter();
+                let products: Vec<_> = products.filter(|of| counts(&filter, of.product)).collect();
+                totals.customers += u64::from(!products.is_empty());
+                for product in products {
+                    let actives = product.workloads.iter().map(|row| row.licenses_active);
+                    let active = actives.max().unwrap();
+                    totals.licenses_qualified += product.licenses_qualified;
+                    totals.licenses_active += active;
+                    totals.licenses_unused += product.licenses_qualified.saturating_sub(active);
+                }
+            }
+            Some(totals).filter(|totals| totals.customers > 0)
+        });
+        totals.collect()
+    }
+}
+
+fn counts(filter: &ProductFilter, row: &UsageRow) -> bool {
+    let is = |wanted: &String, name: &str| *wanted == name.to_lowercase();
+    let is_product = |wanted: &String| {
+        is(wanted, &row.product_name) || row.product_id.as_deref().is_some_and(|id| is(wanted, id))
+    };
+    let is_channel = |wanted: &String| {
+        row.channel
+            .as_deref()
+            .is_some_and(|channel| is(wanted, channel))
+    };
+    let is_service = |wanted: &String| is(wanted, &row.service_name);
+    (filter.products.is_empty() || filter.products.iter().any(is_product))
+        && (filter.services.is_empty() || filter.services.iter().any(is_service))
+        && (filter.channels.is_empty() || filter.channels.iter().any(is_channel))
+        && !filter.excluded.iter().any(is_product)
+}
+
+async fn write(store: &dyn UsageStore, change: &Change) {
+    let change = match change {
+        Change::Accept(accepted) => StoreWrite::Snapshot(accepted.clone()),
+        Change::Purge(scope) => StoreWrite::Purge(*scope, PurgeMode::Hard),
+        Change::Maintain => {
+            while !store.maintain().await.unwrap().is_done {}
+            return;
+        }
+    };
+    store.write(vec![change]).await.unwrap();
+}
+
+/// Compares what a store answers with the model.
+async fn compare(store: &dyn UsageStore, model: &Model, questions: &[Question]) {
+    let range = DateRange {
+        from: day(0),
+        to: day(DAYS),
+    };
+    for of in (0..CUSTOMERS).map(customer) {
+        for api in UpstreamApi::OF_USAGE {
+            let found = store
+                .snapshot(Resource::newest_usage(of, api))
+                .await
+                .unwrap();
+            let found = found
+                .as_ref()
+                .map(|found| (&found.usage, found.native.is_some()));
+            let newest = model.newest.get(&(of, api));
+            let expected = newest.map(|usage| (usage, api == UpstreamApi::Insights));
+            assert_eq!(found, expected, "newest of {of} by {api:?}");
+        }
+        compare_history(store, model, of, range).await;
+    }
+    for question in questions {
+        let query = FleetHistoryQuery {
+            range: question.range,
+            customers: question.customers.clone(),
+            products: question.filter.clone(),
+            constant_cohort: question.constant_cohort,
+        };
+        let found = store.fleet_history(query).await.unwrap();
+        assert_eq!(found, model.fleet_history(question), "{question:?}");
+    }
+}
+
+async fn compare_history(store: &dyn UsageStore, model: &Model, of: CustomerId, range: DateRange) {
+    let mut expected = Vec::new();
+    let mut expected_dates = Vec::new();
+    for date in range.dates() {
+        let Some(usage) = model.rows(of, date) else {
+            continue;
+        };
+        let calls = [PREFERRED, UpstreamApi::Commercial];
+        let corrections = calls.into_iter().find_map(|api| {
+            let (content, corrections) = model.contents.get(&(of, api, date))?;
+            std::ptr::eq(&raw const **content, &raw const *usage).then_some(*corrections)
+        });
+        expected_dates.push((date, corrections.unwrap()));
+        expected.extend(usage.rows().iter().map(|row| {
+            let names = format!("{:?} {:?}", row.product_id, row.channel);
+            let texts = [&*row.product_name, &*row.service_name, &*row.workload_name].concat();
+            (
+                date,
+                names,
+                texts,
+                row.licenses_active,
+                row.licenses_qualified,
+            )
+        }));
+    }
+    let dates = store.dates(of, range).await.unwrap();
+    let dates: Vec<_> = dates
+        .iter()
+        .map(|stored| (stored.date, stored.corrections))
+        .collect();
+    assert_eq!(dates, expected_dates, "dates of {of}");
+
+    let mut query = HistoryQuery {
+        customer: of,
+        range,
+        product: None,
+        workload: None,
+        after: None,
+        limit: 3.try_into().unwrap(),
+    };
+    let mut found = Vec::new();
+    loop {
+        let page = store.history(query.clone()).await.unwrap();
+        query.after = page.last().map(|row| row.position.clone());
+        let is_last = page.len() < 3;
+        found.extend(page);
+        if is_last {
+            break;
+        }
+    }
+    assert!(found.is_sorted_by(|one, next| one.position < next.position));
+    let mut found: Vec<_> = found
+        .iter()
+        .map(|row| {
+            let names = format!("{:?} {:?}", row.product_id, row.channel);
+            let texts = [&*row.product_name, &*row.service_name, &*row.workload_name].concat();
+            (
+                row.position.date,
+                names,
+                texts,
+                row.licenses_active,
+                row.licenses_qualified,
+            )
+        })
+        .collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected, "history of {of}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: proptest_config().cases / 4, ..proptest_config() })]
+
+    #[test]
+    fn a_store_answers_as_the_model(
+        changes in prop::collection::vec(any_change(), 1..30),
+        questions in prop::collection::vec(any_question(), 4),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let TestStore { store, _folder } = sqlite().await;
+            let mut model = Model::default();
+            for change in &changes {
+                write(&*store, change).await;
+                model.apply(change);
+            }
+
+            compare(&*store, &model, &questions).await;
+            write(&*store, &Change::Maintain).await;
+            compare(&*store, &model, &questions).await;
+        });
+    }
+}

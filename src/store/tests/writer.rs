@@ -1,0 +1,116 @@
+use std::{sync::Arc, time::Duration};
+
+use prometheus::Registry;
+
+use super::fixtures::{TestStore, at, customer, newest, open, row, sqlite, usage};
+use crate::{
+    clock::ManualClock,
+    domain::{Resource, UpstreamApi},
+    shutdown::Shutdown,
+    store::{StoreMetrics, StoreWrite, StoreWriter, UsageStore, WriterConfig},
+};
+
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+struct Scene {
+    store: TestStore,
+    writer: StoreWriter,
+    clock: Arc<ManualClock>,
+    shutdown: Shutdown,
+}
+
+impl Scene {
+    async fn new(keep: Option<Duration>) -> Self {
+        let store = sqlite().await;
+        let clock = Arc::new(ManualClock::at(at("2026-11-29T12:00:00Z")));
+        let shutdown = Shutdown::new();
+        let config = WriterConfig {
+            flush_within: FLUSH_WITHIN,
+            keep,
+        };
+        let writer = StoreWriter::start(
+            Arc::clone(&store.store),
+            config,
+            Arc::clone(&clock) as _,
+            StoreMetrics::new(&Registry::new()).unwrap(),
+            &shutdown,
+        );
+        Self {
+            store,
+            writer,
+            clock,
+            shutdown,
+        }
+    }
+
+    async fn is_stored(&self, number: u32) -> bool {
+        let resource = Resource::InsightsUsage(customer(number));
+        self.store.store.snapshot(resource).await.unwrap().is_some()
+    }
+}
+
+fn snapshot(number: u32, day: &str) -> StoreWrite {
+    let rows = vec![row("E3", "Teams", 3, 5, day)];
+    newest(
+        UpstreamApi::Insights,
+        &usage(customer(number), rows),
+        "2026-11-28T06:00:00Z",
+    )
+}
+
+#[tokio::test]
+async fn a_change_is_durable_within_its_time() {
+    let scene = Scene::new(None).await;
+
+    scene.writer.record(snapshot(1, "2026-11-26"));
+    scene.clock.advance_when_sleeping(FLUSH_WITHIN).await;
+    scene.writer.flush().await.unwrap();
+
+    assert!(scene.is_stored(1).await);
+}
+
+#[tokio::test]
+async fn the_end_of_the_process_writes_what_waits() {
+    let scene = Scene::new(None).await;
+    for number in 1..=3 {
+        scene.writer.record(snapshot(number, "2026-11-26"));
+    }
+
+    scene.shutdown.cancel().await;
+
+    let reopened = open(&scene.store._folder, UpstreamApi::Insights).await;
+    assert_eq!(reopened.newest_of_all().await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_change_that_can_never_be_stored_holds_up_no_other() {
+    let scene = Scene::new(None).await;
+    let usage = usage(customer(2), Vec::new());
+
+    scene.writer.record(snapshot(1, "2026-11-26"));
+    scene.writer.record(newest(
+        UpstreamApi::PartnerUsage,
+        &usage,
+        "2026-11-28T06:00:00Z",
+    ));
+    scene.writer.record(snapshot(3, "2026-11-26"));
+    scene.writer.flush().await.unwrap();
+
+    assert!(scene.is_stored(1).await && scene.is_stored(3).await);
+}
+
+#[tokio::test]
+async fn dates_that_are_kept_no_longer_are_deleted() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let scene = Scene::new(Some(30 * DAY)).await;
+    scene.writer.record(snapshot(1, "2026-10-29"));
+    scene.writer.record(snapshot(2, "2026-10-30"));
+    scene.writer.flush().await.unwrap();
+
+    scene.clock.advance(Duration::from_secs(2 * 60 * 60));
+    while scene.is_stored(1).await {
+        tokio::task::yield_now().await;
+    }
+
+    assert!(scene.is_stored(2).await);
+}
