@@ -471,6 +471,11 @@ impl UsageService {
         self.inner.level.durable().map(|durable| &durable.store)
     }
 
+    /// Returns the reason why the store cannot be read or written; `None` if it can, or there is none.
+    pub fn store_problem(&self) -> Option<String> {
+        self.inner.level.durable()?.health.problem()
+    }
+
     /// The cache.
     pub fn cache(&self) -> &UsageCache {
         &self.inner.cache

@@ -32,11 +32,12 @@ pub(super) fn add_gates(
 fn can_answer(upstream: &PartnerCenter, usage: &UsageService) -> ReadinessGate {
     let status = upstream.status();
     let empty_responses = status.empty_responses_advice.map(str::to_owned);
+    let store = usage.store_problem();
     let missing = match status.token {
         TokenStatus::Usable => {
             let refresh = status.refresh_problem.as_deref().map(str::to_owned);
             let mfa = status.mfa_advice.map(str::to_owned);
-            return ReadinessGate::open().with_notes([refresh, mfa, empty_responses]);
+            return ReadinessGate::open().with_notes([refresh, mfa, empty_responses, store]);
         }
         TokenStatus::Waiting { detail: None } => "the first access token".to_owned(),
         TokenStatus::Waiting {
@@ -45,8 +46,8 @@ fn can_answer(upstream: &PartnerCenter, usage: &UsageService) -> ReadinessGate {
         TokenStatus::Refused { action } => action.to_string(),
     };
     if usage.cache().has_data() {
-        ReadinessGate::open().with_notes([Some(missing), empty_responses])
+        ReadinessGate::open().with_notes([Some(missing), empty_responses, store])
     } else {
-        ReadinessGate::waiting_for(missing).with_notes([empty_responses])
+        ReadinessGate::waiting_for(missing).with_notes([empty_responses, store])
     }
 }

@@ -93,7 +93,6 @@ const MAX_UPKEEP_DELAY: Duration = Duration::from_secs(60);
 const DELETION_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Snapshots that are deleted at once.
-#[expect(clippy::unwrap_used, reason = "500 is not zero")]
 const DELETION_BATCH: NonZeroUsize = NonZeroUsize::new(500).unwrap();
 
 // === impl StoreWriter ===

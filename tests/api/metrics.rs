@@ -15,7 +15,7 @@ const FAMILIES: [(&str, &str); 3] = [
          connections_closed_total failures_evicted_total fleet_checks_total fleet_refreshes_total
          handler_panics_total http_requests_total
          jwks_fetches_total log_lines_dropped_total process_cpu_seconds_total rate_limited_total
-         shed_total stale_served_total tenant_mismatch_total token_refresh_total
+         shed_total stale_served_total store_dropped_writes_total store_operations_total tenant_mismatch_total token_refresh_total
          trace_spans_dropped_total trace_spans_exported_total upstream_contradictions_total
          upstream_errors_total upstream_requests_total upstream_retries_total
          upstream_suspect_total",
@@ -32,14 +32,15 @@ const FAMILIES: [(&str, &str); 3] = [
          portfolio_products process_max_fds process_open_fds
          process_resident_memory_bytes process_start_time_seconds process_threads
          process_virtual_memory_bytes ready refresh_token_issued_timestamp_seconds
-         refresh_token_unsaved retry_budget_remaining_ratio
+         refresh_token_unsaved retry_budget_remaining_ratio store_bytes store_pending_writes store_up
          tls_certificate_expiry_timestamp_seconds tls_last_reload_successful
          token_expiry_timestamp_seconds upstream_client_certificate_expiry_timestamp_seconds
          upstream_mfa_compliant upstream_throttled_until_timestamp_seconds",
     ),
     (
         "histogram",
-        "fleet_refresh_duration_seconds http_request_duration_seconds served_age_seconds upstream_request_duration_seconds",
+        "fleet_refresh_duration_seconds http_request_duration_seconds served_age_seconds
+         store_duration_seconds upstream_request_duration_seconds",
     ),
 ];
 
@@ -111,6 +112,9 @@ const LABELS: &str = "
     failures_evicted_total | kind | absence fault past-absence
     fleet_checks_total | outcome | failure success
     fleet_refreshes_total | outcome | failure success
+    store_operations_total | operation | all-of-date asked-dates customers dates delete fleet-history \
+      history maintain newest-of-all probe snapshot write
+    store_operations_total | outcome | error rejected success timeout
     fleet_customers | status | current empty failed notFetched stale
     http_requests_total | route | / /assets/{file} /v1/analytics/licenses/deployment \
       /v1/analytics/licenses/usage /v1/customers \
@@ -136,7 +140,7 @@ async fn labels_have_values_from_closed_lists_and_zero_differs_from_absent() {
     let counted: Vec<_> = scrape
         .counters()
         .filter(|(sample, count)| {
-            let at_start = ["token_refresh", "jwks_fetches"];
+            let at_start = ["token_refresh", "jwks_fetches", "store_operations"];
             *count != 0.0 && !at_start.iter().any(|family| sample.contains(family))
         })
         .collect();

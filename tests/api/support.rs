@@ -172,6 +172,7 @@ pub(crate) struct Builder {
     clock: Option<Box<dyn FnOnce(SharedClock) -> SharedClock>>,
     /// The time of both at the start; `None`: `START`.
     started_at: Option<&'static str>,
+    has_store: bool,
     /// Files beside the other secrets: the key that names each, its name, what it holds.
     proof: Vec<(&'static str, &'static str, String)>,
 }
@@ -236,6 +237,7 @@ impl TestApp {
             .set("callers.jwt.audience", "api://usage-proxy")
             .set("callers.jwt.jwks_url", "http://127.0.0.1:9/keys")
             .set("tracing.otlp_endpoint", "http://127.0.0.1:9")
+            .with_own_store()
             .prove_by(&[
                 (
                     "upstream.auth.client_secret_file",
@@ -479,6 +481,12 @@ impl Builder {
         self
     }
 
+    /// Keeps a store beside the secrets.
+    pub(crate) fn with_own_store(mut self) -> Self {
+        self.has_store = true;
+        self
+    }
+
     /// Puts files beside the other secrets, which prove the application in place of a client secret.
     pub(crate) fn prove_by(mut self, files: &[(&'static str, &'static str, &str)]) -> Self {
         let files = files
@@ -535,6 +543,10 @@ impl Builder {
             let file = secrets.path().join("client-secret");
             let file = file.to_string_lossy().into_owned();
             sources = sources.with_flag("test", "upstream.auth.client_secret_file", file);
+        }
+        if self.has_store {
+            let url = format!("sqlite:{}", secrets.path().join("usage.db").display());
+            sources = sources.with_flag("test", "store.url", url);
         }
         for (key, name, content) in self.proof {
             let file = secrets.path().join(name);

@@ -27,7 +27,7 @@ const PREFERRED: UpstreamApi = UpstreamApi::Insights;
 
 const CUSTOMERS: u32 = 4;
 
-const DAYS: i64 = 4;
+const DAYS: i32 = 4;
 
 /// What was written.
 #[derive(Default)]
@@ -54,8 +54,8 @@ struct Question {
     range: DateRange,
 }
 
-fn day(number: i64) -> ProcessedDate {
-    date("2026-11-20").plus_days(number as i32).unwrap()
+fn day(number: i32) -> ProcessedDate {
+    date("2026-11-20").plus_days(number).unwrap()
 }
 
 fn any_row() -> impl Strategy<Value = (UsageRow, bool)> {
