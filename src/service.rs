@@ -185,7 +185,7 @@ impl UsageService {
         let dated_fleets = Arc::new(DatedFleets::new(
             Arc::clone(&fetcher),
             Arc::clone(&level),
-            cache.fresh_for(),
+            Arc::clone(&cache),
             Arc::clone(&clock),
             shutdown.clone(),
         ));

@@ -197,3 +197,29 @@ async fn a_hard_purge_is_followed_by_a_refresh() {
             .starts_with("hit;")
     );
 }
+
+#[tokio::test]
+async fn with_insights_the_customers_are_walked_over_a_day() {
+    let app = TestApp::builder()
+        .set("fleet.refresh", "true")
+        .simulator(|options| options.customers = 3)
+        .start()
+        .await;
+    app.simulator
+        .wait_for_requests(SimulatedApi::Insights, 1)
+        .await;
+    app.wait_for_metric(SUCCESSFUL_CHECKS, 1.0).await;
+
+    for asked in 2..=4 {
+        app.clock.advance_when_sleeping(6 * HOUR - SECOND).await;
+        let too_early = app.metric(SUCCESSFUL_CHECKS).await;
+        app.clock.advance_when_sleeping(SECOND).await;
+        app.wait_for_metric(SUCCESSFUL_CHECKS, f64::from(asked))
+            .await;
+
+        assert_eq!(too_early, f64::from(asked - 1));
+    }
+    assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 4);
+    let current = r#"usage_proxy_fleet_customers{status="current"}"#;
+    assert_eq!(app.metric(current).await, 3.0);
+}

@@ -4,13 +4,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+
 use crate::{
-    cache::{CachedFailure, SingleFlight},
+    cache::{CachedFailure, SingleFlight, StoreChange, UsageCache},
     clock::SharedClock,
     domain::{
         Caller, CustomerId, FleetEntry, FleetStatus, FleetUsage, LicenseUsage, ProcessedDate,
         Resource, UpstreamApi,
     },
+    render::Rendered,
     service::{
         concurrency_limiter::FetchReason,
         fetcher::Fetcher,
@@ -29,6 +32,7 @@ use crate::{
 pub(in crate::service) struct DatedFleets {
     fetcher: Arc<Fetcher>,
     level: Arc<SecondLevel>,
+    cache: Arc<UsageCache>,
     flights: SingleFlight<ProcessedDate, FetchedDate>,
     recent: moka::sync::Cache<ProcessedDate, DatedRows>,
     /// The time for which rows of a date are served without looking again.
@@ -56,16 +60,17 @@ impl DatedFleets {
     pub(in crate::service) fn new(
         fetcher: Arc<Fetcher>,
         level: Arc<SecondLevel>,
-        fresh_for: Duration,
+        cache: Arc<UsageCache>,
         clock: SharedClock,
         shutdown: Shutdown,
     ) -> Self {
         Self {
             fetcher,
             level,
+            fresh_for: cache.fresh_for(),
+            cache,
             flights: SingleFlight::new(shutdown),
             recent: moka::sync::Cache::new(Self::MAX_DATES),
-            fresh_for,
             clock,
         }
     }
@@ -129,11 +134,9 @@ impl DatedFleets {
         if let Some(rows) = stored.as_ref().filter(|rows| rows.is_whole) {
             return Ok(rows.clone());
         }
-        match (
-            self.fetch_rows(date, caller, FetchReason::Request, trace)
-                .await,
-            stored,
-        ) {
+        let before = stored.as_ref().map_or(&[][..], |rows| &rows.usages);
+        let fetched = self.fetch_rows(date, caller, FetchReason::Request, trace, before);
+        match (fetched.await, stored) {
             (Ok(rows), _) => Ok(rows),
             (Err(_), Some(rows)) if !rows.usages.is_empty() => Ok(rows),
             (Err(failure), _) => Err(failure),
@@ -151,7 +154,9 @@ impl DatedFleets {
         caller: &Caller,
     ) -> Result<(), Arc<CachedFailure<SourceError>>> {
         let trace = CallTrace::default();
-        let fetched = self.fetch_rows(date, caller, FetchReason::Refresh, trace);
+        let stored = self.stored(date).await;
+        let before = stored.as_ref().map_or(&[][..], |rows| &rows.usages);
+        let fetched = self.fetch_rows(date, caller, FetchReason::Refresh, trace, before);
         fetched.await.map(drop)
     }
 
@@ -161,6 +166,7 @@ impl DatedFleets {
         caller: &Caller,
         reason: FetchReason,
         trace: CallTrace,
+        before: &[Arc<LicenseUsage>],
     ) -> FetchedDate {
         let resource = Resource::FleetUsage(Some(date));
         let fetched = self
@@ -168,7 +174,7 @@ impl DatedFleets {
             .fetch_fleet(resource, caller, reason, trace)
             .await;
         match fetched {
-            Ok(answer) => Ok(self.accept(date, answer.content)),
+            Ok(answer) => Ok(self.accept(date, answer.content, before).await),
             Err(failure) => {
                 if failure.error.kind == SourceErrorKind::NothingProcessed {
                     self.level.record_nothing_processed(None, date);
@@ -194,29 +200,60 @@ impl DatedFleets {
         })
     }
 
-    fn accept(&self, date: ProcessedDate, content: AnswerContent) -> DatedRows {
+    /// Stores the rows of all customers. Suspect rows of a customer do not replace those before.
+    async fn accept(
+        &self,
+        date: ProcessedDate,
+        content: AnswerContent,
+        before: &[Arc<LicenseUsage>],
+    ) -> DatedRows {
         let usages = match content {
             AnswerContent::Fleet(usages) => usages,
             _ => Vec::new(),
         };
         let at = self.clock.wall_time();
-        let usages: Vec<_> = usages.into_iter().map(Arc::new).collect();
-        for usage in &usages {
+        let mut before: HashMap<CustomerId, &Arc<LicenseUsage>> = before
+            .iter()
+            .map(|usage| (usage.customer_id(), usage))
+            .collect();
+        let mut accepted = Vec::with_capacity(usages.len());
+        for usage in usages {
+            let usage = Arc::new(usage);
+            if let Some(before) = before.remove(&usage.customer_id())
+                && **before != *usage
+                && self.is_suspect(date, &usage, at).await
+            {
+                accepted.push(Arc::clone(before));
+                continue;
+            }
             self.level.write(StoreWrite::Snapshot(AcceptedSnapshot {
                 api: UpstreamApi::Commercial,
-                usage: Arc::clone(usage),
+                usage: Arc::clone(&usage),
                 native: None,
                 asked_date: Some(date),
                 fetched_at: at,
             }));
+            accepted.push(usage);
         }
+        accepted.extend(before.into_values().map(Arc::clone));
         self.level
             .write(StoreWrite::FleetFetched { date, asked_at: at });
         DatedRows {
-            usages: Arc::new(usages),
+            usages: Arc::new(accepted),
             is_whole: true,
             at: self.clock.now(),
         }
+    }
+
+    /// Compares rows of a customer with those before, by the rules of the cache.
+    async fn is_suspect(&self, date: ProcessedDate, usage: &LicenseUsage, at: Timestamp) -> bool {
+        let resource = Resource::dated_usage(usage.customer_id(), date);
+        self.level.load(resource).await;
+        let Ok(rendered) = Rendered::new(usage, None, at) else {
+            return true;
+        };
+        let stored = self.cache.store(resource, rendered, self.clock.now());
+        matches!(stored.change, StoreChange::Suspect(_))
     }
 
     fn fleet(&self, date: ProcessedDate, rows: &DatedRows) -> FleetUsage {
