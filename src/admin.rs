@@ -29,9 +29,11 @@ pub use self::state::AdminState;
 use crate::{
     allowed_hosts::AllowedHosts,
     config::AdminConfig,
+    offload,
     panic::{self, HandlerPanicked},
     peer::Peer,
-    problem::Problem,
+    problem::{Problem, ProblemKind},
+    render,
     request_id::{self, X_REQUEST_ID},
     text::excerpt,
 };
@@ -53,6 +55,7 @@ pub fn router(
     let panics = panic::register_counter(registry, "admin")?;
     let routes = Router::new()
         .route("/metrics", get(metrics))
+        .route("/metrics/usage", get(usage_metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/cache", get(cache::get_cache))
@@ -76,13 +79,33 @@ pub fn router(
     Ok(router)
 }
 
+/// The media type of Prometheus' text format.
+const PROMETHEUS_TEXT: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
 async fn metrics(State(admin): State<AdminState>) -> impl IntoResponse {
     admin.usage.update_gauges();
-    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    (
-        [(header::CONTENT_TYPE, content_type)],
-        admin.metrics.to_prometheus_text(),
-    )
+    let content_type = [(header::CONTENT_TYPE, PROMETHEUS_TEXT)];
+    (content_type, admin.metrics.to_prometheus_text())
+}
+
+/// Shows the usage of all customers as metrics, from memory.
+async fn usage_metrics(
+    State(admin): State<AdminState>,
+) -> Result<impl IntoResponse, Extension<Problem>> {
+    /// About the bytes that are read and written for a customer.
+    const CUSTOMER_BYTES: usize = 4_000;
+
+    let Some(max_series) = admin.usage_max_series else {
+        let detail = "usage as metrics is off; metrics.usage = true switches it on";
+        return Err(Extension(Problem::new(ProblemKind::NotFound, detail)));
+    };
+    let fleet = admin.usage.fleet_usage().unwrap_or_default();
+    let portfolio = admin.usage.portfolio().get();
+    let bytes = fleet.entries.len() * CUSTOMER_BYTES;
+    let render = move || render::usage_metrics(&fleet, &portfolio, max_series);
+    let text = offload::run_cpu_bound(bytes, render).await;
+    Ok(([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], text))
 }
 
 /// Shows that the process runs.

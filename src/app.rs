@@ -216,6 +216,10 @@ impl App {
             usage: usage.clone(),
             readiness: Arc::new(readiness),
             metrics,
+            usage_max_series: config
+                .metrics
+                .usage
+                .then_some(config.metrics.usage_max_series),
             clock: deps.clock,
         };
         let admin = admin::router(&config.admin, admin_state, admin_hosts)?;

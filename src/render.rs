@@ -16,6 +16,7 @@ pub mod fleet;
 mod format;
 mod rendered;
 mod simplified;
+mod usage_metrics;
 
 pub use self::{
     csv_writer::{CsvReader, CsvSeparator},
@@ -23,6 +24,7 @@ pub use self::{
     document::{EncodedBody, RenderedDocument},
     format::{ChartTheme, ContentCoding, Format},
     rendered::{RenderError, Rendered},
+    usage_metrics::usage_metrics,
 };
 
 #[cfg(test)]

@@ -98,7 +98,9 @@ impl AdminAuth {
     fn requires_key(&self, path: &str) -> bool {
         match path {
             "/healthz" | "/readyz" => false,
-            "/metrics" => self.inner.metrics_require_key && self.inner.requires_credential,
+            "/metrics" | "/metrics/usage" => {
+                self.inner.metrics_require_key && self.inner.requires_credential
+            }
             _ => self.inner.requires_credential,
         }
     }
@@ -252,7 +254,7 @@ mod tests {
     fn a_client_certificate_authenticates_like_a_key() {
         let access = access();
 
-        assert!(access.requires_key("/cache") && access.requires_key("/metrics"));
+        assert!(access.requires_key("/cache") && access.requires_key("/metrics/usage"));
         assert!(!access.requires_key("/readyz"));
         let opened = access.authenticate(&request(Some("ops"), None));
         assert_eq!(opened.as_deref(), Ok("certificate:ops"));

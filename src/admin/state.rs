@@ -14,6 +14,8 @@ pub struct AdminState {
     pub readiness: Arc<Readiness>,
     /// The metrics of all components.
     pub metrics: MetricsRegistry,
+    /// The most series of `/metrics/usage`; `None`: it is off.
+    pub usage_max_series: Option<usize>,
     /// The time, for ages.
     pub clock: SharedClock,
 }

@@ -63,5 +63,6 @@ mod tokens;
 mod traces;
 mod unsent;
 mod upstream_calls;
+mod usage_metrics;
 mod usage_numbers;
 mod warm_start;
