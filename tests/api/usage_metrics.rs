@@ -11,6 +11,7 @@ fn builder() -> Builder {
     TestApp::builder()
         .set("metrics.usage", "true")
         .set("upstream.source", "commercial")
+        .set("fleet.refresh", "true")
 }
 
 async fn refreshed(builder: Builder) -> TestApp {

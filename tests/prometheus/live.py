@@ -16,7 +16,7 @@ import expressions
 # Prometheus makes it of alerts, and has none of those that do not fire.
 OF_ALERTS = "ALERTS"
 
-# What alerts come to with the two instances of tests/steps/prometheus.sh, of which one is refused.
+# What alerts come to with the three instances of tests/steps/prometheus.sh, of which one is refused.
 STATES = {"UsageProxyWatchdog": {"firing"}, "UsageProxyCredentialsRefused": {"pending", "firing"}}
 
 

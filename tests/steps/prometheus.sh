@@ -53,18 +53,21 @@ paste_readme() {
 check_rules() {
     promtool check rules deploy/prometheus/usage-proxy.rules.yml >"$folder/rules.out" 2>&1 ||
         fail "promtool objects: $(cat "$folder/rules.out")"
-    cp deploy/prometheus/usage-proxy.rules.yml "$folder/"
+    sed 's/^    interval: 1m$/    interval: 1s/' deploy/prometheus/usage-proxy.rules.yml \
+        >"$folder/usage-proxy.rules.yml"
     "$binary" hash-key >"$folder/key" 2>/dev/null
     sed -n 's/^key = "\(.*\)"/\1/p' "$folder/key" >"$folder/admin_key"
-    sed -e "s#/run/secrets/admin_key#$folder/admin_key#" -e 's/_interval: 15s/_interval: 1s/' \
+    sed -e "s#/run/secrets/admin_key#$folder/admin_key#" -e 's/_interval: \(15s\|1m\)/_interval: 1s/' \
+        -e '/# - job_name: customer-usage/,$s/^  # /  /' \
         deploy/prometheus/prometheus.yml >"$folder/prometheus.yml"
     promtool check config "$folder/prometheus.yml" >"$folder/config.out" 2>&1 ||
         fail "promtool objects: $(cat "$folder/config.out")"
     echo "promtool has no objection to rules and configuration"
 }
 
-# Two instances before one stand-in: the first has everything that a metric wants (TLS, callers,
-# tokens, an admin key); the second shows a certificate that is not registered, so it is refused.
+# Three instances before one stand-in: the first has everything that a metric wants (TLS, callers,
+# tokens, a portfolio, an admin key); the second shows a certificate that is not registered, so it is
+# refused; the third refreshes all customers together.
 start_services() {
     start simulator 'customer:' "$binary" simulate --listen 127.0.0.1:0
     simulator=$started
@@ -72,11 +75,14 @@ start_services() {
     make_files
     first_instance >"$folder/first.toml"
     second_instance >"$folder/second.toml"
+    third_instance >"$folder/third.toml"
 
     start first '"listening"' "$binary" serve --config "$folder/first.toml"
     first=$started
     start second '"listening"' "$binary" serve --config "$folder/second.toml"
     second=$started
+    start third '"listening"' "$binary" serve --config "$folder/third.toml"
+    third=$started
     api=https://$(told first api)
 }
 
@@ -95,6 +101,7 @@ make_files() {
         2>/dev/null
     echo secret >"$folder/client_secret"
     echo first >"$folder/refresh_token"
+    echo third >"$folder/third_refresh_token"
     umask "$umask_before"
 
     # The issuer of tokens: one key, served as a file.
@@ -127,6 +134,7 @@ customers = ["$documented"]
 scopes = ["usage:read"]
 rate = "1/s"
 END
+    cp config/examples/portfolio.toml "$folder/"
 }
 
 hash_in() {
@@ -148,6 +156,12 @@ key_sha256 = ["$(hash_in key)"]
 [callers]
 file = "$folder/callers.toml"
 jwt = { issuer = "https://issuer.example", audience = "api://usage-proxy", jwks_url = "$jwks_url" }
+
+[portfolio]
+file = "$folder/portfolio.toml"
+
+[metrics]
+usage = true
 
 [cache]
 fresh_for = "2s"
@@ -173,6 +187,9 @@ listen = "127.0.0.1:0"
 [admin]
 listen = "127.0.0.1:0"
 
+[metrics]
+usage = true
+
 [upstream]
 base_url = "$upstream"
 source = "commercial"
@@ -186,16 +203,41 @@ client_key_file = "$folder/key.pem"
 END
 }
 
+third_instance() {
+    cat <<END
+[server]
+listen = "127.0.0.1:0"
+
+[admin]
+listen = "127.0.0.1:0"
+
+[metrics]
+usage = true
+
+[upstream]
+base_url = "$upstream"
+source = "commercial"
+
+[upstream.auth]
+kind = "refresh_token"
+token_url = "$upstream/tenant/oauth2/v2.0/token"
+client_id = "usage-proxy"
+client_secret_file = "$folder/client_secret"
+refresh_token_file = "$folder/third_refresh_token"
+END
+}
+
 start_prometheus() {
-    sed -i "s#\"usage-proxy:9090\"#\"$(told first admin)\", \"$(told second admin)\"#" \
-        "$folder/prometheus.yml"
+    local targets
+    targets=$(printf '"%s", ' "$(told first admin)" "$(told second admin)" "$(told third admin)")
+    sed -i "s#\"usage-proxy:9090\"#${targets%, }#" "$folder/prometheus.yml"
     start prometheus 'Listening on' prometheus --config.file="$folder/prometheus.yml" \
         --storage.tsdb.path="$folder/data" --web.listen-address=127.0.0.1:0
     prometheus_pid=$started
     prometheus=http://$(sed -n 's/.*Listening on.*address="\?\([0-9.:]*\).*/\1/p' "$scratch/prometheus.err")
     # What is counted before the first scrape is no increase to Prometheus.
     local waited=0
-    until [[ $(scraped) == 2 ]]; do
+    until [[ $(scraped) == 3 ]]; do
         ((++waited <= 150)) || prometheus_failed "is not scraped: $(curl -sS "$prometheus/api/v1/targets")"
         sleep 0.2
     done
@@ -251,6 +293,7 @@ stop_services() {
     stop prometheus "$prometheus_pid"
     stop first "$first"
     stop second "$second"
+    stop third "$third"
     stop simulator "$simulator"
     kill "$issuer"
 }
