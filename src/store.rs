@@ -67,6 +67,9 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
     /// Returns the totals of each date, oldest first.
     fn fleet_history(&self, query: FleetHistoryQuery) -> StoreFuture<'_, Vec<FleetDateTotals>>;
 
+    /// Returns the totals of each customer's last dates. Customers without any are left out.
+    fn recent_totals(&self, query: RecentTotalsQuery) -> StoreFuture<'_, Vec<CustomerTotals>>;
+
     /// Returns the dates in this range for which upstream was asked: for this customer, or for all
     /// customers together.
     fn asked_dates(
@@ -276,6 +279,28 @@ pub struct FleetHistoryQuery {
     pub products: ProductFilter,
     /// True to count only those customers that have every date of the range.
     pub constant_cohort: bool,
+}
+
+/// A request for the totals of customers on their last dates.
+#[derive(Clone, Debug)]
+pub struct RecentTotalsQuery {
+    /// The customers.
+    pub customers: Vec<CustomerId>,
+    /// The last date that counts.
+    pub until: ProcessedDate,
+    /// The most dates of a customer.
+    pub dates: NonZeroUsize,
+    /// The products that count.
+    pub products: ProductFilter,
+}
+
+/// The totals of a customer on its last dates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomerTotals {
+    /// The customer.
+    pub customer: CustomerId,
+    /// The totals of each date, oldest first. A date without a product that counts is left out.
+    pub totals: Vec<FleetDateTotals>,
 }
 
 /// The products that count in a total; letter case does not count.

@@ -7,8 +7,9 @@ use std::{
 };
 
 use super::{
-    DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow, StoreError,
-    StoreFuture, StoreWrite, StoredCustomers, StoredDate, StoredSnapshot, Upkeep, UsageStore,
+    CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow,
+    RecentTotalsQuery, StoreError, StoreFuture, StoreWrite, StoredCustomers, StoredDate,
+    StoredSnapshot, Upkeep, UsageStore,
     metrics::{StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
 };
 use crate::{
@@ -153,6 +154,12 @@ impl UsageStore for GuardedStore {
     fn fleet_history(&self, query: FleetHistoryQuery) -> StoreFuture<'_, Vec<FleetDateTotals>> {
         self.call(StoreOperation::FleetHistory, QUERY_BUDGET, |store| {
             store.fleet_history(query)
+        })
+    }
+
+    fn recent_totals(&self, query: RecentTotalsQuery) -> StoreFuture<'_, Vec<CustomerTotals>> {
+        self.call(StoreOperation::RecentTotals, QUERY_BUDGET, |store| {
+            store.recent_totals(query)
         })
     }
 

@@ -38,6 +38,7 @@ pub(super) enum StoreOperation {
     Dates,
     History,
     FleetHistory,
+    RecentTotals,
     AskedDates,
     Delete,
     Maintain,

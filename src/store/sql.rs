@@ -139,6 +139,8 @@ statements! {
         ORDER BY f.day, f.source, f.product, f.workload";
     DAYS_OF_CUSTOMER = "SELECT DISTINCT day FROM snapshot \
         WHERE customer = $1 AND day BETWEEN $2 AND $3 AND state = 1 ORDER BY day";
+    FIRST_RECENT_DAY = "SELECT min(day) FROM (SELECT DISTINCT day FROM snapshot \
+        WHERE customer = $1 AND day <= $2 AND state = 1 ORDER BY day DESC LIMIT $3) AS recent";
     OUTDATED_TOTALS = "SELECT day FROM outdated_total WHERE day BETWEEN $1 AND $2";
     PRODUCT_TOTALS = "SELECT day, product, licenses_qualified, licenses_active, licenses_unused, \
         customers FROM product_total WHERE day BETWEEN $1 AND $2";

@@ -31,9 +31,9 @@ use self::{
     writer::SqliteWriter,
 };
 use super::{
-    DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow, StoreError,
-    StoreFuture, StoreStartError, StoreWrite, StoredCustomers, StoredDate, StoredSnapshot, Upkeep,
-    UsageStore, schema::source_number,
+    CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow,
+    RecentTotalsQuery, StoreError, StoreFuture, StoreStartError, StoreWrite, StoredCustomers,
+    StoredDate, StoredSnapshot, Upkeep, UsageStore, schema::source_number,
 };
 use crate::{
     clock::SharedClock,
@@ -160,6 +160,11 @@ impl UsageStore for SqliteStore {
     fn fleet_history(&self, query: FleetHistoryQuery) -> StoreFuture<'_, Vec<FleetDateTotals>> {
         let preferred = self.preferred_number();
         self.query(move |open| open.fleet_history(&query, preferred))
+    }
+
+    fn recent_totals(&self, query: RecentTotalsQuery) -> StoreFuture<'_, Vec<CustomerTotals>> {
+        let preferred = self.preferred_number();
+        self.query(move |open| open.recent_totals(&query, preferred))
     }
 
     fn asked_dates(

@@ -13,7 +13,7 @@ use super::{
     read::ReadConnection,
 };
 use crate::store::{
-    FleetDateTotals, FleetHistoryQuery, ProductFilter,
+    CustomerTotals, FleetDateTotals, FleetHistoryQuery, ProductFilter, RecentTotalsQuery,
     customer_set::CustomerSet,
     sql,
     totals::{CustomerSeats, DayTotals, FleetTotals, LicenseSums, ProductNames},
@@ -60,6 +60,34 @@ impl ReadConnection {
         }
         let totals = self.scan(customers.into_iter(), range, &counted, preferred)?;
         Ok(totals.into_dates())
+    }
+
+    pub(super) fn recent_totals(
+        &mut self,
+        query: &RecentTotalsQuery,
+        preferred: i64,
+    ) -> SqliteResult<Vec<CustomerTotals>> {
+        let counted = counted_products(&self.connection, &mut self.dictionaries, &query.products)?;
+        let until = query.until.days_since_epoch();
+        let dates = i64::try_from(query.dates.get()).unwrap_or(i64::MAX);
+        let mut recent = Vec::with_capacity(query.customers.len());
+        for customer in &query.customers {
+            let known = &mut self.dictionaries.customers;
+            let Some(number) = known.find(&self.connection, customer)? else {
+                continue;
+            };
+            let from: Option<i64> = prepare(&self.connection, sql::FIRST_RECENT_DAY)?
+                .query_row([number, until, dates], |row| row.get(0))?;
+            let Some(from) = from else {
+                continue;
+            };
+            let totals = self.scan([number].into_iter(), (from, until), &counted, preferred)?;
+            recent.push(CustomerTotals {
+                customer: *customer,
+                totals: totals.into_dates(),
+            });
+        }
+        Ok(recent)
     }
 
     /// Sums the rows of these customers.

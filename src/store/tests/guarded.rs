@@ -19,9 +19,9 @@ use crate::{
     domain::{CustomerId, ProcessedDate, Resource},
     shutdown::Shutdown,
     store::{
-        DateRange, FleetDateTotals, FleetHistoryQuery, GuardedStore, HistoryQuery, HistoryRow,
-        StoreError, StoreFuture, StoreMetrics, StoreWrite, StoredCustomers, StoredDate,
-        StoredSnapshot, Upkeep, UsageStore,
+        CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, GuardedStore, HistoryQuery,
+        HistoryRow, RecentTotalsQuery, StoreError, StoreFuture, StoreMetrics, StoreWrite,
+        StoredCustomers, StoredDate, StoredSnapshot, Upkeep, UsageStore,
     },
 };
 
@@ -86,6 +86,10 @@ impl UsageStore for FakeStore {
     }
 
     fn fleet_history(&self, _: FleetHistoryQuery) -> StoreFuture<'_, Vec<FleetDateTotals>> {
+        self.answer(Vec::new())
+    }
+
+    fn recent_totals(&self, _: RecentTotalsQuery) -> StoreFuture<'_, Vec<CustomerTotals>> {
         self.answer(Vec::new())
     }
 

@@ -17,8 +17,8 @@ use crate::{
     },
     proptest_support::proptest_config,
     store::{
-        AcceptedSnapshot, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery,
-        ProductFilter, StoreWrite, UsageStore,
+        AcceptedSnapshot, CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery,
+        HistoryQuery, ProductFilter, RecentTotalsQuery, StoreWrite, UsageStore,
     },
 };
 
@@ -28,6 +28,8 @@ const PREFERRED: UpstreamApi = UpstreamApi::Insights;
 const CUSTOMERS: u32 = 4;
 
 const DAYS: i32 = 4;
+
+const RECENT_DATES: usize = 2;
 
 /// What was written.
 #[derive(Default)]
@@ -272,6 +274,34 @@ impl Model {
         });
         totals.collect()
     }
+
+    fn recent_totals(&self, question: &Question) -> Vec<CustomerTotals> {
+        let range = DateRange {
+            from: day(0),
+            to: question.range.to,
+        };
+        let recent = question.customers.iter().flatten().filter_map(|customer| {
+            let dates = range.dates();
+            let dates: Vec<_> = dates
+                .filter(|date| self.rows(*customer, *date).is_some())
+                .collect();
+            let from = dates.iter().rev().take(RECENT_DATES).last()?;
+            let question = Question {
+                customers: Some(vec![*customer]),
+                constant_cohort: false,
+                range: DateRange {
+                    from: *from,
+                    ..range
+                },
+                ..question.clone()
+            };
+            Some(CustomerTotals {
+                customer: *customer,
+                totals: self.fleet_history(&question),
+            })
+        });
+        recent.collect()
+    }
 }
 
 fn counts(filter: &ProductFilter, row: &UsageRow) -> bool {
@@ -333,6 +363,22 @@ async fn compare(store: &dyn UsageStore, model: &Model, questions: &[Question]) 
         };
         let found = store.fleet_history(query).await.unwrap();
         assert_eq!(found, model.fleet_history(question), "{question:?}");
+        let found = store.recent_totals(recent_totals_query(question)).await;
+        assert_eq!(
+            found.unwrap(),
+            model.recent_totals(question),
+            "{question:?}"
+        );
+    }
+}
+
+/// Asks for the last dates until the end of the range.
+fn recent_totals_query(question: &Question) -> RecentTotalsQuery {
+    RecentTotalsQuery {
+        customers: question.customers.clone().unwrap_or_default(),
+        until: question.range.to,
+        dates: RECENT_DATES.try_into().unwrap(),
+        products: question.filter.clone(),
     }
 }
 
