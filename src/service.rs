@@ -11,6 +11,7 @@ mod dated_call_limits;
 mod fetcher;
 mod fleet;
 mod fleet_answer;
+mod recent_trends;
 mod rendering;
 mod second_level;
 pub mod source;
@@ -29,12 +30,14 @@ pub use self::{
     concurrency_limiter::CallLimits,
     fleet::{FleetMetrics, FleetRefresher},
     fleet_answer::FleetAnswer,
+    recent_trends::{TrendAnswer, TrendPoints, TrendRequest},
 };
 use self::{
     backfill::Backfill,
     concurrency_limiter::FetchReason,
     fetcher::{EarlyResult, FetchOutcome, Fetcher},
     fleet::DatedFleets,
+    recent_trends::RecentTrends,
     rendering::SharedRenderer,
     second_level::SecondLevel,
     source::{CallTrace, SourceError, UsageSource},
@@ -68,6 +71,7 @@ struct UsageServiceInner {
     dated_fleets: Arc<DatedFleets>,
     backfill: Arc<Backfill>,
     renderer: SharedRenderer,
+    trends: RecentTrends,
     /// The call for the newest date of our own formats.
     newest_api: UpstreamApi,
     soft_timeout: Duration,
@@ -199,6 +203,7 @@ impl UsageService {
         Self {
             inner: Arc::new(UsageServiceInner {
                 renderer: SharedRenderer::new(Arc::clone(&cache), shutdown.clone()),
+                trends: RecentTrends::new(Arc::clone(&clock), shutdown.clone()),
                 cache,
                 level,
                 fetcher,
