@@ -46,7 +46,8 @@ async fn the_demo_prints_lines_that_work() {
     assert_eq!(csv.status, 200, "{csv:?}");
     assert!(csv.head.contains("text/csv"), "{csv:?}");
     assert!(lines[3].contains("-H 'Accept: text/csv'"), "{printed}");
-    assert!(cache.body.contains("\"entries\":1"), "{cache:?}");
+    // One, or more if the fleet is refreshed already.
+    assert!(!cache.body.contains("\"entries\":0"), "{cache:?}");
     assert_eq!(demo.ended().await.code(), Some(0));
 }
 
