@@ -10,6 +10,7 @@ mod customers;
 mod data;
 mod documents;
 mod extract;
+mod fleet;
 mod layers;
 mod metrics;
 mod negotiation;
@@ -46,6 +47,7 @@ use crate::{
     clock::SharedClock,
     config::{CorsOrigin, RequestLog},
     peer::Peer,
+    render::fleet::FleetDocuments,
     service::UsageService,
 };
 
@@ -95,6 +97,7 @@ impl Api {
             cors: CorsPolicy::new(parts.cors_origins),
             unsent_budgets: UnsentBudgets::default(),
             spans: parts.spans,
+            fleet_documents: FleetDocuments::new(),
         };
         Ok(Self {
             state: Arc::new(state),

@@ -170,6 +170,11 @@ impl UsageCache {
         self.policy.fresh_for()
     }
 
+    /// Returns `Cache-Control` for an answer of this lifetime.
+    pub fn cache_control(&self, lifetime: Duration) -> HeaderValue {
+        self.policy.lifetime(lifetime).cache_control
+    }
+
     /// Returns the cached answer, whatever its age.
     ///
     /// A date is answered by the commercial call, else by the insights call while it was the newest.

@@ -190,6 +190,7 @@ impl UsageService {
             Arc::clone(&fetcher),
             Arc::clone(&level),
             Arc::clone(&cache),
+            config,
             Arc::clone(&clock),
             shutdown.clone(),
         ));
@@ -468,6 +469,7 @@ impl UsageService {
     pub fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
         self.inner.fetcher.purge(scope);
         self.inner.level.purge(scope, mode);
+        self.inner.dated_fleets.purge();
         self.inner.cache.purge(scope, mode)
     }
 

@@ -1,6 +1,6 @@
 //! The headers of caching: what goes with an answer, and when 304 is enough.
 
-use std::{fmt::Write, sync::LazyLock};
+use std::{fmt::Write, sync::LazyLock, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use crate::{
     problem::FullBody,
     render::{ContentCoding, EncodedBody, Format, RenderedDocument},
     request_id::X_REQUEST_ID,
+    service::FleetAnswer,
 };
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -34,18 +35,28 @@ pub(super) enum ResponseAudience {
     EveryonePerPage,
     /// One caller. The answer has no `Last-Modified`, since it also changes with the caller's rights.
     SingleCaller,
+    /// One caller that requests the same page.
+    SingleCallerPerPage,
+}
+
+/// The age of an answer, and the time for which clients may keep it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ResponseFreshness<'a> {
+    pub(super) age: Duration,
+    pub(super) cache_control: &'a HeaderValue,
 }
 
 /// Returns the response for a cached answer: its body with its metadata, or 304 if the client has it.
-pub(super) fn respond(
+pub(super) fn respond<'a>(
     request: &HeaderMap,
-    cached: &CachedAnswer,
+    freshness: impl Into<ResponseFreshness<'a>>,
     audience: ResponseAudience,
     format: Format,
     coding: ContentCoding,
     (document, encoded): (&RenderedDocument, &EncodedBody),
 ) -> Response<FullBody> {
-    let modified_at = (audience != ResponseAudience::SingleCaller).then(|| document.modified_at());
+    let freshness = freshness.into();
+    let modified_at = audience.is_shared().then(|| document.modified_at());
     let mut headers = match coding {
         ContentCoding::Identity => IDENTITY_HEADERS.clone(),
         ContentCoding::Gzip | ContentCoding::Brotli | ContentCoding::Zstd => CODED_HEADERS.clone(),
@@ -58,8 +69,8 @@ pub(super) fn respond(
             }
             header::ETAG => encoded.etag(),
             header::LAST_MODIFIED if modified_at.is_some() => encoded.last_modified(),
-            header::CACHE_CONTROL => cached.cache_control.clone(),
-            header::AGE => HeaderValue::from(cached.age.as_secs()),
+            header::CACHE_CONTROL => freshness.cache_control.clone(),
+            header::AGE => HeaderValue::from(freshness.age.as_secs()),
             header::VARY => audience.vary(),
             _ => continue,
         };
@@ -181,16 +192,46 @@ struct CacheStatusText {
 // === impl ResponseAudience ===
 
 impl ResponseAudience {
+    /// Returns true if the answer changes only with the data.
+    const fn is_shared(self) -> bool {
+        match self {
+            Self::Everyone | Self::AuthorizedCallers | Self::EveryonePerPage => true,
+            Self::SingleCaller | Self::SingleCallerPerPage => false,
+        }
+    }
+
     /// The request headers that the answer depends on.
     const fn vary(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Everyone => "Accept, Accept-Encoding",
-            Self::AuthorizedCallers => "Accept, Accept-Encoding, Authorization, X-Api-Key",
+            Self::AuthorizedCallers | Self::SingleCaller => {
+                "Accept, Accept-Encoding, Authorization, X-Api-Key"
+            }
             Self::EveryonePerPage => "Accept, Accept-Encoding, MS-ContinuationToken",
-            Self::SingleCaller => {
+            Self::SingleCallerPerPage => {
                 "Accept, Accept-Encoding, Authorization, X-Api-Key, MS-ContinuationToken"
             }
         })
+    }
+}
+
+// === impl ResponseFreshness ===
+
+impl<'a> From<&'a CachedAnswer> for ResponseFreshness<'a> {
+    fn from(cached: &'a CachedAnswer) -> Self {
+        Self {
+            age: cached.age,
+            cache_control: &cached.cache_control,
+        }
+    }
+}
+
+impl<'a> From<&'a FleetAnswer> for ResponseFreshness<'a> {
+    fn from(answer: &'a FleetAnswer) -> Self {
+        Self {
+            age: answer.age,
+            cache_control: &answer.cache_control,
+        }
     }
 }
 

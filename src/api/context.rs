@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     auth::CallerIdentity,
-    domain::Caller,
+    domain::{Caller, ProcessedDate},
     observability::traces::TraceSpan,
     peer::Peer,
     problem::Problem,
@@ -117,6 +117,11 @@ impl RequestState {
     /// The customer that the path names, as it was sent.
     pub(super) fn customer_segment(&self) -> &str {
         self.path().get(self.parameter.clone()).unwrap_or_default()
+    }
+
+    /// The date of today, in UTC.
+    pub(super) fn today(&self) -> ProcessedDate {
+        ProcessedDate::from_timestamp(self.api.clock.wall_time())
     }
 
     pub(super) fn cache_directive(&self) -> CacheDirective {

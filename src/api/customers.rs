@@ -76,7 +76,7 @@ async fn respond(
     let audience = if request.caller().is_anonymous() {
         ResponseAudience::EveryonePerPage
     } else {
-        ResponseAudience::SingleCaller
+        ResponseAudience::SingleCallerPerPage
     };
     let (headers, cached) = (request.headers(), &answer.cached);
     let response = caching::respond(headers, cached, audience, Format::Native, coding, ready);

@@ -12,11 +12,14 @@ use super::{
     unsent_budget::ApiBody,
 };
 use crate::{
-    cache::CacheResult,
+    cache::{CacheResult, CacheStatus},
     domain::{Caller, CustomerId, ProcessedDate, Resource},
     problem::{FullBody, Problem, ProblemKind},
     render::{ContentCoding, EncodedBody, Format, RenderedDocument},
-    service::{CacheDirective, ErrorKind, UsageAnswer, UsageError, UsageQuery, source::CallIds},
+    service::{
+        CacheDirective, ErrorKind, FleetAnswer, UsageAnswer, UsageError, UsageQuery,
+        source::CallIds,
+    },
 };
 
 const MS_REQUEST_ID: HeaderName = HeaderName::from_static("ms-requestid");
@@ -37,6 +40,15 @@ pub(super) enum RequestedResource {
     /// Usage of a customer, of the newest date where there is none.
     Usage(CustomerId, Option<ProcessedDate>),
     Document(Resource),
+}
+
+/// How an answer came about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AnswerOrigin {
+    status: CacheStatus,
+    result: CacheResult,
+    /// `None` if the request made no call.
+    call_ids: Option<CallIds>,
 }
 
 /// Reads a request for data, or says what is wrong with it.
@@ -148,16 +160,17 @@ fn send(
 /// An answer with the ids of the upstream call that it made.
 pub(super) fn with_upstream_ids(
     mut response: Response<FullBody>,
-    answer: &UsageAnswer,
+    origin: impl Into<AnswerOrigin>,
     date: Option<ProcessedDate>,
 ) -> ApiResponse {
-    if let Some(ids) = answer.call_ids {
+    let origin = origin.into();
+    if let Some(ids) = origin.call_ids {
         response.headers_mut().extend(upstream_id_headers(ids));
     }
     ApiResponse {
         http: response.map(ApiBody::from),
-        cache_status: answer.status,
-        log_fields: log_fields(date, Some(answer.result), answer.call_ids),
+        cache_status: origin.status,
+        log_fields: log_fields(date, Some(origin.result), origin.call_ids),
     }
 }
 
@@ -227,6 +240,28 @@ fn record_customer(context: &RequestContext, request: DataRequest) {
     };
     if let (Some(span), Some(customer)) = (context.span(), customer) {
         spans::record_customer(span, customer);
+    }
+}
+
+// === impl AnswerOrigin ===
+
+impl From<&UsageAnswer> for AnswerOrigin {
+    fn from(answer: &UsageAnswer) -> Self {
+        Self {
+            status: answer.status,
+            result: answer.result,
+            call_ids: answer.call_ids,
+        }
+    }
+}
+
+impl From<&FleetAnswer> for AnswerOrigin {
+    fn from(answer: &FleetAnswer) -> Self {
+        Self {
+            status: answer.status,
+            result: answer.result,
+            call_ids: answer.call_ids,
+        }
     }
 }
 

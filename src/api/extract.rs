@@ -1,6 +1,6 @@
 //! Reads requests into types that cannot hold a bad value.
 
-use std::{borrow::Cow, num::NonZeroU32};
+use std::{borrow::Cow, fmt::Display, num::NonZeroU32};
 
 use http::{HeaderMap, HeaderName, header};
 use uuid::Uuid;
@@ -118,19 +118,37 @@ pub(super) fn parameters<'a, const N: usize>(
     for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         let index = names.iter().position(|known| *known == name);
         let Some(slot) = index.and_then(|index| values.get_mut(index)) else {
-            return Err(Problem::new(
-                ProblemKind::UnknownParameter,
-                format!("the query has {:?}; {expected}", excerpt(&name)),
-            ));
+            return Err(unknown_parameter(&name, expected));
         };
         if slot.replace(value).is_some() {
-            return Err(Problem::new(
-                ProblemKind::DuplicateParameter,
-                format!("the query has {name} more than once; expected it once"),
-            ));
+            return Err(duplicate_parameter(&name));
         }
     }
     Ok(values)
+}
+
+/// The problem of a parameter that the resource does not have.
+pub(super) fn unknown_parameter(name: &str, expected: &str) -> Problem {
+    Problem::new(
+        ProblemKind::UnknownParameter,
+        format!("the query has {:?}; {expected}", excerpt(name)),
+    )
+}
+
+/// The problem of a parameter that is given more than once.
+pub(super) fn duplicate_parameter(name: &str) -> Problem {
+    Problem::new(
+        ProblemKind::DuplicateParameter,
+        format!("the query has {name} more than once; expected it once"),
+    )
+}
+
+/// The problem of a parameter with an invalid value.
+pub(super) fn invalid_parameter(name: &str, value: &str, expected: impl Display) -> Problem {
+    Problem::new(
+        ProblemKind::InvalidParameter,
+        format!("{name} is {:?}; {expected}", excerpt(value)),
+    )
 }
 
 /// Returns the requested page of the list of customers, by Partner Center's own parameters; `None` for

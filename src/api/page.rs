@@ -20,14 +20,14 @@ use self::{
 };
 use super::{context::AuthenticatedRequest, data, response::HandlerResult};
 use crate::{
-    domain::{CustomerId, ProcessedDate},
+    domain::CustomerId,
     offload,
     problem::{Problem, ProblemKind},
 };
 
 /// `GET /`.
 pub(super) async fn page(request: AuthenticatedRequest) -> HandlerResult {
-    let today = ProcessedDate::from_timestamp(request.api.clock.wall_time());
+    let today = request.today();
     let query = PageQuery::parse(request.query(), today)?;
     match CustomerId::parse(&query.customer) {
         Ok(customer) => usage::show(&request, &query, customer).await,

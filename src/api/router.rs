@@ -12,7 +12,7 @@ use super::{
     context::RequestContext,
     customers,
     data::ParseDataRequest,
-    documents, page,
+    documents, fleet, page,
     response::Rejection,
     route::{
         ALIASES,
@@ -74,6 +74,20 @@ fn entries() -> Vec<RouteEntry> {
         )
         .cached(documents::parse_partner_deployment),
         entry(Data, "/v1/customers", customers::list),
+        entry(Data, "/v1/usage", fleet::totals),
+        entry(BrowserData, "/v1/usage/table.csv", fleet::totals_table),
+        entry(Data, "/v1/usage/customers", fleet::customers),
+        entry(
+            BrowserData,
+            "/v1/usage/customers/table.csv",
+            fleet::customers_table,
+        ),
+        entry(Data, "/v1/usage/unused", fleet::unused),
+        entry(
+            BrowserData,
+            "/v1/usage/unused/table.csv",
+            fleet::unused_table,
+        ),
         entry(Page, "/", page::page),
         entry(StaticFile, "/assets/{file}", static_files::file),
         entry(StaticFile, "/openapi.json", static_files::openapi),

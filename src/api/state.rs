@@ -1,5 +1,6 @@
 use crate::{
-    allowed_hosts::AllowedHosts, clock::SharedClock, config::RequestLog, service::UsageService,
+    allowed_hosts::AllowedHosts, clock::SharedClock, config::RequestLog,
+    render::fleet::FleetDocuments, service::UsageService,
 };
 
 use super::{
@@ -23,4 +24,5 @@ pub(super) struct ApiState {
     /// `None` where nothing is traced.
     pub(super) spans: Option<RequestSpans>,
     pub(super) routes: RouteTable,
+    pub(super) fleet_documents: FleetDocuments,
 }

@@ -6,7 +6,7 @@ use super::{
     extract, negotiation,
     response::HandlerResult,
 };
-use crate::{domain::ProcessedDate, problem::Problem, render::Format};
+use crate::{problem::Problem, render::Format};
 
 /// `GET /v1/customers/{customer_id}/usage`.
 pub(super) async fn simplified(request: AuthenticatedRequest) -> HandlerResult {
@@ -24,7 +24,7 @@ pub(super) async fn chart(request: AuthenticatedRequest) -> HandlerResult {
 
 pub(super) fn parse_chart(context: &RequestContext) -> Result<DataRequest, Problem> {
     let customer = extract::customer_id(context.customer_segment())?;
-    let (date, theme) = extract::chart_query(context.query(), || today(context))?;
+    let (date, theme) = extract::chart_query(context.query(), || context.today())?;
     let resource = RequestedResource::Usage(customer, date);
     Ok(DataRequest {
         format: Format::Chart(theme),
@@ -55,10 +55,6 @@ pub(super) fn parse_native(context: &RequestContext) -> Result<DataRequest, Prob
 
 fn parse_dated(context: &RequestContext, formats: &[Format]) -> Result<DataRequest, Problem> {
     let customer = extract::customer_id(context.customer_segment())?;
-    let date = extract::processed_date(context.query(), || today(context))?;
+    let date = extract::processed_date(context.query(), || context.today())?;
     DataRequest::parse(context, RequestedResource::Usage(customer, date), formats)
-}
-
-fn today(context: &RequestContext) -> ProcessedDate {
-    ProcessedDate::from_timestamp(context.api.clock.wall_time())
 }

@@ -1,5 +1,6 @@
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::{Hash, Hasher},
     sync::Arc,
 };
 
@@ -18,7 +19,7 @@ pub struct Portfolio {
 }
 
 /// What the partner says of one product.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ProductRule {
     /// The name that people know it by.
     pub display_name: Option<Arc<str>>,
@@ -29,7 +30,7 @@ pub struct ProductRule {
 }
 
 /// The price of a license and month.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LicensePrice {
     /// ISO 4217 code, such as `EUR`.
     pub currency: Arc<str>,
@@ -122,5 +123,17 @@ impl Portfolio {
         groups
             .filter(move |(_, customers)| customers.contains(&customer))
             .map(|(name, _)| name.as_str())
+    }
+}
+
+/// Hashes the rules and groups in one order, and neither the version nor the time.
+impl Hash for Portfolio {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for rules in [&self.by_id, &self.by_name] {
+            rules.iter().collect::<BTreeMap<_, _>>().hash(state);
+        }
+        for (name, customers) in &self.groups {
+            (name, customers.iter().collect::<BTreeSet<_>>()).hash(state);
+        }
     }
 }

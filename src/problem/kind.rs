@@ -59,6 +59,10 @@ problem_kinds! {
         UnknownParameter: BAD_REQUEST "unknown-parameter" "Unknown query parameter";
         /// A query parameter is given more than once.
         DuplicateParameter: BAD_REQUEST "duplicate-parameter" "Repeated query parameter";
+        /// The value of a query parameter is not valid.
+        InvalidParameter: BAD_REQUEST "invalid-parameter" "Invalid query parameter";
+        /// The cursor is not one of this answer, or its answer has changed.
+        CursorExpired: BAD_REQUEST "cursor-expired" "Expired cursor";
         /// The page number is not a whole number, or is 0.
         PageNumber: BAD_REQUEST "page-number" "Invalid page number";
         /// The page size is not a whole number.

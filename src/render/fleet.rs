@@ -11,6 +11,7 @@ mod fields;
 mod json;
 mod page;
 mod query;
+mod recent_values;
 mod rows;
 mod selection;
 mod table;

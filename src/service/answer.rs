@@ -50,7 +50,7 @@ pub enum ErrorKind {
     },
 }
 
-const REFRESH_NOT_ALLOWED: Option<&str> = Some("refresh-not-allowed");
+pub(super) const REFRESH_NOT_ALLOWED: Option<&str> = Some("refresh-not-allowed");
 
 // === impl UsageAnswer ===
 

@@ -6,5 +6,8 @@ mod metrics;
 mod refresher;
 mod schedule;
 
-pub(super) use self::{book::FleetBook, dated::DatedFleets};
+pub(super) use self::{
+    book::FleetBook,
+    dated::{DatedFailure, DatedFleet, DatedFleets},
+};
 pub use self::{metrics::FleetMetrics, refresher::FleetRefresher};

@@ -5,9 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CacheDirective, UsageError, UsageService, fleet::FleetRefresher, source::CallTrace};
+use http::{HeaderValue, StatusCode};
+
+use super::{
+    CacheDirective, UsageError, UsageService,
+    answer::REFRESH_NOT_ALLOWED,
+    fleet::{DatedFailure, DatedFleet, FleetRefresher},
+    source::{CallIds, CallTrace},
+};
 use crate::{
-    cache::CacheResult,
+    cache::{CacheResult, CacheStatus, FlightRole, ForwardReason, UsageCache},
     config::FleetConfig,
     domain::{Caller, CallerScope, FleetUsage, ProcessedDate, UpstreamApi},
     jitter::Jitter,
@@ -20,8 +27,14 @@ pub struct FleetAnswer {
     pub usage: Arc<FleetUsage>,
     /// The time since it was last refreshed or confirmed; zero where customers are fetched one by one.
     pub age: Duration,
-    /// The time for which it is fresh, counted from its age zero.
-    pub lifetime: Duration,
+    /// The value of `Cache-Control`.
+    pub cache_control: HeaderValue,
+    /// The parameters of `Cache-Status`.
+    pub status: CacheStatus,
+    /// The label in metrics and logs.
+    pub result: CacheResult,
+    /// The upstream call's ids, on the answer that made the call and on no other.
+    pub call_ids: Option<CallIds>,
 }
 
 // === impl UsageService ===
@@ -30,8 +43,9 @@ impl UsageService {
     /// Answers with the usage of all customers, each with its newest date, or all of one date. It never
     /// makes a call for each customer.
     ///
-    /// The newest usage comes from memory. A date that was never fetched for all customers is fetched
-    /// by one call with all pages.
+    /// The newest usage comes from memory, whatever the directive. A date that was never fetched for all
+    /// customers is fetched by one call with all pages; so is one that is known, if the caller requests
+    /// that by `no-cache` and has the scope.
     ///
     /// # Errors
     ///
@@ -44,6 +58,7 @@ impl UsageService {
     pub async fn fleet(
         &self,
         date: Option<ProcessedDate>,
+        directive: CacheDirective,
         caller: &Caller,
         trace: impl Fn() -> CallTrace,
         now: Instant,
@@ -53,21 +68,16 @@ impl UsageService {
         }
         let inner = &self.inner;
         if inner.level.book.customers().is_none() {
-            self.customer_list(CacheDirective::Any, caller, &trace, now)
-                .await?;
+            let directive = match directive {
+                CacheDirective::OnlyIfCached => CacheDirective::OnlyIfCached,
+                CacheDirective::Any | CacheDirective::NoCache => CacheDirective::Any,
+            };
+            self.customer_list(directive, caller, &trace, now).await?;
         }
-        let fresh_for = inner.cache.fresh_for();
         if let Some(date) = date {
-            let dated = inner.dated_fleets.usage(date, caller, trace()).await;
-            let (usage, read_at) = dated.map_err(|failure| {
-                let retry_after = failure.expires_at.saturating_duration_since(now);
-                UsageError::recent_failure(failure, retry_after)
-            })?;
-            return Ok(FleetAnswer {
-                usage: Arc::new(usage),
-                age: inner.clock.now().saturating_duration_since(read_at),
-                lifetime: fresh_for,
-            });
+            return self
+                .dated_fleet(date, directive, caller, trace(), now)
+                .await;
         }
         inner.cache.metrics().record_request(CacheResult::Hit);
         let usage = inner
@@ -76,11 +86,69 @@ impl UsageService {
             .usage()
             .ok_or_else(UsageError::not_cached)?;
         let (age, lifetime) = inner.level.coverage(inner.clock.now()).unwrap_or_default();
-        Ok(FleetAnswer {
+        let lifetime = lifetime.max(age + Self::MIN_FLEET_LIFETIME);
+        Ok(FleetAnswer::hit(usage, &inner.cache, age, lifetime))
+    }
+
+    async fn dated_fleet(
+        &self,
+        date: ProcessedDate,
+        directive: CacheDirective,
+        caller: &Caller,
+        trace: CallTrace,
+        now: Instant,
+    ) -> Result<FleetAnswer, UsageError> {
+        let (inner, fleets) = (&self.inner, &self.inner.dated_fleets);
+        let may_refresh = caller.has_scope(CallerScope::CacheRefresh);
+        let refresh = directive == CacheDirective::NoCache;
+        let found = match directive {
+            CacheDirective::OnlyIfCached => {
+                let known = fleets.known_usage(date).await;
+                Ok(known.ok_or_else(UsageError::not_cached)?)
+            }
+            CacheDirective::Any | CacheDirective::NoCache => {
+                fleets
+                    .usage(date, refresh && may_refresh, caller, trace)
+                    .await
+            }
+        };
+        let forward = if refresh && may_refresh {
+            ForwardReason::Request
+        } else {
+            ForwardReason::UriMiss
+        };
+        let result = match &found {
+            Ok(fleet) if fleet.call.is_none() => CacheResult::Hit,
+            Err(failed) if failed.call.is_none() => CacheResult::Negative,
+            _ if forward == ForwardReason::Request => CacheResult::Bypass,
+            _ => CacheResult::Miss,
+        };
+        inner.cache.metrics().record_request(result);
+        let DatedFleet {
             usage,
-            age,
-            lifetime: lifetime.max(age + Self::MIN_FLEET_LIFETIME),
-        })
+            read_at,
+            call,
+        } = found.map_err(|failed| failed.into_error(forward, now))?;
+        let age = inner.clock.now().saturating_duration_since(read_at);
+        // A date that was fetched whole hardly changes.
+        let lifetime = age + inner.cache.fresh_for();
+        let mut answer = FleetAnswer::hit(Arc::new(usage), &inner.cache, age, lifetime);
+        if let Some(call) = call {
+            answer.status = CacheStatus {
+                hit: false,
+                forward: Some(forward),
+                forward_status: call.ids.map(|_| StatusCode::OK.as_u16()),
+                stored: call.ids.is_some(),
+                collapsed: call.role == FlightRole::Follower,
+                detail: call.ids.is_none().then_some("stale-if-error"),
+                ..answer.status
+            };
+            answer.call_ids = call.ids.filter(|_| call.role == FlightRole::Leader);
+        }
+        if refresh && !may_refresh {
+            answer.status.detail = REFRESH_NOT_ALLOWED;
+        }
+        Ok(FleetAnswer { result, ..answer })
     }
 
     /// A fleet that is filled customer by customer changes at any time.
@@ -110,5 +178,48 @@ impl UsageService {
                 jitter,
                 metrics: inner.fleet_metrics.clone(),
             })
+    }
+}
+
+// === impl FleetAnswer ===
+
+impl FleetAnswer {
+    fn hit(usage: Arc<FleetUsage>, cache: &UsageCache, age: Duration, lifetime: Duration) -> Self {
+        let lifetime = Duration::from_secs(lifetime.as_secs());
+        let ttl = lifetime.saturating_sub(age).as_secs();
+        Self {
+            usage,
+            age,
+            cache_control: cache.cache_control(lifetime),
+            status: CacheStatus {
+                ttl: Some(i64::try_from(ttl).unwrap_or(i64::MAX)),
+                ..CacheStatus::HIT
+            },
+            result: CacheResult::Hit,
+            call_ids: None,
+        }
+    }
+}
+
+// === impl DatedFailure ===
+
+impl DatedFailure {
+    fn into_error(self, forward: ForwardReason, now: Instant) -> UsageError {
+        let failure = self.failure;
+        let retry_after = failure.expires_at.saturating_duration_since(now);
+        let Some(role) = self.call else {
+            return UsageError::recent_failure(failure, retry_after);
+        };
+        let status = CacheStatus {
+            forward: Some(forward),
+            forward_status: failure.error.status,
+            collapsed: role == FlightRole::Follower,
+            ..CacheStatus::default()
+        };
+        let own_ids = failure.error.call_ids;
+        UsageError {
+            call_ids: own_ids.filter(|_| role == FlightRole::Leader),
+            ..UsageError::failed(failure, retry_after, status)
+        }
     }
 }

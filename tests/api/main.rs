@@ -27,6 +27,7 @@ mod dated_calls;
 mod documentation;
 mod documents;
 mod faults;
+mod fleet;
 mod fleet_refresh;
 mod freshness;
 mod full_cache;

@@ -1,10 +1,6 @@
 //! Answers that were rendered lately.
 
-use std::{
-    error::Error,
-    fmt,
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+use std::{error::Error, fmt, sync::Arc};
 
 use http::HeaderValue;
 use jiff::Timestamp;
@@ -22,6 +18,7 @@ use super::{
     json,
     page::{CursorExpired, RowPage},
     query::{FleetQuery, FleetView},
+    recent_values::RecentValues,
     rows::{CustomerUsageRow, UnusedLicensesRow},
     selection::{FleetScope, FleetSelection},
     table,
@@ -33,8 +30,9 @@ use crate::domain::{FleetUsage, Portfolio};
 /// once.
 pub struct FleetDocuments {
     documents: moka::sync::Cache<DocumentKey, Arc<RenderedDocument>>,
-    /// The versions of the fleets that were requested lately, so that a hit reads no rows.
-    versions: Mutex<Vec<(Weak<FleetUsage>, FleetVersion)>>,
+    /// So that a hit reads no rows.
+    fleet_versions: RecentValues<FleetUsage, FleetVersion>,
+    portfolio_hashes: RecentValues<Portfolio, ContentHash>,
 }
 
 /// A request for an answer, with all that it depends on.
@@ -44,8 +42,6 @@ pub struct FleetDocumentRequest {
     pub fleet: Arc<FleetUsage>,
     /// The portfolio.
     pub portfolio: Arc<Portfolio>,
-    /// Different for each content of the portfolio.
-    pub portfolio_version: u64,
     /// The customers that count.
     pub scope: FleetScope,
     /// The requested part.
@@ -88,7 +84,6 @@ struct DocumentKey {
 
 impl FleetDocuments {
     const MAX_BYTES: u64 = 16 << 20;
-    const MAX_VERSIONS: usize = 16;
 
     /// Creates an empty cache.
     pub fn new() -> Self {
@@ -103,7 +98,8 @@ impl FleetDocuments {
             .build();
         Self {
             documents,
-            versions: Mutex::default(),
+            fleet_versions: RecentValues::default(),
+            portfolio_hashes: RecentValues::default(),
         }
     }
 
@@ -113,8 +109,10 @@ impl FleetDocuments {
         request: &FleetDocumentRequest,
         coding: ContentCoding,
     ) -> Option<Arc<RenderedDocument>> {
-        let version = self.known_version(&request.fleet)?;
-        let document = self.documents.get(&request.key(version).ok()?)?;
+        let fleet = self.fleet_versions.get(&request.fleet)?;
+        let portfolio = self.portfolio_hashes.get(&request.portfolio)?;
+        let key = request.key(fleet, portfolio).ok()?;
+        let document = self.documents.get(&key)?;
         document.ready(coding)?;
         Some(document)
     }
@@ -137,7 +135,10 @@ impl FleetDocuments {
         coding: ContentCoding,
         seen_at: Timestamp,
     ) -> Result<Arc<RenderedDocument>, FleetRenderError> {
-        let key = request.key(self.version(&request.fleet))?;
+        let (versions, hashes) = (&self.fleet_versions, &self.portfolio_hashes);
+        let fleet = versions.get_or_compute(&request.fleet, FleetVersion::of);
+        let portfolio = hashes.get_or_compute(&request.portfolio, ContentHash::of);
+        let key = request.key(fleet, portfolio)?;
         let render = || {
             let body = request.render_body(key.answer)?;
             Ok::<_, Box<dyn Error + Send + Sync>>(Arc::new(RenderedDocument::new(&body, seen_at)))
@@ -149,28 +150,6 @@ impl FleetDocuments {
         let encoded = document.render(coding);
         encoded.map_err(|error| FleetRenderError::Failed(Arc::new(error.into())))?;
         Ok(document)
-    }
-
-    fn version(&self, fleet: &Arc<FleetUsage>) -> FleetVersion {
-        if let Some(version) = self.known_version(fleet) {
-            return version;
-        }
-        let version = FleetVersion::of(fleet);
-        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        versions.retain(|(fleet, _)| fleet.strong_count() > 0);
-        if versions.len() >= Self::MAX_VERSIONS {
-            versions.remove(0);
-        }
-        versions.push((Arc::downgrade(fleet), version));
-        version
-    }
-
-    fn known_version(&self, fleet: &Arc<FleetUsage>) -> Option<FleetVersion> {
-        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut versions = versions.iter();
-        let is_same = |known: &Weak<_>| Weak::as_ptr(known) == Arc::as_ptr(fleet);
-        let found = versions.find(|(known, _)| is_same(known))?;
-        Some(found.1)
     }
 }
 
@@ -204,8 +183,12 @@ impl FleetDocumentRequest {
         Some(attachment::of_file(&file))
     }
 
-    fn key(&self, version: FleetVersion) -> Result<DocumentKey, CursorExpired> {
-        let answer = self.answer(version);
+    fn key(
+        &self,
+        fleet: FleetVersion,
+        portfolio: ContentHash,
+    ) -> Result<DocumentKey, CursorExpired> {
+        let answer = self.answer(fleet, portfolio);
         let cursor = self.query.cursor;
         if cursor.is_some_and(|cursor| cursor.answer != answer) {
             return Err(CursorExpired);
@@ -219,15 +202,15 @@ impl FleetDocumentRequest {
     }
 
     /// Returns a hash of all that the rows of the answer and their order depend on.
-    fn answer(&self, version: FleetVersion) -> ContentHash {
+    fn answer(&self, fleet: FleetVersion, portfolio: ContentHash) -> ContentHash {
         let query = &self.query;
         let fleet = match query.view {
-            FleetView::Products | FleetView::Unused => version.rows,
-            FleetView::Customers => version.rows_and_arrivals,
+            FleetView::Products | FleetView::Unused => fleet.rows,
+            FleetView::Customers => fleet.rows_and_arrivals,
         };
         let unlisted = self.scope.unlisted.iter().map(|entry| entry.customer_id);
         let unlisted: Vec<_> = unlisted.collect();
-        let data = (fleet, self.portfolio_version, &self.scope.counts, unlisted);
+        let data = (fleet, portfolio, &self.scope.counts, unlisted);
         let rows = (&query.products, query.min_unused, query.below);
         let order = (query.sort, &query.currency);
         ContentHash::of(&(query.view, data, rows, order))

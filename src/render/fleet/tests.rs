@@ -132,7 +132,6 @@ fn request(query: FleetQuery, format: FleetFormat) -> FleetDocumentRequest {
         scope: FleetScope::new(&fleet, |_| true, None, None),
         fleet: Arc::new(fleet),
         portfolio: Arc::new(small_portfolio()),
-        portfolio_version: 1,
         query,
         format,
     }
@@ -454,7 +453,7 @@ fn a_cursor_expires_with_any_change_of_its_answer() {
             ..next.clone()
         },
         FleetDocumentRequest {
-            portfolio_version: 2,
+            portfolio: Arc::new(Portfolio::default()),
             ..next.clone()
         },
         FleetDocumentRequest {

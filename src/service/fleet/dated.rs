@@ -1,14 +1,15 @@
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 
 use crate::{
-    cache::{CachedFailure, SingleFlight, StoreChange, UsageCache},
+    cache::{CachedFailure, FlightRole, SingleFlight, StoreChange, UsageCache},
     clock::SharedClock,
+    config::CacheConfig,
     domain::{
         Caller, CustomerId, FleetEntry, FleetStatus, FleetUsage, LicenseUsage, ProcessedDate,
         Resource, UpstreamApi,
@@ -18,10 +19,10 @@ use crate::{
         concurrency_limiter::FetchReason,
         fetcher::Fetcher,
         second_level::SecondLevel,
-        source::{AnswerContent, CallTrace, SourceError, SourceErrorKind},
+        source::{AnswerContent, CallIds, CallTrace, SourceAnswer, SourceError, SourceErrorKind},
     },
     shutdown::Shutdown,
-    store::{AcceptedSnapshot, DateRange, StoreWrite},
+    store::{AcceptedSnapshot, DateRange, StoreWrite, StoredSnapshot},
 };
 
 /// The usage of all customers on given dates.
@@ -34,19 +35,66 @@ pub(in crate::service) struct DatedFleets {
     level: Arc<SecondLevel>,
     cache: Arc<UsageCache>,
     flights: SingleFlight<ProcessedDate, FetchedDate>,
-    recent: moka::sync::Cache<ProcessedDate, DatedRows>,
+    recent: moka::sync::Cache<ProcessedDate, RecentDate>,
+    /// The time of the last call for a date. After a purge, stored rows count only if a call came later.
+    fetched_at: moka::sync::Cache<ProcessedDate, Instant>,
+    purged_at: Mutex<Option<Instant>>,
     /// The time for which rows of a date are served without looking again.
     fresh_for: Duration,
+    /// The least time between two calls that callers request by `no-cache`.
+    min_refresh_interval: Duration,
     clock: SharedClock,
 }
 
 /// The rows of all customers on a date.
 #[derive(Clone, Debug)]
 struct DatedRows {
-    usages: Arc<Vec<Arc<LicenseUsage>>>,
+    usages: Arc<Vec<DatedUsage>>,
     /// All customers were asked for.
     is_whole: bool,
     at: Instant,
+    /// The ids of the call that fetched them; `None` for rows of the store.
+    call_ids: Option<CallIds>,
+}
+
+/// The rows of a customer on a date.
+#[derive(Clone, Debug)]
+struct DatedUsage {
+    usage: Arc<LicenseUsage>,
+    fetched_at: Timestamp,
+}
+
+/// The last result for a date.
+#[derive(Clone, Debug)]
+struct RecentDate {
+    result: FetchedDate,
+    expires_at: Instant,
+}
+
+/// The usage of all customers on a date.
+#[derive(Clone, Debug)]
+pub(in crate::service) struct DatedFleet {
+    pub(in crate::service) usage: FleetUsage,
+    /// The time when it was fetched, or read from the store.
+    pub(in crate::service) read_at: Instant,
+    /// The call that this request waited for; `None` if it waited for none.
+    pub(in crate::service) call: Option<DatedCall>,
+}
+
+/// The usage of a date is not known.
+#[derive(Clone, Debug)]
+pub(in crate::service) struct DatedFailure {
+    pub(in crate::service) failure: Arc<CachedFailure<SourceError>>,
+    /// The call that this request waited for; `None` if an earlier one failed.
+    pub(in crate::service) call: Option<FlightRole>,
+}
+
+/// A call for all customers that a request waited for.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::service) struct DatedCall {
+    pub(in crate::service) role: FlightRole,
+    /// `None` if the call failed, and stored rows are served.
+    pub(in crate::service) ids: Option<CallIds>,
 }
 
 type FetchedDate = Result<DatedRows, Arc<CachedFailure<SourceError>>>;
@@ -57,10 +105,14 @@ impl DatedFleets {
     /// The dates whose rows are in memory. 5,000 customers with 8 rows take about 8 MB a date.
     const MAX_DATES: u64 = 4;
 
+    /// The dates whose last call is remembered.
+    const MAX_FETCHED_DATES: u64 = 1_000;
+
     pub(in crate::service) fn new(
         fetcher: Arc<Fetcher>,
         level: Arc<SecondLevel>,
         cache: Arc<UsageCache>,
+        config: &CacheConfig,
         clock: SharedClock,
         shutdown: Shutdown,
     ) -> Self {
@@ -71,11 +123,15 @@ impl DatedFleets {
             cache,
             flights: SingleFlight::new(shutdown),
             recent: moka::sync::Cache::new(Self::MAX_DATES),
+            fetched_at: moka::sync::Cache::new(Self::MAX_FETCHED_DATES),
+            purged_at: Mutex::default(),
+            min_refresh_interval: config.min_refresh_interval,
             clock,
         }
     }
 
-    /// Returns the usage of all customers on a date, and the time when it was read.
+    /// Returns the usage of all customers on a date. `refresh` asks upstream although the date is known,
+    /// unless that was done a moment ago.
     ///
     /// # Errors
     ///
@@ -87,24 +143,81 @@ impl DatedFleets {
     pub(in crate::service) async fn usage(
         self: &Arc<Self>,
         date: ProcessedDate,
+        refresh: bool,
         caller: &Caller,
         trace: CallTrace,
-    ) -> Result<(FleetUsage, Instant), Arc<CachedFailure<SourceError>>> {
+    ) -> Result<DatedFleet, DatedFailure> {
         let now = self.clock.now();
-        let is_recent = |rows: &DatedRows| now < rows.at + self.fresh_for;
-        let rows = match self.recent.get(&date).filter(is_recent) {
-            Some(rows) => rows,
-            None => self.read_or_fetch(date, caller, trace).await?,
+        let is_usable = |recent: &RecentDate| match &recent.result {
+            Ok(rows) if refresh => now < rows.at + self.min_refresh_interval,
+            _ => now < recent.expires_at,
         };
-        Ok((self.fleet(date, &rows), rows.at))
+        if let Some(recent) = self.recent.get(&date).filter(is_usable) {
+            return match recent.result {
+                Ok(rows) => Ok(self.fleet(date, &rows, None)),
+                Err(failure) => Err(DatedFailure {
+                    failure,
+                    call: None,
+                }),
+            };
+        }
+        if !refresh
+            && !self.is_purged(date)
+            && let Some(rows) = self.stored(date).await.filter(DatedRows::are_whole)
+        {
+            self.remember(date, &Ok(rows.clone()), rows.at + self.fresh_for);
+            return Ok(self.fleet(date, &rows, None));
+        }
+        let (role, result) = self.join_or_fetch(date, caller, trace).await;
+        match result {
+            Ok(rows) => Ok(self.fleet(date, &rows, Some(role))),
+            Err(failure) => Err(DatedFailure {
+                failure,
+                call: Some(role),
+            }),
+        }
     }
 
-    async fn read_or_fetch(
+    /// Returns what is known of a date without any call.
+    pub(in crate::service) async fn known_usage(&self, date: ProcessedDate) -> Option<DatedFleet> {
+        let rows = match self.recent.get(&date) {
+            Some(RecentDate {
+                result: Ok(rows), ..
+            }) => rows,
+            _ => self
+                .stored(date)
+                .await
+                .filter(|rows| !rows.usages.is_empty())?,
+        };
+        Some(self.fleet(date, &rows, None))
+    }
+
+    /// Asks again for every date that is requested from now on.
+    pub(in crate::service) fn purge(&self) {
+        *self.lock_purged_at() = Some(self.clock.now());
+        self.recent.invalidate_all();
+    }
+
+    fn is_purged(&self, date: ProcessedDate) -> bool {
+        let purged_at = *self.lock_purged_at();
+        purged_at.is_some_and(|purged_at| {
+            let fetched_at = self.fetched_at.get(&date);
+            fetched_at.is_none_or(|fetched_at| fetched_at <= purged_at)
+        })
+    }
+
+    fn lock_purged_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.purged_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn join_or_fetch(
         self: &Arc<Self>,
         date: ProcessedDate,
         caller: &Caller,
         trace: CallTrace,
-    ) -> FetchedDate {
+    ) -> (FlightRole, FetchedDate) {
         let Ok(flight) = self.flights.join_or_lead(
             date,
             |()| (),
@@ -112,35 +225,50 @@ impl DatedFleets {
             |guard, ()| {
                 let (fleets, caller) = (Arc::clone(self), caller.clone());
                 async move {
-                    let rows = fleets.rows(date, &caller, trace).await;
-                    let remember = |rows: FetchedDate| {
-                        if let Ok(rows) = &rows {
-                            fleets.recent.insert(date, rows.clone());
-                        }
-                        rows
+                    let (result, expires_at) =
+                        fleets.fetch_or_fall_back(date, &caller, trace).await;
+                    let remember = |result: FetchedDate| {
+                        fleets.remember(date, &result, expires_at);
+                        result
                     };
-                    guard.complete(rows, remember).unwrap_or_else(|rows| rows)
+                    guard
+                        .complete(result, remember)
+                        .unwrap_or_else(|result| result)
                 }
             },
         );
-        flight
-            .outcome()
-            .await
-            .unwrap_or_else(|_aborted| Err(self.fetcher.aborted_failure()))
+        let role = flight.role;
+        let outcome = flight.outcome().await;
+        let result = outcome.unwrap_or_else(|_aborted| Err(self.fetcher.aborted_failure()));
+        (role, result)
     }
 
-    async fn rows(&self, date: ProcessedDate, caller: &Caller, trace: CallTrace) -> FetchedDate {
+    /// Fetches a date, or reads the rows that are stored if that fails. Returns the time until which
+    /// the result counts, too.
+    async fn fetch_or_fall_back(
+        &self,
+        date: ProcessedDate,
+        caller: &Caller,
+        trace: CallTrace,
+    ) -> (FetchedDate, Instant) {
         let stored = self.stored(date).await;
-        if let Some(rows) = stored.as_ref().filter(|rows| rows.is_whole) {
-            return Ok(rows.clone());
-        }
         let before = stored.as_ref().map_or(&[][..], |rows| &rows.usages);
         let fetched = self.fetch_rows(date, caller, FetchReason::Request, trace, before);
-        match (fetched.await, stored) {
-            (Ok(rows), _) => Ok(rows),
-            (Err(_), Some(rows)) if !rows.usages.is_empty() => Ok(rows),
-            (Err(failure), _) => Err(failure),
-        }
+        let failure = match fetched.await {
+            Ok(rows) => {
+                let expires_at = rows.at + self.fresh_for;
+                return (Ok(rows), expires_at);
+            }
+            Err(failure) => failure,
+        };
+        let expires_at = failure.expires_at;
+        let rows = stored.filter(|rows| !rows.usages.is_empty());
+        (rows.ok_or(failure), expires_at)
+    }
+
+    fn remember(&self, date: ProcessedDate, result: &FetchedDate, expires_at: Instant) {
+        let result = result.clone();
+        self.recent.insert(date, RecentDate { result, expires_at });
     }
 
     /// Fetches a date into the store, for no request.
@@ -166,7 +294,7 @@ impl DatedFleets {
         caller: &Caller,
         reason: FetchReason,
         trace: CallTrace,
-        before: &[Arc<LicenseUsage>],
+        before: &[DatedUsage],
     ) -> FetchedDate {
         let resource = Resource::FleetUsage(Some(date));
         let fetched = self
@@ -174,7 +302,7 @@ impl DatedFleets {
             .fetch_fleet(resource, caller, reason, trace)
             .await;
         match fetched {
-            Ok(answer) => Ok(self.accept(date, answer.content, before).await),
+            Ok(answer) => Ok(self.accept(date, answer, before).await),
             Err(failure) => {
                 if failure.error.kind == SourceErrorKind::NothingProcessed {
                     self.level.record_nothing_processed(None, date);
@@ -193,10 +321,12 @@ impl DatedFleets {
         // The store itself reports its failures.
         let usages = store.all_of_date(date).await.ok()?;
         let asked = store.asked_dates(None, range).await.ok()?;
+        let is_purged = usages.iter().any(|stored| stored.is_purged);
         Some(DatedRows {
-            usages: Arc::new(usages.into_iter().map(|stored| stored.usage).collect()),
-            is_whole: !asked.is_empty(),
+            usages: Arc::new(usages.into_iter().map(DatedUsage::from).collect()),
+            is_whole: !asked.is_empty() && !is_purged,
             at: self.clock.now(),
+            call_ids: None,
         })
     }
 
@@ -204,26 +334,28 @@ impl DatedFleets {
     async fn accept(
         &self,
         date: ProcessedDate,
-        content: AnswerContent,
-        before: &[Arc<LicenseUsage>],
+        answer: SourceAnswer,
+        before: &[DatedUsage],
     ) -> DatedRows {
-        let usages = match content {
+        let usages = match answer.content {
             AnswerContent::Fleet(usages) => usages,
             _ => Vec::new(),
         };
         let at = self.clock.wall_time();
-        let mut before: HashMap<CustomerId, &Arc<LicenseUsage>> = before
+        let mut before: HashMap<CustomerId, &DatedUsage> = before
             .iter()
-            .map(|usage| (usage.customer_id(), usage))
+            .map(|before| (before.usage.customer_id(), before))
             .collect();
         let mut accepted = Vec::with_capacity(usages.len());
         for usage in usages {
             let usage = Arc::new(usage);
-            if let Some(before) = before.remove(&usage.customer_id())
-                && **before != *usage
+            let before = before.remove(&usage.customer_id());
+            let is_unchanged = before.is_some_and(|before| before.usage == usage);
+            if let Some(before) = before
+                && !is_unchanged
                 && self.is_suspect(date, &usage, at).await
             {
-                accepted.push(Arc::clone(before));
+                accepted.push(before.clone());
                 continue;
             }
             self.level.write(StoreWrite::Snapshot(AcceptedSnapshot {
@@ -233,15 +365,22 @@ impl DatedFleets {
                 asked_date: Some(date),
                 fetched_at: at,
             }));
-            accepted.push(usage);
+            let unchanged = before.filter(|_| is_unchanged);
+            accepted.push(DatedUsage {
+                usage,
+                fetched_at: unchanged.map_or(at, |before| before.fetched_at),
+            });
         }
-        accepted.extend(before.into_values().map(Arc::clone));
+        accepted.extend(before.into_values().cloned());
         self.level
             .write(StoreWrite::FleetFetched { date, asked_at: at });
+        let now = self.clock.now();
+        self.fetched_at.insert(date, now);
         DatedRows {
             usages: Arc::new(accepted),
             is_whole: true,
-            at: self.clock.now(),
+            at: now,
+            call_ids: Some(answer.call_ids),
         }
     }
 
@@ -256,11 +395,12 @@ impl DatedFleets {
         matches!(stored.change, StoreChange::Suspect(_))
     }
 
-    fn fleet(&self, date: ProcessedDate, rows: &DatedRows) -> FleetUsage {
-        let usages: HashMap<CustomerId, &Arc<LicenseUsage>> = rows
+    fn fleet(&self, date: ProcessedDate, rows: &DatedRows, role: Option<FlightRole>) -> DatedFleet {
+        let usages: HashMap<CustomerId, &DatedUsage> = rows
             .usages
             .iter()
-            .map(|usage| (usage.customer_id(), usage))
+            .filter(|dated| dated.usage.processed_date() == Some(date))
+            .map(|dated| (dated.usage.customer_id(), dated))
             .collect();
         let without_rows = if rows.is_whole {
             FleetStatus::Empty
@@ -270,7 +410,6 @@ impl DatedFleets {
         let today = self.level.book.usage().unwrap_or_default();
         let entries = today.entries.iter().map(|entry| {
             let usage = usages.get(&entry.customer_id);
-            let usage = usage.filter(|usage| usage.processed_date() == Some(date));
             let status = match usage {
                 Some(_) => FleetStatus::Current,
                 None if entry.status == FleetStatus::Failed => FleetStatus::Failed,
@@ -280,14 +419,42 @@ impl DatedFleets {
                 customer_id: entry.customer_id,
                 customer_name: Arc::clone(&entry.customer_name),
                 status,
-                usage: usage.map(|usage| Arc::clone(usage)),
-                fetched_at: entry.fetched_at.filter(|_| usage.is_some()),
-                failure: entry.failure,
+                usage: usage.map(|dated| Arc::clone(&dated.usage)),
+                fetched_at: usage.map(|dated| dated.fetched_at),
+                failure: entry.failure.filter(|_| status == FleetStatus::Failed),
             })
         });
-        FleetUsage {
-            processed_date: Some(date),
-            entries: entries.collect(),
+        DatedFleet {
+            usage: FleetUsage {
+                processed_date: Some(date),
+                entries: entries.collect(),
+            },
+            read_at: rows.at,
+            call: role.map(|role| DatedCall {
+                role,
+                ids: rows.call_ids,
+            }),
         }
+    }
+}
+
+// === impl DatedUsage ===
+
+impl From<StoredSnapshot> for DatedUsage {
+    fn from(stored: StoredSnapshot) -> Self {
+        Self {
+            usage: stored.usage,
+            fetched_at: stored.fetched_at,
+        }
+    }
+}
+
+// === impl DatedRows ===
+
+impl DatedRows {
+    /// Returns true if every customer was asked for, and some have rows. A date without any may have
+    /// been asked for too early.
+    fn are_whole(&self) -> bool {
+        self.is_whole && !self.usages.is_empty()
     }
 }

@@ -146,7 +146,6 @@ impl FleetCase {
             scope: FleetScope::new(&fleet, may_read, self.requested.as_ref(), group),
             fleet: Arc::new(fleet),
             portfolio: Arc::new(portfolio),
-            portfolio_version: 1,
             query: FleetQuery {
                 products: FleetProductFilter::new(service, product, self.channel.as_deref()),
                 min_unused: if is_total { 0 } else { self.min_unused },
