@@ -79,7 +79,7 @@ enum NewestFallback {
     /// It is cached for requests of its date.
     Cached(CachedAnswer),
     /// It was fetched by the call for its date.
-    Fetched(Resource, RenderedAnswer),
+    Fetched(Resource, Box<RenderedAnswer>),
     /// Upstream no longer has that date either.
     Missing,
 }
@@ -537,7 +537,7 @@ impl Fetcher {
         let fallback = match self.source.fetch(SourceCall { resource, ..call }).await {
             Ok(fetched) => {
                 let rendered = self.render_content(Some(customer), fetched).await?;
-                NewestFallback::Fetched(resource, rendered)
+                NewestFallback::Fetched(resource, Box::new(rendered))
             }
             Err(error) => {
                 let cached = self.cache.look_up(resource, self.clock.now());
@@ -637,7 +637,7 @@ impl Fetcher {
                     self.cache.store_older(resource, rendered, &cached, now)
                 }
                 Some(NewestFallback::Fetched(dated, fetched)) => {
-                    let dated_result = self.store(dated, fetched, now);
+                    let dated_result = self.store(dated, *fetched, now);
                     self.cache
                         .store_older(resource, rendered, &dated_result.answer, now)
                 }
@@ -652,9 +652,10 @@ impl Fetcher {
             }
             // Purged during the call: the answer is served to those who waited, and not stored.
             Err((_, Some(NewestFallback::Cached(cached)))) => (cached, false),
-            Err((_, Some(NewestFallback::Fetched(_, answer))) | (answer, _)) => {
+            Err((_, Some(NewestFallback::Fetched(_, answer)))) => {
                 (self.cache.uncached_answer(answer.rendered, now), false)
             }
+            Err((answer, _)) => (self.cache.uncached_answer(answer.rendered, now), false),
         };
         FetchedAnswer {
             cached,
