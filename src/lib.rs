@@ -23,6 +23,9 @@
 //! token, request, paging, wire types. [`render`] makes the bodies; [`cache`] stores them, unless the
 //! answer is an [anomaly](cache::AnomalyKind).
 //!
+//! **Names.** [`portfolio_file`] has the partner's own names of products. An answer gets them when it is
+//! requested, and again after the file changed; a hit compares one number for that.
+//!
 //! **For people.** `api/page` shows the same data in a browser. `cli/get` asks a running service,
 //! `cli/doctor` finds what keeps one from working, and `cli/consent` gets its refresh token.
 //!

@@ -67,7 +67,7 @@ check_rules() {
 
 # Three instances before one stand-in: the first has everything that a metric wants (TLS, callers,
 # tokens, a portfolio, an admin key); the second shows a certificate that is not registered, so it is
-# refused; the third refreshes all customers together.
+# refused; the third refreshes all customers together, and has a store.
 start_services() {
     start simulator 'customer:' "$binary" simulate --listen 127.0.0.1:0
     simulator=$started
@@ -211,6 +211,9 @@ listen = "127.0.0.1:0"
 [admin]
 listen = "127.0.0.1:0"
 
+[store]
+url = "sqlite:$folder/usage.db"
+
 [metrics]
 usage = true
 
@@ -260,6 +263,9 @@ load() {
     ask "$api/v1/customers/nobody/usage" "$api/nowhere"
     ask "$api/v1/customers/00000000-0000-0000-0000-000000000001/usage#[1-20]"
     shown=wrong ask "$usage#[1-20]"
+    curl -sS --max-time 30 -o /dev/null \
+        "http://$(told third api)/v1/customers/$documented/usage?processedDate=2017-03-08" ||
+        prometheus_failed "cannot be asked for a date that is not stored"
     shown=$little ask "$usage#[1-10]" "$api/v1/customers/00000000-0000-0000-0000-000000000001/usage"
 
     sleep 2.5
