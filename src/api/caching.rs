@@ -31,6 +31,8 @@ pub(super) enum ResponseAudience {
     /// All callers that may read it. A browser that two callers share must not show the answer of one to
     /// the other.
     AuthorizedCallers,
+    /// Every client. The answer has no `Last-Modified`, since it may become an earlier one again.
+    EveryoneUndated,
     /// Every client that requests the same page.
     EveryonePerPage,
     /// One caller. The answer has no `Last-Modified`, since it also changes with the caller's rights.
@@ -56,7 +58,7 @@ pub(super) fn respond<'a>(
     (document, encoded): (&RenderedDocument, &EncodedBody),
 ) -> Response<FullBody> {
     let freshness = freshness.into();
-    let modified_at = audience.is_shared().then(|| document.modified_at());
+    let modified_at = audience.has_last_modified().then(|| document.modified_at());
     let mut headers = match coding {
         ContentCoding::Identity => IDENTITY_HEADERS.clone(),
         ContentCoding::Gzip | ContentCoding::Brotli | ContentCoding::Zstd => CODED_HEADERS.clone(),
@@ -192,18 +194,18 @@ struct CacheStatusText {
 // === impl ResponseAudience ===
 
 impl ResponseAudience {
-    /// Returns true if the answer changes only with the data.
-    const fn is_shared(self) -> bool {
+    /// Returns true if the answer changes only when its data is modified.
+    const fn has_last_modified(self) -> bool {
         match self {
             Self::Everyone | Self::AuthorizedCallers | Self::EveryonePerPage => true,
-            Self::SingleCaller | Self::SingleCallerPerPage => false,
+            Self::EveryoneUndated | Self::SingleCaller | Self::SingleCallerPerPage => false,
         }
     }
 
     /// The request headers that the answer depends on.
     const fn vary(self) -> HeaderValue {
         HeaderValue::from_static(match self {
-            Self::Everyone => "Accept, Accept-Encoding",
+            Self::Everyone | Self::EveryoneUndated => "Accept, Accept-Encoding",
             Self::AuthorizedCallers | Self::SingleCaller => {
                 "Accept, Accept-Encoding, Authorization, X-Api-Key"
             }

@@ -112,7 +112,7 @@ async fn respond(
     let encoded = document.ready(coding).ok_or_else(render_problem)?;
     request.api.metrics.record_served_age(answer.age);
     let audience = if request.caller().is_anonymous() {
-        ResponseAudience::Everyone
+        ResponseAudience::EveryoneUndated
     } else {
         ResponseAudience::SingleCaller
     };
