@@ -21,8 +21,9 @@ use crate::{
 /// A store whose calls take a bounded time, and which is not called while it fails.
 ///
 /// A breaker opens when three look-ups in a row miss their time or fail, and at once when the store
-/// cannot be opened. While it is open every call fails at once, and probes in the background find out
-/// when the store works again.
+/// cannot be opened. While it is open every read fails at once, and probes in the background find out
+/// when the store works again. Writes are tried all the same: no request waits for them, and a store that
+/// is too slow for look-ups can still take them.
 #[derive(Clone, Debug)]
 pub struct GuardedStore(Arc<Guard>);
 
@@ -93,7 +94,7 @@ impl GuardedStore {
         call: impl FnOnce(&'a dyn UsageStore) -> StoreFuture<'a, T>,
     ) -> StoreFuture<'a, T> {
         let guard = &self.0;
-        if guard.is_open() {
+        if guard.is_open() && !operation.is_background() {
             guard
                 .metrics
                 .record(operation, StoreOutcome::Rejected, Duration::ZERO);
@@ -259,7 +260,12 @@ impl Guard {
         if matches!(before, Breaker::Open) {
             return;
         }
-        tracing::error!(%error, "the store is not used until it works again; requests are served without it");
+        const MESSAGE: &str =
+            "the store is not read until it works again; requests are served without it";
+        match error {
+            StoreError::Unavailable => tracing::warn!(%error, "{MESSAGE}"),
+            _ => tracing::error!(%error, "{MESSAGE}"),
+        }
         self.health.set_read_problem(Some(error.to_string()));
         self.shutdown.spawn(Arc::clone(self).probe_until_good());
     }

@@ -70,6 +70,15 @@ struct StoreProblems {
     writes: Option<String>,
 }
 
+// === impl StoreOperation ===
+
+impl StoreOperation {
+    /// Returns true if no request waits for it.
+    pub(super) fn is_background(self) -> bool {
+        matches!(self, Self::Write | Self::Delete | Self::Maintain)
+    }
+}
+
 // === impl StoreMetrics ===
 
 impl StoreMetrics {

@@ -190,7 +190,7 @@ impl UsageStore for SqliteStore {
                 self.writer.run(open).await?;
             }
             self.look_ups
-                .run(|reader| reader.read(|open| open.probe()))
+                .run(|reader| reader.read(ReadConnection::read_texts))
                 .await
         })
     }

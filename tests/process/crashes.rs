@@ -63,7 +63,7 @@ async fn the_service_comes_back_whenever_it_is_killed_while_its_token_rotates() 
     assert!(between > rounds / 50, "only {between} of {rounds}");
 }
 
-fn variable<T: FromStr>(name: &str) -> Option<T> {
+pub(crate) fn variable<T: FromStr>(name: &str) -> Option<T> {
     let text = env::var(name).ok()?;
     Some(text.parse().ok().expect(name))
 }

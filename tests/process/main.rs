@@ -24,6 +24,7 @@ mod reload;
 mod rolling_restart;
 mod secrets;
 mod shutdown;
+mod store;
 mod support;
 mod try_it;
 mod upstream_bodies;

@@ -3,15 +3,22 @@
 use std::{
     fs::{self, OpenOptions},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{CachedStatement, Connection, OpenFlags};
 
-use super::{error::SqliteResult, migrations, network_file_system};
+use super::{
+    error::{SqliteError, SqliteResult},
+    migrations, network_file_system,
+};
 use crate::store::StoreStartError;
 
 /// Identifies a file while it exists, whatever its path is.
@@ -19,6 +26,15 @@ use crate::store::StoreStartError;
 pub(super) struct FileIdentity {
     device: u64,
     inode: u64,
+}
+
+/// The way in which a file is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileAccess {
+    /// As usual; SQLite finds out by itself whether the file can be written.
+    Usual,
+    /// Not even the files beside it can be made, which SQLite needs to read with others.
+    Immutable,
 }
 
 /// The file cannot be opened.
@@ -29,14 +45,14 @@ pub(super) enum OpenError {
     Refused(#[from] StoreStartError),
     /// SQLite reports an error.
     #[error(transparent)]
-    Sqlite(#[from] super::error::SqliteError),
+    Sqlite(#[from] SqliteError),
     /// The system reports an error.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 /// Time that the writer waits for another process's transaction.
-const WRITER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const WRITER_BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time that a reader waits; in WAL mode it hardly ever has to.
 const READER_BUSY_TIMEOUT: Duration = Duration::from_millis(10);
@@ -50,6 +66,9 @@ const STATEMENTS: usize = 128;
 /// Only the user of the service reads the file: it has customers' names and counts.
 const FILE_MODE: u32 = 0o600;
 
+/// The characters of a path that mean something else in a URI.
+const URI_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/');
+
 /// The file names that SQLite derives from a database's name.
 const COMPANION_SUFFIXES: [&str; 2] = ["-wal", "-shm"];
 
@@ -57,7 +76,7 @@ const COMPANION_SUFFIXES: [&str; 2] = ["-wal", "-shm"];
 pub(super) fn open_writer(
     path: &Path,
     now: Timestamp,
-) -> Result<(Connection, FileIdentity), OpenError> {
+) -> Result<(Connection, FileIdentity, FileAccess), OpenError> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
@@ -74,39 +93,67 @@ pub(super) fn open_writer(
         Err(error) => return Err(error.into()),
     }
     let identity = FileIdentity::of(path)?;
-    let mut connection = open(path, WRITER_BUSY_TIMEOUT)?;
+    match open_with(path, now, FileAccess::Usual) {
+        Err(OpenError::Sqlite(error)) if error.is_unwritable() && !has_log(path) => {
+            let connection = open_with(path, now, FileAccess::Immutable)?;
+            Ok((connection, identity, FileAccess::Immutable))
+        }
+        Err(error) => Err(error),
+        Ok(connection) => Ok((connection, identity, FileAccess::Usual)),
+    }
+}
+
+fn open_with(path: &Path, now: Timestamp, access: FileAccess) -> Result<Connection, OpenError> {
+    let mut connection = open(path, access, WRITER_BUSY_TIMEOUT)?;
     migrations::check_owner(&connection, path)?;
-    let mode: String = connection
-        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
-        .map_err(super::error::SqliteError::from)?;
+    if access == FileAccess::Usual {
+        set_up(&connection)?;
+    }
+    migrations::migrate(&mut connection, path, now)?;
+    Ok(connection)
+}
+
+fn set_up(connection: &Connection) -> SqliteResult<()> {
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         let problem = format!("SQLite keeps journal mode {mode} in place of WAL");
-        return Err(io::Error::other(problem).into());
+        return Err(SqliteError::Unreadable(problem));
     }
-    let settings = || -> SqliteResult<()> {
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)?;
-        Ok(())
-    };
-    settings()?;
-    migrations::migrate(&mut connection, path, now)?;
-    Ok((connection, identity))
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)?;
+    Ok(())
 }
 
 /// Opens a file for a reader, which the writer has opened before.
-pub(super) fn open_reader(path: &Path) -> SqliteResult<Connection> {
-    let connection = open(path, READER_BUSY_TIMEOUT)?;
+pub(super) fn open_reader(path: &Path, access: FileAccess) -> SqliteResult<Connection> {
+    let connection = open(path, access, READER_BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
 
-fn open(path: &Path, busy_timeout: Duration) -> SqliteResult<Connection> {
-    // Without the flag that makes `file:` in a path mean something.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+fn open(path: &Path, access: FileAccess, busy_timeout: Duration) -> SqliteResult<Connection> {
+    let connection = match access {
+        FileAccess::Usual => {
+            // Without the flag that makes `file:` in a path mean something.
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            Connection::open_with_flags(path, flags)?
+        }
+        FileAccess::Immutable => {
+            let path = percent_encode(path.as_os_str().as_bytes(), URI_PATH);
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX
+                | OpenFlags::SQLITE_OPEN_URI;
+            Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)?
+        }
+    };
     connection.busy_timeout(busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
+}
+
+/// Returns whether the file has a log, without which its content may be torn.
+fn has_log(path: &Path) -> bool {
+    fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
 /// Prepares a statement of [`sql`](crate::store::sql), or reuses it.

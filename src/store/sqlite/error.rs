@@ -23,12 +23,24 @@ pub(super) type SqliteResult<T> = Result<T, SqliteError>;
 impl SqliteError {
     /// Returns whether the file itself is damaged.
     pub(super) fn is_corruption(&self) -> bool {
+        matches!(
+            self.code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        )
+    }
+
+    /// Returns whether the file, or one beside it, cannot be written.
+    pub(super) fn is_unwritable(&self) -> bool {
+        matches!(
+            self.code(),
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen)
+        )
+    }
+
+    fn code(&self) -> Option<ErrorCode> {
         match self {
-            Self::Sqlite(error) => matches!(
-                error.sqlite_error_code(),
-                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-            ),
-            Self::Unreadable(_) | Self::Unstorable(_) => false,
+            Self::Sqlite(error) => error.sqlite_error_code(),
+            Self::Unreadable(_) | Self::Unstorable(_) => None,
         }
     }
 }

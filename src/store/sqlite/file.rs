@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::connection::FileIdentity;
+use super::connection::{FileAccess, FileIdentity};
 use crate::store::StoreError;
 
 /// The file of a store, which can be damaged, deleted or replaced while it is open.
@@ -28,6 +28,7 @@ enum FileState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OpenFile {
     identity: FileIdentity,
+    pub(super) access: FileAccess,
     /// Counts how often the path was opened: an inode can be used again.
     opening: u64,
 }
@@ -54,16 +55,29 @@ impl StoreFile {
     pub(super) fn current(&self) -> Result<OpenFile, StoreError> {
         match &*self.lock() {
             FileState::Open(file) if file.identity.is_at(&self.path) => Ok(*file),
-            FileState::Open(_) => Err(StoreError::NotOpen("its file was deleted".to_owned())),
-            FileState::Damaged(_) => Err(StoreError::NotOpen("its file is damaged".to_owned())),
-            FileState::Closed(reason) => Err(StoreError::NotOpen(reason.clone())),
+            FileState::Open(_) => Err(self.not_open("the file was deleted or replaced")),
+            FileState::Damaged(_) => Err(self.not_open("the file is damaged")),
+            FileState::Closed(reason) => Err(self.not_open(reason)),
         }
     }
 
-    pub(super) fn set_open(&self, identity: FileIdentity, opening: u64) -> OpenFile {
-        let file = OpenFile { identity, opening };
+    pub(super) fn set_open(
+        &self,
+        identity: FileIdentity,
+        access: FileAccess,
+        opening: u64,
+    ) -> OpenFile {
+        let file = OpenFile {
+            identity,
+            access,
+            opening,
+        };
         *self.lock() = FileState::Open(file);
         file
+    }
+
+    pub(super) fn not_open(&self, reason: &str) -> StoreError {
+        StoreError::NotOpen(format!("{}: {reason}", self.path.display()))
     }
 
     pub(super) fn set_closed(&self, reason: String) {

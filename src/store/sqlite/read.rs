@@ -54,10 +54,18 @@ struct PurgeTable {
 // === impl ReadConnection ===
 
 impl ReadConnection {
-    /// Reads anything.
-    pub(super) fn probe(&self) -> SqliteResult<()> {
-        let mut statement = prepare(&self.connection, sql::GENERATION)?;
-        Ok(statement.query_row([], |_| Ok(()))?)
+    /// Reads all texts, so that no look-up has to.
+    pub(super) fn read_texts(&mut self) -> SqliteResult<()> {
+        let Self {
+            connection,
+            dictionaries,
+            ..
+        } = self;
+        dictionaries.customers.all(connection)?;
+        dictionaries.customer_names.all(connection)?;
+        dictionaries.products.all(connection)?;
+        dictionaries.workloads.all(connection)?;
+        Ok(())
     }
 
     pub(super) fn snapshot(&mut self, resource: Resource) -> SqliteResult<Option<StoredSnapshot>> {

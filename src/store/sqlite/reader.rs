@@ -3,7 +3,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::{
-    connection,
+    connection::{self, FileAccess},
     dictionary::Dictionaries,
     error::SqliteResult,
     file::{OpenFile, StoreFile},
@@ -35,7 +35,7 @@ impl Reader {
         }
         let result = match &mut self.open {
             Some((_, connection)) => in_transaction(connection, query),
-            None => open(&self.file).and_then(|connection| {
+            None => open(&self.file, file.access).and_then(|connection| {
                 let (_, connection) = self.open.insert((file, connection));
                 in_transaction(connection, query)
             }),
@@ -54,9 +54,9 @@ impl Reader {
     }
 }
 
-fn open(file: &StoreFile) -> SqliteResult<ReadConnection> {
+fn open(file: &StoreFile, access: FileAccess) -> SqliteResult<ReadConnection> {
     Ok(ReadConnection {
-        connection: connection::open_reader(file.path())?,
+        connection: connection::open_reader(file.path(), access)?,
         dictionaries: Dictionaries::default(),
         bodies: BodyCodec::new().map_err(super::read::unreadable)?,
     })

@@ -56,7 +56,7 @@ impl SqliteWriter {
         match self.connection() {
             Ok(_) => Ok(Ok(())),
             Err(OpenError::Refused(refused)) => Err(refused),
-            Err(error) => Ok(Err(StoreError::NotOpen(error_chain(&error)))),
+            Err(error) => Ok(Err(self.file.not_open(&error_chain(&error)))),
         }
     }
 
@@ -103,15 +103,18 @@ impl SqliteWriter {
         &mut self,
         work: impl FnOnce(&mut WriteConnection) -> SqliteResult<T>,
     ) -> Result<T, StoreError> {
-        let open = match self.connection() {
-            Ok(open) => open,
-            Err(error) => return Err(StoreError::NotOpen(error_chain(&error))),
-        };
+        let file = Arc::clone(&self.file);
+        let open = self
+            .connection()
+            .map_err(|error| file.not_open(&error_chain(&error)))?;
         let result = open.in_transaction(work);
         if let Err(error) = &result {
-            let file = open.file;
             if error.is_corruption() {
-                self.file.set_damaged(file);
+                file.set_damaged(open.file);
+            }
+            // Once it can be written again, this connection could not do it.
+            if error.is_unwritable() {
+                self.open = None;
             }
         }
         Ok(result?)
@@ -152,12 +155,12 @@ impl SqliteWriter {
 
     fn open_file(&mut self) -> Result<WriteConnection, OpenError> {
         let now = self.clock.wall_time();
-        let (mut connection, identity) = connection::open_writer(self.file.path(), now)?;
+        let (mut connection, identity, access) = connection::open_writer(self.file.path(), now)?;
         prefer(&mut connection, self.preferred)?;
         let bodies = BodyCodec::new()?;
         self.openings += 1;
         Ok(WriteConnection {
-            file: self.file.set_open(identity, self.openings),
+            file: self.file.set_open(identity, access, self.openings),
             connection,
             dictionaries: Dictionaries::default(),
             bodies,

@@ -189,7 +189,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_look_up_takes_20_ms_at_most_and_none_after_three_in_vain() {
+async fn a_look_up_takes_20_ms_at_most_and_after_three_in_vain_only_writes_are_tried() {
     let scene = Scene::new(Behavior::Hangs);
     let started = scene.clock.now();
 

@@ -1,0 +1,339 @@
+//! What the store costs: bytes of a row, and the time of each question while it is written.
+//!
+//! `cargo bench --bench store` measures 1,000 customers × 400 dates × 8 rows, and
+//! `cargo bench --bench store -- 5000` so many customers. Figures of one run are comparable with each other
+//! and with no other run.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a benchmark may fail in any way"
+)]
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use jiff::ToSpan;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use usage_proxy::{
+    clock::{Clock, SharedClock, SystemClock},
+    domain::{
+        CustomerId, LicenseUsage, ProcessedAt, ProcessedDate, Resource, UpstreamApi, UsageRow,
+    },
+    store::{
+        AcceptedSnapshot, DateRange, FleetHistoryQuery, HistoryQuery, ProductFilter, StoreWrite,
+        UsageStore, sqlite::SqliteStore,
+    },
+};
+
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const DATES: i32 = 400;
+
+/// Workloads of each product that a customer has.
+const PRODUCTS: [&[&str]; 3] = [
+    &["Exchange", "SharePoint", "Teams", "OneDrive"],
+    &["Exchange", "Teams", "Yammer"],
+    &["Sales"],
+];
+
+const ROWS: usize = 8;
+
+/// Names that products have over all customers.
+const PRODUCT_NAMES: usize = 50;
+
+/// The counts of one customer, which change from date to date.
+struct Customer {
+    id: CustomerId,
+    name: String,
+    products: [usize; PRODUCTS.len()],
+    counts: [(u64, u64); ROWS],
+}
+
+fn main() {
+    let customers = std::env::args().find_map(|argument| argument.parse().ok());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
+    runtime.block_on(measure(customers.unwrap_or(1_000)));
+}
+
+async fn measure(customers: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("usage.db");
+    let store = Arc::new(open(&path).await);
+    let mut random = StdRng::seed_from_u64(1);
+    let mut fleet: Vec<_> = (0..customers)
+        .map(|number| Customer::new(number, &mut random))
+        .collect();
+    println!("{customers} customers × {DATES} dates × {ROWS} rows");
+
+    let started = now();
+    for number in 0..DATES {
+        for batch in fleet.chunks_mut(1_000) {
+            store
+                .write(of_date(batch, number, &mut random))
+                .await
+                .unwrap();
+        }
+    }
+    let took = now() - started;
+    let rows = customers * DATES as usize * ROWS;
+    let per_snapshot = took / u32::try_from(rows / ROWS).unwrap();
+    println!("written in {took:.1?}: {per_snapshot:.1?} a snapshot");
+    let started = now();
+    while !store.maintain().await.unwrap().is_done {}
+    println!("totals of all dates computed in {:.1?}", now() - started);
+    store.close().await.unwrap();
+    let bytes = fs::metadata(&path).unwrap().len();
+    println!(
+        "{} MB, {:.1} bytes a row, {} kB a customer and year",
+        bytes / 1_000_000,
+        bytes as f64 / rows as f64,
+        bytes * 365 / (u64::try_from(customers).unwrap() * DATES as u64) / 1_000,
+    );
+    drop(store);
+
+    let store = Arc::new(open(&path).await);
+    once("warm start: the newest of all", async {
+        store.newest_of_all().await.unwrap().len()
+    })
+    .await;
+    once("again", async {
+        store.newest_of_all().await.unwrap().len()
+    })
+    .await;
+    once("all of one past date", async {
+        store.all_of_date(date(100)).await.unwrap().len()
+    })
+    .await;
+    fleet_questions(&*store, &fleet).await;
+    while_idle_and_written(&store, &mut fleet).await;
+    println!("memory of the process: {} MB", resident_megabytes());
+}
+
+async fn fleet_questions(store: &dyn UsageStore, fleet: &[Customer]) {
+    let year = |customers: Option<Vec<CustomerId>>, excluded: &[&str], constant_cohort| {
+        let products = ProductFilter {
+            excluded: excluded.iter().map(|name| (*name).to_owned()).collect(),
+            ..ProductFilter::default()
+        };
+        FleetHistoryQuery {
+            range: DateRange {
+                from: date(DATES - 365),
+                to: date(DATES - 1),
+            },
+            customers,
+            products,
+            constant_cohort,
+        }
+    };
+    let some = |count: usize| Some(fleet.iter().take(count).map(|of| of.id).collect());
+    for (name, query) in [
+        ("fleet, a year", year(None, &[], false)),
+        (
+            "fleet, a year, one product excluded",
+            year(None, &["Product 7"], false),
+        ),
+        ("fleet, a year, constant cohort", year(None, &[], true)),
+        ("100 customers, a year", year(some(100), &[], false)),
+        (
+            "half of the customers, a year",
+            year(some(fleet.len() / 2), &[], false),
+        ),
+    ] {
+        once(name, async {
+            store.fleet_history(query).await.unwrap().len()
+        })
+        .await;
+    }
+}
+
+/// Measures look-ups and history alone, and while dates are written one after another.
+async fn while_idle_and_written(store: &Arc<SqliteStore>, fleet: &mut [Customer]) {
+    let ids: Vec<_> = fleet.iter().map(|customer| customer.id).collect();
+    questions("idle", store, &ids).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let asking = tokio::spawn({
+        let (store, is_over) = (Arc::clone(store), Arc::clone(&is_over));
+        async move {
+            questions("written", &store, &ids).await;
+            is_over.store(true, Ordering::Relaxed);
+        }
+    });
+    let mut random = StdRng::seed_from_u64(2);
+    let (mut written, started) = (0, now());
+    for number in DATES.. {
+        for batch in fleet.chunks_mut(1_000) {
+            if is_over.load(Ordering::Relaxed) {
+                break;
+            }
+            written += batch.len();
+            store
+                .write(of_date(batch, number, &mut random))
+                .await
+                .unwrap();
+        }
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    asking.await.unwrap();
+    let per_second = written as f64 / (now() - started).as_secs_f64();
+    println!("meanwhile {per_second:.0} snapshots a second were written");
+}
+
+async fn questions(state: &str, store: &SqliteStore, ids: &[CustomerId]) {
+    let mut random = StdRng::seed_from_u64(3);
+    let mut look_ups = Vec::new();
+    let mut histories = Vec::new();
+    for _ in 0..1_000 {
+        let customer = ids[random.random_range(0..ids.len())];
+        let started = now();
+        let found = store
+            .snapshot(Resource::CommercialUsage(customer, None))
+            .await;
+        assert!(found.unwrap().is_some());
+        look_ups.push(now() - started);
+
+        let customer = ids[random.random_range(0..ids.len())];
+        let query = HistoryQuery {
+            customer,
+            range: DateRange {
+                from: date(0),
+                to: date(DATES - 1),
+            },
+            product: None,
+            workload: None,
+            after: None,
+            limit: 10_000.try_into().unwrap(),
+        };
+        let started = now();
+        let rows = store.history(query).await.unwrap();
+        assert_eq!(rows.len(), DATES as usize * ROWS);
+        histories.push(now() - started);
+    }
+    percentiles(&format!("look-up of one customer, {state}"), look_ups);
+    percentiles(
+        &format!("history of one customer, 3,200 rows, {state}"),
+        histories,
+    );
+}
+
+// === impl Customer ===
+
+impl Customer {
+    fn new(number: usize, random: &mut StdRng) -> Self {
+        let id = format!("{number:08x}-0000-4000-8000-000000000000");
+        Self {
+            id: CustomerId::parse(&id).unwrap(),
+            name: format!("Customer {number}"),
+            products: std::array::from_fn(|index| {
+                let of_kind = PRODUCT_NAMES / PRODUCTS.len();
+                index * of_kind + random.random_range(0..of_kind)
+            }),
+            counts: std::array::from_fn(|_| {
+                let qualified = random.random_range(1..300);
+                (random.random_range(0..=qualified), qualified)
+            }),
+        }
+    }
+
+    /// Changes one row in seven, and returns all of them.
+    fn next(&mut self, number: i32, random: &mut StdRng) -> Arc<LicenseUsage> {
+        for (active, qualified) in &mut self.counts {
+            if random.random_range(0..7) == 0 {
+                *active = random.random_range(0..=*qualified);
+            }
+        }
+        let processed_at = ProcessedAt(date(number).start());
+        let rows = PRODUCTS
+            .iter()
+            .zip(self.products)
+            .flat_map(|(workloads, product)| {
+                workloads.iter().map(move |workload| (product, *workload))
+            });
+        let rows = rows
+            .zip(self.counts)
+            .map(|((product, workload), (active, qualified))| UsageRow {
+                service_code: Some("O365".into()),
+                service_name: "o365".into(),
+                product_id: Some(format!("00000000-0000-0000-0000-{product:012}").into()),
+                product_name: format!("Product {product}").into(),
+                channel: Some("reseller".into()),
+                workload_code: None,
+                workload_name: workload.into(),
+                licenses_active: active,
+                licenses_qualified: qualified,
+                reported_usage_percent: None,
+                processed_at,
+            });
+        let usage = LicenseUsage::new(self.id, Some(self.name.clone()), rows.collect());
+        Arc::new(usage.unwrap())
+    }
+}
+
+fn of_date(customers: &mut [Customer], number: i32, random: &mut StdRng) -> Vec<StoreWrite> {
+    let fetched_at = date(number).start() + 30.hours();
+    let snapshots = customers.iter_mut().map(|customer| {
+        StoreWrite::Snapshot(AcceptedSnapshot {
+            api: UpstreamApi::Commercial,
+            usage: customer.next(number, random),
+            native: None,
+            asked_date: None,
+            fetched_at,
+        })
+    });
+    snapshots.collect()
+}
+
+async fn open(path: &Path) -> SqliteStore {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let opened = SqliteStore::open(path.to_owned(), UpstreamApi::Commercial, clock);
+    opened.await.unwrap()
+}
+
+async fn once(name: &str, question: impl Future<Output = usize>) {
+    let started = now();
+    let answers = question.await;
+    println!("{name}: {:.1?} ({answers} answers)", now() - started);
+}
+
+fn percentiles(name: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    println!(
+        "{name}: p50 {:.2?}, p99 {:.2?}, max {:.2?}",
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
+
+fn date(number: i32) -> ProcessedDate {
+    let first = ProcessedDate::parse("2025-10-01").unwrap();
+    first.plus_days(number).unwrap()
+}
+
+fn now() -> Instant {
+    SystemClock.now()
+}
+
+fn resident_megabytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.unwrap_or_default() / 1_000
+}
