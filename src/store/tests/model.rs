@@ -285,7 +285,7 @@ impl Model {
             let dates: Vec<_> = dates
                 .filter(|date| self.rows(*customer, *date).is_some())
                 .collect();
-            let from = dates.iter().rev().take(RECENT_DATES).last()?;
+            let from = dates[dates.len().saturating_sub(RECENT_DATES)..].first()?;
             let question = Question {
                 customers: Some(vec![*customer]),
                 constant_cohort: false,
