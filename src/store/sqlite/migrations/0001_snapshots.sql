@@ -199,17 +199,26 @@ SELECT
     s.revision,
     CASE s.state WHEN 1 THEN 'rows' ELSE 'empty' END AS state,
     strftime('%Y-%m-%dT%H:%M:%fZ', s.fetched_at / 1000.0, 'unixepoch') AS fetched_at,
-    strftime('%Y-%m-%dT%H:%M:%fZ', s.confirmed_at / 1000.0, 'unixepoch') AS confirmed_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', max(s.confirmed_at, coalesce(f.confirmed_at, 0)) / 1000.0,
+        'unixepoch') AS confirmed_at,
     o.name AS source
-FROM (
-    SELECT s.customer, s.day, s.source, s.revision, s.state, s.fetched_at,
-        max(s.confirmed_at, coalesce(f.confirmed_at, 0)) AS confirmed_at
-    FROM snapshot s
-    LEFT JOIN newest n ON n.customer = s.customer AND n.source = s.source AND n.day = s.day
-    LEFT JOIN fleet_confirmed f ON f.source = n.source AND n.confirmed_at >= f.refreshed_at
-    UNION ALL
-    SELECT customer, day, source, revision, state, fetched_at, confirmed_at FROM superseded_snapshot
-) s
-JOIN customer c ON c.id = s.customer
+FROM customer c
+CROSS JOIN snapshot s ON s.customer = c.id
+JOIN source o ON o.id = s.source
+LEFT JOIN processed_day d ON d.day = s.day
+LEFT JOIN newest n ON n.customer = s.customer AND n.source = s.source AND n.day = s.day
+LEFT JOIN fleet_confirmed f ON f.source = n.source AND n.confirmed_at >= f.refreshed_at
+UNION ALL
+SELECT
+    c.customer_id,
+    c.name,
+    d.processed_date,
+    s.revision,
+    CASE s.state WHEN 1 THEN 'rows' ELSE 'empty' END,
+    strftime('%Y-%m-%dT%H:%M:%fZ', s.fetched_at / 1000.0, 'unixepoch'),
+    strftime('%Y-%m-%dT%H:%M:%fZ', s.confirmed_at / 1000.0, 'unixepoch'),
+    o.name
+FROM customer c
+CROSS JOIN superseded_snapshot s ON s.customer = c.id
 JOIN source o ON o.id = s.source
 LEFT JOIN processed_day d ON d.day = s.day;
