@@ -216,7 +216,7 @@ async fn questions(state: &str, store: &SqliteStore, ids: &[CustomerId]) {
                 from: date(0),
                 to: date(DATES - 1),
             },
-            product: None,
+            products: Vec::new(),
             workload: None,
             after: None,
             limit: 10_000.try_into().unwrap(),

@@ -24,6 +24,7 @@ pub use self::{
     metrics::{StoreHealth, StoreMetrics},
     writer::{StoreWriter, WriterConfig},
 };
+pub use crate::domain::DateRange;
 use crate::{
     cache::{PurgeMode, PurgeScope},
     clock::SharedClock,
@@ -70,8 +71,8 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
     /// Returns the totals of each customer's last dates. Customers without any are left out.
     fn recent_totals(&self, query: RecentTotalsQuery) -> StoreFuture<'_, Vec<CustomerTotals>>;
 
-    /// Returns the dates in this range for which upstream was asked: for this customer, or for all
-    /// customers together.
+    /// Returns the dates in this range that are stored or for which upstream was asked: for this
+    /// customer, or for all customers together.
     fn asked_dates(
         &self,
         customer: Option<CustomerId>,
@@ -199,15 +200,6 @@ pub struct StoredCustomers {
     pub fetched_at: Timestamp,
 }
 
-/// A range of dates, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DateRange {
-    /// The first date.
-    pub from: ProcessedDate,
-    /// The last date.
-    pub to: ProcessedDate,
-}
-
 /// A stored date of a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredDate {
@@ -228,8 +220,8 @@ pub struct HistoryQuery {
     pub customer: CustomerId,
     /// The dates.
     pub range: DateRange,
-    /// Microsoft's name or id of a product; letter case does not count.
-    pub product: Option<String>,
+    /// Microsoft's names and ids of products; empty: all products. Letter case does not count.
+    pub products: Vec<String>,
     /// Microsoft's name or code of a workload; letter case does not count.
     pub workload: Option<String>,
     /// Only rows after this position.
@@ -314,6 +306,8 @@ pub struct ProductFilter {
     pub channels: Vec<String>,
     /// Names and ids of products that count nowhere.
     pub excluded: Vec<String>,
+    /// Ids of products that count although their name is excluded.
+    pub kept_ids: Vec<String>,
 }
 
 /// The totals of the fleet on a date.
@@ -431,16 +425,6 @@ pub async fn open(
         writer,
         health,
     }))
-}
-
-// === impl DateRange ===
-
-impl DateRange {
-    /// Returns every date of the range, oldest first.
-    pub fn dates(self) -> impl DoubleEndedIterator<Item = ProcessedDate> {
-        let days = self.from.days_until(self.to);
-        (0..=days).filter_map(move |day| self.from.plus_days(day))
-    }
 }
 
 #[cfg(test)]

@@ -96,6 +96,23 @@ impl Caller {
             && self.credential_customers.is_all()
     }
 
+    /// Returns the customers whose usage it may read, by id; `None` for every customer there is and
+    /// will be.
+    pub fn readable_customers(&self) -> Option<Vec<CustomerId>> {
+        if self.may_read_all() {
+            return None;
+        }
+        let mut lists = [&self.customers, &self.credential_customers].into_iter();
+        let list = lists.find_map(|access| match access {
+            CustomerAccess::All => None,
+            CustomerAccess::Only(these) => Some(these),
+        });
+        let listed = list.into_iter().flat_map(|these| these.iter().copied());
+        let mut readable: Vec<_> = listed.filter(|id| self.may_read(*id)).collect();
+        readable.sort_unstable();
+        Some(readable)
+    }
+
     /// Returns whether it has this scope.
     pub fn has_scope(&self, scope: CallerScope) -> bool {
         self.scopes.contains(scope)
@@ -231,11 +248,18 @@ mod tests {
             );
             assert!(!caller.has_scope(CallerScope::CacheRefresh));
             assert_eq!(caller.may_read_all(), everybody);
+            if let Some(readable) = caller.readable_customers() {
+                assert_eq!([one, two].map(|customer| readable.contains(&customer)), may);
+                assert!(readable.is_sorted());
+            } else {
+                assert!(everybody);
+            }
         }
         let refresh = ScopeSet::from_iter([CallerScope::CacheRefresh]);
         let caller = Caller::anonymous().restricted_to(&CustomerAccess::All, refresh);
         assert!(!caller.may_read(one));
         assert!(!caller.may_read_all());
+        assert_eq!(caller.readable_customers(), Some(Vec::new()));
     }
 
     #[test]

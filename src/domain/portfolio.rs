@@ -107,6 +107,31 @@ impl Portfolio {
         self.rule(product_id, product_name)?.display_name.as_ref()
     }
 
+    /// Returns the ids and names of the products that people know by this name; letter case does not
+    /// count.
+    pub fn products_called(&self, display_name: &str) -> impl Iterator<Item = &str> {
+        let wanted = display_name.to_lowercase();
+        let rules = self.by_id.iter().chain(&self.by_name);
+        let called = rules.filter(move |(_, rule)| {
+            let name = rule.display_name.as_deref();
+            name.is_some_and(|name| name.to_lowercase() == wanted)
+        });
+        called.map(|(product, _)| product.as_str())
+    }
+
+    /// Returns the ids and names of the products that count in no fleet number.
+    pub fn excluded_products(&self) -> impl Iterator<Item = &str> {
+        let rules = self.by_id.iter().chain(&self.by_name);
+        let excluded = rules.filter(|(_, rule)| rule.exclude);
+        excluded.map(|(product, _)| product.as_str())
+    }
+
+    /// Returns the ids of the products that count whatever the rule of their name.
+    pub fn kept_ids(&self) -> impl Iterator<Item = &str> {
+        let kept = self.by_id.iter().filter(|(_, rule)| !rule.exclude);
+        kept.map(|(id, _)| id.as_str())
+    }
+
     /// Returns the customers of a group.
     pub fn group(&self, name: &str) -> Option<&HashSet<CustomerId>> {
         self.groups.get(name)

@@ -15,6 +15,12 @@ const EPOCH: Date = jiff::civil::date(1970, 1, 1);
 pub struct InvalidProcessedDate;
 
 impl ProcessedDate {
+    /// The first day of the calendar.
+    pub const MIN: Self = Self(Date::MIN);
+
+    /// The last day of the calendar.
+    pub const MAX: Self = Self(Date::MAX);
+
     /// Reads `YYYY-MM-DD` and nothing else: no time, no offset, no missing zeros.
     ///
     /// # Errors

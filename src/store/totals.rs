@@ -191,6 +191,7 @@ impl ProductFilter {
             services: lower(&self.services),
             channels: lower(&self.channels),
             excluded: lower(&self.excluded),
+            kept_ids: lower(&self.kept_ids),
         }
     }
 
@@ -208,6 +209,7 @@ impl ProductFilter {
         is_wanted(&self.products, &product_names)
             && is_wanted(&self.services, &service_names)
             && is_wanted(&self.channels, &[product.channel])
-            && !includes(&self.excluded, &product_names)
+            && (!includes(&self.excluded, &product_names)
+                || includes(&self.kept_ids, &[product.product_id]))
     }
 }

@@ -62,7 +62,8 @@ impl ReadConnection {
             .as_ref()
             .map(|after| (after.date.days_since_epoch(), after.row));
         let from = after.map_or(from, |(day, _)| day.max(from));
-        let wanted_product = query.product.as_deref().map(str::to_lowercase);
+        let wanted_products = query.products.iter().map(|name| name.to_lowercase());
+        let wanted_products: Vec<_> = wanted_products.collect();
         let wanted_workload = query.workload.as_deref().map(str::to_lowercase);
         let Self {
             connection,
@@ -80,9 +81,10 @@ impl ReadConnection {
             }
             let product = dictionaries.products.entry(connection, row_number.0)?;
             let workload = dictionaries.workloads.entry(connection, row_number.1)?;
-            if wanted_product
-                .as_ref()
-                .is_some_and(|wanted| !product.is_called(wanted))
+            let mut wanted = wanted_products.iter();
+            let is_product =
+                wanted_products.is_empty() || wanted.any(|name| product.is_called(name));
+            if !is_product
                 || wanted_workload
                     .as_ref()
                     .is_some_and(|wanted| !workload.is_called(wanted))

@@ -157,13 +157,18 @@ fn any_question() -> impl Strategy<Value = Question> {
         texts(&["CRM"]),
         texts(&["Direct"]),
         texts(&["e3", "CD"]),
+        texts(&["Ab"]),
     );
-    let filter = filter.prop_map(|(products, services, channels, excluded)| ProductFilter {
-        products,
-        services,
-        channels,
-        excluded,
-    });
+    let filter =
+        filter.prop_map(
+            |(products, services, channels, excluded, kept_ids)| ProductFilter {
+                products,
+                services,
+                channels,
+                excluded,
+                kept_ids,
+            },
+        );
     let customers = prop::option::of(prop::collection::vec(any_customer(), 0..3));
     (customers, filter, any::<bool>(), 0..DAYS, 0..DAYS).prop_map(
         |(customers, filter, constant_cohort, one, other)| Question {
@@ -306,9 +311,8 @@ impl Model {
 
 fn counts(filter: &ProductFilter, row: &UsageRow) -> bool {
     let is = |wanted: &String, name: &str| *wanted == name.to_lowercase();
-    let is_product = |wanted: &String| {
-        is(wanted, &row.product_name) || row.product_id.as_deref().is_some_and(|id| is(wanted, id))
-    };
+    let is_id = |wanted: &String| row.product_id.as_deref().is_some_and(|id| is(wanted, id));
+    let is_product = |wanted: &String| is(wanted, &row.product_name) || is_id(wanted);
     let is_channel = |wanted: &String| {
         row.channel
             .as_deref()
@@ -318,7 +322,7 @@ fn counts(filter: &ProductFilter, row: &UsageRow) -> bool {
     (filter.products.is_empty() || filter.products.iter().any(is_product))
         && (filter.services.is_empty() || filter.services.iter().any(is_service))
         && (filter.channels.is_empty() || filter.channels.iter().any(is_channel))
-        && !filter.excluded.iter().any(is_product)
+        && (!filter.excluded.iter().any(is_product) || filter.kept_ids.iter().any(is_id))
 }
 
 async fn write(store: &dyn UsageStore, change: &Change) {
@@ -417,7 +421,7 @@ async fn compare_history(store: &dyn UsageStore, model: &Model, of: CustomerId, 
     let mut query = HistoryQuery {
         customer: of,
         range,
-        product: None,
+        products: Vec::new(),
         workload: None,
         after: None,
         limit: 3.try_into().unwrap(),
