@@ -14,6 +14,7 @@ mod display_text;
 mod document;
 pub mod fleet;
 mod format;
+pub mod history;
 mod rendered;
 mod simplified;
 mod usage_metrics;

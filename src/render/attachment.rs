@@ -51,7 +51,7 @@ pub(super) fn of_file(file: &str) -> HeaderValue {
 
 /// Makes a customer's name part of a file name: one line, without characters that are special
 /// somewhere.
-fn sanitize_file_name(customer: &str) -> String {
+pub(super) fn sanitize_file_name(customer: &str) -> String {
     let name = display_text(customer).replace(['/', '\\', ':', '*', '?', '"', '<', '>', '|'], "_");
     let end = name.floor_char_boundary(MAX_NAME_BYTES);
     let (name, _) = name.split_at(end);

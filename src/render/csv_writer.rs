@@ -26,6 +26,7 @@ pub enum CsvReader {
 }
 
 /// Writes lines, each ended by CRLF. An absent value is an empty cell, never a zero.
+#[derive(Debug)]
 pub(super) struct CsvWriter {
     lines: csv::Writer<Vec<u8>>,
     reader: CsvReader,
