@@ -11,6 +11,7 @@ mod dated_call_limits;
 mod fetcher;
 mod fleet;
 mod fleet_answer;
+mod history;
 mod recent_trends;
 mod rendering;
 mod second_level;
@@ -24,12 +25,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Semaphore;
+
 pub use self::{
     answer::{ErrorKind, UsageAnswer, UsageError},
     backfill::{BackfillError, BackfillProgress, BackfillRequest, BackfillState},
     concurrency_limiter::CallLimits,
     fleet::{FleetMetrics, FleetRefresher},
     fleet_answer::FleetAnswer,
+    history::{ComparedDates, FleetHistory, HistoryError, HistoryPage, HistoryReader},
     recent_trends::{TrendAnswer, TrendPoints, TrendRequest},
 };
 use self::{
@@ -70,6 +74,7 @@ struct UsageServiceInner {
     fetcher: Arc<Fetcher>,
     dated_fleets: Arc<DatedFleets>,
     backfill: Arc<Backfill>,
+    history_readers: Semaphore,
     renderer: SharedRenderer,
     trends: RecentTrends,
     /// The call for the newest date of our own formats.
@@ -210,6 +215,7 @@ impl UsageService {
                 fetcher,
                 dated_fleets,
                 backfill: Arc::new(backfill),
+                history_readers: Semaphore::new(Self::MAX_HISTORY_READERS),
                 newest_api,
                 soft_timeout: config.soft_timeout,
                 suspect_confirm_after: config.suspect_confirm_after,
