@@ -11,6 +11,7 @@ mod data;
 mod documents;
 mod extract;
 mod fleet;
+mod history;
 mod layers;
 mod metrics;
 mod negotiation;

@@ -1,5 +1,7 @@
 //! Reads requests into types that cannot hold a bad value.
 
+pub(super) mod parameter;
+
 use std::{borrow::Cow, fmt::Display, num::NonZeroU32};
 
 use http::{HeaderMap, HeaderName, header};
@@ -66,7 +68,7 @@ pub(super) fn chart_query(
     Ok((date.transpose()?, theme.unwrap_or_default()))
 }
 
-fn parse_theme(text: &str) -> Result<ChartTheme, Problem> {
+pub(super) fn parse_theme(text: &str) -> Result<ChartTheme, Problem> {
     match text {
         "light" => Ok(ChartTheme::Light),
         "dark" => Ok(ChartTheme::Dark),

@@ -82,7 +82,7 @@ async fn respond(
     }
     let usage = &request.api.usage;
     let portfolio = usage.portfolio().get();
-    parsed.check_group(&portfolio, request.caller())?;
+    let group = parsed.group(&portfolio, request.caller())?;
     let trace = || request.call_trace();
     let (date, directive) = (parsed.date, request.cache_directive());
     let answer = usage
@@ -95,15 +95,11 @@ async fn respond(
         )
         .await
         .map_err(|error| rejection(request, date, &error))?;
-    let group = parsed
-        .group
-        .as_deref()
-        .and_then(|group| portfolio.group(group));
     let may_read = |customer| request.caller().may_read(customer);
     let document_request = FleetDocumentRequest {
         scope: FleetScope::new(&answer.usage, may_read, parsed.customers.as_ref(), group),
         fleet: Arc::clone(&answer.usage),
-        portfolio,
+        portfolio: Arc::clone(&portfolio),
         query: parsed.query,
         format: parsed.format,
     };

@@ -6,7 +6,7 @@ use crate::{
     clock::retry_after_seconds,
     problem::{Problem, ProblemKind, UpstreamRefusal},
     service::{
-        ErrorKind,
+        ErrorKind, HistoryError, HistoryReader, UsageService,
         source::{SourceErrorKind, UpstreamErrorBody},
     },
 };
@@ -66,6 +66,57 @@ pub(super) fn from_cause(cause: &ErrorKind, call: CallOwnership) -> Problem {
         | StatusCode::GATEWAY_TIMEOUT
         | StatusCode::TOO_MANY_REQUESTS => problem.with_retry_after(retry_after),
         _ => problem,
+    }
+}
+
+/// Returns the problem of history that cannot be answered.
+#[deny(clippy::wildcard_enum_match_arm)]
+pub(super) fn from_history_error(error: &HistoryError) -> Problem {
+    match error {
+        HistoryError::NotAllowed => not_allowed("this caller may not read this customer's usage"),
+        HistoryError::NoStore => Problem::new(
+            ProblemKind::NoStore,
+            "the service keeps no history; store.url names the store to keep it in",
+        ),
+        HistoryError::NothingStored => Problem::new(
+            ProblemKind::NotStored,
+            "nothing of this customer is stored, so there are no dates to compare",
+        ),
+        HistoryError::NotStored {
+            date,
+            before,
+            after,
+        } => {
+            let nearest: Vec<_> = [before, after].into_iter().flatten().collect();
+            let nearest = match nearest[..] {
+                [date] => format!("the nearest stored date is {date}"),
+                [before, after] => format!("the nearest stored dates are {before} and {after}"),
+                _ => "no date is stored".to_owned(),
+            };
+            let detail = format!("{date} is not stored; {nearest}");
+            Problem::new(ProblemKind::NotStored, detail)
+        }
+        HistoryError::NothingEarlier { to, oldest } => {
+            let days = UsageService::COMPARED_DAYS;
+            let detail = format!(
+                "no date at least {days} days before {to} is stored, the oldest is {oldest}; name a \
+                 stored date by from"
+            );
+            Problem::new(ProblemKind::NotStored, detail)
+        }
+        HistoryError::TooManyRows => Problem::new(
+            ProblemKind::InvalidParameter,
+            format!(
+                "the answer would have more than {} rows; shorten the range by from and to, name a \
+                 product or workload, or read pages by limit and cursor",
+                HistoryReader::MAX_ROWS
+            ),
+        ),
+        // The store reports its failures itself.
+        HistoryError::Store(_) => {
+            let detail = "the store of history does not answer; try again in a moment";
+            Problem::new(ProblemKind::StoreUnavailable, detail).with_retry_after(1)
+        }
     }
 }
 

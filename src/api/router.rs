@@ -12,7 +12,7 @@ use super::{
     context::RequestContext,
     customers,
     data::ParseDataRequest,
-    documents, fleet, page,
+    documents, fleet, history, page,
     response::Rejection,
     route::{
         ALIASES,
@@ -87,6 +87,47 @@ fn entries() -> Vec<RouteEntry> {
             BrowserData,
             "/v1/usage/unused/table.csv",
             fleet::unused_table,
+        ),
+        entry(
+            Data,
+            "/v1/customers/{customer_id}/usage/dates",
+            history::dates,
+        ),
+        entry(
+            BrowserData,
+            "/v1/customers/{customer_id}/usage/dates/table.csv",
+            history::dates_table,
+        ),
+        entry(
+            Data,
+            "/v1/customers/{customer_id}/usage/history",
+            history::rows,
+        ),
+        entry(
+            BrowserData,
+            "/v1/customers/{customer_id}/usage/history/table.csv",
+            history::rows_table,
+        ),
+        entry(
+            BrowserData,
+            "/v1/customers/{customer_id}/usage/history/chart.svg",
+            history::chart,
+        ),
+        entry(
+            Data,
+            "/v1/customers/{customer_id}/usage/changes",
+            history::changes,
+        ),
+        entry(
+            BrowserData,
+            "/v1/customers/{customer_id}/usage/changes/table.csv",
+            history::changes_table,
+        ),
+        entry(Data, "/v1/usage/history", history::fleet),
+        entry(
+            BrowserData,
+            "/v1/usage/history/table.csv",
+            history::fleet_table,
         ),
         entry(Page, "/", page::page),
         entry(StaticFile, "/assets/{file}", static_files::file),

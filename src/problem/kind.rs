@@ -102,6 +102,12 @@ problem_kinds! {
         NoRelationship: FORBIDDEN "no-relationship" "No relationship with this customer";
         /// The customer has no data for this processed date.
         NothingProcessed: NOT_FOUND "nothing-processed" "No data for this date";
+        /// The service keeps no history: no store is configured.
+        NoStore: NOT_FOUND "no-store" "No store";
+        /// The date to compare is not stored.
+        NotStored: NOT_FOUND "not-stored" "Date not stored";
+        /// The store of history does not answer.
+        StoreUnavailable: SERVICE_UNAVAILABLE "store-unavailable" "The store is unavailable";
         /// Partner Center throttles, and nothing that may be served is cached.
         Throttled: SERVICE_UNAVAILABLE "throttled" "Throttled by Partner Center";
         /// Calls to Partner Center failed repeatedly and are paused for a moment.

@@ -31,6 +31,7 @@ mod fleet;
 mod fleet_refresh;
 mod freshness;
 mod full_cache;
+mod history;
 mod hosts;
 mod isolation;
 mod jwt;

@@ -336,6 +336,16 @@ impl TestApp {
             .await;
     }
 
+    /// Waits until all that was accepted can be read from the store.
+    pub(crate) async fn wait_until_stored(&self) {
+        self.wait_until_filled().await;
+        wait_until("all is stored", async || {
+            self.advance(Duration::from_millis(500));
+            self.metric("usage_proxy_store_pending_writes").await == 0.0
+        })
+        .await;
+    }
+
     /// Moves the time of the service and of its simulator.
     pub(crate) fn advance(&self, by: Duration) {
         self.clock.advance(by);

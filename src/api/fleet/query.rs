@@ -1,14 +1,11 @@
 //! The parameters of requests for the usage of all customers.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    num::NonZeroUsize,
-};
+use std::collections::{BTreeSet, HashSet};
 
 use strum::{EnumString, IntoStaticStr, VariantArray, VariantNames};
 
 use crate::{
-    api::extract::{self, invalid_parameter},
+    api::extract::{self, invalid_parameter, parameter},
     domain::{Caller, CustomerId, Portfolio, ProcessedDate},
     problem::{Problem, ProblemKind},
     render::{
@@ -18,7 +15,6 @@ use crate::{
             FleetSortKey, FleetView, PercentBound,
         },
     },
-    text::excerpt,
 };
 
 /// The parameters of a request.
@@ -101,26 +97,15 @@ impl FleetRequest {
         Ok(request)
     }
 
-    /// Checks that the group is one of the portfolio. A caller that may read none of its customers does
-    /// not learn that there is one.
-    pub(super) fn check_group(
+    /// Returns the customers of the group, if the request names one.
+    pub(super) fn group<'a>(
         &self,
-        portfolio: &Portfolio,
+        portfolio: &'a Portfolio,
         caller: &Caller,
-    ) -> Result<(), Problem> {
-        let Some(name) = &self.group else {
-            return Ok(());
-        };
-        let is_visible = portfolio.group(name).is_some_and(|customers| {
-            let mut customers = customers.iter();
-            caller.may_read_all() || customers.any(|customer| caller.may_read(*customer))
-        });
-        if is_visible {
-            return Ok(());
-        }
-        let expected = "expected the name of a group of the portfolio with a customer that the \
-                        caller may read";
-        Err(invalid_parameter("group", name, expected))
+    ) -> Result<Option<&'a HashSet<CustomerId>>, Problem> {
+        let name = self.group.as_deref();
+        name.map(|name| parameter::group(name, portfolio, caller))
+            .transpose()
     }
 
     fn without_parameters(view: FleetView, format: Format) -> Self {
@@ -144,25 +129,25 @@ impl FleetRequest {
 
     fn set(
         &mut self,
-        parameter: FleetParameter,
+        of: FleetParameter,
         value: &str,
         names: &mut NameFilters,
         today: ProcessedDate,
     ) -> Result<(), Problem> {
         let query = &mut self.query;
-        match parameter {
+        match of {
             FleetParameter::ProcessedDate => {
-                let name = parameter.into();
+                let name = of.into();
                 self.date = Some(extract::parse_date(name, value, today)?);
             }
             FleetParameter::Customer => {
-                let customer = parse_customer(value)?;
+                let customer = parameter::customer(value)?;
                 self.customers.get_or_insert_default().insert(customer);
             }
             FleetParameter::Group => self.group = Some(value.to_owned()),
-            FleetParameter::Service => names.service = Some(parse_name(parameter, value)?),
-            FleetParameter::Product => names.product = Some(parse_name(parameter, value)?),
-            FleetParameter::Channel => names.channel = Some(parse_name(parameter, value)?),
+            FleetParameter::Service => names.service = Some(parameter::name(of.into(), value)?),
+            FleetParameter::Product => names.product = Some(parameter::name(of.into(), value)?),
+            FleetParameter::Channel => names.channel = Some(parameter::name(of.into(), value)?),
             FleetParameter::MinUnused => query.min_unused = parse_min_unused(value)?,
             FleetParameter::Below => {
                 let below = PercentBound::parse(value);
@@ -171,12 +156,14 @@ impl FleetRequest {
             }
             FleetParameter::Sort => query.sort = parse_sort(value)?,
             FleetParameter::Currency => query.currency = Some(parse_currency(value)?),
-            FleetParameter::Limit => query.limit = Some(parse_limit(value)?),
+            FleetParameter::Limit => {
+                query.limit = Some(parameter::limit(value, FleetQuery::MAX_LIMIT)?)
+            }
             FleetParameter::Cursor => {
                 query.cursor = Some(FleetCursor::parse(value).map_err(cursor_problem)?);
             }
             FleetParameter::Separator => {
-                let separator = parse_separator(value)?;
+                let separator = parameter::separator(value)?;
                 self.format = FleetFormat::Csv(CsvReader::Spreadsheet(separator));
             }
         }
@@ -184,30 +171,9 @@ impl FleetRequest {
     }
 }
 
-fn parse_customer(value: &str) -> Result<CustomerId, Problem> {
-    CustomerId::parse(value).map_err(|invalid| {
-        let detail = format!("customer is {:?}; {invalid}", excerpt(value));
-        Problem::new(ProblemKind::CustomerId, detail)
-    })
-}
-
-fn parse_name(parameter: FleetParameter, value: &str) -> Result<String, Problem> {
-    if value.is_empty() {
-        let expected = "expected a name, or leave it out";
-        return Err(invalid_parameter(parameter.into(), value, expected));
-    }
-    Ok(value.to_owned())
-}
-
-/// Reads a number without a sign.
-fn parse_digits<N: std::str::FromStr>(value: &str) -> Option<N> {
-    let is_plain = value.bytes().all(|byte| byte.is_ascii_digit());
-    value.parse().ok().filter(|_| is_plain)
-}
-
 fn parse_min_unused(value: &str) -> Result<u64, Problem> {
     let expected = "expected a whole number of licenses, such as 5";
-    parse_digits(value).ok_or_else(|| invalid_parameter("min_unused", value, expected))
+    parameter::digits(value).ok_or_else(|| invalid_parameter("min_unused", value, expected))
 }
 
 fn parse_sort(value: &str) -> Result<FleetSort, Problem> {
@@ -225,28 +191,6 @@ fn parse_currency(value: &str) -> Result<String, Problem> {
         return Err(invalid_parameter("currency", value, expected));
     }
     Ok(value.to_owned())
-}
-
-fn parse_limit(value: &str) -> Result<NonZeroUsize, Problem> {
-    let limit = parse_digits(value).filter(|limit| *limit <= FleetQuery::MAX_LIMIT);
-    limit.ok_or_else(|| {
-        let expected = format!(
-            "expected a whole number from 1 to {}",
-            FleetQuery::MAX_LIMIT
-        );
-        invalid_parameter("limit", value, expected)
-    })
-}
-
-fn parse_separator(value: &str) -> Result<CsvSeparator, Problem> {
-    match value {
-        "comma" => Ok(CsvSeparator::Comma),
-        "semicolon" => Ok(CsvSeparator::Semicolon),
-        other => {
-            let expected = "expected comma or semicolon";
-            Err(invalid_parameter("separator", other, expected))
-        }
-    }
 }
 
 // === impl FleetParameter ===
@@ -282,6 +226,8 @@ impl FleetParameter {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
 
     fn parse_as(query: &str, view: FleetView, format: Format) -> Result<FleetRequest, Problem> {
@@ -508,7 +454,7 @@ mod tests {
         let (one, none) = (caller(&[samples::customer()]), caller(&[]));
         let is_known = |group: &str, caller: &Caller| {
             let request = parse(&format!("group={group}"));
-            request.check_group(&portfolio, caller).is_ok()
+            request.group(&portfolio, caller).is_ok()
         };
 
         for (group, everyone, by_one, by_none) in [

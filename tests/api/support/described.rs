@@ -73,6 +73,41 @@ pub(crate) fn resolve(value: &'static Value) -> &'static Value {
     }
 }
 
+/// Asserts that the schema of an answer in JSON describes it.
+#[track_caller]
+pub(crate) fn assert_matches_description(reply: &Reply) {
+    let target = reply.request.split_once(' ').unwrap().1;
+    let path = target.split('?').next().unwrap();
+    let response = resolve(&item(path).unwrap()["get"]["responses"]["200"]);
+    let schema = &response["content"]["application/json"]["schema"];
+    assert_matches_schema(path, &reply.json(), schema);
+}
+
+/// Asserts that the schema describes every member of a value, and that no required one is missing.
+#[track_caller]
+pub(crate) fn assert_matches_schema(name: &str, value: &Value, schema: &'static Value) {
+    let schema = resolve(schema);
+    match value {
+        Value::Object(members) => {
+            for (member, value) in members {
+                let described = &schema["properties"][member];
+                assert!(described.is_object(), "{name}: {member} is not described");
+                assert_matches_schema(member, value, described);
+            }
+            for member in schema["required"].as_array().into_iter().flatten() {
+                let member = member.as_str().unwrap();
+                assert!(members.contains_key(member), "{name}: {member} is missing");
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                assert_matches_schema(name, item, &schema["items"]);
+            }
+        }
+        _ => {}
+    }
+}
+
 fn item(path: &str) -> Option<&'static Value> {
     let paths = DOCUMENT["paths"].as_object().unwrap();
     paths.get(path).or_else(|| {

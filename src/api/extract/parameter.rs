@@ -1,0 +1,73 @@
+//! Reads the values of query parameters that several resources have.
+
+use std::{collections::HashSet, num::NonZeroUsize, str::FromStr};
+
+use super::invalid_parameter;
+use crate::{
+    domain::{Caller, CustomerId, Portfolio},
+    problem::{Problem, ProblemKind},
+    render::CsvSeparator,
+    text::excerpt,
+};
+
+/// Returns the customer of the parameter `customer`.
+pub(in crate::api) fn customer(value: &str) -> Result<CustomerId, Problem> {
+    CustomerId::parse(value).map_err(|invalid| {
+        let detail = format!("customer is {:?}; {invalid}", excerpt(value));
+        Problem::new(ProblemKind::CustomerId, detail)
+    })
+}
+
+/// Returns the text of a parameter that is a name.
+pub(in crate::api) fn name(parameter: &str, value: &str) -> Result<String, Problem> {
+    if value.is_empty() {
+        let expected = "expected a name, or leave it out";
+        return Err(invalid_parameter(parameter, value, expected));
+    }
+    Ok(value.to_owned())
+}
+
+/// Returns the customers of a group of the portfolio. To a caller that may read none of them there is
+/// no such group.
+pub(in crate::api) fn group<'a>(
+    name: &str,
+    portfolio: &'a Portfolio,
+    caller: &Caller,
+) -> Result<&'a HashSet<CustomerId>, Problem> {
+    let group = portfolio.group(name).filter(|customers| {
+        let mut customers = customers.iter();
+        caller.may_read_all() || customers.any(|customer| caller.may_read(*customer))
+    });
+    group.ok_or_else(|| {
+        let expected = "expected the name of a group of the portfolio with a customer that the \
+                        caller may read";
+        invalid_parameter("group", name, expected)
+    })
+}
+
+/// Reads a number without a sign.
+pub(in crate::api) fn digits<N: FromStr>(value: &str) -> Option<N> {
+    let is_plain = value.bytes().all(|byte| byte.is_ascii_digit());
+    value.parse().ok().filter(|_| is_plain)
+}
+
+/// Returns the parameter `limit`, up to a maximum.
+pub(in crate::api) fn limit(value: &str, max: NonZeroUsize) -> Result<NonZeroUsize, Problem> {
+    let limit = digits(value).filter(|limit| *limit <= max);
+    limit.ok_or_else(|| {
+        let expected = format!("expected a whole number from 1 to {max}");
+        invalid_parameter("limit", value, expected)
+    })
+}
+
+/// Returns the parameter `separator` of a table.
+pub(in crate::api) fn separator(value: &str) -> Result<CsvSeparator, Problem> {
+    match value {
+        "comma" => Ok(CsvSeparator::Comma),
+        "semicolon" => Ok(CsvSeparator::Semicolon),
+        other => {
+            let expected = "expected comma or semicolon";
+            Err(invalid_parameter("separator", other, expected))
+        }
+    }
+}
