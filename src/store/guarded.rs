@@ -224,6 +224,7 @@ impl Guard {
         }
         match result {
             Err(error @ StoreError::NotOpen(_)) => self.open_breaker(error),
+            Err(error) if operation == StoreOperation::Probe => self.open_breaker(error),
             // Only a look-up has so little time that missing it says something.
             _ if operation != StoreOperation::Snapshot => {}
             Ok(_) => {

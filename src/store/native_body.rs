@@ -86,4 +86,19 @@ mod tests {
             assert_eq!(restored, body);
         }
     }
+
+    /// The dictionary must never change: a stored body can be read only with the one that it was written
+    /// with.
+    #[test]
+    fn a_body_of_the_first_release_is_readable() {
+        const STORED: &[u8] = &[
+            40, 181, 47, 253, 96, 109, 9, 93, 0, 0, 24, 239, 187, 191, 1, 0, 103, 130, 147, 15, 135,
+        ];
+        let length = documented_body().len() as i64;
+        let mut codec = BodyCodec::new().unwrap();
+
+        let restored = codec.decompress(1, STORED, length).unwrap();
+
+        assert_eq!(restored, documented_body());
+    }
 }

@@ -187,6 +187,16 @@ fn a_percentage_out_of_range_is_rejected() {
 }
 
 #[test]
+fn a_percentage_of_negative_zero_is_zero() {
+    let body = json!({ "items": [row_with("usagePercent", json!(-0.0))] });
+
+    let usage = decode_insights(body.to_string().as_bytes(), customer()).unwrap();
+
+    let percent = usage.rows()[0].reported_usage_percent.unwrap();
+    assert_eq!(percent.to_bits(), 0.0_f64.to_bits());
+}
+
+#[test]
 fn every_documented_date_format_is_parsed() {
     for (text, instant) in [
         ("2017-03-09T00:00:00+00:00", "2017-03-09T00:00:00Z"),

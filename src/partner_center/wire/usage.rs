@@ -251,7 +251,8 @@ impl UsageRowBody {
         let row = UsageRow {
             licenses_active: check_count("licensesActive", active)?,
             licenses_qualified: check_count("licensesQualified", self.licenses_qualified)?,
-            reported_usage_percent: self.usage_percent,
+            // SQLite keeps no negative zero, and both must render to the same bytes.
+            reported_usage_percent: self.usage_percent.map(|percent| percent + 0.0),
             processed_at: processed_at(&self.processed_date_time)?,
             service_code: self.service_code.map(|text| texts.share(text)),
             service_name: texts.share(self.service_name),

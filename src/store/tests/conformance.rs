@@ -1,12 +1,16 @@
 //! The same tests for every engine.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::fixtures::{TestStore, at, customer, date, dated, newest, range, row, sqlite, usage};
 use crate::{
     cache::{PurgeMode, PurgeScope},
-    domain::{CustomerId, Resource, UpstreamApi},
-    store::{AcceptedSnapshot, StoreWrite, StoredSnapshot, UsageStore},
+    domain::{CustomerEntry, CustomerId, CustomerList, ListedCustomer, Resource, UpstreamApi},
+    store::{
+        AcceptedSnapshot, StoreError, StoreWrite, StoredCustomers, StoredSnapshot, UsageStore,
+    },
 };
 
 const MORNING: &str = "2026-11-28T06:00:00Z";
@@ -36,6 +40,11 @@ on_each_engine! {
     a_check_confirms_those_that_the_last_refresh_confirmed;
     a_hard_purge_hides_what_was_stored_before_and_no_history;
     a_soft_purge_marks_what_was_stored_before;
+    a_hard_purge_of_a_date_hides_it_for_all_customers;
+    dates_that_were_asked_for_are_remembered;
+    the_list_of_customers_is_replaced;
+    old_dates_are_deleted_in_small_parts;
+    a_call_that_fails_changes_nothing;
 }
 
 async fn newest_of(store: &dyn UsageStore, customer: CustomerId) -> Option<StoredSnapshot> {
@@ -258,4 +267,151 @@ async fn a_soft_purge_marks_what_was_stored_before(TestStore { store, .. }: Test
         .await
         .unwrap();
     assert!(!newest_of(&*store, customer(1)).await.unwrap().is_purged);
+}
+
+async fn a_hard_purge_of_a_date_hides_it_for_all_customers(TestStore { store, .. }: TestStore) {
+    let of = |number, day| usage(customer(number), vec![row("E3", "Teams", 3, 5, day)]);
+    let scope = PurgeScope {
+        customer_id: None,
+        processed_date: Some(date("2026-11-26")),
+    };
+    let written = vec![
+        newest(UpstreamApi::Insights, &of(1, "2026-11-26"), MORNING),
+        newest(UpstreamApi::Insights, &of(2, "2026-11-25"), MORNING),
+        StoreWrite::Purge(scope, PurgeMode::Hard),
+    ];
+    store.write(written).await.unwrap();
+
+    assert!(newest_of(&*store, customer(1)).await.is_none());
+    assert!(newest_of(&*store, customer(2)).await.is_some());
+    let purged = store.all_of_date(date("2026-11-26")).await.unwrap();
+    let other = store.all_of_date(date("2026-11-25")).await.unwrap();
+    assert_eq!((purged.len(), other.len()), (0, 1));
+}
+
+async fn dates_that_were_asked_for_are_remembered(TestStore { store, .. }: TestStore) {
+    let nothing = |customer, day| StoreWrite::NothingProcessed {
+        customer,
+        date: date(day),
+        asked_at: at(NOON),
+    };
+    let stored = usage(customer(1), vec![row("E3", "Teams", 3, 5, "2026-11-26")]);
+    let written = vec![
+        newest(UpstreamApi::Insights, &stored, MORNING),
+        nothing(Some(customer(1)), "2026-11-25"),
+        nothing(Some(customer(2)), "2026-11-24"),
+        nothing(None, "2026-11-23"),
+        StoreWrite::FleetFetched {
+            date: date("2026-11-22"),
+            asked_at: at(NOON),
+        },
+    ];
+    store.write(written).await.unwrap();
+
+    let range = range("2026-11-22", "2026-11-30");
+    let asked = async |of| {
+        let dates = store.asked_dates(of, range).await.unwrap();
+        dates.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let of_one = ["2026-11-22", "2026-11-23", "2026-11-25", "2026-11-26"];
+    assert_eq!(asked(Some(customer(1))).await, of_one);
+    assert_eq!(asked(Some(customer(9))).await, of_one[..2]);
+    assert_eq!(asked(None).await, of_one[..2]);
+}
+
+async fn the_list_of_customers_is_replaced(TestStore { store, .. }: TestStore) {
+    let list = |customers: &[(u32, &str, Option<&str>)], fetched_at| {
+        let listed = customers
+            .iter()
+            .map(|(number, name, domain)| ListedCustomer {
+                entry: CustomerEntry {
+                    id: customer(*number),
+                    name: (*name).to_owned(),
+                    domain: domain.map(str::to_owned),
+                },
+                raw: format!("{{\"name\": \"{name}\"}}").into(),
+            });
+        StoredCustomers {
+            list: Arc::new(CustomerList::new(listed.collect())),
+            fetched_at: at(fetched_at),
+        }
+    };
+    let first = list(
+        &[(1, "Contoso", None), (2, "Fabrikam", Some("f.example"))],
+        MORNING,
+    );
+    let second = list(&[(2, "Fabrikam", None), (3, "", Some("x.example"))], NOON);
+    assert!(store.customers().await.unwrap().is_none());
+
+    for expected in [first, second] {
+        store
+            .write(vec![StoreWrite::Customers(expected.clone())])
+            .await
+            .unwrap();
+
+        let found = store.customers().await.unwrap().unwrap();
+        assert_eq!(found.list, expected.list);
+        assert_eq!(found.fetched_at, expected.fetched_at);
+    }
+}
+
+async fn old_dates_are_deleted_in_small_parts(TestStore { store, .. }: TestStore) {
+    let of =
+        |number, day, active| usage(customer(number), vec![row("E3", "Teams", active, 9, day)]);
+    let days = ["2026-11-20", "2026-11-21", "2026-11-22"];
+    for number in 1..=2 {
+        for day in days {
+            let written = vec![
+                dated(&of(number, day, 1), day, MORNING),
+                dated(&of(number, day, 2), day, NOON),
+            ];
+            store.write(written).await.unwrap();
+        }
+    }
+
+    let mut deleted = Vec::new();
+    while deleted.last() != Some(&0) {
+        let limit = 3.try_into().unwrap();
+        deleted.push(
+            store
+                .delete_before(date("2026-11-22"), limit)
+                .await
+                .unwrap(),
+        );
+    }
+
+    assert_eq!(deleted, [3, 1, 0]);
+    let range = range("2026-11-01", "2026-11-30");
+    for number in 1..=2 {
+        let left = store.dates(customer(number), range).await.unwrap();
+        assert_eq!(
+            left.iter().map(|stored| stored.date).collect::<Vec<_>>(),
+            [date("2026-11-22")]
+        );
+        assert_eq!(
+            store
+                .asked_dates(Some(customer(number)), range)
+                .await
+                .unwrap()
+                .len(),
+            1
+        );
+    }
+}
+
+async fn a_call_that_fails_changes_nothing(TestStore { store, .. }: TestStore) {
+    let stored = usage(customer(1), vec![row("E3", "Teams", 3, 5, "2026-11-26")]);
+    let no_usage = usage(customer(2), Vec::new());
+    let written = vec![
+        newest(UpstreamApi::Insights, &stored, MORNING),
+        newest(UpstreamApi::PartnerUsage, &no_usage, MORNING),
+    ];
+
+    let error = store.write(written).await.unwrap_err();
+
+    assert!(matches!(error, StoreError::Unstorable(_)), "{error:?}");
+    assert!(newest_of(&*store, customer(1)).await.is_none());
+    let again = vec![newest(UpstreamApi::Insights, &stored, MORNING)];
+    store.write(again).await.unwrap();
+    assert_eq!(newest_of(&*store, customer(1)).await.unwrap().usage, stored);
 }

@@ -269,6 +269,18 @@ async fn a_store_that_cannot_be_opened_is_not_asked_again() {
 }
 
 #[tokio::test]
+async fn a_store_that_hangs_at_the_start_is_not_waited_for_again() {
+    let scene = Scene::new(Behavior::Hangs);
+
+    let probe = scene.guarded.probe();
+    let advance = scene.clock.advance_when_sleeping(Duration::from_secs(2));
+    let (probe, ()) = tokio::join!(probe, advance);
+
+    assert!(probe.is_err());
+    assert!(scene.guarded.newest_of_all().await.is_err());
+}
+
+#[tokio::test]
 async fn a_store_that_cannot_be_written_can_be_read() {
     let scene = Scene::new(Behavior::Fails);
     scene.guarded.write(Vec::new()).await.unwrap_err();

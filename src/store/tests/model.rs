@@ -480,4 +480,54 @@ proptest! {
             compare(&*other, &model, &questions).await;
         });
     }
+
+    #[test]
+    fn any_rows_come_back_equal(rows in prop::collection::vec(row_with_any_values(), 1..8)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let TestStore { store, _folder } = sqlite().await;
+            let usage = LicenseUsage::new(customer(1), Some("Łódź\0'\"".to_owned()), rows);
+            let usage = Arc::new(usage.unwrap());
+            let accepted = AcceptedSnapshot {
+                api: PREFERRED,
+                asked_date: None,
+                native: None,
+                usage: Arc::clone(&usage),
+                fetched_at: at("2026-11-28T00:00:00Z"),
+            };
+            store.write(vec![StoreWrite::Snapshot(accepted)]).await.unwrap();
+
+            let found = store.snapshot(Resource::InsightsUsage(customer(1))).await.unwrap();
+
+            assert_eq!(found.unwrap().usage, usage);
+        });
+    }
+}
+
+/// A row with any text, empty ones too, and values up to the largest.
+fn row_with_any_values() -> impl Strategy<Value = UsageRow> {
+    let optional = || prop::option::of(".{0,9}");
+    (
+        (optional(), ".{0,9}", optional(), ".{0,9}"),
+        (optional(), optional(), ".{0,9}"),
+        (
+            0..1_u64 << 60,
+            0..1_u64 << 60,
+            prop::option::of(any::<f64>()),
+        ),
+        -4_000_000_000_000_000_000..4_000_000_000_000_000_000_i128,
+    )
+        .prop_map(|(product, workload, counts, nanosecond)| UsageRow {
+            service_code: product.0.map(Into::into),
+            service_name: product.1.into(),
+            product_id: product.2.map(Into::into),
+            product_name: product.3.into(),
+            channel: workload.0.map(Into::into),
+            workload_code: workload.1.map(Into::into),
+            workload_name: workload.2.into(),
+            licenses_active: counts.0,
+            licenses_qualified: counts.1,
+            reported_usage_percent: counts.2.filter(|percent| percent.is_finite()),
+            processed_at: ProcessedAt(Timestamp::from_nanosecond(nanosecond).unwrap()),
+        })
 }
