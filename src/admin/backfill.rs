@@ -50,8 +50,10 @@ pub(super) async fn start(
         customer: query.customer_id,
     };
     admin.usage.start_backfill(request).map_err(|error| {
-        let detail = format!("{error}; see store.url and GET /backfill");
-        Extension(Problem::new(ProblemKind::BackfillRejected, detail))
+        Extension(Problem::new(
+            ProblemKind::BackfillRejected,
+            error.to_string(),
+        ))
     })?;
     tracing::info!(%from, %to, "a backfill was started");
     Ok((StatusCode::ACCEPTED, Json(BackfillResponse::of(&admin))))

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,8 +21,9 @@ use crate::{
     cache::CachedFailure,
     clock::SharedClock,
     domain::{Caller, CallerScope, CustomerAccess, CustomerId, ProcessedDate, Resource},
+    panic,
     shutdown::Shutdown,
-    store::{DateRange, UsageStore},
+    store::{DateRange, DurableStore, StoreError},
 };
 
 /// The past dates to fetch.
@@ -72,11 +74,14 @@ pub enum BackfillState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackfillError {
     /// There is no store.
-    #[error("there is no store to fetch past dates into")]
+    #[error("there is no store to fetch past dates into; set store.url")]
     NoStore,
     /// Another one is running.
-    #[error("a backfill is running already")]
+    #[error("a backfill is running already; GET /backfill shows its progress")]
     Running,
+    /// The customer is not in the partner's list of customers.
+    #[error("the customer is not in the list of customers (GET /v1/customers)")]
+    UnknownCustomer,
 }
 
 /// The backfill of this process: one at a time.
@@ -152,7 +157,15 @@ impl Backfill {
 
     fn start(self: &Arc<Self>, request: BackfillRequest) -> Result<(), BackfillError> {
         let durable = self.level.durable().ok_or(BackfillError::NoStore)?;
-        let store = Arc::clone(&durable.store);
+        let durable = durable.clone();
+        let is_listed = |customer| {
+            let list = self.level.book.customers();
+            let list = list.as_ref().and_then(|list| list.customers());
+            list.is_none_or(|list| list.find(customer).is_some())
+        };
+        if !request.customer.is_none_or(is_listed) {
+            return Err(BackfillError::UnknownCustomer);
+        }
         let mut latest = self.lock();
         let is_running = |run: &BackfillRun| run.progress.state == BackfillState::Running;
         if latest.as_ref().is_some_and(is_running) {
@@ -174,8 +187,9 @@ impl Backfill {
         });
         let backfill = Arc::clone(self);
         self.shutdown.spawn(async move {
-            let run = backfill.run(request, &*store);
-            if let Some(state) = stop.run_until_cancelled(run).await {
+            let run = pin!(backfill.run(request, &durable));
+            if let Some(ended) = stop.run_until_cancelled(panic::catch(run)).await {
+                let state = ended.unwrap_or(BackfillState::Failed);
                 backfill.update(|progress| progress.state = state);
             }
         });
@@ -191,9 +205,9 @@ impl Backfill {
         }
     }
 
-    async fn run(&self, request: BackfillRequest, store: &dyn UsageStore) -> BackfillState {
+    async fn run(&self, request: BackfillRequest, durable: &DurableStore) -> BackfillState {
         let BackfillRequest { range, customer } = request;
-        let known: HashSet<ProcessedDate> = match store.asked_dates(customer, range).await {
+        let known: HashSet<ProcessedDate> = match durable.store.asked_dates(customer, range).await {
             Ok(asked) => asked.into_iter().collect(),
             Err(error) => {
                 self.update(|progress| progress.error = Some(error.to_string().into()));
@@ -204,7 +218,9 @@ impl Backfill {
         for date in range.dates().rev().filter(|date| !known.contains(date)) {
             let mut failures = 0;
             loop {
-                match self.fetch(date, customer).await {
+                let fetched = self.fetch(date, customer).await;
+                let flushed = durable.writer.flush().await;
+                match self.stored(fetched, flushed) {
                     Ok(has_data) => {
                         self.update(|progress| {
                             progress.error = None;
@@ -256,6 +272,18 @@ impl Backfill {
             Ok(()) => Ok(true),
             Err(failure) if failure.error.kind == SourceErrorKind::NothingProcessed => Ok(false),
             Err(failure) => Err(failure),
+        }
+    }
+
+    /// Returns the result of a date, which counts only if it is durable.
+    fn stored(
+        &self,
+        fetched: Result<bool, DateFailure>,
+        flushed: Result<(), StoreError>,
+    ) -> Result<bool, DateFailure> {
+        match flushed {
+            Err(error) if fetched.is_ok() => Err(self.fetcher.not_stored_failure(&error)),
+            _ => fetched,
         }
     }
 

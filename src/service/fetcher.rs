@@ -34,6 +34,7 @@ use crate::{
     offload,
     render::{RenderError, Rendered},
     shutdown::Shutdown,
+    store::StoreError,
     token_bucket::BucketExhausted,
 };
 
@@ -423,6 +424,15 @@ impl Fetcher {
             _ => "Partner Center has no usage of any customer".to_owned(),
         };
         self.uncached_failure(SourceErrorKind::Suspect, &detail, Duration::ZERO)
+    }
+
+    /// Returns the failure of a call whose answer cannot be stored.
+    pub(super) fn not_stored_failure(&self, error: &StoreError) -> Arc<CachedFailure<SourceError>> {
+        self.uncached_failure(
+            SourceErrorKind::Unavailable,
+            &error.to_string(),
+            Duration::ZERO,
+        )
     }
 
     /// Returns the failure of a refresh with an answer that cannot be rendered.

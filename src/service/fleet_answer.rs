@@ -79,15 +79,19 @@ impl UsageService {
                 .dated_fleet(date, directive, caller, trace(), now)
                 .await;
         }
-        inner.cache.metrics().record_request(CacheResult::Hit);
         let usage = inner
             .level
             .book
             .usage()
             .ok_or_else(UsageError::not_cached)?;
-        let (age, lifetime) = inner.level.coverage(inner.clock.now()).unwrap_or_default();
-        let lifetime = lifetime.max(age + Self::MIN_FLEET_LIFETIME);
-        Ok(FleetAnswer::hit(usage, &inner.cache, age, lifetime))
+        let coverage = inner.level.coverage(inner.clock.now());
+        let (age, lifetime) = coverage.unwrap_or_else(|| {
+            let age = self.oldest_fleet_age();
+            (age, age + Self::MIN_FLEET_LIFETIME)
+        });
+        let answer = FleetAnswer::hit(usage, &inner.cache, age, lifetime);
+        inner.cache.metrics().record_request(answer.result);
+        Ok(answer)
     }
 
     async fn dated_fleet(
@@ -151,6 +155,14 @@ impl UsageService {
         Ok(FleetAnswer { result, ..answer })
     }
 
+    /// The age of the oldest rows, where no refresh covers all customers.
+    fn oldest_fleet_age(&self) -> Duration {
+        let oldest = self.inner.level.book.oldest_confirmation();
+        let now = self.inner.clock.wall_time();
+        let age = oldest.map(|oldest| Duration::try_from(now.duration_since(oldest)));
+        age.and_then(Result::ok).unwrap_or_default()
+    }
+
     /// A fleet that is filled customer by customer changes at any time.
     const MIN_FLEET_LIFETIME: Duration = Duration::from_secs(10);
 
@@ -186,16 +198,23 @@ impl UsageService {
 impl FleetAnswer {
     fn hit(usage: Arc<FleetUsage>, cache: &UsageCache, age: Duration, lifetime: Duration) -> Self {
         let lifetime = Duration::from_secs(lifetime.as_secs());
-        let ttl = lifetime.saturating_sub(age).as_secs();
+        let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        let ttl = seconds(lifetime) - seconds(age);
+        let is_fresh = ttl >= 0;
         Self {
             usage,
             age,
             cache_control: cache.cache_control(lifetime),
             status: CacheStatus {
-                ttl: Some(i64::try_from(ttl).unwrap_or(i64::MAX)),
+                ttl: Some(ttl),
+                detail: (!is_fresh).then_some("stale-if-error"),
                 ..CacheStatus::HIT
             },
-            result: CacheResult::Hit,
+            result: if is_fresh {
+                CacheResult::Hit
+            } else {
+                CacheResult::Stale
+            },
             call_ids: None,
         }
     }

@@ -157,17 +157,22 @@ impl SecondLevel {
         let bytes = usage.rows().len() * ROW_BYTES;
         let render = move || Rendered::new(&usage, native.as_deref(), fetched_at);
         let rendered = offload::run_cpu_bound(bytes, render).await.ok()?;
-        let age = self.clock.wall_time().duration_since(confirmed_at);
-        // A clock that was set back makes nothing younger than new.
-        let age = Duration::try_from(age).unwrap_or_default();
-        let now = self.clock.now();
-        let stored_at = now.checked_sub(age).unwrap_or(now);
+        let stored_at = self.instant_of(confirmed_at);
         Some(EarlierAnswer {
             rendered,
             stored_at,
             lifetime: self.covered_lifetime(confirmed_at, stored_at),
             is_purged,
         })
+    }
+
+    /// Returns the instant of a time before now. A clock that was set back makes nothing younger than
+    /// new.
+    pub(super) fn instant_of(&self, time: Timestamp) -> Instant {
+        let age = self.clock.wall_time().duration_since(time);
+        let age = Duration::try_from(age).unwrap_or_default();
+        let now = self.clock.now();
+        now.checked_sub(age).unwrap_or(now)
     }
 
     /// Returns the newest rows of a customer, if they are those of this resource. They have no native
@@ -177,7 +182,8 @@ impl SecondLevel {
         if resource.api() != UpstreamApi::Commercial || self.newest_api != UpstreamApi::Commercial {
             return None;
         }
-        let record = self.book.record_of(customer)?;
+        let record = self.book.record_of(customer);
+        let record = record.filter(|record| !record.is_of_other_call)?;
         let usage = record.usage?;
         let is_asked_for = resource.date().is_none() || resource.date() == usage.processed_date();
         Some(EarlierSnapshot {
@@ -205,18 +211,14 @@ impl SecondLevel {
 
     /// Applies the purges of this process. Returns `None` if a hard purge includes the snapshot.
     fn after_purges(&self, snapshot: EarlierSnapshot) -> Option<EarlierSnapshot> {
-        let customer = Some(snapshot.usage.customer_id());
+        let customer = snapshot.usage.customer_id();
         let date = snapshot.usage.processed_date();
-        let purges = self.lock_purges();
-        let mut later = purges.iter().filter(|purge| {
-            purge.scope.covers(customer, date) && snapshot.confirmed_at <= purge.at
-        });
-        let is_purged = later.clone().next().is_some();
-        if later.any(|purge| purge.mode == PurgeMode::Hard) {
+        let purge = self.purge_of(customer, date, snapshot.confirmed_at);
+        if purge == Some(PurgeMode::Hard) {
             return None;
         }
         Some(EarlierSnapshot {
-            is_purged: snapshot.is_purged || is_purged,
+            is_purged: snapshot.is_purged || purge.is_some(),
             ..snapshot
         })
     }
@@ -253,6 +255,11 @@ impl SecondLevel {
     /// Records an accepted answer for one customer.
     pub(super) fn record_usage(&self, resource: Resource, accepted: AcceptedUsage) {
         let fetched_at = self.clock.wall_time();
+        let usage = &accepted.usage;
+        if usage.rows().is_empty() && !self.book.accepts(usage.customer_id()) {
+            // Anyone can ask for any id.
+            return;
+        }
         if resource.date().is_none() && resource.api() == self.newest_api {
             self.book.record(&accepted.usage, fetched_at);
         }
@@ -263,6 +270,27 @@ impl SecondLevel {
             asked_date: resource.date(),
             fetched_at,
         }));
+    }
+
+    /// Returns the effect of this process' purges on rows that were confirmed then.
+    pub(super) fn purge_of(
+        &self,
+        customer: CustomerId,
+        date: Option<ProcessedDate>,
+        confirmed_at: Timestamp,
+    ) -> Option<PurgeMode> {
+        let purges = self.lock_purges();
+        let mut later = purges
+            .iter()
+            .filter(|purge| purge.scope.covers(Some(customer), date) && confirmed_at <= purge.at);
+        let first = later.next()?;
+        let is_hard =
+            first.mode == PurgeMode::Hard || later.any(|purge| purge.mode == PurgeMode::Hard);
+        Some(if is_hard {
+            PurgeMode::Hard
+        } else {
+            PurgeMode::Soft
+        })
     }
 
     /// Records that upstream has nothing of a customer, or of one date of it.
@@ -284,7 +312,8 @@ impl SecondLevel {
         customer: Option<CustomerId>,
         date: ProcessedDate,
     ) {
-        if self.book.is_past(date) {
+        let is_known = customer.is_none_or(|customer| self.book.accepts(customer));
+        if is_known && self.book.is_past(date) {
             self.write(StoreWrite::NothingProcessed {
                 customer,
                 date,
@@ -340,16 +369,14 @@ impl SecondLevel {
         let store = &durable.store;
         match store.customers().await {
             Ok(Some(stored)) => {
-                let age = self.clock.wall_time().duration_since(stored.fetched_at);
-                let now = self.clock.now();
-                let age = Duration::try_from(age).unwrap_or_default();
                 let list = CustomerList::clone(&stored.list);
                 let earlier = EarlierAnswer {
                     rendered: Rendered::of_customers(list, stored.fetched_at),
-                    stored_at: now.checked_sub(age).unwrap_or(now),
+                    stored_at: self.instant_of(stored.fetched_at),
                     lifetime: None,
                     is_purged: false,
                 };
+                let now = self.clock.now();
                 if let Some(cached) = self.cache.restore(Resource::Customers, earlier, now) {
                     self.book.set_customers(cached.rendered);
                 }
@@ -364,7 +391,7 @@ impl SecondLevel {
                         let customer = snapshot.usage.customer_id();
                         self.cache.observe_known_date(customer, snapshot.api, date);
                     }
-                    self.book.restore(snapshot);
+                    self.book.restore(snapshot, self.newest_api);
                 }
                 tracing::info!(customers = snapshots.len(), "stored snapshots were read");
             }

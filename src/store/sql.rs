@@ -77,6 +77,10 @@ statements! {
     // === Other changes ===
     ADD_ASKED_DAY = "INSERT INTO asked_day (customer, day, asked_at) VALUES ($1, $2, $3) \
         ON CONFLICT (customer, day) DO UPDATE SET asked_at = excluded.asked_at";
+    // After a hard purge, no date counts as fetched whole any more. 0 is all customers, and
+    // -2147483648 all days.
+    FORGET_ASKED_DAYS = "DELETE FROM asked_day WHERE (customer = 0 OR $1 = 0 OR customer = $1) \
+        AND ($2 = -2147483648 OR day = $2)";
     // The confirmations of the refresh before stay with the customers that only it confirmed.
     KEEP_FLEET_CONFIRMATION = "UPDATE newest SET confirmed_at = f.confirmed_at FROM fleet_confirmed f \
         WHERE f.source = $1 AND f.refreshed_at <> $2 AND newest.source = $1 \

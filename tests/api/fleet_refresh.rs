@@ -20,6 +20,7 @@ const SUCCESSFUL_REFRESHES: &str = r#"usage_proxy_fleet_refreshes_total{outcome=
 const FAILED_REFRESHES: &str = r#"usage_proxy_fleet_refreshes_total{outcome="failure"}"#;
 /// The pause after a failure without jitter.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+const FAILED_CHECKS: &str = r#"usage_proxy_fleet_checks_total{outcome="failure"}"#;
 const QUARTER: Duration = Duration::from_secs(15 * 60);
 const SUCCESSFUL_CHECKS: &str = r#"usage_proxy_fleet_checks_total{outcome="success"}"#;
 
@@ -222,4 +223,78 @@ async fn with_insights_the_customers_are_walked_over_a_day() {
     assert_eq!(app.simulator.request_count(SimulatedApi::Insights), 4);
     let current = r#"usage_proxy_fleet_customers{status="current"}"#;
     assert_eq!(app.metric(current).await, 3.0);
+}
+
+#[tokio::test]
+async fn a_check_without_any_rows_confirms_nothing() {
+    let app = refreshed().await;
+    for id in app.simulator.customers() {
+        let no_rows = CustomerOverride::Rows(Vec::new());
+        app.simulator.override_customer(id, no_rows);
+    }
+
+    app.clock.advance_when_sleeping(HOUR).await;
+    app.wait_for_metric(FAILED_CHECKS, 1.0).await;
+
+    let reply = app.usage(customer(0)).await;
+    assert_eq!(reply.header("age"), "3600");
+}
+
+#[tokio::test]
+async fn the_newest_date_does_not_go_backwards_after_a_purge() {
+    let app = refreshed().await;
+    let newest = app.simulator.newest_date();
+    let all = app.simulator.customers();
+    app.simulator.delay_customers(all);
+
+    app.admin_post(&format!("/cache/purge?customer={}", customer(0)))
+        .await;
+    app.wait_for_metric(FAILED_REFRESHES, 1.0).await;
+
+    let fleet = app.get("/v1/usage").await.json();
+    assert_eq!(fleet["processedDate"], newest.to_string());
+}
+
+#[tokio::test]
+async fn a_date_with_missing_customers_is_not_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!(
+        "sqlite:{}",
+        folder.path().join("usage.db").to_string_lossy()
+    );
+    let app = TestApp::builder()
+        .set("upstream.source", "commercial")
+        .set("fleet.refresh", "true")
+        .set("store.url", &url)
+        .start()
+        .await;
+    app.wait_for_metric(SUCCESSFUL_REFRESHES, 1.0).await;
+    let no_rows = CustomerOverride::Rows(Vec::new());
+    app.simulator.override_customer(customer(0), no_rows);
+    app.simulator.advance_day();
+    app.clock.advance_when_sleeping(HOUR).await;
+    app.wait_for_metric(SUCCESSFUL_REFRESHES, 2.0).await;
+    app.simulator.clear_override(customer(0));
+
+    let path = format!("/v1/usage?processedDate={}", app.simulator.newest_date());
+    let date = app.get(&path).await.json();
+
+    assert_eq!(
+        date["customers"]["empty"], 2,
+        "a customer without licenses, and the documented one"
+    );
+    assert_eq!(app.simulator.request_count(SimulatedApi::FleetPage), 3);
+}
+
+#[tokio::test]
+async fn a_customer_that_nobody_knows_leaves_nothing_behind() {
+    let app = refreshed().await;
+    let before = app.get("/v1/usage").await.json()["customers"].clone();
+
+    app.usage("11111111-2222-4333-8444-555555555555").await;
+    app.simulator.advance_day();
+    app.clock.advance_when_sleeping(HOUR).await;
+    app.wait_for_metric(SUCCESSFUL_REFRESHES, 2.0).await;
+
+    assert_eq!(app.get("/v1/usage").await.json()["customers"], before);
 }

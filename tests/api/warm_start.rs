@@ -133,3 +133,18 @@ async fn a_soft_purge_asks_upstream_and_falls_back_on_the_stored_answer() {
         after.cache_status()
     );
 }
+
+#[tokio::test]
+async fn the_fleet_has_its_true_age_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = with_store(&folder).start().await;
+    app.get("/v1/customers").await;
+    app.usage(customer(0)).await;
+    end(app).await;
+
+    let app = restarted(&folder, TEN_MINUTES_LATER).await;
+    let fleet = app.get("/v1/usage").await;
+
+    assert_eq!(fleet.json()["customers"]["current"], 1);
+    assert_eq!(fleet.header("age"), "600");
+}

@@ -9,7 +9,7 @@ use crate::{
     cache::PurgeScope,
     domain::{
         CustomerEntry, CustomerId, FleetEntry, FleetStatus, FleetUsage, LicenseUsage, ListPosition,
-        ProcessedDate,
+        ProcessedDate, UpstreamApi,
     },
     render::Rendered,
     store::StoredSnapshot,
@@ -44,6 +44,8 @@ pub(in crate::service) struct CustomerRecord {
     pub(in crate::service) confirmed_at: Option<Timestamp>,
     /// The last refresh has no rows of it, or suspect ones, and the earlier rows are kept.
     is_kept: bool,
+    /// They came from the other call than the service asks now, before a change of the configuration.
+    pub(in crate::service) is_of_other_call: bool,
     /// A soft purge includes them: upstream must be asked before they are fresh.
     pub(in crate::service) is_purged: bool,
     /// The name of the last failure, if upstream refuses to answer for the customer.
@@ -56,6 +58,12 @@ impl FleetBook {
     /// Sets the list of customers, as it was rendered.
     pub(in crate::service) fn set_customers(&self, list: Arc<Rendered>) {
         let mut state = self.lock();
+        if let Some(index) = list.customers() {
+            let is_listed = |customer| index.find(customer).is_some();
+            let mut records = std::mem::take(&mut state.records);
+            records.retain(|customer, record| record.has_rows() || is_listed(*customer));
+            state.records = records;
+        }
         state.list = Some(list);
         state.built = None;
     }
@@ -66,20 +74,33 @@ impl FleetBook {
     }
 
     /// Records an accepted answer for one customer, unless it has newer rows.
+    ///
+    /// A customer that is not listed is recorded only with rows: anyone can ask for any id.
     pub(in crate::service) fn record(&self, usage: &Arc<LicenseUsage>, fetched_at: Timestamp) {
         let mut state = self.lock();
+        if usage.rows().is_empty() && !state.accepts(usage.customer_id()) {
+            return;
+        }
         let record = state.records.entry(usage.customer_id()).or_default();
         record.accept(usage, fetched_at);
         state.built = None;
     }
 
-    /// Records a snapshot that was accepted by an earlier process.
-    pub(in crate::service) fn restore(&self, snapshot: &StoredSnapshot) {
+    /// Returns whether an answer without rows is worth keeping: the customer is listed or has a record,
+    /// or the list is not known yet.
+    pub(in crate::service) fn accepts(&self, customer: CustomerId) -> bool {
+        self.lock().accepts(customer)
+    }
+
+    /// Records a snapshot that was accepted by an earlier process. `newest_api` is the call that the
+    /// service asks now.
+    pub(in crate::service) fn restore(&self, snapshot: &StoredSnapshot, newest_api: UpstreamApi) {
         let mut state = self.lock();
         let record = CustomerRecord {
             usage: Some(Arc::clone(&snapshot.usage)),
             fetched_at: Some(snapshot.fetched_at),
             confirmed_at: Some(snapshot.confirmed_at),
+            is_of_other_call: snapshot.api != newest_api,
             is_purged: snapshot.is_purged,
             ..CustomerRecord::default()
         };
@@ -93,8 +114,10 @@ impl FleetBook {
     /// Records that upstream refuses to answer for a customer.
     pub(in crate::service) fn record_failure(&self, customer: CustomerId, failure: &'static str) {
         let mut state = self.lock();
-        state.records.entry(customer).or_default().failure = Some(failure);
-        state.built = None;
+        if state.accepts(customer) {
+            state.records.entry(customer).or_default().failure = Some(failure);
+            state.built = None;
+        }
     }
 
     /// Records a refresh of all customers: the accepted answers, and the customers whose earlier rows
@@ -115,7 +138,6 @@ impl FleetBook {
         for customer in kept {
             let record = state.records.entry(*customer).or_default();
             record.is_kept = true;
-            record.confirmed_at = Some(fetched_at);
         }
         state.refreshed_date = Some(date);
         state.built = None;
@@ -125,7 +147,8 @@ impl FleetBook {
     pub(in crate::service) fn confirm(&self, refreshed_at: Timestamp, confirmed_at: Timestamp) {
         for record in self.lock().records.values_mut() {
             if record.confirmed_at >= Some(refreshed_at) {
-                record.confirmed_at = Some(confirmed_at);
+                // A clock that was set back ends no coverage.
+                record.confirmed_at = Some(confirmed_at.max(refreshed_at));
             }
         }
     }
@@ -166,7 +189,22 @@ impl FleetBook {
                 .and_then(|usage| usage.processed_date());
             !scope.covers(Some(*customer), date)
         });
+        if state.records.is_empty() {
+            state.refreshed_date = None;
+        }
         state.built = None;
+    }
+
+    /// Returns the date of the last refresh; before the first, the newest of any customer.
+    pub(in crate::service) fn newest_date(&self) -> Option<ProcessedDate> {
+        self.lock().newest_date()
+    }
+
+    /// Returns the time when the oldest rows were last confirmed.
+    pub(in crate::service) fn oldest_confirmation(&self) -> Option<Timestamp> {
+        let state = self.lock();
+        let with_rows = state.records.values().filter(|record| record.has_rows());
+        with_rows.filter_map(|record| record.confirmed_at).min()
     }
 
     /// Returns whether upstream has newer data than of this date, so that no more comes of it.
@@ -205,6 +243,18 @@ impl BookState {
             usage.filter_map(|usage| usage.processed_date()).max()
         };
         self.refreshed_date.or_else(newest_of_any)
+    }
+
+    /// The records without rows that are kept while the list is not known.
+    const MAX_UNLISTED: usize = 10_000;
+
+    fn accepts(&self, customer: CustomerId) -> bool {
+        let list = self.list.as_ref().and_then(|list| list.customers());
+        let is_listed = match list {
+            Some(list) => list.find(customer).is_some(),
+            None => self.records.len() < Self::MAX_UNLISTED,
+        };
+        is_listed || self.records.contains_key(&customer)
     }
 
     fn build(&self) -> Option<FleetUsage> {
@@ -251,9 +301,10 @@ impl CustomerRecord {
             .usage
             .as_ref()
             .is_some_and(|known| date(usage) < date(known));
-        if is_older && date(usage).is_some() {
+        if is_older && date(usage).is_some() && !self.is_of_other_call {
             return;
         }
+        self.is_of_other_call = false;
         if self.usage.as_ref() != Some(usage) {
             self.usage = Some(Arc::clone(usage));
             self.fetched_at = Some(fetched_at);

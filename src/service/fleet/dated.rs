@@ -7,7 +7,7 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    cache::{CachedFailure, FlightRole, SingleFlight, StoreChange, UsageCache},
+    cache::{CachedFailure, FlightRole, PurgeMode, SingleFlight, StoreChange, UsageCache},
     clock::SharedClock,
     config::CacheConfig,
     domain::{
@@ -149,7 +149,9 @@ impl DatedFleets {
     ) -> Result<DatedFleet, DatedFailure> {
         let now = self.clock.now();
         let is_usable = |recent: &RecentDate| match &recent.result {
-            Ok(rows) if refresh => now < rows.at + self.min_refresh_interval,
+            Ok(rows) if refresh => {
+                rows.call_ids.is_some() && now < rows.at + self.min_refresh_interval
+            }
             _ => now < recent.expires_at,
         };
         if let Some(recent) = self.recent.get(&date).filter(is_usable) {
@@ -165,7 +167,7 @@ impl DatedFleets {
             && !self.is_purged(date)
             && let Some(rows) = self.stored(date).await.filter(DatedRows::are_whole)
         {
-            self.remember(date, &Ok(rows.clone()), rows.at + self.fresh_for);
+            self.remember(date, &Ok(rows.clone()), now + self.fresh_for);
             return Ok(self.fleet(date, &rows, None));
         }
         let (role, result) = self.join_or_fetch(date, caller, trace).await;
@@ -195,6 +197,7 @@ impl DatedFleets {
     /// Asks again for every date that is requested from now on.
     pub(in crate::service) fn purge(&self) {
         *self.lock_purged_at() = Some(self.clock.now());
+        self.flights.detach(|_| true);
         self.recent.invalidate_all();
     }
 
@@ -321,11 +324,23 @@ impl DatedFleets {
         // The store itself reports its failures.
         let usages = store.all_of_date(date).await.ok()?;
         let asked = store.asked_dates(None, range).await.ok()?;
-        let is_purged = usages.iter().any(|stored| stored.is_purged);
+        // The store may not have written the last purges yet.
+        let purge_of = |stored: &StoredSnapshot| {
+            let customer = stored.usage.customer_id();
+            self.level
+                .purge_of(customer, Some(date), stored.confirmed_at)
+        };
+        let is_purged = usages
+            .iter()
+            .any(|stored| stored.is_purged || purge_of(stored).is_some());
+        let oldest = usages.iter().map(|stored| stored.confirmed_at).min();
+        let now = self.clock.now();
+        let is_readable = |stored: &StoredSnapshot| purge_of(stored) != Some(PurgeMode::Hard);
+        let usages = usages.into_iter().filter(is_readable);
         Some(DatedRows {
-            usages: Arc::new(usages.into_iter().map(DatedUsage::from).collect()),
+            usages: Arc::new(usages.map(DatedUsage::from).collect()),
             is_whole: !asked.is_empty() && !is_purged,
-            at: self.clock.now(),
+            at: oldest.map_or(now, |oldest| self.level.instant_of(oldest)),
             call_ids: None,
         })
     }

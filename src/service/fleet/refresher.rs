@@ -1,5 +1,6 @@
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use crate::{
     clock::SharedClock,
     domain::{CustomerId, LicenseUsage, ProcessedDate, Resource, UpstreamApi},
     jitter::Jitter,
-    offload,
+    offload, panic,
     render::{RenderError, Rendered},
     resilience::backoff::Backoff,
     service::{
@@ -74,6 +75,16 @@ const MIN_PAUSE: Duration = Duration::from_secs(5);
 impl FleetRefresher {
     /// Refreshes until the task is cancelled.
     pub async fn run(self) {
+        loop {
+            let refreshed = panic::catch(pin!(self.refresh_or_walk())).await;
+            if refreshed.is_err() {
+                tracing::error!("the refresh of all customers panicked, and begins again");
+            }
+            self.clock.sleep_until(self.clock.now() + MIN_PAUSE).await;
+        }
+    }
+
+    async fn refresh_or_walk(&self) {
         match self.api {
             UpstreamApi::Commercial => self.refresh_together().await,
             _ => self.walk_customers().await,
@@ -151,8 +162,13 @@ impl FleetRefresher {
         }
         let newest = self.newest_date().await;
         let newest = newest.inspect_err(|_| self.metrics.record_check(false))?;
-        if newest <= Some(last.date) {
-            let confirmed_at = self.clock.wall_time();
+        let Some(newest) = newest else {
+            self.metrics.record_check(false);
+            return Err(self.fetcher.suspect_fleet_failure(None, Some(last.date)));
+        };
+        // An older date may be that of late customers, and confirms nothing.
+        if newest == last.date {
+            let confirmed_at = self.clock.wall_time().max(last.at);
             self.level.book.confirm(last.at, confirmed_at);
             self.level.write(StoreWrite::FleetConfirmed {
                 api: self.api,
@@ -207,7 +223,11 @@ impl FleetRefresher {
             _ => Vec::new(),
         };
         let date = usages.iter().filter_map(LicenseUsage::processed_date).max();
-        let known = last.map(|last| last.date);
+        let known = self
+            .level
+            .book
+            .newest_date()
+            .max(last.map(|last| last.date));
         let Some(date) = date.filter(|date| Some(*date) >= known) else {
             return Err(self.fetcher.suspect_fleet_failure(date, known));
         };
@@ -216,17 +236,11 @@ impl FleetRefresher {
             .answers(usages, at)
             .await
             .map_err(|error| self.fetcher.malformed_fleet_failure(&error))?;
-        let is_first = last.is_none();
-        let kept = self.publish(answers, date, at, is_first);
-        if let Some(last) = last {
-            self.level.write(StoreWrite::FleetConfirmed {
-                api: self.api,
-                refreshed_at: last.at,
-                confirmed_at: at,
-            });
+        let kept = self.publish(answers, date, at);
+        if kept == 0 {
+            self.level
+                .write(StoreWrite::FleetFetched { date, asked_at: at });
         }
-        self.level
-            .write(StoreWrite::FleetFetched { date, asked_at: at });
         tracing::info!(
             processed_date = %date,
             kept,
@@ -289,13 +303,7 @@ impl FleetRefresher {
     }
 
     /// Returns the number of customers whose earlier rows are kept.
-    fn publish(
-        &self,
-        answers: Vec<CustomerAnswer>,
-        date: ProcessedDate,
-        at: Timestamp,
-        is_first: bool,
-    ) -> usize {
+    fn publish(&self, answers: Vec<CustomerAnswer>, date: ProcessedDate, at: Timestamp) -> usize {
         let now = self.clock.now();
         let (mut accepted, mut kept) = (Vec::with_capacity(answers.len()), Vec::new());
         for answer in answers {
@@ -315,7 +323,6 @@ impl FleetRefresher {
                 };
                 drop(self.cache.restore(resource, earlier, now));
             }
-            let is_changed = rendered.is_some();
             let is_kept = rendered.is_some_and(|rendered| {
                 let stored = self.cache.store(resource, rendered, now);
                 matches!(stored.change, StoreChange::Suspect(_))
@@ -324,15 +331,14 @@ impl FleetRefresher {
                 kept.push(customer);
                 continue;
             }
-            if is_changed || is_first {
-                self.level.write(StoreWrite::Snapshot(AcceptedSnapshot {
-                    api: self.api,
-                    usage: Arc::clone(&usage),
-                    native: None,
-                    asked_date: None,
-                    fetched_at: at,
-                }));
-            }
+            // The same rows again only confirm what is stored.
+            self.level.write(StoreWrite::Snapshot(AcceptedSnapshot {
+                api: self.api,
+                usage: Arc::clone(&usage),
+                native: None,
+                asked_date: None,
+                fetched_at: at,
+            }));
             accepted.push(usage);
         }
         self.level.book.refresh(date, &accepted, &kept, at);
@@ -397,26 +403,23 @@ fn customer_answer(
     now: Instant,
 ) -> Result<CustomerAnswer, RenderError> {
     let customer = usage.customer_id();
-    let before = level
-        .book
-        .record_of(customer)
-        .and_then(|record| record.usage);
-    let is_cached = cache
-        .look_up(Resource::newest_usage(customer, api), now)
-        .is_some();
-    if let Some(before) = before.filter(|before| **before == usage) {
+    let record = level.book.record_of(customer);
+    let record = record.filter(|record| !record.is_of_other_call);
+    let before = record.and_then(|record| record.usage);
+    let cached = cache.look_up(Resource::newest_usage(customer, api), now);
+    let is_suspect = cached.as_ref().is_some_and(|cached| cached.suspect);
+    if let Some(before) = &before
+        && **before == usage
+        && !is_suspect
+    {
         // An evicted answer comes back when it is asked for.
         return Ok(CustomerAnswer {
-            usage: before,
+            usage: Arc::clone(before),
             evicted: None,
             rendered: None,
         });
     }
-    let before = level
-        .book
-        .record_of(customer)
-        .and_then(|record| record.usage);
-    let evicted = before.filter(|_| !is_cached);
+    let evicted = before.filter(|_| cached.is_none());
     let render = |usage: &LicenseUsage| Rendered::new(usage, None, seen_at);
     Ok(CustomerAnswer {
         evicted: evicted.map(|before| render(&before)).transpose()?,

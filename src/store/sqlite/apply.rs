@@ -295,6 +295,9 @@ impl Changes<'_> {
         let day = scope
             .processed_date
             .map_or(ALL_DAYS, ProcessedDate::days_since_epoch);
+        if mode == PurgeMode::Hard {
+            self.run(sql::FORGET_ASKED_DAYS, [customer, day])?;
+        }
         let mode = purge_mode_number(mode);
         self.run(sql::DELETE_INCLUDED_PURGES, [customer, day, mode])?;
         let generation: i64 =
