@@ -118,9 +118,9 @@ impl PendingWrites {
         }
     }
 
-    /// Returns the number of the last change that was added; 0 before the first.
-    pub(super) fn last_number(&self) -> u64 {
-        self.next_number - 1
+    /// Returns the number of the last change that waits; `None` if none does.
+    pub(super) fn last_number(&self) -> Option<u64> {
+        self.changes.keys().next_back().copied()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -342,7 +342,7 @@ mod tests {
         let (mut pending, dropped) = pushed(room_for_one, Merge::Lossless, changes);
         assert_eq!((pending.len(), dropped), (1, 2));
 
-        pending.remove_up_to(pending.last_number());
+        pending.remove_up_to(pending.last_number().unwrap());
         pending.push(
             fleet_fetched("2026-11-28T12:00:01Z"),
             Merge::Lossless,

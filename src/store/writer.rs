@@ -169,8 +169,10 @@ impl StoreWriter {
     /// Dropping the future cancels the wait, not the writing.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let queue = &self.0;
-        let last = queue.lock().last_number();
         let mut progress = queue.progress.subscribe();
+        let Some(last) = queue.lock().last_number() else {
+            return Ok(());
+        };
         let failures = progress.borrow().failures;
         queue.urgent.notify_one();
         let finished = |now: &WriteProgress| now.written >= last || now.failures > failures;

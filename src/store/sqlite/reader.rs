@@ -42,9 +42,10 @@ impl Reader {
         };
         result.map_err(|error| {
             if error.is_corruption() {
-                self.open = None;
                 self.file.set_damaged(file);
             }
+            // Another connection may fare better.
+            self.open = None;
             error.into()
         })
     }
@@ -68,8 +69,11 @@ fn in_transaction<T>(
 ) -> SqliteResult<T> {
     run(&connection.connection, "BEGIN")?;
     let result = query(connection);
-    // It has changed nothing, so both ends are the same.
-    run(&connection.connection, "ROLLBACK")?;
+    // After some errors, SQLite itself has ended it.
+    if !connection.connection.is_autocommit() {
+        // It has changed nothing, so both ways to end it are the same.
+        run(&connection.connection, "ROLLBACK")?;
+    }
     result
 }
 
