@@ -111,6 +111,7 @@ fn api(
     let parts = ApiParts {
         authenticator: Authenticator::new(None, None),
         usage,
+        refreshes_fleet: false,
         clock: Arc::new(SystemClock),
         request_log: log,
         allowed_hosts: Some(AllowedHosts::new(&[])),

@@ -65,6 +65,8 @@ pub struct ApiParts<'a> {
     pub authenticator: Authenticator,
     /// The service that answers.
     pub usage: UsageService,
+    /// True if all customers are refreshed together.
+    pub refreshes_fleet: bool,
     /// The clock of the service.
     pub clock: SharedClock,
     /// The requests that are logged.
@@ -92,6 +94,7 @@ impl Api {
             routes,
             authenticator: parts.authenticator,
             usage: parts.usage,
+            refreshes_fleet: parts.refreshes_fleet,
             clock: parts.clock,
             request_log: parts.request_log,
             allowed_hosts: parts.allowed_hosts,

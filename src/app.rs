@@ -454,6 +454,7 @@ impl ComponentBuilder<'_> {
         let parts = ApiParts {
             authenticator,
             usage: usage.clone(),
+            refreshes_fleet: usage.refreshes_fleet(&self.config.fleet),
             clock: self.clock(),
             request_log: self.config.log.requests,
             allowed_hosts: self.allowed_hosts(address, identifies_callers),

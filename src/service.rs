@@ -32,7 +32,7 @@ pub use self::{
     backfill::{BackfillError, BackfillProgress, BackfillRequest, BackfillState},
     concurrency_limiter::CallLimits,
     fleet::{FleetMetrics, FleetRefresher},
-    fleet_answer::FleetAnswer,
+    fleet_answer::{FleetAnswer, FleetCheck},
     history::{ComparedDates, FleetHistory, HistoryError, HistoryPage, HistoryReader},
     recent_trends::{TrendAnswer, TrendPoints, TrendRequest},
 };

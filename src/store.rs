@@ -29,7 +29,9 @@ use crate::{
     cache::{PurgeMode, PurgeScope},
     clock::SharedClock,
     config::{StoreConfig, StoreUrl},
-    domain::{CustomerId, CustomerList, LicenseUsage, ProcessedDate, Resource, UpstreamApi},
+    domain::{
+        CustomerId, CustomerList, LicenseUsage, Portfolio, ProcessedDate, Resource, UpstreamApi,
+    },
     shutdown::Shutdown,
 };
 
@@ -425,6 +427,19 @@ pub async fn open(
         writer,
         health,
     }))
+}
+
+// === impl ProductFilter ===
+
+impl ProductFilter {
+    /// All products but those that count in no fleet number.
+    pub fn without_excluded(portfolio: &Portfolio) -> Self {
+        Self {
+            excluded: portfolio.excluded_products().map(str::to_owned).collect(),
+            kept_ids: portfolio.kept_ids().map(str::to_owned).collect(),
+            ..Self::default()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{StatusCode, header};
 
 use self::query::FleetRequest;
+pub(super) use self::query::parse_sort;
 use super::{
     caching::{self, ResponseAudience},
     context::AuthenticatedRequest,

@@ -447,8 +447,7 @@ impl<'a> HistoryCall<'a> {
                 products: products_called(parameters.product.as_deref(), &portfolio),
                 services: texts(&parameters.service),
                 channels: texts(&parameters.channel),
-                excluded: portfolio.excluded_products().map(str::to_owned).collect(),
-                kept_ids: portfolio.kept_ids().map(str::to_owned).collect(),
+                ..ProductFilter::without_excluded(&portfolio)
             },
             constant_cohort: parameters.constant_cohort,
         })

@@ -6,16 +6,14 @@
 mod customers;
 mod frame;
 mod freshness;
+mod overview;
 mod problem;
 mod query;
 mod usage;
 
-use http::StatusCode;
-
 pub(super) use self::problem::problem_page;
 use self::{
-    customers::{CustomerChoiceOutcome, CustomerDirectory},
-    frame::{PageFrame, respond},
+    customers::{CustomerDirectory, CustomerSearchResult},
     query::PageQuery,
 };
 use super::{context::AuthenticatedRequest, data, response::HandlerResult};
@@ -35,28 +33,28 @@ pub(super) async fn page(request: AuthenticatedRequest) -> HandlerResult {
     }
 }
 
-/// Shows the list of customers, or the usage of the one whose name was entered.
+/// Shows the customers that match, or the usage of the one whose name was entered.
 async fn show_customers(request: &AuthenticatedRequest, query: &PageQuery) -> HandlerResult {
     let list = customers::list(request, request.cache_directive()).await;
     let list = list.map_err(|error| data::rejection(request, query.date, &error))?;
     let directory = CustomerDirectory::new(&list, request.caller());
-    let (frame, asked) = (PageFrame::new(request, None), query.clone());
-    let choosing = offload::run_cpu_bound(directory.search_bytes(), move || {
-        directory.choose(frame, &asked)
-    });
-    match choosing.await {
-        CustomerChoiceOutcome::Chosen(customer) => usage::show(request, query, customer).await,
-        CustomerChoiceOutcome::NotFound => {
+    let searching = {
+        let (directory, text) = (directory.clone(), query.customer.clone());
+        offload::run_cpu_bound(directory.search_bytes(), move || directory.search(&text))
+    };
+    let found = match searching.await {
+        CustomerSearchResult::Exact(customer) => {
+            return usage::show(request, query, customer).await;
+        }
+        CustomerSearchResult::Matches(found) if found.is_empty() => {
             let detail = format!(
                 "no customer that you may see has {:?} in its name or domain",
                 crate::text::excerpt(&query.customer)
             );
-            Err(Problem::new(ProblemKind::UnknownCustomer, detail).into())
+            return Err(Problem::new(ProblemKind::UnknownCustomer, detail).into());
         }
-        CustomerChoiceOutcome::List(rendered) => {
-            let response = respond(StatusCode::OK, rendered);
-            request.api.metrics.record_served_age(list.cached.age);
-            Ok(data::with_upstream_ids(response, &list, query.date))
-        }
-    }
+        CustomerSearchResult::Matches(found) => Some(found),
+        CustomerSearchResult::All => None,
+    };
+    overview::show(request, query, &list, directory, found).await
 }

@@ -13,6 +13,8 @@ use super::{
 pub(super) struct ApiState {
     pub(super) authenticator: Authenticator,
     pub(super) usage: UsageService,
+    /// True if all customers are refreshed together.
+    pub(super) refreshes_fleet: bool,
     pub(super) clock: SharedClock,
     pub(super) metrics: ApiMetrics,
     pub(super) request_log: RequestLog,

@@ -185,8 +185,8 @@ impl AdoptionBar {
 }
 
 /// Formats a number with groups of digits, such as `12,345`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
+pub fn grouped(number: impl Into<u128>) -> String {
+    let digits = number.into().to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn digits_are_grouped_by_three() {
         for (number, expected) in [
-            (0, "0"),
+            (0_u64, "0"),
             (999, "999"),
             (1_000, "1,000"),
             (12_345, "12,345"),

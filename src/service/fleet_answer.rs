@@ -37,6 +37,15 @@ pub struct FleetAnswer {
     pub call_ids: Option<CallIds>,
 }
 
+/// A check of all customers together.
+#[derive(Clone, Copy, Debug)]
+pub struct FleetCheck {
+    /// The time since the check.
+    pub age: Duration,
+    /// The time for which its data is fresh, counted from the check.
+    pub lifetime: Duration,
+}
+
 // === impl UsageService ===
 
 impl UsageService {
@@ -172,24 +181,32 @@ impl UsageService {
         self.inner.level.book.usage()
     }
 
+    /// Returns the last check of all customers together; `None` if there was none.
+    pub fn fleet_check(&self, now: Instant) -> Option<FleetCheck> {
+        let (age, lifetime) = self.inner.level.coverage(now)?;
+        Some(FleetCheck { age, lifetime })
+    }
+
+    /// Returns true if all customers are refreshed together.
+    pub fn refreshes_fleet(&self, config: &FleetConfig) -> bool {
+        let is_commercial = self.inner.newest_api == UpstreamApi::Commercial;
+        config.refresh.unwrap_or(is_commercial)
+    }
+
     /// Creates the task that refreshes all customers together; `None` if it is off.
     pub fn fleet_refresher(&self, config: &FleetConfig, jitter: Jitter) -> Option<FleetRefresher> {
         let inner = &self.inner;
-        let is_commercial = inner.newest_api == UpstreamApi::Commercial;
-        config
-            .refresh
-            .unwrap_or(is_commercial)
-            .then(|| FleetRefresher {
-                fetcher: Arc::clone(&inner.fetcher),
-                level: Arc::clone(&inner.level),
-                cache: Arc::clone(&inner.cache),
-                api: inner.newest_api,
-                interval: config.check_interval,
-                confirm_after: inner.suspect_confirm_after,
-                clock: Arc::clone(&inner.clock),
-                jitter,
-                metrics: inner.fleet_metrics.clone(),
-            })
+        self.refreshes_fleet(config).then(|| FleetRefresher {
+            fetcher: Arc::clone(&inner.fetcher),
+            level: Arc::clone(&inner.level),
+            cache: Arc::clone(&inner.cache),
+            api: inner.newest_api,
+            interval: config.check_interval,
+            confirm_after: inner.suspect_confirm_after,
+            clock: Arc::clone(&inner.clock),
+            jitter,
+            metrics: inner.fleet_metrics.clone(),
+        })
     }
 }
 

@@ -43,6 +43,7 @@ mod negotiation;
 mod newest_date;
 mod openapi;
 mod overload;
+mod overview;
 mod page;
 mod panics;
 mod portfolio;

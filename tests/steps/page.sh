@@ -63,5 +63,5 @@ END
         USAGE_PROXY__UPSTREAM__AUTH__CLIENT_SECRET_FILE="$scratch/client_secret" \
         USAGE_PROXY__LOG__REQUESTS=off "$binary" serve
     limited_pid=$started
-    limited=http://$(sed -n 's/.*"api":"\([^"]*\)".*/\1/p' "$scratch/limited.err")
+    limited=http://$(sed -n '/"listening"/s/.*"api":"\([^"]*\)".*/\1/p' "$scratch/limited.err")
 }

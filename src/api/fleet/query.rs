@@ -176,7 +176,8 @@ fn parse_min_unused(value: &str) -> Result<u64, Problem> {
     parameter::digits(value).ok_or_else(|| invalid_parameter("min_unused", value, expected))
 }
 
-fn parse_sort(value: &str) -> Result<FleetSort, Problem> {
+/// Reads the order of rows.
+pub(in crate::api) fn parse_sort(value: &str) -> Result<FleetSort, Problem> {
     FleetSort::parse(value).ok_or_else(|| {
         let keys = FleetSortKey::VARIANTS.join(", ");
         let expected = format!("expected one of {keys}, or one of them after -");

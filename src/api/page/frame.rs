@@ -27,6 +27,8 @@ pub(super) struct SearchForm {
     pub(super) today: Option<ProcessedDate>,
     /// Names of customers that complete the field.
     pub(super) suggestions: Vec<String>,
+    /// Other parameters that a search keeps.
+    pub(super) kept: Vec<(&'static str, String)>,
 }
 
 /// Returns a page, or a plain error if its template failed.

@@ -29,7 +29,7 @@ const folded = (text) => text.normalize('NFKD').replace(/[\u0300-\u036f]/g, '').
 
 // Cuts the list to the typed text.
 function filtering(input, list, count) {
-  const items = [...list.children].map((item) => ({ item, text: folded(item.textContent) }));
+  const items = [...list.children].map((item) => ({ item, text: folded(item.querySelector('th').textContent) }));
   const all = count.textContent;
   input.addEventListener('input', () => {
     const sought = folded(input.value.trim());

@@ -89,6 +89,7 @@ fn reader_advice(kind: ProblemKind) -> &'static str {
         }
         ProblemKind::UnknownParameter
         | ProblemKind::DuplicateParameter
+        | ProblemKind::InvalidParameter
         | ProblemKind::PageNumber
         | ProblemKind::MethodNotAllowed => "Start again from the list of all customers.",
         ProblemKind::Throttled

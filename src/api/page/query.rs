@@ -2,10 +2,10 @@ use std::{fmt::Display, num::NonZeroU32};
 
 use super::frame::SearchForm;
 use crate::{
-    api::extract,
+    api::{extract, fleet},
     domain::ProcessedDate,
     problem::{Problem, ProblemKind},
-    render::display_text,
+    render::{display_text, fleet::FleetSort},
     text::excerpt,
 };
 
@@ -19,16 +19,21 @@ pub(super) struct PageQuery {
     pub(super) today: ProcessedDate,
     /// The page of the list of customers.
     pub(super) page: NonZeroU32,
+    /// The order of the list.
+    pub(super) sort: FleetSort,
+    /// The group that the list is cut to.
+    pub(super) group: Option<String>,
 }
 
 // === impl PageQuery ===
 
 impl PageQuery {
     pub(super) fn parse(query: Option<&str>, today: ProcessedDate) -> Result<Self, Problem> {
-        let expected = "expected customer=…, date=YYYY-MM-DD or page=…";
-        let names = ["customer", "date", "page"];
-        let [customer, date, page] = extract::parameters(query, names, expected)?;
+        let expected = "expected customer=…, date=YYYY-MM-DD, group=…, sort=… or page=…";
+        let names = ["customer", "date", "page", "sort", "group"];
+        let [customer, date, page, sort, group] = extract::parameters(query, names, expected)?;
         let date = date.filter(|date| !date.is_empty());
+        let sort = sort.filter(|sort| !sort.is_empty());
         let date = date
             .map(|date| extract::parse_date("date", &date, today))
             .transpose()?;
@@ -37,25 +42,45 @@ impl PageQuery {
             date,
             today,
             page: page.map_or(Ok(NonZeroU32::MIN), |page| page_number(&page))?,
+            sort: sort.map_or(Ok(FleetSort::default()), |sort| fleet::parse_sort(&sort))?,
+            group: group.filter(|group| !group.is_empty()).map(Into::into),
         })
     }
 
-    /// Returns the link to another page of the same list.
-    pub(super) fn list_page_link(&self, page: usize) -> String {
+    /// Returns the link to a page of the list, the first if `page` is 1.
+    pub(super) fn list_link(&self, page: usize) -> String {
+        let page = (page > 1).then(|| ("page", page.to_string()));
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        if !self.customer.is_empty() {
-            query.append_pair("customer", &self.customer);
-        }
-        if let Some(date) = self.date {
-            query.append_pair("date", &date.to_string());
-        }
-        if page > 1 {
-            query.append_pair("page", &page.to_string());
-        }
+        query.extend_pairs(self.list_parameters().into_iter().chain(page));
         match query.finish() {
             query if query.is_empty() => "/".to_owned(),
             query => format!("/?{query}"),
         }
+    }
+
+    /// Returns the link to the same list in another order.
+    pub(super) fn sorted_link(&self, sort: FleetSort) -> String {
+        let sorted = Self {
+            sort,
+            ..self.clone()
+        };
+        sorted.list_link(1)
+    }
+
+    /// Returns the parameters of the list that differ from their defaults, without the page.
+    pub(super) fn list_parameters(&self) -> Vec<(&'static str, String)> {
+        let customer = Some(self.customer.clone()).filter(|text| !text.is_empty());
+        let sort = Some(self.sort).filter(|sort| *sort != FleetSort::default());
+        let parameters = [
+            ("customer", customer),
+            ("date", self.date.map(|date| date.to_string())),
+            ("group", self.group.clone()),
+            ("sort", sort.map(|sort| sort.to_string())),
+        ];
+        let given = parameters.into_iter();
+        given
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect()
     }
 
     /// Returns the form with this query.
@@ -65,7 +90,15 @@ impl PageQuery {
             date: self.date.map_or_else(String::new, |date| date.to_string()),
             today: Some(self.today),
             suggestions,
+            kept: self.kept_parameters(&["group", "sort"]),
         }
+    }
+
+    /// Returns the parameters of these names that differ from their defaults.
+    pub(super) fn kept_parameters(&self, names: &[&str]) -> Vec<(&'static str, String)> {
+        let mut parameters = self.list_parameters();
+        parameters.retain(|(name, _)| names.contains(name));
+        parameters
     }
 }
 
@@ -82,6 +115,7 @@ impl SearchForm {
             date: date.map_or_else(String::new, |date| date.to_string()),
             today: None,
             suggestions: Vec::new(),
+            kept: Vec::new(),
         }
     }
 }

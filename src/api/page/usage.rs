@@ -100,7 +100,7 @@ pub(super) async fn show(
     let parts = UsagePageParts {
         frame: PageFrame::new(request, None),
         list_state,
-        freshness_note: FreshnessNote::new(&answer, page_query.date),
+        freshness_note: FreshnessNote::new(&answer, page_query.date, api.refreshes_fleet),
         query: page_query.clone(),
         adjacent_dates: adjacent_dates(request, customer, shown, page_query.today),
         customer,
@@ -227,7 +227,7 @@ impl UsagePageParts {
         match self.list_state.directory() {
             Some(directory) => PageQuery {
                 customer: directory.search_label(self.customer),
-                ..self.query
+                ..self.query.clone()
             }
             .search_form(directory.suggestions()),
             None => self.query.search_form(Vec::new()),

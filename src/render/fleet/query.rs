@@ -1,6 +1,6 @@
 //! The queries of answers over all customers.
 
-use std::num::NonZeroUsize;
+use std::{fmt, num::NonZeroUsize};
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
@@ -174,6 +174,14 @@ impl FleetSort {
     }
 }
 
+impl fmt::Display for FleetSort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.reversed { "-" } else { "" };
+        let key: &str = self.key.into();
+        write!(f, "{sign}{key}")
+    }
+}
+
 // === impl PercentBound ===
 
 impl PercentBound {
@@ -221,6 +229,9 @@ mod tests {
 
         assert_eq!(FleetSort::parse("name"), by(FleetSortKey::Name, false));
         assert_eq!(FleetSort::parse("-unused"), by(FleetSortKey::Unused, true));
+        for text in ["cost", "-percent"] {
+            assert_eq!(FleetSort::parse(text).unwrap().to_string(), text);
+        }
         for text in ["", "-", "--name", "Name", "name ", "+name", "price"] {
             assert_eq!(FleetSort::parse(text), None, "{text:?}");
         }
