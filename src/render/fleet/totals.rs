@@ -189,7 +189,7 @@ impl<'a> LicenseSums<'a> {
         }
     }
 
-    /// The fields of the sums, in the order of [`Self::NAMES`].
+    /// The fields of the sums, in the order of their columns.
     pub(super) fn fields(&self) -> [FieldValue<'a>; 4] {
         [
             FieldValue::Count(Some(self.licenses_qualified)),
