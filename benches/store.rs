@@ -15,6 +15,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
         Arc,
@@ -26,7 +27,9 @@ use std::{
 use jiff::ToSpan;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use usage_proxy::{
+    app::{App, AppDeps},
     clock::{Clock, SharedClock, SystemClock},
+    config::{Config, ConfigSources},
     domain::{
         CustomerId, LicenseUsage, ProcessedAt, ProcessedDate, Resource, UpstreamApi, UsageRow,
     },
@@ -66,6 +69,7 @@ fn main() {
     let customers = std::env::args().find_map(|argument| argument.parse().ok());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .enable_all()
         .build()
         .unwrap();
     runtime.block_on(measure(customers.unwrap_or(1_000)));
@@ -121,7 +125,7 @@ async fn measure(customers: usize) {
     })
     .await;
     fleet_questions(&*store, &fleet).await;
-    while_idle_and_written(&store, &mut fleet).await;
+    while_idle_and_written(&store, &path, &mut fleet).await;
     println!("memory of the process: {} MB", resident_megabytes());
 }
 
@@ -163,14 +167,17 @@ async fn fleet_questions(store: &dyn UsageStore, fleet: &[Customer]) {
 }
 
 /// Measures look-ups and history alone, and while dates are written one after another.
-async fn while_idle_and_written(store: &Arc<SqliteStore>, fleet: &mut [Customer]) {
+async fn while_idle_and_written(store: &Arc<SqliteStore>, path: &Path, fleet: &mut [Customer]) {
     let ids: Vec<_> = fleet.iter().map(|customer| customer.id).collect();
+    let service = start_service(path).await;
     questions("idle", store, &ids).await;
+    http_questions("idle", &service, &ids).await;
     let is_over = Arc::new(AtomicBool::new(false));
     let asking = tokio::spawn({
         let (store, is_over) = (Arc::clone(store), Arc::clone(&is_over));
         async move {
             questions("written", &store, &ids).await;
+            http_questions("written", &service, &ids).await;
             is_over.store(true, Ordering::Relaxed);
         }
     });
@@ -231,6 +238,70 @@ async fn questions(state: &str, store: &SqliteStore, ids: &[CustomerId]) {
         &format!("history of one customer, 3,200 rows, {state}"),
         histories,
     );
+}
+
+/// Starts a service on the same file, whose upstream does not exist. Returns its address.
+async fn start_service(path: &Path) -> String {
+    let folder = path.parent().unwrap();
+    let secret = |name: &str| {
+        let file = folder.join(name);
+        fs::write(&file, "secret").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        file.display().to_string()
+    };
+    let sources = [
+        ("server.listen", "127.0.0.1:0".to_owned()),
+        ("admin.listen", "127.0.0.1:0".to_owned()),
+        ("upstream.base_url", "http://127.0.0.1:1".to_owned()),
+        ("upstream.source", "commercial".to_owned()),
+        ("fleet.refresh", "false".to_owned()),
+        ("upstream.auth.kind", "refresh_token".to_owned()),
+        (
+            "upstream.auth.token_url",
+            "http://127.0.0.1:1/tenant/oauth2/v2.0/token".to_owned(),
+        ),
+        ("upstream.auth.client_id", "bench".to_owned()),
+        ("upstream.auth.client_secret_file", secret("client-secret")),
+        ("upstream.auth.refresh_token_file", secret("refresh-token")),
+        ("store.url", format!("sqlite:{}", path.display())),
+    ];
+    let sources = sources
+        .into_iter()
+        .fold(ConfigSources::default(), |sources, (key, value)| {
+            sources.with_flag("bench", key, value)
+        });
+    let config = Config::load(sources).unwrap();
+    let app = App::build(&config, AppDeps::default()).await.unwrap();
+    let address = app.api_address();
+    tokio::spawn(app.run());
+    format!("http://{address}")
+}
+
+/// Measures history as a client gets it.
+async fn http_questions(state: &str, service: &str, ids: &[CustomerId]) {
+    let mut random = StdRng::seed_from_u64(4);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let range = format!("from={}&to={}", date(0), date(DATES - 1));
+    for (name, resource) in [
+        ("history", "usage/history"),
+        ("trend chart", "usage/history/chart.svg"),
+        ("changes", "usage/changes"),
+    ] {
+        let (mut times, mut bytes) = (Vec::new(), 0);
+        for _ in 0..300 {
+            let customer = ids[random.random_range(0..ids.len())];
+            let url = format!("{service}/v1/customers/{customer}/{resource}?{range}");
+            let started = now();
+            let answer = client.get(url).send().await.unwrap();
+            let body = answer.error_for_status().unwrap().bytes().await.unwrap();
+            times.push(now() - started);
+            bytes = body.len();
+        }
+        percentiles(
+            &format!("{name} of one customer over HTTP, {bytes} bytes, {state}"),
+            times,
+        );
+    }
 }
 
 // === impl Customer ===

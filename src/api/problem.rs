@@ -135,3 +135,29 @@ fn upstream_refusal(refusal: &UpstreamErrorBody, call: CallOwnership) -> Upstrea
         correlation_id: id(&refusal.correlation_id),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+
+    #[test]
+    fn history_of_a_store_that_fails_is_worth_another_attempt() {
+        let problem = from_history_error(&StoreError::Unavailable.into());
+
+        assert_eq!(problem.kind(), ProblemKind::StoreUnavailable);
+        assert_eq!(problem.retry_after(), Some(1));
+    }
+
+    #[test]
+    fn history_with_too_many_rows_says_how_to_get_fewer() {
+        let problem = from_history_error(&HistoryError::TooManyRows);
+
+        assert_eq!(problem.status(), StatusCode::BAD_REQUEST);
+        for word in [
+            "100000", "from", "to", "product", "workload", "limit", "cursor",
+        ] {
+            assert!(problem.detail().contains(word), "{}", problem.detail());
+        }
+    }
+}
