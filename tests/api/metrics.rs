@@ -121,6 +121,12 @@ const LABELS: &str = "
       /v1/customers/{customer_id}/analytics/licenses/deployment \
       /v1/customers/{customer_id}/analytics/licenses/usage /v1/customers/{customer_id}/usage \
       /v1/customers/{customer_id}/usage/chart.svg /v1/customers/{customer_id}/usage/table.csv \
+      /v1/customers/{customer_id}/usage/dates /v1/customers/{customer_id}/usage/dates/table.csv \
+      /v1/customers/{customer_id}/usage/history /v1/customers/{customer_id}/usage/history/table.csv \
+      /v1/customers/{customer_id}/usage/history/chart.svg \
+      /v1/customers/{customer_id}/usage/changes /v1/customers/{customer_id}/usage/changes/table.csv \
+      /v1/usage /v1/usage/table.csv /v1/usage/customers /v1/usage/customers/table.csv \
+      /v1/usage/unused /v1/usage/unused/table.csv /v1/usage/history /v1/usage/history/table.csv \
       /docs /docs/{file} /openapi.json unmatched
     http_requests_total | method | GET HEAD other
     http_request_duration_seconds_count | cache | bypass hit miss negative none stale
