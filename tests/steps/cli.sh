@@ -87,7 +87,7 @@ cli_get_waits() {
     cli_account "$upstream"
     start waiting '"listening"' env -i "${account[@]}" "$binary" serve
     local waiting=$started url
-    url=http://$(sed -n 's/.*"api":"\([^"]*\)".*/\1/p' "$scratch/waiting.err")
+    url=http://$(sed -n '/"listening"/s/.*"api":"\([^"]*\)".*/\1/p' "$scratch/waiting.err")
 
     on_terminal --expect "asking $url (1s)" --expect 'DT DEMO' -- \
         "$binary" get "$1" --url "$url" >"$scratch/usage" ||

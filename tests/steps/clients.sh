@@ -16,7 +16,7 @@ step_clients() {
         USAGE_PROXY__UPSTREAM__AUTH__TOKEN_FILE="$scratch/token" \
         USAGE_PROXY__LOG__REQUESTS=off "$binary" serve
     local url
-    url=http://$(sed -n 's/.*"api":"\([^"]*\)".*/\1/p' "$scratch/serve.err")/nowhere
+    url=http://$(sed -n '/"listening"/s/.*"api":"\([^"]*\)".*/\1/p' "$scratch/serve.err")/nowhere
 
     # Heads that never end: each connection is closed long before the tool would give up.
     NO_COLOR=1 timeout 60 slowhttptest -H -c 100 -r 100 -i 1 -x 24 -l 15 -u "$url" \

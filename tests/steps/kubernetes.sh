@@ -66,7 +66,7 @@ overlay_serves() {
         "$binary" serve --config "$config" --set "upstream.base_url=$upstream"
     proxy=$started
     local admin
-    admin=$(sed -n 's/.*"admin":"\([^"]*\)".*/\1/p' "$scratch/proxy.err")
+    admin=$(sed -n '/"listening"/s/.*"admin":"\([^"]*\)".*/\1/p' "$scratch/proxy.err")
     "$binary" healthcheck --admin-listen "$admin" >/dev/null
     while read -r path; do
         curl -sS --fail --retry 20 --retry-all-errors --retry-delay 1 --output /dev/null \

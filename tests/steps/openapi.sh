@@ -71,5 +71,5 @@ start_guarded() {
         USAGE_PROXY__UPSTREAM__AUTH__REFRESH_TOKEN_FILE="$scratch/refresh_token" \
         "$binary" serve
     guarded=$started
-    api=http://$(sed -n 's/.*"api":"\([^"]*\)".*/\1/p' "$scratch/guarded.err")
+    api=http://$(sed -n '/"listening"/s/.*"api":"\([^"]*\)".*/\1/p' "$scratch/guarded.err")
 }

@@ -205,8 +205,8 @@ END
         USAGE_PROXY__UPSTREAM__AUTH__CLIENT_ID=recipes \
         USAGE_PROXY__UPSTREAM__AUTH__CLIENT_SECRET_FILE="$scratch/secret" "$binary" serve
     serving=$started
-    api=http://$(sed -n 's/.*"api":"\([^"]*\)".*/\1/p' "$scratch/serve.err")
-    admin=http://$(sed -n 's/.*"admin":"\([^"]*\)".*/\1/p' "$scratch/serve.err")
+    api=http://$(sed -n '/"listening"/s/.*"api":"\([^"]*\)".*/\1/p' "$scratch/serve.err")
+    admin=http://$(sed -n '/"listening"/s/.*"admin":"\([^"]*\)".*/\1/p' "$scratch/serve.err")
 }
 
 # Who asks more often than it may is told when to come again, and both do.
