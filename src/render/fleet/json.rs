@@ -18,6 +18,8 @@ use crate::domain::FleetStatus;
 #[serde(rename_all = "camelCase")]
 struct FleetHeader<'s> {
     processed_date: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_processed_date: Option<String>,
     complete: bool,
     customers: FleetStatusCounts,
     failed: Vec<FailedCustomer<'s>>,
@@ -102,6 +104,9 @@ impl<'s> FleetHeader<'s> {
             });
         Self {
             processed_date: selection.processed_date.map(|date| date.to_string()),
+            oldest_processed_date: selection
+                .oldest_processed_date()
+                .map(|date| date.to_string()),
             complete: counts.is_complete(),
             customers: counts,
             failed: failed.collect(),

@@ -132,6 +132,19 @@ impl<'a> FleetSelection<'a> {
         }
     }
 
+    /// The oldest date of the rows that count, if it is before [`Self::processed_date`].
+    pub fn oldest_processed_date(&self) -> Option<ProcessedDate> {
+        let products = self
+            .customers
+            .iter()
+            .flat_map(|customer| &customer.products);
+        let rows = products
+            .flatten()
+            .flat_map(|product| &product.usage.workloads);
+        let oldest = rows.map(|row| row.processed_at).min()?.date();
+        (Some(oldest) < self.processed_date).then_some(oldest)
+    }
+
     /// The currencies of all prices, in alphabetical order.
     pub fn currencies(&self) -> BTreeSet<&'a str> {
         let products = self

@@ -171,6 +171,7 @@ fn totals_say_what_is_missing_and_what_is_left_out() {
         answer,
         json!({
             "processedDate": "2017-03-09",
+            "oldestProcessedDate": "2017-02-01",
             "complete": false,
             "customers": { "total": 4, "current": 2, "stale": 0, "empty": 0, "failed": 1, "notFetched": 1 },
             "failed": [{
@@ -219,6 +220,19 @@ fn totals_say_what_is_missing_and_what_is_left_out() {
             ],
         })
     );
+}
+
+#[test]
+fn only_totals_over_several_dates_have_the_oldest() {
+    let of_one = |number| {
+        let all = request(FleetQuery::all(FleetView::Products), FleetFormat::Json);
+        let scope = FleetScope::new(&all.fleet, |id| id == numbered_id(number), None, None);
+        json_of(&FleetDocumentRequest { scope, ..all })
+    };
+
+    assert_eq!(of_one(1).get("oldestProcessedDate"), None);
+    assert_eq!(of_one(3)["oldestProcessedDate"], "2017-02-01");
+    assert_eq!(of_one(4).get("oldestProcessedDate"), None);
 }
 
 #[test]
