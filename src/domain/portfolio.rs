@@ -132,6 +132,13 @@ impl Portfolio {
         kept.map(|(id, _)| id.as_str())
     }
 
+    /// The currencies of all prices, in alphabetical order.
+    pub fn currencies(&self) -> BTreeSet<&str> {
+        let rules = self.by_id.values().chain(self.by_name.values());
+        let prices = rules.filter_map(|rule| rule.price.as_ref());
+        prices.map(|price| &*price.currency).collect()
+    }
+
     /// Returns the customers of a group.
     pub fn group(&self, name: &str) -> Option<&HashSet<CustomerId>> {
         self.groups.get(name)

@@ -242,9 +242,8 @@ impl FleetDocumentRequest {
         match self.format {
             FleetFormat::Json => Ok(json::render_totals(selection)?),
             FleetFormat::Csv(reader) => {
-                let (products, currencies) =
-                    (FleetTotals::of(selection).products, selection.currencies());
-                Ok(table::render(&products, &currencies, reader)?)
+                let products = FleetTotals::of(selection).products;
+                Ok(table::render(&products, &self.portfolio, reader)?)
             }
         }
     }
@@ -259,10 +258,7 @@ impl FleetDocumentRequest {
         let page = RowPage::cut(rows, answer, self.query.cursor, limit);
         match self.format {
             FleetFormat::Json => Ok(json::render_rows(selection, &page)?),
-            FleetFormat::Csv(reader) => {
-                let currencies = selection.currencies();
-                Ok(table::render(page.rows, &currencies, reader)?)
-            }
+            FleetFormat::Csv(reader) => Ok(table::render(page.rows, &self.portfolio, reader)?),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The customers and products that count in an answer.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use super::query::FleetProductFilter;
 use crate::domain::{
@@ -143,17 +143,6 @@ impl<'a> FleetSelection<'a> {
             .flat_map(|product| &product.usage.workloads);
         let oldest = rows.map(|row| row.processed_at).min()?.date();
         (Some(oldest) < self.processed_date).then_some(oldest)
-    }
-
-    /// The currencies of all prices, in alphabetical order.
-    pub fn currencies(&self) -> BTreeSet<&'a str> {
-        let products = self
-            .customers
-            .iter()
-            .flat_map(|customer| &customer.products);
-        let rules = products.flatten().filter_map(|product| product.rule);
-        let prices = rules.filter_map(|rule| rule.price.as_ref());
-        prices.map(|price| &*price.currency).collect()
     }
 }
 

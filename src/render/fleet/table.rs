@@ -1,23 +1,25 @@
 //! The answers as CSV.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::borrow::Cow;
 
 use super::{
     super::csv_writer::{CsvReader, CsvWriter},
     fields::{FieldValue, FleetRow, UNUSED_COST},
 };
+use crate::domain::Portfolio;
 
 /// Separates several names in one cell.
 const NAME_SEPARATOR: &str = "|";
 
 /// Renders rows as CSV with a header line: the fields of the rows, and a column for the cost in each
-/// currency.
+/// currency of the portfolio. So a query has the same columns whatever rows it finds.
 pub(super) fn render<'a, R: FleetRow<'a>>(
     rows: &[R],
-    currencies: &BTreeSet<&str>,
+    portfolio: &Portfolio,
     reader: CsvReader,
 ) -> csv::Result<Vec<u8>> {
     let mut table = CsvWriter::new(reader);
+    let currencies = portfolio.currencies();
     let names = R::NAMES.iter().map(|name| Cow::Borrowed(*name));
     let costs = currencies.iter();
     let costs = costs.map(|currency| format!("{UNUSED_COST}_{currency}").into());

@@ -417,6 +417,27 @@ fn a_table_has_a_column_for_each_currency() {
 }
 
 #[test]
+fn a_filter_changes_no_columns() {
+    for view in [FleetView::Products, FleetView::Customers, FleetView::Unused] {
+        let header = |product| {
+            let query = FleetQuery {
+                products: FleetProductFilter::new(None, product, None),
+                ..FleetQuery::all(view)
+            };
+            let csv = csv_of(query, CsvReader::Program);
+            csv.lines().next().unwrap().to_owned()
+        };
+
+        let all = header(None);
+
+        assert!(all.ends_with(",unusedCost_EUR,unusedCost_USD"), "{all}");
+        for product in ["E3", "none"] {
+            assert_eq!(header(Some(product)), all, "{product}");
+        }
+    }
+}
+
+#[test]
 fn a_file_is_named_after_answer_and_date() {
     let table = FleetFormat::Csv(CsvReader::Spreadsheet(CsvSeparator::Comma));
     let name = |view, format| {
