@@ -160,7 +160,8 @@ impl FleetRequest {
                 query.limit = Some(parameter::limit(value, FleetQuery::MAX_LIMIT)?)
             }
             FleetParameter::Cursor => {
-                query.cursor = Some(FleetCursor::parse(value).map_err(cursor_problem)?);
+                let cursor = FleetCursor::parse(value);
+                query.cursor = Some(cursor.ok_or_else(|| parameter::invalid_cursor(value))?);
             }
             FleetParameter::Separator => {
                 let separator = parameter::separator(value)?;
@@ -270,9 +271,9 @@ mod tests {
                 "the query has group more than once",
             ),
             (
-                "cursor=&cursor=",
-                "cursor-expired",
-                "cursor: expected the nextCursor",
+                "cursor=AAAAAAAAAAAAAAAAAAAAAAAAAAA&cursor=",
+                "duplicate-parameter",
+                "the query has cursor more than once",
             ),
             (
                 "processedDate=",
@@ -353,14 +354,10 @@ mod tests {
             ("limit=%2B5", "invalid-parameter", "limit is \"+5\""),
             (
                 "cursor=",
-                "cursor-expired",
-                "cursor: expected the nextCursor",
+                "invalid-parameter",
+                "cursor is \"\"; expected the nextCursor of the page before",
             ),
-            (
-                "cursor=AAAA",
-                "cursor-expired",
-                "cursor: expected the nextCursor",
-            ),
+            ("cursor=abc", "invalid-parameter", "cursor is \"abc\""),
         ] {
             let problem = parse_as(query, FleetView::Customers, Format::Simplified).unwrap_err();
 
