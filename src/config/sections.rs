@@ -12,10 +12,10 @@ use super::{
     network_types::{ADDRESS, COLLECTOR, CorsOrigin, DOCUMENT, ENDPOINT, HOSTS, ORIGINS, URL_PATH},
     section::section,
     value_type::{
-        BOOLEAN, CHECK_INTERVAL, CONCURRENCY, CONNECTIONS, DURATION, EXACT_TEXT, FILE,
-        HEADER_VALUE, KEY_HASHES, LOG_FILTER, LOG_FORMAT, LogFormat, POSITIVE_DURATION, RATIO,
-        REQUEST_LOG, RETRIES, RequestLog, SERIES, SIZE, SIZE_IN_MEMORY, STORE_URL, StoreUrl,
-        USAGE_API,
+        BOOLEAN, CALLERS_FILE, CHECK_INTERVAL, CONCURRENCY, CONNECTIONS, DURATION, EXACT_TEXT,
+        FILE, HEADER_VALUE, KEY_HASHES, LOG_FILTER, LOG_FORMAT, LogFormat, PORTFOLIO_FILE,
+        POSITIVE_DURATION, RATIO, REQUEST_LOG, RETRIES, RequestLog, SERIES, SIZE, SIZE_IN_MEMORY,
+        STORE_URL, StoreUrl, USAGE_API,
     },
 };
 use crate::{access_key::KeyHash, domain::UpstreamApi};
@@ -89,7 +89,7 @@ section! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct CallersConfig of callers = "callers" {
         /// The file that names the callers.
-        file: Option<PathBuf> as FILE;
+        file: Option<PathBuf> as CALLERS_FILE;
         /// True if anybody may call, from other machines too; never with `file` or `jwt`.
         anonymous: bool as BOOLEAN = "false";
     } tables within {
@@ -218,7 +218,7 @@ section! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct PortfolioConfig of portfolio = "portfolio" {
         /// The file with products and groups.
-        file: Option<PathBuf> as FILE;
+        file: Option<PathBuf> as PORTFOLIO_FILE;
     }
 }
 

@@ -192,16 +192,21 @@ pub(super) const EXACT_TEXT: ValueType<String> = ValueType::new(
     visible_ascii,
 );
 
-/// A file, usually of a secret. A path must have a slash: a secret that someone wrote here by
-/// mistake has none as a rule, and paths are printed.
+/// A file, usually of a secret.
 pub(super) const FILE: ValueType<PathBuf> = ValueType::new(
     "the path of a file, with a slash, such as `./client_secret` or `/run/secrets/client_secret`",
-    |text| match text {
-        "" => Err("is empty".into()),
-        _ if text.contains(char::is_control) => Err("has control characters".into()),
-        _ if !text.contains('/') => Err("is not a path".into()),
-        _ => Ok(PathBuf::from(text)),
-    },
+    parse_path,
+);
+
+pub(super) const CALLERS_FILE: ValueType<PathBuf> = ValueType::new(
+    "the path of a file, with a slash, such as `./callers.toml` or `/etc/usage-proxy/callers.toml`",
+    parse_path,
+);
+
+pub(super) const PORTFOLIO_FILE: ValueType<PathBuf> = ValueType::new(
+    "the path of a file, with a slash, such as `./portfolio.toml` or \
+     `/etc/usage-proxy/portfolio.toml`",
+    parse_path,
 );
 
 pub(super) const LOG_FILTER: ValueType<String> = ValueType::new(
@@ -233,6 +238,17 @@ pub(super) const KEY_HASHES: ValueType<Vec<KeyHash>> = ValueType::new(
 /// Reads a value that is one of a few words.
 pub(super) fn choice<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "is none of these".into())
+}
+
+/// Reads a path, which must have a slash: a secret that someone wrote here by mistake has none as a
+/// rule, and paths are printed.
+fn parse_path(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("is empty".into()),
+        _ if text.contains(char::is_control) => Err("has control characters".into()),
+        _ if !text.contains('/') => Err("has no slash".into()),
+        _ => Ok(PathBuf::from(text)),
+    }
 }
 
 /// Reads a duration of up to 3650 days in whole milliseconds: a longer one is a mistake, and an instant

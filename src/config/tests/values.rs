@@ -136,6 +136,17 @@ fn a_bad_value_error_gives_the_reason_and_what_was_expected() {
         ("upstream.auth.client_id", &[("", "empty")]),
         ("upstream.auth.token_file", &[("", "empty")]),
         (
+            "callers.file",
+            &[("callers.toml", "no slash"), ("a", "as `./callers.toml`")],
+        ),
+        (
+            "portfolio.file",
+            &[
+                ("portfolio.toml", "no slash"),
+                ("a", "as `./portfolio.toml`"),
+            ],
+        ),
+        (
             "cache.max_bytes",
             &[
                 ("0MiB", "zero"),
