@@ -3,6 +3,14 @@
 //! Days are numbers since 1970-01-01 and instants are milliseconds, so that no statement needs an engine's
 //! own functions. Parameters are numbered: `$1`, `$2`.
 
+pub(super) mod apply;
+pub(super) mod dictionary;
+pub(super) mod error;
+pub(super) mod history;
+pub(super) mod lane;
+pub(super) mod read;
+pub(super) mod totals;
+
 /// Defines statements, and a list of all of them for tests.
 macro_rules! statements {
     ($($(#[$meta:meta])* $name:ident = $text:literal;)+) => {

@@ -3,18 +3,11 @@
 //! One thread writes, others read, each on a connection of its own; the log of SQLite (WAL) lets them not
 //! wait for each other. Plain threads, since SQLite blocks.
 
-mod apply;
-mod connection;
-mod dictionary;
-mod error;
+pub(super) mod connection;
 mod file;
-mod history;
-mod lane;
 mod migrations;
 mod network_file_system;
-mod read;
 mod reader;
-mod totals;
 mod writer;
 
 use std::{
@@ -26,14 +19,13 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use self::{
-    error::SqliteResult, file::StoreFile, lane::Lane, read::ReadConnection, reader::Reader,
-    writer::SqliteWriter,
-};
+use self::{file::StoreFile, reader::Reader, writer::SqliteWriter};
 use super::{
     CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow,
     RecentTotalsQuery, StoreError, StoreFuture, StoreStartError, StoreWrite, StoredCustomers,
-    StoredDate, StoredSnapshot, Upkeep, UsageStore, schema::source_number,
+    StoredDate, StoredSnapshot, Upkeep, UsageStore,
+    schema::source_number,
+    sql::{error::SqliteResult, lane::Lane, read::ReadConnection},
 };
 use crate::{
     clock::SharedClock,

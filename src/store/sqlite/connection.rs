@@ -15,11 +15,11 @@ use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{CachedStatement, Connection, OpenFlags};
 
-use super::{
-    error::{SqliteError, SqliteResult},
-    migrations, network_file_system,
+use super::{migrations, network_file_system};
+use crate::store::{
+    StoreStartError,
+    sql::error::{SqliteError, SqliteResult},
 };
-use crate::store::StoreStartError;
 
 /// Identifies a file while it exists, whatever its path is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +159,7 @@ fn has_log(path: &Path) -> bool {
 /// Prepares a statement of [`sql`](crate::store::sql), or reuses it.
 ///
 /// SQLite takes `$1` for a name, and numbers names in the order in which they appear: `?1` is a number.
-pub(super) fn prepare<'c>(
+pub(in crate::store) fn prepare<'c>(
     connection: &'c Connection,
     text: &str,
 ) -> rusqlite::Result<CachedStatement<'c>> {

@@ -6,8 +6,8 @@ use std::path::Path;
 use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{connection::OpenError, error::SqliteError};
-use crate::store::StoreStartError;
+use super::connection::OpenError;
+use crate::store::{StoreStartError, sql::error::SqliteError};
 
 /// The statements of each version, the first is version 1.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_snapshots.sql")];

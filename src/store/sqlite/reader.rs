@@ -4,12 +4,17 @@ use rusqlite::Connection;
 
 use super::{
     connection::{self, FileAccess},
-    dictionary::Dictionaries,
-    error::SqliteResult,
     file::{OpenFile, StoreFile},
-    read::ReadConnection,
 };
-use crate::store::{StoreError, native_body::BodyCodec};
+use crate::store::{
+    StoreError,
+    native_body::BodyCodec,
+    sql::{
+        dictionary::Dictionaries,
+        error::SqliteResult,
+        read::{ReadConnection, unreadable},
+    },
+};
 
 /// Reads the file on a connection of its own.
 pub(super) struct Reader {
@@ -59,7 +64,7 @@ fn open(file: &StoreFile, access: FileAccess) -> SqliteResult<ReadConnection> {
     Ok(ReadConnection {
         connection: connection::open_reader(file.path(), access)?,
         dictionaries: Dictionaries::default(),
-        bodies: BodyCodec::new().map_err(super::read::unreadable)?,
+        bodies: BodyCodec::new().map_err(unreadable)?,
     })
 }
 

@@ -3,17 +3,23 @@ use std::{num::NonZeroUsize, sync::Arc};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::{
-    apply::Changes,
     connection::{self, OpenError, prepare},
-    dictionary::Dictionaries,
-    error::{SqliteError, SqliteResult},
     file::{OpenFile, StoreFile},
-    history, totals,
 };
 use crate::{
     clock::SharedClock,
     domain::ProcessedDate,
-    store::{StoreError, StoreStartError, StoreWrite, Upkeep, native_body::BodyCodec, sql},
+    store::{
+        StoreError, StoreStartError, StoreWrite, Upkeep,
+        native_body::BodyCodec,
+        sql::{
+            self,
+            apply::Changes,
+            dictionary::Dictionaries,
+            error::{SqliteError, SqliteResult},
+            history, totals,
+        },
+    },
     text::error_chain,
 };
 

@@ -6,7 +6,6 @@ use ahash::AHashMap;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    connection::prepare,
     dictionary::{Dictionaries, ProductTexts},
     error::SqliteResult,
     history::{days, seats},
@@ -16,6 +15,7 @@ use crate::store::{
     CustomerTotals, FleetDateTotals, FleetHistoryQuery, ProductFilter, RecentTotalsQuery,
     customer_set::CustomerSet,
     sql,
+    sqlite::connection::prepare,
     totals::{CustomerSeats, DayTotals, FleetTotals, LicenseSums, ProductNames},
 };
 
@@ -34,7 +34,7 @@ struct RangeTotals {
 // === impl ReadConnection ===
 
 impl ReadConnection {
-    pub(super) fn fleet_history(
+    pub(in crate::store) fn fleet_history(
         &mut self,
         query: &FleetHistoryQuery,
         preferred: i64,
@@ -62,7 +62,7 @@ impl ReadConnection {
         Ok(totals.into_dates())
     }
 
-    pub(super) fn recent_totals(
+    pub(in crate::store) fn recent_totals(
         &mut self,
         query: &RecentTotalsQuery,
         preferred: i64,
@@ -211,7 +211,7 @@ impl RangeTotals {
 
 impl ProductTexts {
     /// Returns whether a lower-case text is its name or id.
-    pub(super) fn is_called(&self, wanted: &str) -> bool {
+    pub(in crate::store) fn is_called(&self, wanted: &str) -> bool {
         let texts = [Some(&*self.product_name), self.product_id.as_deref()];
         let mut texts = texts.into_iter().flatten();
         texts.any(|text| text.to_lowercase() == wanted)
@@ -237,7 +237,7 @@ impl ProductTexts {
 }
 
 /// Computes the stored totals of one outdated day again. Returns true if no other is outdated.
-pub(super) fn compute_outdated(
+pub(in crate::store) fn compute_outdated(
     connection: &Connection,
     dictionaries: &mut Dictionaries,
 ) -> SqliteResult<bool> {

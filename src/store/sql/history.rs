@@ -5,7 +5,6 @@ use std::{num::NonZeroUsize, sync::Arc};
 use rusqlite::{Connection, params};
 
 use super::{
-    connection::prepare,
     dictionary::WorkloadTexts,
     error::{SqliteError, SqliteResult},
     read::{ReadConnection, timestamp, unreadable},
@@ -16,13 +15,14 @@ use crate::{
         DateRange, HistoryPosition, HistoryQuery, HistoryRow, StoredDate,
         schema::{ALL_CUSTOMERS, date_of_day},
         sql,
+        sqlite::connection::prepare,
     },
 };
 
 // === impl ReadConnection ===
 
 impl ReadConnection {
-    pub(super) fn dates(
+    pub(in crate::store) fn dates(
         &mut self,
         customer: CustomerId,
         range: DateRange,
@@ -48,7 +48,7 @@ impl ReadConnection {
         Ok(dates)
     }
 
-    pub(super) fn history(
+    pub(in crate::store) fn history(
         &mut self,
         query: &HistoryQuery,
         preferred: i64,
@@ -111,7 +111,7 @@ impl ReadConnection {
         Ok(history)
     }
 
-    pub(super) fn asked_dates(
+    pub(in crate::store) fn asked_dates(
         &mut self,
         customer: Option<CustomerId>,
         range: DateRange,
@@ -151,7 +151,7 @@ impl WorkloadTexts {
 }
 
 /// Deletes snapshots of days before this one, in a transaction of the caller.
-pub(super) fn delete_before(
+pub(in crate::store) fn delete_before(
     connection: &Connection,
     date: ProcessedDate,
     limit: NonZeroUsize,
@@ -180,14 +180,14 @@ pub(super) fn delete_before(
     Ok(old.len())
 }
 
-pub(super) fn days(range: DateRange) -> (i64, i64) {
+pub(in crate::store) fn days(range: DateRange) -> (i64, i64) {
     (range.from.days_since_epoch(), range.to.days_since_epoch())
 }
 
-pub(super) fn date(day: i64) -> SqliteResult<ProcessedDate> {
+pub(in crate::store) fn date(day: i64) -> SqliteResult<ProcessedDate> {
     date_of_day(day).ok_or_else(|| SqliteError::Unreadable(format!("{day} is no day")))
 }
 
-pub(super) fn seats(stored: i64) -> SqliteResult<u64> {
+pub(in crate::store) fn seats(stored: i64) -> SqliteResult<u64> {
     u64::try_from(stored).map_err(unreadable)
 }

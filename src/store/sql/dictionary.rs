@@ -8,27 +8,24 @@ use std::{hash::Hash, sync::Arc};
 use ahash::AHashMap;
 use rusqlite::{Connection, Row, params};
 
-use super::{
-    connection::prepare,
-    error::{SqliteError, SqliteResult},
-};
+use super::error::{SqliteError, SqliteResult};
 use crate::{
     domain::{CustomerId, SharedTexts, UsageRow},
-    store::sql,
+    store::{sql, sqlite::connection::prepare},
 };
 
 /// All dictionaries of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Dictionaries {
-    pub(super) customers: Dictionary<CustomerId>,
-    pub(super) customer_names: Dictionary<Arc<str>>,
-    pub(super) products: Dictionary<ProductTexts>,
-    pub(super) workloads: Dictionary<WorkloadTexts>,
+pub(in crate::store) struct Dictionaries {
+    pub(in crate::store) customers: Dictionary<CustomerId>,
+    pub(in crate::store) customer_names: Dictionary<Arc<str>>,
+    pub(in crate::store) products: Dictionary<ProductTexts>,
+    pub(in crate::store) workloads: Dictionary<WorkloadTexts>,
 }
 
 /// The entries of one table.
 #[derive(Debug)]
-pub(super) struct Dictionary<T> {
+pub(in crate::store) struct Dictionary<T> {
     entries: Vec<T>,
     numbers: AHashMap<T, i64>,
     texts: SharedTexts,
@@ -36,23 +33,23 @@ pub(super) struct Dictionary<T> {
 
 /// The texts of a product.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ProductTexts {
-    pub(super) product_id: Option<Arc<str>>,
-    pub(super) product_name: Arc<str>,
-    pub(super) service_name: Arc<str>,
-    pub(super) service_code: Option<Arc<str>>,
-    pub(super) channel: Option<Arc<str>>,
+pub(in crate::store) struct ProductTexts {
+    pub(in crate::store) product_id: Option<Arc<str>>,
+    pub(in crate::store) product_name: Arc<str>,
+    pub(in crate::store) service_name: Arc<str>,
+    pub(in crate::store) service_code: Option<Arc<str>>,
+    pub(in crate::store) channel: Option<Arc<str>>,
 }
 
 /// The texts of a workload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct WorkloadTexts {
-    pub(super) workload_name: Arc<str>,
-    pub(super) workload_code: Option<Arc<str>>,
+pub(in crate::store) struct WorkloadTexts {
+    pub(in crate::store) workload_name: Arc<str>,
+    pub(in crate::store) workload_code: Option<Arc<str>>,
 }
 
 /// What a dictionary has.
-pub(super) trait DictionaryEntry: Clone + Eq + Hash {
+pub(in crate::store) trait DictionaryEntry: Clone + Eq + Hash {
     /// Returns the entries after a number: the number first.
     const AFTER: &'static str;
 
@@ -65,7 +62,11 @@ pub(super) trait DictionaryEntry: Clone + Eq + Hash {
 
 impl<T: DictionaryEntry> Dictionary<T> {
     /// Returns the entry of a number.
-    pub(super) fn entry(&mut self, connection: &Connection, number: i64) -> SqliteResult<&T> {
+    pub(in crate::store) fn entry(
+        &mut self,
+        connection: &Connection,
+        number: i64,
+    ) -> SqliteResult<&T> {
         let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
         if index >= self.entries.len() {
             self.load(connection)?;
@@ -76,7 +77,11 @@ impl<T: DictionaryEntry> Dictionary<T> {
     }
 
     /// Returns the number of an entry, if it has one.
-    pub(super) fn find(&mut self, connection: &Connection, entry: &T) -> SqliteResult<Option<i64>> {
+    pub(in crate::store) fn find(
+        &mut self,
+        connection: &Connection,
+        entry: &T,
+    ) -> SqliteResult<Option<i64>> {
         if let Some(number) = self.numbers.get(entry) {
             return Ok(Some(*number));
         }
@@ -86,7 +91,11 @@ impl<T: DictionaryEntry> Dictionary<T> {
 
     /// Returns the number of an entry, which is added if it has none. The dictionary must be dropped
     /// if the transaction fails.
-    pub(super) fn number(&mut self, connection: &Connection, entry: &T) -> SqliteResult<i64> {
+    pub(in crate::store) fn number(
+        &mut self,
+        connection: &Connection,
+        entry: &T,
+    ) -> SqliteResult<i64> {
         if let Some(number) = self.find(connection, entry)? {
             return Ok(number);
         }
@@ -97,7 +106,10 @@ impl<T: DictionaryEntry> Dictionary<T> {
     }
 
     /// Returns all entries with their numbers.
-    pub(super) fn all(&mut self, connection: &Connection) -> SqliteResult<&AHashMap<T, i64>> {
+    pub(in crate::store) fn all(
+        &mut self,
+        connection: &Connection,
+    ) -> SqliteResult<&AHashMap<T, i64>> {
         self.load(connection)?;
         Ok(&self.numbers)
     }
@@ -237,7 +249,7 @@ impl From<&UsageRow> for WorkloadTexts {
 }
 
 /// Reads the id of a customer.
-pub(super) fn customer_id(row: &Row<'_>, column: usize) -> SqliteResult<CustomerId> {
+pub(in crate::store) fn customer_id(row: &Row<'_>, column: usize) -> SqliteResult<CustomerId> {
     let text: String = row.get(column)?;
     CustomerId::parse(&text)
         .map_err(|_| SqliteError::Unreadable(format!("{text:?} is the id of no customer")))

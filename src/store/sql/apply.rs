@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    connection::prepare,
     dictionary::{Dictionaries, ProductTexts, WorkloadTexts},
     error::{SqliteError, SqliteResult},
 };
@@ -21,14 +20,15 @@ use crate::{
             purge_mode_number, source_number,
         },
         sql,
+        sqlite::connection::prepare,
     },
 };
 
 /// The transaction that changes are applied in.
-pub(super) struct Changes<'a> {
-    pub(super) connection: &'a Connection,
-    pub(super) dictionaries: &'a mut Dictionaries,
-    pub(super) bodies: &'a mut BodyCodec,
+pub(in crate::store) struct Changes<'a> {
+    pub(in crate::store) connection: &'a Connection,
+    pub(in crate::store) dictionaries: &'a mut Dictionaries,
+    pub(in crate::store) bodies: &'a mut BodyCodec,
 }
 
 /// The key of a snapshot.
@@ -42,7 +42,7 @@ struct SnapshotKey {
 // === impl Changes ===
 
 impl Changes<'_> {
-    pub(super) fn apply(&mut self, change: &StoreWrite) -> SqliteResult<()> {
+    pub(in crate::store) fn apply(&mut self, change: &StoreWrite) -> SqliteResult<()> {
         match change {
             StoreWrite::Snapshot(snapshot) => self.accept(snapshot),
             StoreWrite::NothingProcessed {
@@ -349,7 +349,7 @@ fn source(api: UpstreamApi) -> SqliteResult<i64> {
 }
 
 /// Returns the current rows of a snapshot.
-pub(super) fn read_facts(
+pub(in crate::store) fn read_facts(
     connection: &Connection,
     customer: i64,
     day: i64,

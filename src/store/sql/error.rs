@@ -4,7 +4,7 @@ use crate::store::StoreError;
 
 /// A statement or a stored value is wrong.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SqliteError {
+pub(in crate::store) enum SqliteError {
     /// SQLite reports an error.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
@@ -16,13 +16,13 @@ pub(super) enum SqliteError {
     Unstorable(&'static str),
 }
 
-pub(super) type SqliteResult<T> = Result<T, SqliteError>;
+pub(in crate::store) type SqliteResult<T> = Result<T, SqliteError>;
 
 // === impl SqliteError ===
 
 impl SqliteError {
     /// Returns whether the file itself is damaged.
-    pub(super) fn is_corruption(&self) -> bool {
+    pub(in crate::store) fn is_corruption(&self) -> bool {
         matches!(
             self.code(),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
@@ -30,7 +30,7 @@ impl SqliteError {
     }
 
     /// Returns whether the file, or one beside it, cannot be written.
-    pub(super) fn is_unwritable(&self) -> bool {
+    pub(in crate::store) fn is_unwritable(&self) -> bool {
         matches!(
             self.code(),
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen)

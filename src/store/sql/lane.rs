@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::store::StoreError;
 
 /// Sends jobs to threads that each have a state `S`. They end when the lane is dropped.
-pub(super) struct Lane<S> {
+pub(in crate::store) struct Lane<S> {
     jobs: mpsc::Sender<Job<S>>,
     threads: usize,
 }
@@ -21,7 +21,7 @@ type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 
 impl<S: Send + 'static> Lane<S> {
     /// Starts a thread for each state.
-    pub(super) fn start(name: &str, states: impl IntoIterator<Item = S>) -> Self {
+    pub(in crate::store) fn start(name: &str, states: impl IntoIterator<Item = S>) -> Self {
         let (jobs, queue) = mpsc::channel::<Job<S>>();
         let queue = Arc::new(Mutex::new(queue));
         let start = |state| {
@@ -47,7 +47,7 @@ impl<S: Send + 'static> Lane<S> {
     /// # Cancel safety
     ///
     /// Dropping the future abandons the result.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(in crate::store) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut S) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -61,7 +61,10 @@ impl<S: Send + 'static> Lane<S> {
     }
 
     /// Runs a job on each of the threads.
-    pub(super) async fn run_on_each(&self, job: impl FnOnce(&mut S) + Clone + Send + 'static) {
+    pub(in crate::store) async fn run_on_each(
+        &self,
+        job: impl FnOnce(&mut S) + Clone + Send + 'static,
+    ) {
         // A thread that has done it waits for the others, so that it takes no second one.
         let barrier = Arc::new(Barrier::new(self.threads));
         let (sender, mut done) = tokio::sync::mpsc::channel::<()>(1);
@@ -79,7 +82,7 @@ impl<S: Send + 'static> Lane<S> {
     }
 
     /// Runs a job that nobody waits for.
-    pub(super) fn send(&self, job: impl FnOnce(&mut S) + Send + 'static) {
+    pub(in crate::store) fn send(&self, job: impl FnOnce(&mut S) + Send + 'static) {
         // Without a thread the job is dropped, which its caller sees.
         let _gone = self.jobs.send(Box::new(job)).is_err();
     }

@@ -8,7 +8,6 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     apply::read_facts,
-    connection::prepare,
     dictionary::{Dictionaries, customer_id},
     error::{SqliteError, SqliteResult},
 };
@@ -22,14 +21,15 @@ use crate::{
         native_body::BodyCodec,
         schema::{PurgeGenerations, StoredFact, source_number, source_of_number},
         sql,
+        sqlite::connection::prepare,
     },
 };
 
 /// A connection that reads, with the texts that it has seen.
-pub(super) struct ReadConnection {
-    pub(super) connection: Connection,
-    pub(super) dictionaries: Dictionaries,
-    pub(super) bodies: BodyCodec,
+pub(in crate::store) struct ReadConnection {
+    pub(in crate::store) connection: Connection,
+    pub(in crate::store) dictionaries: Dictionaries,
+    pub(in crate::store) bodies: BodyCodec,
 }
 
 /// A row of a snapshot, without its facts.
@@ -55,7 +55,7 @@ struct PurgeTable {
 
 impl ReadConnection {
     /// Reads all texts, so that no look-up has to.
-    pub(super) fn read_texts(&mut self) -> SqliteResult<()> {
+    pub(in crate::store) fn read_texts(&mut self) -> SqliteResult<()> {
         let Self {
             connection,
             dictionaries,
@@ -68,7 +68,10 @@ impl ReadConnection {
         Ok(())
     }
 
-    pub(super) fn snapshot(&mut self, resource: Resource) -> SqliteResult<Option<StoredSnapshot>> {
+    pub(in crate::store) fn snapshot(
+        &mut self,
+        resource: Resource,
+    ) -> SqliteResult<Option<StoredSnapshot>> {
         let (Some(customer), Some(source)) = (resource.customer(), source_number(resource.api()))
         else {
             return Ok(None);
@@ -116,7 +119,7 @@ impl ReadConnection {
         Ok(Some(StoredSnapshot { native, ..snapshot }))
     }
 
-    pub(super) fn newest_of_all(
+    pub(in crate::store) fn newest_of_all(
         &mut self,
         preferred: UpstreamApi,
     ) -> SqliteResult<Vec<StoredSnapshot>> {
@@ -124,7 +127,7 @@ impl ReadConnection {
         self.preferred_of_each(heads, preferred)
     }
 
-    pub(super) fn all_of_date(
+    pub(in crate::store) fn all_of_date(
         &mut self,
         date: ProcessedDate,
         preferred: UpstreamApi,
@@ -249,7 +252,7 @@ impl ReadConnection {
         Ok(Some(body.map_err(unreadable)?.into()))
     }
 
-    pub(super) fn customers(&self) -> SqliteResult<Option<StoredCustomers>> {
+    pub(in crate::store) fn customers(&self) -> SqliteResult<Option<StoredCustomers>> {
         let mut statement = prepare(&self.connection, sql::CUSTOMERS_FETCHED_AT)?;
         let fetched_at: Option<i64> = statement.query_row([], |row| row.get(0))?;
         let Some(fetched_at) = fetched_at else {
@@ -323,7 +326,7 @@ impl PurgeTable {
 }
 
 /// Returns the newest purges that include a customer's data of a day.
-pub(super) fn purges_of(
+pub(in crate::store) fn purges_of(
     connection: &Connection,
     customer: i64,
     day: i64,
@@ -337,10 +340,10 @@ pub(super) fn purges_of(
     Ok(purges)
 }
 
-pub(super) fn timestamp(milliseconds: i64) -> SqliteResult<Timestamp> {
+pub(in crate::store) fn timestamp(milliseconds: i64) -> SqliteResult<Timestamp> {
     Timestamp::from_millisecond(milliseconds).map_err(unreadable)
 }
 
-pub(super) fn unreadable(problem: impl ToString) -> SqliteError {
+pub(in crate::store) fn unreadable(problem: impl ToString) -> SqliteError {
     SqliteError::Unreadable(problem.to_string())
 }
