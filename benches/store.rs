@@ -35,7 +35,7 @@ use usage_proxy::{
     },
     store::{
         AcceptedSnapshot, DateRange, FleetHistoryQuery, HistoryQuery, ProductFilter, StoreWrite,
-        UsageStore, sqlite::SqliteStore,
+        UsageStore, sqlite,
     },
 };
 
@@ -78,7 +78,7 @@ fn main() {
 async fn measure(customers: usize) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("usage.db");
-    let store = Arc::new(open(&path).await);
+    let store = open(&path).await;
     let mut random = StdRng::seed_from_u64(1);
     let mut fleet: Vec<_> = (0..customers)
         .map(|number| Customer::new(number, &mut random))
@@ -111,7 +111,7 @@ async fn measure(customers: usize) {
     );
     drop(store);
 
-    let store = Arc::new(open(&path).await);
+    let store = open(&path).await;
     once("warm start: the newest of all", async {
         store.newest_of_all().await.unwrap().len()
     })
@@ -167,16 +167,16 @@ async fn fleet_questions(store: &dyn UsageStore, fleet: &[Customer]) {
 }
 
 /// Measures look-ups and history alone, and while dates are written one after another.
-async fn while_idle_and_written(store: &Arc<SqliteStore>, path: &Path, fleet: &mut [Customer]) {
+async fn while_idle_and_written(store: &Arc<dyn UsageStore>, path: &Path, fleet: &mut [Customer]) {
     let ids: Vec<_> = fleet.iter().map(|customer| customer.id).collect();
     let service = start_service(path).await;
-    questions("idle", store, &ids).await;
+    questions("idle", &**store, &ids).await;
     http_questions("idle", &service, &ids).await;
     let is_over = Arc::new(AtomicBool::new(false));
     let asking = tokio::spawn({
         let (store, is_over) = (Arc::clone(store), Arc::clone(&is_over));
         async move {
-            questions("written", &store, &ids).await;
+            questions("written", &*store, &ids).await;
             http_questions("written", &service, &ids).await;
             is_over.store(true, Ordering::Relaxed);
         }
@@ -203,7 +203,7 @@ async fn while_idle_and_written(store: &Arc<SqliteStore>, path: &Path, fleet: &m
     println!("meanwhile {per_second:.0} snapshots a second were written");
 }
 
-async fn questions(state: &str, store: &SqliteStore, ids: &[CustomerId]) {
+async fn questions(state: &str, store: &dyn UsageStore, ids: &[CustomerId]) {
     let mut random = StdRng::seed_from_u64(3);
     let mut look_ups = Vec::new();
     let mut histories = Vec::new();
@@ -371,9 +371,9 @@ fn of_date(customers: &mut [Customer], number: i32, random: &mut StdRng) -> Vec<
     snapshots.collect()
 }
 
-async fn open(path: &Path) -> SqliteStore {
+async fn open(path: &Path) -> Arc<dyn UsageStore> {
     let clock: SharedClock = Arc::new(SystemClock);
-    let opened = SqliteStore::open(path.to_owned(), UpstreamApi::Commercial, clock);
+    let opened = sqlite::open(path.to_owned(), UpstreamApi::Commercial, clock);
     opened.await.unwrap()
 }
 

@@ -35,8 +35,6 @@ use crate::{
     shutdown::Shutdown,
 };
 
-use self::sqlite::SqliteStore;
-
 /// A durable store of snapshots.
 ///
 /// All methods may be called at the same time. A call that fails has changed nothing.
@@ -406,13 +404,8 @@ pub async fn open(
     };
     let clock = || Arc::clone(deps.clock);
     let metrics = StoreMetrics::new(deps.registry)?;
-    let engine = SqliteStore::open(path.clone(), deps.preferred, clock()).await?;
-    let store = GuardedStore::new(
-        Arc::new(engine),
-        clock(),
-        deps.shutdown.clone(),
-        metrics.clone(),
-    );
+    let engine = sqlite::open(path.clone(), deps.preferred, clock()).await?;
+    let store = GuardedStore::new(engine, clock(), deps.shutdown.clone(), metrics.clone());
     // A failure opens the breaker, which tries again in the background.
     let _is_open = store.probe().await.is_ok();
     let health = store.health();

@@ -1,20 +1,42 @@
-//! The statements that all engines share.
+//! What all engines share: the statements, and the code that runs them on a [`SqlConnection`](connection::SqlConnection).
 //!
 //! Days are numbers since 1970-01-01 and instants are milliseconds, so that no statement needs an engine's
 //! own functions. Parameters are numbered: `$1`, `$2`.
 
 pub(super) mod apply;
+pub(super) mod connection;
 pub(super) mod dictionary;
 pub(super) mod error;
 pub(super) mod history;
 pub(super) mod lane;
 pub(super) mod read;
+pub(super) mod store;
 pub(super) mod totals;
+
+/// A statement in the spelling of each engine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Statement {
+    /// With `$1`, as PostgreSQL numbers parameters.
+    #[expect(dead_code, reason = "for PostgreSQL, which follows")]
+    pub(super) dollars: &'static str,
+    /// With `?1`: to SQLite, `$1` is a name, and it numbers names in the order in which they appear.
+    pub(super) question_marks: &'static str,
+}
 
 /// Defines statements, and a list of all of them for tests.
 macro_rules! statements {
     ($($(#[$meta:meta])* $name:ident = $text:literal;)+) => {
-        $($(#[$meta])* pub(super) const $name: &str = $text;)+
+        $($(#[$meta])* pub(super) const $name: Statement = {
+            const TEXT: &str = $text;
+            const BYTES: [u8; TEXT.len()] = question_marks(TEXT);
+            Statement {
+                dollars: TEXT,
+                question_marks: match str::from_utf8(&BYTES) {
+                    Ok(text) => text,
+                    Err(_) => TEXT,
+                },
+            }
+        };)+
 
         #[cfg(test)]
         pub(super) const ALL: &[(&str, &str)] = &[$((stringify!($name), $text),)+];
@@ -22,6 +44,11 @@ macro_rules! statements {
 }
 
 statements! {
+    // === Parts of a transaction ===
+    BEGIN_GROUP = "SAVEPOINT of_group";
+    END_GROUP = "RELEASE SAVEPOINT of_group";
+    UNDO_GROUP = "ROLLBACK TO SAVEPOINT of_group";
+
     // === The state of the store ===
     PREFERRED_SOURCE = "SELECT preferred_source FROM store_state";
     SET_PREFERRED_SOURCE = "UPDATE store_state SET preferred_source = $1";
@@ -185,6 +212,24 @@ statements! {
 
     LISTED_CUSTOMERS = "SELECT c.customer_id, l.name, l.domain, l.raw \
         FROM listed_customer l JOIN customer c ON c.id = l.customer";
+}
+
+/// Replaces each `$` by `?`.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "an index out of range does not compile"
+)]
+const fn question_marks<const LENGTH: usize>(text: &str) -> [u8; LENGTH] {
+    let (from, mut bytes) = (text.as_bytes(), [0; LENGTH]);
+    let mut index = 0;
+    while index < LENGTH {
+        bytes[index] = match from[index] {
+            b'$' => b'?',
+            byte => byte,
+        };
+        index += 1;
+    }
+    bytes
 }
 
 #[cfg(test)]

@@ -3,30 +3,30 @@
 use std::collections::HashSet;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
+    Statement,
+    connection::{SqlConnection, SqlValue, values},
     dictionary::{Dictionaries, ProductTexts, WorkloadTexts},
-    error::{SqliteError, SqliteResult},
+    error::{SqlError, SqlResult},
 };
 use crate::{
     cache::{PurgeMode, PurgeScope},
     domain::{CustomerId, CustomerList, ProcessedDate, UpstreamApi},
     store::{
-        AcceptedSnapshot, StoreWrite,
+        AcceptedSnapshot, StoreError, StoreWrite,
         native_body::{self, BodyCodec},
         schema::{
             ALL_CUSTOMERS, ALL_DAYS, NO_DAY, STATE_EMPTY, STATE_ROWS, StoredFact,
             purge_mode_number, source_number,
         },
         sql,
-        sqlite::connection::prepare,
     },
 };
 
 /// The transaction that changes are applied in.
 pub(in crate::store) struct Changes<'a> {
-    pub(in crate::store) connection: &'a Connection,
+    pub(in crate::store) connection: &'a dyn SqlConnection,
     pub(in crate::store) dictionaries: &'a mut Dictionaries,
     pub(in crate::store) bodies: &'a mut BodyCodec,
 }
@@ -42,7 +42,31 @@ struct SnapshotKey {
 // === impl Changes ===
 
 impl Changes<'_> {
-    pub(in crate::store) fn apply(&mut self, change: &StoreWrite) -> SqliteResult<()> {
+    /// Applies groups of changes, each group wholly or not at all. The outer error is one that ends the
+    /// transaction.
+    pub(in crate::store) fn apply_groups(
+        &mut self,
+        groups: &[Vec<StoreWrite>],
+    ) -> SqlResult<Vec<Result<(), StoreError>>> {
+        let mut results = Vec::with_capacity(groups.len());
+        for group in groups {
+            self.run(sql::BEGIN_GROUP, values![])?;
+            match group.iter().try_for_each(|change| self.apply(change)) {
+                Ok(()) => results.push(Ok(())),
+                Err(error @ SqlError::Unstorable(_)) => {
+                    // Texts that this group added have no numbers any more.
+                    *self.dictionaries = Dictionaries::default();
+                    self.run(sql::UNDO_GROUP, values![])?;
+                    results.push(Err(error.into()));
+                }
+                Err(error) => return Err(error),
+            }
+            self.run(sql::END_GROUP, values![])?;
+        }
+        Ok(results)
+    }
+
+    fn apply(&mut self, change: &StoreWrite) -> SqlResult<()> {
         match change {
             StoreWrite::Snapshot(snapshot) => self.accept(snapshot),
             StoreWrite::NothingProcessed {
@@ -67,13 +91,13 @@ impl Changes<'_> {
             StoreWrite::Customers(customers) => {
                 self.set_customers(&customers.list)?;
                 let fetched_at = customers.fetched_at.as_millisecond();
-                self.run(sql::SET_CUSTOMERS_FETCHED_AT, [fetched_at])
+                self.run(sql::SET_CUSTOMERS_FETCHED_AT, values![fetched_at])
             }
             StoreWrite::Purge(scope, mode) => self.purge(*scope, *mode),
         }
     }
 
-    fn accept(&mut self, accepted: &AcceptedSnapshot) -> SqliteResult<()> {
+    fn accept(&mut self, accepted: &AcceptedSnapshot) -> SqlResult<()> {
         let usage = &accepted.usage;
         let date = usage.processed_date().or(accepted.asked_date);
         let key = SnapshotKey {
@@ -82,7 +106,7 @@ impl Changes<'_> {
             source: source(accepted.api)?,
         };
         if let Some(date) = date {
-            self.run(sql::ADD_DAY, params![key.day, date.to_string()])?;
+            self.run(sql::ADD_DAY, values![key.day, date.to_string()])?;
         }
         let generation = self.generation()?;
         self.store_content(key, accepted, generation)?;
@@ -95,7 +119,7 @@ impl Changes<'_> {
             // Without rows of it, it is the newest no longer, and which is is not known.
             Some(_) if usage.rows().is_empty() => self.run(
                 sql::DELETE_NEWEST,
-                params![key.customer, key.day, key.source],
+                values![key.customer, key.day, key.source],
             ),
             Some(_) => Ok(()),
         }
@@ -107,7 +131,7 @@ impl Changes<'_> {
         key: SnapshotKey,
         accepted: &AcceptedSnapshot,
         generation: i64,
-    ) -> SqliteResult<()> {
+    ) -> SqlResult<()> {
         let SnapshotKey {
             customer,
             day,
@@ -120,47 +144,52 @@ impl Changes<'_> {
         };
         let name = self.customer_name(customer, accepted.usage.customer_name())?;
         let at = accepted.fetched_at.as_millisecond();
-        let current: Option<i64> = prepare(self.connection, sql::CURRENT_REVISION)?
-            .query_row(params![customer, day, source], |row| row.get(0))
-            .optional()?;
+        let current: Option<i64> = self.connection.query_first(
+            sql::CURRENT_REVISION,
+            values![customer, day, source],
+            |row| row.get(0),
+        )?;
         let revision = match current {
             None => {
-                let values = params![customer, day, source, state, name, at, generation];
+                let values = values![customer, day, source, state, name, at, generation];
                 self.run(sql::ADD_SNAPSHOT, values)?;
                 self.add_facts(key, &facts)?;
                 1
             }
             Some(revision) if read_facts(self.connection, customer, day, source)? == facts => {
-                let values = params![customer, day, source, name, at, generation];
+                let values = values![customer, day, source, name, at, generation];
                 self.run(sql::CONFIRM_SNAPSHOT, values)?;
                 revision
             }
             // It was written by an attempt whose outcome was not known, and corrected since.
             Some(_) if self.was_superseded(key, at)? => return Ok(()),
             Some(revision) => {
-                self.run(sql::SUPERSEDE_SNAPSHOT, params![customer, day, source])?;
-                let earlier = params![customer, day, source, revision];
+                self.run(sql::SUPERSEDE_SNAPSHOT, values![customer, day, source])?;
+                let earlier = values![customer, day, source, revision];
                 self.run(sql::SUPERSEDE_FACTS, earlier)?;
-                self.run(sql::DELETE_FACTS, params![customer, day, source])?;
-                let values = params![customer, day, source, state, name, at, generation];
+                self.run(sql::DELETE_FACTS, values![customer, day, source])?;
+                let values = values![customer, day, source, state, name, at, generation];
                 self.run(sql::CORRECT_SNAPSHOT, values)?;
                 self.add_facts(key, &facts)?;
                 revision + 1
             }
         };
         if current != Some(revision) {
-            self.run(sql::OUTDATE_TOTAL, [day])?;
+            self.run(sql::OUTDATE_TOTAL, values![day])?;
         }
         self.set_body(key, revision, accepted)
     }
 
-    fn was_superseded(&self, key: SnapshotKey, fetched_at: i64) -> SqliteResult<bool> {
-        let mut statement = prepare(self.connection, sql::SUPERSEDED_REVISION)?;
-        Ok(statement.exists([key.customer, key.day, key.source, fetched_at])?)
+    fn was_superseded(&self, key: SnapshotKey, fetched_at: i64) -> SqlResult<bool> {
+        let values = values![key.customer, key.day, key.source, fetched_at];
+        let found = self
+            .connection
+            .query_first(sql::SUPERSEDED_REVISION, values, |_| Ok(()))?;
+        Ok(found.is_some())
     }
 
     /// Returns the rows by the numbers of product and workload.
-    fn facts(&mut self, accepted: &AcceptedSnapshot, day: i64) -> SqliteResult<Vec<StoredFact>> {
+    fn facts(&mut self, accepted: &AcceptedSnapshot, day: i64) -> SqlResult<Vec<StoredFact>> {
         let mut facts = Vec::with_capacity(accepted.usage.rows().len());
         for row in accepted.usage.rows() {
             let (products, workloads) = (
@@ -170,27 +199,29 @@ impl Changes<'_> {
             let product = products.number(self.connection, &ProductTexts::from(row))?;
             let workload = workloads.number(self.connection, &WorkloadTexts::from(row))?;
             let fact = StoredFact::new(row, day, product, workload)
-                .ok_or(SqliteError::Unstorable("a row's value is out of range"))?;
+                .ok_or(SqlError::Unstorable("a row's value is out of range"))?;
             facts.push(fact);
         }
         facts.sort_by_key(|fact| (fact.product, fact.workload));
         Ok(facts)
     }
 
-    fn add_facts(&self, key: SnapshotKey, facts: &[StoredFact]) -> SqliteResult<()> {
-        let mut statement = prepare(self.connection, sql::ADD_FACT)?;
+    fn add_facts(&self, key: SnapshotKey, facts: &[StoredFact]) -> SqlResult<()> {
         for fact in facts {
-            statement.execute(params![
-                key.customer,
-                key.day,
-                key.source,
-                fact.product,
-                fact.workload,
-                fact.licenses_active,
-                fact.licenses_qualified,
-                fact.reported_usage_percent,
-                fact.processed_offset
-            ])?;
+            self.run(
+                sql::ADD_FACT,
+                values![
+                    key.customer,
+                    key.day,
+                    key.source,
+                    fact.product,
+                    fact.workload,
+                    fact.licenses_active,
+                    fact.licenses_qualified,
+                    fact.reported_usage_percent,
+                    fact.processed_offset
+                ],
+            )?;
         }
         Ok(())
     }
@@ -200,24 +231,24 @@ impl Changes<'_> {
         key: SnapshotKey,
         revision: i64,
         accepted: &AcceptedSnapshot,
-    ) -> SqliteResult<()> {
+    ) -> SqlResult<()> {
         let Some(body) = &accepted.native else {
             return Ok(());
         };
         let compressed = self.bodies.compress(body);
         let compressed =
-            compressed.map_err(|_| SqliteError::Unstorable("a body cannot be compressed"))?;
+            compressed.map_err(|_| SqlError::Unstorable("a body cannot be compressed"))?;
         let length = i64::try_from(body.len()).unwrap_or(i64::MAX);
         self.run(
             sql::SET_BODY,
-            params![
+            values![
                 key.customer,
                 key.day,
                 key.source,
                 revision,
                 native_body::CODEC,
                 length,
-                compressed
+                &compressed[..]
             ],
         )
     }
@@ -229,12 +260,12 @@ impl Changes<'_> {
         key: SnapshotKey,
         confirmed_at: Timestamp,
         generation: i64,
-    ) -> SqliteResult<()> {
-        let newest: Option<(i64, i64)> = prepare(self.connection, sql::NEWEST_DAY)?
-            .query_row(params![key.customer, key.source], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .optional()?;
+    ) -> SqlResult<()> {
+        let newest: Option<(i64, i64)> = self.connection.query_first(
+            sql::NEWEST_DAY,
+            values![key.customer, key.source],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
         if let Some((day, accepted_in)) = newest
             && key.day != NO_DAY
             && key.day < day
@@ -245,7 +276,7 @@ impl Changes<'_> {
         let confirmed_at = confirmed_at.as_millisecond();
         self.run(
             sql::SET_NEWEST,
-            params![key.customer, key.source, key.day, confirmed_at, generation],
+            values![key.customer, key.source, key.day, confirmed_at, generation],
         )
     }
 
@@ -254,40 +285,46 @@ impl Changes<'_> {
         api: UpstreamApi,
         refreshed_at: Timestamp,
         confirmed_at: Timestamp,
-    ) -> SqliteResult<()> {
+    ) -> SqlResult<()> {
         let source = source(api)?;
         let refreshed_at = refreshed_at.as_millisecond();
-        self.run(sql::KEEP_FLEET_CONFIRMATION, [source, refreshed_at])?;
+        self.run(sql::KEEP_FLEET_CONFIRMATION, values![source, refreshed_at])?;
         let confirmed_at = confirmed_at.as_millisecond();
         self.run(
             sql::SET_FLEET_CONFIRMED,
-            [source, refreshed_at, confirmed_at],
+            values![source, refreshed_at, confirmed_at],
         )
     }
 
-    fn set_customers(&mut self, list: &CustomerList) -> SqliteResult<()> {
-        let mut unlisted: HashSet<i64> = prepare(self.connection, sql::LISTED_CUSTOMER_IDS)?
-            .query_map([], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
+    fn set_customers(&mut self, list: &CustomerList) -> SqlResult<()> {
+        let listed = self
+            .connection
+            .query_all(sql::LISTED_CUSTOMER_IDS, values![], |row| row.get(0))?;
+        let mut unlisted: HashSet<i64> = listed.into_iter().collect();
         for listed in list.customers() {
             let entry = &listed.entry;
             let customer = self.customer(entry.id)?;
             unlisted.remove(&customer);
             self.run(
                 sql::SET_LISTED_CUSTOMER,
-                params![customer, entry.name, entry.domain, listed.raw],
+                values![
+                    customer,
+                    &*entry.name,
+                    entry.domain.as_deref(),
+                    &*listed.raw
+                ],
             )?;
             if !entry.name.is_empty() {
-                self.run(sql::NAME_CUSTOMER, params![customer, entry.name])?;
+                self.run(sql::NAME_CUSTOMER, values![customer, &*entry.name])?;
             }
         }
         for customer in unlisted {
-            self.run(sql::DELETE_LISTED_CUSTOMER, [customer])?;
+            self.run(sql::DELETE_LISTED_CUSTOMER, values![customer])?;
         }
         Ok(())
     }
 
-    fn purge(&mut self, scope: PurgeScope, mode: PurgeMode) -> SqliteResult<()> {
+    fn purge(&mut self, scope: PurgeScope, mode: PurgeMode) -> SqlResult<()> {
         let customer = match scope.customer_id {
             Some(customer) => self.customer(customer)?,
             None => ALL_CUSTOMERS,
@@ -296,13 +333,14 @@ impl Changes<'_> {
             .processed_date
             .map_or(ALL_DAYS, ProcessedDate::days_since_epoch);
         if mode == PurgeMode::Hard {
-            self.run(sql::FORGET_ASKED_DAYS, [customer, day])?;
+            self.run(sql::FORGET_ASKED_DAYS, values![customer, day])?;
         }
         let mode = purge_mode_number(mode);
-        self.run(sql::DELETE_INCLUDED_PURGES, [customer, day, mode])?;
-        let generation: i64 =
-            prepare(self.connection, sql::NEXT_GENERATION)?.query_row([], |row| row.get(0))?;
-        self.run(sql::ADD_PURGE, [generation, customer, day, mode])
+        self.run(sql::DELETE_INCLUDED_PURGES, values![customer, day, mode])?;
+        let generation: i64 = self
+            .connection
+            .query_value(sql::NEXT_GENERATION, values![])?;
+        self.run(sql::ADD_PURGE, values![generation, customer, day, mode])
     }
 
     fn add_asked_day(
@@ -310,53 +348,57 @@ impl Changes<'_> {
         customer: i64,
         date: ProcessedDate,
         asked_at: Timestamp,
-    ) -> SqliteResult<()> {
+    ) -> SqlResult<()> {
         let asked_at = asked_at.as_millisecond();
         self.run(
             sql::ADD_ASKED_DAY,
-            [customer, date.days_since_epoch(), asked_at],
+            values![customer, date.days_since_epoch(), asked_at],
         )
     }
 
-    fn customer(&mut self, customer: CustomerId) -> SqliteResult<i64> {
+    fn customer(&mut self, customer: CustomerId) -> SqlResult<i64> {
         let customers = &mut self.dictionaries.customers;
         customers.number(self.connection, &customer)
     }
 
     /// Returns the number of the name, and makes it the customer's.
-    fn customer_name(&mut self, customer: i64, name: Option<&str>) -> SqliteResult<Option<i64>> {
+    fn customer_name(&mut self, customer: i64, name: Option<&str>) -> SqlResult<Option<i64>> {
         let Some(name) = name else {
             return Ok(None);
         };
-        self.run(sql::NAME_CUSTOMER, params![customer, name])?;
+        self.run(sql::NAME_CUSTOMER, values![customer, name])?;
         let names = &mut self.dictionaries.customer_names;
         names.number(self.connection, &name.into()).map(Some)
     }
 
-    fn generation(&self) -> SqliteResult<i64> {
-        let mut statement = prepare(self.connection, sql::GENERATION)?;
-        Ok(statement.query_row([], |row| row.get(0))?)
+    fn generation(&self) -> SqlResult<i64> {
+        self.connection.query_value(sql::GENERATION, values![])
     }
 
-    fn run(&self, statement: &str, parameters: impl rusqlite::Params) -> SqliteResult<()> {
-        prepare(self.connection, statement)?.execute(parameters)?;
-        Ok(())
+    fn run(&self, statement: Statement, values: &[SqlValue<'_>]) -> SqlResult<()> {
+        self.connection.execute(statement, values)
     }
 }
 
-fn source(api: UpstreamApi) -> SqliteResult<i64> {
-    source_number(api).ok_or(SqliteError::Unstorable("only a customer's usage is stored"))
+fn source(api: UpstreamApi) -> SqlResult<i64> {
+    source_number(api).ok_or(SqlError::Unstorable("only a customer's usage is stored"))
+}
+
+/// Stores which call counts where both have rows.
+pub(in crate::store) fn prefer(connection: &dyn SqlConnection, preferred: i64) -> SqlResult<()> {
+    connection.execute(sql::SET_PREFERRED_SOURCE, values![preferred])?;
+    connection.execute(sql::OUTDATE_ALL_TOTALS, values![])
 }
 
 /// Returns the current rows of a snapshot.
 pub(in crate::store) fn read_facts(
-    connection: &Connection,
+    connection: &dyn SqlConnection,
     customer: i64,
     day: i64,
     source: i64,
-) -> SqliteResult<Vec<StoredFact>> {
-    let mut statement = prepare(connection, sql::FACTS)?;
-    let facts = statement.query_map([customer, day, source], |row| {
+) -> SqlResult<Vec<StoredFact>> {
+    let values = values![customer, day, source];
+    connection.query_all(sql::FACTS, values, |row| {
         Ok(StoredFact {
             product: row.get(0)?,
             workload: row.get(1)?,
@@ -365,6 +407,5 @@ pub(in crate::store) fn read_facts(
             reported_usage_percent: row.get(4)?,
             processed_offset: row.get(5)?,
         })
-    })?;
-    Ok(facts.collect::<Result<_, _>>()?)
+    })
 }

@@ -3,15 +3,18 @@
 //! Numbers begin at 1, follow each other and are never deleted, so entries that another connection
 //! added are those after the last known number.
 
-use std::{hash::Hash, sync::Arc};
+use std::{borrow::Cow, hash::Hash, sync::Arc};
 
 use ahash::AHashMap;
-use rusqlite::{Connection, Row, params};
 
-use super::error::{SqliteError, SqliteResult};
+use super::{
+    Statement,
+    connection::{SqlConnection, SqlRow, values},
+    error::{SqlError, SqlResult},
+};
 use crate::{
     domain::{CustomerId, SharedTexts, UsageRow},
-    store::{sql, sqlite::connection::prepare},
+    store::sql,
 };
 
 /// All dictionaries of one connection.
@@ -51,11 +54,11 @@ pub(in crate::store) struct WorkloadTexts {
 /// What a dictionary has.
 pub(in crate::store) trait DictionaryEntry: Clone + Eq + Hash {
     /// Returns the entries after a number: the number first.
-    const AFTER: &'static str;
+    const AFTER: Statement;
 
-    fn read(row: &Row<'_>, texts: &mut SharedTexts) -> SqliteResult<Self>;
+    fn read(row: &dyn SqlRow, texts: &mut SharedTexts) -> SqlResult<Self>;
 
-    fn add(&self, connection: &Connection, number: i64) -> rusqlite::Result<usize>;
+    fn add(&self, connection: &dyn SqlConnection, number: i64) -> SqlResult<()>;
 }
 
 // === impl Dictionary ===
@@ -64,24 +67,24 @@ impl<T: DictionaryEntry> Dictionary<T> {
     /// Returns the entry of a number.
     pub(in crate::store) fn entry(
         &mut self,
-        connection: &Connection,
+        connection: &dyn SqlConnection,
         number: i64,
-    ) -> SqliteResult<&T> {
+    ) -> SqlResult<&T> {
         let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
         if index >= self.entries.len() {
             self.load(connection)?;
         }
         self.entries
             .get(index)
-            .ok_or_else(|| SqliteError::Unreadable(format!("{number} is the number of no text")))
+            .ok_or_else(|| SqlError::Unreadable(format!("{number} is the number of no text")))
     }
 
     /// Returns the number of an entry, if it has one.
     pub(in crate::store) fn find(
         &mut self,
-        connection: &Connection,
+        connection: &dyn SqlConnection,
         entry: &T,
-    ) -> SqliteResult<Option<i64>> {
+    ) -> SqlResult<Option<i64>> {
         if let Some(number) = self.numbers.get(entry) {
             return Ok(Some(*number));
         }
@@ -93,9 +96,9 @@ impl<T: DictionaryEntry> Dictionary<T> {
     /// if the transaction fails.
     pub(in crate::store) fn number(
         &mut self,
-        connection: &Connection,
+        connection: &dyn SqlConnection,
         entry: &T,
-    ) -> SqliteResult<i64> {
+    ) -> SqlResult<i64> {
         if let Some(number) = self.find(connection, entry)? {
             return Ok(number);
         }
@@ -108,25 +111,24 @@ impl<T: DictionaryEntry> Dictionary<T> {
     /// Returns all entries with their numbers.
     pub(in crate::store) fn all(
         &mut self,
-        connection: &Connection,
-    ) -> SqliteResult<&AHashMap<T, i64>> {
+        connection: &dyn SqlConnection,
+    ) -> SqlResult<&AHashMap<T, i64>> {
         self.load(connection)?;
         Ok(&self.numbers)
     }
 
-    fn load(&mut self, connection: &Connection) -> SqliteResult<()> {
-        let mut statement = prepare(connection, T::AFTER)?;
-        let mut rows = statement.query([self.last_number()])?;
-        while let Some(row) = rows.next()? {
-            let number = row.get(0)?;
+    fn load(&mut self, connection: &dyn SqlConnection) -> SqlResult<()> {
+        let last = self.last_number();
+        connection.for_each(T::AFTER, values![last], |row| {
+            let number: i64 = row.get(0)?;
             if number != self.last_number() + 1 {
                 let problem = format!("the texts before number {number} are missing");
-                return Err(SqliteError::Unreadable(problem));
+                return Err(SqlError::Unreadable(problem));
             }
             let entry = T::read(row, &mut self.texts)?;
             self.push(entry, number);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn push(&mut self, entry: T, number: i64) {
@@ -152,74 +154,77 @@ impl<T> Default for Dictionary<T> {
 // === impl DictionaryEntry ===
 
 impl DictionaryEntry for CustomerId {
-    const AFTER: &'static str = sql::CUSTOMERS_AFTER;
+    const AFTER: Statement = sql::CUSTOMERS_AFTER;
 
-    fn read(row: &Row<'_>, _: &mut SharedTexts) -> SqliteResult<Self> {
+    fn read(row: &dyn SqlRow, _: &mut SharedTexts) -> SqlResult<Self> {
         customer_id(row, 1)
     }
 
-    fn add(&self, connection: &Connection, number: i64) -> rusqlite::Result<usize> {
-        prepare(connection, sql::ADD_CUSTOMER)?.execute(params![number, self.to_string()])
+    fn add(&self, connection: &dyn SqlConnection, number: i64) -> SqlResult<()> {
+        connection.execute(sql::ADD_CUSTOMER, values![number, self.to_string()])
     }
 }
 
 impl DictionaryEntry for Arc<str> {
-    const AFTER: &'static str = sql::NAMES_AFTER;
+    const AFTER: Statement = sql::NAMES_AFTER;
 
-    fn read(row: &Row<'_>, texts: &mut SharedTexts) -> SqliteResult<Self> {
-        Ok(texts.share(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?))
+    fn read(row: &dyn SqlRow, texts: &mut SharedTexts) -> SqlResult<Self> {
+        Ok(texts.share(row.get::<Cow<'_, str>>(1)?))
     }
 
-    fn add(&self, connection: &Connection, number: i64) -> rusqlite::Result<usize> {
-        prepare(connection, sql::ADD_NAME)?.execute(params![number, self])
+    fn add(&self, connection: &dyn SqlConnection, number: i64) -> SqlResult<()> {
+        connection.execute(sql::ADD_NAME, values![number, &**self])
     }
 }
 
 impl DictionaryEntry for ProductTexts {
-    const AFTER: &'static str = sql::PRODUCTS_AFTER;
+    const AFTER: Statement = sql::PRODUCTS_AFTER;
 
-    fn read(row: &Row<'_>, texts: &mut SharedTexts) -> SqliteResult<Self> {
-        let mut optional = |column| -> rusqlite::Result<Option<Arc<str>>> {
-            let text: Option<String> = row.get(column)?;
+    fn read(row: &dyn SqlRow, texts: &mut SharedTexts) -> SqlResult<Self> {
+        let mut optional = |column| -> SqlResult<Option<Arc<str>>> {
+            let text: Option<Cow<'_, str>> = row.get(column)?;
             Ok(text.map(|text| texts.share(text)))
         };
         let (product_id, service_code) = (optional(1)?, optional(4)?);
         let channel = optional(5)?;
         Ok(Self {
             product_id,
-            product_name: texts.share(row.get::<_, String>(2)?),
-            service_name: texts.share(row.get::<_, String>(3)?),
+            product_name: texts.share(row.get::<Cow<'_, str>>(2)?),
+            service_name: texts.share(row.get::<Cow<'_, str>>(3)?),
             service_code,
             channel,
         })
     }
 
-    fn add(&self, connection: &Connection, number: i64) -> rusqlite::Result<usize> {
-        prepare(connection, sql::ADD_PRODUCT)?.execute(params![
-            number,
-            self.product_id,
-            self.product_name,
-            self.service_name,
-            self.service_code,
-            self.channel
-        ])
+    fn add(&self, connection: &dyn SqlConnection, number: i64) -> SqlResult<()> {
+        connection.execute(
+            sql::ADD_PRODUCT,
+            values![
+                number,
+                self.product_id.as_deref(),
+                &*self.product_name,
+                &*self.service_name,
+                self.service_code.as_deref(),
+                self.channel.as_deref(),
+            ],
+        )
     }
 }
 
 impl DictionaryEntry for WorkloadTexts {
-    const AFTER: &'static str = sql::WORKLOADS_AFTER;
+    const AFTER: Statement = sql::WORKLOADS_AFTER;
 
-    fn read(row: &Row<'_>, texts: &mut SharedTexts) -> SqliteResult<Self> {
-        let code: Option<String> = row.get(2)?;
+    fn read(row: &dyn SqlRow, texts: &mut SharedTexts) -> SqlResult<Self> {
+        let code: Option<Cow<'_, str>> = row.get(2)?;
         Ok(Self {
-            workload_name: texts.share(row.get::<_, String>(1)?),
+            workload_name: texts.share(row.get::<Cow<'_, str>>(1)?),
             workload_code: code.map(|code| texts.share(code)),
         })
     }
 
-    fn add(&self, connection: &Connection, number: i64) -> rusqlite::Result<usize> {
-        let parameters = params![number, self.workload_name, self.workload_code];
-        prepare(connection, sql::ADD_WORKLOAD)?.execute(parameters)
+    fn add(&self, connection: &dyn SqlConnection, number: i64) -> SqlResult<()> {
+        let values = values![number, &*self.workload_name, self.workload_code.as_deref()];
+        connection.execute(sql::ADD_WORKLOAD, values)
     }
 }
 
@@ -249,8 +254,8 @@ impl From<&UsageRow> for WorkloadTexts {
 }
 
 /// Reads the id of a customer.
-pub(in crate::store) fn customer_id(row: &Row<'_>, column: usize) -> SqliteResult<CustomerId> {
-    let text: String = row.get(column)?;
+pub(in crate::store) fn customer_id(row: &dyn SqlRow, column: usize) -> SqlResult<CustomerId> {
+    let text: Cow<'_, str> = row.get(column)?;
     CustomerId::parse(&text)
-        .map_err(|_| SqliteError::Unreadable(format!("{text:?} is the id of no customer")))
+        .map_err(|_| SqlError::Unreadable(format!("{text:?} is the id of no customer")))
 }

@@ -4,7 +4,7 @@ use crate::store::StoreError;
 
 /// A statement or a stored value is wrong.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::store) enum SqliteError {
+pub(in crate::store) enum SqlError {
     /// SQLite reports an error.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
@@ -16,11 +16,11 @@ pub(in crate::store) enum SqliteError {
     Unstorable(&'static str),
 }
 
-pub(in crate::store) type SqliteResult<T> = Result<T, SqliteError>;
+pub(in crate::store) type SqlResult<T> = Result<T, SqlError>;
 
-// === impl SqliteError ===
+// === impl SqlError ===
 
-impl SqliteError {
+impl SqlError {
     /// Returns whether the file itself is damaged.
     pub(in crate::store) fn is_corruption(&self) -> bool {
         matches!(
@@ -45,11 +45,11 @@ impl SqliteError {
     }
 }
 
-impl From<SqliteError> for StoreError {
-    fn from(error: SqliteError) -> Self {
+impl From<SqlError> for StoreError {
+    fn from(error: SqlError) -> Self {
         match error {
-            SqliteError::Sqlite(_) | SqliteError::Unreadable(_) => Self::Failed(error.to_string()),
-            SqliteError::Unstorable(reason) => Self::Unstorable(reason),
+            SqlError::Sqlite(_) | SqlError::Unreadable(_) => Self::Failed(error.to_string()),
+            SqlError::Unstorable(reason) => Self::Unstorable(reason),
         }
     }
 }

@@ -1,13 +1,12 @@
 //! History of one customer, and the deletion of old dates.
 
-use std::{num::NonZeroUsize, sync::Arc};
-
-use rusqlite::{Connection, params};
+use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc};
 
 use super::{
+    connection::{SqlConnection, values},
     dictionary::WorkloadTexts,
-    error::{SqliteError, SqliteResult},
-    read::{ReadConnection, timestamp, unreadable},
+    error::{SqlError, SqlResult},
+    read::{Queries, timestamp, unreadable},
 };
 use crate::{
     domain::{CustomerId, ProcessedDate},
@@ -15,44 +14,40 @@ use crate::{
         DateRange, HistoryPosition, HistoryQuery, HistoryRow, StoredDate,
         schema::{ALL_CUSTOMERS, date_of_day},
         sql,
-        sqlite::connection::prepare,
     },
 };
 
-// === impl ReadConnection ===
+// === impl Queries ===
 
-impl ReadConnection {
+impl Queries<'_> {
     pub(in crate::store) fn dates(
         &mut self,
         customer: CustomerId,
         range: DateRange,
         preferred: i64,
-    ) -> SqliteResult<Vec<StoredDate>> {
+    ) -> SqlResult<Vec<StoredDate>> {
         let Some(customer) = self.customer_number(customer)? else {
             return Ok(Vec::new());
         };
         let (from, to) = days(range);
-        let mut statement = prepare(&self.connection, sql::DATES)?;
-        let mut rows = statement.query([customer, from, to, preferred])?;
-        let mut dates = Vec::new();
-        while let Some(row) = rows.next()? {
+        let values = values![customer, from, to, preferred];
+        self.connection.query_all(sql::DATES, values, |row| {
             let (confirmed_at, by_fleet): (i64, Option<i64>) = (row.get(2)?, row.get(3)?);
-            let revision: u32 = row.get(4)?;
-            dates.push(StoredDate {
+            let revision = u32::try_from(row.get::<i64>(4)?).map_err(unreadable)?;
+            Ok(StoredDate {
                 date: date(row.get(0)?)?,
                 fetched_at: timestamp(row.get(1)?)?,
                 confirmed_at: timestamp(by_fleet.map_or(confirmed_at, |at| at.max(confirmed_at)))?,
                 corrections: revision.saturating_sub(1),
-            });
-        }
-        Ok(dates)
+            })
+        })
     }
 
     pub(in crate::store) fn history(
         &mut self,
         query: &HistoryQuery,
         preferred: i64,
-    ) -> SqliteResult<Vec<HistoryRow>> {
+    ) -> SqlResult<Vec<HistoryRow>> {
         let Some(customer) = self.customer_number(query.customer)? else {
             return Ok(Vec::new());
         };
@@ -65,19 +60,14 @@ impl ReadConnection {
         let wanted_products = query.products.iter().map(|name| name.to_lowercase());
         let wanted_products: Vec<_> = wanted_products.collect();
         let wanted_workload = query.workload.as_deref().map(str::to_lowercase);
-        let Self {
-            connection,
-            dictionaries,
-            ..
-        } = self;
-        let mut statement = prepare(connection, sql::HISTORY)?;
-        let mut rows = statement.query([customer, from, to, preferred])?;
+        let (connection, dictionaries) = (self.connection, &mut *self.dictionaries);
         let mut history = Vec::new();
-        while let Some(row) = rows.next()? {
+        let values = values![customer, from, to, preferred];
+        connection.query(sql::HISTORY, values, &mut |row| {
             let day: i64 = row.get(0)?;
             let row_number: (i64, i64) = (row.get(1)?, row.get(2)?);
             if after.is_some_and(|after| (day, row_number) <= after) {
-                continue;
+                return Ok(ControlFlow::Continue(()));
             }
             let product = dictionaries.products.entry(connection, row_number.0)?;
             let workload = dictionaries.workloads.entry(connection, row_number.1)?;
@@ -89,7 +79,7 @@ impl ReadConnection {
                     .as_ref()
                     .is_some_and(|wanted| !workload.is_called(wanted))
             {
-                continue;
+                return Ok(ControlFlow::Continue(()));
             }
             history.push(HistoryRow {
                 position: HistoryPosition {
@@ -104,10 +94,11 @@ impl ReadConnection {
                 licenses_active: seats(row.get(3)?)?,
                 licenses_qualified: seats(row.get(4)?)?,
             });
-            if history.len() == query.limit.get() {
-                break;
-            }
-        }
+            Ok(match history.len() == query.limit.get() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        })?;
         Ok(history)
     }
 
@@ -115,25 +106,21 @@ impl ReadConnection {
         &mut self,
         customer: Option<CustomerId>,
         range: DateRange,
-    ) -> SqliteResult<Vec<ProcessedDate>> {
+    ) -> SqlResult<Vec<ProcessedDate>> {
         let customer = match customer {
             // One without a number was asked for together with all others only.
             Some(customer) => self.customer_number(customer)?.unwrap_or(ALL_CUSTOMERS),
             None => ALL_CUSTOMERS,
         };
         let (from, to) = days(range);
-        let mut statement = prepare(&self.connection, sql::ASKED_DAYS)?;
-        let mut rows = statement.query([customer, from, to])?;
-        let mut dates = Vec::new();
-        while let Some(row) = rows.next()? {
-            dates.push(date(row.get(0)?)?);
-        }
-        Ok(dates)
+        let values = values![customer, from, to];
+        self.connection
+            .query_all(sql::ASKED_DAYS, values, |row| date(row.get(0)?))
     }
 
-    fn customer_number(&mut self, customer: CustomerId) -> SqliteResult<Option<i64>> {
+    fn customer_number(&mut self, customer: CustomerId) -> SqlResult<Option<i64>> {
         let customers = &mut self.dictionaries.customers;
-        customers.find(&self.connection, &customer)
+        customers.find(self.connection, &customer)
     }
 }
 
@@ -152,18 +139,17 @@ impl WorkloadTexts {
 
 /// Deletes snapshots of days before this one, in a transaction of the caller.
 pub(in crate::store) fn delete_before(
-    connection: &Connection,
+    connection: &dyn SqlConnection,
     date: ProcessedDate,
     limit: NonZeroUsize,
-) -> SqliteResult<usize> {
+) -> SqlResult<usize> {
     let day = date.days_since_epoch();
     let limit = i64::try_from(limit.get()).unwrap_or(i64::MAX);
-    let old: Vec<(i64, i64, i64)> = prepare(connection, sql::SNAPSHOTS_BEFORE)?
-        .query_map([day, limit], |row| {
+    let old: Vec<(i64, i64, i64)> =
+        connection.query_all(sql::SNAPSHOTS_BEFORE, values![day, limit], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })?
-        .collect::<Result<_, _>>()?;
-    for (customer, day, source) in &old {
+        })?;
+    for &(customer, day, source) in &old {
         for statement in [
             sql::DELETE_FACTS,
             sql::DELETE_SUPERSEDED_FACTS,
@@ -172,11 +158,11 @@ pub(in crate::store) fn delete_before(
             sql::DELETE_NEWEST,
             sql::DELETE_SNAPSHOT,
         ] {
-            prepare(connection, statement)?.execute(params![customer, day, source])?;
+            connection.execute(statement, values![customer, day, source])?;
         }
-        prepare(connection, sql::OUTDATE_TOTAL)?.execute([day])?;
+        connection.execute(sql::OUTDATE_TOTAL, values![day])?;
     }
-    prepare(connection, sql::DELETE_ASKED_DAYS)?.execute([day])?;
+    connection.execute(sql::DELETE_ASKED_DAYS, values![day])?;
     Ok(old.len())
 }
 
@@ -184,10 +170,10 @@ pub(in crate::store) fn days(range: DateRange) -> (i64, i64) {
     (range.from.days_since_epoch(), range.to.days_since_epoch())
 }
 
-pub(in crate::store) fn date(day: i64) -> SqliteResult<ProcessedDate> {
-    date_of_day(day).ok_or_else(|| SqliteError::Unreadable(format!("{day} is no day")))
+pub(in crate::store) fn date(day: i64) -> SqlResult<ProcessedDate> {
+    date_of_day(day).ok_or_else(|| SqlError::Unreadable(format!("{day} is no day")))
 }
 
-pub(in crate::store) fn seats(stored: i64) -> SqliteResult<u64> {
+pub(in crate::store) fn seats(stored: i64) -> SqlResult<u64> {
     u64::try_from(stored).map_err(unreadable)
 }

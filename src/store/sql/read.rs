@@ -1,15 +1,16 @@
 //! Snapshots and the list of customers, read.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
+    Statement,
     apply::read_facts,
+    connection::{SqlConnection, SqlRow, SqlValue, values},
     dictionary::{Dictionaries, customer_id},
-    error::{SqliteError, SqliteResult},
+    error::{SqlError, SqlResult},
 };
 use crate::{
     domain::{
@@ -21,15 +22,14 @@ use crate::{
         native_body::BodyCodec,
         schema::{PurgeGenerations, StoredFact, source_number, source_of_number},
         sql,
-        sqlite::connection::prepare,
     },
 };
 
-/// A connection that reads, with the texts that it has seen.
-pub(in crate::store) struct ReadConnection {
-    pub(in crate::store) connection: Connection,
-    pub(in crate::store) dictionaries: Dictionaries,
-    pub(in crate::store) bodies: BodyCodec,
+/// The transaction that queries read in, with the texts that its connection has seen.
+pub(in crate::store) struct Queries<'a> {
+    pub(in crate::store) connection: &'a dyn SqlConnection,
+    pub(in crate::store) dictionaries: &'a mut Dictionaries,
+    pub(in crate::store) bodies: &'a mut BodyCodec,
 }
 
 /// A row of a snapshot, without its facts.
@@ -51,16 +51,12 @@ struct PurgeTable {
     generations: HashMap<(Option<i64>, Option<i64>), PurgeGenerations>,
 }
 
-// === impl ReadConnection ===
+// === impl Queries ===
 
-impl ReadConnection {
+impl Queries<'_> {
     /// Reads all texts, so that no look-up has to.
-    pub(in crate::store) fn read_texts(&mut self) -> SqliteResult<()> {
-        let Self {
-            connection,
-            dictionaries,
-            ..
-        } = self;
+    pub(in crate::store) fn read_texts(&mut self) -> SqlResult<()> {
+        let (connection, dictionaries) = (self.connection, &mut *self.dictionaries);
         dictionaries.customers.all(connection)?;
         dictionaries.customer_names.all(connection)?;
         dictionaries.products.all(connection)?;
@@ -71,30 +67,32 @@ impl ReadConnection {
     pub(in crate::store) fn snapshot(
         &mut self,
         resource: Resource,
-    ) -> SqliteResult<Option<StoredSnapshot>> {
+    ) -> SqlResult<Option<StoredSnapshot>> {
         let (Some(customer), Some(source)) = (resource.customer(), source_number(resource.api()))
         else {
             return Ok(None);
         };
         let customers = &mut self.dictionaries.customers;
-        let Some(number) = customers.find(&self.connection, &customer)? else {
+        let Some(number) = customers.find(self.connection, &customer)? else {
             return Ok(None);
         };
         let Some(date) = resource.date() else {
-            let head = prepare(&self.connection, sql::NEWEST_SNAPSHOT)?
-                .query_row([number, source], |row| {
+            let values = values![number, source];
+            let head = self
+                .connection
+                .query_first(sql::NEWEST_SNAPSHOT, values, |row| {
                     SnapshotHead::read(row, 0, number, source)
-                })
-                .optional()?;
+                })?;
             return self.with_body(customer, head);
         };
         let calls = [UpstreamApi::Commercial, UpstreamApi::Insights];
         for source in calls.into_iter().filter_map(source_number) {
-            let head = prepare(&self.connection, sql::DATED_SNAPSHOT)?
-                .query_row([number, source, date.days_since_epoch()], |row| {
+            let values = values![number, source, date.days_since_epoch()];
+            let head = self
+                .connection
+                .query_first(sql::DATED_SNAPSHOT, values, |row| {
                     SnapshotHead::read(row, 0, number, source)
-                })
-                .optional()?;
+                })?;
             let snapshot = self.with_body(customer, head)?;
             if snapshot.is_some() {
                 return Ok(snapshot);
@@ -107,11 +105,11 @@ impl ReadConnection {
         &mut self,
         customer: CustomerId,
         head: Option<SnapshotHead>,
-    ) -> SqliteResult<Option<StoredSnapshot>> {
+    ) -> SqlResult<Option<StoredSnapshot>> {
         let Some(head) = head else {
             return Ok(None);
         };
-        let purges = purges_of(&self.connection, head.customer, head.day)?;
+        let purges = purges_of(self.connection, head.customer, head.day)?;
         let Some(snapshot) = self.build(customer, &head, purges)? else {
             return Ok(None);
         };
@@ -122,8 +120,8 @@ impl ReadConnection {
     pub(in crate::store) fn newest_of_all(
         &mut self,
         preferred: UpstreamApi,
-    ) -> SqliteResult<Vec<StoredSnapshot>> {
-        let heads = self.heads(sql::ALL_NEWEST_SNAPSHOTS, [])?;
+    ) -> SqlResult<Vec<StoredSnapshot>> {
+        let heads = self.heads(sql::ALL_NEWEST_SNAPSHOTS, values![])?;
         self.preferred_of_each(heads, preferred)
     }
 
@@ -131,21 +129,15 @@ impl ReadConnection {
         &mut self,
         date: ProcessedDate,
         preferred: UpstreamApi,
-    ) -> SqliteResult<Vec<StoredSnapshot>> {
-        let heads = self.heads(sql::ALL_SNAPSHOTS_OF_DAY, [date.days_since_epoch()])?;
+    ) -> SqlResult<Vec<StoredSnapshot>> {
+        let heads = self.heads(sql::ALL_SNAPSHOTS_OF_DAY, values![date.days_since_epoch()])?;
         self.preferred_of_each(heads, preferred)
     }
 
-    fn heads(
-        &self,
-        statement: &str,
-        parameters: impl rusqlite::Params,
-    ) -> SqliteResult<Vec<SnapshotHead>> {
-        let mut statement = prepare(&self.connection, statement)?;
-        let heads = statement.query_map(parameters, |row| {
+    fn heads(&self, statement: Statement, values: &[SqlValue<'_>]) -> SqlResult<Vec<SnapshotHead>> {
+        self.connection.query_all(statement, values, |row| {
             SnapshotHead::read(row, 2, row.get(0)?, row.get(1)?)
-        })?;
-        Ok(heads.collect::<Result<_, _>>()?)
+        })
     }
 
     /// Returns one snapshot of each customer; the heads are in the order of customers.
@@ -153,8 +145,8 @@ impl ReadConnection {
         &mut self,
         heads: Vec<SnapshotHead>,
         preferred: UpstreamApi,
-    ) -> SqliteResult<Vec<StoredSnapshot>> {
-        let purges = PurgeTable::read(&self.connection)?;
+    ) -> SqlResult<Vec<StoredSnapshot>> {
+        let purges = PurgeTable::read(self.connection)?;
         let preferred = source_number(preferred);
         let mut snapshots = Vec::new();
         for mut of_customer in heads
@@ -167,7 +159,7 @@ impl ReadConnection {
             let other = of_customer.find(|head| Some(head.source) != preferred);
             for head in first.into_iter().chain(other) {
                 let customers = &mut self.dictionaries.customers;
-                let customer = *customers.entry(&self.connection, head.customer)?;
+                let customer = *customers.entry(self.connection, head.customer)?;
                 let purges = purges.of(head.customer, head.day);
                 match self.build(customer, head, purges) {
                     Ok(None) => {}
@@ -176,7 +168,7 @@ impl ReadConnection {
                         break;
                     }
                     // One that is unreadable hides no other.
-                    Err(error @ SqliteError::Unreadable(_)) => {
+                    Err(error @ SqlError::Unreadable(_)) => {
                         tracing::warn!(customer.id = %customer, %error, "a stored snapshot is unreadable");
                     }
                     Err(error) => return Err(error),
@@ -192,14 +184,14 @@ impl ReadConnection {
         customer: CustomerId,
         head: &SnapshotHead,
         purges: PurgeGenerations,
-    ) -> SqliteResult<Option<StoredSnapshot>> {
+    ) -> SqlResult<Option<StoredSnapshot>> {
         if purges.hides(head.generation) {
             return Ok(None);
         }
-        let facts = read_facts(&self.connection, head.customer, head.day, head.source)?;
+        let facts = read_facts(self.connection, head.customer, head.day, head.source)?;
         let names = &mut self.dictionaries.customer_names;
         let name = match head.customer_name {
-            Some(name) => Some(names.entry(&self.connection, name)?.to_string()),
+            Some(name) => Some(names.entry(self.connection, name)?.to_string()),
             None => None,
         };
         let mut rows = Vec::with_capacity(facts.len());
@@ -219,11 +211,11 @@ impl ReadConnection {
         }))
     }
 
-    fn usage_row(&mut self, fact: &StoredFact, day: i64) -> SqliteResult<UsageRow> {
+    fn usage_row(&mut self, fact: &StoredFact, day: i64) -> SqlResult<UsageRow> {
         let products = &mut self.dictionaries.products;
-        let product = products.entry(&self.connection, fact.product)?;
+        let product = products.entry(self.connection, fact.product)?;
         let workloads = &mut self.dictionaries.workloads;
-        let workload = workloads.entry(&self.connection, fact.workload)?;
+        let workload = workloads.entry(self.connection, fact.workload)?;
         Ok(UsageRow {
             service_code: product.service_code.clone(),
             service_name: Arc::clone(&product.service_name),
@@ -241,36 +233,34 @@ impl ReadConnection {
         })
     }
 
-    fn body(&mut self, head: &SnapshotHead) -> SqliteResult<Option<Bytes>> {
-        let mut statement = prepare(&self.connection, sql::BODY)?;
-        let mut rows = statement.query([head.customer, head.day, head.source, head.revision])?;
-        let Some(row) = rows.next()? else {
-            return Ok(None);
-        };
-        let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-        let body = self.bodies.decompress(row.get(0)?, bytes, row.get(1)?);
-        Ok(Some(body.map_err(unreadable)?.into()))
+    fn body(&mut self, head: &SnapshotHead) -> SqlResult<Option<Bytes>> {
+        let values = values![head.customer, head.day, head.source, head.revision];
+        self.connection.query_first(sql::BODY, values, |row| {
+            let bytes: Cow<'_, [u8]> = row.get(2)?;
+            let body = self.bodies.decompress(row.get(0)?, &bytes, row.get(1)?);
+            Ok(body.map_err(unreadable)?.into())
+        })
     }
 
-    pub(in crate::store) fn customers(&self) -> SqliteResult<Option<StoredCustomers>> {
-        let mut statement = prepare(&self.connection, sql::CUSTOMERS_FETCHED_AT)?;
-        let fetched_at: Option<i64> = statement.query_row([], |row| row.get(0))?;
+    pub(in crate::store) fn customers(&self) -> SqlResult<Option<StoredCustomers>> {
+        let fetched_at: Option<i64> = self
+            .connection
+            .query_value(sql::CUSTOMERS_FETCHED_AT, values![])?;
         let Some(fetched_at) = fetched_at else {
             return Ok(None);
         };
-        let mut statement = prepare(&self.connection, sql::LISTED_CUSTOMERS)?;
-        let mut rows = statement.query([])?;
-        let mut customers = Vec::new();
-        while let Some(row) = rows.next()? {
-            customers.push(ListedCustomer {
-                entry: CustomerEntry {
-                    id: customer_id(row, 0)?,
-                    name: row.get(1)?,
-                    domain: row.get(2)?,
-                },
-                raw: row.get::<_, String>(3)?.into(),
-            });
-        }
+        let customers = self
+            .connection
+            .query_all(sql::LISTED_CUSTOMERS, values![], |row| {
+                Ok(ListedCustomer {
+                    entry: CustomerEntry {
+                        id: customer_id(row, 0)?,
+                        name: row.get(1)?,
+                        domain: row.get(2)?,
+                    },
+                    raw: row.get::<String>(3)?.into(),
+                })
+            })?;
         Ok(Some(StoredCustomers {
             list: Arc::new(CustomerList::new(customers)),
             fetched_at: timestamp(fetched_at)?,
@@ -282,7 +272,7 @@ impl ReadConnection {
 
 impl SnapshotHead {
     /// Reads the columns from this one on: day, revision, name, and the times.
-    fn read(row: &Row<'_>, first: usize, customer: i64, source: i64) -> rusqlite::Result<Self> {
+    fn read(row: &dyn SqlRow, first: usize, customer: i64, source: i64) -> SqlResult<Self> {
         let confirmed_at: i64 = row.get(first + 4)?;
         let by_fleet: Option<i64> = row.get(first + 5)?;
         Ok(Self {
@@ -301,15 +291,14 @@ impl SnapshotHead {
 // === impl PurgeTable ===
 
 impl PurgeTable {
-    fn read(connection: &Connection) -> SqliteResult<Self> {
+    fn read(connection: &dyn SqlConnection) -> SqlResult<Self> {
         let mut table = Self::default();
-        let mut statement = prepare(connection, sql::PURGES)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
+        connection.for_each(sql::PURGES, values![], |row| {
             let key = (row.get(2)?, row.get(3)?);
             let generations = table.generations.entry(key).or_default();
             generations.include(row.get(0)?, row.get(1)?);
-        }
+            Ok(())
+        })?;
         Ok(table)
     }
 
@@ -327,23 +316,22 @@ impl PurgeTable {
 
 /// Returns the newest purges that include a customer's data of a day.
 pub(in crate::store) fn purges_of(
-    connection: &Connection,
+    connection: &dyn SqlConnection,
     customer: i64,
     day: i64,
-) -> SqliteResult<PurgeGenerations> {
+) -> SqlResult<PurgeGenerations> {
     let mut purges = PurgeGenerations::default();
-    let mut statement = prepare(connection, sql::PURGES_OF_DAY)?;
-    let mut rows = statement.query(params![customer, day])?;
-    while let Some(row) = rows.next()? {
+    connection.for_each(sql::PURGES_OF_DAY, values![customer, day], |row| {
         purges.include(row.get(0)?, row.get(1)?);
-    }
+        Ok(())
+    })?;
     Ok(purges)
 }
 
-pub(in crate::store) fn timestamp(milliseconds: i64) -> SqliteResult<Timestamp> {
+pub(in crate::store) fn timestamp(milliseconds: i64) -> SqlResult<Timestamp> {
     Timestamp::from_millisecond(milliseconds).map_err(unreadable)
 }
 
-pub(in crate::store) fn unreadable(problem: impl ToString) -> SqliteError {
-    SqliteError::Unreadable(problem.to_string())
+pub(in crate::store) fn unreadable(problem: impl ToString) -> SqlError {
+    SqlError::Unreadable(problem.to_string())
 }

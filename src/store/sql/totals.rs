@@ -1,21 +1,23 @@
 //! Totals of the fleet by date: stored ones, and those computed from rows.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 use ahash::AHashMap;
-use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
+    connection::{SqlConnection, values},
     dictionary::{Dictionaries, ProductTexts},
-    error::SqliteResult,
+    error::SqlResult,
     history::{days, seats},
-    read::ReadConnection,
+    read::Queries,
 };
 use crate::store::{
     CustomerTotals, FleetDateTotals, FleetHistoryQuery, ProductFilter, RecentTotalsQuery,
     customer_set::CustomerSet,
     sql,
-    sqlite::connection::prepare,
     totals::{CustomerSeats, DayTotals, FleetTotals, LicenseSums, ProductNames},
 };
 
@@ -31,16 +33,16 @@ struct RangeTotals {
     present: HashMap<i64, CustomerSet>,
 }
 
-// === impl ReadConnection ===
+// === impl Queries ===
 
-impl ReadConnection {
+impl Queries<'_> {
     pub(in crate::store) fn fleet_history(
         &mut self,
         query: &FleetHistoryQuery,
         preferred: i64,
-    ) -> SqliteResult<Vec<FleetDateTotals>> {
+    ) -> SqlResult<Vec<FleetDateTotals>> {
         let range = days(query.range);
-        let counted = counted_products(&self.connection, &mut self.dictionaries, &query.products)?;
+        let counted = counted_products(self.connection, self.dictionaries, &query.products)?;
         // Stored totals are of all customers: never for those who may not read them all.
         let Some(wanted) = &query.customers else {
             let stored = self.range_totals(range, &counted, preferred)?;
@@ -53,10 +55,10 @@ impl ReadConnection {
         let mut customers = HashSet::with_capacity(wanted.len());
         for customer in wanted {
             let known = &mut self.dictionaries.customers;
-            customers.extend(known.find(&self.connection, customer)?);
+            customers.extend(known.find(self.connection, customer)?);
         }
         if query.constant_cohort {
-            customers = constant_cohort(&self.connection, customers, range)?;
+            customers = constant_cohort(self.connection, customers, range)?;
         }
         let totals = self.scan(customers.into_iter(), range, &counted, preferred)?;
         Ok(totals.into_dates())
@@ -66,18 +68,19 @@ impl ReadConnection {
         &mut self,
         query: &RecentTotalsQuery,
         preferred: i64,
-    ) -> SqliteResult<Vec<CustomerTotals>> {
-        let counted = counted_products(&self.connection, &mut self.dictionaries, &query.products)?;
+    ) -> SqlResult<Vec<CustomerTotals>> {
+        let counted = counted_products(self.connection, self.dictionaries, &query.products)?;
         let until = query.until.days_since_epoch();
         let dates = i64::try_from(query.dates.get()).unwrap_or(i64::MAX);
         let mut recent = Vec::with_capacity(query.customers.len());
         for customer in &query.customers {
             let known = &mut self.dictionaries.customers;
-            let Some(number) = known.find(&self.connection, customer)? else {
+            let Some(number) = known.find(self.connection, customer)? else {
                 continue;
             };
-            let from: Option<i64> = prepare(&self.connection, sql::FIRST_RECENT_DAY)?
-                .query_row([number, until, dates], |row| row.get(0))?;
+            let from: Option<i64> = self
+                .connection
+                .query_value(sql::FIRST_RECENT_DAY, values![number, until, dates])?;
             let Some(from) = from else {
                 continue;
             };
@@ -97,13 +100,12 @@ impl ReadConnection {
         (from, to): (i64, i64),
         counted: &CountedProducts,
         preferred: i64,
-    ) -> SqliteResult<FleetTotals> {
+    ) -> SqlResult<FleetTotals> {
         let mut totals = FleetTotals::default();
-        let mut statement = prepare(&self.connection, sql::HISTORY)?;
         for customer in customers {
-            let mut rows = statement.query([customer, from, to, preferred])?;
             let (mut day, mut products) = (i64::MIN, CustomerSeats::default());
-            while let Some(row) = rows.next()? {
+            let values = values![customer, from, to, preferred];
+            self.connection.for_each(sql::HISTORY, values, |row| {
                 let of_day: i64 = row.get(0)?;
                 if of_day != day {
                     totals.add_customer(day, &mut products);
@@ -112,7 +114,8 @@ impl ReadConnection {
                 if let Some(product) = counted.get(&row.get(1)?) {
                     products.add_row(*product, seats(row.get(4)?)?, seats(row.get(3)?)?);
                 }
-            }
+                Ok(())
+            })?;
             totals.add_customer(day, &mut products);
         }
         Ok(totals)
@@ -125,30 +128,31 @@ impl ReadConnection {
         range: (i64, i64),
         counted: &CountedProducts,
         preferred: i64,
-    ) -> SqliteResult<RangeTotals> {
+    ) -> SqlResult<RangeTotals> {
         let groups: HashSet<i64> = counted.values().copied().collect();
-        let outdated: HashSet<i64> = prepare(&self.connection, sql::OUTDATED_TOTALS)?
-            .query_map([range.0, range.1], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
+        let days = values![range.0, range.1];
+        let outdated = self
+            .connection
+            .query_all(sql::OUTDATED_TOTALS, days, |row| row.get(0))?;
+        let outdated: HashSet<i64> = outdated.into_iter().collect();
         let mut totals = RangeTotals::default();
-        let mut statement = prepare(&self.connection, sql::PRODUCT_TOTALS)?;
-        let mut rows = statement.query([range.0, range.1])?;
-        while let Some(row) = rows.next()? {
+        self.connection.for_each(sql::PRODUCT_TOTALS, days, |row| {
             let day: i64 = row.get(0)?;
             if outdated.contains(&day) {
-                continue;
+                return Ok(());
             }
             let licenses = LicenseSums {
                 qualified: seats(row.get(2)?)?,
                 active: seats(row.get(3)?)?,
                 unused: seats(row.get(4)?)?,
             };
-            let customers = row.get_ref(5)?.as_blob().map_err(rusqlite::Error::from)?;
             let is_counted = groups.contains(&row.get(1)?);
-            totals.add(day, is_counted, licenses, customers);
-        }
+            let customers: Cow<'_, [u8]> = row.get(5)?;
+            totals.add(day, is_counted, licenses, &customers);
+            Ok(())
+        })?;
         for day in outdated {
-            let (connection, dictionaries) = (&self.connection, &mut self.dictionaries);
+            let (connection, dictionaries) = (self.connection, &mut *self.dictionaries);
             for (product, total) in day_totals(connection, dictionaries, day, preferred)?.iter() {
                 let is_counted = groups.contains(&product);
                 totals.add(day, is_counted, total.licenses, total.customers.as_bytes());
@@ -164,7 +168,7 @@ impl ReadConnection {
         range: (i64, i64),
         counted: &CountedProducts,
         preferred: i64,
-    ) -> SqliteResult<FleetTotals> {
+    ) -> SqlResult<FleetTotals> {
         let mut days = stored.present.values();
         let Some(mut cohort) = days.next().cloned() else {
             return Ok(FleetTotals::default());
@@ -238,46 +242,46 @@ impl ProductTexts {
 
 /// Computes the stored totals of one outdated day again. Returns true if no other is outdated.
 pub(in crate::store) fn compute_outdated(
-    connection: &Connection,
+    connection: &dyn SqlConnection,
     dictionaries: &mut Dictionaries,
-) -> SqliteResult<bool> {
-    let outdated: Option<i64> = prepare(connection, sql::LAST_OUTDATED_TOTAL)?
-        .query_row([], |row| row.get(0))
-        .optional()?;
+) -> SqlResult<bool> {
+    let outdated: Option<i64> =
+        connection.query_first(sql::LAST_OUTDATED_TOTAL, values![], |row| row.get(0))?;
     let Some(day) = outdated else {
         return Ok(true);
     };
-    let preferred = prepare(connection, sql::PREFERRED_SOURCE)?.query_row([], |row| row.get(0))?;
+    let preferred = connection.query_value(sql::PREFERRED_SOURCE, values![])?;
     let totals = day_totals(connection, dictionaries, day, preferred)?;
-    prepare(connection, sql::DELETE_TOTALS)?.execute([day])?;
+    connection.execute(sql::DELETE_TOTALS, values![day])?;
     for (product, total) in totals.iter() {
         let licenses = total.licenses;
-        prepare(connection, sql::ADD_TOTAL)?.execute(params![
-            day,
-            product,
-            stored(licenses.qualified),
-            stored(licenses.active),
-            stored(licenses.unused),
-            total.customers.as_bytes()
-        ])?;
+        connection.execute(
+            sql::ADD_TOTAL,
+            values![
+                day,
+                product,
+                stored(licenses.qualified),
+                stored(licenses.active),
+                stored(licenses.unused),
+                total.customers.as_bytes(),
+            ],
+        )?;
     }
-    prepare(connection, sql::TOTAL_IS_CURRENT)?.execute([day])?;
+    connection.execute(sql::TOTAL_IS_CURRENT, values![day])?;
     Ok(false)
 }
 
 /// Sums the rows of all customers of a day.
 fn day_totals(
-    connection: &Connection,
+    connection: &dyn SqlConnection,
     dictionaries: &mut Dictionaries,
     day: i64,
     preferred: i64,
-) -> SqliteResult<DayTotals> {
+) -> SqlResult<DayTotals> {
     let products = counted_products(connection, dictionaries, &ProductFilter::default())?;
     let mut totals = DayTotals::default();
-    let mut statement = prepare(connection, sql::FACTS_OF_DAY)?;
-    let mut rows = statement.query([day, preferred])?;
     let (mut customer, mut seats_of_customer) = (0, CustomerSeats::default());
-    while let Some(row) = rows.next()? {
+    connection.for_each(sql::FACTS_OF_DAY, values![day, preferred], |row| {
         let of_customer: i64 = row.get(0)?;
         if of_customer != customer {
             totals.add_customer(customer, &mut seats_of_customer);
@@ -286,16 +290,17 @@ fn day_totals(
         if let Some(product) = products.get(&row.get(1)?) {
             seats_of_customer.add_row(*product, seats(row.get(3)?)?, seats(row.get(2)?)?);
         }
-    }
+        Ok(())
+    })?;
     totals.add_customer(customer, &mut seats_of_customer);
     Ok(totals)
 }
 
 fn counted_products(
-    connection: &Connection,
+    connection: &dyn SqlConnection,
     dictionaries: &mut Dictionaries,
     filter: &ProductFilter,
-) -> SqliteResult<CountedProducts> {
+) -> SqlResult<CountedProducts> {
     let filter = filter.to_lowercase();
     let products = dictionaries.products.all(connection)?;
     let mut groups: AHashMap<ProductTexts, i64> = AHashMap::new();
@@ -315,20 +320,20 @@ fn counted_products(
 
 /// Returns those customers that have every day of the range that any of them has.
 fn constant_cohort(
-    connection: &Connection,
+    connection: &dyn SqlConnection,
     customers: HashSet<i64>,
     (from, to): (i64, i64),
-) -> SqliteResult<HashSet<i64>> {
+) -> SqlResult<HashSet<i64>> {
     let mut days = HashSet::new();
     let mut counts = Vec::with_capacity(customers.len());
-    let mut statement = prepare(connection, sql::DAYS_OF_CUSTOMER)?;
     for customer in customers {
-        let mut rows = statement.query([customer, from, to])?;
         let mut count = 0;
-        while let Some(row) = rows.next()? {
-            days.insert(row.get::<_, i64>(0)?);
+        let values = values![customer, from, to];
+        connection.for_each(sql::DAYS_OF_CUSTOMER, values, |row| {
+            days.insert(row.get::<i64>(0)?);
             count += 1;
-        }
+            Ok(())
+        })?;
         counts.push((customer, count));
     }
     let complete = counts.into_iter().filter(|(_, count)| *count == days.len());

@@ -1,8 +1,10 @@
 //! Opening the file: settings, checks, and what identifies it.
 
 use std::{
+    borrow::Cow,
     fs::{self, OpenOptions},
     io,
+    ops::ControlFlow,
     os::unix::{
         ffi::OsStrExt,
         fs::{MetadataExt, OpenOptionsExt},
@@ -13,12 +15,19 @@ use std::{
 
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-use rusqlite::{CachedStatement, Connection, OpenFlags};
+use rusqlite::{
+    Connection, OpenFlags, Row, ToSql, params_from_iter,
+    types::{ToSqlOutput, ValueRef},
+};
 
 use super::{migrations, network_file_system};
 use crate::store::{
     StoreStartError,
-    sql::error::{SqliteError, SqliteResult},
+    sql::{
+        Statement,
+        connection::{SqlConnection, SqlRow, SqlValue},
+        error::{SqlError, SqlResult},
+    },
 };
 
 /// Identifies a file while it exists, whatever its path is.
@@ -45,7 +54,7 @@ pub(super) enum OpenError {
     Refused(#[from] StoreStartError),
     /// SQLite reports an error.
     #[error(transparent)]
-    Sqlite(#[from] SqliteError),
+    Sqlite(#[from] SqlError),
     /// The system reports an error.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -113,11 +122,11 @@ fn open_with(path: &Path, now: Timestamp, access: FileAccess) -> Result<Connecti
     Ok(connection)
 }
 
-fn set_up(connection: &Connection) -> SqliteResult<()> {
+fn set_up(connection: &Connection) -> SqlResult<()> {
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         let problem = format!("SQLite keeps journal mode {mode} in place of WAL");
-        return Err(SqliteError::Unreadable(problem));
+        return Err(SqlError::Unreadable(problem));
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)?;
@@ -125,13 +134,13 @@ fn set_up(connection: &Connection) -> SqliteResult<()> {
 }
 
 /// Opens a file for a reader, which the writer has opened before.
-pub(super) fn open_reader(path: &Path, access: FileAccess) -> SqliteResult<Connection> {
+pub(super) fn open_reader(path: &Path, access: FileAccess) -> SqlResult<Connection> {
     let connection = open(path, access, READER_BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
 
-fn open(path: &Path, access: FileAccess, busy_timeout: Duration) -> SqliteResult<Connection> {
+fn open(path: &Path, access: FileAccess, busy_timeout: Duration) -> SqlResult<Connection> {
     let connection = match access {
         FileAccess::Usual => {
             // Without the flag that makes `file:` in a path mean something.
@@ -154,16 +163,6 @@ fn open(path: &Path, access: FileAccess, busy_timeout: Duration) -> SqliteResult
 /// Returns whether the file has a log, without which its content may be torn.
 fn has_log(path: &Path) -> bool {
     fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0)
-}
-
-/// Prepares a statement of [`sql`](crate::store::sql), or reuses it.
-///
-/// SQLite takes `$1` for a name, and numbers names in the order in which they appear: `?1` is a number.
-pub(in crate::store) fn prepare<'c>(
-    connection: &'c Connection,
-    text: &str,
-) -> rusqlite::Result<CachedStatement<'c>> {
-    connection.prepare_cached(&text.replace('$', "?"))
 }
 
 /// Moves a damaged file and its companions aside, and returns its new name.
@@ -197,6 +196,60 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+// === impl Connection ===
+
+impl SqlConnection for Connection {
+    fn execute(&self, statement: Statement, values: &[SqlValue<'_>]) -> SqlResult<()> {
+        let mut statement = self.prepare_cached(statement.question_marks)?;
+        statement.execute(params_from_iter(values))?;
+        Ok(())
+    }
+
+    fn query(
+        &self,
+        statement: Statement,
+        values: &[SqlValue<'_>],
+        each: &mut dyn FnMut(&dyn SqlRow) -> SqlResult<ControlFlow<()>>,
+    ) -> SqlResult<()> {
+        let mut statement = self.prepare_cached(statement.question_marks)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
+            if each(row)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SqlRow for Row<'_> {
+    fn value(&self, column: usize) -> SqlResult<SqlValue<'_>> {
+        Ok(match self.get_ref(column)? {
+            ValueRef::Null => SqlValue::Null,
+            ValueRef::Integer(value) => SqlValue::Integer(value),
+            ValueRef::Real(value) => SqlValue::Real(value),
+            ValueRef::Text(text) => {
+                let text = str::from_utf8(text)
+                    .map_err(|_| SqlError::Unreadable(format!("column {column} is not UTF-8")))?;
+                SqlValue::Text(Cow::Borrowed(text))
+            }
+            ValueRef::Blob(bytes) => SqlValue::Blob(Cow::Borrowed(bytes)),
+        })
+    }
+}
+
+impl ToSql for SqlValue<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Integer(value) => ValueRef::Integer(*value),
+            Self::Real(value) => ValueRef::Real(*value),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+            Self::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
 }
 
 // === impl FileIdentity ===

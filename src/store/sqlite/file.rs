@@ -1,12 +1,17 @@
 //! The file, as the threads that use it see it together.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::connection::{FileAccess, FileIdentity};
-use crate::store::StoreError;
+use super::{
+    connection::{FileAccess, FileIdentity},
+    reader::SqliteReader,
+    writer::SqliteWriter,
+};
+use crate::store::{StoreError, sql::store::SqlEngine};
 
 /// The file of a store, which can be damaged, deleted or replaced while it is open.
 #[derive(Debug)]
@@ -100,5 +105,20 @@ impl StoreFile {
     fn lock(&self) -> MutexGuard<'_, FileState> {
         // It is assigned whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SqlEngine for StoreFile {
+    type Reader = SqliteReader;
+    type Writer = SqliteWriter;
+
+    fn is_open(&self) -> bool {
+        self.current().is_ok()
+    }
+}
+
+impl fmt::Display for StoreFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
     }
 }

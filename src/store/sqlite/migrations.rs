@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::connection::OpenError;
-use crate::store::{StoreStartError, sql::error::SqliteError};
+use crate::store::{StoreStartError, sql::error::SqlError};
 
 /// The statements of each version, the first is version 1.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_snapshots.sql")];
@@ -38,7 +38,7 @@ pub(super) fn migrate(
     // Another process may migrate at the same time: what counts is the version seen inside.
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(SqliteError::from)?;
+        .map_err(SqlError::from)?;
     let found = version(&transaction)?;
     if found > known {
         return Err(StoreStartError::NewerSchema {
@@ -65,13 +65,13 @@ pub(super) fn migrate(
         }
         Ok(())
     };
-    apply().map_err(SqliteError::from)?;
-    transaction.commit().map_err(SqliteError::from)?;
+    apply().map_err(SqlError::from)?;
+    transaction.commit().map_err(SqlError::from)?;
     Ok(())
 }
 
 /// Returns the version of the schema; 0 before the first.
-fn version(connection: &Connection) -> Result<i64, SqliteError> {
+fn version(connection: &Connection) -> Result<i64, SqlError> {
     let table = "SELECT count(*) FROM sqlite_schema WHERE name = 'schema_version'";
     match one_value(connection, table)? {
         0 => Ok(0),
@@ -82,6 +82,6 @@ fn version(connection: &Connection) -> Result<i64, SqliteError> {
     }
 }
 
-fn one_value(connection: &Connection, statement: &str) -> Result<i64, SqliteError> {
+fn one_value(connection: &Connection, statement: &str) -> Result<i64, SqlError> {
     Ok(connection.query_row(statement, [], |row| row.get(0))?)
 }

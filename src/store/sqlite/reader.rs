@@ -3,7 +3,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::{
-    connection::{self, FileAccess},
+    connection,
     file::{OpenFile, StoreFile},
 };
 use crate::store::{
@@ -11,39 +11,46 @@ use crate::store::{
     native_body::BodyCodec,
     sql::{
         dictionary::Dictionaries,
-        error::SqliteResult,
-        read::{ReadConnection, unreadable},
+        error::SqlResult,
+        read::{Queries, unreadable},
+        store::SqlReader,
     },
 };
 
 /// Reads the file on a connection of its own.
-pub(super) struct Reader {
+pub(super) struct SqliteReader {
     file: Arc<StoreFile>,
-    open: Option<(OpenFile, ReadConnection)>,
+    open: Option<ReadConnection>,
 }
 
-// === impl Reader ===
+struct ReadConnection {
+    file: OpenFile,
+    connection: Connection,
+    dictionaries: Dictionaries,
+    bodies: BodyCodec,
+}
 
-impl Reader {
+// === impl SqliteReader ===
+
+impl SqliteReader {
     pub(super) fn new(file: Arc<StoreFile>) -> Self {
         Self { file, open: None }
     }
+}
 
-    /// Runs a query that sees one state of the data.
-    pub(super) fn read<T>(
+impl SqlReader for SqliteReader {
+    fn read<T>(
         &mut self,
-        query: impl FnOnce(&mut ReadConnection) -> SqliteResult<T>,
+        query: impl Fn(&mut Queries<'_>) -> SqlResult<T>,
     ) -> Result<T, StoreError> {
         let file = self.file.current().inspect_err(|_| self.open = None)?;
-        if self.open.as_ref().is_none_or(|(opened, _)| *opened != file) {
+        if self.open.as_ref().is_none_or(|open| open.file != file) {
             self.open = None;
         }
         let result = match &mut self.open {
-            Some((_, connection)) => in_transaction(connection, query),
-            None => open(&self.file, file.access).and_then(|connection| {
-                let (_, connection) = self.open.insert((file, connection));
-                in_transaction(connection, query)
-            }),
+            Some(connection) => connection.in_transaction(query),
+            None => ReadConnection::open(&self.file, file)
+                .and_then(|connection| self.open.insert(connection).in_transaction(query)),
         };
         result.map_err(|error| {
             if error.is_corruption() {
@@ -55,34 +62,43 @@ impl Reader {
         })
     }
 
-    pub(super) fn close(&mut self) {
+    fn close(&mut self) {
         self.open = None;
     }
 }
 
-fn open(file: &StoreFile, access: FileAccess) -> SqliteResult<ReadConnection> {
-    Ok(ReadConnection {
-        connection: connection::open_reader(file.path(), access)?,
-        dictionaries: Dictionaries::default(),
-        bodies: BodyCodec::new().map_err(unreadable)?,
-    })
-}
+// === impl ReadConnection ===
 
-fn in_transaction<T>(
-    connection: &mut ReadConnection,
-    query: impl FnOnce(&mut ReadConnection) -> SqliteResult<T>,
-) -> SqliteResult<T> {
-    run(&connection.connection, "BEGIN")?;
-    let result = query(connection);
-    // After some errors, SQLite itself has ended it.
-    if !connection.connection.is_autocommit() {
-        // It has changed nothing, so both ways to end it are the same.
-        run(&connection.connection, "ROLLBACK")?;
+impl ReadConnection {
+    fn open(path: &StoreFile, file: OpenFile) -> SqlResult<Self> {
+        Ok(Self {
+            file,
+            connection: connection::open_reader(path.path(), file.access)?,
+            dictionaries: Dictionaries::default(),
+            bodies: BodyCodec::new().map_err(unreadable)?,
+        })
     }
-    result
-}
 
-fn run(connection: &Connection, statement: &str) -> SqliteResult<()> {
-    connection::prepare(connection, statement)?.execute([])?;
-    Ok(())
+    fn in_transaction<T>(
+        &mut self,
+        query: impl Fn(&mut Queries<'_>) -> SqlResult<T>,
+    ) -> SqlResult<T> {
+        self.run("BEGIN")?;
+        let result = query(&mut Queries {
+            connection: &self.connection,
+            dictionaries: &mut self.dictionaries,
+            bodies: &mut self.bodies,
+        });
+        // After some errors, SQLite itself has ended it.
+        if !self.connection.is_autocommit() {
+            // It has changed nothing, so both ways to end it are the same.
+            self.run("ROLLBACK")?;
+        }
+        result
+    }
+
+    fn run(&self, statement: &str) -> SqlResult<()> {
+        self.connection.prepare_cached(statement)?.execute([])?;
+        Ok(())
+    }
 }

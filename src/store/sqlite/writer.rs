@@ -1,23 +1,23 @@
-use std::{num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::{
-    connection::{self, OpenError, prepare},
+    connection::{self, OpenError},
     file::{OpenFile, StoreFile},
 };
 use crate::{
     clock::SharedClock,
-    domain::ProcessedDate,
     store::{
-        StoreError, StoreStartError, StoreWrite, Upkeep,
+        StoreError, StoreStartError,
         native_body::BodyCodec,
         sql::{
             self,
-            apply::Changes,
+            apply::{self, Changes},
+            connection::{SqlConnection, values},
             dictionary::Dictionaries,
-            error::{SqliteError, SqliteResult},
-            history, totals,
+            error::{SqlError, SqlResult},
+            store::SqlWriter,
         },
     },
     text::error_chain,
@@ -51,79 +51,6 @@ impl SqliteWriter {
             openings: 0,
             open: None,
         }
-    }
-
-    /// Opens the file if it is not open, or no longer the one that is at its path.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreStartError`] for a file that must not be used.
-    pub(super) fn open(&mut self) -> Result<Result<(), StoreError>, StoreStartError> {
-        match self.connection() {
-            Ok(_) => Ok(Ok(())),
-            Err(OpenError::Refused(refused)) => Err(refused),
-            Err(error) => Ok(Err(self.file.not_open(&error_chain(&error)))),
-        }
-    }
-
-    /// Applies groups of changes in one transaction, each group wholly or not at all.
-    pub(super) fn write(
-        &mut self,
-        groups: &[Vec<StoreWrite>],
-    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        self.in_transaction(|connection| {
-            let mut results = Vec::with_capacity(groups.len());
-            for group in groups {
-                results.push(connection.apply_group(group)?);
-            }
-            Ok(results)
-        })
-    }
-
-    pub(super) fn delete_before(
-        &mut self,
-        date: ProcessedDate,
-        limit: NonZeroUsize,
-    ) -> Result<usize, StoreError> {
-        self.in_transaction(|open| history::delete_before(&open.connection, date, limit))
-    }
-
-    pub(super) fn maintain(&mut self) -> Result<Upkeep, StoreError> {
-        let is_done = self.in_transaction(|open| {
-            totals::compute_outdated(&open.connection, &mut open.dictionaries)
-        })?;
-        let stored_bytes = connection::stored_bytes(self.file.path());
-        let stored_bytes = stored_bytes.map_err(|error| StoreError::NotOpen(error.to_string()))?;
-        Ok(Upkeep {
-            stored_bytes,
-            is_done,
-        })
-    }
-
-    pub(super) fn close(&mut self) {
-        self.open = None;
-        self.file.set_closed("it was closed".to_owned());
-    }
-
-    fn in_transaction<T>(
-        &mut self,
-        work: impl FnOnce(&mut WriteConnection) -> SqliteResult<T>,
-    ) -> Result<T, StoreError> {
-        let file = Arc::clone(&self.file);
-        let open = self
-            .connection()
-            .map_err(|error| file.not_open(&error_chain(&error)))?;
-        let result = open.in_transaction(work);
-        if let Err(error) = &result {
-            if error.is_corruption() {
-                file.set_damaged(open.file);
-            }
-            // Once it can be written again, this connection could not do it.
-            if error.is_unwritable() {
-                self.open = None;
-            }
-        }
-        Ok(result?)
     }
 
     fn connection(&mut self) -> Result<&mut WriteConnection, OpenError> {
@@ -184,16 +111,63 @@ impl SqliteWriter {
     }
 }
 
+impl SqlWriter for SqliteWriter {
+    /// Opens the file if it is not open, or no longer the one that is at its path.
+    fn open(&mut self) -> Result<Result<(), StoreError>, StoreStartError> {
+        match self.connection() {
+            Ok(_) => Ok(Ok(())),
+            Err(OpenError::Refused(refused)) => Err(refused),
+            Err(error) => Ok(Err(self.file.not_open(&error_chain(&error)))),
+        }
+    }
+
+    fn write<T>(
+        &mut self,
+        work: impl Fn(&mut Changes<'_>) -> SqlResult<T>,
+    ) -> Result<T, StoreError> {
+        let file = Arc::clone(&self.file);
+        let open = self
+            .connection()
+            .map_err(|error| file.not_open(&error_chain(&error)))?;
+        let result = open.in_transaction(work);
+        if let Err(error) = &result {
+            if error.is_corruption() {
+                file.set_damaged(open.file);
+            }
+            // Once it can be written again, this connection could not do it.
+            if error.is_unwritable() {
+                self.open = None;
+            }
+        }
+        Ok(result?)
+    }
+
+    fn stored_bytes(&mut self) -> Result<u64, StoreError> {
+        let bytes = connection::stored_bytes(self.file.path());
+        bytes.map_err(|error| StoreError::NotOpen(error.to_string()))
+    }
+
+    fn close(&mut self) {
+        self.open = None;
+        self.file.set_closed("it was closed".to_owned());
+    }
+}
+
 // === impl WriteConnection ===
 
 impl WriteConnection {
     fn in_transaction<T>(
         &mut self,
-        work: impl FnOnce(&mut Self) -> SqliteResult<T>,
-    ) -> SqliteResult<T> {
+        work: impl Fn(&mut Changes<'_>) -> SqlResult<T>,
+    ) -> SqlResult<T> {
         // A transaction that began with reading could not wait for another process's.
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let result = work(self).and_then(|done| {
+        let mut changes = Changes {
+            connection: &self.connection,
+            dictionaries: &mut self.dictionaries,
+            bodies: &mut self.bodies,
+        };
+        let result = work(&mut changes).and_then(|done| {
             self.connection.execute_batch("COMMIT")?;
             Ok(done)
         });
@@ -206,48 +180,24 @@ impl WriteConnection {
         }
         result
     }
-
-    /// Applies a group. The outer error is one that ends the transaction.
-    fn apply_group(&mut self, group: &[StoreWrite]) -> SqliteResult<Result<(), StoreError>> {
-        self.connection.execute_batch("SAVEPOINT of_group")?;
-        let mut changes = Changes {
-            connection: &self.connection,
-            dictionaries: &mut self.dictionaries,
-            bodies: &mut self.bodies,
-        };
-        let applied = group.iter().try_for_each(|change| changes.apply(change));
-        match applied {
-            Ok(()) => {
-                self.connection.execute_batch("RELEASE of_group")?;
-                Ok(Ok(()))
-            }
-            Err(error @ SqliteError::Unstorable(_)) => {
-                self.dictionaries = Dictionaries::default();
-                self.connection
-                    .execute_batch("ROLLBACK TO of_group; RELEASE of_group")?;
-                Ok(Err(error.into()))
-            }
-            Err(error) => Err(error),
-        }
-    }
 }
 
 /// Stores which call counts where both have rows. A file that cannot be written stays readable.
-fn prefer(connection: &mut Connection, preferred: i64) -> SqliteResult<()> {
-    let stored: i64 =
-        prepare(connection, sql::PREFERRED_SOURCE)?.query_row([], |row| row.get(0))?;
-    if stored == preferred {
+fn prefer(connection: &mut Connection, preferred: i64) -> SqlResult<()> {
+    let shared: &dyn SqlConnection = connection;
+    if shared.query_value::<i64>(sql::PREFERRED_SOURCE, values![])? == preferred {
         return Ok(());
     }
-    let set = |connection: &mut Connection| {
+    let mut set = || -> SqlResult<()> {
         let immediate = TransactionBehavior::Immediate;
         let transaction = connection.transaction_with_behavior(immediate)?;
-        prepare(&transaction, sql::SET_PREFERRED_SOURCE)?.execute([preferred])?;
-        prepare(&transaction, sql::OUTDATE_ALL_TOTALS)?.execute([])?;
-        transaction.commit()
+        apply::prefer(&*transaction, preferred)?;
+        Ok(transaction.commit()?)
     };
-    match set(connection) {
-        Err(error) if error.sqlite_error_code() != Some(ErrorCode::ReadOnly) => Err(error.into()),
-        Ok(()) | Err(_) => Ok(()),
+    match set() {
+        Err(SqlError::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {
+            Ok(())
+        }
+        set => set,
     }
 }

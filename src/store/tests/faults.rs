@@ -1,6 +1,6 @@
 //! What happens to the file while the service runs.
 
-use std::{fs, os::unix::fs::FileExt, path::PathBuf};
+use std::{fs, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::fixtures::{clock, customer, newest, open, row, usage};
 use crate::{
     domain::{Resource, UpstreamApi},
-    store::{StoreError, StoreWrite, StoredSnapshot, UsageStore, sqlite::SqliteStore},
+    store::{StoreError, StoreWrite, StoredSnapshot, UsageStore, sqlite},
 };
 
 const PREFERRED: UpstreamApi = UpstreamApi::Insights;
@@ -16,7 +16,7 @@ const PREFERRED: UpstreamApi = UpstreamApi::Insights;
 struct Scene {
     folder: TempDir,
     path: PathBuf,
-    store: SqliteStore,
+    store: Arc<dyn UsageStore>,
 }
 
 impl Scene {
@@ -116,7 +116,7 @@ async fn a_damaged_file_is_kept_aside_and_a_new_one_begun() {
         scene.damage(from);
         let damaged = fs::read(&scene.path).unwrap();
 
-        let store = SqliteStore::open(scene.path.clone(), PREFERRED, clock())
+        let store = sqlite::open(scene.path.clone(), PREFERRED, clock())
             .await
             .unwrap();
         let scene = Scene { store, ..scene };
@@ -162,7 +162,7 @@ async fn a_file_that_another_program_locks_for_itself_is_opened_later() {
         .execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; COMMIT")
         .unwrap();
 
-    let store = SqliteStore::open(path.clone(), PREFERRED, clock())
+    let store = sqlite::open(path.clone(), PREFERRED, clock())
         .await
         .unwrap();
     let scene = Scene {
@@ -185,7 +185,7 @@ async fn a_folder_that_is_missing_is_used_once_it_is_there() {
     let missing = folder.path().join("data");
     let path = missing.join("usage.db");
 
-    let store = SqliteStore::open(path.clone(), PREFERRED, clock())
+    let store = sqlite::open(path.clone(), PREFERRED, clock())
         .await
         .unwrap();
     let scene = Scene {

@@ -10,7 +10,7 @@ use crate::{
     domain::{
         CustomerId, LicenseUsage, ProcessedAt, ProcessedDate, UpstreamApi, UsageRow, samples,
     },
-    store::{AcceptedSnapshot, DateRange, StoreWrite, UsageStore, sqlite::SqliteStore},
+    store::{self, AcceptedSnapshot, DateRange, StoreWrite, UsageStore},
 };
 
 /// A store in a file of its own.
@@ -22,14 +22,18 @@ pub(in crate::store) struct TestStore {
 pub(in crate::store) async fn sqlite() -> TestStore {
     let folder = tempfile::tempdir().unwrap();
     TestStore {
-        store: Arc::new(open(&folder, UpstreamApi::Insights).await),
+        store: open(&folder, UpstreamApi::Insights).await,
         _folder: folder,
     }
 }
 
-pub(in crate::store) async fn open(folder: &TempDir, preferred: UpstreamApi) -> SqliteStore {
+pub(in crate::store) async fn open(
+    folder: &TempDir,
+    preferred: UpstreamApi,
+) -> Arc<dyn UsageStore> {
     let path = folder.path().join("usage.db");
-    SqliteStore::open(path, preferred, clock()).await.unwrap()
+    let opened = store::sqlite::open(path, preferred, clock());
+    opened.await.unwrap()
 }
 
 pub(in crate::store) fn clock() -> SharedClock {

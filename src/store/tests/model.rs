@@ -468,7 +468,7 @@ proptest! {
         runtime.block_on(async {
             let TestStore { store, _folder } = sqlite().await;
             // Another process, while one replaces the other.
-            let other: Arc<dyn UsageStore> = Arc::new(open(&_folder, PREFERRED).await);
+            let other = open(&_folder, PREFERRED).await;
             let mut model = Model::default();
             for (change, store) in changes.iter().zip([&store, &other].into_iter().cycle()) {
                 write(&**store, change).await;

@@ -1,7 +1,7 @@
 use super::fixtures::{at, customer, newest, open, row, usage};
 use crate::{
     domain::{Resource, UpstreamApi},
-    store::{StoreStartError, UsageStore, sqlite::SqliteStore},
+    store::{StoreStartError, sqlite},
 };
 
 const PREFERRED: UpstreamApi = UpstreamApi::Insights;
@@ -33,7 +33,7 @@ async fn a_newer_schema_is_refused() {
     file.execute("INSERT INTO schema_version VALUES (999, 0)", [])
         .unwrap();
 
-    let error = SqliteStore::open(path, PREFERRED, super::fixtures::clock())
+    let error = sqlite::open(path, PREFERRED, super::fixtures::clock())
         .await
         .unwrap_err();
 
@@ -50,7 +50,7 @@ async fn a_database_of_another_program_is_refused() {
     let file = rusqlite::Connection::open(&path).unwrap();
     file.execute("CREATE TABLE photo (id INTEGER)", []).unwrap();
 
-    let error = SqliteStore::open(path, PREFERRED, super::fixtures::clock())
+    let error = sqlite::open(path, PREFERRED, super::fixtures::clock())
         .await
         .unwrap_err();
 

@@ -7,7 +7,7 @@ use crate::{
     clock::ManualClock,
     domain::{Resource, UpstreamApi},
     shutdown::Shutdown,
-    store::{StoreMetrics, StoreWrite, StoreWriter, UsageStore, WriterConfig},
+    store::{StoreMetrics, StoreWrite, StoreWriter, WriterConfig},
 };
 
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
