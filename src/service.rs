@@ -29,7 +29,10 @@ use tokio::sync::Semaphore;
 
 pub use self::{
     answer::{ErrorKind, UsageAnswer, UsageError},
-    backfill::{BackfillError, BackfillProgress, BackfillRequest, BackfillState},
+    backfill::{
+        BackfillError, BackfillProgress, BackfillRangeError, BackfillRequest, BackfillState,
+        FailedDate,
+    },
     concurrency_limiter::CallLimits,
     fleet::{FleetMetrics, FleetRefresher},
     fleet_answer::{FleetAnswer, FleetCheck},

@@ -1,5 +1,7 @@
 //! `/backfill`: starts, shows and stops the fetch of past dates.
 
+use std::sync::Arc;
+
 use axum::{
     Extension, Json,
     extract::{RawQuery, State},
@@ -15,12 +17,9 @@ use super::{
 use crate::{
     domain::ProcessedDate,
     problem::{Problem, ProblemKind},
-    service::{BackfillProgress, BackfillRequest},
+    service::{BackfillProgress, BackfillRequest, FailedDate},
     store::DateRange,
 };
-
-/// The months that Partner Center keeps dates for.
-const MAX_MONTHS: i32 = 13;
 
 /// Handles `POST /backfill?from=&to=&customer=`.
 pub(super) async fn start(
@@ -38,17 +37,9 @@ pub(super) async fn start(
                 .into(),
         ));
     };
-    let oldest = today.months_before(MAX_MONTHS);
-    if from > to || to > today || from < oldest {
-        return Err(bad_request(format!(
-            "from is {from} and to is {to}; expected from not after to, to not after today ({today}), \
-             and from not before {oldest}: Partner Center keeps {MAX_MONTHS} months"
-        )));
-    }
-    let request = BackfillRequest {
-        range: DateRange { from, to },
-        customer: query.customer_id,
-    };
+    let range = DateRange { from, to };
+    let request = BackfillRequest::new(range, query.customer_id, today)
+        .map_err(|error| bad_request(error.to_string()))?;
     admin.usage.start_backfill(request).map_err(|error| {
         Extension(Problem::new(
             ProblemKind::BackfillRejected,
@@ -101,8 +92,20 @@ struct ProgressResponse {
     fetched: usize,
     without_data: usize,
     started_at: String,
-    /// The reason of the last failed call.
-    error: Option<String>,
+    /// The date that failed and is tried again.
+    retried: Option<FailedDateResponse>,
+    /// The dates that failed for good.
+    failed: Vec<FailedDateResponse>,
+    /// The reason if it ended before the first date.
+    error: Option<Arc<str>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FailedDateResponse {
+    processed_date: String,
+    attempts: u32,
+    error: Arc<str>,
 }
 
 // === impl BackfillResponse ===
@@ -133,7 +136,21 @@ impl From<BackfillProgress> for ProgressResponse {
             fetched: progress.fetched,
             without_data: progress.without_data,
             started_at: progress.started_at.to_string(),
-            error: progress.error.map(|error| error.to_string()),
+            retried: progress.retried.map(FailedDateResponse::from),
+            failed: progress.failed.into_iter().map(Into::into).collect(),
+            error: progress.error,
+        }
+    }
+}
+
+// === impl FailedDateResponse ===
+
+impl From<FailedDate> for FailedDateResponse {
+    fn from(failed: FailedDate) -> Self {
+        Self {
+            processed_date: failed.date.to_string(),
+            attempts: failed.attempts,
+            error: failed.error,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The admin listener of a running usage-proxy, as other commands call it.
 
 use std::{
+    error::Error as _,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -9,13 +11,14 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::{
-    config::AdminConfig,
+    admin::readiness::account_id,
+    config::{AdminConfig, Config},
     http_client,
     text::{root_cause, to_printable_line},
 };
 
 /// From connecting to the last byte. The answer itself takes microseconds.
-const TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 
 const USER_AGENT: &str = concat!("usage-proxy-healthcheck/", env!("CARGO_PKG_VERSION"));
 
@@ -58,6 +61,34 @@ pub(super) fn connectable_address(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(address, listen.port())
 }
 
+/// Looks for the running service of a configuration. Returns `None` if nothing listens at its admin
+/// listener.
+///
+/// # Errors
+///
+/// The reason why the service may be running, as far as can be told. Two processes of one account would
+/// use the same refresh token, so doubts must count as a service.
+pub(super) async fn find_service(config: &Config) -> Result<Option<ReadinessReply>, String> {
+    let address = connectable_address(config.admin.listen);
+    if address.port() == 0 {
+        return Err("admin.listen has port 0, which takes a free one".to_owned());
+    }
+    let body = match fetch(&format!("{}/readyz", local_url(&config.admin))).await {
+        Ok((_, body)) => body,
+        Err(error) if is_connection_refused(&error) => return Ok(None),
+        Err(error) => return Err(format!("at {address}: {}", error_reason(error))),
+    };
+    let Ok(reply) = serde_json::from_slice::<ReadinessReply>(&body) else {
+        return Err(format!("what answers at {address} is no usage-proxy"));
+    };
+    if reply.account != Some(account_id(&config.upstream)) {
+        return Err(format!(
+            "another usage-proxy listens there ({address}), for another account or of another version"
+        ));
+    }
+    Ok(Some(reply))
+}
+
 /// Gets a URL.
 ///
 /// The certificate is not verified, as in Kubernetes' own probes: nothing secret is sent or
@@ -70,6 +101,21 @@ pub(super) async fn fetch(url: &str) -> reqwest::Result<(StatusCode, Vec<u8>)> {
         .build()?;
     let response = client.get(url).send().await?;
     Ok((response.status(), response.bytes().await?.into()))
+}
+
+/// Returns true if nothing listens there, or this machine has no such address.
+pub(super) fn is_connection_refused(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::AddrNotAvailable
+            );
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Returns the root cause, in one line.

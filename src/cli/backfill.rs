@@ -1,6 +1,12 @@
 //! `usage-proxy backfill`: fetches past dates into the store, through the running service.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use clap::Args;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -9,7 +15,9 @@ use serde::Deserialize;
 
 use super::{
     CliError,
-    admin_listener::{error_reason, local_url, printable},
+    admin_listener::{
+        TIMEOUT, error_reason, find_service, is_connection_refused, local_url, printable,
+    },
     config_args::ConfigArgs,
     eprint_line, print_line,
     signals::exit_code_on_signal,
@@ -17,10 +25,13 @@ use super::{
 };
 use crate::{
     app::{App, AppDeps},
+    clock::{Clock as _, SystemClock},
     config::{Config, secret},
     domain::{CustomerId, ProcessedDate},
     http_client,
     observability::telemetry,
+    service::BackfillRequest,
+    store::DateRange,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -30,7 +41,8 @@ Examples:
       --customer 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04
 
 Each date is one call for all customers, the newest first. Dates that are stored are skipped, so a \
-backfill that was stopped continues where it ended. Partner Center keeps 13 months.
+backfill that was stopped continues where it ended. Partner Center keeps 13 months. A date whose \
+answers are wrong is left out after three attempts; other failures are tried up to ten times.
 
 The running service makes the calls, found by admin.listen of the same configuration. Only if nothing \
 listens there does this command make them itself.
@@ -40,7 +52,7 @@ Environment:
 
 Exit codes:
   0    every date is stored or has no data
-  1    the service refuses, or calls fail; the dates that were fetched are stored
+  1    dates failed, or the service refuses; the dates that were fetched are stored
   2    wrong use or configuration
   130  stopped by Ctrl-C; the dates that were fetched are stored";
 
@@ -84,30 +96,39 @@ struct BackfillReply {
     fetched: u64,
     #[serde(default)]
     without_data: u64,
+    retried: Option<FailedDateReply>,
+    #[serde(default)]
+    failed: Vec<FailedDateReply>,
     error: Option<String>,
 }
 
-/// A request that was not accepted.
-enum RequestError {
-    /// Nothing listens at the address.
-    NotListening,
-    Other(String),
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FailedDateReply {
+    processed_date: String,
+    attempts: u32,
+    error: String,
 }
 
 /// Shows the progress on standard error: a bar on a terminal, lines elsewhere.
 struct ProgressDisplay {
     bar: Option<ProgressBar>,
     started: std::time::Instant,
+    /// The number of completed dates in the last line.
     last_line: u64,
+    failures: HashSet<FailedDateReply>,
 }
 
 /// The time between two looks at the progress.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The longest time for a request.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
 pub(super) async fn run(args: &BackfillArgs) -> Result<(), CliError> {
+    let today = ProcessedDate::from_timestamp(SystemClock.wall_time());
+    let range = DateRange {
+        from: args.from,
+        to: args.to,
+    };
+    BackfillRequest::new(range, args.customer, today).map_err(CliError::usage)?;
     let mut config = Config::load(args.config.sources())?;
     if config.store.url.is_none() {
         return Err(CliError::usage(
@@ -115,21 +136,33 @@ pub(super) async fn run(args: &BackfillArgs) -> Result<(), CliError> {
         ));
     }
     let client = BackfillClient::new(&config, args.key_file.as_ref())?;
-    match client.start(args).await {
-        Ok(()) => follow(&client).await,
-        Err(RequestError::Other(reason)) => Err(CliError::other(reason)),
-        Err(RequestError::NotListening) => {
+    // From here on, a signal must stop what was started.
+    let signalled = pin!(exit_code_on_signal()?);
+    match find_service(&config).await {
+        Ok(Some(_)) => start_and_follow(&client, args, signalled).await,
+        Ok(None) => {
             eprint_line(format_args!(
                 "no service listens on {}, so this command fetches the dates itself",
                 config.admin.listen
             ));
-            run_alone(&mut config, args).await
+            run_alone(&mut config, args, signalled).await
         }
+        Err(reason) => Err(CliError::other(format!(
+            "nothing was started, because the service may be running: {}; give the service's own admin \
+             listener with --admin-listen, or stop what listens there",
+            printable(&reason)
+        ))),
     }
 }
 
 /// Starts the service for this backfill alone: on free ports of the loopback, without other work.
-async fn run_alone(config: &mut Config, args: &BackfillArgs) -> Result<(), CliError> {
+async fn run_alone(
+    config: &mut Config,
+    args: &BackfillArgs,
+    signalled: Pin<&mut impl Future<Output = u8>>,
+) -> Result<(), CliError> {
+    // Failed dates are in the progress, and other lines would break the bar.
+    config.log.filter = "off".to_owned();
     let log = telemetry::start_logging(&config.log).map_err(CliError::usage)?;
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     config.server.listen = any_port;
@@ -147,12 +180,7 @@ async fn run_alone(config: &mut Config, args: &BackfillArgs) -> Result<(), CliEr
     let client = BackfillClient::new(config, None)?;
     let shutdown = app.shutdown();
     let work = async {
-        let started = client.start(args).await;
-        let done = match started {
-            Ok(()) => follow(&client).await,
-            Err(RequestError::Other(reason)) => Err(CliError::other(reason)),
-            Err(RequestError::NotListening) => Err(CliError::other("it does not listen itself")),
-        };
+        let done = start_and_follow(&client, args, signalled).await;
         shutdown.drain();
         done
     };
@@ -160,41 +188,34 @@ async fn run_alone(config: &mut Config, args: &BackfillArgs) -> Result<(), CliEr
     done
 }
 
-/// Shows the progress until the backfill ends, and stops it at a signal.
-async fn follow(client: &BackfillClient) -> Result<(), CliError> {
+/// Starts a backfill, shows its progress until it ends, and stops it at a signal.
+async fn start_and_follow(
+    client: &BackfillClient,
+    args: &BackfillArgs,
+    mut signalled: Pin<&mut impl Future<Output = u8>>,
+) -> Result<(), CliError> {
+    client.start(args).await?;
     let mut display = ProgressDisplay::new();
-    let mut signalled = std::pin::pin!(exit_code_on_signal()?);
     loop {
         let reply = tokio::select! {
-            reply = client.progress() => reply,
+            reply = client.progress() => reply?,
             code = &mut signalled => {
-                let stopped = client.request(Method::DELETE, &[]).await;
+                let stopped = client.request(Method::DELETE, &[]).await?;
                 display.finish();
-                return Err(match stopped {
-                    Ok(reply) => {
-                        eprint_line(format_args!("stopped; {}", reply.summary()));
-                        CliError::AlreadyReported(code)
-                    }
-                    Err(error) => CliError::other(error.reason()),
-                });
+                eprint_line(format_args!("stopped; {}", stopped.summary()));
+                return Err(CliError::AlreadyReported(code));
             }
         };
-        let reply = reply.map_err(|error| CliError::other(error.reason()))?;
         display.show(&reply);
-        match (&*reply.state, &reply.error) {
-            ("running", _) => tokio::time::sleep(POLL_INTERVAL).await,
-            ("done", _) => {
+        match &*reply.state {
+            "running" => tokio::time::sleep(POLL_INTERVAL).await,
+            "done" => {
                 display.finish();
                 return print_line(reply.summary());
             }
-            (state, error) => {
+            _ => {
                 display.finish();
-                let reason = error.as_deref().unwrap_or("no reason was given");
-                let summary = reply.summary();
-                return Err(CliError::other(format!(
-                    "{state}: {}; {summary}",
-                    printable(reason)
-                )));
+                return Err(reply.into_error());
             }
         }
     }
@@ -223,7 +244,7 @@ impl BackfillClient {
         })
     }
 
-    async fn start(&self, args: &BackfillArgs) -> Result<(), RequestError> {
+    async fn start(&self, args: &BackfillArgs) -> Result<(), CliError> {
         let mut query = vec![("from", args.from.to_string()), ("to", args.to.to_string())];
         query.extend(
             args.customer
@@ -232,7 +253,7 @@ impl BackfillClient {
         self.request(Method::POST, &query).await.map(drop)
     }
 
-    async fn progress(&self) -> Result<BackfillReply, RequestError> {
+    async fn progress(&self) -> Result<BackfillReply, CliError> {
         self.request(Method::GET, &[]).await
     }
 
@@ -240,56 +261,56 @@ impl BackfillClient {
         &self,
         method: Method,
         query: &[(&str, String)],
-    ) -> Result<BackfillReply, RequestError> {
+    ) -> Result<BackfillReply, CliError> {
         let mut request = self.http.request(method, &self.url).query(query);
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        let response = request.send().await.map_err(|error| {
-            if error.is_connect() {
-                RequestError::NotListening
-            } else {
-                RequestError::Other(format!("{}: {}", self.url, error_reason(error)))
-            }
-        })?;
+        let response = request.send().await.map_err(|error| self.failure(error))?;
         let status = response.status();
-        let body = response.bytes().await;
-        let body = body.map_err(|error| RequestError::Other(error_reason(error)))?;
+        let body = response
+            .bytes()
+            .await
+            .map_err(|error| self.failure(error))?;
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| {
-                RequestError::Other(format!("not an answer of a usage-proxy: {error}"))
+                CliError::other(format!(
+                    "{}: not an answer of a usage-proxy: {error}",
+                    self.url
+                ))
             });
         }
-        Err(RequestError::Other(refusal(status, &body)))
+        Err(refusal(status, &body))
+    }
+
+    fn failure(&self, error: reqwest::Error) -> CliError {
+        if is_connection_refused(&error) {
+            return CliError::other("the service ended; run the same command again to continue");
+        }
+        CliError::other(format!(
+            "{}: {}; a backfill that was started goes on in the service, and GET shows its progress",
+            self.url,
+            error_reason(error)
+        ))
     }
 }
 
 /// Returns the reason of a refusal, and advice.
-fn refusal(status: StatusCode, body: &[u8]) -> String {
+fn refusal(status: StatusCode, body: &[u8]) -> CliError {
     #[derive(Deserialize)]
     struct ProblemReply {
         detail: String,
     }
     let detail = serde_json::from_slice(body).map_or_else(
-        |_| format!("the admin listener answers {status}"),
+        |_| format!("the admin listener answers {status}; is the service of this version?"),
         |problem: ProblemReply| printable(&problem.detail),
     );
     match status {
-        StatusCode::UNAUTHORIZED => format!("{detail}; --key-file names a file with the key"),
-        _ => detail,
-    }
-}
-
-// === impl RequestError ===
-
-impl RequestError {
-    fn reason(self) -> String {
-        match self {
-            Self::NotListening => {
-                "the service ended; run the same command again to continue".to_owned()
-            }
-            Self::Other(reason) => reason,
+        StatusCode::BAD_REQUEST => CliError::usage(detail),
+        StatusCode::UNAUTHORIZED => {
+            CliError::other(format!("{detail}; --key-file names a file with the key"))
         }
+        _ => CliError::other(detail),
     }
 }
 
@@ -301,14 +322,29 @@ impl BackfillReply {
     }
 
     fn summary(&self) -> String {
+        let failed = match self.failed.len() {
+            0 => String::new(),
+            count => format!(", {count} failed"),
+        };
         format!(
-            "{} of {} dates: {} fetched, {} stored before, {} without data",
+            "{} of {} dates: {} fetched, {} stored before, {} without data{failed}",
             self.completed(),
             self.dates,
             self.fetched,
             self.skipped,
             self.without_data
         )
+    }
+
+    /// Returns the error of a backfill that has not fetched every date.
+    fn into_error(self) -> CliError {
+        let reason = self.error.as_deref().map(printable);
+        let reason = reason.map_or_else(String::new, |reason| format!("{reason}; "));
+        CliError::other(format!(
+            "{}: {reason}{}; run the same command again to fetch what is missing",
+            printable(&self.state),
+            self.summary()
+        ))
     }
 }
 
@@ -322,7 +358,7 @@ impl ProgressDisplay {
     fn new() -> Self {
         let bar = TerminalStyle::of_stderr().is_terminal.then(|| {
             let bar = ProgressBar::new(0).with_finish(ProgressFinish::AndClear);
-            let template = "{wide_bar} {pos}/{len} dates, {per_sec}, {eta} left {msg}";
+            let template = "{wide_bar} {pos}/{len} dates{msg}";
             match ProgressStyle::with_template(template) {
                 Ok(style) => bar.with_style(style),
                 Err(_) => bar,
@@ -332,34 +368,58 @@ impl ProgressDisplay {
             bar,
             started: std::time::Instant::now(),
             last_line: 0,
+            failures: HashSet::new(),
         }
     }
 
     fn show(&mut self, reply: &BackfillReply) {
+        self.show_failures(reply);
         let completed = reply.completed();
         if let Some(bar) = &self.bar {
             bar.set_length(reply.dates);
-            if bar.position() == 0 {
-                // What was stored before took no time.
-                bar.reset_eta();
-            }
             bar.set_position(completed);
-            bar.set_message(reply.error.as_deref().map_or_else(String::new, printable));
-            return;
+            bar.set_message(self.pace(reply));
+        } else if completed >= self.last_line + Self::LINE_INTERVAL {
+            self.last_line = completed;
+            eprint_line(format_args!("{}{}", reply.summary(), self.pace(reply)));
         }
-        if completed < self.last_line + Self::LINE_INTERVAL {
-            return;
+    }
+
+    /// Describes the rate, and the time that remains. What was stored before took no time.
+    fn pace(&self, reply: &BackfillReply) -> String {
+        let asked = reply.fetched + reply.without_data;
+        if asked == 0 {
+            return String::new();
         }
-        self.last_line = completed;
-        let elapsed = self.started.elapsed();
-        let asked = u32::try_from(reply.fetched + reply.without_data).unwrap_or(u32::MAX);
-        let left = u32::try_from(reply.dates.saturating_sub(completed)).unwrap_or(u32::MAX);
-        let each = elapsed.checked_div(asked).unwrap_or_default();
-        eprint_line(format_args!(
-            "{}, about {} left",
-            reply.summary(),
-            HumanDuration(each.saturating_mul(left))
-        ));
+        let seconds = self.started.elapsed().as_secs().max(1);
+        let per_minute = asked * 60 / seconds;
+        let left =
+            Duration::from_secs(reply.dates.saturating_sub(reply.completed()) * seconds / asked);
+        format!(
+            ", {per_minute} a minute, about {} left",
+            HumanDuration(left)
+        )
+    }
+
+    /// Prints each failure once.
+    fn show_failures(&mut self, reply: &BackfillReply) {
+        let retried = reply.retried.iter().map(|date| (date, "is tried again"));
+        let failed = reply.failed.iter().map(|date| (date, "failed"));
+        for (date, outcome) in failed.chain(retried) {
+            if !self.failures.insert(date.clone()) {
+                continue;
+            }
+            let line = format!(
+                "{} {outcome} after attempt {}: {}",
+                printable(&date.processed_date),
+                date.attempts,
+                printable(&date.error)
+            );
+            match &self.bar {
+                Some(bar) => bar.println(line),
+                None => eprint_line(line),
+            }
+        }
     }
 
     fn finish(&self) {

@@ -52,8 +52,23 @@ pub struct BackfillProgress {
     pub without_data: usize,
     /// The time of the start.
     pub started_at: Timestamp,
-    /// The reason of the last failed call, while it is retried or after it ended the backfill.
+    /// The date that failed and is tried again.
+    pub retried: Option<FailedDate>,
+    /// The dates that failed for good, in the order in which they were tried.
+    pub failed: Vec<FailedDate>,
+    /// The reason if it ended before the first date.
     pub error: Option<Arc<str>>,
+}
+
+/// A date that was not fetched.
+#[derive(Clone, Debug)]
+pub struct FailedDate {
+    /// The date.
+    pub date: ProcessedDate,
+    /// The number of attempts.
+    pub attempts: u32,
+    /// The reason of the last one.
+    pub error: Arc<str>,
 }
 
 /// The state of a backfill.
@@ -66,8 +81,21 @@ pub enum BackfillState {
     Done,
     /// It was stopped. What it fetched is kept.
     Stopped,
-    /// A call failed for a reason that a person must mend, or again and again.
+    /// Dates failed: all that were tried, or it ended at one whose reason concerns every date.
     Failed,
+}
+
+/// A range of dates that cannot be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "from is {from} and to is {to}; expected from not after to, to not after today ({today}), and from \
+     not before {oldest}: Partner Center keeps {MAX_MONTHS} months"
+)]
+pub struct BackfillRangeError {
+    from: ProcessedDate,
+    to: ProcessedDate,
+    today: ProcessedDate,
+    oldest: ProcessedDate,
 }
 
 /// A backfill cannot start.
@@ -77,7 +105,9 @@ pub enum BackfillError {
     #[error("there is no store to fetch past dates into; set store.url")]
     NoStore,
     /// Another one is running.
-    #[error("a backfill is running already; GET /backfill shows its progress")]
+    #[error(
+        "a backfill is running already; GET /backfill shows its progress, DELETE /backfill stops it"
+    )]
     Running,
     /// The customer is not in the partner's list of customers.
     #[error("the customer is not in the list of customers (GET /v1/customers)")]
@@ -103,6 +133,40 @@ struct BackfillRun {
 }
 
 type DateFailure = Arc<CachedFailure<SourceError>>;
+
+/// The months that Partner Center keeps dates for.
+const MAX_MONTHS: i32 = 13;
+
+/// What to do about a store that fails.
+const STORE_ADVICE: &str =
+    "the note of /readyz and `usage-proxy doctor` say what is wrong with the store";
+
+// === impl BackfillRequest ===
+
+impl BackfillRequest {
+    /// Checks the dates of a request.
+    ///
+    /// # Errors
+    ///
+    /// [`BackfillRangeError`] if Partner Center can have no such dates.
+    pub fn new(
+        range: DateRange,
+        customer: Option<CustomerId>,
+        today: ProcessedDate,
+    ) -> Result<Self, BackfillRangeError> {
+        let DateRange { from, to } = range;
+        let oldest = today.months_before(MAX_MONTHS);
+        if from > to || to > today || from < oldest {
+            return Err(BackfillRangeError {
+                from,
+                to,
+                today,
+                oldest,
+            });
+        }
+        Ok(Self { range, customer })
+    }
+}
 
 // === impl UsageService ===
 
@@ -131,9 +195,11 @@ impl UsageService {
 // === impl Backfill ===
 
 impl Backfill {
-    /// The attempts for one date that fail in a row before the backfill ends. Each is a call with its own
-    /// retries.
-    const MAX_FAILURES: u32 = 10;
+    /// The attempts for a date, each a call with its own retries.
+    const MAX_ATTEMPTS: u32 = 10;
+
+    /// The attempts for a date whose answers are wrong. Other dates are tried all the same.
+    const MAX_ATTEMPTS_OF_WRONG_DATE: u32 = 3;
 
     /// The pause after the first failure; it doubles each time.
     const MIN_PAUSE: Duration = Duration::from_secs(5);
@@ -181,6 +247,8 @@ impl Backfill {
                 fetched: 0,
                 without_data: 0,
                 started_at: self.clock.wall_time(),
+                retried: None,
+                failed: Vec::new(),
                 error: None,
             },
             stop: stop.clone(),
@@ -210,48 +278,67 @@ impl Backfill {
         let known: HashSet<ProcessedDate> = match durable.store.asked_dates(customer, range).await {
             Ok(asked) => asked.into_iter().collect(),
             Err(error) => {
-                self.update(|progress| progress.error = Some(error.to_string().into()));
+                let reason = format!("{error}; {STORE_ADVICE}");
+                self.update(|progress| progress.error = Some(reason.into()));
                 return BackfillState::Failed;
             }
         };
         self.update(|progress| progress.skipped = known.len());
+        let mut ended = BackfillState::Done;
         for date in range.dates().rev().filter(|date| !known.contains(date)) {
-            let mut failures = 0;
-            loop {
-                let fetched = self.fetch(date, customer).await;
-                let flushed = durable.writer.flush().await;
-                match self.stored(fetched, flushed) {
-                    Ok(has_data) => {
-                        self.update(|progress| {
-                            progress.error = None;
-                            progress.fetched += usize::from(has_data);
-                            progress.without_data += usize::from(!has_data);
-                        });
-                        break;
-                    }
-                    Err(failure) => {
-                        let error = &failure.error;
-                        tracing::warn!(processed_date = %date, %error, "a past date was not fetched");
-                        self.update(|progress| progress.error = Some(error.to_string().into()));
-                        failures += 1;
-                        let is_final = matches!(
-                            error.kind,
-                            SourceErrorKind::CredentialsRejected
-                                | SourceErrorKind::Rejected
-                                | SourceErrorKind::UnknownCustomer
-                                | SourceErrorKind::NoRelationship
-                        );
-                        if is_final || failures == Self::MAX_FAILURES {
-                            return BackfillState::Failed;
-                        }
-                        let backoff = Self::MIN_PAUSE * 2_u32.pow(failures - 1);
-                        let pause = backoff.max(error.retry_after.unwrap_or_default());
-                        self.clock.sleep_until(self.clock.now() + pause).await;
-                    }
-                }
+            let Err(kind) = self.fetch_and_store(date, customer, durable).await else {
+                continue;
+            };
+            ended = BackfillState::Failed;
+            if !is_of_one_date(kind) {
+                break;
             }
         }
-        BackfillState::Done
+        ended
+    }
+
+    /// Fetches a date, again and again if that can help, until it is stored.
+    async fn fetch_and_store(
+        &self,
+        date: ProcessedDate,
+        customer: Option<CustomerId>,
+        durable: &DurableStore,
+    ) -> Result<(), SourceErrorKind> {
+        let mut attempts = 0;
+        loop {
+            let fetched = self.fetch(date, customer).await;
+            let flushed = durable.writer.flush().await;
+            let failure = match self.stored(fetched, flushed) {
+                Ok(has_data) => {
+                    self.update(|progress| {
+                        progress.retried = None;
+                        progress.fetched += usize::from(has_data);
+                        progress.without_data += usize::from(!has_data);
+                    });
+                    return Ok(());
+                }
+                Err(failure) => failure,
+            };
+            let error = &failure.error;
+            tracing::warn!(processed_date = %date, %error, "a past date was not fetched");
+            attempts += 1;
+            let failed = FailedDate {
+                date,
+                attempts,
+                error: error.to_string().into(),
+            };
+            if attempts >= max_attempts(error.kind) {
+                self.update(|progress| {
+                    progress.retried = None;
+                    progress.failed.push(failed);
+                });
+                return Err(error.kind);
+            }
+            self.update(|progress| progress.retried = Some(failed));
+            let backoff = Self::MIN_PAUSE * 2_u32.pow(attempts - 1);
+            let pause = backoff.max(error.retry_after.unwrap_or_default());
+            self.clock.sleep_until(self.clock.now() + pause).await;
+        }
     }
 
     /// Fetches a date. Returns false if upstream has nothing of it.
@@ -282,7 +369,10 @@ impl Backfill {
         flushed: Result<(), StoreError>,
     ) -> Result<bool, DateFailure> {
         match flushed {
-            Err(error) if fetched.is_ok() => Err(self.fetcher.not_stored_failure(&error)),
+            Err(error) if fetched.is_ok() => {
+                let detail = format!("{error}; {STORE_ADVICE}");
+                Err(self.fetcher.not_stored_failure(&detail))
+            }
             _ => fetched,
         }
     }
@@ -299,6 +389,24 @@ impl Backfill {
     fn lock(&self) -> MutexGuard<'_, Option<BackfillRun>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the attempts that may help against a failure.
+const fn max_attempts(kind: SourceErrorKind) -> u32 {
+    match kind {
+        // A person must act.
+        SourceErrorKind::CredentialsRejected
+        | SourceErrorKind::Rejected
+        | SourceErrorKind::UnknownCustomer
+        | SourceErrorKind::NoRelationship => 1,
+        kind if is_of_one_date(kind) => Backfill::MAX_ATTEMPTS_OF_WRONG_DATE,
+        _ => Backfill::MAX_ATTEMPTS,
+    }
+}
+
+/// Returns whether a failure says nothing about other dates.
+const fn is_of_one_date(kind: SourceErrorKind) -> bool {
+    matches!(kind, SourceErrorKind::Malformed | SourceErrorKind::Suspect)
 }
 
 /// Returns the caller of calls that no request waits for. It has its own queue, so that it takes its

@@ -34,7 +34,6 @@ use crate::{
     offload,
     render::{RenderError, Rendered},
     shutdown::Shutdown,
-    store::StoreError,
     token_bucket::BucketExhausted,
 };
 
@@ -427,12 +426,8 @@ impl Fetcher {
     }
 
     /// Returns the failure of a call whose answer cannot be stored.
-    pub(super) fn not_stored_failure(&self, error: &StoreError) -> Arc<CachedFailure<SourceError>> {
-        self.uncached_failure(
-            SourceErrorKind::Unavailable,
-            &error.to_string(),
-            Duration::ZERO,
-        )
+    pub(super) fn not_stored_failure(&self, detail: &str) -> Arc<CachedFailure<SourceError>> {
+        self.uncached_failure(SourceErrorKind::Unavailable, detail, Duration::ZERO)
     }
 
     /// Returns the failure of a refresh with an answer that cannot be rendered.

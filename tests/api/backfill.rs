@@ -70,7 +70,7 @@ async fn a_date_that_fails_is_tried_again() {
 
     call(&app, Method::POST, &format!("?from={date}&to={date}")).await;
     wait_until("a call failed", async || {
-        progress(&app).await["error"].is_string()
+        progress(&app).await["retried"]["error"].is_string()
     })
     .await;
     app.clear_faults();
@@ -80,9 +80,47 @@ async fn a_date_that_fails_is_tried_again() {
     let done = wait_for_state(&app, "done").await;
 
     assert_eq!(
-        (&done["fetched"], &done["error"]),
+        (&done["fetched"], &done["retried"]),
         (&1.into(), &Value::Null)
     );
+}
+
+#[tokio::test]
+async fn a_date_whose_answers_are_wrong_keeps_no_other_from_being_tried() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = with_store(&folder).await;
+    let newest = app.simulator.newest_date();
+    let before = newest.yesterday().unwrap();
+    app.set_faults(Faults {
+        body: Some(BodyFault::WrongTotal),
+        ..Faults::default()
+    });
+
+    call(&app, Method::POST, &format!("?from={before}&to={newest}")).await;
+    for date in [newest, before] {
+        for (attempt, pause) in [(1, 5), (2, 10)] {
+            wait_until("an attempt failed", async || {
+                let retried = &progress(&app).await["retried"];
+                retried["processedDate"] == date.to_string() && retried["attempts"] == attempt
+            })
+            .await;
+            let pause = Duration::from_secs(pause);
+            app.clock.advance_when_sleeping(pause).await;
+        }
+    }
+    let ended = wait_for_state(&app, "failed").await;
+
+    for (failed, date) in ended["failed"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip([newest, before])
+    {
+        assert_eq!(failed["processedDate"], date.to_string());
+        assert_eq!(failed["attempts"], 3);
+        assert!(failed["error"].as_str().unwrap().starts_with("malformed: "));
+    }
+    assert_eq!(ended["failed"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
     reason = "a test may fail in any way"
 )]
 
+mod backfill;
 mod configuration;
 mod consent;
 mod crashes;

@@ -310,7 +310,7 @@ async fn answer_without_upstream(
     body.unwrap()
 }
 
-fn with_store(account: Account) -> Account {
+pub(crate) fn with_store(account: Account) -> Account {
     std::fs::create_dir(store_folder(&account)).unwrap();
     let url = store_folder(&account)
         .join("usage.db")
@@ -327,7 +327,7 @@ fn store_folder(account: &Account) -> std::path::PathBuf {
     account.path("store")
 }
 
-fn open(account: &Account) -> Connection {
+pub(crate) fn open(account: &Account) -> Connection {
     let file = Connection::open(store_folder(account).join("usage.db")).unwrap();
     file.busy_timeout(PATIENCE).unwrap();
     file
@@ -347,11 +347,11 @@ async fn wait_until_stored(account: &Account, customers: i64) {
     wait_until(async || stored_customers(account) == customers).await;
 }
 
-async fn wait_for_metric(service: &Service, sample: &str, value: f64) {
+pub(crate) async fn wait_for_metric(service: &Service, sample: &str, value: f64) {
     wait_until(async || service.metric(sample).await == value).await;
 }
 
-async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
