@@ -1,5 +1,6 @@
-//! `usage-proxy get`: gets a customer's usage from a running proxy, and prints it.
+//! `usage-proxy get`: gets usage from a running proxy, and prints it.
 
+mod all_customers;
 mod customer_lookup;
 mod freshness;
 mod problem;
@@ -32,10 +33,15 @@ Examples:
   usage-proxy get contoso                                the customer with this in its name
   usage-proxy get contoso --date 2017-03-09
   usage-proxy get contoso --format csv > usage.csv
+  usage-proxy get --all | head                           who has the most unused licenses
+  usage-proxy get --all --format csv > unused.csv        a line per customer and product
   usage-proxy get contoso --url https://usage.example.com --key-file ~/.config/usage-proxy/key
 
 The key is read from a file, because other users of this machine can see command lines. With https, \
 the proxy's certificate must be one that this machine trusts, or of a CA in --ca-file.
+
+--all prints what the proxy has of all customers that this caller may read, without a call to Partner \
+Center for each. Standard error says which customers are missing or have an older date.
 
 Environment:
   USAGE_PROXY_URL       instead of --url
@@ -50,15 +56,18 @@ Files:
 
 Exit codes:
   0  printed
-  1  the proxy cannot be reached, or has no data; its message goes to standard error
+  1  the proxy cannot be reached, or has no data at all; its message goes to standard error
   2  wrong use: a bad date or URL, no such file, or a name of several customers";
 
 /// Options of `get`.
 #[derive(Debug, Args)]
 pub(super) struct GetArgs {
     /// GUID of the customer; or its name or a part of it, if the proxy has the list of customers.
-    #[arg(value_name = "CUSTOMER")]
-    customer: String,
+    #[arg(value_name = "CUSTOMER", required_unless_present = "all")]
+    customer: Option<String>,
+    /// All customers and their products, most unused licenses first.
+    #[arg(long, conflicts_with = "customer")]
+    all: bool,
     /// Processed date (YYYY-MM-DD); without it, the newest.
     #[arg(long, value_name = "DATE", value_parser = ProcessedDate::parse)]
     date: Option<ProcessedDate>,
@@ -71,11 +80,11 @@ pub(super) struct GetArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
-    /// For people: bars, totals, and the age of the data.
+    /// For people: a customer with bars, totals, and the age of the data.
     Table,
-    /// As the proxy sends it.
+    /// As the proxy sends it; all customers in one document.
     Json,
-    /// As the proxy sends it, a line per product and workload.
+    /// As the proxy sends it: a line per product and workload, or per customer and product.
     Csv,
 }
 
@@ -83,7 +92,11 @@ pub(super) async fn run(args: &GetArgs) -> Result<(), CliError> {
     let key = args.proxy.read_key()?;
     let proxy = ProxyClient::new(&args.proxy, key)?;
     let asking = format!("asking {}", proxy.display_url());
-    while_waiting(&asking, fetch_usage(&proxy, args))
+    let Some(customer) = &args.customer else {
+        let fetched = all_customers::fetch(&proxy, args.date, args.format);
+        return while_waiting(&asking, fetched).await?.print();
+    };
+    while_waiting(&asking, fetch_usage(&proxy, customer, args))
         .await
         .and_then(|(reply, found)| {
             if reply.status != StatusCode::OK {
@@ -98,12 +111,13 @@ pub(super) async fn run(args: &GetArgs) -> Result<(), CliError> {
 /// Gets the answer, and the customer if it was found by its name.
 async fn fetch_usage(
     proxy: &ProxyClient,
+    customer: &str,
     args: &GetArgs,
 ) -> Result<(ProxyReply, Option<CustomerMatch>), CliError> {
-    let (customer, found) = match CustomerId::parse(&args.customer) {
+    let (customer, found) = match CustomerId::parse(customer) {
         Ok(customer) => (customer, None),
         Err(_) => {
-            let found = customer_lookup::find_by_name(proxy, &args.customer).await?;
+            let found = customer_lookup::find_by_name(proxy, customer).await?;
             (found.id, Some(found))
         }
     };
@@ -138,11 +152,16 @@ fn print_usage(
         let freshness = ReplyFreshness::from_headers(&reply.headers);
         return print_text(table::render(&usage, &freshness, look).as_bytes());
     }
-    if !look.is_terminal {
-        return print_text(&reply.body);
+    print_body(&reply.body)
+}
+
+/// Prints what the proxy has sent.
+fn print_body(body: &[u8]) -> Result<(), CliError> {
+    if !TerminalStyle::of_stdout().is_terminal {
+        return print_text(body);
     }
     // On a terminal: names must not control it, and the prompt begins a line of its own.
-    let text = sanitize_lines(&String::from_utf8_lossy(&reply.body).replace("\r\n", "\n"));
+    let text = sanitize_lines(&String::from_utf8_lossy(body).replace("\r\n", "\n"));
     print_text(format!("{}\n", text.trim_end()).as_bytes())
 }
 

@@ -1,11 +1,16 @@
 //! `usage-proxy get`: the requests of a person to a running proxy, and the output.
 
-use serde_json::json;
-use usage_proxy::simulator::Faults;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::support::{
-    Account, DOCUMENTED, Finished, PartnerCenter, Service, Stub, assert_has, free_address, get,
-    run, usage_proxy,
+use serde_json::{Value, json};
+use usage_proxy::simulator::{Faults, SimulatedApi};
+
+use crate::{
+    store::wait_for_metric,
+    support::{
+        Account, DOCUMENTED, Finished, PartnerCenter, Service, Stub, assert_has, free_address, get,
+        run, usage_proxy,
+    },
 };
 
 const KEY: &str = "canary-key-0123456789abcdef0123456789abcdef";
@@ -215,4 +220,127 @@ async fn another_program_at_the_url_is_reported() {
     let output = usage(&url, &[DOCUMENTED]).await;
 
     output.assert_failed(1, &["check --url"]);
+}
+
+#[tokio::test]
+async fn all_customers_are_printed_by_a_handful_of_calls() {
+    let partner_center = PartnerCenter::with(Faults::default()).await;
+    let account = partner_center.account();
+    let portfolio = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/config/examples/portfolio.toml"
+    );
+    let mut serve = account.command(usage_proxy(), "serve");
+    serve.args(["--set", "upstream.source=commercial"]);
+    serve.args(["--set", &format!("portfolio.file={portfolio}")]);
+    let service = Service::start(&mut serve).await;
+    let refreshed = "usage_proxy_fleet_refreshes_total{outcome=\"success\"}";
+    wait_for_metric(&service, refreshed, 1.0).await;
+
+    let table = usage(&service.api, &["--all"]).await;
+    let csv = usage(&service.api, &["--all", "--format", "csv"]).await;
+    let json = usage(&service.api, &["--all", "--format", "json"]).await;
+
+    let url = format!("{}/v1/usage/unused", service.api);
+    let sent = get(&format!("{url}?limit=5000"), &[]).await.body;
+    let sent: Value = serde_json::from_str(&sent).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&json.stdout).unwrap(), sent);
+    assert_eq!(csv.stdout, get(&url, &[("accept", "text/csv")]).await.body);
+    let items = sent["items"].as_array().unwrap();
+    table.assert_printed(&["Cost a month\n", "Exchange Online P1", " EUR\n"]);
+    // The heading, an empty line, the names of the columns and the sums.
+    assert_eq!(table.stdout.lines().count(), items.len() + 4);
+    for (line, item) in table.stdout.lines().skip(3).zip(items) {
+        let text = |field: &str| item[field].as_str().unwrap();
+        let name = item["customerName"].as_str().unwrap_or(text("customerId"));
+        assert_has(line, &[name, text("displayName"), text("busiestWorkload")]);
+        assert_has(line, &[&item["licensesUnused"].to_string()]);
+    }
+    let handle = &partner_center.handle;
+    assert_eq!(handle.request_count(SimulatedApi::FleetPage), 1);
+    assert_eq!(handle.request_count(SimulatedApi::Customers), 1);
+    assert!(handle.requests().len() <= 5, "{:?}", handle.requests());
+}
+
+/// A proxy with these customers, and two pages of rows.
+async fn proxy_of_all(customers: Value, licenses: u64) -> String {
+    let sums =
+        json!({"licensesQualified": licenses, "licensesActive": 0, "licensesUnused": licenses});
+    let failed =
+        json!([{"customerId": DOCUMENTED, "customerName": "A\u{1b}", "reason": "no-relationship"}]);
+    let header = json!({"processedDate": "2026-11-25", "complete": false, "customers": customers,
+                        "failed": failed, "excluded": 0});
+    let with = |more: Value| {
+        let mut whole = header.clone();
+        whole
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        whole
+    };
+    let totals = Stub::json(200, &with(json!({"totals": sums})));
+    let page = |name: &str, cursor: Value| {
+        let mut item = json!({"customerId": DOCUMENTED, "customerName": name, "displayName": "E3",
+                              "busiestWorkload": null});
+        item.as_object_mut()
+            .unwrap()
+            .extend(sums.as_object().unwrap().clone());
+        Stub::json(200, &with(json!({"items": [item], "nextCursor": cursor})))
+    };
+    let expired = json!({"type": "urn:usage-proxy:problem:cursor-expired", "title": "x"});
+    let pages = [
+        page("Too old", json!("first")),
+        Stub::json(400, &expired),
+        page("Contoso", json!("second")),
+        page("Fabrikam", Value::Null),
+    ];
+    let next = AtomicUsize::new(0);
+    Stub::start(move |path| match path {
+        "/v1/usage" => totals.clone(),
+        _ => pages[next.fetch_add(1, Relaxed) % pages.len()].clone(),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_missing_of_all_customers_goes_to_standard_error() {
+    let customers =
+        json!({"total": 6, "current": 1, "stale": 1, "empty": 1, "failed": 1, "notFetched": 2});
+    let url = proxy_of_all(customers, 5).await;
+
+    for format in ["table", "json"] {
+        let output = usage(&url, &["--all", "--format", format]).await;
+
+        output.assert_printed(&["Contoso", "Fabrikam"]);
+        assert!(!output.stdout.contains("Too old"), "{output:?}");
+        assert_eq!(
+            output.stderr,
+            format!(
+                "not fetched yet: 2 customers\n\
+                 without rows of 2026-11-25: 1 customer, with an older date each\n\
+                 failed: 1 customer\n  {DOCUMENTED}  A?: no-relationship\n"
+            )
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_usage_of_any_customer_is_a_failure() {
+    let customers =
+        json!({"total": 3, "current": 0, "stale": 0, "empty": 0, "failed": 1, "notFetched": 2});
+    let url = proxy_of_all(customers, 0).await;
+
+    let nothing = usage(&url, &["--all"]).await;
+    let unknown = usage(&format!("http://{}", free_address()), &["--all"]).await;
+    let both = usage(&url, &["contoso", "--all"]).await;
+
+    nothing.assert_failed(
+        1,
+        &[
+            "not fetched yet: 2 customers",
+            "no usage of any customer yet",
+        ],
+    );
+    unknown.assert_failed_in_one_line(1, &["is it running"]);
+    both.assert_failed(2, &["cannot be used with"]);
 }

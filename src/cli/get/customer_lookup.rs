@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use super::{
     super::{CliError, terminal::sanitize},
-    problem::ProxyProblem,
     proxy_client::ProxyClient,
 };
 use crate::{domain::CustomerId, text::fold_case_and_accents};
@@ -65,10 +64,8 @@ pub(super) async fn find_by_name(
              expected a GUID such as 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04"
         )));
     }
-    if reply.status != StatusCode::OK {
-        return Err(ProxyProblem::from_reply(&reply).into_error());
-    }
-    let CustomersReply { items } = serde_json::from_slice(strip_byte_order_mark(&reply.body))
+    let body = reply.successful()?.body;
+    let CustomersReply { items } = serde_json::from_slice(strip_byte_order_mark(&body))
         .map_err(|error| CliError::other(format!("the list of customers is invalid: {error}")))?;
     let found = single_match(items, name)?;
     let id = CustomerId::parse(&found.id)

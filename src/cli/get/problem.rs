@@ -59,6 +59,11 @@ impl ProxyProblem {
         Self { customer, ..self }
     }
 
+    /// Returns whether it is the problem of this name.
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.kind.ends_with(&format!(":{name}"))
+    }
+
     pub(super) fn into_error(self) -> CliError {
         let is_wrong_use = self.status == 400;
         let text = self.text();

@@ -9,7 +9,10 @@ use reqwest::{Certificate, Client};
 use secrecy::SecretString;
 use url::{Host, Url};
 
-use super::super::{CliError, eprint_line};
+use super::{
+    super::{CliError, eprint_line},
+    problem::ProxyProblem,
+};
 use crate::{
     http_client,
     resilience::byte_budget::MemoryShare,
@@ -142,6 +145,18 @@ impl ProxyClient {
             "{name} cannot be reached: {}{advice}",
             cause_of(error)
         ))
+    }
+}
+
+// === impl ProxyReply ===
+
+impl ProxyReply {
+    /// Returns the reply if it has data.
+    pub(super) fn successful(self) -> Result<Self, CliError> {
+        match self.status {
+            StatusCode::OK => Ok(self),
+            _ => Err(ProxyProblem::from_reply(&self).into_error()),
+        }
     }
 }
 
