@@ -1,18 +1,23 @@
 #!/usr/bin/env bash
-# License usage of customers as a table, or as CSV, with curl and jq. Of everybody whom the key may
-# see, where no customer is named: without those who have none of that date, or with whom the
-# partner has no relationship (404, 403), of whom standard error tells.
+# Licenses that nobody uses, over all customers that the key may see, as a table or as CSV, with curl
+# and jq: a row for each customer and product, the most unused licenses first.
 #
-#   usage.sh http://127.0.0.1:8080 4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04
-#   KEY_FILE=key usage.sh https://usage.example.com
-#   DATE=2017-03-09 FORMAT=csv usage.sh http://127.0.0.1:8080 ID ID > usage.csv
+#   usage.sh http://127.0.0.1:8080 min_unused=5
+#   KEY_FILE=key usage.sh https://usage.example.com 'group=Key accounts'
+#   FORMAT=csv usage.sh http://127.0.0.1:8080 >unused.csv
 #
-# KEY_FILE names the file of the caller's key: it stands in no command line, which others can see.
-# Where the service says "later" (429, 503, 504), curl asks again when it said (Retry-After).
+# NAME=VALUE are parameters of /v1/usage/unused (API.md). The table has the first 100 rows, or `limit`;
+# CSV has all. If customers are missing, standard error says how many, and why.
+#
+# KEY_FILE names the file with the caller's key, so that the key is not in the command line, which
+# other users can see. After 429, 503 and 504 curl retries once Retry-After is over.
 set -euo pipefail
 
-url=${1:?usage: usage.sh URL [CUSTOMER...]}
-shift
+url=${1:?usage: usage.sh URL [NAME=VALUE...]}
+parameters=()
+for parameter in "${@:2}"; do
+    parameters+=(--data-urlencode "$parameter")
+done
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
@@ -20,63 +25,30 @@ headers=$folder/headers
 : >"$headers"
 [[ -z ${KEY_FILE:-} ]] || (umask 077 && printf 'X-Api-Key: %s\n' "$(<"$KEY_FILE")" >"$headers")
 
-# usage_of CUSTOMER MEDIA-TYPE: one customer's usage
-usage_of() {
-    get "/v1/customers/$1/usage${DATE:+?processedDate=$DATE}" "$2"
-}
-
-# get PATH MEDIA-TYPE: one answer; on failure, why. It ends with 3 where the service answers that
-# there is nothing to be had (404, 403).
+# get MEDIA-TYPE: the rows; on failure, the reason.
 get() {
     local status
-    status=$(curl -sS --compressed --retry 3 --retry-max-time 120 \
-        -H @"$headers" -H "Accept: $2" -o "$folder/answer" -w '%{http_code}' "$url$1") || return 1
-    if [[ $status == 200 ]]; then
-        cat "$folder/answer"
-        return
-    fi
-    echo "usage.sh: $1: $(jq -r '"\(.title): \(.detail)"' "$folder/answer" 2>/dev/null ||
-        echo "status $status")" >&2
-    [[ $status != 40[34] ]] || return 3
+    status=$(curl -sS --compressed --retry 3 --retry-max-time 120 --get -H @"$headers" -H "Accept: $1" \
+        "${parameters[@]}" -o "$folder/answer" -w '%{http_code}' \
+        "$url/v1/usage/unused") || return
+    [[ $status != 200 ]] || { cat "$folder/answer" && return; }
+    echo "usage.sh: $(jq -r '"\(.title): \(.detail)"' "$folder/answer" 2>/dev/null || echo "status $status")" >&2
     return 1
 }
 
-# may_skip CODE: whether to go on without this customer; else that is the end.
-may_skip() {
-    [[ $everybody == yes && $1 == 3 ]] || exit 1
-}
-
-everybody=no
-if (($# == 0)); then
-    everybody=yes
-    customers=$(get /v1/customers application/json) || exit 1
-    mapfile -t ids < <(jq -r '.items[].id' <<<"$customers")
-    set -- "${ids[@]}"
-fi
+json=$(get application/json)
+jq -r 'if .complete then empty else
+    "usage.sh: incomplete: of \(.customers.total) customers, \(.customers.stale) with older data, " +
+    "\(.customers.failed) failed, \(.customers.notFetched) not fetched yet",
+    (.failed[] | "usage.sh: \(.customerName // .customerId): \(.reason)") end' <<<"$json" >&2
 case ${FORMAT:-table} in
     table)
-        for customer; do
-            # Assigned first, since a failure in a pipe would be seen too late.
-            usage=$(usage_of "$customer" application/json) || { may_skip $? && continue; }
-            jq -r '"\(.customerName // .customerId), processed \(.processedDate // "never")"' \
-                <<<"$usage"
-            jq -r '["PRODUCT", "WORKLOAD", "ACTIVE", "OF", "%"],
-                   (.products[] as $product | $product.workloads[]
-                    | [$product.productName, .workloadName, .licensesActive, .licensesQualified,
-                       .usagePercent // "-"])
-                   | @tsv' <<<"$usage" | column -t -s $'\t'
-            echo
-        done
+        jq -r '["CUSTOMER", "PRODUCT", "UNUSED", "OF", "%", "PROCESSED"],
+               (.items[] | [.customerName // .customerId, .displayName, .licensesUnused, .licensesQualified,
+                            .usagePercent // "-", .processedDate])
+               | @tsv' <<<"$json" | column -t -s $'\t'
         ;;
-    csv)
-        header=yes
-        for customer; do
-            usage=$(usage_of "$customer" text/csv) || { may_skip $? && continue; }
-            # One header for all.
-            if [[ $header == yes ]]; then cat <<<"$usage"; else tail -n +2 <<<"$usage"; fi
-            header=no
-        done
-        ;;
+    csv) get text/csv ;;
     *)
         echo "usage.sh: FORMAT is $FORMAT; expected table or csv" >&2
         exit 2

@@ -33,9 +33,9 @@ async function value(node, scope) {
         }
         case "ListExpression":
             return Promise.all(items(node.content).map(of));
-        case "ArithmeticExpression":
-            expect(node.operatorConstant.constantKind === "&", "an operator other than &");
-            return (await of(node.left)) + (await of(node.right));
+        case "LogicalExpression":
+            expect(node.operatorConstant.constantKind === "or", "an operator other than or");
+            return (await of(node.left)) || of(node.right);
         case "EqualityExpression":
             expect(node.operatorConstant.constantKind === "=", "an operator other than =");
             return (await of(node.left)) === (await of(node.right));
@@ -53,7 +53,7 @@ async function value(node, scope) {
         case "ErrorRaisingExpression":
             throw new Raised(JSON.stringify(await of(node.paired)));
         case "TypePrimaryType":
-            return node;
+            return node.paired.primitiveTypeKind;
         default:
             throw new Error(`a ${node.kind} is more than our recipes need`);
     }
@@ -112,7 +112,9 @@ function expect(held, otherwise) {
 const LIBRARY = {
     "Web.Contents": async (base, { RelativePath, Query = {}, Headers, ManualStatusHandling = [] }) => {
         const url = new URL(RelativePath, `${base}/`);
-        url.search = new URLSearchParams(Query);
+        for (const [name, value] of Object.entries(Query)) {
+            [value].flat().forEach((one) => url.searchParams.append(name, one));
+        }
         const answer = await fetch(url, {
             redirect: "error",
             headers: {
@@ -128,24 +130,10 @@ const LIBRARY = {
     "Value.Metadata": ({ metadata }) => metadata,
     "Json.Document": ({ text }) => JSON.parse(text),
     "Error.Record": (reason, message, detail) => ({ reason, message, detail }),
-    "Record.FieldOrDefault": (record, field, otherwise) => record[field] ?? otherwise,
     "List.Transform": (list, change) => Promise.all(list.map((item) => change(item))),
-    "List.Contains": (list, item) => list.includes(item),
-    "List.Combine": (lists) => lists.flat(),
-    "Date.FromText": (text, { Format }) => {
-        expect(Format === "yyyy-MM-dd" && /^\d{4}-\d\d-\d\d$/.test(text), `${text} is no date`);
-        return text;
-    },
-    "Table.FromRecords": (records, type) => {
-        const columns = items(type.paired.rowType.content).map((column) => column.name.literal);
-        const names = columns.sort().join();
-        for (const record of records) {
-            expect(Object.keys(record).sort().join() === names, `the columns are not ${names}`);
-        }
-        return records;
-    },
+    "Text.StartsWith": (text, beginning) => text.startsWith(beginning),
     "QuoteStyle.Csv": "QuoteStyle.Csv",
-    "Int64.Type": "Int64.Type",
+    "Int64.Type": "Int64",
     "Csv.Document": ({ text }, { Delimiter, Encoding, QuoteStyle }) => {
         expect(Delimiter === "," && Encoding === 65001 && QuoteStyle === "QuoteStyle.Csv", "no CSV");
         expect(text.endsWith("\r\n"), "the last line has no end");
@@ -153,18 +141,31 @@ const LIBRARY = {
             [...line.matchAll(/(?:^|,)(?:"((?:[^"]|"")*)"|([^,"]*))/g)]
                 .map(([, quoted, bare]) => quoted?.replaceAll('""', '"') ?? bare));
     },
-    "Table.PromoteHeaders": ([names, ...lines]) =>
-        lines.map((line) => Object.fromEntries(names.map((name, at) => [name, line[at]]))),
+    "Table.PromoteHeaders": ([names, ...lines]) => {
+        const rows = lines.map((line) => Object.fromEntries(names.map((name, at) => [name, line[at]])));
+        return Object.assign(rows, { names });
+    },
+    "Table.ColumnNames": ({ names }) => names,
     "Table.TransformColumnTypes": (rows, types) => rows.map((row) => {
         const changed = { ...row };
         for (const [name, type] of types) {
             expect(name in row, `there is no column ${name}`);
-            const isDate = JSON.stringify(type).includes('"date"');
-            changed[name] = isDate || row[name] === "" ? row[name] : Number(row[name]);
-            expect(!Number.isNaN(changed[name]), `${name} is ${row[name]}, which is no number`);
+            expect(type in CELLS, `${name} is of the type ${type}`);
+            expect(row[name] === "" || CELLS[type].test(row[name]), `${name}: ${row[name]} is no ${type}`);
+            const isNumber = type === "Int64" || type === "number";
+            changed[name] = isNumber && row[name] !== "" ? Number(row[name]) : row[name];
         }
         return changed;
     }),
+};
+
+/** What a cell of each type may have. */
+const CELLS = {
+    text: /.*/s,
+    date: /^\d{4}-\d\d-\d\d$/,
+    datetimezone: /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/,
+    Int64: /^\d+$/,
+    number: /^\d+\.\d+$/,
 };
 
 async function main([file, ...filled]) {
@@ -174,7 +175,7 @@ async function main([file, ...filled]) {
     const scope = new Map();
     for (const pair of filled) {
         const [name, text] = pair.split(/=(.*)/s);
-        const given = text === "null" ? null : name === "Customers" ? [text] : text;
+        const given = name === "Parameters" ? JSON.parse(text) : text;
         expect(source.includes(`    ${name} = `), `${file} has no line for ${name}`);
         scope.set(`given ${name}`, () => given);
     }

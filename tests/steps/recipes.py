@@ -1,11 +1,13 @@
-"""What the recipes get, compared with what the service tells.
+"""What the recipes get, compared with what the service answers.
 
 recipes.py grafana FOLDER URL CUSTOMER [KEY-FILE]   the panels, by the requests that Infinity makes
-recipes.py table QUERY-RESULT URL CUSTOMER [KEY-FILE]   what a query of Power Query came to
-recipes.py same CSV CSV                             two files tell of the same
+recipes.py whole CSV URL [KEY-FILE]                 the rows of all customers, none missing
+recipes.py table QUERY-RESULT CSV                   the result of a query of Power Query
+recipes.py same CSV CSV                             two files have the same rows
 """
 
 import csv
+import datetime
 import io
 import json
 import re
@@ -20,39 +22,27 @@ import yaml
 INFINITY = {"User-Agent": "Go-http-client/1.1", "Accept-Encoding": "gzip"}
 ACCEPT = {"json": "application/json;q=0.9,text/plain", "csv": "text/csv; charset=utf-8"}
 TYPES = {
-    "string": lambda value: isinstance(value, str) and value != "",
-    "number": lambda value: float(value) >= 0,
+    "string": lambda value: isinstance(value, str),
+    # A number that is not known is null, in CSV an empty cell.
+    "number": lambda value: value in (None, "") or float(value) >= 0,
+    "timestamp": datetime.date.fromisoformat,
 }
 
 
-def key_of(files):
-    return Path(files[0]).read_text().strip() if files else ""
+def headers_of(files):
+    return {"X-Api-Key": Path(files[0]).read_text().strip()} if files else {}
 
 
-def told(url, customer, key):
-    """Each product and workload with its counts, as the JSON form has them."""
-    path = f"{url}/v1/customers/{customer}/usage"
-    answer = httpx.get(path, headers={"X-Api-Key": key} if key else {})
+def get(url, files):
+    answer = httpx.get(url, headers=headers_of(files))
     answer.raise_for_status()
-    usage = answer.json()
-    return usage, {
-        (product["productName"], workload["workloadName"]): (
-            workload["licensesActive"],
-            workload["licensesQualified"],
-        )
-        for product in usage["products"]
-        for workload in product["workloads"]
-    }
+    return answer.json()
 
 
 def grafana(folder, url, customer, *key_file):
     """Fills the files in as Grafana does, asks as Infinity does, and applies each selector."""
-    key, folder = key_of(key_file), Path(folder)
-    variables = {
-        "USAGE_PROXY_URL": url,
-        "USAGE_PROXY_KEY": key,
-        "USAGE_PROXY_CUSTOMER": customer,
-    }
+    folder = Path(folder)
+    variables = {"USAGE_PROXY_URL": url, "USAGE_PROXY_KEY": headers_of(key_file).get("X-Api-Key", "")}
     text = (folder / "datasource.yml").read_text()
     text = re.sub(r"\$([A-Z_]+)", lambda match: variables[match[1]], text)
     [source] = yaml.safe_load(text)["datasources"]
@@ -63,30 +53,39 @@ def grafana(folder, url, customer, *key_file):
     assert health.status_code == 200, health.text
 
     dashboard = json.loads((folder / "dashboard.json").read_text())
-    usage, rows = told(url, customer, key)
-    everybody = httpx.get(f"{url}/v1/customers", headers={"X-Api-Key": key} if key else {}).json()
+    usage = get(f"{url}/v1/usage", key_file)
+    total = usage["customers"]["total"]
+    own = get(f"{url}/v1/customers/{customer}/usage", key_file)
     [variable] = dashboard["templating"]["list"]
     query = variable["query"]["infinityQuery"]
     answer = httpx.get(source["url"] + query["url"], headers=headers | {"Accept": ACCEPT["json"]})
     choice = {row["__value"]: row["__text"] for row in selected(query, answer)}
-    assert len(choice) == everybody["totalCount"] and customer in choice, choice
+    assert len(choice) == total and customer in choice, choice
     print(f"{variable['label']}: {len(choice)} to choose from")
+    frames = {}
     for panel in dashboard["panels"]:
-        for target in panel["targets"]:
+        for target in panel.get("targets", []):
             for named in (panel["datasource"], target["datasource"]):
                 assert named == {"type": source["type"], "uid": source["uid"]}, panel["title"]
             # The address of the data source and that of the query are put together as text.
             address = source["url"] + target["url"].replace("${customer}", customer)
+            address = address.replace("${__from:date:YYYY-MM-DD}", "2026-01-01")
             allowed = [host for host in options["allowedHosts"] if address.startswith(host)]
             assert allowed, f"{address} is not among the allowed hosts"
             accept = {"Accept": ACCEPT[target["type"]]}
             answer = httpx.get(address, headers=headers | accept)
             assert answer.status_code == 200, f"{panel['title']}: {answer.text}"
-            frame = selected(target, answer)
-            whole = {"": 1, "workloads": len(usage["workloads"])}
-            expected = len(rows) if target["type"] == "csv" else whole[target["root_selector"]]
-            assert len(frame) == expected, f"{panel['title']}: {frame}"
+            frame = frames[target["url"], target["root_selector"]] = selected(target, answer)
             print(f"{panel['title']}: {len(frame)} rows of {target['type']}, each as it should be")
+    [newest] = frames["/v1/usage", ""]
+    assert newest["All"] == total, newest
+    customers = frames["/v1/usage/customers", ""]
+    unused = sum(int(row["Unused"] or 0) for row in customers)
+    assert (len(customers), unused) == (total, usage["totals"]["licensesUnused"]), customers
+    history = get(f"{url}/v1/usage/history?from=2026-01-01", key_file)["items"]
+    assert len(frames["/v1/usage/history?from=${__from:date:YYYY-MM-DD}", "items"]) == len(history)
+    assert frames["/v1/usage/unused?limit=100", ""]
+    assert len(frames["/v1/customers/${customer}/usage", "workloads"]) == len(own["workloads"])
 
 
 def selected(target, answer):
@@ -113,26 +112,31 @@ def at(row, selector):
     return row
 
 
-def table(result, url, customer, *key_file):
-    """The rows that a query came to are those of the JSON form, under one set of names or another."""
-    _, rows = told(url, customer, key_of(key_file))
+def whole(file, url, *key_file):
+    """The rows of a file add up to the totals of all customers."""
+    usage, rows = get(f"{url}/v1/usage", key_file), pd.read_csv(file)
+    for name in ("licensesQualified", "licensesActive", "licensesUnused"):
+        assert rows[name].sum() == usage["totals"][name], name
+    assert rows["licensesUnused"].is_monotonic_decreasing and len(rows) > 0
+
+
+def table(result, file):
+    """A query came to the rows of the CSV form."""
     found = json.loads(Path(result).read_text())
-    names = [("Product", "Workload", "Active", "Qualified")]
-    names += [("productName", "workloadName", "licensesActive", "licensesQualified")]
-    [names] = [these for these in names if these[0] in found[0]]
-    got = {(row[names[0]], row[names[1]]): (row[names[2]], row[names[3]]) for row in found}
-    assert got == rows, f"{got}\nis not\n{rows}"
+    with open(file, newline="", encoding="utf-8") as lines:
+        expected = list(csv.DictReader(lines))
+    assert len(found) == len(expected), found
+    for row, line in zip(found, expected):
+        assert list(row) == list(line), row
+        for name, value in row.items():
+            assert value == (line[name] if isinstance(value, str) else float(line[name])), row
 
 
 def same(one, other):
-    """The frame's file has fewer columns than the service's CSV, and the same in them."""
     one, other = pd.read_csv(one), pd.read_csv(other)
-    common = list(other.columns)
-    assert len(common) >= 8, common
-    one = one[common].drop_duplicates().reset_index(drop=True)
     pd.testing.assert_frame_equal(one, other, check_dtype=False)
 
 
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
-    {"grafana": grafana, "table": table, "same": same}[what](*rest)
+    {"grafana": grafana, "whole": whole, "table": table, "same": same}[what](*rest)
