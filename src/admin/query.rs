@@ -34,8 +34,12 @@ impl AdminQuery {
         let mut names = HashSet::new();
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             if !allowed.contains(&name.as_ref()) {
-                let (name, expected) = (excerpt(&name), allowed.join(", "));
-                let detail = format!("the query has {name:?}; expected {expected} or none");
+                let expected = match allowed {
+                    [] => "no parameter".to_owned(),
+                    names => format!("{} or none", names.join(", ")),
+                };
+                let name = excerpt(&name);
+                let detail = format!("the query has {name:?}; expected {expected}");
                 return Err(bad_request(detail));
             }
             if !names.insert(name.to_string()) {

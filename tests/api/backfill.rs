@@ -157,6 +157,8 @@ async fn wrong_dates_and_a_missing_store_are_named() {
         let reply = call(&app, Method::POST, query).await;
         reply.problem_with(400, "bad-request", &[words]);
     }
+    let reply = call(&app, Method::GET, "?dates=3").await;
+    reply.problem_with(400, "bad-request", &["expected no parameter"]);
     let reply = call(
         &without_store,
         Method::POST,
