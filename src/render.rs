@@ -30,3 +30,5 @@ pub use self::{
 
 #[cfg(test)]
 mod proptests;
+#[cfg(test)]
+mod svg_reader;

@@ -105,17 +105,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{ProcessedAt, samples};
-
-    fn row(product: &str, workload: &str, active: u64, qualified: u64) -> UsageRow {
-        UsageRow {
-            product_name: product.into(),
-            workload_name: workload.into(),
-            licenses_active: active,
-            licenses_qualified: qualified,
-            ..samples::row()
-        }
-    }
+    use crate::domain::{
+        ProcessedAt,
+        samples::{self, usage_row as row},
+    };
 
     fn snapshot(rows: Vec<UsageRow>) -> LicenseUsage {
         let customer = samples::customer();

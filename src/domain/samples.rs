@@ -23,3 +23,14 @@ pub(crate) fn row() -> UsageRow {
         processed_at: ProcessedAt("2017-03-09T00:00:00Z".parse().unwrap()),
     }
 }
+
+/// A row of so many seats, of which so many are in use.
+pub(crate) fn usage_row(product: &str, workload: &str, active: u64, qualified: u64) -> UsageRow {
+    UsageRow {
+        product_name: product.into(),
+        workload_name: workload.into(),
+        licenses_active: active,
+        licenses_qualified: qualified,
+        ..row()
+    }
+}

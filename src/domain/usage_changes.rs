@@ -144,17 +144,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{LicenseUsage, samples};
-
-    fn row(product: &str, workload: &str, active: u64, qualified: u64) -> UsageRow {
-        UsageRow {
-            product_name: product.into(),
-            workload_name: workload.into(),
-            licenses_active: active,
-            licenses_qualified: qualified,
-            ..samples::row()
-        }
-    }
+    use crate::domain::{
+        LicenseUsage,
+        samples::{self, usage_row as row},
+    };
 
     fn with_id(id: &str, row: UsageRow) -> UsageRow {
         UsageRow {

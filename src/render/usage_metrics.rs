@@ -139,17 +139,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{CustomerId, FleetStatus, ProductRule, ProductSelector, UsageRow, samples};
-
-    fn row(product: &str, workload: &str, active: u64, qualified: u64) -> UsageRow {
-        UsageRow {
-            product_name: product.into(),
-            workload_name: workload.into(),
-            licenses_active: active,
-            licenses_qualified: qualified,
-            ..samples::row()
-        }
-    }
+    use crate::domain::{
+        CustomerId, FleetStatus, ProductRule, ProductSelector, UsageRow, samples::usage_row as row,
+    };
 
     fn entry(number: usize, name: &str, rows: Vec<UsageRow>) -> Arc<FleetEntry> {
         let id = format!("00000000-0000-4000-8000-{number:012}");

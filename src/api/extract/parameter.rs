@@ -1,14 +1,48 @@
 //! Reads the values of query parameters that several resources have.
 
-use std::{collections::HashSet, num::NonZeroUsize, str::FromStr};
+use std::{
+    collections::{BTreeSet, HashSet},
+    num::NonZeroUsize,
+    str::FromStr,
+};
 
-use super::invalid_parameter;
+use strum::VariantArray;
+
+use super::{duplicate_parameter, invalid_parameter, unknown_parameter};
 use crate::{
     domain::{Caller, CustomerId, Portfolio},
     problem::{Problem, ProblemKind},
     render::CsvSeparator,
     text::excerpt,
 };
+
+/// Reads a query that has only parameters that apply, each at most once but for `repeatable`, and passes
+/// their values to `set`.
+pub(in crate::api) fn read_each<P>(
+    query: Option<&str>,
+    applies: impl Fn(&P) -> bool,
+    repeatable: P,
+    mut set: impl FnMut(P, &str) -> Result<(), Problem>,
+) -> Result<(), Problem>
+where
+    P: Copy + Ord + FromStr + VariantArray,
+    &'static str: From<P>,
+{
+    let mut seen = BTreeSet::new();
+    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let Some(parameter) = name.parse().ok().filter(&applies) else {
+            let known = P::VARIANTS.iter().copied().filter(&applies);
+            let names: Vec<&str> = known.map(Into::into).collect();
+            let expected = format!("expected {}, or none", names.join(", "));
+            return Err(unknown_parameter(&name, &expected));
+        };
+        if !seen.insert(parameter) && parameter != repeatable {
+            return Err(duplicate_parameter(&name));
+        }
+        set(parameter, &value)?;
+    }
+    Ok(())
+}
 
 /// Returns the customer of the parameter `customer`.
 pub(in crate::api) fn customer(value: &str) -> Result<CustomerId, Problem> {

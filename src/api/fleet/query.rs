@@ -1,6 +1,6 @@
 //! The parameters of requests for the usage of all customers.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use strum::{EnumString, IntoStaticStr, VariantArray, VariantNames};
 
@@ -77,18 +77,12 @@ impl FleetRequest {
     ) -> Result<Self, Problem> {
         let mut request = Self::without_parameters(view, format);
         let mut names = NameFilters::default();
-        let mut seen = BTreeSet::new();
-        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            let known = name.parse::<FleetParameter>().ok();
-            let Some(parameter) = known.filter(|known| known.applies_to(view, format)) else {
-                let expected = FleetParameter::expected(view, format);
-                return Err(extract::unknown_parameter(&name, &expected));
-            };
-            if !seen.insert(parameter) && parameter != FleetParameter::Customer {
-                return Err(extract::duplicate_parameter(&name));
-            }
-            request.set(parameter, &value, &mut names, today)?;
-        }
+        parameter::read_each(
+            query,
+            |parameter: &FleetParameter| parameter.applies_to(view, format),
+            FleetParameter::Customer,
+            |parameter, value| request.set(parameter, value, &mut names, today),
+        )?;
         request.query.products = FleetProductFilter::new(
             names.service.as_deref(),
             names.product.as_deref(),
@@ -214,15 +208,6 @@ impl FleetParameter {
             | Self::Cursor => view != FleetView::Products,
             Self::Separator => format == Format::Table,
         }
-    }
-
-    fn expected(view: FleetView, format: Format) -> String {
-        let parameters = Self::VARIANTS.iter();
-        let names: Vec<&str> = parameters
-            .filter(|parameter| parameter.applies_to(view, format))
-            .map(|parameter| parameter.into())
-            .collect();
-        format!("expected {}, or none", names.join(", "))
     }
 }
 

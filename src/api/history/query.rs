@@ -84,18 +84,12 @@ impl HistoryRequest {
         today: ProcessedDate,
     ) -> Result<Self, Problem> {
         let mut request = Self::default();
-        let mut seen = BTreeSet::new();
-        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            let known = name.parse::<HistoryParameter>().ok();
-            let Some(parameter) = known.filter(|known| known.applies_to(view, format)) else {
-                let expected = HistoryParameter::expected(view, format);
-                return Err(extract::unknown_parameter(&name, &expected));
-            };
-            if !seen.insert(parameter) && parameter != HistoryParameter::Customer {
-                return Err(extract::duplicate_parameter(&name));
-            }
-            request.set(parameter, &value, today)?;
-        }
+        parameter::read_each(
+            query,
+            |parameter: &HistoryParameter| parameter.applies_to(view, format),
+            HistoryParameter::Customer,
+            |parameter, value| request.set(parameter, value, today),
+        )?;
         if let (Some(from), Some(to)) = (request.from, request.to) {
             check_range(DateRange { from, to })?;
         }
@@ -219,15 +213,6 @@ impl HistoryParameter {
             Self::Separator => format == Format::Table,
             Self::Theme => matches!(format, Format::Chart(_)),
         }
-    }
-
-    fn expected(view: HistoryView, format: Format) -> String {
-        let parameters = Self::VARIANTS.iter();
-        let names: Vec<&str> = parameters
-            .filter(|parameter| parameter.applies_to(view, format))
-            .map(|parameter| parameter.into())
-            .collect();
-        format!("expected {}, or none", names.join(", "))
     }
 }
 

@@ -3,35 +3,20 @@ use roxmltree::{Document, Node};
 
 use super::*;
 use crate::{
-    domain::{LicenseUsage, UsageRow, samples},
-    render::simplified,
+    domain::{
+        LicenseUsage, UsageRow,
+        samples::{self, usage_row as row},
+    },
+    render::{
+        simplified,
+        svg_reader::{assert_has_labels, drawn_texts, tag_content},
+    },
 };
 
 fn chart(name: Option<&str>, rows: Vec<UsageRow>) -> String {
     let snapshot = LicenseUsage::new(samples::customer(), name.map(str::to_owned), rows).unwrap();
     let simplified = simplified::render(&snapshot).unwrap();
     String::from_utf8(render(&simplified, ChartTheme::Reader).unwrap().into_vec()).unwrap()
-}
-
-fn row(product: &str, workload: &str, active: u64, qualified: u64) -> UsageRow {
-    UsageRow {
-        product_name: product.into(),
-        workload_name: workload.into(),
-        licenses_active: active,
-        licenses_qualified: qualified,
-        ..samples::row()
-    }
-}
-
-/// The drawn text, without tooltips.
-fn drawn_texts(svg: &str) -> Vec<String> {
-    let document = Document::parse(svg).unwrap();
-    let texts = document
-        .descendants()
-        .filter(|node| node.has_tag_name("text"));
-    texts
-        .map(|node| node.text().unwrap_or_default().to_owned())
-        .collect()
 }
 
 fn bar_widths(svg: &str) -> Vec<f64> {
@@ -41,13 +26,6 @@ fn bar_widths(svg: &str) -> Vec<f64> {
         .filter(|node| node.attribute("class") == Some("bar"));
     bars.map(|node| node.attribute("width").unwrap().parse().unwrap())
         .collect()
-}
-
-fn tag_content(svg: &str, tag: &str) -> String {
-    let document = Document::parse(svg).unwrap();
-    let found = document.root_element().children();
-    let mut found = found.filter(|node: &Node<'_, '_>| node.has_tag_name(tag));
-    found.next().unwrap().text().unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -115,18 +93,7 @@ fn the_text_alternative_lists_every_bar() {
         "Over all products: Exchange 3 of 8 (37.5%), Teams no licences qualified. \
          E3: Exchange 3 of 8 (37.5%), Teams no licences qualified. "
     );
-    let document = Document::parse(&svg).unwrap();
-    let labels = document
-        .root_element()
-        .attribute("aria-labelledby")
-        .unwrap();
-    for id in labels.split(' ') {
-        assert!(
-            document
-                .descendants()
-                .any(|node| node.attribute("id") == Some(id))
-        );
-    }
+    assert_has_labels(&svg);
 }
 
 #[test]

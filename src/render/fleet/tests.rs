@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     domain::{
         CustomerId, FleetEntry, FleetStatus, FleetUsage, LicensePrice, LicenseUsage, Portfolio,
-        ProcessedAt, ProductRule, ProductSelector, UsageRow, samples,
+        ProcessedAt, ProductRule, ProductSelector, UsageRow, samples::usage_row as row,
     },
     render::{ContentCoding, CsvReader, CsvSeparator},
 };
@@ -16,16 +16,6 @@ mod proptests;
 
 fn numbered_id(number: usize) -> CustomerId {
     CustomerId::parse(&format!("00000000-0000-0000-0000-{number:012}")).unwrap()
-}
-
-fn row(product: &str, workload: &str, active: u64, qualified: u64) -> UsageRow {
-    UsageRow {
-        product_name: product.into(),
-        workload_name: workload.into(),
-        licenses_active: active,
-        licenses_qualified: qualified,
-        ..samples::row()
-    }
 }
 
 fn dated(date: &str, row: UsageRow) -> UsageRow {

@@ -245,7 +245,7 @@ impl TrendProduct {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{UsageRow, samples};
+    use crate::domain::{UsageRow, samples::usage_row as row};
 
     fn march(day: i32) -> ProcessedDate {
         let first = ProcessedDate::parse("2017-03-01").unwrap();
@@ -263,16 +263,6 @@ mod tests {
             trend.add(&HistoryItem::new(march(*day), name, HistoryCounts::of(row)));
         }
         trend
-    }
-
-    fn row(product: &str, workload: &str, active: u64, qualified: u64) -> UsageRow {
-        UsageRow {
-            product_name: product.into(),
-            workload_name: workload.into(),
-            licenses_active: active,
-            licenses_qualified: qualified,
-            ..samples::row()
-        }
     }
 
     fn with_id(row: UsageRow, id: &str) -> UsageRow {

@@ -5,7 +5,10 @@ use super::{
     super::{HistoryCounts, HistoryItem, HistoryName},
     *,
 };
-use crate::domain::{UsageRow, samples};
+use crate::{
+    domain::{UsageRow, samples},
+    render::svg_reader::{assert_has_labels, drawn_texts, tag_content},
+};
 
 const LAST_DAY: i32 = 365;
 
@@ -65,17 +68,6 @@ fn chart(histories: &[History]) -> String {
     chart_of("Contoso", histories, ChartTheme::Reader)
 }
 
-/// The drawn text, without tooltips.
-fn drawn_texts(svg: &str) -> Vec<String> {
-    let document = Document::parse(svg).unwrap();
-    let texts = document
-        .descendants()
-        .filter(|node| node.has_tag_name("text"));
-    texts
-        .map(|node| node.text().unwrap_or_default().to_owned())
-        .collect()
-}
-
 /// The paths of the lines, without those beside the names.
 fn paths(svg: &str) -> Vec<String> {
     let document = Document::parse(svg).unwrap();
@@ -85,13 +77,6 @@ fn paths(svg: &str) -> Vec<String> {
     titled
         .map(|node| node.attribute("d").unwrap().to_owned())
         .collect()
-}
-
-fn alternative(svg: &str, tag: &str) -> String {
-    let document = Document::parse(svg).unwrap();
-    let mut found = document.root_element().children();
-    let found = found.find(|node| node.has_tag_name(tag));
-    found.unwrap().text().unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -129,7 +114,7 @@ fn a_line_is_broken_at_a_gap_and_never_drawn_at_zero_there() {
     assert_eq!(path.matches('M').count(), 2, "{path}");
     assert!(!path.contains("284.0"), "{path}");
     assert!(
-        alternative(&svg, "desc").contains("No data from 2026-02-09 to 2026-05-19. "),
+        tag_content(&svg, "desc").contains("No data from 2026-02-09 to 2026-05-19. "),
         "{svg}"
     );
 }
@@ -147,7 +132,7 @@ fn dates_before_the_first_data_take_no_room() {
 
     assert!(paths(&svg)[0].starts_with("M62.0 "));
     assert_eq!(
-        alternative(&svg, "title"),
+        tag_content(&svg, "title"),
         "Licences in use at Contoso, 2026-08-28 to 2026-08-29"
     );
 }
@@ -160,22 +145,11 @@ fn the_text_alternative_describes_every_line() {
     let svg = chart(&[first, second]);
 
     assert_eq!(
-        alternative(&svg, "desc"),
+        tag_content(&svg, "desc"),
         "E3: 10 of 100 active on 2025-11-01, 20 of 100 on 2025-11-03, lowest 10, highest 30. \
          E5: 7 of 100 active on 2025-11-03. "
     );
-    let document = Document::parse(&svg).unwrap();
-    let labels = document
-        .root_element()
-        .attribute("aria-labelledby")
-        .unwrap();
-    for id in labels.split(' ') {
-        assert!(
-            document
-                .descendants()
-                .any(|node| node.attribute("id") == Some(id))
-        );
-    }
+    assert_has_labels(&svg);
 }
 
 #[test]
@@ -191,7 +165,7 @@ fn the_chart_says_how_many_products_are_left_out() {
     assert!(drawn.contains(&"P11".to_owned()) && !drawn.contains(&"P3".to_owned()));
     let note = "4 other products are not drawn; the CSV has all.";
     assert!(drawn.contains(&note.to_owned()), "{drawn:?}");
-    assert!(alternative(&svg, "desc").contains(note));
+    assert!(tag_content(&svg, "desc").contains(note));
 }
 
 #[test]
@@ -249,7 +223,7 @@ fn without_data_the_chart_says_so() {
     let svg = chart(&[]);
 
     assert_eq!(
-        alternative(&svg, "desc"),
+        tag_content(&svg, "desc"),
         "Nothing is stored for these dates."
     );
 }
