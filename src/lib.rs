@@ -81,6 +81,8 @@ pub mod problem;
 
 pub mod http_client;
 
+mod lru_map;
+
 pub mod text;
 
 pub mod request_id;

@@ -3,9 +3,12 @@
 //! *Draining* asks all tasks to finish and to begin nothing new. *Cancelling* drops tasks that have not
 //! finished by then.
 
-use std::future::Future;
+use std::{future::Future, pin::Pin};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// One type for all tasks, so that the code that the runtime has for a task is compiled once.
+type BoxedTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A handle on the shutdown; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -25,11 +28,15 @@ impl Shutdown {
 
     /// Runs a task that belongs to no request; it is dropped when [`Shutdown::cancel`] is called.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_cancellable(Box::pin(task));
+    }
+
+    fn spawn_cancellable(&self, mut task: BoxedTask) {
         let cancelled = self.cancelled.clone();
         self.tasks.spawn(async move {
             tokio::select! {
                 () = cancelled.cancelled() => {}
-                () = task => {}
+                () = &mut task => {}
             }
         });
     }
@@ -37,6 +44,7 @@ impl Shutdown {
     /// Runs a task that must not be dropped, such as one that stores a refresh token. [`Shutdown::cancel`]
     /// waits for it, and it must end soon after [`Shutdown::cancelled`].
     pub fn spawn_until_done(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task: BoxedTask = Box::pin(task);
         self.tasks.spawn(task);
     }
 

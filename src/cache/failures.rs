@@ -3,14 +3,15 @@
 use std::{
     fmt,
     hash::Hash,
+    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use moka::{notification::RemovalCause, policy::EvictionPolicy};
 use strum::{EnumCount as _, VariantArray as _};
 
 use super::metrics::{CacheMetrics, CachedFailureKind};
+use crate::lru_map::LruMap;
 
 /// The failures of fetches.
 ///
@@ -23,7 +24,7 @@ pub struct FailureCache<K, E> {
     metrics: CacheMetrics,
 }
 
-type FailureMap<K, E> = moka::sync::Cache<K, Arc<CachedFailure<E>>>;
+type FailureMap<K, E> = LruMap<K, Arc<CachedFailure<E>>>;
 
 /// One cached failure.
 #[derive(Clone, Debug)]
@@ -47,28 +48,12 @@ where
 {
     /// The most failures of each kind. Their texts are cut short, so each takes less than a kilobyte or so.
     /// In the 30 s for which an absence is cached by default, Partner Center answers fewer calls.
-    const MAX_ENTRIES: u64 = 10_000;
+    const MAX_ENTRIES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
     /// Creates an empty cache.
     pub fn new(metrics: CacheMetrics) -> Self {
-        let new_map = |kind| {
-            let metrics = metrics.clone();
-            moka::sync::Cache::builder()
-                .max_capacity(Self::MAX_ENTRIES)
-                .eviction_policy(EvictionPolicy::lru())
-                .eviction_listener(move |_, _, cause| {
-                    if cause == RemovalCause::Size {
-                        metrics.record_failure_evicted(kind);
-                    }
-                })
-                .build()
-        };
         Self {
-            maps: [
-                new_map(CachedFailureKind::Fault),
-                new_map(CachedFailureKind::Absence),
-                new_map(CachedFailureKind::PastAbsence),
-            ],
+            maps: std::array::from_fn(|_| LruMap::new(Self::MAX_ENTRIES)),
             metrics,
         }
     }
@@ -90,10 +75,10 @@ where
             ..CachedFailure::uncached(error, failed_at, remember_for(streak))
         });
         for (other, map) in self.maps_by_kind() {
-            if other == kind {
-                map.insert(key.clone(), Arc::clone(&failure));
-            } else {
-                map.invalidate(&key);
+            if other != kind {
+                map.remove(&key);
+            } else if map.insert(key.clone(), Arc::clone(&failure)) {
+                self.metrics.record_failure_evicted(kind);
             }
         }
         failure
@@ -120,28 +105,21 @@ where
     /// Removes the failure of a fetch that succeeded.
     pub fn remove(&self, key: &K) {
         for map in &self.maps {
-            map.invalidate(key);
+            map.remove(key);
         }
     }
 
     /// Removes all failures that match.
     pub fn remove_if(&self, matches: impl Fn(&K) -> bool) {
         for map in &self.maps {
-            let keys: Vec<K> = map
-                .iter()
-                .filter_map(|(key, _)| matches(&key).then(|| (*key).clone()))
-                .collect();
-            for key in keys {
-                map.invalidate(&key);
-            }
+            map.remove_if(&matches);
         }
     }
 
     /// Sets the gauges. Call it before a scrape.
     pub fn update_gauges(&self) {
         for (kind, map) in self.maps_by_kind() {
-            map.run_pending_tasks();
-            self.metrics.set_cached_failures(kind, map.entry_count());
+            self.metrics.set_cached_failures(kind, map.len() as u64);
         }
     }
 
@@ -228,13 +206,11 @@ mod tests {
         for customer in 0..FLOOD {
             remember(CachedFailureKind::Absence, customer);
         }
-        failures.update_gauges();
         remember(CachedFailureKind::Fault, u32::MAX - 1);
-        failures.update_gauges();
 
         assert!(failures.get(&u32::MAX, start).is_some());
         assert!(failures.get(&(u32::MAX - 1), start).is_some());
-        let counts = failures.maps_by_kind().map(|(_, kind)| kind.entry_count());
+        let counts = failures.maps_by_kind().map(|(_, kind)| kind.len());
         assert_eq!(counts.collect::<Vec<_>>(), [2, 10_000, 0]);
         let evicted = failures
             .metrics

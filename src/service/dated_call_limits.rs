@@ -1,7 +1,12 @@
-use std::{num::NonZeroU32, sync::Arc, time::Instant};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
+    time::Instant,
+};
 
 use crate::{
     domain::{Caller, CallerScope},
+    lru_map::LruMap,
     token_bucket::{BucketExhausted, RateQuota, TokenBucket},
 };
 
@@ -10,7 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct DatedCallLimits {
     /// One bucket for each caller's name: all callers without a name share one.
-    buckets: moka::sync::Cache<Arc<str>, Arc<TokenBucket>>,
+    buckets: LruMap<Arc<str>, Arc<TokenBucket>>,
 }
 
 // === impl DatedCalls ===
@@ -20,11 +25,11 @@ impl DatedCallLimits {
     pub(super) const PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
 
     /// The most callers that are tracked. Each takes some hundred bytes.
-    const MAX_CALLERS: u64 = 10_000;
+    const MAX_CALLERS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
     pub(super) fn new() -> Self {
         Self {
-            buckets: moka::sync::Cache::new(Self::MAX_CALLERS),
+            buckets: LruMap::new(Self::MAX_CALLERS),
         }
     }
 
@@ -43,7 +48,9 @@ impl DatedCallLimits {
                 now,
             ))
         };
-        let bucket = self.buckets.get_with_by_ref(caller.name(), full);
+        let bucket = self
+            .buckets
+            .get_or_insert_with(Arc::clone(caller.name()), full);
         bucket.acquire(now).map(drop)
     }
 }

@@ -2,11 +2,10 @@
 
 use std::{
     error::Error,
+    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
 };
-
-use moka::ops::compute::{CompResult, Op};
 
 use super::{
     concurrency_limiter::{
@@ -30,6 +29,7 @@ use crate::{
     clock::SharedClock,
     config::CacheConfig,
     domain::{Caller, CustomerId, CustomerList, ProcessedDate, Resource},
+    lru_map::LruMap,
     observability::traces::TraceSpan,
     offload,
     render::{RenderError, Rendered},
@@ -39,7 +39,7 @@ use crate::{
 
 /// The most customers for which the time of the last `no-cache` fetch is stored. Each takes some
 /// hundred bytes. The concurrency limit bounds how many can be asked for at once.
-const MAX_FORCED_SUBJECTS: u64 = 10_000;
+const MAX_FORCED_SUBJECTS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// The calls in progress, and the cached failures of earlier ones.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) struct Fetcher {
     limiter: Arc<ConcurrencyLimiter>,
     failures: FailureCache<Resource, SourceError>,
     /// The time of the last `no-cache` fetch of each customer.
-    forced_refreshes: moka::sync::Cache<Option<CustomerId>, Instant>,
+    forced_refreshes: LruMap<Option<CustomerId>, Instant>,
     dated_call_limits: DatedCallLimits,
     negative_fresh_for: Duration,
     past_absence_fresh_for: Duration,
@@ -141,7 +141,7 @@ impl Fetcher {
             flights: SingleFlight::new(shutdown),
             limiter: Arc::new(limiter),
             failures: FailureCache::new(metrics),
-            forced_refreshes: moka::sync::Cache::new(MAX_FORCED_SUBJECTS),
+            forced_refreshes: LruMap::new(MAX_FORCED_SUBJECTS),
             dated_call_limits: DatedCallLimits::new(),
             negative_fresh_for: config.negative_fresh_for,
             past_absence_fresh_for: config.past_absence_fresh_for,
@@ -199,21 +199,9 @@ impl Fetcher {
     /// Records a `no-cache` fetch of this customer, unless there was one a moment ago. Of concurrent
     /// requests, one succeeds.
     fn record_forced_refresh(&self, customer: Option<CustomerId>, now: Instant) -> bool {
-        let is_recent = |last: Instant| now < last + self.min_refresh_interval;
-        let recorded = self
-            .forced_refreshes
-            .entry(customer)
-            .and_compute_with(|last| {
-                if last.is_some_and(|last| is_recent(last.into_value())) {
-                    Op::Nop
-                } else {
-                    Op::Put(now)
-                }
-            });
-        matches!(
-            recorded,
-            CompResult::Inserted(_) | CompResult::ReplacedWith(_)
-        )
+        let is_recent = |last: &Instant| now < *last + self.min_refresh_interval;
+        self.forced_refreshes
+            .insert_unless(customer, now, is_recent)
     }
 
     /// Joins the call in progress, or starts one.

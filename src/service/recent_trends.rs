@@ -16,6 +16,7 @@ use crate::{
     cache::SingleFlight,
     clock::{SharedClock, with_deadline},
     domain::{Caller, CustomerId, ProcessedDate},
+    lru_map::LruMap,
     shutdown::Shutdown,
     store::{CustomerTotals, ProductFilter, RecentTotalsQuery, UsageStore},
 };
@@ -48,7 +49,7 @@ pub struct TrendAnswer {
 
 /// Trends that were read lately.
 pub(super) struct RecentTrends {
-    cache: moka::sync::Cache<TrendKey, CachedTrend>,
+    cache: Arc<LruMap<TrendKey, CachedTrend>>,
     reads: SingleFlight<Vec<TrendKey>, ()>,
     clock: SharedClock,
 }
@@ -99,11 +100,11 @@ impl RecentTrends {
     /// The time that a request waits for the store.
     const BUDGET: Duration = Duration::from_millis(20);
 
-    const MAX_CUSTOMERS: u64 = 10_000;
+    const MAX_CUSTOMERS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
     pub(super) fn new(clock: SharedClock, shutdown: Shutdown) -> Self {
         Self {
-            cache: moka::sync::Cache::new(Self::MAX_CUSTOMERS),
+            cache: Arc::new(LruMap::new(Self::MAX_CUSTOMERS)),
             reads: SingleFlight::new(shutdown),
             clock,
         }
@@ -198,7 +199,7 @@ fn trend_points(of_customer: CustomerTotals) -> (CustomerId, TrendPoints) {
 impl fmt::Debug for RecentTrends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecentTrends")
-            .field("trends", &self.cache.entry_count())
+            .field("trends", &self.cache.len())
             .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 use std::{
     collections::HashMap,
+    num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use crate::{
         Caller, CustomerId, FleetEntry, FleetStatus, FleetUsage, LicenseUsage, ProcessedDate,
         Resource, UpstreamApi,
     },
+    lru_map::LruMap,
     render::Rendered,
     service::{
         concurrency_limiter::FetchReason,
@@ -35,9 +37,9 @@ pub(in crate::service) struct DatedFleets {
     level: Arc<SecondLevel>,
     cache: Arc<UsageCache>,
     flights: SingleFlight<ProcessedDate, FetchedDate>,
-    recent: moka::sync::Cache<ProcessedDate, RecentDate>,
+    recent: LruMap<ProcessedDate, RecentDate>,
     /// The time of the last call for a date. After a purge, stored rows count only if a call came later.
-    fetched_at: moka::sync::Cache<ProcessedDate, Instant>,
+    fetched_at: LruMap<ProcessedDate, Instant>,
     purged_at: Mutex<Option<Instant>>,
     /// The time for which rows of a date are served without looking again.
     fresh_for: Duration,
@@ -103,10 +105,10 @@ type FetchedDate = Result<DatedRows, Arc<CachedFailure<SourceError>>>;
 
 impl DatedFleets {
     /// The dates whose rows are in memory. 5,000 customers with 8 rows take about 8 MB a date.
-    const MAX_DATES: u64 = 4;
+    const MAX_DATES: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
     /// The dates whose last call is remembered.
-    const MAX_FETCHED_DATES: u64 = 1_000;
+    const MAX_FETCHED_DATES: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
 
     pub(in crate::service) fn new(
         fetcher: Arc<Fetcher>,
@@ -122,8 +124,8 @@ impl DatedFleets {
             fresh_for: cache.fresh_for(),
             cache,
             flights: SingleFlight::new(shutdown),
-            recent: moka::sync::Cache::new(Self::MAX_DATES),
-            fetched_at: moka::sync::Cache::new(Self::MAX_FETCHED_DATES),
+            recent: LruMap::new(Self::MAX_DATES),
+            fetched_at: LruMap::new(Self::MAX_FETCHED_DATES),
             purged_at: Mutex::default(),
             min_refresh_interval: config.min_refresh_interval,
             clock,
@@ -198,7 +200,7 @@ impl DatedFleets {
     pub(in crate::service) fn purge(&self) {
         *self.lock_purged_at() = Some(self.clock.now());
         self.flights.detach(|_| true);
-        self.recent.invalidate_all();
+        self.recent.clear();
     }
 
     fn is_purged(&self, date: ProcessedDate) -> bool {
