@@ -3,14 +3,15 @@
 use super::{
     CliError,
     config_args::{
-        ConfigArgs, tables_files, tls_tables, unreadable_secrets, unreadable_trace_headers,
-        warnings,
+        ConfigArgs, store_file, tables_files, tls_tables, unreadable_secrets,
+        unreadable_trace_headers, warnings,
     },
     eprint_line, print_line,
 };
 use crate::{
     config::Config,
     server::tls::{self, TlsError},
+    store::sqlite::{StoreFault, inspect},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -33,7 +34,8 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), CliError> {
         .into_iter()
         .chain(unreadable_trace_headers(&config))
         .chain(unchecked)
-        .chain(check_tls(&config)?);
+        .chain(check_tls(&config)?)
+        .chain(check_store(&config)?);
     for warning in warnings(&config).into_iter().chain(unreadable) {
         eprint_line(format_args!("warning: {warning}"));
     }
@@ -76,5 +78,15 @@ fn check_tls(config: &Config) -> Result<Vec<String>, CliError> {
         Ok(unreadable)
     } else {
         Err(CliError::usage(faults.join("\n")))
+    }
+}
+
+/// Names what the service refuses about the file of the store, or warns of what keeps it from being
+/// used by this user and on this machine.
+fn check_store(config: &Config) -> Result<Option<String>, CliError> {
+    match store_file(config).map(inspect) {
+        None | Some(Ok(_)) => Ok(None),
+        Some(Err(fault @ StoreFault::Refused(_))) => Err(CliError::usage(fault)),
+        Some(Err(fault)) => Ok(Some(fault.to_string())),
     }
 }

@@ -7,7 +7,9 @@ use clap::Args;
 use super::shell;
 use crate::{
     auth,
-    config::{AuthConfig, Config, ConfigErrors, ConfigFlag, ConfigSources, TlsConfig, secret},
+    config::{
+        AuthConfig, Config, ConfigErrors, ConfigFlag, ConfigSources, StoreUrl, TlsConfig, secret,
+    },
     observability::traces,
     portfolio_file,
 };
@@ -73,6 +75,14 @@ fn trace_headers(config: &Config) -> Option<&Path> {
     config.tracing.as_ref()?.headers_file.as_deref()
 }
 
+/// Returns the file of the store, if it has one.
+pub(super) fn store_file(config: &Config) -> Option<&Path> {
+    match &config.store.url {
+        Some(StoreUrl::Sqlite(file)) => Some(file),
+        None => None,
+    }
+}
+
 /// Returns warnings about the configuration and the files that it names.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let of_files = secret_files(&config.upstream.auth)
@@ -87,11 +97,15 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let of_headers = trace_headers(config)
         .and_then(secret::permissions_warning)
         .map(|warning| format!("tracing.headers_file: {warning}"));
+    let of_store = store_file(config)
+        .and_then(secret::permissions_warning)
+        .map(|warning| format!("store.url: {warning}"));
     let warnings = config.warnings().into_iter();
     warnings
         .chain(of_files)
         .chain(of_keys)
         .chain(of_headers)
+        .chain(of_store)
         .collect()
 }
 

@@ -1,12 +1,13 @@
 //! `usage-proxy doctor`: finds problems that keep the service from working, and says what to do.
 //!
-//! Each check needs the ones before it: configuration, files, the network, the clock, the access
+//! Each check needs the ones before it: configuration, files, the store, the network, the clock, the access
 //! token, one call. The advice on credentials and refusals is the service's own.
 
 mod files;
 mod network;
 mod report;
 mod running_service;
+mod store;
 mod token;
 
 use std::sync::Arc;
@@ -130,6 +131,7 @@ async fn run_checks(
     }
     let clock: SharedClock = Arc::new(SystemClock);
     files::check(config, &clock, report)?;
+    store::check(config, &clock, report)?;
     let probe = match UpstreamProbe::new(&config.upstream, Arc::clone(&clock)) {
         Ok(probe) => probe,
         Err(error) => {

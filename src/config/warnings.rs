@@ -7,6 +7,7 @@ use super::{
     key::AnyConfigKey,
     load::Config,
     sections::{cache, callers_jwt, server, upstream},
+    value_type::StoreUrl,
 };
 use crate::domain::UpstreamApi;
 
@@ -41,6 +42,7 @@ impl Config {
                 )
             }),
             self.unknown_log_level(),
+            self.unlikely_store_file(),
         ]
         .into_iter()
         .flatten()
@@ -100,6 +102,25 @@ impl Config {
             "upstream.auth.token_url is of the version that needs {}, which is not set",
             needed.name()
         ))
+    }
+
+    fn unlikely_store_file(&self) -> Option<String> {
+        const TEMPORARY_FOLDERS: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+
+        let Some(StoreUrl::Sqlite(file)) = &self.store.url else {
+            return None;
+        };
+        let danger = if file.is_relative() {
+            "is relative to the folder that the service is started in; give the whole path"
+        } else if TEMPORARY_FOLDERS
+            .iter()
+            .any(|folder| file.starts_with(folder))
+        {
+            "is in a folder that the system empties; use one such as /var/lib/usage-proxy"
+        } else {
+            return None;
+        };
+        Some(format!("store.url: {} {danger}", file.display()))
     }
 
     /// Warns of a bare word that is no level: `EnvFilter` takes `inof` as a target, and silences all

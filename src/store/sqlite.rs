@@ -5,6 +5,7 @@
 
 mod connection;
 mod file;
+mod inspection;
 mod migrations;
 mod network_file_system;
 mod reader;
@@ -12,6 +13,7 @@ mod writer;
 
 use std::{path::PathBuf, sync::Arc};
 
+pub use self::inspection::{StoreFault, StoreInspection, inspect};
 use self::{file::StoreFile, reader::SqliteReader, writer::SqliteWriter};
 use super::{StoreStartError, UsageStore, schema::source_number, sql::store::SqlStore};
 use crate::{clock::SharedClock, domain::UpstreamApi};

@@ -116,6 +116,49 @@ fn every_error_of_the_callers_file_stops_the_start() {
 }
 
 #[test]
+fn the_store_is_checked_and_left_as_it_is() {
+    let account = account();
+    let check = |file: &str| {
+        let url = format!("store.url=sqlite:{}", account.path(file).display());
+        output(
+            account
+                .command(usage_proxy(), "check-config")
+                .args(["--set", &url]),
+        )
+    };
+    account.write("text.db", "no database");
+    let other = rusqlite::Connection::open(account.path("other.db")).unwrap();
+    other
+        .execute_batch("CREATE TABLE other (id INTEGER)")
+        .unwrap();
+    drop(other);
+    let files = || std::fs::read_dir(account.folder()).unwrap().count();
+    let before = files();
+
+    let new = check("usage.db");
+    let no_folder = check("missing/usage.db");
+    let text = check("text.db");
+    let other = check("other.db");
+
+    new.assert_printed(&["store"]);
+    assert_has(
+        &no_folder.stderr,
+        &[
+            "warning: store.url: ",
+            "missing: No such file",
+            "make the folder",
+        ],
+    );
+    assert_has(
+        &text.stderr,
+        &["warning: store.url: ", "text.db: is no SQLite database"],
+    );
+    assert_eq!((no_folder.code, text.code), (Some(0), Some(0)));
+    other.assert_failed(2, &["other.db is a database of another program"]);
+    assert_eq!(files(), before);
+}
+
+#[test]
 fn a_wrong_portfolio_file_stops_the_start_and_is_checked_with_the_callers_file() {
     let account = account();
     account.write("callers.toml", "[[caller]]\nname = \"a\"\n");

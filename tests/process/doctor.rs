@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use usage_proxy::simulator::{Faults, SimulatedApi};
 
 use crate::support::{
-    Account, DOCUMENTED, Finished, PartnerCenter, Running, Stub, assert_has, free_address, run,
-    usage_proxy,
+    Account, DOCUMENTED, Finished, PartnerCenter, Running, Service, Stub, assert_has, free_address,
+    run, usage_proxy,
 };
 
 const SECRET: &str = "canary-client-secret";
@@ -259,6 +259,41 @@ async fn files_are_checked_first() {
     assert_eq!(found.with("note"), ["client secret"]);
     found.assert_says(1, "client secret", &["chmod 600"]);
     found.assert_says(1, "server.tls", &["missing-certificate"]);
+}
+
+#[tokio::test]
+async fn the_file_of_the_store_is_checked() {
+    let (account, _upstream) = account("").await;
+    let url = |file: &str| format!("store.url=sqlite:{}", account.path(file).display());
+    let examined = async |file: &str| examined(&account, &["--set", &url(file)]).await;
+
+    let new = examined("usage.db").await;
+    let mut serve = account.command(usage_proxy(), "serve");
+    let service = Service::start(serve.args(["--set", &url("usage.db")])).await;
+    let open = examined("usage.db").await;
+    let process = format!("process {} has it open", service.running.id());
+    service.end().await;
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(account.path("usage.db"), mode).unwrap();
+    let readable = examined("usage.db").await;
+    let no_folder = examined("missing/usage.db").await;
+    let file = rusqlite::Connection::open(account.path("usage.db")).unwrap();
+    file.execute("INSERT INTO schema_version VALUES (999, 0)", [])
+        .unwrap();
+    drop(file);
+    let newer = examined("usage.db").await;
+
+    new.assert_says(
+        0,
+        "store",
+        &["usage.db will be made", "are free", "a durable write takes"],
+    );
+    open.assert_says(0, "store", &["usage.db has ", &process]);
+    readable.assert_says(0, "store", &["chmod 600"]);
+    no_folder.assert_says(1, "store", &["No such file", "make the folder"]);
+    newer.assert_says(2, "store", &["schema version 999", "newer release"]);
+    // The token endpoint and Partner Center are asked all the same.
+    assert_eq!(no_folder.with("wrong"), ["store"]);
 }
 
 #[tokio::test]

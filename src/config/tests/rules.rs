@@ -103,6 +103,18 @@ fn unlikely_settings_give_warnings() {
             Some("\"inof\" is not a level"),
         ),
         (
+            format!("store.url = 'sqlite:usage.db'\n{TOKEN_FILE}"),
+            Some("store.url: usage.db is relative"),
+        ),
+        (
+            format!("store.url = 'sqlite:/tmp/usage.db'\n{TOKEN_FILE}"),
+            Some("/tmp/usage.db is in a folder that the system empties"),
+        ),
+        (
+            format!("store.url = 'sqlite:/tmpfiles/usage.db'\n{TOKEN_FILE}"),
+            None,
+        ),
+        (
             format!("log.filter = 'INFO,hyper=warn,[span]=debug'\n{TOKEN_FILE}"),
             None,
         ),

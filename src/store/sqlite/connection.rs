@@ -86,13 +86,7 @@ pub(super) fn open_writer(
     path: &Path,
     now: Timestamp,
 ) -> Result<(Connection, FileIdentity, FileAccess), OpenError> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(name) = network_file_system::of(folder.unwrap_or(Path::new("."))) {
-        let path = path.to_owned();
-        return Err(StoreStartError::NetworkFileSystem { path, name }.into());
-    }
+    check_file_system(path)?;
     let mut create = OpenOptions::new();
     create.write(true).create(true).truncate(false);
     match create.mode(FILE_MODE).open(path) {
@@ -110,6 +104,44 @@ pub(super) fn open_writer(
         Err(error) => Err(error),
         Ok(connection) => Ok((connection, identity, FileAccess::Usual)),
     }
+}
+
+/// Refuses a file where SQLite's log does not work.
+pub(super) fn check_file_system(path: &Path) -> Result<(), StoreStartError> {
+    match network_file_system::of(folder_of(path)) {
+        Some(name) => Err(StoreStartError::NetworkFileSystem {
+            path: path.to_owned(),
+            name,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Returns the folder of a file.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent();
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
+/// Follows symbolic links to the file, which may not exist yet. SQLite puts its other files beside it.
+pub(super) fn real_path(path: &Path) -> PathBuf {
+    // As Linux.
+    const MAX_LINKS: usize = 40;
+
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match fs::read_link(&path) {
+            Ok(target) => path = folder_of(&path).join(target),
+            Err(_) => break,
+        }
+    }
+    path
+}
+
+/// Opens a file to look at it. It makes no files and takes no locks, and sees nothing of the log.
+pub(super) fn open_inspected(path: &Path) -> SqlResult<Connection> {
+    open(path, FileAccess::Immutable, READER_BUSY_TIMEOUT)
 }
 
 fn open_with(path: &Path, now: Timestamp, access: FileAccess) -> Result<Connection, OpenError> {
@@ -161,7 +193,7 @@ fn open(path: &Path, access: FileAccess, busy_timeout: Duration) -> SqlResult<Co
 }
 
 /// Returns whether the file has a log, without which its content may be torn.
-fn has_log(path: &Path) -> bool {
+pub(super) fn has_log(path: &Path) -> bool {
     fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
@@ -192,7 +224,7 @@ pub(super) fn stored_bytes(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.len() + log)
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -25,14 +25,31 @@ pub(super) fn check_owner(connection: &Connection, path: &Path) -> Result<(), Op
     Ok(())
 }
 
+/// Refuses a schema that a newer release has written.
+pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    Ok(refuse_newer(version(connection)?, path)?)
+}
+
+fn refuse_newer(found: i64, path: &Path) -> Result<(), StoreStartError> {
+    let known = known_version();
+    if found > known {
+        let path = path.to_owned();
+        return Err(StoreStartError::NewerSchema { path, found, known });
+    }
+    Ok(())
+}
+
+fn known_version() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
 /// Brings the schema up to the newest known version.
 pub(super) fn migrate(
     connection: &mut Connection,
     path: &Path,
     now: Timestamp,
 ) -> Result<(), OpenError> {
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    if version(connection)? == known {
+    if version(connection)? == known_version() {
         return Ok(());
     }
     // Another process may migrate at the same time: what counts is the version seen inside.
@@ -40,14 +57,7 @@ pub(super) fn migrate(
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(SqlError::from)?;
     let found = version(&transaction)?;
-    if found > known {
-        return Err(StoreStartError::NewerSchema {
-            path: path.to_owned(),
-            found,
-            known,
-        }
-        .into());
-    }
+    refuse_newer(found, path)?;
     let apply = || -> rusqlite::Result<()> {
         if found == 0 {
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
