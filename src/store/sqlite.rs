@@ -31,7 +31,7 @@ pub async fn open(
     preferred: UpstreamApi,
     clock: SharedClock,
 ) -> Result<Arc<dyn UsageStore>, StoreStartError> {
-    let file = Arc::new(StoreFile::new(path));
+    let file = Arc::new(StoreFile::new(&path));
     let readers = |count| (0..count).map(|_| SqliteReader::new(Arc::clone(&file)));
     let preferred_number = source_number(preferred).unwrap_or_default();
     let writer = SqliteWriter::new(Arc::clone(&file), preferred_number, clock);

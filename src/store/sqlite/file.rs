@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    connection::{FileAccess, FileIdentity},
+    connection::{FileAccess, FileIdentity, real_path},
     reader::SqliteReader,
     writer::SqliteWriter,
 };
@@ -41,9 +41,9 @@ pub(super) struct OpenFile {
 // === impl StoreFile ===
 
 impl StoreFile {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: &Path) -> Self {
         Self {
-            path,
+            path: real_path(path),
             state: Mutex::new(FileState::Closed("it was not opened yet".to_owned())),
         }
     }

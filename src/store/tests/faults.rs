@@ -220,3 +220,39 @@ async fn two_processes_write_one_file() {
         assert_eq!(store.newest_of_all().await.unwrap().len(), 41);
     }
 }
+
+#[tokio::test]
+async fn a_symbolic_link_stays_and_all_else_is_beside_the_file() {
+    let Scene {
+        folder,
+        path,
+        store,
+    } = Scene::new().await;
+    store.close().await.unwrap();
+    let link_folder = tempfile::tempdir().unwrap();
+    let link = link_folder.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let scene = Scene {
+        folder,
+        path,
+        store,
+    };
+    scene.damage(0);
+
+    let store = sqlite::open(link.clone(), PREFERRED, clock())
+        .await
+        .unwrap();
+    let scene = Scene { store, ..scene };
+    scene.assert_works().await;
+
+    assert_eq!(fs::read_link(&link).unwrap(), scene.path);
+    assert_eq!(fs::read_dir(link_folder.path()).unwrap().count(), 1);
+    let files = scene.files();
+    for suffix in ["-wal", "-shm", ".corrupt-2026"] {
+        let name = format!("usage.db{suffix}");
+        assert!(
+            files.iter().any(|file| file.starts_with(&name)),
+            "{files:?}"
+        );
+    }
+}
