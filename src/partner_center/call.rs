@@ -193,6 +193,10 @@ impl LogicalCall {
             Err((kind, error)) if alarm => {
                 event!(error, kind.as_str(), error = %error, cause = error.cause());
             }
+            // An answer like any other. A backfill meets many.
+            Err((kind @ SourceErrorKind::NothingProcessed, error)) => {
+                event!(info, kind.as_str(), error = %error);
+            }
             Err((kind, error)) => {
                 event!(warn, kind.as_str(), error = %error, cause = error.cause());
             }

@@ -317,11 +317,12 @@ async fn a_failed_call_is_logged_with_everything_that_microsofts_support_needs()
 }
 
 #[tokio::test]
-async fn a_call_that_failed_is_a_warning_and_one_that_needs_a_person_an_error() {
+async fn a_call_without_data_is_no_warning_one_that_failed_is_and_one_for_a_person_an_error() {
     let log = Log::start();
     let app = app(RequestLog::All).await;
     let customers = app.simulator.customers();
 
+    app.dated(customers[1], "2001-01-01").await;
     app.set_faults(failing(502));
     app.usage(customers[1]).await;
     app.set_faults(no_mfa());
@@ -330,10 +331,11 @@ async fn a_call_that_failed_is_a_warning_and_one_that_needs_a_person_an_error() 
     assert_eq!(
         fields(&log.upstream_calls(), ["level", "outcome", "attempts"]),
         json!([
+            ["INFO", "nothing-processed", 1],
             ["WARN", "unavailable", 4],
             ["ERROR", "credentials-refused", 1],
         ])
     );
-    let advice = log.upstream_calls()[1]["error"].clone();
+    let advice = log.upstream_calls()[2]["error"].clone();
     assert!(advice.to_string().contains("consent again"), "{advice}");
 }
