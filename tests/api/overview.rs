@@ -216,6 +216,7 @@ async fn what_is_missing_is_said_with_names() {
         &text,
         &[
             "Checked just now , next check within 75 min. Microsoft’s newest count is of",
+            "The totals are not complete.",
             "Data of 3 customers is older:",
             &format!("({before})"),
             "customers have no licences:",
