@@ -5,6 +5,7 @@
 
 mod answer;
 mod backfill;
+mod brief_reads;
 mod concurrency_limiter;
 mod customers;
 mod dated_call_limits;
@@ -17,6 +18,7 @@ mod rendering;
 mod second_level;
 pub mod source;
 mod spans;
+mod stored_past;
 
 use std::{
     future::Future,
@@ -38,6 +40,7 @@ pub use self::{
     fleet_answer::{FleetAnswer, FleetCheck},
     history::{ComparedDates, FleetHistory, HistoryError, HistoryPage, HistoryReader},
     recent_trends::{TrendAnswer, TrendPoints, TrendRequest},
+    stored_past::{EarlierUsage, StoredPast},
 };
 use self::{
     backfill::Backfill,
@@ -48,6 +51,7 @@ use self::{
     rendering::SharedRenderer,
     second_level::SecondLevel,
     source::{CallTrace, SourceError, UsageSource},
+    stored_past::RecentPasts,
 };
 use crate::{
     cache::{
@@ -80,6 +84,7 @@ struct UsageServiceInner {
     history_readers: Semaphore,
     renderer: SharedRenderer,
     trends: RecentTrends,
+    pasts: RecentPasts,
     /// The call for the newest date of our own formats.
     newest_api: UpstreamApi,
     soft_timeout: Duration,
@@ -213,6 +218,7 @@ impl UsageService {
             inner: Arc::new(UsageServiceInner {
                 renderer: SharedRenderer::new(Arc::clone(&cache), shutdown.clone()),
                 trends: RecentTrends::new(Arc::clone(&clock), shutdown.clone()),
+                pasts: RecentPasts::new(Arc::clone(&clock), shutdown.clone()),
                 cache,
                 level,
                 fetcher,

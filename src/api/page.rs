@@ -4,6 +4,7 @@
 //! metrics, log and cache. Browsers do not store it, since it shows the current age of the numbers.
 
 mod customers;
+mod figures;
 mod frame;
 mod freshness;
 mod overview;

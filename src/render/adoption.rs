@@ -75,7 +75,12 @@ impl AdoptionView {
     ///
     /// If it is not the simplified format.
     pub(super) fn from_simplified(simplified: &[u8]) -> serde_json::Result<Self> {
-        let usage: simplified::SimplifiedUsage<'_> = serde_json::from_slice(simplified)?;
+        let usage = serde_json::from_slice(simplified)?;
+        Ok(Self::new(&usage))
+    }
+
+    /// Takes the numbers of the simplified format, up to the most bars.
+    pub(super) fn new(usage: &simplified::SimplifiedUsage<'_>) -> Self {
         let mut room = MAX_BARS;
         let mut left_out = 0;
         let mut shown = Vec::new();
@@ -106,20 +111,20 @@ impl AdoptionView {
         }
         let name = usage.customer_name.as_deref().map(display_text);
         let name = name.filter(|name| !name.is_empty());
-        Ok(Self {
+        Self {
             customer_name: name.unwrap_or_else(|| usage.customer_id.to_string()),
-            customer_id: usage.customer_id.into_owned(),
+            customer_id: usage.customer_id.to_string(),
             workloads: usage
                 .workloads
                 .iter()
                 .take(MAX_BARS)
                 .map(AdoptionBar::from_total)
                 .collect(),
-            oldest_processed_date: usage.oldest_processed_date,
-            processed_date: usage.processed_date,
+            oldest_processed_date: usage.oldest_processed_date.clone(),
+            processed_date: usage.processed_date.clone(),
             products: shown,
             left_out,
-        })
+        }
     }
 }
 

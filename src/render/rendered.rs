@@ -16,7 +16,7 @@ use super::{
     customers::{self, CustomerIndex, CustomerPageRequest, VisibleCustomers},
     document::{EncodedBody, RenderedDocument},
     format::{ChartTheme, ContentCoding, Format},
-    simplified,
+    simplified::{self, SimplifiedUsage},
 };
 use crate::domain::{
     CustomerId, CustomerList, DocumentSummary, LicenseUsage, Portfolio, ProcessedDate, aggregation,
@@ -363,17 +363,21 @@ impl Rendered {
         Ok(Some((document, encoded)))
     }
 
-    /// Returns the usage for the web page, which is not cached. `Ok(None)` if this is not usage.
+    /// Returns the usage for the web page, which is not cached: as bars, and as it was before its
+    /// rendering, without times of day. `Ok(None)` if this is not usage.
     ///
     /// This may take milliseconds of CPU: call it off the async threads.
     ///
     /// # Errors
     ///
     /// If the simplified format cannot be read back.
-    pub fn adoption(&self) -> serde_json::Result<Option<AdoptionView>> {
-        self.shown()
-            .map(|simplified| AdoptionView::from_simplified(simplified.identity.body()))
-            .transpose()
+    pub fn adoption(&self) -> serde_json::Result<Option<(AdoptionView, LicenseUsage)>> {
+        let Some(simplified) = self.shown() else {
+            return Ok(None);
+        };
+        let simplified: SimplifiedUsage<'_> = serde_json::from_slice(simplified.identity.body())?;
+        let usage = simplified.to_usage()?;
+        Ok(Some((AdoptionView::new(&simplified), usage)))
     }
 
     /// The memory in bytes of everything that was rendered so far.

@@ -1,10 +1,13 @@
 //! The simplified format: our own JSON, described in `api/openapi.json`.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de};
 
-use crate::domain::{LicenseUsage, Portfolio, ProcessedDate, UsagePercent, UsageRow, aggregation};
+use crate::domain::{
+    CustomerId, LicenseUsage, Portfolio, ProcessedAt, ProcessedDate, UsagePercent, UsageRow,
+    aggregation,
+};
 
 /// The simplified format. `schemas/Usage` of the API's description explains its fields.
 #[derive(Debug, Serialize, Deserialize)]
@@ -134,12 +137,47 @@ fn usage_percent(active: u64, qualified: u64) -> Option<f64> {
     UsagePercent::new(active, qualified).map(UsagePercent::as_f64)
 }
 
+// === impl SimplifiedUsage ===
+
+impl SimplifiedUsage<'_> {
+    /// Returns the usage that it was rendered from.
+    pub(super) fn to_usage(&self) -> serde_json::Result<LicenseUsage> {
+        let customer = CustomerId::parse(&self.customer_id).map_err(de::Error::custom)?;
+        let products = self.products.iter();
+        let rows = products.flat_map(|product| {
+            let workloads = product.workloads.iter();
+            workloads.map(|workload| product.row(workload))
+        });
+        let rows = rows.collect::<serde_json::Result<_>>()?;
+        let name = self.customer_name.as_deref().map(str::to_owned);
+        LicenseUsage::new(customer, name, rows).map_err(de::Error::custom)
+    }
+}
+
 // === impl SimplifiedProduct ===
 
 impl SimplifiedProduct<'_> {
     /// The name for people: that of the portfolio, else Microsoft's.
     pub(super) fn shown_name(&self) -> &str {
         self.display_name.as_deref().unwrap_or(&self.product_name)
+    }
+
+    fn row(&self, workload: &ProductWorkload<'_>) -> serde_json::Result<UsageRow> {
+        let text = |text: &Option<Cow<'_, str>>| text.as_deref().map(Arc::from);
+        let date = ProcessedDate::parse(&workload.processed_date).map_err(de::Error::custom)?;
+        Ok(UsageRow {
+            service_code: text(&self.service_code),
+            service_name: (*self.service_name).into(),
+            product_id: text(&self.product_id),
+            product_name: (*self.product_name).into(),
+            channel: text(&self.channel),
+            workload_code: text(&workload.workload_code),
+            workload_name: (*workload.workload_name).into(),
+            licenses_active: workload.licenses_active,
+            licenses_qualified: workload.licenses_qualified,
+            reported_usage_percent: workload.reported_usage_percent,
+            processed_at: ProcessedAt(date.start()),
+        })
     }
 }
 

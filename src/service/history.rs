@@ -211,23 +211,11 @@ impl UsageService {
         let stored = store.dates(customer, DateRange::ALL).await?;
         let stored: Vec<_> = stored.iter().map(|stored| stored.date).collect();
         let (from, to) = choose_compared_dates(&stored, from, to)?;
-        let rows = async |date| {
-            let query = HistoryQuery {
-                customer,
-                range: DateRange::of(date),
-                products: Vec::new(),
-                workload: None,
-                after: None,
-                limit: HistoryReader::MAX_ROWS,
-            };
-            let rows = store.history(query).await?.into_iter();
-            Ok::<_, HistoryError>(rows.map(usage_row).collect())
-        };
         Ok(ComparedDates {
             from,
             to,
-            from_rows: rows(from).await?,
-            to_rows: rows(to).await?,
+            from_rows: rows_of(&**store, customer, from).await?,
+            to_rows: rows_of(&**store, customer, to).await?,
         })
     }
 
@@ -313,7 +301,7 @@ impl UsageService {
     }
 
     /// Returns the store for data of a customer that the caller may read.
-    fn store_for(
+    pub(super) fn store_for(
         &self,
         customer: CustomerId,
         caller: &Caller,
@@ -340,22 +328,59 @@ fn choose_compared_dates(
     };
     let to = to.unwrap_or(*newest);
     for date in from.into_iter().chain([to]) {
-        if let Err(index) = stored.binary_search(&date) {
-            let (before, after) = stored.split_at(index);
+        if stored.binary_search(&date).is_err() {
+            let [before, after] = neighbors(stored, date);
             return Err(HistoryError::NotStored {
                 date,
-                before: before.last().copied(),
-                after: after.first().copied(),
+                before,
+                after,
             });
         }
     }
-    let is_early = |date: &&ProcessedDate| date.days_until(to) >= UsageService::COMPARED_DAYS;
-    let earlier = || stored.iter().rev().find(is_early).copied();
+    let earlier = || date_to_compare(stored, to);
     let from = from.or_else(earlier).ok_or(HistoryError::NothingEarlier {
         to,
         oldest: *oldest,
     })?;
     Ok((from, to))
+}
+
+/// Returns the newest stored date that is early enough to be compared with `to` by default. `stored` is
+/// sorted.
+pub(super) fn date_to_compare(
+    stored: &[ProcessedDate],
+    to: ProcessedDate,
+) -> Option<ProcessedDate> {
+    let is_early = |date: &&ProcessedDate| date.days_until(to) >= UsageService::COMPARED_DAYS;
+    stored.iter().rev().find(is_early).copied()
+}
+
+/// Returns the nearest stored dates before and after a date. `stored` is sorted.
+pub(super) fn neighbors(
+    stored: &[ProcessedDate],
+    date: ProcessedDate,
+) -> [Option<ProcessedDate>; 2] {
+    let (before, rest) = stored.split_at(stored.partition_point(|stored| *stored < date));
+    let after = rest.iter().find(|stored| **stored > date);
+    [before.last().copied(), after.copied()]
+}
+
+/// Reads the rows of a customer and date.
+pub(super) async fn rows_of(
+    store: &dyn UsageStore,
+    customer: CustomerId,
+    date: ProcessedDate,
+) -> Result<Vec<UsageRow>, StoreError> {
+    let query = HistoryQuery {
+        customer,
+        range: DateRange::of(date),
+        products: Vec::new(),
+        workload: None,
+        after: None,
+        limit: HistoryReader::MAX_ROWS,
+    };
+    let rows = store.history(query).await?.into_iter();
+    Ok(rows.map(usage_row).collect())
 }
 
 /// The stored part of a row.

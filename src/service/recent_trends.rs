@@ -2,8 +2,6 @@
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
-    fmt,
     num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,12 +9,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::UsageService;
+use super::{UsageService, brief_reads::BriefReads};
 use crate::{
-    cache::SingleFlight,
-    clock::{SharedClock, with_deadline},
+    clock::SharedClock,
     domain::{Caller, CustomerId, ProcessedDate},
-    lru_map::LruMap,
     shutdown::Shutdown,
     store::{CustomerTotals, ProductFilter, RecentTotalsQuery, UsageStore},
 };
@@ -48,11 +44,8 @@ pub struct TrendAnswer {
 }
 
 /// Trends that were read lately.
-pub(super) struct RecentTrends {
-    cache: Arc<LruMap<TrendKey, CachedTrend>>,
-    reads: SingleFlight<Vec<TrendKey>, ()>,
-    clock: SharedClock,
-}
+#[derive(Debug)]
+pub(super) struct RecentTrends(BriefReads<TrendKey, TrendPoints>);
 
 /// All that a trend depends on, but for past dates that are stored later.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -61,12 +54,6 @@ struct TrendKey {
     until: ProcessedDate,
     fetched_at: Option<Timestamp>,
     products_version: u64,
-}
-
-#[derive(Clone, Debug)]
-struct CachedTrend {
-    points: TrendPoints,
-    read_at: Instant,
 }
 
 // === impl UsageService ===
@@ -97,17 +84,11 @@ impl RecentTrends {
     /// The time for which a trend is not read again: a backfill may have stored past dates.
     const FRESH_FOR: Duration = Duration::from_secs(300);
 
-    /// The time that a request waits for the store.
-    const BUDGET: Duration = Duration::from_millis(20);
-
     const MAX_CUSTOMERS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
     pub(super) fn new(clock: SharedClock, shutdown: Shutdown) -> Self {
-        Self {
-            cache: Arc::new(LruMap::new(Self::MAX_CUSTOMERS)),
-            reads: SingleFlight::new(shutdown),
-            clock,
-        }
+        let reads = BriefReads::new(Self::MAX_CUSTOMERS, Self::FRESH_FOR, clock, shutdown);
+        Self(reads)
     }
 
     async fn find(
@@ -116,19 +97,18 @@ impl RecentTrends {
         store: &Arc<dyn UsageStore>,
         now: Instant,
     ) -> TrendAnswer {
+        let Self(reads) = self;
         let keys = request.keys();
-        let missing: Vec<_> = keys
-            .iter()
-            .filter(|key| self.cached(key, now).is_none())
-            .cloned()
-            .collect();
+        let missing = keys.iter().filter(|key| reads.get(key, now).is_none());
+        let missing: Vec<_> = missing.cloned().collect();
         if !missing.is_empty() {
-            self.read(missing, request, Arc::clone(store), now).await;
+            let read = read_trends(Arc::clone(store), missing.clone(), request);
+            reads.read(missing, read, now).await;
         }
         let mut trends = HashMap::with_capacity(keys.len());
         let mut is_complete = true;
         for key in keys {
-            match self.cached(&key, now) {
+            match reads.get(&key, now) {
                 Some(points) if points.is_empty() => {}
                 Some(points) => drop(trends.insert(key.customer, points)),
                 None => is_complete = false,
@@ -139,69 +119,33 @@ impl RecentTrends {
             is_complete,
         }
     }
+}
 
-    fn cached(&self, key: &TrendKey, now: Instant) -> Option<TrendPoints> {
-        let cached = self.cache.get(key)?;
-        let age = now.saturating_duration_since(cached.read_at);
-        (age < Self::FRESH_FOR).then_some(cached.points)
-    }
-
-    /// Reads trends into the cache, once for all requests that want the same, and waits for that.
-    async fn read(
-        &self,
-        missing: Vec<TrendKey>,
-        request: TrendRequest,
-        store: Arc<dyn UsageStore>,
-        now: Instant,
-    ) {
-        let cache = self.cache.clone();
-        let query = RecentTotalsQuery {
-            customers: missing.iter().map(|key| key.customer).collect(),
-            until: request.until,
-            dates: Self::DATES,
-            products: request.products,
-        };
-        let read = {
-            let missing = missing.clone();
-            async move {
-                let Ok(totals) = store.recent_totals(query).await else {
-                    // The store counts its failures.
-                    return;
-                };
-                let mut found: HashMap<_, _> = totals.into_iter().map(trend_points).collect();
-                for key in missing {
-                    let points = found.remove(&key.customer).unwrap_or_default();
-                    let read_at = now;
-                    cache.insert(key, CachedTrend { points, read_at });
-                }
-            }
-        };
-        let Ok(flight) = self.reads.join_or_lead(
-            missing,
-            |()| (),
-            || Ok::<_, Infallible>(()),
-            |guard, ()| async move {
-                read.await;
-                drop(guard);
-            },
-        );
-        let deadline = self.clock.now() + Self::BUDGET;
-        let _in_time = with_deadline(&self.clock, deadline, flight.outcome()).await;
-    }
+/// Reads the trends of some of the requested customers, each with its key. The store counts its failures.
+async fn read_trends(
+    store: Arc<dyn UsageStore>,
+    keys: Vec<TrendKey>,
+    request: TrendRequest,
+) -> Option<Vec<(TrendKey, TrendPoints)>> {
+    let query = RecentTotalsQuery {
+        customers: keys.iter().map(|key| key.customer).collect(),
+        until: request.until,
+        dates: RecentTrends::DATES,
+        products: request.products,
+    };
+    let totals = store.recent_totals(query).await.ok()?;
+    let mut found: HashMap<_, _> = totals.into_iter().map(trend_points).collect();
+    let of_key = |key: TrendKey| {
+        let points = found.remove(&key.customer).unwrap_or_default();
+        (key, points)
+    };
+    Some(keys.into_iter().map(of_key).collect())
 }
 
 fn trend_points(of_customer: CustomerTotals) -> (CustomerId, TrendPoints) {
     let totals = of_customer.totals.iter();
     let points = totals.map(|totals| (totals.date, totals.licenses_unused));
     (of_customer.customer, points.collect())
-}
-
-impl fmt::Debug for RecentTrends {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecentTrends")
-            .field("trends", &self.cache.len())
-            .finish_non_exhaustive()
-    }
 }
 
 // === impl TrendRequest ===

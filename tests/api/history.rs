@@ -9,21 +9,21 @@ use crate::support::{described::assert_matches_description, prelude::*};
 const FROM_STORE: &str = "hit; detail=store";
 
 /// The newest processed date of the simulator, and earlier ones.
-const NEWEST: &str = "2026-11-19";
-const DAY_BEFORE: &str = "2026-11-18";
-const EARLIER: &str = "2026-11-16";
+pub(crate) const NEWEST: &str = "2026-11-19";
+pub(crate) const DAY_BEFORE: &str = "2026-11-18";
+pub(crate) const EARLIER: &str = "2026-11-16";
 /// The only date of [`DOCUMENTED`].
 const DOCUMENTED_DAY: &str = "2017-03-09";
-const FOUR_WEEKS_BEFORE: &str = "2026-10-22";
+pub(crate) const FOUR_WEEKS_BEFORE: &str = "2026-10-22";
 
-fn builder() -> Builder {
+pub(crate) fn builder() -> Builder {
     TestApp::builder()
         .with_own_store()
         .set("upstream.source", "commercial")
 }
 
 /// A service that has fetched these dates of a customer.
-async fn with_dates(customer: impl Display, dates: &[&str]) -> TestApp {
+pub(crate) async fn with_dates(customer: impl Display, dates: &[&str]) -> TestApp {
     let app = builder().start().await;
     app.fetch_dates(customer, dates).await;
     app
@@ -58,7 +58,7 @@ fn dates_of(items: &[Value]) -> Vec<String> {
 }
 
 impl TestApp {
-    async fn fetch_dates(&self, customer: impl Display, dates: &[&str]) {
+    pub(crate) async fn fetch_dates(&self, customer: impl Display, dates: &[&str]) {
         for date in dates {
             let reply = self.dated(&customer, date).await;
             assert!([200, 404].contains(&reply.status), "{reply:?}");

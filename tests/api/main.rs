@@ -45,6 +45,7 @@ mod openapi;
 mod overload;
 mod overview;
 mod page;
+mod page_history;
 mod panics;
 mod portfolio;
 mod problem_details;

@@ -14,11 +14,11 @@ fn listed(number: usize, name: &str) -> Value {
     })
 }
 
-fn page_of(customer: impl Display) -> String {
+pub(crate) fn page_of(customer: impl Display) -> String {
     format!("/?customer={customer}")
 }
 
-fn page_of_date(customer: impl Display, date: impl Display) -> String {
+pub(crate) fn page_of_date(customer: impl Display, date: impl Display) -> String {
     format!("/?customer={customer}&date={date}")
 }
 
@@ -767,5 +767,6 @@ async fn rows_of_another_date_show_it() {
 /// A service with one caller, which may see the documented customer.
 async fn limited() -> TestApp {
     let caller = TestCaller::named("wiki").with_customers(&[DOCUMENTED]);
-    TestApp::with_callers(&[caller]).await
+    let builder = TestApp::builder().callers(&[caller]).with_own_store();
+    builder.start().await
 }

@@ -36,6 +36,24 @@ async function overview(page) {
   }
 }
 
+// Goes to a customer, which has changes once the demo has fetched its past dates.
+async function withChanges(page) {
+  const end = Date.now() + 60_000;
+  do {
+    assert.ok(Date.now() < end, 'changes are shown');
+    await page.goto(`${DEMO}/?customer=${encodeURIComponent(LIVELY)}`);
+  } while (await page.getByRole('heading', { name: /^Changes since/ }).count() === 0);
+}
+
+// Nothing is scrolled sideways, and every text is inside its cell.
+async function assertFits(page, width) {
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width, page.url());
+  const outside = await page.locator('table :is(th, td):visible').evaluateAll((cells) => cells
+    .filter((cell) => cell.scrollWidth > cell.clientWidth)
+    .map((cell) => cell.textContent));
+  assert.deepEqual(outside, [], page.url());
+}
+
 async function faults(body) {
   const answer = await fetch(`${SIMULATOR}/_simulator/faults`, { method: 'PUT', body: JSON.stringify(body) });
   assert.equal(answer.ok, true, await answer.text());
@@ -62,8 +80,18 @@ describe('before the demo', { timeout: 120_000 }, () => {
         await page.locator('.standing').innerText(),
         /^Checked (just now|\d+ \w+ ago), next check within \d+ min\. Microsoft’s newest count is of \d{4}-\d\d-\d\d\.$/,
       );
-      assert.ok(await page.getByRole('table').count() > 3);
-      assert.match(await page.getByRole('table').first().innerText(), /\d+%\s+\d+ of \d+/);
+      assert.ok(await page.locator('.bars').count() > 3);
+      assert.match(await page.locator('.bars').first().innerText(), /\d+%\s+\d+ of \d+/);
+    }));
+
+  it('shows the trend of a customer, its changes, and its unused licences', () =>
+    inTab({}, async (page) => {
+      await withChanges(page);
+      const chart = page.locator('.picture img');
+      await chart.evaluate((image) => image.decode());
+      assert.equal(await chart.evaluate((image) => image.naturalWidth), 480);
+      assert.match(await page.getByRole('region', { name: /^Changes since/ }).innerText(), /[+−]\d+/);
+      assert.match(await page.getByRole('region', { name: 'Unused licences' }).innerText(), /Total\s+\d+ of \d+/);
     }));
 
   it('sorts the customers, and says so', () =>
@@ -176,14 +204,10 @@ describe('before the demo', { timeout: 120_000 }, () => {
   for (const width of [320, 360]) {
     it(`fits a telephone of ${width} pixels`, () =>
       inTab({ viewport: { width, height: 740 } }, async (page) => {
+        await withChanges(page);
         for (const query of ['', ...[LIVELY, NAME].map((name) => `?customer=${encodeURIComponent(name)}`)]) {
           await page.goto(`${DEMO}/${query}`);
-          const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-          assert.equal(wide, width, 'nothing is scrolled sideways');
-          const outside = await page.locator('table :is(th, td):visible').evaluateAll((cells) => cells
-            .filter((cell) => cell.scrollWidth > cell.clientWidth)
-            .map((cell) => cell.textContent));
-          assert.deepEqual(outside, [], 'every text is inside its cell');
+          await assertFits(page, width);
         }
       }));
   }
@@ -211,6 +235,15 @@ describe('before a proxy with callers', { timeout: 60_000 }, () => {
       const other = await page.goto(`${PROXY}/?customer=1be53d03-c95d-4b28-9f8f-587fd7906eae`);
       assert.equal(other.status(), 403);
       assert.equal(await heading(page), 'Not allowed');
+    }));
+
+  it('fits a telephone with costs too', () =>
+    inTab({ ...known, viewport: { width: 320, height: 740 } }, async (page) => {
+      for (const query of ['', `?customer=${DOCUMENTED}`]) {
+        await page.goto(`${PROXY}/${query}`);
+        assert.match(await page.locator('main').innerText(), /EUR 61,728\.35/);
+        await assertFits(page, 320);
+      }
     }));
 
   it('says so while Partner Center is down', () =>

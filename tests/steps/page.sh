@@ -36,7 +36,7 @@ step_page() {
     stop demo "$demo"
 }
 
-# A proxy before a stand-in that takes faults, with one caller, which may see one customer. Sets
+# A proxy before a stand-in that takes faults, with a price and one caller, which may see one customer. Sets
 # `limited` and `stand_in` to their URLs, `limited_pid` and `stand_in_pid`, and `key`.
 start_limited_proxy() {
     start stand_in 'To have usage-proxy ask it' "$binary" simulate --allow-app-only --listen 127.0.0.1:0
@@ -52,10 +52,17 @@ key_sha256 = [${hash##* }]
 customers = ["4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04"]
 scopes = ["usage:read"]
 END
+    cat >"$scratch/portfolio.toml" <<'END'
+[[product]]
+product = "EXCHANGE ONLINE (PLAN 1)"
+price = 12345.67
+currency = "EUR"
+END
     (umask 077 && echo any >"$scratch/client_secret")
     start limited '"listening"' env -i \
         USAGE_PROXY__SERVER__LISTEN=127.0.0.1:0 USAGE_PROXY__ADMIN__LISTEN=127.0.0.1:0 \
         USAGE_PROXY__CALLERS__FILE="$scratch/callers.toml" \
+        USAGE_PROXY__PORTFOLIO__FILE="$scratch/portfolio.toml" \
         USAGE_PROXY__UPSTREAM__BASE_URL="$stand_in" USAGE_PROXY__UPSTREAM__SOURCE=commercial \
         USAGE_PROXY__UPSTREAM__AUTH__KIND=client_credentials \
         USAGE_PROXY__UPSTREAM__AUTH__TOKEN_URL="$stand_in/tenant/oauth2/v2.0/token" \

@@ -1,8 +1,15 @@
+mod past;
+mod unused;
+
 use std::{iter::successors, pin::pin, sync::Arc};
 
 use askama::Template;
 use http::StatusCode;
 
+use self::{
+    past::{Past, PastParts},
+    unused::UnusedLicenses,
+};
 use super::{
     customers::{self, CustomerDirectory},
     frame::{PageFrame, SearchForm, respond},
@@ -11,7 +18,7 @@ use super::{
 };
 use crate::{
     api::{context::AuthenticatedRequest, data, response::HandlerResult, spans},
-    domain::{CustomerId, ProcessedDate},
+    domain::{CustomerId, Portfolio, ProcessedDate},
     offload,
     problem::FullBody,
     render::{
@@ -24,6 +31,9 @@ use crate::{
 
 /// The months for which Partner Center keeps processed dates.
 const RETENTION_MONTHS: i32 = 13;
+
+/// About the CPU work for a row of the past, in bytes of rendered usage.
+const PAST_ROW_BYTES: usize = 256;
 
 /// The most days without data that a link skips.
 const MAX_SKIPPED_DAYS: usize = 31;
@@ -42,6 +52,8 @@ struct UsagePage {
     list_is_being_fetched: bool,
     dates: Vec<DateLink>,
     is_dated: bool,
+    past: PastParts,
+    unused: UnusedLicenses,
     json: String,
     table: String,
     chart: String,
@@ -97,12 +109,29 @@ pub(super) async fn show(
         None => CustomerListState::Fetching,
     };
     let shown = answer.cached.rendered.processed_date().or(page_query.date);
+    let until = shown.unwrap_or(page_query.today);
+    let past = api
+        .usage
+        .stored_past(customer, until, caller, request.received_at);
+    let past = Past::from(past.await);
     let parts = UsagePageParts {
         frame: PageFrame::new(request, None),
         list_state,
         freshness_note: FreshnessNote::new(&answer, page_query.date, api.refreshes_fleet),
         query: page_query.clone(),
-        adjacent_dates: adjacent_dates(request, customer, shown, page_query.today),
+        adjacent_dates: match &past {
+            Past::Stored(past) => {
+                let [before, after] = past.neighbors(until);
+                // The newest may not be stored yet.
+                let newest = api.usage.newest_date(customer, request.received_at);
+                [before, after.or(newest.filter(|newest| *newest > until))]
+            }
+            Past::NotStored | Past::Reading | Past::Unavailable => {
+                possible_dates(request, customer, shown, page_query.today)
+            }
+        },
+        past,
+        portfolio: api.usage.portfolio().get(),
         customer,
         origin: request.origin(),
         wants_key: !caller.is_anonymous(),
@@ -130,7 +159,7 @@ async fn join_if_ready<N, W>(
 
 /// Finds the dates before and after `shown` that may have data: Partner Center keeps them, they are not
 /// newer than the newest date, and are not known to be absent.
-fn adjacent_dates(
+fn possible_dates(
     request: &AuthenticatedRequest,
     customer: CustomerId,
     shown: Option<ProcessedDate>,
@@ -162,8 +191,10 @@ struct UsagePageParts {
     list_state: CustomerListState,
     freshness_note: FreshnessNote,
     query: PageQuery,
-    /// See [`adjacent_dates`].
+    /// The dates before and after the shown one: stored ones, or else [`possible_dates`].
     adjacent_dates: [Option<ProcessedDate>; 2],
+    past: Past,
+    portfolio: Arc<Portfolio>,
     customer: CustomerId,
     origin: String,
     wants_key: bool,
@@ -178,7 +209,7 @@ async fn render_page(answer: &UsageAnswer, parts: UsagePageParts) -> http::Respo
         .list_state
         .directory()
         .map(CustomerDirectory::search_bytes);
-    let bytes = bytes + searched.unwrap_or_default();
+    let bytes = bytes + searched.unwrap_or_default() + parts.past.rows() * PAST_ROW_BYTES;
     let rendered = offload::run_cpu_bound(bytes, move || parts.render_page(&rendered)).await;
     respond(StatusCode::OK, rendered)
 }
@@ -188,7 +219,7 @@ async fn render_page(answer: &UsageAnswer, parts: UsagePageParts) -> http::Respo
 impl UsagePageParts {
     fn render_page(self, rendered: &Rendered) -> askama::Result<String> {
         let adoption = rendered.adoption().map_err(askama::Error::custom)?;
-        let mut adoption = adoption.ok_or(askama::Error::Fmt)?;
+        let (mut adoption, usage) = adoption.ok_or(askama::Error::Fmt)?;
         let directory = self.list_state.directory();
         if adoption.customer_name == adoption.customer_id
             && let Some(name) = directory.and_then(|directory| directory.name(self.customer))
@@ -201,7 +232,10 @@ impl UsagePageParts {
             .date
             .map_or_else(String::new, |date| format!("?processedDate={date}"));
         let resource = format!("/v1/customers/{}/usage", self.customer);
+        let (today, portfolio) = (self.query.today, &*self.portfolio);
         let page = UsagePage {
+            past: PastParts::new(&self.past, &usage, date, today, portfolio),
+            unused: UnusedLicenses::new(&usage, portfolio),
             when: date.map_or_else(|| "no data".to_owned(), |date| date.to_string()),
             counted: self.count_date_sentence(date),
             dates: self.date_links(),

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use super::query::FleetProductFilter;
 use crate::domain::{
-    CustomerId, FleetEntry, FleetStatus, FleetUsage, Portfolio, ProcessedDate, ProductRule,
+    CustomerId, FleetEntry, FleetStatus, FleetUsage, LicenseUsage, Portfolio, ProcessedDate,
+    ProductRule,
     aggregation::{self, ProductUsage},
 };
 
@@ -155,19 +156,15 @@ fn select_products<'a>(
     let Some(usage) = entry.usage.as_deref() else {
         return (entry.status == FleetStatus::Empty).then(Vec::new);
     };
-    let products = aggregation::products(usage).into_iter();
-    let products = products.filter_map(|usage| {
-        let row = usage.product;
-        let rule = portfolio.rule(row.product_id.as_deref(), &row.product_name);
-        let display_name = rule.and_then(|rule| rule.display_name.as_deref());
+    let products = SelectedProduct::of_usage(usage, portfolio).filter(|product| {
+        let row = product.usage.product;
+        let display_name = product.rule.and_then(|rule| rule.display_name.as_deref());
         if !filter.matches(row, display_name) {
-            return None;
+            return false;
         }
-        if rule.is_some_and(|rule| rule.exclude) {
-            *excluded += 1;
-            return None;
-        }
-        Some(SelectedProduct { usage, rule })
+        let is_excluded = product.is_excluded();
+        *excluded += u64::from(is_excluded);
+        !is_excluded
     });
     Some(products.collect())
 }
@@ -175,6 +172,24 @@ fn select_products<'a>(
 // === impl SelectedProduct ===
 
 impl<'a> SelectedProduct<'a> {
+    /// The products of a customer, also those that the portfolio excludes.
+    pub fn of_usage(
+        usage: &'a LicenseUsage,
+        portfolio: &'a Portfolio,
+    ) -> impl Iterator<Item = Self> {
+        let products = aggregation::products(usage).into_iter();
+        products.map(|usage| {
+            let row = usage.product;
+            let rule = portfolio.rule(row.product_id.as_deref(), &row.product_name);
+            Self { usage, rule }
+        })
+    }
+
+    /// Returns true if the portfolio excludes it from all answers over several customers.
+    pub fn is_excluded(&self) -> bool {
+        self.rule.is_some_and(|rule| rule.exclude)
+    }
+
     /// Microsoft's name.
     pub fn product_name(&self) -> &'a str {
         &self.usage.product.product_name

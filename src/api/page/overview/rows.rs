@@ -1,7 +1,7 @@
-use super::content::{CostFigure, cost_figures};
 use crate::{
     api::page::{
         customers::CustomerDirectory,
+        figures::{CostFigure, cost_figures},
         query::{self, PageQuery},
     },
     domain::{FleetStatus, ProcessedDate, UsagePercent},

@@ -1,7 +1,7 @@
-use std::{cmp::Ordering, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 use super::content::ShownCustomer;
-use crate::{domain::ProcessedDate, render::adoption::grouped, service::TrendAnswer};
+use crate::{api::page::figures::signed_change, domain::ProcessedDate, service::TrendAnswer};
 
 /// The trends of the customers on a page.
 pub(super) struct TrendColumn {
@@ -166,15 +166,6 @@ impl TrendLine {
         // In the middle of a scale that is larger than the span.
         let top = u128::from(scale - span) / 2 + u128::from(highest - unused);
         margin + top * inner / u128::from(scale)
-    }
-}
-
-/// Returns the change of a number with its sign.
-fn signed_change(first: u64, last: u64) -> String {
-    match last.cmp(&first) {
-        Ordering::Less => format!("−{}", grouped(first - last)),
-        Ordering::Equal => "±0".to_owned(),
-        Ordering::Greater => format!("+{}", grouped(last - first)),
     }
 }
 
