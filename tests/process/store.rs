@@ -5,6 +5,7 @@
 
 use std::{
     fmt::Display,
+    ops::Range,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     time::{Duration, Instant},
@@ -18,11 +19,12 @@ use rustix::process::{Pid, Resource, Rlimit, geteuid, prlimit};
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet};
 use usage_proxy::simulator::Faults;
+use uuid::Uuid;
 
 use crate::{
     crashes::variable,
     support::{
-        Account, PATIENCE, PartnerCenter, Service, assert_has, run, try_get, usage_proxy,
+        Account, PATIENCE, PartnerCenter, Service, assert_has, get, run, try_get, usage_proxy,
         usage_proxy_after,
     },
 };
@@ -160,6 +162,44 @@ async fn a_service_reads_what_the_one_that_it_replaces_stores() {
 }
 
 #[tokio::test]
+async fn two_services_fill_one_file_while_one_replaces_the_other() {
+    let partner_center = PartnerCenter::with(Faults::default()).await;
+    let account = with_store(partner_center.account());
+    let customers = partner_center.handle.customers();
+    let newest = partner_center.handle.newest_date();
+    let (old, new) = tokio::join!(account.serve(), account.serve());
+    // Returns how many of them have usage.
+    let ask = async |service: &Service, customers: &[Uuid], days: Range<i32>| {
+        let mut with_usage = 0;
+        for customer in customers {
+            for day in days.clone() {
+                let date = newest - day.days();
+                let path = format!("v1/customers/{customer}/usage?processedDate={date}");
+                let reply = get(&format!("{}/{path}", service.api), &[]).await;
+                let is_answer = matches!(reply.status, 200 | 404);
+                assert!(is_answer, "{}: {}", reply.status, reply.body);
+                with_usage += i64::from(reply.status == 200);
+            }
+        }
+        with_usage
+    };
+
+    // Each writes other customers of the same dates, then both write the same ones.
+    let (odd, even) = customers.split_at(customers.len() / 2);
+    let (by_old, by_new) = tokio::join!(ask(&old, odd, 0..3), ask(&new, even, 0..3));
+    let (of_both, _) = tokio::join!(ask(&old, even, 3..5), ask(&new, even, 3..5));
+    let ((), at_the_end) = tokio::join!(old.end(), ask(&new, odd, 3..5));
+    new.end().await;
+
+    let file = open(&account);
+    assert_is_intact(&file);
+    let statement = "SELECT count(DISTINCT customer_id || processed_date) FROM usage_rows";
+    let stored: i64 = file.query_row(statement, [], |row| row.get(0)).unwrap();
+    assert_eq!(stored, by_old + by_new + of_both + at_the_end);
+    assert!(at_the_end > 0);
+}
+
+#[tokio::test]
 async fn a_store_of_a_newer_release_stops_the_start() {
     let partner_center = PartnerCenter::with(Faults::default()).await;
     let account = with_store(partner_center.account());
@@ -223,10 +263,7 @@ impl Lane {
 
     fn assert_stored(&self, killed: Instant) {
         let file = open(&self.account);
-        let state: String = file
-            .query_row("PRAGMA integrity_check", [], |row| row.get(0))
-            .unwrap();
-        assert_eq!(state, "ok");
+        assert_is_intact(&file);
         let mut sum = file
             .prepare(
                 "SELECT sum(licenses_active) FROM usage_rows \
@@ -331,6 +368,13 @@ pub(crate) fn open(account: &Account) -> Connection {
     let file = Connection::open(store_folder(account).join("usage.db")).unwrap();
     file.busy_timeout(PATIENCE).unwrap();
     file
+}
+
+fn assert_is_intact(file: &Connection) {
+    let state: String = file
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(state, "ok");
 }
 
 fn stored_customers(account: &Account) -> i64 {

@@ -69,6 +69,12 @@ cli_get() {
     ! LC_ALL=C grep -qP '[^\x20-\x7e\r]' "$scratch/usage" ||
         fail "NO_COLOR in a locale of ASCII gets more: $(cat "$scratch/usage")"
 
+    on_terminal --columns 80 -- env -u NO_COLOR LC_ALL=C.UTF-8 TERM=xterm \
+        "$binary" get --all --url "$api" >"$scratch/usage"
+    grep -q '^Contoso.*…  .*%' "$scratch/usage" || fail "no customer is cut: $(cat "$scratch/usage")"
+    [[ $(sed "s/$escape\[[0-9;]*m//g; s/\r//" "$scratch/usage" | LC_ALL=C.UTF-8 wc -L) -le 80 ]] ||
+        fail "wider than the terminal: $(cat "$scratch/usage")"
+
     # It ends with 141, as by SIGPIPE, and says nothing: whoever closed the pipe knows.
     "$binary" get "$customer" --url "$api" 2>"$scratch/said" | true || true
     [[ ! -s $scratch/said ]] || fail "a closed pipe is complained of: $(cat "$scratch/said")"
