@@ -18,7 +18,7 @@ use super::{
     admin_listener::{
         TIMEOUT, error_reason, find_service, is_connection_refused, local_url, printable,
     },
-    config_args::ConfigArgs,
+    config_args::{ConfigArgs, store_file},
     eprint_line, print_line,
     signals::exit_code_on_signal,
     terminal::TerminalStyle,
@@ -31,7 +31,10 @@ use crate::{
     http_client,
     observability::telemetry,
     service::BackfillRequest,
-    store::DateRange,
+    store::{
+        DateRange,
+        sqlite::{StoreFault, inspect},
+    },
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -45,7 +48,7 @@ backfill that was stopped continues where it ended. Partner Center keeps 13 mont
 answers are wrong is left out after three attempts; other failures are tried up to ten times.
 
 The running service makes the calls, found by admin.listen of the same configuration. Only if nothing \
-listens there does this command make them itself.
+listens there, and no process has the store open, does this command make them itself.
 
 Environment:
   USAGE_PROXY_KEY_FILE  instead of --key-file
@@ -141,6 +144,7 @@ pub(super) async fn run(args: &BackfillArgs) -> Result<(), CliError> {
     match find_service(&config).await {
         Ok(Some(_)) => start_and_follow(&client, args, signalled).await,
         Ok(None) => {
+            check_store_is_free(&config)?;
             eprint_line(format_args!(
                 "no service listens on {}, so this command fetches the dates itself",
                 config.admin.listen
@@ -151,6 +155,26 @@ pub(super) async fn run(args: &BackfillArgs) -> Result<(), CliError> {
             "nothing was started, because the service may be running: {}; give the service's own admin \
              listener with --admin-listen, or stop what listens there",
             printable(&reason)
+        ))),
+    }
+}
+
+/// Checks that the store can be used, and that no service uses it that listens elsewhere.
+fn check_store_is_free(config: &Config) -> Result<(), CliError> {
+    let Some(file) = store_file(config) else {
+        return Ok(());
+    };
+    let found = inspect(file).map_err(|fault| match fault {
+        StoreFault::Refused(_) => CliError::usage(fault),
+        StoreFault::Unusable { .. } => CliError::other(fault),
+    })?;
+    match found.opened_by {
+        None => Ok(()),
+        Some(process) => Err(CliError::other(format!(
+            "nothing was started, because process {process} has {} open, and nothing listens on {}; if it \
+             is the service, give its own admin listener with --admin-listen, else end it",
+            found.path.display(),
+            config.admin.listen
         ))),
     }
 }

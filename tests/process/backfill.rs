@@ -153,6 +153,27 @@ async fn nothing_is_fetched_beside_what_may_be_the_service() {
 }
 
 #[tokio::test]
+async fn a_store_that_cannot_be_used_or_is_in_use_is_reported() {
+    let scene = Scene::new().await;
+    scene.backfill(&free_address(), 0, &[]).await;
+    let service = scene.account.serve().await;
+    let missing = format!(
+        "store.url=sqlite:{}",
+        scene.account.path("missing/x").display()
+    );
+
+    let in_use = scene.backfill(&free_address(), 2, &[]).await;
+    let unusable = scene
+        .backfill(&free_address(), 2, &["--set", &missing])
+        .await;
+
+    let process = format!("process {} has ", service.running.id());
+    in_use.assert_failed_in_one_line(1, &["nothing was started", &process, "--admin-listen"]);
+    unusable.assert_failed_in_one_line(1, &["store.url: ", "make the folder"]);
+    assert_eq!(scene.calls(), 1);
+}
+
+#[tokio::test]
 async fn an_admin_listener_with_tls_is_asked_over_tls() {
     let scene = Scene::new().await;
     scene.account.write_certificate("certificate", "key");
