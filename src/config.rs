@@ -13,6 +13,7 @@ mod key;
 mod keys;
 mod load;
 mod network_types;
+mod postgres_url;
 mod rules;
 pub mod secret;
 mod section;
@@ -29,6 +30,7 @@ pub use self::{
     error::{ConfigError, ConfigErrors},
     load::Config,
     network_types::{CorsOrigin, is_loopback_address},
+    postgres_url::{PostgresConfig, PostgresUrl},
     sections::{
         AdminConfig, CacheConfig, CallersConfig, FleetConfig, JwtConfig, LogConfig, MetricsConfig,
         PortfolioConfig, ServerConfig, StoreConfig, TlsConfig, TracingConfig, UpstreamConfig,

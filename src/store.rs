@@ -7,6 +7,7 @@ mod guarded;
 mod metrics;
 mod native_body;
 mod pending;
+pub mod postgres;
 mod schema;
 mod sql;
 pub mod sqlite;
@@ -356,13 +357,12 @@ pub enum StoreError {
 pub enum StoreStartError {
     /// A newer release of the program has written it.
     #[error(
-        "store.url: {} has schema version {found}, and this program knows versions up to {known}: \
-         use the newer release that wrote it",
-        path.display()
+        "store.url: {store} has schema version {found}, and this program knows versions up to {known}: \
+         use the newer release that wrote it"
     )]
     NewerSchema {
-        /// The file.
-        path: PathBuf,
+        /// The file or database.
+        store: String,
         /// Its version.
         found: i64,
         /// The newest known version.
@@ -399,12 +399,15 @@ pub async fn open(
     config: &StoreConfig,
     deps: StoreDeps<'_>,
 ) -> Result<Option<DurableStore>, StoreStartError> {
-    let Some(StoreUrl::Sqlite(path)) = &config.url else {
-        return Ok(None);
-    };
     let clock = || Arc::clone(deps.clock);
+    let engine = match (&config.url, config.postgres()) {
+        (_, Some(database)) => postgres::open(database, deps.preferred, clock()).await?,
+        (Some(StoreUrl::Sqlite(path)), None) => {
+            sqlite::open(path.clone(), deps.preferred, clock()).await?
+        }
+        (_, None) => return Ok(None),
+    };
     let metrics = StoreMetrics::new(deps.registry)?;
-    let engine = sqlite::open(path.clone(), deps.preferred, clock()).await?;
     let store = GuardedStore::new(engine, clock(), deps.shutdown.clone(), metrics.clone());
     // A failure opens the breaker, which tries again in the background.
     let _is_open = store.probe().await.is_ok();

@@ -135,7 +135,7 @@ pub(super) async fn run(args: &BackfillArgs) -> Result<(), CliError> {
     let mut config = Config::load(args.config.sources())?;
     if config.store.url.is_none() {
         return Err(CliError::usage(
-            "store.url is not set: there is nowhere to put past dates; set it to sqlite:PATH",
+            "store.url is not set: there is nowhere to put past dates; set it to sqlite:PATH or postgres://…",
         ));
     }
     let client = BackfillClient::new(&config, args.key_file.as_ref())?;

@@ -30,7 +30,7 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), CliError> {
     let config = Config::load(args.sources())?;
     let unchecked = check_tables_files(&config)?;
     // They may live on the machine that serves, and not on the one that checks.
-    let unreadable = unreadable_secrets(&config.upstream.auth)
+    let unreadable = unreadable_secrets(&config)
         .into_iter()
         .chain(unreadable_trace_headers(&config))
         .chain(unchecked)

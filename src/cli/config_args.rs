@@ -35,7 +35,8 @@ pub(super) struct ConfigArgs {
 pub(super) const REFRESH_TOKEN_KEY: &str = "upstream.auth.refresh_token_file";
 
 /// Returns the files of secrets, each with its key.
-pub(super) fn secret_files(auth: &AuthConfig) -> Vec<(&'static str, &Path)> {
+pub(super) fn secret_files(config: &Config) -> Vec<(&'static str, &Path)> {
+    let auth = &config.upstream.auth;
     let proof = auth.grant().map(|grant| grant.client_auth.files());
     let token = match auth {
         AuthConfig::RefreshToken {
@@ -46,11 +47,18 @@ pub(super) fn secret_files(auth: &AuthConfig) -> Vec<(&'static str, &Path)> {
         }
         AuthConfig::ClientCredentials { .. } => None,
     };
-    proof.into_iter().flatten().chain(token).collect()
+    let of_store = config.store.password_file.as_deref();
+    let of_store = of_store.map(|file| ("store.password_file", file));
+    proof
+        .into_iter()
+        .flatten()
+        .chain(token)
+        .chain(of_store)
+        .collect()
 }
 
 /// Returns an error with advice for each secret that cannot be read.
-pub(super) fn unreadable_secrets(auth: &AuthConfig) -> Vec<String> {
+pub(super) fn unreadable_secrets(config: &Config) -> Vec<String> {
     let unreadable = |(key, file): (&str, &Path)| {
         let error = secret::read_secret(file).err()?;
         let hint = match key {
@@ -59,7 +67,7 @@ pub(super) fn unreadable_secrets(auth: &AuthConfig) -> Vec<String> {
         };
         Some(format!("{key}: {error}{hint}"))
     };
-    secret_files(auth)
+    secret_files(config)
         .into_iter()
         .filter_map(unreadable)
         .collect()
@@ -79,13 +87,13 @@ fn trace_headers(config: &Config) -> Option<&Path> {
 pub(super) fn store_file(config: &Config) -> Option<&Path> {
     match &config.store.url {
         Some(StoreUrl::Sqlite(file)) => Some(file),
-        None => None,
+        Some(StoreUrl::Postgres(_)) | None => None,
     }
 }
 
 /// Returns warnings about the configuration and the files that it names.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
-    let of_files = secret_files(&config.upstream.auth)
+    let of_files = secret_files(config)
         .into_iter()
         // Anyone may read a certificate.
         .filter(|(key, _)| *key != "upstream.auth.client_certificate_file")

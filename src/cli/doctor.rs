@@ -131,7 +131,7 @@ async fn run_checks(
     }
     let clock: SharedClock = Arc::new(SystemClock);
     files::check(config, &clock, report)?;
-    store::check(config, &clock, report)?;
+    store::check(config, &clock, report).await?;
     let probe = match UpstreamProbe::new(&config.upstream, Arc::clone(&clock)) {
         Ok(probe) => probe,
         Err(error) => {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     app::{App, AppDeps},
-    config::{AuthConfig, Config},
+    config::Config,
     observability::telemetry,
     open_file_limit,
     socket_activation::{InheritedSockets, SocketActivationError},
@@ -48,7 +48,7 @@ pub(super) async fn run(
 ) -> Result<(), CliError> {
     let config = Config::load(args.sources())?;
     let log = telemetry::start_logging(&config.log).map_err(CliError::usage)?;
-    check_secret_files(&config.upstream.auth)?;
+    check_secret_files(&config)?;
     if let Some(unreadable) = unreadable_trace_headers(&config) {
         return Err(CliError::other(unreadable));
     }
@@ -145,8 +145,8 @@ fn is_authentication_configured(config: &Config) -> bool {
 }
 
 /// Reads every secret once, so that a start that could never succeed fails at once.
-fn check_secret_files(auth: &AuthConfig) -> Result<(), CliError> {
-    let faults = unreadable_secrets(auth);
+fn check_secret_files(config: &Config) -> Result<(), CliError> {
+    let faults = unreadable_secrets(config);
     if faults.is_empty() {
         Ok(())
     } else {

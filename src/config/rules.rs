@@ -8,8 +8,9 @@ use super::{
     key::{AnyConfigKey, ConfigKey, KeyPresence},
     keys,
     network_types::{is_loopback_address, is_unencrypted},
-    sections::{admin, admin_tls, cache, callers, callers_jwt, server, tracing, upstream},
+    sections::{admin, admin_tls, cache, callers, callers_jwt, server, store, tracing, upstream},
     settings::RawSettings,
+    value_type::StoreUrl,
 };
 
 /// Reports every rule that is broken. A key whose own value is invalid breaks no other rule.
@@ -25,6 +26,7 @@ pub(super) fn check(settings: &RawSettings, errors: &mut Vec<ConfigError>) {
     rules.check_callers();
     rules.check_admin_key();
     rules.check_tracing();
+    rules.check_store();
     rules.check_order(
         &upstream::connect_timeout,
         &upstream::attempt_timeout,
@@ -228,6 +230,20 @@ impl Rules<'_> {
                 endpoint.name(),
             );
             self.report(headers, problem);
+        }
+    }
+
+    /// SQLite needs no password and no CA.
+    fn check_store(&mut self) {
+        let is_sqlite = match self.settings.get(&store::url) {
+            Some(StoreUrl::Sqlite(_)) => true,
+            Some(StoreUrl::Postgres(_)) => false,
+            None => !self.settings.is_set(&store::url),
+        };
+        let keys: [&dyn AnyConfigKey; 2] = [&store::password_file, &store::ca_file];
+        for key in keys.into_iter().filter(|_| is_sqlite) {
+            let problem = format!("is for a `postgres://` URL in {}", store::url.name());
+            self.report(key, problem);
         }
     }
 

@@ -194,6 +194,10 @@ section! {
     pub struct StoreConfig of store = "store" {
         /// The database; `None`: memory only.
         url: Option<StoreUrl> as STORE_URL;
+        /// The password of a PostgreSQL database, read at each connect; `None`: it asks for none.
+        password_file: Option<PathBuf> as FILE;
+        /// CAs, in PEM, that a PostgreSQL server's certificate may be of; `None`: those of the system.
+        ca_file: Option<PathBuf> as FILE;
         /// Time until an accepted snapshot is durable.
         flush_within: Duration as POSITIVE_DURATION = "1s";
         /// Time that a processed date is kept; `None`: for ever.

@@ -9,6 +9,7 @@ use http::HeaderValue;
 use strum::{Display, EnumString};
 use tracing_subscriber::EnvFilter;
 
+use super::postgres_url::PostgresUrl;
 use crate::{
     access_key::{InvalidKeyHash, KeyHash},
     domain::UpstreamApi,
@@ -63,6 +64,8 @@ pub enum RequestLog {
 pub enum StoreUrl {
     /// An SQLite file, for one process.
     Sqlite(PathBuf),
+    /// A PostgreSQL database, which processes may share.
+    Postgres(Box<PostgresUrl>),
 }
 
 impl<T> ValueType<T> {
@@ -117,13 +120,17 @@ pub(super) const CHECK_INTERVAL: ValueType<Duration> = ValueType::new(
 );
 
 pub(super) const STORE_URL: ValueType<StoreUrl> = ValueType::new(
-    "`sqlite:PATH`, such as `sqlite:/var/lib/usage-proxy/usage.db`",
+    "`sqlite:PATH`, such as `sqlite:/var/lib/usage-proxy/usage.db`, or \
+     `postgres://USER@HOST/DATABASE?sslmode=verify-full`",
     |text| match text.split_once(':') {
         Some(("sqlite", "")) => Err("names no file".into()),
         Some(("sqlite", path)) if path.starts_with("//") => {
             Err("has slashes that a path does not need".into())
         }
         Some(("sqlite", path)) => Ok(StoreUrl::Sqlite(PathBuf::from(path))),
+        Some(("postgres" | "postgresql", _)) => {
+            PostgresUrl::parse(text).map(|url| StoreUrl::Postgres(Box::new(url)))
+        }
         _ => Err("is of no known kind".into()),
     },
 );

@@ -17,7 +17,6 @@ pub(super) mod totals;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Statement {
     /// With `$1`, as PostgreSQL numbers parameters.
-    #[expect(dead_code, reason = "for PostgreSQL, which follows")]
     pub(super) dollars: &'static str,
     /// With `?1`: to SQLite, `$1` is a name, and it numbers names in the order in which they appear.
     pub(super) question_marks: &'static str,
@@ -52,8 +51,22 @@ statements! {
     // === The state of the store ===
     PREFERRED_SOURCE = "SELECT preferred_source FROM store_state";
     SET_PREFERRED_SOURCE = "UPDATE store_state SET preferred_source = $1";
-    GENERATION = "SELECT generation FROM store_state";
     NEXT_GENERATION = "UPDATE store_state SET generation = generation + 1 RETURNING generation";
+
+    // === The state of a store on PostgreSQL ===
+    // Changes are made by one process at a time, as in SQLite.
+    LOCK_STORE = "SELECT texts_version FROM store_state FOR UPDATE";
+    TEXTS_VERSION = "SELECT texts_version FROM store_state";
+    KNOWN_TEXTS_VERSION = "SELECT version FROM texts_version WHERE version = $1";
+    ADD_TEXTS_VERSION = "INSERT INTO texts_version (version) VALUES ($1)";
+    SET_TEXTS_VERSION = "UPDATE store_state SET texts_version = $1";
+    STORED_BYTES = "SELECT CAST(coalesce(sum(pg_total_relation_size(c.oid)), 0) AS BIGINT) \
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        WHERE n.nspname = 'usage_proxy' AND c.relkind = 'r'";
+    SCHEMA_TABLES = "SELECT count(*) FROM pg_tables \
+        WHERE schemaname = 'usage_proxy' AND tablename = 'schema_version'";
+    SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM schema_version";
+    ADD_SCHEMA_VERSION = "INSERT INTO schema_version (version, applied_at) VALUES ($1, $2)";
 
     // === Names and their numbers ===
     CUSTOMERS_AFTER = "SELECT id, customer_id FROM customer WHERE id > $1 ORDER BY id";
@@ -79,11 +92,13 @@ statements! {
         licenses_qualified, reported_usage_percent, processed_offset) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     ADD_SNAPSHOT = "INSERT INTO snapshot (customer, day, source, revision, state, customer_name, \
-        fetched_at, confirmed_at, generation) VALUES ($1, $2, $3, 1, $4, $5, $6, $6, $7)";
-    CONFIRM_SNAPSHOT = "UPDATE snapshot SET customer_name = $4, confirmed_at = $5, generation = $6 \
+        fetched_at, confirmed_at, generation) VALUES ($1, $2, $3, 1, $4, $5, $6, $6, \
+        (SELECT generation FROM store_state))";
+    CONFIRM_SNAPSHOT = "UPDATE snapshot SET customer_name = $4, confirmed_at = $5, \
+        generation = (SELECT generation FROM store_state) \
         WHERE customer = $1 AND day = $2 AND source = $3";
     CORRECT_SNAPSHOT = "UPDATE snapshot SET revision = revision + 1, state = $4, customer_name = $5, \
-        fetched_at = $6, confirmed_at = $6, generation = $7 \
+        fetched_at = $6, confirmed_at = $6, generation = (SELECT generation FROM store_state) \
         WHERE customer = $1 AND day = $2 AND source = $3";
     SUPERSEDE_SNAPSHOT = "INSERT INTO superseded_snapshot (customer, day, source, revision, state, \
         customer_name, fetched_at, confirmed_at) \
@@ -105,7 +120,8 @@ statements! {
         WHERE native_body.bytes <> excluded.bytes";
     NEWEST_DAY = "SELECT day, generation FROM newest WHERE customer = $1 AND source = $2";
     SET_NEWEST = "INSERT INTO newest (customer, source, day, confirmed_at, generation) \
-        VALUES ($1, $2, $3, $4, $5) ON CONFLICT (customer, source) DO UPDATE \
+        VALUES ($1, $2, $3, $4, (SELECT generation FROM store_state)) \
+        ON CONFLICT (customer, source) DO UPDATE \
         SET day = excluded.day, confirmed_at = excluded.confirmed_at, generation = excluded.generation";
     OUTDATE_TOTAL = "INSERT INTO outdated_total (day) VALUES ($1) ON CONFLICT DO NOTHING";
 

@@ -86,6 +86,20 @@ need_prometheus() {
     )
 }
 
+# PostgreSQL and PgBouncer, whose servers the tests start themselves (tests/postgres).
+need_postgres() {
+    local settings=/etc/postgresql-common
+    need openssl openssl
+    need setpriv util-linux
+    [[ -x /usr/sbin/pgbouncer ]] && compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
+    # Debian would make a database of its own, and start it.
+    if [[ ! -e $settings/createcluster.conf ]]; then
+        as_root mkdir -p "$settings"
+        echo 'create_main_cluster = false' | as_root tee "$settings/createcluster.conf" >/dev/null
+    fi
+    apt_install postgresql pgbouncer
+}
+
 # A folder with a Debian of this machine's own release, downloaded once; `debian_base` names it.
 need_debian() {
     local release mirror

@@ -4,6 +4,7 @@
 step_rust() {
     need cc gcc libc6-dev
     need curl curl ca-certificates
+    need_postgres
     # A test opens a thousand connections, both ends of them here.
     ulimit -S -n "$(ulimit -H -n)"
     if ((${COVERAGE:-0})) && coverage_possible; then

@@ -30,7 +30,7 @@ pub(super) fn check(
     clock: &SharedClock,
     report: &mut DoctorReport,
 ) -> Result<(), CliError> {
-    for (key, file) in secret_files(&config.upstream.auth) {
+    for (key, file) in secret_files(config) {
         report.add(secret_file_finding(key, file))?;
     }
     for (key, file, check) in tables_files(config) {

@@ -1,4 +1,4 @@
-//! The check of the store's file and its disk.
+//! The check of the store: its file and its disk, or its server.
 
 use std::{
     io::{self, Write as _},
@@ -9,14 +9,17 @@ use std::{
 use bytesize::ByteSize;
 
 use super::{
-    super::{CliError, config_args::store_file},
+    super::{CliError, config_args::store_file, terminal::while_waiting},
     network::milliseconds,
     report::{CheckFinding, DoctorReport},
 };
 use crate::{
     clock::SharedClock,
     config::{Config, secret},
-    store::sqlite::{StoreFault, StoreInspection, inspect},
+    store::{
+        postgres,
+        sqlite::{StoreFault, StoreInspection, inspect},
+    },
 };
 
 const CHECK: &str = "store";
@@ -30,11 +33,18 @@ const SLOW_SYNC: Duration = Duration::from_millis(100);
 /// Durable writes that are timed.
 const SYNCS: usize = 5;
 
-pub(super) fn check(
+pub(super) async fn check(
     config: &Config,
     clock: &SharedClock,
     report: &mut DoctorReport,
 ) -> Result<(), CliError> {
+    if let Some(database) = config.store.postgres() {
+        let checking = postgres::check(database);
+        return report.add(match while_waiting("asking PostgreSQL", checking).await {
+            Ok(said) => CheckFinding::right(CHECK, said),
+            Err(problem) => CheckFinding::wrong(CHECK, problem.said).hint(problem.action),
+        });
+    }
     let Some(path) = store_file(config) else {
         return Ok(());
     };

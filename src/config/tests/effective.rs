@@ -78,7 +78,9 @@ fn every_key(kind: &str, audience: &str, proof: &str) -> String {
         min_refresh_interval = "1d1h1m1s1ms"
         suspect_confirm_after = "1d1h1m1s1ms"
         [store]
-        url = "sqlite:/var/lib/usage.db"
+        url = "postgres://usage@db.example:5433/usage?sslmode=verify-full&application_name=x"
+        password_file = "/run/secrets/store"
+        ca_file = "/etc/ssl/ca.pem"
         flush_within = "2s"
         keep = "1000d"
         [fleet]

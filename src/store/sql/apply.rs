@@ -51,7 +51,10 @@ impl Changes<'_> {
         let mut results = Vec::with_capacity(groups.len());
         for group in groups {
             self.run(sql::BEGIN_GROUP, values![])?;
-            match group.iter().try_for_each(|change| self.apply(change)) {
+            let applied = self
+                .read_ahead(group)
+                .and_then(|()| group.iter().try_for_each(|change| self.apply(change)));
+            match applied {
                 Ok(()) => results.push(Ok(())),
                 Err(error @ SqlError::Unstorable(_)) => {
                     // Texts that this group added have no numbers any more.
@@ -64,6 +67,27 @@ impl Changes<'_> {
             self.run(sql::END_GROUP, values![])?;
         }
         Ok(results)
+    }
+
+    /// Announces what the first snapshot of each customer will ask for. Until then, only snapshots of
+    /// other customers change anything.
+    fn read_ahead(&mut self, group: &[StoreWrite]) -> SqlResult<()> {
+        if !self.connection.reads_ahead() {
+            return Ok(());
+        }
+        let mut customers = HashSet::new();
+        for change in group {
+            let StoreWrite::Snapshot(accepted) = change else {
+                break;
+            };
+            if !customers.insert(accepted.usage.customer_id()) {
+                continue;
+            }
+            for (statement, key) in self.key(accepted)?.reads() {
+                self.connection.read_ahead(statement, &key);
+            }
+        }
+        Ok(())
     }
 
     fn apply(&mut self, change: &StoreWrite) -> SqlResult<()> {
@@ -98,26 +122,29 @@ impl Changes<'_> {
     }
 
     fn accept(&mut self, accepted: &AcceptedSnapshot) -> SqlResult<()> {
-        let usage = &accepted.usage;
-        let date = usage.processed_date().or(accepted.asked_date);
-        let key = SnapshotKey {
-            customer: self.customer(usage.customer_id())?,
-            day: date.map_or(NO_DAY, ProcessedDate::days_since_epoch),
-            source: source(accepted.api)?,
-        };
-        if let Some(date) = date {
+        let key = self.key(accepted)?;
+        self.accept_as(key, accepted)?;
+        if self.connection.reads_ahead() {
+            for (statement, key) in key.reads() {
+                self.connection.forget(statement, &key);
+            }
+        }
+        Ok(())
+    }
+
+    fn accept_as(&mut self, key: SnapshotKey, accepted: &AcceptedSnapshot) -> SqlResult<()> {
+        if let Some(date) = accepted.date() {
             self.run(sql::ADD_DAY, values![key.day, date.to_string()])?;
         }
-        let generation = self.generation()?;
-        self.store_content(key, accepted, generation)?;
+        self.store_content(key, accepted)?;
         match accepted.asked_date {
-            None => self.move_newest(key, accepted.fetched_at, generation),
+            None => self.move_newest(key, accepted.fetched_at),
             // Rows of another date say that there are none of this one.
             Some(asked) if asked.days_since_epoch() != key.day => {
                 self.add_asked_day(key.customer, asked, accepted.fetched_at)
             }
             // Without rows of it, it is the newest no longer, and which is is not known.
-            Some(_) if usage.rows().is_empty() => self.run(
+            Some(_) if accepted.usage.rows().is_empty() => self.run(
                 sql::DELETE_NEWEST,
                 values![key.customer, key.day, key.source],
             ),
@@ -125,13 +152,17 @@ impl Changes<'_> {
         }
     }
 
+    fn key(&mut self, accepted: &AcceptedSnapshot) -> SqlResult<SnapshotKey> {
+        let date = accepted.date();
+        Ok(SnapshotKey {
+            customer: self.customer(accepted.usage.customer_id())?,
+            day: date.map_or(NO_DAY, ProcessedDate::days_since_epoch),
+            source: source(accepted.api)?,
+        })
+    }
+
     /// Stores the content as new, as a correction, or as the same again.
-    fn store_content(
-        &mut self,
-        key: SnapshotKey,
-        accepted: &AcceptedSnapshot,
-        generation: i64,
-    ) -> SqlResult<()> {
+    fn store_content(&mut self, key: SnapshotKey, accepted: &AcceptedSnapshot) -> SqlResult<()> {
         let SnapshotKey {
             customer,
             day,
@@ -151,13 +182,13 @@ impl Changes<'_> {
         )?;
         let revision = match current {
             None => {
-                let values = values![customer, day, source, state, name, at, generation];
+                let values = values![customer, day, source, state, name, at];
                 self.run(sql::ADD_SNAPSHOT, values)?;
                 self.add_facts(key, &facts)?;
                 1
             }
             Some(revision) if read_facts(self.connection, customer, day, source)? == facts => {
-                let values = values![customer, day, source, name, at, generation];
+                let values = values![customer, day, source, name, at];
                 self.run(sql::CONFIRM_SNAPSHOT, values)?;
                 revision
             }
@@ -168,7 +199,7 @@ impl Changes<'_> {
                 let earlier = values![customer, day, source, revision];
                 self.run(sql::SUPERSEDE_FACTS, earlier)?;
                 self.run(sql::DELETE_FACTS, values![customer, day, source])?;
-                let values = values![customer, day, source, state, name, at, generation];
+                let values = values![customer, day, source, state, name, at];
                 self.run(sql::CORRECT_SNAPSHOT, values)?;
                 self.add_facts(key, &facts)?;
                 revision + 1
@@ -255,12 +286,7 @@ impl Changes<'_> {
 
     /// Lets the newest date of a customer be that of an answer, but never an older one than before,
     /// unless that was purged.
-    fn move_newest(
-        &self,
-        key: SnapshotKey,
-        confirmed_at: Timestamp,
-        generation: i64,
-    ) -> SqlResult<()> {
+    fn move_newest(&self, key: SnapshotKey, confirmed_at: Timestamp) -> SqlResult<()> {
         let newest: Option<(i64, i64)> = self.connection.query_first(
             sql::NEWEST_DAY,
             values![key.customer, key.source],
@@ -276,7 +302,7 @@ impl Changes<'_> {
         let confirmed_at = confirmed_at.as_millisecond();
         self.run(
             sql::SET_NEWEST,
-            values![key.customer, key.source, key.day, confirmed_at, generation],
+            values![key.customer, key.source, key.day, confirmed_at],
         )
     }
 
@@ -371,12 +397,22 @@ impl Changes<'_> {
         names.number(self.connection, &name.into()).map(Some)
     }
 
-    fn generation(&self) -> SqlResult<i64> {
-        self.connection.query_value(sql::GENERATION, values![])
-    }
-
     fn run(&self, statement: Statement, values: &[SqlValue<'_>]) -> SqlResult<()> {
         self.connection.execute(statement, values)
+    }
+}
+
+// === impl SnapshotKey ===
+
+impl SnapshotKey {
+    /// Returns the queries that accepting a snapshot runs, and whose results it changes.
+    fn reads(self) -> [(Statement, Vec<i64>); 3] {
+        let snapshot = vec![self.customer, self.day, self.source];
+        [
+            (sql::CURRENT_REVISION, snapshot.clone()),
+            (sql::FACTS, snapshot),
+            (sql::NEWEST_DAY, vec![self.customer, self.source]),
+        ]
     }
 }
 

@@ -20,6 +20,18 @@ pub(in crate::store) trait SqlConnection {
         values: &[SqlValue<'_>],
         each: &mut dyn FnMut(&dyn SqlRow) -> SqlResult<ControlFlow<()>>,
     ) -> SqlResult<()>;
+
+    /// Announces a query, whose result no statement changes before it runs. An engine with a network in
+    /// between asks for many at once.
+    fn read_ahead(&self, _statement: Statement, _key: &[i64]) {}
+
+    /// Forgets the result of an announced query, because it changes now.
+    fn forget(&self, _statement: Statement, _key: &[i64]) {}
+
+    /// Returns whether [`read_ahead`](Self::read_ahead) is of use.
+    fn reads_ahead(&self) -> bool {
+        false
+    }
 }
 
 /// A row of a result.
@@ -103,6 +115,26 @@ impl dyn SqlConnection + '_ {
             Ok(())
         })?;
         Ok(all)
+    }
+}
+
+impl dyn SqlConnection + '_ {
+    /// Iterates over items, and announces a query about each, for `count` of them at a time.
+    pub(in crate::store) fn reading_ahead<'a, T, const N: usize>(
+        &'a self,
+        items: &'a [T],
+        count: usize,
+        statement: Statement,
+        key: impl Fn(&T) -> [i64; N] + 'a,
+    ) -> impl Iterator<Item = &'a T> {
+        items.chunks(count).flat_map(move |chunk| {
+            if self.reads_ahead() {
+                for item in chunk {
+                    self.read_ahead(statement, &key(item));
+                }
+            }
+            chunk
+        })
     }
 }
 

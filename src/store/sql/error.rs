@@ -1,6 +1,6 @@
 use rusqlite::ErrorCode;
 
-use crate::store::StoreError;
+use crate::store::{StoreError, postgres::PostgresError};
 
 /// A statement or a stored value is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -8,6 +8,9 @@ pub(in crate::store) enum SqlError {
     /// SQLite reports an error.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+    /// The PostgreSQL server cannot be reached, or reports an error.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
     /// A stored value is none that this program writes.
     #[error("{0}")]
     Unreadable(String),
@@ -37,10 +40,15 @@ impl SqlError {
         )
     }
 
+    /// Returns whether a connection to a PostgreSQL server must not be used any more.
+    pub(in crate::store) fn breaks_connection(&self) -> bool {
+        matches!(self, Self::Postgres(error) if !error.is_retryable())
+    }
+
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Sqlite(error) => error.sqlite_error_code(),
-            Self::Unreadable(_) | Self::Unstorable(_) => None,
+            Self::Postgres(_) | Self::Unreadable(_) | Self::Unstorable(_) => None,
         }
     }
 }
@@ -49,6 +57,7 @@ impl From<SqlError> for StoreError {
     fn from(error: SqlError) -> Self {
         match error {
             SqlError::Sqlite(_) | SqlError::Unreadable(_) => Self::Failed(error.to_string()),
+            SqlError::Postgres(error) => error.into(),
             SqlError::Unstorable(reason) => Self::Unstorable(reason),
         }
     }

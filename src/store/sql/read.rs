@@ -51,6 +51,9 @@ struct PurgeTable {
     generations: HashMap<(Option<i64>, Option<i64>), PurgeGenerations>,
 }
 
+/// Snapshots whose rows an engine may ask for at once.
+const FACTS_AHEAD: usize = 200;
+
 // === impl Queries ===
 
 impl Queries<'_> {
@@ -109,7 +112,13 @@ impl Queries<'_> {
         let Some(head) = head else {
             return Ok(None);
         };
-        let purges = purges_of(self.connection, head.customer, head.day)?;
+        let key = [head.customer, head.day, head.source, head.revision];
+        let [number, day, source, _] = key;
+        let connection = self.connection;
+        connection.read_ahead(sql::PURGES_OF_DAY, &[number, day]);
+        connection.read_ahead(sql::FACTS, &[number, day, source]);
+        connection.read_ahead(sql::BODY, &key);
+        let purges = purges_of(connection, number, day)?;
         let Some(snapshot) = self.build(customer, &head, purges)? else {
             return Ok(None);
         };
@@ -140,39 +149,37 @@ impl Queries<'_> {
         })
     }
 
-    /// Returns one snapshot of each customer; the heads are in the order of customers.
+    /// Returns one snapshot of each customer.
     fn preferred_of_each(
         &mut self,
-        heads: Vec<SnapshotHead>,
+        mut heads: Vec<SnapshotHead>,
         preferred: UpstreamApi,
     ) -> SqlResult<Vec<StoredSnapshot>> {
-        let purges = PurgeTable::read(self.connection)?;
+        let connection = self.connection;
+        let purges = PurgeTable::read(connection)?;
         let preferred = source_number(preferred);
+        heads.sort_by_key(|head| (head.customer, Some(head.source) != preferred));
         let mut snapshots = Vec::new();
-        for mut of_customer in heads
-            .chunk_by(|one, next| one.customer == next.customer)
-            .map(<[SnapshotHead]>::iter)
-        {
-            let first = of_customer
-                .clone()
-                .find(|head| Some(head.source) == preferred);
-            let other = of_customer.find(|head| Some(head.source) != preferred);
-            for head in first.into_iter().chain(other) {
-                let customers = &mut self.dictionaries.customers;
-                let customer = *customers.entry(self.connection, head.customer)?;
-                let purges = purges.of(head.customer, head.day);
-                match self.build(customer, head, purges) {
-                    Ok(None) => {}
-                    Ok(Some(snapshot)) => {
-                        snapshots.push(snapshot);
-                        break;
-                    }
-                    // One that is unreadable hides no other.
-                    Err(error @ SqlError::Unreadable(_)) => {
-                        tracing::warn!(customer.id = %customer, %error, "a stored snapshot is unreadable");
-                    }
-                    Err(error) => return Err(error),
+        let mut last = None;
+        let facts = |head: &SnapshotHead| [head.customer, head.day, head.source];
+        for head in connection.reading_ahead(&heads, FACTS_AHEAD, sql::FACTS, facts) {
+            if last == Some(head.customer) {
+                continue;
+            }
+            let customers = &mut self.dictionaries.customers;
+            let customer = *customers.entry(connection, head.customer)?;
+            let purges = purges.of(head.customer, head.day);
+            match self.build(customer, head, purges) {
+                Ok(None) => {}
+                Ok(Some(snapshot)) => {
+                    snapshots.push(snapshot);
+                    last = Some(head.customer);
                 }
+                // One that is unreadable hides no other.
+                Err(error @ SqlError::Unreadable(_)) => {
+                    tracing::warn!(customer.id = %customer, %error, "a stored snapshot is unreadable");
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(snapshots)

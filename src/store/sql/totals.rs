@@ -14,11 +14,14 @@ use super::{
     history::{days, seats},
     read::Queries,
 };
-use crate::store::{
-    CustomerTotals, FleetDateTotals, FleetHistoryQuery, ProductFilter, RecentTotalsQuery,
-    customer_set::CustomerSet,
-    sql,
-    totals::{CustomerSeats, DayTotals, FleetTotals, LicenseSums, ProductNames},
+use crate::{
+    domain::CustomerId,
+    store::{
+        CustomerTotals, FleetDateTotals, FleetHistoryQuery, ProductFilter, RecentTotalsQuery,
+        customer_set::CustomerSet,
+        sql,
+        totals::{CustomerSeats, DayTotals, FleetTotals, LicenseSums, ProductNames},
+    },
 };
 
 /// The products that count. Those whose ids differ in letter case only are one product, and have one
@@ -32,6 +35,12 @@ struct RangeTotals {
     /// The customers that have any row of a day, counted or not.
     present: HashMap<i64, CustomerSet>,
 }
+
+/// Customers of whose dates, or a few dates' rows, an engine may ask at once.
+const DAYS_AHEAD: usize = 100;
+
+/// Customers whose rows over a long time an engine may ask for at once.
+const HISTORIES_AHEAD: usize = 4;
 
 // === impl Queries ===
 
@@ -57,10 +66,11 @@ impl Queries<'_> {
             let known = &mut self.dictionaries.customers;
             customers.extend(known.find(self.connection, customer)?);
         }
+        let mut customers: Vec<i64> = customers.into_iter().collect();
         if query.constant_cohort {
-            customers = constant_cohort(self.connection, customers, range)?;
+            customers = constant_cohort(self.connection, &customers, range)?;
         }
-        let totals = self.scan(customers.into_iter(), range, &counted, preferred)?;
+        let totals = self.scan(&customers, range, &counted, preferred)?;
         Ok(totals.into_dates())
     }
 
@@ -72,19 +82,30 @@ impl Queries<'_> {
         let counted = counted_products(self.connection, self.dictionaries, &query.products)?;
         let until = query.until.days_since_epoch();
         let dates = i64::try_from(query.dates.get()).unwrap_or(i64::MAX);
-        let mut recent = Vec::with_capacity(query.customers.len());
+        let connection = self.connection;
+        let mut customers = Vec::with_capacity(query.customers.len());
         for customer in &query.customers {
             let known = &mut self.dictionaries.customers;
-            let Some(number) = known.find(self.connection, customer)? else {
-                continue;
-            };
-            let from: Option<i64> = self
-                .connection
-                .query_value(sql::FIRST_RECENT_DAY, values![number, until, dates])?;
-            let Some(from) = from else {
-                continue;
-            };
-            let totals = self.scan([number].into_iter(), (from, until), &counted, preferred)?;
+            if let Some(number) = known.find(connection, customer)? {
+                customers.push((*customer, number));
+            }
+        }
+        let mut ranges = Vec::with_capacity(customers.len());
+        let key = |(_, number): &(CustomerId, i64)| [*number, until, dates];
+        let first_days = sql::FIRST_RECENT_DAY;
+        for (customer, number) in connection.reading_ahead(&customers, DAYS_AHEAD, first_days, key)
+        {
+            let from = connection.query_value(first_days, values![*number, until, dates])?;
+            if let Some(from) = from {
+                ranges.push((*customer, *number, from));
+            }
+        }
+        let mut recent = Vec::with_capacity(ranges.len());
+        let key = |(_, number, from): &(CustomerId, i64, i64)| [*number, *from, until, preferred];
+        for (customer, number, from) in
+            connection.reading_ahead(&ranges, DAYS_AHEAD, sql::HISTORY, key)
+        {
+            let totals = self.scan(&[*number], (*from, until), &counted, preferred)?;
             recent.push(CustomerTotals {
                 customer: *customer,
                 totals: totals.into_dates(),
@@ -96,15 +117,17 @@ impl Queries<'_> {
     /// Sums the rows of these customers.
     fn scan(
         &self,
-        customers: impl Iterator<Item = i64>,
+        customers: &[i64],
         (from, to): (i64, i64),
         counted: &CountedProducts,
         preferred: i64,
     ) -> SqlResult<FleetTotals> {
         let mut totals = FleetTotals::default();
-        for customer in customers {
+        let key = |customer: &i64| [*customer, from, to, preferred];
+        let connection = self.connection;
+        for customer in connection.reading_ahead(customers, HISTORIES_AHEAD, sql::HISTORY, key) {
             let (mut day, mut products) = (i64::MIN, CustomerSeats::default());
-            let values = values![customer, from, to, preferred];
+            let values = values![*customer, from, to, preferred];
             self.connection.for_each(sql::HISTORY, values, |row| {
                 let of_day: i64 = row.get(0)?;
                 if of_day != day {
@@ -182,10 +205,20 @@ impl Queries<'_> {
         // Fewer rows are read by taking out those of the others, where they are fewer.
         if others.len() < cohort.len() {
             let mut totals = stored.of_all();
-            totals.subtract(&self.scan(others.iter(), range, counted, preferred)?);
+            totals.subtract(&self.scan(
+                &others.iter().collect::<Vec<_>>(),
+                range,
+                counted,
+                preferred,
+            )?);
             Ok(totals)
         } else {
-            self.scan(cohort.iter(), range, counted, preferred)
+            self.scan(
+                &cohort.iter().collect::<Vec<_>>(),
+                range,
+                counted,
+                preferred,
+            )
         }
     }
 }
@@ -321,20 +354,21 @@ fn counted_products(
 /// Returns those customers that have every day of the range that any of them has.
 fn constant_cohort(
     connection: &dyn SqlConnection,
-    customers: HashSet<i64>,
+    customers: &[i64],
     (from, to): (i64, i64),
-) -> SqlResult<HashSet<i64>> {
+) -> SqlResult<Vec<i64>> {
     let mut days = HashSet::new();
     let mut counts = Vec::with_capacity(customers.len());
-    for customer in customers {
+    let key = |customer: &i64| [*customer, from, to];
+    for customer in connection.reading_ahead(customers, DAYS_AHEAD, sql::DAYS_OF_CUSTOMER, key) {
         let mut count = 0;
-        let values = values![customer, from, to];
+        let values = values![*customer, from, to];
         connection.for_each(sql::DAYS_OF_CUSTOMER, values, |row| {
             days.insert(row.get::<i64>(0)?);
             count += 1;
             Ok(())
         })?;
-        counts.push((customer, count));
+        counts.push((*customer, count));
     }
     let complete = counts.into_iter().filter(|(_, count)| *count == days.len());
     Ok(complete.map(|(customer, _)| customer).collect())

@@ -33,8 +33,12 @@ pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<(), 
 fn refuse_newer(found: i64, path: &Path) -> Result<(), StoreStartError> {
     let known = known_version();
     if found > known {
-        let path = path.to_owned();
-        return Err(StoreStartError::NewerSchema { path, found, known });
+        let store = path.display().to_string();
+        return Err(StoreStartError::NewerSchema {
+            store,
+            found,
+            known,
+        });
     }
     Ok(())
 }

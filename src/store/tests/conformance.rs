@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::fixtures::{TestStore, at, customer, date, dated, newest, range, row, sqlite, usage};
+use super::fixtures::{TestPlace, TestStore, at, customer, date, dated, newest, range, row, usage};
 use crate::{
     cache::{PurgeMode, PurgeScope},
     domain::{CustomerEntry, CustomerId, CustomerList, ListedCustomer, Resource, UpstreamApi},
@@ -17,21 +17,26 @@ const MORNING: &str = "2026-11-28T06:00:00Z";
 const NOON: &str = "2026-11-28T12:00:00Z";
 const EVENING: &str = "2026-11-28T18:00:00Z";
 
-/// Runs a test on each engine.
+/// Runs each test in each kind of place.
 macro_rules! on_each_engine {
-    ($($test:ident;)+) => {
-        mod on_sqlite {
+    ([$($engine:ident: $place:ident),*] $tests:tt) => {
+        $(on_each_engine!(@one $engine: $place $tests);)*
+    };
+    (@one $engine:ident: $place:ident { $($test:ident;)+ }) => {
+        mod $engine {
+            use super::{TestPlace, TestStore};
+
             $(
                 #[tokio::test]
                 async fn $test() {
-                    super::$test(super::sqlite().await).await;
+                    super::$test(TestStore::on(TestPlace::$place()).await).await;
                 }
             )+
         }
     };
 }
 
-on_each_engine! {
+on_each_engine! { [on_sqlite: file, on_postgres: database, behind_pgbouncer: pooled] {
     what_is_stored_comes_back;
     the_same_rows_confirm_and_other_rows_correct;
     the_newest_date_never_goes_backwards;
@@ -45,7 +50,7 @@ on_each_engine! {
     the_list_of_customers_is_replaced;
     old_dates_are_deleted_in_small_parts;
     a_call_that_fails_changes_nothing;
-}
+} }
 
 async fn newest_of(store: &dyn UsageStore, customer: CustomerId) -> Option<StoredSnapshot> {
     let resource = Resource::InsightsUsage(customer);

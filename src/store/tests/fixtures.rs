@@ -5,28 +5,64 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
+use super::postgres_server::TestDatabase;
 use crate::{
     clock::{ManualClock, SharedClock},
+    config::{PostgresConfig, PostgresUrl},
     domain::{
         CustomerId, LicenseUsage, ProcessedAt, ProcessedDate, UpstreamApi, UsageRow, samples,
     },
     store::{self, AcceptedSnapshot, DateRange, StoreWrite, UsageStore},
 };
 
-/// A store in a file of its own.
+/// A store in a place of its own.
 pub(in crate::store) struct TestStore {
     pub(in crate::store) store: Arc<dyn UsageStore>,
-    pub(in crate::store) _folder: TempDir,
+    pub(in crate::store) place: TestPlace,
 }
 
-pub(in crate::store) async fn sqlite() -> TestStore {
-    let folder = tempfile::tempdir().unwrap();
-    TestStore {
-        store: open(&folder, UpstreamApi::Insights).await,
-        _folder: folder,
+/// A place that several processes can open.
+pub(in crate::store) enum TestPlace {
+    File(TempDir),
+    Database(TestDatabase),
+    /// A database behind PgBouncer.
+    Pooled(TestDatabase),
+}
+
+// === impl TestStore ===
+
+impl TestStore {
+    pub(in crate::store) async fn on(place: TestPlace) -> Self {
+        let store = place.open(UpstreamApi::Insights).await;
+        Self { store, place }
     }
 }
 
+// === impl TestPlace ===
+
+impl TestPlace {
+    pub(in crate::store) fn file() -> Self {
+        Self::File(tempfile::tempdir().unwrap())
+    }
+
+    pub(in crate::store) fn database() -> Self {
+        Self::Database(TestDatabase::create())
+    }
+
+    pub(in crate::store) fn pooled() -> Self {
+        Self::Pooled(TestDatabase::create())
+    }
+
+    pub(in crate::store) async fn open(&self, preferred: UpstreamApi) -> Arc<dyn UsageStore> {
+        match self {
+            Self::File(folder) => open(folder, preferred).await,
+            Self::Database(database) => open_database(&database.url(), preferred).await,
+            Self::Pooled(database) => open_database(&database.pooler_url(), preferred).await,
+        }
+    }
+}
+
+/// Opens a store in an SQLite file.
 pub(in crate::store) async fn open(
     folder: &TempDir,
     preferred: UpstreamApi,
@@ -34,6 +70,25 @@ pub(in crate::store) async fn open(
     let path = folder.path().join("usage.db");
     let opened = store::sqlite::open(path, preferred, clock());
     opened.await.unwrap()
+}
+
+/// Opens a store in a PostgreSQL database, with all its connections.
+pub(in crate::store) async fn open_database(
+    url: &str,
+    preferred: UpstreamApi,
+) -> Arc<dyn UsageStore> {
+    let opened = store::postgres::open(database(url), preferred, clock());
+    let store = opened.await.unwrap();
+    store.probe().await.unwrap();
+    store
+}
+
+pub(in crate::store) fn database(url: &str) -> PostgresConfig {
+    PostgresConfig {
+        url: PostgresUrl::parse(url).unwrap(),
+        password_file: None,
+        ca_file: None,
+    }
 }
 
 pub(in crate::store) fn clock() -> SharedClock {

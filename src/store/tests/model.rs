@@ -8,7 +8,7 @@ use std::{
 use jiff::{Timestamp, ToSpan};
 use proptest::prelude::*;
 
-use super::fixtures::{TestStore, at, customer, date, open, sqlite};
+use super::fixtures::{TestPlace, TestStore, at, customer, date};
 use crate::{
     cache::{PurgeMode, PurgeScope},
     domain::{
@@ -456,51 +456,96 @@ async fn compare_history(store: &dyn UsageStore, model: &Model, of: CustomerId, 
     assert_eq!(found, expected, "history of {of}");
 }
 
+/// Writes changes from two processes in turn, and compares what both then answer.
+async fn compare_two(place: TestPlace, changes: &[Change], questions: &[Question]) {
+    let TestStore { store, place } = TestStore::on(place).await;
+    // Another process, while one replaces the other.
+    let other = place.open(PREFERRED).await;
+    let mut model = Model::default();
+    for (change, store) in changes.iter().zip([&store, &other].into_iter().cycle()) {
+        write(&**store, change).await;
+        model.apply(change);
+    }
+
+    compare(&*store, &model, questions).await;
+    write(&*store, &Change::Maintain).await;
+    compare(&*other, &model, questions).await;
+}
+
+async fn store_and_find(place: TestPlace, rows: Vec<UsageRow>) {
+    let TestStore {
+        store,
+        place: _place,
+    } = TestStore::on(place).await;
+    let usage = LicenseUsage::new(customer(1), Some("Łódź\0'\"".to_owned()), rows);
+    let usage = Arc::new(usage.unwrap());
+    let accepted = AcceptedSnapshot {
+        api: PREFERRED,
+        asked_date: None,
+        native: None,
+        usage: Arc::clone(&usage),
+        fetched_at: at("2026-11-28T00:00:00Z"),
+    };
+    store
+        .write(vec![StoreWrite::Snapshot(accepted)])
+        .await
+        .unwrap();
+
+    let found = store
+        .snapshot(Resource::InsightsUsage(customer(1)))
+        .await
+        .unwrap();
+
+    assert_eq!(found.unwrap().usage, usage);
+}
+
+fn block_on(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(test);
+}
+
+/// Random cases of a test, each with a store of its own.
+fn cases(divisor: u32) -> ProptestConfig {
+    let config = proptest_config();
+    let cases = (config.cases / divisor).clamp(1, 8_000 / divisor);
+    ProptestConfig { cases, ..config }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: (proptest_config().cases / 4).min(2_000), ..proptest_config() })]
+    #![proptest_config(cases(4))]
 
     #[test]
     fn a_store_answers_as_the_model(
         changes in prop::collection::vec(any_change(), 1..30),
         questions in prop::collection::vec(any_question(), 4),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let TestStore { store, _folder } = sqlite().await;
-            // Another process, while one replaces the other.
-            let other = open(&_folder, PREFERRED).await;
-            let mut model = Model::default();
-            for (change, store) in changes.iter().zip([&store, &other].into_iter().cycle()) {
-                write(&**store, change).await;
-                model.apply(change);
-            }
-
-            compare(&*store, &model, &questions).await;
-            write(&*store, &Change::Maintain).await;
-            compare(&*other, &model, &questions).await;
-        });
+        block_on(compare_two(TestPlace::file(), &changes, &questions));
     }
 
     #[test]
     fn any_rows_come_back_equal(rows in prop::collection::vec(row_with_any_values(), 1..8)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let TestStore { store, _folder } = sqlite().await;
-            let usage = LicenseUsage::new(customer(1), Some("Łódź\0'\"".to_owned()), rows);
-            let usage = Arc::new(usage.unwrap());
-            let accepted = AcceptedSnapshot {
-                api: PREFERRED,
-                asked_date: None,
-                native: None,
-                usage: Arc::clone(&usage),
-                fetched_at: at("2026-11-28T00:00:00Z"),
-            };
-            store.write(vec![StoreWrite::Snapshot(accepted)]).await.unwrap();
+        block_on(store_and_find(TestPlace::file(), rows));
+    }
+}
 
-            let found = store.snapshot(Resource::InsightsUsage(customer(1))).await.unwrap();
+proptest! {
+    #![proptest_config(cases(16))]
 
-            assert_eq!(found.unwrap().usage, usage);
-        });
+    #[test]
+    fn a_store_on_postgres_answers_as_the_model(
+        changes in prop::collection::vec(any_change(), 1..30),
+        questions in prop::collection::vec(any_question(), 4),
+    ) {
+        block_on(compare_two(TestPlace::database(), &changes, &questions));
+    }
+
+    #[test]
+    fn any_rows_come_back_equal_from_postgres(
+        rows in prop::collection::vec(row_with_any_values(), 1..8),
+    ) {
+        block_on(store_and_find(TestPlace::database(), rows));
     }
 }
 

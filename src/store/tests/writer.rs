@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use prometheus::Registry;
 
-use super::fixtures::{TestStore, at, customer, newest, open, row, sqlite, usage};
+use super::fixtures::{TestPlace, TestStore, at, customer, newest, row, usage};
 use crate::{
     clock::ManualClock,
     domain::{Resource, UpstreamApi},
@@ -21,7 +21,7 @@ struct Scene {
 
 impl Scene {
     async fn new(keep: Option<Duration>) -> Self {
-        let store = sqlite().await;
+        let store = TestStore::on(TestPlace::file()).await;
         let clock = Arc::new(ManualClock::at(at("2026-11-29T12:00:00Z")));
         let shutdown = Shutdown::new();
         let config = WriterConfig {
@@ -78,7 +78,7 @@ async fn the_end_of_the_process_writes_what_waits() {
 
     scene.shutdown.cancel().await;
 
-    let reopened = open(&scene.store._folder, UpstreamApi::Insights).await;
+    let reopened = scene.store.place.open(UpstreamApi::Insights).await;
     assert_eq!(reopened.newest_of_all().await.unwrap().len(), 3);
 }
 

@@ -1,0 +1,142 @@
+//! What keeps a database from being used, and what to do.
+
+use tokio_postgres::{Client, SimpleQueryMessage, error::SqlState};
+
+use super::{error::PostgresError, server::PostgresServer};
+use crate::config::PostgresConfig;
+
+/// A problem with a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseProblem {
+    /// The problem.
+    pub said: String,
+    /// Advice.
+    pub action: String,
+}
+
+/// Connects to a database and returns what it is.
+///
+/// # Errors
+///
+/// [`DatabaseProblem`] if the service could not use it.
+pub async fn check(config: PostgresConfig) -> Result<String, DatabaseProblem> {
+    let tls = match config.url.uses_tls() {
+        true => "over TLS",
+        false => "without TLS",
+    };
+    let server = PostgresServer::new(config);
+    let (client, driver) = server.connect().await.map_err(DatabaseProblem::from)?;
+    tokio::select! {
+        said = examine(&client, tls) => said,
+        () = driver => {
+            let broke = PostgresError::NotConnected("the connection broke".to_owned());
+            Err(broke.into())
+        }
+    }
+}
+
+async fn examine(client: &Client, tls: &str) -> Result<String, DatabaseProblem> {
+    const STATE: &str = "SELECT current_setting('server_version'), pg_is_in_recovery(), \
+        to_regnamespace('usage_proxy') IS NOT NULL, \
+        has_database_privilege(current_database(), 'CREATE')";
+    const USE: &str = "SELECT 1 FROM usage_proxy.store_state \
+        WHERE has_table_privilege('usage_proxy.fact', 'INSERT, UPDATE, DELETE')";
+
+    let [version, is_standby, has_schema, may_create] = first_row(client, STATE).await?;
+    let answers = format!("PostgreSQL {version} answers {tls}");
+    let but = |problem: &str, action: &str| DatabaseProblem {
+        said: format!("{answers}, but {problem}"),
+        action: action.to_owned(),
+    };
+    if is_standby == "t" {
+        return Err(but(
+            "it is a standby, which cannot be written",
+            "name the primary, or all hosts and `target_session_attrs=read-write`",
+        ));
+    }
+    if has_schema == "f" {
+        return match may_create.as_str() {
+            "f" => Err(but(
+                "the schema usage_proxy is missing, and this user may not create it",
+                "GRANT CREATE ON DATABASE to this user, or start the service once as another",
+            )),
+            _ => Ok(format!("{answers}; the service will create its schema")),
+        };
+    }
+    match first_row(client, USE).await {
+        Ok([one]) if one == "1" => Ok(format!("{answers} and has the schema")),
+        _ => Err(but(
+            "this user may not use the schema usage_proxy",
+            "let its owner grant the rights that deploy/store/README.md lists",
+        )),
+    }
+}
+
+/// Returns the columns of the first row; `""` for NULL, and for all if there is no row.
+async fn first_row<const N: usize>(
+    client: &Client,
+    query: &str,
+) -> Result<[String; N], DatabaseProblem> {
+    let messages = client.simple_query(query).await;
+    let messages = messages.map_err(|error| DatabaseProblem::from(PostgresError::from(error)))?;
+    let mut rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let row = rows.next();
+    Ok(std::array::from_fn(|column| {
+        let text = row.and_then(|row| row.try_get(column).ok().flatten());
+        text.unwrap_or_default().to_owned()
+    }))
+}
+
+// === impl DatabaseProblem ===
+
+impl From<PostgresError> for DatabaseProblem {
+    fn from(error: PostgresError) -> Self {
+        let said = error.to_string();
+        let by_text = [
+            (
+                "CaUsedAsEndEntity",
+                "the server's certificate is a CA's own, as `openssl req -x509` makes it: let the CA \
+                 sign another one for the server, with basicConstraints CA:FALSE, and name the CA's \
+                 in store.ca_file",
+            ),
+            (
+                "UnknownIssuer",
+                "name the CA that signed the server's certificate in store.ca_file",
+            ),
+            (
+                "NotValidForName",
+                "write the server's name in store.url as its certificate has it",
+            ),
+            (
+                "server does not support TLS",
+                "let the server use TLS: `ssl = on` in postgresql.conf, with a certificate",
+            ),
+        ];
+        let mut by_text = by_text.into_iter();
+        let action = match error.state() {
+            Some(state)
+                if [
+                    SqlState::INVALID_PASSWORD,
+                    SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+                ]
+                .contains(state) =>
+            {
+                "check the user in store.url, store.password_file, and the server's pg_hba.conf"
+            }
+            Some(state) if *state == SqlState::UNDEFINED_DATABASE => {
+                "create the database: CREATE DATABASE"
+            }
+            _ => by_text.find(|(text, _)| said.contains(text)).map_or(
+                "check host, port and firewall, and that PostgreSQL runs",
+                |it| it.1,
+            ),
+        };
+        Self {
+            said,
+            action: action.to_owned(),
+        }
+    }
+}

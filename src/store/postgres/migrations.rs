@@ -1,0 +1,94 @@
+//! The schema, by number. A release adds to it and never changes what the one before reads or writes,
+//! so that both can run during a rolling update.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{
+    connection::{PostgresConnection, PostgresSession},
+    server::PostgresServer,
+    writer::{MAX_ATTEMPTS, OpenError},
+};
+use crate::store::{
+    StoreStartError,
+    sql::{
+        self,
+        connection::{SqlConnection, values},
+        error::{SqlError, SqlResult},
+    },
+};
+
+/// The statements of each version, the first is version 1.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_snapshots.sql")];
+
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+const BEGIN_READ: &str = "BEGIN READ ONLY; SET LOCAL search_path = usage_proxy, pg_catalog";
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '30s'; \
+     CREATE SCHEMA IF NOT EXISTS usage_proxy; SET LOCAL search_path = usage_proxy; \
+     CREATE TABLE IF NOT EXISTS schema_version (version BIGINT PRIMARY KEY, applied_at BIGINT NOT NULL); \
+     LOCK TABLE schema_version IN EXCLUSIVE MODE";
+
+/// Brings the schema up to the newest known version. One process does, and others wait for it.
+pub(super) fn migrate(
+    session: &PostgresSession,
+    server: &PostgresServer,
+    now: Timestamp,
+) -> Result<(), OpenError> {
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let connection = session.connection();
+    let mut attempts = 1;
+    let found = loop {
+        // A role that may not change the schema can use one that is up to date.
+        let found = connection.in_transaction(BEGIN_READ, TIME_LIMIT, || version(connection))?;
+        if found >= known {
+            break found;
+        }
+        let migrated = connection.in_transaction(BEGIN, TIME_LIMIT, || apply(connection, now));
+        match migrated {
+            // Another process began with an empty database at the same time.
+            Err(SqlError::Postgres(error))
+                if attempts < MAX_ATTEMPTS && (error.is_duplicate() || error.is_retryable()) =>
+            {
+                attempts += 1;
+            }
+            migrated => break migrated?,
+        }
+    };
+    if found > known {
+        let store = server.to_string();
+        return Err(StoreStartError::NewerSchema {
+            store,
+            found,
+            known,
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// Applies what is missing under the lock of the table, and returns the version.
+fn apply(connection: &PostgresConnection, now: Timestamp) -> SqlResult<i64> {
+    let shared: &dyn SqlConnection = connection;
+    let mut found: i64 = shared.query_value(sql::SCHEMA_VERSION, values![])?;
+    for (version, statements) in (1..).zip(MIGRATIONS) {
+        if version > found {
+            connection.batch(statements);
+            let values = values![version, now.as_millisecond()];
+            connection.execute(sql::ADD_SCHEMA_VERSION, values)?;
+            found = version;
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the version of the schema; 0 before the first.
+fn version(connection: &PostgresConnection) -> SqlResult<i64> {
+    let shared: &dyn SqlConnection = connection;
+    match shared.query_value::<i64>(sql::SCHEMA_TABLES, values![])? {
+        0 => Ok(0),
+        _ => shared.query_value(sql::SCHEMA_VERSION, values![]),
+    }
+}

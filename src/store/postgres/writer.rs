@@ -1,0 +1,165 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::{
+    connection::PostgresSession, error::PostgresError, migrations, server::PostgresServer,
+};
+use crate::{
+    clock::SharedClock,
+    store::{
+        StoreError, StoreStartError,
+        sql::{
+            self,
+            apply::{self, Changes},
+            connection::values,
+            error::{SqlError, SqlResult},
+            store::SqlWriter,
+        },
+    },
+};
+
+/// Migrates and writes the database: the one connection of this process that does.
+pub(in crate::store) struct PostgresWriter {
+    server: Arc<PostgresServer>,
+    /// The number of the call that counts where both have rows.
+    preferred: i64,
+    clock: SharedClock,
+    /// Made by the thread that uses it.
+    runtime: Option<Arc<Runtime>>,
+    session: Option<PostgresSession>,
+    has_schema: bool,
+}
+
+/// Attempts of a transaction that conflicts with others, or loses its connection.
+pub(super) const MAX_ATTEMPTS: u32 = 3;
+
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// A process that stops in a transaction holds up the others for no longer than this.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = usage_proxy; \
+     SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '20s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '5s'";
+
+// === impl PostgresWriter ===
+
+impl PostgresWriter {
+    pub(super) fn new(server: Arc<PostgresServer>, preferred: i64, clock: SharedClock) -> Self {
+        Self {
+            server,
+            preferred,
+            clock,
+            runtime: None,
+            session: None,
+            has_schema: false,
+        }
+    }
+
+    /// Connects if there is no connection. The first one migrates the schema: an older process must be
+    /// able to use a newer schema while both run, so later ones look no more.
+    fn session(&mut self) -> Result<&mut PostgresSession, OpenError> {
+        if self.session.as_ref().is_none_or(PostgresSession::is_closed) {
+            self.session = None;
+            let runtime = runtime(&mut self.runtime)?;
+            let mut session = PostgresSession::connect(&self.server, runtime)?;
+            if !self.has_schema {
+                migrations::migrate(&session, &self.server, self.clock.wall_time())?;
+            }
+            prefer(&mut session, self.preferred)?;
+            self.has_schema = true;
+            self.server.set_has_schema();
+            self.session = Some(session);
+        }
+        let closed = || SqlError::from(PostgresError::NotConnected("it was closed".to_owned()));
+        Ok(self.session.as_mut().ok_or_else(closed)?)
+    }
+
+    fn write_once<T>(
+        &mut self,
+        work: &impl Fn(&mut Changes<'_>) -> SqlResult<T>,
+    ) -> Result<T, OpenError> {
+        let result = self.session()?.write(BEGIN, TIME_LIMIT, work);
+        if let Err(error) = &result
+            && error.breaks_connection()
+        {
+            self.session = None;
+        }
+        Ok(result?)
+    }
+}
+
+/// The database cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    /// It must not be used by this program.
+    #[error(transparent)]
+    Refused(#[from] StoreStartError),
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+}
+
+impl SqlWriter for PostgresWriter {
+    fn open(&mut self) -> Result<Result<(), StoreError>, StoreStartError> {
+        match self.session() {
+            Ok(_) => Ok(Ok(())),
+            Err(OpenError::Refused(refused)) => Err(refused),
+            Err(OpenError::Sql(error)) => Ok(Err(StoreError::NotOpen(error.to_string()))),
+        }
+    }
+
+    fn write<T>(
+        &mut self,
+        work: impl Fn(&mut Changes<'_>) -> SqlResult<T>,
+    ) -> Result<T, StoreError> {
+        let mut attempts = 1;
+        loop {
+            match self.write_once(&work) {
+                // Changes that a lost COMMIT wrote are written again, which changes nothing.
+                Err(OpenError::Sql(SqlError::Postgres(error)))
+                    if (error.is_retryable() || error.is_lost()) && attempts < MAX_ATTEMPTS =>
+                {
+                    attempts += 1;
+                }
+                Ok(done) => return Ok(done),
+                Err(OpenError::Sql(error)) => return Err(error.into()),
+                Err(OpenError::Refused(error)) => {
+                    return Err(StoreError::NotOpen(error.to_string()));
+                }
+            }
+        }
+    }
+
+    fn stored_bytes(&mut self) -> Result<u64, StoreError> {
+        let bytes: i64 =
+            self.write(|changes| changes.connection.query_value(sql::STORED_BYTES, values![]))?;
+        Ok(u64::try_from(bytes).unwrap_or_default())
+    }
+
+    fn close(&mut self) {
+        self.session = None;
+    }
+}
+
+/// Stores which call counts where both have rows.
+fn prefer(session: &mut PostgresSession, preferred: i64) -> SqlResult<()> {
+    session.write(BEGIN, TIME_LIMIT, |changes| {
+        let stored: i64 = changes
+            .connection
+            .query_value(sql::PREFERRED_SOURCE, values![])?;
+        match stored == preferred {
+            true => Ok(()),
+            false => apply::prefer(changes.connection, preferred),
+        }
+    })
+}
+
+/// Returns the runtime of a thread, and makes it where needed.
+pub(super) fn runtime(made: &mut Option<Arc<Runtime>>) -> SqlResult<&Arc<Runtime>> {
+    if made.is_none() {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| PostgresError::Setup(error.to_string()))?;
+        *made = Some(Arc::new(runtime));
+    }
+    let made = made.as_ref();
+    made.ok_or_else(|| PostgresError::Setup("there is no runtime".to_owned()).into())
+}

@@ -1,0 +1,357 @@
+//! What happens between the service and a PostgreSQL server.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use super::{
+    fixtures::{
+        TestPlace, TestStore, clock, customer, database as database_config, newest, open_database,
+        range, row, usage,
+    },
+    postgres_server::{self, TestDatabase},
+};
+use crate::{
+    config::PostgresConfig,
+    domain::{Resource, UpstreamApi},
+    store::{StoreError, StoreStartError, StoreWrite, StoredSnapshot, UsageStore, postgres},
+};
+
+const PREFERRED: UpstreamApi = UpstreamApi::Insights;
+
+fn snapshot(number: u32, product: &str) -> StoreWrite {
+    let rows = vec![row(product, "Teams", 3, 5, "2026-11-26")];
+    newest(
+        PREFERRED,
+        &usage(customer(number), rows),
+        "2026-11-28T06:00:00Z",
+    )
+}
+
+async fn look_up(
+    store: &dyn UsageStore,
+    number: u32,
+) -> Result<Option<StoredSnapshot>, StoreError> {
+    store
+        .snapshot(Resource::InsightsUsage(customer(number)))
+        .await
+}
+
+async fn on_database() -> (TestDatabase, Arc<dyn UsageStore>) {
+    let TestStore { store, place } = TestStore::on(TestPlace::database()).await;
+    let TestPlace::Database(database) = place else {
+        panic!("a database");
+    };
+    store.write(vec![snapshot(1, "E3")]).await.unwrap();
+    (database, store)
+}
+
+#[tokio::test]
+async fn processes_that_start_together_make_one_schema() {
+    let database = TestDatabase::create();
+    let url = database.url();
+
+    let opened = (0..4).map(|_| open_database(&url, PREFERRED));
+    let stores = futures_util::future::join_all(opened).await;
+
+    stores[0].write(vec![snapshot(1, "E3")]).await.unwrap();
+    assert!(look_up(&*stores[3], 1).await.unwrap().is_some());
+    let versions = database.psql("SELECT version FROM usage_proxy.schema_version");
+    assert_eq!(versions, "1");
+}
+
+#[tokio::test]
+async fn a_newer_schema_refuses_a_start_and_no_process_that_runs() {
+    let (database, store) = on_database().await;
+    database.psql("INSERT INTO usage_proxy.schema_version VALUES (999, 0)");
+
+    let error = postgres::open(database_config(&database.url()), PREFERRED, clock())
+        .await
+        .unwrap_err();
+
+    let StoreStartError::NewerSchema {
+        store: name, found, ..
+    } = error
+    else {
+        panic!("{error:?}");
+    };
+    assert_eq!((name, found), (database.url(), 999));
+    end_connections(&database);
+    store.write(vec![snapshot(2, "E3")]).await.unwrap();
+    store.probe().await.unwrap();
+    assert!(look_up(&*store, 2).await.unwrap().is_some());
+}
+
+fn end_connections(database: &TestDatabase) {
+    database.psql(&format!(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+         WHERE datname = '{}' AND pid <> pg_backend_pid()",
+        database.name()
+    ));
+}
+
+#[tokio::test]
+async fn ended_connections_are_made_again() {
+    let (database, store) = on_database().await;
+    let range = range("2026-11-01", "2026-11-30");
+    assert_eq!(store.dates(customer(1), range).await.unwrap().len(), 1);
+    end_connections(&database);
+
+    // A query may wait for a new connection; a look-up may not.
+    assert_eq!(store.dates(customer(1), range).await.unwrap().len(), 1);
+    assert!(look_up(&*store, 1).await.is_err());
+    store.probe().await.unwrap();
+
+    for _ in 0..8 {
+        assert!(look_up(&*store, 1).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_comes_later_is_used_then() {
+    let database = TestDatabase::create();
+    let relay = Relay::start();
+    relay.set_frozen(true);
+    let config = database_config(&database.url_at(relay.port));
+    let store = postgres::open(config, PREFERRED, clock()).await.unwrap();
+    let before = look_up(&*store, 1).await;
+
+    relay.set_frozen(false);
+    store.probe().await.unwrap();
+    store.write(vec![snapshot(1, "E3")]).await.unwrap();
+
+    assert!(matches!(before, Err(StoreError::NotOpen(_))), "{before:?}");
+    assert!(look_up(&*store, 1).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_server_that_freezes_holds_no_look_up_for_longer_than_250_ms() {
+    let database = TestDatabase::create();
+    let relay = Relay::start();
+    let store = open_database(&database.url_at(relay.port), PREFERRED).await;
+    store.write(vec![snapshot(1, "E3")]).await.unwrap();
+    relay.set_frozen(true);
+
+    let look_ups = (0..4).map(|_| look_up(&*store, 1));
+    let frozen = futures_util::future::join_all(look_ups);
+    let frozen = tokio::time::timeout(Duration::from_secs(3), frozen).await;
+    relay.set_frozen(false);
+    store.probe().await.unwrap();
+
+    for result in frozen.unwrap() {
+        assert!(matches!(result, Err(StoreError::Unavailable)), "{result:?}");
+    }
+    assert!(look_up(&*store, 1).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_transaction_that_conflicts_is_tried_three_times() {
+    let (database, store) = on_database().await;
+    database.psql(
+        "CREATE SEQUENCE usage_proxy.conflicts;
+         CREATE FUNCTION usage_proxy.conflict() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF nextval('usage_proxy.conflicts') < 3 THEN
+                 RAISE EXCEPTION 'conflict' USING ERRCODE = '40001';
+             END IF;
+             RETURN NEW;
+         END $$",
+    );
+    database.psql(
+        "CREATE TRIGGER conflict BEFORE INSERT ON usage_proxy.fact \
+         FOR EACH ROW EXECUTE FUNCTION usage_proxy.conflict()",
+    );
+
+    // The first two attempts conflict, the third does not.
+    store.write(vec![snapshot(2, "E5")]).await.unwrap();
+
+    assert_eq!(
+        database.psql("SELECT nextval('usage_proxy.conflicts')"),
+        "4"
+    );
+    let found = look_up(&*store, 2).await.unwrap().unwrap();
+    assert_eq!(&*found.usage.rows()[0].product_name, "E5");
+}
+
+/// A fail-over to a server that lags may lose the last transactions, and give their numbers to others.
+/// Behind a pooler, connections survive it.
+#[tokio::test]
+async fn numbers_that_now_stand_for_other_customers_are_not_used() {
+    let (database, store) = on_database().await;
+    store.write(vec![snapshot(2, "E5")]).await.unwrap();
+    for number in 1..=2 {
+        // Each thread has read both customers.
+        let look_ups = (0..8).map(|_| look_up(&*store, number));
+        futures_util::future::join_all(look_ups).await;
+    }
+    database.psql(
+        "SET search_path = usage_proxy;
+         UPDATE customer SET customer_id = 'lost' WHERE id = 1;
+         UPDATE customer SET customer_id = '00000000-0000-0000-0000-000000000001' WHERE id = 2;
+         UPDATE customer SET customer_id = '00000000-0000-0000-0000-000000000002' WHERE id = 1;
+         DELETE FROM texts_version WHERE version <> 0;
+         INSERT INTO texts_version VALUES (7);
+         UPDATE store_state SET texts_version = 7",
+    );
+
+    for _ in 0..8 {
+        let found = look_up(&*store, 1).await.unwrap().unwrap();
+        assert_eq!(found.usage.customer_id(), customer(1));
+        assert_eq!(&*found.usage.rows()[0].product_name, "E5");
+    }
+    store.write(vec![snapshot(2, "F3")]).await.unwrap();
+    let found = look_up(&*store, 2).await.unwrap().unwrap();
+    assert_eq!(&*found.usage.rows()[0].product_name, "F3");
+    assert_eq!(found.revision, 2, "a correction of what was the first's");
+}
+
+#[tokio::test]
+async fn a_password_is_read_at_each_connect_and_the_certificate_is_verified() {
+    let database = TestDatabase::create();
+    let user = format!("user_of_{}", database.name());
+    let create = format!(
+        "CREATE ROLE {user} LOGIN PASSWORD 'first'; GRANT CREATE ON DATABASE {} TO {user}",
+        database.name()
+    );
+    database.psql(&create);
+    let password_file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&password_file, "first\n").unwrap();
+    let config = PostgresConfig {
+        password_file: Some(password_file.path().to_owned()),
+        ca_file: Some(postgres_server::certificate("ca")),
+        ..database_config(&database.tls_url(&user))
+    };
+
+    let store = postgres::open(config.clone(), PREFERRED, clock())
+        .await
+        .unwrap();
+    store.write(vec![snapshot(1, "E3")]).await.unwrap();
+    database.psql(&format!("ALTER ROLE {user} PASSWORD 'second'"));
+    std::fs::write(&password_file, "second").unwrap();
+    end_connections(&database);
+    store.write(vec![snapshot(2, "E3")]).await.unwrap();
+
+    let untrusted = PostgresConfig {
+        ca_file: Some(postgres_server::certificate("self")),
+        ..config
+    };
+    let store = postgres::open(untrusted, PREFERRED, clock()).await.unwrap();
+    let error = store.probe().await.unwrap_err().to_string();
+    assert!(error.contains("UnknownIssuer"), "{error}");
+}
+
+/// Returns the statements of a section of deploy/store/README.md, with other names.
+fn documented(number: usize, database: &TestDatabase) -> String {
+    let document = include_str!("../../../deploy/store/README.md");
+    let block = document.split("```sql\n").nth(number).unwrap();
+    let statements = block.split("```").next().unwrap();
+    let own = |role: &str| format!("{role}_{}", database.name());
+    statements
+        .replace("usage_writer", &own("usage_writer"))
+        .replace("usage_reader", &own("usage_reader"))
+}
+
+#[tokio::test]
+async fn the_documented_roles_can_do_their_work_and_no_more() {
+    let (database, owner) = on_database().await;
+    drop(owner);
+    database.psql(&documented(2, &database));
+    database.psql(&documented(3, &database));
+    let password_file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&password_file, "secret").unwrap();
+    let of_role = |role: &str| PostgresConfig {
+        password_file: Some(password_file.path().to_owned()),
+        ca_file: Some(postgres_server::certificate("ca")),
+        ..database_config(&database.tls_url(&format!("{role}_{}", database.name())))
+    };
+
+    let opened = postgres::open(of_role("usage_writer"), PREFERRED, clock());
+    let store = opened.await.unwrap();
+    store.probe().await.unwrap();
+    store.write(vec![snapshot(2, "E5")]).await.unwrap();
+    store.maintain().await.unwrap();
+    assert!(look_up(&*store, 2).await.unwrap().is_some());
+    assert!(postgres::check(of_role("usage_writer")).await.is_ok());
+
+    let reader = format!("SET ROLE usage_reader_{};", database.name());
+    let row =
+        "customer_name, processed_date, licenses_active, fetched_at AT TIME ZONE 'UTC', source";
+    for view in ["usage_rows", "newest_usage"] {
+        let read =
+            format!("{reader} SELECT {row} FROM usage_proxy.{view} WHERE product_name = 'E5'");
+        let read = database.psql(&read);
+        assert_eq!(
+            read, "Contoso|2026-11-26|3|2026-11-28 06:00:00|insights",
+            "{view}"
+        );
+    }
+    let query = "SELECT state, confirmed_at - fetched_at FROM usage_proxy.snapshots";
+    assert_eq!(
+        database.psql(&format!("{reader} {query}")),
+        "rows|00:00:00\nrows|00:00:00"
+    );
+    let unused = database.psql(&format!("{reader} {}", documented(4, &database)));
+    assert_eq!(unused, "Contoso|2026-11-26|5|2\nContoso|2026-11-26|5|2");
+    let readable = "SELECT count(*) FROM pg_class WHERE relkind = 'r' \
+        AND relnamespace = 'usage_proxy'::regnamespace AND has_table_privilege(oid, 'SELECT')";
+    assert_eq!(database.psql(&format!("{reader} {readable}")), "0");
+    let problem = postgres::check(of_role("usage_reader")).await.unwrap_err();
+    assert!(
+        problem.said.contains("may not use the schema"),
+        "{problem:?}"
+    );
+}
+
+/// Passes bytes between a client and the server, until it is frozen.
+struct Relay {
+    port: u16,
+    is_frozen: Arc<AtomicBool>,
+}
+
+impl Relay {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let relay = Self {
+            port: listener.local_addr().unwrap().port(),
+            is_frozen: Arc::default(),
+        };
+        let is_frozen = Arc::clone(&relay.is_frozen);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let client = client.unwrap();
+                let server = TcpStream::connect(postgres_server::address()).unwrap();
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let is_frozen = Arc::clone(&is_frozen);
+                    thread::spawn(move || pass(from, to, &is_frozen));
+                }
+            }
+        });
+        relay
+    }
+
+    fn set_frozen(&self, is_frozen: bool) {
+        self.is_frozen.store(is_frozen, Ordering::SeqCst);
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, is_frozen: &AtomicBool) -> io::Result<()> {
+    let mut bytes = [0; 4096];
+    loop {
+        let count = from.read(&mut bytes)?;
+        while is_frozen.load(Ordering::SeqCst) {
+            thread::park_timeout(Duration::from_millis(1));
+        }
+        if count == 0 {
+            return to.shutdown(Shutdown::Write);
+        }
+        to.write_all(&bytes[..count])?;
+    }
+}
