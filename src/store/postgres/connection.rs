@@ -60,8 +60,8 @@ struct Pipeline {
     ahead: HashMap<AheadKey, Option<Vec<Row>>>,
 }
 
-/// A statement, by its address, and its parameters.
-type AheadKey = (usize, Vec<i64>);
+/// A statement and its parameters. The text itself, since equal constants may have several addresses.
+type AheadKey = (&'static str, Vec<i64>);
 
 struct Message {
     text: &'static str,
@@ -355,7 +355,7 @@ impl SqlConnection for PostgresConnection {
     }
 
     fn read_ahead(&self, statement: Statement, key: &[i64]) {
-        let key = (statement.dollars.as_ptr().addr(), key.to_vec());
+        let key = (statement.dollars, key.to_vec());
         let mut pipeline = self.pipeline.borrow_mut();
         if pipeline.ahead.contains_key(&key) {
             return;
@@ -366,7 +366,7 @@ impl SqlConnection for PostgresConnection {
     }
 
     fn forget(&self, statement: Statement, key: &[i64]) {
-        let key = (statement.dollars.as_ptr().addr(), key.to_vec());
+        let key = (statement.dollars, key.to_vec());
         self.pipeline.borrow_mut().ahead.remove(&key);
     }
 
@@ -394,7 +394,7 @@ fn ahead_key(statement: Statement, values: &[SqlValue<'_>]) -> Option<AheadKey> 
         _ => None,
     });
     let integers: Option<Vec<i64>> = integers.collect();
-    Some((statement.dollars.as_ptr().addr(), integers?))
+    Some((statement.dollars, integers?))
 }
 
 /// Sends messages in their order, and then waits for their results.
