@@ -121,7 +121,7 @@ async fn measure(customers: usize) {
     })
     .await;
     once("all of one past date", async {
-        store.all_of_date(date(100)).await.unwrap().len()
+        store.all_of_date(date(100)).await.unwrap().snapshots.len()
     })
     .await;
     fleet_questions(&*store, &fleet).await;

@@ -51,8 +51,8 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
     /// without native bodies.
     fn newest_of_all(&self) -> StoreFuture<'_, Vec<StoredSnapshot>>;
 
-    /// Returns the snapshots of all customers that have one of this date, without native bodies.
-    fn all_of_date(&self, date: ProcessedDate) -> StoreFuture<'_, Vec<StoredSnapshot>>;
+    /// Returns what is stored of this date, of all customers together.
+    fn all_of_date(&self, date: ProcessedDate) -> StoreFuture<'_, StoredFleetDate>;
 
     /// Returns the list of customers, if one was stored.
     fn customers(&self) -> StoreFuture<'_, Option<StoredCustomers>>;
@@ -190,6 +190,15 @@ pub struct StoredSnapshot {
     pub confirmed_at: Timestamp,
     /// True after a soft purge: it may be served, but upstream must be asked.
     pub is_purged: bool,
+}
+
+/// The stored snapshots of a date, of all customers together.
+#[derive(Clone, Debug)]
+pub struct StoredFleetDate {
+    /// One of each customer that has rows of the date, without native bodies.
+    pub snapshots: Vec<StoredSnapshot>,
+    /// The last time when one call asked for the date of all customers.
+    pub asked_at: Option<Timestamp>,
 }
 
 /// The stored list of customers.

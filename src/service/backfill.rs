@@ -138,7 +138,7 @@ type DateFailure = Arc<CachedFailure<SourceError>>;
 const MAX_MONTHS: i32 = 13;
 
 /// What to do about a store that fails.
-const STORE_ADVICE: &str =
+pub(super) const STORE_ADVICE: &str =
     "the note of /readyz and `usage-proxy doctor` say what is wrong with the store";
 
 // === impl BackfillRequest ===

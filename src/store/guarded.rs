@@ -9,7 +9,7 @@ use std::{
 use super::{
     CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow,
     RecentTotalsQuery, StoreError, StoreFuture, StoreWrite, StoredCustomers, StoredDate,
-    StoredSnapshot, Upkeep, UsageStore,
+    StoredFleetDate, StoredSnapshot, Upkeep, UsageStore,
     metrics::{StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
 };
 use crate::{
@@ -20,10 +20,10 @@ use crate::{
 
 /// A store whose calls take a bounded time, and which is not called while it fails.
 ///
-/// A breaker opens when three look-ups in a row miss their time or fail, and at once when the store
-/// cannot be opened. While it is open every read fails at once, and probes in the background find out
-/// when the store works again. Writes are tried all the same: no request waits for them, and a store that
-/// is too slow for look-ups can still take them.
+/// A breaker opens when three reads in a row that precede an upstream call miss their time or fail, and at
+/// once when the store cannot be opened. While it is open every read fails at once, and probes in the
+/// background find out when the store works again. Writes are tried all the same: no request waits for
+/// them, and a store that is too slow for look-ups can still take them.
 #[derive(Clone, Debug)]
 pub struct GuardedStore(Arc<Guard>);
 
@@ -47,7 +47,11 @@ enum Breaker {
 /// and tasks are late by a few.
 const LOOK_UP_BUDGET: Duration = Duration::from_millis(15);
 
-/// Time of other reads.
+/// Time to read all customers of a date, which a request does before it asks upstream: the most that
+/// 5,000 customers may take.
+const FLEET_DATE_BUDGET: Duration = Duration::from_secs(1);
+
+/// Time of reads that are the whole answer.
 const QUERY_BUDGET: Duration = Duration::from_secs(5);
 
 /// Time of reads and writes that no request waits for.
@@ -122,8 +126,8 @@ impl UsageStore for GuardedStore {
         })
     }
 
-    fn all_of_date(&self, date: ProcessedDate) -> StoreFuture<'_, Vec<StoredSnapshot>> {
-        self.call(StoreOperation::AllOfDate, QUERY_BUDGET, |store| {
+    fn all_of_date(&self, date: ProcessedDate) -> StoreFuture<'_, StoredFleetDate> {
+        self.call(StoreOperation::AllOfDate, FLEET_DATE_BUDGET, |store| {
             store.all_of_date(date)
         })
     }
@@ -225,8 +229,8 @@ impl Guard {
         match result {
             Err(error @ StoreError::NotOpen(_)) => self.open_breaker(error),
             Err(error) if operation == StoreOperation::Probe => self.open_breaker(error),
-            // Only a look-up has so little time that missing it says something.
-            _ if operation != StoreOperation::Snapshot => {}
+            // Other reads have so much time that missing it says little.
+            _ if !operation.precedes_upstream_call() => {}
             Ok(_) => {
                 if let Breaker::Closed { misses } = &mut *self.lock() {
                     *misses = 0;

@@ -73,6 +73,11 @@ struct StoreProblems {
 // === impl StoreOperation ===
 
 impl StoreOperation {
+    /// Returns true if a request asks upstream where it fails.
+    pub(super) fn precedes_upstream_call(self) -> bool {
+        matches!(self, Self::Snapshot | Self::AllOfDate)
+    }
+
     /// Returns true if no request waits for it.
     pub(super) fn is_background(self) -> bool {
         matches!(self, Self::Write | Self::Delete | Self::Maintain)

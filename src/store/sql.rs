@@ -178,6 +178,7 @@ statements! {
     ALL_SNAPSHOTS_OF_DAY = "SELECT s.customer, s.source, s.day, s.revision, s.customer_name, \
         s.fetched_at, s.confirmed_at, NULL, s.generation FROM customer c CROSS JOIN snapshot s \
         WHERE s.customer = c.id AND s.day = $1 AND s.state = 1 ORDER BY c.id, s.source";
+    FLEET_ASKED_AT = "SELECT asked_at FROM asked_day WHERE customer = $1 AND day = $2";
     CUSTOMERS_FETCHED_AT = "SELECT customers_fetched_at FROM store_state";
     // === History ===
     // Of two sources, the preferred one counts where it has rows.

@@ -1,7 +1,9 @@
 //! What a service stored is served by the next one, before any upstream call.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
+use futures_util::future::join_all;
+use jiff::ToSpan;
 use tempfile::TempDir;
 use usage_proxy::simulator::SimulatedApi;
 
@@ -11,8 +13,8 @@ const TEN_MINUTES_LATER: &str = "2026-11-22T12:10:00Z";
 
 const TEN_HOURS_LATER: &str = "2026-11-22T22:00:00Z";
 
-fn with_store(folder: &TempDir) -> Builder {
-    let url = format!("sqlite:{}", file(folder.path()));
+fn with_store(folder: impl AsRef<Path>) -> Builder {
+    let url = format!("sqlite:{}", file(folder.as_ref()));
     TestApp::builder()
         .set("store.url", &url)
         .set("store.flush_within", "1ms")
@@ -147,4 +149,61 @@ async fn the_fleet_has_its_true_age_after_a_restart() {
 
     assert_eq!(fleet.json()["customers"]["current"], 1);
     assert_eq!(fleet.header("age"), "600");
+}
+
+fn all_of_date(app: &TestApp) -> String {
+    let date = app.simulator.newest_date().checked_sub(40.days()).unwrap();
+    format!("/v1/usage?processedDate={date}")
+}
+
+#[tokio::test]
+async fn concurrent_requests_for_a_stored_date_of_all_customers_share_one_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = with_store(&folder).start().await;
+    let path = all_of_date(&app);
+    let before = app.get(&path).await;
+    end(app).await;
+
+    let app = restarted(&folder, TEN_MINUTES_LATER).await;
+    let replies = join_all((0..8).map(|_| app.get(&path))).await;
+
+    for reply in replies {
+        assert!(reply.cache_status().starts_with("hit;"), "{reply:?}");
+        assert_eq!(reply.json(), before.json());
+    }
+    let reads = r#"usage_proxy_store_operations_total{operation="all-of-date",outcome="success"}"#;
+    assert_eq!(app.metric(reads).await, 1.0);
+}
+
+#[tokio::test]
+async fn rows_that_were_fetched_while_the_store_was_gone_replace_none_that_are_stored() {
+    let root = tempfile::tempdir().unwrap();
+    let (folder, aside) = (root.path().join("store"), root.path().join("aside"));
+    fs::create_dir(&folder).unwrap();
+    let app = with_store(&folder).start().await;
+    let path = all_of_date(&app);
+    let before = app.get(&path).await.json();
+    end(app).await;
+    fs::rename(&folder, &aside).unwrap();
+
+    let app = with_store(&folder).start().await;
+    for id in app.simulator.customers() {
+        if id != customer(0) {
+            app.set_rows(id, []);
+        }
+    }
+    let fetched = app.get(&path).await;
+    fs::rename(&aside, &folder).unwrap();
+    wait_until("the store is open", async || {
+        app.advance(SECOND);
+        app.metric("usage_proxy_store_up").await == 1.0
+    })
+    .await;
+    app.wait_until_stored().await;
+    app.advance(STALE);
+    let after = app.get(&path).await;
+
+    assert_eq!(fetched.json()["customers"]["current"], 1);
+    assert!(after.cache_status().starts_with("hit;"), "{after:?}");
+    assert_eq!(after.json()["customers"], before["customers"]);
 }

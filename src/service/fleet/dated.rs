@@ -1,5 +1,6 @@
 use std::{
     collections::HashMap,
+    convert::Infallible,
     num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -8,7 +9,9 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    cache::{CachedFailure, FlightRole, PurgeMode, SingleFlight, StoreChange, UsageCache},
+    cache::{
+        CachedFailure, EarlierAnswer, FlightRole, PurgeMode, SingleFlight, StoreChange, UsageCache,
+    },
     clock::SharedClock,
     config::CacheConfig,
     domain::{
@@ -18,13 +21,14 @@ use crate::{
     lru_map::LruMap,
     render::Rendered,
     service::{
+        backfill::STORE_ADVICE,
         concurrency_limiter::FetchReason,
         fetcher::Fetcher,
         second_level::SecondLevel,
         source::{AnswerContent, CallIds, CallTrace, SourceAnswer, SourceError, SourceErrorKind},
     },
     shutdown::Shutdown,
-    store::{AcceptedSnapshot, DateRange, StoreWrite, StoredSnapshot},
+    store::{AcceptedSnapshot, StoreError, StoreWrite, StoredFleetDate, StoredSnapshot},
 };
 
 /// The usage of all customers on given dates.
@@ -37,6 +41,8 @@ pub(in crate::service) struct DatedFleets {
     level: Arc<SecondLevel>,
     cache: Arc<UsageCache>,
     flights: SingleFlight<ProcessedDate, FetchedDate>,
+    /// The reads of the store, so that concurrent requests for a date wait for one.
+    reads: SingleFlight<ProcessedDate, StoredDateRows>,
     recent: LruMap<ProcessedDate, RecentDate>,
     /// The time of the last call for a date. After a purge, stored rows count only if a call came later.
     fetched_at: LruMap<ProcessedDate, Instant>,
@@ -55,7 +61,7 @@ struct DatedRows {
     /// All customers were asked for.
     is_whole: bool,
     at: Instant,
-    /// The ids of the call that fetched them; `None` for rows of the store.
+    /// The ids of the call that fetched them; `None` for rows that were known before.
     call_ids: Option<CallIds>,
 }
 
@@ -101,6 +107,9 @@ pub(in crate::service) struct DatedCall {
 
 type FetchedDate = Result<DatedRows, Arc<CachedFailure<SourceError>>>;
 
+/// The rows of a date that are stored, perhaps none; an error if that is not known.
+type StoredDateRows = Result<DatedRows, StoreError>;
+
 // === impl DatedFleets ===
 
 impl DatedFleets {
@@ -123,7 +132,8 @@ impl DatedFleets {
             level,
             fresh_for: cache.fresh_for(),
             cache,
-            flights: SingleFlight::new(shutdown),
+            flights: SingleFlight::new(shutdown.clone()),
+            reads: SingleFlight::new(shutdown),
             recent: LruMap::new(Self::MAX_DATES),
             fetched_at: LruMap::new(Self::MAX_FETCHED_DATES),
             purged_at: Mutex::default(),
@@ -150,56 +160,73 @@ impl DatedFleets {
         trace: CallTrace,
     ) -> Result<DatedFleet, DatedFailure> {
         let now = self.clock.now();
-        let is_usable = |recent: &RecentDate| match &recent.result {
+        if let Some(recent) = self.recent_result(date, refresh, now) {
+            return self.respond(date, recent, None);
+        }
+        let stored = self.stored(date).await;
+        // From the store, or from the call of another request in the meantime.
+        if let Some(recent) = self.recent_result(date, refresh, now) {
+            return self.respond(date, recent, None);
+        }
+        let (role, result) = self.join_or_fetch(date, stored, caller, trace).await;
+        self.respond(date, result, Some(role))
+    }
+
+    /// Returns the last result for a date, if it answers a request without a call.
+    fn recent_result(
+        &self,
+        date: ProcessedDate,
+        refresh: bool,
+        now: Instant,
+    ) -> Option<FetchedDate> {
+        let recent = self.recent.get(&date)?;
+        let is_usable = match &recent.result {
             Ok(rows) if refresh => {
                 rows.call_ids.is_some() && now < rows.at + self.min_refresh_interval
             }
             _ => now < recent.expires_at,
         };
-        if let Some(recent) = self.recent.get(&date).filter(is_usable) {
-            return match recent.result {
-                Ok(rows) => Ok(self.fleet(date, &rows, None)),
-                Err(failure) => Err(DatedFailure {
-                    failure,
-                    call: None,
-                }),
-            };
-        }
-        if !refresh
-            && !self.is_purged(date)
-            && let Some(rows) = self.stored(date).await.filter(DatedRows::are_whole)
-        {
-            self.remember(date, &Ok(rows.clone()), now + self.fresh_for);
-            return Ok(self.fleet(date, &rows, None));
-        }
-        let (role, result) = self.join_or_fetch(date, caller, trace).await;
+        is_usable.then_some(recent.result)
+    }
+
+    fn respond(
+        &self,
+        date: ProcessedDate,
+        result: FetchedDate,
+        call: Option<FlightRole>,
+    ) -> Result<DatedFleet, DatedFailure> {
         match result {
-            Ok(rows) => Ok(self.fleet(date, &rows, Some(role))),
-            Err(failure) => Err(DatedFailure {
-                failure,
-                call: Some(role),
-            }),
+            Ok(rows) => Ok(self.fleet(date, &rows, call)),
+            Err(failure) => Err(DatedFailure { failure, call }),
         }
     }
 
     /// Returns what is known of a date without any call.
-    pub(in crate::service) async fn known_usage(&self, date: ProcessedDate) -> Option<DatedFleet> {
-        let rows = match self.recent.get(&date) {
-            Some(RecentDate {
-                result: Ok(rows), ..
-            }) => rows,
-            _ => self
-                .stored(date)
-                .await
-                .filter(|rows| !rows.usages.is_empty())?,
+    pub(in crate::service) async fn known_usage(
+        self: &Arc<Self>,
+        date: ProcessedDate,
+    ) -> Option<DatedFleet> {
+        let rows = match self.rows_in_memory(date) {
+            Some(rows) => rows,
+            None => self.stored(date).await.ok().filter(DatedRows::has_rows)?,
         };
         Some(self.fleet(date, &rows, None))
+    }
+
+    /// Returns the rows of a date that were fetched or read last, whatever their age.
+    fn rows_in_memory(&self, date: ProcessedDate) -> Option<DatedRows> {
+        let rows = self.recent.get(&date)?.result.ok()?;
+        Some(DatedRows {
+            call_ids: None,
+            ..rows
+        })
     }
 
     /// Asks again for every date that is requested from now on.
     pub(in crate::service) fn purge(&self) {
         *self.lock_purged_at() = Some(self.clock.now());
         self.flights.detach(|_| true);
+        self.reads.detach(|_| true);
         self.recent.clear();
     }
 
@@ -220,18 +247,20 @@ impl DatedFleets {
     async fn join_or_fetch(
         self: &Arc<Self>,
         date: ProcessedDate,
+        stored: StoredDateRows,
         caller: &Caller,
         trace: CallTrace,
     ) -> (FlightRole, FetchedDate) {
         let Ok(flight) = self.flights.join_or_lead(
             date,
             |()| (),
-            || Ok::<_, std::convert::Infallible>(()),
+            || Ok::<_, Infallible>(()),
             |guard, ()| {
                 let (fleets, caller) = (Arc::clone(self), caller.clone());
                 async move {
-                    let (result, expires_at) =
-                        fleets.fetch_or_fall_back(date, &caller, trace).await;
+                    let (result, expires_at) = fleets
+                        .fetch_or_fall_back(date, stored, &caller, trace)
+                        .await;
                     let remember = |result: FetchedDate| {
                         fleets.remember(date, &result, expires_at);
                         result
@@ -248,17 +277,16 @@ impl DatedFleets {
         (role, result)
     }
 
-    /// Fetches a date, or reads the rows that are stored if that fails. Returns the time until which
-    /// the result counts, too.
+    /// Fetches a date, or falls back on the rows before if that fails. Returns the time until which the
+    /// result counts, too.
     async fn fetch_or_fall_back(
         &self,
         date: ProcessedDate,
+        stored: StoredDateRows,
         caller: &Caller,
         trace: CallTrace,
     ) -> (FetchedDate, Instant) {
-        let stored = self.stored(date).await;
-        let before = stored.as_ref().map_or(&[][..], |rows| &rows.usages);
-        let fetched = self.fetch_rows(date, caller, FetchReason::Request, trace, before);
+        let fetched = self.fetch_rows(date, caller, FetchReason::Request, trace, &stored);
         let failure = match fetched.await {
             Ok(rows) => {
                 let expires_at = rows.at + self.fresh_for;
@@ -267,8 +295,14 @@ impl DatedFleets {
             Err(failure) => failure,
         };
         let expires_at = failure.expires_at;
-        let rows = stored.filter(|rows| !rows.usages.is_empty());
-        (rows.ok_or(failure), expires_at)
+        let before = self.rows_before(date, &stored);
+        (before.ok_or(failure), expires_at)
+    }
+
+    /// Returns the rows of a date that are known before a call, if there are any.
+    fn rows_before(&self, date: ProcessedDate, stored: &StoredDateRows) -> Option<DatedRows> {
+        let stored = stored.as_ref().ok().filter(|rows| rows.has_rows());
+        stored.cloned().or_else(|| self.rows_in_memory(date))
     }
 
     fn remember(&self, date: ProcessedDate, result: &FetchedDate, expires_at: Instant) {
@@ -280,16 +314,20 @@ impl DatedFleets {
     ///
     /// # Errors
     ///
-    /// The failure of the call.
+    /// The failure of the call, or of the store: rows that cannot be compared with those before must not
+    /// be stored.
     pub(in crate::service) async fn fetch(
-        &self,
+        self: &Arc<Self>,
         date: ProcessedDate,
         caller: &Caller,
     ) -> Result<(), Arc<CachedFailure<SourceError>>> {
-        let trace = CallTrace::default();
         let stored = self.stored(date).await;
-        let before = stored.as_ref().map_or(&[][..], |rows| &rows.usages);
-        let fetched = self.fetch_rows(date, caller, FetchReason::Refresh, trace, before);
+        if let Err(error) = &stored {
+            let detail = format!("{error}; {STORE_ADVICE}");
+            return Err(self.fetcher.not_stored_failure(&detail));
+        }
+        let trace = CallTrace::default();
+        let fetched = self.fetch_rows(date, caller, FetchReason::Refresh, trace, &stored);
         fetched.await.map(drop)
     }
 
@@ -299,7 +337,7 @@ impl DatedFleets {
         caller: &Caller,
         reason: FetchReason,
         trace: CallTrace,
-        before: &[DatedUsage],
+        stored: &StoredDateRows,
     ) -> FetchedDate {
         let resource = Resource::FleetUsage(Some(date));
         let fetched = self
@@ -307,7 +345,7 @@ impl DatedFleets {
             .fetch_fleet(resource, caller, reason, trace)
             .await;
         match fetched {
-            Ok(answer) => Ok(self.accept(date, answer, before).await),
+            Ok(answer) => Ok(self.accept(date, answer, stored).await),
             Err(failure) => {
                 if failure.error.kind == SourceErrorKind::NothingProcessed {
                     self.level.record_nothing_processed(None, date);
@@ -317,50 +355,96 @@ impl DatedFleets {
         }
     }
 
-    async fn stored(&self, date: ProcessedDate) -> Option<DatedRows> {
-        let store = &self.level.durable()?.store;
-        let range = DateRange {
-            from: date,
-            to: date,
+    /// Reads what is stored of a date, once for all concurrent requests, and remembers it if it is whole.
+    async fn stored(self: &Arc<Self>, date: ProcessedDate) -> StoredDateRows {
+        let Ok(flight) = self.reads.join_or_lead(
+            date,
+            |()| (),
+            || Ok::<_, Infallible>(()),
+            |guard, ()| {
+                let fleets = Arc::clone(self);
+                async move {
+                    let stored = fleets.read_store(date).await;
+                    let remember = |stored: StoredDateRows| {
+                        fleets.remember_stored(date, &stored);
+                        stored
+                    };
+                    // After a purge in the meantime, it is not remembered.
+                    guard
+                        .complete(stored, remember)
+                        .unwrap_or_else(|stored| stored)
+                }
+            },
+        );
+        let read = flight.outcome().await;
+        read.unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    async fn read_store(&self, date: ProcessedDate) -> StoredDateRows {
+        let now = self.clock.now();
+        let Some(durable) = self.level.durable() else {
+            return Ok(DatedRows::none(now));
         };
         // The store itself reports its failures.
-        let usages = store.all_of_date(date).await.ok()?;
-        let asked = store.asked_dates(None, range).await.ok()?;
+        let StoredFleetDate {
+            snapshots,
+            asked_at,
+        } = durable.store.all_of_date(date).await?;
         // The store may not have written the last purges yet.
         let purge_of = |stored: &StoredSnapshot| {
             let customer = stored.usage.customer_id();
             self.level
                 .purge_of(customer, Some(date), stored.confirmed_at)
         };
-        let is_purged = usages
+        let is_purged = snapshots
             .iter()
             .any(|stored| stored.is_purged || purge_of(stored).is_some());
-        let oldest = usages.iter().map(|stored| stored.confirmed_at).min();
-        let now = self.clock.now();
+        let oldest = snapshots.iter().map(|stored| stored.confirmed_at).min();
         let is_readable = |stored: &StoredSnapshot| purge_of(stored) != Some(PurgeMode::Hard);
-        let usages = usages.into_iter().filter(is_readable);
-        Some(DatedRows {
+        let usages = snapshots.into_iter().filter(is_readable);
+        Ok(DatedRows {
             usages: Arc::new(usages.map(DatedUsage::from).collect()),
-            is_whole: !asked.is_empty() && !is_purged,
+            is_whole: asked_at.is_some() && !is_purged,
             at: oldest.map_or(now, |oldest| self.level.instant_of(oldest)),
             call_ids: None,
         })
     }
 
+    /// Remembers stored rows that need no call, unless newer ones are known by now.
+    fn remember_stored(&self, date: ProcessedDate, stored: &StoredDateRows) {
+        let now = self.clock.now();
+        if let Ok(rows) = stored
+            && rows.are_whole()
+            && !self.is_purged(date)
+            && self.recent_result(date, false, now).is_none()
+        {
+            self.remember(date, &Ok(rows.clone()), now + self.fresh_for);
+        }
+    }
+
     /// Stores the rows of all customers. Suspect rows of a customer do not replace those before.
+    ///
+    /// While the store does not answer, nothing is stored: suspect rows could replace good ones that are
+    /// not known. The rows are served for a while, and then fetched again.
     async fn accept(
         &self,
         date: ProcessedDate,
         answer: SourceAnswer,
-        before: &[DatedUsage],
+        stored: &StoredDateRows,
     ) -> DatedRows {
         let usages = match answer.content {
             AnswerContent::Fleet(usages) => usages,
             _ => Vec::new(),
         };
         let at = self.clock.wall_time();
+        let write = |change| {
+            if stored.is_ok() {
+                self.level.write(change);
+            }
+        };
+        let before = self.rows_before(date, stored);
+        let before = before.iter().flat_map(|rows| &*rows.usages);
         let mut before: HashMap<CustomerId, &DatedUsage> = before
-            .iter()
             .map(|before| (before.usage.customer_id(), before))
             .collect();
         let mut accepted = Vec::with_capacity(usages.len());
@@ -370,12 +454,12 @@ impl DatedFleets {
             let is_unchanged = before.is_some_and(|before| before.usage == usage);
             if let Some(before) = before
                 && !is_unchanged
-                && self.is_suspect(date, &usage, at).await
+                && self.is_suspect(date, before, &usage, at).await
             {
                 accepted.push(before.clone());
                 continue;
             }
-            self.level.write(StoreWrite::Snapshot(AcceptedSnapshot {
+            write(StoreWrite::Snapshot(AcceptedSnapshot {
                 api: UpstreamApi::Commercial,
                 usage: Arc::clone(&usage),
                 native: None,
@@ -389,10 +473,11 @@ impl DatedFleets {
             });
         }
         accepted.extend(before.into_values().cloned());
-        self.level
-            .write(StoreWrite::FleetFetched { date, asked_at: at });
+        write(StoreWrite::FleetFetched { date, asked_at: at });
         let now = self.clock.now();
-        self.fetched_at.insert(date, now);
+        if stored.is_ok() {
+            self.fetched_at.insert(date, now);
+        }
         DatedRows {
             usages: Arc::new(accepted),
             is_whole: true,
@@ -402,13 +487,33 @@ impl DatedFleets {
     }
 
     /// Compares rows of a customer with those before, by the rules of the cache.
-    async fn is_suspect(&self, date: ProcessedDate, usage: &LicenseUsage, at: Timestamp) -> bool {
+    async fn is_suspect(
+        &self,
+        date: ProcessedDate,
+        before: &DatedUsage,
+        usage: &LicenseUsage,
+        at: Timestamp,
+    ) -> bool {
+        // Many customers may have other rows.
+        tokio::task::yield_now().await;
         let resource = Resource::dated_usage(usage.customer_id(), date);
-        self.level.load(resource).await;
+        let now = self.clock.now();
+        if self.cache.look_up(resource, now).is_none() {
+            let Ok(rendered) = Rendered::new(&before.usage, None, before.fetched_at) else {
+                return true;
+            };
+            let earlier = EarlierAnswer {
+                rendered,
+                stored_at: self.level.instant_of(before.fetched_at),
+                lifetime: None,
+                is_purged: false,
+            };
+            drop(self.cache.restore(resource, earlier, now));
+        }
         let Ok(rendered) = Rendered::new(usage, None, at) else {
             return true;
         };
-        let stored = self.cache.store(resource, rendered, self.clock.now());
+        let stored = self.cache.store(resource, rendered, now);
         matches!(stored.change, StoreChange::Suspect(_))
     }
 
@@ -469,9 +574,23 @@ impl From<StoredSnapshot> for DatedUsage {
 // === impl DatedRows ===
 
 impl DatedRows {
+    /// Returns those of a date of which nothing is known.
+    fn none(at: Instant) -> Self {
+        Self {
+            usages: Arc::default(),
+            is_whole: false,
+            at,
+            call_ids: None,
+        }
+    }
+
     /// Returns true if every customer was asked for, and some have rows. A date without any may have
     /// been asked for too early.
     fn are_whole(&self) -> bool {
-        self.is_whole && !self.usages.is_empty()
+        self.is_whole && self.has_rows()
+    }
+
+    fn has_rows(&self) -> bool {
+        !self.usages.is_empty()
     }
 }

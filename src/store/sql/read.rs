@@ -18,9 +18,9 @@ use crate::{
         Resource, UpstreamApi, UsageRow,
     },
     store::{
-        StoredCustomers, StoredSnapshot,
+        StoredCustomers, StoredFleetDate, StoredSnapshot,
         native_body::BodyCodec,
-        schema::{PurgeGenerations, StoredFact, source_number, source_of_number},
+        schema::{ALL_CUSTOMERS, PurgeGenerations, StoredFact, source_number, source_of_number},
         sql,
     },
 };
@@ -138,9 +138,18 @@ impl Queries<'_> {
         &mut self,
         date: ProcessedDate,
         preferred: UpstreamApi,
-    ) -> SqlResult<Vec<StoredSnapshot>> {
-        let heads = self.heads(sql::ALL_SNAPSHOTS_OF_DAY, values![date.days_since_epoch()])?;
-        self.preferred_of_each(heads, preferred)
+    ) -> SqlResult<StoredFleetDate> {
+        let day = date.days_since_epoch();
+        let heads = self.heads(sql::ALL_SNAPSHOTS_OF_DAY, values![day])?;
+        let snapshots = self.preferred_of_each(heads, preferred)?;
+        let asked = values![ALL_CUSTOMERS, day];
+        let asked_at = self
+            .connection
+            .query_first(sql::FLEET_ASKED_AT, asked, |row| timestamp(row.get(0)?))?;
+        Ok(StoredFleetDate {
+            snapshots,
+            asked_at,
+        })
     }
 
     fn heads(&self, statement: Statement, values: &[SqlValue<'_>]) -> SqlResult<Vec<SnapshotHead>> {

@@ -14,7 +14,7 @@ use crate::{
     store::{
         CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow,
         RecentTotalsQuery, StoreError, StoreFuture, StoreStartError, StoreWrite, StoredCustomers,
-        StoredDate, StoredSnapshot, Upkeep, UsageStore, schema::source_number,
+        StoredDate, StoredFleetDate, StoredSnapshot, Upkeep, UsageStore, schema::source_number,
     },
 };
 
@@ -146,7 +146,7 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
         self.query(move |open| open.newest_of_all(preferred))
     }
 
-    fn all_of_date(&self, date: ProcessedDate) -> StoreFuture<'_, Vec<StoredSnapshot>> {
+    fn all_of_date(&self, date: ProcessedDate) -> StoreFuture<'_, StoredFleetDate> {
         let preferred = self.preferred;
         self.query(move |open| open.all_of_date(date, preferred))
     }

@@ -184,7 +184,11 @@ async fn a_date_comes_from_the_call_that_knows_dates_first(TestStore { store, ..
         newest[0].usage, insights,
         "a dated answer is not the newest"
     );
-    let of_date = store.all_of_date(date("2026-11-26")).await.unwrap();
+    let of_date = store
+        .all_of_date(date("2026-11-26"))
+        .await
+        .unwrap()
+        .snapshots;
     assert_eq!(of_date.len(), 1);
     assert_eq!(of_date[0].api, UpstreamApi::Insights, "the preferred call");
 }
@@ -291,7 +295,7 @@ async fn a_hard_purge_of_a_date_hides_it_for_all_customers(TestStore { store, ..
     assert!(newest_of(&*store, customer(2)).await.is_some());
     let purged = store.all_of_date(date("2026-11-26")).await.unwrap();
     let other = store.all_of_date(date("2026-11-25")).await.unwrap();
-    assert_eq!((purged.len(), other.len()), (0, 1));
+    assert_eq!((purged.snapshots.len(), other.snapshots.len()), (0, 1));
 }
 
 async fn dates_that_were_asked_for_are_remembered(TestStore { store, .. }: TestStore) {

@@ -21,7 +21,7 @@ use crate::{
     store::{
         CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, GuardedStore, HistoryQuery,
         HistoryRow, RecentTotalsQuery, StoreError, StoreFuture, StoreMetrics, StoreWrite,
-        StoredCustomers, StoredDate, StoredSnapshot, Upkeep, UsageStore,
+        StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, Upkeep, UsageStore,
     },
 };
 
@@ -65,8 +65,11 @@ impl UsageStore for FakeStore {
         self.answer(Vec::new())
     }
 
-    fn all_of_date(&self, _: ProcessedDate) -> StoreFuture<'_, Vec<StoredSnapshot>> {
-        self.answer(Vec::new())
+    fn all_of_date(&self, _: ProcessedDate) -> StoreFuture<'_, StoredFleetDate> {
+        self.answer(StoredFleetDate {
+            snapshots: Vec::new(),
+            asked_at: None,
+        })
     }
 
     fn customers(&self) -> StoreFuture<'_, Option<StoredCustomers>> {
@@ -213,6 +216,23 @@ async fn a_look_up_takes_20_ms_at_most_and_after_three_in_vain_only_writes_are_t
     assert_eq!(scene.metric("usage_proxy_store_up"), "0");
     let rejected = r#"usage_proxy_store_operations_total{operation="snapshot",outcome="rejected"}"#;
     assert_eq!(scene.metric(rejected), "10");
+}
+
+#[tokio::test]
+async fn all_customers_of_a_date_take_a_second_at_most_and_three_in_vain_open_the_breaker() {
+    let scene = Scene::new(Behavior::Hangs);
+    let date = range("2026-11-01", "2026-11-01").from;
+
+    for _ in 0..3 {
+        let (read, ()) = tokio::join!(
+            scene.guarded.all_of_date(date),
+            scene.clock.advance_when_sleeping(Duration::from_secs(1)),
+        );
+        assert!(matches!(read, Err(StoreError::Unavailable)));
+    }
+
+    assert_eq!(scene.metric("usage_proxy_store_up"), "0");
+    assert!(scene.guarded.all_of_date(date).await.is_err());
 }
 
 #[tokio::test]
