@@ -132,6 +132,9 @@ statements! {
     // -2147483648 all days.
     FORGET_ASKED_DAYS = "DELETE FROM asked_day WHERE (customer = 0 OR $1 = 0 OR customer = $1) \
         AND ($2 = -2147483648 OR day = $2)";
+    // After a soft purge, an answer without data is too old to be given again.
+    OUTDATE_ASKED_DAYS = "UPDATE asked_day SET asked_at = 0 \
+        WHERE (customer = 0 OR $1 = 0 OR customer = $1) AND ($2 = -2147483648 OR day = $2)";
     // The confirmations of the refresh before stay with the customers that only it confirmed.
     KEEP_FLEET_CONFIRMATION = "UPDATE newest SET confirmed_at = f.confirmed_at FROM fleet_confirmed f \
         WHERE f.source = $1 AND f.refreshed_at <> $2 AND newest.source = $1 \

@@ -11,6 +11,8 @@ use crate::support::prelude::*;
 
 const TEN_MINUTES_LATER: &str = "2026-11-22T12:10:00Z";
 
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
 const TEN_HOURS_LATER: &str = "2026-11-22T22:00:00Z";
 
 fn with_store(folder: impl AsRef<Path>) -> Builder {
@@ -206,4 +208,57 @@ async fn rows_that_were_fetched_while_the_store_was_gone_replace_none_that_are_s
     assert_eq!(fetched.json()["customers"]["current"], 1);
     assert!(after.cache_status().starts_with("hit;"), "{after:?}");
     assert_eq!(after.json()["customers"], before["customers"]);
+}
+
+/// A date before the first that the simulator has.
+const NOTHING_PROCESSED: &str = "/v1/usage?processedDate=2001-01-01";
+
+#[tokio::test]
+async fn a_date_that_nothing_was_processed_on_is_not_asked_for_again_for_a_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = with_store(&folder).start().await;
+    app.usage(customer(0)).await;
+    app.get(NOTHING_PROCESSED)
+        .await
+        .problem(404, "nothing-processed");
+    app.advance(12 * HOUR);
+    app.get(NOTHING_PROCESSED)
+        .await
+        .problem(404, "nothing-processed");
+    assert_eq!(app.simulator.request_count(SimulatedApi::FleetPage), 1);
+    end(app).await;
+
+    let app = with_store(&folder)
+        .started_at("2026-11-23T11:59:00Z")
+        .start()
+        .await;
+    let absent = app.get(NOTHING_PROCESSED).await;
+    app.advance(2 * 60 * SECOND);
+    let asked_again = app.get(NOTHING_PROCESSED).await;
+
+    absent.problem(404, "nothing-processed");
+    asked_again.problem(404, "nothing-processed");
+    assert_eq!(app.simulator.request_count(SimulatedApi::FleetPage), 1);
+}
+
+#[tokio::test]
+async fn a_date_that_nothing_was_processed_on_is_asked_for_again_by_no_cache_and_after_a_purge() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = with_store(&folder).start().await;
+    app.usage(customer(0)).await;
+    app.get(NOTHING_PROCESSED).await;
+    app.advance(60 * SECOND);
+    app.get_with(NOTHING_PROCESSED, &[("cache-control", "no-cache")])
+        .await;
+    assert_eq!(app.simulator.request_count(SimulatedApi::FleetPage), 2);
+    app.admin_post("/cache/purge").await;
+    end(app).await;
+
+    let app = with_store(&folder)
+        .started_at(TEN_MINUTES_LATER)
+        .start()
+        .await;
+    app.get(NOTHING_PROCESSED).await;
+
+    assert_eq!(app.simulator.request_count(SimulatedApi::FleetPage), 1);
 }

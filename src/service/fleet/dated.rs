@@ -49,6 +49,8 @@ pub(in crate::service) struct DatedFleets {
     purged_at: Mutex<Option<Instant>>,
     /// The time for which rows of a date are served without looking again.
     fresh_for: Duration,
+    /// The time for which upstream is not asked again for a past date that it has nothing of.
+    past_absence_fresh_for: Duration,
     /// The least time between two calls that callers request by `no-cache`.
     min_refresh_interval: Duration,
     clock: SharedClock,
@@ -60,6 +62,8 @@ struct DatedRows {
     usages: Arc<Vec<DatedUsage>>,
     /// All customers were asked for.
     is_whole: bool,
+    /// The last time when one call asked for all customers.
+    asked_at: Option<Timestamp>,
     at: Instant,
     /// The ids of the call that fetched them; `None` for rows that were known before.
     call_ids: Option<CallIds>,
@@ -137,6 +141,7 @@ impl DatedFleets {
             recent: LruMap::new(Self::MAX_DATES),
             fetched_at: LruMap::new(Self::MAX_FETCHED_DATES),
             purged_at: Mutex::default(),
+            past_absence_fresh_for: config.past_absence_fresh_for,
             min_refresh_interval: config.min_refresh_interval,
             clock,
         }
@@ -183,6 +188,9 @@ impl DatedFleets {
         let is_usable = match &recent.result {
             Ok(rows) if refresh => {
                 rows.call_ids.is_some() && now < rows.at + self.min_refresh_interval
+            }
+            Err(failure) if refresh && failure.error.kind.is_authoritative() => {
+                now < failure.failed_at + self.min_refresh_interval
             }
             _ => now < recent.expires_at,
         };
@@ -346,16 +354,30 @@ impl DatedFleets {
             .await;
         match fetched {
             Ok(answer) => Ok(self.accept(date, answer, stored).await),
-            Err(failure) => {
-                if failure.error.kind == SourceErrorKind::NothingProcessed {
-                    self.level.record_nothing_processed(None, date);
-                }
-                Err(failure)
+            Err(failure) if failure.error.kind == SourceErrorKind::NothingProcessed => {
+                self.level.record_nothing_processed(None, date);
+                Err(if self.level.book.is_past(date) {
+                    self.past_absence(failure.error.clone(), failure.failed_at)
+                } else {
+                    failure
+                })
             }
+            Err(failure) => Err(failure),
         }
     }
 
-    /// Reads what is stored of a date, once for all concurrent requests, and remembers it if it is whole.
+    /// Returns the failure of a past date that upstream has nothing of.
+    fn past_absence(
+        &self,
+        error: SourceError,
+        failed_at: Instant,
+    ) -> Arc<CachedFailure<SourceError>> {
+        let lifetime = self.past_absence_fresh_for;
+        Arc::new(CachedFailure::uncached(error, failed_at, lifetime))
+    }
+
+    /// Reads what is stored of a date, once for all concurrent requests, and remembers it if it needs no
+    /// call.
     async fn stored(self: &Arc<Self>, date: ProcessedDate) -> StoredDateRows {
         let Ok(flight) = self.reads.join_or_lead(
             date,
@@ -405,21 +427,44 @@ impl DatedFleets {
         Ok(DatedRows {
             usages: Arc::new(usages.map(DatedUsage::from).collect()),
             is_whole: asked_at.is_some() && !is_purged,
+            asked_at,
             at: oldest.map_or(now, |oldest| self.level.instant_of(oldest)),
             call_ids: None,
         })
     }
 
-    /// Remembers stored rows that need no call, unless newer ones are known by now.
+    /// Remembers what is stored if it needs no call, unless a newer result is known by now.
     fn remember_stored(&self, date: ProcessedDate, stored: &StoredDateRows) {
         let now = self.clock.now();
-        if let Ok(rows) = stored
-            && rows.are_whole()
-            && !self.is_purged(date)
-            && self.recent_result(date, false, now).is_none()
-        {
-            self.remember(date, &Ok(rows.clone()), now + self.fresh_for);
+        let Ok(rows) = stored else {
+            return;
+        };
+        if self.is_purged(date) || self.recent_result(date, false, now).is_some() {
+            return;
         }
+        if rows.are_whole() {
+            self.remember(date, &Ok(rows.clone()), now + self.fresh_for);
+        } else if let Some(absence) = self.stored_absence(date, rows) {
+            let expires_at = absence.expires_at;
+            self.remember(date, &Err(absence), expires_at);
+        }
+    }
+
+    /// Returns the failure of a past date that upstream had nothing of when it was last asked, if that
+    /// was not too long ago.
+    fn stored_absence(
+        &self,
+        date: ProcessedDate,
+        rows: &DatedRows,
+    ) -> Option<Arc<CachedFailure<SourceError>>> {
+        let is_absent = !rows.has_rows() && self.level.book.is_past(date);
+        let asked_at = rows.asked_at.filter(|_| is_absent)?;
+        let error = SourceError::without_reply(
+            SourceErrorKind::NothingProcessed,
+            format!("Partner Center has no usage for {date}"),
+        );
+        let absence = self.past_absence(error, self.level.instant_of(asked_at));
+        (self.clock.now() < absence.expires_at).then_some(absence)
     }
 
     /// Stores the rows of all customers. Suspect rows of a customer do not replace those before.
@@ -481,6 +526,7 @@ impl DatedFleets {
         DatedRows {
             usages: Arc::new(accepted),
             is_whole: true,
+            asked_at: Some(at),
             at: now,
             call_ids: Some(answer.call_ids),
         }
@@ -579,6 +625,7 @@ impl DatedRows {
         Self {
             usages: Arc::default(),
             is_whole: false,
+            asked_at: None,
             at,
             call_ids: None,
         }

@@ -358,9 +358,11 @@ impl Changes<'_> {
         let day = scope
             .processed_date
             .map_or(ALL_DAYS, ProcessedDate::days_since_epoch);
-        if mode == PurgeMode::Hard {
-            self.run(sql::FORGET_ASKED_DAYS, values![customer, day])?;
-        }
+        let asked_days = match mode {
+            PurgeMode::Soft => sql::OUTDATE_ASKED_DAYS,
+            PurgeMode::Hard => sql::FORGET_ASKED_DAYS,
+        };
+        self.run(asked_days, values![customer, day])?;
         let mode = purge_mode_number(mode);
         self.run(sql::DELETE_INCLUDED_PURGES, values![customer, day, mode])?;
         let generation: i64 = self

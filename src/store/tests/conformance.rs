@@ -326,6 +326,15 @@ async fn dates_that_were_asked_for_are_remembered(TestStore { store, .. }: TestS
     assert_eq!(asked(Some(customer(1))).await, of_one);
     assert_eq!(asked(Some(customer(9))).await, of_one[..2]);
     assert_eq!(asked(None).await, of_one[..2]);
+    let asked_at = async || {
+        let of_date = store.all_of_date(date("2026-11-23")).await.unwrap();
+        of_date.asked_at.unwrap()
+    };
+    assert_eq!(asked_at().await, at(NOON));
+    let purge = StoreWrite::Purge(PurgeScope::default(), PurgeMode::Soft);
+    store.write(vec![purge]).await.unwrap();
+    assert!(asked_at().await < at(MORNING), "it must be asked for again");
+    assert_eq!(asked(None).await, of_one[..2]);
 }
 
 async fn the_list_of_customers_is_replaced(TestStore { store, .. }: TestStore) {
