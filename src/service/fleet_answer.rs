@@ -145,7 +145,7 @@ impl UsageService {
         let age = inner.clock.now().saturating_duration_since(read_at);
         // A date that was fetched whole hardly changes.
         let lifetime = age + inner.cache.fresh_for();
-        let mut answer = FleetAnswer::hit(Arc::new(usage), &inner.cache, age, lifetime);
+        let mut answer = FleetAnswer::hit(usage, &inner.cache, age, lifetime);
         if let Some(call) = call {
             answer.status = CacheStatus {
                 hit: false,

@@ -18,7 +18,9 @@ use super::{
 use crate::{
     cache::{CacheMetrics, CacheResult},
     clock::{Clock, ManualClock},
-    domain::{LicenseUsage, ProcessedAt, UsageRow, samples},
+    domain::{
+        CustomerEntry, CustomerList, LicenseUsage, ListedCustomer, ProcessedAt, UsageRow, samples,
+    },
     jitter::Jitter,
     portfolio_file::CurrentPortfolio,
 };
@@ -53,6 +55,10 @@ struct ScriptedSource {
 enum SourceStep {
     Seats(u64),
     Nothing,
+    /// The list of customers, with the documented one.
+    Customers,
+    /// All customers of a date: the documented one.
+    Fleet(u64),
     Fails(SourceErrorKind),
     Panics,
 }
@@ -130,6 +136,27 @@ impl UsageSource for ScriptedSource {
                     call_ids: ids,
                     memory: None,
                 }),
+                SourceStep::Customers => Ok(SourceAnswer {
+                    content: AnswerContent::Customers(CustomerList::new(vec![ListedCustomer {
+                        entry: CustomerEntry {
+                            id: documented_customer(),
+                            name: "Contoso".to_owned(),
+                            domain: None,
+                        },
+                        raw: "{}".into(),
+                    }])),
+                    call_ids: ids,
+                    memory: None,
+                }),
+                SourceStep::Fleet(seats) => {
+                    let date = call.resource.date().unwrap();
+                    let resource = Resource::dated_usage(documented_customer(), date);
+                    Ok(SourceAnswer {
+                        content: AnswerContent::Fleet(vec![usage_with_seats(resource, seats)]),
+                        call_ids: ids,
+                        memory: None,
+                    })
+                }
                 SourceStep::Fails(kind) => Err(SourceError {
                     call_ids: Some(ids),
                     ..SourceError::without_reply(kind, "as the test wants it")
@@ -138,6 +165,10 @@ impl UsageSource for ScriptedSource {
             }
         })
     }
+}
+
+pub(super) fn documented_customer() -> CustomerId {
+    CustomerId::parse("4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04").unwrap()
 }
 
 fn customer_of(call: &SourceCall) -> CustomerId {
@@ -232,7 +263,7 @@ impl ServiceFixture {
 
 fn usage_query(directive: CacheDirective) -> UsageQuery {
     UsageQuery {
-        customer_id: CustomerId::parse("4d3cf487-70f4-4e1e-9ff1-b2bfce8d9f04").unwrap(),
+        customer_id: documented_customer(),
         format: Format::Simplified,
         date: None,
         directive,
@@ -423,4 +454,35 @@ async fn concurrent_requests_compress_a_body_once() {
     let bodies: std::collections::HashSet<_> = callers.join_all().await.into_iter().collect();
 
     assert_eq!(bodies.len(), 1);
+}
+
+#[tokio::test]
+async fn the_fleet_of_a_date_is_built_once_while_the_customers_of_today_are_the_same() {
+    let answers = [
+        SourceStep::Customers,
+        SourceStep::Fleet(5),
+        SourceStep::Seats(7),
+    ];
+    let fixture = ServiceFixture::new(answers);
+    let date = ProcessedDate::parse("2026-10-01").unwrap();
+    let fleet = async || {
+        let (service, now) = (&fixture.service, fixture.clock.now());
+        let caller = Caller::anonymous();
+        let fleet = service.fleet(
+            Some(date),
+            CacheDirective::Any,
+            &caller,
+            CallTrace::default,
+            now,
+        );
+        fleet.await.unwrap().usage
+    };
+
+    let (first, second) = (fleet().await, fleet().await);
+    fixture.answer().await.unwrap();
+    let third = fleet().await;
+
+    assert_eq!(first.entries.len(), 1);
+    assert!(Arc::ptr_eq(&first, &second));
+    assert!(!Arc::ptr_eq(&first, &third));
 }

@@ -2,7 +2,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -67,6 +67,18 @@ struct DatedRows {
     at: Instant,
     /// The ids of the call that fetched them; `None` for rows that were known before.
     call_ids: Option<CallIds>,
+    built: Arc<BuiltFleet>,
+}
+
+/// The fleet of a date as it was built last, so that answers of the same data share their documents.
+#[derive(Debug, Default)]
+struct BuiltFleet(Mutex<Option<BuiltWith>>);
+
+#[derive(Debug)]
+struct BuiltWith {
+    /// The customers of today.
+    today: Weak<FleetUsage>,
+    fleet: Arc<FleetUsage>,
 }
 
 /// The rows of a customer on a date.
@@ -86,7 +98,7 @@ struct RecentDate {
 /// The usage of all customers on a date.
 #[derive(Clone, Debug)]
 pub(in crate::service) struct DatedFleet {
-    pub(in crate::service) usage: FleetUsage,
+    pub(in crate::service) usage: Arc<FleetUsage>,
     /// The time when it was fetched, or read from the store.
     pub(in crate::service) read_at: Instant,
     /// The call that this request waited for; `None` if it waited for none.
@@ -430,6 +442,7 @@ impl DatedFleets {
             asked_at,
             at: oldest.map_or(now, |oldest| self.level.instant_of(oldest)),
             call_ids: None,
+            built: Arc::default(),
         })
     }
 
@@ -529,6 +542,7 @@ impl DatedFleets {
             asked_at: Some(at),
             at: now,
             call_ids: Some(answer.call_ids),
+            built: Arc::default(),
         }
     }
 
@@ -564,45 +578,41 @@ impl DatedFleets {
     }
 
     fn fleet(&self, date: ProcessedDate, rows: &DatedRows, role: Option<FlightRole>) -> DatedFleet {
-        let usages: HashMap<CustomerId, &DatedUsage> = rows
-            .usages
-            .iter()
-            .filter(|dated| dated.usage.processed_date() == Some(date))
-            .map(|dated| (dated.usage.customer_id(), dated))
-            .collect();
-        let without_rows = if rows.is_whole {
-            FleetStatus::Empty
-        } else {
-            FleetStatus::NotFetched
-        };
         let today = self.level.book.usage().unwrap_or_default();
-        let entries = today.entries.iter().map(|entry| {
-            let usage = usages.get(&entry.customer_id);
-            let status = match usage {
-                Some(_) => FleetStatus::Current,
-                None if entry.status == FleetStatus::Failed => FleetStatus::Failed,
-                None => without_rows,
-            };
-            Arc::new(FleetEntry {
-                customer_id: entry.customer_id,
-                customer_name: Arc::clone(&entry.customer_name),
-                status,
-                usage: usage.map(|dated| Arc::clone(&dated.usage)),
-                fetched_at: usage.map(|dated| dated.fetched_at),
-                failure: entry.failure.filter(|_| status == FleetStatus::Failed),
-            })
-        });
         DatedFleet {
-            usage: FleetUsage {
-                processed_date: Some(date),
-                entries: entries.collect(),
-            },
+            usage: rows.built.get_or_build(&today, || rows.fleet(date, &today)),
             read_at: rows.at,
             call: role.map(|role| DatedCall {
                 role,
                 ids: rows.call_ids,
             }),
         }
+    }
+}
+
+// === impl BuiltFleet ===
+
+impl BuiltFleet {
+    /// Returns the fleet that was built last, unless other customers are known today.
+    fn get_or_build(
+        &self,
+        today: &Arc<FleetUsage>,
+        build: impl FnOnce() -> FleetUsage,
+    ) -> Arc<FleetUsage> {
+        // It is assigned whole.
+        let mut built = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // An address is not used again while there is a weak reference to it.
+        if let Some(built) = &*built
+            && Weak::as_ptr(&built.today) == Arc::as_ptr(today)
+        {
+            return Arc::clone(&built.fleet);
+        }
+        let fleet = Arc::new(build());
+        *built = Some(BuiltWith {
+            today: Arc::downgrade(today),
+            fleet: Arc::clone(&fleet),
+        });
+        fleet
     }
 }
 
@@ -628,6 +638,7 @@ impl DatedRows {
             asked_at: None,
             at,
             call_ids: None,
+            built: Arc::default(),
         }
     }
 
@@ -639,5 +650,40 @@ impl DatedRows {
 
     fn has_rows(&self) -> bool {
         !self.usages.is_empty()
+    }
+
+    /// Returns the usage of the customers of today on a date.
+    fn fleet(&self, date: ProcessedDate, today: &FleetUsage) -> FleetUsage {
+        let usages: HashMap<CustomerId, &DatedUsage> = self
+            .usages
+            .iter()
+            .filter(|dated| dated.usage.processed_date() == Some(date))
+            .map(|dated| (dated.usage.customer_id(), dated))
+            .collect();
+        let without_rows = if self.is_whole {
+            FleetStatus::Empty
+        } else {
+            FleetStatus::NotFetched
+        };
+        let entries = today.entries.iter().map(|entry| {
+            let usage = usages.get(&entry.customer_id);
+            let status = match usage {
+                Some(_) => FleetStatus::Current,
+                None if entry.status == FleetStatus::Failed => FleetStatus::Failed,
+                None => without_rows,
+            };
+            Arc::new(FleetEntry {
+                customer_id: entry.customer_id,
+                customer_name: Arc::clone(&entry.customer_name),
+                status,
+                usage: usage.map(|dated| Arc::clone(&dated.usage)),
+                fetched_at: usage.map(|dated| dated.fetched_at),
+                failure: entry.failure.filter(|_| status == FleetStatus::Failed),
+            })
+        });
+        FleetUsage {
+            processed_date: Some(date),
+            entries: entries.collect(),
+        }
     }
 }
