@@ -2,6 +2,7 @@
 
 use std::{
     num::NonZeroUsize,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     clock::{SharedClock, with_deadline},
     domain::ProcessedDate,
+    panic,
     shutdown::Shutdown,
 };
 
@@ -213,7 +215,8 @@ impl WriterTask {
         // A write that was in progress is done again, which changes nothing.
         let deadline = self.clock.now() + LAST_FLUSH;
         let clock = Arc::clone(&self.clock);
-        let flushed = with_deadline(&clock, deadline, self.write_all()).await;
+        let last_flush = async { panic::catch(pin!(self.write_all())).await };
+        let flushed = with_deadline(&clock, deadline, last_flush).await;
         let left = self.queue.lock().len();
         if left > 0 || flushed.is_none() {
             tracing::error!(changes = left, "changes could not be stored before the end");
@@ -225,6 +228,18 @@ impl WriterTask {
     }
 
     async fn write_until_cancelled(&mut self) {
+        loop {
+            let panicked = panic::catch(pin!(self.write_what_comes())).await.is_err();
+            if panicked {
+                tracing::error!("the writer of the store panicked, and begins again");
+            }
+            let until = self.clock.now() + MAX_RETRY_PAUSE;
+            self.clock.sleep_until(until).await;
+        }
+    }
+
+    /// Writes until it is dropped.
+    async fn write_what_comes(&mut self) {
         loop {
             let next_upkeep = self.next_upkeep();
             if next_upkeep <= self.clock.now() {

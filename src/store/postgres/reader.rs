@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use tokio::runtime::Runtime;
 
@@ -65,16 +65,17 @@ impl PostgresReader {
 
     fn read_once<T>(&mut self, query: &impl Fn(&mut Queries<'_>) -> SqlResult<T>) -> SqlResult<T> {
         self.notice_close();
-        let session = match &mut self.session {
-            Ok(session) => session,
-            Err(problem) => return Err(PostgresError::NotConnected(problem.clone()).into()),
-        };
-        let result = session.read(self.lane.begin(), self.lane.time_limit(), query);
-        if let Err(error) = &result
-            && error.breaks_connection()
-        {
-            self.session = Err(error.to_string());
+        if let Err(problem) = &self.session {
+            return Err(PostgresError::NotConnected(problem.clone()).into());
         }
+        // After a panic it does not come back: its transaction may be open.
+        let mut session = mem::replace(&mut self.session, Err("a read panicked".to_owned()))
+            .map_err(PostgresError::NotConnected)?;
+        let result = session.read(self.lane.begin(), self.lane.time_limit(), query);
+        self.session = match &result {
+            Err(error) if error.breaks_connection() => Err(error.to_string()),
+            Ok(_) | Err(_) => Ok(session),
+        };
         result
     }
 }

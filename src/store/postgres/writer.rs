@@ -55,34 +55,33 @@ impl PostgresWriter {
         }
     }
 
-    /// Connects if there is no connection. The first one migrates the schema: an older process must be
+    /// Returns the connection, or a new one if there is none. The first one migrates the schema: an older process must be
     /// able to use a newer schema while both run, so later ones look no more.
-    fn session(&mut self) -> Result<&mut PostgresSession, OpenError> {
-        if self.session.as_ref().is_none_or(PostgresSession::is_closed) {
-            self.session = None;
-            let runtime = runtime(&mut self.runtime)?;
-            let mut session = PostgresSession::connect(&self.server, runtime)?;
-            if !self.has_schema {
-                migrations::migrate(&session, &self.server, self.clock.wall_time())?;
-            }
-            prefer(&mut session, self.preferred)?;
-            self.has_schema = true;
-            self.server.set_has_schema();
-            self.session = Some(session);
+    fn take_session(&mut self) -> Result<PostgresSession, OpenError> {
+        let session = self.session.take();
+        if let Some(session) = session.filter(|session| !session.is_closed()) {
+            return Ok(session);
         }
-        let closed = || SqlError::from(PostgresError::NotConnected("it was closed".to_owned()));
-        Ok(self.session.as_mut().ok_or_else(closed)?)
+        let runtime = runtime(&mut self.runtime)?;
+        let mut session = PostgresSession::connect(&self.server, runtime)?;
+        if !self.has_schema {
+            migrations::migrate(&session, &self.server, self.clock.wall_time())?;
+        }
+        prefer(&mut session, self.preferred)?;
+        self.has_schema = true;
+        self.server.set_has_schema();
+        Ok(session)
     }
 
     fn write_once<T>(
         &mut self,
         work: &impl Fn(&mut Changes<'_>) -> SqlResult<T>,
     ) -> Result<T, OpenError> {
-        let result = self.session()?.write(BEGIN, TIME_LIMIT, work);
-        if let Err(error) = &result
-            && error.breaks_connection()
-        {
-            self.session = None;
+        // After a panic it does not come back: its transaction may be open.
+        let mut session = self.take_session()?;
+        let result = session.write(BEGIN, TIME_LIMIT, work);
+        if !result.as_ref().is_err_and(SqlError::breaks_connection) {
+            self.session = Some(session);
         }
         Ok(result?)
     }
@@ -100,8 +99,11 @@ pub(super) enum OpenError {
 
 impl SqlWriter for PostgresWriter {
     fn open(&mut self) -> Result<Result<(), StoreError>, StoreStartError> {
-        match self.session() {
-            Ok(_) => Ok(Ok(())),
+        match self.take_session() {
+            Ok(session) => {
+                self.session = Some(session);
+                Ok(Ok(()))
+            }
             Err(OpenError::Refused(refused)) => Err(refused),
             Err(OpenError::Sql(error)) => Ok(Err(StoreError::NotOpen(error.to_string()))),
         }

@@ -1,6 +1,7 @@
 //! Threads that do jobs one after another, for calls that may block.
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     sync::{Arc, Barrier, Mutex, PoisonError, mpsc},
     thread,
 };
@@ -9,7 +10,8 @@ use tokio::sync::oneshot;
 
 use crate::store::StoreError;
 
-/// Sends jobs to threads that each have a state `S`. They end when the lane is dropped.
+/// Sends jobs to threads that each have a state `S`. They end when the lane is dropped, and not when a job
+/// panics: a job takes what it must not leave half changed out of the state.
 pub(in crate::store) struct Lane<S> {
     jobs: mpsc::Sender<Job<S>>,
     threads: usize,
@@ -57,7 +59,7 @@ impl<S: Send + 'static> Lane<S> {
                 let _gone = sender.send(job(state)).is_err();
             }
         });
-        result.await.unwrap_or(Err(StoreError::Unavailable))
+        result.await.unwrap_or_else(|_dropped| Err(panicked()))
     }
 
     /// Runs a job on each of the threads.
@@ -71,7 +73,7 @@ impl<S: Send + 'static> Lane<S> {
         for _ in 0..self.threads {
             let (job, barrier, sender) = (job.clone(), Arc::clone(&barrier), sender.clone());
             self.send(move |state| {
-                job(state);
+                catch_panic(|| job(state));
                 barrier.wait();
                 drop(sender);
             });
@@ -93,8 +95,35 @@ fn do_jobs<S>(queue: &Mutex<mpsc::Receiver<Job<S>>>, mut state: S) {
         // It guards the queue, which no panic can leave half changed.
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {
-            Ok(job) => job(&mut state),
+            Ok(job) => catch_panic(|| job(&mut state)),
             Err(mpsc::RecvError) => return,
         }
+    }
+}
+
+/// Runs a job. Its caller sees a panic as an answer that never comes; the panic hook has logged it.
+fn catch_panic(job: impl FnOnce()) {
+    let _panicked = panic::catch_unwind(AssertUnwindSafe(job)).is_err();
+}
+
+/// Returns the error of a job that ended without an answer.
+pub(in crate::store) fn panicked() -> StoreError {
+    StoreError::Failed("a call to it panicked; the log has the place".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_that_panics_fails_and_leaves_its_thread_to_others() {
+        let lane = Lane::start("test", [0]);
+
+        let failed = lane.run::<()>(|_| panic!("as the test wants it")).await;
+        lane.run_on_each(|_| panic!("as the test wants it")).await;
+        let next = lane.run(|state| Ok(*state)).await;
+
+        assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}");
+        assert_eq!(next.unwrap(), 0);
     }
 }

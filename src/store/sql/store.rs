@@ -8,7 +8,14 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{apply::Changes, error::SqlResult, history, lane::Lane, read::Queries, totals};
+use super::{
+    apply::Changes,
+    error::SqlResult,
+    history,
+    lane::{self, Lane},
+    read::Queries,
+    totals,
+};
 use crate::{
     domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
     store::{
@@ -164,7 +171,11 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
         let waiting = Arc::clone(&self.waiting_writes);
         self.writer
             .send(move |writer| write_waiting(writer, &waiting));
-        Box::pin(async move { written.await.unwrap_or(Err(StoreError::Unavailable)) })
+        Box::pin(async move {
+            written
+                .await
+                .unwrap_or_else(|_dropped| Err(lane::panicked()))
+        })
     }
 
     fn dates(&self, customer: CustomerId, range: DateRange) -> StoreFuture<'_, Vec<StoredDate>> {

@@ -43,21 +43,22 @@ impl SqlReader for SqliteReader {
         &mut self,
         query: impl Fn(&mut Queries<'_>) -> SqlResult<T>,
     ) -> Result<T, StoreError> {
-        let file = self.file.current().inspect_err(|_| self.open = None)?;
-        if self.open.as_ref().is_none_or(|open| open.file != file) {
-            self.open = None;
-        }
-        let result = match &mut self.open {
-            Some(connection) => connection.in_transaction(query),
-            None => ReadConnection::open(&self.file, file)
-                .and_then(|connection| self.open.insert(connection).in_transaction(query)),
+        // After an error or a panic, another connection may fare better.
+        let opened = self.open.take();
+        let file = self.file.current()?;
+        let connection = match opened.filter(|open| open.file == file) {
+            Some(connection) => Ok(connection),
+            None => ReadConnection::open(&self.file, file),
         };
+        let result = connection.and_then(|mut connection| {
+            let found = connection.in_transaction(query)?;
+            self.open = Some(connection);
+            Ok(found)
+        });
         result.map_err(|error| {
             if error.is_corruption() {
                 self.file.set_damaged(file);
             }
-            // Another connection may fare better.
-            self.open = None;
             error.into()
         })
     }

@@ -53,37 +53,27 @@ impl SqliteWriter {
         }
     }
 
-    fn connection(&mut self) -> Result<&mut WriteConnection, OpenError> {
-        if self.open.is_some() && self.file.current().is_err() {
-            self.open = None;
+    fn take_connection(&mut self) -> Result<WriteConnection, OpenError> {
+        if let Some(open) = self.open.take() {
+            if self.file.current().is_ok() {
+                return Ok(open);
+            }
             tracing::warn!(
                 file = %self.file.path().display(),
                 "the file of the store is damaged, or was deleted or replaced; it is opened again"
             );
         }
-        // Opened below only if it is not open.
-        if self.open.is_none() {
-            if self.file.is_damaged() {
-                self.quarantine()?;
-            }
-            let opened = match self.open_file() {
-                Err(OpenError::Sqlite(error)) if error.is_corruption() => {
-                    self.quarantine()?;
-                    self.open_file()
-                }
-                opened => opened,
-            };
-            match opened {
-                Ok(connection) => self.open = Some(connection),
-                Err(error) => {
-                    self.file.set_closed(error_chain(&error));
-                    return Err(error);
-                }
-            }
+        if self.file.is_damaged() {
+            self.quarantine()?;
         }
-        self.open
-            .as_mut()
-            .ok_or_else(|| std::io::Error::other("the file is not open").into())
+        let opened = match self.open_file() {
+            Err(OpenError::Sqlite(error)) if error.is_corruption() => {
+                self.quarantine()?;
+                self.open_file()
+            }
+            opened => opened,
+        };
+        opened.inspect_err(|error| self.file.set_closed(error_chain(error)))
     }
 
     fn open_file(&mut self) -> Result<WriteConnection, OpenError> {
@@ -114,8 +104,11 @@ impl SqliteWriter {
 impl SqlWriter for SqliteWriter {
     /// Opens the file if it is not open, or no longer the one that is at its path.
     fn open(&mut self) -> Result<Result<(), StoreError>, StoreStartError> {
-        match self.connection() {
-            Ok(_) => Ok(Ok(())),
+        match self.take_connection() {
+            Ok(open) => {
+                self.open = Some(open);
+                Ok(Ok(()))
+            }
             Err(OpenError::Refused(refused)) => Err(refused),
             Err(error) => Ok(Err(self.file.not_open(&error_chain(&error)))),
         }
@@ -125,19 +118,19 @@ impl SqlWriter for SqliteWriter {
         &mut self,
         work: impl Fn(&mut Changes<'_>) -> SqlResult<T>,
     ) -> Result<T, StoreError> {
-        let file = Arc::clone(&self.file);
-        let open = self
-            .connection()
-            .map_err(|error| file.not_open(&error_chain(&error)))?;
+        // After a panic it does not come back: its transaction may be half done.
+        let mut open = self
+            .take_connection()
+            .map_err(|error| self.file.not_open(&error_chain(&error)))?;
         let result = open.in_transaction(work);
-        if let Err(error) = &result {
-            if error.is_corruption() {
-                file.set_damaged(open.file);
-            }
-            // Once it can be written again, this connection could not do it.
-            if error.is_unwritable() {
-                self.open = None;
-            }
+        if let Err(error) = &result
+            && error.is_corruption()
+        {
+            self.file.set_damaged(open.file);
+        }
+        // Once the file can be written again, a connection that could not write it before cannot do so.
+        if !result.as_ref().is_err_and(|error| error.is_unwritable()) {
+            self.open = Some(open);
         }
         Ok(result?)
     }
@@ -199,5 +192,35 @@ fn prefer(connection: &mut Connection, preferred: i64) -> SqlResult<()> {
             Ok(())
         }
         set => set,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::{
+        domain::UpstreamApi,
+        store::tests::fixtures::{clock, customer, newest, row, usage},
+    };
+
+    #[test]
+    fn a_panic_in_a_transaction_holds_up_no_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Arc::new(StoreFile::new(&folder.path().join("usage.db")));
+        let mut writer = SqliteWriter::new(file, 1, clock());
+        let rows = vec![row("E3", "Teams", 3, 5, "2026-11-26")];
+        let usage = usage(customer(1), rows);
+        let change = newest(UpstreamApi::Insights, &usage, "2026-11-28T06:00:00Z");
+
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            writer.write::<()>(|_| panic!("as the test wants it"))
+        }));
+        let groups = [vec![change]];
+        let written = writer.write(|changes| changes.apply_groups(&groups));
+
+        assert!(panicked.is_err());
+        assert!(written.unwrap()[0].is_ok());
     }
 }

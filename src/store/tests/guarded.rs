@@ -27,8 +27,9 @@ use crate::{
 
 /// The answer of a [`FakeStore`] to every call.
 #[derive(Clone, Debug)]
-enum Behavior {
+pub(super) enum Behavior {
     Works,
+    Panics,
     Hangs,
     Fails,
     IsGone,
@@ -36,17 +37,25 @@ enum Behavior {
 
 /// A store that is empty, and behaves as it is told.
 #[derive(Debug)]
-struct FakeStore {
-    behavior: watch::Sender<Behavior>,
+pub(super) struct FakeStore {
+    pub(super) behavior: watch::Sender<Behavior>,
     look_ups: AtomicUsize,
 }
 
 impl FakeStore {
+    pub(super) fn new(behavior: Behavior) -> Arc<Self> {
+        Arc::new(Self {
+            behavior: watch::Sender::new(behavior),
+            look_ups: AtomicUsize::new(0),
+        })
+    }
+
     fn answer<T: Send + 'static>(&self, value: T) -> StoreFuture<'_, T> {
         let behavior = self.behavior.borrow().clone();
         Box::pin(async move {
             match behavior {
                 Behavior::Works => Ok(value),
+                Behavior::Panics => panic!("as the test wants it"),
                 Behavior::Hangs => std::future::pending().await,
                 Behavior::Fails => Err(StoreError::Failed("disk I/O error".to_owned())),
                 Behavior::IsGone => Err(StoreError::NotOpen("no such file".to_owned())),
@@ -135,10 +144,7 @@ const TWENTY_MILLISECONDS: Duration = Duration::from_millis(20);
 
 impl Scene {
     fn new(behavior: Behavior) -> Self {
-        let fake = Arc::new(FakeStore {
-            behavior: watch::Sender::new(behavior),
-            look_ups: AtomicUsize::new(0),
-        });
+        let fake = FakeStore::new(behavior);
         let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
         let registry = Registry::new();
         let guarded = GuardedStore::new(

@@ -2,12 +2,15 @@ use std::{sync::Arc, time::Duration};
 
 use prometheus::Registry;
 
-use super::fixtures::{TestPlace, TestStore, at, customer, newest, row, usage};
+use super::{
+    fixtures::{TestPlace, TestStore, at, customer, newest, row, usage},
+    guarded::{Behavior, FakeStore},
+};
 use crate::{
     clock::ManualClock,
     domain::{Resource, UpstreamApi},
     shutdown::Shutdown,
-    store::{StoreMetrics, StoreWrite, StoreWriter, WriterConfig},
+    store::{StoreMetrics, StoreWrite, StoreWriter, UsageStore, WriterConfig},
 };
 
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
@@ -19,22 +22,30 @@ struct Scene {
     shutdown: Shutdown,
 }
 
+fn start(
+    store: &Arc<dyn UsageStore>,
+    keep: Option<Duration>,
+) -> (StoreWriter, Arc<ManualClock>, Shutdown) {
+    let clock = Arc::new(ManualClock::at(at("2026-11-29T12:00:00Z")));
+    let shutdown = Shutdown::new();
+    let config = WriterConfig {
+        flush_within: FLUSH_WITHIN,
+        keep,
+    };
+    let writer = StoreWriter::start(
+        Arc::clone(store),
+        config,
+        Arc::clone(&clock) as _,
+        StoreMetrics::new(&Registry::new()).unwrap(),
+        &shutdown,
+    );
+    (writer, clock, shutdown)
+}
+
 impl Scene {
     async fn new(keep: Option<Duration>) -> Self {
         let store = TestStore::on(TestPlace::file()).await;
-        let clock = Arc::new(ManualClock::at(at("2026-11-29T12:00:00Z")));
-        let shutdown = Shutdown::new();
-        let config = WriterConfig {
-            flush_within: FLUSH_WITHIN,
-            keep,
-        };
-        let writer = StoreWriter::start(
-            Arc::clone(&store.store),
-            config,
-            Arc::clone(&clock) as _,
-            StoreMetrics::new(&Registry::new()).unwrap(),
-            &shutdown,
-        );
+        let (writer, clock, shutdown) = start(&store.store, keep);
         Self {
             store,
             writer,
@@ -113,4 +124,18 @@ async fn dates_that_are_kept_no_longer_are_deleted() {
     }
 
     assert!(scene.is_stored(2).await);
+}
+
+#[tokio::test]
+async fn a_writer_that_panicked_begins_again() {
+    const PAUSE: Duration = Duration::from_secs(5);
+    let fake = FakeStore::new(Behavior::Panics);
+    let (writer, clock, _shutdown) = start(&(Arc::clone(&fake) as _), None);
+
+    writer.record(snapshot(1, "2026-11-26"));
+    clock.wait_for_sleepers_until(1, PAUSE).await;
+    fake.behavior.send_replace(Behavior::Works);
+    clock.advance(PAUSE);
+
+    writer.flush().await.unwrap();
 }
