@@ -93,6 +93,9 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
     fn close(&self) -> StoreFuture<'_, ()>;
 }
 
+/// The look-ups that a store works on at the same time, so that a slow one does not hold up all others.
+const LOOK_UPS_AT_ONCE: usize = 4;
+
 /// The future of a store's method.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 

@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Semaphore;
+
 use super::{
     CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow,
-    RecentTotalsQuery, StoreError, StoreFuture, StoreWrite, StoredCustomers, StoredDate,
-    StoredFleetDate, StoredSnapshot, Upkeep, UsageStore,
+    LOOK_UPS_AT_ONCE, RecentTotalsQuery, StoreError, StoreFuture, StoreWrite, StoredCustomers,
+    StoredDate, StoredFleetDate, StoredSnapshot, Upkeep, UsageStore,
     metrics::{StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
 };
 use crate::{
@@ -35,6 +37,8 @@ struct Guard {
     metrics: StoreMetrics,
     health: StoreHealth,
     breaker: Mutex<Breaker>,
+    /// A permit for each look-up that the store works on at once.
+    turns: Semaphore,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,9 +47,13 @@ enum Breaker {
     Open,
 }
 
-/// Time of a look-up on the path of a request. No request may be delayed by more than 20 ms, and timers
-/// and tasks are late by a few.
-const LOOK_UP_BUDGET: Duration = Duration::from_millis(15);
+/// Time of a look-up on the path of a request, from its turn. No request may be delayed by more than
+/// 20 ms, and timers and tasks are late by a few.
+const LOOK_UP_BUDGET: Duration = Duration::from_millis(10);
+
+/// Time for which a look-up waits for its turn. That many come at once is no fault of the store, so
+/// missing it does not open the breaker.
+const TURN_BUDGET: Duration = Duration::from_millis(5);
 
 /// Time to read all customers of a date, which a request does before it asks upstream: the most that
 /// 5,000 customers may take.
@@ -83,12 +91,26 @@ impl GuardedStore {
             health: StoreHealth::new(&metrics),
             metrics,
             breaker: Mutex::new(Breaker::Closed { misses: 0 }),
+            turns: Semaphore::new(LOOK_UPS_AT_ONCE),
         }))
     }
 
     /// Returns the health of the store.
     pub fn health(&self) -> StoreHealth {
         self.0.health.clone()
+    }
+
+    async fn look_up(&self, resource: Resource) -> Result<Option<StoredSnapshot>, StoreError> {
+        let guard = &self.0;
+        let latest = guard.clock.now() + TURN_BUDGET;
+        let turn = with_deadline(&guard.clock, latest, guard.turns.acquire()).await;
+        let Some(Ok(_turn)) = turn else {
+            return guard.reject(StoreOperation::Snapshot);
+        };
+        self.call(StoreOperation::Snapshot, LOOK_UP_BUDGET, |store| {
+            store.snapshot(resource)
+        })
+        .await
     }
 
     fn call<'a, T: Send + 'a>(
@@ -99,10 +121,8 @@ impl GuardedStore {
     ) -> StoreFuture<'a, T> {
         let guard = &self.0;
         if guard.is_open() && !operation.is_background() {
-            guard
-                .metrics
-                .record(operation, StoreOutcome::Rejected, Duration::ZERO);
-            return Box::pin(async { Err(StoreError::Unavailable) });
+            let rejected = guard.reject(operation);
+            return Box::pin(async { rejected });
         }
         let call = call(&*guard.store);
         Box::pin(async move {
@@ -115,9 +135,7 @@ impl GuardedStore {
 
 impl UsageStore for GuardedStore {
     fn snapshot(&self, resource: Resource) -> StoreFuture<'_, Option<StoredSnapshot>> {
-        self.call(StoreOperation::Snapshot, LOOK_UP_BUDGET, |store| {
-            store.snapshot(resource)
-        })
+        Box::pin(self.look_up(resource))
     }
 
     fn newest_of_all(&self) -> StoreFuture<'_, Vec<StoredSnapshot>> {
@@ -202,6 +220,12 @@ impl UsageStore for GuardedStore {
 // === impl Guard ===
 
 impl Guard {
+    fn reject<T>(&self, operation: StoreOperation) -> Result<T, StoreError> {
+        self.metrics
+            .record(operation, StoreOutcome::Rejected, Duration::ZERO);
+        Err(StoreError::Unavailable)
+    }
+
     /// Waits for a call, until its time is over.
     async fn measure<T>(
         &self,

@@ -53,7 +53,7 @@ pub(super) enum StoreOutcome {
     Error,
     /// It took longer than it may.
     Timeout,
-    /// The store was not asked, because it failed a moment ago.
+    /// The store was not asked, because it failed a moment ago or other look-ups came first.
     Rejected,
 }
 

@@ -20,14 +20,13 @@ use self::{
     server::PostgresServer,
     writer::PostgresWriter,
 };
-use super::{StoreStartError, UsageStore, schema::source_number, sql::store::SqlStore};
+use super::{
+    LOOK_UPS_AT_ONCE, StoreStartError, UsageStore, schema::source_number, sql::store::SqlStore,
+};
 use crate::{clock::SharedClock, config::PostgresConfig, domain::UpstreamApi};
 
 pub use self::check::{DatabaseProblem, check};
 pub(super) use self::error::PostgresError;
-
-/// Look-ups are on the path of a request, and wait for the network.
-const LOOK_UP_THREADS: usize = 4;
 
 /// A query that takes seconds does not hold up all others.
 const QUERY_THREADS: usize = 2;
@@ -48,7 +47,7 @@ pub async fn open(
         let server = &server;
         (0..count).map(move |_| PostgresReader::new(Arc::clone(server), lane))
     };
-    let look_ups = readers(ReadLane::LookUp, LOOK_UP_THREADS);
+    let look_ups = readers(ReadLane::LookUp, LOOK_UPS_AT_ONCE);
     let queries = readers(ReadLane::Query, QUERY_THREADS);
     let preferred_number = source_number(preferred).unwrap_or_default();
     let writer = PostgresWriter::new(Arc::clone(&server), preferred_number, clock);

@@ -224,8 +224,9 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
             }
             self.look_ups
                 .run_on_each(|reader| {
-                    // The read below reports what is wrong.
+                    // Each connection has texts of its own. The read below reports what is wrong.
                     let _connected = reader.connect().is_ok();
+                    let _read = reader.read(|open| open.read_texts()).is_ok();
                 })
                 .await;
             self.look_ups

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -20,8 +21,9 @@ use crate::{
     shutdown::Shutdown,
     store::{
         CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, GuardedStore, HistoryQuery,
-        HistoryRow, RecentTotalsQuery, StoreError, StoreFuture, StoreMetrics, StoreWrite,
-        StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, Upkeep, UsageStore,
+        HistoryRow, LOOK_UPS_AT_ONCE, RecentTotalsQuery, StoreError, StoreFuture, StoreMetrics,
+        StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, Upkeep,
+        UsageStore,
     },
 };
 
@@ -222,6 +224,27 @@ async fn a_look_up_takes_20_ms_at_most_and_after_three_in_vain_only_writes_are_t
     assert_eq!(scene.metric("usage_proxy_store_up"), "0");
     let rejected = r#"usage_proxy_store_operations_total{operation="snapshot",outcome="rejected"}"#;
     assert_eq!(scene.metric(rejected), "10");
+}
+
+#[tokio::test]
+async fn look_ups_that_wait_for_others_in_vain_do_not_open_the_breaker() {
+    let scene = Scene::new(Behavior::Hangs);
+    let look_up = |_| scene.guarded.snapshot(Resource::InsightsUsage(customer(1)));
+    let mut busy = join_all((0..LOOK_UPS_AT_ONCE).map(look_up));
+    tokio::select! {
+        biased;
+        _ = &mut busy => unreachable!(),
+        () = std::future::ready(()) => {}
+    }
+
+    let (waited, ()) = tokio::join!(
+        join_all((0..8).map(look_up)),
+        scene.clock.advance_when_sleeping(Duration::from_millis(5)),
+    );
+
+    assert!(waited.iter().all(Result::is_err));
+    assert_eq!(scene.asked(), LOOK_UPS_AT_ONCE);
+    assert_eq!(scene.metric("usage_proxy_store_up"), "1");
 }
 
 #[tokio::test]
