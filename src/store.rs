@@ -80,8 +80,8 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
         range: DateRange,
     ) -> StoreFuture<'_, Vec<ProcessedDate>>;
 
-    /// Deletes at most `limit` snapshots of dates before this one, and returns their number.
-    fn delete_before(&self, date: ProcessedDate, limit: NonZeroUsize) -> StoreFuture<'_, usize>;
+    /// Deletes at most `limit` snapshots of old dates, and returns their number.
+    fn delete_old(&self, old: OldDates, limit: NonZeroUsize) -> StoreFuture<'_, usize>;
 
     /// Reads anything, and connects again where the connection is lost.
     fn probe(&self) -> StoreFuture<'_, ()>;
@@ -336,6 +336,16 @@ pub struct FleetDateTotals {
     pub licenses_active: u64,
     /// The sum of the seats that are used in no workload.
     pub licenses_unused: u64,
+}
+
+/// The dates that are kept no longer. Both conditions must hold: a clock that was set forward deletes
+/// nothing that would be kept beside the newest stored date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OldDates {
+    /// They are before this date.
+    pub before: ProcessedDate,
+    /// They are more days than this before the newest stored date.
+    pub days_before_newest: i64,
 }
 
 /// The result of a part of a store's upkeep.

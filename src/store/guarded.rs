@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 
 use super::{
     CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow,
-    LOOK_UPS_AT_ONCE, RecentTotalsQuery, StoreError, StoreFuture, StoreWrite, StoredCustomers,
-    StoredDate, StoredFleetDate, StoredSnapshot, Upkeep, UsageStore,
+    LOOK_UPS_AT_ONCE, OldDates, RecentTotalsQuery, StoreError, StoreFuture, StoreWrite,
+    StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, Upkeep, UsageStore,
     metrics::{StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
 };
 use crate::{
@@ -196,9 +196,9 @@ impl UsageStore for GuardedStore {
         })
     }
 
-    fn delete_before(&self, date: ProcessedDate, limit: NonZeroUsize) -> StoreFuture<'_, usize> {
+    fn delete_old(&self, old: OldDates, limit: NonZeroUsize) -> StoreFuture<'_, usize> {
         self.call(StoreOperation::Delete, BACKGROUND_BUDGET, |store| {
-            store.delete_before(date, limit)
+            store.delete_old(old, limit)
         })
     }
 

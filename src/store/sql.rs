@@ -219,6 +219,7 @@ statements! {
         UNION SELECT day FROM snapshot WHERE customer = $1 AND day BETWEEN $2 AND $3 ORDER BY day";
 
     // === Deletion of old dates ===
+    LAST_DAY = "SELECT max(day) FROM processed_day";
     SNAPSHOTS_BEFORE = "SELECT s.customer, s.day, s.source FROM customer c CROSS JOIN snapshot s \
         WHERE s.customer = c.id AND s.day < $1 AND s.day > -2147483648 LIMIT $2";
     DELETE_SNAPSHOT = "DELETE FROM snapshot WHERE customer = $1 AND day = $2 AND source = $3";

@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 
 use super::{
-    StoreError, StoreWrite, Upkeep, UsageStore,
+    OldDates, StoreError, StoreWrite, Upkeep, UsageStore,
     metrics::StoreMetrics,
     pending::{Merge, PendingWrites},
 };
@@ -384,12 +384,18 @@ impl WriterTask {
 
     /// Deletes some of the dates that are kept no longer. Returns false if more are left.
     async fn delete_old(&self, keep: Duration) -> bool {
+        const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
+
         let oldest = self.clock.wall_time().checked_sub(keep);
         let Ok(oldest) = oldest else {
             return true;
         };
-        let date = ProcessedDate::from_timestamp(oldest);
-        match self.store.delete_before(date, DELETION_BATCH).await {
+        let days = keep.as_secs().div_ceil(SECONDS_OF_A_DAY);
+        let old = OldDates {
+            before: ProcessedDate::from_timestamp(oldest),
+            days_before_newest: i64::try_from(days).unwrap_or(i64::MAX),
+        };
+        match self.store.delete_old(old, DELETION_BATCH).await {
             Ok(deleted) => deleted < DELETION_BATCH.get(),
             Err(error) => {
                 tracing::warn!(%error, "old dates could not be deleted from the store");

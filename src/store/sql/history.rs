@@ -11,7 +11,7 @@ use super::{
 use crate::{
     domain::{CustomerId, ProcessedDate},
     store::{
-        DateRange, HistoryPosition, HistoryQuery, HistoryRow, StoredDate,
+        DateRange, HistoryPosition, HistoryQuery, HistoryRow, OldDates, StoredDate,
         schema::{ALL_CUSTOMERS, date_of_day},
         sql,
     },
@@ -137,13 +137,18 @@ impl WorkloadTexts {
     }
 }
 
-/// Deletes snapshots of days before this one, in a transaction of the caller.
-pub(in crate::store) fn delete_before(
+/// Deletes snapshots of old days, in a transaction of the caller.
+pub(in crate::store) fn delete_old(
     connection: &dyn SqlConnection,
-    date: ProcessedDate,
+    old: OldDates,
     limit: NonZeroUsize,
 ) -> SqlResult<usize> {
-    let day = date.days_since_epoch();
+    let newest: Option<i64> = connection.query_value(sql::LAST_DAY, values![])?;
+    let Some(newest) = newest else {
+        return Ok(0);
+    };
+    let first_kept = newest.saturating_sub(old.days_before_newest);
+    let day = old.before.days_since_epoch().min(first_kept);
     let limit = i64::try_from(limit.get()).unwrap_or(i64::MAX);
     let old: Vec<(i64, i64, i64)> =
         connection.query_all(sql::SNAPSHOTS_BEFORE, values![day, limit], |row| {

@@ -20,8 +20,9 @@ use crate::{
     domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
     store::{
         CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow,
-        RecentTotalsQuery, StoreError, StoreFuture, StoreStartError, StoreWrite, StoredCustomers,
-        StoredDate, StoredFleetDate, StoredSnapshot, Upkeep, UsageStore, schema::source_number,
+        OldDates, RecentTotalsQuery, StoreError, StoreFuture, StoreStartError, StoreWrite,
+        StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, Upkeep, UsageStore,
+        schema::source_number,
     },
 };
 
@@ -206,9 +207,9 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
         self.query(move |open| open.asked_dates(customer, range))
     }
 
-    fn delete_before(&self, date: ProcessedDate, limit: NonZeroUsize) -> StoreFuture<'_, usize> {
+    fn delete_old(&self, old: OldDates, limit: NonZeroUsize) -> StoreFuture<'_, usize> {
         let delete = move |writer: &mut E::Writer| {
-            writer.write(|changes| history::delete_before(changes.connection, date, limit))
+            writer.write(|changes| history::delete_old(changes.connection, old, limit))
         };
         Box::pin(self.writer.run(delete))
     }

@@ -9,7 +9,8 @@ use crate::{
     cache::{PurgeMode, PurgeScope},
     domain::{CustomerEntry, CustomerId, CustomerList, ListedCustomer, Resource, UpstreamApi},
     store::{
-        AcceptedSnapshot, StoreError, StoreWrite, StoredCustomers, StoredSnapshot, UsageStore,
+        AcceptedSnapshot, OldDates, StoreError, StoreWrite, StoredCustomers, StoredSnapshot,
+        UsageStore,
     },
 };
 
@@ -387,15 +388,14 @@ async fn old_dates_are_deleted_in_small_parts(TestStore { store, .. }: TestStore
         }
     }
 
+    let old = OldDates {
+        before: date("2026-11-22"),
+        days_before_newest: 0,
+    };
     let mut deleted = Vec::new();
     while deleted.last() != Some(&0) {
         let limit = 3.try_into().unwrap();
-        deleted.push(
-            store
-                .delete_before(date("2026-11-22"), limit)
-                .await
-                .unwrap(),
-        );
+        deleted.push(store.delete_old(old, limit).await.unwrap());
     }
 
     assert_eq!(deleted, [3, 1, 0]);

@@ -21,9 +21,9 @@ use crate::{
     shutdown::Shutdown,
     store::{
         CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, GuardedStore, HistoryQuery,
-        HistoryRow, LOOK_UPS_AT_ONCE, RecentTotalsQuery, StoreError, StoreFuture, StoreMetrics,
-        StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, Upkeep,
-        UsageStore,
+        HistoryRow, LOOK_UPS_AT_ONCE, OldDates, RecentTotalsQuery, StoreError, StoreFuture,
+        StoreMetrics, StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot,
+        Upkeep, UsageStore,
     },
 };
 
@@ -115,7 +115,7 @@ impl UsageStore for FakeStore {
         self.answer(Vec::new())
     }
 
-    fn delete_before(&self, _: ProcessedDate, _: NonZeroUsize) -> StoreFuture<'_, usize> {
+    fn delete_old(&self, _: OldDates, _: NonZeroUsize) -> StoreFuture<'_, usize> {
         self.answer(0)
     }
 

@@ -110,12 +110,30 @@ async fn a_change_that_can_never_be_stored_holds_up_no_other() {
     assert!(scene.is_stored(1).await && scene.is_stored(3).await);
 }
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[tokio::test]
+async fn a_clock_that_was_set_forward_deletes_no_date_that_is_kept_beside_the_newest() {
+    let scene = Scene::new(Some(30 * DAY)).await;
+    for (number, day) in [(1, "2026-10-26"), (2, "2026-10-27"), (3, "2026-11-26")] {
+        scene.writer.record(snapshot(number, day));
+    }
+    scene.writer.flush().await.unwrap();
+
+    scene.clock.advance(365 * DAY);
+    while scene.is_stored(1).await {
+        tokio::task::yield_now().await;
+    }
+
+    assert!(scene.is_stored(2).await && scene.is_stored(3).await);
+}
+
 #[tokio::test]
 async fn dates_that_are_kept_no_longer_are_deleted() {
-    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let scene = Scene::new(Some(30 * DAY)).await;
     scene.writer.record(snapshot(1, "2026-10-29"));
     scene.writer.record(snapshot(2, "2026-10-30"));
+    scene.writer.record(snapshot(3, "2026-12-05"));
     scene.writer.flush().await.unwrap();
 
     scene.clock.advance(Duration::from_secs(2 * 60 * 60));
