@@ -52,7 +52,7 @@ struct ScriptedSource {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum SourceStep {
+pub(super) enum SourceStep {
     Seats(u64),
     Nothing,
     /// The list of customers, with the documented one.
@@ -175,7 +175,7 @@ fn customer_of(call: &SourceCall) -> CustomerId {
     call.resource.customer().unwrap()
 }
 
-fn usage_with_seats(resource: Resource, seats: u64) -> LicenseUsage {
+pub(super) fn usage_with_seats(resource: Resource, seats: u64) -> LicenseUsage {
     let processed = match resource.date() {
         Some(date) => format!("{date}T00:00:00Z"),
         None => "2026-11-19T00:00:00Z".to_owned(),
@@ -189,15 +189,15 @@ fn usage_with_seats(resource: Resource, seats: u64) -> LicenseUsage {
     LicenseUsage::new(resource.customer().unwrap(), None, vec![row]).unwrap()
 }
 
-struct ServiceFixture {
-    service: UsageService,
-    clock: Arc<ManualClock>,
+pub(super) struct ServiceFixture {
+    pub(super) service: UsageService,
+    pub(super) clock: Arc<ManualClock>,
     source: Arc<ScriptedSource>,
 }
 
 impl ServiceFixture {
     /// Fresh for a minute, served while revalidating for another, in place of an error for ten.
-    fn new(answers: impl IntoIterator<Item = SourceStep>) -> Self {
+    pub(super) fn new(answers: impl IntoIterator<Item = SourceStep>) -> Self {
         let config = CacheConfig {
             max_bytes: 1 << 20,
             fresh_for: 60 * SECOND,
@@ -249,7 +249,7 @@ impl ServiceFixture {
             .await
     }
 
-    async fn answer(&self) -> Result<UsageAnswer, UsageError> {
+    pub(super) async fn answer(&self) -> Result<UsageAnswer, UsageError> {
         self.answer_with(CacheDirective::Any).await
     }
 

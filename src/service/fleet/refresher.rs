@@ -60,7 +60,9 @@ type FleetFailure = Arc<CachedFailure<SourceError>>;
 /// An answer for one customer in a refresh.
 struct CustomerAnswer {
     usage: Arc<LicenseUsage>,
-    /// The rows before, if there are any and the cache lacks them.
+    /// The rows before, if something changed and there are any.
+    before: Option<Arc<LicenseUsage>>,
+    /// The same, if the cache lacks them.
     evicted: Option<Rendered>,
     /// `None` if nothing changed.
     rendered: Option<Rendered>,
@@ -309,11 +311,17 @@ impl FleetRefresher {
         for answer in answers {
             let CustomerAnswer {
                 usage,
+                before,
                 evicted,
                 rendered,
             } = answer;
             let customer = usage.customer_id();
             let resource = Resource::newest_usage(customer, self.api);
+            // What was cached a moment ago may be evicted by now.
+            let evicted = evicted.or_else(|| {
+                let before = before.filter(|_| self.cache.look_up(resource, now).is_none())?;
+                Rendered::new(&before, None, at).ok()
+            });
             if let Some(rendered) = evicted {
                 let earlier = EarlierAnswer {
                     rendered,
@@ -415,15 +423,56 @@ fn customer_answer(
         // An evicted answer comes back when it is asked for.
         return Ok(CustomerAnswer {
             usage: Arc::clone(before),
+            before: None,
             evicted: None,
             rendered: None,
         });
     }
-    let evicted = before.filter(|_| cached.is_none());
+    let evicted = before.as_ref().filter(|_| cached.is_none());
     let render = |usage: &LicenseUsage| Rendered::new(usage, None, seen_at);
     Ok(CustomerAnswer {
-        evicted: evicted.map(|before| render(&before)).transpose()?,
+        evicted: evicted.map(|before| render(before)).transpose()?,
+        before,
         rendered: Some(render(&usage)?),
         usage: Arc::new(usage),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cache::{PurgeMode, PurgeScope},
+        clock::Clock,
+        config::FleetConfig,
+        service::tests::{ServiceFixture, SourceStep, documented_customer, usage_with_seats},
+    };
+
+    #[tokio::test]
+    async fn suspect_rows_replace_none_of_a_customer_that_was_evicted_since_they_were_rendered() {
+        let fixture = ServiceFixture::new([SourceStep::Seats(100)]);
+        fixture.answer().await.unwrap();
+        let config = FleetConfig {
+            refresh: Some(true),
+            check_interval: Duration::from_secs(3_600),
+        };
+        let refresher = fixture
+            .service
+            .fleet_refresher(&config, Jitter::Fixed(0.0))
+            .unwrap();
+        let customer = documented_customer();
+        let grown = usage_with_seats(Resource::InsightsUsage(customer), 200);
+        let (date, at) = (grown.processed_date().unwrap(), fixture.clock.wall_time());
+
+        let answers = refresher.answers(vec![grown], at).await.unwrap();
+        refresher
+            .cache
+            .purge(PurgeScope::default(), PurgeMode::Hard);
+        let kept = refresher.publish(answers, date, at);
+
+        assert_eq!(kept, 1);
+        let record = refresher.level.book.record_of(customer).unwrap();
+        let rows = record.usage.unwrap();
+        assert_eq!(rows.rows()[0].licenses_qualified, 100);
+    }
 }
