@@ -262,3 +262,35 @@ async fn a_date_that_nothing_was_processed_on_is_asked_for_again_by_no_cache_and
 
     assert_eq!(app.simulator.request_count(SimulatedApi::FleetPage), 1);
 }
+
+#[tokio::test]
+async fn a_customer_whose_rows_are_gone_for_good_has_none_after_a_restart_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let refreshing = || {
+        let builder = with_store(&folder).set("upstream.source", "commercial");
+        builder.set("fleet.refresh", "true")
+    };
+    let refreshes = r#"usage_proxy_fleet_refreshes_total{outcome="success"}"#;
+    let app = refreshing().start().await;
+    app.wait_for_metric(refreshes, 1.0).await;
+    app.set_rows(customer(0), []);
+    app.simulator.advance_day();
+    app.clock.advance_when_sleeping(HOUR).await;
+    app.wait_for_metric(refreshes, 2.0).await;
+    app.clock.advance_when_sleeping(HOUR / 4).await;
+    app.wait_for_metric(refreshes, 3.0).await;
+    let usage = app.usage(customer(0)).await;
+    let fleet = app.get("/v1/usage").await.json();
+    end(app).await;
+
+    let app = refreshing()
+        .started_at(TEN_HOURS_LATER)
+        .simulator(|options| options.faults = failing(503))
+        .start()
+        .await;
+
+    assert_eq!(usage.json()["products"], json!([]));
+    assert_eq!(app.usage(customer(0)).await.body, usage.body);
+    let after = app.get("/v1/usage").await.json();
+    assert_eq!(after["customers"], fleet["customers"]);
+}
