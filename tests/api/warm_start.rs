@@ -264,6 +264,33 @@ async fn a_date_that_nothing_was_processed_on_is_asked_for_again_by_no_cache_and
 }
 
 #[tokio::test]
+async fn a_customer_that_is_not_listed_any_more_counts_in_no_total_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = with_store(&folder).start().await;
+    let mut listed = app.get("/v1/customers").await.json()["items"].clone();
+    for id in [customer(0), customer(1)] {
+        app.usage(id).await;
+    }
+    let before = app.get("/v1/usage").await.json();
+    let listed = listed.as_array_mut().unwrap();
+    listed.retain(|item| item["id"] != customer(1).to_string());
+    app.simulator.override_customer_list(listed.clone());
+
+    app.advance(STALE);
+    app.get("/v1/customers").await;
+    let after = app.get("/v1/usage").await.json();
+    end(app).await;
+    let app = restarted(&folder, TEN_HOURS_LATER).await;
+    let restarted = app.get("/v1/usage").await.json();
+
+    assert_eq!(before["customers"]["current"], 2);
+    assert_eq!(after["customers"]["current"], 1);
+    assert_eq!(after["customers"]["total"], listed.len());
+    assert_eq!(restarted["customers"], after["customers"]);
+    assert_eq!(restarted["totals"], after["totals"]);
+}
+
+#[tokio::test]
 async fn a_customer_whose_rows_are_gone_for_good_has_none_after_a_restart_either() {
     let folder = tempfile::tempdir().unwrap();
     let refreshing = || {

@@ -46,6 +46,8 @@ pub(in crate::service) struct CustomerRecord {
     is_kept: bool,
     /// They came from the other call than the service asks now, before a change of the configuration.
     pub(in crate::service) is_of_other_call: bool,
+    /// It was known before the list of customers, and is not in it.
+    has_left: bool,
     /// A soft purge includes them: upstream must be asked before they are fresh.
     pub(in crate::service) is_purged: bool,
     /// The name of the last failure, if upstream refuses to answer for the customer.
@@ -62,6 +64,9 @@ impl FleetBook {
             let is_listed = |customer| index.find(customer).is_some();
             let mut records = std::mem::take(&mut state.records);
             records.retain(|customer, record| record.has_rows() || is_listed(*customer));
+            for (customer, record) in &mut records {
+                record.has_left = !is_listed(*customer);
+            }
             state.records = records;
         }
         state.list = Some(list);
@@ -96,18 +101,17 @@ impl FleetBook {
     /// service asks now.
     pub(in crate::service) fn restore(&self, snapshot: &StoredSnapshot, newest_api: UpstreamApi) {
         let mut state = self.lock();
+        let customer = snapshot.usage.customer_id();
         let record = CustomerRecord {
             usage: Some(Arc::clone(&snapshot.usage)),
             fetched_at: Some(snapshot.fetched_at),
             confirmed_at: Some(snapshot.confirmed_at),
             is_of_other_call: snapshot.api != newest_api,
             is_purged: snapshot.is_purged,
+            has_left: state.lists(customer) == Some(false),
             ..CustomerRecord::default()
         };
-        state
-            .records
-            .entry(snapshot.usage.customer_id())
-            .or_insert(record);
+        state.records.entry(customer).or_insert(record);
         state.built = None;
     }
 
@@ -153,14 +157,17 @@ impl FleetBook {
         }
     }
 
-    /// Returns the customers of the list, and others that are known, each once.
+    /// Returns the customers of the list, and others that are known and have not left, each once.
     pub(in crate::service) fn known_customers(&self) -> Vec<CustomerId> {
         let state = self.lock();
         let list = state.list.as_ref().and_then(|list| list.customers());
         let listed = list.into_iter().flat_map(|list| list.entries());
-        let is_unlisted =
-            |customer: &CustomerId| list.is_none_or(|list| list.find(*customer).is_none());
-        let others = state.records.keys().copied().filter(is_unlisted);
+        let is_other = |customer, record: &CustomerRecord| {
+            !record.has_left && list.is_none_or(|list| list.find(customer).is_none())
+        };
+        let others = state.records.iter();
+        let others = others.filter(|(customer, record)| is_other(**customer, record));
+        let others = others.map(|(customer, _)| *customer);
         listed.map(|entry| entry.id).chain(others).collect()
     }
 
@@ -203,7 +210,7 @@ impl FleetBook {
     /// Returns the time when the oldest rows were last confirmed.
     pub(in crate::service) fn oldest_confirmation(&self) -> Option<Timestamp> {
         let state = self.lock();
-        let with_rows = state.records.values().filter(|record| record.has_rows());
+        let with_rows = state.records.values().filter(|record| record.counts());
         with_rows.filter_map(|record| record.confirmed_at).min()
     }
 
@@ -249,12 +256,14 @@ impl BookState {
     const MAX_UNLISTED: usize = 10_000;
 
     fn accepts(&self, customer: CustomerId) -> bool {
-        let list = self.list.as_ref().and_then(|list| list.customers());
-        let is_listed = match list {
-            Some(list) => list.find(customer).is_some(),
-            None => self.records.len() < Self::MAX_UNLISTED,
-        };
-        is_listed || self.records.contains_key(&customer)
+        let is_new = self.records.len() < Self::MAX_UNLISTED;
+        self.lists(customer).unwrap_or(is_new) || self.records.contains_key(&customer)
+    }
+
+    /// Returns whether the list has a customer; `None` while it is not known.
+    fn lists(&self, customer: CustomerId) -> Option<bool> {
+        let list = self.list.as_ref()?.customers()?;
+        Some(list.find(customer).is_some())
     }
 
     fn build(&self) -> Option<FleetUsage> {
@@ -268,7 +277,7 @@ impl BookState {
         // Rows of a customer that joined after the list was read.
         let others = self.records.iter();
         let others = others
-            .filter(|(customer, record)| record.has_rows() && list.find(**customer).is_none())
+            .filter(|(customer, record)| record.counts() && list.find(**customer).is_none())
             .map(|(customer, record)| {
                 let unlisted = CustomerEntry {
                     id: *customer,
@@ -319,6 +328,11 @@ impl CustomerRecord {
         self.usage
             .as_ref()
             .is_some_and(|usage| !usage.rows().is_empty())
+    }
+
+    /// Returns true if its rows count for all customers together.
+    fn counts(&self) -> bool {
+        self.has_rows() && !self.has_left
     }
 
     fn status(&self, newest: Option<ProcessedDate>) -> FleetStatus {
