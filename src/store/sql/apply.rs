@@ -31,9 +31,9 @@ pub(in crate::store) struct Changes<'a> {
     pub(in crate::store) bodies: &'a mut BodyCodec,
 }
 
-/// The key of a snapshot.
+/// The primary key of a stored snapshot.
 #[derive(Clone, Copy)]
-struct SnapshotKey {
+struct StoredSnapshotKey {
     customer: i64,
     day: i64,
     source: i64,
@@ -132,7 +132,7 @@ impl Changes<'_> {
         Ok(())
     }
 
-    fn accept_as(&mut self, key: SnapshotKey, accepted: &AcceptedSnapshot) -> SqlResult<()> {
+    fn accept_as(&mut self, key: StoredSnapshotKey, accepted: &AcceptedSnapshot) -> SqlResult<()> {
         if let Some(date) = accepted.date() {
             self.run(sql::ADD_DAY, values![key.day, date.to_string()])?;
         }
@@ -152,9 +152,9 @@ impl Changes<'_> {
         }
     }
 
-    fn key(&mut self, accepted: &AcceptedSnapshot) -> SqlResult<SnapshotKey> {
+    fn key(&mut self, accepted: &AcceptedSnapshot) -> SqlResult<StoredSnapshotKey> {
         let date = accepted.date();
-        Ok(SnapshotKey {
+        Ok(StoredSnapshotKey {
             customer: self.customer(accepted.usage.customer_id())?,
             day: date.map_or(NO_DAY, ProcessedDate::days_since_epoch),
             source: source(accepted.api)?,
@@ -162,8 +162,12 @@ impl Changes<'_> {
     }
 
     /// Stores the content as new, as a correction, or as the same again.
-    fn store_content(&mut self, key: SnapshotKey, accepted: &AcceptedSnapshot) -> SqlResult<()> {
-        let SnapshotKey {
+    fn store_content(
+        &mut self,
+        key: StoredSnapshotKey,
+        accepted: &AcceptedSnapshot,
+    ) -> SqlResult<()> {
+        let StoredSnapshotKey {
             customer,
             day,
             source,
@@ -211,7 +215,7 @@ impl Changes<'_> {
         self.set_body(key, revision, accepted)
     }
 
-    fn was_superseded(&self, key: SnapshotKey, fetched_at: i64) -> SqlResult<bool> {
+    fn was_superseded(&self, key: StoredSnapshotKey, fetched_at: i64) -> SqlResult<bool> {
         let values = values![key.customer, key.day, key.source, fetched_at];
         let found = self
             .connection
@@ -237,7 +241,7 @@ impl Changes<'_> {
         Ok(facts)
     }
 
-    fn add_facts(&self, key: SnapshotKey, facts: &[StoredFact]) -> SqlResult<()> {
+    fn add_facts(&self, key: StoredSnapshotKey, facts: &[StoredFact]) -> SqlResult<()> {
         for fact in facts {
             self.run(
                 sql::ADD_FACT,
@@ -259,7 +263,7 @@ impl Changes<'_> {
 
     fn set_body(
         &mut self,
-        key: SnapshotKey,
+        key: StoredSnapshotKey,
         revision: i64,
         accepted: &AcceptedSnapshot,
     ) -> SqlResult<()> {
@@ -286,7 +290,7 @@ impl Changes<'_> {
 
     /// Lets the newest date of a customer be that of an answer, but never an older one than before,
     /// unless that was purged.
-    fn move_newest(&self, key: SnapshotKey, confirmed_at: Timestamp) -> SqlResult<()> {
+    fn move_newest(&self, key: StoredSnapshotKey, confirmed_at: Timestamp) -> SqlResult<()> {
         let newest: Option<(i64, i64)> = self.connection.query_first(
             sql::NEWEST_DAY,
             values![key.customer, key.source],
@@ -404,9 +408,9 @@ impl Changes<'_> {
     }
 }
 
-// === impl SnapshotKey ===
+// === impl StoredSnapshotKey ===
 
-impl SnapshotKey {
+impl StoredSnapshotKey {
     /// Returns the queries that accepting a snapshot runs, and whose results it changes.
     fn reads(self) -> [(Statement, Vec<i64>); 3] {
         let snapshot = vec![self.customer, self.day, self.source];
