@@ -1,7 +1,8 @@
 //! What the store costs: bytes of a row, and the time of each question while it is written.
 //!
 //! `cargo bench --bench store` measures 1,000 customers × 400 dates × 8 rows, and
-//! `cargo bench --bench store -- 5000` so many customers. Figures of one run are comparable with each other
+//! `cargo bench --bench store -- 5000` so many customers, in SQLite; `… -- 5000 postgres://USER@HOST/DATABASE` in
+//! an empty PostgreSQL database. Figures of one run are comparable with each other
 //! and with no other run.
 
 #![allow(
@@ -29,13 +30,13 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use usage_proxy::{
     app::{App, AppDeps},
     clock::{Clock, SharedClock, SystemClock},
-    config::{Config, ConfigSources},
+    config::{Config, ConfigSources, StoreUrl},
     domain::{
         CustomerId, LicenseUsage, ProcessedAt, ProcessedDate, Resource, UpstreamApi, UsageRow,
     },
     store::{
         AcceptedSnapshot, DateRange, FleetHistoryQuery, HistoryQuery, ProductFilter, StoreWrite,
-        UsageStore, sqlite,
+        UsageStore, postgres, sqlite,
     },
 };
 
@@ -67,18 +68,21 @@ struct Customer {
 
 fn main() {
     let customers = std::env::args().find_map(|argument| argument.parse().ok());
+    let database = std::env::args().find(|argument| argument.starts_with("postgres"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(measure(customers.unwrap_or(1_000)));
+    runtime.block_on(measure(customers.unwrap_or(1_000), database));
 }
 
-async fn measure(customers: usize) {
+async fn measure(customers: usize, database: Option<String>) {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("usage.db");
-    let store = open(&path).await;
+    let file = folder.path().join("usage.db");
+    let url = database.unwrap_or_else(|| format!("sqlite:{}", file.display()));
+    let config = config(folder.path(), &url);
+    let store = open(&config).await;
     let mut random = StdRng::seed_from_u64(1);
     let mut fleet: Vec<_> = (0..customers)
         .map(|number| Customer::new(number, &mut random))
@@ -101,8 +105,9 @@ async fn measure(customers: usize) {
     let started = now();
     while !store.maintain().await.unwrap().is_done {}
     println!("totals of all dates computed in {:.1?}", now() - started);
+    let bytes = store.maintain().await.unwrap().stored_bytes;
     store.close().await.unwrap();
-    let bytes = fs::metadata(&path).unwrap().len();
+    let bytes = fs::metadata(&file).map_or(bytes, |file| file.len());
     println!(
         "{} MB, {:.1} bytes a row, {} kB a customer and year",
         bytes / 1_000_000,
@@ -111,7 +116,7 @@ async fn measure(customers: usize) {
     );
     drop(store);
 
-    let store = open(&path).await;
+    let store = open(&config).await;
     once("warm start: the newest of all", async {
         store.newest_of_all().await.unwrap().len()
     })
@@ -125,7 +130,7 @@ async fn measure(customers: usize) {
     })
     .await;
     fleet_questions(&*store, &fleet).await;
-    while_idle_and_written(&store, &path, &mut fleet).await;
+    while_idle_and_written(&store, &config, &mut fleet).await;
     println!("memory of the process: {} MB", resident_megabytes());
 }
 
@@ -167,9 +172,13 @@ async fn fleet_questions(store: &dyn UsageStore, fleet: &[Customer]) {
 }
 
 /// Measures look-ups and history alone, and while dates are written one after another.
-async fn while_idle_and_written(store: &Arc<dyn UsageStore>, path: &Path, fleet: &mut [Customer]) {
+async fn while_idle_and_written(
+    store: &Arc<dyn UsageStore>,
+    config: &Config,
+    fleet: &mut [Customer],
+) {
     let ids: Vec<_> = fleet.iter().map(|customer| customer.id).collect();
-    let service = start_service(path).await;
+    let service = start_service(config).await;
     questions("idle", &**store, &ids).await;
     http_questions("idle", &service, &ids).await;
     let is_over = Arc::new(AtomicBool::new(false));
@@ -240,9 +249,15 @@ async fn questions(state: &str, store: &dyn UsageStore, ids: &[CustomerId]) {
     );
 }
 
-/// Starts a service on the same file, whose upstream does not exist. Returns its address.
-async fn start_service(path: &Path) -> String {
-    let folder = path.parent().unwrap();
+/// Starts a service on the same store, whose upstream does not exist. Returns its address.
+async fn start_service(config: &Config) -> String {
+    let app = App::build(config, AppDeps::default()).await.unwrap();
+    let address = app.api_address();
+    tokio::spawn(app.run());
+    format!("http://{address}")
+}
+
+fn config(folder: &Path, store_url: &str) -> Config {
     let secret = |name: &str| {
         let file = folder.join(name);
         fs::write(&file, "secret").unwrap();
@@ -263,18 +278,14 @@ async fn start_service(path: &Path) -> String {
         ("upstream.auth.client_id", "bench".to_owned()),
         ("upstream.auth.client_secret_file", secret("client-secret")),
         ("upstream.auth.refresh_token_file", secret("refresh-token")),
-        ("store.url", format!("sqlite:{}", path.display())),
+        ("store.url", store_url.to_owned()),
     ];
     let sources = sources
         .into_iter()
         .fold(ConfigSources::default(), |sources, (key, value)| {
             sources.with_flag("bench", key, value)
         });
-    let config = Config::load(sources).unwrap();
-    let app = App::build(&config, AppDeps::default()).await.unwrap();
-    let address = app.api_address();
-    tokio::spawn(app.run());
-    format!("http://{address}")
+    Config::load(sources).unwrap()
 }
 
 /// Measures history as a client gets it.
@@ -371,10 +382,18 @@ fn of_date(customers: &mut [Customer], number: i32, random: &mut StdRng) -> Vec<
     snapshots.collect()
 }
 
-async fn open(path: &Path) -> Arc<dyn UsageStore> {
+async fn open(config: &Config) -> Arc<dyn UsageStore> {
     let clock: SharedClock = Arc::new(SystemClock);
-    let opened = sqlite::open(path.to_owned(), UpstreamApi::Commercial, clock);
-    opened.await.unwrap()
+    let store = match (&config.store.url, config.store.postgres()) {
+        (_, Some(database)) => postgres::open(database, UpstreamApi::Commercial, clock).await,
+        (Some(StoreUrl::Sqlite(file)), _) => {
+            sqlite::open(file.clone(), UpstreamApi::Commercial, clock).await
+        }
+        _ => unreachable!("the store has a URL"),
+    };
+    let store = store.unwrap();
+    store.probe().await.unwrap();
+    store
 }
 
 async fn once(name: &str, question: impl Future<Output = usize>) {

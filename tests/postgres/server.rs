@@ -1,5 +1,7 @@
 //! A PostgreSQL server and PgBouncer for all tests of a process, started when the first test asks.
 
+#![allow(dead_code, reason = "no test binary uses all of it")]
+
 use std::{
     fmt::Display,
     io::{BufRead, BufReader},
@@ -34,6 +36,11 @@ impl TestDatabase {
         let name = format!("test_{number}");
         psql("postgres", &format!("CREATE DATABASE {name}"));
         Self { name }
+    }
+
+    /// Runs statements outside of any test's database.
+    pub(crate) fn administer(statements: &str) {
+        psql("postgres", statements);
     }
 
     /// Returns the URL of the database, for a user with every right and without a password.

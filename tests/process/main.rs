@@ -20,6 +20,9 @@ mod healthcheck;
 mod log;
 mod manual;
 mod open_files;
+mod postgres;
+#[path = "../postgres/server.rs"]
+mod postgres_server;
 mod refresh_token;
 mod reload;
 mod rolling_restart;

@@ -327,7 +327,7 @@ async fn ask_for_ever(
 }
 
 /// Asks until the store answers, which is given little time, while upstream is down.
-async fn answer_without_upstream(
+pub(crate) async fn answer_without_upstream(
     partner_center: &PartnerCenter,
     service: &Service,
     customer: impl Display,

@@ -41,6 +41,26 @@ fn conflicting_keys_are_both_named() {
 }
 
 #[test]
+fn files_for_a_database_need_one() {
+    for (toml, is_error) in [
+        ("store.password_file = './p'", true),
+        (
+            "store.url = 'sqlite:/usage.db'\nstore.ca_file = './ca.pem'",
+            true,
+        ),
+        (
+            "store.url = 'postgres://u@localhost/d'\nstore.ca_file = './ca.pem'",
+            false,
+        ),
+    ] {
+        match is_error {
+            true => assert_error(toml, "is for a `postgres://` URL in store.url"),
+            false => drop(load_with_account(toml)),
+        }
+    }
+}
+
+#[test]
 fn each_auth_kind_names_its_missing_keys() {
     for (kind, lacking) in [
         (

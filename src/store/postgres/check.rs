@@ -111,6 +111,10 @@ impl From<PostgresError> for DatabaseProblem {
                 "write the server's name in store.url as its certificate has it",
             ),
             (
+                "password missing",
+                "name the file with the user's password in store.password_file",
+            ),
+            (
                 "server does not support TLS",
                 "let the server use TLS: `ssl = on` in postgresql.conf, with a certificate",
             ),

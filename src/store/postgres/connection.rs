@@ -68,6 +68,15 @@ struct Message {
     kind: MessageKind,
 }
 
+/// What is waited for at the end of a transaction.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    /// It is durable.
+    Durable,
+    /// Nothing, since it has changed nothing.
+    Unawaited,
+}
+
 enum MessageKind {
     /// Several statements without parameters and results.
     Batch,
@@ -140,7 +149,7 @@ impl PostgresSession {
             texts_version,
         } = self;
         let connection = &*connection;
-        let result = connection.in_transaction(begin, time_limit, || {
+        let result = connection.in_transaction(begin, End::Unawaited, time_limit, || {
             // It comes along with the first result.
             connection.read_ahead(sql::TEXTS_VERSION, &[]);
             let result = query(&mut Queries {
@@ -183,7 +192,7 @@ impl PostgresSession {
         } = self;
         let connection = &*connection;
         connection.adds_texts.set(false);
-        let result = connection.in_transaction(begin, time_limit, || {
+        let result = connection.in_transaction(begin, End::Durable, time_limit, || {
             let version = shared(connection).query_value(sql::LOCK_STORE, values![])?;
             if !connection.knows_texts(texts_version, version)? {
                 *dictionaries = Dictionaries::default();
@@ -221,14 +230,20 @@ impl PostgresConnection {
     pub(super) fn in_transaction<T>(
         &self,
         begin: &'static str,
+        end: End,
         time_limit: Duration,
         work: impl FnOnce() -> SqlResult<T>,
     ) -> SqlResult<T> {
         self.deadline.set(Instant::now() + time_limit);
         self.batch(begin);
         let result = work().and_then(|done| {
-            self.batch("COMMIT");
-            self.flush()?;
+            match end {
+                End::Durable => {
+                    self.batch("COMMIT");
+                    self.flush()?;
+                }
+                End::Unawaited => self.send_commit(),
+            }
             Ok(done)
         });
         *self.pipeline.borrow_mut() = Pipeline::default();
@@ -238,6 +253,20 @@ impl PostgresConnection {
             self.flush()?;
         }
         result
+    }
+
+    /// Sends COMMIT, whose result nobody needs.
+    fn send_commit(&self) {
+        self.runtime.block_on(async {
+            let mut commit = pin!(self.client.batch_execute("COMMIT"));
+            poll_fn(|cx| {
+                let _is_done = commit.as_mut().poll(cx).is_ready();
+                Poll::Ready(())
+            })
+            .await;
+            // The driver writes it.
+            yield_now().await;
+        });
     }
 
     /// Queues statements without parameters and results.

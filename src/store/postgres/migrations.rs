@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    connection::{PostgresConnection, PostgresSession},
+    connection::{End, PostgresConnection, PostgresSession},
     server::PostgresServer,
     writer::{MAX_ATTEMPTS, OpenError},
 };
@@ -42,11 +42,13 @@ pub(super) fn migrate(
     let mut attempts = 1;
     let found = loop {
         // A role that may not change the schema can use one that is up to date.
-        let found = connection.in_transaction(BEGIN_READ, TIME_LIMIT, || version(connection))?;
+        let found = connection
+            .in_transaction(BEGIN_READ, End::Durable, TIME_LIMIT, || version(connection))?;
         if found >= known {
             break found;
         }
-        let migrated = connection.in_transaction(BEGIN, TIME_LIMIT, || apply(connection, now));
+        let migrated =
+            connection.in_transaction(BEGIN, End::Durable, TIME_LIMIT, || apply(connection, now));
         match migrated {
             // Another process began with an empty database at the same time.
             Err(SqlError::Postgres(error))

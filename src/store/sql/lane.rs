@@ -73,7 +73,10 @@ impl<S: Send + 'static> Lane<S> {
         for _ in 0..self.threads {
             let (job, barrier, sender) = (job.clone(), Arc::clone(&barrier), sender.clone());
             self.send(move |state| {
-                catch_panic(|| job(state));
+                // A caller that has gone asks again.
+                if !sender.is_closed() {
+                    catch_panic(|| job(state));
+                }
                 barrier.wait();
                 drop(sender);
             });

@@ -1,0 +1,141 @@
+//! The store in a PostgreSQL database.
+
+use serde_json::Value;
+use usage_proxy::simulator::Faults;
+
+use crate::{
+    postgres_server::{TestDatabase, certificate},
+    store::{answer_without_upstream, wait_until},
+    support::{Account, PartnerCenter, assert_has, get, run, usage_proxy},
+};
+
+fn with_database(account: Account, url: &str, more: &str) -> Account {
+    let store = format!("[store]\nurl = \"{url}\"\nflush_within = \"100ms\"\n{more}\n[admin]");
+    account.reconfigure("[admin]", &store);
+    account
+}
+
+#[tokio::test]
+async fn replicas_and_a_restarted_service_serve_what_one_stored() {
+    let database = TestDatabase::create();
+    let partner_center = PartnerCenter::with(Faults::default()).await;
+    let account = with_database(partner_center.account(), &database.url(), "");
+    let customer = partner_center.handle.customers()[0];
+    let one = account.serve().await;
+    let other = account.serve().await;
+
+    let stored = one.usage(customer).await.body;
+    let rows = "SELECT count(*) FROM usage_proxy.newest_usage";
+    wait_until(async || database.psql(rows) != "0").await;
+    assert_eq!(
+        answer_without_upstream(&partner_center, &other, customer).await,
+        stored
+    );
+    one.end().await;
+    other.end().await;
+    let restarted = account.serve().await;
+
+    let body = answer_without_upstream(&partner_center, &restarted, customer).await;
+    assert_eq!(body, stored);
+    let usage: Value = serde_json::from_str(&stored).unwrap();
+    let date = usage["processedDate"].as_str().unwrap();
+    let history = format!(
+        "{}/v1/customers/{customer}/usage/history?from={date}&to={date}",
+        restarted.api
+    );
+    let history = get(&history, &[]).await;
+    assert_eq!(history.status, 200, "{}", history.body);
+    assert_has(&history.body, &["licensesQualified"]);
+    assert!(restarted.metric("usage_proxy_store_bytes").await > 0.0);
+    restarted.end().await;
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_release_stops_the_start() {
+    let database = TestDatabase::create();
+    let partner_center = PartnerCenter::with(Faults::default()).await;
+    let account = with_database(partner_center.account(), &database.url(), "");
+    account.serve().await.end().await;
+    database.psql("INSERT INTO usage_proxy.schema_version VALUES (999, 0)");
+
+    let ended = run(account.command(usage_proxy(), "serve")).await;
+
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert_has(&ended.stderr, &["store.url", "999", "newer release"]);
+}
+
+#[tokio::test]
+async fn a_service_whose_database_is_gone_serves_without_it_and_stores_later() {
+    let database = TestDatabase::create();
+    let rename = |from: &str, to: &str| {
+        TestDatabase::administer(&format!("ALTER DATABASE {from} RENAME TO {to}"));
+    };
+    let elsewhere = format!("{}_elsewhere", database.name());
+    rename(database.name(), &elsewhere);
+    let partner_center = PartnerCenter::with(Faults::default()).await;
+    let account = with_database(partner_center.account(), &database.url(), "");
+
+    let service = account.serve().await;
+    let answer = service.usage(partner_center.handle.customers()[0]).await;
+    let ready = service.admin_get("/readyz").await;
+    rename(&elsewhere, database.name());
+
+    assert_eq!((answer.status, ready.status), (200, 200), "{}", ready.body);
+    assert_has(&ready.body, &["does not exist"]);
+    let rows = "SELECT count(*) > 0 FROM pg_class WHERE relname = 'newest_usage'";
+    wait_until(async || database.psql(rows) == "t").await;
+    let rows = "SELECT count(*) FROM usage_proxy.newest_usage";
+    wait_until(async || database.psql(rows) != "0").await;
+    service.end().await;
+}
+
+/// The answer of `doctor` about the store, and its advice.
+async fn diagnosis(url: &str, more: &str) -> String {
+    let partner_center = PartnerCenter::with(Faults::default()).await;
+    let account = with_database(partner_center.account(), url, more);
+    let mut command = account.command(usage_proxy(), "doctor");
+    command.args(["--admin-listen", "127.0.0.1:9", "--redeem", "never"]);
+    let said = run(command).await.stdout;
+    let store = said.lines().skip_while(|line| !line.contains("store"));
+    store.take(4).collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn the_doctor_explains_what_keeps_a_database_from_being_used() {
+    let database = TestDatabase::create();
+    let ca = |name: &str| format!("ca_file = \"{}\"", certificate(name).display());
+    let other = database.url().replace(database.name(), "missing");
+
+    for (url, more, expected) in [
+        (
+            database.url(),
+            String::new(),
+            ["PostgreSQL 1", "will create its schema"],
+        ),
+        (
+            database.tls_url("postgres"),
+            ca("ca"),
+            ["over TLS", "will create its schema"],
+        ),
+        (
+            database.tls_url("postgres"),
+            ca("self"),
+            ["UnknownIssuer", "store.ca_file"],
+        ),
+        (
+            database.self_signed_url(),
+            ca("self"),
+            ["CaUsedAsEndEntity", "a CA's own"],
+        ),
+        (
+            database.tls_url("nobody"),
+            ca("ca"),
+            ["password missing", "store.password_file"],
+        ),
+        (other, String::new(), ["does not exist", "CREATE DATABASE"]),
+    ] {
+        let said = diagnosis(&url, &more).await;
+
+        assert_has(&said, &expected);
+    }
+}
