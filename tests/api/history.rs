@@ -218,21 +218,19 @@ async fn a_cursor_of_another_query_is_rejected() {
     let app = with_dates(customer(0), &[EARLIER, NEWEST]).await;
     let first = app.get(&history_path(customer(0), "?limit=1")).await.json();
     let cursor = first["nextCursor"].as_str().unwrap();
+    let changed = cursor.replacen(&cursor[..1], if &cursor[..1] == "A" { "B" } else { "A" }, 1);
 
     for path in [
         history_path(customer(1), &format!("?limit=1&cursor={cursor}")),
         history_path(customer(0), &format!("?limit=1&product=E3&cursor={cursor}")),
         history_path(customer(0), &format!("?from=2026-11-18&cursor={cursor}")),
+        history_path(customer(0), &format!("?cursor={changed}")),
+        history_path(customer(0), "?cursor="),
     ] {
         let words = &["cursor", "nextCursor"];
         app.get(&path)
             .await
             .problem_with(400, "cursor-expired", words);
-    }
-    for text in ["", "abc", &cursor[1..]] {
-        let path = history_path(customer(0), &format!("?cursor={text}"));
-        let reply = app.get(&path).await;
-        reply.problem_with(400, "invalid-parameter", &["cursor", "nextCursor"]);
     }
 }
 

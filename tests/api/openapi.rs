@@ -130,7 +130,7 @@ async fn wrong_requests() -> Vec<Reply> {
         "/v1/customers?seekOperation=Previous",
         "/v1/customers?seekOperation=Next",
         "/v1/usage/unused?limit=0",
-        "/v1/usage/unused?cursor=AAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        "/v1/usage/unused?cursor=next",
         &format!("USAGE?{}", "x".repeat(9_000)),
     ] {
         replies.push(ask(&app, &path.replace("USAGE", &usage), &[]).await);

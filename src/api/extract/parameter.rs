@@ -94,12 +94,6 @@ pub(in crate::api) fn limit(value: &str, max: NonZeroUsize) -> Result<NonZeroUsi
     })
 }
 
-/// The problem of text that is no cursor of any answer.
-pub(in crate::api) fn invalid_cursor(value: &str) -> Problem {
-    let expected = "expected the nextCursor of the page before; leave it out for the first page";
-    invalid_parameter("cursor", value, expected)
-}
-
 /// Returns the parameter `separator` of a table.
 pub(in crate::api) fn separator(value: &str) -> Result<CsvSeparator, Problem> {
     match value {

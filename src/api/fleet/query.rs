@@ -154,8 +154,7 @@ impl FleetRequest {
                 query.limit = Some(parameter::limit(value, FleetQuery::MAX_LIMIT)?)
             }
             FleetParameter::Cursor => {
-                let cursor = FleetCursor::parse(value);
-                query.cursor = Some(cursor.ok_or_else(|| parameter::invalid_cursor(value))?);
+                query.cursor = Some(FleetCursor::parse(value).map_err(cursor_problem)?);
             }
             FleetParameter::Separator => {
                 let separator = parameter::separator(value)?;
@@ -256,9 +255,9 @@ mod tests {
                 "the query has group more than once",
             ),
             (
-                "cursor=AAAAAAAAAAAAAAAAAAAAAAAAAAA&cursor=",
-                "duplicate-parameter",
-                "the query has cursor more than once",
+                "cursor=&cursor=",
+                "cursor-expired",
+                "cursor: expected the nextCursor",
             ),
             (
                 "processedDate=",
@@ -339,10 +338,14 @@ mod tests {
             ("limit=%2B5", "invalid-parameter", "limit is \"+5\""),
             (
                 "cursor=",
-                "invalid-parameter",
-                "cursor is \"\"; expected the nextCursor of the page before",
+                "cursor-expired",
+                "cursor: expected the nextCursor",
             ),
-            ("cursor=abc", "invalid-parameter", "cursor is \"abc\""),
+            (
+                "cursor=AAAA",
+                "cursor-expired",
+                "cursor: expected the nextCursor",
+            ),
         ] {
             let problem = parse_as(query, FleetView::Customers, Format::Simplified).unwrap_err();
 

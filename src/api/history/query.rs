@@ -4,11 +4,11 @@ use std::{collections::BTreeSet, num::NonZeroUsize};
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
-use super::cursor::{self, CursorQuery, HistoryCursor};
+use super::cursor::{CursorQuery, HistoryCursor};
 use crate::{
     api::extract::{self, invalid_parameter, parameter},
     domain::{CustomerId, DateRange, ProcessedDate},
-    problem::Problem,
+    problem::{Problem, ProblemKind},
     render::{ChartTheme, CsvReader, CsvSeparator, Format},
 };
 
@@ -129,13 +129,12 @@ impl HistoryRequest {
         let Some(text) = &self.cursor else {
             return Ok(None);
         };
-        let cursor = HistoryCursor::parse(text, self.cursor_query(customer))?;
+        let cursor = HistoryCursor::parse(text, self.cursor_query(customer));
         let is_same = |named: Option<ProcessedDate>, own| named.is_none_or(|named| named == own);
-        let HistoryCursor { range, .. } = &cursor;
-        if !is_same(self.from, range.from) || !is_same(self.to, range.to) {
-            return Err(cursor::expired());
-        }
-        Ok(Some(cursor))
+        let cursor = cursor.filter(|HistoryCursor { range, .. }| {
+            is_same(self.from, range.from) && is_same(self.to, range.to)
+        });
+        cursor.map(Some).ok_or_else(cursor_problem)
     }
 
     /// The reader of a table in a negotiated format; `None` for other formats.
@@ -180,6 +179,15 @@ impl HistoryRequest {
         }
         Ok(())
     }
+}
+
+/// The problem of a cursor of another query.
+fn cursor_problem() -> Problem {
+    Problem::new(
+        ProblemKind::CursorExpired,
+        "cursor: expected the nextCursor of the page before, with the parameters of that page; leave \
+         it out for the first page",
+    )
 }
 
 /// Checks that a range ends after its beginning, and is not too long.

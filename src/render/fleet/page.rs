@@ -41,19 +41,26 @@ impl FleetCursor {
     const ROWS_LEN: usize = size_of::<u32>();
     const LEN: usize = ContentHash::LEN + Self::ROWS_LEN;
 
-    /// Reads a cursor; `None` for text that is no cursor of any answer.
-    pub fn parse(text: &str) -> Option<Self> {
+    /// Reads a cursor.
+    ///
+    /// # Errors
+    ///
+    /// [`CursorExpired`] for text that is no cursor of any answer.
+    pub fn parse(text: &str) -> Result<Self, CursorExpired> {
         let mut bytes = [0; Self::LEN];
         let decoded = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes);
         if decoded != Ok(Self::LEN) {
-            return None;
+            return Err(CursorExpired);
         }
-        let answer = bytes.first_chunk::<{ ContentHash::LEN }>()?;
-        let rows_before = bytes.last_chunk::<{ Self::ROWS_LEN }>()?;
-        Some(Self {
-            answer: ContentHash::from(*answer),
-            rows_before: u32::from_be_bytes(*rows_before),
-        })
+        let answer = bytes.first_chunk::<{ ContentHash::LEN }>();
+        let rows_before = bytes.last_chunk::<{ Self::ROWS_LEN }>();
+        match (answer, rows_before) {
+            (Some(answer), Some(rows)) => Ok(Self {
+                answer: ContentHash::from(*answer),
+                rows_before: u32::from_be_bytes(*rows),
+            }),
+            _ => Err(CursorExpired),
+        }
     }
 }
 
@@ -108,7 +115,7 @@ mod tests {
     #[test]
     fn an_invalid_cursor_is_rejected() {
         let good = cursor(7, 100).to_string();
-        assert_eq!(FleetCursor::parse(&good), Some(cursor(7, 100)));
+        assert_eq!(FleetCursor::parse(&good), Ok(cursor(7, 100)));
 
         for text in [
             "",
@@ -119,7 +126,7 @@ mod tests {
             &good.replace(&good[..1], "/"),
             &"A".repeat(4_000),
         ] {
-            assert_eq!(FleetCursor::parse(text), None, "{text}");
+            assert_eq!(FleetCursor::parse(text), Err(CursorExpired), "{text}");
         }
     }
 
@@ -130,12 +137,12 @@ mod tests {
         fn a_printed_cursor_parses_back(answer: u64, rows_before: u32) {
             let cursor = cursor(answer, rows_before);
 
-            prop_assert_eq!(FleetCursor::parse(&cursor.to_string()), Some(cursor));
+            prop_assert_eq!(FleetCursor::parse(&cursor.to_string()), Ok(cursor));
         }
 
         #[test]
         fn any_text_is_parsed_or_rejected(text in ".{0,40}") {
-            if let Some(cursor) = FleetCursor::parse(&text) {
+            if let Ok(cursor) = FleetCursor::parse(&text) {
                 prop_assert_eq!(cursor.to_string(), text);
             }
         }
