@@ -1,6 +1,6 @@
 //! Authenticates callers by tokens of the configured issuer.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     caller_set::CallerIdentity,
@@ -9,7 +9,6 @@ use super::{
 };
 use crate::{
     domain::{Caller, CallerScope, CustomerAccess},
-    lru_map::LruMap,
     resilience::byte_budget::ByteBudget,
 };
 
@@ -23,20 +22,20 @@ use crate::{
 pub struct TokenAuthenticator {
     verifier: JwtVerifier,
     /// Budgets of the subjects that are not in the callers file, by caller name.
-    unsent: Arc<LruMap<Arc<str>, Arc<ByteBudget>>>,
+    unsent: moka::sync::Cache<Arc<str>, Arc<ByteBudget>>,
 }
 
 // === impl TokenAuthenticator ===
 
 impl TokenAuthenticator {
     /// The most subjects with a budget of their own. Each takes a few hundred bytes.
-    const MAX_SUBJECTS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+    const MAX_SUBJECTS: u64 = 10_000;
 
     /// Creates an authenticator with this verifier.
     pub fn new(verifier: JwtVerifier) -> Self {
         Self {
             verifier,
-            unsent: Arc::new(LruMap::new(Self::MAX_SUBJECTS)),
+            unsent: moka::sync::Cache::new(Self::MAX_SUBJECTS),
         }
     }
 
@@ -93,7 +92,7 @@ impl TokenAuthenticator {
         let caller = Caller::new(Arc::clone(token.name()), customers.clone(), scopes);
         let unsent = self
             .unsent
-            .get_or_insert_with(Arc::clone(token.name()), CallerIdentity::new_unsent_budget);
+            .get_with_by_ref(token.name(), CallerIdentity::new_unsent_budget);
         Some(Arc::new(CallerIdentity::with_unsent_budget(
             unsent, caller, None,
         )))

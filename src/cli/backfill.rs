@@ -171,7 +171,7 @@ fn check_store_is_free(config: &Config) -> Result<(), CliError> {
     match found.opened_by {
         None => Ok(()),
         Some(process) => Err(CliError::other(format!(
-            "nothing was started, because process {process} has {} open, and nothing listens on {}; if it \
+            "nothing was started, because {process} has {} open, and nothing listens on {}; if it \
              is the service, give its own admin listener with --admin-listen, else end it",
             found.path.display(),
             config.admin.listen
@@ -312,7 +312,7 @@ impl BackfillClient {
             return CliError::other("the service ended; run the same command again to continue");
         }
         CliError::other(format!(
-            "{}: {}; a backfill that was started goes on in the service, and GET shows its progress",
+            "{}: {}; a backfill that was started continues in the service, and GET shows its progress",
             self.url,
             error_reason(error)
         ))

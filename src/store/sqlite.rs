@@ -13,7 +13,7 @@ mod writer;
 
 use std::{path::PathBuf, sync::Arc};
 
-pub use self::inspection::{StoreFault, StoreInspection, inspect};
+pub use self::inspection::{FileUser, StoreFault, StoreInspection, inspect};
 use self::{file::StoreFile, reader::SqliteReader, writer::SqliteWriter};
 use super::{
     LOOK_UPS_AT_ONCE, StoreStartError, UsageStore, schema::source_number, sql::store::SqlStore,

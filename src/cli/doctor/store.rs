@@ -62,7 +62,7 @@ pub(super) async fn check(
     }
     if let Some(free) = found.free_bytes.filter(|free| *free < LITTLE_SPACE) {
         let said = format!("only {} are free on its disk", ByteSize(free));
-        let hint = "a full disk delays no answer, but what is fetched is not kept".to_owned();
+        let hint = "a full disk delays no answer, but what is fetched is not stored".to_owned();
         report.add(CheckFinding::note(CHECK, said).hint(hint))?;
     }
     if sync_time.is_ok_and(|time| time > SLOW_SYNC) {
@@ -80,7 +80,7 @@ fn described(found: &StoreInspection, sync_time: &io::Result<Duration>) -> Strin
     };
     let mut said = format!("{} {size}", found.path.display());
     if let Some(process) = found.opened_by {
-        said += &format!(", process {process} has it open");
+        said += &format!(", {process} has it open");
     }
     if let Some(free) = found.free_bytes {
         said += &format!(", {} are free", ByteSize(free));

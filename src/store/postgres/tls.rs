@@ -67,7 +67,7 @@ fn read_roots(file: &Path) -> Result<RootCertStore, String> {
             .map_err(|()| format!("{name} has a certificate that is not valid"))?;
     }
     if roots.is_empty() {
-        return Err(format!("{name} holds no certificate in PEM"));
+        return Err(format!("{name} has no PEM certificate"));
     }
     Ok(roots)
 }

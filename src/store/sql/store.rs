@@ -124,7 +124,7 @@ impl<E: SqlEngine> SqlStore<E> {
             Ok(Ok(Err(error))) => tracing::error!(
                 store = %store.engine,
                 %error,
-                "the store cannot be opened; it is tried again and again, and nothing is kept until then"
+                "the store cannot be opened; it is retried, and nothing is stored until then"
             ),
             Ok(Ok(Ok(()))) | Err(_) => {}
         }

@@ -1,6 +1,7 @@
 //! A look at the file that changes nothing, for commands that check a configuration.
 
 use std::{
+    fmt,
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -30,7 +31,16 @@ pub struct StoreInspection {
     /// The bytes that are free on its file system; `None` if the system does not say.
     pub free_bytes: Option<u64>,
     /// A process that has the file open; `None` if there is none, or the system does not say.
-    pub opened_by: Option<i32>,
+    pub opened_by: Option<FileUser>,
+}
+
+/// Another process that has a file open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileUser {
+    /// By its number.
+    Process(i32),
+    /// A process that this one cannot see, such as one of another container.
+    Invisible,
 }
 
 /// The service cannot use the file.
@@ -136,12 +146,25 @@ fn is_allowed(path: &Path, access: Access) -> bool {
     accessat(CWD, path, access, AtFlags::EACCESS).is_ok()
 }
 
-fn opened_by(path: &Path) -> Option<i32> {
+fn opened_by(path: &Path) -> Option<FileUser> {
     let index = File::open(with_suffix(path, "-shm")).ok()?;
     let mut lock = Flock::from(FlockType::WriteLock);
     (lock.start, lock.length) = (OPEN_LOCK_BYTE, 1);
     let conflicting = fcntl_getlk(&index, &lock).ok()??;
-    Some(conflicting.pid?.as_raw_pid())
+    // The system gives 0 for a process of another PID namespace, which rustix takes for none.
+    Some(match conflicting.pid {
+        Some(process) => FileUser::Process(process.as_raw_pid()),
+        None => FileUser::Invisible,
+    })
+}
+
+impl fmt::Display for FileUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process(number) => write!(f, "process {number}"),
+            Self::Invisible => f.write_str("a process outside this container"),
+        }
+    }
 }
 
 fn unusable(path: &Path, reason: impl Into<String>) -> StoreFault {
