@@ -6,7 +6,7 @@ use std::{
     fmt::Display,
     io::{BufRead, BufReader},
     path::PathBuf,
-    process::{ChildStdin, Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         LazyLock,
         atomic::{AtomicUsize, Ordering},
@@ -22,8 +22,8 @@ struct TestServer {
     port: String,
     pooler_port: String,
     folder: PathBuf,
-    /// The server ends when it is closed.
-    _lifeline: ChildStdin,
+    /// The servers end when its input is closed.
+    _running: Child,
 }
 
 static SERVER: LazyLock<TestServer> = LazyLock::new(TestServer::start);
@@ -125,7 +125,7 @@ impl TestServer {
             port: port.to_owned(),
             pooler_port: pooler_port.to_owned(),
             folder: folder.into(),
-            _lifeline: child.stdin.take().unwrap(),
+            _running: child,
         }
     }
 }
