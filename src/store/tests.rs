@@ -7,6 +7,6 @@ mod guarded;
 mod model;
 mod postgres;
 #[path = "../../tests/postgres/server.rs"]
-mod postgres_server;
+pub(super) mod postgres_server;
 mod sqlite;
 mod writer;

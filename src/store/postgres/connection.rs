@@ -50,6 +50,8 @@ pub(super) struct PostgresConnection {
     pipeline: RefCell<Pipeline>,
     /// True if this transaction gave a number to a text.
     adds_texts: Cell<bool>,
+    /// True in a transaction, and after one that a panic broke off.
+    is_in_transaction: Cell<bool>,
 }
 
 /// The statements that wait to be sent, and the results that wait to be asked for.
@@ -110,6 +112,7 @@ impl PostgresSession {
                 deadline: Cell::new(Instant::now()),
                 pipeline: RefCell::default(),
                 adds_texts: Cell::new(false),
+                is_in_transaction: Cell::new(false),
             },
             dictionaries: Dictionaries::default(),
             bodies: BodyCodec::new().map_err(unreadable)?,
@@ -117,7 +120,8 @@ impl PostgresSession {
         })
     }
 
-    /// Returns whether the server has closed the connection since it was last used.
+    /// Returns whether the connection cannot be used any more: the server has closed it since, or a
+    /// panic has left a transaction open.
     pub(super) fn is_closed(&self) -> bool {
         let PostgresConnection {
             runtime, client, ..
@@ -128,7 +132,7 @@ impl PostgresSession {
                 yield_now().await;
             }
         });
-        client.is_closed()
+        client.is_closed() || self.connection.is_in_transaction.get()
     }
 
     pub(super) fn connection(&self) -> &PostgresConnection {
@@ -234,6 +238,7 @@ impl PostgresConnection {
         time_limit: Duration,
         work: impl FnOnce() -> SqlResult<T>,
     ) -> SqlResult<T> {
+        self.is_in_transaction.set(true);
         self.deadline.set(Instant::now() + time_limit);
         self.batch(begin);
         let result = work().and_then(|done| {
@@ -252,6 +257,7 @@ impl PostgresConnection {
             self.batch("ROLLBACK");
             self.flush()?;
         }
+        self.is_in_transaction.set(false);
         result
     }
 

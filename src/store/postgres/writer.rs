@@ -165,3 +165,44 @@ pub(super) fn runtime(made: &mut Option<Arc<Runtime>>) -> SqlResult<&Arc<Runtime
     let made = made.as_ref();
     made.ok_or_else(|| PostgresError::Setup("there is no runtime".to_owned()).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::store::tests::{
+        fixtures::{clock, database},
+        postgres_server::TestDatabase,
+    };
+
+    #[test]
+    fn nothing_of_a_transaction_that_panics_is_stored() {
+        let place = TestDatabase::create();
+        let server = Arc::new(PostgresServer::new(database(&place.url())));
+        let mut writer = PostgresWriter::new(server, 1, clock());
+        let outdate = |changes: &mut Changes<'_>, day: i64| {
+            changes
+                .connection
+                .execute(sql::OUTDATE_TOTAL, values![day])?;
+            // Sends it.
+            let preferred = changes
+                .connection
+                .query_value::<i64>(sql::PREFERRED_SOURCE, values![])?;
+            Ok(preferred)
+        };
+
+        let panicking = || {
+            writer.write(|changes| -> SqlResult<()> {
+                outdate(changes, 1)?;
+                panic!("as planned")
+            })
+        };
+        let panicked = catch_unwind(AssertUnwindSafe(panicking));
+        writer.write(|changes| outdate(changes, 2)).unwrap();
+
+        assert!(panicked.is_err());
+        let days = place.psql("SELECT day FROM usage_proxy.outdated_total");
+        assert_eq!(days, "2");
+    }
+}
