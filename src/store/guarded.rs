@@ -37,6 +37,8 @@ struct Guard {
     metrics: StoreMetrics,
     health: StoreHealth,
     breaker: Mutex<Breaker>,
+    /// The last look-up that failed.
+    missed: Mutex<Option<Resource>>,
     /// A permit for each look-up that the store works on at once.
     turns: Semaphore,
 }
@@ -91,6 +93,7 @@ impl GuardedStore {
             health: StoreHealth::new(&metrics),
             metrics,
             breaker: Mutex::new(Breaker::Closed { misses: 0 }),
+            missed: Mutex::default(),
             turns: Semaphore::new(LOOK_UPS_AT_ONCE),
         }))
     }
@@ -107,10 +110,14 @@ impl GuardedStore {
         let Some(Ok(_turn)) = turn else {
             return guard.reject(StoreOperation::Snapshot);
         };
-        self.call(StoreOperation::Snapshot, LOOK_UP_BUDGET, |store| {
+        let found = self.call(StoreOperation::Snapshot, LOOK_UP_BUDGET, |store| {
             store.snapshot(resource)
-        })
-        .await
+        });
+        let found = found.await;
+        if found.is_err() {
+            *lock(&guard.missed) = Some(resource);
+        }
+        found
     }
 
     fn call<'a, T: Send + 'a>(
@@ -256,12 +263,12 @@ impl Guard {
             // Other reads have so much time that missing it says little.
             _ if !operation.precedes_upstream_call() => {}
             Ok(_) => {
-                if let Breaker::Closed { misses } = &mut *self.lock() {
+                if let Breaker::Closed { misses } = &mut *lock(&self.breaker) {
                     *misses = 0;
                 }
             }
             Err(error) => {
-                let is_enough = match &mut *self.lock() {
+                let is_enough = match &mut *lock(&self.breaker) {
                     Breaker::Closed { misses } => {
                         *misses += 1;
                         *misses >= MISSES_TO_OPEN
@@ -285,7 +292,7 @@ impl Guard {
 
     /// Opens the breaker, and probes the store until it works again.
     fn open_breaker(self: &Arc<Self>, error: &StoreError) {
-        let before = std::mem::replace(&mut *self.lock(), Breaker::Open);
+        let before = std::mem::replace(&mut *lock(&self.breaker), Breaker::Open);
         if matches!(before, Breaker::Open) {
             return;
         }
@@ -302,36 +309,43 @@ impl Guard {
     async fn probe_until_good(self: Arc<Self>) {
         let mut good = 0;
         while good < PROBES_TO_CLOSE {
-            let started = self.clock.now();
-            self.clock.sleep_until(started + PROBE_INTERVAL).await;
+            let next = self.clock.now() + PROBE_INTERVAL;
+            self.clock.sleep_until(next).await;
             match self.probe().await {
-                Ok(took) if took <= LOOK_UP_BUDGET => good += 1,
-                Ok(_) => good = 0,
+                Ok(()) => good += 1,
                 Err(error) => {
                     good = 0;
                     self.health.set_read_problem(Some(error.to_string()));
                 }
             }
         }
-        *self.lock() = Breaker::Closed { misses: 0 };
+        *lock(&self.breaker) = Breaker::Closed { misses: 0 };
         self.health.set_read_problem(None);
         tracing::info!("the store works again");
     }
 
-    /// Returns the time that a probe took.
-    async fn probe(&self) -> Result<Duration, StoreError> {
-        let started = self.clock.now();
+    /// Probes the store, and then times the look-up that failed last: a probe itself may connect.
+    async fn probe(&self) -> Result<(), StoreError> {
         self.measure(StoreOperation::Probe, PROBE_BUDGET, self.store.probe())
             .await?;
-        Ok(self.clock.now().saturating_duration_since(started))
+        let missed = *lock(&self.missed);
+        if let Some(resource) = missed {
+            let latest = self.clock.now() + LOOK_UP_BUDGET;
+            let found = with_deadline(&self.clock, latest, self.store.snapshot(resource));
+            // Only its time counts: content that cannot be read must not close the store to others.
+            if found.await.is_none() {
+                return Err(StoreError::Unavailable);
+            }
+        }
+        Ok(())
     }
 
     fn is_open(&self) -> bool {
-        matches!(*self.lock(), Breaker::Open)
+        matches!(*lock(&self.breaker), Breaker::Open)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Breaker> {
-        // It is assigned whole.
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // It is assigned whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

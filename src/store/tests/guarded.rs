@@ -35,6 +35,10 @@ pub(super) enum Behavior {
     Hangs,
     Fails,
     IsGone,
+    /// Only look-ups hang.
+    IsSlow,
+    /// Probes take longer than a look-up may, since they connect.
+    ConnectsSlowly(Arc<ManualClock>),
 }
 
 /// A store that is empty, and behaves as it is told.
@@ -56,7 +60,7 @@ impl FakeStore {
         let behavior = self.behavior.borrow().clone();
         Box::pin(async move {
             match behavior {
-                Behavior::Works => Ok(value),
+                Behavior::Works | Behavior::IsSlow | Behavior::ConnectsSlowly(_) => Ok(value),
                 Behavior::Panics => panic!("as the test wants it"),
                 Behavior::Hangs => std::future::pending().await,
                 Behavior::Fails => Err(StoreError::Failed("disk I/O error".to_owned())),
@@ -69,6 +73,9 @@ impl FakeStore {
 impl UsageStore for FakeStore {
     fn snapshot(&self, _: Resource) -> StoreFuture<'_, Option<StoredSnapshot>> {
         self.look_ups.fetch_add(1, Ordering::Relaxed);
+        if let Behavior::IsSlow = *self.behavior.borrow() {
+            return Box::pin(std::future::pending());
+        }
         self.answer(None)
     }
 
@@ -127,6 +134,9 @@ impl UsageStore for FakeStore {
     }
 
     fn probe(&self) -> StoreFuture<'_, ()> {
+        if let Behavior::ConnectsSlowly(clock) = &*self.behavior.borrow() {
+            clock.advance(Duration::from_millis(100));
+        }
         self.answer(())
     }
 
@@ -190,12 +200,20 @@ impl Scene {
 
     /// Lets probes run until the breaker is closed.
     async fn wait_until_closed(&self) {
-        while self.guarded.health().problem().is_some() {
-            self.clock
-                .advance_when_sleeping(Duration::from_millis(250))
-                .await;
-            tokio::task::yield_now().await;
-        }
+        let closed = async {
+            while self.guarded.health().problem().is_some() {
+                self.let_probe().await;
+            }
+        };
+        let closed = tokio::time::timeout(Duration::from_secs(10), closed);
+        closed.await.expect("a closed breaker");
+    }
+
+    async fn let_probe(&self) {
+        self.clock
+            .advance_when_sleeping(Duration::from_millis(250))
+            .await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -286,6 +304,24 @@ async fn a_store_that_works_again_is_used_again() {
     assert_eq!(scene.metric("usage_proxy_store_up"), "1");
     let probes = r#"usage_proxy_store_operations_total{operation="probe",outcome="success"}"#;
     assert_eq!(scene.metric(probes), "2");
+}
+
+#[tokio::test]
+async fn the_time_of_a_look_up_closes_the_breaker_and_not_that_of_a_probe() {
+    let scene = Scene::new(Behavior::IsSlow);
+    for _ in 0..3 {
+        scene.look_up().await.unwrap_err();
+    }
+    for _ in 0..10 {
+        scene.let_probe().await;
+    }
+    assert_eq!(scene.metric("usage_proxy_store_up"), "0");
+
+    let slow = Behavior::ConnectsSlowly(Arc::clone(&scene.clock));
+    scene.fake.behavior.send_replace(slow);
+    scene.wait_until_closed().await;
+
+    scene.look_up().await.unwrap();
 }
 
 #[tokio::test]
