@@ -50,8 +50,6 @@ pub(super) struct PostgresConnection {
     pipeline: RefCell<Pipeline>,
     /// True if this transaction gave a number to a text.
     adds_texts: Cell<bool>,
-    /// True in a transaction, and after one that a panic broke off.
-    is_in_transaction: Cell<bool>,
 }
 
 /// The statements that wait to be sent, and the results that wait to be asked for.
@@ -112,7 +110,6 @@ impl PostgresSession {
                 deadline: Cell::new(Instant::now()),
                 pipeline: RefCell::default(),
                 adds_texts: Cell::new(false),
-                is_in_transaction: Cell::new(false),
             },
             dictionaries: Dictionaries::default(),
             bodies: BodyCodec::new().map_err(unreadable)?,
@@ -120,8 +117,7 @@ impl PostgresSession {
         })
     }
 
-    /// Returns whether the connection cannot be used any more: the server has closed it since, or a
-    /// panic has left a transaction open.
+    /// Returns whether the server has closed the connection since it was last used.
     pub(super) fn is_closed(&self) -> bool {
         let PostgresConnection {
             runtime, client, ..
@@ -132,7 +128,7 @@ impl PostgresSession {
                 yield_now().await;
             }
         });
-        client.is_closed() || self.connection.is_in_transaction.get()
+        client.is_closed()
     }
 
     pub(super) fn connection(&self) -> &PostgresConnection {
@@ -238,7 +234,6 @@ impl PostgresConnection {
         time_limit: Duration,
         work: impl FnOnce() -> SqlResult<T>,
     ) -> SqlResult<T> {
-        self.is_in_transaction.set(true);
         self.deadline.set(Instant::now() + time_limit);
         self.batch(begin);
         let result = work().and_then(|done| {
@@ -257,7 +252,6 @@ impl PostgresConnection {
             self.batch("ROLLBACK");
             self.flush()?;
         }
-        self.is_in_transaction.set(false);
         result
     }
 
