@@ -377,6 +377,7 @@ fn of_date(customers: &mut [Customer], number: i32, random: &mut StdRng) -> Vec<
             native: None,
             asked_date: None,
             fetched_at,
+            purge_generation: None,
         })
     });
     snapshots.collect()

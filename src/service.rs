@@ -13,6 +13,7 @@ mod fetcher;
 mod fleet;
 mod fleet_answer;
 mod history;
+mod purge_follower;
 mod recent_trends;
 mod rendering;
 mod second_level;
@@ -39,6 +40,7 @@ pub use self::{
     fleet::{FleetMetrics, FleetRefresher},
     fleet_answer::{FleetAnswer, FleetCheck},
     history::{ComparedDates, FleetHistory, HistoryError, HistoryPage, HistoryReader},
+    purge_follower::PurgeFollower,
     recent_trends::{TrendAnswer, TrendPoints, TrendRequest},
     stored_past::{EarlierUsage, StoredPast},
 };
@@ -49,7 +51,7 @@ use self::{
     fleet::DatedFleets,
     recent_trends::RecentTrends,
     rendering::SharedRenderer,
-    second_level::SecondLevel,
+    second_level::{PurgedBy, SecondLevel},
     source::{CallTrace, SourceError, UsageSource},
     stored_past::RecentPasts,
 };
@@ -61,6 +63,7 @@ use crate::{
     clock::SharedClock,
     config::CacheConfig,
     domain::{Caller, CallerScope, CustomerId, ProcessedDate, Resource, UpstreamApi},
+    jitter::Jitter,
     observability::traces::TraceSpan,
     portfolio_file::CurrentPortfolio,
     render::{ContentCoding, Format, RenderError, Rendered},
@@ -483,9 +486,35 @@ impl UsageService {
     /// them. Returns the number of snapshots.
     pub fn purge(&self, scope: PurgeScope, mode: PurgeMode) -> usize {
         self.inner.fetcher.purge(scope);
-        self.inner.level.purge(scope, mode);
+        self.inner.level.purge(scope, mode, PurgedBy::ThisProcess);
         self.inner.dated_fleets.purge();
         self.inner.cache.purge(scope, mode)
+    }
+
+    /// Applies a purge that another process has made and stored.
+    fn apply_purge(&self, scope: PurgeScope, mode: PurgeMode) {
+        self.inner.fetcher.purge(scope);
+        self.inner
+            .level
+            .purge(scope, mode, PurgedBy::AnotherProcess);
+        // The store knows which dates were fetched again since.
+        self.inner.dated_fleets.forget();
+        self.inner.cache.purge(scope, mode);
+    }
+
+    /// Marks all data stale, because the store may have lost purges.
+    fn apply_lost_purges(&self) {
+        let (scope, mode) = (PurgeScope::default(), PurgeMode::Soft);
+        self.inner.fetcher.purge(scope);
+        self.inner.level.purge(scope, mode, PurgedBy::Unknown);
+        self.inner.dated_fleets.purge();
+        self.inner.cache.purge(scope, mode);
+    }
+
+    /// Returns the task that applies the purges of other processes; `None` without a store.
+    pub fn purge_follower(&self, jitter: Jitter) -> Option<PurgeFollower> {
+        let store = Arc::clone(self.store()?);
+        Some(PurgeFollower::new(self.clone(), store, jitter))
     }
 
     /// The store; `None`: memory only.

@@ -80,6 +80,11 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
         range: DateRange,
     ) -> StoreFuture<'_, Vec<ProcessedDate>>;
 
+    /// Returns the purges after a generation, oldest first. `None` is the generation of now.
+    ///
+    /// It fails as fast as [`snapshot`](Self::snapshot).
+    fn purges_after(&self, generation: Option<i64>) -> StoreFuture<'_, LaterPurges>;
+
     /// Deletes at most `limit` snapshots of old dates, and returns their number.
     fn delete_old(&self, old: OldDates, limit: NonZeroUsize) -> StoreFuture<'_, usize>;
 
@@ -137,6 +142,8 @@ pub enum StoreWrite {
         date: ProcessedDate,
         /// The time of the answer.
         asked_at: Timestamp,
+        /// As in [`AcceptedSnapshot`].
+        purge_generation: Option<i64>,
     },
     /// A check found no newer date, so all newest snapshots of this call that were fetched or
     /// confirmed since the last refresh of the fleet are confirmed.
@@ -154,6 +161,8 @@ pub enum StoreWrite {
         date: ProcessedDate,
         /// The time of the answer.
         asked_at: Timestamp,
+        /// As in [`AcceptedSnapshot`].
+        purge_generation: Option<i64>,
     },
     /// The list of customers.
     Customers(StoredCustomers),
@@ -174,6 +183,9 @@ pub struct AcceptedSnapshot {
     pub asked_date: Option<ProcessedDate>,
     /// The arrival of the answer.
     pub fetched_at: Timestamp,
+    /// The last purge that this process had applied then: the answer may be older than a later one of
+    /// another process. `None`: it is older than none.
+    pub purge_generation: Option<i64>,
 }
 
 /// A snapshot as it is stored.
@@ -202,6 +214,26 @@ pub struct StoredFleetDate {
     pub snapshots: Vec<StoredSnapshot>,
     /// The last time when one call asked for the date of all customers.
     pub asked_at: Option<Timestamp>,
+}
+
+/// The purges after a generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaterPurges {
+    /// The generation of the last purge of all: one more with each.
+    pub generation: i64,
+    /// The purges, oldest first. One that a later one of the same process includes is left out.
+    pub purges: Vec<StoredPurge>,
+}
+
+/// A purge as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredPurge {
+    /// The data that it includes.
+    pub scope: PurgeScope,
+    /// Its effect.
+    pub mode: PurgeMode,
+    /// True if this process has written it.
+    pub is_own: bool,
 }
 
 /// The stored list of customers.

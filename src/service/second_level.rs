@@ -35,8 +35,8 @@ pub(super) struct SecondLevel {
     pub(super) purged: Notify,
     /// The last refresh of all customers.
     coverage: Mutex<Option<Coverage>>,
-    /// The purges of this process: the store may not have written them yet.
     purges: Mutex<Vec<PurgeMark>>,
+    followed: Mutex<Followed>,
     clock: SharedClock,
 }
 
@@ -66,12 +66,36 @@ pub(super) struct Coverage {
     pub(super) fresh_until: Instant,
 }
 
-/// A purge, and its time.
+/// A purge, and the time when this process applied it.
 #[derive(Clone, Copy, Debug)]
 struct PurgeMark {
     scope: PurgeScope,
     mode: PurgeMode,
+    by: PurgedBy,
     at: Timestamp,
+}
+
+/// The process that a purge was made in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PurgedBy {
+    /// This one: the store may not have written it yet.
+    ThisProcess,
+    /// Another one: it comes from the store.
+    AnotherProcess,
+    /// Maybe any: the store has lost it.
+    Unknown,
+}
+
+/// The purges in the store that this process has applied.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Followed {
+    /// Nobody looks for them.
+    #[default]
+    Nothing,
+    /// The store could not be read yet.
+    Unknown,
+    /// All up to this generation.
+    UpTo(i64),
 }
 
 /// About the size of a rendered row.
@@ -99,6 +123,7 @@ impl SecondLevel {
             purged: Notify::new(),
             coverage: Mutex::default(),
             purges: Mutex::default(),
+            followed: Mutex::default(),
             clock,
         }
     }
@@ -143,10 +168,13 @@ impl SecondLevel {
 
     async fn look_up(&self, resource: Resource) -> Option<EarlierAnswer> {
         let snapshot = match self.in_memory(resource) {
-            Some(snapshot) => snapshot,
-            None => self.in_store(resource).await?,
+            Some(snapshot) => self.after_purges(snapshot, |_| true),
+            None => {
+                let snapshot = self.in_store(resource).await?;
+                self.after_purges(snapshot, PurgeMark::may_be_missing)
+            }
         };
-        let snapshot = self.after_purges(snapshot)?;
+        let snapshot = snapshot?;
         let EarlierSnapshot {
             usage,
             native,
@@ -209,11 +237,15 @@ impl SecondLevel {
         })
     }
 
-    /// Applies the purges of this process. Returns `None` if a hard purge includes the snapshot.
-    fn after_purges(&self, snapshot: EarlierSnapshot) -> Option<EarlierSnapshot> {
+    /// Applies those purges that count. Returns `None` if a hard one includes the snapshot.
+    fn after_purges(
+        &self,
+        snapshot: EarlierSnapshot,
+        counts: fn(&PurgeMark) -> bool,
+    ) -> Option<EarlierSnapshot> {
         let customer = snapshot.usage.customer_id();
         let date = snapshot.usage.processed_date();
-        let purge = self.purge_of(customer, date, snapshot.confirmed_at);
+        let purge = self.last_purges(customer, date, snapshot.confirmed_at, counts);
         if purge == Some(PurgeMode::Hard) {
             return None;
         }
@@ -269,20 +301,31 @@ impl SecondLevel {
             native: accepted.native,
             asked_date: resource.date(),
             fetched_at,
+            purge_generation: self.purge_generation(),
         }));
     }
 
-    /// Returns the effect of this process' purges on rows that were confirmed then.
+    /// Returns the effect of the purges that the store may not know on its rows that were confirmed then.
     pub(super) fn purge_of(
         &self,
         customer: CustomerId,
         date: Option<ProcessedDate>,
         confirmed_at: Timestamp,
     ) -> Option<PurgeMode> {
+        self.last_purges(customer, date, confirmed_at, PurgeMark::may_be_missing)
+    }
+
+    fn last_purges(
+        &self,
+        customer: CustomerId,
+        date: Option<ProcessedDate>,
+        confirmed_at: Timestamp,
+        counts: fn(&PurgeMark) -> bool,
+    ) -> Option<PurgeMode> {
         let purges = self.lock_purges();
-        let mut later = purges
-            .iter()
-            .filter(|purge| purge.scope.covers(Some(customer), date) && confirmed_at <= purge.at);
+        let mut later = purges.iter().filter(|purge| {
+            counts(purge) && purge.scope.covers(Some(customer), date) && confirmed_at <= purge.at
+        });
         let first = later.next()?;
         let is_hard =
             first.mode == PurgeMode::Hard || later.any(|purge| purge.mode == PurgeMode::Hard);
@@ -318,6 +361,7 @@ impl SecondLevel {
                 customer,
                 date,
                 asked_at: self.clock.wall_time(),
+                purge_generation: self.purge_generation(),
             });
         }
     }
@@ -341,15 +385,20 @@ impl SecondLevel {
     }
 
     /// Records a purge. What was accepted before is not served any more as if nothing had happened.
-    pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode) {
+    pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode, by: PurgedBy) {
         let at = self.clock.wall_time();
         {
             let mut purges = self.lock_purges();
-            purges.retain(|purge| purge.scope != scope || purge.mode != mode);
+            purges.retain(|purge| (purge.scope, purge.mode, purge.by) != (scope, mode, by));
             if purges.len() == Self::MAX_PURGES {
                 purges.remove(0);
             }
-            purges.push(PurgeMark { scope, mode, at });
+            purges.push(PurgeMark {
+                scope,
+                mode,
+                by,
+                at,
+            });
         }
         if mode == PurgeMode::Hard {
             self.book.purge(scope);
@@ -358,7 +407,31 @@ impl SecondLevel {
         // A question for the newest date may be answered by any date.
         self.look_ups
             .detach(|resource| scope.covers_customer(resource.customer()));
-        self.write(StoreWrite::Purge(scope, mode));
+        if by == PurgedBy::ThisProcess {
+            self.write(StoreWrite::Purge(scope, mode));
+        }
+    }
+
+    /// Returns the last purge in the store that this process has applied, for an answer that it accepts.
+    pub(super) fn purge_generation(&self) -> Option<i64> {
+        match *self.lock_followed() {
+            Followed::Nothing => None,
+            // It may be older than any purge.
+            Followed::Unknown => Some(0),
+            Followed::UpTo(generation) => Some(generation),
+        }
+    }
+
+    pub(super) fn followed(&self) -> Followed {
+        *self.lock_followed()
+    }
+
+    pub(super) fn set_followed(&self, followed: Followed) {
+        *self.lock_followed() = followed;
+    }
+
+    fn lock_followed(&self) -> MutexGuard<'_, Followed> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes over what earlier processes stored: the newest rows of all customers, and their list.
@@ -367,6 +440,11 @@ impl SecondLevel {
             return;
         };
         let store = &durable.store;
+        // A purge after this is applied to what is read below.
+        self.set_followed(match store.purges_after(None).await {
+            Ok(purges) => Followed::UpTo(purges.generation),
+            Err(_) => Followed::Unknown,
+        });
         match store.customers().await {
             Ok(Some(stored)) => {
                 let list = CustomerList::clone(&stored.list);
@@ -401,5 +479,14 @@ impl SecondLevel {
 
     fn lock_purges(&self) -> MutexGuard<'_, Vec<PurgeMark>> {
         self.purges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl PurgeMark ===
+
+impl PurgeMark {
+    /// Returns whether the store may not know it.
+    fn may_be_missing(&self) -> bool {
+        self.by != PurgedBy::AnotherProcess
     }
 }

@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 
 use super::{
     CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow,
-    LOOK_UPS_AT_ONCE, OldDates, RecentTotalsQuery, StoreError, StoreFuture, StoreWrite,
-    StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, Upkeep, UsageStore,
+    LOOK_UPS_AT_ONCE, LaterPurges, OldDates, RecentTotalsQuery, StoreError, StoreFuture,
+    StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, Upkeep, UsageStore,
     metrics::{StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
 };
 use crate::{
@@ -60,6 +60,9 @@ const TURN_BUDGET: Duration = Duration::from_millis(5);
 /// Time to read all customers of a date, which a request does before it asks upstream: the most that
 /// 5,000 customers may take.
 const FLEET_DATE_BUDGET: Duration = Duration::from_secs(1);
+
+/// Time of a read that is repeated each second.
+const POLL_BUDGET: Duration = Duration::from_secs(1);
 
 /// Time of reads that are the whole answer.
 const QUERY_BUDGET: Duration = Duration::from_secs(5);
@@ -200,6 +203,12 @@ impl UsageStore for GuardedStore {
     ) -> StoreFuture<'_, Vec<ProcessedDate>> {
         self.call(StoreOperation::AskedDates, QUERY_BUDGET, |store| {
             store.asked_dates(customer, range)
+        })
+    }
+
+    fn purges_after(&self, generation: Option<i64>) -> StoreFuture<'_, LaterPurges> {
+        self.call(StoreOperation::Purges, POLL_BUDGET, |store| {
+            store.purges_after(generation)
         })
     }
 

@@ -40,6 +40,7 @@ pub(super) enum StoreOperation {
     FleetHistory,
     RecentTotals,
     AskedDates,
+    Purges,
     Delete,
     Maintain,
     Probe,

@@ -176,7 +176,7 @@ impl PendingWrites {
 
     /// Returns whether a change says that a date is stored, of which rows were dropped since.
     fn is_wrong_by_now(&self, change: &StoreWrite) -> bool {
-        matches!(change, StoreWrite::FleetFetched { date, asked_at }
+        matches!(change, StoreWrite::FleetFetched { date, asked_at, .. }
             if self.incomplete.get(date).is_some_and(|dropped_at| asked_at <= dropped_at))
     }
 }
@@ -280,6 +280,7 @@ mod tests {
         StoreWrite::FleetFetched {
             date: ProcessedDate::parse("2026-11-26").unwrap(),
             asked_at: at(asked_at),
+            purge_generation: None,
         }
     }
 

@@ -129,6 +129,14 @@ impl PurgeGenerations {
     }
 }
 
+/// Returns the mode of a number.
+pub(super) const fn purge_mode_of_number(number: i64) -> PurgeMode {
+    match number {
+        PURGE_HARD => PurgeMode::Hard,
+        _ => PurgeMode::Soft,
+    }
+}
+
 /// Returns the date of a day's number; `None` for [`NO_DAY`].
 pub(super) fn date_of_day(day: i64) -> Option<ProcessedDate> {
     ProcessedDate::from_days_since_epoch(day)

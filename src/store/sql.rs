@@ -51,6 +51,7 @@ statements! {
     // === The state of the store ===
     PREFERRED_SOURCE = "SELECT preferred_source FROM store_state";
     SET_PREFERRED_SOURCE = "UPDATE store_state SET preferred_source = $1";
+    GENERATION = "SELECT generation FROM store_state";
     NEXT_GENERATION = "UPDATE store_state SET generation = generation + 1 RETURNING generation";
 
     // === The state of a store on PostgreSQL ===
@@ -150,11 +151,19 @@ statements! {
     LISTED_CUSTOMER_IDS = "SELECT customer FROM listed_customer";
     DELETE_LISTED_CUSTOMER = "DELETE FROM listed_customer WHERE customer = $1";
     SET_CUSTOMERS_FETCHED_AT = "UPDATE store_state SET customers_fetched_at = $1";
-    // A purge includes those before it that are no wider and no stronger.
+    // A purge includes those before it that are no wider and no stronger. Those of another process stay
+    // until all have long applied them: that one skips its own, which may be the one that includes them.
     DELETE_INCLUDED_PURGES = "DELETE FROM purge WHERE mode <= $3 \
-        AND ($1 = 0 OR customer = $1) AND ($2 = -2147483648 OR day = $2)";
-    ADD_PURGE = "INSERT INTO purge (generation, customer, day, mode) \
-        VALUES ($1, NULLIF($2, 0), NULLIF($3, -2147483648), $4)";
+        AND ($1 = 0 OR customer = $1) AND ($2 = -2147483648 OR day = $2) \
+        AND (origin = $4 OR generation <= (SELECT generation - 1000 FROM store_state))";
+    ADD_PURGE = "INSERT INTO purge (generation, customer, day, mode, origin) \
+        VALUES ($1, NULLIF($2, 0), NULLIF($3, -2147483648), $4, $5)";
+    OTHER_PURGES_AFTER = "SELECT generation, customer, day FROM purge WHERE generation > $1 \
+        AND (origin IS NULL OR origin <> $2) ORDER BY generation";
+    LOWER_SNAPSHOT = "UPDATE snapshot SET generation = $4 \
+        WHERE customer = $1 AND day = $2 AND source = $3 AND generation > $4";
+    LOWER_NEWEST = "UPDATE newest SET generation = $4 \
+        WHERE customer = $1 AND day = $2 AND source = $3 AND generation > $4";
 
     // === Snapshots, read ===
     NEWEST_SNAPSHOT = "SELECT n.day, s.revision, s.customer_name, s.fetched_at, n.confirmed_at, \
@@ -173,6 +182,8 @@ statements! {
         GROUP BY mode UNION ALL SELECT mode, max(generation) FROM purge \
         WHERE customer IS NULL AND day IS NULL GROUP BY mode";
     PURGES = "SELECT mode, generation, customer, day FROM purge";
+    PURGES_AFTER = "SELECT mode, customer, day, origin FROM purge WHERE generation > $1 \
+        ORDER BY generation";
     ALL_NEWEST_SNAPSHOTS = "SELECT n.customer, n.source, n.day, s.revision, s.customer_name, \
         s.fetched_at, n.confirmed_at, f.confirmed_at, n.generation FROM newest n \
         JOIN snapshot s ON s.customer = n.customer AND s.day = n.day AND s.source = n.source \

@@ -53,6 +53,7 @@ mod purge;
 mod rate_limits;
 mod raw_http;
 mod readiness;
+mod replicas;
 mod retries;
 mod sdk;
 mod single_flight;

@@ -245,6 +245,11 @@ impl DatedFleets {
     /// Asks again for every date that is requested from now on.
     pub(in crate::service) fn purge(&self) {
         *self.lock_purged_at() = Some(self.clock.now());
+        self.forget();
+    }
+
+    /// Reads the store again for every date that is requested from now on.
+    pub(in crate::service) fn forget(&self) {
         self.flights.detach(|_| true);
         self.reads.detach(|_| true);
         self.recent.clear();
@@ -523,6 +528,7 @@ impl DatedFleets {
                 native: None,
                 asked_date: Some(date),
                 fetched_at: at,
+                purge_generation: self.level.purge_generation(),
             }));
             let unchanged = before.filter(|_| is_unchanged);
             accepted.push(DatedUsage {
@@ -531,7 +537,11 @@ impl DatedFleets {
             });
         }
         accepted.extend(before.into_values().cloned());
-        write(StoreWrite::FleetFetched { date, asked_at: at });
+        write(StoreWrite::FleetFetched {
+            date,
+            asked_at: at,
+            purge_generation: self.level.purge_generation(),
+        });
         let now = self.clock.now();
         if stored.is_ok() {
             self.fetched_at.insert(date, now);

@@ -240,8 +240,11 @@ impl FleetRefresher {
             .map_err(|error| self.fetcher.malformed_fleet_failure(&error))?;
         let kept = self.publish(answers, date, at);
         if kept == 0 {
-            self.level
-                .write(StoreWrite::FleetFetched { date, asked_at: at });
+            self.level.write(StoreWrite::FleetFetched {
+                date,
+                asked_at: at,
+                purge_generation: self.level.purge_generation(),
+            });
         }
         tracing::info!(
             processed_date = %date,
@@ -346,6 +349,7 @@ impl FleetRefresher {
                 native: None,
                 asked_date: None,
                 fetched_at: at,
+                purge_generation: self.level.purge_generation(),
             }));
             accepted.push(usage);
         }

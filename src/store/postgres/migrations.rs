@@ -20,7 +20,10 @@ use crate::store::{
 };
 
 /// The statements of each version, the first is version 1.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_snapshots.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/0001_snapshots.sql"),
+    include_str!("migrations/0002_purge_origin.sql"),
+];
 
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 

@@ -39,6 +39,15 @@ struct StoredSnapshotKey {
     source: i64,
 }
 
+/// A purge of another process.
+struct LaterPurge {
+    generation: i64,
+    /// `None`: all.
+    customer: Option<i64>,
+    /// `None`: all.
+    day: Option<i64>,
+}
+
 // === impl Changes ===
 
 impl Changes<'_> {
@@ -47,13 +56,17 @@ impl Changes<'_> {
     pub(in crate::store) fn apply_groups(
         &mut self,
         groups: &[Vec<StoreWrite>],
+        origin: i64,
     ) -> SqlResult<Vec<Result<(), StoreError>>> {
+        let later = self.later_purges(groups, origin)?;
         let mut results = Vec::with_capacity(groups.len());
         for group in groups {
             self.run(sql::BEGIN_GROUP, values![])?;
-            let applied = self
-                .read_ahead(group)
-                .and_then(|()| group.iter().try_for_each(|change| self.apply(change)));
+            let applied = self.read_ahead(group).and_then(|()| {
+                group
+                    .iter()
+                    .try_for_each(|change| self.apply(change, origin, &later))
+            });
             match applied {
                 Ok(()) => results.push(Ok(())),
                 Err(error @ SqlError::Unstorable(_)) => {
@@ -90,23 +103,53 @@ impl Changes<'_> {
         Ok(())
     }
 
-    fn apply(&mut self, change: &StoreWrite) -> SqlResult<()> {
+    /// Returns the purges of other processes that this one had not applied when it accepted the first of
+    /// the answers.
+    fn later_purges(&self, groups: &[Vec<StoreWrite>], origin: i64) -> SqlResult<Vec<LaterPurge>> {
+        let generations = groups.iter().flatten().filter_map(|change| match change {
+            StoreWrite::Snapshot(accepted) => accepted.purge_generation,
+            StoreWrite::NothingProcessed {
+                purge_generation, ..
+            }
+            | StoreWrite::FleetFetched {
+                purge_generation, ..
+            } => *purge_generation,
+            _ => None,
+        });
+        let Some(oldest) = generations.min() else {
+            return Ok(Vec::new());
+        };
+        let values = values![oldest, origin];
+        self.connection
+            .query_all(sql::OTHER_PURGES_AFTER, values, |row| {
+                Ok(LaterPurge {
+                    generation: row.get(0)?,
+                    customer: row.get(1)?,
+                    day: row.get(2)?,
+                })
+            })
+    }
+
+    fn apply(&mut self, change: &StoreWrite, origin: i64, later: &[LaterPurge]) -> SqlResult<()> {
         match change {
-            StoreWrite::Snapshot(snapshot) => self.accept(snapshot),
+            StoreWrite::Snapshot(snapshot) => self.accept(snapshot, later),
             StoreWrite::NothingProcessed {
                 customer,
                 date,
                 asked_at,
+                purge_generation,
             } => {
                 let customer = match customer {
                     Some(customer) => self.customer(*customer)?,
                     None => ALL_CUSTOMERS,
                 };
-                self.add_asked_day(customer, *date, *asked_at)
+                self.add_asked_day_unless(later, *purge_generation, customer, *date, *asked_at)
             }
-            StoreWrite::FleetFetched { date, asked_at } => {
-                self.add_asked_day(ALL_CUSTOMERS, *date, *asked_at)
-            }
+            StoreWrite::FleetFetched {
+                date,
+                asked_at,
+                purge_generation: applied,
+            } => self.add_asked_day_unless(later, *applied, ALL_CUSTOMERS, *date, *asked_at),
             StoreWrite::FleetConfirmed {
                 api,
                 refreshed_at,
@@ -117,13 +160,25 @@ impl Changes<'_> {
                 let fetched_at = customers.fetched_at.as_millisecond();
                 self.run(sql::SET_CUSTOMERS_FETCHED_AT, values![fetched_at])
             }
-            StoreWrite::Purge(scope, mode) => self.purge(*scope, *mode),
+            StoreWrite::Purge(scope, mode) => self.purge(*scope, *mode, origin),
         }
     }
 
-    fn accept(&mut self, accepted: &AcceptedSnapshot) -> SqlResult<()> {
+    fn accept(&mut self, accepted: &AcceptedSnapshot, later: &[LaterPurge]) -> SqlResult<()> {
         let key = self.key(accepted)?;
         self.accept_as(key, accepted)?;
+        if let Some(applied) = accepted.purge_generation
+            && let Some(purge) = later
+                .iter()
+                .find(|purge| purge.is_after(applied, key.customer, key.day))
+        {
+            let before = purge.generation - 1;
+            let values = values![key.customer, key.day, key.source, before];
+            self.run(sql::LOWER_SNAPSHOT, values)?;
+            if accepted.asked_date.is_none() {
+                self.run(sql::LOWER_NEWEST, values)?;
+            }
+        }
         if self.connection.reads_ahead() {
             for (statement, key) in key.reads() {
                 self.connection.forget(statement, &key);
@@ -354,7 +409,7 @@ impl Changes<'_> {
         Ok(())
     }
 
-    fn purge(&mut self, scope: PurgeScope, mode: PurgeMode) -> SqlResult<()> {
+    fn purge(&mut self, scope: PurgeScope, mode: PurgeMode, origin: i64) -> SqlResult<()> {
         let customer = match scope.customer_id {
             Some(customer) => self.customer(customer)?,
             None => ALL_CUSTOMERS,
@@ -368,11 +423,33 @@ impl Changes<'_> {
         };
         self.run(asked_days, values![customer, day])?;
         let mode = purge_mode_number(mode);
-        self.run(sql::DELETE_INCLUDED_PURGES, values![customer, day, mode])?;
+        let included = values![customer, day, mode, origin];
+        self.run(sql::DELETE_INCLUDED_PURGES, included)?;
         let generation: i64 = self
             .connection
             .query_value(sql::NEXT_GENERATION, values![])?;
-        self.run(sql::ADD_PURGE, values![generation, customer, day, mode])
+        let purge = values![generation, customer, day, mode, origin];
+        self.run(sql::ADD_PURGE, purge)
+    }
+
+    /// Adds a day, unless another process purged it after upstream was asked.
+    fn add_asked_day_unless(
+        &self,
+        later: &[LaterPurge],
+        applied: Option<i64>,
+        customer: i64,
+        date: ProcessedDate,
+        asked_at: Timestamp,
+    ) -> SqlResult<()> {
+        let day = date.days_since_epoch();
+        let is_purged = applied.is_some_and(|applied| {
+            let mut later = later.iter();
+            later.any(|purge| purge.is_after(applied, customer, day))
+        });
+        match is_purged {
+            true => Ok(()),
+            false => self.add_asked_day(customer, date, asked_at),
+        }
     }
 
     fn add_asked_day(
@@ -405,6 +482,19 @@ impl Changes<'_> {
 
     fn run(&self, statement: Statement, values: &[SqlValue<'_>]) -> SqlResult<()> {
         self.connection.execute(statement, values)
+    }
+}
+
+// === impl LaterPurge ===
+
+impl LaterPurge {
+    /// Returns whether it came after this generation, and includes data of this customer, or of all
+    /// customers together, and this day.
+    fn is_after(&self, generation: i64, customer: i64, day: i64) -> bool {
+        let includes = |purged| customer == ALL_CUSTOMERS || customer == purged;
+        self.generation > generation
+            && self.customer.is_none_or(includes)
+            && self.day.is_none_or(|purged| purged == day)
     }
 }
 

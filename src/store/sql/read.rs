@@ -13,14 +13,18 @@ use super::{
     error::{SqlError, SqlResult},
 };
 use crate::{
+    cache::PurgeScope,
     domain::{
         CustomerEntry, CustomerId, CustomerList, LicenseUsage, ListedCustomer, ProcessedDate,
         Resource, UpstreamApi, UsageRow,
     },
     store::{
-        StoredCustomers, StoredFleetDate, StoredSnapshot,
+        LaterPurges, StoredCustomers, StoredFleetDate, StoredPurge, StoredSnapshot,
         native_body::BodyCodec,
-        schema::{ALL_CUSTOMERS, PurgeGenerations, StoredFact, source_number, source_of_number},
+        schema::{
+            ALL_CUSTOMERS, PurgeGenerations, StoredFact, date_of_day, purge_mode_of_number,
+            source_number, source_of_number,
+        },
         sql,
     },
 };
@@ -255,6 +259,42 @@ impl Queries<'_> {
             let bytes: Cow<'_, [u8]> = row.get(2)?;
             let body = self.bodies.decompress(row.get(0)?, &bytes, row.get(1)?);
             Ok(body.map_err(unreadable)?.into())
+        })
+    }
+
+    pub(in crate::store) fn purges_after(
+        &mut self,
+        generation: Option<i64>,
+        origin: i64,
+    ) -> SqlResult<LaterPurges> {
+        let connection = self.connection;
+        let newest = connection.query_value(sql::GENERATION, values![])?;
+        let after = generation.unwrap_or(newest);
+        let rows = connection.query_all(sql::PURGES_AFTER, values![after], |row| {
+            let customer: Option<i64> = row.get(1)?;
+            let day: Option<i64> = row.get(2)?;
+            Ok((row.get(0)?, customer, day, row.get(3)?))
+        })?;
+        let mut purges = Vec::with_capacity(rows.len());
+        for (mode, customer, day, written_by) in rows {
+            let customers = &mut self.dictionaries.customers;
+            let customer_id = match customer {
+                Some(customer) => Some(*customers.entry(connection, customer)?),
+                None => None,
+            };
+            let written_by: Option<i64> = written_by;
+            purges.push(StoredPurge {
+                scope: PurgeScope {
+                    customer_id,
+                    processed_date: day.and_then(date_of_day),
+                },
+                mode: purge_mode_of_number(mode),
+                is_own: written_by == Some(origin),
+            });
+        }
+        Ok(LaterPurges {
+            generation: newest,
+            purges,
         })
     }
 

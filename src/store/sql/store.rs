@@ -20,9 +20,9 @@ use crate::{
     domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
     store::{
         CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow,
-        OldDates, RecentTotalsQuery, StoreError, StoreFuture, StoreStartError, StoreWrite,
-        StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, Upkeep, UsageStore,
-        schema::source_number,
+        LaterPurges, OldDates, RecentTotalsQuery, StoreError, StoreFuture, StoreStartError,
+        StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, Upkeep,
+        UsageStore, schema::source_number,
     },
 };
 
@@ -84,6 +84,8 @@ pub(in crate::store) struct SqlStore<E: SqlEngine> {
     queries: Lane<E::Reader>,
     writer: Lane<E::Writer>,
     waiting_writes: Arc<Mutex<Vec<WaitingWrite>>>,
+    /// A random number that stands for this process.
+    origin: i64,
 }
 
 /// Changes that wait for the writer, to be written together with others.
@@ -114,6 +116,7 @@ impl<E: SqlEngine> SqlStore<E> {
             queries: Lane::start("store-query", queries),
             writer: Lane::start("store-writer", [writer]),
             waiting_writes: Arc::default(),
+            origin: rand::random(),
         };
         let (sender, opened) = oneshot::channel();
         store.writer.send(|writer| {
@@ -169,9 +172,9 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(WaitingWrite { changes, done });
-        let waiting = Arc::clone(&self.waiting_writes);
+        let (waiting, origin) = (Arc::clone(&self.waiting_writes), self.origin);
         self.writer
-            .send(move |writer| write_waiting(writer, &waiting));
+            .send(move |writer| write_waiting(writer, &waiting, origin));
         Box::pin(async move {
             written
                 .await
@@ -205,6 +208,13 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
         range: DateRange,
     ) -> StoreFuture<'_, Vec<ProcessedDate>> {
         self.query(move |open| open.asked_dates(customer, range))
+    }
+
+    fn purges_after(&self, generation: Option<i64>) -> StoreFuture<'_, LaterPurges> {
+        let origin = self.origin;
+        let read =
+            move |reader: &mut E::Reader| reader.read(|open| open.purges_after(generation, origin));
+        Box::pin(self.look_ups.run(read))
     }
 
     fn delete_old(&self, old: OldDates, limit: NonZeroUsize) -> StoreFuture<'_, usize> {
@@ -272,7 +282,7 @@ impl<E: SqlEngine> fmt::Debug for SqlStore<E> {
 }
 
 /// Writes all that waits in one transaction: what came while one was committed goes into the next.
-fn write_waiting(writer: &mut impl SqlWriter, waiting: &Mutex<Vec<WaitingWrite>>) {
+fn write_waiting(writer: &mut impl SqlWriter, waiting: &Mutex<Vec<WaitingWrite>>, origin: i64) {
     let waiting = std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner));
     if waiting.is_empty() {
         return;
@@ -281,7 +291,7 @@ fn write_waiting(writer: &mut impl SqlWriter, waiting: &Mutex<Vec<WaitingWrite>>
         .into_iter()
         .map(|write| (write.changes, write.done))
         .unzip();
-    let results = match writer.write(|changes| changes.apply_groups(&groups)) {
+    let results = match writer.write(|changes| changes.apply_groups(&groups, origin)) {
         Ok(results) => results,
         Err(error) => groups.iter().map(|_| Err(error.clone())).collect(),
     };

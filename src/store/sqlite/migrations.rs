@@ -10,7 +10,10 @@ use super::connection::OpenError;
 use crate::store::{StoreStartError, sql::error::SqlError};
 
 /// The statements of each version, the first is version 1.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_snapshots.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/0001_snapshots.sql"),
+    include_str!("migrations/0002_purge_origin.sql"),
+];
 
 /// Marks a file as ours: `upxy` in ASCII.
 const APPLICATION_ID: i64 = 0x7570_7879;

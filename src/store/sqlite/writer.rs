@@ -218,7 +218,7 @@ mod tests {
             writer.write::<()>(|_| panic!("as the test wants it"))
         }));
         let groups = [vec![change]];
-        let written = writer.write(|changes| changes.apply_groups(&groups));
+        let written = writer.write(|changes| changes.apply_groups(&groups, 0));
 
         assert!(panicked.is_err());
         assert!(written.unwrap()[0].is_ok());

@@ -9,8 +9,8 @@ use crate::{
     cache::{PurgeMode, PurgeScope},
     domain::{CustomerEntry, CustomerId, CustomerList, ListedCustomer, Resource, UpstreamApi},
     store::{
-        AcceptedSnapshot, OldDates, StoreError, StoreWrite, StoredCustomers, StoredSnapshot,
-        UsageStore,
+        AcceptedSnapshot, OldDates, StoreError, StoreWrite, StoredCustomers, StoredPurge,
+        StoredSnapshot, UsageStore,
     },
 };
 
@@ -47,6 +47,8 @@ on_each_engine! { [on_sqlite: file, on_postgres: database, behind_pgbouncer: poo
     a_hard_purge_hides_what_was_stored_before_and_no_history;
     a_soft_purge_marks_what_was_stored_before;
     a_hard_purge_of_a_date_hides_it_for_all_customers;
+    purges_are_read_in_their_order_and_by_their_process;
+    what_was_accepted_before_a_purge_of_another_process_counts_as_older;
     dates_that_were_asked_for_are_remembered;
     the_list_of_customers_is_replaced;
     old_dates_are_deleted_in_small_parts;
@@ -72,6 +74,7 @@ async fn what_is_stored_comes_back(TestStore { store, .. }: TestStore) {
         native: Some(Bytes::from_static(b"\xef\xbb\xbf{ }")),
         asked_date: None,
         fetched_at: at(MORNING),
+        purge_generation: None,
     };
     store
         .write(vec![StoreWrite::Snapshot(accepted)])
@@ -299,11 +302,140 @@ async fn a_hard_purge_of_a_date_hides_it_for_all_customers(TestStore { store, ..
     assert_eq!((purged.snapshots.len(), other.snapshots.len()), (0, 1));
 }
 
+async fn purges_are_read_in_their_order_and_by_their_process(
+    TestStore { store, place }: TestStore,
+) {
+    let other = place.open(UpstreamApi::Insights).await;
+    let of_customer = PurgeScope {
+        customer_id: Some(customer(1)),
+        processed_date: None,
+    };
+    let of_date = PurgeScope {
+        processed_date: Some(date("2026-11-26")),
+        ..of_customer
+    };
+    let purge = |scope, mode| vec![StoreWrite::Purge(scope, mode)];
+    store
+        .write(purge(PurgeScope::default(), PurgeMode::Hard))
+        .await
+        .unwrap();
+
+    let begin = other.purges_after(None).await.unwrap();
+    store
+        .write(purge(of_customer, PurgeMode::Soft))
+        .await
+        .unwrap();
+    other.write(purge(of_date, PurgeMode::Hard)).await.unwrap();
+    // It includes both, and still does not hide the first from its own process.
+    other
+        .write(purge(PurgeScope::default(), PurgeMode::Hard))
+        .await
+        .unwrap();
+    let later = other.purges_after(Some(begin.generation)).await.unwrap();
+    let seen_by_first = store.purges_after(Some(begin.generation)).await.unwrap();
+
+    let stored = |scope, mode, is_own| StoredPurge {
+        scope,
+        mode,
+        is_own,
+    };
+    assert_eq!(begin.purges, []);
+    assert_eq!(
+        later.purges,
+        [
+            stored(of_customer, PurgeMode::Soft, false),
+            stored(PurgeScope::default(), PurgeMode::Hard, true)
+        ]
+    );
+    assert_eq!(later.generation, begin.generation + 3);
+    assert_eq!(
+        seen_by_first.purges[1],
+        stored(PurgeScope::default(), PurgeMode::Hard, false)
+    );
+    let none = other.purges_after(Some(later.generation)).await.unwrap();
+    assert_eq!(none.purges, []);
+}
+
+async fn what_was_accepted_before_a_purge_of_another_process_counts_as_older(
+    TestStore { store, place }: TestStore,
+) {
+    let day = date("2026-11-26");
+    let accepted = |number, generation| {
+        let rows = vec![row("E3", "Teams", 3, 5, "2026-11-26")];
+        let usage = usage(customer(number), rows);
+        let StoreWrite::Snapshot(accepted) = newest(UpstreamApi::Insights, &usage, NOON) else {
+            unreachable!();
+        };
+        StoreWrite::Snapshot(AcceptedSnapshot {
+            purge_generation: Some(generation),
+            ..accepted
+        })
+    };
+    let asked = |number, generation| StoreWrite::NothingProcessed {
+        customer: Some(customer(number)),
+        date: date("2026-11-25"),
+        asked_at: at(NOON),
+        purge_generation: Some(generation),
+    };
+    let purge = |number, mode| {
+        let customer_id = Some(customer(number));
+        let processed_date = None;
+        let scope = PurgeScope {
+            customer_id,
+            processed_date,
+        };
+        StoreWrite::Purge(scope, mode)
+    };
+    let other = place.open(UpstreamApi::Insights).await;
+    let before = store.purges_after(None).await.unwrap().generation;
+    other
+        .write(vec![purge(1, PurgeMode::Soft), purge(2, PurgeMode::Hard)])
+        .await
+        .unwrap();
+
+    let written = vec![
+        accepted(1, before),
+        accepted(2, before),
+        asked(2, before),
+        accepted(3, before),
+        asked(3, before),
+    ];
+    store.write(written).await.unwrap();
+
+    let is_purged = async |number| {
+        newest_of(&*store, customer(number))
+            .await
+            .map(|found| found.is_purged)
+    };
+    let dated = async |number| {
+        let resource = Resource::dated_usage(customer(number), day);
+        let found = store.snapshot(resource).await.unwrap();
+        found.map(|found| found.is_purged)
+    };
+    let asked_dates = async |number| {
+        let range = range("2026-11-25", "2026-11-25");
+        store.asked_dates(Some(customer(number)), range).await
+    };
+    for (number, expected) in [(1, Some(true)), (2, None), (3, Some(false))] {
+        assert_eq!(is_purged(number).await, expected, "{number}");
+        assert_eq!(dated(number).await, expected, "{number}");
+    }
+    assert_eq!(asked_dates(2).await.unwrap(), []);
+    assert_eq!(asked_dates(3).await.unwrap(), [date("2026-11-25")]);
+    store
+        .write(vec![accepted(1, before + 1), accepted(2, before + 2)])
+        .await
+        .unwrap();
+    assert_eq!(is_purged(1).await, Some(false));
+    assert_eq!(is_purged(2).await, Some(false));
+}
+
 async fn dates_that_were_asked_for_are_remembered(TestStore { store, .. }: TestStore) {
     let nothing = |customer, day| StoreWrite::NothingProcessed {
         customer,
         date: date(day),
         asked_at: at(NOON),
+        purge_generation: None,
     };
     let stored = usage(customer(1), vec![row("E3", "Teams", 3, 5, "2026-11-26")]);
     let written = vec![
@@ -314,6 +446,7 @@ async fn dates_that_were_asked_for_are_remembered(TestStore { store, .. }: TestS
         StoreWrite::FleetFetched {
             date: date("2026-11-22"),
             asked_at: at(NOON),
+            purge_generation: None,
         },
     ];
     store.write(written).await.unwrap();

@@ -147,6 +147,7 @@ pub(in crate::store) fn newest(
         native: None,
         asked_date: None,
         fetched_at: at(fetched_at),
+        purge_generation: None,
     })
 }
 
@@ -162,5 +163,6 @@ pub(in crate::store) fn dated(
         native: None,
         asked_date: Some(date(day)),
         fetched_at: at(fetched_at),
+        purge_generation: None,
     })
 }

@@ -21,9 +21,9 @@ use crate::{
     shutdown::Shutdown,
     store::{
         CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, GuardedStore, HistoryQuery,
-        HistoryRow, LOOK_UPS_AT_ONCE, OldDates, RecentTotalsQuery, StoreError, StoreFuture,
-        StoreMetrics, StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot,
-        Upkeep, UsageStore,
+        HistoryRow, LOOK_UPS_AT_ONCE, LaterPurges, OldDates, RecentTotalsQuery, StoreError,
+        StoreFuture, StoreMetrics, StoreWrite, StoredCustomers, StoredDate, StoredFleetDate,
+        StoredSnapshot, Upkeep, UsageStore,
     },
 };
 
@@ -120,6 +120,13 @@ impl UsageStore for FakeStore {
         _: DateRange,
     ) -> StoreFuture<'_, Vec<ProcessedDate>> {
         self.answer(Vec::new())
+    }
+
+    fn purges_after(&self, _: Option<i64>) -> StoreFuture<'_, LaterPurges> {
+        self.answer(LaterPurges {
+            generation: 0,
+            purges: Vec::new(),
+        })
     }
 
     fn delete_old(&self, _: OldDates, _: NonZeroUsize) -> StoreFuture<'_, usize> {

@@ -129,6 +129,7 @@ fn any_accepted() -> impl Strategy<Value = AcceptedSnapshot> {
                 native: (!is_commercial).then(|| format!("{usage:?}").into()),
                 usage: Arc::new(usage),
                 fetched_at: at("2026-11-28T00:00:00Z"),
+                purge_generation: None,
             }
         },
     )
@@ -485,6 +486,7 @@ async fn store_and_find(place: TestPlace, rows: Vec<UsageRow>) {
         native: None,
         usage: Arc::clone(&usage),
         fetched_at: at("2026-11-28T00:00:00Z"),
+        purge_generation: None,
     };
     store
         .write(vec![StoreWrite::Snapshot(accepted)])

@@ -1,0 +1,125 @@
+//! Two services on one store: each serves from its own memory, and follows what the other does.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::support::prelude::*;
+
+const POLLS: &str = r#"usage_proxy_store_operations_total{operation="purges",outcome="success"}"#;
+
+const LOOK_UPS: &str =
+    r#"usage_proxy_store_operations_total{operation="snapshot",outcome="success"}"#;
+
+fn file(folder: &TempDir) -> PathBuf {
+    folder.path().join("usage.db")
+}
+
+async fn replica(folder: &TempDir) -> TestApp {
+    replica_on(&format!("sqlite:{}", file(folder).display())).await
+}
+
+async fn replica_on(url: &str) -> TestApp {
+    TestApp::builder()
+        .set("store.url", url)
+        .set("store.flush_within", "1ms")
+        .set("upstream.retries", "0")
+        .start()
+        .await
+}
+
+/// Two services, and a customer that both have in memory.
+async fn replicas(folder: &TempDir) -> [TestApp; 2] {
+    let [one, other] = [replica(folder).await, replica(folder).await];
+    one.usage(customer(0)).await;
+    one.wait_until_stored().await;
+    other.usage(customer(0)).await;
+    [one, other]
+}
+
+impl TestApp {
+    /// Waits until a look for purges began and ended.
+    async fn wait_for_poll(&self) {
+        let before = self.metric(POLLS).await;
+        // One may have been under way.
+        wait_until("the store was polled twice", async || {
+            self.advance(SECOND);
+            self.metric(POLLS).await >= before + 2.0
+        })
+        .await;
+    }
+
+    /// Purges, and waits until other services can know.
+    async fn purge(&self, query: &str) {
+        let purged = self.admin_post(&format!("/cache/purge?{query}")).await;
+        assert_eq!(purged.status, 200);
+        self.wait_for_metric("usage_proxy_store_pending_writes", 0.0)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_purge_by_one_is_applied_by_the_other() {
+    let stale = "fwd=stale; fwd-status=503";
+    for (query, status, cache_status) in [
+        ("customer=ONE", 200, stale),
+        ("processedDate=DATE", 200, stale),
+        ("", 200, stale),
+        ("customer=ONE&hard=true", 503, "fwd=uri-miss"),
+        ("hard=true", 503, "fwd=uri-miss"),
+        ("customer=OTHER&hard=true", 200, "hit; ttl="),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = replicas(&folder).await;
+        let query = query
+            .replace("ONE", &customer(0).to_string())
+            .replace("OTHER", &customer(1).to_string())
+            .replace("DATE", &other.simulator.newest_date().to_string());
+        other.set_faults(failing(503));
+
+        one.purge(&query).await;
+        other.wait_for_poll().await;
+        let reply = other.usage(customer(0)).await;
+
+        assert_eq!(reply.status, status, "{query}");
+        let found = reply.cache_status();
+        assert!(found.starts_with(cache_status), "{query}: {found}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_applies_its_own_purge_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, _other] = replicas(&folder).await;
+
+    one.purge("hard=true").await;
+    one.usage(customer(0)).await;
+    one.wait_for_poll().await;
+    let before = one.metric(LOOK_UPS).await;
+    let reply = one.usage(customer(0)).await;
+
+    let found = reply.cache_status();
+    assert!(found.starts_with("hit;"), "{found}");
+    // The store would have it again.
+    assert_eq!(one.metric(LOOK_UPS).await, before);
+}
+
+#[tokio::test]
+async fn nothing_is_fresh_on_a_store_that_went_back_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = replicas(&folder).await;
+    one.purge(&format!("customer={}", customer(1))).await;
+    other.wait_for_poll().await;
+    let before = other.usage(customer(0)).await;
+
+    let store = rusqlite::Connection::open(file(&folder)).unwrap();
+    let go_back = "UPDATE store_state SET generation = 0; DELETE FROM purge";
+    store.execute_batch(go_back).unwrap();
+    other.wait_for_poll().await;
+    other.set_faults(failing(503));
+    let after = other.usage(customer(0)).await;
+
+    assert!(before.cache_status().starts_with("hit;"));
+    let found = after.cache_status();
+    assert!(found.starts_with("fwd=stale; fwd-status=503"), "{found}");
+}
