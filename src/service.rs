@@ -645,6 +645,11 @@ impl UsageService {
                 return self.answer_without_fetch(failure, cached, now, UsageError::recent_failure);
             }
         }
+        if forward == ForwardReason::Stale
+            && let Some(cached) = fetcher.load_fresh(resource).await
+        {
+            return Ok(UsageAnswer::hit(cached, None));
+        }
         let led = CacheStatus {
             forward: Some(forward),
             ..CacheStatus::default()

@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    CachedAnswer, NewestKey, UsageCache, freshness::whole_seconds, snapshots::CachedSnapshot,
+    CachedAnswer, CustomerRecords, NewestKey, UsageCache, freshness::whole_seconds,
+    snapshots::CachedSnapshot,
 };
 use crate::{
     domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
@@ -44,6 +45,57 @@ impl UsageCache {
         if let Some(cached) = self.look_up(resource, now) {
             return Some(cached);
         }
+        self.insert_earlier(&mut records, resource, answer, now)
+    }
+
+    /// Takes an answer that another process accepted in place of the cached one, if that is older or was
+    /// purged. It must not be purged itself.
+    pub fn take_over(&self, resource: Resource, answer: EarlierAnswer, now: Instant) {
+        let mut records = self.lock_records();
+        if !self.is_newer_than_cached(resource, answer.stored_at, now) {
+            return;
+        }
+        let rendered = match self.look_up(resource, now) {
+            // Its other formats are rendered.
+            Some(cached) => answer.rendered.reusing_unchanged(&cached.rendered),
+            None => answer.rendered,
+        };
+        let answer = EarlierAnswer { rendered, ..answer };
+        self.insert_earlier(&mut records, resource, answer, now);
+    }
+
+    /// Returns whether an answer of this time would take the place of what is cached.
+    pub fn is_newer_than_cached(
+        &self,
+        resource: Resource,
+        stored_at: Instant,
+        now: Instant,
+    ) -> bool {
+        self.is_purged(resource)
+            || self
+                .look_up(resource, now)
+                .is_none_or(|cached| cached.checked_at < stored_at)
+    }
+
+    fn is_purged(&self, resource: Resource) -> bool {
+        match resource {
+            Resource::CommercialUsage(customer, Some(date)) => self
+                .dated_snapshot(customer, date)
+                .is_some_and(|(_, snapshot)| snapshot.is_purged()),
+            _ => self
+                .newest
+                .get(&resource.into())
+                .is_some_and(|newest| newest.is_purged()),
+        }
+    }
+
+    fn insert_earlier(
+        &self,
+        records: &mut CustomerRecords,
+        resource: Resource,
+        answer: EarlierAnswer,
+        now: Instant,
+    ) -> Option<CachedAnswer> {
         let date = answer.rendered.processed_date();
         let newest_key = NewestKey::from(resource);
         let snapshot = CachedSnapshot::new(Arc::new(answer.rendered), answer.stored_at);

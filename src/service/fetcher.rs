@@ -243,7 +243,7 @@ impl Fetcher {
                     span,
                     ..trace.clone()
                 };
-                Arc::clone(self).run_fetch(resource, trace, pending, guard)
+                Arc::clone(self).run_fetch(resource, trace, reason, pending, guard)
             })
     }
 
@@ -471,10 +471,24 @@ impl Fetcher {
         self: Arc<Self>,
         resource: Resource,
         trace: CallTrace,
+        reason: FetchReason,
         pending: Arc<PendingCall>,
         guard: FetchGuard,
     ) -> FetchOutcome {
         let _in_flight = GaugeGuard::increment(&self.cache.metrics().fills_in_flight);
+        if reason == FetchReason::Refresh
+            && let Some(cached) = self.load_fresh(resource).await
+        {
+            if let Some(span) = &trace.span {
+                span.end();
+            }
+            return Ok(FetchedAnswer {
+                cached,
+                stored: true,
+                forward_status: None,
+                call_ids: None,
+            });
+        }
         let (permit, requested_at) = match pending.acquire().await {
             Ok(acquired) => acquired,
             Err(overloaded) => {
@@ -507,6 +521,13 @@ impl Fetcher {
             }
             Err(error) => self.store_failure(resource, error, guard),
         }
+    }
+
+    /// Returns the answer that another process accepted after the cached one, if it is fresh.
+    pub(super) async fn load_fresh(&self, resource: Resource) -> Option<CachedAnswer> {
+        self.level.load_newer(resource).await;
+        let cached = self.look_up(resource, self.clock.now());
+        cached.filter(|cached| cached.freshness == Freshness::Fresh)
     }
 
     /// Calls the source. An answer that is older than an earlier one, or has no rows, is not the

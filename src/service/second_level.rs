@@ -30,7 +30,7 @@ pub(super) struct SecondLevel {
     durable: Option<DurableStore>,
     /// The call that the book has the rows of.
     newest_api: UpstreamApi,
-    look_ups: SingleFlight<Resource, ()>,
+    look_ups: SingleFlight<LookUp, ()>,
     /// Ends the pause of the fleet's refresher.
     pub(super) purged: Notify,
     /// The last refresh of all customers.
@@ -48,6 +48,7 @@ pub(super) struct AcceptedUsage {
 }
 
 /// A snapshot that was accepted earlier.
+#[derive(Clone)]
 struct EarlierSnapshot {
     usage: Arc<LicenseUsage>,
     native: Option<Bytes>,
@@ -64,6 +65,14 @@ pub(super) struct Coverage {
     /// The last check that confirmed them.
     pub(super) confirmed_at: Instant,
     pub(super) fresh_until: Instant,
+}
+
+/// A look-up for all requests that want the same at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct LookUp {
+    resource: Resource,
+    /// The cached answer is stale.
+    is_cached: bool,
 }
 
 /// A purge, and the time when this process applied it.
@@ -144,21 +153,62 @@ impl SecondLevel {
         if !is_usage || (self.durable.is_none() && self.in_memory(resource).is_none()) {
             return;
         }
-        let Ok(flight) = self.look_ups.join_or_lead(
+        let is_cached = false;
+        self.join_or_look_up(LookUp {
             resource,
+            is_cached,
+        })
+        .await;
+    }
+
+    /// Takes the answer that another process accepted after the cached one, which is stale, into the
+    /// cache, if there is one; once for all concurrent requests.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the wait, not the look-up.
+    pub(super) async fn load_newer(self: &Arc<Self>, resource: Resource) {
+        let is_usage = resource.customer().is_some() && resource.api().tells_usage();
+        if !is_usage || self.durable.is_none() {
+            return;
+        }
+        let is_cached = true;
+        self.join_or_look_up(LookUp {
+            resource,
+            is_cached,
+        })
+        .await;
+    }
+
+    async fn join_or_look_up(self: &Arc<Self>, look_up: LookUp) {
+        let Ok(flight) = self.look_ups.join_or_lead(
+            look_up,
             |()| (),
             || Ok::<_, Infallible>(()),
             |guard, ()| {
-                let level = Arc::clone(self);
+                let (level, resource) = (Arc::clone(self), look_up.resource);
                 async move {
-                    if let Some(earlier) = level.look_up(resource).await {
-                        let restore = |earlier| {
-                            let now = level.clock.now();
-                            drop(level.cache.restore(resource, earlier, now));
-                        };
-                        // After a purge in the meantime, it is not restored.
-                        drop(guard.complete(earlier, restore));
-                    }
+                    let snapshot = match look_up.is_cached {
+                        false => level.earlier(resource).await,
+                        true => level.newer(resource).await,
+                    };
+                    let Some(snapshot) = snapshot else {
+                        return;
+                    };
+                    let Some(answer) = level.render(&snapshot).await else {
+                        return;
+                    };
+                    let take = |answer| {
+                        let now = level.clock.now();
+                        if look_up.is_cached {
+                            level.cache.take_over(resource, answer, now);
+                            level.book_newer(resource, &snapshot);
+                        } else {
+                            drop(level.cache.restore(resource, answer, now));
+                        }
+                    };
+                    // After a purge in the meantime, it is not taken.
+                    drop(guard.complete(answer, take));
                 }
             },
         );
@@ -166,22 +216,48 @@ impl SecondLevel {
         let _aborted = flight.outcome().await;
     }
 
-    async fn look_up(&self, resource: Resource) -> Option<EarlierAnswer> {
-        let snapshot = match self.in_memory(resource) {
+    /// Returns what was accepted earlier.
+    async fn earlier(&self, resource: Resource) -> Option<EarlierSnapshot> {
+        match self.in_memory(resource) {
             Some(snapshot) => self.after_purges(snapshot, |_| true),
             None => {
                 let snapshot = self.in_store(resource).await?;
                 self.after_purges(snapshot, PurgeMark::may_be_missing)
             }
-        };
-        let snapshot = snapshot?;
+        }
+    }
+
+    /// Returns what is stored, if it is newer than what is cached.
+    async fn newer(&self, resource: Resource) -> Option<EarlierSnapshot> {
+        let snapshot = self.in_store(resource).await?;
+        let snapshot = self.after_purges(snapshot, PurgeMark::may_be_missing)?;
+        let stored_at = self.instant_of(snapshot.confirmed_at);
+        let is_newer =
+            |cache: &UsageCache| cache.is_newer_than_cached(resource, stored_at, self.clock.now());
+        (!snapshot.is_purged && is_newer(&self.cache)).then_some(snapshot)
+    }
+
+    /// Records rows of another process.
+    fn book_newer(&self, resource: Resource, snapshot: &EarlierSnapshot) {
+        if resource.date().is_none() && resource.api() == self.newest_api {
+            let EarlierSnapshot {
+                usage,
+                fetched_at,
+                confirmed_at,
+                ..
+            } = snapshot;
+            self.book.take_over(usage, *fetched_at, *confirmed_at);
+        }
+    }
+
+    async fn render(&self, snapshot: &EarlierSnapshot) -> Option<EarlierAnswer> {
         let EarlierSnapshot {
             usage,
             native,
             fetched_at,
             confirmed_at,
             is_purged,
-        } = snapshot;
+        } = snapshot.clone();
         let bytes = usage.rows().len() * ROW_BYTES;
         let render = move || Rendered::new(&usage, native.as_deref(), fetched_at);
         let rendered = offload::run_cpu_bound(bytes, render).await.ok()?;
@@ -406,7 +482,7 @@ impl SecondLevel {
         self.purged.notify_one();
         // A question for the newest date may be answered by any date.
         self.look_ups
-            .detach(|resource| scope.covers_customer(resource.customer()));
+            .detach(|look_up| scope.covers_customer(look_up.resource.customer()));
         if by == PurgedBy::ThisProcess {
             self.write(StoreWrite::Purge(scope, mode));
         }

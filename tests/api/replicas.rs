@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tempfile::TempDir;
+use usage_proxy::clock::Clock;
 
 use crate::support::prelude::*;
 
@@ -10,6 +11,9 @@ const POLLS: &str = r#"usage_proxy_store_operations_total{operation="purges",out
 
 const LOOK_UPS: &str =
     r#"usage_proxy_store_operations_total{operation="snapshot",outcome="success"}"#;
+
+/// Long enough for `stale-while-revalidate`.
+const TWENTY_MINUTES: Duration = Duration::from_secs(20 * 60);
 
 fn file(folder: &TempDir) -> PathBuf {
     folder.path().join("usage.db")
@@ -88,6 +92,25 @@ async fn a_purge_by_one_is_applied_by_the_other() {
 }
 
 #[tokio::test]
+async fn the_first_request_after_a_purge_asks_upstream_for_all() {
+    for query in ["", "hard=true"] {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = replicas(&folder).await;
+
+        one.purge(query).await;
+        other.wait_for_poll().await;
+        let asked = one.usage(customer(0)).await;
+        one.wait_until_stored().await;
+        let taken = other.usage(customer(0)).await;
+
+        assert!(asked.cache_status().contains("fwd-status=200"));
+        let found = taken.cache_status();
+        assert!(found.starts_with("hit;"), "{query}: {found}");
+        assert_eq!(other.calls(SimulatedApi::Insights), 0, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_process_applies_its_own_purge_once() {
     let folder = tempfile::tempdir().unwrap();
     let [one, _other] = replicas(&folder).await;
@@ -122,4 +145,47 @@ async fn nothing_is_fresh_on_a_store_that_went_back_in_time() {
     assert!(before.cache_status().starts_with("hit;"));
     let found = after.cache_status();
     assert!(found.starts_with("fwd=stale; fwd-status=503"), "{found}");
+}
+
+#[tokio::test]
+async fn a_refresh_by_one_is_fresh_for_the_other() {
+    for (later, first) in [
+        (TWENTY_MINUTES, "detail=stale-while-revalidate"),
+        (STALE, "hit; ttl=890"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = replicas(&folder).await;
+        for app in [&one, &other] {
+            app.advance(later);
+        }
+        let refreshed_at = one.clock.wall_time();
+        one.usage(customer(0)).await;
+        one.wait_until_stored().await;
+        let behind = refreshed_at.duration_since(other.clock.wall_time());
+        other.advance(Duration::try_from(behind).unwrap() + 10 * SECOND);
+
+        let before = other.usage(customer(0)).await;
+        other.wait_until_filled().await;
+        let after = other.usage(customer(0)).await;
+
+        let found = before.cache_status();
+        assert!(found.contains(first), "{found}");
+        assert_eq!(after.cache_status(), "hit; ttl=890", "{later:?}");
+        assert_eq!(after.header("age"), "10", "{later:?}");
+        assert_eq!(other.calls(SimulatedApi::Insights), 0, "{later:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_hit_reads_no_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let [_one, other] = replicas(&folder).await;
+    let before = other.metric(LOOK_UPS).await;
+
+    for _ in 0..5 {
+        let found = other.usage(customer(0)).await;
+        assert!(found.cache_status().starts_with("hit;"));
+    }
+
+    assert_eq!(other.metric(LOOK_UPS).await, before);
 }

@@ -87,7 +87,20 @@ impl FleetBook {
             return;
         }
         let record = state.records.entry(usage.customer_id()).or_default();
-        record.accept(usage, fetched_at);
+        record.accept(usage, fetched_at, fetched_at);
+        state.built = None;
+    }
+
+    /// Records rows that another process accepted, of which the cache has an older or no answer.
+    pub(in crate::service) fn take_over(
+        &self,
+        usage: &Arc<LicenseUsage>,
+        fetched_at: Timestamp,
+        confirmed_at: Timestamp,
+    ) {
+        let mut state = self.lock();
+        let record = state.records.entry(usage.customer_id()).or_default();
+        record.accept(usage, fetched_at, confirmed_at);
         state.built = None;
     }
 
@@ -137,7 +150,7 @@ impl FleetBook {
         let state = &mut *state;
         for usage in accepted {
             let record = state.records.entry(usage.customer_id()).or_default();
-            record.accept(usage, fetched_at);
+            record.accept(usage, fetched_at, fetched_at);
         }
         for customer in kept {
             let record = state.records.entry(*customer).or_default();
@@ -304,7 +317,12 @@ impl BookState {
 // === impl CustomerRecord ===
 
 impl CustomerRecord {
-    fn accept(&mut self, usage: &Arc<LicenseUsage>, fetched_at: Timestamp) {
+    fn accept(
+        &mut self,
+        usage: &Arc<LicenseUsage>,
+        fetched_at: Timestamp,
+        confirmed_at: Timestamp,
+    ) {
         let date = |usage: &Arc<LicenseUsage>| usage.processed_date();
         let is_older = self
             .usage
@@ -318,7 +336,7 @@ impl CustomerRecord {
             self.usage = Some(Arc::clone(usage));
             self.fetched_at = Some(fetched_at);
         }
-        self.confirmed_at = Some(fetched_at);
+        self.confirmed_at = Some(confirmed_at);
         self.is_kept = false;
         self.is_purged = false;
         self.failure = None;
