@@ -40,7 +40,7 @@ pub use self::{
     fleet::{FleetMetrics, FleetRefresher},
     fleet_answer::{FleetAnswer, FleetCheck},
     history::{ComparedDates, FleetHistory, HistoryError, HistoryPage, HistoryReader},
-    purge_follower::PurgeFollower,
+    purge_follower::{PurgeFollower, PurgeOutcome},
     recent_trends::{TrendAnswer, TrendPoints, TrendRequest},
     stored_past::{EarlierUsage, StoredPast},
 };

@@ -85,6 +85,10 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
     /// It fails as fast as [`snapshot`](Self::snapshot).
     fn purges_after(&self, generation: Option<i64>) -> StoreFuture<'_, LaterPurges>;
 
+    /// Records that this process has applied all purges up to a generation. Returns the generations that
+    /// all others have applied that did so in the last 10 s; none from an engine that is no server.
+    fn report_applied(&self, generation: i64) -> StoreFuture<'_, Vec<i64>>;
+
     /// Deletes at most `limit` snapshots of old dates, and returns their number.
     fn delete_old(&self, old: OldDates, limit: NonZeroUsize) -> StoreFuture<'_, usize>;
 

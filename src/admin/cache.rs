@@ -13,6 +13,7 @@ use crate::{
     cache::{EntryInfo, Freshness, PurgeMode, PurgeScope},
     problem::Problem,
     request_id,
+    service::PurgeOutcome,
 };
 
 /// Handles `GET /cache`, and `GET /cache?customer=` for one customer.
@@ -46,7 +47,11 @@ pub(super) async fn purge_cache(
         customer_id: query.customer_id,
         processed_date: query.processed_date,
     };
-    let purged = admin.usage.purge(scope, query.mode);
+    let PurgeOutcome {
+        purged,
+        replicas,
+        confirmed,
+    } = admin.usage.purge_everywhere(scope, query.mode).await;
     let mode = match query.mode {
         PurgeMode::Soft => "soft",
         PurgeMode::Hard => "hard",
@@ -54,6 +59,8 @@ pub(super) async fn purge_cache(
     tracing::info!(
         mode,
         purged,
+        replicas,
+        confirmed,
         customer_id = scope.customer_id.map(tracing::field::display),
         processed_date = scope.processed_date.map(tracing::field::display),
         peer = operator.peer.map(tracing::field::display),
@@ -61,7 +68,12 @@ pub(super) async fn purge_cache(
         request_id = request_id::accept_or_generate(&headers).to_str().ok(),
         "the cache was purged"
     );
-    Ok(Json(PurgeResponse { purged, mode }))
+    Ok(Json(PurgeResponse {
+        purged,
+        mode,
+        replicas,
+        confirmed,
+    }))
 }
 
 #[derive(Debug, Serialize)]
@@ -101,6 +113,8 @@ struct CacheEntryResponse {
 pub(super) struct PurgeResponse {
     purged: usize,
     mode: &'static str,
+    replicas: usize,
+    confirmed: usize,
 }
 
 // === impl CacheOverviewResponse ===

@@ -1,13 +1,16 @@
 //! Applies the purges of other processes that use the same store.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::{UsageService, second_level::Followed};
+use super::{UsageService, UsageServiceInner, second_level::Followed};
 use crate::{
     cache::{PurgeMode, PurgeScope},
-    clock::SharedClock,
+    clock::{SharedClock, with_deadline},
     jitter::Jitter,
-    store::{StoreError, UsageStore},
+    store::{DurableStore, StoreError, UsageStore},
 };
 
 /// Looks for purges of other processes about every second.
@@ -19,6 +22,25 @@ pub struct PurgeFollower {
     store: Arc<dyn UsageStore>,
     clock: SharedClock,
     jitter: Jitter,
+    reported: Option<Report>,
+}
+
+/// What other processes were last told.
+#[derive(Clone, Copy, Debug)]
+struct Report {
+    applied: i64,
+    at: Instant,
+}
+
+/// The effect of a purge on all processes that use the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PurgeOutcome {
+    /// The snapshots that were purged in this process.
+    pub purged: usize,
+    /// The processes that were seen in the last 10 s, with this one.
+    pub replicas: usize,
+    /// Those that have applied the purge, with this one.
+    pub confirmed: usize,
 }
 
 /// Time between two looks, plus the jitter. With the time that a purge takes to be stored, it is applied
@@ -26,6 +48,14 @@ pub struct PurgeFollower {
 const INTERVAL: Duration = Duration::from_millis(750);
 
 const MAX_JITTER: Duration = Duration::from_millis(500);
+
+/// Time between two reports without a new purge. After 10 s, a process is taken for gone.
+const REPORT_INTERVAL: Duration = Duration::from_secs(3);
+
+/// The longest wait for other processes.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+
+const WAIT_INTERVAL: Duration = Duration::from_millis(250);
 
 // === impl PurgeFollower ===
 
@@ -37,20 +67,35 @@ impl PurgeFollower {
             store,
             clock,
             jitter,
+            reported: None,
         }
     }
 
     /// Follows until the task is cancelled.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         loop {
             let pause = INTERVAL + MAX_JITTER.mul_f64(self.jitter.fraction());
             self.clock.sleep_until(self.clock.now() + pause).await;
             // The store itself reports its failures.
-            let _answered = self.follow().await.is_ok();
+            let _answered = self.follow_and_report().await.is_ok();
         }
     }
 
-    async fn follow(&self) -> Result<(), StoreError> {
+    async fn follow_and_report(&mut self) -> Result<(), StoreError> {
+        let applied = self.follow().await?;
+        let now = self.clock.now();
+        let is_known =
+            |reported: Report| reported.applied == applied && now < reported.at + REPORT_INTERVAL;
+        if !self.reported.is_some_and(is_known) {
+            let others = self.store.report_applied(applied).await?;
+            self.usage.inner.level.set_other_replicas(others.len());
+            self.reported = Some(Report { applied, at: now });
+        }
+        Ok(())
+    }
+
+    /// Returns the generation up to which all purges are applied.
+    async fn follow(&self) -> Result<i64, StoreError> {
         let level = &self.usage.inner.level;
         let applied = match level.followed() {
             Followed::UpTo(generation) => Some(generation),
@@ -76,6 +121,63 @@ impl PurgeFollower {
                 .apply_purge(PurgeScope::default(), PurgeMode::Soft),
         }
         level.set_followed(Followed::UpTo(later.generation));
-        Ok(())
+        Ok(later.generation)
+    }
+}
+
+// === impl UsageService ===
+
+impl UsageService {
+    /// Purges as [`UsageService::purge`], and waits up to 2 s for the other processes that use the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the wait, not the purge.
+    pub async fn purge_everywhere(&self, scope: PurgeScope, mode: PurgeMode) -> PurgeOutcome {
+        let purged = self.purge(scope, mode);
+        let others = self.inner.level.other_replicas();
+        let alone = PurgeOutcome {
+            purged,
+            replicas: others + 1,
+            confirmed: 1,
+        };
+        match others {
+            0 => alone,
+            _ => self.wait_for_others(alone).await,
+        }
+    }
+
+    async fn wait_for_others(&self, mut outcome: PurgeOutcome) -> PurgeOutcome {
+        let UsageServiceInner { level, clock, .. } = &*self.inner;
+        let Some(DurableStore { store, writer, .. }) = level.durable() else {
+            return outcome;
+        };
+        let deadline = clock.now() + MAX_WAIT;
+        let stored = async {
+            writer.flush().await?;
+            store.purges_after(None).await
+        };
+        let Some(Ok(stored)) = with_deadline(clock, deadline, stored).await else {
+            return outcome;
+        };
+        while clock.now() < deadline {
+            let applied = level.purge_generation().unwrap_or_default();
+            let report = store.report_applied(applied);
+            let Some(Ok(others)) = with_deadline(clock, deadline, report).await else {
+                break;
+            };
+            let confirmed = others
+                .iter()
+                .filter(|applied| **applied >= stored.generation);
+            outcome.replicas = others.len() + 1;
+            outcome.confirmed = confirmed.count() + 1;
+            if outcome.confirmed == outcome.replicas {
+                break;
+            }
+            clock
+                .sleep_until(deadline.min(clock.now() + WAIT_INTERVAL))
+                .await;
+        }
+        outcome
     }
 }

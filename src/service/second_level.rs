@@ -3,7 +3,10 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -37,6 +40,8 @@ pub(super) struct SecondLevel {
     coverage: Mutex<Option<Coverage>>,
     purges: Mutex<Vec<PurgeMark>>,
     followed: Mutex<Followed>,
+    /// The other processes that use the store.
+    other_replicas: AtomicUsize,
     clock: SharedClock,
 }
 
@@ -133,6 +138,7 @@ impl SecondLevel {
             coverage: Mutex::default(),
             purges: Mutex::default(),
             followed: Mutex::default(),
+            other_replicas: AtomicUsize::new(0),
             clock,
         }
     }
@@ -504,6 +510,14 @@ impl SecondLevel {
 
     pub(super) fn set_followed(&self, followed: Followed) {
         *self.lock_followed() = followed;
+    }
+
+    pub(super) fn other_replicas(&self) -> usize {
+        self.other_replicas.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_other_replicas(&self, count: usize) {
+        self.other_replicas.store(count, Ordering::Relaxed);
     }
 
     fn lock_followed(&self) -> MutexGuard<'_, Followed> {

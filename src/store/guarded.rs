@@ -212,6 +212,12 @@ impl UsageStore for GuardedStore {
         })
     }
 
+    fn report_applied(&self, generation: i64) -> StoreFuture<'_, Vec<i64>> {
+        self.call(StoreOperation::ReportApplied, POLL_BUDGET, |store| {
+            store.report_applied(generation)
+        })
+    }
+
     fn delete_old(&self, old: OldDates, limit: NonZeroUsize) -> StoreFuture<'_, usize> {
         self.call(StoreOperation::Delete, BACKGROUND_BUDGET, |store| {
             store.delete_old(old, limit)

@@ -41,6 +41,7 @@ pub(super) enum StoreOperation {
     RecentTotals,
     AskedDates,
     Purges,
+    ReportApplied,
     Delete,
     Maintain,
     Probe,

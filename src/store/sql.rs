@@ -64,6 +64,13 @@ statements! {
     STORED_BYTES = "SELECT CAST(coalesce(sum(pg_total_relation_size(c.oid)), 0) AS BIGINT) \
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
         WHERE n.nspname = 'usage_proxy' AND c.relkind = 'r'";
+    REPORT_REPLICA = "INSERT INTO replica (id, seen_at, generation) \
+        VALUES ($1, CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT), $2) \
+        ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, generation = excluded.generation";
+    DELETE_OLD_REPLICAS = "DELETE FROM replica \
+        WHERE seen_at < CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) - 86400000";
+    OTHER_REPLICAS = "SELECT generation FROM replica WHERE id <> $1 \
+        AND seen_at > CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) - 10000";
     SCHEMA_TABLES = "SELECT count(*) FROM pg_tables \
         WHERE schemaname = 'usage_proxy' AND tablename = 'schema_version'";
     SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM schema_version";

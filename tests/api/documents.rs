@@ -290,6 +290,9 @@ async fn usage_and_deployment_of_a_customer_share_nothing_but_its_purge() {
         .await;
 
     assert_ne!(usage.header("etag"), deployed.header("etag"));
-    assert_eq!(purged.json(), json!({ "purged": 2, "mode": "hard" }));
+    assert_eq!(
+        purged.json(),
+        json!({ "purged": 2, "mode": "hard", "replicas": 1, "confirmed": 1 })
+    );
     assert_eq!(app.entries().await, 0);
 }

@@ -15,7 +15,10 @@ async fn the_next_request_after_a_soft_purge_fetches() {
     let second = app.usage(customer(0)).await;
 
     assert_eq!(purged.status, 200);
-    assert_eq!(purged.json(), json!({"purged": 1, "mode": "soft"}));
+    assert_eq!(
+        purged.json(),
+        json!({"purged": 1, "mode": "soft", "replicas": 1, "confirmed": 1})
+    );
     assert_eq!(first.cache_status(), STORED_AGAIN);
     assert_eq!(second.cache_status(), HIT);
     assert_eq!(app.metric(PURGED_BY_HAND).await, 0.0);
@@ -50,7 +53,10 @@ async fn a_hard_purge_removes_entries_and_is_counted() {
 
     let purged = app.admin_post("/cache/purge?hard=true").await;
 
-    assert_eq!(purged.json(), json!({"purged": 2, "mode": "hard"}));
+    assert_eq!(
+        purged.json(),
+        json!({"purged": 2, "mode": "hard", "replicas": 1, "confirmed": 1})
+    );
     assert_eq!(app.metric("usage_proxy_cache_entries").await, 0.0);
     assert_eq!(app.metric("usage_proxy_cache_weight_bytes").await, 0.0);
     assert_eq!(app.metric(PURGED_BY_HAND).await, 2.0);

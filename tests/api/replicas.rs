@@ -1,13 +1,20 @@
 //! Two services on one store: each serves from its own memory, and follows what the other does.
 
+#[path = "../postgres/server.rs"]
+mod postgres_server;
+
 use std::path::PathBuf;
 
 use tempfile::TempDir;
 use usage_proxy::clock::Clock;
 
+use self::postgres_server::TestDatabase;
 use crate::support::prelude::*;
 
 const POLLS: &str = r#"usage_proxy_store_operations_total{operation="purges",outcome="success"}"#;
+
+const REPORTS: &str =
+    r#"usage_proxy_store_operations_total{operation="report-applied",outcome="success"}"#;
 
 const LOOK_UPS: &str =
     r#"usage_proxy_store_operations_total{operation="snapshot",outcome="success"}"#;
@@ -51,6 +58,32 @@ impl TestApp {
             self.metric(POLLS).await >= before + 2.0
         })
         .await;
+    }
+
+    /// Waits until other services know that this one runs.
+    async fn wait_for_report(&self) {
+        let before = self.metric(REPORTS).await;
+        wait_until("the service has reported", async || {
+            self.advance(SECOND);
+            self.metric(REPORTS).await > before
+        })
+        .await;
+    }
+
+    /// Purges, while the time goes on as soon as `ready` has ended.
+    async fn purge_while(&self, ready: impl Future<Output = ()>) -> Value {
+        let pass = async {
+            ready.await;
+            loop {
+                self.clock
+                    .advance_when_sleeping(Duration::from_millis(250))
+                    .await;
+            }
+        };
+        tokio::select! {
+            purged = self.admin_post("/cache/purge") => purged.json(),
+            () = pass => unreachable!(),
+        }
     }
 
     /// Purges, and waits until other services can know.
@@ -188,4 +221,32 @@ async fn a_hit_reads_no_store() {
     }
 
     assert_eq!(other.metric(LOOK_UPS).await, before);
+}
+
+#[tokio::test]
+async fn a_purge_tells_how_many_have_applied_it_within_2_s() {
+    let database = TestDatabase::create();
+    let one = replica_on(&database.url()).await;
+    let alone = one.admin_post("/cache/purge").await.json();
+    let other = replica_on(&database.url()).await;
+    other.wait_for_report().await;
+    one.wait_for_report().await;
+
+    let started = one.clock.now();
+    let unconfirmed = one.purge_while(std::future::ready(())).await;
+    let waited = one.clock.now() - started;
+    let applied = "SELECT count(*) > 0 FROM usage_proxy.replica WHERE generation = 3";
+    let confirmed = one
+        .purge_while(wait_until("the other has applied it", async || {
+            other.advance(SECOND);
+            other.metric(POLLS).await;
+            database.psql(applied) == "t"
+        }))
+        .await;
+
+    let outcome = |replicas, confirmed| json!({"purged": 0, "mode": "soft", "replicas": replicas, "confirmed": confirmed});
+    assert_eq!(alone, outcome(1, 1));
+    assert_eq!(unconfirmed, outcome(2, 1));
+    assert!(waited >= 2 * SECOND, "{waited:?}");
+    assert_eq!(confirmed, outcome(2, 2));
 }

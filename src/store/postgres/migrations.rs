@@ -20,9 +20,10 @@ use crate::store::{
 };
 
 /// The statements of each version, the first is version 1.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/0001_snapshots.sql"),
     include_str!("migrations/0002_purge_origin.sql"),
+    include_str!("migrations/0003_replicas.sql"),
 ];
 
 const TIME_LIMIT: Duration = Duration::from_secs(60);

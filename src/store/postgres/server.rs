@@ -97,6 +97,8 @@ impl SqlEngine for PostgresServer {
     type Reader = PostgresReader;
     type Writer = PostgresWriter;
 
+    const IS_SERVER: bool = true;
+
     fn is_open(&self) -> bool {
         self.has_schema.load(Ordering::Acquire)
     }

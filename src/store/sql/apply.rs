@@ -432,6 +432,18 @@ impl Changes<'_> {
         self.run(sql::ADD_PURGE, purge)
     }
 
+    /// Records what a process has applied, and returns what others have.
+    pub(in crate::store) fn report_applied(
+        &self,
+        origin: i64,
+        generation: i64,
+    ) -> SqlResult<Vec<i64>> {
+        self.run(sql::REPORT_REPLICA, values![origin, generation])?;
+        self.run(sql::DELETE_OLD_REPLICAS, values![])?;
+        self.connection
+            .query_all(sql::OTHER_REPLICAS, values![origin], |row| row.get(0))
+    }
+
     /// Adds a day, unless another process purged it after upstream was asked.
     fn add_asked_day_unless(
         &self,

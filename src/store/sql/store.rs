@@ -33,6 +33,9 @@ pub(in crate::store) trait SqlEngine:
     type Reader: SqlReader;
     type Writer: SqlWriter;
 
+    /// It is a server, which replicas share.
+    const IS_SERVER: bool;
+
     /// Returns whether readers can open connections: the writer has opened the store.
     fn is_open(&self) -> bool;
 }
@@ -215,6 +218,17 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
         let read =
             move |reader: &mut E::Reader| reader.read(|open| open.purges_after(generation, origin));
         Box::pin(self.look_ups.run(read))
+    }
+
+    fn report_applied(&self, generation: i64) -> StoreFuture<'_, Vec<i64>> {
+        if !E::IS_SERVER {
+            return Box::pin(async { Ok(Vec::new()) });
+        }
+        let origin = self.origin;
+        let report = move |writer: &mut E::Writer| {
+            writer.write(|changes| changes.report_applied(origin, generation))
+        };
+        Box::pin(self.writer.run(report))
     }
 
     fn delete_old(&self, old: OldDates, limit: NonZeroUsize) -> StoreFuture<'_, usize> {

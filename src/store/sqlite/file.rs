@@ -112,6 +112,8 @@ impl SqlEngine for StoreFile {
     type Reader = SqliteReader;
     type Writer = SqliteWriter;
 
+    const IS_SERVER: bool = false;
+
     fn is_open(&self) -> bool {
         self.current().is_ok()
     }

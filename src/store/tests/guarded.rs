@@ -129,6 +129,10 @@ impl UsageStore for FakeStore {
         })
     }
 
+    fn report_applied(&self, _: i64) -> StoreFuture<'_, Vec<i64>> {
+        self.answer(Vec::new())
+    }
+
     fn delete_old(&self, _: OldDates, _: NonZeroUsize) -> StoreFuture<'_, usize> {
         self.answer(0)
     }

@@ -64,7 +64,7 @@ async fn processes_that_start_together_make_one_schema() {
     stores[0].write(vec![snapshot(1, "E3")]).await.unwrap();
     assert!(look_up(&*stores[3], 1).await.unwrap().is_some());
     let versions = database.psql("SELECT version FROM usage_proxy.schema_version");
-    assert_eq!(versions, "1\n2");
+    assert_eq!(versions, "1\n2\n3");
 }
 
 #[tokio::test]
@@ -87,6 +87,28 @@ async fn a_newer_schema_refuses_a_start_and_no_process_that_runs() {
     store.write(vec![snapshot(2, "E3")]).await.unwrap();
     store.probe().await.unwrap();
     assert!(look_up(&*store, 2).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn replicas_know_what_others_have_applied_lately() {
+    let (database, one) = on_database().await;
+    let other = open_database(&database.url(), PREFERRED).await;
+    let replicas = || database.psql("SELECT count(*) FROM usage_proxy.replica");
+
+    let alone = one.report_applied(1).await.unwrap();
+    let first = other.report_applied(2).await.unwrap();
+    let second = one.report_applied(3).await.unwrap();
+    database.psql("UPDATE usage_proxy.replica SET seen_at = seen_at - 11000 WHERE generation = 3");
+    let gone = other.report_applied(4).await.unwrap();
+    let before = replicas();
+    database.psql("UPDATE usage_proxy.replica SET seen_at = 0 WHERE generation = 3");
+    other.report_applied(4).await.unwrap();
+
+    assert_eq!(
+        [alone, first, second, gone],
+        [vec![], vec![1], vec![2], vec![]]
+    );
+    assert_eq!([before, replicas()], ["2", "1"]);
 }
 
 fn end_connections(database: &TestDatabase) {
