@@ -214,6 +214,13 @@ statements! {
         AND (f.source = $4 OR NOT EXISTS (SELECT 1 FROM snapshot o WHERE o.customer = f.customer \
         AND o.day = f.day AND o.source = $4 AND o.state = 1)) \
         ORDER BY f.day, f.source, f.product, f.workload";
+    // Of the first day, the rows after a product and a workload.
+    HISTORY_PAGE = "SELECT f.day, f.product, f.workload, f.licenses_active, f.licenses_qualified \
+        FROM fact f WHERE f.customer = $1 AND f.day BETWEEN $2 AND $3 \
+        AND (f.source = $4 OR NOT EXISTS (SELECT 1 FROM snapshot o WHERE o.customer = f.customer \
+        AND o.day = f.day AND o.source = $4 AND o.state = 1)) \
+        AND (f.day > $2 OR f.product > $5 OR (f.product = $5 AND f.workload > $6)) \
+        ORDER BY f.day, f.source, f.product, f.workload LIMIT $7";
     DAYS_OF_CUSTOMER = "SELECT DISTINCT day FROM snapshot \
         WHERE customer = $1 AND day BETWEEN $2 AND $3 AND state = 1 ORDER BY day";
     FIRST_RECENT_DAY = "SELECT min(day) FROM (SELECT DISTINCT day FROM snapshot \

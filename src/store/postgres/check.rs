@@ -1,8 +1,11 @@
 //! What keeps a database from being used, and what to do.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tokio_postgres::{Client, SimpleQueryMessage, error::SqlState};
 
-use super::{error::PostgresError, server::PostgresServer};
+use super::{error::PostgresError, migrations, server::PostgresServer};
 use crate::config::PostgresConfig;
 
 /// A problem with a database.
@@ -13,6 +16,9 @@ pub struct DatabaseProblem {
     /// Advice.
     pub action: String,
 }
+
+/// Time of all questions about a database.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Connects to a database and returns what it is.
 ///
@@ -27,7 +33,9 @@ pub async fn check(config: PostgresConfig) -> Result<String, DatabaseProblem> {
     let server = PostgresServer::new(config);
     let (client, driver) = server.connect().await.map_err(DatabaseProblem::from)?;
     tokio::select! {
-        said = examine(&client, tls) => said,
+        said = timeout(TIME_LIMIT, examine(&client, tls)) => {
+            said.unwrap_or_else(|_elapsed| Err(PostgresError::TimedOut.into()))
+        }
         () = driver => {
             let broke = PostgresError::NotConnected("the connection broke".to_owned());
             Err(broke.into())
@@ -38,11 +46,26 @@ pub async fn check(config: PostgresConfig) -> Result<String, DatabaseProblem> {
 async fn examine(client: &Client, tls: &str) -> Result<String, DatabaseProblem> {
     const STATE: &str = "SELECT current_setting('server_version'), pg_is_in_recovery(), \
         to_regnamespace('usage_proxy') IS NOT NULL, \
-        has_database_privilege(current_database(), 'CREATE')";
-    const USE: &str = "SELECT 1 FROM usage_proxy.store_state \
-        WHERE has_table_privilege('usage_proxy.fact', 'INSERT, UPDATE, DELETE')";
+        has_database_privilege(current_database(), 'CREATE'), \
+        EXISTS (SELECT 1 FROM pg_class WHERE relname = 'schema_version' \
+        AND relnamespace = to_regnamespace('usage_proxy')), \
+        coalesce(has_schema_privilege(to_regnamespace('usage_proxy'), 'CREATE'), false)";
+    // A list of privileges in one call asks for any of them.
+    const USE: &str = "SELECT coalesce(max(version), 0), \
+        (SELECT bool_and(has_table_privilege(c.oid, 'SELECT') \
+        AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') \
+        AND has_table_privilege(c.oid, 'DELETE')) FROM pg_class c \
+        WHERE c.relnamespace = to_regnamespace('usage_proxy') AND c.relkind = 'r') \
+        FROM usage_proxy.schema_version";
 
-    let [version, is_standby, has_schema, may_create] = first_row(client, STATE).await?;
+    let [
+        version,
+        is_standby,
+        has_schema,
+        may_create,
+        has_tables,
+        may_change,
+    ] = first_row(client, STATE).await?;
     let answers = format!("PostgreSQL {version} answers {tls}");
     let but = |problem: &str, action: &str| DatabaseProblem {
         said: format!("{answers}, but {problem}"),
@@ -63,12 +86,32 @@ async fn examine(client: &Client, tls: &str) -> Result<String, DatabaseProblem> 
             _ => Ok(format!("{answers}; the service will create its schema")),
         };
     }
-    match first_row(client, USE).await {
-        Ok([one]) if one == "1" => Ok(format!("{answers} and has the schema")),
-        _ => Err(but(
+    if has_tables == "f" && may_change == "t" {
+        return Ok(format!("{answers}; the service will create its schema"));
+    }
+    let may_not = || {
+        but(
             "this user may not use the schema usage_proxy",
             "let its owner grant the rights that deploy/store/README.md lists",
+        )
+    };
+    let [found, may_use] = first_row(client, USE).await.map_err(|_| may_not())?;
+    let found: usize = found.parse().unwrap_or_default();
+    let known = migrations::KNOWN_VERSION;
+    match may_use.as_str() {
+        "t" if found > known => Err(but(
+            &format!("its schema has version {found}, and this release knows {known}"),
+            "run the release that wrote it, or a newer one",
         )),
+        "t" if found < known && may_change == "t" => Ok(format!(
+            "{answers}; the service will bring its schema from version {found} to {known}"
+        )),
+        "t" if found < known => Err(but(
+            &format!("its schema has version {found} of {known}, and this user may not change it"),
+            "start this release once as the owner of the schema",
+        )),
+        "t" => Ok(format!("{answers} and has the schema")),
+        _ => Err(may_not()),
     }
 }
 
@@ -115,6 +158,10 @@ impl From<PostgresError> for DatabaseProblem {
                 "name the file with the user's password in store.password_file",
             ),
             (
+                "it needs UTF8",
+                "create the database with ENCODING 'UTF8' TEMPLATE template0",
+            ),
+            (
                 "server does not support TLS",
                 "let the server use TLS: `ssl = on` in postgresql.conf, with a certificate",
             ),
@@ -133,10 +180,14 @@ impl From<PostgresError> for DatabaseProblem {
             Some(state) if *state == SqlState::UNDEFINED_DATABASE => {
                 "create the database: CREATE DATABASE"
             }
-            _ => by_text.find(|(text, _)| said.contains(text)).map_or(
-                "check host, port and firewall, and that PostgreSQL runs",
-                |it| it.1,
-            ),
+            _ => match by_text.find(|(text, _)| said.contains(text)) {
+                Some((_, action)) => action,
+                None if matches!(error, PostgresError::Setup(_)) => {
+                    "check the files that store.password_file and store.ca_file name"
+                }
+                None if error.state().is_some() => "see the log of the server",
+                None => "check host, port and firewall, and that PostgreSQL runs",
+            },
         };
         Self {
             said,

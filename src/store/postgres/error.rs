@@ -41,6 +41,16 @@ impl PostgresError {
         self.state().is_some_and(|state| states.contains(state))
     }
 
+    /// Returns whether the schema, or the database, is not there any more.
+    pub(in crate::store) fn lacks_schema(&self) -> bool {
+        let states = [
+            SqlState::UNDEFINED_TABLE,
+            SqlState::INVALID_SCHEMA_NAME,
+            SqlState::UNDEFINED_DATABASE,
+        ];
+        self.state().is_some_and(|state| states.contains(state))
+    }
+
     /// Returns whether the server answered a statement with this error.
     pub(super) fn is_answer(&self) -> bool {
         self.state().is_some() && !self.is_lost()

@@ -26,12 +26,17 @@ const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/0003_replicas.sql"),
 ];
 
+/// The newest version that this release knows.
+pub(super) const KNOWN_VERSION: usize = MIGRATIONS.len();
+
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 const BEGIN_READ: &str = "BEGIN READ ONLY; SET LOCAL search_path = usage_proxy, pg_catalog";
 
+/// A user who owns the schema may have no right to create one, which even `IF NOT EXISTS` needs.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '30s'; \
-     CREATE SCHEMA IF NOT EXISTS usage_proxy; SET LOCAL search_path = usage_proxy; \
+     DO $$ BEGIN IF to_regnamespace('usage_proxy') IS NULL THEN CREATE SCHEMA usage_proxy; END IF; END $$; \
+     SET LOCAL search_path = usage_proxy; \
      CREATE TABLE IF NOT EXISTS schema_version (version BIGINT PRIMARY KEY, applied_at BIGINT NOT NULL); \
      LOCK TABLE schema_version IN EXCLUSIVE MODE";
 
@@ -41,7 +46,7 @@ pub(super) fn migrate(
     server: &PostgresServer,
     now: Timestamp,
 ) -> Result<(), OpenError> {
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let known = i64::try_from(KNOWN_VERSION).unwrap_or(i64::MAX);
     let connection = session.connection();
     let mut attempts = 1;
     let found = loop {

@@ -72,6 +72,7 @@ impl PostgresReader {
         let mut session = mem::replace(&mut self.session, Err("a read panicked".to_owned()))
             .map_err(PostgresError::NotConnected)?;
         let result = session.read(self.lane.begin(), self.lane.time_limit(), query);
+        self.server.notice_missing_schema(&result);
         self.session = match &result {
             Err(error) if error.breaks_connection() => Err(error.to_string()),
             Ok(_) | Err(_) => Ok(session),

@@ -17,13 +17,16 @@ use super::{
 };
 use crate::{
     config::{PostgresConfig, secret},
-    store::sql::store::SqlEngine,
+    store::sql::{
+        error::{SqlError, SqlResult},
+        store::SqlEngine,
+    },
 };
 
 /// The database of a store.
 pub(in crate::store) struct PostgresServer {
     config: PostgresConfig,
-    /// True once this process has found or made its schema.
+    /// True while this process has seen or made its schema.
     has_schema: AtomicBool,
 }
 
@@ -57,6 +60,15 @@ impl PostgresServer {
 
     pub(super) fn set_has_schema(&self) {
         self.has_schema.store(true, Ordering::Release);
+    }
+
+    /// Lets the schema be made again if a result says that it was dropped, or the database replaced.
+    pub(super) fn notice_missing_schema<T>(&self, result: &SqlResult<T>) {
+        if let Err(SqlError::Postgres(error)) = result
+            && error.lacks_schema()
+        {
+            self.has_schema.store(false, Ordering::Release);
+        }
     }
 
     /// Connects; the password's file is read each time.

@@ -14,7 +14,7 @@ use crate::{
             apply::{self, Changes},
             connection::values,
             error::{SqlError, SqlResult},
-            store::SqlWriter,
+            store::{SqlEngine, SqlWriter},
         },
     },
 };
@@ -28,7 +28,6 @@ pub(in crate::store) struct PostgresWriter {
     /// Made by the thread that uses it.
     runtime: Option<Arc<Runtime>>,
     session: Option<PostgresSession>,
-    has_schema: bool,
 }
 
 /// Attempts of a transaction that conflicts with others, or loses its connection.
@@ -51,24 +50,25 @@ impl PostgresWriter {
             clock,
             runtime: None,
             session: None,
-            has_schema: false,
         }
     }
 
-    /// Returns the connection, or a new one if there is none. The first one migrates the schema: an older process must be
+    /// Returns the connection, or a new one if there is none. One that finds no schema migrates: an older process must be
     /// able to use a newer schema while both run, so later ones look no more.
     fn take_session(&mut self) -> Result<PostgresSession, OpenError> {
         let session = self.session.take();
-        if let Some(session) = session.filter(|session| !session.is_closed()) {
+        let has_schema = self.server.is_open();
+        if let Some(session) = session.filter(|session| has_schema && !session.is_closed()) {
             return Ok(session);
         }
         let runtime = runtime(&mut self.runtime)?;
         let mut session = PostgresSession::connect(&self.server, runtime)?;
-        if !self.has_schema {
+        if !has_schema {
             migrations::migrate(&session, &self.server, self.clock.wall_time())?;
         }
-        prefer(&mut session, self.preferred)?;
-        self.has_schema = true;
+        let preferred = prefer(&mut session, self.preferred);
+        self.server.notice_missing_schema(&preferred);
+        preferred?;
         self.server.set_has_schema();
         Ok(session)
     }
@@ -80,6 +80,7 @@ impl PostgresWriter {
         // After a panic it does not come back: its transaction may be open.
         let mut session = self.take_session()?;
         let result = session.write(BEGIN, TIME_LIMIT, work);
+        self.server.notice_missing_schema(&result);
         if !result.as_ref().is_err_and(SqlError::breaks_connection) {
             self.session = Some(session);
         }

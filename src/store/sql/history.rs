@@ -17,6 +17,9 @@ use crate::{
     },
 };
 
+/// Rows of a history that are read at once.
+const ROWS_AT_ONCE: i64 = 1000;
+
 // === impl Queries ===
 
 impl Queries<'_> {
@@ -52,53 +55,72 @@ impl Queries<'_> {
             return Ok(Vec::new());
         };
         let (from, to) = days(query.range);
-        let after = query
-            .after
-            .as_ref()
-            .map(|after| (after.date.days_since_epoch(), after.row));
-        let from = after.map_or(from, |(day, _)| day.max(from));
+        // Numbers begin at 1.
+        let mut last = (from, (0, 0));
+        if let Some(after) = &query.after {
+            last = last.max((after.date.days_since_epoch(), after.row));
+        }
+        // Of a filter's rows, the first may be far away.
+        let at_once = match query.products.is_empty() && query.workload.is_none() {
+            true => i64::try_from(query.limit.get()).unwrap_or(ROWS_AT_ONCE),
+            false => ROWS_AT_ONCE,
+        };
+        let at_once = at_once.min(ROWS_AT_ONCE);
         let wanted_products = query.products.iter().map(|name| name.to_lowercase());
         let wanted_products: Vec<_> = wanted_products.collect();
         let wanted_workload = query.workload.as_deref().map(str::to_lowercase);
         let (connection, dictionaries) = (self.connection, &mut *self.dictionaries);
         let mut history = Vec::new();
-        let values = values![customer, from, to, preferred];
-        connection.query(sql::HISTORY, values, &mut |row| {
-            let day: i64 = row.get(0)?;
-            let row_number: (i64, i64) = (row.get(1)?, row.get(2)?);
-            if after.is_some_and(|after| (day, row_number) <= after) {
-                return Ok(ControlFlow::Continue(()));
-            }
-            let product = dictionaries.products.entry(connection, row_number.0)?;
-            let workload = dictionaries.workloads.entry(connection, row_number.1)?;
-            let mut wanted = wanted_products.iter();
-            let is_product =
-                wanted_products.is_empty() || wanted.any(|name| product.is_called(name));
-            if !is_product
-                || wanted_workload
-                    .as_ref()
-                    .is_some_and(|wanted| !workload.is_called(wanted))
-            {
-                return Ok(ControlFlow::Continue(()));
-            }
-            history.push(HistoryRow {
-                position: HistoryPosition {
-                    date: date(day)?,
-                    row: row_number,
-                },
-                product_name: Arc::clone(&product.product_name),
-                product_id: product.product_id.clone(),
-                service_name: Arc::clone(&product.service_name),
-                channel: product.channel.clone(),
-                workload_name: Arc::clone(&workload.workload_name),
-                licenses_active: seats(row.get(3)?)?,
-                licenses_qualified: seats(row.get(4)?)?,
-            });
-            Ok(match history.len() == query.limit.get() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            })
-        })?;
+        let mut is_last = false;
+        while !is_last && history.len() < query.limit.get() {
+            let (from, (after_product, after_workload)) = last;
+            let values = values![
+                customer,
+                from,
+                to,
+                preferred,
+                after_product,
+                after_workload,
+                at_once
+            ];
+            let mut count = 0;
+            connection.query(sql::HISTORY_PAGE, values, &mut |row| {
+                count += 1;
+                let day: i64 = row.get(0)?;
+                let row_number: (i64, i64) = (row.get(1)?, row.get(2)?);
+                last = (day, row_number);
+                let product = dictionaries.products.entry(connection, row_number.0)?;
+                let workload = dictionaries.workloads.entry(connection, row_number.1)?;
+                let mut wanted = wanted_products.iter();
+                let is_product =
+                    wanted_products.is_empty() || wanted.any(|name| product.is_called(name));
+                if !is_product
+                    || wanted_workload
+                        .as_ref()
+                        .is_some_and(|wanted| !workload.is_called(wanted))
+                {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                history.push(HistoryRow {
+                    position: HistoryPosition {
+                        date: date(day)?,
+                        row: row_number,
+                    },
+                    product_name: Arc::clone(&product.product_name),
+                    product_id: product.product_id.clone(),
+                    service_name: Arc::clone(&product.service_name),
+                    channel: product.channel.clone(),
+                    workload_name: Arc::clone(&workload.workload_name),
+                    licenses_active: seats(row.get(3)?)?,
+                    licenses_qualified: seats(row.get(4)?)?,
+                });
+                Ok(match history.len() == query.limit.get() {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                })
+            })?;
+            is_last = count < at_once;
+        }
         Ok(history)
     }
 
