@@ -113,7 +113,7 @@ const LABELS: &str = "
     fleet_checks_total | outcome | failure success
     fleet_refreshes_total | outcome | failure success
     store_operations_total | operation | all-of-date asked-dates customers dates delete fleet-history \
-      history maintain newest-of-all probe recent-totals snapshot write
+      history maintain newest-of-all probe purges recent-totals report-applied snapshot write
     store_operations_total | outcome | error rejected success timeout
     fleet_customers | status | current empty failed notFetched stale
     http_requests_total | route | / /assets/{file} /v1/analytics/licenses/deployment \
