@@ -92,7 +92,7 @@ statements! {
     ADD_DAY = "INSERT INTO processed_day (day, processed_date) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
     // === Snapshots, written ===
-    CURRENT_REVISION = "SELECT revision FROM snapshot WHERE customer = $1 AND day = $2 AND source = $3";
+    CURRENT_REVISION = "SELECT revision, confirmed_at FROM snapshot WHERE customer = $1 AND day = $2 AND source = $3";
     FACTS = "SELECT product, workload, licenses_active, licenses_qualified, reported_usage_percent, \
         processed_offset FROM fact WHERE customer = $1 AND day = $2 AND source = $3 \
         ORDER BY product, workload";
@@ -112,10 +112,6 @@ statements! {
         customer_name, fetched_at, confirmed_at) \
         SELECT customer, day, source, revision, state, customer_name, fetched_at, confirmed_at \
         FROM snapshot WHERE customer = $1 AND day = $2 AND source = $3";
-    SUPERSEDED_REVISION = "SELECT o.revision FROM superseded_snapshot o JOIN snapshot s \
-        ON s.customer = o.customer AND s.day = o.day AND s.source = o.source \
-        WHERE o.customer = $1 AND o.day = $2 AND o.source = $3 AND o.fetched_at = $4 \
-        AND s.fetched_at > $4";
     SUPERSEDE_FACTS = "INSERT INTO superseded_fact (customer, day, source, revision, product, workload, \
         licenses_active, licenses_qualified, reported_usage_percent, processed_offset) \
         SELECT customer, day, source, $4, product, workload, licenses_active, licenses_qualified, \
@@ -126,7 +122,7 @@ statements! {
         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (customer, day, source, revision) DO UPDATE \
         SET codec = excluded.codec, length = excluded.length, bytes = excluded.bytes \
         WHERE native_body.bytes <> excluded.bytes";
-    NEWEST_DAY = "SELECT day, generation FROM newest WHERE customer = $1 AND source = $2";
+    NEWEST_DAY = "SELECT day, generation, confirmed_at FROM newest WHERE customer = $1 AND source = $2";
     SET_NEWEST = "INSERT INTO newest (customer, source, day, confirmed_at, generation) \
         VALUES ($1, $2, $3, $4, (SELECT generation FROM store_state)) \
         ON CONFLICT (customer, source) DO UPDATE \

@@ -31,12 +31,24 @@ pub(in crate::store) struct Changes<'a> {
     pub(in crate::store) bodies: &'a mut BodyCodec,
 }
 
+/// A write that waited no longer than this may be late. Over a greater distance, a clock that was wrong and
+/// is right now is the likelier cause, and must not keep out all that is fetched.
+const MAX_WAIT_MILLISECONDS: i64 = 24 * 60 * 60 * 1000;
+
 /// The primary key of a stored snapshot.
 #[derive(Clone, Copy)]
 struct StoredSnapshotKey {
     customer: i64,
     day: i64,
     source: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stored {
+    /// It is the current content.
+    Current,
+    /// The current content was fetched later.
+    Late,
 }
 
 /// A purge of another process.
@@ -156,8 +168,14 @@ impl Changes<'_> {
                 confirmed_at,
             } => self.confirm_fleet(*api, *refreshed_at, *confirmed_at),
             StoreWrite::Customers(customers) => {
-                self.set_customers(&customers.list)?;
                 let fetched_at = customers.fetched_at.as_millisecond();
+                let stored: Option<i64> = self
+                    .connection
+                    .query_value(sql::CUSTOMERS_FETCHED_AT, values![])?;
+                if stored.is_some_and(|stored| is_late(fetched_at, stored)) {
+                    return Ok(());
+                }
+                self.set_customers(&customers.list)?;
                 self.run(sql::SET_CUSTOMERS_FETCHED_AT, values![fetched_at])
             }
             StoreWrite::Purge(scope, mode) => self.purge(*scope, *mode, origin),
@@ -166,8 +184,9 @@ impl Changes<'_> {
 
     fn accept(&mut self, accepted: &AcceptedSnapshot, later: &[LaterPurge]) -> SqlResult<()> {
         let key = self.key(accepted)?;
-        self.accept_as(key, accepted)?;
-        if let Some(applied) = accepted.purge_generation
+        let stored = self.accept_as(key, accepted)?;
+        if stored == Stored::Current
+            && let Some(applied) = accepted.purge_generation
             && let Some(purge) = later
                 .iter()
                 .find(|purge| purge.is_after(applied, key.customer, key.day))
@@ -187,24 +206,32 @@ impl Changes<'_> {
         Ok(())
     }
 
-    fn accept_as(&mut self, key: StoredSnapshotKey, accepted: &AcceptedSnapshot) -> SqlResult<()> {
+    fn accept_as(
+        &mut self,
+        key: StoredSnapshotKey,
+        accepted: &AcceptedSnapshot,
+    ) -> SqlResult<Stored> {
         if let Some(date) = accepted.date() {
             self.run(sql::ADD_DAY, values![key.day, date.to_string()])?;
         }
-        self.store_content(key, accepted)?;
+        let stored = self.store_content(key, accepted)?;
+        if stored == Stored::Late {
+            return Ok(stored);
+        }
         match accepted.asked_date {
-            None => self.move_newest(key, accepted.fetched_at),
+            None => self.move_newest(key, accepted.fetched_at)?,
             // Rows of another date say that there are none of this one.
             Some(asked) if asked.days_since_epoch() != key.day => {
-                self.add_asked_day(key.customer, asked, accepted.fetched_at)
+                self.add_asked_day(key.customer, asked, accepted.fetched_at)?;
             }
             // Without rows of it, it is the newest no longer, and which is is not known.
             Some(_) if accepted.usage.rows().is_empty() => self.run(
                 sql::DELETE_NEWEST,
                 values![key.customer, key.day, key.source],
-            ),
-            Some(_) => Ok(()),
+            )?,
+            Some(_) => {}
         }
+        Ok(stored)
     }
 
     fn key(&mut self, accepted: &AcceptedSnapshot) -> SqlResult<StoredSnapshotKey> {
@@ -216,29 +243,34 @@ impl Changes<'_> {
         })
     }
 
-    /// Stores the content as new, as a correction, or as the same again.
+    /// Stores the content as new, as a correction, or as the same again. If another process has stored
+    /// what it fetched later, nothing changes.
     fn store_content(
         &mut self,
         key: StoredSnapshotKey,
         accepted: &AcceptedSnapshot,
-    ) -> SqlResult<()> {
+    ) -> SqlResult<Stored> {
         let StoredSnapshotKey {
             customer,
             day,
             source,
         } = key;
+        let at = accepted.fetched_at.as_millisecond();
+        let current: Option<(i64, i64)> = self.connection.query_first(
+            sql::CURRENT_REVISION,
+            values![customer, day, source],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        if current.is_some_and(|(_, confirmed_at)| is_late(at, confirmed_at)) {
+            return Ok(Stored::Late);
+        }
+        let current = current.map(|(revision, _)| revision);
         let facts = self.facts(accepted, day)?;
         let state = match facts.is_empty() {
             true => STATE_EMPTY,
             false => STATE_ROWS,
         };
         let name = self.customer_name(customer, accepted.usage.customer_name())?;
-        let at = accepted.fetched_at.as_millisecond();
-        let current: Option<i64> = self.connection.query_first(
-            sql::CURRENT_REVISION,
-            values![customer, day, source],
-            |row| row.get(0),
-        )?;
         let revision = match current {
             None => {
                 let values = values![customer, day, source, state, name, at];
@@ -251,8 +283,6 @@ impl Changes<'_> {
                 self.run(sql::CONFIRM_SNAPSHOT, values)?;
                 revision
             }
-            // It was written by an attempt whose outcome was not known, and corrected since.
-            Some(_) if self.was_superseded(key, at)? => return Ok(()),
             Some(revision) => {
                 self.run(sql::SUPERSEDE_SNAPSHOT, values![customer, day, source])?;
                 let earlier = values![customer, day, source, revision];
@@ -267,15 +297,8 @@ impl Changes<'_> {
         if current != Some(revision) {
             self.run(sql::OUTDATE_TOTAL, values![day])?;
         }
-        self.set_body(key, revision, accepted)
-    }
-
-    fn was_superseded(&self, key: StoredSnapshotKey, fetched_at: i64) -> SqlResult<bool> {
-        let values = values![key.customer, key.day, key.source, fetched_at];
-        let found = self
-            .connection
-            .query_first(sql::SUPERSEDED_REVISION, values, |_| Ok(()))?;
-        Ok(found.is_some())
+        self.set_body(key, revision, accepted)?;
+        Ok(Stored::Current)
     }
 
     /// Returns the rows by the numbers of product and workload.
@@ -346,19 +369,23 @@ impl Changes<'_> {
     /// Lets the newest date of a customer be that of an answer, but never an older one than before,
     /// unless that was purged.
     fn move_newest(&self, key: StoredSnapshotKey, confirmed_at: Timestamp) -> SqlResult<()> {
-        let newest: Option<(i64, i64)> = self.connection.query_first(
+        let confirmed_at = confirmed_at.as_millisecond();
+        let newest: Option<(i64, i64, i64)> = self.connection.query_first(
             sql::NEWEST_DAY,
             values![key.customer, key.source],
-            |row| Ok((row.get(0)?, row.get(1)?)),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )?;
-        if let Some((day, accepted_in)) = newest
-            && key.day != NO_DAY
-            && key.day < day
-            && !super::read::purges_of(self.connection, key.customer, day)?.hides(accepted_in)
-        {
-            return Ok(());
+        if let Some((day, accepted_in, stored_at)) = newest {
+            if is_late(confirmed_at, stored_at) && (key.day <= day || day == NO_DAY) {
+                return Ok(());
+            }
+            if key.day != NO_DAY
+                && key.day < day
+                && !super::read::purges_of(self.connection, key.customer, day)?.hides(accepted_in)
+            {
+                return Ok(());
+            }
         }
-        let confirmed_at = confirmed_at.as_millisecond();
         self.run(
             sql::SET_NEWEST,
             values![key.customer, key.source, key.day, confirmed_at],
@@ -522,6 +549,11 @@ impl StoredSnapshotKey {
             (sql::NEWEST_DAY, vec![self.customer, self.source]),
         ]
     }
+}
+
+/// Returns whether an answer waited to be written, while another process stored what it fetched later.
+fn is_late(fetched_at: i64, stored_at: i64) -> bool {
+    (1..=MAX_WAIT_MILLISECONDS).contains(&stored_at.saturating_sub(fetched_at))
 }
 
 fn source(api: UpstreamApi) -> SqlResult<i64> {

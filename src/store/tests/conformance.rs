@@ -40,6 +40,7 @@ macro_rules! on_each_engine {
 on_each_engine! { [on_sqlite: file, on_postgres: database, behind_pgbouncer: pooled] {
     what_is_stored_comes_back;
     the_same_rows_confirm_and_other_rows_correct;
+    what_was_fetched_before_the_current_content_changes_nothing;
     the_newest_date_never_goes_backwards;
     an_answer_without_rows_is_the_newest;
     a_date_comes_from_the_call_that_knows_dates_first;
@@ -125,6 +126,58 @@ async fn the_same_rows_confirm_and_other_rows_correct(TestStore { store, .. }: T
     let dates = store.dates(customer(1), range).await.unwrap();
     assert_eq!(dates.len(), 1);
     assert_eq!(dates[0].corrections, 1);
+}
+
+/// One process fetches and loses the store, another stores a correction, and then the first writes.
+async fn what_was_fetched_before_the_current_content_changes_nothing(
+    TestStore { store, .. }: TestStore,
+) {
+    const YESTERDAY: &str = "2026-11-27T06:00:00Z";
+
+    let first = usage(customer(1), vec![row("E3", "Teams", 3, 5, "2026-11-26")]);
+    let correction = usage(customer(1), vec![row("E3", "Teams", 4, 5, "2026-11-26")]);
+    let without_rows = usage(customer(1), Vec::new());
+    let list = |name: &str, fetched_at| {
+        let entry = CustomerEntry {
+            id: customer(1),
+            name: name.to_owned(),
+            domain: None,
+        };
+        let raw = "{}".into();
+        StoreWrite::Customers(StoredCustomers {
+            list: Arc::new(CustomerList::new(vec![ListedCustomer { entry, raw }])),
+            fetched_at: at(fetched_at),
+        })
+    };
+    let current = vec![
+        newest(UpstreamApi::Insights, &correction, EVENING),
+        list("Contoso", EVENING),
+    ];
+    store.write(current).await.unwrap();
+
+    let late = vec![
+        newest(UpstreamApi::Insights, &first, MORNING),
+        newest(UpstreamApi::Insights, &correction, NOON),
+        newest(UpstreamApi::Insights, &without_rows, NOON),
+        list("Fabrikam", NOON),
+    ];
+    store.write(late).await.unwrap();
+
+    let found = newest_of(&*store, customer(1)).await.unwrap();
+    assert_eq!((&found.usage, found.revision), (&correction, 1));
+    assert_eq!(
+        (found.fetched_at, found.confirmed_at),
+        (at(EVENING), at(EVENING))
+    );
+    let customers = store.customers().await.unwrap().unwrap();
+    assert_eq!(customers.list.customers()[0].entry.name, "Contoso");
+    assert_eq!(customers.fetched_at, at(EVENING));
+
+    // A clock that was wrong keeps nothing out.
+    let written = vec![newest(UpstreamApi::Insights, &first, YESTERDAY)];
+    store.write(written).await.unwrap();
+    let found = newest_of(&*store, customer(1)).await.unwrap();
+    assert_eq!((found.usage, found.revision), (first, 2));
 }
 
 async fn the_newest_date_never_goes_backwards(TestStore { store, .. }: TestStore) {

@@ -34,10 +34,22 @@ const RECENT_DATES: usize = 2;
 /// What was written.
 #[derive(Default)]
 struct Model {
-    /// The content of each customer, call and date, and its number of corrections.
-    contents: BTreeMap<(CustomerId, UpstreamApi, ProcessedDate), (Arc<LicenseUsage>, u32)>,
+    /// The content of each customer, call and date.
+    contents: BTreeMap<(CustomerId, UpstreamApi, Option<ProcessedDate>), Content>,
     /// The newest answer of each customer and call.
-    newest: HashMap<(CustomerId, UpstreamApi), Arc<LicenseUsage>>,
+    newest: HashMap<(CustomerId, UpstreamApi), Newest>,
+}
+
+struct Content {
+    usage: Arc<LicenseUsage>,
+    corrections: u32,
+    confirmed_at: Timestamp,
+}
+
+struct Newest {
+    date: Option<ProcessedDate>,
+    confirmed_at: Timestamp,
+    is_hidden: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -114,8 +126,11 @@ fn any_customer() -> impl Strategy<Value = CustomerId> {
 
 fn any_accepted() -> impl Strategy<Value = AcceptedSnapshot> {
     let rows = prop::collection::vec(any_row(), 0..5);
-    (any_customer(), rows, 0..DAYS, any::<(bool, bool, bool)>()).prop_map(
-        |(customer, rows, number, (is_commercial, is_dated, has_name))| {
+    // Between the last two is more than any write waits: a clock was set back.
+    let hours = prop::sample::select(vec![0, 1, 2, 30]);
+    let choices = any::<(bool, bool, bool)>();
+    (any_customer(), rows, 0..DAYS, hours, choices).prop_map(
+        |(customer, rows, number, hours, (is_commercial, is_dated, has_name))| {
             let name = has_name.then(|| format!("Customer {customer}"));
             let rows = on_day(rows, day(number));
             let usage = LicenseUsage::new(customer, name, rows).unwrap();
@@ -128,7 +143,7 @@ fn any_accepted() -> impl Strategy<Value = AcceptedSnapshot> {
                 asked_date: is_dated.then(|| day(number)),
                 native: (!is_commercial).then(|| format!("{usage:?}").into()),
                 usage: Arc::new(usage),
-                fetched_at: at("2026-11-28T00:00:00Z"),
+                fetched_at: at("2026-11-28T00:00:00Z") + i64::from(hours).hours(),
                 purge_generation: None,
             }
         },
@@ -190,9 +205,11 @@ impl Model {
     fn apply(&mut self, change: &Change) {
         match change {
             Change::Accept(accepted) => self.accept(accepted),
-            Change::Purge(scope) => self.newest.retain(|(customer, _), usage| {
-                !scope.covers(Some(*customer), usage.processed_date())
-            }),
+            Change::Purge(scope) => {
+                for ((customer, _), newest) in &mut self.newest {
+                    newest.is_hidden |= scope.covers(Some(*customer), newest.date);
+                }
+            }
             Change::Maintain => {}
         }
     }
@@ -200,31 +217,42 @@ impl Model {
     fn accept(&mut self, accepted: &AcceptedSnapshot) {
         let usage = &accepted.usage;
         let of_customer = (usage.customer_id(), accepted.api);
-        if let Some(date) = accepted.date() {
-            let content = self.contents.entry((of_customer.0, of_customer.1, date));
-            content
-                .and_modify(|(current, corrections)| {
-                    *corrections += u32::from(current.rows() != usage.rows());
-                    *current = Arc::clone(usage);
-                })
-                .or_insert_with(|| (Arc::clone(usage), 0));
+        let fetched_at = accepted.fetched_at;
+        let key = (of_customer.0, of_customer.1, accepted.date());
+        let mut corrections = 0;
+        if let Some(current) = self.contents.get(&key) {
+            if is_late(fetched_at, current.confirmed_at) {
+                return;
+            }
+            corrections = current.corrections + u32::from(current.usage.rows() != usage.rows());
         }
+        let content = Content {
+            usage: Arc::clone(usage),
+            corrections,
+            confirmed_at: fetched_at,
+        };
+        self.contents.insert(key, content);
+        let date = usage.processed_date();
         if accepted.asked_date.is_none() {
-            let is_older = self.newest.get(&of_customer).is_some_and(|newest| {
-                let date = usage.processed_date();
-                date.is_some() && date < newest.processed_date()
+            let stays = self.newest.get(&of_customer).is_some_and(|newest| {
+                let is_late = is_late(fetched_at, newest.confirmed_at)
+                    && (date <= newest.date || newest.date.is_none());
+                is_late || !newest.is_hidden && date.is_some() && date < newest.date
             });
-            if !is_older {
-                self.newest.insert(of_customer, Arc::clone(usage));
+            if !stays {
+                let newest = Newest {
+                    date,
+                    confirmed_at: fetched_at,
+                    is_hidden: false,
+                };
+                self.newest.insert(of_customer, newest);
             }
-        } else if let Some(newest) = self.newest.get_mut(&of_customer)
-            && newest.processed_date() == accepted.date()
+        } else if usage.rows().is_empty()
+            && let Some(newest) = self.newest.get(&of_customer)
+            && newest.date == accepted.date()
         {
-            // Without rows, which date is the newest is not known any more.
-            match usage.rows().is_empty() {
-                true => drop(self.newest.remove(&of_customer)),
-                false => *newest = Arc::clone(usage),
-            }
+            // Which date is the newest is not known any more.
+            self.newest.remove(&of_customer);
         }
     }
 
@@ -232,8 +260,8 @@ impl Model {
     fn rows(&self, customer: CustomerId, date: ProcessedDate) -> Option<&LicenseUsage> {
         let calls = [PREFERRED, UpstreamApi::Commercial];
         calls.into_iter().find_map(|api| {
-            let (usage, _) = self.contents.get(&(customer, api, date))?;
-            Some(&**usage).filter(|usage| !usage.rows().is_empty())
+            let content = self.contents.get(&(customer, api, Some(date)))?;
+            Some(&*content.usage).filter(|usage| !usage.rows().is_empty())
         })
     }
 
@@ -310,6 +338,12 @@ impl Model {
     }
 }
 
+/// Returns whether another process has stored what it fetched later.
+fn is_late(fetched_at: Timestamp, stored_at: Timestamp) -> bool {
+    let waited = stored_at.duration_since(fetched_at);
+    waited.is_positive() && waited.as_hours() < 24
+}
+
 fn counts(filter: &ProductFilter, row: &UsageRow) -> bool {
     let is = |wanted: &String, name: &str| *wanted == name.to_lowercase();
     let is_id = |wanted: &String| row.product_id.as_deref().is_some_and(|id| is(wanted, id));
@@ -354,6 +388,8 @@ async fn compare(store: &dyn UsageStore, model: &Model, questions: &[Question]) 
                 .as_ref()
                 .map(|found| (&found.usage, found.native.is_some()));
             let newest = model.newest.get(&(of, api));
+            let newest = newest.filter(|newest| !newest.is_hidden);
+            let newest = newest.map(|newest| &model.contents[&(of, api, newest.date)].usage);
             let expected = newest.map(|usage| (usage, api == UpstreamApi::Insights));
             assert_eq!(found, expected, "newest of {of} by {api:?}");
         }
@@ -396,8 +432,9 @@ async fn compare_history(store: &dyn UsageStore, model: &Model, of: CustomerId, 
         };
         let calls = [PREFERRED, UpstreamApi::Commercial];
         let corrections = calls.into_iter().find_map(|api| {
-            let (content, corrections) = model.contents.get(&(of, api, date))?;
-            std::ptr::eq(&raw const **content, &raw const *usage).then_some(*corrections)
+            let content = model.contents.get(&(of, api, Some(date)))?;
+            std::ptr::eq(&raw const *content.usage, &raw const *usage)
+                .then_some(content.corrections)
         });
         expected_dates.push((date, corrections.unwrap()));
         expected.extend(usage.rows().iter().map(|row| {
