@@ -37,7 +37,7 @@ pub(super) struct OverviewInput {
 }
 
 /// The numbers of the page, of no customer that the caller may not read. Its text is safe to display:
-/// see [`display_text`].
+/// see [`display_text`](crate::render::display_text).
 pub(super) struct OverviewContent {
     pub(super) count: String,
     /// The part of the list on this page.
