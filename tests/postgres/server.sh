@@ -12,9 +12,13 @@ folder=$(mktemp -d "${TMPDIR:-/tmp}/usage-proxy-postgres.XXXXXX")
 running=()
 end() {
     local pid
-    # At once: nothing is needed any more.
+    # At once: nothing is needed any more. A shell's background lets PgBouncer ignore QUIT, and TERM makes
+    # its newer versions wait for clients; it has no files and no children.
     for pid in "${running[@]}"; do
-        kill -QUIT "$pid" 2>/dev/null || true
+        case $(<"/proc/$pid/comm") in
+            pgbouncer) kill -KILL "$pid" ;;
+            *) kill -QUIT "$pid" ;;
+        esac 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
     rm -rf "$folder"
