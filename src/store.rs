@@ -119,7 +119,7 @@ pub struct DurableStore {
     pub health: StoreHealth,
 }
 
-/// What a store needs.
+/// The dependencies of a store.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreDeps<'a> {
     /// The time.

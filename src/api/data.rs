@@ -42,7 +42,7 @@ pub(super) enum RequestedResource {
     Document(Resource),
 }
 
-/// How an answer came about.
+/// The origin of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AnswerOrigin {
     status: CacheStatus,

@@ -66,8 +66,8 @@ pub(super) fn connectable_address(listen: SocketAddr) -> SocketAddr {
 ///
 /// # Errors
 ///
-/// The reason why the service may be running, as far as can be told. Two processes of one account would
-/// use the same refresh token, so doubts must count as a service.
+/// The reason why a service may be running. Two processes of one account would use the same refresh token,
+/// so every doubt counts.
 pub(super) async fn find_service(config: &Config) -> Result<Option<ReadinessReply>, String> {
     let address = connectable_address(config.admin.listen);
     if address.port() == 0 {

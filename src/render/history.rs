@@ -73,7 +73,7 @@ pub struct DateItem {
     /// The last time when upstream sent the same.
     #[serde(serialize_with = "serialize_time")]
     pub confirmed_at: Timestamp,
-    /// How often the content was corrected.
+    /// The number of corrections.
     pub corrections: u32,
 }
 

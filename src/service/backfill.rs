@@ -38,7 +38,7 @@ pub struct BackfillRequest {
 /// The progress of a backfill.
 #[derive(Clone, Debug)]
 pub struct BackfillProgress {
-    /// What was asked for.
+    /// The request.
     pub request: BackfillRequest,
     /// The state.
     pub state: BackfillState,
@@ -137,7 +137,7 @@ type DateFailure = Arc<CachedFailure<SourceError>>;
 /// The months that Partner Center keeps dates for.
 const MAX_MONTHS: i32 = 13;
 
-/// What to do about a store that fails.
+/// Advice for a store that fails.
 pub(super) const STORE_ADVICE: &str =
     "the note of /readyz and `usage-proxy doctor` say what is wrong with the store";
 

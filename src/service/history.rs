@@ -100,7 +100,7 @@ pub enum HistoryError {
     Store(#[from] StoreError),
 }
 
-/// What decides whether upstream was asked for each date of a range.
+/// The facts that decide whether upstream was asked for each date of a range.
 #[derive(Debug)]
 struct AskedDates {
     /// The dates that have data, and those that upstream was asked for without having any.

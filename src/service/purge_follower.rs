@@ -25,7 +25,7 @@ pub struct PurgeFollower {
     reported: Option<Report>,
 }
 
-/// What other processes were last told.
+/// The last report to other processes.
 #[derive(Clone, Copy, Debug)]
 struct Report {
     applied: i64,

@@ -1,4 +1,4 @@
-//! What all engines share: the statements, and the code that runs them on a [`SqlConnection`](connection::SqlConnection).
+//! The shared part of all engines: the statements, and the code that runs them on a [`SqlConnection`](connection::SqlConnection).
 //!
 //! Days are numbers since 1970-01-01 and instants are milliseconds, so that no statement needs an engine's
 //! own functions. Parameters are numbered: `$1`, `$2`.

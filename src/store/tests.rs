@@ -1,4 +1,4 @@
-//! What every engine does, and what is the own of one.
+//! Tests of every engine, and of single ones.
 
 mod conformance;
 mod faults;

@@ -31,7 +31,7 @@ const MIN_TEXT_WIDTH: usize = 8;
 
 const GAP: &str = "  ";
 
-/// What the proxy has of all customers.
+/// The usage of all customers, as the proxy has it.
 pub(super) struct FleetReply {
     totals: TotalsReply,
     rows: FleetReplyRows,

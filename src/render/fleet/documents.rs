@@ -59,7 +59,7 @@ pub enum FleetFormat {
     Csv(CsvReader),
 }
 
-/// Why a request for an answer was not met.
+/// The failure of a request for an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetRenderError {
     /// The cursor belongs to another answer.

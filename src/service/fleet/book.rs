@@ -33,7 +33,7 @@ struct BookState {
     built: Option<Arc<FleetUsage>>,
 }
 
-/// What is known of one customer.
+/// The known state of one customer.
 #[derive(Clone, Debug, Default)]
 pub(in crate::service) struct CustomerRecord {
     /// The rows that were accepted last; `None` if nothing was fetched.

@@ -1,4 +1,4 @@
-//! What keeps a database from being used, and what to do.
+//! Finds problems that keep a database from being used, with advice for each.
 
 use std::time::Duration;
 

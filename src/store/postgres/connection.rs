@@ -68,12 +68,12 @@ struct Message {
     kind: MessageKind,
 }
 
-/// What is waited for at the end of a transaction.
+/// The end of a transaction.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
-    /// It is durable.
+    /// The result comes once the changes are durable.
     Durable,
-    /// Nothing, since it has changed nothing.
+    /// The result does not wait for it, since nothing was changed.
     Unawaited,
 }
 

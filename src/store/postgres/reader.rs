@@ -26,7 +26,7 @@ pub(in crate::store) struct PostgresReader {
     session: Result<PostgresSession, String>,
 }
 
-/// What a reader is for.
+/// The purpose of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadLane {
     /// A request waits: it never connects while one does.

@@ -22,7 +22,7 @@ type BoxError = Box<dyn Error + Sync + Send>;
 // === impl SqlValue ===
 
 impl SqlValue<'_> {
-    /// Returns the type that the server is told; of NULL, it finds out by itself.
+    /// Returns the type that is sent with the value. The server infers the type of NULL.
     pub(super) fn postgres_type(&self) -> Type {
         match self {
             Self::Null => Type::UNKNOWN,

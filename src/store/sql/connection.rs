@@ -50,7 +50,7 @@ pub(in crate::store) enum SqlValue<'a> {
     Blob(Cow<'a, [u8]>),
 }
 
-/// What a value of a row can be read as.
+/// A type that a value of a row can be read as.
 pub(in crate::store) trait FromSqlValue<'a>: Sized {
     /// Returns `None` for a value of another type.
     fn from_value(value: SqlValue<'a>) -> Option<Self>;

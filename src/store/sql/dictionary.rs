@@ -51,7 +51,7 @@ pub(in crate::store) struct WorkloadTexts {
     pub(in crate::store) workload_code: Option<Arc<str>>,
 }
 
-/// What a dictionary has.
+/// An entry of a dictionary.
 pub(in crate::store) trait DictionaryEntry: Clone + Eq + Hash {
     /// Returns the entries after a number: the number first.
     const AFTER: Statement;

@@ -1,4 +1,4 @@
-//! What happens to the file while the service runs.
+//! Faults of the file while the service runs.
 
 use std::{fs, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 

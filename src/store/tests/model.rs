@@ -31,7 +31,7 @@ const DAYS: i32 = 4;
 
 const RECENT_DATES: usize = 2;
 
-/// What was written.
+/// The changes that were written.
 #[derive(Default)]
 struct Model {
     /// The content of each customer, call and date.

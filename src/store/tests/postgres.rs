@@ -1,4 +1,4 @@
-//! What happens between the service and a PostgreSQL server.
+//! Faults between the service and a PostgreSQL server.
 
 use std::{
     io::{self, Read, Write},
