@@ -105,6 +105,9 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
 /// The look-ups that a store works on at the same time, so that a slow one does not hold up all others.
 const LOOK_UPS_AT_ONCE: usize = 4;
 
+/// The other reads that a store works on at the same time.
+const QUERIES_AT_ONCE: usize = 2;
+
 /// The future of a store's method.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 

@@ -4,7 +4,7 @@ use jiff::civil::Date;
 use uuid::Uuid;
 
 use super::{
-    fleet::{CustomerFleet, FleetRow, RequestedDate, day_before},
+    fleet::{CustomerFleet, FleetPageRow, RequestedDate, day_before},
     overrides::DataOverrides,
 };
 
@@ -21,7 +21,7 @@ pub(super) struct Dataset<'a> {
 
 impl<'a> Dataset<'a> {
     /// Returns the rows of a customer; none if it is unknown.
-    pub(super) fn rows(&self, id: Uuid, date: RequestedDate) -> Vec<FleetRow<'a>> {
+    pub(super) fn rows(&self, id: Uuid, date: RequestedDate) -> Vec<FleetPageRow<'a>> {
         let mut rows = match self.overrides.rows(id, date) {
             Some(rows) => rows,
             None => {
@@ -44,7 +44,7 @@ impl<'a> Dataset<'a> {
         date: RequestedDate,
         skip: usize,
         top: usize,
-    ) -> (usize, Vec<FleetRow<'a>>) {
+    ) -> (usize, Vec<FleetPageRow<'a>>) {
         let end = skip.saturating_add(top);
         let (mut total, mut page) = (0, Vec::new());
         for id in self.customers() {

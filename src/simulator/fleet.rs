@@ -133,7 +133,7 @@ pub(super) enum RequestedDate {
 
 /// One row, before a call renders it.
 #[derive(Clone, Debug)]
-pub(super) struct FleetRow<'a> {
+pub(super) struct FleetPageRow<'a> {
     pub(super) customer_id: Uuid,
     pub(super) customer_name: &'a str,
     pub(super) product_id: Uuid,
@@ -262,7 +262,7 @@ impl FleetCustomer {
         &self,
         requested: RequestedDate,
         newest: Date,
-    ) -> impl Iterator<Item = FleetRow<'_>> {
+    ) -> impl Iterator<Item = FleetPageRow<'_>> {
         self.purchases
             .iter()
             .filter_map(move |purchase| self.row_for(purchase, requested, newest))
@@ -281,11 +281,11 @@ impl FleetCustomer {
         purchase: &'a PurchasedWorkload,
         requested: RequestedDate,
         newest: Date,
-    ) -> Option<FleetRow<'a>> {
+    ) -> Option<FleetPageRow<'a>> {
         let product = &purchase.product;
         let processed = self.processed_at(purchase, requested, newest)?;
         let (active, qualified) = self.seat_counts(purchase, processed.date());
-        Some(FleetRow {
+        Some(FleetPageRow {
             customer_id: self.id,
             customer_name: &self.name,
             product_id: product.id,

@@ -11,7 +11,7 @@ use jiff::civil::{Date, DateTime, Time};
 use uuid::Uuid;
 
 use super::{
-    fleet::{CustomerFleet, FleetRow, RequestedDate, product_id},
+    fleet::{CustomerFleet, FleetPageRow, RequestedDate, product_id},
     reply::SimulatedReply,
 };
 
@@ -80,7 +80,11 @@ pub(super) struct DataOverrides {
 
 impl DataOverrides {
     /// Returns the rows of a customer's override; `None` if it has none.
-    pub(super) fn rows(&self, customer: Uuid, as_of: RequestedDate) -> Option<Vec<FleetRow<'_>>> {
+    pub(super) fn rows(
+        &self,
+        customer: Uuid,
+        as_of: RequestedDate,
+    ) -> Option<Vec<FleetPageRow<'_>>> {
         self.customers.get(&customer)?.rows(customer, as_of)
     }
 
@@ -107,7 +111,7 @@ impl CustomerOverride {
         &self,
         customer_id: Uuid,
         as_of: RequestedDate,
-    ) -> Option<Vec<FleetRow<'_>>> {
+    ) -> Option<Vec<FleetPageRow<'_>>> {
         let (rows, day) = match (self, as_of) {
             (Self::Rows(rows), RequestedDate::Newest) => (rows, None),
             (Self::History { newest, rows }, RequestedDate::Newest) => (rows, Some(*newest)),
@@ -160,8 +164,8 @@ impl SimulatedRow {
         }
     }
 
-    fn fleet_row(&self, customer_id: Uuid) -> FleetRow<'_> {
-        FleetRow {
+    fn fleet_row(&self, customer_id: Uuid) -> FleetPageRow<'_> {
+        FleetPageRow {
             customer_id,
             customer_name: &self.customer_name,
             product_id: product_id(&self.product_name),

@@ -21,15 +21,13 @@ use self::{
     writer::PostgresWriter,
 };
 use super::{
-    LOOK_UPS_AT_ONCE, StoreStartError, UsageStore, schema::source_number, sql::store::SqlStore,
+    LOOK_UPS_AT_ONCE, QUERIES_AT_ONCE, StoreStartError, UsageStore, schema::source_number,
+    sql::store::SqlStore,
 };
 use crate::{clock::SharedClock, config::PostgresConfig, domain::UpstreamApi};
 
 pub use self::check::{DatabaseProblem, check};
 pub(super) use self::error::PostgresError;
-
-/// A query that takes seconds does not hold up all others.
-const QUERY_THREADS: usize = 2;
 
 /// Opens a database, and creates the schema if there is none. A server that cannot be reached now is
 /// reached later.
@@ -48,7 +46,7 @@ pub async fn open(
         (0..count).map(move |_| PostgresReader::new(Arc::clone(server), lane))
     };
     let look_ups = readers(ReadLane::LookUp, LOOK_UPS_AT_ONCE);
-    let queries = readers(ReadLane::Query, QUERY_THREADS);
+    let queries = readers(ReadLane::Query, QUERIES_AT_ONCE);
     let preferred_number = source_number(preferred).unwrap_or_default();
     let writer = PostgresWriter::new(Arc::clone(&server), preferred_number, clock);
     let store = SqlStore::open(Arc::clone(&server), preferred, look_ups, queries, writer);

@@ -16,12 +16,10 @@ use std::{path::PathBuf, sync::Arc};
 pub use self::inspection::{FileUser, StoreFault, StoreInspection, inspect};
 use self::{file::StoreFile, reader::SqliteReader, writer::SqliteWriter};
 use super::{
-    LOOK_UPS_AT_ONCE, StoreStartError, UsageStore, schema::source_number, sql::store::SqlStore,
+    LOOK_UPS_AT_ONCE, QUERIES_AT_ONCE, StoreStartError, UsageStore, schema::source_number,
+    sql::store::SqlStore,
 };
 use crate::{clock::SharedClock, domain::UpstreamApi};
-
-/// A query that takes seconds does not hold up all others.
-const QUERY_THREADS: usize = 2;
 
 /// Opens a file, and creates it if there is none. A file that cannot be opened now is opened later.
 ///
@@ -37,7 +35,7 @@ pub async fn open(
     let readers = |count| (0..count).map(|_| SqliteReader::new(Arc::clone(&file)));
     let preferred_number = source_number(preferred).unwrap_or_default();
     let writer = SqliteWriter::new(Arc::clone(&file), preferred_number, clock);
-    let (look_ups, queries) = (readers(LOOK_UPS_AT_ONCE), readers(QUERY_THREADS));
+    let (look_ups, queries) = (readers(LOOK_UPS_AT_ONCE), readers(QUERIES_AT_ONCE));
     let store = SqlStore::open(Arc::clone(&file), preferred, look_ups, queries, writer);
     Ok(Arc::new(store.await?))
 }

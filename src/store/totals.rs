@@ -16,18 +16,18 @@ pub(super) struct ProductNames<'a> {
 
 /// The sums of products on one day.
 #[derive(Debug, Default)]
-pub(super) struct DayTotals(BTreeMap<i64, ProductTotal>);
+pub(super) struct DayTotals(BTreeMap<i64, StoredProductTotal>);
 
 /// The sums of one product on a day.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ProductTotal {
-    pub(super) licenses: LicenseSums,
+pub(super) struct StoredProductTotal {
+    pub(super) licenses: StoredSums,
     pub(super) customers: CustomerSet,
 }
 
 /// Seats, summed over customers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct LicenseSums {
+pub(super) struct StoredSums {
     pub(super) qualified: u64,
     pub(super) active: u64,
     pub(super) unused: u64,
@@ -47,11 +47,11 @@ pub(super) struct ProductSeats {
 
 /// The sums of all products that count, by day.
 #[derive(Debug, Default)]
-pub(super) struct FleetTotals(BTreeMap<i64, FleetDay>);
+pub(super) struct StoredTotals(BTreeMap<i64, FleetDay>);
 
 #[derive(Debug, Default)]
 struct FleetDay {
-    licenses: LicenseSums,
+    licenses: StoredSums,
     customers: u64,
 }
 
@@ -89,8 +89,8 @@ impl CustomerSeats {
 // === impl ProductSeats ===
 
 impl ProductSeats {
-    fn sums(self) -> LicenseSums {
-        LicenseSums {
+    fn sums(self) -> StoredSums {
+        StoredSums {
             qualified: self.qualified,
             active: self.active,
             unused: self.qualified.saturating_sub(self.active),
@@ -98,9 +98,9 @@ impl ProductSeats {
     }
 }
 
-// === impl LicenseSums ===
+// === impl StoredSums ===
 
-impl LicenseSums {
+impl StoredSums {
     pub(super) fn add(&mut self, other: Self) {
         self.qualified = self.qualified.saturating_add(other.qualified);
         self.active = self.active.saturating_add(other.active);
@@ -127,14 +127,14 @@ impl DayTotals {
     }
 
     /// Returns the totals by the number of their product.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (i64, &ProductTotal)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (i64, &StoredProductTotal)> {
         self.0.iter().map(|(product, total)| (*product, total))
     }
 }
 
-// === impl FleetTotals ===
+// === impl StoredTotals ===
 
-impl FleetTotals {
+impl StoredTotals {
     /// Adds the products of a customer on a day, and forgets them.
     pub(super) fn add_customer(&mut self, day: i64, seats: &mut CustomerSeats) {
         if seats.is_empty() {
@@ -148,7 +148,7 @@ impl FleetTotals {
     }
 
     /// Adds sums of a day that are of so many customers.
-    pub(super) fn add(&mut self, day: i64, licenses: LicenseSums, customers: u64) {
+    pub(super) fn add(&mut self, day: i64, licenses: StoredSums, customers: u64) {
         let of_day = self.0.entry(day).or_default();
         of_day.licenses.add(licenses);
         of_day.customers += customers;

@@ -49,7 +49,7 @@ enum FleetReplyRows {
 struct TotalsReply {
     processed_date: Option<String>,
     customers: CustomersByStatus,
-    failed: Vec<FailedCustomer>,
+    failed: Vec<FailedCustomerReply>,
     totals: UsageSums,
 }
 
@@ -67,7 +67,7 @@ struct CustomersByStatus {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct FailedCustomer {
+struct FailedCustomerReply {
     customer_id: String,
     customer_name: Option<String>,
     reason: String,

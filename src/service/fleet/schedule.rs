@@ -10,12 +10,12 @@ use jiff::Timestamp;
 pub(super) struct CheckSchedule {
     interval: Duration,
     /// The publications that were observed last, oldest first.
-    observed: VecDeque<Publication>,
+    observed: VecDeque<ObservedPublication>,
 }
 
 /// A new date appeared between two checks.
 #[derive(Clone, Copy, Debug)]
-struct Publication {
+struct ObservedPublication {
     last_without: Timestamp,
     found: Timestamp,
 }
@@ -49,7 +49,7 @@ impl CheckSchedule {
         if self.observed.len() == Self::MAX_OBSERVED {
             self.observed.pop_front();
         }
-        self.observed.push_back(Publication {
+        self.observed.push_back(ObservedPublication {
             last_without,
             found,
         });

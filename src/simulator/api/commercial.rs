@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::call::{BadRequestError, SimulatedCall};
 use crate::simulator::{
     faults::BodyFault,
-    fleet::{FleetRow, RequestedDate},
+    fleet::{FleetPageRow, RequestedDate},
     reply::SimulatedReply,
     simulation::Simulation,
 };
@@ -172,7 +172,7 @@ fn parse_date(text: &str) -> Result<RequestedDate, BadRequestError> {
 // === impl CommercialRow ===
 
 impl<'a> CommercialRow<'a> {
-    fn new(row: &FleetRow<'a>) -> Self {
+    fn new(row: &FleetPageRow<'a>) -> Self {
         let upper_case = |id: Uuid| format!("{:X}", id.hyphenated());
         Self {
             processed_date_time: row.processed.to_string(),

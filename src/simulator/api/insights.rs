@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::call::{BadRequestError, SimulatedCall};
 use crate::simulator::{
     fleet::{
-        DOCUMENTED_CUSTOMER, FleetRow, NO_RELATIONSHIP_CUSTOMER, RequestedDate, documented_body,
-        documented_deployment_body,
+        DOCUMENTED_CUSTOMER, FleetPageRow, NO_RELATIONSHIP_CUSTOMER, RequestedDate,
+        documented_body, documented_deployment_body,
     },
     reply::SimulatedReply,
     simulation::Simulation,
@@ -99,7 +99,7 @@ fn customer_reply(
     simulation: &Simulation,
     call: &SimulatedCall,
     documented: fn() -> Vec<u8>,
-    items: impl FnOnce(&[FleetRow<'_>]) -> Vec<Value>,
+    items: impl FnOnce(&[FleetPageRow<'_>]) -> Vec<Value>,
 ) -> Result<SimulatedReply, BadRequestError> {
     let id = Uuid::try_parse(call.customer())
         .map_err(|_| BadRequestError("The customer id is no GUID.".into()))?;
@@ -141,7 +141,7 @@ fn collection(items: impl IntoIterator<Item = Value>) -> SimulatedReply {
     SimulatedReply::json(StatusCode::OK, &body)
 }
 
-fn usage_item(row: &FleetRow<'_>) -> Value {
+fn usage_item(row: &FleetPageRow<'_>) -> Value {
     json!({
         "customerId": row.customer_id.to_string(),
         "customerName": row.customer_name,
@@ -159,7 +159,7 @@ fn usage_item(row: &FleetRow<'_>) -> Value {
     })
 }
 
-fn deployment_item(row: &FleetRow<'_>, seats: SeatCounts) -> Value {
+fn deployment_item(row: &FleetPageRow<'_>, seats: SeatCounts) -> Value {
     json!({
         "licensesDeployed": seats.active,
         "licensesSold": seats.qualified,
@@ -178,9 +178,9 @@ fn deployment_item(row: &FleetRow<'_>, seats: SeatCounts) -> Value {
 /// Returns the seats of each product of a customer, with its first row. A seat is in the row of every
 /// workload, so a product has as many as the largest of its rows.
 fn product_seats<'a, 'r>(
-    rows: &'r [FleetRow<'a>],
-) -> impl Iterator<Item = (&'r FleetRow<'a>, SeatCounts)> {
-    let mut products: BTreeMap<&str, (&FleetRow<'a>, SeatCounts)> = BTreeMap::new();
+    rows: &'r [FleetPageRow<'a>],
+) -> impl Iterator<Item = (&'r FleetPageRow<'a>, SeatCounts)> {
+    let mut products: BTreeMap<&str, (&FleetPageRow<'a>, SeatCounts)> = BTreeMap::new();
     for row in rows {
         let product = products.entry(row.product_name);
         let (_, seats) = product.or_insert((row, SeatCounts::default()));
@@ -191,7 +191,7 @@ fn product_seats<'a, 'r>(
 }
 
 /// Returns the newest rows of each customer.
-fn fleet_rows(simulation: &Simulation) -> Vec<Vec<FleetRow<'_>>> {
+fn fleet_rows(simulation: &Simulation) -> Vec<Vec<FleetPageRow<'_>>> {
     let newest = simulation.newest_date();
     let customers = simulation.fleet.customers().iter();
     customers
@@ -202,7 +202,7 @@ fn fleet_rows(simulation: &Simulation) -> Vec<Vec<FleetRow<'_>>> {
 // === impl SeatCounts ===
 
 impl SeatCounts {
-    fn of(row: &FleetRow<'_>) -> Self {
+    fn of(row: &FleetPageRow<'_>) -> Self {
         Self {
             active: row.active,
             qualified: row.qualified,
@@ -219,7 +219,7 @@ impl SeatCounts {
 // === impl SeatSums ===
 
 impl<K: Ord> SeatSums<K> {
-    fn add(&mut self, key: K, seats: SeatCounts, row: &FleetRow<'_>) {
+    fn add(&mut self, key: K, seats: SeatCounts, row: &FleetPageRow<'_>) {
         let (sum, processed) = self.0.entry(key).or_default();
         sum.active += seats.active;
         sum.qualified += seats.qualified;

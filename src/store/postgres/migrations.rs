@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{
     connection::{End, PostgresConnection, PostgresSession},
     server::PostgresServer,
-    writer::{MAX_ATTEMPTS, OpenError},
+    writer::{MAX_ATTEMPTS, PostgresOpenError},
 };
 use crate::store::{
     StoreStartError,
@@ -45,7 +45,7 @@ pub(super) fn migrate(
     session: &PostgresSession,
     server: &PostgresServer,
     now: Timestamp,
-) -> Result<(), OpenError> {
+) -> Result<(), PostgresOpenError> {
     let known = i64::try_from(KNOWN_VERSION).unwrap_or(i64::MAX);
     let connection = session.connection();
     let mut attempts = 1;

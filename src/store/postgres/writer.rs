@@ -55,7 +55,7 @@ impl PostgresWriter {
 
     /// Returns the connection, or a new one if there is none. One that finds no schema migrates: an older process must be
     /// able to use a newer schema while both run, so later ones look no more.
-    fn take_session(&mut self) -> Result<PostgresSession, OpenError> {
+    fn take_session(&mut self) -> Result<PostgresSession, PostgresOpenError> {
         let session = self.session.take();
         let has_schema = self.server.is_open();
         if let Some(session) = session.filter(|session| has_schema && !session.is_closed()) {
@@ -76,7 +76,7 @@ impl PostgresWriter {
     fn write_once<T>(
         &mut self,
         work: &impl Fn(&mut Changes<'_>) -> SqlResult<T>,
-    ) -> Result<T, OpenError> {
+    ) -> Result<T, PostgresOpenError> {
         // After a panic it does not come back: its transaction may be open.
         let mut session = self.take_session()?;
         let result = session.write(BEGIN, TIME_LIMIT, work);
@@ -90,7 +90,7 @@ impl PostgresWriter {
 
 /// The database cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum OpenError {
+pub(super) enum PostgresOpenError {
     /// It must not be used by this program.
     #[error(transparent)]
     Refused(#[from] StoreStartError),
@@ -105,8 +105,8 @@ impl SqlWriter for PostgresWriter {
                 self.session = Some(session);
                 Ok(Ok(()))
             }
-            Err(OpenError::Refused(refused)) => Err(refused),
-            Err(OpenError::Sql(error)) => Ok(Err(StoreError::NotOpen(error.to_string()))),
+            Err(PostgresOpenError::Refused(refused)) => Err(refused),
+            Err(PostgresOpenError::Sql(error)) => Ok(Err(StoreError::NotOpen(error.to_string()))),
         }
     }
 
@@ -118,14 +118,14 @@ impl SqlWriter for PostgresWriter {
         loop {
             match self.write_once(&work) {
                 // Changes that a lost COMMIT wrote are written again, which changes nothing.
-                Err(OpenError::Sql(SqlError::Postgres(error)))
+                Err(PostgresOpenError::Sql(SqlError::Postgres(error)))
                     if (error.is_retryable() || error.is_lost()) && attempts < MAX_ATTEMPTS =>
                 {
                     attempts += 1;
                 }
                 Ok(done) => return Ok(done),
-                Err(OpenError::Sql(error)) => return Err(error.into()),
-                Err(OpenError::Refused(error)) => {
+                Err(PostgresOpenError::Sql(error)) => return Err(error.into()),
+                Err(PostgresOpenError::Refused(error)) => {
                     return Err(StoreError::NotOpen(error.to_string()));
                 }
             }

@@ -20,7 +20,7 @@ use crate::{
         CustomerTotals, FleetDateTotals, FleetHistoryQuery, ProductFilter, RecentTotalsQuery,
         customer_set::CustomerSet,
         sql,
-        totals::{CustomerSeats, DayTotals, FleetTotals, LicenseSums, ProductNames},
+        totals::{CustomerSeats, DayTotals, ProductNames, StoredSums, StoredTotals},
     },
 };
 
@@ -31,7 +31,7 @@ type CountedProducts = AHashMap<i64, i64>;
 /// The totals of a range, with the customers of each day.
 #[derive(Default)]
 struct RangeTotals {
-    totals: HashMap<i64, (LicenseSums, CustomerSet)>,
+    totals: HashMap<i64, (StoredSums, CustomerSet)>,
     /// The customers that have any row of a day, counted or not.
     present: HashMap<i64, CustomerSet>,
 }
@@ -121,8 +121,8 @@ impl Queries<'_> {
         (from, to): (i64, i64),
         counted: &CountedProducts,
         preferred: i64,
-    ) -> SqlResult<FleetTotals> {
-        let mut totals = FleetTotals::default();
+    ) -> SqlResult<StoredTotals> {
+        let mut totals = StoredTotals::default();
         let key = |customer: &i64| [*customer, from, to, preferred];
         let connection = self.connection;
         for customer in connection.reading_ahead(customers, HISTORIES_AHEAD, sql::HISTORY, key) {
@@ -164,7 +164,7 @@ impl Queries<'_> {
             if outdated.contains(&day) {
                 return Ok(());
             }
-            let licenses = LicenseSums {
+            let licenses = StoredSums {
                 qualified: seats(row.get(2)?)?,
                 active: seats(row.get(3)?)?,
                 unused: seats(row.get(4)?)?,
@@ -191,10 +191,10 @@ impl Queries<'_> {
         range: (i64, i64),
         counted: &CountedProducts,
         preferred: i64,
-    ) -> SqlResult<FleetTotals> {
+    ) -> SqlResult<StoredTotals> {
         let mut days = stored.present.values();
         let Some(mut cohort) = days.next().cloned() else {
-            return Ok(FleetTotals::default());
+            return Ok(StoredTotals::default());
         };
         let mut others = cohort.clone();
         for present in days {
@@ -226,7 +226,7 @@ impl Queries<'_> {
 // === impl RangeTotals ===
 
 impl RangeTotals {
-    fn add(&mut self, day: i64, is_counted: bool, licenses: LicenseSums, customers: &[u8]) {
+    fn add(&mut self, day: i64, is_counted: bool, licenses: StoredSums, customers: &[u8]) {
         self.present.entry(day).or_default().add_all(customers);
         if is_counted {
             let (sums, all_customers) = self.totals.entry(day).or_default();
@@ -235,8 +235,8 @@ impl RangeTotals {
         }
     }
 
-    fn of_all(&self) -> FleetTotals {
-        let mut totals = FleetTotals::default();
+    fn of_all(&self) -> StoredTotals {
+        let mut totals = StoredTotals::default();
         for (day, (licenses, customers)) in &self.totals {
             totals.add(*day, *licenses, customers.len());
         }

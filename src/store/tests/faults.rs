@@ -13,13 +13,13 @@ use crate::{
 
 const PREFERRED: UpstreamApi = UpstreamApi::Insights;
 
-struct Scene {
+struct FileScene {
     folder: TempDir,
     path: PathBuf,
     store: Arc<dyn UsageStore>,
 }
 
-impl Scene {
+impl FileScene {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = open(&folder, PREFERRED).await;
@@ -67,7 +67,7 @@ fn snapshot(number: u32) -> StoreWrite {
 
 #[tokio::test]
 async fn a_deleted_file_is_begun_anew() {
-    let scene = Scene::new().await;
+    let scene = FileScene::new().await;
     assert!(scene.look_up(1).await.unwrap().is_some());
     for name in scene.files() {
         fs::remove_file(scene.folder.path().join(name)).unwrap();
@@ -83,8 +83,8 @@ async fn a_deleted_file_is_begun_anew() {
 
 #[tokio::test]
 async fn a_file_put_in_place_of_another_is_used() {
-    let scene = Scene::new().await;
-    let other = Scene::new().await;
+    let scene = FileScene::new().await;
+    let other = FileScene::new().await;
     other.store.write(vec![snapshot(2)]).await.unwrap();
     other.store.close().await.unwrap();
     for name in scene.files() {
@@ -102,13 +102,13 @@ async fn a_file_put_in_place_of_another_is_used() {
 async fn a_damaged_file_is_kept_aside_and_a_new_one_begun() {
     // Its beginning, so that it is no database at all; its content.
     for from in [0, 4096] {
-        let Scene {
+        let FileScene {
             folder,
             path,
             store,
-        } = Scene::new().await;
+        } = FileScene::new().await;
         store.close().await.unwrap();
-        let scene = Scene {
+        let scene = FileScene {
             folder,
             path,
             store,
@@ -119,7 +119,7 @@ async fn a_damaged_file_is_kept_aside_and_a_new_one_begun() {
         let store = sqlite::open(scene.path.clone(), PREFERRED, clock())
             .await
             .unwrap();
-        let scene = Scene { store, ..scene };
+        let scene = FileScene { store, ..scene };
         // Damage of the content shows when it is read.
         drop(scene.look_up(1).await);
         scene.store.probe().await.unwrap();
@@ -137,7 +137,7 @@ async fn a_damaged_file_is_kept_aside_and_a_new_one_begun() {
 
 #[tokio::test]
 async fn a_file_locked_by_another_program_can_be_read_but_not_written() {
-    let scene = Scene::new().await;
+    let scene = FileScene::new().await;
     let other = rusqlite::Connection::open(&scene.path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
 
@@ -151,11 +151,11 @@ async fn a_file_locked_by_another_program_can_be_read_but_not_written() {
 
 #[tokio::test]
 async fn a_file_that_another_program_locks_for_itself_is_opened_later() {
-    let Scene {
+    let FileScene {
         folder,
         path,
         store,
-    } = Scene::new().await;
+    } = FileScene::new().await;
     store.close().await.unwrap();
     let other = rusqlite::Connection::open(&path).unwrap();
     other
@@ -165,7 +165,7 @@ async fn a_file_that_another_program_locks_for_itself_is_opened_later() {
     let store = sqlite::open(path.clone(), PREFERRED, clock())
         .await
         .unwrap();
-    let scene = Scene {
+    let scene = FileScene {
         folder,
         path,
         store,
@@ -188,7 +188,7 @@ async fn a_folder_that_is_missing_is_used_once_it_is_there() {
     let store = sqlite::open(path.clone(), PREFERRED, clock())
         .await
         .unwrap();
-    let scene = Scene {
+    let scene = FileScene {
         folder,
         path,
         store,
@@ -206,7 +206,7 @@ async fn a_folder_that_is_missing_is_used_once_it_is_there() {
 
 #[tokio::test]
 async fn two_processes_write_one_file() {
-    let scene = Scene::new().await;
+    let scene = FileScene::new().await;
     let other = open(&scene.folder, PREFERRED).await;
     let stores = [&scene.store, &other].into_iter().cycle();
     let writes = (10..50)
@@ -223,16 +223,16 @@ async fn two_processes_write_one_file() {
 
 #[tokio::test]
 async fn a_symbolic_link_stays_and_all_else_is_beside_the_file() {
-    let Scene {
+    let FileScene {
         folder,
         path,
         store,
-    } = Scene::new().await;
+    } = FileScene::new().await;
     store.close().await.unwrap();
     let link_folder = tempfile::tempdir().unwrap();
     let link = link_folder.path().join("link.db");
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    let scene = Scene {
+    let scene = FileScene {
         folder,
         path,
         store,
@@ -242,7 +242,7 @@ async fn a_symbolic_link_stays_and_all_else_is_beside_the_file() {
     let store = sqlite::open(link.clone(), PREFERRED, clock())
         .await
         .unwrap();
-    let scene = Scene { store, ..scene };
+    let scene = FileScene { store, ..scene };
     scene.assert_works().await;
 
     assert_eq!(fs::read_link(&link).unwrap(), scene.path);

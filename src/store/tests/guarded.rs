@@ -156,7 +156,7 @@ impl UsageStore for FakeStore {
     }
 }
 
-struct Scene {
+struct GuardScene {
     fake: Arc<FakeStore>,
     guarded: GuardedStore,
     clock: Arc<ManualClock>,
@@ -165,7 +165,7 @@ struct Scene {
 
 const TWENTY_MILLISECONDS: Duration = Duration::from_millis(20);
 
-impl Scene {
+impl GuardScene {
     fn new(behavior: Behavior) -> Self {
         let fake = FakeStore::new(behavior);
         let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
@@ -230,7 +230,7 @@ impl Scene {
 
 #[tokio::test]
 async fn a_look_up_takes_20_ms_at_most_and_after_three_in_vain_only_writes_are_tried() {
-    let scene = Scene::new(Behavior::Hangs);
+    let scene = GuardScene::new(Behavior::Hangs);
     let started = scene.clock.now();
 
     for _ in 0..3 {
@@ -257,7 +257,7 @@ async fn a_look_up_takes_20_ms_at_most_and_after_three_in_vain_only_writes_are_t
 
 #[tokio::test]
 async fn look_ups_that_wait_for_others_in_vain_do_not_open_the_breaker() {
-    let scene = Scene::new(Behavior::Hangs);
+    let scene = GuardScene::new(Behavior::Hangs);
     let look_up = |_| scene.guarded.snapshot(Resource::InsightsUsage(customer(1)));
     let mut busy = join_all((0..LOOK_UPS_AT_ONCE).map(look_up));
     tokio::select! {
@@ -278,7 +278,7 @@ async fn look_ups_that_wait_for_others_in_vain_do_not_open_the_breaker() {
 
 #[tokio::test]
 async fn all_customers_of_a_date_take_a_second_at_most_and_three_in_vain_open_the_breaker() {
-    let scene = Scene::new(Behavior::Hangs);
+    let scene = GuardScene::new(Behavior::Hangs);
     let date = range("2026-11-01", "2026-11-01").from;
 
     for _ in 0..3 {
@@ -295,7 +295,7 @@ async fn all_customers_of_a_date_take_a_second_at_most_and_three_in_vain_open_th
 
 #[tokio::test]
 async fn a_store_that_works_again_is_used_again() {
-    let scene = Scene::new(Behavior::Fails);
+    let scene = GuardScene::new(Behavior::Fails);
     for _ in 0..3 {
         scene.look_up().await.unwrap_err();
     }
@@ -319,7 +319,7 @@ async fn a_store_that_works_again_is_used_again() {
 
 #[tokio::test]
 async fn the_time_of_a_look_up_closes_the_breaker_and_not_that_of_a_probe() {
-    let scene = Scene::new(Behavior::IsSlow);
+    let scene = GuardScene::new(Behavior::IsSlow);
     for _ in 0..3 {
         scene.look_up().await.unwrap_err();
     }
@@ -337,7 +337,7 @@ async fn the_time_of_a_look_up_closes_the_breaker_and_not_that_of_a_probe() {
 
 #[tokio::test]
 async fn misses_count_only_in_a_row() {
-    let scene = Scene::new(Behavior::Fails);
+    let scene = GuardScene::new(Behavior::Fails);
     for _ in 0..5 {
         for _ in 0..2 {
             scene.look_up().await.unwrap_err();
@@ -352,7 +352,7 @@ async fn misses_count_only_in_a_row() {
 
 #[tokio::test]
 async fn a_store_that_cannot_be_opened_is_not_asked_again() {
-    let scene = Scene::new(Behavior::IsGone);
+    let scene = GuardScene::new(Behavior::IsGone);
 
     let error = scene
         .guarded
@@ -366,7 +366,7 @@ async fn a_store_that_cannot_be_opened_is_not_asked_again() {
 
 #[tokio::test]
 async fn a_store_that_hangs_at_the_start_is_not_waited_for_again() {
-    let scene = Scene::new(Behavior::Hangs);
+    let scene = GuardScene::new(Behavior::Hangs);
 
     let probe = scene.guarded.probe();
     let advance = scene.clock.advance_when_sleeping(Duration::from_secs(2));
@@ -378,7 +378,7 @@ async fn a_store_that_hangs_at_the_start_is_not_waited_for_again() {
 
 #[tokio::test]
 async fn a_store_that_cannot_be_written_can_be_read() {
-    let scene = Scene::new(Behavior::Fails);
+    let scene = GuardScene::new(Behavior::Fails);
     scene.guarded.write(Vec::new()).await.unwrap_err();
     let problem = scene.guarded.health().problem();
     scene.fake.behavior.send_replace(Behavior::Works);

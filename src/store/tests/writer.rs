@@ -15,7 +15,7 @@ use crate::{
 
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
-struct Scene {
+struct WriterScene {
     store: TestStore,
     writer: StoreWriter,
     clock: Arc<ManualClock>,
@@ -42,7 +42,7 @@ fn start(
     (writer, clock, shutdown)
 }
 
-impl Scene {
+impl WriterScene {
     async fn new(keep: Option<Duration>) -> Self {
         let store = TestStore::on(TestPlace::file()).await;
         let (writer, clock, shutdown) = start(&store.store, keep);
@@ -71,7 +71,7 @@ fn snapshot(number: u32, day: &str) -> StoreWrite {
 
 #[tokio::test]
 async fn a_change_is_durable_within_its_time() {
-    let scene = Scene::new(None).await;
+    let scene = WriterScene::new(None).await;
 
     scene.writer.record(snapshot(1, "2026-11-26"));
     scene.clock.advance_when_sleeping(FLUSH_WITHIN).await;
@@ -82,7 +82,7 @@ async fn a_change_is_durable_within_its_time() {
 
 #[tokio::test]
 async fn the_end_of_the_process_writes_what_waits() {
-    let scene = Scene::new(None).await;
+    let scene = WriterScene::new(None).await;
     for number in 1..=3 {
         scene.writer.record(snapshot(number, "2026-11-26"));
     }
@@ -95,7 +95,7 @@ async fn the_end_of_the_process_writes_what_waits() {
 
 #[tokio::test]
 async fn a_change_that_can_never_be_stored_holds_up_no_other() {
-    let scene = Scene::new(None).await;
+    let scene = WriterScene::new(None).await;
     let usage = usage(customer(2), Vec::new());
 
     scene.writer.record(snapshot(1, "2026-11-26"));
@@ -114,7 +114,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[tokio::test]
 async fn a_clock_that_was_set_forward_deletes_no_date_that_is_kept_beside_the_newest() {
-    let scene = Scene::new(Some(30 * DAY)).await;
+    let scene = WriterScene::new(Some(30 * DAY)).await;
     for (number, day) in [(1, "2026-10-26"), (2, "2026-10-27"), (3, "2026-11-26")] {
         scene.writer.record(snapshot(number, day));
     }
@@ -130,7 +130,7 @@ async fn a_clock_that_was_set_forward_deletes_no_date_that_is_kept_beside_the_ne
 
 #[tokio::test]
 async fn dates_that_are_kept_no_longer_are_deleted() {
-    let scene = Scene::new(Some(30 * DAY)).await;
+    let scene = WriterScene::new(Some(30 * DAY)).await;
     scene.writer.record(snapshot(1, "2026-10-29"));
     scene.writer.record(snapshot(2, "2026-10-30"));
     scene.writer.record(snapshot(3, "2026-12-05"));

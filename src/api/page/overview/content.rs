@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{
     PAGE_LENGTH,
     missing::{MissingData, missing_data},
-    rows::{CustomerRow, SortColumns},
+    rows::{OverviewRow, SortColumns},
     trend::TrendPoint,
 };
 use crate::{
@@ -48,7 +48,7 @@ pub(super) struct OverviewContent {
     pub(super) counts: FleetStatusCounts,
     pub(super) missing: MissingData,
     pub(super) columns: SortColumns,
-    pub(super) rows: Vec<CustomerRow>,
+    pub(super) rows: Vec<OverviewRow>,
     /// The customers of `rows`.
     pub(super) shown: Vec<ShownCustomer>,
     /// The groups of customers that the caller may read.
@@ -126,7 +126,7 @@ impl OverviewInput {
             columns: SortColumns::new(query, has_costs),
             rows: shown
                 .iter()
-                .map(|row| CustomerRow::new(row, query, directory, fleet.processed_date))
+                .map(|row| OverviewRow::new(row, query, directory, fleet.processed_date))
                 .collect(),
             shown: shown.iter().map(ShownCustomer::new).collect(),
             groups: visible_groups(fleet, portfolio, may_read),

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A row of the list of customers.
-pub(super) struct CustomerRow {
+pub(super) struct OverviewRow {
     pub(super) link: String,
     /// The name, or else the id.
     pub(super) name: String,
@@ -52,9 +52,9 @@ pub(super) struct SortColumn {
     pub(super) direction: Option<&'static str>,
 }
 
-// === impl CustomerRow ===
+// === impl OverviewRow ===
 
-impl CustomerRow {
+impl OverviewRow {
     pub(super) fn new(
         row: &CustomerUsageRow<'_>,
         page_query: &PageQuery,

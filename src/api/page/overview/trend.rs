@@ -8,15 +8,15 @@ pub(super) struct TrendColumn {
     /// The heading of the column; `None` if there is no column.
     pub(super) title: Option<String>,
     /// A line for each row, where there is one.
-    lines: Vec<Option<TrendLine>>,
+    lines: Vec<Option<SparkLine>>,
     /// The reason that there is no column.
     pub(super) note: Option<&'static str>,
 }
 
 /// A small line of a customer's unused licenses over time.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct TrendLine {
-    /// The path of an SVG of [`TrendLine::WIDTH`] by [`TrendLine::HEIGHT`] units.
+pub(super) struct SparkLine {
+    /// The path of an SVG of [`SparkLine::WIDTH`] by [`SparkLine::HEIGHT`] units.
     pub(super) path: String,
     /// The change from the first date to the last, such as `+12`.
     pub(super) change: String,
@@ -63,7 +63,7 @@ impl TrendColumn {
         axis.reverse();
         let lines: Vec<_> = points
             .iter()
-            .map(|points| TrendLine::new(points, &axis))
+            .map(|points| SparkLine::new(points, &axis))
             .collect();
         if !stored.is_complete {
             // Rows of other pages may be known already; a part of the lines would look like all.
@@ -82,7 +82,7 @@ impl TrendColumn {
     }
 
     /// Returns the line of a row.
-    pub(super) fn line(&self, row: &usize) -> Option<&TrendLine> {
+    pub(super) fn line(&self, row: &usize) -> Option<&SparkLine> {
         self.lines.get(*row)?.as_ref()
     }
 
@@ -108,9 +108,9 @@ fn trend_points(customer: &ShownCustomer, stored: &TrendAnswer) -> Vec<TrendPoin
     points
 }
 
-// === impl TrendLine ===
+// === impl SparkLine ===
 
-impl TrendLine {
+impl SparkLine {
     const WIDTH: usize = 720;
     const HEIGHT: u128 = 180;
     /// Room for half of the width of the stroke.
@@ -177,13 +177,13 @@ mod tests {
         ProcessedDate::parse(&format!("2026-11-{day:02}")).unwrap()
     }
 
-    fn line(points: &[(u32, u64)], axis: &[u32]) -> Option<TrendLine> {
+    fn line(points: &[(u32, u64)], axis: &[u32]) -> Option<SparkLine> {
         let points: Vec<_> = points
             .iter()
             .map(|(day, unused)| (date(*day), *unused))
             .collect();
         let axis: Vec<_> = axis.iter().map(|day| date(*day)).collect();
-        TrendLine::new(&points, &axis)
+        SparkLine::new(&points, &axis)
     }
 
     #[test]
