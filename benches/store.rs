@@ -34,6 +34,7 @@ use usage_proxy::{
     domain::{
         CustomerId, LicenseUsage, ProcessedAt, ProcessedDate, Resource, UpstreamApi, UsageRow,
     },
+    shutdown::Shutdown,
     store::{
         AcceptedSnapshot, DateRange, FleetHistoryQuery, HistoryQuery, ProductFilter, StoreWrite,
         UsageStore, postgres, sqlite,
@@ -378,6 +379,7 @@ fn of_date(customers: &mut [Customer], number: i32, random: &mut StdRng) -> Vec<
             asked_date: None,
             fetched_at,
             purge_generation: None,
+            lease: None,
         })
     });
     snapshots.collect()
@@ -386,7 +388,9 @@ fn of_date(customers: &mut [Customer], number: i32, random: &mut StdRng) -> Vec<
 async fn open(config: &Config) -> Arc<dyn UsageStore> {
     let clock: SharedClock = Arc::new(SystemClock);
     let store = match (&config.store.url, config.store.postgres()) {
-        (_, Some(database)) => postgres::open(database, UpstreamApi::Commercial, clock).await,
+        (_, Some(database)) => {
+            postgres::open(database, UpstreamApi::Commercial, clock, Shutdown::new()).await
+        }
         (Some(StoreUrl::Sqlite(file)), _) => {
             sqlite::open(file.clone(), UpstreamApi::Commercial, clock).await
         }

@@ -6,6 +6,7 @@
 mod answer;
 mod backfill;
 mod brief_reads;
+mod call_leases;
 mod concurrency_limiter;
 mod customers;
 mod dated_call_limits;

@@ -2,6 +2,7 @@
 //!
 //! [`UsageStore`] is what an engine does. Nothing here assumes that only one process writes.
 
+mod coordination;
 mod customer_set;
 mod guarded;
 mod metrics;
@@ -21,6 +22,10 @@ use jiff::Timestamp;
 use prometheus::Registry;
 
 pub use self::{
+    coordination::{
+        Coordination, LEASE_RENEWAL, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd, WantedLease,
+        lease_name,
+    },
     guarded::GuardedStore,
     metrics::{StoreHealth, StoreMetrics},
     writer::{StoreWriter, WriterConfig},
@@ -97,6 +102,11 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
 
     /// Does a part of the work that no caller waits for, such as computing totals again; a short one.
     fn maintain(&self) -> StoreFuture<'_, Upkeep>;
+
+    /// The coordination of the processes that share the store; `None` where each works by itself.
+    fn coordination(&self) -> Option<&dyn Coordination> {
+        None
+    }
 
     /// Closes all connections. A later call opens them again.
     fn close(&self) -> StoreFuture<'_, ()>;
@@ -193,6 +203,9 @@ pub struct AcceptedSnapshot {
     /// The last purge that this process had applied then: the answer may be older than a later one of
     /// another process. `None`: it is older than none.
     pub purge_generation: Option<i64>,
+    /// The lease that the call was made under: once that is lost, the answer is too late, and is not
+    /// stored.
+    pub lease: Option<Lease>,
 }
 
 /// A snapshot as it is stored.
@@ -462,7 +475,10 @@ pub async fn open(
 ) -> Result<Option<DurableStore>, StoreStartError> {
     let clock = || Arc::clone(deps.clock);
     let engine = match (&config.url, config.postgres()) {
-        (_, Some(database)) => postgres::open(database, deps.preferred, clock()).await?,
+        (_, Some(database)) => {
+            let shutdown = deps.shutdown.clone();
+            postgres::open(database, deps.preferred, clock(), shutdown).await?
+        }
         (Some(StoreUrl::Sqlite(path)), None) => {
             sqlite::open(path.clone(), deps.preferred, clock()).await?
         }

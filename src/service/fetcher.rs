@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    call_leases::{CallLease, CallLeases, Turn},
     concurrency_limiter::{
         CallLimits, ConcurrencyLimiter, FetchReason, GaugeGuard, Overloaded, PastDeadline,
         PendingCall,
@@ -34,6 +35,7 @@ use crate::{
     offload,
     render::{RenderError, Rendered},
     shutdown::Shutdown,
+    store::Lease,
     token_bucket::BucketExhausted,
 };
 
@@ -48,6 +50,7 @@ pub(super) struct Fetcher {
     cache: Arc<UsageCache>,
     level: Arc<SecondLevel>,
     flights: SingleFlight<Resource, FetchOutcome, SharedFetch>,
+    leases: CallLeases,
     limiter: Arc<ConcurrencyLimiter>,
     failures: FailureCache<Resource, SourceError>,
     /// The time of the last `no-cache` fetch of each customer.
@@ -106,6 +109,22 @@ pub(super) struct SharedFetch {
     pub(super) span: Option<Arc<TraceSpan>>,
 }
 
+/// A call that a request or a refresh wants.
+#[derive(Clone, Debug)]
+struct WantedCall {
+    resource: Resource,
+    trace: CallTrace,
+    reason: FetchReason,
+    /// What was cached and stored before is known.
+    asked_at: Instant,
+}
+
+/// The result of a call that another process made.
+enum EarlierResult {
+    Answered(CachedAnswer),
+    Failed(SourceError),
+}
+
 /// The request's handle on a call.
 pub(super) type JoinedFetch = Flight<FetchOutcome, SharedFetch>;
 
@@ -134,10 +153,16 @@ impl Fetcher {
     ) -> Self {
         let metrics = cache.metrics().clone();
         let limiter = ConcurrencyLimiter::new(limits, Arc::clone(&clock), metrics.clone());
+        let leases = CallLeases::new(
+            level.durable().cloned(),
+            Arc::clone(&clock),
+            shutdown.clone(),
+        );
         Self {
             source,
             cache,
             level,
+            leases,
             flights: SingleFlight::new(shutdown),
             limiter: Arc::new(limiter),
             failures: FailureCache::new(metrics),
@@ -243,7 +268,13 @@ impl Fetcher {
                     span,
                     ..trace.clone()
                 };
-                Arc::clone(self).run_fetch(resource, trace, reason, pending, guard)
+                let call = WantedCall {
+                    resource,
+                    trace,
+                    reason,
+                    asked_at: now,
+                };
+                Arc::clone(self).run_fetch(call, pending, guard)
             })
     }
 
@@ -469,26 +500,32 @@ impl Fetcher {
     /// which holds the permit: a caller that disconnects gets no other one before the call has ended.
     async fn run_fetch(
         self: Arc<Self>,
-        resource: Resource,
-        trace: CallTrace,
-        reason: FetchReason,
+        wanted: WantedCall,
         pending: Arc<PendingCall>,
         guard: FetchGuard,
     ) -> FetchOutcome {
+        let WantedCall {
+            resource, trace, ..
+        } = wanted.clone();
         let _in_flight = GaugeGuard::increment(&self.cache.metrics().fills_in_flight);
-        if reason == FetchReason::Refresh
-            && let Some(cached) = self.load_fresh(resource).await
-        {
-            if let Some(span) = &trace.span {
-                span.end();
+        let lease = match self.turn_or_result(&wanted).await {
+            Ok(lease) => lease,
+            Err(EarlierResult::Answered(cached)) => {
+                if let Some(span) = &trace.span {
+                    span.end();
+                }
+                return Ok(FetchedAnswer {
+                    cached,
+                    stored: true,
+                    forward_status: None,
+                    call_ids: None,
+                });
             }
-            return Ok(FetchedAnswer {
-                cached,
-                stored: true,
-                forward_status: None,
-                call_ids: None,
-            });
-        }
+            Err(EarlierResult::Failed(error)) => {
+                spans::end_call_span(trace.span.as_deref(), Err(&error));
+                return self.store_failure(resource, error, guard);
+            }
+        };
         let (permit, requested_at) = match pending.acquire().await {
             Ok(acquired) => acquired,
             Err(overloaded) => {
@@ -517,10 +554,51 @@ impl Fetcher {
         drop(permit);
         match rendered {
             Ok((rendered, newest, call_ids)) => {
-                Ok(self.store_answer(resource, rendered, newest, call_ids, guard))
+                Ok(self.store_answer(resource, rendered, newest, call_ids, guard, lease))
             }
-            Err(error) => self.store_failure(resource, error, guard),
+            Err(error) => {
+                let outcome = self.store_failure(resource, error, guard);
+                if let (Some(lease), Err(failure)) = (lease, &outcome) {
+                    lease.fail(&failure.error, self.shared_lifetime(failure));
+                }
+                outcome
+            }
         }
+    }
+
+    /// Waits for the turn of this process, unless another has made the call by then.
+    async fn turn_or_result(
+        &self,
+        wanted: &WantedCall,
+    ) -> Result<Option<CallLease>, EarlierResult> {
+        let resource = wanted.resource;
+        let mut unknown_since = wanted.asked_at;
+        if wanted.reason == FetchReason::Refresh {
+            unknown_since = self.clock.now();
+            if let Some(cached) = self.load_fresh(resource).await {
+                return Err(EarlierResult::Answered(cached));
+            }
+        }
+        loop {
+            match self.leases.turn(resource, unknown_since).await {
+                Turn::Own(lease) => return Ok(lease),
+                Turn::Failed(error) => return Err(EarlierResult::Failed(error)),
+                Turn::Answered => {
+                    unknown_since = self.clock.now();
+                    if let Some(cached) = self.load_fresh(resource).await {
+                        return Err(EarlierResult::Answered(cached));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The time for which a failure counts for other processes too: no longer than `no-cache` has to wait.
+    fn shared_lifetime(&self, failure: &CachedFailure<SourceError>) -> Duration {
+        let left = failure
+            .expires_at
+            .saturating_duration_since(self.clock.now());
+        left.min(self.min_refresh_interval)
     }
 
     /// Returns the answer that another process accepted after the cached one, if it is fresh.
@@ -632,7 +710,9 @@ impl Fetcher {
         newest: Option<NewestFallback>,
         call_ids: CallIds,
         guard: FetchGuard,
+        call_lease: Option<CallLease>,
     ) -> FetchedAnswer {
+        let lease = call_lease.as_ref().and_then(CallLease::lease);
         let now = self.clock.now();
         let rows = answer.rendered.rows();
         let completed = guard.complete((answer, newest), |(answer, newest)| {
@@ -651,17 +731,22 @@ impl Fetcher {
                     self.cache.store_older(resource, rendered, &cached, now)
                 }
                 Some(NewestFallback::Fetched(dated, fetched)) => {
-                    let dated_result = self.store(dated, *fetched, now);
+                    let dated_result = self.store(dated, *fetched, now, lease);
                     self.cache
                         .store_older(resource, rendered, &dated_result.answer, now)
                 }
             };
-            self.record_accepted(resource, accepted, &stored);
+            self.record_accepted(resource, accepted, &stored, lease);
             stored
         });
         let (cached, stored) = match completed {
             Ok(stored) => {
                 log_anomaly(resource, rows, &stored);
+                if let Some(lease) = call_lease
+                    && !matches!(stored.change, StoreChange::Suspect(_))
+                {
+                    lease.finish();
+                }
                 (stored.answer, stored.stored)
             }
             // Purged during the call: the answer is served to those who waited, and not stored.
@@ -679,9 +764,15 @@ impl Fetcher {
         }
     }
 
-    fn store(&self, resource: Resource, answer: RenderedAnswer, now: Instant) -> StoreResult {
+    fn store(
+        &self,
+        resource: Resource,
+        answer: RenderedAnswer,
+        now: Instant,
+        lease: Option<&Lease>,
+    ) -> StoreResult {
         let stored = self.cache.store(resource, answer.rendered, now);
-        self.record_accepted(resource, answer.accepted, &stored);
+        self.record_accepted(resource, answer.accepted, &stored, lease);
         stored
     }
 
@@ -691,10 +782,11 @@ impl Fetcher {
         resource: Resource,
         accepted: Option<AcceptedData>,
         stored: &StoreResult,
+        lease: Option<&Lease>,
     ) {
         match accepted {
             Some(_) if matches!(stored.change, StoreChange::Suspect(_)) => {}
-            Some(AcceptedData::Usage(usage)) => self.level.record_usage(resource, usage),
+            Some(AcceptedData::Usage(usage)) => self.level.record_usage(resource, usage, lease),
             Some(AcceptedData::Customers(list)) => {
                 self.level.record_customers(&stored.answer.rendered, list);
             }

@@ -22,7 +22,9 @@ use crate::{
     offload,
     render::Rendered,
     shutdown::Shutdown,
-    store::{AcceptedSnapshot, DurableStore, StoreWrite, StoredCustomers},
+    store::{
+        AcceptedSnapshot, DurableStore, Lease, StoreError, StoreWrite, StoredCustomers, UsageStore,
+    },
 };
 
 /// The snapshots behind the cache.
@@ -174,8 +176,15 @@ impl SecondLevel {
     ///
     /// Dropping the future cancels the wait, not the look-up.
     pub(super) async fn load_newer(self: &Arc<Self>, resource: Resource) {
-        let is_usage = resource.customer().is_some() && resource.api().tells_usage();
-        if !is_usage || self.durable.is_none() {
+        let Some(durable) = &self.durable else {
+            return;
+        };
+        if resource == Resource::Customers {
+            // The store itself reports its failures.
+            let _loaded = self.load_customers(&durable.store).await.is_ok();
+            return;
+        }
+        if resource.customer().is_none() || !resource.api().tells_usage() {
             return;
         }
         let is_cached = true;
@@ -367,7 +376,12 @@ impl SecondLevel {
     }
 
     /// Records an accepted answer for one customer.
-    pub(super) fn record_usage(&self, resource: Resource, accepted: AcceptedUsage) {
+    pub(super) fn record_usage(
+        &self,
+        resource: Resource,
+        accepted: AcceptedUsage,
+        lease: Option<&Lease>,
+    ) {
         let fetched_at = self.clock.wall_time();
         let usage = &accepted.usage;
         if usage.rows().is_empty() && !self.book.accepts(usage.customer_id()) {
@@ -384,6 +398,7 @@ impl SecondLevel {
             asked_date: resource.date(),
             fetched_at,
             purge_generation: self.purge_generation(),
+            lease: lease.cloned(),
         }));
     }
 
@@ -535,22 +550,8 @@ impl SecondLevel {
             Ok(purges) => Followed::UpTo(purges.generation),
             Err(_) => Followed::Unknown,
         });
-        match store.customers().await {
-            Ok(Some(stored)) => {
-                let list = CustomerList::clone(&stored.list);
-                let earlier = EarlierAnswer {
-                    rendered: Rendered::of_customers(list, stored.fetched_at),
-                    stored_at: self.instant_of(stored.fetched_at),
-                    lifetime: None,
-                    is_purged: false,
-                };
-                let now = self.clock.now();
-                if let Some(cached) = self.cache.restore(Resource::Customers, earlier, now) {
-                    self.book.set_customers(cached.rendered);
-                }
-            }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "the stored list of customers cannot be read"),
+        if let Err(error) = self.load_customers(store).await {
+            tracing::warn!(%error, "the stored list of customers cannot be read");
         }
         match store.newest_of_all().await {
             Ok(snapshots) => {
@@ -565,6 +566,26 @@ impl SecondLevel {
             }
             Err(error) => tracing::warn!(%error, "stored snapshots cannot be read"),
         }
+    }
+
+    /// Takes the list of customers that another process stored after the cached one, or an earlier one.
+    async fn load_customers(&self, store: &Arc<dyn UsageStore>) -> Result<(), StoreError> {
+        let Some(stored) = store.customers().await? else {
+            return Ok(());
+        };
+        let list = CustomerList::clone(&stored.list);
+        let answer = EarlierAnswer {
+            rendered: Rendered::of_customers(list, stored.fetched_at),
+            stored_at: self.instant_of(stored.fetched_at),
+            lifetime: None,
+            is_purged: false,
+        };
+        let now = self.clock.now();
+        self.cache.take_over(Resource::Customers, answer, now);
+        if let Some(cached) = self.cache.look_up(Resource::Customers, now) {
+            self.book.set_customers(cached.rendered);
+        }
+        Ok(())
     }
 
     fn lock_purges(&self) -> MutexGuard<'_, Vec<PurgeMark>> {

@@ -133,7 +133,9 @@ pub struct SourceError {
 ///
 /// A new variant needs a problem in `api/problem` and a place that returns it, such as the ladder of
 /// `partner_center/error`. The name is that in logs, traces and `Cache-Status` details.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::EnumString, strum::IntoStaticStr,
+)]
 #[strum(serialize_all = "kebab-case")]
 pub enum SourceErrorKind {
     /// Partner Center knows no such customer.
@@ -198,6 +200,11 @@ impl SourceErrorKind {
     /// The stable name in logs, traces and `Cache-Status` details.
     pub fn as_str(self) -> &'static str {
         self.into()
+    }
+
+    /// Returns the kind of a stable name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        name.parse().ok()
     }
 
     /// Returns whether the error is a valid answer: another call would return the same, and cached

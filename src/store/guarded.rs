@@ -9,9 +9,10 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
-    CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow,
-    LOOK_UPS_AT_ONCE, LaterPurges, OldDates, RecentTotalsQuery, StoreError, StoreFuture,
-    StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, Upkeep, UsageStore,
+    Coordination, CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery,
+    HistoryRow, LOOK_UPS_AT_ONCE, LaterPurges, Lease, LeaseAttempt, LeaseEnd, OldDates,
+    RecentTotalsQuery, StoreError, StoreFuture, StoreWrite, StoredCustomers, StoredDate,
+    StoredFleetDate, StoredSnapshot, Upkeep, UsageStore, WantedLease,
     metrics::{StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
 };
 use crate::{
@@ -141,6 +142,18 @@ impl GuardedStore {
             result
         })
     }
+
+    fn coordinate<'a, T: Send + 'a>(
+        &'a self,
+        operation: StoreOperation,
+        budget: Duration,
+        call: impl FnOnce(&'a dyn Coordination) -> StoreFuture<'a, T>,
+    ) -> StoreFuture<'a, T> {
+        self.call(operation, budget, |store| match store.coordination() {
+            Some(coordination) => call(coordination),
+            None => Box::pin(async { Err(StoreError::Unavailable) }),
+        })
+    }
 }
 
 impl UsageStore for GuardedStore {
@@ -234,8 +247,38 @@ impl UsageStore for GuardedStore {
         self.call(StoreOperation::Probe, PROBE_BUDGET, |store| store.probe())
     }
 
+    fn coordination(&self) -> Option<&dyn Coordination> {
+        self.0.store.coordination().map(|_| self as _)
+    }
+
     fn close(&self) -> StoreFuture<'_, ()> {
         self.0.store.close()
+    }
+}
+
+impl Coordination for GuardedStore {
+    fn connect(&self) -> StoreFuture<'_, ()> {
+        self.probe()
+    }
+
+    fn acquire_lease(&self, wanted: WantedLease) -> StoreFuture<'_, LeaseAttempt> {
+        self.coordinate(
+            StoreOperation::AcquireLease,
+            LOOK_UP_BUDGET,
+            |coordination| coordination.acquire_lease(wanted),
+        )
+    }
+
+    fn renew_lease(&self, lease: Lease) -> StoreFuture<'_, bool> {
+        self.coordinate(StoreOperation::RenewLease, POLL_BUDGET, |coordination| {
+            coordination.renew_lease(lease)
+        })
+    }
+
+    fn release_lease(&self, lease: Lease, end: LeaseEnd) -> StoreFuture<'_, ()> {
+        self.coordinate(StoreOperation::ReleaseLease, POLL_BUDGET, |coordination| {
+            coordination.release_lease(lease, end)
+        })
     }
 }
 

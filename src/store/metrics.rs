@@ -42,6 +42,9 @@ pub(super) enum StoreOperation {
     AskedDates,
     Purges,
     ReportApplied,
+    AcquireLease,
+    RenewLease,
+    ReleaseLease,
     Delete,
     Maintain,
     Probe,
@@ -77,12 +80,15 @@ struct StoreProblems {
 impl StoreOperation {
     /// Returns true if a request asks upstream where it fails.
     pub(super) fn precedes_upstream_call(self) -> bool {
-        matches!(self, Self::Snapshot | Self::AllOfDate)
+        matches!(self, Self::Snapshot | Self::AllOfDate | Self::AcquireLease)
     }
 
     /// Returns true if no request waits for it.
     pub(super) fn is_background(self) -> bool {
-        matches!(self, Self::Write | Self::Delete | Self::Maintain)
+        matches!(
+            self,
+            Self::Write | Self::Delete | Self::Maintain | Self::ReleaseLease
+        )
     }
 }
 

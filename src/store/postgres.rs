@@ -5,6 +5,7 @@
 
 mod check;
 mod connection;
+mod coordination;
 mod error;
 mod migrations;
 mod reader;
@@ -24,7 +25,7 @@ use super::{
     LOOK_UPS_AT_ONCE, QUERIES_AT_ONCE, StoreStartError, UsageStore, schema::source_number,
     sql::store::SqlStore,
 };
-use crate::{clock::SharedClock, config::PostgresConfig, domain::UpstreamApi};
+use crate::{clock::SharedClock, config::PostgresConfig, domain::UpstreamApi, shutdown::Shutdown};
 
 pub use self::check::{DatabaseProblem, check};
 pub(super) use self::error::PostgresError;
@@ -39,8 +40,9 @@ pub async fn open(
     config: PostgresConfig,
     preferred: UpstreamApi,
     clock: SharedClock,
+    shutdown: Shutdown,
 ) -> Result<Arc<dyn UsageStore>, StoreStartError> {
-    let server = Arc::new(PostgresServer::new(config));
+    let server = Arc::new(PostgresServer::new(config, shutdown));
     let readers = |lane, count| {
         let server = &server;
         (0..count).map(move |_| PostgresReader::new(Arc::clone(server), lane))

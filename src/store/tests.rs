@@ -4,6 +4,7 @@ mod conformance;
 mod faults;
 pub(super) mod fixtures;
 mod guarded;
+mod leases;
 mod model;
 mod postgres;
 #[path = "../../tests/postgres/server.rs"]

@@ -250,3 +250,117 @@ async fn a_purge_tells_how_many_have_applied_it_within_2_s() {
     assert!(waited >= 2 * SECOND, "{waited:?}");
     assert_eq!(confirmed, outcome(2, 2));
 }
+
+/// The pause before a replica looks again whether another has asked.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Replicas, and a gate before the first one's upstream.
+async fn three_replicas(database: &TestDatabase) -> [TestApp; 3] {
+    let [one, two, three] = [
+        replica_on(&database.url()).await,
+        replica_on(&database.url()).await,
+        replica_on(&database.url()).await,
+    ];
+    one.simulator.hold_calls();
+    [one, two, three]
+}
+
+impl TestApp {
+    /// Asks for a customer, several times at once.
+    async fn ask_at_once(&self) -> [Reply; 3] {
+        let ask = || self.usage(customer(0));
+        let (first, second, third) = tokio::join!(ask(), ask(), ask());
+        [first, second, third]
+    }
+
+    /// Completes when this replica waits for another.
+    async fn wait_for_turn(&self) {
+        in_time(self.clock.wait_for_sleepers_until(1, PAUSE)).await;
+    }
+}
+
+/// Completes when no process holds the lease of a call.
+async fn wait_for_released_leases(database: &TestDatabase) {
+    wait_until("all leases have ended", async || {
+        database.psql("SELECT count(*) FROM usage_proxy.lease WHERE expires_at > 0") == "0"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_replica_asks_for_all() {
+    let database = TestDatabase::create();
+    let [one, two, three] = &three_replicas(&database).await;
+    let answer_one = async {
+        one.wait_for_calls(SimulatedApi::Insights, 1).await;
+        tokio::join!(two.wait_for_turn(), three.wait_for_turn());
+        one.simulator.release_calls();
+        wait_for_released_leases(&database).await;
+        two.advance(PAUSE);
+        three.advance(PAUSE);
+    };
+    let others = async {
+        one.wait_for_calls(SimulatedApi::Insights, 1).await;
+        tokio::join!(two.ask_at_once(), three.ask_at_once())
+    };
+
+    let (of_one, (of_two, of_three), ()) = tokio::join!(one.ask_at_once(), others, answer_one);
+
+    for reply in of_one.iter().chain(&of_two).chain(&of_three) {
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.body, of_one[0].body);
+    }
+    let calls = [one, two, three].map(|app| app.calls(SimulatedApi::Insights));
+    assert_eq!(calls, [1, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_failure_of_one_replica_counts_for_all() {
+    let database = TestDatabase::create();
+    let [one, two, _] = &three_replicas(&database).await;
+    one.set_faults(failing(503));
+    let answer_one = async {
+        two.wait_for_turn().await;
+        one.simulator.release_calls();
+        wait_for_released_leases(&database).await;
+        two.advance(PAUSE);
+    };
+    let other = async {
+        one.wait_for_calls(SimulatedApi::Insights, 1).await;
+        two.usage(customer(0)).await
+    };
+
+    let (of_one, of_two, ()) = tokio::join!(one.usage(customer(0)), other, answer_one);
+
+    assert_eq!((of_one.status, of_two.status), (503, 503));
+    assert_eq!(of_two.header("retry-after"), "1");
+    assert_eq!(two.calls(SimulatedApi::Insights), 0);
+}
+
+#[tokio::test]
+async fn another_replica_asks_in_place_of_one_that_died() {
+    let database = TestDatabase::create();
+    let [one, two, _] = &three_replicas(&database).await;
+    let die = async {
+        two.wait_for_turn().await;
+        database.psql("UPDATE usage_proxy.lease SET expires_at = 1");
+        two.advance(PAUSE);
+    };
+    let of_one = async {
+        let reply = one.usage(customer(0)).await;
+        unreachable!("{reply:?}");
+    };
+    let of_two = async {
+        one.wait_for_calls(SimulatedApi::Insights, 1).await;
+        let (reply, ()) = tokio::join!(two.usage(customer(0)), die);
+        reply
+    };
+
+    let reply = tokio::select! {
+        reply = of_two => reply,
+        () = of_one => unreachable!(),
+    };
+
+    assert_eq!(reply.status, 200);
+    assert_eq!(two.calls(SimulatedApi::Insights), 1);
+}

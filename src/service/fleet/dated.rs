@@ -529,6 +529,7 @@ impl DatedFleets {
                 asked_date: Some(date),
                 fetched_at: at,
                 purge_generation: self.level.purge_generation(),
+                lease: None,
             }));
             let unchanged = before.filter(|_| is_unchanged);
             accepted.push(DatedUsage {

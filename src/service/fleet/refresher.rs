@@ -350,6 +350,7 @@ impl FleetRefresher {
                 asked_date: None,
                 fetched_at: at,
                 purge_generation: self.level.purge_generation(),
+                lease: None,
             }));
             accepted.push(usage);
         }

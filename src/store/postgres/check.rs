@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, SimpleQueryMessage, error::SqlState};
 
 use super::{error::PostgresError, migrations, server::PostgresServer};
-use crate::config::PostgresConfig;
+use crate::{config::PostgresConfig, shutdown::Shutdown};
 
 /// A problem with a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub async fn check(config: PostgresConfig) -> Result<String, DatabaseProblem> {
         true => "over TLS",
         false => "without TLS",
     };
-    let server = PostgresServer::new(config);
+    let server = PostgresServer::new(config, Shutdown::new());
     let (client, driver) = server.connect().await.map_err(DatabaseProblem::from)?;
     tokio::select! {
         said = timeout(TIME_LIMIT, examine(&client, tls)) => {

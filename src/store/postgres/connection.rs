@@ -399,7 +399,7 @@ impl SqlConnection for PostgresConnection {
         self.pipeline.borrow_mut().ahead.remove(&key);
     }
 
-    fn reads_ahead(&self) -> bool {
+    fn is_server(&self) -> bool {
         true
     }
 }

@@ -20,10 +20,11 @@ use crate::store::{
 };
 
 /// The statements of each version, the first is version 1.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_snapshots.sql"),
     include_str!("migrations/0002_purge_origin.sql"),
     include_str!("migrations/0003_replicas.sql"),
+    include_str!("migrations/0004_leases.sql"),
 ];
 
 /// The newest version that this release knows.

@@ -13,13 +13,18 @@ use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::TlsStream};
 
 use super::{
-    error::PostgresError, reader::PostgresReader, tls::VerifiedTls, writer::PostgresWriter,
+    coordination::CoordinationClient, error::PostgresError, reader::PostgresReader,
+    tls::VerifiedTls, writer::PostgresWriter,
 };
 use crate::{
     config::{PostgresConfig, secret},
-    store::sql::{
-        error::{SqlError, SqlResult},
-        store::SqlEngine,
+    shutdown::Shutdown,
+    store::{
+        Coordination,
+        sql::{
+            error::{SqlError, SqlResult},
+            store::SqlEngine,
+        },
     },
 };
 
@@ -28,6 +33,7 @@ pub(in crate::store) struct PostgresServer {
     config: PostgresConfig,
     /// True while this process has seen or made its schema.
     has_schema: AtomicBool,
+    pub(super) coordination: CoordinationClient,
 }
 
 /// Moves bytes between a client and its socket, until one of them ends.
@@ -51,10 +57,11 @@ const KEEPALIVE_RETRIES: u32 = 2;
 // === impl PostgresServer ===
 
 impl PostgresServer {
-    pub(super) fn new(config: PostgresConfig) -> Self {
+    pub(super) fn new(config: PostgresConfig, shutdown: Shutdown) -> Self {
         Self {
             config,
             has_schema: AtomicBool::new(false),
+            coordination: CoordinationClient::new(shutdown),
         }
     }
 
@@ -109,10 +116,12 @@ impl SqlEngine for PostgresServer {
     type Reader = PostgresReader;
     type Writer = PostgresWriter;
 
-    const IS_SERVER: bool = true;
-
     fn is_open(&self) -> bool {
         self.has_schema.load(Ordering::Acquire)
+    }
+
+    fn coordination(&self) -> Option<&dyn Coordination> {
+        Some(self)
     }
 }
 

@@ -172,6 +172,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
+    use crate::shutdown::Shutdown;
     use crate::store::tests::{
         fixtures::{clock, database},
         postgres_server::TestDatabase,
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn nothing_of_a_transaction_that_panics_is_stored() {
         let place = TestDatabase::create();
-        let server = Arc::new(PostgresServer::new(database(&place.url())));
+        let server = Arc::new(PostgresServer::new(database(&place.url()), Shutdown::new()));
         let mut writer = PostgresWriter::new(server, 1, clock());
         let outdate = |changes: &mut Changes<'_>, day: i64| {
             changes

@@ -15,6 +15,7 @@ use crate::{
     domain::{CustomerId, CustomerList, ProcessedDate, UpstreamApi},
     store::{
         AcceptedSnapshot, StoreError, StoreWrite,
+        coordination::purged_leases,
         native_body::{self, BodyCodec},
         schema::{
             ALL_CUSTOMERS, ALL_DAYS, NO_DAY, STATE_EMPTY, STATE_ROWS, StoredFact,
@@ -97,7 +98,7 @@ impl Changes<'_> {
     /// Announces what the first snapshot of each customer will ask for. Until then, only snapshots of
     /// other customers change anything.
     fn read_ahead(&mut self, group: &[StoreWrite]) -> SqlResult<()> {
-        if !self.connection.reads_ahead() {
+        if !self.connection.is_server() {
             return Ok(());
         }
         let mut customers = HashSet::new();
@@ -183,6 +184,17 @@ impl Changes<'_> {
     }
 
     fn accept(&mut self, accepted: &AcceptedSnapshot, later: &[LaterPurge]) -> SqlResult<()> {
+        if let Some(lease) = accepted
+            .lease
+            .as_ref()
+            .filter(|_| self.connection.is_server())
+        {
+            let values = values![&*lease.name, lease.fence];
+            let held: i64 = self.connection.query_value(sql::LEASE, values)?;
+            if held == 0 {
+                return Ok(());
+            }
+        }
         let key = self.key(accepted)?;
         let stored = self.accept_as(key, accepted)?;
         if stored == Stored::Current
@@ -198,7 +210,7 @@ impl Changes<'_> {
                 self.run(sql::LOWER_NEWEST, values)?;
             }
         }
-        if self.connection.reads_ahead() {
+        if self.connection.is_server() {
             for (statement, key) in key.reads() {
                 self.connection.forget(statement, &key);
             }
@@ -449,6 +461,9 @@ impl Changes<'_> {
             PurgeMode::Hard => sql::FORGET_ASKED_DAYS,
         };
         self.run(asked_days, values![customer, day])?;
+        if self.connection.is_server() {
+            self.run(sql::END_PURGED_LEASES, values![purged_leases(scope)])?;
+        }
         let mode = purge_mode_number(mode);
         let included = values![customer, day, mode, origin];
         self.run(sql::DELETE_INCLUDED_PURGES, included)?;
@@ -467,6 +482,7 @@ impl Changes<'_> {
     ) -> SqlResult<Vec<i64>> {
         self.run(sql::REPORT_REPLICA, values![origin, generation])?;
         self.run(sql::DELETE_OLD_REPLICAS, values![])?;
+        self.run(sql::DELETE_OLD_LEASES, values![])?;
         self.connection
             .query_all(sql::OTHER_REPLICAS, values![origin], |row| row.get(0))
     }

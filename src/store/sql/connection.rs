@@ -28,8 +28,9 @@ pub(in crate::store) trait SqlConnection {
     /// Forgets the result of an announced query, because it changes now.
     fn forget(&self, _statement: Statement, _key: &[i64]) {}
 
-    /// Returns whether [`read_ahead`](Self::read_ahead) is of use.
-    fn reads_ahead(&self) -> bool {
+    /// Returns whether processes share a server, over a network: [`read_ahead`](Self::read_ahead) is of
+    /// use, and there are leases.
+    fn is_server(&self) -> bool {
         false
     }
 }
@@ -128,7 +129,7 @@ impl dyn SqlConnection + '_ {
         key: impl Fn(&T) -> [i64; N] + 'a,
     ) -> impl Iterator<Item = &'a T> {
         items.chunks(count).flat_map(move |chunk| {
-            if self.reads_ahead() {
+            if self.is_server() {
                 for item in chunk {
                     self.read_ahead(statement, &key(item));
                 }

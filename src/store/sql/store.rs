@@ -19,10 +19,10 @@ use super::{
 use crate::{
     domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
     store::{
-        CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery, HistoryRow,
-        LaterPurges, OldDates, RecentTotalsQuery, StoreError, StoreFuture, StoreStartError,
-        StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, Upkeep,
-        UsageStore, schema::source_number,
+        Coordination, CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery,
+        HistoryRow, LaterPurges, OldDates, RecentTotalsQuery, StoreError, StoreFuture,
+        StoreStartError, StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot,
+        Upkeep, UsageStore, schema::source_number,
     },
 };
 
@@ -33,11 +33,13 @@ pub(in crate::store) trait SqlEngine:
     type Reader: SqlReader;
     type Writer: SqlWriter;
 
-    /// It is a server, which replicas share.
-    const IS_SERVER: bool;
-
     /// Returns whether readers can open connections: the writer has opened the store.
     fn is_open(&self) -> bool;
+
+    /// The coordination of replicas; `None` for an engine that is no server.
+    fn coordination(&self) -> Option<&dyn Coordination> {
+        None
+    }
 }
 
 /// Reads on a connection of its own.
@@ -221,7 +223,7 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
     }
 
     fn report_applied(&self, generation: i64) -> StoreFuture<'_, Vec<i64>> {
-        if !E::IS_SERVER {
+        if self.engine.coordination().is_none() {
             return Box::pin(async { Ok(Vec::new()) });
         }
         let origin = self.origin;
@@ -247,6 +249,9 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
                 };
                 self.writer.run(open).await?;
             }
+            if let Some(coordination) = self.engine.coordination() {
+                coordination.connect().await?;
+            }
             self.look_ups
                 .run_on_each(|reader| {
                     // Each connection has texts of its own. The read below reports what is wrong.
@@ -258,6 +263,10 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
                 .run(|reader| reader.read(|open| open.read_texts()))
                 .await
         })
+    }
+
+    fn coordination(&self) -> Option<&dyn Coordination> {
+        self.engine.coordination()
     }
 
     fn maintain(&self) -> StoreFuture<'_, Upkeep> {

@@ -112,8 +112,6 @@ impl SqlEngine for StoreFile {
     type Reader = SqliteReader;
     type Writer = SqliteWriter;
 
-    const IS_SERVER: bool = false;
-
     fn is_open(&self) -> bool {
         self.current().is_ok()
     }

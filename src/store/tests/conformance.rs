@@ -76,6 +76,7 @@ async fn what_is_stored_comes_back(TestStore { store, .. }: TestStore) {
         asked_date: None,
         fetched_at: at(MORNING),
         purge_generation: None,
+        lease: None,
     };
     store
         .write(vec![StoreWrite::Snapshot(accepted)])
@@ -421,6 +422,7 @@ async fn what_was_accepted_before_a_purge_of_another_process_counts_as_older(
         };
         StoreWrite::Snapshot(AcceptedSnapshot {
             purge_generation: Some(generation),
+            lease: None,
             ..accepted
         })
     };

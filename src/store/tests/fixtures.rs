@@ -12,6 +12,7 @@ use crate::{
     domain::{
         CustomerId, LicenseUsage, ProcessedAt, ProcessedDate, UpstreamApi, UsageRow, samples,
     },
+    shutdown::Shutdown,
     store::{self, AcceptedSnapshot, DateRange, StoreWrite, UsageStore},
 };
 
@@ -77,7 +78,7 @@ pub(in crate::store) async fn open_database(
     url: &str,
     preferred: UpstreamApi,
 ) -> Arc<dyn UsageStore> {
-    let opened = store::postgres::open(database(url), preferred, clock());
+    let opened = store::postgres::open(database(url), preferred, clock(), Shutdown::new());
     let store = opened.await.unwrap();
     store.probe().await.unwrap();
     store
@@ -148,6 +149,7 @@ pub(in crate::store) fn newest(
         asked_date: None,
         fetched_at: at(fetched_at),
         purge_generation: None,
+        lease: None,
     })
 }
 
@@ -164,5 +166,6 @@ pub(in crate::store) fn dated(
         asked_date: Some(date(day)),
         fetched_at: at(fetched_at),
         purge_generation: None,
+        lease: None,
     })
 }

@@ -145,6 +145,7 @@ fn any_accepted() -> impl Strategy<Value = AcceptedSnapshot> {
                 usage: Arc::new(usage),
                 fetched_at: at("2026-11-28T00:00:00Z") + i64::from(hours).hours(),
                 purge_generation: None,
+                lease: None,
             }
         },
     )
@@ -524,6 +525,7 @@ async fn store_and_find(place: TestPlace, rows: Vec<UsageRow>) {
         usage: Arc::clone(&usage),
         fetched_at: at("2026-11-28T00:00:00Z"),
         purge_generation: None,
+        lease: None,
     };
     store
         .write(vec![StoreWrite::Snapshot(accepted)])

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{self, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     config::PostgresConfig,
     domain::{Resource, UpstreamApi},
+    shutdown::Shutdown,
     store::{
         HistoryQuery, LOOK_UPS_AT_ONCE, StoreError, StoreStartError, StoreWrite, StoredSnapshot,
         UsageStore, postgres,
@@ -75,9 +76,14 @@ async fn a_newer_schema_refuses_a_start_and_no_process_that_runs() {
     let (database, store) = on_database().await;
     database.psql("INSERT INTO usage_proxy.schema_version VALUES (999, 0)");
 
-    let error = postgres::open(database_config(&database.url()), PREFERRED, clock())
-        .await
-        .unwrap_err();
+    let error = postgres::open(
+        database_config(&database.url()),
+        PREFERRED,
+        clock(),
+        Shutdown::new(),
+    )
+    .await
+    .unwrap_err();
 
     let StoreStartError::NewerSchema {
         store: name, found, ..
@@ -207,7 +213,9 @@ async fn a_server_that_comes_later_is_used_then() {
     let relay = Relay::start();
     relay.set_frozen(true);
     let config = database_config(&database.url_at(relay.port));
-    let store = postgres::open(config, PREFERRED, clock()).await.unwrap();
+    let store = postgres::open(config, PREFERRED, clock(), Shutdown::new())
+        .await
+        .unwrap();
     let before = look_up(&*store, 1).await;
 
     relay.set_frozen(false);
@@ -352,7 +360,7 @@ async fn a_password_is_read_at_each_connect_and_the_certificate_is_verified() {
         ..database_config(&database.tls_url(&user))
     };
 
-    let store = postgres::open(config.clone(), PREFERRED, clock())
+    let store = postgres::open(config.clone(), PREFERRED, clock(), Shutdown::new())
         .await
         .unwrap();
     store.write(vec![snapshot(1, "E3")]).await.unwrap();
@@ -365,7 +373,9 @@ async fn a_password_is_read_at_each_connect_and_the_certificate_is_verified() {
         ca_file: Some(postgres_server::certificate("self")),
         ..config
     };
-    let store = postgres::open(untrusted, PREFERRED, clock()).await.unwrap();
+    let store = postgres::open(untrusted, PREFERRED, clock(), Shutdown::new())
+        .await
+        .unwrap();
     let error = store.probe().await.unwrap_err().to_string();
     assert!(error.contains("UnknownIssuer"), "{error}");
 }
@@ -386,7 +396,9 @@ async fn a_user_who_owns_the_schema_needs_no_right_to_create_one() {
     };
     let before = postgres::check(config.clone()).await.unwrap();
 
-    let store = postgres::open(config, PREFERRED, clock()).await.unwrap();
+    let store = postgres::open(config, PREFERRED, clock(), Shutdown::new())
+        .await
+        .unwrap();
     store.write(vec![snapshot(1, "E3")]).await.unwrap();
     store.probe().await.unwrap();
 
@@ -419,7 +431,7 @@ async fn the_documented_roles_can_do_their_work_and_no_more() {
         ..database_config(&database.tls_url(&format!("{role}_{}", database.name())))
     };
 
-    let opened = postgres::open(of_role("usage_writer"), PREFERRED, clock());
+    let opened = postgres::open(of_role("usage_writer"), PREFERRED, clock(), Shutdown::new());
     let store = opened.await.unwrap();
     store.probe().await.unwrap();
     store.write(vec![snapshot(2, "E5")]).await.unwrap();
@@ -507,7 +519,7 @@ fn pass(
             thread::park_timeout(Duration::from_millis(1));
         }
         if count == 0 {
-            return to.shutdown(Shutdown::Write);
+            return to.shutdown(net::Shutdown::Write);
         }
         to.write_all(&bytes[..count])?;
     }
