@@ -5,6 +5,7 @@
 mod coordination;
 mod customer_set;
 mod guarded;
+mod leases;
 mod metrics;
 mod native_body;
 mod pending;
@@ -27,6 +28,7 @@ pub use self::{
         lease_name,
     },
     guarded::GuardedStore,
+    leases::{HeldLease, LeaseTurn, Leases},
     metrics::{StoreHealth, StoreMetrics},
     writer::{StoreWriter, WriterConfig},
 };

@@ -6,34 +6,31 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::source::{SourceError, SourceErrorKind};
 use crate::{
     clock::{SharedClock, with_deadline},
     domain::Resource,
     shutdown::Shutdown,
-    store::{DurableStore, LEASE_RENEWAL, Lease, LeaseAttempt, LeaseEnd, WantedLease, lease_name},
+    store::{DurableStore, HeldLease, Lease, LeaseEnd, LeaseTurn, Leases, lease_name},
 };
 
 /// The leases of calls.
 #[derive(Debug)]
 pub(super) struct CallLeases {
-    /// `None`: no other process shares a store.
-    durable: Option<DurableStore>,
+    /// `None`: no other process shares the store.
+    shared: Option<(DurableStore, Leases)>,
     clock: SharedClock,
     shutdown: Shutdown,
 }
 
-/// The right of this process to make a call. It is renewed until it ends, also when it is dropped.
+/// The right of this process to make a call.
 #[derive(Debug)]
 pub(super) struct CallLease {
-    /// `None` once it ended.
-    lease: Option<Lease>,
+    held: HeldLease,
     durable: DurableStore,
     clock: SharedClock,
     shutdown: Shutdown,
-    _renewal: DropGuard,
 }
 
 /// Who makes a call.
@@ -68,13 +65,16 @@ const MAX_STORE_TIME: Duration = Duration::from_secs(5);
 
 impl CallLeases {
     pub(super) fn new(
-        durable: Option<DurableStore>,
+        durable: Option<&DurableStore>,
         clock: SharedClock,
         shutdown: Shutdown,
     ) -> Self {
-        let is_shared = |durable: &DurableStore| durable.store.coordination().is_some();
+        let shared = durable.and_then(|durable| {
+            let leases = Leases::new(&durable.store, Arc::clone(&clock), shutdown.clone())?;
+            Some((durable.clone(), leases))
+        });
         Self {
-            durable: durable.filter(is_shared),
+            shared,
             clock,
             shutdown,
         }
@@ -87,56 +87,35 @@ impl CallLeases {
     ///
     /// Dropping the future may leave a lease that expires.
     pub(super) async fn turn(&self, resource: Resource, unknown_since: Instant) -> Turn {
-        let named = self.durable.as_ref().zip(lease_name(resource));
-        let Some((durable, name)) = named else {
+        let Some(((durable, leases), name)) = self.shared.as_ref().zip(lease_name(resource)) else {
             return Turn::Own(None);
         };
         let mut pause = FIRST_PAUSE;
         loop {
             let now = self.clock.now();
-            let wanted = WantedLease {
-                name: Arc::clone(&name),
-                unknown_since: now.saturating_duration_since(unknown_since),
-            };
-            let Some(coordination) = durable.store.coordination() else {
-                return Turn::Own(None);
-            };
-            match coordination.acquire_lease(wanted).await {
-                Ok(LeaseAttempt::Granted(lease)) => {
-                    return Turn::Own(Some(self.hold(durable.clone(), lease)));
+            let unknown = now.saturating_duration_since(unknown_since);
+            match leases.acquire(Arc::clone(&name), unknown).await {
+                Ok(LeaseTurn::Held(held)) => {
+                    return Turn::Own(Some(CallLease {
+                        held,
+                        durable: durable.clone(),
+                        clock: Arc::clone(&self.clock),
+                        shutdown: self.shutdown.clone(),
+                    }));
                 }
-                Ok(LeaseAttempt::Held) => {
+                Ok(LeaseTurn::OfAnother) => {
                     self.clock.sleep_until(now + pause).await;
                     pause = (pause * 2).min(MAX_PAUSE);
                 }
-                Ok(LeaseAttempt::Finished) => return Turn::Answered,
-                Ok(LeaseAttempt::Failed { failure, remaining }) => {
-                    match SharedFailure::parse(&failure, remaining) {
-                        Some(error) => return Turn::Failed(error),
-                        // A newer release may have written it.
-                        None => return Turn::Own(None),
-                    }
+                Ok(LeaseTurn::Finished) => return Turn::Answered,
+                Ok(LeaseTurn::Failed { failure, remaining }) => {
+                    // A newer release may have written what this one cannot read.
+                    let failure = SharedFailure::parse(&failure, remaining);
+                    return failure.map_or(Turn::Own(None), Turn::Failed);
                 }
                 // The store itself reports its failures.
                 Err(_) => return Turn::Own(None),
             }
-        }
-    }
-
-    fn hold(&self, durable: DurableStore, lease: Lease) -> CallLease {
-        let ended = CancellationToken::new();
-        self.shutdown.spawn(renew(
-            durable.clone(),
-            lease.clone(),
-            Arc::clone(&self.clock),
-            ended.clone(),
-        ));
-        CallLease {
-            lease: Some(lease),
-            durable,
-            clock: Arc::clone(&self.clock),
-            shutdown: self.shutdown.clone(),
-            _renewal: ended.drop_guard(),
         }
     }
 }
@@ -146,47 +125,34 @@ impl CallLeases {
 impl CallLease {
     /// The lease, for what is written because of it.
     pub(super) fn lease(&self) -> Option<&Lease> {
-        self.lease.as_ref()
+        self.held.lease()
     }
 
     /// Lets others read the answer as soon as it is stored.
-    pub(super) fn finish(mut self) {
-        self.end(LeaseEnd::Finished);
+    pub(super) fn finish(self) {
+        let Self {
+            held,
+            durable,
+            clock,
+            shutdown,
+        } = self;
+        shutdown.spawn_until_done(async move {
+            let end = match is_flushed(&durable, &clock).await {
+                true => LeaseEnd::Finished,
+                false => LeaseEnd::Abandoned,
+            };
+            held.release(end).await;
+        });
     }
 
     /// Lets the failure of the call count for others too.
-    pub(super) fn fail(mut self, error: &SourceError, lifetime: Duration) {
+    pub(super) fn fail(self, error: &SourceError, lifetime: Duration) {
         // Another process may have more luck if nothing was sent.
         let is_reply = error.call_ids.is_some();
-        let end = SharedFailure::to_text(error).filter(|_| is_reply).map_or(
-            LeaseEnd::Abandoned,
-            |failure| LeaseEnd::Failed { failure, lifetime },
-        );
-        self.end(end);
-    }
-
-    fn end(&mut self, end: LeaseEnd) {
-        let Some(lease) = self.lease.take() else {
-            return;
-        };
-        let (durable, clock) = (self.durable.clone(), Arc::clone(&self.clock));
-        // Otherwise others would wait for the lease to expire.
-        self.shutdown.spawn_until_done(async move {
-            let end = match end {
-                LeaseEnd::Finished if !is_flushed(&durable, &clock).await => LeaseEnd::Abandoned,
-                end => end,
-            };
-            if let Some(coordination) = durable.store.coordination() {
-                // If this fails, it expires.
-                let _released = coordination.release_lease(lease, end).await.is_ok();
-            }
-        });
-    }
-}
-
-impl Drop for CallLease {
-    fn drop(&mut self) {
-        self.end(LeaseEnd::Abandoned);
+        if let Some(failure) = SharedFailure::to_text(error).filter(|_| is_reply) {
+            let end = LeaseEnd::Failed { failure, lifetime };
+            self.shutdown.spawn_until_done(self.held.release(end));
+        }
     }
 }
 
@@ -218,24 +184,4 @@ impl SharedFailure {
 async fn is_flushed(durable: &DurableStore, clock: &SharedClock) -> bool {
     let flushed = with_deadline(clock, clock.now() + MAX_STORE_TIME, durable.writer.flush());
     matches!(flushed.await, Some(Ok(())))
-}
-
-/// Renews a lease until it ends or is lost.
-async fn renew(durable: DurableStore, lease: Lease, clock: SharedClock, ended: CancellationToken) {
-    let renewals = async {
-        loop {
-            clock.sleep_until(clock.now() + LEASE_RENEWAL).await;
-            let Some(coordination) = durable.store.coordination() else {
-                return;
-            };
-            // While the store does not answer, the lease may still be ours.
-            if let Ok(false) = coordination.renew_lease(lease.clone()).await {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = ended.cancelled() => {}
-        () = renewals => {}
-    }
 }

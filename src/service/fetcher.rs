@@ -153,11 +153,7 @@ impl Fetcher {
     ) -> Self {
         let metrics = cache.metrics().clone();
         let limiter = ConcurrencyLimiter::new(limits, Arc::clone(&clock), metrics.clone());
-        let leases = CallLeases::new(
-            level.durable().cloned(),
-            Arc::clone(&clock),
-            shutdown.clone(),
-        );
+        let leases = CallLeases::new(level.durable(), Arc::clone(&clock), shutdown.clone());
         Self {
             source,
             cache,
