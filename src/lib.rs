@@ -7,7 +7,7 @@
 //! main ─▶ cli ─▶ app ─┬─▶ server
 //!                     ├─▶ api, admin ─▶ service ─▶ cache ─▶ render ─▶ domain
 //!                     ├─▶ auth                                        config ─▶ domain
-//!                     └─▶ partner_center ─▶ service::source, domain
+//!                     └─▶ partner_center ─▶ service::source, store, domain
 //! ```
 //!
 //! **A cached answer.** [`server`] accepts the connection and lets hyper read the request. The layers
@@ -92,6 +92,8 @@ pub mod access_key;
 pub mod peer;
 
 mod certificate;
+
+pub mod sealing;
 
 pub mod portfolio_file;
 

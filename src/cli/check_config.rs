@@ -4,7 +4,7 @@ use super::{
     CliError,
     config_args::{
         ConfigArgs, store_file, tables_files, tls_tables, unreadable_secrets,
-        unreadable_trace_headers, warnings,
+        unreadable_trace_headers, warnings, wrong_encryption_keys,
     },
     eprint_line, print_line,
 };
@@ -29,6 +29,9 @@ Environment:
 pub(super) fn run(args: &ConfigArgs) -> Result<(), CliError> {
     let config = Config::load(args.sources())?;
     let unchecked = check_tables_files(&config)?;
+    if let Some(wrong) = wrong_encryption_keys(&config) {
+        return Err(CliError::usage(wrong));
+    }
     // They may live on the machine that serves, and not on the one that checks.
     let unreadable = unreadable_secrets(&config)
         .into_iter()

@@ -12,6 +12,7 @@ use crate::{
     },
     observability::traces,
     portfolio_file,
+    sealing::{SealingKeyError, SealingKeys},
 };
 
 /// Flags for the sources of configuration.
@@ -34,6 +35,9 @@ pub(super) struct ConfigArgs {
 /// The key of the only secret that a command writes.
 pub(super) const REFRESH_TOKEN_KEY: &str = "upstream.auth.refresh_token_file";
 
+/// The key of the file with the store's keys.
+pub(super) const ENCRYPTION_KEY: &str = "store.encryption_key_file";
+
 /// Returns the files of secrets, each with its key.
 pub(super) fn secret_files(config: &Config) -> Vec<(&'static str, &Path)> {
     let auth = &config.upstream.auth;
@@ -47,8 +51,14 @@ pub(super) fn secret_files(config: &Config) -> Vec<(&'static str, &Path)> {
         }
         AuthConfig::ClientCredentials { .. } => None,
     };
-    let of_store = config.store.password_file.as_deref();
-    let of_store = of_store.map(|file| ("store.password_file", file));
+    let store = &config.store;
+    let of_store = [
+        ("store.password_file", &store.password_file),
+        (ENCRYPTION_KEY, &store.encryption_key_file),
+    ];
+    let of_store = of_store
+        .into_iter()
+        .filter_map(|(key, file)| Some((key, file.as_deref()?)));
     proof
         .into_iter()
         .flatten()
@@ -71,6 +81,15 @@ pub(super) fn unreadable_secrets(config: &Config) -> Vec<String> {
         .into_iter()
         .filter_map(unreadable)
         .collect()
+}
+
+/// Returns the error if the file of the store's keys can be read, but has no keys.
+pub(super) fn wrong_encryption_keys(config: &Config) -> Option<String> {
+    let file = config.store.encryption_key_file.as_deref()?;
+    match SealingKeys::read(file) {
+        Err(error @ SealingKeyError::NotAKey { .. }) => Some(format!("{ENCRYPTION_KEY}: {error}")),
+        Ok(_) | Err(SealingKeyError::Unreadable(_)) => None,
+    }
 }
 
 /// Returns the error if the headers for the collector of traces cannot be read.

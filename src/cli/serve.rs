@@ -7,7 +7,9 @@ use sd_notify::NotifyState;
 use super::{
     CliError,
     admin_listener::listener_url,
-    config_args::{ConfigArgs, unreadable_secrets, unreadable_trace_headers, warnings},
+    config_args::{
+        ConfigArgs, unreadable_secrets, unreadable_trace_headers, warnings, wrong_encryption_keys,
+    },
     print_line, shell,
     signals::{drain_on_signal, reload_on_hangup},
     terminal::TerminalStyle,
@@ -146,7 +148,8 @@ fn is_authentication_configured(config: &Config) -> bool {
 
 /// Reads every secret once, so that a start that could never succeed fails at once.
 fn check_secret_files(config: &Config) -> Result<(), CliError> {
-    let faults = unreadable_secrets(config);
+    let mut faults = unreadable_secrets(config);
+    faults.extend(wrong_encryption_keys(config));
     if faults.is_empty() {
         Ok(())
     } else {

@@ -233,17 +233,40 @@ impl Rules<'_> {
         }
     }
 
-    /// SQLite needs no password and no CA.
+    /// SQLite needs no password, no CA and no key. Replicas on PostgreSQL share a refresh token, which
+    /// must be encrypted there.
     fn check_store(&mut self) {
         let is_sqlite = match self.settings.get(&store::url) {
             Some(StoreUrl::Sqlite(_)) => true,
-            Some(StoreUrl::Postgres(_)) => false,
+            Some(StoreUrl::Postgres(_)) => {
+                self.check_encryption_key();
+                false
+            }
             None => !self.settings.is_set(&store::url),
         };
-        let keys: [&dyn AnyConfigKey; 2] = [&store::password_file, &store::ca_file];
+        let keys: [&dyn AnyConfigKey; 3] = [
+            &store::password_file,
+            &store::ca_file,
+            &store::encryption_key_file,
+        ];
         for key in keys.into_iter().filter(|_| is_sqlite) {
             let problem = format!("is for a `postgres://` URL in {}", store::url.name());
             self.report(key, problem);
+        }
+    }
+
+    fn check_encryption_key(&mut self) {
+        let key = &store::encryption_key_file;
+        if self.settings.text(&upstream_auth::kind) == Some(REFRESH_TOKEN)
+            && !self.settings.is_set(key)
+        {
+            let because = format!(
+                ", and {} with a `postgres://` URL in {} needs it: the refresh token is stored there, \
+                 encrypted; `openssl rand -base64 32` makes a key",
+                auth_kind(REFRESH_TOKEN),
+                store::url.name(),
+            );
+            self.missing(key, &because);
         }
     }
 
@@ -302,6 +325,9 @@ impl Rules<'_> {
         }
     }
 }
+
+/// The value of `upstream.auth.kind` with a refresh token.
+const REFRESH_TOKEN: &str = "refresh_token";
 
 fn auth_kind(kind: &str) -> String {
     format!("{} = {kind:?}", upstream_auth::kind.name())

@@ -198,6 +198,9 @@ section! {
         password_file: Option<PathBuf> as FILE;
         /// CAs, in PEM, that a PostgreSQL server's certificate may be of; `None`: those of the system.
         ca_file: Option<PathBuf> as FILE;
+        /// The keys that encrypt tokens in a PostgreSQL database, a key a line; `None`: no tokens are
+        /// stored.
+        encryption_key_file: Option<PathBuf> as FILE;
         /// Time until an accepted snapshot is durable.
         flush_within: Duration as POSITIVE_DURATION = "1s";
         /// Time that a processed date is kept; `None`: for ever.

@@ -79,6 +79,9 @@ pub(crate) const START: &str = "2026-11-22T12:00:00Z";
 /// The application's secret, as the simulator knows it.
 pub(crate) const CLIENT_SECRET: &str = "canary-client-secret";
 
+/// The key of tokens in a database.
+pub(crate) const ENCRYPTION_KEY: &str = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=";
+
 /// The name of the callers file.
 const CALLERS_FILE: &str = "callers.toml";
 
@@ -562,6 +565,16 @@ impl Builder {
             let file = secrets.path().join(name);
             write_secret(&file, &content);
             sources = sources.with_flag("test", key, file.to_string_lossy());
+        }
+        if self
+            .flags
+            .iter()
+            .any(|(_, url)| url.starts_with("postgres:"))
+        {
+            let file = secrets.path().join("encryption-key");
+            write_secret(&file, ENCRYPTION_KEY);
+            let file = file.to_string_lossy().into_owned();
+            sources = sources.with_flag("test", "store.encryption_key_file", file);
         }
         for (key, value) in self.flags {
             sources = sources.with_flag("test", key, value);

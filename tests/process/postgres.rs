@@ -9,8 +9,15 @@ use crate::{
     support::{Account, PartnerCenter, assert_has, get, run, usage_proxy},
 };
 
+const ENCRYPTION_KEY: &str = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=";
+
 fn with_database(account: Account, url: &str, more: &str) -> Account {
-    let store = format!("[store]\nurl = \"{url}\"\nflush_within = \"100ms\"\n{more}\n[admin]");
+    let key = account.folder().join("encryption-key");
+    std::fs::write(&key, ENCRYPTION_KEY).unwrap();
+    let store = format!(
+        "[store]\nurl = \"{url}\"\nencryption_key_file = \"{}\"\nflush_within = \"100ms\"\n{more}\n[admin]",
+        key.display()
+    );
     account.reconfigure("[admin]", &store);
     account
 }

@@ -81,6 +81,7 @@ fn every_key(kind: &str, audience: &str, proof: &str) -> String {
         url = "postgres://usage@db.example:5433/usage?sslmode=verify-full&application_name=x"
         password_file = "/run/secrets/store"
         ca_file = "/etc/ssl/ca.pem"
+        encryption_key_file = "/run/secrets/store_keys"
         flush_within = "2s"
         keep = "1000d"
         [fleet]

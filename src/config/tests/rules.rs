@@ -44,6 +44,7 @@ fn conflicting_keys_are_both_named() {
 fn files_for_a_database_need_one() {
     for (toml, is_error) in [
         ("store.password_file = './p'", true),
+        ("store.encryption_key_file = './k'", true),
         (
             "store.url = 'sqlite:/usage.db'\nstore.ca_file = './ca.pem'",
             true,
@@ -56,6 +57,38 @@ fn files_for_a_database_need_one() {
         match is_error {
             true => assert_error(toml, "is for a `postgres://` URL in store.url"),
             false => drop(load_with_account(toml)),
+        }
+    }
+}
+
+#[test]
+fn a_refresh_token_in_a_database_needs_a_key() {
+    let postgres = "store.url = 'postgres://u@localhost/d'\n";
+    let key = "store.encryption_key_file = './k'\n";
+    for (store, kind, is_error) in [
+        (postgres, "refresh_token", true),
+        (&*format!("{postgres}{key}"), "refresh_token", false),
+        ("store.url = 'sqlite:/usage.db'\n", "refresh_token", false),
+        ("", "refresh_token", false),
+        (postgres, "client_credentials", false),
+    ] {
+        let toml = format!("{store}{}", grant(kind, V2, ""));
+
+        match is_error {
+            true => {
+                let errors = config_errors(&toml);
+                let [error] = &errors[..] else {
+                    panic!("{errors:?}");
+                };
+                assert!(
+                    error.starts_with("store.encryption_key_file: missing, and"),
+                    "{error}"
+                );
+                for part in ["refresh_token", "store.url", "openssl rand -base64 32"] {
+                    assert!(error.contains(part), "{part} in {error}");
+                }
+            }
+            false => drop(load(&toml)),
         }
     }
 }
