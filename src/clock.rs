@@ -4,11 +4,14 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 /// The source of time for all components, so that a test can move it.
@@ -33,6 +36,13 @@ pub type SharedClock = Arc<dyn Clock>;
 /// The clocks of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
+
+/// A clock whose wall time was compared with that of another machine.
+#[derive(Debug)]
+pub struct OffsetClock {
+    clock: SharedClock,
+    offset_ms: AtomicI64,
+}
 
 /// A clock for tests, which stands still until it is moved. Waits that last too long panic.
 #[derive(Debug)]
@@ -83,6 +93,46 @@ impl Clock for SystemClock {
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(tokio::time::sleep_until(deadline.into()))
+    }
+}
+
+// === impl OffsetClock ===
+
+impl OffsetClock {
+    /// The greatest offset. Over a greater distance, either clock may be the wrong one.
+    const MAX_OFFSET: SignedDuration = SignedDuration::from_hours(24);
+
+    /// Creates a clock that shows the time of another.
+    pub fn new(clock: SharedClock) -> Self {
+        Self {
+            clock,
+            offset_ms: AtomicI64::new(0),
+        }
+    }
+
+    /// Shows the wall time of another machine from now on, unless it is more than a day away.
+    pub fn follow(&self, time: Timestamp) {
+        let offset = time.duration_since(self.clock.wall_time());
+        if offset.abs() <= Self::MAX_OFFSET {
+            let millis = i64::try_from(offset.as_millis()).unwrap_or_default();
+            self.offset_ms.store(millis, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Clock for OffsetClock {
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn wall_time(&self) -> Timestamp {
+        let offset = SignedDuration::from_millis(self.offset_ms.load(Ordering::Relaxed));
+        let wall_time = self.clock.wall_time();
+        wall_time.checked_add(offset).unwrap_or(wall_time)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.clock.sleep_until(deadline)
     }
 }
 
@@ -182,6 +232,16 @@ mod tests {
         assert_eq!(retry_after_seconds(Duration::from_millis(1)), 1);
         assert_eq!(retry_after_seconds(Duration::from_millis(1_001)), 2);
         assert_eq!(retry_after_seconds(Duration::from_secs(57)), 57);
+    }
+
+    #[test]
+    fn the_time_of_another_machine_is_followed_within_a_day() {
+        let clock = OffsetClock::new(Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH)));
+        for (time, shown) in [(600, 600), (-600, -600), (86_401, -600), (0, 0)] {
+            clock.follow(Timestamp::from_second(time).unwrap());
+
+            assert_eq!(clock.wall_time().as_second(), shown, "{time}");
+        }
     }
 
     #[tokio::test]

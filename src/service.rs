@@ -61,7 +61,7 @@ use crate::{
         CacheResult, CacheStatus, CachedAnswer, CachedFailure, FlightRole, ForwardReason,
         Freshness, PurgeMode, PurgeScope, UsageCache,
     },
-    clock::SharedClock,
+    clock::{OffsetClock, SharedClock},
     config::CacheConfig,
     domain::{Caller, CallerScope, CustomerId, ProcessedDate, Resource, UpstreamApi},
     jitter::Jitter,
@@ -96,6 +96,9 @@ struct UsageServiceInner {
     portfolio: CurrentPortfolio,
     fleet_metrics: FleetMetrics,
     clock: SharedClock,
+    /// The same clock: its wall time follows that of a store that several processes share.
+    shared_clock: Arc<OffsetClock>,
+    shutdown: Shutdown,
 }
 
 /// The dependencies of the service.
@@ -186,6 +189,8 @@ impl UsageService {
             fleet_metrics,
             shutdown,
         } = parts;
+        let shared_clock = Arc::new(OffsetClock::new(clock));
+        let clock: SharedClock = Arc::clone(&shared_clock) as _;
         let cache = Arc::new(cache);
         let level = Arc::new(SecondLevel::new(
             Arc::clone(&cache),
@@ -235,12 +240,15 @@ impl UsageService {
                 portfolio,
                 fleet_metrics,
                 clock,
+                shared_clock,
+                shutdown: shutdown.clone(),
             }),
         }
     }
 
     /// Takes over what earlier processes stored, so that it is served before any upstream call.
     pub async fn warm_start(&self) {
+        self.follow_clock().await;
         self.inner.level.warm_start().await;
     }
 
@@ -510,6 +518,15 @@ impl UsageService {
         self.inner.level.purge(scope, mode, PurgedBy::Unknown);
         self.inner.dated_fleets.purge();
         self.inner.cache.purge(scope, mode);
+    }
+
+    /// Lets the wall time be that of the server of the store, so that all its processes agree.
+    async fn follow_clock(&self) {
+        if let Some(coordination) = self.store().and_then(|store| store.coordination())
+            && let Ok(time) = coordination.server_time().await
+        {
+            self.inner.shared_clock.follow(time);
+        }
     }
 
     /// Returns the task that applies the purges of other processes; `None` without a store.

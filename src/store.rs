@@ -24,8 +24,8 @@ use prometheus::Registry;
 
 pub use self::{
     coordination::{
-        Coordination, LEASE_RENEWAL, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd, WantedLease,
-        lease_name,
+        Coordination, FleetRefresh, LEASE_RENEWAL, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd,
+        WantedLease, lease_name,
     },
     guarded::GuardedStore,
     leases::{HeldLease, LeaseTurn, Leases},

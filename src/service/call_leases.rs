@@ -12,7 +12,7 @@ use crate::{
     clock::{SharedClock, with_deadline},
     domain::Resource,
     shutdown::Shutdown,
-    store::{DurableStore, HeldLease, Lease, LeaseEnd, LeaseTurn, Leases, lease_name},
+    store::{DurableStore, HeldLease, Lease, LeaseEnd, LeaseTurn, Leases, WantedLease, lease_name},
 };
 
 /// The leases of calls.
@@ -38,6 +38,8 @@ pub(super) struct CallLease {
 pub(super) enum Turn {
     /// This process. Without a lease, others may do the same.
     Own(Option<CallLease>),
+    /// This process, unless there is an answer by now: another process had its turn.
+    Next(CallLease),
     /// Another process has made it, and its answer is in the store.
     Answered,
     /// Another process has made it, and it failed.
@@ -93,15 +95,23 @@ impl CallLeases {
         let mut pause = FIRST_PAUSE;
         loop {
             let now = self.clock.now();
-            let unknown = now.saturating_duration_since(unknown_since);
-            match leases.acquire(Arc::clone(&name), unknown).await {
+            let wanted = WantedLease {
+                name: Arc::clone(&name),
+                unknown_since: now.saturating_duration_since(unknown_since),
+                is_urgent: true,
+            };
+            match leases.acquire(wanted).await {
                 Ok(LeaseTurn::Held(held)) => {
-                    return Turn::Own(Some(CallLease {
+                    let lease = CallLease {
                         held,
                         durable: durable.clone(),
                         clock: Arc::clone(&self.clock),
                         shutdown: self.shutdown.clone(),
-                    }));
+                    };
+                    return match pause {
+                        FIRST_PAUSE => Turn::Own(Some(lease)),
+                        _ => Turn::Next(lease),
+                    };
                 }
                 Ok(LeaseTurn::OfAnother) => {
                     self.clock.sleep_until(now + pause).await;

@@ -578,6 +578,12 @@ impl Fetcher {
         loop {
             match self.leases.turn(resource, unknown_since).await {
                 Turn::Own(lease) => return Ok(lease),
+                Turn::Next(lease) => {
+                    return match self.load_fresh(resource).await {
+                        Some(cached) => Err(EarlierResult::Answered(cached)),
+                        None => Ok(Some(lease)),
+                    };
+                }
                 Turn::Failed(error) => return Err(EarlierResult::Failed(error)),
                 Turn::Answered => {
                     unknown_since = self.clock.now();

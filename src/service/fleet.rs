@@ -2,6 +2,7 @@
 
 mod book;
 mod dated;
+mod leader;
 mod metrics;
 mod refresher;
 mod schedule;

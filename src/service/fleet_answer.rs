@@ -206,6 +206,7 @@ impl UsageService {
             clock: Arc::clone(&inner.clock),
             jitter,
             metrics: inner.fleet_metrics.clone(),
+            shutdown: inner.shutdown.clone(),
         })
     }
 }

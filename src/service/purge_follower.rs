@@ -89,6 +89,7 @@ impl PurgeFollower {
         if !self.reported.is_some_and(is_known) {
             let others = self.store.report_applied(applied).await?;
             self.usage.inner.level.set_other_replicas(others.len());
+            self.usage.follow_clock().await;
             self.reported = Some(Report { applied, at: now });
         }
         Ok(())

@@ -23,7 +23,8 @@ use crate::{
     render::Rendered,
     shutdown::Shutdown,
     store::{
-        AcceptedSnapshot, DurableStore, Lease, StoreError, StoreWrite, StoredCustomers, UsageStore,
+        AcceptedSnapshot, DurableStore, Lease, StoreError, StoreWrite, StoredCustomers,
+        StoredSnapshot, UsageStore,
     },
 };
 
@@ -283,6 +284,22 @@ impl SecondLevel {
             lifetime: self.covered_lifetime(confirmed_at, stored_at),
             is_purged,
         })
+    }
+
+    /// Renders rows that another process stored; `None` if a purge includes them.
+    pub(super) async fn render_stored(&self, stored: &StoredSnapshot) -> Option<EarlierAnswer> {
+        let snapshot = EarlierSnapshot {
+            usage: Arc::clone(&stored.usage),
+            native: None,
+            fetched_at: stored.fetched_at,
+            confirmed_at: stored.confirmed_at,
+            is_purged: stored.is_purged,
+        };
+        let snapshot = self.after_purges(snapshot, PurgeMark::may_be_missing)?;
+        if snapshot.is_purged {
+            return None;
+        }
+        self.render(&snapshot).await
     }
 
     /// Returns the instant of a time before now. A clock that was set back makes nothing younger than

@@ -2,10 +2,12 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
+
 use super::StoreFuture;
 use crate::{
     cache::PurgeScope,
-    domain::{CustomerId, Resource},
+    domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
 };
 
 /// Coordinates the processes that share a store on a server.
@@ -14,6 +16,9 @@ use crate::{
 pub trait Coordination: fmt::Debug + Send + Sync + 'static {
     /// Connects if there is no connection. No other method does.
     fn connect(&self) -> StoreFuture<'_, ()>;
+
+    /// Closes the connection when all calls are done.
+    fn disconnect(&self);
 
     /// Takes a lease for [`LEASE_TIME`], unless another process holds it, or has ended it with a result
     /// that this one does not know.
@@ -26,6 +31,16 @@ pub trait Coordination: fmt::Debug + Send + Sync + 'static {
 
     /// Ends a lease, unless it is lost.
     fn release_lease(&self, lease: Lease, end: LeaseEnd) -> StoreFuture<'_, ()>;
+
+    /// Tells the other processes of a refresh of all customers whose rows are in the store, unless a later
+    /// holder of the lease has told of one.
+    fn publish_refresh(&self, refresh: FleetRefresh, fence: i64) -> StoreFuture<'_, ()>;
+
+    /// Returns the last refresh of all customers by this call.
+    fn last_refresh(&self, api: UpstreamApi) -> StoreFuture<'_, Option<FleetRefresh>>;
+
+    /// Returns the time of the server.
+    fn server_time(&self) -> StoreFuture<'_, Timestamp>;
 }
 
 /// A lease expires so long after it was taken or renewed.
@@ -41,6 +56,8 @@ pub struct WantedLease {
     pub name: Arc<str>,
     /// What another process finished within this time is not known here.
     pub unknown_since: Duration,
+    /// True if a request waits for the answer, so that it must come at once.
+    pub is_urgent: bool,
 }
 
 /// The right of this process to do something that only one may do at a time.
@@ -84,6 +101,25 @@ pub enum LeaseEnd {
         /// It counts for so long.
         lifetime: Duration,
     },
+}
+
+/// A refresh of all customers, as the other processes see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FleetRefresh {
+    /// The call.
+    pub api: UpstreamApi,
+    /// The newest date.
+    pub processed_date: ProcessedDate,
+    /// All newest snapshots that were confirmed since then are of this refresh.
+    pub refreshed_at: Timestamp,
+    /// The last check that found no newer date.
+    pub confirmed_at: Timestamp,
+    /// The time for a second look at suspect answers.
+    pub second_look: Option<Timestamp>,
+    /// The age of the last check.
+    pub age: Duration,
+    /// The data is fresh for so much longer.
+    pub fresh_for: Duration,
 }
 
 /// Returns the name of the lease for a call; `None` for a call whose answer is not stored.

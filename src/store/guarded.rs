@@ -6,18 +6,19 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::{
-    Coordination, CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery,
-    HistoryRow, LOOK_UPS_AT_ONCE, LaterPurges, Lease, LeaseAttempt, LeaseEnd, OldDates,
-    RecentTotalsQuery, StoreError, StoreFuture, StoreWrite, StoredCustomers, StoredDate,
+    Coordination, CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, FleetRefresh,
+    HistoryQuery, HistoryRow, LOOK_UPS_AT_ONCE, LaterPurges, Lease, LeaseAttempt, LeaseEnd,
+    OldDates, RecentTotalsQuery, StoreError, StoreFuture, StoreWrite, StoredCustomers, StoredDate,
     StoredFleetDate, StoredSnapshot, Upkeep, UsageStore, WantedLease,
     metrics::{StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
 };
 use crate::{
     clock::{SharedClock, with_deadline},
-    domain::{CustomerId, ProcessedDate, Resource},
+    domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
     shutdown::Shutdown,
 };
 
@@ -261,6 +262,12 @@ impl Coordination for GuardedStore {
         self.probe()
     }
 
+    fn disconnect(&self) {
+        if let Some(coordination) = self.0.store.coordination() {
+            coordination.disconnect();
+        }
+    }
+
     fn acquire_lease(&self, wanted: WantedLease) -> StoreFuture<'_, LeaseAttempt> {
         self.coordinate(
             StoreOperation::AcquireLease,
@@ -278,6 +285,26 @@ impl Coordination for GuardedStore {
     fn release_lease(&self, lease: Lease, end: LeaseEnd) -> StoreFuture<'_, ()> {
         self.coordinate(StoreOperation::ReleaseLease, POLL_BUDGET, |coordination| {
             coordination.release_lease(lease, end)
+        })
+    }
+
+    fn publish_refresh(&self, refresh: FleetRefresh, fence: i64) -> StoreFuture<'_, ()> {
+        self.coordinate(
+            StoreOperation::PublishRefresh,
+            POLL_BUDGET,
+            |coordination| coordination.publish_refresh(refresh, fence),
+        )
+    }
+
+    fn last_refresh(&self, api: UpstreamApi) -> StoreFuture<'_, Option<FleetRefresh>> {
+        self.coordinate(StoreOperation::LastRefresh, POLL_BUDGET, |coordination| {
+            coordination.last_refresh(api)
+        })
+    }
+
+    fn server_time(&self) -> StoreFuture<'_, Timestamp> {
+        self.coordinate(StoreOperation::ServerTime, POLL_BUDGET, |coordination| {
+            coordination.server_time()
         })
     }
 }

@@ -63,24 +63,16 @@ impl Leases {
         })
     }
 
-    /// Takes a lease if it is free. What another process finished within `unknown_since` is not known here.
+    /// Takes a lease if it is free.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] at once while the store does not answer.
+    /// [`StoreError`] while the store does not answer.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future may leave a lease that expires.
-    pub async fn acquire(
-        &self,
-        name: Arc<str>,
-        unknown_since: Duration,
-    ) -> Result<LeaseTurn, StoreError> {
-        let wanted = WantedLease {
-            name,
-            unknown_since,
-        };
+    pub async fn acquire(&self, wanted: WantedLease) -> Result<LeaseTurn, StoreError> {
         let attempt = self.coordination()?.acquire_lease(wanted).await?;
         Ok(match attempt {
             LeaseAttempt::Granted(lease) => LeaseTurn::Held(self.hold(lease)),

@@ -29,6 +29,7 @@ mod documents;
 mod faults;
 mod fleet;
 mod fleet_refresh;
+mod fleet_replicas;
 mod freshness;
 mod full_cache;
 mod history;

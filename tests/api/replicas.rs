@@ -1,11 +1,12 @@
 //! Two services on one store: each serves from its own memory, and follows what the other does.
 
 #[path = "../postgres/server.rs"]
-mod postgres_server;
+pub(crate) mod postgres_server;
 
 use std::path::PathBuf;
 
 use tempfile::TempDir;
+use tokio::sync::Barrier;
 use usage_proxy::clock::Clock;
 
 use self::postgres_server::TestDatabase;
@@ -277,6 +278,16 @@ impl TestApp {
     async fn wait_for_turn(&self) {
         in_time(self.clock.wait_for_sleepers_until(1, PAUSE)).await;
     }
+
+    /// Lets the time pass that this replica waits for another.
+    async fn pass_pauses(&self) {
+        let mut pause = PAUSE;
+        loop {
+            self.clock.wait_for_sleepers_until(1, pause).await;
+            self.advance(pause);
+            pause = (2 * pause).min(4 * PAUSE);
+        }
+    }
 }
 
 /// Completes when no process holds the lease of a call.
@@ -291,20 +302,33 @@ async fn wait_for_released_leases(database: &TestDatabase) {
 async fn one_replica_asks_for_all() {
     let database = TestDatabase::create();
     let [one, two, three] = &three_replicas(&database).await;
+    let (waits, released) = (Barrier::new(3), Barrier::new(3));
     let answer_one = async {
-        one.wait_for_calls(SimulatedApi::Insights, 1).await;
-        tokio::join!(two.wait_for_turn(), three.wait_for_turn());
+        waits.wait().await;
         one.simulator.release_calls();
         wait_for_released_leases(&database).await;
-        two.advance(PAUSE);
-        three.advance(PAUSE);
+        released.wait().await;
     };
-    let others = async {
+    let ask_other = async |app: &TestApp| {
         one.wait_for_calls(SimulatedApi::Insights, 1).await;
-        tokio::join!(two.ask_at_once(), three.ask_at_once())
+        let pass = async {
+            app.wait_for_turn().await;
+            waits.wait().await;
+            released.wait().await;
+            app.pass_pauses().await;
+        };
+        tokio::select! {
+            replies = app.ask_at_once() => replies,
+            () = pass => unreachable!(),
+        }
     };
 
-    let (of_one, (of_two, of_three), ()) = tokio::join!(one.ask_at_once(), others, answer_one);
+    let (of_one, of_two, of_three, ()) = tokio::join!(
+        one.ask_at_once(),
+        ask_other(two),
+        ask_other(three),
+        answer_one
+    );
 
     for reply in of_one.iter().chain(&of_two).chain(&of_three) {
         assert_eq!(reply.status, 200);

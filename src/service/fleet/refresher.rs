@@ -1,6 +1,5 @@
 use std::{
     collections::HashMap,
-    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +10,7 @@ use crate::{
     clock::SharedClock,
     domain::{CustomerId, LicenseUsage, ProcessedDate, Resource, UpstreamApi},
     jitter::Jitter,
-    offload, panic,
+    offload,
     render::{RenderError, Rendered},
     resilience::backoff::Backoff,
     service::{
@@ -21,7 +20,8 @@ use crate::{
         second_level::{Coverage, ROW_BYTES, SecondLevel},
         source::{AnswerContent, CallTrace, SourceError},
     },
-    store::{AcceptedSnapshot, StoreWrite},
+    shutdown::Shutdown,
+    store::{AcceptedSnapshot, HeldLease, StoreWrite},
 };
 use jiff::Timestamp;
 
@@ -41,17 +41,27 @@ pub struct FleetRefresher {
     pub(in crate::service) clock: SharedClock,
     pub(in crate::service) jitter: Jitter,
     pub(in crate::service) metrics: FleetMetrics,
+    pub(in crate::service) shutdown: Shutdown,
 }
 
 /// The last refresh of all customers.
 #[derive(Clone, Copy, Debug)]
-struct LastRefresh {
-    date: ProcessedDate,
-    at: Timestamp,
+pub(super) struct LastRefresh {
+    pub(super) date: ProcessedDate,
+    pub(super) at: Timestamp,
     /// The time of the last check or refresh that succeeded.
-    confirmed_at: Timestamp,
+    pub(super) confirmed_at: Timestamp,
     /// The time for a second look at suspect answers.
-    second_look: Option<Timestamp>,
+    pub(super) second_look: Option<Timestamp>,
+}
+
+/// The state of the refreshes, which goes on when another process has made some.
+#[derive(Debug)]
+pub(super) struct RefreshProgress {
+    pub(super) schedule: CheckSchedule,
+    pub(super) last: Option<LastRefresh>,
+    /// The time of the next check, if another process has made the last.
+    pub(super) due: Option<Instant>,
 }
 
 /// The failure of a check or refresh.
@@ -75,64 +85,79 @@ const MIN_PAUSE: Duration = Duration::from_secs(5);
 // === impl FleetRefresher ===
 
 impl FleetRefresher {
-    /// Refreshes until the task is cancelled.
-    pub async fn run(self) {
-        loop {
-            let refreshed = panic::catch(pin!(self.refresh_or_walk())).await;
-            if refreshed.is_err() {
-                tracing::error!("the refresh of all customers panicked, and begins again");
-            }
-            self.clock.sleep_until(self.clock.now() + MIN_PAUSE).await;
-        }
-    }
-
-    async fn refresh_or_walk(&self) {
+    /// Refreshes until the task is cancelled. The others are told of what a process does that holds the
+    /// lease.
+    pub(super) async fn refresh_or_walk(
+        &self,
+        progress: &mut RefreshProgress,
+        held: Option<&HeldLease>,
+    ) {
         match self.api {
-            UpstreamApi::Commercial => self.refresh_together().await,
+            UpstreamApi::Commercial => self.refresh_together(progress, held).await,
             _ => self.walk_customers().await,
         }
     }
 
-    async fn refresh_together(&self) {
-        let mut schedule = CheckSchedule::new(self.interval);
-        let mut last: Option<LastRefresh> = None;
+    async fn refresh_together(&self, progress: &mut RefreshProgress, held: Option<&HeldLease>) {
         let mut failures = 0_u32;
+        if let Some(due) = progress.due.take()
+            && self.pause_until(due).await
+        {
+            progress.last = None;
+        }
         loop {
-            let pause = match self.check_or_refresh(last, &mut schedule).await {
-                Ok(refresh) => {
-                    failures = 0;
-                    let pause = self.until_next_check(&schedule, &refresh);
-                    self.cover(&refresh, pause);
-                    let is_refreshed = last.is_none_or(|last| last.at != refresh.at);
-                    if is_refreshed {
-                        self.metrics.record_refresh(true);
-                    } else {
-                        self.metrics.record_check(true);
+            let last = progress.last;
+            let (pause, mut unpublished) =
+                match self.check_or_refresh(last, &mut progress.schedule).await {
+                    Ok(refresh) => {
+                        failures = 0;
+                        let pause = self.until_next_check(&progress.schedule, &refresh);
+                        let now = self.clock.now();
+                        self.cover(Coverage {
+                            since: refresh.at,
+                            confirmed_at: now,
+                            fresh_until: now + pause + self.cache.fresh_for(),
+                        });
+                        let is_refreshed = last.is_none_or(|last| last.at != refresh.at);
+                        if is_refreshed {
+                            self.metrics.record_refresh(true);
+                        } else {
+                            self.metrics.record_check(true);
+                        }
+                        progress.last = Some(refresh);
+                        (pause, held.map(|held| (refresh, held)))
                     }
-                    last = Some(refresh);
-                    pause
+                    Err(failure) => {
+                        let backoff = BACKOFF.delay(failures, self.jitter.fraction());
+                        failures = failures.saturating_add(1);
+                        tracing::warn!(
+                            error = %failure.error,
+                            "all customers could not be refreshed; the data before is served"
+                        );
+                        let wanted = failure.error.retry_after.unwrap_or_default();
+                        let pause = backoff.max(MIN_PAUSE).min(self.interval).max(wanted);
+                        (pause, None)
+                    }
+                };
+            let due = self.clock.now() + pause;
+            while let Some((refresh, held)) = unpublished {
+                if self.publish_to_others(&refresh, held).await.is_ok() {
+                    unpublished = None;
+                    continue;
                 }
-                Err(failure) => {
-                    let backoff = BACKOFF.delay(failures, self.jitter.fraction());
-                    failures = failures.saturating_add(1);
-                    tracing::warn!(
-                        error = %failure.error,
-                        "all customers could not be refreshed; the data before is served"
-                    );
-                    let wanted = failure.error.retry_after.unwrap_or_default();
-                    backoff.max(MIN_PAUSE).min(self.interval).max(wanted)
+                let retry_at = self.clock.now() + MIN_PAUSE;
+                if retry_at >= due || self.pause_until(retry_at).await {
+                    break;
                 }
-            };
-            let purged = self.pause(pause).await;
-            if purged {
-                last = None;
+            }
+            if self.pause_until(due).await {
+                progress.last = None;
             }
         }
     }
 
     /// Returns true if a purge ended the pause.
-    async fn pause(&self, pause: Duration) -> bool {
-        let due = self.clock.now() + pause;
+    async fn pause_until(&self, due: Instant) -> bool {
         tokio::select! {
             () = self.clock.sleep_until(due) => false,
             () = self.level.purged.notified() => true,
@@ -358,16 +383,12 @@ impl FleetRefresher {
         kept.len()
     }
 
-    /// Keeps the answers of all customers fresh until the next check is due, plus a freshness lifetime.
-    fn cover(&self, refresh: &LastRefresh, until_next_check: Duration) {
-        let lifetime = until_next_check + self.cache.fresh_for();
+    /// Keeps the answers of all customers fresh that a refresh covers.
+    pub(super) fn cover(&self, coverage: Coverage) {
+        self.level.set_coverage(coverage);
         let now = self.clock.now();
-        self.level.set_coverage(Coverage {
-            since: refresh.at,
-            confirmed_at: now,
-            fresh_until: now + lifetime,
-        });
-        for customer in self.level.book.confirmed_since(refresh.at) {
+        let lifetime = coverage.fresh_until.saturating_duration_since(now);
+        for customer in self.level.book.confirmed_since(coverage.since) {
             self.cache.confirm_newest(customer, self.api, lifetime, now);
         }
     }
@@ -403,6 +424,18 @@ impl FleetRefresher {
             if share == 1 {
                 self.clock.sleep_until(begin + DAY).await;
             }
+        }
+    }
+}
+
+// === impl RefreshProgress ===
+
+impl RefreshProgress {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self {
+            schedule: CheckSchedule::new(interval),
+            last: None,
+            due: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio_postgres::{
     Client, Row,
     types::{FromSql, ToSql, Type},
@@ -12,10 +13,11 @@ use tokio_postgres::{
 
 use super::{error::PostgresError, server::PostgresServer};
 use crate::{
+    domain::{ProcessedDate, UpstreamApi},
     shutdown::Shutdown,
     store::{
-        Coordination, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd, StoreError, StoreFuture,
-        WantedLease,
+        Coordination, FleetRefresh, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd, StoreFuture,
+        WantedLease, schema::source_number,
     },
 };
 
@@ -27,6 +29,9 @@ pub(super) struct CoordinationClient {
     /// Takes the task of the connection.
     shutdown: Shutdown,
 }
+
+/// Time for the last statements at the end of the process.
+const LAST_STATEMENTS: Duration = Duration::from_secs(5);
 
 /// A parameter and its type: statements have no names, for the sake of poolers.
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -63,6 +68,24 @@ const RELEASE: &str = "WITH clock AS (
         finished_at = CASE WHEN $3 THEN now ELSE finished_at END, failed_until = now + $4, failure = $5
     FROM clock WHERE name = $1 AND fence = $2";
 
+const PUBLISH_REFRESH: &str = "INSERT INTO usage_proxy.fleet_refresh AS f
+        (source, fence, day, refreshed_at, confirmed_at, second_look, published_at, fresh_until)
+    SELECT $1, $2, $3, $4, $5, $6, now - $7, now + $8
+    FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AS now) clock
+    ON CONFLICT (source) DO UPDATE SET fence = excluded.fence, day = excluded.day,
+        refreshed_at = excluded.refreshed_at, confirmed_at = excluded.confirmed_at,
+        second_look = excluded.second_look, published_at = excluded.published_at,
+        fresh_until = excluded.fresh_until
+    WHERE f.fence <= excluded.fence";
+
+const LAST_REFRESH: &str = "SELECT CAST(day AS BIGINT), refreshed_at, confirmed_at, second_look,
+        now - published_at, fresh_until - now
+    FROM usage_proxy.fleet_refresh,
+        (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AS now) clock
+    WHERE source = $1";
+
+const SERVER_TIME: &str = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
+
 const CONNECTED: &str = "SELECT 1 FROM usage_proxy.lease LIMIT 1";
 
 // === impl CoordinationClient ===
@@ -83,7 +106,14 @@ impl CoordinationClient {
             .is_some_and(|client| !client.is_closed());
         if !is_open {
             let (client, driver) = server.connect().await?;
-            self.shutdown.spawn(driver);
+            // At the end, leases are released through it.
+            let shutdown = self.shutdown.clone();
+            self.shutdown.spawn_until_done(async move {
+                tokio::select! {
+                    () = driver => {}
+                    () = end_of(&shutdown) => {}
+                }
+            });
             *self.lock() = Some(Arc::new(client));
         }
         let answered = self.query(CONNECTED, &[]).await;
@@ -106,6 +136,11 @@ impl CoordinationClient {
             return Err(PostgresError::NotConnected(problem));
         };
         Ok(client.query_typed(statement, parameters).await?)
+    }
+
+    /// Closes the connection when its last statement is done.
+    pub(super) fn close(&self) {
+        *self.lock() = None;
     }
 
     async fn acquire(&self, wanted: WantedLease) -> Result<LeaseAttempt, PostgresError> {
@@ -168,6 +203,67 @@ impl CoordinationClient {
         self.query(RELEASE, &parameters).await.map(drop)
     }
 
+    async fn publish(&self, refresh: FleetRefresh, fence: i64) -> Result<(), PostgresError> {
+        let source = source_number(refresh.api);
+        let day = refresh.processed_date.days_since_epoch();
+        let (refreshed_at, confirmed_at) = (
+            refresh.refreshed_at.as_millisecond(),
+            refresh.confirmed_at.as_millisecond(),
+        );
+        let second_look = refresh.second_look.map(Timestamp::as_millisecond);
+        let (age, fresh_for) = (millis(refresh.age), millis(refresh.fresh_for));
+        let parameters: [Parameter<'_>; 8] = [
+            (&source, Type::INT8),
+            (&fence, Type::INT8),
+            (&day, Type::INT8),
+            (&refreshed_at, Type::INT8),
+            (&confirmed_at, Type::INT8),
+            (&second_look, Type::INT8),
+            (&age, Type::INT8),
+            (&fresh_for, Type::INT8),
+        ];
+        self.query(PUBLISH_REFRESH, &parameters).await.map(drop)
+    }
+
+    async fn last_refresh(&self, api: UpstreamApi) -> Result<Option<FleetRefresh>, PostgresError> {
+        let source = source_number(api);
+        let rows = self.query(LAST_REFRESH, &[(&source, Type::INT8)]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let number = |column| get::<i64>(row, column);
+        let time = |column| -> Result<_, PostgresError> {
+            let millis = number(column)?;
+            Ok(millis.and_then(|millis| Timestamp::from_millisecond(millis).ok()))
+        };
+        let duration = |column| -> Result<_, PostgresError> {
+            let millis = number(column)?.unwrap_or_default().max(0);
+            Ok(Duration::from_millis(millis.unsigned_abs()))
+        };
+        let date = number(0)?.and_then(ProcessedDate::from_days_since_epoch);
+        let (Some(processed_date), Some(refreshed_at), Some(confirmed_at)) =
+            (date, time(1)?, time(2)?)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(FleetRefresh {
+            api,
+            processed_date,
+            refreshed_at,
+            confirmed_at,
+            second_look: time(3)?,
+            age: duration(4)?,
+            fresh_for: duration(5)?,
+        }))
+    }
+
+    async fn server_time(&self) -> Result<Timestamp, PostgresError> {
+        let rows = self.query(SERVER_TIME, &[]).await?;
+        let millis = rows.first().map(|row| get(row, 0)).transpose()?.flatten();
+        let time = millis.and_then(|millis| Timestamp::from_millisecond(millis).ok());
+        time.ok_or_else(|| PostgresError::Setup("the server has no valid time".to_owned()))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Client>>> {
         // It is assigned whole.
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
@@ -176,40 +272,42 @@ impl CoordinationClient {
 
 impl Coordination for PostgresServer {
     fn connect(&self) -> StoreFuture<'_, ()> {
-        Box::pin(async {
-            self.coordination
-                .connect_if_closed(self)
-                .await
-                .map_err(StoreError::from)
-        })
+        Box::pin(async { Ok(self.coordination.connect_if_closed(self).await?) })
+    }
+
+    fn disconnect(&self) {
+        self.coordination.close();
     }
 
     fn acquire_lease(&self, wanted: WantedLease) -> StoreFuture<'_, LeaseAttempt> {
-        Box::pin(async {
-            self.coordination
-                .acquire(wanted)
-                .await
-                .map_err(StoreError::from)
-        })
+        Box::pin(async { Ok(self.coordination.acquire(wanted).await?) })
     }
 
     fn renew_lease(&self, lease: Lease) -> StoreFuture<'_, bool> {
-        Box::pin(async move {
-            self.coordination
-                .renew(&lease)
-                .await
-                .map_err(StoreError::from)
-        })
+        Box::pin(async move { Ok(self.coordination.renew(&lease).await?) })
     }
 
     fn release_lease(&self, lease: Lease, end: LeaseEnd) -> StoreFuture<'_, ()> {
-        Box::pin(async move {
-            self.coordination
-                .release(&lease, end)
-                .await
-                .map_err(StoreError::from)
-        })
+        Box::pin(async move { Ok(self.coordination.release(&lease, end).await?) })
     }
+
+    fn publish_refresh(&self, refresh: FleetRefresh, fence: i64) -> StoreFuture<'_, ()> {
+        Box::pin(async move { Ok(self.coordination.publish(refresh, fence).await?) })
+    }
+
+    fn last_refresh(&self, api: UpstreamApi) -> StoreFuture<'_, Option<FleetRefresh>> {
+        Box::pin(async move { Ok(self.coordination.last_refresh(api).await?) })
+    }
+
+    fn server_time(&self) -> StoreFuture<'_, Timestamp> {
+        Box::pin(async { Ok(self.coordination.server_time().await?) })
+    }
+}
+
+/// Completes when no connection may be open any more.
+async fn end_of(shutdown: &Shutdown) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(LAST_STATEMENTS).await;
 }
 
 fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<Option<T>, PostgresError> {

@@ -284,6 +284,9 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
 
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
+            if let Some(coordination) = self.engine.coordination() {
+                coordination.disconnect();
+            }
             self.look_ups.run_on_each(E::Reader::close).await;
             self.queries.run_on_each(E::Reader::close).await;
             // The last connection of SQLite writes the log into the file and deletes it.

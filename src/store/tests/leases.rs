@@ -52,6 +52,7 @@ fn wanted(name: &str) -> WantedLease {
     WantedLease {
         name: name.into(),
         unknown_since: Duration::ZERO,
+        is_urgent: true,
     }
 }
 
