@@ -112,8 +112,9 @@ const LABELS: &str = "
     failures_evicted_total | kind | absence fault past-absence
     fleet_checks_total | outcome | failure success
     fleet_refreshes_total | outcome | failure success
-    store_operations_total | operation | all-of-date asked-dates customers dates delete fleet-history \
-      history maintain newest-of-all probe purges recent-totals report-applied snapshot write
+    store_operations_total | operation | acquire-lease all-of-date asked-dates customers dates delete fleet-history \
+      history last-refresh maintain newest-of-all probe publish-refresh purges recent-totals \
+      release-lease renew-lease report-applied server-time snapshot write
     store_operations_total | outcome | error rejected success timeout
     fleet_customers | status | current empty failed notFetched stale
     http_requests_total | route | / /assets/{file} /v1/analytics/licenses/deployment \
