@@ -68,6 +68,17 @@ pub enum StoreUrl {
     Postgres(Box<PostgresUrl>),
 }
 
+impl StoreUrl {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    ///
+    /// The reason why it is invalid, which completes "the URL …".
+    pub fn parse(text: &str) -> Result<Self, String> {
+        (STORE_URL.parse)(text)
+    }
+}
+
 impl<T> ValueType<T> {
     pub(super) const fn new(expected: &'static str, parse: fn(&str) -> Result<T, String>) -> Self {
         Self {
@@ -131,7 +142,7 @@ pub(super) const STORE_URL: ValueType<StoreUrl> = ValueType::new(
         Some(("postgres" | "postgresql", _)) => {
             PostgresUrl::parse(text).map(|url| StoreUrl::Postgres(Box::new(url)))
         }
-        _ => Err("is of no known kind".into()),
+        _ => Err("begins with neither `sqlite:` nor `postgres://`".into()),
     },
 );
 

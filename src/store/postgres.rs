@@ -16,19 +16,19 @@ mod writer;
 
 use std::sync::Arc;
 
-use self::{
-    reader::{PostgresReader, ReadLane},
-    server::PostgresServer,
-    writer::PostgresWriter,
-};
+use self::{connection::PostgresSession, reader::ReadLane, server::PostgresServer};
 use super::{
-    LOOK_UPS_AT_ONCE, QUERIES_AT_ONCE, StoreStartError, UsageStore, schema::source_number,
-    sql::store::SqlStore,
+    LOOK_UPS_AT_ONCE, QUERIES_AT_ONCE, StoreStartError, UsageStore,
+    schema::source_number,
+    sql::{error::SqlResult, store::SqlStore},
 };
 use crate::{clock::SharedClock, config::PostgresConfig, domain::UpstreamApi, shutdown::Shutdown};
 
+pub(super) use self::check::check_connection;
 pub use self::check::{DatabaseProblem, check};
 pub(super) use self::error::PostgresError;
+pub(super) use self::migrations::KNOWN_VERSION;
+pub(super) use self::{reader::PostgresReader, writer::PostgresWriter};
 
 /// Opens a database, and creates the schema if there is none. A server that cannot be reached now is
 /// reached later.
@@ -49,8 +49,28 @@ pub async fn open(
     };
     let look_ups = readers(ReadLane::LookUp, LOOK_UPS_AT_ONCE);
     let queries = readers(ReadLane::Query, QUERIES_AT_ONCE);
-    let preferred_number = source_number(preferred).unwrap_or_default();
+    let preferred_number = source_number(preferred);
     let writer = PostgresWriter::new(Arc::clone(&server), preferred_number, clock);
     let store = SqlStore::open(Arc::clone(&server), preferred, look_ups, queries, writer);
     Ok(Arc::new(store.await?))
+}
+
+/// Returns the version of the schema of a database; 0 if there is none.
+pub(super) fn schema_version(config: PostgresConfig) -> SqlResult<i64> {
+    let server = PostgresServer::new(config, Shutdown::new());
+    let mut runtime = None;
+    let session = PostgresSession::connect(&server, writer::runtime(&mut runtime)?)?;
+    migrations::find_version(&session)
+}
+
+/// Returns what reads a database for a copy. It connects with the first read, and never makes a schema.
+pub(super) fn copy_reader(config: PostgresConfig) -> PostgresReader {
+    let server = PostgresServer::new(config, Shutdown::new());
+    PostgresReader::new(Arc::new(server), ReadLane::Copy)
+}
+
+/// Returns what writes a copy into a database, where it makes the schema if there is none.
+pub(super) fn copy_writer(config: PostgresConfig, clock: SharedClock) -> PostgresWriter {
+    let server = PostgresServer::new(config, Shutdown::new());
+    PostgresWriter::new(Arc::new(server), None, clock)
 }

@@ -20,6 +20,15 @@ pub(super) const STATE_ROWS: i64 = 1;
 /// The answer had no rows.
 pub(super) const STATE_EMPTY: i64 = 2;
 
+/// The generation of a snapshot that was copied from another store: older than every purge of this one.
+pub(super) const COPIED: i64 = 0;
+
+/// The generation of a snapshot that a soft purge of the store that it was copied from includes.
+pub(super) const COPIED_PURGED_SOFT: i64 = -1;
+
+/// The generation of a snapshot that a hard purge of the store that it was copied from includes.
+pub(super) const COPIED_PURGED_HARD: i64 = -2;
+
 const PURGE_SOFT: i64 = 1;
 
 const PURGE_HARD: i64 = 2;
@@ -39,7 +48,7 @@ pub(super) struct StoredFact {
 }
 
 /// The newest generation of purges that include a snapshot, by mode.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct PurgeGenerations {
     soft: i64,
     hard: i64,
@@ -126,6 +135,28 @@ impl PurgeGenerations {
     /// Returns whether any purge came after this generation.
     pub(super) fn includes(self, generation: i64) -> bool {
         generation < self.hard.max(self.soft)
+    }
+
+    /// Returns the generation that a snapshot of this one has in another store, where the same is served
+    /// of it.
+    pub(super) fn copied(self, generation: i64) -> i64 {
+        if self.hides(generation) {
+            COPIED_PURGED_HARD
+        } else if self.includes(generation) {
+            COPIED_PURGED_SOFT
+        } else {
+            COPIED
+        }
+    }
+}
+
+impl Default for PurgeGenerations {
+    /// Without any purge, only those of the store count that a snapshot was copied from.
+    fn default() -> Self {
+        Self {
+            soft: COPIED,
+            hard: COPIED_PURGED_SOFT,
+        }
     }
 }
 

@@ -5,10 +5,12 @@
 
 pub(super) mod apply;
 pub(super) mod connection;
+pub(super) mod copy;
 pub(super) mod dictionary;
 pub(super) mod error;
 pub(super) mod history;
 pub(super) mod lane;
+pub(super) mod merge;
 pub(super) mod read;
 pub(super) mod store;
 pub(super) mod totals;
@@ -258,6 +260,50 @@ statements! {
         WHERE customer = $1 AND day = $2 AND source = $3";
     DELETE_NEWEST = "DELETE FROM newest WHERE customer = $1 AND day = $2 AND source = $3";
     DELETE_ASKED_DAYS = "DELETE FROM asked_day WHERE day < $1";
+
+    // === Copies of a store, read ===
+    SERVER_IDENTITY = "SELECT CAST(pg_postmaster_start_time() AS TEXT) || ' ' || current_database()";
+    SNAPSHOT_COUNT = "SELECT count(*) FROM snapshot";
+    FLEET_CONFIRMATIONS = "SELECT source, refreshed_at, confirmed_at FROM fleet_confirmed ORDER BY source";
+    CUSTOMER_NAME = "SELECT name FROM customer WHERE id = $1";
+    NEWEST_OF_CUSTOMER = "SELECT n.source, n.day, n.confirmed_at, f.confirmed_at, n.generation FROM newest n \
+        LEFT JOIN fleet_confirmed f ON f.source = n.source AND n.confirmed_at >= f.refreshed_at \
+        WHERE n.customer = $1 ORDER BY n.source";
+    ASKED_DAYS_OF_CUSTOMER = "SELECT day, asked_at FROM asked_day WHERE customer = $1 ORDER BY day";
+    SNAPSHOT_TIMES = "SELECT day, source, fetched_at, confirmed_at, generation FROM snapshot \
+        WHERE customer = $1 ORDER BY day, source";
+    SUPERSEDED_TIMES = "SELECT day, source, fetched_at FROM superseded_snapshot WHERE customer = $1";
+    SNAPSHOTS_OF_DAYS = "SELECT day, source, revision, state, customer_name, fetched_at, confirmed_at, \
+        generation FROM snapshot WHERE customer = $1 AND day BETWEEN $2 AND $3 ORDER BY day, source";
+    FACTS_OF_DAYS = "SELECT day, source, product, workload, licenses_active, licenses_qualified, \
+        reported_usage_percent, processed_offset FROM fact \
+        WHERE customer = $1 AND day BETWEEN $2 AND $3 ORDER BY day, source, product, workload";
+    BODIES_OF_DAYS = "SELECT day, source, revision, codec, length, bytes FROM native_body \
+        WHERE customer = $1 AND day BETWEEN $2 AND $3";
+    SUPERSEDED_SNAPSHOTS_OF_DAYS = "SELECT day, source, revision, state, customer_name, fetched_at, \
+        confirmed_at FROM superseded_snapshot WHERE customer = $1 AND day BETWEEN $2 AND $3 \
+        ORDER BY day, source, revision";
+    SUPERSEDED_FACTS_OF_DAYS = "SELECT day, source, product, workload, licenses_active, licenses_qualified, \
+        reported_usage_percent, processed_offset, revision FROM superseded_fact \
+        WHERE customer = $1 AND day BETWEEN $2 AND $3 \
+        ORDER BY day, source, revision, product, workload";
+
+    // === Copies of a store, written ===
+    NAME_UNNAMED_CUSTOMER = "UPDATE customer SET name = $2 WHERE id = $1 AND name IS NULL";
+    COPY_SNAPSHOT = "INSERT INTO snapshot (customer, day, source, revision, state, customer_name, \
+        fetched_at, confirmed_at, generation) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    COPY_SUPERSEDED_SNAPSHOT = "INSERT INTO superseded_snapshot (customer, day, source, revision, state, \
+        customer_name, fetched_at, confirmed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    COPY_SUPERSEDED_FACT = "INSERT INTO superseded_fact (customer, day, source, product, workload, \
+        licenses_active, licenses_qualified, reported_usage_percent, processed_offset, revision) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    COPY_NEWEST = "INSERT INTO newest (customer, source, day, confirmed_at, generation) \
+        VALUES ($1, $2, $3, $4, $5) ON CONFLICT (customer, source) DO UPDATE \
+        SET day = excluded.day, confirmed_at = excluded.confirmed_at, generation = excluded.generation";
+    // 0 is what a soft purge left.
+    COPY_ASKED_DAY = "INSERT INTO asked_day (customer, day, asked_at) VALUES ($1, $2, $3) \
+        ON CONFLICT (customer, day) DO UPDATE SET asked_at = excluded.asked_at \
+        WHERE asked_day.asked_at <> 0 AND asked_day.asked_at < excluded.asked_at";
 
     LISTED_CUSTOMERS = "SELECT c.customer_id, l.name, l.domain, l.raw \
         FROM listed_customer l JOIN customer c ON c.id = l.customer";

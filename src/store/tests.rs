@@ -1,6 +1,7 @@
 //! Tests of every engine, and of single ones.
 
 mod conformance;
+mod copy;
 mod faults;
 pub(super) mod fixtures;
 mod guarded;

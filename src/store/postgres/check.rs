@@ -43,6 +43,18 @@ pub async fn check(config: PostgresConfig) -> Result<String, DatabaseProblem> {
     }
 }
 
+/// Connects to a database that is only read.
+///
+/// # Errors
+///
+/// [`DatabaseProblem`] if that is not possible.
+pub(in crate::store) async fn check_connection(
+    config: PostgresConfig,
+) -> Result<(), DatabaseProblem> {
+    let server = PostgresServer::new(config, Shutdown::new());
+    Ok(server.connect().await.map(drop)?)
+}
+
 async fn examine(client: &Client, tls: &str) -> Result<String, DatabaseProblem> {
     const STATE: &str = "SELECT current_setting('server_version'), pg_is_in_recovery(), \
         to_regnamespace('usage_proxy') IS NOT NULL, \

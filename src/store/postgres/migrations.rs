@@ -29,7 +29,7 @@ const MIGRATIONS: [&str; 5] = [
 ];
 
 /// The newest version that this release knows.
-pub(super) const KNOWN_VERSION: usize = MIGRATIONS.len();
+pub(in crate::store) const KNOWN_VERSION: usize = MIGRATIONS.len();
 
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
@@ -53,8 +53,7 @@ pub(super) fn migrate(
     let mut attempts = 1;
     let found = loop {
         // A role that may not change the schema can use one that is up to date.
-        let found = connection
-            .in_transaction(BEGIN_READ, End::Durable, TIME_LIMIT, || version(connection))?;
+        let found = find_version(session)?;
         if found >= known {
             break found;
         }
@@ -80,6 +79,12 @@ pub(super) fn migrate(
         .into());
     }
     Ok(())
+}
+
+/// Returns the version of the schema of a database; 0 if there is none.
+pub(super) fn find_version(session: &PostgresSession) -> SqlResult<i64> {
+    let connection = session.connection();
+    connection.in_transaction(BEGIN_READ, End::Durable, TIME_LIMIT, || version(connection))
 }
 
 /// Applies what is missing under the lock of the table, and returns the version.

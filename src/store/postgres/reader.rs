@@ -33,6 +33,8 @@ pub(super) enum ReadLane {
     LookUp,
     /// It may take seconds, and connects when it has to.
     Query,
+    /// No request waits, so that it may take long, and connects when it has to.
+    Copy,
 }
 
 // === impl PostgresReader ===
@@ -94,7 +96,7 @@ impl SqlReader for PostgresReader {
         &mut self,
         query: impl Fn(&mut Queries<'_>) -> SqlResult<T>,
     ) -> Result<T, StoreError> {
-        let mut may_connect = self.lane == ReadLane::Query;
+        let mut may_connect = self.lane != ReadLane::LookUp;
         let mut attempts = 1;
         loop {
             match self.read_once(&query) {
@@ -125,6 +127,7 @@ impl ReadLane {
         match self {
             Self::LookUp => Duration::from_millis(250),
             Self::Query => Duration::from_secs(5),
+            Self::Copy => Duration::from_secs(60),
         }
     }
 
@@ -137,6 +140,10 @@ impl ReadLane {
             Self::Query => {
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
                  SET LOCAL search_path = usage_proxy; SET LOCAL statement_timeout = '5s'"
+            }
+            Self::Copy => {
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+                 SET LOCAL search_path = usage_proxy; SET LOCAL statement_timeout = '60s'"
             }
         }
     }

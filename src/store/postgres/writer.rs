@@ -22,8 +22,8 @@ use crate::{
 /// Migrates and writes the database: the one connection of this process that does.
 pub(in crate::store) struct PostgresWriter {
     server: Arc<PostgresServer>,
-    /// The number of the call that counts where both have rows.
-    preferred: i64,
+    /// The number of the call that counts where both have rows; `None`: what the store says.
+    preferred: Option<i64>,
     clock: SharedClock,
     /// Made by the thread that uses it.
     runtime: Option<Arc<Runtime>>,
@@ -43,7 +43,11 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path
 // === impl PostgresWriter ===
 
 impl PostgresWriter {
-    pub(super) fn new(server: Arc<PostgresServer>, preferred: i64, clock: SharedClock) -> Self {
+    pub(super) fn new(
+        server: Arc<PostgresServer>,
+        preferred: Option<i64>,
+        clock: SharedClock,
+    ) -> Self {
         Self {
             server,
             preferred,
@@ -144,14 +148,14 @@ impl SqlWriter for PostgresWriter {
 }
 
 /// Stores which call counts where both have rows.
-fn prefer(session: &mut PostgresSession, preferred: i64) -> SqlResult<()> {
+fn prefer(session: &mut PostgresSession, preferred: Option<i64>) -> SqlResult<()> {
     session.write(BEGIN, TIME_LIMIT, |changes| {
         let stored: i64 = changes
             .connection
             .query_value(sql::PREFERRED_SOURCE, values![])?;
-        match stored == preferred {
-            true => Ok(()),
-            false => apply::prefer(changes.connection, preferred),
+        match preferred {
+            Some(preferred) if preferred != stored => apply::prefer(changes.connection, preferred),
+            Some(_) | None => Ok(()),
         }
     })
 }
@@ -182,7 +186,7 @@ mod tests {
     fn nothing_of_a_transaction_that_panics_is_stored() {
         let place = TestDatabase::create();
         let server = Arc::new(PostgresServer::new(database(&place.url()), Shutdown::new()));
-        let mut writer = PostgresWriter::new(server, 1, clock());
+        let mut writer = PostgresWriter::new(server, Some(1), clock());
         let outdate = |changes: &mut Changes<'_>, day: i64| {
             changes
                 .connection

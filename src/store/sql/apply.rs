@@ -420,7 +420,7 @@ impl Changes<'_> {
         )
     }
 
-    fn set_customers(&mut self, list: &CustomerList) -> SqlResult<()> {
+    pub(in crate::store) fn set_customers(&mut self, list: &CustomerList) -> SqlResult<()> {
         let listed = self
             .connection
             .query_all(sql::LISTED_CUSTOMER_IDS, values![], |row| row.get(0))?;
@@ -520,7 +520,7 @@ impl Changes<'_> {
         )
     }
 
-    fn customer(&mut self, customer: CustomerId) -> SqlResult<i64> {
+    pub(in crate::store) fn customer(&mut self, customer: CustomerId) -> SqlResult<i64> {
         let customers = &mut self.dictionaries.customers;
         customers.number(self.connection, &customer)
     }
@@ -535,7 +535,11 @@ impl Changes<'_> {
         names.number(self.connection, &name.into()).map(Some)
     }
 
-    fn run(&self, statement: Statement, values: &[SqlValue<'_>]) -> SqlResult<()> {
+    pub(in crate::store) fn run(
+        &self,
+        statement: Statement,
+        values: &[SqlValue<'_>],
+    ) -> SqlResult<()> {
         self.connection.execute(statement, values)
     }
 }

@@ -50,7 +50,7 @@ struct SnapshotHead {
 
 /// All purges.
 #[derive(Default)]
-struct PurgeTable {
+pub(in crate::store) struct PurgeTable {
     /// By customer and day.
     generations: HashMap<(Option<i64>, Option<i64>), PurgeGenerations>,
 }
@@ -347,7 +347,7 @@ impl SnapshotHead {
 // === impl PurgeTable ===
 
 impl PurgeTable {
-    fn read(connection: &dyn SqlConnection) -> SqlResult<Self> {
+    pub(in crate::store) fn read(connection: &dyn SqlConnection) -> SqlResult<Self> {
         let mut table = Self::default();
         connection.for_each(sql::PURGES, values![], |row| {
             let key = (row.get(2)?, row.get(3)?);
@@ -358,7 +358,7 @@ impl PurgeTable {
         Ok(table)
     }
 
-    fn of(&self, customer: i64, day: i64) -> PurgeGenerations {
+    pub(in crate::store) fn of(&self, customer: i64, day: i64) -> PurgeGenerations {
         let (customer, day) = (Some(customer), Some(day));
         let mut all = PurgeGenerations::default();
         for scope in [(customer, day), (customer, None), (None, day), (None, None)] {

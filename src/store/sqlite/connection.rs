@@ -48,7 +48,7 @@ pub(super) enum FileAccess {
 
 /// The file cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum OpenError {
+pub(in crate::store) enum OpenError {
     /// It must not be opened by this program as it is configured.
     #[error(transparent)]
     Refused(#[from] StoreStartError),
@@ -163,6 +163,23 @@ fn set_up(connection: &Connection) -> SqlResult<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)?;
     Ok(())
+}
+
+/// Finds out how a file can be read that no writer of this process has opened; `None` if it has no store.
+pub(super) fn check_source(path: &Path) -> Result<Option<FileAccess>, OpenError> {
+    check_file_system(path)?;
+    let check = |access| -> Result<Option<FileAccess>, OpenError> {
+        let connection = open_reader(path, access)?;
+        migrations::check_owner(&connection, path)?;
+        let has_store = migrations::check_version(&connection, path)? > 0;
+        Ok(has_store.then_some(access))
+    };
+    match check(FileAccess::Usual) {
+        Err(OpenError::Sqlite(error)) if error.is_unwritable() && !has_log(path) => {
+            check(FileAccess::Immutable)
+        }
+        checked => checked,
+    }
 }
 
 /// Opens a file for a reader, which the writer has opened before.

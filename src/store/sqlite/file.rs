@@ -1,13 +1,13 @@
 //! The file, as the threads that use it see it together.
 
 use std::{
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use super::{
-    connection::{FileAccess, FileIdentity, real_path},
+    connection::{self, FileAccess, FileIdentity, OpenError, real_path},
     reader::SqliteReader,
     writer::SqliteWriter,
 };
@@ -79,6 +79,20 @@ impl StoreFile {
         };
         *self.lock() = FileState::Open(file);
         file
+    }
+
+    /// Opens a file for readers alone, and changes nothing. Returns false if it has no store.
+    pub(super) fn open_existing(&self) -> Result<bool, OpenError> {
+        let identity = match FileIdentity::of(&self.path) {
+            Ok(identity) => identity,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(access) = connection::check_source(&self.path)? else {
+            return Ok(false);
+        };
+        self.set_open(identity, access, 0);
+        Ok(true)
     }
 
     pub(super) fn not_open(&self, reason: &str) -> StoreError {

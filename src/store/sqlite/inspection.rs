@@ -139,7 +139,7 @@ fn check_file(path: &Path) -> Result<(), StoreFault> {
 fn check_content(path: &Path) -> Result<(), OpenError> {
     let connection = open_inspected(path)?;
     migrations::check_owner(&connection, path)?;
-    migrations::check_version(&connection, path)
+    migrations::check_version(&connection, path).map(drop)
 }
 
 fn is_allowed(path: &Path, access: Access) -> bool {

@@ -28,9 +28,11 @@ pub(super) fn check_owner(connection: &Connection, path: &Path) -> Result<(), Op
     Ok(())
 }
 
-/// Refuses a schema that a newer release has written.
-pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    Ok(refuse_newer(version(connection)?, path)?)
+/// Refuses a schema that a newer release has written. Returns its version.
+pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
+    let found = version(connection)?;
+    refuse_newer(found, path)?;
+    Ok(found)
 }
 
 fn refuse_newer(found: i64, path: &Path) -> Result<(), StoreStartError> {

@@ -18,7 +18,7 @@ use crate::store::{
 };
 
 /// Reads the file on a connection of its own.
-pub(super) struct SqliteReader {
+pub(in crate::store) struct SqliteReader {
     file: Arc<StoreFile>,
     open: Option<ReadConnection>,
 }

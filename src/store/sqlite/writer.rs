@@ -24,10 +24,10 @@ use crate::{
 };
 
 /// Opens, migrates and writes the file: the one connection of this process that does.
-pub(super) struct SqliteWriter {
+pub(in crate::store) struct SqliteWriter {
     file: Arc<StoreFile>,
-    /// The number of the call that counts where both have rows.
-    preferred: i64,
+    /// The number of the call that counts where both have rows; `None`: what the store says.
+    preferred: Option<i64>,
     clock: SharedClock,
     openings: u64,
     open: Option<WriteConnection>,
@@ -43,7 +43,7 @@ struct WriteConnection {
 // === impl SqliteWriter ===
 
 impl SqliteWriter {
-    pub(super) fn new(file: Arc<StoreFile>, preferred: i64, clock: SharedClock) -> Self {
+    pub(super) fn new(file: Arc<StoreFile>, preferred: Option<i64>, clock: SharedClock) -> Self {
         Self {
             file,
             preferred,
@@ -79,7 +79,9 @@ impl SqliteWriter {
     fn open_file(&mut self) -> Result<WriteConnection, OpenError> {
         let now = self.clock.wall_time();
         let (mut connection, identity, access) = connection::open_writer(self.file.path(), now)?;
-        prefer(&mut connection, self.preferred)?;
+        if let Some(preferred) = self.preferred {
+            prefer(&mut connection, preferred)?;
+        }
         let bodies = BodyCodec::new()?;
         self.openings += 1;
         Ok(WriteConnection {
@@ -209,7 +211,7 @@ mod tests {
     fn a_panic_in_a_transaction_holds_up_no_later_one() {
         let folder = tempfile::tempdir().unwrap();
         let file = Arc::new(StoreFile::new(&folder.path().join("usage.db")));
-        let mut writer = SqliteWriter::new(file, 1, clock());
+        let mut writer = SqliteWriter::new(file, Some(1), clock());
         let rows = vec![row("E3", "Teams", 3, 5, "2026-11-26")];
         let usage = usage(customer(1), rows);
         let change = newest(UpstreamApi::Insights, &usage, "2026-11-28T06:00:00Z");

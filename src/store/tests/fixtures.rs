@@ -13,7 +13,7 @@ use crate::{
         CustomerId, LicenseUsage, ProcessedAt, ProcessedDate, UpstreamApi, UsageRow, samples,
     },
     shutdown::Shutdown,
-    store::{self, AcceptedSnapshot, DateRange, StoreWrite, UsageStore},
+    store::{self, AcceptedSnapshot, DateRange, StoreWrite, UsageStore, copy::StorePlace},
 };
 
 /// A store in a place of its own.
@@ -52,6 +52,15 @@ impl TestPlace {
 
     pub(in crate::store) fn pooled() -> Self {
         Self::Pooled(TestDatabase::create())
+    }
+
+    /// Returns the place as a copy names it.
+    pub(in crate::store) fn store_place(&self) -> StorePlace {
+        match self {
+            Self::File(folder) => StorePlace::Sqlite(folder.path().join("usage.db")),
+            Self::Database(place) => StorePlace::Postgres(Box::new(database(&place.url()))),
+            Self::Pooled(place) => StorePlace::Postgres(Box::new(database(&place.pooler_url()))),
+        }
     }
 
     pub(in crate::store) async fn open(&self, preferred: UpstreamApi) -> Arc<dyn UsageStore> {
