@@ -14,11 +14,13 @@ mod doctor;
 mod get;
 mod hash_key;
 mod healthcheck;
+mod progress;
 mod reference;
 mod serve;
 mod shell;
 mod signals;
 mod simulate;
+mod store;
 mod terminal;
 
 use std::{
@@ -104,6 +106,9 @@ enum CliCommand {
     /// Fetch past dates into the store.
     #[command(after_help = backfill::EXAMPLES)]
     Backfill(backfill::BackfillArgs),
+    /// Copy a store.
+    #[command(subcommand, after_help = store::EXAMPLES)]
+    Store(store::StoreCommand),
     /// Make an access key, and its hash for the configuration.
     #[command(after_help = hash_key::EXAMPLES)]
     HashKey(hash_key::HashKeyArgs),
@@ -155,6 +160,7 @@ async fn run_command(
         CliCommand::Consent(args) => consent::run(&args).await,
         CliCommand::Doctor(args) => doctor::run(&args).await,
         CliCommand::Backfill(args) => backfill::run(&args).await,
+        CliCommand::Store(command) => store::run(&command).await,
         CliCommand::HashKey(args) => hash_key::run(&args),
         CliCommand::Healthcheck(args) => healthcheck::run(&args).await,
         CliCommand::Completions(args) => reference::print_completions(&args),
@@ -258,7 +264,7 @@ mod tests {
     fn the_help_wraps_only_prose() {
         let mut main = Cli::command();
         main.build();
-        for command in std::iter::once(&main).chain(main.get_subcommands()) {
+        for command in reference::with_subcommands(&main) {
             let help = command.get_after_help().map(ToString::to_string);
             for paragraph in help.unwrap_or_default().split("\n\n") {
                 let mut lines = paragraph.lines();

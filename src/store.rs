@@ -3,6 +3,7 @@
 //! [`UsageStore`] is what an engine does. Nothing here assumes that only one process writes.
 
 mod coordination;
+pub mod copy;
 mod customer_set;
 mod guarded;
 mod leases;

@@ -10,7 +10,6 @@ use std::{
 
 use clap::Args;
 use http::{HeaderValue, Method, StatusCode, header};
-use indicatif::{HumanDuration, ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Deserialize;
 
 use super::{
@@ -20,8 +19,8 @@ use super::{
     },
     config_args::{ConfigArgs, store_file},
     eprint_line, print_line,
+    progress::ProgressDisplay,
     signals::exit_code_on_signal,
-    terminal::TerminalStyle,
 };
 use crate::{
     app::{App, AppDeps},
@@ -113,12 +112,9 @@ struct FailedDateReply {
     error: String,
 }
 
-/// Shows the progress on standard error: a bar on a terminal, lines elsewhere.
-struct ProgressDisplay {
-    bar: Option<ProgressBar>,
-    started: std::time::Instant,
-    /// The number of completed dates in the last line.
-    last_line: u64,
+/// Shows the progress, and each failed date once.
+struct BackfillDisplay {
+    progress: ProgressDisplay,
     failures: HashSet<FailedDateReply>,
 }
 
@@ -219,7 +215,7 @@ async fn start_and_follow(
     mut signalled: Pin<&mut impl Future<Output = u8>>,
 ) -> Result<(), CliError> {
     client.start(args).await?;
-    let mut display = ProgressDisplay::new();
+    let mut display = BackfillDisplay::new();
     loop {
         let reply = tokio::select! {
             reply = client.progress() => reply?,
@@ -372,26 +368,15 @@ impl BackfillReply {
     }
 }
 
-// === impl ProgressDisplay ===
+// === impl BackfillDisplay ===
 
-impl ProgressDisplay {
+impl BackfillDisplay {
     /// A line in a pipe for so many dates.
     const LINE_INTERVAL: u64 = 10;
 
-    #[expect(clippy::disallowed_methods, reason = "the time of a person who waits")]
     fn new() -> Self {
-        let bar = TerminalStyle::of_stderr().is_terminal.then(|| {
-            let bar = ProgressBar::new(0).with_finish(ProgressFinish::AndClear);
-            let template = "{wide_bar} {pos}/{len} dates{msg}";
-            match ProgressStyle::with_template(template) {
-                Ok(style) => bar.with_style(style),
-                Err(_) => bar,
-            }
-        });
         Self {
-            bar,
-            started: std::time::Instant::now(),
-            last_line: 0,
+            progress: ProgressDisplay::new("dates"),
             failures: HashSet::new(),
         }
     }
@@ -399,30 +384,22 @@ impl ProgressDisplay {
     fn show(&mut self, reply: &BackfillReply) {
         self.show_failures(reply);
         let completed = reply.completed();
-        if let Some(bar) = &self.bar {
-            bar.set_length(reply.dates);
-            bar.set_position(completed);
-            bar.set_message(self.pace(reply));
-        } else if completed >= self.last_line + Self::LINE_INTERVAL {
-            self.last_line = completed;
-            eprint_line(format_args!("{}{}", reply.summary(), self.pace(reply)));
-        }
-    }
-
-    /// Describes the rate, and the time that remains. What was stored before took no time.
-    fn pace(&self, reply: &BackfillReply) -> String {
-        let asked = reply.fetched + reply.without_data;
-        if asked == 0 {
-            return String::new();
-        }
-        let seconds = self.started.elapsed().as_secs().max(1);
-        let per_minute = asked * 60 / seconds;
-        let left =
-            Duration::from_secs(reply.dates.saturating_sub(reply.completed()) * seconds / asked);
-        format!(
-            ", {per_minute} a minute, about {} left",
-            HumanDuration(left)
-        )
+        // What was stored before took no time.
+        let pace = self.progress.pace(
+            reply.fetched + reply.without_data,
+            reply.dates.saturating_sub(completed),
+        );
+        let pace = pace.map_or_else(String::new, |pace| {
+            format!(
+                ", {:.0} a minute, about {} left",
+                pace.per_second * 60.0,
+                pace.left
+            )
+        });
+        self.progress
+            .show(completed, reply.dates, Self::LINE_INTERVAL, &pace, || {
+                reply.summary()
+            });
     }
 
     /// Prints each failure once.
@@ -433,22 +410,16 @@ impl ProgressDisplay {
             if !self.failures.insert(date.clone()) {
                 continue;
             }
-            let line = format!(
+            self.progress.print_line(format_args!(
                 "{} {outcome} after attempt {}: {}",
                 printable(&date.processed_date),
                 date.attempts,
                 printable(&date.error)
-            );
-            match &self.bar {
-                Some(bar) => bar.println(line),
-                None => eprint_line(line),
-            }
+            ));
         }
     }
 
     fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.progress.finish();
     }
 }

@@ -80,14 +80,20 @@ pub(super) fn print_manual(args: &ManArgs) -> Result<(), CliError> {
 /// Writes the page of the command and of each subcommand, and returns the files.
 fn write_pages(command: &Command, folder: &Path) -> io::Result<Vec<PathBuf>> {
     fs::create_dir_all(folder)?;
-    std::iter::once(command)
-        .chain(command.get_subcommands())
+    with_subcommands(command)
+        .into_iter()
         .map(|command| {
             let file = folder.join(format!("{}.1", display_name(command)));
             fs::write(&file, page(command)?)?;
             Ok(file)
         })
         .collect()
+}
+
+/// Returns a command and all commands below it.
+pub(super) fn with_subcommands(command: &Command) -> Vec<&Command> {
+    let below = command.get_subcommands().flat_map(with_subcommands);
+    std::iter::once(command).chain(below).collect()
 }
 
 fn page(command: &Command) -> io::Result<Vec<u8>> {

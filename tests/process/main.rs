@@ -29,6 +29,7 @@ mod rolling_restart;
 mod secrets;
 mod shutdown;
 mod store;
+mod store_copy;
 mod support;
 mod try_it;
 mod upstream_bodies;

@@ -10,15 +10,26 @@ fn printed(args: &[&str]) -> String {
 
 /// The commands, as `--help` lists them.
 fn commands() -> Vec<String> {
-    let help = printed(&["--help"]);
+    let commands = listed(&printed(&["--help"]));
+    assert!(commands.contains(&"serve".to_owned()), "{commands:?}");
+    let below = commands.iter().flat_map(|command| {
+        let below = listed(&printed(&[command, "--help"]));
+        below
+            .into_iter()
+            .map(move |below| format!("{command} {below}"))
+    });
+    let below: Vec<_> = below.collect();
+    assert!(below.contains(&"store copy".to_owned()), "{below:?}");
+    commands.into_iter().chain(below).collect()
+}
+
+fn listed(help: &str) -> Vec<String> {
     let listed = help.lines().skip_while(|line| *line != "Commands:");
-    let commands: Vec<_> = (listed.skip(1))
+    (listed.skip(1))
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
         .filter(|command| command != "help")
-        .collect();
-    assert!(commands.contains(&"serve".to_owned()), "{help}");
-    commands
+        .collect()
 }
 
 #[test]
@@ -28,7 +39,8 @@ fn the_help_of_every_command_shows_examples() {
         &["Examples:", "usage-proxy serve --config"],
     );
     for command in commands() {
-        let help = printed(&[&command, "--help"]);
+        let words = command.split(' ').chain(["--help"]);
+        let help = printed(&words.collect::<Vec<_>>());
 
         let examples = help.split("Examples:\n").nth(1);
         assert_has(
@@ -48,7 +60,7 @@ fn every_command_has_a_manual_page() {
     let commands = commands();
     let names = commands
         .iter()
-        .map(|command| format!("usage-proxy-{command}.1"));
+        .map(|command| format!("usage-proxy-{}.1", command.replace(' ', "-")));
     for page in names.chain(["usage-proxy.1".to_owned()]) {
         let page = pages.join(page);
         assert!(page.is_file(), "{page:?}");

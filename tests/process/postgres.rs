@@ -11,7 +11,7 @@ use crate::{
 
 const ENCRYPTION_KEY: &str = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=";
 
-fn with_database(account: Account, url: &str, more: &str) -> Account {
+pub(crate) fn with_database(account: Account, url: &str, more: &str) -> Account {
     let key = account.folder().join("encryption-key");
     std::fs::write(&key, ENCRYPTION_KEY).unwrap();
     let store = format!(
