@@ -26,7 +26,7 @@ use crate::{
     jitter::Jitter,
     observability::telemetry::{DroppedLines, MetricsRegistry},
     observability::traces::{Exporting, TraceDeps, TraceStartError, Tracer},
-    partner_center::{PartnerCenter, UpstreamDeps, UpstreamStartError},
+    partner_center::{PartnerCenter, SharedTokenStore, UpstreamDeps, UpstreamStartError},
     peer::Peer,
     portfolio_file::{CurrentPortfolio, PortfolioMetrics},
     reload::Reload,
@@ -192,9 +192,10 @@ impl App {
         let (tracer, trace_export) = builder.tracer()?.unzip();
         let authenticator =
             Authenticator::new(builder.callers().await?, builder.token_authenticator()?);
-        let upstream = Arc::new(builder.upstream(tracer.clone())?);
+        let durable = builder.durable_store().await?;
+        let upstream = Arc::new(builder.upstream(durable.as_ref(), tracer.clone())?);
         let portfolio = builder.portfolio().await?;
-        let usage = builder.usage_service(&upstream, portfolio).await?;
+        let usage = builder.usage_service(&upstream, durable, portfolio).await?;
         let api = builder.api(authenticator, &usage, tracer, api_socket.address)?;
         let readiness = gates::add_gates(
             Readiness::for_account(account_id(&config.upstream)),
@@ -381,13 +382,23 @@ impl ComponentBuilder<'_> {
         Ok(Some(TokenAuthenticator::new(verifier)))
     }
 
-    fn upstream(self, tracer: Option<Tracer>) -> Result<PartnerCenter, UpstreamStartError> {
+    fn upstream(
+        self,
+        durable: Option<&DurableStore>,
+        tracer: Option<Tracer>,
+    ) -> Result<PartnerCenter, UpstreamStartError> {
+        let key_file = self.config.store.encryption_key_file.clone();
+        let tokens = durable.zip(key_file).and_then(|(durable, key_file)| {
+            let (clock, shutdown) = (self.clock(), self.shutdown.clone());
+            SharedTokenStore::new(&durable.store, key_file, clock, shutdown)
+        });
         let deps = UpstreamDeps {
             clock: self.clock(),
             jitter: self.deps.upstream_jitter,
             shutdown: self.shutdown.clone(),
             registry: self.registry,
             tracer,
+            tokens,
         };
         PartnerCenter::new(&self.config.upstream, deps)
     }
@@ -405,6 +416,7 @@ impl ComponentBuilder<'_> {
     async fn usage_service(
         self,
         upstream: &Arc<PartnerCenter>,
+        durable: Option<DurableStore>,
         portfolio: CurrentPortfolio,
     ) -> Result<UsageService, AppStartError> {
         let Config {
@@ -423,7 +435,7 @@ impl ComponentBuilder<'_> {
             newest_api: calls.source,
             cache: UsageCache::new(cache, self.deps.freshness_jitter, metrics),
             source: Arc::clone(upstream) as _,
-            durable: self.durable_store().await?,
+            durable,
             portfolio,
             clock: self.clock(),
             fleet_metrics: FleetMetrics::new(self.registry)?,

@@ -36,7 +36,7 @@ use self::{
     wire::MalformedResponse,
 };
 pub use self::{
-    deps::{UpstreamDeps, UpstreamStartError},
+    deps::{SharedTokenStore, UpstreamDeps, UpstreamStartError},
     token::TokenStatus,
 };
 use crate::{

@@ -43,18 +43,24 @@ pub enum SealingKeyError {
     #[error(transparent)]
     Unreadable(#[from] SecretError),
     /// A line is no key.
-    #[error(
-        "{}, line {line}: expected 32 bytes in base64, found {found}; `openssl rand -base64 32` makes a key",
-        path.display()
-    )]
+    #[error("{}, {error}", path.display())]
     NotAKey {
         /// The file.
         path: PathBuf,
-        /// The line, counted from 1.
-        line: usize,
-        /// What the line has.
-        found: String,
+        /// The line.
+        error: InvalidSealingKey,
     },
+}
+
+/// A line that is no key.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "line {line}: expected 32 bytes in base64, found {found}; `openssl rand -base64 32` makes a key"
+)]
+pub struct InvalidSealingKey {
+    /// Counted from 1.
+    line: usize,
+    found: String,
 }
 
 /// A secret that was not decrypted.
@@ -84,14 +90,22 @@ impl SealingKeys {
     /// [`SealingKeyError`] names the line that is no key.
     pub fn read(path: &Path) -> Result<Self, SealingKeyError> {
         let text = read_secret(path)?;
+        Self::parse(&text).map_err(|error| SealingKeyError::NotAKey {
+            path: path.to_owned(),
+            error,
+        })
+    }
+
+    /// Parses the content of a file.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSealingKey`].
+    pub fn parse(text: &SecretString) -> Result<Self, InvalidSealingKey> {
         let lines = (1..).zip(text.expose_secret().lines().map(str::trim));
         let keys = lines.filter(|(_, line)| !line.is_empty());
         let keys = keys.map(|(line, text)| {
-            SealingKey::parse(text).map_err(|found| SealingKeyError::NotAKey {
-                path: path.to_owned(),
-                line,
-                found,
-            })
+            SealingKey::parse(text).map_err(|found| InvalidSealingKey { line, found })
         });
         keys.collect::<Result<_, _>>().map(Self)
     }
@@ -178,6 +192,9 @@ impl SealingKey {
 impl KeyId {
     /// The length in bytes.
     pub const BYTES: usize = 8;
+
+    /// The id of no key.
+    pub const UNKNOWN: Self = Self([0; Self::BYTES]);
 
     fn of(key: &[u8]) -> Self {
         let hash = Sha256::new()

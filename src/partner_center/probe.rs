@@ -137,7 +137,7 @@ impl UpstreamProbe {
         let mut headers = request::common_headers(config)?;
         headers.insert("validatemfa", HeaderValue::from_static("true"));
         Ok(Self {
-            grant: TokenGrant::from_config(config, &http, None, &metrics),
+            grant: TokenGrant::from_config(config, &http, None, &metrics, None),
             http,
             headers,
             endpoints: ApiEndpoints::new(config),
@@ -172,7 +172,7 @@ impl UpstreamProbe {
     ///
     /// [`ProbeFailure`] says what a person must do, in the words of `/readyz`.
     pub async fn obtain(&mut self) -> Result<ProbedToken, ProbeFailure> {
-        Ok(self.grant.obtain().await?.into())
+        Ok(self.grant.obtain(None).await?.into())
     }
 
     /// Returns whether a rotated refresh token cannot be written to its file. Tries once more before.

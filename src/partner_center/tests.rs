@@ -79,6 +79,7 @@ impl TestUpstream {
             shutdown,
             registry: &Registry::new(),
             tracer: None,
+            tokens: None,
         };
         Self {
             partner_center: PartnerCenter::new(&config.upstream, deps).unwrap(),

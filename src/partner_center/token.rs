@@ -1,6 +1,7 @@
 //! Access tokens: obtained from the token endpoint, renewed ahead of expiry, and read by calls.
 
 mod access_tokens;
+mod account;
 mod credential;
 mod endpoint;
 mod grant;
@@ -8,6 +9,7 @@ mod outcome;
 mod refresh_token;
 mod refresher;
 mod secret_file;
+mod shared_grant;
 mod state;
 
 pub use self::state::TokenStatus;

@@ -8,6 +8,7 @@ use super::StoreFuture;
 use crate::{
     cache::PurgeScope,
     domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
+    sealing::{KeyId, SealedSecret},
 };
 
 /// Coordinates the processes that share a store on a server.
@@ -41,6 +42,18 @@ pub trait Coordination: fmt::Debug + Send + Sync + 'static {
 
     /// Returns the time of the server.
     fn server_time(&self) -> StoreFuture<'_, Timestamp>;
+
+    /// Returns the tokens of an account, if there are any.
+    fn tokens(&self, account: Arc<str>) -> StoreFuture<'_, Option<StoredTokens>>;
+
+    /// Replaces the tokens of an account if they are still of this version; `None`: if there are none.
+    /// Returns the new version; `None` if another process was faster.
+    fn swap_tokens(
+        &self,
+        account: Arc<str>,
+        seen: Option<i64>,
+        tokens: SealedTokens,
+    ) -> StoreFuture<'_, Option<i64>>;
 }
 
 /// A lease expires so long after it was taken or renewed.
@@ -120,6 +133,34 @@ pub struct FleetRefresh {
     pub age: Duration,
     /// The data is fresh for so much longer.
     pub fresh_for: Duration,
+}
+
+/// The tokens of an account, as they are stored.
+#[derive(Clone, Debug)]
+pub struct StoredTokens {
+    /// Grows with each change.
+    pub version: i64,
+    /// The time since the last change.
+    pub age: Duration,
+    /// The tokens.
+    pub tokens: SealedTokens,
+}
+
+/// The tokens of an account, encrypted.
+#[derive(Clone, Debug)]
+pub struct SealedTokens {
+    /// The key that encrypted them.
+    pub key_id: KeyId,
+    /// The refresh token, if the account has one.
+    pub refresh_token: Option<SealedSecret>,
+    /// The access token, if there is one.
+    pub access_token: Option<SealedSecret>,
+    /// The time until the access token expires.
+    pub remaining: Duration,
+    /// The whole lifetime of the access token.
+    pub lifetime: Duration,
+    /// The hashes of refresh tokens of files that count no longer.
+    pub origins: Vec<[u8; 32]>,
 }
 
 /// Returns the name of the lease for a call; `None` for a call whose answer is not stored.

@@ -12,8 +12,9 @@ use tokio::sync::Semaphore;
 use super::{
     Coordination, CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, FleetRefresh,
     HistoryQuery, HistoryRow, LOOK_UPS_AT_ONCE, LaterPurges, Lease, LeaseAttempt, LeaseEnd,
-    OldDates, RecentTotalsQuery, StoreError, StoreFuture, StoreWrite, StoredCustomers, StoredDate,
-    StoredFleetDate, StoredSnapshot, Upkeep, UsageStore, WantedLease,
+    OldDates, RecentTotalsQuery, SealedTokens, StoreError, StoreFuture, StoreWrite,
+    StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, StoredTokens, Upkeep, UsageStore,
+    WantedLease,
     metrics::{StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
 };
 use crate::{
@@ -63,7 +64,7 @@ const TURN_BUDGET: Duration = Duration::from_millis(5);
 /// 5,000 customers may take.
 const FLEET_DATE_BUDGET: Duration = Duration::from_secs(1);
 
-/// Time of a read that is repeated each second.
+/// Time of a read that is repeated each second, and of what precedes a request for a token.
 const POLL_BUDGET: Duration = Duration::from_secs(1);
 
 /// Time of reads that are the whole answer.
@@ -305,6 +306,23 @@ impl Coordination for GuardedStore {
     fn server_time(&self) -> StoreFuture<'_, Timestamp> {
         self.coordinate(StoreOperation::ServerTime, POLL_BUDGET, |coordination| {
             coordination.server_time()
+        })
+    }
+
+    fn tokens(&self, account: Arc<str>) -> StoreFuture<'_, Option<StoredTokens>> {
+        self.coordinate(StoreOperation::Tokens, POLL_BUDGET, |coordination| {
+            coordination.tokens(account)
+        })
+    }
+
+    fn swap_tokens(
+        &self,
+        account: Arc<str>,
+        seen: Option<i64>,
+        tokens: SealedTokens,
+    ) -> StoreFuture<'_, Option<i64>> {
+        self.coordinate(StoreOperation::SwapTokens, POLL_BUDGET, |coordination| {
+            coordination.swap_tokens(account, seen, tokens)
         })
     }
 }

@@ -48,6 +48,8 @@ pub(super) enum StoreOperation {
     PublishRefresh,
     LastRefresh,
     ServerTime,
+    Tokens,
+    SwapTokens,
     Delete,
     Maintain,
     Probe,

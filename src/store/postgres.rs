@@ -11,6 +11,7 @@ mod migrations;
 mod reader;
 mod server;
 mod tls;
+mod tokens;
 mod values;
 mod writer;
 

@@ -11,4 +11,5 @@ mod postgres;
 #[path = "../../tests/postgres/server.rs"]
 pub(super) mod postgres_server;
 mod sqlite;
+mod tokens;
 mod writer;

@@ -57,6 +57,7 @@ mod readiness;
 mod replicas;
 mod retries;
 mod sdk;
+mod shared_tokens;
 mod single_flight;
 mod soft_timeout;
 mod stale_if_error;

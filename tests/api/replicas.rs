@@ -291,7 +291,7 @@ impl TestApp {
 }
 
 /// Completes when no process holds the lease of a call.
-async fn wait_for_released_leases(database: &TestDatabase) {
+pub(crate) async fn wait_for_released_leases(database: &TestDatabase) {
     wait_until("all leases have ended", async || {
         database.psql("SELECT count(*) FROM usage_proxy.lease WHERE expires_at > 0") == "0"
     })

@@ -176,6 +176,10 @@ pub(crate) struct Builder {
     /// The time of both at the start; `None`: `START`.
     started_at: Option<&'static str>,
     has_store: bool,
+    /// The simulator of another service, its address and the clock of both.
+    beside: Option<(SimulatorHandle, SocketAddr, Arc<ManualClock>)>,
+    /// The refresh token in the file; `None`: a new one.
+    refresh_token: Option<String>,
     /// Files beside the other secrets: the key that names each, its name, what it holds.
     proof: Vec<(&'static str, &'static str, String)>,
 }
@@ -482,6 +486,19 @@ impl Builder {
         self
     }
 
+    /// Uses the simulator of another service, and its clock.
+    pub(crate) fn beside(mut self, other: &TestApp) -> Self {
+        let clock = Arc::clone(&other.clock);
+        self.beside = Some((other.simulator.clone(), other.simulator_address, clock));
+        self
+    }
+
+    /// Has this refresh token in the file.
+    pub(crate) fn refresh_token(mut self, token: impl Into<String>) -> Self {
+        self.refresh_token = Some(token.into());
+        self
+    }
+
     /// Gives the service another clock than its simulator, made of the one that both would have.
     pub(crate) fn clock(mut self, of: impl FnOnce(SharedClock) -> SharedClock + 'static) -> Self {
         self.clock = Some(Box::new(of));
@@ -518,28 +535,17 @@ impl Builder {
 
     /// Starts both.
     pub(crate) async fn start_without_waiting(self) -> TestApp {
-        let clock = Arc::new(ManualClock::at(
-            self.started_at.unwrap_or(START).parse().unwrap(),
-        ));
-        let mut options = SimulatorOptions {
-            client_secret: Some(CLIENT_SECRET.into()),
-            clock: Arc::clone(&clock) as _,
-            today: jiff::tz::Offset::UTC.to_datetime(clock.wall_time()).date(),
-            ..SimulatorOptions::default()
+        let (handle, simulator_address, clock) = match self.beside {
+            Some(shared) => shared,
+            None => start_simulator(self.started_at, self.simulator).await,
         };
-        if let Some(change) = self.simulator {
-            change(&mut options);
-        }
-        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let simulator = Simulator::bind(anywhere, options).await.unwrap();
-        let (handle, simulator_address) = (simulator.handle(), simulator.local_addr());
-        tokio::spawn(simulator.run(Shutdown::new()));
 
         let secrets = tempfile::tempdir().unwrap();
         write_secret(&secrets.path().join("client-secret"), CLIENT_SECRET);
+        let refresh_token = self.refresh_token;
         write_secret(
             &secrets.path().join("refresh-token"),
-            &handle.issue_refresh_token(),
+            &refresh_token.unwrap_or_else(|| handle.issue_refresh_token()),
         );
         let mut sources = defaults(simulator_address, secrets.path());
         if let Some(content) = self.callers {
@@ -688,6 +694,29 @@ impl Reply {
         }
         problem
     }
+}
+
+async fn start_simulator(
+    started_at: Option<&'static str>,
+    change: Option<Change<SimulatorOptions>>,
+) -> (SimulatorHandle, SocketAddr, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::at(
+        started_at.unwrap_or(START).parse().unwrap(),
+    ));
+    let mut options = SimulatorOptions {
+        client_secret: Some(CLIENT_SECRET.into()),
+        clock: Arc::clone(&clock) as _,
+        today: jiff::tz::Offset::UTC.to_datetime(clock.wall_time()).date(),
+        ..SimulatorOptions::default()
+    };
+    if let Some(change) = change {
+        change(&mut options);
+    }
+    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let simulator = Simulator::bind(anywhere, options).await.unwrap();
+    let (handle, address) = (simulator.handle(), simulator.local_addr());
+    tokio::spawn(simulator.run(Shutdown::new()));
+    (handle, address, clock)
 }
 
 fn defaults(simulator: SocketAddr, secrets: &Path) -> ConfigSources {

@@ -43,7 +43,8 @@ impl AccessTokenSource {
         metrics: &UpstreamMetrics,
         deps: &UpstreamDeps<'_>,
     ) -> Self {
-        let grant = TokenGrant::from_config(config, http, deps.tracer.as_ref(), metrics);
+        let shared = deps.tokens.clone();
+        let grant = TokenGrant::from_config(config, http, deps.tracer.as_ref(), metrics, shared);
         let (publisher, state) = watch::channel(TokenState::default());
         let (demand, demanded) = watch::channel(RefreshDemand::default());
         let refresher = TokenRefresher::new(grant, publisher, demanded, metrics.clone(), deps);

@@ -143,6 +143,11 @@ impl TokenEndpoint {
         self.http.clock()
     }
 
+    /// The time of one request.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Asks for an access token, once.
     ///
     /// # Errors

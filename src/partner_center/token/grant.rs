@@ -1,26 +1,35 @@
 //! The credentials that get an access token.
 
+use std::path::PathBuf;
+
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
+    account::TokenAccount,
     credential::ClientCredential,
     endpoint::{GrantForm, TokenEndpoint},
     outcome::{GrantFailure, GrantFailureKind, GrantedToken},
     refresh_token::RefreshTokenStore,
     secret_file::{Fingerprint, SecretFile, UnreadableSecret},
+    shared_grant::SharedGrant,
 };
 use crate::{
     clock::SharedClock,
     config::{AuthConfig, UpstreamConfig},
     http_client::HttpClient,
     observability::traces::Tracer,
-    partner_center::metrics::UpstreamMetrics,
+    partner_center::{deps::SharedTokenStore, metrics::UpstreamMetrics},
 };
+
+/// The configuration key of the refresh token's file.
+const REFRESH_TOKEN: &str = "upstream.auth.refresh_token_file";
 
 /// The source of access tokens.
 #[derive(Debug)]
 pub(crate) enum TokenGrant {
     Endpoint(Box<EndpointGrant>),
+    /// The same, with tokens that replicas share.
+    Shared(Box<SharedGrant>),
     /// A file with the token of another program. It is compared by content: Kubernetes replaces secrets
     /// by symlinks, so that times and inodes mislead.
     File {
@@ -48,16 +57,14 @@ impl TokenGrant {
         http: &HttpClient,
         tracer: Option<&Tracer>,
         metrics: &UpstreamMetrics,
+        shared: Option<SharedTokenStore>,
     ) -> Self {
         let clock = http.clock().clone();
-        let (grant, refresh_token) = match &config.auth {
+        let (grant, file) = match &config.auth {
             AuthConfig::RefreshToken {
                 grant,
                 refresh_token_file,
-            } => {
-                let store = RefreshTokenStore::new(refresh_token_file, clock, metrics.clone());
-                (grant, Some(store))
-            }
+            } => (grant, Some(refresh_token_file)),
             AuthConfig::ClientCredentials { grant } => (grant, None),
             AuthConfig::TokenFile { token_file } => {
                 return Self::File {
@@ -66,23 +73,34 @@ impl TokenGrant {
                 };
             }
         };
+        let endpoint = TokenEndpoint::new(
+            grant,
+            http.clone(),
+            config.attempt_timeout,
+            tracer.cloned(),
+            metrics.clone(),
+        );
+        if let Some((shared, account)) = shared.zip(TokenAccount::new(&config.auth)) {
+            let file = file.map(|file| SecretFile::new(file, REFRESH_TOKEN));
+            let grant = SharedGrant::new(endpoint, file, account, shared, metrics.clone());
+            return Self::Shared(Box::new(grant));
+        }
+        let store = |file: &PathBuf| RefreshTokenStore::new(file, clock, metrics.clone());
         Self::Endpoint(Box::new(EndpointGrant {
-            endpoint: TokenEndpoint::new(
-                grant,
-                http.clone(),
-                config.attempt_timeout,
-                tracer.cloned(),
-                metrics.clone(),
-            ),
-            refresh_token,
+            endpoint,
+            refresh_token: file.map(store),
             last_sent: None,
         }))
     }
 
-    /// Makes one attempt to get a token.
-    pub(crate) async fn obtain(&mut self) -> Result<GrantedToken, GrantFailure> {
+    /// Makes one attempt to get another token than this one.
+    pub(crate) async fn obtain(
+        &mut self,
+        unwanted: Option<&SecretString>,
+    ) -> Result<GrantedToken, GrantFailure> {
         let (file, clock) = match self {
             Self::Endpoint(grant) => return grant.obtain().await,
+            Self::Shared(grant) => return grant.obtain(unwanted).await,
             Self::File { file, clock } => (file, clock),
         };
         let requested_at = clock.now();
@@ -99,9 +117,10 @@ impl TokenGrant {
     }
 
     /// Returns whether the credentials are others than those sent last.
-    pub(crate) async fn has_changed(&self) -> bool {
+    pub(crate) async fn has_changed(&mut self) -> bool {
         match self {
             Self::Endpoint(grant) => grant.has_changed().await,
+            Self::Shared(grant) => grant.has_changed().await,
             Self::File { .. } => true,
         }
     }
@@ -111,23 +130,28 @@ impl TokenGrant {
         matches!(self, Self::File { .. })
     }
 
-    /// Returns whether a rotated refresh token could not be written, so that a restart would lose it.
+    /// Returns whether a rotated refresh token could not be stored, so that a restart would lose it.
     pub(crate) fn has_unsaved(&self) -> bool {
         match self {
             Self::Endpoint(grant) => {
                 let store = grant.refresh_token.as_ref();
                 store.is_some_and(RefreshTokenStore::has_unsaved)
             }
+            Self::Shared(grant) => grant.has_unsaved(),
             Self::File { .. } => false,
         }
     }
 
-    /// Writes a refresh token that could not be written before.
+    /// Stores a refresh token that could not be stored before.
     pub(crate) async fn save(&mut self) {
-        if let Self::Endpoint(grant) = self
-            && let Some(store) = &mut grant.refresh_token
-        {
-            store.save().await;
+        match self {
+            Self::Endpoint(grant) => {
+                if let Some(store) = &mut grant.refresh_token {
+                    store.save().await;
+                }
+            }
+            Self::Shared(grant) => grant.save().await,
+            Self::File { .. } => {}
         }
     }
 }
@@ -187,7 +211,10 @@ impl EndpointGrant {
 }
 
 /// Returns the fingerprint of all credentials that are sent together.
-fn fingerprint(credential: &ClientCredential, token: Option<&SecretString>) -> Fingerprint {
+pub(super) fn fingerprint(
+    credential: &ClientCredential,
+    token: Option<&SecretString>,
+) -> Fingerprint {
     let mut secrets = credential.secrets();
     secrets.extend(token);
     Fingerprint::of(&secrets)

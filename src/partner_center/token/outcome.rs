@@ -11,7 +11,7 @@ use super::secret_file::UnreadableSecret;
 use crate::http_client::ExchangeError;
 
 /// A new access token.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct GrantedToken {
     pub(crate) token: SecretString,
     /// Counted from `requested_at`; `None` if it is unknown.

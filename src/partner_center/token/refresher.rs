@@ -154,7 +154,8 @@ impl TokenRefresher {
     }
 
     async fn attempt(&mut self, demand: RefreshDemand) {
-        match self.grant.obtain().await.and_then(with_header) {
+        let obtained = self.grant.obtain(self.current.as_ref()).await;
+        match obtained.and_then(with_header) {
             Ok((obtained, authorization)) => self.publish(obtained, authorization, demand),
             Err(failure) => self.record_failure(&failure),
         }

@@ -1,4 +1,4 @@
-//! Leases, on one connection that all requests share: their statements do not wait for each other.
+//! Leases and tokens, on one connection that all requests share: their statements do not wait for each other.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,8 +16,8 @@ use crate::{
     domain::{ProcessedDate, UpstreamApi},
     shutdown::Shutdown,
     store::{
-        Coordination, FleetRefresh, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd, StoreFuture,
-        WantedLease, schema::source_number,
+        Coordination, FleetRefresh, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd, SealedTokens,
+        StoreFuture, StoredTokens, WantedLease, schema::source_number,
     },
 };
 
@@ -34,7 +34,7 @@ pub(super) struct CoordinationClient {
 const LAST_STATEMENTS: Duration = Duration::from_secs(5);
 
 /// A parameter and its type: statements have no names, for the sake of poolers.
-type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Reads first, since an attempt that conflicts writes even if it changes nothing. The condition is checked
 /// again under the lock of the row. A fence is a time, so that it grows after its row was deleted too.
@@ -125,7 +125,7 @@ impl CoordinationClient {
     }
 
     /// Runs a statement on the connection. Nothing here connects: a request waits.
-    async fn query(
+    pub(super) async fn query(
         &self,
         statement: &str,
         parameters: &[Parameter<'_>],
@@ -302,6 +302,24 @@ impl Coordination for PostgresServer {
     fn server_time(&self) -> StoreFuture<'_, Timestamp> {
         Box::pin(async { Ok(self.coordination.server_time().await?) })
     }
+
+    fn tokens(&self, account: Arc<str>) -> StoreFuture<'_, Option<StoredTokens>> {
+        Box::pin(async move { Ok(self.coordination.tokens(&account).await?) })
+    }
+
+    fn swap_tokens(
+        &self,
+        account: Arc<str>,
+        seen: Option<i64>,
+        tokens: SealedTokens,
+    ) -> StoreFuture<'_, Option<i64>> {
+        Box::pin(async move {
+            Ok(self
+                .coordination
+                .swap_tokens(&account, seen, tokens)
+                .await?)
+        })
+    }
 }
 
 /// Completes when no connection may be open any more.
@@ -310,10 +328,13 @@ async fn end_of(shutdown: &Shutdown) {
     tokio::time::sleep(LAST_STATEMENTS).await;
 }
 
-fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<Option<T>, PostgresError> {
+pub(super) fn get<'a, T: FromSql<'a>>(
+    row: &'a Row,
+    column: usize,
+) -> Result<Option<T>, PostgresError> {
     Ok(row.try_get(column)?)
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
