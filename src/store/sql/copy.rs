@@ -1,6 +1,7 @@
 //! Stored rows of one store, read and written into another one, whose texts have other numbers.
 
 mod read;
+mod rows;
 mod write;
 
 use std::{

@@ -1,23 +1,19 @@
 //! A copy, written beside what a store has.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::LazyLock,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     CopiedSnapshots, CopyCounts, CopyPart, CopyStart, CustomerState, FleetConfirmation,
     NewestSnapshot,
     read::{announce_histories, fleet_confirmations, histories, listed_at, newest_of},
+    rows::{RowInserter, fact_values, last_revision, snapshot_values},
 };
 use crate::store::{
-    schema::{
-        ALL_CUSTOMERS, COPIED_PURGED_HARD, COPIED_PURGED_SOFT, NO_DAY, StoredFact, date_of_day,
-    },
+    schema::{ALL_CUSTOMERS, COPIED_PURGED_HARD, COPIED_PURGED_SOFT, NO_DAY, date_of_day},
     sql::{
-        self, Statement,
+        self,
         apply::{Changes, prefer},
-        connection::{SqlConnection, SqlValue, values},
+        connection::{SqlConnection, values},
         dictionary::{Dictionary, DictionaryEntry},
         error::SqlResult,
         merge::{SnapshotHistory, merge_generations},
@@ -31,31 +27,6 @@ struct ListTimes {
     ours: Option<i64>,
     copied: Option<i64>,
 }
-
-/// Rows that are inserted together.
-struct RowInserter {
-    one: Statement,
-    many: Statement,
-    columns: usize,
-    waiting: Vec<SqlValue<'static>>,
-}
-
-/// A statement sends so many rows.
-const ROWS_AT_ONCE: usize = 50;
-
-const SNAPSHOT_COLUMNS: usize = 9;
-
-const FACT_COLUMNS: usize = 9;
-
-const SUPERSEDED_FACT_COLUMNS: usize = 10;
-
-static COPY_SNAPSHOTS: LazyLock<Statement> =
-    LazyLock::new(|| of_many_rows(sql::COPY_SNAPSHOT, SNAPSHOT_COLUMNS));
-
-static ADD_FACTS: LazyLock<Statement> = LazyLock::new(|| of_many_rows(sql::ADD_FACT, FACT_COLUMNS));
-
-static COPY_SUPERSEDED_FACTS: LazyLock<Statement> =
-    LazyLock::new(|| of_many_rows(sql::COPY_SUPERSEDED_FACT, SUPERSEDED_FACT_COLUMNS));
 
 // === impl Changes ===
 
@@ -124,13 +95,9 @@ impl Changes<'_> {
         }
         let mut counts = CopyCounts::default();
         let mut days = BTreeSet::new();
-        let mut snapshots = RowInserter::new(sql::COPY_SNAPSHOT, *COPY_SNAPSHOTS, SNAPSHOT_COLUMNS);
-        let mut facts = RowInserter::new(sql::ADD_FACT, *ADD_FACTS, FACT_COLUMNS);
-        let mut superseded = RowInserter::new(
-            sql::COPY_SUPERSEDED_FACT,
-            *COPY_SUPERSEDED_FACTS,
-            SUPERSEDED_FACT_COLUMNS,
-        );
+        let mut snapshots = RowInserter::of_snapshots();
+        let mut facts = RowInserter::of_facts();
+        let mut superseded = RowInserter::of_superseded_facts();
         for part in parts {
             match part {
                 CopyPart::Snapshots(copied) => {
@@ -399,100 +366,6 @@ impl CopiedSnapshots {
         }
         Ok(histories)
     }
-}
-
-// === impl RowInserter ===
-
-impl RowInserter {
-    fn new(one: Statement, many: Statement, columns: usize) -> Self {
-        Self {
-            one,
-            many,
-            columns,
-            waiting: Vec::with_capacity(columns * ROWS_AT_ONCE),
-        }
-    }
-
-    fn add(
-        &mut self,
-        connection: &dyn SqlConnection,
-        row: impl IntoIterator<Item = SqlValue<'static>>,
-    ) -> SqlResult<()> {
-        self.waiting.extend(row);
-        if self.waiting.len() >= self.columns * ROWS_AT_ONCE {
-            connection.execute(self.many, &self.waiting)?;
-            self.waiting.clear();
-        }
-        Ok(())
-    }
-
-    fn finish(self, connection: &dyn SqlConnection) -> SqlResult<()> {
-        let mut rows = self.waiting.chunks(self.columns);
-        rows.try_for_each(|row| connection.execute(self.one, row))
-    }
-}
-
-/// Returns an INSERT of [`ROWS_AT_ONCE`] rows in place of one.
-fn of_many_rows(one: Statement, columns: usize) -> Statement {
-    let spelled = |text: &'static str, mark: char| -> &'static str {
-        let (insert, _) = text.split_once(" VALUES ").unwrap_or((text, ""));
-        let row = |number: usize| {
-            let first = number * columns + 1;
-            let parameters = (first..first + columns).map(|parameter| format!("{mark}{parameter}"));
-            format!("({})", parameters.collect::<Vec<_>>().join(", "))
-        };
-        let rows: Vec<_> = (0..ROWS_AT_ONCE).map(row).collect();
-        // Once for each statement.
-        format!("{insert} VALUES {}", rows.join(", ")).leak()
-    };
-    Statement {
-        dollars: spelled(one.dollars, '$'),
-        question_marks: spelled(one.question_marks, '?'),
-    }
-}
-
-fn snapshot_values(
-    customer: i64,
-    history: &SnapshotHistory,
-) -> impl Iterator<Item = SqlValue<'static>> {
-    let current = history.revisions.last();
-    let values = current.map(|current| -> [SqlValue<'static>; SNAPSHOT_COLUMNS] {
-        [
-            customer.into(),
-            history.day.into(),
-            history.source.into(),
-            last_revision(history).into(),
-            current.state.into(),
-            current.customer_name.into(),
-            current.fetched_at.into(),
-            current.confirmed_at.into(),
-            history.generation.into(),
-        ]
-    });
-    values.into_iter().flatten()
-}
-
-fn fact_values(
-    customer: i64,
-    history: &SnapshotHistory,
-    fact: &StoredFact,
-) -> [SqlValue<'static>; FACT_COLUMNS] {
-    [
-        customer.into(),
-        history.day.into(),
-        history.source.into(),
-        fact.product.into(),
-        fact.workload.into(),
-        fact.licenses_active.into(),
-        fact.licenses_qualified.into(),
-        fact.reported_usage_percent.into(),
-        fact.processed_offset.into(),
-    ]
-}
-
-/// Returns the number of the current revision.
-fn last_revision(history: &SnapshotHistory) -> i64 {
-    i64::try_from(history.revisions.len()).unwrap_or(i64::MAX)
 }
 
 /// Returns the number here of each number there.
