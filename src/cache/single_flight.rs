@@ -30,6 +30,7 @@ pub struct SingleFlight<K, V, S = ()> {
 type FlightMap<K, V, S> = Arc<Mutex<HashMap<K, FlightEntry<V, S>>>>;
 
 /// One fetch in progress.
+#[derive(Clone)]
 struct FlightEntry<V, S> {
     id: u64,
     shared: S,
@@ -58,7 +59,7 @@ pub enum FlightRole {
 /// The fetch's own handle on its flight. Dropping it frees the key, also when the fetch panics.
 pub struct LeaderGuard<K: Eq + Hash, V, S = ()> {
     key: K,
-    id: u64,
+    entry: FlightEntry<V, S>,
     flights: FlightMap<K, V, S>,
 }
 
@@ -103,7 +104,7 @@ where
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let (id, sender, shared) = {
+        let (entry, sender, shared) = {
             let mut flights = lock(&self.flights);
             if let Some(flight) = flights.get(&key) {
                 join(&flight.shared);
@@ -121,12 +122,17 @@ where
                 shared: shared.clone(),
                 outcome,
             };
-            flights.insert(key.clone(), flight);
-            (id, sender, shared)
+            flights.insert(key.clone(), flight.clone());
+            (flight, sender, shared)
         };
         let outcome = sender.subscribe();
         let flights = Arc::clone(&self.flights);
-        let fetch = fetch(LeaderGuard { key, id, flights }, shared.clone());
+        let guard = LeaderGuard {
+            key,
+            entry,
+            flights,
+        };
+        let fetch = fetch(guard, shared.clone());
         self.shutdown.spawn(async move {
             let value = fetch.await;
             sender.send_replace(Some(value));
@@ -182,6 +188,26 @@ impl<V: Clone, S> Flight<V, S> {
 
 // === impl LeaderGuard ===
 
+impl<K: Clone + Eq + Hash, V: Clone, S: Clone> LeaderGuard<K, V, S> {
+    /// Lets requests join the fetch again, if it was [detached](SingleFlight::detach) before it asked for
+    /// anything. Returns the fetch that has taken its place, if there is one.
+    pub fn reattach(&self) -> Option<Flight<V, S>> {
+        let mut flights = lock(&self.flights);
+        match flights.get(&self.key) {
+            Some(other) if other.id != self.entry.id => Some(Flight {
+                role: FlightRole::Follower,
+                shared: other.shared.clone(),
+                outcome: other.outcome.clone(),
+            }),
+            Some(_) => None,
+            None => {
+                flights.insert(self.key.clone(), self.entry.clone());
+                None
+            }
+        }
+    }
+}
+
 impl<K: Eq + Hash, V, S> LeaderGuard<K, V, S> {
     /// Completes the fetch: `store` is called with its result, and later requests look for themselves, in
     /// one step.
@@ -193,7 +219,7 @@ impl<K: Eq + Hash, V, S> LeaderGuard<K, V, S> {
         let mut flights = lock(&self.flights);
         if flights
             .get(&self.key)
-            .is_none_or(|flight| flight.id != self.id)
+            .is_none_or(|flight| flight.id != self.entry.id)
         {
             return Err(result);
         }
@@ -208,7 +234,7 @@ impl<K: Eq + Hash, V, S> Drop for LeaderGuard<K, V, S> {
         let mut flights = lock(&self.flights);
         if flights
             .get(&self.key)
-            .is_some_and(|flight| flight.id == self.id)
+            .is_some_and(|flight| flight.id == self.entry.id)
         {
             flights.remove(&self.key);
         }
@@ -218,7 +244,7 @@ impl<K: Eq + Hash, V, S> Drop for LeaderGuard<K, V, S> {
 impl<K: Eq + Hash, V, S> fmt::Debug for LeaderGuard<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LeaderGuard")
-            .field("id", &self.id)
+            .field("id", &self.entry.id)
             .finish_non_exhaustive()
     }
 }

@@ -507,9 +507,7 @@ impl Fetcher {
         let lease = match self.turn_or_result(&wanted).await {
             Ok(lease) => lease,
             Err(EarlierResult::Answered(cached)) => {
-                if let Some(span) = &trace.span {
-                    span.end();
-                }
+                spans::end_unused_span(trace.span.as_deref());
                 return Ok(FetchedAnswer {
                     cached,
                     stored: true,
@@ -531,6 +529,13 @@ impl Fetcher {
             }
         };
         let span = trace.span.clone();
+        // A purge while it waited does not concern what it asks for now.
+        if let Some(other) = guard.reattach() {
+            drop((lease, permit));
+            spans::end_unused_span(span.as_deref());
+            let outcome = other.outcome().await;
+            return outcome.unwrap_or_else(|_aborted| Err(self.aborted_failure()));
+        }
         let call = SourceCall {
             resource,
             trace,

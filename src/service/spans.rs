@@ -34,6 +34,13 @@ pub(super) fn link_to_call(span: Option<&TraceSpan>, call: Option<&TraceSpan>) {
     }
 }
 
+/// Ends the span of a call that another call has answered.
+pub(super) fn end_unused_span(span: Option<&TraceSpan>) {
+    if let Some(span) = span {
+        span.end();
+    }
+}
+
 /// Starts the span of a logical call. It is part of the request that waits for the call. A refresh
 /// outlives the request that caused it, so it is a trace of its own.
 pub(super) fn start_call_span(

@@ -26,6 +26,8 @@ use crate::{
 };
 
 mod overload;
+mod shared_store;
+mod simulated_replicas;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,0 +1,431 @@
+//! A database that replicas share, in memory and in virtual time: what PostgreSQL does, without SQL.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::{
+    cache::{PurgeMode, PurgeScope},
+    clock::SharedClock,
+    domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
+    store::{
+        AcceptedSnapshot, Coordination, CustomerTotals, DateRange, FleetDateTotals,
+        FleetHistoryQuery, FleetRefresh, HistoryQuery, HistoryRow, LEASE_TIME, LaterPurges, Lease,
+        LeaseAttempt, LeaseEnd, OldDates, RecentTotalsQuery, StoreError, StoreFuture, StoreWrite,
+        StoredCustomers, StoredDate, StoredFleetDate, StoredPurge, StoredSnapshot, Upkeep,
+        UsageStore, WantedLease,
+    },
+};
+
+/// The database.
+#[derive(Debug)]
+pub(super) struct Database {
+    state: Mutex<DatabaseState>,
+    clock: SharedClock,
+    is_stopped: watch::Sender<bool>,
+}
+
+/// The connection of one replica.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    database: Arc<Database>,
+    origin: i64,
+    is_cut: Arc<AtomicBool>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct DatabaseState {
+    snapshots: HashMap<CustomerId, SharedSnapshot>,
+    leases: HashMap<Arc<str>, LeaseRow>,
+    purges: Vec<PurgeRow>,
+    generation: i64,
+    applied: HashMap<i64, (Instant, i64)>,
+}
+
+#[derive(Clone, Debug)]
+struct SharedSnapshot {
+    accepted: AcceptedSnapshot,
+    generation: i64,
+}
+
+#[derive(Clone, Debug)]
+struct LeaseRow {
+    fence: i64,
+    expires_at: Option<Instant>,
+    finished_at: Option<Instant>,
+    failed: Option<(Instant, String)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PurgeRow {
+    generation: i64,
+    scope: PurgeScope,
+    mode: PurgeMode,
+    origin: i64,
+}
+
+/// Time until a connection that was cut breaks.
+const UNTIL_BROKEN: Duration = Duration::from_secs(2);
+
+/// Time of each statement.
+const LATENCY: Duration = Duration::from_millis(2);
+
+// === impl Database ===
+
+impl Database {
+    pub(super) fn new(clock: SharedClock) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            clock,
+            is_stopped: watch::Sender::new(false),
+        })
+    }
+
+    pub(super) fn connect(self: &Arc<Self>, origin: i64) -> Connection {
+        Connection {
+            database: Arc::clone(self),
+            origin,
+            is_cut: Arc::default(),
+        }
+    }
+
+    /// Lets statements wait from now on, or does all that wait. Whoever sent them may have gone.
+    pub(super) fn stop(&self, is_stopped: bool) {
+        self.is_stopped.send_replace(is_stopped);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, DatabaseState> {
+        self.state.lock().unwrap()
+    }
+}
+
+// === impl DatabaseState ===
+
+impl DatabaseState {
+    fn apply(&mut self, change: StoreWrite, origin: i64) {
+        match change {
+            StoreWrite::Snapshot(accepted) => self.accept(accepted, origin),
+            StoreWrite::Purge(scope, mode) => {
+                self.generation += 1;
+                self.purges.push(PurgeRow {
+                    generation: self.generation,
+                    scope,
+                    mode,
+                    origin,
+                });
+                let customer = scope.customer_id.map(|customer| customer.to_string());
+                for (name, row) in &mut self.leases {
+                    if customer
+                        .as_ref()
+                        .is_none_or(|customer| name.contains(customer))
+                    {
+                        *row = LeaseRow {
+                            fence: row.fence + 1,
+                            expires_at: None,
+                            finished_at: None,
+                            failed: None,
+                        };
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn accept(&mut self, accepted: AcceptedSnapshot, origin: i64) {
+        let is_lost = |lease: &Lease| {
+            let row = self.leases.get(&lease.name);
+            row.is_none_or(|row| row.fence != lease.fence)
+        };
+        if accepted.lease.as_ref().is_some_and(is_lost) {
+            return;
+        }
+        let customer = accepted.usage.customer_id();
+        let is_late = |stored: &SharedSnapshot| accepted.fetched_at < stored.accepted.fetched_at;
+        if self.snapshots.get(&customer).is_some_and(is_late) {
+            return;
+        }
+        let later = self.purges.iter().find(|purge| {
+            accepted
+                .purge_generation
+                .is_some_and(|applied| applied < purge.generation)
+                && purge.origin != origin
+                && purge
+                    .scope
+                    .covers(Some(customer), accepted.usage.processed_date())
+        });
+        let generation = later.map_or(self.generation, |purge| purge.generation - 1);
+        let stored = SharedSnapshot {
+            accepted,
+            generation,
+        };
+        self.snapshots.insert(customer, stored);
+    }
+
+    fn snapshot(&self, customer: CustomerId) -> Option<StoredSnapshot> {
+        let SharedSnapshot {
+            accepted,
+            generation,
+        } = self.snapshots.get(&customer)?;
+        let date = accepted.usage.processed_date();
+        let mut later = self.purges.iter().filter(|purge| {
+            purge.generation > *generation && purge.scope.covers(Some(customer), date)
+        });
+        let is_purged = later.clone().next().is_some();
+        if later.any(|purge| purge.mode == PurgeMode::Hard) {
+            return None;
+        }
+        Some(StoredSnapshot {
+            api: accepted.api,
+            usage: Arc::clone(&accepted.usage),
+            native: accepted.native.clone(),
+            revision: 1,
+            fetched_at: accepted.fetched_at,
+            confirmed_at: accepted.fetched_at,
+            is_purged,
+        })
+    }
+
+    fn acquire(&mut self, wanted: &WantedLease, now: Instant) -> LeaseAttempt {
+        let row = self.leases.get(&wanted.name);
+        if let Some(row) = row {
+            if row.expires_at.is_some_and(|until| until > now) {
+                return LeaseAttempt::Held;
+            }
+            if let Some((until, failure)) = &row.failed
+                && *until > now
+            {
+                return LeaseAttempt::Failed {
+                    failure: failure.clone(),
+                    remaining: *until - now,
+                };
+            }
+            let unknown = |finished: Instant| finished + wanted.unknown_since >= now;
+            if row.finished_at.is_some_and(unknown) {
+                return LeaseAttempt::Finished;
+            }
+        }
+        let fence = row.map_or(1, |row| row.fence + 1);
+        let finished_at = row.and_then(|row| row.finished_at);
+        let taken = LeaseRow {
+            fence,
+            expires_at: Some(now + LEASE_TIME),
+            finished_at,
+            failed: None,
+        };
+        let name = Arc::clone(&wanted.name);
+        self.leases.insert(Arc::clone(&name), taken);
+        LeaseAttempt::Granted(Lease { name, fence })
+    }
+
+    fn held(&mut self, lease: &Lease) -> Option<&mut LeaseRow> {
+        let row = self.leases.get_mut(&lease.name)?;
+        (row.fence == lease.fence).then_some(row)
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// Breaks the connection from now on, or lets it work again.
+    pub(super) fn cut(&self, is_cut: bool) {
+        self.is_cut.store(is_cut, Ordering::Relaxed);
+    }
+
+    fn run<T: Send + 'static>(
+        &self,
+        statement: impl FnOnce(&mut DatabaseState, Instant) -> T + Send + 'static,
+    ) -> StoreFuture<'_, T> {
+        Box::pin(async move {
+            let Database { clock, .. } = &*self.database;
+            clock.sleep_until(clock.now() + LATENCY).await;
+            if self.is_cut.load(Ordering::Relaxed) {
+                clock.sleep_until(clock.now() + UNTIL_BROKEN).await;
+                return Err(StoreError::NotOpen("the connection broke".to_owned()));
+            }
+            let execute = |database: &Database| {
+                let now = database.clock.now();
+                statement(&mut database.lock(), now)
+            };
+            if !*self.database.is_stopped.borrow() {
+                return Ok(execute(&self.database));
+            }
+            let (database, mut stopped) = (
+                Arc::clone(&self.database),
+                self.database.is_stopped.subscribe(),
+            );
+            let executed = tokio::spawn(async move {
+                let _runs = stopped.wait_for(|is_stopped| !is_stopped).await.is_ok();
+                execute(&database)
+            });
+            executed.await.map_err(|_| StoreError::Unavailable)
+        })
+    }
+
+    fn nothing<T: Default + Send + 'static>(&self) -> StoreFuture<'_, T> {
+        self.run(|_, _| T::default())
+    }
+}
+
+impl UsageStore for Connection {
+    fn snapshot(&self, resource: Resource) -> StoreFuture<'_, Option<StoredSnapshot>> {
+        self.run(move |state, _| state.snapshot(resource.customer()?))
+    }
+
+    fn newest_of_all(&self) -> StoreFuture<'_, Vec<StoredSnapshot>> {
+        self.nothing()
+    }
+
+    fn all_of_date(&self, _: ProcessedDate) -> StoreFuture<'_, StoredFleetDate> {
+        self.run(|_, _| StoredFleetDate {
+            snapshots: Vec::new(),
+            asked_at: None,
+        })
+    }
+
+    fn customers(&self) -> StoreFuture<'_, Option<StoredCustomers>> {
+        self.nothing()
+    }
+
+    fn write(&self, changes: Vec<StoreWrite>) -> StoreFuture<'_, ()> {
+        let origin = self.origin;
+        self.run(move |state, _| {
+            for change in changes {
+                state.apply(change, origin);
+            }
+        })
+    }
+
+    fn dates(&self, _: CustomerId, _: DateRange) -> StoreFuture<'_, Vec<StoredDate>> {
+        self.nothing()
+    }
+
+    fn history(&self, _: HistoryQuery) -> StoreFuture<'_, Vec<HistoryRow>> {
+        self.nothing()
+    }
+
+    fn fleet_history(&self, _: FleetHistoryQuery) -> StoreFuture<'_, Vec<FleetDateTotals>> {
+        self.nothing()
+    }
+
+    fn recent_totals(&self, _: RecentTotalsQuery) -> StoreFuture<'_, Vec<CustomerTotals>> {
+        self.nothing()
+    }
+
+    fn asked_dates(
+        &self,
+        _: Option<CustomerId>,
+        _: DateRange,
+    ) -> StoreFuture<'_, Vec<ProcessedDate>> {
+        self.nothing()
+    }
+
+    fn purges_after(&self, generation: Option<i64>) -> StoreFuture<'_, LaterPurges> {
+        let origin = self.origin;
+        self.run(move |state, _| {
+            let after = generation.unwrap_or(state.generation);
+            let later = state.purges.iter().filter(|purge| purge.generation > after);
+            LaterPurges {
+                generation: state.generation,
+                purges: later
+                    .map(|purge| StoredPurge {
+                        scope: purge.scope,
+                        mode: purge.mode,
+                        is_own: purge.origin == origin,
+                    })
+                    .collect(),
+            }
+        })
+    }
+
+    fn report_applied(&self, generation: i64) -> StoreFuture<'_, Vec<i64>> {
+        let origin = self.origin;
+        self.run(move |state, now| {
+            state.applied.insert(origin, (now, generation));
+            let others = state.applied.iter().filter(|(id, _)| **id != origin);
+            others.map(|(_, (_, applied))| *applied).collect()
+        })
+    }
+
+    fn delete_old(&self, _: OldDates, _: NonZeroUsize) -> StoreFuture<'_, usize> {
+        self.nothing()
+    }
+
+    fn probe(&self) -> StoreFuture<'_, ()> {
+        self.nothing()
+    }
+
+    fn maintain(&self) -> StoreFuture<'_, Upkeep> {
+        self.run(|_, _| Upkeep {
+            stored_bytes: 0,
+            is_done: true,
+        })
+    }
+
+    fn coordination(&self) -> Option<&dyn Coordination> {
+        Some(self)
+    }
+
+    fn close(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl Coordination for Connection {
+    fn connect(&self) -> StoreFuture<'_, ()> {
+        self.nothing()
+    }
+
+    fn disconnect(&self) {}
+
+    fn acquire_lease(&self, wanted: WantedLease) -> StoreFuture<'_, LeaseAttempt> {
+        self.run(move |state, now| state.acquire(&wanted, now))
+    }
+
+    fn renew_lease(&self, lease: Lease) -> StoreFuture<'_, bool> {
+        self.run(move |state, now| match state.held(&lease) {
+            Some(row) => {
+                row.expires_at = Some(now + LEASE_TIME);
+                true
+            }
+            None => false,
+        })
+    }
+
+    fn release_lease(&self, lease: Lease, end: LeaseEnd) -> StoreFuture<'_, ()> {
+        self.run(move |state, now| {
+            if let Some(row) = state.held(&lease) {
+                row.expires_at = None;
+                match end {
+                    LeaseEnd::Finished => row.finished_at = Some(now),
+                    LeaseEnd::Abandoned => {}
+                    LeaseEnd::Failed { failure, lifetime } => {
+                        row.failed = Some((now + lifetime, failure));
+                    }
+                }
+            }
+        })
+    }
+
+    fn publish_refresh(&self, _: FleetRefresh, _: i64) -> StoreFuture<'_, ()> {
+        self.nothing()
+    }
+
+    fn last_refresh(&self, _: UpstreamApi) -> StoreFuture<'_, Option<FleetRefresh>> {
+        self.nothing()
+    }
+
+    fn server_time(&self) -> StoreFuture<'_, Timestamp> {
+        let clock = Arc::clone(&self.database.clock);
+        self.run(move |_, _| clock.wall_time())
+    }
+}
