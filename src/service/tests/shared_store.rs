@@ -11,12 +11,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     cache::{PurgeMode, PurgeScope},
     clock::SharedClock,
     domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
+    shutdown::Shutdown,
     store::{
         AcceptedSnapshot, Coordination, CustomerTotals, DateRange, FleetDateTotals,
         FleetHistoryQuery, FleetRefresh, HistoryQuery, HistoryRow, LEASE_TIME, LaterPurges, Lease,
@@ -32,6 +33,7 @@ pub(super) struct Database {
     state: Mutex<DatabaseState>,
     clock: SharedClock,
     is_stopped: watch::Sender<bool>,
+    shutdown: Shutdown,
 }
 
 /// The connection of one replica.
@@ -87,6 +89,7 @@ impl Database {
             state: Mutex::default(),
             clock,
             is_stopped: watch::Sender::new(false),
+            shutdown: Shutdown::new(),
         })
     }
 
@@ -263,9 +266,10 @@ impl Connection {
                 Arc::clone(&self.database),
                 self.database.is_stopped.subscribe(),
             );
-            let executed = tokio::spawn(async move {
+            let (sender, executed) = oneshot::channel();
+            self.database.shutdown.spawn(async move {
                 let _runs = stopped.wait_for(|is_stopped| !is_stopped).await.is_ok();
-                execute(&database)
+                let _gone = sender.send(execute(&database)).is_err();
             });
             executed.await.map_err(|_| StoreError::Unavailable)
         })

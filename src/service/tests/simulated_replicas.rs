@@ -35,7 +35,10 @@ const CUSTOMERS: usize = 3;
 const FRESH_FOR: Duration = Duration::from_secs(20);
 
 /// The time of a run.
-const LENGTH: Duration = Duration::from_secs(60);
+const LENGTH_MS: u64 = 60_000;
+
+/// Time for the last answers.
+const END: Duration = Duration::from_secs(60);
 
 /// After a fault, a replica works with the others again within this time: probes close its breaker, and
 /// leases of the dead expire.
@@ -337,7 +340,7 @@ impl Run {
         let mut steps = Vec::new();
         let mut add = |random: &mut StdRng, step, most| {
             for _ in 0..random.random_range(0..=most) {
-                steps.push((random.random_range(0..LENGTH.as_millis() as u64), step));
+                steps.push((random.random_range(0..LENGTH_MS), step));
             }
         };
         add(&mut self.random, Step::Ask, 60);
@@ -388,7 +391,9 @@ impl Run {
                 Step::Cut | Step::StopDatabase => {}
             }
         }
-        self.clock.sleep_until(begin + LENGTH + 60 * SECOND).await;
+        self.clock
+            .sleep_until(begin + Duration::from_millis(LENGTH_MS) + END)
+            .await;
     }
 
     fn any_customer(&mut self) -> CustomerId {
@@ -565,6 +570,10 @@ fn customer_number(number: usize) -> CustomerId {
     CustomerId::parse(&format!("00000000-0000-0000-0000-{number:012}")).unwrap()
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the configuration of the service has nothing to do with it"
+)]
 fn number_of(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
     Some(text.parse().unwrap())
