@@ -1,6 +1,7 @@
 //! The composition root: the one place that knows every component.
 
 mod gates;
+mod pause_sharing;
 
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -9,6 +10,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tower::Service;
 
+use self::pause_sharing::PauseSharing;
 use crate::{
     admin::{
         self, AdminState,
@@ -196,6 +198,7 @@ impl App {
         let upstream = Arc::new(builder.upstream(durable.as_ref(), tracer.clone())?);
         let portfolio = builder.portfolio().await?;
         let usage = builder.usage_service(&upstream, durable, portfolio).await?;
+        builder.share_pauses(&upstream, &usage);
         let api = builder.api(authenticator, &usage, tracer, api_socket.address)?;
         let readiness = gates::add_gates(
             Readiness::for_account(account_id(&config.upstream)),
@@ -449,6 +452,19 @@ impl ComponentBuilder<'_> {
             self.shutdown.spawn(refresher.run());
         }
         Ok(usage)
+    }
+
+    fn share_pauses(self, upstream: &Arc<PartnerCenter>, usage: &UsageService) {
+        if let Some(store) = usage.store() {
+            let sharing = PauseSharing {
+                upstream: Arc::clone(upstream),
+                usage: usage.clone(),
+                store: Arc::clone(store),
+                account: account_id(&self.config.upstream),
+                clock: self.clock(),
+            };
+            self.shutdown.spawn(sharing.run());
+        }
     }
 
     fn api(

@@ -37,6 +37,7 @@ use self::{
 };
 pub use self::{
     deps::{SharedTokenStore, UpstreamDeps, UpstreamStartError},
+    limits::UpstreamPause,
     token::TokenStatus,
 };
 use crate::{
@@ -128,6 +129,31 @@ impl PartnerCenter {
             clock: deps.clock,
             jitter: deps.jitter,
         })
+    }
+
+    /// Completes when a reply has asked for a pause.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn throttled(&self) {
+        self.runner.limits().throttled.notified().await;
+    }
+
+    /// Returns the pauses that replies asked for and that are not over, each with the rest of its time.
+    pub fn own_pauses(&self) -> Vec<(UpstreamPause, Duration)> {
+        self.runner.limits().own_pauses()
+    }
+
+    /// Obeys a pause that another process was told of.
+    pub fn obey_pause(&self, pause: UpstreamPause, remaining: Duration) {
+        self.runner.limits().obey_pause(pause, remaining);
+    }
+
+    /// Divides the retries among so many processes.
+    pub fn set_replicas(&self, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.runner.limits().retries.set_processes(count);
     }
 
     /// Returns the current state.

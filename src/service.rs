@@ -540,6 +540,11 @@ impl UsageService {
         self.inner.level.durable().map(|durable| &durable.store)
     }
 
+    /// Returns the number of processes that use the store, with this one.
+    pub fn replicas(&self) -> usize {
+        self.inner.level.other_replicas() + 1
+    }
+
     /// Returns the reason why the store cannot be read or written; `None` if it can, or there is none.
     pub fn store_problem(&self) -> Option<String> {
         self.inner.level.durable()?.health.problem()

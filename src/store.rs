@@ -26,7 +26,7 @@ use prometheus::Registry;
 pub use self::{
     coordination::{
         Coordination, FleetRefresh, LEASE_RENEWAL, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd,
-        SealedTokens, StoredTokens, WantedLease, lease_name,
+        SealedTokens, SharedPause, StoredTokens, WantedLease, lease_name,
     },
     guarded::GuardedStore,
     leases::{HeldLease, LeaseTurn, Leases},

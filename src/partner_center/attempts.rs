@@ -82,6 +82,11 @@ enum NextAttempt {
 // === impl AttemptRunner ===
 
 impl AttemptRunner {
+    /// The limits of all calls.
+    pub(super) fn limits(&self) -> &UpstreamLimits {
+        &self.limits
+    }
+
     /// `headers` are from [`request::common_headers`].
     pub(super) fn new(
         config: &UpstreamConfig,

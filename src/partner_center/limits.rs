@@ -1,11 +1,18 @@
 //! Limits of the calls to Partner Center: throttles, circuit breakers and the retry budget.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{
-    call::LogicalCall, error::UpstreamError, metrics::UpstreamMetrics, throttle::ThrottleTable,
+    call::LogicalCall,
+    error::UpstreamError,
+    metrics::UpstreamMetrics,
+    throttle::{ThrottleScope, ThrottleTable},
 };
 use crate::{
     clock::SharedClock,
@@ -32,8 +39,19 @@ const RETRY_FLOOR: u32 = 10;
 pub(super) struct UpstreamLimits {
     /// In the order of [`UpstreamApi::ALL`].
     by_api: [ApiLimits; UpstreamApi::ALL.len()],
-    retries: RetryBudget,
+    pub(super) retries: RetryBudget,
+    /// A reply asked for a pause.
+    pub(super) throttled: Notify,
     clock: SharedClock,
+}
+
+/// The calls that a pause concerns, in a form that other replicas read: `insights/*` or
+/// `insights/4d3cf487-…`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamPause {
+    api: UpstreamApi,
+    scope: ThrottleScope,
+    customer: Option<CustomerId>,
 }
 
 /// The limits of one of the calls: one may fail while another works.
@@ -62,6 +80,7 @@ impl UpstreamLimits {
                 circuit: CircuitBreaker::new(FAILURES, PAUSES),
             }),
             retries: RetryBudget::new(RETRY_WINDOW, RETRY_FLOOR, clock.now()),
+            throttled: Notify::new(),
             clock,
         }
     }
@@ -77,6 +96,7 @@ impl UpstreamLimits {
         let now = self.clock.now();
         let throttle = &self.of(call.api()).throttle;
         let (until, scope) = throttle.record(call.customer(), now, asked);
+        self.throttled.notify_one();
         tracing::debug!(
             api = call.api().as_str(),
             customer.id = call.customer().map(tracing::field::display),
@@ -85,6 +105,30 @@ impl UpstreamLimits {
             "Partner Center throttles this call"
         );
         until
+    }
+
+    /// Returns the pauses that replies to this process asked for.
+    pub(super) fn own_pauses(&self) -> Vec<(UpstreamPause, Duration)> {
+        let now = self.clock.now();
+        let of = |api| {
+            let pauses = self.of(api).throttle.own_pauses(now).into_iter();
+            pauses.map(move |(scope, customer, until)| {
+                let pause = UpstreamPause {
+                    api,
+                    scope,
+                    customer,
+                };
+                (pause, until.saturating_duration_since(now))
+            })
+        };
+        UpstreamApi::ALL.into_iter().flat_map(of).collect()
+    }
+
+    /// Obeys a pause that another replica was told of.
+    pub(super) fn obey_pause(&self, pause: UpstreamPause, remaining: Duration) {
+        let until = self.clock.now() + remaining;
+        let throttle = &self.of(pause.api).throttle;
+        throttle.obey(pause.scope, pause.customer, until);
     }
 
     /// Records a reply other than 429.
@@ -164,6 +208,42 @@ impl UpstreamLimits {
     #[expect(clippy::indexing_slicing, reason = "there is an entry for each call")]
     fn of(&self, api: UpstreamApi) -> &ApiLimits {
         &self.by_api[api as usize]
+    }
+}
+
+// === impl UpstreamPause ===
+
+impl UpstreamPause {
+    /// Reads its text; `None` for that of a newer release.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, subject) = text.split_once('/')?;
+        let api = UpstreamApi::ALL
+            .into_iter()
+            .find(|api| api.as_str() == name)?;
+        let (scope, customer) = match subject {
+            "*" => (ThrottleScope::Partner, None),
+            "-" => (ThrottleScope::Customer, None),
+            customer => (
+                ThrottleScope::Customer,
+                Some(CustomerId::parse(customer).ok()?),
+            ),
+        };
+        Some(Self {
+            api,
+            scope,
+            customer,
+        })
+    }
+}
+
+impl fmt::Display for UpstreamPause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/", self.api.as_str())?;
+        match (self.scope, self.customer) {
+            (ThrottleScope::Partner, _) => f.write_str("*"),
+            (ThrottleScope::Customer, Some(customer)) => customer.fmt(f),
+            (ThrottleScope::Customer, None) => f.write_str("-"),
+        }
     }
 }
 

@@ -60,6 +60,8 @@ struct ThrottleState {
 #[derive(Clone, Copy, Debug, Default)]
 struct ThrottlePause {
     until: Option<Instant>,
+    /// It ends when a reply said so, not another replica.
+    is_own: bool,
     /// The pauses since the last reply other than 429.
     in_a_row: u32,
 }
@@ -93,6 +95,34 @@ impl ThrottleTable {
         };
         state.is_unbroken = true;
         (until, scope)
+    }
+
+    /// Pauses a customer, or the partner, until the time that another replica was told.
+    pub(super) fn obey(&self, scope: ThrottleScope, customer: Option<CustomerId>, until: Instant) {
+        let mut state = self.lock();
+        let pause = match scope {
+            ThrottleScope::Partner => &mut state.partner,
+            ThrottleScope::Customer => state.pause_of(customer),
+        };
+        if pause.until < Some(until) {
+            pause.until = Some(until);
+            pause.is_own = false;
+        }
+    }
+
+    /// Returns the pauses that replies to this process asked for.
+    pub(super) fn own_pauses(
+        &self,
+        now: Instant,
+    ) -> Vec<(ThrottleScope, Option<CustomerId>, Instant)> {
+        let state = self.lock();
+        let own = |pause: &ThrottlePause| pause.active_until(now).filter(|_| pause.is_own);
+        let partner = own(&state.partner).map(|until| (ThrottleScope::Partner, None, until));
+        let customers = state.customers.iter();
+        let customers = customers.filter_map(|(customer, pause)| {
+            own(pause).map(|until| (ThrottleScope::Customer, *customer, until))
+        });
+        partner.into_iter().chain(customers).collect()
     }
 
     /// Records a reply other than 429 for a customer. It ends no pause: the request may be older than
@@ -132,6 +162,24 @@ impl ThrottleState {
         }
     }
 
+    /// Returns the pause of a customer. Of the two places, that which ends first is given away.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the index is that of an entry found or pushed just before"
+    )]
+    fn pause_of(&mut self, customer: Option<CustomerId>) -> &mut ThrottlePause {
+        let known = self.customers.iter().position(|(id, _)| *id == customer);
+        let index = known.unwrap_or_else(|| {
+            if self.customers.len() >= MAX_CUSTOMERS {
+                self.customers.sort_by_key(|(_, pause)| pause.until);
+                self.customers.remove(0);
+            }
+            self.customers.push((customer, ThrottlePause::default()));
+            self.customers.len() - 1
+        });
+        &mut self.customers[index].1
+    }
+
     /// Extends the pause of a customer, and removes pauses that are over.
     fn pause_customer(
         &mut self,
@@ -168,6 +216,7 @@ impl ThrottlePause {
         });
         let until = self.until.unwrap_or(now).max(now + pause);
         self.until = Some(until);
+        self.is_own = true;
         until
     }
 }

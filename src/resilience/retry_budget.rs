@@ -1,7 +1,10 @@
 //! A limit of the retries of all calls together.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,6 +18,8 @@ use std::{
 pub struct RetryBudget {
     /// The retries that are always allowed within a window.
     min_retries: u32,
+    /// The processes that share them.
+    processes: AtomicU32,
     /// The time of one slot of the window.
     slot_duration: Duration,
     // Locked for a few instructions, never across an await.
@@ -49,6 +54,7 @@ impl RetryBudget {
     pub fn new(window: Duration, min_retries: u32, now: Instant) -> Self {
         Self {
             min_retries,
+            processes: AtomicU32::new(1),
             // A zero window would slide forever.
             slot_duration: (window / 10).max(Duration::from_nanos(1)),
             window: Mutex::new(SlidingWindow {
@@ -57,6 +63,12 @@ impl RetryBudget {
                 newest_since: now,
             }),
         }
+    }
+
+    /// Divides the retries that are always allowed among so many processes. The others are a share of
+    /// the calls of each.
+    pub fn set_processes(&self, count: u32) {
+        self.processes.store(count.max(1), Ordering::Relaxed);
     }
 
     /// Records a first attempt, which earns a part of a retry.
@@ -94,7 +106,8 @@ impl RetryBudget {
             |of: fn(&SlotCounts) -> u32| window.slots.iter().map(of).fold(0, u32::saturating_add);
         let calls = sum(|counts| counts.calls);
         let made = sum(|counts| counts.retries);
-        ((calls / CALLS_PER_RETRY).max(self.min_retries), made)
+        let own_share = self.min_retries / self.processes.load(Ordering::Relaxed);
+        ((calls / CALLS_PER_RETRY).max(own_share.max(1)), made)
     }
 
     fn lock_current(&self, now: Instant) -> MutexGuard<'_, SlidingWindow> {

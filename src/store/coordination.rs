@@ -40,6 +40,12 @@ pub trait Coordination: fmt::Debug + Send + Sync + 'static {
     /// Returns the last refresh of all customers by this call.
     fn last_refresh(&self, api: UpstreamApi) -> StoreFuture<'_, Option<FleetRefresh>>;
 
+    /// Tells the other processes of a pause that upstream asked for. It never becomes shorter.
+    fn share_pause(&self, pause: SharedPause) -> StoreFuture<'_, ()>;
+
+    /// Returns the pauses that are not over.
+    fn shared_pauses(&self) -> StoreFuture<'_, Vec<SharedPause>>;
+
     /// Returns the time of the server.
     fn server_time(&self) -> StoreFuture<'_, Timestamp>;
 
@@ -161,6 +167,15 @@ pub struct SealedTokens {
     pub lifetime: Duration,
     /// The hashes of refresh tokens of files that count no longer.
     pub origins: Vec<[u8; 32]>,
+}
+
+/// A pause that upstream asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedPause {
+    /// The calls that pause.
+    pub name: String,
+    /// They pause so much longer.
+    pub remaining: Duration,
 }
 
 /// Returns the name of the lease for a call; `None` for a call whose answer is not stored.

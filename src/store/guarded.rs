@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::{
     Coordination, CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, FleetRefresh,
     HistoryQuery, HistoryRow, LOOK_UPS_AT_ONCE, LaterPurges, Lease, LeaseAttempt, LeaseEnd,
-    OldDates, RecentTotalsQuery, SealedTokens, StoreError, StoreFuture, StoreWrite,
+    OldDates, RecentTotalsQuery, SealedTokens, SharedPause, StoreError, StoreFuture, StoreWrite,
     StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, StoredTokens, Upkeep, UsageStore,
     WantedLease,
     metrics::{StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
@@ -300,6 +300,18 @@ impl Coordination for GuardedStore {
     fn last_refresh(&self, api: UpstreamApi) -> StoreFuture<'_, Option<FleetRefresh>> {
         self.coordinate(StoreOperation::LastRefresh, POLL_BUDGET, |coordination| {
             coordination.last_refresh(api)
+        })
+    }
+
+    fn share_pause(&self, pause: SharedPause) -> StoreFuture<'_, ()> {
+        self.coordinate(StoreOperation::SharePause, POLL_BUDGET, |coordination| {
+            coordination.share_pause(pause)
+        })
+    }
+
+    fn shared_pauses(&self) -> StoreFuture<'_, Vec<SharedPause>> {
+        self.coordinate(StoreOperation::SharedPauses, POLL_BUDGET, |coordination| {
+            coordination.shared_pauses()
         })
     }
 

@@ -47,6 +47,8 @@ pub(super) enum StoreOperation {
     ReleaseLease,
     PublishRefresh,
     LastRefresh,
+    SharePause,
+    SharedPauses,
     ServerTime,
     Tokens,
     SwapTokens,

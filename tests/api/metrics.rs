@@ -114,7 +114,7 @@ const LABELS: &str = "
     fleet_refreshes_total | outcome | failure success
     store_operations_total | operation | acquire-lease all-of-date asked-dates customers dates delete fleet-history \
       history last-refresh maintain newest-of-all probe publish-refresh purges recent-totals \
-      release-lease renew-lease report-applied server-time tokens swap-tokens snapshot write
+      release-lease renew-lease report-applied server-time share-pause shared-pauses tokens swap-tokens snapshot write
     store_operations_total | outcome | error rejected success timeout
     fleet_customers | status | current empty failed notFetched stale
     http_requests_total | route | / /assets/{file} /v1/analytics/licenses/deployment \

@@ -388,3 +388,39 @@ async fn another_replica_asks_in_place_of_one_that_died() {
     assert_eq!(reply.status, 200);
     assert_eq!(two.calls(SimulatedApi::Insights), 1);
 }
+
+#[tokio::test]
+async fn all_replicas_obey_a_pause_that_one_was_asked_for() {
+    const SHARED: &str =
+        r#"usage_proxy_store_operations_total{operation="shared-pauses",outcome="success"}"#;
+    let database = TestDatabase::create();
+    let one = replica_on(&database.url()).await;
+    let two = TestApp::builder()
+        .set("store.url", &database.url())
+        .beside(&one)
+        .start()
+        .await;
+    one.set_faults(throttling("57"));
+
+    // The second customer shows that the partner is throttled.
+    for index in 0..2 {
+        assert_eq!(one.usage(customer(index)).await.status, 503);
+    }
+    wait_until("the pause is shared", async || {
+        database.psql("SELECT count(*) FROM usage_proxy.throttle WHERE name LIKE '%/*'") == "1"
+    })
+    .await;
+    let before = two.metric(SHARED).await;
+    wait_until("the other knows it", async || {
+        two.advance(Duration::from_millis(100));
+        two.metric(SHARED).await >= before + 2.0
+    })
+    .await;
+    let calls = one.calls(SimulatedApi::Insights);
+    let reply = two.usage(customer(2)).await;
+
+    reply.problem(503, "throttled");
+    let retry_after: u64 = reply.header("retry-after").parse().unwrap();
+    assert!((2..=57).contains(&retry_after), "{retry_after}");
+    assert_eq!(one.calls(SimulatedApi::Insights), calls);
+}

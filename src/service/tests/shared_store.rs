@@ -21,9 +21,9 @@ use crate::{
     store::{
         AcceptedSnapshot, Coordination, CustomerTotals, DateRange, FleetDateTotals,
         FleetHistoryQuery, FleetRefresh, HistoryQuery, HistoryRow, LEASE_TIME, LaterPurges, Lease,
-        LeaseAttempt, LeaseEnd, OldDates, RecentTotalsQuery, StoreError, StoreFuture, StoreWrite,
-        StoredCustomers, StoredDate, StoredFleetDate, StoredPurge, StoredSnapshot, Upkeep,
-        UsageStore, WantedLease,
+        LeaseAttempt, LeaseEnd, OldDates, RecentTotalsQuery, SharedPause, StoreError, StoreFuture,
+        StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredPurge, StoredSnapshot,
+        Upkeep, UsageStore, WantedLease,
     },
 };
 
@@ -425,6 +425,14 @@ impl Coordination for Connection {
     }
 
     fn last_refresh(&self, _: UpstreamApi) -> StoreFuture<'_, Option<FleetRefresh>> {
+        self.nothing()
+    }
+
+    fn share_pause(&self, _: SharedPause) -> StoreFuture<'_, ()> {
+        self.nothing()
+    }
+
+    fn shared_pauses(&self) -> StoreFuture<'_, Vec<SharedPause>> {
         self.nothing()
     }
 

@@ -17,7 +17,7 @@ use crate::{
     shutdown::Shutdown,
     store::{
         Coordination, FleetRefresh, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd, SealedTokens,
-        StoreFuture, StoredTokens, WantedLease, schema::source_number,
+        SharedPause, StoreFuture, StoredTokens, WantedLease, schema::source_number,
     },
 };
 
@@ -83,6 +83,14 @@ const LAST_REFRESH: &str = "SELECT CAST(day AS BIGINT), refreshed_at, confirmed_
     FROM usage_proxy.fleet_refresh,
         (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AS now) clock
     WHERE source = $1";
+
+const SHARE_PAUSE: &str = "INSERT INTO usage_proxy.throttle AS t (name, until_at)
+    VALUES ($1, CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) + $2)
+    ON CONFLICT (name) DO UPDATE SET until_at = excluded.until_at WHERE t.until_at < excluded.until_at";
+
+const SHARED_PAUSES: &str = "SELECT name, until_at - now FROM usage_proxy.throttle,
+        (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AS now) clock
+    WHERE until_at > now";
 
 const SERVER_TIME: &str = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
 
@@ -257,6 +265,24 @@ impl CoordinationClient {
         }))
     }
 
+    async fn share_pause(&self, pause: SharedPause) -> Result<(), PostgresError> {
+        let remaining = millis(pause.remaining);
+        let parameters: [Parameter<'_>; 2] = [(&pause.name, Type::TEXT), (&remaining, Type::INT8)];
+        self.query(SHARE_PAUSE, &parameters).await.map(drop)
+    }
+
+    async fn shared_pauses(&self) -> Result<Vec<SharedPause>, PostgresError> {
+        let rows = self.query(SHARED_PAUSES, &[]).await?;
+        let pause = |row| -> Result<_, PostgresError> {
+            let remaining: i64 = get(row, 1)?.unwrap_or_default();
+            Ok(SharedPause {
+                name: get(row, 0)?.unwrap_or_default(),
+                remaining: Duration::from_millis(remaining.max(0).unsigned_abs()),
+            })
+        };
+        rows.iter().map(pause).collect()
+    }
+
     async fn server_time(&self) -> Result<Timestamp, PostgresError> {
         let rows = self.query(SERVER_TIME, &[]).await?;
         let millis = rows.first().map(|row| get(row, 0)).transpose()?.flatten();
@@ -297,6 +323,14 @@ impl Coordination for PostgresServer {
 
     fn last_refresh(&self, api: UpstreamApi) -> StoreFuture<'_, Option<FleetRefresh>> {
         Box::pin(async move { Ok(self.coordination.last_refresh(api).await?) })
+    }
+
+    fn share_pause(&self, pause: SharedPause) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(self.coordination.share_pause(pause).await?) })
+    }
+
+    fn shared_pauses(&self) -> StoreFuture<'_, Vec<SharedPause>> {
+        Box::pin(async { Ok(self.coordination.shared_pauses().await?) })
     }
 
     fn server_time(&self) -> StoreFuture<'_, Timestamp> {

@@ -20,13 +20,14 @@ use crate::store::{
 };
 
 /// The statements of each version, the first is version 1.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001_snapshots.sql"),
     include_str!("migrations/0002_purge_origin.sql"),
     include_str!("migrations/0003_replicas.sql"),
     include_str!("migrations/0004_leases.sql"),
     include_str!("migrations/0005_fleet_refresh.sql"),
     include_str!("migrations/0006_tokens.sql"),
+    include_str!("migrations/0007_throttles.sql"),
 ];
 
 /// The newest version that this release knows.

@@ -1,0 +1,61 @@
+//! Shares what Partner Center asks of one replica with the others.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    clock::SharedClock,
+    partner_center::{PartnerCenter, UpstreamPause},
+    service::UsageService,
+    store::{Coordination, SharedPause, StoreError, UsageStore},
+};
+
+/// Lets every replica obey the `Retry-After` that one of them got, and divides the retries among them.
+#[derive(Debug)]
+pub(super) struct PauseSharing {
+    pub(super) upstream: Arc<PartnerCenter>,
+    pub(super) usage: UsageService,
+    pub(super) store: Arc<dyn UsageStore>,
+    /// Pauses of one account do not concern another.
+    pub(super) account: String,
+    pub(super) clock: SharedClock,
+}
+
+/// Time between two looks for the pauses of others.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+// === impl PauseSharing ===
+
+impl PauseSharing {
+    /// Shares pauses until the task is cancelled; at once where each process works by itself.
+    pub(super) async fn run(self) {
+        let Some(coordination) = self.store.coordination() else {
+            return;
+        };
+        loop {
+            // The store itself reports its failures.
+            let _shared = self.exchange(coordination).await.is_ok();
+            self.upstream.set_replicas(self.usage.replicas());
+            let next = self.clock.now() + INTERVAL;
+            tokio::select! {
+                () = self.clock.sleep_until(next) => {}
+                () = self.upstream.throttled() => {}
+            }
+        }
+    }
+
+    async fn exchange(&self, coordination: &dyn Coordination) -> Result<(), StoreError> {
+        for (pause, remaining) in self.upstream.own_pauses() {
+            let name = format!("{}/{pause}", self.account);
+            let shared = SharedPause { name, remaining };
+            coordination.share_pause(shared).await?;
+        }
+        for shared in coordination.shared_pauses().await? {
+            let name = shared.name.strip_prefix(&self.account);
+            let name = name.and_then(|name| name.strip_prefix('/'));
+            if let Some(pause) = name.and_then(UpstreamPause::parse) {
+                self.upstream.obey_pause(pause, shared.remaining);
+            }
+        }
+        Ok(())
+    }
+}
