@@ -21,9 +21,9 @@ use crate::{
     store::{
         AcceptedSnapshot, Coordination, CustomerTotals, DateRange, FleetDateTotals,
         FleetHistoryQuery, FleetRefresh, HistoryQuery, HistoryRow, LEASE_TIME, LaterPurges, Lease,
-        LeaseAttempt, LeaseEnd, OldDates, RecentTotalsQuery, SharedPause, StoreError, StoreFuture,
-        StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredPurge, StoredSnapshot,
-        Upkeep, UsageStore, WantedLease,
+        LeaseAttempt, LeaseEnd, OldDates, RecentTotalsQuery, SealedTokens, SharedPause, StoreError,
+        StoreFuture, StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredPurge,
+        StoredSnapshot, StoredTokens, Upkeep, UsageStore, WantedLease,
     },
 };
 
@@ -425,6 +425,19 @@ impl Coordination for Connection {
     }
 
     fn last_refresh(&self, _: UpstreamApi) -> StoreFuture<'_, Option<FleetRefresh>> {
+        self.nothing()
+    }
+
+    fn tokens(&self, _: Arc<str>) -> StoreFuture<'_, Option<StoredTokens>> {
+        self.nothing()
+    }
+
+    fn swap_tokens(
+        &self,
+        _: Arc<str>,
+        _: Option<i64>,
+        _: SealedTokens,
+    ) -> StoreFuture<'_, Option<i64>> {
         self.nothing()
     }
 

@@ -542,6 +542,7 @@ async fn store_and_find(place: TestPlace, rows: Vec<UsageRow>) {
 
 fn block_on(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
         .build()
         .unwrap();
     runtime.block_on(test);
