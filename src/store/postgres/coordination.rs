@@ -38,10 +38,14 @@ pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Reads first, since an attempt that conflicts writes even if it changes nothing. The condition is checked
 /// again under the lock of the row. A fence is a time, so that it grows after its row was deleted too.
+///
+/// The commit does not wait for the disk, which would take most of the time that a request has. A crash of
+/// the server may lose it, and then also all that was stored later.
 const ACQUIRE: &str = "WITH seen AS (
         SELECT expires_at, finished_at, failed_until, failure FROM usage_proxy.lease WHERE name = $1
     ), clock AS (
-        SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AS now
+        SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AS now,
+            set_config('synchronous_commit', 'off', true)
     ), taken AS (
         INSERT INTO usage_proxy.lease AS l
             (name, owner, fence, expires_at, finished_at, failed_until, failure)
@@ -62,7 +66,8 @@ const RENEW: &str = "UPDATE usage_proxy.lease
     WHERE name = $1 AND fence = $2 RETURNING fence";
 
 const RELEASE: &str = "WITH clock AS (
-        SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AS now
+        SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AS now,
+            set_config('synchronous_commit', 'off', true)
     )
     UPDATE usage_proxy.lease SET expires_at = 0,
         finished_at = CASE WHEN $3 THEN now ELSE finished_at END, failed_until = now + $4, failure = $5
