@@ -10,6 +10,11 @@ step_docker() {
     build
     dockerfile_is_sound
     compose_is_sound
+    # A shell of its own: what is mounted goes with it.
+    (
+        trap database_goes EXIT
+        database_is_shared
+    )
     # A shell of its own: what is mounted goes with it, whatever becomes of it.
     (
         trap image_goes EXIT
@@ -52,20 +57,24 @@ compose_is_sound() {
     docker-compose --project-directory "$folder" -f "$folder/docker-compose.yml" \
         -f "$folder/docker-compose.override.yml" config --format json >"$scratch/trial.json" ||
         fail "Compose refuses $docker/docker-compose.override.yml"
-    for name in account trial; do
+    docker-compose -f "$folder/docker-compose.postgres.yml" config --format json >"$scratch/postgres.json" ||
+        fail "Compose refuses $docker/docker-compose.postgres.yml"
+    for name in account trial postgres; do
         services_are_confined "$name"
         mounts_exist "$name"
     done
     ! grep -q '/account/' "$scratch/trial.json" || fail "the trial wants a file of an account"
     prometheus_finds_the_proxy
     grafana_finds_prometheus
-    echo "Compose takes both, every file mounted exists, and every service is confined"
+    jq -e '[.services[] | select(.image == "usage-proxy" and .environment)] | length == 2' \
+        "$scratch/postgres.json" >/dev/null || fail "$docker/docker-compose.postgres.yml has not two replicas"
+    echo "Compose takes all, every file mounted exists, and every service is confined"
 }
 
 # account_is_prepared FOLDER: by the lines of README.md, without Docker and as whoever this is.
 account_is_prepared() {
-    echo secret >"$1/client_secret"
-    sed -n '/^mkdir -p account/,/^sudo install/p' "$docker/README.md" |
+    echo secret | tee "$1/refresh_token" >"$1/client_secret"
+    sed -n '/^mkdir -p account/,/^sudo install .*client_secret/p; /^sudo install .* refresh_token/p' "$docker/README.md" |
         sed "s#docker run --rm usage-proxy#'$binary'#; s#sudo install -o [0-9]*#install#" >"$scratch/prepare"
     (cd "$1" && bash -euo pipefail "$scratch/prepare") || fail "the lines of $docker/README.md fail"
     [[ ! -e $1/new_key ]] || fail "the lines of $docker/README.md leave a key behind"
@@ -103,7 +112,7 @@ services_are_confined() {
         (if .privileged or .cap_add then "\($name): more rights" else empty end),
         (.ports // [] | .[] | select(.host_ip != "127.0.0.1") | "\($name): port \(.published)"),
         (if .healthcheck or .image == "usage-proxy" then empty else "\($name): health check" end),
-        (if $name == "usage-proxy" and (.stop_grace_period // "" | rtrimstr("s") | tonumber) <= $drain + $last_traces
+        (if .image == "usage-proxy" and .environment and (.stop_grace_period // "" | rtrimstr("s") | tonumber) <= $drain + $last_traces
          then "\($name): grace period" else empty end)' "$scratch/$1.json") ||
         fail "the services of $1 cannot be looked at"
     [[ -z $loose ]] || fail "not confined in $1: $loose"
@@ -138,6 +147,117 @@ grafana_finds_prometheus() {
         fail "$folder looks for dashboards in ${path:-no folder}, where Compose mounts nothing"
     url=$(sed -n 's/^ *url: *//p' "$folder"/datasources/*.yml)
     [[ $url == http://prometheus:9090 ]] || fail "$folder asks ${url:-nobody}, which is no service here"
+}
+
+# What Compose would start of docker-compose.postgres.yml, with commands, variables and users as they stand,
+# but the user of PostgreSQL is this machine's: the init step without capabilities, the database as its image
+# makes it, and both replicas in front of the stand-in.
+database_is_shared() {
+    need_postgres
+    local service=.services.postgres variables replica admin root=()
+    ((EUID == 0)) || root=(sudo -n --)
+    store_is_confined
+    mapfile -t prepare < <(jq -r '.services["store-files"] | (.entrypoint + .command)[]' "$scratch/postgres.json" |
+        sed "s#^/prepare.sh#$PWD/$docker/postgres/prepare.sh#; s#^999\$#$(id -g postgres)#")
+    prepares "made a certificate"
+    as_root find "$scratch"/store-* -type f -exec sha256sum {} + >"$scratch/prepared"
+    prepares ""
+    as_root sha256sum --quiet --check "$scratch/prepared" || fail "the init step replaces what exists"
+    [[ -z $(as_root find "$scratch"/store-* -type f ! -perm 0440) ]] || fail "a file of the store is open to others"
+
+    mapfile -t postgres < <(jq -r "$service.command[]" "$scratch/postgres.json" |
+        sed "s#/etc/postgresql#$PWD/$docker/postgres#; s#/run/store#/run/store-server#")
+    database_is_made
+    start postgres 'ready to accept connections' "${as_postgres[@]}" "${postgres[@]}" -D "$scratch/database"
+    database=$started
+    start stand-in 'upstream.base_url' "${as_service[@]}" "$binary" simulate --listen 127.0.0.1:7070
+    stand_in=$started
+    for replica in usage-proxy usage-proxy-2; do
+        mapfile -t variables < <(jq -r --arg name "$replica" '.services[$name].environment | to_entries[] |
+            "\(.key)=\(.value)"' "$scratch/postgres.json" | sed 's#/run/store#/run/store-client#')
+        # All are in one network here.
+        [[ $replica == usage-proxy ]] || variables+=(USAGE_PROXY__SERVER__LISTEN=127.0.0.1:8081
+            USAGE_PROXY__ADMIN__LISTEN=127.0.0.1:9092)
+        start "$replica" '"listening"' "${as_service[@]}" env "${variables[@]}" \
+            "$binary" serve --config "$scratch/trial.toml"
+        replicas+=("$started")
+    done
+    "${as_service[@]}" env "${variables[@]}" "$binary" doctor --config "$scratch/trial.toml" >"$scratch/doctor" ||
+        fail "doctor: $(<"$scratch/doctor")"
+    grep -q 'over TLS' "$scratch/doctor" || fail "doctor does not see TLS: $(<"$scratch/doctor")"
+    for admin in 9090 9092; do
+        "${as_service[@]}" "$binary" healthcheck --ready --wait 30s --admin-listen "127.0.0.1:$admin" >/dev/null ||
+            fail "a replica is not ready at port $admin"
+    done
+    stop usage-proxy "${replicas[0]}"
+    stop usage-proxy-2 "${replicas[1]}"
+    echo "the init step's files are right, and both replicas use the database with sslmode=verify-full"
+}
+
+# store_is_confined: a network where `postgres` is the loopback, and the folders of the volumes. Sets
+# `as_root_alone`, `as_postgres` and `as_service`, which run a command there.
+store_is_confined() {
+    local inside
+    mkdir -m 755 "$scratch/store-server" "$scratch/store-client" "$scratch/secrets"
+    as_root chown 0:0 "$scratch/store-server" "$scratch/store-client"
+    chmod 711 "$scratch"
+    mkdir -m 700 "$scratch/database"
+    as_root chown postgres: "$scratch/database"
+    echo '127.0.0.1 localhost postgres' >"$scratch/hosts"
+    cp "$docker/trial/etc/usage-proxy.toml" "$scratch/trial.toml"
+    cp "$docker/trial/client_secret" "$scratch/secrets/client_secret"
+    echo first >"$scratch/secrets/refresh_token"
+    as_root chown --recursive 10001:10001 "$scratch/secrets"
+    cat >"$scratch/confine-store" <<'END'
+set -eu
+ip link set lo up
+mount --bind "$1/hosts" /etc/hosts
+mount -t tmpfs -o mode=755 tmpfs /run
+for folder in store-server store-client secrets; do
+    mkdir "/run/$folder"
+    mount --bind "$1/$folder" "/run/$folder"
+done
+install -d -m 1777 /run/postgresql
+echo confined
+exec sleep infinity
+END
+    start confine-store confined "${root[@]}" unshare --mount --net sh "$scratch/confine-store" "$scratch"
+    pause=$started
+    ((EUID == 0)) || pause=$(pgrep --oldest --parent "$pause")
+    inside=("${root[@]}" nsenter --target "$pause" --mount --net --wd="$PWD" --)
+    as_root_alone=("${inside[@]}" setpriv --groups="$(id -g postgres),10001" --bounding-set=-all
+        --inh-caps=-all --no-new-privs --)
+    as_postgres=("${inside[@]}" setpriv --reuid=postgres --regid=postgres --clear-groups --no-new-privs --
+        env PATH="$(dirname /usr/lib/postgresql/*/bin/initdb | tail -n 1):$PATH")
+    as_service=("${inside[@]}" setpriv --reuid=10001 --regid=10001 --clear-groups --no-new-privs --)
+}
+
+# prepares EXPECTED: the init step, which prints this.
+prepares() {
+    "${as_root_alone[@]}" "${prepare[@]}" >"$scratch/prepare-store.out" || fail "the init step fails"
+    [[ $(<"$scratch/prepare-store.out") == "$1"* ]] || fail "the init step: $(<"$scratch/prepare-store.out")"
+}
+
+# The steps of the image at its first start.
+database_is_made() {
+    local data=$scratch/database
+    {
+        "${as_postgres[@]}" initdb -D "$data" --username=postgres --pwfile=/run/store-server/password \
+            --encoding=UTF8 --locale=C.UTF-8 &&
+            "${as_postgres[@]}" pg_ctl -D "$data" -o "${postgres[*]:1} -c listen_addresses=''" -w start &&
+            "${as_postgres[@]}" psql -v ON_ERROR_STOP=1 -U postgres -d postgres -c 'CREATE DATABASE usage' &&
+            sed 's#/run/store#/run/store-server#' "$docker/postgres/role.sql" |
+            "${as_postgres[@]}" psql -v ON_ERROR_STOP=1 -U postgres -d usage &&
+            "${as_postgres[@]}" pg_ctl -D "$data" -m fast -w stop
+    } >"$scratch/initdb" 2>&1 || fail "the database cannot be made: $(<"$scratch/initdb")"
+}
+
+database_goes() {
+    local pid
+    for pid in "${replicas[@]}" ${stand_in:-} ${database:-} ${pause:-}; do
+        as_root kill -KILL "$pid" 2>/dev/null || true
+    done
+    wait 2>/dev/null || true
 }
 
 # The second stage of the Dockerfile, on a Debian of our own, around the debug build. Whatever the
