@@ -100,6 +100,19 @@ need_postgres() {
     apt_install postgresql pgbouncer
 }
 
+# Starts PostgreSQL. Sets `postgres_port`, and `postgres_folder`, which has its CA as `ca.pem`. It ends with
+# this shell, whose end closes its standard input.
+start_postgres() {
+    need_postgres
+    local command=(bash -c "$(<tests/postgres/server.sh)")
+    # It refuses to run as root.
+    ((EUID != 0)) || command=(setpriv --reuid=postgres --regid=postgres --init-groups "${command[@]}")
+    coproc postgres { exec "${command[@]}" 2>"$scratch/postgres.err"; }
+    # shellcheck disable=SC2034  # the steps use them
+    read -r postgres_port _ postgres_folder <&"${postgres[0]}" ||
+        fail "PostgreSQL did not start: $(<"$scratch/postgres.err")"
+}
+
 # A folder with a Debian of this machine's own release, downloaded once; `debian_base` names it.
 need_debian() {
     local release mirror

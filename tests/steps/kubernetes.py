@@ -5,6 +5,7 @@ Schemas say what may stand in a manifest; this says what has to, and what has to
 
 import sys
 import tomllib
+from urllib.parse import parse_qs, urlsplit
 
 import yaml
 from cloudcoil.models.prometheus_operator import v1 as prometheus_operator
@@ -33,7 +34,8 @@ def look_at(resources, stop_seconds):
         yield from ends_in_time(pod, stop_seconds)
         yield from listens_where_it_says(pod, by_kind)
         yield from is_found(deployment, by_kind)
-        yield from keeps_one_refresh_token(deployment, by_kind)
+        yield from has_its_files(pod, configuration(pod, by_kind))
+        yield from keeps_running(deployment, by_kind)
 
 
 def is_taken_by_the_operator(kind, resource):
@@ -83,13 +85,17 @@ def ends_in_time(pod, stop_seconds):
         yield f"pod: is killed while it may stop for {before} + {stop_seconds} s"
 
 
+def configuration(pod, by_kind):
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    maps = {config["metadata"]["name"]: config["data"] for config in by_kind["ConfigMap"]}
+    return tomllib.loads(maps[volumes["config"]["configMap"]["name"]]["usage-proxy.toml"])
+
+
 def listens_where_it_says(pod, by_kind):
     """The configuration's addresses, the container's ports, the services' and the policy's."""
     (container,) = pod["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    maps = {config["metadata"]["name"]: config["data"] for config in by_kind["ConfigMap"]}
-    config = tomllib.loads(maps[volumes["config"]["configMap"]["name"]]["usage-proxy.toml"])
+    config = configuration(pod, by_kind)
     for listener, table in (("api", "server"), ("admin", "admin")):
         if config[table]["listen"] != f"0.0.0.0:{ports[listener]}":
             yield f"{table}.listen is not the port {listener}"
@@ -124,17 +130,72 @@ def is_found(deployment, by_kind):
             yield f"{selector} does not select the pods"
 
 
-def keeps_one_refresh_token(deployment, by_kind):
-    (config,) = (c["data"]["usage-proxy.toml"] for c in by_kind["ConfigMap"])
-    if tomllib.loads(config)["upstream"]["auth"]["kind"] != "refresh_token":
-        if deployment["spec"]["replicas"] < 2:
-            yield "one replica, where nothing forbids two"
-        return
-    if deployment["spec"]["replicas"] != 1 or deployment["spec"]["strategy"] != {"type": "Recreate"}:
-        yield "two pods may have the refresh token at once"
-    for claim in by_kind["PersistentVolumeClaim"]:
-        if claim["spec"]["accessModes"] != ["ReadWriteOncePod"]:
+def has_its_files(pod, config):
+    """Each file of the configuration is in a mounted folder. Secrets are read only by the service's group."""
+    (container,) = pod["containers"]
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for file in files(config):
+        mount = mounts.get(file.rpartition("/")[0])
+        if not mount:
+            yield f"{file} is in no folder that is mounted"
+        elif "persistentVolumeClaim" in volumes[mount["name"]]:
+            continue
+        elif not mount.get("readOnly") or "subPath" in mount:
+            yield f"{mount['mountPath']} is not a read-only folder"
+        elif "secret" not in volumes[mount["name"]]:
+            yield f"{file} is in no secret"
+    for volume in volumes.values():
+        if "secret" in volume and volume["secret"].get("defaultMode") != 0o440:
+            yield f"{volume['name']}: its files do not have the mode 0440"
+
+
+def files(table):
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from files(value)
+        elif key == "file" or key.endswith("_file"):
+            yield value
+
+
+def keeps_running(deployment, by_kind):
+    """An update and the drain of a node leave a pod that serves, except where a token is on a volume."""
+    config = configuration(deployment["spec"]["template"]["spec"], by_kind)
+    url = urlsplit(config.get("store", {}).get("url", ""))
+    replicas, strategy = deployment["spec"]["replicas"], deployment["spec"]["strategy"]
+    if url.scheme == "postgres":
+        yield from reaches_the_database(url, by_kind)
+    elif config["upstream"]["auth"]["kind"] == "refresh_token" or url.scheme == "sqlite":
+        if replicas != 1 or strategy != {"type": "Recreate"}:
+            yield "two pods may have the refresh token at once"
+        claims = by_kind.get("PersistentVolumeClaim", [])
+        if [claim["spec"]["accessModes"] for claim in claims] != [["ReadWriteOncePod"]]:
             yield "two pods may mount the refresh token"
+        return
+    if by_kind.get("PersistentVolumeClaim"):
+        yield "replicas share a volume"
+    if replicas < 2:
+        yield "one replica, where nothing forbids two"
+    if strategy != {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}:
+        yield "an update ends a pod before a new one is ready"
+    (budget,) = by_kind["PodDisruptionBudget"]
+    if budget["spec"].get("maxUnavailable") != 1:
+        yield "the drain of a node may end all pods"
+    if not deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]:
+        yield "all pods may be on one node"
+
+
+def reaches_the_database(url, by_kind):
+    if parse_qs(url.query).get("sslmode") != ["verify-full"] or url.password:
+        yield "store.url does not verify the server, or has a password"
+    allowed = [
+        port["port"]
+        for policy in by_kind["NetworkPolicy"]
+        for rule in policy["spec"]["egress"]
+        for port in rule["ports"]
+    ]
+    if (url.port or 5432) not in allowed:
+        yield "no egress to the port of the database"
 
 
 main()
