@@ -21,6 +21,9 @@ impl ProcessedDate {
     /// The last day of the calendar.
     pub const MAX: Self = Self(Date::MAX);
 
+    /// The months for which Partner Center keeps dates.
+    pub const RETENTION_MONTHS: i32 = 13;
+
     /// Reads `YYYY-MM-DD` and nothing else: no time, no offset, no missing zeros.
     ///
     /// # Errors

@@ -89,7 +89,8 @@ pub enum BackfillState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "from is {from} and to is {to}; expected from not after to, to not after today ({today}), and from \
-     not before {oldest}: Partner Center keeps {MAX_MONTHS} months"
+     not before {oldest}: Partner Center keeps {months} months",
+    months = ProcessedDate::RETENTION_MONTHS
 )]
 pub struct BackfillRangeError {
     from: ProcessedDate,
@@ -134,9 +135,6 @@ struct BackfillRun {
 
 type DateFailure = Arc<CachedFailure<SourceError>>;
 
-/// The months that Partner Center keeps dates for.
-const MAX_MONTHS: i32 = 13;
-
 /// Advice for a store that fails.
 pub(super) const STORE_ADVICE: &str =
     "the note of /readyz and `usage-proxy doctor` say what is wrong with the store";
@@ -155,7 +153,7 @@ impl BackfillRequest {
         today: ProcessedDate,
     ) -> Result<Self, BackfillRangeError> {
         let DateRange { from, to } = range;
-        let oldest = today.months_before(MAX_MONTHS);
+        let oldest = today.months_before(ProcessedDate::RETENTION_MONTHS);
         if from > to || to > today || from < oldest {
             return Err(BackfillRangeError {
                 from,

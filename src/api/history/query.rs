@@ -64,9 +64,6 @@ enum HistoryParameter {
     Theme,
 }
 
-/// The months of history that are answered by default: those that Partner Center keeps.
-const DEFAULT_MONTHS: i32 = 13;
-
 /// The longest range.
 const MAX_YEARS: i32 = 10;
 
@@ -101,7 +98,7 @@ impl HistoryRequest {
         let to = self.to.unwrap_or(today);
         let from = self
             .from
-            .unwrap_or_else(|| to.months_before(DEFAULT_MONTHS));
+            .unwrap_or_else(|| to.months_before(ProcessedDate::RETENTION_MONTHS));
         let range = DateRange { from, to };
         check_range(range)?;
         Ok(range)

@@ -29,9 +29,6 @@ use crate::{
     text::format_duration,
 };
 
-/// The months for which Partner Center keeps processed dates.
-const RETENTION_MONTHS: i32 = 13;
-
 /// About the CPU work for a row of the past, in bytes of rendered usage.
 const PAST_ROW_BYTES: usize = 256;
 
@@ -165,7 +162,7 @@ fn possible_dates(
     shown: Option<ProcessedDate>,
     today: ProcessedDate,
 ) -> [Option<ProcessedDate>; 2] {
-    let oldest = today.months_before(RETENTION_MONTHS);
+    let oldest = today.months_before(ProcessedDate::RETENTION_MONTHS);
     let (usage, now) = (&request.api.usage, request.received_at);
     let newest = usage.newest_date(customer, now);
     let may_have_counts = |date: &ProcessedDate| !usage.is_known_absent(customer, *date, now);

@@ -1,6 +1,5 @@
 use std::{cmp::Reverse, sync::Arc};
 
-use super::RETENTION_MONTHS;
 use crate::{
     api::page::figures::signed_change,
     domain::{
@@ -157,7 +156,7 @@ impl PastParts {
 impl TrendPicture {
     /// The chart of the months up to a date; `None` if no earlier one of these is stored.
     fn new(customer: CustomerId, past: &StoredPast, until: ProcessedDate) -> Option<Self> {
-        let oldest = until.months_before(RETENTION_MONTHS);
+        let oldest = until.months_before(ProcessedDate::RETENTION_MONTHS);
         let is_drawn = |date: &&ProcessedDate| (oldest..until).contains(*date);
         let from = *past.dates.iter().find(is_drawn)?;
         let history = format!("/v1/customers/{customer}/usage/history");
