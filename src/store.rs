@@ -427,6 +427,9 @@ pub enum StoreError {
     /// This change can never be stored; another attempt fails too.
     #[error("a change cannot be stored: {0}")]
     Unstorable(&'static str),
+    /// A call panicked.
+    #[error("a call to the store panicked; the log has the place")]
+    Panicked,
 }
 
 /// The store must not be used as it is configured, so the service does not start.

@@ -2,6 +2,7 @@
 
 use std::{
     num::NonZeroUsize,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     clock::{SharedClock, with_deadline},
     domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
+    panic,
     shutdown::Shutdown,
 };
 
@@ -426,7 +428,8 @@ impl Guard {
         while good < PROBES_TO_CLOSE {
             let next = self.clock.now() + PROBE_INTERVAL;
             self.clock.sleep_until(next).await;
-            match self.probe().await {
+            let probed = panic::catch(pin!(self.probe())).await;
+            match probed.unwrap_or(Err(StoreError::Panicked)) {
                 Ok(()) => good += 1,
                 Err(error) => {
                     good = 0;

@@ -67,6 +67,8 @@ struct WriterTask {
     clock: SharedClock,
     shutdown: Shutdown,
     retry_pause: Duration,
+    /// Attempts that panicked since the last success.
+    panics: u32,
     /// The first write that no upkeep followed.
     unmaintained_since: Option<Instant>,
     upkeep_at: Instant,
@@ -78,6 +80,9 @@ const MAX_PENDING_BYTES: usize = 32 * 1024 * 1024;
 
 /// Changes of one transaction.
 const MAX_BATCH: usize = 1_000;
+
+/// Changes whose write panics are tried again this often, and then dropped.
+const MAX_PANICS: u32 = 3;
 
 const MIN_RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -125,6 +130,7 @@ impl StoreWriter {
             clock,
             shutdown: shutdown.clone(),
             retry_pause: MIN_RETRY_PAUSE,
+            panics: 0,
             unmaintained_since: None,
             upkeep_at: now,
             deletion_at: now,
@@ -288,9 +294,14 @@ impl WriterTask {
                 return true;
             };
             let result = match self.store.write(batch.clone()).await {
-                Err(StoreError::Unstorable(_)) => self.write_each(batch).await,
+                Err(error) if self.is_permanent(&error) => self.write_each(batch).await,
                 result => result,
             };
+            match result {
+                Ok(()) => self.panics = 0,
+                Err(StoreError::Panicked) => self.panics += 1,
+                Err(_) => {}
+            }
             if !self.record_attempt(last, result) {
                 return false;
             }
@@ -301,14 +312,23 @@ impl WriterTask {
     async fn write_each(&self, batch: Vec<StoreWrite>) -> Result<(), StoreError> {
         for change in batch {
             match self.store.write(vec![change]).await {
-                Err(StoreError::Unstorable(reason)) => {
+                Err(error) if self.is_permanent(&error) => {
                     self.queue.metrics.dropped.inc();
-                    tracing::error!(reason, "a change cannot be stored and was dropped");
+                    tracing::error!(%error, "a change was dropped");
                 }
                 result => result?,
             }
         }
         Ok(())
+    }
+
+    /// Returns true if another attempt would fail too.
+    fn is_permanent(&self, error: &StoreError) -> bool {
+        match error {
+            StoreError::Unstorable(_) => true,
+            StoreError::Panicked => self.panics >= MAX_PANICS,
+            StoreError::Unavailable | StoreError::NotOpen(_) | StoreError::Failed(_) => false,
+        }
     }
 
     fn record_attempt(&self, last: u64, result: Result<(), StoreError>) -> bool {

@@ -59,7 +59,7 @@ impl<S: Send + 'static> Lane<S> {
                 let _gone = sender.send(job(state)).is_err();
             }
         });
-        result.await.unwrap_or_else(|_dropped| Err(panicked()))
+        result.await.unwrap_or(Err(StoreError::Panicked))
     }
 
     /// Runs a job on each of the threads.
@@ -109,11 +109,6 @@ fn catch_panic(job: impl FnOnce()) {
     let _panicked = panic::catch_unwind(AssertUnwindSafe(job)).is_err();
 }
 
-/// Returns the error of a job that ended without an answer.
-pub(in crate::store) fn panicked() -> StoreError {
-    StoreError::Failed("a call to it panicked; the log has the place".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,7 +121,7 @@ mod tests {
         lane.run_on_each(|_| panic!("as the test wants it")).await;
         let next = lane.run(|state| Ok(*state)).await;
 
-        assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}");
+        assert!(matches!(failed, Err(StoreError::Panicked)), "{failed:?}");
         assert_eq!(next.unwrap(), 0);
     }
 }

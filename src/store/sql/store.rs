@@ -8,14 +8,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{
-    apply::Changes,
-    error::SqlResult,
-    history,
-    lane::{self, Lane},
-    read::Queries,
-    totals,
-};
+use super::{apply::Changes, error::SqlResult, history, lane::Lane, read::Queries, totals};
 use crate::{
     domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
     store::{
@@ -180,11 +173,7 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
         let (waiting, origin) = (Arc::clone(&self.waiting_writes), self.origin);
         self.writer
             .send(move |writer| write_waiting(writer, &waiting, origin));
-        Box::pin(async move {
-            written
-                .await
-                .unwrap_or_else(|_dropped| Err(lane::panicked()))
-        })
+        Box::pin(async move { written.await.unwrap_or(Err(StoreError::Panicked)) })
     }
 
     fn dates(&self, customer: CustomerId, range: DateRange) -> StoreFuture<'_, Vec<StoredDate>> {

@@ -35,6 +35,8 @@ pub(super) enum Behavior {
     Hangs,
     Fails,
     IsGone,
+    /// Only writes of this customer panic, on the thread of the store.
+    PanicsWriting(CustomerId),
     /// Only look-ups hang.
     IsSlow,
     /// Probes take longer than a look-up may, since they connect.
@@ -60,7 +62,10 @@ impl FakeStore {
         let behavior = self.behavior.borrow().clone();
         Box::pin(async move {
             match behavior {
-                Behavior::Works | Behavior::IsSlow | Behavior::ConnectsSlowly(_) => Ok(value),
+                Behavior::Works
+                | Behavior::PanicsWriting(_)
+                | Behavior::IsSlow
+                | Behavior::ConnectsSlowly(_) => Ok(value),
                 Behavior::Panics => panic!("as the test wants it"),
                 Behavior::Hangs => std::future::pending().await,
                 Behavior::Fails => Err(StoreError::Failed("disk I/O error".to_owned())),
@@ -94,7 +99,14 @@ impl UsageStore for FakeStore {
         self.answer(None)
     }
 
-    fn write(&self, _: Vec<StoreWrite>) -> StoreFuture<'_, ()> {
+    fn write(&self, changes: Vec<StoreWrite>) -> StoreFuture<'_, ()> {
+        if let Behavior::PanicsWriting(customer) = *self.behavior.borrow()
+            && changes.iter().any(|change| {
+                matches!(change, StoreWrite::Snapshot(of) if of.usage.customer_id() == customer)
+            })
+        {
+            return Box::pin(async { Err(StoreError::Panicked) });
+        }
         self.answer(())
     }
 
@@ -315,6 +327,23 @@ async fn a_store_that_works_again_is_used_again() {
     assert_eq!(scene.metric("usage_proxy_store_up"), "1");
     let probes = r#"usage_proxy_store_operations_total{operation="probe",outcome="success"}"#;
     assert_eq!(scene.metric(probes), "2");
+}
+
+#[tokio::test]
+async fn a_probe_that_panics_does_not_leave_the_breaker_open() {
+    let scene = GuardScene::new(Behavior::Fails);
+    for _ in 0..3 {
+        scene.look_up().await.unwrap_err();
+    }
+
+    scene.fake.behavior.send_replace(Behavior::Panics);
+    for _ in 0..2 {
+        scene.let_probe().await;
+    }
+    scene.fake.behavior.send_replace(Behavior::Works);
+    scene.wait_until_closed().await;
+
+    scene.look_up().await.unwrap();
 }
 
 #[tokio::test]

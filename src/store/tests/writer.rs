@@ -26,6 +26,14 @@ fn start(
     store: &Arc<dyn UsageStore>,
     keep: Option<Duration>,
 ) -> (StoreWriter, Arc<ManualClock>, Shutdown) {
+    start_with(store, keep, StoreMetrics::new(&Registry::new()).unwrap())
+}
+
+fn start_with(
+    store: &Arc<dyn UsageStore>,
+    keep: Option<Duration>,
+    metrics: StoreMetrics,
+) -> (StoreWriter, Arc<ManualClock>, Shutdown) {
     let clock = Arc::new(ManualClock::at(at("2026-11-29T12:00:00Z")));
     let shutdown = Shutdown::new();
     let config = WriterConfig {
@@ -36,7 +44,7 @@ fn start(
         Arc::clone(store),
         config,
         Arc::clone(&clock) as _,
-        StoreMetrics::new(&Registry::new()).unwrap(),
+        metrics,
         &shutdown,
     );
     (writer, clock, shutdown)
@@ -156,4 +164,22 @@ async fn a_writer_that_panicked_begins_again() {
     clock.advance(PAUSE);
 
     writer.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_that_panics_each_time_is_dropped_alone_after_some_attempts() {
+    let fake = FakeStore::new(Behavior::PanicsWriting(customer(2)));
+    let metrics = StoreMetrics::new(&Registry::new()).unwrap();
+    let (writer, clock, _shutdown) = start_with(&(fake as _), None, metrics.clone());
+    for number in 1..=3 {
+        writer.record(snapshot(number, "2026-11-26"));
+    }
+
+    for _ in 0..3 {
+        writer.flush().await.unwrap_err();
+        clock.advance_when_sleeping(Duration::from_secs(5)).await;
+    }
+    writer.flush().await.unwrap();
+
+    assert_eq!(metrics.dropped.get(), 1);
 }
