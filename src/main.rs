@@ -13,6 +13,7 @@ use usage_proxy::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    disable_huge_pages();
     let cli = Cli::parse();
     // It changes the environment, so it comes before any thread.
     let inherited = InheritedSockets::from_environment();
@@ -28,4 +29,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Makes the kernel use only as much memory as is used. With huge pages, which the allocator asks for, a
+/// few bytes take 2 MiB, and a process takes twice its memory. Hits are as fast without them.
+fn disable_huge_pages() {
+    // Where a sandbox forbids it, all that is lost is memory.
+    #[cfg(target_os = "linux")]
+    let _forbidden = rustix::thread::disable_transparent_huge_pages(true).is_err();
 }

@@ -17,6 +17,7 @@ mod doctor;
 mod get;
 mod hash_key;
 mod healthcheck;
+mod huge_pages;
 mod log;
 mod manual;
 mod open_files;
