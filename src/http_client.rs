@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     clock::{SharedClock, with_deadline},
+    offload,
     resilience::byte_budget::{MemoryLimitError, MemoryShare},
     text::{error_chain, to_printable_line},
 };
@@ -104,7 +105,7 @@ pub async fn read_body(
         }
         body.push(&chunk);
     }
-    Ok(Ok(body.join()))
+    Ok(Ok(body.join().await))
 }
 
 // === impl HttpClient ===
@@ -192,32 +193,41 @@ async fn read_error_body(response: &mut reqwest::Response, body: &mut Vec<u8>) {
 // === impl BodyBlocks ===
 
 impl BodyBlocks {
-    const BLOCK_BYTES: usize = 256 * 1024;
+    const BLOCK_BYTES: usize = 64 * 1024;
 
     fn push(&mut self, chunk: &[u8]) {
-        match self.0.last_mut() {
-            Some(last) if last.len() + chunk.len() <= Self::BLOCK_BYTES => {
-                last.extend_from_slice(chunk);
-            }
-            None => self.0.push(chunk.to_vec()),
-            Some(_) => {
-                let mut block = Vec::with_capacity(Self::BLOCK_BYTES.max(chunk.len()));
-                block.extend_from_slice(chunk);
-                self.0.push(block);
+        for part in chunk.chunks(Self::BLOCK_BYTES) {
+            match self.0.last_mut() {
+                Some(last) if last.len() + part.len() <= Self::BLOCK_BYTES => {
+                    last.extend_from_slice(part);
+                }
+                None => self.0.push(part.to_vec()),
+                Some(_) => {
+                    let mut block = Vec::with_capacity(Self::BLOCK_BYTES);
+                    block.extend_from_slice(part);
+                    self.0.push(block);
+                }
             }
         }
     }
 
     /// Joins the blocks. Each is freed as soon as it is copied.
-    fn join(mut self) -> Bytes {
+    ///
+    /// The allocator keeps a large buffer for the thread that allocated it, also after another has freed it.
+    /// That must be no thread of the runtime, which never ends.
+    async fn join(mut self) -> Bytes {
         if let [_] = self.0[..] {
             return self.0.pop().unwrap_or_default().into();
         }
-        let mut body = Vec::with_capacity(self.0.iter().map(Vec::len).sum());
-        for block in self.0 {
-            body.extend_from_slice(&block);
-        }
-        body.into()
+        let bytes = self.0.iter().map(Vec::len).sum();
+        let join = move || {
+            let mut body = Vec::with_capacity(bytes);
+            for block in self.0 {
+                body.extend_from_slice(&block);
+            }
+            body.into()
+        };
+        offload::run_cpu_bound(bytes, join).await
     }
 }
 

@@ -1,27 +1,22 @@
 //! CPU-bound and blocking work, off the threads that serve requests.
 
-use std::{
-    num::NonZeroUsize,
-    panic::{self, AssertUnwindSafe},
-    sync::{Arc, LazyLock, Mutex, PoisonError, mpsc},
-    thread,
-};
+use std::{num::NonZeroUsize, panic, sync::LazyLock, thread};
 
-use tokio::sync::oneshot;
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinError,
+};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Work on this many bytes takes less time than handing it to another thread.
 const INLINE_BYTES: usize = 64 * 1024;
 
-/// All CPU-bound work of the process: as many jobs run at once as there are processors, however many
-/// requests want one, so that the memory they need is bounded.
-static CPU_POOL: LazyLock<CpuPool> = LazyLock::new(|| CpuPool::start(max_cpu_bound_jobs()));
-
-/// Threads that run CPU-bound jobs, first come, first served.
-struct CpuPool {
-    jobs: mpsc::Sender<CpuJob>,
-}
-
-type CpuJob = Box<dyn FnOnce() + Send>;
+/// The threads for all CPU-bound work of the process: as many jobs run at once as there are processors,
+/// however many requests want one, so that the memory they need is bounded.
+///
+/// A thread that is idle for 10 s ends. The allocator then returns the memory that only this thread could
+/// have used again.
+static CPU_POOL: LazyLock<Runtime> = LazyLock::new(start_cpu_pool);
 
 /// Runs CPU-bound work over so many bytes: in place where they are few, else on another thread.
 ///
@@ -39,7 +34,7 @@ pub async fn run_cpu_bound<T: Send + 'static>(
     if bytes <= INLINE_BYTES {
         work()
     } else {
-        CPU_POOL.run(work).await
+        join(AbortOnDropHandle::new(CPU_POOL.spawn_blocking(work))).await
     }
 }
 
@@ -58,7 +53,11 @@ pub fn max_cpu_bound_jobs() -> NonZeroUsize {
 ///
 /// Dropping the future abandons the result. Work that has begun is finished all the same.
 pub async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    join(tokio::task::spawn_blocking(work)).await
+}
+
+async fn join<T>(job: impl Future<Output = Result<T, JoinError>>) -> T {
+    match job.await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => panic::resume_unwind(panic),
@@ -68,54 +67,17 @@ pub async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send +
     }
 }
 
-// === impl CpuPool ===
-
-impl CpuPool {
-    fn start(threads: NonZeroUsize) -> Self {
-        let (jobs, queue) = mpsc::channel();
-        let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..threads.get() {
-            let queue = Arc::clone(&queue);
-            let thread = thread::Builder::new().name("cpu-bound".to_owned());
-            if let Err(error) = thread.spawn(move || run_jobs(&queue)) {
-                tracing::error!(%error, "a thread for CPU-bound work could not be started");
-            }
-        }
-        Self { jobs }
-    }
-
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let (sender, result) = oneshot::channel();
-        let job = Box::new(move || {
-            // The caller was dropped.
-            if sender.is_closed() {
-                return;
-            }
-            drop(sender.send(panic::catch_unwind(AssertUnwindSafe(work))));
-        });
-        if let Err(mpsc::SendError(job)) = self.jobs.send(job) {
-            // No thread could be started.
-            job();
-        }
-        match result.await {
-            Ok(Ok(done)) => done,
-            Ok(Err(panic)) => panic::resume_unwind(panic),
-            // The job was dropped unrun: the process is ending, and this task with it.
-            Err(_dropped) => std::future::pending().await,
-        }
-    }
-}
-
-fn run_jobs(queue: &Mutex<mpsc::Receiver<CpuJob>>) {
-    lower_thread_priority();
-    loop {
-        // It guards the queue, which no panic can leave half changed.
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        match job {
-            Ok(job) => job(),
-            Err(mpsc::RecvError) => return,
-        }
-    }
+#[expect(
+    clippy::expect_used,
+    reason = "a runtime without drivers asks nothing of the system"
+)]
+fn start_cpu_pool() -> Runtime {
+    Builder::new_current_thread()
+        .thread_name("cpu-bound")
+        .max_blocking_threads(max_cpu_bound_jobs().get())
+        .on_thread_start(lower_thread_priority)
+        .build()
+        .expect("a runtime for CPU-bound work")
 }
 
 /// Lowers the priority of the current thread, so that a cache hit does not wait for its time slice.
@@ -132,7 +94,11 @@ fn lower_thread_priority() {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    };
 
     use tokio::task::JoinSet;
 

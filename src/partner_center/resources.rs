@@ -250,16 +250,18 @@ async fn fetch_pages<T: Send + 'static, I: Hash>(
         let used = call.memory.used();
         let reply = runner.get(call, cursor.request(), request_id).await?;
         let bytes = reply.body.len();
+        let earlier = items.len();
         let decode = move || {
-            let mut texts = texts;
-            decode(&reply.body, &mut texts).map(|page| (page, texts))
+            let page = decode(&reply.body, &mut texts)?;
+            items.extend(page.items);
+            Ok::<_, MalformedResponse>((items, texts, page.total, page.next))
         };
-        let page;
-        (page, texts) = offload::run_cpu_bound(bytes, decode).await?;
-        cursor.record_page(page.total, page.items.iter().map(&identity))?;
-        let kept = page.items.len();
-        items.extend(page.items);
-        let Some(link) = page.next else { break };
+        let (total, next);
+        (items, texts, total, next) = offload::run_cpu_bound(bytes, decode).await?;
+        let added = items.get(earlier..).unwrap_or_default();
+        cursor.record_page(total, added.iter().map(&identity))?;
+        let kept = added.len();
+        let Some(link) = next else { break };
         // Each listed customer keeps its JSON. Rows of usage keep nothing of the body but a few texts.
         if call.call.resource != Resource::Customers {
             call.memory.shrink_to(used);
