@@ -168,8 +168,9 @@ impl DictionaryEntry for CustomerId {
 impl DictionaryEntry for Arc<str> {
     const AFTER: Statement = sql::NAMES_AFTER;
 
-    fn read(row: &dyn SqlRow, texts: &mut SharedTexts) -> SqlResult<Self> {
-        Ok(texts.share(row.get::<Cow<'_, str>>(1)?))
+    /// Each name is stored once, so there is nothing to share.
+    fn read(row: &dyn SqlRow, _: &mut SharedTexts) -> SqlResult<Self> {
+        Ok(row.get::<Cow<'_, str>>(1)?.into())
     }
 
     fn add(&self, connection: &dyn SqlConnection, number: i64) -> SqlResult<()> {
