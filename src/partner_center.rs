@@ -38,7 +38,7 @@ use self::{
 pub use self::{
     deps::{SharedTokenStore, UpstreamDeps, UpstreamStartError},
     limits::UpstreamPause,
-    token::TokenStatus,
+    token::{LOCKED_ADVICE, OpenedTokens, TokenAccount, TokenStatus},
 };
 use crate::{
     clock::SharedClock,

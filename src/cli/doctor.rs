@@ -8,6 +8,7 @@ mod network;
 mod report;
 mod running_service;
 mod store;
+mod stored_tokens;
 mod token;
 
 use std::sync::Arc;
@@ -53,6 +54,9 @@ upstream.auth.refresh_token_file. It does not redeem the token if a usage-proxy 
 runs on this machine (its admin listener answers), but asks that one for its state; nor if another \
 program listens there, because a usage-proxy may then run elsewhere; nor if the new token cannot \
 be written so that the service can read it. --redeem changes this.
+
+With a PostgreSQL store, replicas share their tokens there: doctor calls with the stored access token, \
+and writes no refresh token. Without a valid one it redeems the newest refresh token, and stores nothing.
 
 Checks that were skipped are counted, and --json then prints \"right\": null.
 
@@ -141,7 +145,8 @@ async fn run_checks(
         }
     };
     network::check(config, &probe, report).await?;
-    let token = token::obtain(config, args.redeem, probe, shutdown, report).await?;
+    let shared = stored_tokens::check(config, shutdown, report).await?;
+    let token = token::obtain(config, args.redeem, (probe, shared), shutdown, report).await?;
     let Some((probe, token)) = token else {
         let missing = "there is no access token to check";
         report.add(CheckFinding::skipped("multi-factor proof", missing))?;

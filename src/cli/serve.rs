@@ -41,7 +41,8 @@ Environment:
 
 Files:
   FILE of --config          the configuration
-  upstream.auth.*_file      secrets; the file of the refresh token is rewritten as it rotates
+  upstream.auth.*_file      secrets; the file of the refresh token is rewritten as it rotates,
+                            unless replicas share it in PostgreSQL
   callers.file              the callers";
 
 pub(super) async fn run(
@@ -148,8 +149,10 @@ fn is_authentication_configured(config: &Config) -> bool {
 
 /// Reads every secret once, so that a start that could never succeed fails at once.
 fn check_secret_files(config: &Config) -> Result<(), CliError> {
-    let mut faults = unreadable_secrets(config);
-    faults.extend(wrong_encryption_keys(config));
+    if let Some(wrong) = wrong_encryption_keys(config) {
+        return Err(CliError::usage(wrong));
+    }
+    let faults = unreadable_secrets(config);
     if faults.is_empty() {
         Ok(())
     } else {

@@ -28,7 +28,7 @@ use super::{
     request,
     resources::ApiEndpoints,
     throttle,
-    token::{GrantFailure, GrantedToken, TokenGrant},
+    token::{GrantFailure, GrantedToken, OpenedTokens, TokenGrant},
     wire,
 };
 use crate::{
@@ -41,6 +41,9 @@ use crate::{
 
 /// The most bytes of a reply whose content does not matter.
 const MAX_GREETING: usize = 64 * 1024;
+
+/// The shortest time for which an access token that replicas share is used.
+const MIN_SHARED_LIFETIME: Duration = Duration::from_secs(60);
 
 /// The advice about an access token without multi-factor proof.
 pub const WITHOUT_PROOF: &str = MFA_ADVICE;
@@ -162,6 +165,22 @@ impl UpstreamProbe {
             status: reply.status.as_u16(),
             took,
             ahead: clock_difference(&reply.headers, wall, took),
+        })
+    }
+
+    /// Uses the tokens that replicas share, and changes none of them: the file of the refresh token is only
+    /// read, and what a redemption returns is not stored. Returns their access token, if it is valid for a
+    /// while.
+    pub fn share(&mut self, stored: Option<OpenedTokens>) -> Option<ProbedToken> {
+        let (refresh_token, access_token) = match stored {
+            Some(stored) => (stored.refresh_token.ok().flatten(), stored.access_token),
+            None => (None, None),
+        };
+        self.grant.share(refresh_token);
+        let access_token = access_token.filter(|access| access.remaining > MIN_SHARED_LIFETIME)?;
+        Some(ProbedToken {
+            token: access_token.token,
+            lifetime: Some(access_token.remaining),
         })
     }
 

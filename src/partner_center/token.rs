@@ -12,7 +12,6 @@ mod secret_file;
 mod shared_grant;
 mod state;
 
-pub use self::state::TokenStatus;
 pub(super) use self::{
     access_tokens::AccessTokenSource,
     endpoint::{GrantForm, RedeemedCode, TokenEndpoint, offline_scope, person_action},
@@ -20,4 +19,9 @@ pub(super) use self::{
     outcome::{GrantFailure, GrantFailureKind, GrantedToken},
     secret_file::{ReplaceError, SecretFile},
     state::{AccessToken, RejectedToken, TokenError, TokenErrorReason, TokenRenewal},
+};
+pub use self::{
+    account::{OpenedTokens, TokenAccount},
+    shared_grant::LOCKED_ADVICE,
+    state::TokenStatus,
 };

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use self::{connection::PostgresSession, reader::ReadLane, server::PostgresServer};
 use super::{
-    LOOK_UPS_AT_ONCE, QUERIES_AT_ONCE, StoreStartError, UsageStore,
+    Coordination, LOOK_UPS_AT_ONCE, QUERIES_AT_ONCE, StoreError, StoreStartError, UsageStore,
     schema::source_number,
     sql::{error::SqlResult, store::SqlStore},
 };
@@ -30,6 +30,20 @@ pub use self::check::{DatabaseProblem, check};
 pub(super) use self::error::PostgresError;
 pub(super) use self::migrations::KNOWN_VERSION;
 pub(super) use self::{reader::PostgresReader, writer::PostgresWriter};
+
+/// Connects to a database for coordination alone, and changes nothing in it.
+///
+/// # Errors
+///
+/// [`StoreError`] if that fails, or there is no schema yet.
+pub async fn coordinate(
+    config: PostgresConfig,
+    shutdown: Shutdown,
+) -> Result<Box<dyn Coordination>, StoreError> {
+    let server = PostgresServer::new(config, shutdown);
+    Coordination::connect(&server).await?;
+    Ok(Box::new(server))
+}
 
 /// Opens a database, and creates the schema if there is none. A server that cannot be reached now is
 /// reached later.

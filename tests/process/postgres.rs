@@ -1,7 +1,7 @@
 //! The store in a PostgreSQL database.
 
 use serde_json::Value;
-use usage_proxy::simulator::Faults;
+use usage_proxy::simulator::{Faults, SimulatedApi};
 
 use crate::{
     postgres_server::{TestDatabase, certificate},
@@ -10,6 +10,8 @@ use crate::{
 };
 
 const ENCRYPTION_KEY: &str = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=";
+
+const OTHER_KEY: &str = "WllYV1ZVVFNSUVBPTk1MS0pJSEdGRURDQkF6eXh3dnU=";
 
 pub(crate) fn with_database(account: Account, url: &str, more: &str) -> Account {
     let key = account.folder().join("encryption-key");
@@ -145,4 +147,92 @@ async fn the_doctor_explains_what_keeps_a_database_from_being_used() {
 
         assert_has(&said, &expected);
     }
+}
+
+/// The output of a command with this configuration, with single spaces.
+async fn output(account: &Account, name: &str, flags: &[&str]) -> (Option<i32>, String) {
+    let mut command = account.command(usage_proxy(), name);
+    command.args(flags);
+    let ended = run(command).await;
+    let said = ended.stdout + &ended.stderr;
+    let words: Vec<_> = said.split_whitespace().collect();
+    (
+        ended.code,
+        words
+            .join(" ")
+            .replace("openssl rand - base64", "openssl rand -base64"),
+    )
+}
+
+#[tokio::test]
+async fn the_doctor_uses_shared_tokens_and_explains_a_lost_key() {
+    let database = TestDatabase::create();
+    let partner_center = PartnerCenter::with(Faults::default()).await;
+    let account = with_database(partner_center.account(), &database.url(), "");
+    let elsewhere = ["--admin-listen", "127.0.0.1:9"];
+    let service = account.serve().await;
+    let stored = "SELECT count(*) FROM pg_class WHERE relname = 'token'";
+    wait_until(async || database.psql(stored) == "1").await;
+    let stored = "SELECT count(*) FROM usage_proxy.token";
+    wait_until(async || database.psql(stored) == "1").await;
+    service.end().await;
+    let file = account.refresh_token();
+    let redeemed = || partner_center.handle.request_count(SimulatedApi::Token);
+    let at_start = redeemed();
+
+    let (_, healthy) = output(&account, "doctor", &elsewhere).await;
+    let after_doctor = redeemed();
+    let key_file = account.folder().join("encryption-key");
+    std::fs::write(&key_file, format!("{OTHER_KEY}\n{ENCRYPTION_KEY}")).unwrap();
+    let (_, rotating) = output(&account, "doctor", &elsewhere).await;
+    std::fs::write(&key_file, OTHER_KEY).unwrap();
+    let (code, lost) = output(&account, "doctor", &elsewhere).await;
+    database.psql("DELETE FROM usage_proxy.token");
+    let (_, deleted) = output(&account, "doctor", &elsewhere).await;
+
+    assert_has(&healthy, &["encrypted with the key", "replicas share one"]);
+    assert_eq!((at_start, after_doctor), (1, 1));
+    assert_has(&rotating, &["keep this key", "replicas share one"]);
+    let advice = [
+        "cannot be decrypted",
+        "store.encryption_key_file",
+        "usage-proxy consent",
+        "DELETE FROM usage_proxy.token WHERE name = 'refresh_token/",
+    ];
+    assert_has(&lost, &advice);
+    assert_eq!(code, Some(1));
+    assert_has(&deleted, &["there are none yet"]);
+    assert_eq!(account.refresh_token(), file, "it is only read");
+}
+
+#[tokio::test]
+async fn a_refresh_token_needs_a_key_to_be_stored() {
+    let database = TestDatabase::create();
+    let partner_center = PartnerCenter::with(Faults::default()).await;
+    let account = with_database(partner_center.account(), &database.url(), "");
+    let key_file = account.folder().join("encryption-key");
+    let rejected = async |words: &[&str]| {
+        for command in ["check-config", "serve"] {
+            let (code, said) = output(&account, command, &[]).await;
+            assert_eq!(code, Some(2), "{command}: {said}");
+            assert_has(&said, words);
+        }
+    };
+
+    std::fs::write(&key_file, format!("{ENCRYPTION_KEY}\ns3cret\n")).unwrap();
+    rejected(&[
+        "store.encryption_key_file",
+        "line 2",
+        "openssl rand -base64 32",
+    ])
+    .await;
+    let (_, said) = output(&account, "doctor", &["--redeem", "never"]).await;
+    assert_has(&said, &["line 2: expected 32 bytes in base64"]);
+    assert!(!said.contains("s3cret"), "{said}");
+    account.reconfigure("encryption_key_file", "# encryption_key_file");
+    rejected(&[
+        "store.encryption_key_file: missing",
+        "openssl rand -base64 32",
+    ])
+    .await;
 }

@@ -7,13 +7,14 @@ use jiff::Timestamp;
 use super::{
     super::{
         CliError,
-        config_args::{REFRESH_TOKEN_KEY, secret_files, tables_files, tls_tables},
+        config_args::{ENCRYPTION_KEY, REFRESH_TOKEN_KEY, secret_files, tables_files, tls_tables},
     },
     report::{CheckFinding, DoctorReport},
 };
 use crate::{
     clock::SharedClock,
     config::{Config, secret},
+    sealing::{SealingKeyError, SealingKeys},
     server::tls,
     text::error_chain,
 };
@@ -56,6 +57,12 @@ fn secret_file_finding(key: &'static str, file: &Path) -> CheckFinding {
     let name = key.rsplit('.').next().unwrap_or(key);
     let name = name.trim_end_matches("_file").replace('_', " ");
     let is_secret = !name.contains("certificate");
+    if key == ENCRYPTION_KEY
+        && let Err(error @ SealingKeyError::NotAKey { .. }) = SealingKeys::read(file)
+    {
+        let hint = format!("{key} names it: a key a line, the same file for all replicas");
+        return CheckFinding::wrong(&name, error.to_string()).hint(hint);
+    }
     match (secret::read_secret(file), secret::permissions_warning(file)) {
         (Err(error), _) => {
             let hint = match key {

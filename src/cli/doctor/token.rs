@@ -9,6 +9,7 @@ use super::{
     RedeemMode,
     report::{CheckFinding, DoctorReport},
     running_service,
+    stored_tokens::SharedTokens,
 };
 use crate::{
     clock::SharedClock,
@@ -31,14 +32,24 @@ const AUDIENCES: [&str; 2] = [
 pub(super) async fn obtain(
     config: &Config,
     redeem: RedeemMode,
-    probe: UpstreamProbe,
+    (mut probe, shared): (UpstreamProbe, Option<SharedTokens>),
     shutdown: &Shutdown,
     report: &mut DoctorReport,
 ) -> Result<Option<(UpstreamProbe, ProbedToken)>, CliError> {
+    let is_shared = shared.is_some();
+    if let Some(shared) = shared
+        && let Some(token) = probe.share(shared.tokens)
+    {
+        let minutes = token.lifetime.unwrap_or_default().as_secs() / 60;
+        let said = format!("replicas share one, valid for {minutes} min");
+        report.add(CheckFinding::right(CHECK, said))?;
+        return Ok(Some((probe, token)));
+    }
     if let AuthConfig::RefreshToken {
         refresh_token_file, ..
     } = &config.upstream.auth
-        && let Err(finding) = check_redeem_allowed(refresh_token_file, redeem, config).await
+        && let Err(finding) =
+            check_redeem_allowed(refresh_token_file, redeem, config, is_shared).await
     {
         report.add(finding)?;
         return Ok(None);
@@ -108,11 +119,13 @@ fn unsaved_token_finding() -> CheckFinding {
 }
 
 /// Checks that the refresh token may be redeemed, which replaces it: the new one must get into the
-/// file, and no service may redeem the old one at the same time.
+/// file, and no service may redeem the old one at the same time. Where replicas share their tokens, nothing
+/// is written.
 async fn check_redeem_allowed(
     file: &Path,
     redeem: RedeemMode,
     config: &Config,
+    is_shared: bool,
 ) -> Result<(), CheckFinding> {
     if redeem == RedeemMode::Never {
         return Err(CheckFinding::skipped(
@@ -122,6 +135,9 @@ async fn check_redeem_allowed(
     }
     if redeem == RedeemMode::Auto {
         running_service::check_not_running(CHECK, config).await?;
+    }
+    if is_shared {
+        return Ok(());
     }
     check_replaceable(file).map_err(|(said, hint)| {
         CheckFinding::wrong(CHECK, format!("the refresh token is not redeemed: {said}")).hint(hint)

@@ -11,13 +11,13 @@ use sha2::{Digest, Sha256};
 use super::outcome::GrantedToken;
 use crate::{
     config::{AuthConfig, TokenAudience},
-    sealing::{OpenSealedError, SealingKeys},
+    sealing::{KeyId, OpenSealedError, SealingKeys},
     store::{SealedTokens, StoredTokens},
 };
 
 /// An application at a token endpoint, to which stored tokens are bound.
 #[derive(Clone, Debug)]
-pub(crate) struct TokenAccount {
+pub struct TokenAccount {
     name: Arc<str>,
     kind: &'static str,
     endpoint: String,
@@ -38,10 +38,12 @@ pub(crate) struct RefreshToken {
 
 /// Stored tokens, decrypted.
 #[derive(Debug)]
-pub(crate) struct OpenedTokens {
+pub struct OpenedTokens {
     pub(crate) version: i64,
     /// The time since they were stored.
-    pub(crate) age: Duration,
+    pub age: Duration,
+    /// The key that encrypted them.
+    pub key_id: KeyId,
     /// The refresh token; `None` for an application alone.
     pub(crate) refresh_token: Result<Option<RefreshToken>, OpenSealedError>,
     /// Known without a key.
@@ -65,7 +67,7 @@ const MAX_ORIGINS: usize = 64;
 
 impl TokenAccount {
     /// Returns `None` if another program obtains the tokens.
-    pub(crate) fn new(auth: &AuthConfig) -> Option<Self> {
+    pub fn new(auth: &AuthConfig) -> Option<Self> {
         let grant = auth.grant()?;
         let kind = match auth {
             AuthConfig::RefreshToken { .. } => "refresh_token",
@@ -101,12 +103,12 @@ impl TokenAccount {
     }
 
     /// The name of its row in the store.
-    pub(crate) fn name(&self) -> &Arc<str> {
+    pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
     /// Decrypts stored tokens. An access token that cannot be decrypted is none.
-    pub(crate) fn open(&self, stored: StoredTokens, keys: &SealingKeys) -> OpenedTokens {
+    pub fn open(&self, stored: StoredTokens, keys: &SealingKeys) -> OpenedTokens {
         let tokens = stored.tokens;
         let refresh_token = tokens.refresh_token.map(|sealed| {
             let token = keys.open(&sealed, &self.refresh_purpose())?;
@@ -121,6 +123,7 @@ impl TokenAccount {
         OpenedTokens {
             version: stored.version,
             age: stored.age,
+            key_id: tokens.key_id,
             refresh_token: refresh_token.transpose(),
             origins: tokens.origins,
             access_token: access_token
@@ -182,6 +185,15 @@ impl TokenAccount {
             audience,
         } = self;
         ["access token", name, kind, endpoint, client_id, audience]
+    }
+}
+
+// === impl OpenedTokens ===
+
+impl OpenedTokens {
+    /// The error if the refresh token cannot be decrypted.
+    pub fn locked(&self) -> Option<OpenSealedError> {
+        self.refresh_token.as_ref().err().copied()
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    account::TokenAccount,
+    account::{RefreshToken, TokenAccount},
     credential::ClientCredential,
     endpoint::{GrantForm, TokenEndpoint},
     outcome::{GrantFailure, GrantFailureKind, GrantedToken},
@@ -91,6 +91,15 @@ impl TokenGrant {
             refresh_token: file.map(store),
             last_sent: None,
         }))
+    }
+
+    /// Only reads the file of the refresh token from now on; see [`RefreshTokenStore::share`].
+    pub(crate) fn share(&mut self, stored: Option<RefreshToken>) {
+        if let Self::Endpoint(grant) = self
+            && let Some(store) = &mut grant.refresh_token
+        {
+            store.share(stored);
+        }
     }
 
     /// Makes one attempt to get another token than this one.

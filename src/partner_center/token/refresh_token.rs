@@ -7,7 +7,10 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
-use super::secret_file::{Fingerprint, ReplaceError, SecretFile, UnreadableSecret};
+use super::{
+    account::RefreshToken,
+    secret_file::{Fingerprint, ReplaceError, SecretFile, UnreadableSecret},
+};
 use crate::{clock::SharedClock, partner_center::metrics::UpstreamMetrics};
 
 /// The current refresh token, in its file.
@@ -16,8 +19,17 @@ pub(crate) struct RefreshTokenStore {
     file: SecretFile,
     /// The newest token, while it could not be written. It is used in place of the one in the file.
     unsaved: Option<UnsavedRefreshToken>,
+    /// `None`: this file is the only place.
+    shared: Option<SharedRefreshToken>,
     clock: SharedClock,
     metrics: UpstreamMetrics,
+}
+
+/// A refresh token that replicas share. The file is only read then.
+#[derive(Debug)]
+struct SharedRefreshToken {
+    /// The stored one.
+    stored: Option<RefreshToken>,
 }
 
 /// A rotated token that is in memory alone.
@@ -36,9 +48,16 @@ impl RefreshTokenStore {
         Self {
             file: SecretFile::new(path, "upstream.auth.refresh_token_file"),
             unsaved: None,
+            shared: None,
             clock,
             metrics,
         }
+    }
+
+    /// Only reads the file from now on, and uses the token that replicas share unless that of the file is
+    /// new.
+    pub(crate) fn share(&mut self, stored: Option<RefreshToken>) {
+        self.shared = Some(SharedRefreshToken { stored });
     }
 
     /// Returns the current token. The file is read each time: another replica may have rotated it.
@@ -46,7 +65,13 @@ impl RefreshTokenStore {
         if let Some(unsaved) = &self.unsaved {
             return Ok(unsaved.token.clone());
         }
-        let token = self.file.read().await?;
+        let shared = self.shared.as_ref();
+        let stored = shared.and_then(|shared| shared.stored.as_ref());
+        let token = match (self.file.read().await, stored) {
+            (Ok(token), Some(stored)) if stored.includes(&token) => stored.token.clone(),
+            (Err(_unreadable), Some(stored)) => stored.token.clone(),
+            (token, _) => token?,
+        };
         if let Some(modified) = self.file.modified().await {
             self.metrics.refresh_token_issued.set(modified.as_second());
         }
@@ -55,6 +80,9 @@ impl RefreshTokenStore {
 
     /// Replaces the token that was sent.
     pub(crate) async fn rotate(&mut self, sent: &SecretString, rotated: SecretString) {
+        if self.shared.is_some() {
+            return;
+        }
         let now = self.clock.wall_time();
         self.metrics.refresh_token_issued.set(now.as_second());
         let replaces = match self.unsaved.take() {

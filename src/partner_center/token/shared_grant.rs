@@ -454,6 +454,6 @@ fn locked_failure(error: OpenSealedError) -> GrantFailure {
 }
 
 /// The advice if stored tokens cannot be decrypted with the keys of the file.
-pub(crate) const LOCKED_ADVICE: &str = "put the key that encrypted it back into store.encryption_key_file; if it is lost, a person \
+pub const LOCKED_ADVICE: &str = "put the key that encrypted it back into store.encryption_key_file; if it is lost, a person \
      must consent again: `usage-proxy consent` puts a new refresh token into \
      upstream.auth.refresh_token_file, and it replaces the stored one";
