@@ -191,6 +191,7 @@ database_is_shared() {
     done
     stop usage-proxy "${replicas[0]}"
     stop usage-proxy-2 "${replicas[1]}"
+    [[ $(as_root cat "$scratch/secrets/refresh_token") == first ]] || fail "a replica writes the refresh token"
     echo "the init step's files are right, and both replicas use the database with sslmode=verify-full"
 }
 

@@ -78,6 +78,8 @@ overlay_serves() {
     for ((pod = 1; pod <= replicas; pod++)); do
         stop "pod-$pod" "${pods[pod - 1]}"
     done
+    # In the cluster it cannot be written.
+    [[ $(<"$state/secret/refresh_token") == first ]] || fail "$1 writes the secret of the refresh token"
     stop stand-in "$stand_in"
     echo "$1 serves by its own configuration: probes of $replicas are answered, and its key opens its metrics"
 }
