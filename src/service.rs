@@ -531,8 +531,8 @@ impl UsageService {
 
     /// Returns the task that applies the purges of other processes; `None` without a store.
     pub fn purge_follower(&self, jitter: Jitter) -> Option<PurgeFollower> {
-        let store = Arc::clone(self.store()?);
-        Some(PurgeFollower::new(self.clone(), store, jitter))
+        let durable = self.inner.level.durable()?.clone();
+        Some(PurgeFollower::new(self.clone(), durable, jitter))
     }
 
     /// The store; `None`: memory only.
@@ -559,6 +559,9 @@ impl UsageService {
     pub fn update_gauges(&self) {
         self.inner.cache.update_gauges();
         self.inner.fetcher.update_gauges();
+        if let Some(durable) = self.inner.level.durable() {
+            durable.health.update_gauges(self.inner.clock.now());
+        }
         if let Some(usage) = self.fleet_usage() {
             self.inner.fleet_metrics.update(&usage);
         }

@@ -10,7 +10,7 @@ use crate::{
     cache::{PurgeMode, PurgeScope},
     clock::{SharedClock, with_deadline},
     jitter::Jitter,
-    store::{DurableStore, StoreError, UsageStore},
+    store::{DurableStore, StoreError, StoreHealth, UsageStore},
 };
 
 /// Looks for purges of other processes about every second.
@@ -20,6 +20,7 @@ use crate::{
 pub struct PurgeFollower {
     usage: UsageService,
     store: Arc<dyn UsageStore>,
+    health: StoreHealth,
     clock: SharedClock,
     jitter: Jitter,
     reported: Option<Report>,
@@ -60,11 +61,12 @@ const WAIT_INTERVAL: Duration = Duration::from_millis(250);
 // === impl PurgeFollower ===
 
 impl PurgeFollower {
-    pub(super) fn new(usage: UsageService, store: Arc<dyn UsageStore>, jitter: Jitter) -> Self {
+    pub(super) fn new(usage: UsageService, durable: DurableStore, jitter: Jitter) -> Self {
         let clock = Arc::clone(&usage.inner.clock);
         Self {
             usage,
-            store,
+            store: durable.store,
+            health: durable.health,
             clock,
             jitter,
             reported: None,
@@ -84,6 +86,7 @@ impl PurgeFollower {
     async fn follow_and_report(&mut self) -> Result<(), StoreError> {
         let applied = self.follow().await?;
         let now = self.clock.now();
+        self.health.record_followed(now);
         let is_known =
             |reported: Report| reported.applied == applied && now < reported.at + REPORT_INTERVAL;
         if !self.reported.is_some_and(is_known) {

@@ -16,7 +16,7 @@ use super::{
     OldDates, RecentTotalsQuery, SealedTokens, SharedPause, StoreError, StoreFuture, StoreWrite,
     StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, StoredTokens, Upkeep, UsageStore,
     WantedLease,
-    metrics::{StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
+    metrics::{LeaseOutcome, StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
 };
 use crate::{
     clock::{SharedClock, with_deadline},
@@ -272,11 +272,27 @@ impl Coordination for GuardedStore {
     }
 
     fn acquire_lease(&self, wanted: WantedLease) -> StoreFuture<'_, LeaseAttempt> {
-        self.coordinate(
-            StoreOperation::AcquireLease,
-            LOOK_UP_BUDGET,
-            |coordination| coordination.acquire_lease(wanted),
-        )
+        let budget = match wanted.is_urgent {
+            true => LOOK_UP_BUDGET,
+            false => POLL_BUDGET,
+        };
+        let attempt = self.coordinate(StoreOperation::AcquireLease, budget, |coordination| {
+            coordination.acquire_lease(wanted)
+        });
+        let metrics = &self.0.metrics;
+        Box::pin(async {
+            let attempt = attempt.await?;
+            let outcome = match attempt {
+                LeaseAttempt::Granted(_) => {
+                    metrics.leases_held.inc();
+                    LeaseOutcome::Granted
+                }
+                LeaseAttempt::Held => LeaseOutcome::Held,
+                LeaseAttempt::Finished | LeaseAttempt::Failed { .. } => LeaseOutcome::Finished,
+            };
+            metrics.record_lease(outcome);
+            Ok(attempt)
+        })
     }
 
     fn renew_lease(&self, lease: Lease) -> StoreFuture<'_, bool> {
@@ -286,6 +302,7 @@ impl Coordination for GuardedStore {
     }
 
     fn release_lease(&self, lease: Lease, end: LeaseEnd) -> StoreFuture<'_, ()> {
+        self.0.metrics.leases_held.dec();
         self.coordinate(StoreOperation::ReleaseLease, POLL_BUDGET, |coordination| {
             coordination.release_lease(lease, end)
         })

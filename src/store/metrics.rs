@@ -2,11 +2,11 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prometheus::{
-    Histogram, IntCounter, IntGauge, Registry, histogram_opts,
+    Gauge, Histogram, IntCounter, IntGauge, Registry, histogram_opts, register_gauge_with_registry,
     register_histogram_vec_with_registry, register_int_counter_vec_with_registry,
     register_int_counter_with_registry, register_int_gauge_with_registry,
 };
@@ -22,6 +22,10 @@ pub struct StoreMetrics {
     durations: Vec<Histogram>,
     pub(super) bytes: IntGauge,
     pub(super) pending: IntGauge,
+    lag: Gauge,
+    /// By outcome.
+    lease_attempts: Vec<IntCounter>,
+    pub(super) leases_held: IntGauge,
     pub(super) dropped: IntCounter,
 }
 
@@ -69,10 +73,23 @@ pub(super) enum StoreOutcome {
     Rejected,
 }
 
+/// The end of a request for a lease, as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub(super) enum LeaseOutcome {
+    Granted,
+    /// Another process holds it.
+    Held,
+    /// Another process has just finished or failed.
+    Finished,
+}
+
 /// The health of the store; clones share it.
 #[derive(Clone, Debug)]
 pub struct StoreHealth {
     problems: Arc<Mutex<StoreProblems>>,
+    /// The last time when everything was applied that other processes stored.
+    followed_at: Arc<Mutex<Option<Instant>>>,
     metrics: StoreMetrics,
 }
 
@@ -127,6 +144,12 @@ impl StoreMetrics {
             &["operation"],
             registry
         )?;
+        let lease_attempts = register_int_counter_vec_with_registry!(
+            "usage_proxy_lease_attempts_total",
+            "Requests for a lease, by outcome.",
+            &["outcome"],
+            registry
+        )?;
         let names = || StoreOperation::VARIANTS.iter().copied().map(<&str>::from);
         let outcomes = || StoreOutcome::VARIANTS.iter().copied().map(<&str>::from);
         Ok(Self {
@@ -146,12 +169,29 @@ impl StoreMetrics {
                 "usage_proxy_store_pending_writes",
                 "Changes that are not durable yet.",
             )?,
+            lag: register_gauge_with_registry!(
+                "usage_proxy_store_lag_seconds",
+                "Seconds since everything was applied that other processes stored.",
+                registry
+            )?,
+            lease_attempts: LeaseOutcome::VARIANTS
+                .iter()
+                .map(|outcome| lease_attempts.with_label_values(&[<&str>::from(*outcome)]))
+                .collect(),
+            leases_held: gauge("usage_proxy_leases_held", "Leases that this process holds.")?,
             dropped: register_int_counter_with_registry!(
                 "usage_proxy_store_dropped_writes_total",
                 "Changes that were dropped because too many waited for the store, or it cannot have them.",
                 registry
             )?,
         })
+    }
+
+    /// Records a request for a lease.
+    pub(super) fn record_lease(&self, outcome: LeaseOutcome) {
+        if let Some(counter) = self.lease_attempts.get(outcome as usize) {
+            counter.inc();
+        }
     }
 
     /// Records a call. One that was rejected took no time.
@@ -175,6 +215,7 @@ impl StoreHealth {
         metrics.up.set(1);
         Self {
             problems: Arc::default(),
+            followed_at: Arc::default(),
             metrics: metrics.clone(),
         }
     }
@@ -190,6 +231,20 @@ impl StoreHealth {
             }
             (None, None) => None,
         }
+    }
+
+    /// Records that everything is applied that other processes stored.
+    pub fn record_followed(&self, now: Instant) {
+        let followed_at = self.followed_at.lock();
+        *followed_at.unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// Sets the gauge of the time since then. Call it before a scrape.
+    pub fn update_gauges(&self, now: Instant) {
+        let followed_at = self.followed_at.lock();
+        let followed_at = *followed_at.unwrap_or_else(PoisonError::into_inner);
+        let lag = followed_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.metrics.lag.set(lag.as_secs_f64());
     }
 
     pub(super) fn set_read_problem(&self, problem: Option<String>) {

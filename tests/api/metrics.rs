@@ -32,7 +32,7 @@ const FAMILIES: [(&str, &str); 3] = [
          portfolio_products process_max_fds process_open_fds
          process_resident_memory_bytes process_start_time_seconds process_threads
          process_virtual_memory_bytes ready refresh_token_issued_timestamp_seconds
-         refresh_token_unsaved retry_budget_remaining_ratio store_bytes store_pending_writes store_up
+         refresh_token_unsaved retry_budget_remaining_ratio store_bytes store_lag_seconds store_pending_writes store_up leases_held
          tls_certificate_expiry_timestamp_seconds tls_last_reload_successful
          token_expiry_timestamp_seconds upstream_client_certificate_expiry_timestamp_seconds
          upstream_mfa_compliant upstream_throttled_until_timestamp_seconds",
@@ -115,6 +115,7 @@ const LABELS: &str = "
     store_operations_total | operation | acquire-lease all-of-date asked-dates customers dates delete fleet-history \
       history last-refresh maintain newest-of-all probe publish-refresh purges recent-totals \
       release-lease renew-lease report-applied server-time share-pause shared-pauses tokens swap-tokens snapshot write
+    lease_attempts_total | outcome | finished granted held
     store_operations_total | outcome | error rejected success timeout
     fleet_customers | status | current empty failed notFetched stale
     http_requests_total | route | / /assets/{file} /v1/analytics/licenses/deployment \
