@@ -14,7 +14,7 @@ const FAMILIES: [(&str, &str); 3] = [
          authorization_denied_total cache_evictions_total cache_requests_total collapsed_total
          connections_closed_total failures_evicted_total fleet_checks_total fleet_refreshes_total
          handler_panics_total http_requests_total
-         jwks_fetches_total log_lines_dropped_total process_cpu_seconds_total rate_limited_total
+         jwks_fetches_total lease_attempts_total log_lines_dropped_total process_cpu_seconds_total rate_limited_total
          shed_total stale_served_total store_dropped_writes_total store_operations_total tenant_mismatch_total token_refresh_total
          trace_spans_dropped_total trace_spans_exported_total upstream_contradictions_total
          upstream_errors_total upstream_requests_total upstream_retries_total
@@ -26,13 +26,14 @@ const FAMILIES: [(&str, &str); 3] = [
          callers_last_reload_success_timestamp_seconds callers_last_reload_successful circuit_state
          connections credentials_refused failures_remembered fills_in_flight fills_waiting
          fleet_customers fleet_processed_date_timestamp_seconds
-         http_requests_in_flight jwks_keys jwks_last_success_timestamp_seconds
+         http_requests_in_flight jwks_keys jwks_last_success_timestamp_seconds leases_held
          newest_processed_timestamp_seconds portfolio_groups portfolio_info
          portfolio_last_reload_success_timestamp_seconds portfolio_last_reload_successful
          portfolio_products process_max_fds process_open_fds
          process_resident_memory_bytes process_start_time_seconds process_threads
          process_virtual_memory_bytes ready refresh_token_issued_timestamp_seconds
-         refresh_token_unsaved retry_budget_remaining_ratio store_bytes store_lag_seconds store_pending_writes store_up leases_held
+         refresh_token_unsaved retry_budget_remaining_ratio store_bytes store_lag_seconds
+         store_pending_writes store_up
          tls_certificate_expiry_timestamp_seconds tls_last_reload_successful
          token_expiry_timestamp_seconds upstream_client_certificate_expiry_timestamp_seconds
          upstream_mfa_compliant upstream_throttled_until_timestamp_seconds",
