@@ -34,7 +34,7 @@ pub struct Faults {
     pub code: Option<String>,
     /// `description` of the error body that goes with `status`.
     pub description: Option<String>,
-    /// Sent as `Retry-After` with `status` and when throttling: seconds or an HTTP date. In JSON, text
+    /// Sent as `Retry-After` with `status`, with a failure of the token endpoint and when throttling: seconds or an HTTP date. In JSON, text
     /// or a number of seconds.
     #[serde(deserialize_with = "text_or_seconds")]
     pub retry_after: Option<String>,

@@ -297,3 +297,55 @@ async fn an_application_alone_shares_its_access_token() {
 
     assert_eq!(two.calls(SimulatedApi::Token), 1);
 }
+
+#[tokio::test]
+async fn another_replica_redeems_in_place_of_one_that_died() {
+    let database = TestDatabase::create();
+    let one = replica(&database).start().await;
+    let two = replica(&database)
+        .beside(&one)
+        .refresh_token(in_file(&one))
+        .start()
+        .await;
+    one.simulator.hold_tokens();
+    one.advance(LIFETIME.mul_f64(0.8));
+    one.wait_for_calls(SimulatedApi::Token, 2).await;
+    in_time(one.clock.wait_for_sleepers_until(1, PAUSE)).await;
+
+    // The one that holds it has no answer yet.
+    database.psql("UPDATE usage_proxy.lease SET expires_at = 1");
+    one.advance(PAUSE);
+    one.wait_for_calls(SimulatedApi::Token, 3).await;
+    one.simulator.release_tokens();
+
+    for app in [&one, &two] {
+        app.wait_for_metric(SUCCESSES, 2.0).await;
+        assert_eq!(app.native(customer(0)).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_pause_that_the_token_endpoint_wants_counts_for_all_and_an_old_token_serves() {
+    let database = TestDatabase::create();
+    let one = replica(&database).start().await;
+    one.set_faults(Faults {
+        token_status: Some(StatusCode::SERVICE_UNAVAILABLE),
+        retry_after: Some("600".to_owned()),
+        ..Faults::default()
+    });
+    one.advance(LIFETIME.mul_f64(0.8));
+    let failures = r#"usage_proxy_token_refresh_total{result="unavailable"}"#;
+    one.wait_for_metric(failures, 1.0).await;
+    wait_for_released_leases(&database).await;
+    // By the clock of the server it is as old.
+    database.psql("UPDATE usage_proxy.token SET expires_at = expires_at - lifetime * 4 / 5");
+
+    let two = replica(&database)
+        .beside(&one)
+        .refresh_token(in_file(&one))
+        .start()
+        .await;
+
+    assert_eq!(two.native(customer(0)).await.status, 200);
+    assert_eq!(one.calls(SimulatedApi::Token), 2);
+}

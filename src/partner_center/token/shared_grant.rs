@@ -51,7 +51,7 @@ struct KnownTokens {
     locked: Option<(OpenSealedError, Vec<TokenHash>)>,
     /// The access token that is stored with an unsaved refresh token.
     granted: Option<GrantedToken>,
-    /// A token of the file that the token endpoint refused while there was another one.
+    /// The last token of the file that the token endpoint refused. Any other one is used first.
     refused: Option<TokenHash>,
 }
 
@@ -68,6 +68,9 @@ struct ChosenCredentials {
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 const MAX_PAUSE: Duration = Duration::from_millis(200);
+
+/// The shortest time for which an old access token is used.
+const MIN_OLD_LIFETIME: Duration = Duration::from_secs(60);
 
 /// More replicas than can be faster in a row.
 const MAX_SWAPS: usize = 4;
@@ -116,7 +119,7 @@ impl SharedGrant {
                 let unwanted = unwanted.map(SecretString::expose_secret);
                 access.is_young() && unwanted != Some(access.token.expose_secret())
             };
-            if let Some(access) = access.filter(is_wanted)
+            if let Some(access) = access.clone().filter(is_wanted)
                 && !chosen.is_new
             {
                 self.last_sent = Some(chosen.fingerprint());
@@ -126,13 +129,23 @@ impl SharedGrant {
             }
             if let Some(lease) = lease {
                 let granted = self.redeem(&keys).await;
-                lease.release(LeaseEnd::Abandoned).await;
-                return granted;
+                lease.release(lease_end(&granted)).await;
+                let or_old = |failure| self.take_old(access, unwanted, failure);
+                return granted.or_else(or_old);
             }
             let now = self.clock.now();
             match self.shared.leases.acquire(self.wanted_lease()).await {
                 // Another one may have ended its own since the look.
                 Ok(LeaseTurn::Held(held)) => lease = Some(held),
+                Ok(LeaseTurn::Failed { failure, remaining }) => {
+                    let failure = GrantFailure {
+                        kind: GrantFailureKind::Transient {
+                            retry_after: Some(remaining),
+                        },
+                        ..GrantFailure::transient(&failure, "another replica has asked")
+                    };
+                    return self.take_old(access, unwanted, failure);
+                }
                 Ok(_) if now >= deadline => {
                     let detail = "another replica is getting an access token";
                     return Err(GrantFailure::transient(detail, detail));
@@ -150,6 +163,32 @@ impl SharedGrant {
                 Err(_no_answer) => return self.redeem(&keys).await,
             }
         }
+    }
+
+    /// Returns a stored access token that is old, where there is no other one.
+    fn take_old(
+        &self,
+        stored: Option<StoredAccessToken>,
+        unwanted: Option<&SecretString>,
+        failure: GrantFailure,
+    ) -> Result<GrantedToken, GrantFailure> {
+        let is_transient = matches!(failure.kind, GrantFailureKind::Transient { .. });
+        let usable = stored.filter(|access| {
+            is_transient && unwanted.is_none() && access.remaining > MIN_OLD_LIFETIME
+        });
+        let Some(access) = usable else {
+            return Err(failure);
+        };
+        tracing::warn!(
+            error = failure.cause,
+            "no new access token: {}; the stored one is used",
+            failure.detail
+        );
+        Ok(GrantedToken {
+            token: access.token,
+            lifetime: Some(access.remaining),
+            requested_at: self.clock.now(),
+        })
     }
 
     fn wanted_lease(&self) -> WantedLease {
@@ -225,7 +264,9 @@ impl SharedGrant {
                         self.update_gauge();
                         return Err(failure);
                     }
-                    if self.tokens.refresh_token.is_none() {
+                    // Another replica may store one later.
+                    self.tokens.refused = Some(token_hash(&refresh_token.token));
+                    if self.tokens.usable().is_none() {
                         return Err(failure);
                     }
                     tracing::error!(
@@ -233,7 +274,6 @@ impl SharedGrant {
                         "the new refresh token of upstream.auth.refresh_token_file is refused, and the \
                          one before it is used"
                     );
-                    self.tokens.refused = Some(token_hash(&refresh_token.token));
                 }
                 (Err(failure), _) => return Err(failure),
             }
@@ -447,6 +487,24 @@ impl ChosenCredentials {
     }
 }
 
+/// Lets the other replicas wait too if the token endpoint wants a pause.
+fn lease_end(granted: &Result<GrantedToken, GrantFailure>) -> LeaseEnd {
+    match granted {
+        Err(GrantFailure {
+            kind:
+                GrantFailureKind::Transient {
+                    retry_after: Some(lifetime),
+                },
+            detail,
+            ..
+        }) => LeaseEnd::Failed {
+            failure: detail.to_string(),
+            lifetime: *lifetime,
+        },
+        _ => LeaseEnd::Abandoned,
+    }
+}
+
 /// The advice if the stored tokens cannot be decrypted.
 fn locked_failure(error: OpenSealedError) -> GrantFailure {
     let action = format!("the stored refresh token cannot be decrypted: {error}; {LOCKED_ADVICE}");
@@ -457,3 +515,80 @@ fn locked_failure(error: OpenSealedError) -> GrantFailure {
 pub const LOCKED_ADVICE: &str = "put the key that encrypted it back into store.encryption_key_file; if it is lost, a person \
      must consent again: `usage-proxy consent` puts a new refresh token into \
      upstream.auth.refresh_token_file, and it replaces the stored one";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sealing::KeyId;
+
+    fn of_file(token: &str, before: Vec<TokenHash>) -> RefreshToken {
+        RefreshToken::of_file(token.into(), before)
+    }
+
+    fn stored(version: i64, refresh_token: Result<RefreshToken, OpenSealedError>) -> OpenedTokens {
+        OpenedTokens {
+            version,
+            age: Duration::ZERO,
+            key_id: KeyId::UNKNOWN,
+            origins: (refresh_token.as_ref()).map_or(vec![[9; 32]], |token| token.origins.clone()),
+            refresh_token: refresh_token.map(Some),
+            access_token: None,
+        }
+    }
+
+    /// A token that came from that of a file.
+    fn rotated(token: &str, file: &str) -> RefreshToken {
+        RefreshToken {
+            token: token.into(),
+            ..of_file(file, Vec::new())
+        }
+    }
+
+    fn after_merging(seen: Option<i64>, found: Option<OpenedTokens>) -> (String, bool) {
+        let mut tokens = KnownTokens {
+            version: seen,
+            ..KnownTokens::default()
+        };
+        tokens.replace(rotated("own", "file"));
+        tokens.merge(found);
+        let refresh_token = tokens.usable().unwrap();
+        (
+            refresh_token.token.expose_secret().to_owned(),
+            tokens.is_unsaved,
+        )
+    }
+
+    #[test]
+    fn an_unsaved_token_gives_way_to_one_of_another_replica_that_is_as_new() {
+        let other = |file: &str| Some(stored(7, Ok(rotated("other", file))));
+        for (seen, found, expected) in [
+            // It came from this version.
+            (Some(7), other("file"), ("own", true)),
+            (Some(6), other("file"), ("other", false)),
+            (None, other("file"), ("other", false)),
+            // A person has put another one into the file since.
+            (Some(6), other("older file"), ("own", true)),
+            // Someone has deleted what was stored.
+            (Some(7), None, ("own", true)),
+        ] {
+            let (token, is_unsaved) = after_merging(seen, found);
+
+            assert_eq!((&*token, is_unsaved), expected, "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_new_token_of_the_file_replaces_what_cannot_be_decrypted() {
+        let mut tokens = KnownTokens::default();
+        let old = token_hash(&"old".into());
+        let mut locked = stored(7, Err(OpenSealedError::Altered));
+        locked.origins = vec![old];
+
+        tokens.replace(rotated("own", "old"));
+        tokens.merge(Some(locked));
+
+        assert!(tokens.usable().is_none());
+        assert!(!tokens.is_new(&"old".into()));
+        assert!(tokens.is_new(&"new".into()));
+    }
+}

@@ -29,13 +29,17 @@ pub(in crate::simulator) async fn handle(
 ) -> SimulatedReply {
     let (head, body) = request.into_parts();
     // Before the arrival is recorded: a test that waits for it may change both at once.
-    let failure = simulation.faults().token_failure();
+    let (failure, retry_after) = {
+        let faults = simulation.faults();
+        (faults.token_failure(), faults.retry_after.clone())
+    };
     let release = simulation.token_gate.wait_if_held();
     let recorder = &simulation.recorder;
     let sequence = recorder.record_request(SimulatedApi::Token, &head);
     release.await;
     let form = to_bytes(body, MAX_FORM_BYTES).await.unwrap_or_default();
     let form = form_urlencoded::parse(&form).into_owned().collect();
+    let retry_after = retry_after.filter(|_| failure.is_some());
     let answer = match failure {
         Some((status, error)) => Err(fault(status, error)),
         None => issue_tokens(&simulation, head.uri.path(), &form),
@@ -43,7 +47,9 @@ pub(in crate::simulator) async fn handle(
     let now = simulation.clock.wall_time();
     let reply = answer.unwrap_or_else(|error| error.into_reply(&head, now));
     recorder.record_status(sequence, reply.status);
-    reply.with_header("cache-control", "no-store, no-cache")
+    reply
+        .with_retry_after(retry_after.as_deref())
+        .with_header("cache-control", "no-store, no-cache")
 }
 
 fn fault(status: StatusCode, error: String) -> SimulatedTokenError {
