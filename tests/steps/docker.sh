@@ -255,7 +255,9 @@ database_is_made() {
 
 database_goes() {
     local pid
-    for pid in "${replicas[@]}" ${stand_in:-} ${database:-} ${pause:-}; do
+    # It frees its shared memory.
+    [[ -z ${database:-} ]] || as_root kill -QUIT "$database" 2>/dev/null || true
+    for pid in "${replicas[@]}" ${stand_in:-} ${pause:-}; do
         as_root kill -KILL "$pid" 2>/dev/null || true
     done
     wait 2>/dev/null || true
