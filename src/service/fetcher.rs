@@ -171,6 +171,31 @@ impl Fetcher {
         }
     }
 
+    /// The leases of calls.
+    pub(super) fn leases(&self) -> &CallLeases {
+        &self.leases
+    }
+
+    /// Returns the failure of a call for all customers.
+    pub(super) fn uncached_source_failure(
+        &self,
+        error: SourceError,
+    ) -> Arc<CachedFailure<SourceError>> {
+        let lifetime = self.failure_lifetime(error.kind, error.retry_after, 1);
+        Arc::new(CachedFailure::uncached(error, self.clock.now(), lifetime))
+    }
+
+    /// Lets the failure of a call count for other processes too.
+    pub(super) fn fail_lease(
+        &self,
+        lease: Option<CallLease>,
+        failure: &CachedFailure<SourceError>,
+    ) {
+        if let Some(lease) = lease {
+            lease.fail(&failure.error, self.shared_lifetime(failure));
+        }
+    }
+
     /// Returns the cached answer, whatever its age.
     pub(super) fn look_up(&self, resource: Resource, now: Instant) -> Option<CachedAnswer> {
         self.cache.look_up(resource, now)
@@ -486,10 +511,8 @@ impl Fetcher {
             trace,
             requested_at,
         };
-        self.source.fetch(call).await.map_err(|error| {
-            let lifetime = self.failure_lifetime(error.kind, error.retry_after, 1);
-            Arc::new(CachedFailure::uncached(error, self.clock.now(), lifetime))
-        })
+        let fetched = self.source.fetch(call).await;
+        fetched.map_err(|error| self.uncached_source_failure(error))
     }
 
     /// Waits for a permit, calls the source and stores the answer. This runs in a task of its own,
@@ -559,8 +582,8 @@ impl Fetcher {
             }
             Err(error) => {
                 let outcome = self.store_failure(resource, error, guard);
-                if let (Some(lease), Err(failure)) = (lease, &outcome) {
-                    lease.fail(&failure.error, self.shared_lifetime(failure));
+                if let Err(failure) = &outcome {
+                    self.fail_lease(lease, failure);
                 }
                 outcome
             }

@@ -183,6 +183,7 @@ pub fn lease_name(resource: Resource) -> Option<Arc<str>> {
     let api = resource.api().as_str();
     let name = match (resource, resource.customer()) {
         (Resource::Customers, _) => "call/customers".to_owned(),
+        (Resource::FleetUsage(Some(date)), _) => format!("call/fleet/{date}"),
         (Resource::InsightsUsage(_) | Resource::CommercialUsage(..), Some(customer)) => {
             let calls = calls_of(Some(customer));
             match resource.date() {

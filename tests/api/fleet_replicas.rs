@@ -115,3 +115,49 @@ async fn another_refreshes_in_place_of_one_that_ended() {
     let [checks, pages, _] = other.fleet_calls();
     assert_eq!([checks, pages], [1, 0]);
 }
+
+#[tokio::test]
+async fn a_past_date_is_fetched_by_one_for_all() {
+    let database = TestDatabase::create();
+    let one = replica(&database).await;
+    one.wait_for_metric(REFRESHES, 1.0).await;
+    let other = TestApp::builder()
+        .set("upstream.source", "commercial")
+        .set("fleet.refresh", "true")
+        .set("store.url", &database.url())
+        .beside(&one)
+        .start()
+        .await;
+    let path = format!(
+        "/v1/usage?processedDate={}",
+        one.simulator.newest_date().yesterday().unwrap()
+    );
+    let before = one.calls(SimulatedApi::FleetPage);
+    one.simulator.hold_calls();
+    let pass = async {
+        one.wait_for_calls(SimulatedApi::FleetPage, before + 1)
+            .await;
+        in_time(one.clock.wait_for_sleepers_until(1, STEP / 2)).await;
+        one.simulator.release_calls();
+        // Otherwise the time would run faster than the rows are stored.
+        let held = "SELECT count(*) FROM usage_proxy.lease \
+             WHERE name LIKE 'call/fleet/%' AND expires_at > 0";
+        wait_until("the date is stored", async || database.psql(held) == "0").await;
+        let mut pause = STEP / 2;
+        loop {
+            one.clock.wait_for_sleepers_until(1, pause).await;
+            one.advance(pause);
+            pause = (2 * pause).min(2 * STEP);
+        }
+    };
+
+    let asked = async { tokio::join!(one.get(&path), other.get(&path)) };
+    let (ours, theirs) = tokio::select! {
+        replies = asked => replies,
+        () = pass => unreachable!(),
+    };
+
+    assert_eq!((ours.status, theirs.status), (200, 200));
+    assert_eq!(ours.json()["totals"], theirs.json()["totals"]);
+    assert_eq!(one.calls(SimulatedApi::FleetPage), before + 1);
+}

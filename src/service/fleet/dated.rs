@@ -22,6 +22,7 @@ use crate::{
     render::Rendered,
     service::{
         backfill::STORE_ADVICE,
+        call_leases::{CallLease, Turn},
         concurrency_limiter::FetchReason,
         fetcher::Fetcher,
         second_level::SecondLevel,
@@ -30,6 +31,9 @@ use crate::{
     shutdown::Shutdown,
     store::{AcceptedSnapshot, StoreError, StoreWrite, StoredFleetDate, StoredSnapshot},
 };
+
+/// A read of what is stored of a date has begun within this time.
+const MAX_READ_TIME: Duration = Duration::from_secs(1);
 
 /// The usage of all customers on given dates.
 ///
@@ -364,22 +368,75 @@ impl DatedFleets {
         trace: CallTrace,
         stored: &StoredDateRows,
     ) -> FetchedDate {
+        let mut stored = stored.clone();
+        let lease = match self.turn_or_rows(date, &mut stored).await {
+            Ok(lease) => lease,
+            Err(result) => return result,
+        };
         let resource = Resource::FleetUsage(Some(date));
         let fetched = self
             .fetcher
             .fetch_fleet(resource, caller, reason, trace)
             .await;
         match fetched {
-            Ok(answer) => Ok(self.accept(date, answer, stored).await),
-            Err(failure) if failure.error.kind == SourceErrorKind::NothingProcessed => {
-                self.level.record_nothing_processed(None, date);
-                Err(if self.level.book.is_past(date) {
-                    self.past_absence(failure.error.clone(), failure.failed_at)
-                } else {
-                    failure
-                })
+            Ok(answer) => {
+                let rows = self.accept(date, answer, &stored).await;
+                if let Some(lease) = lease {
+                    lease.finish();
+                }
+                Ok(rows)
             }
-            Err(failure) => Err(failure),
+            Err(failure) => {
+                self.fetcher.fail_lease(lease, &failure);
+                Err(self.remembered_failure(date, failure))
+            }
+        }
+    }
+
+    /// Waits for the turn of this process, unless another has fetched the date by then. What is stored is
+    /// read again if it may have changed.
+    async fn turn_or_rows(
+        &self,
+        date: ProcessedDate,
+        stored: &mut StoredDateRows,
+    ) -> Result<Option<CallLease>, FetchedDate> {
+        let resource = Resource::FleetUsage(Some(date));
+        let now = self.clock.now();
+        let mut read_at = now.checked_sub(MAX_READ_TIME).unwrap_or(now);
+        loop {
+            let turn = self.fetcher.leases().turn(resource, read_at).await;
+            let lease = match turn {
+                Turn::Own(lease) => return Ok(lease),
+                Turn::Failed(error) => {
+                    let failure = self.fetcher.uncached_source_failure(error);
+                    return Err(Err(self.remembered_failure(date, failure)));
+                }
+                Turn::Next(lease) => Some(lease),
+                Turn::Answered => None,
+            };
+            read_at = self.clock.now();
+            *stored = self.read_store(date).await;
+            match stored {
+                Ok(rows) if rows.are_whole() => return Err(Ok(rows.clone())),
+                Ok(_) | Err(_) if lease.is_some() => return Ok(lease),
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+
+    /// Records that upstream has nothing of a date, if that is the failure, and returns it.
+    fn remembered_failure(
+        &self,
+        date: ProcessedDate,
+        failure: Arc<CachedFailure<SourceError>>,
+    ) -> Arc<CachedFailure<SourceError>> {
+        if failure.error.kind != SourceErrorKind::NothingProcessed {
+            return failure;
+        }
+        self.level.record_nothing_processed(None, date);
+        match self.level.book.is_past(date) {
+            true => self.past_absence(failure.error.clone(), failure.failed_at),
+            false => failure,
         }
     }
 
