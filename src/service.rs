@@ -522,10 +522,18 @@ impl UsageService {
 
     /// Lets the wall time be that of the server of the store, so that all its processes agree.
     async fn follow_clock(&self) {
+        /// An answer that took longer says too little.
+        const MAX_ROUND_TRIP: Duration = Duration::from_millis(50);
+
+        let clock = &self.inner.clock;
+        let asked_at = clock.now();
         if let Some(coordination) = self.store().and_then(|store| store.coordination())
             && let Ok(time) = coordination.server_time().await
         {
-            self.inner.shared_clock.follow(time);
+            let took = clock.now().saturating_duration_since(asked_at);
+            if took <= MAX_ROUND_TRIP {
+                self.inner.shared_clock.follow(time + took / 2);
+            }
         }
     }
 

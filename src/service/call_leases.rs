@@ -60,6 +60,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 const MAX_PAUSE: Duration = Duration::from_millis(200);
 
+/// The longest wait for other processes: no request waits for so long.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
 /// Time for an answer to be stored. Others then ask for themselves.
 const MAX_STORE_TIME: Duration = Duration::from_secs(5);
 
@@ -93,8 +96,12 @@ impl CallLeases {
             return Turn::Own(None);
         };
         let mut pause = FIRST_PAUSE;
+        let latest = self.clock.now() + MAX_WAIT;
         loop {
             let now = self.clock.now();
+            if now >= latest {
+                return Turn::Own(None);
+            }
             let wanted = WantedLease {
                 name: Arc::clone(&name),
                 unknown_since: now.saturating_duration_since(unknown_since),
@@ -118,9 +125,9 @@ impl CallLeases {
                     pause = (pause * 2).min(MAX_PAUSE);
                 }
                 Ok(LeaseTurn::Finished) => return Turn::Answered,
-                Ok(LeaseTurn::Failed { failure, remaining }) => {
+                Ok(LeaseTurn::Failed { failure, .. }) => {
                     // A newer release may have written what this one cannot read.
-                    let failure = SharedFailure::parse(&failure, remaining);
+                    let failure = SharedFailure::parse(&failure);
                     return failure.map_or(Turn::Own(None), Turn::Failed);
                 }
                 // The store itself reports its failures.
@@ -180,11 +187,10 @@ impl SharedFailure {
         serde_json::to_string(&failure).ok()
     }
 
-    fn parse(text: &str, remaining: Duration) -> Option<SourceError> {
+    fn parse(text: &str) -> Option<SourceError> {
         let failure: Self = serde_json::from_str(text).ok()?;
-        let retry_after = failure.retry_after_ms.map(Duration::from_millis);
         Some(SourceError {
-            retry_after: retry_after.map(|after| after.min(remaining)),
+            retry_after: failure.retry_after_ms.map(Duration::from_millis),
             status: failure.status,
             ..SourceError::without_reply(SourceErrorKind::from_name(&failure.kind)?, failure.detail)
         })

@@ -603,23 +603,29 @@ impl Fetcher {
                 return Err(EarlierResult::Answered(cached));
             }
         }
+        let before = self.look_up(resource, self.clock.now());
+        let before = before.map(|cached| cached.checked_at);
+        let mut is_answered = false;
         loop {
-            match self.leases.turn(resource, unknown_since).await {
+            let lease = match self.leases.turn(resource, unknown_since).await {
                 Turn::Own(lease) => return Ok(lease),
-                Turn::Next(lease) => {
-                    return match self.load_fresh(resource).await {
-                        Some(cached) => Err(EarlierResult::Answered(cached)),
-                        None => Ok(Some(lease)),
-                    };
-                }
                 Turn::Failed(error) => return Err(EarlierResult::Failed(error)),
-                Turn::Answered => {
-                    unknown_since = self.clock.now();
-                    if let Some(cached) = self.load_fresh(resource).await {
-                        return Err(EarlierResult::Answered(cached));
-                    }
-                }
+                Turn::Next(lease) => Some(lease),
+                Turn::Answered => None,
+            };
+            unknown_since = self.clock.now();
+            if resource == Resource::Customers {
+                self.level.load_customers().await;
             }
+            let found = self.load_fresh(resource).await;
+            if let Some(cached) = found.filter(|cached| Some(cached.checked_at) != before) {
+                return Err(EarlierResult::Answered(cached));
+            }
+            // An answer that is said to be there, and is not, is not waited for again.
+            if lease.is_some() || is_answered {
+                return Ok(lease);
+            }
+            is_answered = true;
         }
     }
 

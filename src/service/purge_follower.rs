@@ -75,6 +75,7 @@ impl PurgeFollower {
 
     /// Follows until the task is cancelled.
     pub async fn run(mut self) {
+        self.health.record_followed(self.clock.now());
         loop {
             let pause = INTERVAL + MAX_JITTER.mul_f64(self.jitter.fraction());
             self.clock.sleep_until(self.clock.now() + pause).await;

@@ -22,10 +22,7 @@ use crate::{
     offload,
     render::Rendered,
     shutdown::Shutdown,
-    store::{
-        AcceptedSnapshot, DurableStore, Lease, StoreError, StoreWrite, StoredCustomers,
-        StoredSnapshot, UsageStore,
-    },
+    store::{AcceptedSnapshot, DurableStore, Lease, StoreWrite, StoredCustomers, StoredSnapshot},
 };
 
 /// The snapshots behind the cache.
@@ -177,15 +174,8 @@ impl SecondLevel {
     ///
     /// Dropping the future cancels the wait, not the look-up.
     pub(super) async fn load_newer(self: &Arc<Self>, resource: Resource) {
-        let Some(durable) = &self.durable else {
-            return;
-        };
-        if resource == Resource::Customers {
-            // The store itself reports its failures.
-            let _loaded = self.load_customers(&durable.store).await.is_ok();
-            return;
-        }
-        if resource.customer().is_none() || !resource.api().tells_usage() {
+        let is_usage = resource.customer().is_some() && resource.api().tells_usage();
+        if self.durable.is_none() || !is_usage {
             return;
         }
         let is_cached = true;
@@ -567,9 +557,7 @@ impl SecondLevel {
             Ok(purges) => Followed::UpTo(purges.generation),
             Err(_) => Followed::Unknown,
         });
-        if let Err(error) = self.load_customers(store).await {
-            tracing::warn!(%error, "the stored list of customers cannot be read");
-        }
+        self.load_customers().await;
         match store.newest_of_all().await {
             Ok(snapshots) => {
                 for snapshot in &snapshots {
@@ -586,9 +574,17 @@ impl SecondLevel {
     }
 
     /// Takes the list of customers that another process stored after the cached one, or an earlier one.
-    async fn load_customers(&self, store: &Arc<dyn UsageStore>) -> Result<(), StoreError> {
-        let Some(stored) = store.customers().await? else {
-            return Ok(());
+    pub(super) async fn load_customers(&self) {
+        let Some(durable) = &self.durable else {
+            return;
+        };
+        let stored = match durable.store.customers().await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the stored list of customers cannot be read");
+                return;
+            }
         };
         let list = CustomerList::clone(&stored.list);
         let answer = EarlierAnswer {
@@ -602,7 +598,11 @@ impl SecondLevel {
         if let Some(cached) = self.cache.look_up(Resource::Customers, now) {
             self.book.set_customers(cached.rendered);
         }
-        Ok(())
+    }
+
+    /// Returns whether this process has applied a purge since then.
+    pub(super) fn was_purged_since(&self, time: Timestamp) -> bool {
+        self.lock_purges().iter().any(|purge| purge.at >= time)
     }
 
     fn lock_purges(&self) -> MutexGuard<'_, Vec<PurgeMark>> {

@@ -18,9 +18,6 @@ pub trait Coordination: fmt::Debug + Send + Sync + 'static {
     /// Connects if there is no connection. No other method does.
     fn connect(&self) -> StoreFuture<'_, ()>;
 
-    /// Closes the connection when all calls are done.
-    fn disconnect(&self);
-
     /// Takes a lease for [`LEASE_TIME`], unless another process holds it, or has ended it with a result
     /// that this one does not know.
     ///

@@ -55,12 +55,15 @@ enum Breaker {
 }
 
 /// Time of a look-up on the path of a request, from its turn. No request may be delayed by more than
-/// 20 ms, and timers and tasks are late by a few.
-const LOOK_UP_BUDGET: Duration = Duration::from_millis(10);
+/// 20 ms in all, and timers and tasks are late by a few.
+const LOOK_UP_BUDGET: Duration = Duration::from_millis(8);
+
+/// Time of a request for a lease on the path of a request.
+const LEASE_BUDGET: Duration = Duration::from_millis(7);
 
 /// Time for which a look-up waits for its turn. That many come at once is no fault of the store, so
 /// missing it does not open the breaker.
-const TURN_BUDGET: Duration = Duration::from_millis(5);
+const TURN_BUDGET: Duration = Duration::from_millis(3);
 
 /// Time to read all customers of a date, which a request does before it asks upstream: the most that
 /// 5,000 customers may take.
@@ -265,15 +268,9 @@ impl Coordination for GuardedStore {
         self.probe()
     }
 
-    fn disconnect(&self) {
-        if let Some(coordination) = self.0.store.coordination() {
-            coordination.disconnect();
-        }
-    }
-
     fn acquire_lease(&self, wanted: WantedLease) -> StoreFuture<'_, LeaseAttempt> {
         let budget = match wanted.is_urgent {
-            true => LOOK_UP_BUDGET,
+            true => LEASE_BUDGET,
             false => POLL_BUDGET,
         };
         let attempt = self.coordinate(StoreOperation::AcquireLease, budget, |coordination| {

@@ -102,7 +102,7 @@ impl Leases {
                 self.clock
                     .sleep_until(self.clock.now() + LEASE_RENEWAL)
                     .await;
-                // While the store does not answer, it may still be ours.
+                // While the store does not answer, nobody else can take it either.
                 if let Ok(coordination) = self.coordination()
                     && let Ok(false) = coordination.renew_lease(lease.clone()).await
                 {

@@ -111,7 +111,13 @@ impl StoreOperation {
     pub(super) fn is_background(self) -> bool {
         matches!(
             self,
-            Self::Write | Self::Delete | Self::Maintain | Self::ReleaseLease
+            Self::Write
+                | Self::Delete
+                | Self::Maintain
+                | Self::ReleaseLease
+                | Self::RenewLease
+                | Self::Purges
+                | Self::ReportApplied
         )
     }
 }

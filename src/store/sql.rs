@@ -74,12 +74,14 @@ statements! {
     OTHER_REPLICAS = "SELECT generation FROM replica WHERE id <> $1 \
         AND seen_at > CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) - 10000";
     LEASE = "SELECT count(*) FROM lease WHERE name = $1 AND fence = $2";
-    // Whoever holds one of them fetched before the purge.
+    // Another holder may have fetched before the purge. This process throws such an answer away by itself.
     END_PURGED_LEASES = "UPDATE lease SET expires_at = 0, finished_at = 0, failed_until = 0, \
-        fence = fence + 1 WHERE name LIKE $1";
+        fence = fence + 1 WHERE name LIKE $1 AND owner <> $2";
     DELETE_OLD_LEASES = "DELETE FROM lease \
         WHERE greatest(expires_at, finished_at, failed_until) \
         < CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) - 86400000";
+    DELETE_OLD_THROTTLES = "DELETE FROM throttle \
+        WHERE until_at < CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
     SCHEMA_TABLES = "SELECT count(*) FROM pg_tables \
         WHERE schemaname = 'usage_proxy' AND tablename = 'schema_version'";
     SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM schema_version";

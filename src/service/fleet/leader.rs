@@ -76,8 +76,11 @@ impl FleetRefresher {
                 Ok(LeaseTurn::Held(held)) => {
                     // It goes on where another process stopped.
                     let _followed = self.follow(durable, progress).await.is_ok();
-                    // The one before has seen the purges of before.
-                    let _purged = self.level.purged.notified().now_or_never();
+                    // A purge since the last refresh may be news to the one before.
+                    let _noticed = self.level.purged.notified().now_or_never();
+                    progress.last = progress
+                        .last
+                        .filter(|last| !self.level.was_purged_since(last.at));
                     tracing::info!("this process refreshes all customers");
                     tokio::select! {
                         () = held.lost() => {

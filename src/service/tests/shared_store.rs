@@ -389,8 +389,6 @@ impl Coordination for Connection {
         self.nothing()
     }
 
-    fn disconnect(&self) {}
-
     fn acquire_lease(&self, wanted: WantedLease) -> StoreFuture<'_, LeaseAttempt> {
         self.run(move |state, now| state.acquire(&wanted, now))
     }

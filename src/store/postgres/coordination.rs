@@ -1,11 +1,12 @@
 //! Leases and tokens, on one connection that all requests share: their statements do not wait for each other.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use jiff::Timestamp;
+use tokio::sync::oneshot;
 use tokio_postgres::{
     Client, Row,
     types::{FromSql, ToSql, Type},
@@ -21,23 +22,28 @@ use crate::{
     },
 };
 
-/// The connection for coordination, if there is one.
+/// The connection for coordination, if there is one; clones share it.
+#[derive(Clone)]
 pub(super) struct CoordinationClient {
     /// A random number that stands for this process.
-    owner: i64,
-    client: Mutex<Option<Arc<Client>>>,
+    pub(super) owner: i64,
+    client: Arc<Mutex<Option<Arc<Client>>>>,
     /// Takes the task of the connection.
     shutdown: Shutdown,
 }
 
-/// Time for the last statements at the end of the process.
-const LAST_STATEMENTS: Duration = Duration::from_secs(5);
+/// The connection is closed at the end of the process if two looks in a row find it unused, and after the
+/// last look in any case.
+const LAST_LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+const LAST_LOOKS: u32 = 100;
 
 /// A parameter and its type: statements have no names, for the sake of poolers.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Reads first, since an attempt that conflicts writes even if it changes nothing. The condition is checked
-/// again under the lock of the row. A fence is a time, so that it grows after its row was deleted too.
+/// again under the lock of the row. A fence is a time, so that it grows after its row was deleted too. A time
+/// in the future comes from a server whose clock was ahead, before a fail-over, and counts for nothing.
 ///
 /// The commit does not wait for the disk, which would take most of the time that a request has. A crash of
 /// the server may lose it, and then also all that was stored later.
@@ -50,20 +56,23 @@ const ACQUIRE: &str = "WITH seen AS (
         INSERT INTO usage_proxy.lease AS l
             (name, owner, fence, expires_at, finished_at, failed_until, failure)
         SELECT $1, $2, now, now + $3, 0, 0, NULL FROM clock WHERE NOT EXISTS (SELECT 1 FROM seen
-            WHERE expires_at > now OR finished_at >= now - $4 OR failed_until > now)
+            WHERE expires_at BETWEEN now + 1 AND now + $3 OR finished_at BETWEEN now - $4 AND now
+                OR failed_until > now)
         ON CONFLICT (name) DO UPDATE
         SET owner = excluded.owner, fence = greatest(excluded.fence, l.fence + 1),
             expires_at = excluded.expires_at, failure = NULL
-        WHERE l.expires_at <= excluded.fence AND l.finished_at < excluded.fence - $4
-            AND l.failed_until <= excluded.fence
+        WHERE l.expires_at NOT BETWEEN excluded.expires_at - $3 + 1 AND excluded.expires_at
+            AND l.finished_at NOT BETWEEN excluded.expires_at - $3 - $4 AND excluded.expires_at - $3
+            AND l.failed_until <= excluded.expires_at - $3
         RETURNING l.fence
     )
-    SELECT (SELECT fence FROM taken), expires_at > now, finished_at >= now - $4, failed_until - now, failure
+    SELECT (SELECT fence FROM taken), expires_at BETWEEN now + 1 AND now + $3,
+        finished_at BETWEEN now - $4 AND now, failed_until - now, failure
     FROM clock LEFT JOIN seen ON true";
 
 const RENEW: &str = "UPDATE usage_proxy.lease
     SET expires_at = CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) + $3
-    WHERE name = $1 AND fence = $2 RETURNING fence";
+    WHERE name = $1 AND fence = $2 AND expires_at > 0 RETURNING fence";
 
 const RELEASE: &str = "WITH clock AS (
         SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AS now,
@@ -107,7 +116,7 @@ impl CoordinationClient {
     pub(super) fn new(shutdown: Shutdown) -> Self {
         Self {
             owner: rand::random(),
-            client: Mutex::default(),
+            client: Arc::default(),
             shutdown,
         }
     }
@@ -119,15 +128,16 @@ impl CoordinationClient {
             .is_some_and(|client| !client.is_closed());
         if !is_open {
             let (client, driver) = server.connect().await?;
-            // At the end, leases are released through it.
-            let shutdown = self.shutdown.clone();
+            let client = Arc::new(client);
+            // At the end, leases are released through it, and tokens stored.
+            let (coordination, used) = (self.clone(), Arc::downgrade(&client));
             self.shutdown.spawn_until_done(async move {
                 tokio::select! {
                     () = driver => {}
-                    () = end_of(&shutdown) => {}
+                    () = coordination.until_unused(&used) => {}
                 }
             });
-            *self.lock() = Some(Arc::new(client));
+            *self.lock() = Some(client);
         }
         let answered = self.query(CONNECTED, &[]).await;
         if answered.is_err() {
@@ -151,9 +161,34 @@ impl CoordinationClient {
         Ok(client.query_typed(statement, parameters).await?)
     }
 
-    /// Closes the connection when its last statement is done.
-    pub(super) fn close(&self) {
-        *self.lock() = None;
+    /// Completes at the end of the process, once no statement runs any more.
+    async fn until_unused(&self, client: &Weak<Client>) {
+        self.shutdown.cancelled().await;
+        let mut idle = 0;
+        for _ in 0..LAST_LOOKS {
+            tokio::time::sleep(LAST_LOOK_INTERVAL).await;
+            // One is that of `self`.
+            idle = match client.strong_count() {
+                0 | 1 => idle + 1,
+                _ => 0,
+            };
+            if idle > 1 {
+                return;
+            }
+        }
+    }
+
+    /// Takes a lease, and gives it back if its caller has gone in the meantime: the statement runs on.
+    async fn acquire_or_return(self, wanted: WantedLease) -> Result<LeaseAttempt, PostgresError> {
+        let (sender, attempted) = oneshot::channel();
+        let client = self.clone();
+        self.shutdown.spawn_until_done(async move {
+            let attempt = client.acquire(wanted).await;
+            if let Err(Ok(LeaseAttempt::Granted(lease))) = sender.send(attempt) {
+                let _released = client.release(&lease, LeaseEnd::Abandoned).await.is_ok();
+            }
+        });
+        attempted.await.unwrap_or(Err(PostgresError::TimedOut))
     }
 
     async fn acquire(&self, wanted: WantedLease) -> Result<LeaseAttempt, PostgresError> {
@@ -306,12 +341,11 @@ impl Coordination for PostgresServer {
         Box::pin(async { Ok(self.coordination.connect_if_closed(self).await?) })
     }
 
-    fn disconnect(&self) {
-        self.coordination.close();
-    }
-
     fn acquire_lease(&self, wanted: WantedLease) -> StoreFuture<'_, LeaseAttempt> {
-        Box::pin(async { Ok(self.coordination.acquire(wanted).await?) })
+        Box::pin(async {
+            let coordination = self.coordination.clone();
+            Ok(coordination.acquire_or_return(wanted).await?)
+        })
     }
 
     fn renew_lease(&self, lease: Lease) -> StoreFuture<'_, bool> {
@@ -359,12 +393,6 @@ impl Coordination for PostgresServer {
                 .await?)
         })
     }
-}
-
-/// Completes when no connection may be open any more.
-async fn end_of(shutdown: &Shutdown) {
-    shutdown.cancelled().await;
-    tokio::time::sleep(LAST_STATEMENTS).await;
 }
 
 pub(super) fn get<'a, T: FromSql<'a>>(

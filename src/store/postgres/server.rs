@@ -120,6 +120,10 @@ impl SqlEngine for PostgresServer {
         self.has_schema.load(Ordering::Acquire)
     }
 
+    fn origin(&self) -> i64 {
+        self.coordination.owner
+    }
+
     fn coordination(&self) -> Option<&dyn Coordination> {
         Some(self)
     }

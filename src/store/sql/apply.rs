@@ -462,7 +462,8 @@ impl Changes<'_> {
         };
         self.run(asked_days, values![customer, day])?;
         if self.connection.is_server() {
-            self.run(sql::END_PURGED_LEASES, values![purged_leases(scope)])?;
+            let of_others = values![purged_leases(scope), origin];
+            self.run(sql::END_PURGED_LEASES, of_others)?;
         }
         let mode = purge_mode_number(mode);
         let included = values![customer, day, mode, origin];
@@ -483,6 +484,7 @@ impl Changes<'_> {
         self.run(sql::REPORT_REPLICA, values![origin, generation])?;
         self.run(sql::DELETE_OLD_REPLICAS, values![])?;
         self.run(sql::DELETE_OLD_LEASES, values![])?;
+        self.run(sql::DELETE_OLD_THROTTLES, values![])?;
         self.connection
             .query_all(sql::OTHER_REPLICAS, values![origin], |row| row.get(0))
     }

@@ -29,6 +29,11 @@ pub(in crate::store) trait SqlEngine:
     /// Returns whether readers can open connections: the writer has opened the store.
     fn is_open(&self) -> bool;
 
+    /// A random number that stands for this process.
+    fn origin(&self) -> i64 {
+        rand::random()
+    }
+
     /// The coordination of replicas; `None` for an engine that is no server.
     fn coordination(&self) -> Option<&dyn Coordination> {
         None
@@ -107,6 +112,7 @@ impl<E: SqlEngine> SqlStore<E> {
         queries: impl IntoIterator<Item = E::Reader>,
         writer: E::Writer,
     ) -> Result<Self, StoreStartError> {
+        let origin = engine.origin();
         let store = Self {
             engine,
             preferred,
@@ -114,7 +120,7 @@ impl<E: SqlEngine> SqlStore<E> {
             queries: Lane::start("store-query", queries),
             writer: Lane::start("store-writer", [writer]),
             waiting_writes: Arc::default(),
-            origin: rand::random(),
+            origin,
         };
         let (sender, opened) = oneshot::channel();
         store.writer.send(|writer| {
@@ -273,9 +279,6 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
 
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            if let Some(coordination) = self.engine.coordination() {
-                coordination.disconnect();
-            }
             self.look_ups.run_on_each(E::Reader::close).await;
             self.queries.run_on_each(E::Reader::close).await;
             // The last connection of SQLite writes the log into the file and deletes it.

@@ -9,8 +9,8 @@ use crate::{
     cache::{PurgeMode, PurgeScope},
     domain::{Resource, UpstreamApi},
     store::{
-        AcceptedSnapshot, Coordination, Lease, LeaseAttempt, LeaseEnd, StoreWrite, UsageStore,
-        WantedLease, lease_name,
+        AcceptedSnapshot, Coordination, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd, StoreWrite,
+        UsageStore, WantedLease, lease_name,
     },
 };
 
@@ -109,6 +109,25 @@ async fn an_expired_lease_is_lost_to_the_next_holder(place: TestPlace) {
     assert_eq!(held.unwrap(), LeaseAttempt::Held);
 }
 
+async fn a_lease_is_given_back_that_came_too_late_for_its_caller(place: TestPlace) {
+    let replicas = Replicas::on(place).await;
+    let mut abandoned = replicas.first().acquire_lease(wanted("question"));
+    assert!(futures_util::poll!(&mut abandoned).is_pending());
+    drop(abandoned);
+
+    let taken = async {
+        loop {
+            let attempt = replicas.second().acquire_lease(wanted("question")).await;
+            if let LeaseAttempt::Granted(lease) = attempt.unwrap() {
+                return lease;
+            }
+        }
+    };
+    let before_it_expires = tokio::time::timeout(LEASE_TIME / 2, taken).await;
+
+    assert!(before_it_expires.is_ok());
+}
+
 async fn a_result_is_known_to_those_who_have_not_seen_it(place: TestPlace) {
     let replicas = Replicas::on(place).await;
     let lease = granted(replicas.first(), "question").await;
@@ -166,13 +185,14 @@ async fn what_comes_under_a_lost_lease_is_not_stored(place: TestPlace) {
     let replicas = Replicas::on(place).await;
     let lease = granted(replicas.first(), "question").await;
     let usage = usage(customer(1), vec![row("E3", "Teams", 3, 5, "2026-11-26")]);
-    let written = || match newest(UpstreamApi::Insights, &usage, "2026-11-28T06:00:00Z") {
-        StoreWrite::Snapshot(accepted) => StoreWrite::Snapshot(AcceptedSnapshot {
-            lease: Some(lease.clone()),
-            ..accepted
-        }),
-        other => other,
-    };
+    let written =
+        |lease: &Lease| match newest(UpstreamApi::Insights, &usage, "2026-11-28T06:00:00Z") {
+            StoreWrite::Snapshot(accepted) => StoreWrite::Snapshot(AcceptedSnapshot {
+                lease: Some(lease.clone()),
+                ..accepted
+            }),
+            other => other,
+        };
     let is_stored = async || {
         let resource = Resource::InsightsUsage(customer(1));
         let found = replicas.stores[1].snapshot(resource).await.unwrap();
@@ -181,13 +201,26 @@ async fn what_comes_under_a_lost_lease_is_not_stored(place: TestPlace) {
 
     replicas.expire_all();
     let next = granted(replicas.second(), "question").await;
-    replicas.stores[0].write(vec![written()]).await.unwrap();
+    replicas.stores[0]
+        .write(vec![written(&lease)])
+        .await
+        .unwrap();
     assert!(!is_stored().await);
 
     let release = replicas.second().release_lease(next, LeaseEnd::Abandoned);
     release.await.unwrap();
-    replicas.stores[0].write(vec![written()]).await.unwrap();
+    replicas.stores[0]
+        .write(vec![written(&lease)])
+        .await
+        .unwrap();
     assert!(!is_stored().await);
+
+    let held = granted(replicas.first(), "question").await;
+    replicas.stores[0]
+        .write(vec![written(&held)])
+        .await
+        .unwrap();
+    assert!(is_stored().await);
 }
 
 async fn a_purge_ends_the_leases_of_its_calls(place: TestPlace) {
@@ -237,6 +270,7 @@ macro_rules! on_each_place {
 on_each_place! {
     of_many_contenders_one_gets_the_lease,
     an_expired_lease_is_lost_to_the_next_holder,
+    a_lease_is_given_back_that_came_too_late_for_its_caller,
     a_result_is_known_to_those_who_have_not_seen_it,
     a_failure_counts_for_all_while_it_lasts,
     what_comes_under_a_lost_lease_is_not_stored,
