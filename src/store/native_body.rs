@@ -2,9 +2,12 @@
 //!
 //! Bodies are small and alike, so most of a body is in the dictionary: Microsoft's example of the call.
 
-use std::io;
+use std::{borrow::Cow, io};
 
+use serde::Deserialize;
 use zstd::bulk::{Compressor, Decompressor};
+
+use crate::domain::CustomerId;
 
 /// The number of this form of compression, stored beside each body. Another dictionary needs another
 /// number, and this one must stay readable.
@@ -21,6 +24,21 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 pub(super) struct BodyCodec {
     compressor: Compressor<'static>,
     decompressor: Decompressor<'static>,
+}
+
+/// The owners of the rows of a body.
+#[derive(Deserialize)]
+struct BodyOwners<'a> {
+    #[serde(borrow, default)]
+    items: Vec<RowOwner<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RowOwner<'a> {
+    #[serde(borrow, default, rename = "customerId")]
+    customer: Option<Cow<'a, str>>,
+    #[serde(borrow, default, rename = "customerTenantId")]
+    tenant: Option<Cow<'a, str>>,
 }
 
 // === impl BodyCodec ===
@@ -64,6 +82,20 @@ impl BodyCodec {
     }
 }
 
+/// Returns true if a body has rows of another customer, which no accepted answer has: the database was
+/// changed.
+pub(super) fn names_another_customer(body: &[u8], customer: CustomerId) -> bool {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let Ok(BodyOwners { items }) = serde_json::from_slice(body) else {
+        return false;
+    };
+    let mut owners = items.iter().flat_map(|row| [&row.customer, &row.tenant]);
+    owners.any(|owner| {
+        let owner = owner.as_deref().filter(|owner| !owner.is_empty());
+        owner.is_some_and(|owner| CustomerId::parse(owner) != Ok(customer))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +116,25 @@ mod tests {
                 .unwrap();
 
             assert_eq!(restored, body);
+        }
+    }
+
+    #[test]
+    fn a_body_of_another_customer_is_recognized() {
+        let own = CustomerId::parse(&crate::simulator::DOCUMENTED_CUSTOMER.to_string()).unwrap();
+        let other = CustomerId::parse("00000000-0000-4000-8000-000000000001").unwrap();
+        let body_of = |field: &str| {
+            let id = own.to_string().to_uppercase();
+            format!("\u{feff}{{\"items\": [{{\"{field}\": \"{id}\"}}]}}").into_bytes()
+        };
+        for (body, customer, expected) in [
+            // Microsoft's example names none.
+            (documented_body(), other, false),
+            (body_of("customerId"), own, false),
+            (body_of("customerId"), other, true),
+            (body_of("customerTenantId"), other, true),
+        ] {
+            assert_eq!(names_another_customer(&body, customer), expected);
         }
     }
 

@@ -15,6 +15,7 @@
 mod database;
 mod isolation;
 mod leases;
+mod poison;
 #[allow(dead_code, reason = "not all of it is used here")]
 #[path = "../process/support.rs"]
 mod process;

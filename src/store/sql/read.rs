@@ -20,7 +20,7 @@ use crate::{
     },
     store::{
         LaterPurges, StoredCustomers, StoredFleetDate, StoredPurge, StoredSnapshot,
-        native_body::BodyCodec,
+        native_body::{BodyCodec, names_another_customer},
         schema::{
             ALL_CUSTOMERS, PurgeGenerations, StoredFact, date_of_day, purge_mode_of_number,
             source_number, source_of_number,
@@ -127,6 +127,13 @@ impl Queries<'_> {
             return Ok(None);
         };
         let native = self.body(&head)?;
+        if native
+            .as_deref()
+            .is_some_and(|body| names_another_customer(body, customer))
+        {
+            tracing::error!(customer.id = %customer, "a stored answer is of another customer, and not used");
+            return Ok(None);
+        }
         Ok(Some(StoredSnapshot { native, ..snapshot }))
     }
 
