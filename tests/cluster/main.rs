@@ -15,10 +15,12 @@
 mod database;
 mod isolation;
 mod leases;
+mod network;
 mod poison;
 #[allow(dead_code, reason = "not all of it is used here")]
 #[path = "../process/support.rs"]
 mod process;
 mod refresher;
+mod relay;
 mod server;
 mod support;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 use tokio_postgres::{
     Client, Row,
     types::{FromSql, ToSql, Type},
@@ -37,6 +37,9 @@ pub(super) struct CoordinationClient {
 const LAST_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 const LAST_LOOKS: u32 = 100;
+
+/// Time for the answer to a probe, after which a new connection is made: less than a probe may take.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// A parameter and its type: statements have no names, for the sake of poolers.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -139,7 +142,9 @@ impl CoordinationClient {
             });
             *self.lock() = Some(client);
         }
-        let answered = self.query(CONNECTED, &[]).await;
+        // Behind a proxy, a connection may be open for ever without a server.
+        let answered = timeout(ANSWER_TIME, self.query(CONNECTED, &[])).await;
+        let answered = answered.unwrap_or(Err(PostgresError::TimedOut));
         if answered.is_err() {
             // It closes when all its statements are done.
             *self.lock() = None;
