@@ -72,5 +72,5 @@ fn every_example_loads_and_only_warns_about_placeholders() {
         }
         count += 1;
     }
-    assert_eq!(count, 6);
+    assert_eq!(count, 7);
 }
