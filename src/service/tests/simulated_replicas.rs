@@ -523,11 +523,13 @@ impl Events {
             return true;
         }
         let is_purged = self.purges.iter().any(|purge| {
-            purge
-                .customer
-                .is_none_or(|customer| customer == call.customer)
+            // Whoever learns of it late purges what is newer, too.
+            let is_late = self.had_fault(purge.replica, purge.at, earlier.started)
+                || self.had_fault(call.replica, purge.at, earlier.started);
+            let includes = |customer| customer == call.customer;
+            purge.customer.is_none_or(includes)
                 && purge.at <= call.started
-                && earlier.started <= purge.at + PURGE_TIME
+                && (is_late || earlier.started <= purge.at + PURGE_TIME)
         });
         let useful_until = match earlier.ended {
             Some(ended) if earlier.is_good => ended + FRESH_FOR,
