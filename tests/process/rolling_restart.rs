@@ -324,7 +324,7 @@ async fn a_rolling_update_of_replicas_loses_no_request_and_asks_upstream_nothing
     let balancer = LoadBalancer::to(replicas.each_ref().map(address));
     let mut missed = 0;
 
-    // The database needs time too: what it does not answer within 10 ms, a replica asks upstream.
+    // The database needs time too: what it does not answer in time, a replica asks upstream.
     let mut load = Load::start(&balancer, &paths, Duration::from_millis(20));
     for old in &mut replicas {
         load.goes_on(500).await;
