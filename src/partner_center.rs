@@ -145,7 +145,7 @@ impl PartnerCenter {
         self.runner.limits().own_pauses()
     }
 
-    /// Obeys a pause that another process was told of.
+    /// Obeys a pause that a reply to another process asked for.
     pub fn obey_pause(&self, pause: UpstreamPause, remaining: Duration) {
         self.runner.limits().obey_pause(pause, remaining);
     }

@@ -10,7 +10,7 @@ use super::{eprint_line, terminal::TerminalStyle};
 pub(super) struct ProgressDisplay {
     bar: Option<ProgressBar>,
     started: std::time::Instant,
-    /// How much was done in the last line.
+    /// The amount that was done by the last line.
     last_line: u64,
 }
 

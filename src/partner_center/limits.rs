@@ -124,7 +124,7 @@ impl UpstreamLimits {
         UpstreamApi::ALL.into_iter().flat_map(of).collect()
     }
 
-    /// Obeys a pause that another replica was told of.
+    /// Obeys a pause that a reply to another replica asked for.
     pub(super) fn obey_pause(&self, pause: UpstreamPause, remaining: Duration) {
         let until = self.clock.now() + remaining;
         let throttle = &self.of(pause.api).throttle;

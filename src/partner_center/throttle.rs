@@ -97,7 +97,7 @@ impl ThrottleTable {
         (until, scope)
     }
 
-    /// Pauses a customer, or the partner, until the time that another replica was told.
+    /// Pauses a customer, or the partner, until the end that a reply to another replica named.
     pub(super) fn obey(&self, scope: ThrottleScope, customer: Option<CustomerId>, until: Instant) {
         let mut state = self.lock();
         let pause = match scope {

@@ -33,7 +33,7 @@ pub(super) struct CallLease {
     shutdown: Shutdown,
 }
 
-/// Who makes a call.
+/// The process that makes a call.
 #[derive(Debug)]
 pub(super) enum Turn {
     /// This process. Without a lease, others may do the same.

@@ -115,7 +115,7 @@ struct WantedCall {
     resource: Resource,
     trace: CallTrace,
     reason: FetchReason,
-    /// What was cached and stored before is known.
+    /// The time of the request: it has looked into the cache and the store after that.
     asked_at: Instant,
 }
 
@@ -552,7 +552,7 @@ impl Fetcher {
             }
         };
         let span = trace.span.clone();
-        // A purge while it waited does not concern what it asks for now.
+        // A purge while it waited is older than the answer that it asks for from here on.
         if let Some(other) = guard.reattach() {
             drop((lease, permit));
             spans::end_unused_span(span.as_deref());

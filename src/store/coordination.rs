@@ -70,7 +70,7 @@ pub const LEASE_RENEWAL: Duration = Duration::from_secs(3);
 pub struct WantedLease {
     /// The name of what only one process may do at a time.
     pub name: Arc<str>,
-    /// What another process finished within this time is not known here.
+    /// The time since this process looked for a result: one that came later is not known here.
     pub unknown_since: Duration,
     /// True if a request waits for the answer, so that it must come at once.
     pub is_urgent: bool,

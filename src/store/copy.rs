@@ -89,7 +89,7 @@ pub struct CopyProgress {
     bodies: AtomicU64,
 }
 
-/// What a copy has done.
+/// The result of a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CopySummary {
     /// Customers that were looked at.

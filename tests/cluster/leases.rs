@@ -21,6 +21,7 @@ async fn ask_while_held(cluster: &Cluster, customer: usize) -> [Vec<JoinHandle<A
     };
     cluster.partner_center.handle.hold_calls();
     let calls = cluster.count(SimulatedApi::Insights);
+    let missed = cluster.missed().await;
     let of_first = ask(first);
     cluster
         .partner_center
@@ -28,11 +29,12 @@ async fn ask_while_held(cluster: &Cluster, customer: usize) -> [Vec<JoinHandle<A
         .await;
     let mut asked = vec![of_first];
     for replica in others {
-        let (attempts, missed) = (replica.lease_attempts().await, replica.missed().await);
+        let attempts = replica.lease_attempts().await;
         asked.push(ask(replica));
-        // On a busy machine it may miss the answer of the store, and ask for itself.
+        // On a busy machine it may miss the answer of the store, and ask for itself. If the first did, there
+        // is no lease to wait for.
         wait_until("it waits for the first", async || {
-            replica.lease_attempts().await >= attempts + 2.0 || replica.missed().await > missed
+            replica.lease_attempts().await >= attempts + 2.0 || cluster.missed().await > missed
         })
         .await;
     }

@@ -30,7 +30,7 @@ const FAILURES_UNTIL_ALONE: u32 = 3;
 /// Time until a panic's cause may be gone.
 const PANIC_PAUSE: Duration = Duration::from_secs(5);
 
-/// Time for the rows of a refresh to be stored, before the others are told of it at the next attempt.
+/// Time for the rows of a refresh to be stored. If it takes longer, the refresh is published at a later attempt.
 const MAX_STORE_TIME: Duration = Duration::from_secs(5);
 
 // === impl FleetRefresher ===

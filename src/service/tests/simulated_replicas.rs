@@ -57,7 +57,7 @@ struct VirtualClock {
     error: SignedDuration,
 }
 
-/// What happened in a run.
+/// The events of a run.
 #[derive(Debug, Default)]
 struct Events {
     calls: Vec<UpstreamCall>,
