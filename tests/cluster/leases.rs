@@ -79,7 +79,6 @@ async fn another_replica_asks_in_place_of_one_that_was_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a quiet machine: a replica that misses its few milliseconds for the lease does not wait"]
 async fn others_wait_for_a_replica_that_was_stopped_for_less_than_its_lease() {
     let cluster = Cluster::start(&[]).await;
     cluster.warm_up(1).await;
@@ -99,7 +98,6 @@ async fn others_wait_for_a_replica_that_was_stopped_for_less_than_its_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a quiet machine: a replica that misses its few milliseconds for the lease does not wait"]
 async fn a_replica_that_was_stopped_for_longer_than_its_lease_brings_nothing_old_back() {
     let cluster = Cluster::start(&[]).await;
     cluster.warm_up(1).await;
