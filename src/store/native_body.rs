@@ -30,11 +30,11 @@ pub(super) struct BodyCodec {
 #[derive(Deserialize)]
 struct BodyOwners<'a> {
     #[serde(borrow, default)]
-    items: Vec<RowOwner<'a>>,
+    items: Vec<BodyRow<'a>>,
 }
 
 #[derive(Deserialize)]
-struct RowOwner<'a> {
+struct BodyRow<'a> {
     #[serde(borrow, default, rename = "customerId")]
     customer: Option<Cow<'a, str>>,
     #[serde(borrow, default, rename = "customerTenantId")]

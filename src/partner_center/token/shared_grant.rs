@@ -20,7 +20,10 @@ use crate::{
     clock::SharedClock,
     partner_center::{deps::SharedTokenStore, metrics::UpstreamMetrics},
     sealing::{OpenSealedError, SealingKeys},
-    store::{HeldLease, LEASE_TIME, LeaseEnd, LeaseTurn, SealedTokens, StoreError, WantedLease},
+    store::{
+        Coordination, HeldLease, LEASE_TIME, LeaseEnd, LeaseTurn, SealedTokens, StoreError,
+        WantedLease,
+    },
 };
 
 /// A grant of an account whose tokens replicas share.
@@ -315,14 +318,14 @@ impl SharedGrant {
         self.update_gauge();
     }
 
+    fn coordination(&self) -> Result<&dyn Coordination, StoreError> {
+        let coordination = self.shared.store.coordination();
+        coordination.ok_or(StoreError::Unavailable)
+    }
+
     async fn swap(&self, sealed: SealedTokens) -> Result<Option<i64>, StoreError> {
         let name = Arc::clone(self.account.name());
-        let coordination = self
-            .shared
-            .store
-            .coordination()
-            .ok_or(StoreError::Unavailable)?;
-        coordination
+        self.coordination()?
             .swap_tokens(name, self.tokens.version, sealed)
             .await
     }
@@ -330,12 +333,7 @@ impl SharedGrant {
     /// Reads what is stored, and returns the access token.
     async fn load(&mut self, keys: &SealingKeys) -> Result<Option<StoredAccessToken>, StoreError> {
         let name = Arc::clone(self.account.name());
-        let coordination = self
-            .shared
-            .store
-            .coordination()
-            .ok_or(StoreError::Unavailable)?;
-        let stored = coordination.tokens(name).await?;
+        let stored = self.coordination()?.tokens(name).await?;
         let opened = stored.map(|stored| self.account.open(stored, keys));
         let changed_at = opened.as_ref().and_then(|opened| {
             let age = jiff::SignedDuration::try_from(opened.age).ok()?;
