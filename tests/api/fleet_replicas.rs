@@ -2,12 +2,12 @@
 
 use usage_proxy::simulator::SimulatedApi;
 
-use crate::{replicas::postgres_server::TestDatabase, support::prelude::*};
+use crate::{
+    replicas::{STEP, postgres_server::TestDatabase},
+    support::prelude::*,
+};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
-
-/// So short that calls to the store end in time, although each look advances the clock.
-const STEP: Duration = Duration::from_millis(100);
 
 const LOOKS: &str =
     r#"usage_proxy_store_operations_total{operation="last-refresh",outcome="success"}"#;

@@ -7,7 +7,7 @@ use tempfile::NamedTempFile;
 use usage_proxy::config::AuthConfig;
 
 use crate::{
-    replicas::{postgres_server::TestDatabase, wait_for_released_leases},
+    replicas::{STEP, postgres_server::TestDatabase, wait_for_released_leases},
     support::{ENCRYPTION_KEY, prelude::*},
 };
 
@@ -209,7 +209,7 @@ async fn without_the_database_a_replica_redeems_by_itself_and_stores_later() {
     one.renew_token().await;
     allow(true);
     wait_until("the refresh token is stored", async || {
-        one.advance(SECOND);
+        one.advance(STEP);
         one.metric(UNSAVED).await == 0.0
     })
     .await;
@@ -251,7 +251,7 @@ async fn a_lost_key_is_reported_and_a_new_consent_helps() {
     let redeemed = two.calls(SimulatedApi::Token);
     two.renew_refresh_token();
     wait_until("the new token is used", async || {
-        two.advance(SECOND);
+        two.advance(STEP);
         two.readiness().await.0
     })
     .await;

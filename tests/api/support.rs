@@ -121,7 +121,8 @@ pub(crate) async fn in_time<T>(what: impl Future<Output = T>) -> T {
 pub(crate) async fn wait_until(what: &str, holds: impl AsyncFn() -> bool) {
     let wait = async {
         while !holds().await {
-            tokio::task::yield_now().await;
+            // Whoever is waited for gets the processor.
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     let in_time = tokio::time::timeout(PATIENCE, wait).await;
