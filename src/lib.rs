@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! main ─▶ cli ─▶ app ─┬─▶ server
-//!                     ├─▶ api, admin ─▶ service ─▶ cache ─▶ render ─▶ domain
+//!                     ├─▶ api, admin ─▶ service ─▶ store ─▶ cache ─▶ render ─▶ domain
 //!                     ├─▶ auth                                        config ─▶ domain
 //!                     └─▶ partner_center ─▶ service::source, store, domain
 //! ```
@@ -17,11 +17,16 @@
 //! checks the rights of the caller, and takes the rendered body from [`cache`].
 //!
 //! **A miss** passes on to the router (`api/router`, one line a route) and its handler, which calls
-//! [`service`]. Stale data is returned at once while one refresh runs, or after an upstream error;
-//! otherwise the caller joins the single flight for its [`Resource`](domain::Resource) or leads it.
-//! The leader takes a permit of the concurrency limiter and calls [`partner_center`]: limits, access
-//! token, request, paging, wire types. [`render`] makes the bodies; [`cache`] stores them, unless the
-//! answer is an [anomaly](cache::AnomalyKind).
+//! [`service`]. What memory lacks is first looked up in the [`store`], if there is one. Stale data is
+//! returned at once while one refresh runs, or after an upstream error; otherwise the caller joins the
+//! single flight for its [`Resource`](domain::Resource) or leads it. The leader waits for its lease, if
+//! replicas share the store, and for a permit of the concurrency limiter. Then it calls
+//! [`partner_center`]: limits, access token, request, paging, wire types. [`render`] makes the bodies;
+//! [`cache`] stores them, unless the answer is an [anomaly](cache::AnomalyKind). The store gets them
+//! after the request was answered.
+//!
+//! **All customers together** are refreshed by one task (`service/fleet`), by that of one replica where
+//! several share a store.
 //!
 //! **Names.** [`portfolio_file`] has the partner's own names of products. An answer gets them when it is
 //! requested, and again after the file changed; a hit compares one number for that.

@@ -90,7 +90,7 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
 
     /// Returns the purges after a generation, oldest first. `None` is the generation of now.
     ///
-    /// It fails as fast as [`snapshot`](Self::snapshot).
+    /// It fails within a second.
     fn purges_after(&self, generation: Option<i64>) -> StoreFuture<'_, LaterPurges>;
 
     /// Records that this process has applied all purges up to a generation. Returns the generations that

@@ -61,7 +61,7 @@ pub(super) async fn purge_cache(
         purged,
         replicas,
         confirmed,
-        customer_id = scope.customer_id.map(tracing::field::display),
+        customer.id = scope.customer_id.map(tracing::field::display),
         processed_date = scope.processed_date.map(tracing::field::display),
         peer = operator.peer.map(tracing::field::display),
         credential = operator.credential.as_deref(),

@@ -24,7 +24,7 @@ pub struct CacheMetrics {
     pub stale_if_error: IntCounter,
     /// Stale answers served because upstream took longer than the soft timeout.
     pub soft_timeout: IntCounter,
-    /// Upstream calls in progress.
+    /// Upstream calls in progress, and those that wait for a permit or for another process.
     pub fills_in_flight: IntGauge,
     /// Calls that wait for a permit.
     pub fills_waiting: IntGauge,
@@ -113,11 +113,11 @@ impl CacheMetrics {
             soft_timeout: stale.with_label_values(&["soft-timeout"]),
             fills_in_flight: gauge(
                 "usage_proxy_fills_in_flight",
-                "Upstream calls in progress to fill the cache.",
+                "Upstream calls in progress, and those that wait for a permit or for another replica.",
             )?,
             fills_waiting: gauge(
                 "usage_proxy_fills_waiting",
-                "Of the upstream calls in progress, those that wait for their turn.",
+                "Upstream calls that wait for a permit.",
             )?,
             shed: children::<ShedReason>(&counters(
                 "usage_proxy_shed_total",

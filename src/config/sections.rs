@@ -179,8 +179,8 @@ section! {
         /// Time that the absence of a date older than the customer's newest is cached; zero never
         /// does.
         past_absence_fresh_for: Duration as DURATION = "24h";
-        /// Time between two calls that callers' `no-cache` may cause for one customer and date;
-        /// zero has no limit.
+        /// Time between two calls that callers' `no-cache` may cause for one customer, whatever the
+        /// date, and for the partner's lists and documents together; zero has no limit.
         min_refresh_interval: Duration as DURATION = "30s";
         /// Time after which a second answer that misses the same rows is accepted; zero accepts the
         /// first.

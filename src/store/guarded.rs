@@ -28,9 +28,9 @@ use crate::{
 /// A store whose calls take a bounded time, and which is not called while it fails.
 ///
 /// A breaker opens when three reads in a row that precede an upstream call miss their time or fail, and at
-/// once when the store cannot be opened. While it is open every read fails at once, and probes in the
-/// background find out when the store works again. Writes are tried all the same: no request waits for
-/// them, and a store that is too slow for look-ups can still take them.
+/// once when the store cannot be opened. While it is open every read that a miss waits for fails at once,
+/// and probes in the background find out when the store works again. Writes and polls are tried all the
+/// same: no miss waits for them, and a store that is too slow for look-ups can still answer them.
 #[derive(Clone, Debug)]
 pub struct GuardedStore(Arc<Guard>);
 

@@ -107,7 +107,7 @@ impl StoreOperation {
         matches!(self, Self::Snapshot | Self::AllOfDate | Self::AcquireLease)
     }
 
-    /// Returns true if no request waits for it.
+    /// Returns true if no request for usage waits for it. A purge waits for some of them, for 2 s at most.
     pub(super) fn is_background(self) -> bool {
         matches!(
             self,

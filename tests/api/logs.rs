@@ -225,14 +225,14 @@ async fn a_purge_is_logged_with_its_caller_scope_and_count() {
     };
     assert_eq!(named["mode"], "hard");
     assert_eq!(named["purged"], 1);
-    assert_eq!(named["customer_id"], DOCUMENTED);
+    assert_eq!(named["customer.id"], DOCUMENTED);
     assert_eq!(named["processed_date"], "2017-03-09");
     assert_eq!(named["peer"], "127.0.0.1");
     assert_eq!(named["credential"], key_hash[..8]);
     assert_eq!(named["request_id"], "of-the-purge");
     assert_eq!(everything["mode"], "soft");
     assert_eq!(everything["purged"], 0);
-    assert_eq!(everything.get("customer_id"), None);
+    assert_eq!(everything.get("customer.id"), None);
     let refused = log.with_message("a request of the admin listener was refused");
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0]["reason"], "missing");
