@@ -38,7 +38,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// A process that stops in a transaction holds up the others for no longer than this.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = usage_proxy; \
      SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '20s'; \
-     SET LOCAL idle_in_transaction_session_timeout = '5s'";
+     SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
 // === impl PostgresWriter ===
 
