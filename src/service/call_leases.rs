@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::source::{SourceError, SourceErrorKind};
@@ -51,7 +52,8 @@ pub(super) enum Turn {
 struct SharedFailure {
     kind: String,
     detail: Arc<str>,
-    retry_after_ms: Option<u64>,
+    /// Milliseconds since 1970 by the server's clock, which all processes follow.
+    retry_at_ms: Option<i64>,
     status: Option<u16>,
 }
 
@@ -127,7 +129,7 @@ impl CallLeases {
                 Ok(LeaseTurn::Finished) => return Turn::Answered,
                 Ok(LeaseTurn::Failed { failure, .. }) => {
                     // A newer release may have written what this one cannot read.
-                    let failure = SharedFailure::parse(&failure);
+                    let failure = SharedFailure::parse(&failure, self.clock.wall_time());
                     return failure.map_or(Turn::Own(None), Turn::Failed);
                 }
                 // The store itself reports its failures.
@@ -166,7 +168,9 @@ impl CallLease {
     pub(super) fn fail(self, error: &SourceError, lifetime: Duration) {
         // Another process may have more luck if nothing was sent.
         let is_reply = error.call_ids.is_some();
-        if let Some(failure) = SharedFailure::to_text(error).filter(|_| is_reply) {
+        if let Some(failure) =
+            SharedFailure::to_text(error, self.clock.wall_time()).filter(|_| is_reply)
+        {
             let end = LeaseEnd::Failed { failure, lifetime };
             self.shutdown.spawn_until_done(self.held.release(end));
         }
@@ -176,21 +180,25 @@ impl CallLease {
 // === impl SharedFailure ===
 
 impl SharedFailure {
-    fn to_text(error: &SourceError) -> Option<String> {
-        let retry_after = error.retry_after.map(|after| after.as_millis());
+    fn to_text(error: &SourceError, now: Timestamp) -> Option<String> {
+        let retry_at = error.retry_after.map(|after| now.checked_add(after));
         let failure = Self {
             kind: error.kind.as_str().to_owned(),
             detail: Arc::clone(&error.detail),
-            retry_after_ms: retry_after.and_then(|millis| u64::try_from(millis).ok()),
+            retry_at_ms: retry_at.transpose().ok()?.map(Timestamp::as_millisecond),
             status: error.status,
         };
         serde_json::to_string(&failure).ok()
     }
 
-    fn parse(text: &str) -> Option<SourceError> {
+    fn parse(text: &str, now: Timestamp) -> Option<SourceError> {
         let failure: Self = serde_json::from_str(text).ok()?;
+        let remaining = |at: i64| {
+            let millis = at.saturating_sub(now.as_millisecond());
+            Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+        };
         Some(SourceError {
-            retry_after: failure.retry_after_ms.map(Duration::from_millis),
+            retry_after: failure.retry_at_ms.map(remaining),
             status: failure.status,
             ..SourceError::without_reply(SourceErrorKind::from_name(&failure.kind)?, failure.detail)
         })
@@ -200,4 +208,27 @@ impl SharedFailure {
 async fn is_flushed(durable: &DurableStore, clock: &SharedClock) -> bool {
     let flushed = with_deadline(clock, clock.now() + MAX_STORE_TIME, durable.writer.flush());
     matches!(flushed.await, Some(Ok(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_counts_from_its_own_time_for_others() {
+        let failed_at = Timestamp::from_second(1_000_000).unwrap();
+        let error = SourceError {
+            retry_after: Some(Duration::from_secs(57)),
+            ..SourceError::without_reply(SourceErrorKind::Throttled, "wait")
+        };
+        let text = SharedFailure::to_text(&error, failed_at).unwrap();
+
+        for (later, remaining) in [(20, 37), (60, 0)] {
+            let now = failed_at + Duration::from_secs(later);
+            let failure = SharedFailure::parse(&text, now).unwrap();
+
+            let remaining = Some(Duration::from_secs(remaining));
+            assert_eq!((failure.kind, failure.retry_after), (error.kind, remaining));
+        }
+    }
 }

@@ -1,47 +1,51 @@
-//! Fetches resources from the source, by one call at a time for each, and caches its failures.
+//! Fetches resources from the source, by one call at a time for each.
+//!
+//! A call waits for its turn among replicas and for a permit, asks the source, and stores what it got.
+
+mod failures;
+mod rendering;
+mod storing;
 
 use std::{
-    error::Error,
     num::NonZeroUsize,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
+
+use self::{failures::suspect_error, storing::NewestFallback};
 use super::{
     call_leases::{CallLease, CallLeases, Turn},
     concurrency_limiter::{
-        CallLimits, ConcurrencyLimiter, FetchReason, GaugeGuard, Overloaded, PastDeadline,
-        PendingCall,
+        CallLimits, CallPermit, ConcurrencyLimiter, FetchReason, GaugeGuard, Overloaded,
+        PastDeadline, PendingCall,
     },
     dated_call_limits::DatedCallLimits,
-    second_level::{AcceptedUsage, ROW_BYTES, SecondLevel},
-    source::{
-        AnswerContent, CallIds, CallTrace, SourceAnswer, SourceCall, SourceError, SourceErrorKind,
-        UsageSource,
-    },
+    second_level::SecondLevel,
+    source::{CallIds, CallTrace, SourceAnswer, SourceCall, SourceError, UsageSource},
     spans,
 };
 use crate::{
     cache::{
-        AbsenceKind, CachedAnswer, CachedFailure, CachedFailureKind, FailureCache, Flight,
-        Freshness, LeaderGuard, NewerData, PurgeScope, SingleFlight, StoreChange, StoreResult,
-        UsageCache,
+        AbsenceKind, CachedAnswer, CachedFailure, FailureCache, Flight, Freshness, LeaderGuard,
+        NewerData, PurgeScope, SingleFlight, UsageCache,
     },
-    clock::SharedClock,
+    clock::{SharedClock, with_deadline},
     config::CacheConfig,
-    domain::{Caller, CustomerId, CustomerList, ProcessedDate, Resource},
+    domain::{Caller, CustomerId, Resource},
     lru_map::LruMap,
     observability::traces::TraceSpan,
-    offload,
-    render::{RenderError, Rendered},
     shutdown::Shutdown,
-    store::Lease,
-    token_bucket::BucketExhausted,
 };
 
 /// The most customers for which the time of the last `no-cache` fetch is stored. Each takes some
 /// hundred bytes. The concurrency limit bounds how many can be asked for at once.
 const MAX_FORCED_SUBJECTS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+
+/// The longest wait for the list of customers that another process has stored.
+const MAX_LIST_TIME: Duration = Duration::from_secs(1);
 
 /// The calls in progress, and the cached failures of earlier ones.
 #[derive(Debug)]
@@ -75,30 +79,6 @@ pub(super) struct FetchedAnswer {
     pub(super) call_ids: Option<CallIds>,
 }
 
-/// The data of a customer's newest date, where upstream's newest is older or has no rows.
-enum NewestFallback {
-    /// It was cached when the answer arrived.
-    Current(CachedAnswer),
-    /// It is cached for requests of its date.
-    Cached(CachedAnswer),
-    /// It was fetched by the call for its date.
-    Fetched(Resource, Box<RenderedAnswer>),
-    /// Upstream no longer has that date either.
-    Missing,
-}
-
-/// An answer in the formats that are always kept, and the data that the second level keeps.
-struct RenderedAnswer {
-    rendered: Rendered,
-    accepted: Option<AcceptedData>,
-}
-
-/// The data of an answer that the second level keeps.
-enum AcceptedData {
-    Usage(AcceptedUsage),
-    Customers(Option<CustomerList>),
-}
-
 /// The part of a call that all its requests share.
 #[derive(Clone, Debug)]
 pub(super) struct SharedFetch {
@@ -119,10 +99,23 @@ struct WantedCall {
     asked_at: Instant,
 }
 
-/// The result of a call that another process made.
+/// The right to make a call now.
+struct CallTurn {
+    /// As in [`Turn::Own`].
+    lease: Option<CallLease>,
+    permit: CallPermit,
+    /// The time at which the call was last asked for.
+    requested_at: Instant,
+}
+
+/// A result without a call of this process.
 enum EarlierResult {
+    /// Another process has the answer.
     Answered(CachedAnswer),
+    /// Another process made the call, and it failed.
     Failed(SourceError),
+    /// There was no permit in time.
+    Overloaded(Overloaded),
 }
 
 /// The request's handle on a call.
@@ -174,26 +167,6 @@ impl Fetcher {
     /// The leases of calls.
     pub(super) fn leases(&self) -> &CallLeases {
         &self.leases
-    }
-
-    /// Returns the failure of a call for all customers.
-    pub(super) fn uncached_source_failure(
-        &self,
-        error: SourceError,
-    ) -> Arc<CachedFailure<SourceError>> {
-        let lifetime = self.failure_lifetime(error.kind, error.retry_after, 1);
-        Arc::new(CachedFailure::uncached(error, self.clock.now(), lifetime))
-    }
-
-    /// Lets the failure of a call count for other processes too.
-    pub(super) fn fail_lease(
-        &self,
-        lease: Option<CallLease>,
-        failure: &CachedFailure<SourceError>,
-    ) {
-        if let Some(lease) = lease {
-            lease.fail(&failure.error, self.shared_lifetime(failure));
-        }
     }
 
     /// Returns the cached answer, whatever its age.
@@ -373,63 +346,6 @@ impl Fetcher {
         self.source.update_gauges();
     }
 
-    /// Returns the failure of a call that ended without an outcome.
-    pub(super) fn aborted_failure(&self) -> Arc<CachedFailure<SourceError>> {
-        self.uncached_failure(
-            SourceErrorKind::Interrupted,
-            "the call to Partner Center ended without an answer",
-            Duration::ZERO,
-        )
-    }
-
-    /// Returns the failure of a call that was not made because too many wait.
-    fn overloaded_failure(&self, overloaded: Overloaded) -> Arc<CachedFailure<SourceError>> {
-        self.uncached_failure(
-            SourceErrorKind::Overloaded,
-            "more requests wait for Partner Center than can be answered in time",
-            overloaded.retry_after,
-        )
-    }
-
-    /// Returns the failure of a call that was not made because its caller caused too many for given
-    /// dates.
-    fn rate_limited_failure(&self, exhausted: BucketExhausted) -> Arc<CachedFailure<SourceError>> {
-        let detail = format!(
-            "this caller may cause {} calls to Partner Center for given dates in a minute, and has \
-             caused more: wait, or have the scope cache:refresh added",
-            DatedCallLimits::PER_MINUTE
-        );
-        self.uncached_failure(SourceErrorKind::RateLimited, &detail, exhausted.retry_after)
-    }
-
-    /// Returns the failure of a request whose call goes on after its deadline.
-    fn still_running_failure(&self) -> Arc<CachedFailure<SourceError>> {
-        /// About the time of a few pages.
-        const RETRY_AFTER: Duration = Duration::from_secs(5);
-
-        self.uncached_failure(
-            SourceErrorKind::TimedOut,
-            "Partner Center has not sent all pages in time; the others are still being read, and \
-             will be cached",
-            RETRY_AFTER,
-        )
-    }
-
-    /// A failure that concerns one request or caller alone, so that it is not cached.
-    fn uncached_failure(
-        &self,
-        kind: SourceErrorKind,
-        detail: &str,
-        retry_after: Duration,
-    ) -> Arc<CachedFailure<SourceError>> {
-        let error = SourceError::without_reply(kind, detail);
-        Arc::new(CachedFailure::uncached(
-            error,
-            self.clock.now(),
-            retry_after,
-        ))
-    }
-
     /// Fetches a resource unless the cached answer is fresh, and waits for the outcome.
     pub(super) async fn fetch_if_stale(
         self: &Arc<Self>,
@@ -447,39 +363,6 @@ impl Fetcher {
             Err(EarlyResult::Cached(_)) => Ok(()),
             Err(EarlyResult::Failed(failure) | EarlyResult::Shed(failure)) => Err(failure),
         }
-    }
-
-    /// Returns the failure of a refresh whose newest date is older than before, or that has no rows.
-    pub(super) fn suspect_fleet_failure(
-        &self,
-        date: Option<ProcessedDate>,
-        known: Option<ProcessedDate>,
-    ) -> Arc<CachedFailure<SourceError>> {
-        let detail = match (date, known) {
-            (Some(date), Some(known)) => format!(
-                "Partner Center's newest data of all customers is of {date}, but it had data of \
-                 {known} before"
-            ),
-            _ => "Partner Center has no usage of any customer".to_owned(),
-        };
-        self.uncached_failure(SourceErrorKind::Suspect, &detail, Duration::ZERO)
-    }
-
-    /// Returns the failure of a call whose answer cannot be stored.
-    pub(super) fn not_stored_failure(&self, detail: &str) -> Arc<CachedFailure<SourceError>> {
-        self.uncached_failure(SourceErrorKind::Unavailable, detail, Duration::ZERO)
-    }
-
-    /// Returns the failure of a refresh with an answer that cannot be rendered.
-    pub(super) fn malformed_fleet_failure(
-        &self,
-        error: &RenderError,
-    ) -> Arc<CachedFailure<SourceError>> {
-        self.uncached_failure(
-            SourceErrorKind::Malformed,
-            &error.to_string(),
-            Duration::ZERO,
-        )
     }
 
     /// Makes a call for all customers, which is not cached as one answer.
@@ -527,8 +410,8 @@ impl Fetcher {
             resource, trace, ..
         } = wanted.clone();
         let _in_flight = GaugeGuard::increment(&self.cache.metrics().fills_in_flight);
-        let lease = match self.turn_or_result(&wanted).await {
-            Ok(lease) => lease,
+        let turn = match self.wait_for_turn(&wanted, &pending).await {
+            Ok(turn) => turn,
             Err(EarlierResult::Answered(cached)) => {
                 spans::end_unused_span(trace.span.as_deref());
                 return Ok(FetchedAnswer {
@@ -542,15 +425,17 @@ impl Fetcher {
                 spans::end_call_span(trace.span.as_deref(), Err(&error));
                 return self.store_failure(resource, error, guard);
             }
-        };
-        let (permit, requested_at) = match pending.acquire().await {
-            Ok(acquired) => acquired,
-            Err(overloaded) => {
+            Err(EarlierResult::Overloaded(overloaded)) => {
                 let failure = self.overloaded_failure(overloaded);
                 spans::end_call_span(trace.span.as_deref(), Err(&failure.error));
                 return Err(failure);
             }
         };
+        let CallTurn {
+            lease,
+            permit,
+            requested_at,
+        } = turn;
         let span = trace.span.clone();
         // A purge while it waited is older than the answer that it asks for from here on.
         if let Some(other) = guard.reattach() {
@@ -590,6 +475,40 @@ impl Fetcher {
         }
     }
 
+    /// Waits for the turn of this process and for a permit, unless another has made the call by then.
+    async fn wait_for_turn(
+        &self,
+        wanted: &WantedCall,
+        pending: &PendingCall,
+    ) -> Result<CallTurn, EarlierResult> {
+        let lease = self.turn_or_result(wanted).await?;
+        let mut acquiring = pin!(pending.acquire());
+        let (acquired, lease) = match acquiring.as_mut().now_or_never() {
+            Some(acquired) => (acquired, Some(lease)),
+            None => {
+                // Meanwhile another process may ask, which has a permit sooner.
+                drop(lease);
+                (acquiring.await, None)
+            }
+        };
+        let (permit, requested_at) = acquired.map_err(EarlierResult::Overloaded)?;
+        let lease = match lease {
+            Some(lease) => lease,
+            None => match self.turn_or_result(wanted).await {
+                Ok(lease) => lease,
+                Err(earlier) => {
+                    drop(permit.uncounted());
+                    return Err(earlier);
+                }
+            },
+        };
+        Ok(CallTurn {
+            lease,
+            permit,
+            requested_at,
+        })
+    }
+
     /// Waits for the turn of this process, unless another has made the call by then.
     async fn turn_or_result(
         &self,
@@ -615,7 +534,8 @@ impl Fetcher {
             };
             unknown_since = self.clock.now();
             if resource == Resource::Customers {
-                self.level.load_customers().await;
+                let latest = unknown_since + MAX_LIST_TIME;
+                with_deadline(&self.clock, latest, self.level.load_customers()).await;
             }
             let found = self.load_fresh(resource).await;
             if let Some(cached) = found.filter(|cached| Some(cached.checked_at) != before) {
@@ -627,14 +547,6 @@ impl Fetcher {
             }
             is_answered = true;
         }
-    }
-
-    /// The time for which a failure counts for other processes too: no longer than `no-cache` has to wait.
-    fn shared_lifetime(&self, failure: &CachedFailure<SourceError>) -> Duration {
-        let left = failure
-            .expires_at
-            .saturating_duration_since(self.clock.now());
-        left.min(self.min_refresh_interval)
     }
 
     /// Returns the answer that another process accepted after the cached one, if it is fresh.
@@ -678,286 +590,5 @@ impl Fetcher {
             }
         };
         Ok((answer, Some(fallback)))
-    }
-
-    async fn render_content(
-        &self,
-        customer: Option<CustomerId>,
-        fetched: SourceAnswer,
-    ) -> Result<RenderedAnswer, SourceError> {
-        let seen_at = self.clock.wall_time();
-        let call_ids = fetched.call_ids;
-        let rows = match &fetched.content {
-            AnswerContent::Usage { usage, .. } => usage.rows().len(),
-            AnswerContent::Customers(list) => list.customers().len(),
-            AnswerContent::Fleet(_) | AnswerContent::FleetDate(_) => 0,
-            AnswerContent::Document { summary, .. } => summary.rows().len(),
-        };
-        let listed_name = match &fetched.content {
-            AnswerContent::Usage { usage, .. } if usage.customer_name().is_none() => self
-                .cache
-                .customer_name(usage.customer_id(), self.clock.now()),
-            _ => None,
-        };
-        let has_store = self.level.durable().is_some();
-        let render = move || -> Result<RenderedAnswer, Box<dyn Error + Send + Sync>> {
-            match fetched.content {
-                AnswerContent::Usage { usage, native } => {
-                    let rendered = Rendered::new(&usage, native.as_deref(), seen_at)?;
-                    let rendered = match listed_name {
-                        Some(name) => rendered.with_customer_name(&name, seen_at)?,
-                        None => rendered,
-                    };
-                    let usage = Arc::new(usage);
-                    Ok(RenderedAnswer {
-                        rendered,
-                        accepted: Some(AcceptedData::Usage(AcceptedUsage { usage, native })),
-                    })
-                }
-                AnswerContent::Customers(list) => {
-                    let kept = has_store.then(|| list.clone());
-                    Ok(RenderedAnswer {
-                        rendered: Rendered::of_customers(list, seen_at),
-                        accepted: Some(AcceptedData::Customers(kept)),
-                    })
-                }
-                AnswerContent::Document { summary, body } => Ok(RenderedAnswer {
-                    rendered: Rendered::of_document(customer, &summary, &body, seen_at),
-                    accepted: None,
-                }),
-                AnswerContent::Fleet(_) | AnswerContent::FleetDate(_) => {
-                    Err("an answer for all customers cannot be served as one".into())
-                }
-            }
-        };
-        let rendered = offload::run_cpu_bound(rows * ROW_BYTES, render).await;
-        drop(fetched.memory);
-        rendered.map_err(|error| SourceError {
-            status: Some(200),
-            call_ids: Some(call_ids),
-            ..SourceError::without_reply(SourceErrorKind::Malformed, error.to_string())
-        })
-    }
-
-    fn store_answer(
-        &self,
-        resource: Resource,
-        answer: RenderedAnswer,
-        newest: Option<NewestFallback>,
-        call_ids: CallIds,
-        guard: FetchGuard,
-        call_lease: Option<CallLease>,
-    ) -> FetchedAnswer {
-        let lease = call_lease.as_ref().and_then(CallLease::lease);
-        let now = self.clock.now();
-        let rows = answer.rendered.rows();
-        let completed = guard.complete((answer, newest), |(answer, newest)| {
-            self.failures.remove(&resource);
-            let RenderedAnswer { rendered, accepted } = answer;
-            let stored = match newest {
-                None => self.cache.store(resource, rendered, now),
-                Some(NewestFallback::Current(cached)) => {
-                    self.cache
-                        .store_beside(resource, rendered, Some(&cached), now)
-                }
-                Some(NewestFallback::Missing) => {
-                    self.cache.store_without_rows(resource, rendered, now)
-                }
-                Some(NewestFallback::Cached(cached)) => {
-                    self.cache.store_older(resource, rendered, &cached, now)
-                }
-                Some(NewestFallback::Fetched(dated, fetched)) => {
-                    let dated_result = self.store(dated, *fetched, now, lease);
-                    self.cache
-                        .store_older(resource, rendered, &dated_result.answer, now)
-                }
-            };
-            self.record_accepted(resource, accepted, &stored, lease);
-            stored
-        });
-        let (cached, stored) = match completed {
-            Ok(stored) => {
-                log_anomaly(resource, rows, &stored);
-                if let Some(lease) = call_lease
-                    && !matches!(stored.change, StoreChange::Suspect(_))
-                {
-                    lease.finish();
-                }
-                (stored.answer, stored.stored)
-            }
-            // Purged during the call: the answer is served to those who waited, and not stored.
-            Err((_, Some(NewestFallback::Cached(cached)))) => (cached, false),
-            Err((_, Some(NewestFallback::Fetched(_, answer)))) => {
-                (self.cache.uncached_answer(answer.rendered, now), false)
-            }
-            Err((answer, _)) => (self.cache.uncached_answer(answer.rendered, now), false),
-        };
-        FetchedAnswer {
-            cached,
-            stored,
-            forward_status: Some(200),
-            call_ids: Some(call_ids),
-        }
-    }
-
-    fn store(
-        &self,
-        resource: Resource,
-        answer: RenderedAnswer,
-        now: Instant,
-        lease: Option<&Lease>,
-    ) -> StoreResult {
-        let stored = self.cache.store(resource, answer.rendered, now);
-        self.record_accepted(resource, answer.accepted, &stored, lease);
-        stored
-    }
-
-    /// Hands accepted data to the second level. It keeps no suspect answers.
-    fn record_accepted(
-        &self,
-        resource: Resource,
-        accepted: Option<AcceptedData>,
-        stored: &StoreResult,
-        lease: Option<&Lease>,
-    ) {
-        match accepted {
-            Some(_) if matches!(stored.change, StoreChange::Suspect(_)) => {}
-            Some(AcceptedData::Usage(usage)) => self.level.record_usage(resource, usage, lease),
-            Some(AcceptedData::Customers(list)) => {
-                self.level.record_customers(&stored.answer.rendered, list);
-            }
-            None => {}
-        }
-    }
-
-    /// Ends a failed call: removes data that upstream no longer has, unless that is suspect, and
-    /// caches the failure.
-    fn store_failure(
-        &self,
-        resource: Resource,
-        error: SourceError,
-        guard: FetchGuard,
-    ) -> FetchOutcome {
-        let now = self.clock.now();
-        let (kind, retry_after) = (error.kind, error.retry_after);
-        let completed = guard.complete(error, |error| {
-            let absence = kind.absence();
-            if let Some(absence) = absence
-                && let Some(stored) = self.cache.store_absence(resource, absence, now)
-            {
-                self.failures.remove(&resource);
-                return Ok((stored, error));
-            }
-            let is_past = absence == Some(AbsenceKind::Date) && self.is_before_newest(resource);
-            let failure_kind = match absence {
-                Some(_) if is_past => CachedFailureKind::PastAbsence,
-                Some(_) => CachedFailureKind::Absence,
-                None => CachedFailureKind::Fault,
-            };
-            let remember_for = |streak| match failure_kind {
-                CachedFailureKind::PastAbsence => self.past_absence_fresh_for,
-                _ => self.failure_lifetime(kind, retry_after, streak),
-            };
-            Err(self
-                .failures
-                .record(failure_kind, resource, error, now, remember_for))
-        });
-        match completed {
-            Ok(Ok((suspect, error))) => {
-                log_anomaly(resource, 0, &suspect);
-                Ok(FetchedAnswer {
-                    cached: suspect.answer,
-                    stored: false,
-                    forward_status: error.status,
-                    call_ids: error.call_ids,
-                })
-            }
-            Ok(Err(failure)) => {
-                self.level.record_absence(resource, kind);
-                Err(failure)
-            }
-            Err(error) => Err(Arc::new(CachedFailure::uncached(
-                error,
-                now,
-                self.failure_lifetime(kind, retry_after, 1),
-            ))),
-        }
-    }
-
-    /// Returns whether its date is older than the customer's newest: such a date gets no new data.
-    fn is_before_newest(&self, resource: Resource) -> bool {
-        let newest = |customer| self.cache.newest_known_date(customer);
-        let dates = resource.date().zip(resource.customer().and_then(newest));
-        dates.is_some_and(|(date, newest)| date < newest)
-    }
-
-    /// The time that a failure stays cached.
-    ///
-    /// An absence lasts as configured, a throttle as long as `Retry-After`. Other faults last a second
-    /// at first, so that a recovery is noticed at once, and longer each time in a row, so that an
-    /// outage costs few calls.
-    fn failure_lifetime(
-        &self,
-        kind: SourceErrorKind,
-        retry_after: Option<Duration>,
-        streak: u32,
-    ) -> Duration {
-        const INITIAL: Duration = Duration::from_secs(1);
-        const MAX: Duration = Duration::from_secs(30);
-        let backoff = INITIAL
-            .saturating_mul(2_u32.saturating_pow(streak.saturating_sub(1)))
-            .min(MAX);
-        match kind {
-            _ if kind.is_authoritative() => self.negative_fresh_for,
-            SourceErrorKind::Interrupted => Duration::ZERO,
-            SourceErrorKind::Unavailable => retry_after.unwrap_or_default().max(backoff),
-            _ => retry_after.unwrap_or(backoff),
-        }
-    }
-}
-
-/// The failure of a call whose answer is older than an earlier one, where the newer data cannot be
-/// fetched.
-fn suspect_error(
-    answer: Option<ProcessedDate>,
-    newest: ProcessedDate,
-    error: SourceError,
-) -> SourceError {
-    let answer = answer.map_or_else(|| "no date".to_owned(), |date| date.to_string());
-    let detail = format!(
-        "Partner Center's newest data is of {answer}, but it had data of {newest} before, and the \
-         call for that date failed: {}; if the older date is right, purge the customer with hard=true",
-        error.detail
-    );
-    SourceError {
-        kind: SourceErrorKind::Suspect,
-        detail: detail.into(),
-        // It was the dated call that was to wait.
-        retry_after: None,
-        ..error
-    }
-}
-
-/// Logs that an answer is withheld, and when one is accepted after all.
-fn log_anomaly(resource: Resource, rows: usize, stored: &StoreResult) {
-    let cached = &stored.answer.rendered;
-    match stored.change {
-        StoreChange::Suspect(kind) => tracing::warn!(
-            api = resource.api().as_str(),
-            customer.id = resource.customer().map(tracing::field::display),
-            reason = kind.as_str(),
-            upstream.rows = rows,
-            held.rows = cached.rows(),
-            held.processed_date = cached.processed_date().map(tracing::field::display),
-            age_seconds = stored.answer.age.as_secs(),
-            "Partner Center's answer is suspect: cached data is served in its place"
-        ),
-        StoreChange::AcceptedAfterRepeat => tracing::warn!(
-            api = resource.api().as_str(),
-            customer.id = resource.customer().map(tracing::field::display),
-            upstream.rows = rows,
-            "Partner Center has sent the same again, so the answer that was suspect is accepted"
-        ),
-        StoreChange::New | StoreChange::Unchanged | StoreChange::Replaced => {}
     }
 }

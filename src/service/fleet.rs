@@ -2,6 +2,7 @@
 
 mod book;
 mod dated;
+mod dated_rows;
 mod leader;
 mod metrics;
 mod refresher;

@@ -12,14 +12,17 @@ use prometheus::Registry;
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
-    source::{AnswerContent, CallIds, FetchFuture, SourceAnswer, SourceCall, SourceErrorKind},
+    source::{
+        AnswerContent, CallIds, FetchFuture, SourceAnswer, SourceCall, SourceError, SourceErrorKind,
+    },
     *,
 };
 use crate::{
-    cache::{CacheMetrics, CacheResult},
+    cache::{CacheMetrics, CacheResult, ForwardReason},
     clock::{Clock, ManualClock},
     domain::{
-        CustomerEntry, CustomerList, LicenseUsage, ListedCustomer, ProcessedAt, UsageRow, samples,
+        CallerScope, CustomerEntry, CustomerList, LicenseUsage, ListedCustomer, ProcessedAt,
+        UsageRow, samples,
     },
     jitter::Jitter,
     portfolio_file::CurrentPortfolio,

@@ -20,6 +20,9 @@ const REPORTS: &str =
 const LOOK_UPS: &str =
     r#"usage_proxy_store_operations_total{operation="snapshot",outcome="success"}"#;
 
+/// So short that calls to the store end in time, although each look advances the clock.
+pub(crate) const STEP: Duration = Duration::from_millis(100);
+
 /// Long enough for `stale-while-revalidate`.
 const TWENTY_MINUTES: Duration = Duration::from_secs(20 * 60);
 
@@ -50,12 +53,18 @@ async fn replicas(folder: &TempDir) -> [TestApp; 2] {
 }
 
 impl TestApp {
+    /// Lets time pass, and the database answer before more does: a look-up has 8 ms.
+    pub(crate) async fn pass(&self, time: Duration) {
+        self.advance(time);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
     /// Waits until a look for purges began and ended.
     async fn wait_for_poll(&self) {
         let before = self.metric(POLLS).await;
         // One may have been under way.
         wait_until("the store was polled twice", async || {
-            self.advance(SECOND);
+            self.advance(STEP);
             self.metric(POLLS).await >= before + 2.0
         })
         .await;
@@ -65,7 +74,7 @@ impl TestApp {
     async fn wait_for_report(&self) {
         let before = self.metric(REPORTS).await;
         wait_until("the service has reported", async || {
-            self.advance(SECOND);
+            self.advance(STEP);
             self.metric(REPORTS).await > before
         })
         .await;
@@ -239,7 +248,7 @@ async fn a_purge_tells_how_many_have_applied_it_within_2_s() {
     let applied = "SELECT count(*) > 0 FROM usage_proxy.replica WHERE generation = 3";
     let confirmed = one
         .purge_while(wait_until("the other has applied it", async || {
-            other.advance(SECOND);
+            other.advance(STEP);
             other.metric(POLLS).await;
             database.psql(applied) == "t"
         }))
@@ -386,6 +395,48 @@ async fn another_replica_asks_in_place_of_one_that_died() {
     };
 
     assert_eq!(reply.status, 200);
+    assert_eq!(two.calls(SimulatedApi::Insights), 1);
+}
+
+#[tokio::test]
+async fn a_call_that_queues_on_one_replica_is_made_by_another() {
+    let database = TestDatabase::create();
+    let one = TestApp::builder()
+        .set("store.url", &database.url())
+        .set("store.flush_within", "1ms")
+        .set("upstream.max_concurrency", "1")
+        .start()
+        .await;
+    let two = replica_on(&database.url()).await;
+    one.simulator.hold_calls();
+    let ask_two = async {
+        one.wait_for_calls(SimulatedApi::Insights, 1).await;
+        one.wait_for_metric("usage_proxy_fills_waiting", 1.0).await;
+        wait_until("only the call under way has a lease", async || {
+            database.psql("SELECT count(*) FROM usage_proxy.lease WHERE expires_at > 0") == "1"
+        })
+        .await;
+        let reply = two.usage(customer(1)).await;
+        wait_until("the answer is stored", async || {
+            database.psql("SELECT count(*) FROM usage_proxy.lease WHERE expires_at > 0") == "1"
+        })
+        .await;
+        // As on a clock that runs, it was asked for before the other had its answer.
+        one.advance(Duration::from_secs(5));
+        one.simulator.release_calls();
+        reply
+    };
+    let ask_one = async {
+        one.wait_for_calls(SimulatedApi::Insights, 1).await;
+        one.usage(customer(1)).await
+    };
+
+    let (under_way, queued, of_two) =
+        in_time(async { tokio::join!(one.usage(customer(0)), ask_one, ask_two) }).await;
+
+    assert_eq!([under_way.status, queued.status, of_two.status], [200; 3]);
+    assert_eq!(queued.body, of_two.body);
+    assert_eq!(one.calls(SimulatedApi::Insights), 1);
     assert_eq!(two.calls(SimulatedApi::Insights), 1);
 }
 

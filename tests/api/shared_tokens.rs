@@ -14,6 +14,9 @@ use crate::{
 /// The lifetime of the simulator's access tokens.
 const LIFETIME: Duration = Duration::from_secs(3_599);
 
+/// The time between two attempts to store a refresh token.
+const SAVE_INTERVAL: Duration = Duration::from_secs(30);
+
 /// The pause before a replica looks again whether another has a token.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -208,8 +211,13 @@ async fn without_the_database_a_replica_redeems_by_itself_and_stores_later() {
     let meanwhile = one.native(customer(0)).await;
     one.renew_token().await;
     allow(true);
+    wait_until("the store works again", async || {
+        one.pass(STEP).await;
+        one.metric("usage_proxy_store_up").await == 1.0
+    })
+    .await;
     wait_until("the refresh token is stored", async || {
-        one.advance(STEP);
+        one.pass(SAVE_INTERVAL).await;
         one.metric(UNSAVED).await == 0.0
     })
     .await;
@@ -251,7 +259,7 @@ async fn a_lost_key_is_reported_and_a_new_consent_helps() {
     let redeemed = two.calls(SimulatedApi::Token);
     two.renew_refresh_token();
     wait_until("the new token is used", async || {
-        two.advance(STEP);
+        two.pass(STEP).await;
         two.readiness().await.0
     })
     .await;

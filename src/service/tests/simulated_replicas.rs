@@ -22,7 +22,7 @@ use crate::{
     clock::Clock,
     domain::{LicenseUsage, UsageRow, samples},
     service::source::{
-        AnswerContent, CallIds, FetchFuture, SourceAnswer, SourceCall, SourceErrorKind,
+        AnswerContent, CallIds, FetchFuture, SourceAnswer, SourceCall, SourceError, SourceErrorKind,
     },
     store::{GuardedStore, StoreMetrics, StoreWriter, WriterConfig},
 };
