@@ -9,6 +9,7 @@ mod guarded;
 mod leases;
 mod metrics;
 mod native_body;
+mod notifications;
 mod pending;
 pub mod postgres;
 mod schema;
@@ -23,6 +24,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use prometheus::Registry;
 
+#[cfg(test)]
+pub(crate) use self::notifications::Notifier;
 pub use self::{
     coordination::{
         Coordination, FleetRefresh, LEASE_RENEWAL, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd,
@@ -31,6 +34,7 @@ pub use self::{
     guarded::GuardedStore,
     leases::{HeldLease, LeaseTurn, Leases},
     metrics::{StoreHealth, StoreMetrics},
+    notifications::{Notification, Notifications},
     writer::{StoreWriter, WriterConfig},
 };
 pub use crate::domain::DateRange;
@@ -109,6 +113,12 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
     /// The coordination of the processes that share the store; `None` where each works by itself.
     fn coordination(&self) -> Option<&dyn Coordination> {
         None
+    }
+
+    /// Returns what other processes do from now on; nothing where each works by itself.
+    fn notifications(&self) -> Notifications {
+        self.coordination()
+            .map_or_else(Notifications::default, Coordination::notifications)
     }
 
     /// Closes all connections. A later call opens them again.

@@ -184,6 +184,7 @@ fn place(
         StoreUrl::Sqlite(path) => Ok(StorePlace::Sqlite(path)),
         StoreUrl::Postgres(url) => Ok(StorePlace::Postgres(Box::new(PostgresConfig {
             url: *url,
+            listen_url: None,
             password_file: password_file.cloned(),
             ca_file: ca_file.cloned(),
         }))),

@@ -19,6 +19,8 @@ pub struct PostgresUrl {
 pub struct PostgresConfig {
     /// The database.
     pub url: PostgresUrl,
+    /// The way to it on which notifications arrive, where `url` is none.
+    pub listen_url: Option<PostgresUrl>,
     /// The file with the password, read at each connect.
     pub password_file: Option<PathBuf>,
     /// The CAs that the server's certificate may be of; `None`: those of the system.
@@ -119,6 +121,7 @@ impl StoreConfig {
         };
         Some(PostgresConfig {
             url: (**url).clone(),
+            listen_url: self.listen_url.clone(),
             password_file: self.password_file.clone(),
             ca_file: self.ca_file.clone(),
         })

@@ -233,7 +233,7 @@ impl Rules<'_> {
         }
     }
 
-    /// SQLite needs no password, no CA and no key. Replicas on PostgreSQL share a refresh token, which
+    /// SQLite needs no second URL, no password, no CA and no key. Replicas on PostgreSQL share a refresh token, which
     /// must be encrypted there.
     fn check_store(&mut self) {
         let is_sqlite = match self.settings.get(&store::url) {
@@ -244,7 +244,8 @@ impl Rules<'_> {
             }
             None => !self.settings.is_set(&store::url),
         };
-        let keys: [&dyn AnyConfigKey; 3] = [
+        let keys: [&dyn AnyConfigKey; 4] = [
+            &store::listen_url,
             &store::password_file,
             &store::ca_file,
             &store::encryption_key_file,

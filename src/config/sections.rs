@@ -10,12 +10,13 @@ use url::{Host, Url};
 use super::{
     auth::{self, AuthConfig},
     network_types::{ADDRESS, COLLECTOR, CorsOrigin, DOCUMENT, ENDPOINT, HOSTS, ORIGINS, URL_PATH},
+    postgres_url::PostgresUrl,
     section::section,
     value_type::{
         BOOLEAN, CALLERS_FILE, CHECK_INTERVAL, CONCURRENCY, CONNECTIONS, DURATION, EXACT_TEXT,
-        FILE, HEADER_VALUE, KEY_HASHES, LOG_FILTER, LOG_FORMAT, LogFormat, PORTFOLIO_FILE,
-        POSITIVE_DURATION, RATIO, REQUEST_LOG, RETRIES, RequestLog, SERIES, SIZE, SIZE_IN_MEMORY,
-        STORE_URL, StoreUrl, USAGE_API,
+        FILE, HEADER_VALUE, KEY_HASHES, LISTEN_URL, LOG_FILTER, LOG_FORMAT, LogFormat,
+        PORTFOLIO_FILE, POSITIVE_DURATION, RATIO, REQUEST_LOG, RETRIES, RequestLog, SERIES, SIZE,
+        SIZE_IN_MEMORY, STORE_URL, StoreUrl, USAGE_API,
     },
 };
 use crate::{access_key::KeyHash, domain::UpstreamApi};
@@ -194,6 +195,9 @@ section! {
     pub struct StoreConfig of store = "store" {
         /// The database; `None`: memory only.
         url: Option<StoreUrl> as STORE_URL;
+        /// The PostgreSQL database past a pooler, through which no notifications arrive; `None`: `url`
+        /// leads to the server.
+        listen_url: Option<PostgresUrl> as LISTEN_URL;
         /// The password of a PostgreSQL database, read at each connect; `None`: it asks for none.
         password_file: Option<PathBuf> as FILE;
         /// CAs, in PEM, that a PostgreSQL server's certificate may be of; `None`: those of the system.

@@ -146,6 +146,14 @@ pub(super) const STORE_URL: ValueType<StoreUrl> = ValueType::new(
     },
 );
 
+pub(super) const LISTEN_URL: ValueType<PostgresUrl> = ValueType::new(
+    "`postgres://USER@HOST/DATABASE?sslmode=verify-full`",
+    |text| match text.split_once(':') {
+        Some(("postgres" | "postgresql", _)) => PostgresUrl::parse(text),
+        _ => Err("does not begin with `postgres://`".into()),
+    },
+);
+
 pub(super) const SIZE: ValueType<u64> = ValueType::new(
     "a size above zero, such as `64KiB`, `256MiB`, `1GB` or a number of bytes",
     |text| match text.parse() {

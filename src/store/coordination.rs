@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::StoreFuture;
+use super::{Notifications, StoreFuture};
 use crate::{
     cache::PurgeScope,
     domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
@@ -17,6 +17,9 @@ use crate::{
 pub trait Coordination: fmt::Debug + Send + Sync + 'static {
     /// Connects if there is no connection. No other method does.
     fn connect(&self) -> StoreFuture<'_, ()>;
+
+    /// Returns what this and other processes do from now on.
+    fn notifications(&self) -> Notifications;
 
     /// Takes a lease for [`LEASE_TIME`], unless another process holds it, or has ended it with a result
     /// that this one does not know.

@@ -13,9 +13,9 @@ use tokio::sync::Semaphore;
 use super::{
     Coordination, CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, FleetRefresh,
     HistoryQuery, HistoryRow, LOOK_UPS_AT_ONCE, LaterPurges, Lease, LeaseAttempt, LeaseEnd,
-    OldDates, RecentTotalsQuery, SealedTokens, SharedPause, StoreError, StoreFuture, StoreWrite,
-    StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, StoredTokens, Upkeep, UsageStore,
-    WantedLease,
+    Notifications, OldDates, RecentTotalsQuery, SealedTokens, SharedPause, StoreError, StoreFuture,
+    StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, StoredTokens, Upkeep,
+    UsageStore, WantedLease,
     metrics::{LeaseOutcome, StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
 };
 use crate::{
@@ -266,6 +266,10 @@ impl UsageStore for GuardedStore {
 impl Coordination for GuardedStore {
     fn connect(&self) -> StoreFuture<'_, ()> {
         self.probe()
+    }
+
+    fn notifications(&self) -> Notifications {
+        self.0.store.notifications()
     }
 
     fn acquire_lease(&self, wanted: WantedLease) -> StoreFuture<'_, LeaseAttempt> {

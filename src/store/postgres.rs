@@ -7,6 +7,7 @@ mod check;
 mod connection;
 mod coordination;
 mod error;
+mod listener;
 mod migrations;
 mod reader;
 mod server;
@@ -17,7 +18,9 @@ mod writer;
 
 use std::sync::Arc;
 
-use self::{connection::PostgresSession, reader::ReadLane, server::PostgresServer};
+use self::{
+    connection::PostgresSession, listener::Listener, reader::ReadLane, server::PostgresServer,
+};
 use super::{
     Coordination, LOOK_UPS_AT_ONCE, QUERIES_AT_ONCE, StoreError, StoreStartError, UsageStore,
     schema::source_number,
@@ -26,7 +29,7 @@ use super::{
 use crate::{clock::SharedClock, config::PostgresConfig, domain::UpstreamApi, shutdown::Shutdown};
 
 pub(super) use self::check::check_connection;
-pub use self::check::{DatabaseProblem, check};
+pub use self::check::{DatabaseProblem, check, check_notifications};
 pub(super) use self::error::PostgresError;
 pub(super) use self::migrations::KNOWN_VERSION;
 pub(super) use self::{reader::PostgresReader, writer::PostgresWriter};
@@ -57,7 +60,7 @@ pub async fn open(
     clock: SharedClock,
     shutdown: Shutdown,
 ) -> Result<Arc<dyn UsageStore>, StoreStartError> {
-    let server = Arc::new(PostgresServer::new(config, shutdown));
+    let server = Arc::new(PostgresServer::new(config, shutdown.clone()));
     let readers = |lane, count| {
         let server = &server;
         (0..count).map(move |_| PostgresReader::new(Arc::clone(server), lane))
@@ -66,8 +69,9 @@ pub async fn open(
     let queries = readers(ReadLane::Query, QUERIES_AT_ONCE);
     let preferred_number = source_number(preferred);
     let writer = PostgresWriter::new(Arc::clone(&server), preferred_number, clock);
-    let store = SqlStore::open(Arc::clone(&server), preferred, look_ups, queries, writer);
-    Ok(Arc::new(store.await?))
+    let store = SqlStore::open(Arc::clone(&server), preferred, look_ups, queries, writer).await?;
+    shutdown.spawn(Listener::new(server).run());
+    Ok(Arc::new(store))
 }
 
 /// Returns the version of the schema of a database; 0 if there is none.

@@ -70,6 +70,21 @@ impl TestDatabase {
         format!("postgres://postgres@localhost:{port}/{name}?sslmode=verify-full")
     }
 
+    /// Returns the number of connections that receive the notifications of all replicas.
+    pub(crate) fn listeners(&self) -> usize {
+        let listening = "SELECT count(*) FROM pg_stat_activity \
+            WHERE datname = current_database() AND query = 'LISTEN usage_proxy'";
+        self.psql(listening).parse().unwrap()
+    }
+
+    /// Ends the connections that receive notifications.
+    pub(crate) fn end_listeners(&self) {
+        self.psql(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+             WHERE datname = current_database() AND query = 'LISTEN usage_proxy'",
+        );
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }

@@ -149,6 +149,39 @@ async fn the_doctor_explains_what_keeps_a_database_from_being_used() {
     }
 }
 
+#[tokio::test]
+async fn a_pooler_that_passes_no_notifications_on_is_named_until_another_url_is_set() {
+    let database = TestDatabase::create();
+    let partner_center = PartnerCenter::with(Faults::default()).await;
+    let account = with_database(partner_center.account(), &database.pooler_url(), "");
+    let flags = ["--admin-listen", "127.0.0.1:9", "--redeem", "never"];
+    let advice = ["do not arrive through store.url", "set store.listen_url"];
+
+    let (_, deaf) = output(&account, "doctor", &flags).await;
+    let service = account.serve().await;
+    let logged = service
+        .running
+        .stderr
+        .line_with("set store.listen_url")
+        .await;
+    let listen_url = format!("listen_url = \"{}\"\nflush_within", database.url());
+    account.reconfigure("flush_within", &listen_url);
+    let (_, hearing) = output(&account, "doctor", &flags).await;
+    let (_, checked) = output(&account, "check-config", &[]).await;
+    let elsewhere = format!("listen_url = \"{}", database.pooler_url());
+    account.reconfigure(&format!("listen_url = \"{}", database.url()), &elsewhere);
+    let (code, still_deaf) = output(&account, "doctor", &flags).await;
+
+    assert_has(&deaf, &advice);
+    assert_has(&logged, &advice);
+    assert_has(&hearing, &["what other replicas do arrives at once"]);
+    assert_has(&checked, &["listen_url = ", &database.url()]);
+    let problem = "do not arrive through store.listen_url";
+    assert_has(&still_deaf, &[problem, "the database of store.url"]);
+    assert_eq!(code, Some(1));
+    service.end().await;
+}
+
 /// The output of a command with this configuration, with single spaces.
 async fn output(account: &Account, name: &str, flags: &[&str]) -> (Option<i32>, String) {
     let mut command = account.command(usage_proxy(), name);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::SharedClock,
-    config::{Config, secret},
+    config::{Config, PostgresConfig, secret},
     store::{
         postgres,
         sqlite::{StoreFault, StoreInspection, inspect},
@@ -23,6 +23,8 @@ use crate::{
 };
 
 const CHECK: &str = "store";
+
+const NOTIFICATIONS: &str = "notifications";
 
 /// Less free space gets a note.
 const LITTLE_SPACE: u64 = 512 * 1024 * 1024;
@@ -39,11 +41,7 @@ pub(super) async fn check(
     report: &mut DoctorReport,
 ) -> Result<(), CliError> {
     if let Some(database) = config.store.postgres() {
-        let checking = postgres::check(database);
-        return report.add(match while_waiting("asking PostgreSQL", checking).await {
-            Ok(said) => CheckFinding::right(CHECK, said),
-            Err(problem) => CheckFinding::wrong(CHECK, problem.said).hint(problem.action),
-        });
+        return check_database(database, report).await;
     }
     let Some(path) = store_file(config) else {
         return Ok(());
@@ -71,6 +69,30 @@ pub(super) async fn check(
         report.add(CheckFinding::note(CHECK, said))?;
     }
     Ok(())
+}
+
+async fn check_database(
+    database: PostgresConfig,
+    report: &mut DoctorReport,
+) -> Result<(), CliError> {
+    let checking = postgres::check(database.clone());
+    match while_waiting("asking PostgreSQL", checking).await {
+        Ok(said) => report.add(CheckFinding::right(CHECK, said))?,
+        Err(problem) => {
+            return report.add(CheckFinding::wrong(CHECK, problem.said).hint(problem.action));
+        }
+    }
+    let has_listen_url = database.listen_url.is_some();
+    let checking = postgres::check_notifications(database);
+    let heard = while_waiting("waiting for a notification of PostgreSQL", checking).await;
+    report.add(match heard {
+        Ok(()) => CheckFinding::right(NOTIFICATIONS, "what other replicas do arrives at once"),
+        Err(problem) if has_listen_url => {
+            CheckFinding::wrong(NOTIFICATIONS, problem.said).hint(problem.action)
+        }
+        // Without them, replicas look each second.
+        Err(problem) => CheckFinding::note(NOTIFICATIONS, problem.said).hint(problem.action),
+    })
 }
 
 fn described(found: &StoreInspection, sync_time: &io::Result<Duration>) -> String {

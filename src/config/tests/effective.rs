@@ -79,6 +79,7 @@ fn every_key(kind: &str, audience: &str, proof: &str) -> String {
         suspect_confirm_after = "1d1h1m1s1ms"
         [store]
         url = "postgres://usage@db.example:5433/usage?sslmode=verify-full&application_name=x"
+        listen_url = "postgres://usage@direct.example/usage?sslmode=verify-full"
         password_file = "/run/secrets/store"
         ca_file = "/etc/ssl/ca.pem"
         encryption_key_file = "/run/secrets/store_keys"

@@ -45,12 +45,21 @@ fn files_for_a_database_need_one() {
     for (toml, is_error) in [
         ("store.password_file = './p'", true),
         ("store.encryption_key_file = './k'", true),
+        ("store.listen_url = 'postgres://u@localhost/d'", true),
+        (
+            "store.url = 'sqlite:/usage.db'\nstore.listen_url = 'postgres://u@localhost/d'",
+            true,
+        ),
         (
             "store.url = 'sqlite:/usage.db'\nstore.ca_file = './ca.pem'",
             true,
         ),
         (
             "store.url = 'postgres://u@localhost/d'\nstore.ca_file = './ca.pem'",
+            false,
+        ),
+        (
+            "store.url = 'postgres://u@localhost:6432/d'\nstore.listen_url = 'postgres://u@localhost/d'",
             false,
         ),
     ] {

@@ -21,9 +21,10 @@ use crate::{
     store::{
         AcceptedSnapshot, Coordination, CustomerTotals, DateRange, FleetDateTotals,
         FleetHistoryQuery, FleetRefresh, HistoryQuery, HistoryRow, LEASE_TIME, LaterPurges, Lease,
-        LeaseAttempt, LeaseEnd, OldDates, RecentTotalsQuery, SealedTokens, SharedPause, StoreError,
-        StoreFuture, StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredPurge,
-        StoredSnapshot, StoredTokens, Upkeep, UsageStore, WantedLease,
+        LeaseAttempt, LeaseEnd, Notification, Notifications, Notifier, OldDates, RecentTotalsQuery,
+        SealedTokens, SharedPause, StoreError, StoreFuture, StoreWrite, StoredCustomers,
+        StoredDate, StoredFleetDate, StoredPurge, StoredSnapshot, StoredTokens, Upkeep, UsageStore,
+        WantedLease,
     },
 };
 
@@ -32,6 +33,8 @@ use crate::{
 pub(super) struct Database {
     state: Mutex<DatabaseState>,
     clock: SharedClock,
+    /// All of them; `None`: they hear nothing, as behind a pooler.
+    listeners: Option<Mutex<Vec<Link>>>,
     is_stopped: watch::Sender<bool>,
     shutdown: Shutdown,
 }
@@ -41,7 +44,14 @@ pub(super) struct Database {
 pub(super) struct Connection {
     database: Arc<Database>,
     origin: i64,
+    link: Link,
+}
+
+/// The network between a replica and the database.
+#[derive(Clone, Debug)]
+struct Link {
     is_cut: Arc<AtomicBool>,
+    notifier: Notifier,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -51,6 +61,8 @@ struct DatabaseState {
     purges: Vec<PurgeRow>,
     generation: i64,
     applied: HashMap<i64, (Instant, i64)>,
+    /// Those of the statement that runs.
+    notifications: Vec<Notification>,
 }
 
 #[derive(Clone, Debug)]
@@ -85,20 +97,48 @@ const LATENCY: Duration = Duration::from_millis(2);
 
 impl Database {
     pub(super) fn new(clock: SharedClock) -> Arc<Self> {
+        Self::with_listeners(clock, Some(Mutex::default()))
+    }
+
+    pub(super) fn without_notifications(clock: SharedClock) -> Arc<Self> {
+        Self::with_listeners(clock, None)
+    }
+
+    fn with_listeners(clock: SharedClock, listeners: Option<Mutex<Vec<Link>>>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             clock,
+            listeners,
             is_stopped: watch::Sender::new(false),
             shutdown: Shutdown::new(),
         })
     }
 
     pub(super) fn connect(self: &Arc<Self>, origin: i64) -> Connection {
+        let link = Link {
+            is_cut: Arc::default(),
+            notifier: Notifier::new(),
+        };
+        if let Some(listeners) = &self.listeners {
+            listeners.lock().unwrap().push(link.clone());
+        }
         Connection {
             database: Arc::clone(self),
             origin,
-            is_cut: Arc::default(),
+            link,
         }
+    }
+
+    fn execute<T>(&self, statement: impl FnOnce(&mut DatabaseState, Instant) -> T) -> T {
+        let mut state = self.lock();
+        let result = statement(&mut state, self.clock.now());
+        let notifications = std::mem::take(&mut state.notifications);
+        if let Some(listeners) = &self.listeners {
+            for listener in &*listeners.lock().unwrap() {
+                listener.hear(&notifications);
+            }
+        }
+        result
     }
 
     /// Lets statements wait from now on, or does all that wait. Whoever sent them may have gone.
@@ -119,6 +159,7 @@ impl DatabaseState {
             StoreWrite::Snapshot(accepted) => self.accept(accepted, origin),
             StoreWrite::Purge(scope, mode) => {
                 self.generation += 1;
+                self.notifications.push(Notification::Purged);
                 self.purges.push(PurgeRow {
                     generation: self.generation,
                     scope,
@@ -236,12 +277,27 @@ impl DatabaseState {
     }
 }
 
+// === impl Link ===
+
+impl Link {
+    fn hear(&self, notifications: &[Notification]) {
+        if !self.is_cut.load(Ordering::Relaxed) {
+            for notification in notifications {
+                self.notifier.send(*notification);
+            }
+        }
+    }
+}
+
 // === impl Connection ===
 
 impl Connection {
     /// Breaks the connection from now on, or lets it work again.
     pub(super) fn cut(&self, is_cut: bool) {
-        self.is_cut.store(is_cut, Ordering::Relaxed);
+        self.link.is_cut.store(is_cut, Ordering::Relaxed);
+        if self.database.listeners.is_some() {
+            self.link.hear(&[Notification::Unknown]);
+        }
     }
 
     fn run<T: Send + 'static>(
@@ -251,16 +307,12 @@ impl Connection {
         Box::pin(async move {
             let Database { clock, .. } = &*self.database;
             clock.sleep_until(clock.now() + LATENCY).await;
-            if self.is_cut.load(Ordering::Relaxed) {
+            if self.link.is_cut.load(Ordering::Relaxed) {
                 clock.sleep_until(clock.now() + UNTIL_BROKEN).await;
                 return Err(StoreError::NotOpen("the connection broke".to_owned()));
             }
-            let execute = |database: &Database| {
-                let now = database.clock.now();
-                statement(&mut database.lock(), now)
-            };
             if !*self.database.is_stopped.borrow() {
-                return Ok(execute(&self.database));
+                return Ok(self.database.execute(statement));
             }
             let (database, mut stopped) = (
                 Arc::clone(&self.database),
@@ -269,7 +321,7 @@ impl Connection {
             let (sender, executed) = oneshot::channel();
             self.database.shutdown.spawn(async move {
                 let _runs = stopped.wait_for(|is_stopped| !is_stopped).await.is_ok();
-                let _gone = sender.send(execute(&database)).is_err();
+                let _gone = sender.send(database.execute(statement)).is_err();
             });
             executed.await.map_err(|_| StoreError::Unavailable)
         })
@@ -354,7 +406,10 @@ impl UsageStore for Connection {
     fn report_applied(&self, generation: i64) -> StoreFuture<'_, Vec<i64>> {
         let origin = self.origin;
         self.run(move |state, now| {
-            state.applied.insert(origin, (now, generation));
+            let before = state.applied.insert(origin, (now, generation));
+            if before.is_none_or(|(_, before)| before != generation) {
+                state.notifications.push(Notification::PurgesApplied);
+            }
             let others = state.applied.iter().filter(|(id, _)| **id != origin);
             others.map(|(_, (_, applied))| *applied).collect()
         })
@@ -403,8 +458,14 @@ impl Coordination for Connection {
         })
     }
 
+    fn notifications(&self) -> Notifications {
+        self.link.notifier.subscribe()
+    }
+
     fn release_lease(&self, lease: Lease, end: LeaseEnd) -> StoreFuture<'_, ()> {
         self.run(move |state, now| {
+            let ended = Notification::lease_ended(&lease.name);
+            state.notifications.push(ended);
             if let Some(row) = state.held(&lease) {
                 row.expires_at = None;
                 match end {

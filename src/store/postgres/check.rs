@@ -5,7 +5,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::{Client, SimpleQueryMessage, error::SqlState};
 
-use super::{error::PostgresError, migrations, server::PostgresServer};
+use super::{
+    error::PostgresError,
+    listener::{ListenConnection, while_open},
+    migrations,
+    server::PostgresServer,
+};
 use crate::{config::PostgresConfig, shutdown::Shutdown};
 
 /// A problem with a database.
@@ -41,6 +46,22 @@ pub async fn check(config: PostgresConfig) -> Result<String, DatabaseProblem> {
             Err(broke.into())
         }
     }
+}
+
+/// Checks that this process would receive the notifications of others.
+///
+/// # Errors
+///
+/// [`DatabaseProblem`] if none arrives.
+pub async fn check_notifications(config: PostgresConfig) -> Result<(), DatabaseProblem> {
+    let server = PostgresServer::new(config, Shutdown::new());
+    let (notifying, driver) = server.connect().await?;
+    let testing = async {
+        let (connection, driver) = ListenConnection::open(&server).await?;
+        while_open(driver, connection.test(&notifying)).await
+    };
+    let tested = while_open(driver, testing).await;
+    tested.map_err(|failure| failure.problem(&server))
 }
 
 /// Connects to a database that is only read.

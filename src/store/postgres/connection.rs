@@ -17,10 +17,13 @@ use tokio::{
     task::{JoinHandle, yield_now},
     time::{Instant, timeout_at},
 };
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, types::Type};
 
-use super::{error::PostgresError, server::PostgresServer};
+use super::{
+    coordination::Parameter, error::PostgresError, listener::NOTIFY, server::PostgresServer,
+};
 use crate::store::{
+    Notification,
     native_body::BodyCodec,
     sql::{
         self, Statement,
@@ -50,6 +53,8 @@ pub(super) struct PostgresConnection {
     pipeline: RefCell<Pipeline>,
     /// True if this transaction gave a number to a text.
     adds_texts: Cell<bool>,
+    /// What other processes are notified of, once this transaction is committed.
+    notification: Cell<Option<Notification>>,
 }
 
 /// The statements that wait to be sent, and the results that wait to be asked for.
@@ -82,6 +87,7 @@ enum MessageKind {
     Batch,
     Statement(Vec<SqlValue<'static>>),
     Ahead(AheadKey),
+    Notification(Notification),
 }
 
 /// Statements that may wait; each takes a kilobyte or two.
@@ -110,6 +116,7 @@ impl PostgresSession {
                 deadline: Cell::new(Instant::now()),
                 pipeline: RefCell::default(),
                 adds_texts: Cell::new(false),
+                notification: Cell::new(None),
             },
             dictionaries: Dictionaries::default(),
             bodies: BodyCodec::new().map_err(unreadable)?,
@@ -235,11 +242,17 @@ impl PostgresConnection {
         work: impl FnOnce() -> SqlResult<T>,
     ) -> SqlResult<T> {
         self.deadline.set(Instant::now() + time_limit);
+        self.notification.set(None);
         self.batch(begin);
         let result = work().and_then(|done| {
             match end {
                 End::Durable => {
                     self.batch("COMMIT");
+                    // In the transaction, a full queue of notifications would be an error of COMMIT.
+                    if let Some(notification) = self.notification.take() {
+                        let kind = MessageKind::Notification(notification);
+                        self.push(NOTIFY, kind)?;
+                    }
                     self.flush()?;
                 }
                 End::Unawaited => self.send_commit(),
@@ -299,6 +312,7 @@ impl PostgresConnection {
                     }
                 }
                 MessageKind::Batch | MessageKind::Statement(_) => last = rows,
+                MessageKind::Notification(_) => {}
             }
         }
         Ok(last)
@@ -402,6 +416,10 @@ impl SqlConnection for PostgresConnection {
     fn is_server(&self) -> bool {
         true
     }
+
+    fn notify(&self, notification: Notification) {
+        self.notification.set(Some(notification));
+    }
 }
 
 impl Drop for PostgresConnection {
@@ -461,6 +479,14 @@ async fn run(client: &Client, message: &Message) -> Result<Vec<Row>, tokio_postg
     let values = match &message.kind {
         MessageKind::Batch => {
             client.batch_execute(message.text).await?;
+            return Ok(Vec::new());
+        }
+        MessageKind::Notification(notification) => {
+            let payload = notification.to_string();
+            let parameters: [Parameter<'_>; 1] = [(&payload, Type::TEXT)];
+            let notified = client.query_typed(message.text, &parameters).await;
+            // Those who wait look without it, later.
+            let _notified = notified.is_ok();
             return Ok(Vec::new());
         }
         MessageKind::Statement(values) => values,

@@ -1,24 +1,29 @@
 //! Leases and tokens, on one connection that all requests share: their statements do not wait for each other.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
+use futures_util::future::join;
 use jiff::Timestamp;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 use tokio_postgres::{
     Client, Row,
     types::{FromSql, ToSql, Type},
 };
 
-use super::{error::PostgresError, server::PostgresServer};
+use super::{error::PostgresError, listener::NOTIFY, server::PostgresServer};
 use crate::{
     domain::{ProcessedDate, UpstreamApi},
     shutdown::Shutdown,
     store::{
-        Coordination, FleetRefresh, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd, SealedTokens,
-        SharedPause, StoreFuture, StoredTokens, WantedLease, schema::source_number,
+        Coordination, FleetRefresh, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd, Notification,
+        Notifications, SealedTokens, SharedPause, StoreFuture, StoredTokens, WantedLease,
+        schema::source_number,
     },
 };
 
@@ -27,7 +32,7 @@ use crate::{
 pub(super) struct CoordinationClient {
     /// A random number that stands for this process.
     pub(super) owner: i64,
-    client: Arc<Mutex<Option<Arc<Client>>>>,
+    client: watch::Sender<Option<Arc<Client>>>,
     /// Takes the task of the connection.
     shutdown: Shutdown,
 }
@@ -119,17 +124,13 @@ impl CoordinationClient {
     pub(super) fn new(shutdown: Shutdown) -> Self {
         Self {
             owner: rand::random(),
-            client: Arc::default(),
+            client: watch::Sender::default(),
             shutdown,
         }
     }
 
     async fn connect_if_closed(&self, server: &PostgresServer) -> Result<(), PostgresError> {
-        let is_open = self
-            .lock()
-            .as_ref()
-            .is_some_and(|client| !client.is_closed());
-        if !is_open {
+        if self.client().is_none() {
             let (client, driver) = server.connect().await?;
             let client = Arc::new(client);
             // At the end, leases are released through it, and tokens stored.
@@ -140,14 +141,14 @@ impl CoordinationClient {
                     () = coordination.until_unused(&used) => {}
                 }
             });
-            *self.lock() = Some(client);
+            self.client.send_replace(Some(client));
         }
         // Behind a proxy, a connection may be open for ever without a server.
         let answered = timeout(ANSWER_TIME, self.query(CONNECTED, &[])).await;
         let answered = answered.unwrap_or(Err(PostgresError::TimedOut));
         if answered.is_err() {
             // It closes when all its statements are done.
-            *self.lock() = None;
+            self.client.send_replace(None);
         }
         answered.map(drop)
     }
@@ -158,12 +159,47 @@ impl CoordinationClient {
         statement: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, PostgresError> {
-        let client = self.lock().clone();
-        let Some(client) = client.filter(|client| !client.is_closed()) else {
-            let problem = "the connection for leases is closed; a new one is made".to_owned();
-            return Err(PostgresError::NotConnected(problem));
-        };
+        let client = self.open_client()?;
         Ok(client.query_typed(statement, parameters).await?)
+    }
+
+    /// Runs a statement, and notifies other processes. Both are sent at once.
+    async fn change(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+        notification: Notification,
+    ) -> Result<(), PostgresError> {
+        let client = self.open_client()?;
+        let payload = notification.to_string();
+        let payload: [Parameter<'_>; 1] = [(&payload, Type::TEXT)];
+        let changed = client.query_typed(statement, parameters);
+        // Those who wait look without it, later.
+        let (changed, _notified) = join(changed, client.query_typed(NOTIFY, &payload)).await;
+        Ok(changed.map(drop)?)
+    }
+
+    /// Completes when there is a connection.
+    pub(super) async fn connected(&self) {
+        let mut client = self.client.subscribe();
+        let is_open = |client: &Option<Arc<Client>>| {
+            (client.as_ref()).is_some_and(|client| !client.is_closed())
+        };
+        // The sender is here.
+        let _connected = client.wait_for(is_open).await.is_ok();
+    }
+
+    /// Returns the connection, if it is not closed.
+    pub(super) fn client(&self) -> Option<Arc<Client>> {
+        let client = self.client.borrow().clone();
+        client.filter(|client| !client.is_closed())
+    }
+
+    fn open_client(&self) -> Result<Arc<Client>, PostgresError> {
+        self.client().ok_or_else(|| {
+            let problem = "the connection for leases is closed; a new one is made".to_owned();
+            PostgresError::NotConnected(problem)
+        })
     }
 
     /// Completes at the end of the process, once no statement runs any more.
@@ -253,7 +289,8 @@ impl CoordinationClient {
             (&lifetime, Type::INT8),
             (&failure, Type::TEXT),
         ];
-        self.query(RELEASE, &parameters).await.map(drop)
+        let ended = Notification::lease_ended(name);
+        self.change(RELEASE, &parameters, ended).await
     }
 
     async fn publish(&self, refresh: FleetRefresh, fence: i64) -> Result<(), PostgresError> {
@@ -275,7 +312,8 @@ impl CoordinationClient {
             (&age, Type::INT8),
             (&fresh_for, Type::INT8),
         ];
-        self.query(PUBLISH_REFRESH, &parameters).await.map(drop)
+        self.change(PUBLISH_REFRESH, &parameters, Notification::FleetRefreshed)
+            .await
     }
 
     async fn last_refresh(&self, api: UpstreamApi) -> Result<Option<FleetRefresh>, PostgresError> {
@@ -313,7 +351,8 @@ impl CoordinationClient {
     async fn share_pause(&self, pause: SharedPause) -> Result<(), PostgresError> {
         let remaining = millis(pause.remaining);
         let parameters: [Parameter<'_>; 2] = [(&pause.name, Type::TEXT), (&remaining, Type::INT8)];
-        self.query(SHARE_PAUSE, &parameters).await.map(drop)
+        self.change(SHARE_PAUSE, &parameters, Notification::Paused)
+            .await
     }
 
     async fn shared_pauses(&self) -> Result<Vec<SharedPause>, PostgresError> {
@@ -334,16 +373,15 @@ impl CoordinationClient {
         let time = millis.and_then(|millis| Timestamp::from_millisecond(millis).ok());
         time.ok_or_else(|| PostgresError::Setup("the server has no valid time".to_owned()))
     }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Client>>> {
-        // It is assigned whole.
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Coordination for PostgresServer {
     fn connect(&self) -> StoreFuture<'_, ()> {
         Box::pin(async { Ok(self.coordination.connect_if_closed(self).await?) })
+    }
+
+    fn notifications(&self) -> Notifications {
+        self.notifier.subscribe()
     }
 
     fn acquire_lease(&self, wanted: WantedLease) -> StoreFuture<'_, LeaseAttempt> {

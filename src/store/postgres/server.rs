@@ -17,10 +17,11 @@ use super::{
     tls::VerifiedTls, writer::PostgresWriter,
 };
 use crate::{
-    config::{PostgresConfig, secret},
+    config::{PostgresConfig, PostgresUrl, secret},
     shutdown::Shutdown,
     store::{
         Coordination,
+        notifications::Notifier,
         sql::{
             error::{SqlError, SqlResult},
             store::SqlEngine,
@@ -34,10 +35,14 @@ pub(in crate::store) struct PostgresServer {
     /// True while this process has seen or made its schema.
     has_schema: AtomicBool,
     pub(super) coordination: CoordinationClient,
+    pub(super) notifier: Notifier,
 }
 
 /// Moves bytes between a client and its socket, until one of them ends.
 pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Takes the notifications of a connection.
+pub(super) type OnNotification = Box<dyn FnMut(&tokio_postgres::Notification) + Send>;
 
 /// Time for a TCP connection to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -62,6 +67,7 @@ impl PostgresServer {
             config,
             has_schema: AtomicBool::new(false),
             coordination: CoordinationClient::new(shutdown),
+            notifier: Notifier::new(),
         }
     }
 
@@ -80,12 +86,38 @@ impl PostgresServer {
 
     /// Connects; the password's file is read each time.
     pub(super) async fn connect(&self) -> Result<(Client, Driver), PostgresError> {
-        let connecting = timeout(LOGIN_TIMEOUT, self.connect_untimed());
+        self.connect_to(&self.config.url, Box::new(|_| {})).await
+    }
+
+    pub(super) fn has_listen_url(&self) -> bool {
+        self.config.listen_url.is_some()
+    }
+
+    /// Connects to where notifications arrive.
+    pub(super) async fn connect_to_listen(
+        &self,
+        on_notification: OnNotification,
+    ) -> Result<(Client, Driver), PostgresError> {
+        let url = self.config.listen_url.as_ref();
+        self.connect_to(url.unwrap_or(&self.config.url), on_notification)
+            .await
+    }
+
+    async fn connect_to(
+        &self,
+        url: &PostgresUrl,
+        on_notification: OnNotification,
+    ) -> Result<(Client, Driver), PostgresError> {
+        let connecting = timeout(LOGIN_TIMEOUT, self.connect_untimed(url, on_notification));
         connecting.await.unwrap_or(Err(PostgresError::TimedOut))
     }
 
-    async fn connect_untimed(&self) -> Result<(Client, Driver), PostgresError> {
-        let mut config = self.config.url.client_config().clone();
+    async fn connect_untimed(
+        &self,
+        url: &PostgresUrl,
+        on_notification: OnNotification,
+    ) -> Result<(Client, Driver), PostgresError> {
+        let mut config = url.client_config().clone();
         config
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_user_timeout(TCP_USER_TIMEOUT)
@@ -100,14 +132,14 @@ impl PostgresServer {
             let password = password.map_err(|error| PostgresError::Setup(error.to_string()))?;
             config.password(password.expose_secret());
         }
-        if self.config.url.uses_tls() {
+        if url.uses_tls() {
             let tls = VerifiedTls::new(self.config.ca_file.as_deref());
             let tls = tls.map_err(PostgresError::Setup)?;
             let (client, connection) = config.connect(tls).await?;
-            Ok((client, drive(connection)?))
+            Ok((client, drive(connection, on_notification)?))
         } else {
             let (client, connection) = config.connect(NoTls).await?;
-            Ok((client, drive(connection)?))
+            Ok((client, drive(connection, on_notification)?))
         }
     }
 }
@@ -143,7 +175,10 @@ impl fmt::Display for PostgresServer {
     }
 }
 
-fn drive<S>(mut connection: Connection<Socket, S>) -> Result<Driver, PostgresError>
+fn drive<S>(
+    mut connection: Connection<Socket, S>,
+    mut on_notification: OnNotification,
+) -> Result<Driver, PostgresError>
 where
     S: TlsStream + Unpin + Send + 'static,
 {
@@ -155,7 +190,11 @@ where
     }
     Ok(Box::pin(async move {
         // Notices say nothing that a statement's result does not; errors reach the client.
-        while let Some(Ok(_)) = next_message(&mut connection).await {}
+        while let Some(Ok(message)) = next_message(&mut connection).await {
+            if let AsyncMessage::Notification(notification) = message {
+                on_notification(&notification);
+            }
+        }
     }))
 }
 

@@ -14,7 +14,7 @@ use crate::{
     cache::{PurgeMode, PurgeScope},
     domain::{CustomerId, CustomerList, ProcessedDate, UpstreamApi},
     store::{
-        AcceptedSnapshot, StoreError, StoreWrite,
+        AcceptedSnapshot, Notification, StoreError, StoreWrite,
         coordination::purged_leases,
         native_body::{self, BodyCodec},
         schema::{
@@ -464,6 +464,7 @@ impl Changes<'_> {
         if self.connection.is_server() {
             let of_others = values![purged_leases(scope), origin];
             self.run(sql::END_PURGED_LEASES, of_others)?;
+            self.connection.notify(Notification::Purged);
         }
         let mode = purge_mode_number(mode);
         let included = values![customer, day, mode, origin];

@@ -6,6 +6,7 @@ use super::{
     Statement,
     error::{SqlError, SqlResult},
 };
+use crate::store::Notification;
 
 /// A connection inside a transaction.
 pub(in crate::store) trait SqlConnection {
@@ -33,6 +34,9 @@ pub(in crate::store) trait SqlConnection {
     fn is_server(&self) -> bool {
         false
     }
+
+    /// Notifies other processes once the transaction is committed.
+    fn notify(&self, _notification: Notification) {}
 }
 
 /// A row of a result.

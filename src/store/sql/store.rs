@@ -3,7 +3,10 @@
 use std::{
     fmt,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use tokio::sync::oneshot;
@@ -13,9 +16,9 @@ use crate::{
     domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
     store::{
         Coordination, CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery,
-        HistoryRow, LaterPurges, OldDates, RecentTotalsQuery, StoreError, StoreFuture,
-        StoreStartError, StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot,
-        Upkeep, UsageStore, schema::source_number,
+        HistoryRow, LaterPurges, Notification, OldDates, RecentTotalsQuery, StoreError,
+        StoreFuture, StoreStartError, StoreWrite, StoredCustomers, StoredDate, StoredFleetDate,
+        StoredSnapshot, Upkeep, UsageStore, schema::source_number,
     },
 };
 
@@ -89,6 +92,9 @@ pub(in crate::store) struct SqlStore<E: SqlEngine> {
     waiting_writes: Arc<Mutex<Vec<WaitingWrite>>>,
     /// A random number that stands for this process.
     origin: i64,
+    /// The generation of the last report: waiting processes report again and again, and must not wake
+    /// each other by that.
+    reported: AtomicI64,
 }
 
 /// Changes that wait for the writer, to be written together with others.
@@ -121,6 +127,7 @@ impl<E: SqlEngine> SqlStore<E> {
             writer: Lane::start("store-writer", [writer]),
             waiting_writes: Arc::default(),
             origin,
+            reported: AtomicI64::new(-1),
         };
         let (sender, opened) = oneshot::channel();
         store.writer.send(|writer| {
@@ -222,8 +229,14 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
             return Box::pin(async { Ok(Vec::new()) });
         }
         let origin = self.origin;
+        let is_news = self.reported.swap(generation, Ordering::Relaxed) != generation;
         let report = move |writer: &mut E::Writer| {
-            writer.write(|changes| changes.report_applied(origin, generation))
+            writer.write(|changes| {
+                if is_news {
+                    changes.connection.notify(Notification::PurgesApplied);
+                }
+                changes.report_applied(origin, generation)
+            })
         };
         Box::pin(self.writer.run(report))
     }

@@ -96,6 +96,7 @@ pub(in crate::store) async fn open_database(
 pub(in crate::store) fn database(url: &str) -> PostgresConfig {
     PostgresConfig {
         url: PostgresUrl::parse(url).unwrap(),
+        listen_url: None,
         password_file: None,
         ca_file: None,
     }
