@@ -462,6 +462,7 @@ impl ComponentBuilder<'_> {
                 store: Arc::clone(store),
                 account: account_id(&self.config.upstream),
                 clock: self.clock(),
+                shared: Vec::new(),
             };
             self.shutdown.spawn(sharing.run());
         }

@@ -23,7 +23,11 @@ mod throttle;
 mod token;
 pub mod wire;
 
-use std::{slice, sync::Arc, time::Duration};
+use std::{
+    slice,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use self::{
     attempts::AttemptRunner,
@@ -140,8 +144,8 @@ impl PartnerCenter {
         self.runner.limits().throttled.notified().await;
     }
 
-    /// Returns the pauses that replies asked for and that are not over, each with the rest of its time.
-    pub fn own_pauses(&self) -> Vec<(UpstreamPause, Duration)> {
+    /// Returns the pauses that replies asked for and that are not over, and their ends.
+    pub fn own_pauses(&self) -> Vec<(UpstreamPause, Instant)> {
         self.runner.limits().own_pauses()
     }
 

@@ -1,12 +1,15 @@
 //! Shares what Partner Center asks of one replica with the others.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     clock::SharedClock,
     partner_center::{PartnerCenter, UpstreamPause},
     service::UsageService,
-    store::{Coordination, SharedPause, StoreError, UsageStore},
+    store::{Coordination, Notification, SharedPause, StoreError, UsageStore},
 };
 
 /// Lets every replica obey the `Retry-After` that one of them got, and divides the retries among them.
@@ -18,19 +21,23 @@ pub(super) struct PauseSharing {
     /// Pauses of one account do not concern another.
     pub(super) account: String,
     pub(super) clock: SharedClock,
+    /// The pauses of this replica that are shared, with their ends.
+    pub(super) shared: Vec<(UpstreamPause, Instant)>,
 }
 
-/// Time between two looks for the pauses of others.
+/// Time between two looks for the pauses of others, where no notification comes.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 // === impl PauseSharing ===
 
 impl PauseSharing {
     /// Shares pauses until the task is cancelled; at once where each process works by itself.
-    pub(super) async fn run(self) {
-        let Some(coordination) = self.store.coordination() else {
+    pub(super) async fn run(mut self) {
+        let store = Arc::clone(&self.store);
+        let Some(coordination) = store.coordination() else {
             return;
         };
+        let mut notifications = coordination.notifications();
         loop {
             // The store itself reports its failures.
             let _shared = self.exchange(coordination).await.is_ok();
@@ -39,16 +46,22 @@ impl PauseSharing {
             tokio::select! {
                 () = self.clock.sleep_until(next) => {}
                 () = self.upstream.throttled() => {}
+                () = notifications.wait_for(|it| it == Notification::Paused) => {}
             }
         }
     }
 
-    async fn exchange(&self, coordination: &dyn Coordination) -> Result<(), StoreError> {
-        for (pause, remaining) in self.upstream.own_pauses() {
+    async fn exchange(&mut self, coordination: &dyn Coordination) -> Result<(), StoreError> {
+        let own_pauses = self.upstream.own_pauses();
+        // Once only: each time wakes all replicas, and this one.
+        let is_new = |own: &&_| !self.shared.contains(own);
+        for (pause, until) in own_pauses.iter().filter(is_new) {
             let name = format!("{}/{pause}", self.account);
+            let remaining = until.saturating_duration_since(self.clock.now());
             let shared = SharedPause { name, remaining };
             coordination.share_pause(shared).await?;
         }
+        self.shared = own_pauses;
         for shared in coordination.shared_pauses().await? {
             let name = shared.name.strip_prefix(&self.account);
             let name = name.and_then(|name| name.strip_prefix('/'));

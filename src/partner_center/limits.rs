@@ -107,8 +107,8 @@ impl UpstreamLimits {
         until
     }
 
-    /// Returns the pauses that replies to this process asked for.
-    pub(super) fn own_pauses(&self) -> Vec<(UpstreamPause, Duration)> {
+    /// Returns the pauses that replies to this process asked for, and their ends.
+    pub(super) fn own_pauses(&self) -> Vec<(UpstreamPause, Instant)> {
         let now = self.clock.now();
         let of = |api| {
             let pauses = self.of(api).throttle.own_pauses(now).into_iter();
@@ -118,7 +118,7 @@ impl UpstreamLimits {
                     scope,
                     customer,
                 };
-                (pause, until.saturating_duration_since(now))
+                (pause, until)
             })
         };
         UpstreamApi::ALL.into_iter().flat_map(of).collect()

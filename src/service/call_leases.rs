@@ -57,7 +57,7 @@ struct SharedFailure {
     status: Option<u16>,
 }
 
-/// The pauses of a process that waits for another: short at first, since most calls are.
+/// The pauses of a process that waits for another, and is not notified: short at first, since most calls are.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 const MAX_PAUSE: Duration = Duration::from_millis(200);
@@ -97,6 +97,7 @@ impl CallLeases {
         let Some(((durable, leases), name)) = self.shared.as_ref().zip(lease_name(resource)) else {
             return Turn::Own(None);
         };
+        let mut notifications = durable.store.notifications();
         let mut pause = FIRST_PAUSE;
         let latest = self.clock.now() + MAX_WAIT;
         loop {
@@ -123,7 +124,8 @@ impl CallLeases {
                     };
                 }
                 Ok(LeaseTurn::OfAnother) => {
-                    self.clock.sleep_until(now + pause).await;
+                    let ended = notifications.wait_for(|it| it.may_end(&name));
+                    let _is_woken = with_deadline(&self.clock, now + pause, ended).await;
                     pause = (pause * 2).min(MAX_PAUSE);
                 }
                 Ok(LeaseTurn::Finished) => return Turn::Answered,

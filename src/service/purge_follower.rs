@@ -10,10 +10,10 @@ use crate::{
     cache::{PurgeMode, PurgeScope},
     clock::{SharedClock, with_deadline},
     jitter::Jitter,
-    store::{DurableStore, StoreError, StoreHealth, UsageStore},
+    store::{DurableStore, Notification, StoreError, StoreHealth, UsageStore},
 };
 
-/// Looks for purges of other processes about every second.
+/// Looks for purges of other processes about every second, and at each notification of one.
 ///
 /// While the store does not answer, nothing changes; the first answer after that has all that was missed.
 #[derive(Debug)]
@@ -76,9 +76,11 @@ impl PurgeFollower {
     /// Follows until the task is cancelled.
     pub async fn run(mut self) {
         self.health.record_followed(self.clock.now());
+        let mut notifications = self.store.notifications();
         loop {
             let pause = INTERVAL + MAX_JITTER.mul_f64(self.jitter.fraction());
-            self.clock.sleep_until(self.clock.now() + pause).await;
+            let purged = notifications.wait_for(|it| it == Notification::Purged);
+            let _is_woken = with_deadline(&self.clock, self.clock.now() + pause, purged).await;
             // The store itself reports its failures.
             let _answered = self.follow_and_report().await.is_ok();
         }
@@ -158,6 +160,7 @@ impl UsageService {
             return outcome;
         };
         let deadline = clock.now() + MAX_WAIT;
+        let mut notifications = store.notifications();
         let stored = async {
             writer.flush().await?;
             store.purges_after(None).await
@@ -179,9 +182,9 @@ impl UsageService {
             if outcome.confirmed == outcome.replicas {
                 break;
             }
-            clock
-                .sleep_until(deadline.min(clock.now() + WAIT_INTERVAL))
-                .await;
+            let next = deadline.min(clock.now() + WAIT_INTERVAL);
+            let applied = notifications.wait_for(|it| it == Notification::PurgesApplied);
+            let _is_woken = with_deadline(clock, next, applied).await;
         }
         outcome
     }

@@ -236,9 +236,10 @@ async fn a_hit_reads_no_store() {
 #[tokio::test]
 async fn a_purge_tells_how_many_have_applied_it_within_2_s() {
     let database = TestDatabase::create();
-    let one = replica_on(&database.url()).await;
+    // No notification comes through PgBouncer.
+    let one = replica_on(&database.pooler_url()).await;
     let alone = one.admin_post("/cache/purge").await.json();
-    let other = replica_on(&database.url()).await;
+    let other = replica_on(&database.pooler_url()).await;
     other.wait_for_report().await;
     one.wait_for_report().await;
 
@@ -259,6 +260,94 @@ async fn a_purge_tells_how_many_have_applied_it_within_2_s() {
     assert_eq!(unconfirmed, outcome(2, 1));
     assert!(waited >= 2 * SECOND, "{waited:?}");
     assert_eq!(confirmed, outcome(2, 2));
+}
+
+/// Completes when this many replicas receive notifications.
+async fn wait_for_listeners(database: &TestDatabase, replicas: usize) {
+    wait_until("all replicas listen", async || {
+        database.listeners() == replicas
+    })
+    .await;
+}
+
+/// Two services that know of each other, receive notifications, and have a customer in memory.
+async fn notified_replicas(
+    database: &TestDatabase,
+    start: impl AsyncFn() -> TestApp,
+) -> [TestApp; 2] {
+    let [one, other] = [start().await, start().await];
+    one.usage(customer(0)).await;
+    one.wait_until_stored().await;
+    other.usage(customer(0)).await;
+    other.wait_for_report().await;
+    one.wait_for_report().await;
+    wait_for_listeners(database, 2).await;
+    [one, other]
+}
+
+async fn a_purge_is_applied_and_confirmed_at_once(
+    database: &TestDatabase,
+    start: impl AsyncFn() -> TestApp,
+) {
+    let [one, other] = notified_replicas(database, start).await;
+    other.set_faults(failing(503));
+
+    // The clocks stand still, so that nobody looks by itself.
+    let purged = in_time(one.admin_post("/cache/purge")).await.json();
+    let reply = other.usage(customer(0)).await;
+
+    let outcome = json!({"purged": 1, "mode": "soft", "replicas": 2, "confirmed": 2});
+    assert_eq!(purged, outcome);
+    let found = reply.cache_status();
+    assert!(found.starts_with("fwd=stale; fwd-status=503"), "{found}");
+}
+
+#[tokio::test]
+async fn a_purge_notifies_the_other_replica_whose_report_notifies_the_first() {
+    let database = TestDatabase::create();
+    let start = async || replica_on(&database.url()).await;
+
+    a_purge_is_applied_and_confirmed_at_once(&database, start).await;
+}
+
+#[tokio::test]
+async fn notifications_arrive_past_a_pooler_that_passes_none_on() {
+    let database = TestDatabase::create();
+    let start = async || {
+        TestApp::builder()
+            .set("store.url", &database.pooler_url())
+            .set("store.listen_url", &database.url())
+            .set("store.flush_within", "1ms")
+            .set("upstream.retries", "0")
+            .start()
+            .await
+    };
+
+    a_purge_is_applied_and_confirmed_at_once(&database, start).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_listens_again_applies_what_it_was_not_notified_of() {
+    let database = TestDatabase::create();
+    let start = async || replica_on(&database.url()).await;
+    let [_one, other] = notified_replicas(&database, start).await;
+    other.set_faults(failing(503));
+
+    database.psql(
+        "UPDATE usage_proxy.store_state SET generation = generation + 1;
+         INSERT INTO usage_proxy.purge (generation, mode)
+         SELECT generation, 1 FROM usage_proxy.store_state",
+    );
+    let before = other.usage(customer(0)).await;
+    database.end_listeners();
+
+    assert!(before.cache_status().starts_with("hit;"));
+    wait_until("the purge is applied", async || {
+        let reply = other.usage(customer(0)).await;
+        reply.cache_status().starts_with("fwd=stale")
+    })
+    .await;
+    wait_for_listeners(&database, 2).await;
 }
 
 /// The pause before a replica looks again whether another has asked.
@@ -345,6 +434,27 @@ async fn one_replica_asks_for_all() {
     }
     let calls = [one, two, three].map(|app| app.calls(SimulatedApi::Insights));
     assert_eq!(calls, [1, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_replica_that_waits_for_another_is_notified_of_the_answer() {
+    let database = TestDatabase::create();
+    let [one, two, _] = &three_replicas(&database).await;
+    wait_for_listeners(&database, 3).await;
+    let answer_one = async {
+        two.wait_for_turn().await;
+        one.simulator.release_calls();
+    };
+    let other = async {
+        one.wait_for_calls(SimulatedApi::Insights, 1).await;
+        in_time(two.usage(customer(0))).await
+    };
+
+    let (of_one, of_two, ()) = tokio::join!(one.usage(customer(0)), other, answer_one);
+
+    assert_eq!((of_one.status, of_two.status), (200, 200));
+    assert_eq!(of_two.body, of_one.body);
+    assert_eq!(two.calls(SimulatedApi::Insights), 0);
 }
 
 #[tokio::test]

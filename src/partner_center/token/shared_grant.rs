@@ -67,7 +67,7 @@ struct ChosenCredentials {
     is_new: bool,
 }
 
-/// The pauses of a replica that waits for another.
+/// The pauses of a replica that waits for another, and is not notified.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 const MAX_PAUSE: Duration = Duration::from_millis(200);
@@ -109,6 +109,7 @@ impl SharedGrant {
     ) -> Result<GrantedToken, GrantFailure> {
         self.last_sent = None;
         let deadline = self.clock.now() + self.endpoint.timeout().max(LEASE_TIME);
+        let mut notifications = self.shared.store.notifications();
         let mut pause = FIRST_PAUSE;
         let mut lease: Option<HeldLease> = None;
         loop {
@@ -160,6 +161,7 @@ impl SharedGrant {
                             return Err(GrantFailure::transient(detail, detail));
                         }
                         () = self.clock.sleep_until(now + pause) => {}
+                        () = notifications.wait_for(|it| it.may_end(&self.lease_name())) => {}
                     }
                     pause = (pause * 2).min(MAX_PAUSE);
                 }
@@ -196,10 +198,14 @@ impl SharedGrant {
 
     fn wanted_lease(&self) -> WantedLease {
         WantedLease {
-            name: format!("token/{}", self.account.name()).into(),
+            name: self.lease_name().into(),
             unknown_since: Duration::ZERO,
             is_urgent: false,
         }
+    }
+
+    fn lease_name(&self) -> String {
+        format!("token/{}", self.account.name())
     }
 
     /// Returns whether the credentials are others than those sent last.

@@ -13,15 +13,15 @@ use crate::{
     panic,
     service::second_level::Coverage,
     store::{
-        DurableStore, FleetRefresh, HeldLease, LeaseEnd, LeaseTurn, Leases, StoreError,
-        StoredSnapshot, WantedLease,
+        DurableStore, FleetRefresh, HeldLease, LeaseEnd, LeaseTurn, Leases, Notification,
+        StoreError, StoredSnapshot, WantedLease,
     },
 };
 
 /// The lease of the process that refreshes.
 const LEASE: &str = "fleet-refresher";
 
-/// Time between two looks of the others.
+/// Time between two looks of the others, where no notification comes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// After so many failures of the store in a row, each process refreshes for itself once its data is stale.
@@ -60,6 +60,7 @@ impl FleetRefresher {
         let (Some(durable), Some(leases)) = (durable, leases) else {
             return self.refresh_or_walk(progress, None).await;
         };
+        let mut notifications = durable.store.notifications();
         let mut failures = 0_u32;
         loop {
             let wanted = WantedLease {
@@ -104,7 +105,10 @@ impl FleetRefresher {
                     () = self.refresh_or_walk(progress, None) => {}
                 },
             }
-            self.pause_for(LOOK_INTERVAL).await;
+            let is_news =
+                |it: Notification| it == Notification::FleetRefreshed || it.may_end(LEASE);
+            let next = self.clock.now() + LOOK_INTERVAL;
+            let _is_woken = with_deadline(&self.clock, next, notifications.wait_for(is_news)).await;
         }
     }
 
