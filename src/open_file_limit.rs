@@ -28,7 +28,7 @@ pub fn raise_limit(server: &ServerConfig) -> Option<String> {
     })
 }
 
-/// Returns the limit that is then in force.
+/// Returns the limit that is then in use.
 fn raise_to_hard_limit() -> io::Result<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     // A sandbox may forbid the call, so it is made only if there is something to raise.

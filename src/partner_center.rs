@@ -99,8 +99,8 @@ impl PartnerCenter {
     ///
     /// # Errors
     ///
-    /// [`UpstreamStartError`] for errors that no retry could mend. Credentials that cannot be read are
-    /// no such error: [`PartnerCenter::status`] reports them, and they are read again.
+    /// [`UpstreamStartError`] for errors that a retry cannot fix. Credentials that cannot be read are
+    /// not among them: [`PartnerCenter::status`] reports them, and they are read again.
     pub fn new(
         config: &UpstreamConfig,
         deps: UpstreamDeps<'_>,
@@ -111,7 +111,7 @@ impl PartnerCenter {
         let http = request::http_client(config, deps.clock.clone())?;
         let headers = request::common_headers(config)?;
         let metrics = UpstreamMetrics::register(deps.registry)?;
-        // After all that can fail, since it starts to redeem credentials.
+        // Last, because it starts to redeem credentials.
         let tokens = AccessTokenSource::start(config, &http, &metrics, &deps);
         let is_insights = config.source == UpstreamApi::Insights;
         Ok(Self {
@@ -261,8 +261,8 @@ impl PartnerCenter {
         source_error
     }
 
-    /// Rejects a date after today: it would stay a customer's newest until it came. Clocks may differ by
-    /// a day.
+    /// Rejects a date after today: it would remain a customer's newest date until that day. Clocks may
+    /// differ by a day.
     fn check_not_future(&self, content: AnswerContent) -> Result<AnswerContent, UpstreamError> {
         let tomorrow = self.clock.wall_time() + Duration::from_secs(24 * 60 * 60);
         match content.processed_date() {

@@ -1,4 +1,4 @@
-//! The portfolio in force: the portfolio file, read again when it changes.
+//! The portfolio in use: the portfolio file, read again when it changes.
 
 mod parser;
 #[cfg(test)]
@@ -24,7 +24,7 @@ use crate::{
     tables_file::{TablesFile, TablesFileMetrics},
 };
 
-/// The portfolio in force; clones share it. Without a file it is empty, and its version is 0.
+/// The portfolio in use; clones share it. Without a file it is empty, and its version is 0.
 #[derive(Clone, Debug, Default)]
 pub struct CurrentPortfolio {
     inner: Arc<PortfolioState>,
@@ -86,7 +86,7 @@ impl CurrentPortfolio {
                         products = portfolio.rule_count(),
                         groups = portfolio.group_names().count(),
                         sha256,
-                        "the portfolio file is in force"
+                        "the portfolio file is in use"
                     );
                     current.replace(portfolio, &clock);
                 })
@@ -98,17 +98,17 @@ impl CurrentPortfolio {
         Ok(current)
     }
 
-    /// Returns the portfolio in force now.
+    /// Returns the portfolio in use now.
     pub fn get(&self) -> Arc<Portfolio> {
         self.inner.portfolio.load_full()
     }
 
-    /// Returns [`Portfolio::version`] of the portfolio in force now.
+    /// Returns [`Portfolio::version`] of the portfolio in use now.
     pub fn version(&self) -> u64 {
         self.inner.version.load(Ordering::Relaxed)
     }
 
-    /// Puts a portfolio in force. One with the same content changes nothing.
+    /// Applies a portfolio. One with the same content changes nothing.
     fn replace(&self, portfolio: Portfolio, clock: &SharedClock) {
         let before = self.get();
         if before.version() > 0 && before.has_same_content(&portfolio) {
@@ -139,12 +139,12 @@ impl PortfolioMetrics {
         Ok(Self {
             products: register_int_gauge_with_registry!(
                 "usage_proxy_portfolio_products",
-                "Products in the portfolio file in force.",
+                "Products in the portfolio file in use.",
                 registry
             )?,
             groups: register_int_gauge_with_registry!(
                 "usage_proxy_portfolio_groups",
-                "Groups of customers in the portfolio file in force.",
+                "Groups of customers in the portfolio file in use.",
                 registry
             )?,
             file: TablesFileMetrics::new(registry, Self::SUBJECT)?,

@@ -284,7 +284,7 @@ impl UsageService {
         rendered.portfolio_version() == self.inner.portfolio.version()
     }
 
-    /// The portfolio in force.
+    /// The portfolio in use.
     pub fn portfolio(&self) -> &CurrentPortfolio {
         &self.inner.portfolio
     }

@@ -1,7 +1,7 @@
 //! A TOML file of tables, such as the callers file, that is read again when it changes.
 //!
 //! An invalid file stops the start. A file that becomes invalid later changes nothing: the previous
-//! one stays in force, and the log and a metric say so.
+//! one stays in use, and the log and a metric say so.
 
 mod parser;
 
@@ -25,13 +25,13 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// A file of tables, and the way to put it in force.
+/// A file of tables, and the function that applies it.
 pub(crate) struct TablesFile<T> {
     /// The subject of the file in messages, such as `callers`.
     pub(crate) subject: &'static str,
     pub(crate) path: PathBuf,
     pub(crate) parse: fn(&Path) -> ParsedTables<T>,
-    /// Puts the content in force, and logs it. The text is the beginning of the file's SHA-256.
+    /// Applies the content, and logs it. The text is the beginning of the file's SHA-256.
     pub(crate) apply: ApplyTables<T>,
     pub(crate) metrics: TablesFileMetrics,
     pub(crate) clock: SharedClock,
@@ -39,7 +39,7 @@ pub(crate) struct TablesFile<T> {
 
 pub(crate) type ApplyTables<T> = Box<dyn Fn(T, &str) + Send + Sync>;
 
-/// Metrics of the file in force.
+/// Metrics of the file in use.
 #[derive(Clone, Debug)]
 pub(crate) struct TablesFileMetrics {
     info: IntGaugeVec,
@@ -84,7 +84,7 @@ impl<T: Send + 'static> TablesFile<T> {
                 tracing::error!(
                     file = %self.path.display(),
                     %errors,
-                    "the {} file is invalid; the previous one stays in force",
+                    "the {} file is invalid; the previous one stays in use",
                     self.subject
                 );
             }
@@ -96,7 +96,7 @@ impl<T: Send + 'static> TablesFile<T> {
         offload::spawn_blocking(move || parse(&path)).await
     }
 
-    /// Replaces the content in force, if the files are valid.
+    /// Replaces the content in use, if the files are valid.
     fn apply(&self, parsed: ParsedTables<T>) -> Result<(), ConfigErrors> {
         let sha256 = short_digest(&parsed.sha256);
         (self.apply)(parsed.content?, &sha256);
@@ -122,7 +122,7 @@ impl TablesFileMetrics {
         let metrics = Self {
             info: register_int_gauge_vec_with_registry!(
                 format!("usage_proxy_{subject}_info"),
-                format!("The {subject} file in force, by the first 12 digits of its SHA-256."),
+                format!("The {subject} file in use, by the first 12 digits of its SHA-256."),
                 &["sha256"],
                 registry
             )?,
@@ -130,13 +130,13 @@ impl TablesFileMetrics {
                 format!("usage_proxy_{subject}_last_reload_successful"),
                 format!(
                     "1 if the {subject} file was valid when it was last read; 0 if an older one is \
-                     in force."
+                     in use."
                 ),
                 registry
             )?,
             last_reload_success_timestamp: register_int_gauge_with_registry!(
                 format!("usage_proxy_{subject}_last_reload_success_timestamp_seconds"),
-                format!("When the {subject} file in force was read, in Unix time; 0 without one."),
+                format!("When the {subject} file in use was read, in Unix time; 0 without one."),
                 registry
             )?,
         };

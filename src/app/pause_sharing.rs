@@ -1,4 +1,4 @@
-//! Shares what Partner Center asks of one replica with the others.
+//! Shares throttling pauses among the replicas, and divides the retry budget.
 
 use std::{
     sync::Arc,
@@ -25,13 +25,13 @@ pub(super) struct PauseSharing {
     pub(super) shared: Vec<(UpstreamPause, Instant)>,
 }
 
-/// Time between two looks for the pauses of others, where no notification comes.
+/// Time between two reads of the pauses of others, where no notification comes.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 // === impl PauseSharing ===
 
 impl PauseSharing {
-    /// Shares pauses until the task is cancelled; at once where each process works by itself.
+    /// Shares pauses until the task is cancelled. Returns at once where each process works by itself.
     pub(super) async fn run(mut self) {
         let store = Arc::clone(&self.store);
         let Some(coordination) = store.coordination() else {

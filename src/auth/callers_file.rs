@@ -1,4 +1,4 @@
-//! The callers in force: the callers file, read again when it changes.
+//! The callers in use: the callers file, read again when it changes.
 
 use std::{path::Path, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
     tables_file::{TablesFile, TablesFileMetrics},
 };
 
-/// The callers in force; clones share them.
+/// The callers in use; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct CallersFile {
     current: Arc<ArcSwap<CallerSet>>,
@@ -72,7 +72,7 @@ impl CallersFile {
                         file = %path.display(),
                         callers = count,
                         sha256,
-                        "the callers file is in force"
+                        "the callers file is in use"
                     );
                 })
             },
@@ -83,7 +83,7 @@ impl CallersFile {
         Ok(callers)
     }
 
-    /// Returns the callers in force now. Keep the guard for a moment only.
+    /// Returns the callers in use now. Keep the guard for a moment only.
     pub fn current(&self) -> Guard<Arc<CallerSet>> {
         self.current.load()
     }
@@ -103,7 +103,7 @@ impl CallersMetrics {
         Ok(Self {
             callers: register_int_gauge_with_registry!(
                 "usage_proxy_callers",
-                "Callers in the callers file in force.",
+                "Callers in the callers file in use.",
                 registry
             )?,
             file: TablesFileMetrics::new(registry, Self::SUBJECT)?,

@@ -83,7 +83,7 @@ impl CacheMetrics {
             |name: &str, help: &str| register_int_gauge_with_registry!(name, help, registry);
         let stale = counters(
             "usage_proxy_stale_served_total",
-            "Stale answers served, by why.",
+            "Stale answers served, by reason.",
             "reason",
         )?;
         let evictions = counters(
@@ -100,7 +100,7 @@ impl CacheMetrics {
         Ok(Self {
             results: children::<CacheResult>(&counters(
                 "usage_proxy_cache_requests_total",
-                "Requests for data by what they found in the cache.",
+                "Requests for data, by the result of the look into the cache.",
                 "result",
             )?),
             collapsed: register_int_counter_with_registry!(
@@ -121,7 +121,7 @@ impl CacheMetrics {
             )?,
             shed: children::<ShedReason>(&counters(
                 "usage_proxy_shed_total",
-                "Upstream calls that were not made because too many wait, by why.",
+                "Upstream calls that were not made because too many wait, by reason.",
                 "reason",
             )?),
             cached_failures: CachedFailureKind::VARIANTS

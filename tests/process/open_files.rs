@@ -11,7 +11,7 @@ async fn limited(limits: &str) -> Service {
     Service::start(&mut account.command(usage_proxy_after(limits), "serve")).await
 }
 
-/// The soft and the hard limit in force.
+/// The soft and the hard limit in use.
 fn in_force(service: &Service) -> Vec<String> {
     let limits = format!("/proc/{}/limits", service.running.id());
     let limits = std::fs::read_to_string(limits).unwrap();

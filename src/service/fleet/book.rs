@@ -1,3 +1,5 @@
+//! The newest usage of all customers, in memory.
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -227,7 +229,7 @@ impl FleetBook {
         with_rows.filter_map(|record| record.confirmed_at).min()
     }
 
-    /// Returns whether upstream has newer data than of this date, so that no more comes of it.
+    /// Returns true if upstream has data of a later date: this date gets no more.
     pub(in crate::service) fn is_past(&self, date: ProcessedDate) -> bool {
         self.lock()
             .newest_date()

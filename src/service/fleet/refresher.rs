@@ -1,3 +1,5 @@
+//! Refreshes all customers in the background.
+
 use std::{
     collections::HashMap,
     sync::Arc,

@@ -1,3 +1,5 @@
+//! The times at which a newer processed date is looked for.
+
 use std::{collections::VecDeque, time::Duration};
 
 use jiff::Timestamp;

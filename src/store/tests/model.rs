@@ -1,4 +1,4 @@
-//! A store in a few maps, which random changes are compared with.
+//! A model of the store in a few maps: random changes must have the same effect on both.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
