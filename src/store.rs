@@ -29,7 +29,7 @@ pub(crate) use self::notifications::Notifier;
 pub use self::{
     coordination::{
         Coordination, FleetRefresh, LEASE_RENEWAL, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd,
-        SealedTokens, SharedPause, StoredTokens, WantedLease, lease_name,
+        MAX_FAILURE_TIME, SealedTokens, SharedPause, StoredTokens, WantedLease, lease_name,
     },
     guarded::GuardedStore,
     leases::{HeldLease, LeaseTurn, Leases},

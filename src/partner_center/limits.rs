@@ -12,7 +12,7 @@ use super::{
     call::LogicalCall,
     error::UpstreamError,
     metrics::UpstreamMetrics,
-    throttle::{ThrottleScope, ThrottleTable},
+    throttle::{MAX_PAUSE, ThrottleScope, ThrottleTable},
 };
 use crate::{
     clock::SharedClock,
@@ -126,6 +126,10 @@ impl UpstreamLimits {
 
     /// Obeys a pause that a reply to another replica asked for.
     pub(super) fn obey_pause(&self, pause: UpstreamPause, remaining: Duration) {
+        if remaining > MAX_PAUSE {
+            // No reply asks for it, so that no process has written it.
+            return;
+        }
         let until = self.clock.now() + remaining;
         let throttle = &self.of(pause.api).throttle;
         throttle.obey(pause.scope, pause.customer, until);

@@ -12,7 +12,7 @@ use crate::domain::CustomerId;
 
 /// The bounds of the pauses that are accepted.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
-const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
+pub(super) const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// The pause after a 429 that does not say how long. It doubles with every further 429.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(10);

@@ -65,6 +65,9 @@ const MAX_PAUSE: Duration = Duration::from_millis(200);
 /// The longest wait for other processes: no request waits for so long.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
+/// The longest pause that upstream asks for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
+
 /// Time for an answer to be stored. Others then ask for themselves.
 const MAX_STORE_TIME: Duration = Duration::from_secs(5);
 
@@ -88,7 +91,8 @@ impl CallLeases {
     }
 
     /// Waits until this process may make a call, or another has made it. `unknown_since` is the time of the
-    /// last look for an answer. While the store does not answer, each process goes by itself.
+    /// last look for an answer. While the store does not answer, or takes no answers, each process goes by
+    /// itself.
     ///
     /// # Cancel safety
     ///
@@ -102,7 +106,7 @@ impl CallLeases {
         let latest = self.clock.now() + MAX_WAIT;
         loop {
             let now = self.clock.now();
-            if now >= latest {
+            if now >= latest || durable.writer.is_failing() {
                 return Turn::Own(None);
             }
             let wanted = WantedLease {
@@ -197,7 +201,7 @@ impl SharedFailure {
         let failure: Self = serde_json::from_str(text).ok()?;
         let remaining = |at: i64| {
             let millis = at.saturating_sub(now.as_millisecond());
-            Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+            Duration::from_millis(u64::try_from(millis).unwrap_or(0)).min(MAX_RETRY_AFTER)
         };
         Some(SourceError {
             retry_after: failure.retry_at_ms.map(remaining),
@@ -208,6 +212,10 @@ impl SharedFailure {
 }
 
 async fn is_flushed(durable: &DurableStore, clock: &SharedClock) -> bool {
+    if durable.writer.is_failing() {
+        // The others would wait for the next attempt.
+        return false;
+    }
     let flushed = with_deadline(clock, clock.now() + MAX_STORE_TIME, durable.writer.flush());
     matches!(flushed.await, Some(Ok(())))
 }

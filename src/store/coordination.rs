@@ -65,6 +65,9 @@ pub trait Coordination: fmt::Debug + Send + Sync + 'static {
 /// A lease expires so long after it was taken or renewed.
 pub const LEASE_TIME: Duration = Duration::from_secs(10);
 
+/// A failure counts no longer for other processes.
+pub const MAX_FAILURE_TIME: Duration = Duration::from_secs(15 * 60);
+
 /// A holder renews its lease so often.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(3);
 
@@ -117,7 +120,7 @@ pub enum LeaseEnd {
     Failed {
         /// The failure.
         failure: String,
-        /// It counts for so long.
+        /// It counts for so long, up to [`MAX_FAILURE_TIME`].
         lifetime: Duration,
     },
 }

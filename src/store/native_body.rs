@@ -29,7 +29,7 @@ pub(super) struct BodyCodec {
 /// The owners of the rows of a body.
 #[derive(Deserialize)]
 struct BodyOwners<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     items: Vec<BodyRow<'a>>,
 }
 
@@ -82,17 +82,17 @@ impl BodyCodec {
     }
 }
 
-/// Returns true if a body has rows of another customer, which no accepted answer has: the database was
-/// changed.
-pub(super) fn names_another_customer(body: &[u8], customer: CustomerId) -> bool {
+/// Returns true if a body has rows, and none of another customer. Every accepted answer does; otherwise the
+/// database was changed.
+pub(super) fn is_of_customer(body: &[u8], customer: CustomerId) -> bool {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let Ok(BodyOwners { items }) = serde_json::from_slice(body) else {
         return false;
     };
     let mut owners = items.iter().flat_map(|row| [&row.customer, &row.tenant]);
-    owners.any(|owner| {
+    owners.all(|owner| {
         let owner = owner.as_deref().filter(|owner| !owner.is_empty());
-        owner.is_some_and(|owner| CustomerId::parse(owner) != Ok(customer))
+        owner.is_none_or(|owner| CustomerId::parse(owner) == Ok(customer))
     })
 }
 
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_another_customer_is_recognized() {
+    fn a_body_that_is_not_of_the_customer_is_recognized() {
         let own = CustomerId::parse(&crate::simulator::DOCUMENTED_CUSTOMER.to_string()).unwrap();
         let other = CustomerId::parse("00000000-0000-4000-8000-000000000001").unwrap();
         let body_of = |field: &str| {
@@ -129,12 +129,14 @@ mod tests {
         };
         for (body, customer, expected) in [
             // Microsoft's example names none.
-            (documented_body(), other, false),
-            (body_of("customerId"), own, false),
-            (body_of("customerId"), other, true),
-            (body_of("customerTenantId"), other, true),
+            (documented_body(), other, true),
+            (body_of("customerId"), own, true),
+            (body_of("customerId"), other, false),
+            (body_of("customerTenantId"), other, false),
+            (b"{}".to_vec(), own, false),
+            (b"no JSON".to_vec(), own, false),
         ] {
-            assert_eq!(names_another_customer(&body, customer), expected);
+            assert_eq!(is_of_customer(&body, customer), expected);
         }
     }
 

@@ -69,19 +69,23 @@ statements! {
     REPORT_REPLICA = "INSERT INTO replica (id, seen_at, generation) \
         VALUES ($1, CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT), $2) \
         ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, generation = excluded.generation";
-    DELETE_OLD_REPLICAS = "DELETE FROM replica \
-        WHERE seen_at < CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) - 86400000";
+    // A time in the future comes from a server whose clock was ahead, before a fail-over.
+    DELETE_OLD_REPLICAS = "DELETE FROM replica WHERE seen_at NOT BETWEEN \
+        CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) - 86400000 \
+        AND CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) + 10000";
     OTHER_REPLICAS = "SELECT generation FROM replica WHERE id <> $1 \
         AND seen_at > CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) - 10000";
     LEASE = "SELECT count(*) FROM lease WHERE name = $1 AND fence = $2";
     // Another holder may have fetched before the purge. This process throws such an answer away by itself.
     END_PURGED_LEASES = "UPDATE lease SET expires_at = 0, finished_at = 0, failed_until = 0, \
-        fence = fence + 1 WHERE name LIKE $1 AND owner <> $2";
+        fence = mod(fence, 9000000000000000000) + 1 WHERE name LIKE $1 AND owner <> $2";
     DELETE_OLD_LEASES = "DELETE FROM lease \
         WHERE greatest(expires_at, finished_at, failed_until) \
         < CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) - 86400000";
-    DELETE_OLD_THROTTLES = "DELETE FROM throttle \
-        WHERE until_at < CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
+    // Upstream's pauses last a quarter of an hour at most.
+    DELETE_OLD_THROTTLES = "DELETE FROM throttle WHERE until_at NOT BETWEEN \
+        CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) \
+        AND CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) + 900000";
     SCHEMA_TABLES = "SELECT count(*) FROM pg_tables \
         WHERE schemaname = 'usage_proxy' AND tablename = 'schema_version'";
     SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM schema_version";
@@ -132,7 +136,8 @@ statements! {
     SET_BODY = "INSERT INTO native_body (customer, day, source, revision, codec, length, bytes) \
         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (customer, day, source, revision) DO UPDATE \
         SET codec = excluded.codec, length = excluded.length, bytes = excluded.bytes \
-        WHERE native_body.bytes <> excluded.bytes";
+        WHERE native_body.bytes <> excluded.bytes OR native_body.codec <> excluded.codec \
+        OR native_body.length <> excluded.length";
     NEWEST_DAY = "SELECT day, generation, confirmed_at FROM newest WHERE customer = $1 AND source = $2";
     SET_NEWEST = "INSERT INTO newest (customer, source, day, confirmed_at, generation) \
         VALUES ($1, $2, $3, $4, (SELECT generation FROM store_state)) \
@@ -196,8 +201,8 @@ statements! {
         GROUP BY mode UNION ALL SELECT mode, max(generation) FROM purge \
         WHERE customer IS NULL AND day IS NULL GROUP BY mode";
     PURGES = "SELECT mode, generation, customer, day FROM purge";
-    PURGES_AFTER = "SELECT mode, customer, day, origin FROM purge WHERE generation > $1 \
-        ORDER BY generation";
+    PURGES_AFTER = "SELECT mode, customer, day, origin FROM purge \
+        WHERE generation > $1 AND generation <= $2 ORDER BY generation";
     ALL_NEWEST_SNAPSHOTS = "SELECT n.customer, n.source, n.day, s.revision, s.customer_name, \
         s.fetched_at, n.confirmed_at, f.confirmed_at, n.generation FROM newest n \
         JOIN snapshot s ON s.customer = n.customer AND s.day = n.day AND s.source = n.source \

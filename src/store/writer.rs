@@ -166,6 +166,11 @@ impl StoreWriter {
         }
     }
 
+    /// Returns whether the last attempt to write failed.
+    pub fn is_failing(&self) -> bool {
+        self.0.is_failing.load(Ordering::Relaxed)
+    }
+
     /// Writes all that was queued before.
     ///
     /// # Errors

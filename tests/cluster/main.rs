@@ -12,7 +12,9 @@
     reason = "a test may fail in any way"
 )]
 
+mod clocks;
 mod database;
+mod full_disk;
 mod isolation;
 mod leases;
 mod network;

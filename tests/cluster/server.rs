@@ -19,18 +19,35 @@ use crate::process::PATIENCE;
 pub(crate) struct DatabaseServer {
     port: u16,
     postmaster: Mutex<Option<Child>>,
+    disk: Disk,
     folder: TempDir,
+}
+
+/// The disk of the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Disk {
+    /// That of the machine.
+    #[default]
+    Large,
+    /// One of its own, in memory, which [`DatabaseServer::fill_disk`] fills. The log of transactions is not
+    /// on it. It needs root, or a system where every user may make a namespace.
+    Small,
 }
 
 /// The time between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Mounts a small disk, which only the program sees that follows. It ends with the program.
+const WITH_SMALL_DISK: &str = r#"mount -t tmpfs -o "size=24m,mode=700,$(stat -c uid=%u,gid=%g "$0")" tmpfs "$0" && exec "$@""#;
+
 // === impl DatabaseServer ===
 
 impl DatabaseServer {
-    pub(crate) fn start() -> Self {
+    pub(crate) fn start(disk: Disk) -> Self {
         let folder = tempfile::tempdir().unwrap();
         give_to_server(folder.path());
+        fs::create_dir(folder.path().join("disk")).unwrap();
+        give_to_server(&folder.path().join("disk"));
         let mut initdb = as_server("initdb");
         initdb
             .arg("-D")
@@ -46,9 +63,13 @@ impl DatabaseServer {
         let server = Self {
             port,
             postmaster: Mutex::default(),
+            disk,
             folder,
         };
         server.resume_data();
+        if disk == Disk::Small {
+            server.move_to_small_disk();
+        }
         server
     }
 
@@ -95,6 +116,38 @@ impl DatabaseServer {
         postmaster.wait().unwrap();
     }
 
+    /// Leaves no space for another row that needs a page of its own.
+    pub(crate) fn fill_disk(&self) {
+        // A page takes few rows from now on, so that soon most rows need another one.
+        self.psql(
+            "DO $$ DECLARE filled text; BEGIN
+                FOR filled IN SELECT tablename FROM pg_tables WHERE schemaname = 'usage_proxy' LOOP
+                    EXECUTE format('ALTER TABLE usage_proxy.%I SET (fillfactor = 10)', filled);
+                END LOOP;
+            END $$",
+        );
+        self.psql(
+            "CREATE TABLE filler (page text);
+            ALTER TABLE filler ALTER COLUMN page SET STORAGE PLAIN",
+        );
+        self.psql(
+            "DO $$ BEGIN
+                LOOP
+                    BEGIN
+                        INSERT INTO filler VALUES (repeat('x', 8000));
+                    EXCEPTION WHEN disk_full THEN
+                        EXIT;
+                    END;
+                END LOOP;
+            END $$",
+        );
+    }
+
+    /// Frees all that [`DatabaseServer::fill_disk`] took.
+    pub(crate) fn free_disk(&self) {
+        self.psql("DROP TABLE filler");
+    }
+
     /// Returns the URL, at the server's own port or that of a relay.
     pub(crate) fn url_at(&self, port: u16) -> String {
         format!("postgres://postgres@127.0.0.1:{port}/postgres")
@@ -120,10 +173,27 @@ impl DatabaseServer {
         );
     }
 
+    fn move_to_small_disk(&self) {
+        let disk = self.folder.path().join("disk");
+        for statement in [
+            &*format!("CREATE TABLESPACE small LOCATION '{}'", disk.display()),
+            "ALTER DATABASE postgres SET TABLESPACE small",
+        ] {
+            // A database moves while nobody uses it.
+            let moved = self.client_of("template1", statement).output().unwrap();
+            let said = String::from_utf8_lossy(&moved.stderr);
+            assert!(moved.status.success(), "{statement}: {said}");
+        }
+    }
+
     fn client(&self, statements: &str) -> Command {
+        self.client_of("postgres", statements)
+    }
+
+    fn client_of(&self, database: &str, statements: &str) -> Command {
         let mut psql = Command::new("psql");
         psql.args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
-            .args(["-U", "postgres", "-d", "postgres"])
+            .args(["-U", "postgres", "-d", database])
             .args(["-Atqc", statements, "-v", "ON_ERROR_STOP=1"])
             .env("PGCONNECT_TIMEOUT", "10");
         psql
@@ -139,7 +209,10 @@ impl DatabaseServer {
             .append(true)
             .open(self.folder.path().join("log"))
             .unwrap();
-        let mut command = as_server("postgres");
+        let mut command = match self.disk {
+            Disk::Large => as_server("postgres"),
+            Disk::Small => with_small_disk(as_server("postgres"), &self.folder.path().join("disk")),
+        };
         command
             .arg("-D")
             .arg(self.folder.path().join("data"))
@@ -198,6 +271,19 @@ fn as_server(program: &str) -> Command {
     command.arg(newest_version().map_or_else(|| program.into(), |bin| bin.join(program)));
     command.current_dir("/");
     command
+}
+
+/// The command, in a namespace where a small disk is mounted at `place`.
+fn with_small_disk(command: Command, place: &Path) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--mount");
+    if !geteuid().is_root() {
+        unshare.args(["--user", "--map-current-user", "--keep-caps"]);
+    }
+    unshare.args(["sh", "-c", WITH_SMALL_DISK]).arg(place);
+    unshare.arg(command.get_program()).args(command.get_args());
+    unshare.current_dir("/");
+    unshare
 }
 
 /// The folder of the newest version of Debian's packages; `None`: whatever the PATH has.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     process::{Account, PATIENCE, PartnerCenter, Service, usage_proxy},
-    server::{DatabaseServer, signal},
+    server::{DatabaseServer, Disk, signal},
 };
 
 /// The most that a request may wait for anything but upstream and another replica. The contract says 20 ms;
@@ -45,6 +45,16 @@ pub(crate) struct Cluster {
     world: Arc<World>,
     account: Account,
     settings: Vec<String>,
+    circumstances: Circumstances,
+}
+
+/// What is wrong from the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Circumstances {
+    /// The disk of the database.
+    pub(crate) disk: Disk,
+    /// The seconds by which the clock of each replica is ahead.
+    pub(crate) clock_errors: [i32; 3],
 }
 
 /// A process that serves.
@@ -84,6 +94,8 @@ pub(crate) struct Answer {
     pub(crate) body: String,
     /// The date of its usage, if it has any.
     pub(crate) date: Option<Date>,
+    /// The time since it was fetched, in whole seconds; `None` for an error.
+    pub(crate) age: Option<Duration>,
     pub(crate) took: Duration,
 }
 
@@ -111,6 +123,23 @@ pub(crate) async fn wait_at_most(
     }
 }
 
+/// The environment of a process whose clock is ahead by so many seconds, by Debian's package `faketime`. Its
+/// timers are right.
+fn with_clock_error(seconds: i32) -> Vec<(&'static str, String)> {
+    let libraries = std::fs::read_dir("/usr/lib").unwrap();
+    let libraries = libraries.map(|folder| folder.unwrap().path().join("faketime"));
+    let mut libraries = libraries.map(|folder| folder.join("libfaketimeMT.so.1"));
+    let library = libraries.find(|library| library.exists());
+    let library = library.expect("the tests need Debian's package faketime");
+    vec![
+        ("LD_PRELOAD", library.display().to_string()),
+        ("FAKETIME", format!("{seconds:+}")),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        // Times of files are those of the machine.
+        ("NO_FAKE_STAT", "1".to_owned()),
+    ]
+}
+
 // === impl Cluster ===
 
 impl Cluster {
@@ -133,7 +162,22 @@ impl Cluster {
         ports: impl FnOnce(&DatabaseServer) -> [u16; 3],
         more: impl FnOnce(&World, &Account) -> Vec<String>,
     ) -> Self {
-        let server = DatabaseServer::start();
+        Self::start_all(Circumstances::default(), settings, ports, more).await
+    }
+
+    /// Starts three replicas in circumstances that are not good.
+    pub(crate) async fn start_in(circumstances: Circumstances, settings: &[&str]) -> Self {
+        let ports = |server: &DatabaseServer| [server.port(); 3];
+        Self::start_all(circumstances, settings, ports, |_, _| Vec::new()).await
+    }
+
+    async fn start_all(
+        circumstances: Circumstances,
+        settings: &[&str],
+        ports: impl FnOnce(&DatabaseServer) -> [u16; 3],
+        more: impl FnOnce(&World, &Account) -> Vec<String>,
+    ) -> Self {
+        let server = DatabaseServer::start(circumstances.disk);
         let partner_center = PartnerCenter::start(SimulatorOptions::default()).await;
         let account = partner_center.account();
         account.write("encryption-key", ENCRYPTION_KEY);
@@ -160,6 +204,7 @@ impl Cluster {
             world,
             account,
             settings: all,
+            circumstances,
             server,
         };
         for (number, port) in ports(&cluster.server).into_iter().enumerate() {
@@ -172,6 +217,10 @@ impl Cluster {
     /// Starts replica `number`, with nothing in memory.
     pub(crate) async fn serve(&self, number: usize, port: u16) -> Replica {
         let mut command = self.account.command(usage_proxy(), "serve");
+        let clock_error = self.circumstances.clock_errors[number];
+        if clock_error != 0 {
+            command.envs(with_clock_error(clock_error));
+        }
         let url = format!("store.url={}", self.server.url_at(port));
         for setting in ["log.requests=off", &url] {
             command.args(["--set", setting]);
@@ -210,6 +259,11 @@ impl Cluster {
     /// Publishes usage of a later day.
     pub(crate) fn publish(&self, day: usize) -> Date {
         self.world.publish(day)
+    }
+
+    /// Publishes usage of a day, maybe again, with other counts.
+    pub(crate) fn correct(&self, day: usize, licenses_active: u64) -> Date {
+        self.world.publish_with(day, licenses_active)
     }
 
     pub(crate) fn world(&self) -> Arc<World> {
@@ -269,6 +323,11 @@ impl Cluster {
     /// Publishes a later day, and asserts that a purge by one replica makes all of them serve it in time,
     /// with one call upstream.
     pub(crate) async fn assert_purges_reach_all(&self, customer: usize, day: usize) {
+        self.assert_purge_reaches_all(0, customer, day).await;
+    }
+
+    /// As [`Cluster::assert_purges_reach_all`], by any replica.
+    pub(crate) async fn assert_purge_reaches_all(&self, by: usize, customer: usize, day: usize) {
         for replica in &self.replicas {
             let answer = replica.ask(customer).await;
             assert_eq!(answer.status, 200, "{answer:?}");
@@ -278,7 +337,7 @@ impl Cluster {
         let (calls, missed) = (self.calls(), self.missed().await);
 
         let purged_at = Instant::now();
-        self.replicas[0].purge(customer).await;
+        self.replicas[by].purge(customer).await;
 
         for replica in &self.replicas {
             wait_at_most(PURGE_TIME + BOUND, "the purge is seen", async || {
@@ -441,6 +500,8 @@ impl World {
         let reply = request.send().await?;
         let header = reply.headers().get("cache-status");
         let cache_status = header.map(|value| value.to_str().unwrap().to_owned());
+        let age = reply.headers().get("age");
+        let age = age.map(|age| Duration::from_secs(age.to_str().unwrap().parse().unwrap()));
         let status = reply.status().as_u16();
         let body = reply.text().await?;
         let took = begun.elapsed();
@@ -450,11 +511,16 @@ impl World {
             cache_status: cache_status.unwrap_or_default(),
             body,
             date,
+            age,
             took,
         })
     }
 
     fn publish(&self, day: usize) -> Date {
+        self.publish_with(day, 0)
+    }
+
+    fn publish_with(&self, day: usize, licenses_active: u64) -> Date {
         let day = i64::try_from(day).unwrap();
         let date = self.first_day + day.days();
         for (number, customer) in (1..).zip(&self.customers) {
@@ -465,6 +531,10 @@ impl World {
                 seats.unsigned_abs(),
                 date,
             );
+            let row = SimulatedRow {
+                licenses_active,
+                ..row
+            };
             let rows = CustomerOverride::Rows(vec![row]);
             self.upstream.override_customer(*customer, rows);
         }

@@ -5,6 +5,9 @@ step_rust() {
     need cc gcc libc6-dev
     need curl curl ca-certificates
     need_postgres
+    need unshare util-linux mount
+    # Tests of replicas whose clocks are wrong.
+    need faketime faketime
     # A test opens a thousand connections, both ends of them here.
     ulimit -S -n "$(ulimit -H -n)"
     if ((${COVERAGE:-0})) && coverage_possible; then

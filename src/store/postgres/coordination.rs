@@ -21,9 +21,9 @@ use crate::{
     domain::{ProcessedDate, UpstreamApi},
     shutdown::Shutdown,
     store::{
-        Coordination, FleetRefresh, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd, Notification,
-        Notifications, SealedTokens, SharedPause, StoreFuture, StoredTokens, WantedLease,
-        schema::source_number,
+        Coordination, FleetRefresh, LEASE_TIME, Lease, LeaseAttempt, LeaseEnd, MAX_FAILURE_TIME,
+        Notification, Notifications, SealedTokens, SharedPause, StoreFuture, StoredTokens,
+        WantedLease, schema::source_number,
     },
 };
 
@@ -51,7 +51,8 @@ pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Reads first, since an attempt that conflicts writes even if it changes nothing. The condition is checked
 /// again under the lock of the row. A fence is a time, so that it grows after its row was deleted too. A time
-/// in the future comes from a server whose clock was ahead, before a fail-over, and counts for nothing.
+/// that is too far in the future comes from a server whose clock was ahead, before a fail-over, or from a
+/// row that no process wrote. It counts for nothing.
 ///
 /// The commit does not wait for the disk, which would take most of the time that a request has. A crash of
 /// the server may lose it, and then also all that was stored later.
@@ -65,17 +66,20 @@ const ACQUIRE: &str = "WITH seen AS (
             (name, owner, fence, expires_at, finished_at, failed_until, failure)
         SELECT $1, $2, now, now + $3, 0, 0, NULL FROM clock WHERE NOT EXISTS (SELECT 1 FROM seen
             WHERE expires_at BETWEEN now + 1 AND now + $3 OR finished_at BETWEEN now - $4 AND now
-                OR failed_until > now)
+                OR failed_until BETWEEN now + 1 AND now + $5 AND failure IS NOT NULL)
         ON CONFLICT (name) DO UPDATE
-        SET owner = excluded.owner, fence = greatest(excluded.fence, l.fence + 1),
+        SET owner = excluded.owner,
+            fence = greatest(excluded.fence, mod(l.fence, 9000000000000000000) + 1),
             expires_at = excluded.expires_at, failure = NULL
         WHERE l.expires_at NOT BETWEEN excluded.expires_at - $3 + 1 AND excluded.expires_at
             AND l.finished_at NOT BETWEEN excluded.expires_at - $3 - $4 AND excluded.expires_at - $3
-            AND l.failed_until <= excluded.expires_at - $3
+            AND (l.failure IS NULL OR l.failed_until NOT BETWEEN excluded.expires_at - $3 + 1
+                AND excluded.expires_at - $3 + $5)
         RETURNING l.fence
     )
     SELECT (SELECT fence FROM taken), expires_at BETWEEN now + 1 AND now + $3,
-        finished_at BETWEEN now - $4 AND now, failed_until - now, failure
+        finished_at BETWEEN now - $4 AND now,
+        CASE WHEN failed_until BETWEEN now + 1 AND now + $5 THEN failed_until - now END, failure
     FROM clock LEFT JOIN seen ON true";
 
 const RENEW: &str = "UPDATE usage_proxy.lease
@@ -98,7 +102,7 @@ const PUBLISH_REFRESH: &str = "INSERT INTO usage_proxy.fleet_refresh AS f
         refreshed_at = excluded.refreshed_at, confirmed_at = excluded.confirmed_at,
         second_look = excluded.second_look, published_at = excluded.published_at,
         fresh_until = excluded.fresh_until
-    WHERE f.fence <= excluded.fence";
+    WHERE f.fence NOT BETWEEN excluded.fence + 1 AND excluded.fence + 86400000";
 
 const LAST_REFRESH: &str = "SELECT CAST(day AS BIGINT), refreshed_at, confirmed_at, second_look,
         now - published_at, fresh_until - now
@@ -235,11 +239,13 @@ impl CoordinationClient {
     async fn acquire(&self, wanted: WantedLease) -> Result<LeaseAttempt, PostgresError> {
         let name = &*wanted.name;
         let (lifetime, unknown) = (millis(LEASE_TIME), millis(wanted.unknown_since));
-        let parameters: [Parameter<'_>; 4] = [
+        let longest = millis(MAX_FAILURE_TIME);
+        let parameters: [Parameter<'_>; 5] = [
             (&name, Type::TEXT),
             (&self.owner, Type::INT8),
             (&lifetime, Type::INT8),
             (&unknown, Type::INT8),
+            (&longest, Type::INT8),
         ];
         let rows = self.query(ACQUIRE, &parameters).await?;
         let Some(row) = rows.first() else {
@@ -278,7 +284,9 @@ impl CoordinationClient {
     async fn release(&self, lease: &Lease, end: LeaseEnd) -> Result<(), PostgresError> {
         let is_finished = end == LeaseEnd::Finished;
         let (failure, lifetime) = match end {
-            LeaseEnd::Failed { failure, lifetime } => (Some(failure), millis(lifetime)),
+            LeaseEnd::Failed { failure, lifetime } => {
+                (Some(failure), millis(lifetime.min(MAX_FAILURE_TIME)))
+            }
             LeaseEnd::Finished | LeaseEnd::Abandoned => (None, 0),
         };
         let name = &*lease.name;

@@ -1,7 +1,8 @@
 //! Texts that are stored once, and their numbers.
 //!
 //! Numbers begin at 1, follow each other and are never deleted, so entries that another connection
-//! added are those after the last known number.
+//! added are those after the last known number. An entry that is missing or unreadable all the same, because
+//! something else changed the store, costs only the rows that have its number.
 
 use std::{borrow::Cow, hash::Hash, sync::Arc};
 
@@ -29,7 +30,8 @@ pub(in crate::store) struct Dictionaries {
 /// The entries of one table.
 #[derive(Debug)]
 pub(in crate::store) struct Dictionary<T> {
-    entries: Vec<T>,
+    /// `None`: missing or unreadable.
+    entries: Vec<Option<T>>,
     numbers: AHashMap<T, i64>,
     texts: SharedTexts,
 }
@@ -61,6 +63,9 @@ pub(in crate::store) trait DictionaryEntry: Clone + Eq + Hash {
     fn add(&self, connection: &dyn SqlConnection, number: i64) -> SqlResult<()>;
 }
 
+/// The most entries that may be missing in a row; a damaged number must not reserve more memory.
+const MAX_MISSING: i64 = 100_000;
+
 // === impl Dictionary ===
 
 impl<T: DictionaryEntry> Dictionary<T> {
@@ -74,9 +79,8 @@ impl<T: DictionaryEntry> Dictionary<T> {
         if index >= self.entries.len() {
             self.load(connection)?;
         }
-        self.entries
-            .get(index)
-            .ok_or_else(|| SqlError::Unreadable(format!("{number} is the number of no text")))
+        let entry = self.entries.get(index).and_then(Option::as_ref);
+        entry.ok_or_else(|| SqlError::Unreadable(format!("{number} is the number of no text")))
     }
 
     /// Returns the number of an entry, if it has one.
@@ -121,18 +125,35 @@ impl<T: DictionaryEntry> Dictionary<T> {
         let last = self.last_number();
         connection.for_each(T::AFTER, values![last], |row| {
             let number: i64 = row.get(0)?;
-            if number != self.last_number() + 1 {
+            let missing = number - self.last_number() - 1;
+            if !(0..=MAX_MISSING).contains(&missing) {
                 let problem = format!("the texts before number {number} are missing");
                 return Err(SqlError::Unreadable(problem));
             }
-            let entry = T::read(row, &mut self.texts)?;
-            self.push(entry, number);
+            for _ in 0..missing {
+                self.entries.push(None);
+            }
+            if missing > 0 {
+                tracing::warn!(
+                    number,
+                    missing,
+                    "texts before this number are missing in the store"
+                );
+            }
+            match T::read(row, &mut self.texts) {
+                Ok(entry) => self.push(entry, number),
+                Err(error @ SqlError::Unreadable(_)) => {
+                    tracing::warn!(number, %error, "a text in the store is unreadable");
+                    self.entries.push(None);
+                }
+                Err(error) => return Err(error),
+            }
             Ok(())
         })
     }
 
     fn push(&mut self, entry: T, number: i64) {
-        self.entries.push(entry.clone());
+        self.entries.push(Some(entry.clone()));
         self.numbers.insert(entry, number);
     }
 

@@ -13,14 +13,14 @@ use super::{
     error::{SqlError, SqlResult},
 };
 use crate::{
-    cache::PurgeScope,
+    cache::{PurgeMode, PurgeScope},
     domain::{
         CustomerEntry, CustomerId, CustomerList, LicenseUsage, ListedCustomer, ProcessedDate,
         Resource, UpstreamApi, UsageRow,
     },
     store::{
         LaterPurges, StoredCustomers, StoredFleetDate, StoredPurge, StoredSnapshot,
-        native_body::{BodyCodec, names_another_customer},
+        native_body::{BodyCodec, is_of_customer},
         schema::{
             ALL_CUSTOMERS, PurgeGenerations, StoredFact, date_of_day, purge_mode_of_number,
             source_number, source_of_number,
@@ -71,10 +71,22 @@ impl Queries<'_> {
         Ok(())
     }
 
+    /// Returns a snapshot; `None` also for one that is unreadable, since upstream has it too.
     pub(in crate::store) fn snapshot(
         &mut self,
         resource: Resource,
     ) -> SqlResult<Option<StoredSnapshot>> {
+        self.readable_snapshot(resource).or_else(|error| {
+            let SqlError::Unreadable(_) = error else {
+                return Err(error);
+            };
+            let customer = resource.customer().map(tracing::field::display);
+            tracing::warn!(customer.id = customer, %error, "a stored snapshot is unreadable");
+            Ok(None)
+        })
+    }
+
+    fn readable_snapshot(&mut self, resource: Resource) -> SqlResult<Option<StoredSnapshot>> {
         let (Some(customer), Some(source)) = (resource.customer(), source_number(resource.api()))
         else {
             return Ok(None);
@@ -129,9 +141,9 @@ impl Queries<'_> {
         let native = self.body(&head)?;
         if native
             .as_deref()
-            .is_some_and(|body| names_another_customer(body, customer))
+            .is_some_and(|body| !is_of_customer(body, customer))
         {
-            tracing::error!(customer.id = %customer, "a stored answer is of another customer, and not used");
+            tracing::error!(customer.id = %customer, "a stored answer is not of its customer, and not used");
             return Ok(None);
         }
         Ok(Some(StoredSnapshot { native, ..snapshot }))
@@ -186,10 +198,10 @@ impl Queries<'_> {
             if last == Some(head.customer) {
                 continue;
             }
-            let customers = &mut self.dictionaries.customers;
-            let customer = *customers.entry(connection, head.customer)?;
             let purges = purges.of(head.customer, head.day);
-            match self.build(customer, head, purges) {
+            let customers = &mut self.dictionaries.customers;
+            let customer = customers.entry(connection, head.customer).copied();
+            match customer.and_then(|customer| self.build(customer, head, purges)) {
                 Ok(None) => {}
                 Ok(Some(snapshot)) => {
                     snapshots.push(snapshot);
@@ -197,7 +209,10 @@ impl Queries<'_> {
                 }
                 // One that is unreadable hides no other.
                 Err(error @ SqlError::Unreadable(_)) => {
-                    tracing::warn!(customer.id = %customer, %error, "a stored snapshot is unreadable");
+                    let number = head.customer;
+                    let customer = self.dictionaries.customers.entry(connection, number).ok();
+                    let customer = customer.map(tracing::field::display);
+                    tracing::warn!(customer.id = customer, %error, "a stored snapshot is unreadable");
                 }
                 Err(error) => return Err(error),
             }
@@ -277,27 +292,35 @@ impl Queries<'_> {
         let connection = self.connection;
         let newest = connection.query_value(sql::GENERATION, values![])?;
         let after = generation.unwrap_or(newest);
-        let rows = connection.query_all(sql::PURGES_AFTER, values![after], |row| {
+        let rows = connection.query_all(sql::PURGES_AFTER, values![after, newest], |row| {
             let customer: Option<i64> = row.get(1)?;
             let day: Option<i64> = row.get(2)?;
             Ok((row.get(0)?, customer, day, row.get(3)?))
         })?;
         let mut purges = Vec::with_capacity(rows.len());
         for (mode, customer, day, written_by) in rows {
-            let customers = &mut self.dictionaries.customers;
-            let customer_id = match customer {
-                Some(customer) => Some(*customers.entry(connection, customer)?),
-                None => None,
-            };
             let written_by: Option<i64> = written_by;
-            purges.push(StoredPurge {
+            let mut purge = StoredPurge {
                 scope: PurgeScope {
-                    customer_id,
+                    customer_id: None,
                     processed_date: day.and_then(date_of_day),
                 },
                 mode: purge_mode_of_number(mode),
                 is_own: written_by == Some(origin),
-            });
+            };
+            if let Some(customer) = customer {
+                let customers = &mut self.dictionaries.customers;
+                match customers.entry(connection, customer) {
+                    Ok(customer) => purge.scope.customer_id = Some(*customer),
+                    Err(error @ SqlError::Unreadable(_)) => {
+                        tracing::warn!(%error, "a stored purge is of no known customer: all are fetched again");
+                        purge.scope = PurgeScope::default();
+                        purge.mode = PurgeMode::Soft;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            purges.push(purge);
         }
         Ok(LaterPurges {
             generation: newest,

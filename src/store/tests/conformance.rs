@@ -72,7 +72,7 @@ async fn what_is_stored_comes_back(TestStore { store, .. }: TestStore) {
     let accepted = AcceptedSnapshot {
         api: UpstreamApi::Insights,
         usage: stored.clone(),
-        native: Some(Bytes::from_static(b"\xef\xbb\xbf{ }")),
+        native: Some(Bytes::from_static(b"\xef\xbb\xbf{\"items\": []}")),
         asked_date: None,
         fetched_at: at(MORNING),
         purge_generation: None,
@@ -86,7 +86,10 @@ async fn what_is_stored_comes_back(TestStore { store, .. }: TestStore) {
     let found = newest_of(&*store, customer(1)).await.unwrap();
 
     assert_eq!(found.usage, stored);
-    assert_eq!(found.native.as_deref(), Some(&b"\xef\xbb\xbf{ }"[..]));
+    assert_eq!(
+        found.native.as_deref(),
+        Some(&b"\xef\xbb\xbf{\"items\": []}"[..])
+    );
     assert_eq!((found.revision, found.is_purged), (1, false));
     assert_eq!(
         (found.fetched_at, found.confirmed_at),

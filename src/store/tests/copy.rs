@@ -74,9 +74,9 @@ async fn fill(store: &dyn UsageStore) {
     let nothing = usage(customer(4), Vec::new());
     let changes = vec![
         list("Contoso Ltd", MORNING),
-        with_body(newest(insights, &first, MORNING), "{\"first\": 1}"),
-        with_body(newest(insights, &first, NOON), "{\"first\": 1}"),
-        with_body(newest(insights, &second, EVENING), "{\"second\": 2}"),
+        with_body(newest(insights, &first, MORNING), "{\"items\": []}"),
+        with_body(newest(insights, &first, NOON), "{\"items\": []}"),
+        with_body(newest(insights, &second, EVENING), "{\"items\": [{}]}"),
         dated(&many(1, "2026-11-26", 2), "2026-11-26", MORNING),
         dated(&many(1, "2026-11-25", 2), "2026-11-25", MORNING),
         dated(&many(1, "2026-11-25", 3), "2026-11-25", NOON),

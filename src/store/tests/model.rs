@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use jiff::{Timestamp, ToSpan};
 use proptest::prelude::*;
 
@@ -120,6 +121,12 @@ fn on_day(rows: Vec<(UsageRow, bool)>, of: ProcessedDate) -> Vec<UsageRow> {
     moved.collect()
 }
 
+/// A body for these rows, as no upstream has it.
+fn body_of(usage: &LicenseUsage) -> Bytes {
+    let body = serde_json::json!({"items": [], "usage": format!("{usage:?}")});
+    body.to_string().into()
+}
+
 fn any_customer() -> impl Strategy<Value = CustomerId> {
     (0..CUSTOMERS).prop_map(customer)
 }
@@ -141,7 +148,7 @@ fn any_accepted() -> impl Strategy<Value = AcceptedSnapshot> {
                     false => UpstreamApi::Insights,
                 },
                 asked_date: is_dated.then(|| day(number)),
-                native: (!is_commercial).then(|| format!("{usage:?}").into()),
+                native: (!is_commercial).then(|| body_of(&usage)),
                 usage: Arc::new(usage),
                 fetched_at: at("2026-11-28T00:00:00Z") + i64::from(hours).hours(),
                 purge_generation: None,
