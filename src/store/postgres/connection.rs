@@ -61,8 +61,17 @@ pub(super) struct PostgresConnection {
 #[derive(Default)]
 struct Pipeline {
     waiting: Vec<Message>,
+    /// They are added before the next message that may see them.
+    facts: WaitingFacts,
     /// The results of queries that were announced; `None` for those that wait.
     ahead: HashMap<AheadKey, Option<Vec<Row>>>,
+}
+
+/// Rows of `fact`, by column, that one statement adds: so the server reads and plans it once for all.
+#[derive(Default)]
+struct WaitingFacts {
+    integers: [Vec<i64>; 8],
+    percents: Vec<Option<f64>>,
 }
 
 /// A statement and its parameters. The text itself, since equal constants may have several addresses.
@@ -86,12 +95,21 @@ enum MessageKind {
     /// Several statements without parameters and results.
     Batch,
     Statement(Vec<SqlValue<'static>>),
+    Facts(Box<WaitingFacts>),
     Ahead(AheadKey),
     Notification(Notification),
 }
 
 /// Statements that may wait; each takes a kilobyte or two.
 const MAX_WAITING: usize = 512;
+
+/// Rows of `fact` that one statement adds.
+const MAX_FACTS: usize = 1_000;
+
+/// [`sql::ADD_FACT`] for many rows.
+const ADD_FACTS: &str = "INSERT INTO fact (customer, day, source, product, workload, \
+    licenses_active, licenses_qualified, processed_offset, reported_usage_percent) \
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 /// Those that give a number to a text.
 const ADDS_TEXTS: [Statement; 4] = [
@@ -251,7 +269,7 @@ impl PostgresConnection {
                     // In the transaction, a full queue of notifications would be an error of COMMIT.
                     if let Some(notification) = self.notification.take() {
                         let kind = MessageKind::Notification(notification);
-                        self.push(NOTIFY, kind)?;
+                        self.pipeline.borrow_mut().queue(NOTIFY, kind);
                     }
                     self.flush()?;
                 }
@@ -284,11 +302,7 @@ impl PostgresConnection {
 
     /// Queues statements without parameters and results.
     pub(super) fn batch(&self, text: &'static str) {
-        let kind = MessageKind::Batch;
-        self.pipeline
-            .borrow_mut()
-            .waiting
-            .push(Message { text, kind });
+        self.pipeline.borrow_mut().queue(text, MessageKind::Batch);
     }
 
     /// Sends all that waits, and returns the rows of the last statement.
@@ -311,7 +325,9 @@ impl PostgresConnection {
                         *result = Some(rows);
                     }
                 }
-                MessageKind::Batch | MessageKind::Statement(_) => last = rows,
+                MessageKind::Batch | MessageKind::Statement(_) | MessageKind::Facts(_) => {
+                    last = rows;
+                }
                 MessageKind::Notification(_) => {}
             }
         }
@@ -343,14 +359,55 @@ impl PostgresConnection {
         Ok(self.pipeline.borrow_mut().ahead.remove(key).flatten())
     }
 
-    fn push(&self, text: &'static str, kind: MessageKind) -> SqlResult<()> {
-        let mut pipeline = self.pipeline.borrow_mut();
-        pipeline.waiting.push(Message { text, kind });
-        if pipeline.waiting.len() < MAX_WAITING {
+    fn flush_if_full(&self) -> SqlResult<()> {
+        if self.pipeline.borrow().waiting.len() < MAX_WAITING {
             return Ok(());
         }
-        drop(pipeline);
         self.flush().map(drop)
+    }
+}
+
+// === impl Pipeline ===
+
+impl Pipeline {
+    fn queue(&mut self, text: &'static str, kind: MessageKind) {
+        self.queue_facts();
+        self.waiting.push(Message { text, kind });
+    }
+
+    fn queue_facts(&mut self) {
+        if !self.facts.percents.is_empty() {
+            let kind = MessageKind::Facts(Box::new(std::mem::take(&mut self.facts)));
+            let text = ADD_FACTS;
+            self.waiting.push(Message { text, kind });
+        }
+    }
+}
+
+// === impl WaitingFacts ===
+
+impl WaitingFacts {
+    /// Adds the values of [`sql::ADD_FACT`], of which the percentage alone is no integer.
+    fn add(&mut self, values: &[SqlValue<'_>]) {
+        let (mut columns, mut percent) = (self.integers.iter_mut(), None);
+        for value in values {
+            match value {
+                SqlValue::Integer(value) => columns.next().into_iter().for_each(|column| {
+                    column.push(*value);
+                }),
+                SqlValue::Real(value) => percent = Some(*value),
+                SqlValue::Null | SqlValue::Text(_) | SqlValue::Blob(_) => {}
+            }
+        }
+        self.percents.push(percent);
+    }
+
+    async fn insert(&self, client: &Client, text: &str) -> Result<(), tokio_postgres::Error> {
+        let integers = self.integers.iter();
+        let integers = integers.map(|column| -> Parameter<'_> { (column, Type::INT8_ARRAY) });
+        let mut values: Vec<_> = integers.collect();
+        values.push((&self.percents, Type::FLOAT8_ARRAY));
+        client.query_typed(text, &values).await.map(drop)
     }
 }
 
@@ -362,8 +419,22 @@ impl SqlConnection for PostgresConnection {
         {
             self.adds_texts.set(true);
         }
-        let values = values.iter().map(SqlValue::to_static).collect();
-        self.push(statement.dollars, MessageKind::Statement(values))
+        let mut pipeline = self.pipeline.borrow_mut();
+        if statement.dollars == sql::ADD_FACT.dollars {
+            pipeline.facts.add(values);
+            if pipeline.facts.percents.len() >= MAX_FACTS {
+                pipeline.queue_facts();
+            }
+        } else {
+            let values = values.iter().map(SqlValue::to_static).collect();
+            let (text, kind) = (statement.dollars, MessageKind::Statement(values));
+            match sees_facts(text) {
+                true => pipeline.queue(text, kind),
+                false => pipeline.waiting.push(Message { text, kind }),
+            }
+        }
+        drop(pipeline);
+        self.flush_if_full()
     }
 
     fn query(
@@ -381,11 +452,7 @@ impl SqlConnection for PostgresConnection {
             None => {
                 let values = values.iter().map(SqlValue::to_static).collect();
                 let kind = MessageKind::Statement(values);
-                let text = statement.dollars;
-                self.pipeline
-                    .borrow_mut()
-                    .waiting
-                    .push(Message { text, kind });
+                self.pipeline.borrow_mut().queue(statement.dollars, kind);
                 self.flush()?
             }
         };
@@ -405,7 +472,7 @@ impl SqlConnection for PostgresConnection {
         }
         pipeline.ahead.insert(key.clone(), None);
         let (text, kind) = (statement.dollars, MessageKind::Ahead(key));
-        pipeline.waiting.push(Message { text, kind });
+        pipeline.queue(text, kind);
     }
 
     fn forget(&self, statement: Statement, key: &[i64]) {
@@ -432,6 +499,12 @@ impl Drop for PostgresConnection {
 
 fn shared(connection: &PostgresConnection) -> &dyn SqlConnection {
     connection
+}
+
+/// Returns whether a change depends on the rows of `fact` that were added before it: it changes them too,
+/// or undoes them.
+fn sees_facts(text: &str) -> bool {
+    ["fact", "SAVEPOINT"].iter().any(|word| text.contains(word))
 }
 
 /// Returns the key of a query that may have been announced.
@@ -487,6 +560,10 @@ async fn run(client: &Client, message: &Message) -> Result<Vec<Row>, tokio_postg
             let notified = client.query_typed(message.text, &parameters).await;
             // Those who wait look without it, later.
             let _notified = notified.is_ok();
+            return Ok(Vec::new());
+        }
+        MessageKind::Facts(facts) => {
+            facts.insert(client, message.text).await?;
             return Ok(Vec::new());
         }
         MessageKind::Statement(values) => values,
