@@ -138,6 +138,7 @@ statements! {
         SET codec = excluded.codec, length = excluded.length, bytes = excluded.bytes \
         WHERE native_body.bytes <> excluded.bytes OR native_body.codec <> excluded.codec \
         OR native_body.length <> excluded.length";
+    DELETE_NEWEST = "DELETE FROM newest WHERE customer = $1 AND day = $2 AND source = $3";
     NEWEST_DAY = "SELECT day, generation, confirmed_at FROM newest WHERE customer = $1 AND source = $2";
     SET_NEWEST = "INSERT INTO newest (customer, source, day, confirmed_at, generation) \
         VALUES ($1, $2, $3, $4, (SELECT generation FROM store_state)) \
@@ -257,15 +258,29 @@ statements! {
 
     // === Deletion of old dates ===
     LAST_DAY = "SELECT max(day) FROM processed_day";
-    SNAPSHOTS_BEFORE = "SELECT s.customer, s.day, s.source FROM customer c CROSS JOIN snapshot s \
-        WHERE s.customer = c.id AND s.day < $1 AND s.day > -2147483648 LIMIT $2";
     DELETE_SNAPSHOT = "DELETE FROM snapshot WHERE customer = $1 AND day = $2 AND source = $3";
     DELETE_BODIES = "DELETE FROM native_body WHERE customer = $1 AND day = $2 AND source = $3";
     DELETE_SUPERSEDED_SNAPSHOTS = "DELETE FROM superseded_snapshot \
         WHERE customer = $1 AND day = $2 AND source = $3";
     DELETE_SUPERSEDED_FACTS = "DELETE FROM superseded_fact \
         WHERE customer = $1 AND day = $2 AND source = $3";
-    DELETE_NEWEST = "DELETE FROM newest WHERE customer = $1 AND day = $2 AND source = $3";
+    // Each customer by itself, so that no plan reads all snapshots to find out that none is old.
+    CUSTOMERS_BEFORE = "SELECT c.id FROM customer c WHERE (SELECT min(s.day) FROM snapshot s \
+        WHERE s.customer = c.id AND s.day > -2147483648) < $1 LIMIT $2";
+    SNAPSHOTS_BEFORE = "SELECT day, source, revision FROM snapshot \
+        WHERE customer = $1 AND day < $2 AND day > -2147483648 ORDER BY day, source LIMIT $3";
+    DELETE_OLD_SNAPSHOTS = "DELETE FROM snapshot \
+        WHERE customer = $1 AND day BETWEEN $2 AND $3 AND source = $4";
+    DELETE_OLD_FACTS = "DELETE FROM fact \
+        WHERE customer = $1 AND day BETWEEN $2 AND $3 AND source = $4";
+    DELETE_OLD_BODIES = "DELETE FROM native_body \
+        WHERE customer = $1 AND day BETWEEN $2 AND $3 AND source = $4";
+    DELETE_OLD_SUPERSEDED_SNAPSHOTS = "DELETE FROM superseded_snapshot \
+        WHERE customer = $1 AND day BETWEEN $2 AND $3 AND source = $4";
+    DELETE_OLD_SUPERSEDED_FACTS = "DELETE FROM superseded_fact \
+        WHERE customer = $1 AND day BETWEEN $2 AND $3 AND source = $4";
+    DELETE_OLD_NEWEST = "DELETE FROM newest \
+        WHERE customer = $1 AND day BETWEEN $2 AND $3 AND source = $4";
     DELETE_ASKED_DAYS = "DELETE FROM asked_day WHERE day < $1";
 
     // === Copies of a store, read ===

@@ -1,6 +1,11 @@
 //! History of one customer, and the deletion of old dates.
 
-use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    ops::ControlFlow,
+    sync::Arc,
+};
 
 use super::{
     connection::{SqlConnection, values},
@@ -19,6 +24,18 @@ use crate::{
 
 /// Rows of a history that are read at once.
 const ROWS_AT_ONCE: i64 = 1000;
+
+/// Customers of whose old snapshots an engine may ask at once. Each has as many as are deleted together, or
+/// one.
+const OLD_CUSTOMERS_AHEAD: usize = 8;
+
+/// Old snapshots of a customer and source.
+struct OldSnapshots {
+    first_day: i64,
+    last_day: i64,
+    /// True if any was superseded.
+    are_corrected: bool,
+}
 
 // === impl Queries ===
 
@@ -159,6 +176,23 @@ impl WorkloadTexts {
     }
 }
 
+// === impl OldSnapshots ===
+
+impl OldSnapshots {
+    fn delete(&self, connection: &dyn SqlConnection, customer: i64, source: i64) -> SqlResult<()> {
+        let values = values![customer, self.first_day, self.last_day, source];
+        let run = |statement| connection.execute(statement, values);
+        run(sql::DELETE_OLD_FACTS)?;
+        run(sql::DELETE_OLD_BODIES)?;
+        if self.are_corrected {
+            run(sql::DELETE_OLD_SUPERSEDED_FACTS)?;
+            run(sql::DELETE_OLD_SUPERSEDED_SNAPSHOTS)?;
+        }
+        run(sql::DELETE_OLD_NEWEST)?;
+        run(sql::DELETE_OLD_SNAPSHOTS)
+    }
+}
+
 /// Deletes snapshots of old days, in a transaction of the caller.
 pub(in crate::store) fn delete_old(
     connection: &dyn SqlConnection,
@@ -172,25 +206,42 @@ pub(in crate::store) fn delete_old(
     let first_kept = newest.saturating_sub(old.days_before_newest);
     let day = old.before.days_since_epoch().min(first_kept);
     let limit = i64::try_from(limit.get()).unwrap_or(i64::MAX);
-    let old: Vec<(i64, i64, i64)> =
-        connection.query_all(sql::SNAPSHOTS_BEFORE, values![day, limit], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    let values = values![day, limit];
+    let customers: Vec<i64> =
+        connection.query_all(sql::CUSTOMERS_BEFORE, values, |row| row.get(0))?;
+    let (mut deleted, mut days) = (0, BTreeSet::new());
+    let key = |customer: &i64| [*customer, day, limit];
+    let snapshots = sql::SNAPSHOTS_BEFORE;
+    for customer in connection.reading_ahead(&customers, OLD_CUSTOMERS_AHEAD, snapshots, key) {
+        let mut by_source: BTreeMap<i64, OldSnapshots> = BTreeMap::new();
+        connection.query(snapshots, values![*customer, day, limit], &mut |row| {
+            if deleted == limit {
+                return Ok(ControlFlow::Break(()));
+            }
+            let (day, revision): (i64, i64) = (row.get(0)?, row.get(2)?);
+            let of_source = by_source.entry(row.get(1)?).or_insert(OldSnapshots {
+                first_day: day,
+                last_day: day,
+                are_corrected: false,
+            });
+            of_source.last_day = day;
+            of_source.are_corrected |= revision > 1;
+            days.insert(day);
+            deleted += 1;
+            Ok(ControlFlow::Continue(()))
         })?;
-    for &(customer, day, source) in &old {
-        for statement in [
-            sql::DELETE_FACTS,
-            sql::DELETE_SUPERSEDED_FACTS,
-            sql::DELETE_BODIES,
-            sql::DELETE_SUPERSEDED_SNAPSHOTS,
-            sql::DELETE_NEWEST,
-            sql::DELETE_SNAPSHOT,
-        ] {
-            connection.execute(statement, values![customer, day, source])?;
+        for (source, old) in by_source {
+            old.delete(connection, *customer, source)?;
         }
+        if deleted == limit {
+            break;
+        }
+    }
+    for day in days {
         connection.execute(sql::OUTDATE_TOTAL, values![day])?;
     }
     connection.execute(sql::DELETE_ASKED_DAYS, values![day])?;
-    Ok(old.len())
+    Ok(usize::try_from(deleted).unwrap_or(usize::MAX))
 }
 
 pub(in crate::store) fn days(range: DateRange) -> (i64, i64) {

@@ -24,7 +24,7 @@ use crate::{
     shutdown::Shutdown,
     store::{
         HistoryQuery, LOOK_UPS_AT_ONCE, StoreError, StoreStartError, StoreWrite, StoredSnapshot,
-        UsageStore, postgres,
+        UsageStore, postgres, sql,
     },
 };
 
@@ -55,6 +55,24 @@ async fn on_database() -> (TestDatabase, Arc<dyn UsageStore>) {
     };
     store.write(vec![snapshot(1, "E3")]).await.unwrap();
     (database, store)
+}
+
+#[tokio::test]
+async fn a_look_for_old_dates_reads_no_others() {
+    let (database, _store) = on_database().await;
+    database.psql(
+        "SET search_path = usage_proxy; \
+         INSERT INTO customer (id, customer_id) SELECT n, n::text FROM generate_series(2, 200) n; \
+         INSERT INTO snapshot SELECT n, day, 1, 1, 1, NULL, 0, 0, 0 \
+         FROM generate_series(2, 200) n, generate_series(20001, 20100) day; ANALYZE",
+    );
+
+    let query = sql::CUSTOMERS_BEFORE.dollars;
+    let query = query.replace("$1", "20001").replace("$2", "500");
+    let plan = database.psql(&format!("SET search_path = usage_proxy; EXPLAIN {query}"));
+
+    assert!(plan.contains("on snapshot"), "{plan}");
+    assert!(!plan.contains("Seq Scan on snapshot"), "{plan}");
 }
 
 #[tokio::test]
