@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::key::NewestKey;
 use crate::{config::CacheConfig, jitter::Jitter};
 
 /// The freshness lifetime of cached answers and the two grace periods.
@@ -44,7 +45,8 @@ pub enum Freshness {
 // === impl FreshnessPolicy ===
 
 impl FreshnessPolicy {
-    /// Lifetimes differ by as much either way, so that entries stored together do not expire together.
+    /// Lifetimes of customers differ by as much either way, so that entries stored together do not expire
+    /// together.
     const JITTER_SPREAD: f64 = 0.1;
 
     /// The number of different lifetimes.
@@ -74,14 +76,15 @@ impl FreshnessPolicy {
     }
 
     /// Returns a freshness lifetime for a new entry. It has whole seconds, so that `Age` in whole seconds
-    /// stays below `max-age` for as long as the entry is fresh.
+    /// stays below `max-age` for as long as the entry is fresh. Replicas agree on it: if each drew its own,
+    /// the shortest of all would be the lifetime for all, and more replicas would make more calls.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a fraction of a small number of steps"
     )]
-    pub(super) fn jittered_lifetime(&self) -> FreshnessLifetime {
-        let step = (self.jitter.fraction() * f64::from(Self::JITTER_STEPS)) as usize;
+    pub(super) fn jittered_lifetime(&self, key: NewestKey) -> FreshnessLifetime {
+        let step = (self.jitter.fraction_of(key) * f64::from(Self::JITTER_STEPS)) as usize;
         let drawn = self.lifetimes.get(step).or(self.lifetimes.last());
         drawn
             .cloned()
@@ -107,10 +110,11 @@ impl FreshnessPolicy {
     /// sooner, or the entry expires.
     pub(super) fn lifetime_despite_anomaly(
         &self,
+        key: NewestKey,
         age: Duration,
         at_most: Duration,
     ) -> FreshnessLifetime {
-        let window = self.jittered_lifetime().duration.min(at_most);
+        let window = self.jittered_lifetime(key).duration.min(at_most);
         let age_seconds = age.as_secs() + u64::from(age.subsec_nanos() > 0);
         let window_seconds = window.as_secs() + u64::from(window.subsec_nanos() > 0);
         self.lifetime(Duration::from_secs(age_seconds + window_seconds.max(1)))
@@ -157,9 +161,12 @@ pub(super) fn whole_seconds(duration: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::{CustomerId, UpstreamApi};
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -206,6 +213,30 @@ mod tests {
         assert_eq!(judge(7 * 24 * 60 + 15), Freshness::Expired);
     }
 
+    fn key(number: u32) -> NewestKey {
+        let id = format!("{number:08x}-0000-4000-8000-000000000000");
+        NewestKey {
+            customer: CustomerId::parse(&id).ok(),
+            api: UpstreamApi::Insights,
+        }
+    }
+
+    #[test]
+    fn replicas_agree_on_lifetimes_that_customers_differ_in() {
+        let [one, other] = [policy(Jitter::Random), policy(Jitter::Random)];
+        let lifetimes = |policy: &FreshnessPolicy| -> Vec<_> {
+            let keys = (0..100).map(key);
+            keys.map(|key| policy.jittered_lifetime(key).duration)
+                .collect()
+        };
+
+        let found = lifetimes(&one);
+
+        assert_eq!(found, lifetimes(&other));
+        let different: HashSet<_> = found.iter().collect();
+        assert!(different.len() > 30, "{different:?}");
+    }
+
     proptest! {
         #![proptest_config(crate::proptest_support::proptest_config())]
 
@@ -216,7 +247,7 @@ mod tests {
             age_ms in 0..12_000_000_u64,
         ) {
             let policy = policy_with(Duration::from_millis(fresh_for_ms), Jitter::Fixed(fraction));
-            let lifetime = policy.jittered_lifetime().duration;
+            let lifetime = policy.jittered_lifetime(key(1)).duration;
             let age = Duration::from_millis(age_ms);
 
             if policy.freshness(lifetime, age, false) == Freshness::Fresh {
@@ -227,7 +258,8 @@ mod tests {
 
         #[test]
         fn lifetimes_stay_within_a_tenth(fraction in 0.0..1.0_f64) {
-            let lifetime = policy(Jitter::Fixed(fraction)).jittered_lifetime().duration.as_secs();
+            let policy = policy(Jitter::Fixed(fraction));
+            let lifetime = policy.jittered_lifetime(key(1)).duration.as_secs();
 
             prop_assert!((810..=990).contains(&lifetime));
         }

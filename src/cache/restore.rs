@@ -118,7 +118,7 @@ impl UsageCache {
         }
         let lifetime = match answer.lifetime {
             Some(lifetime) => self.policy.lifetime(whole_seconds(lifetime)),
-            None => self.policy.jittered_lifetime(),
+            None => self.policy.jittered_lifetime(newest_key),
         };
         if self.snapshots.insert(newest_key.snapshot(date), snapshot) {
             self.newest

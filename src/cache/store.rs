@@ -204,7 +204,7 @@ impl UsageCache {
         self.metrics.record_suspect(suspicion);
         let older_key = NewestKey::from(resource).snapshot(older.processed_date());
         let prepared = &newest.rendered;
-        let lifetime = self.policy.jittered_lifetime();
+        let lifetime = self.policy.jittered_lifetime(older_key.newest());
         let good = CurrentEntry {
             key: older_key.newest().snapshot(prepared.processed_date()),
             snapshot: Arc::new(CachedSnapshot::new(Arc::clone(prepared), newest.stored_at)),
@@ -345,7 +345,8 @@ impl UsageCache {
                 .saturating_duration_since(now)
                 .min(self.expires_in(good, now)),
         };
-        let lifetime = self.policy.lifetime_despite_anomaly(age, at_most);
+        let policy = &self.policy;
+        let lifetime = policy.lifetime_despite_anomaly(good.key.newest(), age, at_most);
         let doubt = Anomaly::new(suspicion, answer, since, lifetime.clone(), now);
         match &good.newest {
             Some(newest) => self.newest.attach_anomaly(good.key.newest(), newest, doubt),
@@ -446,7 +447,7 @@ impl UsageCache {
         snapshot: CachedSnapshot,
         now: Instant,
     ) -> (CachedAnswer, bool) {
-        let lifetime = self.policy.jittered_lifetime();
+        let lifetime = self.policy.jittered_lifetime(key.newest());
         let held = CachedAnswer {
             rendered: Arc::clone(&snapshot.rendered),
             stored_at: now,
