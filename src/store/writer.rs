@@ -86,7 +86,8 @@ const MAX_PANICS: u32 = 3;
 
 const MIN_RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-const MAX_RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// Short, so that what waits is stored soon after the store is back.
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Time for the last changes at the end of the process.
 const LAST_FLUSH: Duration = Duration::from_secs(5);

@@ -154,11 +154,30 @@ async fn dates_that_are_kept_no_longer_are_deleted() {
 
 #[tokio::test]
 async fn a_writer_that_panicked_begins_again() {
-    const PAUSE: Duration = Duration::from_secs(5);
+    const PAUSE: Duration = Duration::from_secs(1);
     let fake = FakeStore::new(Behavior::Panics);
     let (writer, clock, _shutdown) = start(&(Arc::clone(&fake) as _), None);
 
     writer.record(snapshot(1, "2026-11-26"));
+    clock.wait_for_sleepers_until(1, PAUSE).await;
+    fake.behavior.send_replace(Behavior::Works);
+    clock.advance(PAUSE);
+
+    writer.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_waited_for_long_is_written_soon_after_the_store_is_back() {
+    const PAUSE: Duration = Duration::from_secs(1);
+    let fake = FakeStore::new(Behavior::Fails);
+    let (writer, clock, _shutdown) = start(&(Arc::clone(&fake) as _), None);
+    writer.record(snapshot(1, "2026-11-26"));
+
+    for _ in 0..8 {
+        writer.flush().await.unwrap_err();
+        clock.advance_when_sleeping(Duration::from_secs(5)).await;
+    }
+    writer.flush().await.unwrap_err();
     clock.wait_for_sleepers_until(1, PAUSE).await;
     fake.behavior.send_replace(Behavior::Works);
     clock.advance(PAUSE);
