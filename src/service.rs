@@ -63,7 +63,7 @@ use crate::{
     portfolio_file::CurrentPortfolio,
     render::{ContentCoding, Format, RenderError, Rendered},
     shutdown::Shutdown,
-    store::{DurableStore, UsageStore},
+    store::{DurableStore, StoreWrite, UsageStore},
 };
 
 /// Answers for license usage; clones share everything.
@@ -424,11 +424,13 @@ impl UsageService {
         self.inner.cache.purge(scope, mode);
     }
 
-    /// Marks all data stale, because the store may have lost purges.
-    fn apply_lost_purges(&self) {
+    /// Marks all data stale, because the store may have lost purges since this generation. Processes that
+    /// know of none of them learn it from the store.
+    fn apply_lost_purges(&self, applied: i64) {
         let (scope, mode) = (PurgeScope::default(), PurgeMode::Soft);
         self.inner.fetcher.purge(scope);
         self.inner.level.purge(scope, mode, PurgedBy::Unknown);
+        self.inner.level.write(StoreWrite::LostPurges { applied });
         self.inner.dated_fleets.purge();
         self.inner.cache.purge(scope, mode);
     }

@@ -198,6 +198,12 @@ pub enum StoreWrite {
     Customers(StoredCustomers),
     /// A purge. It deletes no history.
     Purge(PurgeScope, PurgeMode),
+    /// A soft purge of everything, because the store has lost purges, unless another process has made one
+    /// after this generation.
+    LostPurges {
+        /// The last generation that this process had applied.
+        applied: i64,
+    },
 }
 
 /// An accepted answer for one customer.
@@ -252,8 +258,10 @@ pub struct StoredFleetDate {
 /// The purges after a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaterPurges {
-    /// The generation of the last purge of all: one more with each.
+    /// The generation of the last purge of all: greater with each.
     pub generation: i64,
+    /// True if the store went back in time: it has lost a purge that this process has applied or made.
+    pub went_back: bool,
     /// The purges, oldest first. One that a later one of the same process includes is left out.
     pub purges: Vec<StoredPurge>,
 }

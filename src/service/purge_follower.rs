@@ -109,18 +109,25 @@ impl PurgeFollower {
             Followed::Nothing | Followed::Unknown => None,
         };
         let later = self.store.purges_after(applied).await?;
+        let of_others = later.purges.iter().filter(|purge| !purge.is_own);
         match applied {
-            Some(applied) if applied <= later.generation => {
-                for purge in later.purges.iter().filter(|purge| !purge.is_own) {
+            Some(applied) => {
+                for purge in of_others.clone() {
                     self.usage.apply_purge(purge.scope, purge.mode);
                 }
-            }
-            Some(_) => {
-                tracing::warn!(
-                    "the store went back in time, so purges may be lost: all data is fetched again when it \
-                     is asked for"
-                );
-                self.usage.apply_lost_purges();
+                if later.went_back {
+                    tracing::warn!(
+                        "the store went back in time, so purges may be lost: all data is fetched again when \
+                         it is asked for"
+                    );
+                    // Another process has noticed it before.
+                    let is_purged = of_others
+                        .clone()
+                        .any(|purge| purge.scope == PurgeScope::default());
+                    if !is_purged {
+                        self.usage.apply_lost_purges(applied);
+                    }
+                }
             }
             // The store could not be read at the start. It knows the purges of its own data.
             None => self

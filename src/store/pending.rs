@@ -55,6 +55,7 @@ enum WriteKey {
     FleetFetched(ProcessedDate),
     Customers,
     Purge(Option<CustomerId>, Option<ProcessedDate>, bool),
+    LostPurges,
 }
 
 /// About the bytes of a row, whose texts are shared.
@@ -149,7 +150,7 @@ impl PendingWrites {
             && let Some((number, pending)) = self
                 .changes
                 .iter()
-                .find(|(_, pending)| !matches!(pending.change, StoreWrite::Purge(..)))
+                .find(|(_, pending)| !is_purge(&pending.change))
         {
             let number = *number;
             if let StoreWrite::Snapshot(snapshot) = &pending.change
@@ -205,6 +206,7 @@ impl WriteKey {
                 } = scope;
                 Self::Purge(*customer_id, *processed_date, *mode == PurgeMode::Hard)
             }
+            StoreWrite::LostPurges { .. } => Self::LostPurges,
         }
     }
 }
@@ -216,6 +218,14 @@ impl AcceptedSnapshot {
     pub(super) fn date(&self) -> Option<ProcessedDate> {
         self.usage.processed_date().or(self.asked_date)
     }
+}
+
+/// Returns whether a change hides something that is stored.
+pub(super) fn is_purge(change: &StoreWrite) -> bool {
+    matches!(
+        change,
+        StoreWrite::Purge(..) | StoreWrite::LostPurges { .. }
+    )
 }
 
 /// Returns whether nothing of an earlier change with the same key is missing in a later one.
@@ -254,7 +264,8 @@ fn size(change: &StoreWrite) -> usize {
         StoreWrite::NothingProcessed { .. }
         | StoreWrite::FleetConfirmed { .. }
         | StoreWrite::FleetFetched { .. }
-        | StoreWrite::Purge(..) => 0,
+        | StoreWrite::Purge(..)
+        | StoreWrite::LostPurges { .. } => 0,
     };
     CHANGE_BYTES + content
 }

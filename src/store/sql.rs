@@ -55,6 +55,9 @@ statements! {
     SET_PREFERRED_SOURCE = "UPDATE store_state SET preferred_source = $1";
     GENERATION = "SELECT generation FROM store_state";
     NEXT_GENERATION = "UPDATE store_state SET generation = generation + 1 RETURNING generation";
+    // A purge of everything after a generation.
+    PURGES_OF_ALL_AFTER = "SELECT count(*) FROM purge WHERE generation > $1 \
+        AND customer IS NULL AND day IS NULL";
 
     // === The state of a store on PostgreSQL ===
     // Changes are made by one process at a time, as in SQLite.
@@ -63,6 +66,13 @@ statements! {
     KNOWN_TEXTS_VERSION = "SELECT version FROM texts_version WHERE version = $1";
     ADD_TEXTS_VERSION = "INSERT INTO texts_version (version) VALUES ($1)";
     SET_TEXTS_VERSION = "UPDATE store_state SET texts_version = $1";
+    // A time, so that a purge has none that a purge had which a fail-over lost.
+    NEXT_GENERATION_BY_CLOCK = "UPDATE store_state SET generation = greatest(generation + 1, \
+        CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)) RETURNING generation";
+    ADD_GENERATION = "INSERT INTO purge_generation (generation) VALUES ($1)";
+    DELETE_OLD_GENERATIONS = "DELETE FROM purge_generation WHERE generation < \
+        (SELECT generation FROM purge_generation ORDER BY generation DESC OFFSET 1000 LIMIT 1)";
+    KNOWN_GENERATION = "SELECT generation FROM purge_generation WHERE generation = $1";
     STORED_BYTES = "SELECT CAST(coalesce(sum(pg_total_relation_size(c.oid)), 0) AS BIGINT) \
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
         WHERE n.nspname = 'usage_proxy' AND c.relkind = 'r'";
@@ -175,7 +185,7 @@ statements! {
     // until all have long applied them: that one skips its own, which may be the one that includes them.
     DELETE_INCLUDED_PURGES = "DELETE FROM purge WHERE mode <= $3 \
         AND ($1 = 0 OR customer = $1) AND ($2 = -2147483648 OR day = $2) \
-        AND (origin = $4 OR generation <= (SELECT generation - 1000 FROM store_state))";
+        AND (origin = $4 OR generation <= (SELECT generation - $5 FROM store_state))";
     ADD_PURGE = "INSERT INTO purge (generation, customer, day, mode, origin) \
         VALUES ($1, NULLIF($2, 0), NULLIF($3, -2147483648), $4, $5)";
     OTHER_PURGES_AFTER = "SELECT generation, customer, day FROM purge WHERE generation > $1 \

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     OldDates, StoreError, StoreWrite, Upkeep, UsageStore,
     metrics::StoreMetrics,
-    pending::{Merge, PendingWrites},
+    pending::{Merge, PendingWrites, is_purge},
 };
 use crate::{
     clock::{SharedClock, with_deadline},
@@ -144,7 +144,7 @@ impl StoreWriter {
     /// memory, and the oldest are dropped when it is full.
     pub fn record(&self, change: StoreWrite) {
         let queue = &self.0;
-        let is_urgent = matches!(change, StoreWrite::Purge(..));
+        let is_urgent = is_purge(&change);
         let merge = match queue.is_failing.load(Ordering::Relaxed) {
             true => Merge::NewestWins,
             false => Merge::Lossless,

@@ -246,7 +246,10 @@ async fn a_purge_tells_how_many_have_applied_it_within_2_s() {
     let started = one.clock.now();
     let unconfirmed = one.purge_while(std::future::ready(())).await;
     let waited = one.clock.now() - started;
-    let applied = "SELECT count(*) > 0 FROM usage_proxy.replica WHERE generation = 3";
+    // The third purge.
+    let applied = "SELECT count(*) > 0 FROM usage_proxy.replica r
+        JOIN usage_proxy.store_state s ON r.generation = s.generation
+        WHERE (SELECT count(*) FROM usage_proxy.purge_generation) = 4";
     let confirmed = one
         .purge_while(wait_until("the other has applied it", async || {
             other.advance(STEP);

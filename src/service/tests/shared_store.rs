@@ -1,11 +1,11 @@
 //! A database that replicas share, in memory and in virtual time: what PostgreSQL does, without SQL.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     num::NonZeroUsize,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -32,11 +32,23 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Database {
     state: Mutex<DatabaseState>,
+    /// The state of the server that takes over.
+    replicated: Mutex<DatabaseState>,
+    grants: Mutex<Vec<Grant>>,
     clock: SharedClock,
     /// All of them; `None`: they hear nothing, as behind a pooler.
     listeners: Option<Mutex<Vec<Link>>>,
     is_stopped: watch::Sender<bool>,
     shutdown: Shutdown,
+}
+
+/// A lease that was granted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Grant {
+    /// The fail-overs before it.
+    fail_overs: usize,
+    name: Arc<str>,
+    fence: i64,
 }
 
 /// The connection of one replica.
@@ -45,6 +57,8 @@ pub(super) struct Connection {
     database: Arc<Database>,
     origin: i64,
     link: Link,
+    /// The generation of the last purge that this replica made; 0: none.
+    last_purge: Arc<AtomicI64>,
 }
 
 /// The network between a replica and the database.
@@ -60,9 +74,11 @@ struct DatabaseState {
     leases: HashMap<Arc<str>, LeaseRow>,
     purges: Vec<PurgeRow>,
     generation: i64,
+    generations: HashSet<i64>,
     applied: HashMap<i64, (Instant, i64)>,
     /// Those of the statement that runs.
     notifications: Vec<Notification>,
+    fail_overs: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +89,7 @@ struct SharedSnapshot {
 
 #[derive(Clone, Debug)]
 struct LeaseRow {
+    owner: i64,
     fence: i64,
     expires_at: Option<Instant>,
     finished_at: Option<Instant>,
@@ -107,6 +124,8 @@ impl Database {
     fn with_listeners(clock: SharedClock, listeners: Option<Mutex<Vec<Link>>>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
+            replicated: Mutex::default(),
+            grants: Mutex::default(),
             clock,
             listeners,
             is_stopped: watch::Sender::new(false),
@@ -126,6 +145,7 @@ impl Database {
             database: Arc::clone(self),
             origin,
             link,
+            last_purge: Arc::default(),
         }
     }
 
@@ -146,6 +166,29 @@ impl Database {
         self.is_stopped.send_replace(is_stopped);
     }
 
+    /// Sends all changes until now to the server that may take over.
+    pub(super) fn replicate(&self) {
+        *self.replicated.lock().unwrap() = self.lock().clone();
+    }
+
+    /// Loses all changes since [`Database::replicate`].
+    pub(super) fn fail_over(&self) {
+        let mut state = self.lock();
+        let fail_overs = state.fail_overs + 1;
+        *state = self.replicated.lock().unwrap().clone();
+        state.fail_overs = fail_overs;
+    }
+
+    /// Returns all leases that were granted.
+    pub(super) fn grants(&self) -> Vec<Grant> {
+        self.grants.lock().unwrap().clone()
+    }
+
+    /// Returns the time in milliseconds.
+    fn time(&self) -> i64 {
+        self.clock.wall_time().as_millisecond()
+    }
+
     fn lock(&self) -> MutexGuard<'_, DatabaseState> {
         self.state.lock().unwrap()
     }
@@ -154,35 +197,58 @@ impl Database {
 // === impl DatabaseState ===
 
 impl DatabaseState {
-    fn apply(&mut self, change: StoreWrite, origin: i64) {
+    /// Applies a change at a time. Returns the generation of a purge.
+    fn apply(&mut self, change: StoreWrite, origin: i64, time: i64) -> Option<i64> {
         match change {
             StoreWrite::Snapshot(accepted) => self.accept(accepted, origin),
-            StoreWrite::Purge(scope, mode) => {
-                self.generation += 1;
-                self.notifications.push(Notification::Purged);
-                self.purges.push(PurgeRow {
-                    generation: self.generation,
-                    scope,
-                    mode,
-                    origin,
-                });
-                let customer = scope.customer_id.map(|customer| customer.to_string());
-                for (name, row) in &mut self.leases {
-                    if customer
-                        .as_ref()
-                        .is_none_or(|customer| name.contains(customer))
-                    {
-                        *row = LeaseRow {
-                            fence: row.fence + 1,
-                            expires_at: None,
-                            finished_at: None,
-                            failed: None,
-                        };
-                    }
+            StoreWrite::Purge(scope, mode) => return Some(self.purge(scope, mode, origin, time)),
+            StoreWrite::LostPurges { applied } => {
+                let is_of_all = |purge: &PurgeRow| purge.scope == PurgeScope::default();
+                let mut later = self
+                    .purges
+                    .iter()
+                    .filter(|purge| purge.generation > applied);
+                if !later.any(is_of_all) {
+                    let (scope, mode) = (PurgeScope::default(), PurgeMode::Soft);
+                    return Some(self.purge(scope, mode, origin, time));
                 }
             }
             _ => {}
         }
+        None
+    }
+
+    fn purge(&mut self, scope: PurgeScope, mode: PurgeMode, origin: i64, time: i64) -> i64 {
+        self.generation = time.max(self.generation + 1);
+        self.generations.insert(self.generation);
+        self.notifications.push(Notification::Purged);
+        self.purges.push(PurgeRow {
+            generation: self.generation,
+            scope,
+            mode,
+            origin,
+        });
+        let customer = scope.customer_id.map(|customer| customer.to_string());
+        for (name, row) in &mut self.leases {
+            let is_covered = customer
+                .as_ref()
+                .is_none_or(|customer| name.contains(customer));
+            if is_covered && row.owner != origin {
+                *row = LeaseRow {
+                    owner: row.owner,
+                    fence: row.fence + 1,
+                    expires_at: None,
+                    finished_at: None,
+                    failed: None,
+                };
+            }
+        }
+        self.generation
+    }
+
+    /// Returns whether it had a generation once, and has it no longer.
+    fn has_lost(&self, generation: i64) -> bool {
+        generation != 0 && !self.generations.contains(&generation)
     }
 
     fn accept(&mut self, accepted: AcceptedSnapshot, origin: i64) {
@@ -239,7 +305,13 @@ impl DatabaseState {
         })
     }
 
-    fn acquire(&mut self, wanted: &WantedLease, now: Instant) -> LeaseAttempt {
+    fn acquire(
+        &mut self,
+        wanted: &WantedLease,
+        owner: i64,
+        now: Instant,
+        time: i64,
+    ) -> LeaseAttempt {
         let row = self.leases.get(&wanted.name);
         if let Some(row) = row {
             if row.expires_at.is_some_and(|until| until > now) {
@@ -258,9 +330,10 @@ impl DatabaseState {
                 return LeaseAttempt::Finished;
             }
         }
-        let fence = row.map_or(1, |row| row.fence + 1);
+        let fence = row.map_or(time, |row| time.max(row.fence + 1));
         let finished_at = row.and_then(|row| row.finished_at);
         let taken = LeaseRow {
+            owner,
             fence,
             expires_at: Some(now + LEASE_TIME),
             finished_at,
@@ -354,9 +427,13 @@ impl UsageStore for Connection {
 
     fn write(&self, changes: Vec<StoreWrite>) -> StoreFuture<'_, ()> {
         let origin = self.origin;
+        let (database, last_purge) = (Arc::clone(&self.database), Arc::clone(&self.last_purge));
         self.run(move |state, _| {
+            let time = database.time();
             for change in changes {
-                state.apply(change, origin);
+                if let Some(generation) = state.apply(change, origin, time) {
+                    last_purge.store(generation, Ordering::Relaxed);
+                }
             }
         })
     }
@@ -387,11 +464,14 @@ impl UsageStore for Connection {
 
     fn purges_after(&self, generation: Option<i64>) -> StoreFuture<'_, LaterPurges> {
         let origin = self.origin;
-        self.run(move |state, _| {
+        let last_own = self.last_purge.load(Ordering::Relaxed);
+        let read = self.run(move |state, _| {
             let after = generation.unwrap_or(state.generation);
             let later = state.purges.iter().filter(|purge| purge.generation > after);
+            let has_lost_own = generation.is_some() && state.has_lost(last_own);
             LaterPurges {
                 generation: state.generation,
+                went_back: has_lost_own || state.has_lost(after),
                 purges: later
                     .map(|purge| StoredPurge {
                         scope: purge.scope,
@@ -400,6 +480,14 @@ impl UsageStore for Connection {
                     })
                     .collect(),
             }
+        });
+        Box::pin(async move {
+            let later = read.await?;
+            if later.went_back {
+                let (relaxed, last) = (Ordering::Relaxed, &self.last_purge);
+                let _is_same = last.compare_exchange(last_own, 0, relaxed, relaxed).is_ok();
+            }
+            Ok(later)
         })
     }
 
@@ -445,7 +533,18 @@ impl Coordination for Connection {
     }
 
     fn acquire_lease(&self, wanted: WantedLease) -> StoreFuture<'_, LeaseAttempt> {
-        self.run(move |state, now| state.acquire(&wanted, now))
+        let (database, owner) = (Arc::clone(&self.database), self.origin);
+        self.run(move |state, now| {
+            let attempt = state.acquire(&wanted, owner, now, database.time());
+            if let LeaseAttempt::Granted(Lease { name, fence }) = &attempt {
+                database.grants.lock().unwrap().push(Grant {
+                    fail_overs: state.fail_overs,
+                    name: Arc::clone(name),
+                    fence: *fence,
+                });
+            }
+            attempt
+        })
     }
 
     fn renew_lease(&self, lease: Lease) -> StoreFuture<'_, bool> {

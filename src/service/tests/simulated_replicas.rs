@@ -2,7 +2,7 @@
 //! one, and `REPLICA_SEEDS=100000` runs more.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     env,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -62,6 +62,7 @@ struct VirtualClock {
 struct Events {
     calls: Vec<UpstreamCall>,
     faults: Vec<Fault>,
+    fail_overs: Vec<FailOver>,
     purges: Vec<Purge>,
     answers: Vec<Answered>,
 }
@@ -84,6 +85,13 @@ struct Fault {
     from: Duration,
     /// `None`: it died.
     until: Option<Duration>,
+}
+
+/// A time in which another server took over, without the last changes.
+#[derive(Clone, Copy, Debug)]
+struct FailOver {
+    from: Duration,
+    until: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -141,6 +149,8 @@ enum Step {
     Kill,
     Cut,
     StopDatabase,
+    /// Another server takes over, which has not had the last changes.
+    FailOver,
 }
 
 // === impl VirtualClock ===
@@ -353,6 +363,7 @@ impl Run {
         add(&mut self.random, Step::Kill, 2);
         add(&mut self.random, Step::Cut, 2);
         add(&mut self.random, Step::StopDatabase, 1);
+        add(&mut self.random, Step::FailOver, 1);
         steps.sort_by_key(|(at, _)| *at);
         let mut database_until = Duration::ZERO;
         let mut cut_until: HashMap<usize, Duration> = HashMap::new();
@@ -392,7 +403,12 @@ impl Run {
                         database.stop(is_stopped);
                     });
                 }
-                Step::Cut | Step::StopDatabase => {}
+                Step::FailOver if database_until <= now => {
+                    let lag = Duration::from_millis(self.random.random_range(10..4_000));
+                    database_until = now + lag + fault_time;
+                    self.fail_over(now + lag, fault_time);
+                }
+                Step::Cut | Step::StopDatabase | Step::FailOver => {}
             }
         }
         self.clock
@@ -490,7 +506,39 @@ impl Run {
         }));
     }
 
+    /// Stops the database at a time, for a while. It then lacks all changes from now until that time.
+    fn fail_over(&self, at: Duration, lasts: Duration) {
+        {
+            let mut events = self.events.lock().unwrap();
+            let (from, until) = (at, at + lasts);
+            events.fail_overs.push(FailOver { from, until });
+            events.faults.push(Fault {
+                replica: None,
+                from,
+                until: Some(until),
+            });
+        }
+        self.database.replicate();
+        let (clock, database) = (Arc::clone(&self.clock), Arc::clone(&self.database));
+        let started = self.started;
+        drop(tokio::task::spawn_local(async move {
+            clock.sleep_until(started + at).await;
+            database.stop(true);
+            clock.sleep_until(started + at + lasts).await;
+            database.fail_over();
+            database.stop(false);
+        }));
+    }
+
     fn check(&self) {
+        let grants = self.database.grants();
+        let fences: HashSet<_> = grants.iter().collect();
+        assert_eq!(
+            fences.len(),
+            grants.len(),
+            "seed {}: a fence twice between two fail-overs",
+            self.seed
+        );
         let events = self.events.lock().unwrap();
         for (number, call) in events.calls.iter().enumerate() {
             for earlier in &events.calls[..number] {
@@ -503,9 +551,29 @@ impl Run {
                 );
             }
         }
+        for fail_over in &events.fail_overs {
+            let repeated = events.repeated_after(fail_over);
+            let most = repeated.values().max().copied().unwrap_or_default();
+            assert!(
+                most <= 1,
+                "seed {}: more than one call more\n{fail_over:?}\n{repeated:?}\n{:?}",
+                self.seed,
+                events.calls
+            );
+        }
+        let mut newest: HashMap<(usize, CustomerId), Duration> = HashMap::new();
         for answer in &events.answers {
             let call = &events.calls[answer.call];
             assert_eq!(call.customer, answer.customer, "seed {}", self.seed);
+            let fetched = call.ended.unwrap();
+            let newest = newest.entry((answer.replica, answer.customer));
+            let newest = newest.or_default();
+            assert!(
+                !answer.is_fresh || fetched >= *newest,
+                "seed {}: older than what the replica has served\n{answer:?}\nof\n{call:?}",
+                self.seed
+            );
+            *newest = fetched.max(*newest);
             for purge in &events.purges {
                 assert!(
                     events.respects(answer, call, purge),
@@ -518,11 +586,43 @@ impl Run {
     }
 }
 
+// === impl FailOver ===
+
+impl FailOver {
+    /// Returns whether purges that were lost may include the answer to an earlier call.
+    fn justifies(&self, call: &UpstreamCall, earlier: &UpstreamCall) -> bool {
+        self.from <= call.started && earlier.started <= self.until + PURGE_TIME
+    }
+}
+
 // === impl Events ===
 
 impl Events {
     /// Returns whether a call had to be made in spite of an earlier one.
     fn justifies(&self, call: &UpstreamCall, earlier: &UpstreamCall) -> bool {
+        let mut fail_overs = self.fail_overs.iter();
+        self.justifies_without_fail_over(call, earlier)
+            || fail_overs.any(|fail_over| fail_over.justifies(call, earlier))
+    }
+
+    /// Returns how often each replica repeated a call for a customer only because a fail-over may have lost
+    /// purges.
+    fn repeated_after(&self, fail_over: &FailOver) -> HashMap<(usize, CustomerId), usize> {
+        let mut repeated = HashMap::new();
+        for (number, call) in self.calls.iter().enumerate() {
+            let mut earlier = self.calls[..number].iter();
+            let is_repeated = earlier.any(|earlier| {
+                fail_over.justifies(call, earlier)
+                    && !self.justifies_without_fail_over(call, earlier)
+            });
+            if is_repeated {
+                *repeated.entry((call.replica, call.customer)).or_default() += 1;
+            }
+        }
+        repeated
+    }
+
+    fn justifies_without_fail_over(&self, call: &UpstreamCall, earlier: &UpstreamCall) -> bool {
         if call.customer != earlier.customer {
             return true;
         }

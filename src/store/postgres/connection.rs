@@ -226,6 +226,7 @@ impl PostgresSession {
                 connection,
                 dictionaries,
                 bodies,
+                last_purge: None,
             })?;
             if connection.adds_texts.get() {
                 let version = rand::random();

@@ -30,7 +30,15 @@ pub(in crate::store) struct Changes<'a> {
     pub(in crate::store) connection: &'a dyn SqlConnection,
     pub(in crate::store) dictionaries: &'a mut Dictionaries,
     pub(in crate::store) bodies: &'a mut BodyCodec,
+    /// The generation of the last purge of this transaction.
+    pub(in crate::store) last_purge: Option<i64>,
 }
+
+/// So many generations ago, all processes had applied a purge long ago: where each purge has the next number,
+/// and where it has a time.
+const OLD_GENERATIONS: i64 = 1_000;
+
+const GENERATIONS_OF_A_DAY: i64 = 24 * 60 * 60 * 1_000;
 
 /// A write that waited no longer than this may be late. Over a greater distance, a clock that was wrong and
 /// is right now is the likelier cause, and must not keep out all that is fetched.
@@ -74,6 +82,7 @@ impl Changes<'_> {
         let later = self.later_purges(groups, origin)?;
         let mut results = Vec::with_capacity(groups.len());
         for group in groups {
+            let last_purge = self.last_purge;
             self.run(sql::BEGIN_GROUP, values![])?;
             let applied = self.read_ahead(group).and_then(|()| {
                 group
@@ -85,6 +94,7 @@ impl Changes<'_> {
                 Err(error @ SqlError::Unstorable(_)) => {
                     // Texts that this group added have no numbers any more.
                     *self.dictionaries = Dictionaries::default();
+                    self.last_purge = last_purge;
                     self.run(sql::UNDO_GROUP, values![])?;
                     results.push(Err(error.into()));
                 }
@@ -180,6 +190,16 @@ impl Changes<'_> {
                 self.run(sql::SET_CUSTOMERS_FETCHED_AT, values![fetched_at])
             }
             StoreWrite::Purge(scope, mode) => self.purge(*scope, *mode, origin),
+            StoreWrite::LostPurges { applied } => {
+                let values = values![*applied];
+                let later: i64 = self
+                    .connection
+                    .query_value(sql::PURGES_OF_ALL_AFTER, values)?;
+                match later {
+                    0 => self.purge(PurgeScope::default(), PurgeMode::Soft, origin),
+                    _ => Ok(()),
+                }
+            }
         }
     }
 
@@ -467,13 +487,22 @@ impl Changes<'_> {
             self.connection.notify(Notification::Purged);
         }
         let mode = purge_mode_number(mode);
-        let included = values![customer, day, mode, origin];
+        let is_server = self.connection.is_server();
+        let (next, long_ago) = match is_server {
+            true => (sql::NEXT_GENERATION_BY_CLOCK, GENERATIONS_OF_A_DAY),
+            false => (sql::NEXT_GENERATION, OLD_GENERATIONS),
+        };
+        let included = values![customer, day, mode, origin, long_ago];
         self.run(sql::DELETE_INCLUDED_PURGES, included)?;
-        let generation: i64 = self
-            .connection
-            .query_value(sql::NEXT_GENERATION, values![])?;
+        let generation: i64 = self.connection.query_value(next, values![])?;
+        if is_server {
+            self.run(sql::ADD_GENERATION, values![generation])?;
+            self.run(sql::DELETE_OLD_GENERATIONS, values![])?;
+        }
         let purge = values![generation, customer, day, mode, origin];
-        self.run(sql::ADD_PURGE, purge)
+        self.run(sql::ADD_PURGE, purge)?;
+        self.last_purge = Some(generation);
+        Ok(())
     }
 
     /// Records what a process has applied, and returns what others have.

@@ -284,13 +284,20 @@ impl Queries<'_> {
         })
     }
 
+    /// Reads the purges after a generation. The store must still know that generation, and the last purge of
+    /// this process.
     pub(in crate::store) fn purges_after(
         &mut self,
         generation: Option<i64>,
+        last_own: Option<i64>,
         origin: i64,
     ) -> SqlResult<LaterPurges> {
         let connection = self.connection;
         let newest = connection.query_value(sql::GENERATION, values![])?;
+        let mut went_back = false;
+        for known in generation.into_iter().chain(last_own) {
+            went_back |= has_lost(connection, known, newest)?;
+        }
         let after = generation.unwrap_or(newest);
         let rows = connection.query_all(sql::PURGES_AFTER, values![after, newest], |row| {
             let customer: Option<i64> = row.get(1)?;
@@ -324,6 +331,7 @@ impl Queries<'_> {
         }
         Ok(LaterPurges {
             generation: newest,
+            went_back,
             purges,
         })
     }
@@ -398,6 +406,15 @@ impl PurgeTable {
         }
         all
     }
+}
+
+/// Returns whether the store had a generation once, and has it no longer.
+fn has_lost(connection: &dyn SqlConnection, generation: i64, newest: i64) -> SqlResult<bool> {
+    if generation >= newest || !connection.is_server() {
+        return Ok(generation > newest);
+    }
+    let found = connection.query_first(sql::KNOWN_GENERATION, values![generation], |_| Ok(()))?;
+    Ok(found.is_none())
 }
 
 /// Returns the newest purges that include a customer's data of a day.

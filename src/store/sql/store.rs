@@ -95,6 +95,8 @@ pub(in crate::store) struct SqlStore<E: SqlEngine> {
     /// The generation of the last report: waiting processes report again and again, and must not wake
     /// each other by that.
     reported: AtomicI64,
+    /// The generation of the last purge that this process made; 0: none.
+    last_purge: Arc<AtomicI64>,
 }
 
 /// Changes that wait for the writer, to be written together with others.
@@ -128,6 +130,7 @@ impl<E: SqlEngine> SqlStore<E> {
             waiting_writes: Arc::default(),
             origin,
             reported: AtomicI64::new(-1),
+            last_purge: Arc::default(),
         };
         let (sender, opened) = oneshot::channel();
         store.writer.send(|writer| {
@@ -184,8 +187,9 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
             .unwrap_or_else(PoisonError::into_inner)
             .push(WaitingWrite { changes, done });
         let (waiting, origin) = (Arc::clone(&self.waiting_writes), self.origin);
+        let last_purge = Arc::clone(&self.last_purge);
         self.writer
-            .send(move |writer| write_waiting(writer, &waiting, origin));
+            .send(move |writer| write_waiting(writer, &waiting, origin, &last_purge));
         Box::pin(async move { written.await.unwrap_or(Err(StoreError::Panicked)) })
     }
 
@@ -219,9 +223,20 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
 
     fn purges_after(&self, generation: Option<i64>) -> StoreFuture<'_, LaterPurges> {
         let origin = self.origin;
-        let read =
-            move |reader: &mut E::Reader| reader.read(|open| open.purges_after(generation, origin));
-        Box::pin(self.look_ups.run(read))
+        let last_own = self.last_purge.load(Ordering::Relaxed);
+        let known_own = generation.and(Some(last_own)).filter(|own| *own != 0);
+        let read = move |reader: &mut E::Reader| {
+            reader.read(|open| open.purges_after(generation, known_own, origin))
+        };
+        Box::pin(async move {
+            let later = self.look_ups.run(read).await?;
+            if later.went_back {
+                // It says so once. A purge that was made meanwhile stays.
+                let (relaxed, last) = (Ordering::Relaxed, &self.last_purge);
+                let _is_same = last.compare_exchange(last_own, 0, relaxed, relaxed).is_ok();
+            }
+            Ok(later)
+        })
     }
 
     fn report_applied(&self, generation: i64) -> StoreFuture<'_, Vec<i64>> {
@@ -313,7 +328,12 @@ impl<E: SqlEngine> fmt::Debug for SqlStore<E> {
 }
 
 /// Writes all that waits in one transaction: what came while one was committed goes into the next.
-fn write_waiting(writer: &mut impl SqlWriter, waiting: &Mutex<Vec<WaitingWrite>>, origin: i64) {
+fn write_waiting(
+    writer: &mut impl SqlWriter,
+    waiting: &Mutex<Vec<WaitingWrite>>,
+    origin: i64,
+    last_purge: &AtomicI64,
+) {
     let waiting = std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner));
     if waiting.is_empty() {
         return;
@@ -322,8 +342,17 @@ fn write_waiting(writer: &mut impl SqlWriter, waiting: &Mutex<Vec<WaitingWrite>>
         .into_iter()
         .map(|write| (write.changes, write.done))
         .unzip();
-    let results = match writer.write(|changes| changes.apply_groups(&groups, origin)) {
-        Ok(results) => results,
+    let written = writer.write(|changes| {
+        let results = changes.apply_groups(&groups, origin)?;
+        Ok((results, changes.last_purge))
+    });
+    let results = match written {
+        Ok((results, purge)) => {
+            if let Some(purge) = purge {
+                last_purge.store(purge, Ordering::Relaxed);
+            }
+            results
+        }
         Err(error) => groups.iter().map(|_| Err(error.clone())).collect(),
     };
     for (done, result) in senders.into_iter().zip(results) {

@@ -161,6 +161,7 @@ impl WriteConnection {
             connection: &self.connection,
             dictionaries: &mut self.dictionaries,
             bodies: &mut self.bodies,
+            last_purge: None,
         };
         let result = work(&mut changes).and_then(|done| {
             self.connection.execute_batch("COMMIT")?;

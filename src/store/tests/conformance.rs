@@ -404,7 +404,8 @@ async fn purges_are_read_in_their_order_and_by_their_process(
             stored(PurgeScope::default(), PurgeMode::Hard, true)
         ]
     );
-    assert_eq!(later.generation, begin.generation + 3);
+    assert!(later.generation >= begin.generation + 3);
+    assert!(!later.went_back);
     assert_eq!(
         seen_by_first.purges[1],
         stored(PurgeScope::default(), PurgeMode::Hard, false)
@@ -480,8 +481,9 @@ async fn what_was_accepted_before_a_purge_of_another_process_counts_as_older(
     }
     assert_eq!(asked_dates(2).await.unwrap(), []);
     assert_eq!(asked_dates(3).await.unwrap(), [date("2026-11-25")]);
+    let after = store.purges_after(None).await.unwrap().generation;
     store
-        .write(vec![accepted(1, before + 1), accepted(2, before + 2)])
+        .write(vec![accepted(1, after), accepted(2, after)])
         .await
         .unwrap();
     assert_eq!(is_purged(1).await, Some(false));

@@ -136,6 +136,7 @@ impl UsageStore for FakeStore {
 
     fn purges_after(&self, _: Option<i64>) -> StoreFuture<'_, LaterPurges> {
         self.answer(LaterPurges {
+            went_back: false,
             generation: 0,
             purges: Vec::new(),
         })

@@ -41,10 +41,14 @@ impl Replicas {
 
     /// Lets all leases expire now.
     fn expire_all(&self) {
+        self.psql("UPDATE usage_proxy.lease SET expires_at = 1");
+    }
+
+    fn psql(&self, statements: &str) {
         let (TestPlace::Database(database) | TestPlace::Pooled(database)) = &self.place else {
             panic!("a file has no leases");
         };
-        database.psql("UPDATE usage_proxy.lease SET expires_at = 1");
+        database.psql(statements);
     }
 }
 
@@ -223,6 +227,37 @@ async fn what_comes_under_a_lost_lease_is_not_stored(place: TestPlace) {
     assert!(is_stored().await);
 }
 
+async fn a_row_without_sense_blocks_nobody(place: TestPlace) {
+    let replicas = Replicas::on(place).await;
+    let name = lease_name(Resource::InsightsUsage(customer(1))).unwrap();
+    for poison in [
+        "expires_at = 9223372036854775807",
+        "expires_at = -9223372036854775808, fence = -9223372036854775808",
+        "fence = 9223372036854775807",
+        "finished_at = 9223372036854775807",
+        "failed_until = 9223372036854775807",
+        "failed_until = 9223372036854775807, failure = 'refused'",
+        "failed_until = -9223372036854775808, failure = 'refused'",
+        "failed_until = extract(epoch FROM now() + interval '1 hour') * 1000, failure = 'refused'",
+        "failed_until = extract(epoch FROM now() + interval '1 minute') * 1000, failure = NULL",
+    ] {
+        let lease = granted(replicas.first(), &name).await;
+        let release = replicas.first().release_lease(lease, LeaseEnd::Abandoned);
+        release.await.unwrap();
+        replicas.psql(&format!("UPDATE usage_proxy.lease SET {poison}"));
+
+        // A purge writes to it, too.
+        let purge = StoreWrite::Purge(PurgeScope::default(), PurgeMode::Soft);
+        let lease = granted(replicas.second(), &name).await;
+        replicas.stores[0].write(vec![purge]).await.unwrap();
+
+        assert!(
+            !replicas.second().renew_lease(lease).await.unwrap(),
+            "{poison}"
+        );
+    }
+}
+
 async fn a_purge_ends_the_leases_of_its_calls(place: TestPlace) {
     let replicas = Replicas::on(place).await;
     let resource = |number| Resource::InsightsUsage(customer(number));
@@ -274,5 +309,6 @@ on_each_place! {
     a_result_is_known_to_those_who_have_not_seen_it,
     a_failure_counts_for_all_while_it_lasts,
     what_comes_under_a_lost_lease_is_not_stored,
+    a_row_without_sense_blocks_nobody,
     a_purge_ends_the_leases_of_its_calls,
 }

@@ -19,12 +19,13 @@ use super::{
     postgres_server::{self, TestDatabase},
 };
 use crate::{
+    cache::{PurgeMode, PurgeScope},
     config::PostgresConfig,
     domain::{Resource, UpstreamApi},
     shutdown::Shutdown,
     store::{
-        HistoryQuery, LOOK_UPS_AT_ONCE, StoreError, StoreStartError, StoreWrite, StoredSnapshot,
-        UsageStore, postgres, sql,
+        HistoryQuery, LOOK_UPS_AT_ONCE, StoreError, StoreStartError, StoreWrite, StoredPurge,
+        StoredSnapshot, UsageStore, postgres, sql,
     },
 };
 
@@ -136,6 +137,50 @@ async fn replicas_know_what_others_have_applied_lately() {
         [vec![], vec![1], vec![2], vec![]]
     );
     assert_eq!([before, replicas()], ["2", "1"]);
+}
+
+#[tokio::test]
+async fn a_database_that_has_lost_a_purge_says_so_to_whoever_knew_it() {
+    let (database, maker) = on_database().await;
+    let follower = open_database(&database.url(), PREFERRED).await;
+    let other = open_database(&database.url(), PREFERRED).await;
+    let before = other.purges_after(None).await.unwrap().generation;
+    let scope = PurgeScope {
+        customer_id: Some(customer(1)),
+        processed_date: None,
+    };
+    let purge = StoreWrite::Purge(scope, PurgeMode::Hard);
+    maker.write(vec![purge]).await.unwrap();
+    let applied = follower.purges_after(Some(before)).await.unwrap();
+    let went_back = async |store: &dyn UsageStore, applied| {
+        store.purges_after(Some(applied)).await.unwrap().went_back
+    };
+    assert_eq!((applied.purges.len(), applied.went_back), (1, false));
+
+    database.psql(&format!(
+        "UPDATE usage_proxy.store_state SET generation = {before}; DELETE FROM usage_proxy.purge;
+        DELETE FROM usage_proxy.purge_generation WHERE generation > {before}"
+    ));
+
+    assert!(went_back(&*maker, before).await);
+    assert!(!went_back(&*maker, before).await, "it says so twice");
+    assert!(went_back(&*follower, applied.generation).await);
+    assert!(!went_back(&*other, before).await);
+    // Both who knew it tell the others, with one purge.
+    for (store, applied) in [(&maker, before), (&follower, applied.generation)] {
+        let lost = StoreWrite::LostPurges { applied };
+        store.write(vec![lost]).await.unwrap();
+    }
+    let told = other.purges_after(Some(before)).await.unwrap();
+    let of_all = StoredPurge {
+        scope: PurgeScope::default(),
+        mode: PurgeMode::Soft,
+        is_own: false,
+    };
+    assert_eq!(told.purges, [of_all]);
+    // Whoever has not looked since the fail-over learns it too.
+    assert!(told.generation > applied.generation);
+    assert!(went_back(&*follower, applied.generation).await);
 }
 
 fn end_connections(database: &TestDatabase) {
