@@ -561,19 +561,20 @@ impl Run {
                 events.calls
             );
         }
-        let mut newest: HashMap<(usize, CustomerId), Duration> = HashMap::new();
+        let mut newest: HashMap<(usize, CustomerId), UpstreamCall> = HashMap::new();
         for answer in &events.answers {
             let call = &events.calls[answer.call];
             assert_eq!(call.customer, answer.customer, "seed {}", self.seed);
-            let fetched = call.ended.unwrap();
             let newest = newest.entry((answer.replica, answer.customer));
-            let newest = newest.or_default();
+            let newest = newest.or_insert_with(|| call.clone());
             assert!(
-                !answer.is_fresh || fetched >= *newest,
+                !answer.is_fresh || !events.is_older(call, newest),
                 "seed {}: older than what the replica has served\n{answer:?}\nof\n{call:?}",
                 self.seed
             );
-            *newest = fetched.max(*newest);
+            if call.ended > newest.ended {
+                *newest = call.clone();
+            }
             for purge in &events.purges {
                 assert!(
                     events.respects(answer, call, purge),
@@ -592,6 +593,14 @@ impl FailOver {
     /// Returns whether purges that were lost may include the answer to an earlier call.
     fn justifies(&self, call: &UpstreamCall, earlier: &UpstreamCall) -> bool {
         self.from <= call.started && earlier.started <= self.until + PURGE_TIME
+    }
+}
+
+// === impl Purge ===
+
+impl Purge {
+    fn includes(&self, customer: CustomerId) -> bool {
+        self.customer.is_none_or(|purged| purged == customer)
     }
 }
 
@@ -630,8 +639,7 @@ impl Events {
             // Whoever learns of it late purges what is newer, too.
             let is_late = self.had_fault(purge.replica, purge.at, earlier.started)
                 || self.had_fault(call.replica, purge.at, earlier.started);
-            let includes = |customer| customer == call.customer;
-            purge.customer.is_none_or(includes)
+            purge.includes(call.customer)
                 && purge.at <= call.started
                 && (is_late || earlier.started <= purge.at + PURGE_TIME)
         });
@@ -652,13 +660,27 @@ impl Events {
 
     /// Returns whether an answer is not fresh, or is newer than a purge that its replica knows.
     fn respects(&self, answer: &Answered, call: &UpstreamCall, purge: &Purge) -> bool {
-        let is_covered = purge
-            .customer
-            .is_none_or(|customer| customer == answer.customer);
         let is_known = answer.asked >= purge.at + PURGE_TIME
             && !self.had_fault(purge.replica, purge.at, answer.asked)
             && !self.had_fault(answer.replica, purge.at, answer.asked);
-        !answer.is_fresh || !is_covered || !is_known || call.started >= purge.at
+        !answer.is_fresh
+            || !purge.includes(answer.customer)
+            || !is_known
+            || call.started >= purge.at
+    }
+
+    /// Returns whether the answer to a call had no right to follow that to another.
+    fn is_older(&self, call: &UpstreamCall, before: &UpstreamCall) -> bool {
+        // Of two calls at the same time, either may have the newer data.
+        let is_older = call.started < before.started && call.ended < before.ended;
+        // A purge that is stored late includes what another replica fetched until then.
+        let is_purged = |purge: &Purge| {
+            purge.includes(call.customer)
+                && purge.at <= call.started
+                && (self.had_fault(purge.replica, purge.at, before.started)
+                    || self.had_fault(before.replica, purge.at, before.started))
+        };
+        is_older && !self.purges.iter().any(is_purged)
     }
 
     /// Returns whether a replica had no database at some time in between, or was still recovering.
