@@ -508,7 +508,8 @@ impl World {
             for number in 0..CONNECTIONS {
                 let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
                 tokio::spawn(connection);
-                client.batch_execute("SET ROLE usage_reader").await.unwrap();
+                let role = "SET ROLE usage_reader; SET join_collapse_limit = 1";
+                client.batch_execute(role).await.unwrap();
                 let customers = customers.clone();
                 readers.spawn(async move {
                     let mut random = StdRng::seed_from_u64(number.into());

@@ -20,7 +20,7 @@ use crate::store::{
 };
 
 /// The statements of each version, the first is version 1.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/0001_snapshots.sql"),
     include_str!("migrations/0002_purge_origin.sql"),
     include_str!("migrations/0003_replicas.sql"),
@@ -29,6 +29,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/0006_tokens.sql"),
     include_str!("migrations/0007_throttles.sql"),
     include_str!("migrations/0008_purge_generations.sql"),
+    include_str!("migrations/0009_faster_views.sql"),
 ];
 
 /// The newest version that this release knows.
