@@ -16,6 +16,7 @@ mod fleet;
 mod fleet_answer;
 mod history;
 mod purge_follower;
+mod purge_marks;
 mod recent_trends;
 mod rendering;
 mod second_level;
@@ -48,9 +49,10 @@ use self::{
     backfill::Backfill,
     fetcher::Fetcher,
     fleet::DatedFleets,
+    purge_marks::PurgedBy,
     recent_trends::RecentTrends,
     rendering::SharedRenderer,
-    second_level::{PurgedBy, SecondLevel},
+    second_level::SecondLevel,
     source::{CallTrace, UsageSource},
     stored_past::RecentPasts,
 };

@@ -3,6 +3,7 @@
 //! A call waits for its turn among replicas and for a permit, asks the source, and stores what it got.
 
 mod failures;
+pub(super) mod fleet_calls;
 mod rendering;
 mod storing;
 
@@ -363,39 +364,6 @@ impl Fetcher {
             Err(EarlyResult::Cached(_)) => Ok(()),
             Err(EarlyResult::Failed(failure) | EarlyResult::Shed(failure)) => Err(failure),
         }
-    }
-
-    /// Makes a call for all customers, which is not cached as one answer.
-    ///
-    /// # Errors
-    ///
-    /// The failure, which is not cached either.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future abandons the call.
-    pub(super) async fn fetch_fleet(
-        &self,
-        resource: Resource,
-        caller: &Caller,
-        reason: FetchReason,
-        trace: CallTrace,
-    ) -> Result<SourceAnswer, Arc<CachedFailure<SourceError>>> {
-        let _in_flight = GaugeGuard::increment(&self.cache.metrics().fills_in_flight);
-        let pending = self.acquire_permit(resource, caller, reason, self.clock.now())?;
-        let (permit, requested_at) = pending
-            .acquire()
-            .await
-            .map_err(|overloaded| self.overloaded_failure(overloaded))?;
-        // Its many pages say nothing of the time that other calls take.
-        let _permit = permit.uncounted();
-        let call = SourceCall {
-            resource,
-            trace,
-            requested_at,
-        };
-        let fetched = self.source.fetch(call).await;
-        fetched.map_err(|error| self.uncached_source_failure(error))
     }
 
     /// Waits for a permit, calls the source and stores the answer. This runs in a task of its own,

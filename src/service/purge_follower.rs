@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{UsageService, UsageServiceInner, second_level::Followed};
+use super::{UsageService, UsageServiceInner, purge_marks::Followed};
 use crate::{
     cache::{PurgeMode, PurgeScope},
     clock::{SharedClock, with_deadline},
@@ -104,7 +104,7 @@ impl PurgeFollower {
     /// Returns the generation up to which all purges are applied.
     async fn follow(&self) -> Result<i64, StoreError> {
         let level = &self.usage.inner.level;
-        let applied = match level.followed() {
+        let applied = match level.purges.followed() {
             Followed::UpTo(generation) => Some(generation),
             Followed::Nothing | Followed::Unknown => None,
         };
@@ -134,7 +134,7 @@ impl PurgeFollower {
                 .usage
                 .apply_purge(PurgeScope::default(), PurgeMode::Soft),
         }
-        level.set_followed(Followed::UpTo(later.generation));
+        level.purges.set_followed(Followed::UpTo(later.generation));
         Ok(later.generation)
     }
 }
@@ -176,7 +176,7 @@ impl UsageService {
             return outcome;
         };
         while clock.now() < deadline {
-            let applied = level.purge_generation().unwrap_or_default();
+            let applied = level.purges.generation().unwrap_or_default();
             let report = store.report_applied(applied);
             let Some(Ok(others)) = with_deadline(clock, deadline, report).await else {
                 break;

@@ -4,7 +4,7 @@
 use std::{
     convert::Infallible,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -14,7 +14,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::{fleet::FleetBook, source::SourceErrorKind};
+use super::{
+    fleet::FleetBook,
+    purge_marks::{Followed, PurgeMark, PurgeMarks, PurgedBy},
+    source::SourceErrorKind,
+};
 use crate::{
     cache::{AbsenceKind, EarlierAnswer, PurgeMode, PurgeScope, SingleFlight, UsageCache},
     clock::SharedClock,
@@ -38,8 +42,7 @@ pub(super) struct SecondLevel {
     pub(super) purged: Notify,
     /// The last refresh of all customers.
     coverage: Mutex<Option<Coverage>>,
-    purges: Mutex<Vec<PurgeMark>>,
-    followed: Mutex<Followed>,
+    pub(super) purges: PurgeMarks,
     /// The other processes that use the store.
     other_replicas: AtomicUsize,
     clock: SharedClock,
@@ -80,47 +83,12 @@ struct LookUp {
     is_cached: bool,
 }
 
-/// A purge, and the time when this process applied it.
-#[derive(Clone, Copy, Debug)]
-struct PurgeMark {
-    scope: PurgeScope,
-    mode: PurgeMode,
-    by: PurgedBy,
-    at: Timestamp,
-}
-
-/// The process that a purge was made in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PurgedBy {
-    /// This one: the store may not have written it yet.
-    ThisProcess,
-    /// Another one: it comes from the store.
-    AnotherProcess,
-    /// Maybe any: the store has lost it.
-    Unknown,
-}
-
-/// The purges in the store that this process has applied.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Followed {
-    /// Nobody looks for them.
-    #[default]
-    Nothing,
-    /// The store could not be read yet.
-    Unknown,
-    /// All up to this generation.
-    UpTo(i64),
-}
-
 /// About the size of a rendered row.
 pub(super) const ROW_BYTES: usize = 300;
 
 // === impl SecondLevel ===
 
 impl SecondLevel {
-    /// The purges that are remembered: more than anyone makes within `store.flush_within`.
-    const MAX_PURGES: usize = 1_000;
-
     pub(super) fn new(
         cache: Arc<UsageCache>,
         newest_api: UpstreamApi,
@@ -136,8 +104,7 @@ impl SecondLevel {
             look_ups: SingleFlight::new(shutdown),
             purged: Notify::new(),
             coverage: Mutex::default(),
-            purges: Mutex::default(),
-            followed: Mutex::default(),
+            purges: PurgeMarks::default(),
             other_replicas: AtomicUsize::new(0),
             clock,
         }
@@ -343,7 +310,9 @@ impl SecondLevel {
     ) -> Option<EarlierSnapshot> {
         let customer = snapshot.usage.customer_id();
         let date = snapshot.usage.processed_date();
-        let purge = self.last_purges(customer, date, snapshot.confirmed_at, counts);
+        let purge = self
+            .purges
+            .last_effect(customer, date, snapshot.confirmed_at, counts);
         if purge == Some(PurgeMode::Hard) {
             return None;
         }
@@ -404,7 +373,7 @@ impl SecondLevel {
             native: accepted.native,
             asked_date: resource.date(),
             fetched_at,
-            purge_generation: self.purge_generation(),
+            purge_generation: self.purges.generation(),
             lease: lease.cloned(),
         }));
     }
@@ -416,28 +385,8 @@ impl SecondLevel {
         date: Option<ProcessedDate>,
         confirmed_at: Timestamp,
     ) -> Option<PurgeMode> {
-        self.last_purges(customer, date, confirmed_at, PurgeMark::may_be_missing)
-    }
-
-    fn last_purges(
-        &self,
-        customer: CustomerId,
-        date: Option<ProcessedDate>,
-        confirmed_at: Timestamp,
-        counts: fn(&PurgeMark) -> bool,
-    ) -> Option<PurgeMode> {
-        let purges = self.lock_purges();
-        let mut later = purges.iter().filter(|purge| {
-            counts(purge) && purge.scope.covers(Some(customer), date) && confirmed_at <= purge.at
-        });
-        let first = later.next()?;
-        let is_hard =
-            first.mode == PurgeMode::Hard || later.any(|purge| purge.mode == PurgeMode::Hard);
-        Some(if is_hard {
-            PurgeMode::Hard
-        } else {
-            PurgeMode::Soft
-        })
+        self.purges
+            .last_effect(customer, date, confirmed_at, PurgeMark::may_be_missing)
     }
 
     /// Records that upstream has nothing of a customer, or of one date of it.
@@ -465,7 +414,7 @@ impl SecondLevel {
                 customer,
                 date,
                 asked_at: self.clock.wall_time(),
-                purge_generation: self.purge_generation(),
+                purge_generation: self.purges.generation(),
             });
         }
     }
@@ -490,20 +439,7 @@ impl SecondLevel {
 
     /// Records a purge. What was accepted before is not served any more as if nothing had happened.
     pub(super) fn purge(&self, scope: PurgeScope, mode: PurgeMode, by: PurgedBy) {
-        let at = self.clock.wall_time();
-        {
-            let mut purges = self.lock_purges();
-            purges.retain(|purge| (purge.scope, purge.mode, purge.by) != (scope, mode, by));
-            if purges.len() == Self::MAX_PURGES {
-                purges.remove(0);
-            }
-            purges.push(PurgeMark {
-                scope,
-                mode,
-                by,
-                at,
-            });
-        }
+        self.purges.record(scope, mode, by, self.clock.wall_time());
         if mode == PurgeMode::Hard {
             self.book.purge(scope);
         }
@@ -516,34 +452,12 @@ impl SecondLevel {
         }
     }
 
-    /// Returns the last purge in the store that this process has applied, for an answer that it accepts.
-    pub(super) fn purge_generation(&self) -> Option<i64> {
-        match *self.lock_followed() {
-            Followed::Nothing => None,
-            // It may be older than any purge.
-            Followed::Unknown => Some(0),
-            Followed::UpTo(generation) => Some(generation),
-        }
-    }
-
-    pub(super) fn followed(&self) -> Followed {
-        *self.lock_followed()
-    }
-
-    pub(super) fn set_followed(&self, followed: Followed) {
-        *self.lock_followed() = followed;
-    }
-
     pub(super) fn other_replicas(&self) -> usize {
         self.other_replicas.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_other_replicas(&self, count: usize) {
         self.other_replicas.store(count, Ordering::Relaxed);
-    }
-
-    fn lock_followed(&self) -> MutexGuard<'_, Followed> {
-        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes over what earlier processes stored: the newest rows of all customers, and their list.
@@ -553,10 +467,11 @@ impl SecondLevel {
         };
         let store = &durable.store;
         // A purge after this is applied to what is read below.
-        self.set_followed(match store.purges_after(None).await {
-            Ok(purges) => Followed::UpTo(purges.generation),
-            Err(_) => Followed::Unknown,
-        });
+        self.purges
+            .set_followed(match store.purges_after(None).await {
+                Ok(purges) => Followed::UpTo(purges.generation),
+                Err(_) => Followed::Unknown,
+            });
         self.load_customers().await;
         match store.newest_of_all().await {
             Ok(snapshots) => {
@@ -598,23 +513,5 @@ impl SecondLevel {
         if let Some(cached) = self.cache.look_up(Resource::Customers, now) {
             self.book.set_customers(cached.rendered);
         }
-    }
-
-    /// Returns whether this process has applied a purge since then.
-    pub(super) fn was_purged_since(&self, time: Timestamp) -> bool {
-        self.lock_purges().iter().any(|purge| purge.at >= time)
-    }
-
-    fn lock_purges(&self) -> MutexGuard<'_, Vec<PurgeMark>> {
-        self.purges.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl PurgeMark ===
-
-impl PurgeMark {
-    /// Returns whether the store may not know it.
-    fn may_be_missing(&self) -> bool {
-        self.by != PurgedBy::AnotherProcess
     }
 }

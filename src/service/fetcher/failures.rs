@@ -6,7 +6,6 @@ use super::Fetcher;
 use crate::{
     cache::CachedFailure,
     domain::ProcessedDate,
-    render::RenderError,
     service::{
         call_leases::CallLease,
         concurrency_limiter::Overloaded,
@@ -124,16 +123,17 @@ impl Fetcher {
         self.uncached_failure(SourceErrorKind::Unavailable, detail, Duration::ZERO)
     }
 
-    /// Returns the failure of a refresh with an answer that cannot be rendered.
+    /// Returns the failure of a call for all customers with an answer that cannot be used.
     pub(in crate::service) fn malformed_fleet_failure(
         &self,
-        error: &RenderError,
+        detail: &str,
     ) -> Arc<CachedFailure<SourceError>> {
-        self.uncached_failure(
-            SourceErrorKind::Malformed,
-            &error.to_string(),
-            Duration::ZERO,
-        )
+        self.uncached_failure(SourceErrorKind::Malformed, detail, Duration::ZERO)
+    }
+
+    /// Returns the failure of a call whose answer has other data than was asked for.
+    pub(super) fn other_content_failure(&self) -> Arc<CachedFailure<SourceError>> {
+        self.malformed_fleet_failure("the answer has other data than was asked for")
     }
 
     /// The time for which a failure counts for other processes too: no longer than `no-cache` has to wait.

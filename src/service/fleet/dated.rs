@@ -24,9 +24,9 @@ use crate::{
         backfill::STORE_ADVICE,
         call_leases::{CallLease, Turn},
         concurrency_limiter::FetchReason,
-        fetcher::Fetcher,
+        fetcher::{Fetcher, fleet_calls::FleetAnswer},
         second_level::SecondLevel,
-        source::{AnswerContent, CallIds, CallTrace, SourceAnswer, SourceError, SourceErrorKind},
+        source::{CallIds, CallTrace, SourceError, SourceErrorKind},
     },
     shutdown::Shutdown,
     store::{AcceptedSnapshot, StoreError, StoreWrite, StoredFleetDate, StoredSnapshot},
@@ -341,10 +341,9 @@ impl DatedFleets {
             Ok(lease) => lease,
             Err(result) => return result,
         };
-        let resource = Resource::FleetUsage(Some(date));
         let fetched = self
             .fetcher
-            .fetch_fleet(resource, caller, reason, trace)
+            .fetch_fleet(Some(date), caller, reason, trace)
             .await;
         match fetched {
             Ok(answer) => {
@@ -517,13 +516,9 @@ impl DatedFleets {
     async fn accept(
         &self,
         date: ProcessedDate,
-        answer: SourceAnswer,
+        answer: FleetAnswer,
         stored: &StoredDateRows,
     ) -> DatedRows {
-        let usages = match answer.content {
-            AnswerContent::Fleet(usages) => usages,
-            _ => Vec::new(),
-        };
         let at = self.clock.wall_time();
         let write = |change| {
             if stored.is_ok() {
@@ -535,8 +530,8 @@ impl DatedFleets {
         let mut before: HashMap<CustomerId, &DatedUsage> = before
             .map(|before| (before.usage.customer_id(), before))
             .collect();
-        let mut accepted = Vec::with_capacity(usages.len());
-        for usage in usages {
+        let mut accepted = Vec::with_capacity(answer.usages.len());
+        for usage in answer.usages {
             let usage = Arc::new(usage);
             let before = before.remove(&usage.customer_id());
             let is_unchanged = before.is_some_and(|before| before.usage == usage);
@@ -553,7 +548,7 @@ impl DatedFleets {
                 native: None,
                 asked_date: Some(date),
                 fetched_at: at,
-                purge_generation: self.level.purge_generation(),
+                purge_generation: self.level.purges.generation(),
                 lease: None,
             }));
             let unchanged = before.filter(|_| is_unchanged);
@@ -566,7 +561,7 @@ impl DatedFleets {
         write(StoreWrite::FleetFetched {
             date,
             asked_at: at,
-            purge_generation: self.level.purge_generation(),
+            purge_generation: self.level.purges.generation(),
         });
         let now = self.clock.now();
         if stored.is_ok() {

@@ -81,7 +81,7 @@ impl FleetRefresher {
                     let _noticed = self.level.purged.notified().now_or_never();
                     progress.last = progress
                         .last
-                        .filter(|last| !self.level.was_purged_since(last.at));
+                        .filter(|last| !self.level.purges.any_since(last.at));
                     tracing::info!("this process refreshes all customers");
                     tokio::select! {
                         () = held.lost() => {

@@ -20,7 +20,7 @@ use crate::{
         concurrency_limiter::FetchReason,
         fetcher::Fetcher,
         second_level::{Coverage, ROW_BYTES, SecondLevel},
-        source::{AnswerContent, CallTrace, SourceError},
+        source::{CallTrace, SourceError},
     },
     shutdown::Shutdown,
     store::{AcceptedSnapshot, HeldLease, StoreWrite},
@@ -189,7 +189,7 @@ impl FleetRefresher {
         if last.second_look.is_some_and(|at| at <= now) {
             return self.refresh(Some(last)).await;
         }
-        let newest = self.newest_date().await;
+        let newest = self.fetcher.fetch_fleet_date(&background_caller()).await;
         let newest = newest.inspect_err(|_| self.metrics.record_check(false))?;
         let Some(newest) = newest else {
             self.metrics.record_check(false);
@@ -217,22 +217,6 @@ impl FleetRefresher {
         Ok(refreshed)
     }
 
-    async fn newest_date(&self) -> Result<Option<ProcessedDate>, FleetFailure> {
-        match self.fetch(Resource::FleetDate).await? {
-            AnswerContent::FleetDate(date) => Ok(date),
-            _ => Ok(None),
-        }
-    }
-
-    async fn fetch(&self, resource: Resource) -> Result<AnswerContent, FleetFailure> {
-        let trace = CallTrace::default();
-        let caller = background_caller();
-        let answer = self
-            .fetcher
-            .fetch_fleet(resource, &caller, FetchReason::Refresh, trace);
-        Ok(answer.await?.content)
-    }
-
     /// Fetches all customers, and makes their data visible in one step.
     async fn refresh(&self, last: Option<LastRefresh>) -> Result<LastRefresh, FleetFailure> {
         let refreshed = self.fetch_and_publish(last).await;
@@ -245,12 +229,13 @@ impl FleetRefresher {
     ) -> Result<LastRefresh, FleetFailure> {
         self.fetch_customers().await?;
         let started = self.clock.now();
-        let fetched = self.fetch(Resource::FleetUsage(None)).await?;
+        let (caller, trace) = (background_caller(), CallTrace::default());
+        let usages = self
+            .fetcher
+            .fetch_fleet(None, &caller, FetchReason::Refresh, trace)
+            .await?
+            .usages;
         self.metrics.observe_duration(self.clock.now() - started);
-        let usages = match fetched {
-            AnswerContent::Fleet(usages) => usages,
-            _ => Vec::new(),
-        };
         let date = usages.iter().filter_map(LicenseUsage::processed_date).max();
         let known = self
             .level
@@ -264,13 +249,13 @@ impl FleetRefresher {
         let answers = self
             .answers(usages, at)
             .await
-            .map_err(|error| self.fetcher.malformed_fleet_failure(&error))?;
+            .map_err(|error| self.fetcher.malformed_fleet_failure(&error.to_string()))?;
         let kept = self.publish(answers, date, at);
         if kept == 0 {
             self.level.write(StoreWrite::FleetFetched {
                 date,
                 asked_at: at,
-                purge_generation: self.level.purge_generation(),
+                purge_generation: self.level.purges.generation(),
             });
         }
         tracing::info!(
@@ -376,7 +361,7 @@ impl FleetRefresher {
                 native: None,
                 asked_date: None,
                 fetched_at: at,
-                purge_generation: self.level.purge_generation(),
+                purge_generation: self.level.purges.generation(),
                 lease: None,
             }));
             accepted.push(usage);
