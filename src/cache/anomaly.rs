@@ -32,7 +32,7 @@ pub(super) struct AnswerDigest {
     licenses_qualified: u64,
 }
 
-/// A suspect answer, until another answer confirms or ends the suspicion.
+/// A suspect answer, until another answer confirms it or takes its place.
 ///
 /// It is attached to the entry that it did not replace. A purge or an accepted answer ends it.
 #[derive(Clone, Debug)]
@@ -106,13 +106,13 @@ impl AnswerDigest {
     /// The smallest sum of licenses whose growth is suspect: a small customer doubles easily.
     const MIN_LICENSES_FOR_GROWTH_CHECK: u64 = 50;
 
-    pub(super) fn of(prepared: &Rendered) -> Self {
+    pub(super) fn of(rendered: &Rendered) -> Self {
         Self {
-            processed_date: prepared.processed_date(),
-            rows: prepared.rows(),
-            row_names_hash: prepared.row_names_hash(),
-            product_names_hash: prepared.product_names_hash(),
-            licenses_qualified: prepared.licenses_qualified(),
+            processed_date: rendered.processed_date(),
+            rows: rendered.rows(),
+            row_names_hash: rendered.row_names_hash(),
+            product_names_hash: rendered.product_names_hash(),
+            licenses_qualified: rendered.licenses_qualified(),
         }
     }
 
@@ -131,24 +131,24 @@ impl AnswerDigest {
 // === impl Check ===
 
 impl Check {
-    /// Decides about an answer, given the suspicion about it and the suspect answer before it.
+    /// Decides about an answer, given its anomaly and the suspect answer before it.
     ///
     /// A suspect answer is accepted when a second one, `confirm_after` or more after the first, agrees
     /// with it. A `confirm_after` of zero accepts it at once.
     pub(super) fn evaluate(
         answer: AnswerDigest,
-        suspicion: Option<AnomalyKind>,
+        kind: Option<AnomalyKind>,
         before: Option<&Anomaly>,
         confirm_after: Duration,
         now: Instant,
     ) -> Self {
-        let Some(suspicion) = suspicion else {
+        let Some(kind) = kind else {
             return Self::Accepted;
         };
         let since = before
-            .filter(|before| before.kind == suspicion && before.agrees_with(answer))
+            .filter(|before| before.kind == kind && before.agrees_with(answer))
             .map(|before| before.first_seen_at);
-        if suspicion != AnomalyKind::WentBackwards {
+        if kind != AnomalyKind::WentBackwards {
             if confirm_after.is_zero() {
                 return Self::Accepted;
             }
@@ -157,7 +157,7 @@ impl Check {
             }
         }
         Self::Suspect {
-            kind: suspicion,
+            kind,
             first_seen_at: since.unwrap_or(now),
         }
     }
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn nine_tenths_gone_is_suspect_and_less_is_not() {
-        for (cached, answer, suspicion) in [
+        for (cached, answer, kind) in [
             (0, 0, None),
             (0, 5, None),
             (1, 0, Some(AnomalyKind::Empty)),
@@ -233,7 +233,7 @@ mod tests {
 
             assert_eq!(
                 AnomalyKind::detect(of(answer), of(cached)),
-                suspicion,
+                kind,
                 "{cached} → {answer}"
             );
         }
@@ -260,11 +260,11 @@ mod tests {
             (1_000, 200, false),
             (i64::MAX as u64 / 2, i64::MAX as u64, true),
         ] {
-            let suspicion = AnomalyKind::detect(of(answer, 1), of(cached, 1));
+            let kind = AnomalyKind::detect(of(answer, 1), of(cached, 1));
             let with_other_products = AnomalyKind::detect(of(answer, 2), of(cached, 1));
 
             let expected = is_suspect.then_some(AnomalyKind::Grown);
-            assert_eq!(suspicion, expected, "{cached} → {answer}");
+            assert_eq!(kind, expected, "{cached} → {answer}");
             assert_eq!(with_other_products, None, "{cached} → {answer}");
         }
     }

@@ -107,11 +107,11 @@ impl SnapshotStore {
     }
 
     /// Weighs an entry again, if it still has this rendered answer.
-    pub(super) fn update_weight(&self, key: SnapshotKey, prepared: &Arc<Rendered>) {
+    pub(super) fn update_weight(&self, key: SnapshotKey, rendered: &Arc<Rendered>) {
         if let Some(snapshot) = self.get(&key)
-            && Arc::ptr_eq(&snapshot.rendered, prepared)
+            && Arc::ptr_eq(&snapshot.rendered, rendered)
         {
-            let (map, _) = self.maps(prepared);
+            let (map, _) = self.maps(rendered);
             map.insert(key, snapshot);
         }
     }
@@ -120,11 +120,11 @@ impl SnapshotStore {
     pub(super) fn replace_rendered(
         &self,
         key: SnapshotKey,
-        prepared: &Arc<Rendered>,
+        rendered: &Arc<Rendered>,
         named: &Arc<Rendered>,
     ) {
         if let Some(snapshot) = self.get(&key)
-            && Arc::ptr_eq(&snapshot.rendered, prepared)
+            && Arc::ptr_eq(&snapshot.rendered, rendered)
         {
             self.insert(key, snapshot.with_rendered(Arc::clone(named)));
         }
@@ -169,8 +169,8 @@ impl SnapshotStore {
     }
 
     /// Returns the map for an answer, and the other one.
-    fn maps(&self, prepared: &Rendered) -> (&SnapshotMap, &SnapshotMap) {
-        if prepared.rows() > 0 {
+    fn maps(&self, rendered: &Rendered) -> (&SnapshotMap, &SnapshotMap) {
+        if rendered.rows() > 0 {
             (&self.with_rows, &self.without_rows)
         } else {
             (&self.without_rows, &self.with_rows)
@@ -185,9 +185,9 @@ impl SnapshotStore {
 // === impl CachedSnapshot ===
 
 impl CachedSnapshot {
-    pub(super) fn new(prepared: Arc<Rendered>, now: Instant) -> Self {
+    pub(super) fn new(rendered: Arc<Rendered>, now: Instant) -> Self {
         Self {
-            rendered: prepared,
+            rendered,
             stored_at: now,
             anomaly: None,
             purged: AtomicBool::new(false),
@@ -195,9 +195,9 @@ impl CachedSnapshot {
     }
 
     /// Returns the same snapshot with other names.
-    fn with_rendered(&self, prepared: Arc<Rendered>) -> Self {
+    fn with_rendered(&self, rendered: Arc<Rendered>) -> Self {
         Self {
-            rendered: prepared,
+            rendered,
             stored_at: self.stored_at,
             anomaly: self.anomaly.clone(),
             purged: AtomicBool::new(self.is_purged()),
@@ -205,11 +205,11 @@ impl CachedSnapshot {
     }
 
     /// Returns the same snapshot, kept in spite of a suspect answer.
-    pub(super) fn with_anomaly(&self, doubt: Anomaly) -> Self {
+    pub(super) fn with_anomaly(&self, anomaly: Anomaly) -> Self {
         Self {
             rendered: Arc::clone(&self.rendered),
             stored_at: self.stored_at,
-            anomaly: Some(Box::new(doubt)),
+            anomaly: Some(Box::new(anomaly)),
             purged: AtomicBool::new(false),
         }
     }

@@ -79,8 +79,8 @@ impl UsageCache {
     ///
     /// The caller decides whether the answer may be stored: one that was fetched before a purge is
     /// served by [`UsageCache::uncached_answer`] instead.
-    pub fn store(&self, resource: Resource, prepared: Rendered, now: Instant) -> StoreResult {
-        self.store_beside(resource, prepared, None, now)
+    pub fn store(&self, resource: Resource, rendered: Rendered, now: Instant) -> StoreResult {
+        self.store_beside(resource, rendered, None, now)
     }
 
     /// Stores an answer as [`UsageCache::store`] does. `newer` is the data of a newer date that was
@@ -88,12 +88,12 @@ impl UsageCache {
     pub fn store_beside(
         &self,
         resource: Resource,
-        prepared: Rendered,
+        rendered: Rendered,
         newer: Option<&CachedAnswer>,
         now: Instant,
     ) -> StoreResult {
         let mut records = self.lock_records();
-        let key = NewestKey::from(resource).snapshot(prepared.processed_date());
+        let key = NewestKey::from(resource).snapshot(rendered.processed_date());
         if let Some(customer) = key.customer {
             records.absences.observe_present(customer, now);
         }
@@ -105,13 +105,13 @@ impl UsageCache {
                 .is_none_or(|good| good.key.date != Some(newest_date))
         {
             if let Some(newer) = newer {
-                return self.restore_newer(resource, prepared, newer, now);
+                return self.restore_newer(resource, rendered, newer, now);
             }
             // An answer that is known to be outdated is not stored.
             let change = StoreChange::Suspect(AnomalyKind::WentBackwards);
             let held = CachedAnswer {
                 suspect: true,
-                ..self.uncached_answer(prepared, now)
+                ..self.uncached_answer(rendered, now)
             };
             return StoreResult {
                 answer: held,
@@ -120,15 +120,15 @@ impl UsageCache {
             };
         }
         let Some(good) = good else {
-            return self.replace(known, resource, key, prepared, now);
+            return self.replace(known, resource, key, rendered, now);
         };
-        let answer = AnswerDigest::of(&prepared);
+        let answer = AnswerDigest::of(&rendered);
         let suspicion = AnomalyKind::detect(answer, AnswerDigest::of(&good.snapshot.rendered));
         match self.check_answer(&good, answer, suspicion, now) {
-            Check::Accepted => self.replace(known, resource, key, prepared, now),
+            Check::Accepted => self.replace(known, resource, key, rendered, now),
             Check::AcceptedAfterRepeat => StoreResult {
                 change: StoreChange::AcceptedAfterRepeat,
-                ..self.replace(known, resource, key, prepared, now)
+                ..self.replace(known, resource, key, rendered, now)
             },
             Check::Suspect {
                 kind: suspicion,
@@ -140,7 +140,7 @@ impl UsageCache {
                     answer: held,
                     stored: suspicion == AnomalyKind::WentBackwards
                         && key.api.tells_usage()
-                        && self.store_older_date(key, prepared, now),
+                        && self.store_older_date(key, rendered, now),
                     change: StoreChange::Suspect(suspicion),
                 }
             }
@@ -203,13 +203,13 @@ impl UsageCache {
         };
         self.metrics.record_suspect(suspicion);
         let older_key = NewestKey::from(resource).snapshot(older.processed_date());
-        let prepared = &newest.rendered;
+        let rendered = &newest.rendered;
         let lifetime = self.policy.jittered_lifetime(older_key.newest());
         let good = CurrentEntry {
-            key: older_key.newest().snapshot(prepared.processed_date()),
-            snapshot: Arc::new(CachedSnapshot::new(Arc::clone(prepared), newest.stored_at)),
+            key: older_key.newest().snapshot(rendered.processed_date()),
+            snapshot: Arc::new(CachedSnapshot::new(Arc::clone(rendered), newest.stored_at)),
             newest: Some(Arc::new(NewestEntry::new(
-                prepared,
+                rendered,
                 lifetime,
                 newest.stored_at,
             ))),
@@ -369,19 +369,19 @@ impl UsageCache {
 
     /// Stores the snapshot of a date that is not the newest, for those who ask for that date;
     /// returns whether it did. There too, suspect data replaces nothing.
-    fn store_older_date(&self, key: SnapshotKey, prepared: Rendered, now: Instant) -> bool {
-        let prepared = match self.snapshots.get(&key) {
+    fn store_older_date(&self, key: SnapshotKey, rendered: Rendered, now: Instant) -> bool {
+        let rendered = match self.snapshots.get(&key) {
             Some(cached) => {
                 let cached_digest = AnswerDigest::of(&cached.rendered);
-                if AnomalyKind::detect(AnswerDigest::of(&prepared), cached_digest).is_some() {
+                if AnomalyKind::detect(AnswerDigest::of(&rendered), cached_digest).is_some() {
                     return false;
                 }
-                prepared.reusing_unchanged(&cached.rendered)
+                rendered.reusing_unchanged(&cached.rendered)
             }
-            None => prepared,
+            None => rendered,
         };
         self.snapshots
-            .insert(key, CachedSnapshot::new(Arc::new(prepared), now))
+            .insert(key, CachedSnapshot::new(Arc::new(rendered), now))
     }
 
     /// Stores an answer in place of the cached data.
@@ -390,7 +390,7 @@ impl UsageCache {
         known: &mut KnownDates,
         resource: Resource,
         key: SnapshotKey,
-        prepared: Rendered,
+        rendered: Rendered,
         now: Instant,
     ) -> StoreResult {
         let earlier = self.snapshots.get(&key);
@@ -404,19 +404,19 @@ impl UsageCache {
         let unchanged = !returns
             && earlier
                 .as_ref()
-                .is_some_and(|earlier| prepared.is_unchanged_from(&earlier.rendered));
-        let prepared = match &earlier {
-            Some(_) if returns => Arc::new(prepared),
+                .is_some_and(|earlier| rendered.is_unchanged_from(&earlier.rendered));
+        let rendered = match &earlier {
+            Some(_) if returns => Arc::new(rendered),
             Some(earlier) if unchanged => Arc::clone(&earlier.rendered),
-            Some(earlier) => Arc::new(prepared.reusing_unchanged(&earlier.rendered)),
-            None => Arc::new(prepared),
+            Some(earlier) => Arc::new(rendered.reusing_unchanged(&earlier.rendered)),
+            None => Arc::new(rendered),
         };
         let change = match (&earlier, unchanged) {
             (None, _) => StoreChange::New,
             (Some(_), true) => StoreChange::Unchanged,
             (Some(_), false) => StoreChange::Replaced,
         };
-        let snapshot = CachedSnapshot::new(prepared, now);
+        let snapshot = CachedSnapshot::new(rendered, now);
         let (held, stored) = match resource.date() {
             Some(_) => {
                 let held = self.dated_answer(&snapshot, now);
@@ -458,11 +458,11 @@ impl UsageCache {
             ttl: freshness::ttl_seconds(lifetime.duration, Duration::ZERO),
             cache_control: lifetime.cache_control.clone(),
         };
-        let prepared = Arc::clone(&snapshot.rendered);
+        let rendered = Arc::clone(&snapshot.rendered);
         let outdated = self.newest.get(&key.newest()).map(|newest| newest.date);
         let stored = self.snapshots.insert(key, snapshot);
         if stored {
-            self.newest.insert(key.newest(), &prepared, lifetime, now);
+            self.newest.insert(key.newest(), &rendered, lifetime, now);
         } else {
             // The cached data is known to be outdated, and the new does not fit.
             self.newest.remove(&key.newest());

@@ -340,9 +340,9 @@ fn a_format_rendered_later_adds_to_the_weight() {
     );
     let before = cache.overview().weight_bytes;
 
-    let prepared = stored.answer.rendered;
-    prepared.render(Format::Csv, ContentCoding::Gzip).unwrap();
-    cache.update_weight(&prepared);
+    let rendered = stored.answer.rendered;
+    rendered.render(Format::Csv, ContentCoding::Gzip).unwrap();
+    cache.update_weight(&rendered);
 
     assert!(cache.overview().weight_bytes > before);
 }

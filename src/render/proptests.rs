@@ -55,8 +55,8 @@ fn rendered_rows(rows: Vec<UsageRow>) -> Rendered {
     Rendered::new(&snapshot, None, Timestamp::UNIX_EPOCH).unwrap()
 }
 
-fn body(prepared: &Rendered, form: Format) -> Vec<u8> {
-    let (_, encoded) = prepared
+fn body(rendered: &Rendered, form: Format) -> Vec<u8> {
+    let (_, encoded) = rendered
         .render(form, ContentCoding::Identity)
         .unwrap()
         .unwrap();
@@ -92,7 +92,7 @@ proptest! {
         let (one, other) = (rendered_rows(rows), rendered_rows(shuffled));
 
         for form in [Format::Simplified, Format::Csv] {
-            let texts = [&one, &other].map(|prepared| String::from_utf8(body(prepared, form)).unwrap());
+            let texts = [&one, &other].map(|rendered| String::from_utf8(body(rendered, form)).unwrap());
             prop_assert_eq!(&texts[0], &texts[1]);
         }
         prop_assert!(other.is_unchanged_from(&one));
@@ -107,14 +107,14 @@ proptest! {
                 (names.0, names.1, names.2, row.licenses_active, row.licenses_qualified)
             })
             .collect();
-        let prepared = rendered_rows(rows);
+        let rendered = rendered_rows(rows);
 
-        let lines = lines(&body(&prepared, Format::Csv));
+        let lines = lines(&body(&rendered, Format::Csv));
 
         for line in &lines {
             prop_assert!(expected.contains(line), "{:?}", line);
         }
-        let json: serde_json::Value = serde_json::from_slice(&body(&prepared, Format::Simplified)).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&body(&rendered, Format::Simplified)).unwrap();
         let products = json["products"].as_array().unwrap().iter();
         let in_json: usize = products.map(|product| product["workloads"].as_array().unwrap().len()).sum();
         prop_assert_eq!(lines.len(), in_json);

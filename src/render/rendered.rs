@@ -516,11 +516,11 @@ mod tests {
 
     #[test]
     fn formats_rendered_later_add_to_the_weight() {
-        let prepared = rendered_usage(5, b"{}", 1);
-        let before = prepared.weight();
+        let rendered = rendered_usage(5, b"{}", 1);
+        let before = rendered.weight();
 
-        prepared.render(Format::Csv, ContentCoding::Zstd).unwrap();
+        rendered.render(Format::Csv, ContentCoding::Zstd).unwrap();
 
-        assert!(prepared.weight() > before);
+        assert!(rendered.weight() > before);
     }
 }

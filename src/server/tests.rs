@@ -51,7 +51,7 @@ struct RawClient {
     received: Vec<u8>,
 }
 
-// === impl Server ===
+// === impl ListenerFixture ===
 
 impl ListenerFixture {
     async fn start() -> Self {

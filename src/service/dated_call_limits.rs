@@ -18,7 +18,7 @@ pub(super) struct DatedCallLimits {
     buckets: LruMap<Arc<str>, Arc<TokenBucket>>,
 }
 
-// === impl DatedCalls ===
+// === impl DatedCallLimits ===
 
 impl DatedCallLimits {
     /// The calls per minute, and in a burst.

@@ -68,7 +68,7 @@ pub(super) enum SourceStep {
     Panics,
 }
 
-// === impl Script ===
+// === impl ScriptedSource ===
 
 impl ScriptedSource {
     fn new(answers: impl IntoIterator<Item = SourceStep>) -> Arc<Self> {
@@ -437,16 +437,16 @@ async fn a_panic_in_a_fetch_is_an_error_and_the_next_request_fetches_again() {
 #[tokio::test]
 async fn concurrent_requests_compress_a_body_once() {
     let fixture = ServiceFixture::new([SourceStep::Seats(5)]);
-    let prepared = fixture.answer().await.unwrap().cached.rendered;
+    let rendered = fixture.answer().await.unwrap().cached.rendered;
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..50 {
-        let (usage, prepared) = (fixture.service.clone(), Arc::clone(&prepared));
+        let (usage, rendered) = (fixture.service.clone(), Arc::clone(&rendered));
         callers.spawn(async move {
             usage
-                .render(&prepared, Format::Csv, ContentCoding::Brotli)
+                .render(&rendered, Format::Csv, ContentCoding::Brotli)
                 .await
                 .unwrap();
-            prepared
+            rendered
                 .ready(Format::Csv, ContentCoding::Brotli)
                 .unwrap()
                 .1

@@ -190,12 +190,12 @@ fn a_suspect_answer_to_a_dated_request_is_fetched_again() {
 #[test]
 fn without_a_confirmation_time_every_answer_is_accepted() {
     let nothing = anomaly::AnswerDigest::EMPTY;
-    let suspicion = Some(AnomalyKind::Empty);
+    let kind = Some(AnomalyKind::Empty);
 
     let now = SystemClock.now();
-    let verdict = anomaly::Check::evaluate(nothing, suspicion, None, Duration::ZERO, now);
+    let check = anomaly::Check::evaluate(nothing, kind, None, Duration::ZERO, now);
 
-    assert_eq!(verdict, anomaly::Check::Accepted);
+    assert_eq!(check, anomaly::Check::Accepted);
 }
 
 #[test]

@@ -194,7 +194,7 @@ fn damage() -> impl Strategy<Value = BodyDamage> {
     ]
 }
 
-// === impl Harm ===
+// === impl DamageKind ===
 
 impl DamageKind {
     fn to(self, answer: &mut Value, collection: &str) {

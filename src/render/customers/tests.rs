@@ -64,12 +64,12 @@ fn long_list(customers: usize) -> Rendered {
 
 /// The part that a caller is shown who may see so many of the first.
 fn show_first(
-    prepared: &Rendered,
+    rendered: &Rendered,
     visible: usize,
     page: Option<&CustomerPageRequest>,
 ) -> Arc<RenderedDocument> {
     let may_see = |customer| customer < numbered_id(visible);
-    let shown = prepared.visible_customers(may_see, page, ContentCoding::Identity);
+    let shown = rendered.visible_customers(may_see, page, ContentCoding::Identity);
     match shown.unwrap().unwrap() {
         VisibleCustomers::Part(part) => part,
         VisibleCustomers::Whole => panic!("expected a part"),
@@ -85,16 +85,16 @@ fn page(size: u32, token: Option<&str>) -> CustomerPageRequest {
 }
 
 /// Returns the list that a caller gets who may see these customers.
-fn shown_json(prepared: &Rendered, visible: &[usize], page: Option<&CustomerPageRequest>) -> Value {
+fn shown_json(rendered: &Rendered, visible: &[usize], page: Option<&CustomerPageRequest>) -> Value {
     let may_see = |customer| {
         visible
             .iter()
             .any(|number| numbered_id(*number) == customer)
     };
-    let shown = prepared.visible_customers(may_see, page, ContentCoding::Identity);
+    let shown = rendered.visible_customers(may_see, page, ContentCoding::Identity);
     match shown.unwrap().unwrap() {
         VisibleCustomers::Whole => {
-            let ready = prepared.ready(crate::render::Format::Native, ContentCoding::Identity);
+            let ready = rendered.ready(crate::render::Format::Native, ContentCoding::Identity);
             serde_json::from_slice(ready.unwrap().1.body()).unwrap()
         }
         VisibleCustomers::Part(part) => {
@@ -112,11 +112,11 @@ fn numbers(body: &Value) -> Vec<u64> {
 }
 
 /// Everything that a caller is shown, page by page.
-fn walk(prepared: &Rendered, visible: &[usize], size: u32) -> Vec<Vec<u64>> {
+fn walk(rendered: &Rendered, visible: &[usize], size: u32) -> Vec<Vec<u64>> {
     let mut pages = Vec::new();
     let mut token: Option<String> = None;
     loop {
-        let body = shown_json(prepared, visible, Some(&page(size, token.as_deref())));
+        let body = shown_json(rendered, visible, Some(&page(size, token.as_deref())));
         assert_eq!(body["totalCount"], visible.len());
         pages.push(numbers(&body));
         let next = &body["links"]["next"];
@@ -130,9 +130,9 @@ fn walk(prepared: &Rendered, visible: &[usize], size: u32) -> Vec<Vec<u64>> {
 
 #[test]
 fn the_whole_list_is_a_collection_of_the_sent_customers() {
-    let prepared = rendered_list(&[2, 0, 1]);
+    let rendered = rendered_list(&[2, 0, 1]);
 
-    let body = shown_json(&prepared, &[0, 1, 2], None);
+    let body = shown_json(&rendered, &[0, 1, 2], None);
 
     assert_eq!(numbers(&body), [0, 1, 2]);
     assert_eq!(body["totalCount"], 3);
@@ -145,23 +145,23 @@ fn the_whole_list_is_a_collection_of_the_sent_customers() {
 
 #[test]
 fn pages_contain_each_visible_customer_once() {
-    let prepared = rendered_list(&[0, 1, 2, 3, 4, 5, 6]);
+    let rendered = rendered_list(&[0, 1, 2, 3, 4, 5, 6]);
 
     assert_eq!(
-        walk(&prepared, &[0, 1, 2, 3, 4, 5, 6], 3),
+        walk(&rendered, &[0, 1, 2, 3, 4, 5, 6], 3),
         [&[0, 1, 2][..], &[3, 4, 5], &[6]]
     );
-    assert_eq!(walk(&prepared, &[1, 4, 6], 2), [&[1, 4][..], &[6]]);
-    assert_eq!(walk(&prepared, &[1, 4], 2), [&[1, 4][..]]);
-    assert_eq!(walk(&prepared, &[5], 500), [&[5][..]]);
-    assert_eq!(walk(&prepared, &[], 1), [&[][..] as &[u64]]);
+    assert_eq!(walk(&rendered, &[1, 4, 6], 2), [&[1, 4][..], &[6]]);
+    assert_eq!(walk(&rendered, &[1, 4], 2), [&[1, 4][..]]);
+    assert_eq!(walk(&rendered, &[5], 500), [&[5][..]]);
+    assert_eq!(walk(&rendered, &[], 1), [&[][..] as &[u64]]);
 }
 
 #[test]
 fn a_page_is_no_larger_than_partner_centers_own() {
-    let prepared = long_list(1_200);
+    let rendered = long_list(1_200);
 
-    let first = show_first(&prepared, 1_200, Some(&page(40_000, None)));
+    let first = show_first(&rendered, 1_200, Some(&page(40_000, None)));
 
     let first: Value = serde_json::from_slice(first.identity.body()).unwrap();
     assert_eq!(first["totalCount"], 1_200);
@@ -177,18 +177,18 @@ fn a_page_is_no_larger_than_partner_centers_own() {
 fn concurrent_callers_render_a_slice_once() {
     const CALLERS: usize = 8;
 
-    let prepared = long_list(5_000);
+    let rendered = long_list(5_000);
     let together = Barrier::new(CALLERS);
 
     let cuts: Vec<_> = thread::scope(|scope| {
         let ask = || {
             together.wait();
-            show_first(&prepared, 4_999, None)
+            show_first(&rendered, 4_999, None)
         };
         let asking: Vec<_> = (0..CALLERS).map(|_| scope.spawn(ask)).collect();
         asking.into_iter().map(|it| it.join().unwrap()).collect()
     });
-    let later = show_first(&prepared, 4_999, None);
+    let later = show_first(&rendered, 4_999, None);
 
     for cut in cuts {
         assert!(Arc::ptr_eq(&cut, &later));
@@ -197,12 +197,12 @@ fn concurrent_callers_render_a_slice_once() {
 
 #[test]
 fn a_token_names_only_a_visible_customer_and_grants_no_access() {
-    let prepared = rendered_list(&[0, 1, 2, 3, 4, 5, 6]);
-    let body = shown_json(&prepared, &[1, 4, 6], Some(&page(1, None)));
+    let rendered = rendered_list(&[0, 1, 2, 3, 4, 5, 6]);
+    let body = shown_json(&rendered, &[1, 4, 6], Some(&page(1, None)));
     let token = body["continuationToken"].as_str().unwrap();
 
-    let own = shown_json(&prepared, &[1, 4, 6], Some(&page(1, Some(token))));
-    let of_another = shown_json(&prepared, &[0, 2, 3], Some(&page(9, Some(token))));
+    let own = shown_json(&rendered, &[1, 4, 6], Some(&page(1, Some(token))));
+    let of_another = shown_json(&rendered, &[0, 2, 3], Some(&page(9, Some(token))));
 
     let parsed = Continuation::parse(token.as_bytes()).unwrap();
     assert_eq!(parsed.after.id(), numbered_id(1));
@@ -226,11 +226,11 @@ fn no_customer_is_skipped_when_the_list_changes_between_pages() {
 
 #[test]
 fn a_page_links_to_itself_and_the_next() {
-    let prepared = rendered_list(&[0, 1, 2]);
-    let first = shown_json(&prepared, &[0, 1, 2], Some(&page(1, None)));
+    let rendered = rendered_list(&[0, 1, 2]);
+    let first = shown_json(&rendered, &[0, 1, 2], Some(&page(1, None)));
     let token = first["continuationToken"].as_str().unwrap();
 
-    let second = shown_json(&prepared, &[0, 1, 2], Some(&page(1, Some(token))));
+    let second = shown_json(&rendered, &[0, 1, 2], Some(&page(1, Some(token))));
 
     assert_eq!(first["links"]["self"]["uri"], "/customers?size=1");
     let next = &first["links"]["next"];
@@ -241,14 +241,14 @@ fn a_page_links_to_itself_and_the_next() {
 
 #[test]
 fn only_callers_with_the_same_visible_customers_share_a_slice() {
-    let prepared = rendered_list(&[0, 1, 2, 3]);
+    let rendered = rendered_list(&[0, 1, 2, 3]);
     let part = |visible: &[usize], page: Option<&CustomerPageRequest>| {
         let may_see = |customer| {
             visible
                 .iter()
                 .any(|number| numbered_id(*number) == customer)
         };
-        match prepared.visible_customers(may_see, page, ContentCoding::Gzip) {
+        match rendered.visible_customers(may_see, page, ContentCoding::Gzip) {
             Ok(Some(VisibleCustomers::Part(part))) => part,
             other => panic!("{other:?}"),
         }

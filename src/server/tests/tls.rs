@@ -54,7 +54,7 @@ impl Default for DialOptions<'_> {
     }
 }
 
-// === impl Authority ===
+// === impl TestCa ===
 
 impl TestCa {
     fn new(name: &str) -> Self {
