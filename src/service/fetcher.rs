@@ -98,6 +98,8 @@ struct WantedCall {
     reason: FetchReason,
     /// The time of the request: it has looked into the cache and the store after that.
     asked_at: Instant,
+    /// The last check of the answer that was cached then, and was not good enough.
+    checked_at: Option<Instant>,
 }
 
 /// The right to make a call now.
@@ -263,11 +265,13 @@ impl Fetcher {
                     span,
                     ..trace.clone()
                 };
+                let cached = self.look_up(resource, now);
                 let call = WantedCall {
                     resource,
                     trace,
                     reason,
                     asked_at: now,
+                    checked_at: cached.map(|cached| cached.checked_at),
                 };
                 Arc::clone(self).run_fetch(call, pending, guard)
             })
@@ -490,8 +494,6 @@ impl Fetcher {
                 return Err(EarlierResult::Answered(cached));
             }
         }
-        let before = self.look_up(resource, self.clock.now());
-        let before = before.map(|cached| cached.checked_at);
         let mut is_answered = false;
         loop {
             let lease = match self.leases.turn(resource, unknown_since).await {
@@ -506,7 +508,9 @@ impl Fetcher {
                 with_deadline(&self.clock, latest, self.level.load_customers()).await;
             }
             let found = self.load_fresh(resource).await;
-            if let Some(cached) = found.filter(|cached| Some(cached.checked_at) != before) {
+            if let Some(cached) =
+                found.filter(|cached| Some(cached.checked_at) != wanted.checked_at)
+            {
                 return Err(EarlierResult::Answered(cached));
             }
             // An answer that is said to be there, and is not, is not waited for again.

@@ -57,6 +57,7 @@ statements! {
     NEXT_GENERATION = "UPDATE store_state SET generation = generation + 1 RETURNING generation";
     // A purge of everything after a generation.
     PURGES_OF_ALL_AFTER = "SELECT count(*) FROM purge WHERE generation > $1 \
+        AND generation <= (SELECT generation FROM store_state) \
         AND customer IS NULL AND day IS NULL";
 
     // === The state of a store on PostgreSQL ===
@@ -127,7 +128,9 @@ statements! {
     ADD_SNAPSHOT = "INSERT INTO snapshot (customer, day, source, revision, state, customer_name, \
         fetched_at, confirmed_at, generation) VALUES ($1, $2, $3, 1, $4, $5, $6, $6, \
         (SELECT generation FROM store_state))";
+    // Content is no newer than its confirmation, whatever clock was wrong.
     CONFIRM_SNAPSHOT = "UPDATE snapshot SET customer_name = $4, confirmed_at = $5, \
+        fetched_at = CASE WHEN fetched_at > $5 THEN $5 ELSE fetched_at END, \
         generation = (SELECT generation FROM store_state) \
         WHERE customer = $1 AND day = $2 AND source = $3";
     CORRECT_SNAPSHOT = "UPDATE snapshot SET revision = revision + 1, state = $4, customer_name = $5, \

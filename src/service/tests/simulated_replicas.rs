@@ -638,7 +638,8 @@ impl Events {
         let is_purged = self.purges.iter().any(|purge| {
             // Whoever learns of it late purges what is newer, too.
             let is_late = self.had_fault(purge.replica, purge.at, earlier.started)
-                || self.had_fault(call.replica, purge.at, earlier.started);
+                || self.had_fault(call.replica, purge.at, earlier.started)
+                || self.is_replaced(earlier, purge, call);
             purge.includes(call.customer)
                 && purge.at <= call.started
                 && (is_late || earlier.started <= purge.at + PURGE_TIME)
@@ -656,6 +657,17 @@ impl Events {
             && (self.had_fault(earlier.replica, earlier.started, call.started)
                 || self.had_fault(call.replica, earlier.started, call.started));
         is_purged || is_over || is_apart
+    }
+
+    /// Returns whether a replica that did not know of the purge may have fetched the same, and stored it in
+    /// place of what another fetched after the purge.
+    fn is_replaced(&self, stored: &UpstreamCall, purge: &Purge, call: &UpstreamCall) -> bool {
+        self.calls.iter().any(|other| {
+            other.customer == call.customer
+                && (purge.at..=call.started).contains(&other.started)
+                && other.ended >= stored.ended
+                && self.had_fault(other.replica, purge.at, other.started)
+        })
     }
 
     /// Returns whether an answer is not fresh, or is newer than a purge that its replica knows.

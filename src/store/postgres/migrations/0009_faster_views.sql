@@ -53,5 +53,3 @@ JOIN fact f ON f.customer = c.id AND f.day = s.day AND f.source = s.source
 JOIN processed_day d ON d.day = s.day
 JOIN product p ON p.id = f.product
 JOIN workload w ON w.id = f.workload;
-
-DROP VIEW newest_date;
