@@ -483,6 +483,7 @@ impl World {
                     fetched_at: date.start() + 30.hours(),
                     purge_generation: None,
                     lease: None,
+                    is_of_refresh: false,
                 })
             });
             store.write(snapshots.collect()).await.unwrap();

@@ -547,6 +547,7 @@ fn of_date(customers: &mut [Customer], number: i32, random: &mut StdRng) -> Vec<
             fetched_at,
             purge_generation: None,
             lease: None,
+            is_of_refresh: false,
         })
     });
     snapshots.collect()

@@ -445,7 +445,7 @@ impl ComponentBuilder<'_> {
             shutdown: self.shutdown,
         });
         usage.warm_start().await;
-        if let Some(follower) = usage.purge_follower(self.deps.upstream_jitter) {
+        if let Some(follower) = usage.store_follower(self.deps.upstream_jitter) {
             self.shutdown.spawn(follower.run());
         }
         if let Some(refresher) = usage.fleet_refresher(fleet, self.deps.upstream_jitter) {

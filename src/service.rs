@@ -15,13 +15,13 @@ mod fetcher;
 mod fleet;
 mod fleet_answer;
 mod history;
-mod purge_follower;
 mod purge_marks;
 mod recent_trends;
 mod rendering;
 mod second_level;
 pub mod source;
 mod spans;
+mod store_follower;
 mod stored_past;
 
 use std::{
@@ -41,8 +41,8 @@ pub use self::{
     fleet::{FleetMetrics, FleetRefresher},
     fleet_answer::{FleetAnswer, FleetCheck},
     history::{ComparedDates, FleetHistory, HistoryError, HistoryPage, HistoryReader},
-    purge_follower::{PurgeFollower, PurgeOutcome},
     recent_trends::{TrendAnswer, TrendPoints, TrendRequest},
+    store_follower::{PurgeOutcome, StoreFollower},
     stored_past::{EarlierUsage, StoredPast},
 };
 use self::{
@@ -454,10 +454,11 @@ impl UsageService {
         }
     }
 
-    /// Returns the task that applies the purges of other processes; `None` without a store.
-    pub fn purge_follower(&self, jitter: Jitter) -> Option<PurgeFollower> {
+    /// Returns the task that applies the purges of other processes and takes over what they changed; `None`
+    /// without a store.
+    pub fn store_follower(&self, jitter: Jitter) -> Option<StoreFollower> {
         let durable = self.inner.level.durable()?.clone();
-        Some(PurgeFollower::new(self.clone(), durable, jitter))
+        Some(StoreFollower::new(self.clone(), durable, jitter))
     }
 
     /// The store; `None`: memory only.

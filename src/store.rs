@@ -97,6 +97,19 @@ pub trait UsageStore: fmt::Debug + Send + Sync + 'static {
     /// It fails within a second.
     fn purges_after(&self, generation: Option<i64>) -> StoreFuture<'_, LaterPurges>;
 
+    /// Returns the next changes by other processes after one that is known by its number. With `None`,
+    /// returns only the number of the last change.
+    ///
+    /// It fails within a second.
+    fn changes_after(&self, number: Option<i64>) -> StoreFuture<'_, LaterChanges>;
+
+    /// Returns snapshots, in the order of the resources; `None` where there is none, or one that cannot be
+    /// read. No request waits for them.
+    fn changed_snapshots(
+        &self,
+        resources: Vec<Resource>,
+    ) -> StoreFuture<'_, Vec<Option<StoredSnapshot>>>;
+
     /// Records that this process has applied all purges up to a generation. Returns the generations that
     /// all others have applied that did so in the last 10 s; none from an engine that is no server.
     fn report_applied(&self, generation: i64) -> StoreFuture<'_, Vec<i64>>;
@@ -225,6 +238,8 @@ pub struct AcceptedSnapshot {
     /// The lease that the call was made under: once that is lost, the answer is too late, and is not
     /// stored.
     pub lease: Option<Lease>,
+    /// True if a refresh of all customers brought it: other processes on a server learn of that as a whole.
+    pub is_of_refresh: bool,
 }
 
 /// A snapshot as it is stored.
@@ -275,6 +290,21 @@ pub struct StoredPurge {
     pub mode: PurgeMode,
     /// True if this process has written it.
     pub is_own: bool,
+}
+
+/// Changes of stored usage that other processes made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaterChanges {
+    /// The number of the last change that this answer covers; greater with each change. It is smaller than the
+    /// known one after a fail-over that lost changes, and the usage with them.
+    pub number: i64,
+    /// More changes follow.
+    pub has_more: bool,
+    /// Changes are missing: they were deleted before this process read them.
+    pub is_cut: bool,
+    /// The answers that may be cached as they were before: of a customer whose newest date is another one,
+    /// or of a date that was corrected.
+    pub resources: Vec<Resource>,
 }
 
 /// The stored list of customers.

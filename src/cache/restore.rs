@@ -49,11 +49,11 @@ impl UsageCache {
     }
 
     /// Takes an answer that another process accepted in place of the cached one, if that is older or was
-    /// purged. It must not be purged itself.
-    pub fn take_over(&self, resource: Resource, answer: EarlierAnswer, now: Instant) {
+    /// purged. It must not be purged itself. Returns whether it is cached now.
+    pub fn take_over(&self, resource: Resource, answer: EarlierAnswer, now: Instant) -> bool {
         let mut records = self.lock_records();
         if !self.is_newer_than_cached(resource, answer.stored_at, now) {
-            return;
+            return false;
         }
         let rendered = match self.look_up(resource, now) {
             // Its other formats are rendered.
@@ -61,7 +61,8 @@ impl UsageCache {
             None => answer.rendered,
         };
         let answer = EarlierAnswer { rendered, ..answer };
-        self.insert_earlier(&mut records, resource, answer, now);
+        self.insert_earlier(&mut records, resource, answer, now)
+            .is_some()
     }
 
     /// Returns whether an answer of this time would take the place of what is cached.

@@ -144,6 +144,11 @@ where
         })
     }
 
+    /// Returns whether a fetch for `key` goes on.
+    pub fn is_in_progress(&self, key: &K) -> bool {
+        lock(&self.flights).contains_key(key)
+    }
+
     /// Detaches the fetches that match: they go on for the requests that wait, but store nothing, and no
     /// request joins them any more.
     pub fn detach(&self, matches: impl Fn(&K) -> bool) {

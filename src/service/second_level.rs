@@ -4,7 +4,7 @@
 use std::{
     convert::Infallible,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -43,6 +43,8 @@ pub(super) struct SecondLevel {
     /// The last refresh of all customers.
     coverage: Mutex<Option<Coverage>>,
     pub(super) purges: PurgeMarks,
+    /// The number of the last change in the store that this process has taken over; `None`: not known.
+    last_change: Mutex<Option<i64>>,
     /// The other processes that use the store.
     other_replicas: AtomicUsize,
     clock: SharedClock,
@@ -79,12 +81,26 @@ pub(super) struct Coverage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct LookUp {
     resource: Resource,
-    /// The cached answer is stale.
+    /// An older answer is cached.
     is_cached: bool,
 }
 
 /// About the size of a rendered row.
 pub(super) const ROW_BYTES: usize = 300;
+
+// === impl EarlierSnapshot ===
+
+impl From<StoredSnapshot> for EarlierSnapshot {
+    fn from(stored: StoredSnapshot) -> Self {
+        Self {
+            usage: stored.usage,
+            native: stored.native,
+            fetched_at: stored.fetched_at,
+            confirmed_at: stored.confirmed_at,
+            is_purged: stored.is_purged,
+        }
+    }
+}
 
 // === impl SecondLevel ===
 
@@ -105,6 +121,7 @@ impl SecondLevel {
             purged: Notify::new(),
             coverage: Mutex::default(),
             purges: PurgeMarks::default(),
+            last_change: Mutex::default(),
             other_replicas: AtomicUsize::new(0),
             clock,
         }
@@ -127,6 +144,7 @@ impl SecondLevel {
             return;
         }
         let is_cached = false;
+        // Without an answer, the request asks upstream.
         self.join_or_look_up(LookUp {
             resource,
             is_cached,
@@ -153,6 +171,50 @@ impl SecondLevel {
         .await;
     }
 
+    /// Returns those of these answers that this process has cached or booked, or is about to.
+    pub(super) fn known_of(&self, resources: &[Resource]) -> Vec<Resource> {
+        let now = self.clock.now();
+        let is_known = |resource: &Resource| {
+            let record = resource.customer().and_then(|it| self.book.record_of(it));
+            let has_rows = record.is_some_and(|record| record.usage.is_some());
+            // It may have read the answer before.
+            let is_read = self.look_ups.is_in_progress(&LookUp {
+                resource: *resource,
+                is_cached: false,
+            });
+            is_read
+                || self.cache.look_up(*resource, now).is_some()
+                || (self.is_booked(*resource) && has_rows)
+        };
+        resources.iter().copied().filter(is_known).collect()
+    }
+
+    /// Replaces an answer by the one that another process has stored. If that cannot be cached, the next
+    /// request asks upstream.
+    pub(super) async fn take_changed(&self, resource: Resource, stored: Option<StoredSnapshot>) {
+        let snapshot = stored
+            .map(EarlierSnapshot::from)
+            .and_then(|snapshot| self.after_purges(snapshot, PurgeMark::may_be_missing));
+        let Some(snapshot) = snapshot else {
+            return self.outdate(resource);
+        };
+        let stored_at = self.instant_of(snapshot.confirmed_at);
+        let is_newer = || {
+            let now = self.clock.now();
+            self.cache.is_newer_than_cached(resource, stored_at, now)
+        };
+        if snapshot.is_purged || !is_newer() {
+            return;
+        }
+        if let Some(answer) = self.render(&snapshot).await
+            && self.cache.take_over(resource, answer, self.clock.now())
+        {
+            self.book_newer(resource, &snapshot);
+        } else if is_newer() {
+            self.outdate(resource);
+        }
+    }
+
     async fn join_or_look_up(self: &Arc<Self>, look_up: LookUp) {
         let Ok(flight) = self.look_ups.join_or_lead(
             look_up,
@@ -173,11 +235,10 @@ impl SecondLevel {
                     };
                     let take = |answer| {
                         let now = level.clock.now();
-                        if look_up.is_cached {
-                            level.cache.take_over(resource, answer, now);
-                            level.book_newer(resource, &snapshot);
-                        } else {
+                        if !look_up.is_cached {
                             drop(level.cache.restore(resource, answer, now));
+                        } else if level.cache.take_over(resource, answer, now) {
+                            level.book_newer(resource, &snapshot);
                         }
                     };
                     // After a purge in the meantime, it is not taken.
@@ -189,21 +250,26 @@ impl SecondLevel {
         let _aborted = flight.outcome().await;
     }
 
+    /// Marks the cached answer stale, so that the next request asks again.
+    fn outdate(&self, resource: Resource) {
+        let scope = PurgeScope {
+            customer_id: resource.customer(),
+            processed_date: resource.date(),
+        };
+        self.cache.purge(scope, PurgeMode::Soft);
+    }
+
     /// Returns what was accepted earlier.
     async fn earlier(&self, resource: Resource) -> Option<EarlierSnapshot> {
         match self.in_memory(resource) {
             Some(snapshot) => self.after_purges(snapshot, |_| true),
-            None => {
-                let snapshot = self.in_store(resource).await?;
-                self.after_purges(snapshot, PurgeMark::may_be_missing)
-            }
+            None => self.in_store(resource).await,
         }
     }
 
     /// Returns what is stored, if it is newer than what is cached.
     async fn newer(&self, resource: Resource) -> Option<EarlierSnapshot> {
         let snapshot = self.in_store(resource).await?;
-        let snapshot = self.after_purges(snapshot, PurgeMark::may_be_missing)?;
         let stored_at = self.instant_of(snapshot.confirmed_at);
         let is_newer =
             |cache: &UsageCache| cache.is_newer_than_cached(resource, stored_at, self.clock.now());
@@ -212,7 +278,7 @@ impl SecondLevel {
 
     /// Records rows of another process.
     fn book_newer(&self, resource: Resource, snapshot: &EarlierSnapshot) {
-        if resource.date().is_none() && resource.api() == self.newest_api {
+        if self.is_booked(resource) {
             let EarlierSnapshot {
                 usage,
                 fetched_at,
@@ -245,13 +311,7 @@ impl SecondLevel {
 
     /// Renders rows that another process stored; `None` if a purge includes them.
     pub(super) async fn render_stored(&self, stored: &StoredSnapshot) -> Option<EarlierAnswer> {
-        let snapshot = EarlierSnapshot {
-            usage: Arc::clone(&stored.usage),
-            native: None,
-            fetched_at: stored.fetched_at,
-            confirmed_at: stored.confirmed_at,
-            is_purged: stored.is_purged,
-        };
+        let snapshot = EarlierSnapshot::from(stored.clone());
         let snapshot = self.after_purges(snapshot, PurgeMark::may_be_missing)?;
         if snapshot.is_purged {
             return None;
@@ -289,17 +349,17 @@ impl SecondLevel {
         .filter(|_| is_asked_for)
     }
 
+    /// Returns what is stored, after the purges that the store may not know.
     async fn in_store(&self, resource: Resource) -> Option<EarlierSnapshot> {
         let durable = self.durable.as_ref()?;
         // The store itself reports its failures.
         let stored = durable.store.snapshot(resource).await.ok()??;
-        Some(EarlierSnapshot {
-            usage: stored.usage,
-            native: stored.native,
-            fetched_at: stored.fetched_at,
-            confirmed_at: stored.confirmed_at,
-            is_purged: stored.is_purged,
-        })
+        self.after_purges(stored.into(), PurgeMark::may_be_missing)
+    }
+
+    /// Returns whether the book has the rows of this answer.
+    fn is_booked(&self, resource: Resource) -> bool {
+        resource.date().is_none() && resource.api() == self.newest_api
     }
 
     /// Applies those purges that count. Returns `None` if a hard one includes the snapshot.
@@ -364,7 +424,7 @@ impl SecondLevel {
             // Anyone can ask for any id.
             return;
         }
-        if resource.date().is_none() && resource.api() == self.newest_api {
+        if self.is_booked(resource) {
             self.book.record(&accepted.usage, fetched_at);
         }
         self.write(StoreWrite::Snapshot(AcceptedSnapshot {
@@ -375,6 +435,7 @@ impl SecondLevel {
             fetched_at,
             purge_generation: self.purges.generation(),
             lease: lease.cloned(),
+            is_of_refresh: false,
         }));
     }
 
@@ -452,6 +513,20 @@ impl SecondLevel {
         }
     }
 
+    pub(super) fn last_change(&self) -> Option<i64> {
+        *self.lock_last_change()
+    }
+
+    pub(super) fn set_last_change(&self, number: Option<i64>) {
+        *self.lock_last_change() = number;
+    }
+
+    fn lock_last_change(&self) -> MutexGuard<'_, Option<i64>> {
+        self.last_change
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn other_replicas(&self) -> usize {
         self.other_replicas.load(Ordering::Relaxed)
     }
@@ -472,6 +547,9 @@ impl SecondLevel {
                 Ok(purges) => Followed::UpTo(purges.generation),
                 Err(_) => Followed::Unknown,
             });
+        // A change after this is taken over from the store.
+        let changes = store.changes_after(None).await;
+        self.set_last_change(changes.ok().map(|changes| changes.number));
         self.load_customers().await;
         match store.newest_of_all().await {
             Ok(snapshots) => {

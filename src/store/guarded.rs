@@ -12,10 +12,10 @@ use tokio::sync::Semaphore;
 
 use super::{
     Coordination, CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, FleetRefresh,
-    HistoryQuery, HistoryRow, LOOK_UPS_AT_ONCE, LaterPurges, Lease, LeaseAttempt, LeaseEnd,
-    Notifications, OldDates, RecentTotalsQuery, SealedTokens, SharedPause, StoreError, StoreFuture,
-    StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot, StoredTokens, Upkeep,
-    UsageStore, WantedLease,
+    HistoryQuery, HistoryRow, LOOK_UPS_AT_ONCE, LaterChanges, LaterPurges, Lease, LeaseAttempt,
+    LeaseEnd, Notifications, OldDates, RecentTotalsQuery, SealedTokens, SharedPause, StoreError,
+    StoreFuture, StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredSnapshot,
+    StoredTokens, Upkeep, UsageStore, WantedLease,
     metrics::{LeaseOutcome, StoreHealth, StoreMetrics, StoreOperation, StoreOutcome},
 };
 use crate::{
@@ -229,6 +229,21 @@ impl UsageStore for GuardedStore {
     fn purges_after(&self, generation: Option<i64>) -> StoreFuture<'_, LaterPurges> {
         self.call(StoreOperation::Purges, POLL_BUDGET, |store| {
             store.purges_after(generation)
+        })
+    }
+
+    fn changes_after(&self, number: Option<i64>) -> StoreFuture<'_, LaterChanges> {
+        self.call(StoreOperation::Changes, POLL_BUDGET, |store| {
+            store.changes_after(number)
+        })
+    }
+
+    fn changed_snapshots(
+        &self,
+        resources: Vec<Resource>,
+    ) -> StoreFuture<'_, Vec<Option<StoredSnapshot>>> {
+        self.call(StoreOperation::ChangedSnapshots, POLL_BUDGET, |store| {
+            store.changed_snapshots(resources)
         })
     }
 

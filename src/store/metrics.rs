@@ -45,6 +45,8 @@ pub(super) enum StoreOperation {
     RecentTotals,
     AskedDates,
     Purges,
+    Changes,
+    ChangedSnapshots,
     ReportApplied,
     AcquireLease,
     RenewLease,
@@ -117,6 +119,8 @@ impl StoreOperation {
                 | Self::ReleaseLease
                 | Self::RenewLease
                 | Self::Purges
+                | Self::Changes
+                | Self::ChangedSnapshots
                 | Self::ReportApplied
         )
     }

@@ -12,6 +12,8 @@ use tokio::sync::broadcast;
 pub enum Notification {
     /// A purge, which also ends leases.
     Purged,
+    /// Usage has changed that others may have cached.
+    Changed,
     /// A process has applied purges.
     PurgesApplied,
     /// A lease ended. This is a hash of its name: the name has a customer's id, and any user of the
@@ -47,6 +49,7 @@ impl Notification {
     pub(super) fn parse(text: &str) -> Self {
         match text.split_once('/') {
             None if text == "purged" => Self::Purged,
+            None if text == "changed" => Self::Changed,
             None if text == "purges-applied" => Self::PurgesApplied,
             None if text == "fleet-refreshed" => Self::FleetRefreshed,
             None if text == "paused" => Self::Paused,
@@ -68,6 +71,7 @@ impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Purged => f.write_str("purged"),
+            Self::Changed => f.write_str("changed"),
             Self::PurgesApplied => f.write_str("purges-applied"),
             Self::LeaseEnded(hash) => write!(f, "lease-ended/{hash:08x}"),
             Self::FleetRefreshed => f.write_str("fleet-refreshed"),
@@ -142,6 +146,7 @@ mod tests {
     fn every_notification_is_read_as_it_was_written() {
         for notification in [
             Notification::Purged,
+            Notification::Changed,
             Notification::PurgesApplied,
             Notification::lease_ended("call/customers"),
             Notification::FleetRefreshed,

@@ -197,8 +197,18 @@ statements! {
         WHERE customer = $1 AND day = $2 AND source = $3 AND generation > $4";
     LOWER_NEWEST = "UPDATE newest SET generation = $4 \
         WHERE customer = $1 AND day = $2 AND source = $3 AND generation > $4";
+    ADD_CHANGE = "INSERT INTO change (number, customer, day, source, origin) \
+        VALUES ((SELECT max(number) + 1 FROM change), $1, $2, $3, $4)";
+    ADD_CHANGE_BY_CLOCK = "INSERT INTO change (number, customer, day, source, origin) \
+        VALUES ((SELECT greatest(max(number) + 1, \
+        CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)) FROM change), $1, $2, $3, $4)";
+    DELETE_OLD_CHANGES = "DELETE FROM change \
+        WHERE number < (SELECT number FROM change ORDER BY number DESC LIMIT 1 OFFSET 10000)";
 
     // === Snapshots, read ===
+    CHANGE_NUMBERS = "SELECT min(number), max(number) FROM change";
+    CHANGES_AFTER = "SELECT number, customer, day, source, origin FROM change WHERE number > $1 \
+        ORDER BY number LIMIT $2";
     NEWEST_SNAPSHOT = "SELECT n.day, s.revision, s.customer_name, s.fetched_at, n.confirmed_at, \
         f.confirmed_at, n.generation FROM newest n \
         JOIN snapshot s ON s.customer = n.customer AND s.day = n.day AND s.source = n.source \

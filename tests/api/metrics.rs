@@ -113,7 +113,7 @@ const LABELS: &str = "
     failures_evicted_total | kind | absence fault past-absence
     fleet_checks_total | outcome | failure success
     fleet_refreshes_total | outcome | failure success
-    store_operations_total | operation | acquire-lease all-of-date asked-dates customers dates delete fleet-history \
+    store_operations_total | operation | acquire-lease all-of-date asked-dates changed-snapshots changes customers dates delete fleet-history \
       history last-refresh maintain newest-of-all probe publish-refresh purges recent-totals \
       release-lease renew-lease report-applied server-time share-pause shared-pauses tokens swap-tokens snapshot write
     lease_attempts_total | outcome | finished granted held

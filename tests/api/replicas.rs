@@ -220,6 +220,39 @@ async fn a_refresh_by_one_is_fresh_for_the_other() {
 }
 
 #[tokio::test]
+async fn a_new_date_and_a_correction_by_one_reach_the_other_within_2_s() {
+    let (newest, older) = (
+        usage_path(customer(0)),
+        dated_path(customer(0), "2026-11-18"),
+    );
+    for path in [&newest, &older] {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = replicas(&folder).await;
+        let before = one.get(path).await;
+        one.wait_until_stored().await;
+        other.get(path).await;
+        one.simulator.advance_day();
+        one.simulator.correct_counts("2026-11-18".parse().unwrap());
+        for app in [&one, &other] {
+            app.advance(30 * SECOND);
+        }
+
+        let changed = one.get_with(path, &[("cache-control", "no-cache")]).await;
+        one.wait_until_stored().await;
+        other.wait_for_poll().await;
+        let taken = other.get(path).await;
+
+        assert_ne!(changed.body, before.body, "{path}");
+        assert_eq!(taken.body, changed.body, "{path}");
+        let found = taken.cache_status();
+        assert!(found.starts_with("hit;"), "{path}: {found}");
+        for api in [SimulatedApi::Insights, SimulatedApi::Commercial] {
+            assert_eq!(other.calls(api), 0, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_hit_reads_no_store() {
     let folder = tempfile::tempdir().unwrap();
     let [_one, other] = replicas(&folder).await;

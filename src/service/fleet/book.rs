@@ -102,8 +102,14 @@ impl FleetBook {
     ) {
         let mut state = self.lock();
         let record = state.records.entry(usage.customer_id()).or_default();
-        record.accept(usage, fetched_at, confirmed_at);
-        state.built = None;
+        // This process may have fetched others since.
+        if record
+            .confirmed_at
+            .is_none_or(|known| known <= confirmed_at)
+        {
+            record.accept(usage, fetched_at, confirmed_at);
+            state.built = None;
+        }
     }
 
     /// Returns whether an answer without rows is worth keeping: the customer is listed or has a record,

@@ -227,6 +227,13 @@ impl DatedFleets {
         self.recent.clear();
     }
 
+    /// Reads the store again for a date of which it has other rows now.
+    pub(in crate::service) fn forget_date(&self, date: ProcessedDate) {
+        self.flights.detach(|other| *other == date);
+        self.reads.detach(|other| *other == date);
+        self.recent.remove(&date);
+    }
+
     fn is_purged(&self, date: ProcessedDate) -> bool {
         let purged_at = *self.lock_purged_at();
         purged_at.is_some_and(|purged_at| {
@@ -550,6 +557,7 @@ impl DatedFleets {
                 fetched_at: at,
                 purge_generation: self.level.purges.generation(),
                 lease: None,
+                is_of_refresh: false,
             }));
             let unchanged = before.filter(|_| is_unchanged);
             accepted.push(DatedUsage {

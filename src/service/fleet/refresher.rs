@@ -363,6 +363,7 @@ impl FleetRefresher {
                 fetched_at: at,
                 purge_generation: self.level.purges.generation(),
                 lease: None,
+                is_of_refresh: true,
             }));
             accepted.push(usage);
         }

@@ -20,11 +20,11 @@ use crate::{
     shutdown::Shutdown,
     store::{
         AcceptedSnapshot, Coordination, CustomerTotals, DateRange, FleetDateTotals,
-        FleetHistoryQuery, FleetRefresh, HistoryQuery, HistoryRow, LEASE_TIME, LaterPurges, Lease,
-        LeaseAttempt, LeaseEnd, Notification, Notifications, Notifier, OldDates, RecentTotalsQuery,
-        SealedTokens, SharedPause, StoreError, StoreFuture, StoreWrite, StoredCustomers,
-        StoredDate, StoredFleetDate, StoredPurge, StoredSnapshot, StoredTokens, Upkeep, UsageStore,
-        WantedLease,
+        FleetHistoryQuery, FleetRefresh, HistoryQuery, HistoryRow, LEASE_TIME, LaterChanges,
+        LaterPurges, Lease, LeaseAttempt, LeaseEnd, Notification, Notifications, Notifier,
+        OldDates, RecentTotalsQuery, SealedTokens, SharedPause, StoreError, StoreFuture,
+        StoreWrite, StoredCustomers, StoredDate, StoredFleetDate, StoredPurge, StoredSnapshot,
+        StoredTokens, Upkeep, UsageStore, WantedLease,
     },
 };
 
@@ -75,6 +75,7 @@ struct DatabaseState {
     purges: Vec<PurgeRow>,
     generation: i64,
     generations: HashSet<i64>,
+    changes: Vec<ChangeRow>,
     applied: HashMap<i64, (Instant, i64)>,
     /// Those of the statement that runs.
     notifications: Vec<Notification>,
@@ -101,6 +102,13 @@ struct PurgeRow {
     generation: i64,
     scope: PurgeScope,
     mode: PurgeMode,
+    origin: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ChangeRow {
+    number: i64,
+    resource: Resource,
     origin: i64,
 }
 
@@ -200,7 +208,7 @@ impl DatabaseState {
     /// Applies a change at a time. Returns the generation of a purge.
     fn apply(&mut self, change: StoreWrite, origin: i64, time: i64) -> Option<i64> {
         match change {
-            StoreWrite::Snapshot(accepted) => self.accept(accepted, origin),
+            StoreWrite::Snapshot(accepted) => self.accept(accepted, origin, time),
             StoreWrite::Purge(scope, mode) => return Some(self.purge(scope, mode, origin, time)),
             StoreWrite::LostPurges { applied } => {
                 let is_of_all = |purge: &PurgeRow| purge.scope == PurgeScope::default();
@@ -251,7 +259,7 @@ impl DatabaseState {
         generation != 0 && !self.generations.contains(&generation)
     }
 
-    fn accept(&mut self, accepted: AcceptedSnapshot, origin: i64) {
+    fn accept(&mut self, accepted: AcceptedSnapshot, origin: i64, time: i64) {
         let is_lost = |lease: &Lease| {
             let row = self.leases.get(&lease.name);
             row.is_none_or(|row| row.fence != lease.fence)
@@ -274,11 +282,26 @@ impl DatabaseState {
                     .covers(Some(customer), accepted.usage.processed_date())
         });
         let generation = later.map_or(self.generation, |purge| purge.generation - 1);
+        let is_other =
+            |before: &SharedSnapshot| before.accepted.usage.rows() != accepted.usage.rows();
+        if self.snapshots.get(&customer).is_some_and(is_other) {
+            let number = time.max(self.last_change() + 1);
+            self.notifications.push(Notification::Changed);
+            self.changes.push(ChangeRow {
+                number,
+                resource: Resource::newest_usage(customer, accepted.api),
+                origin,
+            });
+        }
         let stored = SharedSnapshot {
             accepted,
             generation,
         };
         self.snapshots.insert(customer, stored);
+    }
+
+    fn last_change(&self) -> i64 {
+        self.changes.last().map_or(0, |change| change.number)
     }
 
     fn snapshot(&self, customer: CustomerId) -> Option<StoredSnapshot> {
@@ -488,6 +511,34 @@ impl UsageStore for Connection {
                 let _is_same = last.compare_exchange(last_own, 0, relaxed, relaxed).is_ok();
             }
             Ok(later)
+        })
+    }
+
+    fn changes_after(&self, number: Option<i64>) -> StoreFuture<'_, LaterChanges> {
+        let origin = self.origin;
+        self.run(move |state, _| {
+            let last = state.last_change();
+            let after = number.unwrap_or(last);
+            let later = state.changes.iter().filter(|change| change.number > after);
+            LaterChanges {
+                number: last,
+                has_more: false,
+                is_cut: false,
+                resources: later
+                    .filter(|change| change.origin != origin)
+                    .map(|change| change.resource)
+                    .collect(),
+            }
+        })
+    }
+
+    fn changed_snapshots(
+        &self,
+        resources: Vec<Resource>,
+    ) -> StoreFuture<'_, Vec<Option<StoredSnapshot>>> {
+        self.run(move |state, _| {
+            let customers = resources.iter().filter_map(|resource| resource.customer());
+            customers.map(|customer| state.snapshot(customer)).collect()
         })
     }
 

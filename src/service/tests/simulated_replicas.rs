@@ -302,7 +302,7 @@ impl Replica {
             fleet_metrics: FleetMetrics::new(&registry).unwrap(),
             shutdown: &shutdown,
         });
-        let (warm, follower) = (service.clone(), service.purge_follower(jitter).unwrap());
+        let (warm, follower) = (service.clone(), service.store_follower(jitter).unwrap());
         shutdown.spawn(async move {
             warm.warm_start().await;
             follower.run().await;

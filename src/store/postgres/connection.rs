@@ -227,6 +227,7 @@ impl PostgresSession {
                 dictionaries,
                 bodies,
                 last_purge: None,
+                has_changed: false,
             })?;
             if connection.adds_texts.get() {
                 let version = rand::random();

@@ -20,7 +20,7 @@ use crate::store::{
 };
 
 /// The statements of each version, the first is version 1.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("migrations/0001_snapshots.sql"),
     include_str!("migrations/0002_purge_origin.sql"),
     include_str!("migrations/0003_replicas.sql"),
@@ -30,6 +30,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/0007_throttles.sql"),
     include_str!("migrations/0008_purge_generations.sql"),
     include_str!("migrations/0009_faster_views.sql"),
+    include_str!("migrations/0010_changes.sql"),
 ];
 
 /// The newest version that this release knows.

@@ -32,6 +32,8 @@ pub(in crate::store) struct Changes<'a> {
     pub(in crate::store) bodies: &'a mut BodyCodec,
     /// The generation of the last purge of this transaction.
     pub(in crate::store) last_purge: Option<i64>,
+    /// Something changed that other processes may have cached.
+    pub(in crate::store) has_changed: bool,
 }
 
 /// So many generations ago, all processes had applied a purge long ago: where each purge has the next number,
@@ -55,7 +57,10 @@ struct StoredSnapshotKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stored {
     /// It is the current content.
-    Current,
+    Current {
+        /// Other processes may have cached what was before: other rows of its date, or another newest date.
+        replaces: bool,
+    },
     /// The current content was fetched later.
     Late,
 }
@@ -101,6 +106,13 @@ impl Changes<'_> {
                 Err(error) => return Err(error),
             }
             self.run(sql::END_GROUP, values![])?;
+        }
+        if self.has_changed {
+            self.run(sql::DELETE_OLD_CHANGES, values![])?;
+            // That of a purge wakes the same processes.
+            if self.last_purge.is_none() {
+                self.connection.notify(Notification::Changed);
+            }
         }
         Ok(results)
     }
@@ -155,7 +167,7 @@ impl Changes<'_> {
 
     fn apply(&mut self, change: &StoreWrite, origin: i64, later: &[LaterPurge]) -> SqlResult<()> {
         match change {
-            StoreWrite::Snapshot(snapshot) => self.accept(snapshot, later),
+            StoreWrite::Snapshot(snapshot) => self.accept(snapshot, origin, later),
             StoreWrite::NothingProcessed {
                 customer,
                 date,
@@ -203,7 +215,12 @@ impl Changes<'_> {
         }
     }
 
-    fn accept(&mut self, accepted: &AcceptedSnapshot, later: &[LaterPurge]) -> SqlResult<()> {
+    fn accept(
+        &mut self,
+        accepted: &AcceptedSnapshot,
+        origin: i64,
+        later: &[LaterPurge],
+    ) -> SqlResult<()> {
         if let Some(lease) = accepted
             .lease
             .as_ref()
@@ -217,7 +234,7 @@ impl Changes<'_> {
         }
         let key = self.key(accepted)?;
         let stored = self.accept_as(key, accepted)?;
-        if stored == Stored::Current
+        if stored != Stored::Late
             && let Some(applied) = accepted.purge_generation
             && let Some(purge) = later
                 .iter()
@@ -229,6 +246,11 @@ impl Changes<'_> {
             if accepted.asked_date.is_none() {
                 self.run(sql::LOWER_NEWEST, values)?;
             }
+        }
+        // Only processes on a server learn of refreshes.
+        let is_known = accepted.is_of_refresh && self.connection.is_server();
+        if stored == (Stored::Current { replaces: true }) && !is_known {
+            self.add_change(key, origin)?;
         }
         if self.connection.is_server() {
             for (statement, key) in key.reads() {
@@ -246,12 +268,12 @@ impl Changes<'_> {
         if let Some(date) = accepted.date() {
             self.run(sql::ADD_DAY, values![key.day, date.to_string()])?;
         }
-        let stored = self.store_content(key, accepted)?;
-        if stored == Stored::Late {
+        let mut stored = self.store_content(key, accepted)?;
+        let Stored::Current { replaces } = &mut stored else {
             return Ok(stored);
-        }
+        };
         match accepted.asked_date {
-            None => self.move_newest(key, accepted.fetched_at)?,
+            None => *replaces |= self.move_newest(key, accepted.fetched_at)?,
             // Rows of another date say that there are none of this one.
             Some(asked) if asked.days_since_epoch() != key.day => {
                 self.add_asked_day(key.customer, asked, accepted.fetched_at)?;
@@ -264,6 +286,16 @@ impl Changes<'_> {
             Some(_) => {}
         }
         Ok(stored)
+    }
+
+    /// Records a change for other processes.
+    fn add_change(&mut self, key: StoredSnapshotKey, origin: i64) -> SqlResult<()> {
+        let add = match self.connection.is_server() {
+            true => sql::ADD_CHANGE_BY_CLOCK,
+            false => sql::ADD_CHANGE,
+        };
+        self.has_changed = true;
+        self.run(add, values![key.customer, key.day, key.source, origin])
     }
 
     fn key(&mut self, accepted: &AcceptedSnapshot) -> SqlResult<StoredSnapshotKey> {
@@ -330,7 +362,9 @@ impl Changes<'_> {
             self.run(sql::OUTDATE_TOTAL, values![day])?;
         }
         self.set_body(key, revision, accepted)?;
-        Ok(Stored::Current)
+        Ok(Stored::Current {
+            replaces: current.is_some_and(|current| current != revision),
+        })
     }
 
     /// Returns the rows by the numbers of product and workload.
@@ -399,8 +433,8 @@ impl Changes<'_> {
     }
 
     /// Lets the newest date of a customer be that of an answer, but never an older one than before,
-    /// unless that was purged.
-    fn move_newest(&self, key: StoredSnapshotKey, confirmed_at: Timestamp) -> SqlResult<()> {
+    /// unless that was purged. Returns whether there was another one.
+    fn move_newest(&self, key: StoredSnapshotKey, confirmed_at: Timestamp) -> SqlResult<bool> {
         let confirmed_at = confirmed_at.as_millisecond();
         let newest: Option<(i64, i64, i64)> = self.connection.query_first(
             sql::NEWEST_DAY,
@@ -409,19 +443,20 @@ impl Changes<'_> {
         )?;
         if let Some((day, accepted_in, stored_at)) = newest {
             if is_late(confirmed_at, stored_at) && (key.day <= day || day == NO_DAY) {
-                return Ok(());
+                return Ok(false);
             }
             if key.day != NO_DAY
                 && key.day < day
                 && !super::read::purges_of(self.connection, key.customer, day)?.hides(accepted_in)
             {
-                return Ok(());
+                return Ok(false);
             }
         }
         self.run(
             sql::SET_NEWEST,
             values![key.customer, key.source, key.day, confirmed_at],
-        )
+        )?;
+        Ok(newest.is_some_and(|(day, ..)| day != key.day))
     }
 
     fn confirm_fleet(

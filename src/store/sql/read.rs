@@ -19,7 +19,7 @@ use crate::{
         Resource, UpstreamApi, UsageRow,
     },
     store::{
-        LaterPurges, StoredCustomers, StoredFleetDate, StoredPurge, StoredSnapshot,
+        LaterChanges, LaterPurges, StoredCustomers, StoredFleetDate, StoredPurge, StoredSnapshot,
         native_body::{BodyCodec, is_of_customer},
         schema::{
             ALL_CUSTOMERS, PurgeGenerations, StoredFact, date_of_day, purge_mode_of_number,
@@ -54,6 +54,9 @@ pub(in crate::store) struct PurgeTable {
     /// By customer and day.
     generations: HashMap<(Option<i64>, Option<i64>), PurgeGenerations>,
 }
+
+/// The most changes that are read at once.
+const CHANGES_OF_A_READ: i64 = 50;
 
 /// Snapshots whose rows an engine may ask for at once.
 const FACTS_AHEAD: usize = 200;
@@ -284,6 +287,21 @@ impl Queries<'_> {
         })
     }
 
+    /// Reads snapshots; `None` where there is none, or one that cannot be read.
+    pub(in crate::store) fn snapshots(
+        &mut self,
+        resources: &[Resource],
+    ) -> SqlResult<Vec<Option<StoredSnapshot>>> {
+        let read = |resource: &Resource| match self.snapshot(*resource) {
+            Err(error @ SqlError::Unreadable(_)) => {
+                tracing::warn!(%error, "a stored snapshot is not taken over");
+                Ok(None)
+            }
+            found => found,
+        };
+        resources.iter().map(read).collect()
+    }
+
     /// Reads the purges after a generation. The store must still know that generation, and the last purge of
     /// this process.
     pub(in crate::store) fn purges_after(
@@ -334,6 +352,51 @@ impl Queries<'_> {
             went_back,
             purges,
         })
+    }
+
+    /// Reads the next changes of other processes.
+    pub(in crate::store) fn changes_after(
+        &mut self,
+        number: Option<i64>,
+        origin: i64,
+    ) -> SqlResult<LaterChanges> {
+        let connection = self.connection;
+        let numbers = connection.query_first(sql::CHANGE_NUMBERS, values![], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+        let (first, last): (Option<i64>, Option<i64>) = numbers.unwrap_or_default();
+        let (first, last) = (first.unwrap_or_default(), last.unwrap_or_default());
+        let mut later = LaterChanges {
+            number: last,
+            has_more: false,
+            is_cut: number.is_some_and(|number| number < first),
+            resources: Vec::new(),
+        };
+        let Some(number) = number.filter(|number| *number < last && !later.is_cut) else {
+            return Ok(later);
+        };
+        let values = values![number, CHANGES_OF_A_READ];
+        let rows = connection.query_all(sql::CHANGES_AFTER, values, |row| {
+            let change: (i64, i64, i64) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            Ok((row.get(0)?, change, row.get::<i64>(4)?))
+        })?;
+        later.number = rows.last().map_or(last, |(number, ..)| *number);
+        later.has_more = later.number < last;
+        for (_, (customer, day, source), by) in rows {
+            let Some(api) = source_of_number(source).filter(|_| by != origin) else {
+                continue;
+            };
+            // Without its customer, nobody can have it cached.
+            let customer = match self.dictionaries.customers.entry(connection, customer) {
+                Ok(customer) => *customer,
+                Err(SqlError::Unreadable(_)) => continue,
+                Err(error) => return Err(error),
+            };
+            later.resources.push(Resource::newest_usage(customer, api));
+            let dated = date_of_day(day).map(|date| Resource::dated_usage(customer, date));
+            later.resources.extend(dated);
+        }
+        Ok(later)
     }
 
     pub(in crate::store) fn customers(&self) -> SqlResult<Option<StoredCustomers>> {

@@ -16,9 +16,9 @@ use crate::{
     domain::{CustomerId, ProcessedDate, Resource, UpstreamApi},
     store::{
         Coordination, CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, HistoryQuery,
-        HistoryRow, LaterPurges, Notification, OldDates, RecentTotalsQuery, StoreError,
-        StoreFuture, StoreStartError, StoreWrite, StoredCustomers, StoredDate, StoredFleetDate,
-        StoredSnapshot, Upkeep, UsageStore, schema::source_number,
+        HistoryRow, LaterChanges, LaterPurges, Notification, OldDates, RecentTotalsQuery,
+        StoreError, StoreFuture, StoreStartError, StoreWrite, StoredCustomers, StoredDate,
+        StoredFleetDate, StoredSnapshot, Upkeep, UsageStore, schema::source_number,
     },
 };
 
@@ -237,6 +237,20 @@ impl<E: SqlEngine> UsageStore for SqlStore<E> {
             }
             Ok(later)
         })
+    }
+
+    fn changes_after(&self, number: Option<i64>) -> StoreFuture<'_, LaterChanges> {
+        let origin = self.origin;
+        let read =
+            move |reader: &mut E::Reader| reader.read(|open| open.changes_after(number, origin));
+        Box::pin(self.look_ups.run(read))
+    }
+
+    fn changed_snapshots(
+        &self,
+        resources: Vec<Resource>,
+    ) -> StoreFuture<'_, Vec<Option<StoredSnapshot>>> {
+        self.query(move |open| open.snapshots(&resources))
     }
 
     fn report_applied(&self, generation: i64) -> StoreFuture<'_, Vec<i64>> {

@@ -10,9 +10,10 @@ use super::connection::OpenError;
 use crate::store::{StoreStartError, sql::error::SqlError};
 
 /// The statements of each version, the first is version 1.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/0001_snapshots.sql"),
     include_str!("migrations/0002_purge_origin.sql"),
+    include_str!("migrations/0003_changes.sql"),
 ];
 
 /// Marks a file as ours: `upxy` in ASCII.

@@ -162,6 +162,7 @@ impl WriteConnection {
             dictionaries: &mut self.dictionaries,
             bodies: &mut self.bodies,
             last_purge: None,
+            has_changed: false,
         };
         let result = work(&mut changes).and_then(|done| {
             self.connection.execute_batch("COMMIT")?;

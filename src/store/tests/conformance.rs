@@ -50,6 +50,8 @@ on_each_engine! { [on_sqlite: file, on_postgres: database, behind_pgbouncer: poo
     a_hard_purge_of_a_date_hides_it_for_all_customers;
     purges_are_read_in_their_order_and_by_their_process;
     what_was_accepted_before_a_purge_of_another_process_counts_as_older;
+    other_processes_read_what_replaced_something;
+    many_changes_are_read_in_parts;
     dates_that_were_asked_for_are_remembered;
     the_list_of_customers_is_replaced;
     old_dates_are_deleted_in_small_parts;
@@ -77,6 +79,7 @@ async fn what_is_stored_comes_back(TestStore { store, .. }: TestStore) {
         fetched_at: at(MORNING),
         purge_generation: None,
         lease: None,
+        is_of_refresh: false,
     };
     store
         .write(vec![StoreWrite::Snapshot(accepted)])
@@ -412,6 +415,86 @@ async fn purges_are_read_in_their_order_and_by_their_process(
     );
     let none = other.purges_after(Some(later.generation)).await.unwrap();
     assert_eq!(none.purges, []);
+}
+
+async fn other_processes_read_what_replaced_something(TestStore { store, place }: TestStore) {
+    let api = UpstreamApi::Commercial;
+    let of = |number, count, day| {
+        let rows = vec![row("E3", "Teams", count, 5, day)];
+        usage(customer(number), rows)
+    };
+    let other = place.open(api).await;
+    let begin = other.changes_after(None).await.unwrap().number;
+    let new = [1, 2, 3].map(|number| newest(api, &of(number, 1, "2026-11-25"), MORNING));
+    let past = dated(&of(3, 1, "2026-11-20"), "2026-11-20", MORNING);
+    store
+        .write(new.into_iter().chain([past]).collect())
+        .await
+        .unwrap();
+    let StoreWrite::Snapshot(of_refresh) = newest(api, &of(2, 7, "2026-11-26"), NOON) else {
+        unreachable!();
+    };
+    let of_refresh = AcceptedSnapshot {
+        is_of_refresh: true,
+        ..of_refresh
+    };
+
+    let nothing_yet = other.changes_after(Some(begin)).await.unwrap();
+    let written = vec![
+        newest(api, &of(1, 2, "2026-11-26"), NOON),
+        StoreWrite::Snapshot(of_refresh),
+        newest(api, &of(3, 1, "2026-11-25"), NOON),
+        dated(&of(3, 9, "2026-11-20"), "2026-11-20", NOON),
+    ];
+    store.write(written).await.unwrap();
+    let later = other.changes_after(Some(begin)).await.unwrap();
+    let of_one_itself = store.changes_after(Some(begin)).await.unwrap();
+    let known = other.changes_after(Some(later.number)).await.unwrap();
+    let too_long_ago = other.changes_after(Some(-1)).await.unwrap();
+    let after_going_back = other.changes_after(Some(later.number + 1)).await.unwrap();
+
+    assert_eq!((nothing_yet.resources, nothing_yet.number), (vec![], begin));
+    let (newest, dated) = (Resource::newest_usage, Resource::dated_usage);
+    let (of_refresh, of_others): (Vec<Resource>, Vec<_>) = later
+        .resources
+        .into_iter()
+        .partition(|resource| resource.customer() == Some(customer(2)));
+    assert_eq!(of_refresh.is_empty(), store.coordination().is_some());
+    assert_eq!(
+        of_others,
+        [
+            newest(customer(1), api),
+            dated(customer(1), date("2026-11-26")),
+            newest(customer(3), api),
+            dated(customer(3), date("2026-11-20")),
+        ]
+    );
+    assert!(later.number > begin && !later.is_cut && !later.has_more);
+    assert_eq!(of_one_itself.resources, []);
+    assert_eq!((known.resources, known.number), (vec![], later.number));
+    assert!(too_long_ago.is_cut);
+    assert_eq!(
+        (after_going_back.resources, after_going_back.number),
+        (vec![], later.number)
+    );
+}
+
+async fn many_changes_are_read_in_parts(TestStore { store, place }: TestStore) {
+    let other = place.open(UpstreamApi::Insights).await;
+    let begin = other.changes_after(None).await.unwrap().number;
+    for (day, at) in [("2026-11-25", MORNING), ("2026-11-26", NOON)] {
+        let of = |number| {
+            let rows = vec![row("E3", "Teams", 3, 5, day)];
+            newest(UpstreamApi::Insights, &usage(customer(number), rows), at)
+        };
+        store.write((1..=80).map(of).collect()).await.unwrap();
+    }
+
+    let first = other.changes_after(Some(begin)).await.unwrap();
+    let second = other.changes_after(Some(first.number)).await.unwrap();
+
+    assert_eq!((first.resources.len(), first.has_more), (100, true));
+    assert_eq!((second.resources.len(), second.has_more), (60, false));
 }
 
 async fn what_was_accepted_before_a_purge_of_another_process_counts_as_older(

@@ -160,6 +160,7 @@ pub(in crate::store) fn newest(
         fetched_at: at(fetched_at),
         purge_generation: None,
         lease: None,
+        is_of_refresh: false,
     })
 }
 
@@ -177,5 +178,6 @@ pub(in crate::store) fn dated(
         fetched_at: at(fetched_at),
         purge_generation: None,
         lease: None,
+        is_of_refresh: false,
     })
 }

@@ -21,9 +21,9 @@ use crate::{
     shutdown::Shutdown,
     store::{
         CustomerTotals, DateRange, FleetDateTotals, FleetHistoryQuery, GuardedStore, HistoryQuery,
-        HistoryRow, LOOK_UPS_AT_ONCE, LaterPurges, OldDates, RecentTotalsQuery, StoreError,
-        StoreFuture, StoreMetrics, StoreWrite, StoredCustomers, StoredDate, StoredFleetDate,
-        StoredSnapshot, Upkeep, UsageStore,
+        HistoryRow, LOOK_UPS_AT_ONCE, LaterChanges, LaterPurges, OldDates, RecentTotalsQuery,
+        StoreError, StoreFuture, StoreMetrics, StoreWrite, StoredCustomers, StoredDate,
+        StoredFleetDate, StoredSnapshot, Upkeep, UsageStore,
     },
 };
 
@@ -140,6 +140,19 @@ impl UsageStore for FakeStore {
             generation: 0,
             purges: Vec::new(),
         })
+    }
+
+    fn changes_after(&self, _: Option<i64>) -> StoreFuture<'_, LaterChanges> {
+        self.answer(LaterChanges {
+            number: 0,
+            has_more: false,
+            is_cut: false,
+            resources: Vec::new(),
+        })
+    }
+
+    fn changed_snapshots(&self, _: Vec<Resource>) -> StoreFuture<'_, Vec<Option<StoredSnapshot>>> {
+        self.answer(Vec::new())
     }
 
     fn report_applied(&self, _: i64) -> StoreFuture<'_, Vec<i64>> {

@@ -153,6 +153,7 @@ fn any_accepted() -> impl Strategy<Value = AcceptedSnapshot> {
                 fetched_at: at("2026-11-28T00:00:00Z") + i64::from(hours).hours(),
                 purge_generation: None,
                 lease: None,
+                is_of_refresh: false,
             }
         },
     )
@@ -533,6 +534,7 @@ async fn store_and_find(place: TestPlace, rows: Vec<UsageRow>) {
         fetched_at: at("2026-11-28T00:00:00Z"),
         purge_generation: None,
         lease: None,
+        is_of_refresh: false,
     };
     store
         .write(vec![StoreWrite::Snapshot(accepted)])

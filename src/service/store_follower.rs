@@ -1,6 +1,7 @@
-//! Applies the purges of other processes that use the same store.
+//! Applies the purges and changes of other processes that use the same store.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,11 +14,11 @@ use crate::{
     store::{DurableStore, Notification, StoreError, StoreHealth, UsageStore},
 };
 
-/// Looks for purges of other processes about every second, and at each notification of one.
+/// Looks for purges and changes of other processes about every second, and at each notification of one.
 ///
 /// While the store does not answer, nothing changes; the first answer after that has all that was missed.
 #[derive(Debug)]
-pub struct PurgeFollower {
+pub struct StoreFollower {
     usage: UsageService,
     store: Arc<dyn UsageStore>,
     health: StoreHealth,
@@ -44,6 +45,12 @@ pub struct PurgeOutcome {
     pub confirmed: usize,
 }
 
+/// The changes that a look has taken over.
+enum FollowedChanges {
+    Some,
+    All,
+}
+
 /// Time between two looks, plus the jitter. With the time that a purge takes to be stored, it is applied
 /// within 2 s.
 const INTERVAL: Duration = Duration::from_millis(750);
@@ -58,9 +65,9 @@ const MAX_WAIT: Duration = Duration::from_secs(2);
 
 const WAIT_INTERVAL: Duration = Duration::from_millis(250);
 
-// === impl PurgeFollower ===
+// === impl StoreFollower ===
 
-impl PurgeFollower {
+impl StoreFollower {
     pub(super) fn new(usage: UsageService, durable: DurableStore, jitter: Jitter) -> Self {
         let clock = Arc::clone(&usage.inner.clock);
         Self {
@@ -79,17 +86,21 @@ impl PurgeFollower {
         let mut notifications = self.store.notifications();
         loop {
             let pause = INTERVAL + MAX_JITTER.mul_f64(self.jitter.fraction());
-            let purged = notifications.wait_for(|it| it == Notification::Purged);
-            let _is_woken = with_deadline(&self.clock, self.clock.now() + pause, purged).await;
+            let is_news = |it| matches!(it, Notification::Purged | Notification::Changed);
+            let woken = notifications.wait_for(is_news);
+            let _is_woken = with_deadline(&self.clock, self.clock.now() + pause, woken).await;
             // The store itself reports its failures.
-            let _answered = self.follow_and_report().await.is_ok();
+            while let Ok(FollowedChanges::Some) = self.follow_and_report().await {}
         }
     }
 
-    async fn follow_and_report(&mut self) -> Result<(), StoreError> {
+    async fn follow_and_report(&mut self) -> Result<FollowedChanges, StoreError> {
         let applied = self.follow().await?;
+        let changes = self.follow_changes().await;
         let now = self.clock.now();
-        self.health.record_followed(now);
+        if matches!(changes, Ok(FollowedChanges::All)) {
+            self.health.record_followed(now);
+        }
         let is_known =
             |reported: Report| reported.applied == applied && now < reported.at + REPORT_INTERVAL;
         if !self.reported.is_some_and(is_known) {
@@ -98,7 +109,43 @@ impl PurgeFollower {
             self.usage.follow_clock().await;
             self.reported = Some(Report { applied, at: now });
         }
-        Ok(())
+        changes
+    }
+
+    /// Takes over the next changes by other processes, of what this one has cached.
+    async fn follow_changes(&self) -> Result<FollowedChanges, StoreError> {
+        let UsageServiceInner {
+            level,
+            dated_fleets,
+            ..
+        } = &*self.usage.inner;
+        let known = level.last_change();
+        let later = self.store.changes_after(known).await?;
+        if later.is_cut || known.is_none() {
+            self.usage
+                .apply_purge(PurgeScope::default(), PurgeMode::Soft);
+        }
+        let resources = level.known_of(&later.resources);
+        if !resources.is_empty() {
+            let stored = self.store.changed_snapshots(resources.clone()).await?;
+            for (resource, stored) in resources.into_iter().zip(stored) {
+                level.take_changed(resource, stored).await;
+            }
+        }
+        // Rows of the newest date come for one customer after the other.
+        let dates = later
+            .resources
+            .iter()
+            .filter_map(|resource| resource.date());
+        let dates: HashSet<_> = dates.filter(|date| level.book.is_past(*date)).collect();
+        for date in dates {
+            dated_fleets.forget_date(date);
+        }
+        level.set_last_change(Some(later.number));
+        Ok(match later.has_more {
+            true => FollowedChanges::Some,
+            false => FollowedChanges::All,
+        })
     }
 
     /// Returns the generation up to which all purges are applied.
