@@ -131,6 +131,11 @@ where
 // === impl CachedFailure ===
 
 impl<E> CachedFailure<E> {
+    /// Returns the same failure with another description.
+    pub fn with_error(&self, error: E) -> Self {
+        Self { error, ..*self }
+    }
+
     /// Creates the first failure of a fetch.
     pub fn uncached(error: E, failed_at: Instant, remember_for: Duration) -> Self {
         Self {

@@ -414,7 +414,19 @@ impl Fetcher {
             drop((lease, permit));
             spans::end_unused_span(span.as_deref());
             let outcome = other.outcome().await;
-            return outcome.unwrap_or_else(|_aborted| Err(self.aborted_failure()));
+            let outcome = outcome.unwrap_or_else(|_aborted| Err(self.aborted_failure()));
+            // Only one answer has the ids of a call.
+            return outcome
+                .map(|answer| FetchedAnswer {
+                    call_ids: None,
+                    ..answer
+                })
+                .map_err(|failure| {
+                    Arc::new(failure.with_error(SourceError {
+                        call_ids: None,
+                        ..failure.error.clone()
+                    }))
+                });
         }
         let call = SourceCall {
             resource,
