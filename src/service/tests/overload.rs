@@ -166,6 +166,38 @@ async fn a_follower_does_not_wait_in_the_queue_of_the_leader() {
 }
 
 #[tokio::test]
+async fn of_two_requests_that_share_a_call_after_a_purge_one_has_its_ids() {
+    let fixture = ServiceFixture::with_endless_answers();
+    let caller = Caller::anonymous();
+    fixture.source.hold_answers();
+    let mut running = fixture
+        .spawn_requests(&caller, 0..MAX_CONCURRENCY as u128)
+        .await;
+    fixture.source.wait_for(MAX_CONCURRENCY).await;
+    let mut before = fixture.spawn_requests(&caller, 9_000..9_001).await;
+    let scope = PurgeScope {
+        customer_id: Some(numbered_customer(9_000)),
+        processed_date: None,
+    };
+    fixture.service.purge(scope, PurgeMode::Soft);
+    let mut after = fixture.spawn_requests(&caller, 9_000..9_001).await;
+
+    for _ in 0..=MAX_CONCURRENCY {
+        fixture.source.release_one();
+    }
+    while within_timeout(running.join_next()).await.is_some() {}
+    let mut answers = Vec::new();
+    for requests in [&mut before, &mut after] {
+        let answer = within_timeout(requests.join_next()).await;
+        answers.push(answer.unwrap().unwrap().unwrap());
+    }
+
+    assert_eq!(fixture.source.calls(), MAX_CONCURRENCY + 1);
+    let ids = answers.iter().filter(|answer| answer.call_ids.is_some());
+    assert_eq!(ids.count(), 1);
+}
+
+#[tokio::test]
 async fn requests_go_before_background_refreshes() {
     let fixture = ServiceFixture::with_endless_answers();
     fixture.answer_for(2_999).await.unwrap();
